@@ -1,0 +1,53 @@
+// Package lifetime is the arithmetic of certificate lifetimes, as pure
+// functions: when to back-date, when to renew, and why. The authority, the
+// renewing clients and the audit all quote these, so that they agree.
+package lifetime
+
+import (
+	"fmt"
+	"time"
+)
+
+// Renewal is due at a uniformly random point between these shares of the
+// lifetime. Earlier than the 2/3 that others use leaves a third of the life to
+// get through an outage of the authority; the spread keeps a fleet that started
+// together from renewing together.
+const (
+	RenewFrom = 0.60
+	RenewTo   = 0.70
+)
+
+// maxBackdate is how far before its issue a leaf becomes valid, at most: enough for usual clock skew.
+const maxBackdate = time.Minute
+
+// Backdate is how long before its issue a leaf of the given life (issue to
+// NotAfter) becomes valid: min(1 min, life/10).
+func Backdate(life time.Duration) time.Duration {
+	return max(0, min(maxBackdate, life/10))
+}
+
+// RenewAt is the moment to renew a certificate that was received at the given
+// time. The life counts from receipt, not from NotBefore, because certificates
+// are back-dated. u is a random number in [0, 1). A certificate that is already
+// over is due at its receipt.
+func RenewAt(received, notAfter time.Time, u float64) time.Time {
+	life := notAfter.Sub(received)
+	if life <= 0 {
+		return received
+	}
+	share := RenewFrom + u*(RenewTo-RenewFrom)
+	return received.Add(time.Duration(float64(life) * share).Round(time.Millisecond))
+}
+
+// Overdue reports whether a certificate with these dates should have been
+// renewed by now, whatever its random point was, and says why.
+func Overdue(notBefore, notAfter, now time.Time) (reason string, overdue bool) {
+	if !now.Before(notAfter) {
+		return fmt.Sprintf("expired %s ago", now.Sub(notAfter).Round(time.Second)), true
+	}
+	at := RenewAt(notBefore, notAfter, 1)
+	if now.Before(at) {
+		return fmt.Sprintf("renews by %s", at.UTC().Format(time.RFC3339)), false
+	}
+	return fmt.Sprintf("past %.2f of its life", RenewTo), true
+}

@@ -1,0 +1,65 @@
+package lifetime_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/lifetime"
+)
+
+var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func TestBackdate(t *testing.T) {
+	for life, want := range map[time.Duration]time.Duration{
+		24 * time.Hour:   time.Minute,
+		10 * time.Minute: time.Minute,
+		time.Minute:      6 * time.Second,
+		10 * time.Second: time.Second,
+		0:                0,
+		-time.Hour:       0,
+	} {
+		if got := lifetime.Backdate(life); got != want {
+			t.Errorf("Backdate(%v) = %v, want %v", life, got, want)
+		}
+	}
+}
+
+func TestRenewAt(t *testing.T) {
+	for _, c := range []struct {
+		life time.Duration
+		u    float64
+		want time.Duration
+	}{
+		{100 * time.Second, 0, 60 * time.Second},
+		{100 * time.Second, 0.5, 65 * time.Second},
+		{100 * time.Second, 1, 70 * time.Second},
+		{24 * time.Hour, 0, 14*time.Hour + 24*time.Minute},
+		{0, 0.5, 0},
+		{-time.Hour, 0.5, 0},
+	} {
+		got := lifetime.RenewAt(t0, t0.Add(c.life), c.u).Sub(t0)
+		if d := got - c.want; d > time.Microsecond || d < -time.Microsecond {
+			t.Errorf("RenewAt(life %v, u %v) after %v, want %v", c.life, c.u, got, c.want)
+		}
+	}
+}
+
+func TestOverdue(t *testing.T) {
+	end := t0.Add(100 * time.Minute)
+	for _, c := range []struct {
+		at      time.Duration
+		overdue bool
+		reason  string
+	}{
+		{0, false, "renews by 2026-01-02T04:14:05Z"},
+		{69 * time.Minute, false, "renews by 2026-01-02T04:14:05Z"},
+		{71 * time.Minute, true, "past 0.70 of its life"},
+		{100 * time.Minute, true, "expired 0s ago"},
+		{2 * time.Hour, true, "expired 20m0s ago"},
+	} {
+		reason, overdue := lifetime.Overdue(t0, end, t0.Add(c.at))
+		if overdue != c.overdue || reason != c.reason {
+			t.Errorf("Overdue at %v = %q, %v; want %q, %v", c.at, reason, overdue, c.reason, c.overdue)
+		}
+	}
+}

@@ -1,0 +1,107 @@
+// Package stepapi holds the wire types of the step-ca HTTP API, as the step CLI
+// v0.30 speaks it, with the standard library only: the authority and its
+// clients agree here, and a client does not link the authority.
+//
+// Routes stand at "/" and at "/1.0". Certificates and requests travel as PEM in
+// JSON strings.
+package stepapi
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"slices"
+)
+
+// Paths, without the optional prefix /1.0.
+const (
+	PathHealth        = "/health"
+	PathVersion       = "/version"
+	PathRoot          = "/root/" // + fingerprint of the root
+	PathRoots         = "/roots"
+	PathFederation    = "/federation"
+	PathIntermediates = "/intermediates"
+	PathProvisioners  = "/provisioners"
+	PathSign          = "/sign"
+	PathRenew         = "/renew"
+	PathRekey         = "/rekey"
+	PathRevoke        = "/revoke"
+	PathCRL           = "/crl"
+
+	Prefix = "/1.0"
+)
+
+// MaxBody is the largest body either side reads, in bytes.
+const MaxBody = 64 << 10
+
+// HeaderTrustDigest carries, with each renewal, the [TrustDigest] of the bundle
+// in effect at the client. The authority records it per lineage, so that a root
+// is retired only when everyone has its successor. Ours; step ignores it.
+const HeaderTrustDigest = "Artstore-Trust-Digest"
+
+// SignRequest is the body of POST /sign.
+type SignRequest struct {
+	CSR string `json:"csr"` // PEM
+	OTT string `json:"ott"` // one-time token, a JWT
+	// NotBefore and NotAfter are RFC 3339 times or durations. The lifetime
+	// comes from the profile: a request may shorten it, never lengthen it.
+	NotBefore string `json:"notBefore,omitempty"`
+	NotAfter  string `json:"notAfter,omitempty"`
+}
+
+// RekeyRequest is the body of POST /rekey, sent over mutual TLS.
+type RekeyRequest struct {
+	CSR string `json:"csr"` // PEM; only its public key counts
+}
+
+// SignResponse answers /sign, /renew and /rekey with status 201.
+type SignResponse struct {
+	Certificate string   `json:"crt"`       // leaf, PEM
+	CA          string   `json:"ca"`        // issuing intermediate, PEM
+	Chain       []string `json:"certChain"` // leaf first, each PEM
+}
+
+// RevokeRequest is the body of POST /revoke.
+type RevokeRequest struct {
+	Serial     string `json:"serial"` // decimal
+	OTT        string `json:"ott,omitempty"`
+	ReasonCode int    `json:"reasonCode"` // RFC 5280 §5.3.1
+	Reason     string `json:"reason,omitempty"`
+	Passive    bool   `json:"passive"`
+}
+
+// RevokeResponse answers /revoke.
+type RevokeResponse struct {
+	Status string `json:"status"` // "ok"
+}
+
+// RootResponse answers /root/{fingerprint}.
+type RootResponse struct {
+	CA string `json:"ca"` // PEM
+}
+
+// RootsResponse answers /roots (status 201) and /federation.
+type RootsResponse struct {
+	Certificates []string `json:"crts"` // PEM each
+}
+
+// Error is the body of every refusal.
+type Error struct {
+	Status  int    `json:"status"`
+	Message string `json:"message"`
+}
+
+// TrustDigest names a set of roots, whatever their order: the SHA-256 over the
+// sorted SHA-256 fingerprints of their DER, in lower-case hex.
+func TrustDigest(roots []*x509.Certificate) string {
+	sums := make([][sha256.Size]byte, len(roots))
+	for i, c := range roots {
+		sums[i] = sha256.Sum256(c.Raw)
+	}
+	slices.SortFunc(sums, func(a, b [sha256.Size]byte) int { return slices.Compare(a[:], b[:]) })
+	h := sha256.New()
+	for _, s := range slices.Compact(sums) {
+		h.Write(s[:])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
