@@ -1,0 +1,37 @@
+# Short names for what .ci/run does; the commands live there.
+CI := bash .ci/run
+.DEFAULT_GOAL := build
+.PHONY: build test race lint interop fuzz cover soak demo ci clean
+
+build: ## the binary, static
+	CGO_ENABLED=0 go build -trimpath -o artstore-pki ./cmd/artstore-pki
+
+test: ## what the README says
+	$(CI) test
+
+race: ## with the race detector; prints and checks coverage
+	$(CI) race
+
+lint: ## gofmt, vet, golangci-lint, shellcheck
+	$(CI) format vet lint shellcheck
+
+interop: ## the step CLI against artstore-pki serve
+	$(CI) interop
+
+fuzz: ## every target, a minute each
+	FUZZTIME=1m $(CI) fuzz
+
+cover: ## coverage as a page: coverage.html
+	go test -coverprofile=coverage.out ./... && go tool cover -html=coverage.out -o coverage.html
+
+soak: ## an hour of the demo with short certificates
+	DEMO_DURATION=1h $(CI) demo
+
+demo: ## four minutes of it, as a new user sees it
+	go run ./cmd/artstore-pki demo --duration 4m
+
+ci: ## everything
+	$(CI)
+
+clean:
+	rm -rf artstore-pki dist coverage.out coverage.html

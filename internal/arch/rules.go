@@ -1,0 +1,66 @@
+package arch
+
+const (
+	ownPrefix = "github.com/artstore/artstore-pki/"
+	smallstep = "github.com/smallstep/certificates"
+)
+
+// Reasons that several rows share.
+const (
+	whyLeaf   = "a leaf is imported by all, so it imports the standard library and other leaves only"
+	whyLight  = "services embed this package: it costs them the standard library, fsnotify and our leaves, nothing else"
+	whyClient = "the client knows identities, never who issues them or what serves it: an ingester must not pay for a CA"
+	whyCA     = "the authority issues and records; who uses certificates, and how they are looked at, is not its business"
+	whyAudit  = "audit judges what it is shown; how certificates come to be must not leak into its checks"
+	whyDev    = "the reference services are peers of the client, not parts of it, and get their certificates like any service"
+)
+
+// leaves import no package of ours but each other and nothing foreign.
+var leaves = []string{
+	"internal/durable",
+	"internal/lifetime",
+	"internal/pemfile",
+	"internal/secret",
+	"internal/stepapi",
+}
+
+// serving is what a package that listens may have besides the leaves. It is no
+// leaf for rotation: golang.org/x/net comes with it.
+const serving = "internal/httpsrv"
+
+// Rules returns the house as it is drawn in docs/architecture.md. A row may
+// stand before its package does.
+func Rules() []Rule {
+	rules := make([]Rule, 0, len(leaves)+12)
+	for _, leaf := range leaves {
+		rules = append(rules, Rule{Package: leaf, Own: leaves, Why: whyLeaf})
+	}
+	return append(rules,
+		Rule{Package: serving, Own: leaves, Modules: []string{"golang.org/x/net"}, Why: whyLeaf},
+		Rule{Package: "internal/arch", Why: "a guard that imports what it guards can be broken by it"},
+
+		Rule{Package: "rotation", Own: leaves, Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyLight},
+		Rule{Package: "rotation/enroll", Own: with(leaves, "rotation"), Why: whyLight},
+
+		Rule{Package: "ingestclient", Own: with(leaves, "rotation"), Why: whyClient},
+		Rule{Package: "ingestclient/spool", Own: with(leaves, "rotation", "ingestclient"), Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyClient},
+		Rule{Package: "ingestclient/ingesttest", Own: with(leaves, serving, "rotation", "ingestclient", "internal/devstack"), Modules: []string{"*"}, Why: whyClient},
+
+		Rule{Package: "ca/store", Own: leaves, Modules: []string{smallstep, "*"}, Why: whyCA},
+		Rule{Package: "ca", Own: with(leaves, serving, "ca/store"), Modules: []string{smallstep, "*"}, Why: whyCA},
+		Rule{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/store"), Modules: []string{"*"}, Why: whyCA},
+
+		Rule{Package: "audit", Own: leaves, Modules: []string{"*"}, Why: whyAudit},
+		Rule{Package: "internal/devstack", Own: with(leaves, serving, "rotation"), Modules: []string{"*"}, Why: whyDev},
+
+		Rule{Package: "cmd/...", Own: []string{
+			"audit", "ca", "ca/store", "ingestclient", "ingestclient/spool", "internal/devstack", "rotation", "rotation/...",
+			"internal/durable", "internal/httpsrv", "internal/lifetime", "internal/pemfile", "internal/secret", "internal/stepapi",
+		}, Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
+	)
+}
+
+// with returns a new list; appending to the shared one could overwrite a row.
+func with(list []string, more ...string) []string {
+	return append(append(make([]string, 0, len(list)+len(more)), list...), more...)
+}

@@ -1,0 +1,188 @@
+#!/usr/bin/env bash
+# The step CLI, unchanged, against a real `artstore-pki serve`: one line per
+# command that must work and one per request that must be refused.
+#
+#   scripts/interop-step.sh [ARTSTORE_PKI_BINARY]
+#
+# ARTSTORE_PKI and STEP name the binaries (default: build the first, find the
+# second in PATH). Ports are free ones, state is a temporary directory.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+step=${STEP:-step}
+pki=${1:-${ARTSTORE_PKI:-}}
+work=$(mktemp -d)
+server=
+
+cleanup() {
+  local status=$?
+  if [ -n "$server" ]; then
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+  fi
+  if [ "$status" -ne 0 ]; then
+    touch "$work/out" "$work/serve.log"
+    echo "--- last answer:"
+    tail -n 20 "$work/out"
+    echo "--- serve:"
+    tail -n 40 "$work/serve.log"
+  fi >&2
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+# must TEXT COMMAND…: it has to succeed; its output is in $work/out.
+must() {
+  local text=$1
+  shift
+  if ! "$@" >"$work/out" 2>&1 </dev/null; then
+    echo "FAIL $text" >&2
+    exit 1
+  fi
+  echo "ok   $text"
+}
+
+# refused TEXT PATTERN COMMAND…: it has to fail, and to say why: a command that
+# fails for another reason (a typo in this script) proves nothing.
+refused() {
+  local text=$1 pattern=$2
+  shift 2
+  if "$@" >"$work/out" 2>&1 </dev/null; then
+    echo "FAIL $text: it was accepted" >&2
+    exit 1
+  fi
+  grep -Eiq "$pattern" "$work/out" || { echo "FAIL $text: refused, but not with /$pattern/" >&2; exit 1; }
+  echo "ok   $text"
+}
+
+# said TEXT PATTERN: the answer before holds it.
+said() {
+  grep -Eiq "$2" "$work/out" || { echo "FAIL $1: no /$2/ in the answer" >&2; exit 1; }
+  echo "ok   $1"
+}
+
+differ() { ! cmp -s "$1" "$2"; }
+same() { cmp -s "$1" "$2"; }
+serial() { openssl x509 -in "$1" -noout -serial | cut -d= -f2; }
+spki() { openssl x509 -in "$1" -noout -pubkey; }
+
+# decimal FILE: step names certificates by their serial in decimal.
+decimal() {
+  "$step" certificate inspect "$1" --format json |
+    sed -n 's/.*"serial_number": *"\([0-9]*\)".*/\1/p' | head -n 1
+}
+
+# wait_for_file FILE: until it has content; a server that died ends the wait.
+wait_for_file() {
+  local deadline=$((SECONDS + 60))
+  until [ -s "$1" ]; do
+    kill -0 "$server" 2>/dev/null || { echo "FAIL serve ended before it was ready" >&2; exit 1; }
+    [ "$SECONDS" -lt "$deadline" ] || { echo "FAIL serve was not ready in 60 s" >&2; exit 1; }
+    sleep 0.1
+  done
+}
+
+token() { "$pki" token --dir "$work/ca" --ca-url "$url" "$@"; }
+
+start_ca() {
+  if [ -z "$pki" ]; then
+    pki=$work/artstore-pki
+    CGO_ENABLED=0 go build -o "$pki" ./cmd/artstore-pki
+  fi
+  must "artstore-pki init" "$pki" init --dir "$work/ca" --name Interop \
+    --dns localhost --dns 127.0.0.1 --address 127.0.0.1:0
+  "$pki" serve --dir "$work/ca" --listen 127.0.0.1:0 --ready-file "$work/url" >"$work/serve.log" 2>&1 &
+  server=$!
+  wait_for_file "$work/url"
+  url=$(tr -d '\n' <"$work/url")
+  echo "ok   artstore-pki serve"
+  fingerprint=$("$pki" fingerprint --dir "$work/ca")
+}
+
+# Nothing of the caller's own step configuration takes part.
+export STEPPATH=$work/step
+unset "${!STEP_@}" 2>/dev/null || true
+
+trust() {
+  refused "step ca bootstrap refuses a wrong fingerprint" 'no root with this fingerprint' \
+    "$step" ca bootstrap --ca-url "$url" --fingerprint "$(printf '0%.0s' {1..64})"
+  must "step ca bootstrap" "$step" ca bootstrap --ca-url "$url" --fingerprint "$fingerprint" --force
+  must "step ca health" "$step" ca health
+  must "step ca root" "$step" ca root "$work/root.crt"
+  must "step ca roots" "$step" ca roots "$work/roots.crt"
+  must "step ca roots holds the root" same "$work/root.crt" "$work/roots.crt"
+  must "step ca federation" "$step" ca federation "$work/federation.crt"
+  must "step ca provisioner list" "$step" ca provisioner list
+  said "the provisioner is listed" '"type": *"JWK"'
+}
+
+# verified FILE: by a program that shares no code with either side.
+verified() {
+  openssl verify -CAfile "$work/roots.crt" -untrusted "$1" -purpose sslserver "$1" &&
+    openssl verify -CAfile "$work/roots.crt" -untrusted "$1" -purpose sslclient "$1"
+}
+
+issue() {
+  local once
+  once=$(token ingester)
+  must "step ca certificate" "$step" ca certificate ingester "$work/tls.crt" "$work/tls.key" --token "$once"
+  must "openssl verify, as server and as client" verified "$work/tls.crt"
+  must "step certificate verify" "$step" certificate verify "$work/tls.crt" --roots "$work/roots.crt"
+  refused "a used token is refused" 'token was already used' \
+    "$step" ca certificate ingester "$work/again.crt" "$work/again.key" --token "$once"
+  refused "a token for a foreign name is refused" 'is not a name of service' token ingester evil.example.com
+}
+
+renew() {
+  cp "$work/tls.crt" "$work/first.crt"
+  must "step ca renew" "$step" ca renew --force "$work/tls.crt" "$work/tls.key"
+  must "renewed: another serial" differ <(serial "$work/first.crt") <(serial "$work/tls.crt")
+  must "renewed: the same key" same <(spki "$work/first.crt") <(spki "$work/tls.crt")
+  must "openssl verify" verified "$work/tls.crt"
+
+  cp "$work/tls.crt" "$work/second.crt"
+  must "step ca rekey" "$step" ca rekey --force "$work/tls.crt" "$work/tls.key"
+  must "rekeyed: another key" differ <(spki "$work/second.crt") <(spki "$work/tls.crt")
+  must "openssl verify" verified "$work/tls.crt"
+}
+
+revoke() {
+  must "step ca revoke, by mTLS" "$step" ca revoke --cert "$work/tls.crt" --key "$work/tls.key" --reasonCode superseded
+  refused "renewing a revoked certificate is refused" 'was revoked' \
+    "$step" ca renew --force "$work/tls.crt" "$work/tls.key"
+  refused "rekeying a revoked certificate is refused" 'was revoked' \
+    "$step" ca rekey --force "$work/tls.crt" "$work/tls.key"
+
+  must "step ca certificate, a second one" "$step" ca certificate query-module "$work/b.crt" "$work/b.key" \
+    --token "$(token query-module)"
+  local number
+  number=$(decimal "$work/b.crt")
+  must "step ca revoke, by token" "$step" ca revoke "$number" --token "$(token --revoke "$number")"
+  refused "its renewal is refused" 'was revoked' \
+    "$step" ca renew --force "$work/b.crt" "$work/b.key"
+  refused "revoking an unknown serial is refused" 'not in the record' \
+    "$step" ca revoke 12345 --token "$(token --revoke 12345)"
+}
+
+revocation_list() {
+  must "the CRL is served" curl -sSf --cacert "$work/roots.crt" -o "$work/crl.der" "$url/1.0/crl"
+  must "step crl inspect" "$step" crl inspect "$work/crl.der" --insecure
+  must "openssl crl" openssl crl -inform DER -in "$work/crl.der" -noout -text
+  said "the CRL lists the revoked serial" "$(serial "$work/b.crt")"
+}
+
+stop_ca() {
+  kill -TERM "$server"
+  local status=0
+  wait "$server" || status=$?
+  server=
+  must "serve ends cleanly on SIGTERM" test "$status" -eq 0
+}
+
+start_ca
+trust
+issue
+renew
+revoke
+revocation_list
+stop_ca
