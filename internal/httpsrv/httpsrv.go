@@ -87,6 +87,8 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 	if err != nil {
 		err = errors.Join(err, srv.Close())
 	}
-	_ = <-done // http.ErrServerClosed, after a Shutdown or Close of ours
+	if served := <-done; !errors.Is(served, http.ErrServerClosed) { // that one says Shutdown was called
+		err = errors.Join(err, served)
+	}
 	return err
 }

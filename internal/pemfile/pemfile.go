@@ -79,7 +79,8 @@ func parse(data []byte) (certs []*x509.Certificate, key crypto.Signer, err error
 		skipped := data[:len(data)-len(rest)]
 		if block == nil {
 			skipped = data
-		} else if i := bytes.Index(skipped, []byte("-----BEGIN "+block.Type)); i >= 0 {
+		} else if i := bytes.LastIndex(skipped, []byte("-----BEGIN "+block.Type)); i >= 0 {
+			// The last one: a damaged block of the same type may stand before it.
 			skipped = skipped[:i]
 		}
 		// pem.Decode silently jumps over damaged blocks: whatever it jumped over must not look like one.
@@ -172,3 +173,7 @@ func Fingerprint(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
 	return hex.EncodeToString(sum[:])
 }
+
+// Serial is the serial number as this project shows it everywhere, and as
+// "artstore-pki revoke" takes it: 0x and lower-case hex.
+func Serial(c *x509.Certificate) string { return "0x" + c.SerialNumber.Text(16) }

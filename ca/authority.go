@@ -1,0 +1,225 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/smallstep/certificates/authority"
+	"github.com/smallstep/certificates/authority/config"
+	"github.com/smallstep/certificates/authority/provisioner"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+// Options open an authority.
+type Options struct {
+	// Dir is the state directory that Init made.
+	Dir string
+	// Password decrypts the keys. Empty reads secrets/password, which is there only if Init generated it.
+	Password secret.String
+	// Logger nil means slog.Default.
+	Logger *slog.Logger
+	// Registerer nil means no metrics.
+	Registerer prometheus.Registerer
+}
+
+// Authority issues and records. It is safe for concurrent use; it starts no goroutines.
+type Authority struct {
+	files    files
+	record   *store.Store
+	logger   *slog.Logger
+	metrics  *metrics
+	life     context.Context //nolint:containedctx // the adapter to smallstep's context-free storage interface lives as long as the authority
+	end      context.CancelFunc
+	state    atomic.Pointer[state]
+	turn     chan struct{} // holds the right to change the state; a channel, because the holder does I/O and waiters must be able to leave
+	refusals quota
+	swept    atomic.Int64 // unix seconds of the last sweep of spent tokens
+	lists    crlCache
+}
+
+// state is everything that a request needs, as one immutable value. Rotation and
+// reload publish a new one; a request that began with the old one ends with it.
+type state struct {
+	config        Config
+	rules         *rules
+	roots         []*x509.Certificate // the signing one first
+	intermediates []*x509.Certificate // the issuing one first; older ones while leaves of theirs live
+	signer        crypto.Signer       // of intermediates[0]
+	digest        string              // stepapi.TrustDigest of roots
+	embedded      *authority.Authority
+	superseded    chan struct{} // closed when a newer state has been published
+}
+
+// Open opens the state directory that [Init] made: configuration, trust, keys and
+// record. Close it after its users are done.
+func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
+	cfg, err := LoadConfig(opt.Dir)
+	if err != nil {
+		return nil, err
+	}
+	f := files{dir: opt.Dir, password: opt.Password}
+	a := &Authority{logger: opt.Logger, turn: make(chan struct{}, 1)}
+	if a.logger == nil {
+		a.logger = slog.Default()
+	}
+	a.life, a.end = context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	roots, intermediates, err := f.readCurrent()
+	if err != nil {
+		return nil, err
+	}
+	signer, err := f.readKey(intermediates[0], "")
+	if err != nil {
+		return nil, err
+	}
+	keyFile, err := os.ReadFile(f.keyPath(pemfile.Fingerprint(intermediates[0])))
+	if err != nil {
+		return nil, fmt.Errorf("reading the issuing key: %w", err)
+	}
+	f.plain = isPlain(keyFile) // later keys are kept as the first ones are
+	a.files = f
+	if a.record, err = store.Open(ctx, f.path(recordFile)); err != nil {
+		return nil, err
+	}
+	st := &state{config: cfg, roots: roots, intermediates: intermediates, signer: signer}
+	if err := a.publish(st); err != nil {
+		return nil, err
+	}
+	// A crash between the commit of a rotation and its copies is healed here.
+	if err := f.writeCopies(roots, intermediates); err != nil {
+		return nil, err
+	}
+	a.metrics, err = newMetrics(opt.Registerer, a)
+	return a, err
+}
+
+// publish completes a state (rules, embedded authority) and makes it current. On
+// an error the old one stays.
+func (a *Authority) publish(st *state) (err error) {
+	if st.rules, err = st.config.parse(); err != nil {
+		return err
+	}
+	for _, i := range st.intermediates {
+		if rootOf(i, st.roots) == nil {
+			return fmt.Errorf("intermediate %q was signed by none of the roots", i.Subject.CommonName)
+		}
+	}
+	if st.embedded, err = a.embed(st); err != nil {
+		return fmt.Errorf("building the embedded authority: %w", err)
+	}
+	st.digest = trustDigest(st.roots)
+	st.superseded = make(chan struct{})
+	if old := a.state.Swap(st); old != nil {
+		close(old.superseded)
+	}
+	return nil
+}
+
+// embed builds smallstep's authority over our state: it holds provisioners and
+// checks tokens. Its lists are fixed, therefore each state has its own.
+func (a *Authority) embed(st *state) (_ *authority.Authority, err error) {
+	defer recovered(&err)
+	auth := &config.AuthConfig{
+		// A token is spent in the database, so tokens made before a restart are as good as later ones.
+		DisableIssuedAtCheck: true,
+	}
+	for _, p := range st.rules.provisioners {
+		j := &provisioner.JWK{Type: typeJWK, Name: p.name, Key: p.key}
+		if p.publish {
+			jwe, err := os.ReadFile(a.files.jwePath(p.name))
+			if err != nil {
+				return nil, fmt.Errorf("reading the encrypted key to publish: %w", err)
+			}
+			j.EncryptedKey = string(jwe)
+		}
+		auth.Provisioners = append(auth.Provisioners, j)
+	}
+	chain := st.intermediates[:1]
+	return authority.NewEmbedded(
+		authority.WithConfig(&config.Config{DNSNames: st.config.DNSNames, AuthorityConfig: auth, CommonName: st.config.Name}),
+		authority.WithX509RootCerts(st.roots...),
+		authority.WithX509IntermediateCerts(st.intermediates...),
+		authority.WithX509SignerChain(chain, st.signer),
+		authority.WithDatabase(a.record.AuthDB(a.life)),
+		authority.WithQuietInit(),
+	)
+}
+
+// recovered turns a panic of the library into an error: one bad request must not
+// take the authority down (v0.30.2 has a known one in its policy engine).
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("panic in the embedded authority: %v", r)
+	}
+}
+
+// Roots are the current trust bundle, the root that signs first.
+func (a *Authority) Roots() []*x509.Certificate { return slices.Clone(a.state.Load().roots) }
+
+// Config is the configuration in effect. Its maps are shared: read only.
+func (a *Authority) Config() Config { return a.state.Load().config }
+
+// Reload reads pki.yaml again. On an error the old configuration stays in effect.
+func (a *Authority) Reload(ctx context.Context) error {
+	return a.change(ctx, func(next *state) (err error) {
+		next.config, err = LoadConfig(a.files.dir)
+		return err
+	})
+}
+
+// change runs one change of the state at a time: fn edits a copy, which is then
+// published. If fn fails nothing has changed.
+func (a *Authority) change(ctx context.Context, fn func(next *state) error) error {
+	select {
+	case a.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-a.turn }()
+	old := a.state.Load()
+	next := &state{config: old.config, roots: old.roots, intermediates: old.intermediates, signer: old.signer}
+	if err := fn(next); err != nil {
+		return err
+	}
+	return a.publish(next)
+}
+
+// Ready returns why the authority cannot issue now, or nil.
+func (a *Authority) Ready(ctx context.Context) error {
+	st := a.state.Load()
+	issuing := st.intermediates[0]
+	if !pemfile.Fits(issuing, st.signer) {
+		return fmt.Errorf("the key does not fit issuer %q", issuing.Subject.CommonName)
+	}
+	for _, c := range []*x509.Certificate{issuing, st.roots[0]} {
+		if time.Now().After(c.NotAfter) {
+			return fmt.Errorf("%q expired at %s", c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339))
+		}
+	}
+	return a.record.Ready(ctx)
+}
+
+// Close closes the record. Requests still running fail; serve drains first.
+func (a *Authority) Close() error {
+	a.end()
+	if a.record == nil {
+		return nil
+	}
+	return a.record.Close()
+}

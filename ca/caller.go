@@ -1,0 +1,163 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+// Rules that refuse, as they stand in answers, in the record and in metrics.
+const (
+	ruleProfile  = "profile"  // the service has one
+	ruleNames    = "names"    // each name is in it
+	ruleKey      = "key type" // the key is of a kind that it lists
+	ruleLifetime = "lifetime"
+	ruleToken    = "token used once"
+	ruleRevoked  = "lineage not revoked"
+	ruleSelf     = "revokes only itself"
+	ruleRequest  = "request equals token"
+	ruleIssuer   = "within the issuer's life"
+)
+
+// refusal is a denied request: a rule and a text for the one who asked.
+type refusal struct {
+	status int // HTTP
+	rule   string
+	text   string
+}
+
+func (r *refusal) Error() string { return r.text + " (rule: " + r.rule + ")" }
+
+func refuse(rule, format string, args ...any) error {
+	status := http.StatusForbidden
+	if rule == ruleToken || rule == ruleRevoked {
+		status = http.StatusUnauthorized // the credential itself is no good any more
+	}
+	return &refusal{status, rule, fmt.Sprintf(format, args...)}
+}
+
+// caller is who asks, after authentication. Only the functions below make one,
+// each from a credential that was checked.
+type caller struct {
+	kind    callerKind
+	name    string // as it is recorded
+	service string // whom it speaks for
+	serial  string // certificate that a peer showed, or that a revoke token names
+}
+
+type callerKind int
+
+const (
+	byToken callerKind = iota + 1
+	byPeer
+	byItself
+	byOperator // has the state directory
+)
+
+type action string
+
+const (
+	actSign   action = "sign"
+	actRenew  action = "renew"
+	actRekey  action = "rekey"
+	actRevoke action = "revoke"
+)
+
+// want is what a caller asks for.
+type want struct {
+	action  action
+	names   []string
+	key     crypto.PublicKey
+	lineage string // of the certificate to renew
+	serial  string // of the certificate to revoke, decimal
+}
+
+// allow is the one door: everything that issues or revokes asks it, and it
+// records whom it turns away.
+func (a *Authority) allow(ctx context.Context, st *state, c caller, w want) error {
+	err := a.judge(ctx, st, c, w)
+	if err == nil {
+		return nil
+	}
+	return a.turnAway(ctx, c, w, err)
+}
+
+func (a *Authority) judge(ctx context.Context, st *state, c caller, w want) error {
+	if w.action == actRevoke {
+		if c.kind != byOperator && c.serial != w.serial {
+			return refuse(ruleSelf, "%s may revoke certificate %s only", c.name, c.serial)
+		}
+		return nil
+	}
+	p, err := st.profile(c)
+	if err != nil {
+		return err
+	}
+	if w.lineage != "" {
+		bad, err := a.record.LineageRevoked(ctx, w.lineage)
+		if err != nil {
+			return err
+		}
+		if bad {
+			return refuse(ruleRevoked, "certificate %s or one before it was revoked", c.serial)
+		}
+	}
+	return p.allows(w.names, w.key)
+}
+
+// profile is deny by default: no profile, no certificate.
+func (st *state) profile(c caller) (*profile, error) {
+	if c.kind == byItself {
+		return st.rules.own, nil
+	}
+	p, ok := st.rules.profiles[c.service]
+	if !ok {
+		return nil, refuse(ruleProfile, "service %.80q has no profile", c.service)
+	}
+	return p, nil
+}
+
+// turnAway records a refusal and returns it; other errors pass.
+func (a *Authority) turnAway(ctx context.Context, c caller, w want, err error) error {
+	var r *refusal
+	if !errors.As(err, &r) {
+		return err
+	}
+	a.metrics.refused.WithLabelValues(r.rule).Inc()
+	if !a.refusals.take(c.name, time.Now()) {
+		return err
+	}
+	// The request may be gone already; what it tried must still be recorded.
+	recordErr := a.record.Refuse(context.WithoutCancel(ctx), store.Event{
+		At: time.Now(), Caller: c.name, Service: c.service, Serial: c.serial, Rule: r.rule, Detail: string(w.action) + ": " + r.text,
+	})
+	return errors.Join(err, recordErr)
+}
+
+const (
+	refusalsPerHour = 100
+	maxCallers      = 10_000 // distinct callers remembered; authenticated ones are few
+)
+
+// quota keeps one caller from filling the disk with its refusals.
+type quota struct {
+	mu    sync.Mutex
+	since time.Time
+	used  map[string]int
+}
+
+func (q *quota) take(name string, now time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if now.Sub(q.since) >= time.Hour || q.used == nil || len(q.used) >= maxCallers {
+		q.since, q.used = now, make(map[string]int)
+	}
+	q.used[name]++
+	return q.used[name] <= refusalsPerHour
+}

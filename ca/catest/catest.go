@@ -1,0 +1,189 @@
+// Package catest runs a real authority for tests: a state directory on disk, its
+// record in SQLite, TLS 1.3 on a loopback port.
+//
+//	authority := catest.Start(t, catest.Options{Lifetime: 10 * time.Second})
+//	token := authority.Token(t, "ingester")
+//	// enrol at authority.URL with the root fingerprint authority.RootFingerprint
+//	authority.Check(t)
+//
+// Everything ends with the test. Nothing is mocked: what works here works
+// against "artstore-pki serve".
+package catest
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+// Options of an authority for tests. The zero value works: the services of
+// ArtStore, EC-P256, certificates for 24 h.
+type Options struct {
+	Lifetime time.Duration         // of certificates; 10 s is the shortest
+	Profiles map[string]ca.Profile // replace those of the ArtStore services
+	KeyType  string                // of root and intermediate
+	// Edit may change pki.yaml before the authority opens it.
+	Edit func(yaml []byte) []byte
+	// Wrap, if set, stands around the handler: to count requests or inject faults.
+	Wrap func(http.Handler) http.Handler
+}
+
+// CA is a running authority.
+type CA struct {
+	URL             string // https://127.0.0.1:port
+	RootFingerprint string // SHA-256 of the first root, hex
+	Dir             string // state directory; its keys are not encrypted
+	Authority       *ca.Authority
+}
+
+// Start makes, opens and serves an authority until the test ends.
+func Start(t testing.TB, opt Options) *CA {
+	t.Helper()
+	c := &CA{Dir: filepath.Join(t.TempDir(), "ca")}
+	result, err := ca.Init(t.Context(), ca.InitOptions{
+		Dir: c.Dir, LeafLifetime: opt.Lifetime, Profiles: opt.Profiles, KeyType: opt.KeyType, PlainKeys: true,
+	})
+	if err != nil {
+		t.Fatalf("making the authority: %v", err)
+	}
+	c.RootFingerprint = result.RootFingerprint
+	if opt.Edit != nil {
+		c.Rewrite(t, opt.Edit)
+	}
+	// Not the test's own context: it ends before cleanups, and the server drains in one.
+	ctx := context.WithoutCancel(t.Context())
+	if c.Authority, err = ca.Open(ctx, ca.Options{Dir: c.Dir, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+		t.Fatalf("opening the authority: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := c.Authority.Close(); err != nil {
+			t.Errorf("closing the authority: %v", err)
+		}
+	})
+	c.serve(ctx, t, opt)
+	return c
+}
+
+// serve listens, feeds the listener with the authority's own certificate, and
+// joins both goroutines at the end of the test.
+func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		cancel()
+		t.Fatalf("listening: %v", err)
+	}
+	c.URL = "https://" + ln.Addr().String()
+	handler := c.Authority.Handler()
+	if opt.Wrap != nil {
+		handler = opt.Wrap(handler)
+	}
+	var current atomic.Pointer[tls.Config]
+	first, done := make(chan struct{}, 1), make(chan error, 2)
+	go func() {
+		done <- c.Authority.Watch(ctx, func(cert tls.Certificate, roots []*x509.Certificate) error {
+			current.Store(serverConfig(cert, roots))
+			select {
+			case first <- struct{}{}:
+			default:
+			}
+			return nil
+		})
+	}()
+	select {
+	case <-first:
+	case err := <-done:
+		cancel()
+		t.Fatalf("watching the authority's certificate: %v", err)
+	}
+	go func() {
+		err := httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: handler, Drain: time.Second, Logger: slog.New(slog.DiscardHandler), TLS: &tls.Config{
+			MinVersion:         tls.VersionTLS13,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return current.Load(), nil },
+		}})
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = nil // a test left a connection open
+		}
+		done <- err
+	}()
+	t.Cleanup(func() {
+		cancel()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Errorf("serving the authority: %v", err)
+			}
+		}
+	})
+}
+
+func serverConfig(cert tls.Certificate, roots []*x509.Certificate) *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{cert},
+		ClientAuth:   tls.VerifyClientCertIfGiven, // enrolment has no certificate yet
+		ClientCAs:    pool(roots),
+		NextProtos:   []string{"h2", "http/1.1"},
+	}
+}
+
+// Roots is the current trust bundle.
+func (c *CA) Roots() []*x509.Certificate { return c.Authority.Roots() }
+
+// Token makes an enrolment token for a service: for the names given, or for all
+// of its profile.
+func (c *CA) Token(t testing.TB, service string, names ...string) secret.String {
+	t.Helper()
+	return c.token(t, ca.TokenOptions{Service: service, Names: names})
+}
+
+// RevokeToken makes a token to revoke the certificate with this serial.
+func (c *CA) RevokeToken(t testing.TB, serial string) secret.String {
+	t.Helper()
+	return c.token(t, ca.TokenOptions{Service: serial, Revoke: true})
+}
+
+func (c *CA) token(t testing.TB, opt ca.TokenOptions) secret.String {
+	t.Helper()
+	opt.Dir = c.Dir
+	token, err := ca.NewToken(t.Context(), opt)
+	if err != nil {
+		t.Fatalf("making a token for %s: %v", opt.Service, err)
+	}
+	return token
+}
+
+// Rewrite edits pki.yaml; Authority.Reload makes the authority read it.
+func (c *CA) Rewrite(t testing.TB, edit func([]byte) []byte) {
+	t.Helper()
+	path := filepath.Join(c.Dir, "pki.yaml")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("reading pki.yaml: %v", err)
+	}
+	if err := os.WriteFile(path, edit(data), 0o600); err != nil { //nolint:forbidigo // a test's file need not survive a crash
+		t.Fatalf("writing pki.yaml: %v", err)
+	}
+}
+
+func pool(certs []*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, c := range certs {
+		p.AddCert(c)
+	}
+	return p
+}

@@ -1,0 +1,174 @@
+package catest
+
+import (
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// Check re-derives the world from the disk and compares it with the record:
+// every certificate parses, says what its row says, chains to a root that this
+// authority ever had, and does not outlive its issuer; serials and the keys of
+// first certificates are told apart; a lineage begins with a first certificate
+// and goes on under one service; every certificate has its event; keys are 0600.
+// Call it after each act.
+func (c *CA) Check(t testing.TB) {
+	t.Helper()
+	record, err := ca.OpenRecord(t.Context(), c.Dir)
+	if err != nil {
+		t.Fatalf("check: %v", err)
+	}
+	defer func() {
+		if err := record.Close(); err != nil {
+			t.Errorf("check: %v", err)
+		}
+	}()
+	bySerial := make(map[string]store.Certificate)
+	for q := (store.Query{Limit: 1000}); ; {
+		page, next, err := record.List(t.Context(), q)
+		if err != nil {
+			t.Fatalf("check: %v", err)
+		}
+		for _, e := range page {
+			if _, twice := bySerial[e.Serial]; twice {
+				t.Errorf("check: serial %s is listed twice", e.Serial)
+			}
+			bySerial[e.Serial] = e
+		}
+		if q.Cursor = next; next == "" {
+			break
+		}
+	}
+	roots := everyRoot(t, c.Dir)
+	for _, e := range bySerial {
+		checkCertificate(t, e, roots)
+		checkLineage(t, e, bySerial)
+	}
+	checkEvents(t, record, bySerial)
+	checkModes(t, c.Dir)
+}
+
+// everyRoot reads all roots the authority ever had: removed ones stay on disk.
+func everyRoot(t testing.TB, dir string) []*x509.Certificate {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "certs", "*.crt"))
+	if err != nil {
+		t.Fatalf("check: %v", err)
+	}
+	var roots []*x509.Certificate
+	for _, p := range paths {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatalf("check: %v", err)
+		}
+		certs, err := pemfile.Certificates(data)
+		if err != nil {
+			t.Fatalf("check: %s: %v", p, err)
+		}
+		roots = append(roots, slices.DeleteFunc(certs, func(x *x509.Certificate) bool { return x.CheckSignatureFrom(x) != nil })...)
+	}
+	return roots
+}
+
+func checkCertificate(t testing.TB, e store.Certificate, roots []*x509.Certificate) {
+	t.Helper()
+	leaf, err := x509.ParseCertificate(e.DER)
+	if err != nil {
+		t.Errorf("check: certificate %s: %v", e.Serial, err)
+		return
+	}
+	chain, err := x509.ParseCertificates(e.Chain)
+	if err != nil || len(chain) == 0 {
+		t.Errorf("check: chain of %s: %d certificates, %v", e.Serial, len(chain), err)
+		return
+	}
+	want := store.NewCertificate(append([]*x509.Certificate{leaf}, chain...), e.IssuedAt)
+	if want.Serial != e.Serial || want.KeyHash != e.KeyHash || want.Issuer != e.Issuer || !want.NotAfter.Equal(e.NotAfter) || !slices.Equal(want.Names, e.Names) {
+		t.Errorf("check: the row of %s does not say what the certificate says", e.Serial)
+	}
+	if leaf.Subject.CommonName != e.Service {
+		t.Errorf("check: %s is for %q, its row says %q", e.Serial, leaf.Subject.CommonName, e.Service)
+	}
+	if leaf.NotAfter.After(chain[0].NotAfter) {
+		t.Errorf("check: %s outlives its issuer", e.Serial)
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{
+		Roots: pool(roots), Intermediates: pool(chain), CurrentTime: e.IssuedAt.Add(-time.Millisecond).Truncate(time.Second),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		t.Errorf("check: %s: %v", e.Serial, err)
+	}
+}
+
+func checkLineage(t testing.TB, e store.Certificate, all map[string]store.Certificate) {
+	t.Helper()
+	if e.Previous == "" {
+		if e.Lineage != e.Serial {
+			t.Errorf("check: %s renews nothing, its lineage is %s", e.Serial, e.Lineage)
+		}
+		return
+	}
+	before, ok := all[e.Previous]
+	if !ok || before.Lineage != e.Lineage || before.Service != e.Service {
+		t.Errorf("check: %s renews %s, which is not of its lineage and service", e.Serial, e.Previous)
+	}
+	if before.Revocation != nil && before.Revocation.RevokedAt.Before(e.IssuedAt) {
+		t.Errorf("check: %s was issued after %s, which it renews, was revoked", e.Serial, before.Serial)
+	}
+}
+
+// checkEvents expects one event for each certificate and each revocation.
+func checkEvents(t testing.TB, record *ca.Record, all map[string]store.Certificate) {
+	t.Helper()
+	seen := make(map[[2]string]int)
+	for after := int64(0); ; {
+		events, err := record.Events(t.Context(), "", after, 1000)
+		if err != nil {
+			t.Fatalf("check: %v", err)
+		}
+		if len(events) == 0 {
+			break
+		}
+		for _, e := range events {
+			seen[[2]string{e.Kind, e.Serial}]++
+			after = e.ID
+		}
+	}
+	for serial, e := range all {
+		if n := seen[[2]string{e.Kind, serial}]; n != 1 {
+			t.Errorf("check: certificate %s has %d events of kind %s, want 1", serial, n, e.Kind)
+		}
+		if n := seen[[2]string{"revoked", serial}]; (n == 1) != (e.Revocation != nil) {
+			t.Errorf("check: certificate %s has %d revocation events", serial, n)
+		}
+	}
+}
+
+func checkModes(t testing.TB, dir string) {
+	t.Helper()
+	secrets, err := filepath.Glob(filepath.Join(dir, "secrets", "*"))
+	if err != nil {
+		t.Fatalf("check: %v", err)
+	}
+	records, err := filepath.Glob(filepath.Join(dir, "pki.db*"))
+	if err != nil {
+		t.Fatalf("check: %v", err)
+	}
+	for _, p := range append(secrets, records...) {
+		info, err := os.Stat(p)
+		if err != nil {
+			continue // -wal and -shm come and go
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("check: %s has mode %o, want 600", p, info.Mode().Perm())
+		}
+	}
+}

@@ -1,0 +1,290 @@
+package ca
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"go.step.sm/crypto/jose"
+	"go.step.sm/crypto/pemutil"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+// The state directory.
+//
+//	pki.yaml                   configuration
+//	pki.db                     the record
+//	certs/current.json         which roots and intermediates are in use: the truth
+//	certs/<fingerprint>.crt    each of them
+//	certs/root_ca.crt          copy: bundle of current roots, for people and scripts
+//	certs/intermediate_ca.crt  copy: the issuing intermediate
+//	secrets/<fingerprint>.key  their keys, PKCS#8, encrypted with the password
+//	secrets/<name>.jwe         private key of a provisioner, encrypted with the password
+//	secrets/password           only if init generated it
+//
+// A change of trust writes keys, then certificates, then current.json by one
+// rename. A crash before the rename leaves files that nothing refers to; after
+// it, the change holds. The two copies follow, and Open writes them again.
+const (
+	recordFile       = "pki.db"
+	currentFile      = "certs/current.json"
+	rootsFile        = "certs/root_ca.crt"
+	intermediateFile = "certs/intermediate_ca.crt"
+	passwordFile     = "secrets/password"
+)
+
+// files reads and writes the state directory.
+type files struct {
+	dir      string
+	password secret.String
+	plain    bool // keys are not encrypted: [InitOptions].PlainKeys
+}
+
+// current is the content of current.json: fingerprints, the one that signs first.
+type current struct {
+	Roots         []string `json:"roots"`
+	Intermediates []string `json:"intermediates"`
+}
+
+var fingerprintForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func (f files) path(name string) string { return filepath.Join(f.dir, filepath.FromSlash(name)) }
+
+func (f files) readCurrent() (roots, intermediates []*x509.Certificate, err error) {
+	data, err := os.ReadFile(f.path(currentFile))
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading trust: %w", err)
+	}
+	var cur current
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&cur); err != nil {
+		return nil, nil, fmt.Errorf("reading trust %s: %w", f.path(currentFile), err)
+	}
+	if len(cur.Roots) == 0 || len(cur.Intermediates) == 0 {
+		return nil, nil, fmt.Errorf("reading trust %s: no roots or no intermediates", f.path(currentFile))
+	}
+	for _, fp := range cur.Roots {
+		c, err := f.readCert(fp)
+		if err != nil {
+			return nil, nil, err
+		}
+		roots = append(roots, c)
+	}
+	for _, fp := range cur.Intermediates {
+		c, err := f.readCert(fp)
+		if err != nil {
+			return nil, nil, err
+		}
+		intermediates = append(intermediates, c)
+	}
+	return roots, intermediates, nil
+}
+
+func (f files) readCert(fp string) (*x509.Certificate, error) {
+	if !fingerprintForm.MatchString(fp) { // it becomes a path
+		return nil, fmt.Errorf("reading trust %s: %.80q is not a fingerprint", f.path(currentFile), fp)
+	}
+	path := f.path("certs/" + fp + ".crt")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificate: %w", err)
+	}
+	certs, err := pemfile.Certificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificate %s: %w", path, err)
+	}
+	if len(certs) != 1 || pemfile.Fingerprint(certs[0]) != fp {
+		return nil, fmt.Errorf("reading certificate %s: not the one certificate that its name says", path)
+	}
+	return certs[0], nil
+}
+
+// writeCurrent is the commit of a change of trust.
+func (f files) writeCurrent(roots, intermediates []*x509.Certificate) error {
+	var cur current
+	for _, c := range roots {
+		cur.Roots = append(cur.Roots, pemfile.Fingerprint(c))
+	}
+	for _, c := range intermediates {
+		cur.Intermediates = append(cur.Intermediates, pemfile.Fingerprint(c))
+	}
+	data, err := json.MarshalIndent(cur, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(f.path(currentFile), append(data, '\n'), durable.Public); err != nil {
+		return fmt.Errorf("writing trust: %w", err)
+	}
+	return f.writeCopies(roots, intermediates)
+}
+
+// writeCopies brings the two convenience files in line with current.json.
+func (f files) writeCopies(roots, intermediates []*x509.Certificate) error {
+	for name, certs := range map[string][]*x509.Certificate{rootsFile: roots, intermediateFile: intermediates[:1]} {
+		data := pemfile.EncodeCertificates(certs)
+		if old, err := os.ReadFile(f.path(name)); err == nil && bytes.Equal(old, data) {
+			continue
+		}
+		if err := durable.WriteFile(f.path(name), data, durable.Public); err != nil {
+			return fmt.Errorf("writing a copy of trust: %w", err)
+		}
+	}
+	return nil
+}
+
+// writeIssuer stores a CA certificate and its key, the key first: a certificate
+// without a key would be an issuer that cannot sign.
+func (f files) writeIssuer(i issuer) error {
+	key, err := f.encodeKey(i.key)
+	if err != nil {
+		return err
+	}
+	fp := pemfile.Fingerprint(i.cert)
+	if err := durable.WriteNew(f.keyPath(fp), key, durable.Private); err != nil {
+		return fmt.Errorf("writing key: %w", err)
+	}
+	if err := durable.WriteNew(f.path("certs/"+fp+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{i.cert}), durable.Public); err != nil {
+		return fmt.Errorf("writing certificate: %w", err)
+	}
+	return nil
+}
+
+func (f files) keyPath(fp string) string { return f.path("secrets/" + fp + ".key") }
+
+// readKey returns the key of a CA certificate. elsewhere is tried when the key is not in secrets/.
+func (f files) readKey(cert *x509.Certificate, elsewhere string) (crypto.Signer, error) {
+	path := f.keyPath(pemfile.Fingerprint(cert))
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) && elsewhere != "" {
+		path = elsewhere
+		data, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the key of %q: %w", cert.Subject.CommonName, err)
+	}
+	key, err := f.decodeKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading key %s: %w", path, err)
+	}
+	if !pemfile.Fits(cert, key) {
+		return nil, fmt.Errorf("reading key %s: it is not the key of %q", path, cert.Subject.CommonName)
+	}
+	return key, nil
+}
+
+func (f files) encodeKey(key crypto.Signer) ([]byte, error) {
+	opts := []pemutil.Options{pemutil.WithPKCS8(true)}
+	if !f.plain {
+		pw, err := f.secret()
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, pemutil.WithPassword([]byte(pw.Expose())))
+	}
+	block, err := pemutil.Serialize(key, opts...)
+	if err != nil {
+		return nil, errors.New("encrypting a key: the library refused it")
+	}
+	return pem.EncodeToMemory(block), nil
+}
+
+// decodeKey hides the library's text, which may quote what it read.
+func (f files) decodeKey(data []byte) (crypto.Signer, error) {
+	var opts []pemutil.Options
+	if !isPlain(data) {
+		pw, err := f.secret()
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, pemutil.WithPassword([]byte(pw.Expose())))
+	}
+	key, err := pemutil.ParseKey(data, opts...)
+	if err != nil {
+		return nil, errors.New("wrong password, or not a private key")
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("%T cannot sign", key)
+	}
+	return signer, nil
+}
+
+// isPlain tells a key that needs no password.
+func isPlain(data []byte) bool {
+	block, _ := pem.Decode(data)
+	return block != nil && block.Type == "PRIVATE KEY"
+}
+
+func (f files) jwePath(provisioner string) string { return f.path("secrets/" + provisioner + ".jwe") }
+
+// readJWK decrypts the private key of a provisioner.
+func (f files) readJWK(provisioner string) (*jose.JSONWebKey, error) {
+	path := f.jwePath(provisioner)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the enrolment key: %w", err)
+	}
+	plain := bytes.TrimSpace(data)
+	if !bytes.HasPrefix(plain, []byte("{")) {
+		if plain, err = f.decryptJWE(string(plain)); err != nil {
+			return nil, fmt.Errorf("reading the enrolment key %s: %w", path, err)
+		}
+	}
+	key := new(jose.JSONWebKey)
+	if err := key.UnmarshalJSON(plain); err != nil || key.IsPublic() {
+		return nil, fmt.Errorf("reading the enrolment key %s: not a private JWK", path)
+	}
+	return key, nil
+}
+
+func (f files) decryptJWE(text string) ([]byte, error) {
+	jwe, err := jose.ParseEncrypted(text)
+	if err != nil {
+		return nil, errors.New("not an encrypted JWK")
+	}
+	pw, err := f.secret()
+	if err != nil {
+		return nil, err
+	}
+	plain, err := jwe.Decrypt([]byte(pw.Expose()))
+	if err != nil {
+		return nil, errors.New("wrong password")
+	}
+	return plain, nil
+}
+
+// secret falls back to the password that init generated.
+func (f files) secret() (secret.String, error) {
+	if !f.password.IsZero() {
+		return f.password, nil
+	}
+	pw, err := secret.ReadFile(f.path(passwordFile))
+	if errors.Is(err, os.ErrNotExist) { // not wrapped: the state directory is there, hints about a missing one would mislead
+		return pw, fmt.Errorf("no key password was given, and there is no %s", f.path(passwordFile))
+	}
+	if err != nil {
+		return pw, fmt.Errorf("reading the key password: %w", err)
+	}
+	return pw, nil
+}
+
+// ActiveRoot reads the root that signs now from a state directory; its
+// fingerprint is what clients pin. No password is needed.
+func ActiveRoot(dir string) (*x509.Certificate, error) {
+	roots, _, err := files{dir: dir}.readCurrent()
+	if err != nil {
+		return nil, err
+	}
+	return roots[0], nil
+}

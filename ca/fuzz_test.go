@@ -1,0 +1,82 @@
+package ca_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// FuzzConfig: whatever the file is, parsing ends with an error of one line or
+// with a configuration, and never panics.
+func FuzzConfig(f *testing.F) {
+	dir := filepath.Join(f.TempDir(), "pki")
+	if _, err := ca.Init(f.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+		f.Fatal(err)
+	}
+	good, err := os.ReadFile(filepath.Join(dir, "pki.yaml"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte("name: [x"))
+	f.Add([]byte("profiles: {a: {lifetime: {default: -1s}}}"))
+	f.Add([]byte("---\nname: x\n---\nname: y"))
+	f.Add([]byte("provisioners: [{type: OIDC}, {type: JWK, key: '{}'}]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if err := ca.ParseConfig(data); err != nil && strings.ContainsAny(err.Error(), "\n\r") {
+			t.Errorf("error of several lines: %q", err)
+		}
+	})
+}
+
+// FuzzSignRequest: no body whatever that carries no good token gets past
+// verification, and none panics.
+func FuzzSignRequest(f *testing.F) {
+	c := catest.Start(f, catest.Options{Profiles: profiles()})
+	f.Add(`{"csr":"","ott":""}`)
+	f.Add(`{"csr":"x","ott":"eyJhbGciOiJub25lIn0.e30."}`)
+	f.Add(`{"csr":"x","ott":"a.b.c","notAfter":"1h"}`)
+	expired := c.Token(f, "storage").Expose()
+	f.Add(`{"csr":"x","ott":"` + expired[:len(expired)-8] + `AAAAAAAA"}`)
+	f.Fuzz(func(t *testing.T, body string) {
+		var req stepapi.SignRequest
+		if json.Unmarshal([]byte(body), &req) != nil {
+			return
+		}
+		if err := c.Authority.VerifySign(t.Context(), req); err == nil {
+			t.Errorf("verified: %q", body)
+		}
+	})
+}
+
+// TestCommitFailure: a certificate that could not be recorded does not leave.
+func TestCommitFailure(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cl, key := newClient(t, c, nil), newKey(t)
+	req := signRequest(t, c.Token(t, "storage", "storage"), key, "storage", "storage")
+	if err := c.Authority.CloseRecord(); err != nil {
+		t.Fatal(err)
+	}
+	status, body := cl.do("POST", "/sign", req)
+	if status != http.StatusInternalServerError || strings.Contains(string(body), "CERTIFICATE") {
+		t.Errorf("%d %s", status, body)
+	}
+	if err := c.Authority.Ready(t.Context()); err == nil {
+		t.Error("ready without a record")
+	}
+	c.Check(t)
+}
+
+func TestRefusalsAreCapped(t *testing.T) {
+	if n := ca.TakeRefusals(500, time.Now()); n != 100 {
+		t.Errorf("%d recorded, want 100", n)
+	}
+}

@@ -1,0 +1,237 @@
+package ca
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/smallstep/certificates/api"
+	"github.com/smallstep/certificates/authority"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// Handler serves the step-ca HTTP API at "/" and "/1.0". It expects TLS with
+// client certificates optional (enrolment has none yet) and verified against
+// Roots. Bodies are limited; the listener's owner limits headers, times and connections.
+func (a *Authority) Handler() http.Handler {
+	r := chi.NewRouter()
+	r.Use(a.guard)
+	a.routes(r)
+	r.Route(stepapi.Prefix, a.routes)
+	r.NotFound(func(w http.ResponseWriter, _ *http.Request) { fail(w, http.StatusNotFound, "no such route") })
+	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) {
+		fail(w, http.StatusMethodNotAllowed, "method not allowed")
+	})
+	return r
+}
+
+func (a *Authority) routes(r chi.Router) {
+	r.Post(stepapi.PathSign, a.handle(a.postSign))
+	r.Post(stepapi.PathRenew, a.handle(a.postRenew))
+	r.Post("/re-sign", a.handle(a.postRenew)) // the old name of renew
+	r.Post(stepapi.PathRekey, a.handle(a.postRekey))
+	r.Post(stepapi.PathRevoke, a.handle(a.postRevoke))
+
+	r.Get(stepapi.PathHealth, func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	r.Get(stepapi.PathRoot+"{sha}", a.getRoot)
+	r.Get(stepapi.PathRoots, a.getRoots)
+	r.Get(stepapi.PathRoots+".pem", a.getRootsPEM)
+	r.Get(stepapi.PathFederation, a.getRoots)
+	r.Get(stepapi.PathIntermediates, a.getIntermediates)
+	r.Get(stepapi.PathIntermediates+".pem", a.getIntermediatesPEM)
+	r.Get(stepapi.PathCRL, a.handle(a.getCRL))
+	r.Get(stepapi.PathVersion, a.embedded(api.Version))
+	r.Get(stepapi.PathProvisioners, a.embedded(api.Provisioners))
+	r.Get(stepapi.PathProvisioners+"/{kid}/encrypted-key", a.embedded(api.ProvisionerKey))
+}
+
+// embedded runs a handler of smallstep's with the authority of the current state.
+func (a *Authority) embedded(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		h(w, r.WithContext(authority.NewContext(r.Context(), a.state.Load().embedded)))
+	}
+}
+
+// guard limits bodies and keeps a panic from cutting the connection without an answer.
+func (a *Authority) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p != nil {
+				a.logger.ErrorContext(r.Context(), "request handler panicked", "path", r.URL.Path, "err", fmt.Sprint(p))
+				fail(w, http.StatusInternalServerError, "internal error")
+			}
+		}()
+		r.Body = http.MaxBytesReader(w, r.Body, stepapi.MaxBody)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// handle turns the error of a handler into an answer; errors that are nobody's
+// fault outside are logged and hidden.
+func (a *Authority) handle(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		var s *stranger
+		var denied *refusal
+		switch {
+		case errors.As(err, &s):
+			if s.status == http.StatusUnauthorized {
+				a.metrics.strangers.Inc()
+			}
+			fail(w, s.status, s.text)
+		case errors.As(err, &denied):
+			a.logger.WarnContext(r.Context(), "request refused", "path", r.URL.Path, "err", denied.Error())
+			fail(w, denied.status, denied.Error())
+		case errors.Is(err, store.ErrNotFound):
+			fail(w, http.StatusNotFound, err.Error())
+		case r.Context().Err() != nil: // the client has gone
+			fail(w, http.StatusServiceUnavailable, "the request was cut")
+		default:
+			a.logger.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
+			fail(w, http.StatusInternalServerError, "internal error; the authority's log has the reason")
+		}
+	}
+}
+
+func (a *Authority) postSign(w http.ResponseWriter, r *http.Request) error {
+	var req stepapi.SignRequest
+	if err := readBody(r, &req); err != nil {
+		return err
+	}
+	st := a.state.Load()
+	v, err := a.verifySign(r.Context(), st, req)
+	if err != nil {
+		return err
+	}
+	v.trust = reportedTrust(r)
+	return a.certify(w, r, st, v)
+}
+
+func (a *Authority) postRenew(w http.ResponseWriter, r *http.Request) error {
+	v, err := a.verifyRenewal(r.Context(), r, "")
+	if err != nil {
+		return err
+	}
+	return a.certify(w, r, a.state.Load(), v)
+}
+
+func (a *Authority) postRekey(w http.ResponseWriter, r *http.Request) error {
+	var req stepapi.RekeyRequest
+	if err := readBody(r, &req); err != nil {
+		return err
+	}
+	if req.CSR == "" {
+		return badRequest("csr: it is missing")
+	}
+	v, err := a.verifyRenewal(r.Context(), r, req.CSR)
+	if err != nil {
+		return err
+	}
+	return a.certify(w, r, a.state.Load(), v)
+}
+
+func (a *Authority) certify(w http.ResponseWriter, r *http.Request, st *state, v verified) error {
+	done, err := a.issue(r.Context(), st, v)
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusCreated, release(done))
+	return nil
+}
+
+// release takes what is committed, and nothing else can be answered.
+func release(c committed) stepapi.SignResponse {
+	resp := stepapi.SignResponse{Certificate: pemOf(c.leaf), Chain: []string{pemOf(c.leaf)}}
+	for _, i := range c.chain {
+		resp.Chain = append(resp.Chain, pemOf(i))
+	}
+	if len(c.chain) > 0 {
+		resp.CA = pemOf(c.chain[0])
+	}
+	return resp
+}
+
+func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
+	var req stepapi.RevokeRequest
+	if err := readBody(r, &req); err != nil {
+		return err
+	}
+	serial, err := store.ParseSerial(req.Serial)
+	if err != nil {
+		return badRequest("%v", err)
+	}
+	if !req.Passive {
+		return &stranger{http.StatusNotImplemented, "only passive revocation is supported: the certificate leaves through the CRL and cannot renew"}
+	}
+	if !validReason(req.ReasonCode) {
+		return badRequest("reasonCode: %d is not a reason of RFC 5280", req.ReasonCode)
+	}
+	c, token, err := a.verifyRevoke(r, req.OTT)
+	if err != nil {
+		return err
+	}
+	err = a.revoke(r.Context(), c, store.RevokeRequest{
+		Revocation: store.Revocation{Serial: serial, RevokedAt: time.Now(), Reason: req.ReasonCode, Note: clip(req.Reason), Caller: c.name},
+		Token:      token,
+	})
+	if err != nil {
+		return err
+	}
+	answer(w, http.StatusOK, stepapi.RevokeResponse{Status: "ok"})
+	return nil
+}
+
+// clip keeps a free text from the wire short enough to be shown.
+func clip(s string) string {
+	const most = 500
+	if len(s) <= most {
+		return s
+	}
+	return s[:most]
+}
+
+func readBody(r *http.Request, v any) error {
+	err := json.NewDecoder(r.Body).Decode(v)
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return &stranger{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
+	}
+	if err != nil {
+		return badRequest("the body is not the JSON object that this route takes")
+	}
+	return nil
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client has gone: there is nobody left to tell
+}
+
+func fail(w http.ResponseWriter, status int, message string) {
+	answer(w, status, stepapi.Error{Status: status, Message: message})
+}
+
+func (a *Authority) getRoot(w http.ResponseWriter, r *http.Request) {
+	fp, err := parseFingerprint(chi.URLParam(r, "sha"))
+	if err == nil {
+		for _, c := range a.state.Load().roots {
+			if pemfile.Fingerprint(c) == fp {
+				answer(w, http.StatusOK, stepapi.RootResponse{CA: pemOf(c)})
+				return
+			}
+		}
+	}
+	fail(w, http.StatusNotFound, "no root with this fingerprint")
+}

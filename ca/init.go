@@ -1,0 +1,266 @@
+package ca
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.step.sm/crypto/jose"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+// InitOptions say what authority to make. Dir alone is enough.
+type InitOptions struct {
+	Dir      string   // state directory: absent or empty
+	Name     string   // default "ArtStore"
+	DNSNames []string // default localhost, 127.0.0.1, ::1
+	Address  string   // default 127.0.0.1:9443
+	Metrics  string   // default none
+	// KeyType of root and intermediate: EC-P256 (default), Ed25519 or RSA-3072.
+	KeyType string
+	// LeafLifetime is the default lifetime in pki.yaml: 24h if 0, 10s at least.
+	LeafLifetime         time.Duration
+	RootLifetime         time.Duration // default 10 years
+	IntermediateLifetime time.Duration // default 5 years; never beyond the root
+	// OfflineRoot, if set, is a file that gets the encrypted root key, instead of secrets/. It must not exist.
+	OfflineRoot string
+	// Password encrypts the keys. Empty generates one and writes it to secrets/password.
+	Password secret.String
+	// PlainKeys writes all keys unencrypted, which makes Password useless and
+	// saves the seconds that deriving keys from passwords costs: for tests and
+	// demonstrations. Off by default.
+	PlainKeys bool
+	// Profiles replace those of the ArtStore services.
+	Profiles map[string]Profile
+}
+
+// InitResult says what was made.
+type InitResult struct {
+	Root            *x509.Certificate
+	RootFingerprint string // SHA-256, hex
+	Provisioner     string // name of the enrolment provisioner
+	PasswordFile    string // path of the generated password; empty if one was given
+}
+
+const enrolment = "enrolment"
+
+// world is a whole authority in memory, before any of it is written.
+type world struct {
+	root, intermediate issuer
+	public             *jose.JSONWebKey
+	jwe                string
+	yaml               []byte
+	generated          bool
+}
+
+// Init makes an authority in opt.Dir: keys, certificates, pki.yaml and an empty
+// record. It refuses a directory that is not empty ([durable.ErrNotEmpty]).
+//
+// Everything is made in memory first, so what can fail for a reason other than
+// the disk fails before anything is written. pki.yaml comes last: a directory
+// without it is no authority, and after an error Init takes its files away again.
+func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
+	opt = opt.withDefaults()
+	f := files{dir: opt.Dir, password: opt.Password, plain: opt.PlainKeys}
+	w := &world{}
+	if f.password.IsZero() && !f.plain {
+		if f.password, err = newPassword(); err != nil {
+			return nil, err
+		}
+		w.generated = true
+	}
+	if err := w.make(opt, f.password); err != nil {
+		return nil, err
+	}
+	_, statErr := os.Stat(opt.Dir)
+	if err := durable.EmptyDir(opt.Dir); err != nil {
+		return nil, fmt.Errorf("preparing the state directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo(opt.Dir, errors.Is(statErr, os.ErrNotExist)))
+		}
+	}()
+	if err := w.write(ctx, f, opt); err != nil {
+		return nil, err
+	}
+	res := &InitResult{Root: w.root.cert, RootFingerprint: pemfile.Fingerprint(w.root.cert), Provisioner: enrolment}
+	if w.generated {
+		res.PasswordFile = f.path(passwordFile)
+	}
+	return res, nil
+}
+
+func (opt InitOptions) withDefaults() InitOptions {
+	if opt.Name == "" {
+		opt.Name = "ArtStore"
+	}
+	if len(opt.DNSNames) == 0 {
+		opt.DNSNames = []string{"localhost", "127.0.0.1", "::1"}
+	}
+	if opt.Address == "" {
+		opt.Address = "127.0.0.1:9443"
+	}
+	if opt.LeafLifetime == 0 {
+		opt.LeafLifetime = defaultLifetime
+	}
+	if opt.RootLifetime == 0 {
+		opt.RootLifetime = defaultRootLifetime
+	}
+	if opt.IntermediateLifetime == 0 {
+		opt.IntermediateLifetime = defaultIntermediateLifetime
+	}
+	if opt.Profiles == nil {
+		opt.Profiles = artstoreProfiles()
+	}
+	return opt
+}
+
+// artstoreProfiles are the services of ArtStore under the names that its
+// compose files and its code give them, and the names of a developer's machine.
+func artstoreProfiles() map[string]Profile {
+	local := []string{"localhost", "127.0.0.1", "::1"}
+	with := func(names ...string) Profile { return Profile{Names: append(names, local...)} }
+	return map[string]Profile{
+		"admin-module": with("admin-module", "artstore_admin_module"),
+		"storage-element": with("storage-element", "storage-element-01", "storage-element-02", "storage-element-03",
+			"artstore_storage_element_01", "artstore_storage_element_02", "artstore_storage_element_03"),
+		"ingester":     with("ingester", "ingester-module"),
+		"query-module": with("query-module"),
+	}
+}
+
+func (w *world) make(opt InitOptions, password secret.String) (err error) {
+	if w.root, err = newIssuer(opt.Name, opt.KeyType, opt.RootLifetime, issuer{}); err != nil {
+		return fmt.Errorf("making the root: %w", err)
+	}
+	if w.intermediate, err = newIssuer(opt.Name, opt.KeyType, opt.IntermediateLifetime, w.root); err != nil {
+		return fmt.Errorf("making the intermediate: %w", err)
+	}
+	if err := w.makeEnrolmentKey(opt.PlainKeys, password); err != nil {
+		return err
+	}
+	if w.yaml, err = renderConfig(opt, w.public); err != nil {
+		return err
+	}
+	// What Init writes must be what Open reads: bad options show here.
+	if _, err := parseConfig(w.yaml); err != nil {
+		return fmt.Errorf("checking the options: %w", err)
+	}
+	return nil
+}
+
+func (w *world) makeEnrolmentKey(plain bool, password secret.String) error {
+	if plain {
+		key, err := jose.GenerateJWK("EC", jose.P256, jose.ES256, "sig", "", 0)
+		if err != nil {
+			return errors.New("making the enrolment key: the library refused it")
+		}
+		public := key.Public()
+		text, err := key.MarshalJSON()
+		w.public, w.jwe = &public, string(text)
+		return err
+	}
+	public, jwe, err := jose.GenerateDefaultKeyPair([]byte(password.Expose()))
+	if err != nil {
+		return errors.New("making the enrolment key: the library refused it")
+	}
+	w.public = public
+	if w.jwe, err = jwe.CompactSerialize(); err != nil {
+		return errors.New("encrypting the enrolment key: the library refused it")
+	}
+	return nil
+}
+
+func (w *world) write(ctx context.Context, f files, opt InitOptions) error {
+	for _, dir := range []string{"secrets", "certs"} {
+		if err := durable.MkdirAll(f.path(dir)); err != nil {
+			return fmt.Errorf("making a directory: %w", err)
+		}
+	}
+	if w.generated {
+		if err := durable.WriteNew(f.path(passwordFile), []byte(f.password.Expose()+"\n"), durable.Private); err != nil {
+			return fmt.Errorf("writing the password: %w", err)
+		}
+	}
+	if err := durable.WriteNew(f.jwePath(enrolment), []byte(w.jwe+"\n"), durable.Private); err != nil {
+		return fmt.Errorf("writing the enrolment key: %w", err)
+	}
+	for _, i := range []issuer{w.root, w.intermediate} {
+		if err := f.writeIssuer(i); err != nil {
+			return err
+		}
+	}
+	if err := f.writeCurrent([]*x509.Certificate{w.root.cert}, []*x509.Certificate{w.intermediate.cert}); err != nil {
+		return err
+	}
+	record, err := store.Open(ctx, f.path(recordFile))
+	if err != nil {
+		return err
+	}
+	if err := record.Close(); err != nil {
+		return fmt.Errorf("making the record: %w", err)
+	}
+	if opt.OfflineRoot != "" {
+		if err := moveRootKey(f.keyPath(pemfile.Fingerprint(w.root.cert)), opt.OfflineRoot); err != nil {
+			return err
+		}
+	}
+	if err := durable.WriteNew(f.path(configFile), w.yaml, durable.Public); err != nil {
+		if opt.OfflineRoot != "" {
+			err = errors.Join(err, os.Remove(opt.OfflineRoot))
+		}
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	return nil
+}
+
+// moveRootKey writes the key to its place outside before it removes the one
+// inside: a crash in between leaves two, never none. It may cross file systems,
+// so a rename would not do.
+func moveRootKey(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return fmt.Errorf("moving the root key: %w", err)
+	}
+	if err := durable.WriteNew(to, data, durable.Private); err != nil {
+		return fmt.Errorf("moving the root key: %w", err)
+	}
+	if err := os.Remove(from); err != nil {
+		return errors.Join(fmt.Errorf("moving the root key: %w", err), os.Remove(to))
+	}
+	return nil
+}
+
+// undo empties a directory that was empty when Init began.
+func undo(dir string, made bool) error {
+	if made {
+		return os.RemoveAll(dir)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
+}
+
+func newPassword() (secret.String, error) {
+	b := make([]byte, 32)
+	if _, err := rand.Read(b); err != nil {
+		return secret.String{}, fmt.Errorf("drawing a password: %w", err)
+	}
+	return secret.New(base64.RawURLEncoding.EncodeToString(b)), nil
+}

@@ -1,0 +1,233 @@
+package ca
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.step.sm/crypto/x509util"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/lifetime"
+)
+
+// Issuing is a chain of types: verified → prepared → signed → committed. Each
+// step takes what only the step before returns, so the wrong order does not
+// compile. The crash story: up to the commit nothing has left and nothing is
+// stored, so a crash loses a signature that nobody has; after it the certificate
+// is in the record, and a client that missed the answer asks again with the same
+// token and key.
+
+// prepared is a certificate that may be issued, unsigned.
+type prepared struct {
+	v        verified
+	template *x509.Certificate
+}
+
+// signed exists in memory only: it must not leave before it is committed.
+type signed struct {
+	v     verified
+	chain []*x509.Certificate
+}
+
+// committed is in the record and may be handed out.
+type committed struct {
+	leaf  *x509.Certificate
+	chain []*x509.Certificate // intermediates, issuer first
+}
+
+// issue runs the chain against one state.
+func (a *Authority) issue(ctx context.Context, st *state, v verified) (committed, error) {
+	start := time.Now()
+	if again, err := a.replay(ctx, v); err != nil || again.leaf != nil {
+		return again, err
+	}
+	p, err := a.prepare(ctx, st, v)
+	if err != nil {
+		return committed{}, err
+	}
+	s, err := sign(st, p)
+	if err != nil {
+		return committed{}, err
+	}
+	done, err := a.commit(ctx, s)
+	if err != nil {
+		return committed{}, err
+	}
+	a.metrics.issued.WithLabelValues(kindOf(v)).Inc()
+	a.metrics.latency.Observe(time.Since(start).Seconds())
+	a.logger.InfoContext(ctx, "certificate issued", "service", v.caller.service, "serial", done.leaf.SerialNumber.String(), "not_after", done.leaf.NotAfter)
+	a.sweep(ctx)
+	return done, nil
+}
+
+// replay answers a token that was spent already without signing again. The
+// commit decides the same once more, for those who come at the same moment.
+func (a *Authority) replay(ctx context.Context, v verified) (committed, error) {
+	if v.token == (store.Token{}) {
+		return committed{}, nil
+	}
+	entry, err := a.record.Spent(ctx, v.token, v.keyHash)
+	if errors.Is(err, store.ErrNotFound) {
+		return committed{}, nil
+	}
+	if err != nil {
+		return committed{}, a.explain(ctx, v, err)
+	}
+	return open(entry)
+}
+
+// prepare asks the door and builds the certificate from the profile; from the
+// request come the public key and, if it is shorter, the lifetime.
+func (a *Authority) prepare(ctx context.Context, st *state, v verified) (prepared, error) {
+	w := want{action: v.action, names: v.names, key: v.key}
+	if v.previous != nil {
+		w.lineage = v.previous.Lineage
+	}
+	if err := a.allow(ctx, st, v.caller, w); err != nil {
+		return prepared{}, err
+	}
+	p, err := st.profile(v.caller)
+	if err != nil {
+		return prepared{}, err
+	}
+	t, err := leafTemplate(v, p)
+	if err != nil {
+		return prepared{}, err
+	}
+	life, err := p.lifetime(v.asked)
+	if err == nil {
+		err = setTimes(t, life, st.intermediates[0], time.Now())
+	}
+	if err != nil {
+		return prepared{}, a.turnAway(ctx, v.caller, w, err)
+	}
+	return prepared{v, t}, nil
+}
+
+func leafTemplate(v verified, p *profile) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	id, err := x509util.GenerateSubjectKeyID(v.key)
+	if err != nil {
+		return nil, fmt.Errorf("naming a key: %w", err)
+	}
+	t := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: v.caller.service},
+		KeyUsage:              x509.KeyUsageDigitalSignature, // all that TLS 1.3 needs (RFC 8446 §4.4.2.2), RSA keys included
+		ExtKeyUsage:           p.usages,
+		BasicConstraintsValid: true,
+		SubjectKeyId:          id,
+	}
+	if v.provisioner.Name != "" { // the authority itself has none
+		ext, err := v.provisioner.ToExtension()
+		if err != nil {
+			return nil, fmt.Errorf("encoding the provisioner: %w", err)
+		}
+		t.ExtraExtensions = append(t.ExtraExtensions, ext) // step reads it to renew and revoke
+	}
+	return t, setNames(t, v.names)
+}
+
+// setTimes back-dates for clock skew and ends no later than the issuer: a leaf
+// beyond it would verify nowhere in its last hours.
+func setTimes(t *x509.Certificate, life time.Duration, issuing *x509.Certificate, now time.Time) error {
+	now = now.Truncate(time.Second) // the resolution of X.509; down, so that nothing starts in the future
+	t.NotBefore, t.NotAfter = now.Add(-lifetime.Backdate(life)), now.Add(life)
+	if t.NotAfter.After(issuing.NotAfter) {
+		t.NotAfter = issuing.NotAfter
+	}
+	if t.NotBefore.Before(issuing.NotBefore) {
+		t.NotBefore = issuing.NotBefore
+	}
+	if t.NotAfter.Sub(now) < shortest {
+		return refuse(ruleIssuer, "the issuing certificate ends at %s", issuing.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+func sign(st *state, p prepared) (signed, error) {
+	issuing := st.intermediates[0]
+	der, err := x509.CreateCertificate(rand.Reader, p.template, issuing, p.v.key, st.signer)
+	if err != nil {
+		return signed{}, fmt.Errorf("signing for %s: %w", p.v.caller.service, err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return signed{}, fmt.Errorf("signing for %s: %w", p.v.caller.service, err)
+	}
+	return signed{p.v, []*x509.Certificate{leaf, issuing}}, nil
+}
+
+// commit makes {token spent, certificate, event} true at once and returns what
+// may leave, which is an earlier certificate if the token was spent meanwhile.
+func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
+	c := store.NewCertificate(s.chain, time.Now())
+	c.Service, c.Kind, c.Provisioner, c.Caller = s.v.caller.service, kindOf(s.v), s.v.provisioner.Name, s.v.caller.name
+	if s.v.previous != nil {
+		c.Lineage, c.Previous = s.v.previous.Lineage, s.v.previous.Serial
+	}
+	entry, err := a.record.Commit(ctx, store.Issue{Certificate: c, Token: s.v.token, TrustDigest: s.v.trust})
+	if err != nil {
+		return committed{}, a.explain(ctx, s.v, err)
+	}
+	return open(entry)
+}
+
+// explain turns what the record refused into a refusal for the caller.
+func (a *Authority) explain(ctx context.Context, v verified, err error) error {
+	switch {
+	case errors.Is(err, store.ErrTokenUsed):
+		err = refuse(ruleToken, "the token was already used for another key")
+	case errors.Is(err, store.ErrRevoked):
+		err = refuse(ruleRevoked, "the certificate of this token or lineage was revoked")
+	default:
+		return err
+	}
+	return a.turnAway(ctx, v.caller, want{action: v.action}, err)
+}
+
+func kindOf(v verified) string {
+	switch {
+	case v.caller.kind == byItself:
+		return store.Own
+	case v.action == actRenew:
+		return store.Renewed
+	case v.action == actRekey:
+		return store.Rekeyed
+	}
+	return store.Issued
+}
+
+func open(entry store.Certificate) (committed, error) {
+	leaf, err := x509.ParseCertificate(entry.DER)
+	if err != nil {
+		return committed{}, fmt.Errorf("reading certificate %s: %w", entry.Serial, err)
+	}
+	chain, err := x509.ParseCertificates(entry.Chain)
+	if err != nil {
+		return committed{}, fmt.Errorf("reading the chain of %s: %w", entry.Serial, err)
+	}
+	return committed{leaf, chain}, nil
+}
+
+const sweepEvery = 10 * time.Minute
+
+// sweep forgets expired tokens now and then, on the back of an issue: an idle
+// authority has nothing to sweep.
+func (a *Authority) sweep(ctx context.Context) {
+	now, last := time.Now(), a.swept.Load()
+	if now.Unix()-last < int64(sweepEvery/time.Second) || !a.swept.CompareAndSwap(last, now.Unix()) {
+		return
+	}
+	if err := a.record.SweepTokens(context.WithoutCancel(ctx), now); err != nil {
+		a.logger.WarnContext(ctx, "spent tokens not swept", "err", err)
+	}
+}

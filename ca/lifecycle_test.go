@@ -1,0 +1,255 @@
+package ca_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+// TestEncrypted walks through an authority with a generated password and an
+// offline root, which the test kit avoids because deriving keys takes seconds.
+func TestEncrypted(t *testing.T) {
+	dir, offline := filepath.Join(t.TempDir(), "pki"), filepath.Join(t.TempDir(), "root.key")
+	res, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, OfflineRoot: offline})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.PasswordFile != filepath.Join(dir, "secrets", "password") {
+		t.Errorf("password file %q", res.PasswordFile)
+	}
+	root, err := ca.ActiveRoot(dir)
+	if err != nil || pemfile.Fingerprint(root) != res.RootFingerprint {
+		t.Errorf("active root: %v", err)
+	}
+	if root.MaxPathLen != 1 || time.Since(root.NotBefore) < time.Hour {
+		t.Errorf("root: path length %d, not before %s", root.MaxPathLen, root.NotBefore)
+	}
+	for _, path := range append(glob(t, dir, "secrets/*"), offline) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(data), "BEGIN PRIVATE KEY") || strings.HasPrefix(string(data), "{") {
+			t.Errorf("%s is not encrypted", path)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v %v", path, info.Mode(), err)
+		}
+	}
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); !errors.Is(err, durable.ErrNotEmpty) {
+		t.Errorf("init again: %v", err)
+	}
+	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir, Password: secret.New("wrong")}); err == nil || !strings.Contains(err.Error(), "wrong password") {
+		t.Errorf("wrong password: %v", err)
+	}
+	reg := prometheus.NewRegistry()
+	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Registerer: reg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	if err := a.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got, err := reg.Gather(); err != nil || len(got) == 0 {
+		t.Errorf("metrics: %d families, %v", len(got), err)
+	}
+	if _, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: dir, Service: "ingester"}); err != nil {
+		t.Error(err)
+	}
+	if err := a.RotateIntermediate(t.Context()); err != nil {
+		t.Errorf("rotating with the offline key present: %v", err)
+	}
+	if err := os.Remove(offline); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.RotateIntermediate(t.Context()); err == nil || !strings.Contains(err.Error(), offline) {
+		t.Errorf("rotating without the root key: %v", err)
+	}
+	if err := os.Remove(res.PasswordFile); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "no key password") {
+		t.Errorf("without any password: %v", err)
+	}
+}
+
+func glob(t testing.TB, dir, pattern string) []string {
+	t.Helper()
+	out, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(out) == 0 {
+		t.Fatalf("%s: %v %v", pattern, out, err)
+	}
+	return out
+}
+
+func TestInitRefuses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		opt  ca.InitOptions
+		want string
+	}{
+		"key type": {ca.InitOptions{KeyType: "DSA"}, `key type "DSA"`},
+		"lifetime": {ca.InitOptions{LeafLifetime: time.Second}, "shorter than 10s"},
+		"address":  {ca.InitOptions{Address: "nowhere"}, "address"},
+		"name":     {ca.InitOptions{Profiles: map[string]ca.Profile{"x": {Names: []string{"*.x"}}}}, "wildcard"},
+		"offline":  {ca.InitOptions{OfflineRoot: "/nonexistent/root.key"}, "moving the root key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "pki")
+			tc.opt.Dir, tc.opt.PlainKeys = dir, true
+			if _, err := ca.Init(t.Context(), tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want %q", err, tc.want)
+			}
+			if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+				t.Error("something was left behind")
+			}
+		})
+	}
+}
+
+func TestKeyTypes(t *testing.T) {
+	for _, kind := range []string{"Ed25519", "RSA-3072"} {
+		t.Run(kind, func(t *testing.T) {
+			c := catest.Start(t, catest.Options{KeyType: kind, Lifetime: 10 * time.Second})
+			leaf := enrol(t, c, "query-module", "query-module").Leaf
+			if time.Until(leaf.NotAfter) > 10*time.Second || time.Since(leaf.NotBefore) > 3*time.Second {
+				t.Errorf("from %s to %s", leaf.NotBefore, leaf.NotAfter)
+			}
+			c.Check(t)
+		})
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	made := filepath.Join(t.TempDir(), "pki")
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: made, PlainKeys: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ca.Open(t.Context(), ca.Options{Dir: t.TempDir()}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an empty directory: %v", err)
+	}
+	key := glob(t, made, "secrets/*.key")
+	certs := glob(t, made, "certs/????????*.crt")
+	for name, tc := range map[string]struct{ file, content, want string }{
+		"unknown key":      {"pki.yaml", "name: x\naddr: y\n", `line 2: unknown key "addr"`},
+		"empty":            {"pki.yaml", "", "empty"},
+		"everything wrong": {"pki.yaml", "name: x\naddress: a:1\nprofiles: {ca: {names: [x]}, y: {usages: [z], key_types: [q]}}\n", "reserved"},
+		"trust":            {"certs/current.json", "{", "current.json"},
+		"trust empty":      {"certs/current.json", "{}", "no roots"},
+		"trust path":       {"certs/current.json", `{"roots":["../x"],"intermediates":["y"]}`, "not a fingerprint"},
+		"key mismatch":     {"", "", "is not the key of"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "pki")
+			if err := os.CopyFS(dir, os.DirFS(made)); err != nil {
+				t.Fatal(err)
+			}
+			if tc.file != "" {
+				overwrite(t, filepath.Join(dir, tc.file), []byte(tc.content))
+			} else { // swap the two keys
+				for i, k := range key {
+					data, err := os.ReadFile(key[1-i])
+					if err != nil {
+						t.Fatal(err)
+					}
+					overwrite(t, filepath.Join(dir, "secrets", filepath.Base(k)), data)
+				}
+			}
+			if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want %q", err, tc.want)
+			}
+		})
+	}
+	t.Run("truncated certificate", func(t *testing.T) {
+		overwrite(t, certs[0], []byte("-----BEGIN CERTIFICATE-----\nMIIB"))
+		if _, err := ca.Open(t.Context(), ca.Options{Dir: made}); err == nil || !strings.Contains(err.Error(), "damaged PEM") {
+			t.Error(err)
+		}
+	})
+}
+
+func overwrite(t testing.TB, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReloadKeepsTheOldConfiguration(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	c.Rewrite(t, func(b []byte) []byte { return append(b, "surprise: true\n"...) })
+	if err := c.Authority.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), `unknown key "surprise"`) {
+		t.Errorf("reload: %v", err)
+	}
+	c.Rewrite(t, func(b []byte) []byte { return []byte(strings.Replace(string(b), "surprise: true\n", "", 1)) })
+	enrol(t, c, "storage", "storage")
+	if err := c.Authority.Reload(t.Context()); err != nil {
+		t.Error(err)
+	}
+	enrol(t, c, "storage", "storage")
+	c.Check(t)
+}
+
+func TestNewTokenRefuses(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	for name, tc := range map[string]struct {
+		opt  ca.TokenOptions
+		want string
+	}{
+		"no profile":  {ca.TokenOptions{Service: "stranger"}, `service "stranger" has no profile (rule: profile)`},
+		"other name":  {ca.TokenOptions{Service: "storage", Names: []string{"ingester"}}, `"ingester" is not a name of service storage`},
+		"wildcard":    {ca.TokenOptions{Service: "storage", Names: []string{"*"}}, "wildcard"},
+		"too long":    {ca.TokenOptions{Service: "storage", Lifetime: 2 * time.Hour}, "1h0m0s at most"},
+		"provisioner": {ca.TokenOptions{Service: "storage", Provisioner: "x"}, `provisioner "x"`},
+		"serial":      {ca.TokenOptions{Service: "zz", Revoke: true}, "want decimal digits"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.opt.Dir = c.Dir
+			if _, err := ca.NewToken(t.Context(), tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestRecord(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	one := enrol(t, c, "ingester", "::1", spiffe).Leaf.SerialNumber
+	enrol(t, c, "storage", "storage")
+	r := openRecord(t, c)
+	page, next, err := r.List(t.Context(), store.Query{Name: "0:0::1", State: store.StateValid})
+	if err != nil || next != "" || len(page) != 2 { // the ingester's and the authority's own
+		t.Errorf("by name: %d, %q, %v", len(page), next, err)
+	}
+	if e, err := r.Show(t.Context(), "0x"+one.Text(16)); err != nil || e.Service != "ingester" || e.Provisioner != "enrolment" {
+		t.Errorf("show: %+v %v", e, err)
+	}
+	if _, err := r.Show(t.Context(), "12345"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("unknown: %v", err)
+	}
+	if err := r.Revoke(t.Context(), one.String(), 7, ""); err == nil {
+		t.Error("reason 7 was accepted")
+	}
+	if err := r.Revoke(t.Context(), one.String(), 1, "stolen"); err != nil {
+		t.Error(err)
+	}
+	if err := r.Revoke(t.Context(), one.String(), 1, "stolen"); !errors.Is(err, store.ErrAlreadyRevoked) {
+		t.Errorf("twice: %v", err)
+	}
+	if _, err := ca.OpenRecord(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("elsewhere: %v", err)
+	}
+	c.Check(t)
+}

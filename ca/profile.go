@@ -1,0 +1,222 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	usageServer = "server"
+	usageClient = "client"
+)
+
+// Key types by the names that pki.yaml and init use.
+const (
+	keyP256    = "EC-P256"
+	keyP384    = "EC-P384"
+	keyEd25519 = "Ed25519"
+	keyRSA2048 = "RSA-2048"
+	keyRSA3072 = "RSA-3072"
+	keyRSA4096 = "RSA-4096"
+)
+
+var (
+	allKeyTypes     = []string{keyP256, keyP384, keyEd25519, keyRSA2048, keyRSA3072, keyRSA4096}
+	defaultKeyTypes = []string{keyP256, keyP384, keyEd25519, keyRSA3072, keyRSA4096}
+)
+
+// profile is the inner form of Profile: names canonical, usages parsed.
+type profile struct {
+	service  string
+	names    []string
+	usages   []x509.ExtKeyUsage
+	keyTypes []string
+	life     lifetimes
+}
+
+// dnsName is what we put into a certificate: letters, digits, hyphens,
+// underscores. Underscores are not host names (RFC 952) but ArtStore's container
+// names have them, and every TLS library compares them as text.
+var dnsName = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
+
+func (p Profile) parse(service string, outer lifetimes, bad *problems) *profile {
+	at := "profiles." + service
+	if service == ownService {
+		at = "dns_names"
+	}
+	out := &profile{service: service, keyTypes: p.KeyTypes, life: p.Lifetime.or(outer)}
+	if !dnsName.MatchString(strings.ToLower(service)) {
+		bad.add("%s: a service name has letters, digits, dots, hyphens and underscores", at)
+	}
+	if len(p.Names) == 0 {
+		bad.add("%s: want at least one name", at)
+	}
+	for _, text := range p.Names {
+		name, err := canonicalName(text)
+		if err != nil {
+			bad.add("%s: %v", at, err)
+			continue
+		}
+		out.names = append(out.names, name)
+	}
+	usages := p.Usages
+	if len(usages) == 0 {
+		usages = []string{usageServer, usageClient}
+	}
+	for _, u := range usages {
+		switch u {
+		case usageServer:
+			out.usages = append(out.usages, x509.ExtKeyUsageServerAuth)
+		case usageClient:
+			out.usages = append(out.usages, x509.ExtKeyUsageClientAuth)
+		default:
+			bad.add("%s.usages: %q is neither %s nor %s", at, u, usageServer, usageClient)
+		}
+	}
+	if len(out.keyTypes) == 0 {
+		out.keyTypes = defaultKeyTypes
+	}
+	for _, k := range out.keyTypes {
+		if !slices.Contains(allKeyTypes, k) {
+			bad.add("%s.key_types: %q is none of %s", at, k, strings.Join(allKeyTypes, ", "))
+		}
+	}
+	if service != ownService {
+		out.life.check(bad, at+".lifetime")
+	}
+	return out
+}
+
+// canonicalName gives the one spelling by which names are compared, so that
+// "::1" and "0:0:0:0:0:0:0:1", or "Ingester" and "ingester", are one name.
+func canonicalName(text string) (string, error) {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		return addr.Unmap().String(), nil
+	}
+	if strings.Contains(text, "://") {
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || u.RawQuery != "" {
+			return "", fmt.Errorf("name %.80q is not a URI with a host and nothing after the path", text)
+		}
+		return u.String(), nil
+	}
+	name := strings.ToLower(text)
+	if len(name) > 253 || !dnsName.MatchString(name) {
+		return "", fmt.Errorf("name %.80q is neither a DNS name without wildcard, nor an IP address, nor a URI", text)
+	}
+	return name, nil
+}
+
+// canonicalNames sorts and drops duplicates: two lists are the same set if they are equal.
+func canonicalNames(names []string) ([]string, error) {
+	out := make([]string, 0, len(names))
+	for _, n := range names {
+		name, err := canonicalName(n)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// requestNames are all names of a request; the kinds that we never issue are an
+// error, they must not silently fall away.
+func requestNames(csr *x509.CertificateRequest) ([]string, error) {
+	if len(csr.EmailAddresses) > 0 {
+		return nil, errors.New("the request has e-mail addresses; services have none")
+	}
+	names := slices.Clone(csr.DNSNames)
+	for _, ip := range csr.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range csr.URIs {
+		names = append(names, u.String())
+	}
+	return canonicalNames(names)
+}
+
+// allows returns why not, with the rule that decides, or nil.
+func (p *profile) allows(names []string, key crypto.PublicKey) error {
+	if len(names) == 0 {
+		return refuse(ruleNames, "no name asked for")
+	}
+	for _, n := range names {
+		if !slices.Contains(p.names, n) {
+			return refuse(ruleNames, "%q is not a name of service %s (profiles.%s.names)", n, p.service, p.service)
+		}
+	}
+	if key == nil { // a token is made before the key
+		return nil
+	}
+	kind := keyType(key)
+	if !slices.Contains(p.keyTypes, kind) {
+		return refuse(ruleKey, "key type %s is none of %s (profiles.%s.key_types)", kind, strings.Join(p.keyTypes, ", "), p.service)
+	}
+	return nil
+}
+
+// lifetime is the default of the profile; a request may shorten it.
+func (p *profile) lifetime(asked time.Duration) (time.Duration, error) {
+	switch {
+	case asked == 0:
+		return p.life.Default, nil
+	case asked < p.life.Min:
+		return 0, refuse(ruleLifetime, "%s is shorter than %s (profiles.%s.lifetime.min)", asked, p.life.Min, p.service)
+	case asked > p.life.Max:
+		return 0, refuse(ruleLifetime, "%s is longer than %s (profiles.%s.lifetime.max)", asked, p.life.Max, p.service)
+	}
+	return min(asked, p.life.Default), nil
+}
+
+func keyType(key crypto.PublicKey) string {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P256():
+			return keyP256
+		case elliptic.P384():
+			return keyP384
+		}
+		return "EC-" + k.Curve.Params().Name
+	case ed25519.PublicKey:
+		return keyEd25519
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA-%d", k.N.BitLen())
+	}
+	return fmt.Sprintf("%T", key)
+}
+
+// setNames puts each name where its kind belongs (RFC 5280 §4.2.1.6).
+func setNames(t *x509.Certificate, names []string) error {
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			t.IPAddresses = append(t.IPAddresses, ip)
+			continue
+		}
+		if !strings.Contains(n, "://") {
+			t.DNSNames = append(t.DNSNames, n)
+			continue
+		}
+		u, err := url.Parse(n)
+		if err != nil {
+			return fmt.Errorf("name %q: %w", n, err)
+		}
+		t.URIs = append(t.URIs, u)
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// Every change of trust is: make keys and certificates, write them, write
+// current.json (the commit), publish the new state. A crash before the commit
+// leaves unused files; a crash after it leaves a running process with the old
+// state and a next start with the new one, both of which clients accept.
+
+// RotateIntermediate makes a new intermediate under the signing root and issues
+// from it. The old one stays listed, and signs its CRL, until its last leaf has
+// expired. It needs the root key.
+func (a *Authority) RotateIntermediate(ctx context.Context) error {
+	err := a.change(ctx, func(next *state) error { return a.issueUnder(ctx, next, next.roots) })
+	if err != nil {
+		return fmt.Errorf("rotating the intermediate: %w", err)
+	}
+	a.logger.InfoContext(ctx, "intermediate rotated", "fingerprint", pemfile.Fingerprint(a.state.Load().intermediates[0]))
+	return nil
+}
+
+// AddRoot makes a new root and adds it to the bundle; nothing is signed under it
+// yet. It returns its fingerprint. Clients fetch it with their next refresh:
+// wait until [Authority.TrustAdopted] has nobody pending, then call
+// [Authority.ActivateRoot].
+func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error) {
+	err = a.change(ctx, func(next *state) error {
+		root, err := newIssuer(next.config.Name, keyType(next.roots[0].PublicKey), lifeOf(next.roots[0]), issuer{})
+		if err != nil {
+			return err
+		}
+		if err := a.files.writeIssuer(root); err != nil {
+			return err
+		}
+		next.roots = append(slices.Clone(next.roots), root.cert)
+		fingerprint = pemfile.Fingerprint(root.cert)
+		return a.files.writeCurrent(next.roots, next.intermediates)
+	})
+	if err != nil {
+		return "", fmt.Errorf("adding a root: %w", err)
+	}
+	a.logger.InfoContext(ctx, "root added to the trust bundle", "fingerprint", fingerprint)
+	return fingerprint, nil
+}
+
+// ActivateRoot makes a new intermediate under the given root of the bundle and
+// issues from it from now on. It does not check who knows that root: see
+// [Authority.TrustAdopted]. Activating the signing root changes nothing.
+func (a *Authority) ActivateRoot(ctx context.Context, fingerprint string) error {
+	err := a.change(ctx, func(next *state) error {
+		i, err := findRoot(next.roots, fingerprint)
+		if err != nil || i == 0 {
+			return err
+		}
+		roots := append([]*x509.Certificate{next.roots[i]}, slices.Delete(slices.Clone(next.roots), i, i+1)...)
+		return a.issueUnder(ctx, next, roots)
+	})
+	if err != nil {
+		return fmt.Errorf("activating root: %w", err)
+	}
+	a.logger.InfoContext(ctx, "root signs from now on", "fingerprint", fingerprint)
+	return nil
+}
+
+// RemoveRoot takes a root and its intermediates out of the bundle. It refuses
+// the signing root, and any root that an unexpired certificate still chains to.
+func (a *Authority) RemoveRoot(ctx context.Context, fingerprint string) error {
+	err := a.change(ctx, func(next *state) error {
+		i, err := findRoot(next.roots, fingerprint)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			return errors.New("it is the root that signs")
+		}
+		users, err := a.usersOf(ctx, next, next.roots[i])
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			return fmt.Errorf("certificates of %s chain to it and have not expired", strings.Join(users, ", "))
+		}
+		gone := next.roots[i]
+		next.intermediates = slices.DeleteFunc(slices.Clone(next.intermediates), func(c *x509.Certificate) bool { return c.CheckSignatureFrom(gone) == nil })
+		next.roots = slices.Delete(slices.Clone(next.roots), i, i+1)
+		return a.files.writeCurrent(next.roots, next.intermediates)
+	})
+	if err != nil {
+		return fmt.Errorf("removing root: %w", err)
+	}
+	a.logger.InfoContext(ctx, "root removed from the trust bundle", "fingerprint", fingerprint)
+	return nil
+}
+
+// TrustAdopted returns the services that have an unexpired, unrevoked
+// certificate and have not reported the current trust bundle as in effect, sorted.
+func (a *Authority) TrustAdopted(ctx context.Context) (pending []string, err error) {
+	return a.record.WithoutTrust(ctx, a.state.Load().digest, time.Now())
+}
+
+// RootUsers returns the services that have an unexpired, unrevoked certificate
+// that chains to a root of the bundle, sorted: what RemoveRoot waits for.
+func (a *Authority) RootUsers(ctx context.Context, fingerprint string) ([]string, error) {
+	st := a.state.Load()
+	i, err := findRoot(st.roots, fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	return a.usersOf(ctx, st, st.roots[i])
+}
+
+func (a *Authority) usersOf(ctx context.Context, st *state, root *x509.Certificate) ([]string, error) {
+	var issuers []string
+	for _, c := range st.intermediates {
+		if c.CheckSignatureFrom(root) == nil {
+			issuers = append(issuers, issuerID(c))
+		}
+	}
+	return a.record.UsersOf(ctx, issuers, time.Now())
+}
+
+// issueUnder makes a new intermediate under roots[0] and commits it.
+func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.Certificate) error {
+	rootKey, err := a.files.readKey(roots[0], next.config.RootKey)
+	if err != nil {
+		return err
+	}
+	old := next.intermediates[0]
+	fresh, err := newIssuer(next.config.Name, keyType(old.PublicKey), lifeOf(old), issuer{roots[0], rootKey})
+	if err != nil {
+		return err
+	}
+	kept, err := a.unretired(ctx, next.intermediates)
+	if err != nil {
+		return err
+	}
+	if err := a.files.writeIssuer(fresh); err != nil {
+		return err
+	}
+	next.roots, next.signer = roots, fresh.key
+	next.intermediates = append([]*x509.Certificate{fresh.cert}, kept...)
+	return a.files.writeCurrent(next.roots, next.intermediates)
+}
+
+// unretired drops intermediates whose last leaf has expired: nobody needs their
+// CRL any more. The files stay, the record refers to them.
+func (a *Authority) unretired(ctx context.Context, list []*x509.Certificate) ([]*x509.Certificate, error) {
+	var kept []*x509.Certificate
+	for _, c := range list {
+		used, err := a.record.Unexpired(ctx, issuerID(c), time.Now())
+		if err != nil {
+			return nil, err
+		}
+		if used {
+			kept = append(kept, c)
+		}
+	}
+	return kept, nil
+}
+
+// lifeOf is how long a CA certificate was made for; its successor gets the same.
+func lifeOf(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) - caBackdate }
+
+func findRoot(roots []*x509.Certificate, fingerprint string) (int, error) {
+	fp, err := parseFingerprint(fingerprint)
+	if err != nil {
+		return 0, err
+	}
+	for i, c := range roots {
+		if pemfile.Fingerprint(c) == fp {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("root %s is not in the trust bundle", fp)
+}

@@ -1,0 +1,266 @@
+package ca_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+func TestTrustChange(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	a, ctx := c.Authority, t.Context()
+	before := enrol(t, c, "storage", "storage")
+	oldRoot := c.RootFingerprint
+
+	if err := a.RotateIntermediate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	after := enrol(t, c, "ingester", "ingester")
+	if after.Leaf.Issuer.String() == before.Leaf.Issuer.String() {
+		t.Error("the old intermediate still issues")
+	}
+	newRoot, err := a.AddRoot(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(a.Roots()) != 2 || pemfile.Fingerprint(a.Roots()[0]) != oldRoot {
+		t.Error("the new root is not second")
+	}
+	pending, err := a.TrustAdopted(ctx)
+	if err != nil || !slices.Equal(pending, []string{"ingester", "storage"}) {
+		t.Errorf("pending %v %v", pending, err)
+	}
+	digest := stepapi.TrustDigest(a.Roots())
+	if status, body := newClient(t, c, before).do("POST", "/renew", nil, stepapi.HeaderTrustDigest, digest); status != http.StatusCreated {
+		t.Fatalf("renew: %d %s", status, body)
+	}
+	if status, _ := newClient(t, c, after).do("GET", "/roots", nil, stepapi.HeaderTrustDigest, digest); status != http.StatusCreated {
+		t.Errorf("roots: %d", status)
+	}
+	newClient(t, c, nil).do("GET", "/roots", nil, stepapi.HeaderTrustDigest, digest) // counts for nobody
+	if pending, err := a.TrustAdopted(ctx); err != nil || len(pending) != 0 {
+		t.Errorf("pending %v %v", pending, err)
+	}
+	if err := a.ActivateRoot(ctx, strings.ToUpper(newRoot)); err != nil {
+		t.Fatal(err)
+	}
+	if pemfile.Fingerprint(a.Roots()[0]) != newRoot {
+		t.Error("the new root does not sign")
+	}
+	if err := a.RemoveRoot(ctx, newRoot); err == nil {
+		t.Error("the signing root was removed")
+	}
+	if err := a.RemoveRoot(ctx, oldRoot); err == nil || !strings.Contains(err.Error(), "ingester, storage") {
+		t.Errorf("removing a root in use: %v", err)
+	}
+	if err := a.ActivateRoot(ctx, strings.Repeat("0", 64)); err == nil {
+		t.Error("an unknown root was activated")
+	}
+	for _, u := range listAll(t, c) {
+		if u.Revocation == nil && u.Service != "ca" {
+			revoke(t, c, u.Serial)
+		}
+	}
+	if users, err := a.RootUsers(ctx, oldRoot); err != nil || len(users) != 0 {
+		t.Errorf("users %v %v", users, err)
+	}
+	if err := a.RemoveRoot(ctx, oldRoot); err != nil {
+		t.Fatal(err)
+	}
+	enrol(t, c, "storage", "storage")
+	c.Check(t)
+	reopened, err := ca.Open(ctx, ca.Options{Dir: c.Dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reopened.Close() }()
+	if len(reopened.Roots()) != 1 || pemfile.Fingerprint(reopened.Roots()[0]) != newRoot {
+		t.Error("a restart does not see the change")
+	}
+}
+
+// TestWatch sees the chain that clients bootstrap from, and a new one with each change.
+func TestWatch(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	type yielded struct {
+		cert  tls.Certificate
+		roots []*x509.Certificate
+	}
+	got, done := make(chan yielded), make(chan error, 1)
+	go func() {
+		done <- c.Authority.Watch(ctx, func(cert tls.Certificate, roots []*x509.Certificate) error {
+			got <- yielded{cert, roots}
+			return nil
+		})
+	}()
+	first := <-got
+	if len(first.cert.Certificate) != 3 || !slices.Equal(first.cert.Certificate[2], first.roots[0].Raw) {
+		t.Errorf("%d certificates in the chain, want leaf, intermediate, root", len(first.cert.Certificate))
+	}
+	if err := first.cert.Leaf.VerifyHostname("localhost"); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Authority.AddRoot(ctx); err != nil {
+		t.Fatal(err)
+	}
+	second := <-got
+	if len(second.roots) != 2 || len(second.cert.Certificate) != 4 {
+		t.Errorf("%d roots, %d in the chain", len(second.roots), len(second.cert.Certificate))
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("end: %v", err)
+	}
+	refused := errors.New("refused")
+	if err := c.Authority.Watch(t.Context(), func(tls.Certificate, []*x509.Certificate) error { return refused }); !errors.Is(err, refused) {
+		t.Errorf("never a good one: %v", err)
+	}
+}
+
+func TestReadRoutes(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cl := newClient(t, c, nil)
+	for path, want := range map[string]int{
+		"/health": 200, "/1.0/health": 200, "/version": 200, "/roots": 201, "/1.0/federation": 201, "/roots.pem": 200,
+		"/intermediates": 201, "/intermediates.pem": 200, "/provisioners": 200, "/provisioners/none/encrypted-key": 404,
+		"/root/" + c.RootFingerprint: 200, "/root/" + strings.Repeat("0", 64): 404, "/root/x": 404,
+		"/crl": 200, "/crl?pem": 200, "/crl?issuer=00": 404, "/nowhere": 404, "/sign": 405,
+	} {
+		if status, body := cl.do("GET", path, nil); status != want {
+			t.Errorf("%s: %d, want %d: %s", path, status, want, body)
+		}
+	}
+	_, body := cl.do("GET", "/root/"+strings.ToUpper(c.RootFingerprint), nil)
+	var root stepapi.RootResponse
+	if err := json.Unmarshal(body, &root); err != nil || !strings.Contains(root.CA, "BEGIN CERTIFICATE") {
+		t.Errorf("root: %s", body)
+	}
+	_, body = cl.do("GET", "/provisioners", nil)
+	if !strings.Contains(string(body), `"enrolment"`) || strings.Contains(string(body), "encryptedKey") {
+		t.Errorf("provisioners: %s", body)
+	}
+}
+
+func TestCRL(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cl := newClient(t, c, nil)
+	cert := enrol(t, c, "storage", "storage")
+	issuer, err := x509.ParseCertificate(cert.Certificate[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := "?issuer=" + hexID(issuer)
+	list := func(query string) *x509.RevocationList {
+		status, body := cl.do("GET", "/crl"+query, nil)
+		if block, _ := pem.Decode(body); block != nil {
+			body = block.Bytes
+		}
+		l, err := x509.ParseRevocationList(body)
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("%d %v", status, err)
+		}
+		return l
+	}
+	empty := list("")
+	if again := list("?pem"); again.Number.Cmp(empty.Number) != 0 {
+		t.Error("the list is not cached")
+	}
+	revoke(t, c, cert.Leaf.SerialNumber.String()) // by another opener of the record
+	full := list("")
+	if len(full.RevokedCertificateEntries) != 1 || full.RevokedCertificateEntries[0].ReasonCode != 1 || full.Number.Cmp(empty.Number) <= 0 {
+		t.Errorf("entries %v", full.RevokedCertificateEntries)
+	}
+	if err := full.CheckSignatureFrom(issuer); err != nil {
+		t.Error(err)
+	}
+	if err := c.Authority.RotateIntermediate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if l := list(""); len(l.RevokedCertificateEntries) != 0 {
+		t.Error("the new issuer lists what it did not issue")
+	}
+	revoke(t, c, listAll(t, c)[0].Serial)
+	if l := list(id); l.CheckSignatureFrom(issuer) != nil || len(l.RevokedCertificateEntries) < 1 {
+		t.Error("the old issuer does not sign its list any more")
+	}
+}
+
+func TestRevokeToken(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cl := newClient(t, c, nil)
+	serial := enrol(t, c, "storage", "storage").Leaf.SerialNumber.String()
+	token := c.RevokeToken(t, serial).Expose()
+	unknown := c.RevokeToken(t, "4711").Expose()
+	for _, tc := range []struct {
+		name   string
+		req    stepapi.RevokeRequest
+		status int
+	}{
+		{"active", stepapi.RevokeRequest{Serial: serial, OTT: token}, 501},
+		{"bad reason", stepapi.RevokeRequest{Serial: serial, OTT: token, Passive: true, ReasonCode: 7}, 400},
+		{"bad serial", stepapi.RevokeRequest{Serial: "x", OTT: token, Passive: true}, 400},
+		{"no credential", stepapi.RevokeRequest{Serial: serial, Passive: true}, 401},
+		{"sign token", stepapi.RevokeRequest{Serial: serial, OTT: c.Token(t, "storage").Expose(), Passive: true}, 401},
+		{"other serial", stepapi.RevokeRequest{Serial: "99", OTT: token, Passive: true}, 403},
+		{"unknown serial", stepapi.RevokeRequest{Serial: "4711", OTT: unknown, Passive: true}, 404},
+		{"good", stepapi.RevokeRequest{Serial: serial, OTT: token, Passive: true, ReasonCode: 4}, 200},
+		{"again", stepapi.RevokeRequest{Serial: serial, OTT: token, Passive: true}, 401},
+		{"already revoked", stepapi.RevokeRequest{Serial: serial, OTT: c.RevokeToken(t, serial).Expose(), Passive: true}, 400},
+	} {
+		if status, body := cl.do("POST", "/revoke", tc.req); status != tc.status {
+			t.Errorf("%s: %d, want %d: %s", tc.name, status, tc.status, body)
+		}
+	}
+	events, err := openRecord(t, c).Events(t.Context(), "refused", 0, 100)
+	if err != nil || len(events) != 2 || events[0].Rule != "revokes only itself" || events[1].Rule != "token used once" {
+		t.Errorf("recorded refusals: %+v %v", events, err)
+	}
+	c.Check(t)
+}
+
+// TestLeafEndsWithItsIssuer: smallstep's own path lets a leaf outlive it.
+func TestLeafEndsWithItsIssuer(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, IntermediateLifetime: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	if a.Config().Lifetime.Default != 24*time.Hour {
+		t.Errorf("default lifetime %s", a.Config().Lifetime.Default)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err = a.Watch(ctx, func(cert tls.Certificate, _ []*x509.Certificate) error {
+		defer cancel()
+		issuer, err := x509.ParseCertificate(cert.Certificate[1])
+		if err != nil {
+			return err
+		}
+		if !cert.Leaf.NotAfter.Equal(issuer.NotAfter) {
+			t.Errorf("leaf ends %s, issuer %s", cert.Leaf.NotAfter, issuer.NotAfter)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

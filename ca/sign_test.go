@@ -1,0 +1,328 @@
+package ca_test
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/smallstep/certificates/authority/provisioner"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+const spiffe = "spiffe://artstore/ingester"
+
+// profiles for tests: a service with every kind of name, one that is picky.
+func profiles() map[string]ca.Profile {
+	picky := ca.Profile{Names: []string{"picky"}, Usages: []string{"client"}, KeyTypes: []string{"Ed25519"}}
+	short := ca.Profile{Names: []string{"short"}}
+	short.Lifetime.Default, short.Lifetime.Min, short.Lifetime.Max = time.Hour, 10*time.Minute, 2*time.Hour
+	return map[string]ca.Profile{
+		"ingester": {Names: []string{"ingester", "artstore_ingester", "127.0.0.1", "::1", spiffe}},
+		"storage":  {Names: []string{"storage", "localhost", "127.0.0.1"}},
+		"picky":    picky,
+		"short":    short,
+	}
+}
+
+func TestSign(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+
+	t.Run("certificate", func(t *testing.T) {
+		cert := enrol(t, c, "ingester", "ingester", "artstore_ingester", "127.0.0.1", "::1", spiffe)
+		leaf := cert.Leaf
+		if leaf.Subject.CommonName != "ingester" {
+			t.Errorf("common name %q", leaf.Subject.CommonName)
+		}
+		if slices.Sort(leaf.DNSNames); !slices.Equal(leaf.DNSNames, []string{"artstore_ingester", "ingester"}) || len(leaf.IPAddresses) != 2 || len(leaf.URIs) != 1 || leaf.URIs[0].String() != spiffe {
+			t.Errorf("names: %v %v %v", leaf.DNSNames, leaf.IPAddresses, leaf.URIs)
+		}
+		if leaf.KeyUsage != x509.KeyUsageDigitalSignature || !slices.Equal(leaf.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}) {
+			t.Errorf("usages: %v %v", leaf.KeyUsage, leaf.ExtKeyUsage)
+		}
+		if len(leaf.SubjectKeyId) == 0 || len(leaf.AuthorityKeyId) == 0 || leaf.IsCA || leaf.SerialNumber.Sign() <= 0 {
+			t.Error("key ids, basic constraints or serial are wrong")
+		}
+		if life := time.Until(leaf.NotAfter); life > 24*time.Hour || life < 24*time.Hour-time.Minute {
+			t.Errorf("lives %s, want 24h", life)
+		}
+		if back := time.Since(leaf.NotBefore); back < time.Minute || back > 2*time.Minute {
+			t.Errorf("back-dated by %s, want one minute", back)
+		}
+		ext, ok := provisioner.GetProvisionerExtension(leaf)
+		if !ok || ext.Name != "enrolment" || ext.CredentialID == "" || ext.Type != provisioner.TypeJWK {
+			t.Errorf("provisioner extension: %+v", ext)
+		}
+		for _, name := range []string{"artstore_ingester", "127.0.0.1"} {
+			if err := leaf.VerifyHostname(name); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+
+	t.Run("profile", func(t *testing.T) {
+		for _, tc := range []struct {
+			name, service string
+			names         []string
+			notAfter      string
+			status        int
+			want          string
+		}{
+			{"key type", "picky", []string{"picky"}, "", 403, "key type EC-P256 is none of Ed25519 (profiles.picky.key_types) (rule: key type)"},
+			{"shorter", "short", []string{"short"}, "15m", 201, ""},
+			{"too short", "short", []string{"short"}, "1m", 403, "profiles.short.lifetime.min"},
+			{"too long", "short", []string{"short"}, "3h", 403, "profiles.short.lifetime.max"},
+			{"longer gets the default", "short", []string{"short"}, "90m", 201, ""},
+			{"absolute", "short", []string{"short"}, time.Now().Add(20 * time.Minute).Format(time.RFC3339), 201, ""},
+			{"past", "short", []string{"short"}, "-1h", 400, "in the past"},
+			{"nonsense", "short", []string{"short"}, "tomorrow", 400, "notAfter"},
+		} {
+			t.Run(tc.name, func(t *testing.T) {
+				key := newKey(t)
+				req := signRequest(t, c.Token(t, tc.service, tc.names...), key, tc.service, tc.names...)
+				req.NotAfter = tc.notAfter
+				status, body := newClient(t, c, nil).do("POST", "/sign", req)
+				if status != tc.status {
+					t.Fatalf("status %d, want %d: %s", status, tc.status, body)
+				}
+				if status == http.StatusCreated {
+					if life := time.Until(pair(t, body, key).Leaf.NotAfter); life > time.Hour {
+						t.Errorf("lives %s, beyond the profile's default", life)
+					}
+				} else if m := message(t, body); !strings.Contains(m, tc.want) {
+					t.Errorf("message %q, want %q", m, tc.want)
+				}
+			})
+		}
+	})
+
+	t.Run("bad requests", func(t *testing.T) {
+		key, names := newKey(t), []string{"storage"}
+		good := func() stepapi.SignRequest {
+			return signRequest(t, c.Token(t, "storage", names...), key, "storage", names...)
+		}
+		broken := csr(t, key, "storage", "storage")
+		for _, tc := range []struct {
+			name   string
+			body   func() any
+			status int
+			want   string
+		}{
+			{"no json", func() any { return "{" }, 400, "JSON"},
+			{"empty", func() any { return stepapi.SignRequest{} }, 401, "not a signed JWT"},
+			{"no csr", func() any { r := good(); r.CSR = ""; return r }, 400, "csr"},
+			{"csr is a certificate", func() any { r := good(); r.CSR = string(pemfile.EncodeCertificates(c.Roots())); return r }, 400, "csr"},
+			{"csr signature", func() any { r := good(); r.CSR = flipLast(broken); return r }, 400, "csr"},
+			{"other name", func() any { r := good(); r.CSR = csr(t, key, "storage", "ingester"); return r }, 403, "rule: request equals token"},
+			{"more names", func() any { r := good(); r.CSR = csr(t, key, "storage", "storage", "localhost"); return r }, 403, "rule: request equals token"},
+			{"no names", func() any { r := good(); r.CSR = csr(t, key, "storage"); return r }, 403, "rule: request equals token"},
+			{"other common name", func() any { r := good(); r.CSR = csr(t, key, "root", "storage"); return r }, 403, "common name"},
+			{"e-mail", func() any { r := good(); r.CSR = csr(t, key, "storage", "storage", "a@b"); return r }, 403, "e-mail"},
+			{"wildcard", func() any { r := good(); r.CSR = csr(t, key, "storage", "*.storage"); return r }, 403, "wildcard"},
+			{"future start", func() any { r := good(); r.NotBefore = "48h"; return r }, 400, "notBefore"},
+			{"huge", func() any { r := good(); r.CSR = strings.Repeat("x", 70<<10); return r }, 413, "larger than 65536"},
+		} {
+			t.Run(tc.name, func(t *testing.T) {
+				status, body := newClient(t, c, nil).do("POST", "/1.0/sign", tc.body())
+				if m := message(t, body); status != tc.status || !strings.Contains(m, tc.want) {
+					t.Errorf("%d %q, want %d and %q", status, m, tc.status, tc.want)
+				}
+			})
+		}
+	})
+	c.Check(t)
+}
+
+// flipLast damages the last byte of a PEM body, which is inside the signature.
+func flipLast(p string) string {
+	i := strings.Index(p, "\n-----END") - 6
+	b := []byte(p)
+	if b[i]++; b[i] == 'Z'+1 || b[i] == 'z'+1 || b[i] == '9'+1 {
+		b[i] = 'A'
+	}
+	return string(b)
+}
+
+func TestTokenReuse(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cl := newClient(t, c, nil)
+
+	t.Run("same key gets the same certificate", func(t *testing.T) {
+		token, key := c.Token(t, "storage", "storage"), newKey(t)
+		_, first := cl.do("POST", "/sign", signRequest(t, token, key, "storage", "storage"))
+		status, second := cl.do("POST", "/sign", signRequest(t, token, key, "storage", "storage")) // another request, same key
+		if status != http.StatusCreated || pair(t, first, key).Leaf.SerialNumber.Cmp(pair(t, second, key).Leaf.SerialNumber) != 0 {
+			t.Errorf("%d: not the same certificate", status)
+		}
+	})
+	t.Run("other key is refused", func(t *testing.T) {
+		token := c.Token(t, "storage", "storage")
+		cl.do("POST", "/sign", signRequest(t, token, newKey(t), "storage", "storage"))
+		status, body := cl.do("POST", "/sign", signRequest(t, token, newKey(t), "storage", "storage"))
+		if m := message(t, body); status != http.StatusUnauthorized || !strings.Contains(m, "rule: token used once") {
+			t.Errorf("%d %q", status, m)
+		}
+	})
+	t.Run("after revocation it brings nothing back", func(t *testing.T) {
+		token, key := c.Token(t, "storage", "storage"), newKey(t)
+		req := signRequest(t, token, key, "storage", "storage")
+		_, body := cl.do("POST", "/sign", req)
+		revoke(t, c, pair(t, body, key).Leaf.SerialNumber.String())
+		if status, body := cl.do("POST", "/sign", req); status != http.StatusUnauthorized {
+			t.Errorf("%d %s", status, body)
+		}
+	})
+	t.Run("a refused request does not spend it", func(t *testing.T) {
+		token, key := c.Token(t, "storage", "storage"), newKey(t)
+		cl.do("POST", "/sign", signRequest(t, token, key, "storage", "storage", "localhost"))
+		if status, body := cl.do("POST", "/sign", signRequest(t, token, key, "storage", "storage")); status != http.StatusCreated {
+			t.Errorf("%d %s", status, body)
+		}
+	})
+	t.Run("32 at once, one key", func(t *testing.T) {
+		token, key := c.Token(t, "storage", "storage"), newKey(t)
+		got := race(32, func(int) (int, string) {
+			status, body := cl.do("POST", "/sign", signRequest(t, token, key, "storage", "storage"))
+			if status != http.StatusCreated {
+				return status, ""
+			}
+			return status, pair(t, body, key).Leaf.SerialNumber.String()
+		})
+		if len(got[201]) != 32 || len(unique(got[201])) != 1 {
+			t.Errorf("answers %v: want one certificate for all", got)
+		}
+	})
+	t.Run("32 at once, 32 keys", func(t *testing.T) {
+		token := c.Token(t, "storage", "storage")
+		got := race(32, func(int) (int, string) {
+			status, body := cl.do("POST", "/sign", signRequest(t, token, newKey(t), "storage", "storage"))
+			return status, string(body)
+		})
+		if len(got[201]) != 1 || len(got[401]) != 31 {
+			t.Errorf("%d issued, %d refused: want 1 and 31", len(got[201]), len(got[401]))
+		}
+	})
+	c.Check(t)
+}
+
+func race(n int, fn func(int) (int, string)) map[int][]string {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	out := make(map[int][]string)
+	for i := range n {
+		wg.Go(func() {
+			status, text := fn(i)
+			mu.Lock()
+			defer mu.Unlock()
+			out[status] = append(out[status], text)
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+func unique(s []string) []string {
+	s = slices.Clone(s)
+	slices.Sort(s)
+	return slices.Compact(s)
+}
+
+func revoke(t testing.TB, c *catest.CA, serial string) {
+	t.Helper()
+	r, err := ca.OpenRecord(t.Context(), c.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	if err := r.Revoke(t.Context(), serial, 1, "lost"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRenewRekeyRevoke(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	first := enrol(t, c, "ingester", "ingester", spiffe)
+	digest := stepapi.TrustDigest(c.Roots())
+
+	status, body := newClient(t, c, first).do("POST", "/renew", nil, stepapi.HeaderTrustDigest, digest)
+	if status != http.StatusCreated {
+		t.Fatalf("renew: %d %s", status, body)
+	}
+	second := pair(t, body, first.PrivateKey.(crypto.Signer)) // the same key
+	key := newKey(t)
+	status, body = newClient(t, c, second).do("POST", "/1.0/rekey", stepapi.RekeyRequest{CSR: csr(t, key, "root", "storage")})
+	if status != http.StatusCreated {
+		t.Fatalf("rekey: %d %s", status, body)
+	}
+	third := pair(t, body, key)
+	if !slices.Equal(third.Leaf.DNSNames, []string{"ingester"}) || third.Leaf.Subject.CommonName != "ingester" {
+		t.Errorf("rekey took names from the request: %v", third.Leaf.DNSNames)
+	}
+	rec := openRecord(t, c)
+	entry, err := rec.Show(t.Context(), third.Leaf.SerialNumber.String())
+	if err != nil || entry.Lineage != first.Leaf.SerialNumber.String() || entry.Previous != second.Leaf.SerialNumber.String() || entry.Kind != store.Rekeyed {
+		t.Errorf("lineage of the third: %+v, %v", entry, err)
+	}
+	if pending, err := c.Authority.TrustAdopted(t.Context()); err != nil || len(pending) != 0 {
+		t.Errorf("pending %v, %v: the renewal reported the bundle", pending, err)
+	}
+
+	t.Run("without a certificate", func(t *testing.T) {
+		for _, path := range []string{"/renew", "/re-sign"} {
+			if status, _ := newClient(t, c, nil).do("POST", path, nil); status != http.StatusUnauthorized {
+				t.Errorf("%s: %d", path, status)
+			}
+		}
+		if status, body := newClient(t, c, third).do("POST", "/rekey", stepapi.RekeyRequest{}); status != http.StatusBadRequest {
+			t.Errorf("rekey without csr: %d %s", status, body)
+		}
+	})
+	t.Run("only itself", func(t *testing.T) {
+		status, body := newClient(t, c, third).do("POST", "/revoke", stepapi.RevokeRequest{Serial: first.Leaf.SerialNumber.String(), Passive: true})
+		if m := message(t, body); status != http.StatusForbidden || !strings.Contains(m, "rule: revokes only itself") {
+			t.Errorf("%d %q", status, m)
+		}
+	})
+	t.Run("revoked in the middle of the lineage", func(t *testing.T) {
+		status, body := newClient(t, c, second).do("POST", "/revoke", stepapi.RevokeRequest{Serial: second.Leaf.SerialNumber.String(), Passive: true, ReasonCode: 1})
+		var ok stepapi.RevokeResponse
+		if err := json.Unmarshal(body, &ok); status != http.StatusOK || ok.Status != "ok" || err != nil {
+			t.Fatalf("revoke: %d %s", status, body)
+		}
+		for i, cert := range []*tls.Certificate{first, second, third} {
+			status, body := newClient(t, c, cert).do("POST", "/renew", nil)
+			if m := message(t, body); status != http.StatusUnauthorized || !strings.Contains(m, "rule: lineage not revoked") {
+				t.Errorf("certificate %d: %d %q", i, status, m)
+			}
+		}
+	})
+	t.Run("the profile still rules", func(t *testing.T) {
+		cert := enrol(t, c, "storage", "localhost")
+		c.Rewrite(t, func(b []byte) []byte {
+			return []byte(strings.Replace(string(b), `"localhost","127.0.0.1"]`+"\n", `"127.0.0.1"]`+"\n", 1))
+		})
+		_ = cert
+	})
+	c.Check(t)
+}
+
+func openRecord(t testing.TB, c *catest.CA) *ca.Record {
+	t.Helper()
+	r, err := ca.OpenRecord(t.Context(), c.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}

@@ -1,0 +1,123 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Event is one entry of the log: what happened, to whom, at whose request.
+type Event struct {
+	ID      int64     `json:"id"`
+	At      time.Time `json:"at"`
+	Kind    string    `json:"kind"` // issued, renewed, rekeyed, own, revoked, refused
+	Caller  string    `json:"caller"`
+	Service string    `json:"service,omitempty"`
+	Serial  string    `json:"serial,omitempty"` // decimal
+	Rule    string    `json:"rule,omitempty"`   // what refused
+	Detail  string    `json:"detail,omitempty"`
+}
+
+func addEvent(ctx context.Context, tx *sql.Tx, e Event) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO events (at, kind, caller, service, serial, rule, detail) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		millis(e.At), e.Kind, e.Caller, e.Service, e.Serial, e.Rule, e.Detail)
+	return err
+}
+
+// Refuse records that an authenticated caller asked for what the rules deny.
+func (s *Store) Refuse(ctx context.Context, e Event) error {
+	e.Kind = refused
+	if err := s.change(ctx, func(tx *sql.Tx) error { return addEvent(ctx, tx, e) }); err != nil {
+		return fmt.Errorf("recording a refusal: %w", err)
+	}
+	return nil
+}
+
+// Events returns up to limit events after the given id, oldest first. kind
+// selects one kind, "" all.
+func (s *Store) Events(ctx context.Context, kind string, after int64, limit int) ([]Event, error) {
+	text, args := `SELECT id, at, kind, caller, service, serial, rule, detail FROM events WHERE id > ?`, []any{after}
+	if kind != "" {
+		text, args = text+` AND kind = ?`, append(args, kind)
+	}
+	rows, err := s.read.QueryContext(ctx, text+` ORDER BY id LIMIT ?`, append(args, min(max(limit, 1), maxLimit))...)
+	if err != nil {
+		return nil, fmt.Errorf("reading events: %w", err)
+	}
+	return collect(rows, func(e *Event) error {
+		var at int64
+		err := rows.Scan(&e.ID, &at, &e.Kind, &e.Caller, &e.Service, &e.Serial, &e.Rule, &e.Detail)
+		e.At = fromMillis(at)
+		return err
+	})
+}
+
+// SweepTokens forgets spent tokens that expired before the given moment; their
+// own claim refuses them from then on. The caller leaves room for clock leeway.
+func (s *Store) SweepTokens(ctx context.Context, before time.Time) error {
+	if _, err := s.write.ExecContext(ctx, `DELETE FROM used_tokens WHERE expires < ?`, millis(before)); err != nil {
+		return fmt.Errorf("sweeping tokens: %w", err)
+	}
+	return nil
+}
+
+// ReportTrust notes which trust bundle is in effect at the holder of a lineage.
+func (s *Store) ReportTrust(ctx context.Context, lineage, digest string) error {
+	if err := s.change(ctx, func(tx *sql.Tx) error { return report(ctx, tx, lineage, digest) }); err != nil {
+		return fmt.Errorf("recording a trust digest: %w", err)
+	}
+	return nil
+}
+
+func report(ctx context.Context, tx *sql.Tx, lineage, digest string) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO lineages (lineage, trust_digest, reported_at) VALUES (?, ?, ?)
+		ON CONFLICT (lineage) DO UPDATE SET trust_digest = excluded.trust_digest, reported_at = excluded.reported_at`,
+		lineage, digest, millis(time.Now()))
+	return err
+}
+
+// live selects what somebody may be using now; the authority's own certificate
+// does not count, because it moves with the authority.
+const live = ` FROM certificates c WHERE c.not_after > ? AND c.kind <> '` + Own + `'
+	AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.serial = c.serial)`
+
+// WithoutTrust returns the services that have a live certificate in a lineage
+// whose last report is not the given digest, sorted.
+func (s *Store) WithoutTrust(ctx context.Context, digest string, now time.Time) ([]string, error) {
+	return s.services(ctx, `SELECT DISTINCT c.service`+live+`
+		AND NOT EXISTS (SELECT 1 FROM lineages l WHERE l.lineage = c.lineage AND l.trust_digest = ?) ORDER BY 1`, millis(now), digest)
+}
+
+// UsersOf returns the services that have a live certificate from one of the
+// issuers (subject key ids, hex), sorted.
+func (s *Store) UsersOf(ctx context.Context, issuers []string, now time.Time) ([]string, error) {
+	if len(issuers) == 0 {
+		return nil, nil
+	}
+	args := []any{millis(now)}
+	for _, i := range issuers {
+		args = append(args, i)
+	}
+	marks := strings.TrimSuffix(strings.Repeat("?,", len(issuers)), ",")
+	return s.services(ctx, `SELECT DISTINCT c.service`+live+` AND c.issuer IN (`+marks+`) ORDER BY 1`, args...)
+}
+
+func (s *Store) services(ctx context.Context, text string, args ...any) ([]string, error) {
+	rows, err := s.read.QueryContext(ctx, text, args...)
+	if err != nil {
+		return nil, fmt.Errorf("listing services: %w", err)
+	}
+	return collect(rows, func(v *string) error { return rows.Scan(v) })
+}
+
+// Unexpired reports whether an issuer (subject key id, hex) has any certificate
+// that has not expired, revoked or not.
+func (s *Store) Unexpired(ctx context.Context, issuer string, now time.Time) (found bool, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates WHERE issuer = ? AND not_after > ?)`, issuer, millis(now)).Scan(&found)
+	if err != nil {
+		return false, fmt.Errorf("looking for certificates of %s: %w", issuer, err)
+	}
+	return found, nil
+}

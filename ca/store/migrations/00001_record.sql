@@ -1,0 +1,85 @@
+-- +goose Up
+-- The record. Times are milliseconds since 1970 (UTC), serials are decimal,
+-- because that is what the step API and the revocation tokens carry.
+CREATE TABLE certificates (
+    id          INTEGER PRIMARY KEY,
+    serial      TEXT    NOT NULL UNIQUE,
+    service     TEXT    NOT NULL,
+    kind        TEXT    NOT NULL, -- issued, renewed, rekeyed, own
+    provisioner TEXT    NOT NULL,
+    caller      TEXT    NOT NULL,
+    lineage     TEXT    NOT NULL, -- serial of the first certificate of a chain of renewals
+    previous    TEXT    NOT NULL, -- serial that was renewed, or empty
+    issuer      TEXT    NOT NULL, -- subject key id of the issuing intermediate, hex
+    key_hash    TEXT    NOT NULL, -- SHA-256 of the SubjectPublicKeyInfo, hex
+    names       TEXT    NOT NULL, -- JSON array
+    not_before  INTEGER NOT NULL,
+    not_after   INTEGER NOT NULL,
+    issued_at   INTEGER NOT NULL,
+    der         BLOB    NOT NULL,
+    chain       BLOB    NOT NULL  -- issuers, concatenated DER
+) STRICT;
+
+-- Every list is ordered by (not_after, id): each index below ends with them, so
+-- that a page is a range scan whatever the filter is.
+CREATE INDEX certificates_expiry  ON certificates (not_after, id);
+CREATE INDEX certificates_service ON certificates (service, not_after, id);
+CREATE INDEX certificates_issuer  ON certificates (issuer, not_after, id);
+CREATE INDEX certificates_lineage ON certificates (lineage);
+CREATE INDEX certificates_key     ON certificates (key_hash);
+
+CREATE TABLE certificate_names (
+    name      TEXT    NOT NULL,
+    not_after INTEGER NOT NULL,
+    id        INTEGER NOT NULL REFERENCES certificates (id) ON DELETE CASCADE,
+    PRIMARY KEY (name, not_after, id)
+) STRICT, WITHOUT ROWID;
+
+-- A spent token is a hash and an expiry: a copy of this table opens nothing.
+CREATE TABLE used_tokens (
+    hash    BLOB    NOT NULL PRIMARY KEY,
+    expires INTEGER NOT NULL,
+    serial  TEXT    NOT NULL -- certificate it was spent on, or empty
+) STRICT, WITHOUT ROWID;
+CREATE INDEX used_tokens_expires ON used_tokens (expires);
+
+CREATE TABLE revocations (
+    id         INTEGER PRIMARY KEY,
+    serial     TEXT    NOT NULL UNIQUE REFERENCES certificates (serial),
+    lineage    TEXT    NOT NULL,
+    issuer     TEXT    NOT NULL,
+    not_after  INTEGER NOT NULL, -- of the certificate: beyond it the entry leaves the CRL
+    revoked_at INTEGER NOT NULL,
+    reason     INTEGER NOT NULL, -- RFC 5280, section 5.3.1
+    note       TEXT    NOT NULL,
+    caller     TEXT    NOT NULL
+) STRICT;
+CREATE INDEX revocations_issuer  ON revocations (issuer, not_after);
+CREATE INDEX revocations_expiry  ON revocations (not_after);
+CREATE INDEX revocations_lineage ON revocations (lineage);
+
+CREATE TABLE lineages (
+    lineage      TEXT    NOT NULL PRIMARY KEY,
+    trust_digest TEXT    NOT NULL,
+    reported_at  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What happened, in the order of commits; each row is written in the
+-- transaction of the row it describes.
+CREATE TABLE events (
+    id      INTEGER PRIMARY KEY,
+    at      INTEGER NOT NULL,
+    kind    TEXT    NOT NULL,
+    caller  TEXT    NOT NULL,
+    service TEXT    NOT NULL,
+    serial  TEXT    NOT NULL,
+    rule    TEXT    NOT NULL,
+    detail  TEXT    NOT NULL
+) STRICT;
+CREATE INDEX events_kind ON events (kind, id);
+
+-- Readiness writes here: a database that only reads is not ready.
+CREATE TABLE heartbeat (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    at INTEGER NOT NULL
+) STRICT;

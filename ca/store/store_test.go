@@ -1,0 +1,286 @@
+package store_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/smallstep/certificates/db"
+
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+var base = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func open(t testing.TB) (*store.Store, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a b?#%.db") // a path that is no URI
+	s, err := store.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s, path
+}
+
+func entry(n int, service string) store.Certificate {
+	serial := fmt.Sprint(1000 + n)
+	return store.Certificate{
+		Serial: serial, Lineage: serial, Service: service, Kind: store.Issued, Issuer: "aa", KeyHash: "k" + serial, Caller: "test",
+		Names: []string{service, fmt.Sprintf("n%d", n)}, NotBefore: base, NotAfter: base.Add(time.Duration(n/2) * time.Hour), IssuedAt: base, DER: []byte{1}, Chain: []byte{2},
+	}
+}
+
+func commit(t testing.TB, s *store.Store, c store.Certificate) {
+	t.Helper()
+	if _, err := s.Commit(t.Context(), store.Issue{Certificate: c}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPagesAreComplete(t *testing.T) {
+	s, _ := open(t)
+	for i := range 25 {
+		commit(t, s, entry(i, []string{"a", "b"}[i%2]))
+	}
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1003", RevokedAt: base}}); err != nil {
+		t.Fatal(err)
+	}
+	now := base.Add(6 * time.Hour) // certificates 0 to 13 have expired
+	for name, tc := range map[string]struct {
+		q    store.Query
+		want int
+	}{
+		"all": {store.Query{}, 25}, "service": {store.Query{Service: "a"}, 13}, "name": {store.Query{Name: "n7"}, 1},
+		"common name": {store.Query{Name: "b"}, 12}, "issuer": {store.Query{Issuer: "AA"}, 25}, "no issuer": {store.Query{Issuer: "bb"}, 0},
+		"expired": {store.Query{State: store.StateExpired}, 13}, "valid": {store.Query{State: store.StateValid}, 11}, "revoked": {store.Query{State: store.StateRevoked}, 1},
+		"expires before": {store.Query{ExpiresBefore: base.Add(2 * time.Hour)}, 4}, "soonest": {store.Query{SoonestFirst: true}, 25},
+		"joined": {store.Query{Name: "a", State: store.StateValid, ExpiresBefore: base.Add(9 * time.Hour)}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []store.Certificate
+			for q := tc.q; ; {
+				q.Limit, q.Now = 3, now
+				page, next, err := s.List(t.Context(), q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, page...)
+				if q.Cursor = next; next == "" {
+					break
+				}
+			}
+			if len(got) != tc.want {
+				t.Errorf("%d rows, want %d", len(got), tc.want)
+			}
+			sorted := slices.IsSortedFunc(got, func(a, b store.Certificate) int {
+				if tc.q.SoonestFirst {
+					return a.NotAfter.Compare(b.NotAfter)
+				}
+				return b.NotAfter.Compare(a.NotAfter)
+			})
+			if !sorted {
+				t.Error("not in order")
+			}
+		})
+	}
+	for _, q := range []store.Query{{State: "lost"}, {Cursor: "x"}, {Cursor: "1.y"}} {
+		if _, _, err := s.List(t.Context(), q); err == nil {
+			t.Errorf("%+v was accepted", q)
+		}
+	}
+}
+
+func TestTokenIsSpentOnOneKey(t *testing.T) {
+	s, path := open(t)
+	ctx := t.Context()
+	token := store.Token{Hash: sha256.Sum256([]byte("t")), Expires: base.Add(time.Hour)}
+	if _, err := s.Spent(ctx, token, "k"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("unused: %v", err)
+	}
+	first := entry(1, "a")
+	if _, err := s.Commit(ctx, store.Issue{Certificate: first, Token: token}); err != nil {
+		t.Fatal(err)
+	}
+	other, err := store.Open(ctx, path) // a second process sees it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	again := entry(2, "a")
+	again.KeyHash = first.KeyHash
+	if got, err := other.Commit(ctx, store.Issue{Certificate: again, Token: token}); err != nil || got.Serial != first.Serial {
+		t.Errorf("same key: %s %v", got.Serial, err)
+	}
+	if _, err := other.Commit(ctx, store.Issue{Certificate: entry(3, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
+		t.Errorf("other key: %v", err)
+	}
+	if _, err := s.Get(ctx, "1003"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a refused certificate is in the record: %v", err)
+	}
+	if err := s.SweepTokens(ctx, base.Add(2*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Spent(ctx, token, "k"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("swept: %v", err)
+	}
+}
+
+// TestNothingHalfCommitted makes the last statement of the transaction fail by
+// ending its context, and by a serial that is taken.
+func TestNothingHalfCommitted(t *testing.T) {
+	s, _ := open(t)
+	commit(t, s, entry(1, "a"))
+	token := store.Token{Hash: sha256.Sum256([]byte("t")), Expires: base}
+	if _, err := s.Commit(t.Context(), store.Issue{Certificate: entry(1, "a"), Token: token}); err == nil {
+		t.Error("a serial was used twice")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Commit(ctx, store.Issue{Certificate: entry(2, "a"), Token: token}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if _, err := s.Spent(t.Context(), token, ""); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the token is spent without a certificate: %v", err)
+	}
+	events, err := s.Events(t.Context(), "", 0, 10)
+	if err != nil || len(events) != 1 {
+		t.Errorf("events %v %v", events, err)
+	}
+}
+
+func TestRevokedLineageTakesNoMore(t *testing.T) {
+	s, _ := open(t)
+	commit(t, s, entry(1, "a"))
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1001", RevokedAt: base}}); err != nil {
+		t.Fatal(err)
+	}
+	next := entry(2, "a")
+	next.Lineage, next.Previous = "1001", "1001"
+	if _, err := s.Commit(t.Context(), store.Issue{Certificate: next}); !errors.Is(err, store.ErrRevoked) {
+		t.Errorf("renewal: %v", err)
+	}
+}
+
+func TestFile(t *testing.T) {
+	s, path := open(t)
+	if err := s.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, p := range []string{path, path + "-wal", path + "-shm"} {
+		if info, err := os.Stat(p); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Ready(t.Context()); err == nil {
+		t.Error("ready after Close")
+	}
+	if _, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "no", "such", "dir.db")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	garbage := filepath.Join(t.TempDir(), "garbage.db")
+	if err := os.WriteFile(garbage, []byte("this is not a database, it only looks long enough to be one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(t.Context(), garbage); err == nil {
+		t.Error("garbage was opened")
+	}
+}
+
+func TestAuthDB(t *testing.T) {
+	s, _ := open(t)
+	adb := s.AuthDB(t.Context())
+	chain := chainFor(t, 7)
+	storer := adb.(interface {
+		StoreCertificate(*x509.Certificate) error
+		StoreRenewedCertificate(*x509.Certificate, ...*x509.Certificate) error
+	})
+	if err := storer.StoreCertificate(chain); err != nil {
+		t.Fatal(err)
+	}
+	if err := storer.StoreRenewedCertificate(chain, chainFor(t, 8)); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := s.Get(t.Context(), "8"); err != nil || c.Lineage != "7" {
+		t.Errorf("lineage %q %v", c.Lineage, err)
+	}
+	if c, err := adb.GetCertificate("7"); err != nil || !c.Equal(chain) {
+		t.Error(err)
+	}
+	if fresh, err := adb.UseToken("id", "token"); err != nil || !fresh {
+		t.Errorf("first use: %v %v", fresh, err)
+	}
+	if fresh, err := adb.UseToken("id", "token"); err != nil || fresh {
+		t.Errorf("second use: %v %v", fresh, err)
+	}
+	info := &db.RevokedCertificateInfo{Serial: "7", RevokedAt: base}
+	if err := adb.Revoke(info); err != nil {
+		t.Error(err)
+	}
+	if err := adb.Revoke(info); !errors.Is(err, db.ErrAlreadyExists) {
+		t.Errorf("twice: %v", err)
+	}
+	if revoked, err := adb.IsRevoked("7"); err != nil || !revoked {
+		t.Errorf("revoked: %v %v", revoked, err)
+	}
+	if revoked, err := adb.IsRevoked("9"); err != nil || revoked {
+		t.Errorf("unknown: %v %v", revoked, err)
+	}
+	if err := adb.RevokeSSH(info); !errors.Is(err, db.ErrNotImplemented) {
+		t.Error(err)
+	}
+}
+
+func chainFor(t testing.TB, serial int64) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "a"}, DNSNames: []string{"a"}, NotBefore: base, NotAfter: base.Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// FuzzParseSerial: what is accepted is a positive number of at most 20 octets,
+// and its decimal form is accepted as itself.
+func FuzzParseSerial(f *testing.F) {
+	for _, s := range []string{"1", "0x1F", "aa:bb", "-1", "1_0", "", ":", "0x", "99999999999999999999999999999999999999999999999999999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		out, err := store.ParseSerial(s)
+		if err != nil {
+			return
+		}
+		n, ok := new(big.Int).SetString(out, 10)
+		if !ok || n.Sign() <= 0 || n.BitLen() > 160 {
+			t.Fatalf("%q gave %q", s, out)
+		}
+		if again, err := store.ParseSerial(out); err != nil || again != out {
+			t.Fatalf("%q is not stable: %q %v", out, again, err)
+		}
+	})
+}

@@ -1,0 +1,157 @@
+package ca
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"go.step.sm/crypto/jose"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// TokenOptions say what a one-time token is for.
+type TokenOptions struct {
+	Dir      string        // state directory
+	Password secret.String // decrypts the enrolment key; empty reads secrets/password
+	// Service is the profile; with Revoke, the serial of the certificate to revoke.
+	Service string
+	// Names default to all names of the profile.
+	Names []string
+	// Lifetime defaults to 5 min; 1 h at most.
+	Lifetime time.Duration
+	// Provisioner defaults to the first of pki.yaml.
+	Provisioner string
+	// Revoke makes a token for /revoke instead of /sign.
+	Revoke bool
+}
+
+const defaultTokenLife = 5 * time.Minute
+
+// NewToken makes a one-time token from the state directory alone; the authority
+// need not run. It refuses what the authority would refuse, with the same rule.
+// The token has the form that step makes and accepts.
+func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
+	if err := ctx.Err(); err != nil { // decrypting cannot be interrupted
+		return secret.String{}, err
+	}
+	cfg, err := LoadConfig(opt.Dir)
+	if err != nil {
+		return secret.String{}, err
+	}
+	r, err := cfg.parse()
+	if err != nil {
+		return secret.String{}, err
+	}
+	c, err := tokenClaims(r, opt)
+	if err != nil {
+		return secret.String{}, err
+	}
+	use := stepapi.PathSign
+	if opt.Revoke {
+		use = stepapi.PathRevoke
+	}
+	c.Audience = jose.Audience{"https://" + urlHost(cfg.DNSNames) + stepapi.Prefix + use}
+	root, err := ActiveRoot(opt.Dir)
+	if err != nil {
+		return secret.String{}, err
+	}
+	c.RootFingerprint = pemfile.Fingerprint(root)
+	p, err := r.provisioner(opt.Provisioner)
+	if err != nil {
+		return secret.String{}, err
+	}
+	c.Issuer = p.name
+	key, err := files{dir: opt.Dir, password: opt.Password}.readJWK(p.name)
+	if err != nil {
+		return secret.String{}, err
+	}
+	return signToken(c, key, p.key.KeyID)
+}
+
+// newClaims are the claims of a token as step writes them.
+type newClaims struct {
+	jose.Claims
+	SANs            []string `json:"sans,omitempty"`
+	RootFingerprint string   `json:"sha"` // what the holder pins
+}
+
+func tokenClaims(r *rules, opt TokenOptions) (c newClaims, err error) {
+	life := opt.Lifetime
+	if life == 0 {
+		life = defaultTokenLife
+	}
+	if life < 0 || life > maxTokenLife {
+		return c, fmt.Errorf("token lifetime %s: want more than nothing and %s at most", life, maxTokenLife)
+	}
+	c.Subject = opt.Service
+	if opt.Revoke {
+		if c.Subject, err = store.ParseSerial(opt.Service); err != nil {
+			return c, err
+		}
+	} else if c.SANs, err = r.tokenNames(opt.Service, opt.Names); err != nil {
+		return c, err
+	}
+	id := make([]byte, 32)
+	if _, err := rand.Read(id); err != nil {
+		return c, fmt.Errorf("drawing a token id: %w", err)
+	}
+	now := time.Now()
+	c.ID = hex.EncodeToString(id)
+	c.IssuedAt, c.NotBefore, c.Expiry = jose.NewNumericDate(now), jose.NewNumericDate(now), jose.NewNumericDate(now.Add(life))
+	return c, nil
+}
+
+func (r *rules) tokenNames(service string, names []string) ([]string, error) {
+	p, ok := r.profiles[service]
+	if !ok {
+		return nil, refuse(ruleProfile, "service %.80q has no profile", service)
+	}
+	if len(names) == 0 {
+		return p.names, nil
+	}
+	names, err := canonicalNames(names)
+	if err != nil {
+		return nil, err
+	}
+	return names, p.allows(names, nil)
+}
+
+func (r *rules) provisioner(name string) (jwk, error) {
+	for _, p := range r.provisioners {
+		if name == "" || p.name == name {
+			return p, nil
+		}
+	}
+	return jwk{}, fmt.Errorf("provisioner %.80q is not in %s", name, configFile)
+}
+
+func signToken(c newClaims, key *jose.JSONWebKey, kid string) (secret.String, error) {
+	opts := new(jose.SignerOptions).WithType("JWT").WithHeader("kid", kid)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key.Key}, opts)
+	if err != nil {
+		return secret.String{}, errors.New("signing a token: the key cannot sign")
+	}
+	text, err := jose.Signed(signer).Claims(c).CompactSerialize()
+	if err != nil {
+		return secret.String{}, errors.New("signing a token: the library refused it")
+	}
+	return secret.New(text), nil
+}
+
+// urlHost takes the first name that needs no brackets in a URL.
+func urlHost(names []string) string {
+	for _, n := range names {
+		if addr, err := netip.ParseAddr(n); err != nil || addr.Is4() {
+			return n
+		}
+	}
+	return "[" + names[0] + "]"
+}

@@ -1,0 +1,293 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/smallstep/certificates/authority/provisioner"
+	"go.step.sm/crypto/jose"
+	"go.step.sm/crypto/pemutil"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+const (
+	// smallstep accepts tokens a minute past their expiry (clock skew); spent
+	// tokens are remembered for longer.
+	tokenLeeway  = time.Minute
+	maxTokenLife = time.Hour
+)
+
+// stranger is a request whose credential is no good. It is counted, not
+// recorded: anybody can make a million of them.
+type stranger struct {
+	status int
+	text   string
+}
+
+func (s *stranger) Error() string { return s.text }
+
+func unauthorized(format string, args ...any) error {
+	return &stranger{http.StatusUnauthorized, fmt.Sprintf(format, args...)}
+}
+
+func badRequest(format string, args ...any) error {
+	return &stranger{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
+// verified is an authenticated request for a certificate. Only the verify
+// functions of this file make one, so nothing unverified can be prepared.
+type verified struct {
+	caller      caller
+	action      action
+	names       []string // canonical, sorted
+	key         crypto.PublicKey
+	keyHash     string
+	provisioner provisioner.Extension
+	token       store.Token
+	previous    *store.Certificate // that is renewed
+	asked       time.Duration      // lifetime asked for; 0 means the default
+	trust       string             // digest reported, or empty
+}
+
+// claims are what a token says, read only after its signature was checked.
+type claims struct {
+	jose.Claims
+	SANs         []string `json:"sans"`
+	Confirmation struct {
+		Fingerprint string `json:"x5rt#S256"` // of the one request it is good for
+	} `json:"cnf"`
+	provisioner provisioner.Interface
+	kid         string
+}
+
+// verifyToken has the provisioner check signature, issuer, audience and times,
+// exactly once, and stores nothing: smallstep's own path spends a token before
+// it has looked at the signature, which lets strangers fill the database.
+func verifyToken(ctx context.Context, st *state, ott string, use action) (_ *claims, err error) {
+	defer recovered(&err)
+	tok, err := jose.ParseSigned(ott)
+	if err != nil || len(tok.Headers) != 1 {
+		return nil, unauthorized("the token is not a signed JWT")
+	}
+	c := &claims{kid: tok.Headers[0].KeyID}
+	if err := tok.UnsafeClaimsWithoutVerification(c); err != nil {
+		return nil, unauthorized("the token is not a signed JWT")
+	}
+	// By id, not LoadProvisionerByToken: that one appends to a slice that all requests share (a data race in v0.30.2).
+	if c.provisioner, err = st.embedded.LoadProvisionerByID(c.Issuer + ":" + c.kid); err != nil {
+		return nil, unauthorized("the token's provisioner is not known here")
+	}
+	if use == actRevoke {
+		err = c.provisioner.AuthorizeRevoke(ctx, ott)
+	} else {
+		_, err = c.provisioner.AuthorizeSign(ctx, ott)
+	}
+	if err != nil {
+		return nil, unauthorized("the token was refused: %s", tokenFault(err))
+	}
+	switch {
+	case c.ID == "" || c.Expiry == nil:
+		return nil, unauthorized("the token has no id or no expiry: it could be used for ever")
+	case time.Until(c.Expiry.Time()) > maxTokenLife+tokenLeeway:
+		return nil, unauthorized("the token lives longer than %s", maxTokenLife)
+	}
+	return c, nil
+}
+
+// tokenFault says which check failed; the library's text names functions and repeats the token's content.
+func tokenFault(err error) string {
+	text := err.Error()
+	for _, f := range []struct{ has, say string }{
+		{"(exp)", "it has expired"},
+		{"(nbf)", "it is not valid yet"},
+		{"(iat)", "it was issued in the future"},
+		{"(aud)", "it is for another purpose"},
+		{"cryptographic primitive", "its signature is wrong"},
+		{"subject", "it has no subject"},
+	} {
+		if strings.Contains(text, f.has) {
+			return f.say
+		}
+	}
+	return "it does not verify"
+}
+
+func (c *claims) spend() store.Token {
+	return store.Token{Hash: sha256.Sum256([]byte(c.provisioner.GetID() + "\x00" + c.ID)), Expires: c.Expiry.Time().Add(2 * tokenLeeway)}
+}
+
+// verifySign authenticates POST /sign: a token, and a request signed by its key
+// that asks for exactly what the token says.
+func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignRequest) (v verified, err error) {
+	c, err := verifyToken(ctx, st, req.OTT, actSign)
+	if err != nil {
+		return v, err
+	}
+	v = verified{
+		caller:      caller{kind: byToken, name: "token " + c.Issuer + "/" + c.Subject, service: c.Subject},
+		action:      actSign,
+		token:       c.spend(),
+		provisioner: provisioner.Extension{Type: provisioner.TypeJWK, Name: c.provisioner.GetName(), CredentialID: c.kid},
+	}
+	csr, err := parseCSR(req.CSR)
+	if err != nil {
+		return v, err
+	}
+	if v.asked, err = askedLifetime(req, time.Now()); err != nil {
+		return v, err
+	}
+	if v.names, err = matchRequest(csr, c); err != nil {
+		return v, a.turnAway(ctx, v.caller, want{action: actSign}, err)
+	}
+	v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
+	return v, nil
+}
+
+// matchRequest returns the names, if request and token ask for the same ones.
+func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
+	sans := c.SANs
+	if len(sans) == 0 {
+		sans = []string{c.Subject} // as step means it
+	}
+	fromToken, err := canonicalNames(sans)
+	if err != nil {
+		return nil, refuse(ruleNames, "%v", err)
+	}
+	fromCSR, err := requestNames(csr)
+	if err != nil {
+		return nil, refuse(ruleNames, "%v", err)
+	}
+	if !slices.Equal(fromToken, fromCSR) {
+		return nil, refuse(ruleRequest, "the request is for %q, the token for %q", fromCSR, fromToken)
+	}
+	if cn := csr.Subject.CommonName; cn != "" && cn != c.Subject && !slices.Contains(sans, cn) {
+		return nil, refuse(ruleRequest, "the request's common name %.80q is not in the token", cn)
+	}
+	if want := c.Confirmation.Fingerprint; want != "" {
+		sum := sha256.Sum256(csr.Raw)
+		if base64.RawURLEncoding.EncodeToString(sum[:]) != want {
+			return nil, refuse(ruleRequest, "the token is bound to another request")
+		}
+	}
+	return fromToken, nil
+}
+
+// parseCSR parses a request and checks its signature (proof of possession), once.
+func parseCSR(text string) (*x509.CertificateRequest, error) {
+	csr, err := pemutil.ParseCertificateRequest([]byte(text))
+	if err != nil {
+		return nil, badRequest("csr: not one PEM certificate request")
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, badRequest("csr: its signature is wrong")
+	}
+	return csr, nil
+}
+
+// askedLifetime reads notBefore and notAfter: RFC 3339 or a duration from now.
+func askedLifetime(req stepapi.SignRequest, now time.Time) (time.Duration, error) {
+	from, err := askedTime("notBefore", req.NotBefore, now)
+	if err != nil {
+		return 0, err
+	}
+	if from.After(now.Add(time.Minute)) {
+		return 0, badRequest("notBefore: certificates start now")
+	}
+	if req.NotAfter == "" {
+		return 0, nil
+	}
+	to, err := askedTime("notAfter", req.NotAfter, now)
+	if err != nil {
+		return 0, err
+	}
+	if !to.After(now) {
+		return 0, badRequest("notAfter: it is in the past")
+	}
+	return to.Sub(now), nil
+}
+
+func askedTime(key, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return now, nil
+	}
+	if d, err := time.ParseDuration(text); err == nil {
+		return now.Add(d), nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return t, badRequest("%s: neither a time (RFC 3339) nor a duration", key)
+	}
+	return t, nil
+}
+
+// verifyPeer authenticates by the certificate of the connection. That it chains
+// to our roots is not enough: it must be in the record, byte for byte.
+func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (c caller, cert *x509.Certificate, entry store.Certificate, err error) {
+	if conn == nil || len(conn.VerifiedChains) == 0 || len(conn.VerifiedChains[0]) == 0 {
+		return c, nil, entry, unauthorized("this needs a client certificate of this authority")
+	}
+	cert = conn.VerifiedChains[0][0]
+	entry, err = a.record.Get(ctx, cert.SerialNumber.String())
+	if errors.Is(err, store.ErrNotFound) || err == nil && !slices.Equal(entry.DER, cert.Raw) {
+		return c, nil, entry, unauthorized("the client certificate is not in the record of this authority")
+	}
+	if err != nil {
+		return c, nil, entry, err
+	}
+	// The handshake checked this, perhaps long ago: connections outlive certificates.
+	if now := time.Now(); now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
+		return c, nil, entry, unauthorized("the client certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	c = caller{kind: byPeer, name: "certificate " + entry.Service + "/" + entry.Serial, service: entry.Service, serial: entry.Serial}
+	return c, cert, entry, nil
+}
+
+// verifyRenewal authenticates POST /renew (no csr: same key) and /rekey (new key
+// from the csr; everything else in it is ignored).
+func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM string) (v verified, err error) {
+	c, cert, entry, err := a.verifyPeer(ctx, r.TLS)
+	if err != nil {
+		return v, err
+	}
+	names, err := canonicalNames(entry.Names)
+	if err != nil {
+		return v, err
+	}
+	v = verified{caller: c, action: actRenew, names: names, key: cert.PublicKey, keyHash: entry.KeyHash, previous: &entry}
+	v.trust = reportedTrust(r)
+	if ext, ok := provisioner.GetProvisionerExtension(cert); ok {
+		v.provisioner = *ext
+	}
+	if csrPEM != "" {
+		csr, err := parseCSR(csrPEM)
+		if err != nil {
+			return v, err
+		}
+		v.action, v.key, v.keyHash = actRekey, csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
+	}
+	return v, nil
+}
+
+var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func reportedTrust(r *http.Request) string {
+	if d := r.Header.Get(stepapi.HeaderTrustDigest); digestForm.MatchString(d) {
+		return d
+	}
+	return ""
+}
+
+func trustDigest(roots []*x509.Certificate) string { return stepapi.TrustDigest(roots) }

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+)
+
+const (
+	demoDuration     = 4 * time.Minute
+	demoLeafLifetime = time.Minute
+	minLeafLifetime  = 10 * time.Second // below it, renewals and handshakes start to race on a loaded machine
+)
+
+// errDemoFailed makes the exit status 1; the report above it says what failed.
+var errDemoFailed = errors.New("the demo saw failures")
+
+func demoCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "demo",
+		Usage: "watch it work: authority, Admin Module, Storage Element and ingester on this machine",
+		Description: `Starts everything on free loopback ports, with certificates that live a minute, and uploads
+files without a break. Meanwhile every service rotates its certificate and key several
+times, the authority's intermediate is replaced, a new root joins the trust bundle, signs,
+and the old root leaves. The end prints what happened; any failure makes the exit status 1.`,
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "duration", Value: demoDuration, Usage: "how long to upload, counted from the moment all services answer"},
+			&cli.DurationFlag{Name: "leaf-lifetime", Value: demoLeafLifetime, Usage: "lifetime of every certificate, 10s at least"},
+			&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Usage: "keep the state in this new `DIR`ectory (default: a temporary one, removed at the end)"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print what the packages log"},
+		},
+		Action: u.runDemo,
+	}
+}
+
+func (u *ui) runDemo(c *cli.Context) (err error) {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	opt := demoOptions{Duration: c.Duration("duration"), LeafLifetime: c.Duration("leaf-lifetime"), Dir: c.String(flagDir)}
+	if opt.LeafLifetime < minLeafLifetime {
+		return usagef("--leaf-lifetime %s: want %s at least", opt.LeafLifetime, minLeafLifetime)
+	}
+	if opt.Duration <= 0 {
+		return usagef("--duration %s: want more than nothing", opt.Duration)
+	}
+	level := slog.LevelError
+	if c.Bool("verbose") {
+		level = slog.LevelInfo
+	}
+	opt.Logger = u.logger(level)
+	if opt.Dir == "" {
+		if opt.Dir, err = os.MkdirTemp("", "artstore-demo-"); err != nil {
+			return fmt.Errorf("making a temporary directory: %w", err)
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(opt.Dir)) }()
+	} else if err := durable.EmptyDir(opt.Dir); err != nil {
+		return fmt.Errorf("preparing the state directory: %w", err)
+	}
+	return u.demo(c.Context, opt)
+}
+
+// demoOptions say what to demonstrate.
+type demoOptions struct {
+	Duration     time.Duration // of the upload load
+	LeafLifetime time.Duration
+	Dir          string // empty directory for all state
+	Logger       *slog.Logger
+}
+
+// demo starts the world, loads it, changes what it stands on, and reports.
+func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
+	start := time.Now()
+	w, err := startWorld(ctx, opt)
+	if err != nil {
+		return fmt.Errorf("starting the demo: %w", err)
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	u.say("all services answer after %.1fs; state in %s", time.Since(start).Seconds(), opt.Dir)
+	for _, s := range w.services {
+		u.say("  %-16s %s", s.name, s.url)
+	}
+
+	runCtx, cancel := context.WithTimeout(ctx, opt.Duration)
+	defer cancel()
+	load := newLoad(w.client)
+	plan := newPlan(w, opt)
+	status := u.startStatus(w, load, plan)
+	planDone := make(chan error, 1)
+	go func() { planDone <- plan.Run(runCtx, status.event) }()
+	loadErr := load.Run(runCtx)
+	planErr := <-planDone
+	status.stop()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	u.say("uploads stopped; reading every stored file back from disk")
+	report := w.report(ctx, load, plan)
+	if err := report.write(u); err != nil {
+		return err
+	}
+	if err := errors.Join(loadErr, planErr); err != nil {
+		return err
+	}
+	if report.failed() {
+		return withHint(errDemoFailed, "run it again with --verbose to see what the packages log")
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// When the plan acts, as shares of the demo's duration. The steps after the new
+// root wait for facts, not for a clock: that everyone has it, and that nobody
+// needs the old one.
+const (
+	rotateIntermediateAt = 0.20
+	addRootAt            = 0.35
+	planPoll             = time.Second
+)
+
+// plan is what changes under the running services, in order.
+type plan struct {
+	authority *ca.Authority
+	start     time.Time
+	duration  time.Duration
+	oldRoot   string // fingerprint
+	newRoot   string
+	steps     []planStep
+	current   atomic.Int32 // index of the step that is waited for
+}
+
+// planStep waits until it may act, then acts.
+type planStep struct {
+	name  string
+	ready func(ctx context.Context) (bool, error)
+	act   func(ctx context.Context) (did string, err error)
+}
+
+func newPlan(w *world, opt demoOptions) *plan {
+	p := &plan{authority: w.authority, start: time.Now(), duration: opt.Duration}
+	p.oldRoot = pemfile.Fingerprint(w.authority.Roots()[0])
+	p.steps = []planStep{
+		{"rotate the intermediate", p.after(rotateIntermediateAt), p.rotateIntermediate},
+		{"add a root", p.after(addRootAt), p.addRoot},
+		{"sign under the new root", p.adopted, p.activateRoot},
+		{"remove the old root", p.unused, p.removeRoot},
+	}
+	return p
+}
+
+// Run takes the steps in order until ctx ends; what it did not reach is not an error.
+func (p *plan) Run(ctx context.Context, event func(string)) error {
+	ticker := time.NewTicker(planPoll)
+	defer ticker.Stop()
+	for i, s := range p.steps {
+		p.current.Store(int32(i)) //nolint:gosec // G115: four steps
+		for {
+			ok, err := s.ready(ctx)
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // the demo's time is over, not a failure
+			}
+			if err != nil {
+				return fmt.Errorf("waiting to %s: %w", s.name, err)
+			}
+			if ok {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-ticker.C:
+			}
+		}
+		did, err := s.act(context.WithoutCancel(ctx)) // a change that has begun is finished
+		if err != nil {
+			return fmt.Errorf("trying to %s: %w", s.name, err)
+		}
+		event(did)
+	}
+	p.current.Store(int32(len(p.steps))) //nolint:gosec // G115: four steps
+	return nil
+}
+
+// done returns the names of the steps taken and of those not reached.
+func (p *plan) done() (taken, left []string) {
+	n := int(p.current.Load())
+	for i, s := range p.steps {
+		if i < n {
+			taken = append(taken, s.name)
+		} else {
+			left = append(left, s.name)
+		}
+	}
+	return taken, left
+}
+
+// next says what the plan waits for.
+func (p *plan) next() string {
+	if i := int(p.current.Load()); i < len(p.steps) {
+		return p.steps[i].name
+	}
+	return "nothing more to change"
+}
+
+func (p *plan) after(share float64) func(context.Context) (bool, error) {
+	return func(context.Context) (bool, error) {
+		return time.Since(p.start) >= time.Duration(share*float64(p.duration)), nil
+	}
+}
+
+func (p *plan) rotateIntermediate(ctx context.Context) (string, error) {
+	if err := p.authority.RotateIntermediate(ctx); err != nil {
+		return "", err
+	}
+	return "intermediate rotated: new certificates come from a new issuer", nil
+}
+
+func (p *plan) addRoot(ctx context.Context) (did string, err error) {
+	if p.newRoot, err = p.authority.AddRoot(ctx); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("root %s added to the trust bundle: waiting until every service reports it", short(p.newRoot)), nil
+}
+
+func (p *plan) adopted(ctx context.Context) (bool, error) {
+	pending, err := p.authority.TrustAdopted(ctx)
+	return err == nil && len(pending) == 0, err
+}
+
+func (p *plan) activateRoot(ctx context.Context) (string, error) {
+	if err := p.authority.ActivateRoot(ctx, p.newRoot); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("root %s signs from now on", short(p.newRoot)), nil
+}
+
+func (p *plan) unused(ctx context.Context) (bool, error) {
+	users, err := p.authority.RootUsers(ctx, p.oldRoot)
+	return err == nil && len(users) == 0, err
+}
+
+func (p *plan) removeRoot(ctx context.Context) (string, error) {
+	if err := p.authority.RemoveRoot(ctx, p.oldRoot); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("root %s removed: its last certificate has expired", short(p.oldRoot)), nil
+}
+
+// short is the beginning of a fingerprint, enough to tell a few apart.
+func short(fingerprint string) string {
+	return strings.ToLower(fingerprint[:min(12, len(fingerprint))])
+}

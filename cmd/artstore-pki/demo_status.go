@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	liveEvery  = 500 * time.Millisecond // a terminal's live line
+	plainEvery = 10 * time.Second       // a log's line
+)
+
+// status shows the running demo: one live line on a terminal, plain lines elsewhere.
+type status struct {
+	u    *ui
+	w    *world
+	load *load
+	plan *plan
+
+	live  bool
+	width int
+	quit  chan struct{}
+	ended sync.WaitGroup
+	mu    sync.Mutex // guards the terminal line: events and the ticker both write
+}
+
+func (u *ui) startStatus(w *world, l *load, p *plan) *status {
+	s := &status{u: u, w: w, load: l, plan: p, quit: make(chan struct{})}
+	s.width, s.live = u.terminal(u.err)
+	s.ended.Go(s.run)
+	return s
+}
+
+func (s *status) run() {
+	pace := plainEvery
+	if s.live {
+		pace = liveEvery
+	}
+	ticker := time.NewTicker(pace)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-ticker.C:
+			s.show(s.line())
+		}
+	}
+}
+
+// stop ends the display and leaves the last line standing.
+func (s *status) stop() {
+	close(s.quit)
+	s.ended.Wait()
+	s.erase()
+	s.u.say("%s", s.line())
+}
+
+// event prints a line that stays.
+func (s *status) event(text string) {
+	s.erase()
+	s.u.say("%s  %s", s.clock(), text)
+}
+
+func (s *status) show(line string) {
+	if !s.live {
+		s.u.say("%s", line)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := []rune(line); len(r) >= s.width {
+		line = string(r[:s.width-1])
+	}
+	_, _ = fmt.Fprintf(s.u.err, "\r\x1b[K%s", line) // a vanished terminal must not end the demo
+}
+
+func (s *status) erase() {
+	if !s.live {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, _ = fmt.Fprint(s.u.err, "\r\x1b[K")
+}
+
+func (s *status) clock() string {
+	d := time.Since(s.plan.start).Round(time.Second)
+	return fmt.Sprintf("%02d:%02d", int(d.Minutes()), int(d.Seconds())%60)
+}
+
+func (s *status) line() string {
+	var rotations []string
+	for _, service := range s.w.services {
+		rotations = append(rotations, fmt.Sprintf("%s %d", service.short, service.rotations.Load()))
+	}
+	return fmt.Sprintf("%s  uploads %d (%s)  failures %d  tokens %d  rotations: %s  next: %s", s.clock(),
+		s.load.uploads.Load(), sizeText(s.load.bytes.Load()), s.load.failures.Load(),
+		s.w.client.Stats().TokenFetches, strings.Join(rotations, " "), s.plan.next())
+}

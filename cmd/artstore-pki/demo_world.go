@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/devstack"
+	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// Names of the demo's services: profiles of the pki.yaml that init writes.
+const (
+	nameCA       = "ca"
+	nameAdmin    = "admin-module"
+	nameStorage  = "storage-element"
+	nameIngester = "ingester"
+)
+
+const (
+	startTimeout  = 30 * time.Second
+	healthTimeout = 10 * time.Second
+	loopback      = "127.0.0.1:0"
+)
+
+// world is everything the demo runs, in this process, on loopback ports.
+type world struct {
+	opt       demoOptions
+	authority *ca.Authority
+	password  secret.String
+	admin     *devstack.Admin
+	storage   *devstack.Storage
+	client    *ingestclient.Client
+	ingester  *demoService
+	services  []*demoService
+
+	stop    context.CancelFunc
+	running *errgroup.Group
+	closers []func() error // run in reverse
+}
+
+// demoService is one rotating identity with, for servers, its address.
+type demoService struct {
+	name, short string
+	url         string
+	healthPath  string // "" for a client
+	identity    *rotation.Identity
+	rotations   atomic.Int64 // of the leaf; a changed trust bundle alone does not count
+}
+
+// startWorld returns when all services answer.
+func startWorld(ctx context.Context, opt demoOptions) (w *world, err error) {
+	start, cancelStart := context.WithTimeout(ctx, startTimeout)
+	defer cancelStart()
+	// The services outlive the start's deadline and the demo's own interruption:
+	// Close ends them, in order.
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w = &world{opt: opt, stop: stop}
+	w.running, run = errgroup.WithContext(run)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Close())
+		}
+	}()
+	for _, step := range []func(start, run context.Context) error{
+		w.startCA, w.startAdmin, w.startStorage, w.startIngester, w.waitHealthy,
+	} {
+		if err := step(start, run); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// Close ends everything in reverse order and joins it.
+func (w *world) Close() (err error) {
+	for i := len(w.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, w.closers[i]())
+	}
+	w.stop()
+	err = errors.Join(err, w.running.Wait())
+	if w.authority != nil {
+		err = errors.Join(err, w.authority.Close())
+	}
+	return err
+}
+
+func (w *world) onClose(f func() error) { w.closers = append(w.closers, f) }
+
+func (w *world) startCA(start, run context.Context) error {
+	dir := filepath.Join(w.opt.Dir, "ca")
+	result, err := ca.Init(start, ca.InitOptions{Dir: dir, Name: "ArtStore demo", LeafLifetime: w.opt.LeafLifetime})
+	if err != nil {
+		return err
+	}
+	if w.password, err = secret.ReadFile(result.PasswordFile); err != nil {
+		return err
+	}
+	if w.authority, err = ca.Open(start, ca.Options{Dir: dir, Password: w.password, Logger: w.logger(nameCA)}); err != nil {
+		return err
+	}
+	server, err := startAuthority(start, w.authority, w.logger(nameCA))
+	if err != nil {
+		return err
+	}
+	s := w.add(&demoService{name: nameCA, short: "ca", healthPath: "/health", identity: server.identity})
+	ln, err := s.listen(start)
+	if err != nil {
+		return err
+	}
+	w.running.Go(func() error { return server.serve(run, ln) })
+	return nil
+}
+
+func (w *world) startAdmin(start, run context.Context) error {
+	s, err := w.enrol(start, nameAdmin)
+	if err != nil {
+		return err
+	}
+	s.short, s.healthPath = "admin", "/health/live"
+	w.admin, err = devstack.NewAdmin(devstack.AdminConfig{
+		Dir:                filepath.Join(w.opt.Dir, nameAdmin),
+		TokenLifetime:      w.opt.LeafLifetime,
+		SigningKeyRotation: w.opt.LeafLifetime * 3 / 2,
+		BoundTokens:        true,
+		Logger:             w.logger(nameAdmin),
+	})
+	if err != nil {
+		return err
+	}
+	w.running.Go(func() error { return w.admin.Run(run) })
+	return w.serve(start, run, s, w.admin.Handler(), nameIngester, nameStorage)
+}
+
+func (w *world) startStorage(start, run context.Context) error {
+	s, err := w.enrol(start, nameStorage)
+	if err != nil {
+		return err
+	}
+	s.short, s.healthPath = "storage", "/health/live"
+	jwks := s.identity.Transport(rotation.TransportOptions{})
+	w.onClose(jwks.Close)
+	w.storage, err = devstack.NewStorage(devstack.StorageConfig{
+		Dir:           filepath.Join(w.opt.Dir, nameStorage),
+		Mode:          "rw",
+		JWKSURL:       w.url(nameAdmin) + devstack.JWKSPath,
+		JWKSTransport: jwks,
+		RequireBound:  true,
+		Logger:        w.logger(nameStorage),
+	})
+	if err != nil {
+		return err
+	}
+	w.running.Go(func() error { return w.storage.Run(run) })
+	return w.serve(start, run, s, w.storage.Handler(), nameIngester)
+}
+
+func (w *world) startIngester(start, _ context.Context) error {
+	s, err := w.enrol(start, nameIngester)
+	if err != nil {
+		return err
+	}
+	s.short, w.ingester = "ingester", s
+	id, clientSecret, err := w.admin.AddAccount(nameIngester)
+	if err != nil {
+		return err
+	}
+	w.client, err = ingestclient.New(ingestclient.Config{
+		TokenURL:     w.url(nameAdmin) + devstack.TokenPath,
+		ClientID:     id,
+		ClientSecret: func(context.Context) (ingestclient.Secret, error) { return clientSecret, nil },
+		StorageURL:   w.url(nameStorage),
+		Logger:       w.logger(nameIngester),
+	}, s.identity)
+	if err != nil {
+		return err
+	}
+	w.onClose(w.client.Close)
+	return nil
+}
+
+// waitHealthy asks each server once; their listeners already queue connections.
+func (w *world) waitHealthy(start, _ context.Context) error {
+	for _, s := range w.services {
+		if s.healthPath == "" {
+			continue
+		}
+		if _, err := w.served(start, s); err != nil {
+			return fmt.Errorf("waiting for %s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// enrol gets a service its identity as a stranger would: with a one-time token
+// and the authority's URL, nothing else.
+func (w *world) enrol(ctx context.Context, name string) (*demoService, error) {
+	source, err := enroll.New(enroll.Config{
+		URL: w.url(nameCA),
+		Dir: filepath.Join(w.opt.Dir, name, "identity"),
+		Token: func(ctx context.Context) (secret.String, error) {
+			return ca.NewToken(ctx, ca.TokenOptions{Dir: filepath.Join(w.opt.Dir, "ca"), Password: w.password, Service: name})
+		},
+		Logger: w.logger(name),
+	})
+	if err != nil {
+		return nil, err
+	}
+	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: w.logger(name)})
+	if err != nil {
+		return nil, fmt.Errorf("enrolling %s: %w", name, err)
+	}
+	return w.add(&demoService{name: name, identity: id}), nil
+}
+
+// add registers a service and counts the rotations of its leaf.
+func (w *world) add(s *demoService) *demoService {
+	w.services = append(w.services, s)
+	last := s.identity.Current().Thumbprint()
+	stop := s.identity.Subscribe(func(c rotation.Change) {
+		if c.Generation == nil || c.Generation.Thumbprint() == last {
+			return
+		}
+		last = c.Generation.Thumbprint()
+		s.rotations.Add(1)
+	})
+	w.onClose(func() error { stop(); return s.identity.Close() })
+	return s
+}
+
+// serve answers at a free loopback port; only peers with one of the names get in.
+func (w *world) serve(start, run context.Context, s *demoService, h http.Handler, peers ...string) error {
+	conf, err := s.identity.ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
+	if err != nil {
+		return err
+	}
+	ln, err := s.listen(start)
+	if err != nil {
+		return err
+	}
+	w.running.Go(func() error {
+		return httpsrv.Serve(run, ln, httpsrv.Config{Handler: h, TLS: conf, Logger: w.logger(s.name)})
+	})
+	return nil
+}
+
+func (s *demoService) listen(ctx context.Context) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", loopback)
+	if err != nil {
+		return nil, fmt.Errorf("listening for %s: %w", s.name, err)
+	}
+	s.url = serviceURL(ln)
+	return ln, nil
+}
+
+func (w *world) url(name string) string {
+	for _, s := range w.services {
+		if s.name == name {
+			return s.url
+		}
+	}
+	return ""
+}
+
+func (w *world) logger(name string) *slog.Logger { return w.opt.Logger.With("service", name) }

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/artstore/artstore-pki/internal/devstack"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+func devCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:        "dev",
+		Usage:       "reference services for development: not for production",
+		Subcommands: []*cli.Command{devAdminCommand(u), devStorageCommand(u)},
+	}
+}
+
+func devAdminCommand(u *ui) *cli.Command {
+	flags := append(devFlags("127.0.0.1:8000"),
+		&cli.DurationFlag{Name: "token-lifetime", Value: 5 * time.Minute, Usage: "lifetime of access tokens"},
+		&cli.DurationFlag{Name: "key-rotation", Value: 24 * time.Hour, Usage: "how often the signing key is replaced; old and new overlap in the JWKS"},
+		&cli.BoolFlag{Name: "bound-tokens", Usage: "bind tokens to the client certificate (RFC 8705)"},
+		&cli.StringFlag{Name: "account", Usage: "make a service account of this `NAME`"},
+		&cli.StringFlag{Name: "account-id-file", Usage: "`FILE` for the client id of --account; the id is printed too"},
+		&cli.StringFlag{Name: "account-secret-file", Usage: "new `FILE` for the secret of --account"},
+	)
+	return &cli.Command{
+		Name:  "admin",
+		Usage: "run a reference Admin Module",
+		Description: `Issues OAuth 2.0 access tokens to service accounts over mutual TLS, in ArtStore's JSON
+dialect (/api/v1/auth/token) and in Keycloak's (/realms/artstore/protocol/openid-connect/token).`,
+		Flags:  append(flags, identityFlags()...),
+		Action: u.runDevAdmin,
+	}
+}
+
+func devStorageCommand(u *ui) *cli.Command {
+	flags := append(devFlags("127.0.0.1:8010"),
+		&cli.StringFlag{Name: "jwks-url", Required: true, Usage: "`URL` of the Admin Module's key set"},
+		&cli.StringFlag{Name: "mode", Value: "rw", Usage: "edit, rw, ro or ar"},
+		&cli.StringFlag{Name: "dialect", Value: "python", Usage: "answers as ArtStore's storage element in python or in go"},
+		&cli.Int64Flag{Name: "max-file-size", Value: 1 << 30, Usage: "largest file in `BYTES`; above it: 413"},
+		&cli.Int64Flag{Name: "capacity", Value: 16 << 30, Usage: "room for files in `BYTES`; above it: 507"},
+		&cli.BoolFlag{Name: "require-bound", Usage: "refuse tokens that are not bound to the client certificate (RFC 8705)"},
+	)
+	return &cli.Command{
+		Name:  "storage",
+		Usage: "run a reference Storage Element",
+		Description: `Takes files over mutual TLS from the peers named by --allow that bring a valid access token,
+keeps them on disk with their SHA-256, and gives them back.`,
+		Flags:  append(flags, identityFlags()...),
+		Action: u.runDevStorage,
+	}
+}
+
+func devFlags(listenAt string) []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Required: true, Usage: "`DIR`ectory for what the service keeps"},
+		&cli.StringSliceFlag{Name: "allow", Required: true, Usage: "`NAME` in a client certificate that may connect; repeat for more"},
+		listenFlag(listenAt), readyFileFlag(),
+	}
+}
+
+func (u *ui) runDevAdmin(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	name, secretFile := c.String("account"), c.String("account-secret-file")
+	if (name == "") != (secretFile == "") {
+		return usagef("--account and --account-secret-file go together")
+	}
+	logger := u.logger(slog.LevelInfo)
+	admin, err := devstack.NewAdmin(devstack.AdminConfig{
+		Dir: c.String(flagDir), TokenLifetime: c.Duration("token-lifetime"),
+		SigningKeyRotation: c.Duration("key-rotation"), BoundTokens: c.Bool("bound-tokens"), Logger: logger,
+	})
+	if err != nil {
+		return fmt.Errorf("starting the Admin Module: %w", err)
+	}
+	if name != "" {
+		if err := u.makeAccount(c, admin, name); err != nil {
+			return fmt.Errorf("making the account %s: %w", name, err)
+		}
+	}
+	return u.serveDev(c, "Admin Module", logger, func(*rotation.Identity) (devService, error) { return admin, nil })
+}
+
+// makeAccount writes the secret before the id is known to anyone.
+func (u *ui) makeAccount(c *cli.Context, admin *devstack.Admin, name string) error {
+	id, clientSecret, err := admin.AddAccount(name)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteNew(c.String("account-secret-file"), []byte(clientSecret.Expose()+"\n"), durable.Private); err != nil {
+		return err
+	}
+	if path := c.String("account-id-file"); path != "" {
+		if err := durable.WriteFile(path, []byte(id+"\n"), durable.Public); err != nil {
+			return err
+		}
+	}
+	return u.print("%s", id)
+}
+
+func (u *ui) runDevStorage(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	if err := httpsURL("jwks-url", c.String("jwks-url")); err != nil {
+		return err
+	}
+	logger := u.logger(slog.LevelInfo)
+	return u.serveDev(c, "Storage Element", logger, func(id *rotation.Identity) (devService, error) {
+		storage, err := devstack.NewStorage(devstack.StorageConfig{
+			Dir: c.String(flagDir), Mode: devstack.Mode(c.String("mode")), Dialect: devstack.Dialect(c.String("dialect")),
+			MaxFileSize: c.Int64("max-file-size"), Capacity: c.Int64("capacity"),
+			JWKSURL: c.String("jwks-url"), JWKSTransport: id.Transport(rotation.TransportOptions{}),
+			RequireBound: c.Bool("require-bound"), Logger: logger,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("starting the Storage Element: %w", err)
+		}
+		return storage, nil
+	})
+}
+
+// devService is what both reference services are to a listener.
+type devService interface {
+	Handler() http.Handler
+	Run(ctx context.Context) error
+}
+
+// serveDev serves one of them over its rotating identity until the end.
+func (u *ui) serveDev(c *cli.Context, what string, logger *slog.Logger, open func(*rotation.Identity) (devService, error)) (err error) {
+	id, err := u.openIdentity(c, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, id.Close()) }()
+	service, err := open(id)
+	if err != nil {
+		return err
+	}
+	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames(c.StringSlice("allow")...)})
+	if err != nil {
+		return err
+	}
+	ln, err := listen(c, c.String(flagListen))
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(c.Context)
+	group.Go(func() error { return service.Run(ctx) })
+	group.Go(func() error {
+		return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: service.Handler(), TLS: conf, Logger: logger})
+	})
+	if err := u.announce(c, what, ln); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	return group.Wait()
+}

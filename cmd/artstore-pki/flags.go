@@ -1,0 +1,143 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+// Flags that several commands share, each defined once.
+
+const (
+	flagDir          = "dir"
+	flagCAURL        = "ca-url"
+	flagTokenFile    = "token-file"
+	flagPasswordFile = "password-file"
+	flagListen       = "listen"
+	flagReadyFile    = "ready-file"
+	flagOutput       = "output"
+)
+
+const (
+	envDir      = "ARTSTORE_PKI_DIR"
+	envCAURL    = "ARTSTORE_PKI_CA_URL"
+	envPassword = "ARTSTORE_PKI_PASSWORD" //nolint:gosec // G101: the name of a variable, not its value
+)
+
+func dirFlag() cli.Flag {
+	return &cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Value: "artstore-ca", EnvVars: []string{envDir},
+		Usage: "state `DIR`ectory of the authority"}
+}
+
+func passwordFileFlag() cli.Flag {
+	return &cli.StringFlag{Name: flagPasswordFile,
+		Usage: "`FILE` with the password of the authority's keys; else $" + envPassword + ", else secrets/password in the state directory"}
+}
+
+func caURLFlag() cli.Flag {
+	return &cli.StringFlag{Name: flagCAURL, EnvVars: []string{envCAURL}, Usage: "`URL` of the authority, such as https://ca:9443"}
+}
+
+func tokenFileFlag() cli.Flag {
+	return &cli.StringFlag{Name: flagTokenFile, Usage: "`FILE` with a one-time enrolment token; - reads standard input"}
+}
+
+func listenFlag(def string) cli.Flag {
+	return &cli.StringFlag{Name: flagListen, Value: def, Usage: "`HOST:PORT` to listen on; port 0 chooses a free one"}
+}
+
+func readyFileFlag() cli.Flag {
+	return &cli.StringFlag{Name: flagReadyFile, Usage: "`FILE` that gets the URL once the service answers"}
+}
+
+// password reads the password of the authority's keys; zero means "not given".
+func (u *ui) password(c *cli.Context) (secret.String, error) {
+	if path := c.String(flagPasswordFile); path != "" {
+		s, err := secret.ReadFile(path)
+		if err != nil {
+			return s, fmt.Errorf("reading the key password: %w", err)
+		}
+		return s, nil
+	}
+	return secret.New(u.getenv(envPassword)), nil
+}
+
+// wantArgs checks the number of positional arguments.
+func wantArgs(c *cli.Context, least, most int) error {
+	n := c.Args().Len()
+	var err error
+	switch {
+	case n < least:
+		err = usagef("missing argument: want %s", c.Command.ArgsUsage)
+	case most >= 0 && n > most:
+		err = usagef("unexpected argument %q", clean(c.Args().Get(most)))
+	}
+	return withHint(err, "see %s --help", helpName(c))
+}
+
+// listen opens a TCP listener; a busy port gets its hint here.
+func listen(c *cli.Context, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(c.Context, "tcp", addr)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("listening: %w", err), "choose another address with --%s; port 0 takes a free one", flagListen)
+	}
+	return ln, nil
+}
+
+// announce says that a service answers at the listener's address, on the
+// terminal and in the ready file.
+func (u *ui) announce(c *cli.Context, what string, ln net.Listener) error {
+	address := serviceURL(ln)
+	u.say("%s: serving on %s", what, address)
+	if path := c.String(flagReadyFile); path != "" {
+		if err := durable.WriteFile(path, []byte(address+"\n"), durable.Public); err != nil {
+			return fmt.Errorf("writing the ready file: %w", err)
+		}
+	}
+	return nil
+}
+
+func serviceURL(ln net.Listener) string {
+	host, port, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		return "https://" + ln.Addr().String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+// httpsURL checks the URL of a peer.
+func httpsURL(flag, value string) error {
+	if value == "" {
+		return usagef("missing --%s", flag)
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Host == "" || u.Scheme != "https" {
+		return usagef("--%s %q: want https://HOST:PORT", flag, clean(value))
+	}
+	return nil
+}
+
+// hintFor knows the advice for errors that any command can meet.
+func hintFor(err error) string {
+	var op *net.OpError
+	switch {
+	case errors.Is(err, durable.ErrNotEmpty):
+		return "choose an empty or new directory; nothing was written"
+	case errors.Is(err, os.ErrPermission):
+		return "check the owner and mode of the path"
+	case errors.As(err, &op) && op.Op == "dial":
+		return "is the service running, and is this its address?"
+	}
+	return ""
+}

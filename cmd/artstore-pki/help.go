@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"runtime/debug"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Exit statuses as each command's help ends in them.
+const (
+	statusesPlain = `   0    done
+   1    it failed; the error says what and where
+   2    the command line is wrong
+   130  interrupted`
+)
+
+const appHelp = `{{.Name}} - {{.Usage}}
+
+USAGE:
+   {{.Name}} COMMAND [options] [arguments]
+
+COMMANDS:{{range .VisibleCommands}}
+   {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
+
+   {{.Name}} COMMAND --help explains one command.
+
+EXIT STATUS:
+` + statusesPlain + "\n"
+
+const commandHelpHead = `{{.HelpName}} - {{.Usage}}
+
+USAGE:
+   {{.HelpName}}{{if .VisibleFlags}} [options]{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
+{{if .Description}}
+{{wrap .Description 3}}
+{{end}}{{if .VisibleFlags}}
+OPTIONS:{{range .VisibleFlags}}
+   {{.}}{{end}}
+{{end}}
+EXIT STATUS:
+`
+
+const groupHelp = `{{.HelpName}} - {{.Usage}}
+
+USAGE:
+   {{.HelpName}} COMMAND [options] [arguments]
+
+COMMANDS:{{range .VisibleCommands}}
+   {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
+
+EXIT STATUS:
+` + statusesPlain + "\n"
+
+// finishCommand gives a command what all of them share: its help ends in the
+// exit statuses, and a wrong flag is an error with status 2 on stderr, not a
+// page of help on stdout.
+func finishCommand(c *cli.Command) {
+	c.OnUsageError = usageError
+	c.HideHelpCommand = true
+	if len(c.Subcommands) > 0 {
+		c.CustomHelpTemplate = groupHelp
+		c.Action = noCommand
+		for _, sub := range c.Subcommands {
+			finishCommand(sub)
+		}
+		return
+	}
+	c.CustomHelpTemplate = commandHelpHead + statusesPlain + "\n"
+	c.Description = strings.TrimSpace(c.Description)
+}
+
+// noCommand answers a name that is no command (or none at all).
+func noCommand(c *cli.Context) error {
+	name := c.Args().First()
+	if name == "" {
+		return withHint(usagef("no command given"), "see %s --help", helpName(c))
+	}
+	hint := "see " + helpName(c) + " --help"
+	if near := cli.SuggestCommand(c.App.Commands, name); near != "" {
+		hint = strings.ToLower(near[:1]) + near[1:] // the library's whole sentence
+	}
+	return withHint(usagef("unknown command %q", clean(name)), "%s", hint)
+}
+
+// version is the module's version, or the revision it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
+}
+
+// flagsFirst moves options in front of positional arguments, because urfave/cli
+// v2 silently takes every option after the first positional as another
+// positional. "--" ends the options.
+func flagsFirst(app *cli.App, args []string) ([]string, error) {
+	if len(args) < 2 {
+		return args, nil
+	}
+	out, rest := []string{args[0]}, args[1:]
+	commands := app.Commands
+	var flags []cli.Flag
+	for len(rest) > 0 {
+		c := findCommand(commands, rest[0])
+		if c == nil {
+			break
+		}
+		out, rest = append(out, rest[0]), rest[1:]
+		commands, flags = c.Subcommands, c.Flags
+	}
+	if len(out) == 1 { // no command: leave --help, --version and mistakes to the library
+		return args, nil
+	}
+	options, positional, err := splitArgs(flags, rest)
+	if err != nil {
+		return nil, withHint(err, "see %s --help", strings.Join(append([]string{app.Name}, out[1:]...), " "))
+	}
+	out = append(out, options...)
+	if len(positional) > 0 {
+		out = append(append(out, "--"), positional...)
+	}
+	return out, nil
+}
+
+var errNoValue = errors.New("flag needs an argument")
+
+func splitArgs(flags []cli.Flag, args []string) (options, positional []string, err error) {
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		switch {
+		case a == "--":
+			return options, append(positional, args[i+1:]...), nil
+		case len(a) < 2 || a[0] != '-':
+			positional = append(positional, a)
+			continue
+		}
+		options = append(options, a)
+		name, _, inline := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if inline || !takesValue(flags, name) {
+			continue
+		}
+		if i++; i == len(args) {
+			return nil, nil, &usage{errors.Join(errors.New(clean(a) + ": " + errNoValue.Error()))}
+		}
+		options = append(options, args[i])
+	}
+	return options, positional, nil
+}
+
+func takesValue(flags []cli.Flag, name string) bool {
+	for _, f := range flags {
+		for _, n := range f.Names() {
+			if n != name {
+				continue
+			}
+			_, isBool := f.(*cli.BoolFlag)
+			return !isBool
+		}
+	}
+	return false // unknown: the library says so
+}
+
+func findCommand(commands []*cli.Command, name string) *cli.Command {
+	for _, c := range commands {
+		if c.HasName(name) {
+			return c
+		}
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// identityWait bounds how long a command waits for its first certificate.
+const identityWait = time.Minute
+
+// identityDrain is how long an upload may go on with the certificate it started
+// with, after the next one has taken over: as long as that one is valid, so that
+// a large file is not sent twice.
+const identityDrain = 24 * time.Hour
+
+// The names of ArtStore's settings for certificate files (notes on both
+// ArtStore systems use them) are accepted as they are.
+func identityFlags() []cli.Flag {
+	const category = "certificate"
+	return []cli.Flag{
+		&cli.StringFlag{Name: "cert", Category: category, EnvVars: []string{"TLS__CERT_FILE"}, Usage: "certificate chain `FILE`, PEM, leaf first; watched for changes"},
+		&cli.StringFlag{Name: "key", Category: category, EnvVars: []string{"TLS__KEY_FILE"}, Usage: "private key `FILE`, PEM"},
+		&cli.StringFlag{Name: "ca-cert", Category: category, EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM"},
+		caURLFlag(),
+		tokenFileFlag(),
+		&cli.StringFlag{Name: "state", Usage: "`DIR`ectory for a certificate obtained and renewed from --ca-url"},
+		&cli.StringFlag{Name: "root-fingerprint", Usage: "SHA-256 of the authority's root in `HEX`; the token has it too"},
+	}
+}
+
+// openIdentity gives the rotating identity that the flags describe: files that
+// somebody else renews, or a certificate enrolled with a token and renewed by us.
+func (u *ui) openIdentity(c *cli.Context, logger *slog.Logger) (*rotation.Identity, error) {
+	source, err := u.identitySource(c, logger)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(c.Context, identityWait)
+	defer cancel()
+	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: logger, Drain: identityDrain})
+	if err == nil {
+		return id, nil
+	}
+	// A deadline alone says nothing: the source knows what it was waiting for.
+	if s, ok := source.(*enroll.Source); ok && errors.Is(err, context.DeadlineExceeded) && s.Status().RenewalError != "" {
+		err = fmt.Errorf("%s: %w", s.Status().RenewalError, err)
+	}
+	return nil, fmt.Errorf("getting a certificate: %w", err)
+}
+
+func (u *ui) identitySource(c *cli.Context, logger *slog.Logger) (rotation.Source, error) {
+	cert, key, caCert := c.String("cert"), c.String("key"), c.String("ca-cert")
+	if c.String(flagCAURL) == "" {
+		if cert == "" || key == "" || caCert == "" {
+			return nil, withHint(usagef("no certificate: want --cert, --key and --ca-cert, or --%s with --state and --%s", flagCAURL, flagTokenFile),
+				"artstore-pki issue SERVICE --out DIR makes the three files")
+		}
+		return rotation.Files(rotation.FileSet{Cert: cert, Key: key, CA: caCert}), nil
+	}
+	if cert != "" || key != "" || caCert != "" {
+		return nil, usagef("--cert, --key and --ca-cert do not go with --%s", flagCAURL)
+	}
+	if err := httpsURL(flagCAURL, c.String(flagCAURL)); err != nil {
+		return nil, err
+	}
+	if c.String("state") == "" {
+		return nil, usagef("missing --state: the directory that keeps the certificate over a restart")
+	}
+	return enroll.New(enroll.Config{
+		URL:             c.String(flagCAURL),
+		RootFingerprint: c.String("root-fingerprint"),
+		Token:           u.tokenSource(c.String(flagTokenFile)),
+		Dir:             c.String("state"),
+		Logger:          logger,
+	})
+}
+
+// tokenSource reads the token anew each time: an operator heals a service whose
+// certificate has expired by writing a fresh token to the same file.
+func (u *ui) tokenSource(path string) func(context.Context) (secret.String, error) {
+	if path == "" {
+		return nil
+	}
+	return func(context.Context) (secret.String, error) { return u.readToken(path) }
+}
+
+func (u *ui) readToken(path string) (secret.String, error) {
+	if path != "-" {
+		token, err := secret.ReadFile(path)
+		if err != nil {
+			return token, fmt.Errorf("reading the token: %w", err)
+		}
+		return token, nil
+	}
+	b, err := io.ReadAll(io.LimitReader(u.in, 64<<10))
+	if err != nil {
+		return secret.String{}, fmt.Errorf("reading the token from standard input: %w", err)
+	}
+	return secret.New(strings.TrimSpace(string(b))), nil
+}

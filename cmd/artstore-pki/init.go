@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ca"
+)
+
+func initCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "init",
+		Usage: "make a new authority: root, intermediate, enrolment key, pki.yaml",
+		Description: `Writes a state directory that "serve" runs from. The keys of root and intermediate are
+encrypted with a password; without one given, a random password is generated and written
+beside them, which is right for development only. A directory that is not empty is refused.`,
+		Flags: []cli.Flag{
+			dirFlag(),
+			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of the authority, part of its certificates' subjects"},
+			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach the authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
+			&cli.StringFlag{Name: "address", Value: "127.0.0.1:9443", Usage: "`HOST:PORT` that serve listens on"},
+			&cli.StringFlag{Name: "key-type", Value: "EC-P256", Usage: "`TYPE` of the authority's keys: EC-P256, Ed25519, RSA-3072"},
+			&cli.DurationFlag{Name: "lifetime", Value: 24 * time.Hour, Usage: "default lifetime of service certificates; 10s at least"},
+			&cli.StringFlag{Name: "offline-root", Usage: "write the root key to `FILE` instead of the state directory"},
+			passwordFileFlag(),
+		},
+		Action: u.runInit,
+	}
+}
+
+func (u *ui) runInit(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	pw, err := u.password(c)
+	if err != nil {
+		return err
+	}
+	dir := c.String(flagDir)
+	result, err := ca.Init(c.Context, ca.InitOptions{
+		Dir:          dir,
+		Name:         c.String("name"),
+		DNSNames:     c.StringSlice("dns"),
+		Address:      c.String("address"),
+		KeyType:      c.String("key-type"),
+		LeafLifetime: c.Duration("lifetime"),
+		OfflineRoot:  c.String("offline-root"),
+		Password:     pw,
+	})
+	if err != nil {
+		return fmt.Errorf("making the authority in %s: %w", dir, err)
+	}
+	u.say("authority made in %s", dir)
+	u.say("root fingerprint (SHA-256): %s", result.RootFingerprint)
+	if result.PasswordFile != "" {
+		u.say("warning: the key password was generated and stands in %s, beside the keys it protects; for production keep it elsewhere", result.PasswordFile)
+	}
+	if offline := c.String("offline-root"); offline != "" {
+		u.say("the root key is in %s: take it off this machine", offline)
+	} else {
+		u.say("the root key is in %s: serve needs it only to rotate the intermediate; keep a copy elsewhere", filepath.Join(dir, "secrets"))
+	}
+	u.say("next: artstore-pki serve --dir %s", strings.TrimSpace(dir))
+	return nil
+}

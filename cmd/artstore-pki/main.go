@@ -1,0 +1,75 @@
+// Command artstore-pki is a small internal certificate authority, the clients
+// that keep its short-lived certificates fresh, and a demonstration that both
+// work together. One file per command; main turns an error into an exit status.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Exit statuses, the same for every command.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // 128 + SIGINT, as shells report it
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}, os.Args)
+	stop()
+	os.Exit(code)
+}
+
+// run is the whole program: it never exits and reads no global state, so that
+// defers run and tests can call it.
+func run(ctx context.Context, std stdio, args []string) int {
+	u := newUI(std)
+	app := newApp(u)
+	args, err := flagsFirst(app, args)
+	if err == nil {
+		err = app.RunContext(ctx, args)
+	}
+	return u.finish(ctx, err)
+}
+
+func newApp(u *ui) *cli.App {
+	app := &cli.App{
+		Name:                      "artstore-pki",
+		Usage:                     "internal PKI that keeps working while everything under it rotates",
+		Version:                   version(),
+		Writer:                    u.out,
+		ErrWriter:                 u.err,
+		Suggest:                   true,
+		HideHelpCommand:           true,
+		DisableSliceFlagSeparator: true, // paths and names may hold commas
+		CustomAppHelpTemplate:     appHelp,
+		ExitErrHandler:            func(*cli.Context, error) {}, // run maps errors to statuses
+		OnUsageError:              usageError,
+		Commands: []*cli.Command{
+			demoCommand(u),
+			initCommand(u),
+			serveCommand(u),
+			tokenCommand(u),
+			fingerprintCommand(u),
+			issueCommand(u),
+			renewCommand(u),
+			revokeCommand(u),
+			listCommand(u),
+			showCommand(u),
+			uploadCommand(u),
+			devCommand(u),
+		},
+	}
+	app.Action = noCommand
+	for _, c := range app.Commands {
+		finishCommand(c)
+	}
+	return app
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain makes this test binary answer as artstore-pki for the scripts.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"artstore-pki": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			os.Exit(run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}, os.Args))
+		},
+	})
+}
+
+// scriptWait bounds how long a script waits for a service to answer.
+const scriptWait = 30 * time.Second
+
+// TestScript runs testdata/script: one behaviour each, against the real program.
+// Beyond testscript's own commands they have:
+//
+//	readyfile VAR FILE    wait for a ready file of a service and put its URL into $VAR
+//	busyport VAR          listen on a free port for the rest of the script, put its address into $VAR
+//	mode FILE 0600        fail unless FILE has these permissions
+//	file2env VAR FILE     put the trimmed content of FILE into $VAR
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"readyfile": scriptReadyFile,
+			"busyport":  scriptBusyPort,
+			"mode":      scriptMode,
+			"file2env":  scriptFileToEnv,
+		},
+	})
+}
+
+func scriptReadyFile(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[1])
+	deadline := time.Now().Add(scriptWait)
+	for {
+		b, err := os.ReadFile(path)
+		if err == nil && len(b) > 0 {
+			ts.Setenv(args[0], strings.TrimSpace(string(b)))
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s did not appear within %s", args[1], scriptWait)
+		}
+		time.Sleep(20 * time.Millisecond) // another process writes it: there is nothing to wait on
+	}
+}
+
+func scriptBusyPort(ts *testscript.TestScript, _ bool, args []string) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's listener, closed with the script
+	ts.Check(err)
+	ts.Defer(func() { _ = ln.Close() })
+	ts.Setenv(args[0], ln.Addr().String())
+}
+
+func scriptMode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[1] {
+		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
+	}
+}
+
+func scriptFileToEnv(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+func tokenCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "token",
+		Usage:     "make a one-time enrolment token for a service",
+		ArgsUsage: "SERVICE [NAME...]",
+		Description: `Prints a token that lets one key get one certificate for SERVICE: the names given, or all
+names of its profile in pki.yaml. The token is bound to these names and to the fingerprint
+of the root, lives minutes, and works once. It is a secret: pass it on through a file.`,
+		Flags: []cli.Flag{
+			dirFlag(), passwordFileFlag(),
+			&cli.DurationFlag{Name: "lifetime", Value: 5 * time.Minute, Usage: "how long the token may be used"},
+			&cli.BoolFlag{Name: "revoke", Usage: "make a token to revoke the certificate with serial SERVICE instead (for step ca revoke --token)"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 1, -1); err != nil {
+				return err
+			}
+			token, err := u.mintToken(c, c.Args().First(), c.Args().Tail())
+			if err != nil {
+				return err
+			}
+			return u.print("%s", token.Expose())
+		},
+	}
+}
+
+// mintToken signs a token with the enrolment key of the state directory.
+func (u *ui) mintToken(c *cli.Context, service string, names []string) (secret.String, error) {
+	pw, err := u.password(c)
+	if err != nil {
+		return secret.String{}, err
+	}
+	token, err := ca.NewToken(c.Context, ca.TokenOptions{
+		Dir: c.String(flagDir), Password: pw,
+		Service: service, Names: names,
+		Lifetime: c.Duration("lifetime"), Revoke: c.Bool("revoke"),
+	})
+	if err != nil {
+		return token, fmt.Errorf("making a token for %s: %w", service, err)
+	}
+	return token, nil
+}
+
+func fingerprintCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "fingerprint",
+		Usage: "print the fingerprint of the authority's root",
+		Description: `Prints the SHA-256 of the active root certificate in hex, as step ca bootstrap
+--fingerprint wants it.`,
+		Flags: []cli.Flag{dirFlag()},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 0, 0); err != nil {
+				return err
+			}
+			root, err := ca.ActiveRoot(c.String(flagDir))
+			if err != nil {
+				return fmt.Errorf("reading the root: %w", err)
+			}
+			return u.print("%s", pemfile.Fingerprint(root))
+		},
+	}
+}

@@ -1,0 +1,152 @@
+package main
+
+// The rules of output, for every command:
+//
+//   - stdout is data (a token, a table, JSON); stderr is talk.
+//   - Talk is lower case, without a full stop, one thought a line.
+//   - An error is one line that says what and where; a hint follows if there is
+//     something to do about it. Hints live here and in the commands, never in packages.
+//   - Whatever came from a file, a certificate or the network is cleaned of
+//     control characters before it reaches a terminal.
+//   - Nothing secret is printed, with one exception: the token that `token` was asked for.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"unicode"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+)
+
+// stdio is what a program has of the outside world.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+	getenv   func(string) string
+}
+
+type ui struct{ stdio }
+
+func newUI(std stdio) *ui { return &ui{std} }
+
+// say prints one line of talk.
+func (u *ui) say(format string, args ...any) {
+	_, _ = fmt.Fprintln(u.err, clean(fmt.Sprintf(format, args...))) // nobody is left to tell if stderr is gone
+}
+
+// print writes one line of data.
+func (u *ui) print(format string, args ...any) error {
+	_, err := fmt.Fprintln(u.out, clean(fmt.Sprintf(format, args...)))
+	return err
+}
+
+// logger writes the packages' logs to stderr, from the given level up.
+func (u *ui) logger(level slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(u.err, &slog.HandlerOptions{Level: level}))
+}
+
+// terminal reports whether w is a terminal that understands a live line, and its width.
+func (u *ui) terminal(w io.Writer) (width int, ok bool) {
+	f, isFile := w.(*os.File)
+	if !isFile || u.getenv("TERM") == "dumb" {
+		return 0, false
+	}
+	fd := int(f.Fd()) //nolint:gosec // G115: a file descriptor fits an int on every platform Go supports
+	if !term.IsTerminal(fd) {
+		return 0, false
+	}
+	width, _, err := term.GetSize(fd)
+	if err != nil || width <= 0 {
+		width = 80
+	}
+	return width, true
+}
+
+// hinted is an error with advice for the operator.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h *hinted) Unwrap() error { return h.error }
+
+// withHint adds advice to err; nil stays nil.
+func withHint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return &hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// usage is an error of the command line itself: exit status 2.
+type usage struct{ error }
+
+func (e *usage) Unwrap() error { return e.error }
+
+// usagef makes an error for a wrong command line.
+func usagef(format string, args ...any) error { return &usage{fmt.Errorf(format, args...)} }
+
+// finish prints err and its hint, and chooses the exit status.
+func (u *ui) finish(ctx context.Context, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		u.say("artstore-pki: interrupted")
+		return exitInterrupted
+	}
+	for line := range strings.Lines(err.Error()) { // errors.Join: one line for each thing that is wrong
+		u.say("artstore-pki: error: %s", strings.TrimRight(line, "\n"))
+	}
+	var h *hinted
+	if errors.As(err, &h) && h.hint != "" {
+		u.say("artstore-pki: hint: %s", h.hint)
+	} else if hint := hintFor(err); hint != "" {
+		u.say("artstore-pki: hint: %s", hint)
+	}
+	var bad *usage
+	if errors.As(err, &bad) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// clean replaces control characters (terminal escapes, line breaks inside a
+// name) by a visible form. Tabs and newlines that we print are not in question:
+// say and print work line by line.
+func clean(s string) string {
+	if !strings.ContainsFunc(s, notPrintable) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if notPrintable(r) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func notPrintable(r rune) bool {
+	// Cf holds the bidirectional controls that can make a name look like another.
+	return r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r))
+}
+
+func usageError(c *cli.Context, err error, _ bool) error {
+	return withHint(&usage{err}, "see %s --help", helpName(c))
+}
+
+func helpName(c *cli.Context) string {
+	if c.Command != nil && c.Command.HelpName != "" {
+		return c.Command.HelpName
+	}
+	return c.App.Name
+}

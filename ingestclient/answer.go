@@ -1,0 +1,158 @@
+package ingestclient
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+const (
+	maxAnswer  = 1 << 20
+	maxMessage = 200 // runes of an answer's message that get into an error
+)
+
+// answer is what either dialect says about a stored file.
+type answer struct {
+	fileID string
+	name   string
+	size   int64  // -1: not said
+	sha256 string // lower-case hex, "" if not said
+}
+
+// parseAnswer reads the body of a 2xx to an upload or a metadata request. The
+// Python dialect calls the size file_size, the Go one size; both give the id and
+// the SHA-256 in hex. Without an id there is nothing to refer to: an error.
+func parseAnswer(raw []byte) (answer, error) {
+	var a struct {
+		FileID   string `json:"file_id"`
+		Name     string `json:"original_filename"`
+		FileSize *int64 `json:"file_size"`
+		Size     *int64 `json:"size"`
+		Checksum string `json:"checksum"`
+	}
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return answer{}, errors.New("not a JSON object of the file API")
+	}
+	if !validID(a.FileID) {
+		return answer{}, errors.New("no usable file_id in it")
+	}
+	out := answer{fileID: a.FileID, name: a.Name, size: -1, sha256: strings.TrimPrefix(strings.ToLower(a.Checksum), "sha256:")}
+	switch {
+	case a.FileSize != nil:
+		out.size = *a.FileSize
+	case a.Size != nil:
+		out.size = *a.Size
+	}
+	if out.size < -1 || out.sha256 != "" && !sha256Hex.MatchString(out.sha256) {
+		return answer{}, errors.New("size or checksum are not such")
+	}
+	return out, nil
+}
+
+var (
+	sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	fileID    = regexp.MustCompile(`^[0-9A-Za-z_-][0-9A-Za-z_.-]{0,127}$`)
+	// tokenShaped is anything long enough to be a credential. Server messages
+	// that quote one must not carry it into a log.
+	tokenShaped = regexp.MustCompile(`[0-9A-Za-z_.~+/=-]{40,}`)
+	errorCode   = regexp.MustCompile(`^[0-9A-Za-z_.-]{1,64}$`)
+)
+
+// validID keeps ids from turning into other paths of the API.
+func validID(id string) bool { return fileID.MatchString(id) }
+
+// check compares what was stored with what was sent.
+func (a answer) check(size int64, sum string) error {
+	switch {
+	case a.size < 0 || a.sha256 == "":
+		return fmt.Errorf("%w: it names no size or no checksum", ErrAnswer)
+	case a.size != size:
+		return fmt.Errorf("%w: %d bytes were sent, %d are stored", ErrChecksum, size, a.size)
+	case a.sha256 != sum:
+		return fmt.Errorf("%w: SHA-256 sent %s, stored %s", ErrChecksum, sum, a.sha256)
+	}
+	return nil
+}
+
+// parseError finds code and message in any error body ArtStore's services
+// produce: {"error":{"code","message"}}, {"error":"…"} with error_description,
+// {"detail": string, list or object}, plain text, or nothing. It never fails;
+// what comes out is short and free of control characters and credentials.
+func parseError(raw []byte) (code, message string) {
+	var body struct {
+		Error       json.RawMessage `json:"error"`
+		Description string          `json:"error_description"`
+		Detail      json.RawMessage `json:"detail"`
+		Message     string          `json:"message"`
+	}
+	if err := json.Unmarshal(raw, &body); err != nil {
+		if len(raw) > 0 && (raw[0] == '{' || raw[0] == '[' || raw[0] == '<') {
+			return "", "" // broken JSON or a proxy's page of HTML: nothing to show
+		}
+		return "", clean(string(raw[:min(len(raw), 4*maxMessage)]))
+	}
+	code, message = parsePart(body.Error)
+	if code == "" && errorCode.MatchString(message) {
+		code, message = message, body.Description
+	}
+	if _, detail := parsePart(body.Detail); message == "" {
+		message = detail
+	}
+	message = or(message, body.Message)
+	if !errorCode.MatchString(code) || tokenShaped.MatchString(code) {
+		code = ""
+	}
+	return code, clean(message)
+}
+
+// parsePart reads "error" or "detail": text, an object, or FastAPI's list of
+// objects, of which only msg counts, because input echoes the request.
+func parsePart(raw json.RawMessage) (code, message string) {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return "", text
+	}
+	var object struct {
+		Code    string `json:"code"`
+		Error   string `json:"error"`
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(raw, &object) == nil {
+		return or(object.Code, object.Error), object.Message
+	}
+	var list []struct {
+		Msg string `json:"msg"`
+	}
+	if json.Unmarshal(raw, &list) == nil && len(list) > 0 {
+		return "", list[0].Msg
+	}
+	return "", ""
+}
+
+// clean makes text of a server fit for one line of a log.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	s = tokenShaped.ReplaceAllString(strings.TrimSpace(s), "[…]")
+	if runes := []rune(s); len(runes) > maxMessage {
+		s = string(runes[:maxMessage]) + "…"
+	}
+	return s
+}
+
+// readAnswer reads and closes the body of resp. If it cannot be read, the status
+// still counts; what was there of the body is returned with the error.
+func readAnswer(resp *http.Response) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	_ = resp.Body.Close() // everything of use was read
+	return raw, err
+}

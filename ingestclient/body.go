@@ -1,0 +1,195 @@
+package ingestclient
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"mime/multipart"
+	"net/textproto"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// errStopped is what a transport reads that still wants the body after the attempt is over.
+var errStopped = errors.New("upload attempt is over")
+
+// body streams one multipart form: fields, then the content between a header
+// and a trailer that were built beforehand, so that Content-Length is exact
+// (servers can refuse by it, and nothing is chunked) and memory is constant.
+//
+// An incomplete body is the client's proof that nothing was stored. So whatever
+// is wrong with the content ends the body before its trailer.
+type body struct {
+	head, tail []byte
+	content    io.ReadCloser
+	size       int64 // of content
+	sum        hash.Hash
+	progress   func(sent, total int64)
+	watch      *watch
+
+	off    int64         // of the whole; touched by the reading goroutine only
+	left   int64         // of content, not yet read
+	sent   atomic.Int64  // of content
+	digest atomic.Value  // string, hex; set when the last byte was read
+	fault  atomic.Value  // error: why the content could not be read
+	over   atomic.Bool   // the attempt is over
+	closed chan struct{} // the transport has let go
+	once   sync.Once
+}
+
+// newBody builds the form around content of the given size and returns it with its content type.
+func newBody(content io.ReadCloser, size int64, name string, meta *Meta) (*body, string, error) {
+	var buf bytes.Buffer
+	w := multipart.NewWriter(&buf)
+	for _, f := range meta.fields() {
+		if err := w.WriteField(f[0], f[1]); err != nil {
+			return nil, "", err
+		}
+	}
+	h := textproto.MIMEHeader{}
+	h.Set("Content-Disposition", fmt.Sprintf(`form-data; name="file"; filename="%s"`, cleanName(name)))
+	h.Set("Content-Type", or(cleanHeader(meta.ContentType), "application/octet-stream"))
+	if _, err := w.CreatePart(h); err != nil {
+		return nil, "", err
+	}
+	n := buf.Len()
+	if err := w.Close(); err != nil {
+		return nil, "", err
+	}
+	return &body{
+		head: buf.Bytes()[:n:n], tail: buf.Bytes()[n:], content: content, size: size, left: size,
+		sum: sha256.New(), progress: meta.Progress, closed: make(chan struct{}),
+	}, w.FormDataContentType(), nil
+}
+
+// fields are the form fields both Storage Elements know; they ignore each other's.
+func (m *Meta) fields() (f [][2]string) {
+	add := func(name, value string) {
+		if value != "" {
+			f = append(f, [2]string{name, value})
+		}
+	}
+	add("file_id", m.FileID)
+	add("description", m.Description)
+	add("version", m.Version)
+	if len(m.Tags) > 0 {
+		tags, _ := json.Marshal(m.Tags) // strings always encode
+		add("tags", string(tags))
+	}
+	return f
+}
+
+// cleanName is a file name as browsers put it into a header (WHATWG form encoding).
+func cleanName(name string) string {
+	name = strings.ToValidUTF8(filepath.Base(name), "_")
+	return strings.NewReplacer("\r", "%0D", "\n", "%0A", `"`, "%22", "\x00", "_").Replace(name)
+}
+
+func cleanHeader(v string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, v)
+}
+
+func (b *body) length() int64 { return int64(len(b.head)) + b.size + int64(len(b.tail)) }
+
+// Read is called by one goroutine of the transport, which may outlive the attempt.
+func (b *body) Read(p []byte) (int, error) {
+	if b.over.Load() {
+		return 0, errStopped
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	b.watch.begin()
+	n, err := b.read(p)
+	b.off += int64(n)
+	b.watch.move(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.fault.CompareAndSwap(nil, fault{err})
+	}
+	if b.off == b.length() && b.digest.Load() == nil {
+		b.digest.Store(hex.EncodeToString(b.sum.Sum(nil)))
+		b.watch.await()
+	}
+	return n, err
+}
+
+// fault gives errors of different types one type: atomic.Value wants that.
+type fault struct{ error }
+
+func (b *body) read(p []byte) (int, error) {
+	head := int64(len(b.head))
+	switch {
+	case b.off < head:
+		return copy(p, b.head[b.off:]), nil
+	case b.left > 0:
+		return b.readContent(p)
+	}
+	// All content is read and no byte of the trailer is out: the last moment to
+	// find out that it changed, with a body that no server takes for complete.
+	at := b.off - head - b.size
+	if at == 0 {
+		if c, ok := b.content.(interface{ Unchanged() error }); ok {
+			if err := c.Unchanged(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	n := copy(p, b.tail[at:])
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (b *body) readContent(p []byte) (int, error) {
+	// Never beyond the size that Content-Length was computed from, should the content have grown.
+	n, err := b.content.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	b.sum.Write(p[:n]) // a hash returns no error
+	sent := b.sent.Add(int64(n))
+	if b.progress != nil && n > 0 {
+		b.progress(sent, b.size)
+	}
+	switch {
+	case errors.Is(err, io.EOF) && b.left > 0:
+		return n, fmt.Errorf("%w: it ended after %d of %d bytes", ErrFileChanged, sent, b.size)
+	case err != nil && !errors.Is(err, io.EOF):
+		return n, fmt.Errorf("%w: %w", ErrSource, err)
+	}
+	return n, nil
+}
+
+// Close is called by the transport, exactly when it will not read any more.
+func (b *body) Close() error {
+	b.once.Do(func() {
+		_ = b.content.Close() // read only: nothing to lose
+		close(b.closed)
+	})
+	return nil
+}
+
+// whole returns the content's SHA-256 once every byte was handed over, else "".
+func (b *body) whole() string {
+	s, _ := b.digest.Load().(string)
+	return s
+}
+
+// broken returns why the content could not be read, or nil.
+func (b *body) broken() error {
+	if f, ok := b.fault.Load().(fault); ok {
+		return f.error
+	}
+	return nil
+}

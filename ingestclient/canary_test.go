@@ -1,0 +1,93 @@
+package ingestclient_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+)
+
+// locked is a log that many goroutines write.
+type locked struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// Both servers echo everything they are told, in every place an answer has, and
+// every value the package hands out is printed with every verb.
+func TestCanary(t *testing.T) {
+	const secret, token = "canary-secret-7f", "canary-token-9a"
+	out := &locked{}
+	say := func(vs ...any) {
+		for _, v := range vs {
+			fmt.Fprintf(out, "%v %+v %#v %s %q %x\n", v, v, v, v, v, v)
+		}
+	}
+	w := newWorld(t, nil)
+	var status int
+	w.cfg.TokenURL = w.serve(func(rw http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if status == 0 {
+			fmt.Fprintf(rw, `{"access_token":%q}`, token)
+			return
+		}
+		rw.Header().Set("WWW-Authenticate", `Bearer error="`+secret+`"`)
+		rw.WriteHeader(status)
+		fmt.Fprintf(rw, `{"error":%q,"error_description":%q,"detail":%q}`, secret, body, body)
+	})
+	w.shelf.before = func(rw http.ResponseWriter, r *http.Request) bool {
+		auth := r.Header.Get("Authorization")
+		code := 500
+		if strings.Contains(r.URL.Path, "refuse") {
+			code = 401
+		}
+		rw.WriteHeader(code)
+		fmt.Fprintf(rw, `{"error":{"code":%q,"message":%q}}`, token, auth+" "+secret[:0])
+		return true
+	}
+	w.cfg.ClientSecret = fixedSecret(secret)
+	w.cfg.MaxAttempts = 2
+	w.cfg.Logger = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	w.cfg.Observer = func(e ingestclient.Event) { say(e, e.Err) }
+	for _, status = range []int{0, 401, 422, 500, 307} {
+		c, err := ingestclient.NewOver(w.cfg, w.rotor, mid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Upload(t.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{})
+		say(err, c, c.Stats())
+		_, err = c.Metadata(t.Context(), "refuse")
+		say(err, c)
+		w.rotor.Set(w.grip(uint64(status + 100)))
+		_ = c.Close()
+		say(c)
+	}
+	s, _ := w.cfg.ClientSecret(t.Context())
+	say(s, w.cfg, struct{ S ingestclient.Secret }{s})
+	for _, canary := range []string{secret, token, fmt.Sprintf("%x", secret), fmt.Sprintf("%x", token)} {
+		if i := strings.Index(out.String(), canary); i >= 0 {
+			t.Errorf("%q is in the output: …%s…", canary, out.String()[max(0, i-300):i+40])
+		}
+	}
+	if !strings.Contains(out.String(), "status 401") {
+		t.Error("nothing was printed: the test is blind")
+	}
+}

@@ -1,0 +1,120 @@
+package ingestclient
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// safety says when a request may be sent again.
+type safety int
+
+const (
+	never      safety = iota
+	always            // it was not processed
+	incomplete        // only if the server cannot have seen all of it, or will recognise it
+)
+
+// byStatus is the table of what an answer means. mode says that the message is
+// the Python dialect's for a mode that takes no uploads.
+func byStatus(status int, code string, mode bool) (safety, error) {
+	switch status {
+	case http.StatusUnauthorized:
+		return never, ErrUnauthorized // the retry for it has rules of its own
+	case http.StatusForbidden:
+		return never, ErrForbidden
+	case http.StatusNotFound:
+		return never, ErrNotFound
+	case http.StatusRequestEntityTooLarge:
+		return never, ErrTooLarge
+	case http.StatusInsufficientStorage:
+		return never, ErrFull
+	case http.StatusConflict, http.StatusBadRequest:
+		if mode || code == "MODE_NOT_ALLOWED" {
+			return never, ErrMode
+		}
+		return never, ErrRejected
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return always, ErrServer
+	}
+	if status >= 500 {
+		return incomplete, ErrServer
+	}
+	return never, ErrRejected
+}
+
+// pythonMode recognises "File upload not allowed in ro mode", which comes as a plain 400.
+func pythonMode(message string) bool {
+	return strings.Contains(message, "not allowed in") && strings.HasSuffix(message, "mode")
+}
+
+// transportError says what a failed round trip means. The reason the attempt was
+// ended for, by the caller or by a watch, goes before whatever the transport made of it.
+func transportError(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if refusedByPeer(err) || refusedByUs(err) {
+		return fmt.Errorf("%w: %w", ErrTLSPeer, err)
+	}
+	return fmt.Errorf("%w: %w", ErrConnection, quiet(err))
+}
+
+// tlsRefusals are the alerts with which a server ends a handshake because of who
+// we are or what we offer. Under TLS 1.3 they arrive after the client has
+// finished its side, so they can look like an answer to a request that was sent;
+// it was never read. crypto/tls does not export their type, so their text counts.
+var tlsRefusals = []string{
+	"tls: bad certificate", "tls: unsupported certificate", "tls: revoked certificate", "tls: expired certificate",
+	"tls: unknown certificate", "tls: unknown certificate authority", "tls: access denied", "tls: certificate required",
+	"tls: handshake failure", "tls: protocol version not supported", "tls: no application protocol", "tls: unrecognized name",
+}
+
+func refusedByPeer(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error" && slices.Contains(tlsRefusals, op.Err.Error())
+}
+
+func refusedByUs(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[x509.UnknownAuthorityError](err)
+	return ok
+}
+
+// quiet keeps errors of known kinds and cuts the others before the first quote:
+// net/http quotes there what the server sent, which may be anything.
+func quiet(err error) error {
+	for _, known := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.DeadlineExceeded, context.Canceled} {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return err
+	}
+	text, _, cut := strings.Cut(err.Error(), `"`)
+	if !cut {
+		return err
+	}
+	return errors.New(strings.TrimSpace(text))
+}
+
+// unread reports whether the server had closed the connection before this
+// request was written to it. net/http says so with an unexported value, which it
+// sets only when the end was seen while no request was under way; should the
+// text ever change, the failure counts as ambiguous, which is merely careful.
+func unread(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "server closed idle connection")
+}

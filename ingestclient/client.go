@@ -1,0 +1,189 @@
+package ingestclient
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// Meta is what goes with a file. The zero value works.
+type Meta struct {
+	// FileID is an id chosen by the client (a UUID). The Python Storage Element
+	// stores the file under it, once, which makes every retry safe; the Go one
+	// ignores it, so set it only against the former.
+	FileID string
+	// IdempotencyKey is sent as the header of that name. Set it only if the
+	// Storage Element honours it: it makes every retry count as safe.
+	IdempotencyKey string
+	// ContentType of the file. Empty means application/octet-stream.
+	ContentType string
+	// Description, Version and Tags are sent when not empty.
+	Description string
+	Version     string
+	Tags        []string
+	// Progress is called after each piece that was sent, with bytes of content;
+	// it starts at 0 again when an upload is retried. It must not block.
+	Progress func(sent, total int64)
+}
+
+// Receipt is a stored file.
+type Receipt struct {
+	FileID   string
+	Name     string
+	Size     int64         // bytes
+	SHA256   string        // 64 lower-case hex digits; for uploads computed here and equal to the answer's
+	Attempts int           // 1 if the first one succeeded
+	Replayed bool          // an earlier attempt without an answer turned out to have stored it
+	Took     time.Duration // all attempts together
+}
+
+// Stats counts since New.
+type Stats struct {
+	Uploads       int64 // stored
+	UploadErrors  int64 // given up
+	Bytes         int64 // of content stored
+	Retries       int64 // attempts after the first
+	Rejected      int64 // answers with 401
+	TokenFetches  int64 // requests sent to the token endpoint
+	TokenFailures int64 // of them without a token
+	Swaps         int64 // identities taken over
+	InFlight      int64 // requests now
+}
+
+// Event is one thing that happened, for metrics.
+type Event struct {
+	// Kind is "upload" (over, good or bad), "retry" (an attempt failed and will
+	// be repeated), "token" (a token request is over) or "swap" (a new identity is in use).
+	Kind    string
+	Took    time.Duration
+	Bytes   int64 // of content, for uploads
+	Attempt int
+	Err     error // nil if it went well
+}
+
+// Client uploads files over a rotating identity. It is safe for concurrent use.
+type Client struct {
+	settings *settings // not embedded: its fields would become the client's API
+	keeper   *keeper
+	count    *counters
+	id       identity
+
+	mu       sync.Mutex // guards the rest; never held across I/O
+	flying   map[*context.CancelCauseFunc]struct{}
+	draining bool
+	idle     chan struct{} // closed when draining and nothing flies
+}
+
+// counters are Stats being counted.
+type counters struct {
+	uploads, uploadErrors, bytes, retries, rejected, fetches, fetchFailures, swaps atomic.Int64
+}
+
+// New returns a client that presents id to both endpoints; it does not own id.
+// Everything that is wrong with cfg is reported in one error. Nothing is sent
+// until the first request, and no token fetched.
+func New(cfg Config, id *rotation.Identity) (*Client, error) {
+	s, err := cfg.parse(id)
+	if err != nil {
+		return nil, err
+	}
+	if id == nil {
+		return newClient(s, cleartext(s)), nil
+	}
+	return newClient(s, rotating(id, s)), nil
+}
+
+func newClient(s *settings, id identity) *Client {
+	count := &counters{}
+	return &Client{
+		settings: s, keeper: newKeeper(s, id, count), count: count, id: id,
+		flying: map[*context.CancelCauseFunc]struct{}{}, idle: make(chan struct{}),
+	}
+}
+
+// enter registers a request. It returns the context that Close ends.
+func (c *Client) enter(ctx context.Context) (context.Context, func(), error) {
+	// Registered by its cancel function rather than joined to a context of the
+	// client: that would cost a goroutine for each request.
+	ctx, cancel := context.WithCancelCause(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining {
+		cancel(ErrClosed)
+		return nil, nil, ErrClosed
+	}
+	c.flying[&cancel] = struct{}{}
+	return ctx, func() {
+		cancel(nil)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.flying, &cancel)
+		if c.draining && len(c.flying) == 0 {
+			close(c.idle)
+		}
+	}, nil
+}
+
+// Drain refuses new requests with [ErrClosed] and waits for those in flight. If
+// ctx ends first, they go on and its cause is returned; Close would end them.
+func (c *Client) Drain(ctx context.Context) error {
+	c.refuse()
+	select {
+	case <-c.idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("draining the ingest client: %w", context.Cause(ctx))
+	}
+}
+
+func (c *Client) refuse() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining {
+		return
+	}
+	c.draining = true
+	if len(c.flying) == 0 {
+		close(c.idle)
+	}
+}
+
+// Close ends requests in flight with [ErrClosed], waits until they and all
+// goroutines are gone, and closes the connections. It may be called again, and
+// during anything else. The error is always nil.
+func (c *Client) Close() error {
+	// The order matters: requests use the keeper, and the keeper's fetches use
+	// the connections.
+	c.refuse()
+	c.mu.Lock()
+	for cancel := range c.flying {
+		(*cancel)(ErrClosed)
+	}
+	c.mu.Unlock()
+	<-c.idle
+	c.keeper.close()
+	c.id.close()
+	return nil
+}
+
+// Format prints the same for every verb: there is nothing inside to be read
+// safely, and a secret's place is not in a dump.
+func (c *Client) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "ingestclient.Client") }
+
+// Stats returns the counters. They are read one by one.
+func (c *Client) Stats() Stats {
+	c.mu.Lock()
+	flying := len(c.flying)
+	c.mu.Unlock()
+	n := c.count
+	return Stats{
+		Uploads: n.uploads.Load(), UploadErrors: n.uploadErrors.Load(), Bytes: n.bytes.Load(), Retries: n.retries.Load(),
+		Rejected: n.rejected.Load(), TokenFetches: n.fetches.Load(), TokenFailures: n.fetchFailures.Load(),
+		Swaps: n.swaps.Load(), InFlight: int64(flying),
+	}
+}

@@ -1,0 +1,237 @@
+package ingestclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// Dialect is how the token endpoint wants to be asked.
+type Dialect string
+
+// The two token endpoints ArtStore has.
+const (
+	JSON Dialect = "json" // a JSON object, as the Python Admin Module reads it
+	Form Dialect = "form" // RFC 6749 section 4.4, as Keycloak reads it
+)
+
+// Secret is a text that no fmt verb, slog handler or encoder prints.
+type Secret = secret.String
+
+// NewSecret wraps a client secret.
+func NewSecret(v string) Secret { return secret.New(v) }
+
+// Defaults of Config.
+const (
+	defaultTokenLifetime   = 300 * time.Second // what Keycloak's realm of ArtStore issues
+	defaultPoolSize        = 100
+	defaultTokenTimeout    = 30 * time.Second
+	defaultResponseTimeout = 30 * time.Second
+	defaultStallTimeout    = 60 * time.Second
+	defaultMinRate         = 1024
+	defaultExpectFrom      = 1 << 20
+	defaultTokenLag        = 15 * time.Second
+	defaultMaxAttempts     = 4
+	defaultMaxRetryAfter   = 30 * time.Second
+)
+
+// Config says where to get tokens and where to upload. TokenURL, ClientID,
+// ClientSecret and StorageURL are required; the zero value of every other field
+// works. In the fields that say so, a negative value turns the limit off.
+type Config struct {
+	// TokenURL is the whole URL of the token endpoint; it need not live under the Admin Module's address.
+	TokenURL string
+	// Dialect is the encoding of token requests. Empty means JSON.
+	Dialect Dialect
+	// ClientID names the service account.
+	ClientID string
+	// ClientSecret is called for each token request, so that a replaced secret
+	// is used at once; while the endpoint refuses the last one it is called up
+	// to five times a second to notice a new one. Its error is reported by the
+	// upload that needed the token.
+	ClientSecret func(context.Context) (Secret, error)
+	// ClientAuth is "post" (id and secret in the body, the default) or "basic"
+	// (RFC 6749 section 2.3.1; Form only). Other methods of RFC 7523 and RFC
+	// 8705 are refused until they exist.
+	ClientAuth string
+	// Scope is sent with Form requests when not empty; ArtStore's realm needs none.
+	Scope string
+	// DefaultTokenLifetime counts for answers without expires_in. 0 means 300 s. Too long a value makes uploads see 401 first.
+	DefaultTokenLifetime time.Duration
+
+	// StorageURL is the base URL of the Storage Element; API paths are added to it.
+	StorageURL string
+	// PoolSize caps connections to it, and with HTTP/1.1 uploads at a time; more wait. 0 means 100.
+	PoolSize int
+	// HTTP2 lets uploads negotiate HTTP/2. It costs 1.4 to 1.9 times the CPU and
+	// is limited by the server's flow-control window over the round-trip time.
+	HTTP2 bool
+
+	// TokenTimeout bounds one token request, whoever waits for it. 0 means 30 s.
+	TokenTimeout time.Duration
+	// ResponseTimeout bounds the wait for the answer after the last byte was
+	// handed to the kernel; it is never a limit on the whole upload. 0 means 30 s.
+	ResponseTimeout time.Duration
+	// StallTimeout ends an upload or download that moves no byte for so long. 0 means 60 s, negative is off.
+	StallTimeout time.Duration
+	// MinRate ends one that moves fewer bytes per second than this, averaged over a minute. 0 means 1024, negative is off.
+	MinRate int64
+	// ExpectFrom is the content size in bytes from which the client asks before
+	// it sends the body (Expect: 100-continue). 0 means 1 MiB, negative is off.
+	ExpectFrom int64
+
+	// MaxAttempts bounds how often one upload is sent, the retries for a rejected token not counted. 0 means 4.
+	MaxAttempts int
+	// MaxRetryAfter caps how long a Retry-After is obeyed. 0 means 30 s.
+	MaxRetryAfter time.Duration
+	// TokenLag is how long a Storage Element may refuse a fresh token because it
+	// has not yet loaded the key that signed it. 0 means 15 s, negative is off.
+	TokenLag time.Duration
+
+	// AllowCleartext permits http:// URLs, over which secret, tokens and files travel readable, and a nil identity with them.
+	AllowCleartext bool
+	// Logger gets state changes and failures that will be retried. nil means slog.Default.
+	Logger *slog.Logger
+	// Observer is called for each event, from many goroutines at a time; it must not block. nil means none.
+	Observer func(Event)
+}
+
+// settings is a Config that was found valid: defaults filled in, URLs parsed,
+// "off" as the largest duration. Always held by pointer, so that printing a
+// Client with %+v prints an address.
+type settings struct {
+	Config
+	token   *url.URL
+	storage *url.URL
+	jitter  func() float64 // uniform in [0, 1)
+}
+
+// parse checks c and reports everything that is wrong with it in one error.
+func (c Config) parse(id *rotation.Identity) (*settings, error) {
+	s := &settings{Config: c, jitter: rand.Float64}
+	var errs []error
+	s.token = c.checkURL("TokenURL", c.TokenURL, &errs)
+	s.storage = c.checkURL("StorageURL", c.StorageURL, &errs)
+	if id == nil && (!c.AllowCleartext || secure(s.token) || secure(s.storage)) {
+		errs = append(errs, errors.New("no identity: only cleartext URLs with AllowCleartext work without one"))
+	}
+	if c.ClientID == "" {
+		errs = append(errs, errors.New("ClientID is empty"))
+	}
+	if c.ClientSecret == nil {
+		errs = append(errs, errors.New("ClientSecret is nil"))
+	}
+	errs = append(errs, s.checkAuth()...)
+	// Where negative does not mean "off", it can only be a mistake.
+	for name, v := range map[string]int64{
+		"DefaultTokenLifetime": int64(c.DefaultTokenLifetime), "PoolSize": int64(c.PoolSize), "TokenTimeout": int64(c.TokenTimeout),
+		"ResponseTimeout": int64(c.ResponseTimeout), "MaxAttempts": int64(c.MaxAttempts), "MaxRetryAfter": int64(c.MaxRetryAfter),
+	} {
+		if v < 0 {
+			errs = append(errs, fmt.Errorf("%s is negative", name))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("checking the ingest configuration: %w", err)
+	}
+	s.fill()
+	return s, nil
+}
+
+func secure(u *url.URL) bool { return u != nil && u.Scheme == "https" }
+
+func (c Config) checkURL(field, raw string, errs *[]error) *url.URL {
+	fail := func(why string) *url.URL {
+		*errs = append(*errs, fmt.Errorf("%s %s", field, why)) // never the URL itself: it may carry a password
+		return nil
+	}
+	if raw == "" {
+		return fail("is empty")
+	}
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil:
+		return fail("is not a URL")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return fail("must start with https://")
+	case u.Host == "":
+		return fail("has no host")
+	case u.User != nil:
+		return fail("must not carry a user or password")
+	case u.Fragment != "" || field == "StorageURL" && u.RawQuery != "":
+		return fail("must end with its path")
+	case u.Scheme == "http" && !c.AllowCleartext:
+		return fail("is http://: secret and tokens would travel readable; set AllowCleartext to permit it")
+	}
+	return u
+}
+
+func (s *settings) checkAuth() (errs []error) {
+	switch s.Dialect {
+	case "":
+		s.Dialect = JSON
+	case JSON, Form:
+	default:
+		errs = append(errs, fmt.Errorf("unknown Dialect %q: use json or form", s.Dialect))
+	}
+	switch s.ClientAuth {
+	case "":
+		s.ClientAuth = "post"
+	case "post":
+	case "basic":
+		if s.Dialect != Form {
+			errs = append(errs, errors.New("ClientAuth basic needs Dialect form: the JSON endpoint reads the secret from the body only"))
+		}
+	default:
+		errs = append(errs, fmt.Errorf("unknown ClientAuth %q: use post or basic", s.ClientAuth))
+	}
+	return errs
+}
+
+func (s *settings) fill() {
+	s.DefaultTokenLifetime = or(s.DefaultTokenLifetime, defaultTokenLifetime)
+	s.PoolSize = or(s.PoolSize, defaultPoolSize)
+	s.TokenTimeout = or(s.TokenTimeout, defaultTokenTimeout)
+	s.ResponseTimeout = or(s.ResponseTimeout, defaultResponseTimeout)
+	s.StallTimeout = or(s.StallTimeout, defaultStallTimeout)
+	s.MinRate = or(s.MinRate, defaultMinRate)
+	s.ExpectFrom = or(s.ExpectFrom, defaultExpectFrom)
+	s.MaxAttempts = or(s.MaxAttempts, defaultMaxAttempts)
+	s.MaxRetryAfter = or(s.MaxRetryAfter, defaultMaxRetryAfter)
+	s.TokenLag = max(0, or(s.TokenLag, defaultTokenLag))
+	if s.StallTimeout < 0 {
+		s.StallTimeout = math.MaxInt64
+	}
+	if s.ExpectFrom < 0 {
+		s.ExpectFrom = math.MaxInt64
+	}
+	s.MinRate = max(0, s.MinRate)
+	if s.Logger == nil {
+		s.Logger = slog.Default()
+	}
+	if s.Observer == nil {
+		s.Observer = func(Event) {}
+	}
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// files is the URL of the file API, with what follows it.
+func (s *settings) files(rest string) string {
+	return strings.TrimSuffix(s.storage.String(), "/") + "/api/v1/files" + rest
+}

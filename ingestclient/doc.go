@@ -1,0 +1,62 @@
+// Package ingestclient uploads files to ArtStore's Storage Elements over mutual
+// TLS, with access tokens of a service account, while certificates, trust and
+// tokens change under it.
+//
+//	id, err := rotation.Open(ctx, rotation.Config{Source: rotation.Files(files)})
+//	c, err := ingestclient.New(ingestclient.Config{
+//		TokenURL: "https://admin:8000/api/v1/auth/token", StorageURL: "https://storage:8010",
+//		ClientID: "sa_prod_ingester_1a2b3c4d", ClientSecret: readSecret,
+//	}, id)
+//	receipt, err := c.UploadFile(ctx, "/in/report.pdf", ingestclient.Meta{})
+//
+// # One credential
+//
+// A token may be bound to the certificate it was fetched with (RFC 8705); with
+// another one it is worth a 401. So the client publishes the two as one
+// immutable value, a pinned generation of the identity and its token, and each
+// attempt takes that value once. After a rotation the client pins the new
+// generation, fetches a token over it, and only then swaps; requests in flight
+// finish on the old pair, which is given back after the last of them. If the
+// new token cannot be had, the old pair keeps working and refreshing itself as
+// long as its certificate is valid. A JWT that carries no binding is taken over
+// without a fetch; an opaque token is assumed to be bound.
+//
+// # Tokens
+//
+// A token that is good is handed out without a lock. It is refreshed in the
+// background 60 s before its end (a fifth of its life if that is shorter, and a
+// little earlier by chance) and handed out until 5 s before it. A failed refresh
+// costs nothing while the token lives. Fetches are shared, run on the client's
+// own time and never on a caller's deadline, and every caller waits until its
+// own deadline at most. However many callers there are, the endpoint is asked no
+// more than five times a second; after a failure it is left alone for longer and
+// longer, and callers get the last answer at once. A changed secret or a new
+// certificate ends such a pause.
+//
+// # Uploads
+//
+// Content is streamed between a multipart header and trailer built beforehand,
+// so that Content-Length is exact and memory constant. There is no total timeout:
+// a connection that moves nothing, or less than a minimum rate, is ended, and
+// after the last byte the wait for the answer is bounded. HTTP/1.1 is the default
+// because HTTP/2 costs up to twice the CPU and, with latency, most of the
+// throughput. The answer's size and SHA-256 must be those of what was sent.
+//
+// # What is repeated
+//
+// An incomplete body proves that nothing was stored; so do a failed handshake
+// and the statuses 408, 425, 429 and 503. These are repeated, within limits. A
+// 401 costs the token that was sent (and no newer one) and is repeated at once
+// with another; after that the Storage Element gets up to 15 s to learn the key
+// that signed it. A body that went out completely and got no answer, or a 500,
+// is [ErrAmbiguous]: only with an id that the server recognises is it repeated.
+// The rules and their reasons are in retry.go and classify.go.
+//
+// # Rules for callers
+//
+// Errors are [*UploadError], with an [*AuthError] inside when the token was the
+// trouble; test them with errors.Is against this package's Err values. No error,
+// log line or metric holds a secret, a token or a body. The client does not own
+// the identity: close the client first, then the identity. Drain before Close if
+// uploads may finish.
+package ingestclient

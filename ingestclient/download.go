@@ -1,0 +1,172 @@
+package ingestclient
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// Metadata looks up what is stored under id. SHA256 and Size are the Storage
+// Element's words. An id that is not there is [ErrNotFound].
+func (c *Client) Metadata(ctx context.Context, id string) (*Receipt, error) {
+	var rec *Receipt
+	n, err := c.read(ctx, "looking up", id, func(ctx context.Context, cred *credential) (e *UploadError) {
+		rec, e = c.lookUp(ctx, cred, id)
+		return e
+	})
+	if err != nil {
+		return nil, err
+	}
+	rec.Attempts = n
+	return rec, nil
+}
+
+// Download writes the content stored under id to w. Size and SHA256 of the
+// receipt are computed from what was written. It is repeated only as long as
+// nothing was written.
+func (c *Client) Download(ctx context.Context, id string, w io.Writer) (*Receipt, error) {
+	var rec *Receipt
+	n, err := c.read(ctx, "downloading", id, func(ctx context.Context, cred *credential) (e *UploadError) {
+		rec, e = c.copy(ctx, cred, id, w)
+		return e
+	})
+	if err != nil {
+		return nil, err
+	}
+	rec.Attempts = n
+	return rec, nil
+}
+
+// read repeats a GET with a credential each time.
+func (c *Client) read(ctx context.Context, op, id string, try func(context.Context, *credential) *UploadError) (int, error) {
+	if !validID(id) {
+		return 0, &UploadError{Op: op, Name: fmt.Sprintf("%q", clean(id)), Attempt: 1, Err: fmt.Errorf("%w: not an id", ErrNotFound)}
+	}
+	ctx, leave, err := c.enter(ctx)
+	if err != nil {
+		return 0, &UploadError{Op: op, Name: id, Attempt: 1, Err: err}
+	}
+	defer leave()
+	return c.repeat(ctx, func(int) *UploadError {
+		cred, err := c.keeper.get(ctx)
+		if err != nil {
+			e := (&upload{name: id}).noToken(ctx, err)
+			e.Op = op
+			return e
+		}
+		defer cred.lease.done()
+		return try(ctx, cred)
+	})
+}
+
+func (c *Client) lookUp(ctx context.Context, cred *credential, id string) (*Receipt, *UploadError) {
+	var raw []byte
+	e := c.get(ctx, cred, request{"looking up", id, ""}, func(resp *http.Response) (err error) {
+		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+		return err
+	})
+	if e != nil {
+		return nil, e
+	}
+	got, err := parseAnswer(raw)
+	if err != nil {
+		return nil, &UploadError{Op: "looking up", Name: id, Status: http.StatusOK, Err: fmt.Errorf("%w: %w", ErrAnswer, err)}
+	}
+	return &Receipt{FileID: got.fileID, Name: got.name, Size: got.size, SHA256: got.sha256}, nil
+}
+
+func (c *Client) copy(ctx context.Context, cred *credential, id string, w io.Writer) (*Receipt, *UploadError) {
+	rec := &Receipt{FileID: id}
+	sum := sha256.New()
+	out := &sink{w: io.MultiWriter(w, sum)}
+	// What w has taken cannot be taken back, so only a failure before the first
+	// byte may be repeated; the caller can compare SHA256 with Metadata's.
+	e := c.get(ctx, cred, request{"downloading", id, "/download"}, func(resp *http.Response) (err error) {
+		rec.Size, err = io.Copy(out, resp.Body)
+		return err
+	})
+	if e != nil {
+		e.Retryable = e.Retryable && rec.Size == 0 && out.err == nil
+		if out.err != nil {
+			e.Err = fmt.Errorf("writing the content: %w", out.err)
+		}
+		return nil, e
+	}
+	rec.SHA256 = hex.EncodeToString(sum.Sum(nil))
+	return rec, nil
+}
+
+// sink remembers its own errors: io.Copy does not say which side failed.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.err = err
+	return n, err
+}
+
+type request struct{ op, id, rest string }
+
+// get sends one GET and hands a 200 to use, under a watch.
+func (c *Client) get(ctx context.Context, cred *credential, r request, use func(*http.Response) error) *UploadError {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	w := newWatch(c.settings, cancel)
+	defer w.stop()
+	fail := func(err error) *UploadError {
+		return &UploadError{Op: r.op, Name: r.id, Retryable: ctx.Err() == nil || errors.Is(context.Cause(ctx), ErrNoAnswer), Err: err}
+	}
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { w.await() }}
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, c.settings.files("/"+url.PathEscape(r.id)+r.rest), http.NoBody)
+	if err != nil {
+		return fail(err)
+	}
+	c.sign(req, cred)
+	resp, err := cred.lease.storage.RoundTrip(req)
+	if err != nil {
+		e := fail(transportError(ctx, err))
+		if errors.Is(err, rotation.ErrRetired) {
+			e.retired = cred.lease
+		}
+		return e
+	}
+	defer func() {
+		_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // a little that is left must not cost the connection
+		_ = resp.Body.Close()
+	}()
+	w.resume()
+	if resp.StatusCode != http.StatusOK {
+		raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status says enough
+		e := fail(nil)
+		e.Retryable = e.answered(resp, raw, cred.token) != never
+		return e
+	}
+	resp.Body = &watched{resp.Body, w}
+	if err := use(resp); err != nil {
+		return fail(transportError(ctx, err))
+	}
+	return nil
+}
+
+// watched tells the watch what comes in.
+type watched struct {
+	io.ReadCloser
+	watch *watch
+}
+
+func (r *watched) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.watch.move(n)
+	return n, err
+}

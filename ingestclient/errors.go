@@ -1,0 +1,122 @@
+package ingestclient
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// What went wrong, for errors.Is. Tokens first.
+var (
+	// ErrCredentials: the token endpoint knows the account not, or not this secret.
+	ErrCredentials = errors.New("credentials refused")
+	// ErrTokenEndpoint: unreachable, overloaded or failing.
+	ErrTokenEndpoint = errors.New("token endpoint unavailable")
+	// ErrTokenAnswer: 200, but no token in it that could be sent.
+	ErrTokenAnswer = errors.New("token answer not usable")
+	// ErrTokenBinding: RFC 8705: something between us and the endpoint ends TLS.
+	ErrTokenBinding = errors.New("token is bound to another certificate")
+	// ErrUnauthorized: 401, also with a fresh token.
+	ErrUnauthorized = errors.New("token rejected by the storage element")
+	// ErrForbidden: 403.
+	ErrForbidden = errors.New("not allowed")
+	// ErrTooLarge: 413.
+	ErrTooLarge = errors.New("file too large")
+	// ErrFull: 507.
+	ErrFull = errors.New("storage full")
+	// ErrMode: 409, or 400 in the Python dialect.
+	ErrMode = errors.New("storage element does not take uploads in its mode")
+	// ErrNotFound: 404.
+	ErrNotFound = errors.New("no such file")
+	// ErrRejected: any other 3xx and 4xx.
+	ErrRejected = errors.New("request rejected")
+	// ErrServer: 408, 425, 429 and 5xx.
+	ErrServer = errors.New("storage element failed")
+	// ErrAnswer: 2xx, but not what the API promises.
+	ErrAnswer = errors.New("answer not usable")
+	// ErrChecksum: by size or SHA-256; UploadError.FileID names it.
+	ErrChecksum = errors.New("stored content differs from what was sent")
+	// ErrFileChanged: nothing was stored.
+	ErrFileChanged = errors.New("file changed while it was read")
+	// ErrSource: nothing was stored.
+	ErrSource = errors.New("reading the content failed")
+	// ErrConnection: dialling, or lost on the way.
+	ErrConnection = errors.New("connection failed")
+	// ErrTLSPeer: either side did not accept the other's certificate.
+	ErrTLSPeer = errors.New("TLS peer refused")
+	// ErrStalled: Config.StallTimeout.
+	ErrStalled = errors.New("no byte moved within the stall timeout")
+	// ErrTooSlow: Config.MinRate.
+	ErrTooSlow = errors.New("slower than the minimum rate")
+	// ErrNoAnswer: Config.ResponseTimeout.
+	ErrNoAnswer = errors.New("no answer within the response timeout")
+	// ErrAmbiguous: never retried without an id that makes it safe.
+	ErrAmbiguous = errors.New("sent completely, outcome unknown: it may be stored")
+	// ErrClosed: Drain or Close was called.
+	ErrClosed = errors.New("ingest client is closed")
+)
+
+// AuthError is a failure to get a token. It never holds the endpoint's message
+// or body, because endpoints echo the request there, secret included.
+type AuthError struct {
+	Status     int           // HTTP status, 0 if there was no answer
+	Code       string        // OAuth error code (RFC 6749 section 5.2) if it is a known one, else ""
+	RetryAfter time.Duration // when the endpoint will be asked again, at the earliest, counted from the failure
+	Temporary  bool          // false: asking again with the same secret and certificate is pointless
+	Err        error         // one of the sentinels above, possibly with its cause
+}
+
+func (e *AuthError) Error() string {
+	var b strings.Builder
+	b.WriteString("fetching a token: ")
+	if e.Status != 0 {
+		fmt.Fprintf(&b, "status %d", e.Status)
+		if e.Code != "" {
+			b.WriteString(" " + e.Code)
+		}
+		b.WriteString(": ")
+	}
+	fmt.Fprint(&b, e.Err)
+	return b.String()
+}
+
+func (e *AuthError) Unwrap() error { return e.Err }
+
+// UploadError is a failed request to a Storage Element. Err may hold several of
+// the sentinels, such as [ErrConnection] with [ErrAmbiguous].
+type UploadError struct {
+	Op        string // "uploading", "downloading" or "looking up"
+	Name      string // the file's name, or its id
+	Status    int    // HTTP status, 0 if there was no answer
+	Code      string // the answer's error code, "" if it has none
+	Message   string // the answer's message, shortened and without anything that looks like a token
+	FileID    string // the id of what was stored, if the answer named it
+	Sent      int64  // bytes of content handed to the connection
+	Attempt   int    // counted from 1
+	Retryable bool   // sending it again cannot store it twice, and may help
+	Err       error
+
+	retryAfter time.Duration
+	token      *token // that was sent, of a 401
+	retired    *lease // that was no longer to be had; nothing was sent
+}
+
+func (e *UploadError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: ", e.Op, e.Name)
+	if e.Status != 0 {
+		fmt.Fprintf(&b, "status %d", e.Status)
+		if e.Code != "" {
+			b.WriteString(" " + e.Code)
+		}
+		if e.Message != "" {
+			fmt.Fprintf(&b, " (%s)", e.Message)
+		}
+		b.WriteString(": ")
+	}
+	b.WriteString(strings.ReplaceAll(e.Err.Error(), "\n", ": "))
+	return b.String()
+}
+
+func (e *UploadError) Unwrap() error { return e.Err }

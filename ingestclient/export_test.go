@@ -1,0 +1,160 @@
+package ingestclient
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// Hooks for the external tests: parsers and pure functions under their own
+// names, and a rotating identity whose round trippers a test chooses, because a
+// synctest bubble cannot hold sockets.
+var (
+	Schedule   = schedule
+	ParseError = parseError
+	Clean      = clean
+	CleanName  = cleanName
+	RetryAfter = retryAfter
+	Backoff    = backoff
+	ByStatus   = byStatus
+)
+
+const (
+	Never      = never
+	Always     = always
+	Incomplete = incomplete
+	Spacing    = spacing
+)
+
+// Parse reports what New would say about cfg.
+func Parse(cfg Config, withIdentity bool) error {
+	var id *rotation.Identity
+	if withIdentity {
+		id = &rotation.Identity{}
+	}
+	_, err := cfg.parse(id)
+	return err
+}
+
+// ParsedToken is what a token answer came out as.
+type ParsedToken struct {
+	Secret Secret
+	Life   time.Duration
+	Known  bool
+	Cnf    bool
+	X5T    string
+}
+
+func ParseToken(body []byte) (ParsedToken, error) {
+	a, err := parseTokenAnswer(body)
+	return ParsedToken{a.secret, a.life, a.known, a.cnf, a.x5t}, err
+}
+
+// ParsedAnswer is what an upload answer came out as.
+type ParsedAnswer struct {
+	FileID, Name, SHA256 string
+	Size                 int64
+}
+
+func ParseAnswer(raw []byte) (ParsedAnswer, error) {
+	a, err := parseAnswer(raw)
+	return ParsedAnswer{a.fileID, a.name, a.sha256, a.size}, err
+}
+
+// Grip is one generation of a Rotor.
+type Grip struct {
+	Number         uint64
+	Thumb          string
+	NotAfter       time.Time
+	Storage, Token http.RoundTripper
+}
+
+// Rotor is a rotating identity made of Grips; it counts what is leased.
+type Rotor struct {
+	mu     sync.Mutex
+	cur    Grip
+	fns    []func()
+	leased map[uint64]int
+	Closed int
+}
+
+func NewRotor(g Grip) *Rotor { return &Rotor{cur: g, leased: map[uint64]int{}} }
+
+// Set publishes g and notifies, as a rotation does.
+func (r *Rotor) Set(g Grip) {
+	r.mu.Lock()
+	r.cur = g
+	fns := r.fns
+	r.mu.Unlock()
+	for _, fn := range fns {
+		fn()
+	}
+}
+
+// Leased returns how many leases of generation n are out.
+func (r *Rotor) Leased(n uint64) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.leased[n]
+}
+
+func (r *Rotor) lease() *lease {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := r.cur
+	r.leased[g.Number]++
+	return newLease(lease{
+		number: g.Number, thumb: g.Thumb, notAfter: g.NotAfter, storage: g.Storage, token: g.Token,
+		release: func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.leased[g.Number]--
+		},
+	})
+}
+
+// NewOver is New over a Rotor; jitter replaces the random numbers, nil keeps them.
+func NewOver(cfg Config, r *Rotor, jitter func() float64) (*Client, error) {
+	s, err := cfg.parse(&rotation.Identity{})
+	if err != nil {
+		return nil, err
+	}
+	if jitter != nil {
+		s.jitter = jitter
+	}
+	return newClient(s, identity{
+		lease: r.lease,
+		subscribe: func(fn func()) func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.fns = append(r.fns, fn)
+			return func() {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				r.fns = nil
+			}
+		},
+		close: func() { r.Closed++ },
+	}), nil
+}
+
+// Next is the retry policy for a sequence of failures, each d after the one before.
+func Next(cfg Config, failures []*UploadError, d time.Duration) (waits []time.Duration) {
+	s, err := cfg.parse(&rotation.Identity{})
+	if err != nil {
+		panic(err)
+	}
+	r := retry{s: s}
+	now := time.Unix(0, 0)
+	for _, e := range failures {
+		wait, again := r.next(e, now, 0)
+		if !again {
+			return waits
+		}
+		waits = append(waits, wait)
+		now = now.Add(wait + d)
+	}
+	return waits
+}

@@ -1,0 +1,161 @@
+package ingestclient
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const userAgent = "artstore-ingestclient"
+
+// oauthCodes are the error codes that may appear in errors and logs. A list of
+// what is allowed, because anything else in that body can be an echo of the request.
+var oauthCodes = []string{
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
+	"access_denied", "server_error", "temporarily_unavailable", "slow_down", "rate_limit_exceeded",
+}
+
+// tokenRequest builds the request of either dialect: RFC 6749 section 4.4.2, or
+// the JSON object of the Python Admin Module, whose grant_type is optional but
+// has only this value.
+func (s *settings) tokenRequest(ctx context.Context, sec Secret) (*http.Request, error) {
+	var body []byte
+	contentType := "application/x-www-form-urlencoded"
+	if s.Dialect == JSON {
+		contentType = "application/json"
+		b, err := json.Marshal(map[string]string{"grant_type": "client_credentials", "client_id": s.ClientID, "client_secret": sec.Expose()})
+		if err != nil {
+			return nil, errors.New("encoding the credentials failed") // the cause could quote them
+		}
+		body = b
+	} else {
+		form := url.Values{"grant_type": {"client_credentials"}}
+		if s.Scope != "" {
+			form.Set("scope", s.Scope)
+		}
+		if s.ClientAuth == "post" {
+			form.Set("client_id", s.ClientID)
+			form.Set("client_secret", sec.Expose())
+		}
+		body = []byte(form.Encode())
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.token.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	// Asking twice is harmless, so the transport may repeat a request that met a
+	// connection the server had just closed. A nil value sends no header.
+	req.Header["Idempotency-Key"] = nil
+	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", userAgent)
+	if s.ClientAuth == "basic" {
+		// RFC 6749 section 2.3.1: both are form-encoded before they are joined by a colon.
+		req.SetBasicAuth(url.QueryEscape(s.ClientID), url.QueryEscape(sec.Expose()))
+	}
+	return req, nil
+}
+
+// fetch asks the token endpoint over rt. It uses the RoundTripper directly, so
+// that no redirect is followed with the secret.
+func (s *settings) fetch(ctx context.Context, l *lease, sec Secret) (*token, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.TokenTimeout)
+	defer cancel()
+	req, err := s.tokenRequest(ctx, sec)
+	if err != nil {
+		return nil, &AuthError{Err: err}
+	}
+	start := time.Now()
+	resp, err := l.token.RoundTrip(req)
+	if err != nil {
+		return nil, &AuthError{Temporary: true, Err: fmt.Errorf("%w: %w", ErrTokenEndpoint, transportError(ctx, err))}
+	}
+	defer func() { _ = resp.Body.Close() }() // everything of use was read
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
+	if err != nil {
+		return nil, &AuthError{Status: resp.StatusCode, Temporary: true, Err: fmt.Errorf("%w: %w", ErrTokenEndpoint, transportError(ctx, err))}
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, refusal(resp, body)
+	}
+	if len(body) > maxTokenAnswer {
+		return nil, &AuthError{Status: resp.StatusCode, Err: fmt.Errorf("%w: longer than %d bytes", ErrTokenAnswer, maxTokenAnswer)}
+	}
+	answer, err := parseTokenAnswer(body)
+	if err != nil {
+		return nil, &AuthError{Status: resp.StatusCode, Err: fmt.Errorf("%w: %w", ErrTokenAnswer, err)}
+	}
+	t, err := newToken(answer, l.thumb, start, s)
+	if err != nil {
+		return nil, &AuthError{Status: resp.StatusCode, Err: err}
+	}
+	return t, nil
+}
+
+// refusal classifies an answer that is not 200.
+func refusal(resp *http.Response, body []byte) *AuthError {
+	e := &AuthError{
+		Status:     resp.StatusCode,
+		Code:       oauthCode(resp.Header, body),
+		RetryAfter: retryAfter(resp.Header, time.Now()),
+	}
+	switch {
+	case resp.StatusCode >= 500, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout:
+		e.Temporary, e.Err = true, ErrTokenEndpoint
+	// A redirect is a mistake in TokenURL, or someone who wants the secret.
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		e.Err = fmt.Errorf("%w: redirects are not followed with a secret", ErrTokenEndpoint)
+	case resp.StatusCode < 300:
+		e.Err = fmt.Errorf("%w: only status 200 carries a token", ErrTokenAnswer)
+	// Also what a proxy says whose route is wrong: not the account's fault.
+	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed:
+		e.Err = fmt.Errorf("%w: there is none at this URL", ErrTokenEndpoint)
+	default:
+		e.Err = ErrCredentials
+	}
+	return e
+}
+
+// oauthCode finds the error code in any shape ArtStore's endpoints use: the
+// object of RFC 6749, FastAPI's detail, or the challenge of RFC 6750.
+func oauthCode(h http.Header, body []byte) string {
+	var raw struct {
+		Error  any `json:"error"`
+		Detail any `json:"detail"`
+	}
+	_ = json.Unmarshal(body[:min(len(body), maxTokenAnswer)], &raw) // no code is a valid outcome
+	code, _ := raw.Error.(string)
+	if detail, ok := raw.Detail.(map[string]any); ok && code == "" {
+		code, _ = detail["error"].(string)
+	}
+	if code == "" {
+		_, rest, _ := strings.Cut(h.Get("WWW-Authenticate"), `error="`)
+		code, _, _ = strings.Cut(rest, `"`)
+	}
+	if !slices.Contains(oauthCodes, code) {
+		return ""
+	}
+	return code
+}
+
+// retryAfter reads the header of that name (RFC 9110 section 10.2.3): seconds or
+// a date. What cannot be read, or is over, is 0.
+func retryAfter(h http.Header, now time.Time) time.Duration {
+	v := strings.TrimSpace(h.Get("Retry-After"))
+	if n, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}

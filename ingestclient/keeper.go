@@ -1,0 +1,334 @@
+package ingestclient
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// Limits on asking the token endpoint.
+const (
+	// spacing between any two token requests of a client, whatever the reason:
+	// never more than five a second.
+	spacing = 220 * time.Millisecond
+	// A failure that may pass is waited out with full jitter up to the first
+	// pair, one that will not with the second: somebody has to act first.
+	failMin, failMax     = spacing, 30 * time.Second
+	refuseMin, refuseMax = 5 * time.Second, 2 * time.Minute
+	maxTokenRetryAfter   = 5 * time.Minute
+)
+
+// keeper holds the current credential and renews both halves of it.
+//
+// A hit takes no lock. Fetches are flights: one at a time, on a context of the
+// client, so that no caller's deadline can end what others wait for (a deadline
+// shorter than the endpoint's latency would otherwise end every fetch, for
+// ever), and no slow fetch can hold a caller beyond its own.
+type keeper struct {
+	*settings
+	id    identity
+	life  *life
+	count *counters
+	cur   atomic.Pointer[credential]
+	wake  chan struct{} // a change arrived while a takeover waits
+
+	mu       sync.Mutex // guards the rest; never held across I/O
+	flight   *flight
+	fail     failure
+	next     time.Time // no token request before this
+	taking   bool      // a takeover runs
+	again    bool      // and has to look once more
+	closed   bool
+	running  sync.WaitGroup
+	unlisten func()
+}
+
+// flight is one token request and who waits for it.
+type flight struct {
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
+// failure is the negative cache: what callers hear until the endpoint may be asked again.
+type failure struct {
+	err    error
+	count  int
+	until  time.Time
+	probed time.Time // when the secret was last looked at for a change
+	secret [sha256.Size]byte
+}
+
+func newKeeper(s *settings, id identity, count *counters) *keeper {
+	k := &keeper{settings: s, id: id, life: newLife(), count: count, wake: make(chan struct{}, 1)}
+	// No goroutine yet and no token: both come with the first need.
+	first := id.lease()
+	k.cur.Store(&credential{lease: first})
+	k.unlisten = id.subscribe(k.changed)
+	// A rotation between the two lines above was not heard.
+	if l := id.lease(); l.number != first.number {
+		k.changed()
+		l.done()
+	} else {
+		l.done()
+	}
+	return k
+}
+
+// get returns the current credential with a token that can be sent. The caller
+// owns a reference to its lease and gives it back with done.
+func (k *keeper) get(ctx context.Context) (*credential, error) {
+	for {
+		c := k.cur.Load()
+		switch c.token.phase(time.Now()) {
+		case fresh:
+		case stale:
+			k.refresh(c)
+		case dead:
+			if err := k.wait(ctx, c); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if c.lease.acquire() { // fails only if it was replaced since the load
+			return c, nil
+		}
+	}
+}
+
+// wait joins the fetch for c, starting it if need be, and returns when it is
+// over or ctx is. The error is the fetch's, or the cached one.
+func (k *keeper) wait(ctx context.Context, c *credential) error {
+	f, err := k.join(c)
+	if err != nil || f == nil {
+		return err
+	}
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// join returns the flight to wait for. A nil flight without an error means that
+// the world has moved on since c was loaded.
+func (k *keeper) join(c *credential) (*flight, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	switch {
+	case k.closed:
+		return nil, ErrClosed
+	case k.flight != nil:
+		// Also one that takes over from c: its token is as good for the caller,
+		// and a second request at the same time is what flights are there to avoid.
+		return k.flight, nil
+	case k.cur.Load() != c:
+		return nil, nil
+	case now.Before(k.fail.until) && now.Sub(k.fail.probed) < spacing:
+		return nil, k.fail.err
+	}
+	// During a pause this flight will most likely find the same secret and end
+	// with the cached error; it is how a new secret is noticed at once, without
+	// every caller reading the secret's file.
+	k.fail.probed = now
+	return k.launch(c.lease), nil
+}
+
+// refresh fetches the successor of a token that is still good. Its failure is
+// nobody's error yet.
+func (k *keeper) refresh(c *credential) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed || k.flight != nil || k.cur.Load() != c || time.Now().Before(k.fail.until) {
+		return
+	}
+	k.launch(c.lease)
+}
+
+// launch starts a flight over l. The caller holds k.mu and has seen that none is up.
+func (k *keeper) launch(l *lease) *flight {
+	f := &flight{done: make(chan struct{})}
+	k.flight = f
+	k.running.Go(func() {
+		t, err := k.ask(l, &k.fail)
+		k.land(f, l, t, err)
+		if errors.Is(err, rotation.ErrRetired) {
+			k.abandon(l)
+		}
+	})
+	return f
+}
+
+// land ends f. A token becomes current together with l; if l takes over from
+// another lease, that one is retired.
+func (k *keeper) land(f *flight, l *lease, t *token, err error) {
+	k.mu.Lock()
+	k.flight = nil
+	f.err = err
+	var old *lease
+	if err == nil {
+		old = k.publish(l, t)
+	}
+	close(f.done)
+	k.mu.Unlock()
+	k.retire(old, l)
+}
+
+// publish makes {l, t} current and returns the lease it replaced, nil if it was
+// l before. The failures of the old half do not count against the new one. The
+// caller holds k.mu and retires the lease after giving it back.
+func (k *keeper) publish(l *lease, t *token) (replaced *lease) {
+	old := k.cur.Load().lease
+	k.cur.Store(&credential{lease: l, token: t})
+	k.fail = failure{}
+	if old == l {
+		return nil
+	}
+	return old
+}
+
+// retire gives back a lease that l has replaced; requests in flight keep it until they are over.
+func (k *keeper) retire(old, l *lease) {
+	if old == nil {
+		return
+	}
+	k.count.swaps.Add(1)
+	k.Logger.Info("identity taken over", "serial", l.serial, "not_after", l.notAfter)
+	k.Observer(Event{Kind: "swap"})
+	old.done()
+}
+
+// invalidate forgets t if it is still the one handed out: a 401 that arrives
+// late must not cost the token that has replaced it meanwhile.
+func (k *keeper) invalidate(t *token) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if c := k.cur.Load(); c.token == t {
+		k.cur.Store(&credential{lease: c.lease})
+	}
+}
+
+// ask sends one token request over l, within the limits, and keeps the books in
+// fail. While that holds off, it only looks whether the secret has changed.
+func (k *keeper) ask(l *lease, fail *failure) (*token, error) {
+	sec, err := k.ClientSecret(k.life)
+	if err != nil {
+		return nil, k.failed(fail, &AuthError{Temporary: true, Err: fmt.Errorf("reading the client secret: %w", err)}, [sha256.Size]byte{})
+	}
+	digest := sha256.Sum256([]byte(sec.Expose()))
+	if err := k.held(fail, digest); err != nil {
+		return nil, err
+	}
+	if err := sleep(k.life, k.reserve()); err != nil {
+		return nil, ErrClosed
+	}
+	// Counted whatever comes of it: these are the requests the endpoint has seen.
+	start := time.Now()
+	t, err := k.fetch(k.life, l, sec)
+	k.count.fetches.Add(1)
+	k.Observer(Event{Kind: "token", Took: time.Since(start), Err: err})
+	if err != nil {
+		k.count.fetchFailures.Add(1)
+	}
+	switch {
+	case err == nil:
+		k.Logger.Debug("token fetched", "serial", l.serial)
+		return t, nil
+	case k.life.Err() != nil:
+		return nil, ErrClosed
+	}
+	auth, ok := errors.AsType[*AuthError](err)
+	if !ok {
+		auth = &AuthError{Err: err}
+	}
+	return nil, k.failed(fail, auth, digest)
+}
+
+// held returns the cached failure while it holds for this secret.
+func (k *keeper) held(fail *failure, digest [sha256.Size]byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if time.Now().Before(fail.until) && fail.secret == digest {
+		return fail.err
+	}
+	return nil
+}
+
+// reserve takes the next slot for a token request and returns the wait for it.
+func (k *keeper) reserve() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	at := k.next
+	if at.Before(now) {
+		at = now
+	}
+	k.next = at.Add(spacing)
+	return at.Sub(now)
+}
+
+// failed opens or lengthens the negative cache and returns what it will answer.
+func (k *keeper) failed(fail *failure, e *AuthError, digest [sha256.Size]byte) error {
+	k.mu.Lock()
+	// The pauses of another secret say nothing about this one.
+	if fail.secret != digest {
+		*fail = failure{secret: digest}
+	}
+	fail.count++
+	now := time.Now()
+	e.RetryAfter = backoff(e, fail.count, k.jitter())
+	fail.err, fail.probed, fail.until = e, now, now.Add(e.RetryAfter)
+	k.mu.Unlock()
+	k.Logger.Warn("token request failed", "err", e)
+	return e
+}
+
+// backoff is the pause after the n-th failure in a row: exponential with full
+// jitter above a floor, never shorter than the endpoint asked for.
+func backoff(e *AuthError, n int, u float64) time.Duration {
+	low, high := failMin, failMax
+	if !e.Temporary {
+		low, high = refuseMin, refuseMax
+	}
+	span := min(high, low<<min(n, 16))
+	wait := low + time.Duration(u*float64(span-low))
+	return max(wait, min(e.RetryAfter, maxTokenRetryAfter))
+}
+
+// close ends flights and takeovers, joins them and gives the identity back.
+func (k *keeper) close() {
+	k.mu.Lock()
+	first := !k.closed
+	k.closed = true
+	k.mu.Unlock()
+	// From here on nothing new starts: whoever starts goroutines looks at closed
+	// under the lock first, so Wait sees all of them.
+	k.life.end()
+	k.running.Wait()
+	if first {
+		k.unlisten()
+		k.cur.Load().lease.done()
+	}
+}
+
+// sleep waits for d or the end of ctx, whose cause it returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return context.Cause(ctx)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

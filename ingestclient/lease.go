@@ -1,0 +1,160 @@
+package ingestclient
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// expectWait is how long the storage transport waits for 100 Continue before it
+// sends anyway: servers that do not know Expect must not cost more than this.
+const expectWait = 3 * time.Second
+
+// identity is what the client needs of a rotating identity.
+type identity struct {
+	lease     func() *lease              // pins the current generation
+	subscribe func(func()) (stop func()) // calls back after a change
+	close     func()                     // closes the connections of all generations
+}
+
+// rotating adapts id. Tokens and uploads have a transport of their own: the
+// token endpoint may negotiate HTTP/2, and a full upload pool cannot keep a
+// token request waiting.
+func rotating(id *rotation.Identity, s *settings) identity {
+	storage := id.Transport(rotation.TransportOptions{
+		HTTP2: s.HTTP2, MaxConnsPerHost: s.PoolSize, ExpectContinueTimeout: expectWait,
+	})
+	tokens := id.Transport(rotation.TransportOptions{HTTP2: true, MaxConnsPerHost: 2})
+	plain := cleartextTransport(s)
+	over := func(u *url.URL, rt http.RoundTripper) http.RoundTripper {
+		if !secure(u) { // permitted by name; an identity speaks https only
+			return plain
+		}
+		return rt
+	}
+	return identity{
+		lease: func() *lease {
+			l := id.Lease()
+			gen := l.Generation()
+			return newLease(lease{
+				number: gen.Number(), thumb: l.Thumbprint(), serial: pemfile.Serial(gen.Leaf()), notAfter: gen.Leaf().NotAfter,
+				storage: over(s.storage, l.RoundTripper(storage)), token: over(s.token, l.RoundTripper(tokens)), release: l.Release,
+			})
+		},
+		subscribe: func(fn func()) func() {
+			return id.Subscribe(func(c rotation.Change) {
+				if c.Err == nil {
+					fn()
+				}
+			})
+		},
+		close: func() {
+			_ = storage.Close() // nothing in flight any more, and nothing to do about a failure
+			_ = tokens.Close()
+			plain.CloseIdleConnections()
+		},
+	}
+}
+
+// cleartext is the identity of a client that has none.
+func cleartext(s *settings) identity {
+	t := cleartextTransport(s)
+	return identity{
+		lease:     func() *lease { return newLease(lease{storage: t, token: t, release: func() {}}) },
+		subscribe: func(func()) func() { return func() {} },
+		close:     t.CloseIdleConnections,
+	}
+}
+
+// cleartextTransport has the limits of the others, and no proxy: the environment
+// must not decide where files go.
+func cleartextTransport(s *settings) *http.Transport {
+	return &http.Transport{
+		MaxConnsPerHost: s.PoolSize, MaxIdleConnsPerHost: s.PoolSize, IdleConnTimeout: 90 * time.Second, ExpectContinueTimeout: expectWait,
+	}
+}
+
+// lease is one pinned generation. It is released when the client has moved on
+// and the last request that uses it is over, so a request started with the old
+// certificate and its token ends with them.
+type lease struct {
+	number   uint64
+	thumb    string    // RFC 8705 x5t#S256, "" without a certificate
+	serial   string    // hex, for logs
+	notAfter time.Time // zero without a certificate
+	storage  http.RoundTripper
+	token    http.RoundTripper
+	release  func()
+	refs     *atomic.Int64
+	gone     *atomic.Bool // the identity has retired it
+}
+
+// newLease starts with one reference, the client's own.
+func newLease(l lease) *lease {
+	l.refs = new(atomic.Int64)
+	l.refs.Store(1)
+	l.gone = new(atomic.Bool)
+	return &l
+}
+
+// acquire adds a reference unless the lease is already on its way out.
+func (l *lease) acquire() bool {
+	for {
+		n := l.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if l.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// done gives one reference back; the last one returns the generation to the
+// identity, which then closes what no other holder needs.
+func (l *lease) done() {
+	if l.refs.Add(-1) == 0 {
+		l.release()
+	}
+}
+
+// expired reports whether requests over l can still work.
+func (l *lease) expired(now time.Time) bool {
+	return l.gone.Load() || !l.notAfter.IsZero() && !now.Before(l.notAfter)
+}
+
+// credential is what a request is made with. It is published as one value: no
+// request ever pairs the token of one certificate with the connections of another.
+type credential struct {
+	lease *lease
+	token *token // nil: none yet, or rejected
+}
+
+// life is the context of everything that outlives a caller; it ends with Close.
+// It has no parent, because New takes no context: a client outlives the call that makes it.
+type life struct {
+	over chan struct{}
+	once sync.Once
+}
+
+func newLife() *life { return &life{over: make(chan struct{})} }
+
+func (l *life) end()                        { l.once.Do(func() { close(l.over) }) }
+func (l *life) Done() <-chan struct{}       { return l.over }
+func (l *life) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (l *life) Value(any) any               { return nil }
+
+func (l *life) Err() error {
+	select {
+	case <-l.over:
+		return context.Canceled
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,92 @@
+package ingestclient
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Source is content that can be sent more than once.
+type Source interface {
+	// Name is the file name told to the Storage Element; its directory is dropped.
+	Name() string
+	// Open opens the content at its start and pins its size in bytes. If the
+	// reader has a method Unchanged() error, it is asked after the last byte;
+	// an error from it ends the upload before the body is complete, so that
+	// nothing torn is ever stored.
+	Open() (io.ReadCloser, int64, error)
+}
+
+type fileSource string
+
+// FileSource sends the regular file at path. Each attempt opens it anew; a file
+// whose size, modification time or inode changes while it is read ends the
+// upload with [ErrFileChanged].
+func FileSource(path string) Source { return fileSource(path) }
+
+func (p fileSource) Name() string { return filepath.Base(string(p)) }
+
+func (p fileSource) Open() (io.ReadCloser, int64, error) {
+	// Looked at before it is opened: opening a FIFO would wait for its writer.
+	if info, err := os.Stat(string(p)); err != nil {
+		return nil, 0, err // *fs.PathError: names the path
+	} else if !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("opening %s: not a regular file", string(p))
+	}
+	f, err := os.Open(string(p))
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("opening %s: not a regular file", string(p))
+	}
+	if err != nil {
+		_ = f.Close() // read only: nothing to lose
+		return nil, 0, err
+	}
+	return &openFile{File: f, path: string(p), before: info}, info.Size(), nil
+}
+
+type openFile struct {
+	*os.File
+	path   string
+	before fs.FileInfo
+}
+
+// Unchanged compares what is open and what stands at the path now with what was opened.
+func (f *openFile) Unchanged() error {
+	now, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFileChanged, err)
+	}
+	there, err := os.Stat(f.path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrFileChanged, err)
+	case now.Size() != f.before.Size():
+		return fmt.Errorf("%w: size was %d, is %d", ErrFileChanged, f.before.Size(), now.Size())
+	case !now.ModTime().Equal(f.before.ModTime()):
+		return fmt.Errorf("%w: it was written to", ErrFileChanged)
+	case !os.SameFile(f.before, there):
+		return fmt.Errorf("%w: another file took its place", ErrFileChanged)
+	}
+	return nil
+}
+
+type bytesSource struct {
+	name string
+	b    []byte
+}
+
+// BytesSource sends b, which must not be changed until the upload is over.
+func BytesSource(name string, b []byte) Source { return &bytesSource{name, b} }
+
+func (s *bytesSource) Name() string { return s.name }
+
+func (s *bytesSource) Open() (io.ReadCloser, int64, error) {
+	return io.NopCloser(bytes.NewReader(s.b)), int64(len(s.b)), nil
+}

@@ -1,0 +1,190 @@
+package ingestclient
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxTokenAnswer = 64 << 10
+	maxToken       = 16 << 10 // a header much above this is refused by most servers
+	maxLifetime    = 24 * time.Hour
+)
+
+// token is immutable. It is only ever held by pointer, so that printing what
+// holds it prints an address.
+type token struct {
+	header []string // value of Authorization, built once: attaching it costs no allocation
+	secret Secret
+	bound  bool // to the certificate it was fetched with (RFC 8705); true when that cannot be known
+
+	// The schedule counts from start, the moment the request was sent: the
+	// answer's way back never lengthens a token's life.
+	start     time.Time
+	refreshAt time.Duration // from here on a new one is fetched in the background
+	useUntil  time.Duration // from here on it is not handed out
+}
+
+type phase int
+
+const (
+	fresh phase = iota
+	stale       // usable, and due for a refresh
+	dead
+)
+
+// phase says what may be done with t. A nil token is dead.
+func (t *token) phase(now time.Time) phase {
+	if t == nil {
+		return dead
+	}
+	// The monotonic clock stops while a laptop sleeps and the wall clock may be
+	// set back: whichever says more time has passed is believed.
+	age := max(now.Sub(t.start), now.Round(0).Sub(t.start.Round(0)))
+	switch {
+	case age < t.refreshAt:
+		return fresh
+	case age < t.useUntil:
+		return stale
+	}
+	return dead
+}
+
+// schedule divides a token's life. The refresh is due a minute before the end,
+// or a fifth of the life for shorter ones (12 s of a token of 60 s), and up to a
+// quarter of that earlier by u in [0, 1), so that a fleet started together
+// drifts apart; never later. The last 5 s (a tenth of lives under 50 s) are left
+// unused: a token that dies on the way is a 401.
+func schedule(life time.Duration, u float64) (refreshAt, useUntil time.Duration) {
+	lead := min(time.Minute, life/5)
+	margin := min(5*time.Second, life/10)
+	return life - lead - time.Duration(u*float64(lead)/4), life - margin
+}
+
+// tokenAnswer is a valid answer of the token endpoint.
+type tokenAnswer struct {
+	secret Secret
+	life   time.Duration // 0: the answer does not say
+	binding
+}
+
+// parseTokenAnswer reads the body of a 200. Only the three fields of RFC 6749
+// section 5.1 count; an absent token_type means Bearer, because one of ArtStore's
+// test doubles leaves it out. Errors never quote the body.
+func parseTokenAnswer(body []byte) (tokenAnswer, error) {
+	var raw struct {
+		AccessToken string          `json:"access_token"`
+		TokenType   *string         `json:"token_type"`
+		ExpiresIn   json.RawMessage `json:"expires_in"`
+	}
+	if err := json.Unmarshal(body, &raw); err != nil {
+		return tokenAnswer{}, errors.New("not the JSON object of RFC 6749")
+	}
+	if raw.TokenType != nil && *raw.TokenType != "" && !strings.EqualFold(*raw.TokenType, "Bearer") {
+		return tokenAnswer{}, errors.New("token_type is not Bearer")
+	}
+	if err := checkToken(raw.AccessToken); err != nil {
+		return tokenAnswer{}, err
+	}
+	life, err := parseLifetime(raw.ExpiresIn)
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	return tokenAnswer{NewSecret(raw.AccessToken), life, readBinding(raw.AccessToken)}, nil
+}
+
+func checkToken(t string) error {
+	if t == "" {
+		return errors.New("no access_token")
+	}
+	if len(t) > maxToken {
+		return fmt.Errorf("access_token longer than %d bytes", maxToken)
+	}
+	for i := range len(t) {
+		if t[i] <= ' ' || t[i] > '~' { // RFC 6749 appendix A.12; anything else could split the header
+			return errors.New("access_token holds characters that no token has")
+		}
+	}
+	return nil
+}
+
+// parseLifetime reads expires_in: seconds as a number or, from some endpoints,
+// as a string; absent or null is 0. Lives above a day are cut to one.
+func parseLifetime(raw json.RawMessage) (time.Duration, error) {
+	text := string(bytes.Trim(bytes.TrimSpace(raw), `"`))
+	if text == "" || text == "null" {
+		if len(raw) > 0 && raw[0] == '"' {
+			return 0, errors.New("expires_in is not a number")
+		}
+		return 0, nil
+	}
+	seconds, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) || math.IsNaN(seconds) {
+		return 0, errors.New("expires_in is not a number")
+	}
+	if seconds <= 0 {
+		return 0, errors.New("expires_in is not positive: the token is over before it is used")
+	}
+	if seconds >= maxLifetime.Seconds() {
+		return maxLifetime, nil
+	}
+	return max(time.Millisecond, time.Duration(seconds*float64(time.Second))), nil
+}
+
+// binding is what a token says about the certificate it belongs to.
+type binding struct {
+	known bool   // the token is a JWT, so its claims can be read
+	cnf   bool   // it has a confirmation claim
+	x5t   string // RFC 8705 section 3.1, "" if the claim is of another kind
+}
+
+// readBinding looks into a JWT without verifying it: that is the Storage
+// Element's part. Opaque tokens give the zero value.
+func readBinding(t string) binding {
+	parts := strings.Split(t, ".")
+	if len(parts) != 3 {
+		return binding{}
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	if err != nil {
+		return binding{}
+	}
+	var claims struct {
+		Cnf *struct {
+			X5T string `json:"x5t#S256"`
+		} `json:"cnf"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		return binding{}
+	}
+	if claims.Cnf == nil {
+		return binding{known: true}
+	}
+	return binding{known: true, cnf: true, x5t: claims.Cnf.X5T}
+}
+
+// newToken turns an answer into a token for the certificate with the given
+// thumbprint, or says why it cannot be one.
+func newToken(a tokenAnswer, thumb string, start time.Time, s *settings) (*token, error) {
+	if a.x5t != "" && strings.TrimRight(a.x5t, "=") != thumb {
+		return nil, ErrTokenBinding
+	}
+	t := &token{
+		header: []string{"Bearer " + a.secret.Expose()},
+		secret: a.secret,
+		bound:  !a.known || a.cnf, // an opaque token may be bound: assuming so costs one fetch per rotation
+		start:  start,
+	}
+	t.refreshAt, t.useUntil = schedule(or(a.life, s.DefaultTokenLifetime), s.jitter())
+	if t.phase(time.Now()) == dead {
+		return nil, fmt.Errorf("%w: it was over when it arrived", ErrTokenAnswer)
+	}
+	return t, nil
+}

@@ -1,0 +1,38 @@
+// Package devstack is a reference Admin Module and a reference Storage Element
+// for tests, demos and development. They are honest servers: tokens are signed
+// and checked, secrets are hashed, files lie on disk with their SHA-256; only
+// the scale is small.
+//
+//	admin, err := devstack.NewAdmin(devstack.AdminConfig{Dir: "admin"})
+//	id, clientSecret, err := admin.AddAccount("ingester")
+//	storage, err := devstack.NewStorage(devstack.StorageConfig{Dir: "storage",
+//		JWKSURL: adminURL + devstack.JWKSPath, JWKSTransport: identity.Transport(...)})
+//	go admin.Run(ctx)   // replaces signing keys
+//	go storage.Run(ctx) // keeps the key set fresh
+//	httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: storage.Handler(), TLS: serverConfig})
+//
+// Both speak the two dialects of ArtStore. The Python one asks for tokens with a
+// JSON object and answers errors as {"detail": …}; the Go one asks as RFC 6749
+// says, through Keycloak, and answers {"error": {"code": …, "message": …}}. Where
+// the real services are plainly broken (a token endpoint that echoes secrets, a
+// Storage Element that serves everybody when it cannot read its CA) these differ
+// on purpose.
+//
+// # Promises
+//
+//   - Nothing fails open: without a key set no token is accepted, a token that is
+//     bound to a certificate (RFC 8705) is worth nothing beside another one, and
+//     this is compared on every request, whatever was cached.
+//   - The token is judged before the first byte of the body is read.
+//   - A file that was acknowledged survives a crash, whole; what was not
+//     acknowledged is gone after a restart and its room is free again.
+//   - A signing key is published for a whole rotation period before it signs, and
+//     its public half for a token's lifetime after it stopped.
+//   - Memory does not grow with the size of files.
+//
+// # Rules
+//
+// Handlers do no TLS themselves: serve them with a configuration that requires
+// client certificates and names who may connect. One directory belongs to one
+// service of one process. Constructors start no goroutines; Run blocks.
+package devstack

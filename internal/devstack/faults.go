@@ -1,0 +1,259 @@
+package devstack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	maxFaultBody = 64 << 10
+	defaultStall = 30 * time.Second // a stall must end even if nobody clears it
+	trickleTick  = 50 * time.Millisecond
+)
+
+// Fault is one way to misbehave. It applies to requests that carried a valid token.
+type Fault struct {
+	// Kind is "delay" (wait, then go on), "status" (answer with Status), "reset"
+	// (drop the connection), "stall" (stop reading or answering for Delay, then
+	// drop), "checksum" (claim a wrong SHA-256) or "trickle" (move Rate bytes per second).
+	Kind string `json:"kind"`
+	// On is "upload" or "download". Empty means upload.
+	On string `json:"on,omitempty"`
+	// Status for Kind status: 401, 413, 500, 503 or 507.
+	Status int `json:"status,omitempty"`
+	// Delay of delay and stall. 0 means 30 s for a stall.
+	Delay time.Duration `json:"-"`
+	// DelayMS is Delay in milliseconds, for the HTTP control.
+	DelayMS int64 `json:"delay_ms,omitempty"`
+	// AfterBytes of the body the fault strikes. 0 is before the body is read.
+	AfterBytes int64 `json:"after_bytes,omitempty"`
+	// AfterStore makes an upload's fault strike when the file is stored and only the answer is missing.
+	AfterStore bool `json:"after_store,omitempty"`
+	// Rate in bytes per second, for trickle.
+	Rate int64 `json:"rate,omitempty"`
+	// Count is how often it strikes. 0 means until it is replaced.
+	Count int `json:"count,omitempty"`
+	// Probability that it strikes, in (0, 1]. 0 means 1.
+	Probability float64 `json:"probability,omitempty"`
+}
+
+// Faults decides which requests go wrong. The zero value is not usable; get it
+// from [Storage.Faults]. It is safe for concurrent use.
+type Faults struct {
+	roll func() float64 // uniform in [0, 1)
+
+	mu      sync.Mutex
+	active  []Fault
+	fired   map[string]int
+	release chan struct{} // closed when the faults are replaced: whoever stalls goes on
+}
+
+func newFaults() *Faults {
+	return &Faults{
+		roll:  rand.Float64, //nolint:gosec // G404: nobody gains from guessing which test request fails
+		fired: map[string]int{}, release: make(chan struct{}),
+	}
+}
+
+// Set replaces all faults; without arguments it clears them. Requests that
+// stall are dropped at once. An invalid fault changes nothing.
+func (f *Faults) Set(faults ...Fault) error {
+	faults = slices.Clone(faults)
+	for i := range faults {
+		if err := faults[i].check(); err != nil {
+			return fmt.Errorf("setting fault %d: %w", i+1, err)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.active = faults
+	close(f.release)
+	f.release = make(chan struct{})
+	return nil
+}
+
+// Fired returns how often each kind struck since the start.
+func (f *Faults) Fired() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make(map[string]int, len(f.fired))
+	for k, n := range f.fired {
+		out[k] = n
+	}
+	return out
+}
+
+// check fills in defaults.
+func (f *Fault) check() error {
+	if f.On == "" {
+		f.On = "upload"
+	}
+	if f.DelayMS != 0 {
+		f.Delay = time.Duration(f.DelayMS) * time.Millisecond
+	}
+	if f.Probability == 0 {
+		f.Probability = 1
+	}
+	statuses := []int{http.StatusUnauthorized, http.StatusRequestEntityTooLarge, http.StatusInternalServerError, http.StatusServiceUnavailable, http.StatusInsufficientStorage}
+	switch {
+	case !slices.Contains([]string{"delay", "status", "reset", "stall", "checksum", "trickle"}, f.Kind):
+		return fmt.Errorf("unknown kind %q", f.Kind)
+	case f.On != "upload" && f.On != "download":
+		return fmt.Errorf("on %q: want upload or download", f.On)
+	case f.Kind == "status" && !slices.Contains(statuses, f.Status):
+		return fmt.Errorf("status %d: want one of %v", f.Status, statuses)
+	case f.Kind == "trickle" && f.Rate <= 0:
+		return errors.New("trickle needs a rate above 0")
+	case f.Delay < 0 || f.DelayMS < 0 || f.AfterBytes < 0 || f.Count < 0 || f.Rate < 0:
+		return errors.New("a number is negative")
+	case f.Probability < 0 || f.Probability > 1:
+		return fmt.Errorf("probability %v: want 0 to 1", f.Probability)
+	case f.On == "download" && (f.AfterStore || f.Kind == "checksum"):
+		return errors.New("downloads store nothing and claim no checksum")
+	}
+	if f.Kind == "stall" && f.Delay == 0 {
+		f.Delay = defaultStall
+	}
+	return nil
+}
+
+// strike is a fault that was chosen for one request. A nil strike does nothing.
+type strike struct {
+	Fault
+	release <-chan struct{}
+}
+
+func (f *Faults) choose(on string) *strike {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.active {
+		a := &f.active[i]
+		if a.On != on || a.Count < 0 || f.roll() >= a.Probability {
+			continue
+		}
+		if a.Count > 0 {
+			if a.Count--; a.Count == 0 {
+				a.Count = -1 // used up
+			}
+		}
+		f.fired[a.Kind]++
+		return &strike{Fault: *a, release: f.release}
+	}
+	return nil
+}
+
+// act does the fault. It returns a status to answer with, or 0 to go on; a
+// dropped connection does not return.
+func (s *strike) act(ctx context.Context) (status int) {
+	switch s.Kind {
+	case "delay":
+		s.pause(ctx)
+	case "status":
+		return s.Status
+	case "stall":
+		s.pause(ctx)
+		panic(http.ErrAbortHandler)
+	case "reset":
+		panic(http.ErrAbortHandler) // net/http drops the connection or, in HTTP/2, resets the stream
+	}
+	return 0
+}
+
+func (s *strike) pause(ctx context.Context) {
+	timer := time.NewTimer(s.Delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.release:
+	case <-ctx.Done():
+	}
+}
+
+// faultyBody strikes after so many bytes of the body, or slows it down.
+type faultyBody struct {
+	io.Reader
+	ctx    context.Context //nolint:containedctx // the body of one request lives as long as its context
+	strike *strike
+	left   int64
+}
+
+// errStatus carries a fault's status out of a reader.
+type errStatus int
+
+func (e errStatus) Error() string { return fmt.Sprintf("fault: status %d", int(e)) }
+
+func (b *faultyBody) Read(p []byte) (int, error) {
+	if b.strike.Kind == "trickle" {
+		n := max(1, b.strike.Rate*int64(trickleTick)/int64(time.Second))
+		p = p[:min(int64(len(p)), n)]
+		(&strike{Fault: Fault{Delay: trickleTick}, release: b.strike.release}).pause(b.ctx)
+		return b.Reader.Read(p)
+	}
+	if b.left == 0 {
+		b.left = -1
+		if status := b.strike.act(b.ctx); status != 0 {
+			return 0, errStatus(status)
+		}
+	}
+	if b.left > 0 {
+		p = p[:min(int64(len(p)), b.left)]
+	}
+	n, err := b.Reader.Read(p)
+	if b.left > 0 {
+		b.left -= int64(n)
+	}
+	return n, err
+}
+
+// parseFaults reads the body of POST /_faults: a JSON array, strictly.
+func parseFaults(body []byte) ([]Fault, error) {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	var faults []Fault
+	if err := dec.Decode(&faults); err != nil {
+		return nil, fmt.Errorf("parsing faults: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("parsing faults: something follows the array")
+	}
+	for i := range faults {
+		if err := faults[i].check(); err != nil {
+			return nil, fmt.Errorf("parsing fault %d: %w", i+1, err)
+		}
+	}
+	return faults, nil
+}
+
+func (f *Faults) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodGet:
+		writeJSON(w, http.StatusOK, f.Fired())
+		return
+	case http.MethodDelete:
+		_ = f.Set() // nothing to be invalid
+	default:
+		body, ok := readBody(w, r, maxFaultBody)
+		if !ok {
+			http.Error(w, "the body is too large", http.StatusRequestEntityTooLarge)
+			return
+		}
+		faults, err := parseFaults(body)
+		if err == nil {
+			err = f.Set(faults...)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+	}
+	w.WriteHeader(http.StatusNoContent)
+}

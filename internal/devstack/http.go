@@ -1,0 +1,112 @@
+package devstack
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// version is what the real services report in their health answers.
+const version = "dev"
+
+// wait returns false if ctx ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // a client that left needs no answer
+}
+
+// peerThumbprint is the x5t#S256 of RFC 8705 of the peer's certificate, and
+// whether there is one that was verified.
+func peerThumbprint(state *tls.ConnectionState) (string, bool) {
+	if state == nil || len(state.VerifiedChains) == 0 {
+		return "", false
+	}
+	sum := sha256.Sum256(state.PeerCertificates[0].Raw)
+	return base64URL(sum[:]), true
+}
+
+type adminMetrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	latency  prometheus.Histogram
+}
+
+func newAdminMetrics() *adminMetrics {
+	m := &adminMetrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "artstore_admin_token_requests_total", Help: "Token requests by dialect and result.",
+		}, []string{"dialect", "result"}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "artstore_admin_token_request_seconds", Help: "Time to answer a token request; the secret's hash is most of it.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+	}
+	m.registry.MustRegister(m.requests, m.latency)
+	return m
+}
+
+func (m *adminMetrics) token(dialect, result string, start time.Time) {
+	m.requests.WithLabelValues(dialect, result).Inc()
+	m.latency.Observe(time.Since(start).Seconds())
+}
+
+func (m *adminMetrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+type storageMetrics struct {
+	registry    *prometheus.Registry
+	validations *prometheus.CounterVec
+	latency     prometheus.Histogram
+	requests    *prometheus.CounterVec
+}
+
+// newStorageMetrics takes the gauges' sources, so that figures exist once.
+func newStorageMetrics(used, files func() float64) *storageMetrics {
+	m := &storageMetrics{
+		registry: prometheus.NewRegistry(),
+		validations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "artstore_storage_token_validations_total",
+			Help: "Token validations by where the verdict came from (cache: hit or miss) and by result.",
+		}, []string{"cache", "result"}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "artstore_storage_token_validation_seconds", Help: "Time to judge a token.",
+			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 12),
+		}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "artstore_storage_uploads_total", Help: "Uploads by status of the answer.",
+		}, []string{"status"}),
+	}
+	m.registry.MustRegister(m.validations, m.latency, m.requests,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "artstore_storage_used_bytes", Help: "Bytes of stored content."}, used),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "artstore_storage_files", Help: "Stored files."}, files))
+	return m
+}
+
+func (m *storageMetrics) validated(cache, result string, start time.Time) {
+	m.validations.WithLabelValues(cache, result).Inc()
+	m.latency.Observe(time.Since(start).Seconds())
+}
+
+func (m *storageMetrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}

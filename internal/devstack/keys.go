@@ -1,0 +1,256 @@
+package devstack
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+const (
+	signingKeyBits = 2048
+	keysFile       = "signing-keys.json"
+	keySuffix      = ".pem"
+	// clockSlack is added to the overlap: clocks differ, and a verifier may allow leeway.
+	clockSlack = time.Minute
+)
+
+// signingKey is a key pair with its RFC 7638 thumbprint as kid.
+type signingKey struct {
+	kid string
+	key *rsa.PrivateKey
+}
+
+// keyring is what the Admin Module signs with and publishes. Immutable.
+//
+//	next     published, does not sign yet: verifiers get to know it in advance
+//	current  signs
+//	retired  only the public half is left, until its last token has expired
+type keyring struct {
+	Current string       `json:"current"`
+	Next    string       `json:"next"`
+	Since   time.Time    `json:"since"` // when current began to sign
+	Retired []retiredKey `json:"retired"`
+
+	signer  jose.Signer
+	next    signingKey
+	current signingKey
+	jwks    []byte // the published set, encoded
+}
+
+type retiredKey struct {
+	Key   jose.JSONWebKey `json:"key"` // public
+	Until time.Time       `json:"until"`
+}
+
+// keystore holds the keyring and its files: one private key per file, and one
+// that says which is which. The latter is written last, so a crash leaves at
+// worst a key file that nothing names; opening removes it.
+type keystore struct {
+	dir     string
+	overlap time.Duration // how long a retired key stays published
+	turn    sync.Mutex    // among writers only; no request ever waits for it
+	ring    atomic.Pointer[keyring]
+}
+
+func openKeys(dir string, tokenLifetime time.Duration) (*keystore, error) {
+	s := &keystore{dir: filepath.Join(dir, "keys"), overlap: tokenLifetime + clockSlack}
+	if err := durable.MkdirAll(s.dir); err != nil {
+		return nil, fmt.Errorf("making the key directory: %w", err)
+	}
+	ring, err := s.load()
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, s.create()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := ring.complete(); err != nil {
+		return nil, err
+	}
+	s.ring.Store(ring)
+	return s, s.removeOthers(ring)
+}
+
+func (s *keystore) load() (*keyring, error) {
+	path := filepath.Join(s.dir, keysFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading signing keys: %w", err)
+	}
+	ring := &keyring{}
+	if err := json.Unmarshal(data, ring); err != nil {
+		return nil, fmt.Errorf("reading signing keys: %s is damaged: %w", path, err)
+	}
+	if ring.current, err = s.readKey(ring.Current); err != nil {
+		return nil, err
+	}
+	ring.next, err = s.readKey(ring.Next)
+	return ring, err
+}
+
+// readKey hides fs.ErrNotExist: a named key that is missing must not look like a
+// fresh directory, or all tokens in use would die silently.
+func (s *keystore) readKey(kid string) (signingKey, error) {
+	data, err := os.ReadFile(filepath.Join(s.dir, filepath.Base(kid)+keySuffix))
+	if err != nil {
+		return signingKey{}, fmt.Errorf("reading a signing key: %v", err)
+	}
+	signer, err := pemfile.PrivateKey(data)
+	if err != nil {
+		return signingKey{}, fmt.Errorf("reading signing key %s: %w", kid, err)
+	}
+	key, ok := signer.(*rsa.PrivateKey)
+	if !ok {
+		return signingKey{}, fmt.Errorf("reading signing key %s: not an RSA key", kid)
+	}
+	return signingKey{kid: kid, key: key}, nil
+}
+
+func (s *keystore) create() error {
+	current, err := s.newKey()
+	if err != nil {
+		return err
+	}
+	next, err := s.newKey()
+	if err != nil {
+		return err
+	}
+	return s.publish(&keyring{Since: time.Now().UTC(), current: current, next: next})
+}
+
+// rotate lets next sign and retires current.
+func (s *keystore) rotate(now time.Time) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	old := s.ring.Load()
+	fresh, err := s.newKey()
+	if err != nil {
+		return err
+	}
+	retired := append([]retiredKey{{Key: publicJWK(old.current), Until: now.Add(s.overlap).UTC()}}, unexpired(old.Retired, now)...)
+	return s.publish(&keyring{Since: now.UTC(), current: old.next, next: fresh, Retired: retired})
+}
+
+// prune drops retired keys whose tokens are all over.
+func (s *keystore) prune(now time.Time) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	old := s.ring.Load()
+	return s.publish(&keyring{Since: old.Since, current: old.current, next: old.next, Retired: unexpired(old.Retired, now)})
+}
+
+// due returns when something of the ring changes next.
+func (s *keystore) due(rotation time.Duration) (at time.Time, isRotation bool) {
+	ring := s.ring.Load()
+	at, isRotation = ring.Since.Add(rotation), true
+	for _, r := range ring.Retired {
+		if r.Until.Before(at) {
+			at, isRotation = r.Until, false
+		}
+	}
+	return at, isRotation
+}
+
+// publish makes the ring durable, then visible: no token is ever signed with a
+// key that a restart would not know.
+func (s *keystore) publish(ring *keyring) error {
+	if err := ring.complete(); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(ring, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding signing keys: %w", err)
+	}
+	if err := durable.WriteFile(filepath.Join(s.dir, keysFile), data, durable.Private); err != nil {
+		return fmt.Errorf("writing signing keys: %w", err)
+	}
+	s.ring.Store(ring)
+	return s.removeOthers(ring)
+}
+
+// complete derives everything that is not stored.
+func (r *keyring) complete() (err error) {
+	r.Current, r.Next = r.current.kid, r.next.kid
+	options := (&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", r.Current)
+	r.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: r.current.key}, options)
+	if err != nil {
+		return fmt.Errorf("preparing to sign tokens: %w", err)
+	}
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{publicJWK(r.current), publicJWK(r.next)}}
+	for _, old := range r.Retired {
+		set.Keys = append(set.Keys, old.Key)
+	}
+	if r.jwks, err = json.Marshal(set); err != nil {
+		return fmt.Errorf("encoding the key set: %w", err)
+	}
+	return nil
+}
+
+func (s *keystore) newKey() (signingKey, error) {
+	key, err := rsa.GenerateKey(rand.Reader, signingKeyBits)
+	if err != nil {
+		return signingKey{}, fmt.Errorf("making a signing key: %w", err)
+	}
+	jwk := jose.JSONWebKey{Key: key.Public()}
+	thumb, err := jwk.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return signingKey{}, fmt.Errorf("naming a signing key: %w", err)
+	}
+	k := signingKey{kid: base64.RawURLEncoding.EncodeToString(thumb), key: key}
+	data, err := pemfile.EncodePrivateKey(key)
+	if err != nil {
+		return signingKey{}, fmt.Errorf("encoding a signing key: %w", err)
+	}
+	if err := durable.WriteFile(filepath.Join(s.dir, k.kid+keySuffix), data, durable.Private); err != nil {
+		return signingKey{}, fmt.Errorf("writing a signing key: %w", err)
+	}
+	return k, nil
+}
+
+// removeOthers deletes private keys that no longer sign and never will.
+func (s *keystore) removeOthers(ring *keyring) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("removing old signing keys: %w", err)
+	}
+	for _, e := range entries {
+		kid, isKey := strings.CutSuffix(e.Name(), keySuffix)
+		if !isKey || kid == ring.Current || kid == ring.Next {
+			continue
+		}
+		if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil {
+			return fmt.Errorf("removing old signing keys: %w", err)
+		}
+	}
+	return nil
+}
+
+func publicJWK(k signingKey) jose.JSONWebKey {
+	return jose.JSONWebKey{Key: k.key.Public(), KeyID: k.kid, Algorithm: string(jose.RS256), Use: "sig"}
+}
+
+func unexpired(keys []retiredKey, now time.Time) []retiredKey {
+	var left []retiredKey
+	for _, k := range keys {
+		if k.Until.After(now) {
+			left = append(left, k)
+		}
+	}
+	return left
+}

@@ -1,0 +1,147 @@
+package devstack
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+)
+
+const minDownloadRate = 64 << 10 // bytes per second a download may fall to, on average
+
+// authorise judges the request's token before anything else is looked at.
+func (s *Storage) authorise(r *http.Request, scope string) (*verdict, problem) {
+	v, err := s.tokens.verify(r, s.cfg.RequireBound)
+	switch {
+	case errors.Is(err, errNoKeys):
+		return nil, problemNoKeys
+	case err != nil:
+		if r.Context().Err() == nil {
+			s.log.Info("request refused", "err", err)
+		}
+		return nil, problemUnauthorized
+	case !v.may(scope):
+		return nil, problemForbidden
+	}
+	return v, noProblem
+}
+
+func (s *Storage) serveMetadata(w http.ResponseWriter, r *http.Request) {
+	if _, p := s.authorise(r, scopeRead); p != noProblem {
+		s.fail(w, p, "")
+		return
+	}
+	m := s.files.get(chi.URLParam(r, "id"))
+	if m == nil {
+		s.fail(w, problemNotFound, "")
+		return
+	}
+	writeJSON(w, http.StatusOK, s.cfg.Dialect.described(m))
+}
+
+func (s *Storage) serveDelete(w http.ResponseWriter, r *http.Request) {
+	_, p := s.authorise(r, scopeWrite)
+	id := chi.URLParam(r, "id")
+	switch {
+	case p != noProblem:
+	case s.cfg.Mode != modeEdit:
+		p = problemMode
+	case s.files.get(id) == nil:
+		p = problemNotFound
+	default:
+		if err := s.files.remove(id); err != nil {
+			s.log.Error("file not removed", "err", err)
+			p = problemInternal
+		}
+	}
+	if p != noProblem {
+		s.fail(w, p, string(s.cfg.Mode))
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Storage) serveDownload(w http.ResponseWriter, r *http.Request) {
+	_, p := s.authorise(r, scopeRead)
+	if p == noProblem && s.cfg.Mode == modeAR {
+		p = problemMode
+	}
+	if p != noProblem {
+		s.fail(w, p, string(s.cfg.Mode))
+		return
+	}
+	m := s.files.get(chi.URLParam(r, "id"))
+	if m == nil {
+		s.fail(w, problemNotFound, "")
+		return
+	}
+	f, err := s.files.open(m.ID)
+	if err != nil {
+		s.log.Error("file not readable", "err", err)
+		s.fail(w, problemInternal, "")
+		return
+	}
+	defer func() { _ = f.Close() }() // only read from
+	bad := s.faults.choose("download")
+	if bad != nil && bad.AfterBytes == 0 && bad.Kind != "trickle" {
+		if status := bad.act(r.Context()); status != 0 {
+			s.failStatus(w, status)
+			return
+		}
+	}
+	patience := s.cfg.BodyIdle + time.Duration(m.Size/minDownloadRate)*time.Second
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience)) // a server that cannot is a test's recorder
+	h := w.Header()
+	h.Set("Content-Type", m.ContentType)
+	h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": m.Name}))
+	h.Set("X-Content-Type-Options", "nosniff") // the content is whatever an uploader sent
+	h.Set("ETag", `"`+m.SHA256+`"`)
+	var content io.ReadSeeker = f
+	if bad != nil && (bad.AfterBytes > 0 || bad.Kind == "trickle") {
+		content = struct {
+			io.Reader
+			io.Seeker
+		}{&faultyBody{Reader: f, ctx: r.Context(), strike: bad, left: bad.AfterBytes}, f}
+	}
+	http.ServeContent(w, r, "", m.UploadedAt, content)
+}
+
+func (s *Storage) serveInfo(w http.ResponseWriter, _ *http.Request) {
+	all, used := s.files.list()
+	writeJSON(w, http.StatusOK, map[string]any{
+		"storage_id": s.id, "element_id": s.id, "name": "storage-element", "display_name": "Storage Element", "version": version,
+		"mode": s.cfg.Mode, "status": "online", "storage_type": "local", "priority": priorityIncrement,
+		"capacity_bytes": s.cfg.Capacity, "used_bytes": used, "file_count": len(all), "timestamp": time.Now().UTC(),
+		"capacity":     map[string]int64{"total_bytes": s.cfg.Capacity, "used_bytes": used, "available_bytes": s.cfg.Capacity - used},
+		"replica_mode": "standalone",
+	})
+}
+
+func (s *Storage) serveCapacity(w http.ResponseWriter, _ *http.Request) {
+	_, used := s.files.list()
+	writeJSON(w, http.StatusOK, map[string]any{
+		"storage_id": s.id, "mode": s.cfg.Mode, "health": "healthy", "backend": "local", "last_update": time.Now().UTC(),
+		"capacity": map[string]any{
+			"total": s.cfg.Capacity, "used": used, "available": s.cfg.Capacity - used,
+			"percent_used": 100 * float64(used) / float64(s.cfg.Capacity),
+		},
+	})
+}
+
+func (s *Storage) serveLive(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{
+		"status": "ok", "timestamp": time.Now().UTC(), "checks": map[string]string{"process": "running"}, "version": version, "service": "storage-element",
+	})
+}
+
+// serveReady is 503 until tokens can be checked: an upload would be refused.
+func (s *Storage) serveReady(w http.ResponseWriter, _ *http.Request) {
+	if s.tokens.keys.Load() == nil {
+		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not_ready"})
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+}

@@ -1,0 +1,135 @@
+package devstack
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	maxRegistration   = 64 << 10
+	maxRegistrations  = 100_000 // registrations live in memory; a dev service must still not be filled up
+	priorityIncrement = 100     // as in ArtStore's compose file
+)
+
+// registry is the Admin Module's list of Storage Elements and of files. Files
+// are remembered for the life of the process only: a real Admin Module has a
+// database for that, and nothing here depends on it.
+type registry struct {
+	elements []element
+
+	mu    sync.Mutex
+	files map[string]registration
+}
+
+// element has the names of both dialects.
+type element struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	URL      string `json:"url"`
+	APIURL   string `json:"api_url"`
+	Mode     string `json:"mode"`
+	Status   string `json:"status"`
+	Priority int    `json:"priority"`
+}
+
+// registration is what both dialects require; the rest of the body is ignored.
+type registration struct {
+	FileID    string    `json:"file_id"`
+	Name      string    `json:"original_filename"`
+	Size      int64     `json:"size"`
+	Checksum  string    `json:"checksum"`
+	ElementID string    `json:"storage_element_id"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+func newRegistry(urls []string) *registry {
+	reg := &registry{files: map[string]registration{}, elements: []element{}}
+	for i, u := range urls {
+		id := newUUID()
+		reg.elements = append(reg.elements, element{
+			ID: id, Name: "storage-element", URL: u, APIURL: u, Mode: string(modeRW), Status: "online", Priority: (i + 1) * priorityIncrement,
+		})
+	}
+	return reg
+}
+
+var errRegistration = errors.New("file_id and original_filename are required")
+
+// parseRegistration reads the body of a file's registration.
+func parseRegistration(body []byte) (registration, error) {
+	var reg registration
+	if err := json.NewDecoder(bytes.NewReader(body)).Decode(&reg); err != nil {
+		return registration{}, errRegistration
+	}
+	if reg.FileID == "" || reg.Name == "" || reg.Size < 0 {
+		return registration{}, errRegistration
+	}
+	return reg, nil
+}
+
+func (a *Admin) serveElements(w http.ResponseWriter, r *http.Request) {
+	if !a.bearer(w, r) {
+		return
+	}
+	items := a.registry.elements
+	writeJSON(w, http.StatusOK, map[string]any{"items": items, "storage_elements": items, "total": len(items)})
+}
+
+func (a *Admin) serveRegister(w http.ResponseWriter, r *http.Request) {
+	if !a.bearer(w, r) {
+		return
+	}
+	body, ok := readBody(w, r, maxRegistration)
+	if !ok {
+		writeJSON(w, http.StatusRequestEntityTooLarge, map[string]string{"detail": "Request too large"})
+		return
+	}
+	reg, err := parseRegistration(body)
+	if err != nil {
+		writeJSON(w, http.StatusUnprocessableEntity, map[string]string{"detail": err.Error()})
+		return
+	}
+	reg.CreatedAt = time.Now().UTC()
+	if status := a.registry.add(reg); status != http.StatusCreated {
+		writeJSON(w, status, map[string]string{"detail": "File is already registered, or there are too many"})
+		return
+	}
+	writeJSON(w, http.StatusCreated, reg)
+}
+
+func (reg *registry) add(f registration) (status int) {
+	reg.mu.Lock()
+	defer reg.mu.Unlock()
+	if _, there := reg.files[f.FileID]; there {
+		return http.StatusConflict
+	}
+	if len(reg.files) >= maxRegistrations {
+		return http.StatusInsufficientStorage
+	}
+	reg.files[f.FileID] = f
+	return http.StatusCreated
+}
+
+// bearer checks a token that this module has issued, binding included.
+func (a *Admin) bearer(w http.ResponseWriter, r *http.Request) bool {
+	raw, err := bearerToken(r)
+	if err == nil {
+		var keys *keySet
+		if keys, err = parseKeySet(a.keys.ring.Load().jwks); err == nil {
+			var v *verdict
+			if v, err = keys.judge(raw, time.Now()); err == nil {
+				err = v.bound(r.TLS, a.cfg.BoundTokens)
+			}
+		}
+	}
+	if err == nil {
+		return true
+	}
+	w.Header().Set("WWW-Authenticate", "Bearer")
+	writeJSON(w, http.StatusUnauthorized, map[string]string{"detail": "Invalid or expired token"})
+	return false
+}

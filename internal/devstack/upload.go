@@ -1,0 +1,247 @@
+package devstack
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+const (
+	maxField        = 64 << 10 // bytes of one form field
+	maxParts        = 32
+	maxFormOverhead = 1 << 20 // what a request may have besides the file's content
+	temporaryTTL    = 30      // days, of files in edit mode; Go dialect
+	scopeWrite      = "files:write"
+	scopeRead       = "files:read"
+)
+
+var (
+	errNoFile    = errors.New("the field file is missing or has no name")
+	errMalformed = errors.New("the form is malformed")
+)
+
+// form is an upload that was read to its end.
+type form struct {
+	in          *incoming
+	name        string // base name
+	contentType string
+	fields      map[string]string
+	tags        []string
+}
+
+// readForm reads a multipart form part by part; receive gets the content as it
+// comes. On error nothing of it is left.
+func readForm(mr *multipart.Reader, receive func(io.Reader) (*incoming, error)) (*form, error) {
+	f := &form{fields: map[string]string{}}
+	complete := false
+	defer func() { // a flag, not err: a dropped connection unwinds as a panic
+		if !complete && f.in != nil {
+			f.in.discard()
+		}
+	}()
+	for range maxParts {
+		// Raw: the real services do not decode transfer encodings either.
+		part, err := mr.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			if f.in == nil {
+				return nil, errNoFile
+			}
+			complete = true
+			return f, f.finish()
+		}
+		if err != nil {
+			return nil, &readError{err}
+		}
+		if err := f.readPart(part, receive); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errMalformed
+}
+
+func (f *form) readPart(part *multipart.Part, receive func(io.Reader) (*incoming, error)) (err error) {
+	if part.FormName() != "file" {
+		data, err := io.ReadAll(io.LimitReader(part, maxField+1))
+		if err != nil {
+			return &readError{err}
+		}
+		if len(data) > maxField {
+			return errMalformed
+		}
+		f.fields[part.FormName()] = string(data)
+		return nil
+	}
+	if f.in != nil {
+		return errMalformed
+	}
+	if f.name = part.FileName(); f.name == "" {
+		return errNoFile
+	}
+	if f.contentType = part.Header.Get("Content-Type"); f.contentType == "" {
+		f.contentType = "application/octet-stream"
+	}
+	f.in, err = receive(part)
+	return err
+}
+
+// finish checks the fields that have a form of their own. It discards on failure.
+func (f *form) finish() error {
+	tags := f.fields["tags"]
+	if tags == "" {
+		return nil
+	}
+	if err := json.Unmarshal([]byte(tags), &f.tags); err != nil {
+		f.in.discard()
+		return errMalformed
+	}
+	return nil
+}
+
+func (s *Storage) serveUpload(w http.ResponseWriter, r *http.Request) {
+	status := s.upload(w, r)
+	s.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
+}
+
+// upload decides everything it can before the body is read: who, whether, and
+// whether the announced size can fit at all.
+func (s *Storage) upload(w http.ResponseWriter, r *http.Request) (status int) {
+	who, p := s.authorise(r, scopeWrite)
+	switch {
+	case p != noProblem:
+		return s.fail(w, p, "")
+	case s.cfg.Mode != modeEdit && s.cfg.Mode != modeRW:
+		return s.fail(w, problemMode, string(s.cfg.Mode))
+	}
+	bad := s.faults.choose("upload")
+	r.Body = &idleBody{ReadCloser: r.Body, rc: http.NewResponseController(w), idle: s.cfg.BodyIdle}
+	if status := bad.beforeBody(r); status != 0 {
+		return s.failStatus(w, status)
+	}
+	if r.ContentLength > s.cfg.MaxFileSize+maxFormOverhead {
+		return s.fail(w, problemTooLarge, "")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxFileSize+maxFormOverhead)
+	mr, err := r.MultipartReader()
+	if err != nil {
+		return s.fail(w, problemNoFile, "")
+	}
+	f, err := readForm(mr, s.files.receive)
+	if err != nil {
+		return s.failUpload(w, err, "")
+	}
+	defer f.in.discard() // nothing, once committed
+	m, err := s.describe(f, who)
+	if err != nil {
+		return s.failUpload(w, err, "")
+	}
+	if err := f.in.commit(m); err != nil {
+		return s.failUpload(w, err, m.ID)
+	}
+	checksum := m.SHA256
+	if bad != nil && bad.Kind == "checksum" {
+		checksum = newSum(checksum)
+	}
+	if bad != nil && bad.AfterStore {
+		if status := bad.act(r.Context()); status != 0 {
+			return s.failStatus(w, status)
+		}
+	}
+	writeJSON(w, http.StatusCreated, s.cfg.Dialect.uploaded(m, checksum))
+	return http.StatusCreated
+}
+
+// beforeBody strikes at once, or arms the body. A nil strike does nothing.
+func (s *strike) beforeBody(r *http.Request) (status int) {
+	if s == nil || s.AfterStore {
+		return 0
+	}
+	if s.AfterBytes == 0 && s.Kind != "trickle" {
+		return s.act(r.Context())
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{&faultyBody{Reader: r.Body, ctx: r.Context(), strike: s, left: s.AfterBytes}, r.Body}
+	return 0
+}
+
+// describe makes the metadata of an upload. In the Python dialect the client may
+// choose the id; the Go one ignores it.
+func (s *Storage) describe(f *form, who *verdict) (*metadata, error) {
+	m := &metadata{
+		ID: newUUID(), Name: f.name, ContentType: f.contentType, Description: f.fields["description"], Version: f.fields["version"],
+		Tags: f.tags, Retention: "permanent", UploadedBy: who.subject, UploadedAt: time.Now().UTC(),
+	}
+	if s.cfg.Mode == modeEdit {
+		m.Retention, m.TTLDays = "temporary", temporaryTTL
+	}
+	if id := f.fields["file_id"]; id != "" && s.cfg.Dialect == python {
+		if !uuidForm.MatchString(id) {
+			return nil, errMalformed
+		}
+		m.ID = id
+	}
+	return m, nil
+}
+
+func (s *Storage) failUpload(w http.ResponseWriter, err error, id string) int {
+	var status errStatus
+	var tooMany *http.MaxBytesError
+	var broken *readError
+	switch {
+	case errors.As(err, &status):
+		return s.failStatus(w, int(status))
+	case errors.Is(err, errTooLarge), errors.As(err, &tooMany):
+		return s.fail(w, problemTooLarge, "")
+	case errors.Is(err, errFull):
+		return s.fail(w, problemFull, "")
+	case errors.Is(err, errDuplicate):
+		return s.fail(w, problemDuplicate, id)
+	case errors.Is(err, errNoFile):
+		return s.fail(w, problemNoFile, "")
+	case errors.Is(err, errMalformed), errors.As(err, &broken):
+		return s.fail(w, problemMalformed, "")
+	}
+	s.log.Error("upload not stored", "err", err)
+	return s.fail(w, problemInternal, "")
+}
+
+// failStatus words a fault's status as the dialect would.
+func (s *Storage) failStatus(w http.ResponseWriter, status int) int {
+	for p, a := range goAnswers {
+		if a.status == status && p != problemDuplicate {
+			return s.fail(w, p, "")
+		}
+	}
+	writeError(w, s.cfg.Dialect, status, "FAULT", fmt.Sprintf("status %d on demand", status))
+	return status
+}
+
+// newSum changes a checksum's first digit.
+func newSum(sum string) string {
+	if sum[0] == '0' {
+		return "1" + sum[1:]
+	}
+	return "0" + sum[1:]
+}
+
+// idleBody ends a body that stands still. A total limit would punish large files.
+type idleBody struct {
+	io.ReadCloser
+	rc   *http.ResponseController
+	idle time.Duration
+}
+
+func (b *idleBody) Read(p []byte) (int, error) {
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.idle)) // a server that cannot is a test's recorder
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		_ = b.rc.SetReadDeadline(time.Time{}) // the answer may take longer
+	}
+	return n, err
+}

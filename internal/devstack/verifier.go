@@ -1,0 +1,314 @@
+package devstack
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+)
+
+const (
+	maxJWKS            = 256 << 10
+	maxTokenBytes      = 16 << 10
+	maxCachedTokens    = 4096
+	minRSABits         = 2048
+	tokenLeeway        = 5 * time.Second // as ArtStore's Go Storage Element
+	defaultJWKSRefresh = 15 * time.Second
+	jwksTimeout        = 10 * time.Second
+	// minJWKSInterval bounds fetches that requests can cause: a stranger's made-up
+	// kid must not turn this server into a load generator.
+	minJWKSInterval = time.Second
+)
+
+var (
+	errNoToken     = errors.New("there is no bearer token")
+	errBadToken    = errors.New("the token is not valid")
+	errUnknownKey  = errors.New("the token's key is not in the key set")
+	errNoKeys      = errors.New("there is no key set yet")
+	errNotBound    = errors.New("the token is not bound to a certificate")
+	errOtherBinder = errors.New("the token is bound to another certificate")
+)
+
+// keySet is a parsed JWKS. Immutable.
+type keySet struct {
+	byID map[string]*rsa.PublicKey
+	all  []*rsa.PublicKey // for tokens without a kid, which ArtStore's Python module makes
+}
+
+// parseKeySet takes the usable keys of a JWKS and ignores others, as RFC 7517
+// section 5 says; a set without any usable key is an error.
+func parseKeySet(data []byte) (*keySet, error) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := json.Unmarshal(data, &set); err != nil {
+		return nil, fmt.Errorf("parsing the key set: %w", err)
+	}
+	ks := &keySet{byID: map[string]*rsa.PublicKey{}}
+	for _, raw := range set.Keys {
+		var k jose.JSONWebKey
+		if k.UnmarshalJSON(raw) != nil || (k.Use != "" && k.Use != "sig") {
+			continue
+		}
+		pub, ok := k.Key.(*rsa.PublicKey)
+		if !ok || pub.N.BitLen() < minRSABits {
+			continue
+		}
+		ks.all = append(ks.all, pub)
+		if k.KeyID != "" {
+			ks.byID[k.KeyID] = pub
+		}
+	}
+	if len(ks.all) == 0 {
+		return nil, errors.New("parsing the key set: no RSA signing key in it")
+	}
+	return ks, nil
+}
+
+// verdict is what a valid token says. Immutable.
+type verdict struct {
+	subject    string
+	scopes     []string
+	thumbprint string // "" if not bound
+	expires    time.Time
+}
+
+// bound compares the token's certificate with the peer's, in constant time.
+func (v *verdict) bound(state *tls.ConnectionState, required bool) error {
+	if v.thumbprint == "" {
+		if required {
+			return errNotBound
+		}
+		return nil
+	}
+	peer, ok := peerThumbprint(state)
+	if !ok || subtle.ConstantTimeCompare([]byte(peer), []byte(v.thumbprint)) != 1 {
+		return errOtherBinder
+	}
+	return nil
+}
+
+// judge verifies signature, times and type. Only RS256 is ever tried.
+func (ks *keySet) judge(raw string, now time.Time) (*verdict, error) {
+	token, err := jwt.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256})
+	if err != nil || len(token.Headers) != 1 {
+		return nil, errBadToken
+	}
+	candidates := ks.all
+	if kid := token.Headers[0].KeyID; kid != "" {
+		key, known := ks.byID[kid]
+		if !known {
+			return nil, errUnknownKey
+		}
+		candidates = []*rsa.PublicKey{key}
+	}
+	for _, key := range candidates {
+		var c claims
+		if token.Claims(key, &c) == nil {
+			return c.verdict(now)
+		}
+	}
+	return nil, errBadToken
+}
+
+func (c *claims) verdict(now time.Time) (*verdict, error) {
+	switch {
+	case c.Expiry == nil, now.After(c.Expiry.Time().Add(tokenLeeway)):
+		return nil, errBadToken
+	case c.NotBefore != nil && now.Add(tokenLeeway).Before(c.NotBefore.Time()):
+		return nil, errBadToken
+	case c.Type == "refresh":
+		return nil, errBadToken
+	}
+	v := &verdict{subject: c.Subject, scopes: append(strings.Fields(c.Scope), c.Scopes...), expires: c.Expiry.Time().Add(tokenLeeway)}
+	if c.Confirm != nil {
+		// An empty thumbprint is a binding that nothing can meet, not the absence of one.
+		if v.thumbprint = c.Confirm.Thumbprint; v.thumbprint == "" {
+			return nil, errBadToken
+		}
+	}
+	return v, nil
+}
+
+func (v *verdict) may(scope string) bool { return slices.Contains(v.scopes, scope) }
+
+// verifier judges tokens with the Admin Module's published keys.
+type verifier struct {
+	url     string
+	rt      http.RoundTripper
+	metrics *storageMetrics
+	fetches atomic.Int64
+	hits    atomic.Int64
+	misses  atomic.Int64
+
+	keys atomic.Pointer[keySet]
+
+	mu       sync.Mutex // of the fields below; never held while fetching
+	inflight chan struct{}
+	last     time.Time // end of the last fetch
+	cache    map[[sha256.Size]byte]*verdict
+}
+
+func newVerifier(url string, rt http.RoundTripper, m *storageMetrics) *verifier {
+	return &verifier{url: url, rt: rt, metrics: m, cache: map[[sha256.Size]byte]*verdict{}}
+}
+
+// verify returns the verdict on a request's token: signature and times may come
+// from the cache, the binding is compared every time.
+func (v *verifier) verify(r *http.Request, requireBound bool) (*verdict, error) {
+	start := time.Now()
+	raw, err := bearerToken(r)
+	if err != nil {
+		v.metrics.validated("none", "refused", start)
+		return nil, err
+	}
+	hash := sha256.Sum256([]byte(raw))
+	cache := "hit"
+	found := v.cached(hash, start)
+	if found == nil {
+		cache = "miss"
+		v.misses.Add(1)
+		if found, err = v.judge(r.Context(), raw); err == nil {
+			v.remember(hash, found, time.Now())
+		}
+	} else {
+		v.hits.Add(1)
+	}
+	if err == nil {
+		err = found.bound(r.TLS, requireBound)
+	}
+	if err != nil {
+		v.metrics.validated(cache, "refused", start)
+		return nil, err
+	}
+	v.metrics.validated(cache, "valid", start)
+	return found, nil
+}
+
+func (v *verifier) judge(ctx context.Context, raw string) (*verdict, error) {
+	keys := v.keys.Load()
+	if keys != nil {
+		found, err := keys.judge(raw, time.Now())
+		if !errors.Is(err, errUnknownKey) {
+			return found, err
+		}
+	}
+	_ = v.refresh(ctx, minJWKSInterval) // its failure shows as unknown key or no keys
+	if keys = v.keys.Load(); keys == nil {
+		return nil, errNoKeys
+	}
+	return keys.judge(raw, time.Now())
+}
+
+func (v *verifier) cached(hash [sha256.Size]byte, now time.Time) *verdict {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	found := v.cache[hash]
+	if found != nil && now.After(found.expires) {
+		delete(v.cache, hash)
+		return nil
+	}
+	return found
+}
+
+func (v *verifier) remember(hash [sha256.Size]byte, found *verdict, now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.cache) >= maxCachedTokens {
+		for h, old := range v.cache {
+			if now.After(old.expires) {
+				delete(v.cache, h)
+			}
+		}
+	}
+	for h := range v.cache { // still full of valid tokens: any one of them pays a signature check again
+		if len(v.cache) < maxCachedTokens {
+			break
+		}
+		delete(v.cache, h)
+	}
+	v.cache[hash] = found
+}
+
+// refresh fetches the key set, or waits for the fetch that is under way, unless
+// the last one ended less than atLeast ago. On failure the old set stays.
+func (v *verifier) refresh(ctx context.Context, atLeast time.Duration) error {
+	v.mu.Lock()
+	if running := v.inflight; running != nil {
+		v.mu.Unlock()
+		select {
+		case <-running:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if !v.last.IsZero() && time.Since(v.last) < atLeast {
+		v.mu.Unlock()
+		return nil
+	}
+	done := make(chan struct{})
+	v.inflight = done
+	v.mu.Unlock()
+
+	// Others wait for this fetch: it must not end because this caller left.
+	keys, err := v.fetch(context.WithoutCancel(ctx))
+	if err == nil {
+		v.keys.Store(keys)
+	}
+	v.mu.Lock()
+	v.inflight, v.last = nil, time.Now()
+	v.mu.Unlock()
+	close(done)
+	return err
+}
+
+func (v *verifier) fetch(ctx context.Context) (*keySet, error) {
+	v.fetches.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, jwksTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, v.url, nil)
+	if err != nil {
+		return nil, fmt.Errorf("fetching the key set: %w", err)
+	}
+	resp, err := v.rt.RoundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("fetching the key set: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	if resp.StatusCode != http.StatusOK {    // a redirect is no key set either
+		return nil, fmt.Errorf("fetching the key set: status %d", resp.StatusCode)
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxJWKS))
+	if err != nil {
+		return nil, fmt.Errorf("fetching the key set: %w", err)
+	}
+	return parseKeySet(data)
+}
+
+// bearerToken reads RFC 6750 section 2.1; the scheme's case does not matter.
+func bearerToken(r *http.Request) (string, error) {
+	values := r.Header.Values("Authorization")
+	if len(values) != 1 {
+		return "", errNoToken
+	}
+	scheme, token, ok := strings.Cut(values[0], " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > maxTokenBytes {
+		return "", errNoToken
+	}
+	return token, nil
+}

@@ -1,0 +1,252 @@
+package pemfile_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func newCert(t testing.TB, key crypto.Signer) *x509.Certificate {
+	t.Helper()
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "c"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func encodeKey(t testing.TB, key crypto.Signer) []byte {
+	t.Helper()
+	b, err := pemfile.EncodePrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+
+func TestCertificates(t *testing.T) {
+	key := newKey(t)
+	a, b := newCert(t, key), newCert(t, newKey(t))
+	one, two := pemfile.EncodeCertificates([]*x509.Certificate{a}), pemfile.EncodeCertificates([]*x509.Certificate{a, b})
+	csr := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: []byte{1}})
+	for name, c := range map[string]struct {
+		in   []byte
+		n    int
+		want string
+	}{
+		"one":                {one, 1, ""},
+		"two":                {two, 2, ""},
+		"comment before":     {join([]byte("subject=c\n"), one), 1, ""},
+		"comment between":    {join(one, []byte("\nissuer=c\n"), one), 2, ""},
+		"white space after":  {join(one, []byte(" \r\n\n")), 1, ""},
+		"empty":              {nil, 0, "no PEM block"},
+		"text only":          {[]byte("hello"), 0, "5 bytes that are not PEM"},
+		"text after":         {join(one, []byte("hello")), 0, "not PEM after block 1"},
+		"cut":                {two[:len(two)-30], 0, "damaged PEM before block 2"},
+		"cut in the marker":  {two[:len(two)-3], 0, "damaged PEM"},
+		"first block cut":    {join(one[:100], one), 0, "damaged PEM before block 1"},
+		"first damaged":      {join(bytes.Replace(one, []byte("M"), []byte("!"), 1), one), 0, "damaged PEM before block 1"},
+		"key among them":     {join(one, encodeKey(t, key)), 0, "private key among certificates"},
+		"other type":         {join(one, csr), 0, `unexpected PEM type "CERTIFICATE REQUEST"`},
+		"garbage in a block": {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1, 2}}), 0, "parsing certificate in block 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := pemfile.Certificates(c.in)
+			if c.want == "" && (err != nil || len(got) != c.n) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%d certificates, %v; want %d, %q", len(got), err, c.n, c.want)
+			}
+			if err == nil && !got[0].Equal(a) {
+				t.Error("order of the file not kept")
+			}
+		})
+	}
+	if _, err := pemfile.Certificates(nil); !errors.Is(err, pemfile.ErrNoBlock) {
+		t.Errorf("empty: %v, want ErrNoBlock", err)
+	}
+}
+
+func TestPrivateKey(t *testing.T) {
+	ec := newKey(t)
+	rs, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec1, err := x509.MarshalECPrivateKey(ec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec1PEM := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1})
+	for name, c := range map[string]struct {
+		in  []byte
+		key crypto.Signer
+	}{
+		"PKCS#8 EC":       {encodeKey(t, ec), ec},
+		"PKCS#8 RSA":      {encodeKey(t, rs), rs},
+		"PKCS#8 Ed25519":  {encodeKey(t, ed), ed},
+		"SEC 1":           {sec1PEM, ec},
+		"openssl ecparam": {join(pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 1, 1}}), sec1PEM), ec},
+		"PKCS#1":          {pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rs)}), rs},
+	} {
+		got, err := pemfile.PrivateKey(c.in)
+		if err != nil || !pemfile.Fits(newCert(t, c.key), got) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	dh, err := ecdhKey(ec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, in := range map[string][]byte{
+		"want PRIVATE KEY":                 nil,
+		"certificate in a key file":        join(encodeKey(t, ec), pemfile.EncodeCertificates([]*x509.Certificate{newCert(t, ec)})),
+		"second private key in block 2":    join(encodeKey(t, ec), encodeKey(t, rs)),
+		"damaged, encrypted":               pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("s3cret-scalar")}),
+		"cannot sign":                      dh,
+		`type "ENCRYPTED PRIVATE KEY"`:     pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}),
+		"damaged PEM before block 1":       encodeKey(t, ec)[:80],
+		"bytes that are not PEM after blo": join(encodeKey(t, ec), []byte("x")),
+	} {
+		if _, err := pemfile.PrivateKey(in); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
+// ecdhKey is an X25519 key in PKCS#8: a private key that agrees and does not sign.
+func ecdhKey(*ecdsa.PrivateKey) ([]byte, error) {
+	der := append([]byte{0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x6e, 4, 0x22, 4, 0x20}, bytes.Repeat([]byte{9}, 32)...)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+func TestCombined(t *testing.T) {
+	key := newKey(t)
+	cert, k := pemfile.EncodeCertificates([]*x509.Certificate{newCert(t, key)}), encodeKey(t, key)
+	for _, in := range [][]byte{join(cert, k), join(k, cert), join(k, cert, cert)} {
+		certs, got, err := pemfile.Combined(in)
+		if err != nil || !pemfile.Fits(certs[0], got) {
+			t.Errorf("Combined: %v", err)
+		}
+	}
+	for _, in := range [][]byte{cert, k, nil, join(k, cert, []byte("x"))} {
+		if _, _, err := pemfile.Combined(in); err == nil {
+			t.Error("half a set was accepted")
+		}
+	}
+}
+
+func TestFits(t *testing.T) {
+	key := newKey(t)
+	cert := newCert(t, key)
+	if !pemfile.Fits(cert, key) || pemfile.Fits(cert, newKey(t)) {
+		t.Error("Fits compares public keys")
+	}
+	if pemfile.Fits(&x509.Certificate{}, key) || pemfile.Fits(cert, noKey{}) {
+		t.Error("without a key nothing fits")
+	}
+	if fp := pemfile.Fingerprint(cert); len(fp) != 64 || fp != strings.ToLower(fp) {
+		t.Errorf("fingerprint %q", fp)
+	}
+	if _, err := pemfile.EncodePrivateKey(noKey{}); err == nil {
+		t.Error("an unknown kind of key was encoded")
+	}
+}
+
+// noKey is a signer, as of a token that was removed, without a public key.
+type noKey struct{ crypto.Signer }
+
+func (noKey) Public() crypto.PublicKey { return (*ecdsa.PublicKey)(nil) }
+
+// FuzzCertificates: any input is either refused, or read completely: encoding
+// what was read and reading it again gives the same certificates, and no more
+// BEGIN lines were there than certificates came out.
+func FuzzCertificates(f *testing.F) {
+	one := pemfile.EncodeCertificates([]*x509.Certificate{newCert(f, newKey(f))})
+	f.Add(one)
+	f.Add(join(one, one))
+	f.Add(one[:len(one)-30])
+	f.Add(join([]byte("comment\n"), one, []byte("tail")))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		certs, err := pemfile.Certificates(in)
+		if err != nil {
+			return
+		}
+		again, err := pemfile.Certificates(pemfile.EncodeCertificates(certs))
+		if err != nil || len(again) != len(certs) || len(certs) == 0 {
+			t.Fatalf("%d certificates became %d: %v", len(certs), len(again), err)
+		}
+		for i := range certs {
+			if !certs[i].Equal(again[i]) {
+				t.Errorf("certificate %d changed", i)
+			}
+		}
+		if n := bytes.Count(in, []byte("-----BEGIN")); n != len(certs) {
+			t.Errorf("%d blocks, %d certificates", n, len(certs))
+		}
+	})
+}
+
+// FuzzPrivateKey: any input is either refused by an error without the input's
+// bytes, or a key that survives encoding.
+func FuzzPrivateKey(f *testing.F) {
+	key := newKey(f)
+	f.Add(encodeKey(f, key))
+	f.Add(encodeKey(f, key)[:60])
+	f.Add(join(encodeKey(f, key), encodeKey(f, key)))
+	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		k, err := pemfile.PrivateKey(in)
+		if err != nil {
+			for line := range bytes.Lines(in) {
+				if line = bytes.TrimSpace(line); len(line) >= 32 && !bytes.Contains(line, []byte("-----")) && strings.Contains(err.Error(), string(line)) {
+					t.Errorf("the error quotes the input: %v", err)
+				}
+			}
+			return
+		}
+		out, err := pemfile.EncodePrivateKey(k)
+		if err != nil {
+			t.Fatalf("encoding: %v", err)
+		}
+		again, err := pemfile.PrivateKey(out)
+		if err != nil {
+			t.Fatalf("reading again: %v", err)
+		}
+		if pub, ok := k.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(again.Public()) {
+			t.Error("the key changed")
+		}
+	})
+}

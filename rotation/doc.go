@@ -1,0 +1,37 @@
+// Package rotation keeps the TLS identity of a running service fresh: leaf,
+// key and trust bundle change under it without a restart, a failed request or
+// a connection that still speaks for the old certificate.
+//
+//	id, err := rotation.Open(ctx, rotation.Config{
+//		Source: rotation.Files(rotation.FileSet{Cert: "tls.crt", Key: "tls.key", CA: "ca.crt"}),
+//	})
+//	defer id.Close()
+//	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
+//	client := &http.Client{Transport: id.Transport(rotation.TransportOptions{})}
+//
+// # Generations
+//
+// Everything that changes together is one immutable [Generation] behind one
+// atomic pointer. A handshake, a request or a [Lease] sees one generation and
+// never a mix. A [Source] proposes; the gate decides: a candidate that is
+// expired, torn, truncated or of the wrong usage is never published, and the
+// last good generation stays in effect (see [Material] for the rules).
+//
+// # Promises
+//
+// Servers: the configuration of a generation is built once and handed out
+// without allocation. Tickets survive a renewal and end when names, trust or
+// policy change; the [Authorizer] runs on resumed connections too.
+//
+// Clients: a [Transport] owns the connections of each generation. A request
+// that has started finishes on its generation; the next one uses the new one;
+// connections of a superseded generation are closed when nothing needs them,
+// at the latest after Config.Drain or when the leaf expires.
+//
+// # Rules for callers
+//
+// Close response bodies, release leases, and close the Identity last. An
+// Authorizer sees an identity whose key is not yet proven (TLS 1.3 servers
+// verify the signature after it): it decides, it must not record. A nil
+// Authorizer is refused, the trust of the operating system is never consulted.
+package rotation

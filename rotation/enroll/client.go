@@ -1,0 +1,365 @@
+package enroll
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+const (
+	// maxAnswer is above what any request may carry, because an answer holds whole chains and bundles.
+	maxAnswer = 4 * stepapi.MaxBody
+	// maxMessage bounds the authority's words in our errors, in runes.
+	maxMessage = 200
+	// minSecretPart is the length from which a part of a token is blotted out wherever it turns up.
+	minSecretPart = 8
+)
+
+// Error is a refusal by the authority: it answered, and the answer was no.
+// Network failures are other errors.
+type Error struct {
+	Status     int           // HTTP status
+	Message    string        // the authority's reason, printable, at most 200 runes, without secrets
+	RetryAfter time.Duration // what the authority asked for; 0 if it did not
+	doing      string
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: the authority answered %d: %s", e.doing, e.Status, e.Message)
+}
+
+// denied reports a verdict on the caller, which repeating the request will not change.
+func (e *Error) denied() bool {
+	return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
+}
+
+// Client speaks the step API with one authority. It is safe for concurrent use.
+type Client struct {
+	URL  string       // https://host[:port]
+	HTTP *http.Client // decides whom to trust and which certificate to show; redirects are never followed
+	// TrustDigest, if not empty, tells the authority with each renewal which bundle is in effect here.
+	TrustDigest string
+}
+
+// NewClient returns a client that trusts roots alone and, if cert is not nil,
+// shows it. The caller ends it with HTTP.CloseIdleConnections.
+func NewClient(url string, roots []*x509.Certificate, cert *tls.Certificate) (*Client, error) {
+	return dialer{timeout: defaultTimeout, dial: (&net.Dialer{}).DialContext}.client(url, roots, cert)
+}
+
+// dialer holds what all connections of one source share. It makes a client for
+// each conversation, because the roots and the certificate to show are those of
+// the generation in effect, and a transport cannot change either.
+type dialer struct {
+	timeout time.Duration
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// client makes the one kind of client that this package uses: TLS 1.3, roots
+// given by the caller, no connection kept. An http.Client shared with other
+// work would carry that work's trust, proxies and cookies.
+func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certificate) (*Client, error) {
+	if _, err := parseURL(url); err != nil {
+		return nil, err
+	}
+	if len(roots) == 0 { // a nil pool would mean the system's roots
+		return nil, errors.New("no roots to trust the authority by")
+	}
+	pool := x509.NewCertPool()
+	for _, r := range roots {
+		pool.AddCert(r)
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}
+	if cert != nil {
+		// Not Certificates: from those, crypto/tls silently sends none if the server's hints do not fit, and the
+		// authority would answer 401 to a caller whose fault it is not.
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	}
+	transport := &http.Transport{ // no Proxy: the environment has no say about where identities come from
+		TLSClientConfig:     conf,
+		DialContext:         d.dial,
+		TLSHandshakeTimeout: d.timeout,
+		// One identity, one short conversation: no connection outlives its certificate.
+		DisableKeepAlives: true,
+	}
+	return &Client{URL: url, HTTP: &http.Client{Transport: transport, Timeout: d.timeout}}, nil
+}
+
+// Sign exchanges a CSR (PEM) and a one-time token for a chain, leaf first. The
+// chain is as the authority sent it: callers compare the key and verify it.
+// Errors: [*Error] when the authority refuses, others when it was not reached.
+func (c *Client) Sign(ctx context.Context, csr []byte, token Token) ([]*x509.Certificate, error) {
+	return c.certify(ctx, call{
+		doing: "requesting a certificate", path: stepapi.PathSign, secret: token,
+		body: stepapi.SignRequest{CSR: string(csr), OTT: token.Expose()},
+	})
+}
+
+// Renew replaces the client's certificate by one for the same key. It is here
+// for keys that cannot be replaced at will, as in hardware; [Source] and the
+// function of the same name make a new key each time.
+func (c *Client) Renew(ctx context.Context) ([]*x509.Certificate, error) {
+	return c.certify(ctx, call{doing: "renewing the certificate", method: http.MethodPost, path: stepapi.PathRenew})
+}
+
+// Rekey replaces the client's certificate by one for the key of the CSR (PEM),
+// whose names the authority ignores: it copies those of the old certificate.
+func (c *Client) Rekey(ctx context.Context, csr []byte) ([]*x509.Certificate, error) {
+	return c.certify(ctx, call{
+		doing: "renewing the certificate", path: stepapi.PathRekey,
+		body: stepapi.RekeyRequest{CSR: string(csr)},
+	})
+}
+
+// Revoke revokes the certificate with the decimal serial number, for a reason
+// of RFC 5280 §5.3.1: with a revocation token, or, if token is zero, the one
+// that the client shows.
+func (c *Client) Revoke(ctx context.Context, serial string, reason int, token Token) error {
+	var out stepapi.RevokeResponse
+	err := c.do(ctx, call{
+		doing: "revoking the certificate", path: stepapi.PathRevoke, secret: token,
+		body: stepapi.RevokeRequest{Serial: serial, OTT: token.Expose(), ReasonCode: reason, Passive: true},
+	}, &out)
+	if err == nil && out.Status != "ok" {
+		return fmt.Errorf("revoking the certificate: unexpected status %q", printable(out.Status))
+	}
+	return err
+}
+
+// Roots fetches the trust bundle. It is never empty, and holds CA certificates
+// only.
+func (c *Client) Roots(ctx context.Context) ([]*x509.Certificate, error) {
+	const doing = "fetching the trust bundle"
+	var out stepapi.RootsResponse
+	if err := c.do(ctx, call{doing: doing, path: stepapi.PathRoots}, &out); err != nil {
+		return nil, err
+	}
+	roots, err := parseAll(out.Certificates)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	for _, r := range roots {
+		if !r.BasicConstraintsValid || !r.IsCA {
+			return nil, fmt.Errorf("%s: %s is not a CA certificate", doing, pemfile.Fingerprint(r))
+		}
+	}
+	return roots, nil
+}
+
+// Health asks whether the authority serves.
+func (c *Client) Health(ctx context.Context) error {
+	const doing = "checking the authority"
+	var out struct{ Status string }
+	if err := c.do(ctx, call{doing: doing, path: stepapi.PathHealth}, &out); err != nil {
+		return err
+	}
+	if out.Status != "ok" {
+		return fmt.Errorf("%s: status %q", doing, printable(out.Status))
+	}
+	return nil
+}
+
+// certify sends a request whose answer is a chain. The member certChain is
+// preferred to crt and ca: it alone can hold more than one intermediate.
+func (c *Client) certify(ctx context.Context, req call) ([]*x509.Certificate, error) {
+	var out stepapi.SignResponse
+	if err := c.do(ctx, req, &out); err != nil {
+		return nil, err
+	}
+	blocks := out.Chain
+	if len(blocks) == 0 { // older authorities
+		blocks = []string{out.Certificate, out.CA}
+	}
+	chain, err := parseAll(blocks)
+	if err != nil {
+		return nil, fmt.Errorf("%s: reading the answer: %w", req.doing, err)
+	}
+	return chain, nil
+}
+
+// parseAll parses strings of one certificate each; none at all is an error. A
+// string of two would let the order of a chain depend on who split it.
+func parseAll(blocks []string) ([]*x509.Certificate, error) {
+	certs := make([]*x509.Certificate, 0, len(blocks))
+	for _, b := range blocks {
+		c, err := pemfile.Certificates([]byte(b))
+		if err != nil {
+			return nil, fmt.Errorf("parsing certificates: %w", err)
+		}
+		if len(c) != 1 {
+			return nil, fmt.Errorf("parsing certificates: %d where one belongs", len(c))
+		}
+		certs = append(certs, c[0])
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("parsing certificates: the list is empty")
+	}
+	return certs, nil
+}
+
+// call is one request. Without a body it is a GET unless method says otherwise.
+type call struct {
+	doing, method, path string
+	body                any
+	secret              Token // must not come back in an error
+}
+
+// do sends one request and decodes its answer into out. Nothing in here
+// retries: whether that is safe and how soon is known only above. Foreign bytes
+// enter errors through printable alone, and never from a body that is not the
+// JSON of a refusal: a proxy's page has no place in a log.
+func (c *Client) do(ctx context.Context, in call, out any) error {
+	req, err := c.request(ctx, in)
+	if err != nil {
+		return fmt.Errorf("%s: %w", in.doing, err)
+	}
+	if c.HTTP == nil { // http.DefaultClient would trust the system's roots
+		return fmt.Errorf("%s: no HTTP client", in.doing)
+	}
+	direct := *c.HTTP
+	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	resp, err := direct.Do(req)
+	if err != nil {
+		if ue := (*url.Error)(nil); errors.As(err, &ue) {
+			err = ue.Err // its text would repeat method and address
+		}
+		return fmt.Errorf("%s: reaching the authority at %s: %w", in.doing, c.URL, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // read only: nothing to lose
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: reading the answer of %s: %w", in.doing, c.URL, err)
+	case len(body) > maxAnswer:
+		return fmt.Errorf("%s: the answer of %s is longer than %d bytes", in.doing, c.URL, maxAnswer)
+	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated:
+		return refusal(in, resp, body)
+	}
+	if err := json.Unmarshal(body, out); err != nil {
+		return fmt.Errorf("%s: %s does not speak the step API: the answer is not the JSON expected", in.doing, c.URL)
+	}
+	return nil
+}
+
+func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
+	base, err := parseURL(c.URL)
+	if err != nil {
+		return nil, err
+	}
+	method, body := http.MethodGet, io.Reader(http.NoBody)
+	if in.body != nil {
+		b, err := json.Marshal(in.body)
+		if err != nil {
+			return nil, err
+		}
+		method, body = http.MethodPost, bytes.NewReader(b)
+	}
+	if in.method != "" {
+		method = in.method
+	}
+	req, err := http.NewRequestWithContext(ctx, method, base+stepapi.Prefix+in.path, body)
+	if err != nil {
+		return nil, err
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/json")
+		if c.TrustDigest != "" {
+			req.Header.Set(stepapi.HeaderTrustDigest, c.TrustDigest)
+		}
+	}
+	return req, nil
+}
+
+// refusal turns an answer that is not a success into an [Error].
+func refusal(in call, resp *http.Response, body []byte) error {
+	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header), doing: in.doing}
+	var wire stepapi.Error
+	switch err := json.Unmarshal(body, &wire); {
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		e.Message = "a redirect, which is not followed"
+	case err != nil || wire.Message == "":
+		e.Message = http.StatusText(resp.StatusCode)
+	default:
+		e.Message = printable(blot(wire.Message, in.secret))
+	}
+	return e
+}
+
+// blot removes every part of the token: an authority that quotes what it refused must not put it into our log.
+func blot(message string, token Token) string {
+	for part := range strings.SplitSeq(token.Expose(), ".") {
+		if len(part) >= minSecretPart {
+			message = strings.ReplaceAll(message, part, token.String())
+		}
+	}
+	return message
+}
+
+// printable makes foreign text fit for one log line.
+func printable(s string) string {
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if n == maxMessage {
+			b.WriteRune('…')
+			break
+		}
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			r = ' '
+		}
+		b.WriteRune(r)
+		n++
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// retryAfter reads the header of RFC 9110 §10.2.3, seconds or a date, at most a
+// day: callers shorten it further, and a larger number would overflow on the way.
+func retryAfter(h http.Header) time.Duration {
+	v := h.Get("Retry-After")
+	if s, err := strconv.Atoi(v); err == nil {
+		return time.Duration(min(max(s, 0), int(24*time.Hour/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(v)
+	if err != nil {
+		return 0
+	}
+	from := time.Now()
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		from = date // both by the authority's clock: ours may be off
+	}
+	return min(max(at.Sub(from), 0), 24*time.Hour)
+}
+
+// parseURL returns the address without a trailing slash, or says what is wrong with it.
+func parseURL(raw string) (string, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case raw == "":
+		return "", errors.New("no URL of the authority")
+	case err != nil:
+		return "", fmt.Errorf("parsing the URL of the authority: %w", err.(*url.Error).Err) //nolint:errorlint // url.Parse documents *url.Error
+	case u.Scheme != "https":
+		return "", fmt.Errorf("the URL of the authority must start with https://, got %q", printable(u.Redacted()))
+	case u.Host == "" || u.Hostname() == "":
+		return "", fmt.Errorf("the URL of the authority names no host: %q", printable(u.Redacted()))
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return "", errors.New("the URL of the authority must be https://host[:port] and nothing else")
+	}
+	return strings.TrimRight(raw, "/"), nil
+}

@@ -1,0 +1,269 @@
+package enroll_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// listen starts an authority on a loopback port.
+func listen(t *testing.T) (*authority, string) {
+	t.Helper()
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAuthority(t, time.Hour)
+	a.start(t, ln)
+	return a, "https://" + ln.Addr().String()
+}
+
+// respond serves one fixed answer over TLS and returns a client of it.
+func respond(t *testing.T, h http.HandlerFunc) *enroll.Client {
+	t.Helper()
+	srv := httptest.NewTLSServer(h)
+	t.Cleanup(srv.Close)
+	c, err := enroll.NewClient(srv.URL, []*x509.Certificate{srv.Certificate()}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestClientAgainstAuthority(t *testing.T) {
+	a, url := listen(t)
+	ctx := t.Context()
+	anonymous, err := enroll.NewClient(url, a.bundle(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := anonymous.Health(ctx); err != nil {
+		t.Error(err)
+	}
+	key := newKey(t)
+	csr := csrFor(t, key, "svc")
+	chain, err := anonymous.Sign(ctx, csr, a.token("svc"))
+	if err != nil || len(chain) != 2 || !pemfile.Fits(chain[0], key) {
+		t.Fatalf("Sign: %v", err)
+	}
+	mine := &tls.Certificate{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key}
+	c, err := enroll.NewClient(url+"/", a.bundle(), mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.TrustDigest = "digest"
+	if again, err := c.Renew(ctx); err != nil || again[0].Equal(chain[0]) || !pemfile.Fits(again[0], key) {
+		t.Errorf("Renew: %v", err)
+	}
+	other := newKey(t)
+	if again, err := c.Rekey(ctx, csrFor(t, other, "svc")); err != nil || !pemfile.Fits(again[0], other) {
+		t.Errorf("Rekey: %v", err)
+	}
+	if len(a.digests) != 2 || a.digests[0] != "digest" {
+		t.Errorf("digests %q", a.digests)
+	}
+	if err := c.Revoke(ctx, chain[0].SerialNumber.String(), 4, enroll.Token{}); err != nil {
+		t.Error(err)
+	}
+	var refused *enroll.Error
+	if _, err := anonymous.Renew(ctx); !errors.As(err, &refused) || refused.Status != http.StatusUnauthorized {
+		t.Errorf("Renew without a certificate: %v", err)
+	}
+	if want := "renewing the certificate: the authority answered 401: no client certificate"; refused.Error() != want {
+		t.Errorf("%q, want %q", refused, want)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	token := jwt(`{"sub":"svc"}`)
+	for name, c := range map[string]struct {
+		status int
+		header map[string]string
+		body   string
+		want   enroll.Error
+	}{
+		"message":      {403, nil, `{"status":403,"message":"name not allowed"}`, enroll.Error{Status: 403, Message: "name not allowed"}},
+		"no JSON":      {502, nil, `<html>`, enroll.Error{Status: 502, Message: "Bad Gateway"}},
+		"no message":   {500, nil, `{}`, enroll.Error{Status: 500, Message: "Internal Server Error"}},
+		"redirect":     {307, map[string]string{"Location": "https://evil.test/"}, ``, enroll.Error{Status: 307, Message: "a redirect, which is not followed"}},
+		"retry":        {503, map[string]string{"Retry-After": "7"}, `{"message":"busy"}`, enroll.Error{Status: 503, Message: "busy", RetryAfter: 7 * time.Second}},
+		"retry date":   {503, map[string]string{"Retry-After": "Thu, 01 Jan 2026 00:01:00 GMT", "Date": "Thu, 01 Jan 2026 00:00:00 GMT"}, `{"message":"busy"}`, enroll.Error{Status: 503, Message: "busy", RetryAfter: time.Minute}},
+		"retry past":   {503, map[string]string{"Retry-After": "Thu, 01 Jan 1970 00:01:00 GMT"}, `{"message":"busy"}`, enroll.Error{Status: 503, Message: "busy"}},
+		"retry absurd": {503, map[string]string{"Retry-After": "99999999999"}, `{"message":"busy"}`, enroll.Error{Status: 503, Message: "busy", RetryAfter: 24 * time.Hour}},
+		"retry bad":    {503, map[string]string{"Retry-After": "-soon"}, `{"message":"busy"}`, enroll.Error{Status: 503, Message: "busy"}},
+		"control":      {400, nil, `{"message":"a\nb\u001b[31m"}`, enroll.Error{Status: 400, Message: "a b [31m"}},
+		"quotes it":    {401, nil, `{"message":"token ` + token.Expose() + ` is spent"}`, enroll.Error{Status: 401, Message: "token e30.[redacted].c2ln is spent"}},
+	} {
+		client := respond(t, func(w http.ResponseWriter, _ *http.Request) {
+			for k, v := range c.header {
+				w.Header().Set(k, v)
+			}
+			w.WriteHeader(c.status)
+			_, _ = io.WriteString(w, c.body)
+		})
+		_, err := client.Sign(t.Context(), nil, token)
+		var got *enroll.Error
+		if !errors.As(err, &got) || got.Status != c.want.Status || got.Message != c.want.Message || got.RetryAfter != c.want.RetryAfter {
+			t.Errorf("%s: %+v (%v), want %+v", name, got, err, c.want)
+		}
+	}
+	client := respond(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"message":"`+strings.Repeat("ж", 9999)+`"}`)
+	})
+	if err := client.Health(t.Context()); err == nil || len([]rune(err.Error())) > 300 {
+		t.Errorf("a long message: %d runes", len([]rune(err.Error())))
+	}
+}
+
+func TestBadAnswers(t *testing.T) {
+	leaf := string(pemfile.EncodeCertificates([]*x509.Certificate{material(t, "x").Certificate.Leaf}))
+	twice, _ := json.Marshal(leaf + leaf)
+	one, _ := json.Marshal(leaf)
+	for body, want := range map[string]string{
+		``:                                  "does not speak the step API",
+		`[]`:                                "does not speak the step API",
+		`{}`:                                "no PEM block",
+		`{"crts":[]}`:                       "list is empty",
+		`{"crts":["x"]}`:                    "parsing certificates",
+		`{"crts":[` + string(twice) + `]}`:  "2 where one belongs",
+		`{"crts":[` + string(one) + `]}`:    "is not a CA certificate",
+		strings.Repeat(" ", 256<<10) + "{}": "longer than",
+	} {
+		c := respond(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+		_, err := c.Roots(t.Context())
+		if body == "{}" {
+			_, err = c.Sign(t.Context(), nil, enroll.Token{})
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: %v, want …%s…", body, err, want)
+		}
+	}
+	c := respond(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"status":"weird"}`) })
+	if err := c.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "weird") {
+		t.Errorf("Health: %v", err)
+	}
+	if err := c.Revoke(t.Context(), "1", 0, enroll.Token{}); err == nil || !strings.Contains(err.Error(), "weird") {
+		t.Errorf("Revoke: %v", err)
+	}
+	cut := respond(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, "{")
+	})
+	if err := cut.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "reading the answer of https://") {
+		t.Errorf("a cut answer: %v", err)
+	}
+}
+
+func TestClientSaysWhatAndWhere(t *testing.T) {
+	a, url := listen(t)
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := "https://" + ln.Addr().String()
+	_ = ln.Close()
+	c, err := enroll.NewClient(gone, a.bundle(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Health(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "checking the authority: reaching the authority at "+gone+": dial tcp") {
+		t.Errorf("unreachable: %v", err)
+	}
+	other, _ := listen(t)
+	if c, err = enroll.NewClient(url, other.bundle(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Roots(t.Context()); !errors.As(err, new(x509.UnknownAuthorityError)) {
+		t.Errorf("foreign roots: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Roots(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if _, err := enroll.NewClient(url, nil, nil); err == nil {
+		t.Error("a client without roots was made")
+	}
+	if _, err := enroll.NewClient("http://ca.test", a.bundle(), nil); err == nil {
+		t.Error("a client without TLS was made")
+	}
+	if err := (&enroll.Client{URL: url}).Health(t.Context()); err == nil || !strings.Contains(err.Error(), "no HTTP client") {
+		t.Errorf("zero client: %v", err)
+	}
+	if err := (&enroll.Client{URL: "ftp://x", HTTP: &http.Client{}}).Health(t.Context()); err == nil {
+		t.Error("ftp was accepted")
+	}
+}
+
+func TestBootstrap(t *testing.T) {
+	a, url := listen(t)
+	a.addRoot(t)
+	roots, err := enroll.Bootstrap(t.Context(), url, pemfile.Fingerprint(a.bundle()[0]))
+	if err != nil || stepapi.TrustDigest(roots) != stepapi.TrustDigest(a.bundle()) {
+		t.Errorf("%d roots, %v; want the bundle of two", len(roots), err)
+	}
+	fp := strings.ToUpper(pemfile.Fingerprint(a.bundle()[0]))
+	var colons []string
+	for i := 0; i < len(fp); i += 2 {
+		colons = append(colons, fp[i:i+2])
+	}
+	if _, err := enroll.Bootstrap(t.Context(), url, strings.Join(colons, ":")); err != nil {
+		t.Errorf("fingerprint with colons: %v", err)
+	}
+
+	refused := func(name, url, fingerprint, want string) {
+		t.Helper()
+		roots, err := enroll.Bootstrap(t.Context(), url, fingerprint)
+		if err == nil || len(roots) > 0 || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want …%s…", name, err, want)
+		}
+	}
+	wrong := strings.Repeat("00", 32)
+	refused("wrong fingerprint", url, wrong, "no certificate with the fingerprint "+wrong+": served were ")
+	refused("says what was served", url, wrong, pemfile.Fingerprint(a.bundle()[0])+" (Root 1)")
+	refused("an intermediate", url, pemfile.Fingerprint(a.issuer.cert), "not a self-signed CA")
+	refused("a root that signs nothing yet", url, pemfile.Fingerprint(a.bundle()[1]), "is served, but the server's certificate is not issued under it")
+	refused("not a fingerprint", url, "abc", "SHA-256 in hex")
+	refused("not a URL", "ca.test", wrong, "https://")
+	refused("another name", strings.Replace(url, "127.0.0.1", "localhost", 1), pemfile.Fingerprint(a.bundle()[0]), "not localhost")
+
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	refused("not TLS", strings.Replace(plain.URL, "http:", "https:", 1), wrong, "does not speak TLS")
+	plain.Close()
+	refused("unreachable", strings.Replace(plain.URL, "http:", "https:", 1), wrong, "connection refused")
+	old := httptest.NewUnstartedServer(http.NotFoundHandler())
+	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS12} // what must be refused
+	old.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+	old.StartTLS()
+	defer old.Close()
+	refused("TLS 1.2", old.URL, wrong, "protocol version")
+}
+
+// A bundle that lacks every root trusted so far would lock us out.
+func TestBundleMustHoldAnAnchor(t *testing.T) {
+	a, url := listen(t)
+	pinned := a.bundle()[0]
+	a.addRoot(t)
+	a.mu.Lock()
+	a.roots = a.roots[1:]
+	a.mu.Unlock()
+	if _, err := enroll.Bootstrap(t.Context(), url, pemfile.Fingerprint(pinned)); err == nil || !strings.Contains(err.Error(), "without any of the roots") {
+		t.Errorf("Bootstrap: %v", err)
+	}
+}

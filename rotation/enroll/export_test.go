@@ -1,0 +1,60 @@
+package enroll
+
+import (
+	"crypto/x509"
+	"net/http"
+	"time"
+)
+
+// Hooks for the tests outside: what is a pure function or a clock in here.
+
+// Retry mirrors the input of the backoff.
+type Retry struct {
+	Failures                    int
+	Life, Remaining, RetryAfter time.Duration
+	Slow                        bool
+	U                           float64
+}
+
+func (r Retry) Delay() time.Duration {
+	return retry{r.Failures, r.Life, r.Remaining, r.RetryAfter, r.Slow}.delay(r.U)
+}
+
+func Tick(life time.Duration) time.Duration                { return tick(life) }
+func TrustEvery(configured, l time.Duration) time.Duration { return trustEvery(configured, l) }
+func ReceivedAt(c *x509.Certificate) time.Time             { return receivedAt(c) }
+func RetryAfter(h http.Header) time.Duration               { return retryAfter(h) }
+func Printable(s string) string                            { return printable(s) }
+func ParseURL(s string) (string, error)                    { return parseURL(s) }
+
+func ParseFingerprint(s string) ([32]byte, error) {
+	f, err := parseFingerprint(s)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return *f, nil
+}
+
+// ParseToken returns what a token asks for.
+func ParseToken(t Token) (subject string, names []string, pinned bool, err error) {
+	c, err := parseToken(t)
+	return c.subject, c.names, c.pin != nil, err
+}
+
+// Request makes a CSR for a new key.
+func Request(kind KeyType, subject string, names []string) ([]byte, error) {
+	key, err := kind.generate()
+	if err != nil {
+		return nil, err
+	}
+	return request(key, subject, names)
+}
+
+func (s *Source) SetClock(now func() time.Time)   { s.now = now }
+func (s *Source) SetRandom(random func() float64) { s.random = random }
+
+// Due reports whether a job planned at set for at runs at now.
+func Due(set, at, now time.Time) bool {
+	t := alarm{set: set, at: at}
+	return t.due(now)
+}

@@ -1,0 +1,347 @@
+package enroll_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// A root added is seen, stored, published with the same certificate, and
+// reported with the next renewal; then signing moves and the old root goes.
+func TestTrustChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		stop := w.watch(w.source())
+		w.ca.addRoot(t)
+		time.Sleep(12 * time.Minute)
+		if len(w.leaves()) != 1 || len(w.last().Roots) != 2 {
+			t.Fatalf("%d certificates, %d roots; want the old one with both roots", len(w.leaves()), len(w.last().Roots))
+		}
+		time.Sleep(time.Hour)
+		if i := slices.Index(w.ca.digests, stepapi.TrustDigest(w.ca.bundle())); i < 0 {
+			t.Error("the new digest was not reported")
+		}
+		w.ca.activate(t)
+		time.Sleep(time.Hour)
+		w.ca.dropRoot(t)
+		time.Sleep(time.Hour)
+		stop()
+		w.check()
+		if n := len(w.last().Roots); n != 1 {
+			t.Errorf("%d roots at the end, want the new one", n)
+		}
+	})
+}
+
+// The authority signs under a root that this side has not seen yet.
+func TestRenewalUnderNewRootLooksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		w.cfg.TrustRefresh = 100 * time.Hour
+		stop := w.watch(w.source())
+		w.ca.addRoot(t)
+		// The issuer moves; the server's own certificate stays under the old root.
+		served := w.ca.served
+		w.ca.activate(t)
+		w.ca.mu.Lock()
+		w.ca.served = served
+		w.ca.mu.Unlock()
+		time.Sleep(45 * time.Minute)
+		stop()
+		w.check()
+		if len(w.leaves()) != 2 || len(w.last().Roots) != 2 {
+			t.Errorf("%d certificates, %d roots; want 2 and 2:\n%s", len(w.leaves()), len(w.last().Roots), w.log.String())
+		}
+	})
+}
+
+// Neither job holds the other up.
+func TestJobsFailApart(t *testing.T) {
+	for _, broken := range []string{stepapi.PathRoots, stepapi.PathRekey} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, time.Hour)
+			stop := w.watch(w.source())
+			w.ca.setFault(func(r *http.Request) *stepapi.Error {
+				if !strings.HasSuffix(r.URL.Path, broken) {
+					return nil
+				}
+				_, _ = io.Copy(io.Discard, r.Body) // only then does the server notice that the client left
+				<-r.Context().Done()
+				return &stepapi.Error{Status: 503}
+			})
+			w.ca.addRoot(t)
+			time.Sleep(50 * time.Minute)
+			stop()
+			w.check()
+			renewed, trusted := len(w.leaves()) > 1, len(w.last().Roots) == 2
+			if renewed != (broken == stepapi.PathRoots) || trusted != (broken == stepapi.PathRekey) {
+				t.Errorf("with %s hanging: renewed %v, new trust %v", broken, renewed, trusted)
+			}
+		})
+	}
+}
+
+// A gate that refuses keeps the old generation, on disk as well.
+func TestRefusedYield(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		stop := w.watch(w.source())
+		w.setRefuse(errors.New("no server usage"))
+		w.ca.addRoot(t)
+		time.Sleep(50 * time.Minute)
+		if len(w.leaves()) != 1 || !strings.Contains(w.log.String(), `level=ERROR msg="trust bundle not refreshed"`) ||
+			!strings.Contains(w.log.String(), `level=ERROR msg="certificate not renewed"`) {
+			t.Errorf("refused: want errors in the log:\n%s", w.log.String())
+		}
+		w.check() // the disk still holds what was published
+		w.setRefuse(nil)
+		time.Sleep(5 * time.Minute)
+		stop()
+		w.check()
+		if len(w.leaves()) != 2 || len(w.last().Roots) != 2 {
+			t.Errorf("%d certificates, %d roots after the gate opened", len(w.leaves()), len(w.last().Roots))
+		}
+	})
+}
+
+// The authority refuses the certificate within the handshake, as crypto/tls
+// does with a client whose root it does not know: the token is the way out.
+func TestAlertUsesToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		stop := w.watch(w.source())
+		w.setToken(w.ca.token("ingester", "ingester"))
+		w.ca.mu.Lock()
+		w.ca.clients = []*x509.Certificate{selfSigned(t, "Other").cert}
+		w.ca.mu.Unlock()
+		time.Sleep(45 * time.Minute)
+		stop()
+		w.check()
+		if len(w.leaves()) != 2 || w.ca.count(stepapi.PathSign) != 2 {
+			t.Errorf("%d certificates, %d enrolments; want 2 and 2:\n%s", len(w.leaves()), w.ca.count(stepapi.PathSign), w.log.String())
+		}
+	})
+}
+
+// The status follows: empty, failing to start, good, failing, good again.
+func TestStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		src := w.source()
+		if src.Status() != (enroll.Status{}) {
+			t.Errorf("before all: %+v", src.Status())
+		}
+		w.net.setDown(true)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := src.Watch(ctx, w.yield); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("Watch = %v", err)
+		}
+		if st := src.Status(); st.RenewalFailures < 3 || !strings.Contains(st.RenewalError, "connection refused") || st.Serial != "" || st.NextRenewal.IsZero() {
+			t.Errorf("after a failed start: %+v", st)
+		}
+		w.net.setDown(false)
+		stop := w.watch(src)
+		time.Sleep(15 * time.Minute)
+		good := src.Status()
+		if good.RenewalFailures != 0 || good.RenewalError != "" || good.TrustError != "" || good.Serial != w.last().Version ||
+			!good.NotAfter.Equal(w.last().Certificate.Leaf.NotAfter) || !good.NextRenewal.After(time.Now()) || !good.NextTrust.After(time.Now()) {
+			t.Errorf("running: %+v", good)
+		}
+		w.net.setDown(true)
+		time.Sleep(30 * time.Minute)
+		if st := src.Status(); st.RenewalFailures < 3 || st.TrustFailures < 3 || !strings.Contains(st.TrustError, "refused") || st.Serial != good.Serial {
+			t.Errorf("in an outage: %+v", st)
+		}
+		w.net.setDown(false)
+		time.Sleep(10 * time.Minute)
+		if st := src.Status(); st.RenewalFailures+st.TrustFailures != 0 || st.Serial == good.Serial {
+			t.Errorf("after it: %+v", st)
+		}
+		stop()
+	})
+}
+
+// The whole world moved on while the service was off: the configured
+// fingerprint finds the way.
+func TestStaleTrustUsesConfiguredAnchor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 24*time.Hour)
+		w.watch(w.source())()
+		w.ca.addRoot(t)
+		w.ca.activate(t)
+		w.ca.dropRoot(t)
+		stop := w.watch(w.source())
+		time.Sleep(10 * time.Minute)
+		stop()
+		if st := stepapi.TrustDigest(w.last().Roots); st == stepapi.TrustDigest(w.ca.bundle()) {
+			t.Error("the new root came out of nowhere")
+		}
+		w.cfg.RootFingerprint = pemfile.Fingerprint(selfSigned(t, "Another").cert)
+		src := w.source()
+		stop = w.watch(src)
+		time.Sleep(10 * time.Minute)
+		stop()
+		if st := src.Status(); !strings.Contains(st.TrustError, "by the configured anchor") || len(w.leaves()) != 1 {
+			t.Errorf("a wrong anchor: %+v", st)
+		}
+		// With the right one trust is back, and since nobody there knows our root any more, a token is asked for at once.
+		w.cfg.RootFingerprint = pemfile.Fingerprint(w.ca.bundle()[0])
+		w.setToken(w.ca.token("ingester", "ingester"))
+		stop = w.watch(w.source())
+		time.Sleep(10 * time.Minute)
+		stop()
+		if stepapi.TrustDigest(w.last().Roots) != stepapi.TrustDigest(w.ca.bundle()) || len(w.leaves()) != 2 {
+			t.Errorf("the configured anchor did not help:\n%s", w.log.String())
+		}
+	})
+}
+
+// Watch called again, as by Identity.Reload, delivers what there is: in memory
+// as well, where a token is not to be had a second time.
+func TestWatchAgain(t *testing.T) {
+	for _, inMemory := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, time.Hour)
+			if inMemory {
+				w.cfg.Dir, w.cfg.InMemory = "", true
+			}
+			src := w.source()
+			w.watch(src)()
+			w.setToken(enroll.Token{})
+			for range 2 {
+				stop := w.watch(src)
+				time.Sleep(41 * time.Minute)
+				stop()
+			}
+			w.check()
+			if n := len(w.leaves()); n < 3 || w.ca.count(stepapi.PathSign) != 1 {
+				t.Errorf("%d certificates, %d enrolments", n, w.ca.count(stepapi.PathSign))
+			}
+		})
+	}
+}
+
+// Retry-After is a floor, unless it would have the certificate expire.
+func TestHonoursRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		stop := w.watch(w.source())
+		w.ca.header = http.Header{"Retry-After": {"240"}}
+		w.ca.setFault(func(*http.Request) *stepapi.Error { return &stepapi.Error{Status: 503, Message: "busy"} })
+		time.Sleep(50 * time.Minute)
+		if n := w.ca.count(stepapi.PathRekey); n < 1 || n > 4 {
+			t.Errorf("%d attempts, want at most one in 4 min", n)
+		}
+		w.ca.setFault(nil)
+		time.Sleep(6 * time.Minute)
+		stop()
+		w.check()
+		if len(w.leaves()) != 2 {
+			t.Error("not renewed after Retry-After")
+		}
+	})
+}
+
+// Certificates of ten seconds, as the demonstration has them.
+func TestShortLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 10*time.Second)
+		stop := w.watch(w.source())
+		time.Sleep(5 * time.Minute)
+		stop()
+		w.check()
+		if n := len(w.leaves()); n < 42 || n > 52 {
+			t.Errorf("%d certificates in 5 min", n)
+		}
+	})
+}
+
+// The start fails with the cause, each time, and then succeeds.
+func TestStartErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		good := w.token
+		src := w.source()
+		try := func(want string) {
+			t.Helper()
+			err := src.Watch(t.Context(), w.yield)
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("Watch = %v, want …%s…", err, want)
+			}
+		}
+		w.setToken(enroll.Token{})
+		try("no enrolment token")
+		w.setToken(enroll.NewToken("abc"))
+		try("not a JWT")
+		w.setToken(good)
+		w.setRefuse(errors.New("no server usage"))
+		try("no server usage")
+		w.setRefuse(nil)
+		stop := w.watch(src)
+		time.Sleep(time.Minute)
+		if err := src.Watch(t.Context(), w.yield); err == nil || !strings.Contains(err.Error(), "watched already") {
+			t.Errorf("second Watch: %v", err)
+		}
+		stop()
+		if w.count() != 1 {
+			t.Errorf("%d yields", w.count())
+		}
+		w.check()
+	})
+}
+
+// Neither keys nor tokens are in any log line or error of a hard life.
+func TestLogsHoldNoSecrets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		src := w.source()
+		secrets := strings.Split(w.token.Expose(), ".")[1:]
+		w.ca.mu.Lock()
+		saved := w.ca.tokens
+		w.ca.tokens = map[string]*spent{} // the authority then quotes the whole token
+		w.ca.mu.Unlock()
+		err := src.Watch(t.Context(), w.yield)
+		if err == nil {
+			t.Fatal("the unknown token was accepted")
+		}
+		_, _ = w.log.Write([]byte(err.Error()))
+		w.ca.mu.Lock()
+		w.ca.tokens = saved
+		w.ca.mu.Unlock()
+		stop := w.watch(src)
+		time.Sleep(90 * time.Minute)
+		w.ca.setFault(func(*http.Request) *stepapi.Error {
+			return &stepapi.Error{Status: 401, Message: "no " + w.getToken().Expose()}
+		})
+		time.Sleep(90 * time.Minute)
+		stop()
+		for _, m := range w.yields {
+			key, err := pemfile.EncodePrivateKey(m.Certificate.PrivateKey.(crypto.Signer))
+			if err != nil {
+				t.Fatal(err)
+			}
+			secrets = append(secrets, strings.Split(string(key), "\n")[1:3]...)
+		}
+		for _, s := range append(secrets, "PRIVATE KEY") {
+			if strings.Contains(w.log.String(), s) {
+				t.Errorf("the log holds %q", s)
+			}
+		}
+		if !strings.Contains(w.log.String(), "unknown token [redacted]") {
+			t.Error("the authority's quotation was not blotted")
+		}
+	})
+}

@@ -1,0 +1,229 @@
+package enroll_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+func csrFor(t *testing.T, key crypto.Signer, name string) []byte {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+}
+
+func once(token enroll.Token) func(context.Context) (enroll.Token, error) {
+	return func(context.Context) (enroll.Token, error) { return token, nil }
+}
+
+func TestIssueAndRenew(t *testing.T) {
+	a, url := listen(t)
+	for _, kind := range []enroll.KeyType{"", "ed25519"} {
+		dir := filepath.Join(t.TempDir(), "d")
+		cfg := enroll.Config{URL: url, Dir: dir, Token: once(a.token("svc", "svc", "127.0.0.1"))}
+		first, err := enroll.Issue(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readDir(t, dir); !got.Certificate.Leaf.Equal(first.Certificate.Leaf) {
+			t.Error("Issue stored something else")
+		}
+		a.addRoot(t)
+		cfg.Token, cfg.KeyType = nil, kind
+		second, err := enroll.Renew(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := readDir(t, dir)
+		if !got.Certificate.Leaf.Equal(second.Certificate.Leaf) || second.Certificate.Leaf.Equal(first.Certificate.Leaf) {
+			t.Error("Renew stored something else")
+		}
+		if len(got.Roots) != len(a.bundle()) {
+			t.Errorf("%d roots after Renew, want %d", len(got.Roots), len(a.bundle()))
+		}
+		if second.Version != pemfile.Serial(second.Certificate.Leaf) {
+			t.Errorf("version %q", second.Version)
+		}
+	}
+}
+
+// What could not be kept is refused before the token is spent.
+func TestIssueSparesTheToken(t *testing.T) {
+	a, url := listen(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "tls.crt"), []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := enroll.Issue(t.Context(), enroll.Config{URL: url, Dir: dir, Token: once(a.token("svc"))})
+	if !errors.Is(err, fs.ErrExist) || a.count(stepapi.PathSign) != 0 {
+		t.Errorf("%v after %d requests", err, a.count(stepapi.PathSign))
+	}
+}
+
+func TestIssueHealsLostAnswer(t *testing.T) {
+	a, url := listen(t)
+	cfg := enroll.Config{URL: url, Dir: t.TempDir(), Token: once(a.token("svc"))}
+	a.setFault(func(r *http.Request) *stepapi.Error {
+		if strings.HasSuffix(r.URL.Path, stepapi.PathSign) {
+			return &stepapi.Error{}
+		}
+		return nil
+	})
+	if _, err := enroll.Issue(t.Context(), cfg); err == nil {
+		t.Fatal("the lost answer arrived")
+	}
+	pending, _ := filepath.Glob(filepath.Join(cfg.Dir, "pending-*.key"))
+	if len(pending) != 1 {
+		t.Fatalf("pending keys: %v", pending)
+	}
+	if fi, err := os.Stat(pending[0]); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", fi.Mode(), err)
+	}
+	a.setFault(nil)
+	m, err := enroll.Issue(t.Context(), cfg)
+	if err != nil || len(a.certificates()) != 1 || !m.Certificate.Leaf.Equal(a.certificates()[0]) {
+		t.Errorf("%v, %d certificates", err, len(a.certificates()))
+	}
+	if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "pending-*")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	// As long as the authority is not trusted, there is no key and nothing to heal.
+	cfg.Dir, cfg.Token = t.TempDir(), once(a.token("other"))
+	a.setFault(func(*http.Request) *stepapi.Error { return &stepapi.Error{Status: 503} })
+	_, _ = enroll.Issue(t.Context(), cfg)
+	a.setFault(nil)
+	if pending, _ = filepath.Glob(filepath.Join(cfg.Dir, "pending-*")); len(pending) > 0 {
+		t.Error("a key was made before trust was established")
+	}
+}
+
+func TestIssueErrors(t *testing.T) {
+	a, url := listen(t)
+	other, _ := listen(t)
+	for want, change := range map[string]func(*enroll.Config){
+		"no URL":                          func(c *enroll.Config) { c.URL = "" },
+		"no enrolment token":              func(c *enroll.Config) { c.Token = nil },
+		"reading the enrolment token":     func(c *enroll.Config) { c.Token = enroll.TokenFile("/nonexistent") },
+		"neither roots nor a fingerprint": func(c *enroll.Config) { c.Token = once(jwt(`{"sub":"svc"}`)) },
+		"neither a DNS name": func(c *enroll.Config) {
+			c.Token, c.Roots = once(jwt(`{"sub":"svc","sans":["a b"]}`)), a.bundle()
+		},
+		"unknown token":           func(c *enroll.Config) { c.Token, c.Roots = once(jwt(`{"sub":"svc"}`)), a.bundle() },
+		"unknown authority":       func(c *enroll.Config) { c.Roots = other.bundle() },
+		"no certificate with the": func(c *enroll.Config) { c.RootFingerprint = pemfile.Fingerprint(other.bundle()[0]) },
+	} {
+		cfg := enroll.Config{URL: url, InMemory: true, Token: once(a.token("svc"))}
+		change(&cfg)
+		if cfg.Token == nil {
+			cfg.InMemory, cfg.Dir = false, t.TempDir()
+		}
+		if _, err := enroll.Issue(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want …%s…", err, want)
+		}
+	}
+}
+
+func TestRenewErrors(t *testing.T) {
+	a, url := listen(t)
+	for want, cfg := range map[string]enroll.Config{
+		"no directory holds one": {URL: url, InMemory: true, Token: once(enroll.Token{})},
+		"no such file":           {URL: url, Dir: t.TempDir()},
+		"no URL":                 {Dir: "x"},
+	} {
+		if _, err := enroll.Renew(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want …%s…", err, want)
+		}
+	}
+	// Roots that cannot be refreshed do not cost the new certificate.
+	cfg := enroll.Config{URL: url, Dir: t.TempDir(), Token: once(a.token("svc")), Logger: slog.New(slog.DiscardHandler)}
+	if _, err := enroll.Issue(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	a.setFault(func(r *http.Request) *stepapi.Error {
+		if strings.HasSuffix(r.URL.Path, stepapi.PathRoots) {
+			return &stepapi.Error{Status: 500}
+		}
+		return nil
+	})
+	if _, err := enroll.Renew(t.Context(), cfg); err != nil {
+		t.Errorf("Renew without /roots: %v", err)
+	}
+	a.setFault(func(*http.Request) *stepapi.Error { return &stepapi.Error{Status: 403, Message: "denied"} })
+	if _, err := enroll.Renew(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "403: denied") {
+		t.Errorf("Renew refused: %v", err)
+	}
+	synctest.Test(t, func(t *testing.T) { // in the year 2000 the certificate of WriteFiles lives an hour
+		dir := t.TempDir()
+		if err := enroll.WriteFiles(dir, material(t, "old")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		if _, err := enroll.Renew(t.Context(), enroll.Config{URL: url, Dir: dir}); err == nil || !strings.Contains(err.Error(), "expired at 2000-01-01T01:00:00Z") {
+			t.Errorf("Renew of an expired certificate: %v", err)
+		}
+	})
+}
+
+// An authority that answers with a certificate for another key, of another CA,
+// or one that is over, is not believed.
+func TestForeignAnswersAreRefused(t *testing.T) {
+	a, url := listen(t)
+	cases := []struct {
+		want  string
+		spoil func()
+	}{
+		{"another key", func() { a.spoilKey = true }},
+		{"unknown authority", func() { a.spoilKey, a.spoilIssuer = false, selfSigned(t, "Rogue") }},
+		{"is over since", func() { a.spoilIssuer, a.life = nil, -time.Hour }},
+	}
+	for _, c := range cases {
+		token := a.token("svc")
+		a.mu.Lock()
+		c.spoil()
+		a.mu.Unlock()
+		dir := filepath.Join(t.TempDir(), "d")
+		_, err := enroll.Issue(t.Context(), enroll.Config{URL: url, Dir: dir, Token: once(token)})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want …%s…", err, c.want)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "tls.crt")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: it was stored", c.want)
+		}
+	}
+}
+
+func TestTokenFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	get := enroll.TokenFile(path)
+	if _, err := get(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent: %v", err)
+	}
+	for _, content := range []string{"one", "two\n"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := get(t.Context()); err != nil || got.Expose() != strings.TrimSpace(content) {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+}

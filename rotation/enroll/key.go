@@ -1,0 +1,193 @@
+package enroll
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// KeyType names the kind of new keys: "ec-p256" (also ""), "ed25519" or
+// "rsa-3072". Any other is refused by [New].
+type KeyType string
+
+const (
+	ecP256  KeyType = "ec-p256"
+	edwards KeyType = "ed25519"
+	rsa3072 KeyType = "rsa-3072"
+)
+
+func (k KeyType) check() error {
+	switch k {
+	case "", ecP256, edwards, rsa3072:
+		return nil
+	}
+	return fmt.Errorf("unknown key type %q: want %s, %s or %s", string(k), ecP256, edwards, rsa3072)
+}
+
+// generate makes a key. P-256 is the default because a handshake with it costs
+// a fraction of RSA's and, unlike Ed25519, every TLS library in use takes it.
+func (k KeyType) generate() (crypto.Signer, error) {
+	switch k {
+	case edwards:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	case rsa3072:
+		return rsa.GenerateKey(rand.Reader, 3072) // RFC 7525 successors and NIST SP 800-57: 128-bit strength
+	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
+// request makes the CSR (PEM) for a subject and its names. The subject is the
+// common name only; who may connect is decided by the names (RFC 9525 §2).
+func request(key crypto.Signer, subject string, names []string) ([]byte, error) {
+	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: subject}}
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+			continue
+		}
+		if strings.Contains(n, "://") {
+			u, err := url.Parse(n)
+			if err != nil {
+				return nil, fmt.Errorf("making the CSR: %q is not a URI", printable(n))
+			}
+			template.URIs = append(template.URIs, u)
+			continue
+		}
+		if n == "" || strings.ContainsAny(n, "@/: \t") {
+			return nil, fmt.Errorf("making the CSR: %q is neither a DNS name, an IP address nor a URI", printable(n))
+		}
+		template.DNSNames = append(template.DNSNames, n)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	if err != nil {
+		return nil, fmt.Errorf("making the CSR: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
+}
+
+// rekeyRequest asks for a successor of cert: same names, new key. The authority
+// takes the names from the certificate in the handshake; they are repeated for
+// step-ca, which compares them.
+func rekeyRequest(key crypto.Signer, cert *x509.Certificate) ([]byte, error) {
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject:     pkix.Name{CommonName: cert.Subject.CommonName},
+		DNSNames:    cert.DNSNames,
+		IPAddresses: cert.IPAddresses,
+		URIs:        cert.URIs,
+	}, key)
+	if err != nil {
+		return nil, fmt.Errorf("making the CSR: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
+}
+
+// pendingKeys remember which key a token was sent with. A one-time token is
+// spent by the request, not by the answer: only the same token with the same
+// key gets the certificate again when the answer was lost, so the key must be
+// safe before the token leaves. Files are named after the token's SHA-256,
+// which says nothing about it.
+type pendingKeys struct {
+	dir   string // empty: in memory only
+	token string // name of key
+	key   crypto.Signer
+}
+
+const pendingPrefix = "pending-"
+
+// keyFor returns the key to use with token, a new one only for a new token. A
+// key file that cannot be read is an error, not a reason for another key: that
+// would spend the token for nothing.
+func (p *pendingKeys) keyFor(token Token, kind KeyType) (crypto.Signer, error) {
+	sum := sha256.Sum256([]byte(token.Expose()))
+	name := pendingPrefix + hex.EncodeToString(sum[:16]) + ".key"
+	if p.key != nil && p.token == name {
+		return p.key, nil
+	}
+	key, err := p.load(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = p.create(name, kind)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.token, p.key = name, key
+	return key, nil
+}
+
+func (p *pendingKeys) load(name string) (crypto.Signer, error) {
+	if p.dir == "" {
+		return nil, fs.ErrNotExist
+	}
+	data, err := os.ReadFile(filepath.Join(p.dir, name))
+	if err != nil {
+		return nil, fmt.Errorf("reading the key of an unfinished enrolment: %w", err)
+	}
+	key, err := pemfile.PrivateKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key of an unfinished enrolment: %s: %w", filepath.Join(p.dir, name), err)
+	}
+	return key, nil
+}
+
+// create makes and stores a key. The write is synced before it returns, and
+// only then does the caller send the token: the order is the point.
+func (p *pendingKeys) create(name string, kind KeyType) (crypto.Signer, error) {
+	key, err := kind.generate()
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	if p.dir == "" {
+		return key, nil
+	}
+	data, err := pemfile.EncodePrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.MkdirAll(p.dir); err != nil {
+		return nil, fmt.Errorf("storing the key of an enrolment: %w", err)
+	}
+	if err := durable.WriteFile(filepath.Join(p.dir, name), data, durable.Private); err != nil {
+		return nil, fmt.Errorf("storing the key of an enrolment: %w", err)
+	}
+	return key, nil
+}
+
+// forget drops all unfinished enrolments, once a certificate is stored. A crash
+// between the two leaves a key file behind that the next success removes; the
+// key in it is also the stored one, so it gives away nothing more.
+func (p *pendingKeys) forget() error {
+	p.token, p.key = "", nil
+	if p.dir == "" {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(escapeGlob(p.dir), pendingPrefix+"*.key"))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing the key of a finished enrolment: %w", err)
+		}
+	}
+	return nil
+}

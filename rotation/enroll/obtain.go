@@ -1,0 +1,271 @@
+package enroll
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// ErrNoToken reports that an enrolment was due and [Config.Token] gave none.
+var ErrNoToken = errors.New("no enrolment token")
+
+// Issue enrols once and returns what it got. With [Config.Dir] it is stored
+// there first, like a [Source] does; files of others there are refused before
+// the token is spent. After a lost answer, calling it again with the same
+// token and directory gets the same certificate.
+func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
+	s, err := New(cfg)
+	if err != nil {
+		return rotation.Material{}, err
+	}
+	if s.store != nil {
+		if err := s.store.check(); err != nil {
+			return rotation.Material{}, err
+		}
+	}
+	i, err := s.enrol(ctx)
+	if err != nil {
+		return rotation.Material{}, err
+	}
+	return s.keep(i)
+}
+
+// Renew replaces the certificate that [Config.Dir] holds once, by one with a
+// new key, and looks at the trust bundle as well. It needs no token.
+func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
+	s, err := New(cfg)
+	if err != nil {
+		return rotation.Material{}, err
+	}
+	if s.store == nil {
+		return rotation.Material{}, errors.New("renewing the certificate: no directory holds one (Dir)")
+	}
+	if err := s.store.check(); err != nil {
+		return rotation.Material{}, err
+	}
+	old, err := s.store.load()
+	if err != nil {
+		return rotation.Material{}, err
+	}
+	if end := old.leaf().NotAfter; !s.wall().Before(end) {
+		return rotation.Material{}, fmt.Errorf("renewing the certificate: it expired at %s: enrol again with a token",
+			end.UTC().Format(time.RFC3339))
+	}
+	i, err := s.rekey(ctx, old)
+	if err != nil {
+		return rotation.Material{}, err
+	}
+	if i.roots == nil {
+		i.roots = old.roots
+	}
+	if roots, err := s.bundle(ctx, i.roots); err == nil {
+		i.roots = roots
+	} else { // the new certificate must not be lost for this
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "trust bundle not refreshed", slog.Any("err", err))
+	}
+	return s.keep(i)
+}
+
+// keep stores i, if there is a place for it, and ends its enrolment: in this
+// order, so that the key is in one of the two places at every moment.
+func (s *Source) keep(i *identity) (rotation.Material, error) {
+	if s.store != nil {
+		if _, err := s.store.save(i); err != nil {
+			return rotation.Material{}, err
+		}
+	}
+	if err := s.pending.forget(); err != nil {
+		return rotation.Material{}, err
+	}
+	return i.material(), nil
+}
+
+func (s *Source) dialer() dialer {
+	return dialer{timeout: s.cfg.Timeout, dial: s.cfg.DialContext}
+}
+
+// enrol takes a token and turns it into an identity. The order is such that
+// the token leaves last: whatever may fail before fails while it is unspent.
+//
+// Crash story: before /sign nothing is lost; after it, the same token and the
+// key on disk get the same certificate again, until keep or adopt has stored it.
+func (s *Source) enrol(ctx context.Context) (*identity, error) {
+	if s.cfg.Token == nil {
+		return nil, fmt.Errorf("enrolling: %w", ErrNoToken)
+	}
+	token, err := s.cfg.Token(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("enrolling: %w", err)
+	}
+	if token.IsZero() {
+		return nil, fmt.Errorf("enrolling: %w", ErrNoToken)
+	}
+	want, err := parseToken(token)
+	if err != nil {
+		return nil, fmt.Errorf("enrolling: %w", err)
+	}
+	roots, err := s.anchor(ctx, want.pin)
+	if err != nil {
+		return nil, fmt.Errorf("enrolling: %w", err)
+	}
+	key, err := s.pending.keyFor(token, s.cfg.KeyType)
+	if err != nil {
+		return nil, fmt.Errorf("enrolling: %w", err)
+	}
+	csr, err := request(key, want.subject, want.names)
+	if err != nil {
+		return nil, fmt.Errorf("enrolling: %w", err)
+	}
+	c, err := s.dialer().client(s.cfg.URL, roots, nil)
+	if err != nil {
+		return nil, fmt.Errorf("enrolling: %w", err)
+	}
+	defer c.HTTP.CloseIdleConnections()
+	chain, err := c.Sign(ctx, csr, token)
+	if err != nil {
+		return nil, err
+	}
+	i := &identity{chain: chain, key: key, roots: roots}
+	if err := i.verify(s.wall()); err != nil {
+		return nil, fmt.Errorf("enrolling: %w", err)
+	}
+	return i, nil
+}
+
+// anchor finds the trust bundle from what the operator gave: roots, a
+// fingerprint, or the fingerprint in the token, in this order.
+func (s *Source) anchor(ctx context.Context, fromToken *fingerprint) ([]*x509.Certificate, error) {
+	if len(s.cfg.Roots) > 0 {
+		return s.dialer().bundle(ctx, s.cfg.URL, s.cfg.Roots)
+	}
+	pin := s.pin
+	if pin == nil {
+		pin = fromToken
+	}
+	if pin == nil {
+		return nil, errors.New("nothing to trust the authority by: neither roots nor a fingerprint, and none in the token")
+	}
+	return s.dialer().bootstrap(ctx, s.cfg.URL, pin)
+}
+
+// bundle fetches the trust bundle by the roots in effect. If these no longer
+// verify the authority, because it moved on while this service was off, what
+// the operator configured may still do.
+func (s *Source) bundle(ctx context.Context, inEffect []*x509.Certificate) ([]*x509.Certificate, error) {
+	roots, err := s.dialer().bundle(ctx, s.cfg.URL, inEffect)
+	if !errors.As(err, new(x509.UnknownAuthorityError)) || (len(s.cfg.Roots) == 0 && s.pin == nil) {
+		return roots, err
+	}
+	roots, again := s.anchor(ctx, nil)
+	if again != nil {
+		return nil, fmt.Errorf("%w; and by the configured anchor: %w", err, again)
+	}
+	return roots, nil
+}
+
+// rekey gets a successor of cur for a new key. Its roots are nil unless they
+// had to change for the new chain.
+func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
+	key, err := s.cfg.KeyType.generate()
+	if err != nil {
+		return nil, fmt.Errorf("renewing the certificate: making a key: %w", err)
+	}
+	csr, err := rekeyRequest(key, cur.leaf())
+	if err != nil {
+		return nil, fmt.Errorf("renewing the certificate: %w", err)
+	}
+	shown := cur.certificate()
+	c, err := s.dialer().client(s.cfg.URL, cur.roots, &shown)
+	if err != nil {
+		return nil, fmt.Errorf("renewing the certificate: %w", err)
+	}
+	defer c.HTTP.CloseIdleConnections()
+	c.TrustDigest = stepapi.TrustDigest(cur.roots)
+	chain, err := c.Rekey(ctx, csr)
+	if err != nil {
+		return nil, err
+	}
+	i := &identity{chain: chain, key: key, roots: cur.roots}
+	if i.verify(s.wall()) == nil {
+		i.roots = nil // unchanged: the bundle may have been refreshed while this request was under way
+		return i, nil
+	}
+	// The chain may end at a root that was added after our last look.
+	if i.roots, err = s.bundle(ctx, cur.roots); err != nil {
+		return nil, fmt.Errorf("renewing the certificate: its chain does not end at a known root: %w", err)
+	}
+	if err := i.verify(s.wall()); err != nil {
+		return nil, fmt.Errorf("renewing the certificate: %w", err)
+	}
+	return i, nil
+}
+
+// verify checks an answer of the authority before anything is replaced by it.
+func (i *identity) verify(now time.Time) error {
+	leaf := i.leaf()
+	if !pemfile.Fits(leaf, i.key) {
+		return errors.New("the certificate issued is for another key")
+	}
+	if !now.Before(leaf.NotAfter) {
+		return fmt.Errorf("the certificate issued is over since %s: compare the clocks", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	opts := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // what it may be used for is judged by who publishes it
+		// A slow clock here is no reason to refuse: the moment of issue is within the validity of the whole chain.
+		CurrentTime: leaf.NotBefore,
+	}
+	for _, r := range i.roots {
+		opts.Roots.AddCert(r)
+	}
+	for _, c := range i.chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	if _, err := leaf.Verify(opts); err != nil {
+		return fmt.Errorf("verifying the certificate issued: %w", err)
+	}
+	return nil
+}
+
+// denied reports a verdict of the authority on the caller, by an HTTP status
+// or by an alert in the handshake, which is how crypto/tls refuses certificates.
+func denied(err error) bool {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e.denied()
+	}
+	op := (*net.OpError)(nil)
+	return errors.As(err, &op) && op.Op == "remote error" // the alert itself has no exported type
+}
+
+// passing reports a failure that may be over with the next attempt: the
+// authority was not reached, was cut off, or says itself that it is busy.
+func passing(err error) bool {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout
+	}
+	if denied(err) {
+		return false
+	}
+	// Not any net.Error: the error numbers of a full disk are that, too.
+	var slow net.Error
+	return errors.As(err, new(*net.OpError)) || errors.As(err, new(*net.DNSError)) || errors.As(err, &slow) && slow.Timeout() ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// retryAfterOf is what the authority asked for, 0 for an error that is not its answer.
+func retryAfterOf(err error) time.Duration {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e.RetryAfter
+	}
+	return 0
+}

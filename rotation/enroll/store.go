@@ -1,0 +1,266 @@
+package enroll
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// Names in a directory of [Config.Dir]. The three files are links into the
+// current generation, for programs that want plain names:
+//
+//	tls.crt -> current/tls.crt      leaf first, then chain
+//	tls.key -> current/tls.key      PKCS #8, 0600
+//	ca.crt  -> current/ca.crt       trust bundle
+//	current -> gen-1234567890       the one link that a rename swaps
+//	gen-1234567890/                 never written again once current points to it
+//
+// Crash story: a generation is complete and synced before the rename that
+// makes it current; a crash before it leaves an orphan that the next save
+// prunes, a crash after it leaves the new generation. There is no third state.
+const (
+	certName    = "tls.crt"
+	keyName     = "tls.key"
+	caName      = "ca.crt"
+	currentName = "current"
+	genPrefix   = "gen-"
+)
+
+// fileNames are the links that a directory shows.
+var fileNames = [...]string{certName, keyName, caName}
+
+// identity is a key pair with its trust: what a generation on disk holds. It is
+// not changed once made; a renewal or a new bundle makes another one.
+type identity struct {
+	chain []*x509.Certificate // leaf first
+	key   crypto.Signer
+	roots []*x509.Certificate
+}
+
+func (i *identity) leaf() *x509.Certificate { return i.chain[0] }
+
+// certificate is the form that crypto/tls wants.
+func (i *identity) certificate() tls.Certificate {
+	raw := make([][]byte, len(i.chain))
+	for n, c := range i.chain {
+		raw[n] = c.Raw
+	}
+	return tls.Certificate{Certificate: raw, PrivateKey: i.key, Leaf: i.leaf()}
+}
+
+func (i *identity) material() rotation.Material {
+	return rotation.Material{Certificate: i.certificate(), Roots: i.roots, Version: pemfile.Serial(i.leaf())}
+}
+
+// newIdentity reads a Material back into its parts.
+func newIdentity(m rotation.Material) (*identity, error) {
+	key, ok := m.Certificate.PrivateKey.(crypto.Signer)
+	if !ok || len(m.Certificate.Certificate) == 0 || len(m.Roots) == 0 {
+		return nil, errors.New("the material lacks a key, a certificate or roots")
+	}
+	i := &identity{key: key, roots: m.Roots}
+	for _, der := range m.Certificate.Certificate {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("parsing the chain: %w", err)
+		}
+		i.chain = append(i.chain, c)
+	}
+	return i, nil
+}
+
+// WriteFiles keeps m in dir for other programs: tls.crt (leaf first, then
+// chain), tls.key (PKCS #8, 0600) and ca.crt, replaced as one by one rename.
+// Files of these names that WriteFiles or a [Source] did not make are not
+// touched: the error then is fs.ErrExist.
+func WriteFiles(dir string, m rotation.Material) error {
+	i, err := newIdentity(m)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", dir, err)
+	}
+	s := &store{dir: dir}
+	_, err = s.save(i)
+	return err
+}
+
+// store keeps generations in a directory.
+type store struct{ dir string }
+
+// check finds out whether save may succeed, before a token is spent on what could not be kept.
+func (s *store) check() error {
+	if err := durable.MkdirAll(s.dir); err != nil {
+		return fmt.Errorf("preparing the identity directory: %w", err)
+	}
+	for _, name := range fileNames {
+		target, err := os.Readlink(filepath.Join(s.dir, name))
+		switch {
+		case errors.Is(err, fs.ErrNotExist), err == nil && target == filepath.Join(currentName, name):
+		case err == nil:
+			return fmt.Errorf("preparing the identity directory: %s links to %s: %w", filepath.Join(s.dir, name), target, fs.ErrExist)
+		default:
+			return fmt.Errorf("preparing the identity directory: %s is not ours to replace: %w", filepath.Join(s.dir, name), fs.ErrExist)
+		}
+	}
+	if _, err := s.target(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("preparing the identity directory: %s is not ours to replace: %w", filepath.Join(s.dir, currentName), fs.ErrExist)
+	}
+	return nil
+}
+
+// target is the name of the current generation. A link to elsewhere is somebody
+// else's, and swapping it would take away what they point to.
+func (s *store) target() (string, error) {
+	t, err := os.Readlink(filepath.Join(s.dir, currentName))
+	if err == nil && !strings.HasPrefix(t, genPrefix) {
+		return "", fmt.Errorf("%s links to %s, which is no generation", filepath.Join(s.dir, currentName), t)
+	}
+	return t, err
+}
+
+// load reads the current generation, whole or not at all. Plain files in dir
+// are read too, so that what another tool wrote can be renewed; fs.ErrNotExist
+// means that there is nothing.
+func (s *store) load() (*identity, error) {
+	from := s.dir
+	if t, err := s.target(); err == nil {
+		from = filepath.Join(s.dir, t) // resolved once: the three files are of one generation
+	}
+	i, err := readIdentity(from)
+	if err != nil {
+		return nil, fmt.Errorf("reading the stored identity: %w", err)
+	}
+	return i, nil
+}
+
+// readIdentity reads the three files of dir strictly. That the key fits is
+// checked here because plain files of another tool may be torn; ours cannot.
+func readIdentity(dir string) (*identity, error) {
+	var i identity
+	for _, f := range []struct {
+		name  string
+		parse func([]byte) error
+	}{
+		{certName, func(b []byte) (err error) { i.chain, err = pemfile.Certificates(b); return err }},
+		{keyName, func(b []byte) (err error) { i.key, err = pemfile.PrivateKey(b); return err }},
+		{caName, func(b []byte) (err error) { i.roots, err = pemfile.Certificates(b); return err }},
+	} {
+		path := filepath.Join(dir, f.name)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := f.parse(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if !pemfile.Fits(i.leaf(), i.key) {
+		return nil, fmt.Errorf("%s: the private key does not fit the certificate", dir)
+	}
+	return &i, nil
+}
+
+// save makes i the current generation. The returned function takes it back, as
+// long as nothing was saved since: the generation before is kept that long.
+//
+// The plain names come after the swap. At the first save they appear one by
+// one, which is no torn state: nobody had a working set before. Later ones find
+// them there.
+func (s *store) save(i *identity) (undo func() error, err error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	before, _ := s.target() // "" is fine: there was none
+	gen, err := s.writeGeneration(i)
+	if err != nil {
+		return nil, fmt.Errorf("storing the identity: %w", err)
+	}
+	if err := s.point(gen); err != nil {
+		return nil, errors.Join(fmt.Errorf("storing the identity: %w", err), os.RemoveAll(filepath.Join(s.dir, gen)))
+	}
+	for _, name := range fileNames {
+		err := os.Symlink(filepath.Join(currentName, name), filepath.Join(s.dir, name))
+		if err != nil && !errors.Is(err, fs.ErrExist) { // check saw to it that what exists is ours
+			return nil, fmt.Errorf("storing the identity: %w", err)
+		}
+	}
+	if err := s.prune(before, gen); err != nil {
+		return nil, fmt.Errorf("storing the identity: pruning: %w", err)
+	}
+	return func() error {
+		if before == "" {
+			return os.Remove(filepath.Join(s.dir, currentName))
+		}
+		return s.point(before)
+	}, nil
+}
+
+// writeGeneration writes a directory that nothing points to yet. Each file is
+// synced, and so is the directory that holds their names.
+func (s *store) writeGeneration(i *identity) (string, error) {
+	key, err := pemfile.EncodePrivateKey(i.key)
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(s.dir, genPrefix) // 0700
+	if err != nil {
+		return "", err
+	}
+	err = errors.Join(
+		durable.WriteNew(filepath.Join(dir, keyName), key, durable.Private),
+		durable.WriteNew(filepath.Join(dir, certName), pemfile.EncodeCertificates(i.chain), durable.Public),
+		durable.WriteNew(filepath.Join(dir, caName), pemfile.EncodeCertificates(i.roots), durable.Public),
+	)
+	if err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir))
+	}
+	return filepath.Base(dir), nil
+}
+
+// point swaps the link "current": a new link under another name, renamed over it.
+func (s *store) point(gen string) error {
+	tmp := filepath.Join(s.dir, "."+currentName+"."+gen)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(gen, tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(s.dir, currentName)); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return durable.SyncDir(s.dir)
+}
+
+// prune removes generations other than the last two. The one before stays for
+// readers that have resolved the link and not yet opened the files, and for undo.
+func (s *store) prune(keep ...string) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), genPrefix) || slices.Contains(keep, e.Name()) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(s.dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// escapeGlob makes a path literal for filepath.Glob.
+func escapeGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}

@@ -1,0 +1,67 @@
+package enroll
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+const (
+	maxToken = 16 << 10 // bytes; ours are below 2 KiB
+	maxNames = 100
+)
+
+// claims are what a token says about the certificate it buys. They are read
+// without verifying the signature, which only the authority can do, and used
+// for nothing but what the holder of the token may decide anyway: what to ask
+// for, and whom to trust with the asking.
+type claims struct {
+	subject string
+	names   []string // never empty: as the authority does, the subject stands in for missing ones
+	pin     *fingerprint
+}
+
+// parseToken reads the claims of a token. Its errors never quote it, and for
+// that reason do not wrap what encoding/json and base64 say, which do.
+//
+// The times are left alone: whether the token is over is for the clock of the
+// authority to say, and a wrong clock here must not cost a good token.
+func parseToken(token Token) (claims, error) {
+	raw := token.Expose()
+	if len(raw) > maxToken {
+		return claims{}, fmt.Errorf("reading the token: longer than %d bytes", maxToken)
+	}
+	parts := strings.Split(raw, ".")
+	if len(parts) != 3 {
+		return claims{}, errors.New("reading the token: not a JWT (three parts joined by dots)")
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return claims{}, errors.New("reading the token: its second part is not base64url")
+	}
+	var wire struct {
+		Subject string   `json:"sub"`
+		Names   []string `json:"sans"`
+		Root    string   `json:"sha"`
+	}
+	if err := json.Unmarshal(payload, &wire); err != nil {
+		return claims{}, errors.New("reading the token: its claims are not the JSON expected")
+	}
+	c := claims{subject: wire.Subject, names: wire.Names}
+	switch {
+	case c.subject == "":
+		return claims{}, errors.New("reading the token: it names no subject")
+	case len(c.names) > maxNames:
+		return claims{}, fmt.Errorf("reading the token: %d names, at most %d are allowed", len(c.names), maxNames)
+	case len(c.names) == 0:
+		c.names = []string{c.subject}
+	}
+	if wire.Root != "" {
+		if c.pin, err = parseFingerprint(wire.Root); err != nil {
+			return claims{}, errors.New("reading the token: its root fingerprint is not a SHA-256 in hex")
+		}
+	}
+	return c, nil
+}

@@ -1,0 +1,281 @@
+package enroll_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// A day with an hour's certificate: every renewal within [0.60, 0.70] of the
+// life, no gap, no token after the first.
+func TestDayOfRenewals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		stop := w.watch(w.source())
+		w.setToken(enroll.Token{})
+		time.Sleep(24 * time.Hour)
+		stop()
+		w.check()
+		leaves := w.leaves()
+		if len(leaves) < 34 || len(leaves) > 41 {
+			t.Errorf("%d certificates in 24 h, want 24/0.7 … 24/0.6", len(leaves))
+		}
+		shares := map[int]bool{}
+		for i := 1; i < len(leaves); i++ {
+			d := leaves[i].NotAfter.Sub(leaves[i-1].NotAfter).Seconds() / 3600
+			if d < 0.599 || d > 0.702 {
+				t.Errorf("renewal %d at %.3f of the life", i, d)
+			}
+			shares[int(d*1000)] = true
+		}
+		if len(shares) < 10 {
+			t.Errorf("renewals are not spread: %v", shares)
+		}
+		if n := w.ca.count(stepapi.PathSign); n != 1 {
+			t.Errorf("%d enrolments, want 1", n)
+		}
+		if n := w.ca.count(stepapi.PathRoots); n < 24*6*8/10 || n > 24*6*12/10+2 {
+			t.Errorf("%d looks at the bundle in 24 h, want about 144", n)
+		}
+		for _, d := range w.ca.digests {
+			if d != stepapi.TrustDigest(w.ca.bundle()) {
+				t.Errorf("reported digest %q", d)
+			}
+		}
+	})
+}
+
+// Six hours without the authority, within a day's life: nothing is lost, the
+// attempts are few, and the first good moment is used.
+func TestOutageOfSixHours(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 24*time.Hour)
+		stop := w.watch(w.source())
+		time.Sleep(14 * time.Hour) // renewal falls between 14.4 h and 16.8 h
+		w.net.setDown(true)
+		time.Sleep(6 * time.Hour)
+		if n := len(w.leaves()); n != 1 {
+			t.Fatalf("%d certificates during the outage", n)
+		}
+		if n := strings.Count(w.log.String(), "certificate not renewed"); n < 20 || n > 400 {
+			t.Errorf("%d attempts in the outage, want some dozens", n)
+		}
+		w.net.setDown(false)
+		time.Sleep(5*time.Minute + time.Second)
+		if n := len(w.leaves()); n != 2 {
+			t.Errorf("not renewed within the longest backoff after the outage")
+		}
+		stop()
+		w.check()
+		if strings.Contains(w.log.String(), "level=ERROR") {
+			t.Errorf("an outage that heals needs nobody to act:\n%s", w.log.String())
+		}
+	})
+}
+
+// An outage that outlasts the certificate: a token brings the service back.
+func TestExpiredEnrolsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		stop := w.watch(w.source())
+		w.setToken(enroll.Token{})
+		w.net.setDown(true)
+		time.Sleep(2 * time.Hour)
+		w.net.setDown(false)
+		time.Sleep(10 * time.Minute)
+		if len(w.leaves()) != 1 || !strings.Contains(w.log.String(), "level=ERROR msg=\"certificate not renewed\"") {
+			t.Errorf("expired without a token: want an Error in the log:\n%s", w.log.String())
+		}
+		w.setToken(w.ca.token("ingester", "ingester"))
+		time.Sleep(3*time.Minute + time.Second) // life/20
+		if n := len(w.leaves()); n != 2 {
+			t.Errorf("%d certificates after a new token, want 2", n)
+		}
+		stop()
+	})
+}
+
+// The authority no longer accepts the certificate: straight to the token.
+func TestDeniedUsesToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		stop := w.watch(w.source())
+		w.setToken(enroll.Token{})
+		w.ca.setFault(func(r *http.Request) *stepapi.Error {
+			if strings.HasSuffix(r.URL.Path, stepapi.PathRekey) {
+				return &stepapi.Error{Status: http.StatusUnauthorized, Message: "the certificate is revoked"}
+			}
+			return nil
+		})
+		time.Sleep(50 * time.Minute)
+		denied := w.ca.count(stepapi.PathRekey)
+		if denied < 2 || denied > 30 {
+			t.Errorf("%d attempts while denied: want slow ones", denied)
+		}
+		w.setToken(w.ca.token("ingester", "ingester"))
+		time.Sleep(3 * time.Minute)
+		stop()
+		w.check()
+		if n := len(w.leaves()); n != 2 {
+			t.Errorf("%d certificates, want 2:\n%s", n, w.log.String())
+		}
+	})
+}
+
+// A machine that sleeps stops its timers and not the wall clock.
+func TestSuspendHealsWithinOneTick(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 24*time.Hour)
+		var mu sync.Mutex
+		var slept time.Duration
+		src := w.source()
+		src.SetClock(func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Now().Add(slept)
+		})
+		stop := w.watch(src)
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		slept = 20 * time.Hour
+		mu.Unlock()
+		time.Sleep(31 * time.Second)
+		if n := len(w.leaves()); n != 2 {
+			t.Errorf("%d certificates one tick after waking, want 2", n)
+		}
+		stop()
+	})
+}
+
+// A restart with a valid certificate needs neither token nor authority.
+func TestRestartReusesStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		w.watch(w.source())()
+		w.net.setDown(true)
+		w.cfg.Token = nil
+		time.Sleep(10 * time.Minute)
+		for range 3 {
+			w.watch(w.source())()
+		}
+		if len(w.leaves()) != 1 || w.count() != 4 {
+			t.Errorf("%d certificates in %d yields, want one in 4", len(w.leaves()), w.count())
+		}
+		// The plan counts from the issue, not from the restart.
+		w.net.setDown(false)
+		stop := w.watch(w.source())
+		time.Sleep(32*time.Minute + 30*time.Second)
+		stop()
+		if len(w.leaves()) != 2 {
+			t.Error("the restart put the renewal off")
+		}
+		w.check()
+	})
+}
+
+// The answer to an enrolment is lost twice; the same token still works, even
+// from another process.
+func TestLostAnswerHeals(t *testing.T) {
+	for _, inMemory := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, time.Hour)
+			if inMemory {
+				w.cfg.Dir, w.cfg.InMemory = "", true
+			}
+			w.ca.setFault(func(r *http.Request) *stepapi.Error {
+				if strings.HasSuffix(r.URL.Path, stepapi.PathSign) {
+					return &stepapi.Error{}
+				}
+				return nil
+			})
+			src := w.source()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if err := src.Watch(ctx, w.yield); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, io.EOF) || w.count() != 0 {
+				t.Fatalf("lost answer: %v; want what it waited for as well", err)
+			}
+			if n := w.ca.count(stepapi.PathSign); n < 2 {
+				t.Errorf("%d attempts in 5 s", n)
+			}
+			w.ca.setFault(nil)
+			if !inMemory {
+				src = w.source()
+			}
+			stop := w.watch(src)
+			time.Sleep(time.Minute) // the backoff of the failed attempts
+			stop()
+			if n := len(w.ca.certificates()); n != 1 || w.count() != 1 {
+				t.Errorf("%d certificates issued, %d yielded; want one", n, w.count())
+			}
+			w.check()
+		})
+	}
+}
+
+// A stored identity that is damaged, over, or refused by the gate is replaced
+// when there is a token.
+func TestUnusableStoreEnrolsAgain(t *testing.T) {
+	for name, spoil := range map[string]func(w *world){
+		"damaged": func(w *world) {
+			if err := os.Truncate(filepath.Join(w.cfg.Dir, "ca.crt"), 20); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+		"over":    func(*world) { time.Sleep(2 * time.Hour) },
+		"refused": func(w *world) { w.setRefuseSerial(w.last().Version) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, time.Hour)
+			w.watch(w.source())()
+			spoil(w)
+			w.setToken(w.ca.token("ingester", "ingester"))
+			w.watch(w.source())()
+			if len(w.leaves()) != 2 || !strings.Contains(w.log.String(), "level=ERROR msg=\"stored ") {
+				t.Errorf("%s: %d certificates:\n%s", name, len(w.leaves()), w.log.String())
+			}
+			if name == "refused" { // without a token the reason is all there is to give
+				w.setRefuseSerial(w.last().Version)
+				w.cfg.Token = nil
+				if err := w.source().Watch(t.Context(), w.yield); err == nil || !strings.Contains(err.Error(), "not this one") {
+					t.Errorf("Watch = %v", err)
+				}
+			}
+		})
+	}
+}
+
+// A disk that refuses keeps the old identity in effect and says so.
+func TestUnwritableDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		stop := w.watch(w.source())
+		link := filepath.Join(w.cfg.Dir, "tls.crt")
+		if err := errors.Join(os.Remove(link), os.Mkdir(link, 0o700)); err != nil { // as an operator might
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Minute)
+		if len(w.leaves()) != 1 || !strings.Contains(w.log.String(), "not ours to replace") {
+			t.Errorf("%d certificates:\n%s", len(w.leaves()), w.log.String())
+		}
+		if err := os.Remove(link); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		stop()
+		w.check()
+		if len(w.leaves()) != 2 {
+			t.Error("not renewed after the directory was repaired")
+		}
+	})
+}

@@ -1,0 +1,72 @@
+package rotation
+
+import (
+	"crypto/tls"
+	"time"
+)
+
+// ConfigAt asks a server for its configuration as of a time.
+func ServerAt(id *Identity, opts ServerOptions) func(time.Time) (*tls.Config, error) {
+	s := &server{id: id, opts: opts, number: id.servers.Add(1)}
+	s.opts.MinVersion = tls.VersionTLS13
+	return s.config
+}
+
+// TicketKeys derives the keys of a fresh secret for each pair of day and scope.
+func TicketKeys() func(day time.Time, scope ...string) [][32]byte {
+	s := newTicketSecret()
+	return func(day time.Time, scope ...string) [][32]byte {
+		k, err := s.keys(day, scope)
+		if err != nil {
+			panic(err)
+		}
+		return k
+	}
+}
+
+// Conns counts the connections that all generations of t own.
+func Conns(t *Transport) int {
+	sum := 0
+	for _, n := range t.id.tenures() {
+		n.mu.Lock()
+		p := n.pools[t]
+		n.mu.Unlock()
+		if p != nil {
+			p.mu.Lock()
+			sum += len(p.conns)
+			p.mu.Unlock()
+		}
+	}
+	return sum
+}
+
+// FakeNotifier stands for the operating system in a file source.
+type FakeNotifier struct {
+	Wake chan struct{}
+	Dirs chan []string
+	Fail error // of every watch
+}
+
+func (f *FakeNotifier) watch(dirs []string) error {
+	select {
+	case f.Dirs <- dirs:
+	default:
+	}
+	return f.Fail
+}
+func (f *FakeNotifier) changes() <-chan struct{} { return f.Wake }
+func (f *FakeNotifier) close()                   {}
+
+// FilesNotified is Files with another notifier; open may fail.
+func FilesNotified(set FileSet, open func() (*FakeNotifier, error)) Source {
+	return &files{set: set, notify: func() (notifier, error) {
+		n, err := open()
+		if err != nil {
+			return nil, err
+		}
+		return n, nil
+	}}
+}
+
+// Examine is the gate at the start, when no generation is in effect.
+func Examine(m Material) (*Generation, error) { return examine(m, nil, 0, time.Now()) }

@@ -1,0 +1,76 @@
+package rotation_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// FuzzCandidate feeds any bytes as the certificate files of a set whose key is
+// good. Contract: it never panics, and what passes the gate verifies: the leaf
+// fits the key, the chain links, the bundle is not empty.
+func FuzzCandidate(f *testing.F) {
+	// The same bytes in every process, or the workers would refuse each other's corpus.
+	keys := make([]ed25519.PrivateKey, 3)
+	for i := range keys {
+		keys[i] = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i)}, ed25519.SeedSize))
+	}
+	rootCert := fixed(f, "root", nil, keys[0], keys[0])
+	interCert := fixed(f, "intermediate", rootCert, keys[1], keys[0])
+	leafCert := fixed(f, "leaf", interCert, keys[2], keys[1])
+	leaf, inter, root := leafCert.Raw, interCert.Raw, rootCert.Raw
+	f.Add(leaf, inter)
+	f.Add(leaf, root)
+	f.Add(inter, leaf)
+	f.Add(leaf, []byte{})
+	f.Add(leaf[:len(leaf)-1], inter)
+	f.Add([]byte{0x30, 0x80}, inter)
+	f.Fuzz(func(t *testing.T, one, two []byte) {
+		c := rotation.Material{Roots: []*x509.Certificate{rootCert}, Certificate: tls.Certificate{
+			Certificate: [][]byte{one, two}, PrivateKey: keys[2],
+		}}
+		// The gate alone: goroutines would make the coverage, and so the search, random.
+		g, err := rotation.Examine(c)
+		if err != nil {
+			return
+		}
+		chain := g.Chain()
+		for i := 1; i < len(chain); i++ {
+			if err := chain[i-1].CheckSignatureFrom(chain[i]); err != nil {
+				t.Errorf("passed a chain with a gap: %v", err)
+			}
+		}
+		if !pemfile.Fits(g.Leaf(), keys[2]) || len(g.Roots()) == 0 || !time.Now().Before(g.Leaf().NotAfter) {
+			t.Error("passed what no peer accepts")
+		}
+	})
+}
+
+// fixed signs a certificate whose every byte is determined; parent nil is self-signed.
+func fixed(f *testing.F, name string, parent *x509.Certificate, key, signer ed25519.PrivateKey) *x509.Certificate {
+	f.Helper()
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, BasicConstraintsValid: true,
+		NotBefore: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2120, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	if name != "leaf" {
+		tmpl.IsCA, tmpl.KeyUsage = true, x509.KeyUsageCertSign
+	}
+	if parent == nil {
+		parent = tmpl
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer)
+	must(f, err)
+	c, err := x509.ParseCertificate(der)
+	must(f, err)
+	return c
+}

@@ -1,0 +1,203 @@
+package rotation
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// usage is what this process does with its identity. Once it serves, a
+// candidate without server usage would break it, and likewise for clients.
+type usage uint32
+
+const (
+	usageServer usage = 1 << iota
+	usageClient
+)
+
+// examine is the gate: a candidate either becomes a generation or is refused
+// with the reason. prev is the generation in effect, or nil. A leaf whose
+// NotBefore lies ahead passes; the publisher holds it.
+func examine(m Material, prev *Generation, need usage, now time.Time) (*Generation, error) {
+	key, ok := m.Certificate.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, errors.New("the private key is missing or cannot sign")
+	}
+	sent, err := parseChain(m.Certificate.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	if !pemfile.Fits(sent[0], key) {
+		return nil, errors.New("the private key does not fit the leaf certificate")
+	}
+	if err := checkLeaf(sent[0], need, now); err != nil {
+		return nil, err
+	}
+	if err := checkRoots(m.Roots); err != nil {
+		return nil, err
+	}
+	chain, ends := splitRoots(sent)
+	if err := checkLinks(chain); err != nil {
+		return nil, err
+	}
+	g := assemble(m, chain, key)
+	if g.untrusted, err = checkAnchor(g, ends, prev, now); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
+	if len(ders) == 0 {
+		return nil, errors.New("the certificate is missing")
+	}
+	chain := make([]*x509.Certificate, len(ders))
+	for i, der := range ders {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("parsing certificate %d of the chain: %w", i+1, err)
+		}
+		chain[i] = c
+	}
+	return chain, nil
+}
+
+func checkLeaf(leaf *x509.Certificate, need usage, now time.Time) error {
+	if leaf.IsCA {
+		return errors.New("the first certificate is a CA, want the leaf first")
+	}
+	if !now.Before(leaf.NotAfter) {
+		return fmt.Errorf("the leaf expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	if leaf.KeyUsage != 0 && leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		return errors.New("the leaf has a key usage without digitalSignature (RFC 8446 §4.4.2.2)")
+	}
+	has := usages(leaf)
+	switch {
+	case has == 0:
+		return errors.New("the leaf has neither clientAuth nor serverAuth among its extended key usages")
+	case need&usageServer&^has != 0:
+		return errors.New("the leaf lacks serverAuth, and this identity serves")
+	case need&usageClient&^has != 0:
+		return errors.New("the leaf lacks clientAuth, and this identity connects to others")
+	}
+	return nil
+}
+
+// usages of a leaf. A certificate without the extension is good for all (RFC 5280 §4.2.1.12).
+func usages(leaf *x509.Certificate) usage {
+	if len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0 {
+		return usageServer | usageClient
+	}
+	var u usage
+	for _, k := range leaf.ExtKeyUsage {
+		switch k {
+		case x509.ExtKeyUsageAny:
+			u |= usageServer | usageClient
+		case x509.ExtKeyUsageServerAuth:
+			u |= usageServer
+		case x509.ExtKeyUsageClientAuth:
+			u |= usageClient
+		}
+	}
+	return u
+}
+
+// checkRoots refuses what would widen or blind trust: with an empty pool
+// crypto/tls falls back to the roots of the operating system.
+func checkRoots(roots []*x509.Certificate) error {
+	if len(roots) == 0 {
+		return errors.New("the trust bundle is empty")
+	}
+	for i, c := range roots {
+		if c == nil || !c.IsCA {
+			return fmt.Errorf("certificate %d of the trust bundle is no CA", i+1)
+		}
+	}
+	return nil
+}
+
+// splitRoots separates the self-signed certificates that some tools append:
+// peers have their own opinion on roots, sending ours only costs bytes.
+func splitRoots(sent []*x509.Certificate) (chain, ends []*x509.Certificate) {
+	n := len(sent)
+	for n > 1 && selfSigned(sent[n-1]) {
+		n--
+	}
+	return sent[:n], sent[n:]
+}
+
+func selfSigned(c *x509.Certificate) bool {
+	return bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignatureFrom(c) == nil
+}
+
+// checkLinks wants each certificate to certify the one before it: the strict
+// order of RFC 5246 that every peer understands.
+func checkLinks(chain []*x509.Certificate) error {
+	for i := 1; i < len(chain); i++ {
+		if !issued(chain[i], chain[i-1]) {
+			return fmt.Errorf("certificate %d of the chain did not issue certificate %d", i+1, i)
+		}
+	}
+	return nil
+}
+
+func issued(parent, child *x509.Certificate) bool {
+	return bytes.Equal(child.RawIssuer, parent.RawSubject) && child.CheckSignatureFrom(parent) == nil
+}
+
+// checkAnchor verifies the chain to the bundle. When the bundle does not know
+// its end, two states look alike and must be told apart: a chain file that was
+// read or written halfway (refused), and a bundle that moved on to other roots
+// (published, with the reason as warning). The chain counts as whole when its
+// last certificate is an intermediate or was signed by a root we have seen: one
+// that came with the chain, or one of the generation in effect. It counts as cut
+// when the issuer that is missing is an intermediate that we sent so far.
+func checkAnchor(g *Generation, ends []*x509.Certificate, prev *Generation, now time.Time) (warning, refusal error) {
+	at := now
+	if nb := g.Leaf().NotBefore; nb.After(at) {
+		at = nb
+	}
+	verr := verify(g.chain, g.pool, at)
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case verr == nil:
+		return nil, nil
+	case !errors.As(verr, &unknown):
+		return nil, fmt.Errorf("verifying the chain: %w", verr)
+	}
+	top := g.chain[len(g.chain)-1]
+	signs := func(c *x509.Certificate) bool { return issued(c, top) }
+	if prev != nil && slices.ContainsFunc(prev.chain[1:], signs) {
+		return nil, errors.New("the chain is truncated: it ends before an intermediate that is in use")
+	}
+	seen := slices.ContainsFunc(ends, signs) || prev != nil && slices.ContainsFunc(prev.roots, signs)
+	if len(g.chain) == 1 {
+		if !seen {
+			return nil, errors.New("the issuer of the leaf is neither in the chain nor in the trust bundle")
+		}
+		return verr, nil
+	}
+	// The bundle set aside, everything else must hold: dates, path length, name constraints.
+	pool := x509.NewCertPool()
+	pool.AddCert(top)
+	if err := verify(g.chain, pool, at); err != nil {
+		return nil, fmt.Errorf("verifying the chain: %w", err)
+	}
+	return verr, nil
+}
+
+func verify(chain []*x509.Certificate, roots *x509.CertPool, at time.Time) error {
+	opts := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	for _, c := range chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(opts)
+	return err
+}

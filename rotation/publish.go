@@ -1,0 +1,323 @@
+package rotation
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+const (
+	// maxWait bounds one wait for a wall-clock time: timers stand still while a
+	// machine sleeps, so whoever waits for a time looks at the clock this often.
+	maxWait = 30 * time.Second
+	// warnShare of the life before its end an unrenewed leaf is worth a warning:
+	// renewal is due at 0.70 at the latest, so something is wrong by then.
+	warnShare = 4
+	// maxQueue bounds the failures that wait for a slow subscriber; rotations always wait.
+	maxQueue = 64
+)
+
+// Change tells subscribers what happened.
+type Change struct {
+	Generation *Generation // in effect after the change
+	Previous   *Generation // superseded by it; nil when Err is set
+	Warning    error       // published although the new bundle does not verify the own chain
+	Err        error       // a candidate was refused or the source fails; Generation stays in effect
+}
+
+// held is a candidate that waits for its NotBefore.
+type held struct {
+	gen    *Generation
+	cancel context.CancelFunc
+}
+
+// offer is the yield of every source. No callback runs under publishing, so
+// neither a subscriber nor a log handler can block a candidate for ever.
+func (id *Identity) offer(m Material) error {
+	id.publishing.Lock()
+	defer id.publishing.Unlock()
+	if id.ctx.Err() != nil {
+		return ErrClosed
+	}
+	id.mu.Lock()
+	need := id.uses
+	id.mu.Unlock()
+	now, prev := time.Now(), id.inEffect()
+	g, err := examine(m, prev, need, now)
+	if err != nil {
+		err = fmt.Errorf("refusing candidate: %w", err)
+		id.failing(err)
+		return err
+	}
+	if prev != nil && g.digest == prev.digest {
+		id.hold(nil)
+		id.succeeded(now)
+		return nil
+	}
+	if g.Leaf().NotBefore.After(now) && (prev == nil || !prev.expired(now)) {
+		id.hold(g)
+		id.succeeded(now)
+		return nil
+	}
+	id.hold(nil)
+	id.publish(g, now)
+	return nil
+}
+
+func (id *Identity) inEffect() *Generation {
+	if n := id.current.Load(); n != nil {
+		return n.gen
+	}
+	return nil
+}
+
+// publish makes g the current generation. The successor is visible before the
+// predecessor refuses requests: whoever is refused finds it on the next load.
+func (id *Identity) publish(g *Generation, now time.Time) {
+	c := Change{Generation: g, Previous: id.inEffect(), Warning: g.untrusted}
+	g.number, g.published = 1, now
+	if c.Previous != nil {
+		g.number = c.Previous.number + 1
+	}
+	n, old := newTenure(g), id.current.Load()
+	id.mu.Lock()
+	if old != nil {
+		id.retiring = append(id.retiring, old)
+	}
+	id.current.Store(n)
+	id.health.success, id.health.err = now, nil
+	id.mu.Unlock()
+	if old != nil {
+		old.supersede(now, id.drain)
+	}
+	id.wg.Go(func() { id.mind(n) })
+	leaf := g.Leaf()
+	attrs := []any{"serial", pemfile.Serial(leaf), "fingerprint", pemfile.Fingerprint(leaf), "not_after", leaf.NotAfter}
+	id.log.Info("identity rotated", attrs...)
+	if g.untrusted != nil {
+		id.log.Warn("own trust bundle does not verify the own chain", append(attrs, "err", g.untrusted)...)
+	}
+	if old == nil {
+		close(id.started) // from here on there may be subscribers; for them this is no change
+		return
+	}
+	id.events.push(c)
+}
+
+// hold keeps g until it is valid; it replaces what was held before.
+func (id *Identity) hold(g *Generation) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.held != nil {
+		if g != nil && g.digest == id.held.gen.digest {
+			return
+		}
+		id.held.cancel()
+		id.held = nil
+	}
+	if g == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(id.ctx)
+	h := &held{gen: g, cancel: cancel}
+	id.held = h
+	id.wg.Go(func() { id.waitFor(ctx, h) })
+}
+
+// waitFor publishes h when its time has come, or earlier when the generation in
+// effect expires: a leaf that peers with a faster clock accept beats one that nobody accepts.
+func (id *Identity) waitFor(ctx context.Context, h *held) {
+	defer h.cancel()
+	at := h.gen.Leaf().NotBefore
+	if g := id.inEffect(); g != nil && g.Leaf().NotAfter.Before(at) {
+		at = g.Leaf().NotAfter
+	}
+	if !until(at, ctx.Done(), nil) {
+		return
+	}
+	id.publishing.Lock()
+	defer id.publishing.Unlock()
+	id.mu.Lock()
+	mine := id.held == h
+	if mine {
+		id.held = nil
+	}
+	id.mu.Unlock()
+	if mine && id.ctx.Err() == nil {
+		id.publish(h.gen, time.Now())
+	}
+}
+
+// mind accompanies a tenure: it warns when nothing replaces the leaf in time,
+// and ends the tenure when it is drained or out of grace.
+func (id *Identity) mind(n *tenure) {
+	leaf := n.gen.Leaf()
+	attrs := []any{"serial", pemfile.Serial(leaf), "fingerprint", pemfile.Fingerprint(leaf), "not_after", leaf.NotAfter}
+	if id.reaches(n, leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore)/warnShare)) {
+		id.log.Warn("certificate is not renewed in time", attrs...)
+	}
+	if id.reaches(n, leaf.NotAfter) {
+		id.log.Error("certificate expired and nothing replaces it", attrs...)
+	}
+	select {
+	case <-n.replaced:
+		id.awaitDrain(n)
+	case <-id.ctx.Done():
+		return // Close ends the current tenure itself
+	}
+	n.end()
+	id.mu.Lock()
+	for i, r := range id.retiring {
+		if r == n {
+			id.retiring = append(id.retiring[:i:i], id.retiring[i+1:]...)
+			break
+		}
+	}
+	id.mu.Unlock()
+}
+
+// reaches reports whether n is still in office at the given time.
+func (id *Identity) reaches(n *tenure, at time.Time) bool {
+	return until(at, n.replaced, id.ctx.Done())
+}
+
+// awaitDrain returns when nothing uses n any more, its grace is over or the Identity closes.
+func (id *Identity) awaitDrain(n *tenure) {
+	n.mu.Lock()
+	deadline := n.deadline
+	n.mu.Unlock()
+	until(deadline, n.drained, id.ctx.Done())
+}
+
+// until waits for a wall-clock time and reports false when a or b came first.
+func until(at time.Time, a, b <-chan struct{}) bool {
+	for {
+		t := time.NewTimer(min(maxWait, time.Until(at)))
+		select {
+		case <-a:
+		case <-b:
+		case <-t.C:
+			if time.Now().Before(at) {
+				continue
+			}
+			return true
+		}
+		t.Stop()
+		return false
+	}
+}
+
+func (id *Identity) succeeded(now time.Time) {
+	id.mu.Lock()
+	id.health.success, id.health.err = now, nil
+	id.mu.Unlock()
+}
+
+// failing implements observer. A failure that repeats itself is told once.
+func (id *Identity) failing(err error) {
+	id.mu.Lock()
+	known := err == nil || text(id.health.err) == err.Error()
+	id.health.err = err
+	if !known {
+		id.health.refused++
+	}
+	id.mu.Unlock()
+	if known {
+		return
+	}
+	id.log.Warn("identity not refreshed", "err", err)
+	id.events.push(Change{Generation: id.inEffect(), Err: err})
+}
+
+// watching implements observer.
+func (id *Identity) watching(mode string, why error) {
+	id.mu.Lock()
+	id.health.mode, id.health.modeErr = mode, why
+	id.mu.Unlock()
+	if why != nil {
+		id.log.Warn("file notification unavailable, polling only", "err", why)
+	}
+}
+
+// events delivers changes in order, from one goroutine that holds no lock, so
+// that a subscriber may call everything but Close.
+type events struct {
+	mu    sync.Mutex
+	subs  []*subscriber
+	queue []event
+	wake  chan struct{} // capacity 1
+}
+
+type subscriber struct {
+	fn      func(Change)
+	stopped atomic.Bool
+}
+
+type event struct {
+	change Change
+	subs   []*subscriber // as of the change
+}
+
+// Subscribe has fn called after every later change, in order, one at a time for
+// all subscribers; a slow fn delays the others and no publication. After stop
+// returned, fn is not started again; one call may still be running.
+func (id *Identity) Subscribe(fn func(Change)) (stop func()) {
+	s := &subscriber{fn: fn}
+	e := &id.events
+	e.mu.Lock()
+	e.subs = append(e.subs[:len(e.subs):len(e.subs)], s) // queued events keep their own view
+	e.mu.Unlock()
+	return func() {
+		s.stopped.Store(true)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		kept := make([]*subscriber, 0, len(e.subs))
+		for _, o := range e.subs {
+			if o != s {
+				kept = append(kept, o)
+			}
+		}
+		e.subs = kept
+	}
+}
+
+func (e *events) push(c Change) {
+	e.mu.Lock()
+	if len(e.subs) > 0 && (c.Err == nil || len(e.queue) < maxQueue) {
+		e.queue = append(e.queue, event{c, e.subs})
+	}
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (e *events) take() []event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	q := e.queue
+	e.queue = nil
+	return q
+}
+
+func (id *Identity) dispatch() {
+	for {
+		select {
+		case <-id.ctx.Done():
+			return
+		case <-id.events.wake:
+		}
+		for _, ev := range id.events.take() {
+			for _, s := range ev.subs {
+				if !s.stopped.Load() && id.ctx.Err() == nil {
+					s.fn(ev.change)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	defaultIdleConns   = 16               // per host; net/http's 2 makes a busy client dial all day
+	defaultIdleTimeout = 90 * time.Second // as net/http.DefaultTransport
+	dialTimeout        = 10 * time.Second
+	handshakeTimeout   = 10 * time.Second
+)
+
+// TransportOptions configures [Identity.Transport]. The zero value speaks
+// HTTP/1.1 over TLS 1.3, without a proxy.
+type TransportOptions struct {
+	HTTP2                 bool                                                              // also offer HTTP/2; default HTTP/1.1 only
+	MaxConnsPerHost       int                                                               // per generation; 0 is no limit
+	ResponseHeaderTimeout time.Duration                                                     // from the end of the request; 0 is no limit
+	ExpectContinueTimeout time.Duration                                                     // wait for 100 Continue; 0 sends the body at once
+	IdleConnTimeout       time.Duration                                                     // default 90 s
+	MinVersion            uint16                                                            // default tls.VersionTLS13; below TLS 1.2 every request fails
+	Proxy                 func(*http.Request) (*url.URL, error)                             // default none; the environment is not asked
+	DialContext           func(ctx context.Context, network, addr string) (net.Conn, error) // default net.Dialer, 10 s
+}
+
+func (o TransportOptions) idlePerHost() int {
+	if o.MaxConnsPerHost > 0 {
+		return o.MaxConnsPerHost
+	}
+	return defaultIdleConns
+}
+
+// Transport is an [http.RoundTripper] over the generation that is current when
+// a request starts. It is safe for concurrent use. Only https is spoken.
+//
+// The response body holds the generation until EOF or Close; a body that is
+// neither read nor closed keeps old connections open until Config.Drain.
+type Transport struct {
+	id     *Identity
+	opts   TransportOptions
+	broken error // what every request answers when the options make no sense
+	closed atomic.Bool
+}
+
+// Transport returns a client transport with connections of its own. From now on
+// candidates without clientAuth are refused. A mistake in opts shows as the
+// error of every request.
+func (id *Identity) Transport(opts TransportOptions) *Transport {
+	t := &Transport{id: id, opts: opts}
+	t.opts.MinVersion, t.broken = parseVersion(opts.MinVersion)
+	if t.opts.IdleConnTimeout == 0 {
+		t.opts.IdleConnTimeout = defaultIdleTimeout
+	}
+	if t.opts.DialContext == nil {
+		t.opts.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	}
+	id.needs(usageClient)
+	return t
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	for {
+		n := t.id.current.Load()
+		p, err := n.enter(t, false)
+		if err != nil {
+			return nil, refuse(r, err)
+		}
+		if p != nil {
+			return t.send(n, p, r)
+		}
+		// Superseded between the load and here: the successor is there already,
+		// unless the Identity was closed.
+		if t.id.current.Load() == n {
+			return nil, refuse(r, ErrClosed)
+		}
+	}
+}
+
+func (t *Transport) send(n *tenure, p *pool, r *http.Request) (*http.Response, error) {
+	release := sync.OnceFunc(func() { n.leave(p) })
+	if err := t.acceptable(r); err != nil {
+		release()
+		return nil, refuse(r, err)
+	}
+	resp, err := p.http.RoundTrip(r)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	switch body := resp.Body.(type) {
+	case io.ReadWriteCloser: // 101 Switching Protocols: the caller now owns the connection
+		resp.Body = &upgraded{ReadWriteCloser: body, release: release}
+	default:
+		if body == http.NoBody {
+			release()
+			return resp, nil
+		}
+		resp.Body = &heldBody{ReadCloser: body, release: release}
+	}
+	return resp, nil
+}
+
+func (t *Transport) acceptable(r *http.Request) error {
+	if t.broken != nil {
+		return t.broken
+	}
+	if r.URL == nil || r.URL.Scheme != "https" {
+		return errors.New("rotation: only https is spoken")
+	}
+	return nil
+}
+
+// refuse keeps the promise of http.RoundTripper to close the body, also on errors.
+func refuse(r *http.Request, err error) error {
+	if r.Body != nil {
+		_ = r.Body.Close() // the request failed already
+	}
+	if r.URL == nil {
+		return err
+	}
+	return fmt.Errorf("connecting to %s: %w", r.URL.Host, err)
+}
+
+// CloseIdleConnections closes what the current generation does not use just
+// now; http.Client calls it. Older generations have no idle connections.
+func (t *Transport) CloseIdleConnections() { t.id.current.Load().idle(t) }
+
+// Close cuts all connections of all generations, requests in flight included,
+// and refuses further requests with [ErrClosed]. It is idempotent.
+func (t *Transport) Close() error {
+	t.closed.Store(true)
+	for _, n := range t.id.tenures() {
+		n.drop(t)
+	}
+	return nil
+}
+
+// heldBody releases its generation at EOF, at an error or at Close, whichever is first.
+type heldBody struct {
+	io.ReadCloser
+	release func()
+}
+
+func (b *heldBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.release()
+	}
+	return n, err
+}
+
+func (b *heldBody) Close() error {
+	defer b.release()
+	return b.ReadCloser.Close()
+}
+
+// upgraded stays writable after its reader saw EOF, so only Close releases it.
+type upgraded struct {
+	io.ReadWriteCloser
+	release func()
+}
+
+func (u *upgraded) Close() error {
+	defer u.release()
+	return u.ReadWriteCloser.Close()
+}
