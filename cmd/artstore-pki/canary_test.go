@@ -131,7 +131,7 @@ func (p *program) token(service string) {
 // serve starts a server command and returns its URL.
 func (p *program) serve(ready string, args ...string) string {
 	p.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // ends in stop, before the test's own context does
+	ctx, cancel := context.WithCancel(context.Background()) // ends in stop, in order, before the test ends
 	p.cancel = append(p.cancel, cancel)
 	exited := make(chan int, 1)
 	p.ended.Go(func() { exited <- p.run(ctx, nil, append(args, "--ready-file", p.path(ready))...) })

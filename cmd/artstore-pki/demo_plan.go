@@ -28,7 +28,7 @@ type plan struct {
 	oldRoot   string // fingerprint
 	newRoot   string
 	steps     []planStep
-	current   atomic.Int32 // index of the step that is waited for
+	current   atomic.Int64 // index of the step that is waited for
 }
 
 // planStep waits until it may act, then acts.
@@ -55,11 +55,11 @@ func (p *plan) Run(ctx context.Context, event func(string)) error {
 	ticker := time.NewTicker(planPoll)
 	defer ticker.Stop()
 	for i, s := range p.steps {
-		p.current.Store(int32(i)) //nolint:gosec // G115: four steps
+		p.current.Store(int64(i))
 		for {
 			ok, err := s.ready(ctx)
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // the demo's time is over, not a failure
+				return nil // the demo's time is over, which is no failure
 			}
 			if err != nil {
 				return fmt.Errorf("waiting to %s: %w", s.name, err)
@@ -79,7 +79,7 @@ func (p *plan) Run(ctx context.Context, event func(string)) error {
 		}
 		event(did)
 	}
-	p.current.Store(int32(len(p.steps))) //nolint:gosec // G115: four steps
+	p.current.Store(int64(len(p.steps)))
 	return nil
 }
 

@@ -19,8 +19,9 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"artstore-pki": func() {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			os.Exit(run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}, os.Args))
+			code := run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}, os.Args)
+			stop()
+			os.Exit(code) //nolint:forbidigo // this is the main of the scripts' program
 		},
 	})
 }
@@ -64,7 +65,7 @@ func scriptReadyFile(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func scriptBusyPort(ts *testscript.TestScript, _ bool, args []string) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's listener, closed with the script
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
 	ts.Defer(func() { _ = ln.Close() })
 	ts.Setenv(args[0], ln.Addr().String())

@@ -57,7 +57,7 @@ func (u *ui) terminal(w io.Writer) (width int, ok bool) {
 	if !isFile || u.getenv("TERM") == "dumb" {
 		return 0, false
 	}
-	fd := int(f.Fd()) //nolint:gosec // G115: a file descriptor fits an int on every platform Go supports
+	fd := int(f.Fd())
 	if !term.IsTerminal(fd) {
 		return 0, false
 	}

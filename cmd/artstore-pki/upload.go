@@ -18,7 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/secret"
 )
 
-const envClientSecret = "SERVICE_ACCOUNT__CLIENT_SECRET" //nolint:gosec // G101: the name of a variable, not its value
+const envClientSecret = "SERVICE_ACCOUNT__CLIENT_SECRET"
 
 func uploadCommand(u *ui) *cli.Command {
 	const service, limits = "service account and endpoints", "transfer"
@@ -70,7 +70,7 @@ func (u *ui) runUpload(c *cli.Context) (err error) {
 		if err := u.uploadOne(c.Context, client, path, c.String("description")); err != nil {
 			failed = append(failed, err)
 		}
-		if c.Context.Err() != nil {
+		if c.Err() != nil {
 			break
 		}
 	}

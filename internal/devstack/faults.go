@@ -59,7 +59,7 @@ type Faults struct {
 
 func newFaults() *Faults {
 	return &Faults{
-		roll:  rand.Float64, //nolint:gosec // G404: nobody gains from guessing which test request fails
+		roll:  rand.Float64,
 		fired: map[string]int{}, release: make(chan struct{}),
 	}
 }

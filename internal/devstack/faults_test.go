@@ -132,7 +132,7 @@ func TestIdleBodyIsEnded(t *testing.T) {
 	body, ct := multipartBody(t, "a", make([]byte, 1000))
 	slow, w := io.Pipe()
 	go func() { _, _ = w.Write(body[:500]) }()
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	r, err := s.try(t, http.MethodPost, s.storageURL+"/api/v1/files/upload", ct, slow, bearer(s.token(t)))
 	if err == nil {
 		want(t, "status", r.status, http.StatusBadRequest)

@@ -283,10 +283,10 @@ func (s *filestore) remove(id string) error {
 		return fmt.Errorf("removing file %q: %w", id, fs.ErrNotExist)
 	}
 	content := filepath.Join(s.files, id)
-	if err := os.Remove(content + metaSuffix); err != nil {
+	if err := os.Remove(content + metaSuffix); err != nil { //nolint:gosec // G703: id is a key of the index, so a name we chose
 		return fmt.Errorf("removing file %q: %w", id, err)
 	}
-	if err := errors.Join(durable.SyncDir(s.files), os.Remove(content)); err != nil {
+	if err := errors.Join(durable.SyncDir(s.files), os.Remove(content)); err != nil { //nolint:gosec // G703: as above
 		return fmt.Errorf("removing file %q: %w", id, err)
 	}
 	s.mu.Lock()

@@ -158,7 +158,7 @@ func (s *stack) try(t *testing.T, method, url, contentType string, body io.Reade
 	if err != nil {
 		return response{}, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(resp.Body)
 	return response{resp.StatusCode, resp.Header, data}, err
 }

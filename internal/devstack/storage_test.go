@@ -129,6 +129,9 @@ func TestFullAndMalformed(t *testing.T) {
 	want(t, "full", r.code(t), "STORAGE_FULL")
 	want(t, "room given back", s.upload(t, token, "c", make([]byte, 600)).status, http.StatusCreated)
 
+	dir := t.TempDir()
+	s = start(t, devstack.AdminConfig{}, devstack.StorageConfig{Dir: dir, Dialect: "go", MaxFileSize: 1000})
+	token = s.token(t)
 	body, ct := multipartBody(t, "x", []byte("content"))
 	up := s.storageURL + "/api/v1/files/upload"
 	for name, bad := range map[string]response{
@@ -143,10 +146,10 @@ func TestFullAndMalformed(t *testing.T) {
 	// A body of unknown length is measured, not believed.
 	chunked := s.do(t, http.MethodPost, up, ct, io.MultiReader(bytes.NewReader(body[:len(body)-20]), strings.NewReader(strings.Repeat("x", 2000))), bearer(token))
 	want(t, "chunked too large", chunked.status, http.StatusRequestEntityTooLarge)
-	tmp, err := filepath.Glob(filepath.Join(t.TempDir(), "*"))
+	tmp, err := filepath.Glob(filepath.Join(dir, "tmp", "*"))
 	check(t, err)
 	want(t, "leftovers", len(tmp), 0)
-	want(t, "room", s.storage.Stats().Bytes, 1500)
+	want(t, "room", s.storage.Stats().Bytes, 0)
 }
 
 func TestModes(t *testing.T) {
@@ -200,7 +203,7 @@ func TestRestartKeepsWhatWasAcknowledged(t *testing.T) {
 	want(t, "download of missing content", again.do(t, http.MethodGet, again.file(id)+"/download", "", nil, bearer(again.token(t))).status, http.StatusInternalServerError)
 	for _, damage := range []string{"{", `{"file_id":"` + someUUID + `"}`} {
 		check(t, os.WriteFile(filepath.Join(dir, "files", id+".json"), []byte(damage), 0o600))
-		_, err = devstack.NewStorage(devstack.StorageConfig{Dir: dir, JWKSURL: "https://x/", JWKSTransport: http.DefaultTransport})
+		_, err = devstack.NewStorage(devstack.StorageConfig{Dir: dir, JWKSURL: "https://x/", JWKSTransport: &http.Transport{}})
 		if err == nil {
 			t.Errorf("metadata %s was accepted", damage)
 		}
@@ -208,7 +211,7 @@ func TestRestartKeepsWhatWasAcknowledged(t *testing.T) {
 }
 
 func TestNewStorageRefusesBadConfig(t *testing.T) {
-	good := devstack.StorageConfig{Dir: t.TempDir(), JWKSURL: "https://x/", JWKSTransport: http.DefaultTransport}
+	good := devstack.StorageConfig{Dir: t.TempDir(), JWKSURL: "https://x/", JWKSTransport: &http.Transport{}}
 	for name, edit := range map[string]func(*devstack.StorageConfig){
 		"dir":       func(c *devstack.StorageConfig) { c.Dir = "" },
 		"mode":      func(c *devstack.StorageConfig) { c.Mode = "wr" },

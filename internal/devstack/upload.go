@@ -111,18 +111,21 @@ func (s *Storage) serveUpload(w http.ResponseWriter, r *http.Request) {
 // whether the announced size can fit at all.
 func (s *Storage) upload(w http.ResponseWriter, r *http.Request) (status int) {
 	who, p := s.authorise(r, scopeWrite)
-	switch {
-	case p != noProblem:
-		return s.fail(w, p, "")
-	case s.cfg.Mode != modeEdit && s.cfg.Mode != modeRW:
-		return s.fail(w, problemMode, string(s.cfg.Mode))
+	if p == noProblem && s.cfg.Mode != modeEdit && s.cfg.Mode != modeRW {
+		p = problemMode
+	}
+	if p != noProblem {
+		s.leaveBody(w, r)
+		return s.fail(w, p, string(s.cfg.Mode))
 	}
 	bad := s.faults.choose("upload")
 	r.Body = &idleBody{ReadCloser: r.Body, rc: http.NewResponseController(w), idle: s.cfg.BodyIdle}
 	if status := bad.beforeBody(r); status != 0 {
+		s.leaveBody(w, r)
 		return s.failStatus(w, status)
 	}
 	if r.ContentLength > s.cfg.MaxFileSize+maxFormOverhead {
+		s.leaveBody(w, r)
 		return s.fail(w, problemTooLarge, "")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxFileSize+maxFormOverhead)
@@ -153,6 +156,17 @@ func (s *Storage) upload(w http.ResponseWriter, r *http.Request) (status int) {
 	}
 	writeJSON(w, http.StatusCreated, s.cfg.Dialect.uploaded(m, checksum))
 	return http.StatusCreated
+}
+
+// leaveBody prepares an answer that does not wait for the body: net/http would
+// read up to 256 KiB first, for as long as a client takes. Small bodies are
+// still read, within the patience for all bodies, to keep the connection.
+func (s *Storage) leaveBody(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > maxField) {
+		w.Header().Set("Connection", "close")
+		return
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyIdle)) // a server that cannot is a test's recorder
 }
 
 // beforeBody strikes at once, or arms the body. A nil strike does nothing.
