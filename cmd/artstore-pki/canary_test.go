@@ -156,15 +156,17 @@ func (p *program) stop() string {
 		p.cancel[i]()
 	}
 	p.ended.Wait()
+	return p.output()
+}
+
+func (p *program) output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.all.String()
 }
 
 func (p *program) tail() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.all.String()
+	s := p.output()
 	return s[max(0, len(s)-2000):]
 }
 

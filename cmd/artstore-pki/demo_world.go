@@ -142,7 +142,7 @@ func (w *world) startAdmin(start, run context.Context) error {
 		return err
 	}
 	w.running.Go(func() error { return w.admin.Run(run) })
-	return w.serve(start, run, s, w.admin.Handler(), nameIngester, nameStorage)
+	return w.serve(run, s, w.admin.Handler(), nameIngester, nameStorage)
 }
 
 func (w *world) startStorage(start, run context.Context) error {
@@ -165,7 +165,7 @@ func (w *world) startStorage(start, run context.Context) error {
 		return err
 	}
 	w.running.Go(func() error { return w.storage.Run(run) })
-	return w.serve(start, run, s, w.storage.Handler(), nameIngester)
+	return w.serve(run, s, w.storage.Handler(), nameIngester)
 }
 
 func (w *world) startIngester(start, _ context.Context) error {
@@ -219,7 +219,7 @@ func (w *world) enrol(ctx context.Context, name string) (*demoService, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: w.logger(name)})
+	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: w.logger(name), Drain: identityDrain})
 	if err != nil {
 		return nil, fmt.Errorf("enrolling %s: %w", name, err)
 	}
@@ -242,12 +242,12 @@ func (w *world) add(s *demoService) *demoService {
 }
 
 // serve answers at a free loopback port; only peers with one of the names get in.
-func (w *world) serve(start, run context.Context, s *demoService, h http.Handler, peers ...string) error {
+func (w *world) serve(run context.Context, s *demoService, h http.Handler, peers ...string) error {
 	conf, err := s.identity.ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
 	if err != nil {
 		return err
 	}
-	ln, err := s.listen(start)
+	ln, err := s.listen(run)
 	if err != nil {
 		return err
 	}

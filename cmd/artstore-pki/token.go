@@ -7,7 +7,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/secret"
 )
 
@@ -52,24 +51,4 @@ func (u *ui) mintToken(c *cli.Context, service string, names []string) (secret.S
 		return token, fmt.Errorf("making a token for %s: %w", service, err)
 	}
 	return token, nil
-}
-
-func fingerprintCommand(u *ui) *cli.Command {
-	return &cli.Command{
-		Name:  "fingerprint",
-		Usage: "print the fingerprint of the authority's root",
-		Description: `Prints the SHA-256 of the active root certificate in hex, as step ca bootstrap
---fingerprint wants it.`,
-		Flags: []cli.Flag{dirFlag()},
-		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, 0, 0); err != nil {
-				return err
-			}
-			root, err := ca.ActiveRoot(c.String(flagDir))
-			if err != nil {
-				return fmt.Errorf("reading the root: %w", err)
-			}
-			return u.print("%s", pemfile.Fingerprint(root))
-		},
-	}
 }

@@ -39,7 +39,9 @@ func NewCA(t testing.TB) *CA {
 		NotBefore: time.Now().Add(-backdate), NotAfter: time.Now().Add(rootLife),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	return &CA{root: create(t, tmpl, tmpl, key, key), key: key}
+	ca := &CA{root: tmpl, key: key} // signs itself
+	ca.root = ca.sign(t, tmpl, key)
+	return ca
 }
 
 // Root is the only certificate of the trust bundle.
@@ -58,7 +60,7 @@ func (ca *CA) Material(t testing.TB, name string) rotation.Material {
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
-	leaf := create(t, tmpl, ca.root, key, ca.key)
+	leaf := ca.sign(t, tmpl, key)
 	return rotation.Material{
 		Certificate: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf},
 		Roots:       []*x509.Certificate{ca.root},
@@ -66,9 +68,9 @@ func (ca *CA) Material(t testing.TB, name string) rotation.Material {
 	}
 }
 
-func create(t testing.TB, tmpl, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) *x509.Certificate {
+func (ca *CA) sign(t testing.TB, tmpl *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
 	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer)
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.root, key.Public(), ca.key)
 	must(t, err)
 	cert, err := x509.ParseCertificate(der)
 	must(t, err)

@@ -116,7 +116,7 @@ func (s *Stack) startAdmin(t testing.TB) {
 		Logger:     s.opt.Logger,
 	})
 	must(t, err)
-	s.AdminURL = s.serve(t, s.admin, s.opt.AdminTLS, adminName, clientName, storageName)
+	s.AdminURL = s.serve(t, s.admin, s.serverTLS(t, s.opt.AdminTLS, adminName))
 	s.TokenURL = s.AdminURL + devstack.TokenPath
 	if s.opt.Dialect == "go" {
 		s.TokenURL = s.AdminURL + devstack.FormTokenPath
@@ -146,7 +146,7 @@ func (s *Stack) startStorage(t testing.TB) {
 			t.Errorf("stored files: %v", err)
 		}
 	})
-	s.StorageURL = s.serve(t, s.storage, s.opt.StorageTLS, storageName, clientName)
+	s.StorageURL = s.serve(t, s.storage, s.serverTLS(t, s.opt.StorageTLS, storageName))
 }
 
 // service is what both have.
@@ -155,25 +155,36 @@ type service interface {
 	Run(ctx context.Context) error
 }
 
-func (s *Stack) serve(t testing.TB, svc service, conf *tls.Config, name string, peers ...string) (url string) {
+// serverTLS is the caller's configuration, or one of this stack's authority. The
+// Storage Element asks the Admin Module for keys; nobody but the client asks it.
+func (s *Stack) serverTLS(t testing.TB, own *tls.Config, name string) *tls.Config {
 	t.Helper()
-	if conf == nil {
-		var err error
-		conf, err = open(t, rotation.Static(s.CA.Material(t, name))).ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
-		must(t, err)
+	if own != nil {
+		return own
 	}
+	peers := []string{clientName}
+	if name == adminName {
+		peers = append(peers, storageName)
+	}
+	conf, err := open(t, rotation.Static(s.CA.Material(t, name))).ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
+	must(t, err)
+	return conf
+}
+
+func (s *Stack) serve(t testing.TB, svc service, conf *tls.Config) (url string) {
+	t.Helper()
 	var lc net.ListenConfig
 	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	t.Cleanup(func() { stop(); running.Wait() })
-	running.Go(func() { report(t, name, svc.Run(ctx)) })
+	running.Go(func() { report(t, "running a service", svc.Run(ctx)) })
 	running.Go(func() {
 		// Faults may hold requests beyond any patience; those are cut at the end.
 		err := httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: svc.Handler(), TLS: conf, Drain: drainTimeout, Logger: s.opt.Logger})
 		if !errors.Is(err, context.DeadlineExceeded) {
-			report(t, name, err)
+			report(t, "serving", err)
 		}
 	})
 	return "https://" + ln.Addr().String()

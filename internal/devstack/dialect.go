@@ -90,7 +90,7 @@ var pythonAnswers = map[problem]answer{
 func (s *Storage) fail(w http.ResponseWriter, p problem, detail string) int {
 	if s.cfg.Dialect == golang {
 		a := goAnswers[p]
-		writeError(w, golang, a.status, a.code, a.text)
+		writeError(w, golang, a)
 		return a.status
 	}
 	a := pythonAnswers[p]
@@ -105,16 +105,16 @@ func (s *Storage) fail(w http.ResponseWriter, p problem, detail string) int {
 	case problemDuplicate:
 		a.text = "File with ID " + detail + " already exists"
 	}
-	writeError(w, python, a.status, "", a.text)
+	writeError(w, python, a)
 	return a.status
 }
 
-func writeError(w http.ResponseWriter, d Dialect, status int, code, text string) {
+func writeError(w http.ResponseWriter, d Dialect, a answer) {
 	if d == golang {
-		writeJSON(w, status, map[string]any{"error": map[string]string{"code": code, "message": text}})
+		writeJSON(w, a.status, map[string]any{"error": map[string]string{"code": a.code, "message": a.text}})
 		return
 	}
-	writeJSON(w, status, map[string]string{"detail": text})
+	writeJSON(w, a.status, map[string]string{"detail": a.text})
 }
 
 // uploaded is the body of a 201.

@@ -232,7 +232,7 @@ func (s *Storage) failStatus(w http.ResponseWriter, status int) int {
 			return s.fail(w, p, "")
 		}
 	}
-	writeError(w, s.cfg.Dialect, status, "FAULT", fmt.Sprintf("status %d on demand", status))
+	writeError(w, s.cfg.Dialect, answer{status, "FAULT", fmt.Sprintf("status %d on demand", status)})
 	return status
 }
 
