@@ -102,9 +102,7 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 		return nil, err
 	}
 	// A crash between the commit of a rotation and its copies is healed here.
-	if err := f.writeCopies(roots, intermediates); err != nil {
-		return nil, err
-	}
+	a.copyTrust(ctx, st)
 	a.metrics, err = newMetrics(opt.Registerer, a)
 	return a, err
 }
@@ -197,7 +195,19 @@ func (a *Authority) change(ctx context.Context, fn func(next *state) error) erro
 	if err := fn(next); err != nil {
 		return err
 	}
-	return a.publish(next)
+	if err := a.publish(next); err != nil {
+		return err
+	}
+	a.copyTrust(ctx, next)
+	return nil
+}
+
+// copyTrust refreshes the copies of the trust in certs/. The change is committed
+// already, and the next start tries again.
+func (a *Authority) copyTrust(ctx context.Context, st *state) {
+	if err := a.files.writeCopies(st.roots, st.intermediates); err != nil {
+		a.logger.WarnContext(ctx, "copies of the trust bundle not refreshed", "path", a.files.path("certs"), "err", err)
+	}
 }
 
 // Ready returns why the authority cannot issue now, or nil.

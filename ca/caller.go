@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // Rules that refuse, as they stand in answers, in the record and in metrics.
@@ -91,7 +92,7 @@ func (a *Authority) allow(ctx context.Context, st *state, c caller, w want) erro
 func (a *Authority) judge(ctx context.Context, st *state, c caller, w want) error {
 	if w.action == actRevoke {
 		if c.kind != byOperator && c.serial != w.serial {
-			return refuse(ruleSelf, "%s may revoke certificate %s only", c.name, c.serial)
+			return refuse(ruleSelf, "%s may revoke certificate %s only", c.name, pemfile.HexSerial(c.serial))
 		}
 		return nil
 	}
@@ -105,7 +106,7 @@ func (a *Authority) judge(ctx context.Context, st *state, c caller, w want) erro
 			return err
 		}
 		if bad {
-			return refuse(ruleRevoked, "certificate %s or one before it was revoked", c.serial)
+			return refuse(ruleRevoked, "certificate %s or one before it was revoked", pemfile.HexSerial(c.serial))
 		}
 	}
 	return p.allows(w.names, w.key)
@@ -130,14 +131,20 @@ func (a *Authority) turnAway(ctx context.Context, c caller, w want, err error) e
 		return err
 	}
 	a.metrics.refused.WithLabelValues(r.rule).Inc()
-	if !a.refusals.take(c.name, time.Now()) {
+	who := c.name
+	if c.service != "" {
+		who = c.service // not the certificate: each renewal would start a new count
+	}
+	if !a.refusals.take(who, time.Now()) {
 		return err
 	}
 	// The request may be gone already; what it tried must still be recorded.
-	recordErr := a.record.Refuse(context.WithoutCancel(ctx), store.Event{
-		At: time.Now(), Caller: c.name, Service: c.service, Serial: c.serial, Rule: r.rule, Detail: string(w.action) + ": " + r.text,
-	})
-	return errors.Join(err, recordErr)
+	if recordErr := a.record.Refuse(context.WithoutCancel(ctx), store.Event{
+		At: time.Now(), Caller: c.name, Service: c.service, Serial: c.serial, Rule: r.rule, Detail: clip(string(w.action) + ": " + r.text),
+	}); recordErr != nil {
+		a.logger.ErrorContext(ctx, "refusal not recorded", "service", c.service, "err", recordErr)
+	}
+	return err
 }
 
 const (

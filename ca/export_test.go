@@ -4,6 +4,10 @@ import (
 	"context"
 	"time"
 
+	"go.step.sm/crypto/jose"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -33,4 +37,39 @@ func TakeRefusals(n int, now time.Time) (recorded int) {
 		}
 	}
 	return recorded
+}
+
+// TokenAt is an enrolment token for all names of a service, as NewToken would
+// have made it at another moment. The keys in dir must be plain.
+func TokenAt(dir, service string, issued time.Time, life time.Duration) (secret.String, error) {
+	cfg, err := LoadConfig(dir)
+	if err != nil {
+		return secret.String{}, err
+	}
+	r, err := cfg.parse()
+	if err != nil {
+		return secret.String{}, err
+	}
+	c, err := tokenClaims(r, TokenOptions{Service: service})
+	if err != nil {
+		return secret.String{}, err
+	}
+	c.Audience = jose.Audience{"https://" + urlHost(cfg.DNSNames) + stepapi.Prefix + stepapi.PathSign}
+	c.IssuedAt, c.NotBefore, c.Expiry = jose.NewNumericDate(issued), jose.NewNumericDate(issued), jose.NewNumericDate(issued.Add(life))
+	p, err := r.provisioner("")
+	if err != nil {
+		return secret.String{}, err
+	}
+	c.Issuer = p.name
+	key, err := files{dir: dir}.readJWK(p.name)
+	if err != nil {
+		return secret.String{}, err
+	}
+	return signToken(c, key, p.key.KeyID)
+}
+
+// HandOutAgain answers a spent token with the certificate it bought.
+func (a *Authority) HandOutAgain(ctx context.Context, entry store.Certificate) error {
+	_, err := a.handOutAgain(ctx, verified{caller: caller{kind: byToken, name: "token", service: entry.Service}, action: actSign}, entry)
+	return err
 }

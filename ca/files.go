@@ -126,10 +126,12 @@ func (f files) writeCurrent(roots, intermediates []*x509.Certificate) error {
 	if err := durable.WriteFile(f.path(currentFile), append(data, '\n'), durable.Public); err != nil {
 		return fmt.Errorf("writing trust: %w", err)
 	}
-	return f.writeCopies(roots, intermediates)
+	return nil
 }
 
-// writeCopies brings the two convenience files in line with current.json.
+// writeCopies brings the two convenience files in line with current.json. They
+// are for people and other programs: nothing here reads them, so a failure after
+// the commit must not be taken for a failure of the change.
 func (f files) writeCopies(roots, intermediates []*x509.Certificate) error {
 	for name, certs := range map[string][]*x509.Certificate{rootsFile: roots, intermediateFile: intermediates[:1]} {
 		data := pemfile.EncodeCertificates(certs)

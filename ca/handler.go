@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -198,20 +200,26 @@ func clip(s string) string {
 	if len(s) <= most {
 		return s
 	}
-	return s[:most]
+	return strings.ToValidUTF8(s[:most], "") + "…" // not through the middle of a character
 }
 
 func readBody(r *http.Request, v any) error {
-	err := json.NewDecoder(r.Body).Decode(v)
+	dec := json.NewDecoder(r.Body)
+	err := dec.Decode(v)
+	if err == nil { // one object and nothing behind it, or the limit would hold for the object only
+		if err = dec.Decode(&struct{}{}); errors.Is(err, io.EOF) {
+			return nil
+		}
+		err = errors.Join(errTrailing, err)
+	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		return &stranger{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
 	}
-	if err != nil {
-		return badRequest("the body is not the JSON object that this route takes")
-	}
-	return nil
+	return badRequest("the body is not the JSON object that this route takes")
 }
+
+var errTrailing = errors.New("something follows the object")
 
 func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")

@@ -201,7 +201,8 @@ func (w *world) write(ctx context.Context, f files, opt InitOptions) error {
 			return err
 		}
 	}
-	if err := f.writeCurrent([]*x509.Certificate{w.root.cert}, []*x509.Certificate{w.intermediate.cert}); err != nil {
+	roots, intermediates := []*x509.Certificate{w.root.cert}, []*x509.Certificate{w.intermediate.cert}
+	if err := errors.Join(f.writeCurrent(roots, intermediates), f.writeCopies(roots, intermediates)); err != nil {
 		return err
 	}
 	record, err := store.Open(ctx, f.path(recordFile))

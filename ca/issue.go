@@ -13,6 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // Issuing is a chain of types: verified → prepared → signed → committed. Each
@@ -38,6 +39,7 @@ type signed struct {
 type committed struct {
 	leaf  *x509.Certificate
 	chain []*x509.Certificate // intermediates, issuer first
+	again bool                // it was handed out before, for the same token and key
 }
 
 // issue runs the chain against one state.
@@ -58,9 +60,12 @@ func (a *Authority) issue(ctx context.Context, st *state, v verified) (committed
 	if err != nil {
 		return committed{}, err
 	}
+	if done.again { // signed meanwhile by another request with the same token
+		return done, nil
+	}
 	a.metrics.issued.WithLabelValues(kindOf(v)).Inc()
 	a.metrics.latency.Observe(time.Since(start).Seconds())
-	a.logger.InfoContext(ctx, "certificate issued", "service", v.caller.service, "serial", done.leaf.SerialNumber.String(), "not_after", done.leaf.NotAfter)
+	a.logger.InfoContext(ctx, "certificate issued", "service", v.caller.service, "serial", pemfile.Serial(done.leaf), "not_after", done.leaf.NotAfter)
 	a.sweep(ctx)
 	return done, nil
 }
@@ -78,7 +83,18 @@ func (a *Authority) replay(ctx context.Context, v verified) (committed, error) {
 	if err != nil {
 		return committed{}, a.explain(ctx, v, err)
 	}
-	return open(entry)
+	return a.handOutAgain(ctx, v, entry)
+}
+
+// handOutAgain answers whoever lost the first answer. A certificate that has
+// expired since helps nobody, and a token buys one certificate only.
+func (a *Authority) handOutAgain(ctx context.Context, v verified, entry store.Certificate) (committed, error) {
+	if !time.Now().Before(entry.NotAfter) {
+		return committed{}, a.turnAway(ctx, v.caller, want{action: v.action}, refuse(ruleToken, "the token was already used, for a certificate that has expired"))
+	}
+	done, err := open(entry)
+	done.again = true
+	return done, err
 }
 
 // prepare asks the door and builds the certificate from the profile; from the
@@ -178,6 +194,9 @@ func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
 	if err != nil {
 		return committed{}, a.explain(ctx, s.v, err)
 	}
+	if entry.Serial != c.Serial {
+		return a.handOutAgain(ctx, s.v, entry)
+	}
 	return open(entry)
 }
 
@@ -215,7 +234,7 @@ func open(entry store.Certificate) (committed, error) {
 	if err != nil {
 		return committed{}, fmt.Errorf("reading the chain of %s: %w", entry.Serial, err)
 	}
-	return committed{leaf, chain}, nil
+	return committed{leaf: leaf, chain: chain}, nil
 }
 
 const sweepEvery = 10 * time.Minute

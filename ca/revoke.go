@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // verifyRevoke authenticates POST /revoke: a revoke token (its subject is the
@@ -45,12 +46,12 @@ func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeReques
 	case errors.Is(err, store.ErrTokenUsed):
 		return a.turnAway(ctx, c, w, refuse(ruleToken, "the token was already used"))
 	case errors.Is(err, store.ErrAlreadyRevoked):
-		return badRequest("certificate %s is already revoked", req.Serial)
+		return badRequest("certificate %s is already revoked", pemfile.HexSerial(req.Serial))
 	case err != nil:
 		return err
 	}
 	a.metrics.revoked.Inc()
-	a.logger.InfoContext(ctx, "certificate revoked", "serial", req.Serial)
+	a.logger.InfoContext(ctx, "certificate revoked", "serial", pemfile.HexSerial(req.Serial))
 	return nil
 }
 

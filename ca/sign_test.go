@@ -310,9 +310,15 @@ func TestRenewRekeyRevoke(t *testing.T) {
 	t.Run("the profile still rules", func(t *testing.T) {
 		cert := enrol(t, c, "storage", "localhost")
 		c.Rewrite(t, func(b []byte) []byte {
-			return []byte(strings.Replace(string(b), `"localhost","127.0.0.1"]`+"\n", `"127.0.0.1"]`+"\n", 1))
+			return []byte(strings.Replace(string(b), `"storage","localhost","127.0.0.1"`, `"storage","127.0.0.1"`, 1))
 		})
-		_ = cert
+		if err := c.Authority.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		status, body := newClient(t, c, cert).do("POST", "/renew", nil)
+		if status != http.StatusForbidden || !strings.Contains(message(t, body), "localhost") {
+			t.Errorf("renewing a name that has left the profile: %d %s", status, body)
+		}
 	})
 	c.Check(t)
 }

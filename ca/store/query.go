@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // States of a certificate. Revoked wins over expired: it is the fact that
@@ -66,7 +68,7 @@ func get(ctx context.Context, q queryer, serial string) (Certificate, error) {
 	var c Certificate
 	_, err := scan(q.QueryRowContext(ctx, `SELECT `+columns+joined+` WHERE c.serial = ?`, serial), &c)
 	if errors.Is(err, sql.ErrNoRows) {
-		return c, fmt.Errorf("certificate %s: %w", serial, ErrNotFound)
+		return c, fmt.Errorf("certificate %s: %w", pemfile.HexSerial(serial), ErrNotFound)
 	}
 	if err != nil {
 		return c, fmt.Errorf("reading certificate %s: %w", serial, err)
@@ -115,11 +117,12 @@ func (q Query) build() (text string, args []any, limit int, err error) {
 		now = time.Now()
 	}
 	from, sort := joined, "c.not_after %[1]s, c.id %[1]s"
+	position := "c.not_after, c.id"
 	var where []string
 	add := func(cond string, values ...any) { where, args = append(where, cond), append(args, values...) }
 	if q.Name != "" {
 		from += ` JOIN certificate_names n ON n.id = c.id`
-		sort = "n.not_after %[1]s, n.id %[1]s"
+		sort, position = "n.not_after %[1]s, n.id %[1]s", "n.not_after, n.id" // of the index that is scanned
 		add(`n.name = ?`, q.Name)
 	}
 	if q.Service != "" {
@@ -151,7 +154,7 @@ func (q Query) build() (text string, args []any, limit int, err error) {
 		if err != nil {
 			return "", nil, 0, err
 		}
-		add(`(c.not_after, c.id) `+op+` (?, ?)`, at, id)
+		add(`(`+position+`) `+op+` (?, ?)`, at, id)
 	}
 	text = `SELECT ` + columns + from
 	if len(where) > 0 {

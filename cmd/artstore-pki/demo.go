@@ -85,7 +85,11 @@ func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
 	defer func() { err = errors.Join(err, w.Close()) }()
 	u.say("all services answer after %.1fs; state in %s", time.Since(start).Seconds(), opt.Dir)
 	for _, s := range w.services {
-		u.say("  %-16s %s", s.name, s.url)
+		address := s.url
+		if address == "" {
+			address = "uploads, with certificate-bound tokens"
+		}
+		u.say("  %-16s %s", s.name, address)
 	}
 
 	runCtx, cancel := context.WithTimeout(ctx, opt.Duration)

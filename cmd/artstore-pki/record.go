@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math/big"
 	"strings"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // What list, show and revoke share: they open the database of the state
@@ -52,7 +52,7 @@ type row struct {
 
 func newRow(cert store.Certificate, now time.Time) row {
 	return row{
-		Serial: cert.Serial, SerialHex: hexSerial(cert.Serial), Service: cert.Service, State: cert.State(now), Names: cert.Names,
+		Serial: cert.Serial, SerialHex: pemfile.HexSerial(cert.Serial), Service: cert.Service, State: cert.State(now), Names: cert.Names,
 		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Kind: cert.Kind, Caller: cert.Caller,
 		Lineage: cert.Lineage, Previous: cert.Previous, Issuer: cert.Issuer,
 	}
@@ -71,12 +71,4 @@ func left(d time.Duration) string {
 		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	}
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
-}
-
-func hexSerial(decimal string) string {
-	n, ok := new(big.Int).SetString(decimal, 10)
-	if !ok {
-		return decimal
-	}
-	return "0x" + n.Text(16)
 }

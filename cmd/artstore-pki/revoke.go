@@ -63,7 +63,7 @@ func (u *ui) runRevoke(c *cli.Context) error {
 	if err := record.Revoke(c.Context, serial, reason, c.String("note")); err != nil {
 		return withHint(err, "artstore-pki list prints the serials and states")
 	}
-	u.say("revoked %s (%s)", hexSerial(serial), c.String("reason"))
+	u.say("revoked %s (%s)", pemfile.HexSerial(serial), c.String("reason"))
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 )
 
 // PEM block types (RFC 7468 §4).
@@ -177,3 +178,13 @@ func Fingerprint(c *x509.Certificate) string {
 // Serial is the serial number as this project shows it everywhere, and as
 // "artstore-pki revoke" takes it: 0x and lower-case hex.
 func Serial(c *x509.Certificate) string { return "0x" + c.SerialNumber.Text(16) }
+
+// HexSerial is [Serial] for a serial in decimal, as the step API carries it;
+// anything else comes back as it is.
+func HexSerial(decimal string) string {
+	n, ok := new(big.Int).SetString(decimal, 10)
+	if !ok {
+		return decimal
+	}
+	return "0x" + n.Text(16)
+}

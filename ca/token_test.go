@@ -1,0 +1,56 @@
+package ca_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+)
+
+// The times of a token are checked with a minute of leeway for clocks that
+// disagree, and a token that could be used for hours is refused whoever signed it.
+func TestTokenTimes(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	names := []string{"storage", "localhost", "127.0.0.1"}
+	now := time.Now()
+	for _, tc := range []struct {
+		name    string
+		issued  time.Time
+		life    time.Duration
+		refused string // part of the message; empty means that it works
+	}{
+		{"good", now, 5 * time.Minute, ""},
+		{"expired within the leeway", now.Add(-5*time.Minute - 30*time.Second), 5 * time.Minute, ""},
+		{"expired", now.Add(-7 * time.Minute), 5 * time.Minute, "it has expired"},
+		{"not valid yet", now.Add(3 * time.Minute), 5 * time.Minute, "it is not valid yet"},
+		{"for too long", now, 3 * time.Hour, "lives longer than"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			token, err := ca.TokenAt(c.Dir, "storage", tc.issued, tc.life)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := len(listAll(t, c))
+			status, body := newClient(t, c, nil).do("POST", "/sign", signRequest(t, token, newKey(t), "storage", names...))
+			if tc.refused == "" {
+				if status != http.StatusCreated {
+					t.Fatalf("%d %s", status, body)
+				}
+				return
+			}
+			if status != http.StatusUnauthorized || !strings.Contains(message(t, body), tc.refused) {
+				t.Errorf("%d %s, want 401 with %q", status, body, tc.refused)
+			}
+			if strings.Contains(string(body), token.Expose()[:20]) {
+				t.Error("the refusal repeats the token")
+			}
+			if after := len(listAll(t, c)); after != before {
+				t.Errorf("%d certificates recorded for it", after-before)
+			}
+		})
+	}
+	c.Check(t)
+}
