@@ -50,7 +50,7 @@ func TestNoSecretInAnyOutput(t *testing.T) {
 	p.ok("show", "--dir", p.path("ca"), "-o", "pem", p.serial("issued/tls.crt"))
 	p.ok("fingerprint", "--dir", p.path("ca"))
 	p.ok("revoke", "--dir", p.path("ca"), "--file", p.path("issued/tls.crt"))
-	p.ok("demo", "--duration", "3s", "--leaf-lifetime", "10s", "--dir", p.path("demo"), "--verbose")
+	p.ok("demo", "--duration", "3s", "--leaf-lifetime", "1m", "--dir", p.path("demo"), "--verbose")
 
 	// Failures talk most. Each of these fails with a secret at hand.
 	p.fails("issue", "--ca-url", caURL, "--token-file", p.path("query-module.token"), "--out", p.path("again"))

@@ -33,7 +33,7 @@ and the old root leaves. The end prints what happened; any failure makes the exi
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "duration", Value: demoDuration, Usage: "how long to upload, counted from the moment all services answer"},
 			&cli.DurationFlag{Name: "leaf-lifetime", Value: demoLeafLifetime, Usage: "lifetime of every certificate, 10s at least"},
-			&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Usage: "keep the state in this new `DIR`ectory (default: a temporary one, removed at the end)"},
+			&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Usage: "keep the state in this new directory `DIR` (default: a temporary one, removed at the end)"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print what the packages log"},
 		},
 		Action: u.runDemo,

@@ -31,9 +31,11 @@ const (
 )
 
 const (
-	startTimeout  = 30 * time.Second
+	startTimeout  = 2 * time.Minute // a second on a quiet machine; deriving keys from passwords is slow on a busy one
 	healthTimeout = 10 * time.Second
 	loopback      = "127.0.0.1:0"
+	// The account lives as long as the demo; a higher cost would only slow down token requests.
+	demoBcryptCost = 10
 )
 
 // world is everything the demo runs, in this process, on loopback ports.
@@ -62,13 +64,13 @@ type demoService struct {
 }
 
 // startWorld returns when all services answer.
-func startWorld(ctx context.Context, opt demoOptions) (w *world, err error) {
+func startWorld(ctx context.Context, opt demoOptions) (_ *world, err error) {
 	start, cancelStart := context.WithTimeout(ctx, startTimeout)
 	defer cancelStart()
 	// The services outlive the start's deadline and the demo's own interruption:
 	// Close ends them, in order.
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	w = &world{opt: opt, stop: stop}
+	w := &world{opt: opt, stop: stop}
 	w.running, run = errgroup.WithContext(run)
 	defer func() {
 		if err != nil {
@@ -136,6 +138,7 @@ func (w *world) startAdmin(start, run context.Context) error {
 		TokenLifetime:      w.opt.LeafLifetime,
 		SigningKeyRotation: w.opt.LeafLifetime * 3 / 2,
 		BoundTokens:        true,
+		BcryptCost:         demoBcryptCost,
 		Logger:             w.logger(nameAdmin),
 	})
 	if err != nil {
@@ -276,4 +279,4 @@ func (w *world) url(name string) string {
 	return ""
 }
 
-func (w *world) logger(name string) *slog.Logger { return w.opt.Logger.With("service", name) }
+func (w *world) logger(name string) *slog.Logger { return w.opt.Logger.With("component", name) }

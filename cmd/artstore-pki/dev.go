@@ -65,7 +65,7 @@ keeps them on disk with their SHA-256, and gives them back.`,
 
 func devFlags(listenAt string) []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Required: true, Usage: "`DIR`ectory for what the service keeps"},
+		&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
 		&cli.StringSliceFlag{Name: "allow", Required: true, Usage: "`NAME` in a client certificate that may connect; repeat for more"},
 		listenFlag(listenAt), readyFileFlag(),
 	}

@@ -33,7 +33,7 @@ const (
 
 func dirFlag() cli.Flag {
 	return &cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Value: "artstore-ca", EnvVars: []string{envDir},
-		Usage: "state `DIR`ectory of the authority"}
+		Usage: "state directory `DIR` of the authority"}
 }
 
 func passwordFileFlag() cli.Flag {

@@ -34,7 +34,7 @@ const commandHelpHead = `{{.HelpName}} - {{.Usage}}
 USAGE:
    {{.HelpName}}{{if .VisibleFlags}} [options]{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
 {{if .Description}}
-{{wrap .Description 3}}
+   {{wrap .Description 3}}
 {{end}}{{if .VisibleFlags}}
 OPTIONS:{{range .VisibleFlags}}
    {{.}}{{end}}

@@ -34,7 +34,7 @@ func identityFlags() []cli.Flag {
 		&cli.StringFlag{Name: "ca-cert", Category: category, EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM"},
 		caURLFlag(),
 		tokenFileFlag(),
-		&cli.StringFlag{Name: "state", Usage: "`DIR`ectory for a certificate obtained and renewed from --ca-url"},
+		&cli.StringFlag{Name: "state", Usage: "directory `DIR` for a certificate obtained and renewed from --ca-url"},
 		&cli.StringFlag{Name: "root-fingerprint", Usage: "SHA-256 of the authority's root in `HEX`; the token has it too"},
 	}
 }

@@ -29,7 +29,7 @@ command with the same token gets the same certificate. Files that something else
 kept, and the token is not spent.`,
 		Flags: []cli.Flag{
 			caURLFlag(), tokenFileFlag(),
-			&cli.StringFlag{Name: "out", Required: true, Usage: "`DIR`ectory for the three files"},
+			&cli.StringFlag{Name: "out", Required: true, Usage: "directory `DIR` for the three files"},
 			&cli.StringFlag{Name: "root-fingerprint", Usage: "SHA-256 of the authority's root in `HEX`, instead of the token's"},
 			keyTypeFlag(),
 		},
