@@ -82,7 +82,7 @@ wait_for_file() {
   done
 }
 
-token() { "$pki" token --dir "$work/ca" --ca-url "$url" "$@"; }
+token() { "$pki" token --dir "$work/ca" "$@"; }
 
 start_ca() {
   if [ -z "$pki" ]; then
