@@ -4,13 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
 // Flags that several commands share, each defined once.
@@ -131,6 +135,7 @@ func httpsURL(flag, value string) error {
 // hintFor knows the advice for errors that any command can meet.
 func hintFor(err error) string {
 	var op *net.OpError
+	var answered *enroll.Error
 	switch {
 	case errors.Is(err, durable.ErrNotEmpty):
 		return "choose an empty or new directory; nothing was written"
@@ -138,6 +143,14 @@ func hintFor(err error) string {
 		return "check the owner and mode of the path"
 	case errors.As(err, &op) && op.Op == "dial":
 		return "is the service running, and is this its address?"
+	case errors.As(err, &answered) && (answered.Status == http.StatusUnauthorized || answered.Status == http.StatusForbidden):
+		return "a token works once and for minutes, and a revoked certificate cannot renew: artstore-pki token SERVICE makes a new token"
+	case strings.Contains(err.Error(), "fingerprint"): // enroll has no type for it: only this page would ask
+		return "artstore-pki fingerprint prints the right one on the authority's machine"
+	case errors.Is(err, ingestclient.ErrCredentials):
+		return "check the client id and the secret file"
+	case errors.Is(err, ingestclient.ErrTLSPeer):
+		return "one side does not accept the other's certificate: same trust bundle? is the name on the server's --allow list?"
 	}
 	return ""
 }

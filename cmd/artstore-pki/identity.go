@@ -56,7 +56,11 @@ func (u *ui) openIdentity(c *cli.Context, logger *slog.Logger) (*rotation.Identi
 	if s, ok := source.(*enroll.Source); ok && errors.Is(err, context.DeadlineExceeded) && s.Status().RenewalError != "" {
 		err = fmt.Errorf("%s: %w", s.Status().RenewalError, err)
 	}
-	return nil, fmt.Errorf("getting a certificate: %w", err)
+	err = fmt.Errorf("getting a certificate: %w", err)
+	if _, ok := source.(*enroll.Source); ok {
+		return nil, err
+	}
+	return nil, withHint(err, "artstore-pki issue --out DIR makes a set of files that fit")
 }
 
 func (u *ui) identitySource(c *cli.Context, logger *slog.Logger) (rotation.Source, error) {

@@ -6,12 +6,14 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.step.sm/crypto/jose"
 )
 
 // TestMain makes this test binary answer as artstore-pki for the scripts.
@@ -36,6 +38,7 @@ const scriptWait = 30 * time.Second
 //	busyport VAR          listen on a free port for the rest of the script, put its address into $VAR
 //	mode FILE 0600        fail unless FILE has these permissions
 //	file2env VAR FILE     put the trimmed content of FILE into $VAR
+//	expire DIR FILE       sign the token in FILE anew, with DIR's enrolment key and times that are over
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -44,6 +47,7 @@ func TestScript(t *testing.T) {
 			"busyport":  scriptBusyPort,
 			"mode":      scriptMode,
 			"file2env":  scriptFileToEnv,
+			"expire":    scriptExpire,
 		},
 	})
 }
@@ -81,4 +85,24 @@ func scriptMode(ts *testscript.TestScript, _ bool, args []string) {
 
 func scriptFileToEnv(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// scriptExpire makes the token that an operator finds in a forgotten file.
+func scriptExpire(ts *testscript.TestScript, _ bool, args []string) {
+	dir, file := ts.MkAbs(args[0]), ts.MkAbs(args[1])
+	old, err := jose.ParseSigned(strings.TrimSpace(ts.ReadFile(file)))
+	ts.Check(err)
+	claims := map[string]any{}
+	ts.Check(old.UnsafeClaimsWithoutVerification(&claims))
+	for _, name := range []string{"iat", "nbf", "exp"} {
+		claims[name] = claims[name].(float64) - time.Hour.Seconds()
+	}
+	claims["jti"] = "another"
+	key, err := jose.ReadKey(filepath.Join(dir, "secrets", "enrolment.jwe"), jose.WithPasswordFile(filepath.Join(dir, "secrets", "password")))
+	ts.Check(err)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key.Key}, new(jose.SignerOptions).WithType("JWT").WithHeader("kid", old.Headers[0].KeyID))
+	ts.Check(err)
+	token, err := jose.Signed(signer).Claims(claims).CompactSerialize()
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, []byte(token), 0o600))
 }

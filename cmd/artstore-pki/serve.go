@@ -103,8 +103,9 @@ func (u *ui) openAuthority(c *cli.Context, logger *slog.Logger, registry prometh
 	if err != nil {
 		err = fmt.Errorf("opening the authority in %s: %w", dir, err)
 		if errors.Is(err, os.ErrNotExist) {
-			err = withHint(err, "make it with: artstore-pki init --dir %s", dir)
+			return nil, withHint(err, "make it with: artstore-pki init --dir %s", dir)
 		}
+		err = withHint(err, "nothing was changed; artstore-pki init --dir NEW makes a commented pki.yaml and a sound directory to compare with")
 	}
 	return authority, err
 }

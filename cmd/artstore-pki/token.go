@@ -48,7 +48,7 @@ func (u *ui) mintToken(c *cli.Context, service string, names []string) (secret.S
 		Lifetime: c.Duration("lifetime"), Revoke: c.Bool("revoke"),
 	})
 	if err != nil {
-		return token, fmt.Errorf("making a token for %s: %w", service, err)
+		return token, withHint(fmt.Errorf("making a token for %s: %w", service, err), "services and their names are the profiles in pki.yaml of --%s", flagDir)
 	}
 	return token, nil
 }
