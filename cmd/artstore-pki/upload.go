@@ -121,7 +121,7 @@ func (u *ui) ingestConfig(c *cli.Context) (ingestclient.Config, error) {
 func (u *ui) uploadOne(ctx context.Context, client *ingestclient.Client, path, description string) error {
 	progress, finish := u.progressBar(path)
 	receipt, err := client.UploadFile(ctx, path, ingestclient.Meta{Description: description, Progress: progress})
-	finish(err == nil)
+	finish()
 	if err != nil {
 		return err
 	}
@@ -130,10 +130,10 @@ func (u *ui) uploadOne(ctx context.Context, client *ingestclient.Client, path, d
 
 // progressBar shows a bar on a terminal and nothing elsewhere; the line that
 // reports the stored file is printed either way.
-func (u *ui) progressBar(path string) (progress func(sent, total int64), finish func(ok bool)) {
+func (u *ui) progressBar(path string) (progress func(sent, total int64), finish func()) {
 	width, ok := u.terminal(u.err)
 	if !ok {
-		return nil, func(bool) {}
+		return nil, func() {}
 	}
 	var total int64
 	if info, err := os.Stat(path); err == nil {
@@ -146,7 +146,7 @@ func (u *ui) progressBar(path string) (progress func(sent, total int64), finish 
 		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.Percentage(decor.WCSyncSpace)),
 	)
 	progress = func(sent, _ int64) { bar.SetCurrent(sent) }
-	return progress, func(bool) {
+	return progress, func() {
 		bar.Abort(true)
 		bars.Wait()
 	}
