@@ -149,8 +149,9 @@ func hintFor(err error) string {
 		return "artstore-pki fingerprint prints the right one on the authority's machine"
 	case errors.Is(err, ingestclient.ErrCredentials):
 		return "check the client id and the secret file"
-	case errors.Is(err, ingestclient.ErrTLSPeer):
-		return "one side does not accept the other's certificate: same trust bundle? is the name on the server's --allow list?"
+	case errors.Is(err, ingestclient.ErrTLSPeer), errors.Is(err, ingestclient.ErrConnection):
+		// In TLS 1.3 a server refuses a certificate after the handshake; its alert can get lost in the reset that follows.
+		return "does the peer accept this certificate? same trust bundle, and a name of it on the server's --allow list"
 	}
 	return ""
 }

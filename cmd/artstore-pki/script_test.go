@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 // scriptWait bounds how long a script waits for a service to answer.
-const scriptWait = 30 * time.Second
+const scriptWait = 2 * time.Minute
 
 // TestScript runs testdata/script: one behaviour each, against the real program.
 // Beyond testscript's own commands they have:
