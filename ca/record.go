@@ -2,7 +2,6 @@ package ca
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -78,5 +77,5 @@ func (r *Record) Events(ctx context.Context, kind string, after int64, limit int
 
 // Close closes the record.
 func (r *Record) Close() error {
-	return errors.Join(r.store.Close())
+	return r.store.Close()
 }

@@ -99,7 +99,7 @@ func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
 	status := u.startStatus(w, load, plan)
 	planDone := make(chan error, 1)
 	go func() { planDone <- plan.Run(runCtx, status.event) }()
-	loadErr := load.Run(runCtx)
+	load.Run(runCtx)
 	planErr := <-planDone
 	status.stop()
 	if ctx.Err() != nil {
@@ -110,8 +110,8 @@ func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
 	if err := report.write(u); err != nil {
 		return err
 	}
-	if err := errors.Join(loadErr, planErr); err != nil {
-		return err
+	if planErr != nil {
+		return planErr
 	}
 	if report.failed() {
 		return withHint(errDemoFailed, "run it again with --verbose to see what the packages log")

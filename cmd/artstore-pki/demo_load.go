@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
@@ -47,22 +45,20 @@ func newLoad(client *ingestclient.Client) *load {
 }
 
 // Run uploads until ctx ends; what has started by then is finished.
-func (l *load) Run(ctx context.Context) error {
-	var group errgroup.Group
+func (l *load) Run(ctx context.Context) {
+	var workers sync.WaitGroup
 	for w := range smallWorkers {
-		group.Go(func() error {
+		workers.Go(func() {
 			l.every(ctx, smallEvery, func(n int) {
 				size := smallMin + (n*7919+w*104729)%(smallMax-smallMin) // spread over the range, the same in every run
 				l.upload(ctx, fmt.Sprintf("small-%d-%05d.bin", w, n), l.content[n%4096:n%4096+size])
 			})
-			return nil
 		})
 	}
-	group.Go(func() error {
+	workers.Go(func() {
 		l.every(ctx, largeEvery, func(n int) { l.upload(ctx, fmt.Sprintf("large-%05d.bin", n), l.content) })
-		return nil
 	})
-	return group.Wait()
+	workers.Wait()
 }
 
 func (l *load) every(ctx context.Context, pace time.Duration, do func(n int)) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"runtime/debug"
 	"strings"
 
@@ -125,8 +124,6 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 	return out, nil
 }
 
-var errNoValue = errors.New("flag needs an argument")
-
 func splitArgs(flags []cli.Flag, args []string) (options, positional []string, err error) {
 	for i := 0; i < len(args); i++ {
 		a := args[i]
@@ -143,7 +140,7 @@ func splitArgs(flags []cli.Flag, args []string) (options, positional []string, e
 			continue
 		}
 		if i++; i == len(args) {
-			return nil, nil, &usage{errors.Join(errors.New(clean(a) + ": " + errNoValue.Error()))}
+			return nil, nil, usagef("%s: flag needs an argument", clean(a))
 		}
 		options = append(options, args[i])
 	}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -125,7 +124,7 @@ func (u *ui) uploadOne(ctx context.Context, client *ingestclient.Client, path, d
 	if err != nil {
 		return err
 	}
-	return u.print("%s  %s  %s  %s", receipt.FileID, receipt.SHA256, strconv.FormatInt(receipt.Size, 10), path)
+	return u.print("%s  %s  %d  %s", receipt.FileID, receipt.SHA256, receipt.Size, path)
 }
 
 // progressBar shows a bar on a terminal and nothing elsewhere; the line that

@@ -132,7 +132,7 @@ func TestFindingSaysWhere(t *testing.T) {
 // ignored, removed, behind a link; and once where there is no git.
 func TestScanTree(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("no git")
+		t.Skip("no git to make a work tree with; .ci/run installs it")
 	}
 	key := string(material(t)["key.txt"])
 	dir := t.TempDir()
