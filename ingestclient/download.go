@@ -133,7 +133,7 @@ func (c *Client) get(ctx context.Context, cred *credential, r request, use func(
 		return fail(err)
 	}
 	c.sign(req, cred)
-	resp, err := cred.lease.storage.RoundTrip(req)
+	resp, err := roundTrip(cred.lease.storage, req)
 	if err != nil {
 		e := fail(transportError(ctx, err))
 		if errors.Is(err, rotation.ErrRetired) {

@@ -19,6 +19,7 @@ var (
 	RetryAfter = retryAfter
 	Backoff    = backoff
 	ByStatus   = byStatus
+	LastWord   = lastWord
 )
 
 const (

@@ -75,7 +75,7 @@ func (s *settings) fetch(ctx context.Context, l *lease, sec Secret) (*token, err
 		return nil, &AuthError{Err: err}
 	}
 	start := time.Now()
-	resp, err := l.token.RoundTrip(req)
+	resp, err := roundTrip(l.token, req)
 	if err != nil {
 		return nil, &AuthError{Temporary: true, Err: fmt.Errorf("%w: %w", ErrTokenEndpoint, transportError(ctx, err))}
 	}

@@ -113,9 +113,40 @@ func (a *authority) serve(h http.HandlerFunc) string {
 		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
 	}
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.Listener = lingering{srv.Listener}
 	srv.StartTLS()
 	a.t.Cleanup(srv.Close)
 	return srv.URL
+}
+
+// lingering closes connections as nginx does: the peer may finish writing, so
+// that what was sent last, such as the alert that refuses its certificate, is
+// not lost in a reset.
+type lingering struct{ net.Listener }
+
+func (l lingering) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &lingerer{TCPConn: c.(*net.TCPConn)}, nil
+}
+
+type lingerer struct {
+	*net.TCPConn
+	once sync.Once
+}
+
+func (c *lingerer) Close() error {
+	c.once.Do(func() {
+		_ = c.CloseWrite()
+		_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+		go func() {
+			_, _ = io.Copy(io.Discard, c.TCPConn)
+			_ = c.TCPConn.Close()
+		}()
+	})
+	return nil
 }
 
 // admin answers token requests in the JSON dialect with tokens bound to the peer's certificate.

@@ -108,7 +108,6 @@ type attempt struct {
 	cred  *credential
 	body  *body
 	wrote atomic.Bool // the transport says that not all of it could be written
-	dial  atomic.Bool // a connection was had
 }
 
 func (u *upload) try(ctx context.Context) *UploadError {
@@ -161,7 +160,7 @@ func (a *attempt) send(ctx context.Context, contentType string) *UploadError {
 	if a.meta.IdempotencyKey != "" {
 		req.Header.Set("Idempotency-Key", cleanHeader(a.meta.IdempotencyKey))
 	}
-	resp, err := a.cred.lease.storage.RoundTrip(req)
+	resp, err := roundTrip(a.cred.lease.storage, req)
 	if err != nil {
 		return a.lost(ctx, err)
 	}
@@ -202,7 +201,6 @@ func (a *attempt) letGo(cancel context.CancelCauseFunc) {
 func (a *attempt) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) {
-			a.dial.Store(true)
 			a.body.watch.begin()
 		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
