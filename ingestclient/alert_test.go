@@ -19,7 +19,7 @@ func TestLastWord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
+	defer func() { _ = ln.Close() }()
 	refused := make(chan error, 1)
 	go func() {
 		c, err := lingering{ln}.Accept()
@@ -51,7 +51,7 @@ func TestLastWord(t *testing.T) {
 	}
 	// A connection without an alert keeps the error as it is.
 	here, there := net.Pipe()
-	defer there.Close()
+	defer func() { _ = there.Close() }()
 	if got := ingestclient.LastWord(here, net.ErrClosed); !errors.Is(got, net.ErrClosed) {
 		t.Errorf("no alert: %v", got)
 	}

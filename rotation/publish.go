@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -14,9 +15,6 @@ const (
 	// maxWait bounds one wait for a wall-clock time: timers stand still while a
 	// machine sleeps, so whoever waits for a time looks at the clock this often.
 	maxWait = 30 * time.Second
-	// warnShare of the life before its end an unrenewed leaf is worth a warning:
-	// renewal is due at 0.70 at the latest, so something is wrong by then.
-	warnShare = 4
 	// maxQueue bounds the failures that wait for a slow subscriber; rotations always wait.
 	maxQueue = 64
 )
@@ -157,7 +155,7 @@ func (id *Identity) waitFor(ctx context.Context, h *held) {
 func (id *Identity) mind(n *tenure) {
 	leaf := n.gen.Leaf()
 	attrs := []any{"serial", pemfile.Serial(leaf), "fingerprint", pemfile.Fingerprint(leaf), "not_after", leaf.NotAfter}
-	if id.reaches(n, leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore)/warnShare)) {
+	if id.reaches(n, lifetime.OverdueAt(leaf.NotBefore, leaf.NotAfter)) {
 		id.log.Warn("certificate is not renewed in time", attrs...)
 	}
 	if id.reaches(n, leaf.NotAfter) {

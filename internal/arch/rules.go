@@ -20,6 +20,7 @@ var leaves = []string{
 	"internal/durable",
 	"internal/lifetime",
 	"internal/pemfile",
+	"internal/printable",
 	"internal/secret",
 	"internal/stepapi",
 }

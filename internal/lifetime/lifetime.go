@@ -17,6 +17,11 @@ const (
 	RenewTo   = 0.70
 )
 
+// overdueFrom is the share of the life from which a renewal that has not come is
+// a failure to act on: the last one begins at RenewTo, and a tenth of the life is
+// room for its retries.
+const overdueFrom = 0.80
+
 // maxBackdate is how far before its issue a leaf becomes valid, at most: enough for usual clock skew.
 const maxBackdate = time.Minute
 
@@ -39,15 +44,40 @@ func RenewAt(received, notAfter time.Time, u float64) time.Time {
 	return received.Add(time.Duration(float64(life) * share).Round(time.Millisecond))
 }
 
+// IssuedAt is the moment of issue of a certificate with these dates, if it was
+// back-dated by [Backdate]. For others it is late by a minute or an eleventh of
+// the life at most.
+func IssuedAt(notBefore, notAfter time.Time) time.Time {
+	// The life is whole seconds, as all of X.509 is, so the division loses nothing that is there.
+	life := (notAfter.Sub(notBefore) * 10 / 11).Round(time.Second)
+	if Backdate(life) == maxBackdate {
+		life = notAfter.Sub(notBefore) - maxBackdate
+	}
+	return notAfter.Add(-life)
+}
+
+// RenewalWindow is when a certificate with these dates renews: at a random
+// moment between the two.
+func RenewalWindow(notBefore, notAfter time.Time) (from, to time.Time) {
+	issued := IssuedAt(notBefore, notAfter)
+	return RenewAt(issued, notAfter, 0), RenewAt(issued, notAfter, 1)
+}
+
+// OverdueAt is the moment from which a renewal that has not come is a failure.
+func OverdueAt(notBefore, notAfter time.Time) time.Time {
+	issued := IssuedAt(notBefore, notAfter)
+	return issued.Add(time.Duration(float64(notAfter.Sub(issued)) * overdueFrom))
+}
+
 // Overdue reports whether a certificate with these dates should have been
 // renewed by now, whatever its random point was, and says why.
 func Overdue(notBefore, notAfter, now time.Time) (reason string, overdue bool) {
 	if !now.Before(notAfter) {
 		return fmt.Sprintf("expired %s ago", now.Sub(notAfter).Round(time.Second)), true
 	}
-	at := RenewAt(notBefore, notAfter, 1)
-	if now.Before(at) {
-		return fmt.Sprintf("renews by %s", at.UTC().Format(time.RFC3339)), false
+	if now.Before(OverdueAt(notBefore, notAfter)) {
+		_, to := RenewalWindow(notBefore, notAfter)
+		return fmt.Sprintf("renews by %s", to.UTC().Format(time.RFC3339)), false
 	}
-	return fmt.Sprintf("past %.2f of its life", RenewTo), true
+	return fmt.Sprintf("past %.2f of its life", overdueFrom), true
 }

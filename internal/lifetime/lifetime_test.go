@@ -44,20 +44,41 @@ func TestRenewAt(t *testing.T) {
 	}
 }
 
+// What Backdate did, IssuedAt undoes, for every life that a profile may have.
+func TestIssuedAt(t *testing.T) {
+	for _, life := range []time.Duration{10 * time.Second, 20 * time.Second, time.Minute, 9*time.Minute + 59*time.Second,
+		10 * time.Minute, 10*time.Minute + time.Second, 11 * time.Minute, time.Hour, 24 * time.Hour, 90 * 24 * time.Hour} {
+		before := t0.Add(-lifetime.Backdate(life)).Truncate(time.Second)
+		if got := lifetime.IssuedAt(before, t0.Add(life)); got.Sub(t0).Abs() > time.Second {
+			t.Errorf("life %v: issued %v off", life, got.Sub(t0))
+		}
+	}
+	if got := lifetime.IssuedAt(t0, t0); !got.Equal(t0) {
+		t.Errorf("no life: %v", got)
+	}
+}
+
+func TestRenewalWindow(t *testing.T) {
+	from, to := lifetime.RenewalWindow(t0.Add(-time.Minute), t0.Add(100*time.Minute))
+	if from.Sub(t0) != 60*time.Minute || to.Sub(t0) != 70*time.Minute {
+		t.Errorf("%v to %v after issue", from.Sub(t0), to.Sub(t0))
+	}
+}
+
 func TestOverdue(t *testing.T) {
-	end := t0.Add(100 * time.Minute)
+	begin, end := t0.Add(-time.Minute), t0.Add(100*time.Minute) // issued at t0
 	for _, c := range []struct {
 		at      time.Duration
 		overdue bool
 		reason  string
 	}{
 		{0, false, "renews by 2026-01-02T04:14:05Z"},
-		{69 * time.Minute, false, "renews by 2026-01-02T04:14:05Z"},
-		{71 * time.Minute, true, "past 0.70 of its life"},
+		{79 * time.Minute, false, "renews by 2026-01-02T04:14:05Z"},
+		{81 * time.Minute, true, "past 0.80 of its life"},
 		{100 * time.Minute, true, "expired 0s ago"},
 		{2 * time.Hour, true, "expired 20m0s ago"},
 	} {
-		reason, overdue := lifetime.Overdue(t0, end, t0.Add(c.at))
+		reason, overdue := lifetime.Overdue(begin, end, t0.Add(c.at))
 		if overdue != c.overdue || reason != c.reason {
 			t.Errorf("Overdue at %v = %q, %v; want %q, %v", c.at, reason, overdue, c.reason, c.overdue)
 		}

@@ -1,0 +1,32 @@
+// Package printable makes text of strangers (names in certificates, paths, what
+// a server said) safe to print on a terminal or as one line of a log.
+package printable
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// Clean replaces control characters (terminal escapes, line breaks inside a
+// name), invisible ones that can make a name look like another, and bytes that
+// are no UTF-8 by a visible form. Tabs stay.
+func Clean(s string) string {
+	if !strings.ContainsFunc(s, hidden) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if hidden(r) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func hidden(r rune) bool {
+	// Cf holds the bidirectional controls (Unicode TR 36 section 2.9).
+	return r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar)
+}
