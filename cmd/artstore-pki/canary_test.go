@@ -49,6 +49,10 @@ func TestNoSecretInAnyOutput(t *testing.T) {
 	p.ok("show", "--dir", p.path("ca"), p.serial("issued/tls.crt"))
 	p.ok("show", "--dir", p.path("ca"), "-o", "pem", p.serial("issued/tls.crt"))
 	p.ok("fingerprint", "--dir", p.path("ca"))
+	p.ok("audit", "--record", p.path("ca"), p.dir, strings.TrimPrefix(storage, "https://"))
+	p.ok("audit", "-o", "json", p.dir)
+	p.ok("inspect", p.path("issued"))
+	p.ok("inspect", strings.TrimPrefix(admin, "https://"))
 	p.ok("revoke", "--dir", p.path("ca"), "--file", p.path("issued/tls.crt"))
 	p.ok("demo", "--duration", "3s", "--leaf-lifetime", "1m", "--dir", p.path("demo"), "--verbose")
 

@@ -66,7 +66,9 @@ func finishCommand(c *cli.Command) {
 		}
 		return
 	}
-	c.CustomHelpTemplate = commandHelpHead + statusesPlain + "\n"
+	if c.CustomHelpTemplate == "" {
+		c.CustomHelpTemplate = commandHelpHead + statusesPlain + "\n"
+	}
 	c.Description = strings.TrimSpace(c.Description)
 }
 
@@ -81,6 +83,23 @@ func noCommand(c *cli.Context) error {
 		hint = strings.ToLower(near[:1]) + near[1:] // the library's whole sentence
 	}
 	return withHint(usagef("unknown command %q", clean(name)), "%s", hint)
+}
+
+// usageLine is how the command in args is called.
+func usageLine(app *cli.App, args []string) string {
+	path, commands := app.Name, app.Commands
+	rest := " COMMAND [options] [arguments]"
+	for _, a := range args[min(1, len(args)):] {
+		c := findCommand(commands, a)
+		if c == nil {
+			break
+		}
+		path, commands = path+" "+c.Name, c.Subcommands
+		if len(c.Subcommands) == 0 {
+			rest = strings.TrimRight(" [options] "+c.ArgsUsage, " ")
+		}
+	}
+	return path + rest
 }
 
 // version is the module's version, or the revision it was built from.

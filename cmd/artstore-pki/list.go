@@ -46,7 +46,7 @@ func (u *ui) runList(c *cli.Context) error {
 	if within := c.Duration("expires-within"); within > 0 {
 		query.ExpiresBefore, query.SoonestFirst = now.Add(within), true
 	}
-	record, err := openRecord(c)
+	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
 	}

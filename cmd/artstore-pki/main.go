@@ -32,11 +32,11 @@ func main() {
 func run(ctx context.Context, std stdio, args []string) int {
 	u := newUI(std)
 	app := newApp(u)
-	args, err := flagsFirst(app, args)
+	sorted, err := flagsFirst(app, args)
 	if err == nil {
-		err = app.RunContext(ctx, args)
+		err = app.RunContext(ctx, sorted)
 	}
-	return u.finish(ctx, err)
+	return u.finish(ctx, err, usageLine(app, args))
 }
 
 func newApp(u *ui) *cli.App {
@@ -63,6 +63,8 @@ func newApp(u *ui) *cli.App {
 			revokeCommand(u),
 			listCommand(u),
 			showCommand(u),
+			auditCommand(u),
+			inspectCommand(u),
 			uploadCommand(u),
 			devCommand(u),
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -25,11 +26,11 @@ func outputFlag(formats ...string) cli.Flag {
 	return &cli.StringFlag{Name: flagOutput, Aliases: []string{"o"}, Value: formats[0], Usage: strings.Join(formats, ", ")}
 }
 
-func openRecord(c *cli.Context) (*ca.Record, error) {
-	dir := c.String(flagDir)
-	record, err := ca.OpenRecord(c.Context, dir)
+// openRecord opens the record in dir, which flag named.
+func openRecord(ctx context.Context, dir, flag string) (*ca.Record, error) {
+	record, err := ca.OpenRecord(ctx, dir)
 	if err != nil {
-		return nil, withHint(fmt.Errorf("opening the record in %s: %w", dir, err), "--%s names the state directory of the authority", flagDir)
+		return nil, withHint(fmt.Errorf("opening the record in %s: %w", dir, err), "--%s names the state directory of the authority", flag)
 	}
 	return record, nil
 }

@@ -55,7 +55,7 @@ func (u *ui) runRevoke(c *cli.Context) error {
 	if reason < 0 || c.String("reason") == "" {
 		return withHint(usagef("--reason %q is not one of RFC 5280", clean(c.String("reason"))), "see %s --help", helpName(c))
 	}
-	record, err := openRecord(c)
+	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (u *ui) runShow(c *cli.Context) error {
 	if err != nil {
 		return &usage{err}
 	}
-	record, err := openRecord(c)
+	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
 	}

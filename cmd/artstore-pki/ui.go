@@ -18,10 +18,11 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"unicode"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
+
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // stdio is what a program has of the outside world.
@@ -92,10 +93,20 @@ func (e *usage) Unwrap() error { return e.error }
 // usagef makes an error for a wrong command line.
 func usagef(format string, args ...any) error { return &usage{fmt.Errorf(format, args...)} }
 
-// finish prints err and its hint, and chooses the exit status.
-func (u *ui) finish(ctx context.Context, err error) int {
+// exitStatus is an outcome that the output has said already, and that is no error.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// finish prints err, its hint and for a wrong command line the right one, and
+// chooses the exit status.
+func (u *ui) finish(ctx context.Context, err error, usageLine string) int {
 	if err == nil {
 		return exitOK
+	}
+	var status exitStatus
+	if errors.As(err, &status) {
+		return int(status)
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		u.say("artstore-pki: interrupted")
@@ -112,33 +123,14 @@ func (u *ui) finish(ctx context.Context, err error) int {
 	}
 	var bad *usage
 	if errors.As(err, &bad) {
+		u.say("artstore-pki: usage: %s", usageLine)
 		return exitUsage
 	}
 	return exitFailure
 }
 
-// clean replaces control characters (terminal escapes, line breaks inside a
-// name) by a visible form. Tabs and newlines that we print are not in question:
-// say and print work line by line.
-func clean(s string) string {
-	if !strings.ContainsFunc(s, notPrintable) {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if notPrintable(r) {
-			fmt.Fprintf(&b, "\\u%04x", r)
-			continue
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
-}
-
-func notPrintable(r rune) bool {
-	// Cf holds the bidirectional controls that can make a name look like another.
-	return r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r))
-}
+// clean makes text of strangers printable.
+func clean(s string) string { return printable.Clean(s) }
 
 func usageError(c *cli.Context, err error, _ bool) error {
 	return withHint(&usage{err}, "see %s --help", helpName(c))

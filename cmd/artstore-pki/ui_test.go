@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -45,14 +46,15 @@ func TestFinish(t *testing.T) {
 		{"nothing", t.Context(), nil, exitOK, ""},
 		{"plain", t.Context(), errors.New("reading x: gone"), exitFailure, "artstore-pki: error: reading x: gone\n"},
 		{"hint", t.Context(), withHint(errors.New("a"), "do %s", "b"), exitFailure, "artstore-pki: error: a\nartstore-pki: hint: do b\n"},
-		{"usage", t.Context(), withHint(usagef("bad"), "see help"), exitUsage, "artstore-pki: error: bad\nartstore-pki: hint: see help\n"},
+		{"usage", t.Context(), withHint(usagef("bad"), "see help"), exitUsage, "artstore-pki: error: bad\nartstore-pki: hint: see help\nartstore-pki: usage: artstore-pki x\n"},
+		{"said already", t.Context(), fmt.Errorf("auditing: %w", exitStatus(3)), 3, ""},
 		{"several", t.Context(), errors.Join(errors.New("a"), errors.New("b")), exitFailure, "artstore-pki: error: a\nartstore-pki: error: b\n"},
 		{"interrupted", canceled, canceled.Err(), exitInterrupted, "artstore-pki: interrupted\n"},
 		{"escape", t.Context(), errors.New("name \x1b[2J\u202e"), exitFailure, "artstore-pki: error: name \\u001b[2J\\u202e\n"},
 	} {
 		var out bytes.Buffer
 		u := newUI(stdio{err: &out})
-		if code := u.finish(c.ctx, c.err); code != c.code || out.String() != c.out {
+		if code := u.finish(c.ctx, c.err, "artstore-pki x"); code != c.code || out.String() != c.out {
 			t.Errorf("%s: status %d, output %q; want %d, %q", c.name, code, out.String(), c.code, c.out)
 		}
 	}

@@ -54,10 +54,9 @@ func Rules() []Rule {
 		Rule{Package: "audit", Own: leaves, Modules: []string{"*"}, Why: whyAudit},
 		Rule{Package: "internal/devstack", Own: with(leaves, serving, "rotation"), Modules: []string{"*"}, Why: whyDev},
 
-		Rule{Package: "cmd/...", Own: []string{
+		Rule{Package: "cmd/...", Own: with(leaves, serving,
 			"audit", "ca", "ca/store", "ingestclient", "ingestclient/spool", "internal/devstack", "rotation", "rotation/...",
-			"internal/durable", "internal/httpsrv", "internal/lifetime", "internal/pemfile", "internal/secret", "internal/stepapi",
-		}, Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
+		), Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
 	)
 }
 

@@ -1,0 +1,89 @@
+package audit
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"time"
+)
+
+// Verdicts on a chain, as far as they are findings.
+const (
+	chainIncomplete = iota + 1 // an issuer is neither with the leaf nor in the bundle
+	chainUntrusted             // it is whole and ends at a root that the bundle does not have
+	chainInvalid               // a path exists and breaks a rule
+)
+
+// chainCheck makes the check of one verdict.
+func chainCheck(verdict int) func(*Subject, time.Time) (Severity, string) {
+	return func(s *Subject, now time.Time) (Severity, string) {
+		got, text := chainVerdict(s, now)
+		if got != verdict {
+			return Fine, ""
+		}
+		return Crit, text
+	}
+}
+
+// chainVerdict verifies the leaf against the bundle. The leaf's own dates are
+// other checks' business, so the moment is moved into its life.
+func chainVerdict(s *Subject, now time.Time) (verdict int, text string) {
+	if s.Bundle == nil || !s.leaf() {
+		return 0, ""
+	}
+	if last := s.Cert.NotAfter.Add(-time.Second); now.After(last) {
+		now = last
+	}
+	if now.Before(s.Cert.NotBefore) {
+		now = s.Cert.NotBefore
+	}
+	_, err := s.Cert.Verify(x509.VerifyOptions{
+		Roots: pool(s.Bundle), Intermediates: pool(s.Chain), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	if err == nil {
+		return 0, ""
+	}
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown {
+		return chainInvalid, "the chain does not verify: " + err.Error()
+	}
+	top := topOf(s.Cert, s.Chain)
+	if selfIssued(top) {
+		return chainUntrusted, "its root " + name(top) + " is not in the trust bundle"
+	}
+	return chainIncomplete, "chain incomplete: " + issuerName(top) + " is neither with it nor in the trust bundle"
+}
+
+// topOf follows the issuers from c through certs as far as they go.
+func topOf(c *x509.Certificate, certs []*x509.Certificate) *x509.Certificate {
+	for range certs { // a longer path would be a circle
+		if selfIssued(c) {
+			break
+		}
+		next := issuerOf(c, certs)
+		if next == nil {
+			break
+		}
+		c = next
+	}
+	return c
+}
+
+// issuerOf finds the certificate whose key signed c, or nil.
+func issuerOf(c *x509.Certificate, certs []*x509.Certificate) *x509.Certificate {
+	for _, i := range certs {
+		if bytes.Equal(c.RawIssuer, i.RawSubject) && c.CheckSignatureFrom(i) == nil {
+			return i
+		}
+	}
+	return nil
+}
+
+func selfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, c.RawSubject) }
+
+func pool(certs []*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool() // never the system's roots: internal peers have none there
+	for _, c := range certs {
+		p.AddCert(c)
+	}
+	return p
+}

@@ -1,0 +1,27 @@
+// Package audit says what expires when, and what is wrong with it: on disk, on
+// the wire, and in the record of the authority.
+//
+//	report, err := audit.Run(ctx, audit.Config{Sources: []audit.Source{
+//		audit.Paths{Paths: []string{"/etc/artstore/tls"}},
+//		audit.Endpoints{Addresses: []string{"storage:8010"}, Bundle: roots},
+//	}})
+//	err = report.WriteTable(os.Stdout, 0)
+//
+// It is a pipeline of three parts that know nothing of each other: a [Source]
+// finds certificates and yields each as a [Subject], the table of checks turns
+// a subject into findings, a renderer writes the [Report].
+//
+// # Promises
+//
+//   - Everything that was looked at is a row. What cannot be read, parsed or
+//     reached is a row too, with the reason; it ends nothing.
+//   - What is far from its end depends on the life it has: a certificate for a
+//     day is no alarm because it ends within 30 days. Certificates that programs
+//     renew are judged by whether they were renewed, those that people renew by
+//     the time that is left.
+//   - Nothing is written, no key leaves the process, and no verification is
+//     switched off: what a refused peer showed is read from the error that
+//     refused it.
+//   - Every string that comes from a certificate or a path is made printable
+//     before it reaches a terminal.
+package audit

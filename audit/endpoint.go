@@ -1,0 +1,141 @@
+package audit
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	defaultTimeout  = 5 * time.Second
+	defaultParallel = 32
+)
+
+// Endpoints are live TLS servers. Each is connected to once, without a client
+// certificate: under TLS 1.3 a server shows its own before it asks for one.
+type Endpoints struct {
+	Addresses []string            // host:port, or an https URL
+	Bundle    []*x509.Certificate // judges the chains; empty: they are not judged
+	Timeout   time.Duration       // for each; 0 means 5 s
+	Parallel  int                 // connections at a time; 0 means 32
+}
+
+// Collect implements [Source].
+func (e Endpoints) Collect(ctx context.Context, yield func(Subject)) {
+	if e.Timeout == 0 {
+		e.Timeout = defaultTimeout
+	}
+	if e.Parallel == 0 {
+		e.Parallel = defaultParallel
+	}
+	var group errgroup.Group
+	group.SetLimit(e.Parallel)
+	for _, address := range e.Addresses {
+		group.Go(func() error {
+			yield(e.look(ctx, address))
+			return nil
+		})
+	}
+	_ = group.Wait() // what failed is a subject
+}
+
+// ParseAddress splits HOST:PORT or an https URL. What looks like neither is an error.
+func ParseAddress(text string) (host, port string, err error) {
+	if rest, isURL := strings.CutPrefix(text, "https://"); isURL {
+		u, err := url.Parse(text)
+		if err != nil || u.Hostname() == "" {
+			return "", "", fmt.Errorf("address %q: want https://HOST[:PORT]", rest)
+		}
+		port = u.Port()
+		if port == "" {
+			port = "443"
+		}
+		return u.Hostname(), port, nil
+	}
+	host, port, err = net.SplitHostPort(text)
+	if err != nil || host == "" || strings.ContainsRune(host, '/') {
+		return "", "", fmt.Errorf("address %q: want HOST:PORT", text)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return "", "", fmt.Errorf("address %q: %q is no port", text, port)
+	}
+	return host, port, nil
+}
+
+func (e Endpoints) look(ctx context.Context, address string) Subject {
+	s := Subject{Kind: KindEndpoint, Place: address}
+	host, port, err := ParseAddress(address)
+	if err != nil {
+		s.Err = err
+		return s
+	}
+	s.Host = host
+	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
+	defer cancel()
+	chain, state, err := shown(ctx, net.JoinHostPort(host, port), e.config(host))
+	if len(chain) == 0 {
+		s.Err = unreachable(ctx, err, e.Timeout)
+		return s
+	}
+	s.Cert, s.Chain, s.TLS = chain[0], chain[1:], state
+	if len(e.Bundle) > 0 {
+		s.Bundle = e.Bundle
+	}
+	return s
+}
+
+func (e Endpoints) config(host string) *tls.Config {
+	return &tls.Config{
+		ServerName: host, MinVersion: tls.VersionTLS12,
+		// Without a bundle this is an empty pool: every server is refused, and
+		// its certificates are read from the refusal.
+		RootCAs: pool(e.Bundle),
+	}
+}
+
+// shown returns what a server shows about itself. Verification stays on: a
+// server that fails it is read from the error, and nothing is sent to it.
+func shown(ctx context.Context, address string, config *tls.Config) ([]*x509.Certificate, *tls.ConnectionState, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = conn.Close() }() // nothing was sent that could be lost
+	var seen []*x509.Certificate
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		seen = state.PeerCertificates // a server may still end the handshake of TLS 1.2
+		return nil
+	}
+	client := tls.Client(conn, config)
+	err = client.HandshakeContext(ctx)
+	state := client.ConnectionState()
+	if refused, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return refused.UnverifiedCertificates, &state, nil
+	}
+	return seen, &state, err
+}
+
+// unreachable says in one clause why there was no certificate.
+func unreachable(ctx context.Context, err error, timeout time.Duration) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("no answer within %s", timeout)
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return errors.New("it does not speak TLS")
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return fmt.Errorf("connecting: %w", op.Err)
+	}
+	if err == nil {
+		return errors.New("it showed no certificate")
+	}
+	return fmt.Errorf("shaking hands: %w", err)
+}

@@ -1,0 +1,184 @@
+package audit
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Paths are files and directories. A file that is named must hold a
+// certificate; in a directory, files without one are passed over. Links to
+// files are followed, links to directories are not, so that no generation of a
+// swapped set is seen twice.
+type Paths struct {
+	Paths []string
+	// Bundle judges every chain. Empty: the nearest ca.crt, ca.pem or
+	// root_ca.crt beside a certificate or above it, up to the path given.
+	Bundle []*x509.Certificate
+}
+
+// Collect implements [Source].
+func (p Paths) Collect(ctx context.Context, yield func(Subject)) {
+	for _, path := range p.Paths {
+		w := &walk{ctx: ctx, yield: yield, bundle: p.Bundle, root: filepath.Clean(path), bundles: map[string][]*x509.Certificate{}}
+		w.start()
+	}
+}
+
+// walk is one path of the command line.
+type walk struct {
+	ctx     context.Context //nolint:containedctx // the walk is one call, cut into methods
+	yield   func(Subject)
+	bundle  []*x509.Certificate
+	root    string
+	bundles map[string][]*x509.Certificate // by directory; nil for one without
+}
+
+func (w *walk) fail(path string, err error) {
+	w.yield(Subject{Kind: KindFile, Place: path, Err: plain(err)})
+}
+
+func (w *walk) start() {
+	info, err := os.Stat(w.root)
+	switch {
+	case err != nil:
+		w.fail(w.root, err)
+	case info.IsDir():
+		if found := w.dir(w.root); !found && w.ctx.Err() == nil {
+			w.fail(w.root, errors.New("there is no certificate in this directory"))
+		}
+	default:
+		f := read(w.root, true)
+		if f.certs() == 0 && f.err() == nil {
+			f.parts = []parsed{{err: errNoCert}}
+		}
+		w.root = filepath.Dir(w.root)
+		w.report(f, siblings(f))
+	}
+}
+
+// dir reports the files of one directory, then its directories. It tells
+// whether there was anything to report.
+func (w *walk) dir(path string) (found bool) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		w.fail(path, err)
+		return true
+	}
+	link, current := swapped(path, entries)
+	through := false // a file is reached through the link
+	var files []*file
+	var dirs []string
+	for _, e := range entries {
+		full := filepath.Join(path, e.Name())
+		from := full
+		if target, err := os.Readlink(full); err == nil && link != "" && filepath.Dir(target) == link {
+			// Resolved once for all: certificate and key are of one generation,
+			// should the link be swapped meanwhile.
+			from, through = filepath.Join(path, current, filepath.Base(target)), true
+		}
+		switch {
+		case w.ctx.Err() != nil:
+			return true
+		case e.IsDir():
+			dirs = append(dirs, e.Name())
+		case e.Type().IsRegular(), e.Type()&fs.ModeSymlink != 0 && !isDir(from):
+			if f := read(from, false); f != nil {
+				f.path = full
+				files = append(files, f)
+			}
+		}
+	}
+	for _, f := range files {
+		found = w.report(f, files) || found
+	}
+	for _, d := range dirs {
+		// Generations that are not current were replaced, and expire as they should.
+		if current != "" && stem(d) == stem(current) && (through || d != current) {
+			continue
+		}
+		found = w.dir(filepath.Join(path, d)) || found
+	}
+	return found
+}
+
+// swapped finds the link that makes one directory beside it the current one, as
+// Kubernetes ("..data") and package enroll ("current") have it.
+func swapped(path string, entries []fs.DirEntry) (link, target string) {
+	for _, e := range entries {
+		if e.Type()&fs.ModeSymlink == 0 {
+			continue
+		}
+		to, err := os.Readlink(filepath.Join(path, e.Name()))
+		if err == nil && filepath.Base(to) == to && isDir(filepath.Join(path, to)) {
+			return e.Name(), to
+		}
+	}
+	return "", ""
+}
+
+// stem is a name without the number that tells generations apart.
+func stem(name string) string { return strings.TrimRight(name, "0123456789_.-") }
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// report yields what is in f; among are the files of its directory. It tells
+// whether there was anything.
+func (w *walk) report(f *file, among []*file) (found bool) {
+	chain := f.authorities()
+	for _, p := range f.parts {
+		s := Subject{Kind: KindFile, Place: f.path, Err: p.err, Cert: p.cert}
+		if len(f.parts) > 1 {
+			s.Block = p.block
+		}
+		switch {
+		case p.err != nil:
+		case p.cert == nil:
+			continue // a key is judged with its certificate
+		case !p.cert.IsCA:
+			s.Chain, s.Bundle, s.Key = chain, w.bundleFor(f), keyFor(f, p.cert, among)
+		}
+		w.yield(s)
+		found = true
+	}
+	return found
+}
+
+// bundleNames are what trust bundles are called, by us and by others.
+var bundleNames = []string{"ca.crt", "ca.pem", "root_ca.crt"}
+
+// bundleFor returns the roots that judge the chain in f.
+func (w *walk) bundleFor(f *file) []*x509.Certificate {
+	if w.bundle != nil {
+		return w.bundle
+	}
+	for dir := filepath.Dir(f.path); ; dir = filepath.Dir(dir) {
+		if b := w.bundleIn(dir); b != nil {
+			return b
+		}
+		if dir == w.root || dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
+}
+
+func (w *walk) bundleIn(dir string) []*x509.Certificate {
+	if b, known := w.bundles[dir]; known {
+		return b
+	}
+	var b []*x509.Certificate
+	for _, name := range bundleNames {
+		if f := read(filepath.Join(dir, name), false); f != nil && b == nil {
+			b = f.authorities()
+		}
+	}
+	w.bundles[dir] = b
+	return b
+}

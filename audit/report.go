@@ -1,0 +1,179 @@
+package audit
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/x509"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// Config says what to audit.
+type Config struct {
+	Sources []Source
+	// Now is asked for the moment to judge each certificate at, when it is found;
+	// nil means the present. A long walk outlives certificates.
+	Now func() time.Time
+}
+
+// Report is what was found, worst first.
+type Report struct {
+	Now  time.Time // when it was complete
+	Rows []Row
+	// Unjudged counts leaves whose chain could not be judged for want of a bundle.
+	Unjudged int
+}
+
+// Row is one certificate, or one place that could not be checked.
+type Row struct {
+	Subject
+	State    string // a word: OK, WARN, CRIT, EXPIRED, NOT-YET, OVERDUE, ERROR
+	Findings []Finding
+	Judged   time.Time
+	Also     []string // further places of the same CA certificate
+}
+
+const stateError = "ERROR"
+
+// Run looks at everything and judges it. The only error is that of ctx.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	var mu sync.Mutex
+	var found []Row
+	var sources sync.WaitGroup
+	for _, s := range cfg.Sources {
+		sources.Go(func() {
+			s.Collect(ctx, func(s Subject) {
+				mu.Lock()
+				defer mu.Unlock()
+				found = append(found, Row{Subject: s, Judged: cfg.Now()})
+			})
+		})
+	}
+	sources.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r := &Report{Now: cfg.Now(), Rows: merge(found)}
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if row.Err != nil {
+			row.State = stateError
+		} else {
+			row.Findings, row.State = judge(&row.Subject, row.Judged)
+		}
+		if row.leaf() && row.Bundle == nil && row.Kind != KindRecord {
+			r.Unjudged++
+		}
+	}
+	slices.SortStableFunc(r.Rows, worstFirst)
+	return r, nil
+}
+
+// merge makes one row of every CA certificate: it lies beside each leaf, and
+// says the same thing everywhere. Leaves are never merged, each place counts.
+func merge(found []Row) (rows []Row) {
+	slices.SortStableFunc(found, func(a, b Row) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Place, b.Place), cmp.Compare(a.Block, b.Block))
+	})
+	first := map[string]int{}
+	for _, s := range found {
+		if s.Cert != nil && s.Cert.IsCA {
+			id := pemfile.Fingerprint(s.Cert)
+			if i, known := first[id]; known {
+				rows[i].Also = append(rows[i].Also, s.Place)
+				continue
+			}
+			first[id] = len(rows)
+		}
+		rows = append(rows, s)
+	}
+	return rows
+}
+
+func worstFirst(a, b Row) int {
+	return cmp.Or(
+		cmp.Compare(b.rank(), a.rank()),
+		a.end().Compare(b.end()),
+		cmp.Compare(a.Place, b.Place),
+	)
+}
+
+// rank puts what could not be checked between critical findings and warnings.
+func (r *Row) rank() int {
+	switch {
+	case r.Severity() == Crit:
+		return 3
+	case r.Err != nil:
+		return 2
+	}
+	return int(r.Severity())
+}
+
+func (r *Row) end() time.Time {
+	if r.Cert == nil {
+		return time.Time{}
+	}
+	return r.Cert.NotAfter
+}
+
+// Severity is that of the worst finding.
+func (r *Row) Severity() Severity {
+	worst := Fine
+	for _, f := range r.Findings {
+		worst = max(worst, f.Severity)
+	}
+	return worst
+}
+
+// Count returns how many rows have a worst finding of at least the given
+// severity, and how many places could not be checked.
+func (r *Report) Count(least Severity) (findings, unchecked int) {
+	for i := range r.Rows {
+		if r.Rows[i].Err != nil {
+			unchecked++
+		} else if r.Rows[i].Severity() >= least {
+			findings++
+		}
+	}
+	return findings, unchecked
+}
+
+// name is what people call a certificate: its common name, else its first name.
+func name(c *x509.Certificate) string {
+	names := Names(c)
+	switch {
+	case c.Subject.CommonName != "":
+		return c.Subject.CommonName
+	case len(names) > 0:
+		return names[0]
+	case len(c.RawSubject) > 2: // an empty sequence is two bytes
+		return c.Subject.String()
+	}
+	return pemfile.Serial(c)
+}
+
+func issuerName(c *x509.Certificate) string {
+	if bytes.Equal(c.RawIssuer, c.RawSubject) {
+		return name(c)
+	}
+	return cmp.Or(c.Issuer.CommonName, c.Issuer.String())
+}
+
+// Names are all subject alternative names of a certificate, as text.
+func Names(c *x509.Certificate) []string {
+	out := slices.Concat(c.DNSNames, c.EmailAddresses)
+	for _, ip := range c.IPAddresses {
+		out = append(out, ip.String())
+	}
+	for _, u := range c.URIs {
+		out = append(out, u.String())
+	}
+	return out
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// exitFindings is the status of an audit that found something.
+const exitFindings = 3
+
+const statusesAudit = `   0    nothing to report
+   1    something could not be checked; it has a row that says why
+   2    the command line is wrong
+   3    findings at or above --fail-on
+   130  interrupted`
+
+const (
+	flagAt     = "at"
+	flagFailOn = "fail-on"
+)
+
+func auditCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "audit",
+		Usage:     "what expires when, and what is wrong: on disk, on the wire, in the record",
+		ArgsUsage: "[FILE|DIR|HOST:PORT]...",
+		Description: `Looks at every certificate in the files and directories, at what each server shows, and with
+--record at the latest certificate of each service in the authority's record. Worst first. A
+certificate that programs renew is judged by whether it was renewed in time, another one by
+the share of its life that is left. What cannot be read or reached is a row, and ends nothing.
+Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.`,
+		Flags: append(judgeFlags(outputTable, outputJSON),
+			&cli.StringFlag{Name: "record", Usage: "state directory `DIR` of an authority, whose record is audited too"},
+			&cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this severity up: warn or crit"},
+		),
+		CustomHelpTemplate: commandHelpHead + statusesAudit + "\n",
+		Action:             u.runAudit,
+	}
+}
+
+// judgeFlags are what audit and inspect share.
+func judgeFlags(formats ...string) []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "ca-cert", EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM, that the chains must lead to"},
+		&cli.StringFlag{Name: flagAt, Usage: "judge at another `TIME` than now: 2027-01-31T12:00:00Z, or +48h from now"},
+		&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait this long for each server"},
+		outputFlag(formats...),
+	}
+}
+
+func (u *ui) runAudit(c *cli.Context) error {
+	if c.Args().Len() == 0 && c.String("record") == "" {
+		return usagef("nothing to audit: want a file, a directory, HOST:PORT or --record")
+	}
+	if f := c.String(flagOutput); f != outputTable && f != outputJSON {
+		return usagef("--%s %q: want %s or %s", flagOutput, clean(f), outputTable, outputJSON)
+	}
+	least, err := failOn(c)
+	if err != nil {
+		return err
+	}
+	report, err := u.look(c, c.String("record"))
+	if err != nil {
+		return err
+	}
+	if c.String(flagOutput) == outputJSON {
+		err = report.WriteJSON(u.out)
+	} else {
+		width, _ := u.terminal(u.out)
+		err = report.WriteTable(u.out, width)
+	}
+	if err != nil {
+		return err
+	}
+	return verdict(report, least)
+}
+
+func failOn(c *cli.Context) (audit.Severity, error) {
+	for _, s := range []audit.Severity{audit.Warn, audit.Crit} {
+		if c.String(flagFailOn) == s.String() {
+			return s, nil
+		}
+	}
+	return 0, usagef("--%s %q: want warn or crit", flagFailOn, clean(c.String(flagFailOn)))
+}
+
+// verdict turns a report into an exit status. Findings win over what could not
+// be checked: they are certain.
+func verdict(r *audit.Report, least audit.Severity) error {
+	findings, unchecked := r.Count(least)
+	switch {
+	case findings > 0:
+		return exitStatus(exitFindings)
+	case unchecked > 0:
+		return exitStatus(exitFailure)
+	}
+	return nil
+}
+
+// look audits the arguments, and the record if there is one.
+func (u *ui) look(c *cli.Context, record string) (*audit.Report, error) {
+	now, err := moment(c.String(flagAt))
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := readBundle(c.String("ca-cert"))
+	if err != nil {
+		return nil, err
+	}
+	paths := audit.Paths{Bundle: bundle}
+	endpoints := audit.Endpoints{Bundle: bundle, Timeout: c.Duration("timeout")}
+	for _, target := range c.Args().Slice() {
+		_, _, notAddress := audit.ParseAddress(target)
+		if _, err := os.Lstat(target); err == nil || notAddress != nil {
+			paths.Paths = append(paths.Paths, target) // one that does not exist gets its row there
+		} else {
+			endpoints.Addresses = append(endpoints.Addresses, target)
+		}
+	}
+	sources := []audit.Source{paths, endpoints}
+	if record != "" {
+		r, err := openRecord(c.Context, record, "record")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = r.Close() }() // read only
+		sources = append(sources, recordSource(r, record, now))
+	}
+	return audit.Run(c.Context, audit.Config{Sources: sources, Now: now})
+}
+
+// moment reads --at: a point in time, or a distance from the present.
+func moment(text string) (func() time.Time, error) {
+	if text == "" {
+		return time.Now, nil
+	}
+	if d, err := time.ParseDuration(text); err == nil {
+		return func() time.Time { return time.Now().Add(d) }, nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return nil, usagef("--%s %q: want a time such as 2027-01-31T12:00:00Z, or +48h", flagAt, clean(text))
+	}
+	return func() time.Time { return at }, nil
+}
+
+func readBundle(path string) ([]*x509.Certificate, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the trust bundle: %w", err)
+	}
+	bundle, err := pemfile.Certificates(data)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("reading the trust bundle %s: %w", path, err), "want the roots of the authority in PEM, such as the ca.crt that issue writes")
+	}
+	return bundle, nil
+}
+
+// recordSource shows the record of an authority to the audit, which knows no database.
+func recordSource(r *ca.Record, name string, now func() time.Time) audit.Source {
+	list := func(ctx context.Context, yield func(audit.Recorded) bool) error {
+		query := store.Query{Limit: 1000}
+		for {
+			page, next, err := r.List(ctx, query)
+			if err != nil {
+				return err
+			}
+			for _, c := range page {
+				if !yield(audit.Recorded{
+					Service: c.Service, Lineage: c.Lineage, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+					Revoked: c.Revocation != nil, DER: c.DER,
+				}) {
+					return nil
+				}
+			}
+			if next == "" {
+				return nil
+			}
+			query.Cursor = next
+		}
+	}
+	return audit.Record{Name: name, List: list, Now: now()}
+}
