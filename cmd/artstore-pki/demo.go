@@ -29,7 +29,8 @@ func demoCommand(u *ui) *cli.Command {
 		Description: `Starts everything on free loopback ports, with certificates that live a minute, and uploads
 files without a break. Meanwhile every service rotates its certificate and key several
 times, the authority's intermediate is replaced, a new root joins the trust bundle, signs,
-and the old root leaves. The end prints what happened; any failure makes the exit status 1.`,
+and the old root leaves. The end prints what happened and audits everything that was started; any
+failure or finding makes the exit status 1.`,
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "duration", Value: demoDuration, Usage: "how long to upload, counted from the moment all services answer"},
 			&cli.DurationFlag{Name: "leaf-lifetime", Value: demoLeafLifetime, Usage: "lifetime of every certificate, 10s at least"},
@@ -106,7 +107,10 @@ func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
 		return ctx.Err()
 	}
 	u.say("uploads stopped; reading every stored file back from disk")
-	report := w.report(ctx, load, plan)
+	report, err := w.report(ctx, load, plan)
+	if err != nil {
+		return err
+	}
 	if err := report.write(u); err != nil {
 		return err
 	}

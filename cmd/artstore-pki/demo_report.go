@@ -2,13 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -21,20 +22,14 @@ type demoReport struct {
 	taken, left              []string
 	stored                   int // files on disk whose content was read back and fits its checksum
 	storedErr                error
-	services                 []servedCertificate
+	rotations                []string
+	unhealthy                error // which services no longer answer
+	audit                    *audit.Report
 	elapsed                  time.Duration
 }
 
-// servedCertificate is what one service shows to a client now.
-type servedCertificate struct {
-	name      string
-	rotations int64
-	leaf      *x509.Certificate
-	err       error
-}
-
 // report collects the figures; it asks the servers and the disk, not our own memory of them.
-func (w *world) report(ctx context.Context, l *load, p *plan) *demoReport {
+func (w *world) report(ctx context.Context, l *load, p *plan) (*demoReport, error) {
 	stats := w.client.Stats()
 	q := l.quantiles(0.50, 0.99)
 	r := &demoReport{
@@ -46,55 +41,66 @@ func (w *world) report(ctx context.Context, l *load, p *plan) *demoReport {
 	r.taken, r.left = p.done()
 	r.stored, r.storedErr = w.storage.Verify(ctx)
 	for _, s := range w.services {
-		c := servedCertificate{name: s.name, rotations: s.rotations.Load()}
-		if s.healthPath == "" { // a client: nobody connects to it
-			c.leaf = s.identity.Current().Leaf()
-		} else {
-			c.leaf, c.err = w.served(ctx, s)
+		r.rotations = append(r.rotations, fmt.Sprintf("%s %d", s.name, s.rotations.Load()))
+		if s.healthPath != "" { // nobody connects to a client
+			r.unhealthy = errors.Join(r.unhealthy, w.healthy(ctx, s))
 		}
-		r.services = append(r.services, c)
 	}
-	return r
+	var err error
+	if r.audit, err = w.audit(ctx); err != nil {
+		return nil, fmt.Errorf("auditing: %w", err)
+	}
+	return r, nil
 }
 
-// served connects as the ingester does and returns the certificate it is shown.
-func (w *world) served(ctx context.Context, s *demoService) (*x509.Certificate, error) {
+// audit looks at everything the demo started: its directory, its servers as a
+// stranger meets them, and the authority's record.
+func (w *world) audit(ctx context.Context) (*audit.Report, error) {
+	dir := filepath.Join(w.opt.Dir, "ca")
+	record, err := openRecord(ctx, dir, flagDir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = record.Close() }() // read only
+	endpoints := audit.Endpoints{Bundle: w.authority.Roots(), Timeout: healthTimeout}
+	for _, s := range w.services {
+		if s.url != "" {
+			endpoints.Addresses = append(endpoints.Addresses, s.url)
+		}
+	}
+	return audit.Run(ctx, audit.Config{Sources: []audit.Source{
+		audit.Paths{Paths: []string{w.opt.Dir}}, endpoints, recordSource(record, dir, time.Now),
+	}})
+}
+
+// healthy asks a service as the ingester does.
+func (w *world) healthy(ctx context.Context, s *demoService) error {
 	transport := w.ingester.identity.Transport(rotation.TransportOptions{})
 	defer func() { _ = transport.Close() }() // one request; nothing is left to lose
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+s.healthPath, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("asking %s for its health: %w", s.name, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("asking %s for its health: status %d", s.name, resp.StatusCode)
+		return fmt.Errorf("asking %s for its health: status %d", s.name, resp.StatusCode)
 	}
-	return resp.TLS.PeerCertificates[0], nil
+	return nil
 }
 
 func (r *demoReport) failed() bool {
-	if r.failures > 0 || r.fetchFailures > 0 || r.storedErr != nil || int64(r.stored) != r.uploads || r.uploads == 0 {
-		return true
-	}
-	for _, s := range r.services {
-		if s.err != nil {
-			return true
-		}
-	}
-	return false
+	findings, unchecked := r.audit.Count(audit.Warn)
+	return r.failures > 0 || r.fetchFailures > 0 || r.uploads == 0 || int64(r.stored) != r.uploads ||
+		r.storedErr != nil || r.unhealthy != nil || findings+unchecked > 0
 }
 
 func (r *demoReport) write(u *ui) error {
-	var rotations []string
-	for _, s := range r.services {
-		rotations = append(rotations, fmt.Sprintf("%s %d", s.name, s.rotations))
-	}
 	lines := []string{
 		"",
 		fmt.Sprintf("uploads        %d in %s (%.1f/s), each compared by size and SHA-256", r.uploads, r.elapsed.Round(time.Second), float64(r.uploads)/r.elapsed.Seconds()),
@@ -102,7 +108,7 @@ func (r *demoReport) write(u *ui) error {
 		fmt.Sprintf("read back      %d files on disk fit their checksum", r.stored),
 		fmt.Sprintf("latency        p50 %s, p99 %s", r.p50.Round(100*time.Microsecond), r.p99.Round(100*time.Microsecond)),
 		fmt.Sprintf("token fetches  %d (%d failed)", r.fetches, r.fetchFailures),
-		"rotations      " + strings.Join(rotations, ", "),
+		"rotations      " + strings.Join(r.rotations, ", "),
 	}
 	for _, s := range r.taken {
 		lines = append(lines, "changed        "+s)
@@ -110,29 +116,22 @@ func (r *demoReport) write(u *ui) error {
 	for _, s := range r.left {
 		lines = append(lines, "not reached    "+s+" (a longer --duration does)")
 	}
-	lines = append(lines, fmt.Sprintf("failures       %d", r.failures), "", "who serves which certificate until when")
-	for _, s := range r.services {
-		lines = append(lines, "  "+s.line())
-	}
+	lines = append(lines, fmt.Sprintf("failures       %d", r.failures), "")
 	for _, line := range lines {
 		if err := u.print("%s", line); err != nil {
 			return err
 		}
 	}
-	for _, err := range []error{r.errors, r.storedErr} {
+	width, _ := u.terminal(u.out)
+	if err := r.audit.WriteTable(u.out, width); err != nil {
+		return err
+	}
+	for _, err := range []error{r.errors, r.storedErr, r.unhealthy} {
 		if err != nil {
 			u.say("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
 	}
 	return nil
-}
-
-func (s *servedCertificate) line() string {
-	if s.err != nil {
-		return fmt.Sprintf("%-16s no answer: %v", s.name, s.err)
-	}
-	return fmt.Sprintf("%-16s serial %s…  issuer %s  until %s", s.name,
-		short(pemfile.Serial(s.leaf)), s.leaf.Issuer.CommonName, s.leaf.NotAfter.Local().Format("15:04:05"))
 }
 
 // sizeText prints bytes in binary units.

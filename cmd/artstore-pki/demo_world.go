@@ -201,8 +201,8 @@ func (w *world) waitHealthy(start, _ context.Context) error {
 		if s.healthPath == "" {
 			continue
 		}
-		if _, err := w.served(start, s); err != nil {
-			return fmt.Errorf("waiting for %s: %w", s.name, err)
+		if err := w.healthy(start, s); err != nil {
+			return err
 		}
 	}
 	return nil
