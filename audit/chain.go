@@ -31,16 +31,21 @@ func chainVerdict(s *Subject, now time.Time) (verdict int, text string) {
 	if s.Bundle == nil || !s.leaf() {
 		return 0, ""
 	}
-	if last := s.Cert.NotAfter.Add(-time.Second); now.After(last) {
-		now = last
+	moment := now
+	if last := s.Cert.NotAfter.Add(-time.Second); moment.After(last) {
+		moment = last
 	}
-	if now.Before(s.Cert.NotBefore) {
-		now = s.Cert.NotBefore
+	if moment.Before(s.Cert.NotBefore) {
+		moment = s.Cert.NotBefore
 	}
 	_, err := s.Cert.Verify(x509.VerifyOptions{
-		Roots: pool(s.Bundle), Intermediates: pool(s.Chain), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		Roots: pool(s.Bundle), Intermediates: pool(s.Chain), CurrentTime: moment, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err == nil {
+		return 0, ""
+	}
+	// At another moment than now the dates of its issuers prove nothing.
+	if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok && bad.Reason == x509.Expired && !moment.Equal(now) {
 		return 0, ""
 	}
 	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown {

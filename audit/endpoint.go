@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,7 +65,7 @@ func ParseAddress(text string) (host, port string, err error) {
 	if err != nil || host == "" || strings.ContainsRune(host, '/') {
 		return "", "", fmt.Errorf("address %q: want HOST:PORT", text)
 	}
-	if _, err := net.LookupPort("tcp", port); err != nil {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return "", "", fmt.Errorf("address %q: %q is no port", text, port)
 	}
 	return host, port, nil

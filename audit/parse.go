@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"regexp"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -17,8 +18,10 @@ import (
 var (
 	errEmpty     = errors.New("the file is empty")
 	errNoCert    = errors.New("there is no certificate in it")
+	errBadKey    = errors.New("the private key is damaged or of an unsupported kind")
 	errNeither   = errors.New("it is neither PEM nor a certificate in DER")
 	beginMarker  = []byte("-----BEGIN ")
+	ourMarker    = regexp.MustCompile(`-----BEGIN ([A-Z0-9]+ )*(CERTIFICATE|PRIVATE KEY)-----`)
 	certTypes    = []string{"CERTIFICATE", "X509 CERTIFICATE"}
 	privateTypes = []string{"PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"}
 )
@@ -54,7 +57,7 @@ func parsePEM(data []byte) (out []parsed) {
 		if block != nil {
 			skipped = skipped[:max(0, bytes.LastIndex(skipped, append(bytes.Clone(beginMarker), block.Type...)))]
 		}
-		if bytes.Contains(skipped, beginMarker) || block == nil && bytes.Contains(data, beginMarker) {
+		if ourMarker.Match(skipped) || block == nil && ourMarker.Match(data) {
 			out = append(out, parsed{block: n, err: fmt.Errorf("block %d is damaged or cut off", n)})
 			n++
 		}
@@ -82,9 +85,14 @@ func parseBlock(block *pem.Block) (p parsed, ok bool) {
 	}
 	for _, t := range privateTypes {
 		if block.Type == t {
-			// An encrypted or odd key is a key all the same; it just cannot be compared.
-			key, _ := pemfile.PrivateKey(pem.EncodeToMemory(block))
-			return parsed{key: key}, true
+			key, err := pemfile.PrivateKey(pem.EncodeToMemory(block))
+			if _, encrypted := block.Headers["DEK-Info"]; encrypted {
+				err = nil // a key all the same; it just cannot be compared
+			}
+			if err != nil {
+				err = errBadKey // what is wrong with it may quote it
+			}
+			return parsed{key: key, err: err}, true
 		}
 	}
 	return parsed{}, false

@@ -87,7 +87,7 @@ func (w *walk) dir(path string) (found bool) {
 		case e.IsDir():
 			dirs = append(dirs, e.Name())
 		case e.Type().IsRegular(), e.Type()&fs.ModeSymlink != 0 && !isDir(from):
-			if f := read(from, false); f != nil {
+			if f := read(from, false); f != nil && !vanished(f, full) {
 				f.path = full
 				files = append(files, f)
 			}
@@ -107,22 +107,42 @@ func (w *walk) dir(path string) (found bool) {
 }
 
 // swapped finds the link that makes one directory beside it the current one, as
-// Kubernetes ("..data") and package enroll ("current") have it.
+// Kubernetes ("..data") and package enroll ("current") have it. Links to files
+// go first: they name the right one, also when a listing shows the next link
+// under its temporary name, or misses the one that is being renamed.
 func swapped(path string, entries []fs.DirEntry) (link, target string) {
 	for _, e := range entries {
 		if e.Type()&fs.ModeSymlink == 0 {
 			continue
 		}
 		to, err := os.Readlink(filepath.Join(path, e.Name()))
-		if err == nil && filepath.Base(to) == to && isDir(filepath.Join(path, to)) {
-			return e.Name(), to
+		if err != nil {
+			continue
+		}
+		name, _, through := strings.Cut(to, "/")
+		if !through && link == "" && isDir(filepath.Join(path, to)) {
+			link, target = e.Name(), to
+		}
+		next, err := os.Readlink(filepath.Join(path, name))
+		if through && err == nil && filepath.Base(next) == next {
+			return name, next
 		}
 	}
-	return "", ""
+	return link, target
 }
 
 // stem is a name without the number that tells generations apart.
 func stem(name string) string { return strings.TrimRight(name, "0123456789_.-") }
+
+// vanished reports whether a file went away since its directory was read, as
+// the temporary names of those who replace files do. A broken link did not.
+func vanished(f *file, path string) bool {
+	if !errors.Is(f.err(), fs.ErrNotExist) {
+		return false
+	}
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
 
 func isDir(path string) bool {
 	info, err := os.Stat(path)

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,6 +41,7 @@ const scriptWait = 2 * time.Minute
 //	busyport VAR          listen on a free port for the rest of the script, put its address into $VAR
 //	mode FILE 0600        fail unless FILE has these permissions
 //	file2env VAR FILE     put the trimmed content of FILE into $VAR
+//	status N PROGRAM ...  fail unless the program ends with exit status N
 //	expire DIR FILE       sign the token in FILE anew, with DIR's enrolment key and times that are over
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -48,6 +52,7 @@ func TestScript(t *testing.T) {
 			"mode":      scriptMode,
 			"file2env":  scriptFileToEnv,
 			"expire":    scriptExpire,
+			"status":    scriptStatus,
 		},
 	})
 }
@@ -85,6 +90,19 @@ func scriptMode(ts *testscript.TestScript, _ bool, args []string) {
 
 func scriptFileToEnv(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+func scriptStatus(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if strconv.Itoa(got) != args[0] {
+		ts.Fatalf("exit status %d, want %s", got, args[0])
+	}
 }
 
 // scriptExpire makes the token that an operator finds in a forgotten file.

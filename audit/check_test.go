@@ -1,0 +1,127 @@
+package audit_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+)
+
+const day = 24 * time.Hour
+
+// What is far from its end depends on the life it has and on who renews it.
+func TestDatesAndRenewal(t *testing.T) {
+	root := newPair(t, nil, "Test Root", authority)
+	for _, c := range []struct {
+		name      string
+		ago, life time.Duration
+		lineage   bool
+		want      string
+	}{
+		{"a day, fresh", time.Hour, day, false, "OK"},
+		{"a day, in its renewal window", 17 * time.Hour, day, false, "OK"},
+		{"a day, late", 20 * time.Hour, day, false, "OVERDUE renewal-overdue"},
+		{"a day, over", 25 * time.Hour, day, false, "EXPIRED expired"},
+		{"a minute, in its renewal window", 41 * time.Second, time.Minute, false, "OK"},
+		{"a minute, late", 55 * time.Second, time.Minute, false, "OVERDUE renewal-overdue"},
+		{"a year, half of it left", 180 * day, 365 * day, false, "OK"},
+		{"a year, 29 days left", 336 * day, 365 * day, false, "WARN expiring"},
+		{"a year, 6 days left", 359 * day, 365 * day, false, "CRIT expiring"},
+		{"a month, a third left", 21 * day, 30 * day, false, "WARN expiring"},
+		{"a month, two days left", 28 * day, 30 * day, false, "CRIT expiring"},
+		{"a month, recorded, a third left", 20 * day, 30 * day, true, "OK"},
+		{"a month, recorded, late", 25 * day, 30 * day, true, "OVERDUE renewal-overdue"},
+		{"from tomorrow on", -day, day, false, "NOT-YET not-yet-valid"},
+	} {
+		leaf := newPair(t, root, "svc", lives(c.ago, c.life))
+		r := run(t, static{{Kind: audit.KindFile, Place: "x", Cert: leaf.cert, Lineage: c.lineage}})
+		if got := states(t, r, "")["x"]; got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+	// An authority's certificate is never "renewed by a program", however short its life.
+	short := newPair(t, nil, "Short Root", authority, lives(20*time.Hour, day))
+	if got := states(t, run(t, static{{Place: "x", Cert: short.cert}}), "")["x"]; got != "CRIT expiring" && got != "WARN expiring" {
+		t.Errorf("short-lived root: %s", got)
+	}
+}
+
+func TestChains(t *testing.T) {
+	root, intermediate, leaf := hierarchy(t)
+	stranger := newPair(t, nil, "Stranger Root", authority)
+	other := newPair(t, stranger, "ingester")
+	brief := newPair(t, root, "Brief Intermediate", authority, lives(day, day))
+	orphan := newPair(t, brief, "orphan", lives(time.Hour, 10*day))
+	for _, c := range []struct {
+		name          string
+		leaf          *pair
+		chain, bundle []*pair
+		want          string
+	}{
+		{"whole", leaf, []*pair{intermediate}, []*pair{root}, "OK"},
+		{"with its root", leaf, []*pair{intermediate, root}, []*pair{root}, "OK"},
+		{"intermediate in the bundle", leaf, nil, []*pair{root, intermediate}, "OK"},
+		{"no bundle", leaf, nil, nil, "OK"},
+		{"intermediate missing", leaf, nil, []*pair{root}, "CRIT chain-incomplete"},
+		{"another's bundle, root sent", leaf, []*pair{intermediate, root}, []*pair{stranger}, "CRIT untrusted"},
+		{"another's bundle", leaf, []*pair{intermediate}, []*pair{stranger}, "CRIT chain-incomplete"},
+		{"the wrong intermediate", other, []*pair{intermediate}, []*pair{root}, "CRIT chain-incomplete"},
+		{"an expired intermediate", orphan, []*pair{brief}, []*pair{root}, "CRIT chain-invalid"},
+	} {
+		r := run(t, static{{Place: "x", Cert: c.leaf.cert, Chain: certs(c.chain), Bundle: certs(c.bundle)}})
+		if got := states(t, r, "")["x"]; got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+		if unjudged := r.Unjudged == 1; unjudged != (c.bundle == nil) {
+			t.Errorf("%s: %d chains not judged", c.name, r.Unjudged)
+		}
+	}
+	// The leaf's own end is not a fault of its chain.
+	late := newPair(t, intermediate, "late", lives(10*day, 9*day))
+	r := run(t, static{{Place: "x", Cert: late.cert, Chain: certs([]*pair{intermediate}), Bundle: certs([]*pair{root})}})
+	if got := states(t, r, "")["x"]; got != "EXPIRED expired" {
+		t.Errorf("expired leaf of a sound chain: %s", got)
+	}
+}
+
+func TestKeysAndNames(t *testing.T) {
+	_, _, leaf := hierarchy(t)
+	for _, c := range []struct {
+		name string
+		s    audit.Subject
+		want string
+	}{
+		{"fits", audit.Subject{Key: &audit.KeyFile{Path: "k", Mode: 0o600, Fits: true}}, "OK"},
+		{"does not fit", audit.Subject{Key: &audit.KeyFile{Path: "k", Mode: 0o600}}, "CRIT key-mismatch"},
+		{"group may read", audit.Subject{Key: &audit.KeyFile{Path: "k", Mode: 0o640, Fits: true}}, "WARN key-readable"},
+		{"both", audit.Subject{Key: &audit.KeyFile{Path: "k", Mode: 0o644}}, "CRIT key-mismatch key-readable"},
+		{"its name", audit.Subject{Host: "ingester"}, "OK"},
+		{"its address", audit.Subject{Host: "127.0.0.1"}, "OK"},
+		{"another name", audit.Subject{Host: "storage"}, "CRIT name-mismatch"},
+	} {
+		c.s.Place, c.s.Cert = "x", leaf.cert
+		if got := states(t, run(t, static{c.s}), "")["x"]; got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 59 * time.Second: "59s", -90 * time.Second: "1m30s", time.Hour: "1h", 25 * time.Hour: "1d1h",
+		100*time.Hour + 59*time.Minute: "4d4h", 400 * day: "400d", 2*time.Hour + time.Second: "2h",
+	} {
+		if got := audit.Span(d); got != want {
+			t.Errorf("Span(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+func TestSeverityText(t *testing.T) {
+	for s, want := range map[audit.Severity]string{audit.Fine: "ok", audit.Warn: "warn", audit.Crit: "crit"} {
+		if b, err := s.MarshalText(); err != nil || string(b) != want || !strings.EqualFold(s.String(), want) {
+			t.Errorf("%d: %s, %v", s, b, err)
+		}
+	}
+}

@@ -1,0 +1,17 @@
+package audit
+
+import "crypto/x509"
+
+// Part is one block of a file, for the external tests.
+type Part struct {
+	Cert *x509.Certificate
+	Err  error
+}
+
+// Parse is parse.
+func Parse(data []byte) (out []Part) {
+	for _, p := range parse(data) {
+		out = append(out, Part{p.cert, p.err})
+	}
+	return out
+}

@@ -1,0 +1,194 @@
+package audit_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+func paths(list ...string) audit.Paths { return audit.Paths{Paths: list} }
+
+func TestDirectory(t *testing.T) {
+	root, intermediate, leaf := hierarchy(t)
+	_, _, other := hierarchy(t)
+	expired := newPair(t, intermediate, "old", lives(2*day, day))
+	dir := write(t, map[string][]byte{
+		"ca.crt":               encode(root),
+		"good/tls.crt":         encode(leaf, intermediate),
+		"good/tls.key":         leaf.keyPEM(t),
+		"mismatch/cert.pem":    encode(leaf, intermediate),
+		"mismatch/key.pem":     other.keyPEM(t),
+		"combined/all.pem":     append(leaf.keyPEM(t), encode(leaf, intermediate)...),
+		"alone/svc.crt":        encode(leaf),
+		"foreign/svc-cert.pem": encode(other),
+		"old/fullchain.pem":    encode(expired, intermediate),
+		"old/privkey.pem":      expired.keyPEM(t),
+		"der/svc.der":          leaf.cert.Raw,
+		"nothing/config.yaml":  []byte("tls: on\n"),
+		"nothing/request.pem":  pemBlock("CERTIFICATE REQUEST", []byte("x")),
+		"bad/empty.crt":        nil,
+		"bad/cut.crt":          encode(leaf)[:200],
+		"bad/binary.crt":       {0, 1, 2, 3, 0xff},
+		"bad/cut.key":          leaf.keyPEM(t)[:100],
+		"bad/garbled.key":      pemBlock("PRIVATE KEY", []byte("not DER")),
+		"bad/locked.key":       pemBlock("ENCRYPTED PRIVATE KEY", []byte("x")),
+		"bad/garbled.pem":      pemBlock("CERTIFICATE", []byte("not DER")),
+		"bad/half.pem":         append(encode(leaf, intermediate), encode(other)[:100]...),
+		"README":               []byte("-----BEGIN PGP MESSAGE-----"),
+	})
+	must(t, os.Chmod(filepath.Join(dir, "good/tls.key"), 0o644))
+	must(t, os.Symlink("nowhere", filepath.Join(dir, "bad/broken.crt")))
+	must(t, syscall.Mkfifo(filepath.Join(dir, "bad/fifo.crt"), 0o600)) // opening it would wait for ever
+	must(t, os.Symlink("..", filepath.Join(dir, "bad/loop")))
+	r := run(t, paths(dir))
+	got := states(t, r, dir)
+	if p := "bad/garbled.pem"; !strings.HasPrefix(got[p], "ERROR parsing the certificate: ") {
+		t.Errorf("%s: %s", p, got[p])
+	} else {
+		delete(got, p)
+	}
+	want(t, got, map[string]string{
+		"ca.crt":               "OK",
+		"alone/svc.crt":        "CRIT chain-incomplete",
+		"bad/cut.key":          "ERROR block 1 is damaged or cut off",
+		"bad/garbled.key":      "ERROR the private key is damaged or of an unsupported kind",
+		"bad/binary.crt":       "ERROR it is neither PEM nor a certificate in DER",
+		"bad/broken.crt":       "ERROR no such file or directory",
+		"bad/cut.crt":          "ERROR block 1 is damaged or cut off",
+		"bad/empty.crt":        "ERROR the file is empty",
+		"bad/half.pem":         "OK",
+		"bad/half.pem#3":       "ERROR block 3 is damaged or cut off",
+		"combined/all.pem#2":   "OK",
+		"bad/half.pem#2":       "OK", // the intermediate: one row, wherever it lies
+		"der/svc.der":          "CRIT chain-incomplete",
+		"foreign/svc-cert.pem": "CRIT chain-incomplete",
+		"good/tls.crt":         "WARN key-readable",
+		"mismatch/cert.pem":    "CRIT key-mismatch",
+		"old/fullchain.pem":    "EXPIRED expired",
+	})
+	crit, unchecked := r.Count(audit.Crit)
+	if notFine, _ := r.Count(audit.Warn); crit != 5 || notFine != 6 || unchecked != 8 {
+		t.Errorf("%d critical, %d not fine, %d unchecked", crit, notFine, unchecked)
+	}
+	for _, row := range r.Rows {
+		if row.Cert != nil && row.Cert.IsCA && row.Cert.Subject.CommonName == "Test Intermediate" && len(row.Also) != 4 {
+			t.Errorf("the intermediate is also in %v", row.Also)
+		}
+	}
+}
+
+func TestNamedFiles(t *testing.T) {
+	root, intermediate, leaf := hierarchy(t)
+	dir := write(t, map[string][]byte{
+		"tls.crt": encode(leaf, intermediate), "tls.key": leaf.keyPEM(t), "ca.crt": encode(root),
+		"notes.txt": []byte("hello"), "request.pem": pemBlock("CERTIFICATE REQUEST", []byte("x")), "none/x": nil,
+	})
+	must(t, syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
+	at := func(name string) string { return filepath.Join(dir, name) }
+	r := run(t, paths(at("tls.crt"), at("tls.key"), at("notes.txt"), at("request.pem"), at("absent"), at("fifo"), at("none")))
+	want(t, states(t, r, dir), map[string]string{
+		"tls.crt": "OK", "tls.crt#2": "OK",
+		"tls.key":     "ERROR there is no certificate in it",
+		"notes.txt":   "ERROR it is neither PEM nor a certificate in DER",
+		"request.pem": "ERROR there is no certificate in it",
+		"absent":      "ERROR no such file or directory",
+		"fifo":        "ERROR it is no regular file",
+		"none":        "ERROR there is no certificate in this directory",
+	})
+	if r.Unjudged != 0 {
+		t.Error("ca.crt beside the file was not found")
+	}
+	// A bundle that is given goes before the one that lies there.
+	_, _, other := hierarchy(t)
+	r = run(t, audit.Paths{Paths: []string{at("tls.crt")}, Bundle: certs([]*pair{other.issuer.issuer})})
+	if got := states(t, r, dir)["tls.crt"]; got != "CRIT chain-incomplete" {
+		t.Error(got)
+	}
+}
+
+// Something that cannot be read is a row. A file of the kernel's that refuses
+// reading stands for a bad disk: root may read everything else.
+func TestUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Symlink("/proc/self/mem", filepath.Join(dir, "disk.crt")))
+	want(t, states(t, run(t, paths(dir)), dir), map[string]string{"disk.crt": "ERROR input/output error"})
+}
+
+func TestTooLarge(t *testing.T) {
+	dir := write(t, map[string][]byte{"huge.pem": []byte("-----BEGIN ")})
+	must(t, os.Truncate(filepath.Join(dir, "huge.pem"), 8<<30)) // sparse
+	want(t, states(t, run(t, paths(dir)), dir), map[string]string{"huge.pem": "ERROR it is larger than 32 MiB"})
+}
+
+// Kubernetes and package enroll keep generations side by side behind a link:
+// the files are seen once, under the names that programs use, and what was
+// replaced is no finding.
+func TestGenerations(t *testing.T) {
+	root, intermediate, leaf := hierarchy(t)
+	old := newPair(t, intermediate, "ingester", lives(2*day, day))
+	dir := write(t, map[string][]byte{
+		"k8s/..2026_01_01/tls.crt": encode(old, intermediate), "k8s/..2026_01_01/tls.key": old.keyPEM(t),
+		"k8s/..2026_02_02/tls.crt": encode(leaf, intermediate), "k8s/..2026_02_02/tls.key": leaf.keyPEM(t),
+		"k8s/..2026_02_02/ca.crt": encode(root),
+		"bare/v-1/tls.crt":        encode(old, intermediate),
+		"bare/v-2/tls.crt":        encode(leaf, intermediate),
+		"bare/other/tls.crt":      encode(leaf, intermediate),
+	})
+	for link, to := range map[string]string{
+		"k8s/..data": "..2026_02_02", "k8s/tls.crt": "..data/tls.crt", "k8s/tls.key": "..data/tls.key", "k8s/ca.crt": "..data/ca.crt",
+		"bare/live": "v-2",
+	} {
+		must(t, os.Symlink(to, filepath.Join(dir, link)))
+	}
+	want(t, states(t, run(t, paths(dir)), dir), map[string]string{
+		"k8s/tls.crt": "OK", "k8s/ca.crt": "OK", "bare/v-2/tls.crt": "OK", "bare/other/tls.crt": "OK",
+		"bare/other/tls.crt#2": "OK",
+	})
+}
+
+// An identity that is swapped all the time never looks torn.
+func TestLiveDirectory(t *testing.T) {
+	root, intermediate, _ := hierarchy(t)
+	dir := t.TempDir()
+	swap := func() {
+		leaf := newPair(t, intermediate, "ingester")
+		must(t, enroll.WriteFiles(dir, rotation.Material{Certificate: leaf.tls(intermediate), Roots: certs([]*pair{root})}))
+	}
+	swap()
+	stop := make(chan struct{})
+	var swapping sync.WaitGroup
+	defer func() { close(stop); swapping.Wait() }()
+	swapping.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				swap()
+			}
+		}
+	})
+	for range 200 {
+		r := run(t, paths(dir))
+		if findings, unchecked := r.Count(audit.Warn); findings+unchecked > 0 || len(r.Rows) != 3 {
+			t.Fatalf("%v", states(t, r, dir))
+		}
+	}
+}
+
+func TestCanceled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if r, err := audit.Run(ctx, audit.Config{Sources: []audit.Source{paths(t.TempDir())}, Now: time.Now}); err == nil {
+		t.Errorf("%+v", r)
+	}
+}

@@ -1,0 +1,197 @@
+package audit_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// TestMain fixes the time zone: tables show local times, and golden ones must be the same everywhere.
+func TestMain(m *testing.M) {
+	time.Local = time.UTC
+	m.Run()
+}
+
+// pair is a certificate with its key, and what issued it.
+type pair struct {
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
+	issuer *pair
+}
+
+// spec changes a template.
+type spec func(*x509.Certificate)
+
+func dates(from, to time.Time) spec {
+	return func(c *x509.Certificate) { c.NotBefore, c.NotAfter = from, to }
+}
+
+// lives makes a certificate that was issued ago and lives life, back-dated by nothing.
+func lives(ago, life time.Duration) spec {
+	now := time.Now().Truncate(time.Second)
+	return dates(now.Add(-ago), now.Add(life-ago))
+}
+
+func named(names ...string) spec {
+	return func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = names, nil }
+}
+
+func newPair(t testing.TB, issuer *pair, cn string, specs ...spec) *pair {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
+	must(t, err)
+	tpl := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: cn}, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour).Truncate(time.Second), NotAfter: time.Now().Add(365 * 24 * time.Hour).Truncate(time.Second),
+		DNSNames: []string{cn, "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	for _, s := range specs {
+		s(tpl)
+	}
+	p := &pair{key: key, issuer: issuer}
+	parent, signer := tpl, crypto.Signer(key)
+	if issuer != nil {
+		parent, signer = issuer.cert, issuer.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tpl, parent, key.Public(), signer)
+	must(t, err)
+	p.cert, err = x509.ParseCertificate(der)
+	must(t, err)
+	return p
+}
+
+func authority(c *x509.Certificate) {
+	c.IsCA, c.KeyUsage, c.DNSNames, c.IPAddresses, c.ExtKeyUsage = true, x509.KeyUsageCertSign, nil, nil, nil
+	c.NotAfter = time.Now().Add(10 * 365 * 24 * time.Hour).Truncate(time.Second)
+}
+
+// hierarchy is root, intermediate and a leaf.
+func hierarchy(t testing.TB, specs ...spec) (root, intermediate, leaf *pair) {
+	t.Helper()
+	root = newPair(t, nil, "Test Root", authority)
+	intermediate = newPair(t, root, "Test Intermediate", authority)
+	return root, intermediate, newPair(t, intermediate, "ingester", specs...)
+}
+
+func encode(certs ...*pair) (out []byte) {
+	for _, p := range certs {
+		out = append(out, pemfile.EncodeCertificates([]*x509.Certificate{p.cert})...)
+	}
+	return out
+}
+
+func (p *pair) keyPEM(t testing.TB) []byte {
+	t.Helper()
+	b, err := pemfile.EncodePrivateKey(p.key)
+	must(t, err)
+	return b
+}
+
+func (p *pair) tls(chain ...*pair) tls.Certificate {
+	c := tls.Certificate{Certificate: [][]byte{p.cert.Raw}, PrivateKey: p.key}
+	for _, i := range chain {
+		c.Certificate = append(c.Certificate, i.cert.Raw)
+	}
+	return c
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// write puts files into a new directory; a key gets 0600.
+func write(t testing.TB, files map[string][]byte) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, data := range files {
+		path := filepath.Join(dir, name)
+		must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		must(t, os.WriteFile(path, data, 0o600))
+	}
+	return dir
+}
+
+// static is a source of subjects that are given.
+type static []audit.Subject
+
+func (s static) Collect(_ context.Context, yield func(audit.Subject)) {
+	for _, one := range s {
+		yield(one)
+	}
+}
+
+func run(t testing.TB, sources ...audit.Source) *audit.Report {
+	t.Helper()
+	r, err := audit.Run(t.Context(), audit.Config{Sources: sources})
+	must(t, err)
+	return r
+}
+
+// states maps each place, relative to dir, to its state and its findings' ids.
+func states(t testing.TB, r *audit.Report, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for _, row := range r.Rows {
+		place := row.Place
+		if rel, err := filepath.Rel(dir, place); err == nil && row.Kind == audit.KindFile {
+			place = rel
+		}
+		if row.Block > 1 {
+			place += "#" + string(rune('0'+row.Block))
+		}
+		text := row.State
+		for _, f := range row.Findings {
+			text += " " + f.Check
+		}
+		if row.Err != nil {
+			text += " " + row.Err.Error()
+		}
+		out[place] = text
+	}
+	return out
+}
+
+func want(t testing.TB, got, want map[string]string) {
+	t.Helper()
+	for place, state := range want {
+		if got[place] != state {
+			t.Errorf("%s: %q, want %q", place, got[place], state)
+		}
+		delete(got, place)
+	}
+	for place, state := range got {
+		t.Errorf("unexpected: %s: %q", place, state)
+	}
+}
+
+func pemBlock(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+func certs(pairs []*pair) (out []*x509.Certificate) {
+	for _, p := range pairs {
+		out = append(out, p.cert)
+	}
+	return out
+}

@@ -1,0 +1,88 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+)
+
+// entry is a line of a record: who, in which lineage, issued and ending at hours from now.
+type entry struct {
+	service, lineage string
+	from, to         int
+	revoked          bool
+}
+
+func record(t *testing.T, entries ...entry) audit.Record {
+	t.Helper()
+	root := newPair(t, nil, "Test Root", authority)
+	now := time.Now().Truncate(time.Second)
+	var list []audit.Recorded
+	for _, e := range entries {
+		from, to := now.Add(time.Duration(e.from)*time.Hour), now.Add(time.Duration(e.to)*time.Hour)
+		list = append(list, audit.Recorded{
+			Service: e.service, Lineage: e.lineage, Names: []string{e.service, "localhost"}, NotBefore: from, NotAfter: to, Revoked: e.revoked,
+			DER: newPair(t, root, e.service+" "+e.lineage, dates(from, to)).cert.Raw,
+		})
+	}
+	slices.SortFunc(list, func(a, b audit.Recorded) int { return b.NotAfter.Compare(a.NotAfter) })
+	return audit.Record{Name: "ca", List: func(_ context.Context, yield func(audit.Recorded) bool) error {
+		for _, r := range list {
+			if !yield(r) {
+				break
+			}
+		}
+		return nil
+	}}
+}
+
+func TestRecord(t *testing.T) {
+	r := run(t, record(t,
+		entry{"renewed", "a", -40, -16, false}, entry{"renewed", "a", -24, 0, false}, entry{"renewed", "a", -8, 16, false},
+		entry{"late", "b", -20, 4, false},
+		entry{"dead", "c", -100, -76, false},
+		entry{"gone", "d", -2000, -1976, false},
+		entry{"revoked", "e", -20, 4, true},
+		entry{"revoked before", "f", -40, -16, false}, entry{"revoked before", "f", -20, 4, true},
+		entry{"enrolled again", "g", -60, -36, false}, entry{"enrolled again", "h", -2, 22, false},
+		// Replicas: both began before the other's latest renewal, and one has stopped.
+		entry{"replica", "i", -50, -26, false}, entry{"replica", "i", -30, -6, false},
+		entry{"replica", "j", -45, -21, false}, entry{"replica", "j", -2, 22, false},
+	))
+	got := map[string]string{}
+	for _, row := range r.Rows {
+		state := row.State
+		for _, f := range row.Findings {
+			state += " " + f.Check
+		}
+		got[row.Place+" "+row.Cert.Subject.CommonName] = state
+	}
+	want(t, got, map[string]string{
+		"ca: renewed renewed a":               "OK",
+		"ca: late late b":                     "OVERDUE renewal-overdue",
+		"ca: dead dead c":                     "EXPIRED expired",
+		"ca: enrolled again enrolled again h": "OK",
+		"ca: replica replica i":               "EXPIRED expired",
+		"ca: replica replica j":               "OK",
+	})
+	if r.Unjudged != 0 {
+		t.Error("chains of a record are not for judging")
+	}
+}
+
+func TestDamagedRecord(t *testing.T) {
+	r := run(t, audit.Record{Name: "ca", List: func(_ context.Context, yield func(audit.Recorded) bool) error {
+		yield(audit.Recorded{Service: "svc", Lineage: "a", NotAfter: time.Now(), DER: []byte("x")})
+		return errors.New("disk I/O error")
+	}})
+	if _, unchecked := r.Count(audit.Warn); unchecked != 2 {
+		t.Errorf("%v", states(t, r, ""))
+	}
+	if got := states(t, r, "")["ca"]; got != "ERROR disk I/O error" {
+		t.Error(got)
+	}
+}

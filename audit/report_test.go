@@ -1,0 +1,195 @@
+package audit_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/artstore/artstore-pki/audit"
+)
+
+// fixed is a report about certificates with fixed dates, judged at a fixed time.
+func fixed(t *testing.T) *audit.Report {
+	t.Helper()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	root := newPair(t, nil, "Test Root", authority, dates(now.Add(-100*day), now.Add(3650*day)))
+	intermediate := newPair(t, root, "Test Intermediate", authority, dates(now.Add(-100*day), now.Add(3650*day)))
+	leaf := func(cn string, from, to time.Duration) audit.Subject {
+		p := newPair(t, intermediate, cn, dates(now.Add(from), now.Add(to)))
+		return audit.Subject{Kind: audit.KindFile, Place: "/etc/artstore/" + cn + "/tls.crt", Cert: p.cert, Chain: certs([]*pair{intermediate})}
+	}
+	soon := leaf("query-module", -340*day, 25*day)
+	late := leaf("ingester", -20*time.Hour, 4*time.Hour)
+	late.Key = &audit.KeyFile{Path: "/etc/artstore/ingester/tls.key", Mode: 0o644, Fits: true}
+	late.Block = 2
+	r, err := audit.Run(t.Context(), audit.Config{
+		Now: func() time.Time { return now },
+		Sources: []audit.Source{static{
+			leaf("admin-module", -time.Hour, 23*time.Hour), soon, late,
+			{Kind: audit.KindEndpoint, Place: "storage:8010", Err: errors.New("no answer within 5s")},
+			{Kind: audit.KindFile, Place: "/b/ca.crt", Cert: root.cert}, {Kind: audit.KindFile, Place: "/a/ca.crt", Cert: root.cert},
+		}},
+	})
+	must(t, err)
+	return r
+}
+
+func TestTable(t *testing.T) {
+	var b bytes.Buffer
+	must(t, fixed(t).WriteTable(&b, 0))
+	const want = `STATE    LEFT   ENDS                 NAME          PLACE
+OVERDUE  4h     2026-03-01 16:00:00  ingester      /etc/artstore/ingester/tls.crt#2
+         renewal overdue: past 0.80 of its life
+         others may use its key: /etc/artstore/ingester/tls.key has mode 0644
+ERROR    -      -                    -             storage:8010
+         no answer within 5s
+WARN     25d    2026-03-26 12:00:00  query-module  /etc/artstore/query-module/tls.crt
+         expires in 25d
+OK       23h    2026-03-02 11:00:00  admin-module  /etc/artstore/admin-module/tls.crt
+OK       3650d  2036-02-27 12:00:00  Test Root     /a/ca.crt and 1 more
+
+renewal-overdue: is the program that renews it running, and does it reach the authority? (docs/architecture.md, Renewal)
+expiring: renew it (docs/architecture.md, Renewal)
+key-readable: chmod 600, and a new key if others may have read it (docs/threat-model.md, A service's key)
+4 certificates: 2 fine, 1 to watch, 1 critical; 1 could not be checked; 3 chains not judged: no trust bundle
+`
+	if got := b.String(); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	b.Reset()
+	must(t, fixed(t).WriteTable(&b, 80))
+	for line := range strings.Lines(b.String()) {
+		if cells := strings.Fields(line); len(cells) > 0 && strings.Contains("OVERDUE WARN OK", cells[0]) && len([]rune(line)) > 81 {
+			t.Errorf("%d wide: %s", len([]rune(line)), line)
+		}
+	}
+	if !strings.Contains(b.String(), "…") {
+		t.Error("nothing was cut")
+	}
+}
+
+func TestJSON(t *testing.T) {
+	var b bytes.Buffer
+	must(t, fixed(t).WriteJSON(&b))
+	var got struct {
+		SchemaVersion int `json:"schema_version"`
+		Summary       map[string]int
+		Rows          []struct {
+			State, Place, Error, Name, Serial string
+			Findings                          []map[string]string
+			Also                              []string
+			RenewsFrom                        time.Time `json:"renews_from"`
+			NotAfter                          time.Time `json:"not_after"`
+			SecondsLeft                       int64     `json:"seconds_left"`
+		}
+	}
+	must(t, json.Unmarshal(b.Bytes(), &got))
+	if got.SchemaVersion != 1 || got.Summary["crit"] != 1 || got.Summary["warn"] != 1 || got.Summary["unchecked"] != 1 || got.Summary["certificates"] != 4 {
+		t.Errorf("%+v", got.Summary)
+	}
+	first := got.Rows[0]
+	if first.State != "OVERDUE" || first.Name != "ingester" || first.SecondsLeft != 4*3600 || first.RenewsFrom.IsZero() || first.NotAfter.Location() != time.UTC {
+		t.Errorf("%+v", first)
+	}
+	if f := first.Findings[0]; f["check"] != "renewal-overdue" || f["severity"] != "crit" || f["remedy"] == "" || f["cites"] == "" {
+		t.Errorf("%+v", f)
+	}
+	if got.Rows[1].Error != "no answer within 5s" || got.Rows[1].Serial != "" || got.Rows[4].Also[0] != "/b/ca.crt" {
+		t.Errorf("%+v", got.Rows)
+	}
+	if strings.Contains(b.String(), `"findings": null`) || strings.Contains(b.String(), `"names": null`) {
+		t.Error("an empty list is null")
+	}
+}
+
+func TestExplain(t *testing.T) {
+	root, intermediate, leaf := hierarchy(t, lives(time.Hour, day))
+	year := newPair(t, intermediate, "by hand")
+	dir := write(t, map[string][]byte{
+		"tls.crt": encode(leaf, intermediate), "tls.key": leaf.keyPEM(t), "ca.crt": encode(root), "x/svc.crt": encode(year), "x/bad.crt": nil,
+	})
+	var b bytes.Buffer
+	must(t, run(t, paths(dir)).Explain(&b))
+	for _, want := range []string{
+		"/tls.crt: OK\n  name         ingester (end entity)\n", "  names        ingester, localhost, 127.0.0.1\n",
+		"from 0.60 to 0.70 of its life of 23h59m", "; the private key in " + dir + "/tls.key (mode 0600) fits\n", "  usages       server, client\n",
+		"  chain        ingester, until ", "\n               └ Test Intermediate, until ", "\n                 └ Test Root, until ", ", in the trust bundle\n",
+		"  findings     none\n", "/x/svc.crt: CRIT\n", "by whoever made it: it lives 36", "└ Test Intermediate, not here\n", "  finding      chain-incomplete: ",
+		"/x/bad.crt: ERROR\n  error        the file is empty\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+	b.Reset()
+	must(t, run(t, paths(dir+"/ca.crt")).Explain(&b))
+	if !strings.Contains(b.String(), "Test Root (certificate authority)") || !strings.Contains(b.String(), "by the authority's operator") {
+		t.Errorf("a bundle alone:\n%s", b.String())
+	}
+}
+
+// Names in a certificate are a stranger's: none of their bytes may steer a terminal.
+func TestHostileNames(t *testing.T) {
+	evil := "a\x1b[2J\x1b]0;t\a\nOK  1d\u202e\u2066"
+	p := newPair(t, nil, evil, authority, lives(time.Hour, 8*day))
+	leaf := newPair(t, p, evil, lives(time.Hour, time.Hour), named())
+	u, err := url.Parse("spiffe://a/b%0a")
+	must(t, err)
+	leaf.cert.URIs, leaf.cert.DNSNames = []*url.URL{u}, []string{evil}
+	leaf.cert.Subject.CommonName = ""
+	r := run(t, static{
+		{Kind: audit.KindFile, Place: evil, Cert: leaf.cert, Chain: certs([]*pair{p}), Bundle: certs([]*pair{newPair(t, nil, "r", authority)}), Key: &audit.KeyFile{Path: evil}},
+		{Kind: audit.KindFile, Place: evil, Err: errors.New(evil)},
+	})
+	for _, write := range []func(*bytes.Buffer) error{
+		func(b *bytes.Buffer) error { return r.WriteTable(b, 0) },
+		func(b *bytes.Buffer) error { return r.WriteTable(b, 40) },
+		func(b *bytes.Buffer) error { return r.Explain(b) },
+		func(b *bytes.Buffer) error { return r.WriteJSON(b) },
+	} {
+		var b bytes.Buffer
+		must(t, write(&b))
+		if i := strings.IndexFunc(b.String(), func(r rune) bool { return r != '\n' && unicode.IsControl(r) }); i >= 0 {
+			t.Errorf("a control character: %q", b.String()[max(0, i-20):])
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	root, _, leaf := hierarchy(f)
+	f.Add(encode(root, leaf))
+	f.Add(leaf.keyPEM(f))
+	f.Add(leaf.cert.Raw)
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\nMIIB\n"))
+	f.Add([]byte(strings.Repeat("-----BEGIN CERTIFICATE-----\n", 50)))
+	// Contract: any input gives a row or nothing, a certificate or a reason, never
+	// both; what looks like a certificate in PEM never vanishes without a row.
+	f.Fuzz(func(t *testing.T, data []byte) {
+		parts := audit.Parse(data)
+		for _, p := range parts {
+			if p.Cert != nil && p.Err != nil {
+				t.Errorf("both: %+v", p)
+			}
+		}
+		if bytes.Contains(data, []byte("-----BEGIN CERTIFICATE-----")) && len(parts) == 0 {
+			t.Error("a certificate without a row")
+		}
+	})
+}
+
+// Contract: an address is refused, or has a host and a port without brackets and slashes.
+func FuzzParseAddress(f *testing.F) {
+	f.Add("https://[::1]:8000/x")
+	f.Add("a:1")
+	f.Fuzz(func(t *testing.T, text string) {
+		host, _, err := audit.ParseAddress(text)
+		if err == nil && (host == "" || strings.ContainsAny(host, "/")) {
+			t.Errorf("%q: %q", text, host)
+		}
+	})
+}

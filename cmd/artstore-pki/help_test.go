@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+// eachCommand calls f for every command that does something, with the words that call it.
+func eachCommand(app *cli.App, f func(c *cli.Command, words []string)) {
+	var walk func(list []*cli.Command, words []string)
+	walk = func(list []*cli.Command, words []string) {
+		for _, c := range list {
+			called := append(slices.Clone(words), c.Name)
+			if len(c.Subcommands) > 0 {
+				walk(c.Subcommands, called)
+				continue
+			}
+			f(c, called)
+		}
+	}
+	walk(app.Commands, []string{app.Name})
+}
+
+func testApp() *cli.App {
+	return newApp(newUI(stdio{getenv: func(string) string { return "" }}))
+}
+
+func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), stdio{in: strings.NewReader(""), out: &out, err: &errs, getenv: func(string) string { return "" }}, args)
+	return code, out.String(), errs.String()
+}
+
+// Every command: help on stdout that ends in the exit statuses; an unknown flag,
+// also after an argument, is status 2 with the right usage on stderr.
+func TestEveryCommand(t *testing.T) {
+	count := 0
+	eachCommand(testApp(), func(_ *cli.Command, words []string) {
+		count++
+		name := strings.Join(words, " ")
+		code, out, errs := call(t, append(slices.Clone(words), "--help")...)
+		if code != exitOK || errs != "" || !strings.Contains(out, "\nUSAGE:\n   "+name) ||
+			!strings.Contains(out, "\nEXIT STATUS:\n") || !strings.HasSuffix(out, "   130  interrupted\n") {
+			t.Errorf("%s --help: status %d, stderr %q\n%s", name, code, errs, out)
+		}
+		code, out, errs = call(t, append(slices.Clone(words), "argument", "--no-such-flag")...)
+		if code != exitUsage || out != "" || !strings.Contains(errs, "no-such-flag") || !strings.Contains(errs, "usage: "+name) {
+			t.Errorf("%s argument --no-such-flag: status %d, stdout %q, stderr %q", name, code, out, errs)
+		}
+	})
+	if count < 15 {
+		t.Errorf("only %d commands found", count)
+	}
+	for _, args := range [][]string{{"nonsense"}, {"dev", "nonsense"}, {"dev"}, {}, {"--nonsense"}} {
+		code, out, errs := call(t, append([]string{"artstore-pki"}, args...)...)
+		if code != exitUsage || out != "" || !strings.Contains(errs, "usage: artstore-pki") {
+			t.Errorf("%q: status %d, stdout %q, stderr %q", args, code, out, errs)
+		}
+	}
+}
+
+// Every flag of every command is accepted behind an argument.
+func TestFlagsAfterArguments(t *testing.T) {
+	app := testApp()
+	eachCommand(app, func(c *cli.Command, words []string) {
+		for _, f := range c.Flags {
+			for _, name := range f.Names() {
+				given := []string{strings.Repeat("-", min(2, len(name))) + name}
+				if _, isBool := f.(*cli.BoolFlag); !isBool {
+					given = append(given, "value")
+				}
+				got, err := flagsFirst(app, slices.Concat(words, []string{"argument"}, given))
+				if want := slices.Concat(words, given, []string{"--", "argument"}); err != nil || !slices.Equal(got, want) {
+					t.Errorf("%q, %v; want %q", got, err, want)
+				}
+			}
+		}
+	})
+}
