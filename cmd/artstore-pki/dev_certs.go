@@ -105,7 +105,7 @@ func (u *ui) runDevCerts(c *cli.Context) error {
 	default:
 		err = d.carryOut(c.Context, p)
 	}
-	if ctxErr := c.Context.Err(); ctxErr != nil {
+	if ctxErr := c.Err(); ctxErr != nil {
 		return ctxErr // what failed for it is not worth a line each
 	}
 	if endErr := d.report.end(p); endErr != nil {
