@@ -99,10 +99,10 @@ func (u *ui) runDevCerts(c *cli.Context) error {
 		return err
 	}
 	d.report.begin(p)
-	switch {
-	case d.dryRun || !p.work():
+	idle := !p.work()
+	if d.dryRun || idle {
 		err = d.tell(p)
-	default:
+	} else {
 		err = d.carryOut(c.Context, p)
 	}
 	if ctxErr := c.Err(); ctxErr != nil {
@@ -111,7 +111,18 @@ func (u *ui) runDevCerts(c *cli.Context) error {
 	if endErr := d.report.end(p); endErr != nil {
 		return errors.Join(err, endErr)
 	}
-	d.closing(p)
+	switch {
+	case d.dryRun:
+		d.u.say("dry run: nothing was changed")
+	case idle && err == nil:
+		d.u.say("nothing to do")
+	}
+	for _, left := range p.abandoned {
+		d.u.say("%s stays, but %s has no profile for it any more", left, filepath.Join(d.authorityDir(), "pki.yaml"))
+	}
+	if err == nil {
+		d.advise(p)
+	}
 	return devHint(err)
 }
 
@@ -163,20 +174,11 @@ func (d *devCerts) carryOut(ctx context.Context, p *devPlan) (err error) {
 	return err
 }
 
-// closing says what the whole came to and what to do next.
-func (d *devCerts) closing(p *devPlan) {
-	switch {
-	case d.dryRun:
-		d.u.say("dry run: nothing was changed")
-		return
-	case !p.work():
-		d.u.say("nothing to do")
-	}
-	for _, left := range p.abandoned {
-		d.u.say("%s stays, but %s has no profile for it any more", left, filepath.Join(d.dir, "ca", "pki.yaml"))
-	}
+// advise gives a command to try the certificates with: against "dev admin", or
+// whatever else listens there.
+func (d *devCerts) advise(p *devPlan) {
 	for _, item := range p.items {
-		if item.err != nil || item.fixture != "" {
+		if item.fixture != "" || item.until.IsZero() {
 			continue
 		}
 		file := func(name string) string { return filepath.Join(item.dir, name) }

@@ -43,6 +43,13 @@ type devItem struct {
 	err     error
 }
 
+func (i *devItem) why() string {
+	if len(i.reasons) == 0 {
+		return "-"
+	}
+	return strings.Join(i.reasons, "; ")
+}
+
 // devPlan is everything that a run would do.
 type devPlan struct {
 	items     []*devItem
@@ -113,26 +120,35 @@ func (d *devCerts) plan(made bool) (*devPlan, error) {
 		}
 		p.items = append(p.items, &devItem{service: service, dir: filepath.Join(d.dir, service), profile: facts.config.Profiles[service]})
 	}
-	p.items = append(p.items, d.fixtureItems(facts.config.Profiles[devLocal])...)
+	if err := d.addFixtures(p, facts.config.Profiles); err != nil {
+		return nil, err
+	}
 	for _, item := range p.items {
 		d.judge(item, facts)
 	}
 	p.linkTrust, p.trustErr = lookAtTrust(d.dir)
-	p.abandoned = d.abandoned(facts.config.Profiles)
+	p.abandoned = append(p.abandoned, d.abandoned(facts.config.Profiles)...)
 	return p, nil
 }
 
-// fixtureItems are those asked for now and those asked for once: one that went
+// addFixtures takes those asked for now and those asked for once: one that went
 // stale would make a test pass for the wrong reason.
-func (d *devCerts) fixtureItems(profile ca.Profile) (items []*devItem) {
+func (d *devCerts) addFixtures(p *devPlan, profiles map[string]ca.Profile) error {
+	profile, ok := profiles[devLocal]
 	for _, kind := range []string{flagExpired, flagNotYetValid} {
 		dir := filepath.Join(d.dir, devFixtures, kind)
-		if _, err := os.Stat(dir); err != nil && !d.fixtures[kind] {
-			continue
+		_, err := os.Stat(dir)
+		switch {
+		case ok && (err == nil || d.fixtures[kind]):
+			p.items = append(p.items, &devItem{service: devLocal, fixture: kind, dir: dir, profile: profile})
+		case d.fixtures[kind]:
+			return withHint(fmt.Errorf("--%s: there is no profile %s, whose names it would have", kind, devLocal),
+				"put it back into %s", filepath.Join(d.authorityDir(), "pki.yaml"))
+		case err == nil:
+			p.abandoned = append(p.abandoned, dir)
 		}
-		items = append(items, &devItem{service: devLocal, fixture: kind, dir: dir, profile: profile})
 	}
-	return items
+	return nil
 }
 
 // judge fills in verdict and reasons.

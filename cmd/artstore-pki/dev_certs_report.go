@@ -11,7 +11,7 @@ import (
 type devReport struct {
 	u            *ui
 	json         bool
-	paths, names int // widths of columns
+	paths, why int // widths of columns
 	err          error
 }
 
@@ -25,11 +25,12 @@ func newDevReport(u *ui, format string) (*devReport, error) {
 // begin takes the widths from the plan: nobody should have to wait for the last
 // line to see the first.
 func (r *devReport) begin(p *devPlan) {
+	r.why = len("REASON")
 	for _, item := range p.items {
 		r.paths = max(r.paths, len(item.dir))
-		r.names = max(r.names, len(strings.Join(item.profile.Names, " ")))
+		r.why = max(r.why, len(item.why()))
 	}
-	r.row([]string{"STATE", "PATH", "UNTIL", "NAMES", "REASON"})
+	r.row([]string{"STATE", "PATH", "UNTIL", "REASON", "NAMES"})
 }
 
 func (r *devReport) line(item *devItem) {
@@ -37,7 +38,7 @@ func (r *devReport) line(item *devItem) {
 	if !item.until.IsZero() {
 		until = item.until.Local().Format(time.DateTime)
 	}
-	r.row([]string{string(item.verdict), item.dir, until, strings.Join(item.profile.Names, " "), strings.Join(item.reasons, "; ")})
+	r.row([]string{string(item.verdict), item.dir, until, item.why(), strings.Join(item.profile.Names, " ")})
 }
 
 // row keeps the first error: a reader that is gone must not stop the making.
@@ -46,7 +47,7 @@ func (r *devReport) row(cells []string) {
 		return
 	}
 	var b strings.Builder
-	for i, width := range []int{len(replaced), r.paths, len(time.DateTime), r.names, 0} {
+	for i, width := range []int{len(replaced), r.paths, len(time.DateTime), r.why, 0} {
 		b.WriteString(cells[i])
 		b.WriteString(strings.Repeat(" ", max(0, width-len(cells[i]))+2))
 	}
