@@ -9,10 +9,10 @@ import (
 // devReport prints one line for each certificate, as soon as it is settled, or
 // all of them as JSON at the end.
 type devReport struct {
-	u            *ui
-	json         bool
+	u          *ui
+	json       bool
 	paths, why int // widths of columns
-	err          error
+	err        error
 }
 
 func newDevReport(u *ui, format string) (*devReport, error) {

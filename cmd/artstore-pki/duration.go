@@ -38,7 +38,7 @@ func parseSpan(text string) (time.Duration, error) {
 		if !ok {
 			break
 		}
-		if d > math.MaxInt64-total {
+		if d < 0 || d > math.MaxInt64-total {
 			return 0, fmt.Errorf("%.80q is too long: %w", text, errSpan)
 		}
 		total, rest = total+d, after
@@ -59,8 +59,8 @@ func parseSpan(text string) (time.Duration, error) {
 	return total, nil
 }
 
-// longUnit takes one whole number of days, weeks or years off the front. Too
-// large a number comes back as the longest duration, for which there is no room.
+// longUnit takes one whole number of days, weeks or years off the front; one that
+// no duration can hold comes back as less than nothing.
 func longUnit(text string) (d time.Duration, rest string, ok bool) {
 	digits := len(text) - len(strings.TrimLeft(text, "0123456789"))
 	if digits == 0 || digits == len(text) {
@@ -72,7 +72,7 @@ func longUnit(text string) (d time.Duration, rest string, ok bool) {
 	}
 	n, err := strconv.ParseInt(text[:digits], 10, 64)
 	if err != nil || n > int64(math.MaxInt64/unit) {
-		return math.MaxInt64, text[digits+1:], true
+		return -1, text[digits+1:], true
 	}
 	return time.Duration(n) * unit, text[digits+1:], true
 }
