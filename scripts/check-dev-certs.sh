@@ -188,8 +188,31 @@ refusals() {
   refused "openssl says not yet valid" 'not yet valid' verified "$certs/fixtures/not-yet-valid/tls.crt" sslserver
 }
 
+# killed: whatever a run was doing when it was shot, the next one completes. A
+# fast machine may be done before some of these shots; the first always hits.
+killed() {
+  local after status good=$certs shots=0
+  certs=$work/killed
+  for after in 0.05 0.2 0.3 0.4 0.5 0.6 0.8 1 1.2; do
+    status=0
+    # A shell in between, because whoever started what was killed talks about it.
+    ARTSTORE_PKI=$pki bash -c '"$@"; exit $?' -- timeout -s KILL "$after" \
+      scripts/gen-dev-certs.sh "$certs" --renew --expired >"$work/out" 2>&1 || status=$?
+    [ "$status" -eq 0 ] || [ "$status" -eq 137 ] || { echo "FAIL a run after a killed one" >&2; exit 1; }
+    [ "$status" -eq 0 ] || shots=$((shots + 1))
+  done
+  must "runs were killed on the way: $shots" test "$shots" -gt 0
+  must "a run after that" generate --expired
+  must "… completes all" test "$(echo "$certs"/*/tls.key "$certs"/fixtures/expired/tls.key | wc -w)" -eq 9
+  must "… leaves nothing unfinished" nothing find "$certs" -name '.ca-making*' -o -name 'pending-*'
+  must "a run after that" generate
+  said "… has nothing to do" 'nothing to do'
+  certs=$good
+}
+
 first_run
 second_run
+killed
 modes
 names_of_old
 for dir in "$certs"/*/; do

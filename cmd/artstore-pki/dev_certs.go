@@ -19,6 +19,7 @@ const (
 	flagExpired     = "expired"
 	flagNotYetValid = "not-yet-valid"
 
+	shortestDevLife = 10 * time.Second // pki.yaml takes no less
 	// A fixture that is not valid yet begins in a year and must end within the
 	// five years of its issuer.
 	longestDevLife = 3 * year
@@ -74,8 +75,11 @@ func (u *ui) newDevCerts(c *cli.Context) (*devCerts, error) {
 	if s, ok := c.Generic(flagLifetime).(*span); ok {
 		d.life = s.Duration
 	}
-	if d.life < 10*time.Second || d.life > longestDevLife {
-		return nil, usagef("--%s %s: want 10s to %s", flagLifetime, span{d.life}, span{longestDevLife})
+	if c.Args().First() == "" { // an unset variable in a script; it would mean the current directory
+		return nil, usagef("the directory has an empty name")
+	}
+	if d.life < shortestDevLife || d.life > longestDevLife {
+		return nil, usagef("--%s %s: want %s to %s", flagLifetime, span{d.life}, shortestDevLife, span{longestDevLife})
 	}
 	var err error
 	if d.report, err = newDevReport(u, c.String(flagOutput)); err != nil {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ type holding struct {
 	fault        error    // the reason why they cannot be read
 	fits         bool     // the key is the certificate's
 	exposed      bool     // the key can be read by others than its owner
+	unfinished   bool     // an enrolment was cut off, and its key lies about
 	differs      []string // from the profile
 	foreign      error    // something that is not ours to replace
 }
@@ -50,10 +52,17 @@ func lookAt(dir string) (h holding) {
 		return h
 	}
 	h.parse(data)
+	h.unfinished = unfinishedIn(dir)
 	if info, err := os.Stat(filepath.Join(dir, "tls.key")); err == nil {
 		h.exposed = info.Mode().Perm()&0o077 != 0
 	}
 	return h
+}
+
+// unfinishedIn finds a key that enroll keeps until its certificate is stored.
+func unfinishedIn(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "pending-") })
 }
 
 func (h *holding) parse(data map[string][]byte) {
@@ -113,6 +122,7 @@ func decide(item *devItem, h holding, m moment) (verdict, []string) {
 	}
 	add(!h.fits, "key does not fit")
 	add(h.exposed, "key was readable by others")
+	add(h.unfinished, "enrolment was cut off")
 	add(!issuedBy(h.chain, m.facts), "issuer changed")
 	add(!sameCertificates(h.roots, m.facts.roots), "trust bundle changed")
 	why = append(why, h.differs...)

@@ -50,6 +50,7 @@ func TestDecide(t *testing.T) {
 		{"damaged", "", holding{fault: errors.New("tls.crt: damaged")}, start, facts, toReplace, []string{"not readable: tls.crt: damaged"}},
 		{"another key", "", with(good, func(h *holding) { h.fits = false }), start, facts, toReplace, []string{"key does not fit"}},
 		{"an open key", "", with(good, func(h *holding) { h.exposed = true }), start, facts, toReplace, []string{"key was readable by others"}},
+		{"a key lying about", "", with(good, func(h *holding) { h.unfinished = true }), start, facts, toReplace, []string{"enrolment was cut off"}},
 		{"other names", "", with(good, func(h *holding) { h.differs = []string{"names changed: + x"} }), start, facts, toReplace, []string{"names changed: + x"}},
 		{"another authority", "", good, start, strange, toReplace, []string{"issuer changed", "trust bundle changed"}},
 		{"another intermediate", "", good, start, sameRoots, toReplace, []string{"issuer changed"}},

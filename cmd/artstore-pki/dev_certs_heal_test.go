@@ -41,10 +41,11 @@ func TestDevCertsHeals(t *testing.T) {
 			}
 		}, "replaced", `issued to "query-module"; names changed: - artstore_query_module, - query-module`},
 		{"the trust bundle of the directory", func() { do(os.Remove(file("ca.crt"))) }, "kept", "-"},
-		{"an unfinished enrolment", func() {
+		{"a first enrolment cut off", func() {
 			copyFile(t, file("localhost/tls.key"), file("localhost/pending-00.key"))
 			do(os.Remove(file("localhost/current")))
 		}, "made", "-"},
+		{"a later one", func() { copyFile(t, file("localhost/tls.key"), file("localhost/pending-00.key")) }, "replaced", "enrolment was cut off"},
 		{"an unfinished authority", func() { do(os.Mkdir(file(devUnfinished+"1"), 0o700)) }, "kept", "-"},
 		{"a fixture that is none", func() {
 			for _, name := range identityFiles {

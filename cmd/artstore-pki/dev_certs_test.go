@@ -190,6 +190,9 @@ func TestDevCertsOldFaults(t *testing.T) {
 
 func TestDevCertsUsage(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "certs")
+	if code, _, talk := devCertsRun(t, ""); code != exitUsage || !strings.Contains(talk, "empty name") {
+		t.Errorf("an empty name: exit status %d, %s", code, talk)
+	}
 	for _, c := range []struct {
 		args string
 		want string
