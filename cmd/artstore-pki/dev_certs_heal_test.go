@@ -120,11 +120,11 @@ func (s *stopAfter) Write(b []byte) (int, error) {
 
 func resolve(t *testing.T, path string) string {
 	t.Helper()
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return real
+	return target
 }
 
 func copyFile(t *testing.T, from, to string) {
