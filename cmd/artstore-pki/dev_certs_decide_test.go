@@ -12,7 +12,7 @@ import (
 // TestDecide judges one real certificate at other times, beside other
 // authorities and with other things wrong.
 func TestDecide(t *testing.T) {
-	dir, other := devCertsDir(t, "--lifetime", "30h", "--expired", "--not-yet-valid"), devCertsDir(t)
+	dir, other := devCertsPlain(t, 30*time.Hour, "--expired", "--not-yet-valid"), devCertsPlain(t, day)
 	facts, err := readAuthority(filepath.Join(dir, "ca"))
 	if err != nil {
 		t.Fatal(err)

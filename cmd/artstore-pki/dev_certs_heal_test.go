@@ -11,7 +11,7 @@ import (
 // TestDevCertsHeals takes away or damages one piece at a time, as a crash, a
 // stray command or another program may, and lets the next run find it.
 func TestDevCertsHeals(t *testing.T) {
-	dir := devCertsDir(t, "--expired")
+	dir := devCertsPlain(t, 30*day, "--expired")
 	file := func(name string) string { return filepath.Join(dir, name) }
 	do := func(errs ...error) {
 		t.Helper()
@@ -77,7 +77,7 @@ func TestDevCertsHeals(t *testing.T) {
 // TestDevCertsInterrupted stops a run after each of its first lines; what it
 // leaves is not in the way of the next.
 func TestDevCertsInterrupted(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "certs")
+	dir := devCertsPlain(t, 30*day)
 	for n := range 4 {
 		ctx, cancel := context.WithCancel(t.Context())
 		out := &stopAfter{lines: n, stop: cancel}

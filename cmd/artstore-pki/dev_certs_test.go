@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
 )
 
 // devCertsRun runs the command and returns its status and what it printed.
@@ -26,6 +29,21 @@ func devCertsRun(t *testing.T, args ...string) (code int, stdout, stderr string)
 func devCertsDir(t *testing.T, args ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "not", "there", "certs")
+	if code, out, talk := devCertsRun(t, append(args, dir)...); code != exitOK {
+		t.Fatalf("exit status %d\n%s%s", code, out, talk)
+	}
+	return dir
+}
+
+// devCertsPlain is the same over an authority whose keys are not encrypted: with
+// the race detector, deriving keys from passwords takes most of a minute.
+func devCertsPlain(t *testing.T, life time.Duration, args ...string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "certs")
+	_, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(dir, "ca"), LeafLifetime: life, Profiles: devProfiles(), PlainKeys: true})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if code, out, talk := devCertsRun(t, append(args, dir)...); code != exitOK {
 		t.Fatalf("exit status %d\n%s%s", code, out, talk)
 	}
@@ -96,10 +114,16 @@ var devNames = map[string][]string{
 	"localhost":          nil,
 }
 
-// TestDevCertsHandshake uses every certificate as server and as client, under
-// every name that it should have.
-func TestDevCertsHandshake(t *testing.T) {
+// TestDevCerts looks at what one run on a clean machine has made.
+func TestDevCerts(t *testing.T) {
 	dir := devCertsDir(t, "--expired", "--not-yet-valid")
+	t.Run("handshakes", func(t *testing.T) { devHandshakes(t, dir) })
+	t.Run("faults of old", func(t *testing.T) { devOldFaults(t, dir) })
+}
+
+// devHandshakes uses every certificate as server and as client, under every name
+// that it should have.
+func devHandshakes(t *testing.T, dir string) {
 	pool := devPool(t, filepath.Join(dir, "ca.crt"))
 	client := func(service, name string) *tls.Config {
 		return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: name, Certificates: []tls.Certificate{devPair(t, filepath.Join(dir, service))}}
@@ -155,11 +179,12 @@ func equalSets(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-// TestDevCertsOldFaults has a case for everything that kept the certificates of
-// ArtStore's own generate-certs.sh from being of use. Its list of cipher suites
-// has no counterpart: those of TLS 1.3 cannot be chosen, and nothing here tries.
-func TestDevCertsOldFaults(t *testing.T) {
-	dir := devCertsDir(t) // "directory does not exist": three of its parents did not, either
+// devOldFaults has a case for everything that kept the certificates of ArtStore's
+// own generate-certs.sh from being of use. The first is the directory itself: that
+// it was not there ended the script, and here three of its parents were not. The
+// last, a list of cipher suites, has no counterpart: those of TLS 1.3 cannot be
+// chosen, and nothing here tries.
+func devOldFaults(t *testing.T, dir string) {
 	for service := range devNames {
 		pair := devPair(t, filepath.Join(dir, service))
 		leaf := pair.Leaf
@@ -219,7 +244,7 @@ func TestDevCertsUsage(t *testing.T) {
 
 // TestDevCertsManifest: pki.yaml is edited by hand, and is wrong at times.
 func TestDevCertsManifest(t *testing.T) {
-	dir := devCertsDir(t)
+	dir := devCertsPlain(t, 30*day)
 	path := filepath.Join(dir, "ca", "pki.yaml")
 	good, err := os.ReadFile(path)
 	if err != nil {
