@@ -1,7 +1,7 @@
 # Short names for what .ci/run does; the commands live there.
 CI := bash .ci/run
 .DEFAULT_GOAL := build
-.PHONY: build test race lint interop fuzz cover soak demo ci clean
+.PHONY: build test race lint interop devcerts fuzz cover soak demo ci clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 go build -trimpath -o artstore-pki ./cmd/artstore-pki
@@ -17,6 +17,9 @@ lint: ## gofmt, vet, golangci-lint, shellcheck
 
 interop: ## the step CLI against artstore-pki serve
 	$(CI) interop
+
+devcerts: ## scripts/gen-dev-certs.sh, judged by openssl and curl
+	$(CI) devcerts
 
 fuzz: ## every target, a minute each
 	FUZZTIME=1m $(CI) fuzz

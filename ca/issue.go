@@ -117,7 +117,7 @@ func (a *Authority) prepare(ctx context.Context, st *state, v verified) (prepare
 	}
 	life, err := p.lifetime(v.asked)
 	if err == nil {
-		err = setTimes(t, life, st.intermediates[0], time.Now())
+		err = v.date(t, life, st.intermediates[0])
 	}
 	if err != nil {
 		return prepared{}, a.turnAway(ctx, v.caller, w, err)

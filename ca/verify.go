@@ -48,7 +48,7 @@ func badRequest(format string, args ...any) error {
 }
 
 // verified is an authenticated request for a certificate. Only the verify
-// functions of this file make one, so nothing unverified can be prepared.
+// functions make one, so nothing unverified can be prepared.
 type verified struct {
 	caller      caller
 	action      action
@@ -60,6 +60,7 @@ type verified struct {
 	previous    *store.Certificate // that is renewed
 	asked       time.Duration      // lifetime asked for; 0 means the default
 	trust       string             // digest reported, or empty
+	at          time.Time          // moment to date it by; zero means now, and anything else is for fixtures only
 }
 
 // claims are what a token says, read only after its signature was checked.

@@ -55,12 +55,16 @@ func TestNoSecretInAnyOutput(t *testing.T) {
 	p.ok("inspect", strings.TrimPrefix(admin, "https://"))
 	p.ok("revoke", "--dir", p.path("ca"), "--file", p.path("issued/tls.crt"))
 	p.ok("demo", "--duration", "3s", "--leaf-lifetime", "1m", "--dir", p.path("demo"), "--verbose")
+	p.ok("dev", "certs", "--expired", p.path("devcerts"))
+	p.ok("dev", "certs", "--renew", "--dry-run", "-o", "json", p.path("devcerts"))
 
 	// Failures talk most. Each of these fails with a secret at hand.
 	p.fails("issue", "--ca-url", caURL, "--token-file", p.path("query-module.token"), "--out", p.path("again"))
 	p.fails("serve", "--dir", p.path("ca"), "--password-file", p.path("client.secret"), "--listen", "127.0.0.1:0")
 	p.fails("upload", "--cert", p.path("issued/tls.key"), "--key", p.path("issued/tls.crt"), "--ca-cert", p.path("issued/tls.key"),
 		"--admin-url", admin, "--storage-url", storage, "--client-id", "x", "--client-secret-file", p.path("client.secret"), p.path("file.txt"))
+	p.write("devcerts/localhost/current/tls.key", p.read("devcerts/query-module/tls.key")+p.read("devcerts/ca/secrets/password"))
+	p.fails("dev", "certs", "--password-file", p.path("client.secret"), p.path("devcerts"))
 	wrong := append([]string{"upload", "--admin-url", admin, "--storage-url", storage, "--client-id", "nobody",
 		"--client-secret-file", p.path("ca/secrets/password")}, upload[len(upload)-6:]...)
 	p.fails(append(wrong, p.path("file.txt"))...)

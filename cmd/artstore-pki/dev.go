@@ -21,7 +21,7 @@ func devCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:        "dev",
 		Usage:       "reference services for development: not for production",
-		Subcommands: []*cli.Command{devAdminCommand(u), devStorageCommand(u)},
+		Subcommands: []*cli.Command{devAdminCommand(u), devStorageCommand(u), devCertsCommand(u)},
 	}
 }
 

@@ -1,0 +1,102 @@
+package ca
+
+import (
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/lifetime"
+)
+
+// Deviations says in words where a certificate differs from what its service
+// would get now: names, usages, kind of key, length of life. None means that
+// issuing again would change nothing but key and dates. chain is leaf first; an
+// issuer in it explains a life that was cut short. A service without a profile
+// is an error.
+func (c Config) Deviations(service string, chain []*x509.Certificate) ([]string, error) {
+	r, err := c.parse()
+	if err != nil {
+		return nil, err
+	}
+	p, ok := r.profiles[service]
+	if !ok {
+		return nil, refuse(ruleProfile, "service %.80q has no profile", service)
+	}
+	return p.deviations(chain), nil
+}
+
+func (p *profile) deviations(chain []*x509.Certificate) (out []string) {
+	leaf := chain[0]
+	if leaf.Subject.CommonName != p.service {
+		out = append(out, fmt.Sprintf("issued to %q", leaf.Subject.CommonName))
+	}
+	if text := difference(p.names, leafNames(leaf)); text != "" {
+		out = append(out, "names changed: "+text)
+	}
+	if text := difference(usageNames(p.usages), usageNames(leaf.ExtKeyUsage)); text != "" {
+		out = append(out, "usages changed: "+text)
+	}
+	if kind := keyType(leaf.PublicKey); !slices.Contains(p.keyTypes, kind) {
+		out = append(out, "key type "+kind+" is not allowed any more")
+	}
+	if !p.lives(chain) {
+		life := leaf.NotAfter.Sub(leaf.NotBefore) - lifetime.Backdate(p.life.Default)
+		out = append(out, fmt.Sprintf("lifetime changed: %s instead of %s", p.life.Default, life))
+	}
+	return out
+}
+
+// lives compares the life with the profile's default, at the resolution of
+// X.509. One that setTimes cut to its issuer's is as long as it can be.
+func (p *profile) lives(chain []*x509.Certificate) bool {
+	leaf := chain[0]
+	if len(chain) > 1 && (leaf.NotAfter.Equal(chain[1].NotAfter) || leaf.NotBefore.Equal(chain[1].NotBefore)) {
+		return true
+	}
+	off := leaf.NotAfter.Sub(leaf.NotBefore) - p.life.Default - lifetime.Backdate(p.life.Default)
+	return off.Abs() <= time.Second
+}
+
+// leafNames are the names of a certificate as profiles write them.
+func leafNames(c *x509.Certificate) []string {
+	names := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range c.URIs {
+		names = append(names, u.String())
+	}
+	return append(names, c.EmailAddresses...) // none of ours has them, so they show as a difference
+}
+
+func usageNames(usages []x509.ExtKeyUsage) (names []string) {
+	for _, u := range usages {
+		switch u {
+		case x509.ExtKeyUsageServerAuth:
+			names = append(names, usageServer)
+		case x509.ExtKeyUsageClientAuth:
+			names = append(names, usageClient)
+		default:
+			names = append(names, fmt.Sprintf("usage %d", u))
+		}
+	}
+	return names
+}
+
+// difference lists what has to come to has, and what has to go, for it to be want.
+func difference(want, has []string) string {
+	var out []string
+	for _, n := range want {
+		if !slices.Contains(has, n) && !slices.Contains(out, "+ "+n) {
+			out = append(out, "+ "+n)
+		}
+	}
+	for _, n := range has {
+		if !slices.Contains(want, n) {
+			out = append(out, "- "+n)
+		}
+	}
+	return strings.Join(out, ", ")
+}

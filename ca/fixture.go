@@ -1,0 +1,63 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+// IssueFixture issues what tests need and no service ever gets: a certificate
+// that is not valid now. It signs csr as if it had been asked at another moment;
+// all else is as always: the names and the key type are the profile's to allow,
+// the life is the profile's, and the certificate is in the record. Dates that
+// would make it valid now are refused.
+//
+// It is for the operator, who holds the state directory and with it the key that
+// could sign anything; no handler leads here. The chain is leaf first.
+func (a *Authority) IssueFixture(ctx context.Context, service string, csr *x509.CertificateRequest, at time.Time) ([]*x509.Certificate, error) {
+	v, err := a.verifyOperator(ctx, service, csr)
+	if err != nil {
+		return nil, err
+	}
+	v.at = at
+	done, err := a.issue(ctx, a.state.Load(), v)
+	if err != nil {
+		return nil, err
+	}
+	return append([]*x509.Certificate{done.leaf}, done.chain...), nil
+}
+
+// verifyOperator checks the request as that of a stranger would be; who asks
+// needs no proof, having opened the state directory.
+func (a *Authority) verifyOperator(ctx context.Context, service string, csr *x509.CertificateRequest) (v verified, err error) {
+	v.caller, v.action = caller{kind: byOperator, name: operator, service: service}, actSign
+	if err := csr.CheckSignature(); err != nil {
+		return v, fmt.Errorf("checking the request: %w", err)
+	}
+	if v.names, err = requestNames(csr); err != nil {
+		return v, a.turnAway(ctx, v.caller, want{action: actSign}, refuse(ruleNames, "%v", err))
+	}
+	v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
+	return v, nil
+}
+
+// date gives a certificate the dates of the moment, or those of a fixture.
+func (v verified) date(t *x509.Certificate, life time.Duration, issuing *x509.Certificate) error {
+	now := time.Now()
+	if v.at.IsZero() {
+		return setTimes(t, life, issuing, now)
+	}
+	if err := setTimes(t, life, issuing, v.at); err != nil {
+		return err
+	}
+	if !t.NotBefore.Before(t.NotAfter) {
+		return refuse(ruleIssuer, "the issuing certificate begins at %s", issuing.NotBefore.UTC().Format(time.RFC3339))
+	}
+	if now.After(t.NotBefore) && now.Before(t.NotAfter) {
+		return refuse(ruleLifetime, "a fixture must not be valid now, and this one would be until %s", t.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}

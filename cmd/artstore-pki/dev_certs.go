@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+const (
+	flagLifetime    = "lifetime"
+	flagRenew       = "renew"
+	flagDryRun      = "dry-run"
+	flagExpired     = "expired"
+	flagNotYetValid = "not-yet-valid"
+
+	shortestDevLife = 10 * time.Second // pki.yaml takes no less
+	// A fixture that is not valid yet begins in a year and must end within the
+	// five years of its issuer.
+	longestDevLife = 3 * year
+)
+
+func devCertsCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "certs",
+		Usage:     "keep certificates for a developer's ArtStore in a directory",
+		ArgsUsage: "DIR",
+		Description: `Makes an authority in DIR/ca and, from it, tls.crt, tls.key and ca.crt in DIR/SERVICE for every
+service of ArtStore and for localhost, good as server and as client. DIR/ca.crt is what all trust.
+Run again, it replaces only what must be and says why: names or issuer changed, a third of the
+life left. Otherwise it touches nothing. Files that it did not make are kept.
+
+The profiles in DIR/ca/pki.yaml say which services and names there are, and how long certificates
+live: edit it and run again. The key password stands beside the keys: for development only.`,
+		Flags: []cli.Flag{
+			&cli.GenericFlag{Name: flagLifetime, Value: &span{30 * day}, Usage: "lifetime of the certificates in a new DIR, a `TIME` such as 36h, 14d or 2y; after that, pki.yaml says it"},
+			&cli.BoolFlag{Name: flagRenew, Usage: "replace all certificates, whatever their state"},
+			&cli.BoolFlag{Name: flagDryRun, Usage: "say what would be done, and do nothing"},
+			&cli.BoolFlag{Name: flagExpired, Usage: "keep an expired certificate in DIR/fixtures/expired, too"},
+			&cli.BoolFlag{Name: flagNotYetValid, Usage: "keep one that begins in a year in DIR/fixtures/not-yet-valid, too"},
+			outputFlag(outputTable, outputJSON),
+			passwordFileFlag(),
+		},
+		Action: u.runDevCerts,
+	}
+}
+
+// devCerts is one run of the command.
+type devCerts struct {
+	u        *ui
+	dir      string
+	password secret.String
+	life     time.Duration
+	lifeSet  bool // by the command line
+	renew    bool
+	dryRun   bool
+	fixtures map[string]bool // asked for
+	report   *devReport
+}
+
+func (u *ui) newDevCerts(c *cli.Context) (*devCerts, error) {
+	if err := wantArgs(c, 1, 1); err != nil {
+		return nil, err
+	}
+	d := &devCerts{
+		u: u, dir: filepath.Clean(c.Args().First()),
+		lifeSet: c.IsSet(flagLifetime), renew: c.Bool(flagRenew), dryRun: c.Bool(flagDryRun),
+		fixtures: map[string]bool{flagExpired: c.Bool(flagExpired), flagNotYetValid: c.Bool(flagNotYetValid)},
+	}
+	if s, ok := c.Generic(flagLifetime).(*span); ok {
+		d.life = s.Duration
+	}
+	if c.Args().First() == "" { // an unset variable in a script; it would mean the current directory
+		return nil, usagef("the directory has an empty name")
+	}
+	if d.life < shortestDevLife || d.life > longestDevLife {
+		return nil, usagef("--%s %s: want %s to %s", flagLifetime, span{d.life}, shortestDevLife, span{longestDevLife})
+	}
+	var err error
+	if d.report, err = newDevReport(u, c.String(flagOutput)); err != nil {
+		return nil, err
+	}
+	d.password, err = u.password(c)
+	return d, err
+}
+
+func (u *ui) runDevCerts(c *cli.Context) error {
+	d, err := u.newDevCerts(c)
+	if err != nil {
+		return err
+	}
+	made, err := d.prepare(c.Context)
+	if err != nil {
+		return err
+	}
+	p, err := d.plan(made)
+	if err != nil {
+		return err
+	}
+	d.report.begin(p)
+	idle := !p.work()
+	if d.dryRun || idle {
+		err = d.tell(p)
+	} else {
+		err = d.carryOut(c.Context, p)
+	}
+	if ctxErr := c.Err(); ctxErr != nil {
+		return ctxErr // what failed for it is not worth a line each
+	}
+	if endErr := d.report.end(p); endErr != nil {
+		return errors.Join(err, endErr)
+	}
+	switch {
+	case d.dryRun:
+		d.u.say("dry run: nothing was changed")
+	case idle && err == nil:
+		d.u.say("nothing to do")
+	}
+	for _, left := range p.abandoned {
+		d.u.say("%s stays, but %s has no profile for it any more", left, filepath.Join(d.authorityDir(), "pki.yaml"))
+	}
+	if err == nil {
+		d.advise(p)
+	}
+	return devHint(err)
+}
+
+// tell reports a plan that is not carried out.
+func (d *devCerts) tell(p *devPlan) (err error) {
+	for _, item := range p.items {
+		err = errors.Join(err, d.settle(item))
+	}
+	return errors.Join(err, p.trustErr)
+}
+
+// settle reports an item about which nothing more will be done.
+func (d *devCerts) settle(item *devItem) error {
+	if item.verdict == toKeep && !d.dryRun {
+		item.verdict = wasKept
+	}
+	d.report.line(item)
+	return item.err
+}
+
+// carryOut does what the plan says. One certificate that fails does not keep
+// the others from being made: each is complete in itself.
+func (d *devCerts) carryOut(ctx context.Context, p *devPlan) (err error) {
+	err = p.trustErr
+	if p.linkTrust {
+		err = errors.Join(err, linkTrust(d.dir))
+	}
+	var issuer *devIssuer
+	defer func() {
+		if issuer != nil {
+			err = errors.Join(err, issuer.Close())
+		}
+	}()
+	for _, item := range p.items {
+		if item.verdict.due() && item.err == nil {
+			if issuer == nil {
+				var openErr error
+				if issuer, openErr = d.openIssuer(ctx); openErr != nil {
+					return errors.Join(err, openErr)
+				}
+			}
+			issuer.obtain(ctx, item)
+			if ctx.Err() != nil {
+				return err
+			}
+		}
+		err = errors.Join(err, d.settle(item))
+	}
+	return err
+}
+
+// advise gives a command to try the certificates with: against "dev admin", or
+// whatever else listens there.
+func (d *devCerts) advise(p *devPlan) {
+	for _, item := range p.items {
+		if item.fixture != "" || item.until.IsZero() {
+			continue
+		}
+		file := func(name string) string { return filepath.Join(item.dir, name) }
+		d.u.say("next: curl --cacert %s --cert %s --key %s https://localhost:8000/health/live",
+			filepath.Join(d.dir, devTrust), file("tls.crt"), file("tls.key"))
+		return
+	}
+}
+
+func devHint(err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return withHint(err, "move it out of the way and run again; what this command did not make it does not touch")
+	}
+	return err
+}

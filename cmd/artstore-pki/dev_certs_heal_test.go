@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestDevCertsHeals takes away or damages one piece at a time, as a crash, a
+// stray command or another program may, and lets the next run find it.
+func TestDevCertsHeals(t *testing.T) {
+	dir := devCertsPlain(t, 30*day, "--expired")
+	file := func(name string) string { return filepath.Join(dir, name) }
+	do := func(errs ...error) {
+		t.Helper()
+		for _, err := range errs {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		harm  func()
+		state string // what the line of localhost begins with
+		why   string
+	}{
+		{"nothing", func() {}, "kept", "-"},
+		{"the whole directory", func() { do(os.RemoveAll(file("localhost"))) }, "made", "-"},
+		{"a link", func() { do(os.Remove(file("localhost/tls.key"))) }, "replaced", "tls.key missing"},
+		{"the current generation", func() { do(os.Remove(file("localhost/current"))) }, "made", "-"},
+		{"a file of it", func() { do(os.Remove(filepath.Join(resolve(t, file("localhost/current")), "ca.crt"))) }, "replaced", "ca.crt missing"},
+		{"half a file", func() { do(os.Truncate(file("localhost/tls.crt"), 700)) }, "replaced", "not readable: tls.crt: "},
+		{"the key of another", func() { copyFile(t, file("query-module/tls.key"), resolve(t, file("localhost/tls.key"))) }, "replaced", "key does not fit"},
+		{"a key for all to read", func() { do(os.Chmod(file("localhost/tls.key"), 0o644)) }, "replaced", "key was readable by others"},
+		{"all three of another", func() {
+			for _, name := range identityFiles {
+				copyFile(t, file("query-module/"+name), resolve(t, file("localhost/"+name)))
+			}
+		}, "replaced", `issued to "query-module"; names changed: - artstore_query_module, - query-module`},
+		{"the trust bundle of the directory", func() { do(os.Remove(file("ca.crt"))) }, "kept", "-"},
+		{"a first enrolment cut off", func() {
+			copyFile(t, file("localhost/tls.key"), file("localhost/pending-00.key"))
+			do(os.Remove(file("localhost/current")))
+		}, "made", "-"},
+		{"a later one", func() { copyFile(t, file("localhost/tls.key"), file("localhost/pending-00.key")) }, "replaced", "enrolment was cut off"},
+		{"an unfinished authority", func() { do(os.Mkdir(file(devUnfinished+"1"), 0o700)) }, "kept", "-"},
+		{"a fixture that is none", func() {
+			for _, name := range identityFiles {
+				copyFile(t, file("localhost/"+name), resolve(t, file("fixtures/expired/"+name)))
+			}
+		}, "kept", "-"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.harm()
+			code, out, talk := devCertsRun(t, dir)
+			line := lineOf(out, file("localhost"))
+			if code != exitOK || !strings.HasPrefix(line, c.state+" ") || !strings.Contains(line, "  "+c.why) {
+				t.Errorf("exit status %d, %q, want %s because %q\n%s", code, line, c.state, c.why, talk)
+			}
+			if code, _, talk := devCertsRun(t, dir); code != exitOK || !strings.HasPrefix(talk, "nothing to do\n") {
+				t.Errorf("afterwards: exit status %d, %s", code, talk)
+			}
+			if left, _ := filepath.Glob(file("*/pending-*")); len(left) > 0 || len(globAll(t, file(devUnfinished+"*"))) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			if got := leafNamesOf(t, file("localhost")); !equalSets(got, []string{"localhost", "127.0.0.1", "::1"}) {
+				t.Errorf("names %q", got)
+			}
+			devPool(t, file("ca.crt"))
+		})
+	}
+}
+
+// TestDevCertsInterrupted stops a run after each of its first lines; what it
+// leaves is not in the way of the next.
+func TestDevCertsInterrupted(t *testing.T) {
+	dir := devCertsPlain(t, 30*day)
+	for n := range 4 {
+		ctx, cancel := context.WithCancel(t.Context())
+		out := &stopAfter{lines: n, stop: cancel}
+		var talk strings.Builder
+		code := run(ctx, stdio{in: strings.NewReader(""), out: out, err: &talk, getenv: func(string) string { return "" }}, []string{"artstore-pki", "dev", "certs", "--renew", dir})
+		cancel()
+		if code != exitInterrupted || !strings.HasSuffix(talk.String(), "artstore-pki: interrupted\n") {
+			t.Fatalf("after %d lines: exit status %d\n%s", n, code, talk.String())
+		}
+	}
+	// The other kind of interruption: no chance to clean up, in the middle of making the authority.
+	if err := os.Rename(filepath.Join(dir, "ca"), filepath.Join(dir, devUnfinished+"2")); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range globAll(t, filepath.Join(dir, "[a-z]*")) {
+		if err := os.RemoveAll(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, out, talk := devCertsRun(t, dir); code != exitOK || strings.Count(out, "made ") != len(devNames) {
+		t.Errorf("exit status %d\n%s%s", code, out, talk)
+	}
+	if left := globAll(t, filepath.Join(dir, ".*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// stopAfter is a stdout that ends the run after some lines.
+type stopAfter struct {
+	lines int
+	stop  func()
+}
+
+func (s *stopAfter) Write(b []byte) (int, error) {
+	if s.lines--; s.lines < 0 {
+		s.stop()
+	}
+	return len(b), nil
+}
+
+func resolve(t *testing.T, path string) string {
+	t.Helper()
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func globAll(t *testing.T, pattern string) []string {
+	t.Helper()
+	found, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// lineOf is the line about a directory, without its end.
+func lineOf(out, dir string) string {
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, " "+dir+" ") {
+			return strings.TrimSuffix(line, "\n")
+		}
+	}
+	return ""
+}

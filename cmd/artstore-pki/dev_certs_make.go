@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"go.step.sm/crypto/x509util"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// Names in the directory.
+const (
+	devAuthority   = "ca"
+	devTrust       = "ca.crt"
+	devTrustTarget = "ca/certs/root_ca.crt" // the authority keeps it current
+	devFixtures    = "fixtures"
+	devLocal       = "localhost"  // the profile of fixtures, and the one for everything that is not ArtStore
+	devUnfinished  = ".ca-making" // prefix: an authority that Init has not completed
+)
+
+// devProfiles gives each service of ArtStore a key of its own and both of its
+// names: code says admin-module, the containers are called artstore_admin_module.
+func devProfiles() map[string]ca.Profile {
+	local := []string{devLocal, "127.0.0.1", "::1"}
+	profiles := map[string]ca.Profile{devLocal: {Names: local}}
+	for _, service := range []string{
+		"admin-module", "storage-element", "storage-element-01", "storage-element-02", "storage-element-03",
+		"ingester-module", "query-module",
+	} {
+		container := "artstore_" + strings.ReplaceAll(service, "-", "_")
+		profiles[service] = ca.Profile{Names: append([]string{service, container}, local...)}
+	}
+	return profiles
+}
+
+func (d *devCerts) authorityDir() string { return filepath.Join(d.dir, devAuthority) }
+
+// prepare sees to it that the directory is ours and has an authority. It is ours
+// if it holds one, or nothing at all, or what an interrupted run of this left.
+//
+// Crash story: the authority is made under another name and moved into place
+// whole, so it is there or it is not. Before that, the directory holds nothing
+// but names of ours; after it, every directory of a service is enroll's, which
+// is complete or gets replaced.
+func (d *devCerts) prepare(ctx context.Context) (made bool, err error) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("reading the directory: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(d.authorityDir(), "pki.yaml")); err == nil {
+		return true, d.sweep(entries)
+	}
+	if i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return !unfinished(e) }); i >= 0 {
+		return false, fmt.Errorf("making certificates: %s holds %s, and no authority of this command in %s: %w",
+			d.dir, entries[i].Name(), devAuthority, durable.ErrNotEmpty)
+	}
+	if d.dryRun {
+		d.u.say("an authority would be made in %s", d.authorityDir())
+		return false, nil
+	}
+	if err := d.makeAuthority(ctx); err != nil {
+		return false, fmt.Errorf("making the authority in %s: %w", d.authorityDir(), err)
+	}
+	return true, d.sweep(entries)
+}
+
+func unfinished(e fs.DirEntry) bool { return e.IsDir() && strings.HasPrefix(e.Name(), devUnfinished) }
+
+// sweep removes what interrupted runs left, now that there is an authority: one
+// that another run is just completing can no longer take the place.
+func (d *devCerts) sweep(entries []fs.DirEntry) error {
+	for _, e := range entries {
+		if !unfinished(e) || d.dryRun {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(d.dir, e.Name())); err != nil {
+			return fmt.Errorf("removing what an interrupted run left: %w", err)
+		}
+	}
+	return nil
+}
+
+func (d *devCerts) makeAuthority(ctx context.Context) error {
+	if err := durable.MkdirAll(d.dir); err != nil {
+		return err
+	}
+	if err := os.Chmod(d.dir, durable.Dir); err != nil { // it may have been there, empty
+		return err
+	}
+	tmp, err := os.MkdirTemp(d.dir, devUnfinished)
+	if err != nil {
+		return err
+	}
+	result, err := ca.Init(ctx, ca.InitOptions{
+		Dir: tmp, Name: "ArtStore development", LeafLifetime: d.life, Password: d.password, Profiles: devProfiles(),
+	})
+	if err == nil {
+		err = os.Rename(tmp, d.authorityDir())
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(tmp))
+	}
+	if err := durable.SyncDir(d.dir); err != nil {
+		return err
+	}
+	d.u.say("authority made in %s, root fingerprint (SHA-256): %s", d.authorityDir(), result.RootFingerprint)
+	if result.PasswordFile != "" {
+		d.u.say("for development only: the password of its keys was generated and stands beside them")
+	}
+	return nil
+}
+
+func linkTrust(dir string) error {
+	if err := os.Symlink(devTrustTarget, filepath.Join(dir, devTrust)); err != nil {
+		return fmt.Errorf("making the trust bundle: %w", err)
+	}
+	return durable.SyncDir(dir)
+}
+
+// devIssuer is the authority of the directory, answering at a loopback port for
+// as long as there is something to issue: services enrol as they would anywhere.
+type devIssuer struct {
+	dir       string
+	password  secret.String
+	authority *ca.Authority
+	server    *authorityServer
+	url       string
+	logger    *slog.Logger
+	stop      context.CancelFunc
+	running   *errgroup.Group
+}
+
+func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
+	i := &devIssuer{dir: d.authorityDir(), password: d.password, logger: d.u.logger(slog.LevelWarn)}
+	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
+	i.stop = stop
+	i.running, run = errgroup.WithContext(run)
+	defer func() {
+		if err != nil {
+			err = errors.Join(withHint(fmt.Errorf("starting the authority in %s: %w", i.dir, err),
+				"if its keys have a password of their own, --%s names the file", flagPasswordFile), i.Close())
+		}
+	}()
+	if i.authority, err = ca.Open(ctx, ca.Options{Dir: i.dir, Password: i.password, Logger: i.logger}); err != nil {
+		return nil, err
+	}
+	if i.server, err = startAuthority(ctx, i.authority, i.logger); err != nil {
+		return nil, err
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", loopback)
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	i.url = serviceURL(ln)
+	i.running.Go(func() error { return i.server.serve(run, ln) })
+	return i, nil
+}
+
+// Close ends the server, then what it stands on.
+func (i *devIssuer) Close() error {
+	i.stop()
+	err := i.running.Wait()
+	if i.server != nil {
+		err = errors.Join(err, i.server.identity.Close())
+	}
+	if i.authority != nil {
+		err = errors.Join(err, i.authority.Close())
+	}
+	return err
+}
+
+// obtain carries out one item of a plan and writes into it what came of that.
+func (i *devIssuer) obtain(ctx context.Context, item *devItem) {
+	ctx, cancel := context.WithTimeout(ctx, obtainTimeout)
+	defer cancel()
+	get := i.enrol
+	if item.fixture != "" {
+		get = i.fixture
+	}
+	m, err := get(ctx, item)
+	if err != nil {
+		item.verdict, item.err = failed, fmt.Errorf("making the certificate in %s: %w", item.dir, err)
+		return
+	}
+	item.until = m.Certificate.Leaf.NotAfter
+	if item.verdict == toMake {
+		item.verdict = wasMade
+	} else {
+		item.verdict = replaced
+	}
+}
+
+func (i *devIssuer) enrol(ctx context.Context, item *devItem) (rotation.Material, error) {
+	return enroll.Issue(ctx, enroll.Config{
+		URL: i.url, Roots: i.authority.Roots(), Dir: item.dir, KeyType: keyTypeFor(item.profile), Logger: i.logger,
+		Token: func(ctx context.Context) (secret.String, error) {
+			return ca.NewToken(ctx, ca.TokenOptions{Dir: i.dir, Password: i.password, Service: item.service})
+		},
+	})
+}
+
+// keyTypeFor is the default where the profile allows it, else what it lists first.
+func keyTypeFor(p ca.Profile) enroll.KeyType {
+	if len(p.KeyTypes) == 0 || slices.Contains(p.KeyTypes, "EC-P256") {
+		return ""
+	}
+	return enroll.KeyType(strings.ToLower(p.KeyTypes[0]))
+}
+
+// fixture gets a certificate whose time is over or has not come, past the API,
+// which never issues one.
+func (i *devIssuer) fixture(ctx context.Context, item *devItem) (m rotation.Material, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return m, fmt.Errorf("making a key: %w", err)
+	}
+	csr, err := x509util.CreateCertificateRequest(item.service, item.profile.Names, key)
+	if err != nil {
+		return m, fmt.Errorf("making a request: %w", err)
+	}
+	chain, err := i.authority.IssueFixture(ctx, item.service, csr, i.fixtureDate(item))
+	if err != nil {
+		return m, err
+	}
+	m = rotation.Material{Roots: i.authority.Roots()}
+	m.Certificate.PrivateKey, m.Certificate.Leaf = key, chain[0]
+	for _, c := range chain {
+		m.Certificate.Certificate = append(m.Certificate.Certificate, c.Raw)
+	}
+	return m, enroll.WriteFiles(item.dir, m)
+}
+
+// fixtureDate: an expired one ended a minute ago, because its issuer, which it
+// must not precede, may be as young as this run.
+func (i *devIssuer) fixtureDate(item *devItem) time.Time {
+	if item.fixture == flagNotYetValid {
+		return time.Now().Add(year)
+	}
+	life := i.authority.Config().Lifetime.Default
+	if own := item.profile.Lifetime.Default; own != 0 {
+		life = own
+	}
+	return time.Now().Add(-life - time.Minute)
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// verdict is what is to be done about one certificate, and then what was done.
+type verdict string
+
+const (
+	toKeep    verdict = "keep"
+	toMake    verdict = "make"
+	toReplace verdict = "replace"
+	wasKept   verdict = "kept"
+	wasMade   verdict = "made"
+	replaced  verdict = "replaced"
+	failed    verdict = "failed"
+)
+
+func (v verdict) due() bool { return v == toMake || v == toReplace }
+
+// devItem is one directory with a certificate in it.
+type devItem struct {
+	service string // its profile
+	fixture string // flagExpired or flagNotYetValid; "" for what services use
+	dir     string
+	profile ca.Profile
+	verdict verdict
+	reasons []string
+	until   time.Time // end of the certificate; zero for one that is not there
+	err     error
+}
+
+func (i *devItem) why() string {
+	if len(i.reasons) == 0 {
+		return "-"
+	}
+	return strings.Join(i.reasons, "; ")
+}
+
+// devPlan is everything that a run would do.
+type devPlan struct {
+	items     []*devItem
+	linkTrust bool     // DIR/ca.crt is missing
+	trustErr  error    // or is somebody else's
+	abandoned []string // directories whose profile is gone
+}
+
+func (p *devPlan) work() bool {
+	return p.linkTrust || slices.ContainsFunc(p.items, func(i *devItem) bool { return i.verdict.due() && i.err == nil })
+}
+
+// authorityFacts is what the state directory says without opening the authority.
+type authorityFacts struct {
+	config ca.Config
+	roots  []*x509.Certificate
+	issuer *x509.Certificate // the intermediate that signs now
+}
+
+// readAuthority reads the copies that the authority keeps for others; should a
+// crash have left them old, they still describe certificates that are good.
+func readAuthority(dir string) (a authorityFacts, err error) {
+	if a.config, err = ca.LoadConfig(dir); err != nil {
+		return a, err
+	}
+	if a.roots, err = readCertificates(filepath.Join(dir, "certs", "root_ca.crt")); err != nil {
+		return a, err
+	}
+	issuers, err := readCertificates(filepath.Join(dir, "certs", "intermediate_ca.crt"))
+	if err != nil {
+		return a, err
+	}
+	a.issuer = issuers[0]
+	return a, nil
+}
+
+func readCertificates(path string) ([]*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates: %w", err)
+	}
+	certs, err := pemfile.Certificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates: %s: %w", path, err)
+	}
+	return certs, nil
+}
+
+// plan looks at everything and decides, without changing anything. made is
+// false only in a dry run for a directory that has no authority yet.
+func (d *devCerts) plan(made bool) (*devPlan, error) {
+	facts := authorityFacts{config: ca.Config{Profiles: devProfiles()}}
+	if made {
+		var err error
+		if facts, err = readAuthority(d.authorityDir()); err != nil {
+			return nil, withHint(err, "put %s right, or begin anew in another directory", d.authorityDir())
+		}
+		if has := facts.config.Lifetime.Default; d.lifeSet && has != d.life {
+			return nil, withHint(fmt.Errorf("--%s %s: certificates in %s live %s", flagLifetime, span{d.life}, d.dir, span{has}),
+				"set lifetime.default (and max) in %s and run again without --%s", filepath.Join(d.authorityDir(), "pki.yaml"), flagLifetime)
+		}
+	}
+	p := &devPlan{}
+	for _, service := range slices.Sorted(maps.Keys(facts.config.Profiles)) {
+		if service == devFixtures || service == devTrust {
+			return nil, withHint(fmt.Errorf("reading the profiles: %q cannot be a service here: %s is something else",
+				service, filepath.Join(d.dir, service)), "give the profile another name")
+		}
+		p.items = append(p.items, &devItem{service: service, dir: filepath.Join(d.dir, service), profile: facts.config.Profiles[service]})
+	}
+	if err := d.addFixtures(p, facts.config.Profiles); err != nil {
+		return nil, err
+	}
+	for _, item := range p.items {
+		d.judge(item, facts)
+	}
+	p.linkTrust, p.trustErr = lookAtTrust(d.dir)
+	p.abandoned = append(p.abandoned, d.abandoned(facts.config.Profiles)...)
+	return p, nil
+}
+
+// addFixtures takes those asked for now and those asked for once: one that went
+// stale would make a test pass for the wrong reason.
+func (d *devCerts) addFixtures(p *devPlan, profiles map[string]ca.Profile) error {
+	profile, ok := profiles[devLocal]
+	for _, kind := range []string{flagExpired, flagNotYetValid} {
+		dir := filepath.Join(d.dir, devFixtures, kind)
+		_, err := os.Stat(dir)
+		switch {
+		case ok && (err == nil || d.fixtures[kind]):
+			p.items = append(p.items, &devItem{service: devLocal, fixture: kind, dir: dir, profile: profile})
+		case d.fixtures[kind]:
+			return withHint(fmt.Errorf("--%s: there is no profile %s, whose names it would have", kind, devLocal),
+				"put it back into %s", filepath.Join(d.authorityDir(), "pki.yaml"))
+		case err == nil:
+			p.abandoned = append(p.abandoned, dir)
+		}
+	}
+	return nil
+}
+
+// judge fills in verdict and reasons.
+func (d *devCerts) judge(item *devItem, facts authorityFacts) {
+	h := lookAt(item.dir)
+	if len(h.chain) > 0 {
+		item.until = h.chain[0].NotAfter
+	}
+	if h.foreign != nil {
+		item.verdict, item.err = failed, fmt.Errorf("making the certificate of %s: %w", item.service, h.foreign)
+		return
+	}
+	if h.usable() {
+		differs, err := facts.config.Deviations(item.service, h.chain)
+		if err != nil {
+			item.verdict, item.err = failed, err
+			return
+		}
+		h.differs = differs
+	}
+	item.verdict, item.reasons = decide(item, h, moment{now: time.Now(), facts: facts})
+	if d.renew && item.verdict == toKeep {
+		item.verdict, item.reasons = toReplace, []string{"--" + flagRenew}
+	}
+}
+
+// abandoned finds directories of ours whose profile was taken out of pki.yaml.
+func (d *devCerts) abandoned(profiles map[string]ca.Profile) (dirs []string) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil // a dry run without a directory
+	}
+	for _, e := range entries {
+		_, wanted := profiles[e.Name()]
+		target, err := os.Readlink(filepath.Join(d.dir, e.Name(), "current"))
+		if !wanted && err == nil && strings.HasPrefix(target, "gen-") {
+			dirs = append(dirs, filepath.Join(d.dir, e.Name()))
+		}
+	}
+	return dirs
+}
+
+// lookAtTrust tells whether DIR/ca.crt is our link, is missing, or is not ours.
+func lookAtTrust(dir string) (missing bool, err error) {
+	path := filepath.Join(dir, devTrust)
+	target, err := os.Readlink(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil
+	case err != nil || target != devTrustTarget:
+		return false, fmt.Errorf("making the trust bundle: %s is not ours to replace: %w", path, fs.ErrExist)
+	}
+	return false, nil
+}
