@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"math/big"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,13 +11,17 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
 	wantRotations = 2
 	wantUploads   = 100
+	leafLifetime  = time.Minute
 	// Two renewals are due after 1.4 lifetimes; the rest is for a busy machine.
 	rotationTimeout = 4 * leafLifetime
+	// Short, since it has to pass; what renews at 0.6 of it has 8 seconds to do so.
+	shortLifetime = 20 * time.Second
 )
 
 // server is a service that others connect to.
@@ -40,7 +43,7 @@ var services = []string{"ca", "admin-module", "storage-element-01", "storage-ele
 // never ends. What was stored is hashed here, from the storage side's disk; what
 // must be refused is tried with TLS clients that are not ours.
 func TestCompose(t *testing.T) {
-	s := startStack(t)
+	s := startStack(t, leafLifetime)
 	s.awaitHealthy(services...)
 	checkHardened(t, s)
 
@@ -67,9 +70,40 @@ func TestCompose(t *testing.T) {
 
 	s.await("enough uploads", healthyTimeout, func() bool { return len(receipts(t, s)) >= wantUploads })
 	s.awaitHealthy(services...)
-	checkStopped(t, s)
-	checkStored(t, s)
+	s.compose("stop", "ingester")
+	checkEnded(t, s)
+	if n := checkStored(t, s); n < wantUploads {
+		t.Errorf("%d uploads, want %d", n, wantUploads)
+	}
 	checkNoSecrets(t, s)
+	s.down()
+}
+
+// TestComposeAfterLongStop stops the stack until every certificate has expired
+// and every first token is spent. The next `up` heals it, with the authority, the
+// account and the files of before.
+func TestComposeAfterLongStop(t *testing.T) {
+	s := startStack(t, shortLifetime)
+	s.awaitHealthy(services...)
+	before, account := len(receipts(t, s)), s.account()
+	s.compose("stop")
+	expired := time.Now().Add(shortLifetime)
+	s.await("all certificates expired", 2*shortLifetime, func() bool { return time.Now().After(expired) })
+
+	s.compose("up", "-d")
+	s.awaitHealthy(services...)
+	s.await("uploads", healthyTimeout, func() bool { return len(receipts(t, s)) > before })
+	for _, name := range services[1:] {
+		if n := recorded(t, s, "issued")[name]; n != 2 {
+			t.Errorf("%s enrolled %d times, want once before and once after the stop", name, n)
+		}
+	}
+	if s.account() != account {
+		t.Error("the ingester's account is another one")
+	}
+	s.compose("stop", "ingester")
+	checkEnded(t, s)
+	checkStored(t, s)
 	s.down()
 }
 
@@ -103,7 +137,7 @@ func checkHardened(t *testing.T, s *stack) {
 func checkNames(t *testing.T, p *peers, srv server, address string) {
 	t.Helper()
 	for _, name := range srv.names {
-		checkAnswers(t, address, p.config(name, &p.allowed))
+		checkAnswers(t, address, livePath, p.config(name, &p.allowed))
 	}
 	for _, other := range servers {
 		if other.service == srv.service {
@@ -121,31 +155,36 @@ func checkNames(t *testing.T, p *peers, srv server, address string) {
 
 func servedSerial(t *testing.T, p *peers, srv server, address string) string {
 	t.Helper()
-	state := checkAnswers(t, address, p.config(srv.service, &p.allowed))
+	state := checkAnswers(t, address, livePath, p.config(srv.service, &p.allowed))
 	return state.PeerCertificates[0].SerialNumber.String()
 }
 
-// rotations counts renewals with a new key by service, as the authority recorded
-// them. Its own certificate is issued anew each time: the first one is no rotation.
+// rotations counts renewals with a new key by service. The authority's own
+// certificate is issued anew each time: the first one is no rotation.
 func rotations(t *testing.T, s *stack) map[string]int {
+	t.Helper()
+	count := recorded(t, s, "rekeyed")
+	count["ca"] = recorded(t, s, "own")["ca"] - 1
+	return count
+}
+
+// recorded counts the certificates that the authority has on record as made in
+// this way, by the services whose name they have.
+func recorded(t *testing.T, s *stack, kind string) map[string]int {
 	t.Helper()
 	var page struct {
 		Certificates []struct {
-			Serial, Kind string
-			Names        []string
+			Kind  string
+			Names []string
 		}
 	}
 	if err := json.Unmarshal([]byte(s.pki("list", "--dir", "/data/ca", "-o", "json", "--limit", "1000")), &page); err != nil {
 		t.Fatal(err)
 	}
-	count := map[string]int{"ca": -1}
+	count := map[string]int{}
 	for _, cert := range page.Certificates {
-		if _, ok := new(big.Int).SetString(cert.Serial, 10); !ok {
-			t.Fatalf("serial %q is no number", cert.Serial)
-		}
 		for _, name := range services {
-			own := name == "ca" && cert.Kind == "own"
-			if own || cert.Kind == "rekeyed" && slices.Contains(cert.Names, name) {
+			if cert.Kind == kind && slices.Contains(cert.Names, name) {
 				count[name]++
 			}
 		}
@@ -183,22 +222,27 @@ func receipts(t *testing.T, s *stack) map[string]receipt {
 	return found
 }
 
-// checkStopped stops the ingester as an operator would, and reads its last words.
-func checkStopped(t *testing.T, s *stack) {
+// checkEnded reads the last words of the ingester, one for each time that it was
+// stopped, and looks whether anything had to be restarted by Docker.
+func checkEnded(t *testing.T, s *stack) {
 	t.Helper()
-	s.compose("stop", "ingester")
 	if c := s.inspect("ingester"); c.State.Running || c.State.ExitCode != 0 {
 		t.Errorf("the ingester ended with status %d", c.State.ExitCode)
 	}
 	_, stderr := s.logs("ingester")
-	last := regexp.MustCompile(`ingester: stopped: uploads (\d+) .* failures (\d+)`).FindStringSubmatch(stderr)
-	if last == nil {
-		t.Fatalf("the ingester did not say goodbye:\n%s", stderr)
+	ends := regexp.MustCompile(`ingester: stopped: uploads (\d+) .* failures (\d+)`).FindAllStringSubmatch(stderr, -1)
+	uploads := 0
+	for _, end := range ends {
+		t.Log(end[0])
+		n, err := strconv.Atoi(end[1])
+		if err != nil || end[2] != "0" {
+			t.Errorf("%s: want no failures", end[0])
+		}
+		uploads += n
 	}
-	if want := strconv.Itoa(len(receipts(t, s))); last[1] != want || last[2] != "0" {
-		t.Errorf("%s, and %s receipts", last[0], want)
+	if n := len(receipts(t, s)); len(ends) == 0 || uploads != n {
+		t.Errorf("the ingester ended %d times with %d uploads, and gave %d receipts", len(ends), uploads, n)
 	}
-	t.Log(last[0])
 	for _, name := range services {
 		if n := s.inspect(name).RestartCount; n != 0 {
 			t.Errorf("%s was restarted %d times", name, n)
@@ -207,13 +251,10 @@ func checkStopped(t *testing.T, s *stack) {
 }
 
 // checkStored hashes what lies on the Storage Elements' disks: each receipt has
-// its file, and each file its receipt.
-func checkStored(t *testing.T, s *stack) {
+// its file, and each file its receipt. It returns how many there are.
+func checkStored(t *testing.T, s *stack) (fit int) {
 	t.Helper()
 	want := receipts(t, s)
-	if len(want) < wantUploads {
-		t.Fatalf("%d uploads, want %d", len(want), wantUploads)
-	}
 	for _, srv := range servers[1:] {
 		dir := filepath.Join(s.copyOut(srv.service, "/data/"+srv.service+"/store"), "files")
 		entries, err := os.ReadDir(dir)
@@ -237,6 +278,7 @@ func checkStored(t *testing.T, s *stack) {
 			delete(want, e.Name())
 			files++
 		}
+		fit += files
 		t.Logf("%s: %d files fit their receipts", srv.service, files)
 		if files == 0 {
 			t.Errorf("%s got no files", srv.service)
@@ -245,17 +287,14 @@ func checkStored(t *testing.T, s *stack) {
 	for id, r := range want {
 		t.Errorf("%s was acknowledged by %s and is not there", id, r.storage)
 	}
+	return fit
 }
 
 // checkNoSecrets searches all that the stack printed for the account's secret,
 // tokens and keys.
 func checkNoSecrets(t *testing.T, s *stack) {
 	t.Helper()
-	account, err := os.ReadFile(filepath.Join(s.copyOut("admin-module", "/data/account"), "secret"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	known := strings.TrimSpace(string(account))
+	known := s.account()
 	jwt := regexp.MustCompile(`eyJ[A-Za-z0-9_-]{10,}\.`)
 	for _, name := range append([]string{"bootstrap"}, services...) {
 		stdout, stderr := s.logs(name)

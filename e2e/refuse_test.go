@@ -21,7 +21,8 @@ import (
 
 const (
 	dialTimeout = 20 * time.Second
-	livePath    = "/health/live"
+	livePath    = "/health/live" // of ArtStore's services
+	caPath      = "/health"
 	// A server that closes while bytes of ours are on their way resets the
 	// connection, and its alert can get lost in that: then the reason is asked for again.
 	reasonTries = 10
@@ -59,6 +60,10 @@ func newPeers(t *testing.T, s *stack) *peers {
 	for _, root := range allowed.Roots {
 		p.roots.AddCert(root)
 	}
+	// Nothing is wrong with the certificate but its name: the authority itself, which
+	// verifies what it is shown and has no list, takes it.
+	checkAnswers(t, s.address("ca", "9443"), caPath, p.config("ca", &p.unnamed))
+	checkRefused(t, s.address("ca", "9443"), p.config("ca", &p.foreign), "ca, a foreign authority", "unknown certificate authority")
 	return p
 }
 
@@ -76,7 +81,7 @@ func (p *peers) config(name string, cert *tls.Certificate) *tls.Config {
 // that must: without it the refusals would prove nothing.
 func (p *peers) checkRefusals(t *testing.T, address, name string) {
 	t.Helper()
-	state := checkAnswers(t, address, p.config(name, &p.allowed))
+	state := checkAnswers(t, address, livePath, p.config(name, &p.allowed))
 	if state.Version != tls.VersionTLS13 {
 		t.Errorf("%s: an allowed peer got %s, want TLS 1.3", name, tls.VersionName(state.Version))
 	}
@@ -97,14 +102,14 @@ func (p *peers) checkRefusals(t *testing.T, address, name string) {
 }
 
 // checkAnswers wants an answer to a health question.
-func checkAnswers(t *testing.T, address string, conf *tls.Config) tls.ConnectionState {
+func checkAnswers(t *testing.T, address, path string, conf *tls.Config) tls.ConnectionState {
 	t.Helper()
 	conn, err := dialTLS(t, address, conf)
 	if err != nil {
 		t.Fatalf("%s: connecting: %v", conf.ServerName, err)
 	}
 	defer func() { _ = conn.Close() }()
-	resp, err := ask(conn)
+	resp, err := ask(conn, path)
 	if err != nil {
 		t.Fatalf("%s: %v", conf.ServerName, err)
 	}
@@ -119,7 +124,7 @@ func checkRefused(t *testing.T, address string, conf *tls.Config, what, reason s
 	t.Helper()
 	conn, err := dialTLS(t, address, conf)
 	if err == nil {
-		resp, askErr := ask(conn)
+		resp, askErr := ask(conn, livePath)
 		_ = conn.Close()
 		if err = askErr; err == nil {
 			t.Errorf("%s: answered with status %d", what, resp.StatusCode)
@@ -161,7 +166,7 @@ func checkPlaintext(t *testing.T, address, name string) {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(dialTimeout))
-	resp, err := ask(conn)
+	resp, err := ask(conn, livePath)
 	if err != nil {
 		t.Errorf("%s: plaintext: %v", name, err)
 		return
@@ -189,8 +194,8 @@ func dialTLS(t *testing.T, address string, conf *tls.Config) (*tls.Conn, error) 
 	return conn.(*tls.Conn), nil
 }
 
-func ask(conn net.Conn) (*http.Response, error) {
-	req, err := http.NewRequest(http.MethodGet, "http://server"+livePath, nil)
+func ask(conn net.Conn, path string) (*http.Response, error) {
+	req, err := http.NewRequest(http.MethodGet, "http://server"+path, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	randv2 "math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 const (
 	ingestMin  = 512 // bytes of one file
 	ingestMax  = 16 << 10
+	ingestPool = 1 << 20
 	ingestSays = 15 * time.Second // between two lines of talk
 )
 
@@ -61,7 +61,7 @@ func (u *ui) runDevIngester(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, id.Close()) }()
-	in := &ingester{u: u, id: id, every: c.Duration("every"), count: c.Int64("count"), content: make([]byte, 1<<20)}
+	in := &ingester{u: u, id: id, every: c.Duration("every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
 	_, _ = rand.Read(in.content) // never fails (Go 1.24)
 	for _, cfg := range configs {
 		cfg.Logger = logger
@@ -80,8 +80,8 @@ type ingester struct {
 	u       *ui
 	id      *rotation.Identity
 	every   time.Duration
-	count   int64 // files in all; 0: no end
-	content []byte
+	count   int64  // files in all; 0: no end
+	content []byte // random; files are windows of it
 	sinks   []*sink
 	begun   atomic.Int64
 }
@@ -128,8 +128,7 @@ func (in *ingester) feed(ctx context.Context, s *sink) (err error) {
 			stop()
 			return
 		}
-		size := ingestMin + randv2.IntN(ingestMax-ingestMin)
-		at := randv2.IntN(len(in.content) - size)
+		size, at := ingestMin+n*7919%(ingestMax-ingestMin), n*4099%(len(in.content)-ingestMax) // primes: both wander over their range
 		receipt, uploadErr := s.upload(ctx, fmt.Sprintf("ingested-%06d.bin", n), in.content[at:at+size])
 		if uploadErr != nil {
 			in.u.say("ingester: %v", uploadErr)

@@ -19,7 +19,7 @@ const (
 	healthWait   = 4 * time.Second
 )
 
-func healthCommand(u *ui) *cli.Command {
+func healthCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "health",
 		Usage:     "ask a service on this machine whether it is ready",

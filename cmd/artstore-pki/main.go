@@ -66,7 +66,7 @@ func newApp(u *ui) *cli.App {
 			auditCommand(u),
 			inspectCommand(u),
 			uploadCommand(u),
-			healthCommand(u),
+			healthCommand(),
 			devCommand(u),
 		},
 	}
