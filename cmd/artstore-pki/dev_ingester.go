@@ -27,7 +27,7 @@ var errUploadsFailed = errors.New("uploads failed")
 
 func devIngesterCommand(u *ui) *cli.Command {
 	flags := append(accountFlags(),
-		&cli.StringSliceFlag{Name: "storage-url", Usage: "base `URL` of a Storage Element; repeat for more: each gets files"},
+		&cli.StringSliceFlag{Name: "storage-url", Category: categoryAccount, EnvVars: []string{"STORAGE_ELEMENT__BASE_URL"}, Usage: "base `URL` of a Storage Element; repeat for more: each gets files"},
 		&cli.DurationFlag{Name: "every", Value: time.Second, Usage: "pause between two files for one Storage Element"},
 		&cli.Int64Flag{Name: "count", Usage: "stop after this many files in all; 0 goes on until told to stop"},
 		metricsFlag(""),
