@@ -279,7 +279,7 @@ func checkStored(t *testing.T, s *stack) (fit int) {
 			files++
 		}
 		fit += files
-		t.Logf("%s: %d files fit their receipts", srv.service, files)
+		t.Logf("%s: %d files hashed on disk", srv.service, files)
 		if files == 0 {
 			t.Errorf("%s got no files", srv.service)
 		}
