@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,7 +31,8 @@ const (
 // stack is one running project, under a name of its own.
 type stack struct {
 	t       *testing.T
-	tool    []string // docker-compose (1.29), or docker compose (2)
+	ctx     context.Context // ends with the test, and early when it is interrupted: a stack must not be left behind
+	tool    []string        // docker-compose (1.29), or docker compose (2)
 	project string
 	image   string
 	built   string // id of the image that make image made; compose may build another one under the same tag
@@ -46,7 +49,9 @@ func startStack(t *testing.T, leafLifetime time.Duration) *stack {
 	}
 	name := strings.ToLower(rand.Text()[:8])
 	s := &stack{t: t, project: "artstore-e2e-" + name, image: "artstore-pki:e2e-" + name}
-	s.tool = composeTool(t)
+	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
+	t.Cleanup(stop)
+	s.ctx, s.tool = ctx, composeTool(t)
 	s.env = append(os.Environ(), "ARTSTORE_IMAGE="+s.image, "ARTSTORE_LEAF_LIFETIME="+leafLifetime.String(),
 		"ARTSTORE_CA_PORT=", "ARTSTORE_ADMIN_PORT=", "ARTSTORE_STORAGE_01_PORT=", "ARTSTORE_STORAGE_02_PORT=")
 	t.Cleanup(s.cleanup)
@@ -76,7 +81,7 @@ func composeTool(t *testing.T) []string {
 // run executes a command and returns its standard output.
 func (s *stack) run(name string, args ...string) string {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), commandTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, commandTimeout)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
@@ -156,6 +161,9 @@ func (s *stack) await(what string, within time.Duration, done func() bool) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("%s: not within %s", what, within)
 		}
+		if s.ctx.Err() != nil {
+			s.t.Fatalf("%s: interrupted", what)
+		}
 		time.Sleep(pollEvery)
 	}
 }
@@ -171,7 +179,7 @@ func (s *stack) awaitHealthy(services ...string) {
 func (s *stack) logs(service string) (stdout, stderr string) {
 	s.t.Helper()
 	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(s.t.Context(), "docker", "logs", s.inspect(service).ID)
+	cmd := exec.CommandContext(s.ctx, "docker", "logs", s.inspect(service).ID)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		s.t.Fatalf("docker logs of %s: %v", service, err)
