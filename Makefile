@@ -1,10 +1,13 @@
 # Short names for what .ci/run does; the commands live there.
 CI := bash .ci/run
 .DEFAULT_GOAL := build
-.PHONY: build test race lint interop devcerts fuzz cover soak demo ci clean
+.PHONY: build image test race lint interop devcerts fuzz cover soak demo compose ci clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 go build -trimpath -o artstore-pki ./cmd/artstore-pki
+
+image: ## what compose/compose.yaml runs: that binary and nothing else
+	$(CI) image
 
 test: ## what the README says
 	$(CI) test
@@ -32,6 +35,9 @@ soak: ## an hour of the demo with short certificates
 
 demo: ## four minutes of it, as a new user sees it
 	go run ./cmd/artstore-pki demo --duration 4m
+
+compose: ## the stack of compose/ in Docker, two rotations long
+	$(CI) compose
 
 ci: ## everything
 	$(CI)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -52,7 +53,7 @@ Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or abov
 func judgeFlags(formats ...string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "ca-cert", EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM, that the chains must lead to"},
-		&cli.StringFlag{Name: flagAt, Usage: "judge at another `TIME` than now: 2027-01-31T12:00:00Z, or +48h from now"},
+		&cli.StringFlag{Name: flagAt, Usage: "judge at another `TIME` than now: 2027-01-31T12:00:00Z, or +14d from now"},
 		&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait this long for each server"},
 		outputFlag(formats...),
 	}
@@ -82,7 +83,7 @@ func (u *ui) runAudit(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return verdict(report, least)
+	return conclude(report, least)
 }
 
 func failOn(c *cli.Context) (audit.Severity, error) {
@@ -94,9 +95,9 @@ func failOn(c *cli.Context) (audit.Severity, error) {
 	return 0, usagef("--%s %q: want warn or crit", flagFailOn, clean(c.String(flagFailOn)))
 }
 
-// verdict turns a report into an exit status. Findings win over what could not
+// conclude turns a report into an exit status. Findings win over what could not
 // be checked: they are certain.
-func verdict(r *audit.Report, least audit.Severity) error {
+func conclude(r *audit.Report, least audit.Severity) error {
 	findings, unchecked := r.Count(least)
 	switch {
 	case findings > 0:
@@ -109,7 +110,7 @@ func verdict(r *audit.Report, least audit.Severity) error {
 
 // look audits the arguments, and the record if there is one.
 func (u *ui) look(c *cli.Context, record string) (*audit.Report, error) {
-	now, err := moment(c.String(flagAt))
+	now, err := judgedAt(c.String(flagAt))
 	if err != nil {
 		return nil, err
 	}
@@ -139,17 +140,19 @@ func (u *ui) look(c *cli.Context, record string) (*audit.Report, error) {
 	return audit.Run(c.Context, audit.Config{Sources: sources, Now: now})
 }
 
-// moment reads --at: a point in time, or a distance from the present.
-func moment(text string) (func() time.Time, error) {
+// judgedAt reads --at: a point in time, or a distance from the present.
+func judgedAt(text string) (func() time.Time, error) {
 	if text == "" {
 		return time.Now, nil
 	}
-	if d, err := time.ParseDuration(text); err == nil {
-		return func() time.Time { return time.Now().Add(d) }, nil
+	if later, ok := strings.CutPrefix(text, "+"); ok {
+		if d, err := parseSpan(later); err == nil {
+			return func() time.Time { return time.Now().Add(d) }, nil
+		}
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return nil, usagef("--%s %q: want a time such as 2027-01-31T12:00:00Z, or +48h", flagAt, clean(text))
+		return nil, usagef("--%s %q: want a time such as 2027-01-31T12:00:00Z, or +36h, +14d", flagAt, clean(text))
 	}
 	return func() time.Time { return at }, nil
 }

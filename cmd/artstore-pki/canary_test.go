@@ -40,6 +40,8 @@ func TestNoSecretInAnyOutput(t *testing.T) {
 	upload := append([]string{"upload", "--admin-url", admin, "--storage-url", storage, "--client-id", p.read("client.id"),
 		"--client-secret-file", p.path("client.secret")}, identity("ingester")...)
 	p.ok(append(upload, p.path("file.txt"))...)
+	p.ok(append([]string{"dev", "ingester", "--count", "3", "--every", "10ms"}, upload[1:]...)...)
+	p.ok("dev", "bootstrap", "--dir", p.path("ca"), "--token", "ingester="+p.path("first.token"), "--token", "ingester:ingester="+p.path("second.token"))
 
 	p.token("query-module")
 	p.ok("issue", "--ca-url", caURL, "--token-file", p.path("query-module.token"), "--out", p.path("issued"))
@@ -68,6 +70,10 @@ func TestNoSecretInAnyOutput(t *testing.T) {
 	wrong := append([]string{"upload", "--admin-url", admin, "--storage-url", storage, "--client-id", "nobody",
 		"--client-secret-file", p.path("ca/secrets/password")}, upload[len(upload)-6:]...)
 	p.fails(append(wrong, p.path("file.txt"))...)
+	p.fails(append([]string{"dev", "ingester", "--count", "1"}, wrong[1:]...)...)
+	p.fails("dev", "bootstrap", "--dir", p.path("ca"), "--password-file", p.path("client.secret"), "--token", "ingester="+p.path("third.token"))
+	p.fails("dev", "admin", "--dir", p.path("admin"), "--listen", "127.0.0.1:0", "--allow", "ingester",
+		"--account", "ingester", "--account-secret-file", p.path("first.token"))
 
 	out := p.stop()
 	secrets := p.secrets()

@@ -12,16 +12,17 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/internal/devstack"
-	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
 func devCommand(u *ui) *cli.Command {
 	return &cli.Command{
-		Name:        "dev",
-		Usage:       "reference services for development: not for production",
-		Subcommands: []*cli.Command{devAdminCommand(u), devStorageCommand(u), devCertsCommand(u)},
+		Name:  "dev",
+		Usage: "reference services for development: not for production",
+		Subcommands: []*cli.Command{
+			devCertsCommand(u), devBootstrapCommand(u), devAdminCommand(u), devStorageCommand(u), devIngesterCommand(u),
+		},
 	}
 }
 
@@ -30,9 +31,9 @@ func devAdminCommand(u *ui) *cli.Command {
 		&cli.DurationFlag{Name: "token-lifetime", Value: 5 * time.Minute, Usage: "lifetime of access tokens"},
 		&cli.DurationFlag{Name: "key-rotation", Value: 24 * time.Hour, Usage: "how often the signing key is replaced; old and new overlap in the JWKS"},
 		&cli.BoolFlag{Name: "bound-tokens", Usage: "bind tokens to the client certificate (RFC 8705)"},
-		&cli.StringFlag{Name: "account", Usage: "make a service account of this `NAME`"},
+		&cli.StringFlag{Name: "account", Usage: "make a service account of this `NAME`, or keep it if its secret file is there"},
 		&cli.StringFlag{Name: "account-id-file", Usage: "`FILE` for the client id of --account; the id is printed too"},
-		&cli.StringFlag{Name: "account-secret-file", Usage: "new `FILE` for the secret of --account"},
+		&cli.StringFlag{Name: "account-secret-file", Usage: "`FILE` for the secret of --account; never replaced"},
 	)
 	return &cli.Command{
 		Name:  "admin",
@@ -67,7 +68,7 @@ func devFlags(listenAt string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
 		&cli.StringSliceFlag{Name: "allow", Required: true, Usage: "`NAME` in a client certificate that may connect; repeat for more"},
-		listenFlag(listenAt), readyFileFlag(),
+		listenFlag(listenAt), readyFileFlag(), metricsFlag(""),
 	}
 }
 
@@ -75,8 +76,7 @@ func (u *ui) runDevAdmin(c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	name, secretFile := c.String("account"), c.String("account-secret-file")
-	if (name == "") != (secretFile == "") {
+	if (c.String("account") == "") != (c.String("account-secret-file") == "") {
 		return usagef("--account and --account-secret-file go together")
 	}
 	logger := u.logger(slog.LevelInfo)
@@ -87,29 +87,10 @@ func (u *ui) runDevAdmin(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("starting the Admin Module: %w", err)
 	}
-	if name != "" {
-		if err := u.makeAccount(c, admin, name); err != nil {
-			return fmt.Errorf("making the account %s: %w", name, err)
-		}
+	if err := u.account(c, admin); err != nil {
+		return err
 	}
 	return u.serveDev(c, "Admin Module", logger, func(*rotation.Identity) (devService, error) { return admin, nil })
-}
-
-// makeAccount writes the secret before the id is known to anyone.
-func (u *ui) makeAccount(c *cli.Context, admin *devstack.Admin, name string) error {
-	id, clientSecret, err := admin.AddAccount(name)
-	if err != nil {
-		return err
-	}
-	if err := durable.WriteNew(c.String("account-secret-file"), []byte(clientSecret.Expose()+"\n"), durable.Private); err != nil {
-		return err
-	}
-	if path := c.String("account-id-file"); path != "" {
-		if err := durable.WriteFile(path, []byte(id+"\n"), durable.Public); err != nil {
-			return err
-		}
-	}
-	return u.print("%s", id)
 }
 
 func (u *ui) runDevStorage(c *cli.Context) error {
@@ -155,11 +136,14 @@ func (u *ui) serveDev(c *cli.Context, what string, logger *slog.Logger, open fun
 	if err != nil {
 		return err
 	}
-	ln, err := listen(c, c.String(flagListen))
+	ln, err := listen(c, flagListen, c.String(flagListen))
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(c.Context)
+	if err := startMetrics(ctx, c, group, func(context.Context) error { return id.Check() }); err != nil {
+		return errors.Join(err, ln.Close())
+	}
 	group.Go(func() error { return service.Run(ctx) })
 	group.Go(func() error {
 		return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: service.Handler(), TLS: conf, Logger: logger})

@@ -86,12 +86,13 @@ func wantArgs(c *cli.Context, least, most int) error {
 	return withHint(err, "see %s --help", helpName(c))
 }
 
-// listen opens a TCP listener; a busy port gets its hint here.
-func listen(c *cli.Context, addr string) (net.Listener, error) {
+// listen opens a TCP listener at the address that a flag gave; a busy port gets
+// its hint here.
+func listen(c *cli.Context, flag, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(c.Context, "tcp", addr)
 	if err != nil {
-		return nil, withHint(fmt.Errorf("listening: %w", err), "choose another address with --%s; port 0 takes a free one", flagListen)
+		return nil, withHint(fmt.Errorf("listening: %w", err), "choose another address with --%s; port 0 takes a free one", flag)
 	}
 	return ln, nil
 }

@@ -46,5 +46,5 @@ func (u *ui) runInspect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return verdict(report, audit.Crit)
+	return conclude(report, audit.Crit)
 }

@@ -66,6 +66,7 @@ func newApp(u *ui) *cli.App {
 			auditCommand(u),
 			inspectCommand(u),
 			uploadCommand(u),
+			healthCommand(),
 			devCommand(u),
 		},
 	}

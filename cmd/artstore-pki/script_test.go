@@ -39,6 +39,8 @@ const scriptWait = 2 * time.Minute
 //
 //	readyfile VAR FILE    wait for a ready file of a service and put its URL into $VAR
 //	busyport VAR          listen on a free port for the rest of the script, put its address into $VAR
+//	freeport VAR          put a loopback address that was free a moment ago into $VAR
+//	healthy HOST:PORT     wait until the listener there answers /readyz with 200
 //	mode FILE 0600        fail unless FILE has these permissions
 //	file2env VAR FILE     put the trimmed content of FILE into $VAR
 //	status N PROGRAM ...  fail unless the program ends with exit status N
@@ -49,6 +51,8 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"readyfile": scriptReadyFile,
 			"busyport":  scriptBusyPort,
+			"freeport":  scriptFreePort,
+			"healthy":   scriptHealthy,
 			"mode":      scriptMode,
 			"file2env":  scriptFileToEnv,
 			"expire":    scriptExpire,
@@ -78,6 +82,27 @@ func scriptBusyPort(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { _ = ln.Close() })
 	ts.Setenv(args[0], ln.Addr().String())
+}
+
+func scriptFreePort(ts *testscript.TestScript, _ bool, args []string) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Check(ln.Close())
+	ts.Setenv(args[0], ln.Addr().String())
+}
+
+func scriptHealthy(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.Now().Add(scriptWait)
+	for {
+		err := askHealth(context.Background(), "http://"+args[0]+"/readyz")
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s not healthy within %s: %v", args[0], scriptWait, err)
+		}
+		time.Sleep(20 * time.Millisecond) // another process: there is nothing to wait on
+	}
 }
 
 func scriptMode(ts *testscript.TestScript, _ bool, args []string) {

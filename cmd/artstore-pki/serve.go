@@ -8,15 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
@@ -38,7 +35,7 @@ for loopback. SIGHUP reads pki.yaml again: a bad file is reported and the old
 configuration stays. SIGTERM lets requests in flight finish.`,
 		Flags: []cli.Flag{
 			dirFlag(), passwordFileFlag(), listenFlag(""), readyFileFlag(),
-			&cli.StringFlag{Name: "metrics", Usage: "`HOST:PORT` for /metrics and /readyz; overrides pki.yaml"},
+			metricsFlag("; overrides pki.yaml"),
 		},
 		Action: u.runServe,
 	}
@@ -49,22 +46,21 @@ func (u *ui) runServe(c *cli.Context) (err error) {
 		return err
 	}
 	logger := u.logger(slog.LevelInfo)
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry := newRegistry()
 	authority, err := u.openAuthority(c, logger, registry)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, authority.Close()) }()
 
-	addr, metricsAddr := c.String(flagListen), c.String("metrics")
+	addr, metrics := c.String(flagListen), metricsServer{address: c.String(flagMetrics), registry: registry, ready: authority.Ready}
 	if addr == "" {
 		addr = authority.Config().Address
 	}
-	if metricsAddr == "" {
-		metricsAddr = authority.Config().Metrics
+	if metrics.address == "" {
+		metrics.address = authority.Config().Metrics
 	}
-	ln, err := listen(c, addr)
+	ln, err := listen(c, flagListen, addr)
 	if err != nil {
 		return err
 	}
@@ -76,12 +72,8 @@ func (u *ui) runServe(c *cli.Context) (err error) {
 	defer func() { err = errors.Join(err, server.identity.Close()) }()
 	group.Go(func() error { return server.serve(ctx, ln) })
 	group.Go(func() error { return u.reloadOnHangup(ctx, authority) })
-	if metricsAddr != "" {
-		metricsLn, err := listen(c, metricsAddr)
-		if err != nil {
-			return errors.Join(err, ln.Close())
-		}
-		group.Go(func() error { return serveMetrics(ctx, metricsLn, registry, authority.Ready) })
+	if err := metrics.start(ctx, c, group); err != nil {
+		return errors.Join(err, ln.Close())
 	}
 	if err := u.announce(c, "authority", ln); err != nil {
 		return errors.Join(err, ln.Close())
@@ -165,19 +157,4 @@ func (u *ui) reloadOnHangup(ctx context.Context, authority *ca.Authority) error 
 		}
 		u.say("authority: configuration reloaded")
 	}
-}
-
-// serveMetrics answers /metrics, /livez and /readyz in cleartext; meant for loopback.
-func serveMetrics(ctx context.Context, ln net.Listener, registry *prometheus.Registry, ready func(context.Context) error) error {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := ready(r.Context()); err != nil {
-			http.Error(w, clean(err.Error()), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write([]byte("ok\n"))
-	})
-	return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: mux, BodyTimeout: requestTimeout})
 }

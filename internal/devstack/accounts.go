@@ -117,6 +117,22 @@ func (a *accounts) authenticate(ctx context.Context, id string, given secret.Str
 	return acc, match && known && !tooLong && acc.Status == statusActive
 }
 
+// find looks for an active account by name and secret.
+func (a *accounts) find(ctx context.Context, name string, given secret.String) (string, error) {
+	for id, acc := range *a.current.Load() {
+		if acc.Name != name {
+			continue
+		}
+		if _, ok := a.authenticate(ctx, id, given); ok {
+			return id, nil
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	return "", fmt.Errorf("looking for account %q: no active one has this secret: %w", name, fs.ErrNotExist)
+}
+
 // add makes an account. Its secret exists only in the returned value.
 func (a *accounts) add(name string) (string, secret.String, error) {
 	if !accountName.MatchString(name) {

@@ -106,6 +106,12 @@ func (a *Admin) AddAccount(name string) (clientID string, clientSecret secret.St
 	return a.accounts.add(name)
 }
 
+// FindAccount returns the id of the account with this name and secret: whoever
+// kept the secret can find the id again. [fs.ErrNotExist] if there is none.
+func (a *Admin) FindAccount(ctx context.Context, name string, clientSecret secret.String) (clientID string, err error) {
+	return a.accounts.find(ctx, name, clientSecret)
+}
+
 // Suspend makes the account's credentials worthless; its tokens live on until
 // they expire. An unknown id is [fs.ErrNotExist].
 func (a *Admin) Suspend(clientID string) error {

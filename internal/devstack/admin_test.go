@@ -2,8 +2,10 @@ package devstack_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +20,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/artstore/artstore-pki/internal/devstack"
+	"github.com/artstore/artstore-pki/internal/secret"
 )
 
 func claimsOf(t *testing.T, token string) (header, body map[string]any) {
@@ -177,6 +180,35 @@ func TestAccountsSurviveARestartWithoutTheirSecrets(t *testing.T) {
 	}
 	if _, err := again.ResetSecret("nobody"); err == nil {
 		t.Error("an unknown account got a secret")
+	}
+}
+
+func TestAccountIsFoundByItsSecret(t *testing.T) {
+	admin, err := devstack.NewAdmin(devstack.AdminConfig{Dir: t.TempDir(), BcryptCost: bcrypt.MinCost})
+	check(t, err)
+	first, firstSecret, err := admin.AddAccount("ingester")
+	check(t, err)
+	second, secondSecret, err := admin.AddAccount("ingester")
+	check(t, err)
+	for id, given := range map[string]secret.String{first: firstSecret, second: secondSecret} {
+		found, err := admin.FindAccount(t.Context(), "ingester", given)
+		check(t, err)
+		want(t, "account", found, id)
+	}
+	check(t, admin.Suspend(second))
+	for what, look := range map[string]func() (string, error){
+		"another name":  func() (string, error) { return admin.FindAccount(t.Context(), "query", firstSecret) },
+		"wrong secret":  func() (string, error) { return admin.FindAccount(t.Context(), "ingester", secret.New("x")) },
+		"suspended one": func() (string, error) { return admin.FindAccount(t.Context(), "ingester", secondSecret) },
+	} {
+		if id, err := look(); id != "" || !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: got %q, %v; want fs.ErrNotExist", what, id, err)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := admin.FindAccount(ended, "ingester", secret.New("x")); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end of the context: %v", err)
 	}
 }
 

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+func devBootstrapCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "bootstrap",
+		Usage: "make an authority if there is none, and fresh enrolment tokens",
+		Description: `The first step of a stack that starts by itself. An authority that is there is kept as it is;
+each token file is replaced by a new one-time token, so that running this again heals
+services whose certificates have expired meanwhile. Tokens go to files (0600) only.
+
+--token SERVICE=FILE makes a token for all names of the service's profile;
+--token SERVICE:NAME,NAME=FILE for these names of it alone.`,
+		Flags: []cli.Flag{
+			dirFlag(), passwordFileFlag(),
+			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of a new authority"},
+			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach a new authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
+			&cli.DurationFlag{Name: "lifetime", Value: 24 * time.Hour, Usage: "lifetime of service certificates of a new authority; 10s at least"},
+			&cli.StringSliceFlag{Name: "token", Usage: "`SERVICE[:NAME,...]=FILE` to write a token for; repeat for more"},
+			&cli.DurationFlag{Name: "token-lifetime", Value: 10 * time.Minute, Usage: "how long the tokens may be used, 1h at most"},
+		},
+		Action: u.runDevBootstrap,
+	}
+}
+
+func (u *ui) runDevBootstrap(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	var orders []tokenOrder
+	for _, text := range c.StringSlice("token") {
+		order, err := parseTokenOrder(text)
+		if err != nil {
+			return err
+		}
+		orders = append(orders, order)
+	}
+	pw, err := u.password(c)
+	if err != nil {
+		return err
+	}
+	if err := u.ensureAuthority(c, pw); err != nil {
+		return err
+	}
+	for _, order := range orders {
+		opt := ca.TokenOptions{Dir: c.String(flagDir), Password: pw, Service: order.service, Names: order.names, Lifetime: c.Duration("token-lifetime")}
+		if err := writeToken(c.Context, opt, order.path); err != nil {
+			return fmt.Errorf("making a token for %s: %w", order.service, err)
+		}
+		u.say("token for %s written to %s", order.service, order.path)
+	}
+	return nil
+}
+
+// ensureAuthority makes the authority in an absent or empty directory. Anything
+// else without a pki.yaml is somebody else's, or what a killed run left behind.
+func (u *ui) ensureAuthority(c *cli.Context, pw secret.String) error {
+	dir := c.String(flagDir)
+	_, err := ca.LoadConfig(dir)
+	if err == nil {
+		u.say("authority in %s kept; --name, --dns and --lifetime count for a new one only", dir)
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("opening the authority in %s: %w", dir, err)
+	}
+	result, err := ca.Init(c.Context, ca.InitOptions{
+		Dir: dir, Name: c.String("name"), DNSNames: c.StringSlice("dns"), LeafLifetime: c.Duration("lifetime"), Password: pw,
+	})
+	if err != nil {
+		return fmt.Errorf("making the authority in %s: %w", dir, err)
+	}
+	u.say("authority made in %s", dir)
+	u.say("root fingerprint (SHA-256): %s", result.RootFingerprint)
+	return nil
+}
+
+func writeToken(ctx context.Context, opt ca.TokenOptions, path string) error {
+	token, err := ca.NewToken(ctx, opt)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(path, []byte(token.Expose()+"\n"), durable.Private)
+}
+
+// tokenOrder is one --token.
+type tokenOrder struct {
+	service string
+	names   []string // nil means all of the profile
+	path    string
+}
+
+func parseTokenOrder(text string) (o tokenOrder, err error) {
+	what, path, ok := strings.Cut(text, "=")
+	service, names, narrowed := strings.Cut(what, ":") // the first colon: names may be IPv6 addresses
+	if narrowed {
+		o.names = strings.Split(names, ",")
+	}
+	o.service, o.path = service, path
+	if !ok || service == "" || path == "" || narrowed && names == "" {
+		return o, usagef("--token %q: want SERVICE=FILE or SERVICE:NAME,NAME=FILE", clean(text))
+	}
+	return o, nil
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+const (
+	ingestMin  = 512 // bytes of one file
+	ingestMax  = 16 << 10
+	ingestPool = 1 << 20
+	ingestSays = 15 * time.Second // between two lines of talk
+)
+
+var errUploadsFailed = errors.New("uploads failed")
+
+func devIngesterCommand(u *ui) *cli.Command {
+	flags := append(accountFlags(),
+		&cli.StringSliceFlag{Name: "storage-url", Category: categoryAccount, EnvVars: []string{"STORAGE_ELEMENT__BASE_URL"}, Usage: "base `URL` of a Storage Element; repeat for more: each gets files"},
+		&cli.DurationFlag{Name: "every", Value: time.Second, Usage: "pause between two files for one Storage Element"},
+		&cli.Int64Flag{Name: "count", Usage: "stop after this many files in all; 0 goes on until told to stop"},
+		metricsFlag(""),
+	)
+	return &cli.Command{
+		Name:  "ingester",
+		Usage: "upload small random files without a break",
+		Description: `Uploads to every --storage-url over mutual TLS, whatever rotates meanwhile, and prints one line
+a stored file: id, checksum, size, Storage Element. Uploads under way when it is told to
+stop are finished; then it prints the totals. The exit status is 1 if any upload failed.
+It is ready while its certificate is valid and the last upload to each succeeded.`,
+		Flags:  append(flags, identityFlags()...),
+		Action: u.runDevIngester,
+	}
+}
+
+func (u *ui) runDevIngester(c *cli.Context) (err error) {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	if c.Duration("every") <= 0 {
+		return usagef("--every %s: want more than nothing", c.Duration("every"))
+	}
+	configs, err := u.ingestConfigs(c, c.StringSlice("storage-url"))
+	if err != nil {
+		return err
+	}
+	logger := u.logger(slog.LevelInfo)
+	id, err := u.openIdentity(c, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, id.Close()) }()
+	in := &ingester{u: u, id: id, every: c.Duration("every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
+	_, _ = rand.Read(in.content) // never fails (Go 1.24)
+	for _, cfg := range configs {
+		cfg.Logger = logger
+		client, err := ingestclient.New(cfg, id)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, client.Close()) }()
+		in.sinks = append(in.sinks, &sink{uploader: uploader{client: client}, url: cfg.StorageURL})
+	}
+	return in.run(c)
+}
+
+// ingester uploads to several Storage Elements with one identity.
+type ingester struct {
+	u       *ui
+	id      *rotation.Identity
+	every   time.Duration
+	count   int64  // files in all; 0: no end
+	content []byte // random; files are windows of it
+	sinks   []*sink
+	begun   atomic.Int64
+}
+
+// sink is one Storage Element as the ingester sees it.
+type sink struct {
+	uploader
+	url string
+}
+
+// run ends when c's context does, or after count files.
+func (in *ingester) run(c *cli.Context) error {
+	ctx, stop := context.WithCancel(c.Context)
+	defer stop()
+	aside, ctxAside := errgroup.WithContext(ctx)
+	if err := startMetrics(ctxAside, c, aside, in.ready); err != nil {
+		return err
+	}
+	aside.Go(func() error {
+		every(ctxAside, ingestSays, func(int) { in.u.say("ingester: %s", in.totals()) })
+		return nil
+	})
+	var work errgroup.Group
+	for _, s := range in.sinks {
+		work.Go(func() error { return in.feed(ctxAside, s) })
+	}
+	err := work.Wait()
+	stop()
+	err = errors.Join(err, aside.Wait())
+	in.u.say("ingester: stopped: %s", in.totals())
+	if err == nil && in.failures() > 0 {
+		err = errUploadsFailed
+	}
+	return err
+}
+
+// feed uploads to one Storage Element until ctx ends or the count is reached.
+// A receipt that cannot be printed is an end too: nobody would know of the file.
+func (in *ingester) feed(ctx context.Context, s *sink) (err error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	every(ctx, in.every, func(n int) {
+		if in.count > 0 && in.begun.Add(1) > in.count {
+			stop()
+			return
+		}
+		size, at := ingestMin+n*7919%(ingestMax-ingestMin), n*4099%(len(in.content)-ingestMax) // primes: both wander over their range
+		receipt, uploadErr := s.upload(ctx, fmt.Sprintf("ingested-%06d.bin", n), in.content[at:at+size])
+		if uploadErr != nil {
+			in.u.say("ingester: %v", uploadErr)
+			return
+		}
+		if err = in.u.print("%s  %s  %d  %s", receipt.FileID, receipt.SHA256, receipt.Size, s.url); err != nil {
+			stop()
+		}
+	})
+	return err
+}
+
+func (in *ingester) ready(context.Context) error {
+	err := in.id.Check()
+	for _, s := range in.sinks {
+		if bad := s.health(); bad != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", s.url, bad))
+		}
+	}
+	return err
+}
+
+func (in *ingester) failures() (n int64) {
+	for _, s := range in.sinks {
+		n += s.failures.Load()
+	}
+	return n
+}
+
+func (in *ingester) totals() string {
+	var uploads, bytes, tokens int64
+	for _, s := range in.sinks {
+		uploads += s.uploads.Load()
+		bytes += s.bytes.Load()
+		tokens += s.client.Stats().TokenFetches
+	}
+	leaf := in.id.Current().Leaf()
+	return fmt.Sprintf("uploads %d (%s)  failures %d  tokens %d  certificate until %s",
+		uploads, sizeText(bytes), in.failures(), tokens, leaf.NotAfter.Local().Format(time.TimeOnly))
+}

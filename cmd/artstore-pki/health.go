@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+const (
+	healthAnswer = 1 << 10 // bytes of an answer that are shown: one line is expected
+	healthWait   = 4 * time.Second
+)
+
+func healthCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "health",
+		Usage:     "ask a service on this machine whether it is ready",
+		ArgsUsage: "URL",
+		Description: `Gets URL, such as http://127.0.0.1:9090/readyz of a service's --metrics listener, and succeeds
+if the answer is 200. Meant for health checks in images that hold nothing but this program.
+Only cleartext http to loopback is asked: a check that skipped verification would prove
+nothing, and one with a certificate would prove that the check has one.`,
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "timeout", Value: healthWait, Usage: "wait for the whole answer"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 1, 1); err != nil {
+				return err
+			}
+			target := c.Args().First()
+			if err := loopbackURL(target); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+			defer cancel()
+			if err := askHealth(ctx, target); err != nil {
+				return fmt.Errorf("asking %s: %w", target, err)
+			}
+			return nil
+		},
+	}
+}
+
+// loopbackURL accepts addresses only: a name could lead anywhere.
+func loopbackURL(raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "http" || u.User != nil {
+		return usagef("URL %q: want http://127.0.0.1:PORT/readyz", clean(raw))
+	}
+	if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsLoopback() {
+		return usagef("URL %q: want a loopback address: cleartext from elsewhere proves nothing", clean(raw))
+	}
+	return nil
+}
+
+func askHealth(ctx context.Context, target string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return err
+	}
+	transport := &http.Transport{DisableKeepAlives: true} // no proxy: the environment must not answer for the service
+	resp, err := transport.RoundTrip(req)                 // follows no redirect
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, healthAnswer))
+	if err != nil {
+		return err
+	}
+	line, _, _ := strings.Cut(string(body), "\n")
+	if line == "" {
+		line = http.StatusText(resp.StatusCode)
+	}
+	return errors.New(line)
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/artstore/artstore-pki/internal/httpsrv"
+)
+
+const flagMetrics = "metrics"
+
+func metricsFlag(note string) cli.Flag {
+	return &cli.StringFlag{Name: flagMetrics, Usage: "`HOST:PORT` for /metrics, /livez and /readyz in cleartext" + note}
+}
+
+// metricsServer answers /metrics, /livez and /readyz in cleartext; meant for loopback.
+type metricsServer struct {
+	address  string // "" means nowhere
+	registry *prometheus.Registry
+	ready    func(context.Context) error
+}
+
+func newRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// start listens before it returns, so that a busy port stops a service before
+// the service says that it answers.
+func (m metricsServer) start(ctx context.Context, c *cli.Context, group *errgroup.Group) error {
+	if m.address == "" {
+		return nil
+	}
+	ln, err := listen(c, flagMetrics, m.address)
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return m.serve(ctx, ln) })
+	return nil
+}
+
+// startMetrics does it for a service whose only own figure is its readiness.
+func startMetrics(ctx context.Context, c *cli.Context, group *errgroup.Group, ready func(context.Context) error) error {
+	return metricsServer{address: c.String(flagMetrics), registry: newRegistry(), ready: ready}.start(ctx, c, group)
+}
+
+func (m metricsServer) serve(ctx context.Context, ln net.Listener) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := m.ready(r.Context()); err != nil {
+			http.Error(w, clean(err.Error()), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: mux, BodyTimeout: requestTimeout})
+}
