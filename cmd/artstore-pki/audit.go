@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // exitFindings is the status of an audit that found something.
@@ -64,7 +65,7 @@ func (u *ui) runAudit(c *cli.Context) error {
 		return usagef("nothing to audit: want a file, a directory, HOST:PORT or --record")
 	}
 	if f := c.String(flagOutput); f != outputTable && f != outputJSON {
-		return usagef("--%s %q: want %s or %s", flagOutput, clean(f), outputTable, outputJSON)
+		return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(f), outputTable, outputJSON)
 	}
 	least, err := failOn(c)
 	if err != nil {
@@ -92,7 +93,7 @@ func failOn(c *cli.Context) (audit.Severity, error) {
 			return s, nil
 		}
 	}
-	return 0, usagef("--%s %q: want warn or crit", flagFailOn, clean(c.String(flagFailOn)))
+	return 0, usagef("--%s %q: want warn or crit", flagFailOn, printable.Clean(c.String(flagFailOn)))
 }
 
 // conclude turns a report into an exit status. Findings win over what could not
@@ -152,7 +153,7 @@ func judgedAt(text string) (func() time.Time, error) {
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return nil, usagef("--%s %q: want a time such as 2027-01-31T12:00:00Z, or +36h, +14d", flagAt, clean(text))
+		return nil, usagef("--%s %q: want a time such as 2027-01-31T12:00:00Z, or +36h, +14d", flagAt, printable.Clean(text))
 	}
 	return func() time.Time { return at }, nil
 }

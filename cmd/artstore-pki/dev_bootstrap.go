@@ -12,6 +12,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/secret"
 )
 
@@ -112,7 +113,7 @@ func parseTokenOrder(text string) (o tokenOrder, err error) {
 	}
 	o.service, o.path = service, path
 	if !ok || service == "" || path == "" || narrowed && names == "" {
-		return o, usagef("--token %q: want SERVICE=FILE or SERVICE:NAME,NAME=FILE", clean(text))
+		return o, usagef("--token %q: want SERVICE=FILE or SERVICE:NAME,NAME=FILE", printable.Clean(text))
 	}
 	return o, nil
 }

@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // devReport prints one line for each certificate, as soon as it is settled, or
@@ -17,7 +19,7 @@ type devReport struct {
 
 func newDevReport(u *ui, format string) (*devReport, error) {
 	if format != outputTable && format != outputJSON {
-		return nil, usagef("--%s %q: want %s or %s", flagOutput, clean(format), outputTable, outputJSON)
+		return nil, usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
 	}
 	return &devReport{u: u, json: format == outputJSON}, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -81,7 +82,7 @@ func wantArgs(c *cli.Context, least, most int) error {
 	case n < least:
 		err = usagef("missing argument: want %s", c.Command.ArgsUsage)
 	case most >= 0 && n > most:
-		err = usagef("unexpected argument %q", clean(c.Args().Get(most)))
+		err = usagef("unexpected argument %q", printable.Clean(c.Args().Get(most)))
 	}
 	return withHint(err, "see %s --help", helpName(c))
 }
@@ -128,7 +129,7 @@ func httpsURL(flag, value string) error {
 	}
 	u, err := url.Parse(value)
 	if err != nil || u.Host == "" || u.Scheme != "https" {
-		return usagef("--%s %q: want https://HOST:PORT", flag, clean(value))
+		return usagef("--%s %q: want https://HOST:PORT", flag, printable.Clean(value))
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 const (
@@ -53,10 +55,10 @@ nothing, and one with a certificate would prove that the check has one.`,
 func loopbackURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "http" || u.User != nil {
-		return usagef("URL %q: want http://127.0.0.1:PORT/readyz", clean(raw))
+		return usagef("URL %q: want http://127.0.0.1:PORT/readyz", printable.Clean(raw))
 	}
 	if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsLoopback() {
-		return usagef("URL %q: want a loopback address: cleartext from elsewhere proves nothing", clean(raw))
+		return usagef("URL %q: want a loopback address: cleartext from elsewhere proves nothing", printable.Clean(raw))
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // Exit statuses as each command's help ends in them.
@@ -82,7 +84,7 @@ func noCommand(c *cli.Context) error {
 	if near := cli.SuggestCommand(c.App.Commands, name); near != "" {
 		hint = strings.ToLower(near[:1]) + near[1:] // the library's whole sentence
 	}
-	return withHint(usagef("unknown command %q", clean(name)), "%s", hint)
+	return withHint(usagef("unknown command %q", printable.Clean(name)), "%s", hint)
 }
 
 // usageLine is how the command in args is called.
@@ -159,7 +161,7 @@ func splitArgs(flags []cli.Flag, args []string) (options, positional []string, e
 			continue
 		}
 		if i++; i == len(args) {
-			return nil, nil, usagef("%s: flag needs an argument", clean(a))
+			return nil, nil, usagef("%s: flag needs an argument", printable.Clean(a))
 		}
 		options = append(options, args[i])
 	}

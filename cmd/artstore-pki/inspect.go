@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 func inspectCommand(u *ui) *cli.Command {
@@ -32,7 +33,7 @@ func (u *ui) runInspect(c *cli.Context) error {
 	}
 	format := c.String(flagOutput)
 	if format != "text" && format != outputJSON {
-		return usagef("--%s %q: want text or %s", flagOutput, clean(format), outputJSON)
+		return usagef("--%s %q: want text or %s", flagOutput, printable.Clean(format), outputJSON)
 	}
 	report, err := u.look(c, "")
 	if err != nil {

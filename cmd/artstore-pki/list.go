@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 func listCommand(u *ui) *cli.Command {
@@ -77,7 +78,7 @@ func (u *ui) writePage(format string, page []store.Certificate, now time.Time) e
 	case outputTable:
 		return u.writeTable(rows, now)
 	}
-	return usagef("--%s %q: want %s, %s or %s", flagOutput, clean(format), outputTable, outputJSON, outputCSV)
+	return usagef("--%s %q: want %s, %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON, outputCSV)
 }
 
 func (u *ui) writeJSON(v any) error {
@@ -90,8 +91,8 @@ func (u *ui) writeCSV(rows []row) error {
 	w := csv.NewWriter(u.out)
 	_ = w.Write([]string{"serial", "service", "state", "names", "not_before", "not_after", "kind", "caller", "lineage", "issuer"}) // Flush keeps the error
 	for _, r := range rows {
-		_ = w.Write([]string{r.Serial, clean(r.Service), r.State, clean(strings.Join(r.Names, " ")),
-			r.NotBefore.Format(time.RFC3339), r.NotAfter.Format(time.RFC3339), r.Kind, clean(r.Caller), r.Lineage, r.Issuer})
+		_ = w.Write([]string{r.Serial, printable.Clean(r.Service), r.State, printable.Clean(strings.Join(r.Names, " ")),
+			r.NotBefore.Format(time.RFC3339), r.NotAfter.Format(time.RFC3339), r.Kind, printable.Clean(r.Caller), r.Lineage, r.Issuer})
 	}
 	w.Flush()
 	return w.Error()
@@ -101,8 +102,8 @@ func (u *ui) writeTable(rows []row, now time.Time) error {
 	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "SERIAL\tSERVICE\tSTATE\tENDS\tLEFT\tHOW\tNAMES") // Flush keeps the error
 	for _, r := range rows {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.SerialHex, clean(r.Service), r.State,
-			r.NotAfter.Local().Format(time.DateTime), left(r.NotAfter.Sub(now)), r.Kind, clean(strings.Join(r.Names, " ")))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.SerialHex, printable.Clean(r.Service), r.State,
+			r.NotAfter.Local().Format(time.DateTime), left(r.NotAfter.Sub(now)), r.Kind, printable.Clean(strings.Join(r.Names, " ")))
 	}
 	return w.Flush()
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 const flagMetrics = "metrics"
@@ -58,7 +59,7 @@ func (m metricsServer) serve(ctx context.Context, ln net.Listener) error {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := m.ready(r.Context()); err != nil {
-			http.Error(w, clean(err.Error()), http.StatusServiceUnavailable)
+			http.Error(w, printable.Clean(err.Error()), http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = w.Write([]byte("ok\n"))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // reasons are the names of RFC 5280 §5.3.1, by their number; the empty ones are
@@ -53,7 +54,7 @@ func (u *ui) runRevoke(c *cli.Context) error {
 	}
 	reason := slices.Index(reasons[:], c.String("reason"))
 	if reason < 0 || c.String("reason") == "" {
-		return withHint(usagef("--reason %q is not one of RFC 5280", clean(c.String("reason"))), "see %s --help", helpName(c))
+		return withHint(usagef("--reason %q is not one of RFC 5280", printable.Clean(c.String("reason"))), "see %s --help", helpName(c))
 	}
 	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 func showCommand(u *ui) *cli.Command {
@@ -60,7 +61,7 @@ func (u *ui) writeCertificate(format string, cert store.Certificate) error {
 		return err
 	case "text":
 	default:
-		return usagef("--%s %q: want text, %s or pem", flagOutput, clean(format), outputJSON)
+		return usagef("--%s %q: want text, %s or pem", flagOutput, printable.Clean(format), outputJSON)
 	}
 	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
 	for _, line := range [][2]string{
@@ -69,11 +70,11 @@ func (u *ui) writeCertificate(format string, cert store.Certificate) error {
 		{"how", r.Kind + " by " + r.Caller}, {"lineage", r.Lineage}, {"previous", r.Previous}, {"issuer key", r.Issuer}, {"public key", cert.KeyHash},
 	} {
 		if line[1] != "" {
-			_, _ = fmt.Fprintf(w, "%s\t%s\n", line[0], clean(line[1])) // Flush keeps the error
+			_, _ = fmt.Fprintf(w, "%s\t%s\n", line[0], printable.Clean(line[1])) // Flush keeps the error
 		}
 	}
 	if rev := cert.Revocation; rev != nil {
-		_, _ = fmt.Fprintf(w, "revoked\t%s by %s, %s\n", rev.RevokedAt.Local().Format(time.DateTime), clean(rev.Caller), reasonName(rev.Reason))
+		_, _ = fmt.Fprintf(w, "revoked\t%s by %s, %s\n", rev.RevokedAt.Local().Format(time.DateTime), printable.Clean(rev.Caller), reasonName(rev.Reason))
 	}
 	return w.Flush()
 }

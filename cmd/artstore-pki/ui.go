@@ -38,12 +38,12 @@ func newUI(std stdio) *ui { return &ui{std} }
 
 // say prints one line of talk.
 func (u *ui) say(format string, args ...any) {
-	_, _ = fmt.Fprintln(u.err, clean(fmt.Sprintf(format, args...))) // nobody is left to tell if stderr is gone
+	_, _ = fmt.Fprintln(u.err, printable.Clean(fmt.Sprintf(format, args...))) // nobody is left to tell if stderr is gone
 }
 
 // print writes one line of data.
 func (u *ui) print(format string, args ...any) error {
-	_, err := fmt.Fprintln(u.out, clean(fmt.Sprintf(format, args...)))
+	_, err := fmt.Fprintln(u.out, printable.Clean(fmt.Sprintf(format, args...)))
 	return err
 }
 
@@ -128,9 +128,6 @@ func (u *ui) finish(ctx context.Context, err error, usageLine string) int {
 	}
 	return exitFailure
 }
-
-// clean makes text of strangers printable.
-func clean(s string) string { return printable.Clean(s) }
 
 func usageError(c *cli.Context, err error, _ bool) error {
 	return withHint(&usage{err}, "see %s --help", helpName(c))

@@ -12,6 +12,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 func uploadCommand(u *ui) *cli.Command {
@@ -90,7 +91,7 @@ func (u *ui) progressBar(path string) (progress func(sent, total int64), finish 
 	bars := mpb.New(mpb.WithOutput(u.err), mpb.WithWidth(min(width, 80)))
 	bar := bars.AddBar(total,
 		mpb.BarRemoveOnComplete(),
-		mpb.PrependDecorators(decor.Name(clean(filepath.Base(path))+" ")),
+		mpb.PrependDecorators(decor.Name(printable.Clean(filepath.Base(path))+" ")),
 		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.Percentage(decor.WCSyncSpace)),
 	)
 	progress = func(sent, _ int64) { bar.SetCurrent(sent) }
