@@ -19,7 +19,7 @@ func chainCheck(verdict int) func(*Subject, time.Time) (Severity, string) {
 	return func(s *Subject, now time.Time) (Severity, string) {
 		got, text := chainVerdict(s, now)
 		if got != verdict {
-			return Fine, ""
+			return fine, ""
 		}
 		return Crit, text
 	}

@@ -14,7 +14,7 @@ type Severity int
 
 // Severities, mildest first.
 const (
-	Fine Severity = iota
+	fine Severity = iota
 	Warn
 	Crit
 )
@@ -71,25 +71,25 @@ var checks = []check{
 
 func expired(s *Subject, now time.Time) (Severity, string) {
 	if now.Before(s.Cert.NotAfter) {
-		return Fine, ""
+		return fine, ""
 	}
-	return Crit, "expired " + Span(now.Sub(s.Cert.NotAfter)) + " ago"
+	return Crit, "expired " + span(now.Sub(s.Cert.NotAfter)) + " ago"
 }
 
 func notYetValid(s *Subject, now time.Time) (Severity, string) {
 	if !now.Before(s.Cert.NotBefore) {
-		return Fine, ""
+		return fine, ""
 	}
-	return Crit, "not valid for another " + Span(s.Cert.NotBefore.Sub(now))
+	return Crit, "not valid for another " + span(s.Cert.NotBefore.Sub(now))
 }
 
 func overdue(s *Subject, now time.Time) (Severity, string) {
 	if !s.renews() || !now.Before(s.Cert.NotAfter) {
-		return Fine, ""
+		return fine, ""
 	}
 	why, late := lifetime.Overdue(s.Cert.NotBefore, s.Cert.NotAfter, now)
 	if !late {
-		return Fine, ""
+		return fine, ""
 	}
 	return Crit, "renewal overdue: " + why
 }
@@ -97,46 +97,46 @@ func overdue(s *Subject, now time.Time) (Severity, string) {
 func expiring(s *Subject, now time.Time) (Severity, string) {
 	left := s.Cert.NotAfter.Sub(now)
 	if s.renews() || left <= 0 {
-		return Fine, ""
+		return fine, ""
 	}
-	text := "expires in " + Span(left)
+	text := "expires in " + span(left)
 	switch life := life(s.Cert); {
 	case left <= min(critBefore, life/critShare):
 		return Crit, text
 	case left <= min(warnBefore, life/warnShare):
 		return Warn, text
 	}
-	return Fine, ""
+	return fine, ""
 }
 
 func keyMismatch(s *Subject, _ time.Time) (Severity, string) {
 	if s.Key == nil || s.Key.Fits {
-		return Fine, ""
+		return fine, ""
 	}
 	return Crit, "the key in " + s.Key.Path + " does not fit"
 }
 
 func keyReadable(s *Subject, _ time.Time) (Severity, string) {
 	if s.Key == nil || s.Key.Mode&looseBits == 0 {
-		return Fine, ""
+		return fine, ""
 	}
 	return Warn, fmt.Sprintf("others may use its key: %s has mode %04o", s.Key.Path, s.Key.Mode.Perm())
 }
 
 func nameMismatch(s *Subject, _ time.Time) (Severity, string) {
 	if s.Host == "" || !s.leaf() || s.Cert.VerifyHostname(s.Host) == nil {
-		return Fine, ""
+		return fine, ""
 	}
 	return Crit, "it does not have the name " + s.Host
 }
 
 // judge runs the table over one subject.
 func judge(s *Subject, now time.Time) (found []Finding, state string) {
-	worst := Fine
+	worst := fine
 	state = "OK"
 	for _, c := range checks {
 		severity, text := c.judge(s, now)
-		if severity == Fine {
+		if severity == fine {
 			continue
 		}
 		found = append(found, Finding{Check: c.id, Severity: severity, Text: printable.Clean(text), Remedy: c.remedy, Cites: c.cites})
@@ -151,8 +151,8 @@ func judge(s *Subject, now time.Time) (found []Finding, state string) {
 	return found, state
 }
 
-// Span is a duration in two units at most, as people say it.
-func Span(d time.Duration) string {
+// span is a duration in two units at most, as people say it.
+func span(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch d = d.Abs(); {
 	case d < time.Minute:

@@ -35,7 +35,7 @@ func TestDatesAndRenewal(t *testing.T) {
 		{"from tomorrow on", -day, day, false, "NOT-YET not-yet-valid"},
 	} {
 		leaf := newPair(t, root, "svc", lives(c.ago, c.life))
-		r := run(t, static{{Kind: audit.KindFile, Place: "x", Cert: leaf.cert, Lineage: c.lineage}})
+		r := run(t, static{{Kind: "file", Place: "x", Cert: leaf.cert, Lineage: c.lineage}})
 		if got := states(t, r, "")["x"]; got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
@@ -119,7 +119,7 @@ func TestSpan(t *testing.T) {
 }
 
 func TestSeverityText(t *testing.T) {
-	for s, want := range map[audit.Severity]string{audit.Fine: "ok", audit.Warn: "warn", audit.Crit: "crit"} {
+	for s, want := range map[audit.Severity]string{audit.Warn: "warn", audit.Crit: "crit"} {
 		if b, err := s.MarshalText(); err != nil || string(b) != want || !strings.EqualFold(s.String(), want) {
 			t.Errorf("%d: %s, %v", s, b, err)
 		}

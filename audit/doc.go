@@ -2,8 +2,7 @@
 // the wire, and in the record of the authority.
 //
 //	report, err := audit.Run(ctx, audit.Config{Sources: []audit.Source{
-//		audit.Paths{Paths: []string{"/etc/artstore/tls"}},
-//		audit.Endpoints{Addresses: []string{"storage:8010"}, Bundle: roots},
+//		audit.Targets{Names: []string{"/etc/artstore/tls", "storage:8010"}, Bundle: roots},
 //	}})
 //	err = report.WriteTable(os.Stdout, 0)
 //

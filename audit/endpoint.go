@@ -11,45 +11,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
-const (
-	defaultTimeout  = 5 * time.Second
-	defaultParallel = 32
-)
-
-// Endpoints are live TLS servers. Each is connected to once, without a client
-// certificate: under TLS 1.3 a server shows its own before it asks for one.
-type Endpoints struct {
-	Addresses []string            // host:port, or an https URL
-	Bundle    []*x509.Certificate // judges the chains; empty: they are not judged
-	Timeout   time.Duration       // for each; 0 means 5 s
-	Parallel  int                 // connections at a time; 0 means 32
-}
-
-// Collect implements [Source].
-func (e Endpoints) Collect(ctx context.Context, yield func(Subject)) {
-	if e.Timeout == 0 {
-		e.Timeout = defaultTimeout
-	}
-	if e.Parallel == 0 {
-		e.Parallel = defaultParallel
-	}
-	var group errgroup.Group
-	group.SetLimit(e.Parallel)
-	for _, address := range e.Addresses {
-		group.Go(func() error {
-			yield(e.look(ctx, address))
-			return nil
-		})
-	}
-	_ = group.Wait() // what failed is a subject
-}
-
-// ParseAddress splits HOST:PORT or an https URL. What looks like neither is an error.
-func ParseAddress(text string) (host, port string, err error) {
+// parseAddress splits HOST:PORT or an https URL. What looks like neither is an error.
+func parseAddress(text string) (host, port string, err error) {
 	if rest, isURL := strings.CutPrefix(text, "https://"); isURL {
 		u, err := url.Parse(text)
 		if err != nil || u.Hostname() == "" {
@@ -71,34 +36,34 @@ func ParseAddress(text string) (host, port string, err error) {
 	return host, port, nil
 }
 
-func (e Endpoints) look(ctx context.Context, address string) Subject {
-	s := Subject{Kind: KindEndpoint, Place: address}
-	host, port, err := ParseAddress(address)
+func (t Targets) look(ctx context.Context, address string) Subject {
+	s := Subject{Kind: kindEndpoint, Place: address}
+	host, port, err := parseAddress(address)
 	if err != nil {
 		s.Err = err
 		return s
 	}
 	s.Host = host
-	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
 	defer cancel()
-	chain, state, err := shown(ctx, net.JoinHostPort(host, port), e.config(host))
+	chain, state, err := shown(ctx, net.JoinHostPort(host, port), t.config(host))
 	if len(chain) == 0 {
-		s.Err = unreachable(ctx, err, e.Timeout)
+		s.Err = unreachable(ctx, err, t.Timeout)
 		return s
 	}
 	s.Cert, s.Chain, s.TLS = chain[0], chain[1:], state
-	if len(e.Bundle) > 0 {
-		s.Bundle = e.Bundle
+	if len(t.Bundle) > 0 {
+		s.Bundle = t.Bundle
 	}
 	return s
 }
 
-func (e Endpoints) config(host string) *tls.Config {
+func (t Targets) config(host string) *tls.Config {
 	return &tls.Config{
 		ServerName: host, MinVersion: tls.VersionTLS12,
 		// Without a bundle this is an empty pool: every server is refused, and
 		// its certificates are read from the refusal.
-		RootCAs: pool(e.Bundle),
+		RootCAs: pool(t.Bundle),
 	}
 }
 

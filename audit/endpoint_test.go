@@ -67,7 +67,7 @@ func TestEndpoints(t *testing.T) {
 	for name, address := range addresses {
 		all, label[address] = append(all, address), name
 	}
-	r := run(t, audit.Endpoints{Addresses: all, Bundle: bundle})
+	r := run(t, audit.Targets{Names: all, Bundle: bundle})
 	got := map[string]string{}
 	for place, state := range states(t, r, "") {
 		got[label[place]] = state
@@ -90,7 +90,7 @@ func TestEndpoints(t *testing.T) {
 	}
 
 	// Without a bundle the certificate is read all the same, and its chain not judged.
-	r = run(t, audit.Endpoints{Addresses: []string{"https://" + addresses["stranger"] + "/health"}})
+	r = run(t, audit.Targets{Names: []string{"https://" + addresses["stranger"] + "/health"}})
 	if got := states(t, r, "")["https://"+addresses["stranger"]+"/health"]; got != "OK" || r.Unjudged != 1 {
 		t.Errorf("%s, %d not judged", got, r.Unjudged)
 	}
@@ -98,7 +98,7 @@ func TestEndpoints(t *testing.T) {
 
 func TestSilentEndpoint(t *testing.T) {
 	address := accept(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
-	r := run(t, audit.Endpoints{Addresses: []string{address}, Timeout: 50 * time.Millisecond})
+	r := run(t, audit.Targets{Names: []string{address}, Timeout: 50 * time.Millisecond})
 	if got := states(t, r, "")[address]; got != "ERROR no answer within 50ms" {
 		t.Error(got)
 	}

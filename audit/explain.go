@@ -70,7 +70,7 @@ func (r *Row) who(line func(string, string, ...any)) {
 		kind = "certificate authority"
 	}
 	line("name", "%s (%s)", name(c), kind)
-	if names := Names(c); len(names) > 0 {
+	if names := pemfile.Names(c); len(names) > 0 {
 		line("names", "%s", strings.Join(names, ", "))
 	}
 	line("issuer", "%s", issuerName(c))
@@ -84,7 +84,7 @@ func (r *Row) renewal() string {
 	case c.IsCA:
 		return "by the authority's operator"
 	case !r.renews():
-		return fmt.Sprintf("by whoever made it: it lives %s, and nothing here says that a program renews it", Span(life(c)))
+		return fmt.Sprintf("by whoever made it: it lives %s, and nothing here says that a program renews it", span(life(c)))
 	}
 	from, to := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
 	when := "between"
@@ -92,7 +92,7 @@ func (r *Row) renewal() string {
 		when = "was due between"
 	}
 	return fmt.Sprintf("%s %s and %s: at a random point from %.2f to %.2f of its life of %s, so that a fleet does not renew at once",
-		when, at(from), at(to), lifetime.RenewFrom, lifetime.RenewTo, Span(life(c)))
+		when, at(from), at(to), lifetime.RenewFrom, lifetime.RenewTo, span(life(c)))
 }
 
 // material is the cryptography.
@@ -152,9 +152,9 @@ func at(t time.Time) string { return t.Local().Format(time.DateTime) }
 func left(c *x509.Certificate, now time.Time) string {
 	d := c.NotAfter.Sub(now)
 	if d <= 0 {
-		return "over for " + Span(d)
+		return "over for " + span(d)
 	}
-	return Span(d) + " left"
+	return span(d) + " left"
 }
 
 func keyName(c *x509.Certificate) string {

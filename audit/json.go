@@ -84,7 +84,7 @@ func (r *Row) forJSON() jsonRow {
 		return out
 	}
 	out.jsonCert = &jsonCert{
-		Name: name(c), Names: Names(c), Serial: pemfile.Serial(c), Issuer: issuerName(c), CA: c.IsCA,
+		Name: name(c), Names: pemfile.Names(c), Serial: pemfile.Serial(c), Issuer: issuerName(c), CA: c.IsCA,
 		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), SecondsLeft: int64(c.NotAfter.Sub(r.Judged).Seconds()),
 		Fingerprint: pemfile.Fingerprint(c),
 	}

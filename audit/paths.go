@@ -10,26 +10,10 @@ import (
 	"strings"
 )
 
-// Paths are files and directories. A file that is named must hold a
-// certificate; in a directory, files without one are passed over. Links to
-// files are followed, links to directories are not, so that no generation of a
-// swapped set is seen twice.
-type Paths struct {
-	Paths []string
-	// Bundle judges every chain. Empty: the nearest ca.crt, ca.pem or
-	// root_ca.crt beside a certificate or above it, up to the path given.
-	Bundle []*x509.Certificate
-}
-
-// Collect implements [Source].
-func (p Paths) Collect(ctx context.Context, yield func(Subject)) {
-	for _, path := range p.Paths {
-		w := &walk{ctx: ctx, yield: yield, bundle: p.Bundle, root: filepath.Clean(path), bundles: map[string][]*x509.Certificate{}}
-		w.start()
-	}
-}
-
-// walk is one path of the command line.
+// walk is one path. A file that is named must hold a certificate; in a
+// directory, files without one are passed over. Links to files are followed,
+// links to directories are not, so that no generation of a swapped set is seen
+// twice.
 type walk struct {
 	ctx     context.Context //nolint:containedctx // the walk is one call, cut into methods
 	yield   func(Subject)
@@ -39,7 +23,7 @@ type walk struct {
 }
 
 func (w *walk) fail(path string, err error) {
-	w.yield(Subject{Kind: KindFile, Place: path, Err: plain(err)})
+	w.yield(Subject{Kind: kindFile, Place: path, Err: plain(err)})
 }
 
 func (w *walk) start() {
@@ -154,7 +138,7 @@ func isDir(path string) bool {
 func (w *walk) report(f *file, among []*file) (found bool) {
 	chain := f.authorities()
 	for _, p := range f.parts {
-		s := Subject{Kind: KindFile, Place: f.path, Err: p.err, Cert: p.cert}
+		s := Subject{Kind: kindFile, Place: f.path, Err: p.err, Cert: p.cert}
 		if len(f.parts) > 1 {
 			s.Block = p.block
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-func paths(list ...string) audit.Paths { return audit.Paths{Paths: list} }
+func paths(list ...string) audit.Targets { return audit.Targets{Names: list} }
 
 func TestDirectory(t *testing.T) {
 	root, intermediate, leaf := hierarchy(t)
@@ -109,7 +109,7 @@ func TestNamedFiles(t *testing.T) {
 	}
 	// A bundle that is given goes before the one that lies there.
 	_, _, other := hierarchy(t)
-	r = run(t, audit.Paths{Paths: []string{at("tls.crt")}, Bundle: certs([]*pair{other.issuer.issuer})})
+	r = run(t, audit.Targets{Names: []string{at("tls.crt")}, Bundle: certs([]*pair{other.issuer.issuer})})
 	if got := states(t, r, dir)["tls.crt"]; got != "CRIT chain-incomplete" {
 		t.Error(got)
 	}

@@ -154,7 +154,7 @@ func states(t testing.TB, r *audit.Report, dir string) map[string]string {
 	out := map[string]string{}
 	for _, row := range r.Rows {
 		place := row.Place
-		if rel, err := filepath.Rel(dir, place); err == nil && row.Kind == audit.KindFile {
+		if rel, err := filepath.Rel(dir, place); err == nil && row.Kind == "file" {
 			place = rel
 		}
 		if row.Block > 1 {

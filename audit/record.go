@@ -41,10 +41,10 @@ func (r Record) Collect(ctx context.Context, yield func(Subject)) {
 	}
 	heads, err := r.heads(ctx)
 	if err != nil {
-		yield(Subject{Kind: KindRecord, Place: r.Name, Err: err})
+		yield(Subject{Kind: kindRecord, Place: r.Name, Err: err})
 	}
 	for _, c := range heads {
-		s := Subject{Kind: KindRecord, Place: r.Name + ": " + c.Service, Lineage: true}
+		s := Subject{Kind: kindRecord, Place: r.Name + ": " + c.Service, Lineage: true}
 		s.Cert, s.Err = x509.ParseCertificate(c.DER)
 		yield(s)
 	}

@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		} else {
 			row.Findings, row.State = judge(&row.Subject, row.Judged)
 		}
-		if row.leaf() && row.Bundle == nil && row.Kind != KindRecord {
+		if row.leaf() && row.Bundle == nil && row.Kind != kindRecord {
 			r.Unjudged++
 		}
 	}
@@ -125,7 +125,7 @@ func (r *Row) end() time.Time {
 
 // Severity is that of the worst finding.
 func (r *Row) Severity() Severity {
-	worst := Fine
+	worst := fine
 	for _, f := range r.Findings {
 		worst = max(worst, f.Severity)
 	}
@@ -147,7 +147,7 @@ func (r *Report) Count(least Severity) (findings, unchecked int) {
 
 // name is what people call a certificate: its common name, else its first name.
 func name(c *x509.Certificate) string {
-	names := Names(c)
+	names := pemfile.Names(c)
 	switch {
 	case c.Subject.CommonName != "":
 		return c.Subject.CommonName
@@ -164,16 +164,4 @@ func issuerName(c *x509.Certificate) string {
 		return name(c)
 	}
 	return cmp.Or(c.Issuer.CommonName, c.Issuer.String())
-}
-
-// Names are all subject alternative names of a certificate, as text.
-func Names(c *x509.Certificate) []string {
-	out := slices.Concat(c.DNSNames, c.EmailAddresses)
-	for _, ip := range c.IPAddresses {
-		out = append(out, ip.String())
-	}
-	for _, u := range c.URIs {
-		out = append(out, u.String())
-	}
-	return out
 }

@@ -21,7 +21,7 @@ func fixed(t *testing.T) *audit.Report {
 	intermediate := newPair(t, root, "Test Intermediate", authority, dates(now.Add(-100*day), now.Add(3650*day)))
 	leaf := func(cn string, from, to time.Duration) audit.Subject {
 		p := newPair(t, intermediate, cn, dates(now.Add(from), now.Add(to)))
-		return audit.Subject{Kind: audit.KindFile, Place: "/etc/artstore/" + cn + "/tls.crt", Cert: p.cert, Chain: certs([]*pair{intermediate})}
+		return audit.Subject{Kind: "file", Place: "/etc/artstore/" + cn + "/tls.crt", Cert: p.cert, Chain: certs([]*pair{intermediate})}
 	}
 	soon := leaf("query-module", -340*day, 25*day)
 	late := leaf("ingester", -20*time.Hour, 4*time.Hour)
@@ -31,8 +31,8 @@ func fixed(t *testing.T) *audit.Report {
 		Now: func() time.Time { return now },
 		Sources: []audit.Source{static{
 			leaf("admin-module", -time.Hour, 23*time.Hour), soon, late,
-			{Kind: audit.KindEndpoint, Place: "storage:8010", Err: errors.New("no answer within 5s")},
-			{Kind: audit.KindFile, Place: "/b/ca.crt", Cert: root.cert}, {Kind: audit.KindFile, Place: "/a/ca.crt", Cert: root.cert},
+			{Kind: "endpoint", Place: "storage:8010", Err: errors.New("no answer within 5s")},
+			{Kind: "file", Place: "/b/ca.crt", Cert: root.cert}, {Kind: "file", Place: "/a/ca.crt", Cert: root.cert},
 		}},
 	})
 	must(t, err)
@@ -143,8 +143,8 @@ func TestHostileNames(t *testing.T) {
 	leaf.cert.URIs, leaf.cert.DNSNames = []*url.URL{u}, []string{evil}
 	leaf.cert.Subject.CommonName = ""
 	r := run(t, static{
-		{Kind: audit.KindFile, Place: evil, Cert: leaf.cert, Chain: certs([]*pair{p}), Bundle: certs([]*pair{newPair(t, nil, "r", authority)}), Key: &audit.KeyFile{Path: evil}},
-		{Kind: audit.KindFile, Place: evil, Err: errors.New(evil)},
+		{Kind: "file", Place: evil, Cert: leaf.cert, Chain: certs([]*pair{p}), Bundle: certs([]*pair{newPair(t, nil, "r", authority)}), Key: &audit.KeyFile{Path: evil}},
+		{Kind: "file", Place: evil, Err: errors.New(evil)},
 	})
 	for _, write := range []func(*bytes.Buffer) error{
 		func(b *bytes.Buffer) error { return r.WriteTable(b, 0) },

@@ -10,11 +10,11 @@ import (
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
-// Kinds of sources, as reports name them.
+// Kinds of subjects, as reports name them.
 const (
-	KindFile     = "file"
-	KindEndpoint = "endpoint"
-	KindRecord   = "record"
+	kindFile     = "file"
+	kindEndpoint = "endpoint"
+	kindRecord   = "record"
 )
 
 // Source finds certificates. Collect yields each of them, and whatever it could
@@ -27,7 +27,7 @@ type Source interface {
 // Subject is one certificate where it was found, or a place that could not be
 // looked at. What a source does not know stays zero, and is not judged.
 type Subject struct {
-	Kind  string // KindFile, KindEndpoint or KindRecord
+	Kind  string // file, endpoint or record
 	Place string // path, host:port, or the record with the service in it
 	Block int    // PEM block in the file, from 1; 0 if there is one certificate only
 

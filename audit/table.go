@@ -62,7 +62,7 @@ func (r *Row) cells() []string {
 	if r.Cert == nil {
 		return []string{r.State, "-", "-", "-", place}
 	}
-	left := Span(r.Cert.NotAfter.Sub(r.Judged))
+	left := span(r.Cert.NotAfter.Sub(r.Judged))
 	if r.Judged.After(r.Cert.NotAfter) {
 		left = "-" + left
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // Deviations says in words where a certificate differs from what its service
@@ -32,7 +33,7 @@ func (p *profile) deviations(chain []*x509.Certificate) (out []string) {
 	if leaf.Subject.CommonName != p.service {
 		out = append(out, fmt.Sprintf("issued to %q", leaf.Subject.CommonName))
 	}
-	if text := difference(p.names, leafNames(leaf)); text != "" {
+	if text := difference(p.names, pemfile.Names(leaf)); text != "" {
 		out = append(out, "names changed: "+text)
 	}
 	if text := difference(usageNames(p.usages), usageNames(leaf.ExtKeyUsage)); text != "" {
@@ -57,18 +58,6 @@ func (p *profile) lives(chain []*x509.Certificate) bool {
 	}
 	off := leaf.NotAfter.Sub(leaf.NotBefore) - p.life.Default - lifetime.Backdate(p.life.Default)
 	return off.Abs() <= time.Second
-}
-
-// leafNames are the names of a certificate as profiles write them.
-func leafNames(c *x509.Certificate) []string {
-	names := slices.Clone(c.DNSNames)
-	for _, ip := range c.IPAddresses {
-		names = append(names, ip.String())
-	}
-	for _, u := range c.URIs {
-		names = append(names, u.String())
-	}
-	return append(names, c.EmailAddresses...) // none of ours has them, so they show as a difference
 }
 
 func usageNames(usages []x509.ExtKeyUsage) (names []string) {

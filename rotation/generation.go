@@ -99,13 +99,7 @@ func (g *Generation) expired(now time.Time) bool { return !now.Before(g.Leaf().N
 // service must not open a session with another that happens to share a key.
 func (g *Generation) names() string {
 	leaf := g.Leaf()
-	names := append([]string{leaf.Subject.CommonName}, leaf.DNSNames...)
-	for _, u := range leaf.URIs {
-		names = append(names, u.String())
-	}
-	for _, ip := range leaf.IPAddresses {
-		names = append(names, ip.String())
-	}
+	names := append(pemfile.Names(leaf), leaf.Subject.CommonName)
 	slices.Sort(names)
 	return strings.Join(names, "\x00")
 }

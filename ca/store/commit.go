@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // What a row of the record tells of. The first four are kinds of certificates.
@@ -55,14 +57,8 @@ func NewCertificate(chain []*x509.Certificate, issuedAt time.Time) Certificate {
 		NotBefore: leaf.NotBefore.UTC(),
 		NotAfter:  leaf.NotAfter.UTC(),
 		IssuedAt:  issuedAt.UTC(),
+		Names:     pemfile.Names(leaf),
 		DER:       leaf.Raw,
-	}
-	c.Names = append(c.Names, leaf.DNSNames...)
-	for _, ip := range leaf.IPAddresses {
-		c.Names = append(c.Names, ip.String())
-	}
-	for _, u := range leaf.URIs {
-		c.Names = append(c.Names, u.String())
 	}
 	for _, i := range chain[1:] {
 		c.Chain = append(c.Chain, i.Raw...)

@@ -119,17 +119,7 @@ func (u *ui) look(c *cli.Context, record string) (*audit.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	paths := audit.Paths{Bundle: bundle}
-	endpoints := audit.Endpoints{Bundle: bundle, Timeout: c.Duration("timeout")}
-	for _, target := range c.Args().Slice() {
-		_, _, notAddress := audit.ParseAddress(target)
-		if _, err := os.Lstat(target); err == nil || notAddress != nil {
-			paths.Paths = append(paths.Paths, target) // one that does not exist gets its row there
-		} else {
-			endpoints.Addresses = append(endpoints.Addresses, target)
-		}
-	}
-	sources := []audit.Source{paths, endpoints}
+	sources := []audit.Source{audit.Targets{Names: c.Args().Slice(), Bundle: bundle, Timeout: c.Duration("timeout")}}
 	if record != "" {
 		r, err := openRecord(c.Context, record, "record")
 		if err != nil {

@@ -62,14 +62,14 @@ func (w *world) audit(ctx context.Context) (*audit.Report, error) {
 		return nil, err
 	}
 	defer func() { _ = record.Close() }() // read only
-	endpoints := audit.Endpoints{Bundle: w.authority.Roots(), Timeout: healthTimeout}
+	servers := audit.Targets{Bundle: w.authority.Roots(), Timeout: healthTimeout}
 	for _, s := range w.services {
 		if s.url != "" {
-			endpoints.Addresses = append(endpoints.Addresses, s.url)
+			servers.Names = append(servers.Names, s.url)
 		}
 	}
 	return audit.Run(ctx, audit.Config{Sources: []audit.Source{
-		audit.Paths{Paths: []string{w.opt.Dir}}, endpoints, recordSource(record, dir, time.Now),
+		audit.Targets{Names: []string{w.opt.Dir}}, servers, recordSource(record, dir, time.Now),
 	}})
 }
 

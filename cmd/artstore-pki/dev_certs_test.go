@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // devCertsRun runs the command and returns its status and what it printed.
@@ -167,12 +168,7 @@ func devHandshakes(t *testing.T, dir string) {
 
 func leafNamesOf(t *testing.T, dir string) []string {
 	t.Helper()
-	leaf := devPair(t, dir).Leaf
-	names := slices.Clone(leaf.DNSNames)
-	for _, ip := range leaf.IPAddresses {
-		names = append(names, ip.String())
-	}
-	return names
+	return pemfile.Names(devPair(t, dir).Leaf)
 }
 
 func equalSets(a, b []string) bool {

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 )
 
 // PEM block types (RFC 7468 §4).
@@ -173,6 +174,18 @@ func Fits(cert *x509.Certificate, key crypto.Signer) bool {
 func Fingerprint(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
 	return hex.EncodeToString(sum[:])
+}
+
+// Names are all subject alternative names of a certificate, as text.
+func Names(c *x509.Certificate) []string {
+	names := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range c.URIs {
+		names = append(names, u.String())
+	}
+	return append(names, c.EmailAddresses...)
 }
 
 // Serial is the serial number as this project shows it everywhere, and as

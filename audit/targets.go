@@ -1,0 +1,58 @@
+package audit
+
+import (
+	"context"
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	defaultTimeout  = 5 * time.Second
+	defaultParallel = 32
+)
+
+// Targets are files, directories and live TLS servers. It is a [Source].
+type Targets struct {
+	// Names are paths, and addresses: HOST:PORT or an https URL. What exists on
+	// disk is a path, whatever it looks like.
+	Names []string
+	// Bundle judges every chain. Empty: for files the nearest ca.crt, ca.pem or
+	// root_ca.crt beside a certificate or above it, up to the path that was named;
+	// for servers there is none, and their chains are not judged.
+	Bundle []*x509.Certificate
+	// Timeout bounds the look at one server. 0 means 5 s.
+	Timeout time.Duration
+	// Parallel is how many servers are connected to at a time. 0 means 32.
+	Parallel int
+}
+
+// Collect implements [Source]. A server is connected to once, without a client
+// certificate: under TLS 1.3 it shows its own before it asks for one.
+func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
+	if t.Timeout == 0 {
+		t.Timeout = defaultTimeout
+	}
+	if t.Parallel == 0 {
+		t.Parallel = defaultParallel
+	}
+	var servers errgroup.Group
+	servers.SetLimit(t.Parallel)
+	for _, name := range t.Names {
+		_, _, notAddress := parseAddress(name)
+		if _, err := os.Lstat(name); err != nil && notAddress == nil {
+			servers.Go(func() error {
+				yield(t.look(ctx, name))
+				return nil
+			})
+			continue
+		}
+		// One that does not exist gets its row there.
+		w := &walk{ctx: ctx, yield: yield, bundle: t.Bundle, root: filepath.Clean(name), bundles: map[string][]*x509.Certificate{}}
+		w.start()
+	}
+	_ = servers.Wait() // what failed is a subject
+}
