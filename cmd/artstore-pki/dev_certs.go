@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -185,11 +186,22 @@ func (d *devCerts) advise(p *devPlan) {
 		if item.fixture != "" || item.until.IsZero() {
 			continue
 		}
-		file := func(name string) string { return filepath.Join(item.dir, name) }
+		file := func(name string) string { return shellWord(filepath.Join(item.dir, name)) }
 		d.u.say("next: curl --cacert %s --cert %s --key %s https://localhost:8000/health/live",
-			filepath.Join(d.dir, devTrust), file("tls.crt"), file("tls.key"))
+			shellWord(filepath.Join(d.dir, devTrust)), file("tls.crt"), file("tls.key"))
 		return
 	}
+}
+
+// shellWord quotes a path where a shell would take it for more or less than one word.
+func shellWord(path string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+@:,", r)
+	}
+	if strings.IndexFunc(path, func(r rune) bool { return !plain(r) }) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 func devHint(err error) error {

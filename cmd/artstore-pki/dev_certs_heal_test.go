@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/artstore/artstore-pki/ca"
 )
 
 // TestDevCertsHeals takes away or damages one piece at a time, as a crash, a
@@ -71,6 +73,36 @@ func TestDevCertsHeals(t *testing.T) {
 			}
 			devPool(t, file("ca.crt"))
 		})
+	}
+}
+
+// TestDevCertsOtherAuthority puts one with other services in the place of the
+// first: all that it knows is replaced, the rest is mentioned.
+func TestDevCertsOtherAuthority(t *testing.T) {
+	dir := devCertsPlain(t, 30*day, "--expired")
+	if err := os.RemoveAll(filepath.Join(dir, "ca")); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, talk := devCertsRun(t, dir); code != exitFailure || out != "" || !strings.Contains(talk, "directory is not empty") {
+		t.Errorf("without an authority: exit status %d\n%s%s", code, out, talk)
+	}
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(dir, "ca"), PlainKeys: true}); err != nil { // the profiles of init
+		t.Fatal(err)
+	}
+	code, out, talk := devCertsRun(t, dir)
+	if line := lineOf(out, filepath.Join(dir, "admin-module")); code != exitOK || !strings.Contains(line, "issuer changed; trust bundle changed; lifetime changed") {
+		t.Errorf("exit status %d, %q\n%s", code, line, talk)
+	}
+	for _, name := range []string{"fixtures/expired", "localhost", "storage-element-03"} {
+		if !strings.Contains(talk, filepath.Join(dir, name)+" stays, but") {
+			t.Errorf("%s is not mentioned: %s", name, talk)
+		}
+	}
+	if a, b := devPool(t, filepath.Join(dir, "ca.crt")), devPool(t, filepath.Join(dir, "admin-module", "ca.crt")); !a.Equal(b) {
+		t.Error("the trust bundles differ")
+	}
+	if code, _, talk := devCertsRun(t, dir, "--expired"); code != exitFailure || !strings.Contains(talk, "--expired: there is no profile localhost") {
+		t.Errorf("fixtures without a profile: exit status %d, %s", code, talk)
 	}
 }
 
