@@ -11,51 +11,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 pki=${1:-${ARTSTORE_PKI:-}}
-work=$(mktemp -d)
+# shellcheck source=scripts/checks.sh
+. scripts/checks.sh
 certs=$work/new/certs # its parent is not there either: the script of old stopped at that
-server=
-
-cleanup() {
-  local status=$?
-  stop_server
-  if [ "$status" -ne 0 ]; then
-    touch "$work/out" "$work/serve.log"
-    echo "--- last answer:"
-    tail -n 20 "$work/out"
-    echo "--- server:"
-    tail -n 20 "$work/serve.log"
-  fi >&2
-  rm -rf "$work"
-}
-trap cleanup EXIT
-
-# must TEXT COMMAND…: it has to succeed; its output is in $work/out.
-must() {
-  local text=$1
-  shift
-  if ! "$@" >"$work/out" 2>&1 </dev/null; then
-    echo "FAIL $text" >&2
-    exit 1
-  fi
-  echo "ok   $text"
-}
-
-# refused TEXT PATTERN COMMAND…: it has to fail, and to say why.
-refused() {
-  local text=$1 pattern=$2
-  shift 2
-  if "$@" >"$work/out" 2>&1 </dev/null; then
-    echo "FAIL $text: it was accepted" >&2
-    exit 1
-  fi
-  grep -Eiq "$pattern" "$work/out" || { echo "FAIL $text: refused, but not with /$pattern/" >&2; exit 1; }
-  echo "ok   $text"
-}
-
-said() {
-  grep -Eiq "$2" "$work/out" || { echo "FAIL $1: no /$2/ in the answer" >&2; exit 1; }
-  echo "ok   $1"
-}
 
 nothing() {
   local lines
@@ -85,20 +43,8 @@ start_server() {
   "$pki" dev admin --dir "$work/admin" --listen 127.0.0.1:0 --ready-file "$work/url" --allow localhost \
     --cert "$1/tls.crt" --key "$1/tls.key" --ca-cert "$1/ca.crt" >"$work/serve.log" 2>&1 &
   server=$!
-  local deadline=$((SECONDS + 60))
-  until [ -s "$work/url" ]; do
-    kill -0 "$server" 2>/dev/null || { echo "FAIL the server ended before it was ready" >&2; exit 1; }
-    [ "$SECONDS" -lt "$deadline" ] || { echo "FAIL the server was not ready in 60 s" >&2; exit 1; }
-    sleep 0.1
-  done
+  wait_for_file "$work/url"
   port=$(sed 's/.*://' "$work/url")
-}
-
-stop_server() {
-  [ -n "$server" ] || return 0
-  kill "$server" 2>/dev/null || true
-  wait "$server" 2>/dev/null || true
-  server=
 }
 
 # get NAME [OPTION…]: over TLS 1.3 and by nothing but DIR/ca.crt. The name is
@@ -113,10 +59,7 @@ get() {
 as() { echo --cert "$certs/$1/tls.crt" --key "$certs/$1/tls.key"; }
 
 first_run() {
-  if [ -z "$pki" ]; then
-    pki=$work/artstore-pki
-    CGO_ENABLED=0 go build -o "$pki" ./cmd/artstore-pki
-  fi
+  build_if_absent
   must "a dry run" generate --dry-run
   must "… makes nothing" test ! -e "$work/new"
   local start=$SECONDS

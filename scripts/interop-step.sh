@@ -11,55 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 step=${STEP:-step}
 pki=${1:-${ARTSTORE_PKI:-}}
-work=$(mktemp -d)
-server=
-
-cleanup() {
-  local status=$?
-  if [ -n "$server" ]; then
-    kill "$server" 2>/dev/null || true
-    wait "$server" 2>/dev/null || true
-  fi
-  if [ "$status" -ne 0 ]; then
-    touch "$work/out" "$work/serve.log"
-    echo "--- last answer:"
-    tail -n 20 "$work/out"
-    echo "--- serve:"
-    tail -n 40 "$work/serve.log"
-  fi >&2
-  rm -rf "$work"
-}
-trap cleanup EXIT
-
-# must TEXT COMMAND…: it has to succeed; its output is in $work/out.
-must() {
-  local text=$1
-  shift
-  if ! "$@" >"$work/out" 2>&1 </dev/null; then
-    echo "FAIL $text" >&2
-    exit 1
-  fi
-  echo "ok   $text"
-}
-
-# refused TEXT PATTERN COMMAND…: it has to fail, and to say why: a command that
-# fails for another reason (a typo in this script) proves nothing.
-refused() {
-  local text=$1 pattern=$2
-  shift 2
-  if "$@" >"$work/out" 2>&1 </dev/null; then
-    echo "FAIL $text: it was accepted" >&2
-    exit 1
-  fi
-  grep -Eiq "$pattern" "$work/out" || { echo "FAIL $text: refused, but not with /$pattern/" >&2; exit 1; }
-  echo "ok   $text"
-}
-
-# said TEXT PATTERN: the answer before holds it.
-said() {
-  grep -Eiq "$2" "$work/out" || { echo "FAIL $1: no /$2/ in the answer" >&2; exit 1; }
-  echo "ok   $1"
-}
+# shellcheck source=scripts/checks.sh
+. scripts/checks.sh
 
 differ() { ! cmp -s "$1" "$2"; }
 same() { cmp -s "$1" "$2"; }
@@ -72,23 +25,10 @@ decimal() {
     sed -n 's/.*"serial_number": *"\([0-9]*\)".*/\1/p' | head -n 1
 }
 
-# wait_for_file FILE: until it has content; a server that died ends the wait.
-wait_for_file() {
-  local deadline=$((SECONDS + 60))
-  until [ -s "$1" ]; do
-    kill -0 "$server" 2>/dev/null || { echo "FAIL serve ended before it was ready" >&2; exit 1; }
-    [ "$SECONDS" -lt "$deadline" ] || { echo "FAIL serve was not ready in 60 s" >&2; exit 1; }
-    sleep 0.1
-  done
-}
-
 token() { "$pki" token --dir "$work/ca" "$@"; }
 
 start_ca() {
-  if [ -z "$pki" ]; then
-    pki=$work/artstore-pki
-    CGO_ENABLED=0 go build -o "$pki" ./cmd/artstore-pki
-  fi
+  build_if_absent
   must "artstore-pki init" "$pki" init --dir "$work/ca" --name Interop \
     --dns localhost --dns 127.0.0.1 --address 127.0.0.1:0
   "$pki" serve --dir "$work/ca" --listen 127.0.0.1:0 --ready-file "$work/url" >"$work/serve.log" 2>&1 &
