@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -152,15 +149,8 @@ func readBundle(path string) ([]*x509.Certificate, error) {
 	if path == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading the trust bundle: %w", err)
-	}
-	bundle, err := pemfile.Certificates(data)
-	if err != nil {
-		return nil, withHint(fmt.Errorf("reading the trust bundle %s: %w", path, err), "want the roots of the authority in PEM, such as the ca.crt that issue writes")
-	}
-	return bundle, nil
+	bundle, err := readCertificates(path)
+	return bundle, withHint(err, "--ca-cert wants the roots of the authority in PEM, such as the ca.crt that issue writes")
 }
 
 // recordSource shows the record of an authority to the audit, which knows no database.

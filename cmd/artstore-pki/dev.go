@@ -19,7 +19,7 @@ import (
 func devCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "dev",
-		Usage: "reference services for development: not for production",
+		Usage: "certificates and reference services for development: not for production",
 		Subcommands: []*cli.Command{
 			devCertsCommand(u), devBootstrapCommand(u), devAdminCommand(u), devStorageCommand(u), devIngesterCommand(u),
 		},

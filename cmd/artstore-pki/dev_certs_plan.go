@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // verdict is what is to be done about one certificate, and then what was done.
@@ -84,18 +83,6 @@ func readAuthority(dir string) (a authorityFacts, err error) {
 	}
 	a.issuer = issuers[0]
 	return a, nil
-}
-
-func readCertificates(path string) ([]*x509.Certificate, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading certificates: %w", err)
-	}
-	certs, err := pemfile.Certificates(data)
-	if err != nil {
-		return nil, fmt.Errorf("reading certificates: %s: %w", path, err)
-	}
-	return certs, nil
 }
 
 // plan looks at everything and decides, without changing anything. made is

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -132,6 +134,19 @@ func httpsURL(flag, value string) error {
 		return usagef("--%s %q: want https://HOST:PORT", flag, printable.Clean(value))
 	}
 	return nil
+}
+
+// readCertificates reads a chain or a bundle, strictly.
+func readCertificates(path string) ([]*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates: %w", err)
+	}
+	certs, err := pemfile.Certificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates in %s: %w", path, err)
+	}
+	return certs, nil
 }
 
 // hintFor knows the advice for errors that any command can meet.

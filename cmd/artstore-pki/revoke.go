@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -80,13 +79,9 @@ func serialArgument(c *cli.Context) (string, error) {
 		}
 		return serial, nil
 	}
-	data, err := os.ReadFile(file)
+	certs, err := readCertificates(file)
 	if err != nil {
-		return "", fmt.Errorf("reading the certificate: %w", err)
-	}
-	certs, err := pemfile.Certificates(data)
-	if err != nil {
-		return "", fmt.Errorf("reading the certificate in %s: %w", file, err)
+		return "", err
 	}
 	return certs[0].SerialNumber.String(), nil
 }
