@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -48,46 +49,78 @@ func (w *walk) start() {
 // dir reports the files of one directory, then its directories. It tells
 // whether there was anything to report.
 func (w *walk) dir(path string) (found bool) {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		w.fail(path, err)
-		return true
-	}
-	link, current := swapped(path, entries)
-	through := false // a file is reached through the link
-	var files []*file
-	var dirs []string
-	for _, e := range entries {
-		full := filepath.Join(path, e.Name())
-		from := full
-		if target, err := os.Readlink(full); err == nil && link != "" && filepath.Dir(target) == link {
-			// Resolved once for all: certificate and key are of one generation,
-			// should the link be swapped meanwhile.
-			from, through = filepath.Join(path, current, filepath.Base(target)), true
-		}
-		switch {
-		case w.ctx.Err() != nil:
+	var l listing
+	var err error
+	for range 5 { // a set that is swapped while it is read is read again
+		if l, err = list(path); err != nil {
+			w.fail(path, err)
 			return true
-		case e.IsDir():
-			dirs = append(dirs, e.Name())
-		case e.Type().IsRegular(), e.Type()&fs.ModeSymlink != 0 && !isDir(from):
-			if f := read(from, false); f != nil && !vanished(f, full) {
-				f.path = full
-				files = append(files, f)
-			}
+		}
+		if w.ctx.Err() != nil || !l.torn() {
+			break
 		}
 	}
-	for _, f := range files {
-		found = w.report(f, files) || found
+	for _, f := range l.files {
+		found = w.report(f, l.files) || found
 	}
-	for _, d := range dirs {
-		// Generations that are not current were replaced, and expire as they should.
-		if current != "" && stem(d) == stem(current) && (through || d != current) {
-			continue
+	for _, d := range l.dirs {
+		if w.ctx.Err() != nil {
+			return true
 		}
 		found = w.dir(filepath.Join(path, d)) || found
 	}
 	return found
+}
+
+// listing is one directory: the files that may matter, and where to look next.
+type listing struct {
+	path          string
+	files         []*file
+	dirs          []string
+	link, current string // of a swapped set; "" if there is none
+}
+
+func list(path string) (l listing, err error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return l, err
+	}
+	l.path = path
+	l.link, l.current = swapped(path, entries)
+	through := false // a file is reached through the link
+	for _, e := range entries {
+		full := filepath.Join(path, e.Name())
+		from := full
+		if target, err := os.Readlink(full); err == nil && l.link != "" && filepath.Dir(target) == l.link {
+			// Resolved once for all: certificate and key are of one generation,
+			// should the link be swapped meanwhile.
+			from, through = filepath.Join(path, l.current, filepath.Base(target)), true
+		}
+		switch {
+		case e.IsDir():
+			l.dirs = append(l.dirs, e.Name())
+		case e.Type().IsRegular(), e.Type()&fs.ModeSymlink != 0 && !isDir(from):
+			if f := read(from, false); f != nil && !vanished(f, full) {
+				f.path = full
+				l.files = append(l.files, f)
+			}
+		}
+	}
+	if l.current != "" {
+		// Generations that are not current were replaced, and expire as they should.
+		l.dirs = slices.DeleteFunc(l.dirs, func(d string) bool { return stem(d) == stem(l.current) && (through || d != l.current) })
+	}
+	return l, nil
+}
+
+// torn reports whether the set was swapped away under the reading.
+func (l *listing) torn() bool {
+	gone := slices.ContainsFunc(l.files, func(f *file) bool { return errors.Is(f.err(), fs.ErrNotExist) })
+	if !gone || l.link == "" {
+		return false
+	}
+	now, err := os.Readlink(filepath.Join(l.path, l.link))
+	return err == nil && now != l.current
 }
 
 // swapped finds the link that makes one directory beside it the current one, as

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,20 +44,22 @@ const scriptWait = 2 * time.Minute
 //	healthy HOST:PORT     wait until the listener there answers /readyz with 200
 //	mode FILE 0600        fail unless FILE has these permissions
 //	file2env VAR FILE     put the trimmed content of FILE into $VAR
+//	eventually RE PROGRAM run the program again and again until its output matches
 //	status N PROGRAM ...  fail unless the program ends with exit status N
 //	expire DIR FILE       sign the token in FILE anew, with DIR's enrolment key and times that are over
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"readyfile": scriptReadyFile,
-			"busyport":  scriptBusyPort,
-			"freeport":  scriptFreePort,
-			"healthy":   scriptHealthy,
-			"mode":      scriptMode,
-			"file2env":  scriptFileToEnv,
-			"expire":    scriptExpire,
-			"status":    scriptStatus,
+			"readyfile":  scriptReadyFile,
+			"busyport":   scriptBusyPort,
+			"freeport":   scriptFreePort,
+			"healthy":    scriptHealthy,
+			"mode":       scriptMode,
+			"file2env":   scriptFileToEnv,
+			"expire":     scriptExpire,
+			"status":     scriptStatus,
+			"eventually": scriptEventually,
 		},
 	})
 }
@@ -115,6 +118,21 @@ func scriptMode(ts *testscript.TestScript, _ bool, args []string) {
 
 func scriptFileToEnv(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+func scriptEventually(ts *testscript.TestScript, _ bool, args []string) {
+	re := regexp.MustCompile(args[0])
+	deadline := time.Now().Add(scriptWait)
+	for {
+		err := ts.Exec(args[1], args[2:]...)
+		if re.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("no output of %q matched %s within %s; at last: %v", args[1:], args[0], scriptWait, err)
+		}
+		time.Sleep(100 * time.Millisecond) // what changes is another process's, and the clock
+	}
 }
 
 func scriptStatus(ts *testscript.TestScript, _ bool, args []string) {

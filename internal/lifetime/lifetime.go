@@ -48,12 +48,9 @@ func RenewAt(received, notAfter time.Time, u float64) time.Time {
 // back-dated by [Backdate]. For others it is late by a minute or an eleventh of
 // the life at most.
 func IssuedAt(notBefore, notAfter time.Time) time.Time {
-	// The life is whole seconds, as all of X.509 is, so the division loses nothing that is there.
-	life := (notAfter.Sub(notBefore) * 10 / 11).Round(time.Second)
-	if Backdate(life) == maxBackdate {
-		life = notAfter.Sub(notBefore) - maxBackdate
-	}
-	return notAfter.Add(-life)
+	valid := notAfter.Sub(notBefore)
+	// With a life of L that is L + min(1 min, L/10), so the second case is valid/11.
+	return notBefore.Add(max(0, min(maxBackdate, valid/11)))
 }
 
 // RenewalWindow is when a certificate with these dates renews: at a random

@@ -48,8 +48,8 @@ func TestRenewAt(t *testing.T) {
 func TestIssuedAt(t *testing.T) {
 	for _, life := range []time.Duration{10 * time.Second, 20 * time.Second, time.Minute, 9*time.Minute + 59*time.Second,
 		10 * time.Minute, 10*time.Minute + time.Second, 11 * time.Minute, time.Hour, 24 * time.Hour, 90 * 24 * time.Hour} {
-		before := t0.Add(-lifetime.Backdate(life)).Truncate(time.Second)
-		if got := lifetime.IssuedAt(before, t0.Add(life)); got.Sub(t0).Abs() > time.Second {
+		before := t0.Add(-lifetime.Backdate(life))
+		if got := lifetime.IssuedAt(before, t0.Add(life)); got.Sub(t0).Abs() > time.Millisecond {
 			t.Errorf("life %v: issued %v off", life, got.Sub(t0))
 		}
 	}

@@ -1,7 +1,6 @@
 package enroll
 
 import (
-	"crypto/x509"
 	"net/http"
 	"time"
 )
@@ -22,7 +21,6 @@ func (r Retry) Delay() time.Duration {
 
 func Tick(life time.Duration) time.Duration                { return tick(life) }
 func TrustEvery(configured, l time.Duration) time.Duration { return trustEvery(configured, l) }
-func ReceivedAt(c *x509.Certificate) time.Time             { return receivedAt(c) }
 func RetryAfter(h http.Header) time.Duration               { return retryAfter(h) }
 func Printable(s string) string                            { return printable(s) }
 func ParseURL(s string) (string, error)                    { return parseURL(s) }

@@ -1,11 +1,6 @@
 package enroll
 
-import (
-	"crypto/x509"
-	"time"
-
-	"github.com/artstore/artstore-pki/internal/lifetime"
-)
+import "time"
 
 const (
 	firstBackoff = time.Second
@@ -78,12 +73,4 @@ func trustEvery(configured, life time.Duration) time.Duration {
 // started together drift apart.
 func spread(d time.Duration, u float64) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*u))
-}
-
-// receivedAt guesses when a stored certificate was issued: its validity began
-// that much earlier, by the rule of lifetime.Backdate.
-func receivedAt(c *x509.Certificate) time.Time {
-	valid := c.NotAfter.Sub(c.NotBefore)
-	// With a life of L the validity is L + min(1 min, L/10), so the second case is valid/11.
-	return c.NotBefore.Add(min(lifetime.Backdate(valid), valid/11))
 }

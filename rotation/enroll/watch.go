@@ -81,7 +81,7 @@ func (a *agent) start(ctx context.Context) error {
 		switch {
 		case err == nil:
 			a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "stored certificate reused", about(stored, nil)...)
-			a.adopt(ctx, stored, receivedAt(stored.leaf()))
+			a.adopt(ctx, stored, lifetime.IssuedAt(stored.leaf().NotBefore, stored.leaf().NotAfter))
 			return nil
 		case a.cfg.Token == nil:
 			return fmt.Errorf("publishing the stored identity: %w", err)
