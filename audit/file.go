@@ -169,10 +169,9 @@ func keyNames(path string) []string {
 }
 
 // siblings are the files that may hold the key of one that was named alone.
-func siblings(f *file) []*file {
-	out := []*file{f}
-	for _, name := range keyNames(f.path) {
-		if k := read(filepath.Join(filepath.Dir(f.path), name), false); k != nil && k.err() == nil {
+func siblings(path string) (out []*file) {
+	for _, name := range keyNames(path) {
+		if k := read(filepath.Join(filepath.Dir(path), name), false); k != nil && k.err() == nil {
 			out = append(out, k)
 		}
 	}

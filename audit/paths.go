@@ -37,13 +37,44 @@ func (w *walk) start() {
 			w.fail(w.root, errors.New("there is no certificate in this directory"))
 		}
 	default:
-		f := read(w.root, true)
-		if f.certs() == 0 && f.err() == nil {
-			f.parts = []parsed{{err: errNoCert}}
-		}
+		f, among := named(w.root)
 		w.root = filepath.Dir(w.root)
-		w.report(f, siblings(f))
+		w.report(f, among)
 	}
+}
+
+// named reads a file of the command line, and those that may hold its key.
+func named(path string) (f *file, among []*file) {
+	for range 5 { // as in walk.dir
+		from := generation(path)
+		f = read(from, true)
+		among = append(siblings(from), f)
+		if from == generation(path) {
+			break
+		}
+	}
+	if f.certs() == 0 && f.err() == nil {
+		f.parts = []parsed{{err: errNoCert}}
+	}
+	for _, k := range among {
+		k.path = filepath.Join(filepath.Dir(path), filepath.Base(k.path))
+	}
+	return f, among
+}
+
+// generation resolves a link into a swapped set, so that what is read beside it
+// is of the same generation. Any other path stays as it is.
+func generation(path string) string {
+	target, err := os.Readlink(path)
+	if err != nil {
+		return path
+	}
+	link, name := filepath.Split(target)
+	current, err := os.Readlink(filepath.Join(filepath.Dir(path), link))
+	if err != nil || link == "" || filepath.Base(current) != current {
+		return path
+	}
+	return filepath.Join(filepath.Dir(path), current, name)
 }
 
 // dir reports the files of one directory, then its directories. It tells

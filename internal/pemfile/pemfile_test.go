@@ -13,6 +13,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
+	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -182,6 +184,21 @@ func TestFits(t *testing.T) {
 	}
 	if _, err := pemfile.EncodePrivateKey(noKey{}); err == nil {
 		t.Error("an unknown kind of key was encoded")
+	}
+}
+
+func TestHowCertificatesAreCalled(t *testing.T) {
+	cert := newCert(t, newKey(t))
+	cert.DNSNames, cert.EmailAddresses = []string{"a", "artstore_b"}, []string{"x@y"}
+	cert.IPAddresses, cert.URIs = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, []*url.URL{{Scheme: "spiffe", Host: "artstore", Path: "/b"}}
+	if got, want := strings.Join(pemfile.Names(cert), " "), "a artstore_b 127.0.0.1 ::1 spiffe://artstore/b x@y"; got != want {
+		t.Errorf("names %q, want %q", got, want)
+	}
+	if cert.DNSNames = append(cert.DNSNames, "c"); len(pemfile.Names(cert)) != 7 {
+		t.Error("a name is missing")
+	}
+	if got := pemfile.Serial(cert) + " " + pemfile.HexSerial("255") + " " + pemfile.HexSerial("?"); got != "0x7 0xff ?" {
+		t.Errorf("serials %q", got)
 	}
 }
 
