@@ -30,7 +30,7 @@ services whose certificates have expired meanwhile. Tokens go to files (0600) on
 			dirFlag(), passwordFileFlag(),
 			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of a new authority"},
 			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach a new authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
-			&cli.DurationFlag{Name: "lifetime", Value: 24 * time.Hour, Usage: "lifetime of service certificates of a new authority; 10s at least"},
+			spanFlag(flagLifetime, day, "lifetime of service certificates of a new authority, a `TIME` such as 36h or 14d; 10s at least"),
 			&cli.StringSliceFlag{Name: "token", Usage: "`SERVICE[:NAME,...]=FILE` to write a token for; repeat for more"},
 			&cli.DurationFlag{Name: "token-lifetime", Value: 10 * time.Minute, Usage: "how long the tokens may be used, 1h at most"},
 		},
@@ -80,7 +80,7 @@ func (u *ui) ensureAuthority(c *cli.Context, pw secret.String) error {
 		return fmt.Errorf("opening the authority in %s: %w", dir, err)
 	}
 	result, err := ca.Init(c.Context, ca.InitOptions{
-		Dir: dir, Name: c.String("name"), DNSNames: c.StringSlice("dns"), LeafLifetime: c.Duration("lifetime"), Password: pw,
+		Dir: dir, Name: c.String("name"), DNSNames: c.StringSlice("dns"), LeafLifetime: spanOf(c, flagLifetime), Password: pw,
 	})
 	if err != nil {
 		return fmt.Errorf("making the authority in %s: %w", dir, err)

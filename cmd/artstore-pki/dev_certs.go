@@ -39,7 +39,7 @@ life left. Otherwise it touches nothing. Files that it did not make are kept.
 The profiles in DIR/ca/pki.yaml say which services and names there are, and how long certificates
 live: edit it and run again. The key password stands beside the keys: for development only.`,
 		Flags: []cli.Flag{
-			&cli.GenericFlag{Name: flagLifetime, Value: &span{30 * day}, Usage: "lifetime of the certificates in a new DIR, a `TIME` such as 36h, 14d or 2y; after that, pki.yaml says it"},
+			spanFlag(flagLifetime, 30*day, "lifetime of the certificates in a new DIR, a `TIME` such as 36h, 14d or 2y; after that, pki.yaml says it"),
 			&cli.BoolFlag{Name: flagRenew, Usage: "replace all certificates, whatever their state"},
 			&cli.BoolFlag{Name: flagDryRun, Usage: "say what would be done, and do nothing"},
 			&cli.BoolFlag{Name: flagExpired, Usage: "keep an expired certificate in DIR/fixtures/expired, too"},
@@ -70,11 +70,8 @@ func (u *ui) newDevCerts(c *cli.Context) (*devCerts, error) {
 	}
 	d := &devCerts{
 		u: u, dir: filepath.Clean(c.Args().First()),
-		lifeSet: c.IsSet(flagLifetime), renew: c.Bool(flagRenew), dryRun: c.Bool(flagDryRun),
+		life: spanOf(c, flagLifetime), lifeSet: c.IsSet(flagLifetime), renew: c.Bool(flagRenew), dryRun: c.Bool(flagDryRun),
 		fixtures: map[string]bool{flagExpired: c.Bool(flagExpired), flagNotYetValid: c.Bool(flagNotYetValid)},
-	}
-	if s, ok := c.Generic(flagLifetime).(*span); ok {
-		d.life = s.Duration
 	}
 	if c.Args().First() == "" { // an unset variable in a script; it would mean the current directory
 		return nil, usagef("the directory has an empty name")

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/urfave/cli/v2"
 )
 
 const (
@@ -18,6 +20,18 @@ const (
 // span is the value of a flag for a length of time: what [time.ParseDuration]
 // takes, and days, weeks and years before it, as in 30d, 2y or 1w2d12h.
 type span struct{ time.Duration }
+
+// spanFlag is a flag for a length of time; spanOf reads it.
+func spanFlag(name string, value time.Duration, usage string) cli.Flag {
+	return &cli.GenericFlag{Name: name, Value: &span{value}, Usage: usage}
+}
+
+func spanOf(c *cli.Context, name string) time.Duration {
+	if s, ok := c.Generic(name).(*span); ok {
+		return s.Duration
+	}
+	return 0
+}
 
 // Set parses a length of time that is more than nothing.
 func (s *span) Set(text string) error {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,7 +23,7 @@ beside them, which is right for development only. A directory that is not empty 
 			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach the authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
 			&cli.StringFlag{Name: "address", Value: "127.0.0.1:9443", Usage: "`HOST:PORT` that serve listens on"},
 			&cli.StringFlag{Name: "key-type", Value: "EC-P256", Usage: "`TYPE` of the authority's keys: EC-P256, Ed25519, RSA-3072"},
-			&cli.DurationFlag{Name: "lifetime", Value: 24 * time.Hour, Usage: "default lifetime of service certificates; 10s at least"},
+			spanFlag(flagLifetime, day, "default lifetime of service certificates, a `TIME` such as 36h or 14d; 10s at least"),
 			&cli.StringFlag{Name: "offline-root", Usage: "write the root key to `FILE` instead of the state directory"},
 			passwordFileFlag(),
 		},
@@ -47,7 +46,7 @@ func (u *ui) runInit(c *cli.Context) error {
 		DNSNames:     c.StringSlice("dns"),
 		Address:      c.String("address"),
 		KeyType:      c.String("key-type"),
-		LeafLifetime: c.Duration("lifetime"),
+		LeafLifetime: spanOf(c, flagLifetime),
 		OfflineRoot:  c.String("offline-root"),
 		Password:     pw,
 	})

@@ -26,7 +26,7 @@ the next page goes to stderr.`,
 			&cli.StringFlag{Name: "name", Usage: "only certificates with this `NAME` (DNS, IP or URI)"},
 			&cli.StringFlag{Name: "state", Usage: "only valid, expired or revoked ones"},
 			&cli.StringFlag{Name: "issuer", Usage: "only from the intermediate with this subject key id, in `HEX`"},
-			&cli.DurationFlag{Name: "expires-within", Usage: "only those that end within this time; soonest first"},
+			&cli.GenericFlag{Name: "expires-within", Value: &span{}, DefaultText: "any", Usage: "only those that end within this `TIME`, such as 36h or 14d; soonest first"},
 			&cli.IntFlag{Name: "limit", Value: 100, Usage: "rows per page, 1000 at most"},
 			&cli.StringFlag{Name: "cursor", Usage: "continue where the page before ended"},
 			outputFlag(outputTable, outputJSON, outputCSV),
@@ -44,7 +44,7 @@ func (u *ui) runList(c *cli.Context) error {
 		Service: c.String("service"), Name: c.String("name"), State: c.String("state"), Issuer: c.String("issuer"),
 		Limit: c.Int("limit"), Cursor: c.String("cursor"), Now: now,
 	}
-	if within := c.Duration("expires-within"); within > 0 {
+	if within := spanOf(c, "expires-within"); within > 0 {
 		query.ExpiresBefore, query.SoonestFirst = now.Add(within), true
 	}
 	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
