@@ -69,8 +69,17 @@ func TestEndpoints(t *testing.T) {
 	}
 	r := run(t, audit.Targets{Names: all, Bundle: bundle})
 	got := map[string]string{}
-	for place, state := range states(t, r, "") {
-		got[label[place]] = state
+	for _, row := range r.Rows {
+		// A place has the row of its leaf, and those of the authorities that it shows first.
+		if row.Cert != nil && row.Cert.IsCA {
+			if row.State != "OK" {
+				t.Errorf("%s: %s", row.Cert.Subject, row.State)
+			}
+			continue
+		}
+		one := *r
+		one.Rows = []audit.Row{row}
+		got[label[row.Place]] = states(t, &one, "")[row.Place]
 	}
 	for _, place := range []string{"nobody", "no port"} {
 		if !strings.HasPrefix(got[place], "ERROR ") {
@@ -91,8 +100,14 @@ func TestEndpoints(t *testing.T) {
 
 	// Without a bundle the certificate is read all the same, and its chain not judged.
 	r = run(t, audit.Targets{Names: []string{"https://" + addresses["stranger"] + "/health"}})
-	if got := states(t, r, "")["https://"+addresses["stranger"]+"/health"]; got != "OK" || r.Unjudged != 1 {
-		t.Errorf("%s, %d not judged", got, r.Unjudged)
+	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.Subject.CommonName != "x" || r.Unjudged != 1 {
+		t.Errorf("%+v, %d not judged", r.Rows, r.Unjudged)
+	}
+	// An intermediate that ends before its leaf is seen, though only the server has it.
+	brief := newPair(t, root, "Brief Intermediate", authority, lives(29*day, 30*day))
+	r = run(t, audit.Targets{Names: []string{serve(t, server(newPair(t, brief, "x").tls(brief)))}, Bundle: bundle})
+	if first := r.Rows[0]; first.State != "CRIT" || first.Findings[0].Check != "expiring" || first.Cert.Subject.CommonName != "Brief Intermediate" {
+		t.Errorf("%+v", first)
 	}
 }
 

@@ -45,7 +45,13 @@ func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 		_, _, notAddress := parseAddress(name)
 		if _, err := os.Lstat(name); err != nil && notAddress == nil {
 			servers.Go(func() error {
-				yield(t.look(ctx, name))
+				s := t.look(ctx, name)
+				yield(s)
+				for _, c := range s.Chain {
+					if c.IsCA { // what else is sent, no client looks at
+						yield(Subject{Kind: kindEndpoint, Place: name, Cert: c})
+					}
+				}
 				return nil
 			})
 			continue
