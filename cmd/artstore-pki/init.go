@@ -24,6 +24,7 @@ beside them, which is right for development only. A directory that is not empty 
 			&cli.StringFlag{Name: "address", Value: "127.0.0.1:9443", Usage: "`HOST:PORT` that serve listens on"},
 			&cli.StringFlag{Name: "key-type", Value: "EC-P256", Usage: "`TYPE` of the authority's keys: EC-P256, Ed25519, RSA-3072"},
 			spanFlag(flagLifetime, day, "default lifetime of service certificates, a `TIME` such as 36h or 14d; 10s at least"),
+			&cli.BoolFlag{Name: "plain-keys", Usage: "leave all keys unencrypted: quicker, and no password to keep; for tests and authorities to throw away"},
 			&cli.StringFlag{Name: "offline-root", Usage: "write the root key to `FILE` instead of the state directory"},
 			passwordFileFlag(),
 		},
@@ -39,6 +40,10 @@ func (u *ui) runInit(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	plain := c.Bool("plain-keys")
+	if plain && !pw.IsZero() {
+		return usagef("--plain-keys and a password do not go together")
+	}
 	dir := c.String(flagDir)
 	result, err := ca.Init(c.Context, ca.InitOptions{
 		Dir:          dir,
@@ -49,6 +54,7 @@ func (u *ui) runInit(c *cli.Context) error {
 		LeafLifetime: spanOf(c, flagLifetime),
 		OfflineRoot:  c.String("offline-root"),
 		Password:     pw,
+		PlainKeys:    plain,
 	})
 	if err != nil {
 		return fmt.Errorf("making the authority in %s: %w", dir, err)
@@ -57,6 +63,9 @@ func (u *ui) runInit(c *cli.Context) error {
 	u.say("root fingerprint (SHA-256): %s", result.RootFingerprint)
 	if result.PasswordFile != "" {
 		u.say("warning: the key password was generated and stands in %s, beside the keys it protects; for production keep it elsewhere", result.PasswordFile)
+	}
+	if plain {
+		u.say("warning: the keys are not encrypted; whoever reads %s is this authority", dir)
 	}
 	if offline := c.String("offline-root"); offline != "" {
 		u.say("the root key is in %s: take it off this machine", offline)

@@ -15,7 +15,7 @@ import (
 // the loopback listener whether the authority is still ready after each.
 func TestHangupReloads(t *testing.T) {
 	p := &program{t: t, dir: t.TempDir()}
-	p.ok("init", "--dir", p.path("ca"))
+	p.ok("init", "--plain-keys", "--dir", p.path("ca"))
 	metrics := freeAddress(t)
 	p.serve("url", "serve", "--dir", p.path("ca"), "--listen", "127.0.0.1:0", "--metrics", metrics)
 	good := p.read("ca/pki.yaml")
