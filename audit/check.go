@@ -3,6 +3,7 @@ package audit
 import (
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
@@ -44,6 +45,10 @@ type check struct {
 	remedy string
 	judge  func(s *Subject, now time.Time) (Severity, string)
 }
+
+// ofDates are the checks that need nothing but dates, so that a certificate
+// that was read in part only is judged by them.
+var ofDates = []string{"expired", "not-yet-valid", "renewal-overdue", "expiring"}
 
 // Thresholds for certificates that people renew: the smaller of a fixed time
 // and a share of the life. A fixed time alone is a permanent alarm for short
@@ -135,6 +140,9 @@ func judge(s *Subject, now time.Time) (found []Finding, state string) {
 	worst := fine
 	state = "OK"
 	for _, c := range checks {
+		if s.Err != nil && !slices.Contains(ofDates, c.id) {
+			continue
+		}
 		severity, text := c.judge(s, now)
 		if severity == fine {
 			continue

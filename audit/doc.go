@@ -13,7 +13,8 @@
 // # Promises
 //
 //   - Everything that was looked at is a row. What cannot be read, parsed or
-//     reached is a row too, with the reason; it ends nothing.
+//     reached is a row too, with the reason; it ends nothing. A certificate that
+//     crypto/x509 refuses has its dates judged beside the reason.
 //   - What is far from its end depends on the life it has: a certificate for a
 //     day is no alarm because it ends within 30 days. Certificates that programs
 //     renew are judged by whether they were renewed, those that people renew by

@@ -63,10 +63,12 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	r := &Report{Now: cfg.Now(), Rows: merge(found)}
 	for i := range r.Rows {
 		row := &r.Rows[i]
-		if row.Err != nil {
-			row.State = stateError
-		} else {
+		row.State = stateError
+		if row.Cert != nil {
 			row.Findings, row.State = judge(&row.Subject, row.Judged)
+		}
+		if row.Err != nil && row.Severity() < Crit {
+			row.State = stateError
 		}
 		if row.leaf() && row.Bundle == nil && row.Kind != kindRecord {
 			r.Unjudged++
@@ -133,16 +135,46 @@ func (r *Row) Severity() Severity {
 }
 
 // Count returns how many rows have a worst finding of at least the given
-// severity, and how many places could not be checked.
+// severity, and how many could not be checked. A certificate that was read in
+// part only can be both.
 func (r *Report) Count(least Severity) (findings, unchecked int) {
 	for i := range r.Rows {
 		if r.Rows[i].Err != nil {
 			unchecked++
-		} else if r.Rows[i].Severity() >= least {
+		}
+		if r.Rows[i].Severity() >= least {
 			findings++
 		}
 	}
 	return findings, unchecked
+}
+
+// tally is a report in numbers.
+type tally struct {
+	Certificates int `json:"certificates"`
+	Fine         int `json:"fine"`
+	Warn         int `json:"warn"`
+	Crit         int `json:"crit"`
+	Unchecked    int `json:"unchecked"` // may be critical as well, if the dates could be read
+	Unjudged     int `json:"chains_not_judged"`
+}
+
+func (r *Report) tally() tally {
+	t := tally{Unjudged: r.Unjudged}
+	t.Crit, t.Unchecked = r.Count(Crit)
+	notFine, _ := r.Count(Warn)
+	t.Warn = notFine - t.Crit
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if row.Cert == nil {
+			continue
+		}
+		t.Certificates++
+		if row.Err == nil && row.Severity() == fine {
+			t.Fine++
+		}
+	}
+	return t
 }
 
 // name is what people call a certificate: its common name, else its first name.
@@ -153,10 +185,8 @@ func name(c *x509.Certificate) string {
 		return c.Subject.CommonName
 	case len(names) > 0:
 		return names[0]
-	case len(c.RawSubject) > 2: // an empty sequence is two bytes
-		return c.Subject.String()
 	}
-	return pemfile.Serial(c)
+	return cmp.Or(c.Subject.String(), pemfile.Serial(c))
 }
 
 func issuerName(c *x509.Certificate) string {
