@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -15,9 +16,9 @@ const (
 )
 
 // chainCheck makes the check of one verdict.
-func chainCheck(verdict int) func(*Subject, time.Time) (Severity, string) {
-	return func(s *Subject, now time.Time) (Severity, string) {
-		got, text := chainVerdict(s, now)
+func chainCheck(verdict int) func(*Subject, criteria) (Severity, string) {
+	return func(s *Subject, at criteria) (Severity, string) {
+		got, text := chainVerdict(s, at.now)
 		if got != verdict {
 			return fine, ""
 		}
@@ -56,6 +57,30 @@ func chainVerdict(s *Subject, now time.Time) (verdict int, text string) {
 		return chainUntrusted, "its root " + name(top) + " is not in the trust bundle"
 	}
 	return chainIncomplete, "chain incomplete: " + issuerName(top) + " is neither with it nor in the trust bundle"
+}
+
+// chainOrder judges the order in which certificates lie or were sent. One that
+// is missing is the business of another check, and so are those that lead nowhere.
+func chainOrder(s *Subject, _ criteria) (Severity, string) {
+	if !s.leaf() || len(s.order) == 0 {
+		return fine, ""
+	}
+	if first := s.order[0]; first.IsCA {
+		return Warn, "the leaf is not first: " + name(first) + " stands before it"
+	}
+	c := s.Cert
+	for i, next := range s.order[1:] {
+		named := func(issuer *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, issuer.RawSubject) }
+		if named(next) {
+			c = next
+			continue
+		}
+		if !selfIssued(c) && slices.ContainsFunc(s.order[i+2:], named) {
+			return Warn, "the chain is out of order: " + name(next) + " stands before " + issuerName(c)
+		}
+		break
+	}
+	return fine, ""
 }
 
 // topOf follows the issuers from c through certs as far as they go.

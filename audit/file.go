@@ -127,6 +127,24 @@ func (f *file) authorities() (out []*x509.Certificate) {
 	return out
 }
 
+// order are all certificates of a file with one leaf. Files with several are
+// collections, and have none.
+func (f *file) order() (out []*x509.Certificate) {
+	leaves := 0
+	for _, p := range f.parts {
+		if p.cert == nil || p.err != nil {
+			continue
+		}
+		if out = append(out, p.cert); !p.cert.IsCA {
+			leaves++
+		}
+	}
+	if leaves != 1 {
+		return nil
+	}
+	return out
+}
+
 // keys are the readable keys in the file.
 func (f *file) keys() (out []crypto.Signer) {
 	for _, p := range f.parts {

@@ -200,7 +200,7 @@ func isDir(path string) bool {
 // report yields what is in f; among are the files of its directory. It tells
 // whether there was anything.
 func (w *walk) report(f *file, among []*file) (found bool) {
-	chain := f.authorities()
+	chain, order := f.authorities(), f.order()
 	for _, p := range f.parts {
 		s := Subject{Kind: kindFile, Place: f.path, Err: p.err, Cert: p.cert}
 		if len(f.parts) > 1 {
@@ -211,7 +211,7 @@ func (w *walk) report(f *file, among []*file) (found bool) {
 		case p.cert == nil:
 			continue // a key is judged with its certificate
 		case !p.cert.IsCA:
-			s.Chain, s.Bundle, s.Key = chain, w.bundleFor(f), keyFor(f, p.cert, among)
+			s.Chain, s.Bundle, s.Key, s.order = chain, w.bundleFor(f), keyFor(f, p.cert, among), order
 		}
 		w.yield(s)
 		found = true

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"slices"
 	"sync"
@@ -18,6 +19,31 @@ type Config struct {
 	// Now is asked for the moment to judge each certificate at, when it is found;
 	// nil means the present. A long walk outlives certificates.
 	Now func() time.Time
+	// How near its end a certificate that people renew is reported as expiring:
+	// this long before it, or with this share of its life left (0.33 is a third),
+	// whichever comes later. One of the two alone counts alone; neither means 30
+	// days and a third for a warning, 7 days and a sixth for a critical finding.
+	WarnBefore, CritBefore time.Duration
+	WarnShare, CritShare   float64
+	// Only names the checks to run, by id; none means all. Disable takes some away.
+	// Ids that [Checks] does not list have no effect.
+	Only, Disable []string
+}
+
+func (cfg *Config) criteria() criteria {
+	return criteria{
+		warn: cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
+		crit: cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
+	}
+}
+
+func (cfg *Config) table() (out []check) {
+	for _, c := range checks {
+		if (len(cfg.Only) == 0 || slices.Contains(cfg.Only, c.id)) && !slices.Contains(cfg.Disable, c.id) {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // Report is what was found, worst first.
@@ -61,11 +87,14 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	r := &Report{Now: cfg.Now(), Rows: merge(found)}
+	shareKeys(r.Rows)
+	table, at := cfg.table(), cfg.criteria()
 	for i := range r.Rows {
 		row := &r.Rows[i]
 		row.State = stateError
 		if row.Cert != nil {
-			row.Findings, row.State = judge(&row.Subject, row.Judged)
+			at.now = row.Judged
+			row.Findings, row.State = judge(&row.Subject, table, at)
 		}
 		if row.Err != nil && row.Severity() < Crit {
 			row.State = stateError
@@ -97,6 +126,34 @@ func merge(found []Row) (rows []Row) {
 		rows = append(rows, s)
 	}
 	return rows
+}
+
+// maxSharers bounds how many names of one key are kept: with thousands, the list helps nobody.
+const maxSharers = 4
+
+// shareKeys tells each row which others have its public key under another name.
+// Under the same name that is one certificate in several places, or its renewal.
+func shareKeys(rows []Row) {
+	holders := map[[sha256.Size]byte][]string{}
+	each := func(visit func(r *Row, key [sha256.Size]byte, name string)) {
+		for i := range rows {
+			if r := &rows[i]; r.Cert != nil && r.Err == nil {
+				visit(r, sha256.Sum256(r.Cert.RawSubjectPublicKeyInfo), name(r.Cert))
+			}
+		}
+	}
+	each(func(_ *Row, key [sha256.Size]byte, name string) {
+		if known := holders[key]; len(known) <= maxSharers && !slices.Contains(known, name) {
+			holders[key] = append(known, name)
+		}
+	})
+	each(func(r *Row, key [sha256.Size]byte, name string) {
+		for _, other := range holders[key] {
+			if other != name && len(r.sharers) < maxSharers {
+				r.sharers = append(r.sharers, other)
+			}
+		}
+	})
 }
 
 func worstFirst(a, b Row) int {

@@ -45,6 +45,9 @@ type Subject struct {
 	Lineage bool
 
 	Err error // why it could not be checked
+
+	order   []*x509.Certificate // Cert and Chain as they lie or were sent; nil if that is no chain
+	sharers []string            // names of others in the report with the same public key
 }
 
 // KeyFile is what is known of a private key. The key itself is not kept.
