@@ -48,6 +48,7 @@ type check struct {
 type criteria struct {
 	now        time.Time
 	warn, crit threshold
+	pools      pools
 }
 
 // checks are in the order in which a row lists its findings; the first of the

@@ -32,8 +32,9 @@ type Config struct {
 
 func (cfg *Config) criteria() criteria {
 	return criteria{
-		warn: cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
-		crit: cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
+		pools: pools{},
+		warn:  cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
+		crit:  cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
 	}
 }
 

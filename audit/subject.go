@@ -46,6 +46,9 @@ type Subject struct {
 
 	Err error // why it could not be checked
 
+	verdict     verdict // on the chain
+	verdictText string
+
 	order   []*x509.Certificate // Cert and Chain as they lie or were sent; nil if that is no chain
 	sharers []string            // names of others in the report with the same public key
 }
