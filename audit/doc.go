@@ -22,6 +22,8 @@
 //   - Nothing is written, no key leaves the process, and no verification is
 //     switched off: what a refused peer showed is read from the error that
 //     refused it.
-//   - Every string that comes from a certificate or a path is made printable
-//     before it reaches a terminal.
+//   - Every string that comes from a certificate or a path is escaped for where it
+//     goes: a terminal, JSON, a spreadsheet, a label of Prometheus.
+//   - No file costs more than its size: none that is no regular file is opened, and
+//     none above 32 MiB is read.
 package audit
