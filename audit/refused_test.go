@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -166,6 +167,16 @@ func TestCorpora(t *testing.T) {
 	if parsed == 0 || inPart == 0 {
 		t.Error("nothing was read")
 	}
+	r := run(t, paths(corpora))
+	for _, write := range []func(io.Writer) error{
+		func(w io.Writer) error { return r.WriteTable(w, 80) }, r.Explain, r.WriteJSON, r.WriteNDJSON, r.WriteCSV,
+	} {
+		must(t, write(io.Discard))
+	}
+	if series := metrics(t, r); len(series) < len(r.Rows) {
+		t.Errorf("%d series for %d rows", len(series), len(r.Rows))
+	}
+	t.Log(r.Summary())
 }
 
 // eachPEM visits the PEM strings of decoded JSON.
