@@ -50,12 +50,13 @@ func auditCommand(u *ui) *cli.Command {
 certificate that programs renew is judged by whether it was renewed in time, another one by
 the share of its life that is left. What cannot be read or reached is a row, and ends nothing.
 @LIST is a file with one target a line, - a file on standard input.
-Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.`,
+Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.
+--checks lists the checks and what to do about each. -o prom is for the node exporter's textfile collector.`,
 		Flags: append(judgeFlags(auditFormats...),
 			&cli.StringFlag{Name: "record", Usage: "state directory `DIR` of an authority, whose record is audited too"},
 			&cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this severity up: warn or crit"},
-			thresholdFlag(flagWarn, "warn `BEFORE` a certificate ends that people renew: 30d, or 33% of its life (default: whichever of these comes later)"),
-			thresholdFlag(flagCrit, "the same for critical findings, `BEFORE` it ends (default: 7d or 17%)"),
+			thresholdFlag(flagWarn, "warn this long `BEFORE` the end of what people renew, or at this share of its life: 60d, 25% (default: 30d or a third, what comes later)"),
+			thresholdFlag(flagCrit, "the same for critical findings, `BEFORE` the end (default: 7d or a sixth, what comes later)"),
 			&cli.StringSliceFlag{Name: flagOnly, Usage: "run only the check `ID`; may be repeated"},
 			&cli.StringSliceFlag{Name: flagDisable, Usage: "leave out the check `ID`; may be repeated"},
 			&cli.BoolFlag{Name: "checks", Usage: "list the checks, with what to do about each, and end"},
