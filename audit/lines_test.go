@@ -2,11 +2,15 @@ package audit_test
 
 import (
 	"bytes"
+	"cmp"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"math"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -179,4 +183,44 @@ func FuzzPrometheus(f *testing.F) {
 			t.Errorf("%q: %v", place, got)
 		}
 	})
+}
+
+// The page about the formats names every field, metric, label and check.
+func TestDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/audit-report.md")
+	must(t, err)
+	documented := func(word string) {
+		t.Helper()
+		if !strings.Contains(string(page), "`"+word+"`") {
+			t.Errorf("docs/audit-report.md does not say what `%s` is", word)
+		}
+	}
+	r := fixed(t)
+	r.Rows[0].TLS = &tls.ConnectionState{Version: tls.VersionTLS13, CurveID: tls.X25519MLKEM768}
+	var asJSON, asMetrics bytes.Buffer
+	must(t, r.WriteJSON(&asJSON))
+	must(t, r.WritePrometheus(&asMetrics))
+	var all any
+	must(t, json.Unmarshal(asJSON.Bytes(), &all))
+	eachKey(all, documented)
+	for _, m := range regexp.MustCompile(`(?m)^artstore\w+|(\w+)="`).FindAllStringSubmatch(asMetrics.String(), -1) {
+		documented(cmp.Or(m[1], m[0]))
+	}
+	for _, c := range audit.Checks() {
+		documented(c.Check)
+	}
+}
+
+func eachKey(v any, visit func(string)) {
+	switch v := v.(type) {
+	case []any:
+		for _, one := range v {
+			eachKey(one, visit)
+		}
+	case map[string]any:
+		for key, one := range v {
+			visit(key)
+			eachKey(one, visit)
+		}
+	}
 }

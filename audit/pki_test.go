@@ -74,7 +74,7 @@ func newPair(t testing.TB, issuer *pair, cn string, specs ...spec) *pair {
 	if issuer != nil {
 		parent, signer = issuer.cert, issuer.key
 	}
-	pub := crypto.PublicKey(key.Public())
+	pub := key.Public()
 	if tpl.PublicKey != nil {
 		pub = tpl.PublicKey
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
 	"slices"
 	"sync"
@@ -127,34 +126,6 @@ func merge(found []Row) (rows []Row) {
 		rows = append(rows, s)
 	}
 	return rows
-}
-
-// maxSharers bounds how many names of one key are kept: with thousands, the list helps nobody.
-const maxSharers = 4
-
-// shareKeys tells each row which others have its public key under another name.
-// Under the same name that is one certificate in several places, or its renewal.
-func shareKeys(rows []Row) {
-	holders := map[[sha256.Size]byte][]string{}
-	each := func(visit func(r *Row, key [sha256.Size]byte, name string)) {
-		for i := range rows {
-			if r := &rows[i]; r.Cert != nil && r.Err == nil {
-				visit(r, sha256.Sum256(r.Cert.RawSubjectPublicKeyInfo), name(r.Cert))
-			}
-		}
-	}
-	each(func(_ *Row, key [sha256.Size]byte, name string) {
-		if known := holders[key]; len(known) <= maxSharers && !slices.Contains(known, name) {
-			holders[key] = append(known, name)
-		}
-	})
-	each(func(r *Row, key [sha256.Size]byte, name string) {
-		for _, other := range holders[key] {
-			if other != name && len(r.sharers) < maxSharers {
-				r.sharers = append(r.sharers, other)
-			}
-		}
-	})
 }
 
 func worstFirst(a, b Row) int {

@@ -4,6 +4,7 @@ import (
 	"crypto/dsa" //nolint:staticcheck // SA1019: to name what nobody should use
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/asn1"
@@ -111,6 +112,34 @@ func wrongUsage(s *Subject, _ criteria) (Severity, string) {
 		return Warn, "it may not sign, as every handshake of TLS 1.3 does"
 	}
 	return fine, ""
+}
+
+// maxSharers bounds how many names of one key are kept: with thousands, the list helps nobody.
+const maxSharers = 4
+
+// shareKeys tells each row which others have its public key under another name.
+// Under the same name that is one certificate in several places, or its renewal.
+func shareKeys(rows []Row) {
+	holders := map[[sha256.Size]byte][]string{}
+	each := func(visit func(r *Row, key [sha256.Size]byte, name string)) {
+		for i := range rows {
+			if r := &rows[i]; r.Cert != nil && r.Err == nil {
+				visit(r, sha256.Sum256(r.Cert.RawSubjectPublicKeyInfo), name(r.Cert))
+			}
+		}
+	}
+	each(func(_ *Row, key [sha256.Size]byte, name string) {
+		if known := holders[key]; len(known) <= maxSharers && !slices.Contains(known, name) {
+			holders[key] = append(known, name)
+		}
+	})
+	each(func(r *Row, key [sha256.Size]byte, name string) {
+		for _, other := range holders[key] {
+			if other != name && len(r.sharers) < maxSharers {
+				r.sharers = append(r.sharers, other)
+			}
+		}
+	})
 }
 
 // sameKey knows of the others from a pass over the whole report.
