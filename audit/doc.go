@@ -13,7 +13,8 @@
 // # Promises
 //
 //   - Everything that was looked at is a row. What cannot be read, parsed or
-//     reached is a row too, with the reason; it ends nothing.
+//     reached is a row too, with the reason; it ends nothing. A certificate that
+//     crypto/x509 refuses has its dates judged beside the reason.
 //   - What is far from its end depends on the life it has: a certificate for a
 //     day is no alarm because it ends within 30 days. Certificates that programs
 //     renew are judged by whether they were renewed, those that people renew by
@@ -21,6 +22,8 @@
 //   - Nothing is written, no key leaves the process, and no verification is
 //     switched off: what a refused peer showed is read from the error that
 //     refused it.
-//   - Every string that comes from a certificate or a path is made printable
-//     before it reaches a terminal.
+//   - Every string that comes from a certificate or a path is escaped for where it
+//     goes: a terminal, JSON, a spreadsheet, a label of Prometheus.
+//   - No file costs more than its size: none that is no regular file is opened, and
+//     none above 32 MiB is read.
 package audit

@@ -51,7 +51,7 @@ func (t Targets) look(ctx context.Context, address string) Subject {
 		s.Err = unreachable(ctx, err, t.Timeout)
 		return s
 	}
-	s.Cert, s.Chain, s.TLS = chain[0], chain[1:], state
+	s.Cert, s.Chain, s.order, s.TLS = chain[0], chain[1:], chain, state
 	if len(t.Bundle) > 0 {
 		s.Bundle = t.Bundle
 	}

@@ -88,12 +88,12 @@ func TestEndpoints(t *testing.T) {
 		delete(got, place)
 	}
 	want(t, got, map[string]string{
-		"fine": "OK", "mutual": "OK", "tls 1.2": "OK",
+		"fine": "OK", "mutual": "OK", "tls 1.2": "WARN tls-version",
 		"expired": "EXPIRED expired", "incomplete": "CRIT chain-incomplete", "stranger": "CRIT untrusted",
 		"other name": "CRIT name-mismatch", "cleartext": "ERROR it does not speak TLS",
 	})
 	for _, row := range r.Rows {
-		if label[row.Place] == "fine" && (row.TLS == nil || row.TLS.Version != tls.VersionTLS13 || row.TLS.CurveID == 0) {
+		if label[row.Place] == "fine" && !row.Cert.IsCA && (row.TLS == nil || row.TLS.Version != tls.VersionTLS13 || row.TLS.CurveID == 0) {
 			t.Errorf("handshake: %+v", row.TLS)
 		}
 	}
@@ -102,6 +102,12 @@ func TestEndpoints(t *testing.T) {
 	r = run(t, audit.Targets{Names: []string{"https://" + addresses["stranger"] + "/health"}})
 	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.Subject.CommonName != "x" || r.Unjudged != 1 {
 		t.Errorf("%+v, %d not judged", r.Rows, r.Unjudged)
+	}
+	// The order in which they are sent is seen.
+	lower := newPair(t, intermediate, "Lower Intermediate", authority)
+	r = run(t, audit.Targets{Names: []string{serve(t, server(newPair(t, lower, "x").tls(intermediate, lower)))}, Bundle: bundle})
+	if first := r.Rows[0]; first.State != "WARN" || first.Findings[0].Check != "chain-order" || len(first.Findings) != 1 {
+		t.Errorf("%+v", first)
 	}
 	// An intermediate that ends before its leaf is seen, though only the server has it.
 	brief := newPair(t, root, "Brief Intermediate", authority, lives(29*day, 30*day))

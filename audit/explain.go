@@ -46,7 +46,12 @@ func (r *Row) explain(w io.Writer) {
 	if r.Err != nil {
 		line("error", "%v", r.Err)
 	}
-	if c := r.Cert; c != nil {
+	if c := r.Cert; c != nil && r.Err != nil {
+		line("name", "%s", name(c)) // the rest is unknown
+		line("serial", "%s", pemfile.Serial(c))
+		line("valid", "%s to %s, %s", at(c.NotBefore), at(c.NotAfter), left(c, r.Judged))
+		line("fingerprint", "SHA-256 %s", pemfile.Fingerprint(c))
+	} else if c != nil {
 		r.who(line)
 		line("valid", "%s to %s, %s", at(c.NotBefore), at(c.NotAfter), left(c, r.Judged))
 		line("renewal", "%s", r.renewal())

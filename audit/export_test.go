@@ -14,6 +14,9 @@ type Part struct {
 	Err  error
 }
 
+// Remains is remains.
+var Remains = remains
+
 // Parse is parse.
 func Parse(data []byte) (out []Part) {
 	for _, p := range parse(data) {

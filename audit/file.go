@@ -41,21 +41,21 @@ type file struct {
 
 func failed(path string, err error) *file { return &file{path: path, parts: []parsed{{err: err}}} }
 
-// read parses a file, or returns nil for one that is none of our business. A
-// file that was named on the command line always is.
+// read parses a file, or returns nil for one that is none of our business. What
+// was named on the command line, or as certificates are, always is.
 func read(path string, named bool) *file {
 	info, err := os.Stat(path)
 	if err != nil {
 		return failed(path, plain(err))
 	}
+	expected := named || slices.Contains(certNames, strings.ToLower(filepath.Ext(path)))
 	// Opening a FIFO or a device would wait for somebody, or never end.
 	if !info.Mode().IsRegular() {
-		if named {
+		if expected {
 			return failed(path, errNotRegular)
 		}
 		return nil
 	}
-	expected := named || slices.Contains(certNames, strings.ToLower(filepath.Ext(path)))
 	data, err := content(path, expected)
 	switch {
 	case err != nil:
@@ -127,6 +127,24 @@ func (f *file) authorities() (out []*x509.Certificate) {
 	return out
 }
 
+// order are all certificates of a file with one leaf. Files with several are
+// collections, and have none.
+func (f *file) order() (out []*x509.Certificate) {
+	leaves := 0
+	for _, p := range f.parts {
+		if p.cert == nil || p.err != nil {
+			continue
+		}
+		if out = append(out, p.cert); !p.cert.IsCA {
+			leaves++
+		}
+	}
+	if leaves != 1 {
+		return nil
+	}
+	return out
+}
+
 // keys are the readable keys in the file.
 func (f *file) keys() (out []crypto.Signer) {
 	for _, p := range f.parts {
@@ -139,17 +157,27 @@ func (f *file) keys() (out []crypto.Signer) {
 
 // keyFor finds the key that belongs to a certificate of f: in the same file, or
 // in the one of the directory whose name says so. nil if there is none to compare.
-func keyFor(f *file, cert *x509.Certificate, among []*file) *KeyFile {
+func keyFor(f *file, cert *x509.Certificate, among keyFiles) *KeyFile {
 	for _, name := range append([]string{filepath.Base(f.path)}, keyNames(f.path)...) {
-		for _, k := range among {
-			if filepath.Base(k.path) != name || len(k.keys()) == 0 {
-				continue
-			}
+		if k := among[name]; k != nil {
 			fits := func(key crypto.Signer) bool { return pemfile.Fits(cert, key) }
 			return &KeyFile{Path: k.path, Mode: k.mode, Fits: slices.ContainsFunc(k.keys(), fits)}
 		}
 	}
 	return nil
+}
+
+// keyFiles are the files with keys in a directory, by name.
+type keyFiles map[string]*file
+
+func withKeys(files []*file) keyFiles {
+	out := keyFiles{}
+	for _, f := range files {
+		if len(f.keys()) > 0 {
+			out[filepath.Base(f.path)] = f
+		}
+	}
+	return out
 }
 
 // keyNames are the names under which programs keep the key of a certificate

@@ -16,16 +16,8 @@ const schemaVersion = 1
 type jsonReport struct {
 	SchemaVersion int       `json:"schema_version"`
 	JudgedAt      time.Time `json:"judged_at"`
-	Summary       jsonCount `json:"summary"`
+	Summary       tally     `json:"summary"`
 	Rows          []jsonRow `json:"rows"`
-}
-
-type jsonCount struct {
-	Certificates int `json:"certificates"`
-	Warn         int `json:"warn"`
-	Crit         int `json:"crit"`
-	Unchecked    int `json:"unchecked"`
-	Unjudged     int `json:"chains_not_judged"`
 }
 
 type jsonRow struct {
@@ -57,12 +49,7 @@ type jsonCert struct {
 
 // WriteJSON writes the report for programs. Times are RFC 3339 in UTC.
 func (r *Report) WriteJSON(w io.Writer) error {
-	crit, unchecked := r.Count(Crit)
-	notFine, _ := r.Count(Warn)
-	out := jsonReport{
-		SchemaVersion: schemaVersion, JudgedAt: r.Now.UTC(), Rows: make([]jsonRow, len(r.Rows)),
-		Summary: jsonCount{Certificates: len(r.Rows) - unchecked, Warn: notFine - crit, Crit: crit, Unchecked: unchecked, Unjudged: r.Unjudged},
-	}
+	out := jsonReport{SchemaVersion: schemaVersion, JudgedAt: r.Now.UTC(), Summary: r.tally(), Rows: make([]jsonRow, len(r.Rows))}
 	for i := range r.Rows {
 		out.Rows[i] = r.Rows[i].forJSON()
 	}

@@ -26,7 +26,8 @@ var (
 	privateTypes = []string{"PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"}
 )
 
-// parsed is one block of a file: a certificate, a key, or why it is neither.
+// parsed is one block of a file: a certificate, a key, or why it is neither;
+// certificate and reason both for one that can be read in part only.
 type parsed struct {
 	block int
 	cert  *x509.Certificate
@@ -42,11 +43,11 @@ func parse(data []byte) []parsed {
 	case bytes.Contains(data, beginMarker):
 		return parsePEM(data)
 	}
-	c, err := x509.ParseCertificate(data)
-	if err != nil {
-		return []parsed{{err: errNeither}}
+	c, err := parseCertificate(data)
+	if c == nil {
+		err = errNeither
 	}
-	return []parsed{{cert: c}}
+	return []parsed{{cert: c, err: err}}
 }
 
 func parsePEM(data []byte) (out []parsed) {
@@ -76,10 +77,7 @@ func parsePEM(data []byte) (out []parsed) {
 func parseBlock(block *pem.Block) (p parsed, ok bool) {
 	for _, t := range certTypes {
 		if block.Type == t {
-			c, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				err = fmt.Errorf("parsing the certificate: %w", err)
-			}
+			c, err := parseCertificate(block.Bytes)
 			return parsed{cert: c, err: err}, true
 		}
 	}

@@ -39,7 +39,7 @@ func (w *walk) start() {
 	default:
 		f, among := named(w.root)
 		w.root = filepath.Dir(w.root)
-		w.report(f, among)
+		w.report(f, withKeys(among))
 	}
 }
 
@@ -91,8 +91,9 @@ func (w *walk) dir(path string) (found bool) {
 			break
 		}
 	}
+	among := withKeys(l.files)
 	for _, f := range l.files {
-		found = w.report(f, l.files) || found
+		found = w.report(f, among) || found
 	}
 	for _, d := range l.dirs {
 		if w.ctx.Err() != nil {
@@ -130,7 +131,7 @@ func list(path string) (l listing, err error) {
 		switch {
 		case e.IsDir():
 			l.dirs = append(l.dirs, e.Name())
-		case e.Type().IsRegular(), e.Type()&fs.ModeSymlink != 0 && !isDir(from):
+		case e.Type()&fs.ModeSymlink == 0 || !isDir(from):
 			if f := read(from, false); f != nil && !vanished(f, full) {
 				f.path = full
 				l.files = append(l.files, f)
@@ -197,10 +198,10 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// report yields what is in f; among are the files of its directory. It tells
+// report yields what is in f; among are the keys of its directory. It tells
 // whether there was anything.
-func (w *walk) report(f *file, among []*file) (found bool) {
-	chain := f.authorities()
+func (w *walk) report(f *file, among keyFiles) (found bool) {
+	chain, order := f.authorities(), f.order()
 	for _, p := range f.parts {
 		s := Subject{Kind: kindFile, Place: f.path, Err: p.err, Cert: p.cert}
 		if len(f.parts) > 1 {
@@ -211,7 +212,7 @@ func (w *walk) report(f *file, among []*file) (found bool) {
 		case p.cert == nil:
 			continue // a key is judged with its certificate
 		case !p.cert.IsCA:
-			s.Chain, s.Bundle, s.Key = chain, w.bundleFor(f), keyFor(f, p.cert, among)
+			s.Chain, s.Bundle, s.Key, s.order = chain, w.bundleFor(f), keyFor(f, p.cert, among), order
 		}
 		w.yield(s)
 		found = true

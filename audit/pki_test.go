@@ -47,6 +47,9 @@ func lives(ago, life time.Duration) spec {
 	return dates(now.Add(-ago), now.Add(life-ago))
 }
 
+// holds makes a certificate for another key than the one it comes with.
+func holds(pub crypto.PublicKey) spec { return func(c *x509.Certificate) { c.PublicKey = pub } }
+
 func named(names ...string) spec {
 	return func(c *x509.Certificate) { c.DNSNames, c.IPAddresses = names, nil }
 }
@@ -71,7 +74,11 @@ func newPair(t testing.TB, issuer *pair, cn string, specs ...spec) *pair {
 	if issuer != nil {
 		parent, signer = issuer.cert, issuer.key
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tpl, parent, key.Public(), signer)
+	pub := key.Public()
+	if tpl.PublicKey != nil {
+		pub = tpl.PublicKey
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tpl, parent, pub, signer)
 	must(t, err)
 	p.cert, err = x509.ParseCertificate(der)
 	must(t, err)

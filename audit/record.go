@@ -3,7 +3,6 @@ package audit
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
@@ -45,7 +44,7 @@ func (r Record) Collect(ctx context.Context, yield func(Subject)) {
 	}
 	for _, c := range heads {
 		s := Subject{Kind: kindRecord, Place: r.Name + ": " + c.Service, Lineage: true}
-		s.Cert, s.Err = x509.ParseCertificate(c.DER)
+		s.Cert, s.Err = parseCertificate(c.DER)
 		yield(s)
 	}
 }

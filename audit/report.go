@@ -18,6 +18,32 @@ type Config struct {
 	// Now is asked for the moment to judge each certificate at, when it is found;
 	// nil means the present. A long walk outlives certificates.
 	Now func() time.Time
+	// How near its end a certificate that people renew is reported as expiring:
+	// this long before it, or with this share of its life left (0.33 is a third),
+	// whichever comes later. One of the two alone counts alone; neither means 30
+	// days and a third for a warning, 7 days and a sixth for a critical finding.
+	WarnBefore, CritBefore time.Duration
+	WarnShare, CritShare   float64
+	// Only names the checks to run, by id; none means all. Disable takes some away.
+	// Ids that [Checks] does not list have no effect.
+	Only, Disable []string
+}
+
+func (cfg *Config) criteria() criteria {
+	return criteria{
+		pools: pools{},
+		warn:  cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
+		crit:  cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
+	}
+}
+
+func (cfg *Config) table() (out []check) {
+	for _, c := range checks {
+		if (len(cfg.Only) == 0 || slices.Contains(cfg.Only, c.id)) && !slices.Contains(cfg.Disable, c.id) {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // Report is what was found, worst first.
@@ -61,12 +87,17 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	r := &Report{Now: cfg.Now(), Rows: merge(found)}
+	shareKeys(r.Rows)
+	table, at := cfg.table(), cfg.criteria()
 	for i := range r.Rows {
 		row := &r.Rows[i]
-		if row.Err != nil {
+		row.State = stateError
+		if row.Cert != nil {
+			at.now = row.Judged
+			row.Findings, row.State = judge(&row.Subject, table, at)
+		}
+		if row.Err != nil && row.Severity() < Crit {
 			row.State = stateError
-		} else {
-			row.Findings, row.State = judge(&row.Subject, row.Judged)
 		}
 		if row.leaf() && row.Bundle == nil && row.Kind != kindRecord {
 			r.Unjudged++
@@ -133,16 +164,46 @@ func (r *Row) Severity() Severity {
 }
 
 // Count returns how many rows have a worst finding of at least the given
-// severity, and how many places could not be checked.
+// severity, and how many could not be checked. A certificate that was read in
+// part only can be both.
 func (r *Report) Count(least Severity) (findings, unchecked int) {
 	for i := range r.Rows {
 		if r.Rows[i].Err != nil {
 			unchecked++
-		} else if r.Rows[i].Severity() >= least {
+		}
+		if r.Rows[i].Severity() >= least {
 			findings++
 		}
 	}
 	return findings, unchecked
+}
+
+// tally is a report in numbers.
+type tally struct {
+	Certificates int `json:"certificates"`
+	Fine         int `json:"fine"`
+	Warn         int `json:"warn"`
+	Crit         int `json:"crit"`
+	Unchecked    int `json:"unchecked"` // may be critical as well, if the dates could be read
+	Unjudged     int `json:"chains_not_judged"`
+}
+
+func (r *Report) tally() tally {
+	t := tally{Unjudged: r.Unjudged}
+	t.Crit, t.Unchecked = r.Count(Crit)
+	notFine, _ := r.Count(Warn)
+	t.Warn = notFine - t.Crit
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if row.Cert == nil {
+			continue
+		}
+		t.Certificates++
+		if row.Err == nil && row.Severity() == fine {
+			t.Fine++
+		}
+	}
+	return t
 }
 
 // name is what people call a certificate: its common name, else its first name.
@@ -153,10 +214,8 @@ func name(c *x509.Certificate) string {
 		return c.Subject.CommonName
 	case len(names) > 0:
 		return names[0]
-	case len(c.RawSubject) > 2: // an empty sequence is two bytes
-		return c.Subject.String()
 	}
-	return pemfile.Serial(c)
+	return cmp.Or(c.Subject.String(), pemfile.Serial(c))
 }
 
 func issuerName(c *x509.Certificate) string {

@@ -31,7 +31,10 @@ type Subject struct {
 	Place string // path, host:port, or the record with the service in it
 	Block int    // PEM block in the file, from 1; 0 if there is one certificate only
 
-	Cert   *x509.Certificate   // nil if Err says why there is none
+	// Cert is nil if Err says why there is none. With Err beside it, it is one that
+	// crypto/x509 refuses: only Raw, the serial number, the dates and the common
+	// names are filled in, and nothing but the dates is judged.
+	Cert   *x509.Certificate
 	Chain  []*x509.Certificate // what came with it: intermediates, in the order found
 	Bundle []*x509.Certificate // roots that must verify it; nil: the chain is not judged
 	Key    *KeyFile            // the private key that belongs to it
@@ -42,6 +45,12 @@ type Subject struct {
 	Lineage bool
 
 	Err error // why it could not be checked
+
+	verdict     verdict // on the chain
+	verdictText string
+
+	order   []*x509.Certificate // Cert and Chain as they lie or were sent; nil if that is no chain
+	sharers []string            // names of others in the report with the same public key
 }
 
 // KeyFile is what is known of a private key. The key itself is not kept.
@@ -56,12 +65,13 @@ type KeyFile struct {
 // short-lived subscriber certificate, from March 2026).
 const shortLived = 7 * 24 * time.Hour
 
-// leaf reports whether this is an end-entity certificate.
-func (s *Subject) leaf() bool { return s.Cert != nil && !s.Cert.IsCA }
+// leaf reports whether this is an end-entity certificate that could be parsed.
+func (s *Subject) leaf() bool { return s.Cert != nil && s.Err == nil && !s.Cert.IsCA }
 
 // renews reports whether a program is expected to renew the certificate.
 func (s *Subject) renews() bool {
-	return s.leaf() && (s.Lineage || life(s.Cert) <= shortLived)
+	// Whether one that could be read in part only is an authority's is unknown; a life this short says no.
+	return s.Cert != nil && !s.Cert.IsCA && (s.Lineage || life(s.Cert) <= shortLived)
 }
 
 // life is the time from issue to end, without the back-dating.

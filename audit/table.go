@@ -135,15 +135,13 @@ func (r *Row) has(check string) bool {
 
 // Summary is the report in one line.
 func (r *Report) Summary() string {
-	crit, unchecked := r.Count(Crit)
-	notFine, _ := r.Count(Warn)
-	total := len(r.Rows) - unchecked
-	text := fmt.Sprintf("%d certificates: %d fine, %d to watch, %d critical", total, total-notFine, notFine-crit, crit)
-	if unchecked > 0 {
-		text += fmt.Sprintf("; %d could not be checked", unchecked)
+	n := r.tally()
+	text := fmt.Sprintf("%d certificates: %d fine, %d to watch, %d critical", n.Certificates, n.Fine, n.Warn, n.Crit)
+	if n.Unchecked > 0 {
+		text += fmt.Sprintf("; %d could not be checked", n.Unchecked)
 	}
-	if r.Unjudged > 0 {
-		text += fmt.Sprintf("; %d chains not judged: no trust bundle", r.Unjudged)
+	if n.Unjudged > 0 {
+		text += fmt.Sprintf("; %d chains not judged: no trust bundle", n.Unjudged)
 	}
 	return text
 }

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"crypto/x509"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,13 +14,16 @@ import (
 const (
 	defaultTimeout  = 5 * time.Second
 	defaultParallel = 32
+	stdinName       = "-"
 )
 
 // Targets are files, directories and live TLS servers. It is a [Source].
 type Targets struct {
 	// Names are paths, and addresses: HOST:PORT or an https URL. What exists on
-	// disk is a path, whatever it looks like.
+	// disk is a path, whatever it looks like. "-" is Stdin.
 	Names []string
+	// Stdin is read where a name is "-", as a file is; nil is empty.
+	Stdin io.Reader
 	// Bundle judges every chain. Empty: for files the nearest ca.crt, ca.pem or
 	// root_ca.crt beside a certificate or above it, up to the path that was named;
 	// for servers there is none, and their chains are not judged.
@@ -42,6 +46,10 @@ func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 	var servers errgroup.Group
 	servers.SetLimit(t.Parallel)
 	for _, name := range t.Names {
+		if name == stdinName {
+			t.stdin(ctx, yield)
+			continue
+		}
 		_, _, notAddress := parseAddress(name)
 		if _, err := os.Lstat(name); err != nil && notAddress == nil {
 			servers.Go(func() error {
@@ -61,4 +69,23 @@ func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 		w.start()
 	}
 	_ = servers.Wait() // what failed is a subject
+}
+
+// stdin has no place beside which a bundle or a key could lie.
+func (t Targets) stdin(ctx context.Context, yield func(Subject)) {
+	f := &file{path: stdinName}
+	if t.Stdin == nil {
+		f = failed(stdinName, errEmpty)
+	} else if data, err := io.ReadAll(io.LimitReader(t.Stdin, maxFile+1)); err != nil {
+		f = failed(stdinName, plain(err))
+	} else if len(data) > maxFile {
+		f = failed(stdinName, errTooLarge)
+	} else {
+		f.parts = parse(data)
+	}
+	if f.certs() == 0 && f.err() == nil {
+		f.parts = []parsed{{err: errNoCert}}
+	}
+	w := &walk{ctx: ctx, yield: yield, bundle: t.Bundle, root: ".", bundles: map[string][]*x509.Certificate{".": nil}}
+	w.report(f, nil)
 }

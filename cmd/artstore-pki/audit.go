@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,23 +25,41 @@ const statusesAudit = `   0    nothing to report
    130  interrupted`
 
 const (
-	flagAt     = "at"
-	flagFailOn = "fail-on"
+	flagAt      = "at"
+	flagFailOn  = "fail-on"
+	flagWarn    = "warn"
+	flagCrit    = "crit"
+	flagOnly    = "only"
+	flagDisable = "disable"
 )
+
+const (
+	outputNDJSON = "ndjson"
+	outputProm   = "prom"
+)
+
+var auditFormats = []string{outputTable, outputJSON, outputNDJSON, outputCSV, outputProm}
 
 func auditCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "audit",
 		Usage:     "what expires when, and what is wrong: on disk, on the wire, in the record",
-		ArgsUsage: "[FILE|DIR|HOST:PORT]...",
+		ArgsUsage: "[FILE|DIR|HOST:PORT|@LIST|-]...",
 		Description: `Looks at every certificate in the files and directories, at what each server shows, and with
 --record at the latest certificate of each service in the authority's record. Worst first. A
 certificate that programs renew is judged by whether it was renewed in time, another one by
 the share of its life that is left. What cannot be read or reached is a row, and ends nothing.
-Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.`,
-		Flags: append(judgeFlags(outputTable, outputJSON),
+@LIST is a file with one target a line, - a file on standard input.
+Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.
+--checks lists the checks and what to do about each. -o prom is for the node exporter's textfile collector.`,
+		Flags: append(judgeFlags(auditFormats...),
 			&cli.StringFlag{Name: "record", Usage: "state directory `DIR` of an authority, whose record is audited too"},
 			&cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this severity up: warn or crit"},
+			thresholdFlag(flagWarn, "warn this long `BEFORE` the end of what people renew, or at this share of its life: 60d, 25% (default: 30d or a third, what comes later)"),
+			thresholdFlag(flagCrit, "the same for critical findings, `BEFORE` the end (default: 7d or a sixth, what comes later)"),
+			&cli.StringSliceFlag{Name: flagOnly, Usage: "run only the check `ID`; may be repeated"},
+			&cli.StringSliceFlag{Name: flagDisable, Usage: "leave out the check `ID`; may be repeated"},
+			&cli.BoolFlag{Name: "checks", Usage: "list the checks, with what to do about each, and end"},
 		),
 		CustomHelpTemplate: commandHelpHead + statusesAudit + "\n",
 		Action:             u.runAudit,
@@ -58,11 +77,15 @@ func judgeFlags(formats ...string) []cli.Flag {
 }
 
 func (u *ui) runAudit(c *cli.Context) error {
+	if c.Bool("checks") {
+		return u.listChecks()
+	}
 	if c.Args().Len() == 0 && c.String("record") == "" {
 		return usagef("nothing to audit: want a file, a directory, HOST:PORT or --record")
 	}
-	if f := c.String(flagOutput); f != outputTable && f != outputJSON {
-		return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(f), outputTable, outputJSON)
+	format := c.String(flagOutput)
+	if !slices.Contains(auditFormats, format) {
+		return usagef("--%s %q: want one of %s", flagOutput, printable.Clean(format), strings.Join(auditFormats, ", "))
 	}
 	least, err := failOn(c)
 	if err != nil {
@@ -72,16 +95,49 @@ func (u *ui) runAudit(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.String(flagOutput) == outputJSON {
-		err = report.WriteJSON(u.out)
-	} else {
-		width, _ := u.terminal(u.out)
-		err = report.WriteTable(u.out, width)
-	}
-	if err != nil {
+	if err := u.render(report, format); err != nil {
 		return err
 	}
 	return conclude(report, least)
+}
+
+func (u *ui) render(r *audit.Report, format string) error {
+	switch format {
+	case outputJSON:
+		return r.WriteJSON(u.out)
+	case outputNDJSON:
+		return r.WriteNDJSON(u.out)
+	case outputCSV:
+		return r.WriteCSV(u.out)
+	case outputProm:
+		return r.WritePrometheus(u.out)
+	}
+	width, _ := u.terminal(u.out)
+	return r.WriteTable(u.out, width)
+}
+
+func (u *ui) listChecks() error {
+	for _, c := range audit.Checks() {
+		if err := u.print("%-16s %-4s  %s (%s)", c.Check, c.Severity, c.Remedy, c.Cites); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkIDs reads a flag that names checks.
+func checkIDs(c *cli.Context, flag string) ([]string, error) {
+	var known []string
+	for _, f := range audit.Checks() {
+		known = append(known, f.Check)
+	}
+	ids := c.StringSlice(flag)
+	for _, id := range ids {
+		if !slices.Contains(known, id) {
+			return nil, withHint(usagef("--%s %q: there is no such check", flag, printable.Clean(id)), "known ids: %s", strings.Join(known, ", "))
+		}
+	}
+	return ids, nil
 }
 
 func failOn(c *cli.Context) (audit.Severity, error) {
@@ -116,16 +172,28 @@ func (u *ui) look(c *cli.Context, record string) (*audit.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	sources := []audit.Source{audit.Targets{Names: c.Args().Slice(), Bundle: bundle, Timeout: c.Duration("timeout")}}
+	warn, crit := thresholdOf(c, flagWarn), thresholdOf(c, flagCrit)
+	cfg := audit.Config{Now: now, WarnBefore: warn.before, WarnShare: warn.share, CritBefore: crit.before, CritShare: crit.share}
+	if cfg.Only, err = checkIDs(c, flagOnly); err != nil {
+		return nil, err
+	}
+	if cfg.Disable, err = checkIDs(c, flagDisable); err != nil {
+		return nil, err
+	}
+	names, err := expandTargets(c.Args().Slice())
+	if err != nil {
+		return nil, err
+	}
+	cfg.Sources = []audit.Source{audit.Targets{Names: names, Stdin: u.in, Bundle: bundle, Timeout: c.Duration("timeout")}}
 	if record != "" {
 		r, err := openRecord(c.Context, record, "record")
 		if err != nil {
 			return nil, err
 		}
 		defer func() { _ = r.Close() }() // read only
-		sources = append(sources, recordSource(r, record, now))
+		cfg.Sources = append(cfg.Sources, recordSource(r, record, now))
 	}
-	return audit.Run(c.Context, audit.Config{Sources: sources, Now: now})
+	return audit.Run(c.Context, cfg)
 }
 
 // judgedAt reads --at: a point in time, or a distance from the present.

@@ -1,0 +1,82 @@
+package audit
+
+import (
+	"bufio"
+	"encoding/csv"
+	"encoding/json"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+// Formats with one line for each row.
+
+type ndjsonRow struct {
+	SchemaVersion int       `json:"schema_version"`
+	JudgedAt      time.Time `json:"judged_at"`
+	jsonRow
+}
+
+// WriteNDJSON writes each row as one line of JSON, with the fields that it has in
+// [Report.WriteJSON] and those of the report that it needs to stand alone.
+func (r *Report) WriteNDJSON(out io.Writer) error {
+	w := bufio.NewWriter(out)
+	enc := json.NewEncoder(w)
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		if err := enc.Encode(ndjsonRow{schemaVersion, row.Judged.UTC(), row.forJSON()}); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+var csvHead = []string{
+	"state", "seconds_left", "not_before", "not_after", "name", "names", "kind", "place", "block", "also",
+	"findings", "error", "issuer", "serial", "ca", "fingerprint_sha256",
+}
+
+// WriteCSV writes a table for spreadsheets (RFC 4180), whose first line names the
+// columns. Lists are joined by blanks. No cell is a formula.
+func (r *Report) WriteCSV(out io.Writer) error {
+	w := csv.NewWriter(out)
+	w.UseCRLF = true
+	_ = w.Write(csvHead) // Error keeps the error
+	for i := range r.Rows {
+		_ = w.Write(r.Rows[i].forCSV())
+	}
+	w.Flush()
+	return w.Error()
+}
+
+func (r *Row) forCSV() []string {
+	row := r.forJSON()
+	var found []string
+	for _, f := range row.Findings {
+		found = append(found, f.Check)
+	}
+	c, left, from, to, authority := row.jsonCert, "", "", "", ""
+	if c == nil {
+		c = &jsonCert{}
+	} else {
+		left, from, to = strconv.FormatInt(c.SecondsLeft, 10), c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339)
+		authority = strconv.FormatBool(c.CA)
+	}
+	return []string{
+		row.State, left, from, to, text(c.Name), text(c.Names...), row.Kind, text(row.Place), strconv.Itoa(row.Block), text(row.Also...),
+		strings.Join(found, " "), text(row.Error), text(c.Issuer), c.Serial, authority, c.Fingerprint,
+	}
+}
+
+// text is a cell with what a stranger may have written. Spreadsheets take some
+// beginnings for a formula and run it; behind an apostrophe they do not.
+func text(list ...string) string {
+	cell := printable.Clean(strings.Join(list, " "))
+	if cell != "" && strings.ContainsAny(cell[:1], "=+-@\t\r") {
+		return "'" + cell
+	}
+	return cell
+}

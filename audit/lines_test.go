@@ -1,0 +1,226 @@
+package audit_test
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"math"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/artstore/artstore-pki/audit"
+)
+
+func TestNDJSON(t *testing.T) {
+	r := fixed(t)
+	var lines, whole bytes.Buffer
+	must(t, r.WriteNDJSON(&lines))
+	must(t, r.WriteJSON(&whole))
+	var report struct{ Rows []map[string]any }
+	must(t, json.Unmarshal(whole.Bytes(), &report))
+	n := 0
+	for line := range bytes.Lines(lines.Bytes()) {
+		var row map[string]any
+		must(t, json.Unmarshal(line, &row))
+		if row["schema_version"] != 1. || row["judged_at"] != "2026-03-01T12:00:00Z" {
+			t.Errorf("%s", line)
+		}
+		delete(row, "schema_version")
+		delete(row, "judged_at")
+		if got, want := mustJSON(t, row), mustJSON(t, report.Rows[n]); got != want {
+			t.Errorf("line %d: %s, want %s", n+1, got, want)
+		}
+		n++
+	}
+	if n != len(r.Rows) {
+		t.Errorf("%d lines for %d rows", n, len(r.Rows))
+	}
+}
+
+func mustJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	must(t, err)
+	return string(b)
+}
+
+func TestCSV(t *testing.T) {
+	var b bytes.Buffer
+	must(t, fixed(t).WriteCSV(&b))
+	if lines := strings.Count(b.String(), "\r\n"); lines != 6 || strings.Count(b.String(), "\n") != lines {
+		t.Errorf("%d lines by RFC 4180 in %q", lines, b.String())
+	}
+	records, err := csv.NewReader(&b).ReadAll()
+	must(t, err)
+	var got []string
+	for _, r := range records {
+		got = append(got, strings.Join(r[:11], "|"))
+	}
+	const want = `state|seconds_left|not_before|not_after|name|names|kind|place|block|also|findings
+OVERDUE|14400|2026-02-28T16:00:00Z|2026-03-01T16:00:00Z|ingester|ingester localhost 127.0.0.1|file|/etc/artstore/ingester/tls.crt|2||renewal-overdue key-readable
+ERROR||||||endpoint|storage:8010|0||
+WARN|2160000|2025-03-26T12:00:00Z|2026-03-26T12:00:00Z|query-module|query-module localhost 127.0.0.1|file|/etc/artstore/query-module/tls.crt|0||expiring
+OK|82800|2026-03-01T11:00:00Z|2026-03-02T11:00:00Z|admin-module|admin-module localhost 127.0.0.1|file|/etc/artstore/admin-module/tls.crt|0||
+OK|315360000|2025-11-21T12:00:00Z|2036-02-27T12:00:00Z|Test Root||file|/a/ca.crt|0|/b/ca.crt|`
+	if text := strings.Join(got, "\n"); text != want {
+		t.Errorf("got:\n%s\nwant:\n%s", text, want)
+	}
+	if records[2][11] != "no answer within 5s" || len(records[1][15]) != 64 || records[1][14] != "false" || records[5][14] != "true" {
+		t.Errorf("%q", records)
+	}
+}
+
+// metrics parses a page of Prometheus; label sets that come twice are an error there.
+func metrics(t *testing.T, r *audit.Report) map[string]float64 {
+	t.Helper()
+	var b bytes.Buffer
+	must(t, r.WritePrometheus(&b))
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(&b)
+	must(t, err)
+	out := map[string]float64{}
+	for name, f := range families {
+		for _, m := range f.GetMetric() {
+			labels := model.Metric{model.MetricNameLabel: model.LabelValue(strings.TrimPrefix(name, "artstore_audit_"))}
+			for _, l := range m.GetLabel() {
+				if l.GetName() != "fingerprint_sha256" {
+					labels[model.LabelName(l.GetName())] = model.LabelValue(l.GetValue())
+				}
+			}
+			id := labels.String()
+			if _, twice := out[id]; twice {
+				t.Errorf("twice: %s", id)
+			}
+			out[id] = m.GetGauge().GetValue()
+		}
+	}
+	return out
+}
+
+func TestPrometheus(t *testing.T) {
+	got := metrics(t, fixed(t))
+	now := float64(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).Unix())
+	want := map[string]float64{
+		`certificates`: 4, `unchecked`: 1, `judged_timestamp_seconds`: now,
+		`findings{check="renewal-overdue", severity="crit"}`: 1,
+		`findings{check="key-readable", severity="warn"}`:    1,
+		`findings{check="expiring", severity="warn"}`:        1,
+		`findings{check="expiring", severity="crit"}`:        0,
+		`findings{check="weak-key", severity="crit"}`:        0,
+
+		`not_after_timestamp_seconds{block="2", kind="file", name="ingester", place="/etc/artstore/ingester/tls.crt"}`:  now + 4*3600,
+		`not_before_timestamp_seconds{block="2", kind="file", name="ingester", place="/etc/artstore/ingester/tls.crt"}`: now - 20*3600,
+	}
+	for id, value := range want {
+		if v, ok := got[id]; !ok || math.Abs(v-value) > 0 {
+			t.Errorf("%s: %v %v, want %v; there are %v", id, v, ok, value, got)
+		}
+	}
+	if n := 2*4 + len(audit.Checks()) + 1 + 3; len(got) != n {
+		t.Errorf("%d series, want %d", len(got), n)
+	}
+	// A place that was named twice is there once, and what differs in bytes that cannot be shown, too.
+	p := newPair(t, nil, "x")
+	r := run(t, static{{Kind: "file", Place: "a\xff", Cert: p.cert}, {Kind: "file", Place: "a\xfe", Cert: p.cert}, {Kind: "file", Place: "b", Cert: p.cert}, {Kind: "file", Place: "b", Cert: p.cert}})
+	if got := metrics(t, r); len(got) != 2*2+len(audit.Checks())+3 {
+		t.Errorf("%v", got)
+	}
+}
+
+// What a stranger wrote into a certificate or a path stays text in every format.
+func TestInjection(t *testing.T) {
+	for _, evil := range []string{
+		`=cmd|' /C calc'!A0`, "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", `a","b` + "\r\nOK,1", "a\"} 1\nevil 1\n", `\`, `\"`, "<script>alert(1)</script>",
+		"\xff\xfe", "\x1b[2J\x9b31m", "a\u2028b", "#", "OK\n", "",
+	} {
+		r := run(t, static{{Kind: "file", Place: evil, Err: errors.New(evil)}, {Kind: "file", Place: evil, Cert: newPair(t, nil, "x", called(evil)).cert}})
+		var asCSV, asNDJSON bytes.Buffer
+		must(t, r.WriteCSV(&asCSV))
+		must(t, r.WriteNDJSON(&asNDJSON))
+		records, err := csv.NewReader(&asCSV).ReadAll()
+		must(t, err)
+		if len(records) != 3 {
+			t.Errorf("%q: %d lines of CSV", evil, len(records))
+		}
+		for _, cell := range append(records[1][4:], records[2][4:]...) {
+			if cell != "" && strings.ContainsAny(cell[:1], "=+-@\t\r") || strings.ContainsAny(cell, "\x1b\n\r") {
+				t.Errorf("%q: cell %q", evil, cell)
+			}
+		}
+		if text := asNDJSON.String(); strings.Count(text, "\n") != 2 || strings.ContainsAny(text, "\x1b<>") {
+			t.Errorf("%q: NDJSON %q", evil, text)
+		}
+		got := metrics(t, r)
+		if len(got) != 2+len(audit.Checks())+3 || got["evil"] != 0 {
+			t.Errorf("%q: %v", evil, got)
+		}
+	}
+}
+
+// called names a certificate by text that no template would take.
+func called(name string) spec {
+	return func(c *x509.Certificate) { c.Subject.CommonName = strings.ToValidUTF8(name, "?"); c.DNSNames = nil }
+}
+
+// Contract: whatever a name is, its label is valid UTF-8 on one line and parses back to something.
+func FuzzPrometheus(f *testing.F) {
+	f.Add("a\"} 1\nb 2\n")
+	f.Add(`\`)
+	p := newPair(f, nil, "x")
+	f.Fuzz(func(t *testing.T, place string) {
+		r := run(t, static{{Kind: "file", Place: place, Cert: p.cert}})
+		if got := metrics(t, r); len(got) != 2+len(audit.Checks())+3 {
+			t.Errorf("%q: %v", place, got)
+		}
+	})
+}
+
+// The page about the formats names every field, metric, label and check.
+func TestDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/audit-report.md")
+	must(t, err)
+	documented := func(word string) {
+		t.Helper()
+		if !strings.Contains(string(page), "`"+word+"`") {
+			t.Errorf("docs/audit-report.md does not say what `%s` is", word)
+		}
+	}
+	r := fixed(t)
+	r.Rows[0].TLS = &tls.ConnectionState{Version: tls.VersionTLS13, CurveID: tls.X25519MLKEM768}
+	var asJSON, asMetrics bytes.Buffer
+	must(t, r.WriteJSON(&asJSON))
+	must(t, r.WritePrometheus(&asMetrics))
+	var all any
+	must(t, json.Unmarshal(asJSON.Bytes(), &all))
+	eachKey(all, documented)
+	for _, m := range regexp.MustCompile(`(?m)^artstore\w+|(\w+)="`).FindAllStringSubmatch(asMetrics.String(), -1) {
+		documented(cmp.Or(m[1], m[0]))
+	}
+	for _, c := range audit.Checks() {
+		documented(c.Check)
+	}
+}
+
+func eachKey(v any, visit func(string)) {
+	switch v := v.(type) {
+	case []any:
+		for _, one := range v {
+			eachKey(one, visit)
+		}
+	case map[string]any:
+		for key, one := range v {
+			visit(key)
+			eachKey(one, visit)
+		}
+	}
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+func TestThreshold(t *testing.T) {
+	for text, want := range map[string]threshold{
+		"30d": {before: 30 * day}, "36h": {before: 36 * time.Hour}, "25%": {share: 0.25}, "0.5%": {share: 0.005}, "100%": {share: 1},
+	} {
+		var got threshold
+		if err := got.Set(text); err != nil || got != want {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	for _, bad := range []string{"", "%", "0%", "101%", "-1%", "+1%", "1e1%", "inf%", "nan%", "0x1p1%", "1%%", " 1%", "1 %", "30", "-1d", "0d", ".%"} {
+		got := threshold{before: day}
+		if err := got.Set(bad); !errors.Is(err, errThreshold) || got.before != day {
+			t.Errorf("%q is taken as %+v, %v", bad, got, err)
+		}
+	}
+	if text := (threshold{}).String(); text != "" {
+		t.Error(text)
+	}
+}
+
+// FuzzThreshold: whatever is taken is a time or a share of at most the whole life,
+// never both, and what String makes of it is taken again.
+func FuzzThreshold(f *testing.F) {
+	for _, seed := range []string{"30d", "33%", "0.1%", "1e9%", "%"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var got, again threshold
+		if got.Set(text) != nil {
+			return
+		}
+		if got.share < 0 || got.share > 1 || got.before < 0 || (got.share > 0) == (got.before > 0) {
+			t.Fatalf("%q = %+v", text, got)
+		}
+		if err := again.Set(got.String()); err != nil {
+			t.Fatalf("%q = %+v, written %q: %v", text, got, got, err)
+		}
+	})
+}
