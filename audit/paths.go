@@ -23,12 +23,29 @@ type walk struct {
 	bundles map[string][]*x509.Certificate // by directory; nil for one without
 }
 
+// swapTries is how often a set is read that was swapped away under the reading.
+// Two swaps must fall into one reading for that, so a second try does outside of tests.
+const swapTries = 10
+
+// stat is os.Stat for a path that may lead through a link which is being swapped.
+func stat(path string) (info fs.FileInfo, err error) {
+	for range swapTries {
+		if info, err = os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if _, gone := os.Lstat(path); gone != nil {
+			break
+		}
+	}
+	return info, err
+}
+
 func (w *walk) fail(path string, err error) {
 	w.yield(Subject{Kind: kindFile, Place: path, Err: plain(err)})
 }
 
 func (w *walk) start() {
-	info, err := os.Stat(w.root)
+	info, err := stat(w.root)
 	switch {
 	case err != nil:
 		w.fail(w.root, err)
@@ -45,7 +62,7 @@ func (w *walk) start() {
 
 // named reads a file of the command line, and those that may hold its key.
 func named(path string) (f *file, among []*file) {
-	for range 5 { // as in walk.dir
+	for range swapTries {
 		from := generation(path)
 		f = read(from, true)
 		among = append(siblings(from), f)
@@ -82,7 +99,7 @@ func generation(path string) string {
 func (w *walk) dir(path string) (found bool) {
 	var l listing
 	var err error
-	for range 5 { // a set that is swapped while it is read is read again
+	for range swapTries {
 		if l, err = list(path); err != nil {
 			w.fail(path, err)
 			return true
