@@ -24,6 +24,7 @@ import (
 // key passwords, private keys in several encodings, client secrets, tokens. The
 // one thing exempt is the token on the standard output of `token`.
 func TestNoSecretInAnyOutput(t *testing.T) {
+	t.Parallel() // with the other long ones, most of which wait
 	dir := t.TempDir()
 	p := &program{t: t, dir: dir}
 	p.ok("init", "--dir", p.path("ca"), "--dns", "localhost", "--dns", "127.0.0.1")

@@ -109,6 +109,7 @@ func TestDevCertsOtherAuthority(t *testing.T) {
 // TestDevCertsInterrupted stops a run after each of its first lines; what it
 // leaves is not in the way of the next.
 func TestDevCertsInterrupted(t *testing.T) {
+	t.Parallel() // with the other long ones, most of which wait
 	dir := devCertsPlain(t, 30*day)
 	for n := range 4 {
 		ctx, cancel := context.WithCancel(t.Context())

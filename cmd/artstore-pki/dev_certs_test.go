@@ -117,6 +117,7 @@ var devNames = map[string][]string{
 
 // TestDevCerts looks at what one run on a clean machine has made.
 func TestDevCerts(t *testing.T) {
+	t.Parallel() // with the other long ones, most of which wait
 	dir := devCertsDir(t, "--expired", "--not-yet-valid")
 	t.Run("handshakes", func(t *testing.T) { devHandshakes(t, dir) })
 	t.Run("faults of old", func(t *testing.T) { devOldFaults(t, dir) })

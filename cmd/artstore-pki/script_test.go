@@ -48,6 +48,7 @@ const scriptWait = 2 * time.Minute
 //	status N PROGRAM ...  fail unless the program ends with exit status N
 //	expire DIR FILE       sign the token in FILE anew, with DIR's enrolment key and times that are over
 func TestScript(t *testing.T) {
+	t.Parallel() // with the other long ones, most of which wait
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
