@@ -24,14 +24,14 @@ import (
 func (r *Report) Explain(out io.Writer) error {
 	w := bufio.NewWriter(out)
 	leaves := slices.ContainsFunc(r.Rows, func(r Row) bool { return r.leaf() })
+	between := ""
 	for i := range r.Rows {
 		row := &r.Rows[i]
 		if leaves && row.Cert != nil && row.Cert.IsCA && len(row.Findings) == 0 {
 			continue // the trees have it
 		}
-		if i > 0 {
-			_, _ = fmt.Fprintln(w) // Flush keeps the error
-		}
+		_, _ = fmt.Fprint(w, between) // Flush keeps the error
+		between = "\n"
 		row.explain(w)
 	}
 	return w.Flush()

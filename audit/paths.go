@@ -140,10 +140,12 @@ func list(path string) (l listing, err error) {
 	for _, e := range entries {
 		full := filepath.Join(path, e.Name())
 		from := full
-		if target, err := os.Readlink(full); err == nil && l.link != "" && filepath.Dir(target) == l.link {
+		if l.link != "" && e.Type()&fs.ModeSymlink != 0 {
 			// Resolved once for all: certificate and key are of one generation,
 			// should the link be swapped meanwhile.
-			from, through = filepath.Join(path, l.current, filepath.Base(target)), true
+			if target, err := os.Readlink(full); err == nil && filepath.Dir(target) == l.link {
+				from, through = filepath.Join(path, l.current, filepath.Base(target)), true
+			}
 		}
 		switch {
 		case e.IsDir():
@@ -261,8 +263,11 @@ func (w *walk) bundleIn(dir string) []*x509.Certificate {
 	}
 	var b []*x509.Certificate
 	for _, name := range bundleNames {
-		if f := read(filepath.Join(dir, name), false); f != nil && b == nil {
+		if f := read(filepath.Join(dir, name), false); f != nil {
 			b = f.authorities()
+		}
+		if b != nil {
+			break
 		}
 	}
 	w.bundles[dir] = b

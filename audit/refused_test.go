@@ -131,7 +131,7 @@ const corpora = "../../shared/corpora"
 // Every certificate of the test suites of others is a row; none of it is in this repository.
 func TestCorpora(t *testing.T) {
 	if _, err := os.Stat(corpora); errors.Is(err, fs.ErrNotExist) {
-		t.Skip("there is no " + corpora)
+		t.Skip("the test suites of others are not part of this repository; this runs where they lie in " + corpora)
 	}
 	parsed, inPart, refused := 0, 0, 0
 	count := func(data []byte) {

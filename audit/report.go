@@ -208,11 +208,10 @@ func (r *Report) tally() tally {
 
 // name is what people call a certificate: its common name, else its first name.
 func name(c *x509.Certificate) string {
-	names := pemfile.Names(c)
-	switch {
-	case c.Subject.CommonName != "":
+	if c.Subject.CommonName != "" {
 		return c.Subject.CommonName
-	case len(names) > 0:
+	}
+	if names := pemfile.Names(c); len(names) > 0 {
 		return names[0]
 	}
 	return cmp.Or(c.Subject.String(), pemfile.Serial(c))

@@ -127,6 +127,14 @@ func TestExplain(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
 	}
+	// An authority that ends first is the first row, and left to the tree: nothing is printed for it.
+	brief := newPair(t, nil, "Brief Root", authority, lives(0, 100*day))
+	dir2 := write(t, map[string][]byte{"ca.crt": encode(brief), "svc.crt": encode(newPair(t, brief, "svc"))})
+	b.Reset()
+	must(t, run(t, paths(dir2)).Explain(&b))
+	if !strings.HasPrefix(b.String(), dir2+"/svc.crt: OK\n") {
+		t.Errorf("begins with %.60q", b.String())
+	}
 	b.Reset()
 	must(t, run(t, paths(dir+"/ca.crt")).Explain(&b))
 	if !strings.Contains(b.String(), "Test Root (certificate authority)") || !strings.Contains(b.String(), "by the authority's operator") {
