@@ -89,19 +89,27 @@ func noCommand(c *cli.Context) error {
 
 // usageLine is how the command in args is called.
 func usageLine(app *cli.App, args []string) string {
-	path, commands := app.Name, app.Commands
-	rest := " COMMAND [options] [arguments]"
-	for _, a := range args[min(1, len(args)):] {
-		c := findCommand(commands, a)
+	path, last, _ := commandPath(app, args)
+	rest := "COMMAND [options] [arguments]"
+	if last != nil && len(last.Subcommands) == 0 {
+		rest = strings.TrimRight("[options] "+last.ArgsUsage, " ")
+	}
+	return strings.Join(append(path, rest), " ")
+}
+
+// commandPath finds the command that args call: the words that name it, the
+// program's name first, the command, nil if there is none, and what follows.
+func commandPath(app *cli.App, args []string) (path []string, last *cli.Command, rest []string) {
+	path, rest = []string{app.Name}, args[min(1, len(args)):]
+	commands := app.Commands
+	for len(rest) > 0 {
+		c := findCommand(commands, rest[0])
 		if c == nil {
 			break
 		}
-		path, commands = path+" "+c.Name, c.Subcommands
-		if len(c.Subcommands) == 0 {
-			rest = strings.TrimRight(" [options] "+c.ArgsUsage, " ")
-		}
+		path, last, commands, rest = append(path, rest[0]), c, c.Subcommands, rest[1:]
 	}
-	return path + rest
+	return path, last, rest
 }
 
 // version is the module's version, or the revision it was built from.
@@ -117,28 +125,15 @@ func version() string {
 // v2 silently takes every option after the first positional as another
 // positional. "--" ends the options.
 func flagsFirst(app *cli.App, args []string) ([]string, error) {
-	if len(args) < 2 {
+	path, last, rest := commandPath(app, args)
+	if last == nil { // leave --help, --version and mistakes to the library
 		return args, nil
 	}
-	out, rest := []string{args[0]}, args[1:]
-	commands := app.Commands
-	var flags []cli.Flag
-	for len(rest) > 0 {
-		c := findCommand(commands, rest[0])
-		if c == nil {
-			break
-		}
-		out, rest = append(out, rest[0]), rest[1:]
-		commands, flags = c.Subcommands, c.Flags
-	}
-	if len(out) == 1 { // no command: leave --help, --version and mistakes to the library
-		return args, nil
-	}
-	options, positional, err := splitArgs(flags, rest)
+	options, positional, err := splitArgs(last.Flags, rest)
 	if err != nil {
-		return nil, withHint(err, "see %s --help", strings.Join(append([]string{app.Name}, out[1:]...), " "))
+		return nil, withHint(err, "see %s --help", strings.Join(path, " "))
 	}
-	out = append(out, options...)
+	out := append(append([]string{args[0]}, path[1:]...), options...)
 	if len(positional) > 0 {
 		out = append(append(out, "--"), positional...)
 	}
