@@ -30,9 +30,12 @@ import (
 // Change.Warning: on the way from one root to another that state is intended,
 // and peers may still know the root.
 type Material struct {
-	Certificate tls.Certificate     // leaf first, then its issuers; PrivateKey is a crypto.Signer
-	Roots       []*x509.Certificate // trust anchors for peers, of any order
-	Version     string              // for logs only, for instance a directory name
+	Certificate tls.Certificate        // leaf first, then its issuers; PrivateKey is a crypto.Signer
+	Others      []tls.Certificate      // more of the kind, which a server chooses by the name that a client asks for
+	Roots       []*x509.Certificate    // trust anchors for peers, of any order
+	Revoked     []*x509.RevocationList // what the issuers of peers took back, at most one list per issuer
+	Issuers     []*x509.Certificate    // intermediates that signed lists in Revoked; they give no trust to peers
+	Version     string                 // for logs only, for instance a directory name
 }
 
 // LogValue implements [slog.LogValuer]: the version, never the key.
