@@ -81,7 +81,7 @@ func (g *Generation) verifyServer(peer []*x509.Certificate, name string) error {
 // cannot change one: superseded, it may go on until Config.Drain has passed or
 // the leaf expires, and is then cut. The caller dials again.
 func (t *Transport) DialTLSContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	return t.raw(func(p *pool) (*tls.Conn, error) { return p.dialTLS(ctx, t.opts, network, addr, nil) })
+	return t.raw(func(p *pool) (*tls.Conn, error) { return p.dialTLS(ctx, network, addr, nil) })
 }
 
 // Handshake is [Transport.DialTLSContext] over a connection that is there

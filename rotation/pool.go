@@ -18,6 +18,7 @@ const sessionCache = 64
 // enough: net/http dials in the background, and a dial that ends after the pool
 // closed would leave a connection that nobody closes.
 type pool struct {
+	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 	http     *http.Transport
 	tls      *tls.Config
 	requests int // and raw connections; guarded by tenure.mu
@@ -28,8 +29,8 @@ type pool struct {
 }
 
 func newPool(t *Transport, g *Generation) *pool {
-	p := &pool{conns: map[*conn]struct{}{}, tls: clientConfig(g, t.opts.MinVersion)}
 	o := t.opts
+	p := &pool{dial: o.DialContext, tls: clientConfig(g, o.MinVersion), conns: map[*conn]struct{}{}}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(o.HTTP2)
@@ -41,7 +42,7 @@ func newPool(t *Transport, g *Generation) *pool {
 		Proxy: o.Proxy,
 		// Through a proxy, net/http makes the TLS connection itself, inside of the one dialled here.
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			raw, err := o.DialContext(ctx, network, addr)
+			raw, err := p.dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
@@ -50,7 +51,7 @@ func newPool(t *Transport, g *Generation) *pool {
 		TLSClientConfig:     p.tls,
 		TLSHandshakeTimeout: handshakeTimeout,
 		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return p.dialTLS(ctx, o, network, addr, protos)
+			return p.dialTLS(ctx, network, addr, protos)
 		},
 		MaxConnsPerHost: o.MaxConnsPerHost, MaxIdleConnsPerHost: o.idlePerHost(),
 		IdleConnTimeout:       o.IdleConnTimeout,
@@ -60,12 +61,12 @@ func newPool(t *Transport, g *Generation) *pool {
 	return p
 }
 
-func (p *pool) dialTLS(ctx context.Context, o TransportOptions, network, addr string, protos []string) (*tls.Conn, error) {
+func (p *pool) dialTLS(ctx context.Context, network, addr string, protos []string) (*tls.Conn, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := o.DialContext(ctx, network, addr)
+	raw, err := p.dial(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}

@@ -171,7 +171,7 @@ func (id *Identity) mind(n *tenure) {
 		return // Close ends the current tenure itself
 	}
 	if cut := n.end(); cut > 0 {
-		id.forced.Add(uint64(cut)) //nolint:gosec // G115: a length
+		id.forced.Add(uint64(cut))
 		id.log.Warn("connections cut: their generation is over", append(attrs, "connections", cut)...)
 	}
 	id.mu.Lock()

@@ -34,7 +34,6 @@ type servedConn struct {
 	mu       sync.Mutex // guards what follows; never held across I/O
 	standard standard   // what the peer was found acceptable by
 	cutAt    time.Time  // zero: not draining
-	closed   bool
 }
 
 // Handshake runs the server's side of a handshake on raw, within ctx and 10 s,

@@ -266,11 +266,15 @@ func TestHandlerAlone(t *testing.T) {
 		t.Errorf("a revoked peer got %d", resp.StatusCode)
 	}
 	plain := listenPlain(t, s.Handler(http.HandlerFunc(whoami)))
-	resp, err := http.Get("http://" + plain) //nolint:noctx // a test on loopback
-	if err != nil || resp.StatusCode != http.StatusForbidden {
-		t.Errorf("cleartext: %v, %v", resp, err)
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+plain, nil)
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Errorf("cleartext got %d", resp.StatusCode)
+	}
 }
 
 func listenPlain(t testing.TB, h http.Handler) string {
