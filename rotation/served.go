@@ -149,7 +149,7 @@ func (c *servedConn) fine(std standard, now time.Time) bool {
 	return c.standard == std && c.cutAt.IsZero() && now.Before(c.peer.ends)
 }
 
-// judged notes a verdict and returns when to look again; zero is never.
+// judged notes a verdict that is no cut, and returns when to look again; zero is never.
 func (c *servedConn) judged(std standard, v verdict, now time.Time) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
