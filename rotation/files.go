@@ -39,7 +39,7 @@ const (
 // replaced. All files are read through one resolution of the links, and must
 // read the same again after a while: 5 ms in a directory that was not there
 // before, 25 ms in one that was. A set there that takes away a root or a list,
-// or whose chain does not lead to its bundle, must stand for 1 s: a writer may
+// or whose chain does not lead to its bundle, must stand untouched for 1 s: a writer may
 // be between two blocks of a file, and content alone cannot tell. A writer that
 // pauses for longer in such a place is believed; one that renames, or swaps a
 // link, never is in one.
@@ -110,12 +110,13 @@ type fileWatch struct {
 
 // candidate is a set that was read and not yielded yet.
 type candidate struct {
-	digest [sha256.Size]byte
-	sums   map[string][sha256.Size]byte // by name
-	m      Material
-	since  time.Time
-	stand  time.Duration // from since
-	heard  bool          // a notification came with it
+	digest  [sha256.Size]byte
+	sums    map[string][sha256.Size]byte // by name
+	m       Material
+	touched time.Time
+	since   time.Time
+	stand   time.Duration // from since
+	heard   bool          // a notification came with it
 }
 
 func (w *fileWatch) run(ctx context.Context) error {
@@ -223,6 +224,9 @@ func (w *fileWatch) read() (again time.Duration, err error) {
 		}
 	}
 	c := w.next
+	if c.stand == standLoss && !c.touched.Equal(r.touched) { // written again, be it the same
+		c.touched, c.since = r.touched, time.Now()
+	}
 	c.heard = c.heard || w.heard
 	if left := c.stand - time.Since(c.since); left > 0 {
 		return left, nil
@@ -257,7 +261,7 @@ func (w *fileWatch) consider(r *reading, before places) (*candidate, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &candidate{digest: r.digest, sums: map[string][sha256.Size]byte{}, m: m, since: time.Now(), stand: standNew}
+	c := &candidate{digest: r.digest, sums: map[string][sha256.Size]byte{}, m: m, touched: r.touched, since: time.Now(), stand: standNew}
 	inPlace := false
 	for name, f := range r.parts {
 		c.sums[name] = f.sum

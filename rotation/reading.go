@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -22,7 +23,8 @@ const maxFile = 1 << 20 // bytes; a bundle of 400 roots is a third of it
 type reading struct {
 	parts   map[string]part // by the name in the plan; a missing optional file has none
 	digest  [sha256.Size]byte
-	version string // the directory that the first file really came from
+	touched time.Time // the latest modification
+	version string    // the directory that the first file really came from
 }
 
 type part struct {
@@ -40,9 +42,12 @@ func load(p plan, paths map[string]string) (*reading, error) {
 			_, _ = all.Write([]byte("missing")) // a hash does not fail; shorter than any sum
 			continue
 		}
-		data, err := readFile(path)
+		data, touched, err := readFile(path)
 		if err != nil {
 			return nil, err
+		}
+		if touched.After(r.touched) {
+			r.touched = touched
 		}
 		f := part{data: data, sum: sha256.Sum256(data), dir: filepath.Dir(path)}
 		r.parts[name] = f
@@ -57,34 +62,34 @@ func load(p plan, paths map[string]string) (*reading, error) {
 
 // readFile reads the regular file that stands at a resolved path. It never
 // waits: a pipe would, and may be put there between the look and the opening.
-func readFile(path string) ([]byte, error) {
+func readFile(path string) (data []byte, touched time.Time, err error) {
 	info, err := os.Lstat(path)
 	if err != nil {
-		return nil, err
+		return nil, touched, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+		return nil, touched, &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // Windows has no such pipes and ignores it
 	if err != nil {
-		return nil, err
+		return nil, touched, err
 	}
 	defer func() { _ = f.Close() }() // read only: nothing to lose
 	opened, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, touched, err
 	}
 	if !os.SameFile(info, opened) {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("replaced in this instant")}
+		return nil, touched, &fs.PathError{Op: "open", Path: path, Err: errors.New("replaced in this instant")}
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, err
+		return nil, touched, err
 	}
 	if len(b) > maxFile {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("longer than %d bytes", maxFile)}
+		return nil, touched, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("longer than %d bytes", maxFile)}
 	}
-	return b, nil
+	return b, opened.ModTime(), nil
 }
 
 // material parses strictly and checks that the pairs fit: between the two
@@ -156,19 +161,20 @@ func (r *reading) chainAndKey(names FilePair) ([]*x509.Certificate, crypto.Signe
 }
 
 // essentials are what peers may lose when a bundle or a list is cut between two
-// blocks: the roots, and the issuers that have a list.
-type essentials struct{ roots, listed map[string]bool }
+// blocks: the roots, the issuers that have a list, and the intermediates among
+// these.
+type essentials map[string]bool
 
 func essentialsOf(m Material) essentials {
-	e := essentials{map[string]bool{}, map[string]bool{}}
+	e := essentials{}
 	for _, c := range m.Roots {
-		e.roots[string(c.Raw)] = true
+		e["root "+string(c.Raw)] = true
 	}
-	for _, l := range m.Revoked {
-		e.listed[string(l.RawIssuer)] = true
+	for _, l := range m.Revoked { // whose lists follow each other
+		e["list "+string(l.RawIssuer)] = true
 	}
 	for _, c := range m.Issuers {
-		e.listed[string(c.RawSubject)] = true
+		e["issuer "+string(c.Raw)] = true
 	}
 	return e
 }
@@ -176,12 +182,8 @@ func essentialsOf(m Material) essentials {
 // lostIn reports whether m lacks any of e.
 func (e essentials) lostIn(m Material) bool {
 	now := essentialsOf(m)
-	return lacks(now.roots, e.roots) || lacks(now.listed, e.listed)
-}
-
-func lacks(have, want map[string]bool) bool {
-	for k := range want {
-		if !have[k] {
+	for k := range e {
+		if !now[k] {
 			return true
 		}
 	}
