@@ -111,6 +111,9 @@ func (h *half) follow(src Source) error {
 
 // do has the goroutine of Watch call f, and reports whether it did.
 func (h *half) do(f func()) bool {
+	if h.ctx.Err() != nil {
+		return false
+	}
 	done := make(chan struct{})
 	select {
 	case h.calls <- func() { defer close(done); f() }:
