@@ -3,6 +3,8 @@ package rotation
 import (
 	"crypto/tls"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 // ConfigAt asks a server for its configuration as of a time.
@@ -66,6 +68,35 @@ func FilesNotified(set FileSet, open func() (*FakeNotifier, error)) Source {
 		}
 		return n, nil
 	}}
+}
+
+// FilesWatched is Files that hands out each watcher of the operating system it opens.
+func FilesWatched(set FileSet, opened func(*fsnotify.Watcher)) Source {
+	return &files{set: set, notify: func() (notifier, error) {
+		n, err := newFSNotifier()
+		if err == nil {
+			opened(n.(*fsNotifier).w)
+		}
+		return n, err
+	}}
+}
+
+// ReadSet reads a set once; between comes after the links are resolved.
+func ReadSet(set FileSet, between func()) (Material, error) {
+	p, err := set.plan()
+	if err != nil {
+		return Material{}, err
+	}
+	paths, err := newResolver().all(p)
+	if err != nil {
+		return Material{}, err
+	}
+	between()
+	r, err := load(p, paths)
+	if err != nil {
+		return Material{}, err
+	}
+	return r.material(p)
 }
 
 // Examine is the gate at the start, when no generation is in effect.
