@@ -54,11 +54,11 @@ func (f FileSet) plan() (plan, error) {
 	}
 	switch {
 	case f.Poll < 0:
-		return plan{}, fmt.Errorf("Poll %s is negative", f.Poll)
+		return plan{}, fmt.Errorf("negative Poll %s", f.Poll)
 	case f.Cert == "" && (f.Key != "" || len(f.Others) > 0):
-		return plan{}, errors.New("Key or Others without Cert")
+		return plan{}, errors.New("want Cert beside Key or Others")
 	case f.CA == "" && f.CRL != "":
-		return plan{}, errors.New("CRL without CA")
+		return plan{}, errors.New("want CA beside CRL")
 	case f.Cert == "" && f.CA == "":
 		return plan{}, errors.New("want Dir, Cert or CA")
 	case f.Poll == 0:
@@ -70,7 +70,7 @@ func (f FileSet) plan() (plan, error) {
 	}
 	for i, pair := range append([]FilePair{{f.Cert, f.Key}}, f.Others...) {
 		if pair.Cert == "" {
-			return plan{}, fmt.Errorf("Others[%d] without Cert", i-1)
+			return plan{}, fmt.Errorf("want Cert in Others[%d]", i-1)
 		}
 		pair = FilePair{f.in(pair.Cert), f.in(pair.Key)}
 		if pair.Key == pair.Cert {

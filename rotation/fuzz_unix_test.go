@@ -66,7 +66,7 @@ func FuzzDirectory(f *testing.F) {
 		sets[i] = rotation.Material{Certificate: tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}, Roots: []*x509.Certificate{root}}
 		d.contents = append(d.contents, chainPEM(f, sets[i]), keyPEM(f, sets[i]), pemfile.EncodeCertificates(sets[i].Roots))
 	}
-	d.contents = append(d.contents, nil, []byte("text"), d.contents[0][:90], bytes.Repeat(d.contents[0], 5000))
+	d.contents = append(d.contents, nil, []byte("text"), d.contents[0][:90], make([]byte, 1<<20+1))
 	volume := []byte{4, 2, 0, 3<<3 | 2, 1, 4<<3 | 2, 2, 5<<3 | 2} // ..data → gen0, and three links through it
 	f.Add(volume, []byte{4, 1<<3 | 2})
 	f.Add(volume, []byte{4, 6, 4, 1<<3 | 2})

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,4 +96,31 @@ func limitedFiles(t *testing.T) {
 	}
 	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was))
 	awaitSerial(t, id, m)
+}
+
+// TestFilesLeaveNothing: neither goroutines nor file descriptors of a watch
+// survive Close, whenever it comes.
+func TestFilesLeaveNothing(t *testing.T) {
+	ca := newCA(t, "ca")
+	dir := t.TempDir()
+	write(t, dir, ca.leaf(t, "svc", nil))
+	source := func() rotation.Source {
+		return rotation.Merge(rotation.Files(rotation.FileSet{Dir: dir, Cert: "tls.crt", Key: "tls.key"}), rotation.Files(rotation.FileSet{Dir: dir, CA: "ca.crt"}))
+	}
+	_ = open(t, source(), 0).Close() // the runtime opens its poller once
+	count := func() (goroutines, files int) {
+		open, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return runtime.NumGoroutine(), len(open)
+	}
+	goroutines, files := count()
+	for range 20 {
+		id := open(t, source(), 0)
+		write(t, dir, ca.leaf(t, "svc", nil))
+		_ = id.Close()
+	}
+	waitFor(t, "the end of all goroutines", func() bool { n, _ := count(); return n <= goroutines })
+	if _, n := count(); n > files {
+		t.Errorf("%d open files, %d before", n, files)
+	}
 }
