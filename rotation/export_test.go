@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"crypto/tls"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -46,15 +47,21 @@ func Conns(t *Transport) int {
 type FakeNotifier struct {
 	Wake chan struct{}
 	Dirs chan []string
-	Fail error // of every watch
+	fail atomic.Value // of every watch: watchAnswer
 }
+
+type watchAnswer struct{ err error }
+
+// Fail has every later watch fail, or succeed again with nil.
+func (f *FakeNotifier) Fail(err error) { f.fail.Store(watchAnswer{err}) }
 
 func (f *FakeNotifier) watch(dirs []string) error {
 	select {
 	case f.Dirs <- dirs:
 	default:
 	}
-	return f.Fail
+	a, _ := f.fail.Load().(watchAnswer)
+	return a.err
 }
 func (f *FakeNotifier) changes() <-chan struct{} { return f.Wake }
 func (f *FakeNotifier) close()                   {}

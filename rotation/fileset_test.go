@@ -84,11 +84,11 @@ func TestFileSetRefusals(t *testing.T) {
 	put(t, filepath.Join(dir, "stranger.key"), stranger)
 	put(t, filepath.Join(dir, "mixed.pem"), append(stranger, chainPEM(t, ca.leaf(t, "svc", nil))...))
 	for want, f := range map[string]rotation.FileSet{
-		"negative Poll -1ns":   {Dir: dir, Poll: -1},
+		"negative Poll -1ns":      {Dir: dir, Poll: -1},
 		"want Dir, Cert or CA":    {},
-		"want Cert beside Key":   {Dir: dir, Key: "tls.key"},
-		"beside Key or Others":     {CA: "ca.crt", Others: []rotation.FilePair{{Cert: "x"}}},
-		"want CA beside CRL":          {Dir: dir, Cert: "tls.crt", Key: "tls.key", CRL: "crl.pem"},
+		"want Cert beside Key":    {Dir: dir, Key: "tls.key"},
+		"beside Key or Others":    {CA: "ca.crt", Others: []rotation.FilePair{{Cert: "x"}}},
+		"want CA beside CRL":      {Dir: dir, Cert: "tls.crt", Key: "tls.key", CRL: "crl.pem"},
 		"want Cert in Others[1]":  {Dir: dir, Others: []rotation.FilePair{{Cert: "x"}, {Key: "y"}}},
 		"crl.pem: no such file":   {Dir: dir, CRL: "crl.pem"},
 		"empty.pem: no PEM block": {Dir: dir, CRL: "empty.pem"},

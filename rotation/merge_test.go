@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,10 +122,10 @@ func TestMergeFiles(t *testing.T) {
 		dir := t.TempDir()
 		f := write(t, dir, ca.leaf(t, "svc", nil))
 		own := &rotation.FakeNotifier{Wake: make(chan struct{}, 1)}
-		exhausted := errors.New("no inotify")
+		var eased atomic.Bool
 		openTrust := func() (*rotation.FakeNotifier, error) {
-			if exhausted != nil {
-				return nil, exhausted
+			if !eased.Load() {
+				return nil, errors.New("no inotify")
 			}
 			return &rotation.FakeNotifier{}, nil
 		}
@@ -136,7 +137,7 @@ func TestMergeFiles(t *testing.T) {
 		if st := id.Status(); st.WatchMode != "poll" || st.WatchError != "trust: no inotify" {
 			t.Errorf("mode %q, %q", st.WatchMode, st.WatchError)
 		}
-		exhausted = nil
+		eased.Store(true)
 		time.Sleep(31 * time.Second)
 		if st := id.Status(); st.WatchMode != "notify+poll" || st.WatchError != "" {
 			t.Errorf("recovered: mode %q, %q", st.WatchMode, st.WatchError)

@@ -53,20 +53,21 @@ func TestWatchRefused(t *testing.T) {
 		ca := newCA(t, "ca")
 		dir := t.TempDir()
 		f := write(t, dir, ca.leaf(t, "svc", nil))
-		n := &rotation.FakeNotifier{Fail: fs.ErrPermission}
+		n := &rotation.FakeNotifier{}
+		n.Fail(fs.ErrPermission)
 		id := open(t, rotation.FilesNotified(f, func() (*rotation.FakeNotifier, error) { return n, nil }), 0)
 		defer func() { _ = id.Close() }()
 		if st := id.Status(); st.WatchMode != "poll" || !strings.Contains(st.WatchError, "permission") {
 			t.Errorf("mode %q: %s", st.WatchMode, st.WatchError)
 		}
-		n.Fail = errors.New("no space left")
+		n.Fail(errors.New("no space left"))
 		m := ca.leaf(t, "svc", nil)
 		write(t, dir, m)
 		time.Sleep(31 * time.Second)
 		if st := id.Status(); serial(id) != m.Certificate.Leaf.SerialNumber.String() || !strings.Contains(st.WatchError, "no space") {
 			t.Errorf("polling: %+v", st)
 		}
-		n.Fail = nil
+		n.Fail(nil)
 		m = ca.leaf(t, "svc", nil)
 		write(t, dir, m) // unheard of, but nothing could be heard
 		time.Sleep(31 * time.Second)

@@ -213,7 +213,7 @@ func TestTornWrites(t *testing.T) {
 // TestTornSwaps: a volume that is swapped without a pause never yields the leaf
 // of one set with the bundle of another, and the last one is served.
 func TestTornSwaps(t *testing.T) {
-	const swaps = 400
+	const swaps = 401 // not back to the first of 8
 	var kinds []rotation.Material
 	for i := range 8 {
 		kinds = append(kinds, newCA(t, fmt.Sprint("ca", i)).leaf(t, "svc", nil))
