@@ -25,7 +25,7 @@ const (
 
 	// How long content must stand before it is believed; see fileWatch.stand.
 	standNew   = 5 * time.Millisecond
-	standKnown = 25 * time.Millisecond
+	standKnown = 20 * time.Millisecond
 	standLoss  = time.Second
 
 	modeNotify = "notify+poll"
@@ -38,7 +38,7 @@ const (
 // by a link as Kubernetes does, deleted and made anew, or with the directory
 // replaced. All files are read through one resolution of the links, and must
 // read the same again after a while: 5 ms in a directory that was not there
-// before, 25 ms in one that was. A set there that takes away a root or a list,
+// before, 20 ms in one that was. A set there that takes away a root or a list,
 // or whose chain does not lead to its bundle, must stand untouched for 1 s: a writer may
 // be between two blocks of a file, and content alone cannot tell. A writer that
 // pauses for longer in such a place is believed; one that renames, or swaps a

@@ -232,7 +232,7 @@ func TestFilesNotifierSeam(t *testing.T) {
 		}
 		write(t, dir, ca.leaf(t, "svc", nil))
 		n.Wake <- struct{}{}
-		time.Sleep(29 * time.Millisecond)
+		time.Sleep(24 * time.Millisecond)
 		synctest.Wait()
 		if id.Current().Number() != 1 {
 			t.Error("files written in place were believed at once")
@@ -240,7 +240,7 @@ func TestFilesNotifierSeam(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		if id.Current().Number() != 2 {
-			t.Error("the notification was not followed within 5 + 25 ms")
+			t.Error("the notification was not followed within 5 + 20 ms")
 		}
 		n.Wake <- struct{}{}
 		time.Sleep(time.Second)
