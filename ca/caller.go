@@ -24,6 +24,7 @@ const (
 	ruleSelf     = "revokes only itself"
 	ruleRequest  = "request equals token"
 	ruleIssuer   = "within the issuer's life"
+	ruleGrace    = "grace after expiry"
 )
 
 // refusal is a denied request: a rule and a text for the one who asked.
@@ -37,7 +38,7 @@ func (r *refusal) Error() string { return r.text + " (rule: " + r.rule + ")" }
 
 func refuse(rule, format string, args ...any) error {
 	status := http.StatusForbidden
-	if rule == ruleToken || rule == ruleRevoked {
+	if rule == ruleToken || rule == ruleRevoked || rule == ruleGrace {
 		status = http.StatusUnauthorized // the credential itself is no good any more
 	}
 	return &refusal{status, rule, fmt.Sprintf(format, args...)}
