@@ -125,11 +125,16 @@ func (a *Authority) verifyProof(ctx context.Context, text string, use action, cs
 		return c, entry, spent, err
 	}
 	c = peer(entry)
+	at := now
 	if now.After(p.leaf.NotAfter) {
-		c.name = "expired " + c.name
-		if err := st.forgives(c, entry, p.leaf, now); err != nil {
-			return c, entry, spent, a.turnAway(ctx, c, want{action: use}, err)
-		}
+		c.name, at = "expired "+c.name, p.leaf.NotAfter
+		err = st.forgives(c, p.leaf, now)
+	}
+	if err == nil {
+		err = st.chains(entry, p.leaf, at)
+	}
+	if err != nil {
+		return c, entry, spent, a.turnAway(ctx, c, want{action: use}, err)
 	}
 	return c, entry, store.Token{
 		Hash:    sha256.Sum256([]byte("renewal\x00" + entry.Serial + "\x00" + p.ID)),
@@ -137,9 +142,8 @@ func (a *Authority) verifyProof(ctx context.Context, text string, use action, cs
 	}, nil
 }
 
-// forgives judges an expired certificate: it must be within the grace of its
-// profile, and its chain must end at a root of today as it did in its last moment.
-func (st *state) forgives(c caller, entry store.Certificate, leaf *x509.Certificate, now time.Time) error {
+// forgives judges an expired certificate: it must be within the grace of its profile.
+func (st *state) forgives(c caller, leaf *x509.Certificate, now time.Time) error {
 	p, err := st.profile(c)
 	if err != nil {
 		return err
@@ -152,13 +156,19 @@ func (st *state) forgives(c caller, entry store.Certificate, leaf *x509.Certific
 	if over := now.Sub(leaf.NotAfter); over > grace {
 		return refuse(ruleGrace, "the certificate expired at %s, longer ago than the %s within which it could be renewed: enrol again", ended, grace)
 	}
+	return nil
+}
+
+// chains verifies what a handshake would have: that the chain ends at a root of
+// today. An expired certificate is verified in its last moment.
+func (st *state) chains(entry store.Certificate, leaf *x509.Certificate, at time.Time) error {
 	chain, err := x509.ParseCertificates(entry.Chain)
 	if err != nil {
 		return err
 	}
 	opts := x509.VerifyOptions{
 		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
-		CurrentTime: leaf.NotAfter, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	}
 	for _, r := range st.roots {
 		opts.Roots.AddCert(r)
@@ -167,7 +177,7 @@ func (st *state) forgives(c caller, entry store.Certificate, leaf *x509.Certific
 		opts.Intermediates.AddCert(i)
 	}
 	if _, err := leaf.Verify(opts); err != nil {
-		return refuse(ruleGrace, "the expired certificate does not chain to a root of today: enrol again")
+		return refuse(ruleRoot, "the certificate does not chain to a root of today: enrol again")
 	}
 	return nil
 }

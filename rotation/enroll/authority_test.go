@@ -92,7 +92,7 @@ func (a *authority) activate(t testing.TB) {
 	key := newKey(t)
 	der := create(t, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "Intermediate"}, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(5 * 365 * 24 * time.Hour),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(5 * 365 * 24 * time.Hour),
 	}, root, key.Public())
 	a.mu.Lock()
 	a.issuer = &pair{der, key}

@@ -120,6 +120,7 @@ type Source struct {
 	random  func() float64 // uniform in [0, 1)
 	busy    atomic.Bool
 	status  atomic.Pointer[Status]
+	skew    atomic.Int64 // ns that the authority's clock is ahead
 
 	// These belong to the one Watch that runs.
 	failed    int

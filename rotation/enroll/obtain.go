@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -57,11 +58,7 @@ func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 	if err != nil {
 		return rotation.Material{}, err
 	}
-	if end := old.leaf().NotAfter; !s.wall().Before(end) {
-		return rotation.Material{}, fmt.Errorf("renewing the certificate: it expired at %s: enrol again with a token",
-			end.UTC().Format(time.RFC3339))
-	}
-	i, err := s.rekey(ctx, old)
+	i, err := s.renew(ctx, old)
 	if err != nil {
 		return rotation.Material{}, err
 	}
@@ -73,6 +70,13 @@ func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 	} else { // the new certificate must not be lost for this
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "trust bundle not refreshed", slog.Any("err", err))
 	}
+	i.lists = old.lists
+	if got, err := s.revoked(ctx, i.roots, ""); err == nil {
+		i.lists = merge(i.lists, got.lists)
+	} else if !unknown(err) {
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "revoked lists not refreshed", slog.Any("err", err))
+	}
+	i.lists = i.lists.fitting(i, s.wall())
 	return s.keep(i)
 }
 
@@ -91,7 +95,7 @@ func (s *Source) keep(i *identity) (rotation.Material, error) {
 }
 
 func (s *Source) dialer() dialer {
-	return dialer{timeout: s.cfg.Timeout, dial: s.cfg.DialContext}
+	return dialer{timeout: s.cfg.Timeout, dial: s.cfg.DialContext, observe: s.observe}
 }
 
 // enrol takes a token and turns it into an identity. The order is such that
@@ -136,7 +140,7 @@ func (s *Source) enrol(ctx context.Context) (*identity, error) {
 		return nil, err
 	}
 	i := &identity{chain: chain, key: key, roots: roots}
-	if err := i.verify(s.wall()); err != nil {
+	if err := i.verify(s.authority()); err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
 	return i, nil
@@ -173,16 +177,34 @@ func (s *Source) bundle(ctx context.Context, inEffect []*x509.Certificate) ([]*x
 	return roots, nil
 }
 
+// renew gets a successor of cur by cur alone: over mutual TLS, or by a token
+// signed with its key when it is over, or when the handshake says so: an alert
+// brings no date to compare clocks by.
+func (s *Source) renew(ctx context.Context, cur *identity) (*identity, error) {
+	var refused error
+	if s.authority().Before(cur.leaf().NotAfter) {
+		i, err := s.rekey(ctx, cur)
+		if !denied(err) { // success as well
+			return i, err
+		}
+		refused = err
+	}
+	if e := (*Error)(nil); errors.As(refused, &e) && s.remaining(cur.leaf().NotAfter) > 0 {
+		return nil, refused // a verdict on a certificate that is good by both clocks
+	}
+	i, err := s.revive(ctx, cur)
+	if err != nil {
+		return nil, errors.Join(refused, err)
+	}
+	return i, nil
+}
+
 // rekey gets a successor of cur for a new key. Its roots are nil unless they
 // had to change for the new chain.
 func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
-	key, err := s.cfg.KeyType.generate()
+	key, csr, err := s.rekeyRequest(cur)
 	if err != nil {
-		return nil, fmt.Errorf("renewing the certificate: making a key: %w", err)
-	}
-	csr, err := rekeyRequest(key, cur.leaf())
-	if err != nil {
-		return nil, fmt.Errorf("renewing the certificate: %w", err)
+		return nil, err
 	}
 	shown := cur.certificate()
 	c, err := s.dialer().client(s.cfg.URL, cur.roots, &shown)
@@ -195,8 +217,26 @@ func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.successor(ctx, cur, chain, key)
+}
+
+// rekeyRequest makes a key and asks for a certificate of cur's names for it.
+func (s *Source) rekeyRequest(cur *identity) (crypto.Signer, []byte, error) {
+	key, err := s.cfg.KeyType.generate()
+	if err != nil {
+		return nil, nil, fmt.Errorf("renewing the certificate: making a key: %w", err)
+	}
+	csr, err := rekeyRequest(key, cur.leaf())
+	if err != nil {
+		return nil, nil, fmt.Errorf("renewing the certificate: %w", err)
+	}
+	return key, csr, nil
+}
+
+// successor checks what the authority made of cur.
+func (s *Source) successor(ctx context.Context, cur *identity, chain []*x509.Certificate, key crypto.Signer) (_ *identity, err error) {
 	i := &identity{chain: chain, key: key, roots: cur.roots}
-	if i.verify(s.wall()) == nil {
+	if i.verify(s.authority()) == nil {
 		i.roots = nil // unchanged: the bundle may have been refreshed while this request was under way
 		return i, nil
 	}
@@ -204,7 +244,7 @@ func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
 	if i.roots, err = s.bundle(ctx, cur.roots); err != nil {
 		return nil, fmt.Errorf("renewing the certificate: its chain does not end at a known root: %w", err)
 	}
-	if err := i.verify(s.wall()); err != nil {
+	if err := i.verify(s.authority()); err != nil {
 		return nil, fmt.Errorf("renewing the certificate: %w", err)
 	}
 	return i, nil
