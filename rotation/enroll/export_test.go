@@ -21,9 +21,16 @@ func (r Retry) Delay() time.Duration {
 
 func Tick(life time.Duration) time.Duration                { return tick(life) }
 func TrustEvery(configured, l time.Duration) time.Duration { return trustEvery(configured, l) }
-func RetryAfter(h http.Header) time.Duration               { return retryAfter(h) }
-func Printable(s string) string                            { return printable(s) }
-func ParseURL(s string) (string, error)                    { return parseURL(s) }
+func Look(failures int, every, retryAfter time.Duration, u float64) time.Duration {
+	return look(failures, every, retryAfter, u)
+}
+func SkewOf(date, sent, got time.Time) time.Duration { return skewOf(date, sent, got) }
+func Planned(received, issued, notAfter time.Time, skew time.Duration, u float64) time.Time {
+	return planned(received, issued, notAfter, skew, u)
+}
+func RetryAfter(h http.Header) time.Duration { return retryAfter(h) }
+func Printable(s string) string              { return printable(s) }
+func ParseURL(s string) (string, error)      { return parseURL(s) }
 
 func ParseFingerprint(s string) ([32]byte, error) {
 	f, err := parseFingerprint(s)

@@ -42,7 +42,9 @@ func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 }
 
 // Renew replaces the certificate that [Config.Dir] holds once, by one with a
-// new key, and looks at the trust bundle as well. It needs no token.
+// new key, and looks at the trust bundle and the revoked lists as well. It needs
+// no token, and works with an expired certificate for as long as the authority
+// takes it.
 func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 	s, err := New(cfg)
 	if err != nil {
@@ -59,6 +61,9 @@ func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 		return rotation.Material{}, err
 	}
 	i, err := s.renew(ctx, old)
+	if end := old.leaf().NotAfter; err != nil && s.remaining(end) <= 0 {
+		err = fmt.Errorf("the certificate expired at %s: %w", end.UTC().Format(time.RFC3339), err)
+	}
 	if err != nil {
 		return rotation.Material{}, err
 	}
@@ -140,7 +145,7 @@ func (s *Source) enrol(ctx context.Context) (*identity, error) {
 		return nil, err
 	}
 	i := &identity{chain: chain, key: key, roots: roots}
-	if err := i.verify(s.authority()); err != nil {
+	if err := i.verify(s.wall()); err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
 	return i, nil
@@ -177,12 +182,12 @@ func (s *Source) bundle(ctx context.Context, inEffect []*x509.Certificate) ([]*x
 	return roots, nil
 }
 
-// renew gets a successor of cur by cur alone: over mutual TLS, or by a token
-// signed with its key when it is over, or when the handshake says so: an alert
-// brings no date to compare clocks by.
+// renew gets a successor of cur by cur alone: over mutual TLS if it is good by
+// either clock, and by a token signed with its key when it is over, or when the
+// handshake says so: an alert brings no date to compare clocks by.
 func (s *Source) renew(ctx context.Context, cur *identity) (*identity, error) {
 	var refused error
-	if s.authority().Before(cur.leaf().NotAfter) {
+	if end := cur.leaf().NotAfter; s.wall().Before(end) || s.authority().Before(end) {
 		i, err := s.rekey(ctx, cur)
 		if !denied(err) { // success as well
 			return i, err
@@ -236,7 +241,7 @@ func (s *Source) rekeyRequest(cur *identity) (crypto.Signer, []byte, error) {
 // successor checks what the authority made of cur.
 func (s *Source) successor(ctx context.Context, cur *identity, chain []*x509.Certificate, key crypto.Signer) (_ *identity, err error) {
 	i := &identity{chain: chain, key: key, roots: cur.roots}
-	if i.verify(s.authority()) == nil {
+	if i.verify(s.wall()) == nil {
 		i.roots = nil // unchanged: the bundle may have been refreshed while this request was under way
 		return i, nil
 	}
@@ -244,7 +249,7 @@ func (s *Source) successor(ctx context.Context, cur *identity, chain []*x509.Cer
 	if i.roots, err = s.bundle(ctx, cur.roots); err != nil {
 		return nil, fmt.Errorf("renewing the certificate: its chain does not end at a known root: %w", err)
 	}
-	if err := i.verify(s.authority()); err != nil {
+	if err := i.verify(s.wall()); err != nil {
 		return nil, fmt.Errorf("renewing the certificate: %w", err)
 	}
 	return i, nil

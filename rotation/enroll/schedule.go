@@ -2,11 +2,13 @@ package enroll
 
 import "time"
 
-// The waits below keep the authority from a herd when it comes back: after any
-// outage it gets less than twice the requests of a quiet hour at once. Most of
-// those are looks at the trust bundle and the revoked lists, which go on at their
-// steady rate through an outage. What an outage piles up is renewals, and they
-// come back spread over a share of the life, or of what is left of it.
+// The waits below keep the authority from a herd when it comes back: with
+// certificates of a day, also an outage of half a life is not followed by twice
+// the requests of a quiet time. Most of those are looks at the trust bundle and
+// the revoked lists, which go on at their steady rate through an outage. What an
+// outage piles up is renewals, and they come back spread over a share of the
+// life, or of what is left of it. Short lives have less room: after half of an
+// hour's life the peak is fourfold, because certificates that are over come first.
 const (
 	firstBackoff = time.Second
 	minBackoff   = 500 * time.Millisecond
@@ -14,7 +16,7 @@ const (
 	startBackoff = 30 * time.Second
 	// Bounds of the longest step with a good certificate, with one that is over, and after a verdict.
 	minStep, maxStep = 2 * time.Second, 2 * time.Hour
-	minOver, maxOver = 5 * time.Second, 30 * time.Minute
+	minOver, maxOver = 5 * time.Second, 45 * time.Minute
 	maxSlow          = 5 * time.Minute
 	// maxAsked bounds what Retry-After may ask for when there is no life left to measure it by.
 	maxAsked = 5 * time.Minute
@@ -65,9 +67,9 @@ func (r retry) ceiling() time.Duration {
 	case r.slow:
 		return within(r.life/20, minOver, maxSlow)
 	case r.remaining > 0:
-		return min(within(r.life/16, minStep, maxStep), r.remaining/2)
+		return min(within(r.life/12, minStep, maxStep), r.remaining/2)
 	}
-	return within(r.life/48, minOver, maxOver)
+	return within(r.life/32, minOver, maxOver)
 }
 
 // doubled is the step of exponential backoff after so many failures in a row.
