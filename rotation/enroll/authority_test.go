@@ -52,6 +52,7 @@ type authority struct {
 	shift   time.Duration       // of its clock
 	dated   string              // header Date, if it is not the truth
 	grace   time.Duration       // for expired certificates
+	forger  *pair               // signs the lists instead of their issuers
 	stock   bool                // takes tokens of expired certificates at /renew only, as step-ca does, and has no lists
 	proofs  map[string]bool     // spent
 	retired []*pair             // issuers before the current one
@@ -369,7 +370,7 @@ func selfSigned(t testing.TB, name string) *pair {
 	t.Helper()
 	key := newKey(t)
 	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(10 * 365 * 24 * time.Hour),
 	}
 	return &pair{create(t, template, &pair{template, key}, key.Public()), key}

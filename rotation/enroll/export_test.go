@@ -1,8 +1,12 @@
 package enroll
 
 import (
+	"crypto/x509"
 	"net/http"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/rotation"
 )
 
 // Hooks for the tests outside: what is a pure function or a clock in here.
@@ -62,4 +66,38 @@ func (s *Source) SetRandom(random func() float64) { s.random = random }
 func Due(set, at, now time.Time) bool {
 	t := alarm{set: set, at: at}
 	return t.due(now)
+}
+
+// ParseLists reads a crl.pem that lies beside m, and counts its lists.
+func ParseLists(m rotation.Material, data []byte) (int, error) {
+	i, err := newIdentity(m)
+	if err != nil {
+		return 0, err
+	}
+	ls, err := parseLists(data, i)
+	return len(ls), err
+}
+
+// EncodeLists writes a crl.pem with these issuers.
+func EncodeLists(revoked []*x509.RevocationList, issuers []*x509.Certificate) []byte {
+	var ls lists
+	for _, l := range revoked {
+		ls = append(ls, signedList{RevocationList: l})
+	}
+	return append(ls.blocks(), pemfile.EncodeCertificates(issuers)...)
+}
+
+// Merge is merge for lists of these issuers.
+func Merge(have, got []*x509.RevocationList, issuers ...*x509.Certificate) []*x509.RevocationList {
+	sign := func(in []*x509.RevocationList) (out lists) {
+		for _, l := range in {
+			s, err := signedBy(l, issuers)
+			if err != nil {
+				panic(err)
+			}
+			out = append(out, s)
+		}
+		return out
+	}
+	return merge(sign(have), sign(got)).raw()
 }

@@ -133,11 +133,15 @@ func (ls lists) oldest() (at time.Time) {
 
 // encode writes crl.pem: all lists, then the issuers that i does not hold otherwise.
 func (ls lists) encode(i *identity) []byte {
+	return append(ls.blocks(), pemfile.EncodeCertificates(ls.issuers(i))...)
+}
+
+func (ls lists) blocks() []byte {
 	var b bytes.Buffer
 	for _, l := range ls {
 		_ = pem.Encode(&b, &pem.Block{Type: typeCRL, Bytes: l.Raw}) // a Buffer does not fail
 	}
-	return append(b.Bytes(), pemfile.EncodeCertificates(ls.issuers(i))...)
+	return b.Bytes()
 }
 
 // parseLists reads crl.pem strictly: every block parses, and every list verifies

@@ -112,7 +112,7 @@ func (a *authority) lists(r *http.Request) (int, any) {
 			CRL:    string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list})),
 		})
 	}
-	tag := fmt.Sprintf(`"%d-%d"`, len(a.revoked), len(a.retired))
+	tag := fmt.Sprintf(`"%d-%d-%v"`, len(a.revoked), len(a.retired), a.forger != nil)
 	if r.Header.Get("If-None-Match") == tag {
 		return http.StatusNotModified, nil
 	}
@@ -133,7 +133,11 @@ func (a *authority) list(issuer *pair) ([]byte, error) {
 			l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: now})
 		}
 	}
-	return x509.CreateRevocationList(rand.Reader, l, issuer.cert, issuer.key)
+	key := issuer.key
+	if a.forger != nil {
+		key = a.forger.key
+	}
+	return x509.CreateRevocationList(rand.Reader, l, issuer.cert, key)
 }
 
 func ecdsaDER(r, s *big.Int) []byte {
