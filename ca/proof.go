@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.step.sm/crypto/jose"
 
@@ -38,6 +40,7 @@ type proof struct {
 		Fingerprint string `json:"x5rt#S256"` // of the request for a new key
 	} `json:"cnf"`
 	leaf *x509.Certificate
+	sum  [sha256.Size]byte // of what is signed
 }
 
 // parseProof reads a token and checks its signature, by the certificate in its
@@ -47,7 +50,8 @@ func parseProof(text string) (_ *proof, err error) {
 	if len(text) > maxProof {
 		return nil, unauthorized("the renewal token is longer than %d bytes", maxProof)
 	}
-	if strings.Count(text, ".") != 2 || strings.HasPrefix(text, "{") { // the library would take JSON with several signatures
+	// The library would take JSON with several signatures, and drop white space.
+	if strings.Count(text, ".") != 2 || strings.HasPrefix(text, "{") || strings.ContainsFunc(text, unicode.IsSpace) {
 		return nil, unauthorized("the renewal token is not a signed JWT")
 	}
 	tok, err := jose.ParseSigned(text)
@@ -64,7 +68,7 @@ func parseProof(text string) (_ *proof, err error) {
 	if err != nil {
 		return nil, unauthorized("the certificate of the renewal token is not base64")
 	}
-	p := new(proof)
+	p := &proof{sum: signedPart(text)}
 	if p.leaf, err = x509.ParseCertificate(der); err != nil {
 		return nil, unauthorized("the certificate of the renewal token does not parse")
 	}
@@ -86,8 +90,8 @@ func (p *proof) check(st *state, use action, csr *x509.CertificateRequest, now t
 		return unauthorized("the renewal token was refused: its subject is not that of the certificate")
 	case err != nil:
 		return unauthorized("the renewal token was refused: %s; the time here is %s", tokenFault(err), now.UTC().Format(time.RFC3339))
-	case p.ID == "" || p.Expiry == nil:
-		return unauthorized("the renewal token has no id or no expiry: it could be used for ever")
+	case p.Expiry == nil:
+		return unauthorized("the renewal token has no expiry: it could be used for ever")
 	case p.Expiry.Time().Sub(now) > maxProofLife+tokenLeeway:
 		return unauthorized("the renewal token lives longer than %s", maxProofLife)
 	case !slices.ContainsFunc(p.Audience, func(a string) bool { return st.isAudience(a, use) }):
@@ -137,7 +141,7 @@ func (a *Authority) verifyProof(ctx context.Context, text string, use action, cs
 		return c, entry, spent, a.turnAway(ctx, c, want{action: use}, err)
 	}
 	return c, entry, store.Token{
-		Hash:    sha256.Sum256([]byte("renewal\x00" + entry.Serial + "\x00" + p.ID)),
+		Hash:    p.sum,
 		Expires: p.Expiry.Time().Add(2 * tokenLeeway),
 	}, nil
 }
@@ -180,6 +184,20 @@ func (st *state) chains(entry store.Certificate, leaf *x509.Certificate, at time
 		return refuse(ruleRoot, "the certificate does not chain to a root of today: enrol again")
 	}
 	return nil
+}
+
+// signedPart names a token by what its signature covers, because step gives it no
+// id. The signature itself is left out, and so is the spelling of base64: both
+// have variants that verify as well, and each would pass for another token.
+func signedPart(text string) [sha256.Size]byte {
+	h := sha256.New()
+	_, _ = h.Write([]byte("renewal"))
+	for _, part := range strings.SplitN(text, ".", 3)[:2] {
+		b, _ := base64.RawURLEncoding.DecodeString(part) // the parser takes no other
+		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
+		_, _ = h.Write(b) // a hash does not fail
+	}
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // proofOf is the token in a request, "" if there is none.

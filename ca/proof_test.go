@@ -2,12 +2,14 @@ package ca_test
 
 import (
 	"crypto"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"maps"
+	"math/big"
 	"net/http"
 	"net/url"
 	"strings"
@@ -104,6 +106,11 @@ func TestRenewAfterExpiry(t *testing.T) {
 	if status, body := cl.do("POST", "/1.0/renew", nil, "Authorization", "Bearer "+token); status != http.StatusUnauthorized || !strings.Contains(message(t, body), "already used") {
 		t.Errorf("the same token again: %d %s", status, body)
 	}
+	for name, variant := range map[string]string{"signature": otherSignature(t, token), "base64": otherSpelling(token)} {
+		if status, body := cl.do("POST", "/renew", nil, "Authorization", "Bearer "+variant); status != http.StatusUnauthorized || variant == token {
+			t.Errorf("the same token with another %s: %d %s", name, status, body)
+		}
+	}
 	key := newKey(t)
 	request := csr(t, key, "storage")
 	token = proofFor(t, c, old, "/1.0/rekey", bound(t, request))
@@ -134,6 +141,33 @@ func TestRenewAfterExpiry(t *testing.T) {
 		t.Errorf("with a certificate: %d %s", status, body)
 	}
 	c.Check(t)
+}
+
+// otherSignature is the second signature that an ECDSA signature implies: (r, n-s).
+func otherSignature(t testing.TB, token string) string {
+	t.Helper()
+	at := strings.LastIndex(token, ".") + 1
+	b, err := base64.RawURLEncoding.DecodeString(token[at:])
+	if err != nil || len(b) != 64 {
+		t.Fatal(err)
+	}
+	s := new(big.Int).Sub(elliptic.P256().Params().N, new(big.Int).SetBytes(b[32:]))
+	s.FillBytes(b[32:])
+	return token[:at] + base64.RawURLEncoding.EncodeToString(b)
+}
+
+// otherSpelling sets bits that base64 does not use, in a part that has some.
+func otherSpelling(token string) string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	parts := strings.Split(token, ".")
+	for i, p := range parts {
+		if len(p)%4 != 0 {
+			last := strings.IndexByte(alphabet, p[len(p)-1])
+			parts[i] = p[:len(p)-1] + alphabet[last^1:last^1+1]
+			break
+		}
+	}
+	return strings.Join(parts, ".")
 }
 
 // Spent tokens survive a restart: another opener of the record refuses as well.
@@ -187,7 +221,7 @@ func TestRenewAfterExpiryRefused(t *testing.T) {
 		{"not yet", "/renew", proofFor(t, c, good, "/renew", map[string]any{"nbf": ago(-2 * time.Minute)}), "not valid yet"},
 		{"for an hour", "/renew", proofFor(t, c, good, "/renew", map[string]any{"exp": ago(-time.Hour)}), "lives longer"},
 		{"for ever", "/renew", proofFor(t, c, good, "/renew", map[string]any{"exp": nil}), "no expiry"},
-		{"no id", "/renew", proofFor(t, c, good, "/renew", map[string]any{"jti": ""}), "no id"},
+		{"white space", "/renew", strings.Replace(proofFor(t, c, good, "/renew", nil), ".", ". ", 1), "not a signed JWT"},
 		{"unbound", "/rekey", proofFor(t, c, good, "/rekey", nil), "not bound"},
 		{"bound to another request", "/rekey", proofFor(t, c, good, "/rekey", bound(t, csr(t, newKey(t), "storage"))), "not bound"},
 		{"rubbish", "/renew", "a.b.c", "not a signed JWT"},

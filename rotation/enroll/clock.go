@@ -59,16 +59,22 @@ func (s *Source) remaining(notAfter time.Time) time.Duration {
 	return min(notAfter.Sub(s.wall()), notAfter.Sub(s.authority()))
 }
 
-// planned is the moment by our clock to renew a certificate that came at received
-// (our clock) and was issued at issued (the authority's): the same share of the
-// life by either clock, whichever is earlier. A clock that lags would otherwise
-// renew after the end, one that is fast would call the certificate over before.
-func planned(received, issued, notAfter time.Time, skew time.Duration, u float64) time.Time {
-	at := lifetime.RenewAt(received, notAfter, u)
-	if !issued.Before(notAfter) { // what was issued just now is not over: that clock has changed since
+// term is the life of a certificate by two clocks.
+type term struct {
+	received time.Time // by ours
+	issued   time.Time // by the authority's
+	notAfter time.Time
+}
+
+// planned is the moment by our clock to renew: the same share of the life by
+// either clock, whichever is earlier. A clock that lags would otherwise renew
+// after the end, one that is fast would call the certificate over before.
+func (t term) planned(skew time.Duration, u float64) time.Time {
+	at := lifetime.RenewAt(t.received, t.notAfter, u)
+	if !t.issued.Before(t.notAfter) { // what was issued just now is not over: that clock has changed since
 		return at
 	}
-	if theirs := lifetime.RenewAt(issued, notAfter, u).Add(-skew); theirs.Before(at) {
+	if theirs := lifetime.RenewAt(t.issued, t.notAfter, u).Add(-skew); theirs.Before(at) {
 		return theirs
 	}
 	return at

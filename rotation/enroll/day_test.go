@@ -47,14 +47,16 @@ func handshake(m rotation.Material, now func() time.Time) error {
 	})
 	served := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(server, server) // the handshake, then an echo
-		served <- errors.Join(err, server.Close())
+		_, err := io.CopyN(server, server, 1) // the handshake, then an echo
+		_ = there.Close()
+		served <- err
 	}()
 	_, err := client.Write([]byte("x"))
 	if err == nil {
 		_, err = io.ReadFull(client, make([]byte, 1)) // the server's verdict
 	}
-	return errors.Join(err, client.Close(), <-served)
+	_ = here.Close()
+	return errors.Join(err, <-served)
 }
 
 // A day of 15-minute certificates, with the machine asleep for minutes and for

@@ -30,7 +30,7 @@ func Look(failures int, every, retryAfter time.Duration, u float64) time.Duratio
 }
 func SkewOf(date, sent, got time.Time) time.Duration { return skewOf(date, sent, got) }
 func Planned(received, issued, notAfter time.Time, skew time.Duration, u float64) time.Time {
-	return planned(received, issued, notAfter, skew, u)
+	return term{received, issued, notAfter}.planned(skew, u)
 }
 func RetryAfter(h http.Header) time.Duration { return retryAfter(h) }
 func Printable(s string) string              { return printable(s) }

@@ -165,7 +165,7 @@ func (a *agent) adopt(ctx context.Context, i *identity, received, issued time.Ti
 // passes first: no wrong one may turn renewals into a loop.
 func (a *agent) plan(now time.Time) {
 	leaf := a.cur.leaf()
-	at := planned(a.received, a.issued, leaf.NotAfter, a.offset(), a.point)
+	at := term{a.received, a.issued, leaf.NotAfter}.planned(a.offset(), a.point)
 	if least := a.received.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 10); at.Before(least) {
 		at = least
 	}
