@@ -187,9 +187,9 @@ func (a *agent) compareClocks(ctx context.Context) {
 		return
 	}
 	a.told = skew
-	level, message := slog.LevelWarn, "the clock here differs from the authority's"
 	if skew.Abs() <= toldSkew {
-		level, message = slog.LevelInfo, "the clock here agrees with the authority's again"
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the clock here agrees with the authority's again")
+		return
 	}
-	a.cfg.Logger.LogAttrs(ctx, level, message, slog.Duration("ahead", -skew))
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the clock here differs from the authority's", slog.Duration("ahead", -skew))
 }

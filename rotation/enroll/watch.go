@@ -109,9 +109,7 @@ func (a *agent) first(ctx context.Context, over *identity) (err error) {
 		return err
 	}
 	var i *identity
-	done := "certificate enrolled"
 	if over != nil {
-		done = "expired certificate replaced"
 		if i, err = a.replace(ctx, over); err == nil {
 			i.inherit(over, a.wall())
 		}
@@ -125,7 +123,7 @@ func (a *agent) first(ctx context.Context, over *identity) (err error) {
 		return err
 	}
 	a.failed = 0
-	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, done, about(i, nil)...)
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate obtained", about(i, nil)...)
 	a.adopt(ctx, i, a.wall(), a.authority())
 	return nil
 }

@@ -72,7 +72,7 @@ func TestOutageOfSixHours(t *testing.T) {
 			t.Errorf("%d attempts in the outage, want a dozen or two", n)
 		}
 		w.net.setDown(false)
-		left := w.last().Certificate.Leaf.NotAfter.Sub(time.Now())
+		left := time.Until(w.last().Certificate.Leaf.NotAfter)
 		time.Sleep(min(2*time.Hour, left/2+time.Minute)) // the longest step
 		if n := len(w.leaves()); n != 2 {
 			t.Errorf("not renewed within the longest step after the outage, with %v left", left)
