@@ -1,6 +1,7 @@
 package enroll
 
 import (
+	"crypto"
 	"crypto/x509"
 	"net/http"
 	"time"
@@ -100,4 +101,10 @@ func Merge(have, got []*x509.RevocationList, issuers ...*x509.Certificate) []*x5
 		return out
 	}
 	return merge(sign(have), sign(got)).raw()
+}
+
+// Proof makes a renewal token for a key, with its certificate.
+func Proof(key crypto.Signer, cert *x509.Certificate, now time.Time) (Token, error) {
+	i := &identity{chain: []*x509.Certificate{cert}, key: key}
+	return i.proof("ca.test", "/renew", nil, now)
 }
