@@ -35,10 +35,7 @@ func callbackTable(w io.Writer, all []variant, quick bool) error {
 func perCall(f func() error, rounds int) float64 {
 	const slice = 5 * time.Millisecond
 	n := 1
-	for {
-		if loop(f, n) > slice {
-			break
-		}
+	for loop(f, n) < slice {
 		n *= 2
 	}
 	values := make([]float64, rounds)

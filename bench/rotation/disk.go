@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -62,15 +61,16 @@ func openWatchReader(ctx context.Context, cert, key, _ string) (reader, error) {
 // swap needs the folder it made.
 type change struct {
 	name  string
+	links bool
 	apply func(dir string, id identity, f *folder) error
 }
 
 func changes() []change {
 	return []change{
-		{"..data swap", func(_ string, id identity, f *folder) error { return f.swap(id) }},
-		{"renamed over", func(dir string, id identity, _ *folder) error { return plain(dir, id) }},
-		{"rm, made anew", removed},
-		{"directory replaced", replaced},
+		{"..data swap", true, func(_ string, id identity, f *folder) error { return f.swap(id) }},
+		{"renamed over", false, func(dir string, id identity, _ *folder) error { return plain(dir, id) }},
+		{"rm, made anew", false, removed},
+		{"directory replaced", false, replaced},
 	}
 }
 
@@ -97,9 +97,9 @@ func replaced(dir string, id identity, _ *folder) error {
 // diskTable: how long until a change is served, and what becomes of a file that
 // is written in two steps.
 func diskTable(ctx context.Context, t *table, dir string, o options) error {
-	repeats, limit := 9, 35*time.Second
+	repeats, limit, patience := 9, 35*time.Second, 12*time.Second // a poll of either is due within
 	if o.quick {
-		repeats, limit = 1, time.Second
+		repeats, limit, patience = 1, time.Second, time.Second
 	}
 	t.line("\nA change on disk, until it is served (median of %d; once where it takes seconds)", repeats)
 	t.line("watcher\t%s\t%s\t%s\t%s\tchain cut short: while / after", changes()[0].name, changes()[1].name, changes()[2].name, changes()[3].name)
@@ -110,14 +110,15 @@ func diskTable(ctx context.Context, t *table, dir string, o options) error {
 	for i, kind := range readers() {
 		row := make([]any, 0, 6)
 		row = append(row, kind.name)
-		for j, c := range changes() {
-			seen, err := delay(ctx, ca, kind, c, fmt.Sprintf("%s-%d-%d", dir, i, j), repeats, limit)
+		tr := trial{ca: ca, kind: kind, dir: fmt.Sprintf("%s-%d", dir, i), repeats: repeats, limit: limit, patience: patience}
+		for _, c := range changes() {
+			seen, err := tr.delay(ctx, c)
 			if err != nil {
 				return fmt.Errorf("changing files of %s, %s: %w", kind.name, c.name, err)
 			}
 			row = append(row, seen)
 		}
-		torn, err := cutShort(ctx, ca, kind, fmt.Sprintf("%s-%d-torn", dir, i), o.quick)
+		torn, err := tr.cutShort(ctx)
 		if err != nil {
 			return err
 		}
@@ -126,15 +127,48 @@ func diskTable(ctx context.Context, t *table, dir string, o options) error {
 	return nil
 }
 
-func delay(ctx context.Context, ca *authority, kind readerKind, c change, base string, repeats int, limit time.Duration) (string, error) {
+// trial is one watcher in front of one kind of folder.
+type trial struct {
+	ca       *authority
+	kind     readerKind
+	dir      string // prefix of those it makes
+	made     int
+	repeats  int
+	limit    time.Duration // of one wait for a change
+	patience time.Duration // for a file that was completed
+}
+
+func (tr *trial) folder() string {
+	tr.made++
+	return fmt.Sprintf("%s-%d", tr.dir, tr.made)
+}
+
+func (tr *trial) open(ctx context.Context, dir string) (reader, error) {
+	r, err := tr.kind.open(ctx, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt"))
+	if err == nil {
+		pause(ctx, 100*time.Millisecond) // watches are set up
+	}
+	return r, err
+}
+
+// pair makes the identity of before and that of after.
+func (tr *trial) pair() (first, next identity, err error) {
+	if first, err = tr.ca.issue("server", 30); err != nil {
+		return first, next, err
+	}
+	next, err = tr.ca.issue("server", 31)
+	return first, next, err
+}
+
+func (tr *trial) delay(ctx context.Context, c change) (string, error) {
 	var values []float64
-	for n := range repeats {
-		took, err := once(ctx, ca, kind, c, fmt.Sprintf("%s-%d", base, n), limit)
+	for range tr.repeats {
+		took, err := tr.once(ctx, c)
 		if err != nil {
 			return "", err
 		}
-		if took >= limit {
-			return fmt.Sprintf("not in %s", limit), nil
+		if took >= tr.limit {
+			return fmt.Sprintf("not in %s", tr.limit), nil
 		}
 		values = append(values, took.Seconds()*1e3)
 		if took > time.Second {
@@ -148,18 +182,15 @@ func delay(ctx context.Context, ca *authority, kind readerKind, c change, base s
 	return fmt.Sprintf("%.0f ms", m), nil
 }
 
-// once returns limit when the change was not seen by then.
-func once(ctx context.Context, ca *authority, kind readerKind, c change, dir string, limit time.Duration) (time.Duration, error) {
-	first, err := ca.issue("server", 30)
+// once returns the limit when the change was not seen by then.
+func (tr *trial) once(ctx context.Context, c change) (time.Duration, error) {
+	first, next, err := tr.pair()
 	if err != nil {
 		return 0, err
 	}
-	next, err := ca.issue("server", 31)
-	if err != nil {
-		return 0, err
-	}
+	dir := tr.folder()
 	var links *folder
-	if c.name == "..data swap" {
+	if c.links {
 		links, err = newFolder(dir, first)
 	} else {
 		err = plain(dir, first)
@@ -167,17 +198,16 @@ func once(ctx context.Context, ca *authority, kind readerKind, c change, dir str
 	if err != nil {
 		return 0, err
 	}
-	r, err := kind.open(ctx, filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt"))
+	r, err := tr.open(ctx, dir)
 	if err != nil {
 		return 0, err
 	}
 	defer r.stop()
-	pause(ctx, 100*time.Millisecond) // watches are set up
 	if err := c.apply(dir, next, links); err != nil {
 		return 0, err
 	}
 	began := time.Now()
-	for time.Since(began) < limit {
+	for time.Since(began) < tr.limit {
 		if serial, _ := r.serving(); serial == next.serial() {
 			return time.Since(began), nil
 		}
@@ -185,49 +215,36 @@ func once(ctx context.Context, ca *authority, kind readerKind, c change, dir str
 			return 0, ctx.Err()
 		}
 	}
-	return limit, nil
+	return tr.limit, nil
 }
 
 // cutShort writes a new pair whose chain still lacks the intermediate, as a
 // reader may find it, and completes it later.
-func cutShort(ctx context.Context, ca *authority, kind readerKind, dir string, quick bool) (string, error) {
-	first, err := ca.issue("server", 40)
+func (tr *trial) cutShort(ctx context.Context) (string, error) {
+	first, next, err := tr.pair()
 	if err != nil {
 		return "", err
 	}
-	next, err := ca.issue("server", 41)
-	if err != nil {
-		return "", err
-	}
+	dir := tr.folder()
 	if err := plain(dir, first); err != nil {
 		return "", err
 	}
-	cert := filepath.Join(dir, "tls.crt")
-	r, err := kind.open(ctx, cert, filepath.Join(dir, "tls.key"), filepath.Join(dir, "ca.crt"))
+	r, err := tr.open(ctx, dir)
 	if err != nil {
 		return "", err
 	}
 	defer r.stop()
-	pause(ctx, 100*time.Millisecond) // watches are set up
 	half := next
 	half.cert.Certificate = next.cert.Certificate[:1]
 	if err := plain(dir, half); err != nil {
 		return "", err
 	}
-	pause(ctx, 300*time.Millisecond)
+	pause(ctx, 300*time.Millisecond) // it has looked by now
 	while := describe(r, next)
-	files, err := next.files()
-	if err != nil {
+	if err := plain(dir, next); err != nil {
 		return "", err
 	}
-	if err := durable.WriteFile(cert, files["tls.crt"], durable.Private); err != nil {
-		return "", err
-	}
-	wait := 12 * time.Second // a poll of the slower one is due within
-	if quick {
-		wait = time.Second
-	}
-	for end := time.Now().Add(wait); time.Now().Before(end) && describe(r, next) != "new, 2"; {
+	for end := time.Now().Add(tr.patience); time.Now().Before(end) && describe(r, next) != "new, 2"; {
 		if !pause(ctx, 10*time.Millisecond) {
 			return "", ctx.Err()
 		}

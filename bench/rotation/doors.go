@@ -51,17 +51,11 @@ func doorman(ctx context.Context, conf *tls.Config) (string, func(), error) {
 	if err != nil {
 		return "", nil, err
 	}
-	done := make(chan struct{})
 	go func() {
-		for {
-			select {
-			case <-l.done: // the verdict is seen by the client
-			case <-done:
-				return
-			}
+		for range l.done { //nolint:revive // the verdict is what the client sees
 		}
 	}()
-	return l.listener.Addr().String(), func() { l.close(); close(done) }, nil
+	return l.listener.Addr().String(), l.close, nil
 }
 
 func ourDoor(ctx context.Context, dir string, id identity) (room, error) {

@@ -50,6 +50,7 @@ func newLane(ctx context.Context, v variant, network string) (*lane, error) {
 func (l *lane) close() {
 	_ = l.listener.Close() // ends serve
 	l.wg.Wait()
+	close(l.done)
 }
 
 func (l *lane) serve(ctx context.Context) {

@@ -20,6 +20,14 @@ const (
 	firstSerial = 1000
 )
 
+// ordeal is what every strategy goes through.
+type ordeal struct {
+	ca        *authority
+	dir       string
+	http2     bool
+	rotations int
+}
+
 // drive is the load on one strategy. Serials count up from firstSerial, so that
 // comparing them says which identity is older.
 type drive struct {
@@ -27,6 +35,7 @@ type drive struct {
 	client    *http.Client
 	published atomic.Int64 // serial in effect
 	stop      chan struct{}
+	rotate    func(ctx context.Context, n int) error // returns when it is in effect
 
 	requests, failed, stale atomic.Int64 // half of the requests cannot be repeated by net/http on its own
 	firstError              atomic.Pointer[error]
@@ -56,7 +65,7 @@ func load(ctx context.Context, w io.Writer, dir string, o options) error {
 				continue
 			}
 			at := filepath.Join(dir, fmt.Sprintf("load-%d-%t", i, http2))
-			out, err := s.endure(ctx, ca, at, http2, o.rotations)
+			out, err := s.endure(ctx, ordeal{ca, at, http2, o.rotations})
 			if err != nil {
 				return fmt.Errorf("driving %s: %w", s.name, err)
 			}
@@ -84,16 +93,16 @@ func protocol(http2 bool) string {
 }
 
 // endure runs one strategy against a server of its own.
-func (s strategy) endure(ctx context.Context, ca *authority, dir string, http2 bool, rotations int) (outcome, error) {
-	server, err := ca.issue("server", 1)
+func (s strategy) endure(ctx context.Context, o ordeal) (outcome, error) {
+	server, err := o.ca.issue("server", 1)
 	if err != nil {
 		return outcome{}, err
 	}
-	client, err := ca.issue("client", firstSerial)
+	client, err := o.ca.issue("client", firstSerial)
 	if err != nil {
 		return outcome{}, err
 	}
-	files, err := newFolder(dir, client)
+	files, err := newFolder(o.dir, client)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -102,15 +111,15 @@ func (s strategy) endure(ctx context.Context, ca *authority, dir string, http2 b
 		return outcome{}, err
 	}
 	defer srv.close()
-	sub, err := s.open(ctx, files, http2)
+	sub, err := s.open(ctx, files, o.http2)
 	if err != nil {
 		return outcome{}, err
 	}
 	defer sub.close()
 	d := &drive{url: "https://" + srv.addr, client: &http.Client{Transport: sub.http, Timeout: 5 * time.Minute}, stop: make(chan struct{})}
 	d.published.Store(firstSerial)
-	return d.run(ctx, srv, func(ctx context.Context, n int) error {
-		next, err := ca.issue("client", int64(firstSerial+n))
+	d.rotate = func(ctx context.Context, n int) error {
+		next, err := o.ca.issue("client", int64(firstSerial+n))
 		if err != nil {
 			return err
 		}
@@ -118,15 +127,16 @@ func (s strategy) endure(ctx context.Context, ca *authority, dir string, http2 b
 			return err
 		}
 		return sub.applied(ctx, next.serial())
-	}, rotations, http2)
+	}
+	return d.run(ctx, srv, o)
 }
 
-func (d *drive) run(ctx context.Context, srv *target, rotate func(context.Context, int) error, rotations int, http2 bool) (outcome, error) {
-	stream, err := d.send(ctx, http.MethodGet, "/stream", "")
+func (d *drive) run(ctx context.Context, srv *target, o ordeal) (outcome, error) {
+	stream, err := d.send(ctx, http.MethodGet, "/stream", "") //nolint:bodyclose // follow closes it
 	if err != nil {
 		return outcome{}, err
 	}
-	if (stream.ProtoMajor == 2) != http2 {
+	if (stream.ProtoMajor == 2) != o.http2 {
 		_ = stream.Body.Close() // of no use
 		return outcome{}, fmt.Errorf("the stream speaks %s", stream.Proto)
 	}
@@ -137,8 +147,8 @@ func (d *drive) run(ctx context.Context, srv *target, rotate func(context.Contex
 		wg.Go(func() { d.work(ctx) })
 	}
 	var rotated error
-	for n := 1; n <= rotations && rotated == nil && pause(ctx, interval); n++ {
-		if rotated = rotate(ctx, n); rotated == nil {
+	for n := 1; n <= o.rotations && rotated == nil && pause(ctx, interval); n++ {
+		if rotated = d.rotate(ctx, n); rotated == nil {
 			d.published.Add(1)
 		}
 	}
