@@ -79,7 +79,8 @@ func (l *lane) echo(ctx context.Context, raw net.Conn) error {
 		return err
 	}
 	_, err = conn.Write(b[:1])
-	return errors.Join(err, conn.Close())
+	_ = conn.Close() // the client may have closed before
+	return err
 }
 
 // shake is one connection: dial, handshake on both sides, a word there, a byte back.

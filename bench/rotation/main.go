@@ -14,6 +14,9 @@ import (
 	"os/signal"
 	"runtime"
 	"strings"
+
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 func main() {
@@ -105,6 +108,7 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // temporary, and nothing depends on it
+	log.SetLogger(logr.Discard()) // controller-runtime prints a stack trace until it has one
 	if err := printHeader(w, o); err != nil {
 		return err
 	}
