@@ -108,7 +108,7 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // temporary, and nothing depends on it
-	log.SetLogger(logr.Discard()) // controller-runtime prints a stack trace until it has one
+	log.SetLogger(logr.Discard())            // controller-runtime prints a stack trace until it has one
 	if err := printHeader(w, o); err != nil {
 		return err
 	}
