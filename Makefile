@@ -1,7 +1,7 @@
 # Short names for what .ci/run does; the commands live there.
 CI := bash .ci/run
 .DEFAULT_GOAL := build
-.PHONY: build image test race lint interop devcerts fuzz cover soak demo compose ci clean
+.PHONY: build image test race lint interop devcerts guide fuzz cover soak bench-rotation demo compose ci clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 go build -trimpath -o artstore-pki ./cmd/artstore-pki
@@ -24,14 +24,20 @@ interop: ## the step CLI against artstore-pki serve
 devcerts: ## scripts/gen-dev-certs.sh, judged by openssl and curl
 	$(CI) devcerts
 
+guide: ## what docs/mtls-guide.md says, to nginx, PostgreSQL and Python
+	$(CI) guide
+
 fuzz: ## every target, a minute each
 	FUZZTIME=1m $(CI) fuzz
 
 cover: ## coverage as a page: coverage.html
 	go test -coverprofile=coverage.out ./... && go tool cover -html=coverage.out -o coverage.html
 
-soak: ## an hour of the demo with short certificates
-	DEMO_DURATION=1h $(CI) demo
+soak: ## an hour of the demo with short certificates, and five minutes of each fuzz target
+	DEMO_DURATION=1h FUZZTIME=5m $(CI) demo fuzz
+
+bench-rotation: ## handshakes and rotations of ours beside those of others, as ratios; six minutes
+	cd bench && go run ./rotation
 
 demo: ## four minutes of it, as a new user sees it
 	go run ./cmd/artstore-pki demo --duration 4m
