@@ -6,7 +6,9 @@
 //		Source: rotation.Files(rotation.FileSet{Cert: "tls.crt", Key: "tls.key", CA: "ca.crt"}),
 //	})
 //	defer id.Close()
-//	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
+//	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
+//	srv := &http.Server{Handler: server.Handler(mux), ConnContext: server.ConnContext}
+//	err = srv.Serve(server.Listener(ln))
 //	client := &http.Client{Transport: id.Transport(rotation.TransportOptions{})}
 //
 // # Generations
@@ -20,13 +22,20 @@
 // # Promises
 //
 // Servers: the configuration of a generation is built once and handed out
-// without allocation. Tickets survive a renewal and end when names, trust or
-// policy change; the [Authorizer] runs on resumed connections too.
+// without allocation. Tickets survive a renewal and end when names, trust,
+// revocation or policy change; the [Authorizer] runs on resumed connections too.
+// Open connections are judged again when any of these changes and when their
+// peer expires: revoked and denied peers are cut, the others are asked to
+// connect anew and cut after a grace. A refused peer gets to read why.
 //
 // Clients: a [Transport] owns the connections of each generation. A request
 // that has started finishes on its generation; the next one uses the new one;
 // connections of a superseded generation are closed when nothing needs them,
-// at the latest after Config.Drain or when the leaf expires.
+// at the latest after Config.Drain or when the leaf expires, and at once when
+// the server turns out to be revoked.
+//
+// Revocation: lists are part of the generation ([Material]). In effect, a list
+// never gets older and never gets lost; without lists nothing is asked for.
 //
 // # Rules for callers
 //

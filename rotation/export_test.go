@@ -5,12 +5,8 @@ import (
 	"time"
 )
 
-// ConfigAt asks a server for its configuration as of a time.
-func ServerAt(id *Identity, opts ServerOptions) func(time.Time) (*tls.Config, error) {
-	s := &server{id: id, opts: opts, number: id.servers.Add(1)}
-	s.opts.MinVersion = tls.VersionTLS13
-	return s.config
-}
+// ServerAt asks a server for its configuration as of a time.
+func ServerAt(s *Server) func(time.Time) (*tls.Config, error) { return s.config }
 
 // TicketKeys derives the keys of a fresh secret for each pair of day and scope.
 func TicketKeys() func(day time.Time, scope ...string) [][32]byte {
@@ -69,4 +65,4 @@ func FilesNotified(set FileSet, open func() (*FakeNotifier, error)) Source {
 }
 
 // Examine is the gate at the start, when no generation is in effect.
-func Examine(m Material) (*Generation, error) { return examine(m, nil, 0, time.Now()) }
+func Examine(m Material) (*Generation, error) { return examine(m, nil, nil, 0) }

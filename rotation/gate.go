@@ -3,6 +3,7 @@ package rotation
 import (
 	"bytes"
 	"crypto"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -21,36 +22,84 @@ const (
 	usageClient
 )
 
+// pair is a certificate that passed the gate, with its key.
+type pair struct {
+	given tls.Certificate
+	key   crypto.Signer
+	chain []*x509.Certificate // leaf first, without trailing roots
+	ends  []*x509.Certificate // the roots that trailed
+}
+
+func (p pair) certificate() tls.Certificate {
+	c := tls.Certificate{
+		PrivateKey: p.key, Leaf: p.chain[0],
+		// A key behind a token may sign with less than its type suggests.
+		SupportedSignatureAlgorithms: p.given.SupportedSignatureAlgorithms,
+		OCSPStaple:                   p.given.OCSPStaple, SignedCertificateTimestamps: p.given.SignedCertificateTimestamps,
+	}
+	for _, cert := range p.chain {
+		c.Certificate = append(c.Certificate, cert.Raw)
+	}
+	return c
+}
+
 // examine is the gate: a candidate either becomes a generation or is refused
-// with the reason. prev is the generation in effect, or nil. A leaf whose
-// NotBefore lies ahead passes; the publisher holds it.
-func examine(m Material, prev *Generation, need usage, now time.Time) (*Generation, error) {
-	key, ok := m.Certificate.PrivateKey.(crypto.Signer)
-	if !ok {
-		return nil, errors.New("the private key is missing or cannot sign")
-	}
-	sent, err := parseChain(m.Certificate.Certificate)
-	if err != nil {
-		return nil, err
-	}
-	if !pemfile.Fits(sent[0], key) {
-		return nil, errors.New("the private key does not fit the leaf certificate")
-	}
-	if err := checkLeaf(sent[0], need, now); err != nil {
-		return nil, err
-	}
+// with the reason. prev is the generation in effect and lists what it takes
+// back, both nil at the start. A leaf whose NotBefore lies ahead passes; the
+// publisher holds it.
+func examine(m Material, prev *Generation, lists *revocations, need usage) (*Generation, error) {
+	now := time.Now()
 	if err := checkRoots(m.Roots); err != nil {
 		return nil, err
 	}
-	chain, ends := splitRoots(sent)
-	if err := checkLinks(chain); err != nil {
+	var pairs []pair
+	for i, c := range append([]tls.Certificate{m.Certificate}, m.Others...) {
+		if i > 0 {
+			need &= usageServer // clients show the first only
+		}
+		p, err := checkPair(c, need, now)
+		if err != nil && i > 0 {
+			return nil, fmt.Errorf("certificate %d of the other ones: %w", i, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		pairs = append(pairs, p)
+	}
+	lists, err := readRevocations(m, pairs[0].chain, lists, now)
+	if err != nil {
 		return nil, err
 	}
-	g := assemble(m, chain, key)
-	if g.untrusted, err = checkAnchor(g, ends, prev, now); err != nil {
-		return nil, err
+	g := assemble(m, pairs, lists)
+	for _, p := range pairs {
+		warning, err := checkAnchor(p, g.pool, prev, now)
+		if err != nil {
+			return nil, err
+		}
+		if g.untrusted == nil {
+			g.untrusted = warning
+		}
 	}
 	return g, nil
+}
+
+func checkPair(c tls.Certificate, need usage, now time.Time) (pair, error) {
+	key, ok := c.PrivateKey.(crypto.Signer)
+	if !ok {
+		return pair{}, errors.New("the private key is missing or cannot sign")
+	}
+	sent, err := parseChain(c.Certificate)
+	if err != nil {
+		return pair{}, err
+	}
+	if !pemfile.Fits(sent[0], key) {
+		return pair{}, errors.New("the private key does not fit the leaf certificate")
+	}
+	if err := checkLeaf(sent[0], need, now); err != nil {
+		return pair{}, err
+	}
+	chain, ends := splitRoots(sent)
+	return pair{c, key, chain, ends}, checkLinks(chain)
 }
 
 func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
@@ -159,12 +208,9 @@ func issued(parent, child *x509.Certificate) bool {
 // last certificate is an intermediate or was signed by a root we have seen: one
 // that came with the chain, or one of the generation in effect. It counts as cut
 // when the issuer that is missing is an intermediate that we sent so far.
-func checkAnchor(g *Generation, ends []*x509.Certificate, prev *Generation, now time.Time) (warning, refusal error) {
-	at := now
-	if nb := g.Leaf().NotBefore; nb.After(at) {
-		at = nb
-	}
-	verr := verify(g.chain, g.pool, at)
+func checkAnchor(p pair, bundle *x509.CertPool, prev *Generation, now time.Time) (warning, refusal error) {
+	at := within(p.chain[0], now)
+	verr := verify(p.chain, bundle, at)
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case verr == nil:
@@ -172,13 +218,13 @@ func checkAnchor(g *Generation, ends []*x509.Certificate, prev *Generation, now 
 	case !errors.As(verr, &unknown):
 		return nil, fmt.Errorf("verifying the chain: %w", verr)
 	}
-	top := g.chain[len(g.chain)-1]
+	top := p.chain[len(p.chain)-1]
 	signs := func(c *x509.Certificate) bool { return issued(c, top) }
 	if prev != nil && slices.ContainsFunc(prev.chain[1:], signs) {
 		return nil, errors.New("the chain is truncated: it ends before an intermediate that is in use")
 	}
-	seen := slices.ContainsFunc(ends, signs) || prev != nil && slices.ContainsFunc(prev.roots, signs)
-	if len(g.chain) == 1 {
+	seen := slices.ContainsFunc(p.ends, signs) || prev != nil && slices.ContainsFunc(prev.roots, signs)
+	if len(p.chain) == 1 {
 		if !seen {
 			return nil, errors.New("the issuer of the leaf is neither in the chain nor in the trust bundle")
 		}
@@ -187,7 +233,7 @@ func checkAnchor(g *Generation, ends []*x509.Certificate, prev *Generation, now 
 	// The bundle set aside, everything else must hold: dates, path length, name constraints.
 	pool := x509.NewCertPool()
 	pool.AddCert(top)
-	if err := verify(g.chain, pool, at); err != nil {
+	if err := verify(p.chain, pool, at); err != nil {
 		return nil, fmt.Errorf("verifying the chain: %w", err)
 	}
 	return verr, nil

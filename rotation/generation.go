@@ -1,12 +1,10 @@
 package rotation
 
 import (
-	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/binary"
 	"log/slog"
 	"slices"
 	"strings"
@@ -18,13 +16,15 @@ import (
 
 // Material is a candidate for the next generation, as a [Source] delivers it.
 //
-// It is refused when the key does not fit the leaf; when a certificate of the
+// It is refused when a key does not fit its leaf; when a certificate of the
 // chain did not sign the one before it, or the chain ends before an issuer
-// that the bundle or the generation in effect knows; when the leaf is expired,
+// that the bundle or the generation in effect knows; when a leaf is expired,
 // is a CA or has no usage for TLS; when the bundle is empty or holds a
-// certificate that is no CA. Self-signed certificates at the end of the chain
-// are tolerated and not sent. A leaf that is not valid yet waits until it is,
-// unless the one in effect has expired.
+// certificate that is no CA; when a revocation list is not signed by a CA under
+// the bundle, is older than the one in effect, or is missing though there was
+// one. Self-signed certificates at the end of a chain are tolerated and not
+// sent. A leaf that is not valid yet waits until it is, unless the one in effect
+// has expired.
 //
 // A bundle that no longer holds the root of the own chain is published with
 // Change.Warning: on the way from one root to another that state is intended,
@@ -54,14 +54,17 @@ type Generation struct {
 	number    uint64
 	published time.Time
 	version   string
-	cert      tls.Certificate
-	chain     []*x509.Certificate // as sent to peers: no trailing roots
+	certs     []tls.Certificate   // as sent to peers: no trailing roots; the first is the one that clients show
+	chain     []*x509.Certificate // of the first
 	roots     []*x509.Certificate
 	pool      *x509.CertPool
+	revoked   *revocations // nil: there are no lists
 	thumb     string
 	trust     string
-	digest    [sha256.Size]byte // of everything above: identical content is no rotation
-	untrusted error             // why the own bundle does not verify the own chain, or nil
+	digest    string    // of everything above: identical content is no rotation
+	from      time.Time // until then one of certs is not valid yet
+	until     time.Time // from then on one of certs is expired
+	untrusted error     // why the own bundle does not verify the own chain, or nil
 }
 
 // Number counts the generations of an Identity from 1.
@@ -72,6 +75,10 @@ func (g *Generation) Leaf() *x509.Certificate { return g.chain[0] }
 
 // Chain is the leaf and its issuers as sent to peers, without the root.
 func (g *Generation) Chain() []*x509.Certificate { return slices.Clone(g.chain) }
+
+// Certificate is the own certificate with its key, for libraries that want the
+// pair. The caller must not change it, and should ask anew for each use.
+func (g *Generation) Certificate() tls.Certificate { return g.certs[0] }
 
 // Roots is the trust bundle for peers.
 func (g *Generation) Roots() []*x509.Certificate { return slices.Clone(g.roots) }
@@ -96,41 +103,48 @@ func (g *Generation) String() string { return "generation " + pemfile.Fingerprin
 // GoString is String.
 func (g *Generation) GoString() string { return g.String() }
 
-func (g *Generation) expired(now time.Time) bool { return !now.Before(g.Leaf().NotAfter) }
+func (g *Generation) expired(now time.Time) bool { return !now.Before(g.until) }
 
 // names identifies the server towards the scope of tickets: a ticket of one
 // service must not open a session with another that happens to share a key.
 func (g *Generation) names() string {
-	leaf := g.Leaf()
-	names := append(pemfile.Names(leaf), leaf.Subject.CommonName)
+	var names []string
+	for _, c := range g.certs {
+		names = append(append(names, pemfile.Names(c.Leaf)...), c.Leaf.Subject.CommonName)
+	}
 	slices.Sort(names)
-	return strings.Join(names, "\x00")
+	return strings.Join(slices.Compact(names), "\x00")
 }
+
+// admit refuses what is revoked; it is half of every VerifyConnection.
+func (g *Generation) admit(chains [][]*x509.Certificate) error { return g.revoked.refuse(chains) }
 
 // assemble derives everything of a generation that the gate does not decide.
 // The number and the time of publication are set by the publisher.
-func assemble(m Material, chain []*x509.Certificate, key crypto.Signer) *Generation {
-	g := &Generation{version: m.Version, chain: chain, roots: slices.Clone(m.Roots), pool: x509.NewCertPool(), trust: stepapi.TrustDigest(m.Roots)}
-	g.cert = tls.Certificate{
-		PrivateKey: key, Leaf: chain[0],
-		// A key behind a token may sign with less than its type suggests.
-		SupportedSignatureAlgorithms: m.Certificate.SupportedSignatureAlgorithms,
-		OCSPStaple:                   m.Certificate.OCSPStaple, SignedCertificateTimestamps: m.Certificate.SignedCertificateTimestamps,
+func assemble(m Material, pairs []pair, lists *revocations) *Generation {
+	g := &Generation{
+		version: m.Version, chain: pairs[0].chain, roots: slices.Clone(m.Roots), pool: x509.NewCertPool(),
+		revoked: lists, trust: stepapi.TrustDigest(m.Roots),
 	}
-	h := sha256.New()
-	for _, c := range chain {
-		g.cert.Certificate = append(g.cert.Certificate, c.Raw)
-		var size [8]byte
-		binary.BigEndian.PutUint64(size[:], uint64(len(c.Raw)))
-		_, _ = h.Write(size[:]) // a hash does not fail
-		_, _ = h.Write(c.Raw)
+	parts := []string{g.trust, lists.digest}
+	for _, p := range pairs {
+		g.certs = append(g.certs, p.certificate())
+		for _, c := range p.chain {
+			parts = append(parts, string(c.Raw))
+		}
+		leaf := p.chain[0]
+		if g.from.Before(leaf.NotBefore) {
+			g.from = leaf.NotBefore
+		}
+		if g.until.IsZero() || leaf.NotAfter.Before(g.until) {
+			g.until = leaf.NotAfter
+		}
 	}
-	_, _ = h.Write([]byte(g.trust))
-	h.Sum(g.digest[:0])
-	for _, r := range m.Roots {
-		g.pool.AddCert(r)
+	for _, root := range m.Roots {
+		g.pool.AddCert(root)
 	}
-	sum := sha256.Sum256(chain[0].Raw)
+	g.digest = digestOf(parts)
+	sum := sha256.Sum256(g.chain[0].Raw)
 	g.thumb = base64.RawURLEncoding.EncodeToString(sum[:])
 	return g
 }

@@ -63,10 +63,14 @@ type Config struct {
 // Identity follows a source and hands out what depends on it. All methods are
 // safe for concurrent use.
 type Identity struct {
+	source  Source
 	log     *slog.Logger
 	drain   time.Duration
 	tickets ticketSecret
 	servers atomic.Uint64
+	epoch   atomic.Uint64 // of session tickets, see InvalidateSessions
+	drained atomic.Uint64 // connections that ended by themselves after their time, and
+	forced  atomic.Uint64 // those that had to be cut
 	current atomic.Pointer[tenure]
 	started chan struct{} // closed with the first generation
 
@@ -80,20 +84,23 @@ type Identity struct {
 
 	mu       sync.Mutex // guards what follows; no I/O, no callbacks under it
 	uses     usage
+	lists    *revocations // in effect, as signed last: a newer signature alone is no new generation
 	health   health
 	held     *held
 	retiring []*tenure
+	serving  []*Server          // that accepted connections
 	round    context.CancelFunc // ends the running Watch, for Reload
 	waiting  []chan error       // Reloads that wait for the next round
 	closed   bool
 }
 
 type health struct {
-	mode    string
-	modeErr error
-	success time.Time
-	err     error
-	refused uint64
+	mode     string
+	modeErr  error
+	success  time.Time
+	err      error
+	failures int
+	refused  uint64
 }
 
 // Open starts to follow the source and waits for its first good generation. ctx
@@ -112,7 +119,7 @@ func Open(ctx context.Context, cfg Config) (*Identity, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	id := &Identity{log: cfg.Logger, drain: cfg.Drain, tickets: newTicketSecret()}
+	id := &Identity{source: cfg.Source, log: cfg.Logger, drain: cfg.Drain, tickets: newTicketSecret()}
 	id.ctx, id.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	id.events.wake = make(chan struct{}, 1)
 	id.started = make(chan struct{})
@@ -228,6 +235,16 @@ func (id *Identity) needs(u usage) {
 	id.mu.Lock()
 	id.uses |= u
 	id.mu.Unlock()
+}
+
+// serves notes that s has connections, and looks after them unless the identity is over.
+func (id *Identity) serves(s *Server) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.serving = append(id.serving, s)
+	if !id.closed {
+		id.wg.Go(s.mind)
+	}
 }
 
 // Close stops following the source, cuts all client connections and waits for

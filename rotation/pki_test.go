@@ -72,7 +72,7 @@ func newCA(t testing.TB, name string) *testCA {
 
 func (ca *testCA) template(name string) *x509.Certificate {
 	return &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
 	}
 }
@@ -245,3 +245,35 @@ func keyPEM(t testing.TB, m rotation.Material) []byte {
 
 // serial of the leaf in effect.
 func serial(id *rotation.Identity) string { return id.Current().Leaf().SerialNumber.String() }
+
+// crl takes the serials back, as of minutes ago or ahead.
+func (ca *testCA) crl(t testing.TB, minutes int, revoked ...rotation.Material) *x509.RevocationList {
+	t.Helper()
+	list := &x509.RevocationList{
+		Number: serials(), ThisUpdate: time.Now().Add(time.Duration(minutes) * time.Minute), NextUpdate: time.Now().Add(time.Hour),
+	}
+	for _, m := range revoked {
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: m.Certificate.Leaf.SerialNumber, RevocationTime: time.Now()})
+	}
+	return signList(t, list, ca.inter, ca.interKey)
+}
+
+func signList(t testing.TB, list *x509.RevocationList, issuer *x509.Certificate, key crypto.Signer) *x509.RevocationList {
+	t.Helper()
+	der, err := x509.CreateRevocationList(rand.Reader, list, issuer, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// taking is m with the lists.
+func taking(m rotation.Material, lists ...*x509.RevocationList) rotation.Material {
+	m.Revoked = lists
+	return m
+}

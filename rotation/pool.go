@@ -3,6 +3,8 @@ package rotation
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -16,8 +18,10 @@ const sessionCache = 64
 // enough: net/http dials in the background, and a dial that ends after the pool
 // closed would leave a connection that nobody closes.
 type pool struct {
+	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 	http     *http.Transport
-	requests int // guarded by tenure.mu
+	tls      *tls.Config
+	requests int // and raw connections; guarded by tenure.mu
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
@@ -25,18 +29,31 @@ type pool struct {
 }
 
 func newPool(t *Transport, g *Generation) *pool {
-	p := &pool{conns: map[*conn]struct{}{}}
 	o := t.opts
+	p := &pool{dial: o.DialContext, tls: clientConfig(g, o.MinVersion), conns: map[*conn]struct{}{}}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(o.HTTP2)
+	protos := []string{"http/1.1"}
+	if o.HTTP2 {
+		protos = []string{"h2", "http/1.1"}
+	}
 	p.http = &http.Transport{
-		Proxy: o.Proxy, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return p.dial(ctx, o, network, addr)
+		Proxy: o.Proxy,
+		// Through a proxy, net/http makes the TLS connection itself, inside of the one dialled here.
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			raw, err := p.dial(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return p.own(raw)
 		},
-		TLSClientConfig:     clientConfig(g, o.MinVersion),
+		TLSClientConfig:     p.tls,
 		TLSHandshakeTimeout: handshakeTimeout,
-		MaxConnsPerHost:     o.MaxConnsPerHost, MaxIdleConnsPerHost: o.idlePerHost(),
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return p.dialTLS(ctx, network, addr, protos)
+		},
+		MaxConnsPerHost: o.MaxConnsPerHost, MaxIdleConnsPerHost: o.idlePerHost(),
 		IdleConnTimeout:       o.IdleConnTimeout,
 		ResponseHeaderTimeout: o.ResponseHeaderTimeout, ExpectContinueTimeout: o.ExpectContinueTimeout,
 		Protocols: &protocols,
@@ -44,25 +61,45 @@ func newPool(t *Transport, g *Generation) *pool {
 	return p
 }
 
-// clientConfig trusts exactly the generation's bundle; net/http sets the server
-// name per connection, so that the standard library checks names and addresses.
-func clientConfig(g *Generation, minVersion uint16) *tls.Config {
-	return &tls.Config{
-		MinVersion: minVersion, // parsed: TLS 1.2 at least
-		RootCAs:    g.pool,
-		// Not Certificates: crypto/tls would send none to a server whose hints do
-		// not name our issuer, and the server's refusal would then blame the wrong thing.
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &g.cert, nil },
-		// A ticket resumes the identity it was issued to: it must not outlive the generation.
-		ClientSessionCache: tls.NewLRUClientSessionCache(sessionCache),
-	}
-}
-
-func (p *pool) dial(ctx context.Context, o TransportOptions, network, addr string) (net.Conn, error) {
-	raw, err := o.DialContext(ctx, network, addr)
+func (p *pool) dialTLS(ctx context.Context, network, addr string, protos []string) (*tls.Conn, error) {
+	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
 	}
+	raw, err := p.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return p.handshake(ctx, raw, host, protos)
+}
+
+// handshake makes raw a connection of this pool, whatever comes of it.
+func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos []string) (*tls.Conn, error) {
+	if name == "" { // crypto/tls would ask for no name at all, and accept any
+		_ = raw.Close() // unused
+		return nil, errors.New("rotation: the name of the server is missing")
+	}
+	c, err := p.own(raw)
+	if err != nil {
+		return nil, err
+	}
+	conf := p.tls.Clone()
+	conf.ServerName, conf.NextProtos = name, protos
+	secure := tls.Client(c, conf)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = c.Close() // the handshake failed already
+		return nil, err
+	}
+	p.mu.Lock()
+	c.chains = secure.ConnectionState().VerifiedChains
+	p.mu.Unlock()
+	return secure, nil
+}
+
+// own takes a connection into the pool, unless the pool closed meanwhile.
+func (p *pool) own(raw net.Conn) (*conn, error) {
 	c := &conn{Conn: raw, pool: p}
 	p.mu.Lock()
 	late := p.closed
@@ -84,26 +121,37 @@ func (p *pool) close() {
 	p.closed = true
 	p.mu.Unlock()
 	p.http.CloseIdleConnections()
-	p.mu.Lock()
-	rest := make([]*conn, 0, len(p.conns))
-	for c := range p.conns {
-		rest = append(rest, c)
-	}
-	p.mu.Unlock()
-	for _, c := range rest {
+	for _, c := range p.connections() {
 		_ = c.Close() // over in any case
 	}
+}
+
+func (p *pool) connections() []*conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]*conn, 0, len(p.conns))
+	for c := range p.conns {
+		all = append(all, c)
+	}
+	return all
 }
 
 // conn tells its pool when it is gone.
 type conn struct {
 	net.Conn
-	pool *pool
+	pool    *pool
+	chains  [][]*x509.Certificate // of the peer, once known; guarded by pool.mu
+	release func()                // of a connection that is used raw, or nil
 }
 
 func (c *conn) Close() error {
 	c.pool.mu.Lock()
 	delete(c.pool.conns, c)
+	release := c.release
 	c.pool.mu.Unlock()
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	if release != nil {
+		release()
+	}
+	return err
 }

@@ -42,10 +42,10 @@ func (id *Identity) offer(m Material) error {
 		return ErrClosed
 	}
 	id.mu.Lock()
-	need := id.uses
+	need, lists := id.uses, id.lists
 	id.mu.Unlock()
 	now, prev := time.Now(), id.inEffect()
-	g, err := examine(m, prev, need, now)
+	g, err := examine(m, prev, lists, need)
 	if err != nil {
 		err = fmt.Errorf("refusing candidate: %w", err)
 		id.failing(err)
@@ -53,12 +53,12 @@ func (id *Identity) offer(m Material) error {
 	}
 	if prev != nil && g.digest == prev.digest {
 		id.hold(nil)
-		id.succeeded(now)
+		id.succeeded(now, g.revoked)
 		return nil
 	}
-	if g.Leaf().NotBefore.After(now) && (prev == nil || !prev.expired(now)) {
+	if g.from.After(now) && (prev == nil || !prev.expired(now)) {
 		id.hold(g)
-		id.succeeded(now)
+		id.succeeded(now, lists) // those of g come into effect with it
 		return nil
 	}
 	id.hold(nil)
@@ -87,10 +87,13 @@ func (id *Identity) publish(g *Generation, now time.Time) {
 		id.retiring = append(id.retiring, old)
 	}
 	id.current.Store(n)
-	id.health.success, id.health.err = now, nil
 	id.mu.Unlock()
+	id.succeeded(now, g.revoked)
 	if old != nil {
 		old.supersede(now, id.drain)
+	}
+	if c.Previous != nil && g.revoked != c.Previous.revoked {
+		id.cutRevoked(g)
 	}
 	id.wg.Go(func() { id.mind(n) })
 	leaf := g.Leaf()
@@ -130,9 +133,9 @@ func (id *Identity) hold(g *Generation) {
 // effect expires: a leaf that peers with a faster clock accept beats one that nobody accepts.
 func (id *Identity) waitFor(ctx context.Context, h *held) {
 	defer h.cancel()
-	at := h.gen.Leaf().NotBefore
-	if g := id.inEffect(); g != nil && g.Leaf().NotAfter.Before(at) {
-		at = g.Leaf().NotAfter
+	at := h.gen.from
+	if g := id.inEffect(); g != nil && g.until.Before(at) {
+		at = g.until
 	}
 	if !until(at, ctx.Done(), nil) {
 		return
@@ -158,7 +161,7 @@ func (id *Identity) mind(n *tenure) {
 	if id.reaches(n, lifetime.OverdueAt(leaf.NotBefore, leaf.NotAfter)) {
 		id.log.Warn("certificate is not renewed in time", attrs...)
 	}
-	if id.reaches(n, leaf.NotAfter) {
+	if id.reaches(n, n.gen.until) {
 		id.log.Error("certificate expired and nothing replaces it", attrs...)
 	}
 	select {
@@ -167,7 +170,10 @@ func (id *Identity) mind(n *tenure) {
 	case <-id.ctx.Done():
 		return // Close ends the current tenure itself
 	}
-	n.end()
+	if cut := n.end(); cut > 0 {
+		id.forced.Add(uint64(cut))
+		id.log.Warn("connections cut: their generation is over", append(attrs, "connections", cut)...)
+	}
 	id.mu.Lock()
 	for i, r := range id.retiring {
 		if r == n {
@@ -209,10 +215,26 @@ func until(at time.Time, a, b <-chan struct{}) bool {
 	}
 }
 
-func (id *Identity) succeeded(now time.Time) {
+// succeeded notes that what the source has is in effect, with the lists as they
+// were signed last.
+func (id *Identity) succeeded(now time.Time, lists *revocations) {
 	id.mu.Lock()
-	id.health.success, id.health.err = now, nil
+	id.lists = lists
+	id.health.success, id.health.err, id.health.failures = now, nil, 0
 	id.mu.Unlock()
+}
+
+// cutRevoked ends the client connections to peers that g takes back.
+func (id *Identity) cutRevoked(g *Generation) {
+	for _, n := range id.tenures() {
+		for _, c := range n.connections() {
+			if err := g.admit(c.chains); err != nil {
+				id.log.Warn("connection cut", "peer", c.RemoteAddr().String(), "err", err)
+				id.forced.Add(1)
+				_ = c.Close() // over in any case
+			}
+		}
+	}
 }
 
 // failing implements observer. A failure that repeats itself is told once.
@@ -220,6 +242,10 @@ func (id *Identity) failing(err error) {
 	id.mu.Lock()
 	known := err == nil || text(id.health.err) == err.Error()
 	id.health.err = err
+	id.health.failures++
+	if err == nil {
+		id.health.failures = 0
+	}
 	if !known {
 		id.health.refused++
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// ServerOptions configures [Identity.ServerConfig].
+// ServerOptions configures [Identity.Server] and [Identity.ServerConfig].
 type ServerOptions struct {
 	// Authorize is required; a nil one is refused, because "whoever has a
 	// certificate" should be said by name: [AnyVerifiedPeer].
@@ -33,17 +33,43 @@ type ServerOptions struct {
 	// offered again and again by clients that keep it. Called per handshake: it
 	// must be fast and safe for concurrent use.
 	PolicyVersion func() string
+	// MaxAge is how long a connection may live, 0 for ever; then it is drained.
+	MaxAge time.Duration
+	// Drain is how long a connection may go on once its peer's certificate has
+	// expired or lost its root, or its own age is over; default Config.Drain.
+	Drain time.Duration
 }
 
-// ServerConfig returns a configuration that follows the identity for its whole
-// life, also after [Identity.Close], when it stays at the last generation.
-// Use it as it is: a clone works as well, changed fields have no effect,
-// because each handshake uses the configuration prebuilt for its generation.
-// From now on candidates without serverAuth are refused. Each call has ticket
-// keys of its own: a ticket of one listener is worth nothing at another.
-func (id *Identity) ServerConfig(opts ServerOptions) (*tls.Config, error) {
+// Server is one service of the identity: its configuration, and the connections
+// that were accepted by its Listener or Handshake.
+//
+// TLS 1.3 asks for a certificate once, at the start of a connection. So that an
+// open connection does not outlive what it was admitted on, each is judged
+// again when trust, revocation or policy change, and when its peer expires:
+// revoked and denied peers are cut at once; those whose certificate expired or
+// is of a root that is trusted no more, and connections beyond MaxAge, are
+// drained: they learn of it with their next answer ([Server.Handler]) and are
+// cut after Drain.
+type Server struct {
+	id     *Identity
+	opts   ServerOptions
+	number uint64
+	built  atomic.Pointer[prebuilt]
+	mu     sync.Mutex // one builder at a time
+
+	served served
+}
+
+// Server returns a service that follows the identity for its whole life, also
+// after [Identity.Close], when it stays at the last generation and judges open
+// connections no more. From now on candidates without serverAuth are refused.
+// Each call has ticket keys of its own: a ticket of one service is worth nothing at another.
+func (id *Identity) Server(opts ServerOptions) (*Server, error) {
 	if opts.Authorize == nil {
 		return nil, errors.New("building server configuration: Authorize is missing")
+	}
+	if opts.MaxAge < 0 || opts.Drain < 0 {
+		return nil, errors.New("building server configuration: MaxAge or Drain is negative")
 	}
 	minVersion, err := parseVersion(opts.MinVersion)
 	if err != nil {
@@ -56,17 +82,43 @@ func (id *Identity) ServerConfig(opts ServerOptions) (*tls.Config, error) {
 	if opts.NextProtos == nil {
 		opts.NextProtos = []string{"h2", "http/1.1"}
 	}
+	if opts.Drain == 0 {
+		opts.Drain = id.drain
+	}
 	id.needs(usageServer)
-	s := &server{id: id, opts: opts, number: id.servers.Add(1)}
+	s := &Server{id: id, opts: opts, number: id.servers.Add(1)}
+	s.served.conns, s.served.changed = map[*servedConn]struct{}{}, make(chan struct{}, 1)
+	return s, nil
+}
+
+// ServerConfig is the configuration of a new [Server], for libraries that
+// accept connections themselves; these are not judged again once they are open.
+func (id *Identity) ServerConfig(opts ServerOptions) (*tls.Config, error) {
+	s, err := id.Server(opts)
+	if err != nil {
+		return nil, err
+	}
+	return s.Config(), nil
+}
+
+// Config returns the configuration. Use it as it is: a clone works as well,
+// changed fields have no effect, because each handshake uses the one prebuilt
+// for its generation.
+func (s *Server) Config() *tls.Config {
 	return &tls.Config{
-		MinVersion: minVersion, // parsed: TLS 1.2 at least
-		NextProtos: opts.NextProtos,
+		MinVersion: s.opts.MinVersion, // parsed: TLS 1.2 at least
+		NextProtos: s.opts.NextProtos,
 		ClientAuth: s.clientAuth(), // never used for a handshake; says the truth to whoever looks
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			return s.config(time.Now())
 		},
-	}, nil
+	}
 }
+
+// InvalidateSessions makes every ticket of every server of the identity
+// worthless: who comes back is asked for its certificate. What narrows trust,
+// names, revocation or PolicyVersion does so by itself.
+func (id *Identity) InvalidateSessions() { id.epoch.Add(1) }
 
 func parseVersion(v uint16) (uint16, error) {
 	switch v {
@@ -78,42 +130,34 @@ func parseVersion(v uint16) (uint16, error) {
 	return 0, fmt.Errorf("MinVersion %s is not supported, want TLS 1.2 or 1.3", tls.VersionName(v))
 }
 
-// server is one listener's view of the identity.
-type server struct {
-	id     *Identity
-	opts   ServerOptions
-	number uint64
-	built  atomic.Pointer[prebuilt]
-	mu     sync.Mutex // one builder at a time
-}
-
-// prebuilt is the configuration of one generation, day and policy. All three
-// move slowly, so a handshake costs two loads and three comparisons.
+// prebuilt is the configuration of one generation, day, policy and epoch. All
+// move slowly, so a handshake costs a few loads and comparisons.
 type prebuilt struct {
 	gen    *Generation
+	epoch  uint64
 	until  time.Time // end of the day its ticket keys are made for
 	from   time.Time
 	policy string
 	config *tls.Config
 }
 
-func (b *prebuilt) fits(g *Generation, policy string, now time.Time) bool {
-	return b != nil && b.gen == g && b.policy == policy && now.Before(b.until) && !now.Before(b.from)
+func (b *prebuilt) fits(g *Generation, epoch uint64, policy string, now time.Time) bool {
+	return b != nil && b.gen == g && b.epoch == epoch && b.policy == policy && now.Before(b.until) && !now.Before(b.from)
 }
 
-func (s *server) config(now time.Time) (*tls.Config, error) {
-	g, policy := s.id.Current(), s.policy()
-	if b := s.built.Load(); b.fits(g, policy, now) {
+func (s *Server) config(now time.Time) (*tls.Config, error) {
+	g, epoch, policy := s.id.Current(), s.id.epoch.Load(), s.policy()
+	if b := s.built.Load(); b.fits(g, epoch, policy, now) {
 		return b.config, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A generation that came up while we waited is fine, an older one is not.
 	g = s.id.Current()
-	if b := s.built.Load(); b.fits(g, policy, now) {
+	if b := s.built.Load(); b.fits(g, epoch, policy, now) {
 		return b.config, nil
 	}
-	b, err := s.build(g, policy, now)
+	b, err := s.build(g, epoch, policy, now)
 	if err != nil {
 		return nil, err
 	}
@@ -121,65 +165,72 @@ func (s *server) config(now time.Time) (*tls.Config, error) {
 	return b.config, nil
 }
 
-func (s *server) policy() string {
+func (s *Server) policy() string {
 	if s.opts.PolicyVersion == nil {
 		return ""
 	}
 	return s.opts.PolicyVersion()
 }
 
-func (s *server) clientAuth() tls.ClientAuthType {
+func (s *Server) clientAuth() tls.ClientAuthType {
 	if s.opts.ClientCertOptional {
 		return tls.VerifyClientCertIfGiven
 	}
 	return tls.RequireAndVerifyClientCert
 }
 
-func (s *server) certificate(g *Generation) tls.Certificate {
-	cert := g.cert
-	if s.opts.SendRoots {
-		cert.Certificate = slices.Clone(cert.Certificate) // the generation's own is shared
+func (s *Server) certificates(g *Generation) []tls.Certificate {
+	if !s.opts.SendRoots {
+		return g.certs
+	}
+	certs := slices.Clone(g.certs)
+	for i := range certs {
+		certs[i].Certificate = slices.Clone(certs[i].Certificate) // the generation's own is shared
 		for _, root := range g.roots {
-			cert.Certificate = append(cert.Certificate, root.Raw)
+			certs[i].Certificate = append(certs[i].Certificate, root.Raw)
 		}
 	}
-	return cert
+	return certs
 }
 
-func (s *server) build(g *Generation, policy string, now time.Time) (*prebuilt, error) {
+func (s *Server) build(g *Generation, epoch uint64, policy string, now time.Time) (*prebuilt, error) {
 	day := now.UTC().Truncate(ticketDay)
-	b := &prebuilt{gen: g, policy: policy, from: day, until: day.Add(ticketDay)}
-	keys, err := s.id.tickets.keys(day, s.scope(g, policy))
+	b := &prebuilt{gen: g, epoch: epoch, policy: policy, from: day, until: day.Add(ticketDay)}
+	keys, err := s.id.tickets.keys(day, s.scope(g, epoch, policy))
 	if err != nil {
 		return nil, err
 	}
 	b.config = &tls.Config{
-		MinVersion:       s.opts.MinVersion,
-		Certificates:     []tls.Certificate{s.certificate(g)}, // not GetCertificate: that is skipped for clients that dial an address
-		ClientAuth:       s.clientAuth(),
-		ClientCAs:        g.pool,
-		NextProtos:       s.opts.NextProtos, // those of the outer configuration do not count here
-		VerifyConnection: s.authorize,
+		MinVersion: s.opts.MinVersion,
+		// Not GetCertificate: that is skipped for clients that dial an address. Of several, crypto/tls takes the first that fits the client.
+		Certificates: s.certificates(g),
+		ClientAuth:   s.clientAuth(),
+		ClientCAs:    g.pool,
+		NextProtos:   s.opts.NextProtos, // those of the outer configuration do not count here
+		// Also sees resumed connections; VerifyPeerCertificate does not.
+		VerifyConnection: func(cs tls.ConnectionState) error { return s.admit(g, cs) },
 	}
 	b.config.SetSessionTicketKeys(keys)
 	return b, nil
 }
 
-// authorize runs as VerifyConnection, which also sees resumed connections;
-// VerifyPeerCertificate does not.
-func (s *server) authorize(cs tls.ConnectionState) error {
+// admit is the part of a verdict that does not need the chain to be verified again.
+func (s *Server) admit(g *Generation, cs tls.ConnectionState) error {
 	if s.opts.ClientCertOptional && len(cs.PeerCertificates) == 0 {
 		return nil
+	}
+	if err := g.admit(cs.VerifiedChains); err != nil {
+		return err
 	}
 	return s.opts.Authorize(cs)
 }
 
 // scope is everything that must be the same for a ticket to be good: who we
-// are, whom we trust, what we ask for. The leaf itself is not part of it, so
-// that a renewal keeps resumption.
-func (s *server) scope(g *Generation, policy string) []string {
+// are, whom we trust, what is taken back, what we ask for. The leaf itself is
+// not part of it, so that a renewal keeps resumption.
+func (s *Server) scope(g *Generation, epoch uint64, policy string) []string {
 	return []string{
-		fmt.Sprintf("server %d auth %d min %04x", s.number, s.clientAuth(), s.opts.MinVersion),
-		g.names(), g.trust, policy,
+		fmt.Sprintf("server %d auth %d min %04x epoch %d", s.number, s.clientAuth(), s.opts.MinVersion, epoch),
+		g.names(), g.trust, g.revoked.digest, policy,
 	}
 }

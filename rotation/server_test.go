@@ -294,7 +294,11 @@ func TestTicketKeyDays(t *testing.T) {
 		t.Error("the secret must be of the process")
 	}
 	ca := newCA(t, "ca")
-	at := rotation.ServerAt(open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0), rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+	srv, err := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0).Server(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := rotation.ServerAt(srv)
 	c1, _ := at(day.Add(time.Hour))
 	c2, _ := at(day.Add(23 * time.Hour))
 	c3, _ := at(day.Add(25 * time.Hour))

@@ -2,6 +2,8 @@ package rotation
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
@@ -28,45 +30,101 @@ type Status struct {
 	WatchError  string    `json:"watch_error,omitempty"` // why it only polls
 	LastSuccess time.Time `json:"last_success"`          // a candidate was published, or found unchanged
 	LastError   string    `json:"last_error,omitempty"`  // since then
+	Failures    int       `json:"failures"`              // in a row, since then
 	Refused     uint64    `json:"refused"`               // candidates and reads that failed, repetitions not counted
 	HeldUntil   time.Time `json:"held_until,omitzero"`   // a candidate waits for its NotBefore
-	Draining    int       `json:"draining"`              // superseded generations still in use
+	NextRenewal time.Time `json:"next_renewal,omitzero"` // of a source that renews
+
+	RevokedLists   int       `json:"revoked_lists"`   // revocation lists in effect
+	RevokedSerials int       `json:"revoked_serials"` // certificates on them
+	RevokedAt      time.Time `json:"revoked_at,omitzero"`
+	RevokedStale   bool      `json:"revoked_stale"` // one is past its NextUpdate; it is enforced all the same
+
+	Draining    int           `json:"draining"` // superseded generations still in use
+	Connections []Connections `json:"connections,omitempty"`
+	Drained     uint64        `json:"drained"` // connections of peers that had to go and went
+	Forced      uint64        `json:"forced"`  // connections that had to be cut
+}
+
+// Connections counts what is open, by the generation it was opened under.
+type Connections struct {
+	Generation uint64 `json:"generation"`
+	Client     int    `json:"client"` // dialled by transports
+	Server     int    `json:"server"` // accepted by listeners
 }
 
 // Status reports the state of the identity.
 func (id *Identity) Status() Status {
-	g := id.Current()
+	g, now := id.Current(), time.Now()
 	leaf := g.Leaf()
-	reason, overdue := lifetime.Overdue(leaf.NotBefore, leaf.NotAfter, time.Now())
+	reason, overdue := lifetime.Overdue(leaf.NotBefore, leaf.NotAfter, now)
 	st := Status{
 		Generation: g.number, Version: g.version, Serial: pemfile.Serial(leaf), Fingerprint: pemfile.Fingerprint(leaf),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, PublishedAt: g.published,
 		Roots: len(g.roots), TrustDigest: g.trust, OwnTrusted: g.untrusted == nil, Overdue: overdue, Reason: reason,
 	}
+	if r, ok := id.source.(renewer); ok {
+		st.NextRenewal = r.NextRenewal()
+	}
+	st.Connections = id.connections()
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	h := id.health
 	st.WatchMode, st.WatchError = h.mode, text(h.modeErr)
-	st.LastSuccess, st.LastError, st.Refused = h.success, text(h.err), h.refused
+	st.LastSuccess, st.LastError, st.Failures, st.Refused = h.success, text(h.err), h.failures, h.refused
+	st.RevokedLists, st.RevokedSerials = len(id.lists.lists), id.lists.serials()
+	st.RevokedAt, st.RevokedStale = id.lists.oldest(now)
+	st.Drained, st.Forced = id.drained.Load(), id.forced.Load()
 	if id.held != nil {
-		st.HeldUntil = id.held.gen.Leaf().NotBefore
+		st.HeldUntil = id.held.gen.from
 	}
 	st.Draining = len(id.retiring)
 	return st
+}
+
+// renewer is a source that knows when it will have a successor.
+type renewer interface{ NextRenewal() time.Time }
+
+// connections counts what is open, oldest generation first.
+func (id *Identity) connections() []Connections {
+	count := map[uint64]Connections{}
+	for _, n := range id.tenures() {
+		c := count[n.gen.number]
+		c.Client = len(n.connections())
+		count[n.gen.number] = c
+	}
+	id.mu.Lock()
+	servers := slices.Clone(id.serving)
+	id.mu.Unlock()
+	for _, s := range servers {
+		for _, conn := range s.served.all() {
+			c := count[conn.opened]
+			c.Server++
+			count[conn.opened] = c
+		}
+	}
+	var out []Connections
+	for _, number := range slices.Sorted(maps.Keys(count)) {
+		if c := count[number]; c.Client+c.Server > 0 {
+			c.Generation = number
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // Check is for readiness probes: it fails when peers would refuse the
 // certificate in effect, and after Close. A failing source alone is no reason,
 // the identity is good until it expires; see Status.LastError and Overdue.
 func (id *Identity) Check() error {
-	leaf, now := id.Current().Leaf(), time.Now()
+	g, now := id.Current(), time.Now()
 	switch {
 	case id.ctx.Err() != nil:
 		return fmt.Errorf("checking identity: %w", ErrClosed)
-	case !now.Before(leaf.NotAfter):
-		return fmt.Errorf("checking identity: the certificate expired at %s", leaf.NotAfter.UTC().Format(time.RFC3339))
-	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("checking identity: the certificate is not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
+	case g.expired(now):
+		return fmt.Errorf("checking identity: the certificate expired at %s", g.until.UTC().Format(time.RFC3339))
+	case now.Before(g.from):
+		return fmt.Errorf("checking identity: the certificate is not valid before %s", g.from.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

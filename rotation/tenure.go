@@ -91,7 +91,7 @@ func (n *tenure) supersede(now time.Time, grace time.Duration) {
 	n.mu.Lock()
 	n.superseded = true
 	n.deadline = now.Add(grace)
-	if end := n.gen.Leaf().NotAfter; end.Before(n.deadline) {
+	if end := n.gen.until; end.Before(n.deadline) {
 		n.deadline = end
 	}
 	idle := n.takeIdle()
@@ -120,8 +120,8 @@ func (n *tenure) takeIdle() []*pool {
 	return idle
 }
 
-// end closes whatever is left, requests in flight included.
-func (n *tenure) end() {
+// end closes whatever is left, requests in flight included, and returns how many connections that were.
+func (n *tenure) end() (cut int) {
 	n.mu.Lock()
 	var rest []*pool
 	for _, p := range n.pools {
@@ -130,7 +130,20 @@ func (n *tenure) end() {
 	clear(n.pools)
 	n.over = true
 	n.mu.Unlock()
+	for _, p := range rest {
+		cut += len(p.connections())
+	}
 	closeAll(rest)
+	return cut
+}
+
+func (n *tenure) connections() (all []*conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range n.pools {
+		all = append(all, p.connections()...)
+	}
+	return all
 }
 
 // drop closes the pool of one transport, which is closing.

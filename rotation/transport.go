@@ -70,19 +70,25 @@ func (id *Identity) Transport(opts TransportOptions) *Transport {
 
 // RoundTrip implements [http.RoundTripper].
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	n, p, err := t.enter()
+	if err != nil {
+		return nil, refuse(r, err)
+	}
+	return t.send(n, p, r)
+}
+
+// enter counts a request into the pool of the generation in effect.
+func (t *Transport) enter() (*tenure, *pool, error) {
 	for {
 		n := t.id.current.Load()
 		p, err := n.enter(t, false)
-		if err != nil {
-			return nil, refuse(r, err)
-		}
-		if p != nil {
-			return t.send(n, p, r)
+		if p != nil || err != nil {
+			return n, p, err
 		}
 		// Superseded between the load and here: the successor is there already,
 		// unless the Identity was closed.
 		if t.id.current.Load() == n {
-			return nil, refuse(r, ErrClosed)
+			return nil, nil, ErrClosed
 		}
 	}
 }

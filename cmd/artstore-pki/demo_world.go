@@ -246,7 +246,7 @@ func (w *world) add(s *demoService) *demoService {
 
 // serve answers at a free loopback port; only peers with one of the names get in.
 func (w *world) serve(run context.Context, s *demoService, h http.Handler, peers ...string) error {
-	conf, err := s.identity.ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
+	server, err := s.identity.Server(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
 	if err != nil {
 		return err
 	}
@@ -255,7 +255,7 @@ func (w *world) serve(run context.Context, s *demoService, h http.Handler, peers
 		return err
 	}
 	w.running.Go(func() error {
-		return httpsrv.Serve(run, ln, httpsrv.Config{Handler: h, TLS: conf, Logger: w.logger(s.name)})
+		return httpsrv.Serve(run, ln, httpsrv.Config{Handler: h, Server: server, Logger: w.logger(s.name)})
 	})
 	return nil
 }

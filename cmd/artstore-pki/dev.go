@@ -132,7 +132,7 @@ func (u *ui) serveDev(c *cli.Context, what string, logger *slog.Logger, open fun
 	if err != nil {
 		return err
 	}
-	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames(c.StringSlice("allow")...)})
+	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames(c.StringSlice("allow")...)})
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (u *ui) serveDev(c *cli.Context, what string, logger *slog.Logger, open fun
 	}
 	group.Go(func() error { return service.Run(ctx) })
 	group.Go(func() error {
-		return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: service.Handler(), TLS: conf, Logger: logger})
+		return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: service.Handler(), Server: server, Logger: logger})
 	})
 	if err := u.announce(c, what, ln); err != nil {
 		return errors.Join(err, ln.Close())

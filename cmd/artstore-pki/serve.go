@@ -106,7 +106,7 @@ func (u *ui) openAuthority(c *cli.Context, logger *slog.Logger, registry prometh
 type authorityServer struct {
 	authority *ca.Authority
 	identity  *rotation.Identity
-	tls       *tls.Config
+	server    *rotation.Server
 	logger    *slog.Logger
 }
 
@@ -118,16 +118,16 @@ func startAuthority(ctx context.Context, authority *ca.Authority, logger *slog.L
 	}
 	// Enrolment has no certificate yet, so a client certificate is optional here
 	// and here only; the handlers demand one where the API needs it.
-	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer(), ClientCertOptional: true, SendRoots: true})
+	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer(), ClientCertOptional: true, SendRoots: true})
 	if err != nil {
 		return nil, errors.Join(err, id.Close())
 	}
-	return &authorityServer{authority: authority, identity: id, tls: conf, logger: logger}, nil
+	return &authorityServer{authority: authority, identity: id, server: server, logger: logger}, nil
 }
 
 func (s *authorityServer) serve(ctx context.Context, ln net.Listener) error {
 	return httpsrv.Serve(ctx, ln, httpsrv.Config{
-		Handler: s.authority.Handler(), TLS: s.tls, BodyTimeout: requestTimeout, Logger: s.logger,
+		Handler: s.authority.Handler(), Server: s.server, BodyTimeout: requestTimeout, Logger: s.logger,
 	})
 }
 

@@ -116,7 +116,7 @@ func (s *Stack) startAdmin(t testing.TB) {
 		Logger:     s.opt.Logger,
 	})
 	must(t, err)
-	s.AdminURL = s.serve(t, s.admin, s.serverTLS(t, s.opt.AdminTLS, adminName))
+	s.AdminURL = s.serve(t, s.admin, s.secured(t, s.opt.AdminTLS, adminName))
 	s.TokenURL = s.AdminURL + devstack.TokenPath
 	if s.opt.Dialect == "go" {
 		s.TokenURL = s.AdminURL + devstack.FormTokenPath
@@ -146,7 +146,7 @@ func (s *Stack) startStorage(t testing.TB) {
 			t.Errorf("stored files: %v", err)
 		}
 	})
-	s.StorageURL = s.serve(t, s.storage, s.serverTLS(t, s.opt.StorageTLS, storageName))
+	s.StorageURL = s.serve(t, s.storage, s.secured(t, s.opt.StorageTLS, storageName))
 }
 
 // service is what both have.
@@ -155,23 +155,23 @@ type service interface {
 	Run(ctx context.Context) error
 }
 
-// serverTLS is the caller's configuration, or one of this stack's authority. The
+// secured serves with the caller's configuration, or by this stack's authority. The
 // Storage Element asks the Admin Module for keys; nobody but the client asks it.
-func (s *Stack) serverTLS(t testing.TB, own *tls.Config, name string) *tls.Config {
+func (s *Stack) secured(t testing.TB, own *tls.Config, name string) httpsrv.Config {
 	t.Helper()
 	if own != nil {
-		return own
+		return httpsrv.Config{TLS: own}
 	}
 	peers := []string{clientName}
 	if name == adminName {
 		peers = append(peers, storageName)
 	}
-	conf, err := open(t, rotation.Static(s.CA.Material(t, name))).ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
+	server, err := open(t, rotation.Static(s.CA.Material(t, name))).Server(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
 	must(t, err)
-	return conf
+	return httpsrv.Config{Server: server}
 }
 
-func (s *Stack) serve(t testing.TB, svc service, conf *tls.Config) (url string) {
+func (s *Stack) serve(t testing.TB, svc service, conf httpsrv.Config) (url string) {
 	t.Helper()
 	var lc net.ListenConfig
 	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -182,7 +182,8 @@ func (s *Stack) serve(t testing.TB, svc service, conf *tls.Config) (url string) 
 	running.Go(func() { report(t, "running a service", svc.Run(ctx)) })
 	running.Go(func() {
 		// Faults may hold requests beyond any patience; those are cut at the end.
-		err := httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: svc.Handler(), TLS: conf, Drain: drainTimeout, Logger: s.opt.Logger})
+		conf.Handler, conf.Drain, conf.Logger = svc.Handler(), drainTimeout, s.opt.Logger
+		err := httpsrv.Serve(ctx, ln, conf)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			report(t, "serving", err)
 		}

@@ -9,7 +9,7 @@
 //		JWKSURL: adminURL + devstack.JWKSPath, JWKSTransport: identity.Transport(...)})
 //	go admin.Run(ctx)   // replaces signing keys
 //	go storage.Run(ctx) // keeps the key set fresh
-//	httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: storage.Handler(), TLS: serverConfig})
+//	httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: storage.Handler(), Server: server})
 //
 // Both speak the two dialects of ArtStore. The Python one asks for tokens with a
 // JSON object and answers errors as {"detail": …}; the Go one asks as RFC 6749
@@ -32,7 +32,7 @@
 //
 // # Rules
 //
-// Handlers do no TLS themselves: serve them with a configuration that requires
-// client certificates and names who may connect. One directory belongs to one
+// Handlers do no TLS themselves: serve them with a rotation.Server, which requires
+// client certificates and is told who may connect. One directory belongs to one
 // service of one process. Constructors start no goroutines; Run blocks.
 package devstack

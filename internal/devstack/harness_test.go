@@ -97,7 +97,7 @@ func transport(t *testing.T, ca *ingesttest.CA, name string) http.RoundTripper {
 
 func serve(t *testing.T, ca *ingesttest.CA, name string, h http.Handler, peers ...string) string {
 	t.Helper()
-	conf, err := identity(t, ca, name).ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
+	server, err := identity(t, ca, name).Server(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
 	check(t, err)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
@@ -105,7 +105,7 @@ func serve(t *testing.T, ca *ingesttest.CA, name string, h http.Handler, peers .
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: h, TLS: conf, Drain: time.Second, Logger: slog.New(slog.DiscardHandler)})
+		_ = httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: h, Server: server, Drain: time.Second, Logger: slog.New(slog.DiscardHandler)})
 	}()
 	t.Cleanup(func() { stop(); <-done })
 	return "https://" + ln.Addr().String()

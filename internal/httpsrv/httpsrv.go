@@ -30,6 +30,9 @@ const (
 // Config says how to serve. The zero value of each field but Handler works.
 type Config struct {
 	Handler http.Handler
+	// Server accepts over TLS, looks after what it accepted and judges requests.
+	// nil: TLS does.
+	Server Secured
 	// TLS is used as it is; nil serves cleartext, for loopback listeners such as metrics.
 	TLS *tls.Config
 	// MaxConns caps open connections; further ones wait in the kernel's queue. 0 means 1024.
@@ -40,6 +43,13 @@ type Config struct {
 	BodyTimeout time.Duration
 	// Logger gets what net/http reports (refused handshakes and the like), at debug level. nil means slog.Default.
 	Logger *slog.Logger
+}
+
+// Secured is what *rotation.Server offers to net/http.
+type Secured interface {
+	Listener(net.Listener) net.Listener
+	Handler(http.Handler) http.Handler
+	ConnContext(context.Context, net.Conn) context.Context
 }
 
 // Serve serves on ln until ctx ends, then drains. It closes ln. It returns nil
@@ -68,9 +78,12 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 	ln = netutil.LimitListener(ln, maxConns)
+	if cfg.Server != nil {
+		ln, srv.Handler, srv.ConnContext = cfg.Server.Listener(ln), cfg.Server.Handler(cfg.Handler), cfg.Server.ConnContext
+	}
 	done := make(chan error, 1)
 	go func() {
-		if cfg.TLS != nil {
+		if cfg.TLS != nil && cfg.Server == nil {
 			done <- srv.ServeTLS(ln, "", "")
 			return
 		}
