@@ -29,7 +29,7 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// CA is a root that signs leaves itself, and lists of revoked ones.
+// CA is a root that signs leaves itself; its key is open, for lists of revoked ones.
 type CA struct {
 	Root *x509.Certificate
 	Key  crypto.Signer
@@ -38,13 +38,13 @@ type CA struct {
 // NewCA makes a root of ten years.
 func NewCA(t testing.TB) *CA {
 	t.Helper()
-	ca := &CA{Key: newKey(t)}
 	root := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "pkitest " + rand.Text()}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:  x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
 	}
-	ca.Root = certify(t, root, root, ca.Key.Public(), ca.Key)
+	ca := &CA{Root: root, Key: newKey(t)} // self-signed: the template is its own parent
+	ca.Root = ca.certify(t, root, ca.Key.Public())
 	return ca
 }
 
@@ -63,7 +63,7 @@ func (ca *CA) Leaf(t testing.TB, name string, edits ...func(*x509.Certificate)) 
 		edit(leaf)
 	}
 	key := newKey(t)
-	c := certify(t, leaf, ca.Root, key.Public(), ca.Key)
+	c := ca.certify(t, leaf, key.Public())
 	return rotation.Material{
 		Certificate: tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c},
 		Roots:       []*x509.Certificate{ca.Root}, Version: c.SerialNumber.Text(16),
@@ -79,13 +79,13 @@ func newKey(t testing.TB) crypto.Signer {
 	return key
 }
 
-func certify(t testing.TB, template, parent *x509.Certificate, pub crypto.PublicKey, key crypto.Signer) *x509.Certificate {
+func (ca *CA) certify(t testing.TB, template *x509.Certificate, pub crypto.PublicKey) *x509.Certificate {
 	t.Helper()
 	serial := make([]byte, 8)
 	_, _ = rand.Read(serial) // does not fail
 	serial[0] = serial[0]&0x7f | 1
 	template.SerialNumber = new(big.Int).SetBytes(serial)
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, pub, key)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.Root, pub, ca.Key)
 	if err != nil {
 		t.Fatalf("making a certificate: %v", err)
 	}

@@ -60,6 +60,7 @@ type serverCredentials struct{ server *rotation.Server }
 // ServerHandshake is bounded by the limit of [rotation.Server.Handshake] and by
 // grpc.ConnectionTimeout, which is a deadline on raw.
 func (c serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	//nolint:forbidigo // gRPC has none to give
 	conn, err := c.server.Handshake(context.Background(), raw)
 	if err != nil {
 		return nil, nil, fmt.Errorf("accepting a TLS connection: %w", err)

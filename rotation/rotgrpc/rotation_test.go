@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -32,7 +33,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 	ctx := limit(t)
 	load := startLoad(ctx, c, current(w.clientID))
 	streams := []duplex{openStream(ctx, t, c)}
-	first, last := current(w.clientID), ""
+	first := current(w.clientID)
 	for range rotations {
 		before := load.calls.Load()
 		next := w.ca.Leaf(t, "ingester")
@@ -44,12 +45,12 @@ func TestRotationsUnderLoad(t *testing.T) {
 			t.Fatalf("the first stream speaks for %q, error %v; want %q", got, err, first)
 		}
 	}
-	last = current(w.clientID)
+	last := current(w.clientID)
 	for i, s := range streams {
 		if err := s.CloseSend(); err != nil {
 			t.Error(err)
 		}
-		if _, err := s.Recv(); err != io.EOF {
+		if _, err := s.Recv(); !errors.Is(err, io.EOF) {
 			t.Errorf("stream %d ends with %v", i, err)
 		}
 	}

@@ -64,7 +64,7 @@ func (service) FullDuplexCall(s grpc.BidiStreamingServer[testpb.StreamingOutputC
 		case err != nil:
 			return err
 		case req.GetResponseStatus() != nil:
-			return status.Error(codes.Code(req.GetResponseStatus().GetCode()), "as asked for") //nolint:gosec // a code of the test
+			return status.Error(codes.Code(req.GetResponseStatus().GetCode()), "as asked for")
 		}
 		p, err := caller(s.Context())
 		if err != nil {
