@@ -141,7 +141,8 @@ func (u *ui) serveDev(c *cli.Context, what string, logger *slog.Logger, open fun
 		return err
 	}
 	group, ctx := errgroup.WithContext(c.Context)
-	if err := startMetrics(ctx, c, group, func(context.Context) error { return id.Check() }); err != nil {
+	metrics := identityMetrics(c, id, func(context.Context) error { return id.Check() })
+	if err := metrics.start(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	group.Go(func() error { return service.Run(ctx) })

@@ -97,7 +97,7 @@ func (in *ingester) run(c *cli.Context) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	aside, ctxAside := errgroup.WithContext(ctx)
-	if err := startMetrics(ctxAside, c, aside, in.ready); err != nil {
+	if err := identityMetrics(c, in.id, in.ready).start(ctxAside, c, aside); err != nil {
 		return err
 	}
 	aside.Go(func() error {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/prom"
 )
 
 const flagMetrics = "metrics"
@@ -48,9 +50,12 @@ func (m metricsServer) start(ctx context.Context, c *cli.Context, group *errgrou
 	return nil
 }
 
-// startMetrics does it for a service whose only own figure is its readiness.
-func startMetrics(ctx context.Context, c *cli.Context, group *errgroup.Group, ready func(context.Context) error) error {
-	return metricsServer{address: c.String(flagMetrics), registry: newRegistry(), ready: ready}.start(ctx, c, group)
+// identityMetrics is the server of a service that has an identity; the figures
+// go by the name of the command.
+func identityMetrics(c *cli.Context, id *rotation.Identity, ready func(context.Context) error) metricsServer {
+	registry := newRegistry()
+	registry.MustRegister(prom.NewCollector(map[string]*rotation.Identity{c.Command.Name: id}))
+	return metricsServer{address: c.String(flagMetrics), registry: registry, ready: ready}
 }
 
 func (m metricsServer) serve(ctx context.Context, ln net.Listener) error {

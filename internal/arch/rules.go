@@ -12,6 +12,7 @@ const (
 	whyClient = "the client knows identities, never who issues them or what serves it: an ingester must not pay for a CA"
 	whyCA     = "the authority issues and records; who uses certificates, and how they are looked at, is not its business"
 	whyAudit  = "audit judges what it is shown; how certificates come to be must not leak into its checks"
+	whyBridge = "an adapter brings the one library that it adapts to: who wants another must not pay for this one"
 	whyDev    = "the reference services are peers of the client, not parts of it, and get their certificates like any service"
 )
 
@@ -42,6 +43,12 @@ func Rules() []Rule {
 
 		Rule{Package: "rotation", Own: leaves, Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyLight},
 		Rule{Package: "rotation/enroll", Own: with(leaves, "rotation"), Why: whyLight},
+		Rule{Package: "rotation/spiffe", Own: with(leaves, "rotation"), Modules: []string{
+			"github.com/spiffe/go-spiffe/v2/bundle/x509bundle", "github.com/spiffe/go-spiffe/v2/spiffeid", "github.com/spiffe/go-spiffe/v2/svid/x509svid",
+		}, Why: whyBridge}, // not the module: its workloadapi links gRPC
+		Rule{Package: "rotation/prom", Own: with(leaves, "rotation"), Modules: []string{"github.com/prometheus/client_golang"}, Why: whyBridge},
+		Rule{Package: "rotation/rotgrpc", Own: with(leaves, "rotation"), Modules: []string{"google.golang.org/grpc"}, Why: whyBridge},
+		Rule{Package: "internal/pkitest", Own: with(leaves, "rotation"), Why: "a test kit for what stands on rotation drags nothing else into its tests"},
 
 		Rule{Package: "ingestclient", Own: with(leaves, "rotation"), Why: whyClient},
 		Rule{Package: "ingestclient/spool", Own: with(leaves, "rotation", "ingestclient"), Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyClient},

@@ -1,0 +1,162 @@
+// Package pkitest makes identities in memory for the tests of packages that
+// build on rotation. Only tests import it.
+//
+//	ca := pkitest.NewCA(t)
+//	src := pkitest.NewSource(ca.Leaf(t, "storage"))
+//	id := pkitest.Open(t, rotation.Config{Source: src})
+//	src.Push(t, ca.Leaf(t, "storage")) // returns when the new generation is in effect
+//
+// The certificates are made by crypto/x509 from time.Now, so that they follow
+// the clock of a synctest bubble. For a whole authority there is ca/catest.
+package pkitest
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// CA is a root that signs leaves itself; its key is open, for lists of revoked ones.
+type CA struct {
+	Root *x509.Certificate
+	Key  crypto.Signer
+}
+
+// NewCA makes a root of ten years.
+func NewCA(t testing.TB) *CA {
+	t.Helper()
+	root := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "pkitest " + rand.Text()}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:  x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
+	}
+	ca := &CA{Root: root, Key: newKey(t)} // self-signed: the template is its own parent
+	ca.Root = ca.certify(t, root, ca.Key.Public())
+	return ca
+}
+
+// Leaf makes an identity of one hour with a new key: for the DNS name,
+// "localhost" and 127.0.0.1, as server and client, trusting this CA. Edits
+// change the template first.
+func (ca *CA) Leaf(t testing.TB, name string, edits ...func(*x509.Certificate)) rotation.Material {
+	t.Helper()
+	leaf := &x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, DNSNames: []string{name, "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		NotBefore:   time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+	}
+	for _, edit := range edits {
+		edit(leaf)
+	}
+	key := newKey(t)
+	c := ca.certify(t, leaf, key.Public())
+	return rotation.Material{
+		Certificate: tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c},
+		Roots:       []*x509.Certificate{ca.Root}, Version: c.SerialNumber.Text(16),
+	}
+}
+
+func newKey(t testing.TB) crypto.Signer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatalf("making a key: %v", err)
+	}
+	return key
+}
+
+func (ca *CA) certify(t testing.TB, template *x509.Certificate, pub crypto.PublicKey) *x509.Certificate {
+	t.Helper()
+	serial := make([]byte, 8)
+	_, _ = rand.Read(serial) // does not fail
+	serial[0] = serial[0]&0x7f | 1
+	template.SerialNumber = new(big.Int).SetBytes(serial)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.Root, pub, ca.Key)
+	if err != nil {
+		t.Fatalf("making a certificate: %v", err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatalf("reading a certificate back: %v", err)
+	}
+	return c
+}
+
+// Source is a [rotation.Source] that yields what a test pushes. It is for one
+// identity, which must be open while Push runs.
+type Source struct{ next chan offer }
+
+type offer struct {
+	m      rotation.Material
+	answer chan error
+}
+
+// NewSource returns a source that begins with m.
+func NewSource(m rotation.Material) *Source {
+	s := &Source{next: make(chan offer, 1)}
+	s.next <- offer{m, make(chan error, 1)}
+	return s
+}
+
+// Watch implements [rotation.Source]. Unlike others it cannot be started over.
+func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case o := <-s.next:
+			o.answer <- yield(o.m)
+		}
+	}
+}
+
+// Offer yields m and returns what the gate says.
+func (s *Source) Offer(m rotation.Material) error {
+	o := offer{m, make(chan error, 1)}
+	s.next <- o
+	return <-o.answer
+}
+
+// Push is Offer of something that must be accepted.
+func (s *Source) Push(t testing.TB, m rotation.Material) {
+	t.Helper()
+	if err := s.Offer(m); err != nil {
+		t.Fatalf("pushing %s: %v", m.Version, err)
+	}
+}
+
+// Open opens an identity without logs that closes with the test.
+func Open(t testing.TB, cfg rotation.Config) *rotation.Identity {
+	t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	id, err := rotation.Open(context.WithoutCancel(t.Context()), cfg)
+	if err != nil {
+		t.Fatalf("opening identity: %v", err)
+	}
+	t.Cleanup(func() { _ = id.Close() }) // returns nil
+	return id
+}
+
+// Example stands for the T that an Example function lacks: failures panic.
+func Example() testing.TB { return example{} }
+
+type example struct{ testing.TB }
+
+func (example) Helper()                           {}
+func (example) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }

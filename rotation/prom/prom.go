@@ -1,0 +1,151 @@
+// Package prom shows identities of package rotation to Prometheus.
+//
+//	registry.MustRegister(prom.NewCollector(map[string]*rotation.Identity{"ingester": id}))
+//
+// Everything is read from [rotation.Identity.Status] when Prometheus asks, so
+// that the figures are those of what is served now, and cannot go stale when a
+// source stops. All metrics begin with artstore_identity_ and have the label
+// identity, the key of the map. Labels are closed sets: rotations, peers and
+// errors make no new series, and no text of a certificate gets into one.
+//
+// Three alerts cover most of what goes wrong:
+//
+//	artstore_identity_not_after_timestamp_seconds - time() < 3600   // or what your lifetimes ask for
+//	artstore_identity_overdue == 1
+//	artstore_identity_own_trusted == 0                              // unless a root is being replaced
+//
+// A time that does not exist (a next renewal nobody knows, a candidate
+// that does not wait) is an absent series, not a zero, which would be 1970.
+package prom
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+const prefix = "artstore_identity_"
+
+// NewCollector returns a collector of the identities by name, none of them nil.
+// The map is copied. A closed identity stays at its last state; unregister the
+// collector to be rid of it.
+func NewCollector(ids map[string]*rotation.Identity) prometheus.Collector {
+	c := &collector{
+		ids: maps.Clone(ids), metrics: metrics(),
+		mode:  desc("watch_mode", "How a file source learns of changes: 1 at the mode in use. poll alone means that the kernel's notification failed.", "mode"),
+		conns: desc("connections", "Open connections by side and by the generation they were opened under.", "side", "generation"),
+	}
+	c.names = slices.Sorted(maps.Keys(ids))
+	return c
+}
+
+type collector struct {
+	ids         map[string]*rotation.Identity
+	names       []string
+	metrics     []metric
+	mode, conns *prometheus.Desc
+}
+
+// metric is one number of a Status; ok false leaves it out.
+type metric struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(rotation.Status) (v float64, ok bool)
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prefix+name, help, append([]string{"identity"}, labels...), nil)
+}
+
+func metrics() []metric {
+	return []metric{
+		stamp("not_before_timestamp_seconds", "Start of the certificate in effect.", func(s rotation.Status) time.Time { return s.NotBefore }),
+		stamp("not_after_timestamp_seconds", "End of the certificate in effect.", func(s rotation.Status) time.Time { return s.NotAfter }),
+		stamp("published_timestamp_seconds", "When the generation came into effect.", func(s rotation.Status) time.Time { return s.PublishedAt }),
+		stamp("last_success_timestamp_seconds", "When a candidate was last published or found unchanged.", func(s rotation.Status) time.Time { return s.LastSuccess }),
+		stamp("next_renewal_timestamp_seconds", "When the source will ask for the next certificate, if it does.", func(s rotation.Status) time.Time { return s.NextRenewal }),
+		stamp("held_until_timestamp_seconds", "When the candidate that waits for its validity is published, if one does.", func(s rotation.Status) time.Time { return s.HeldUntil }),
+		gauge("generation", "Number of the generation in effect, from 1.", func(s rotation.Status) float64 { return float64(s.Generation) }),
+		gauge("roots", "Certificates in the trust bundle.", func(s rotation.Status) float64 { return float64(s.Roots) }),
+		gauge("own_trusted", "1 if the own trust bundle verifies the own chain.", func(s rotation.Status) float64 { return bit(s.OwnTrusted) }),
+		gauge("overdue", "1 if the certificate should have been renewed by now.", func(s rotation.Status) float64 { return bit(s.Overdue) }),
+		gauge("consecutive_failures", "Failures of the source and refused candidates since the last success.", func(s rotation.Status) float64 { return float64(s.Failures) }),
+		count("refused_total", "Candidates and reads that failed, repetitions not counted.", func(s rotation.Status) uint64 { return s.Refused }),
+		gauge("draining_generations", "Superseded generations that are still in use.", func(s rotation.Status) float64 { return float64(s.Draining) }),
+		count("connections_drained_total", "Connections that had to go and went.", func(s rotation.Status) uint64 { return s.Drained }),
+		count("connections_forced_total", "Connections that had to be cut.", func(s rotation.Status) uint64 { return s.Forced }),
+		gauge("revocation_lists", "Revocation lists in effect.", func(s rotation.Status) float64 { return float64(s.RevokedLists) }),
+		gauge("revoked_certificates", "Certificates on the revocation lists in effect.", func(s rotation.Status) float64 { return float64(s.RevokedSerials) }),
+		gauge("revocation_stale", "1 if a revocation list is past its next update; it is enforced all the same.", func(s rotation.Status) float64 { return bit(s.RevokedStale) }),
+		stamp("revocation_oldest_timestamp_seconds", "Issue of the oldest revocation list in effect, if there is one.", func(s rotation.Status) time.Time { return s.RevokedAt }),
+	}
+}
+
+func gauge(name, help string, value func(rotation.Status) float64) metric {
+	return metric{desc(name, help), prometheus.GaugeValue, func(s rotation.Status) (float64, bool) { return value(s), true }}
+}
+
+func count(name, help string, value func(rotation.Status) uint64) metric {
+	return metric{desc(name, help), prometheus.CounterValue, func(s rotation.Status) (float64, bool) { return float64(value(s)), true }}
+}
+
+func stamp(name, help string, value func(rotation.Status) time.Time) metric {
+	return metric{desc(name, help), prometheus.GaugeValue, func(s rotation.Status) (float64, bool) {
+		t := value(s)
+		return float64(t.UnixMilli()) / 1000, !t.IsZero()
+	}}
+}
+
+func bit(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Describe implements [prometheus.Collector].
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, m := range c.metrics {
+		out <- m.desc
+	}
+	out <- c.mode
+	out <- c.conns
+}
+
+// Collect implements [prometheus.Collector]. Each identity is asked once, so
+// that the figures of one scrape belong together.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	for _, name := range c.names {
+		c.collect(out, name, c.ids[name].Status())
+	}
+}
+
+func (c *collector) collect(out chan<- prometheus.Metric, name string, st rotation.Status) {
+	for _, m := range c.metrics {
+		if v, ok := m.value(st); ok {
+			out <- prometheus.MustNewConstMetric(m.desc, m.kind, v, name)
+		}
+	}
+	if st.WatchMode != "" {
+		out <- prometheus.MustNewConstMetric(c.mode, prometheus.GaugeValue, 1, name, st.WatchMode)
+	}
+	// Not by number: each rotation would leave series behind for ever. What
+	// matters is whether anything still speaks for an old certificate.
+	var current, superseded rotation.Connections
+	for _, n := range st.Connections {
+		sum := &superseded
+		if n.Generation == st.Generation {
+			sum = &current
+		}
+		sum.Client += n.Client
+		sum.Server += n.Server
+	}
+	for age, n := range map[string]rotation.Connections{"current": current, "superseded": superseded} {
+		out <- prometheus.MustNewConstMetric(c.conns, prometheus.GaugeValue, float64(n.Client), name, "client", age)
+		out <- prometheus.MustNewConstMetric(c.conns, prometheus.GaugeValue, float64(n.Server), name, "server", age)
+	}
+}

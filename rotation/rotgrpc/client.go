@@ -1,0 +1,204 @@
+package rotgrpc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+var _ grpc.ClientConnInterface = (*Client)(nil)
+
+// Client is a [grpc.ClientConnInterface], what generated code calls a cc. It
+// is safe for concurrent use.
+type Client struct {
+	id        *rotation.Identity
+	transport *rotation.Transport
+	target    string
+	opts      []grpc.DialOption
+	stop      func() // of the subscription
+	current   atomic.Pointer[lane]
+
+	mu     sync.Mutex // one successor at a time; never held across I/O
+	lanes  map[*lane]struct{}
+	closed bool
+	ending sync.WaitGroup
+}
+
+// NewClient returns a client of target, as grpc.NewClient takes it, that
+// connects with its first call. Transport credentials among opts have no
+// effect. From now on candidates without clientAuth are refused.
+func NewClient(id *rotation.Identity, target string, opts ...grpc.DialOption) (*Client, error) {
+	c := &Client{
+		id: id, transport: id.Transport(rotation.TransportOptions{}), target: target, lanes: map[*lane]struct{}{},
+	}
+	c.opts = append(slices.Clone(opts), grpc.WithTransportCredentials(clientCredentials{c.transport}))
+	if _, err := c.advance(); err != nil {
+		return nil, err
+	}
+	// So that a client that makes no calls lets go of its old connection too.
+	c.stop = id.Subscribe(func(change rotation.Change) {
+		if change.Err == nil {
+			_, _ = c.advance() // the next call tells
+		}
+	})
+	return c, nil
+}
+
+// Invoke implements [grpc.ClientConnInterface]: one unary call.
+func (c *Client) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	l, err := c.enter()
+	if err != nil {
+		return err
+	}
+	defer l.leave()
+	return l.cc.Invoke(ctx, method, args, reply, opts...)
+}
+
+// NewStream implements [grpc.ClientConnInterface].
+func (c *Client) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	l, err := c.enter()
+	if err != nil {
+		return nil, err
+	}
+	h := &heldStream{release: sync.OnceFunc(l.leave), single: !desc.ServerStreams}
+	h.ClientStream, err = l.cc.NewStream(ctx, desc, method, append(slices.Clone(opts), h.cancelled(ctx))...)
+	if err != nil {
+		h.release()
+		return nil, err
+	}
+	return h, nil
+}
+
+// Close cuts all connections, calls under way included, and waits for what
+// that ends; further calls fail. It is idempotent.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	for l := range c.lanes {
+		c.end(l)
+	}
+	c.mu.Unlock()
+	c.stop()
+	c.ending.Wait()
+	return c.transport.Close()
+}
+
+// enter counts a call into the lane of the generation in effect. In the usual
+// case that is two atomic loads, a comparison and an uncontended lock.
+func (c *Client) enter() (*lane, error) {
+	for {
+		l := c.current.Load()
+		if l.gen != c.id.Current() {
+			var err error
+			if l, err = c.advance(); err != nil {
+				return nil, err
+			}
+		}
+		if l.enter() {
+			return l, nil
+		}
+		// Superseded between the load and here, or closed.
+		if c.current.Load() == l {
+			return nil, status.Error(codes.Canceled, "rotgrpc: the client is closed")
+		}
+	}
+}
+
+// advance makes the lane of the generation in effect the current one. The
+// successor is visible before the predecessor refuses calls: whoever is refused
+// finds it on the next load.
+func (c *Client) advance() (*lane, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, status.Error(codes.Canceled, "rotgrpc: the client is closed")
+	}
+	old, gen := c.current.Load(), c.id.Current()
+	if old != nil && old.gen == gen {
+		return old, nil
+	}
+	cc, err := grpc.NewClient(c.target, c.opts...) // connects with the first call
+	if err != nil {
+		return nil, fmt.Errorf("making a client of %s: %w", c.target, err)
+	}
+	l := &lane{gen: gen, cc: cc}
+	l.idle = func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.end(l)
+	}
+	c.lanes[l] = struct{}{}
+	c.current.Store(l)
+	if old != nil {
+		// The transport cuts the connections at the deadline, by the wall clock.
+		// This ends the calls that nobody listens to, which would keep a ClientConn.
+		old.timer = time.AfterFunc(c.id.Drain(), old.idle)
+		if old.supersede() {
+			c.end(old)
+		}
+	}
+	return l, nil
+}
+
+// end closes a lane in the background: a ClientConn may take a moment, and the
+// call whose end this is should not. The caller holds c.mu.
+func (c *Client) end(l *lane) {
+	if _, there := c.lanes[l]; !there {
+		return
+	}
+	delete(c.lanes, l)
+	l.supersede()
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	c.ending.Go(func() { _ = l.cc.Close() }) // fails only if it is closed already
+}
+
+// lane is the ClientConn of one generation with the calls that are under way.
+type lane struct {
+	gen   *rotation.Generation
+	cc    *grpc.ClientConn
+	idle  func()      // closes it
+	timer *time.Timer // of the deadline, once superseded; guarded by Client.mu
+
+	mu         sync.Mutex // guards what follows
+	calls      int
+	superseded bool
+}
+
+func (l *lane) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.superseded {
+		return false
+	}
+	l.calls++
+	return true
+}
+
+func (l *lane) leave() {
+	l.mu.Lock()
+	l.calls--
+	last := l.superseded && l.calls == 0
+	l.mu.Unlock()
+	if last {
+		l.idle()
+	}
+}
+
+// supersede refuses further calls and reports whether none is under way.
+func (l *lane) supersede() (idle bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.superseded = true
+	return l.calls == 0
+}
