@@ -316,7 +316,7 @@ func check(err error) {
 }
 
 END
-  block go >>"$work/guide.go"
+  block go | cat -s | sed '$d' >>"$work/guide.go"
   printf '{"Replace": {"%s/cmd/guide/main.go": "%s/guide.go"}}' "$PWD" "$work" >"$work/overlay.json"
   must "Go: it builds" env CGO_ENABLED=0 go build -overlay "$work/overlay.json" -o "$work/bin/guide" ./cmd/guide
   must "… and is formatted" test -z "$(gofmt -l "$work/guide.go")"
@@ -340,7 +340,7 @@ check_go() {
   no "Go: another service does not" 'bad certificate' get "$go_port" localhost query-module
   no "Go: TLS 1.2 does not" 'protocol version' get "$go_port" localhost reports --tls-max 1.2
   no "Go: the client knows an unknown root" 'certificate signed by unknown authority' guide get "$work/pki/stranger" "https://localhost:$go_port/"
-  no "Go: the client notices a wrong name" 'certificate is valid for' guide get "$work/pki/reports" "https://127.0.0.1:$go_port/"
+  no "Go: the client notices a wrong name" "doesn't contain any IP SANs" guide get "$work/pki/reports" "https://127.0.0.1:$go_port/"
   no "curl notices one" 'no alternative certificate subject name matches' get "$go_port" elsewhere.internal reports
   no "curl does not know the root" 'unable to get local issuer certificate' get "$go_port" localhost - --cacert "$work/pki/foreign/ca.crt"
   no "… of the authority" 'self-signed certificate in certificate chain' curl -sS --cacert "$work/pki/foreign/ca.crt" "$url/health"
@@ -402,7 +402,7 @@ postgres_refuses() {
 symptoms() {
   cat "$work"/*.log "$work/nginx/error.log" >>"$work/seen"
   # shellcheck disable=SC2016 # backticks of Markdown
-  sed -n '/^## Symptoms/,$p' "$guide" | grep '^| [^y-]' | cut -d '|' -f 2,4 | grep -o '`[^`]*`' | tr -d '`' | sort -u >"$work/phrases"
+  sed -n '/^## Symptoms/,$p' "$guide" | grep '^| [^y-]' | cut -d '|' -f 2 | grep -o '`[^`]*`' | tr -d '`' | sort -u >"$work/phrases"
   local phrase
   while read -r phrase; do
     case $phrase in *.conf | *.crt | *.pem | cert | key | inspect* | artstore-pki* | openssl* | fetch-lists) continue ;; esac
