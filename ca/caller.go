@@ -24,6 +24,8 @@ const (
 	ruleSelf     = "revokes only itself"
 	ruleRequest  = "request equals token"
 	ruleIssuer   = "within the issuer's life"
+	ruleGrace    = "grace after expiry"
+	ruleRoot     = "chains to a root of today"
 )
 
 // refusal is a denied request: a rule and a text for the one who asked.
@@ -37,8 +39,9 @@ func (r *refusal) Error() string { return r.text + " (rule: " + r.rule + ")" }
 
 func refuse(rule, format string, args ...any) error {
 	status := http.StatusForbidden
-	if rule == ruleToken || rule == ruleRevoked {
-		status = http.StatusUnauthorized // the credential itself is no good any more
+	switch rule {
+	case ruleToken, ruleRevoked, ruleGrace, ruleRoot: // the credential itself is no good any more
+		status = http.StatusUnauthorized
 	}
 	return &refusal{status, rule, fmt.Sprintf(format, args...)}
 }

@@ -16,6 +16,8 @@ import (
 
 	"go.step.sm/crypto/jose"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
 // Config is pki.yaml. It is the outer form: [LoadConfig] and [Open] refuse one
@@ -59,6 +61,9 @@ type lifetimes struct {
 	Default time.Duration `yaml:"default,omitempty"` // 0 means 24h
 	Min     time.Duration `yaml:"min,omitempty"`     // shortest a request may ask for; 0 means 5m, or Default if that is shorter
 	Max     time.Duration `yaml:"max,omitempty"`     // a request for more is refused; 0 means Default
+	// Grace is how long after its end a certificate can still be renewed with its
+	// key; absent means three lifetimes, at most 72h, which is also the most; 0s turns it off.
+	Grace *time.Duration `yaml:"grace,omitempty"`
 }
 
 // Provisioner is a key that signs enrolment tokens.
@@ -235,6 +240,9 @@ func (l lifetimes) or(outer lifetimes) lifetimes {
 	if l.Max == 0 {
 		l.Max = max(outer.Max, l.Default)
 	}
+	if l.Grace == nil {
+		l.Grace = outer.Grace
+	}
 	return l
 }
 
@@ -244,5 +252,8 @@ func (l lifetimes) check(bad *problems, at string) {
 	}
 	if l.Default < l.Min || l.Default > l.Max {
 		bad.add("%s.default: %s is not between min %s and max %s", at, l.Default, l.Min, l.Max)
+	}
+	if g := l.Grace; g != nil && (*g < 0 || *g > lifetime.MaxGrace) {
+		bad.add("%s.grace: %s is not between 0s and %s", at, *g, lifetime.MaxGrace)
 	}
 }

@@ -2,6 +2,9 @@ package ca
 
 import (
 	"context"
+	"crypto/x509"
+	"net/http"
+	"slices"
 	"time"
 
 	"go.step.sm/crypto/jose"
@@ -66,6 +69,29 @@ func TokenAt(dir, service string, issued time.Time, life time.Duration) (secret.
 		return secret.String{}, err
 	}
 	return signToken(c, key, p.key.KeyID)
+}
+
+// RenewByProof runs a renewal for the same key by a token, to the end.
+func (a *Authority) RenewByProof(ctx context.Context, token string) error {
+	v, err := a.verifyRenewal(ctx, &http.Request{Header: http.Header{"Authorization": {bearer + token}}}, "")
+	if err == nil {
+		_, err = a.issue(ctx, a.state.Load(), v)
+	}
+	return err
+}
+
+// DropRoot removes a root that expired certificates still chain to.
+func (a *Authority) DropRoot(fingerprint string) error {
+	return a.change(a.life, func(next *state) error {
+		i, err := findRoot(next.roots, fingerprint)
+		if err != nil {
+			return err
+		}
+		gone := next.roots[i]
+		next.intermediates = slices.DeleteFunc(slices.Clone(next.intermediates), func(c *x509.Certificate) bool { return c.CheckSignatureFrom(gone) == nil })
+		next.roots = slices.Delete(slices.Clone(next.roots), i, i+1)
+		return nil
+	})
 }
 
 // HandOutAgain answers a spent token with the certificate it bought.

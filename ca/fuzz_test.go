@@ -57,6 +57,25 @@ func FuzzSignRequest(f *testing.F) {
 	})
 }
 
+// FuzzRenewalToken: no text whatever renews anything unless the key of a recorded
+// certificate signed it for this use, and none panics.
+func FuzzRenewalToken(f *testing.F) {
+	c := catest.Start(f, catest.Options{Profiles: profiles()})
+	old := expired(f, c, "storage", time.Minute, "storage")
+	good := proofFor(f, c, old, "/renew", nil)
+	f.Add(good[:len(good)-8] + "AAAAAAAA")
+	f.Add(proofFor(f, c, old, "/rekey", nil))
+	f.Add(signProof(f, newKey(f), old.Certificate, claimsFor(f, c, old, "/renew", nil)))
+	f.Add("e30.e30.")
+	f.Add(`{"payload":"e30","signatures":[{"protected":"e30","signature":"AA"}]}`)
+	f.Add("eyJhbGciOiJFUzI1NiIsIng1Y0luc2VjdXJlIjpbMV19.e30.AA")
+	f.Fuzz(func(t *testing.T, token string) {
+		if err := c.Authority.RenewByProof(t.Context(), token); err == nil {
+			t.Errorf("renewed by %q", token)
+		}
+	})
+}
+
 // TestCommitFailure: a certificate that could not be recorded does not leave.
 func TestCommitFailure(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})

@@ -50,6 +50,7 @@ func (a *Authority) routes(r chi.Router) {
 	r.Get(stepapi.PathIntermediates, a.getIntermediates)
 	r.Get(stepapi.PathIntermediates+".pem", a.getIntermediatesPEM)
 	r.Get(stepapi.PathCRL, a.handle(a.getCRL))
+	r.Get(stepapi.PathRevoked, a.handle(a.getRevoked))
 	r.Get(stepapi.PathVersion, a.embedded(api.Version))
 	r.Get(stepapi.PathProvisioners, a.embedded(api.Provisioners))
 	r.Get(stepapi.PathProvisioners+"/{kid}/encrypted-key", a.embedded(api.ProvisionerKey))

@@ -65,7 +65,7 @@ func (a *Authority) issue(ctx context.Context, st *state, v verified) (committed
 	}
 	a.metrics.issued.WithLabelValues(kindOf(v)).Inc()
 	a.metrics.latency.Observe(time.Since(start).Seconds())
-	a.logger.InfoContext(ctx, "certificate issued", "service", v.caller.service, "serial", pemfile.Serial(done.leaf), "not_after", done.leaf.NotAfter)
+	a.logger.InfoContext(ctx, "certificate issued", "service", v.caller.service, "serial", pemfile.Serial(done.leaf), "not_after", done.leaf.NotAfter, "caller", v.caller.name)
 	a.sweep(ctx)
 	return done, nil
 }
@@ -89,6 +89,9 @@ func (a *Authority) replay(ctx context.Context, v verified) (committed, error) {
 // handOutAgain answers whoever lost the first answer. A certificate that has
 // expired since helps nobody, and a token buys one certificate only.
 func (a *Authority) handOutAgain(ctx context.Context, v verified, entry store.Certificate) (committed, error) {
+	if v.once { // its holder makes another one at will
+		return committed{}, a.turnAway(ctx, v.caller, want{action: v.action}, refuse(ruleToken, "the renewal token was already used"))
+	}
 	if !time.Now().Before(entry.NotAfter) {
 		return committed{}, a.turnAway(ctx, v.caller, want{action: v.action}, refuse(ruleToken, "the token was already used, for a certificate that has expired"))
 	}

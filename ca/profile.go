@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
 const (
@@ -98,6 +100,14 @@ func (p Profile) parse(service string, outer lifetimes, bad *problems) *profile 
 		out.life.check(bad, at+".lifetime")
 	}
 	return out
+}
+
+// grace is how long a certificate that lived for life can be renewed after its end.
+func (p *profile) grace(life time.Duration) time.Duration {
+	if p.life.Grace != nil {
+		return *p.life.Grace
+	}
+	return lifetime.Grace(life)
 }
 
 // canonicalName gives the one spelling by which names are compared, so that

@@ -43,7 +43,7 @@ func (a *Authority) noteTrust(r *http.Request) {
 	if digest == "" {
 		return
 	}
-	_, _, entry, err := a.verifyPeer(r.Context(), r.TLS)
+	_, entry, err := a.verifyPeer(r.Context(), r.TLS)
 	if err != nil {
 		return // a stranger's report counts for nobody
 	}

@@ -37,10 +37,13 @@ dns_names: {{list .Opt.DNSNames}}
 # How long certificates live, unless a profile says otherwise. A request may ask
 # for less than the default, down to min; for more than max it is refused.
 # Certificates are renewed at two thirds of their life, so a short life is cheap.
+# grace is how long after its end a certificate can still be renewed with its key,
+# after a long outage for instance: three lifetimes if absent, 72h at most, 0s never.
 lifetime:
   default: {{.Life.Default}}
   min: {{.Life.Min}}
   max: {{.Life.Max}}
+  # grace: 72h
 
 # Who may sign enrolment tokens. JWK is the only type so far: key is the public
 # key; the private one is in secrets/<name>.jwe, encrypted with the key password.
@@ -56,7 +59,7 @@ provisioners:
 # wildcards are not), IP addresses, and URIs such as spiffe://artstore/ingester.
 #   usages:    server, client; both if absent
 #   key_types: EC-P256, EC-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096; all but RSA-2048 if absent
-#   lifetime:  default, min, max; those above where absent
+#   lifetime:  default, min, max, grace; those above where absent
 profiles:
 {{- range $service, $p := .Opt.Profiles}}
   {{json $service}}:
@@ -65,8 +68,8 @@ profiles:
     usages: {{list $p.Usages}}
 {{- end}}{{if $p.KeyTypes}}
     key_types: {{list $p.KeyTypes}}
-{{- end}}{{with $p.Lifetime}}{{if or .Default .Min .Max}}
-    lifetime: {default: {{.Default}}, min: {{.Min}}, max: {{.Max}}}
+{{- end}}{{with $p.Lifetime}}{{if or .Default .Min .Max .Grace}}
+    lifetime: {default: {{.Default}}, min: {{.Min}}, max: {{.Max}}{{if .Grace}}, grace: {{.Grace}}{{end}}}
 {{- end}}{{end}}
 {{- end}}
 `

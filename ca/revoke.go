@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -21,7 +22,7 @@ import (
 // serial), or the certificate of the connection.
 func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Token, error) {
 	if ott == "" {
-		c, _, _, err := a.verifyPeer(r.Context(), r.TLS)
+		c, _, err := a.verifyPeer(r.Context(), r.TLS)
 		return c, store.Token{}, err
 	}
 	cl, err := verifyToken(r.Context(), a.state.Load(), ott, actRevoke)
@@ -59,7 +60,10 @@ func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeReques
 // and delta lists, which this authority does not have.
 func validReason(code int) bool { return code >= 0 && code <= 10 && (code < 6 || code > 8) }
 
-const crlLife = 24 * time.Hour
+const (
+	crlLife = 24 * time.Hour
+	typeCRL = "X509 CRL" // RFC 7468 §7
+)
 
 // crlCache keeps one signed list per issuer.
 type crlCache struct {
@@ -69,7 +73,8 @@ type crlCache struct {
 
 type crl struct {
 	der   []byte
-	mark  int64 // store.RevocationMark it was made at
+	sum   [sha256.Size]byte // of der
+	mark  int64             // store.RevocationMark it was made at
 	renew time.Time
 }
 
@@ -89,14 +94,15 @@ func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 	if issuing == nil {
 		return &stranger{http.StatusNotFound, "no such issuer here"}
 	}
-	der, err := a.crl(r.Context(), st, issuing)
+	list, err := a.crl(r.Context(), st, issuing)
 	if err != nil {
 		return err
 	}
+	der := list.der
 	w.Header().Set("Content-Type", "application/pkix-crl")
 	if r.URL.Query().Has("pem") {
 		w.Header().Set("Content-Type", "application/x-pem-file")
-		der = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
+		der = pem.EncodeToMemory(&pem.Block{Type: typeCRL, Bytes: der})
 	}
 	_, _ = w.Write(der) // the client has gone: there is nobody left to tell
 	return nil
@@ -104,24 +110,24 @@ func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 
 // crl returns a list that knows every revocation committed before the call, by
 // this process or another.
-func (a *Authority) crl(ctx context.Context, st *state, issuing *x509.Certificate) ([]byte, error) {
+func (a *Authority) crl(ctx context.Context, st *state, issuing *x509.Certificate) (crl, error) {
 	mark, err := a.record.RevocationMark(ctx)
 	if err != nil {
-		return nil, err
+		return crl{}, err
 	}
 	id, now := issuerID(issuing), time.Now()
 	if c, ok := a.lists.get(id); ok && c.mark == mark && now.Before(c.renew) {
-		return c.der, nil
+		return c, nil
 	}
 	// Two requests may sign the same list at once; that is cheaper than a lock across the signature.
 	entries, err := a.record.Revoked(ctx, id, now)
 	if err != nil {
-		return nil, err
+		return crl{}, err
 	}
 	signer := st.signer
 	if !bytes.Equal(issuing.Raw, st.intermediates[0].Raw) {
 		if signer, err = a.files.readKey(issuing, ""); err != nil {
-			return nil, err
+			return crl{}, err
 		}
 	}
 	list := &x509.RevocationList{
@@ -131,7 +137,7 @@ func (a *Authority) crl(ctx context.Context, st *state, issuing *x509.Certificat
 	for _, e := range entries {
 		serial, ok := new(big.Int).SetString(e.Serial, 10)
 		if !ok {
-			return nil, fmt.Errorf("making the CRL: serial %q in the record", e.Serial)
+			return crl{}, fmt.Errorf("making the CRL: serial %q in the record", e.Serial)
 		}
 		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
 			SerialNumber: serial, RevocationTime: e.RevokedAt, ReasonCode: e.Reason,
@@ -139,10 +145,11 @@ func (a *Authority) crl(ctx context.Context, st *state, issuing *x509.Certificat
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, list, issuing, signer)
 	if err != nil {
-		return nil, fmt.Errorf("signing the CRL of %q: %w", issuing.Subject.CommonName, err)
+		return crl{}, fmt.Errorf("signing the CRL of %q: %w", issuing.Subject.CommonName, err)
 	}
-	a.lists.put(id, crl{der, mark, now.Add(crlLife / 2)})
-	return der, nil
+	made := crl{der, sha256.Sum256(der), mark, now.Add(crlLife / 2)}
+	a.lists.put(id, made)
+	return made, nil
 }
 
 func (c *crlCache) get(id string) (crl, bool) {

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -57,6 +56,7 @@ type verified struct {
 	keyHash     string
 	provisioner provisioner.Extension
 	token       store.Token
+	once        bool               // a second use of token is refused, also for the same key
 	previous    *store.Certificate // that is renewed
 	asked       time.Duration      // lifetime asked for; 0 means the default
 	trust       string             // digest reported, or empty
@@ -178,8 +178,7 @@ func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
 		return nil, refuse(ruleRequest, "the request's common name %.80q is not in the token", cn)
 	}
 	if want := c.Confirmation.Fingerprint; want != "" {
-		sum := sha256.Sum256(csr.Raw)
-		if base64.RawURLEncoding.EncodeToString(sum[:]) != want {
+		if stepapi.RequestFingerprint(csr.Raw) != want {
 			return nil, refuse(ruleRequest, "the token is bound to another request")
 		}
 	}
@@ -236,48 +235,69 @@ func askedTime(key, text string, now time.Time) (time.Time, error) {
 
 // verifyPeer authenticates by the certificate of the connection. That it chains
 // to our roots is not enough: it must be in the record, byte for byte.
-func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (c caller, cert *x509.Certificate, entry store.Certificate, err error) {
+func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (c caller, entry store.Certificate, err error) {
 	if conn == nil || len(conn.VerifiedChains) == 0 || len(conn.VerifiedChains[0]) == 0 {
-		return c, nil, entry, unauthorized("this needs a client certificate of this authority")
+		return c, entry, unauthorized("this needs a client certificate of this authority")
 	}
-	cert = conn.VerifiedChains[0][0]
-	entry, err = a.record.Get(ctx, cert.SerialNumber.String())
-	if errors.Is(err, store.ErrNotFound) || err == nil && !slices.Equal(entry.DER, cert.Raw) {
-		return c, nil, entry, unauthorized("the client certificate is not in the record of this authority")
-	}
-	if err != nil {
-		return c, nil, entry, err
+	cert := conn.VerifiedChains[0][0]
+	if entry, err = a.recorded(ctx, cert); err != nil {
+		return c, entry, err
 	}
 	// The handshake checked this, perhaps long ago: connections outlive certificates.
 	if now := time.Now(); now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
-		return c, nil, entry, unauthorized("the client certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
+		return c, entry, unauthorized("the client certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
 	}
-	c = caller{kind: byPeer, name: "certificate " + entry.Service + "/" + entry.Serial, service: entry.Service, serial: entry.Serial}
-	return c, cert, entry, nil
+	return peer(entry), entry, nil
+}
+
+// recorded finds a certificate in the record, byte for byte.
+func (a *Authority) recorded(ctx context.Context, cert *x509.Certificate) (store.Certificate, error) {
+	entry, err := a.record.Get(ctx, cert.SerialNumber.String())
+	if errors.Is(err, store.ErrNotFound) || err == nil && !slices.Equal(entry.DER, cert.Raw) {
+		return entry, unauthorized("the client certificate is not in the record of this authority")
+	}
+	return entry, err
+}
+
+func peer(entry store.Certificate) caller {
+	return caller{kind: byPeer, name: "certificate " + entry.Service + "/" + entry.Serial, service: entry.Service, serial: entry.Serial}
 }
 
 // verifyRenewal authenticates POST /renew (no csr: same key) and /rekey (new key
-// from the csr; everything else in it is ignored).
+// from the csr; everything else in it is ignored). The certificate is that of the
+// connection; without one, that of a token signed with its key.
 func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM string) (v verified, err error) {
-	c, cert, entry, err := a.verifyPeer(ctx, r.TLS)
+	v.action = actRenew
+	var csr *x509.CertificateRequest
+	if csrPEM != "" {
+		v.action = actRekey
+		if csr, err = parseCSR(csrPEM); err != nil {
+			return v, err
+		}
+	}
+	var entry store.Certificate
+	if text := proofOf(r); text != "" && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0) {
+		v.caller, entry, v.token, err = a.verifyProof(ctx, text, v.action, csr)
+		v.once = true
+	} else {
+		v.caller, entry, err = a.verifyPeer(ctx, r.TLS)
+	}
 	if err != nil {
 		return v, err
 	}
-	names, err := canonicalNames(entry.Names)
+	cert, err := x509.ParseCertificate(entry.DER)
 	if err != nil {
 		return v, err
 	}
-	v = verified{caller: c, action: actRenew, names: names, key: cert.PublicKey, keyHash: entry.KeyHash, previous: &entry}
-	v.trust = reportedTrust(r)
+	if v.names, err = canonicalNames(entry.Names); err != nil {
+		return v, err
+	}
+	v.key, v.keyHash, v.previous, v.trust = cert.PublicKey, entry.KeyHash, &entry, reportedTrust(r)
 	if ext, ok := provisioner.GetProvisionerExtension(cert); ok {
 		v.provisioner = *ext
 	}
-	if csrPEM != "" {
-		csr, err := parseCSR(csrPEM)
-		if err != nil {
-			return v, err
-		}
-		v.action, v.key, v.keyHash = actRekey, csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
+	if csr != nil {
+		v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
 	}
 	return v, nil
 }

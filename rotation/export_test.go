@@ -2,7 +2,10 @@ package rotation
 
 import (
 	"crypto/tls"
+	"sync/atomic"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 // ServerAt asks a server for its configuration as of a time.
@@ -40,15 +43,21 @@ func Conns(t *Transport) int {
 type FakeNotifier struct {
 	Wake chan struct{}
 	Dirs chan []string
-	Fail error // of every watch
+	fail atomic.Value // of every watch: watchAnswer
 }
+
+type watchAnswer struct{ err error }
+
+// Fail has every later watch fail, or succeed again with nil.
+func (f *FakeNotifier) Fail(err error) { f.fail.Store(watchAnswer{err}) }
 
 func (f *FakeNotifier) watch(dirs []string) error {
 	select {
 	case f.Dirs <- dirs:
 	default:
 	}
-	return f.Fail
+	a, _ := f.fail.Load().(watchAnswer)
+	return a.err
 }
 func (f *FakeNotifier) changes() <-chan struct{} { return f.Wake }
 func (f *FakeNotifier) close()                   {}
@@ -62,6 +71,35 @@ func FilesNotified(set FileSet, open func() (*FakeNotifier, error)) Source {
 		}
 		return n, nil
 	}}
+}
+
+// FilesWatched is Files that hands out each watcher of the operating system it opens.
+func FilesWatched(set FileSet, opened func(*fsnotify.Watcher)) Source {
+	return &files{set: set, notify: func() (notifier, error) {
+		n, err := newFSNotifier()
+		if err == nil {
+			opened(n.(*fsNotifier).w)
+		}
+		return n, err
+	}}
+}
+
+// ReadSet reads a set once; between comes after the links are resolved.
+func ReadSet(set FileSet, between func()) (Material, error) {
+	p, err := set.plan()
+	if err != nil {
+		return Material{}, err
+	}
+	paths, err := newResolver().all(p)
+	if err != nil {
+		return Material{}, err
+	}
+	between()
+	r, err := load(p, paths)
+	if err != nil {
+		return Material{}, err
+	}
+	return r.material(p)
 }
 
 // Examine is the gate at the start, when no generation is in effect.

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -9,7 +10,6 @@ import (
 
 const (
 	defaultPoll = 30 * time.Second
-	debounce    = 10 * time.Millisecond // writers touch several files at once
 	minRetry    = 10 * time.Millisecond
 	maxRetry    = time.Second
 	// patience is how long a set may be unreadable or torn before anyone is
@@ -17,27 +17,36 @@ const (
 	// how long a missing file may take to appear.
 	patience = 2 * time.Second
 
+	// debounce is counted from the first notification of a burst: writers touch
+	// several files at once. In a directory where others write all the time it
+	// grows to maxDebounce.
+	debounce    = 5 * time.Millisecond
+	maxDebounce = 80 * time.Millisecond
+
+	// How long content must stand before it is believed; see fileWatch.stand.
+	standNew   = 5 * time.Millisecond
+	standKnown = 20 * time.Millisecond
+	standLoss  = time.Second
+
 	modeNotify = "notify+poll"
 	modePoll   = "poll"
 )
-
-// FileSet names the files of one identity, in PEM.
-type FileSet struct {
-	Cert string        // leaf first, then its issuers
-	Key  string        // PKCS#8, SEC 1 or PKCS#1, unencrypted; "" when Cert holds the key too
-	CA   string        // trust bundle
-	Poll time.Duration // how often to look without being notified; default 30 s
-}
 
 // Files follows a set of files. Changes are noticed through the file system's
 // notifications for the directories, their parents and whatever symbolic links
 // lead through, and by polling, always: written in place, renamed over, swapped
 // by a link as Kubernetes does, deleted and made anew, or with the directory
-// replaced. All files are read through one resolution of the links and twice,
-// until both readings agree. Where notifications are not available polling
-// remains, and Status says so.
+// replaced. All files are read through one resolution of the links, and must
+// read the same again after a while: 5 ms in a directory that was not there
+// before, 20 ms in one that was. A set there that takes away a root or a list,
+// or whose chain does not lead to its bundle, must stand untouched for 1 s: a writer may
+// be between two blocks of a file, and content alone cannot tell. A writer that
+// pauses for longer in such a place is believed; one that renames, or swaps a
+// link, never is in one.
 //
-// Watching gives up with an error only when it finds no good set at its start.
+// Where notifications are not available, or a change came without one, polling
+// remains, and Status says so. Watching gives up with an error only when it
+// finds no good set at its start.
 func Files(f FileSet) Source { return &files{set: f, notify: newFSNotifier} }
 
 type files struct {
@@ -49,8 +58,10 @@ type files struct {
 // would stop the clock.
 type notifier interface {
 	watch(dirs []string) error // replaces what is watched
-	changes() <-chan struct{}  // capacity 1; one value stands for any number of changes
-	close()                    // joins
+	// changes has capacity 1; one value stands for any number of changes. It is
+	// closed when notification ends by itself.
+	changes() <-chan struct{}
+	close() // joins
 }
 
 // Watch implements [Source] for callers that wrap a file source.
@@ -64,38 +75,54 @@ func (silent) watching(string, error) {}
 func (silent) failing(error)          {}
 
 func (f *files) watch(ctx context.Context, yield func(Material) error, say observer) error {
-	set := f.set
-	if set.Poll < 0 || set.Cert == "" || set.CA == "" {
-		return errors.New("reading identity files: want Cert, CA and a Poll that is not negative")
+	p, err := f.set.plan()
+	if err != nil {
+		return fmt.Errorf("reading identity files: %w", err)
 	}
-	if set.Poll == 0 {
-		set.Poll = defaultPoll
-	}
-	w := &fileWatch{set: set, yield: yield, say: say, notify: f.notify}
+	w := &fileWatch{plan: p, yield: yield, say: say, notify: f.notify, pause: debounce}
 	defer w.stop()
 	return w.run(ctx)
 }
 
 // fileWatch is one run of Watch. Its fields belong to the goroutine of Watch.
 type fileWatch struct {
-	set    FileSet
+	plan   plan
 	yield  func(Material) error
 	say    observer
 	notify func() (notifier, error)
 
-	n       notifier  // nil: polling only
-	mode    string    // as last said
-	last    *reading  // as last yielded
-	lastErr error     // what yield said to it
-	good    bool      // a set was accepted
-	told    bool      // a failure was reported
-	since   time.Time // of an unbroken run of failures
-	retry   time.Duration
+	n        notifier // nil: polling only
+	mode     string   // as last said
+	why      string   // likewise
+	watchErr error    // why not all directories are watched
+	deaf     bool     // the last change came without notification
+	heard    bool     // this attempt was notified
+	heardAt  time.Time
+	pause    time.Duration // before a notification is followed
+	places   places        // of the previous attempt
+
+	next  *candidate
+	last  *candidate // as last accepted, without the key
+	told  bool       // a failure was reported
+	since time.Time  // of an unbroken run of failures
+	retry time.Duration
+}
+
+// candidate is a set that was read and not yielded yet.
+type candidate struct {
+	digest  [sha256.Size]byte
+	sums    map[string][sha256.Size]byte // by name
+	m       Material
+	touched time.Time
+	since   time.Time
+	stand   time.Duration // from since
+	heard   bool          // a notification came with it
 }
 
 func (w *fileWatch) run(ctx context.Context) error {
-	poll := time.NewTicker(w.set.Poll)
+	poll := time.NewTicker(w.plan.poll)
 	defer poll.Stop()
+	w.heard = true // what is there at the start needs no notification
 	for ctx.Err() == nil {
 		next, err := w.attempt()
 		if err != nil {
@@ -108,6 +135,7 @@ func (w *fileWatch) run(ctx context.Context) error {
 
 // wait returns when there may be something to read.
 func (w *fileWatch) wait(ctx context.Context, poll <-chan time.Time, next time.Duration) {
+	w.heard = false
 	var changes <-chan struct{}
 	if w.n != nil {
 		changes = w.n.changes()
@@ -120,29 +148,50 @@ func (w *fileWatch) wait(ctx context.Context, poll <-chan time.Time, next time.D
 	}
 	select {
 	case <-ctx.Done():
-	case <-changes:
-		sleep(ctx, debounce)
+	case _, alive := <-changes:
+		if !alive {
+			w.stop() // the next attempt starts another
+			return
+		}
+		w.hear(ctx)
 	case <-again:
 	case <-poll:
 	}
 }
 
+// hear follows a notification after a pause. Whatever follows in the pause is
+// read with it.
+func (w *fileWatch) hear(ctx context.Context) {
+	if time.Since(w.heardAt) > time.Second {
+		w.pause = debounce
+	}
+	sleep(ctx, w.pause)
+	select {
+	case <-w.n.changes():
+	default:
+	}
+	w.heard, w.deaf, w.retry, w.heardAt = true, false, 0, time.Now()
+}
+
 // attempt reads once, yields what changed, and says when to try again (0: on
 // the next notification or poll). Its error ends Watch.
 func (w *fileWatch) attempt() (next time.Duration, err error) {
-	err = w.read()
+	next, err = w.read()
+	if next > 0 {
+		return next, nil
+	}
 	if err == nil {
 		if w.told {
 			w.say.failing(nil)
 		}
-		w.good, w.told, w.retry, w.since = true, false, 0, time.Time{}
+		w.told, w.retry, w.since = false, 0, time.Time{}
 		return 0, nil
 	}
 	if w.since.IsZero() {
 		w.since = time.Now()
 	}
 	if time.Since(w.since) >= patience {
-		if !w.good {
+		if w.last == nil {
 			return 0, err
 		}
 		w.say.failing(err)
@@ -152,62 +201,117 @@ func (w *fileWatch) attempt() (next time.Duration, err error) {
 	return w.retry, nil
 }
 
-// read yields what is on disk unless that was yielded already; then the answer
-// is the same as before.
-func (w *fileWatch) read() error {
+// read yields what is on disk unless that was accepted already. What must stand
+// for a while first it looks at again after that time. A refused set is yielded
+// again with each attempt: the answer may depend on more than the files.
+func (w *fileWatch) read() (again time.Duration, err error) {
+	r, before, err := w.look()
+	if err != nil {
+		w.next = nil
+		return 0, fmt.Errorf("reading identity files: %w", err)
+	}
+	if w.last != nil && w.last.digest == r.digest {
+		w.next = nil
+		if w.heard { // of the business of others
+			w.pause = min(2*w.pause, maxDebounce)
+		}
+		return 0, nil
+	}
+	w.pause = debounce
+	if w.next == nil || w.next.digest != r.digest {
+		if w.next, err = w.consider(r, before); err != nil {
+			return 0, err
+		}
+	}
+	c := w.next
+	if c.stand == standLoss && !c.touched.Equal(r.touched) { // written again, be it the same
+		c.touched, c.since = r.touched, time.Now()
+	}
+	c.heard = c.heard || w.heard
+	if left := c.stand - time.Since(c.since); left > 0 {
+		return left, nil
+	}
+	if err := w.yield(c.m); err != nil {
+		return 0, err
+	}
+	c.m = Material{Roots: c.m.Roots, Revoked: c.m.Revoked, Issuers: c.m.Issuers} // the key is not kept
+	w.last, w.next = c, nil
+	w.deaf = w.n != nil && !c.heard
+	w.report()
+	return 0, nil
+}
+
+// look reads the set through a fresh resolution. before is where the files were at the last look.
+func (w *fileWatch) look() (r *reading, before places, err error) {
 	links := newResolver()
-	paths, err := links.all(w.set)
+	paths, err := links.all(w.plan)
+	before, w.places = w.places, links.places
 	// Watch before reading, also when links are broken: what changes after this is noticed.
 	w.watchDirs(links.watched())
 	if err != nil {
-		return fmt.Errorf("reading identity files: %w", err)
+		return nil, nil, err
 	}
-	once, err := load(paths)
-	if err != nil {
-		return fmt.Errorf("reading identity files: %w", err)
-	}
-	// The second reading resolves the links anew: a swap in between shows as a difference.
-	if paths, err = newResolver().all(w.set); err != nil {
-		return fmt.Errorf("reading identity files: %w", err)
-	}
-	twice, err := load(paths)
-	if err != nil {
-		return fmt.Errorf("reading identity files: %w", err)
-	}
-	if once.digest != twice.digest {
-		return errChanging
-	}
-	if w.last != nil && w.last.digest == once.digest {
-		return w.lastErr
-	}
-	m, err := once.material(w.set)
-	if err != nil {
-		return err
-	}
-	w.lastErr = w.yield(m)
-	w.last = &reading{digest: once.digest} // without the key
-	return w.lastErr
+	r, err = load(w.plan, paths)
+	return r, before, err
 }
 
-var errChanging = errors.New("reading identity files: they change while they are read")
+// consider makes a reading a candidate and says how long it must stand.
+func (w *fileWatch) consider(r *reading, before places) (*candidate, error) {
+	m, err := r.material(w.plan)
+	if err != nil {
+		return nil, err
+	}
+	c := &candidate{digest: r.digest, sums: map[string][sha256.Size]byte{}, m: m, touched: r.touched, since: time.Now(), stand: standNew}
+	inPlace := false
+	for name, f := range r.parts {
+		c.sums[name] = f.sum
+		changed := w.last == nil || w.last.sums[name] != f.sum
+		inPlace = inPlace || changed && before.has(f.dir, w.places[f.dir])
+	}
+	switch {
+	case inPlace && w.last != nil && (essentialsOf(w.last.m).lostIn(m) || strays(m)):
+		c.stand = standLoss
+	case inPlace || !w.heard: // a notification on its way must not be taken for none
+		c.stand = standKnown
+	}
+	return c, nil
+}
 
 // watchDirs has the notifier follow the directories. Without one, each attempt
 // tries again to get one: the limits of the system may have eased.
 func (w *fileWatch) watchDirs(dirs []string) {
-	mode, why := modeNotify, error(nil)
+	failed := w.watchErr != nil
+	w.watchErr = nil
 	if w.n == nil {
-		if w.n, why = w.notify(); why != nil {
-			w.n = nil
+		n, err := w.notify()
+		if err != nil {
+			w.watchErr = err
+			w.report()
+			return
 		}
+		w.n = n
+		failed = true
 	}
-	if w.n != nil {
-		why = w.n.watch(dirs)
+	w.watchErr = w.n.watch(dirs)
+	if failed && w.watchErr == nil { // what changed until now could not be heard of
+		w.heard, w.deaf = true, false
+	}
+	w.report()
+}
+
+var errDeaf = errors.New("a change came without a notification")
+
+// report says how changes are noticed, when that is news.
+func (w *fileWatch) report() {
+	mode, why := modeNotify, w.watchErr
+	if why == nil && w.deaf {
+		why = errDeaf
 	}
 	if why != nil {
 		mode = modePoll
 	}
-	if mode != w.mode {
-		w.mode = mode
+	if mode != w.mode || text(why) != w.why {
+		w.mode, w.why = mode, text(why)
 		w.say.watching(mode, why)
 	}
 }
@@ -215,5 +319,6 @@ func (w *fileWatch) watchDirs(dirs []string) {
 func (w *fileWatch) stop() {
 	if w.n != nil {
 		w.n.close()
+		w.n = nil
 	}
 }

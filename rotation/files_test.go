@@ -232,10 +232,15 @@ func TestFilesNotifierSeam(t *testing.T) {
 		}
 		write(t, dir, ca.leaf(t, "svc", nil))
 		n.Wake <- struct{}{}
-		time.Sleep(11 * time.Millisecond)
+		time.Sleep(24 * time.Millisecond)
+		synctest.Wait()
+		if id.Current().Number() != 1 {
+			t.Error("files written in place were believed at once")
+		}
+		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		if id.Current().Number() != 2 {
-			t.Error("the notification was not followed within the debounce time")
+			t.Error("the notification was not followed within 5 + 20 ms")
 		}
 		n.Wake <- struct{}{}
 		time.Sleep(time.Second)
@@ -243,10 +248,15 @@ func TestFilesNotifierSeam(t *testing.T) {
 			t.Error("an unchanged set was published again")
 		}
 		write(t, dir, ca.leaf(t, "svc", nil)) // nobody says so
-		time.Sleep(30 * time.Second)
+		time.Sleep(31 * time.Second)
 		synctest.Wait()
-		if id.Current().Number() != 3 {
-			t.Error("the poll must always run")
+		if st := id.Status(); st.Generation != 3 || st.WatchMode != "poll" || !strings.Contains(st.WatchError, "without a notification") {
+			t.Errorf("the poll must always run, and tell that nothing else did: %+v", st)
+		}
+		n.Wake <- struct{}{}
+		time.Sleep(time.Second)
+		if st := id.Status(); st.WatchMode != "notify+poll" || st.WatchError != "" {
+			t.Errorf("a watcher that speaks again: %q %q", st.WatchMode, st.WatchError)
 		}
 	})
 }
@@ -276,7 +286,7 @@ func TestFilesAtStart(t *testing.T) {
 			return f
 		}, "too many symbolic links"},
 		"negative poll":        {func(t *testing.T, f rotation.FileSet) rotation.FileSet { f.Poll = -1; return f }, "Poll"},
-		"no name":              {func(t *testing.T, f rotation.FileSet) rotation.FileSet { f.CA = ""; return f }, "CA"},
+		"no bundle":            {func(t *testing.T, f rotation.FileSet) rotation.FileSet { f.CA = ""; return f }, "trust bundle is empty"},
 		"combined":             {combined, ""},
 		"combined without key": {func(t *testing.T, f rotation.FileSet) rotation.FileSet { f.Key = ""; return f }, "want PRIVATE KEY"},
 	} {

@@ -76,7 +76,11 @@ func (s *Server) verdict(r *http.Request) verdict {
 	case c.fine(std, now):
 		return verdict{}
 	}
-	return s.judge(std.gen, c.peer, now)
+	v := s.judge(std.gen, c.peer, now)
+	if v.cut == nil { // else the answer closes the connection
+		c.judged(std, v, now) // the grace begins with whoever notices first
+	}
+	return v
 }
 
 // chainsEnd is the moment from which none of the chains is valid, zero if there is none.

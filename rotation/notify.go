@@ -33,6 +33,7 @@ func newFSNotifier() (notifier, error) {
 // relay condenses events. Errors count as events: an overflow means that
 // something was missed, and reading again is the answer to that.
 func (n *fsNotifier) relay() {
+	defer close(n.wake) // the watcher ended, by close or by itself
 	for {
 		select {
 		case _, ok := <-n.w.Events:
@@ -77,6 +78,9 @@ func (n *fsNotifier) watch(dirs []string) error {
 		}
 		if err := n.w.Add(d); err != nil {
 			delete(n.dirs, d)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
 			failed = fmt.Errorf("watching directory %s: %w", d, err)
 			continue
 		}

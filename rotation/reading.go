@@ -5,211 +5,217 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"syscall"
+	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-const (
-	maxLinks = 40      // as the kernel's limit
-	maxFile  = 1 << 20 // bytes; a bundle of 400 roots is a third of it
-)
+const maxFile = 1 << 20 // bytes; a bundle of 400 roots is a third of it
 
-// reading is the content of one set of files.
+// reading is the content of one set of files, through one resolution of links.
 type reading struct {
-	cert, key, ca []byte
-	digest        [sha256.Size]byte
-	version       string // the directory the certificate really came from
+	parts   map[string]part // by the name in the plan; a missing optional file has none
+	digest  [sha256.Size]byte
+	touched time.Time // the latest modification
+	version string    // the directory that the first file really came from
 }
 
-// filePaths are the real paths of a set, all through one resolution.
-type filePaths struct{ cert, key, ca string }
+type part struct {
+	data []byte
+	sum  [sha256.Size]byte
+	dir  string // the real one
+}
 
-func load(p filePaths) (*reading, error) {
-	r := &reading{version: filepath.Base(filepath.Dir(p.cert))}
-	h := sha256.New()
-	for _, f := range []struct {
-		path string
-		into *[]byte
-	}{{p.cert, &r.cert}, {p.key, &r.key}, {p.ca, &r.ca}} {
-		if f.path != "" {
-			b, err := readFile(f.path)
-			if err != nil {
-				return nil, err
-			}
-			*f.into = b
+func load(p plan, paths map[string]string) (*reading, error) {
+	r := &reading{parts: map[string]part{}}
+	all := sha256.New()
+	for i, name := range p.names() {
+		path, there := paths[name]
+		if !there {
+			_, _ = all.Write([]byte("missing")) // a hash does not fail; shorter than any sum
+			continue
 		}
-		var size [8]byte
-		binary.BigEndian.PutUint64(size[:], uint64(len(*f.into)))
-		_, _ = h.Write(size[:]) // a hash does not fail
-		_, _ = h.Write(*f.into)
+		data, touched, err := readFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if touched.After(r.touched) {
+			r.touched = touched
+		}
+		f := part{data: data, sum: sha256.Sum256(data), dir: filepath.Dir(path)}
+		r.parts[name] = f
+		_, _ = all.Write(f.sum[:])
+		if i == 0 {
+			r.version = filepath.Base(f.dir)
+		}
 	}
-	h.Sum(r.digest[:0])
+	all.Sum(r.digest[:0])
 	return r, nil
 }
 
-// readFile reads a regular file; a pipe would block for ever.
-func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+// readFile reads the regular file that stands at a resolved path. It never
+// waits: a pipe would, and may be put there between the look and the opening.
+func readFile(path string) (data []byte, touched time.Time, err error) {
+	info, err := os.Lstat(path)
 	if err != nil {
-		return nil, err
+		return nil, touched, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+		return nil, touched, &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // Windows has no such pipes and ignores it
 	if err != nil {
-		return nil, err
+		return nil, touched, err
 	}
 	defer func() { _ = f.Close() }() // read only: nothing to lose
+	opened, err := f.Stat()
+	if err != nil {
+		return nil, touched, err
+	}
+	if !os.SameFile(info, opened) {
+		return nil, touched, &fs.PathError{Op: "open", Path: path, Err: errors.New("replaced in this instant")}
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, err
+		return nil, touched, err
 	}
 	if len(b) > maxFile {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("longer than %d bytes", maxFile)}
+		return nil, touched, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("longer than %d bytes", maxFile)}
 	}
-	return b, nil
+	return b, opened.ModTime(), nil
 }
 
-// material parses strictly and checks that the pair fits: between the two
-// writes of a careless writer it does not, and nobody needs to hear of that.
+// material parses strictly and checks that the pairs fit: between the two
+// writes of a careless writer they do not, and nobody needs to hear of that.
 // Errors name paths, never contents.
-func (r *reading) material(set FileSet) (Material, error) {
-	chain, key, err := r.pair(set)
-	if err != nil {
-		return Material{}, err
+func (r *reading) material(p plan) (m Material, err error) {
+	m.Version = r.version
+	for i, names := range p.pairs {
+		c, err := r.pair(names)
+		if err != nil {
+			return Material{}, err
+		}
+		if i == 0 {
+			m.Certificate = c
+			continue
+		}
+		m.Others = append(m.Others, c)
 	}
-	roots, err := pemfile.Certificates(r.ca)
-	if err != nil {
-		return Material{}, fmt.Errorf("reading trust bundle %s: %w", set.CA, err)
+	if p.ca != "" {
+		if m.Roots, err = pemfile.Certificates(r.parts[p.ca].data); err != nil {
+			return Material{}, fmt.Errorf("reading trust bundle %s: %w", p.ca, err)
+		}
 	}
-	if !pemfile.Fits(chain[0], key) {
-		return Material{}, fmt.Errorf("reading private key %s: it does not fit the first certificate of %s", keyPath(set), set.Cert)
-	}
-	m := Material{Certificate: tls.Certificate{PrivateKey: key, Leaf: chain[0]}, Roots: roots, Version: r.version}
-	for _, c := range chain {
-		m.Certificate.Certificate = append(m.Certificate.Certificate, c.Raw)
+	if crl, there := r.parts[p.crl]; there {
+		if m.Revoked, m.Issuers, err = pemfile.RevocationLists(crl.data); err != nil {
+			return Material{}, fmt.Errorf("reading revocation lists %s: %w", p.crl, err)
+		}
 	}
 	return m, nil
 }
 
-func (r *reading) pair(set FileSet) ([]*x509.Certificate, crypto.Signer, error) {
-	if set.Key == "" || set.Key == set.Cert {
-		chain, key, err := pemfile.Combined(r.cert)
+func (r *reading) pair(names FilePair) (tls.Certificate, error) {
+	chain, key, err := r.chainAndKey(names)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	if !pemfile.Fits(chain[0], key) {
+		path := names.Key
+		if path == "" {
+			path = names.Cert
+		}
+		return tls.Certificate{}, fmt.Errorf("reading private key %s: it does not fit the first certificate of %s", path, names.Cert)
+	}
+	c := tls.Certificate{PrivateKey: key, Leaf: chain[0]}
+	for _, cert := range chain {
+		c.Certificate = append(c.Certificate, cert.Raw)
+	}
+	return c, nil
+}
+
+func (r *reading) chainAndKey(names FilePair) ([]*x509.Certificate, crypto.Signer, error) {
+	cert := r.parts[names.Cert].data
+	if names.Key == "" {
+		chain, key, err := pemfile.Combined(cert)
 		if err != nil {
-			return nil, nil, fmt.Errorf("reading certificate and key %s: %w", set.Cert, err)
+			return nil, nil, fmt.Errorf("reading certificate and key %s: %w", names.Cert, err)
 		}
 		return chain, key, nil
 	}
-	chain, err := pemfile.Certificates(r.cert)
+	chain, err := pemfile.Certificates(cert)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading certificate %s: %w", set.Cert, err)
+		return nil, nil, fmt.Errorf("reading certificate %s: %w", names.Cert, err)
 	}
-	key, err := pemfile.PrivateKey(r.key)
+	key, err := pemfile.PrivateKey(r.parts[names.Key].data)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading private key %s: %w", set.Key, err)
+		return nil, nil, fmt.Errorf("reading private key %s: %w", names.Key, err)
 	}
 	return chain, key, nil
 }
 
-func keyPath(set FileSet) string {
-	if set.Key == "" {
-		return set.Cert
+// essentials are what peers may lose when a bundle or a list is cut between two
+// blocks: the roots, the issuers that have a list, and the intermediates among
+// these.
+type essentials map[string]bool
+
+func essentialsOf(m Material) essentials {
+	e := essentials{}
+	for _, c := range m.Roots {
+		e["root "+string(c.Raw)] = true
 	}
-	return set.Key
+	for _, l := range m.Revoked { // whose lists follow each other
+		e["list "+string(l.RawIssuer)] = true
+	}
+	for _, c := range m.Issuers {
+		e["issuer "+string(c.Raw)] = true
+	}
+	return e
 }
 
-// resolver follows symbolic links, each directory once: files that reach their
-// content through the same link get the same target, also while it is swapped.
-type resolver struct {
-	real map[string]string
-	dirs []string // on the way, see watched
+// lostIn reports whether m lacks any of e.
+func (e essentials) lostIn(m Material) bool {
+	now := essentialsOf(m)
+	for k := range e {
+		if !now[k] {
+			return true
+		}
+	}
+	return false
 }
 
-func newResolver() *resolver { return &resolver{real: map[string]string{}} }
-
-func (r *resolver) all(set FileSet) (p filePaths, err error) {
-	var missing error
-	for _, f := range []struct {
-		path string
-		into *string
-	}{{set.Cert, &p.cert}, {set.Key, &p.key}, {set.CA, &p.ca}} {
-		if f.path == "" {
-			continue
-		}
-		// Go on after a failure: the directories of all files are to be watched.
-		if *f.into, err = r.file(f.path); err != nil && missing == nil {
-			missing = err
-		}
+// strays reports whether a chain does not lead to the bundle beside it: so look
+// a chain cut between two blocks and the parts of two sets, but on the way from
+// one root to another also what is meant.
+func strays(m Material) bool {
+	if m.Roots == nil {
+		return false
 	}
-	return p, missing
-}
-
-func (r *resolver) file(path string) (string, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
+	pool := x509.NewCertPool()
+	for _, c := range m.Roots {
+		pool.AddCert(c)
 	}
-	for range maxLinks {
-		dir, err := r.dir(filepath.Dir(path))
-		if err != nil {
-			return "", err
-		}
-		path = filepath.Join(dir, filepath.Base(path))
-		info, err := os.Lstat(path)
-		if err != nil {
-			return "", err
-		}
-		if info.Mode()&fs.ModeSymlink == 0 {
-			return path, nil
-		}
-		target, err := os.Readlink(path)
-		if err != nil {
-			return "", err
-		}
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(dir, target)
-		}
-		path = target
+	pairs := m.Others
+	if m.Certificate.Leaf != nil {
+		pairs = append(pairs[:len(pairs):len(pairs)], m.Certificate)
 	}
-	return "", &fs.PathError{Op: "readlink", Path: path, Err: errors.New("too many symbolic links")}
-}
-
-func (r *resolver) dir(dir string) (string, error) {
-	if known, ok := r.real[dir]; ok {
-		return known, nil
-	}
-	r.dirs = append(r.dirs, filepath.Dir(dir)) // where dir itself, a directory or a link, is replaced
-	target, err := filepath.EvalSymlinks(dir)
-	if err != nil {
-		return "", err
-	}
-	r.real[dir] = target
-	r.dirs = append(r.dirs, target, filepath.Dir(target))
-	return target, nil
-}
-
-// watched lists the directories whose entries decide what the files are. One
-// that does not exist stands for the nearest that does: it appears there first.
-func (r *resolver) watched() []string {
-	var out []string
-	for _, d := range r.dirs {
-		for {
-			if info, err := os.Stat(d); err == nil && info.IsDir() || d == filepath.Dir(d) {
-				break
+	for _, c := range pairs {
+		// At its own time: whether it is expired the gate decides.
+		opts := x509.VerifyOptions{Roots: pool, Intermediates: x509.NewCertPool(), CurrentTime: c.Leaf.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+		for _, der := range c.Certificate[1:] {
+			if issuer, err := x509.ParseCertificate(der); err == nil {
+				opts.Intermediates.AddCert(issuer)
 			}
-			d = filepath.Dir(d)
 		}
-		out = append(out, d)
+		if _, err := c.Leaf.Verify(opts); err != nil {
+			return true
+		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	return false
 }

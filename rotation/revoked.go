@@ -29,9 +29,9 @@ type revocations struct {
 
 type revocationList struct {
 	issuer *x509.Certificate
-	raw    []byte
-	at     time.Time // ThisUpdate
-	until  time.Time // NextUpdate, zero if it does not say
+	sum    [sha256.Size]byte // of the list, signature included
+	at     time.Time         // ThisUpdate
+	until  time.Time         // NextUpdate, zero if it does not say
 }
 
 // readRevocations verifies the lists of a candidate. prev is what is in effect,
@@ -50,12 +50,12 @@ func readRevocations(m Material, chain []*x509.Certificate, prev *revocations, n
 		if err != nil {
 			return nil, err
 		}
-		r.lists = append(r.lists, revocationList{issuer, list.Raw, list.ThisUpdate, list.NextUpdate})
+		r.lists = append(r.lists, revocationList{issuer, sha256.Sum256(list.Raw), list.ThisUpdate, list.NextUpdate})
 	}
 	if err := r.succeeds(prev, m, now); err != nil {
 		return nil, err
 	}
-	if prev != nil && slices.EqualFunc(r.lists, prev.lists, func(a, b revocationList) bool { return bytes.Equal(a.raw, b.raw) }) {
+	if prev != nil && slices.EqualFunc(r.lists, prev.lists, func(a, b revocationList) bool { return a.sum == b.sum }) {
 		return prev, nil // the usual case: only the leaf is new
 	}
 	return r, r.index(m.Revoked)

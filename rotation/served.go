@@ -21,7 +21,8 @@ type served struct {
 	mu      sync.Mutex
 	conns   map[*servedConn]struct{}
 	minding bool
-	changed chan struct{} // capacity 1: there is a connection that may be due earlier
+	next    time.Time     // when mind looks again
+	changed chan struct{} // capacity 1: there is a connection that is due earlier
 }
 
 // servedConn is what lies under the *tls.Conn of an accepted connection.
@@ -74,16 +75,25 @@ func linger(raw net.Conn) {
 func (m *served) add(c *servedConn) {
 	m.mu.Lock()
 	m.conns[c] = struct{}{}
-	start := !m.minding
+	start, early := !m.minding, c.peer.ends.Before(m.next)
 	m.minding = true
 	m.mu.Unlock()
 	if start {
 		c.server.id.serves(c.server)
 	}
-	select {
-	case m.changed <- struct{}{}:
-	default:
+	if early {
+		select {
+		case m.changed <- struct{}{}:
+		default:
+		}
 	}
+}
+
+// plan notes when the connections will be looked at again.
+func (m *served) plan(next time.Time) {
+	m.mu.Lock()
+	m.next = next
+	m.mu.Unlock()
 }
 
 func (m *served) all() []*servedConn {
@@ -139,7 +149,7 @@ func (c *servedConn) fine(std standard, now time.Time) bool {
 	return c.standard == std && c.cutAt.IsZero() && now.Before(c.peer.ends)
 }
 
-// judged notes a verdict and returns when to look again; zero is never.
+// judged notes a verdict that is no cut, and returns when to look again; zero is never.
 func (c *servedConn) judged(std standard, v verdict, now time.Time) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,9 +171,11 @@ func (s *Server) mind() {
 	for {
 		n := s.id.current.Load()
 		next := time.Now().Add(maxWait)
+		s.served.plan(next) // before the list is read: what comes later compares itself to this
 		for _, c := range s.served.all() {
 			next = earlier(next, s.look(c, time.Now()))
 		}
+		s.served.plan(next)
 		t := time.NewTimer(time.Until(next))
 		select {
 		case <-t.C:

@@ -17,6 +17,9 @@ const (
 	RenewTo   = 0.70
 )
 
+// MaxGrace is the most time after its end within which a certificate may still be renewed.
+const MaxGrace = 72 * time.Hour
+
 // overdueFrom is the share of the life from which a renewal that has not come is
 // a failure to act on: the last one begins at RenewTo, and a tenth of the life is
 // room for its retries.
@@ -29,6 +32,15 @@ const maxBackdate = time.Minute
 // NotAfter) becomes valid: min(1 min, life/10).
 func Backdate(life time.Duration) time.Duration {
 	return max(0, min(maxBackdate, life/10))
+}
+
+// Grace is how long after its end a certificate that lived for life (issue to
+// NotAfter) can still be renewed, unless configured otherwise: a weekend at most.
+func Grace(life time.Duration) time.Duration {
+	if life > MaxGrace/3 {
+		return MaxGrace
+	}
+	return max(0, 3*life)
 }
 
 // RenewAt is the moment to renew a certificate that was received at the given

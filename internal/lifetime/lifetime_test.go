@@ -84,3 +84,13 @@ func TestOverdue(t *testing.T) {
 		}
 	}
 }
+
+func TestGrace(t *testing.T) {
+	for life, want := range map[time.Duration]time.Duration{
+		-time.Hour: 0, time.Minute: 3 * time.Minute, 24 * time.Hour: 72 * time.Hour, 365 * 24 * time.Hour: lifetime.MaxGrace, 1<<63 - 1: lifetime.MaxGrace,
+	} {
+		if got := lifetime.Grace(life); got != want {
+			t.Errorf("Grace(%v) = %v, want %v", life, got, want)
+		}
+	}
+}

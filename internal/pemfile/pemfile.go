@@ -10,6 +10,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -24,97 +25,165 @@ const (
 	typePKCS8       = "PRIVATE KEY"
 	typeSEC1        = "EC PRIVATE KEY"
 	typePKCS1       = "RSA PRIVATE KEY"
+	typeCRL         = "X509 CRL"
 	typeECParams    = "EC PARAMETERS" // openssl ecparam -genkey writes it before the key
 )
 
 // ErrNoBlock reports input without any PEM block of the wanted type.
 var ErrNoBlock = errors.New("no PEM block found")
 
+// content is everything that one input holds, in file order.
+type content struct {
+	certs  []*x509.Certificate
+	key    crypto.Signer
+	params bool // of a key that should follow
+	lists  []*x509.RevocationList
+}
+
 // Certificates parses a chain or bundle in file order. Blocks of any other
 // type, text that looks like a damaged block, and trailing bytes are errors;
-// an input without certificates is [ErrNoBlock].
+// an input without certificates is [ErrNoBlock]. Explanatory text before a
+// block is not: openssl writes it (RFC 7468 §2).
 func Certificates(data []byte) ([]*x509.Certificate, error) {
-	certs, key, err := parse(data)
+	c, err := parse(data)
 	switch {
 	case err != nil:
 		return nil, err
-	case key != nil:
+	case c.key != nil || c.params:
 		return nil, errors.New("private key among certificates")
-	case len(certs) == 0:
+	case len(c.lists) > 0:
+		return nil, errors.New("revocation list among certificates")
+	case len(c.certs) == 0:
 		return nil, fmt.Errorf("%w: want CERTIFICATE", ErrNoBlock)
 	}
-	return certs, nil
+	return c.certs, nil
 }
 
 // PrivateKey parses one key: PKCS#8, SEC 1 or PKCS#1, unencrypted. The error
 // never holds key bytes.
 func PrivateKey(data []byte) (crypto.Signer, error) {
-	certs, key, err := parse(data)
+	c, err := parse(data)
 	switch {
 	case err != nil:
 		return nil, err
-	case len(certs) > 0:
+	case len(c.certs) > 0:
 		return nil, errors.New("certificate in a key file")
-	case key == nil:
+	case len(c.lists) > 0:
+		return nil, errors.New("revocation list in a key file")
+	case c.key == nil:
 		return nil, fmt.Errorf("%w: want PRIVATE KEY", ErrNoBlock)
 	}
-	return key, nil
+	return c.key, nil
 }
 
 // Combined parses one file that holds a key and its chain, in any order.
 func Combined(data []byte) ([]*x509.Certificate, crypto.Signer, error) {
-	certs, key, err := parse(data)
+	c, err := parse(data)
 	switch {
 	case err != nil:
 		return nil, nil, err
-	case len(certs) == 0:
+	case len(c.lists) > 0:
+		return nil, nil, errors.New("revocation list among certificates")
+	case len(c.certs) == 0:
 		return nil, nil, fmt.Errorf("%w: want CERTIFICATE", ErrNoBlock)
-	case key == nil:
+	case c.key == nil:
 		return nil, nil, fmt.Errorf("%w: want PRIVATE KEY", ErrNoBlock)
 	}
-	return certs, key, nil
+	return c.certs, c.key, nil
 }
 
-func parse(data []byte) (certs []*x509.Certificate, key crypto.Signer, err error) {
+// RevocationLists parses lists, and the certificates of their issuers that may
+// stand among them, in any order.
+func RevocationLists(data []byte) ([]*x509.RevocationList, []*x509.Certificate, error) {
+	c, err := parse(data)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case c.key != nil || c.params:
+		return nil, nil, errors.New("private key among revocation lists")
+	case len(c.lists) == 0:
+		return nil, nil, fmt.Errorf("%w: want X509 CRL", ErrNoBlock)
+	}
+	return c.lists, c.certs, nil
+}
+
+func parse(data []byte) (c content, err error) {
 	for n := 1; ; n++ {
-		block, rest := pem.Decode(data)
-		skipped := data[:len(data)-len(rest)]
-		if block == nil {
-			skipped = data
-		} else if i := bytes.LastIndex(skipped, []byte("-----BEGIN "+block.Type)); i >= 0 {
-			// The last one: a damaged block of the same type may stand before it.
-			skipped = skipped[:i]
-		}
-		// pem.Decode silently jumps over damaged blocks: whatever it jumped over must not look like one.
-		if bytes.Contains(skipped, []byte("-----")) {
-			return nil, nil, fmt.Errorf("damaged PEM before block %d", n)
-		}
-		if block == nil {
-			if len(bytes.TrimSpace(data)) > 0 {
-				return nil, nil, fmt.Errorf("%d bytes that are not PEM after block %d", len(bytes.TrimSpace(data)), n-1)
-			}
-			return certs, key, nil
+		block, rest, err := next(data, n)
+		if block == nil || err != nil {
+			return c, err
 		}
 		data = rest
-		switch block.Type {
-		case typeCertificate:
-			c, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				return nil, nil, fmt.Errorf("parsing certificate in block %d: %w", n, err)
-			}
-			certs = append(certs, c)
-		case typeECParams:
-		case typePKCS8, typeSEC1, typePKCS1:
-			if key != nil {
-				return nil, nil, fmt.Errorf("second private key in block %d", n)
-			}
-			if key, err = parseKey(block); err != nil {
-				return nil, nil, fmt.Errorf("parsing private key in block %d: %w", n, err)
-			}
-		default:
-			return nil, nil, fmt.Errorf("unexpected PEM type %q in block %d", block.Type, n)
+		if err := c.add(block, n); err != nil {
+			return content{}, err
 		}
 	}
+}
+
+// next decodes block n. pem.Decode silently jumps over damaged blocks: whatever
+// it jumped over must not look like one. At the end block is nil.
+func next(data []byte, n int) (block *pem.Block, rest []byte, err error) {
+	block, rest = pem.Decode(data)
+	skipped := data[:len(data)-len(rest)]
+	if block == nil {
+		skipped = data
+	} else if i := bytes.LastIndex(skipped, []byte("-----BEGIN "+block.Type)); i >= 0 {
+		// The last one: a damaged block of the same type may stand before it.
+		skipped = skipped[:i]
+	}
+	switch trailing := len(bytes.TrimSpace(data)); {
+	case bytes.Contains(skipped, []byte("-----")):
+		return nil, nil, fmt.Errorf("damaged PEM before block %d", n)
+	case block == nil && trailing > 0:
+		return nil, nil, fmt.Errorf("%d bytes that are not PEM after block %d", trailing, n-1)
+	case bytes.IndexByte(skipped, 0) >= 0:
+		// So reads what was reserved and not written yet.
+		return nil, nil, fmt.Errorf("zero bytes before block %d", n)
+	}
+	return block, rest, nil
+}
+
+func (c *content) add(block *pem.Block, n int) error {
+	if len(block.Headers) > 0 { // RFC 7468 §2 has none; RFC 1421 marks encrypted keys with them
+		return fmt.Errorf("PEM headers in block %d, as of an encrypted key", n)
+	}
+	switch block.Type {
+	case typeECParams:
+		c.params = true
+		return nil
+	case typeCertificate, typePKCS8, typeSEC1, typePKCS1, typeCRL:
+	default:
+		return fmt.Errorf("unexpected PEM type %q in block %d", block.Type, n)
+	}
+	// Some of the parsers below stop at the end of the first value.
+	var der asn1.RawValue
+	if rest, err := asn1.Unmarshal(block.Bytes, &der); err == nil && len(rest) > 0 {
+		return fmt.Errorf("%d bytes after the DER value in block %d", len(rest), n)
+	}
+	switch block.Type {
+	case typeCertificate:
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return fmt.Errorf("parsing certificate in block %d: %w", n, err)
+		}
+		c.certs = append(c.certs, cert)
+	case typeCRL:
+		list, err := x509.ParseRevocationList(block.Bytes)
+		if err != nil {
+			return fmt.Errorf("parsing revocation list in block %d: %w", n, err)
+		}
+		c.lists = append(c.lists, list)
+	default:
+		if c.key != nil {
+			return fmt.Errorf("second private key in block %d", n)
+		}
+		key, err := parseKey(block)
+		if err != nil {
+			return fmt.Errorf("parsing private key in block %d: %w", n, err)
+		}
+		c.key = key
+	}
+	return nil
 }
 
 func parseKey(block *pem.Block) (crypto.Signer, error) {
@@ -144,6 +213,15 @@ func EncodeCertificates(certs []*x509.Certificate) []byte {
 	var b bytes.Buffer
 	for _, c := range certs {
 		_ = pem.Encode(&b, &pem.Block{Type: typeCertificate, Bytes: c.Raw}) // a Buffer does not fail
+	}
+	return b.Bytes()
+}
+
+// EncodeRevocationLists writes lists in the given order.
+func EncodeRevocationLists(lists []*x509.RevocationList) []byte {
+	var b bytes.Buffer
+	for _, l := range lists {
+		_ = pem.Encode(&b, &pem.Block{Type: typeCRL, Bytes: l.Raw}) // a Buffer does not fail
 	}
 	return b.Bytes()
 }

@@ -79,7 +79,13 @@ func TestCertificates(t *testing.T) {
 		"first block cut":    {join(one[:100], one), 0, "damaged PEM before block 1"},
 		"first damaged":      {join(bytes.Replace(one, []byte("M"), []byte("!"), 1), one), 0, "damaged PEM before block 1"},
 		"key among them":     {join(one, encodeKey(t, key)), 0, "private key among certificates"},
+		"key parameters":     {join(one, pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 1, 1}})), 0, "private key among certificates"},
 		"other type":         {join(one, csr), 0, `unexpected PEM type "CERTIFICATE REQUEST"`},
+		"list among them":    {join(one, newList(t)), 0, "revocation list among certificates"},
+		"zero bytes before":  {join(make([]byte, 9), []byte("\n"), one), 0, "zero bytes before block 1"},
+		"zero bytes after":   {join(one, make([]byte, 9)), 0, "9 bytes that are not PEM"},
+		"headers":            {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Headers: map[string]string{"a": "b"}, Bytes: a.Raw}), 0, "PEM headers in block 1"},
+		"DER trailing":       {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: join(a.Raw, []byte{0})}), 0, "1 bytes after the DER value in block 1"},
 		"garbage in a block": {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1, 2}}), 0, "parsing certificate in block 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -139,6 +145,9 @@ func TestPrivateKey(t *testing.T) {
 		"damaged, encrypted":               pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("s3cret-scalar")}),
 		"cannot sign":                      dh,
 		`type "ENCRYPTED PRIVATE KEY"`:     pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}),
+		"PEM headers in block 1":           pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: sec1}),
+		"2 bytes after the DER value":      pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: join(sec1, []byte{1, 2})}),
+		"revocation list in a key file":    join(encodeKey(t, ec), newList(t)),
 		"damaged PEM before block 1":       encodeKey(t, ec)[:80],
 		"bytes that are not PEM after blo": join(encodeKey(t, ec), []byte("x")),
 	} {
@@ -163,9 +172,55 @@ func TestCombined(t *testing.T) {
 			t.Errorf("Combined: %v", err)
 		}
 	}
-	for _, in := range [][]byte{cert, k, nil, join(k, cert, []byte("x"))} {
+	for _, in := range [][]byte{cert, k, nil, join(k, cert, []byte("x")), join(k, cert, newList(t))} {
 		if _, _, err := pemfile.Combined(in); err == nil {
 			t.Error("half a set was accepted")
+		}
+	}
+}
+
+// newList is a list of one revoked serial, in PEM.
+func newList(t testing.TB) []byte {
+	t.Helper()
+	key := newKey(t)
+	issuer := newCert(t, key)
+	issuer.KeyUsage, issuer.SubjectKeyId = x509.KeyUsageCRLSign, []byte{1}
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: big.NewInt(42), RevocationTime: time.Now()}},
+	}, issuer, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pemfile.EncodeRevocationLists([]*x509.RevocationList{l})
+}
+
+func TestRevocationLists(t *testing.T) {
+	one, two := newList(t), newList(t)
+	cert := pemfile.EncodeCertificates([]*x509.Certificate{newCert(t, newKey(t))})
+	block, _ := pem.Decode(one)
+	for name, c := range map[string]struct {
+		in            []byte
+		lists, issuer int
+		want          string
+	}{
+		"one":          {one, 1, 0, ""},
+		"two":          {join(one, two), 2, 0, ""},
+		"with issuer":  {join(cert, one, cert, two), 2, 2, ""},
+		"empty":        {nil, 0, 0, "want X509 CRL"},
+		"only issuer":  {cert, 0, 0, "want X509 CRL"},
+		"key":          {join(one, encodeKey(t, newKey(t))), 0, 0, "private key among revocation lists"},
+		"cut":          {join(one, two)[:len(one)+40], 0, 0, "damaged PEM before block 2"},
+		"garbage":      {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte{0x30, 0}}), 0, 0, "parsing revocation list in block 1"},
+		"DER trailing": {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: join(block.Bytes, []byte{5, 0})}), 0, 0, "2 bytes after the DER value"},
+	} {
+		lists, issuers, err := pemfile.RevocationLists(c.in)
+		if c.want == "" && (err != nil || len(lists) != c.lists || len(issuers) != c.issuer) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %d lists, %d issuers, %v; want %d, %d, %q", name, len(lists), len(issuers), err, c.lists, c.issuer, c.want)
 		}
 	}
 }
@@ -264,6 +319,34 @@ func FuzzPrivateKey(f *testing.F) {
 		}
 		if pub, ok := k.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(again.Public()) {
 			t.Error("the key changed")
+		}
+	})
+}
+
+// FuzzRevocationLists: any input is either refused, or every block in it came
+// out, and no DER value was followed by anything.
+func FuzzRevocationLists(f *testing.F) {
+	one, cert := newList(f), pemfile.EncodeCertificates([]*x509.Certificate{newCert(f, newKey(f))})
+	f.Add(one)
+	f.Add(join(cert, one, one))
+	f.Add(join(one, one)[:len(one)+50])
+	f.Add(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte{0x30, 0, 0}}))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		lists, issuers, err := pemfile.RevocationLists(in)
+		if err != nil {
+			return
+		}
+		if n := bytes.Count(in, []byte("-----BEGIN")); n != len(lists)+len(issuers) {
+			t.Errorf("%d blocks, %d lists, %d issuers", n, len(lists), len(issuers))
+		}
+		again, _, err := pemfile.RevocationLists(pemfile.EncodeRevocationLists(lists))
+		if err != nil || len(again) != len(lists) {
+			t.Fatalf("%d lists became %d: %v", len(lists), len(again), err)
+		}
+		for i := range lists {
+			if !bytes.Equal(lists[i].Raw, again[i].Raw) {
+				t.Errorf("list %d changed", i)
+			}
 		}
 	})
 }

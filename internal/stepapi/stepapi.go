@@ -9,6 +9,7 @@ package stepapi
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"slices"
 )
@@ -27,6 +28,7 @@ const (
 	PathRekey         = "/rekey"
 	PathRevoke        = "/revoke"
 	PathCRL           = "/crl"
+	PathRevoked       = "/revoked" // ours; a stock step-ca answers 404
 
 	Prefix = "/1.0"
 )
@@ -34,10 +36,31 @@ const (
 // MaxBody is the largest body either side reads, in bytes.
 const MaxBody = 64 << 10
 
+// MaxRevoked is the largest answer of GET /revoked that a client reads, in bytes.
+// An entry with a serial of 128 bits and a reason takes 50 bytes of DER and 69 of
+// this JSON, so that 100 000 revoked certificates are 7 MB.
+const MaxRevoked = 16 << 20
+
 // HeaderTrustDigest carries, with each renewal, the [TrustDigest] of the bundle
 // in effect at the client. The authority records it per lineage, so that a root
 // is retired only when everyone has its successor. Ours; step ignores it.
 const HeaderTrustDigest = "Artstore-Trust-Digest"
+
+// ProofIssuer is the issuer of a renewal token: a JWT in the header
+// "Authorization: Bearer" of POST /renew and /rekey, signed with the key of the
+// certificate that it carries in its header [ProofHeader], for when that
+// certificate cannot be shown in a handshake any more. The name is step's.
+const ProofIssuer = "step-ca-client/1.0"
+
+// ProofHeader holds the chain, leaf first, each as base64 of its DER.
+const ProofHeader = "x5cInsecure"
+
+// RequestFingerprint names a CSR (DER) in the member "x5rt#S256" of the claim
+// "cnf", which binds a token to one request.
+func RequestFingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
 
 // SignRequest is the body of POST /sign.
 type SignRequest struct {
@@ -83,6 +106,18 @@ type RootResponse struct {
 // RootsResponse answers /roots (status 201) and /federation.
 type RootsResponse struct {
 	Certificates []string `json:"crts"` // PEM each
+}
+
+// RevokedResponse answers GET /revoked: one list per intermediate whose leaves
+// may still be valid. The answer carries an ETag.
+type RevokedResponse struct {
+	Lists []RevokedList `json:"lists"`
+}
+
+// RevokedList is a list with the certificate whose key signed it.
+type RevokedList struct {
+	Issuer string `json:"issuer"` // PEM
+	CRL    string `json:"crl"`    // PEM, "X509 CRL"
 }
 
 // Error is the body of every refusal.

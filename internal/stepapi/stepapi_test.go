@@ -86,3 +86,10 @@ func FuzzTrustDigest(f *testing.F) {
 		}
 	})
 }
+
+// The value is that of "openssl dgst -sha256 -binary | basenc --base64url" without padding.
+func TestRequestFingerprint(t *testing.T) {
+	if got := stepapi.RequestFingerprint([]byte("abc")); got != "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0" {
+		t.Error(got)
+	}
+}

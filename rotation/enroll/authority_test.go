@@ -19,6 +19,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -48,6 +49,14 @@ type authority struct {
 	header  http.Header                        // added to refusals
 	issued  []*x509.Certificate
 	clients []*x509.Certificate // roots for client certificates, if not the bundle
+	shift   time.Duration       // of its clock
+	dated   string              // header Date, if it is not the truth
+	grace   time.Duration       // for expired certificates
+	forger  *pair               // signs the lists instead of their issuers
+	stock   bool                // takes tokens of expired certificates at /renew only, as step-ca does, and has no lists
+	proofs  map[string]bool     // spent
+	retired []*pair             // issuers before the current one
+	revoked []*x509.Certificate
 	// What a certificate is made with instead, if set.
 	spoilKey    bool
 	spoilIssuer *pair
@@ -67,7 +76,7 @@ const caHost = "ca.test"
 
 func newAuthority(t testing.TB, life time.Duration) *authority {
 	t.Helper()
-	a := &authority{host: caHost, life: life, tokens: map[string]*spent{}, hits: map[string]int{}}
+	a := &authority{host: caHost, life: life, tokens: map[string]*spent{}, hits: map[string]int{}, proofs: map[string]bool{}}
 	a.addRoot(t)
 	a.activate(t)
 	return a
@@ -92,9 +101,12 @@ func (a *authority) activate(t testing.TB) {
 	key := newKey(t)
 	der := create(t, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "Intermediate"}, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(5 * 365 * 24 * time.Hour),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(5 * 365 * 24 * time.Hour),
 	}, root, key.Public())
 	a.mu.Lock()
+	if a.issuer != nil {
+		a.retired = append(a.retired, a.issuer)
+	}
 	a.issuer = &pair{der, key}
 	a.mu.Unlock()
 	a.serve(t)
@@ -182,6 +194,7 @@ func (a *authority) start(t testing.TB, ln net.Listener) {
 			pool.AddCert(r)
 		}
 		return &tls.Config{
+			Time:       a.clock(),
 			MinVersion: tls.VersionTLS13, ClientCAs: pool, ClientAuth: tls.VerifyClientCertIfGiven,
 			Certificates: []tls.Certificate{*a.served}, SessionTicketsDisabled: true,
 		}, nil
@@ -201,6 +214,10 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path[len(stepapi.Prefix):]
 	a.mu.Lock()
 	a.hits[path]++
+	w.Header().Set("Date", a.clock()().UTC().Format(http.TimeFormat))
+	if a.dated != "" {
+		w.Header().Set("Date", a.dated)
+	}
 	fault, header := a.fault, a.header
 	a.mu.Unlock()
 	var refused *stepapi.Error
@@ -236,6 +253,8 @@ func (a *authority) work(path string, r *http.Request) (int, any) {
 		return a.sign(body)
 	case stepapi.PathRekey, stepapi.PathRenew:
 		return a.renew(r, body)
+	case stepapi.PathRevoked:
+		return a.lists(r)
 	case stepapi.PathRevoke:
 		return http.StatusOK, stepapi.RevokeResponse{Status: "ok"}
 	}
@@ -264,10 +283,17 @@ func (a *authority) sign(body []byte) (int, any) {
 }
 
 func (a *authority) renew(r *http.Request, body []byte) (int, any) {
-	if len(r.TLS.VerifiedChains) == 0 {
-		return http.StatusUnauthorized, stepapi.Error{Status: 401, Message: "no client certificate"}
+	var old *x509.Certificate
+	if len(r.TLS.VerifiedChains) > 0 {
+		old = r.TLS.PeerCertificates[0]
+	} else if a.stock && strings.HasSuffix(r.URL.Path, stepapi.PathRekey) {
+		return http.StatusBadRequest, stepapi.Error{Status: 400, Message: "missing client certificate"}
+	} else {
+		var why string
+		if old, why = a.proven(r); old == nil {
+			return http.StatusUnauthorized, stepapi.Error{Status: 401, Message: why}
+		}
 	}
-	old := r.TLS.PeerCertificates[0]
 	key := old.PublicKey
 	if len(body) > 0 {
 		var in stepapi.RekeyRequest
@@ -287,7 +313,7 @@ func (a *authority) renew(r *http.Request, body []byte) (int, any) {
 
 // issue signs; the caller holds the lock.
 func (a *authority) issue(service string, names *x509.CertificateRequest, key any) []string {
-	now, issuer := time.Now(), a.issuer
+	now, issuer := a.clock()(), a.issuer
 	if a.spoilKey {
 		key = a.issuer.key.Public()
 	}
@@ -309,7 +335,13 @@ func (a *authority) issue(service string, names *x509.CertificateRequest, key an
 
 func answer(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
+	if t, ok := body.(tagged); ok {
+		w.Header().Set("ETag", t.tag)
+	}
 	w.WriteHeader(status)
+	if status == http.StatusNotModified {
+		return
+	}
 	_ = json.NewEncoder(w).Encode(body)
 }
 
@@ -338,7 +370,7 @@ func selfSigned(t testing.TB, name string) *pair {
 	t.Helper()
 	key := newKey(t)
 	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(10 * 365 * 24 * time.Hour),
 	}
 	return &pair{create(t, template, &pair{template, key}, key.Public()), key}

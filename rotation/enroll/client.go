@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -54,6 +53,8 @@ type Client struct {
 	HTTP *http.Client // decides whom to trust and which certificate to show; redirects are never followed
 	// TrustDigest, if not empty, tells the authority with each renewal which bundle is in effect here.
 	TrustDigest string
+
+	observe func() func(http.Header) // if set, called when a request leaves; what it returns, with the header of the answer
 }
 
 // NewClient returns a client that trusts roots alone and, if cert is not nil,
@@ -67,6 +68,7 @@ func NewClient(url string, roots []*x509.Certificate, cert *tls.Certificate) (*C
 // the generation in effect, and a transport cannot change either.
 type dialer struct {
 	timeout time.Duration
+	observe func() func(http.Header) // of every Client; may be nil
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -97,7 +99,7 @@ func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certific
 		// One identity, one short conversation: no connection outlives its certificate.
 		DisableKeepAlives: true,
 	}
-	return &Client{URL: url, HTTP: &http.Client{Transport: transport, Timeout: d.timeout}}, nil
+	return &Client{URL: url, HTTP: &http.Client{Transport: transport, Timeout: d.timeout}, observe: d.observe}, nil
 }
 
 // Sign exchanges a CSR (PEM) and a one-time token for a chain, leaf first. The
@@ -216,7 +218,17 @@ func parseAll(blocks []string) ([]*x509.Certificate, error) {
 type call struct {
 	doing, method, path string
 	body                any
-	secret              Token // must not come back in an error
+	secret              Token  // must not come back in an error
+	bearer              Token  // goes into the Authorization header; as secret
+	tag                 string // goes into If-None-Match; an answer of 304 is then no error
+	limit               int64  // of the answer, in bytes; 0 means maxAnswer
+}
+
+// reply is a successful answer.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
 }
 
 // do sends one request and decodes its answer into out. Nothing in here
@@ -224,12 +236,31 @@ type call struct {
 // enter errors through printable alone, and never from a body that is not the
 // JSON of a refusal: a proxy's page has no place in a log.
 func (c *Client) do(ctx context.Context, in call, out any) error {
+	r, err := c.exchange(ctx, in)
+	if err != nil {
+		return err
+	}
+	return c.decode(in, r, out)
+}
+
+func (c *Client) decode(in call, r reply, out any) error {
+	if err := json.Unmarshal(r.body, out); err != nil {
+		return fmt.Errorf("%s: %s does not speak the step API: the answer is not the JSON expected", in.doing, c.URL)
+	}
+	return nil
+}
+
+func (c *Client) exchange(ctx context.Context, in call) (reply, error) {
 	req, err := c.request(ctx, in)
 	if err != nil {
-		return fmt.Errorf("%s: %w", in.doing, err)
+		return reply{}, fmt.Errorf("%s: %w", in.doing, err)
 	}
 	if c.HTTP == nil { // http.DefaultClient would trust the system's roots
-		return fmt.Errorf("%s: no HTTP client", in.doing)
+		return reply{}, fmt.Errorf("%s: no HTTP client", in.doing)
+	}
+	arrived := func(http.Header) {}
+	if c.observe != nil {
+		arrived = c.observe()
 	}
 	direct := *c.HTTP
 	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -238,22 +269,25 @@ func (c *Client) do(ctx context.Context, in call, out any) error {
 		if ue := (*url.Error)(nil); errors.As(err, &ue) {
 			err = ue.Err // its text would repeat method and address
 		}
-		return fmt.Errorf("%s: reaching the authority at %s: %w", in.doing, c.URL, err)
+		return reply{}, fmt.Errorf("%s: reaching the authority at %s: %w", in.doing, c.URL, err)
 	}
+	arrived(resp.Header)
 	defer func() { _ = resp.Body.Close() }() // read only: nothing to lose
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	limit := in.limit
+	if limit == 0 {
+		limit = maxAnswer
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	switch {
 	case err != nil:
-		return fmt.Errorf("%s: reading the answer of %s: %w", in.doing, c.URL, err)
-	case len(body) > maxAnswer:
-		return fmt.Errorf("%s: the answer of %s is longer than %d bytes", in.doing, c.URL, maxAnswer)
+		return reply{}, fmt.Errorf("%s: reading the answer of %s: %w", in.doing, c.URL, err)
+	case int64(len(body)) > limit:
+		return reply{}, fmt.Errorf("%s: the answer of %s is longer than %d bytes", in.doing, c.URL, limit)
+	case resp.StatusCode == http.StatusNotModified && in.tag != "":
 	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated:
-		return refusal(in, resp, body)
+		return reply{}, refusal(in, resp, body)
 	}
-	if err := json.Unmarshal(body, out); err != nil {
-		return fmt.Errorf("%s: %s does not speak the step API: the answer is not the JSON expected", in.doing, c.URL)
-	}
-	return nil
+	return reply{resp.StatusCode, resp.Header, body}, nil
 }
 
 func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
@@ -276,6 +310,12 @@ func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !in.bearer.IsZero() {
+		req.Header.Set("Authorization", "Bearer "+in.bearer.Expose())
+	}
+	if in.tag != "" {
+		req.Header.Set("If-None-Match", in.tag)
+	}
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/json")
 		if c.TrustDigest != "" {
@@ -295,37 +335,9 @@ func refusal(in call, resp *http.Response, body []byte) error {
 	case err != nil || wire.Message == "":
 		e.Message = http.StatusText(resp.StatusCode)
 	default:
-		e.Message = printable(blot(wire.Message, in.secret))
+		e.Message = printable(blot(blot(wire.Message, in.secret), in.bearer))
 	}
 	return e
-}
-
-// blot removes every part of the token: an authority that quotes what it refused must not put it into our log.
-func blot(message string, token Token) string {
-	for part := range strings.SplitSeq(token.Expose(), ".") {
-		if len(part) >= minSecretPart {
-			message = strings.ReplaceAll(message, part, token.String())
-		}
-	}
-	return message
-}
-
-// printable makes foreign text fit for one log line.
-func printable(s string) string {
-	var b strings.Builder
-	n := 0
-	for _, r := range s {
-		if n == maxMessage {
-			b.WriteRune('…')
-			break
-		}
-		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
-			r = ' '
-		}
-		b.WriteRune(r)
-		n++
-	}
-	return strings.TrimSpace(b.String())
 }
 
 // retryAfter reads the header of RFC 9110 §10.2.3, seconds or a date, at most a

@@ -27,11 +27,16 @@
 //     the answer is lost, the same token with the same key asks again and the
 //     authority gives the same certificate; a token is not lost with a cable.
 //   - Renewal starts at a random point between 0.60 and 0.70 of the life, backs
-//     off with full jitter, honours Retry-After and never gives up. Time is
-//     compared on the wall clock, so that a suspended machine renews within one
-//     tick of waking.
-//   - The trust bundle is refreshed on its own clock. Neither a failing renewal
-//     nor a failing refresh holds up the other.
+//     off with full jitter, honours Retry-After and never gives up. After an
+//     outage a fleet comes back spread over what is left of its certificates. Time
+//     is compared on the wall clock, so that a suspended machine renews within one
+//     tick of waking, and on the authority's, as its answers date themselves.
+//   - An expired certificate is renewed without a token for as long as the
+//     authority takes it: its key signs a proof in place of the handshake.
+//   - The trust bundle and the lists of revoked certificates are refreshed on
+//     their own clocks. No failure of one holds up another. A list is used only
+//     if it verifies by its issuer and that one by the roots, and is replaced by
+//     a newer one only.
 //
 // # Rules for callers
 //
@@ -89,17 +94,17 @@ type Config struct {
 	// Roots is empty. Empty as well: the fingerprint that the token brings.
 	RootFingerprint string
 	// Token is asked for each enrolment: at first, and when the authority no
-	// longer accepts the certificate. nil: only a stored certificate is renewed.
+	// longer accepts the certificate, expired or not. nil: only a stored certificate is renewed.
 	Token func(context.Context) (Token, error)
-	// Dir keeps the identity: tls.crt, tls.key (0600) and ca.crt. It is made
-	// (0700) if absent. Required unless InMemory.
+	// Dir keeps the identity: tls.crt, tls.key (0600), ca.crt, and crl.pem if the
+	// authority has revoked lists. It is made (0700) if absent. Required unless InMemory.
 	Dir string
 	// InMemory keeps nothing on disk. A restart then needs a new token.
 	InMemory bool
 	// KeyType of new keys. Empty means EC P-256.
 	KeyType KeyType
-	// TrustRefresh is the time between two looks at the trust bundle. 0 means
-	// a sixth of the certificate's life, at most 1 h.
+	// TrustRefresh is the time between two looks at the trust bundle, and at the
+	// revoked lists. 0 means a sixth of the certificate's life, at most 1 h.
 	TrustRefresh time.Duration
 	// Timeout bounds one request to the authority. 0 means 30 s.
 	Timeout time.Duration
@@ -120,6 +125,7 @@ type Source struct {
 	random  func() float64 // uniform in [0, 1)
 	busy    atomic.Bool
 	status  atomic.Pointer[Status]
+	skew    atomic.Int64 // ns that the authority's clock is ahead
 
 	// These belong to the one Watch that runs.
 	failed    int

@@ -1,8 +1,13 @@
 package enroll
 
 import (
+	"crypto"
+	"crypto/x509"
 	"net/http"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/rotation"
 )
 
 // Hooks for the tests outside: what is a pure function or a clock in here.
@@ -21,9 +26,16 @@ func (r Retry) Delay() time.Duration {
 
 func Tick(life time.Duration) time.Duration                { return tick(life) }
 func TrustEvery(configured, l time.Duration) time.Duration { return trustEvery(configured, l) }
-func RetryAfter(h http.Header) time.Duration               { return retryAfter(h) }
-func Printable(s string) string                            { return printable(s) }
-func ParseURL(s string) (string, error)                    { return parseURL(s) }
+func Look(failures int, every, retryAfter time.Duration, u float64) time.Duration {
+	return look(failures, every, retryAfter, u)
+}
+func SkewOf(date, sent, got time.Time) time.Duration { return skewOf(date, sent, got) }
+func Planned(received, issued, notAfter time.Time, skew time.Duration, u float64) time.Time {
+	return term{received, issued, notAfter}.planned(skew, u)
+}
+func RetryAfter(h http.Header) time.Duration { return retryAfter(h) }
+func Printable(s string) string              { return printable(s) }
+func ParseURL(s string) (string, error)      { return parseURL(s) }
 
 func ParseFingerprint(s string) ([32]byte, error) {
 	f, err := parseFingerprint(s)
@@ -55,4 +67,44 @@ func (s *Source) SetRandom(random func() float64) { s.random = random }
 func Due(set, at, now time.Time) bool {
 	t := alarm{set: set, at: at}
 	return t.due(now)
+}
+
+// ParseLists reads a crl.pem that lies beside m, and counts its lists.
+func ParseLists(m rotation.Material, data []byte) (int, error) {
+	i, err := newIdentity(m)
+	if err != nil {
+		return 0, err
+	}
+	ls, err := parseLists(data, i)
+	return len(ls), err
+}
+
+// EncodeLists writes a crl.pem with these issuers.
+func EncodeLists(revoked []*x509.RevocationList, issuers []*x509.Certificate) []byte {
+	var ls lists
+	for _, l := range revoked {
+		ls = append(ls, signedList{RevocationList: l})
+	}
+	return append(ls.blocks(), pemfile.EncodeCertificates(issuers)...)
+}
+
+// Merge is merge for lists of these issuers.
+func Merge(have, got []*x509.RevocationList, issuers ...*x509.Certificate) []*x509.RevocationList {
+	sign := func(in []*x509.RevocationList) (out lists) {
+		for _, l := range in {
+			s, err := signedBy(l, issuers)
+			if err != nil {
+				panic(err)
+			}
+			out = append(out, s)
+		}
+		return out
+	}
+	return merge(sign(have), sign(got)).raw()
+}
+
+// Proof makes a renewal token for a key, with its certificate.
+func Proof(key crypto.Signer, cert *x509.Certificate, now time.Time) (Token, error) {
+	i := &identity{chain: []*x509.Certificate{cert}, key: key}
+	return i.proof("ca.test", "/renew", nil, now)
 }

@@ -178,7 +178,7 @@ func TestRenewErrors(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Hour)
-		if _, err := enroll.Renew(t.Context(), enroll.Config{URL: url, Dir: dir}); err == nil || !strings.Contains(err.Error(), "expired at 2000-01-01T01:00:00Z") {
+		if _, err := enroll.Renew(t.Context(), enroll.Config{URL: url, Dir: dir, DialContext: newDownNetwork().DialContext}); err == nil || !strings.Contains(err.Error(), "expired at 2000-01-01T01:00:00Z: renewing the expired certificate: reaching") {
 			t.Errorf("Renew of an expired certificate: %v", err)
 		}
 	})

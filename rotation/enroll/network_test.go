@@ -22,6 +22,12 @@ type network struct {
 
 func newNetwork() *network { return &network{conns: make(chan net.Conn), done: make(chan struct{})} }
 
+func newDownNetwork() *network {
+	n := newNetwork()
+	n.setDown(true)
+	return n
+}
+
 func (n *network) setDown(off bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -41,7 +42,9 @@ func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 }
 
 // Renew replaces the certificate that [Config.Dir] holds once, by one with a
-// new key, and looks at the trust bundle as well. It needs no token.
+// new key, and looks at the trust bundle and the revoked lists as well. It needs
+// no token, and works with an expired certificate for as long as the authority
+// takes it.
 func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 	s, err := New(cfg)
 	if err != nil {
@@ -57,11 +60,10 @@ func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 	if err != nil {
 		return rotation.Material{}, err
 	}
-	if end := old.leaf().NotAfter; !s.wall().Before(end) {
-		return rotation.Material{}, fmt.Errorf("renewing the certificate: it expired at %s: enrol again with a token",
-			end.UTC().Format(time.RFC3339))
+	i, err := s.renew(ctx, old)
+	if end := old.leaf().NotAfter; err != nil && s.remaining(end) <= 0 {
+		err = fmt.Errorf("the certificate expired at %s: %w", end.UTC().Format(time.RFC3339), err)
 	}
-	i, err := s.rekey(ctx, old)
 	if err != nil {
 		return rotation.Material{}, err
 	}
@@ -73,6 +75,13 @@ func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 	} else { // the new certificate must not be lost for this
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "trust bundle not refreshed", slog.Any("err", err))
 	}
+	i.lists = old.lists
+	if got, err := s.revoked(ctx, i.roots, ""); err == nil {
+		i.lists = merge(i.lists, got.lists)
+	} else if !unknown(err) {
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "revoked lists not refreshed", slog.Any("err", err))
+	}
+	i.lists = i.lists.fitting(i, s.wall())
 	return s.keep(i)
 }
 
@@ -91,7 +100,7 @@ func (s *Source) keep(i *identity) (rotation.Material, error) {
 }
 
 func (s *Source) dialer() dialer {
-	return dialer{timeout: s.cfg.Timeout, dial: s.cfg.DialContext}
+	return dialer{timeout: s.cfg.Timeout, dial: s.cfg.DialContext, observe: s.observe}
 }
 
 // enrol takes a token and turns it into an identity. The order is such that
@@ -173,16 +182,34 @@ func (s *Source) bundle(ctx context.Context, inEffect []*x509.Certificate) ([]*x
 	return roots, nil
 }
 
+// renew gets a successor of cur by cur alone: over mutual TLS if it is good by
+// either clock, and by a token signed with its key when it is over, or when the
+// handshake says so: an alert brings no date to compare clocks by.
+func (s *Source) renew(ctx context.Context, cur *identity) (*identity, error) {
+	var refused error
+	if end := cur.leaf().NotAfter; s.wall().Before(end) || s.authority().Before(end) {
+		i, err := s.rekey(ctx, cur)
+		if !denied(err) { // success as well
+			return i, err
+		}
+		refused = err
+	}
+	if e := (*Error)(nil); errors.As(refused, &e) && s.remaining(cur.leaf().NotAfter) > 0 {
+		return nil, refused // a verdict on a certificate that is good by both clocks
+	}
+	i, err := s.revive(ctx, cur)
+	if err != nil {
+		return nil, errors.Join(refused, err)
+	}
+	return i, nil
+}
+
 // rekey gets a successor of cur for a new key. Its roots are nil unless they
 // had to change for the new chain.
 func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
-	key, err := s.cfg.KeyType.generate()
+	key, csr, err := s.rekeyRequest(cur)
 	if err != nil {
-		return nil, fmt.Errorf("renewing the certificate: making a key: %w", err)
-	}
-	csr, err := rekeyRequest(key, cur.leaf())
-	if err != nil {
-		return nil, fmt.Errorf("renewing the certificate: %w", err)
+		return nil, err
 	}
 	shown := cur.certificate()
 	c, err := s.dialer().client(s.cfg.URL, cur.roots, &shown)
@@ -195,6 +222,24 @@ func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.successor(ctx, cur, chain, key)
+}
+
+// rekeyRequest makes a key and asks for a certificate of cur's names for it.
+func (s *Source) rekeyRequest(cur *identity) (crypto.Signer, []byte, error) {
+	key, err := s.cfg.KeyType.generate()
+	if err != nil {
+		return nil, nil, fmt.Errorf("renewing the certificate: making a key: %w", err)
+	}
+	csr, err := rekeyRequest(key, cur.leaf())
+	if err != nil {
+		return nil, nil, fmt.Errorf("renewing the certificate: %w", err)
+	}
+	return key, csr, nil
+}
+
+// successor checks what the authority made of cur.
+func (s *Source) successor(ctx context.Context, cur *identity, chain []*x509.Certificate, key crypto.Signer) (_ *identity, err error) {
 	i := &identity{chain: chain, key: key, roots: cur.roots}
 	if i.verify(s.wall()) == nil {
 		i.roots = nil // unchanged: the bundle may have been refreshed while this request was under way

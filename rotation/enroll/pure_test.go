@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,7 +16,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
@@ -31,57 +29,27 @@ func TestBackoff(t *testing.T) {
 		{"first", enroll.Retry{Failures: 1, Life: hour, Remaining: hour, U: 1}, time.Second},
 		{"doubles", enroll.Retry{Failures: 4, Life: hour, Remaining: hour, U: 1}, 8 * time.Second},
 		{"full jitter", enroll.Retry{Failures: 4, Life: hour, Remaining: hour, U: 0.25}, 2 * time.Second},
-		{"ceiling life/20", enroll.Retry{Failures: 19, Life: hour, Remaining: hour, U: 1}, 3 * time.Minute},
-		{"no overflow", enroll.Retry{Failures: 1 << 40, Life: hour, Remaining: hour, U: 1}, 3 * time.Minute},
-		{"ceiling 5 min", enroll.Retry{Failures: 50, Life: 30 * 24 * hour, Remaining: hour, U: 1}, 5 * time.Minute},
-		{"an eighth of what remains", enroll.Retry{Failures: 50, Life: hour, Remaining: 80 * time.Second, U: 1}, 10 * time.Second},
-		{"floor", enroll.Retry{Failures: 3, Life: hour, Remaining: time.Millisecond, U: 1}, 100 * time.Millisecond},
-		{"floor of jitter", enroll.Retry{Failures: 1, Life: hour, Remaining: hour, U: 0}, 100 * time.Millisecond},
-		{"short life", enroll.Retry{Failures: 9, Life: 10 * time.Second, Remaining: 4 * time.Second, U: 1}, 500 * time.Millisecond},
-		{"expired", enroll.Retry{Failures: 50, Life: hour, Remaining: -hour, U: 1}, 3 * time.Minute},
+		{"ceiling life/12", enroll.Retry{Failures: 19, Life: hour, Remaining: hour, U: 1}, 5 * time.Minute},
+		{"no overflow", enroll.Retry{Failures: 1 << 40, Life: hour, Remaining: hour, U: 1}, 5 * time.Minute},
+		{"ceiling 2 h", enroll.Retry{Failures: 50, Life: 30 * 24 * hour, Remaining: 24 * hour, U: 1}, 2 * hour},
+		{"half of what remains", enroll.Retry{Failures: 50, Life: hour, Remaining: 80 * time.Second, U: 1}, 40 * time.Second},
+		{"floor", enroll.Retry{Failures: 3, Life: hour, Remaining: time.Millisecond, U: 1}, 500 * time.Millisecond},
+		{"floor of jitter", enroll.Retry{Failures: 1, Life: hour, Remaining: hour, U: 0}, 500 * time.Millisecond},
+		{"short life", enroll.Retry{Failures: 9, Life: 10 * time.Second, Remaining: 5 * time.Second, U: 1}, 2 * time.Second},
+		{"expired", enroll.Retry{Failures: 50, Life: hour, Remaining: -hour, U: 1}, 112500 * time.Millisecond},
+		{"expired, short life", enroll.Retry{Failures: 50, Life: 10 * time.Second, Remaining: -hour, U: 1}, 5 * time.Second},
+		{"expired, long life", enroll.Retry{Failures: 50, Life: 30 * 24 * hour, Remaining: -hour, U: 1}, 45 * time.Minute},
 		{"no certificate yet", enroll.Retry{Failures: 50, U: 1}, 30 * time.Second},
 		{"Retry-After and jitter", enroll.Retry{Failures: 1, Life: hour, Remaining: hour, RetryAfter: time.Minute, U: 0.5}, time.Minute + 500*time.Millisecond},
 		{"Retry-After would expire us", enroll.Retry{Failures: 1, Life: hour, Remaining: 20 * time.Minute, RetryAfter: hour, U: 0}, 10 * time.Minute},
 		{"Retry-After when expired", enroll.Retry{Failures: 1, Life: hour, RetryAfter: 10 * hour, U: 0}, 5 * time.Minute},
 		{"slow at once", enroll.Retry{Failures: 1, Life: hour, Remaining: hour, Slow: true, U: 1}, 3 * time.Minute},
 		{"slow is half certain", enroll.Retry{Failures: 1, Life: hour, Remaining: hour, Slow: true, U: 0}, 90 * time.Second},
+		{"slow within what remains", enroll.Retry{Failures: 1, Life: hour, Remaining: time.Minute, Slow: true, U: 1}, 30 * time.Second},
+		{"slow when expired", enroll.Retry{Failures: 1, Life: 24 * hour, Remaining: -1, Slow: true, U: 1}, 5 * time.Minute},
 	} {
 		if got := c.r.Delay(); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
-	}
-}
-
-// 200 services that got their certificates in the same second, and then lose
-// the authority for a while: at no time does it get much more than its share.
-func TestNoHerd(t *testing.T) {
-	const agents, life = 200, time.Hour
-	r := rand.New(rand.NewPCG(1, 2))
-	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	back := start.Add(50 * time.Minute) // the authority is down until then, in the middle of all renewals
-	perMinute, served := map[time.Duration]int{}, map[time.Duration]int{}
-	for range agents {
-		at := lifetime.RenewAt(start, start.Add(life), r.Float64())
-		perMinute[at.Sub(start).Truncate(time.Minute)]++
-		for n := 1; at.Before(back); n++ {
-			at = at.Add(enroll.Retry{Failures: n, Life: life, Remaining: start.Add(life).Sub(at), U: r.Float64()}.Delay())
-		}
-		served[at.Sub(back).Truncate(5*time.Second)]++
-		if at.After(back.Add(3 * time.Minute)) {
-			t.Errorf("renewed only %v after the outage", at.Sub(back))
-		}
-	}
-	if len(perMinute) < 6 {
-		t.Errorf("renewals in %d minutes, want them over 6", len(perMinute))
-	}
-	for m, n := range perMinute {
-		if n > 60 { // the mean of six minutes is 33
-			t.Errorf("%d of %d renew in minute %v", n, agents, m)
-		}
-	}
-	for s, n := range served {
-		if n > agents/4 {
-			t.Errorf("%d of %d come back in the five seconds after %v", n, agents, s)
 		}
 	}
 }

@@ -49,6 +49,40 @@ func TestRealIssueRenewRevoke(t *testing.T) {
 	authority.Check(t)
 }
 
+// A revocation reaches another service with its next look, signed by the
+// authority; an expired certificate comes back without a token.
+func TestRealRevokedAndExpired(t *testing.T) {
+	t.Parallel()
+	authority := catest.Start(t, catest.Options{Lifetime: 10 * time.Second})
+	ctx := t.Context()
+	cfg := enroll.Config{URL: authority.URL, Dir: t.TempDir(), Token: once(authority.Token(t, "ingester"))}
+	if _, err := enroll.Issue(ctx, cfg); err != nil {
+		t.Fatal(err)
+	}
+	other, err := enroll.Issue(ctx, enroll.Config{URL: authority.URL, InMemory: true, Token: once(authority.Token(t, "query-module", "query-module"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := enroll.NewClient(authority.URL, other.Roots, &other.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Revoke(ctx, other.Version, 1, enroll.Token{}); err != nil {
+		t.Fatal(err)
+	}
+	renewed, err := enroll.Renew(ctx, cfg)
+	if err != nil || !isRevoked(renewed, other.Certificate.Leaf) {
+		t.Errorf("the revocation did not arrive: %d lists, %v", len(renewed.Revoked), err)
+	}
+	timer := time.NewTimer(time.Until(renewed.Certificate.Leaf.NotAfter) + 1100*time.Millisecond)
+	<-timer.C
+	back, err := enroll.Renew(ctx, cfg)
+	if err != nil || back.Version == renewed.Version {
+		t.Errorf("after its end: %v", err)
+	}
+	authority.Check(t)
+}
+
 // The answer is lost on the way; the same token and the stored key get the same certificate.
 func TestRealLostAnswer(t *testing.T) {
 	t.Parallel()

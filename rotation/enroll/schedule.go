@@ -2,12 +2,24 @@ package enroll
 
 import "time"
 
+// The waits below keep the authority from a herd when it comes back: with
+// certificates of a day, also an outage of half a life is not followed by twice
+// the requests of a quiet time. Most of those are looks at the trust bundle and
+// the revoked lists, which go on at their steady rate through an outage. What an
+// outage piles up is renewals, and they come back spread over a share of the
+// life, or of what is left of it. Short lives have less room: after half of an
+// hour's life the peak is fourfold, because certificates that are over come first.
 const (
 	firstBackoff = time.Second
-	maxBackoff   = 5 * time.Minute
-	minBackoff   = 100 * time.Millisecond
+	minBackoff   = 500 * time.Millisecond
 	// startBackoff is the most to wait before the first certificate: someone is watching the service start.
 	startBackoff = 30 * time.Second
+	// Bounds of the longest step with a good certificate, with one that is over, and after a verdict.
+	minStep, maxStep = 2 * time.Second, 2 * time.Hour
+	minOver, maxOver = 5 * time.Second, 45 * time.Minute
+	maxSlow          = 5 * time.Minute
+	// maxAsked bounds what Retry-After may ask for when there is no life left to measure it by.
+	maxAsked = 5 * time.Minute
 	// maxTick is the longest sleep. Timers stand still while a machine is suspended, so this is how late a renewal is noticed after waking.
 	maxTick = 30 * time.Second
 	minTick = 100 * time.Millisecond
@@ -24,22 +36,15 @@ type retry struct {
 
 // delay is the wait before the next attempt: full jitter (any point of the
 // step is as likely, so that a fleet spreads over it) of a step that doubles
-// from 1 s up to life/20 or 5 min. A step is never more than an eighth of what
-// remains, which leaves many attempts before the end however long an outage
-// is. Retry-After comes on top, up to half of what remains: an authority that
-// asks for longer would have us expire. u is random in [0, 1).
+// from 1 s up to the ceiling. Retry-After comes on top, up to half of what
+// remains: an authority that asks for longer would have us expire. u is random
+// in [0, 1).
 func (r retry) delay(u float64) time.Duration {
-	ceiling := startBackoff
-	if r.life > 0 {
-		ceiling = min(r.life/20, maxBackoff)
+	step, asked := r.ceiling(), min(r.retryAfter, maxAsked)
+	if !r.slow {
+		step = min(doubled(r.failures), step)
 	}
-	step := ceiling
-	if !r.slow && r.failures < 20 {
-		step = min(firstBackoff<<max(r.failures-1, 0), ceiling)
-	}
-	asked := min(r.retryAfter, maxBackoff)
 	if r.remaining > 0 {
-		step = min(step, r.remaining/8)
 		asked = min(r.retryAfter, r.remaining/2)
 	}
 	d := time.Duration(u * float64(step))
@@ -48,6 +53,27 @@ func (r retry) delay(u float64) time.Duration {
 	}
 	return max(asked+d, minBackoff)
 }
+
+// ceiling is the longest step. With a good certificate it is half of what
+// remains, so that there are several attempts before the end however long an
+// outage is. One that is over comes back sooner: something does not work without it.
+func (r retry) ceiling() time.Duration {
+	within := func(d, least, most time.Duration) time.Duration { return min(max(d, least), most) }
+	switch {
+	case r.life <= 0:
+		return startBackoff
+	case r.slow && r.remaining > 0:
+		return min(within(r.life/20, minOver, maxSlow), r.remaining/2)
+	case r.slow:
+		return within(r.life/20, minOver, maxSlow)
+	case r.remaining > 0:
+		return min(within(r.life/12, minStep, maxStep), r.remaining/2)
+	}
+	return within(r.life/32, minOver, maxOver)
+}
+
+// doubled is the step of exponential backoff after so many failures in a row.
+func doubled(failures int) time.Duration { return firstBackoff << min(max(failures-1, 0), 20) }
 
 // tick is how long to sleep at most with a certificate of that life: a tenth of
 // it, so that also a ten-second certificate is renewed within its window.
@@ -58,7 +84,7 @@ func tick(life time.Duration) time.Duration {
 	return max(min(maxTick, life/10), minTick)
 }
 
-// trustEvery is the time between looks at the bundle, before jitter.
+// trustEvery is the time between looks at the bundle and at the lists, before jitter.
 func trustEvery(configured, life time.Duration) time.Duration {
 	if configured > 0 {
 		return configured
@@ -67,6 +93,16 @@ func trustEvery(configured, life time.Duration) time.Duration {
 		return defaultTrustRefresh
 	}
 	return max(min(defaultTrustRefresh, life/6), firstBackoff)
+}
+
+// look is the wait before the next look, after so many failures in a row, of
+// which a verdict counts as many. The first retries are quick; then the looks go
+// on as if nothing had happened, so that an outage changes nothing about the rate.
+func look(failures int, every, retryAfter time.Duration, u float64) time.Duration {
+	if step := doubled(failures); failures > 0 && step < every/2 {
+		return max(min(retryAfter, every)+time.Duration(u*float64(step)), minBackoff)
+	}
+	return spread(every, u)
 }
 
 // spread puts d anywhere within a tenth below or above it, so that services

@@ -18,6 +18,14 @@ type Status struct {
 	RenewalError    string
 	TrustFailures   int
 	TrustError      string
+	RevokedFailures int
+	RevokedError    string
+	// RevokedLists are the lists in effect, RevokedSerials what they hold, and
+	// RevokedAt is when the one that is oldest was signed.
+	RevokedLists, RevokedSerials int
+	RevokedAt                    time.Time
+	// Skew is how far the authority's clock is ahead of the one here: 0 below 2 s, and until it has answered.
+	Skew time.Duration
 }
 
 // Status returns the present state; it never waits.
@@ -34,9 +42,11 @@ func (a *agent) report() {
 	st := &Status{
 		NextRenewal: a.leaf.at, RenewalFailures: a.leaf.failures, RenewalError: text(a.leaf.err),
 		NextTrust: a.trust.at, TrustFailures: a.trust.failures, TrustError: text(a.trust.err),
+		RevokedFailures: a.lists.failures, RevokedError: text(a.lists.err), Skew: time.Duration(a.skew.Load()),
 	}
 	if a.cur != nil {
 		st.Serial, st.NotAfter = pemfile.Serial(a.cur.leaf()), a.cur.leaf().NotAfter
+		st.RevokedLists, st.RevokedSerials, st.RevokedAt = len(a.cur.lists), a.cur.lists.serials(), a.cur.lists.oldest()
 	}
 	a.status.Store(st)
 }

@@ -17,12 +17,13 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// Names in a directory of [Config.Dir]. The three files are links into the
+// Names in a directory of [Config.Dir]. The files are links into the
 // current generation, for programs that want plain names:
 //
 //	tls.crt -> current/tls.crt      leaf first, then chain
 //	tls.key -> current/tls.key      PKCS #8, 0600
 //	ca.crt  -> current/ca.crt       trust bundle
+//	crl.pem -> current/crl.pem      revoked lists, then the issuers of theirs that are not in tls.crt or ca.crt; only if there are any
 //	current -> gen-1234567890       the one link that a rename swaps
 //	gen-1234567890/                 never written again once current points to it
 //
@@ -33,12 +34,13 @@ const (
 	certName    = "tls.crt"
 	keyName     = "tls.key"
 	caName      = "ca.crt"
+	crlName     = "crl.pem"
 	currentName = "current"
 	genPrefix   = "gen-"
 )
 
-// fileNames are the links that a directory shows.
-var fileNames = [...]string{certName, keyName, caName}
+// fileNames are the links that a directory shows, the last one only if there are revoked lists.
+var fileNames = [...]string{certName, keyName, caName, crlName}
 
 // identity is a key pair with its trust: what a generation on disk holds. It is
 // not changed once made; a renewal or a new bundle makes another one.
@@ -46,6 +48,7 @@ type identity struct {
 	chain []*x509.Certificate // leaf first
 	key   crypto.Signer
 	roots []*x509.Certificate
+	lists lists
 }
 
 func (i *identity) leaf() *x509.Certificate { return i.chain[0] }
@@ -60,7 +63,10 @@ func (i *identity) certificate() tls.Certificate {
 }
 
 func (i *identity) material() rotation.Material {
-	return rotation.Material{Certificate: i.certificate(), Roots: i.roots, Version: pemfile.Serial(i.leaf())}
+	return rotation.Material{
+		Certificate: i.certificate(), Roots: i.roots, Version: pemfile.Serial(i.leaf()),
+		Revoked: i.lists.raw(), Issuers: i.lists.issuers(i),
+	}
 }
 
 // newIdentity reads a Material back into its parts.
@@ -77,11 +83,19 @@ func newIdentity(m rotation.Material) (*identity, error) {
 		}
 		i.chain = append(i.chain, c)
 	}
+	for _, l := range m.Revoked {
+		signed, err := signedBy(l, slices.Concat(i.chain[1:], i.roots, m.Issuers))
+		if err != nil {
+			return nil, err
+		}
+		i.lists = append(i.lists, signed)
+	}
 	return i, nil
 }
 
 // WriteFiles keeps m in dir for other programs: tls.crt (leaf first, then
-// chain), tls.key (PKCS #8, 0600) and ca.crt, replaced as one by one rename.
+// chain), tls.key (PKCS #8, 0600), ca.crt, and crl.pem if m has revoked lists,
+// replaced as one by one rename.
 // Files of these names that WriteFiles or a [Source] did not make are not
 // touched: the error then is fs.ErrExist.
 func WriteFiles(dir string, m rotation.Material) error {
@@ -134,7 +148,7 @@ func (s *store) target() (string, error) {
 func (s *store) load() (*identity, error) {
 	from := s.dir
 	if t, err := s.target(); err == nil {
-		from = filepath.Join(s.dir, t) // resolved once: the three files are of one generation
+		from = filepath.Join(s.dir, t) // resolved once: the files are of one generation
 	}
 	i, err := readIdentity(from)
 	if err != nil {
@@ -143,7 +157,7 @@ func (s *store) load() (*identity, error) {
 	return i, nil
 }
 
-// readIdentity reads the three files of dir strictly. That the key fits is
+// readIdentity reads the files of dir strictly. That the key fits is
 // checked here because plain files of another tool may be torn; ours cannot.
 func readIdentity(dir string) (*identity, error) {
 	var i identity
@@ -154,9 +168,13 @@ func readIdentity(dir string) (*identity, error) {
 		{certName, func(b []byte) (err error) { i.chain, err = pemfile.Certificates(b); return err }},
 		{keyName, func(b []byte) (err error) { i.key, err = pemfile.PrivateKey(b); return err }},
 		{caName, func(b []byte) (err error) { i.roots, err = pemfile.Certificates(b); return err }},
+		{crlName, func(b []byte) (err error) { i.lists, err = parseLists(b, &i); return err }}, // after the others: it refers to them
 	} {
 		path := filepath.Join(dir, f.name)
 		b, err := os.ReadFile(path)
+		if f.name == crlName && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -188,11 +206,8 @@ func (s *store) save(i *identity) (undo func() error, err error) {
 	if err := s.point(gen); err != nil {
 		return nil, errors.Join(fmt.Errorf("storing the identity: %w", err), os.RemoveAll(filepath.Join(s.dir, gen)))
 	}
-	for _, name := range fileNames {
-		err := os.Symlink(filepath.Join(currentName, name), filepath.Join(s.dir, name))
-		if err != nil && !errors.Is(err, fs.ErrExist) { // check saw to it that what exists is ours
-			return nil, fmt.Errorf("storing the identity: %w", err)
-		}
+	if err := s.link(len(i.lists) > 0); err != nil {
+		return nil, fmt.Errorf("storing the identity: %w", err)
 	}
 	if err := s.prune(before, gen); err != nil {
 		return nil, fmt.Errorf("storing the identity: pruning: %w", err)
@@ -201,8 +216,27 @@ func (s *store) save(i *identity) (undo func() error, err error) {
 		if before == "" {
 			return os.Remove(filepath.Join(s.dir, currentName))
 		}
-		return s.point(before)
+		_, err := os.Stat(filepath.Join(s.dir, before, crlName))
+		return errors.Join(s.point(before), s.link(err == nil))
 	}, nil
+}
+
+// link makes the plain names, and takes away one that would dangle.
+func (s *store) link(lists bool) error {
+	for _, name := range fileNames {
+		path := filepath.Join(s.dir, name)
+		if name == crlName && !lists {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			continue
+		}
+		err := os.Symlink(filepath.Join(currentName, name), path)
+		if err != nil && !errors.Is(err, fs.ErrExist) { // check saw to it that what exists is ours
+			return err
+		}
+	}
+	return nil
 }
 
 // writeGeneration writes a directory that nothing points to yet. Each file is
@@ -221,6 +255,9 @@ func (s *store) writeGeneration(i *identity) (string, error) {
 		durable.WriteNew(filepath.Join(dir, certName), pemfile.EncodeCertificates(i.chain), durable.Public),
 		durable.WriteNew(filepath.Join(dir, caName), pemfile.EncodeCertificates(i.roots), durable.Public),
 	)
+	if len(i.lists) > 0 {
+		err = errors.Join(err, durable.WriteNew(filepath.Join(dir, crlName), i.lists.encode(i), durable.Public))
+	}
 	if err != nil {
 		return "", errors.Join(err, os.RemoveAll(dir))
 	}

@@ -39,7 +39,7 @@ func readDir(t *testing.T, dir string) rotation.Material {
 	return rotation.Material{Certificate: pair, Roots: roots}
 }
 
-func material(t *testing.T, name string) rotation.Material {
+func material(t testing.TB, name string) rotation.Material {
 	t.Helper()
 	root := selfSigned(t, "Root of "+name)
 	key := newKey(t)

@@ -1,0 +1,210 @@
+package ca
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"go.step.sm/crypto/jose"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// TLS refuses an expired certificate in the handshake, so its holder shows in
+// another way that it has the key: a short-lived JWT, signed with it, in the
+// Authorization header. It is the token of "step ca renew", and takes the same
+// way through profile, lineage and record as a renewal over mutual TLS.
+
+const (
+	maxProof     = 24 << 10 // bytes; with a chain of two RSA-4096 certificates it is below 8 KiB
+	maxProofLife = 5 * time.Minute
+	bearer       = "Bearer "
+)
+
+// proof is a token whose signature fits the certificate that it brings. Whether
+// that certificate is ours is not known yet.
+type proof struct {
+	jose.Claims
+	Confirmation struct {
+		Fingerprint string `json:"x5rt#S256"` // of the request for a new key
+	} `json:"cnf"`
+	leaf *x509.Certificate
+	sum  [sha256.Size]byte // of what is signed
+}
+
+// parseProof reads a token and checks its signature, by the certificate in its
+// own header. Its errors are for strangers and quote nothing of it.
+func parseProof(text string) (_ *proof, err error) {
+	defer recovered(&err)
+	if len(text) > maxProof {
+		return nil, unauthorized("the renewal token is longer than %d bytes", maxProof)
+	}
+	// The library would take JSON with several signatures, and drop white space.
+	if strings.Count(text, ".") != 2 || strings.HasPrefix(text, "{") || strings.ContainsFunc(text, unicode.IsSpace) {
+		return nil, unauthorized("the renewal token is not a signed JWT")
+	}
+	tok, err := jose.ParseSigned(text)
+	if err != nil || len(tok.Headers) != 1 {
+		return nil, unauthorized("the renewal token is not a signed JWT")
+	}
+	chain, _ := tok.Headers[0].ExtraHeaders[stepapi.ProofHeader].([]any)
+	if len(chain) == 0 {
+		return nil, unauthorized("the renewal token brings no certificate (header %s)", stepapi.ProofHeader)
+	}
+	// The leaf alone counts: its chain is in the record.
+	encoded, _ := chain[0].(string)
+	der, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, unauthorized("the certificate of the renewal token is not base64")
+	}
+	p := &proof{sum: signedPart(text)}
+	if p.leaf, err = x509.ParseCertificate(der); err != nil {
+		return nil, unauthorized("the certificate of the renewal token does not parse")
+	}
+	if err := tok.Claims(p.leaf.PublicKey, p); err != nil { // the kind of key decides which algorithms are taken
+		return nil, unauthorized("the renewal token is not signed by the key of its certificate")
+	}
+	return p, nil
+}
+
+// check compares the claims with what the token is used for. A token for one
+// path is none for the other, and one for /rekey is bound to one request:
+// whoever sees it on its way must not put another key under it.
+func (p *proof) check(st *state, use action, csr *x509.CertificateRequest, now time.Time) error {
+	err := p.ValidateWithLeeway(jose.Expected{Issuer: stepapi.ProofIssuer, Subject: p.leaf.Subject.CommonName, Time: now}, tokenLeeway)
+	switch {
+	case errors.Is(err, jose.ErrInvalidIssuer):
+		return unauthorized("the renewal token was refused: its issuer is not %s", stepapi.ProofIssuer)
+	case errors.Is(err, jose.ErrInvalidSubject):
+		return unauthorized("the renewal token was refused: its subject is not that of the certificate")
+	case err != nil:
+		return unauthorized("the renewal token was refused: %s; the time here is %s", tokenFault(err), now.UTC().Format(time.RFC3339))
+	case p.Expiry == nil:
+		return unauthorized("the renewal token has no expiry: it could be used for ever")
+	case p.Expiry.Time().Sub(now) > maxProofLife+tokenLeeway:
+		return unauthorized("the renewal token lives longer than %s", maxProofLife)
+	case !slices.ContainsFunc(p.Audience, func(a string) bool { return st.isAudience(a, use) }):
+		return unauthorized("the renewal token was refused: it is for another purpose")
+	}
+	if csr != nil && p.Confirmation.Fingerprint != stepapi.RequestFingerprint(csr.Raw) {
+		return unauthorized("the renewal token is not bound to this request")
+	}
+	return nil
+}
+
+// isAudience compares without the port, as step does: it is often another one inside.
+func (st *state) isAudience(audience string, use action) bool {
+	u, err := url.Parse(audience)
+	if err != nil || u.Scheme != "https" {
+		return false
+	}
+	host, err := canonicalName(u.Hostname())
+	return err == nil && slices.Contains(st.rules.own.names, host) && strings.TrimPrefix(u.Path, stepapi.Prefix) == "/"+string(use)
+}
+
+// verifyProof authenticates a renewal by a token. A certificate that has not
+// expired may renew this way too, as with step: behind a proxy that ends TLS
+// there is no other.
+func (a *Authority) verifyProof(ctx context.Context, text string, use action, csr *x509.CertificateRequest) (c caller, entry store.Certificate, spent store.Token, err error) {
+	p, err := parseProof(text)
+	if err != nil {
+		return c, entry, spent, err
+	}
+	st, now := a.state.Load(), time.Now()
+	if entry, err = a.recorded(ctx, p.leaf); err != nil {
+		return c, entry, spent, err
+	}
+	if err := p.check(st, use, csr, now); err != nil {
+		return c, entry, spent, err
+	}
+	c = peer(entry)
+	at := now
+	if now.After(p.leaf.NotAfter) {
+		c.name, at = "expired "+c.name, p.leaf.NotAfter
+		err = st.forgives(c, p.leaf, now)
+	}
+	if err == nil {
+		err = st.chains(entry, p.leaf, at)
+	}
+	if err != nil {
+		return c, entry, spent, a.turnAway(ctx, c, want{action: use}, err)
+	}
+	return c, entry, store.Token{
+		Hash:    p.sum,
+		Expires: p.Expiry.Time().Add(2 * tokenLeeway),
+	}, nil
+}
+
+// forgives judges an expired certificate: it must be within the grace of its profile.
+func (st *state) forgives(c caller, leaf *x509.Certificate, now time.Time) error {
+	p, err := st.profile(c)
+	if err != nil {
+		return err
+	}
+	grace := p.grace(leaf.NotAfter.Sub(lifetime.IssuedAt(leaf.NotBefore, leaf.NotAfter)))
+	ended := leaf.NotAfter.UTC().Format(time.RFC3339)
+	if grace == 0 {
+		return refuse(ruleGrace, "the certificate expired at %s, and expired certificates of %s are not renewed: enrol again", ended, c.service)
+	}
+	if over := now.Sub(leaf.NotAfter); over > grace {
+		return refuse(ruleGrace, "the certificate expired at %s, longer ago than the %s within which it could be renewed: enrol again", ended, grace)
+	}
+	return nil
+}
+
+// chains verifies what a handshake would have: that the chain ends at a root of
+// today. An expired certificate is verified in its last moment.
+func (st *state) chains(entry store.Certificate, leaf *x509.Certificate, at time.Time) error {
+	chain, err := x509.ParseCertificates(entry.Chain)
+	if err != nil {
+		return err
+	}
+	opts := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
+		CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}
+	for _, r := range st.roots {
+		opts.Roots.AddCert(r)
+	}
+	for _, i := range chain {
+		opts.Intermediates.AddCert(i)
+	}
+	if _, err := leaf.Verify(opts); err != nil {
+		return refuse(ruleRoot, "the certificate does not chain to a root of today: enrol again")
+	}
+	return nil
+}
+
+// signedPart names a token by what its signature covers, because step gives it no
+// id. The signature itself is left out, and so is the spelling of base64: both
+// have variants that verify as well, and each would pass for another token.
+func signedPart(text string) [sha256.Size]byte {
+	h := sha256.New()
+	_, _ = h.Write([]byte("renewal"))
+	for _, part := range strings.SplitN(text, ".", 3)[:2] {
+		b, _ := base64.RawURLEncoding.DecodeString(part) // the parser takes no other
+		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
+		_, _ = h.Write(b) // a hash does not fail
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// proofOf is the token in a request, "" if there is none.
+func proofOf(r *http.Request) string {
+	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), bearer)
+	if !ok {
+		return ""
+	}
+	return text
+}

@@ -1,0 +1,54 @@
+package ca
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
+	"net/http"
+	"strings"
+
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// getRevoked answers what every peer needs to refuse revoked certificates by
+// itself: the list of each intermediate whose leaves may still be valid. It is as
+// fresh as the commit of the last revocation. With If-None-Match an unchanged
+// answer costs a few bytes, so that a fleet may ask often.
+func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
+	st := a.state.Load()
+	all, lists := sha256.New(), make([]crl, len(st.intermediates))
+	for i, c := range st.intermediates {
+		var err error
+		if lists[i], err = a.crl(r.Context(), st, c); err != nil {
+			return err
+		}
+		_, _ = all.Write(c.Raw) // a hash does not fail
+		_, _ = all.Write(lists[i].sum[:])
+	}
+	tag := `"` + hex.EncodeToString(all.Sum(nil)[:16]) + `"`
+	w.Header().Set("ETag", tag)
+	if matches(r.Header.Get("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	resp := stepapi.RevokedResponse{Lists: make([]stepapi.RevokedList, len(lists))}
+	for i, l := range lists {
+		resp.Lists[i] = stepapi.RevokedList{
+			Issuer: pemOf(st.intermediates[i]),
+			CRL:    string(pem.EncodeToMemory(&pem.Block{Type: typeCRL, Bytes: l.der})),
+		}
+	}
+	answer(w, http.StatusOK, resp)
+	return nil
+}
+
+// matches implements If-None-Match (RFC 9110 §13.1.2) by the weak comparison that it asks for.
+func matches(header, tag string) bool {
+	for candidate := range strings.SplitSeq(header, ",") {
+		candidate = strings.TrimSpace(candidate)
+		if candidate == "*" || strings.TrimPrefix(candidate, "W/") == tag {
+			return true
+		}
+	}
+	return false
+}

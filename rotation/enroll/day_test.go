@@ -1,0 +1,212 @@
+package enroll_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// wall is a clock that jumps while timers do not: a machine that was suspended,
+// or whose clock was set.
+type wall struct{ ahead atomic.Int64 }
+
+func (w *wall) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+
+// jump moves the wall clock of everyone: here a machine sleeps, and the world goes on.
+func (w *wall) jump(a *authority, d time.Duration) {
+	w.ahead.Add(int64(d))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.shift = time.Duration(w.ahead.Load())
+}
+
+// handshake makes a mutual TLS connection between two holders of m at that time.
+func handshake(m rotation.Material, now func() time.Time) error {
+	pool := x509.NewCertPool()
+	for _, r := range m.Roots {
+		pool.AddCert(r)
+	}
+	here, there := newPipe()
+	client := tls.Client(here, &tls.Config{Time: now, MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: "ingester", Certificates: []tls.Certificate{m.Certificate}})
+	server := tls.Server(there, &tls.Config{
+		Time: now, MinVersion: tls.VersionTLS13, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, Certificates: []tls.Certificate{m.Certificate},
+	})
+	served := make(chan error, 1)
+	go func() {
+		_, err := io.CopyN(server, server, 1) // the handshake, then an echo
+		_ = there.Close()
+		served <- err
+	}()
+	_, err := client.Write([]byte("x"))
+	if err == nil {
+		_, err = io.ReadFull(client, make([]byte, 1)) // the server's verdict
+	}
+	_ = here.Close()
+	return errors.Join(err, <-served)
+}
+
+// A day of 15-minute certificates, with the machine asleep for minutes and for
+// hours, the clock set, and the authority away. At each minute a real handshake:
+// it fails only where no certificate could have been had, and one tick after
+// everybody is back it does not.
+func TestDayOfJumps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const life = 15 * time.Minute
+		var clock wall
+		w := newWorld(t, life)
+		w.ca.grace = 3 * life
+		src := w.source()
+		src.SetClock(clock.now)
+		stop := w.watch(src)
+		excused := time.Time{} // failures are none until then
+		for minute := 1; minute <= 24*60; minute++ {
+			time.Sleep(time.Minute)
+			now := clock.now()
+			switch minute {
+			case 100, 400, 900: // asleep within the life
+				clock.jump(w.ca, 11*time.Minute)
+				excused = now.Add(11*time.Minute + enrollTick)
+			case 200, 800: // asleep beyond the life, and its grace: the token is the way
+				w.setToken(w.ca.token("ingester", "ingester"))
+				clock.jump(w.ca, 8*time.Hour)
+				excused = now.Add(8*time.Hour + enrollTick)
+			case 300: // the clock is set back by what it was ahead
+				clock.ahead.Add(int64(-3 * time.Minute))
+			case 305:
+				clock.ahead.Add(int64(3 * time.Minute))
+			case 500: // an outage that allows it
+				w.net.setDown(true)
+			case 504:
+				w.net.setDown(false)
+			case 600: // one that does not
+				w.net.setDown(true)
+			case 620:
+				w.net.setDown(false)
+				excused = now.Add(28*time.Second + time.Minute) // the longest step when it is over
+			}
+			down := minute >= 600 && minute < 620
+			if err := handshake(w.last(), clock.now); err != nil && !down && clock.now().After(excused) {
+				t.Errorf("minute %d: %v; status %+v", minute, err, src.Status())
+			}
+		}
+		stop()
+		if n := w.ca.count(stepapi.PathSign); n != 3 {
+			t.Errorf("%d enrolments, want the first and two after the long sleeps", n)
+		}
+		if t.Failed() {
+			t.Log(w.log.String())
+		}
+	})
+}
+
+// enrollTick is the tick of a 15-minute certificate: how late a jump is noticed.
+var enrollTick = enroll.Tick(15 * time.Minute)
+
+// realWorld puts the project's own authority, with its record on disk, into the
+// bubble: on a listener without the kernel.
+func realWorld(t *testing.T) (a *ca.Authority, net *network, dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "ca")
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, DNSNames: []string{caHost}, PlainKeys: true, Profiles: map[string]ca.Profile{"ingester": {Names: []string{"ingester"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, newNetwork(), dir
+}
+
+// serveReal feeds the listener with the authority's own certificate until stop is called.
+func serveReal(t *testing.T, a *ca.Authority, net *network) (stop func()) {
+	t.Helper()
+	var conf atomic.Pointer[tls.Config]
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 2)
+	go func() {
+		done <- a.Watch(ctx, func(cert tls.Certificate, roots []*x509.Certificate) error {
+			pool := x509.NewCertPool()
+			for _, r := range roots {
+				pool.AddCert(r)
+			}
+			conf.Store(&tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool})
+			return nil
+		})
+	}()
+	synctest.Wait()
+	srv := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
+	go func() {
+		done <- srv.Serve(tls.NewListener(net, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return conf.Load(), nil }}))
+	}()
+	return func() {
+		cancel()
+		_ = srv.Close()
+		<-done
+		<-done
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The project's own authority is away for six hours in the middle of the time of
+// renewal, and for longer than a life: an identity of a day gets through the
+// first without ever holding an expired certificate, and needs no token after the second.
+func TestOutagesOfRealAuthority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, net, dir := realWorld(t)
+		defer serveReal(t, a, net)()
+		token, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: dir, Service: "ingester"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		src, err := enroll.New(enroll.Config{
+			URL: "https://" + caHost, Dir: filepath.Join(t.TempDir(), "identity"), DialContext: net.DialContext, Token: once(token), Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := rotation.Open(t.Context(), rotation.Config{Source: src, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = id.Close() }()
+		first := id.Current().Leaf()
+		time.Sleep(14 * time.Hour)
+		net.setDown(true)
+		time.Sleep(6 * time.Hour)
+		if left := time.Until(id.Current().Leaf().NotAfter); left <= 0 || !id.Current().Leaf().Equal(first) {
+			t.Errorf("%v left at the end of the outage", left)
+		}
+		net.setDown(false)
+		time.Sleep(time.Until(first.NotAfter) / 2)
+		if id.Current().Leaf().Equal(first) {
+			t.Errorf("not renewed in half of what was left: %+v", src.Status())
+		}
+		second := id.Current().Leaf()
+		net.setDown(true)
+		time.Sleep(time.Until(second.NotAfter) + 20*time.Hour)
+		net.setDown(false)
+		time.Sleep(46 * time.Minute) // the longest step when it is over
+		if third := id.Current().Leaf(); third.Equal(second) || time.Until(third.NotAfter) < 23*time.Hour {
+			t.Errorf("not renewed within the grace: %+v", src.Status())
+		}
+		if st := src.Status(); st.RevokedLists != 1 || st.RevokedFailures+st.RenewalFailures != 0 {
+			t.Errorf("status %+v", st)
+		}
+	})
+}

@@ -1,0 +1,236 @@
+package enroll_test
+
+import (
+	"container/heap"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// kolmogorovSmirnov is the largest distance between the distribution of sample
+// and the uniform one on [from, to].
+func kolmogorovSmirnov(sample []float64, from, to float64) (d float64) {
+	slices.Sort(sample)
+	n := float64(len(sample))
+	for i, x := range sample {
+		f := min(max((x-from)/(to-from), 0), 1)
+		d = max(d, float64(i+1)/n-f, f-float64(i)/n)
+	}
+	return d
+}
+
+// 1 000 identities renew uniformly in [0.60, 0.70] of their life. The critical
+// value for alpha 0.01 and a large sample is 1.628/√n; samples that are slightly
+// off fail by it.
+func TestRenewalPointsAreUniform(t *testing.T) {
+	const n, life = 1000, 24 * time.Hour
+	r := rand.New(rand.NewPCG(4, 2026))
+	received := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	critical := 1.628 / math.Sqrt(n)
+	points, skewed, narrow := make([]float64, n), make([]float64, n), make([]float64, n)
+	for i := range points {
+		at := enroll.Planned(received, received, received.Add(life), 0, r.Float64())
+		points[i] = at.Sub(received).Hours() / life.Hours()
+		u := r.Float64()
+		skewed[i] = 0.60 + 0.10*math.Pow(u, 1.2)
+		narrow[i] = 0.605 + 0.09*u
+	}
+	if d := kolmogorovSmirnov(points, lifetime.RenewFrom, lifetime.RenewTo); d > critical {
+		t.Errorf("distance from uniform %.4f, critical %.4f", d, critical)
+	}
+	for name, sample := range map[string][]float64{"skewed": skewed, "narrow": narrow} {
+		if d := kolmogorovSmirnov(sample, lifetime.RenewFrom, lifetime.RenewTo); d <= critical {
+			t.Errorf("the test has no power: a %s sample is only %.4f from uniform, critical %.4f", name, d, critical)
+		}
+	}
+}
+
+// fleet is a simulation of services by the functions that plan their requests.
+// Times are offsets from its beginning.
+type fleet struct {
+	life       time.Duration
+	down, back time.Duration // the authority answers nobody in between
+	random     *rand.Rand
+	retry      func(enroll.Retry) time.Duration
+	queue      events
+	served     []time.Duration
+	renewed    []time.Duration // those of served that are renewals
+	late       int             // renewals that came after the end although the authority had been back for half of what was left
+}
+
+type event struct {
+	at       time.Duration
+	agent    *member
+	renewal  bool
+	failures int
+}
+
+type member struct{ notAfter, received time.Duration }
+
+type events []event
+
+func (e events) Len() int           { return len(e) }
+func (e events) Less(i, j int) bool { return e[i].at < e[j].at }
+func (e events) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)        { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	last := (*e)[len(*e)-1]
+	*e = (*e)[:len(*e)-1]
+	return last
+}
+
+// run simulates n services until the given time, from a state where their
+// certificates are of any age.
+func (f *fleet) run(n int, until time.Duration) {
+	every := enroll.TrustEvery(0, f.life)
+	for range n {
+		m := &member{received: -time.Duration(0.65 * f.random.Float64() * float64(f.life))}
+		m.notAfter = m.received + f.life
+		heap.Push(&f.queue, event{at: max(0, f.due(m)), agent: m, renewal: true})
+		for range 2 { // the bundle and the lists
+			heap.Push(&f.queue, event{at: time.Duration(f.random.Float64() * float64(every)), agent: m})
+		}
+	}
+	for f.queue.Len() > 0 && f.queue[0].at < until {
+		e := heap.Pop(&f.queue).(event)
+		if e.at >= f.down && e.at < f.back {
+			e.failures++
+			heap.Push(&f.queue, f.again(e, every))
+			continue
+		}
+		f.served = append(f.served, e.at)
+		if e.renewal {
+			f.take(e)
+		}
+		e.failures = 0
+		e.at += enroll.Look(0, every, 0, f.random.Float64())
+		if e.renewal {
+			e.at = f.due(e.agent)
+		}
+		heap.Push(&f.queue, e)
+	}
+}
+
+func (f *fleet) due(m *member) time.Duration {
+	epoch := time.Time{}.Add(100 * 365 * 24 * time.Hour)
+	at := func(d time.Duration) time.Time { return epoch.Add(d) }
+	return enroll.Planned(at(m.received), at(m.received), at(m.notAfter), 0, f.random.Float64()).Sub(epoch)
+}
+
+func (f *fleet) again(e event, every time.Duration) event {
+	if e.renewal {
+		e.at += f.retry(enroll.Retry{Failures: e.failures, Life: f.life, Remaining: e.agent.notAfter - e.at, U: f.random.Float64()})
+	} else {
+		e.at += enroll.Look(e.failures, every, 0, f.random.Float64())
+	}
+	return e
+}
+
+func (f *fleet) take(e event) {
+	f.renewed = append(f.renewed, e.at)
+	if left := e.agent.notAfter - f.back; e.at > e.agent.notAfter && e.agent.received < f.back && left > time.Minute {
+		f.late++
+	}
+	e.agent.received, e.agent.notAfter = e.at, e.at+f.life
+}
+
+// peak is the largest number of times in a bucket at or after from.
+func peak(times []time.Duration, from, bucket time.Duration) (most int) {
+	counts := map[time.Duration]int{}
+	for _, at := range times {
+		if at >= from {
+			counts[(at-from)/bucket]++
+		}
+	}
+	for _, n := range counts {
+		most = max(most, n)
+	}
+	return most
+}
+
+// 1 000 services and an authority that is away: when it is back, no ten minutes
+// (with certificates of a day; a 144th of the life with others) bring twice the
+// requests of a quiet time. The bucket has some 340 requests then, so that chance
+// moves it by 5 %; shorter ones would measure chance, and an hour, in which all
+// looks come around once, would hide a herd.
+//
+// Renewals alone, which are 3 % of all requests, exceed twice their rate: what is
+// piled up in six hours is renewed in the next two. Spreading that over six hours
+// would leave certificates to expire beside an authority that is well.
+func TestNoHerdAfterOutage(t *testing.T) {
+	const agents = 1000
+	for _, c := range []struct {
+		life, outage time.Duration
+		most         float64
+	}{
+		{24 * time.Hour, 6 * time.Hour, 2},
+		{24 * time.Hour, 12 * time.Hour, 2},
+		{time.Hour, 15 * time.Minute, 2},
+		{time.Hour, 30 * time.Minute, 5}, // see the waits: here it matters more who is over
+	} {
+		t.Run(fmt.Sprintf("%v of %v", c.outage, c.life), func(t *testing.T) {
+			bucket, down := c.life/144, 3*c.life
+			worst := 0.0
+			for seed := range uint64(5) {
+				f := fleet{life: c.life, down: down, back: down + c.outage, random: rand.New(rand.NewPCG(seed, 7)), retry: enroll.Retry.Delay}
+				f.run(agents, f.back+2*c.life)
+				quiet := 0
+				for _, at := range f.served {
+					if at >= c.life && at < down {
+						quiet++
+					}
+				}
+				steady := float64(quiet) / float64((down-c.life)/bucket)
+				share := float64(peak(f.served, f.back, bucket)) / steady
+				worst = max(worst, share)
+				if share > c.most {
+					t.Errorf("seed %d: a peak of %.2f times the steady rate of %.0f per %v", seed, share, steady, bucket)
+				}
+				if f.late > 0 {
+					t.Errorf("seed %d: %d certificates expired although the authority was back in time", seed, f.late)
+				}
+				if seed == 0 {
+					t.Logf("renewals per bucket: %.1f quiet, peak %d", float64(agents)/(0.65*144), peak(f.renewed, f.back, bucket))
+				}
+			}
+			t.Logf("worst peak %.2f", worst)
+		})
+	}
+}
+
+// The same with a backoff that is capped at five minutes, as is usual, and that
+// the simulation finds out.
+func TestHerdIsSeen(t *testing.T) {
+	const life, down, outage = 24 * time.Hour, 72 * time.Hour, 12 * time.Hour
+	f := fleet{life: life, down: down, back: down + outage, random: rand.New(rand.NewPCG(1, 7)), retry: func(r enroll.Retry) time.Duration {
+		return time.Duration(r.U * float64(min(time.Second<<min(r.Failures, 20), 5*time.Minute)))
+	}}
+	f.run(1000, f.back+life)
+	if got, quiet := peak(f.served, f.back, 10*time.Minute), peak(f.served[:len(f.served)/4], 0, 10*time.Minute); got < 2*quiet {
+		t.Errorf("peak %d, before %d: want a herd", got, quiet)
+	}
+}
+
+func TestLook(t *testing.T) {
+	hour := time.Hour
+	for _, c := range []struct {
+		failures    int
+		every, asks time.Duration
+		u           float64
+		want        time.Duration
+	}{
+		{0, hour, 0, 0.5, hour}, {0, hour, 0, 0, 54 * time.Minute}, {1, hour, 0, 1, time.Second}, {1, hour, 0, 0, 500 * time.Millisecond},
+		{11, hour, 0, 1, 1024 * time.Second}, {12, hour, 0, 0.5, hour}, {1 << 40, hour, 0, 1, 66 * time.Minute},
+		{1, hour, time.Minute, 1, 61 * time.Second}, {1, hour, 24 * hour, 0, hour}, {1, time.Second, 0, 0.5, time.Second},
+	} {
+		if got := enroll.Look(c.failures, c.every, c.asks, c.u); got != c.want {
+			t.Errorf("Look(%d, %v, %v, %v) = %v, want %v", c.failures, c.every, c.asks, c.u, got, c.want)
+		}
+	}
+}

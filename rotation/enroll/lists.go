@@ -1,0 +1,257 @@
+package enroll
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// signedList is a CRL with the CA certificate whose key signed it: verified, or
+// it does not exist.
+type signedList struct {
+	*x509.RevocationList
+	issuer *x509.Certificate
+}
+
+// lists hold at most one list per issuer. They are not changed once made.
+type lists []signedList
+
+const typeCRL = "X509 CRL" // RFC 7468 §7
+
+// newSignedList verifies a list (RFC 5280 §6.3.3: the signer may sign CRLs).
+func newSignedList(l *x509.RevocationList, issuer *x509.Certificate) (signedList, error) {
+	if !bytes.Equal(l.RawIssuer, issuer.RawSubject) {
+		return signedList{}, errors.New("the revoked list is of another issuer")
+	}
+	if err := l.CheckSignatureFrom(issuer); err != nil {
+		return signedList{}, fmt.Errorf("verifying the revoked list of %q: %w", printable(issuer.Subject.CommonName), err)
+	}
+	return signedList{l, issuer}, nil
+}
+
+// same issuer: by name and key, because an issuer may have several certificates.
+func (l signedList) same(o signedList) bool {
+	return bytes.Equal(l.RawIssuer, o.RawIssuer) && bytes.Equal(l.AuthorityKeyId, o.AuthorityKeyId)
+}
+
+// supersedes orders the lists of one issuer. Times have whole seconds; the number
+// tells two of one second apart (RFC 5280 §5.2.3).
+func (l signedList) supersedes(o signedList) bool {
+	if !l.ThisUpdate.Equal(o.ThisUpdate) || l.Number == nil || o.Number == nil {
+		return l.ThisUpdate.After(o.ThisUpdate)
+	}
+	return l.Number.Cmp(o.Number) > 0
+}
+
+// merge takes the newer list of each issuer, so that what was revoked stays so,
+// also when another replica answers with an older list or leaves one out.
+func merge(have, got lists) lists {
+	out := slices.Clone(have)
+	for _, g := range got {
+		i := slices.IndexFunc(out, g.same)
+		switch {
+		case i < 0:
+			out = append(out, g)
+		case g.supersedes(out[i]):
+			out[i] = g
+		}
+	}
+	return out
+}
+
+func (ls lists) equal(o lists) bool {
+	return slices.EqualFunc(ls, o, func(a, b signedList) bool { return bytes.Equal(a.Raw, b.Raw) })
+}
+
+// fitting leaves out lists that nothing can be checked by any more: their issuer
+// has expired, or ends neither at a root of i nor in its own chain.
+func (ls lists) fitting(i *identity, now time.Time) lists {
+	var out lists
+	for _, l := range ls {
+		if now.Before(l.issuer.NotAfter) && (slices.ContainsFunc(i.chain[1:], l.issuer.Equal) || chains(l.issuer, i.roots)) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// chains asks about the issuer's first moment: a wrong clock here must not make a list disappear.
+func chains(issuer *x509.Certificate, roots []*x509.Certificate) bool {
+	opts := x509.VerifyOptions{Roots: x509.NewCertPool(), CurrentTime: issuer.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	for _, r := range roots {
+		opts.Roots.AddCert(r)
+	}
+	_, err := issuer.Verify(opts)
+	return err == nil
+}
+
+// issuers are those that a reader does not find in the chain or the bundle of i.
+func (ls lists) issuers(i *identity) []*x509.Certificate {
+	var out []*x509.Certificate
+	for _, l := range ls {
+		if !slices.ContainsFunc(i.chain[1:], l.issuer.Equal) && !slices.ContainsFunc(i.roots, l.issuer.Equal) {
+			out = append(out, l.issuer)
+		}
+	}
+	return out
+}
+
+func (ls lists) raw() []*x509.RevocationList {
+	var out []*x509.RevocationList
+	for _, l := range ls {
+		out = append(out, l.RevocationList)
+	}
+	return out
+}
+
+// serials counts what is revoked.
+func (ls lists) serials() (n int) {
+	for _, l := range ls {
+		n += len(l.RevokedCertificateEntries)
+	}
+	return n
+}
+
+// oldest is the ThisUpdate of the list that has not been heard of for longest; zero without lists.
+func (ls lists) oldest() (at time.Time) {
+	for _, l := range ls {
+		if at.IsZero() || l.ThisUpdate.Before(at) {
+			at = l.ThisUpdate
+		}
+	}
+	return at
+}
+
+// encode writes crl.pem: all lists, then the issuers that i does not hold otherwise.
+func (ls lists) encode(i *identity) []byte {
+	return append(ls.blocks(), pemfile.EncodeCertificates(ls.issuers(i))...)
+}
+
+func (ls lists) blocks() []byte {
+	var b bytes.Buffer
+	for _, l := range ls {
+		_ = pem.Encode(&b, &pem.Block{Type: typeCRL, Bytes: l.Raw}) // a Buffer does not fail
+	}
+	return b.Bytes()
+}
+
+// parseLists reads crl.pem strictly: every block parses, and every list verifies
+// by one of the issuers that follow or by a CA certificate that i has.
+func parseLists(data []byte, i *identity) (lists, error) {
+	var revoked []*x509.RevocationList
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil || block.Type != typeCRL {
+			break
+		}
+		if at := bytes.Index(data, []byte("-----BEGIN ")); len(bytes.TrimSpace(data[:at])) > 0 || bytes.Count(data[:len(data)-len(rest)], []byte("-----BEGIN ")) > 1 {
+			return nil, errors.New("damaged PEM before a revoked list")
+		}
+		l, err := x509.ParseRevocationList(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("parsing revoked list %d: %w", len(revoked)+1, err)
+		}
+		revoked, data = append(revoked, l), rest
+	}
+	candidates := slices.Concat(i.chain[1:], i.roots)
+	if len(bytes.TrimSpace(data)) > 0 {
+		more, err := pemfile.Certificates(data)
+		if err != nil {
+			return nil, fmt.Errorf("parsing the issuers of revoked lists: %w", err)
+		}
+		candidates = append(candidates, more...)
+	}
+	var out lists
+	for _, l := range revoked {
+		signed, err := signedBy(l, candidates)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(out, signed.same) {
+			return nil, errors.New("two revoked lists of one issuer")
+		}
+		out = append(out, signed)
+	}
+	return out, nil
+}
+
+func signedBy(l *x509.RevocationList, candidates []*x509.Certificate) (signedList, error) {
+	for _, c := range candidates {
+		if signed, err := newSignedList(l, c); err == nil {
+			return signed, nil
+		}
+	}
+	return signedList{}, fmt.Errorf("the revoked list of %q is signed by no known issuer", printable(l.Issuer.CommonName))
+}
+
+// answered are the lists that an authority serves.
+type answered struct {
+	lists lists
+	tag   string // of the answer; lists are nil if it is the one that was asked with
+}
+
+// revoked fetches the lists, over a connection verified by roots. Those of
+// issuers that do not end at one of them are left out: their certificates are
+// refused anyway. One list that does not verify spoils the answer.
+func (s *Source) revoked(ctx context.Context, roots []*x509.Certificate, tag string) (answered, error) {
+	const doing = "fetching the revoked lists"
+	c, err := s.dialer().client(s.cfg.URL, roots, nil)
+	if err != nil {
+		return answered{}, err
+	}
+	defer c.HTTP.CloseIdleConnections()
+	in := call{doing: doing, path: stepapi.PathRevoked, tag: tag, limit: stepapi.MaxRevoked}
+	r, err := c.exchange(ctx, in)
+	if err != nil || r.status == http.StatusNotModified {
+		return answered{tag: tag}, err
+	}
+	var out stepapi.RevokedResponse
+	if err := c.decode(in, r, &out); err != nil {
+		return answered{}, err
+	}
+	got := answered{tag: r.header.Get("ETag")}
+	for _, wire := range out.Lists {
+		l, err := readList(wire)
+		if err != nil {
+			return answered{}, fmt.Errorf("%s: %w", doing, err)
+		}
+		if chains(l.issuer, roots) {
+			got.lists = merge(got.lists, lists{l})
+		} else {
+			got.tag = "" // to be asked for again, when there are other roots
+		}
+	}
+	return got, nil
+}
+
+// readList parses one list of an answer and verifies it.
+func readList(wire stepapi.RevokedList) (signedList, error) {
+	issuer, err := parseAll([]string{wire.Issuer})
+	if err != nil {
+		return signedList{}, err
+	}
+	block, rest := pem.Decode([]byte(wire.CRL))
+	if block == nil || block.Type != typeCRL || len(bytes.TrimSpace(rest)) > 0 {
+		return signedList{}, errors.New("a revoked list is not one PEM block of its kind")
+	}
+	l, err := x509.ParseRevocationList(block.Bytes)
+	if err != nil {
+		return signedList{}, fmt.Errorf("parsing a revoked list: %w", err)
+	}
+	return newSignedList(l, issuer[0])
+}
+
+// unknown reports an authority that has no such path: a stock step-ca.
+func unknown(err error) bool {
+	e := (*Error)(nil)
+	return errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusNotImplemented)
+}

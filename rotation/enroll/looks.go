@@ -1,0 +1,117 @@
+package enroll
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// onFetched takes the answer of bundle. A changed bundle is published at once,
+// with the same certificate: peers that renewed early already use it.
+func (a *agent) onFetched(ctx context.Context, r result[[]*x509.Certificate]) {
+	now := a.wall()
+	err, changed := r.err, false
+	if err == nil && stepapi.TrustDigest(r.value) != stepapi.TrustDigest(a.cur.roots) {
+		changed = true
+		err = a.changeTrust(ctx, now, r.value)
+	}
+	if err == nil {
+		a.trust.succeeded()
+		a.trust.schedule(now, now.Add(look(0, a.every(), 0, a.random())))
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	a.retryLook(&a.trust.alarm, now, err)
+	level := slog.LevelWarn
+	if changed {
+		level = slog.LevelError
+	}
+	a.cfg.Logger.LogAttrs(ctx, level, "trust bundle not refreshed", about(a.cur, err)...)
+}
+
+func (a *agent) changeTrust(ctx context.Context, now time.Time, roots []*x509.Certificate) error {
+	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: roots}
+	i.inherit(a.cur, now)
+	if err := a.publish(i); err != nil {
+		return err
+	}
+	a.cur, a.kept = i, i
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "trust bundle changed", about(i, nil)...)
+	if i.verify(now) != nil { // whoever has this bundle will refuse us
+		a.leaf.schedule(now, now)
+	}
+	a.tag = "" // other roots, other lists
+	a.lists.schedule(now, now)
+	return nil
+}
+
+// onListed takes the answer of revoked. Lists that only are newer are published
+// too: how fresh they are is part of what peers rely on.
+func (a *agent) onListed(ctx context.Context, r result[answered]) {
+	now, err := a.wall(), r.err
+	if unknown(err) {
+		a.noLists(ctx)
+		err, r.value = nil, answered{}
+	}
+	changed := false
+	if err == nil {
+		merged := merge(a.cur.lists, r.value.lists).fitting(a.cur, now)
+		if changed = !merged.equal(a.cur.lists); changed {
+			err = a.changeLists(ctx, merged)
+		}
+	}
+	if err == nil {
+		a.tag = r.value.tag
+		a.lists.succeeded()
+		a.lists.schedule(now, now.Add(look(0, a.every(), 0, a.random())))
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	a.retryLook(&a.lists.alarm, now, err)
+	level := slog.LevelWarn
+	if changed {
+		level = slog.LevelError
+	}
+	a.cfg.Logger.LogAttrs(ctx, level, "revoked lists not refreshed", about(a.cur, err)...)
+}
+
+func (a *agent) changeLists(ctx context.Context, merged lists) error {
+	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: a.cur.roots, lists: merged}
+	if err := a.publish(i); err != nil {
+		return err
+	}
+	a.cur, a.kept = i, i
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "revoked lists refreshed", slog.Int("lists", len(merged)), slog.Int("serials", merged.serials()))
+	return nil
+}
+
+// noLists says once that the authority has none. Lists in effect stay there:
+// what was revoked does not become good by a change of the server.
+func (a *agent) noLists(ctx context.Context) {
+	if a.unlisted {
+		return
+	}
+	a.unlisted = true
+	if len(a.cur.lists) > 0 {
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the authority serves no revoked lists any more, the last ones stay in effect", slog.Int("lists", len(a.cur.lists)))
+		return
+	}
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the authority serves no revoked lists")
+}
+
+// retryLook plans another look after a failure.
+func (a *agent) retryLook(t *alarm, now time.Time, err error) {
+	t.failed(err)
+	failures := t.failures
+	if denied(err) {
+		failures += 20 // no use in hurrying
+	}
+	t.schedule(now, now.Add(look(failures, a.every(), retryAfterOf(err), a.random())))
+}

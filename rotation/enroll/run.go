@@ -1,0 +1,195 @@
+package enroll
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// run works until ctx ends, and joins what it started: all requests carry ctx,
+// so that the wait is short.
+func (a *agent) run(ctx context.Context) error {
+	defer func() {
+		a.leaf.join()
+		a.trust.join()
+		a.lists.join()
+	}()
+	for {
+		now := a.wall()
+		a.begin(ctx, now)
+		a.report()
+		timer := time.NewTimer(a.sleep(now))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case r := <-a.leaf.done:
+			a.leaf.running = false
+			a.onRenewed(ctx, r)
+		case r := <-a.trust.done:
+			a.trust.running = false
+			a.onFetched(ctx, r)
+		case r := <-a.lists.done:
+			a.lists.running = false
+			a.onListed(ctx, r)
+		case <-timer.C:
+		}
+		timer.Stop()
+		a.compareClocks(ctx)
+	}
+}
+
+// begin starts the jobs that are due. Each gets the identity of this moment;
+// a change meanwhile is reconciled when its answer is taken.
+func (a *agent) begin(ctx context.Context, now time.Time) {
+	cur, tag := a.cur, a.tag
+	if a.leaf.due(now) {
+		a.leaf.start(func() (*identity, error) { return a.replace(ctx, cur) })
+	}
+	if a.trust.due(now) {
+		a.trust.start(func() ([]*x509.Certificate, error) { return a.bundle(ctx, cur.roots) })
+	}
+	if a.lists.due(now) {
+		a.lists.start(func() (answered, error) { return a.revoked(ctx, cur.roots, tag) })
+	}
+}
+
+// sleep is the time until something is due, cut into ticks because timers do not count a suspended machine's time.
+func (a *agent) sleep(now time.Time) time.Duration {
+	d := tick(a.life())
+	for _, t := range []*alarm{&a.leaf.alarm, &a.trust.alarm, &a.lists.alarm} {
+		if !t.running {
+			d = min(d, t.at.Sub(now))
+		}
+	}
+	return max(d, time.Millisecond)
+}
+
+func (a *agent) life() time.Duration { return a.cur.leaf().NotAfter.Sub(a.issued) }
+
+func (a *agent) every() time.Duration { return trustEvery(a.cfg.TrustRefresh, a.life()) }
+
+// replace gets a successor: by the current certificate, or by a token when the
+// authority will not have that one.
+func (s *Source) replace(ctx context.Context, cur *identity) (*identity, error) {
+	i, refused := s.renew(ctx, cur)
+	if !denied(refused) { // success as well
+		return i, refused
+	}
+	i, err := s.enrol(ctx)
+	if err != nil {
+		return nil, errors.Join(refused, err)
+	}
+	return i, nil
+}
+
+// inherit takes over from the identity in effect what a renewal does not bring,
+// as it is now and not as it was when the job began.
+func (i *identity) inherit(from *identity, now time.Time) {
+	if i.roots == nil {
+		i.roots = from.roots
+	}
+	i.lists = from.lists.fitting(i, now)
+}
+
+// onRenewed takes the answer of replace. Whatever the reason of a failure, also
+// a full disk or a gate that refuses, the old identity stays in effect and
+// another attempt is planned.
+func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
+	now, err := a.wall(), r.err
+	if err == nil {
+		r.value.inherit(a.cur, now)
+		err = a.publish(r.value)
+	}
+	if err == nil {
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate renewed", about(r.value, nil)...)
+		if !slices.EqualFunc(r.value.chain[1:], a.cur.chain[1:], (*x509.Certificate).Equal) { // another issuer has another list
+			a.lists.schedule(now, now)
+		}
+		a.adopt(ctx, r.value, now, a.authority())
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	a.leaf.failed(err)
+	remaining := a.remaining(a.cur.leaf().NotAfter)
+	a.leaf.schedule(now, now.Add(retry{
+		failures: a.leaf.failures, life: a.life(), remaining: remaining,
+		retryAfter: retryAfterOf(err), slow: denied(err) || errors.Is(err, ErrNoToken),
+	}.delay(a.random())))
+	level := slog.LevelWarn
+	if remaining <= 0 || denied(err) || r.err == nil { // waiting alone will not heal these
+		level = slog.LevelError
+	}
+	a.cfg.Logger.LogAttrs(ctx, level, "certificate not renewed", about(a.cur, err)...)
+}
+
+// publish stores i and then yields it. A refusal takes the stored one back, so
+// that a restart does not begin with what nobody would have.
+func (a *agent) publish(i *identity) error {
+	undo := func() error { return nil }
+	if a.store != nil {
+		var err error
+		if undo, err = a.store.save(i); err != nil {
+			return err
+		}
+	}
+	if err := a.yield(i.material()); err != nil {
+		return errors.Join(fmt.Errorf("publishing the identity: %w", err), undo())
+	}
+	return nil
+}
+
+// adopt makes i, which is published, the current identity and plans its renewal.
+func (a *agent) adopt(ctx context.Context, i *identity, received, issued time.Time) {
+	now := a.wall()
+	a.cur, a.received, a.issued, a.kept, a.point = i, received, issued, i, a.random()
+	a.leaf.succeeded()
+	a.plan(now)
+	if a.trust.at.IsZero() { // soon, but not with everyone else that started now
+		first := float64(min(tick(a.life()), a.every()))
+		a.trust.schedule(now, now.Add(time.Duration(a.random()*first)))
+		a.lists.schedule(now, now.Add(time.Duration(a.random()*first)))
+	}
+	if err := a.pending.forget(); err != nil {
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "key of a finished enrolment not removed", about(i, err)...)
+	}
+}
+
+// plan sets the time of the renewal. Whatever the clocks say, a tenth of the life
+// passes first: no wrong one may turn renewals into a loop.
+func (a *agent) plan(now time.Time) {
+	leaf := a.cur.leaf()
+	at := term{a.received, a.issued, leaf.NotAfter}.planned(a.offset(), a.point)
+	if least := a.received.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 10); at.Before(least) {
+		at = least
+	}
+	a.leaf.schedule(now, at)
+}
+
+// compareClocks plans anew when the authority's clock was found to differ from
+// ours by more or less than it did, and says so once.
+func (a *agent) compareClocks(ctx context.Context) {
+	skew := a.offset()
+	if skew == a.assumed {
+		return
+	}
+	a.assumed = skew
+	if !a.leaf.running && a.leaf.failures == 0 {
+		a.plan(a.wall())
+	}
+	if (skew - a.told).Abs() <= toldSkew {
+		return
+	}
+	a.told = skew
+	if skew.Abs() <= toldSkew {
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the clock here agrees with the authority's again")
+		return
+	}
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the clock here differs from the authority's", slog.Duration("ahead", -skew))
+}

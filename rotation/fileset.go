@@ -1,0 +1,105 @@
+package rotation
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+const (
+	// The names that this project, Kubernetes secrets and cert-manager use.
+	dirCert = "tls.crt"
+	dirKey  = "tls.key"
+	dirCA   = "ca.crt"
+	dirCRL  = "crl.pem"
+)
+
+// FileSet names the files of one identity, in PEM: every block must parse, be of
+// the expected type and unencrypted; text may stand before a block, nothing
+// after the last.
+//
+// With Dir and none of Cert, Key and CA, they are tls.crt, tls.key and ca.crt,
+// and CRL is crl.pem if there is one. Without CA, or with CA and CRL only, a
+// set is half of an identity, for [Merge].
+type FileSet struct {
+	Dir    string        // what relative names are relative to; default: the working directory
+	Cert   string        // leaf first, then its issuers
+	Key    string        // PKCS#8, SEC 1 or PKCS#1; "" when Cert holds the key too
+	CA     string        // trust bundle
+	CRL    string        // one list per issuer, and intermediates that sign lists; named, it must exist
+	Others []FilePair    // more certificates, which a server chooses by name
+	Poll   time.Duration // how often to look without being notified; default 30 s
+}
+
+// FilePair names one more certificate with its key, as Cert and Key of [FileSet].
+type FilePair struct{ Cert, Key string }
+
+// plan is a FileSet made whole: every name given or filled in, and joined to Dir.
+type plan struct {
+	pairs    []FilePair // the own first; none: trust only. Key "" is in Cert
+	ca, crl  string     // "" for none
+	optional string     // the one file that may be missing
+	poll     time.Duration
+}
+
+func (f FileSet) plan() (plan, error) {
+	p := plan{poll: f.Poll}
+	if f.Dir != "" && f.Cert == "" && f.Key == "" && f.CA == "" {
+		f.Cert, f.Key, f.CA = dirCert, dirKey, dirCA
+		if f.CRL == "" {
+			f.CRL = dirCRL
+			p.optional = f.in(dirCRL)
+		}
+	}
+	switch {
+	case f.Poll < 0:
+		return plan{}, fmt.Errorf("negative Poll %s", f.Poll)
+	case f.Cert == "" && (f.Key != "" || len(f.Others) > 0):
+		return plan{}, errors.New("want Cert beside Key or Others")
+	case f.CA == "" && f.CRL != "":
+		return plan{}, errors.New("want CA beside CRL")
+	case f.Cert == "" && f.CA == "":
+		return plan{}, errors.New("want Dir, Cert or CA")
+	case f.Poll == 0:
+		p.poll = defaultPoll
+	}
+	p.ca, p.crl = f.in(f.CA), f.in(f.CRL)
+	if f.Cert == "" {
+		return p, nil
+	}
+	for i, pair := range append([]FilePair{{f.Cert, f.Key}}, f.Others...) {
+		if pair.Cert == "" {
+			return plan{}, fmt.Errorf("want Cert in Others[%d]", i-1)
+		}
+		pair = FilePair{f.in(pair.Cert), f.in(pair.Key)}
+		if pair.Key == pair.Cert {
+			pair.Key = ""
+		}
+		p.pairs = append(p.pairs, pair)
+	}
+	return p, nil
+}
+
+func (f FileSet) in(name string) string {
+	if name == "" || f.Dir == "" || filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(f.Dir, name)
+}
+
+// names lists the files in the order of their digest, each once.
+func (p plan) names() []string {
+	var all, out []string
+	for _, pair := range p.pairs {
+		all = append(all, pair.Cert, pair.Key)
+	}
+	seen := map[string]bool{"": true}
+	for _, n := range append(all, p.ca, p.crl) {
+		if !seen[n] {
+			out = append(out, n)
+		}
+		seen[n] = true
+	}
+	return out
+}

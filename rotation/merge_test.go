@@ -1,0 +1,184 @@
+package rotation_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// TestMerge: a change of either side is one generation, and each side hears
+// what the gate says to the combination.
+func TestMerge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newCA(t, "a"), newCA(t, "b")
+		first := a.leaf(t, "svc", nil)
+		trusting := func(cas ...*testCA) rotation.Material {
+			m := rotation.Material{Version: "trust"}
+			for _, ca := range cas {
+				m.Roots = append(m.Roots, ca.root)
+			}
+			return m
+		}
+		identity, trust := newPushed(first), newPushed(trusting(a))
+		id := open(t, rotation.Merge(identity, trust), 0)
+		defer func() { _ = id.Close() }()
+		synctest.Wait()
+		if st := id.Status(); st.Generation != 1 || st.Version != first.Version+"+trust" || st.Roots != 1 {
+			t.Fatalf("first combination: %+v", st)
+		}
+		second := a.leaf(t, "svc", nil)
+		identity.mustPush(t, second)
+		trust.mustPush(t, trusting(a, b))
+		if st := id.Status(); st.Generation != 3 || st.Roots != 2 || serial(id) != second.Certificate.Leaf.SerialNumber.String() {
+			t.Errorf("after both changed: %+v", st)
+		}
+		// Without an intermediate only the bundle can vouch for this leaf.
+		stranger := b.leaf(t, "svc", nil)
+		stranger.Certificate.Certificate = stranger.Certificate.Certificate[:1]
+		if err := identity.push(stranger); err == nil || !strings.Contains(err.Error(), "combining with new identity: refusing candidate") {
+			t.Errorf("refused identity: %v", err)
+		}
+		// A refused identity must not keep trust from changing …
+		trust.mustPush(t, trusting(a))
+		if st := id.Status(); st.Roots != 1 || st.Generation != 4 {
+			t.Errorf("the trust change waits for a good identity: %+v", st)
+		}
+		if err := trust.push(rotation.Material{}); err == nil || !strings.Contains(err.Error(), "combining with new trust") {
+			t.Errorf("refused trust: %v", err)
+		}
+		// … and is taken once trust allows it.
+		third := trusting(a, b)
+		third.Roots = append(third.Roots, b.inter)
+		trust.mustPush(t, third)
+		if serial(id) != stranger.Certificate.Leaf.SerialNumber.String() {
+			t.Error("the identity that was refused before is not used with the trust it needs")
+		}
+	})
+}
+
+// TestMergeEnds: with one side the other ends, and the error says which.
+func TestMergeEnds(t *testing.T) {
+	m := newCA(t, "ca").leaf(t, "svc", nil)
+	broken := errors.New("token refused")
+	ends := endingSource{broken}
+	for name, c := range map[string]struct {
+		src  rotation.Source
+		want string
+	}{
+		"identity": {rotation.Merge(ends, rotation.Static(m)), "following identity: token refused"},
+		"trust":    {rotation.Merge(rotation.Static(m), ends), "following trust: token refused"},
+		"silently": {rotation.Merge(rotation.Static(m), endingSource{}), "following trust: the source stopped"},
+		"both":     {rotation.Merge(ends, lateSource{}), "following identity: token refused; following trust: closing: disk full"},
+		"quietly":  {rotation.Merge(ends, quietSource{}), "following identity: token refused"},
+	} {
+		_, err := rotation.Open(t.Context(), rotation.Config{Source: c.src, Logger: slog.New(slog.DiscardHandler)})
+		if err == nil || !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := rotation.Merge(rotation.Static(m), rotation.Static(m)).Watch(ctx, func(rotation.Material) error { return nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// endingSource ends at once, lateSource with an error of its own when it is told to.
+type endingSource struct{ err error }
+
+func (s endingSource) Watch(context.Context, func(rotation.Material) error) error { return s.err }
+
+type lateSource struct{}
+
+func (lateSource) Watch(ctx context.Context, yield func(rotation.Material) error) error {
+	<-ctx.Done()
+	if err := yield(rotation.Material{}); err == nil {
+		return errors.New("yield after the end")
+	}
+	return errors.New("closing: disk full")
+}
+
+type quietSource struct{}
+
+func (quietSource) Watch(ctx context.Context, _ func(rotation.Material) error) error {
+	<-ctx.Done()
+	return nil
+}
+
+// TestMergeFiles: two file sources show in Status what a single one would, the worse of both.
+func TestMergeFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newCA(t, "ca")
+		dir := t.TempDir()
+		f := write(t, dir, ca.leaf(t, "svc", nil))
+		own := &rotation.FakeNotifier{Wake: make(chan struct{}, 1)}
+		var eased atomic.Bool
+		openTrust := func() (*rotation.FakeNotifier, error) {
+			if !eased.Load() {
+				return nil, errors.New("no inotify")
+			}
+			return &rotation.FakeNotifier{}, nil
+		}
+		id := open(t, rotation.Merge(
+			rotation.FilesNotified(rotation.FileSet{Cert: f.Cert, Key: f.Key}, func() (*rotation.FakeNotifier, error) { return own, nil }),
+			rotation.FilesNotified(rotation.FileSet{CA: f.CA}, openTrust),
+		), 0)
+		defer func() { _ = id.Close() }()
+		if st := id.Status(); st.WatchMode != "poll" || st.WatchError != "trust: no inotify" {
+			t.Errorf("mode %q, %q", st.WatchMode, st.WatchError)
+		}
+		eased.Store(true)
+		time.Sleep(31 * time.Second)
+		if st := id.Status(); st.WatchMode != "notify+poll" || st.WatchError != "" {
+			t.Errorf("recovered: mode %q, %q", st.WatchMode, st.WatchError)
+		}
+		must(t, os.Remove(f.Cert))
+		must(t, os.Remove(f.CA))
+		wake(own)
+		time.Sleep(35 * time.Second)
+		if e := id.Status().LastError; !strings.Contains(e, "identity: ") || !strings.Contains(e, "; trust: ") {
+			t.Errorf("both fail: %q", e)
+		}
+		put(t, f.CA, pemfile.EncodeCertificates(id.Current().Roots()))
+		time.Sleep(2 * time.Second)
+		if e := id.Status().LastError; !strings.Contains(e, "identity: ") || strings.Contains(e, "trust: ") {
+			t.Errorf("identity fails: %q", e)
+		}
+		m := ca.leaf(t, "svc", nil)
+		put(t, f.Cert, chainPEM(t, m))
+		put(t, f.Key, keyPEM(t, m))
+		time.Sleep(2 * time.Second)
+		if st := id.Status(); st.LastError != "" || serial(id) != m.Certificate.Leaf.SerialNumber.String() {
+			t.Errorf("both recovered: %+v", st)
+		}
+	})
+}
+
+// TestMergeJoins: Close returns while both sides are busy, and nothing is left
+// in the bubble, whose end would tell.
+func TestMergeJoins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newCA(t, "ca")
+		dir := filepath.Join(t.TempDir(), "tls")
+		n := &rotation.FakeNotifier{Wake: make(chan struct{}, 1)}
+		files := rotation.FilesNotified(makeLinked(t, dir, ca.leaf(t, "svc", nil)), func() (*rotation.FakeNotifier, error) { return n, nil })
+		id := open(t, rotation.Merge(files, rotation.Static(ca.leaf(t, "svc", nil))), 0)
+		swapLinked(t, dir, ca.leaf(t, "svc", nil))
+		wake(n)
+		time.Sleep(7 * time.Millisecond) // between its two readings
+		_ = id.Close()
+		if err := id.Reload(t.Context()); !errors.Is(err, rotation.ErrClosed) {
+			t.Errorf("Reload after Close: %v", err)
+		}
+	})
+}
