@@ -1,0 +1,127 @@
+package rotation_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// The server of one process and the client of another, each with its identity:
+// the service "storage" lets in the service "ingester".
+func Example() {
+	storage, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("storage")})
+	check(err)
+	defer storage.Close()
+	server, err := storage.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
+	check(err)
+	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "hello, %s", r.TLS.PeerCertificates[0].DNSNames[0])
+	})
+	srv := &http.Server{Handler: server.Handler(hello), ConnContext: server.ConnContext, ReadHeaderTimeout: 10 * time.Second}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	check(err)
+	go func() { _ = srv.Serve(server.Listener(ln)) }()
+	defer srv.Close()
+
+	ingester, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("ingester")})
+	check(err)
+	defer ingester.Close()
+	client := &http.Client{Transport: ingester.Transport(rotation.TransportOptions{})}
+	resp, err := client.Get("https://" + ln.Addr().String())
+	check(err)
+	defer resp.Body.Close() // what is not closed keeps the old identity open
+	body, err := io.ReadAll(resp.Body)
+	check(err)
+	fmt.Println(resp.Status, string(body))
+	// Output: 200 OK hello, ingester
+}
+
+// A server of its own protocol. Accept returns connections whose peer is known
+// and allowed; they are cut when it no longer is.
+func ExampleServer_Listener() {
+	id, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("queue")})
+	check(err)
+	defer id.Close()
+	server, err := id.Server(rotation.ServerOptions{
+		Authorize:  rotation.AllowNames("queue"),
+		NextProtos: []string{"echo"}, // the default is HTTP
+		MaxAge:     time.Hour,        // then the client connects anew
+	})
+	check(err)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	check(err)
+	l := server.Listener(ln)
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
+		}
+	}()
+
+	c, err := id.Transport(rotation.TransportOptions{}).DialTLSContext(context.Background(), "tcp", ln.Addr().String())
+	check(err)
+	defer c.Close()
+	fmt.Fprint(c, "ping")
+	answer := make([]byte, 4)
+	_, err = io.ReadFull(c, answer)
+	check(err)
+	fmt.Println(string(answer))
+	// Output: ping
+}
+
+// A mounted secret of Kubernetes: the files are links through "..data", which
+// the kubelet swaps. cert-manager's names are the ones used here.
+func ExampleFiles_kubernetes() {
+	dir, update := exampleSecret("ingester")
+	defer os.RemoveAll(dir)
+	id, err := rotation.Open(context.Background(), rotation.Config{
+		Source: rotation.Files(rotation.FileSet{Cert: dir + "/tls.crt", Key: dir + "/tls.key", CA: dir + "/ca.crt"}),
+	})
+	check(err)
+	defer id.Close()
+	changed := make(chan rotation.Change, 1)
+	defer id.Subscribe(func(c rotation.Change) { changed <- c })()
+
+	update() // as the kubelet does it
+	c := <-changed
+	fmt.Println("generation", c.Previous.Number(), "→", c.Generation.Number(), c.Err)
+	fmt.Println("ready:", id.Check() == nil) // for the readiness probe
+	// Output:
+	// generation 1 → 2 <nil>
+	// ready: true
+}
+
+// A library that wants a *tls.Config. It is bound to the name; ask for one for
+// each dial, so that a root that was added is known to it.
+func ExampleIdentity_ClientConfig() {
+	id, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("reports")})
+	check(err)
+	defer id.Close()
+	beforeConnect := func() error {
+		conf, err := id.ClientConfig("db.internal")
+		if err != nil {
+			return err
+		}
+		fmt.Println("connecting to", conf.ServerName) // driver.TLSConfig = conf
+		return nil
+	}
+	check(beforeConnect())
+	// Output: connecting to db.internal
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
