@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Merge makes one source of two: leaf, key and more certificates from identity;
@@ -52,6 +53,14 @@ func (m merged) watch(ctx context.Context, yield func(Material) error, say obser
 		return ctx.Err()
 	}
 	return both(ends)
+}
+
+// NextRenewal implements renewer for an identity that renews itself.
+func (m merged) NextRenewal() time.Time {
+	if r, ok := m[sideIdentity].(renewer); ok {
+		return r.NextRenewal()
+	}
+	return time.Time{}
 }
 
 // merging is one run of a Merge. Its fields belong to the goroutine of Watch,

@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"os"
@@ -181,4 +182,29 @@ func TestMergeJoins(t *testing.T) {
 			t.Errorf("Reload after Close: %v", err)
 		}
 	})
+}
+
+// renewing is a source that knows when it renews.
+type renewing struct {
+	*pushed
+	at time.Time
+}
+
+func (r renewing) NextRenewal() time.Time { return r.at }
+
+// TestNextRenewal: Status passes on what the source plans, also through Merge.
+func TestNextRenewal(t *testing.T) {
+	ca := newCA(t, "ca")
+	at := time.Now().Add(time.Hour)
+	src := renewing{newPushed(ca.leaf(t, "svc", nil)), at}
+	if got := open(t, src, 0).Status().NextRenewal; !got.Equal(at) {
+		t.Errorf("next renewal %s, want %s", got, at)
+	}
+	trust := rotation.Static(rotation.Material{Roots: []*x509.Certificate{ca.root}})
+	if got := open(t, rotation.Merge(src, trust), 0).Status().NextRenewal; !got.Equal(at) {
+		t.Errorf("merged: next renewal %s, want %s", got, at)
+	}
+	if got := open(t, rotation.Merge(src.pushed, trust), 0).Status().NextRenewal; !got.IsZero() {
+		t.Errorf("a source that does not know: %s", got)
+	}
 }

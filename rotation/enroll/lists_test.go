@@ -153,13 +153,13 @@ func TestRefusedLists(t *testing.T) {
 		time.Sleep(time.Minute)
 		w.setRefuse(errors.New("too old"))
 		w.ca.revoke(w.last().Certificate.Leaf)
-		time.Sleep(25 * time.Minute)
+		time.Sleep(15 * time.Minute)
 		if !strings.Contains(w.log.String(), `level=ERROR msg="revoked lists not refreshed"`) {
 			t.Errorf("not told:\n%s", w.log.String())
 		}
 		w.check()
 		w.setRefuse(nil)
-		time.Sleep(11 * time.Minute) // nothing was remembered as seen
+		time.Sleep(15 * time.Minute) // nothing was remembered as seen; the certificate is renewed later than this
 		if !isRevoked(w.last(), w.last().Certificate.Leaf) {
 			t.Error("the lists did not come after the gate had opened")
 		}
@@ -242,15 +242,15 @@ func TestParseLists(t *testing.T) {
 		t.Errorf("nothing: %d lists, %v", n, err)
 	}
 	for want, data := range map[string]string{
-		"no known issuer":  file([]*x509.RevocationList{list}, stranger.cert),
-		"of one issuer":    file([]*x509.RevocationList{list, crl(t, issuer, 2, now)}, issuer.cert),
-		"damaged PEM":      "x" + good,
-		"issuers of":       good + "x",
-		"unexpected PEM":   file(nil, issuer.cert) + good,
-		"parsing revoked":  strings.Replace(good, "X509 CRL-----\nM", "X509 CRL-----\nX", 1),
-		"before a revoked": "-----BEGIN X509 CRL-----\nMII\n" + good,
-		"before block":     file(nil, issuer.cert)[:100] + "\n" + file(nil, issuer.cert),
-		"not PEM":          "nothing",
+		"no known issuer":    file([]*x509.RevocationList{list}, stranger.cert),
+		"of one issuer":      file([]*x509.RevocationList{list, crl(t, issuer, 2, now)}, issuer.cert),
+		"damaged PEM":        "x" + good,
+		"issuers of":         good + "x",
+		"among certificates": file(nil, issuer.cert) + good,
+		"parsing revoked":    strings.Replace(good, "X509 CRL-----\nM", "X509 CRL-----\nX", 1),
+		"before a revoked":   "-----BEGIN X509 CRL-----\nMII\n" + good,
+		"before block":       file(nil, issuer.cert)[:100] + "\n" + file(nil, issuer.cert),
+		"not PEM":            "nothing",
 	} {
 		if n, err := enroll.ParseLists(m, []byte(data)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%d lists, %v; want …%s…", n, err, want)

@@ -36,6 +36,10 @@ func (s *Source) Status() Status {
 	return Status{}
 }
 
+// NextRenewal is when the next attempt at a new certificate is planned; package
+// rotation shows it beside what it serves.
+func (s *Source) NextRenewal() time.Time { return s.Status().NextRenewal }
+
 // report publishes the state after each event, so that Status needs no lock
 // that a request to the authority could hold.
 func (a *agent) report() {
