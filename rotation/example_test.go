@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"os"
@@ -18,7 +17,7 @@ import (
 func Example() {
 	storage, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("storage")})
 	check(err)
-	defer storage.Close()
+	defer func() { _ = storage.Close() }()
 	server, err := storage.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
 	check(err)
 	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -28,15 +27,15 @@ func Example() {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	check(err)
 	go func() { _ = srv.Serve(server.Listener(ln)) }()
-	defer srv.Close()
+	defer func() { _ = srv.Close() }()
 
 	ingester, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("ingester")})
 	check(err)
-	defer ingester.Close()
+	defer func() { _ = ingester.Close() }()
 	client := &http.Client{Transport: ingester.Transport(rotation.TransportOptions{})}
 	resp, err := client.Get("https://" + ln.Addr().String())
 	check(err)
-	defer resp.Body.Close() // what is not closed keeps the old identity open
+	defer func() { _ = resp.Body.Close() }() // what is not closed keeps the old identity open
 	body, err := io.ReadAll(resp.Body)
 	check(err)
 	fmt.Println(resp.Status, string(body))
@@ -48,7 +47,7 @@ func Example() {
 func ExampleServer_Listener() {
 	id, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("queue")})
 	check(err)
-	defer id.Close()
+	defer func() { _ = id.Close() }()
 	server, err := id.Server(rotation.ServerOptions{
 		Authorize:  rotation.AllowNames("queue"),
 		NextProtos: []string{"echo"}, // the default is HTTP
@@ -58,20 +57,20 @@ func ExampleServer_Listener() {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	check(err)
 	l := server.Listener(ln)
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go func() { defer c.Close(); _, _ = io.Copy(c, c) }()
+			go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
 		}
 	}()
 
 	c, err := id.Transport(rotation.TransportOptions{}).DialTLSContext(context.Background(), "tcp", ln.Addr().String())
 	check(err)
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	fmt.Fprint(c, "ping")
 	answer := make([]byte, 4)
 	_, err = io.ReadFull(c, answer)
@@ -84,12 +83,12 @@ func ExampleServer_Listener() {
 // the kubelet swaps. cert-manager's names are the ones used here.
 func ExampleFiles_kubernetes() {
 	dir, update := exampleSecret("ingester")
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	id, err := rotation.Open(context.Background(), rotation.Config{
-		Source: rotation.Files(rotation.FileSet{Cert: dir + "/tls.crt", Key: dir + "/tls.key", CA: dir + "/ca.crt"}),
+		Source: rotation.Files(rotation.FileSet{Dir: dir}),
 	})
 	check(err)
-	defer id.Close()
+	defer func() { _ = id.Close() }()
 	changed := make(chan rotation.Change, 1)
 	defer id.Subscribe(func(c rotation.Change) { changed <- c })()
 
@@ -107,7 +106,7 @@ func ExampleFiles_kubernetes() {
 func ExampleIdentity_ClientConfig() {
 	id, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("reports")})
 	check(err)
-	defer id.Close()
+	defer func() { _ = id.Close() }()
 	beforeConnect := func() error {
 		conf, err := id.ClientConfig("db.internal")
 		if err != nil {
@@ -122,6 +121,6 @@ func ExampleIdentity_ClientConfig() {
 
 func check(err error) {
 	if err != nil {
-		log.Fatal(err)
+		panic(err)
 	}
 }

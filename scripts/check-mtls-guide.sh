@@ -137,7 +137,7 @@ certificates() {
   must "renew" run renew
   must "the root's list" run root-list
   must "fetch the lists" fetch-lists "$work/pki/www"
-  must "… there are two" test "$(grep -c 'BEGIN X509 CRL' "$work/pki/www/crl.pem")" -eq 2
+  must "… there are two" test "$(grep -c 'BEGIN X509 CRL' "$work/pki/www/lists.pem")" -eq 2
   # Another authority, whose certificates say the same names.
   must "a foreign certificate" artstore-pki dev certs "$work/pki/foreign" --expired --not-yet-valid
   ln -s foreign/ingester-module "$work/pki/stranger"
@@ -257,7 +257,7 @@ check_nginx() {
 torn_nginx() {
   sed "s|$work/pki/www/|$work/torn/|" "$work/nginx/site.conf" >"$work/nginx/torn.conf"
   sed "s|site.conf|torn.conf|" "$work/nginx/nginx.conf" >"$work/nginx/torn-main.conf"
-  touch "$work/torn/crl.pem"
+  touch "$work/torn/lists.pem"
   "$nginx" -t -c "$work/nginx/torn-main.conf"
 }
 
@@ -364,7 +364,7 @@ check_dates() {
   no "openssl: expired" 'certificate has expired' openssl verify -CAfile "$dir/ca.crt" -untrusted "$fixture/expired/tls.crt" "$fixture/expired/tls.crt"
   no "openssl: not yet valid" 'not yet valid' openssl verify -CAfile "$dir/ca.crt" -untrusted "$fixture/not-yet-valid/tls.crt" "$fixture/not-yet-valid/tls.crt"
   no "openssl: a stale list" 'CRL has expired' openssl verify -crl_check -attime "$(($(date +%s) + 2 * 86400))" -CAfile "$work/pki/www/ca.crt" \
-    -CRLfile "$work/pki/www/crl.pem" -untrusted "$work/pki/www/tls.crt" "$work/pki/www/tls.crt"
+    -CRLfile "$work/pki/www/lists.pem" -untrusted "$work/pki/www/tls.crt" "$work/pki/www/tls.crt"
 }
 
 revocation() {
@@ -374,15 +374,19 @@ revocation() {
   until_ok "nginx: the revoked one is refused" nginx_refuses
   must "fetch the lists" fetch-lists "$work/pki/catalogue"
   until_ok "Python: the revoked one is refused" python_refuses
+  must "Go: renew" artstore-pki renew --ca-url "$url" "$work/pki/catalogue"
+  start_go "$work/pki/catalogue"
+  no "Go: the revoked one is refused" 'bad certificate' get "$go_port" localhost reports
   block rotate-postgres >"$work/block.sh"
   must "PostgreSQL: the guide's rotation" as_db sh -e "$work/block.sh"
   until_ok "PostgreSQL: the revoked one is refused" postgres_refuses
   must "a new enrolment" artstore-pki issue --ca-url "$url" --token-file <(artstore-pki token reports --dir "$work/pki/ca") --out "$work/pki/again"
-  must "… gets in at PostgreSQL" sql again
+  must "… gets in at Go" get "$go_port" localhost again --fail
+  must "… at PostgreSQL" sql again
   must "… at nginx, and Python behind it" get "$nginx_port" www.internal again --fail
-  cp "$work/pki/www/crl.pem" "$work/both.pem"
+  cp "$work/pki/www/lists.pem" "$work/both.pem"
   # The trap of nginx and PostgreSQL: the root's list is missing.
-  sed '1,/END X509 CRL/d' "$work/both.pem" >"$work/pki/www/crl.pem"
+  sed '1,/END X509 CRL/d' "$work/both.pem" >"$work/pki/www/lists.pem"
   nginx -s reload
   until_ok "nginx: without the root's list nobody gets in" nginx_wants_list
 }
@@ -403,6 +407,8 @@ symptoms() {
   cat "$work"/*.log "$work/nginx/error.log" >>"$work/seen"
   # shellcheck disable=SC2016 # backticks of Markdown
   sed -n '/^## Symptoms/,$p' "$guide" | grep '^| [^y-]' | cut -d '|' -f 2 | grep -o '`[^`]*`' | tr -d '`' | sort -u >"$work/phrases"
+  must "Go's log says why" grep -q 'peer is not allowed' "$work/go.log"
+  must "… or that it was revoked" grep -q 'certificate is revoked' "$work/go.log"
   local phrase
   while read -r phrase; do
     case $phrase in *.conf | *.crt | *.pem | cert | key | inspect* | artstore-pki* | openssl* | fetch-lists) continue ;; esac
