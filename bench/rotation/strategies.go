@@ -64,7 +64,9 @@ func openOurs(ctx context.Context, f *folder, http2 bool) (subject, error) {
 
 // openClientGo is its transport for a kubeconfig that names files.
 func openClientGo(_ context.Context, f *folder, http2 bool) (subject, error) {
-	transport.CertCallbackRefreshDuration = clientGoPoll
+	if transport.CertCallbackRefreshDuration != clientGoPoll { // once: its goroutines read it
+		transport.CertCallbackRefreshDuration = clientGoPoll
+	}
 	conf := &transport.Config{TLS: transport.TLSConfig{CAFile: f.ca(), CertFile: f.cert(), KeyFile: f.key()}}
 	if !http2 {
 		conf.TLS.NextProtos = []string{"http/1.1"}
