@@ -1,26 +1,49 @@
 package audit
 
-import "crypto/x509"
+import (
+	"math/big"
+	"strings"
+	"time"
+)
 
 // Pure functions under names of their own.
 var (
 	Span         = span
 	ParseAddress = parseAddress
+	FromX509     = fromX509
+	WorstFirst   = worstFirst
 )
 
 // Part is one block of a file, for the external tests.
 type Part struct {
-	Cert *x509.Certificate
+	Cert *Certificate
 	Err  error
 }
 
-// Remains is remains.
-var Remains = remains
-
 // Parse is parse.
 func Parse(data []byte) (out []Part) {
-	for _, p := range parse(data) {
+	for _, p := range parse(data, &opening{known: &authorities{}}) {
 		out = append(out, Part{p.cert, p.err})
 	}
 	return out
 }
+
+// Left is what remains of a certificate that crypto/x509 refuses.
+type Left struct {
+	Raw                 []byte
+	SerialNumber        *big.Int
+	NotBefore, NotAfter time.Time
+}
+
+// Remains is remains.
+func Remains(data []byte) *Left {
+	c := remains(data)
+	if c == nil {
+		return nil
+	}
+	n, _ := new(big.Int).SetString(strings.TrimPrefix(c.serial, "0x"), 16)
+	return &Left{c.raw, n, c.notBefore, c.notAfter}
+}
+
+// Raw is the DER.
+func (c *Certificate) Raw() []byte { return c.raw }

@@ -1,9 +1,6 @@
 package audit
 
 import (
-	"bytes"
-	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,8 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 const (
@@ -21,6 +16,9 @@ const (
 	sniffed = 4 << 10
 	// maxFile bounds one file: a bundle of 20 000 certificates is 18 MB.
 	maxFile = 32 << 20
+	// largeFile is from where on a file is not read beside others, so that a
+	// directory of bundles takes the memory of one.
+	largeFile = 1 << 20
 )
 
 var (
@@ -37,24 +35,30 @@ type file struct {
 	path  string // as programs name it
 	mode  fs.FileMode
 	parts []parsed
+	later func() *file // reads a large one when it is its turn; until then it has no parts
 }
 
 func failed(path string, err error) *file { return &file{path: path, parts: []parsed{{err: err}}} }
 
 // read parses a file, or returns nil for one that is none of our business. What
 // was named on the command line, or as certificates are, always is.
-func read(path string, named bool) *file {
+func (o *opening) read(path string, named bool) *file {
+	return o.readUpTo(largeFile, path, named)
+}
+
+func (o *opening) readUpTo(size int64, path string, named bool) *file {
 	info, err := os.Stat(path)
 	if err != nil {
 		return failed(path, plain(err))
 	}
 	expected := named || slices.Contains(certNames, strings.ToLower(filepath.Ext(path)))
-	// Opening a FIFO or a device would wait for somebody, or never end.
-	if !info.Mode().IsRegular() {
-		if expected {
-			return failed(path, errNotRegular)
-		}
+	switch {
+	case !info.Mode().IsRegular() && !expected:
 		return nil
+	case !info.Mode().IsRegular(): // opening a FIFO or a device would wait for somebody, or never end
+		return failed(path, errNotRegular)
+	case info.Size() > size && size < maxFile:
+		return &file{path: path, later: func() *file { return o.readUpTo(maxFile, path, named) }}
 	}
 	data, err := content(path, expected)
 	switch {
@@ -63,7 +67,7 @@ func read(path string, named bool) *file {
 	case data == nil:
 		return nil
 	}
-	return &file{path: path, mode: info.Mode(), parts: parse(data)}
+	return &file{path: path, mode: info.Mode(), parts: parse(data, o)}
 }
 
 // plain drops the path from an error: its row has it already.
@@ -88,7 +92,7 @@ func content(path string, expected bool) ([]byte, error) {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = nil // the whole file is shorter
 	}
-	if err != nil || !expected && !bytes.Contains(head, beginMarker) {
+	if err != nil || !expected && sniff(head) == nil {
 		return nil, err
 	}
 	rest, err := io.ReadAll(io.LimitReader(f, maxFile+1-int64(n)))
@@ -118,9 +122,9 @@ func (f *file) err() error {
 }
 
 // authorities are the CA certificates in the file; nil if there are none.
-func (f *file) authorities() (out []*x509.Certificate) {
+func (f *file) authorities() (out []*Certificate) {
 	for _, p := range f.parts {
-		if p.cert != nil && p.cert.IsCA {
+		if p.cert != nil && p.cert.isCA {
 			out = append(out, p.cert)
 		}
 	}
@@ -129,15 +133,18 @@ func (f *file) authorities() (out []*x509.Certificate) {
 
 // order are all certificates of a file with one leaf. Files with several are
 // collections, and have none.
-func (f *file) order() (out []*x509.Certificate) {
+func (f *file) order() (out []*Certificate) {
 	leaves := 0
 	for _, p := range f.parts {
 		if p.cert == nil || p.err != nil {
 			continue
 		}
-		if out = append(out, p.cert); !p.cert.IsCA {
-			leaves++
+		if !p.cert.isCA {
+			if leaves++; leaves > 1 {
+				return nil
+			}
 		}
+		out = append(out, p.cert)
 	}
 	if leaves != 1 {
 		return nil
@@ -145,63 +152,7 @@ func (f *file) order() (out []*x509.Certificate) {
 	return out
 }
 
-// keys are the readable keys in the file.
-func (f *file) keys() (out []crypto.Signer) {
-	for _, p := range f.parts {
-		if p.key != nil {
-			out = append(out, p.key)
-		}
-	}
-	return out
-}
-
-// keyFor finds the key that belongs to a certificate of f: in the same file, or
-// in the one of the directory whose name says so. nil if there is none to compare.
-func keyFor(f *file, cert *x509.Certificate, among keyFiles) *KeyFile {
-	for _, name := range append([]string{filepath.Base(f.path)}, keyNames(f.path)...) {
-		if k := among[name]; k != nil {
-			fits := func(key crypto.Signer) bool { return pemfile.Fits(cert, key) }
-			return &KeyFile{Path: k.path, Mode: k.mode, Fits: slices.ContainsFunc(k.keys(), fits)}
-		}
-	}
-	return nil
-}
-
-// keyFiles are the files with keys in a directory, by name.
-type keyFiles map[string]*file
-
-func withKeys(files []*file) keyFiles {
-	out := keyFiles{}
-	for _, f := range files {
-		if len(f.keys()) > 0 {
-			out[filepath.Base(f.path)] = f
-		}
-	}
-	return out
-}
-
-// keyNames are the names under which programs keep the key of a certificate
-// file: tls.crt and tls.key, cert.pem and key.pem, fullchain.pem and
-// privkey.pem, a-cert.pem and a-key.pem, a.pem and a-key.pem.
-func keyNames(path string) []string {
-	base := filepath.Base(path)
-	ext := filepath.Ext(base)
-	name := strings.TrimSuffix(base, ext)
-	out := []string{name + ".key", name + "-key" + ext}
-	for _, pair := range [][2]string{{"cert", "key"}, {"fullchain", "privkey"}, {"chain", "privkey"}} {
-		if replaced := strings.Replace(name, pair[0], pair[1], 1); replaced != name {
-			out = append(out, replaced+ext, replaced+".key")
-		}
-	}
-	return out
-}
-
-// siblings are the files that may hold the key of one that was named alone.
-func siblings(path string) (out []*file) {
-	for _, name := range keyNames(path) {
-		if k := read(filepath.Join(filepath.Dir(path), name), false); k != nil && k.err() == nil {
-			out = append(out, k)
-		}
-	}
-	return out
+// hasKey reports whether there is a readable key in the file.
+func (f *file) hasKey() bool {
+	return slices.ContainsFunc(f.parts, func(p parsed) bool { return p.key != nil })
 }

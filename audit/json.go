@@ -1,24 +1,18 @@
 package audit
 
 import (
+	"bufio"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // schemaVersion changes when a field changes its meaning or goes away.
 const schemaVersion = 1
-
-type jsonReport struct {
-	SchemaVersion int       `json:"schema_version"`
-	JudgedAt      time.Time `json:"judged_at"`
-	Summary       tally     `json:"summary"`
-	Rows          []jsonRow `json:"rows"`
-}
 
 type jsonRow struct {
 	State    string    `json:"state"`
@@ -47,15 +41,68 @@ type jsonCert struct {
 	KeyExchange string    `json:"key_exchange,omitempty"`
 }
 
-// WriteJSON writes the report for programs. Times are RFC 3339 in UTC.
-func (r *Report) WriteJSON(w io.Writer) error {
-	out := jsonReport{SchemaVersion: schemaVersion, JudgedAt: r.Now.UTC(), Summary: r.tally(), Rows: make([]jsonRow, len(r.Rows))}
-	for i := range r.Rows {
-		out.Rows[i] = r.Rows[i].forJSON()
+// asJSON writes the report for programs, a row on each line. What is known at the
+// end only comes last. Times are RFC 3339 in UTC.
+type asJSON struct {
+	w     *bufio.Writer
+	lines bool // NDJSON: rows alone, each with those fields of the report that it needs
+	rows  int
+}
+
+func newJSON(out io.Writer, _ int) Renderer   { return &asJSON{w: bufio.NewWriter(out)} }
+func newNDJSON(out io.Writer, _ int) Renderer { return &asJSON{w: bufio.NewWriter(out), lines: true} }
+
+type ndjsonRow struct {
+	SchemaVersion int       `json:"schema_version"`
+	JudgedAt      time.Time `json:"judged_at"`
+	jsonRow
+}
+
+// Row implements [Renderer].
+func (j *asJSON) Row(r *Row) error {
+	var line any = r.forJSON()
+	if j.lines {
+		line = ndjsonRow{schemaVersion, r.Judged.UTC(), r.forJSON()}
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(out)
+	text, err := json.Marshal(line)
+	if err != nil {
+		return err
+	}
+	between := ",\n"
+	switch {
+	case j.lines:
+		between = ""
+		text = append(text, '\n')
+	case j.rows == 0:
+		between = j.head()
+	}
+	j.rows++
+	_, _ = j.w.WriteString(between) // the last Write and Flush keep the error
+	_, err = j.w.Write(text)
+	return err
+}
+
+func (j *asJSON) head() string {
+	return fmt.Sprintf("{\"schema_version\":%d,\"rows\":[\n", schemaVersion)
+}
+
+// End implements [Renderer].
+func (j *asJSON) End(s *Summary) error {
+	if j.lines {
+		return j.w.Flush()
+	}
+	if j.rows == 0 {
+		_, _ = j.w.WriteString(j.head())
+	}
+	end, err := json.Marshal(struct {
+		JudgedAt time.Time `json:"judged_at"`
+		Summary  *Summary  `json:"summary"`
+	}{s.Now.UTC(), s})
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(j.w, "\n],%s\n", end[1:])
+	return j.w.Flush()
 }
 
 func (r *Row) forJSON() jsonRow {
@@ -71,15 +118,15 @@ func (r *Row) forJSON() jsonRow {
 		return out
 	}
 	out.jsonCert = &jsonCert{
-		Name: name(c), Names: pemfile.Names(c), Serial: pemfile.Serial(c), Issuer: issuerName(c), CA: c.IsCA,
-		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), SecondsLeft: int64(c.NotAfter.Sub(r.Judged).Seconds()),
-		Fingerprint: pemfile.Fingerprint(c),
+		Name: c.name, Names: c.names, Serial: c.serial, Issuer: c.issuerName, CA: c.isCA,
+		NotBefore: c.notBefore.UTC(), NotAfter: c.notAfter.UTC(), SecondsLeft: int64(c.notAfter.Sub(r.Judged).Seconds()),
+		Fingerprint: c.hexFingerprint(),
 	}
 	if out.Names == nil {
 		out.Names = []string{}
 	}
 	if r.renews() {
-		from, to := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
+		from, to := lifetime.RenewalWindow(c.notBefore, c.notAfter)
 		out.RenewsFrom, out.RenewsTo = from.UTC(), to.UTC()
 	}
 	if r.TLS != nil {

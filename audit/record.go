@@ -44,7 +44,7 @@ func (r Record) Collect(ctx context.Context, yield func(Subject)) {
 	}
 	for _, c := range heads {
 		s := Subject{Kind: kindRecord, Place: r.Name + ": " + c.Service, Lineage: true}
-		s.Cert, s.Err = parseCertificate(c.DER)
+		s.Cert, s.Err = ParseCertificate(c.DER)
 		yield(s)
 	}
 }

@@ -2,8 +2,10 @@ package audit
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,35 +21,80 @@ const (
 	gap        = "  "
 )
 
-// WriteTable writes one line for each row and one for each finding under it,
-// what to do about them, and a summary. width is that of the terminal; 0 cuts
-// nothing.
-func (r *Report) WriteTable(out io.Writer, width int) error {
-	w := bufio.NewWriter(out)
-	lines := [][]string{{"STATE", "LEFT", "ENDS", "NAME", "PLACE"}}
-	for i := range r.Rows {
-		lines = append(lines, r.Rows[i].cells())
+// table writes one line for each row and one for each finding under it, worst
+// first, then what to do about them, and a summary. What is worst is known at the
+// end, so it keeps what it will print: some 300 bytes for each row.
+type table struct {
+	out   io.Writer
+	width int
+	lines []tableLine
+	found map[string]bool // ids of checks
+}
+
+type tableLine struct {
+	cells []string
+	notes []string
+	rank  int
+	end   time.Time
+	place string
+}
+
+// Row implements [Renderer].
+func (t *table) Row(r *Row) error {
+	if t.found == nil {
+		t.found = map[string]bool{}
 	}
-	widths := columns(lines, width)
-	for i, cells := range lines {
-		var b strings.Builder
-		for n, cell := range cells {
-			if n == len(cells)-1 { // the end of a path says more than its beginning
-				b.WriteString(cutLeft(cell, widths[n]))
+	for _, f := range r.Findings {
+		t.found[f.Check] = true
+	}
+	t.lines = append(t.lines, tableLine{r.cells(), r.notes(), r.rank(), r.end(), r.Place})
+	return nil
+}
+
+// End implements [Renderer].
+func (t *table) End(s *Summary) error {
+	slices.SortStableFunc(t.lines, func(a, b tableLine) int {
+		return cmp.Or(cmp.Compare(b.rank, a.rank), a.end.Compare(b.end), cmp.Compare(a.place, b.place))
+	})
+	w := bufio.NewWriter(t.out)
+	lines := append([]tableLine{{cells: []string{"STATE", "LEFT", "ENDS", "NAME", "PLACE"}}}, t.lines...)
+	widths := columns(lines, t.width)
+	indent := strings.Repeat(" ", widths[0]) + gap
+	for _, l := range lines {
+		for n, cell := range l.cells {
+			if n == len(l.cells)-1 { // the end of a path says more than its beginning
+				_, _ = fmt.Fprintln(w, cutLeft(cell, widths[n])) // Flush keeps the error
 				break
 			}
-			b.WriteString(runewidth.FillRight(runewidth.Truncate(cell, widths[n], "…"), widths[n]) + gap)
+			_, _ = w.WriteString(runewidth.FillRight(runewidth.Truncate(cell, widths[n], "…"), widths[n]) + gap)
 		}
-		_, _ = fmt.Fprintln(w, b.String()) // Flush keeps the error
-		if i > 0 {
-			r.Rows[i-1].notes(w, strings.Repeat(" ", widths[0])+gap)
+		for _, note := range l.notes {
+			_, _ = fmt.Fprintln(w, indent+note)
 		}
 	}
-	for _, line := range r.remedies() {
+	for _, line := range t.remedies() {
 		_, _ = fmt.Fprintln(w, line)
 	}
-	_, _ = fmt.Fprintln(w, r.Summary())
+	_, _ = fmt.Fprintln(w, s)
 	return w.Flush()
+}
+
+// rank puts what could not be checked between critical findings and warnings.
+func (r *Row) rank() int {
+	switch {
+	case r.Severity() == Crit:
+		return 3
+	case r.Err != nil:
+		return 2
+	}
+	return int(r.Severity())
+}
+
+func (r *Row) end() time.Time {
+	if r.Cert == nil {
+		return time.Time{}
+	}
+	return r.Cert.notAfter
 }
 
 func (r *Row) cells() []string {
@@ -62,30 +109,31 @@ func (r *Row) cells() []string {
 	if r.Cert == nil {
 		return []string{r.State, "-", "-", "-", place}
 	}
-	left := span(r.Cert.NotAfter.Sub(r.Judged))
-	if r.Judged.After(r.Cert.NotAfter) {
+	left := span(r.Cert.notAfter.Sub(r.Judged))
+	if r.Judged.After(r.Cert.notAfter) {
 		left = "-" + left
 	}
-	return []string{r.State, left, r.Cert.NotAfter.Local().Format(time.DateTime), printable.Clean(name(r.Cert)), place}
+	return []string{r.State, left, r.Cert.notAfter.Local().Format(time.DateTime), printable.Clean(r.Cert.name), place}
 }
 
-func (r *Row) notes(w io.Writer, indent string) {
+func (r *Row) notes() (out []string) {
 	if r.Err != nil {
-		_, _ = fmt.Fprintln(w, indent+printable.Clean(r.Err.Error()))
+		out = append(out, printable.Clean(r.Err.Error()))
 	}
 	for _, f := range r.Findings {
-		_, _ = fmt.Fprintln(w, indent+f.Text)
+		out = append(out, f.Text)
 	}
+	return out
 }
 
 // columns computes the widths. Whatever does not fit goes off the place, then
 // off the name; the others are short by nature.
-func columns(lines [][]string, width int) []int {
-	widths := make([]int, len(lines[0]))
+func columns(lines []tableLine, width int) []int {
+	widths := make([]int, len(lines[0].cells))
 	total := len(gap) * (len(widths) - 1)
 	for n := range widths {
-		for _, cells := range lines {
-			widths[n] = max(widths[n], runewidth.StringWidth(cells[n]))
+		for _, l := range lines {
+			widths[n] = max(widths[n], runewidth.StringWidth(l.cells[n]))
 		}
 		total += widths[n]
 	}
@@ -109,39 +157,14 @@ func cutLeft(s string, width int) string {
 }
 
 // remedies says once for each kind of finding what to do.
-func (r *Report) remedies() (out []string) {
+func (t *table) remedies() (out []string) {
 	for _, c := range checks {
-		for i := range r.Rows {
-			if r.Rows[i].has(c.id) {
-				out = append(out, fmt.Sprintf("%s: %s (%s)", c.id, c.remedy, c.cites))
-				break
-			}
+		if t.found[c.id] {
+			out = append(out, fmt.Sprintf("%s: %s (%s)", c.id, c.remedy, c.cites))
 		}
 	}
 	if len(out) > 0 {
 		out = append([]string{""}, out...)
 	}
 	return out
-}
-
-func (r *Row) has(check string) bool {
-	for _, f := range r.Findings {
-		if f.Check == check {
-			return true
-		}
-	}
-	return false
-}
-
-// Summary is the report in one line.
-func (r *Report) Summary() string {
-	n := r.tally()
-	text := fmt.Sprintf("%d certificates: %d fine, %d to watch, %d critical", n.Certificates, n.Fine, n.Warn, n.Crit)
-	if n.Unchecked > 0 {
-		text += fmt.Sprintf("; %d could not be checked", n.Unchecked)
-	}
-	if n.Unjudged > 0 {
-		text += fmt.Sprintf("; %d chains not judged: no trust bundle", n.Unjudged)
-	}
-	return text
 }

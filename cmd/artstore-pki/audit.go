@@ -33,12 +33,12 @@ const (
 	flagDisable = "disable"
 )
 
-const (
-	outputNDJSON = "ndjson"
-	outputProm   = "prom"
-)
+// auditFormats are all but the one of inspect.
+func auditFormats() []string {
+	return slices.DeleteFunc(audit.Formats(), func(f string) bool { return f == outputText })
+}
 
-var auditFormats = []string{outputTable, outputJSON, outputNDJSON, outputCSV, outputProm}
+const outputText = "text"
 
 func auditCommand(u *ui) *cli.Command {
 	return &cli.Command{
@@ -52,8 +52,10 @@ the share of its life that is left. What cannot be read or reached is a row, and
 @LIST is a file with one target a line, - a file on standard input.
 Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.
 --checks lists the checks and what to do about each. -o prom is for the node exporter's textfile collector.`,
-		Flags: append(judgeFlags(auditFormats...),
+		Flags: append(judgeFlags(auditFormats()...),
 			&cli.StringFlag{Name: "record", Usage: "state directory `DIR` of an authority, whose record is audited too"},
+			&cli.StringSliceFlag{Name: "include", Usage: "of directories, look only at files that match `GLOB`: *.crt, or prod/**/*.pem below what was named; may be repeated"},
+			&cli.StringSliceFlag{Name: "exclude", Usage: "of directories, leave out files and directories that match `GLOB`; may be repeated"},
 			&cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this severity up: warn or crit"},
 			thresholdFlag(flagWarn, "warn this long `BEFORE` the end of what people renew, or at this share of its life: 60d, 25% (default: 30d or a third, what comes later)"),
 			thresholdFlag(flagCrit, "the same for critical findings, `BEFORE` the end (default: 7d or a sixth, what comes later)"),
@@ -84,36 +86,18 @@ func (u *ui) runAudit(c *cli.Context) error {
 		return usagef("nothing to audit: want a file, a directory, HOST:PORT or --record")
 	}
 	format := c.String(flagOutput)
-	if !slices.Contains(auditFormats, format) {
-		return usagef("--%s %q: want one of %s", flagOutput, printable.Clean(format), strings.Join(auditFormats, ", "))
+	if !slices.Contains(auditFormats(), format) {
+		return usagef("--%s %q: want one of %s", flagOutput, printable.Clean(format), strings.Join(auditFormats(), ", "))
 	}
 	least, err := failOn(c)
 	if err != nil {
 		return err
 	}
-	report, err := u.look(c, c.String("record"))
+	summary, err := u.look(c, format, c.String("record"))
 	if err != nil {
 		return err
 	}
-	if err := u.render(report, format); err != nil {
-		return err
-	}
-	return conclude(report, least)
-}
-
-func (u *ui) render(r *audit.Report, format string) error {
-	switch format {
-	case outputJSON:
-		return r.WriteJSON(u.out)
-	case outputNDJSON:
-		return r.WriteNDJSON(u.out)
-	case outputCSV:
-		return r.WriteCSV(u.out)
-	case outputProm:
-		return r.WritePrometheus(u.out)
-	}
-	width, _ := u.terminal(u.out)
-	return r.WriteTable(u.out, width)
+	return conclude(summary, least)
 }
 
 func (u *ui) listChecks() error {
@@ -149,10 +133,10 @@ func failOn(c *cli.Context) (audit.Severity, error) {
 	return 0, usagef("--%s %q: want warn or crit", flagFailOn, printable.Clean(c.String(flagFailOn)))
 }
 
-// conclude turns a report into an exit status. Findings win over what could not
+// conclude turns a summary into an exit status. Findings win over what could not
 // be checked: they are certain.
-func conclude(r *audit.Report, least audit.Severity) error {
-	findings, unchecked := r.Count(least)
+func conclude(s *audit.Summary, least audit.Severity) error {
+	findings, unchecked := s.Count(least)
 	switch {
 	case findings > 0:
 		return exitStatus(exitFindings)
@@ -162,8 +146,8 @@ func conclude(r *audit.Report, least audit.Severity) error {
 	return nil
 }
 
-// look audits the arguments, and the record if there is one.
-func (u *ui) look(c *cli.Context, record string) (*audit.Report, error) {
+// look audits the arguments, and the record if there is one, and writes the report.
+func (u *ui) look(c *cli.Context, format, record string) (*audit.Summary, error) {
 	now, err := judgedAt(c.String(flagAt))
 	if err != nil {
 		return nil, err
@@ -173,7 +157,12 @@ func (u *ui) look(c *cli.Context, record string) (*audit.Report, error) {
 		return nil, err
 	}
 	warn, crit := thresholdOf(c, flagWarn), thresholdOf(c, flagCrit)
-	cfg := audit.Config{Now: now, WarnBefore: warn.before, WarnShare: warn.share, CritBefore: crit.before, CritShare: crit.share}
+	width, _ := u.terminal(u.out)
+	out, err := audit.NewRenderer(format, u.out, width)
+	if err != nil {
+		return nil, err
+	}
+	cfg := audit.Config{Now: now, Report: out, WarnBefore: warn.before, WarnShare: warn.share, CritBefore: crit.before, CritShare: crit.share}
 	if cfg.Only, err = checkIDs(c, flagOnly); err != nil {
 		return nil, err
 	}
@@ -184,7 +173,8 @@ func (u *ui) look(c *cli.Context, record string) (*audit.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Sources = []audit.Source{audit.Targets{Names: names, Stdin: u.in, Bundle: bundle, Timeout: c.Duration("timeout")}}
+	cfg.Sources = []audit.Source{audit.Targets{Names: names, Stdin: u.in, Bundle: bundle, Timeout: c.Duration("timeout"),
+		Include: c.StringSlice("include"), Exclude: c.StringSlice("exclude")}}
 	if record != "" {
 		r, err := openRecord(c.Context, record, "record")
 		if err != nil {

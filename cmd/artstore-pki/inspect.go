@@ -15,7 +15,7 @@ func inspectCommand(u *ui) *cli.Command {
 		Description: `Prints for each certificate: who, until when, when it is renewed and why then, its key and
 whether that fits, its chain drawn up to the root, and what is wrong with it. Chains are
 judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.`,
-		Flags:              judgeFlags("text", outputJSON),
+		Flags:              judgeFlags(outputText, outputJSON),
 		CustomHelpTemplate: commandHelpHead + statusesInspect + "\n",
 		Action:             u.runInspect,
 	}
@@ -32,20 +32,12 @@ func (u *ui) runInspect(c *cli.Context) error {
 		return err
 	}
 	format := c.String(flagOutput)
-	if format != "text" && format != outputJSON {
-		return usagef("--%s %q: want text or %s", flagOutput, printable.Clean(format), outputJSON)
+	if format != outputText && format != outputJSON {
+		return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
 	}
-	report, err := u.look(c, "")
+	summary, err := u.look(c, format, "")
 	if err != nil {
 		return err
 	}
-	if format == outputJSON {
-		err = report.WriteJSON(u.out)
-	} else {
-		err = report.Explain(u.out)
-	}
-	if err != nil {
-		return err
-	}
-	return conclude(report, audit.Crit)
+	return conclude(summary, audit.Crit)
 }

@@ -1,9 +1,7 @@
 package audit
 
 import (
-	"bufio"
 	"encoding/csv"
-	"encoding/json"
 	"io"
 	"strconv"
 	"strings"
@@ -12,44 +10,29 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-// Formats with one line for each row.
-
-type ndjsonRow struct {
-	SchemaVersion int       `json:"schema_version"`
-	JudgedAt      time.Time `json:"judged_at"`
-	jsonRow
-}
-
-// WriteNDJSON writes each row as one line of JSON, with the fields that it has in
-// [Report.WriteJSON] and those of the report that it needs to stand alone.
-func (r *Report) WriteNDJSON(out io.Writer) error {
-	w := bufio.NewWriter(out)
-	enc := json.NewEncoder(w)
-	for i := range r.Rows {
-		row := &r.Rows[i]
-		if err := enc.Encode(ndjsonRow{schemaVersion, row.Judged.UTC(), row.forJSON()}); err != nil {
-			return err
-		}
-	}
-	return w.Flush()
-}
-
 var csvHead = []string{
 	"state", "seconds_left", "not_before", "not_after", "name", "names", "kind", "place", "block", "also",
 	"findings", "error", "issuer", "serial", "ca", "fingerprint_sha256",
 }
 
-// WriteCSV writes a table for spreadsheets (RFC 4180), whose first line names the
+// asCSV writes a table for spreadsheets (RFC 4180), whose first line names the
 // columns. Lists are joined by blanks. No cell is a formula.
-func (r *Report) WriteCSV(out io.Writer) error {
+type asCSV struct{ w *csv.Writer }
+
+func newCSV(out io.Writer, _ int) Renderer {
 	w := csv.NewWriter(out)
 	w.UseCRLF = true
 	_ = w.Write(csvHead) // Error keeps the error
-	for i := range r.Rows {
-		_ = w.Write(r.Rows[i].forCSV())
-	}
-	w.Flush()
-	return w.Error()
+	return &asCSV{w}
+}
+
+// Row implements [Renderer].
+func (c *asCSV) Row(r *Row) error { return c.w.Write(r.forCSV()) }
+
+// End implements [Renderer].
+func (c *asCSV) End(*Summary) error {
+	c.w.Flush()
+	return c.w.Error()
 }
 
 func (r *Row) forCSV() []string {
