@@ -12,15 +12,17 @@ import (
 // Severity orders findings.
 type Severity int
 
-// Severities, mildest first.
+// Severities, mildest first. Info is worth knowing and nothing to act on: it
+// leaves a certificate fine, and a table does not show it.
 const (
 	fine Severity = iota
+	Info
 	Warn
 	Crit
 )
 
 func (s Severity) String() string {
-	return [...]string{"ok", "warn", "crit"}[s]
+	return [...]string{"ok", "info", "warn", "crit"}[s]
 }
 
 // MarshalText writes the name.
@@ -40,7 +42,7 @@ type Finding struct {
 // check is a row of the table. judge returns "" for a subject that is fine or
 // none of its business; it may run beside itself. A check of what rows have in
 // common has join instead: that makes a judge with a memory, which sees every row
-// in the order of the report.
+// in the order of the report, and what all of them know of the others in a view.
 type check struct {
 	id     string
 	word   string   // state of a row whose worst finding this is; empty: the severity's
@@ -48,13 +50,14 @@ type check struct {
 	cites  string
 	remedy string
 	judge  func(*Subject, criteria) (Severity, string)
-	join   func() func(*Row) (Severity, string)
+	join   func(*view) func(*Row) (Severity, string)
 }
 
 // criteria are what checks measure by.
 type criteria struct {
 	now        time.Time
 	warn, crit threshold
+	longest    time.Duration // life of a leaf by the operator's policy; 0 for none
 	pools      *pools
 }
 
@@ -65,7 +68,12 @@ var checks = []check{
 	{"expired", "EXPIRED", Crit, "RFC 5280 section 4.1.2.5", "replace it: every peer refuses it", expired, nil},
 	{"not-yet-valid", "NOT-YET", Crit, "RFC 5280 section 4.1.2.5", "compare the clocks of this machine and of the issuer", notYetValid, nil},
 	{"renewal-overdue", "OVERDUE", Crit, "docs/architecture.md, Renewal", "is the program that renews it running, and does it reach the authority?", overdue, nil},
+	{"revoked", "REVOKED", Crit, "RFC 5280 section 5", "issue it again for a new key: who asks for revocation refuses it", nil, revoked},
 	{"expiring", "", Crit, "docs/architecture.md, Renewal", "renew it", expiring, nil},
+	{"renewer-stopped", "", Warn, "docs/architecture.md, Renewal", "is the program that renews it running? it was more eager before", nil, renewerStopped},
+	{"replaced", "", Warn, "docs/architecture.md, Renewal", "have the server read its files again, and look why it did not", nil, replaced},
+	{"not-seen", "", Warn, "docs/audit-report.md, Drift", "look for it where it belongs, or revoke it: does its owner have it?", nil, notSeen},
+	{"not-recorded", "", Crit, "docs/audit-report.md, Drift", "find out who signed it: without a record it cannot be revoked by name", nil, notRecorded},
 	{"key-mismatch", "", Crit, "RFC 8446 section 4.4.3", "put back the key and the certificate of one issue", keyMismatch, nil},
 	{"key-readable", "", Warn, "docs/threat-model.md, A service's key", "chmod 600, and a new key if others may have read it", keyReadable, nil},
 	{"chain-incomplete", "", Crit, "RFC 8446 section 4.4.2", "append the missing intermediate behind the leaf", chainCheck(chainIncomplete), nil},
@@ -77,8 +85,10 @@ var checks = []check{
 	{"wrong-usage", "", Crit, "RFC 5280 sections 4.2.1.3 and 4.2.1.12", "issue it with the profile of what it is used for", wrongUsage, nil},
 	{"weak-key", "", Crit, "NIST SP 800-57 part 1 section 5.6, CA/B BR section 6.1.5", "issue it for a new key: ECDSA P-256, or RSA of 2048 bits and more", weakKey, nil},
 	{"weak-signature", "", Crit, "RFC 9155, CA/B BR section 7.1.3.2", "issue it again, signed with SHA-256", weakSignature, nil},
+	{"long-lived", "", Warn, "support.apple.com/103769, CA/B BR section 6.3.2, --max-lifetime", "issue it for a shorter time, and have a program renew it", longLived, nil},
 	{"same-key", "", Warn, "docs/threat-model.md, A service's key", "give each service a key of its own: who has one is all of them", nil, sharedKeys},
 	{"tls-version", "", Warn, "NIST SP 800-52 revision 2 section 3.1", "turn on TLS 1.3 on the server", oldProtocol, nil},
+	{"key-exchange", "", Info, "FIPS 203, draft-ietf-tls-ecdhe-mlkem", "let the server take X25519MLKEM768: what is recorded today may be read when quantum computers come", keyExchangeOld, nil},
 }
 
 // ofDates are the checks that need nothing but dates, so that a certificate
@@ -115,7 +125,7 @@ func (c *check) finding(severity Severity, text string) Finding {
 func state(found []Finding) string {
 	word, worst := "OK", fine
 	for _, f := range found {
-		if f.Severity > worst {
+		if f.Severity > max(worst, Info) {
 			worst = f.Severity
 			word = cmp.Or(f.of.word, strings.ToUpper(worst.String()))
 		}
@@ -126,14 +136,15 @@ func state(found []Finding) string {
 // joined are the checks of what rows have in common, with their memory.
 type joined struct {
 	table  []check
+	view   *view
 	judges []func(*Row) (Severity, string) // nil for a check that needs none
 }
 
-func newJoined(table []check) *joined {
-	j := &joined{table, make([]func(*Row) (Severity, string), len(table))}
+func newJoined(table []check, v *view) *joined {
+	j := &joined{table, v, make([]func(*Row) (Severity, string), len(table))}
 	for i, c := range table {
 		if c.join != nil {
-			j.judges[i] = c.join()
+			j.judges[i] = c.join(v)
 		}
 	}
 	return j
@@ -141,6 +152,7 @@ func newJoined(table []check) *joined {
 
 // add puts what they find among the findings of a row, in the order of the table.
 func (j *joined) add(r *Row) {
+	j.view.note(r)
 	for i, judge := range j.judges {
 		if judge == nil {
 			continue

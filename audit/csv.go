@@ -19,7 +19,7 @@ var csvHead = []string{
 // columns. Lists are joined by blanks. No cell is a formula.
 type asCSV struct{ w *csv.Writer }
 
-func newCSV(out io.Writer, _ int) Renderer {
+func newCSV(out io.Writer, _ Terminal) Renderer {
 	w := csv.NewWriter(out)
 	w.UseCRLF = true
 	_ = w.Write(csvHead) // Error keeps the error

@@ -76,9 +76,16 @@ func (r *Row) explain(w io.Writer) {
 		}
 	}
 	for _, f := range r.Findings {
-		line("finding", "%s: %s; %s (%s)", f.Check, f.Text, f.Remedy, f.Cites)
+		label := "finding"
+		if f.Severity == Info {
+			label = "to know"
+		}
+		line(label, "%s: %s; %s (%s)", f.Check, f.Text, f.Remedy, f.Cites)
 	}
-	if r.Err == nil && len(r.Findings) == 0 {
+	if len(r.Accepted) > 0 {
+		line("accepted", "%s", strings.Join(r.Accepted, ", "))
+	}
+	if r.Err == nil && r.Severity() < Warn {
 		line("findings", "none")
 	}
 }

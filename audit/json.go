@@ -22,6 +22,7 @@ type jsonRow struct {
 	Also     []string  `json:"also,omitempty"`
 	Error    string    `json:"error,omitempty"`
 	Findings []Finding `json:"findings"`
+	Accepted []string  `json:"accepted,omitempty"`
 	*jsonCert
 }
 
@@ -49,8 +50,10 @@ type asJSON struct {
 	rows  int
 }
 
-func newJSON(out io.Writer, _ int) Renderer   { return &asJSON{w: bufio.NewWriter(out)} }
-func newNDJSON(out io.Writer, _ int) Renderer { return &asJSON{w: bufio.NewWriter(out), lines: true} }
+func newJSON(out io.Writer, _ Terminal) Renderer { return &asJSON{w: bufio.NewWriter(out)} }
+func newNDJSON(out io.Writer, _ Terminal) Renderer {
+	return &asJSON{w: bufio.NewWriter(out), lines: true}
+}
 
 type ndjsonRow struct {
 	SchemaVersion int       `json:"schema_version"`
@@ -106,7 +109,7 @@ func (j *asJSON) End(s *Summary) error {
 }
 
 func (r *Row) forJSON() jsonRow {
-	out := jsonRow{State: r.State, Kind: r.Kind, Place: r.Place, Block: r.Block, Also: r.Also, Findings: r.Findings}
+	out := jsonRow{State: r.State, Kind: r.Kind, Place: r.Place, Block: r.Block, Also: r.Also, Findings: r.Findings, Accepted: r.Accepted}
 	if out.Findings == nil {
 		out.Findings = []Finding{}
 	}

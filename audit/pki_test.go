@@ -160,7 +160,7 @@ func (r *report) Row(row *audit.Row) error     { r.Rows = append(r.Rows, *row); 
 func (r *report) End(sum *audit.Summary) error { r.Summary = sum; return nil }
 
 func (r *report) render(format string, w io.Writer, width int) error {
-	out, err := audit.NewRenderer(format, w, width)
+	out, err := audit.NewRenderer(format, w, audit.Terminal{Width: width})
 	for i := 0; err == nil && i < len(r.Rows); i++ {
 		err = out.Row(&r.Rows[i])
 	}

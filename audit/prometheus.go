@@ -25,7 +25,7 @@ type asPrometheus struct {
 	findings  []countedFinding
 }
 
-func newPrometheus(out io.Writer, _ int) Renderer {
+func newPrometheus(out io.Writer, _ Terminal) Renderer {
 	p := &asPrometheus{w: bufio.NewWriter(out), seen: map[uint64]bool{}, seed: maphash.MakeSeed()}
 	// Each check is there at its worst severity even with none: a series that
 	// comes and goes is hard to make a rule of.

@@ -19,16 +19,26 @@ type Renderer interface {
 // a row here.
 type renderer struct {
 	name string
-	make func(out io.Writer, width int) Renderer
+	make func(out io.Writer, to Terminal) Renderer
+}
+
+// Terminal is what tables are made for; the zero value is none.
+type Terminal struct {
+	Width  int // in columns; 0 cuts nothing
+	Colour bool
 }
 
 var renderers = []renderer{
-	{"table", func(out io.Writer, width int) Renderer { return &table{out: out, width: width} }},
+	{"table", func(out io.Writer, to Terminal) Renderer { return &table{out: out, to: to} }},
+	{"wide", func(out io.Writer, to Terminal) Renderer {
+		return &table{out: out, to: Terminal{Colour: to.Colour}, wide: true}
+	}},
 	{"json", newJSON},
 	{"ndjson", newNDJSON},
 	{"csv", newCSV},
 	{"prom", newPrometheus},
-	{"text", func(out io.Writer, _ int) Renderer { return &explanation{out: out} }},
+	{"text", func(out io.Writer, _ Terminal) Renderer { return &explanation{out: out} }},
+	{"pem", newPEM},
 }
 
 // Formats are the names that [NewRenderer] takes.
@@ -39,12 +49,11 @@ func Formats() (out []string) {
 	return out
 }
 
-// NewRenderer makes the renderer of a format. A table fits a terminal of the given
-// width; 0 cuts nothing.
-func NewRenderer(format string, out io.Writer, width int) (Renderer, error) {
+// NewRenderer makes the renderer of a format.
+func NewRenderer(format string, out io.Writer, to Terminal) (Renderer, error) {
 	i := slices.IndexFunc(renderers, func(r renderer) bool { return r.name == format })
 	if i < 0 {
 		return nil, fmt.Errorf("format %q: want one of %s", format, strings.Join(Formats(), ", "))
 	}
-	return renderers[i].make(out, width), nil
+	return renderers[i].make(out, to), nil
 }

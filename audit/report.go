@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"time"
@@ -24,6 +25,16 @@ type Config struct {
 	// days and a third for a warning, 7 days and a sixth for a critical finding.
 	WarnBefore, CritBefore time.Duration
 	WarnShare, CritShare   float64
+	// MaxLifetime is the longest life of a leaf by the operator's own policy; 0 for none.
+	MaxLifetime time.Duration
+	// Lists are revocation lists that certificates are judged by. One that is out
+	// of date has a row that says so.
+	Lists []RevocationList
+	// Baseline are findings to leave out; nil for none. What it left out, and what
+	// of it was found no more, the summary says.
+	Baseline *Baseline
+	// NewBaseline gets a baseline that accepts all findings of this run; nil: nobody wants one.
+	NewBaseline io.Writer
 	// Only names the checks to run, by id; none means all. Disable takes some away.
 	// Ids that [Checks] does not list have no effect.
 	Only, Disable []string
@@ -31,9 +42,9 @@ type Config struct {
 
 func (cfg *Config) criteria() criteria {
 	return criteria{
-		pools: &pools{},
-		warn:  cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
-		crit:  cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
+		pools: &pools{}, longest: cfg.MaxLifetime,
+		warn: cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
+		crit: cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
 	}
 }
 
@@ -49,8 +60,9 @@ func (cfg *Config) table() (out []check) {
 // Row is one certificate, or one place that could not be checked.
 type Row struct {
 	Subject
-	State    string // a word: OK, WARN, CRIT, EXPIRED, NOT-YET, OVERDUE, ERROR
+	State    string // a word: OK, WARN, CRIT, EXPIRED, NOT-YET, OVERDUE, REVOKED, ERROR
 	Findings []Finding
+	Accepted []string // ids of checks whose findings the baseline has taken away
 	Judged   time.Time
 	Also     []string // further places of the same CA certificate
 }
@@ -70,9 +82,17 @@ func Run(ctx context.Context, cfg Config) (*Summary, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r := &run{cfg: &cfg, table: cfg.table(), at: cfg.criteria(), stop: cancel, authorities: map[[sha256.Size]byte]*Row{}}
-	r.joined = newJoined(r.table)
+	view := newView()
+	r.joined, r.accepting = newJoined(r.table, view), newAccepting(cfg.Baseline, cfg.NewBaseline != nil)
 	r.judging = newInOrder(r.collect)
-	for _, s := range cfg.Sources {
+	for _, l := range cfg.Lists {
+		ready := newRevocations(l)
+		view.lists = append(view.lists, ready)
+		if s := ready.subject(cfg.Now()); s != nil {
+			r.add(*s)
+		}
+	}
+	for _, s := range view.prepare(ctx, cfg.Sources) {
 		s.Collect(ctx, r.add)
 	}
 	r.flush()
@@ -84,23 +104,33 @@ func Run(ctx context.Context, cfg Config) (*Summary, error) {
 		r.emit(row)
 	}
 	if r.failed == nil {
-		r.sum.Now = cfg.Now()
-		r.failed = cfg.Report.End(&r.sum)
+		r.failed = r.end()
 	}
 	return &r.sum, r.failed
+}
+
+func (r *run) end() error {
+	r.sum.Now, r.sum.Stale = r.cfg.Now(), r.accepting.stale(r.table)
+	if out := r.cfg.NewBaseline; out != nil {
+		if err := r.accepting.write(out, r.sum.Now); err != nil {
+			return err
+		}
+	}
+	return r.cfg.Report.End(&r.sum)
 }
 
 // run is one call of [Run]. Subjects are judged side by side in batches, and
 // become rows on one goroutine.
 type run struct {
-	cfg     *Config
-	table   []check
-	at      criteria
-	joined  *joined
-	judging *inOrder[[]Row]
-	room    chan struct{}
-	batch   []Row
-	stop    context.CancelCauseFunc
+	cfg       *Config
+	table     []check
+	at        criteria
+	joined    *joined
+	accepting *accepting
+	judging   *inOrder[[]Row]
+	room      chan struct{}
+	batch     []Row
+	stop      context.CancelCauseFunc
 
 	sum         Summary
 	authorities map[[sha256.Size]byte]*Row
@@ -165,6 +195,7 @@ func (r *run) emit(row *Row) {
 		return
 	}
 	r.joined.add(row)
+	r.accepting.apply(row)
 	row.State = state(row.Findings)
 	if row.Cert == nil || row.Err != nil && row.Severity() < Crit {
 		row.State = stateError
@@ -188,12 +219,17 @@ func (r *Row) Severity() Severity {
 type Summary struct {
 	Now          time.Time `json:"-"` // when it was complete
 	Certificates int       `json:"certificates"`
-	Fine         int       `json:"fine"`
+	Fine         int       `json:"fine"` // with an Info at most
+	Info         int       `json:"info"` // of the fine ones, those with one
 	Warn         int       `json:"warn"`
 	Crit         int       `json:"crit"`
 	Unchecked    int       `json:"unchecked"` // may be critical as well, if the dates could be read
 	// Unjudged counts leaves whose chain could not be judged for want of a bundle.
 	Unjudged int `json:"chains_not_judged"`
+	// Accepted counts findings that the baseline took away.
+	Accepted int `json:"accepted"`
+	// Stale are the lines of the baseline, as far as they matter, that nothing was found for.
+	Stale []string `json:"stale,omitempty"`
 }
 
 func (s *Summary) count(r *Row) {
@@ -205,7 +241,11 @@ func (s *Summary) count(r *Row) {
 		s.Warn++
 	case r.Err == nil:
 		s.Fine++
+		if severity == Info {
+			s.Info++
+		}
 	}
+	s.Accepted += len(r.Accepted)
 	if r.Err != nil {
 		s.Unchecked++
 	}
@@ -224,6 +264,9 @@ func (s *Summary) Count(least Severity) (findings, unchecked int) {
 	if least <= Warn {
 		findings = s.Warn
 	}
+	if least <= Info {
+		findings += s.Info
+	}
 	return findings + s.Crit, s.Unchecked
 }
 
@@ -235,6 +278,12 @@ func (s *Summary) String() string {
 	}
 	if s.Unjudged > 0 {
 		text += fmt.Sprintf("; %d chains not judged: no trust bundle", s.Unjudged)
+	}
+	if s.Accepted > 0 || len(s.Stale) > 0 {
+		text += fmt.Sprintf("; %d findings accepted", s.Accepted)
+	}
+	if len(s.Stale) > 0 {
+		text += fmt.Sprintf(", %d acceptances for nothing", len(s.Stale))
 	}
 	return text
 }

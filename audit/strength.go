@@ -103,7 +103,7 @@ func wrongUsage(s *Subject, _ criteria) (Severity, string) {
 // same name that is one certificate in several places, or its renewal. The first
 // one of a key is gone when the second comes, so the finding is that of the
 // second, and names the first.
-func sharedKeys() func(*Row) (Severity, string) {
+func sharedKeys(*view) func(*Row) (Severity, string) {
 	type holder struct{ name, place string }
 	holders := map[[sha256.Size]byte]holder{}
 	return func(r *Row) (Severity, string) {

@@ -14,6 +14,7 @@ const (
 	kindFile     = "file"
 	kindEndpoint = "endpoint"
 	kindRecord   = "record"
+	kindList     = "crl"
 )
 
 // Source finds certificates. Collect yields each of them, and whatever it could
@@ -27,7 +28,7 @@ type Source interface {
 // Subject is one certificate where it was found, or a place that could not be
 // looked at. What a source does not know stays zero, and is not judged.
 type Subject struct {
-	Kind  string // file, endpoint or record
+	Kind  string // file, endpoint, record or crl
 	Place string // path, host:port, or the record with the service in it
 	Block int    // PEM block in the file, from 1; 0 if there is one certificate only
 

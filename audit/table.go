@@ -26,10 +26,22 @@ const (
 // end, so it keeps what it will print: some 300 bytes for each row.
 type table struct {
 	out   io.Writer
-	width int
+	to    Terminal
+	wide  bool // more columns and findings that are an [Info]; it cuts nothing
 	lines []tableLine
 	found map[string]bool // ids of checks
 }
+
+var (
+	tableHead = []string{"STATE", "LEFT", "ENDS", "NAME", "PLACE"}
+	wideHead  = []string{"STATE", "LEFT", "ENDS", "NAME", "NAMES", "ISSUER", "SERIAL", "KEY", "PLACE"}
+)
+
+// colours of a state by its rank (ECMA-48 SGR): green, yellow, magenta, red and
+// bold. The word says the same.
+var colours = [...]string{"\x1b[32m", "\x1b[33m", "\x1b[35m", "\x1b[1;31m"}
+
+const noColour = "\x1b[0m"
 
 type tableLine struct {
 	cells []string
@@ -44,10 +56,18 @@ func (t *table) Row(r *Row) error {
 	if t.found == nil {
 		t.found = map[string]bool{}
 	}
-	for _, f := range r.Findings {
-		t.found[f.Check] = true
+	least := Warn
+	if t.wide {
+		least = Info
 	}
-	t.lines = append(t.lines, tableLine{r.cells(), r.notes(), r.rank(), r.end(), r.Place})
+	for _, f := range r.Findings {
+		t.found[f.Check] = t.found[f.Check] || f.Severity >= least
+	}
+	cells := r.cells()
+	if t.wide {
+		cells = slices.Insert(cells, len(cells)-1, r.more()...)
+	}
+	t.lines = append(t.lines, tableLine{cells, r.notes(least), r.rank(), r.end(), r.Place})
 	return nil
 }
 
@@ -57,17 +77,15 @@ func (t *table) End(s *Summary) error {
 		return cmp.Or(cmp.Compare(b.rank, a.rank), a.end.Compare(b.end), cmp.Compare(a.place, b.place))
 	})
 	w := bufio.NewWriter(t.out)
-	lines := append([]tableLine{{cells: []string{"STATE", "LEFT", "ENDS", "NAME", "PLACE"}}}, t.lines...)
-	widths := columns(lines, t.width)
+	head := tableLine{cells: tableHead}
+	if t.wide {
+		head.cells = wideHead
+	}
+	lines := append([]tableLine{head}, t.lines...)
+	widths := columns(lines, t.to.Width)
 	indent := strings.Repeat(" ", widths[0]) + gap
-	for _, l := range lines {
-		for n, cell := range l.cells {
-			if n == len(l.cells)-1 { // the end of a path says more than its beginning
-				_, _ = fmt.Fprintln(w, cutLeft(cell, widths[n])) // Flush keeps the error
-				break
-			}
-			_, _ = w.WriteString(runewidth.FillRight(runewidth.Truncate(cell, widths[n], "…"), widths[n]) + gap)
-		}
+	for i, l := range lines {
+		_, _ = fmt.Fprintln(w, l.text(widths, t.to.Colour && i > 0)) // Flush keeps the error
 		for _, note := range l.notes {
 			_, _ = fmt.Fprintln(w, indent+note)
 		}
@@ -79,15 +97,31 @@ func (t *table) End(s *Summary) error {
 	return w.Flush()
 }
 
+// text is the line of a row, with its state in colour or not.
+func (l *tableLine) text(widths []int, coloured bool) string {
+	var b strings.Builder
+	last := len(l.cells) - 1
+	for n, cell := range l.cells[:last] {
+		cell = runewidth.FillRight(runewidth.Truncate(cell, widths[n], "…"), widths[n])
+		if n == 0 && coloured {
+			cell = colours[l.rank] + cell + noColour
+		}
+		_, _ = b.WriteString(cell + gap) // never fails
+	}
+	return b.String() + cutLeft(l.cells[last], widths[last]) // the end of a path says more than its beginning
+}
+
 // rank puts what could not be checked between critical findings and warnings.
 func (r *Row) rank() int {
-	switch {
-	case r.Severity() == Crit:
+	switch severity := r.Severity(); {
+	case severity == Crit:
 		return 3
 	case r.Err != nil:
 		return 2
+	case severity == Warn:
+		return 1
 	}
-	return int(r.Severity())
+	return 0
 }
 
 func (r *Row) end() time.Time {
@@ -105,6 +139,9 @@ func (r *Row) cells() []string {
 	if len(r.Also) > 0 {
 		place = fmt.Sprintf("%s and %d more", place, len(r.Also))
 	}
+	if r.Kind == kindRecord && r.Cert != nil {
+		place += " " + r.Cert.serial // replicas differ in nothing else
+	}
 	place = printable.Clean(place)
 	if r.Cert == nil {
 		return []string{r.State, "-", "-", "-", place}
@@ -116,12 +153,27 @@ func (r *Row) cells() []string {
 	return []string{r.State, left, r.Cert.notAfter.Local().Format(time.DateTime), printable.Clean(r.Cert.name), place}
 }
 
-func (r *Row) notes() (out []string) {
+// more are the cells that only a wide table has, before the place.
+func (r *Row) more() []string {
+	c := r.Cert
+	if c == nil {
+		return []string{"-", "-", "-", "-"}
+	}
+	out := []string{strings.Join(c.names, ","), c.issuerName, c.serial, c.key.String()}
+	for i := range out {
+		out[i] = printable.Clean(cmp.Or(out[i], "-"))
+	}
+	return out
+}
+
+func (r *Row) notes(least Severity) (out []string) {
 	if r.Err != nil {
 		out = append(out, printable.Clean(r.Err.Error()))
 	}
 	for _, f := range r.Findings {
-		out = append(out, f.Text)
+		if f.Severity >= least {
+			out = append(out, f.Text)
+		}
 	}
 	return out
 }

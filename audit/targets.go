@@ -1,12 +1,14 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -51,8 +53,8 @@ type collection struct {
 // maxAnswers bounds the servers whose answers wait for their turn.
 const maxAnswers = 4 << 10
 
-// Collect implements [Source]: what was named first comes first. A server is
-// connected to once, without a client certificate: under TLS 1.3 it shows its
+// Collect implements [Source]: paths first, then servers, both in the order in
+// which they were named. A server is connected to once, without a client certificate: under TLS 1.3 it shows its
 // own before it asks for one.
 func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 	if t.Timeout == 0 {
@@ -69,13 +71,12 @@ func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 		c.bundle = append(c.bundle, c.known.one(fromX509(b)))
 	}
 	answers, connecting := make(chan struct{}, maxAnswers), make(chan struct{}, t.Parallel)
-	for _, name := range t.Names {
+	for _, name := range pathsFirst(t.Names) {
 		if name == stdinName {
 			c.pieces.do(c.files, func() []Subject { return c.stdin(t.Stdin) })
 			continue
 		}
-		_, _, notAddress := parseAddress(name)
-		if _, err := os.Lstat(name); err != nil && notAddress == nil {
+		if isServer(name) {
 			c.pieces.do(answers, func() []Subject {
 				connecting <- struct{}{}
 				defer func() { <-connecting }()
@@ -88,6 +89,30 @@ func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 		w.start()
 	}
 	c.pieces.wait()
+}
+
+// isServer reports whether a target is to be connected to.
+func isServer(name string) bool {
+	if _, _, err := parseAddress(name); err != nil {
+		return false
+	}
+	_, err := os.Lstat(name)
+	return err != nil
+}
+
+// pathsFirst sorts servers behind paths: what they show is compared with all that lies on disk.
+func pathsFirst(names []string) []string {
+	out := slices.Clone(names)
+	slices.SortStableFunc(out, func(a, b string) int {
+		return cmp.Compare(map[bool]int{true: 1}[isServer(a)], map[bool]int{true: 1}[isServer(b)])
+	})
+	return out
+}
+
+// prepare implements [preparer].
+func (t Targets) prepare(_ context.Context, v *view) Source {
+	v.wire = v.wire || slices.ContainsFunc(t.Names, isServer)
+	return t
 }
 
 // handOn yields subjects, and in turn those that were put off.
