@@ -27,12 +27,15 @@ import (
 func quick(data []byte, sum [sha256.Size]byte) *Certificate {
 	var whole, tbs, version, serial, algorithm, outer, validity, extensions cryptobyte.String
 	var issuer, subject, public cryptobyte.String
-	var signature asn1.BitString
+	var signed cryptobyte.String
+	var seal []byte
 	input := cryptobyte.String(data)
 	ok := input.ReadASN1(&whole, der.SEQUENCE) && input.Empty() &&
-		whole.ReadASN1(&tbs, der.SEQUENCE) &&
+		whole.ReadASN1Element(&signed, der.SEQUENCE) &&
 		whole.ReadASN1(&outer, der.SEQUENCE) &&
-		whole.ReadASN1BitString(&signature) && whole.Empty() &&
+		whole.ReadASN1BitStringAsBytes(&seal) && whole.Empty()
+	tbs = signed
+	ok = ok && tbs.ReadASN1(&tbs, der.SEQUENCE) &&
 		tbs.ReadASN1(&version, der.Tag(0).Constructed().ContextSpecific()) && string(version) == "\x02\x01\x02" &&
 		tbs.ReadASN1(&serial, der.INTEGER) && natural(serial) &&
 		tbs.ReadASN1(&algorithm, der.SEQUENCE) && bytes.Equal(algorithm, outer) &&
@@ -44,7 +47,7 @@ func quick(data []byte, sum [sha256.Size]byte) *Certificate {
 	if !ok {
 		return nil
 	}
-	c := &Certificate{raw: data, issuer: issuer, subject: subject, public: public, serial: hexNumber(serial), fingerprint: sum}
+	c := &Certificate{raw: data, tbs: signed, sealed: seal, issuer: issuer, subject: subject, public: public, serial: hexNumber(serial), fingerprint: sum}
 	okIssuer, okSubject := false, false
 	c.issuerName, okIssuer = quickName(issuer)
 	c.name, okSubject = quickName(subject)
