@@ -11,8 +11,15 @@ const maxKnown = 4 << 10
 // authorities makes one certificate of those that are the same: an intermediate
 // lies beside every leaf, and is parsed and verified once.
 type authorities struct {
-	mu    sync.Mutex
+	mu    sync.RWMutex
 	known map[[sha256.Size]byte]*Certificate
+}
+
+// get finds one by its fingerprint, or returns nil.
+func (a *authorities) get(fingerprint [sha256.Size]byte) *Certificate {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.known[fingerprint]
 }
 
 // one returns what was seen first of certificates like c. Many goroutines use it

@@ -59,6 +59,7 @@ type criteria struct {
 	warn, crit threshold
 	longest    time.Duration // life of a leaf by the operator's policy; 0 for none
 	pools      *pools
+	known      *verified
 }
 
 // checks are in the order in which a row lists its findings; the first of the

@@ -19,7 +19,7 @@ func replaced(v *view) func(*Row) (Severity, string) {
 		if r.Kind != kindEndpoint || !r.leaf() {
 			return fine, ""
 		}
-		id := idOf(r.Cert)
+		id := r.Cert.id()
 		if e, known := v.recorded[id]; known {
 			return e.line.replaced(id, r.Judged)
 		}
@@ -52,7 +52,7 @@ func notSeen(v *view) func(*Row) (Severity, string) {
 		if r.Kind != kindRecord || !r.Lineage || !r.leaf() || !v.looked || v.torn {
 			return fine, ""
 		}
-		l := v.recorded[idOf(r.Cert)].line
+		l := v.recorded[r.Cert.id()].line
 		switch {
 		case l == nil || l.disk != "" || l.wire != "" || !r.Judged.Before(r.Cert.notAfter):
 			return fine, ""
@@ -73,7 +73,7 @@ func notRecorded(v *view) func(*Row) (Severity, string) {
 		if v.recorded == nil || v.torn || r.Kind == kindRecord || !r.leaf() || !r.Judged.Before(r.Cert.notAfter) {
 			return fine, ""
 		}
-		if _, known := v.recorded[idOf(r.Cert)]; known || v.tooYoung(r.Cert) {
+		if _, known := v.recorded[r.Cert.id()]; known || v.tooYoung(r.Cert) {
 			return fine, ""
 		}
 		if !v.issuers[string(r.Cert.issuer)] {
@@ -105,7 +105,7 @@ func renewerStopped(v *view) func(*Row) (Severity, string) {
 		if r.Kind != kindRecord || !r.Lineage || !r.leaf() {
 			return fine, ""
 		}
-		l := v.recorded[idOf(r.Cert)].line
+		l := v.recorded[r.Cert.id()].line
 		if l == nil || l.renewals < leastRenewals {
 			return fine, ""
 		}

@@ -1,6 +1,9 @@
 package audit
 
 import (
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
 	"math/big"
 	"strings"
 	"time"
@@ -12,6 +15,7 @@ var (
 	ParseAddress = parseAddress
 	FromX509     = fromX509
 	WorstFirst   = worstFirst
+	PlainBlock   = plainBlock
 )
 
 // Part is one block of a file, for the external tests.
@@ -47,3 +51,20 @@ func Remains(data []byte) *Left {
 
 // Raw is the DER.
 func (c *Certificate) Raw() []byte { return c.raw }
+
+// Quick is what quick finds, as text, or "".
+func Quick(data []byte) string {
+	c := quick(data, sha256.Sum256(data))
+	if c == nil {
+		return ""
+	}
+	c.tbs, c.sealed = nil, nil
+	return fmt.Sprintf("%+v", *c)
+}
+
+// Slow is the same of crypto/x509.
+func Slow(x *x509.Certificate) string {
+	c := *fromX509(x)
+	c.parsed = nil
+	return fmt.Sprintf("%+v", c)
+}

@@ -1,14 +1,16 @@
 package audit
 
 import (
+	"crypto"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 )
 
 const (
@@ -19,6 +21,7 @@ const (
 	// largeFile is from where on a file is not read beside others, so that a
 	// directory of bundles takes the memory of one.
 	largeFile = 1 << 20
+	usualFile = 64 << 10
 )
 
 var (
@@ -46,28 +49,126 @@ func (o *opening) read(path string, named bool) *file {
 	return o.readUpTo(largeFile, path, named)
 }
 
-func (o *opening) readUpTo(size int64, path string, named bool) *file {
-	info, err := os.Stat(path)
-	if err != nil {
-		return failed(path, plain(err))
+// buffers are what files are read into.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) take() *[]byte {
+	if buf, ok := b.pool.Get().(*[]byte); ok {
+		return buf
 	}
-	expected := named || slices.Contains(certNames, strings.ToLower(filepath.Ext(path)))
+	buf := make([]byte, usualFile)
+	return &buf
+}
+
+// give returns one, unless it had to grow.
+func (b *buffers) give(buf *[]byte) {
+	if len(*buf) == usualFile {
+		b.pool.Put(buf)
+	}
+}
+
+// expects reports whether files of this name are expected to hold a certificate.
+func expects(path string) bool {
+	return slices.Contains(certNames, strings.ToLower(filepath.Ext(path)))
+}
+
+// readEntry is read for a file whose directory says that it is a regular one.
+func (o *opening) readEntry(path string) *file { return o.load(path, expects(path), largeFile) }
+
+func (o *opening) readUpTo(limit int64, path string, named bool) *file {
+	expected := named || expects(path)
+	info, err := os.Stat(path)
 	switch {
+	case err != nil:
+		return failed(path, plain(err))
 	case !info.Mode().IsRegular() && !expected:
 		return nil
 	case !info.Mode().IsRegular(): // opening a FIFO or a device would wait for somebody, or never end
 		return failed(path, errNotRegular)
-	case info.Size() > size && size < maxFile:
-		return &file{path: path, later: func() *file { return o.readUpTo(maxFile, path, named) }}
 	}
-	data, err := content(path, expected)
+	return o.load(path, expected, limit)
+}
+
+// load reads what was a regular file a moment ago. It goes past package os, whose
+// files cost as much again as reading them.
+func (o *opening) load(path string, expected bool, limit int64) *file {
+	fd, err := open(path)
+	if err != nil {
+		return failed(path, err)
+	}
+	defer func() { _ = syscall.Close(fd) }() // read only
+	var info syscall.Stat_t
+	if err := retry(func() error { return syscall.Fstat(fd, &info) }); err != nil {
+		return failed(path, err)
+	}
+	later := func() *file { return o.readUpTo(maxFile, path, expected) }
+	switch {
+	case info.Mode&syscall.S_IFMT != syscall.S_IFREG:
+		return failed(path, errNotRegular)
+	case info.Size > maxFile:
+		return failed(path, errTooLarge)
+	case info.Size > limit:
+		return &file{path: path, later: later}
+	}
+	buf := o.buffers.take()
+	defer o.buffers.give(buf)
+	data, whole, err := slurp(fd, buf, info.Size, expected)
 	switch {
 	case err != nil:
-		return failed(path, plain(err))
-	case data == nil:
+		return failed(path, err)
+	case !whole:
 		return nil
 	}
-	return &file{path: path, mode: info.Mode(), parts: parse(data, o)}
+	return &file{path: path, mode: fs.FileMode(info.Mode & 0o777), parts: parse(data, o)}
+}
+
+// open does not wait, should there be a FIFO by now.
+func open(path string) (fd int, err error) {
+	err = retry(func() error {
+		fd, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+		return err
+	})
+	return fd, err
+}
+
+// retry calls again what a signal interrupted, as package os does.
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+// slurp reads a file whole into buf, or stops early, if neither its name nor its
+// beginning promise a certificate or a key.
+func slurp(fd int, buf *[]byte, size int64, expected bool) (data []byte, whole bool, err error) {
+	if int64(len(*buf)) <= size {
+		*buf = make([]byte, size+1)
+	}
+	for n := 0; ; {
+		if n == len(*buf) { // it grows while it is read
+			*buf = slices.Grow(*buf, n)[:2*n]
+		}
+		var got int
+		err := retry(func() error {
+			got, err = syscall.Read(fd, (*buf)[n:])
+			return err
+		})
+		if err != nil {
+			return nil, false, err
+		}
+		first := n == 0
+		n += got
+		switch {
+		case n > maxFile:
+			return nil, false, errTooLarge
+		case first && !expected && sniff((*buf)[:min(n, sniffed)]) == nil:
+			return nil, false, nil
+		case got == 0 || int64(n) == size:
+			return (*buf)[:n], true, nil
+		}
+	}
 }
 
 // plain drops the path from an error: its row has it already.
@@ -76,30 +177,6 @@ func plain(err error) error {
 		return e.Err
 	}
 	return err
-}
-
-// content reads a file whole, or returns nil if neither its name nor its
-// beginning promise a certificate or a key.
-func content(path string, expected bool) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	head := make([]byte, sniffed)
-	n, err := io.ReadFull(f, head)
-	head = head[:n]
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = nil // the whole file is shorter
-	}
-	if err != nil || !expected && sniff(head) == nil {
-		return nil, err
-	}
-	rest, err := io.ReadAll(io.LimitReader(f, maxFile+1-int64(n)))
-	if err == nil && len(head)+len(rest) > maxFile {
-		err = errTooLarge
-	}
-	return append(head, rest...), err
 }
 
 func (f *file) certs() (n int) {
@@ -152,7 +229,12 @@ func (f *file) order() (out []*Certificate) {
 	return out
 }
 
-// hasKey reports whether there is a readable key in the file.
-func (f *file) hasKey() bool {
-	return slices.ContainsFunc(f.parts, func(p parsed) bool { return p.key != nil })
+// keys are the readable keys in the file.
+func (f *file) keys() (out []crypto.PublicKey) {
+	for _, p := range f.parts {
+		if p.key != nil {
+			out = append(out, p.key)
+		}
+	}
+	return out
 }

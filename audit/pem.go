@@ -20,6 +20,12 @@ func isPEM(head []byte) bool { return bytes.Contains(head, beginMarker) }
 
 func parsePEM(data []byte, with *opening) (out []parsed) {
 	for n := 1; ; n++ {
+		if der, rest, ok := plainBlock(data); ok {
+			c, err := with.certificate(der)
+			out = append(out, parsed{block: n, cert: c, err: err})
+			data = rest
+			continue
+		}
 		block, rest := pem.Decode(data)
 		// pem.Decode jumps over what it cannot read, in silence.
 		skipped := data[:len(data)-len(rest)]

@@ -27,7 +27,7 @@ func (p *asPEM) Row(r *Row) error {
 		return nil
 	}
 	for _, c := range append([]*Certificate{r.Cert}, r.Chain...) {
-		id := idOf(c)
+		id := c.id()
 		if p.written[id] {
 			continue
 		}

@@ -42,7 +42,7 @@ type Config struct {
 
 func (cfg *Config) criteria() criteria {
 	return criteria{
-		pools: &pools{}, longest: cfg.MaxLifetime,
+		pools: &pools{}, known: &verified{}, longest: cfg.MaxLifetime,
 		warn: cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
 		crit: cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
 	}

@@ -48,7 +48,7 @@ func revoked(v *view) func(*Row) (Severity, string) {
 		if r.Cert == nil || r.Err != nil || r.Kind == kindRecord {
 			return fine, ""
 		}
-		if v.recorded[idOf(r.Cert)].revoked {
+		if v.recorded[r.Cert.id()].revoked {
 			return Crit, "the record says that it is revoked"
 		}
 		for _, l := range v.lists {
@@ -72,7 +72,7 @@ func (l *revocations) judge(r *Row) (Severity, string) {
 }
 
 func (l *revocations) isBy(issuer *Certificate) bool {
-	id := idOf(issuer)
+	id := issuer.id()
 	signed, asked := l.signed[id]
 	if !asked {
 		signed = l.List.CheckSignatureFrom(issuer.X509()) == nil

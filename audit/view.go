@@ -33,7 +33,7 @@ type view struct {
 // certID is the beginning of a fingerprint.
 type certID [16]byte
 
-func idOf(c *Certificate) certID { return certID(c.fingerprint[:]) }
+func (c *Certificate) id() certID { return certID(c.fingerprint[:]) }
 
 // entry is one certificate of the record.
 type entry struct {
@@ -106,7 +106,7 @@ func (v *view) note(r *Row) {
 		return
 	}
 	v.looked = true
-	id := idOf(r.Cert)
+	id := r.Cert.id()
 	if e, known := v.recorded[id]; known {
 		e.line.note(id, r)
 	} else if v.recorded != nil && v.tooYoung(r.Cert) {
