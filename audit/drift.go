@@ -76,14 +76,14 @@ func notRecorded(v *view) func(*Row) (Severity, string) {
 		if _, known := v.recorded[r.Cert.id()]; known || v.tooYoung(r.Cert) {
 			return fine, ""
 		}
-		if !v.issuers[string(r.Cert.issuer)] {
+		ours := v.issuers[string(r.Cert.issuer)]
+		switch {
+		case len(ours) == 0:
 			return Info, "another authority than the record's issued it: " + r.Cert.issuerName
+		case issuerOf(r.Cert, ours) == nil: // anybody can write a name into a certificate
+			return Warn, "it says that " + r.Cert.issuerName + " issued it, which has not signed it"
 		}
-		if issuer := r.issuer(); issuer != nil {
-			return Crit, issuer.name + " signed it, and its record does not know it"
-		}
-		// Anybody can write a name into a certificate.
-		return Warn, "it says that " + r.Cert.issuerName + " issued it, and the record does not know it"
+		return Crit, r.Cert.issuerName + " signed it, and its record does not know it"
 	}
 }
 

@@ -16,13 +16,15 @@ type Recorded struct {
 	NotBefore, NotAfter time.Time
 	Revoked             bool
 	DER                 []byte
+	Chain               []byte // DER of the intermediates, one behind the other, its issuer first
 }
 
 // Record is the record of an authority. Of each lineage only the latest
 // certificate counts, and none if that was revoked: what was replaced may expire
 // in peace. A lineage also counts as replaced when another one with the same
 // names began after its last renewal: the service has enrolled again. Two that
-// renew side by side are replicas, and both count.
+// renew side by side are replicas, and both count. It comes last among the sources
+// of an audit: only what was looked at before can be missed in it.
 type Record struct {
 	Name string // of the record, for the report
 	// List yields certificates, latest expiry first; it stops when yield says so.

@@ -61,7 +61,7 @@ func TestBrokenReport(t *testing.T) {
 	if !errors.Is(err, broken) || n != 1 {
 		t.Errorf("%v after %d rows", err, n)
 	}
-	if _, err := audit.NewRenderer("yaml", nil, 0); err == nil || !strings.Contains(err.Error(), "table, json") {
+	if _, err := audit.NewRenderer("yaml", nil, audit.Terminal{}); err == nil || !strings.Contains(err.Error(), "table, wide, json") {
 		t.Errorf("%v", err)
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"hash/maphash"
 	"time"
 
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
+
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
@@ -16,10 +19,11 @@ type view struct {
 	lists []*revocations
 
 	// Of the record, read before anything else is looked at.
-	recorded map[certID]entry // nil without a record
-	issuers  map[string]bool  // names of who signed what is in it, DER
-	asOf     time.Time        // when it was read
-	torn     bool             // it could not be read to its end
+	recorded map[certID]entry          // nil without a record
+	issuers  map[string][]*Certificate // who signed what is in it, by name in DER
+	signers  map[certID]bool           // all of issuers
+	asOf     time.Time                 // when it was read
+	torn     bool                      // it could not be read to its end
 
 	// Of what was found elsewhere.
 	looked bool                // somewhere else than in the record
@@ -49,7 +53,7 @@ type sighting struct {
 
 func newView() *view {
 	return &view{
-		wire: true, issuers: map[string]bool{}, onDisk: map[certID]bool{}, newest: map[uint64]sighting{}, young: map[uint64]bool{},
+		wire: true, issuers: map[string][]*Certificate{}, signers: map[certID]bool{}, onDisk: map[certID]bool{}, newest: map[uint64]sighting{}, young: map[uint64]bool{},
 		seed: maphash.MakeSeed(),
 	}
 }
@@ -76,8 +80,13 @@ func (v *view) prepare(ctx context.Context, sources []Source) (out []Source) {
 
 // enter takes one certificate of the record.
 func (v *view) enter(line *lineage, c *Recorded) {
-	if left := remains(c.DER); left != nil && !v.issuers[string(left.issuer)] {
-		v.issuers[string(left.issuer)] = true
+	var signer cryptobyte.String
+	chain := cryptobyte.String(c.Chain)
+	if chain.ReadASN1Element(&signer, asn1.SEQUENCE) && !v.signers[derID(signer)] {
+		v.signers[derID(signer)] = true
+		if i, err := ParseCertificate(signer); err == nil {
+			v.issuers[string(i.subject)] = append(v.issuers[string(i.subject)], i)
+		}
 	}
 	v.recorded[derID(c.DER)] = entry{line, c.Revoked}
 }

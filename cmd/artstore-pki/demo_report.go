@@ -72,7 +72,7 @@ func (w *world) audit(ctx context.Context, u *ui, table io.Writer) (*audit.Summa
 		}
 	}
 	width, _ := u.terminal(u.out)
-	out, err := audit.NewRenderer(outputTable, table, width)
+	out, err := audit.NewRenderer(outputTable, table, audit.Terminal{Width: width})
 	if err != nil {
 		return nil, err
 	}
