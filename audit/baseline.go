@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -114,17 +115,23 @@ func subject(line string) (subject, rest string, err error) {
 	if subject == "" || strings.Contains(subject, `"`) {
 		return "", "", fmt.Errorf("want a subject: %sHEX, or a place, in double quotes if it has blanks", bySHA256)
 	}
-	if digits, ok := strings.CutPrefix(subject, bySHA256); ok {
-		if b, err := hex.DecodeString(digits); err != nil || len(b) != 32 || strings.ToLower(digits) != digits {
-			return "", "", fmt.Errorf("%.80q: want %s and 64 hexadecimal digits, lower case", subject, bySHA256)
-		}
+	if !wholeHash(subject) {
+		return "", "", fmt.Errorf("%.80q: want %s and 64 hexadecimal digits, lower case", subject, bySHA256)
 	}
 	return subject, rest, nil
 }
 
+// wholeHash is false for what begins as a hash and is none: cut off in copying,
+// or a file of that name, which has to stand in quotes.
+func wholeHash(s string) bool {
+	digits, isHash := strings.CutPrefix(s, bySHA256)
+	b, err := hex.DecodeString(digits)
+	return !isHash || err == nil && len(b) == sha256.Size && strings.ToLower(digits) == digits
+}
+
 // quoted is a subject as parseAcceptance reads it back.
 func quoted(s string) string {
-	if s == "" || strings.HasPrefix(s, "#") || strings.ContainsAny(s, " \t\"\\") || printable.Clean(s) != s {
+	if s == "" || !wholeHash(s) || strings.HasPrefix(s, "#") || strings.ContainsAny(s, " \t\"\\") || printable.Clean(s) != s {
 		return strconv.Quote(s)
 	}
 	return s

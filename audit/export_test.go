@@ -68,3 +68,11 @@ func Slow(x *x509.Certificate) string {
 	c.parsed = nil
 	return fmt.Sprintf("%+v", c)
 }
+
+// Acceptances are the lines of a baseline, without dates and reasons.
+func Acceptances(b *Baseline) (out []string) {
+	for _, a := range b.order {
+		out = append(out, a.String())
+	}
+	return out
+}
