@@ -81,7 +81,7 @@ func parseAcceptance(line string) (a acceptance, over time.Time, err error) {
 			return a, over, fmt.Errorf("%.40q: want a date like %s2027-01-31", until, untilMark)
 		}
 		over = last.AddDate(0, 0, 1)
-		until, line = word(line)
+		until, _ = word(line)
 	}
 	if until != "" {
 		return a, over, fmt.Errorf("what is %.40q? want CHECK SUBJECT [%sDATE] [# why]", until, untilMark)

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -27,9 +29,9 @@ type Config struct {
 	WarnShare, CritShare   float64
 	// MaxLifetime is the longest life of a leaf by the operator's own policy; 0 for none.
 	MaxLifetime time.Duration
-	// Lists are revocation lists that certificates are judged by. One that is out
-	// of date has a row that says so.
-	Lists []RevocationList
+	// Lists are revocation lists that certificates are judged by, under the names
+	// that the report has for them. One that is out of date has a row that says so.
+	Lists map[string]*x509.RevocationList
 	// Baseline are findings to leave out; nil for none. What it left out, and what
 	// of it was found no more, the summary says.
 	Baseline *Baseline
@@ -85,8 +87,8 @@ func Run(ctx context.Context, cfg Config) (*Summary, error) {
 	view := newView()
 	r.joined, r.accepting = newJoined(r.table, view), newAccepting(cfg.Baseline, cfg.NewBaseline != nil)
 	r.judging = newInOrder(r.collect)
-	for _, l := range cfg.Lists {
-		ready := newRevocations(l)
+	for _, name := range slices.Sorted(maps.Keys(cfg.Lists)) {
+		ready := newRevocations(name, cfg.Lists[name])
 		view.lists = append(view.lists, ready)
 		if s := ready.subject(cfg.Now()); s != nil {
 			r.add(*s)

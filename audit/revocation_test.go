@@ -12,7 +12,7 @@ import (
 )
 
 // revokes makes a list of an authority: these certificates, out of date after some time.
-func revokes(t *testing.T, by *pair, good time.Duration, list ...x509.RevocationListEntry) audit.RevocationList {
+func revokes(t *testing.T, by *pair, good time.Duration, list ...x509.RevocationListEntry) *x509.RevocationList {
 	t.Helper()
 	issuer := *by.cert
 	issuer.KeyUsage |= x509.KeyUsageCRLSign
@@ -22,7 +22,7 @@ func revokes(t *testing.T, by *pair, good time.Duration, list ...x509.Revocation
 	must(t, err)
 	l, err := x509.ParseRevocationList(der)
 	must(t, err)
-	return audit.RevocationList{Name: "ca.crl", List: l}
+	return l
 }
 
 func listed(p *pair, reason int) x509.RevocationListEntry {
@@ -42,7 +42,7 @@ func TestRevocationLists(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		row  audit.Subject
-		list audit.RevocationList
+		list *x509.RevocationList
 		want string
 	}{
 		{"on it", on("file", "x", bad), list, "crit: revoked 3h ago, says the list in ca.crl"},
@@ -53,7 +53,7 @@ func TestRevocationLists(t *testing.T) {
 		{"the list is forged", on("endpoint", "x", bad), revokes(t, other, time.Hour, listed(bad, 1)), "warn: the list in ca.crl says that it is revoked, and Test Root has not signed that list"},
 		{"the list is old", on("endpoint", "x", bad), revokes(t, root, -2*time.Hour, listed(bad, 1)), "crit: revoked 3h ago, says the list in ca.crl"},
 	} {
-		r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{static{c.row, c.row}}, Lists: []audit.RevocationList{c.list}})
+		r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{static{c.row, c.row}}, Lists: map[string]*x509.RevocationList{"ca.crl": c.list}})
 		must(t, err)
 		if got := findings(r, "revoked")[c.row.Kind+" "+c.row.Place+" revoked"]; got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)

@@ -43,12 +43,11 @@ func (u *ui) auditConfig(c *cli.Context) (cfg audit.Config, err error) {
 	if cfg.Baseline, err = readBaseline(c.String(flagBaseline)); err != nil {
 		return cfg, err
 	}
+	cfg.Lists = map[string]*x509.RevocationList{}
 	for _, path := range c.StringSlice(flagCRL) {
-		list, err := readList(path)
-		if err != nil {
+		if cfg.Lists[path], err = readList(path); err != nil {
 			return cfg, withHint(err, "--%s wants a revocation list in PEM or DER, such as the one that an authority serves", flagCRL)
 		}
-		cfg.Lists = append(cfg.Lists, audit.RevocationList{Name: path, List: list})
 	}
 	names, err := expandTargets(c.Args().Slice())
 	cfg.Sources = []audit.Source{audit.Targets{
