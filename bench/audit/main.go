@@ -2,7 +2,7 @@
 // Go can do, and against other tools: CPU-seconds of whole processes, which other
 // load on the machine moves little, and peak memory.
 //
-//	go run ./audit          # 20 000 certificates, 7 rounds
+//	go run ./audit          # in bench/: 20 000 certificates, 7 rounds
 //	go run ./audit -quick   # 500, 2 rounds: does it work?
 //
 // Contenders take turns within each round; each figure is the smallest of all
@@ -62,7 +62,7 @@ func run(ctx context.Context, out io.Writer, opt options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	ours := filepath.Join(dir, "artstore-pki")
-	build := exec.CommandContext(ctx, "go", "build", "-o", ours, "github.com/artstore/artstore-pki/cmd/artstore-pki")
+	build := exec.CommandContext(ctx, "go", "build", "-C", "..", "-o", ours, "./cmd/artstore-pki")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building artstore-pki: %w: %s", err, text)
@@ -80,7 +80,7 @@ func run(ctx context.Context, out io.Writer, opt options) (err error) {
 			return fmt.Errorf("%s: %w", b.name, err)
 		}
 	}
-	return endpoints(ctx, out, ours, dir, min(1000, 2*opt.size))
+	return fleet{ours, dir, min(1000, 2*opt.size)}.run(ctx, out)
 }
 
 // comparisons are what the bars are about. The first contender of each is what
