@@ -11,8 +11,8 @@ func TestCorpus(t *testing.T) {
 	if dir == "" {
 		dir, size = t.TempDir(), 40
 	}
-	c, err := makeCorpus(dir, size)
-	if err != nil {
+	c := corpusIn(dir, size)
+	if err := c.make(); err != nil {
 		t.Fatal(err)
 	}
 	if err := walker(c.files, c.root); err != nil {
