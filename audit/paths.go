@@ -75,7 +75,8 @@ func (w *walk) start() {
 	default:
 		w.do(func() []Subject {
 			f, among := w.named(w.root)
-			return w.report(f, place{w.bundleAt(filepath.Dir(w.root)), among})
+			at := place{w.bundleAt(filepath.Dir(w.root)), among}
+			return []Subject{{later: func(yield func(Subject)) { w.each(f, at, yield) }}}
 		})
 	}
 }

@@ -48,11 +48,11 @@ func quick(data []byte, sum [sha256.Size]byte) *Certificate {
 		return nil
 	}
 	c := &Certificate{raw: data, tbs: signed, sealed: seal, issuer: issuer, subject: subject, public: public, serial: hexNumber(serial), fingerprint: sum}
-	okIssuer, okSubject := false, false
-	c.issuerName, okIssuer = quickName(issuer)
+	var okSubject bool
+	c.issuerName, ok = quickName(issuer)
 	c.name, okSubject = quickName(subject)
 	c.signature = quickSignatures[string(algorithm)]
-	ok = okIssuer && okSubject && c.issuerName != "" && c.signature != x509.UnknownSignatureAlgorithm &&
+	ok = ok && okSubject && c.issuerName != "" && c.signature != x509.UnknownSignatureAlgorithm &&
 		quickTime(&validity, &c.notBefore) && quickTime(&validity, &c.notAfter) && validity.Empty() &&
 		c.quickKey(public) && c.quickExtensions(extensions)
 	if c.name == "" && len(c.names) > 0 {
@@ -290,30 +290,29 @@ func (c *Certificate) quickNames(value cryptobyte.String) bool {
 	for _, want := range [...]der.Tag{der.Tag(2).ContextSpecific(), der.Tag(7).ContextSpecific(), der.Tag(1).ContextSpecific()} {
 		for rest := inner; !rest.Empty(); {
 			var tag der.Tag
-			if !rest.ReadAnyASN1(&name, &tag) {
+			// A URI ([6]) is worth a real parser.
+			if !rest.ReadAnyASN1(&name, &tag) || tag == der.Tag(6).ContextSpecific() {
 				return false
 			}
-			switch {
-			case tag == der.Tag(6).ContextSpecific():
-				return false // a URI is worth a real parser
-			case tag != want:
-				continue
-			case tag == der.Tag(7).ContextSpecific():
-				if len(name) != net.IPv4len && len(name) != net.IPv6len {
-					return false
-				}
-				c.names = append(c.names, net.IP(name).String())
-			default:
-				text := string(name)
-				for i := range len(text) {
-					if text[i] >= utf8.RuneSelf {
-						return false
-					}
-				}
-				c.names = append(c.names, text)
+			if tag == want && !c.quickAlternative(tag, name) {
+				return false
 			}
 		}
 	}
+	return true
+}
+
+func (c *Certificate) quickAlternative(tag der.Tag, value []byte) bool {
+	if tag == der.Tag(7).ContextSpecific() {
+		c.names = append(c.names, net.IP(value).String())
+		return len(value) == net.IPv4len || len(value) == net.IPv6len
+	}
+	for _, b := range value {
+		if b >= utf8.RuneSelf {
+			return false
+		}
+	}
+	c.names = append(c.names, string(value))
 	return true
 }
 

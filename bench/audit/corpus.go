@@ -29,42 +29,45 @@ const (
 	rsaShare = 10 // of which 3 have an RSA key
 )
 
-// makeCorpus writes leaves of one authority: 70 % P-256 and 30 % RSA-2048 keys,
+func corpusIn(dir string, size int) corpus {
+	return corpus{filepath.Join(dir, "files"), filepath.Join(dir, "bundle.pem"), filepath.Join(dir, "root.pem"), size}
+}
+
+// make writes leaves of one authority: 70 % P-256 and 30 % RSA-2048 keys,
 // four names and an address each, twenty in a directory. What a certificate
 // holds decides what it costs to read. Nobody has the private halves of the RSA
 // keys, and nobody needs them.
-func makeCorpus(dir string, size int) (c corpus, err error) {
-	c = corpus{filepath.Join(dir, "files"), filepath.Join(dir, "bundle.pem"), filepath.Join(dir, "root.pem"), size}
+func (c corpus) make() error {
 	issuer, root, err := authority()
 	if err != nil {
-		return c, err
+		return err
 	}
 	if err := os.WriteFile(c.root, encode(root.Raw), 0o600); err != nil {
-		return c, err
+		return err
 	}
 	keys, err := publicKeys(rsaShare)
 	if err != nil {
-		return c, err
+		return err
 	}
 	var bundle bytes.Buffer
-	for i := range size {
+	for i := range c.size {
 		der, err := leaf(i, root, keys[i%len(keys)], issuer)
 		if err != nil {
-			return c, err
+			return err
 		}
 		sub := filepath.Join(c.files, fmt.Sprintf("host-%04d", i/perDir))
 		if i%perDir == 0 {
 			if err := os.MkdirAll(sub, 0o700); err != nil {
-				return c, err
+				return err
 			}
 		}
 		text := encode(der)
 		bundle.Write(text)
 		if err := os.WriteFile(filepath.Join(sub, fmt.Sprintf("svc-%05d.crt", i)), text, 0o600); err != nil {
-			return c, err
+			return err
 		}
 	}
-	return c, os.WriteFile(c.bundle, bundle.Bytes(), 0o600)
+	return os.WriteFile(c.bundle, bundle.Bytes(), 0o600)
 }
 
 func encode(der []byte) []byte {

@@ -20,12 +20,17 @@ import (
 // deadEvery makes one server in twenty accept and never answer.
 const (
 	deadEvery = 20
-	patience  = 3 * time.Second
+	patience  = 5 * time.Second // the default
 )
 
-// endpoints measures the wall time of many servers of which some are dead. No
-// auditor can be done before the slowest of them, so that is the limit.
-func endpoints(ctx context.Context, out io.Writer, ours, dir string, n int) error {
+// fleet are n servers of which some are dead.
+type fleet struct {
+	program, dir string
+	n            int
+}
+
+// run measures wall time. No auditor can be done before the slowest server, so that is the limit.
+func (f fleet) run(ctx context.Context, out io.Writer) error {
 	issuer, root, err := authority()
 	if err != nil {
 		return err
@@ -40,7 +45,7 @@ func endpoints(ctx context.Context, out io.Writer, ours, dir string, n int) erro
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 	var list strings.Builder
-	for i := range n {
+	for i := range f.n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return err
@@ -49,11 +54,11 @@ func endpoints(ctx context.Context, out io.Writer, ours, dir string, n int) erro
 		go serve(l, config, i%deadEvery == 0)
 		fmt.Fprintln(&list, l.Addr())
 	}
-	targets := filepath.Join(dir, "targets")
+	targets := filepath.Join(f.dir, "targets")
 	if err := os.WriteFile(targets, []byte(list.String()), 0o600); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, ours, "audit", "-o", "ndjson", "--timeout", patience.String(), "@"+targets)
+	cmd := exec.CommandContext(ctx, f.program, "audit", "-o", "ndjson", "--timeout", patience.String(), "--disable", "name-mismatch", "@"+targets)
 	var text []byte
 	took, err := elapsed(func() (err error) { text, err = cmd.Output(); return err })
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
@@ -61,7 +66,7 @@ func endpoints(ctx context.Context, out io.Writer, ours, dir string, n int) erro
 	}
 	rows, dead := strings.Count(string(text), "\n"), strings.Count(string(text), "no answer within")
 	_, err = fmt.Fprintf(out, "\n%d servers, %d dead: %d rows, %d of them errors, in %.2fs: %.2f of the %s that the slowest takes\n",
-		n, (n+deadEvery-1)/deadEvery, rows, dead, took.Seconds(), took.Seconds()/patience.Seconds(), patience)
+		f.n, (f.n+deadEvery-1)/deadEvery, rows, dead, took.Seconds(), took.Seconds()/patience.Seconds(), patience)
 	return err
 }
 
