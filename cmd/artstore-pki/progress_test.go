@@ -23,11 +23,19 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 )
 
-// kept is a renderer that says when rows and the end came.
-type kept struct{ log *bytes.Buffer }
+// kept is a renderer that prints at its end, as a table does: what prints as it
+// goes gets no progress line on the same terminal.
+type kept struct {
+	terminal *bytes.Buffer
+	rows     []string
+}
 
-func (k kept) Row(r *audit.Row) error   { k.log.WriteString("row " + r.Place + "\n"); return nil }
-func (k kept) End(*audit.Summary) error { k.log.WriteString("end\n"); return nil }
+func (k *kept) Row(r *audit.Row) error { k.rows = append(k.rows, r.Place); return nil }
+
+func (k *kept) End(*audit.Summary) error {
+	k.terminal.WriteString(strings.Join(k.rows, " ") + "\n")
+	return nil
+}
 
 func TestProgress(t *testing.T) {
 	for _, c := range []struct {
@@ -35,14 +43,13 @@ func TestProgress(t *testing.T) {
 		runs time.Duration
 		want string
 	}{
-		{"over soon", 400 * time.Millisecond, "row a\nend\n"},
-		{"long", 1300 * time.Millisecond, "row a\n" +
-			"\r\x1b[K1 looked at in 1s, last a" + "\r\x1b[K1 looked at in 1s, last a" + "\r\x1b[K1 looked at in 1s, last a" + "\r\x1b[K1 looked at in 1s, last a" +
-			"\r\x1b[K1 looked at in 1s, last a" + "\r\x1b[Kend\n"},
+		{"over soon", 400 * time.Millisecond, "a\n"},
+		{"long", 1300 * time.Millisecond, "\r\x1b[K1 looked at in 1s, last a" + "\r\x1b[K1 looked at in 1s, last a" + "\r\x1b[K1 looked at in 1s, last a" + "\r\x1b[K1 looked at in 1s, last a" +
+			"\r\x1b[K1 looked at in 1s, last a" + "\r\x1b[Ka\n"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var terminal bytes.Buffer
-			p := newProgress(kept{&terminal}, &terminal, 80)
+			p := newProgress(&kept{terminal: &terminal}, &terminal, 80)
 			if err := p.Row(&audit.Row{Subject: audit.Subject{Place: "a"}}); err != nil {
 				t.Error(err)
 			}
@@ -113,8 +120,7 @@ func onTerminal(t *testing.T, out io.Writer, env map[string]string, args ...stri
 
 // A server that does not answer takes a while: on a terminal there is a line
 // about it, which is gone at the end. Nowhere else is a byte of it.
-func TestProgressOnTerminal(t *testing.T) {
-	t.Parallel()
+func TestProgressOnTerminal(t *testing.T) { // not beside others: urfave/cli shares its help flag between all apps
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	t.Cleanup(func() { _ = ln.Close() }) // connections are taken by the kernel, and never answered
@@ -139,7 +145,6 @@ func TestProgressOnTerminal(t *testing.T) {
 }
 
 func TestNoColour(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	check(t, os.WriteFile(filepath.Join(dir, "empty.crt"), nil, 0o600))
 	for name, c := range map[string]struct {
