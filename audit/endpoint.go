@@ -36,7 +36,7 @@ func parseAddress(text string) (host, port string, err error) {
 	return host, port, nil
 }
 
-func (t Targets) look(ctx context.Context, address string) Subject {
+func (t Targets) look(c *collection, address string) Subject {
 	s := Subject{Kind: kindEndpoint, Place: address}
 	host, port, err := parseAddress(address)
 	if err != nil {
@@ -44,17 +44,21 @@ func (t Targets) look(ctx context.Context, address string) Subject {
 		return s
 	}
 	s.Host = host
-	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
+	ctx, cancel := context.WithTimeout(c.ctx, t.Timeout)
 	defer cancel()
 	chain, state, err := shown(ctx, net.JoinHostPort(host, port), t.config(host))
 	if len(chain) == 0 {
 		s.Err = unreachable(ctx, err, t.Timeout)
 		return s
 	}
-	s.Cert, s.Chain, s.order, s.TLS = chain[0], chain[1:], chain, state
-	if len(t.Bundle) > 0 {
-		s.Bundle = t.Bundle
+	for _, x := range chain {
+		sent := fromX509(x)
+		if sent.isCA {
+			sent = c.known.one(sent)
+		}
+		s.order = append(s.order, sent)
 	}
+	s.Cert, s.Chain, s.TLS, s.Bundle = s.order[0], s.order[1:], state, c.bundle
 	return s
 }
 
