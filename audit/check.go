@@ -77,6 +77,7 @@ var checks = []check{
 	{"wrong-usage", "", Crit, "RFC 5280 sections 4.2.1.3 and 4.2.1.12", "issue it with the profile of what it is used for", wrongUsage, nil},
 	{"weak-key", "", Crit, "NIST SP 800-57 part 1 section 5.6, CA/B BR section 6.1.5", "issue it for a new key: ECDSA P-256, or RSA of 2048 bits and more", weakKey, nil},
 	{"weak-signature", "", Crit, "RFC 9155, CA/B BR section 7.1.3.2", "issue it again, signed with SHA-256", weakSignature, nil},
+	{"bad-signature", "", Crit, "RFC 2986 section 4.2, RFC 5280 section 6.3.3", "do not trust it: have it made again by whoever holds the key", nil, nil}, // of documents; see there
 	{"same-key", "", Warn, "docs/threat-model.md, A service's key", "give each service a key of its own: who has one is all of them", nil, sharedKeys},
 	{"tls-version", "", Warn, "NIST SP 800-52 revision 2 section 3.1", "turn on TLS 1.3 on the server", oldProtocol, nil},
 }

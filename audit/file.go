@@ -30,7 +30,7 @@ var (
 
 // certNames are the endings of files that are expected to hold a certificate:
 // one that does not is a finding, elsewhere it is a file of something else.
-var certNames = []string{".crt", ".cer", ".cert", ".der", ".pem"}
+var certNames = []string{".crt", ".cer", ".cert", ".der", ".pem", ".p7b", ".p7c", ".p12", ".pfx"}
 
 // file is what one file holds.
 type file struct {
@@ -67,6 +67,13 @@ func (b *buffers) give(buf *[]byte) {
 }
 
 func (o *opening) readUpTo(limit int64, path string, named bool) *file {
+	f := o.readAlone(limit, path, named)
+	o.follow(f)
+	return f
+}
+
+// readAlone reads a file without those that it refers to.
+func (o *opening) readAlone(limit int64, path string, named bool) *file {
 	expected := named || slices.Contains(certNames, strings.ToLower(filepath.Ext(path)))
 	info, err := os.Stat(path)
 	switch {
@@ -170,9 +177,10 @@ func plain(err error) error {
 	return err
 }
 
-func (f *file) certs() (n int) {
+// holds counts what is in the file besides keys.
+func (f *file) holds() (n int) {
 	for _, p := range f.parts {
-		if p.cert != nil {
+		if p.cert != nil || p.doc != nil {
 			n++
 		}
 	}
@@ -204,6 +212,9 @@ func (f *file) authorities() (out []*Certificate) {
 func (f *file) order() (out []*Certificate) {
 	leaves := 0
 	for _, p := range f.parts {
+		if p.in != nil && p.in.loose {
+			return nil
+		}
 		if p.cert == nil || p.err != nil {
 			continue
 		}

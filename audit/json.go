@@ -23,6 +23,7 @@ type jsonRow struct {
 	Error    string    `json:"error,omitempty"`
 	Findings []Finding `json:"findings"`
 	*jsonCert
+	*jsonDocument
 }
 
 type jsonCert struct {
@@ -112,6 +113,9 @@ func (r *Row) forJSON() jsonRow {
 	}
 	if r.Err != nil {
 		out.Error = r.Err.Error()
+	}
+	if r.doc != nil {
+		out.jsonDocument = r.doc.forJSON()
 	}
 	c := r.Cert
 	if c == nil {

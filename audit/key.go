@@ -39,8 +39,21 @@ func keyFor(f *file, c *Certificate, among keyring) *KeyFile {
 
 func (f *file) keyFile(c *Certificate) *KeyFile {
 	out := &KeyFile{Path: f.path, Mode: f.mode}
+	loose, leaves := false, 0
 	for _, p := range f.parts {
 		out.Fits = out.Fits || p.key != nil && fits(c, p.key)
+		if p.in != nil {
+			loose, out.Locked = loose || p.in.loose, out.Locked || p.in.locked
+			if p.isKey && p.in.mode != 0 {
+				out.Mode = p.in.mode
+			}
+		}
+		if p.cert != nil && !p.cert.isCA {
+			leaves++
+		}
+	}
+	if loose && leaves > 1 && !out.Fits {
+		return nil // a store keeps certificates of others as well
 	}
 	return out
 }

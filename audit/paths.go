@@ -90,7 +90,7 @@ func (w *walk) named(path string) (f *file, among keyring) {
 			break
 		}
 	}
-	if f.certs() == 0 && f.err() == nil {
+	if f.holds() == 0 && f.err() == nil {
 		f.parts = []parsed{{err: errNoCert}}
 	}
 	f.path = path
@@ -342,14 +342,22 @@ func (w *walk) report(f *file, at place) (out []Subject) {
 			}
 		}}}
 	}
-	chain, order := f.authorities(), f.order()
+	if objects := f.objects(); objects != nil {
+		for _, o := range objects {
+			out = append(out, w.report(o, place{bundle: o.bundle(w.bundle, at.bundle)})...)
+		}
+		return out
+	}
+	chain, order, several := f.authorities(), f.order(), f.severalIn()
 	for _, p := range f.parts {
-		s := Subject{Kind: kindFile, Place: f.path, Err: p.err, Cert: p.cert}
-		if len(f.parts) > 1 {
+		s := Subject{Kind: kindFile, Place: f.path + p.in.suffix(), Err: p.err, Cert: p.cert, doc: p.doc}
+		if several(p) {
 			s.Block = p.block
 		}
 		switch {
 		case p.err != nil:
+		case p.doc != nil:
+			s.Chain, s.Bundle = chain, at.bundle
 		case p.cert == nil:
 			continue // a key is judged with its certificate
 		case !p.cert.isCA:
