@@ -207,11 +207,14 @@ func (f *file) authorities() (out []*Certificate) {
 	return out
 }
 
-// order are all certificates of a file with one leaf. Files with several are
-// collections, and have none.
-func (f *file) order() (out []*Certificate) {
+// order are all certificates of an entry with one leaf, in a plain file of all of
+// it. Those with several are collections, and have none.
+func (f *file) order(entry string) (out []*Certificate) {
 	leaves := 0
 	for _, p := range f.parts {
+		if p.in.suffix() != entry {
+			continue
+		}
 		if p.in != nil && p.in.loose {
 			return nil
 		}

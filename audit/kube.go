@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -97,6 +99,7 @@ type manifest struct {
 	entries int
 	held    int
 	names   map[string]int // of objects
+	line    int            // of the file, from 0, where the document begins
 }
 
 func parseKube(data []byte, with *opening) []parsed {
@@ -105,8 +108,9 @@ func parseKube(data []byte, with *opening) []parsed {
 	}
 	m := &manifest{with: with, names: map[string]int{}}
 	n := 0
-	for doc := range documents(data) {
+	for line, doc := range documents(data) {
 		n++
+		m.line = line
 		if !kubeKinds.Match(doc) {
 			continue
 		}
@@ -125,19 +129,18 @@ func (m *manifest) add(p parsed) { m.parts = append(m.parts, p) }
 
 func (m *manifest) full() bool { return m.entries > maxEntries || m.held > maxHeld }
 
-// documents splits a stream of YAML. A marker at the start of a line ends a
-// document wherever it stands (YAML 1.2.2 section 9.1.2).
-func documents(data []byte) func(yield func([]byte) bool) {
-	return func(yield func([]byte) bool) {
-		start := 0
-		for _, at := range documentEnd.FindAllIndex(data, -1) {
-			if doc := data[start:at[0]]; len(bytes.TrimSpace(doc)) > 0 && !yield(doc) {
+// documents splits a stream of YAML, and counts the lines before each document. A
+// marker at the start of a line ends one wherever it stands (YAML 1.2.2 section 9.1.2).
+func documents(data []byte) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		line, start := 0, 0
+		for _, at := range append(documentEnd.FindAllIndex(data, -1), []int{len(data)}) {
+			doc := data[start:at[0]]
+			if len(bytes.TrimSpace(doc)) > 0 && !yield(line, doc) {
 				return
 			}
-			start = at[0] + 3
-		}
-		if doc := data[start:]; len(bytes.TrimSpace(doc)) > 0 {
-			yield(doc)
+			line += bytes.Count(doc, []byte("\n"))
+			start = min(at[0]+3, len(data))
 		}
 	}
 }
@@ -190,22 +193,24 @@ func read[T any](m *manifest, decode func(*kubeObject[T]) error, item func(T, *k
 	}
 	switch {
 	case err != nil:
-		return undecodable(err)
+		return m.undecodable(err)
 	case bad > 0:
 		return fmt.Errorf("%d of its %d items could not be read in full", bad, len(whole.Items))
 	}
 	return nil
 }
 
-var lineNumber = regexp.MustCompile(`line \d+`)
+var lineNumber = regexp.MustCompile(`\bline (\d+)`)
 
 // undecodable says where a document is wrong, but not what stands there: decoders
 // quote the value, and that may be a key.
-func undecodable(err error) error {
-	if line := lineNumber.FindString(err.Error()); line != "" {
-		return fmt.Errorf("it could not be decoded: %s of the document is wrong", line)
+func (m *manifest) undecodable(err error) error {
+	found := lineNumber.FindStringSubmatch(err.Error())
+	if found == nil {
+		return errors.New("it could not be decoded")
 	}
-	return errors.New("it could not be decoded")
+	line, _ := strconv.Atoi(found[1])
+	return fmt.Errorf("it could not be decoded: near line %d something is wrong", m.line+line)
 }
 
 // object reads the entries of a Secret or a ConfigMap, by name.

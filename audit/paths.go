@@ -348,7 +348,8 @@ func (w *walk) report(f *file, at place) (out []Subject) {
 		}
 		return out
 	}
-	chain, order, several := f.authorities(), f.order(), f.severalIn()
+	chain, several := f.authorities(), f.severalIn()
+	orders := map[string][]*Certificate{}
 	for _, p := range f.parts {
 		s := Subject{Kind: kindFile, Place: f.path + p.in.suffix(), Err: p.err, Cert: p.cert, doc: p.doc}
 		if several(p) {
@@ -361,7 +362,11 @@ func (w *walk) report(f *file, at place) (out []Subject) {
 		case p.cert == nil:
 			continue // a key is judged with its certificate
 		case !p.cert.isCA:
-			s.Chain, s.Bundle, s.Key, s.order = chain, at.bundle, keyFor(f, p.cert, at.keys), order
+			entry := p.in.suffix()
+			if _, known := orders[entry]; !known {
+				orders[entry] = f.order(entry)
+			}
+			s.Chain, s.Bundle, s.Key, s.order = chain, at.bundle, keyFor(f, p.cert, at.keys), orders[entry]
 		}
 		out = append(out, s)
 	}

@@ -74,7 +74,7 @@ func parsePKCS12(data []byte, with *opening) []parsed {
 		return []parsed{{err: err}}
 	}
 	s.with = with
-	tried := 0
+	tried, best := 0, []parsed(nil)
 	for _, p := range passwords(with.passwords) {
 		if p.text != "" {
 			tried++
@@ -86,7 +86,13 @@ func parsePKCS12(data []byte, with *opening) []parsed {
 		if err != nil {
 			return []parsed{{err: err}}
 		}
-		return parts
+		if s.mac != nil || !s.shut {
+			return parts
+		}
+		best = parts // the certificates; without a MAC another password may open the key
+	}
+	if best != nil {
+		return best
 	}
 	return []parsed{{err: fmt.Errorf("neither the empty password nor one of the %d that were given opens it", tried)}}
 }
@@ -100,6 +106,7 @@ type store struct {
 	parts   []parsed
 	in      *within
 	keys    int
+	shut    bool // a key did not open
 }
 
 func readStore(data []byte) (*store, error) {
@@ -132,7 +139,7 @@ func readContent(s *cryptobyte.String, kind string, content *cryptobyte.String) 
 // open reads everything with one password. The error is errPassword, or why the
 // store could not be read to the end.
 func (s *store) open(p password) ([]parsed, error) {
-	s.parts, s.keys, s.in = nil, 0, &within{loose: true, locked: p.text != ""}
+	s.parts, s.keys, s.shut, s.in = nil, 0, false, &within{loose: true, locked: p.text != ""}
 	if s.mac != nil {
 		if err := s.mac.verify(s.safes, p, &s.account); err != nil {
 			return nil, err
@@ -237,13 +244,14 @@ func (s *store) shrouded(value cryptobyte.String, p password) {
 		s.add(parsed{isKey: true, err: errBadKey})
 		return
 	}
-	if s.keys >= maxKeys {
+	if s.keys >= maxKeys || s.account.over != nil {
 		s.key(nil)
 		return
 	}
 	plain, err := how.decrypt(text, p, &s.account)
 	switch {
 	case errors.Is(err, errPassword):
+		s.shut = true
 		s.add(parsed{isKey: true}) // a key all the same; it just cannot be compared
 	case err != nil:
 		s.add(parsed{isKey: true, err: err})
@@ -254,6 +262,9 @@ func (s *store) shrouded(value cryptobyte.String, p password) {
 
 // key keeps the public half.
 func (s *store) key(pkcs8 []byte) {
+	if s.account.over != nil { // and there is a row for that
+		return
+	}
 	if s.keys++; s.keys > maxKeys {
 		if s.keys == maxKeys+1 {
 			s.add(parsed{err: errManyKeys})

@@ -29,15 +29,21 @@ import (
 const maxIterations = 2_000_000
 
 // account is what is left of the work for one file.
-type account struct{ left int }
+type account struct {
+	left int
+	over error // why nothing more is done
+}
 
 // spend pays for a derivation before it is done.
 func (a *account) spend(iterations, blocks int) error {
 	if iterations < 1 {
 		return errBadStore
 	}
-	if iterations > a.left/blocks {
-		return fmt.Errorf("a password is hashed %d times over: more than %d times for one file is not done", iterations, maxIterations)
+	if a.over == nil && iterations > a.left/blocks {
+		a.over = fmt.Errorf("a password is hashed %d times over: more than %d times for one file is not done", iterations, maxIterations)
+	}
+	if a.over != nil {
+		return a.over
 	}
 	a.left -= iterations * blocks
 	return nil
@@ -175,7 +181,11 @@ func (a algorithm) pbes2(p password, on *account) (key, iv []byte, id string, er
 	if !ok || !okKDF || !okScheme || !scheme.params.ReadASN1(&vector, der.OCTET_STRING) {
 		return nil, nil, "", errBadStore
 	}
-	key, err = kdf.pbkdf2(p, ciphers[scheme.id].key, on)
+	c, known := ciphers[scheme.id]
+	if !known {
+		return nil, nil, "", unsupported(scheme.id)
+	}
+	key, err = kdf.pbkdf2(p, c.key, on)
 	return key, vector, scheme.id, err
 }
 
@@ -317,7 +327,8 @@ func (m *storeMAC) key(p password, on *account) (key []byte, h func() hash.Hash,
 	}
 	// RFC 9579: everything is in the parameters.
 	var params cryptobyte.String
-	ok := m.how.params.ReadASN1(&params, der.SEQUENCE)
+	all := m.how.params
+	ok := all.ReadASN1(&params, der.SEQUENCE)
 	kdf, okKDF := readAlgorithm(&params)
 	scheme, okScheme := readAlgorithm(&params)
 	if !ok || !okKDF || !okScheme {
