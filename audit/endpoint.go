@@ -29,7 +29,7 @@ func parseAddress(text string) (host, port string, err error) {
 }
 
 func (t Targets) look(c *collection, address string) Subject {
-	s := Subject{Kind: kindEndpoint, Place: address}
+	s := Subject{Kind: kindEndpoint, Place: endpointPlace(address)}
 	host, port, err := parseAddress(address)
 	if err != nil {
 		s.Err = err

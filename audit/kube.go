@@ -30,14 +30,18 @@ const (
 	// maxEntries bounds what all objects of a file hold: aliases can repeat an
 	// object of a thousand entries a thousand times.
 	maxEntries = 20_000
+	// maxBad bounds the documents that cannot be decoded.
+	maxBad = 100
 	// maxHeld is the same in bytes.
 	maxHeld = 16 << 20
+	// maxSteps is the same in keys that are looked at.
+	maxSteps = 1_000_000
 )
 
 var (
 	errLargeManifest = fmt.Errorf("it is larger than %d MiB, too much for a manifest", maxManifest>>20)
 	errDenseManifest = fmt.Errorf("it has more than %d values in one document", maxNodes)
-	errFullManifest  = fmt.Errorf("it holds more than %d entries or %d MiB; the rest was not read", maxEntries, maxHeld>>20)
+	errFullManifest  = fmt.Errorf("it holds more than %d entries, %d MiB or %d damaged documents; the rest was not read", maxEntries, maxHeld>>20, maxBad)
 	errBadBase64     = errors.New("it is not in Base64")
 )
 
@@ -59,37 +63,37 @@ var kubeField = regexp.MustCompile(`(^|[\n{,])\s*["']?apiVersion["']?\s*:`)
 // kubeObject is what is read of an object, from YAML and from JSON: Secret and
 // ConfigMap, Config, and lists of the first two, whose items stay undecoded.
 type kubeObject[T any] struct {
-	Kind       string              `json:"kind" yaml:"kind"`
-	Metadata   kubeName            `json:"metadata" yaml:"metadata"`
-	Data       map[string]string   `json:"data" yaml:"data"`
-	StringData map[string]string   `json:"stringData" yaml:"stringData"`
-	BinaryData map[string]string   `json:"binaryData" yaml:"binaryData"`
-	Clusters   []kubeConfigCluster `json:"clusters" yaml:"clusters"`
-	Users      []kubeConfigUser    `json:"users" yaml:"users"`
-	Items      []T                 `json:"items" yaml:"items"`
+	Kind       string              `json:"kind"`
+	Metadata   kubeName            `json:"metadata"`
+	Data       map[string]string   `json:"data"`
+	StringData map[string]string   `json:"stringData"`
+	BinaryData map[string]string   `json:"binaryData"`
+	Clusters   []kubeConfigCluster `json:"clusters"`
+	Users      []kubeConfigUser    `json:"users"`
+	Items      []T                 `json:"items"`
 }
 
 type kubeName struct {
-	Name      string `json:"name" yaml:"name"`
-	Namespace string `json:"namespace" yaml:"namespace"`
+	Name      string `json:"name"`
+	Namespace string `json:"namespace"`
 }
 
 type kubeConfigCluster struct {
-	Name    string `json:"name" yaml:"name"`
+	Name    string `json:"name"`
 	Cluster struct {
-		File string `json:"certificate-authority" yaml:"certificate-authority"`
-		Data string `json:"certificate-authority-data" yaml:"certificate-authority-data"`
-	} `json:"cluster" yaml:"cluster"`
+		File string `json:"certificate-authority"`
+		Data string `json:"certificate-authority-data"`
+	} `json:"cluster"`
 }
 
 type kubeConfigUser struct {
-	Name string `json:"name" yaml:"name"`
+	Name string `json:"name"`
 	User struct {
-		CertFile string `json:"client-certificate" yaml:"client-certificate"`
-		CertData string `json:"client-certificate-data" yaml:"client-certificate-data"`
-		KeyFile  string `json:"client-key" yaml:"client-key"`
-		KeyData  string `json:"client-key-data" yaml:"client-key-data"`
-	} `json:"user" yaml:"user"`
+		CertFile string `json:"client-certificate"`
+		CertData string `json:"client-certificate-data"`
+		KeyFile  string `json:"client-key"`
+		KeyData  string `json:"client-key-data"`
+	} `json:"user"`
 }
 
 // manifest is one file while it is read.
@@ -98,6 +102,7 @@ type manifest struct {
 	parts   []parsed
 	entries int
 	held    int
+	steps   int            // over nodes of YAML
 	names   map[string]int // of objects
 	line    int            // of the file, from 0, where the document begins
 }
@@ -107,7 +112,7 @@ func parseKube(data []byte, with *opening) []parsed {
 		return []parsed{{err: errLargeManifest}}
 	}
 	m := &manifest{with: with, names: map[string]int{}}
-	n := 0
+	n, bad := 0, 0
 	for line, doc := range documents(data) {
 		n++
 		m.line = line
@@ -116,8 +121,9 @@ func parseKube(data []byte, with *opening) []parsed {
 		}
 		if err := m.document(doc); err != nil {
 			m.add(parsed{err: err, in: &within{object: fmt.Sprintf("document %d", n)}})
+			bad++
 		}
-		if m.full() {
+		if bad == maxBad || m.full() {
 			m.add(parsed{err: errFullManifest, in: &within{object: "…"}})
 			break
 		}
@@ -127,7 +133,9 @@ func parseKube(data []byte, with *opening) []parsed {
 
 func (m *manifest) add(p parsed) { m.parts = append(m.parts, p) }
 
-func (m *manifest) full() bool { return m.entries > maxEntries || m.held > maxHeld }
+func (m *manifest) full() bool {
+	return m.entries > maxEntries || m.held > maxHeld || m.steps > maxSteps
+}
 
 // documents splits a stream of YAML, and counts the lines before each document. A
 // marker at the start of a line ends one wherever it stands (YAML 1.2.2 section 9.1.2).
@@ -154,27 +162,26 @@ func (m *manifest) document(doc []byte) error {
 		return errDenseManifest
 	}
 	if bytes.HasPrefix(bytes.TrimSpace(doc), []byte("{")) && json.Valid(doc) {
-		return read(m, func(o *kubeObject[json.RawMessage]) error { return json.Unmarshal(doc, o) },
-			func(item json.RawMessage, o *kubeObject[json.RawMessage]) error { return json.Unmarshal(item, o) })
+		return read(m, json.RawMessage(doc), func(item json.RawMessage, o *kubeObject[json.RawMessage]) error {
+			return json.Unmarshal(item, o)
+		})
 	}
-	return read(m, func(o *kubeObject[yaml.Node]) error { return decodeYAML(doc, o) },
-		func(item yaml.Node, o *kubeObject[yaml.Node]) error { return item.Decode(o) })
-}
-
-// decodeYAML reads the first document of doc; documents left it no second one.
-func decodeYAML(doc []byte, into any) error {
-	err := yaml.NewDecoder(bytes.NewReader(doc)).Decode(into)
-	if errors.Is(err, io.EOF) { // comments alone
+	var root yaml.Node
+	// documents left no second one in it, and comments alone are none.
+	if err := yaml.NewDecoder(bytes.NewReader(doc)).Decode(&root); err != nil && !errors.Is(err, io.EOF) {
+		return m.undecodable(err)
+	}
+	if len(root.Content) == 0 {
 		return nil
 	}
-	return err
+	return read(m, root.Content[0], m.fromYAML)
 }
 
 // read decodes an object, and if it is a list, its items: one that is of the
 // wrong shape costs itself. What was decoded of it before is used.
-func read[T any](m *manifest, decode func(*kubeObject[T]) error, item func(T, *kubeObject[T]) error) error {
+func read[T any](m *manifest, doc T, decode func(T, *kubeObject[T]) error) error {
 	var whole kubeObject[T]
-	err := decode(&whole)
+	err := decode(doc, &whole)
 	m.object(whole.Kind, &whole.Metadata, []map[string]string{whole.Data, whole.BinaryData}, whole.StringData)
 	m.config(whole.Kind, whole.Clusters, whole.Users)
 	if !strings.HasSuffix(whole.Kind, "List") {
@@ -183,7 +190,7 @@ func read[T any](m *manifest, decode func(*kubeObject[T]) error, item func(T, *k
 	bad := 0
 	for _, i := range whole.Items {
 		var o kubeObject[T]
-		if item(i, &o) != nil {
+		if decode(i, &o) != nil {
 			bad++
 		}
 		m.object(o.Kind, &o.Metadata, []map[string]string{o.Data, o.BinaryData}, o.StringData)

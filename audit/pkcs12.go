@@ -86,7 +86,7 @@ func parsePKCS12(data []byte, with *opening) []parsed {
 		if err != nil {
 			return []parsed{{err: err}}
 		}
-		if s.mac != nil || !s.shut {
+		if s.mac != nil || !s.shut || s.account.over != nil {
 			return parts
 		}
 		best = parts // the certificates; without a MAC another password may open the key

@@ -28,7 +28,7 @@ var schemes = map[string]scheme{
 	"smtp":       {"25", askSMTP},
 }
 
-var errEarly = errors.New("it sends something between its consent and TLS, as one does who puts words into a stranger's mouth")
+var errEarly = errors.New("it sends something between its consent and TLS, which somebody on the way may have put there")
 
 // parseURL splits SCHEME://HOST[:PORT]; what else the URL has does not matter.
 func parseURL(text string) (host, port string, err error) {
@@ -45,6 +45,16 @@ func parseURL(text string) (host, port string, err error) {
 		port = s.port
 	}
 	return u.Hostname(), port, nil
+}
+
+// endpointPlace is an address without what else a URL has: people copy those of
+// databases with the password in them.
+func endpointPlace(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || !strings.Contains(address, "://") {
+		return address
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // upgradeOf is what a target asks before TLS; nil for one that speaks it at once.

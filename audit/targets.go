@@ -133,7 +133,7 @@ func (t Targets) answer(c *collection, address string) []Subject {
 	out := []Subject{s}
 	for _, sent := range s.Chain {
 		if sent.isCA { // what else is sent, no client looks at
-			out = append(out, Subject{Kind: kindEndpoint, Place: address, Cert: sent})
+			out = append(out, Subject{Kind: kindEndpoint, Place: s.Place, Cert: sent})
 		}
 	}
 	return out
