@@ -21,8 +21,9 @@ import (
 // is what tens of thousands of are in flight in one audit, so the rest is
 // parsed only for whoever asks.
 type Certificate struct {
-	raw                     []byte // DER; the next three are parts of it
+	raw                     []byte // DER; what follows are parts of it
 	subject, issuer, public []byte
+	tbs, sealed             []byte // what was signed, and the signature; nil where crypto/x509 has them
 
 	name, issuerName    string // as people call them
 	names               []string

@@ -38,6 +38,9 @@ func chainVerdict(s *Subject, at criteria) (v verdict, text string) {
 	if s.Bundle == nil || !s.leaf() {
 		return chainFine, ""
 	}
+	if at.known.through(s, at.now) {
+		return chainFine, ""
+	}
 	moment := at.now
 	if last := s.Cert.notAfter.Add(-time.Second); moment.After(last) {
 		moment = last
@@ -45,10 +48,11 @@ func chainVerdict(s *Subject, at criteria) (v verdict, text string) {
 	if moment.Before(s.Cert.notBefore) {
 		moment = s.Cert.notBefore
 	}
-	_, err := s.Cert.X509().Verify(x509.VerifyOptions{
+	chains, err := s.Cert.X509().Verify(x509.VerifyOptions{
 		Roots: at.pools.of(s.Bundle), Intermediates: at.pools.of(s.Chain), CurrentTime: moment, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err == nil {
+		at.known.learn(s, chains)
 		return chainFine, ""
 	}
 	// At another moment than now the dates of its issuers prove nothing.
@@ -130,11 +134,13 @@ type listID struct {
 	size  int
 }
 
+func idOf(certs []*Certificate) listID { return listID{&certs[0], len(certs)} }
+
 func (p *pools) of(certs []*Certificate) *x509.CertPool {
 	if len(certs) == 0 {
 		return x509.NewCertPool()
 	}
-	id := listID{&certs[0], len(certs)}
+	id := idOf(certs)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.made[id] == nil {

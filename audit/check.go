@@ -56,6 +56,7 @@ type criteria struct {
 	now        time.Time
 	warn, crit threshold
 	pools      *pools
+	known      *verified
 }
 
 // checks are in the order in which a row lists its findings; the first of the

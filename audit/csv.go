@@ -36,21 +36,25 @@ func (c *asCSV) End(*Summary) error {
 }
 
 func (r *Row) forCSV() []string {
-	row := r.forJSON()
 	var found []string
-	for _, f := range row.Findings {
+	for _, f := range r.Findings {
 		found = append(found, f.Check)
 	}
-	c, left, from, to, authority := row.jsonCert, "", "", "", ""
+	reason := ""
+	if r.Err != nil {
+		reason = r.Err.Error()
+	}
+	c, left, from, to, authority, fingerprint := r.Cert, "", "", "", "", ""
 	if c == nil {
-		c = &jsonCert{}
+		c = &Certificate{}
 	} else {
-		left, from, to = strconv.FormatInt(c.SecondsLeft, 10), c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339)
-		authority = strconv.FormatBool(c.CA)
+		left = strconv.FormatInt(int64(c.notAfter.Sub(r.Judged).Seconds()), 10)
+		from, to = c.notBefore.UTC().Format(time.RFC3339), c.notAfter.UTC().Format(time.RFC3339)
+		authority, fingerprint = strconv.FormatBool(c.isCA), c.hexFingerprint()
 	}
 	return []string{
-		row.State, left, from, to, text(c.Name), text(c.Names...), row.Kind, text(row.Place), strconv.Itoa(row.Block), text(row.Also...),
-		strings.Join(found, " "), text(row.Error), text(c.Issuer), c.Serial, authority, c.Fingerprint,
+		r.State, left, from, to, text(c.name), text(c.names...), r.Kind, text(r.Place), strconv.Itoa(r.Block), text(r.Also...),
+		strings.Join(found, " "), text(reason), text(c.issuerName), c.serial, authority, fingerprint,
 	}
 }
 

@@ -80,6 +80,7 @@ func Quick(data []byte) string {
 	if c == nil {
 		return ""
 	}
+	c.tbs, c.sealed = nil, nil
 	return fmt.Sprintf("%+v", *c)
 }
 

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,6 +67,18 @@ func (b *buffers) give(buf *[]byte) {
 	}
 }
 
+// expects reports whether files of this name are expected to hold a certificate.
+func expects(path string) bool {
+	return slices.Contains(certNames, strings.ToLower(filepath.Ext(path)))
+}
+
+// readEntry is read for a file whose directory says that it is a regular one.
+func (o *opening) readEntry(path string) *file {
+	f := o.load(path, expects(path), largeFile)
+	o.follow(f)
+	return f
+}
+
 func (o *opening) readUpTo(limit int64, path string, named bool) *file {
 	f := o.readAlone(limit, path, named)
 	o.follow(f)
@@ -74,7 +87,7 @@ func (o *opening) readUpTo(limit int64, path string, named bool) *file {
 
 // readAlone reads a file without those that it refers to.
 func (o *opening) readAlone(limit int64, path string, named bool) *file {
-	expected := named || slices.Contains(certNames, strings.ToLower(filepath.Ext(path)))
+	expected := named || expects(path)
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
@@ -234,7 +247,12 @@ func (f *file) order(entry string) (out []*Certificate) {
 	return out
 }
 
-// hasKey reports whether there is a readable key in the file.
-func (f *file) hasKey() bool {
-	return slices.ContainsFunc(f.parts, func(p parsed) bool { return p.key != nil })
+// keys are the readable keys in the file.
+func (f *file) keys() (out []crypto.PublicKey) {
+	for _, p := range f.parts {
+		if p.key != nil {
+			out = append(out, p.key)
+		}
+	}
+	return out
 }

@@ -3,9 +3,11 @@ package audit
 import (
 	"bufio"
 	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
@@ -14,72 +16,39 @@ import (
 // schemaVersion changes when a field changes its meaning or goes away.
 const schemaVersion = 1
 
-type jsonRow struct {
-	State    string    `json:"state"`
-	Kind     string    `json:"kind"`
-	Place    string    `json:"place"`
-	Block    int       `json:"block,omitempty"`
-	Also     []string  `json:"also,omitempty"`
-	Error    string    `json:"error,omitempty"`
-	Findings []Finding `json:"findings"`
-	*jsonCert
-	*jsonDocument
-}
-
-type jsonCert struct {
-	Name        string    `json:"name"`
-	Names       []string  `json:"names"`
-	Serial      string    `json:"serial"`
-	Issuer      string    `json:"issuer"`
-	CA          bool      `json:"ca"`
-	NotBefore   time.Time `json:"not_before"`
-	NotAfter    time.Time `json:"not_after"`
-	SecondsLeft int64     `json:"seconds_left"`
-	RenewsFrom  time.Time `json:"renews_from,omitzero"`
-	RenewsTo    time.Time `json:"renews_to,omitzero"`
-	Fingerprint string    `json:"fingerprint_sha256"`
-	Protocol    string    `json:"protocol,omitempty"`
-	KeyExchange string    `json:"key_exchange,omitempty"`
-}
-
 // asJSON writes the report for programs, a row on each line. What is known at the
 // end only comes last. Times are RFC 3339 in UTC.
 type asJSON struct {
 	w     *bufio.Writer
 	lines bool // NDJSON: rows alone, each with those fields of the report that it needs
 	rows  int
+	buf   []byte // one row
 }
 
 func newJSON(out io.Writer, _ int) Renderer   { return &asJSON{w: bufio.NewWriter(out)} }
 func newNDJSON(out io.Writer, _ int) Renderer { return &asJSON{w: bufio.NewWriter(out), lines: true} }
 
-type ndjsonRow struct {
-	SchemaVersion int       `json:"schema_version"`
-	JudgedAt      time.Time `json:"judged_at"`
-	jsonRow
-}
-
 // Row implements [Renderer].
 func (j *asJSON) Row(r *Row) error {
-	var line any = r.forJSON()
-	if j.lines {
-		line = ndjsonRow{schemaVersion, r.Judged.UTC(), r.forJSON()}
-	}
-	text, err := json.Marshal(line)
-	if err != nil {
-		return err
-	}
-	between := ",\n"
+	b := j.buf[:0]
 	switch {
 	case j.lines:
-		between = ""
-		text = append(text, '\n')
+		b = append(b, `{"schema_version":`...)
+		b = strconv.AppendInt(b, schemaVersion, 10)
+		b = jsonTime(b, `,"judged_at":`, r.Judged)
+		b = append(b, ',')
 	case j.rows == 0:
-		between = j.head()
+		b = append(append(b, j.head()...), '{')
+	default:
+		b = append(b, ",\n{"...)
+	}
+	b = append(r.appendJSON(b), '}')
+	if j.lines {
+		b = append(b, '\n')
 	}
 	j.rows++
-	_, _ = j.w.WriteString(between) // the last Write and Flush keep the error
-	_, err = j.w.Write(text)
+	j.buf = b
+	_, err := j.w.Write(b)
 	return err
 }
 
@@ -106,37 +75,94 @@ func (j *asJSON) End(s *Summary) error {
 	return j.w.Flush()
 }
 
-func (r *Row) forJSON() jsonRow {
-	out := jsonRow{State: r.State, Kind: r.Kind, Place: r.Place, Block: r.Block, Also: r.Also, Findings: r.Findings}
-	if out.Findings == nil {
-		out.Findings = []Finding{}
+// appendJSON writes the members of a row, as docs/audit-report.md has them.
+func (r *Row) appendJSON(b []byte) []byte {
+	b = jsonText(b, `"state":`, r.State)
+	b = jsonText(b, `,"kind":`, r.Kind)
+	b = jsonText(b, `,"place":`, r.Place)
+	if r.Block != 0 {
+		b = strconv.AppendInt(append(b, `,"block":`...), int64(r.Block), 10)
+	}
+	if len(r.Also) > 0 {
+		b = jsonList(b, `,"also":`, r.Also)
 	}
 	if r.Err != nil {
-		out.Error = r.Err.Error()
+		b = jsonText(b, `,"error":`, r.Err.Error())
 	}
 	if r.doc != nil {
-		out.jsonDocument = r.doc.forJSON()
+		b = r.doc.appendJSON(b)
 	}
+	b = append(b, `,"findings":[`...)
+	for i, f := range r.Findings {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonText(b, `{"check":`, f.Check)
+		b = jsonText(b, `,"severity":`, f.Severity.String())
+		b = jsonText(b, `,"text":`, f.Text)
+		b = jsonText(b, `,"remedy":`, f.Remedy)
+		b = append(jsonText(b, `,"cites":`, f.Cites), '}')
+	}
+	b = append(b, ']')
+	if r.Cert == nil {
+		return b
+	}
+	return r.appendCert(b)
+}
+
+func (r *Row) appendCert(b []byte) []byte {
 	c := r.Cert
-	if c == nil {
-		return out
-	}
-	out.jsonCert = &jsonCert{
-		Name: c.name, Names: c.names, Serial: c.serial, Issuer: c.issuerName, CA: c.isCA,
-		NotBefore: c.notBefore.UTC(), NotAfter: c.notAfter.UTC(), SecondsLeft: int64(c.notAfter.Sub(r.Judged).Seconds()),
-		Fingerprint: c.hexFingerprint(),
-	}
-	if out.Names == nil {
-		out.Names = []string{}
-	}
+	b = jsonText(b, `,"name":`, c.name)
+	b = jsonList(b, `,"names":`, c.names)
+	b = jsonText(b, `,"serial":`, c.serial)
+	b = jsonText(b, `,"issuer":`, c.issuerName)
+	b = strconv.AppendBool(append(b, `,"ca":`...), c.isCA)
+	b = jsonTime(b, `,"not_before":`, c.notBefore)
+	b = jsonTime(b, `,"not_after":`, c.notAfter)
+	b = strconv.AppendInt(append(b, `,"seconds_left":`...), int64(c.notAfter.Sub(r.Judged).Seconds()), 10)
 	if r.renews() {
 		from, to := lifetime.RenewalWindow(c.notBefore, c.notAfter)
-		out.RenewsFrom, out.RenewsTo = from.UTC(), to.UTC()
+		b = jsonTime(jsonTime(b, `,"renews_from":`, from), `,"renews_to":`, to)
 	}
-	if r.TLS != nil {
-		out.Protocol, out.KeyExchange = protocol(r.TLS), keyExchange(r.TLS)
+	b = append(hex.AppendEncode(append(b, `,"fingerprint_sha256":"`...), c.fingerprint[:]), '"')
+	if r.TLS == nil {
+		return b
 	}
-	return out
+	if p := protocol(r.TLS); p != "" {
+		b = jsonText(b, `,"protocol":`, p)
+	}
+	if k := keyExchange(r.TLS); k != "" {
+		b = jsonText(b, `,"key_exchange":`, k)
+	}
+	return b
+}
+
+func jsonTime(b []byte, member string, t time.Time) []byte {
+	return append(t.UTC().AppendFormat(append(append(b, member...), '"'), time.RFC3339Nano), '"')
+}
+
+func jsonList(b []byte, member string, list []string) []byte {
+	b = append(append(b, member...), '[')
+	for i, s := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonText(b, "", s)
+	}
+	return append(b, ']')
+}
+
+// jsonText writes a string. Nearly all of them need no escape; the others are
+// written by encoding/json, which also escapes what HTML would interpret.
+func jsonText(b []byte, member, s string) []byte {
+	b = append(b, member...)
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			text, _ := json.Marshal(s) // a string does not fail
+			return append(b, text...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 func protocol(s *tls.ConnectionState) string { return tls.VersionName(s.Version) }

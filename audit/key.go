@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -17,45 +18,44 @@ func mayHoldKey(name string) bool { return strings.Contains(name, "key") }
 
 func (k keyring) add(name string, read func() *file) { k[name] = sync.OnceValue(read) }
 
-// keyFor finds the key that belongs to a certificate of f: in the same file, or
-// in the one of the directory whose name says so. nil if there is none to compare.
-func keyFor(f *file, c *Certificate, among keyring) *KeyFile {
-	if f.hasKey() {
-		return f.keyFile(c)
+// holder is a file with the keys in it.
+type holder struct {
+	*file
+	keys []crypto.PublicKey
+	held
+}
+
+// holderFor finds the file with the key that belongs to the certificates of f: the
+// same file, or the one of the directory whose name says so. Without a file if
+// there is none to compare.
+func holderFor(f *file, among keyring) holder {
+	if keys := f.keys(); len(keys) > 0 {
+		return holder{f, keys, f.held()}
 	}
 	if len(among) == 0 {
-		return nil
+		return holder{}
 	}
 	for _, name := range keyNames(f.path) {
 		if among[name] == nil {
 			continue
 		}
-		if k := among[name](); k != nil && k.hasKey() {
-			return k.keyFile(c)
+		if k := among[name](); k != nil && len(k.keys()) > 0 {
+			return holder{k, k.keys(), k.held()}
 		}
 	}
-	return nil
+	return holder{}
 }
 
-func (f *file) keyFile(c *Certificate) *KeyFile {
-	out := &KeyFile{Path: f.path, Mode: f.mode}
-	loose, leaves := false, 0
-	for _, p := range f.parts {
-		out.Fits = out.Fits || p.key != nil && fits(c, p.key)
-		if p.in != nil {
-			loose, out.Locked = loose || p.in.loose, out.Locked || p.in.locked
-			if p.isKey && p.in.mode != 0 {
-				out.Mode = p.in.mode
-			}
-		}
-		if p.cert != nil && !p.cert.isCA {
-			leaves++
-		}
+// key is what there is to say of it beside a certificate.
+func (h holder) key(c *Certificate) *KeyFile {
+	if h.file == nil {
+		return nil
 	}
-	if loose && leaves > 1 && !out.Fits {
-		return nil // a store keeps certificates of others as well
+	fit := slices.ContainsFunc(h.keys, func(k crypto.PublicKey) bool { return fits(c, k) })
+	if !fit && h.others {
+		return nil
 	}
-	return out
+	return &KeyFile{Path: h.path, Mode: h.by, Fits: fit, Locked: h.locked}
 }
 
 func fits(c *Certificate, key crypto.PublicKey) bool {

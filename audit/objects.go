@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 )
@@ -136,4 +137,29 @@ func (o *opening) referenced(path string) []parsed {
 		f.parts[i].in = &within{mode: f.mode}
 	}
 	return f.parts
+}
+
+// held is how a file has its keys.
+type held struct {
+	by     fs.FileMode // permissions of the file that they are in
+	locked bool        // behind a password
+	others bool        // among certificates that belong to others, as a store has them
+}
+
+func (f *file) held() held {
+	h, leaves := held{by: f.mode}, 0
+	for _, p := range f.parts {
+		if p.cert != nil && !p.cert.isCA {
+			leaves++
+		}
+		if p.in == nil {
+			continue
+		}
+		h.locked, h.others = h.locked || p.in.locked, h.others || p.in.loose
+		if p.isKey && p.in.mode != 0 {
+			h.by = p.in.mode
+		}
+	}
+	h.others = h.others && leaves > 1
+	return h
 }

@@ -75,7 +75,8 @@ func (w *walk) start() {
 	default:
 		w.do(func() []Subject {
 			f, among := w.named(w.root)
-			return w.report(f, place{w.bundleAt(filepath.Dir(w.root)), among})
+			at := place{w.bundleAt(filepath.Dir(w.root)), among}
+			return []Subject{{later: func(yield func(Subject)) { w.each(f, at, yield) }}}
 		})
 	}
 }
@@ -153,7 +154,7 @@ func (w *walk) dir(path string, bundle []*Certificate) {
 // plainDir has the files read in pieces. Keys are read once, for the certificates
 // that they belong to and for themselves.
 func (w *walk) plainDir(path string, entries []fs.DirEntry, bundle []*Certificate) (dirs []string) {
-	var names []string
+	var files []fs.DirEntry
 	at := place{bundle, keyring{}}
 	for _, e := range entries {
 		full := filepath.Join(path, e.Name())
@@ -166,14 +167,14 @@ func (w *walk) plainDir(path string, entries []fs.DirEntry, bundle []*Certificat
 		case !w.wants.file(w.root, full) || e.Type()&fs.ModeSymlink != 0 && isDir(full):
 			continue
 		case mayHoldKey(e.Name()):
-			at.keys.add(e.Name(), func() *file { return w.read(full, false) })
+			at.keys.add(e.Name(), func() *file { return w.entry(full, e) })
 		}
-		names = append(names, e.Name())
+		files = append(files, e)
 	}
-	for some := range slices.Chunk(names, atOnce) {
+	for some := range slices.Chunk(files, atOnce) {
 		w.do(func() (out []Subject) {
-			for _, name := range some {
-				out = append(out, w.one(filepath.Join(path, name), at)...)
+			for _, e := range some {
+				out = append(out, w.one(filepath.Join(path, e.Name()), e, at)...)
 			}
 			return out
 		})
@@ -182,17 +183,24 @@ func (w *walk) plainDir(path string, entries []fs.DirEntry, bundle []*Certificat
 }
 
 // one reports a file of a directory.
-func (w *walk) one(path string, at place) []Subject {
+func (w *walk) one(path string, e fs.DirEntry, at place) []Subject {
 	var f *file
-	if key := at.keys[filepath.Base(path)]; key != nil {
+	if key := at.keys[e.Name()]; key != nil {
 		f = key()
 	} else {
-		f = w.read(path, false)
+		f = w.entry(path, e)
 	}
 	if f == nil || vanished(f, path) {
 		return nil
 	}
 	return w.report(f, at)
+}
+
+func (w *walk) entry(path string, e fs.DirEntry) *file {
+	if e.Type().IsRegular() {
+		return w.readEntry(path)
+	}
+	return w.read(path, false)
 }
 
 // swappedDir reads a set whole, and again if it was swapped meanwhile: what it
@@ -211,7 +219,7 @@ func (w *walk) swappedDir(path string, bundle []*Certificate) []string {
 	}
 	at := place{bundle, keyring{}}
 	for _, f := range l.files {
-		if f.hasKey() {
+		if len(f.keys()) > 0 {
 			at.keys.add(filepath.Base(f.path), func() *file { return f })
 		}
 	}
@@ -337,18 +345,21 @@ func (w *walk) report(f *file, at place) (out []Subject) {
 				return
 			}
 			whole.path = f.path
-			for _, s := range w.report(whole, at) {
-				yield(s)
-			}
+			w.each(whole, at, yield)
 		}}}
 	}
+	w.each(f, at, func(s Subject) { out = append(out, s) })
+	return out
+}
+
+func (w *walk) each(f *file, at place, yield func(Subject)) {
 	if objects := f.objects(); objects != nil {
 		for _, o := range objects {
-			out = append(out, w.report(o, place{bundle: o.bundle(w.bundle, at.bundle)})...)
+			w.each(o, place{bundle: o.bundle(w.bundle, at.bundle)}, yield)
 		}
-		return out
+		return
 	}
-	chain, several := f.authorities(), f.severalIn()
+	chain, key, several := f.authorities(), holderFor(f, at.keys), f.severalIn()
 	orders := map[string][]*Certificate{}
 	for _, p := range f.parts {
 		s := Subject{Kind: kindFile, Place: f.path + p.in.suffix(), Err: p.err, Cert: p.cert, doc: p.doc}
@@ -366,11 +377,10 @@ func (w *walk) report(f *file, at place) (out []Subject) {
 			if _, known := orders[entry]; !known {
 				orders[entry] = f.order(entry)
 			}
-			s.Chain, s.Bundle, s.Key, s.order = chain, at.bundle, keyFor(f, p.cert, at.keys), orders[entry]
+			s.Chain, s.Bundle, s.Key, s.order = chain, at.bundle, key.key(p.cert), orders[entry]
 		}
-		out = append(out, s)
+		yield(s)
 	}
-	return out
 }
 
 // bundleNames are what trust bundles are called, by us and by others.

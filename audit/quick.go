@@ -27,12 +27,15 @@ import (
 func quick(data []byte, sum [sha256.Size]byte) *Certificate {
 	var whole, tbs, version, serial, algorithm, outer, validity, extensions cryptobyte.String
 	var issuer, subject, public cryptobyte.String
-	var signature asn1.BitString
+	var signed cryptobyte.String
+	var seal []byte
 	input := cryptobyte.String(data)
 	ok := input.ReadASN1(&whole, der.SEQUENCE) && input.Empty() &&
-		whole.ReadASN1(&tbs, der.SEQUENCE) &&
+		whole.ReadASN1Element(&signed, der.SEQUENCE) &&
 		whole.ReadASN1(&outer, der.SEQUENCE) &&
-		whole.ReadASN1BitString(&signature) && whole.Empty() &&
+		whole.ReadASN1BitStringAsBytes(&seal) && whole.Empty()
+	tbs = signed
+	ok = ok && tbs.ReadASN1(&tbs, der.SEQUENCE) &&
 		tbs.ReadASN1(&version, der.Tag(0).Constructed().ContextSpecific()) && string(version) == "\x02\x01\x02" &&
 		tbs.ReadASN1(&serial, der.INTEGER) && natural(serial) &&
 		tbs.ReadASN1(&algorithm, der.SEQUENCE) && bytes.Equal(algorithm, outer) &&
@@ -44,12 +47,12 @@ func quick(data []byte, sum [sha256.Size]byte) *Certificate {
 	if !ok {
 		return nil
 	}
-	c := &Certificate{raw: data, issuer: issuer, subject: subject, public: public, serial: hexNumber(serial), fingerprint: sum}
-	okIssuer, okSubject := false, false
-	c.issuerName, okIssuer = quickName(issuer)
+	c := &Certificate{raw: data, tbs: signed, sealed: seal, issuer: issuer, subject: subject, public: public, serial: hexNumber(serial), fingerprint: sum}
+	var okSubject bool
+	c.issuerName, ok = quickName(issuer)
 	c.name, okSubject = quickName(subject)
 	c.signature = quickSignatures[string(algorithm)]
-	ok = okIssuer && okSubject && c.issuerName != "" && c.signature != x509.UnknownSignatureAlgorithm &&
+	ok = ok && okSubject && c.issuerName != "" && c.signature != x509.UnknownSignatureAlgorithm &&
 		quickTime(&validity, &c.notBefore) && quickTime(&validity, &c.notAfter) && validity.Empty() &&
 		c.quickKey(public) && c.quickExtensions(extensions)
 	if c.name == "" && len(c.names) > 0 {
@@ -287,30 +290,29 @@ func (c *Certificate) quickNames(value cryptobyte.String) bool {
 	for _, want := range [...]der.Tag{der.Tag(2).ContextSpecific(), der.Tag(7).ContextSpecific(), der.Tag(1).ContextSpecific()} {
 		for rest := inner; !rest.Empty(); {
 			var tag der.Tag
-			if !rest.ReadAnyASN1(&name, &tag) {
+			// A URI ([6]) is worth a real parser.
+			if !rest.ReadAnyASN1(&name, &tag) || tag == der.Tag(6).ContextSpecific() {
 				return false
 			}
-			switch {
-			case tag == der.Tag(6).ContextSpecific():
-				return false // a URI is worth a real parser
-			case tag != want:
-				continue
-			case tag == der.Tag(7).ContextSpecific():
-				if len(name) != net.IPv4len && len(name) != net.IPv6len {
-					return false
-				}
-				c.names = append(c.names, net.IP(name).String())
-			default:
-				text := string(name)
-				for i := range len(text) {
-					if text[i] >= utf8.RuneSelf {
-						return false
-					}
-				}
-				c.names = append(c.names, text)
+			if tag == want && !c.quickAlternative(tag, name) {
+				return false
 			}
 		}
 	}
+	return true
+}
+
+func (c *Certificate) quickAlternative(tag der.Tag, value []byte) bool {
+	if tag == der.Tag(7).ContextSpecific() {
+		c.names = append(c.names, net.IP(value).String())
+		return len(value) == net.IPv4len || len(value) == net.IPv6len
+	}
+	for _, b := range value {
+		if b >= utf8.RuneSelf {
+			return false
+		}
+	}
+	c.names = append(c.names, string(value))
 	return true
 }
 

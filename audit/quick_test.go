@@ -35,24 +35,24 @@ func common(t testing.TB) (quick, other map[string]*pair) {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier(id), Value: []byte{5, 0}})
 		}
 	}
-	make := func(s spec) *pair { return newPair(t, root, "svc", s) }
+	with := func(s spec) *pair { return newPair(t, root, "svc", s) }
 	return map[string]*pair{
-			"plain": make(named("a", "b.example")), "RSA": make(holds(&rsa.PublicKey{N: modulus, E: 65537})), "Ed25519": make(holds(edwards)), "P-384": make(holds(p384.Public())),
-			"names": make(func(c *x509.Certificate) {
+			"plain": with(named("a", "b.example")), "RSA": with(holds(&rsa.PublicKey{N: modulus, E: 65537})), "Ed25519": with(holds(edwards)), "P-384": with(holds(p384.Public())),
+			"names": with(func(c *x509.Certificate) {
 				c.EmailAddresses, c.IPAddresses = []string{"a@b"}, []net.IP{net.ParseIP("::1"), net.IPv4(10, 0, 0, 1)}
 			}),
-			"no common name": make(func(c *x509.Certificate) { c.Subject = pkix.Name{Organization: []string{"O"}} }),
-			"usages":         make(uses(x509.KeyUsageDigitalSignature|x509.KeyUsageDecipherOnly, x509.ExtKeyUsageOCSPSigning, x509.ExtKeyUsageClientAuth)),
-			"late":           make(dates(time.Date(2049, 12, 31, 23, 59, 59, 0, time.UTC), time.Date(2050, 2, 28, 0, 0, 0, 0, time.UTC))),
-			"extension":      make(extension(1, 3, 6, 1, 4, 1, 37476, 9000, 64, 1)),
-			"one":            make(func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1) }),
+			"no common name": with(func(c *x509.Certificate) { c.Subject = pkix.Name{Organization: []string{"O"}} }),
+			"usages":         with(uses(x509.KeyUsageDigitalSignature|x509.KeyUsageDecipherOnly, x509.ExtKeyUsageOCSPSigning, x509.ExtKeyUsageClientAuth)),
+			"late":           with(dates(time.Date(2049, 12, 31, 23, 59, 59, 0, time.UTC), time.Date(2050, 2, 28, 0, 0, 0, 0, time.UTC))),
+			"extension":      with(extension(1, 3, 6, 1, 4, 1, 37476, 9000, 64, 1)),
+			"one":            with(func(c *x509.Certificate) { c.SerialNumber = big.NewInt(1) }),
 		}, map[string]*pair{
-			"authority": root, "URI": make(func(c *x509.Certificate) { c.URIs = []*url.URL{uri} }),
-			"SHA-1": make(signedWith(x509.ECDSAWithSHA1)), "any usage": make(uses(0, x509.ExtKeyUsageAny)),
-			"nobody":        make(func(c *x509.Certificate) { c.Subject = pkix.Name{}; named()(c) }),
-			"other usage":   make(func(c *x509.Certificate) { c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{1, 2, 3}} }),
-			"distributed":   make(func(c *x509.Certificate) { c.CRLDistributionPoints = []string{"http://a/"} }),
-			"large numbers": make(extension(1, 2, 1<<30)),
+			"authority": root, "URI": with(func(c *x509.Certificate) { c.URIs = []*url.URL{uri} }),
+			"SHA-1": with(signedWith(x509.ECDSAWithSHA1)), "any usage": with(uses(0, x509.ExtKeyUsageAny)),
+			"nobody":        with(func(c *x509.Certificate) { c.Subject = pkix.Name{}; named()(c) }),
+			"other usage":   with(func(c *x509.Certificate) { c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{1, 2, 3}} }),
+			"distributed":   with(func(c *x509.Certificate) { c.CRLDistributionPoints = []string{"http://a/"} }),
+			"large numbers": with(extension(1, 2, 1<<30)),
 			"self-issued":   newPair(t, nil, "self"),
 		}
 }

@@ -31,9 +31,9 @@ type Config struct {
 
 func (cfg *Config) criteria() criteria {
 	return criteria{
-		pools: &pools{},
-		warn:  cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
-		crit:  cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
+		pools: &pools{}, known: &verified{},
+		warn: cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
+		crit: cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
 	}
 }
 
