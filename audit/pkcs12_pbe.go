@@ -144,8 +144,9 @@ func (a algorithm) decrypt(text []byte, p password, on *account) ([]byte, error)
 	}
 	plain := make([]byte, len(text))
 	cipher.NewCBCDecrypter(block, iv).CryptBlocks(plain, text)
-	pad := int(plain[len(plain)-1])
-	if pad == 0 || pad > size || !bytes.Equal(plain[len(plain)-pad:], bytes.Repeat([]byte{byte(pad)}, pad)) {
+	last := plain[len(plain)-1:]
+	pad := int(last[0])
+	if pad == 0 || pad > size || !bytes.Equal(plain[len(plain)-pad:], bytes.Repeat(last, pad)) {
 		return nil, errPassword // or damaged, which nobody can tell
 	}
 	return plain[:len(plain)-pad], nil
@@ -276,7 +277,7 @@ func addOne(a, b []byte) {
 	carry := uint16(1)
 	for i := len(a) - 1; i >= 0; i-- {
 		carry += uint16(a[i]) + uint16(b[i])
-		a[i] = byte(carry)
+		a[i] = byte(carry & 0xff)
 		carry >>= 8
 	}
 }

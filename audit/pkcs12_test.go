@@ -173,15 +173,15 @@ func TestPKCS12OfJava(t *testing.T) {
 func TestStoreRows(t *testing.T) {
 	root, intermediate, leaf := hierarchy(t)
 	odd := newPair(t, root, "odd", odd)
-	make := func(password string, c *x509.Certificate, key any) []byte {
+	store := func(password string, c *x509.Certificate, key any) []byte {
 		data, err := pkcs12.Modern2023.Encode(key, c, []*x509.Certificate{intermediate.cert}, password)
 		must(t, err)
 		return data
 	}
 	dir := write(t, map[string][]byte{
-		"ca.crt": encode(root), "open.p12": make("", leaf.cert, leaf.key), "shut.pfx": make("secret", leaf.cert, leaf.key),
-		"unknown.p12": make("what", leaf.cert, leaf.key), "wrong.p12": make("", leaf.cert, odd.key),
-		"odd.p12": make("", &x509.Certificate{Raw: negative(t, odd)}, odd.key), "empty.p12": nil, "text.p12": []byte("no store"),
+		"ca.crt": encode(root), "open.p12": store("", leaf.cert, leaf.key), "shut.pfx": store("secret", leaf.cert, leaf.key),
+		"unknown.p12": store("what", leaf.cert, leaf.key), "wrong.p12": store("", leaf.cert, odd.key),
+		"odd.p12": store("", &x509.Certificate{Raw: negative(t, odd)}, odd.key), "empty.p12": nil, "text.p12": []byte("no store"),
 	})
 	for _, name := range []string{"open.p12", "shut.pfx"} {
 		must(t, os.Chmod(filepath.Join(dir, name), 0o644))

@@ -147,7 +147,7 @@ func TestPostgres(t *testing.T) {
 		t.Skip("no PostgreSQL to ask; the Debian package postgresql has it")
 	}
 	root, intermediate, leaf := hierarchy(t)
-	dir, err := os.MkdirTemp("", "pg") // short: a Unix socket lies in it
+	dir, err := os.MkdirTemp("", "pg") //nolint:usetesting // the path of a Unix socket in it is bounded, and another user must reach it
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	owner := postgresOwner(t, dir)
