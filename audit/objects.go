@@ -19,6 +19,38 @@ var (
 	errReferenced     = fmt.Errorf("it is larger than %d KiB, too much for a file that another one refers to", maxReferenced>>10)
 )
 
+// each makes subjects of the parts of a file, object by object.
+func (w *walk) each(f *file, at place, yield func(Subject)) {
+	if objects := f.objects(); objects != nil {
+		for _, o := range objects {
+			w.each(o, place{bundle: o.bundle(w.bundle, at.bundle)}, yield)
+		}
+		return
+	}
+	chain, key, several := f.authorities(), holderFor(f, at.keys), f.severalIn()
+	orders := map[string][]*Certificate{}
+	for _, p := range f.parts {
+		s := Subject{Kind: kindFile, Place: f.path + p.in.suffix(), Err: p.err, Cert: p.cert, doc: p.doc}
+		if several(p) {
+			s.Block = p.block
+		}
+		switch {
+		case p.err != nil:
+		case p.doc != nil:
+			s.Chain, s.Bundle = chain, at.bundle
+		case p.cert == nil:
+			continue // a key is judged with its certificate
+		case !p.cert.isCA:
+			entry := p.in.suffix()
+			if _, known := orders[entry]; !known {
+				orders[entry] = f.order(entry)
+			}
+			s.Chain, s.Bundle, s.Key, s.order = chain, at.bundle, key.key(p.cert), orders[entry]
+		}
+		yield(s)
+	}
+}
+
 // suffix is what a part adds to the place of its file or object.
 func (in *within) suffix() string {
 	if in == nil || in.entry == "" {
