@@ -87,6 +87,7 @@ var checks = []check{
 	{"weak-key", "", Crit, "NIST SP 800-57 part 1 section 5.6, CA/B BR section 6.1.5", "issue it for a new key: ECDSA P-256, or RSA of 2048 bits and more", weakKey, nil},
 	{"weak-signature", "", Crit, "RFC 9155, CA/B BR section 7.1.3.2", "issue it again, signed with SHA-256", weakSignature, nil},
 	{"long-lived", "", Warn, "support.apple.com/103769, CA/B BR section 6.3.2, --max-lifetime", "issue it for a shorter time, and have a program renew it", longLived, nil},
+	{"bad-signature", "", Crit, "RFC 2986 section 4.2, RFC 5280 section 6.3.3", "do not trust it: have it made again by whoever holds the key", nil, nil}, // of documents; see there
 	{"same-key", "", Warn, "docs/threat-model.md, A service's key", "give each service a key of its own: who has one is all of them", nil, sharedKeys},
 	{"tls-version", "", Warn, "NIST SP 800-52 revision 2 section 3.1", "turn on TLS 1.3 on the server", oldProtocol, nil},
 	{"key-exchange", "", Info, "FIPS 203, draft-ietf-tls-ecdhe-mlkem", "let the server take X25519MLKEM768: what is recorded today may be read when quantum computers come", keyExchangeOld, nil},

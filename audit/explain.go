@@ -61,6 +61,9 @@ func (r *Row) explain(w io.Writer) {
 	if r.Err != nil {
 		line("error", "%v", r.Err)
 	}
+	if r.doc != nil {
+		r.doc.explain(line, r.Judged)
+	}
 	if c := r.Cert; c != nil && r.Err != nil {
 		line("name", "%s", c.name) // the rest is unknown
 		line("serial", "%s", c.serial)

@@ -1,12 +1,15 @@
 package audit
 
 import (
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"math/big"
 	"strings"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/secret"
 )
 
 // Pure functions under names of their own.
@@ -20,16 +23,35 @@ var (
 
 // Part is one block of a file, for the external tests.
 type Part struct {
-	Cert *Certificate
-	Err  error
+	Cert        *Certificate
+	Err         error
+	Key         crypto.PublicKey
+	Place       string // in the file
+	Locked, Doc bool
 }
 
 // Parse is parse.
-func Parse(data []byte) (out []Part) {
-	for _, p := range parse(data, &opening{known: &authorities{}}) {
-		out = append(out, Part{p.cert, p.err})
+func Parse(data []byte, passwords ...string) (out []Part) {
+	with := &opening{known: &authorities{}, documents: true}
+	for _, p := range passwords {
+		with.passwords = append(with.passwords, secret.New(p))
+	}
+	for _, p := range parse(data, with) {
+		one := Part{Cert: p.cert, Err: p.err, Key: p.key, Doc: p.doc != nil}
+		if p.in != nil {
+			one.Place, one.Locked = p.in.object+p.in.suffix(), p.in.locked
+		}
+		out = append(out, one)
 	}
 	return out
+}
+
+// Format is the name of the format that data begins like.
+func Format(data []byte) string {
+	if f := sniff(data); f != nil {
+		return f.name
+	}
+	return ""
 }
 
 // Left is what remains of a certificate that crypto/x509 refuses.

@@ -31,7 +31,7 @@ var (
 
 // certNames are the endings of files that are expected to hold a certificate:
 // one that does not is a finding, elsewhere it is a file of something else.
-var certNames = []string{".crt", ".cer", ".cert", ".der", ".pem"}
+var certNames = []string{".crt", ".cer", ".cert", ".der", ".pem", ".p7b", ".p7c", ".p12", ".pfx"}
 
 // file is what one file holds.
 type file struct {
@@ -73,9 +73,20 @@ func expects(path string) bool {
 }
 
 // readEntry is read for a file whose directory says that it is a regular one.
-func (o *opening) readEntry(path string) *file { return o.load(path, expects(path), largeFile) }
+func (o *opening) readEntry(path string) *file {
+	f := o.load(path, expects(path), largeFile)
+	o.follow(f)
+	return f
+}
 
 func (o *opening) readUpTo(limit int64, path string, named bool) *file {
+	f := o.readAlone(limit, path, named)
+	o.follow(f)
+	return f
+}
+
+// readAlone reads a file without those that it refers to.
+func (o *opening) readAlone(limit int64, path string, named bool) *file {
 	expected := named || expects(path)
 	info, err := os.Stat(path)
 	switch {
@@ -179,9 +190,10 @@ func plain(err error) error {
 	return err
 }
 
-func (f *file) certs() (n int) {
+// holds counts what is in the file besides keys.
+func (f *file) holds() (n int) {
 	for _, p := range f.parts {
-		if p.cert != nil {
+		if p.cert != nil || p.doc != nil {
 			n++
 		}
 	}
@@ -208,11 +220,17 @@ func (f *file) authorities() (out []*Certificate) {
 	return out
 }
 
-// order are all certificates of a file with one leaf. Files with several are
-// collections, and have none.
-func (f *file) order() (out []*Certificate) {
+// order are all certificates of an entry with one leaf, in a plain file of all of
+// it. Those with several are collections, and have none.
+func (f *file) order(entry string) (out []*Certificate) {
 	leaves := 0
 	for _, p := range f.parts {
+		if p.in.suffix() != entry {
+			continue
+		}
+		if p.in != nil && p.in.loose {
+			return nil
+		}
 		if p.cert == nil || p.err != nil {
 			continue
 		}

@@ -6,6 +6,9 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"io/fs"
+
+	"github.com/artstore/artstore-pki/internal/secret"
 )
 
 // Unlike package pemfile, which is for whoever will use what it parses, formats
@@ -26,13 +29,27 @@ type parsed struct {
 	key   crypto.PublicKey // of a private key; the key itself is not kept
 	isKey bool             // also for a key that is encrypted, and cannot be compared
 	err   error
+	in    *within   // nil for the parts of a plain file
+	doc   *document // no certificate, and explained by inspect all the same
+}
+
+// within says where in a file a part was, and how it lay there.
+type within struct {
+	object string      // one of several in the file, such as namespace/name: its parts belong together
+	entry  string      // of the object, such as tls.crt
+	file   string      // that holds the part instead; relative to the directory of this one
+	mode   fs.FileMode // of that file; 0 for what is in this one
+	loose  bool        // in no order that programs rely on, certificates of others among them
+	locked bool        // opened with a password
 }
 
 // opening is what one audit opens files with. Formats that need more than bytes
 // (passwords, limits of their own) find it here.
 type opening struct {
-	known   *authorities
-	buffers buffers
+	known     *authorities
+	buffers   buffers
+	passwords []secret.String // that may open stores; the empty one is always tried
+	documents bool            // also what is no certificate: requests, revocation lists, tokens
 }
 
 // format is a kind of file that may hold certificates.
@@ -49,7 +66,11 @@ type format struct {
 // formats in the order in which they are tried. A new format is a file of its
 // own with its functions, a fuzz target, and a row here.
 var formats = []format{
+	{"Kubernetes", isKube, parseKube}, // may have PEM in it
 	{"PEM", isPEM, parsePEM},
+	{"token", isToken, parseToken},
+	{"PKCS #12", isPKCS12, parsePKCS12},
+	{"PKCS #7", isPKCS7, parsePKCS7},
 	{"DER", isDER, parseDER},
 }
 
@@ -81,10 +102,13 @@ func isDER(head []byte) bool { return len(head) > 4 && head[0] == 0x30 }
 
 func parseDER(data []byte, with *opening) []parsed {
 	c, err := with.certificate(bytes.Clone(data))
-	if c == nil {
-		err = errNeither
+	if c != nil {
+		return []parsed{{cert: c, err: err}}
 	}
-	return []parsed{{cert: c, err: err}}
+	if doc := documentInDER(data, with); doc != nil {
+		return []parsed{{doc: doc}}
+	}
+	return []parsed{{err: errNeither}}
 }
 
 // certificate parses der, which it keeps.

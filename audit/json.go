@@ -91,6 +91,9 @@ func (r *Row) appendJSON(b []byte) []byte {
 	if r.Err != nil {
 		b = jsonText(b, `,"error":`, r.Err.Error())
 	}
+	if r.doc != nil {
+		b = r.doc.appendJSON(b)
+	}
 	b = append(b, `,"findings":[`...)
 	for i, f := range r.Findings {
 		if i > 0 {

@@ -22,6 +22,7 @@ func (k keyring) add(name string, read func() *file) { k[name] = sync.OnceValue(
 type holder struct {
 	*file
 	keys []crypto.PublicKey
+	held
 }
 
 // holderFor finds the file with the key that belongs to the certificates of f: the
@@ -29,7 +30,7 @@ type holder struct {
 // there is none to compare.
 func holderFor(f *file, among keyring) holder {
 	if keys := f.keys(); len(keys) > 0 {
-		return holder{f, keys}
+		return holder{f, keys, f.held()}
 	}
 	if len(among) == 0 {
 		return holder{}
@@ -39,7 +40,7 @@ func holderFor(f *file, among keyring) holder {
 			continue
 		}
 		if k := among[name](); k != nil && len(k.keys()) > 0 {
-			return holder{k, k.keys()}
+			return holder{k, k.keys(), k.held()}
 		}
 	}
 	return holder{}
@@ -50,7 +51,11 @@ func (h holder) key(c *Certificate) *KeyFile {
 	if h.file == nil {
 		return nil
 	}
-	return &KeyFile{h.path, h.mode, slices.ContainsFunc(h.keys, func(k crypto.PublicKey) bool { return fits(c, k) })}
+	fit := slices.ContainsFunc(h.keys, func(k crypto.PublicKey) bool { return fits(c, k) })
+	if !fit && h.others {
+		return nil
+	}
+	return &KeyFile{Path: h.path, Mode: h.by, Fits: fit, Locked: h.locked}
 }
 
 func fits(c *Certificate, key crypto.PublicKey) bool {

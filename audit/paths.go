@@ -91,7 +91,7 @@ func (w *walk) named(path string) (f *file, among keyring) {
 			break
 		}
 	}
-	if f.certs() == 0 && f.err() == nil {
+	if f.holds() == 0 && f.err() == nil {
 		f.parts = []parsed{{err: errNoCert}}
 	}
 	f.path = path
@@ -350,24 +350,6 @@ func (w *walk) report(f *file, at place) (out []Subject) {
 	}
 	w.each(f, at, func(s Subject) { out = append(out, s) })
 	return out
-}
-
-func (w *walk) each(f *file, at place, yield func(Subject)) {
-	chain, order, key := f.authorities(), f.order(), holderFor(f, at.keys)
-	for _, p := range f.parts {
-		s := Subject{Kind: kindFile, Place: f.path, Err: p.err, Cert: p.cert}
-		if len(f.parts) > 1 {
-			s.Block = p.block
-		}
-		switch {
-		case p.err != nil:
-		case p.cert == nil:
-			continue // a key is judged with its certificate
-		case !p.cert.isCA:
-			s.Chain, s.Bundle, s.Key, s.order = chain, at.bundle, key.key(p.cert), order
-		}
-		yield(s)
-	}
 }
 
 // bundleNames are what trust bundles are called, by us and by others.

@@ -5,13 +5,14 @@ import (
 	"encoding/pem"
 	"fmt"
 	"regexp"
+	"slices"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 var (
 	beginMarker  = []byte("-----BEGIN ")
-	ourMarker    = regexp.MustCompile(`-----BEGIN ([A-Z0-9]+ )*(CERTIFICATE|PRIVATE KEY)-----`)
+	ourMarker    = regexp.MustCompile(`-----BEGIN ([A-Z0-9]+ )*(CERTIFICATE|PRIVATE KEY|PKCS7)-----`)
 	certTypes    = []string{"CERTIFICATE", "X509 CERTIFICATE"}
 	privateTypes = []string{"PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"}
 )
@@ -39,7 +40,7 @@ func parsePEM(data []byte, with *opening) (out []parsed) {
 		if block == nil {
 			return out
 		}
-		if p, ok := parseBlock(block, with); ok {
+		for _, p := range parseBlock(block, with) {
 			p.block = n
 			out = append(out, p)
 		}
@@ -47,20 +48,21 @@ func parsePEM(data []byte, with *opening) (out []parsed) {
 	}
 }
 
-// parseBlock reads what concerns an audit; requests, lists and parameters do not.
-func parseBlock(block *pem.Block, with *opening) (p parsed, ok bool) {
-	for _, t := range certTypes {
-		if block.Type == t {
-			c, err := with.certificate(block.Bytes)
-			return parsed{cert: c, err: err}, true
-		}
+// parseBlock reads what concerns an audit, and what inspect explains beside it; parameters do not.
+func parseBlock(block *pem.Block, with *opening) []parsed {
+	switch {
+	case slices.Contains(certTypes, block.Type):
+		c, err := with.certificate(block.Bytes)
+		return []parsed{{cert: c, err: err}}
+	case slices.Contains(privateTypes, block.Type):
+		return []parsed{parseKey(block)}
+	case block.Type == typePKCS7:
+		return parsePKCS7(block.Bytes, with)
+	case with.documents && documentTypes[block.Type] != nil:
+		doc, err := documentTypes[block.Type](block.Bytes)
+		return []parsed{{doc: doc, err: err}}
 	}
-	for _, t := range privateTypes {
-		if block.Type == t {
-			return parseKey(block), true
-		}
-	}
-	return parsed{}, false
+	return nil
 }
 
 func parseKey(block *pem.Block) parsed {

@@ -165,6 +165,9 @@ func (r *run) flush() {
 }
 
 func (r *run) judge(row *Row) {
+	if row.doc != nil {
+		row.Findings = row.doc.judge(&row.Subject, r.table, row.Judged)
+	}
 	if row.Cert == nil {
 		return
 	}
@@ -199,7 +202,7 @@ func (r *run) emit(row *Row) {
 	r.joined.add(row)
 	r.accepting.apply(row)
 	row.State = state(row.Findings)
-	if row.Cert == nil || row.Err != nil && row.Severity() < Crit {
+	if row.Cert == nil && row.doc == nil || row.Err != nil && row.Severity() < Crit {
 		row.State = stateError
 	}
 	r.sum.count(row)

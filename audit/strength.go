@@ -21,7 +21,7 @@ func keyMismatch(s *Subject, _ criteria) (Severity, string) {
 }
 
 func keyReadable(s *Subject, _ criteria) (Severity, string) {
-	if s.Key == nil || s.Key.Mode&looseBits == 0 {
+	if s.Key == nil || s.Key.Locked || s.Key.Mode&looseBits == 0 {
 		return fine, ""
 	}
 	return Warn, fmt.Sprintf("others may use its key: %s has mode %04o", s.Key.Path, s.Key.Mode.Perm())

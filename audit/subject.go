@@ -50,6 +50,7 @@ type Subject struct {
 	verdictText string
 
 	order []*Certificate            // Cert and Chain as they lie or were sent; nil if that is no chain
+	doc   *document                 // in place of Cert
 	later func(yield func(Subject)) // finds subjects when it is their turn, in place of this one
 	seen  *bool                     // set when this is yielded
 }
@@ -59,6 +60,9 @@ type KeyFile struct {
 	Path string
 	Mode fs.FileMode
 	Fits bool
+	// Locked says that it is behind a password, so that whoever may read the file
+	// does not have it.
+	Locked bool
 }
 
 // shortLived is the longest life of a certificate that nobody renews by hand:

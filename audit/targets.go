@@ -3,6 +3,7 @@ package audit
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/secret"
 )
 
 const (
@@ -20,8 +23,10 @@ const (
 
 // Targets are files, directories and live TLS servers. It is a [Source].
 type Targets struct {
-	// Names are paths, and addresses: HOST:PORT or an https URL. What exists on
-	// disk is a path, whatever it looks like. "-" is Stdin.
+	// Names are paths, and addresses: HOST:PORT, which speaks TLS at once, or
+	// https://, postgres:// or smtp://HOST[:PORT], where the last two ask for TLS as
+	// their protocols do. What exists on disk is a path, whatever it looks like. "-"
+	// is Stdin.
 	Names []string
 	// Stdin is read where a name is "-", as a file is; nil is empty.
 	Stdin io.Reader
@@ -38,6 +43,17 @@ type Targets struct {
 	Timeout time.Duration
 	// Parallel is how many servers are connected to at a time. 0 means 128.
 	Parallel int
+	// ServerName is asked for in place of the host of an address, and is the name
+	// that its certificate must have. Empty: the host.
+	ServerName string
+	// Certificates are what a server that asks for one gets, once it passed Bundle:
+	// without a Bundle none does, and none is needed to see what TLS 1.3 shows.
+	Certificates []tls.Certificate
+	// Passwords are tried on stores (PKCS #12) in turn, after the empty one.
+	Passwords []secret.String
+	// Documents has requests, revocation lists and tokens reported as well, for
+	// [Row] to explain.
+	Documents bool
 }
 
 // collection is one Collect: what its paths and servers share.
@@ -54,8 +70,8 @@ type collection struct {
 const maxAnswers = 4 << 10
 
 // Collect implements [Source]: paths first, then servers, both in the order in
-// which they were named. A server is connected to once, without a client certificate: under TLS 1.3 it shows its
-// own before it asks for one.
+// which they were named. A server is connected to once; under TLS 1.3 it shows
+// its certificate before it asks for one.
 func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 	if t.Timeout == 0 {
 		t.Timeout = defaultTimeout
@@ -64,7 +80,7 @@ func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 		t.Parallel = defaultParallel
 	}
 	c := &collection{
-		opening: &opening{known: &authorities{}}, ctx: ctx, files: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		opening: &opening{known: &authorities{}, passwords: t.Passwords, documents: t.Documents}, ctx: ctx, files: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 		wants: filter{t.Include, t.Exclude}, pieces: newInOrder(func(s []Subject) { handOn(s, yield) }),
 	}
 	for _, b := range t.Bundle {
@@ -143,7 +159,7 @@ func (t Targets) answer(c *collection, address string) []Subject {
 	out := []Subject{s}
 	for _, sent := range s.Chain {
 		if sent.isCA { // what else is sent, no client looks at
-			out = append(out, Subject{Kind: kindEndpoint, Place: address, Cert: sent})
+			out = append(out, Subject{Kind: kindEndpoint, Place: s.Place, Cert: sent})
 		}
 	}
 	return out
@@ -161,7 +177,8 @@ func (c *collection) stdin(in io.Reader) []Subject {
 	} else {
 		f.parts = parse(data, c.opening)
 	}
-	if f.certs() == 0 && f.err() == nil {
+	c.follow(f)
+	if f.holds() == 0 && f.err() == nil {
 		f.parts = []parsed{{err: errNoCert}}
 	}
 	w := &walk{collection: c, root: "."}

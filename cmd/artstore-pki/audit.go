@@ -49,12 +49,14 @@ func auditCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "audit",
 		Usage:     "what expires when, and what is wrong: on disk, on the wire, in the record",
-		ArgsUsage: "[FILE|DIR|HOST:PORT|@LIST|-]...",
+		ArgsUsage: "[FILE|DIR|HOST:PORT|URL|@LIST|-]...",
 		Description: `Looks at every certificate in the files and directories, at what each server shows, and with
 --record at the latest certificate of each service in the authority's record. Worst first. A
 certificate that programs renew is judged by whether it was renewed in time, another one by
 the share of its life that is left. What cannot be read or reached is a row, and ends nothing.
-@LIST is a file with one target a line, - a file on standard input.
+@LIST is a file with one target a line, - a file on standard input. URL is postgres://, smtp:// or
+https://HOST[:PORT]; of the first two, servers are asked for TLS as their protocols have it.
+Files are PEM, DER, PKCS #12, PKCS #7, kubeconfigs, and Secrets and ConfigMaps in YAML or JSON.
 Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.
 With --record, or with paths and servers, they are compared: what a server shows although it was
 replaced, what is in use and not in the record, what was issued and is found nowhere.
@@ -84,6 +86,10 @@ func judgeFlags(formats ...string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "ca-cert", EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM, that the chains must lead to"},
 		&cli.StringFlag{Name: flagAt, Usage: "judge at another `TIME` than now: 2027-01-31T12:00:00Z, or +14d from now"},
+		&cli.StringSliceFlag{Name: flagPasswordFile, Usage: "`FILE` with a password to try on PKCS #12 stores, after the empty one; may be repeated"},
+		&cli.StringFlag{Name: flagServerName, Usage: "ask servers for `NAME`, and want it in their certificates, instead of the host in their address"},
+		&cli.StringFlag{Name: flagCert, Usage: "`FILE` with the client certificate and its chain, PEM, for servers that ask for one and pass --ca-cert"},
+		&cli.StringFlag{Name: flagKey, Usage: "`FILE` with the key of --cert, PEM"},
 		&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait this long for each server"},
 		outputFlag(formats...),
 	}

@@ -49,10 +49,15 @@ func (u *ui) auditConfig(c *cli.Context) (cfg audit.Config, err error) {
 			return cfg, withHint(err, "--%s wants a revocation list in PEM or DER, such as the one that an authority serves", flagCRL)
 		}
 	}
-	names, err := expandTargets(c.Args().Slice())
-	cfg.Sources = []audit.Source{audit.Targets{
-		Names: names, Stdin: u.in, Bundle: bundle, Timeout: c.Duration("timeout"), Include: c.StringSlice("include"), Exclude: c.StringSlice("exclude"),
-	}}
+	targets := audit.Targets{
+		Stdin: u.in, Bundle: bundle, Timeout: c.Duration("timeout"), Include: c.StringSlice("include"), Exclude: c.StringSlice("exclude"),
+		ServerName: c.String(flagServerName), Documents: c.Command.Name == cmdInspect,
+	}
+	if targets.Names, err = expandTargets(c.Args().Slice()); err != nil {
+		return cfg, err
+	}
+	err = openWith(c, &targets)
+	cfg.Sources = []audit.Source{targets}
 	return cfg, err
 }
 

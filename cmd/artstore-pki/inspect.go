@@ -11,13 +11,14 @@ import (
 
 func inspectCommand(u *ui) *cli.Command {
 	return &cli.Command{
-		Name:      "inspect",
+		Name:      cmdInspect,
 		Usage:     "explain the certificates in a file, in a directory or of a server",
-		ArgsUsage: "FILE|DIR|HOST:PORT",
+		ArgsUsage: "FILE|DIR|HOST:PORT|URL",
 		Description: `Prints for each certificate: who, until when, when it is renewed and why then, its key and
 whether that fits, its chain drawn up to the root, and what is wrong with it. Chains are
-judged by --ca-cert; without it, by the nearest ca.crt beside or above a file. --pem prints the
-certificates themselves, a leaf and behind it what came with it.`,
+judged by --ca-cert; without it, by the nearest ca.crt beside or above a file. Besides what audit
+reads it explains certificate requests, revocation lists, and tokens, of which it shows claims only.
+--pem prints the certificates themselves, a leaf and behind it what came with it.`,
 		Flags: append(judgeFlags(outputText, outputJSON, outputPEM),
 			&cli.BoolFlag{Name: outputJSON, Usage: "the same as -o json"},
 			&cli.BoolFlag{Name: outputPEM, Usage: "the same as -o pem"}),
@@ -25,6 +26,8 @@ certificates themselves, a leaf and behind it what came with it.`,
 		Action:             u.runInspect,
 	}
 }
+
+const cmdInspect = "inspect"
 
 const statusesInspect = `   0    explained, and nothing critical found
    1    something could not be checked; the output says why
