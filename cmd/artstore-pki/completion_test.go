@@ -24,7 +24,7 @@ func TestComplete(t *testing.T) {
 		{"audit --checks --fail", "--fail-on"},
 		{"audit -- --fail", ""},
 		{"audit dir", ""},
-		{"inspect --p", "--pem"},
+		{"inspect --p", "--password-file --pem"},
 		{"nonsense --fail", ""},
 		{"dev nonsense c", ""},
 	} {
