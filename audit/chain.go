@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -37,17 +38,21 @@ func chainVerdict(s *Subject, at criteria) (v verdict, text string) {
 	if s.Bundle == nil || !s.leaf() {
 		return chainFine, ""
 	}
+	if at.known.through(s, at.now) {
+		return chainFine, ""
+	}
 	moment := at.now
-	if last := s.Cert.NotAfter.Add(-time.Second); moment.After(last) {
+	if last := s.Cert.notAfter.Add(-time.Second); moment.After(last) {
 		moment = last
 	}
-	if moment.Before(s.Cert.NotBefore) {
-		moment = s.Cert.NotBefore
+	if moment.Before(s.Cert.notBefore) {
+		moment = s.Cert.notBefore
 	}
-	_, err := s.Cert.Verify(x509.VerifyOptions{
+	chains, err := s.Cert.X509().Verify(x509.VerifyOptions{
 		Roots: at.pools.of(s.Bundle), Intermediates: at.pools.of(s.Chain), CurrentTime: moment, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err == nil {
+		at.known.learn(s, chains)
 		return chainFine, ""
 	}
 	// At another moment than now the dates of its issuers prove nothing.
@@ -58,10 +63,10 @@ func chainVerdict(s *Subject, at criteria) (v verdict, text string) {
 		return chainInvalid, "the chain does not verify: " + err.Error()
 	}
 	top := topOf(s.Cert, s.Chain)
-	if selfIssued(top) {
-		return chainUntrusted, "its root " + name(top) + " is not in the trust bundle"
+	if top.selfIssued() {
+		return chainUntrusted, "its root " + top.name + " is not in the trust bundle"
 	}
-	return chainIncomplete, "chain incomplete: " + issuerName(top) + " is neither with it nor in the trust bundle"
+	return chainIncomplete, "chain incomplete: " + top.issuerName + " is neither with it nor in the trust bundle"
 }
 
 // chainOrder judges the order in which certificates lie or were sent. One that
@@ -70,18 +75,18 @@ func chainOrder(s *Subject, _ criteria) (Severity, string) {
 	if !s.leaf() || len(s.order) == 0 {
 		return fine, ""
 	}
-	if first := s.order[0]; first.IsCA {
-		return Warn, "the leaf is not first: " + name(first) + " stands before it"
+	if first := s.order[0]; first.isCA {
+		return Warn, "the leaf is not first: " + first.name + " stands before it"
 	}
 	c := s.Cert
 	for i, next := range s.order[1:] {
-		named := func(issuer *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, issuer.RawSubject) }
+		named := func(issuer *Certificate) bool { return bytes.Equal(c.issuer, issuer.subject) }
 		if named(next) {
 			c = next
 			continue
 		}
-		if !selfIssued(c) && slices.ContainsFunc(s.order[i+2:], named) {
-			return Warn, "the chain is out of order: " + name(next) + " stands before " + issuerName(c)
+		if !c.selfIssued() && slices.ContainsFunc(s.order[i+2:], named) {
+			return Warn, "the chain is out of order: " + next.name + " stands before " + c.issuerName
 		}
 		break
 	}
@@ -89,9 +94,9 @@ func chainOrder(s *Subject, _ criteria) (Severity, string) {
 }
 
 // topOf follows the issuers from c through certs as far as they go.
-func topOf(c *x509.Certificate, certs []*x509.Certificate) *x509.Certificate {
+func topOf(c *Certificate, certs []*Certificate) *Certificate {
 	for range certs { // a longer path would be a circle
-		if selfIssued(c) {
+		if c.selfIssued() {
 			break
 		}
 		next := issuerOf(c, certs)
@@ -104,36 +109,47 @@ func topOf(c *x509.Certificate, certs []*x509.Certificate) *x509.Certificate {
 }
 
 // issuerOf finds the certificate whose key signed c, or nil.
-func issuerOf(c *x509.Certificate, certs []*x509.Certificate) *x509.Certificate {
+func issuerOf(c *Certificate, certs []*Certificate) *Certificate {
 	for _, i := range certs {
-		if bytes.Equal(c.RawIssuer, i.RawSubject) && c.CheckSignatureFrom(i) == nil {
+		if bytes.Equal(c.issuer, i.subject) && c.X509().CheckSignatureFrom(i.X509()) == nil {
 			return i
 		}
 	}
 	return nil
 }
 
-func selfIssued(c *x509.Certificate) bool { return bytes.Equal(c.RawIssuer, c.RawSubject) }
-
 // pools keeps the pool of a list that many leaves share: in one file with
 // thousands of each, making it anew for every leaf is all that an audit would do.
-type pools map[listID]*x509.CertPool
+type pools struct {
+	mu   sync.Mutex
+	made map[listID]*x509.CertPool
+}
+
+// maxPools bounds them: most files have a list of their own.
+const maxPools = 256
 
 // listID tells lists apart without looking at what is in them.
 type listID struct {
-	first **x509.Certificate
+	first **Certificate
 	size  int
 }
 
-func (p pools) of(certs []*x509.Certificate) *x509.CertPool {
+func idOf(certs []*Certificate) listID { return listID{&certs[0], len(certs)} }
+
+func (p *pools) of(certs []*Certificate) *x509.CertPool {
 	if len(certs) == 0 {
-		return pool(nil)
+		return x509.NewCertPool()
 	}
-	id := listID{&certs[0], len(certs)}
-	if p[id] == nil {
-		p[id] = pool(certs)
+	id := idOf(certs)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.made[id] == nil {
+		if p.made == nil || len(p.made) >= maxPools {
+			p.made = map[listID]*x509.CertPool{} // those in use live on
+		}
+		p.made[id] = pool(all(certs))
 	}
-	return p[id]
+	return p.made[id]
 }
 
 func pool(certs []*x509.Certificate) *x509.CertPool {

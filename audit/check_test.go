@@ -35,14 +35,14 @@ func TestDatesAndRenewal(t *testing.T) {
 		{"from tomorrow on", -day, day, false, "NOT-YET not-yet-valid"},
 	} {
 		leaf := newPair(t, root, "svc", lives(c.ago, c.life))
-		r := run(t, static{{Kind: "file", Place: "x", Cert: leaf.cert, Lineage: c.lineage}})
+		r := run(t, static{{Kind: "file", Place: "x", Cert: seen(leaf.cert), Lineage: c.lineage}})
 		if got := states(t, r, "")["x"]; got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
 	// An authority's certificate is never "renewed by a program", however short its life.
 	short := newPair(t, nil, "Short Root", authority, lives(20*time.Hour, day))
-	if got := states(t, run(t, static{{Place: "x", Cert: short.cert}}), "")["x"]; got != "CRIT expiring" && got != "WARN expiring" {
+	if got := states(t, run(t, static{{Place: "x", Cert: seen(short.cert)}}), "")["x"]; got != "CRIT expiring" && got != "WARN expiring" {
 		t.Errorf("short-lived root: %s", got)
 	}
 }
@@ -69,7 +69,7 @@ func TestChains(t *testing.T) {
 		{"the wrong intermediate", other, []*pair{intermediate}, []*pair{root}, "CRIT chain-incomplete"},
 		{"an expired intermediate", orphan, []*pair{brief}, []*pair{root}, "CRIT chain-invalid"},
 	} {
-		r := run(t, static{{Place: "x", Cert: c.leaf.cert, Chain: certs(c.chain), Bundle: certs(c.bundle)}})
+		r := run(t, static{{Place: "x", Cert: seen(c.leaf.cert), Chain: seenAll(c.chain), Bundle: seenAll(c.bundle)}})
 		if got := states(t, r, "")["x"]; got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
@@ -79,7 +79,7 @@ func TestChains(t *testing.T) {
 	}
 	// The leaf's own end is not a fault of its chain.
 	late := newPair(t, intermediate, "late", lives(10*day, 9*day))
-	r := run(t, static{{Place: "x", Cert: late.cert, Chain: certs([]*pair{intermediate}), Bundle: certs([]*pair{root})}})
+	r := run(t, static{{Place: "x", Cert: seen(late.cert), Chain: seenAll([]*pair{intermediate}), Bundle: seenAll([]*pair{root})}})
 	if got := states(t, r, "")["x"]; got != "EXPIRED expired" {
 		t.Errorf("expired leaf of a sound chain: %s", got)
 	}
@@ -100,7 +100,7 @@ func TestKeysAndNames(t *testing.T) {
 		{"its address", audit.Subject{Host: "127.0.0.1"}, "OK"},
 		{"another name", audit.Subject{Host: "storage"}, "CRIT name-mismatch"},
 	} {
-		c.s.Place, c.s.Cert = "x", leaf.cert
+		c.s.Place, c.s.Cert = "x", seen(leaf.cert)
 		if got := states(t, run(t, static{c.s}), "")["x"]; got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}

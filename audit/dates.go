@@ -34,24 +34,24 @@ func (t threshold) of(life time.Duration) time.Duration {
 }
 
 func expired(s *Subject, at criteria) (Severity, string) {
-	if at.now.Before(s.Cert.NotAfter) {
+	if at.now.Before(s.Cert.notAfter) {
 		return fine, ""
 	}
-	return Crit, "expired " + span(at.now.Sub(s.Cert.NotAfter)) + " ago"
+	return Crit, "expired " + span(at.now.Sub(s.Cert.notAfter)) + " ago"
 }
 
 func notYetValid(s *Subject, at criteria) (Severity, string) {
-	if !at.now.Before(s.Cert.NotBefore) {
+	if !at.now.Before(s.Cert.notBefore) {
 		return fine, ""
 	}
-	return Crit, "not valid for another " + span(s.Cert.NotBefore.Sub(at.now))
+	return Crit, "not valid for another " + span(s.Cert.notBefore.Sub(at.now))
 }
 
 func overdue(s *Subject, at criteria) (Severity, string) {
-	if !s.renews() || !at.now.Before(s.Cert.NotAfter) {
+	if !s.renews() || !at.now.Before(s.Cert.notAfter) {
 		return fine, ""
 	}
-	why, late := lifetime.Overdue(s.Cert.NotBefore, s.Cert.NotAfter, at.now)
+	why, late := lifetime.Overdue(s.Cert.notBefore, s.Cert.notAfter, at.now)
 	if !late {
 		return fine, ""
 	}
@@ -59,7 +59,7 @@ func overdue(s *Subject, at criteria) (Severity, string) {
 }
 
 func expiring(s *Subject, at criteria) (Severity, string) {
-	left := s.Cert.NotAfter.Sub(at.now)
+	left := s.Cert.notAfter.Sub(at.now)
 	if s.renews() || left <= 0 {
 		return fine, ""
 	}

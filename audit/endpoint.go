@@ -1,30 +1,22 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// parseAddress splits HOST:PORT or an https URL. What looks like neither is an error.
+// parseAddress splits HOST:PORT or a URL with one of our schemes. What looks like neither is an error.
 func parseAddress(text string) (host, port string, err error) {
-	if rest, isURL := strings.CutPrefix(text, "https://"); isURL {
-		u, err := url.Parse(text)
-		if err != nil || u.Hostname() == "" {
-			return "", "", fmt.Errorf("address %q: want https://HOST[:PORT]", rest)
-		}
-		port = u.Port()
-		if port == "" {
-			port = "443"
-		}
-		return u.Hostname(), port, nil
+	if strings.Contains(text, "://") {
+		return parseURL(text)
 	}
 	host, port, err = net.SplitHostPort(text)
 	if err != nil || host == "" || strings.ContainsRune(host, '/') {
@@ -36,51 +28,71 @@ func parseAddress(text string) (host, port string, err error) {
 	return host, port, nil
 }
 
-func (t Targets) look(ctx context.Context, address string) Subject {
-	s := Subject{Kind: kindEndpoint, Place: address}
+func (t Targets) look(c *collection, address string) Subject {
+	s := Subject{Kind: kindEndpoint, Place: endpointPlace(address)}
 	host, port, err := parseAddress(address)
 	if err != nil {
 		s.Err = err
 		return s
 	}
-	s.Host = host
-	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
+	s.Host = cmp.Or(t.ServerName, host)
+	ctx, cancel := context.WithTimeout(c.ctx, t.Timeout)
 	defer cancel()
-	chain, state, err := shown(ctx, net.JoinHostPort(host, port), t.config(host))
+	d := dial{net.JoinHostPort(host, port), upgradeOf(address), t.config(s.Host)}
+	chain, state, err := d.shown(ctx)
 	if len(chain) == 0 {
 		s.Err = unreachable(ctx, err, t.Timeout)
 		return s
 	}
-	s.Cert, s.Chain, s.order, s.TLS = chain[0], chain[1:], chain, state
-	if len(t.Bundle) > 0 {
-		s.Bundle = t.Bundle
+	for _, x := range chain {
+		sent := fromX509(x)
+		if sent.isCA {
+			sent = c.known.one(sent)
+		}
+		s.order = append(s.order, sent)
 	}
+	s.Cert, s.Chain, s.TLS, s.Bundle = s.order[0], s.order[1:], state, c.bundle
 	return s
 }
 
-func (t Targets) config(host string) *tls.Config {
+func (t Targets) config(name string) *tls.Config {
 	return &tls.Config{
-		ServerName: host, MinVersion: tls.VersionTLS12,
+		ServerName: name, MinVersion: tls.VersionTLS12, Certificates: t.Certificates,
 		// Without a bundle this is an empty pool: every server is refused, and
 		// its certificates are read from the refusal.
 		RootCAs: pool(t.Bundle),
 	}
 }
 
+// dial is one connection.
+type dial struct {
+	address string
+	upgrade func(net.Conn) error // nil for TLS from the first byte
+	config  *tls.Config
+}
+
+// refusal is why a server did not get as far as TLS.
+type refusal struct{ err error }
+
+func (r *refusal) Error() string { return r.err.Error() }
+
 // shown returns what a server shows about itself. Verification stays on: a
 // server that fails it is read from the error, and nothing is sent to it.
-func shown(ctx context.Context, address string, config *tls.Config) ([]*x509.Certificate, *tls.ConnectionState, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+func (d dial) shown(ctx context.Context) ([]*x509.Certificate, *tls.ConnectionState, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", d.address)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { _ = conn.Close() }() // nothing was sent that could be lost
+	if err := starttls(ctx, conn, d.upgrade); err != nil {
+		return nil, nil, &refusal{err}
+	}
 	var seen []*x509.Certificate
-	config.VerifyConnection = func(state tls.ConnectionState) error {
+	d.config.VerifyConnection = func(state tls.ConnectionState) error {
 		seen = state.PeerCertificates // a server may still end the handshake of TLS 1.2
 		return nil
 	}
-	client := tls.Client(conn, config)
+	client := tls.Client(conn, d.config)
 	err = client.HandshakeContext(ctx)
 	state := client.ConnectionState()
 	if refused, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -93,6 +105,9 @@ func shown(ctx context.Context, address string, config *tls.Config) ([]*x509.Cer
 func unreachable(ctx context.Context, err error, timeout time.Duration) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %s", timeout)
+	}
+	if _, ok := errors.AsType[*refusal](err); ok {
+		return err
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return errors.New("it does not speak TLS")

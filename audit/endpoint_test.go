@@ -71,9 +71,9 @@ func TestEndpoints(t *testing.T) {
 	got := map[string]string{}
 	for _, row := range r.Rows {
 		// A place has the row of its leaf, and those of the authorities that it shows first.
-		if row.Cert != nil && row.Cert.IsCA {
+		if row.Cert != nil && row.Cert.X509().IsCA {
 			if row.State != "OK" {
-				t.Errorf("%s: %s", row.Cert.Subject, row.State)
+				t.Errorf("%s: %s", row.Cert.X509().Subject, row.State)
 			}
 			continue
 		}
@@ -93,14 +93,14 @@ func TestEndpoints(t *testing.T) {
 		"other name": "CRIT name-mismatch", "cleartext": "ERROR it does not speak TLS",
 	})
 	for _, row := range r.Rows {
-		if label[row.Place] == "fine" && !row.Cert.IsCA && (row.TLS == nil || row.TLS.Version != tls.VersionTLS13 || row.TLS.CurveID == 0) {
+		if label[row.Place] == "fine" && !row.Cert.X509().IsCA && (row.TLS == nil || row.TLS.Version != tls.VersionTLS13 || row.TLS.CurveID == 0) {
 			t.Errorf("handshake: %+v", row.TLS)
 		}
 	}
 
 	// Without a bundle the certificate is read all the same, and its chain not judged.
 	r = run(t, audit.Targets{Names: []string{"https://" + addresses["stranger"] + "/health"}})
-	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.Subject.CommonName != "x" || r.Unjudged != 1 {
+	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.X509().Subject.CommonName != "x" || r.Unjudged != 1 {
 		t.Errorf("%+v, %d not judged", r.Rows, r.Unjudged)
 	}
 	// The order in which they are sent is seen.
@@ -112,7 +112,7 @@ func TestEndpoints(t *testing.T) {
 	// An intermediate that ends before its leaf is seen, though only the server has it.
 	brief := newPair(t, root, "Brief Intermediate", authority, lives(29*day, 30*day))
 	r = run(t, audit.Targets{Names: []string{serve(t, server(newPair(t, brief, "x").tls(brief)))}, Bundle: bundle})
-	if first := r.Rows[0]; first.State != "CRIT" || first.Findings[0].Check != "expiring" || first.Cert.Subject.CommonName != "Brief Intermediate" {
+	if first := r.Rows[0]; first.State != "CRIT" || first.Findings[0].Check != "expiring" || first.Cert.X509().Subject.CommonName != "Brief Intermediate" {
 		t.Errorf("%+v", first)
 	}
 }

@@ -2,9 +2,7 @@ package audit
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -15,19 +13,32 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-// Explain writes everything a person asks of each certificate: who, until when,
-// when it is renewed and why then, its chain, and what is wrong with it.
-func (r *Report) Explain(out io.Writer) error {
-	w := bufio.NewWriter(out)
-	leaves := slices.ContainsFunc(r.Rows, func(r Row) bool { return r.leaf() })
+// explanation writes everything a person asks of each certificate: who, until
+// when, when it is renewed and why then, its chain, and what is wrong with it,
+// worst first. It is for few certificates, and keeps them all.
+type explanation struct {
+	out  io.Writer
+	rows []Row
+}
+
+// Row implements [Renderer].
+func (e *explanation) Row(r *Row) error {
+	e.rows = append(e.rows, *r)
+	return nil
+}
+
+// End implements [Renderer].
+func (e *explanation) End(*Summary) error {
+	slices.SortStableFunc(e.rows, worstFirst)
+	w := bufio.NewWriter(e.out)
+	leaves := slices.ContainsFunc(e.rows, func(r Row) bool { return r.leaf() })
 	between := ""
-	for i := range r.Rows {
-		row := &r.Rows[i]
-		if leaves && row.Cert != nil && row.Cert.IsCA && len(row.Findings) == 0 {
+	for i := range e.rows {
+		row := &e.rows[i]
+		if leaves && row.Cert != nil && row.Cert.isCA && len(row.Findings) == 0 {
 			continue // the trees have it
 		}
 		_, _ = fmt.Fprint(w, between) // Flush keeps the error
@@ -35,6 +46,10 @@ func (r *Report) Explain(out io.Writer) error {
 		row.explain(w)
 	}
 	return w.Flush()
+}
+
+func worstFirst(a, b Row) int {
+	return cmp.Or(cmp.Compare(b.rank(), a.rank()), a.end().Compare(b.end()), cmp.Compare(a.Place, b.Place))
 }
 
 func (r *Row) explain(w io.Writer) {
@@ -46,14 +61,17 @@ func (r *Row) explain(w io.Writer) {
 	if r.Err != nil {
 		line("error", "%v", r.Err)
 	}
+	if r.doc != nil {
+		r.doc.explain(line, r.Judged)
+	}
 	if c := r.Cert; c != nil && r.Err != nil {
-		line("name", "%s", name(c)) // the rest is unknown
-		line("serial", "%s", pemfile.Serial(c))
-		line("valid", "%s to %s, %s", at(c.NotBefore), at(c.NotAfter), left(c, r.Judged))
-		line("fingerprint", "SHA-256 %s", pemfile.Fingerprint(c))
+		line("name", "%s", c.name) // the rest is unknown
+		line("serial", "%s", c.serial)
+		line("valid", "%s to %s, %s", at(c.notBefore), at(c.notAfter), left(c, r.Judged))
+		line("fingerprint", "SHA-256 %s", c.hexFingerprint())
 	} else if c != nil {
 		r.who(line)
-		line("valid", "%s to %s, %s", at(c.NotBefore), at(c.NotAfter), left(c, r.Judged))
+		line("valid", "%s to %s, %s", at(c.notBefore), at(c.notAfter), left(c, r.Judged))
 		line("renewal", "%s", r.renewal())
 		r.material(line)
 		for i, text := range r.tree() {
@@ -61,9 +79,16 @@ func (r *Row) explain(w io.Writer) {
 		}
 	}
 	for _, f := range r.Findings {
-		line("finding", "%s: %s; %s (%s)", f.Check, f.Text, f.Remedy, f.Cites)
+		label := "finding"
+		if f.Severity == Info {
+			label = "to know"
+		}
+		line(label, "%s: %s; %s (%s)", f.Check, f.Text, f.Remedy, f.Cites)
 	}
-	if r.Err == nil && len(r.Findings) == 0 {
+	if len(r.Accepted) > 0 {
+		line("accepted", "%s", strings.Join(r.Accepted, ", "))
+	}
+	if r.Err == nil && r.Severity() < Warn {
 		line("findings", "none")
 	}
 }
@@ -71,27 +96,27 @@ func (r *Row) explain(w io.Writer) {
 func (r *Row) who(line func(string, string, ...any)) {
 	c := r.Cert
 	kind := "end entity"
-	if c.IsCA {
+	if c.isCA {
 		kind = "certificate authority"
 	}
-	line("name", "%s (%s)", name(c), kind)
-	if names := pemfile.Names(c); len(names) > 0 {
-		line("names", "%s", strings.Join(names, ", "))
+	line("name", "%s (%s)", c.name, kind)
+	if len(c.names) > 0 {
+		line("names", "%s", strings.Join(c.names, ", "))
 	}
-	line("issuer", "%s", issuerName(c))
-	line("serial", "%s", pemfile.Serial(c))
+	line("issuer", "%s", c.issuerName)
+	line("serial", "%s", c.serial)
 }
 
 // renewal says when and why then; certificates of authorities have procedures instead.
 func (r *Row) renewal() string {
 	c := r.Cert
 	switch {
-	case c.IsCA:
+	case c.isCA:
 		return "by the authority's operator"
 	case !r.renews():
 		return fmt.Sprintf("by whoever made it: it lives %s, and nothing here says that a program renews it", span(life(c)))
 	}
-	from, to := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
+	from, to := lifetime.RenewalWindow(c.notBefore, c.notAfter)
 	when := "between"
 	if r.Judged.After(to) {
 		when = "was due between"
@@ -103,10 +128,10 @@ func (r *Row) renewal() string {
 // material is the cryptography.
 func (r *Row) material(line func(string, string, ...any)) {
 	c := r.Cert
-	if len(c.ExtKeyUsage) > 0 {
+	if len(c.usages) > 0 {
 		line("usages", "%s", usages(c))
 	}
-	key := keyName(c)
+	key := c.key.String()
 	if r.Key != nil {
 		fits := "fits"
 		if !r.Key.Fits {
@@ -115,9 +140,9 @@ func (r *Row) material(line func(string, string, ...any)) {
 		key += fmt.Sprintf("; the private key in %s (mode %04o) %s", r.Key.Path, r.Key.Mode.Perm(), fits)
 	}
 	line("key", "%s", key)
-	line("signature", "%s", c.SignatureAlgorithm)
-	line("fingerprint", "SHA-256 %s", pemfile.Fingerprint(c))
-	pin := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	line("signature", "%s", c.signature)
+	line("fingerprint", "SHA-256 %s", c.hexFingerprint())
+	pin := sha256.Sum256(c.public)
 	line("key pin", "SHA-256 %s", base64.StdEncoding.EncodeToString(pin[:])) // as curl --pinnedpubkey takes it
 	if r.TLS != nil {
 		line("served over", "%s", strings.Join(nonEmpty(protocol(r.TLS), keyExchange(r.TLS)), ", "))
@@ -127,25 +152,25 @@ func (r *Row) material(line func(string, string, ...any)) {
 // tree draws the chain from the leaf up to where it ends.
 func (r *Row) tree() (out []string) {
 	c := r.Cert
-	rest := append(append([]*x509.Certificate{}, r.Chain...), r.Bundle...)
+	rest := slices.Concat(r.Chain, r.Bundle)
 	for depth := 0; depth <= len(rest); depth++ {
 		where := ""
 		if depth > 0 {
 			where = strings.Repeat("  ", depth-1) + "└ "
 		}
-		text := fmt.Sprintf("%s%s, until %s", where, name(c), at(c.NotAfter))
+		text := fmt.Sprintf("%s%s, until %s", where, c.name, at(c.notAfter))
 		for _, b := range r.Bundle {
-			if b.Equal(c) {
+			if b.fingerprint == c.fingerprint {
 				text += ", in the trust bundle"
 			}
 		}
 		out = append(out, text)
-		if selfIssued(c) {
+		if c.selfIssued() {
 			return out
 		}
 		next := issuerOf(c, rest)
 		if next == nil {
-			return append(out, strings.Repeat("  ", depth)+"└ "+issuerName(c)+", not here")
+			return append(out, strings.Repeat("  ", depth)+"└ "+c.issuerName+", not here")
 		}
 		c = next
 	}
@@ -154,29 +179,17 @@ func (r *Row) tree() (out []string) {
 
 func at(t time.Time) string { return t.Local().Format(time.DateTime) }
 
-func left(c *x509.Certificate, now time.Time) string {
-	d := c.NotAfter.Sub(now)
+func left(c *Certificate, now time.Time) string {
+	d := c.notAfter.Sub(now)
 	if d <= 0 {
 		return "over for " + span(d)
 	}
 	return span(d) + " left"
 }
 
-func keyName(c *x509.Certificate) string {
-	switch k := c.PublicKey.(type) {
-	case *ecdsa.PublicKey:
-		return "ECDSA " + k.Params().Name
-	case *rsa.PublicKey:
-		return fmt.Sprintf("RSA %d", k.N.BitLen())
-	case ed25519.PublicKey:
-		return "Ed25519"
-	}
-	return c.PublicKeyAlgorithm.String()
-}
-
-func usages(c *x509.Certificate) string {
+func usages(c *Certificate) string {
 	var out []string
-	for _, u := range c.ExtKeyUsage {
+	for _, u := range c.usages {
 		switch u {
 		case x509.ExtKeyUsageServerAuth:
 			out = append(out, "server")

@@ -1,19 +1,16 @@
 package audit
 
 import (
-	"bytes"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"sync"
+	"syscall"
 )
 
 const (
@@ -21,6 +18,10 @@ const (
 	sniffed = 4 << 10
 	// maxFile bounds one file: a bundle of 20 000 certificates is 18 MB.
 	maxFile = 32 << 20
+	// largeFile is from where on a file is not read beside others, so that a
+	// directory of bundles takes the memory of one.
+	largeFile = 1 << 20
+	usualFile = 64 << 10
 )
 
 var (
@@ -30,40 +31,155 @@ var (
 
 // certNames are the endings of files that are expected to hold a certificate:
 // one that does not is a finding, elsewhere it is a file of something else.
-var certNames = []string{".crt", ".cer", ".cert", ".der", ".pem"}
+var certNames = []string{".crt", ".cer", ".cert", ".der", ".pem", ".p7b", ".p7c", ".p12", ".pfx"}
 
 // file is what one file holds.
 type file struct {
 	path  string // as programs name it
 	mode  fs.FileMode
 	parts []parsed
+	later func() *file // reads a large one when it is its turn; until then it has no parts
 }
 
 func failed(path string, err error) *file { return &file{path: path, parts: []parsed{{err: err}}} }
 
 // read parses a file, or returns nil for one that is none of our business. What
 // was named on the command line, or as certificates are, always is.
-func read(path string, named bool) *file {
+func (o *opening) read(path string, named bool) *file {
+	return o.readUpTo(largeFile, path, named)
+}
+
+// buffers are what files are read into.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) take() *[]byte {
+	if buf, ok := b.pool.Get().(*[]byte); ok {
+		return buf
+	}
+	buf := make([]byte, usualFile)
+	return &buf
+}
+
+// give returns one, unless it had to grow.
+func (b *buffers) give(buf *[]byte) {
+	if len(*buf) == usualFile {
+		b.pool.Put(buf)
+	}
+}
+
+// expects reports whether files of this name are expected to hold a certificate.
+func expects(path string) bool {
+	return slices.Contains(certNames, strings.ToLower(filepath.Ext(path)))
+}
+
+// readEntry is read for a file whose directory says that it is a regular one.
+func (o *opening) readEntry(path string) *file {
+	f := o.load(path, expects(path), largeFile)
+	o.follow(f)
+	return f
+}
+
+func (o *opening) readUpTo(limit int64, path string, named bool) *file {
+	f := o.readAlone(limit, path, named)
+	o.follow(f)
+	return f
+}
+
+// readAlone reads a file without those that it refers to.
+func (o *opening) readAlone(limit int64, path string, named bool) *file {
+	expected := named || expects(path)
 	info, err := os.Stat(path)
-	if err != nil {
-		return failed(path, plain(err))
-	}
-	expected := named || slices.Contains(certNames, strings.ToLower(filepath.Ext(path)))
-	// Opening a FIFO or a device would wait for somebody, or never end.
-	if !info.Mode().IsRegular() {
-		if expected {
-			return failed(path, errNotRegular)
-		}
-		return nil
-	}
-	data, err := content(path, expected)
 	switch {
 	case err != nil:
 		return failed(path, plain(err))
-	case data == nil:
+	case !info.Mode().IsRegular() && !expected:
+		return nil
+	case !info.Mode().IsRegular(): // opening a FIFO or a device would wait for somebody, or never end
+		return failed(path, errNotRegular)
+	}
+	return o.load(path, expected, limit)
+}
+
+// load reads what was a regular file a moment ago. It goes past package os, whose
+// files cost as much again as reading them.
+func (o *opening) load(path string, expected bool, limit int64) *file {
+	fd, err := open(path)
+	if err != nil {
+		return failed(path, err)
+	}
+	defer func() { _ = syscall.Close(fd) }() // read only
+	var info syscall.Stat_t
+	if err := retry(func() error { return syscall.Fstat(fd, &info) }); err != nil {
+		return failed(path, err)
+	}
+	later := func() *file { return o.readUpTo(maxFile, path, expected) }
+	switch {
+	case info.Mode&syscall.S_IFMT != syscall.S_IFREG:
+		return failed(path, errNotRegular)
+	case info.Size > maxFile:
+		return failed(path, errTooLarge)
+	case info.Size > limit:
+		return &file{path: path, later: later}
+	}
+	buf := o.buffers.take()
+	defer o.buffers.give(buf)
+	data, whole, err := slurp(fd, buf, info.Size, expected)
+	switch {
+	case err != nil:
+		return failed(path, err)
+	case !whole:
 		return nil
 	}
-	return &file{path: path, mode: info.Mode(), parts: parse(data)}
+	return &file{path: path, mode: fs.FileMode(info.Mode & 0o777), parts: parse(data, o)}
+}
+
+// open does not wait, should there be a FIFO by now.
+func open(path string) (fd int, err error) {
+	err = retry(func() error {
+		fd, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+		return err
+	})
+	return fd, err
+}
+
+// retry calls again what a signal interrupted, as package os does.
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+// slurp reads a file whole into buf, or stops early, if neither its name nor its
+// beginning promise a certificate or a key.
+func slurp(fd int, buf *[]byte, size int64, expected bool) (data []byte, whole bool, err error) {
+	if int64(len(*buf)) <= size {
+		*buf = make([]byte, size+1)
+	}
+	for n := 0; ; {
+		if n == len(*buf) { // it grows while it is read
+			*buf = slices.Grow(*buf, n)[:2*n]
+		}
+		var got int
+		err := retry(func() error {
+			got, err = syscall.Read(fd, (*buf)[n:])
+			return err
+		})
+		if err != nil {
+			return nil, false, err
+		}
+		first := n == 0
+		n += got
+		switch {
+		case n > maxFile:
+			return nil, false, errTooLarge
+		case first && !expected && sniff((*buf)[:min(n, sniffed)]) == nil:
+			return nil, false, nil
+		case got == 0 || int64(n) == size:
+			return (*buf)[:n], true, nil
+		}
+	}
 }
 
 // plain drops the path from an error: its row has it already.
@@ -74,33 +190,10 @@ func plain(err error) error {
 	return err
 }
 
-// content reads a file whole, or returns nil if neither its name nor its
-// beginning promise a certificate or a key.
-func content(path string, expected bool) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	head := make([]byte, sniffed)
-	n, err := io.ReadFull(f, head)
-	head = head[:n]
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = nil // the whole file is shorter
-	}
-	if err != nil || !expected && !bytes.Contains(head, beginMarker) {
-		return nil, err
-	}
-	rest, err := io.ReadAll(io.LimitReader(f, maxFile+1-int64(n)))
-	if err == nil && len(head)+len(rest) > maxFile {
-		err = errTooLarge
-	}
-	return append(head, rest...), err
-}
-
-func (f *file) certs() (n int) {
+// holds counts what is in the file besides keys.
+func (f *file) holds() (n int) {
 	for _, p := range f.parts {
-		if p.cert != nil {
+		if p.cert != nil || p.doc != nil {
 			n++
 		}
 	}
@@ -118,26 +211,35 @@ func (f *file) err() error {
 }
 
 // authorities are the CA certificates in the file; nil if there are none.
-func (f *file) authorities() (out []*x509.Certificate) {
+func (f *file) authorities() (out []*Certificate) {
 	for _, p := range f.parts {
-		if p.cert != nil && p.cert.IsCA {
+		if p.cert != nil && p.cert.isCA {
 			out = append(out, p.cert)
 		}
 	}
 	return out
 }
 
-// order are all certificates of a file with one leaf. Files with several are
-// collections, and have none.
-func (f *file) order() (out []*x509.Certificate) {
+// order are all certificates of an entry with one leaf, in a plain file of all of
+// it. Those with several are collections, and have none.
+func (f *file) order(entry string) (out []*Certificate) {
 	leaves := 0
 	for _, p := range f.parts {
+		if p.in.suffix() != entry {
+			continue
+		}
+		if p.in != nil && p.in.loose {
+			return nil
+		}
 		if p.cert == nil || p.err != nil {
 			continue
 		}
-		if out = append(out, p.cert); !p.cert.IsCA {
-			leaves++
+		if !p.cert.isCA {
+			if leaves++; leaves > 1 {
+				return nil
+			}
 		}
+		out = append(out, p.cert)
 	}
 	if leaves != 1 {
 		return nil
@@ -146,61 +248,10 @@ func (f *file) order() (out []*x509.Certificate) {
 }
 
 // keys are the readable keys in the file.
-func (f *file) keys() (out []crypto.Signer) {
+func (f *file) keys() (out []crypto.PublicKey) {
 	for _, p := range f.parts {
 		if p.key != nil {
 			out = append(out, p.key)
-		}
-	}
-	return out
-}
-
-// keyFor finds the key that belongs to a certificate of f: in the same file, or
-// in the one of the directory whose name says so. nil if there is none to compare.
-func keyFor(f *file, cert *x509.Certificate, among keyFiles) *KeyFile {
-	for _, name := range append([]string{filepath.Base(f.path)}, keyNames(f.path)...) {
-		if k := among[name]; k != nil {
-			fits := func(key crypto.Signer) bool { return pemfile.Fits(cert, key) }
-			return &KeyFile{Path: k.path, Mode: k.mode, Fits: slices.ContainsFunc(k.keys(), fits)}
-		}
-	}
-	return nil
-}
-
-// keyFiles are the files with keys in a directory, by name.
-type keyFiles map[string]*file
-
-func withKeys(files []*file) keyFiles {
-	out := keyFiles{}
-	for _, f := range files {
-		if len(f.keys()) > 0 {
-			out[filepath.Base(f.path)] = f
-		}
-	}
-	return out
-}
-
-// keyNames are the names under which programs keep the key of a certificate
-// file: tls.crt and tls.key, cert.pem and key.pem, fullchain.pem and
-// privkey.pem, a-cert.pem and a-key.pem, a.pem and a-key.pem.
-func keyNames(path string) []string {
-	base := filepath.Base(path)
-	ext := filepath.Ext(base)
-	name := strings.TrimSuffix(base, ext)
-	out := []string{name + ".key", name + "-key" + ext}
-	for _, pair := range [][2]string{{"cert", "key"}, {"fullchain", "privkey"}, {"chain", "privkey"}} {
-		if replaced := strings.Replace(name, pair[0], pair[1], 1); replaced != name {
-			out = append(out, replaced+ext, replaced+".key")
-		}
-	}
-	return out
-}
-
-// siblings are the files that may hold the key of one that was named alone.
-func siblings(path string) (out []*file) {
-	for _, name := range keyNames(path) {
-		if k := read(filepath.Join(filepath.Dir(path), name), false); k != nil && k.err() == nil {
-			out = append(out, k)
 		}
 	}
 	return out

@@ -1,91 +1,173 @@
 package audit
 
 import (
+	"bufio"
 	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // schemaVersion changes when a field changes its meaning or goes away.
 const schemaVersion = 1
 
-type jsonReport struct {
-	SchemaVersion int       `json:"schema_version"`
-	JudgedAt      time.Time `json:"judged_at"`
-	Summary       tally     `json:"summary"`
-	Rows          []jsonRow `json:"rows"`
+// asJSON writes the report for programs, a row on each line. What is known at the
+// end only comes last. Times are RFC 3339 in UTC.
+type asJSON struct {
+	w     *bufio.Writer
+	lines bool // NDJSON: rows alone, each with those fields of the report that it needs
+	rows  int
+	buf   []byte // one row
 }
 
-type jsonRow struct {
-	State    string    `json:"state"`
-	Kind     string    `json:"kind"`
-	Place    string    `json:"place"`
-	Block    int       `json:"block,omitempty"`
-	Also     []string  `json:"also,omitempty"`
-	Error    string    `json:"error,omitempty"`
-	Findings []Finding `json:"findings"`
-	*jsonCert
+func newJSON(out io.Writer, _ Terminal) Renderer { return &asJSON{w: bufio.NewWriter(out)} }
+func newNDJSON(out io.Writer, _ Terminal) Renderer {
+	return &asJSON{w: bufio.NewWriter(out), lines: true}
 }
 
-type jsonCert struct {
-	Name        string    `json:"name"`
-	Names       []string  `json:"names"`
-	Serial      string    `json:"serial"`
-	Issuer      string    `json:"issuer"`
-	CA          bool      `json:"ca"`
-	NotBefore   time.Time `json:"not_before"`
-	NotAfter    time.Time `json:"not_after"`
-	SecondsLeft int64     `json:"seconds_left"`
-	RenewsFrom  time.Time `json:"renews_from,omitzero"`
-	RenewsTo    time.Time `json:"renews_to,omitzero"`
-	Fingerprint string    `json:"fingerprint_sha256"`
-	Protocol    string    `json:"protocol,omitempty"`
-	KeyExchange string    `json:"key_exchange,omitempty"`
-}
-
-// WriteJSON writes the report for programs. Times are RFC 3339 in UTC.
-func (r *Report) WriteJSON(w io.Writer) error {
-	out := jsonReport{SchemaVersion: schemaVersion, JudgedAt: r.Now.UTC(), Summary: r.tally(), Rows: make([]jsonRow, len(r.Rows))}
-	for i := range r.Rows {
-		out.Rows[i] = r.Rows[i].forJSON()
+// Row implements [Renderer].
+func (j *asJSON) Row(r *Row) error {
+	b := j.buf[:0]
+	switch {
+	case j.lines:
+		b = append(b, `{"schema_version":`...)
+		b = strconv.AppendInt(b, schemaVersion, 10)
+		b = jsonTime(b, `,"judged_at":`, r.Judged)
+		b = append(b, ',')
+	case j.rows == 0:
+		b = append(append(b, j.head()...), '{')
+	default:
+		b = append(b, ",\n{"...)
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(out)
+	b = append(r.appendJSON(b), '}')
+	if j.lines {
+		b = append(b, '\n')
+	}
+	j.rows++
+	j.buf = b
+	_, err := j.w.Write(b)
+	return err
 }
 
-func (r *Row) forJSON() jsonRow {
-	out := jsonRow{State: r.State, Kind: r.Kind, Place: r.Place, Block: r.Block, Also: r.Also, Findings: r.Findings}
-	if out.Findings == nil {
-		out.Findings = []Finding{}
+func (j *asJSON) head() string {
+	return fmt.Sprintf("{\"schema_version\":%d,\"rows\":[\n", schemaVersion)
+}
+
+// End implements [Renderer].
+func (j *asJSON) End(s *Summary) error {
+	if j.lines {
+		return j.w.Flush()
+	}
+	if j.rows == 0 {
+		_, _ = j.w.WriteString(j.head())
+	}
+	end, err := json.Marshal(struct {
+		JudgedAt time.Time `json:"judged_at"`
+		Summary  *Summary  `json:"summary"`
+	}{s.Now.UTC(), s})
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(j.w, "\n],%s\n", end[1:])
+	return j.w.Flush()
+}
+
+// appendJSON writes the members of a row, as docs/audit-report.md has them.
+func (r *Row) appendJSON(b []byte) []byte {
+	b = jsonText(b, `"state":`, r.State)
+	b = jsonText(b, `,"kind":`, r.Kind)
+	b = jsonText(b, `,"place":`, r.Place)
+	if r.Block != 0 {
+		b = strconv.AppendInt(append(b, `,"block":`...), int64(r.Block), 10)
+	}
+	if len(r.Also) > 0 {
+		b = jsonList(b, `,"also":`, r.Also)
 	}
 	if r.Err != nil {
-		out.Error = r.Err.Error()
+		b = jsonText(b, `,"error":`, r.Err.Error())
 	}
+	if r.doc != nil {
+		b = r.doc.appendJSON(b)
+	}
+	b = append(b, `,"findings":[`...)
+	for i, f := range r.Findings {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonText(b, `{"check":`, f.Check)
+		b = jsonText(b, `,"severity":`, f.Severity.String())
+		b = jsonText(b, `,"text":`, f.Text)
+		b = jsonText(b, `,"remedy":`, f.Remedy)
+		b = append(jsonText(b, `,"cites":`, f.Cites), '}')
+	}
+	b = append(b, ']')
+	if len(r.Accepted) > 0 {
+		b = jsonList(b, `,"accepted":`, r.Accepted)
+	}
+	if r.Cert == nil {
+		return b
+	}
+	return r.appendCert(b)
+}
+
+func (r *Row) appendCert(b []byte) []byte {
 	c := r.Cert
-	if c == nil {
-		return out
-	}
-	out.jsonCert = &jsonCert{
-		Name: name(c), Names: pemfile.Names(c), Serial: pemfile.Serial(c), Issuer: issuerName(c), CA: c.IsCA,
-		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(), SecondsLeft: int64(c.NotAfter.Sub(r.Judged).Seconds()),
-		Fingerprint: pemfile.Fingerprint(c),
-	}
-	if out.Names == nil {
-		out.Names = []string{}
-	}
+	b = jsonText(b, `,"name":`, c.name)
+	b = jsonList(b, `,"names":`, c.names)
+	b = jsonText(b, `,"serial":`, c.serial)
+	b = jsonText(b, `,"issuer":`, c.issuerName)
+	b = strconv.AppendBool(append(b, `,"ca":`...), c.isCA)
+	b = jsonTime(b, `,"not_before":`, c.notBefore)
+	b = jsonTime(b, `,"not_after":`, c.notAfter)
+	b = strconv.AppendInt(append(b, `,"seconds_left":`...), int64(c.notAfter.Sub(r.Judged).Seconds()), 10)
 	if r.renews() {
-		from, to := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
-		out.RenewsFrom, out.RenewsTo = from.UTC(), to.UTC()
+		from, to := lifetime.RenewalWindow(c.notBefore, c.notAfter)
+		b = jsonTime(jsonTime(b, `,"renews_from":`, from), `,"renews_to":`, to)
 	}
-	if r.TLS != nil {
-		out.Protocol, out.KeyExchange = protocol(r.TLS), keyExchange(r.TLS)
+	b = append(hex.AppendEncode(append(b, `,"fingerprint_sha256":"`...), c.fingerprint[:]), '"')
+	if r.TLS == nil {
+		return b
 	}
-	return out
+	if p := protocol(r.TLS); p != "" {
+		b = jsonText(b, `,"protocol":`, p)
+	}
+	if k := keyExchange(r.TLS); k != "" {
+		b = jsonText(b, `,"key_exchange":`, k)
+	}
+	return b
+}
+
+func jsonTime(b []byte, member string, t time.Time) []byte {
+	return append(t.UTC().AppendFormat(append(append(b, member...), '"'), time.RFC3339Nano), '"')
+}
+
+func jsonList(b []byte, member string, list []string) []byte {
+	b = append(append(b, member...), '[')
+	for i, s := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = jsonText(b, "", s)
+	}
+	return append(b, ']')
+}
+
+// jsonText writes a string. Nearly all of them need no escape; the others are
+// written by encoding/json, which also escapes what HTML would interpret.
+func jsonText(b []byte, member, s string) []byte {
+	b = append(b, member...)
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			text, _ := json.Marshal(s) // a string does not fail
+			return append(b, text...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 func protocol(s *tls.ConnectionState) string { return tls.VersionName(s.Version) }

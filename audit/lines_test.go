@@ -81,7 +81,7 @@ OK|315360000|2025-11-21T12:00:00Z|2036-02-27T12:00:00Z|Test Root||file|/a/ca.crt
 }
 
 // metrics parses a page of Prometheus; label sets that come twice are an error there.
-func metrics(t *testing.T, r *audit.Report) map[string]float64 {
+func metrics(t *testing.T, r *report) map[string]float64 {
 	t.Helper()
 	var b bytes.Buffer
 	must(t, r.WritePrometheus(&b))
@@ -131,7 +131,7 @@ func TestPrometheus(t *testing.T) {
 	}
 	// A place that was named twice is there once, and what differs in bytes that cannot be shown, too.
 	p := newPair(t, nil, "x")
-	r := run(t, static{{Kind: "file", Place: "a\xff", Cert: p.cert}, {Kind: "file", Place: "a\xfe", Cert: p.cert}, {Kind: "file", Place: "b", Cert: p.cert}, {Kind: "file", Place: "b", Cert: p.cert}})
+	r := run(t, static{{Kind: "file", Place: "a\xff", Cert: seen(p.cert)}, {Kind: "file", Place: "a\xfe", Cert: seen(p.cert)}, {Kind: "file", Place: "b", Cert: seen(p.cert)}, {Kind: "file", Place: "b", Cert: seen(p.cert)}})
 	if got := metrics(t, r); len(got) != 2*2+len(audit.Checks())+3 {
 		t.Errorf("%v", got)
 	}
@@ -143,7 +143,7 @@ func TestInjection(t *testing.T) {
 		`=cmd|' /C calc'!A0`, "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", `a","b` + "\r\nOK,1", "a\"} 1\nevil 1\n", `\`, `\"`, "<script>alert(1)</script>",
 		"\xff\xfe", "\x1b[2J\x9b31m", "a\u2028b", "#", "OK\n", "",
 	} {
-		r := run(t, static{{Kind: "file", Place: evil, Err: errors.New(evil)}, {Kind: "file", Place: evil, Cert: newPair(t, nil, "x", called(evil)).cert}})
+		r := run(t, static{{Kind: "file", Place: evil, Err: errors.New(evil)}, {Kind: "file", Place: evil, Cert: seen(newPair(t, nil, "x", called(evil)).cert)}})
 		var asCSV, asNDJSON bytes.Buffer
 		must(t, r.WriteCSV(&asCSV))
 		must(t, r.WriteNDJSON(&asNDJSON))
@@ -178,7 +178,7 @@ func FuzzPrometheus(f *testing.F) {
 	f.Add(`\`)
 	p := newPair(f, nil, "x")
 	f.Fuzz(func(t *testing.T, place string) {
-		r := run(t, static{{Kind: "file", Place: place, Cert: p.cert}})
+		r := run(t, static{{Kind: "file", Place: place, Cert: seen(p.cert)}})
 		if got := metrics(t, r); len(got) != 2+len(audit.Checks())+3 {
 			t.Errorf("%q: %v", place, got)
 		}

@@ -1,8 +1,6 @@
 package audit
 
 import (
-	"context"
-	"crypto/x509"
 	"errors"
 	"io/fs"
 	"os"
@@ -14,14 +12,16 @@ import (
 // walk is one path. A file that is named must hold a certificate; in a
 // directory, files without one are passed over. Links to files are followed,
 // links to directories are not, so that no generation of a swapped set is seen
-// twice.
+// twice. Rows come in the order of the walk: the files of a directory by name,
+// then its directories by name.
 type walk struct {
-	ctx     context.Context //nolint:containedctx // the walk is one call, cut into methods
-	yield   func(Subject)
-	bundle  []*x509.Certificate
-	root    string
-	bundles map[string][]*x509.Certificate // by directory; nil for one without
+	*collection
+	root  string
+	found bool // whether there was anything so far; known to the goroutine that yields
 }
+
+// atOnce is how many files of a directory are one piece of work.
+const atOnce = 32
 
 // swapTries is how often a set is read that was swapped away under the reading.
 // Two swaps must fall into one reading for that, so a second try does outside of tests.
@@ -41,7 +41,21 @@ func stat(path string) (info fs.FileInfo, err error) {
 }
 
 func (w *walk) fail(path string, err error) {
-	w.yield(Subject{Kind: kindFile, Place: path, Err: plain(err)})
+	w.do(func() []Subject { return []Subject{{Kind: kindFile, Place: path, Err: plain(err)}} })
+}
+
+// do has a piece of work done beside others, and its subjects yielded in turn.
+func (w *walk) do(work func() []Subject) {
+	w.pieces.do(w.files, func() []Subject {
+		if w.ctx.Err() != nil {
+			return nil
+		}
+		subjects := work()
+		if len(subjects) > 0 {
+			subjects[0].seen = &w.found
+		}
+		return subjects
+	})
 }
 
 func (w *walk) start() {
@@ -50,33 +64,52 @@ func (w *walk) start() {
 	case err != nil:
 		w.fail(w.root, err)
 	case info.IsDir():
-		if found := w.dir(w.root); !found && w.ctx.Err() == nil {
-			w.fail(w.root, errors.New("there is no certificate in this directory"))
-		}
+		w.dir(w.root, nil)
+		w.do(func() []Subject {
+			return []Subject{{later: func(yield func(Subject)) {
+				if !w.found && w.ctx.Err() == nil {
+					yield(Subject{Kind: kindFile, Place: w.root, Err: errors.New("there is no certificate in this directory")})
+				}
+			}}}
+		})
 	default:
-		f, among := named(w.root)
-		w.root = filepath.Dir(w.root)
-		w.report(f, withKeys(among))
+		w.do(func() []Subject {
+			f, among := w.named(w.root)
+			at := place{w.bundleAt(filepath.Dir(w.root)), among}
+			return []Subject{{later: func(yield func(Subject)) { w.each(f, at, yield) }}}
+		})
 	}
 }
 
 // named reads a file of the command line, and those that may hold its key.
-func named(path string) (f *file, among []*file) {
+func (w *walk) named(path string) (f *file, among keyring) {
 	for range swapTries {
 		from := generation(path)
-		f = read(from, true)
-		among = append(siblings(from), f)
+		f = w.readUpTo(maxFile, from, true)
+		among = w.siblings(from, path)
 		if from == generation(path) {
 			break
 		}
 	}
-	if f.certs() == 0 && f.err() == nil {
+	if f.holds() == 0 && f.err() == nil {
 		f.parts = []parsed{{err: errNoCert}}
 	}
-	for _, k := range among {
-		k.path = filepath.Join(filepath.Dir(path), filepath.Base(k.path))
-	}
+	f.path = path
 	return f, among
+}
+
+// siblings are the files that may hold the key of one that was named alone.
+func (w *walk) siblings(from, path string) keyring {
+	out := keyring{}
+	for _, name := range keyNames(from) {
+		k := w.read(filepath.Join(filepath.Dir(from), name), false)
+		if k == nil || k.err() != nil {
+			continue
+		}
+		k.path = filepath.Join(filepath.Dir(path), name)
+		out[name] = func() *file { return k }
+	}
+	return out
 }
 
 // generation resolves a link into a swapped set, so that what is read beside it
@@ -94,31 +127,109 @@ func generation(path string) string {
 	return filepath.Join(filepath.Dir(path), current, name)
 }
 
-// dir reports the files of one directory, then its directories. It tells
-// whether there was anything to report.
-func (w *walk) dir(path string) (found bool) {
+// dir reports the files of one directory, then its directories.
+func (w *walk) dir(path string, bundle []*Certificate) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		w.fail(path, err)
+		return
+	}
+	if own := w.bundleAt(path, entries...); own != nil {
+		bundle = own
+	}
+	var dirs []string
+	if link, _ := swapped(path, entries); link != "" {
+		dirs = w.swappedDir(path, bundle)
+	} else {
+		dirs = w.plainDir(path, entries, bundle)
+	}
+	for _, d := range dirs {
+		if w.ctx.Err() != nil {
+			return
+		}
+		w.dir(filepath.Join(path, d), bundle)
+	}
+}
+
+// plainDir has the files read in pieces. Keys are read once, for the certificates
+// that they belong to and for themselves.
+func (w *walk) plainDir(path string, entries []fs.DirEntry, bundle []*Certificate) (dirs []string) {
+	var files []fs.DirEntry
+	at := place{bundle, keyring{}}
+	for _, e := range entries {
+		full := filepath.Join(path, e.Name())
+		switch {
+		case e.IsDir():
+			if w.wants.dir(w.root, full) {
+				dirs = append(dirs, e.Name())
+			}
+			continue
+		case !w.wants.file(w.root, full) || e.Type()&fs.ModeSymlink != 0 && isDir(full):
+			continue
+		case mayHoldKey(e.Name()):
+			at.keys.add(e.Name(), func() *file { return w.entry(full, e) })
+		}
+		files = append(files, e)
+	}
+	for some := range slices.Chunk(files, atOnce) {
+		w.do(func() (out []Subject) {
+			for _, e := range some {
+				out = append(out, w.one(filepath.Join(path, e.Name()), e, at)...)
+			}
+			return out
+		})
+	}
+	return dirs
+}
+
+// one reports a file of a directory.
+func (w *walk) one(path string, e fs.DirEntry, at place) []Subject {
+	var f *file
+	if key := at.keys[e.Name()]; key != nil {
+		f = key()
+	} else {
+		f = w.entry(path, e)
+	}
+	if f == nil || vanished(f, path) {
+		return nil
+	}
+	return w.report(f, at)
+}
+
+func (w *walk) entry(path string, e fs.DirEntry) *file {
+	if e.Type().IsRegular() {
+		return w.readEntry(path)
+	}
+	return w.read(path, false)
+}
+
+// swappedDir reads a set whole, and again if it was swapped meanwhile: what it
+// reports is of one generation.
+func (w *walk) swappedDir(path string, bundle []*Certificate) []string {
 	var l listing
 	var err error
 	for range swapTries {
-		if l, err = list(path); err != nil {
+		if l, err = w.list(path); err != nil {
 			w.fail(path, err)
-			return true
+			return nil
 		}
 		if w.ctx.Err() != nil || !l.torn() {
 			break
 		}
 	}
-	among := withKeys(l.files)
+	at := place{bundle, keyring{}}
 	for _, f := range l.files {
-		found = w.report(f, among) || found
-	}
-	for _, d := range l.dirs {
-		if w.ctx.Err() != nil {
-			return true
+		if len(f.keys()) > 0 {
+			at.keys.add(filepath.Base(f.path), func() *file { return f })
 		}
-		found = w.dir(filepath.Join(path, d)) || found
 	}
-	return found
+	w.do(func() (out []Subject) {
+		for _, f := range l.files {
+			out = append(out, w.report(f, at)...)
+		}
+		return out
+	})
+	return l.dirs
 }
 
 // listing is one directory: the files that may matter, and where to look next.
@@ -129,7 +240,7 @@ type listing struct {
 	link, current string // of a swapped set; "" if there is none
 }
 
-func list(path string) (l listing, err error) {
+func (w *walk) list(path string) (l listing, err error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return l, err
@@ -150,17 +261,19 @@ func list(path string) (l listing, err error) {
 		switch {
 		case e.IsDir():
 			l.dirs = append(l.dirs, e.Name())
+		case !w.wants.file(w.root, full):
 		case e.Type()&fs.ModeSymlink == 0 || !isDir(from):
-			if f := read(from, false); f != nil && !vanished(f, full) {
+			if f := w.read(from, false); f != nil && !vanished(f, full) {
 				f.path = full
 				l.files = append(l.files, f)
 			}
 		}
 	}
-	if l.current != "" {
-		// Generations that are not current were replaced, and expire as they should.
-		l.dirs = slices.DeleteFunc(l.dirs, func(d string) bool { return stem(d) == stem(l.current) && (through || d != l.current) })
-	}
+	// Generations that are not current were replaced, and expire as they should.
+	l.dirs = slices.DeleteFunc(l.dirs, func(d string) bool {
+		replaced := l.current != "" && stem(d) == stem(l.current) && (through || d != l.current)
+		return replaced || !w.wants.dir(w.root, filepath.Join(path, d))
+	})
 	return l, nil
 }
 
@@ -217,59 +330,47 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// report yields what is in f; among are the keys of its directory. It tells
-// whether there was anything.
-func (w *walk) report(f *file, among keyFiles) (found bool) {
-	chain, order := f.authorities(), f.order()
-	for _, p := range f.parts {
-		s := Subject{Kind: kindFile, Place: f.path, Err: p.err, Cert: p.cert}
-		if len(f.parts) > 1 {
-			s.Block = p.block
-		}
-		switch {
-		case p.err != nil:
-		case p.cert == nil:
-			continue // a key is judged with its certificate
-		case !p.cert.IsCA:
-			s.Chain, s.Bundle, s.Key, s.order = chain, w.bundleFor(f), keyFor(f, p.cert, among), order
-		}
-		w.yield(s)
-		found = true
+// place is what a directory has for its certificates.
+type place struct {
+	bundle []*Certificate
+	keys   keyring
+}
+
+// report makes subjects of what is in f.
+func (w *walk) report(f *file, at place) (out []Subject) {
+	if f.later != nil {
+		return []Subject{{later: func(yield func(Subject)) {
+			whole := f.later()
+			if whole == nil {
+				return
+			}
+			whole.path = f.path
+			w.each(whole, at, yield)
+		}}}
 	}
-	return found
+	w.each(f, at, func(s Subject) { out = append(out, s) })
+	return out
 }
 
 // bundleNames are what trust bundles are called, by us and by others.
 var bundleNames = []string{"ca.crt", "ca.pem", "root_ca.crt"}
 
-// bundleFor returns the roots that judge the chain in f.
-func (w *walk) bundleFor(f *file) []*x509.Certificate {
+// bundleAt returns the roots in a directory that judge the chains in it and below
+// it: those that were given, or the nearest that lie there. nil if there are none.
+func (w *walk) bundleAt(dir string, entries ...fs.DirEntry) []*Certificate {
 	if w.bundle != nil {
 		return w.bundle
 	}
-	for dir := filepath.Dir(f.path); ; dir = filepath.Dir(dir) {
-		if b := w.bundleIn(dir); b != nil {
-			return b
-		}
-		if dir == w.root || dir == filepath.Dir(dir) {
-			return nil
-		}
-	}
-}
-
-func (w *walk) bundleIn(dir string) []*x509.Certificate {
-	if b, known := w.bundles[dir]; known {
-		return b
-	}
-	var b []*x509.Certificate
 	for _, name := range bundleNames {
-		if f := read(filepath.Join(dir, name), false); f != nil {
-			b = f.authorities()
+		there := func(e fs.DirEntry) bool { return e.Name() == name }
+		if len(entries) > 0 && !slices.ContainsFunc(entries, there) {
+			continue
 		}
-		if b != nil {
-			break
+		if f := w.readUpTo(maxFile, filepath.Join(dir, name), false); f != nil {
+			if b := f.authorities(); b != nil {
+				return b
+			}
 		}
 	}
-	w.bundles[dir] = b
-	return b
+	return nil
 }

@@ -81,7 +81,7 @@ func TestDirectory(t *testing.T) {
 		t.Errorf("%d critical, %d not fine, %d unchecked", crit, notFine, unchecked)
 	}
 	for _, row := range r.Rows {
-		if row.Cert != nil && row.Cert.IsCA && row.Cert.Subject.CommonName == "Test Intermediate" && len(row.Also) != 4 {
+		if row.Cert != nil && row.Cert.X509().IsCA && row.Cert.X509().Subject.CommonName == "Test Intermediate" && len(row.Also) != 4 {
 			t.Errorf("the intermediate is also in %v", row.Also)
 		}
 	}
@@ -193,7 +193,7 @@ func TestLiveDirectory(t *testing.T) {
 func TestCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if r, err := audit.Run(ctx, audit.Config{Sources: []audit.Source{paths(t.TempDir())}, Now: time.Now}); err == nil {
+	if r, err := judged(ctx, audit.Config{Sources: []audit.Source{paths(t.TempDir())}, Now: time.Now}); err == nil {
 		t.Errorf("%+v", r)
 	}
 }

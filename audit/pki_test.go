@@ -10,10 +10,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -148,15 +150,59 @@ func (s static) Collect(_ context.Context, yield func(audit.Subject)) {
 	}
 }
 
-func run(t testing.TB, sources ...audit.Source) *audit.Report {
+// report keeps all rows, worst first, and renders them as often as wanted.
+type report struct {
+	*audit.Summary
+	Rows []audit.Row
+}
+
+func (r *report) Row(row *audit.Row) error     { r.Rows = append(r.Rows, *row); return nil }
+func (r *report) End(sum *audit.Summary) error { r.Summary = sum; return nil }
+
+func (r *report) render(format string, w io.Writer, width int) error {
+	out, err := audit.NewRenderer(format, w, audit.Terminal{Width: width})
+	for i := 0; err == nil && i < len(r.Rows); i++ {
+		err = out.Row(&r.Rows[i])
+	}
+	if err != nil {
+		return err
+	}
+	return out.End(r.Summary)
+}
+
+func (r *report) WriteTable(w io.Writer, width int) error { return r.render("table", w, width) }
+func (r *report) WriteJSON(w io.Writer) error             { return r.render("json", w, 0) }
+func (r *report) WriteNDJSON(w io.Writer) error           { return r.render("ndjson", w, 0) }
+func (r *report) WriteCSV(w io.Writer) error              { return r.render("csv", w, 0) }
+func (r *report) WritePrometheus(w io.Writer) error       { return r.render("prom", w, 0) }
+func (r *report) Explain(w io.Writer) error               { return r.render("text", w, 0) }
+
+func judged(ctx context.Context, cfg audit.Config) (*report, error) {
+	r := &report{}
+	cfg.Report = r
+	_, err := audit.Run(ctx, cfg)
+	slices.SortStableFunc(r.Rows, audit.WorstFirst)
+	return r, err
+}
+
+func run(t testing.TB, sources ...audit.Source) *report {
 	t.Helper()
-	r, err := audit.Run(t.Context(), audit.Config{Sources: sources})
+	r, err := judged(t.Context(), audit.Config{Sources: sources})
 	must(t, err)
 	return r
 }
 
+func seen(c *x509.Certificate) *audit.Certificate { return audit.FromX509(c) }
+
+func seenAll(pairs []*pair) (out []*audit.Certificate) {
+	for _, p := range pairs {
+		out = append(out, seen(p.cert))
+	}
+	return out
+}
+
 // states maps each place, relative to dir, to its state and its findings' ids.
-func states(t testing.TB, r *audit.Report, dir string) map[string]string {
+func states(t testing.TB, r *report, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	for _, row := range r.Rows {

@@ -59,7 +59,7 @@ func TestRecord(t *testing.T) {
 		for _, f := range row.Findings {
 			state += " " + f.Check
 		}
-		got[row.Place+" "+row.Cert.Subject.CommonName] = state
+		got[row.Place+" "+row.Cert.X509().Subject.CommonName] = state
 	}
 	want(t, got, map[string]string{
 		"ca: renewed renewed a":               "OK",

@@ -1,10 +1,9 @@
 package audit
 
 import (
-	"crypto/x509"
-	"crypto/x509/pkix"
+	"cmp"
+	"crypto/sha256"
 	"encoding/asn1"
-	"fmt"
 	"math/big"
 	"strings"
 	"time"
@@ -17,20 +16,10 @@ import (
 // serial number, an extension twice, an odd name. They end like any other, so
 // what an audit needs most of them is read all the same.
 
-// parseCertificate gives a certificate or why there is none. It gives both for
-// one that crypto/x509 refuses and whose dates can be read.
-func parseCertificate(data []byte) (*x509.Certificate, error) {
-	c, err := x509.ParseCertificate(data)
-	if err == nil {
-		return c, nil
-	}
-	return remains(data), fmt.Errorf("parsing the certificate: %w", err)
-}
-
 // remains reads raw bytes, serial number, dates and common names, or returns
 // nil. What follows the dates, and names, may be garbage. Anything else stays
 // zero: a certificate like this is good for showing, never for verifying.
-func remains(data []byte) *x509.Certificate {
+func remains(data []byte) *Certificate {
 	var whole, certificate, tbs, issuer, validity, subject cryptobyte.String
 	var serial cryptobyte.String
 	input := cryptobyte.String(data)
@@ -54,10 +43,10 @@ func remains(data []byte) *x509.Certificate {
 	if !tbs.ReadASN1Element(&subject, der.SEQUENCE) {
 		subject = nil
 	}
-	return &x509.Certificate{
-		Raw: whole, SerialNumber: integer(serial), NotBefore: from, NotAfter: to,
-		RawIssuer: issuer, Issuer: pkix.Name{CommonName: commonName(issuer)},
-		RawSubject: subject, Subject: pkix.Name{CommonName: commonName(subject)},
+	number := "0x" + integer(serial).Text(16)
+	return &Certificate{
+		raw: whole, serial: number, notBefore: from, notAfter: to, fingerprint: sha256.Sum256(whole), partial: true,
+		issuer: issuer, issuerName: commonName(issuer), subject: subject, name: cmp.Or(commonName(subject), number),
 	}
 }
 

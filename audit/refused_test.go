@@ -59,7 +59,7 @@ func TestRefused(t *testing.T) {
 	if crit, unchecked := r.Count(audit.Crit); crit != 2 || unchecked != 5 {
 		t.Errorf("%d critical, %d unchecked", crit, unchecked)
 	}
-	if got := r.Summary(); got != "6 certificates: 1 fine, 1 to watch, 2 critical; 5 could not be checked" {
+	if got := r.String(); got != "6 certificates: 1 fine, 1 to watch, 2 critical; 5 could not be checked" {
 		t.Error(got)
 	}
 	var b bytes.Buffer
@@ -176,7 +176,7 @@ func TestCorpora(t *testing.T) {
 	if series := metrics(t, r); len(series) < len(r.Rows) {
 		t.Errorf("%d series for %d rows", len(series), len(r.Rows))
 	}
-	t.Log(r.Summary())
+	t.Log(r.String())
 }
 
 // eachPEM visits the PEM strings of decoded JSON.

@@ -1,20 +1,23 @@
 package audit
 
 import (
-	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"fmt"
+	"io"
+	"maps"
+	"runtime"
 	"slices"
-	"sync"
 	"time"
-
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // Config says what to audit.
 type Config struct {
 	Sources []Source
+	// Report gets the rows.
+	Report Renderer
 	// Now is asked for the moment to judge each certificate at, when it is found;
 	// nil means the present. A long walk outlives certificates.
 	Now func() time.Time
@@ -24,6 +27,16 @@ type Config struct {
 	// days and a third for a warning, 7 days and a sixth for a critical finding.
 	WarnBefore, CritBefore time.Duration
 	WarnShare, CritShare   float64
+	// MaxLifetime is the longest life of a leaf by the operator's own policy; 0 for none.
+	MaxLifetime time.Duration
+	// Lists are revocation lists that certificates are judged by, under the names
+	// that the report has for them. One that is out of date has a row that says so.
+	Lists map[string]*x509.RevocationList
+	// Baseline are findings to leave out; nil for none. What it left out, and what
+	// of it was found no more, the summary says.
+	Baseline *Baseline
+	// NewBaseline gets a baseline that accepts all findings of this run; nil: nobody wants one.
+	NewBaseline io.Writer
 	// Only names the checks to run, by id; none means all. Disable takes some away.
 	// Ids that [Checks] does not list have no effect.
 	Only, Disable []string
@@ -31,9 +44,9 @@ type Config struct {
 
 func (cfg *Config) criteria() criteria {
 	return criteria{
-		pools: pools{},
-		warn:  cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
-		crit:  cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
+		pools: &pools{}, known: &verified{}, longest: cfg.MaxLifetime,
+		warn: cmp.Or(threshold{cfg.WarnBefore, cfg.WarnShare}, defaultWarn),
+		crit: cmp.Or(threshold{cfg.CritBefore, cfg.CritShare}, defaultCrit),
 	}
 }
 
@@ -46,112 +59,156 @@ func (cfg *Config) table() (out []check) {
 	return out
 }
 
-// Report is what was found, worst first.
-type Report struct {
-	Now  time.Time // when it was complete
-	Rows []Row
-	// Unjudged counts leaves whose chain could not be judged for want of a bundle.
-	Unjudged int
-}
-
 // Row is one certificate, or one place that could not be checked.
 type Row struct {
 	Subject
-	State    string // a word: OK, WARN, CRIT, EXPIRED, NOT-YET, OVERDUE, ERROR
+	State    string // a word: OK, WARN, CRIT, EXPIRED, NOT-YET, OVERDUE, REVOKED, ERROR
 	Findings []Finding
+	Accepted []string // ids of checks whose findings the baseline has taken away
 	Judged   time.Time
 	Also     []string // further places of the same CA certificate
 }
 
 const stateError = "ERROR"
 
-// Run looks at everything and judges it. The only error is that of ctx.
-func Run(ctx context.Context, cfg Config) (*Report, error) {
+// Run looks at everything, judges it, and hands each row to the report when it
+// is complete: in the order of the sources and of what each yields, but one row
+// for every CA certificate at the end. It lies beside each leaf, and says the
+// same thing everywhere; leaves are never merged, each place counts.
+//
+// The error is that of ctx, or of the renderer.
+func Run(ctx context.Context, cfg Config) (*Summary, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	var mu sync.Mutex
-	var found []Row
-	var sources sync.WaitGroup
-	for _, s := range cfg.Sources {
-		sources.Go(func() {
-			s.Collect(ctx, func(s Subject) {
-				mu.Lock()
-				defer mu.Unlock()
-				found = append(found, Row{Subject: s, Judged: cfg.Now()})
-			})
-		})
-	}
-	sources.Wait()
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	r := &Report{Now: cfg.Now(), Rows: merge(found)}
-	shareKeys(r.Rows)
-	table, at := cfg.table(), cfg.criteria()
-	for i := range r.Rows {
-		row := &r.Rows[i]
-		row.State = stateError
-		if row.Cert != nil {
-			at.now = row.Judged
-			row.Findings, row.State = judge(&row.Subject, table, at)
-		}
-		if row.Err != nil && row.Severity() < Crit {
-			row.State = stateError
-		}
-		if row.leaf() && row.Bundle == nil && row.Kind != kindRecord {
-			r.Unjudged++
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r := &run{cfg: &cfg, table: cfg.table(), at: cfg.criteria(), stop: cancel, authorities: map[[sha256.Size]byte]*Row{}}
+	view := newView()
+	r.joined, r.accepting = newJoined(r.table, view), newAccepting(cfg.Baseline, cfg.NewBaseline != nil)
+	r.judging = newInOrder(r.collect)
+	for _, name := range slices.Sorted(maps.Keys(cfg.Lists)) {
+		ready := newRevocations(name, cfg.Lists[name])
+		view.lists = append(view.lists, ready)
+		if s := ready.subject(cfg.Now()); s != nil {
+			r.add(*s)
 		}
 	}
-	slices.SortStableFunc(r.Rows, worstFirst)
-	return r, nil
+	for _, s := range view.prepare(ctx, cfg.Sources) {
+		s.Collect(ctx, r.add)
+	}
+	r.flush()
+	r.judging.wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	for _, row := range r.order {
+		r.emit(row)
+	}
+	if r.failed == nil {
+		r.failed = r.end()
+	}
+	return &r.sum, r.failed
 }
 
-// merge makes one row of every CA certificate: it lies beside each leaf, and
-// says the same thing everywhere. Leaves are never merged, each place counts.
-func merge(found []Row) (rows []Row) {
-	slices.SortStableFunc(found, func(a, b Row) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Place, b.Place), cmp.Compare(a.Block, b.Block))
+func (r *run) end() error {
+	r.sum.Now, r.sum.Stale = r.cfg.Now(), r.accepting.stale(r.table)
+	if out := r.cfg.NewBaseline; out != nil {
+		if err := r.accepting.write(out, r.sum.Now); err != nil {
+			return err
+		}
+	}
+	return r.cfg.Report.End(&r.sum)
+}
+
+// run is one call of [Run]. Subjects are judged side by side in batches, and
+// become rows on one goroutine.
+type run struct {
+	cfg       *Config
+	table     []check
+	at        criteria
+	joined    *joined
+	accepting *accepting
+	judging   *inOrder[[]Row]
+	room      chan struct{}
+	batch     []Row
+	stop      context.CancelCauseFunc
+
+	sum         Summary
+	authorities map[[sha256.Size]byte]*Row
+	order       []*Row // of authorities
+	failed      error  // of the renderer
+}
+
+// batchSize is how many subjects are judged as one piece of work.
+const batchSize = 64
+
+func (r *run) add(s Subject) {
+	r.batch = append(r.batch, Row{Subject: s, Judged: r.cfg.Now()})
+	if len(r.batch) == batchSize {
+		r.flush()
+	}
+}
+
+func (r *run) flush() {
+	if r.room == nil {
+		r.room = make(chan struct{}, 2*runtime.GOMAXPROCS(0))
+	}
+	batch := r.batch
+	r.batch = make([]Row, 0, batchSize)
+	r.judging.do(r.room, func() []Row {
+		for i := range batch {
+			r.judge(&batch[i])
+		}
+		return batch
 	})
-	first := map[string]int{}
-	for _, s := range found {
-		if s.Cert != nil && s.Cert.IsCA {
-			id := pemfile.Fingerprint(s.Cert)
-			if i, known := first[id]; known {
-				rows[i].Also = append(rows[i].Also, s.Place)
-				continue
-			}
-			first[id] = len(rows)
+}
+
+func (r *run) judge(row *Row) {
+	if row.doc != nil {
+		row.Findings = row.doc.judge(&row.Subject, r.table, row.Judged)
+	}
+	if row.Cert == nil {
+		return
+	}
+	at := r.at
+	at.now = row.Judged
+	row.Findings = judge(&row.Subject, r.table, at)
+}
+
+// collect takes judged rows in the order of the report.
+func (r *run) collect(rows []Row) {
+	for i := range rows {
+		row := &rows[i]
+		if row.Cert == nil || !row.Cert.isCA {
+			r.emit(row)
+			continue
 		}
-		rows = append(rows, s)
+		first := r.authorities[row.Cert.fingerprint]
+		if first == nil {
+			kept := *row
+			r.authorities[row.Cert.fingerprint] = &kept
+			r.order = append(r.order, &kept)
+			continue
+		}
+		first.Also = append(first.Also, row.Place)
 	}
-	return rows
 }
 
-func worstFirst(a, b Row) int {
-	return cmp.Or(
-		cmp.Compare(b.rank(), a.rank()),
-		a.end().Compare(b.end()),
-		cmp.Compare(a.Place, b.Place),
-	)
-}
-
-// rank puts what could not be checked between critical findings and warnings.
-func (r *Row) rank() int {
-	switch {
-	case r.Severity() == Crit:
-		return 3
-	case r.Err != nil:
-		return 2
+func (r *run) emit(row *Row) {
+	if r.failed != nil {
+		return
 	}
-	return int(r.Severity())
-}
-
-func (r *Row) end() time.Time {
-	if r.Cert == nil {
-		return time.Time{}
+	r.joined.add(row)
+	r.accepting.apply(row)
+	row.State = state(row.Findings)
+	if row.Cert == nil && row.doc == nil || row.Err != nil && row.Severity() < Crit {
+		row.State = stateError
 	}
-	return r.Cert.NotAfter
+	r.sum.count(row)
+	if r.failed = r.cfg.Report.Row(row); r.failed != nil {
+		r.stop(r.failed)
+	}
 }
 
 // Severity is that of the worst finding.
@@ -163,63 +220,75 @@ func (r *Row) Severity() Severity {
 	return worst
 }
 
+// Summary is a report in numbers.
+type Summary struct {
+	Now          time.Time `json:"-"` // when it was complete
+	Certificates int       `json:"certificates"`
+	Fine         int       `json:"fine"` // with an Info at most
+	Info         int       `json:"info"` // of the fine ones, those with one
+	Warn         int       `json:"warn"`
+	Crit         int       `json:"crit"`
+	Unchecked    int       `json:"unchecked"` // may be critical as well, if the dates could be read
+	// Unjudged counts leaves whose chain could not be judged for want of a bundle.
+	Unjudged int `json:"chains_not_judged"`
+	// Accepted counts findings that the baseline took away.
+	Accepted int `json:"accepted"`
+	// Stale are the lines of the baseline, as far as they matter, that nothing was found for.
+	Stale []string `json:"stale,omitempty"`
+}
+
+func (s *Summary) count(r *Row) {
+	severity := r.Severity()
+	switch {
+	case severity == Crit:
+		s.Crit++
+	case severity == Warn:
+		s.Warn++
+	case r.Err == nil:
+		s.Fine++
+		if severity == Info {
+			s.Info++
+		}
+	}
+	s.Accepted += len(r.Accepted)
+	if r.Err != nil {
+		s.Unchecked++
+	}
+	if r.Cert != nil {
+		s.Certificates++
+	}
+	if r.leaf() && r.Bundle == nil && r.Kind != kindRecord {
+		s.Unjudged++
+	}
+}
+
 // Count returns how many rows have a worst finding of at least the given
 // severity, and how many could not be checked. A certificate that was read in
 // part only can be both.
-func (r *Report) Count(least Severity) (findings, unchecked int) {
-	for i := range r.Rows {
-		if r.Rows[i].Err != nil {
-			unchecked++
-		}
-		if r.Rows[i].Severity() >= least {
-			findings++
-		}
+func (s *Summary) Count(least Severity) (findings, unchecked int) {
+	if least <= Warn {
+		findings = s.Warn
 	}
-	return findings, unchecked
+	if least <= Info {
+		findings += s.Info
+	}
+	return findings + s.Crit, s.Unchecked
 }
 
-// tally is a report in numbers.
-type tally struct {
-	Certificates int `json:"certificates"`
-	Fine         int `json:"fine"`
-	Warn         int `json:"warn"`
-	Crit         int `json:"crit"`
-	Unchecked    int `json:"unchecked"` // may be critical as well, if the dates could be read
-	Unjudged     int `json:"chains_not_judged"`
-}
-
-func (r *Report) tally() tally {
-	t := tally{Unjudged: r.Unjudged}
-	t.Crit, t.Unchecked = r.Count(Crit)
-	notFine, _ := r.Count(Warn)
-	t.Warn = notFine - t.Crit
-	for i := range r.Rows {
-		row := &r.Rows[i]
-		if row.Cert == nil {
-			continue
-		}
-		t.Certificates++
-		if row.Err == nil && row.Severity() == fine {
-			t.Fine++
-		}
+// String is the report in one line.
+func (s *Summary) String() string {
+	text := fmt.Sprintf("%d certificates: %d fine, %d to watch, %d critical", s.Certificates, s.Fine, s.Warn, s.Crit)
+	if s.Unchecked > 0 {
+		text += fmt.Sprintf("; %d could not be checked", s.Unchecked)
 	}
-	return t
-}
-
-// name is what people call a certificate: its common name, else its first name.
-func name(c *x509.Certificate) string {
-	if c.Subject.CommonName != "" {
-		return c.Subject.CommonName
+	if s.Unjudged > 0 {
+		text += fmt.Sprintf("; %d chains not judged: no trust bundle", s.Unjudged)
 	}
-	if names := pemfile.Names(c); len(names) > 0 {
-		return names[0]
+	if s.Accepted > 0 || len(s.Stale) > 0 {
+		text += fmt.Sprintf("; %d findings accepted", s.Accepted)
 	}
-	return cmp.Or(c.Subject.String(), pemfile.Serial(c))
-}
-
-func issuerName(c *x509.Certificate) string {
-	if bytes.Equal(c.RawIssuer, c.RawSubject) {
-		return name(c)
+	if len(s.Stale) > 0 {
+		text += fmt.Sprintf(", %d acceptances for nothing", len(s.Stale))
 	}
-	return cmp.Or(c.Issuer.CommonName, c.Issuer.String())
+	return text
 }

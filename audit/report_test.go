@@ -15,25 +15,25 @@ import (
 )
 
 // fixed is a report about certificates with fixed dates, judged at a fixed time.
-func fixed(t *testing.T) *audit.Report {
+func fixed(t *testing.T) *report {
 	t.Helper()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	root := newPair(t, nil, "Test Root", authority, dates(now.Add(-100*day), now.Add(3650*day)))
 	intermediate := newPair(t, root, "Test Intermediate", authority, dates(now.Add(-100*day), now.Add(3650*day)))
 	leaf := func(cn string, from, to time.Duration) audit.Subject {
 		p := newPair(t, intermediate, cn, dates(now.Add(from), now.Add(to)))
-		return audit.Subject{Kind: "file", Place: "/etc/artstore/" + cn + "/tls.crt", Cert: p.cert, Chain: certs([]*pair{intermediate})}
+		return audit.Subject{Kind: "file", Place: "/etc/artstore/" + cn + "/tls.crt", Cert: seen(p.cert), Chain: seenAll([]*pair{intermediate})}
 	}
 	soon := leaf("query-module", -340*day, 25*day)
 	late := leaf("ingester", -20*time.Hour, 4*time.Hour)
 	late.Key = &audit.KeyFile{Path: "/etc/artstore/ingester/tls.key", Mode: 0o644, Fits: true}
 	late.Block = 2
-	r, err := audit.Run(t.Context(), audit.Config{
+	r, err := judged(t.Context(), audit.Config{
 		Now: func() time.Time { return now },
 		Sources: []audit.Source{static{
 			leaf("admin-module", -time.Hour, 23*time.Hour), soon, late,
 			{Kind: "endpoint", Place: "storage:8010", Err: errors.New("no answer within 5s")},
-			{Kind: "file", Place: "/b/ca.crt", Cert: root.cert}, {Kind: "file", Place: "/a/ca.crt", Cert: root.cert},
+			{Kind: "file", Place: "/a/ca.crt", Cert: seen(root.cert)}, {Kind: "file", Place: "/b/ca.crt", Cert: seen(root.cert)},
 		}},
 	})
 	must(t, err)
@@ -152,7 +152,7 @@ func TestHostileNames(t *testing.T) {
 	leaf.cert.URIs, leaf.cert.DNSNames = []*url.URL{u}, []string{evil}
 	leaf.cert.Subject.CommonName = ""
 	r := run(t, static{
-		{Kind: "file", Place: evil, Cert: leaf.cert, Chain: certs([]*pair{p}), Bundle: certs([]*pair{newPair(t, nil, "r", authority)}), Key: &audit.KeyFile{Path: evil}},
+		{Kind: "file", Place: evil, Cert: seen(leaf.cert), Chain: seenAll([]*pair{p}), Bundle: seenAll([]*pair{newPair(t, nil, "r", authority)}), Key: &audit.KeyFile{Path: evil}},
 		{Kind: "file", Place: evil, Err: errors.New(evil)},
 	})
 	for _, write := range []func(*bytes.Buffer) error{
@@ -185,7 +185,7 @@ func FuzzParse(f *testing.F) {
 			if p.Cert == nil || p.Err != nil {
 				continue
 			}
-			if _, err := x509.ParseCertificate(p.Cert.Raw); err != nil {
+			if _, err := x509.ParseCertificate(p.Cert.Raw()); err != nil {
 				t.Errorf("a certificate without its reason: %v", err)
 			}
 		}

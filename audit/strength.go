@@ -1,13 +1,9 @@
 package audit
 
 import (
-	"crypto/dsa" //nolint:staticcheck // SA1019: to name what nobody should use
-	"crypto/ecdsa"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/asn1"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -25,38 +21,34 @@ func keyMismatch(s *Subject, _ criteria) (Severity, string) {
 }
 
 func keyReadable(s *Subject, _ criteria) (Severity, string) {
-	if s.Key == nil || s.Key.Mode&looseBits == 0 {
+	if s.Key == nil || s.Key.Locked || s.Key.Mode&looseBits == 0 {
 		return fine, ""
 	}
 	return Warn, fmt.Sprintf("others may use its key: %s has mode %04o", s.Key.Path, s.Key.Mode.Perm())
 }
 
 func nameMismatch(s *Subject, _ criteria) (Severity, string) {
-	if s.Host == "" || !s.leaf() || s.Cert.VerifyHostname(s.Host) == nil {
+	if s.Host == "" || !s.leaf() || s.Cert.X509().VerifyHostname(s.Host) == nil {
 		return fine, ""
 	}
 	return Crit, "it does not have the name " + s.Host
 }
-
-var oidNames = asn1.ObjectIdentifier{2, 5, 29, 17}
 
 // noNames asks for the extension, not for names that Go knows: an otherName is one too.
 func noNames(s *Subject, _ criteria) (Severity, string) {
 	if !s.leaf() || !allows(s.Cert, x509.ExtKeyUsageServerAuth) {
 		return fine, ""
 	}
-	for _, e := range s.Cert.Extensions {
-		if e.Id.Equal(oidNames) {
-			return fine, ""
-		}
+	if s.Cert.hasNames {
+		return fine, ""
 	}
 	return Warn, "no subject alternative name: clients do not look at the common name"
 }
 
 // allows reports whether a certificate may be used so; one that names no usage may be used for anything.
-func allows(c *x509.Certificate, use x509.ExtKeyUsage) bool {
-	return len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) == 0 ||
-		slices.Contains(c.ExtKeyUsage, use) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
+func allows(c *Certificate, use x509.ExtKeyUsage) bool {
+	return len(c.usages) == 0 && !c.otherUsages ||
+		slices.Contains(c.usages, use) || slices.Contains(c.usages, x509.ExtKeyUsageAny)
 }
 
 const (
@@ -65,20 +57,13 @@ const (
 )
 
 func weakKey(s *Subject, _ criteria) (Severity, string) {
-	switch k := s.Cert.PublicKey.(type) {
-	case *rsa.PublicKey:
-		if k.N.BitLen() >= leastRSA {
-			return fine, ""
-		}
-	case *ecdsa.PublicKey:
-		if k.Params().BitSize >= leastCurve {
-			return fine, ""
-		}
-	case *dsa.PublicKey:
-	default:
+	k := s.Cert.key
+	weak := k.algorithm == "DSA" || k.algorithm == "RSA" && k.bits < leastRSA ||
+		strings.HasPrefix(k.algorithm, "ECDSA") && k.bits < leastCurve
+	if !weak {
 		return fine, ""
 	}
-	return Crit, "weak key: " + keyName(s.Cert)
+	return Crit, "weak key: " + k.String()
 }
 
 var weakSignatures = []x509.SignatureAlgorithm{
@@ -87,67 +72,54 @@ var weakSignatures = []x509.SignatureAlgorithm{
 
 // weakSignature leaves roots alone: they are trusted for being known, nobody verifies their signature.
 func weakSignature(s *Subject, _ criteria) (Severity, string) {
-	if selfIssued(s.Cert) || !slices.Contains(weakSignatures, s.Cert.SignatureAlgorithm) {
+	if s.Cert.selfIssued() || !slices.Contains(weakSignatures, s.Cert.signature) {
 		return fine, ""
 	}
-	return Crit, "weak signature: " + s.Cert.SignatureAlgorithm.String()
+	return Crit, "weak signature: " + s.Cert.signature.String()
 }
 
 // wrongUsage judges what the certificate may be used for against what it is, and
 // as far as that is seen, what it is used for.
 func wrongUsage(s *Subject, _ criteria) (Severity, string) {
 	c := s.Cert
-	says := func(u x509.KeyUsage) bool { return c.KeyUsage&u != 0 }
+	says := func(u x509.KeyUsage) bool { return c.keyUsage&u != 0 }
 	forTLS := allows(c, x509.ExtKeyUsageServerAuth) || allows(c, x509.ExtKeyUsageClientAuth)
 	switch {
-	case c.KeyUsage != 0 && c.IsCA && !says(x509.KeyUsageCertSign):
+	case c.keyUsage != 0 && c.isCA && !says(x509.KeyUsageCertSign):
 		return Crit, "it is an authority's and may not sign certificates: no chain through it verifies"
-	case c.IsCA:
+	case c.isCA:
 		return fine, ""
 	case s.Kind == kindEndpoint && !allows(c, x509.ExtKeyUsageServerAuth):
 		return Crit, "a server shows it, and it is not for servers"
 	case says(x509.KeyUsageCertSign):
 		return Warn, "it may sign certificates, and is no authority's"
-	case c.KeyUsage != 0 && forTLS && !says(x509.KeyUsageDigitalSignature):
+	case c.keyUsage != 0 && forTLS && !says(x509.KeyUsageDigitalSignature):
 		return Warn, "it may not sign, as every handshake of TLS 1.3 does"
 	}
 	return fine, ""
 }
 
-// maxSharers bounds how many names of one key are kept: with thousands, the list helps nobody.
-const maxSharers = 4
-
-// shareKeys tells each row which others have its public key under another name.
-// Under the same name that is one certificate in several places, or its renewal.
-func shareKeys(rows []Row) {
-	holders := map[[sha256.Size]byte][]string{}
-	each := func(visit func(r *Row, key [sha256.Size]byte, name string)) {
-		for i := range rows {
-			if r := &rows[i]; r.Cert != nil && r.Err == nil {
-				visit(r, sha256.Sum256(r.Cert.RawSubjectPublicKeyInfo), name(r.Cert))
-			}
+// sharedKeys finds those with the same public key under another name. Under the
+// same name that is one certificate in several places, or its renewal. The first
+// one of a key is gone when the second comes, so the finding is that of the
+// second, and names the first.
+func sharedKeys(*view) func(*Row) (Severity, string) {
+	type holder struct{ name, place string }
+	holders := map[[sha256.Size]byte]holder{}
+	return func(r *Row) (Severity, string) {
+		if r.Cert == nil || r.Err != nil {
+			return fine, ""
 		}
-	}
-	each(func(_ *Row, key [sha256.Size]byte, name string) {
-		if known := holders[key]; len(known) <= maxSharers && !slices.Contains(known, name) {
-			holders[key] = append(known, name)
+		key := sha256.Sum256(r.Cert.public)
+		first, known := holders[key]
+		switch {
+		case !known:
+			holders[key] = holder{r.Cert.name, r.Place}
+		case first.name != r.Cert.name:
+			return Warn, "its key is also that of " + first.name + " in " + first.place
 		}
-	})
-	each(func(r *Row, key [sha256.Size]byte, name string) {
-		for _, other := range holders[key] {
-			if other != name && len(r.sharers) < maxSharers {
-				r.sharers = append(r.sharers, other)
-			}
-		}
-	})
-}
-
-// sameKey knows of the others from a pass over the whole report.
-func sameKey(s *Subject, _ criteria) (Severity, string) {
-	if len(s.sharers) == 0 {
 		return fine, ""
 	}
-	return Warn, "its key is also that of " + strings.Join(s.sharers, ", ")
 }
 
 func oldProtocol(s *Subject, _ criteria) (Severity, string) {

@@ -2,8 +2,10 @@ package audit
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,35 +21,114 @@ const (
 	gap        = "  "
 )
 
-// WriteTable writes one line for each row and one for each finding under it,
-// what to do about them, and a summary. width is that of the terminal; 0 cuts
-// nothing.
-func (r *Report) WriteTable(out io.Writer, width int) error {
-	w := bufio.NewWriter(out)
-	lines := [][]string{{"STATE", "LEFT", "ENDS", "NAME", "PLACE"}}
-	for i := range r.Rows {
-		lines = append(lines, r.Rows[i].cells())
+// table writes one line for each row and one for each finding under it, worst
+// first, then what to do about them, and a summary. What is worst is known at the
+// end, so it keeps what it will print: some 300 bytes for each row.
+type table struct {
+	out   io.Writer
+	to    Terminal
+	wide  bool // more columns and findings that are an [Info]; it cuts nothing
+	lines []tableLine
+	found map[string]bool // ids of checks
+}
+
+var (
+	tableHead = []string{"STATE", "LEFT", "ENDS", "NAME", "PLACE"}
+	wideHead  = []string{"STATE", "LEFT", "ENDS", "NAME", "NAMES", "ISSUER", "SERIAL", "KEY", "PLACE"}
+)
+
+// colours of a state by its rank (ECMA-48 SGR): green, yellow, magenta, red and
+// bold. The word says the same.
+var colours = [...]string{"\x1b[32m", "\x1b[33m", "\x1b[35m", "\x1b[1;31m"}
+
+const noColour = "\x1b[0m"
+
+type tableLine struct {
+	cells []string
+	notes []string
+	rank  int
+	end   time.Time
+	place string
+}
+
+// Row implements [Renderer].
+func (t *table) Row(r *Row) error {
+	if t.found == nil {
+		t.found = map[string]bool{}
 	}
-	widths := columns(lines, width)
-	for i, cells := range lines {
-		var b strings.Builder
-		for n, cell := range cells {
-			if n == len(cells)-1 { // the end of a path says more than its beginning
-				b.WriteString(cutLeft(cell, widths[n]))
-				break
-			}
-			b.WriteString(runewidth.FillRight(runewidth.Truncate(cell, widths[n], "…"), widths[n]) + gap)
-		}
-		_, _ = fmt.Fprintln(w, b.String()) // Flush keeps the error
-		if i > 0 {
-			r.Rows[i-1].notes(w, strings.Repeat(" ", widths[0])+gap)
+	least := Warn
+	if t.wide {
+		least = Info
+	}
+	for _, f := range r.Findings {
+		t.found[f.Check] = t.found[f.Check] || f.Severity >= least
+	}
+	cells := r.cells()
+	if t.wide {
+		cells = slices.Insert(cells, len(cells)-1, r.more()...)
+	}
+	t.lines = append(t.lines, tableLine{cells, r.notes(least), r.rank(), r.end(), r.Place})
+	return nil
+}
+
+// End implements [Renderer].
+func (t *table) End(s *Summary) error {
+	slices.SortStableFunc(t.lines, func(a, b tableLine) int {
+		return cmp.Or(cmp.Compare(b.rank, a.rank), a.end.Compare(b.end), cmp.Compare(a.place, b.place))
+	})
+	w := bufio.NewWriter(t.out)
+	head := tableLine{cells: tableHead}
+	if t.wide {
+		head.cells = wideHead
+	}
+	lines := append([]tableLine{head}, t.lines...)
+	widths := columns(lines, t.to.Width)
+	indent := strings.Repeat(" ", widths[0]) + gap
+	for i, l := range lines {
+		_, _ = fmt.Fprintln(w, l.text(widths, t.to.Colour && i > 0)) // Flush keeps the error
+		for _, note := range l.notes {
+			_, _ = fmt.Fprintln(w, indent+note)
 		}
 	}
-	for _, line := range r.remedies() {
+	for _, line := range t.remedies() {
 		_, _ = fmt.Fprintln(w, line)
 	}
-	_, _ = fmt.Fprintln(w, r.Summary())
+	_, _ = fmt.Fprintln(w, s)
 	return w.Flush()
+}
+
+// text is the line of a row, with its state in colour or not.
+func (l *tableLine) text(widths []int, coloured bool) string {
+	var b strings.Builder
+	last := len(l.cells) - 1
+	for n, cell := range l.cells[:last] {
+		cell = runewidth.FillRight(runewidth.Truncate(cell, widths[n], "…"), widths[n])
+		if n == 0 && coloured {
+			cell = colours[l.rank] + cell + noColour
+		}
+		_, _ = b.WriteString(cell + gap) // never fails
+	}
+	return b.String() + cutLeft(l.cells[last], widths[last]) // the end of a path says more than its beginning
+}
+
+// rank puts what could not be checked between critical findings and warnings.
+func (r *Row) rank() int {
+	switch severity := r.Severity(); {
+	case severity == Crit:
+		return 3
+	case r.Err != nil:
+		return 2
+	case severity == Warn:
+		return 1
+	}
+	return 0
+}
+
+func (r *Row) end() time.Time {
+	if r.Cert == nil {
+		return time.Time{}
+	}
+	return r.Cert.notAfter
 }
 
 func (r *Row) cells() []string {
@@ -58,34 +139,53 @@ func (r *Row) cells() []string {
 	if len(r.Also) > 0 {
 		place = fmt.Sprintf("%s and %d more", place, len(r.Also))
 	}
+	if r.Kind == kindRecord && r.Cert != nil {
+		place += " " + r.Cert.serial // replicas differ in nothing else
+	}
 	place = printable.Clean(place)
 	if r.Cert == nil {
 		return []string{r.State, "-", "-", "-", place}
 	}
-	left := span(r.Cert.NotAfter.Sub(r.Judged))
-	if r.Judged.After(r.Cert.NotAfter) {
+	left := span(r.Cert.notAfter.Sub(r.Judged))
+	if r.Judged.After(r.Cert.notAfter) {
 		left = "-" + left
 	}
-	return []string{r.State, left, r.Cert.NotAfter.Local().Format(time.DateTime), printable.Clean(name(r.Cert)), place}
+	return []string{r.State, left, r.Cert.notAfter.Local().Format(time.DateTime), printable.Clean(r.Cert.name), place}
 }
 
-func (r *Row) notes(w io.Writer, indent string) {
+// more are the cells that only a wide table has, before the place.
+func (r *Row) more() []string {
+	c := r.Cert
+	if c == nil {
+		return []string{"-", "-", "-", "-"}
+	}
+	out := []string{strings.Join(c.names, ","), c.issuerName, c.serial, c.key.String()}
+	for i := range out {
+		out[i] = printable.Clean(cmp.Or(out[i], "-"))
+	}
+	return out
+}
+
+func (r *Row) notes(least Severity) (out []string) {
 	if r.Err != nil {
-		_, _ = fmt.Fprintln(w, indent+printable.Clean(r.Err.Error()))
+		out = append(out, printable.Clean(r.Err.Error()))
 	}
 	for _, f := range r.Findings {
-		_, _ = fmt.Fprintln(w, indent+f.Text)
+		if f.Severity >= least {
+			out = append(out, f.Text)
+		}
 	}
+	return out
 }
 
 // columns computes the widths. Whatever does not fit goes off the place, then
 // off the name; the others are short by nature.
-func columns(lines [][]string, width int) []int {
-	widths := make([]int, len(lines[0]))
+func columns(lines []tableLine, width int) []int {
+	widths := make([]int, len(lines[0].cells))
 	total := len(gap) * (len(widths) - 1)
 	for n := range widths {
-		for _, cells := range lines {
-			widths[n] = max(widths[n], runewidth.StringWidth(cells[n]))
+		for _, l := range lines {
+			widths[n] = max(widths[n], runewidth.StringWidth(l.cells[n]))
 		}
 		total += widths[n]
 	}
@@ -109,39 +209,14 @@ func cutLeft(s string, width int) string {
 }
 
 // remedies says once for each kind of finding what to do.
-func (r *Report) remedies() (out []string) {
+func (t *table) remedies() (out []string) {
 	for _, c := range checks {
-		for i := range r.Rows {
-			if r.Rows[i].has(c.id) {
-				out = append(out, fmt.Sprintf("%s: %s (%s)", c.id, c.remedy, c.cites))
-				break
-			}
+		if t.found[c.id] {
+			out = append(out, fmt.Sprintf("%s: %s (%s)", c.id, c.remedy, c.cites))
 		}
 	}
 	if len(out) > 0 {
 		out = append([]string{""}, out...)
 	}
 	return out
-}
-
-func (r *Row) has(check string) bool {
-	for _, f := range r.Findings {
-		if f.Check == check {
-			return true
-		}
-	}
-	return false
-}
-
-// Summary is the report in one line.
-func (r *Report) Summary() string {
-	n := r.tally()
-	text := fmt.Sprintf("%d certificates: %d fine, %d to watch, %d critical", n.Certificates, n.Fine, n.Warn, n.Crit)
-	if n.Unchecked > 0 {
-		text += fmt.Sprintf("; %d could not be checked", n.Unchecked)
-	}
-	if n.Unjudged > 0 {
-		text += fmt.Sprintf("; %d chains not judged: no trust bundle", n.Unjudged)
-	}
-	return text
 }

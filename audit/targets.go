@@ -1,26 +1,32 @@
 package audit
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"github.com/artstore/artstore-pki/internal/secret"
 )
 
 const (
 	defaultTimeout  = 5 * time.Second
-	defaultParallel = 32
+	defaultParallel = 128
 	stdinName       = "-"
 )
 
 // Targets are files, directories and live TLS servers. It is a [Source].
 type Targets struct {
-	// Names are paths, and addresses: HOST:PORT or an https URL. What exists on
-	// disk is a path, whatever it looks like. "-" is Stdin.
+	// Names are paths, and addresses: HOST:PORT, which speaks TLS at once, or
+	// https://, postgres:// or smtp://HOST[:PORT], where the last two ask for TLS as
+	// their protocols do. What exists on disk is a path, whatever it looks like. "-"
+	// is Stdin.
 	Names []string
 	// Stdin is read where a name is "-", as a file is; nil is empty.
 	Stdin io.Reader
@@ -28,14 +34,44 @@ type Targets struct {
 	// root_ca.crt beside a certificate or above it, up to the path that was named;
 	// for servers there is none, and their chains are not judged.
 	Bundle []*x509.Certificate
+	// Include and Exclude choose among the files in directories: "*.crt" by their
+	// name, "prod/**/*.pem" by their path below the directory that was named. No
+	// Include means all; a directory that is excluded is not looked into. A bad
+	// pattern matches nothing.
+	Include, Exclude []string
 	// Timeout bounds the look at one server. 0 means 5 s.
 	Timeout time.Duration
-	// Parallel is how many servers are connected to at a time. 0 means 32.
+	// Parallel is how many servers are connected to at a time. 0 means 128.
 	Parallel int
+	// ServerName is asked for in place of the host of an address, and is the name
+	// that its certificate must have. Empty: the host.
+	ServerName string
+	// Certificates are what a server that asks for one gets, once it passed Bundle:
+	// without a Bundle none does, and none is needed to see what TLS 1.3 shows.
+	Certificates []tls.Certificate
+	// Passwords are tried on stores (PKCS #12) in turn, after the empty one.
+	Passwords []secret.String
+	// Documents has requests, revocation lists and tokens reported as well, for
+	// [Row] to explain.
+	Documents bool
 }
 
-// Collect implements [Source]. A server is connected to once, without a client
-// certificate: under TLS 1.3 it shows its own before it asks for one.
+// collection is one Collect: what its paths and servers share.
+type collection struct {
+	*opening
+	ctx    context.Context //nolint:containedctx // one call, cut into methods
+	pieces *inOrder[[]Subject]
+	files  chan struct{} // room for pieces of files
+	wants  filter
+	bundle []*Certificate // that was given; nil if none was
+}
+
+// maxAnswers bounds the servers whose answers wait for their turn.
+const maxAnswers = 4 << 10
+
+// Collect implements [Source]: paths first, then servers, both in the order in
+// which they were named. A server is connected to once; under TLS 1.3 it shows
+// its certificate before it asks for one.
 func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 	if t.Timeout == 0 {
 		t.Timeout = defaultTimeout
@@ -43,49 +79,108 @@ func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 	if t.Parallel == 0 {
 		t.Parallel = defaultParallel
 	}
-	var servers errgroup.Group
-	servers.SetLimit(t.Parallel)
-	for _, name := range t.Names {
+	c := &collection{
+		opening: &opening{known: &authorities{}, passwords: t.Passwords, documents: t.Documents}, ctx: ctx, files: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		wants: filter{t.Include, t.Exclude}, pieces: newInOrder(func(s []Subject) { handOn(s, yield) }),
+	}
+	for _, b := range t.Bundle {
+		c.bundle = append(c.bundle, c.known.one(fromX509(b)))
+	}
+	answers, connecting := make(chan struct{}, maxAnswers), make(chan struct{}, t.Parallel)
+	for _, name := range pathsFirst(t.Names) {
 		if name == stdinName {
-			t.stdin(ctx, yield)
+			c.pieces.do(c.files, func() []Subject { return c.stdin(t.Stdin) })
 			continue
 		}
-		_, _, notAddress := parseAddress(name)
-		if _, err := os.Lstat(name); err != nil && notAddress == nil {
-			servers.Go(func() error {
-				s := t.look(ctx, name)
-				yield(s)
-				for _, c := range s.Chain {
-					if c.IsCA { // what else is sent, no client looks at
-						yield(Subject{Kind: kindEndpoint, Place: name, Cert: c})
-					}
-				}
-				return nil
+		if isServer(name) {
+			c.pieces.do(answers, func() []Subject {
+				connecting <- struct{}{}
+				defer func() { <-connecting }()
+				return t.answer(c, name)
 			})
 			continue
 		}
 		// One that does not exist gets its row there.
-		w := &walk{ctx: ctx, yield: yield, bundle: t.Bundle, root: filepath.Clean(name), bundles: map[string][]*x509.Certificate{}}
+		w := &walk{collection: c, root: filepath.Clean(name)}
 		w.start()
 	}
-	_ = servers.Wait() // what failed is a subject
+	c.pieces.wait()
+}
+
+// isServer reports whether a target is to be connected to.
+func isServer(name string) bool {
+	if _, _, err := parseAddress(name); err != nil {
+		return false
+	}
+	_, err := os.Lstat(name)
+	return err != nil
+}
+
+// pathsFirst sorts servers behind paths: what they show is compared with all that lies on disk.
+func pathsFirst(names []string) []string {
+	out := slices.Clone(names)
+	slices.SortStableFunc(out, func(a, b string) int {
+		return cmp.Compare(map[bool]int{true: 1}[isServer(a)], map[bool]int{true: 1}[isServer(b)])
+	})
+	return out
+}
+
+// prepare implements [preparer].
+func (t Targets) prepare(_ context.Context, v *view) Source {
+	v.wire = v.wire || slices.ContainsFunc(t.Names, isServer)
+	return t
+}
+
+// handOn yields subjects, and in turn those that were put off.
+func handOn(subjects []Subject, yield func(Subject)) {
+	if len(subjects) == 0 {
+		return
+	}
+	seen := subjects[0].seen
+	one := func(s Subject) {
+		if seen != nil {
+			*seen = true
+		}
+		s.seen = nil
+		yield(s)
+	}
+	for _, s := range subjects {
+		if s.later != nil {
+			s.later(one)
+			continue
+		}
+		one(s)
+	}
+}
+
+// answer is what a server shows: its certificate, and the authorities it sends.
+func (t Targets) answer(c *collection, address string) []Subject {
+	s := t.look(c, address)
+	out := []Subject{s}
+	for _, sent := range s.Chain {
+		if sent.isCA { // what else is sent, no client looks at
+			out = append(out, Subject{Kind: kindEndpoint, Place: s.Place, Cert: sent})
+		}
+	}
+	return out
 }
 
 // stdin has no place beside which a bundle or a key could lie.
-func (t Targets) stdin(ctx context.Context, yield func(Subject)) {
+func (c *collection) stdin(in io.Reader) []Subject {
 	f := &file{path: stdinName}
-	if t.Stdin == nil {
+	if in == nil {
 		f = failed(stdinName, errEmpty)
-	} else if data, err := io.ReadAll(io.LimitReader(t.Stdin, maxFile+1)); err != nil {
+	} else if data, err := io.ReadAll(io.LimitReader(in, maxFile+1)); err != nil {
 		f = failed(stdinName, plain(err))
 	} else if len(data) > maxFile {
 		f = failed(stdinName, errTooLarge)
 	} else {
-		f.parts = parse(data)
+		f.parts = parse(data, c.opening)
 	}
-	if f.certs() == 0 && f.err() == nil {
+	c.follow(f)
+	if f.holds() == 0 && f.err() == nil {
 		f.parts = []parsed{{err: errNoCert}}
 	}
-	w := &walk{ctx: ctx, yield: yield, bundle: t.Bundle, root: ".", bundles: map[string][]*x509.Certificate{".": nil}}
-	w.report(f, nil)
+	w := &walk{collection: c, root: "."}
+	return w.report(f, place{bundle: c.bundle})
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"slices"
 	"strings"
 	"time"
@@ -31,32 +30,48 @@ const (
 	flagCrit    = "crit"
 	flagOnly    = "only"
 	flagDisable = "disable"
+
+	flagMaxLifetime   = "max-lifetime"
+	flagCRL           = "crl"
+	flagBaseline      = "baseline"
+	flagWriteBaseline = "write-baseline"
 )
 
-const (
-	outputNDJSON = "ndjson"
-	outputProm   = "prom"
-)
+// severities that --fail-on takes.
+var severities = []audit.Severity{audit.Info, audit.Warn, audit.Crit}
 
-var auditFormats = []string{outputTable, outputJSON, outputNDJSON, outputCSV, outputProm}
+// auditFormats are all but those of inspect.
+func auditFormats() []string {
+	return slices.DeleteFunc(audit.Formats(), func(f string) bool { return f == outputText || f == outputPEM })
+}
 
 func auditCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "audit",
 		Usage:     "what expires when, and what is wrong: on disk, on the wire, in the record",
-		ArgsUsage: "[FILE|DIR|HOST:PORT|@LIST|-]...",
+		ArgsUsage: "[FILE|DIR|HOST:PORT|URL|@LIST|-]...",
 		Description: `Looks at every certificate in the files and directories, at what each server shows, and with
 --record at the latest certificate of each service in the authority's record. Worst first. A
 certificate that programs renew is judged by whether it was renewed in time, another one by
 the share of its life that is left. What cannot be read or reached is a row, and ends nothing.
-@LIST is a file with one target a line, - a file on standard input.
+@LIST is a file with one target a line, - a file on standard input. URL is postgres://, smtp:// or
+https://HOST[:PORT]; of the first two, servers are asked for TLS as their protocols have it.
+Files are PEM, DER, PKCS #12, PKCS #7, kubeconfigs, and Secrets and ConfigMaps in YAML or JSON.
 Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.
+With --record, or with paths and servers, they are compared: what a server shows although it was
+replaced, what is in use and not in the record, what was issued and is found nowhere.
 --checks lists the checks and what to do about each. -o prom is for the node exporter's textfile collector.`,
-		Flags: append(judgeFlags(auditFormats...),
+		Flags: append(judgeFlags(auditFormats()...),
 			&cli.StringFlag{Name: "record", Usage: "state directory `DIR` of an authority, whose record is audited too"},
-			&cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this severity up: warn or crit"},
+			&cli.StringSliceFlag{Name: "include", Usage: "of directories, look only at files that match `GLOB`: *.crt, or prod/**/*.pem below what was named; may be repeated"},
+			&cli.StringSliceFlag{Name: "exclude", Usage: "of directories, leave out files and directories that match `GLOB`; may be repeated"},
+			&cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this `SEVERITY` up: info, warn or crit"},
 			thresholdFlag(flagWarn, "warn this long `BEFORE` the end of what people renew, or at this share of its life: 60d, 25% (default: 30d or a third, what comes later)"),
 			thresholdFlag(flagCrit, "the same for critical findings, `BEFORE` the end (default: 7d or a sixth, what comes later)"),
+			&cli.GenericFlag{Name: flagMaxLifetime, Value: &span{}, DefaultText: "any", Usage: "warn about leaves that live longer than this `TIME`, such as 90d"},
+			&cli.StringSliceFlag{Name: flagCRL, Usage: "revocation list `FILE`, PEM or DER, to judge certificates by; may be repeated"},
+			&cli.StringFlag{Name: flagBaseline, Usage: "leave out the findings that this `FILE` accepts"},
+			&cli.StringFlag{Name: flagWriteBaseline, Usage: "write a baseline that accepts all findings of this run to `FILE`"},
 			&cli.StringSliceFlag{Name: flagOnly, Usage: "run only the check `ID`; may be repeated"},
 			&cli.StringSliceFlag{Name: flagDisable, Usage: "leave out the check `ID`; may be repeated"},
 			&cli.BoolFlag{Name: "checks", Usage: "list the checks, with what to do about each, and end"},
@@ -71,6 +86,10 @@ func judgeFlags(formats ...string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "ca-cert", EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM, that the chains must lead to"},
 		&cli.StringFlag{Name: flagAt, Usage: "judge at another `TIME` than now: 2027-01-31T12:00:00Z, or +14d from now"},
+		&cli.StringSliceFlag{Name: flagPasswordFile, Usage: "`FILE` with a password to try on PKCS #12 stores, after the empty one; may be repeated"},
+		&cli.StringFlag{Name: flagServerName, Usage: "ask servers for `NAME`, and want it in their certificates, instead of the host in their address"},
+		&cli.StringFlag{Name: flagCert, Usage: "`FILE` with the client certificate and its chain, PEM, for servers that ask for one and pass --ca-cert"},
+		&cli.StringFlag{Name: flagKey, Usage: "`FILE` with the key of --cert, PEM"},
 		&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait this long for each server"},
 		outputFlag(formats...),
 	}
@@ -84,36 +103,18 @@ func (u *ui) runAudit(c *cli.Context) error {
 		return usagef("nothing to audit: want a file, a directory, HOST:PORT or --record")
 	}
 	format := c.String(flagOutput)
-	if !slices.Contains(auditFormats, format) {
-		return usagef("--%s %q: want one of %s", flagOutput, printable.Clean(format), strings.Join(auditFormats, ", "))
+	if !slices.Contains(auditFormats(), format) {
+		return usagef("--%s %q: want one of %s", flagOutput, printable.Clean(format), strings.Join(auditFormats(), ", "))
 	}
 	least, err := failOn(c)
 	if err != nil {
 		return err
 	}
-	report, err := u.look(c, c.String("record"))
+	summary, err := u.look(c, format, c.String("record"))
 	if err != nil {
 		return err
 	}
-	if err := u.render(report, format); err != nil {
-		return err
-	}
-	return conclude(report, least)
-}
-
-func (u *ui) render(r *audit.Report, format string) error {
-	switch format {
-	case outputJSON:
-		return r.WriteJSON(u.out)
-	case outputNDJSON:
-		return r.WriteNDJSON(u.out)
-	case outputCSV:
-		return r.WriteCSV(u.out)
-	case outputProm:
-		return r.WritePrometheus(u.out)
-	}
-	width, _ := u.terminal(u.out)
-	return r.WriteTable(u.out, width)
+	return conclude(summary, least)
 }
 
 func (u *ui) listChecks() error {
@@ -141,18 +142,18 @@ func checkIDs(c *cli.Context, flag string) ([]string, error) {
 }
 
 func failOn(c *cli.Context) (audit.Severity, error) {
-	for _, s := range []audit.Severity{audit.Warn, audit.Crit} {
+	for _, s := range severities {
 		if c.String(flagFailOn) == s.String() {
 			return s, nil
 		}
 	}
-	return 0, usagef("--%s %q: want warn or crit", flagFailOn, printable.Clean(c.String(flagFailOn)))
+	return 0, usagef("--%s %q: want info, warn or crit", flagFailOn, printable.Clean(c.String(flagFailOn)))
 }
 
-// conclude turns a report into an exit status. Findings win over what could not
+// conclude turns a summary into an exit status. Findings win over what could not
 // be checked: they are certain.
-func conclude(r *audit.Report, least audit.Severity) error {
-	findings, unchecked := r.Count(least)
+func conclude(s *audit.Summary, least audit.Severity) error {
+	findings, unchecked := s.Count(least)
 	switch {
 	case findings > 0:
 		return exitStatus(exitFindings)
@@ -162,38 +163,37 @@ func conclude(r *audit.Report, least audit.Severity) error {
 	return nil
 }
 
-// look audits the arguments, and the record if there is one.
-func (u *ui) look(c *cli.Context, record string) (*audit.Report, error) {
-	now, err := judgedAt(c.String(flagAt))
+// look audits the arguments, and the record if there is one, and writes the report.
+func (u *ui) look(c *cli.Context, format, record string) (*audit.Summary, error) {
+	cfg, err := u.auditConfig(c)
 	if err != nil {
 		return nil, err
 	}
-	bundle, err := readBundle(c.String("ca-cert"))
-	if err != nil {
-		return nil, err
-	}
-	warn, crit := thresholdOf(c, flagWarn), thresholdOf(c, flagCrit)
-	cfg := audit.Config{Now: now, WarnBefore: warn.before, WarnShare: warn.share, CritBefore: crit.before, CritShare: crit.share}
-	if cfg.Only, err = checkIDs(c, flagOnly); err != nil {
-		return nil, err
-	}
-	if cfg.Disable, err = checkIDs(c, flagDisable); err != nil {
-		return nil, err
-	}
-	names, err := expandTargets(c.Args().Slice())
-	if err != nil {
-		return nil, err
-	}
-	cfg.Sources = []audit.Source{audit.Targets{Names: names, Stdin: u.in, Bundle: bundle, Timeout: c.Duration("timeout")}}
 	if record != "" {
 		r, err := openRecord(c.Context, record, "record")
 		if err != nil {
 			return nil, err
 		}
 		defer func() { _ = r.Close() }() // read only
-		cfg.Sources = append(cfg.Sources, recordSource(r, record, now))
+		cfg.Sources = append(cfg.Sources, recordSource(r, record, cfg.Now))
 	}
-	return audit.Run(c.Context, cfg)
+	width, _ := u.terminal(u.out)
+	if cfg.Report, err = audit.NewRenderer(format, u.out, audit.Terminal{Width: width, Colour: u.colour(u.out)}); err != nil {
+		return nil, err
+	}
+	if width, ok := u.terminal(u.err); ok && u.quietUntilEnd(format) {
+		p := newProgress(cfg.Report, u.err, width)
+		defer p.stop()
+		cfg.Report = p
+	}
+	return u.accept(c, cfg)
+}
+
+// quietUntilEnd reports whether a progress line can share the terminal: rows
+// that are printed as they come would end up in it.
+func (u *ui) quietUntilEnd(format string) bool {
+	_, shared := u.terminal(u.out)
+	return !shared || format == outputTable || format == outputWide || format == outputText
 }
 
 // judgedAt reads --at: a point in time, or a distance from the present.
@@ -213,14 +213,6 @@ func judgedAt(text string) (func() time.Time, error) {
 	return func() time.Time { return at }, nil
 }
 
-func readBundle(path string) ([]*x509.Certificate, error) {
-	if path == "" {
-		return nil, nil
-	}
-	bundle, err := readCertificates(path)
-	return bundle, withHint(err, "--ca-cert wants the roots of the authority in PEM, such as the ca.crt that issue writes")
-}
-
 // recordSource shows the record of an authority to the audit, which knows no database.
 func recordSource(r *ca.Record, name string, now func() time.Time) audit.Source {
 	list := func(ctx context.Context, yield func(audit.Recorded) bool) error {
@@ -233,7 +225,7 @@ func recordSource(r *ca.Record, name string, now func() time.Time) audit.Source 
 			for _, c := range page {
 				if !yield(audit.Recorded{
 					Service: c.Service, Lineage: c.Lineage, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
-					Revoked: c.Revocation != nil, DER: c.DER,
+					Revoked: c.Revocation != nil, DER: c.DER, Chain: c.Chain,
 				}) {
 					return nil
 				}

@@ -107,7 +107,7 @@ func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
 		return ctx.Err()
 	}
 	u.say("uploads stopped; reading every stored file back from disk")
-	report, err := w.report(ctx, load, plan)
+	report, err := w.report(ctx, u, load, plan)
 	if err != nil {
 		return err
 	}

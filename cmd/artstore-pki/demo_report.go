@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -24,12 +26,13 @@ type demoReport struct {
 	storedErr                error
 	rotations                []string
 	unhealthy                error // which services no longer answer
-	audit                    *audit.Report
+	audit                    *audit.Summary
+	table                    bytes.Buffer // what the audit found
 	elapsed                  time.Duration
 }
 
 // report collects the figures; it asks the servers and the disk, not our own memory of them.
-func (w *world) report(ctx context.Context, l *load, p *plan) (*demoReport, error) {
+func (w *world) report(ctx context.Context, u *ui, l *load, p *plan) (*demoReport, error) {
 	stats := w.client.Stats()
 	q := l.quantiles(0.50, 0.99)
 	r := &demoReport{
@@ -47,7 +50,7 @@ func (w *world) report(ctx context.Context, l *load, p *plan) (*demoReport, erro
 		}
 	}
 	var err error
-	if r.audit, err = w.audit(ctx); err != nil {
+	if r.audit, err = w.audit(ctx, u, &r.table); err != nil {
 		return nil, fmt.Errorf("auditing: %w", err)
 	}
 	return r, nil
@@ -55,7 +58,7 @@ func (w *world) report(ctx context.Context, l *load, p *plan) (*demoReport, erro
 
 // audit looks at everything the demo started: its directory, its servers as a
 // stranger meets them, and the authority's record.
-func (w *world) audit(ctx context.Context) (*audit.Report, error) {
+func (w *world) audit(ctx context.Context, u *ui, table io.Writer) (*audit.Summary, error) {
 	dir := filepath.Join(w.opt.Dir, "ca")
 	record, err := openRecord(ctx, dir, flagDir)
 	if err != nil {
@@ -68,7 +71,12 @@ func (w *world) audit(ctx context.Context) (*audit.Report, error) {
 			servers.Names = append(servers.Names, s.url)
 		}
 	}
-	return audit.Run(ctx, audit.Config{Sources: []audit.Source{
+	width, _ := u.terminal(u.out)
+	out, err := audit.NewRenderer(outputTable, table, audit.Terminal{Width: width})
+	if err != nil {
+		return nil, err
+	}
+	return audit.Run(ctx, audit.Config{Report: out, Sources: []audit.Source{
 		audit.Targets{Names: []string{w.opt.Dir}}, servers, recordSource(record, dir, time.Now),
 	}})
 }
@@ -122,8 +130,7 @@ func (r *demoReport) write(u *ui) error {
 			return err
 		}
 	}
-	width, _ := u.terminal(u.out)
-	if err := r.audit.WriteTable(u.out, width); err != nil {
+	if _, err := r.table.WriteTo(u.out); err != nil {
 		return err
 	}
 	for _, err := range []error{r.errors, r.storedErr, r.unhealthy} {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
@@ -9,17 +11,23 @@ import (
 
 func inspectCommand(u *ui) *cli.Command {
 	return &cli.Command{
-		Name:      "inspect",
+		Name:      cmdInspect,
 		Usage:     "explain the certificates in a file, in a directory or of a server",
-		ArgsUsage: "FILE|DIR|HOST:PORT",
+		ArgsUsage: "FILE|DIR|HOST:PORT|URL",
 		Description: `Prints for each certificate: who, until when, when it is renewed and why then, its key and
 whether that fits, its chain drawn up to the root, and what is wrong with it. Chains are
-judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.`,
-		Flags:              judgeFlags("text", outputJSON),
+judged by --ca-cert; without it, by the nearest ca.crt beside or above a file. Besides what audit
+reads it explains certificate requests, revocation lists, and tokens, of which it shows claims only.
+--pem prints the certificates themselves, a leaf and behind it what came with it.`,
+		Flags: append(judgeFlags(outputText, outputJSON, outputPEM),
+			&cli.BoolFlag{Name: outputJSON, Usage: "the same as -o json"},
+			&cli.BoolFlag{Name: outputPEM, Usage: "the same as -o pem"}),
 		CustomHelpTemplate: commandHelpHead + statusesInspect + "\n",
 		Action:             u.runInspect,
 	}
 }
+
+const cmdInspect = "inspect"
 
 const statusesInspect = `   0    explained, and nothing critical found
    1    something could not be checked; the output says why
@@ -31,21 +39,29 @@ func (u *ui) runInspect(c *cli.Context) error {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
+	format, err := inspectFormat(c)
+	if err != nil {
+		return err
+	}
+	summary, err := u.look(c, format, "")
+	if err != nil {
+		return err
+	}
+	return conclude(summary, audit.Crit)
+}
+
+func inspectFormat(c *cli.Context) (string, error) {
 	format := c.String(flagOutput)
-	if format != "text" && format != outputJSON {
-		return usagef("--%s %q: want text or %s", flagOutput, printable.Clean(format), outputJSON)
+	switch asJSON, asPEM := c.Bool(outputJSON), c.Bool(outputPEM); {
+	case asJSON && asPEM, (asJSON || asPEM) && c.IsSet(flagOutput):
+		return "", usagef("--%s, --%s and --%s exclude each other", outputJSON, outputPEM, flagOutput)
+	case asJSON:
+		format = outputJSON
+	case asPEM:
+		format = outputPEM
 	}
-	report, err := u.look(c, "")
-	if err != nil {
-		return err
+	if !slices.Contains([]string{outputText, outputJSON, outputPEM}, format) {
+		return "", usagef("--%s %q: want %s, %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON, outputPEM)
 	}
-	if format == outputJSON {
-		err = report.WriteJSON(u.out)
-	} else {
-		err = report.Explain(u.out)
-	}
-	if err != nil {
-		return err
-	}
-	return conclude(report, audit.Crit)
+	return format, nil
 }

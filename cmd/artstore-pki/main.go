@@ -68,6 +68,8 @@ func newApp(u *ui) *cli.App {
 			uploadCommand(u),
 			healthCommand(),
 			devCommand(u),
+			completionCommand(u),
+			completeCommand(u),
 		},
 	}
 	app.Action = noCommand

@@ -20,6 +20,9 @@ const (
 	outputTable = "table"
 	outputJSON  = "json"
 	outputCSV   = "csv"
+	outputWide  = "wide"
+	outputText  = "text"
+	outputPEM   = "pem"
 )
 
 func outputFlag(formats ...string) cli.Flag {

@@ -21,7 +21,7 @@ func showCommand(u *ui) *cli.Command {
 		Usage:       "show one certificate of the record",
 		ArgsUsage:   "SERIAL",
 		Description: `SERIAL is decimal, 0x and hex, or hex with colons. Prints everything the record knows.`,
-		Flags:       []cli.Flag{dirFlag(), outputFlag("text", outputJSON, "pem")},
+		Flags:       []cli.Flag{dirFlag(), outputFlag(outputText, outputJSON, outputPEM)},
 		Action:      u.runShow,
 	}
 }
@@ -52,14 +52,14 @@ func (u *ui) writeCertificate(format string, cert store.Certificate) error {
 	switch format {
 	case outputJSON:
 		return u.writeJSON(map[string]any{"schema_version": 1, "certificate": r, "revocation": cert.Revocation})
-	case "pem":
+	case outputPEM:
 		chain, err := x509.ParseCertificates(slices.Concat(cert.DER, cert.Chain))
 		if err != nil {
 			return err
 		}
 		_, err = u.out.Write(pemfile.EncodeCertificates(chain))
 		return err
-	case "text":
+	case outputText:
 	default:
 		return usagef("--%s %q: want text, %s or pem", flagOutput, printable.Clean(format), outputJSON)
 	}

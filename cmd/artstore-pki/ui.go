@@ -69,6 +69,12 @@ func (u *ui) terminal(w io.Writer) (width int, ok bool) {
 	return width, true
 }
 
+// colour reports whether w wants colours. The word says the same everywhere.
+func (u *ui) colour(w io.Writer) bool {
+	_, ok := u.terminal(w)
+	return ok && u.getenv("NO_COLOR") == "" // no-color.org
+}
+
 // hinted is an error with advice for the operator.
 type hinted struct {
 	error

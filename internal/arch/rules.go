@@ -58,7 +58,8 @@ func Rules() []Rule {
 		Rule{Package: "ca", Own: with(leaves, serving, "ca/store"), Modules: []string{smallstep, "*"}, Why: whyCA},
 		Rule{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/store"), Modules: []string{"*"}, Why: whyCA},
 
-		Rule{Package: "audit", Own: leaves, Modules: []string{"*"}, Why: whyAudit},
+		Rule{Package: "internal/rc2", Why: whyLeaf},
+		Rule{Package: "audit", Own: with(leaves, "internal/rc2"), Modules: []string{"*"}, Why: whyAudit},
 		Rule{Package: "internal/devstack", Own: with(leaves, serving, "rotation"), Modules: []string{"*"}, Why: whyDev},
 
 		Rule{Package: "cmd/...", Own: with(leaves, serving,

@@ -1,0 +1,224 @@
+package audit
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+// Baseline are findings that somebody has accepted. It is a text of lines, so
+// that it is reviewed like code and says why:
+//
+//	# CHECK SUBJECT [until=DATE]
+//	weak-key sha256:5f0c… until=2027-01-31 # goes away with the old gateway
+//	key-readable "/etc/old app/tls.crt"
+//
+// The subject is a certificate by its SHA-256, or a place for a certificate that
+// is another one every day. From the end of its DATE (UTC) on an acceptance
+// counts no more.
+type Baseline struct {
+	terms map[acceptance]time.Time // when each is over; zero for never
+	order []acceptance
+}
+
+type acceptance struct{ check, subject string }
+
+func (a acceptance) String() string { return a.check + " " + quoted(a.subject) }
+
+const (
+	bySHA256  = "sha256:"
+	untilMark = "until="
+)
+
+// ParseBaseline reads a baseline. Every line must be right: one that is
+// misspelt would accept nothing, or something else.
+func ParseBaseline(text string) (*Baseline, error) {
+	b := &Baseline{terms: map[acceptance]time.Time{}}
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		a, over, err := parseAcceptance(strings.TrimRight(line, "\r\n"))
+		if err != nil {
+			return nil, fmt.Errorf("parsing the baseline: line %d: %w", n, err)
+		}
+		if a.check == "" {
+			continue
+		}
+		if _, twice := b.terms[a]; twice {
+			return nil, fmt.Errorf("parsing the baseline: line %d: %s is there already", n, a)
+		}
+		b.terms[a] = over
+		b.order = append(b.order, a)
+	}
+	return b, nil
+}
+
+// parseAcceptance reads a line; a blank one and a comment have no check.
+func parseAcceptance(line string) (a acceptance, over time.Time, err error) {
+	a.check, line = word(line)
+	if a.check == "" {
+		return a, over, nil
+	}
+	if !slices.ContainsFunc(checks, func(c check) bool { return c.id == a.check }) {
+		return a, over, fmt.Errorf("there is no check %.40q", a.check)
+	}
+	if a.subject, line, err = subject(line); err != nil {
+		return a, over, err
+	}
+	until, line := word(line)
+	if day, ok := strings.CutPrefix(until, untilMark); ok {
+		last, err := time.Parse(time.DateOnly, day)
+		if err != nil {
+			return a, over, fmt.Errorf("%.40q: want a date like %s2027-01-31", until, untilMark)
+		}
+		over = last.AddDate(0, 0, 1)
+		until, _ = word(line)
+	}
+	if until != "" {
+		return a, over, fmt.Errorf("what is %.40q? want CHECK SUBJECT [%sDATE] [# why]", until, untilMark)
+	}
+	return a, over, nil
+}
+
+// word takes a word off the front; "" at the end of what counts.
+func word(line string) (first, rest string) {
+	line = strings.TrimLeft(line, " \t")
+	if line == "" || line[0] == '#' {
+		return "", ""
+	}
+	if i := strings.IndexAny(line, " \t"); i >= 0 {
+		return line[:i], line[i:]
+	}
+	return line, ""
+}
+
+func subject(line string) (subject, rest string, err error) {
+	line = strings.TrimLeft(line, " \t")
+	if quote, err := strconv.QuotedPrefix(line); err == nil && line[0] == '"' {
+		subject, err = strconv.Unquote(quote)
+		rest = line[len(quote):]
+		if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
+			return "", "", fmt.Errorf("no blank behind %.80s", quote)
+		}
+		return subject, rest, err
+	}
+	subject, rest = word(line)
+	if subject == "" || strings.Contains(subject, `"`) {
+		return "", "", fmt.Errorf("want a subject: %sHEX, or a place, in double quotes if it has blanks", bySHA256)
+	}
+	if !wholeHash(subject) {
+		return "", "", fmt.Errorf("%.80q: want %s and 64 hexadecimal digits, lower case", subject, bySHA256)
+	}
+	return subject, rest, nil
+}
+
+// wholeHash is false for what begins as a hash and is none: cut off in copying,
+// or a file of that name, which has to stand in quotes.
+func wholeHash(s string) bool {
+	digits, isHash := strings.CutPrefix(s, bySHA256)
+	b, err := hex.DecodeString(digits)
+	return !isHash || err == nil && len(b) == sha256.Size && strings.ToLower(digits) == digits
+}
+
+// quoted is a subject as parseAcceptance reads it back.
+func quoted(s string) string {
+	if s == "" || !wholeHash(s) || strings.HasPrefix(s, "#") || strings.ContainsAny(s, " \t\"\\") || printable.Clean(s) != s {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
+// accepting applies a baseline to the rows of a run, and makes the next one.
+type accepting struct {
+	*Baseline
+	used map[acceptance]bool
+	next map[acceptance]string // the name to remember it by; nil if nobody wants it
+}
+
+func newAccepting(b *Baseline, next bool) *accepting {
+	a := &accepting{Baseline: b, used: map[acceptance]bool{}}
+	if b == nil {
+		a.Baseline = &Baseline{}
+	}
+	if next {
+		a.next = map[acceptance]string{}
+	}
+	return a
+}
+
+// apply takes from a row what is accepted.
+func (a *accepting) apply(r *Row) {
+	if r.Cert == nil || len(r.Findings) == 0 || len(a.order) == 0 && a.next == nil {
+		return
+	}
+	self := bySHA256 + r.Cert.hexFingerprint()
+	left := r.Findings[:0:0]
+	for _, f := range r.Findings {
+		key := acceptance{f.Check, self}
+		over, accepted := a.terms[key]
+		if !accepted {
+			key.subject = r.Place
+			over, accepted = a.terms[key]
+		}
+		a.used[key] = a.used[key] || accepted
+		switch {
+		case accepted && (over.IsZero() || r.Judged.Before(over)):
+			r.Accepted = append(r.Accepted, f.Check)
+			a.keep(r, f, key.subject)
+			continue
+		case accepted:
+			f.Text += " (it was accepted until " + over.AddDate(0, 0, -1).Format(time.DateOnly) + ")"
+		}
+		a.keep(r, f, "")
+		left = append(left, f)
+	}
+	r.Findings = left
+}
+
+// keep takes a finding into the next baseline.
+func (a *accepting) keep(r *Row, f Finding, subject string) {
+	if a.next == nil || f.Severity < Warn {
+		return
+	}
+	if subject == "" {
+		subject = bySHA256 + r.Cert.hexFingerprint()
+		if r.renews() {
+			subject = r.Place // tomorrow it is another certificate
+		}
+	}
+	a.next[acceptance{f.Check, subject}] = r.Cert.name
+}
+
+// stale are the acceptances that nothing was found for, of the checks that ran.
+func (a *accepting) stale(ran []check) (out []string) {
+	for _, key := range a.order {
+		if !a.used[key] && slices.ContainsFunc(ran, func(c check) bool { return c.id == key.check }) {
+			out = append(out, key.String())
+		}
+	}
+	return out
+}
+
+// write writes the next baseline. A date that is over is not taken along: who
+// writes a new one accepts again.
+func (a *accepting) write(out io.Writer, now time.Time) error {
+	w := bufio.NewWriter(out)
+	_, _ = fmt.Fprintf(w, "# Accepted findings of artstore-pki audit: CHECK SUBJECT [%sDATE] [# why]\n", untilMark) // Flush keeps the error
+	for _, key := range slices.SortedFunc(maps.Keys(a.next), func(a, b acceptance) int { return strings.Compare(a.String(), b.String()) }) {
+		line := key.String()
+		if over := a.terms[key]; now.Before(over) {
+			line += " " + untilMark + over.AddDate(0, 0, -1).Format(time.DateOnly)
+		}
+		_, _ = fmt.Fprintf(w, "%s # %s\n", line, printable.Clean(a.next[key]))
+	}
+	return w.Flush()
+}

@@ -1,0 +1,267 @@
+package audit_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+)
+
+func request(t testing.TB, key crypto.Signer, tpl *x509.CertificateRequest) []byte {
+	t.Helper()
+	data, err := x509.CreateCertificateRequest(rand.Reader, tpl, key)
+	must(t, err)
+	return data
+}
+
+// revocations is a list of two, signed by p.
+func revocations(t testing.TB, p *pair, from, until time.Time) []byte {
+	t.Helper()
+	issuer := *p.cert
+	issuer.KeyUsage |= x509.KeyUsageCRLSign // CreateRevocationList insists, others do not
+	data, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(7), ThisUpdate: from, NextUpdate: until,
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: big.NewInt(1), RevocationTime: from}, {SerialNumber: big.NewInt(2), RevocationTime: from}},
+	}, &issuer, p.key)
+	must(t, err)
+	return data
+}
+
+// signs lets an authority sign revocation lists.
+func signs(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }
+
+// jwt is a token that nobody signed; who reads claims does not care.
+func jwt(header, claims, signature string) []byte {
+	part := base64.RawURLEncoding.EncodeToString
+	return []byte(part([]byte(header)) + "." + part([]byte(claims)) + "." + part([]byte(signature)) + "\n")
+}
+
+func explained(t *testing.T, targets audit.Targets) (text string, r *report) {
+	t.Helper()
+	targets.Documents = true
+	r = run(t, targets)
+	var b bytes.Buffer
+	must(t, r.Explain(&b))
+	return b.String(), r
+}
+
+// one explains one file alone.
+func one(t *testing.T, data []byte) (text, state string) {
+	t.Helper()
+	dir := write(t, map[string][]byte{"file": data})
+	text, r := explained(t, audit.Targets{Names: []string{filepath.Join(dir, "file")}})
+	if len(r.Rows) != 1 {
+		t.Fatalf("%d rows", len(r.Rows))
+	}
+	state = r.Rows[0].State
+	for _, f := range r.Rows[0].Findings {
+		state += " " + f.Check
+	}
+	if err := r.Rows[0].Err; err != nil {
+		state += " " + err.Error()
+	}
+	return text, state
+}
+
+func contains(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %q in\n%s", part, text)
+		}
+	}
+}
+
+func TestRequest(t *testing.T) {
+	key := newPair(t, nil, "x").key
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	must(t, err)
+	curve, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+	must(t, err)
+	good := request(t, key, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "svc"}, DNSNames: []string{"svc", "localhost"}, IPAddresses: []net.IP{{127, 0, 0, 1}}})
+	text, state := one(t, pemBlock("CERTIFICATE REQUEST", good))
+	contains(t, text, "  kind         certificate request\n  name         svc\n  names        svc, localhost, 127.0.0.1\n  key          ECDSA P-256\n  signature    ECDSA-SHA256\n  findings     none\n")
+	if state != "OK" {
+		t.Error(state)
+	}
+	broken := bytes.Clone(good)
+	broken[bytes.Index(broken, []byte("localhost"))] ^= 1
+	isCA := pkix.Extension{Id: []int{2, 5, 29, 19}, Value: []byte{0x30, 3, 1, 1, 0xff}}
+	for name, c := range map[string]struct {
+		data  []byte
+		state string
+	}{
+		"DER":      {good, "OK"},
+		"old name": {pemBlock("NEW CERTIFICATE REQUEST", good), "OK"},
+		"broken":   {broken, "CRIT bad-signature"},
+		"weak":     {request(t, weak, &x509.CertificateRequest{DNSNames: []string{"a"}}), "CRIT weak-key"},
+		"curve":    {request(t, curve, &x509.CertificateRequest{DNSNames: []string{"a"}}), "CRIT weak-key"},
+		"nameless": {request(t, key, &x509.CertificateRequest{}), "WARN no-san"},
+		"CA":       {request(t, key, &x509.CertificateRequest{DNSNames: []string{"a"}, ExtraExtensions: []pkix.Extension{isCA}}), "OK"},
+		"cut":      {pemBlock("CERTIFICATE REQUEST", good[:50]), "ERROR parsing the certificate request: x509: malformed certificate request"},
+	} {
+		text, state := one(t, c.data)
+		if state != c.state && (name != "cut" || !strings.HasPrefix(state, "ERROR parsing the certificate request: ")) {
+			t.Errorf("%s: %s, want %s", name, state, c.state)
+		}
+		if asks := strings.Contains(text, "asks for     the certificate of an authority"); asks != (name == "CA") {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	// An audit says nothing of them.
+	dir := write(t, map[string][]byte{"a.csr": pemBlock("CERTIFICATE REQUEST", good), "t": jwt(`{}`, `{}`, ""), "x.crt": encode(newPair(t, nil, "x"))})
+	want(t, states(t, run(t, paths(dir)), dir), map[string]string{"x.crt": "OK"})
+}
+
+func TestRevocationList(t *testing.T) {
+	root := newPair(t, nil, "Test Root", authority, signs)
+	impostor := newPair(t, nil, "Test Root", authority, signs)
+	mute := newPair(t, nil, "Mute Root", authority)
+	now := time.Now().Truncate(time.Second)
+	list := func(p *pair, from, until time.Time) []byte {
+		return pemBlock("X509 CRL", revocations(t, p, from, until))
+	}
+	fresh := list(root, now.Add(-time.Hour), now.Add(48*time.Hour))
+	dir := write(t, map[string][]byte{
+		"ca.crt": encode(root), "fresh.crl": fresh, "stale.crl": list(root, now.Add(-48*time.Hour), now.Add(-24*time.Hour)),
+		"early.crl": list(root, now.Add(time.Hour), now.Add(48*time.Hour)), "forged.crl": list(impostor, now.Add(-time.Hour), now.Add(48*time.Hour)),
+		"foreign.crl": list(newPair(t, nil, "Other", authority, signs), now.Add(-time.Hour), now.Add(48*time.Hour)),
+		"both.crl":    append(list(mute, now.Add(-time.Hour), now.Add(48*time.Hour)), encode(mute)...),
+		"cut.crl":     pemBlock("X509 CRL", []byte("0")),
+	})
+	text, r := explained(t, audit.Targets{Names: []string{dir}})
+	got := states(t, r, dir)
+	if !strings.HasPrefix(got["cut.crl"], "ERROR parsing the revocation list: ") {
+		t.Error(got["cut.crl"])
+	}
+	delete(got, "cut.crl")
+	want(t, got, map[string]string{
+		"ca.crt": "OK", "fresh.crl": "OK", "stale.crl": "EXPIRED expired", "early.crl": "NOT-YET not-yet-valid", "forged.crl": "CRIT bad-signature",
+		"foreign.crl": "OK", "both.crl": "CRIT wrong-usage", "both.crl#2": "OK",
+	})
+	contains(t, text, "  kind         revocation list\n  name         of Test Root\n  valid        from ", ", over for 1d\n", " left\n",
+		"  revoked      2 certificates\n  number       7\n", "  issuer       Test Root, whose signature is genuine\n",
+		"  issuer       not here, so that the signature was not judged\n", "  finding      expired: over since 1d; ")
+	if _, state := one(t, revocations(t, root, now, now.Add(time.Hour))); state != "OK" {
+		t.Error("in DER: ", state)
+	}
+	within(t, "a large one", func() {
+		if _, state := one(t, pemBlock("X509 CRL", make([]byte, 3<<20))); state != "ERROR the revocation list is larger than 2 MiB" {
+			t.Error(state)
+		}
+	})
+	var b bytes.Buffer
+	must(t, r.WriteJSON(&b))
+	var all struct {
+		Rows []struct {
+			What       string
+			Name       string    `json:"document_name"`
+			ValidUntil time.Time `json:"valid_until"`
+			Details    map[string]string
+		}
+	}
+	must(t, json.Unmarshal(b.Bytes(), &all))
+	found := false
+	for _, row := range all.Rows {
+		found = found || row.What == "revocation list" && row.Name == "of Test Root" && row.ValidUntil.Equal(now.Add(48*time.Hour)) && row.Details["revoked"] == "2 certificates"
+	}
+	if !found {
+		t.Error(b.String())
+	}
+}
+
+func TestToken(t *testing.T) {
+	const secretPart = "this is the signature"
+	now := time.Now().Unix()
+	times := func(nbf, exp int64) string {
+		b, _ := json.Marshal(map[string]any{"nbf": now + nbf, "iat": now, "exp": now + exp, "sub": "svc", "sans": []string{"svc", "localhost"},
+			"aud": "https://ca/sign", "iss": "enrol", "sha": "abc", "jti": "hidden id", "evil\x1b[2J": 1})
+		return string(b)
+	}
+	token := jwt(`{"alg":"ES256","typ":"JWT","kid":"k"}`, times(-60, 300), secretPart)
+	text, state := one(t, token)
+	if state != "OK" {
+		t.Error(state)
+	}
+	contains(t, text, "  kind         token\n  name         svc\n  valid        from ", "  names        svc, localhost\n  issuer       enrol\n  audience     https://ca/sign\n",
+		"  root         abc\n  signature    ES256, not judged\n  also has     evil\\u001b[2J, jti\n")
+	for _, part := range append(strings.Split(strings.TrimSpace(string(token)), "."), secretPart, "hidden id", "\x1b") {
+		if strings.Contains(text, part) {
+			t.Errorf("%q is shown in\n%s", part, text)
+		}
+	}
+	for name, c := range map[string]struct {
+		data  []byte
+		state string
+	}{
+		"over":       {jwt(`{"alg":"ES256"}`, times(-600, -300), "s"), "EXPIRED expired"},
+		"early":      {jwt(`{"alg":"ES256"}`, times(60, 300), "s"), "NOT-YET not-yet-valid"},
+		"unsigned":   {jwt(`{"alg":"none"}`, times(-60, 300), ""), "CRIT bad-signature"},
+		"no claims":  {jwt(`{"alg":"HS256"}`, `{"aud":["a","b"],"exp":17e8}`, "s"), "EXPIRED expired"},
+		"endless":    {jwt(`{"alg":"HS256"}`, `{"a":1}`, "s"), "OK"},
+		"no end":     {jwt(`{"alg":"HS256"}`, `{"nbf":1}`, "s"), "OK"},
+		"bad date":   {jwt(`{"alg":"HS256"}`, `{"exp":1e300}`, "s"), "ERROR the token is damaged"},
+		"bad claims": {jwt(`{"alg":"HS256"}`, `{"sub":7}`, "s"), "ERROR the token is damaged"},
+		"bad list":   {jwt(`{"alg":"HS256"}`, `{"aud":7}`, "s"), "ERROR the token is damaged"},
+		"bad JSON":   {[]byte("eyJh.eyJh.x"), "ERROR the token is damaged"},
+		"four parts": {append(bytes.TrimSpace(jwt(`{"alg":"x"}`, `{"a":1}`, "s")), ".x"...), "ERROR the token is damaged"},
+		"not Base64": {append(bytes.TrimSpace(jwt(`{"alg":"x"}`, `{"a":1}`, "s"))[:20], "!.eyJh.x"...), "ERROR the token is damaged"},
+		"large":      {jwt(`{"alg":"x"}`, `{"a":"`+strings.Repeat("x", 70<<10)+`"}`, "s"), "ERROR the token is damaged"},
+		"large tail": {jwt(`{"alg":"x"}`, `{"a":1}`, strings.Repeat("x", 70<<10)), "ERROR the token is damaged"},
+	} {
+		if _, state := one(t, c.data); state != c.state {
+			t.Errorf("%s: %s, want %s", name, state, c.state)
+		}
+	}
+	dir := write(t, map[string][]byte{"token": token})
+	must(t, os.Chmod(filepath.Join(dir, "token"), 0o600))
+	r := run(t, paths(filepath.Join(dir, "token")))
+	if got := states(t, r, dir)["token"]; got != "ERROR there is no certificate in it" {
+		t.Errorf("an audit: %s", got)
+	}
+}
+
+// Contract: anything is an error or a document with a name that explains itself.
+func fuzzDocument(f *testing.F, block string) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if block != "" {
+			data = pemBlock(block, data)
+		}
+		for _, p := range audit.Parse(data) {
+			if p.Doc && (p.Err != nil || p.Cert != nil) {
+				t.Errorf("%+v", p)
+			}
+		}
+	})
+}
+
+func FuzzRequest(f *testing.F) {
+	f.Add(request(f, newPair(f, nil, "x").key, &x509.CertificateRequest{DNSNames: []string{"a"}}))
+	fuzzDocument(f, "CERTIFICATE REQUEST")
+}
+
+func FuzzRevocationList(f *testing.F) {
+	f.Add(revocations(f, newPair(f, nil, "x", authority, signs), time.Now(), time.Now().Add(time.Hour)))
+	fuzzDocument(f, "X509 CRL")
+}
+
+func FuzzToken(f *testing.F) {
+	f.Add(jwt(`{"alg":"ES256"}`, `{"sub":"a","exp":1,"aud":["b"]}`, "s"))
+	f.Add([]byte("eyJh.eyJh."))
+	fuzzDocument(f, "")
+}

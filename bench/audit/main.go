@@ -1,0 +1,119 @@
+// Command audit measures "artstore-pki audit" against the least that a program in
+// Go can do, and against other tools: CPU-seconds of whole processes, which other
+// load on the machine moves little, and peak memory.
+//
+//	go run ./audit          # in bench/: 20 000 certificates, 7 rounds
+//	go run ./audit -quick   # 500, 2 rounds: does it work?
+//
+// Contenders take turns within each round; each figure is the smallest of all
+// rounds. The walker runs twice under two names: by how much the two differ is how
+// far the ratios can be trusted.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+type options struct {
+	size, rounds int
+	peers        bool
+}
+
+func main() {
+	var opt options
+	quick := flag.Bool("quick", false, "few certificates and rounds: a smoke test")
+	flag.IntVar(&opt.size, "size", 20_000, "certificates")
+	flag.IntVar(&opt.rounds, "rounds", 7, "rounds")
+	flag.BoolVar(&opt.peers, "peers", true, "install other tools and measure them too")
+	walk := flag.String("walk", "", "be the walker over this path")
+	into := flag.String("make", "", "only write the certificates into this directory")
+	root := flag.String("root", "", "with -walk: verify signatures by this certificate")
+	flag.Parse()
+	if *quick {
+		opt = options{500, 2, false}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	var err error
+	if *into != "" {
+		err = corpusIn(*into, opt.size).make()
+	} else if *walk != "" {
+		err = walker(*walk, *root)
+	} else {
+		err = run(ctx, os.Stdout, opt)
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "audit bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, out io.Writer, opt options) (err error) {
+	dir, err := os.MkdirTemp("", "bench-audit-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	ours := filepath.Join(dir, "artstore-pki")
+	build := exec.CommandContext(ctx, "go", "build", "-C", "..", "-o", ours, "./cmd/artstore-pki")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building artstore-pki: %w: %s", err, text)
+	}
+	c := corpusIn(dir, opt.size)
+	// In a process of its own: what the kernel calls the peak of a child begins with that of its parent.
+	self, _ := os.Executable() // where it fails, starting it fails with a reason
+	if _, err := measure(ctx, self, "-make", dir, "-size", strconv.Itoa(opt.size)); err != nil {
+		return fmt.Errorf("making certificates: %w", err)
+	}
+	peers := map[string]string{}
+	if opt.peers {
+		peers = install(ctx, out, filepath.Join(dir, "bin"))
+	}
+	for _, b := range comparisons(c, ours, peers) {
+		if err := b.run(ctx, out, opt.rounds); err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+	}
+	return fleet{ours, dir, min(1000, 2*opt.size)}.run(ctx, out)
+}
+
+// comparisons are what the bars are about. The first contender of each is what
+// the others are divided by.
+func comparisons(c corpus, ours string, peers map[string]string) []comparison {
+	self, _ := os.Executable() // where it fails, starting it fails with a reason
+	alone := "--disable=chain-incomplete --disable=untrusted --disable=chain-invalid --disable=chain-order"
+	size := strconv.Itoa(c.size)
+	return []comparison{
+		{size + " files, each certificate by itself", append([]contender{
+			command("walker", self, "-walk", c.files), command("walker again", self, "-walk", c.files),
+			command("artstore-pki", ours, words("audit -o json "+alone, c.files)...),
+			command("artstore-pki, a table", ours, words("audit "+alone, c.files)...),
+		}, filePeers(c, peers)...)},
+		{size + " files, with their chains", []contender{
+			command("walker, signatures", self, "-walk", c.files, "-root", c.root), command("walker again", self, "-walk", c.files, "-root", c.root),
+			command("artstore-pki", ours, words("audit -o json --ca-cert "+c.root, c.files)...),
+		}},
+		{"one bundle of " + size, append([]contender{
+			command("walker", self, "-walk", c.bundle), command("walker again", self, "-walk", c.bundle),
+			command("artstore-pki", ours, words("audit -o json "+alone, c.bundle)...),
+		}, bundlePeers(c, peers)...)},
+	}
+}
+
+// elapsed runs something and says how long it took.
+func elapsed(do func() error) (time.Duration, error) {
+	start := time.Now()
+	err := do()
+	return time.Since(start), err
+}

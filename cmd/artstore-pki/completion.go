@@ -1,0 +1,158 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/audit"
+)
+
+// The scripts ask the program itself what fits, so that they never say what it
+// does not do. The library's own completion reads os.Args, stops at options
+// behind arguments and knows no values; fish gets a list that goes stale.
+var completionScripts = map[string]string{
+	"bash": `_artstore_pki() {
+    COMPREPLY=()
+    local found
+    while IFS= read -r found; do
+        COMPREPLY+=("$found")
+    done < <("${COMP_WORDS[0]}" complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+}
+complete -o default -F _artstore_pki artstore-pki`,
+	"zsh": `#compdef artstore-pki
+_artstore_pki() {
+    local -a found
+    found=("${(@f)$("${words[1]}" complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+    if [[ -n ${found[1]} ]]; then
+        compadd -a found
+    else
+        _files
+    fi
+}
+if [[ ${funcstack[1]} == _artstore_pki ]]; then
+    _artstore_pki "$@"
+else
+    compdef _artstore_pki artstore-pki
+fi`,
+	"fish": `function __artstore_pki_complete
+    set -l words (commandline -opc)
+    set -l current (commandline -ct)
+    set -l program $words[1]
+    set -e words[1]
+    $program complete -- $words "$current" 2>/dev/null
+end
+complete -c artstore-pki -a '(__artstore_pki_complete)'`,
+}
+
+func completionCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "completion",
+		Usage:     "print a script that completes commands, options and their values",
+		ArgsUsage: "bash|zsh|fish",
+		Description: `bash: source <(artstore-pki completion bash)
+zsh:  source <(artstore-pki completion zsh), behind compinit; or as _artstore-pki in a directory of fpath
+fish: artstore-pki completion fish | source`,
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 1, 1); err != nil {
+				return err
+			}
+			script, known := completionScripts[c.Args().First()]
+			if !known {
+				return usagef("shell %q: want bash, zsh or fish", c.Args().First())
+			}
+			_, err := u.out.Write([]byte(script + "\n")) // print would make one line of it
+			return err
+		},
+	}
+}
+
+// completeCommand is what the scripts call.
+func completeCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "complete",
+		Usage:     "print what can stand in place of the last word",
+		ArgsUsage: "-- WORD...",
+		Hidden:    true,
+		Action: func(c *cli.Context) error {
+			for _, word := range complete(newApp(u), c.Args().Slice()) {
+				if err := u.print("%s", word); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// complete lists what can stand in place of the last word; nothing where a file
+// or a free text goes, for which shells know better.
+func complete(app *cli.App, words []string) (out []string) {
+	if len(words) == 0 {
+		return nil
+	}
+	before, current := words[:len(words)-1], words[len(words)-1]
+	_, last, rest := commandPath(app, append([]string{app.Name}, before...))
+	switch {
+	case last == nil && len(rest) == 0:
+		out = commandNames(app.Commands)
+	case last == nil:
+		return nil
+	case len(last.Subcommands) > 0 && len(rest) == 0:
+		out = commandNames(last.Subcommands)
+	default:
+		out = options(last.Flags, rest, current)
+	}
+	return slices.DeleteFunc(out, func(word string) bool { return !strings.HasPrefix(word, current) })
+}
+
+func commandNames(list []*cli.Command) (out []string) {
+	for _, c := range list {
+		if !c.Hidden {
+			out = append(out, c.Name)
+		}
+	}
+	return out
+}
+
+// options are the values of the option that stands last, else all options of a command.
+func options(flags []cli.Flag, before []string, current string) []string {
+	if slices.Contains(before, "--") {
+		return nil
+	}
+	if n := len(before); n > 0 && strings.HasPrefix(before[n-1], "-") && !strings.Contains(before[n-1], "=") {
+		if name := strings.TrimLeft(before[n-1], "-"); takesValue(flags, name) {
+			return values(flags, name)
+		}
+	}
+	if !strings.HasPrefix(current, "-") {
+		return nil
+	}
+	out := []string{"--help"}
+	for _, f := range flags {
+		out = append(out, "--"+f.Names()[0])
+	}
+	slices.Sort(out)
+	return out
+}
+
+// values are those that an option takes, if it is one with few of them.
+func values(flags []cli.Flag, name string) (out []string) {
+	i := slices.IndexFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+	switch flags[i].Names()[0] {
+	case flagOutput:
+		if f, ok := flags[i].(*cli.StringFlag); ok {
+			return strings.Split(f.Usage, ", ") // outputFlag writes it so
+		}
+	case flagFailOn:
+		for _, s := range severities {
+			out = append(out, s.String())
+		}
+	case flagOnly, flagDisable:
+		for _, c := range audit.Checks() {
+			out = append(out, c.Check)
+		}
+	}
+	return out
+}

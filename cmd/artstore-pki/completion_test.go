@@ -1,0 +1,61 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+func TestComplete(t *testing.T) {
+	app := testApp()
+	for _, c := range []struct{ words, want string }{
+		{"", ""},
+		{"au", "audit"},
+		{"dev cer", "certs"},
+		{"comple", "completion"}, // and not what the scripts call
+		{"audit --base", "--baseline"},
+		{"audit dir --write-b", "--write-baseline"},
+		{"audit --disable weak-", "weak-key weak-signature"},
+		{"audit -o n", "ndjson"},
+		{"audit --output=table --fail", "--fail-on"},
+		{"audit --record --fail", ""}, // a directory of that name
+		{"audit --checks --fail", "--fail-on"},
+		{"audit -- --fail", ""},
+		{"audit dir", ""},
+		{"inspect --p", "--password-file --pem"},
+		{"nonsense --fail", ""},
+		{"dev nonsense c", ""},
+	} {
+		var words []string
+		if c.words != "" {
+			words = strings.Split(c.words, " ")
+		}
+		if got := strings.Join(complete(app, words), " "); got != c.want {
+			t.Errorf("%q: %q, want %q", c.words, got, c.want)
+		}
+	}
+	if got := complete(app, []string{""}); slices.Contains(got, "complete") || !slices.Contains(got, "audit") || len(got) < 15 {
+		t.Error(got)
+	}
+}
+
+// Every option of every command is completed, and its values are what the command takes.
+func TestCompleteEverything(t *testing.T) {
+	app := testApp()
+	eachCommand(app, func(c *cli.Command, words []string) {
+		got := complete(app, append(slices.Clone(words[1:]), "-"))
+		for _, f := range c.Flags {
+			name := "--" + f.Names()[0]
+			if !slices.Contains(got, name) {
+				t.Errorf("%q does not complete %s", words, name)
+			}
+			for _, value := range complete(app, append(slices.Clone(words[1:]), name, "")) {
+				if _, isBool := f.(*cli.BoolFlag); !isBool && (value == "" || strings.ContainsAny(value, " \t")) {
+					t.Errorf("%q %s completes %q", words, name, value)
+				}
+			}
+		}
+	})
+}
