@@ -96,9 +96,16 @@ func parse(data []byte, with *opening) []parsed {
 	return f.parse(data, with)
 }
 
-// isDER takes everything that begins as a certificate does and is long enough
-// for one. It comes last: other formats begin with a SEQUENCE too.
-func isDER(head []byte) bool { return len(head) > 4 && head[0] == 0x30 }
+// isDER takes what begins as a certificate does: a SEQUENCE of more than 127
+// bytes that begins with another one. One byte would not do, for every 256th file
+// of something else has it. It comes last: other formats begin with a SEQUENCE too.
+func isDER(head []byte) bool {
+	if len(head) < 2 || head[0] != 0x30 || head[1] < 0x81 || head[1] > 0x83 {
+		return false
+	}
+	inner := 2 + int(head[1]&0x7f) // behind the length
+	return len(head) > inner && head[inner] == 0x30
+}
 
 func parseDER(data []byte, with *opening) []parsed {
 	c, err := with.certificate(bytes.Clone(data))

@@ -81,6 +81,7 @@ func TestTrustChange(t *testing.T) {
 	if err := a.RemoveRoot(ctx, oldRoot); err != nil {
 		t.Fatal(err)
 	}
+	awaitOwnCertificate(t, c)
 	enrol(t, c, "storage", "storage")
 	c.Check(t)
 	reopened, err := ca.Open(ctx, ca.Options{Dir: c.Dir})
@@ -91,6 +92,26 @@ func TestTrustChange(t *testing.T) {
 	if len(reopened.Roots()) != 1 || pemfile.Fingerprint(reopened.Roots()[0]) != newRoot {
 		t.Error("a restart does not see the change")
 	}
+}
+
+// awaitOwnCertificate returns when the listener has followed a change of roots, which it does by itself.
+func awaitOwnCertificate(t *testing.T, c *catest.CA) {
+	t.Helper()
+	pool := x509.NewCertPool()
+	for _, r := range c.Roots() {
+		pool.AddCert(r)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 1000 {
+		conn, err := tls.Dial("tcp", strings.TrimPrefix(c.URL, "https://"), &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool})
+		if err == nil {
+			_ = conn.Close() // it was only looked at
+			return
+		}
+		<-tick.C
+	}
+	t.Fatal("the authority still shows a certificate under the old root")
 }
 
 // TestWatch sees the chain that clients bootstrap from, and a new one with each change.
