@@ -333,3 +333,23 @@ type closeRecorder struct{ closed atomic.Bool }
 
 func (c *closeRecorder) Read([]byte) (int, error) { return 0, io.EOF }
 func (c *closeRecorder) Close() error             { c.closed.Store(true); return nil }
+
+// TestNewIdentityNeverResumes: a session belongs to the identity it was opened
+// with; on its own identity a client does resume.
+func TestNewIdentityNeverResumes(t *testing.T) {
+	ca := newCA(t, "ca")
+	_, _, addr := serve(t, ca, whoami)
+	src := newPushed(ca.leaf(t, "client", nil))
+	id := open(t, src, 0)
+	tr := id.Transport(rotation.TransportOptions{})
+	for i := range 20 {
+		for again := range 2 {
+			h := mustGet(t, tr, addr)
+			if resumed := h.Get("Resumed") == "true"; resumed != (again == 1) || h.Get("Serial") != serial(id) {
+				t.Errorf("rotation %d, connection %d: resumed %v as %s", i, again, resumed, h.Get("Serial"))
+			}
+			tr.CloseIdleConnections()
+		}
+		src.mustPush(t, ca.leaf(t, "client", nil))
+	}
+}
