@@ -107,7 +107,7 @@ func TestRefusedYield(t *testing.T) {
 		}
 		w.check() // the disk still holds what was published
 		w.setRefuse(nil)
-		time.Sleep(11 * time.Minute) // the longest wait for a look
+		time.Sleep(12 * time.Minute) // the longest wait for a look
 		stop()
 		w.check()
 		if len(w.leaves()) != 2 || len(w.last().Roots) != 2 {

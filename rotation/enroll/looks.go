@@ -37,10 +37,9 @@ func (a *agent) onFetched(ctx context.Context, r result[[]*x509.Certificate]) {
 func (a *agent) changeTrust(ctx context.Context, now time.Time, roots []*x509.Certificate) error {
 	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: roots}
 	i.inherit(a.cur, now)
-	if err := a.publish(i); err != nil {
+	if err := a.amend(i); err != nil {
 		return err
 	}
-	a.cur, a.kept = i, i
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "trust bundle changed", about(i, nil)...)
 	if i.verify(now) != nil { // whoever has this bundle will refuse us
 		a.leaf.schedule(now, now)
@@ -84,11 +83,23 @@ func (a *agent) onListed(ctx context.Context, r result[answered]) {
 
 func (a *agent) changeLists(ctx context.Context, merged lists) error {
 	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: a.cur.roots, lists: merged}
-	if err := a.publish(i); err != nil {
+	if err := a.amend(i); err != nil {
 		return err
 	}
-	a.cur, a.kept = i, i
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "revoked lists refreshed", slog.Int("lists", len(merged)), slog.Int("serials", merged.serials()))
+	return nil
+}
+
+// amend publishes i, which differs from the current identity in what comes with
+// the certificate. With one that is over nobody would take it: then it waits for
+// the successor, which inherits it.
+func (a *agent) amend(i *identity) error {
+	if a.wall().Before(i.leaf().NotAfter) {
+		if err := a.publish(i); err != nil {
+			return err
+		}
+	}
+	a.cur, a.kept = i, i
 	return nil
 }
 

@@ -23,6 +23,12 @@ func (a *authority) clock() func() time.Time {
 	return func() time.Time { return time.Now().Add(shift) }
 }
 
+func (a *authority) now() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.clock()()
+}
+
 // proven returns the certificate whose holder signed the request's token, or why not.
 func (a *authority) proven(r *http.Request) (*x509.Certificate, string) {
 	parts := strings.Split(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), ".")

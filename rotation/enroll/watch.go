@@ -42,7 +42,7 @@ func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error)
 type agent struct {
 	*Source
 	yield    func(rotation.Material) error
-	cur      *identity     // as published
+	cur      *identity     // as published, or an expired one with newer trust
 	received time.Time     // by our clock
 	issued   time.Time     // by the authority's
 	point    float64       // of the window of renewal, in [0, 1)
