@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -17,11 +18,13 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/urfave/cli/v2"
 	"go.step.sm/crypto/jose"
 )
 
 // TestMain makes this test binary answer as artstore-pki for the scripts.
 func TestMain(m *testing.M) {
+	cli.HelpFlag, cli.VersionFlag = perRun{cli.HelpFlag.(*cli.BoolFlag)}, perRun{cli.VersionFlag.(*cli.BoolFlag)}
 	testscript.Main(m, map[string]func(){
 		"artstore-pki": func() {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -167,4 +170,13 @@ func scriptExpire(ts *testscript.TestScript, _ bool, args []string) {
 	token, err := jose.Signed(signer).Claims(claims).CompactSerialize()
 	ts.Check(err)
 	ts.Check(os.WriteFile(file, []byte(token), 0o600))
+}
+
+// perRun gives each run a flag of its own. The library shares one between all
+// programs of a process and writes to it; only tests run several at once.
+type perRun struct{ *cli.BoolFlag }
+
+func (f perRun) Apply(set *flag.FlagSet) error {
+	own := *f.BoolFlag
+	return own.Apply(set)
 }
