@@ -62,11 +62,7 @@ func (g *Generation) verifyServer(peer []*x509.Certificate, name string) error {
 	if len(peer) == 0 {
 		return errors.New("the server has no certificate")
 	}
-	opts := x509.VerifyOptions{Roots: g.pool, Intermediates: x509.NewCertPool(), DNSName: name, CurrentTime: time.Now()}
-	for _, c := range peer[1:] {
-		opts.Intermediates.AddCert(c)
-	}
-	chains, err := peer[0].Verify(opts)
+	chains, err := verify(peer, x509.VerifyOptions{Roots: g.pool, DNSName: name, CurrentTime: time.Now()})
 	if err != nil {
 		return err
 	}

@@ -210,7 +210,7 @@ func issued(parent, child *x509.Certificate) bool {
 // when the issuer that is missing is an intermediate that we sent so far.
 func checkAnchor(p pair, bundle *x509.CertPool, prev *Generation, now time.Time) (warning, refusal error) {
 	at := within(p.chain[0], now)
-	verr := verify(p.chain, bundle, at)
+	_, verr := verify(p.chain, x509.VerifyOptions{Roots: bundle, CurrentTime: at, KeyUsages: anyUsage})
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case verr == nil:
@@ -231,19 +231,26 @@ func checkAnchor(p pair, bundle *x509.CertPool, prev *Generation, now time.Time)
 		return verr, nil
 	}
 	// The bundle set aside, everything else must hold: dates, path length, name constraints.
-	pool := x509.NewCertPool()
-	pool.AddCert(top)
-	if err := verify(p.chain, pool, at); err != nil {
+	above := poolOf([]*x509.Certificate{top})
+	if _, err := verify(p.chain, x509.VerifyOptions{Roots: above, CurrentTime: at, KeyUsages: anyUsage}); err != nil {
 		return nil, fmt.Errorf("verifying the chain: %w", err)
 	}
 	return verr, nil
 }
 
-func verify(chain []*x509.Certificate, roots *x509.CertPool, at time.Time) error {
-	opts := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
-	for _, c := range chain[1:] {
-		opts.Intermediates.AddCert(c)
+// anyUsage is for questions about a chain alone; usages are looked at elsewhere.
+var anyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+
+// verify verifies the first certificate; the others may be its intermediates.
+func verify(chain []*x509.Certificate, opts x509.VerifyOptions) ([][]*x509.Certificate, error) {
+	opts.Intermediates = poolOf(chain[1:])
+	return chain[0].Verify(opts)
+}
+
+func poolOf(certs []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, c := range certs {
+		pool.AddCert(c)
 	}
-	_, err := chain[0].Verify(opts)
-	return err
+	return pool
 }

@@ -123,7 +123,7 @@ func (g *Generation) admit(chains [][]*x509.Certificate) error { return g.revoke
 // The number and the time of publication are set by the publisher.
 func assemble(m Material, pairs []pair, lists *revocations) *Generation {
 	g := &Generation{
-		version: m.Version, chain: pairs[0].chain, roots: slices.Clone(m.Roots), pool: x509.NewCertPool(),
+		version: m.Version, chain: pairs[0].chain, roots: slices.Clone(m.Roots), pool: poolOf(m.Roots),
 		revoked: lists, trust: stepapi.TrustDigest(m.Roots),
 	}
 	parts := []string{g.trust, lists.digest}
@@ -139,9 +139,6 @@ func assemble(m Material, pairs []pair, lists *revocations) *Generation {
 		if g.until.IsZero() || leaf.NotAfter.Before(g.until) {
 			g.until = leaf.NotAfter
 		}
-	}
-	for _, root := range m.Roots {
-		g.pool.AddCert(root)
 	}
 	g.digest = digestOf(parts)
 	sum := sha256.Sum256(g.chain[0].Raw)

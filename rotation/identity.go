@@ -148,6 +148,10 @@ func Open(ctx context.Context, cfg Config) (*Identity, error) {
 // Current is the generation in effect: one atomic load.
 func (id *Identity) Current() *Generation { return id.current.Load().gen }
 
+// Drain is Config.Drain as it is in effect: how long a superseded generation
+// may finish what it carries. For adapters that keep connections of their own.
+func (id *Identity) Drain() time.Duration { return id.drain }
+
 // follow keeps the source running. failed receives the error of a source that
 // gives up before the first generation.
 func (id *Identity) follow(src Source, failed chan<- error) {

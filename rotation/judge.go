@@ -113,13 +113,8 @@ func (g *Generation) carries(chain []*x509.Certificate, now time.Time) bool {
 
 // verifyPeer verifies a client's chain to the bundle, as crypto/tls does.
 func (g *Generation) verifyPeer(peer []*x509.Certificate, now time.Time) error {
-	opts := x509.VerifyOptions{
-		Roots: g.pool, Intermediates: x509.NewCertPool(), CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	for _, c := range peer[1:] {
-		opts.Intermediates.AddCert(c)
-	}
-	_, err := peer[0].Verify(opts)
+	_, err := verify(peer, x509.VerifyOptions{
+		Roots: g.pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
 	return err
 }

@@ -197,23 +197,19 @@ func strays(m Material) bool {
 	if m.Roots == nil {
 		return false
 	}
-	pool := x509.NewCertPool()
-	for _, c := range m.Roots {
-		pool.AddCert(c)
-	}
-	pairs := m.Others
+	pool, pairs := poolOf(m.Roots), m.Others
 	if m.Certificate.Leaf != nil {
 		pairs = append(pairs[:len(pairs):len(pairs)], m.Certificate)
 	}
 	for _, c := range pairs {
-		// At its own time: whether it is expired the gate decides.
-		opts := x509.VerifyOptions{Roots: pool, Intermediates: x509.NewCertPool(), CurrentTime: c.Leaf.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+		chain := []*x509.Certificate{c.Leaf}
 		for _, der := range c.Certificate[1:] {
 			if issuer, err := x509.ParseCertificate(der); err == nil {
-				opts.Intermediates.AddCert(issuer)
+				chain = append(chain, issuer)
 			}
 		}
-		if _, err := c.Leaf.Verify(opts); err != nil {
+		// At its own time: whether it is expired the gate decides.
+		if _, err := verify(chain, x509.VerifyOptions{Roots: pool, CurrentTime: c.Leaf.NotBefore, KeyUsages: anyUsage}); err != nil {
 			return true
 		}
 	}

@@ -79,17 +79,9 @@ func listIssuers(m Material, chain []*x509.Certificate, now time.Time) ([]*x509.
 // chainsTo reports whether c is under the bundle. A retired issuer may have
 // expired; its list then says nothing any more, and is no reason to refuse the rest.
 func chainsTo(c *x509.Certificate, m Material, now time.Time) bool {
-	opts := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
-		CurrentTime: within(c, now), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	}
-	for _, root := range m.Roots {
-		opts.Roots.AddCert(root)
-	}
-	for _, other := range m.Issuers {
-		opts.Intermediates.AddCert(other)
-	}
-	_, err := c.Verify(opts)
+	_, err := verify(append([]*x509.Certificate{c}, m.Issuers...), x509.VerifyOptions{
+		Roots: poolOf(m.Roots), CurrentTime: within(c, now), KeyUsages: anyUsage,
+	})
 	return err == nil
 }
 

@@ -81,11 +81,7 @@ func ParseLists(m rotation.Material, data []byte) (int, error) {
 
 // EncodeLists writes a crl.pem with these issuers.
 func EncodeLists(revoked []*x509.RevocationList, issuers []*x509.Certificate) []byte {
-	var ls lists
-	for _, l := range revoked {
-		ls = append(ls, signedList{RevocationList: l})
-	}
-	return append(ls.blocks(), pemfile.EncodeCertificates(issuers)...)
+	return append(pemfile.EncodeRevocationLists(revoked), pemfile.EncodeCertificates(issuers)...)
 }
 
 // Merge is merge for lists of these issuers.

@@ -133,15 +133,7 @@ func (ls lists) oldest() (at time.Time) {
 
 // encode writes crl.pem: all lists, then the issuers that i does not hold otherwise.
 func (ls lists) encode(i *identity) []byte {
-	return append(ls.blocks(), pemfile.EncodeCertificates(ls.issuers(i))...)
-}
-
-func (ls lists) blocks() []byte {
-	var b bytes.Buffer
-	for _, l := range ls {
-		_ = pem.Encode(&b, &pem.Block{Type: typeCRL, Bytes: l.Raw}) // a Buffer does not fail
-	}
-	return b.Bytes()
+	return append(pemfile.EncodeRevocationLists(ls.raw()), pemfile.EncodeCertificates(ls.issuers(i))...)
 }
 
 // parseLists reads crl.pem strictly: every block parses, and every list verifies
