@@ -79,8 +79,8 @@ func TestCompose(t *testing.T) {
 	s.down()
 }
 
-// TestComposeAfterLongStop stops the stack until every certificate has expired
-// and every first token is spent. The next `up` heals it, with the authority, the
+// TestComposeAfterLongStop stops the stack until every certificate has expired; the
+// first tokens are spent. The next `up` heals it, with the authority, the
 // account and the files of before.
 func TestComposeAfterLongStop(t *testing.T) {
 	s := startStack(t, shortLifetime)
