@@ -166,7 +166,7 @@ func TestStatus(t *testing.T) {
 			t.Errorf("in an outage: %+v", st)
 		}
 		w.net.setDown(false)
-		time.Sleep(10 * time.Minute)
+		time.Sleep(12 * time.Minute) // the longest wait for a look
 		if st := src.Status(); st.RenewalFailures+st.TrustFailures != 0 || st.Serial == good.Serial {
 			t.Errorf("after it: %+v", st)
 		}
