@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -48,6 +49,7 @@ func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		if ctx.Err() == nil {
+			answerCleartext(raw, err)
 			linger(raw)
 		}
 		_ = raw.Close() // the handshake failed already
@@ -60,6 +62,21 @@ func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error)
 		s.look(c, time.Now())
 	}
 	return conn, nil
+}
+
+// answerCleartext tells a client that speaks HTTP without TLS so, in the words
+// that net/http has for it where it runs the handshake.
+func answerCleartext(raw net.Conn, err error) {
+	var header tls.RecordHeaderError
+	if !errors.As(err, &header) || header.Conn == nil {
+		return
+	}
+	switch string(header.RecordHeader[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO":
+		if raw.SetWriteDeadline(time.Now().Add(lingerTime)) == nil {
+			_, _ = io.WriteString(raw, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n") // a courtesy
+		}
+	}
 }
 
 // linger gives a refused peer a moment to read the alert that says why, and to

@@ -313,6 +313,29 @@ func TestRefusedPeerReadsWhy(t *testing.T) {
 	}
 }
 
+// TestCleartextIsTold: HTTP without TLS gets an answer that says so, anything else gets none.
+func TestCleartextIsTold(t *testing.T) {
+	ca := newCA(t, "ca")
+	addr := listenServer(t, open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0), rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
+	for sent, want := range map[string]string{
+		"GET / HTTP/1.1\r\nHost: svc\r\n\r\n": "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+		"EHLO client.example and so on\r\n":   "",
+	} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, sent); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(c)
+		if err != nil || string(got) != want {
+			t.Errorf("%.5q was answered %q, %v; want %q", sent, got, err, want)
+		}
+		_ = c.Close()
+	}
+}
+
 // TestSlowHandshakes: peers that say nothing hold up nobody, and Close waits for none of them.
 func TestSlowHandshakes(t *testing.T) {
 	ca := newCA(t, "ca")
