@@ -11,12 +11,19 @@ import (
 	"time"
 )
 
+// wholeRecords turns off short first records: they show a browser on a slow link
+// the head of a page sooner; a program waits for the whole message, and pays a
+// system call for each of them.
+const wholeRecords = true
+
 // clientConfig trusts exactly the generation's bundle; the server name is set
 // per connection, so that the standard library checks names and addresses.
-func clientConfig(g *Generation, minVersion uint16) *tls.Config {
+func clientConfig(g *Generation, o TransportOptions) *tls.Config {
 	return &tls.Config{
-		MinVersion: minVersion, // parsed: TLS 1.2 at least
-		RootCAs:    g.pool,
+		MinVersion:                  o.MinVersion, // parsed: TLS 1.2 at least
+		CipherSuites:                o.CipherSuites,
+		RootCAs:                     g.pool,
+		DynamicRecordSizingDisabled: wholeRecords,
 		// Not Certificates: crypto/tls would send none to a server whose hints do
 		// not name our issuer, and the server's refusal would then blame the wrong thing.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &g.certs[0], nil },
@@ -44,9 +51,10 @@ func (id *Identity) ClientConfig(serverName string) (*tls.Config, error) {
 	}
 	id.needs(usageClient)
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		ServerName: serverName,
-		RootCAs:    id.Current().pool,
+		MinVersion:                  tls.VersionTLS13,
+		ServerName:                  serverName,
+		RootCAs:                     id.Current().pool,
+		DynamicRecordSizingDisabled: wholeRecords,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return &id.Current().certs[0], nil
 		},

@@ -21,7 +21,8 @@ type pool struct {
 	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
 	http     *http.Transport
 	tls      *tls.Config
-	requests int // and raw connections; guarded by tenure.mu
+	admit    func(chains [][]*x509.Certificate) error // by the lists in effect now
+	requests int                                      // and raw connections; guarded by tenure.mu
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
@@ -30,7 +31,10 @@ type pool struct {
 
 func newPool(t *Transport, g *Generation) *pool {
 	o := t.opts
-	p := &pool{dial: o.DialContext, tls: clientConfig(g, o.MinVersion), conns: map[*conn]struct{}{}}
+	p := &pool{
+		dial: o.DialContext, tls: clientConfig(g, o), conns: map[*conn]struct{}{},
+		admit: func(chains [][]*x509.Certificate) error { return t.id.Current().admit(chains) },
+	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(o.HTTP2)
@@ -92,9 +96,15 @@ func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos 
 		_ = c.Close() // the handshake failed already
 		return nil, err
 	}
+	chains := secure.ConnectionState().VerifiedChains
 	p.mu.Lock()
-	c.chains = secure.ConnectionState().VerifiedChains
+	c.chains = chains
 	p.mu.Unlock()
+	// Lists that came since the handshake looked at its own have passed c over.
+	if err := p.admit(chains); err != nil {
+		_ = c.Close() // unused
+		return nil, err
+	}
 	return secure, nil
 }
 
@@ -143,6 +153,16 @@ type conn struct {
 	chains  [][]*x509.Certificate // of the peer, once known; guarded by pool.mu
 	release func()                // of a connection that is used raw, or nil
 }
+
+// peer returns the chains of the peer, nil before the handshake has ended.
+func (c *conn) peer() [][]*x509.Certificate {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	return c.chains
+}
+
+// NetConn returns what the dialer made, as tls.Conn's method of this name does.
+func (c *conn) NetConn() net.Conn { return c.Conn }
 
 func (c *conn) Close() error {
 	c.pool.mu.Lock()

@@ -228,7 +228,7 @@ func (id *Identity) succeeded(now time.Time, lists *revocations) {
 func (id *Identity) cutRevoked(g *Generation) {
 	for _, n := range id.tenures() {
 		for _, c := range n.connections() {
-			if err := g.admit(c.chains); err != nil {
+			if err := g.admit(c.peer()); err != nil {
 				id.log.Warn("connection cut", "peer", c.RemoteAddr().String(), "err", err)
 				id.forced.Add(1)
 				_ = c.Close() // over in any case

@@ -1,10 +1,12 @@
 package rotation_test
 
 import (
+	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -151,6 +153,39 @@ func TestRevokedServer(t *testing.T) {
 		t.Errorf("a new connection to a revoked server: %v", err)
 	}
 	mustGet(t, tr, goodAddr)
+}
+
+// TestRevokedServerDuringHandshake: a list that comes after the client has looked
+// at the server's certificate, and before the connection counts as one to it.
+func TestRevokedServerDuringHandshake(t *testing.T) {
+	ca := newCA(t, "ca")
+	bad := ca.leaf(t, "svc", nil)
+	addr := listenServer(t, open(t, rotation.Static(bad), 0), rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
+	m := taking(ca.leaf(t, "client", nil), ca.crl(t, -2))
+	src := newPushed(m)
+	id := open(t, src, 0)
+	tr := id.Transport(rotation.TransportOptions{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return &secondFlight{Conn: c, before: func() { src.mustPush(t, taking(m, ca.crl(t, -1, bad))) }}, err
+	}})
+	if _, err := get(t, tr, addr); !errors.Is(err, rotation.ErrRevoked) {
+		t.Errorf("a server that was revoked during the handshake: %v", err)
+	}
+}
+
+// secondFlight is a client's connection that does something before its second
+// write, in which a TLS 1.3 client answers a server that it has verified.
+type secondFlight struct {
+	net.Conn
+	writes int
+	before func()
+}
+
+func (c *secondFlight) Write(p []byte) (int, error) {
+	if c.writes++; c.writes == 2 {
+		c.before()
+	}
+	return c.Conn.Write(p)
 }
 
 // TestRevokedIntermediate: a list of the root takes back all that came from an intermediate.

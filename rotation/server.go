@@ -203,10 +203,11 @@ func (s *Server) build(g *Generation, epoch uint64, policy string, now time.Time
 	b.config = &tls.Config{
 		MinVersion: s.opts.MinVersion,
 		// Not GetCertificate: that is skipped for clients that dial an address. Of several, crypto/tls takes the first that fits the client.
-		Certificates: s.certificates(g),
-		ClientAuth:   s.clientAuth(),
-		ClientCAs:    g.pool,
-		NextProtos:   s.opts.NextProtos, // those of the outer configuration do not count here
+		Certificates:                s.certificates(g),
+		ClientAuth:                  s.clientAuth(),
+		ClientCAs:                   g.pool,
+		NextProtos:                  s.opts.NextProtos, // those of the outer configuration do not count here
+		DynamicRecordSizingDisabled: wholeRecords,
 		// Also sees resumed connections; VerifyPeerCertificate does not.
 		VerifyConnection: func(cs tls.ConnectionState) error { return s.admit(g, cs) },
 	}

@@ -4,9 +4,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -304,6 +306,47 @@ func TestTicketKeyDays(t *testing.T) {
 	c3, _ := at(day.Add(25 * time.Hour))
 	if c1 != c2 || c2 == c3 {
 		t.Error("one configuration a day")
+	}
+}
+
+// countedWrites counts what would be system calls.
+type countedWrites struct {
+	net.Conn
+	n int
+}
+
+func (c *countedWrites) Write(p []byte) (int, error) { c.n++; return c.Conn.Write(p) }
+
+// A message of some kilobytes leaves as one record, in one write, both ways.
+func TestWholeRecords(t *testing.T) {
+	ca := newCA(t, "ca")
+	id := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0)
+	serverConf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+	must(t, err)
+	clientConf, err := id.ClientConfig("svc")
+	must(t, err)
+	a, b := newHalf(), newHalf()
+	near, far := &countedWrites{Conn: &memConn{in: a, out: b}}, &countedWrites{Conn: &memConn{in: b, out: a}}
+	client, server := tls.Client(near, clientConf), tls.Server(far, serverConf)
+	var served error
+	var group sync.WaitGroup
+	group.Go(func() { served = server.HandshakeContext(t.Context()) })
+	must(t, client.HandshakeContext(t.Context()))
+	group.Wait()
+	must(t, served)
+	message := make([]byte, 8<<10)
+	for name, c := range map[string]struct {
+		from, to *tls.Conn
+		raw      *countedWrites
+	}{"to the server": {client, server, near}, "to the client": {server, client, far}} {
+		before := c.raw.n
+		_, err := c.from.Write(message)
+		must(t, err)
+		if n := c.raw.n - before; n != 1 {
+			t.Errorf("%s: %d writes", name, n)
+		}
+		_, err = io.ReadFull(c.to, make([]byte, len(message)))
+		must(t, err)
 	}
 }
 

@@ -29,6 +29,7 @@ type TransportOptions struct {
 	ExpectContinueTimeout time.Duration                                                     // wait for 100 Continue; 0 sends the body at once
 	IdleConnTimeout       time.Duration                                                     // default 90 s
 	MinVersion            uint16                                                            // default tls.VersionTLS13; below TLS 1.2 every request fails
+	CipherSuites          []uint16                                                          // of TLS 1.2, where MinVersion permits it; default crypto/tls's choice
 	Proxy                 func(*http.Request) (*url.URL, error)                             // default none; the environment is not asked
 	DialContext           func(ctx context.Context, network, addr string) (net.Conn, error) // default net.Dialer, 10 s
 }

@@ -42,6 +42,7 @@ func (s *Source) observe() func(http.Header) {
 		if date, err := http.ParseTime(h.Get("Date")); err == nil {
 			s.skew.Store(int64(skewOf(date, sent, s.wall())))
 		}
+		s.hearHead(h)
 	}
 }
 

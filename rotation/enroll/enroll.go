@@ -97,7 +97,9 @@ type Config struct {
 	// longer accepts the certificate, expired or not. nil: only a stored certificate is renewed.
 	Token func(context.Context) (Token, error)
 	// Dir keeps the identity: tls.crt, tls.key (0600), ca.crt, and crl.pem if the
-	// authority has revoked lists. It is made (0700) if absent. Required unless InMemory.
+	// authority has revoked lists; and log.head, the newest head of the authority's
+	// log that follows from the one before. It is made (0700) if absent. Required
+	// unless InMemory.
 	Dir string
 	// InMemory keeps nothing on disk. A restart then needs a new token.
 	InMemory bool
@@ -125,7 +127,8 @@ type Source struct {
 	random  func() float64 // uniform in [0, 1)
 	busy    atomic.Bool
 	status  atomic.Pointer[Status]
-	skew    atomic.Int64 // ns that the authority's clock is ahead
+	skew    atomic.Int64            // ns that the authority's clock is ahead
+	heard   atomic.Pointer[logHead] // came with a certificate and is not kept yet
 
 	// These belong to the one Watch that runs.
 	failed    int

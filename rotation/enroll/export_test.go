@@ -104,3 +104,14 @@ func Proof(key crypto.Signer, cert *x509.Certificate, now time.Time) (Token, err
 	i := &identity{chain: []*x509.Certificate{cert}, key: key}
 	return i.proof("ca.test", "/renew", nil, now)
 }
+
+// Consistent checks a proof between two trees.
+func Consistent(from int64, old [32]byte, to int64, root [32]byte, proof [][]byte) bool {
+	return consistent(logHead{size: from, root: old}, logHead{size: to, root: root}, proof)
+}
+
+// ParseLogHead returns the size that a head says.
+func ParseLogHead(text []byte) (int64, error) {
+	h, err := parseLogHead(text)
+	return h.size, err
+}

@@ -33,7 +33,7 @@ func TestGraceNeedsNoToken(t *testing.T) {
 			if restart {
 				stop = w.watch(w.source())
 			}
-			time.Sleep(2 * time.Minute) // the longest step when it is over
+			time.Sleep(8 * time.Minute) // the longest step when it is over
 			stop()
 			leaves := w.leaves()
 			if len(leaves) != 2 || w.ca.count(stepapi.PathSign) != 1 || w.ca.count(stepapi.PathRenew) != 0 {

@@ -38,7 +38,7 @@ func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 	if err != nil {
 		return rotation.Material{}, err
 	}
-	return s.keep(i)
+	return s.keep(ctx, i)
 }
 
 // Renew replaces the certificate that [Config.Dir] holds once, by one with a
@@ -82,12 +82,13 @@ func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "revoked lists not refreshed", slog.Any("err", err))
 	}
 	i.lists = i.lists.fitting(i, s.wall())
-	return s.keep(i)
+	return s.keep(ctx, i)
 }
 
 // keep stores i, if there is a place for it, and ends its enrolment: in this
-// order, so that the key is in one of the two places at every moment.
-func (s *Source) keep(i *identity) (rotation.Material, error) {
+// order, so that the key is in one of the two places at every moment. The head of
+// the log comes last: nothing depends on it.
+func (s *Source) keep(ctx context.Context, i *identity) (rotation.Material, error) {
 	if s.store != nil {
 		if _, err := s.store.save(i); err != nil {
 			return rotation.Material{}, err
@@ -96,6 +97,7 @@ func (s *Source) keep(i *identity) (rotation.Material, error) {
 	if err := s.pending.forget(); err != nil {
 		return rotation.Material{}, err
 	}
+	s.keepHead(ctx, i)
 	return i.material(), nil
 }
 

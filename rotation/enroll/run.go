@@ -51,7 +51,10 @@ func (a *agent) begin(ctx context.Context, now time.Time) {
 		a.leaf.start(func() (*identity, error) { return a.replace(ctx, cur) })
 	}
 	if a.trust.due(now) {
-		a.trust.start(func() ([]*x509.Certificate, error) { return a.bundle(ctx, cur.roots) })
+		a.trust.start(func() ([]*x509.Certificate, error) {
+			a.keepHead(ctx, cur) // here, because a renewal must not wait for it
+			return a.bundle(ctx, cur.roots)
+		})
 	}
 	if a.lists.due(now) {
 		a.lists.start(func() (answered, error) { return a.revoked(ctx, cur.roots, tag) })

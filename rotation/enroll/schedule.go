@@ -2,13 +2,12 @@ package enroll
 
 import "time"
 
-// The waits below keep the authority from a herd when it comes back: with
-// certificates of a day, also an outage of half a life is not followed by twice
-// the requests of a quiet time. Most of those are looks at the trust bundle and
-// the revoked lists, which go on at their steady rate through an outage. What an
-// outage piles up is renewals, and they come back spread over a share of the
-// life, or of what is left of it. Short lives have less room: after half of an
-// hour's life the peak is fourfold, because certificates that are over come first.
+// The waits below keep the authority from a herd when it comes back: an outage of
+// up to half a life is not followed by twice the requests of a quiet time. Most
+// of those are looks at the trust bundle and the revoked lists, which go on at
+// their steady rate through an outage. What an outage piles up is renewals, so
+// the longest step is of the order of the time between looks (a sixth of the life,
+// an hour at most): whoever retries then asks about as often as in a quiet time.
 const (
 	firstBackoff = time.Second
 	minBackoff   = 500 * time.Millisecond
@@ -36,27 +35,27 @@ type retry struct {
 
 // delay is the wait before the next attempt: full jitter (any point of the
 // step is as likely, so that a fleet spreads over it) of a step that doubles
-// from 1 s up to the ceiling. Retry-After comes on top, up to half of what
-// remains: an authority that asks for longer would have us expire. u is random
-// in [0, 1).
+// from 1 s up to the ceiling. At the ceiling the fleet is spread already, and half
+// of the step is certain: full jitter would bring twice as many in the first
+// moments. Retry-After comes on top, up to half of what remains: an authority that
+// asks for longer would have us expire. u is random in [0, 1).
 func (r retry) delay(u float64) time.Duration {
 	step, asked := r.ceiling(), min(r.retryAfter, maxAsked)
-	if !r.slow {
-		step = min(doubled(r.failures), step)
+	certain := time.Duration(0)
+	if s := doubled(r.failures); s < step && !r.slow {
+		step = s
+	} else {
+		certain = step / 2
 	}
 	if r.remaining > 0 {
 		asked = min(r.retryAfter, r.remaining/2)
 	}
-	d := time.Duration(u * float64(step))
-	if r.slow { // the point of slow is not to ask often: half of it is certain
-		d = step/2 + d/2
-	}
-	return max(asked+d, minBackoff)
+	return max(asked+certain+time.Duration(u*float64(step-certain)), minBackoff)
 }
 
-// ceiling is the longest step. With a good certificate it is half of what
-// remains, so that there are several attempts before the end however long an
-// outage is. One that is over comes back sooner: something does not work without it.
+// ceiling is the longest step. With a good certificate it ends before that does:
+// when the authority is back in time, nobody expires. One that is over does not
+// come back as late, where lives are long, since something does not work without it.
 func (r retry) ceiling() time.Duration {
 	within := func(d, least, most time.Duration) time.Duration { return min(max(d, least), most) }
 	switch {
@@ -67,9 +66,9 @@ func (r retry) ceiling() time.Duration {
 	case r.slow:
 		return within(r.life/20, minOver, maxSlow)
 	case r.remaining > 0:
-		return min(within(r.life/12, minStep, maxStep), r.remaining/2)
+		return min(within(r.life/8, minStep, maxStep), r.remaining*9/10)
 	}
-	return within(r.life/32, minOver, maxOver)
+	return within(r.life/8, minOver, maxOver)
 }
 
 // doubled is the step of exponential backoff after so many failures in a row.

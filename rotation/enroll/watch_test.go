@@ -272,7 +272,7 @@ func TestUnwritableDirectory(t *testing.T) {
 		if err := os.Remove(link); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(5 * time.Minute)
+		time.Sleep(9 * time.Minute) // retries are an eighth of the life apart at most
 		stop()
 		w.check()
 		if len(w.leaves()) != 2 {
