@@ -15,9 +15,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/smallstep/certificates/authority"
 	"github.com/smallstep/certificates/authority/config"
-	"github.com/smallstep/certificates/authority/provisioner"
 
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/secret"
 )
@@ -26,8 +27,13 @@ import (
 type Options struct {
 	// Dir is the state directory that Init made.
 	Dir string
-	// Password decrypts the keys. Empty reads secrets/password, which is there only if Init generated it.
+	// Password decrypts the keys. Empty reads PasswordFile.
 	Password secret.String
+	// PasswordFile is read whenever a key is: at Open, at Reload and by rotations.
+	// Empty is secrets/password, which is there only if Init generated it.
+	PasswordFile string
+	// AuditLog replaces audit_log of pki.yaml, if it is not empty.
+	AuditLog string
 	// Logger nil means slog.Default.
 	Logger *slog.Logger
 	// Registerer nil means no metrics.
@@ -36,17 +42,25 @@ type Options struct {
 
 // Authority issues and records. It is safe for concurrent use; it starts no goroutines.
 type Authority struct {
-	files    files
-	record   *store.Store
-	logger   *slog.Logger
-	metrics  *metrics
-	life     context.Context //nolint:containedctx // the adapter to smallstep's context-free storage interface lives as long as the authority
-	end      context.CancelFunc
-	state    atomic.Pointer[state]
-	turn     chan struct{} // holds the right to change the state; a channel, because the holder does I/O and waiters must be able to leave
-	refusals quota
-	swept    atomic.Int64 // unix seconds of the last sweep of spent tokens
-	lists    crlCache
+	files     files
+	record    *store.Store
+	logger    *slog.Logger
+	metrics   *metrics
+	audit     atomic.Pointer[auditLog]
+	auditPath string          // of Options
+	life      context.Context //nolint:containedctx // the adapter to smallstep's context-free storage interface lives as long as the authority
+	end       context.CancelFunc
+	state     atomic.Pointer[state]
+	turn      chan struct{} // holds the right to change the state; a channel, because the holder does I/O and waiters must be able to leave
+	refusals  quota
+	swept     atomic.Int64 // unix seconds of the last sweep of spent tokens
+	acmeSwept atomic.Int64 // likewise, of ACME orders and nonces
+	lists     crlMakers
+	live      liveCounts
+	revoked   atomic.Pointer[revokedAnswer]
+	logKey    *translog.Key
+	head      atomic.Pointer[head] // newest signed head of the log, nil before the first
+	stuck     atomic.Bool          // the log could not be extended the last time
 }
 
 // state is everything that a request needs, as one immutable value. Rotation and
@@ -59,7 +73,10 @@ type state struct {
 	signer        crypto.Signer       // of intermediates[0]
 	digest        string              // stepapi.TrustDigest of roots
 	embedded      *authority.Authority
-	superseded    chan struct{} // closed when a newer state has been published
+	validator     *validator      // of ACME challenges; nil without ACME
+	rootLists     map[string]*crl // by subject key id, see writeRootList
+	limits        *limits         // carried over while its configuration stays
+	superseded    chan struct{}   // closed when a newer state has been published
 }
 
 // Open opens the state directory that [Init] made: configuration, trust, keys and
@@ -69,8 +86,8 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f := files{dir: opt.Dir, password: opt.Password}
-	a := &Authority{logger: opt.Logger, turn: make(chan struct{}, 1)}
+	f := files{dir: opt.Dir, password: opt.Password, passwordFile: opt.PasswordFile}
+	a := &Authority{logger: opt.Logger, auditPath: opt.AuditLog, turn: make(chan struct{}, 1)}
 	if a.logger == nil {
 		a.logger = slog.Default()
 	}
@@ -94,7 +111,15 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	}
 	f.plain = isPlain(keyFile) // later keys are kept as the first ones are
 	a.files = f
-	if a.record, err = store.Open(ctx, f.path(recordFile)); err != nil {
+	if a.record, err = store.Open(ctx, statedir.Database(f.dir, cfg.Database)); err != nil {
+		return nil, err
+	}
+	audit, err := a.openAudit(cfg)
+	if err != nil {
+		return nil, err
+	}
+	a.audit.Store(audit)
+	if err := a.openLog(ctx); err != nil {
 		return nil, err
 	}
 	st := &state{config: cfg, roots: roots, intermediates: intermediates, signer: signer}
@@ -118,8 +143,19 @@ func (a *Authority) publish(st *state) (err error) {
 			return fmt.Errorf("intermediate %q was signed by none of the roots", i.Subject.CommonName)
 		}
 	}
+	if st.rootLists, err = a.files.readRootLists(st.roots); err != nil {
+		return err
+	}
 	if st.embedded, err = a.embed(st); err != nil {
 		return fmt.Errorf("building the embedded authority: %w", err)
+	}
+	if st.rules.acme != nil {
+		st.validator = newValidator(a.life, st.rules.acme)
+	}
+	if old := a.state.Load(); old != nil && old.limits.follows(st.rules.limits) {
+		st.limits = old.limits
+	} else {
+		st.limits = newLimits(st.rules.limits)
 	}
 	st.digest = trustDigest(st.roots)
 	st.superseded = make(chan struct{})
@@ -137,16 +173,8 @@ func (a *Authority) embed(st *state) (_ *authority.Authority, err error) {
 		// A token is spent in the database, so tokens made before a restart are as good as later ones.
 		DisableIssuedAtCheck: true,
 	}
-	for _, p := range st.rules.provisioners {
-		j := &provisioner.JWK{Type: typeJWK, Name: p.name, Key: p.key}
-		if p.publish {
-			jwe, err := os.ReadFile(a.files.jwePath(p.name))
-			if err != nil {
-				return nil, fmt.Errorf("reading the encrypted key to publish: %w", err)
-			}
-			j.EncryptedKey = string(jwe)
-		}
-		auth.Provisioners = append(auth.Provisioners, j)
+	if auth.Provisioners, err = a.provisioners(st); err != nil {
+		return nil, err
 	}
 	chain := st.intermediates[:1]
 	return authority.NewEmbedded(
@@ -173,12 +201,40 @@ func (a *Authority) Roots() []*x509.Certificate { return slices.Clone(a.state.Lo
 // Config is the configuration in effect. Its maps are shared: read only.
 func (a *Authority) Config() Config { return a.state.Load().config }
 
-// Reload reads pki.yaml again. On an error the old configuration stays in effect.
+// Reload reads pki.yaml, the trust, the password file and the keys again, and
+// opens the audit log anew. On an error the old state stays in effect, as a whole.
 func (a *Authority) Reload(ctx context.Context) error {
-	return a.change(ctx, func(next *state) (err error) {
-		next.config, err = LoadConfig(a.files.dir)
+	var audit *auditLog
+	err := a.change(ctx, func(next *state) (err error) {
+		database := next.config.Database
+		if next.config, err = LoadConfig(a.files.dir); err != nil {
+			return err
+		}
+		if next.config.Database != database {
+			return errors.New("database: it does not change while the authority runs; restart it")
+		}
+		if next.roots, next.intermediates, err = a.files.readCurrent(); err != nil {
+			return err
+		}
+		if next.signer, err = a.files.readKey(next.intermediates[0], ""); err != nil {
+			return err
+		}
+		audit, err = a.openAudit(next.config)
 		return err
 	})
+	if err != nil {
+		return errors.Join(err, audit.close())
+	}
+	a.lists.forget() // with the keys of retired issuers
+	return a.audit.Swap(audit).close()
+}
+
+// openAudit opens the audit log that the options or else a configuration name.
+func (a *Authority) openAudit(cfg Config) (*auditLog, error) {
+	if a.auditPath != "" {
+		return openAuditLog("", a.auditPath) // relative to where the program runs, as flags are
+	}
+	return openAuditLog(a.files.dir, cfg.AuditLog)
 }
 
 // change runs one change of the state at a time: fn edits a copy, which is then
@@ -222,14 +278,20 @@ func (a *Authority) Ready(ctx context.Context) error {
 			return fmt.Errorf("%q expired at %s", c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
+	for _, c := range st.intermediates { // makes the lists that are due, also when nobody asks for them
+		if _, err := a.crl(ctx, st, c, false); err != nil {
+			return err
+		}
+	}
 	return a.record.Ready(ctx)
 }
 
 // Close closes the record. Requests still running fail; serve drains first.
 func (a *Authority) Close() error {
 	a.end()
+	err := a.audit.Load().close()
 	if a.record == nil {
-		return nil
+		return err
 	}
-	return a.record.Close()
+	return errors.Join(err, a.record.Close())
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,11 @@ const (
 	ruleIssuer   = "within the issuer's life"
 	ruleGrace    = "grace after expiry"
 	ruleRoot     = "chains to a root of today"
+	ruleHolder   = "names of its own certificate"
+	ruleACME     = "names of one profile with acme"
+	ruleLoopback = "no loopback names"
+	ruleMaxLive  = "live certificates"
+	ruleAuditor  = "auditor" // the service is one
 )
 
 // refusal is a denied request: a rule and a text for the one who asked.
@@ -62,6 +68,8 @@ const (
 	byPeer
 	byItself
 	byOperator // has the state directory
+	byHolder   // signed a token with the key of its certificate
+	byAccount  // has an ACME account, and proved the names
 )
 
 type action string
@@ -71,15 +79,17 @@ const (
 	actRenew  action = "renew"
 	actRekey  action = "rekey"
 	actRevoke action = "revoke"
+	actRead   action = "read the record"
 )
 
 // want is what a caller asks for.
 type want struct {
-	action  action
-	names   []string
-	key     crypto.PublicKey
-	lineage string // of the certificate to renew
-	serial  string // of the certificate to revoke, decimal
+	action   action
+	names    []string
+	key      crypto.PublicKey
+	previous *store.Certificate // to renew
+	lineage  string             // of the certificate to read with
+	serial   string             // of the certificate to revoke, decimal
 }
 
 // allow is the one door: everything that issues or revokes asks it, and it
@@ -99,18 +109,23 @@ func (a *Authority) judge(ctx context.Context, st *state, c caller, w want) erro
 		}
 		return nil
 	}
+	if w.action == actRead && !slices.Contains(st.config.Auditors, c.service) {
+		return refuse(ruleAuditor, "service %.80q is not an auditor (pki.yaml, auditors)", c.service)
+	}
 	p, err := st.profile(c)
 	if err != nil {
 		return err
 	}
-	if w.lineage != "" {
+	// Whether one before it was, the commit decides: a look here would be one too early, and one more.
+	if w.previous != nil && w.previous.Revocation != nil {
+		return refuse(ruleRevoked, "certificate %s was revoked", pemfile.HexSerial(c.serial))
+	}
+	if w.action == actRead { // no commit follows that would decide
 		bad, err := a.record.LineageRevoked(ctx, w.lineage)
-		if err != nil {
-			return err
+		if err == nil && bad {
+			err = refuse(ruleRevoked, "certificate %s or one before it was revoked", pemfile.HexSerial(c.serial))
 		}
-		if bad {
-			return refuse(ruleRevoked, "certificate %s or one before it was revoked", pemfile.HexSerial(c.serial))
-		}
+		return err
 	}
 	return p.allows(w.names, w.key)
 }
@@ -141,6 +156,7 @@ func (a *Authority) turnAway(ctx context.Context, c caller, w want, err error) e
 	if !a.refusals.take(who, time.Now()) {
 		return err
 	}
+	a.tell(ctx, c, auditLine{Action: string(w.action), Outcome: outcomeRefused, Serial: c.serial, Rule: r.rule})
 	// The request may be gone already; what it tried must still be recorded.
 	if recordErr := a.record.Refuse(context.WithoutCancel(ctx), store.Event{
 		At: time.Now(), Caller: c.name, Service: c.service, Serial: c.serial, Rule: r.rule, Detail: clip(string(w.action) + ": " + r.text),

@@ -7,16 +7,17 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"go.step.sm/crypto/jose"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
@@ -29,16 +30,33 @@ type Config struct {
 	Address string `yaml:"address"`
 	// Metrics is where serve answers /metrics and /readyz in cleartext; empty means nowhere.
 	Metrics string `yaml:"metrics,omitempty"`
+	// Database is where the record is: a file, relative to the state directory, or
+	// the postgres:// URL of a database that several authorities share, as
+	// [store.Open] takes it. Empty means pki.db. It does not change while serve runs.
+	Database string `yaml:"database,omitempty"`
 	// DNSNames are the names and IP addresses clients reach the authority by.
 	// They are the names of its own certificate and the audience of tokens; the first goes into new tokens.
 	DNSNames []string `yaml:"dns_names"`
 	// RootKey is the encrypted key of the first root, if it is not in secrets/.
 	// It is read only to make a new intermediate, so it may be on a removable disk.
 	RootKey string `yaml:"root_key,omitempty"`
+	// CRLAddress is where serve answers GET /crl in cleartext, host:port; empty means nowhere.
+	CRLAddress string `yaml:"crl_address,omitempty"`
+	// CRLURL is where others find the lists, http://host/crl; it goes into new
+	// certificates, with the issuer behind it. Empty means that they name no place.
+	CRLURL string `yaml:"crl_url,omitempty"`
 	// Lifetime holds for every profile that does not say otherwise, and for the authority's own certificate.
 	Lifetime lifetimes `yaml:"lifetime,omitempty"`
+	// AuditLog is a file of JSON lines, one for each thing issued, revoked or
+	// refused; relative to the state directory. Empty means none.
+	AuditLog string `yaml:"audit_log,omitempty"`
+	// Limits on requests; the zero value has limits that honest clients never meet.
+	Limits Limits `yaml:"limits,omitempty"`
 	// Provisioners say who may hand out tokens.
 	Provisioners []Provisioner `yaml:"provisioners"`
+	// Auditors are the services that may read the record over HTTP, with their
+	// client certificates; empty means nobody.
+	Auditors []string `yaml:"auditors,omitempty"`
 	// Profiles say what a service may obtain; a service without one obtains nothing.
 	Profiles map[string]Profile `yaml:"profiles"`
 }
@@ -54,6 +72,12 @@ type Profile struct {
 	KeyTypes []string `yaml:"key_types,omitempty"`
 	// Lifetime replaces the default of the configuration, field by field.
 	Lifetime lifetimes `yaml:"lifetime,omitempty"`
+	// ACME lets whoever answers challenges for Names obtain them, without a token.
+	// Off by default. It takes a provisioner of type ACME.
+	ACME bool `yaml:"acme,omitempty"`
+	// MaxLive is how many certificates that have not expired the service may have
+	// when it enrols one more; renewals are not refused. 0 means 10000.
+	MaxLive int `yaml:"max_live,omitempty"`
 }
 
 // lifetimes are durations such as "24h"; 10 s is the shortest.
@@ -66,32 +90,19 @@ type lifetimes struct {
 	Grace *time.Duration `yaml:"grace,omitempty"`
 }
 
-// Provisioner is a key that signs enrolment tokens.
-type Provisioner struct {
-	Type string `yaml:"type"` // JWK
-	Name string `yaml:"name"` // the issuer claim of its tokens
-	Key  string `yaml:"key"`  // public JWK as JSON
-	// PublishEncryptedKey serves the password-encrypted private key to everyone, as
-	// "step ca token" without --key expects it. Off by default: it can be
-	// attacked offline.
-	PublishEncryptedKey bool `yaml:"publish_encrypted_key,omitempty"`
-}
-
 const (
-	configFile      = "pki.yaml"
 	maxConfig       = 1 << 20
 	defaultLifetime = 24 * time.Hour
 	defaultMin      = 5 * time.Minute
 	shortest        = 10 * time.Second // below it, clock skew and renewal race
 
-	typeJWK    = "JWK"
 	ownService = "ca" // reserved for the authority's own certificate
 )
 
 // LoadConfig reads and checks pki.yaml in a state directory. Unknown keys are
 // errors that name line and key; an error tells everything that is wrong.
 func LoadConfig(dir string) (Config, error) {
-	path := filepath.Join(dir, configFile)
+	path := statedir.Path(dir, statedir.ConfigFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("reading configuration: %w", err)
@@ -101,6 +112,16 @@ func LoadConfig(dir string) (Config, error) {
 		return Config{}, fmt.Errorf("reading configuration %s: %w", path, err)
 	}
 	return c, nil
+}
+
+// Decode sets c to a pki.yaml that is in no state directory yet, and checks it as
+// [LoadConfig] does. After an error c is what it was.
+func (c *Config) Decode(data []byte) error {
+	parsed, err := parseConfig(data)
+	if err == nil {
+		*c = parsed
+	}
+	return err
 }
 
 // parseConfig decodes strictly: a misspelt key that is ignored would be a rule
@@ -142,15 +163,10 @@ func plainYAML(err error) string {
 // rules is the inner form of Config: it exists only if everything is valid, and
 // nothing behind it checks again.
 type rules struct {
-	profiles     map[string]*profile
-	own          *profile
-	provisioners []jwk
-}
-
-type jwk struct {
-	name    string
-	key     *jose.JSONWebKey // public, with key id
-	publish bool
+	profiles map[string]*profile
+	own      *profile
+	limits   Limits
+	provisioners
 }
 
 // problems collects what is wrong, so that one run shows all of it.
@@ -171,10 +187,16 @@ func (c Config) parse() (*rules, error) {
 	if strings.TrimSpace(c.Name) == "" || len(c.Name) > 48 { // RFC 5280 ub-common-name is 64, and a suffix follows
 		bad.add("name: want 1 to 48 characters")
 	}
-	for key, addr := range map[string]string{"address": c.Address, "metrics": c.Metrics} {
+	for key, addr := range map[string]string{"address": c.Address, "metrics": c.Metrics, "crl_address": c.CRLAddress} {
 		if _, _, err := net.SplitHostPort(addr); err != nil && (addr != "" || key == "address") {
 			bad.add("%s: %q is not host:port", key, addr)
 		}
+	}
+	if u, err := url.Parse(c.CRLURL); c.CRLURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
+		bad.add("crl_url: %.80q is not http://host/path with nothing behind the path", c.CRLURL)
+	}
+	if err := store.Check(c.Database); err != nil {
+		bad.add("database: %v", err)
 	}
 	life := c.Lifetime.or(lifetimes{})
 	life.check(&bad, "lifetime")
@@ -186,42 +208,15 @@ func (c Config) parse() (*rules, error) {
 		}
 		r.profiles[service] = c.Profiles[service].parse(service, life, &bad)
 	}
+	r.limits = c.Limits.parse(&bad)
+	for _, service := range c.Auditors {
+		if r.profiles[service] == nil {
+			bad.add("auditors: service %.80q has no profile", service)
+		}
+	}
 	r.provisioners = parseProvisioners(c.Provisioners, &bad)
 	return r, bad.err()
 }
-
-func parseProvisioners(list []Provisioner, bad *problems) []jwk {
-	if len(list) == 0 {
-		bad.add("provisioners: want at least one")
-	}
-	var out []jwk
-	for i, p := range list {
-		at := fmt.Sprintf("provisioners[%d]", i)
-		if p.Type != typeJWK {
-			bad.add("%s.type: %q is not supported, only %s is", at, p.Type, typeJWK)
-			continue
-		}
-		if !provisionerName.MatchString(p.Name) || slices.ContainsFunc(out, func(o jwk) bool { return o.name == p.Name }) {
-			bad.add("%s.name: %q is empty, taken or has characters other than letters, digits and . _ @ -", at, p.Name)
-		}
-		key := new(jose.JSONWebKey)
-		err := key.UnmarshalJSON([]byte(p.Key))
-		switch {
-		case err != nil || !key.Valid():
-			bad.add("%s.key: not a JWK in JSON", at)
-		case !key.IsPublic():
-			bad.add("%s.key: this is a private key; it must not be here", at)
-		case key.KeyID == "":
-			bad.add("%s.key: has no kid", at)
-		default:
-			out = append(out, jwk{p.Name, key, p.PublishEncryptedKey})
-		}
-	}
-	return out
-}
-
-// The name is part of a file name.
-var provisionerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
 
 // or fills unset fields from the outer lifetimes, then from the defaults.
 func (l lifetimes) or(outer lifetimes) lifetimes {

@@ -10,24 +10,27 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 const (
 	crashEnv     = "ARTSTORE_PKI_TEST_CRASH_DIR"
-	crashRounds  = 3
+	killsEnv     = "ARTSTORE_CA_KILLS" // rounds of TestKill; make soak runs 200
+	crashRounds  = 5
 	crashWorkers = 4
-	crashAfter   = 25 // certificates received before the kill
+	crashAfter   = 20 // certificates received before each kill
 )
 
-// TestServeForCrash is no test of its own: TestKill runs it in a process of its own and kills that.
+// TestServeForCrash is no test of its own: TestKill runs it in processes of its own and kills those.
 func TestServeForCrash(t *testing.T) {
 	dir := os.Getenv(crashEnv)
 	if dir == "" {
@@ -41,47 +44,72 @@ func TestServeForCrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	go func() { _ = a.KeepLog(t.Context()) }()
 	fmt.Fprintf(os.Stdout, "http://%s\n", ln.Addr())
 	// Cleartext: what is tried here lies below TLS, and /sign needs no client certificate.
 	srv := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: time.Second}
 	t.Log(srv.Serve(ln))
 }
 
-// TestKill ends an issuing authority with SIGKILL, over and over. Whatever a
-// client was given must be in the record, and no token may buy a second key.
+// TestKill ends issuing authorities with SIGKILL, over and over: the one that has
+// its record in a file, and one after the other of three that share PostgreSQL,
+// while clients go to those that are left. Whatever a client was given must be in
+// the record and the log must verify, and no token may buy a second key.
 func TestKill(t *testing.T) {
-	dir := t.TempDir() + "/ca"
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: profiles()}); err != nil {
+	rounds := crashRounds
+	if text := os.Getenv(killsEnv); text != "" {
+		var err error
+		if rounds, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("sqlite", func(t *testing.T) { killOver(t, rounds, 1, "") })
+	t.Run("postgres", func(t *testing.T) { killOver(t, rounds, 3, postgres.Database(t)) })
+}
+
+func killOver(t *testing.T, rounds, processes int, database string) {
+	dir, allowed := t.TempDir()+"/ca", profiles()
+	storage := allowed["storage"]
+	storage.MaxLive = 1_000_000 // 200 rounds leave more than a service has
+	allowed["storage"] = storage
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: allowed, Database: database}); err != nil {
 		t.Fatal(err)
 	}
-	given := map[string][]byte{} // serial → DER
-	var spent []string           // tokens that bought them
-	for round := range crashRounds {
-		url, kill := startForCrash(t, dir)
-		got := issueUntilKilled(t, dir, url, kill)
-		if len(got) < crashAfter {
-			t.Fatalf("round %d: only %d certificates before the kill", round, len(got))
+	var given []bought
+	for round := range rounds {
+		f := &fleet{}
+		for range processes {
+			f.add(startForCrash(t, dir))
 		}
-		for _, g := range got {
-			given[g.serial] = g.der
-			spent = append(spent, g.token)
+		got := issueUntilKilled(t, dir, f)
+		if len(got) < processes*crashAfter {
+			t.Fatalf("round %d: only %d certificates before the last kill", round, len(got))
 		}
+		given = append(given, got...)
 	}
 	record, err := ca.OpenRecord(t.Context(), dir)
 	if err != nil {
 		t.Fatalf("the record does not open after a kill: %v", err)
 	}
 	defer func() { _ = record.Close() }()
-	for serial, der := range given {
-		entry, err := record.Show(t.Context(), serial)
-		if err != nil || !bytes.Equal(entry.DER, der) {
+	for _, g := range given {
+		entry, err := record.Show(t.Context(), g.serial)
+		if err != nil || !bytes.Equal(entry.DER, g.der) {
 			t.Errorf("a certificate that was given out is not in the record: %v", err)
 		}
 	}
+	t.Logf("%d kills, %d certificates given out", rounds*processes, len(given))
+	report, err := record.VerifyLog(t.Context(), ca.LogOptions{})
+	if err != nil || len(report.Findings) != 0 || report.Size == 0 {
+		t.Errorf("log: %+v %v", report, err)
+	}
+	if len(given) < 500 {
+		(&catest.CA{Dir: dir}).Check(t)
+	}
 	url, kill := startForCrash(t, dir)
 	defer kill()
-	for _, token := range spent[:10] {
-		if status, _ := postSign(t, url, token); status != http.StatusUnauthorized {
+	for _, g := range given[:10] {
+		if status, _ := postSign(t, url, g.token); status != http.StatusUnauthorized {
 			t.Errorf("a token spent before the kill bought another key: %d", status)
 		}
 	}
@@ -90,6 +118,39 @@ func TestKill(t *testing.T) {
 type bought struct {
 	token, serial string
 	der           []byte
+}
+
+// fleet is the authorities that are alive.
+type fleet struct {
+	mu    sync.Mutex
+	urls  []string
+	kills []func()
+	next  int
+}
+
+func (f *fleet) add(url string, kill func()) {
+	f.urls, f.kills = append(f.urls, url), append(f.kills, kill)
+}
+
+// pick takes them in turn, and returns "" when none is left.
+func (f *fleet) pick() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.urls) == 0 {
+		return ""
+	}
+	f.next++
+	return f.urls[f.next%len(f.urls)]
+}
+
+func (f *fleet) killOne() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.kills) == 0 {
+		return // an answer that was on its way
+	}
+	f.kills[0]()
+	f.urls, f.kills = f.urls[1:], f.kills[1:]
 }
 
 func startForCrash(t *testing.T, dir string) (url string, kill func()) {
@@ -117,46 +178,55 @@ func startForCrash(t *testing.T, dir string) (url string, kill func()) {
 	return "", nil
 }
 
-// issueUntilKilled buys certificates from several clients at once and kills the
-// authority under them; it returns what was received whole.
-func issueUntilKilled(t *testing.T, dir, url string, kill func()) []bought {
+// issueUntilKilled buys certificates from several clients at once and kills one
+// authority after the other under them; it returns what was received whole.
+func issueUntilKilled(t *testing.T, dir string, f *fleet) []bought {
 	t.Helper()
 	var mu sync.Mutex // guards got
 	var got []bought
 	var workers sync.WaitGroup
 	for range crashWorkers {
 		workers.Go(func() {
-			for {
-				token, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: dir, Service: "storage"})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				status, body := postSign(t, url, token.Expose())
-				if status != http.StatusCreated {
-					return // it was killed
-				}
-				var resp stepapi.SignResponse
-				if json.Unmarshal(body, &resp) != nil {
-					return // killed in the middle of the answer
-				}
-				leaf, err := pemfile.Certificates([]byte(resp.Certificate))
-				if err != nil {
-					t.Error(err)
-					return
+			for url := f.pick(); url != "" && !t.Failed(); url = f.pick() {
+				b, ok := buy(t, dir, url)
+				if !ok {
+					continue // it was killed, before its answer or in the middle of it
 				}
 				mu.Lock()
-				got = append(got, bought{token.Expose(), leaf[0].SerialNumber.String(), leaf[0].Raw})
-				enough := len(got) == crashAfter
+				got = append(got, b)
+				enough := len(got)%crashAfter == 0
 				mu.Unlock()
 				if enough {
-					kill()
+					f.killOne()
 				}
 			}
 		})
 	}
 	workers.Wait()
 	return got
+}
+
+func buy(t *testing.T, dir, url string) (b bought, ok bool) {
+	token, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: dir, Service: "storage"})
+	if err != nil {
+		t.Error(err)
+		return b, false
+	}
+	status, body := postSign(t, url, token.Expose())
+	var resp stepapi.SignResponse
+	if status == 0 || status == http.StatusCreated && json.Unmarshal(body, &resp) != nil {
+		return b, false
+	}
+	if status != http.StatusCreated {
+		t.Errorf("sign: %d %s", status, body)
+		return b, false
+	}
+	leaf, err := pemfile.Certificates([]byte(resp.Certificate))
+	if err != nil {
+		t.Error(err)
+		return b, false
+	}
+	return bought{token.Expose(), leaf[0].SerialNumber.String(), leaf[0].Raw}, true
 }
 
 // postSign returns 0 if there was no whole answer.

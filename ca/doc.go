@@ -5,6 +5,7 @@
 //	_, err := ca.Init(ctx, ca.InitOptions{Dir: dir})
 //	a, err := ca.Open(ctx, ca.Options{Dir: dir})
 //	go a.Watch(ctx, serverCertificateChanged) // its own certificate, for the listener
+//	go a.KeepLog(ctx)                         // signs the head of the log
 //	http.Handler(a.Handler())                 // behind TLS 1.3, client certificates optional
 //	token, err := ca.NewToken(ctx, ca.TokenOptions{Dir: dir, Service: "ingester"})
 //	defer a.Close()
@@ -20,13 +21,24 @@
 //     certificate again, because an answer can be lost.
 //   - No certificate outlives its issuer, and none in the lineage of a revoked
 //     one is renewed.
+//   - What is in the record cannot be changed unseen: every event is in a Merkle
+//     tree whose signed heads leave with the certificates.
+//   - A revocation is in the lists of [Authority.Handler] at /revoked as soon as it
+//     is acknowledged, and what it costs does not grow with their length.
+//   - Who asks too often, or with bad credentials, waits before anything of a
+//     request is parsed; memory and record do not grow by it.
 //   - Roots, intermediates and configuration change without a restart: all that a
 //     request needs is one immutable value behind one atomic pointer. A file that
 //     is not valid changes nothing.
 //
-// smallstep's authority is embedded for its provisioners, which check tokens.
-// Its signing path is not used: it spends a token before it has checked it, and
-// stores token and certificate in two steps.
+// smallstep's authority is embedded for what it tells clients of provisioners, and
+// for its ACME server, orders and challenges. Its signing path is not used, nor its
+// check of tokens: it spends a token before it has looked at the signature, parses
+// it four times, and stores token and certificate in two steps. Whatever the proof (an enrolment token, a certificate, an answered
+// challenge), certificates come from one pipeline, and the profile decides.
+//
+// [Doctor], [OpenRecord] and package ca/backup are for operators: they work beside a
+// running authority, and docs/operations.md says when.
 //
 // Whoever holds the state directory and the key password is the authority.
 // Private keys of services never come near it.

@@ -2,6 +2,8 @@ package ca
 
 import (
 	"context"
+	"crypto"
+	"crypto/rand"
 	"crypto/x509"
 	"net/http"
 	"slices"
@@ -25,12 +27,6 @@ func (a *Authority) VerifySign(ctx context.Context, req stepapi.SignRequest) err
 // CloseRecord makes every later commit fail, as a full disk would.
 func (a *Authority) CloseRecord() error { return a.record.Close() }
 
-// ParseConfig is the parser of pki.yaml.
-func ParseConfig(data []byte) error {
-	_, err := parseConfig(data)
-	return err
-}
-
 // TakeRefusals counts how many of n refusals of one caller would be recorded.
 func TakeRefusals(n int, now time.Time) (recorded int) {
 	var q quota
@@ -42,9 +38,10 @@ func TakeRefusals(n int, now time.Time) (recorded int) {
 	return recorded
 }
 
-// TokenAt is an enrolment token for all names of a service, as NewToken would
-// have made it at another moment. The keys in dir must be plain.
-func TokenAt(dir, service string, issued time.Time, life time.Duration) (secret.String, error) {
+// TokenAt is an enrolment token for all names of a service that says it is of that
+// issuer, signed with the key of "enrolment", as NewToken would have made it at
+// another moment. The keys in dir must be plain.
+func TokenAt(dir, issuer, service string, issued time.Time, life time.Duration) (secret.String, error) {
 	cfg, err := LoadConfig(dir)
 	if err != nil {
 		return secret.String{}, err
@@ -59,11 +56,11 @@ func TokenAt(dir, service string, issued time.Time, life time.Duration) (secret.
 	}
 	c.Audience = jose.Audience{"https://" + urlHost(cfg.DNSNames) + stepapi.Prefix + stepapi.PathSign}
 	c.IssuedAt, c.NotBefore, c.Expiry = jose.NewNumericDate(issued), jose.NewNumericDate(issued), jose.NewNumericDate(issued.Add(life))
-	p, err := r.provisioner("")
+	p, err := r.signing("enrolment")
 	if err != nil {
 		return secret.String{}, err
 	}
-	c.Issuer = p.name
+	c.Issuer = issuer
 	key, err := files{dir: dir}.readJWK(p.name)
 	if err != nil {
 		return secret.String{}, err
@@ -99,3 +96,98 @@ func (a *Authority) HandOutAgain(ctx context.Context, entry store.Certificate) e
 	_, err := a.handOutAgain(ctx, verified{caller: caller{kind: byToken, name: "token", service: entry.Service}, action: actSign}, entry)
 	return err
 }
+
+// Forge signs with the issuing key what never goes through the record.
+func (a *Authority) Forge(t *x509.Certificate) ([]byte, error) {
+	st := a.state.Load()
+	return x509.CreateCertificate(rand.Reader, t, st.intermediates[0], t.PublicKey, st.signer)
+}
+
+// NoEAB are the answers to all that belongs to external account binding.
+func NoEAB() []error {
+	var n noEAB
+	ctx := context.Background()
+	_, create := n.CreateExternalAccountKey(ctx, "", "")
+	_, get := n.GetExternalAccountKey(ctx, "", "")
+	_, _, list := n.GetExternalAccountKeys(ctx, "", "", 0)
+	_, byReference := n.GetExternalAccountKeyByReference(ctx, "", "")
+	_, byAccount := n.GetExternalAccountKeyByAccountID(ctx, "", "")
+	return []error{create, get, list, byReference, byAccount, n.DeleteExternalAccountKey(ctx, "", ""), n.UpdateExternalAccountKey(ctx, "", nil)}
+}
+
+// SignCRL makes a list of the given entries.
+func SignCRL(cert *x509.Certificate, key crypto.Signer, template *x509.RevocationList, entries []store.Listed) ([]byte, error) {
+	var e crlEntries
+	for _, l := range entries {
+		if err := e.add(l); err != nil {
+			return nil, err
+		}
+	}
+	e.expire(template.ThisUpdate)
+	return signCRL(issuer{cert, key}, crlHead{template.Number, template.ThisUpdate, template.NextUpdate}, &e)
+}
+
+// CRLMade is how many entries the issuing intermediate's list has, and when it was made.
+func (a *Authority) CRLMade(ctx context.Context, exact bool) (entries int, made time.Time, err error) {
+	st := a.state.Load()
+	c, err := a.crl(ctx, st, st.intermediates[0], exact)
+	if err != nil {
+		return 0, made, err
+	}
+	return c.entries, c.made, nil
+}
+
+// SetCRLClock pretends that the issuing intermediate's list was made at another time.
+func (a *Authority) SetCRLClock(made time.Time) {
+	m := a.lists.of(issuerID(a.state.Load().intermediates[0]))
+	c := *m.current.Load()
+	c.made = made
+	m.current.Store(&c)
+}
+
+// SwapCRLKey has another key sign the issuing intermediate's list, and returns the one before.
+func (a *Authority) SwapCRLKey(key crypto.Signer) (before crypto.Signer) {
+	m := a.lists.of(issuerID(a.state.Load().intermediates[0]))
+	before, m.issuing.key = m.issuing.key, key
+	return before
+}
+
+// Addressed is the bucket of a request's address.
+func Addressed(remote string) string { return addressOf(&http.Request{RemoteAddr: remote}).String() }
+
+// Buckets is a limit per key.
+type Buckets struct{ b buckets[int] }
+
+// NewBuckets makes one with the given rate.
+func NewBuckets(r Rate) *Buckets { return &Buckets{buckets[int]{rate: r}} }
+
+// Take is how long key must wait.
+func (b *Buckets) Take(key int, now time.Time) time.Duration { return b.b.take(key, now) }
+
+// Charge charges key for a failure.
+func (b *Buckets) Charge(key int, now time.Time) { b.b.charge(key, now) }
+
+// Len is how many keys are remembered.
+func (b *Buckets) Len() (n, listed int) { return len(b.b.by), b.b.order.Len() }
+
+// ForgetLive makes the next first certificate of each service count.
+func (a *Authority) ForgetLive() {
+	a.live.mu.Lock()
+	defer a.live.mu.Unlock()
+	a.live.by = nil
+}
+
+// IssueOwn issues to the authority itself, as Watch does.
+func (a *Authority) IssueOwn(ctx context.Context) error {
+	_, err := a.ownCertificate(ctx, a.state.Load())
+	return err
+}
+
+// BreakAuditLog makes each line fail, as a full disk would.
+func (a *Authority) BreakAuditLog() { _ = a.audit.Load().f.Close() }
+
+// ParseRecordQuery is the parser of the record's API.
+func ParseRecordQuery(raw string) (store.Query, error) { return parseRecordQuery(raw, time.Now()) }
+
+// SequenceLog gives all events their places, as KeepLog does each second.
+func (a *Authority) SequenceLog(ctx context.Context) error { return a.sequence(ctx) }

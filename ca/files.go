@@ -9,12 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 
 	"go.step.sm/crypto/jose"
 	"go.step.sm/crypto/pemutil"
 
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/secret"
@@ -23,31 +23,33 @@ import (
 // The state directory.
 //
 //	pki.yaml                   configuration
-//	pki.db                     the record
+//	pki.db                     the record, unless pki.yaml names a database
 //	certs/current.json         which roots and intermediates are in use: the truth
 //	certs/<fingerprint>.crt    each of them
+//	certs/<fingerprint>.crl    list of a root, empty, for programs that want one
 //	certs/root_ca.crt          copy: bundle of current roots, for people and scripts
 //	certs/intermediate_ca.crt  copy: the issuing intermediate
 //	secrets/<fingerprint>.key  their keys, PKCS#8, encrypted with the password
 //	secrets/<name>.jwe         private key of a provisioner, encrypted with the password
+//	secrets/log.key            key of the log, PKCS#8, encrypted with the password
+//	certs/log.pub              its public half, as signed notes have it
 //	secrets/password           only if init generated it
 //
 // A change of trust writes keys, then certificates, then current.json by one
 // rename. A crash before the rename leaves files that nothing refers to; after
 // it, the change holds. The two copies follow, and Open writes them again.
 const (
-	recordFile       = "pki.db"
 	currentFile      = "certs/current.json"
 	rootsFile        = "certs/root_ca.crt"
 	intermediateFile = "certs/intermediate_ca.crt"
-	passwordFile     = "secrets/password"
 )
 
 // files reads and writes the state directory.
 type files struct {
-	dir      string
-	password secret.String
-	plain    bool // keys are not encrypted: [InitOptions].PlainKeys
+	dir          string
+	password     secret.String
+	passwordFile string // if password is empty; empty is that in secrets/
+	plain        bool   // keys are not encrypted: [InitOptions].PlainKeys
 }
 
 // current is the content of current.json: fingerprints, the one that signs first.
@@ -58,7 +60,7 @@ type current struct {
 
 var fingerprintForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-func (f files) path(name string) string { return filepath.Join(f.dir, filepath.FromSlash(name)) }
+func (f files) path(name string) string { return statedir.Path(f.dir, name) }
 
 func (f files) readCurrent() (roots, intermediates []*x509.Certificate, err error) {
 	data, err := os.ReadFile(f.path(currentFile))
@@ -271,9 +273,13 @@ func (f files) secret() (secret.String, error) {
 	if !f.password.IsZero() {
 		return f.password, nil
 	}
-	pw, err := secret.ReadFile(f.path(passwordFile))
+	path := f.passwordFile
+	if path == "" {
+		path = f.path(statedir.PasswordFile)
+	}
+	pw, err := secret.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) { // not wrapped: the state directory is there, hints about a missing one would mislead
-		return pw, fmt.Errorf("no key password was given, and there is no %s", f.path(passwordFile))
+		return pw, fmt.Errorf("no key password was given, and there is no %s", path)
 	}
 	if err != nil {
 		return pw, fmt.Errorf("reading the key password: %w", err)

@@ -3,6 +3,7 @@ package ca_test
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +32,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte("---\nname: x\n---\nname: y"))
 	f.Add([]byte("provisioners: [{type: OIDC}, {type: JWK, key: '{}'}]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if err := ca.ParseConfig(data); err != nil && strings.ContainsAny(err.Error(), "\n\r") {
+		if err := new(ca.Config).Decode(data); err != nil && strings.ContainsAny(err.Error(), "\n\r") {
 			t.Errorf("error of several lines: %q", err)
 		}
 	})
@@ -98,4 +99,26 @@ func TestRefusalsAreCapped(t *testing.T) {
 	if n := ca.TakeRefusals(500, time.Now()); n != 100 {
 		t.Errorf("%d recorded, want 100", n)
 	}
+}
+
+// FuzzRevokeRequest: whatever comes, nothing is revoked that its sender may not
+// revoke, and nothing panics.
+func FuzzRevokeRequest(f *testing.F) {
+	c := catest.Start(f, catest.Options{Profiles: profiles(), Edit: limitsOf("{per_address: {per_second: 0}}")})
+	cert := enrol(f, c, "storage", "storage")
+	serial := cert.Leaf.SerialNumber.String()
+	for _, body := range []string{
+		`{"serial":"` + serial + `","passive":true}`, `{"serial":"0x1F","passive":true,"reasonCode":7}`, `{"serial":"aa:bb","ott":"a.b.c","passive":true}`,
+		`{"serial":"` + serial + `","ott":"` + forged(f, c).OTT + `","passive":true,"reasonCode":1,"reason":"x"}`, `{}`, `[]`, ``,
+	} {
+		f.Add(body)
+	}
+	h := c.Authority.Handler()
+	f.Fuzz(func(t *testing.T, body string) {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/1.0/revoke", strings.NewReader(body))
+		if h.ServeHTTP(w, r); w.Code < 400 || w.Code >= 500 && w.Code != http.StatusNotImplemented {
+			t.Fatalf("%q: %d %s", body, w.Code, w.Body)
+		}
+	})
 }

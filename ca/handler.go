@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,14 +19,15 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// Handler serves the step-ca HTTP API at "/" and "/1.0". It expects TLS with
+// Handler serves the step-ca HTTP API at "/" and "/1.0", and ACME at "/acme". It expects TLS with
 // client certificates optional (enrolment has none yet) and verified against
 // Roots. Bodies are limited; the listener's owner limits headers, times and connections.
 func (a *Authority) Handler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(a.guard)
+	r.Use(a.guard, a.measured)
 	a.routes(r)
 	r.Route(stepapi.Prefix, a.routes)
+	r.Route(acmePrefix, a.acmeRoutes)
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) { fail(w, http.StatusNotFound, "no such route") })
 	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) {
 		fail(w, http.StatusMethodNotAllowed, "method not allowed")
@@ -51,6 +53,12 @@ func (a *Authority) routes(r chi.Router) {
 	r.Get(stepapi.PathIntermediates+".pem", a.getIntermediatesPEM)
 	r.Get(stepapi.PathCRL, a.handle(a.getCRL))
 	r.Get(stepapi.PathRevoked, a.handle(a.getRevoked))
+	r.Get(stepapi.PathLogHead, a.handle(a.getLogHead))
+	r.Get(stepapi.PathLogProof, a.handle(a.getLogProof))
+	r.Get(stepapi.PathLogEntry+"{index}", a.handle(a.getLogEntry))
+	r.Get(stepapi.PathRecordCertificates, a.handle(a.getRecordCertificates))
+	r.Get(stepapi.PathRecordCertificates+"/{serial}", a.handle(a.getRecordCertificate))
+	r.Get(stepapi.PathRecordEvents, a.handle(a.getRecordEvents))
 	r.Get(stepapi.PathVersion, a.embedded(api.Version))
 	r.Get(stepapi.PathProvisioners, a.embedded(api.Provisioners))
 	r.Get(stepapi.PathProvisioners+"/{kid}/encrypted-key", a.embedded(api.ProvisionerKey))
@@ -63,7 +71,7 @@ func (a *Authority) embedded(h http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// guard limits bodies and keeps a panic from cutting the connection without an answer.
+// guard limits rates and bodies, and keeps a panic from cutting the connection without an answer.
 func (a *Authority) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -72,8 +80,11 @@ func (a *Authority) guard(next http.Handler) http.Handler {
 				fail(w, http.StatusInternalServerError, "internal error")
 			}
 		}()
+		if a.limited(w, r) {
+			return
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, stepapi.MaxBody)
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, withAddress(r))
 	})
 }
 
@@ -91,6 +102,7 @@ func (a *Authority) handle(h func(http.ResponseWriter, *http.Request) error) htt
 		case errors.As(err, &s):
 			if s.status == http.StatusUnauthorized {
 				a.metrics.strangers.Inc()
+				a.state.Load().limits.failed(r, time.Now())
 			}
 			fail(w, s.status, s.text)
 		case errors.As(err, &denied):
@@ -149,18 +161,17 @@ func (a *Authority) certify(w http.ResponseWriter, r *http.Request, st *state, v
 	if err != nil {
 		return err
 	}
+	a.tellHead(w)
 	answer(w, http.StatusCreated, release(done))
 	return nil
 }
 
 // release takes what is committed, and nothing else can be answered.
 func release(c committed) stepapi.SignResponse {
-	resp := stepapi.SignResponse{Certificate: pemOf(c.leaf), Chain: []string{pemOf(c.leaf)}}
-	for _, i := range c.chain {
-		resp.Chain = append(resp.Chain, pemOf(i))
-	}
+	resp := stepapi.SignResponse{Chain: pemsOf(append([]*x509.Certificate{c.leaf}, c.chain...))}
+	resp.Certificate = resp.Chain[0]
 	if len(c.chain) > 0 {
-		resp.CA = pemOf(c.chain[0])
+		resp.CA = resp.Chain[1]
 	}
 	return resp
 }

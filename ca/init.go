@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -26,6 +26,7 @@ type InitOptions struct {
 	DNSNames []string // default localhost, 127.0.0.1, ::1
 	Address  string   // default 127.0.0.1:9443
 	Metrics  string   // default none
+	Database string   // default pki.db in Dir; see [Config]
 	// KeyType of root and intermediate: EC-P256 (default), Ed25519 or RSA-3072.
 	KeyType string
 	// LeafLifetime is the default lifetime in pki.yaml: 24h if 0, 10s at least.
@@ -82,13 +83,13 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 	if err := w.make(opt, f.password); err != nil {
 		return nil, err
 	}
-	_, statErr := os.Stat(opt.Dir)
-	if err := durable.EmptyDir(opt.Dir); err != nil {
-		return nil, fmt.Errorf("preparing the state directory: %w", err)
+	undo, err := statedir.Make(opt.Dir)
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, undo(opt.Dir, errors.Is(statErr, os.ErrNotExist)))
+			err = errors.Join(err, undo())
 		}
 	}()
 	if err := w.write(ctx, f, opt); err != nil {
@@ -96,7 +97,7 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 	}
 	res := &InitResult{Root: w.root.cert, RootFingerprint: pemfile.Fingerprint(w.root.cert), Provisioner: enrolment}
 	if w.generated {
-		res.PasswordFile = f.path(passwordFile)
+		res.PasswordFile = f.path(statedir.PasswordFile)
 	}
 	return res, nil
 }
@@ -189,7 +190,7 @@ func (w *world) write(ctx context.Context, f files, opt InitOptions) error {
 		}
 	}
 	if w.generated {
-		if err := durable.WriteNew(f.path(passwordFile), []byte(f.password.Expose()+"\n"), durable.Private); err != nil {
+		if err := durable.WriteNew(f.path(statedir.PasswordFile), []byte(f.password.Expose()+"\n"), durable.Private); err != nil {
 			return fmt.Errorf("writing the password: %w", err)
 		}
 	}
@@ -201,29 +202,46 @@ func (w *world) write(ctx context.Context, f files, opt InitOptions) error {
 			return err
 		}
 	}
+	if err := f.writeRootList(w.root); err != nil {
+		return err
+	}
 	roots, intermediates := []*x509.Certificate{w.root.cert}, []*x509.Certificate{w.intermediate.cert}
 	if err := errors.Join(f.writeCurrent(roots, intermediates), f.writeCopies(roots, intermediates)); err != nil {
 		return err
 	}
-	record, err := store.Open(ctx, f.path(recordFile))
-	if err != nil {
+	if _, err := f.makeLogKey(); err != nil {
 		return err
 	}
-	if err := record.Close(); err != nil {
-		return fmt.Errorf("making the record: %w", err)
+	if err := makeRecord(ctx, statedir.Database(f.dir, opt.Database)); err != nil {
+		return err
 	}
 	if opt.OfflineRoot != "" {
 		if err := moveRootKey(f.keyPath(pemfile.Fingerprint(w.root.cert)), opt.OfflineRoot); err != nil {
 			return err
 		}
 	}
-	if err := durable.WriteNew(f.path(configFile), w.yaml, durable.Public); err != nil {
+	if err := durable.WriteNew(f.path(statedir.ConfigFile), w.yaml, durable.Public); err != nil {
 		if opt.OfflineRoot != "" {
 			err = errors.Join(err, os.Remove(opt.OfflineRoot))
 		}
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
 	return nil
+}
+
+// makeRecord makes the schema. In a shared database another authority may have
+// been there before: its certificates would be ours.
+func makeRecord(ctx context.Context, where string) (err error) {
+	record, err := store.Open(ctx, where)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, record.Close()) }()
+	empty, err := record.Empty(ctx)
+	if err == nil && !empty {
+		err = errors.New("making the record: the database has the record of another authority")
+	}
+	return err
 }
 
 // moveRootKey writes the key to its place outside before it removes the one
@@ -241,21 +259,6 @@ func moveRootKey(from, to string) error {
 		return errors.Join(fmt.Errorf("moving the root key: %w", err), os.Remove(to))
 	}
 	return nil
-}
-
-// undo empties a directory that was empty when Init began.
-func undo(dir string, made bool) error {
-	if made {
-		return os.RemoveAll(dir)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-	}
-	return err
 }
 
 func newPassword() (secret.String, error) {

@@ -7,8 +7,10 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/x509util"
 
 	"github.com/artstore/artstore-pki/ca/store"
@@ -27,12 +29,14 @@ import (
 type prepared struct {
 	v        verified
 	template *x509.Certificate
+	maxLive  int // to be checked by the commit
 }
 
 // signed exists in memory only: it must not leave before it is committed.
 type signed struct {
-	v     verified
-	chain []*x509.Certificate
+	v       verified
+	chain   []*x509.Certificate
+	maxLive int
 }
 
 // committed is in the record and may be handed out.
@@ -45,9 +49,6 @@ type committed struct {
 // issue runs the chain against one state.
 func (a *Authority) issue(ctx context.Context, st *state, v verified) (committed, error) {
 	start := time.Now()
-	if again, err := a.replay(ctx, v); err != nil || again.leaf != nil {
-		return again, err
-	}
 	p, err := a.prepare(ctx, st, v)
 	if err != nil {
 		return committed{}, err
@@ -60,30 +61,15 @@ func (a *Authority) issue(ctx context.Context, st *state, v verified) (committed
 	if err != nil {
 		return committed{}, err
 	}
-	if done.again { // signed meanwhile by another request with the same token
+	if done.again { // the token was spent on it before; the signature made now is nobody's
 		return done, nil
 	}
 	a.metrics.issued.WithLabelValues(kindOf(v)).Inc()
+	a.tell(ctx, v.caller, auditLine{Action: string(v.action), Outcome: outcomeDone, Serial: done.leaf.SerialNumber.String()})
 	a.metrics.latency.Observe(time.Since(start).Seconds())
 	a.logger.InfoContext(ctx, "certificate issued", "service", v.caller.service, "serial", pemfile.Serial(done.leaf), "not_after", done.leaf.NotAfter, "caller", v.caller.name)
 	a.sweep(ctx)
 	return done, nil
-}
-
-// replay answers a token that was spent already without signing again. The
-// commit decides the same once more, for those who come at the same moment.
-func (a *Authority) replay(ctx context.Context, v verified) (committed, error) {
-	if v.token == (store.Token{}) {
-		return committed{}, nil
-	}
-	entry, err := a.record.Spent(ctx, v.token, v.keyHash)
-	if errors.Is(err, store.ErrNotFound) {
-		return committed{}, nil
-	}
-	if err != nil {
-		return committed{}, a.explain(ctx, v, err)
-	}
-	return a.handOutAgain(ctx, v, entry)
 }
 
 // handOutAgain answers whoever lost the first answer. A certificate that has
@@ -96,6 +82,9 @@ func (a *Authority) handOutAgain(ctx context.Context, v verified, entry store.Ce
 		return committed{}, a.turnAway(ctx, v.caller, want{action: v.action}, refuse(ruleToken, "the token was already used, for a certificate that has expired"))
 	}
 	done, err := open(entry)
+	if err == nil {
+		a.tell(ctx, v.caller, auditLine{Action: string(v.action), Outcome: outcomeAgain, Serial: entry.Serial})
+	}
 	done.again = true
 	return done, err
 }
@@ -103,10 +92,7 @@ func (a *Authority) handOutAgain(ctx context.Context, v verified, entry store.Ce
 // prepare asks the door and builds the certificate from the profile; from the
 // request come the public key and, if it is shorter, the lifetime.
 func (a *Authority) prepare(ctx context.Context, st *state, v verified) (prepared, error) {
-	w := want{action: v.action, names: v.names, key: v.key}
-	if v.previous != nil {
-		w.lineage = v.previous.Lineage
-	}
+	w := want{action: v.action, names: v.names, key: v.key, previous: v.previous}
 	if err := a.allow(ctx, st, v.caller, w); err != nil {
 		return prepared{}, err
 	}
@@ -118,14 +104,24 @@ func (a *Authority) prepare(ctx context.Context, st *state, v verified) (prepare
 	if err != nil {
 		return prepared{}, err
 	}
+	if at := st.config.CRLURL; at != "" {
+		t.CRLDistributionPoints = []string{at + "?issuer=" + issuerID(st.intermediates[0])}
+	}
 	life, err := p.lifetime(v.asked)
+	if err == nil {
+		life, err = v.vouchedFor(life, time.Now())
+	}
 	if err == nil {
 		err = v.date(t, life, st.intermediates[0])
 	}
 	if err != nil {
 		return prepared{}, a.turnAway(ctx, v.caller, w, err)
 	}
-	return prepared{v, t}, nil
+	out := prepared{v: v, template: t}
+	if v.action == actSign && v.caller.kind != byItself { // an authority that restarts often must still start
+		out.maxLive, err = a.maxLive(ctx, p, time.Now())
+	}
+	return out, err
 }
 
 func leafTemplate(v verified, p *profile) (*x509.Certificate, error) {
@@ -139,7 +135,7 @@ func leafTemplate(v verified, p *profile) (*x509.Certificate, error) {
 	}
 	t := &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: v.caller.service},
+		Subject:               subject(v),
 		KeyUsage:              x509.KeyUsageDigitalSignature, // all that TLS 1.3 needs (RFC 8446 §4.4.2.2), RSA keys included
 		ExtKeyUsage:           p.usages,
 		BasicConstraintsValid: true,
@@ -153,6 +149,16 @@ func leafTemplate(v verified, p *profile) (*x509.Certificate, error) {
 		t.ExtraExtensions = append(t.ExtraExtensions, ext) // step reads it to renew and revoke
 	}
 	return t, setNames(t, v.names)
+}
+
+// subject is the service. ACME clients take the common name for one more name to
+// prove when they renew (certbot and lego do), so in their certificates it stands
+// only if it is one; the record knows the service either way.
+func subject(v verified) pkix.Name {
+	if v.provisioner.Type == provisioner.TypeACME && !slices.Contains(v.names, v.caller.service) {
+		return pkix.Name{}
+	}
+	return pkix.Name{CommonName: v.caller.service}
 }
 
 // setTimes back-dates for clock skew and ends no later than the issuer: a leaf
@@ -182,7 +188,7 @@ func sign(st *state, p prepared) (signed, error) {
 	if err != nil {
 		return signed{}, fmt.Errorf("signing for %s: %w", p.v.caller.service, err)
 	}
-	return signed{p.v, []*x509.Certificate{leaf, issuing}}, nil
+	return signed{p.v, []*x509.Certificate{leaf, issuing}, p.maxLive}, nil
 }
 
 // commit makes {token spent, certificate, event} true at once and returns what
@@ -193,14 +199,16 @@ func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
 	if s.v.previous != nil {
 		c.Lineage, c.Previous = s.v.previous.Lineage, s.v.previous.Serial
 	}
-	entry, err := a.record.Commit(ctx, store.Issue{Certificate: c, Token: s.v.token, TrustDigest: s.v.trust})
+	entry, err := a.record.Commit(ctx, store.Issue{
+		Certificate: c, Token: s.v.token, TrustDigest: s.v.trust, Order: s.v.order, MaxLive: s.maxLive,
+	})
 	if err != nil {
 		return committed{}, a.explain(ctx, s.v, err)
 	}
 	if entry.Serial != c.Serial {
 		return a.handOutAgain(ctx, s.v, entry)
 	}
-	return open(entry)
+	return committed{leaf: s.chain[0], chain: s.chain[1:]}, nil
 }
 
 // explain turns what the record refused into a refusal for the caller.
@@ -210,6 +218,8 @@ func (a *Authority) explain(ctx context.Context, v verified, err error) error {
 		err = refuse(ruleToken, "the token was already used for another key")
 	case errors.Is(err, store.ErrRevoked):
 		err = refuse(ruleRevoked, "the certificate of this token or lineage was revoked")
+	case errors.Is(err, store.ErrTooMany):
+		err = refuse(ruleMaxLive, "service %s has as many live certificates as it may (profiles.%s.max_live)", v.caller.service, v.caller.service)
 	default:
 		return err
 	}

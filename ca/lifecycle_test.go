@@ -140,7 +140,7 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := ca.Open(t.Context(), ca.Options{Dir: t.TempDir()}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an empty directory: %v", err)
 	}
-	key := glob(t, made, "secrets/*.key")
+	key := glob(t, made, "secrets/????????*.key") // not log.key
 	certs := glob(t, made, "certs/????????*.crt")
 	for name, tc := range map[string]struct{ file, content, want string }{
 		"unknown key":      {"pki.yaml", "name: x\naddr: y\n", `line 2: unknown key "addr"`},
@@ -247,6 +247,20 @@ func TestRecord(t *testing.T) {
 	}
 	if err := r.Revoke(t.Context(), one.String(), 1, "stolen"); !errors.Is(err, store.ErrAlreadyRevoked) {
 		t.Errorf("twice: %v", err)
+	}
+	for _, sel := range []store.Selection{{}, {Service: "a", Lineage: "1"}, {Lineage: "zz"}, {Lineage: "12345"}} {
+		if _, err := r.Selected(t.Context(), sel); err == nil {
+			t.Errorf("%+v was accepted", sel)
+		}
+		if _, err := r.RevokeSet(t.Context(), sel, 0, ""); err == nil {
+			t.Errorf("%+v was revoked", sel)
+		}
+	}
+	if _, err := r.RevokeSet(t.Context(), store.Selection{Service: "storage"}, 7, ""); err == nil {
+		t.Error("reason 7 was accepted for a set")
+	}
+	if set, err := r.Selected(t.Context(), store.Selection{Service: "storage"}); err != nil || len(set) != 1 {
+		t.Errorf("a set: %+v %v", set, err)
 	}
 	if _, err := ca.OpenRecord(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("elsewhere: %v", err)

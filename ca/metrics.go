@@ -1,46 +1,196 @@
 package ca
 
 import (
+	"context"
+	"crypto/x509"
 	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
 
+	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
+
+const namespace = "artstore_ca"
 
 type metrics struct {
 	issued    *prometheus.CounterVec
 	refused   *prometheus.CounterVec
 	revoked   prometheus.Counter
 	strangers prometheus.Counter
+	limited   *prometheus.CounterVec
+	untold    prometheus.Counter
 	latency   prometheus.Histogram
+	requests  *prometheus.HistogramVec
 }
 
 // newMetrics makes the instruments, and registers them if reg is not nil. Labels
-// are closed sets (kinds, rules): a caller cannot make series grow.
+// are closed sets (kinds, rules, routes, services of pki.yaml): a caller cannot
+// make series grow.
 func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
-	const ns = "artstore_ca"
-	m := &metrics{
-		issued: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: ns, Name: "certificates_issued_total", Help: "Certificates issued, by kind: issued, renewed, rekeyed, own."}, []string{"kind"}),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: ns, Name: "requests_refused_total", Help: "Requests of authenticated callers that a rule refused."}, []string{"rule"}),
-		revoked: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: ns, Name: "certificates_revoked_total", Help: "Certificates revoked through this process."}),
-		strangers: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: ns, Name: "requests_unauthenticated_total", Help: "Requests that needed a credential and had no good one."}),
-		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: ns, Name: "issue_duration_seconds", Help: "Time to issue one certificate, from verified request to commit.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 12)}),
+	counter := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}
 	}
-	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: ns, Name: "issuer_not_after_seconds", Help: "When the issuing certificate expires, as Unix time."},
-		func() float64 { return float64(a.state.Load().intermediates[0].NotAfter.Unix()) })
+	m := &metrics{
+		issued: prometheus.NewCounterVec(counter("certificates_issued_total",
+			"Certificates issued, by kind: issued, renewed, rekeyed, own."), []string{"kind"}),
+		refused: prometheus.NewCounterVec(counter("requests_refused_total",
+			"Requests of authenticated callers that a rule refused."), []string{"rule"}),
+		revoked: prometheus.NewCounter(counter("certificates_revoked_total",
+			"Certificates revoked through this process.")),
+		strangers: prometheus.NewCounter(counter("requests_unauthenticated_total",
+			"Requests that needed a credential and had no good one.")),
+		limited: prometheus.NewCounterVec(counter("requests_limited_total",
+			"Requests refused because too many came before, by what is limited: address, service."), []string{"by"}),
+		untold: prometheus.NewCounter(counter("audit_log_failures_total",
+			"Lines that could not be written to the audit log; the record has what they would have told.")),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "issue_duration_seconds", Help: "Time to issue one certificate, from verified request to commit.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 12)}),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: namespace, Name: "request_duration_seconds", Help: "Time to answer a request, by route and first digit of the status; without those that were limited.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 8)}, []string{"route", "class"}),
+	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.issued, m.refused, m.revoked, m.strangers, m.latency, expiry} {
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value)
+	}
+	for _, c := range []prometheus.Collector{
+		m.issued, m.refused, m.revoked, m.strangers, m.limited, m.untold, m.latency, m.requests,
+		gauge("issuer_not_after_seconds", "When the issuing certificate expires, as Unix time.",
+			func() float64 { return float64(a.state.Load().intermediates[0].NotAfter.Unix()) }),
+		gauge("earliest_not_after_seconds", "When the first of all current roots and intermediates expires, as Unix time.",
+			func() float64 { return float64(earliest(a.state.Load()).Unix()) }),
+		gauge("crl_age_seconds", "Age of the oldest revocation list in use; they are made anew at half of their life of 24 h.",
+			func() float64 { return a.lists.age(time.Now()).Seconds() }),
+		gauge("log_entries", "Entries of the log that the newest signed head covers.",
+			func() float64 { return float64(a.logSize()) }),
+		gauge("log_failing", "1 while the log cannot be extended; the authority's log says why. Somebody must look.",
+			func() float64 { return a.logFailing() }),
+		newOutstanding(a),
+	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("registering metrics: %w", err)
 		}
 	}
 	return m, nil
+}
+
+func earliest(st *state) time.Time {
+	first := st.roots[0].NotAfter
+	for _, list := range [][]*x509.Certificate{st.roots, st.intermediates} {
+		for _, c := range list {
+			if c.NotAfter.Before(first) {
+				first = c.NotAfter
+			}
+		}
+	}
+	return first
+}
+
+// age is that of the oldest list that was asked for.
+func (m *crlMakers) age(now time.Time) (age time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, maker := range m.by {
+		if c := maker.current.Load(); c != nil {
+			age = max(age, now.Sub(c.made))
+		}
+	}
+	return age
+}
+
+// outstanding counts live certificates by service when it is asked, once a minute
+// at most: with a million of them that is a second of a database.
+type outstanding struct {
+	a    *Authority
+	desc *prometheus.Desc
+
+	mu     sync.Mutex
+	at     time.Time
+	counts map[string]int
+}
+
+const (
+	outstandingEvery = time.Minute
+	outstandingWait  = 5 * time.Second
+	otherServices    = "other" // those that pki.yaml does not name (any more)
+)
+
+func newOutstanding(a *Authority) *outstanding {
+	return &outstanding{a: a, desc: prometheus.NewDesc(namespace+"_certificates_outstanding",
+		"Certificates that have not expired, by service of pki.yaml; revoked ones count until they expire.", []string{"service"}, nil)}
+}
+
+func (o *outstanding) Describe(ch chan<- *prometheus.Desc) { ch <- o.desc }
+
+func (o *outstanding) Collect(ch chan<- prometheus.Metric) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if now := time.Now(); o.counts == nil || now.Sub(o.at) >= outstandingEvery {
+		ctx, cancel := context.WithTimeout(o.a.life, outstandingWait)
+		defer cancel()
+		counts, err := o.a.record.LiveByService(ctx, now)
+		if err != nil {
+			ch <- prometheus.NewInvalidMetric(o.desc, err)
+			return
+		}
+		o.at, o.counts = now, counts
+	}
+	known := o.a.state.Load().rules.profiles
+	sums := map[string]int{ownService: 0}
+	for service := range known {
+		sums[service] = 0
+	}
+	for service, n := range o.counts {
+		if _, ok := sums[service]; !ok {
+			service = otherServices
+		}
+		sums[service] += n
+	}
+	for service, n := range sums {
+		ch <- prometheus.MustNewConstMetric(o.desc, prometheus.GaugeValue, float64(n), service)
+	}
+}
+
+// measured times a request by the pattern that it matched. It is inside of guard,
+// so those that are limited are not in it: they would hide the others.
+func (a *Authority) measured(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start, seen := time.Now(), &statusSeen{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(seen, r)
+		route := "other"
+		if rc := chi.RouteContext(r.Context()); rc != nil && seen.status != http.StatusNotFound {
+			if pattern := strings.TrimPrefix(rc.RoutePattern(), stepapi.Prefix); pattern != "" {
+				route = pattern
+			}
+		}
+		a.metrics.requests.WithLabelValues(route, strconv.Itoa(seen.status/100)).Observe(time.Since(start).Seconds())
+	})
+}
+
+// statusSeen remembers the status of an answer.
+type statusSeen struct {
+	http.ResponseWriter
+	status int
+	sent   bool
+}
+
+func (s *statusSeen) WriteHeader(status int) {
+	if !s.sent {
+		s.status, s.sent = status, true
+	}
+	s.ResponseWriter.WriteHeader(status)
+}
+
+func (s *statusSeen) Write(b []byte) (int, error) {
+	s.sent = true
+	return s.ResponseWriter.Write(b)
 }

@@ -47,6 +47,8 @@ type profile struct {
 	usages   []x509.ExtKeyUsage
 	keyTypes []string
 	life     lifetimes
+	acme     bool
+	maxLive  int
 }
 
 // dnsName is what we put into a certificate: letters, digits, hyphens,
@@ -59,7 +61,7 @@ func (p Profile) parse(service string, outer lifetimes, bad *problems) *profile 
 	if service == ownService {
 		at = "dns_names"
 	}
-	out := &profile{service: service, keyTypes: p.KeyTypes, life: p.Lifetime.or(outer)}
+	out := &profile{service: service, keyTypes: p.KeyTypes, life: p.Lifetime.or(outer), acme: p.ACME}
 	if !dnsName.MatchString(strings.ToLower(service)) {
 		bad.add("%s: a service name has letters, digits, dots, hyphens and underscores", at)
 	}
@@ -87,6 +89,12 @@ func (p Profile) parse(service string, outer lifetimes, bad *problems) *profile 
 		default:
 			bad.add("%s.usages: %q is neither %s nor %s", at, u, usageServer, usageClient)
 		}
+	}
+	if out.maxLive = p.MaxLive; out.maxLive == 0 {
+		out.maxLive = defaultMaxLive
+	}
+	if p.MaxLive < 0 {
+		bad.add("%s.max_live: %d is less than 0", at, p.MaxLive)
 	}
 	if len(out.keyTypes) == 0 {
 		out.keyTypes = defaultKeyTypes

@@ -94,7 +94,7 @@ func (p *proof) check(st *state, use action, csr *x509.CertificateRequest, now t
 		return unauthorized("the renewal token has no expiry: it could be used for ever")
 	case p.Expiry.Time().Sub(now) > maxProofLife+tokenLeeway:
 		return unauthorized("the renewal token lives longer than %s", maxProofLife)
-	case !slices.ContainsFunc(p.Audience, func(a string) bool { return st.isAudience(a, use) }):
+	case !slices.ContainsFunc(p.Audience, func(a string) bool { return st.isAudience(a, use, "") }):
 		return unauthorized("the renewal token was refused: it is for another purpose")
 	}
 	if csr != nil && p.Confirmation.Fingerprint != stepapi.RequestFingerprint(csr.Raw) {
@@ -103,10 +103,11 @@ func (p *proof) check(st *state, use action, csr *x509.CertificateRequest, now t
 	return nil
 }
 
-// isAudience compares without the port, as step does: it is often another one inside.
-func (st *state) isAudience(audience string, use action) bool {
+// isAudience compares without the port, as step does: it is often another one
+// inside. The fragment is how step names a provisioner of type X5C.
+func (st *state) isAudience(audience string, use action, fragment string) bool {
 	u, err := url.Parse(audience)
-	if err != nil || u.Scheme != "https" {
+	if err != nil || u.Scheme != "https" || u.Fragment != fragment {
 		return false
 	}
 	host, err := canonicalName(u.Hostname())

@@ -198,7 +198,7 @@ func TestRenewAfterExpiryRefused(t *testing.T) {
 	cl := newClient(t, c, nil)
 	good := expired(t, c, "storage", time.Minute, "storage")
 	revoked := expired(t, c, "storage", time.Minute, "storage")
-	revoke(t, c, revoked.Leaf.SerialNumber.String())
+	c.Revoke(t, revoked.Leaf.SerialNumber.String())
 	foreign := expired(t, catest.Start(t, catest.Options{Profiles: profiles()}), "storage", time.Minute, "storage")
 	request := csr(t, newKey(t), "storage")
 	ago := func(d time.Duration) int64 { return time.Now().Add(-d).Unix() }

@@ -2,31 +2,36 @@ package ca
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
 // Record is the record of an authority for its operator: to look at, and to
 // revoke. It works beside a running serve, which notices revocations at once.
 type Record struct {
-	store *store.Store
+	store     *store.Store
+	dir       string
+	auditPath string
 }
 
 // OpenRecord opens the record in a state directory. No password is needed.
 func OpenRecord(ctx context.Context, dir string) (*Record, error) {
-	// pki.yaml says that this is a state directory; store.Open would make a new record anywhere.
-	if _, err := os.Stat(filepath.Join(dir, configFile)); err != nil {
-		return nil, fmt.Errorf("opening the record: %w", err)
-	}
-	s, err := store.Open(ctx, filepath.Join(dir, recordFile))
+	// pki.yaml says where the record is; store.Open would make a new one anywhere.
+	cfg, err := LoadConfig(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &Record{s}, nil
+	s, err := store.Open(ctx, statedir.Database(dir, cfg.Database))
+	if err != nil {
+		return nil, err
+	}
+	return &Record{store: s, dir: dir, auditPath: cfg.AuditLog}, nil
 }
 
 // List returns one page and the cursor of the next, "" after the last.
@@ -39,6 +44,13 @@ func (r *Record) List(ctx context.Context, q store.Query) ([]store.Certificate, 
 		q.Name = name
 	}
 	return r.store.List(ctx, q)
+}
+
+// Search returns one page of the certificates with a name that begins with the
+// prefix, see [store.Store.Search].
+func (r *Record) Search(ctx context.Context, q store.Search) ([]store.Certificate, string, error) {
+	q.Prefix = strings.ToLower(q.Prefix)
+	return r.store.Search(ctx, q)
 }
 
 // Show returns one certificate. The serial may be decimal, hex after 0x, or hex
@@ -61,9 +73,57 @@ func (r *Record) Revoke(ctx context.Context, serial string, reason int, note str
 	if !validReason(reason) {
 		return fmt.Errorf("revoking %s: %d is not a reason of RFC 5280", serial, reason)
 	}
-	return r.store.Revoke(ctx, store.RevokeRequest{Revocation: store.Revocation{
-		Serial: serial, RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator,
-	}})
+	_, err = r.telling(auditLine{Serial: serial}, func() (int, error) {
+		return 1, r.store.Revoke(ctx, store.RevokeRequest{Revocation: store.Revocation{
+			Serial: serial, RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator,
+		}})
+	})
+	return err
+}
+
+// Selected returns what RevokeSet would revoke: see [store.Store.Selected].
+func (r *Record) Selected(ctx context.Context, sel store.Selection) ([]store.Certificate, error) {
+	sel, err := r.resolve(ctx, sel)
+	if err != nil {
+		return nil, err
+	}
+	return r.store.Selected(ctx, sel)
+}
+
+// RevokeSet revokes in one transaction, in the name of the operator, all
+// certificates of a service, or of the lineage of any of its serials, that are
+// valid or could still be renewed by the grace after their end. It returns how
+// many; none is [store.ErrNotFound].
+func (r *Record) RevokeSet(ctx context.Context, sel store.Selection, reason int, note string) (int, error) {
+	if !validReason(reason) {
+		return 0, fmt.Errorf("revoking certificates: %d is not a reason of RFC 5280", reason)
+	}
+	sel, err := r.resolve(ctx, sel)
+	if err != nil {
+		return 0, err
+	}
+	return r.telling(auditLine{Service: sel.Service, Serial: sel.Lineage}, func() (int, error) {
+		return r.store.RevokeSet(ctx, sel, store.Revocation{RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator})
+	})
+}
+
+// resolve finds the lineage that a serial belongs to, and how far back a
+// selection reaches.
+func (r *Record) resolve(ctx context.Context, sel store.Selection) (store.Selection, error) {
+	if (sel.Service == "") == (sel.Lineage == "") {
+		return sel, errors.New("selecting certificates: want a service or a lineage")
+	}
+	if sel.Since.IsZero() {
+		sel.Since = time.Now().Add(-lifetime.MaxGrace)
+	}
+	if sel.Lineage != "" {
+		c, err := r.Show(ctx, sel.Lineage)
+		if err != nil {
+			return sel, err
+		}
+		sel.Lineage = c.Lineage
+	}
+	return sel, nil
 }
 
 // operator is how whoever holds the state directory stands in the record.
@@ -73,6 +133,40 @@ const operator = "operator"
 // first; kind "" is all of them.
 func (r *Record) Events(ctx context.Context, kind string, after int64, limit int) ([]store.Event, error) {
 	return r.store.Events(ctx, kind, after, limit)
+}
+
+// Prunable counts what Prune would remove.
+func (r *Record) Prunable(ctx context.Context, before time.Time) (int, error) {
+	if err := checkPrune(before); err != nil {
+		return 0, err
+	}
+	return r.store.Prunable(ctx, before)
+}
+
+// Prune removes the certificates that expired before a moment, which must be
+// longer ago than the longest grace, together with their revocations and events,
+// and returns how many. Lineages of which one still lives stay, and so does the
+// place of each in the log. An error tells how far it came; call it again.
+func (r *Record) Prune(ctx context.Context, before time.Time) (removed int, err error) {
+	if err := checkPrune(before); err != nil {
+		return 0, err
+	}
+	for {
+		const batch = 500 // one transaction, for which others wait
+		n, err := r.store.Prune(ctx, operator, before, batch)
+		removed += n
+		if err != nil || n < batch {
+			return removed, err
+		}
+	}
+}
+
+// checkPrune: what could still be renewed must stay.
+func checkPrune(before time.Time) error {
+	if time.Since(before) < lifetime.MaxGrace {
+		return fmt.Errorf("pruning the record: certificates can be renewed up to %s after their end; nothing younger is removed", lifetime.MaxGrace)
+	}
+	return nil
 }
 
 // Close closes the record.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.step.sm/crypto/jose"
+
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 )
 
 // configText is pki.yaml as init writes it: its comments are the documentation
@@ -25,6 +27,18 @@ address: {{json .Opt.Address}}
 
 # Where "serve" answers /metrics and /readyz, in cleartext: keep it on loopback.
 {{if .Opt.Metrics}}metrics: {{json .Opt.Metrics}}{{else}}# metrics: "127.0.0.1:9444"{{end}}
+
+# Where "serve" answers GET /crl in cleartext, for programs that fetch revocation
+# lists by themselves: a list is signed and public. crl_url is the address that new
+# certificates name for it (the issuer is put behind it); both are off if absent.
+# crl_address: "0.0.0.0:9480"
+# crl_url: http://ca.example:9480/crl
+
+# Where the record is: a file in this directory (pki.db if absent), or a PostgreSQL
+# database that several authorities share. It holds no password (passfile= names a
+# file with it, so does PGPASSFILE), and on another machine the server is verified.
+# "artstore-pki migrate" copies a record from one to the other. Read at start only.
+{{if .Opt.Database}}database: {{json .Opt.Database}}{{else}}# database: "postgres://pki@db.internal/pki?sslmode=verify-full&sslrootcert=/etc/pki/db.crt&passfile=/etc/pki/pgpass"{{end}}
 
 # Names and IP addresses that clients reach the authority by. They are the names
 # of its own certificate; enrolment tokens are made for the first of them.
@@ -45,14 +59,49 @@ lifetime:
   max: {{.Life.Max}}
   # grace: 72h
 
-# Who may sign enrolment tokens. JWK is the only type so far: key is the public
-# key; the private one is in secrets/<name>.jwe, encrypted with the key password.
+# How often may be asked: by one address (IPv6 by /64), and by one service with its
+# certificate. burst is how many at once. A token or certificate that is no good
+# counts as a twentieth of the burst. Who asks too often gets 429 with Retry-After.
+# These are the numbers if absent; per_second: 0 is no limit. Behind a proxy all
+# clients have one address.
+# limits:
+#   per_address: {per_second: 1000, burst: 2000}
+#   per_service: {per_second: 200, burst: 1000}
+
+# A file that gets a line of JSON for each certificate issued or revoked and each
+# request refused. SIGHUP opens it anew, after logrotate has renamed it.
+# audit_log: audit.jsonl
+
+# Who may obtain certificates, by what proof. Three types:
+#
+# JWK: whoever has the private key signs enrolment tokens. key is the public key;
+# the private one is in secrets/<name>.jwe, encrypted with the key password.
 # publish_encrypted_key: true serves that file to everyone, as "step ca token"
 # expects it without --key; whoever fetches it can try passwords at leisure.
+#
+# X5C: whoever has a certificate gets others for names of its own, until its own
+# end (step ca certificate --x5c-cert). roots is a PEM file, from here, of what it
+# must chain to; without it, the roots of this authority.
+#   - type: X5C
+#     name: devices
+#     roots: certs/devices.pem
+#
+# ACME: whoever answers challenges for the names of one profile that says
+# acme: true (certbot, lego, step ca certificate --acme). One at most.
+#   - type: ACME
+#     name: acme                          # https://…/acme/acme/directory
+#     challenges: [http-01, dns-01, tls-alpn-01]   # all three if absent
+#     resolver: "10.0.0.53:53"            # DNS server; the system's if absent
+#     http_port: 80                       # where http-01 is answered
+#     tls_port: 443                       # where tls-alpn-01 is answered
 provisioners:
   - type: JWK
     name: {{json .Provisioner}}
     key: {{json .Key}}
+
+# Services that may read the record over HTTP (GET /records/certificates,
+# /records/events, /log/entry/N) by showing their client certificate. Nobody if absent.
+# auditors: [admin-module]
 
 # What each service may obtain: exactly the names listed, nothing else. A service
 # without a profile obtains nothing. Names are DNS names (underscores are fine,
@@ -60,6 +109,10 @@ provisioners:
 #   usages:    server, client; both if absent
 #   key_types: EC-P256, EC-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096; all but RSA-2048 if absent
 #   lifetime:  default, min, max, grace; those above where absent
+#   acme:      true lets ACME prove its names, except localhost and the like; an
+#              order has names of one such profile, and of one only
+#   max_live:  certificates that may be valid at a time when one more is enrolled;
+#              10000 if absent. Renewals are not refused.
 profiles:
 {{- range $service, $p := .Opt.Profiles}}
   {{json $service}}:
@@ -68,9 +121,13 @@ profiles:
     usages: {{list $p.Usages}}
 {{- end}}{{if $p.KeyTypes}}
     key_types: {{list $p.KeyTypes}}
+{{- end}}{{if $p.ACME}}
+    acme: true
 {{- end}}{{with $p.Lifetime}}{{if or .Default .Min .Max .Grace}}
     lifetime: {default: {{.Default}}, min: {{.Min}}, max: {{.Max}}{{if .Grace}}, grace: {{.Grace}}{{end}}}
-{{- end}}{{end}}
+{{- end}}{{end}}{{if $p.MaxLive}}
+    max_live: {{$p.MaxLive}}
+{{- end}}
 {{- end}}
 `
 
@@ -91,7 +148,7 @@ func renderConfig(opt InitOptions, key *jose.JSONWebKey) ([]byte, error) {
 		b, err := json.Marshal(v)
 		return string(b), err
 	}
-	t, err := template.New(configFile).Funcs(template.FuncMap{"json": quote, "list": quote}).Parse(configText)
+	t, err := template.New(statedir.ConfigFile).Funcs(template.FuncMap{"json": quote, "list": quote}).Parse(configText)
 	if err != nil {
 		return nil, fmt.Errorf("writing the configuration: %w", err)
 	}

@@ -3,19 +3,19 @@ package ca
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/pem"
+	"encoding/hex"
 	"errors"
-	"fmt"
-	"math/big"
 	"net/http"
-	"sync"
+	"slices"
 	"time"
+
+	"github.com/go-chi/chi/v5"
 
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // verifyRevoke authenticates POST /revoke: a revoke token (its subject is the
@@ -25,13 +25,17 @@ func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Tok
 		c, _, err := a.verifyPeer(r.Context(), r.TLS)
 		return c, store.Token{}, err
 	}
-	cl, err := verifyToken(r.Context(), a.state.Load(), ott, actRevoke)
+	cl, err := verifyToken(a.state.Load(), ott, actRevoke)
 	if err != nil {
 		return caller{}, store.Token{}, err
 	}
 	serial, err := store.ParseSerial(cl.Subject)
 	if err != nil {
 		return caller{}, store.Token{}, unauthorized("the token's subject is not a serial")
+	}
+	if cl.holder != nil {
+		c, err := a.itself(r.Context(), cl)
+		return c, cl.spend(), err
 	}
 	return caller{kind: byToken, name: "token " + cl.Issuer + "/" + serial, serial: serial}, cl.spend(), nil
 }
@@ -52,6 +56,7 @@ func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeReques
 		return err
 	}
 	a.metrics.revoked.Inc()
+	a.tell(ctx, c, auditLine{Action: string(actRevoke), Outcome: outcomeDone, Serial: req.Serial})
 	a.logger.InfoContext(ctx, "certificate revoked", "serial", pemfile.HexSerial(req.Serial))
 	return nil
 }
@@ -60,110 +65,76 @@ func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeReques
 // and delta lists, which this authority does not have.
 func validReason(code int) bool { return code >= 0 && code <= 10 && (code < 6 || code > 8) }
 
-const (
-	crlLife = 24 * time.Hour
-	typeCRL = "X509 CRL" // RFC 7468 §7
-)
-
-// crlCache keeps one signed list per issuer.
-type crlCache struct {
-	mu    sync.Mutex
-	lists map[string]crl
-}
-
-type crl struct {
-	der   []byte
-	sum   [sha256.Size]byte // of der
-	mark  int64             // store.RevocationMark it was made at
-	renew time.Time
-}
-
 // getCRL answers the list of the issuing intermediate, or of ?issuer=<subject
-// key id, hex>, in DER, or with ?pem in PEM.
+// key id, hex>, in DER, or with ?pem in PEM; ?all is those of all roots and
+// intermediates in PEM, as one file.
 func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
-	st := a.state.Load()
-	issuing := st.intermediates[0]
-	if id := r.URL.Query().Get("issuer"); id != "" {
-		issuing = nil
-		for _, c := range st.intermediates {
-			if issuerID(c) == id {
-				issuing = c
-			}
+	st, query := a.state.Load(), r.URL.Query()
+	if query.Has("all") {
+		return a.getAllCRLs(w, r, st)
+	}
+	id := query.Get("issuer")
+	if id == "" {
+		id = issuerID(st.intermediates[0])
+	}
+	list := st.rootLists[id]
+	if list == nil {
+		i := slices.IndexFunc(st.intermediates, func(c *x509.Certificate) bool { return issuerID(c) == id })
+		if i < 0 {
+			return &stranger{http.StatusNotFound, "no such issuer here"}
+		}
+		var err error
+		if list, err = a.crl(r.Context(), st, st.intermediates[i], false); err != nil {
+			return err
 		}
 	}
-	if issuing == nil {
-		return &stranger{http.StatusNotFound, "no such issuer here"}
+	if query.Has("pem") {
+		return serveCRL(w, r, list.sum, list.inPEM(), typePEM)
 	}
-	list, err := a.crl(r.Context(), st, issuing)
-	if err != nil {
-		return err
+	return serveCRL(w, r, list.sum, list.der, "application/pkix-crl")
+}
+
+func (a *Authority) getAllCRLs(w http.ResponseWriter, r *http.Request, st *state) error {
+	var lists []*crl
+	for _, c := range st.roots {
+		if l := st.rootLists[issuerID(c)]; l != nil {
+			lists = append(lists, l)
+		}
 	}
-	der := list.der
-	w.Header().Set("Content-Type", "application/pkix-crl")
-	if r.URL.Query().Has("pem") {
-		w.Header().Set("Content-Type", "application/x-pem-file")
-		der = pem.EncodeToMemory(&pem.Block{Type: typeCRL, Bytes: der})
+	for _, c := range st.intermediates {
+		l, err := a.crl(r.Context(), st, c, false)
+		if err != nil {
+			return err
+		}
+		lists = append(lists, l)
 	}
-	_, _ = w.Write(der) // the client has gone: there is nobody left to tell
+	var body []byte
+	sums := sha256.New()
+	for _, l := range lists {
+		_, _ = sums.Write(l.sum[:]) // a hash does not fail
+		body = append(body, l.inPEM()...)
+	}
+	return serveCRL(w, r, [sha256.Size]byte(sums.Sum(nil)), body, typePEM)
+}
+
+// serveCRL knows conditional requests and ranges: a cache in between asks often
+// and fetches seldom.
+func serveCRL(w http.ResponseWriter, r *http.Request, sum [sha256.Size]byte, body []byte, kind string) error {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:16])+`"`)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 	return nil
 }
 
-// crl returns a list that knows every revocation committed before the call, by
-// this process or another.
-func (a *Authority) crl(ctx context.Context, st *state, issuing *x509.Certificate) (crl, error) {
-	mark, err := a.record.RevocationMark(ctx)
-	if err != nil {
-		return crl{}, err
-	}
-	id, now := issuerID(issuing), time.Now()
-	if c, ok := a.lists.get(id); ok && c.mark == mark && now.Before(c.renew) {
-		return c, nil
-	}
-	// Two requests may sign the same list at once; that is cheaper than a lock across the signature.
-	entries, err := a.record.Revoked(ctx, id, now)
-	if err != nil {
-		return crl{}, err
-	}
-	signer := st.signer
-	if !bytes.Equal(issuing.Raw, st.intermediates[0].Raw) {
-		if signer, err = a.files.readKey(issuing, ""); err != nil {
-			return crl{}, err
-		}
-	}
-	list := &x509.RevocationList{
-		Number:     big.NewInt(now.UnixMicro()), // grows without being stored (RFC 5280 §5.2.3)
-		ThisUpdate: now, NextUpdate: now.Add(crlLife),
-	}
-	for _, e := range entries {
-		serial, ok := new(big.Int).SetString(e.Serial, 10)
-		if !ok {
-			return crl{}, fmt.Errorf("making the CRL: serial %q in the record", e.Serial)
-		}
-		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{
-			SerialNumber: serial, RevocationTime: e.RevokedAt, ReasonCode: e.Reason,
-		})
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, list, issuing, signer)
-	if err != nil {
-		return crl{}, fmt.Errorf("signing the CRL of %q: %w", issuing.Subject.CommonName, err)
-	}
-	made := crl{der, sha256.Sum256(der), mark, now.Add(crlLife / 2)}
-	a.lists.put(id, made)
-	return made, nil
-}
-
-func (c *crlCache) get(id string) (crl, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	l, ok := c.lists[id]
-	return l, ok
-}
-
-func (c *crlCache) put(id string, l crl) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.lists == nil {
-		c.lists = make(map[string]crl)
-	}
-	c.lists[id] = l
+// CRLHandler answers GET /crl and nothing else, for a listener in cleartext: a
+// list is signed, public, and must not need the TLS that it serves to judge
+// (RFC 5280 §8).
+func (a *Authority) CRLHandler() http.Handler {
+	r := chi.NewRouter()
+	r.Use(a.guard, a.measured)
+	r.Get(stepapi.PathCRL, a.handle(a.getCRL))
+	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
+		fail(w, http.StatusNotFound, "only "+stepapi.PathCRL+" is here")
+	})
+	return r
 }

@@ -2,13 +2,20 @@ package ca
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
+	"encoding/json"
 	"net/http"
 	"strings"
 
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
+
+// revokedAnswer is the answer of GET /revoked for lists that have not changed since.
+type revokedAnswer struct {
+	tag  string
+	body []byte
+}
 
 // getRevoked answers what every peer needs to refuse revoked certificates by
 // itself: the list of each intermediate whose leaves may still be valid. It is as
@@ -16,10 +23,10 @@ import (
 // answer costs a few bytes, so that a fleet may ask often.
 func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 	st := a.state.Load()
-	all, lists := sha256.New(), make([]crl, len(st.intermediates))
+	all, lists := sha256.New(), make([]*crl, len(st.intermediates))
 	for i, c := range st.intermediates {
 		var err error
-		if lists[i], err = a.crl(r.Context(), st, c); err != nil {
+		if lists[i], err = a.crl(r.Context(), st, c, true); err != nil {
 			return err
 		}
 		_, _ = all.Write(c.Raw) // a hash does not fail
@@ -31,15 +38,26 @@ func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
+	known := a.revoked.Load()
+	if known == nil || known.tag != tag {
+		var err error
+		if known, err = encodeRevoked(tag, st.intermediates, lists); err != nil {
+			return err
+		}
+		a.revoked.Store(known)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(known.body) // the client has gone: there is nobody left to tell
+	return nil
+}
+
+func encodeRevoked(tag string, issuers []*x509.Certificate, lists []*crl) (*revokedAnswer, error) {
 	resp := stepapi.RevokedResponse{Lists: make([]stepapi.RevokedList, len(lists))}
 	for i, l := range lists {
-		resp.Lists[i] = stepapi.RevokedList{
-			Issuer: pemOf(st.intermediates[i]),
-			CRL:    string(pem.EncodeToMemory(&pem.Block{Type: typeCRL, Bytes: l.der})),
-		}
+		resp.Lists[i] = stepapi.RevokedList{Issuer: pemOf(issuers[i]), CRL: string(l.inPEM())}
 	}
-	answer(w, http.StatusOK, resp)
-	return nil
+	body, err := json.Marshal(resp)
+	return &revokedAnswer{tag, body}, err
 }
 
 // matches implements If-None-Match (RFC 9110 §13.1.2) by the weak comparison that it asks for.

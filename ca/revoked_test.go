@@ -71,8 +71,8 @@ func TestRevokedLists(t *testing.T) {
 			t.Errorf("If-None-Match %s: %d, tag %q", known, status, again)
 		}
 	}
-	revoke(t, c, expired(t, c, "storage", time.Minute, "storage").Leaf.SerialNumber.String())
-	revoke(t, c, cert.Leaf.SerialNumber.String())
+	c.Revoke(t, expired(t, c, "storage", time.Minute, "storage").Leaf.SerialNumber.String())
+	c.Revoke(t, cert.Leaf.SerialNumber.String())
 	lists, status, changed := revokedLists(t, cl, tag)
 	if status != http.StatusOK || changed == tag || len(lists[0].RevokedCertificateEntries) != 1 ||
 		lists[0].RevokedCertificateEntries[0].SerialNumber.Cmp(cert.Leaf.SerialNumber) != 0 {

@@ -39,7 +39,7 @@ func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error)
 		if err != nil {
 			return err
 		}
-		if err := a.files.writeIssuer(root); err != nil {
+		if err := errors.Join(a.files.writeIssuer(root), a.files.writeRootList(root)); err != nil {
 			return err
 		}
 		next.roots = append(slices.Clone(next.roots), root.cert)
@@ -144,7 +144,7 @@ func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.C
 	if err != nil {
 		return err
 	}
-	if err := a.files.writeIssuer(fresh); err != nil {
+	if err := errors.Join(a.files.writeIssuer(fresh), a.files.writeRootList(issuer{roots[0], rootKey})); err != nil {
 		return err
 	}
 	next.roots, next.signer = roots, fresh.key

@@ -72,7 +72,7 @@ func TestTrustChange(t *testing.T) {
 	}
 	for _, u := range listAll(t, c) {
 		if u.Revocation == nil && u.Service != "ca" {
-			revoke(t, c, u.Serial)
+			c.Revoke(t, u.Serial)
 		}
 	}
 	if users, err := a.RootUsers(ctx, oldRoot); err != nil || len(users) != 0 {
@@ -202,7 +202,7 @@ func TestCRL(t *testing.T) {
 	if again := list("?pem"); again.Number.Cmp(empty.Number) != 0 {
 		t.Error("the list is not cached")
 	}
-	revoke(t, c, cert.Leaf.SerialNumber.String()) // by another opener of the record
+	c.Revoke(t, cert.Leaf.SerialNumber.String()) // by another opener of the record
 	full := list("")
 	if len(full.RevokedCertificateEntries) != 1 || full.RevokedCertificateEntries[0].ReasonCode != 1 || full.Number.Cmp(empty.Number) <= 0 {
 		t.Errorf("entries %v", full.RevokedCertificateEntries)
@@ -218,7 +218,7 @@ func TestCRL(t *testing.T) {
 	}
 	all := listAll(t, c)
 	i := slices.IndexFunc(all, func(c store.Certificate) bool { return c.Revocation == nil })
-	revoke(t, c, all[i].Serial) // any that is left
+	c.Revoke(t, all[i].Serial) // any that is left
 	if l := list(id); l.CheckSignatureFrom(issuer) != nil || len(l.RevokedCertificateEntries) < 1 {
 		t.Error("the old issuer does not sign its list any more")
 	}

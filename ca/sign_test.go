@@ -178,7 +178,7 @@ func TestTokenReuse(t *testing.T) {
 		token, key := c.Token(t, "storage", "storage"), newKey(t)
 		req := signRequest(t, token, key, "storage", "storage")
 		_, body := cl.do("POST", "/sign", req)
-		revoke(t, c, pair(t, body, key).Leaf.SerialNumber.String())
+		c.Revoke(t, pair(t, body, key).Leaf.SerialNumber.String())
 		if status, body := cl.do("POST", "/sign", req); status != http.StatusUnauthorized {
 			t.Errorf("%d %s", status, body)
 		}
@@ -236,18 +236,6 @@ func unique(s []string) []string {
 	s = slices.Clone(s)
 	slices.Sort(s)
 	return slices.Compact(s)
-}
-
-func revoke(t testing.TB, c *catest.CA, serial string) {
-	t.Helper()
-	r, err := ca.OpenRecord(t.Context(), c.Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = r.Close() }()
-	if err := r.Revoke(t.Context(), serial, 1, "lost"); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestRenewRekeyRevoke(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/secret"
@@ -27,7 +28,7 @@ type TokenOptions struct {
 	Names []string
 	// Lifetime defaults to 5 min; 1 h at most.
 	Lifetime time.Duration
-	// Provisioner defaults to the first of pki.yaml.
+	// Provisioner is one of type JWK; it defaults to the first of pki.yaml.
 	Provisioner string
 	// Revoke makes a token for /revoke instead of /sign.
 	Revoke bool
@@ -64,7 +65,7 @@ func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 		return secret.String{}, err
 	}
 	c.RootFingerprint = pemfile.Fingerprint(root)
-	p, err := r.provisioner(opt.Provisioner)
+	p, err := r.signing(opt.Provisioner)
 	if err != nil {
 		return secret.String{}, err
 	}
@@ -124,13 +125,14 @@ func (r *rules) tokenNames(service string, names []string) ([]string, error) {
 	return names, p.allows(names, nil)
 }
 
-func (r *rules) provisioner(name string) (jwk, error) {
-	for _, p := range r.provisioners {
-		if name == "" || p.name == name {
-			return p, nil
+// signing finds the provisioner whose private key the state directory has; "" is the first.
+func (p *provisioners) signing(name string) (jwk, error) {
+	for _, j := range p.jwks {
+		if name == "" || j.name == name {
+			return j, nil
 		}
 	}
-	return jwk{}, fmt.Errorf("provisioner %.80q is not in %s", name, configFile)
+	return jwk{}, fmt.Errorf("provisioner %.80q of type %s is not in %s", name, typeJWK, statedir.ConfigFile)
 }
 
 func signToken(c newClaims, key *jose.JSONWebKey, kid string) (secret.String, error) {

@@ -2,6 +2,7 @@ package ca_test
 
 import (
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func TestTokenTimes(t *testing.T) {
 		{"for too long", now, 3 * time.Hour, "lives longer than"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			token, err := ca.TokenAt(c.Dir, "storage", tc.issued, tc.life)
+			token, err := ca.TokenAt(c.Dir, "enrolment", "storage", tc.issued, tc.life)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -51,6 +52,36 @@ func TestTokenTimes(t *testing.T) {
 				t.Errorf("%d certificates recorded for it", after-before)
 			}
 		})
+	}
+	c.Check(t)
+}
+
+// The key is found by its id; a token is that of the provisioner it names all the
+// same, also where two have one key.
+func TestTokenProvisioner(t *testing.T) {
+	sign := func(t *testing.T, c *catest.CA, issuer string) (int, []byte) {
+		t.Helper()
+		token, err := ca.TokenAt(c.Dir, issuer, "storage", time.Now(), time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return newClient(t, c, nil).do("POST", "/sign", signRequest(t, token, newKey(t), "storage", "storage", "localhost", "127.0.0.1"))
+	}
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	if status, body := sign(t, c, "other"); status != http.StatusUnauthorized || !strings.Contains(message(t, body), "provisioner is not known") {
+		t.Errorf("another name: %d %s", status, body)
+	}
+	c.Rewrite(t, func(text []byte) []byte {
+		own := regexp.MustCompile(`(?m)^  - type: JWK\n.*\n    key:.*\n`).FindString(string(text))
+		return withProvisioner(strings.Replace(own, "enrolment", "other", 1))(text)
+	})
+	if err := c.Authority.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for issuer, want := range map[string]int{"enrolment": http.StatusCreated, "other": http.StatusCreated, "third": http.StatusUnauthorized} {
+		if status, body := sign(t, c, issuer); status != want {
+			t.Errorf("%s: %d %s", issuer, status, body)
+		}
 	}
 	c.Check(t)
 }

@@ -57,7 +57,9 @@ type verified struct {
 	provisioner provisioner.Extension
 	token       store.Token
 	once        bool               // a second use of token is refused, also for the same key
-	previous    *store.Certificate // that is renewed
+	previous    *store.Certificate // that is renewed, or vouches for this one
+	order       string             // of ACME that it is for, or empty
+	until       time.Time          // end of what vouches for it; zero means that nothing does
 	asked       time.Duration      // lifetime asked for; 0 means the default
 	trust       string             // digest reported, or empty
 	at          time.Time          // moment to date it by; zero means now, and anything else is for fixtures only
@@ -70,43 +72,81 @@ type claims struct {
 	Confirmation struct {
 		Fingerprint string `json:"x5rt#S256"` // of the one request it is good for
 	} `json:"cnf"`
-	provisioner provisioner.Interface
-	kid         string
+	id     string // of the provisioner, as step writes it
+	kid    string
+	holder *x509.Certificate // whose key signed the token; nil for a token of an enrolment key
 }
 
-// verifyToken has the provisioner check signature, issuer, audience and times,
-// exactly once, and stores nothing: smallstep's own path spends a token before
-// it has looked at the signature, which lets strangers fill the database.
-func verifyToken(ctx context.Context, st *state, ott string, use action) (_ *claims, err error) {
+// verifyToken checks signature, issuer, audience and times, each exactly once,
+// and stores nothing. smallstep's own path spends a token before it has looked at
+// the signature, which lets strangers fill the database, and parses it four times.
+func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 	defer recovered(&err)
 	tok, err := jose.ParseSigned(ott)
 	if err != nil || len(tok.Headers) != 1 {
 		return nil, unauthorized("the token is not a signed JWT")
 	}
 	c := &claims{kid: tok.Headers[0].KeyID}
-	if err := tok.UnsafeClaimsWithoutVerification(c); err != nil {
-		return nil, unauthorized("the token is not a signed JWT")
-	}
-	// By id, not LoadProvisionerByToken: that one appends to a slice that all requests share (a data race in v0.30.2).
-	if c.provisioner, err = st.embedded.LoadProvisionerByID(c.Issuer + ":" + c.kid); err != nil {
-		return nil, unauthorized("the token's provisioner is not known here")
-	}
-	if use == actRevoke {
-		err = c.provisioner.AuthorizeRevoke(ctx, ott)
-	} else {
-		_, err = c.provisioner.AuthorizeSign(ctx, ott)
-	}
+	key, err := c.find(st, tok)
 	if err != nil {
+		return nil, err
+	}
+	if err := tok.Claims(key, c); err != nil { // the kind of key decides which algorithms are taken
 		return nil, unauthorized("the token was refused: %s", tokenFault(err))
 	}
+	if c.holder == nil && c.id != c.Issuer+":"+c.kid {
+		return nil, errProvisioner
+	}
+	now, fragment := time.Now(), ""
+	if c.holder != nil {
+		fragment = c.id
+	}
+	err = c.ValidateWithLeeway(jose.Expected{Time: now}, tokenLeeway) // the issuer found the key
 	switch {
+	case err != nil:
+		return nil, unauthorized("the token was refused: %s", tokenFault(err))
+	case !slices.ContainsFunc(c.Audience, func(a string) bool { return st.isAudience(a, use, fragment) }):
+		return nil, unauthorized("the token was refused: it is for another purpose")
+	case c.Subject == "":
+		return nil, unauthorized("the token was refused: it has no subject")
 	case c.ID == "" || c.Expiry == nil:
 		return nil, unauthorized("the token has no id or no expiry: it could be used for ever")
-	case time.Until(c.Expiry.Time()) > maxTokenLife+tokenLeeway:
+	case c.Expiry.Time().Sub(now) > maxTokenLife+tokenLeeway:
 		return nil, unauthorized("the token lives longer than %s", maxTokenLife)
 	}
 	return c, nil
 }
+
+// find returns the key that must have signed the token: the enrolment key that its
+// header names, or that of the certificate that it brings.
+func (c *claims) find(st *state, tok *jose.JSONWebToken) (crypto.PublicKey, error) {
+	if p := st.rules.only(c.kid); p != nil { // nearly always; the issuer is compared when it is vouched for
+		c.id = p.name + ":" + c.kid
+		return p.key, nil
+	}
+	var who struct {
+		Issuer string `json:"iss"`
+	}
+	if err := tok.UnsafeClaimsWithoutVerification(&who); err != nil {
+		return nil, unauthorized("the token is not a signed JWT")
+	}
+	if leaf := st.holder(who.Issuer, tok.Headers[0]); leaf != nil {
+		if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+			return nil, unauthorized("the token was refused: its certificate is not for signatures")
+		}
+		c.holder, c.id = leaf, "x5c/"+who.Issuer
+		return leaf.PublicKey, nil
+	}
+	for _, p := range st.rules.jwks {
+		if p.name == who.Issuer && p.key.KeyID == c.kid {
+			c.id = p.name + ":" + c.kid
+			return p.key, nil
+		}
+	}
+	return nil, errProvisioner
+}
+
+var errProvisioner = unauthorized("the token's provisioner is not known here")
 
 // tokenFault says which check failed; the library's text names functions and repeats the token's content.
 func tokenFault(err error) string {
@@ -115,9 +155,7 @@ func tokenFault(err error) string {
 		{"(exp)", "it has expired"},
 		{"(nbf)", "it is not valid yet"},
 		{"(iat)", "it was issued in the future"},
-		{"(aud)", "it is for another purpose"},
 		{"cryptographic primitive", "its signature is wrong"},
-		{"subject", "it has no subject"},
 	} {
 		if strings.Contains(text, f.has) {
 			return f.say
@@ -126,14 +164,20 @@ func tokenFault(err error) string {
 	return "it does not verify"
 }
 
+// spend names a token by issuer and id. Holders of certificates choose ids
+// freely, so the certificate is a part: none can use up the id of another.
 func (c *claims) spend() store.Token {
-	return store.Token{Hash: sha256.Sum256([]byte(c.provisioner.GetID() + "\x00" + c.ID)), Expires: c.Expiry.Time().Add(2 * tokenLeeway)}
+	text := c.id + "\x00" + c.ID
+	if c.holder != nil {
+		text += "\x00" + string(c.holder.Raw)
+	}
+	return store.Token{Hash: sha256.Sum256([]byte(text)), Expires: c.Expiry.Time().Add(2 * tokenLeeway)}
 }
 
 // verifySign authenticates POST /sign: a token, and a request signed by its key
 // that asks for exactly what the token says.
 func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignRequest) (v verified, err error) {
-	c, err := verifyToken(ctx, st, req.OTT, actSign)
+	c, err := verifyToken(st, req.OTT, actSign)
 	if err != nil {
 		return v, err
 	}
@@ -141,7 +185,12 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 		caller:      caller{kind: byToken, name: "token " + c.Issuer + "/" + c.Subject, service: c.Subject},
 		action:      actSign,
 		token:       c.spend(),
-		provisioner: provisioner.Extension{Type: provisioner.TypeJWK, Name: c.provisioner.GetName(), CredentialID: c.kid},
+		provisioner: provisioner.Extension{Type: provisioner.TypeJWK, Name: c.Issuer, CredentialID: c.kid},
+	}
+	if c.holder != nil {
+		if err := a.vouch(ctx, st, c, &v); err != nil {
+			return v, err
+		}
 	}
 	csr, err := parseCSR(req.CSR)
 	if err != nil {
@@ -151,6 +200,9 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 		return v, err
 	}
 	if v.names, err = matchRequest(csr, c); err != nil {
+		return v, a.turnAway(ctx, v.caller, want{action: actSign}, err)
+	}
+	if err := c.holds(v.names); err != nil {
 		return v, a.turnAway(ctx, v.caller, want{action: actSign}, err)
 	}
 	v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
@@ -276,16 +328,15 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 		}
 	}
 	var entry store.Certificate
+	var cert *x509.Certificate
 	if text := proofOf(r); text != "" && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0) {
-		v.caller, entry, v.token, err = a.verifyProof(ctx, text, v.action, csr)
 		v.once = true
-	} else {
-		v.caller, entry, err = a.verifyPeer(ctx, r.TLS)
+		if v.caller, entry, v.token, err = a.verifyProof(ctx, text, v.action, csr); err == nil {
+			cert, err = x509.ParseCertificate(entry.DER)
+		}
+	} else if v.caller, entry, err = a.verifyPeer(ctx, r.TLS); err == nil {
+		cert = r.TLS.VerifiedChains[0][0] // the same, byte for byte
 	}
-	if err != nil {
-		return v, err
-	}
-	cert, err := x509.ParseCertificate(entry.DER)
 	if err != nil {
 		return v, err
 	}

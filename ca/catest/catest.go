@@ -15,6 +15,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,6 +26,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/internal/secret"
 )
@@ -35,6 +37,7 @@ type Options struct {
 	Lifetime time.Duration         // of certificates; 10 s is the shortest
 	Profiles map[string]ca.Profile // replace those of the ArtStore services
 	KeyType  string                // of root and intermediate
+	Database string                // postgres:// URL that replicas share; pki.db in the state directory if empty
 	// Edit may change pki.yaml before the authority opens it.
 	Edit func(yaml []byte) []byte
 	// Wrap, if set, stands around the handler: to count requests or inject faults.
@@ -47,14 +50,15 @@ type CA struct {
 	RootFingerprint string // SHA-256 of the first root, hex
 	Dir             string // state directory; its keys are not encrypted
 	Authority       *ca.Authority
+	opt             Options
 }
 
 // Start makes, opens and serves an authority until the test ends.
 func Start(t testing.TB, opt Options) *CA {
 	t.Helper()
-	c := &CA{Dir: filepath.Join(t.TempDir(), "ca")}
+	c := &CA{Dir: filepath.Join(t.TempDir(), "ca"), opt: opt}
 	result, err := ca.Init(t.Context(), ca.InitOptions{
-		Dir: c.Dir, LeafLifetime: opt.Lifetime, Profiles: opt.Profiles, KeyType: opt.KeyType, PlainKeys: true,
+		Dir: c.Dir, LeafLifetime: opt.Lifetime, Profiles: opt.Profiles, KeyType: opt.KeyType, Database: opt.Database, PlainKeys: true,
 	})
 	if err != nil {
 		t.Fatalf("making the authority: %v", err)
@@ -63,8 +67,46 @@ func Start(t testing.TB, opt Options) *CA {
 	if opt.Edit != nil {
 		c.Rewrite(t, opt.Edit)
 	}
+	c.open(t)
+	return c
+}
+
+// Replica starts another authority on a copy of the state directory: it has the
+// same keys and, with Options.Database, the same record.
+func (c *CA) Replica(t testing.TB) *CA {
+	t.Helper()
+	r := &CA{Dir: filepath.Join(t.TempDir(), "ca"), RootFingerprint: c.RootFingerprint, opt: c.opt}
+	source := os.DirFS(c.Dir)
+	err := fs.WalkDir(source, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(r.Dir, path)
+		if entry.IsDir() {
+			return durable.MkdirAll(to)
+		}
+		data, err := fs.ReadFile(source, path)
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		return durable.WriteNew(to, data, info.Mode().Perm())
+	})
+	if err != nil {
+		t.Fatalf("copying the state directory: %v", err)
+	}
+	r.open(t)
+	return r
+}
+
+func (c *CA) open(t testing.TB) {
+	t.Helper()
 	// Not the test's own context: it ends before cleanups, and the server drains in one.
 	ctx := context.WithoutCancel(t.Context())
+	var err error
 	if c.Authority, err = ca.Open(ctx, ca.Options{Dir: c.Dir, Logger: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatalf("opening the authority: %v", err)
 	}
@@ -73,12 +115,11 @@ func Start(t testing.TB, opt Options) *CA {
 			t.Errorf("closing the authority: %v", err)
 		}
 	})
-	c.serve(ctx, t, opt)
-	return c
+	c.serve(ctx, t, c.opt)
 }
 
 // serve listens, feeds the listener with the authority's own certificate, and
-// joins both goroutines at the end of the test.
+// joins all goroutines at the end of the test.
 func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
@@ -94,7 +135,8 @@ func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
 		handler = opt.Wrap(handler)
 	}
 	var current atomic.Pointer[tls.Config]
-	first, done := make(chan struct{}, 1), make(chan error, 2)
+	first, done := make(chan struct{}, 1), make(chan error, 3)
+	go func() { done <- c.Authority.KeepLog(ctx) }()
 	go func() {
 		done <- c.Authority.Watch(ctx, func(cert tls.Certificate, roots []*x509.Certificate) error {
 			current.Store(serverConfig(cert, roots))
@@ -123,7 +165,7 @@ func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		for range 2 {
+		for range cap(done) {
 			if err := <-done; err != nil {
 				t.Errorf("serving the authority: %v", err)
 			}
@@ -155,6 +197,20 @@ func (c *CA) Token(t testing.TB, service string, names ...string) secret.String 
 func (c *CA) RevokeToken(t testing.TB, serial string) secret.String {
 	t.Helper()
 	return c.token(t, ca.TokenOptions{Service: serial, Revoke: true})
+}
+
+// Revoke revokes the certificate with this decimal serial for key compromise, as
+// an operator does at the record.
+func (c *CA) Revoke(t testing.TB, serial string) {
+	t.Helper()
+	r, err := ca.OpenRecord(t.Context(), c.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	if err := r.Revoke(t.Context(), serial, 1, "lost"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (c *CA) token(t testing.TB, opt ca.TokenOptions) secret.String {

@@ -71,14 +71,12 @@ func (a *authDB) GetCertificateData(serial string) (*db.CertificateData, error) 
 
 // UseToken keeps a hash of the id, never the token.
 func (a *authDB) UseToken(id, _ string) (bool, error) {
-	hash := sha256.Sum256([]byte(id))
-	res, err := a.s.write.ExecContext(a.ctx, `INSERT OR IGNORE INTO used_tokens (hash, expires, serial) VALUES (?, ?, '')`,
-		hash[:], millis(time.Now().Add(tokenLife)))
-	if err != nil {
-		return false, fmt.Errorf("spending a token: %w", err)
+	token := Token{Hash: sha256.Sum256([]byte(id)), Expires: time.Now().Add(tokenLife)}
+	err := a.s.change(a.ctx, func(tx *txn) error { return spend(a.ctx, tx, token, "") })
+	if errors.Is(err, errSpent) {
+		return false, nil
 	}
-	n, err := res.RowsAffected()
-	return n == 1, err
+	return err == nil, err
 }
 
 func (a *authDB) StoreCertificateChain(p provisioner.Interface, chain ...*x509.Certificate) error {

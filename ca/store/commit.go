@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"database/sql"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -83,6 +82,8 @@ type Issue struct {
 	Certificate Certificate
 	Token       Token
 	TrustDigest string // bundle in effect at the client, or empty
+	Order       string // ACME order that this certificate is for, or empty; it becomes valid with it
+	MaxLive     int    // refuse a first certificate if its service has this many live ones; 0 does not count
 }
 
 // Commit stores a certificate, the token spent on it, its lineage and the event,
@@ -92,29 +93,41 @@ type Issue struct {
 // is returned and nothing is stored: the client lost the answer. On another key
 // it is [ErrTokenUsed]. A renewal in a lineage with a revoked member is
 // [ErrRevoked]; it is decided here, because a revocation may have come after the
-// caller looked.
+// caller looked. A service that has issue.MaxLive live certificates gets no new
+// lineage: [ErrTooMany].
 func (s *Store) Commit(ctx context.Context, issue Issue) (Certificate, error) {
-	out := issue.Certificate
-	err := s.change(ctx, func(tx *sql.Tx) error {
-		spent, err := spentOn(ctx, tx, issue.Token)
-		if err != nil {
-			return err
+	c := issue.Certificate
+	err := s.commit(ctx, issue)
+	if errors.Is(err, errSpent) {
+		if c, err = s.Spent(ctx, issue.Token, c.KeyHash); err == nil {
+			return c, nil
 		}
-		if spent != "" {
-			out, err = replay(ctx, tx, spent, issue.Certificate.KeyHash)
-			return err
-		}
-		return insert(ctx, tx, issue)
-	})
+	}
 	if err != nil {
 		return Certificate{}, fmt.Errorf("committing certificate %s: %w", issue.Certificate.Serial, err)
 	}
-	return out, nil
+	return c, nil
+}
+
+// errSpent takes back a certificate whose token turned out to be spent.
+var errSpent = errors.New("the token is spent")
+
+func (s *Store) commit(ctx context.Context, issue Issue) error {
+	r, err := newRow(issue)
+	if err != nil {
+		return err
+	}
+	s.recall(r)
+	err = s.change(ctx, func(tx *txn) error { return r.insert(ctx, tx) })
+	if err == nil && !r.known {
+		s.remember(r)
+	}
+	return err
 }
 
 // Spent returns the certificate that a token was spent on, if it was spent on
 // the given key; [ErrTokenUsed] if on another one; [ErrNotFound] if it is unused.
-// It saves a signature; Commit decides.
+// Commit asks it when a token turns out to be spent.
 func (s *Store) Spent(ctx context.Context, token Token, keyHash string) (Certificate, error) {
 	serial, err := spentOn(ctx, s.read, token)
 	if err != nil {
@@ -130,7 +143,7 @@ func (s *Store) Spent(ctx context.Context, token Token, keyHash string) (Certifi
 const unknownCertificate = "-"
 
 // spentOn returns the serial a token was spent on, "" for an unused one.
-func spentOn(ctx context.Context, q queryer, token Token) (serial string, err error) {
+func spentOn(ctx context.Context, q querier, token Token) (serial string, err error) {
 	if token == (Token{}) {
 		return "", nil
 	}
@@ -146,7 +159,7 @@ func spentOn(ctx context.Context, q queryer, token Token) (serial string, err er
 	return serial, nil
 }
 
-func replay(ctx context.Context, q queryer, serial, keyHash string) (Certificate, error) {
+func replay(ctx context.Context, q querier, serial, keyHash string) (Certificate, error) {
 	c, err := get(ctx, q, serial)
 	switch {
 	case errors.Is(err, ErrNotFound), err == nil && c.KeyHash != keyHash:
@@ -159,60 +172,20 @@ func replay(ctx context.Context, q queryer, serial, keyHash string) (Certificate
 	return c, nil
 }
 
-func insert(ctx context.Context, tx *sql.Tx, issue Issue) error {
-	c := issue.Certificate
-	if c.Lineage != c.Serial {
-		bad, err := lineageRevoked(ctx, tx, c.Lineage)
-		if err != nil {
-			return err
-		}
-		if bad {
-			return ErrRevoked
-		}
+// spend marks a token as used, or returns errSpent. The unique key decides among
+// all processes: one that comes second waits for the commit of the first.
+func spend(ctx context.Context, tx *txn, token Token, serial string) error {
+	if token == (Token{}) {
+		return nil
 	}
-	names, err := json.Marshal(c.Names)
+	res, err := tx.ExecContext(ctx, `INSERT INTO used_tokens (hash, expires, serial) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+		token.Hash[:], millis(token.Expires), serial)
 	if err != nil {
-		return err
+		return fmt.Errorf("spending a token: %w", err)
 	}
-	res, err := tx.ExecContext(ctx, `INSERT INTO certificates
-		(serial, service, kind, provisioner, caller, lineage, previous, issuer, key_hash, names, not_before, not_after, issued_at, der, chain)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		c.Serial, c.Service, c.Kind, c.Provisioner, c.Caller, c.Lineage, c.Previous, c.Issuer, c.KeyHash, string(names),
-		millis(c.NotBefore), millis(c.NotAfter), millis(c.IssuedAt), c.DER, notNil(c.Chain))
-	if err != nil {
-		return err
+	n, err := res.RowsAffected()
+	if err == nil && n == 0 {
+		return errSpent
 	}
-	id, err := res.LastInsertId()
-	if err != nil {
-		return err
-	}
-	for _, name := range c.Names {
-		if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO certificate_names (name, not_after, id) VALUES (?, ?, ?)`, name, millis(c.NotAfter), id); err != nil {
-			return err
-		}
-	}
-	if issue.Token != (Token{}) {
-		if err := spend(ctx, tx, issue.Token, c.Serial); err != nil {
-			return err
-		}
-	}
-	if issue.TrustDigest != "" {
-		if err := report(ctx, tx, c.Lineage, issue.TrustDigest); err != nil {
-			return err
-		}
-	}
-	return addEvent(ctx, tx, Event{At: c.IssuedAt, Kind: c.Kind, Caller: c.Caller, Service: c.Service, Serial: c.Serial})
-}
-
-func spend(ctx context.Context, tx *sql.Tx, token Token, serial string) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO used_tokens (hash, expires, serial) VALUES (?, ?, ?)`, token.Hash[:], millis(token.Expires), serial)
 	return err
-}
-
-// notNil keeps an empty chain (an issuer that is a root) from becoming NULL.
-func notNil(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
 }

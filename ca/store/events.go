@@ -2,8 +2,9 @@ package store
 
 import (
 	"context"
-	"database/sql"
+	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,7 +13,7 @@ import (
 type Event struct {
 	ID      int64     `json:"id"`
 	At      time.Time `json:"at"`
-	Kind    string    `json:"kind"` // issued, renewed, rekeyed, own, revoked, refused
+	Kind    string    `json:"kind"` // issued, renewed, rekeyed, own, revoked, refused, pruned
 	Caller  string    `json:"caller"`
 	Service string    `json:"service,omitempty"`
 	Serial  string    `json:"serial,omitempty"` // decimal
@@ -20,16 +21,14 @@ type Event struct {
 	Detail  string    `json:"detail,omitempty"`
 }
 
-func addEvent(ctx context.Context, tx *sql.Tx, e Event) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO events (at, kind, caller, service, serial, rule, detail) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-		millis(e.At), e.Kind, e.Caller, e.Service, e.Serial, e.Rule, e.Detail)
-	return err
-}
-
 // Refuse records that an authenticated caller asked for what the rules deny.
 func (s *Store) Refuse(ctx context.Context, e Event) error {
 	e.Kind = refused
-	if err := s.change(ctx, func(tx *sql.Tx) error { return addEvent(ctx, tx, e) }); err != nil {
+	err := s.change(ctx, func(tx *txn) error {
+		_, err := addEvent(ctx, tx, e, [sha256.Size]byte{})
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("recording a refusal: %w", err)
 	}
 	return nil
@@ -38,7 +37,7 @@ func (s *Store) Refuse(ctx context.Context, e Event) error {
 // Events returns up to limit events after the given id, oldest first. kind
 // selects one kind, "" all.
 func (s *Store) Events(ctx context.Context, kind string, after int64, limit int) ([]Event, error) {
-	text, args := `SELECT id, at, kind, caller, service, serial, rule, detail FROM events WHERE id > ?`, []any{after}
+	text, args := `SELECT id, `+eventColumns+` FROM events WHERE id > ?`, []any{after}
 	if kind != "" {
 		text, args = text+` AND kind = ?`, append(args, kind)
 	}
@@ -57,7 +56,11 @@ func (s *Store) Events(ctx context.Context, kind string, after int64, limit int)
 // SweepTokens forgets spent tokens that expired before the given moment; their
 // own claim refuses them from then on. The caller leaves room for clock leeway.
 func (s *Store) SweepTokens(ctx context.Context, before time.Time) error {
-	if _, err := s.write.ExecContext(ctx, `DELETE FROM used_tokens WHERE expires < ?`, millis(before)); err != nil {
+	err := s.change(ctx, func(tx *txn) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM used_tokens WHERE expires < ?`, millis(before))
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("sweeping tokens: %w", err)
 	}
 	return nil
@@ -65,13 +68,13 @@ func (s *Store) SweepTokens(ctx context.Context, before time.Time) error {
 
 // ReportTrust notes which trust bundle is in effect at the holder of a lineage.
 func (s *Store) ReportTrust(ctx context.Context, lineage, digest string) error {
-	if err := s.change(ctx, func(tx *sql.Tx) error { return report(ctx, tx, lineage, digest) }); err != nil {
+	if err := s.change(ctx, func(tx *txn) error { return report(ctx, tx, lineage, digest) }); err != nil {
 		return fmt.Errorf("recording a trust digest: %w", err)
 	}
 	return nil
 }
 
-func report(ctx context.Context, tx *sql.Tx, lineage, digest string) error {
+func report(ctx context.Context, tx *txn, lineage, digest string) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO lineages (lineage, trust_digest, reported_at) VALUES (?, ?, ?)
 		ON CONFLICT (lineage) DO UPDATE SET trust_digest = excluded.trust_digest, reported_at = excluded.reported_at`,
 		lineage, digest, millis(time.Now()))
@@ -81,13 +84,13 @@ func report(ctx context.Context, tx *sql.Tx, lineage, digest string) error {
 // live selects what somebody may be using now; the authority's own certificate
 // does not count, because it moves with the authority.
 const live = ` FROM certificates c WHERE c.not_after > ? AND c.kind <> '` + Own + `'
-	AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.serial = c.serial)`
+	AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)`
 
 // WithoutTrust returns the services that have a live certificate in a lineage
 // whose last report is not the given digest, sorted.
 func (s *Store) WithoutTrust(ctx context.Context, digest string, now time.Time) ([]string, error) {
 	return s.services(ctx, `SELECT DISTINCT c.service`+live+`
-		AND NOT EXISTS (SELECT 1 FROM lineages l WHERE l.lineage = c.lineage AND l.trust_digest = ?) ORDER BY 1`, millis(now), digest)
+		AND NOT EXISTS (SELECT 1 FROM lineages l WHERE l.lineage = c.lineage AND l.trust_digest = ?)`, millis(now), digest)
 }
 
 // UsersOf returns the services that have a live certificate from one of the
@@ -101,7 +104,7 @@ func (s *Store) UsersOf(ctx context.Context, issuers []string, now time.Time) ([
 		args = append(args, i)
 	}
 	marks := strings.TrimSuffix(strings.Repeat("?,", len(issuers)), ",")
-	return s.services(ctx, `SELECT DISTINCT c.service`+live+` AND c.issuer IN (`+marks+`) ORDER BY 1`, args...)
+	return s.services(ctx, `SELECT DISTINCT c.service`+live+` AND c.issuer IN (SELECT id FROM issuers WHERE key_id IN (`+marks+`))`, args...)
 }
 
 func (s *Store) services(ctx context.Context, text string, args ...any) ([]string, error) {
@@ -109,13 +112,15 @@ func (s *Store) services(ctx context.Context, text string, args ...any) ([]strin
 	if err != nil {
 		return nil, fmt.Errorf("listing services: %w", err)
 	}
-	return collect(rows, func(v *string) error { return rows.Scan(v) })
+	names, err := collect(rows, func(v *string) error { return rows.Scan(v) })
+	slices.Sort(names) // here: each database has its own idea of an order
+	return names, err
 }
 
 // Unexpired reports whether an issuer (subject key id, hex) has any certificate
 // that has not expired, revoked or not.
 func (s *Store) Unexpired(ctx context.Context, issuer string, now time.Time) (found bool, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates WHERE issuer = ? AND not_after > ?)`, issuer, millis(now)).Scan(&found)
+	err = s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates WHERE issuer = (SELECT id FROM issuers WHERE key_id = ?) AND not_after > ?)`, issuer, millis(now)).Scan(&found)
 	if err != nil {
 		return false, fmt.Errorf("looking for certificates of %s: %w", issuer, err)
 	}

@@ -4,39 +4,69 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 
 	"github.com/pressly/goose/v3"
 )
 
-//go:embed migrations/*.sql
+// Both dialects have the same numbers: a record of one can be copied into the other.
+//
+//go:embed migrations/sqlite/*.sql migrations/postgres/*.sql
 var migrations embed.FS
 
 // migrate applies the numbered migrations that are missing, each in its own
 // transaction: a crash in between leaves a schema that the next start completes.
 // There are no steps back, a restore from backup is the way back.
-func migrate(ctx context.Context, db *sql.DB) error {
-	dir, err := fs.Sub(migrations, "migrations")
+func migrate(ctx context.Context, db *sql.DB, dialect goose.Dialect, folder string) error {
+	dir, err := fs.Sub(migrations, "migrations/"+folder)
 	if err != nil {
 		return err
 	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	provider, err := goose.NewProvider(dialect, db, dir, goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return fmt.Errorf("reading migrations: %w", err)
 	}
-	have, want, err := provider.GetVersions(ctx)
+	for {
+		have, want, err := provider.GetVersions(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the schema version: %w", err)
+		}
+		if have > want {
+			return fmt.Errorf("schema version %d is newer than %d, the newest this program knows", have, want)
+		}
+		if have == want {
+			return nil
+		}
+		if _, err = provider.Up(ctx); err == nil {
+			return nil
+		}
+		// Another process that starts now may do the same, a step ahead of this one:
+		// as long as the version grows, somebody gets on.
+		if now, _, again := provider.GetVersions(ctx); again != nil || now <= have {
+			return fmt.Errorf("migrating the schema from version %d to %d: %w", have, want, err)
+		}
+	}
+}
+
+// migrationLock is the advisory lock of whoever migrates; the number means nothing.
+const migrationLock = 0x61727470
+
+// migratePostgres lets one replica at a time look at the version and migrate.
+// The lock belongs to a connection, so it ends with a process that dies.
+func migratePostgres(ctx context.Context, db *sql.DB) (err error) {
+	conn, err := db.Conn(ctx)
 	if err != nil {
-		return fmt.Errorf("reading the schema version: %w", err)
+		return fmt.Errorf("connecting: %w", err)
 	}
-	if have > want {
-		return fmt.Errorf("schema version %d is newer than %d, the newest this program knows", have, want)
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, migrationLock); err != nil {
+		return fmt.Errorf("waiting for the turn to migrate: %w", err)
 	}
-	if have == want {
-		return nil
-	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrating the schema from version %d to %d: %w", have, want, err)
-	}
-	return nil
+	defer func() {
+		_, unlock := conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock)
+		err = errors.Join(err, unlock)
+	}()
+	return migrate(ctx, db, goose.DialectPostgres, "postgres")
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,14 +40,13 @@ type Query struct {
 	Now           time.Time // the moment that state is judged at; zero means now
 }
 
-type queryer interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
+const columns = `c.id, c.serial, c.service, c.kind, c.provisioner, c.caller, c.lineage, c.previous, i.key_id, c.key_hash, c.names,
+	c.not_before, c.not_after, c.issued_at, c.der, h.der, r.revoked_at, r.reason, r.note, r.caller`
 
-const columns = `c.id, c.serial, c.service, c.kind, c.provisioner, c.caller, c.lineage, c.previous, c.issuer, c.key_hash, c.names,
-	c.not_before, c.not_after, c.issued_at, c.der, c.chain, r.revoked_at, r.reason, r.note, r.caller`
+// joined has outer joins only: they leave it to the filters where a scan begins.
+const joined = ` FROM certificates c LEFT JOIN revocations r ON r.certificate = c.id` + named
 
-const joined = ` FROM certificates c LEFT JOIN revocations r ON r.serial = c.serial`
+const named = ` LEFT JOIN issuers i ON i.id = c.issuer LEFT JOIN chains h ON h.id = c.chain`
 
 // State says what the certificate is at the given moment.
 func (c *Certificate) State(now time.Time) string {
@@ -64,16 +64,20 @@ func (s *Store) Get(ctx context.Context, serial string) (Certificate, error) {
 	return get(ctx, s.read, serial)
 }
 
-func get(ctx context.Context, q queryer, serial string) (Certificate, error) {
-	var c Certificate
-	_, err := scan(q.QueryRowContext(ctx, `SELECT `+columns+joined+` WHERE c.serial = ?`, serial), &c)
+func get(ctx context.Context, q querier, serial string) (c Certificate, err error) {
+	var id int64
+	return c, getRow(ctx, q, serial, &id, &c)
+}
+
+func getRow(ctx context.Context, q querier, serial string, id *int64, c *Certificate) (err error) {
+	*id, err = scan(q.QueryRowContext(ctx, `SELECT `+columns+joined+` WHERE c.serial = ?`, serial), c)
 	if errors.Is(err, sql.ErrNoRows) {
-		return c, fmt.Errorf("certificate %s: %w", pemfile.HexSerial(serial), ErrNotFound)
+		return fmt.Errorf("certificate %s: %w", pemfile.HexSerial(serial), ErrNotFound)
 	}
 	if err != nil {
-		return c, fmt.Errorf("reading certificate %s: %w", serial, err)
+		return fmt.Errorf("reading certificate %s: %w", serial, err)
 	}
-	return c, nil
+	return nil
 }
 
 // List returns one page and the cursor of the next one, "" after the last. The
@@ -104,6 +108,28 @@ func (s *Store) List(ctx context.Context, q Query) (page []Certificate, next str
 	return page, next, nil
 }
 
+// plan is where a list begins: rows are scanned in the order of an index, which
+// ends with the two columns of its position, and the others are looked up.
+type plan struct {
+	from            string
+	notAfter, id    string // columns of the position
+	service, issuer string // conditions on one argument
+}
+
+func (q Query) plan() plan {
+	switch {
+	case q.Name != "":
+		return plan{joined + ` JOIN certificate_names n ON n.id = c.id`, "n.not_after", "n.id", `c.service = ?`, issuedBy}
+	case q.State == StateRevoked:
+		// Few among many, so the scan begins with them; COALESCE keeps it so.
+		return plan{` FROM revocations r LEFT JOIN certificates c ON c.id = r.certificate` + named,
+			"r.not_after", "r.certificate", `COALESCE(c.service, '') = ?`, `r.issuer = ?`}
+	}
+	return plan{joined, "c.not_after", "c.id", `c.service = ?`, issuedBy}
+}
+
+const issuedBy = `c.issuer = (SELECT id FROM issuers WHERE key_id = ?)`
+
 // build writes the SQL. Each filter names columns that an index starts with, and
 // the order is the rest of that index.
 func (q Query) build() (text string, args []any, limit int, err error) {
@@ -112,57 +138,53 @@ func (q Query) build() (text string, args []any, limit int, err error) {
 		limit = defaultLimit
 	}
 	limit = min(limit, maxLimit)
-	now := q.Now
+	p, now := q.plan(), q.Now
 	if now.IsZero() {
 		now = time.Now()
 	}
-	from, sort := joined, "c.not_after %[1]s, c.id %[1]s"
-	position := "c.not_after, c.id"
 	var where []string
 	add := func(cond string, values ...any) { where, args = append(where, cond), append(args, values...) }
 	if q.Name != "" {
-		from += ` JOIN certificate_names n ON n.id = c.id`
-		sort, position = "n.not_after %[1]s, n.id %[1]s", "n.not_after, n.id" // of the index that is scanned
 		add(`n.name = ?`, q.Name)
 	}
 	if q.Service != "" {
-		add(`c.service = ?`, q.Service)
+		add(p.service, q.Service)
 	}
 	if q.Issuer != "" {
-		add(`c.issuer = ?`, strings.ToLower(q.Issuer))
+		add(p.issuer, strings.ToLower(q.Issuer))
 	}
 	if !q.ExpiresBefore.IsZero() {
-		add(`c.not_after < ?`, millis(q.ExpiresBefore))
+		add(p.notAfter+` < ?`, millis(q.ExpiresBefore))
 	}
 	switch q.State {
 	case "":
 	case StateValid:
-		add(`c.not_after > ? AND r.serial IS NULL`, millis(now))
+		add(p.notAfter+` > ? AND r.certificate IS NULL`, millis(now))
 	case StateExpired:
-		add(`c.not_after <= ? AND r.serial IS NULL`, millis(now))
+		add(p.notAfter+` <= ? AND r.certificate IS NULL`, millis(now))
 	case StateRevoked:
-		add(`r.serial IS NOT NULL`)
+		add(`r.certificate IS NOT NULL`)
 	default:
 		return "", nil, 0, fmt.Errorf("state %q: want %s, %s or %s", q.State, StateValid, StateExpired, StateRevoked)
 	}
-	op, order := "<", "DESC"
+	op, order := "<", " DESC"
 	if q.SoonestFirst {
-		op, order = ">", "ASC"
+		op, order = ">", ""
 	}
 	if q.Cursor != "" {
 		at, id, err := parseCursor(q.Cursor)
 		if err != nil {
 			return "", nil, 0, err
 		}
-		add(`(`+position+`) `+op+` (?, ?)`, at, id)
+		add(`(`+p.notAfter+`, `+p.id+`) `+op+` (?, ?)`, at, id)
 	}
-	text = `SELECT ` + columns + from
+	text = `SELECT ` + columns + p.from
 	if len(where) > 0 {
 		text += ` WHERE ` + strings.Join(where, ` AND `)
 	}
 	// One row more than asked for tells whether there is a next page.
-	text += ` ORDER BY ` + fmt.Sprintf(sort, order) + ` LIMIT ` + strconv.Itoa(limit+1)
-	return text, args, limit, nil
+	text += ` ORDER BY ` + p.notAfter + order + `, ` + p.id + order + ` LIMIT ?`
+	return text, append(args, limit+1), limit, nil
 }
 
 func parseCursor(s string) (at, id int64, err error) {
@@ -184,12 +206,14 @@ type scanner interface{ Scan(dest ...any) error }
 func scan(row scanner, c *Certificate) (id int64, err error) {
 	var notBefore, notAfter, issuedAt int64
 	var names string
+	var keyHash []byte
 	var revokedAt, reason sql.NullInt64
 	var note, by sql.NullString
-	if err := row.Scan(&id, &c.Serial, &c.Service, &c.Kind, &c.Provisioner, &c.Caller, &c.Lineage, &c.Previous, &c.Issuer, &c.KeyHash, &names,
+	if err := row.Scan(&id, &c.Serial, &c.Service, &c.Kind, &c.Provisioner, &c.Caller, &c.Lineage, &c.Previous, &c.Issuer, &keyHash, &names,
 		&notBefore, &notAfter, &issuedAt, &c.DER, &c.Chain, &revokedAt, &reason, &note, &by); err != nil {
 		return 0, err
 	}
+	c.KeyHash = hex.EncodeToString(keyHash)
 	c.NotBefore, c.NotAfter, c.IssuedAt = fromMillis(notBefore), fromMillis(notAfter), fromMillis(issuedAt)
 	if revokedAt.Valid {
 		c.Revocation = &Revocation{Serial: c.Serial, RevokedAt: fromMillis(revokedAt.Int64), Reason: int(reason.Int64), Note: note.String, Caller: by.String}

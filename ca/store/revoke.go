@@ -2,7 +2,7 @@ package store
 
 import (
 	"context"
-	"database/sql"
+	"errors"
 	"fmt"
 	"math/big"
 	"strings"
@@ -28,37 +28,57 @@ type RevokeRequest struct {
 // transaction. An unknown serial is [ErrNotFound], a second time
 // [ErrAlreadyRevoked], a spent token [ErrTokenUsed].
 func (s *Store) Revoke(ctx context.Context, req RevokeRequest) error {
-	err := s.change(ctx, func(tx *sql.Tx) error {
-		spent, err := spentOn(ctx, tx, req.Token)
-		if err != nil {
-			return err
-		}
-		if spent != "" {
-			return ErrTokenUsed
-		}
-		c, err := get(ctx, tx, req.Serial)
-		if err != nil {
-			return err
-		}
-		if c.Revocation != nil {
-			return ErrAlreadyRevoked
-		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO revocations (serial, lineage, issuer, not_after, revoked_at, reason, note, caller)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			c.Serial, c.Lineage, c.Issuer, millis(c.NotAfter), millis(req.RevokedAt), req.Reason, req.Note, req.Caller); err != nil {
-			return err
-		}
-		if req.Token != (Token{}) {
-			if err := spend(ctx, tx, req.Token, ""); err != nil {
-				return err
-			}
-		}
-		return addEvent(ctx, tx, Event{At: req.RevokedAt, Kind: revoked, Caller: req.Caller, Service: c.Service, Serial: c.Serial, Detail: req.Note})
-	})
+	err := s.change(ctx, func(tx *txn) error { return revoke(ctx, tx, req) })
+	if errors.Is(err, errSpent) {
+		err = ErrTokenUsed
+	}
 	if err != nil {
 		return fmt.Errorf("revoking %s: %w", req.Serial, err)
 	}
 	return nil
+}
+
+func revoke(ctx context.Context, tx *txn, req RevokeRequest) error {
+	if err := spend(ctx, tx, req.Token, ""); err != nil {
+		return err
+	}
+	mark, err := nextMark(ctx, tx)
+	if err != nil {
+		return err
+	}
+	var id int64
+	var c Certificate
+	if err := getRow(ctx, tx, req.Serial, &id, &c); err != nil {
+		return err
+	}
+	// A renewal that is about to commit ends first, or waits and sees this revocation.
+	if err := tx.lock(ctx, lineageLock, c.Service, true); err != nil {
+		return err
+	}
+	return addRevocation(ctx, tx, target{id, c}, req.Revocation, mark)
+}
+
+// target is a certificate to revoke, with its number in the table.
+type target struct {
+	id int64
+	c  Certificate
+}
+
+func addRevocation(ctx context.Context, tx *txn, t target, r Revocation, mark int64) error {
+	c := t.c
+	res, err := tx.ExecContext(ctx, `INSERT INTO revocations (certificate, serial, lineage, issuer, not_after, revoked_at, reason, note, caller, mark)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		t.id, c.Serial, c.Lineage, c.Issuer, millis(c.NotAfter), millis(r.RevokedAt), r.Reason, r.Note, r.Caller, mark)
+	if err != nil {
+		return fmt.Errorf("inserting the revocation: %w", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, ErrAlreadyRevoked)
+	}
+	made := revocationRow{r, c.Lineage, c.Issuer, c.NotAfter, mark}
+	made.Serial = c.Serial
+	_, err = addEvent(ctx, tx, Event{At: r.RevokedAt, Kind: revoked, Caller: r.Caller, Service: c.Service, Serial: c.Serial, Detail: r.Note}, made.subject())
+	return err
 }
 
 // LineageRevoked reports whether any certificate of a lineage was revoked: a
@@ -67,36 +87,11 @@ func (s *Store) LineageRevoked(ctx context.Context, lineage string) (bool, error
 	return lineageRevoked(ctx, s.read, lineage)
 }
 
-func lineageRevoked(ctx context.Context, q queryer, lineage string) (found bool, err error) {
+func lineageRevoked(ctx context.Context, q querier, lineage string) (found bool, err error) {
 	if err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM revocations WHERE lineage = ?)`, lineage).Scan(&found); err != nil {
 		return false, fmt.Errorf("looking up lineage %s: %w", lineage, err)
 	}
 	return found, nil
-}
-
-// Revoked returns the revoked certificates of an issuer (subject key id, hex)
-// that have not expired at now, oldest revocation first.
-func (s *Store) Revoked(ctx context.Context, issuer string, now time.Time) (_ []Revocation, err error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT serial, revoked_at, reason, note, caller FROM revocations
-		WHERE issuer = ? AND not_after > ? ORDER BY id`, issuer, millis(now))
-	if err != nil {
-		return nil, fmt.Errorf("reading revocations: %w", err)
-	}
-	return collect(rows, func(r *Revocation) error {
-		var at int64
-		err := rows.Scan(&r.Serial, &at, &r.Reason, &r.Note, &r.Caller)
-		r.RevokedAt = fromMillis(at)
-		return err
-	})
-}
-
-// RevocationMark grows with every revocation, by whatever process: a cached
-// list made at the same mark is complete.
-func (s *Store) RevocationMark(ctx context.Context) (mark int64, err error) {
-	if err = s.read.QueryRowContext(ctx, `SELECT COALESCE(MAX(id), 0) FROM revocations`).Scan(&mark); err != nil {
-		return 0, fmt.Errorf("reading revocations: %w", err)
-	}
-	return mark, nil
 }
 
 // ParseSerial brings a serial to the decimal form of the record. It takes

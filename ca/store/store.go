@@ -1,23 +1,30 @@
 // Package store keeps the record of the authority: every certificate, spent
-// token, revocation and recorded refusal, in one SQLite file.
+// token, revocation and recorded refusal, in one SQLite file, or in a PostgreSQL
+// database that several authorities share.
 //
 //	s, err := store.Open(ctx, "/var/lib/artstore-pki/pki.db")
+//	s, err := store.Open(ctx, "postgres://pki@db.internal/pki?sslmode=verify-full&sslrootcert=/etc/pki/db.crt")
 //	defer s.Close()
 //	stored, err := s.Commit(ctx, store.Issue{Certificate: c, Token: token})
 //	page, next, err := s.List(ctx, store.Query{Service: "ingester"})
 //
-// Promises:
+// Promises, the same for both:
 //
 //   - What a call acknowledged survives kill -9 and power loss (WAL with
-//     synchronous=FULL).
+//     synchronous=FULL; synchronous_commit).
 //   - A certificate, the token spent on it, and the event that tells of it are
 //     one transaction: there is never one without the others.
 //   - A token is spent on one key, whatever number of callers and processes try.
-//   - Every page of List is a range scan of an index.
+//   - A revocation is seen by every call that begins after it was acknowledged,
+//     and no certificate of its lineage is committed after it.
+//   - Every page of List and Search is a range scan of an index.
+//   - Every event is in a Merkle tree whose head is signed; VerifyLog names what was
+//     changed behind the program's back (docs/design/0010-the-log.md).
 //
 // Several processes may open the same file: the commands of an operator work
-// beside a running authority. One connection per process writes, so that
-// writers queue in Go, fairly and cancellably, and not inside SQLite.
+// beside a running authority. One connection per process writes, and concurrent
+// callers share its transactions and flushes. With PostgreSQL callers and
+// processes write at the same time, and unique keys and locks decide.
 package store
 
 import (
@@ -25,20 +32,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
-	"path/filepath"
+	"sync"
 	"time"
-
-	_ "modernc.org/sqlite" // registers the driver "sqlite"
-
-	"github.com/artstore/artstore-pki/internal/durable"
 )
-
-// readers is how many reading connections a process keeps: more than the usual
-// number of cores gains nothing, a page is short.
-const readers = 4
 
 // Errors that callers match.
 var (
@@ -46,109 +42,91 @@ var (
 	ErrTokenUsed      = errors.New("token already used for another key")
 	ErrRevoked        = errors.New("revoked")
 	ErrAlreadyRevoked = errors.New("already revoked")
+	ErrOrderGone      = errors.New("the ACME order is not ready any more")
+	ErrTooMany        = errors.New("too many live certificates")
 )
 
 // Store is an open record. It is safe for concurrent use.
 type Store struct {
-	write *sql.DB
-	read  *sql.DB
+	dbs    []*sql.DB // the writer first
+	read   querier
+	writer writer
+
+	issuers, chains sync.Map // what was seen in the tables of these names → its number there
+	secrets         sync.Map // likewise → its value
 }
 
-// Open opens the record at path, makes it (0600) if it is not there, and brings
-// its schema up to date. A schema newer than this program is an error: running
-// it backwards would lose what the newer one wrote.
-func Open(ctx context.Context, path string) (_ *Store, err error) {
-	if err := touch(path); err != nil {
-		return nil, fmt.Errorf("opening the record: %w", err)
-	}
-	s := &Store{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
-		}
-	}()
-	if s.write, err = connect(path, 1, "_txlock=immediate"); err != nil {
-		return nil, err
-	}
-	if err := migrate(ctx, s.write); err != nil {
-		return nil, fmt.Errorf("opening the record %s: %w", path, err)
-	}
-	if s.read, err = connect(path, readers, "_pragma=query_only(1)"); err != nil {
-		return nil, err
-	}
-	return s, nil
+// writer runs changes in transactions, as its database does best.
+type writer interface {
+	change(ctx context.Context, fn func(*txn) error) error
+	close() error
 }
 
-// touch makes the file first, because SQLite would make it with the umask's
-// mode; its -wal and -shm files take the mode of the main one.
-func touch(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, durable.Private)
-	if errors.Is(err, fs.ErrExist) {
+// Open opens the record and brings its schema up to date. where is the path of
+// an SQLite file, made (0600) if it is not there, or the postgres:// URL of a
+// database that exists. A URL with a password in it is refused (PGPASSFILE or
+// passfile= name a file), and so is one that would send the record to another
+// machine without verified TLS, unless it says sslmode=disable.
+//
+// A schema newer than this program is an error: running it backwards would lose
+// what the newer one wrote.
+func Open(ctx context.Context, where string) (*Store, error) {
+	if IsURL(where) {
+		return openPostgres(ctx, where)
+	}
+	return openSQLite(ctx, where)
+}
+
+// Check returns why [Open] would refuse a location, without looking for it: a
+// secret in it, or a server that would not be verified.
+func Check(where string) error {
+	if !IsURL(where) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	return f.Close()
+	_, err := parsePostgres(where)
+	return err
 }
 
-func connect(path string, conns int, extra string) (*sql.DB, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("opening the record: %w", err)
+// Empty reports whether nothing has been recorded yet.
+func (s *Store) Empty(ctx context.Context) (bool, error) {
+	var found bool
+	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates) OR EXISTS (SELECT 1 FROM events)`).Scan(&found); err != nil {
+		return false, fmt.Errorf("looking whether the record is empty: %w", err)
 	}
-	// busy_timeout comes first: it must hold already when the journal mode is set.
-	dsn := (&url.URL{Scheme: "file", Path: abs}).String() +
-		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&" + extra
-	db, err := sql.Open("sqlite", dsn)
-	if err != nil {
-		return nil, fmt.Errorf("opening the record: %w", err)
-	}
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
-	return db, nil
+	return !found, nil
 }
 
-// Close waits for running queries and closes the file. Closing twice is harmless.
+// Close waits for running queries and closes the record. Closing twice is harmless.
 func (s *Store) Close() error {
 	var errs []error
-	for _, db := range []*sql.DB{s.read, s.write} { // the writer last: it checkpoints the log
-		if db != nil {
-			errs = append(errs, db.Close())
-		}
+	if s.writer != nil {
+		errs = append(errs, s.writer.close())
+	}
+	for i := range s.dbs { // the writer last: it checkpoints the log of SQLite
+		errs = append(errs, s.dbs[len(s.dbs)-1-i].Close())
 	}
 	return errors.Join(errs...)
 }
 
-// Ready writes and returns why that is impossible (full disk, read-only file, lock).
+// Ready writes and returns why that is impossible (full disk, read-only file,
+// lock, a server that is away).
 func (s *Store) Ready(ctx context.Context) error {
-	_, err := s.write.ExecContext(ctx,
-		`INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, time.Now().UnixMilli())
+	err := s.change(ctx, func(tx *txn) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, millis(time.Now()))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("writing to the record: %w", err)
 	}
 	return nil
 }
 
-// change runs fn in one transaction. A crash before the commit leaves nothing of
-// it, one after it everything: callers answer only after change has returned nil.
-func (s *Store) change(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := fn(tx); err != nil {
-		return errors.Join(err, ignoreDone(tx.Rollback()))
-	}
-	return tx.Commit()
-}
-
-// ignoreDone drops the answer of a rollback after the context has already rolled back.
-func ignoreDone(err error) error {
-	if errors.Is(err, sql.ErrTxDone) {
-		return nil
-	}
-	return err
+// change runs fn in one transaction; fn may run more than once, and must not come
+// back to the Store: it would wait for itself. A crash before the commit leaves
+// nothing of it, one after it everything: callers answer only after change has
+// returned nil.
+func (s *Store) change(ctx context.Context, fn func(*txn) error) error {
+	return s.writer.change(ctx, fn)
 }
 
 func millis(t time.Time) int64 { return t.UnixMilli() }

@@ -17,28 +17,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smallstep/certificates/authority/provisioner"
 	"github.com/smallstep/certificates/db"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
 var base = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func open(t testing.TB) (*store.Store, string) {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "a b?#%.db") // a path that is no URI
-	s, err := store.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s, path
-}
-
 func entry(n int, service string) store.Certificate {
 	serial := fmt.Sprint(1000 + n)
 	return store.Certificate{
-		Serial: serial, Lineage: serial, Service: service, Kind: store.Issued, Issuer: "aa", KeyHash: "k" + serial, Caller: "test",
+		Serial: serial, Lineage: serial, Service: service, Kind: store.Issued, Issuer: "aa", KeyHash: store.KeyHash([]byte(serial)), Caller: "test",
 		Names: []string{service, fmt.Sprintf("n%d", n)}, NotBefore: base, NotAfter: base.Add(time.Duration(n/2) * time.Hour), IssuedAt: base, DER: []byte{1}, Chain: []byte{2},
 	}
 }
@@ -50,8 +41,10 @@ func commit(t testing.TB, s *store.Store, c store.Certificate) {
 	}
 }
 
-func TestPagesAreComplete(t *testing.T) {
-	s, _ := open(t)
+func TestPagesAreComplete(t *testing.T) { engines(t, pagesAreComplete) }
+
+func pagesAreComplete(t *testing.T, where string) {
+	s := open(t, where)
 	for i := range 25 {
 		commit(t, s, entry(i, []string{"a", "b"}[i%2]))
 	}
@@ -103,26 +96,31 @@ func TestPagesAreComplete(t *testing.T) {
 	}
 }
 
-func TestTokenIsSpentOnOneKey(t *testing.T) {
-	s, path := open(t)
+func TestTokenIsSpentOnOneKey(t *testing.T) { engines(t, tokenIsSpentOnOneKey) }
+
+func tokenIsSpentOnOneKey(t *testing.T, where string) {
+	s := open(t, where)
 	ctx := t.Context()
 	token := store.Token{Hash: sha256.Sum256([]byte("t")), Expires: base.Add(time.Hour)}
 	if _, err := s.Spent(ctx, token, "k"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("unused: %v", err)
 	}
-	first := entry(1, "a")
-	if _, err := s.Commit(ctx, store.Issue{Certificate: first, Token: token}); err != nil {
+	first := entry(5, "a")
+	if _, err := s.Commit(ctx, store.Issue{Certificate: first, Token: token, MaxLive: 1}); err != nil {
 		t.Fatal(err)
 	}
-	other, err := store.Open(ctx, path) // a second process sees it
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = other.Close() }()
+	other := open(t, where) // a second process sees it
 	again := entry(2, "a")
 	again.KeyHash = first.KeyHash
-	if got, err := other.Commit(ctx, store.Issue{Certificate: again, Token: token}); err != nil || got.Serial != first.Serial {
+	if got, err := other.Commit(ctx, store.Issue{Certificate: again, Token: token, MaxLive: 1}); err != nil || got.Serial != first.Serial {
 		t.Errorf("same key: %s %v", got.Serial, err)
+	}
+	unused := store.Token{Hash: sha256.Sum256([]byte("u")), Expires: base.Add(time.Hour)}
+	if _, err := s.Commit(ctx, store.Issue{Certificate: again, Token: unused, MaxLive: 1}); !errors.Is(err, store.ErrTooMany) {
+		t.Errorf("no room: %v", err)
+	}
+	if _, err := s.Spent(ctx, unused, "k"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a refused token is spent: %v", err)
 	}
 	if _, err := other.Commit(ctx, store.Issue{Certificate: entry(3, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
 		t.Errorf("other key: %v", err)
@@ -140,8 +138,10 @@ func TestTokenIsSpentOnOneKey(t *testing.T) {
 
 // TestNothingHalfCommitted makes the last statement of the transaction fail by
 // ending its context, and by a serial that is taken.
-func TestNothingHalfCommitted(t *testing.T) {
-	s, _ := open(t)
+func TestNothingHalfCommitted(t *testing.T) { engines(t, nothingHalfCommitted) }
+
+func nothingHalfCommitted(t *testing.T, where string) {
+	s := open(t, where)
 	commit(t, s, entry(1, "a"))
 	token := store.Token{Hash: sha256.Sum256([]byte("t")), Expires: base}
 	if _, err := s.Commit(t.Context(), store.Issue{Certificate: entry(1, "a"), Token: token}); err == nil {
@@ -161,8 +161,10 @@ func TestNothingHalfCommitted(t *testing.T) {
 	}
 }
 
-func TestRevokedLineageTakesNoMore(t *testing.T) {
-	s, _ := open(t)
+func TestRevokedLineageTakesNoMore(t *testing.T) { engines(t, revokedLineageTakesNoMore) }
+
+func revokedLineageTakesNoMore(t *testing.T, where string) {
+	s := open(t, where)
 	commit(t, s, entry(1, "a"))
 	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1001", RevokedAt: base}}); err != nil {
 		t.Fatal(err)
@@ -175,7 +177,8 @@ func TestRevokedLineageTakesNoMore(t *testing.T) {
 }
 
 func TestFile(t *testing.T) {
-	s, path := open(t)
+	path := filepath.Join(t.TempDir(), "pki.db")
+	s := open(t, path)
 	if err := s.Ready(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -202,8 +205,10 @@ func TestFile(t *testing.T) {
 	}
 }
 
-func TestAuthDB(t *testing.T) {
-	s, _ := open(t)
+func TestAuthDB(t *testing.T) { engines(t, authDB) }
+
+func authDB(t *testing.T, where string) {
+	s := open(t, where)
 	adb := s.AuthDB(t.Context())
 	chain := chainFor(t, 7)
 	storer := adb.(interface {
@@ -241,8 +246,106 @@ func TestAuthDB(t *testing.T) {
 	if revoked, err := adb.IsRevoked("9"); err != nil || revoked {
 		t.Errorf("unknown: %v %v", revoked, err)
 	}
+	chained := adb.(interface {
+		StoreCertificateChain(provisioner.Interface, ...*x509.Certificate) error
+		GetCertificateData(string) (*db.CertificateData, error)
+	})
+	if err := chained.StoreCertificateChain(&provisioner.JWK{Name: "enrolment"}, chainFor(t, 9), chain); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := chained.GetCertificateData("9"); err != nil || data.Provisioner.Name != "enrolment" {
+		t.Errorf("provisioner %+v %v", data, err)
+	}
+	if err := chained.StoreCertificateChain(nil); err == nil {
+		t.Error("an empty chain was stored")
+	}
+	if _, err := chained.GetCertificateData("10"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("unknown: %v", err)
+	}
+	noSSH(t, adb, info)
+	if err := adb.Shutdown(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Ready(t.Context()); err != nil {
+		t.Errorf("the record belongs to who opened it: %v", err)
+	}
+}
+
+// noSSH: this authority signs no SSH certificates, and says so or has none.
+func noSSH(t *testing.T, adb db.AuthDB, info *db.RevokedCertificateInfo) {
+	t.Helper()
 	if err := adb.RevokeSSH(info); !errors.Is(err, db.ErrNotImplemented) {
 		t.Error(err)
+	}
+	if err := adb.(interface{ StoreSSHCertificate(*ssh.Certificate) error }).StoreSSHCertificate(nil); !errors.Is(err, db.ErrNotImplemented) {
+		t.Error(err)
+	}
+	if revoked, err := adb.IsSSHRevoked("7"); revoked || err != nil {
+		t.Error(revoked, err)
+	}
+	if host, err := adb.IsSSHHost("a"); host || err != nil {
+		t.Error(host, err)
+	}
+	if list, err := adb.GetSSHHostPrincipals(); len(list) != 0 || err != nil {
+		t.Error(list, err)
+	}
+}
+
+// TestWhoTrustsWhat: services are asked for by what they reported and by whom
+// their certificates are from.
+func TestWhoTrustsWhat(t *testing.T) { engines(t, whoTrustsWhat) }
+
+func whoTrustsWhat(t *testing.T, where string) {
+	s := open(t, where)
+	ctx, now := t.Context(), base.Add(time.Hour)
+	for i, service := range []string{"z", "a", "old", "gone", "ca"} {
+		c := entry(10+i, service)
+		c.NotAfter = now.Add(time.Hour)
+		if service == "old" {
+			c.NotAfter = now.Add(-time.Minute)
+		}
+		if service == "ca" {
+			c.Kind = store.Own
+		}
+		commit(t, s, c)
+	}
+	if err := s.Revoke(ctx, store.RevokeRequest{Revocation: store.Revocation{Serial: "1013", RevokedAt: base}}); err != nil {
+		t.Fatal(err)
+	}
+	services := func(list []string, err error) []string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	if got := services(s.WithoutTrust(ctx, "d", now)); !slices.Equal(got, []string{"a", "z"}) {
+		t.Errorf("nobody has reported: %q", got)
+	}
+	for _, digest := range []string{"other", "d"} { // the last report counts
+		if err := s.ReportTrust(ctx, "1010", digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := services(s.WithoutTrust(ctx, "d", now)); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("z has reported: %q", got)
+	}
+	if got := services(s.UsersOf(ctx, []string{"bb", "aa"}, now)); !slices.Equal(got, []string{"a", "z"}) {
+		t.Errorf("users of aa: %q", got)
+	}
+	if got := services(s.UsersOf(ctx, nil, now)); len(got) != 0 {
+		t.Errorf("users of nobody: %q", got)
+	}
+	for issuer, want := range map[string]bool{"aa": true, "bb": false} {
+		if found, err := s.Unexpired(ctx, issuer, now); err != nil || found != want {
+			t.Errorf("%s: %v %v", issuer, found, err)
+		}
+	}
+	if err := s.Refuse(ctx, store.Event{At: now, Caller: "c", Rule: "names", Detail: "no"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Events(ctx, "refused", 0, 10); err != nil || len(got) != 1 || got[0].Rule != "names" || !got[0].At.Equal(now) {
+		t.Errorf("%+v %v", got, err)
 	}
 }
 

@@ -1,6 +1,19 @@
 -- +goose Up
 -- The record. Times are milliseconds since 1970 (UTC), serials are decimal,
--- because that is what the step API and the revocation tokens carry.
+-- because that is what the step API and the revocation tokens carry. What repeats
+-- in every row is kept once and referred to by a small number; without foreign
+-- keys, which in PostgreSQL would have all writers lock that one row.
+CREATE TABLE issuers (
+    id     INTEGER PRIMARY KEY,
+    key_id TEXT    NOT NULL UNIQUE -- subject key id of the issuing intermediate, hex
+) STRICT;
+
+CREATE TABLE chains (
+    id   INTEGER PRIMARY KEY,
+    hash BLOB    NOT NULL UNIQUE, -- SHA-256 of der
+    der  BLOB    NOT NULL         -- issuers, concatenated DER
+) STRICT;
+
 CREATE TABLE certificates (
     id          INTEGER PRIMARY KEY,
     serial      TEXT    NOT NULL UNIQUE,
@@ -10,23 +23,23 @@ CREATE TABLE certificates (
     caller      TEXT    NOT NULL,
     lineage     TEXT    NOT NULL, -- serial of the first certificate of a chain of renewals
     previous    TEXT    NOT NULL, -- serial that was renewed, or empty
-    issuer      TEXT    NOT NULL, -- subject key id of the issuing intermediate, hex
-    key_hash    TEXT    NOT NULL, -- SHA-256 of the SubjectPublicKeyInfo, hex
+    issuer      INTEGER NOT NULL, -- issuers.id
+    chain       INTEGER NOT NULL, -- chains.id
+    key_hash    BLOB    NOT NULL, -- SHA-256 of the SubjectPublicKeyInfo
     names       TEXT    NOT NULL, -- JSON array
     not_before  INTEGER NOT NULL,
     not_after   INTEGER NOT NULL,
     issued_at   INTEGER NOT NULL,
-    der         BLOB    NOT NULL,
-    chain       BLOB    NOT NULL  -- issuers, concatenated DER
+    der         BLOB    NOT NULL
 ) STRICT;
 
 -- Every list is ordered by (not_after, id): each index below ends with them, so
--- that a page is a range scan whatever the filter is.
-CREATE INDEX certificates_expiry  ON certificates (not_after, id);
-CREATE INDEX certificates_service ON certificates (service, not_after, id);
-CREATE INDEX certificates_issuer  ON certificates (issuer, not_after, id);
+-- that a page is a range scan whatever the filter is. SQLite adds the id itself.
+CREATE INDEX certificates_expiry  ON certificates (not_after);
+CREATE INDEX certificates_service ON certificates (service, not_after);
+CREATE INDEX certificates_issuer  ON certificates (issuer, not_after);
+-- To revoke a whole lineage; most certificates are the first of theirs until they renew.
 CREATE INDEX certificates_lineage ON certificates (lineage);
-CREATE INDEX certificates_key     ON certificates (key_hash);
 
 CREATE TABLE certificate_names (
     name      TEXT    NOT NULL,
@@ -44,18 +57,19 @@ CREATE TABLE used_tokens (
 CREATE INDEX used_tokens_expires ON used_tokens (expires);
 
 CREATE TABLE revocations (
-    id         INTEGER PRIMARY KEY,
-    serial     TEXT    NOT NULL UNIQUE REFERENCES certificates (serial),
-    lineage    TEXT    NOT NULL,
-    issuer     TEXT    NOT NULL,
-    not_after  INTEGER NOT NULL, -- of the certificate: beyond it the entry leaves the CRL
-    revoked_at INTEGER NOT NULL,
-    reason     INTEGER NOT NULL, -- RFC 5280, section 5.3.1
-    note       TEXT    NOT NULL,
-    caller     TEXT    NOT NULL
+    id          INTEGER PRIMARY KEY, -- in the order of commits
+    certificate INTEGER NOT NULL UNIQUE REFERENCES certificates (id),
+    serial      TEXT    NOT NULL,
+    lineage     TEXT    NOT NULL,
+    issuer      TEXT    NOT NULL, -- subject key id, hex
+    not_after   INTEGER NOT NULL, -- of the certificate: beyond it the entry leaves the CRL
+    revoked_at  INTEGER NOT NULL,
+    reason      INTEGER NOT NULL, -- RFC 5280, section 5.3.1
+    note        TEXT    NOT NULL,
+    caller      TEXT    NOT NULL
 ) STRICT;
-CREATE INDEX revocations_issuer  ON revocations (issuer, not_after);
-CREATE INDEX revocations_expiry  ON revocations (not_after);
+CREATE INDEX revocations_issuer  ON revocations (issuer, not_after, certificate);
+CREATE INDEX revocations_expiry  ON revocations (not_after, certificate);
 CREATE INDEX revocations_lineage ON revocations (lineage);
 
 CREATE TABLE lineages (
@@ -64,8 +78,7 @@ CREATE TABLE lineages (
     reported_at  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What happened, in the order of commits; each row is written in the
--- transaction of the row it describes.
+-- What happened; each row is written in the transaction of the row it describes.
 CREATE TABLE events (
     id      INTEGER PRIMARY KEY,
     at      INTEGER NOT NULL,
@@ -76,7 +89,7 @@ CREATE TABLE events (
     rule    TEXT    NOT NULL,
     detail  TEXT    NOT NULL
 ) STRICT;
-CREATE INDEX events_kind ON events (kind, id);
+CREATE INDEX events_kind ON events (kind);
 
 -- Readiness writes here: a database that only reads is not ready.
 CREATE TABLE heartbeat (

@@ -1,0 +1,168 @@
+package ca_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/crypto/acme"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+)
+
+// Accounts are bounded, end when they say so, and bind to nothing outside.
+func TestACMEAccount(t *testing.T) {
+	w := startACME(t)
+	const path = "/acme/acme/new-account"
+	r := rawClient(t, w.CA)
+	if status, kind, _ := r.post(path, r.sign(path, map[string]any{"contact": []string{"mailto:" + strings.Repeat("a", 1000) + "@b.example"}}, nil)); kind != "malformed" {
+		t.Errorf("a long contact: %d %s", status, kind)
+	}
+	if status, kind, _ := r.post(path, r.sign(path, map[string]any{"onlyReturnExisting": true}, nil)); kind != "accountDoesNotExist" {
+		t.Errorf("an account that is not there: %d %s", status, kind)
+	}
+	r.register()
+	again := *r
+	again.kid = ""
+	if status, _, resp := again.post(path, again.sign(path, map[string]any{}, nil)); status != http.StatusOK || resp.Header.Get("Location") != r.kid {
+		t.Errorf("the account of a known key: %d %s", status, resp.Header.Get("Location"))
+	}
+	own := strings.TrimPrefix(r.kid, r.url)
+	if status, kind, _ := r.post(own, r.sign(own, map[string]any{"contact": []string{"mailto:" + strings.Repeat("a", 1000) + "@b.example"}}, nil)); kind != "malformed" {
+		t.Errorf("a long new contact: %d %s", status, kind)
+	}
+	if status, kind, _ := r.post("/acme/acme/key-change", r.sign("/acme/acme/key-change", map[string]any{}, nil)); status != http.StatusNotImplemented {
+		t.Errorf("key-change: %d %s", status, kind)
+	}
+	if status, _, resp := r.post(own+"/orders", r.sign(own+"/orders", "", nil)); status != http.StatusOK {
+		t.Errorf("the list of orders: %d %v", status, resp.Status)
+	}
+	if status, kind, _ := r.post(own, r.sign(own, map[string]any{"status": "deactivated"}, nil)); status != http.StatusOK {
+		t.Fatalf("deactivating: %d %s", status, kind)
+	}
+	if status, kind, _ := r.post(own, r.sign(own, "", nil)); kind != "unauthorized" {
+		t.Errorf("a deactivated account: %d %s", status, kind)
+	}
+	for _, err := range ca.NoEAB() {
+		if err == nil || !strings.Contains(err.Error(), "not supported") {
+			t.Errorf("external account binding: %v", err)
+		}
+	}
+}
+
+// Without the provisioner there is no ACME.
+func TestNoACME(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	for _, path := range []string{"/acme/acme/directory", "/acme/acme/new-nonce"} {
+		if status, body := newClient(t, c, nil).do("GET", path, nil); status != http.StatusNotFound {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	if status, _ := newClient(t, c, nil).do("POST", "/acme/acme/new-account", "{}"); status != http.StatusNotFound {
+		t.Errorf("new-account: %d", status)
+	}
+}
+
+// Who asks too often is told so in ACME's own words, and a bad signature counts for many.
+func TestACMERateLimit(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
+		return append(withProvisioner("  - {type: ACME, name: acme}\n")(b), "\nlimits: {per_address: {per_second: 1, burst: 40}}\n"...)
+	}})
+	r := rawClient(t, c)
+	const path = "/acme/acme/new-account"
+	bad := strings.Replace(r.sign(path, map[string]any{}, nil), `"signature":"`, `"signature":"AAAA`, 1)
+	for i := range 40 {
+		status, kind, resp := r.post(path, bad)
+		if status != http.StatusTooManyRequests {
+			continue
+		}
+		if kind != "rateLimited" || resp.Header.Get("Retry-After") == "" || i > 21 {
+			t.Errorf("after %d requests: %s, %q", i, kind, resp.Header.Get("Retry-After"))
+		}
+		return
+	}
+	t.Error("40 bad signatures, and no limit")
+}
+
+// Asking for nonces leaves nothing behind.
+func TestACMENoncesAreFree(t *testing.T) {
+	w := startACME(t)
+	r := rawClient(t, w.CA)
+	first := r.nonce() // makes the key
+	before := countRows(t, w.Dir, append(acmeTables, "secrets")...)
+	seen := map[string]bool{first: true}
+	for range 500 {
+		n := r.nonce()
+		if seen[n] {
+			t.Fatal("a nonce came twice")
+		}
+		seen[n] = true
+	}
+	if n := countRows(t, w.Dir, append(acmeTables, "secrets")...); n != before {
+		t.Errorf("%d rows for 500 nonces", n-before)
+	}
+}
+
+// An order goes on at another replica, also when the first one died after the
+// commit and before its answer: there is one certificate, and the client gets it.
+func TestACMEReplicas(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) { acmeReplicas(t, "") })
+	t.Run("postgres", func(t *testing.T) { acmeReplicas(t, postgres.Database(t)) })
+}
+
+func acmeReplicas(t *testing.T, database string) {
+	var serving atomic.Pointer[http.Handler]
+	var lose atomic.Bool
+	w := startACMEWith(t, catest.Options{Database: database, Wrap: func(h http.Handler) http.Handler {
+		serving.Store(&h)
+		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if lose.Load() && strings.HasSuffix(r.URL.Path, "/finalize") {
+				(*serving.Load()).ServeHTTP(httptest.NewRecorder(), r)
+				panic(http.ErrAbortHandler)
+			}
+			(*serving.Load()).ServeHTTP(rw, r)
+		})
+	}})
+	second, err := ca.Open(t.Context(), ca.Options{Dir: w.Dir, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = second.Close() })
+	h2, h1 := second.Handler(), *serving.Load()
+
+	cl := w.account(t)
+	o, err := order(t, cl, "web.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serving.Store(&h2)
+	w.prove(t, cl, o, "dns-01")
+	lose.Store(true)
+	key := newKey(t)
+	if _, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, key, "", "web.example"), false); err == nil {
+		t.Fatal("the answer should have been lost")
+	}
+	lose.Store(false)
+	serving.Store(&h1)
+	if o, err = cl.WaitOrder(t.Context(), o.URI); err != nil || o.Status != acme.StatusValid {
+		t.Fatalf("the order after the loss: %+v, %v", o, err)
+	}
+	ders, err := cl.FetchCert(t.Context(), o.CertURL, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(ders[0])
+	if err != nil || !key.Public().(*ecdsa.PublicKey).Equal(leaf.PublicKey) {
+		t.Errorf("a certificate for another key; %v", err)
+	}
+	if n := len(listAll(t, w.CA)); n != 2 { // with the authority's own
+		t.Errorf("%d certificates for one order", n-1)
+	}
+	w.Check(t)
+}

@@ -1,0 +1,153 @@
+package ca_test
+
+import (
+	"bytes"
+	"crypto"
+	"encoding/base64"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/acme"
+)
+
+// Payloads that are signed right and say nothing sensible.
+func TestACMEPayloads(t *testing.T) {
+	w := startACME(t)
+	r := rawClient(t, w.CA)
+	r.register()
+	root := base64.RawURLEncoding.EncodeToString(w.Roots()[0].Raw)
+	for _, tc := range []struct {
+		path    string
+		payload any
+		kind    string
+	}{
+		{"order/x/finalize", "[]", "malformed"},
+		{"order/x/finalize", map[string]string{"csr": "!"}, "malformed"},
+		{"order/x/finalize", map[string]string{"csr": base64.RawURLEncoding.EncodeToString(acmeCSR(t, newKey(t), "", "web.example"))}, "malformed"},
+		{"revoke-cert", "[]", "malformed"},
+		{"revoke-cert", map[string]any{"certificate": root, "reason": 7}, "badRevocationReason"},
+		{"revoke-cert", map[string]any{"certificate": "!"}, "malformed"},
+		{"revoke-cert", map[string]any{"certificate": "AAAA"}, "malformed"},
+		{"revoke-cert", map[string]any{"certificate": root}, "unauthorized"},
+		{"new-order", "[]", "malformed"},
+		{"new-order", map[string]any{"identifiers": []any{map[string]string{"type": "ip", "value": "web.example"}}}, "malformed"},
+		{"new-order", map[string]any{"identifiers": []any{map[string]string{"type": "dns", "value": "192.0.2.7"}}}, "rejectedIdentifier"},
+	} {
+		path := "/acme/acme/" + tc.path
+		if status, kind, _ := r.post(path, r.sign(path, tc.payload, nil)); kind != tc.kind || status >= 500 {
+			t.Errorf("%s %v: %d %s, want %s", tc.path, tc.payload, status, kind, tc.kind)
+		}
+	}
+	w.Check(t)
+}
+
+// A client may ask for less time than the profile gives.
+func TestACMENotAfter(t *testing.T) {
+	w := startACME(t)
+	cl := w.account(t)
+	end := time.Now().Add(2 * time.Hour).UTC().Truncate(time.Second)
+	o, err := cl.AuthorizeOrder(t.Context(), acme.DomainIDs("web.example"), acme.WithOrderNotAfter(end))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.prove(t, cl, o, "http-01")
+	ders, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range listAll(t, w.CA) {
+		if bytes.Equal(e.DER, ders[0]) && e.NotAfter.Sub(end).Abs() > 2*time.Second {
+			t.Errorf("it ends at %s, asked was %s", e.NotAfter, end)
+		}
+	}
+	w.Check(t)
+}
+
+// The profile of today decides, also for an order of yesterday.
+func TestACMEProfileOfToday(t *testing.T) {
+	w := startACME(t)
+	cl := w.account(t)
+	o, err := order(t, cl, "web.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.prove(t, cl, o, "http-01")
+	w.Rewrite(t, func(b []byte) []byte { return bytes.Replace(b, []byte("web.example"), []byte("www.example"), 1) })
+	if err := w.Authority.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
+	refusedWith(t, err, "rejectedIdentifier", "no profile with acme")
+}
+
+// Of many requests at once to finalize one order, with many keys, one wins.
+func TestACMEFinalizeOnce(t *testing.T) {
+	w := startACME(t)
+	cl := w.account(t)
+	o, err := order(t, cl, "web.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.prove(t, cl, o, "http-01")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			// Who loses is told so, or gets the certificate of the winner.
+			_, _, _ = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
+		})
+	}
+	wg.Wait()
+	if n := len(listAll(t, w.CA)); n != 2 { // with the authority's own
+		t.Errorf("%d certificates for one order", n-1)
+	}
+	w.Check(t)
+}
+
+// Revoking twice is told apart from revoking.
+func TestACMERevokeTwice(t *testing.T) {
+	w := startACME(t)
+	cl := w.account(t)
+	got := w.obtain(t, cl, "dns-01", newKey(t), "web.example")
+	var wg sync.WaitGroup
+	errs := make([]error, 4)
+	for i := range errs {
+		wg.Go(func() { errs[i] = cl.RevokeCert(t.Context(), nil, got.Certificate[0], acme.CRLReasonUnspecified) })
+	}
+	wg.Wait()
+	for _, err := range errs { // the client takes alreadyRevoked for success
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	r := rawClient(t, w.CA)
+	r.key = got.PrivateKey.(crypto.Signer)
+	const path = "/acme/acme/revoke-cert"
+	status, kind, _ := r.post(path, r.sign(path, map[string]any{"certificate": base64.RawURLEncoding.EncodeToString(got.Certificate[0])}, nil))
+	if status != http.StatusBadRequest || kind != "alreadyRevoked" {
+		t.Errorf("%d %s", status, kind)
+	}
+	w.Check(t)
+}
+
+// Without its record the authority answers errors, and no certificate.
+func TestACMEWithoutRecord(t *testing.T) {
+	w := startACME(t)
+	r := rawClient(t, w.CA)
+	r.register()
+	body := r.sign("/acme/acme/new-order", map[string]any{"identifiers": []any{}}, nil)
+	if err := w.Authority.CloseRecord(); err != nil {
+		t.Fatal(err)
+	}
+	status, kind, resp := r.post("/acme/acme/new-order", body)
+	if status != http.StatusInternalServerError || kind != "serverInternal" {
+		t.Errorf("%d %s", status, kind)
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || strings.Contains(string(text), "database") {
+		t.Errorf("the answer tells of the inside: %s, %v", text, err)
+	}
+}

@@ -1,0 +1,107 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/smallstep/certificates/acme"
+
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+// postACMERevoke revokes a certificate (RFC 8555 §7.6) for the account that
+// ordered it, or for whoever has its key, through the same door as all others.
+// Accounts that have merely proven the same names may not: it would let a moment's
+// hold on a name take certificates away that were obtained in another way.
+func (a *Authority) postACMERevoke(w http.ResponseWriter, r *http.Request, s *acmeSession) error {
+	s.addNonce(w, r)
+	cert, reason, err := parseRevoke(s.call.payload)
+	if err != nil {
+		return err
+	}
+	entry, err := a.recorded(r.Context(), cert)
+	var unknown *stranger
+	if errors.As(err, &unknown) {
+		return acme.NewDetailedError(acme.ErrorUnauthorizedType, "the certificate is not in the record of this authority")
+	}
+	if err != nil {
+		return err
+	}
+	c, err := s.revoker(r.Context(), entry)
+	if err != nil {
+		return err
+	}
+	if entry.Revocation != nil {
+		return alreadyRevoked()
+	}
+	err = a.revoke(r.Context(), c, store.RevokeRequest{
+		Revocation: store.Revocation{Serial: entry.Serial, RevokedAt: time.Now(), Reason: reason, Caller: c.name},
+	})
+	if errors.As(err, &unknown) { // by another request, meanwhile
+		return alreadyRevoked()
+	}
+	if err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+func alreadyRevoked() error {
+	return acme.NewDetailedError(acme.ErrorAlreadyRevokedType, "nothing was changed")
+}
+
+func parseRevoke(payload []byte) (*x509.Certificate, int, error) {
+	var req struct {
+		Certificate string `json:"certificate"`
+		Reason      int    `json:"reason"`
+	}
+	if err := json.Unmarshal(payload, &req); err != nil {
+		return nil, 0, malformed("the payload is not {certificate, reason}")
+	}
+	if !validReason(req.Reason) {
+		return nil, 0, acme.NewDetailedError(acme.ErrorBadRevocationReasonType, "%d is not a reason that this authority knows", req.Reason)
+	}
+	der, err := base64.RawURLEncoding.DecodeString(req.Certificate)
+	if err != nil {
+		return nil, 0, malformed("certificate: not base64url")
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, 0, malformed("certificate: it does not parse")
+	}
+	return cert, req.Reason, nil
+}
+
+// revoker is who asks, if the certificate is its own.
+func (s *acmeSession) revoker(ctx context.Context, entry store.Certificate) (caller, error) {
+	c := peer(entry)
+	if acc := s.call.account; acc != nil {
+		c.kind, c.name = byAccount, "acme "+acc.ID
+		ordered, err := s.GetCertificateBySerial(ctx, entry.Serial)
+		if err == nil && ordered.AccountID == acc.ID {
+			return c, nil
+		}
+		var p *acme.Error
+		if err != nil && !errors.As(err, &p) {
+			return caller{}, err
+		}
+		return caller{}, forbidden("the account did not order this certificate")
+	}
+	spki, err := x509.MarshalPKIXPublicKey(s.call.key.Key)
+	if err != nil || store.KeyHash(spki) != entry.KeyHash {
+		return caller{}, forbidden("the request is not signed by the key of this certificate")
+	}
+	return c, nil
+}
+
+func forbidden(why string) error {
+	p := acme.NewDetailedError(acme.ErrorUnauthorizedType, "%s", why)
+	p.Status = http.StatusForbidden
+	return p
+}

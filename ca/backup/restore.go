@@ -1,0 +1,192 @@
+package backup
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+const (
+	maxBackupFiles  = 10_000
+	maxBackupFile   = 1 << 20 // bytes of each file but the record
+	maxBackupRecord = 1 << 40
+)
+
+// backupName is what a backup may hold: nothing above the directory, nothing
+// hidden, no third level.
+var backupName = regexp.MustCompile(`^(pki\.yaml|pki\.db|manifest\.json|(certs|secrets)/[A-Za-z0-9][A-Za-z0-9._@-]{0,200})$`)
+
+// Result says what was restored.
+type Result struct {
+	Created         time.Time // of the backup
+	RootFingerprint string
+	Elsewhere       string // database that pki.yaml names instead of pki.db, where the record is now; or empty
+	Password        bool   // secrets/password is there
+}
+
+// Restore makes a state directory from a backup. It refuses a directory that is
+// not empty ([durable.ErrNotEmpty]). pki.yaml comes last, after every file has
+// been compared with the manifest: until then the directory is no authority, and
+// after an error its files are taken away again.
+func Restore(ctx context.Context, r io.Reader, dir string) (_ Result, err error) {
+	undo, err := statedir.Make(dir)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, undo())
+		}
+	}()
+	b := &reader{dir: dir, seen: make(map[string]fileFact)}
+	for _, sub := range []string{"certs", "secrets"} {
+		if err := durable.MkdirAll(b.path(sub)); err != nil {
+			return Result{}, fmt.Errorf("making a directory: %w", err)
+		}
+	}
+	m, err := b.readAll(ctx, tar.NewReader(r))
+	if err != nil {
+		return Result{}, fmt.Errorf("reading the backup: %w", err)
+	}
+	return b.finish(ctx, m)
+}
+
+// reader writes the files of a backup and keeps what they are.
+type reader struct {
+	dir  string
+	yaml []byte
+	seen map[string]fileFact
+}
+
+func (b *reader) path(name string) string { return statedir.Path(b.dir, name) }
+
+// readAll reads to the end and compares everything with the manifest.
+func (b *reader) readAll(ctx context.Context, in *tar.Reader) (m manifest, err error) {
+	for {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return m, errors.New("it has no manifest: it was cut")
+		}
+		if err != nil {
+			return m, err
+		}
+		_, again := b.seen[h.Name]
+		most := int64(maxBackupFile)
+		if h.Name == statedir.RecordFile {
+			most = maxBackupRecord
+		}
+		switch {
+		case ctx.Err() != nil:
+			return m, ctx.Err()
+		case h.Typeflag != tar.TypeReg, !backupName.MatchString(h.Name), again, h.Size > most, len(b.seen) >= maxBackupFiles:
+			return m, fmt.Errorf("%.80q does not belong into a backup", h.Name)
+		case h.Name == manifestFile:
+			return b.compare(in)
+		}
+		if err := b.keep(h.Name, in); err != nil {
+			return m, fmt.Errorf("%s: %w", h.Name, err)
+		}
+	}
+}
+
+// keep writes one file; pki.yaml waits in memory.
+func (b *reader) keep(name string, in io.Reader) (err error) {
+	sum := sha256.New()
+	in = io.TeeReader(in, sum)
+	var n int64
+	if name == statedir.ConfigFile {
+		b.yaml, err = io.ReadAll(in)
+		n = int64(len(b.yaml))
+	} else {
+		n, err = writeStream(b.path(name), in, name)
+	}
+	b.seen[name] = fileFact{n, hex.EncodeToString(sum.Sum(nil))}
+	return err
+}
+
+func writeStream(path string, in io.Reader, name string) (n int64, err error) {
+	mode := durable.Private
+	if strings.HasPrefix(name, "certs/") {
+		mode = durable.Public
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return 0, err
+	}
+	n, err = io.Copy(f, in)
+	if err == nil {
+		err = f.Sync()
+	}
+	return n, errors.Join(err, f.Close())
+}
+
+func (b *reader) compare(in io.Reader) (m manifest, err error) {
+	data, err := io.ReadAll(in)
+	if err != nil {
+		return m, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&m); err != nil {
+		return m, errors.New("its manifest is not one")
+	}
+	if m.Version != manifestVersion {
+		return m, fmt.Errorf("version %d is not %d, which this program knows", m.Version, manifestVersion)
+	}
+	if !maps.Equal(m.Files, b.seen) {
+		return m, errors.New("its files are not those of its manifest: it was changed or damaged")
+	}
+	return m, nil
+}
+
+// finish checks that what was restored is an authority, and makes it one.
+func (b *reader) finish(ctx context.Context, m manifest) (res Result, err error) {
+	var cfg ca.Config
+	if err := cfg.Decode(b.yaml); err != nil {
+		return res, fmt.Errorf("reading configuration of the backup: %w", err)
+	}
+	root, err := ca.ActiveRoot(b.dir)
+	if err != nil {
+		return res, err
+	}
+	res = Result{Created: m.Created, RootFingerprint: pemfile.Fingerprint(root), Elsewhere: cfg.Database}
+	if res.RootFingerprint != m.Root {
+		return res, errors.New("restoring: the root is not the one that the manifest names")
+	}
+	_, res.Password = b.seen[statedir.PasswordFile]
+	in, err := store.Inspect(ctx, b.path(statedir.RecordFile))
+	switch {
+	case err != nil:
+		return res, err
+	case len(in.Problems) > 0:
+		return res, fmt.Errorf("restoring: the record is damaged: %s", in.Problems[0])
+	case in.Schema > in.Known:
+		return res, fmt.Errorf("restoring: the record has schema version %d, this program knows %d", in.Schema, in.Known)
+	}
+	for _, sub := range []string{"certs", "secrets", "."} {
+		if err := durable.SyncDir(b.path(sub)); err != nil {
+			return res, fmt.Errorf("restoring: %w", err)
+		}
+	}
+	if err := durable.WriteNew(b.path(statedir.ConfigFile), b.yaml, durable.Public); err != nil {
+		return res, fmt.Errorf("writing the configuration: %w", err)
+	}
+	return res, nil
+}

@@ -1,0 +1,262 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// Severities of a [Diagnosis], worst last.
+const (
+	DiagnosisOK      = "ok"
+	DiagnosisWarning = "warning"
+	DiagnosisError   = "error" // the authority cannot issue, or is not safe
+)
+
+// Diagnosis is one thing that [Doctor] looked at.
+type Diagnosis struct {
+	Check    string `json:"check"` // configuration, permissions, trust, keys, record, clock, log, crl
+	Severity string `json:"severity"`
+	Text     string `json:"text"`
+}
+
+// DoctorOptions say where to look.
+type DoctorOptions struct {
+	Dir          string
+	Password     secret.String // as in [Options]
+	PasswordFile string
+	// Log compares the record with its log, which reads all of it.
+	Log bool
+	// Get fetches crl_url; nil does not look at it.
+	Get func(*http.Request) (*http.Response, error)
+}
+
+const (
+	soonExpires = 30 * 24 * time.Hour // a CA certificate that ends within it is a warning
+	clockLeeway = time.Minute
+	crlWait     = 5 * time.Second
+)
+
+// Doctor looks at a state directory and its record, changes nothing, and may run
+// beside an authority. It says what it found of everything, good or bad; what it
+// cannot look at, because something else is broken, it leaves out.
+func Doctor(ctx context.Context, opt DoctorOptions) []Diagnosis {
+	d := &doctor{opt: opt, files: files{dir: opt.Dir, password: opt.Password, passwordFile: opt.PasswordFile}}
+	cfg, err := LoadConfig(opt.Dir)
+	if !d.judge("configuration", err, "pki.yaml is valid: %d profiles, %d provisioners", len(cfg.Profiles), len(cfg.Provisioners)) {
+		return d.out
+	}
+	d.permissions(cfg)
+	roots, intermediates, err := d.files.readCurrent()
+	if d.judge("trust", err, "%d roots, %d intermediates", len(roots), len(intermediates)) {
+		d.trust(roots, intermediates)
+		d.keys(cfg, roots, intermediates)
+	}
+	if d.record(ctx, cfg) && opt.Log {
+		d.log(ctx)
+	}
+	if cfg.CRLURL != "" && opt.Get != nil && len(intermediates) > 0 {
+		next, err := fetchCRL(ctx, opt.Get, cfg.CRLURL, intermediates[0])
+		d.judge("crl", err, "the list at %s is good until %s", cfg.CRLURL, stamp(next))
+	}
+	return d.out
+}
+
+type doctor struct {
+	opt   DoctorOptions
+	files files
+	out   []Diagnosis
+}
+
+func (d *doctor) say(check, severity, format string, args ...any) {
+	d.out = append(d.out, Diagnosis{check, severity, fmt.Sprintf(format, args...)})
+}
+
+// judge says the error, or else that all is well; it reports which.
+func (d *doctor) judge(check string, err error, format string, args ...any) bool {
+	if err != nil {
+		d.say(check, DiagnosisError, "%v", err)
+		return false
+	}
+	d.say(check, DiagnosisOK, format, args...)
+	return true
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// permissions looks for what others than the owner can read or change.
+func (d *doctor) permissions(cfg Config) {
+	bad := 0
+	look := func(path string, most fs.FileMode) {
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return // -wal and -shm come and go
+		}
+		if err != nil {
+			bad++
+			d.say("permissions", DiagnosisError, "%v", err)
+			return
+		}
+		if mode := info.Mode().Perm(); mode&^most != 0 {
+			bad++
+			d.say("permissions", DiagnosisError, "%s has mode %04o, want %04o", path, mode, most)
+		}
+	}
+	look(d.opt.Dir, 0o750)
+	for _, dir := range []string{"secrets", "certs"} {
+		look(d.files.path(dir), 0o750)
+	}
+	look(d.files.path(statedir.ConfigFile), durable.Public)
+	private, _ := filepath.Glob(d.files.path("secrets/*")) // the pattern is well formed
+	if record := statedir.Database(d.opt.Dir, cfg.Database); !store.IsURL(record) {
+		private = append(private, record, record+"-wal", record+"-shm")
+	}
+	for _, p := range private {
+		look(p, durable.Private)
+	}
+	if bad == 0 {
+		d.say("permissions", DiagnosisOK, "secrets and record are the owner's alone")
+	}
+}
+
+func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
+	now := time.Now()
+	for i, list := range [][]*x509.Certificate{roots, intermediates} {
+		role := []string{"root", "intermediate"}[i]
+		for _, c := range list {
+			name := c.Subject.CommonName
+			switch {
+			case role == "intermediate" && rootOf(c, roots) == nil:
+				d.say("trust", DiagnosisError, "%s %q was signed by none of the roots", role, name)
+			case now.Before(c.NotBefore):
+				d.say("clock", DiagnosisError, "%s %q begins at %s: the clock is behind, it says %s", role, name, stamp(c.NotBefore), stamp(now))
+			case now.After(c.NotAfter):
+				d.say("trust", DiagnosisError, "%s %q expired at %s", role, name, stamp(c.NotAfter))
+			case c.NotAfter.Sub(now) < soonExpires:
+				d.say("trust", DiagnosisWarning, "%s %q expires at %s", role, name, stamp(c.NotAfter))
+			default:
+				d.say("trust", DiagnosisOK, "%s %q is good until %s", role, name, stamp(c.NotAfter))
+			}
+		}
+	}
+}
+
+// keys must be there for every intermediate, as retired ones still sign their
+// list, and better not for a root.
+func (d *doctor) keys(cfg Config, roots, intermediates []*x509.Certificate) {
+	for _, c := range intermediates {
+		_, err := d.files.readKey(c, "")
+		d.judge("keys", err, "the key of %q fits", c.Subject.CommonName)
+	}
+	for _, c := range roots {
+		path := d.files.keyPath(pemfile.Fingerprint(c))
+		if _, err := os.Stat(path); err == nil {
+			d.say("keys", DiagnosisWarning, "the key of root %q is on this machine: move %s to a medium in a safe, and name it in root_key", c.Subject.CommonName, path)
+			continue
+		}
+		if _, err := os.Stat(cfg.RootKey); cfg.RootKey != "" && err == nil {
+			d.say("keys", DiagnosisWarning, "the key of root %q can be read at %s: take the medium out after a rotation", c.Subject.CommonName, cfg.RootKey)
+			continue
+		}
+		d.say("keys", DiagnosisOK, "the key of root %q is not here", c.Subject.CommonName)
+	}
+	for _, name := range []string{"secrets/*.key", "secrets/*.jwe"} {
+		paths, _ := filepath.Glob(d.files.path(name)) // the pattern is well formed
+		for _, p := range paths {
+			if encrypted, err := statedir.Encrypted(p); err == nil && !encrypted {
+				d.say("keys", DiagnosisWarning, "%s is not encrypted", p)
+			}
+		}
+	}
+	if _, err := os.Stat(d.files.path(statedir.PasswordFile)); err == nil {
+		d.say("keys", DiagnosisWarning, "the password is beside the keys, in %s: move it and name it with --password-file", d.files.path(statedir.PasswordFile))
+	}
+}
+
+// record reports whether the record can be opened without being migrated.
+func (d *doctor) record(ctx context.Context, cfg Config) (current bool) {
+	in, err := store.Inspect(ctx, statedir.Database(d.opt.Dir, cfg.Database))
+	if !d.judge("record", err, "%d certificates, schema version %d", in.Rows, in.Schema) {
+		return false
+	}
+	for _, p := range in.Problems {
+		d.say("record", DiagnosisError, "it is damaged: %s; restore a backup", p)
+	}
+	switch {
+	case in.Schema > in.Known:
+		d.say("record", DiagnosisError, "its schema version %d is newer than %d, the newest that this program knows", in.Schema, in.Known)
+	case in.Schema < in.Known:
+		d.say("record", DiagnosisWarning, "its schema version %d becomes %d at the next start", in.Schema, in.Known)
+	}
+	if ahead := time.Until(in.Newest); ahead > clockLeeway {
+		d.say("clock", DiagnosisError, "the last certificate was issued at %s, in %s: the clock is behind now, or was ahead then", stamp(in.Newest), ahead.Round(time.Second))
+	} else {
+		d.say("clock", DiagnosisOK, "it says %s, and nothing in the record is later", stamp(time.Now()))
+	}
+	return in.Schema == in.Known
+}
+
+func (d *doctor) log(ctx context.Context) {
+	r, err := OpenRecord(ctx, d.opt.Dir)
+	if err != nil {
+		d.say("log", DiagnosisError, "%v", err)
+		return
+	}
+	defer func() { _ = r.Close() }() // only read from
+	report, err := r.VerifyLog(ctx, LogOptions{})
+	if !d.judge("log", err, "%d entries, %d made again from their rows, %d pruned", report.Size, report.Checked, report.Pruned) {
+		return
+	}
+	for _, f := range report.Findings {
+		d.say("log", DiagnosisError, "%s", f.Text)
+	}
+}
+
+// fetchCRL asks for the list that new certificates point to, as a peer would, and
+// verifies it.
+func fetchCRL(ctx context.Context, get func(*http.Request) (*http.Response, error), at string, issuing *x509.Certificate) (next time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, crlWait)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at+"?issuer="+issuerID(issuing), nil)
+	if err != nil {
+		return next, err
+	}
+	resp, err := get(req)
+	if err != nil {
+		return next, fmt.Errorf("fetching the list: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	der, err := io.ReadAll(io.LimitReader(resp.Body, stepapi.MaxRevoked))
+	if err != nil {
+		return next, fmt.Errorf("fetching the list: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return next, fmt.Errorf("fetching the list: %s answers %s", at, resp.Status)
+	}
+	list, err := x509.ParseRevocationList(der)
+	if err == nil {
+		err = list.CheckSignatureFrom(issuing)
+	}
+	if err != nil {
+		return next, fmt.Errorf("the list at %s is none of %q: %s", at, issuing.Subject.CommonName, strings.TrimPrefix(err.Error(), "x509: "))
+	}
+	if time.Now().After(list.NextUpdate) {
+		return next, fmt.Errorf("the list at %s was good until %s: whatever serves it is stale", at, stamp(list.NextUpdate))
+	}
+	return list.NextUpdate, nil
+}

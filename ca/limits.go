@@ -1,0 +1,200 @@
+package ca
+
+import (
+	"cmp"
+	"container/list"
+	"fmt"
+	"math"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// Limits say how often one address, and one service by its client certificate,
+// may ask. They are looked at before anything of a request is parsed.
+type Limits struct {
+	PerAddress *Rate `yaml:"per_address,omitempty"` // absent: 1000 a second, 2000 at once; IPv6 by /64
+	PerService *Rate `yaml:"per_service,omitempty"` // absent: 200 a second, 1000 at once
+}
+
+// Rate is a token bucket.
+type Rate struct {
+	PerSecond float64 `yaml:"per_second"` // 0 means no limit
+	Burst     int     `yaml:"burst"`      // requests at once; 0 means twice PerSecond
+}
+
+const (
+	limitAddress = "address"
+	limitService = "service"
+
+	// failuresPerBurst: so many bad credentials empty the bucket of an address.
+	// Each is cheap to send and costs a signature to refuse; who sends good ones
+	// does not notice.
+	failuresPerBurst = 20
+
+	// maxBuckets bounds the memory of one limit to some megabytes. Beyond it the
+	// address that was quiet for longest is forgotten, and starts with a full
+	// bucket: under an attack from that many addresses nobody is punished wrongly.
+	maxBuckets = 1 << 14
+)
+
+func (l Limits) parse(bad *problems) Limits {
+	one := func(key string, r *Rate, def Rate) *Rate {
+		if r == nil {
+			return &def
+		}
+		out := *r
+		if out.PerSecond < 0 || out.PerSecond > 1e6 || math.IsNaN(out.PerSecond) || out.Burst < 0 || out.Burst > 1e6 {
+			bad.add("limits.%s: want numbers from 0 to 1000000", key)
+		}
+		if out.Burst == 0 {
+			out.Burst = max(1, int(2*out.PerSecond))
+		}
+		return &out
+	}
+	return Limits{
+		PerAddress: one("per_address", l.PerAddress, Rate{1000, 2000}),
+		PerService: one("per_service", l.PerService, Rate{200, 1000}),
+	}
+}
+
+// limits are the buckets in use.
+type limits struct {
+	addresses buckets[netip.Prefix]
+	services  buckets[string]
+}
+
+func newLimits(l Limits) *limits {
+	return &limits{addresses: buckets[netip.Prefix]{rate: *l.PerAddress}, services: buckets[string]{rate: *l.PerService}}
+}
+
+// follows reports whether the buckets can go on under another configuration.
+func (l *limits) follows(to Limits) bool {
+	return l.addresses.rate == *to.PerAddress && l.services.rate == *to.PerService
+}
+
+// take returns how long the sender of a request must wait, and by which limit; 0 if not at all.
+func (l *limits) take(r *http.Request, now time.Time) (wait time.Duration, by string) {
+	if wait = l.addresses.take(addressOf(r), now); wait > 0 {
+		return wait, limitAddress
+	}
+	if service := serviceOf(r); service != "" {
+		if wait = l.services.take(service, now); wait > 0 {
+			return wait, limitService
+		}
+	}
+	return 0, ""
+}
+
+// failed charges an address for a credential that was no good.
+func (l *limits) failed(r *http.Request, now time.Time) { l.addresses.charge(addressOf(r), now) }
+
+// addressOf is the peer of the connection. Headers that proxies set are not
+// believed: anybody can send them.
+func addressOf(r *http.Request) netip.Prefix {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Prefix{} // no TCP connection: all such share a bucket
+	}
+	addr := ap.Addr().Unmap().WithZone("")
+	bits := 32
+	if addr.Is6() {
+		bits = 64 // what one customer has at least: single addresses are free to choose
+	}
+	p, _ := addr.Prefix(bits) // fails for other numbers of bits only
+	return p
+}
+
+// serviceOf is the service in a client certificate that the handshake verified,
+// or one of its names: those of ACME may have no common name.
+func serviceOf(r *http.Request) string {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 {
+		return ""
+	}
+	leaf := r.TLS.VerifiedChains[0][0]
+	return cmp.Or(append([]string{leaf.Subject.CommonName}, pemfile.Names(leaf)...)...)
+}
+
+// buckets are token buckets by key, the least recently used of which are forgotten.
+type buckets[K comparable] struct {
+	rate Rate
+
+	mu    sync.Mutex
+	by    map[K]*list.Element
+	order list.List // of bucket[K], used last first
+}
+
+type bucket[K comparable] struct {
+	key     K
+	limiter *rate.Limiter
+}
+
+// take takes one token, or returns when there will be one.
+func (b *buckets[K]) take(key K, now time.Time) (wait time.Duration) {
+	if b.rate.PerSecond == 0 {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	limiter := b.get(key)
+	r := limiter.ReserveN(now, 1)
+	if wait = r.DelayFrom(now); wait > 0 {
+		r.CancelAt(now) // a refused request does not put off the next one
+	}
+	return wait
+}
+
+// charge takes as many tokens as a failure costs, also those of the future.
+func (b *buckets[K]) charge(key K, now time.Time) {
+	if b.rate.PerSecond == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.get(key).ReserveN(now, max(1, b.rate.Burst/failuresPerBurst))
+}
+
+func (b *buckets[K]) get(key K) *rate.Limiter {
+	if e, ok := b.by[key]; ok {
+		b.order.MoveToFront(e)
+		return e.Value.(bucket[K]).limiter
+	}
+	if b.by == nil {
+		b.by = make(map[K]*list.Element)
+	}
+	if len(b.by) >= maxBuckets {
+		last := b.order.Back()
+		delete(b.by, last.Value.(bucket[K]).key)
+		b.order.Remove(last)
+	}
+	limiter := rate.NewLimiter(rate.Limit(b.rate.PerSecond), b.rate.Burst)
+	b.by[key] = b.order.PushFront(bucket[K]{key, limiter})
+	return limiter
+}
+
+// limited answers a request that comes too soon, and reports whether it did. The
+// body says the same as the header: people read the one, programs the other.
+func (a *Authority) limited(w http.ResponseWriter, r *http.Request) bool {
+	wait, by := a.state.Load().limits.take(r, time.Now())
+	if wait == 0 {
+		return false
+	}
+	a.metrics.limited.WithLabelValues(by).Inc()
+	seconds := int(math.Ceil(wait.Seconds()))
+	w.Header().Set("Retry-After", strconv.Itoa(seconds))
+	text := fmt.Sprintf("too many requests of this %s: try again in %d s", by, seconds)
+	if strings.HasPrefix(r.URL.Path, acmePrefix+"/") { // RFC 8555 §6.6
+		rateLimited(text).Render(w, r)
+		return true
+	}
+	answer(w, http.StatusTooManyRequests, stepapi.Error{Status: http.StatusTooManyRequests, Message: text})
+	return true
+}

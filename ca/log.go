@@ -1,0 +1,241 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/durable"
+)
+
+// The log of the authority: store keeps and extends it, translog has its
+// arithmetic, and here are its key, its pace and who is told of its head.
+// docs/design/0010-the-log.md has the reasons.
+
+const (
+	logKeyFile    = "secrets/log.key"
+	logPublicFile = "certs/log.pub"
+
+	// sequenceEvery is how long an event waits for its place in the log at most,
+	// and with it how long it could vanish without a trace in a signed head.
+	sequenceEvery = time.Second
+)
+
+// head is the newest signed head that this process knows, in the forms that it
+// is handed out in.
+type head struct {
+	translog.Head
+	text   []byte // a signed note
+	header string // base64 of text, for one line of HTTP
+}
+
+// openLogKey reads the key of the log. A directory that was made before there was
+// a log gets one; but if the record has a signed head, its key must be here: a
+// new one would begin another history, which is what a thief would want.
+func (f files) openLogKey(signed bool) (*translog.Key, error) {
+	data, err := os.ReadFile(f.path(logKeyFile))
+	if errors.Is(err, os.ErrNotExist) && !signed {
+		return f.makeLogKey()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the key of the log: %w", err)
+	}
+	signer, err := f.decodeKey(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key of the log %s: %w", f.path(logKeyFile), err)
+	}
+	private, ok := signer.(ed25519.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("reading the key of the log %s: %T is no Ed25519 key", f.path(logKeyFile), signer)
+	}
+	return f.publishLogKey(private)
+}
+
+func (f files) makeLogKey() (*translog.Key, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making the key of the log: %w", err)
+	}
+	data, err := f.encodeKey(private)
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.WriteNew(f.path(logKeyFile), data, durable.Private); err != nil {
+		return nil, fmt.Errorf("writing the key of the log: %w", err)
+	}
+	return f.publishLogKey(private)
+}
+
+// publishLogKey writes the public half beside the certificates. The private one is
+// the truth: a crash between the two is healed by the next start.
+func (f files) publishLogKey(private ed25519.PrivateKey) (*translog.Key, error) {
+	key, err := translog.NewKey(private)
+	if err != nil {
+		return nil, err
+	}
+	text := []byte(key.Verifier().String() + "\n")
+	if old, err := os.ReadFile(f.path(logPublicFile)); err == nil && bytes.Equal(old, text) {
+		return key, nil
+	}
+	if err := durable.WriteFile(f.path(logPublicFile), text, durable.Public); err != nil {
+		return nil, fmt.Errorf("writing the public key of the log: %w", err)
+	}
+	return key, nil
+}
+
+// LogVerifier reads the public key of the log in a state directory. No password
+// is needed.
+func LogVerifier(dir string) (translog.Verifier, error) {
+	path := files{dir: dir}.path(logPublicFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return translog.Verifier{}, fmt.Errorf("reading the public key of the log: %w", err)
+	}
+	v, err := translog.ParseVerifier(string(data))
+	if err != nil {
+		return v, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return v, nil
+}
+
+// openLog reads the key of the log and the newest head.
+func (a *Authority) openLog(ctx context.Context) error {
+	text, err := a.record.LogHead(ctx)
+	if err != nil {
+		return err
+	}
+	if a.logKey, err = a.files.openLogKey(text != nil); err != nil {
+		return err
+	}
+	if text == nil {
+		return nil
+	}
+	if err := a.noteHead(text); err != nil {
+		return fmt.Errorf("opening the log: the newest head in the record: %w", err)
+	}
+	return nil
+}
+
+// noteHead makes a head the one that is handed out.
+func (a *Authority) noteHead(text []byte) error {
+	h, err := a.logKey.Verifier().Open(text)
+	if err != nil {
+		return err
+	}
+	if old := a.head.Load(); old == nil || h.Size > old.Size {
+		a.head.Store(&head{h, text, base64.StdEncoding.EncodeToString(text)})
+	}
+	return nil
+}
+
+// KeepLog gives committed events their places in the log and signs its head, each
+// second, until ctx ends; then it returns nil. Of several processes on one record
+// one does the work at a time, and the others learn the head. A failure is logged
+// and tried again: certificates are issued meanwhile, and their events wait.
+func (a *Authority) KeepLog(ctx context.Context) error {
+	var failing string // logged once, not each second
+	for {
+		err := a.sequence(ctx)
+		a.stuck.Store(err != nil && ctx.Err() == nil)
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // the end of ctx is the normal end
+		case err == nil && failing != "":
+			a.logger.InfoContext(ctx, "log extended again")
+			failing = ""
+		case err != nil && err.Error() != failing:
+			a.logger.ErrorContext(ctx, "log not extended, will retry", "err", err)
+			failing = err.Error()
+		}
+		timer := time.NewTimer(sequenceEvery)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// logSize and logFailing are for the metrics.
+func (a *Authority) logSize() int64 {
+	if h := a.head.Load(); h != nil {
+		return h.Size
+	}
+	return 0
+}
+
+func (a *Authority) logFailing() float64 {
+	if a.stuck.Load() {
+		return 1
+	}
+	return 0
+}
+
+// sequence extends the log until nothing waits.
+func (a *Authority) sequence(ctx context.Context) error {
+	for {
+		var seen translog.Head
+		if h := a.head.Load(); h != nil {
+			seen = h.Head
+		}
+		text, more, err := a.record.Sequence(ctx, a.logKey, seen)
+		if err != nil {
+			return err
+		}
+		if text != nil {
+			if err := a.noteHead(text); err != nil {
+				return err
+			}
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+// LogOptions say what [Record.VerifyLog] compares with.
+type LogOptions struct {
+	// Heads are signed heads that were kept elsewhere, as texts.
+	Heads [][]byte
+	// Progress, if set, is called now and then.
+	Progress func(done, total int64)
+}
+
+// LogHead returns the newest signed head, nil if there is none yet.
+func (r *Record) LogHead(ctx context.Context) ([]byte, error) { return r.store.LogHead(ctx) }
+
+// VerifyLog makes the log again from the record and compares it with its signed
+// head and with those given, see [store.Store.VerifyLog]. A given head that
+// another key signed is a finding; one that is none is an error.
+func (r *Record) VerifyLog(ctx context.Context, opt LogOptions) (store.LogReport, error) {
+	v, err := LogVerifier(r.dir)
+	if err != nil {
+		return store.LogReport{}, err
+	}
+	check := store.LogCheck{Verifier: v, Progress: opt.Progress}
+	var foreign []store.LogFinding
+	for _, text := range opt.Heads {
+		h, err := v.Open(text)
+		switch {
+		case errors.Is(err, translog.ErrForeign):
+			foreign = append(foreign, store.LogFinding{Fault: store.FaultUnsigned, Index: -1,
+				Text: "a kept head was signed by another key: it is of another log, or the key was replaced"})
+		case err != nil:
+			return store.LogReport{}, err
+		default:
+			check.Kept = append(check.Kept, h)
+		}
+	}
+	report, err := r.store.VerifyLog(ctx, check)
+	report.Findings = append(foreign, report.Findings...)
+	return report, err
+}

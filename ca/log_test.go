@@ -1,0 +1,344 @@
+package ca_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+// withAuditor lets the service "storage" read the record.
+func withAuditor(yaml []byte) []byte { return append(yaml, "\nauditors: [storage]\n"...) }
+
+// headOf waits for a head of at least size entries, as a client would see it.
+func headOf(t testing.TB, c *catest.CA, size int64) (text []byte, h translog.Head) {
+	t.Helper()
+	v, err := ca.LogVerifier(c.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		status, body := newClient(t, c, nil).do("GET", "/1.0/log/head", nil)
+		if status == http.StatusOK {
+			if h, err = v.Open(body); err != nil {
+				t.Fatal(err)
+			}
+			if h.Size >= size {
+				return body, h
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no head of %d entries: %d %s", size, status, body)
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+}
+
+// TestHeadsAreHandedOut: each certificate brings a head, anyone may ask for the
+// newest, and peers get proofs that the log of today begins with theirs.
+func TestHeadsAreHandedOut(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withAuditor})
+	auditor := enrol(t, c, "storage", "storage")
+	other := enrol(t, c, "ingester", "ingester")
+	_, old := headOf(t, c, 2)
+	cl := newClient(t, c, auditor)
+	resp := renewRaw(t, cl)
+	told, err := base64.StdEncoding.DecodeString(resp.Get(stepapi.HeaderLogHead))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := ca.LogVerifier(c.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := v.Open(told); err != nil || h.Size < old.Size {
+		t.Errorf("with a certificate: %+v, %v", h, err)
+	}
+	_, now := headOf(t, c, old.Size+1)
+
+	status, body := newClient(t, c, other).do("GET", fmt.Sprintf("/log/proof?from=%d", old.Size), nil)
+	var p stepapi.LogProof
+	if status != http.StatusOK || json.Unmarshal(body, &p) != nil {
+		t.Fatalf("%d %s", status, body)
+	}
+	var proof tlog.TreeProof
+	for _, h := range p.Hashes {
+		proof = append(proof, tlog.Hash(h))
+	}
+	if err := tlog.CheckTree(proof, now.Size, now.Root, old.Size, old.Root); err != nil {
+		t.Errorf("the proof from %d to %d: %v", old.Size, now.Size, err)
+	}
+
+	status, body = cl.do("GET", "/log/entry/0", nil)
+	var e stepapi.LogEntry
+	if status != http.StatusOK || json.Unmarshal(body, &e) != nil {
+		t.Fatalf("%d %s", status, body)
+	}
+	head, err := v.Open([]byte(e.Head))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inclusion tlog.RecordProof
+	for _, h := range e.Hashes {
+		inclusion = append(inclusion, tlog.Hash(h))
+	}
+	if err := tlog.CheckRecord(inclusion, head.Size, head.Root, 0, tlog.RecordHash(e.Entry)); err != nil {
+		t.Error(err)
+	}
+	if said, err := translog.ParseEntry(e.Entry); err != nil || said.Kind != store.Own {
+		t.Errorf("the first entry is not the authority's own certificate: %+v, %v", said, err)
+	}
+	for path, want := range map[string]int{
+		"/log/proof?from=0": 400, "/log/proof?from=99": 400, "/log/proof?from=x": 400, "/log/proof?form=1": 400, "/log/proof?from=1&to=99": 400,
+		"/log/entry/99": 404, "/log/entry/-1": 404, "/log/entry/x": 404,
+	} {
+		if status, body := cl.do("GET", path, nil); status != want {
+			t.Errorf("%s: %d %s, want %d", path, status, body, want)
+		}
+	}
+	if status, _ := newClient(t, c, nil).do("GET", "/log/proof?from=1", nil); status != http.StatusUnauthorized {
+		t.Errorf("a stranger got a proof: %d", status)
+	}
+	if status, _ := newClient(t, c, other).do("GET", "/log/entry/0", nil); status != http.StatusForbidden {
+		t.Errorf("a peer that is no auditor read an entry: %d", status)
+	}
+	c.Check(t)
+}
+
+// renewRaw renews and returns the headers of the answer.
+func renewRaw(t *testing.T, cl *client) http.Header {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, cl.url+"/1.0/renew", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := cl.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusCreated {
+		t.Fatalf("renew: %d", resp.StatusCode)
+	}
+	return resp.Header
+}
+
+// TestKeptHead: a head that a client kept is compared with the record of today.
+func TestKeptHead(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	enrol(t, c, "storage", "storage")
+	text, _ := headOf(t, c, 2)
+	record := openRecord(t, c)
+	var progress int64
+	report, err := record.VerifyLog(t.Context(), ca.LogOptions{Heads: [][]byte{text}, Progress: func(done, _ int64) { progress = done }})
+	if err != nil || len(report.Findings) > 0 || report.Checked != 2 || progress != 2 {
+		t.Errorf("%+v, progress %d, %v", report, progress, err)
+	}
+	if newest, err := record.LogHead(t.Context()); err != nil || !bytes.Equal(newest, text) {
+		t.Errorf("%q, %v", newest, err)
+	}
+	other := catest.Start(t, catest.Options{Profiles: profiles()})
+	foreign, _ := headOf(t, other, 1)
+	report, err = record.VerifyLog(t.Context(), ca.LogOptions{Heads: [][]byte{foreign}})
+	if err != nil || len(report.Findings) != 1 || report.Findings[0].Fault != store.FaultUnsigned {
+		t.Errorf("a head of another log: %+v, %v", report, err)
+	}
+	if _, err := record.VerifyLog(t.Context(), ca.LogOptions{Heads: [][]byte{[]byte("x")}}); err == nil {
+		t.Error("what is no head was taken for one")
+	}
+}
+
+// TestLogKey: its public half heals, the private one is never made anew over a log that is signed.
+func TestLogKey(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+		t.Fatal(err)
+	}
+	private, public := filepath.Join(dir, "secrets/log.key"), filepath.Join(dir, "certs/log.pub")
+	want, err := os.ReadFile(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(private); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info, err)
+	}
+	reopen := func() error {
+		a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			return err
+		}
+		return a.Close()
+	}
+	if err := os.Remove(public); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ca.LogVerifier(dir); err == nil {
+		t.Error("read without a file")
+	}
+	if err := reopen(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(public); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%q, want %q, %v", got, want, err)
+	}
+	// A directory from before there was a log.
+	for _, path := range []string{private, public} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := reopen(); err != nil {
+		t.Errorf("an older directory: %v", err)
+	}
+	overwrite(t, public, []byte("x"))
+	if _, err := ca.LogVerifier(dir); err == nil {
+		t.Error("a broken public key was read")
+	}
+	issuing := glob(t, dir, "secrets/????????*.key")[0]
+	data, err := os.ReadFile(issuing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, private, data)
+	if err := reopen(); err == nil || !strings.Contains(err.Error(), "no Ed25519 key") {
+		t.Errorf("an EC key: %v", err)
+	}
+	overwrite(t, private, []byte("x"))
+	if err := reopen(); err == nil || !strings.Contains(err.Error(), "log.key") {
+		t.Errorf("no key: %v", err)
+	}
+}
+
+func TestLogKeyIsNotReplaced(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	headOf(t, c, 1)
+	dir := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(dir, os.DirFS(c.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "secrets/log.key")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "log.key") {
+		t.Errorf("opened: %v", err)
+	}
+	// The key of another log does not do either.
+	other := catest.Start(t, catest.Options{Profiles: profiles()})
+	data, err := os.ReadFile(filepath.Join(other.Dir, "secrets/log.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "secrets/log.key"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "newest head") {
+		t.Errorf("opened with another key: %v", err)
+	}
+}
+
+// TestLogThatCannotGoOn: when somebody rewrites the log under a running
+// authority, it signs nothing more and says so, and goes on issuing.
+func TestLogThatCannotGoOn(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pki")
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: profiles()}); err != nil {
+		t.Fatal(err)
+	}
+	var logged safeBuffer
+	reg := prometheus.NewRegistry()
+	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Registerer: reg, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	rec := httptest.NewRecorder()
+	if a.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/log/head", nil)); rec.Code != http.StatusNotFound {
+		t.Errorf("a head before there is one: %d %s", rec.Code, rec.Body)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- a.KeepLog(ctx) }()
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !ok(); {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: it did not happen; log: %s", what, logged.String())
+			}
+			<-time.After(20 * time.Millisecond)
+		}
+	}
+	issue := func() {
+		t.Helper()
+		if err := a.IssueOwn(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	issue()
+	until("the first head", func() bool { return metricValue(t, reg, "artstore_ca_log_entries", "") == 1 })
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "pki.db")+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	tamper := func(text string) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tamper(`CREATE TABLE aside AS SELECT * FROM log_state`)
+	tamper(`UPDATE log_state SET edge = zeroblob(32)`)
+	issue()
+	until("the failure", func() bool { return metricValue(t, reg, "artstore_ca_log_failing", "") == 1 })
+	if text := logged.String(); !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "not the one that was signed") {
+		t.Errorf("log: %s", text)
+	}
+	issue()
+	tamper(`UPDATE log_state SET edge = (SELECT edge FROM aside)`)
+	until("the recovery", func() bool { return metricValue(t, reg, "artstore_ca_log_entries", "") == 3 })
+	if metricValue(t, reg, "artstore_ca_log_failing", "") != 0 || strings.Count(logged.String(), "log not extended") != 1 {
+		t.Errorf("log: %s", logged.String())
+	}
+	until("the end of it", func() bool { return strings.Contains(logged.String(), "log extended again") })
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// safeBuffer is written by the goroutine under test and read by the test.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}

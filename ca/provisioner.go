@@ -1,0 +1,247 @@
+package ca
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/smallstep/certificates/authority/provisioner"
+	"go.step.sm/crypto/jose"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// Provisioner is one way to prove who may obtain a certificate. The three types
+// here are all there are: the rest of smallstep's would bypass the profiles.
+type Provisioner struct {
+	// Type is JWK (tokens signed by Key), X5C (tokens signed by the key of a
+	// certificate) or ACME (RFC 8555; one at most).
+	Type string `yaml:"type"`
+	// Name is the issuer claim of tokens, and a part of ACME's addresses.
+	Name string `yaml:"name"`
+	// Key is the public JWK as JSON. JWK only.
+	Key string `yaml:"key,omitempty"`
+	// PublishEncryptedKey serves the password-encrypted private key to everyone, as
+	// "step ca token" without --key expects it. Off by default: it can be
+	// attacked offline. JWK only.
+	PublishEncryptedKey bool `yaml:"publish_encrypted_key,omitempty"`
+	// Roots is a PEM file of what a token's certificate must chain to, relative to
+	// the state directory; empty means the authority's own roots. X5C only.
+	Roots string `yaml:"roots,omitempty"`
+
+	acmeOptions `yaml:",inline"`
+}
+
+// acmeOptions say how names are proven. ACME only.
+type acmeOptions struct {
+	// Challenges are http-01, dns-01, tls-alpn-01; empty means all three.
+	Challenges []string `yaml:"challenges,omitempty"`
+	// Resolver is the DNS server that is asked, host:port; empty means the system's.
+	Resolver string `yaml:"resolver,omitempty"`
+	// HTTPPort is where http-01 is answered; 0 means 80, as RFC 8555 has it.
+	HTTPPort int `yaml:"http_port,omitempty"`
+	// TLSPort is where tls-alpn-01 is answered; 0 means 443, as RFC 8737 has it.
+	TLSPort int `yaml:"tls_port,omitempty"`
+}
+
+const (
+	typeJWK  = "JWK"
+	typeX5C  = "X5C"
+	typeACME = "ACME"
+)
+
+var allChallenges = []string{string(provisioner.HTTP_01), string(provisioner.DNS_01), string(provisioner.TLS_ALPN_01)}
+
+// provisioners are the inner form.
+type provisioners struct {
+	jwks []jwk
+	x5cs []x5c
+	acme *acmeRules // nil: there is none
+}
+
+// only returns the one JWK provisioner whose key has this id; nil if several have, or none.
+func (p *provisioners) only(kid string) (found *jwk) {
+	for i := range p.jwks {
+		if p.jwks[i].key.KeyID == kid {
+			if found != nil {
+				return nil
+			}
+			found = &p.jwks[i]
+		}
+	}
+	return found
+}
+
+type jwk struct {
+	name    string
+	key     *jose.JSONWebKey // public, with key id
+	publish bool
+}
+
+type x5c struct {
+	name  string
+	file  string              // of roots; empty: they are the authority's own
+	roots []*x509.Certificate // read when the state is published
+}
+
+type acmeRules struct {
+	name              string
+	challenges        []string
+	resolver          string
+	httpPort, tlsPort string
+}
+
+// The name is part of a file name and of addresses.
+var provisionerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
+
+func parseProvisioners(list []Provisioner, bad *problems) (out provisioners) {
+	taken := make(map[string]bool)
+	for i, p := range list {
+		at := fmt.Sprintf("provisioners[%d]", i)
+		if !provisionerName.MatchString(p.Name) || taken[p.Name] {
+			bad.add("%s.name: %q is empty, taken or has characters other than letters, digits and . _ @ -", at, p.Name)
+		}
+		taken[p.Name] = true
+		p.foreign(at, bad)
+		switch p.Type {
+		case typeJWK:
+			out.jwks = p.jwk(at, out.jwks, bad)
+		case typeX5C:
+			out.x5cs = append(out.x5cs, x5c{name: p.Name, file: p.Roots})
+		case typeACME:
+			if out.acme != nil {
+				bad.add("%s: a second one of type %s", at, typeACME)
+			}
+			out.acme = p.acme(at, bad)
+		default:
+			bad.add("%s.type: %q is not supported, only %s, %s and %s are", at, p.Type, typeJWK, typeX5C, typeACME)
+		}
+	}
+	if len(list) == 0 {
+		bad.add("provisioners: want at least one")
+	}
+	return out
+}
+
+// foreign finds settings of another type: ignored, they would be rules that do not hold.
+func (p Provisioner) foreign(at string, bad *problems) {
+	for _, f := range []struct {
+		key, of string
+		set     bool
+	}{
+		{"key", typeJWK, p.Key != ""},
+		{"publish_encrypted_key", typeJWK, p.PublishEncryptedKey},
+		{"roots", typeX5C, p.Roots != ""},
+		{"challenges", typeACME, len(p.Challenges) > 0},
+		{"resolver", typeACME, p.Resolver != ""},
+		{"http_port", typeACME, p.HTTPPort != 0},
+		{"tls_port", typeACME, p.TLSPort != 0},
+	} {
+		if f.set && f.of != p.Type {
+			bad.add("%s.%s: it belongs to type %s", at, f.key, f.of)
+		}
+	}
+}
+
+func (p Provisioner) jwk(at string, list []jwk, bad *problems) []jwk {
+	key := new(jose.JSONWebKey)
+	err := key.UnmarshalJSON([]byte(p.Key))
+	switch {
+	case err != nil || !key.Valid():
+		bad.add("%s.key: not a JWK in JSON", at)
+	case !key.IsPublic():
+		bad.add("%s.key: this is a private key; it must not be here", at)
+	case key.KeyID == "":
+		bad.add("%s.key: has no kid", at)
+	default:
+		list = append(list, jwk{p.Name, key, p.PublishEncryptedKey})
+	}
+	return list
+}
+
+func (p Provisioner) acme(at string, bad *problems) *acmeRules {
+	out := &acmeRules{name: p.Name, challenges: p.Challenges, resolver: p.Resolver}
+	for _, c := range p.Challenges {
+		if !slices.Contains(allChallenges, c) {
+			bad.add("%s.challenges: %q is none of %s", at, c, strings.Join(allChallenges, ", "))
+		}
+	}
+	if len(out.challenges) == 0 {
+		out.challenges = allChallenges
+	}
+	if _, _, err := net.SplitHostPort(p.Resolver); err != nil && p.Resolver != "" {
+		bad.add("%s.resolver: %q is not host:port", at, p.Resolver)
+	}
+	port := func(key string, n, usual int) string {
+		if n < 0 || n > 65535 {
+			bad.add("%s.%s: %d is not a port", at, key, n)
+		}
+		if n == 0 {
+			n = usual
+		}
+		return strconv.Itoa(n)
+	}
+	out.httpPort, out.tlsPort = port("http_port", p.HTTPPort, 80), port("tls_port", p.TLSPort, 443)
+	return out
+}
+
+// provisioners gives each one the form in which smallstep tells clients what
+// there is, and finds the one of ACME.
+func (a *Authority) provisioners(st *state) (list provisioner.List, err error) {
+	for _, p := range st.rules.jwks {
+		j := &provisioner.JWK{Type: typeJWK, Name: p.name, Key: p.key}
+		if p.publish {
+			jwe, err := os.ReadFile(a.files.jwePath(p.name))
+			if err != nil {
+				return nil, fmt.Errorf("reading the encrypted key to publish: %w", err)
+			}
+			j.EncryptedKey = string(jwe)
+		}
+		list = append(list, j)
+	}
+	for i, p := range st.rules.x5cs {
+		if p.roots, err = a.rootsOf(st, p); err != nil {
+			return nil, err
+		}
+		st.rules.x5cs[i] = p
+		list = append(list, &provisioner.X5C{Type: typeX5C, Name: p.name, Roots: pemfile.EncodeCertificates(p.roots)})
+	}
+	if p := st.rules.acme; p != nil {
+		out := &provisioner.ACME{Type: typeACME, Name: p.name}
+		for _, c := range p.challenges {
+			out.Challenges = append(out.Challenges, provisioner.ACMEChallenge(c))
+		}
+		list = append(list, out)
+	}
+	return list, nil
+}
+
+// rootsOf reads what certificates in tokens chain to. A file that is not sound
+// fails the reload: an empty list would be nobody's, and half of one a surprise.
+func (a *Authority) rootsOf(st *state, p x5c) ([]*x509.Certificate, error) {
+	if p.file == "" {
+		return st.roots, nil
+	}
+	path := p.file
+	if !filepath.IsAbs(path) {
+		path = a.files.path(path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the roots of provisioner %s: %w", p.name, err)
+	}
+	roots, err := pemfile.Certificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading the roots of provisioner %s: %s: %w", p.name, path, err)
+	}
+	if len(roots) == 0 || slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return !c.IsCA }) {
+		return nil, fmt.Errorf("reading the roots of provisioner %s: %s: want certificates of authorities", p.name, path)
+	}
+	return roots, nil
+}

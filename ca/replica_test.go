@@ -1,0 +1,193 @@
+package ca_test
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pgtest"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+)
+
+var postgres pgtest.Server
+
+func TestMain(m *testing.M) {
+	defer postgres.Stop()
+	m.Run()
+}
+
+// replicas are three authorities with one record in PostgreSQL.
+func replicas(t *testing.T, opt catest.Options) [3]*catest.CA {
+	t.Helper()
+	opt.Database, opt.Profiles = postgres.Database(t), profiles()
+	first := catest.Start(t, opt)
+	return [3]*catest.CA{first, first.Replica(t), first.Replica(t)}
+}
+
+// TestReplicasSpendATokenOnce asks all replicas at the same moment, over and over.
+func TestReplicasSpendATokenOnce(t *testing.T) {
+	three := replicas(t, catest.Options{})
+	clients := [3]*client{}
+	for i, c := range three {
+		clients[i] = newClient(t, c, nil)
+	}
+	for range 10 {
+		token := three[0].Token(t, "storage", "storage")
+		key := newKey(t)
+		same := everywhere(t, clients, signRequest(t, token, key, "storage", "storage"), key)
+		if len(same) != 3 || same[0] != same[1] || same[1] != same[2] {
+			t.Errorf("the same request at three replicas got %q", same)
+		}
+		token = three[0].Token(t, "storage", "storage")
+		var won []string
+		var mu sync.Mutex
+		var group sync.WaitGroup
+		for _, c := range clients {
+			group.Go(func() {
+				key := newKey(t)
+				status, body := c.do("POST", "/1.0/sign", signRequest(t, token, key, "storage", "storage"))
+				mu.Lock()
+				defer mu.Unlock()
+				switch status {
+				case http.StatusCreated:
+					won = append(won, pair(t, body, key).Leaf.SerialNumber.String())
+				case http.StatusUnauthorized:
+				default:
+					t.Errorf("sign: %d %s", status, body)
+				}
+			})
+		}
+		group.Wait()
+		if len(won) != 1 {
+			t.Errorf("one token bought %d certificates for three keys", len(won))
+		}
+	}
+	three[1].Check(t)
+}
+
+// everywhere sends one request to all replicas at once and returns the serials
+// of the answers.
+func everywhere(t *testing.T, clients [3]*client, req stepapi.SignRequest, key crypto.Signer) (serials []string) {
+	t.Helper()
+	var mu sync.Mutex // guards serials
+	var group sync.WaitGroup
+	for _, c := range clients {
+		group.Go(func() {
+			status, body := c.do("POST", "/1.0/sign", req)
+			if status != http.StatusCreated {
+				t.Errorf("sign: %d %s", status, body)
+				return
+			}
+			serial := pair(t, body, key).Leaf.SerialNumber.String()
+			mu.Lock()
+			defer mu.Unlock()
+			serials = append(serials, serial)
+		})
+	}
+	group.Wait()
+	return serials
+}
+
+// TestReplicasSeeARevocationAtOnce: what one has answered holds for the next
+// request at each of the others.
+func TestReplicasSeeARevocationAtOnce(t *testing.T) {
+	three := replicas(t, catest.Options{})
+	for i := range 6 {
+		here, there, third := three[i%3], three[(i+1)%3], three[(i+2)%3]
+		cert := enrol(t, here, "storage", "storage")
+		if status, body := newClient(t, there, cert).do("POST", "/1.0/renew", nil); status != http.StatusCreated {
+			t.Fatalf("renewing at another replica: %d %s", status, body)
+		}
+		serial := cert.Leaf.SerialNumber.String()
+		if status, body := newClient(t, here, cert).do("POST", "/revoke", stepapi.RevokeRequest{Serial: serial, Passive: true}); status != http.StatusOK {
+			t.Fatalf("revoking: %d %s", status, body)
+		}
+		for _, c := range []*catest.CA{there, third} {
+			if status, body := newClient(t, c, cert).do("POST", "/1.0/renew", nil); status != http.StatusUnauthorized {
+				t.Errorf("a revoked certificate renews at another replica: %d %s", status, body)
+			}
+			if lists := revokedSerials(t, newClient(t, c, nil)); !slices.Contains(lists, serial) {
+				t.Errorf("the list of another replica does not have it: %q", lists)
+			}
+		}
+	}
+	three[2].Check(t)
+}
+
+// TestReplicasRotateTheirOwn: each has its own certificate, of a key that no
+// other has, and replaces it in time.
+func TestReplicasRotateTheirOwn(t *testing.T) {
+	t.Parallel() // it waits for certificates of ten seconds
+	three := replicas(t, catest.Options{Lifetime: 10 * time.Second})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var first, later [3]string
+	for i, c := range three {
+		first[i] = servedSerial(t, c)
+	}
+	for i, c := range three {
+		for later[i] = first[i]; later[i] == first[i]; later[i] = servedSerial(t, c) {
+			select {
+			case <-ctx.Done():
+				t.Fatalf("replica %d still serves its first certificate", i)
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+	all := slices.Concat(first[:], later[:])
+	slices.Sort(all)
+	if len(slices.Compact(all)) != 6 {
+		t.Errorf("certificates %q, then %q", first, later)
+	}
+	own := 0
+	for _, e := range listAll(t, three[0]) {
+		if e.Kind == store.Own {
+			own++
+		}
+	}
+	if own < 6 {
+		t.Errorf("%d of them are in the record", own)
+	}
+}
+
+func servedSerial(t *testing.T, c *catest.CA) string {
+	t.Helper()
+	base := newClient(t, c, nil).http.Transport.(*http.Transport).TLSClientConfig
+	conn, err := (&tls.Dialer{Config: base}).DialContext(t.Context(), "tcp", strings.TrimPrefix(c.URL, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+func revokedSerials(t *testing.T, c *client) (serials []string) {
+	t.Helper()
+	status, body := c.do("GET", "/1.0/revoked", nil)
+	var resp stepapi.RevokedResponse
+	if err := json.Unmarshal(body, &resp); status != http.StatusOK || err != nil {
+		t.Fatalf("revoked: %d %v", status, err)
+	}
+	for _, l := range resp.Lists {
+		block, _ := pem.Decode([]byte(l.CRL))
+		list, err := x509.ParseRevocationList(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list.RevokedCertificateEntries {
+			serials = append(serials, e.SerialNumber.String())
+		}
+	}
+	return serials
+}

@@ -1,0 +1,122 @@
+package store
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/smallstep/certificates/acme"
+)
+
+// A nonce is its expiry, random bytes and a MAC over both: strangers who ask for
+// a million leave nothing behind. Only those that are used are stored, until they
+// expire.
+const (
+	nonceLife   = 15 * time.Minute // longer than the pauses of a client; it asks for another one anyway (RFC 8555 §6.5)
+	nonceRandom = 16
+	nonceMAC    = 16 // bytes of HMAC-SHA256: more than enough for minutes
+	nonceSize   = 8 + nonceRandom + nonceMAC
+
+	nonceKey = "acme-nonce"
+)
+
+// CreateNonce makes a nonce that any replica will accept once.
+func (a *ACME) CreateNonce(ctx context.Context) (acme.Nonce, error) {
+	key, err := a.s.secret(ctx, nonceKey)
+	if err != nil {
+		return "", err
+	}
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, nonceSize), uint64(millis(time.Now().Add(nonceLife)))) //nolint:gosec // G115: after 1970
+	b = b[:8+nonceRandom]
+	_, _ = rand.Read(b[8:]) // it never fails
+	return acme.Nonce(base64.RawURLEncoding.EncodeToString(append(b, macOf(key, b)...))), nil
+}
+
+// CheckNonce tells whether a nonce is ours and has not expired, without looking
+// whether it was used. It costs no query and stores nothing.
+func (a *ACME) CheckNonce(ctx context.Context, nonce acme.Nonce) error {
+	_, err := a.parseNonce(ctx, nonce)
+	return err
+}
+
+// DeleteNonce uses up a nonce. One that is not ours, has expired or was used is a
+// badNonce problem, to which clients answer with another one.
+func (a *ACME) DeleteNonce(ctx context.Context, nonce acme.Nonce) error {
+	expires, err := a.parseNonce(ctx, nonce)
+	if err != nil {
+		return err
+	}
+	var n int64
+	err = a.s.change(ctx, func(tx *txn) error {
+		hash := sha256.Sum256([]byte(nonce))
+		res, err := tx.ExecContext(ctx, `INSERT INTO acme_nonces (hash, expires) VALUES (?, ?) ON CONFLICT DO NOTHING`, hash[:nonceMAC], expires)
+		if err != nil {
+			return err
+		}
+		n, err = res.RowsAffected()
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("spending a nonce: %w", err)
+	}
+	if n == 0 {
+		return badNonce("it was used before")
+	}
+	return nil
+}
+
+func (a *ACME) parseNonce(ctx context.Context, nonce acme.Nonce) (expires int64, err error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(string(nonce)) // strict: no second spelling of a used one
+	if err != nil || len(b) != nonceSize {
+		return 0, badNonce("it is not one of this server")
+	}
+	key, err := a.s.secret(ctx, nonceKey)
+	if err != nil {
+		return 0, err
+	}
+	if !hmac.Equal(macOf(key, b[:8+nonceRandom]), b[8+nonceRandom:]) {
+		return 0, badNonce("it is not one of this server")
+	}
+	expires = int64(binary.BigEndian.Uint64(b)) //nolint:gosec // G115: we wrote it
+	if millis(time.Now()) >= expires {
+		return 0, badNonce("it has expired")
+	}
+	return expires, nil
+}
+
+func badNonce(why string) error {
+	return acme.NewDetailedError(acme.ErrorBadNonceType, "%s", why)
+}
+
+func macOf(key, data []byte) []byte {
+	h := hmac.New(sha256.New, key)
+	_, _ = h.Write(data) // a hash does not fail
+	return h.Sum(nil)[:nonceMAC]
+}
+
+// secret returns a random key of 32 bytes that all replicas share; the first who
+// asks makes it.
+func (s *Store) secret(ctx context.Context, name string) ([]byte, error) {
+	if key, ok := s.secrets.Load(name); ok { // it never changes
+		return key.([]byte), nil
+	}
+	fresh := make([]byte, 32)
+	_, _ = rand.Read(fresh) // it never fails
+	var key []byte
+	err := s.change(ctx, func(tx *txn) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO secrets (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING`, name, fresh); err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `SELECT value FROM secrets WHERE name = ?`, name).Scan(&key)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading key %s: %w", name, err)
+	}
+	s.secrets.Store(name, key) // after the commit: another's might have been first
+	return key, nil
+}

@@ -1,0 +1,325 @@
+package store_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/smallstep/certificates/acme"
+	"go.step.sm/crypto/jose"
+
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+func acmeAccount(t testing.TB, a *store.ACME) *acme.Account {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acc := &acme.Account{
+		Key: &jose.JSONWebKey{Key: key.Public(), Algorithm: "ES256"}, Contact: []string{"mailto:a@b.example"}, Status: acme.StatusValid,
+		LocationPrefix: "https://ca.example/acme/acme/account/", ProvisionerName: "acme",
+	}
+	if err := a.CreateAccount(t.Context(), acc); err != nil {
+		t.Fatal(err)
+	}
+	return acc
+}
+
+// acmeOrder stores an order for one name, with one challenge.
+func acmeOrder(t testing.TB, a *store.ACME, acc *acme.Account, name string) *acme.Order {
+	t.Helper()
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	o := &acme.Order{
+		AccountID: acc.ID, ProvisionerID: "acme/acme", Status: acme.StatusPending, Identifiers: []acme.Identifier{{Type: acme.DNS, Value: name}},
+		NotBefore: now, NotAfter: now.Add(time.Hour), ExpiresAt: now.Add(24 * time.Hour),
+	}
+	az := &acme.Authorization{ID: rand.Text(), AccountID: acc.ID, Identifier: o.Identifiers[0], Token: "token", Status: acme.StatusPending, ExpiresAt: o.ExpiresAt}
+	for _, kind := range []acme.ChallengeType{acme.DNS01, acme.HTTP01} {
+		az.Challenges = append(az.Challenges, &acme.Challenge{ID: rand.Text(), AccountID: acc.ID, Value: name, Token: az.Token, Type: kind, Status: acme.StatusPending})
+	}
+	if err := a.AddOrder(t.Context(), store.NewOrder{Order: o, Authorizations: []*acme.Authorization{az}, Asked: true}); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func ready(t testing.TB, a *store.ACME, o *acme.Order) {
+	t.Helper()
+	o.Status = acme.StatusReady
+	if err := a.UpdateOrder(t.Context(), o); err != nil || o.Status != acme.StatusReady {
+		t.Fatalf("%s, %v", o.Status, err)
+	}
+}
+
+// What goes in comes out, at another process too.
+func TestACMERoundTrip(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		a, b := open(t, where).ACME(), open(t, where).ACME()
+		acc := acmeAccount(t, a)
+		kid, err := acme.KeyToID(acc.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := b.GetAccountByKeyID(t.Context(), kid)
+		if err != nil || got.ID != acc.ID || got.GetLocation() != acc.LocationPrefix+acc.ID || got.Contact[0] != acc.Contact[0] || got.ProvisionerName != "acme" || !got.IsValid() {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if got.Key.Algorithm != "" || !got.Key.IsPublic() {
+			t.Errorf("more than the key was kept: %+v", got.Key)
+		}
+		if _, err := b.GetAccount(t.Context(), "nobody"); !acme.IsErrNotFound(err) {
+			t.Errorf("an unknown account: %v", err)
+		}
+		o := acmeOrder(t, a, acc, "web.example")
+		back, asked, err := b.Order(t.Context(), o.ID)
+		if err != nil || !asked || !back.NotAfter.Equal(o.NotAfter) || back.Identifiers[0] != o.Identifiers[0] || len(back.AuthorizationIDs) != 1 {
+			t.Fatalf("%+v, %v, %v", back, asked, err)
+		}
+		az, err := b.GetAuthorization(t.Context(), back.AuthorizationIDs[0])
+		if err != nil || len(az.Challenges) != 2 || az.Challenges[0].Type != acme.DNS01 || az.Challenges[1].Token != "token" || az.Challenges[1].Value != "web.example" {
+			t.Fatalf("%+v, %v", az, err)
+		}
+		if list, err := b.GetAuthorizationsByAccountID(t.Context(), acc.ID); err != nil || len(list) != 1 || list[0].ID != az.ID {
+			t.Errorf("authorizations: %v, %v", list, err)
+		}
+		if list, err := b.GetOrdersByAccountID(t.Context(), acc.ID); err != nil || len(list) != 1 || list[0] != o.ID {
+			t.Errorf("orders: %v, %v", list, err)
+		}
+		for what, err := range map[string]error{
+			"order":         second(b.GetOrder(t.Context(), "x")),
+			"authorization": second(b.GetAuthorization(t.Context(), "x")),
+			"challenge":     second(b.GetChallenge(t.Context(), az.Challenges[0].ID, "x")),
+			"certificate":   second(b.GetCertificateBySerial(t.Context(), "1")),
+		} {
+			var p *acme.Error
+			if !errors.As(err, &p) || !strings.Contains(p.Detail, what) {
+				t.Errorf("an unknown %s: %v", what, err)
+			}
+		}
+	})
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// One key has one account, also when two requests come at once.
+func TestACMEAccountOfAKey(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		a := open(t, where).ACME()
+		first := acmeAccount(t, a)
+		ids := make([]string, 8)
+		var wg sync.WaitGroup
+		for i := range ids {
+			wg.Go(func() {
+				acc := &acme.Account{Key: first.Key, Status: acme.StatusValid}
+				if err := a.CreateAccount(t.Context(), acc); err != nil {
+					t.Error(err)
+				}
+				ids[i] = acc.ID
+			})
+		}
+		wg.Wait()
+		for _, id := range ids {
+			if id != first.ID {
+				t.Errorf("account %s for the key of %s", id, first.ID)
+			}
+		}
+		first.Status = acme.StatusDeactivated
+		if err := a.UpdateAccount(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		first.Status = acme.StatusValid
+		if err := a.UpdateAccount(t.Context(), first); err != nil || first.Status != acme.StatusDeactivated {
+			t.Errorf("a deactivated account is %s again, %v", first.Status, err)
+		}
+	})
+}
+
+// Status goes forward only: who comes late learns what is there. A challenge that
+// fails takes its authorization along.
+func TestACMEForwardOnly(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		a := open(t, where).ACME()
+		acc := acmeAccount(t, a)
+		read := func(o *acme.Order) (*acme.Order, *acme.Authorization) {
+			t.Helper()
+			o, err := a.GetOrder(t.Context(), o.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			az, err := a.GetAuthorization(t.Context(), o.AuthorizationIDs[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return o, az
+		}
+		o, az := read(acmeOrder(t, a, acc, "web.example"))
+		ch, late := az.Challenges[0], *az.Challenges[0]
+		ch.Status, ch.ValidatedAt = acme.StatusValid, "2026-11-26T00:00:00Z"
+		if err := a.UpdateChallenge(t.Context(), ch); err != nil {
+			t.Fatal(err)
+		}
+		late.Status, late.Error = acme.StatusInvalid, acme.NewError(acme.ErrorConnectionType, "too late")
+		if err := a.UpdateChallenge(t.Context(), &late); err != nil || late.Status != acme.StatusValid || late.Error != nil || late.ValidatedAt != ch.ValidatedAt {
+			t.Errorf("a valid challenge is %s, %v", late.Status, err)
+		}
+		_, az = read(o)
+		az.Status = acme.StatusValid
+		if err := a.UpdateAuthorization(t.Context(), az); err != nil {
+			t.Fatal(err)
+		}
+		az.Status = acme.StatusInvalid
+		if err := a.UpdateAuthorization(t.Context(), az); err != nil || az.Status != acme.StatusValid {
+			t.Errorf("a valid authorization is %s, %v", az.Status, err)
+		}
+
+		o, az = read(acmeOrder(t, a, acc, "web.example"))
+		ch = az.Challenges[1]
+		ch.Status, ch.Error = acme.StatusInvalid, acme.NewDetailedError(acme.ErrorDNSType, "no such name")
+		if err := a.UpdateChallenge(t.Context(), ch); err != nil {
+			t.Fatal(err)
+		}
+		if _, az = read(o); az.Status != acme.StatusInvalid || az.Error == nil || az.Challenges[1].Error == nil {
+			t.Errorf("the authorization of a failed challenge: %+v", az)
+		}
+		o.Status, o.Error = acme.StatusInvalid, az.Error
+		if err := a.UpdateOrder(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		o.Status = acme.StatusReady
+		if err := a.UpdateOrder(t.Context(), o); err != nil || o.Status != acme.StatusInvalid || o.Error == nil {
+			t.Errorf("an invalid order is %s, %v", o.Status, err)
+		}
+	})
+}
+
+// An order becomes valid with the commit of its certificate, and in no other way.
+func TestACMEFinish(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		s := open(t, where)
+		a := s.ACME()
+		acc := acmeAccount(t, a)
+		o := acmeOrder(t, a, acc, "web.example")
+		c := newCertificate(t, "web")
+		if _, err := s.Commit(t.Context(), store.Issue{Certificate: c, Order: o.ID}); !errors.Is(err, store.ErrOrderGone) {
+			t.Fatalf("an order that is not ready: %v", err)
+		}
+		if _, err := s.Get(t.Context(), c.Serial); !errors.Is(err, store.ErrNotFound) {
+			t.Fatalf("the certificate was stored without its order: %v", err)
+		}
+		ready(t, a, o)
+		o.Status, o.CertificateID = acme.StatusValid, c.Serial
+		if err := a.UpdateOrder(t.Context(), o); err == nil {
+			t.Fatal("an order without a certificate became valid")
+		}
+		if _, err := s.Commit(t.Context(), store.Issue{Certificate: c, Order: o.ID}); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.UpdateOrder(t.Context(), o); err != nil {
+			t.Errorf("saying again what is: %v", err)
+		}
+		late := &acme.Order{ID: o.ID, Status: acme.StatusReady}
+		if err := a.UpdateOrder(t.Context(), late); err != nil || late.Status != acme.StatusValid || late.CertificateID != c.Serial {
+			t.Errorf("a late update made it %s, %v", late.Status, err)
+		}
+		got, err := a.GetCertificate(t.Context(), c.Serial)
+		if err != nil || got.OrderID != o.ID || got.AccountID != acc.ID || string(got.Leaf.Raw) != string(c.DER) || len(got.Intermediates) != 1 {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
+}
+
+// Many replicas finalize one order at once: there is one certificate.
+func TestACMEFinishRace(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		one, two := open(t, where), open(t, where)
+		a := one.ACME()
+		o := acmeOrder(t, a, acmeAccount(t, a), "web.example")
+		ready(t, a, o)
+		token := store.Token{Hash: [32]byte{1}, Expires: time.Now().Add(time.Hour)}
+		first := newCertificate(t, "web")
+		serials := make([]string, 10)
+		var wg sync.WaitGroup
+		for i := range serials {
+			wg.Go(func() {
+				c := newCertificate(t, "web")
+				c.KeyHash = first.KeyHash // the same key
+				got, err := []*store.Store{one, two}[i%2].Commit(t.Context(), store.Issue{Certificate: c, Order: o.ID, Token: token})
+				if err != nil {
+					t.Error(err)
+				}
+				serials[i] = got.Serial
+			})
+		}
+		wg.Wait()
+		for _, serial := range serials {
+			if serial != serials[0] {
+				t.Errorf("two certificates for one order: %s and %s", serial, serials[0])
+			}
+		}
+	})
+}
+
+// A nonce is good once, at any replica, until it expires; asking for one stores nothing.
+func TestACMENonces(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		one, two := open(t, where).ACME(), open(t, where).ACME()
+		nonce, err := one.CreateNonce(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := two.CheckNonce(t.Context(), nonce); err != nil {
+			t.Errorf("at another replica: %v", err)
+		}
+		if err := two.DeleteNonce(t.Context(), nonce); err != nil {
+			t.Errorf("the first use: %v", err)
+		}
+		for what, n := range map[string]acme.Nonce{"again": nonce, "altered": "A" + nonce[1:], "cut": nonce[:20], "empty": "", "another spelling": nonce + "=", "noise": "!"} {
+			if n == "A"+nonce[1:] && n == nonce {
+				continue
+			}
+			var p *acme.Error
+			if err := one.DeleteNonce(t.Context(), n); !errors.As(err, &p) || !strings.HasSuffix(p.Type, ":badNonce") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		var wg sync.WaitGroup
+		var good int
+		var mu sync.Mutex
+		fresh, err := one.CreateNonce(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 10 {
+			wg.Go(func() {
+				if []*store.ACME{one, two}[i%2].DeleteNonce(t.Context(), fresh) == nil {
+					mu.Lock()
+					good++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if good != 1 {
+			t.Errorf("one nonce was good %d times", good)
+		}
+	})
+}
+
+// newCertificate has a serial and a key of its own.
+func newCertificate(t testing.TB, service string) store.Certificate {
+	t.Helper()
+	c := store.NewCertificate([]*x509.Certificate{chainFor(t, serials.Add(1)), chainFor(t, 1)}, time.Now())
+	c.Service, c.Kind, c.Caller = service, store.Issued, "acme account"
+	return c
+}
+
+var serials atomic.Int64

@@ -1,0 +1,206 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// tables are all that a record consists of, each behind those it refers to. What
+// is not here is not copied; a test compares it with the schema of both databases.
+var tables = []string{
+	"issuers", "chains", "certificates", "certificate_names", "used_tokens", "revocations", "lineages",
+	"events", "log_pending", "log_entries", "log_nodes", "log_state",
+	seeded, "secrets", "acme_nonces", "acme_accounts", "acme_orders", "acme_authorizations", "acme_challenges",
+}
+
+// seeded has one row from the start, which a copy replaces.
+const seeded = "revocation_mark"
+
+// notCopied are the tables of one place: the version of its schema, and what its
+// readiness wrote.
+var notCopied = []string{"goose_db_version", "heartbeat"}
+
+// Errors of [Copy] that callers match.
+var (
+	ErrNotEmpty = errors.New("the target is not empty")
+	ErrChanged  = errors.New("the source was written to while it was copied; stop its authority first")
+)
+
+// Copied is how far a copy is.
+type Copied struct {
+	Table string
+	Rows  int64
+}
+
+// copyRows is how many rows one statement inserts; times the columns of the
+// widest table it stays below the arguments that either database takes.
+const copyRows = 500
+
+// Copy copies a whole record into an empty one, in either direction between the
+// two databases, and returns the rows of each table. It reads one consistent
+// snapshot and writes one transaction: until it is committed the target is
+// empty, whatever ends the copy. Both sides are counted before that, and a source
+// that somebody wrote to meanwhile is [ErrChanged]: what was acknowledged there
+// would be lost.
+//
+// progress, if not nil, is called now and then.
+func Copy(ctx context.Context, from, to *Store, progress func(Copied)) (all []Copied, err error) {
+	if progress == nil {
+		progress = func(Copied) {}
+	}
+	return from.copyTo(ctx, to, progress, from.read)
+}
+
+// copyTo counts at the end what against sees; nil counts the snapshot that was
+// copied, and lets others write to the source meanwhile.
+func (from *Store) copyTo(ctx context.Context, to *Store, progress func(Copied), against querier) (all []Copied, err error) {
+	err = from.snapshot(ctx, func(source querier) error {
+		return to.change(ctx, func(tx *txn) error {
+			if err := mustBeEmpty(ctx, tx); err != nil {
+				return err
+			}
+			all = nil // a second try begins anew
+			for _, table := range tables {
+				n, err := copyTable(ctx, source, tx, table, progress)
+				if err != nil {
+					return fmt.Errorf("copying %s: %w", table, err)
+				}
+				all = append(all, Copied{table, n})
+			}
+			if err := tx.continueNumbers(ctx); err != nil {
+				return err
+			}
+			if against == nil {
+				return compare(ctx, source, tx, all)
+			}
+			return compare(ctx, against, tx, all)
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("copying the record: %w", err)
+	}
+	return all, nil
+}
+
+func mustBeEmpty(ctx context.Context, tx *txn) error {
+	for _, table := range tables {
+		if table == seeded {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table); err != nil {
+				return err
+			}
+		}
+		var found bool
+		if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM `+table+`)`).Scan(&found); err != nil {
+			return err
+		}
+		if found {
+			return fmt.Errorf("%w: %s has rows", ErrNotEmpty, table)
+		}
+	}
+	return nil
+}
+
+// copyTable keeps the order of the first column, which begins the primary key:
+// rows are appended to the target, not strewn over it.
+func copyTable(ctx context.Context, source querier, tx *txn, table string, progress func(Copied)) (n int64, err error) {
+	rows, err := source.QueryContext(ctx, `SELECT * FROM `+table+` ORDER BY 1`)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	columns, err := rows.Columns()
+	if err != nil {
+		return 0, err
+	}
+	head := `INSERT INTO ` + table + ` (` + strings.Join(columns, `, `) + `) VALUES `
+	one := `(` + strings.TrimSuffix(strings.Repeat(`?, `, len(columns)), `, `) + `)`
+	many := head + strings.TrimSuffix(strings.Repeat(one+`, `, copyRows), `, `)
+	for more := true; more; {
+		var args []any
+		if args, more, err = nextRows(rows, len(columns)); err != nil {
+			return n, err
+		}
+		if len(args) == 0 {
+			break
+		}
+		text, count := many, len(args)/len(columns)
+		if count < copyRows {
+			text = head + strings.TrimSuffix(strings.Repeat(one+`, `, count), `, `)
+		}
+		if _, err := tx.ExecContext(ctx, text, args...); err != nil {
+			return n, err
+		}
+		if err := ctx.Err(); err != nil { // a shared transaction does not look
+			return n, err
+		}
+		n += int64(count)
+		progress(Copied{table, n})
+	}
+	return n, rows.Err()
+}
+
+// nextRows reads the values of up to copyRows rows, one after the other.
+func nextRows(rows *sql.Rows, width int) (args []any, more bool, err error) {
+	for len(args) < copyRows*width {
+		if !rows.Next() {
+			return args, false, rows.Err()
+		}
+		values, into := make([]any, width), make([]any, width)
+		for i := range values {
+			into[i] = &values[i]
+		}
+		if err := rows.Scan(into...); err != nil {
+			return nil, false, err
+		}
+		args = append(args, values...)
+	}
+	return args, true, nil
+}
+
+// continueNumbers makes PostgreSQL go on behind the ids that were copied.
+func (t *txn) continueNumbers(ctx context.Context) error {
+	if !t.locks {
+		return nil // SQLite looks at the table
+	}
+	rows, err := t.QueryContext(ctx, `SELECT table_name, column_name FROM information_schema.columns
+		WHERE table_schema = current_schema() AND is_identity = 'YES'`)
+	if err != nil {
+		return err
+	}
+	numbered, err := collect(rows, func(c *[2]string) error { return rows.Scan(&c[0], &c[1]) })
+	if err != nil {
+		return err
+	}
+	for _, c := range numbered {
+		if _, err := t.ExecContext(ctx, `SELECT setval(pg_get_serial_sequence('`+c[0]+`', '`+c[1]+`'), MAX(`+c[1]+`)) FROM `+c[0]+` HAVING MAX(`+c[1]+`) > 0`); err != nil {
+			return fmt.Errorf("numbering %s: %w", c[0], err)
+		}
+	}
+	return nil
+}
+
+// compare counts the target, and the source as it is now.
+func compare(ctx context.Context, source querier, tx *txn, all []Copied) error {
+	count := func(q querier, table string) (n int64, err error) {
+		return n, q.QueryRowContext(ctx, `SELECT COUNT(*) FROM `+table).Scan(&n)
+	}
+	for _, c := range all {
+		n, err := count(tx, c.Table)
+		if err == nil && n != c.Rows {
+			err = fmt.Errorf("%d rows arrived of %d", n, c.Rows)
+		}
+		if err != nil {
+			return fmt.Errorf("counting %s: %w", c.Table, err)
+		}
+		if n, err = count(source, c.Table); err != nil {
+			return fmt.Errorf("counting %s: %w", c.Table, err)
+		}
+		if n != c.Rows {
+			return fmt.Errorf("%w: %s", ErrChanged, c.Table)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
+)
+
+// TestCopy carries a record from SQLite to PostgreSQL and back, and each of them
+// goes on where the one before ended.
+func TestCopy(t *testing.T) {
+	dir := t.TempDir()
+	w := newLogWorld(t, filepath.Join(dir, "first.db"))
+	first := w.s
+	second := open(t, postgres.Database(t))
+	third := open(t, filepath.Join(dir, "third.db"))
+	w.issue(1200) // more than one statement takes
+	w.sequence()
+	token := store.Token{Hash: [32]byte{1}, Expires: base}
+	last := entry(2000, "a")
+	last.IssuedAt = w.start.Add(time.Duration(w.n) * time.Second)
+	if _, err := first.Commit(t.Context(), store.Issue{Certificate: last, Token: token, TrustDigest: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	w.revoke("1003") // this and the one before have no place in the log yet
+	calls := 0
+	for _, pair := range [][2]*store.Store{{first, second}, {second, third}} {
+		counts, err := store.Copy(t.Context(), pair[0], pair[1], func(store.Copied) { calls++ })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := slices.IndexFunc(counts, func(c store.Copied) bool { return c.Table == "certificates" }); i < 0 || counts[i].Rows != 1201 {
+			t.Errorf("%v", counts)
+		}
+	}
+	if calls < 10 {
+		t.Errorf("progress was told %d times", calls)
+	}
+	want := everything(t, first)
+	for name, s := range map[string]*store.Store{"PostgreSQL": second, "SQLite": third} {
+		if got := everything(t, s); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s has another record", name)
+		}
+		report, err := s.VerifyLog(t.Context(), store.LogCheck{Verifier: w.key.Verifier(), Kept: []translog.Head{w.seen}})
+		if err != nil || report.Checked != 1200 || report.Pending != 2 || len(report.Findings) != 0 {
+			t.Errorf("%s: log %+v %v", name, report, err)
+		}
+		if _, err := s.Commit(t.Context(), store.Issue{Certificate: entry(3000, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
+			t.Errorf("%s: a token that was spent before: %v", name, err)
+		}
+		commit(t, s, entry(4000, "b"))
+		if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1004", RevokedAt: base}}); err != nil {
+			t.Error(name, err)
+		}
+		if mark, err := s.RevocationMark(t.Context()); err != nil || mark != 2 {
+			t.Errorf("%s: mark %d %v", name, mark, err)
+		}
+	}
+}
+
+// everything is what can be asked of a record.
+func everything(t *testing.T, s *store.Store) (all []any) {
+	t.Helper()
+	for q := (store.Query{Limit: 1000, Now: base}); ; {
+		page, next, err := s.List(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, page)
+		if q.Cursor = next; next == "" {
+			break
+		}
+	}
+	events, err := s.Events(t.Context(), "", 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked, err := s.RevokedBetween(t.Context(), "010203", 0, 10, base.AddDate(-1, 0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	without, err := s.WithoutTrust(t.Context(), "d", base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(all, events, revoked, without)
+}
+
+// TestCopyAllOrNothing: what ends a copy leaves the target empty, and what is
+// there is never added to.
+func TestCopyAllOrNothing(t *testing.T) { engines(t, copyAllOrNothing) }
+
+func copyAllOrNothing(t *testing.T, where string) {
+	source, target := open(t, filepath.Join(t.TempDir(), "source.db")), open(t, where)
+	for i := range 600 {
+		commit(t, source, entry(i, "a"))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := store.Copy(ctx, source, target, func(c store.Copied) {
+		if c.Table == "certificates" {
+			cancel()
+		}
+	}); err == nil {
+		t.Error("a copy that was interrupted")
+	}
+	mustBeEmpty(t, target)
+	wrote := false
+	if _, err := store.Copy(t.Context(), source, target, func(store.Copied) {
+		if !wrote {
+			commit(t, source, entry(700, "a"))
+		}
+		wrote = true
+	}); !errors.Is(err, store.ErrChanged) {
+		t.Errorf("a source that was written to: %v", err)
+	}
+	mustBeEmpty(t, target)
+	if _, err := store.Copy(t.Context(), source, target, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := store.Copy(t.Context(), source, target, nil); !errors.Is(err, store.ErrNotEmpty) {
+		t.Errorf("a target with a record: %v", err)
+	}
+}
+
+func mustBeEmpty(t *testing.T, s *store.Store) {
+	t.Helper()
+	if empty, err := s.Empty(t.Context()); err != nil || !empty {
+		t.Errorf("the target is not empty: %v", err)
+	}
+}
+
+// TestEveryTableIsCopied: a table that a migration adds is copied, or left out on purpose.
+func TestEveryTableIsCopied(t *testing.T) { engines(t, everyTableIsCopied) }
+
+func everyTableIsCopied(t *testing.T, where string) {
+	have, err := open(t, where).Tables(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := append(slices.Clone(store.CopiedTables), store.NotCopied...)
+	slices.Sort(known)
+	if got, want := fmt.Sprint(have), fmt.Sprint(known); got != want {
+		t.Errorf("the schema has %s; Copy knows of %s", got, want)
+	}
+}

@@ -1,0 +1,202 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/smallstep/certificates/acme"
+	"github.com/smallstep/certificates/db"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
+)
+
+// operations are what others do with a record, by name. Those that write say
+// which tables they need: without one of them they must fail and leave nothing.
+func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]func(context.Context, *store.Store) error {
+	now := w.start.Add(time.Minute)
+	leaf := entry(9000, "storage")
+	leaf.IssuedAt = now
+	next := entry(9001, "storage")
+	next.Lineage, next.Previous, next.Kind = "1001", "1001", store.Renewed
+	token := store.Token{Hash: [32]byte{9}, Expires: now}
+	revocation := store.Revocation{Serial: "1002", RevokedAt: now, Caller: "test"}
+	first := func(_ any, err error) error { return err }
+	return map[string]func(context.Context, *store.Store) error{
+		"commit": func(ctx context.Context, s *store.Store) error {
+			return first(s.Commit(ctx, store.Issue{Certificate: leaf, Token: token, TrustDigest: "d", Order: order.ID, MaxLive: 1000}))
+		},
+		"renew": func(ctx context.Context, s *store.Store) error {
+			return first(s.Commit(ctx, store.Issue{Certificate: next, TrustDigest: "d"}))
+		},
+		"revoke": func(ctx context.Context, s *store.Store) error {
+			return s.Revoke(ctx, store.RevokeRequest{Revocation: revocation, Token: token})
+		},
+		"revoke set": func(ctx context.Context, s *store.Store) error {
+			return first(s.RevokeSet(ctx, store.Selection{Lineage: "1003"}, revocation))
+		},
+		"refuse": func(ctx context.Context, s *store.Store) error {
+			return s.Refuse(ctx, store.Event{At: now, Caller: "test"})
+		},
+		"report": func(ctx context.Context, s *store.Store) error { return s.ReportTrust(ctx, "1001", "e") },
+		"sweep":  func(ctx context.Context, s *store.Store) error { return s.SweepTokens(ctx, now) },
+		"prune": func(ctx context.Context, s *store.Store) error {
+			return first(s.Prune(ctx, "test", now.AddDate(1, 0, 0), 10))
+		},
+		"ready": func(ctx context.Context, s *store.Store) error { return s.Ready(ctx) },
+		"sequence": func(ctx context.Context, s *store.Store) error {
+			_, _, err := s.Sequence(ctx, w.key, translog.Head{})
+			return err
+		},
+
+		"get": func(ctx context.Context, s *store.Store) error { return first(s.Get(ctx, "1001")) },
+		"spent": func(ctx context.Context, s *store.Store) error {
+			return first(s.Spent(ctx, store.Token{Hash: [32]byte{8}}, ""))
+		},
+		"list": func(ctx context.Context, s *store.Store) error {
+			_, _, err := s.List(ctx, store.Query{Name: "storage"})
+			return err
+		},
+		"search": func(ctx context.Context, s *store.Store) error {
+			_, _, err := s.Search(ctx, store.Search{Prefix: "st"})
+			return err
+		},
+		"selected": func(ctx context.Context, s *store.Store) error {
+			return first(s.Selected(ctx, store.Selection{Service: "storage"}))
+		},
+		"events":  func(ctx context.Context, s *store.Store) error { return first(s.Events(ctx, store.Issued, 0, 10)) },
+		"lineage": func(ctx context.Context, s *store.Store) error { return first(s.LineageRevoked(ctx, "1001")) },
+		"mark":    func(ctx context.Context, s *store.Store) error { return first(s.RevocationMark(ctx)) },
+		"revoked": func(ctx context.Context, s *store.Store) error {
+			return first(s.RevokedBetween(ctx, "010203", 0, 9, now))
+		},
+		"without":   func(ctx context.Context, s *store.Store) error { return first(s.WithoutTrust(ctx, "d", now)) },
+		"users":     func(ctx context.Context, s *store.Store) error { return first(s.UsersOf(ctx, []string{"010203"}, now)) },
+		"unexpired": func(ctx context.Context, s *store.Store) error { return first(s.Unexpired(ctx, "010203", now)) },
+		"live":      func(ctx context.Context, s *store.Store) error { return first(s.Live(ctx, "storage", now, 9)) },
+		"by":        func(ctx context.Context, s *store.Store) error { return first(s.LiveByService(ctx, now)) },
+		"empty":     func(ctx context.Context, s *store.Store) error { return first(s.Empty(ctx)) },
+		"head":      func(ctx context.Context, s *store.Store) error { return first(s.LogHead(ctx)) },
+		"entry":     func(ctx context.Context, s *store.Store) error { return first(s.LogEntry(ctx, w.seen, 0)) },
+		"proof":     func(ctx context.Context, s *store.Store) error { return first(s.LogConsistency(ctx, w.seen, 1, 3)) },
+		"verify": func(ctx context.Context, s *store.Store) error {
+			return first(s.VerifyLog(ctx, store.LogCheck{Verifier: w.key.Verifier()}))
+		},
+
+		"smallstep token": func(ctx context.Context, s *store.Store) error { return first(s.AuthDB(ctx).UseToken("x", "")) },
+		"smallstep revoke": func(ctx context.Context, s *store.Store) error {
+			return s.AuthDB(ctx).Revoke(&db.RevokedCertificateInfo{Serial: "1004", RevokedAt: now})
+		},
+		"smallstep get": func(ctx context.Context, s *store.Store) error { return first(s.AuthDB(ctx).GetCertificate("1001")) },
+
+		"acme account": func(ctx context.Context, s *store.Store) error { return first(s.ACME().GetAccount(ctx, acc.ID)) },
+		"acme update":  func(ctx context.Context, s *store.Store) error { return s.ACME().UpdateAccount(ctx, acc) },
+		"acme order":   func(ctx context.Context, s *store.Store) error { return first(s.ACME().GetOrder(ctx, order.ID)) },
+		"acme orders": func(ctx context.Context, s *store.Store) error {
+			return first(s.ACME().GetOrdersByAccountID(ctx, acc.ID))
+		},
+		"acme update order": func(ctx context.Context, s *store.Store) error { return s.ACME().UpdateOrder(ctx, order) },
+		"acme authorization": func(ctx context.Context, s *store.Store) error {
+			return first(s.ACME().GetAuthorization(ctx, order.AuthorizationIDs[0]))
+		},
+		"acme all": func(ctx context.Context, s *store.Store) error {
+			return first(s.ACME().GetAuthorizationsByAccountID(ctx, acc.ID))
+		},
+		"acme nonce": func(ctx context.Context, s *store.Store) error { return first(s.ACME().CreateNonce(ctx)) },
+		"acme sweep": func(ctx context.Context, s *store.Store) error { return s.SweepACME(ctx, now.AddDate(1, 0, 0)) },
+	}
+}
+
+// faultyWorld has something of everything.
+func faultyWorld(t *testing.T, where string) (*logWorld, map[string]func(context.Context, *store.Store) error) {
+	t.Helper()
+	w := newLogWorld(t, where)
+	w.issue(4)
+	w.sequence()
+	w.issue(1)
+	acc := acmeAccount(t, w.s.ACME())
+	order, err := w.s.ACME().GetOrder(t.Context(), acmeOrder(t, w.s.ACME(), acc, "storage").ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, operations(w, acc, order)
+}
+
+// TestClosedRecord: nothing answers as if all were well, and nothing hangs.
+func TestClosedRecord(t *testing.T) { engines(t, closedRecord) }
+
+func closedRecord(t *testing.T, where string) {
+	w, ops := faultyWorld(t, where)
+	if err := w.s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, op := range ops {
+		if err := op(t.Context(), w.s); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if err := w.s.Close(); err != nil {
+		t.Errorf("closing again: %v", err)
+	}
+}
+
+// TestNothingHalfDone takes away one table after the other. An operation that
+// fails in the middle has changed nothing in those that are left.
+func TestNothingHalfDone(t *testing.T) {
+	failed := map[string]int{}
+	for _, table := range store.CopiedTables {
+		t.Run(table, func(t *testing.T) {
+			w, ops := faultyWorld(t, filepath.Join(t.TempDir(), "pki.db"))
+			change(t, w.s, `ALTER TABLE `+table+` RENAME TO lost`)
+			for name, op := range ops {
+				before := counts(t, w.s, table)
+				err := op(t.Context(), w.s)
+				if err == nil {
+					continue
+				}
+				failed[name]++
+				if after := counts(t, w.s, table); after != before {
+					t.Errorf("%s failed (%v) and left %s, before it %s", name, err, after, before)
+				}
+			}
+		})
+	}
+	for _, name := range []string{"commit", "renew", "revoke", "revoke set", "prune", "sequence", "refuse"} {
+		if failed[name] < 2 {
+			t.Errorf("%s failed %d times", name, failed[name])
+		}
+	}
+}
+
+func change(t *testing.T, s *store.Store, text string) {
+	t.Helper()
+	if err := s.Change(t.Context(), func(tx *store.Txn) error { _, err := tx.ExecContext(t.Context(), text); return err }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// counts are the rows of all tables but one.
+func counts(t *testing.T, s *store.Store, but string) string {
+	t.Helper()
+	all := map[string]int{}
+	err := s.Change(t.Context(), func(tx *store.Txn) error {
+		for _, table := range store.CopiedTables {
+			var n int
+			if table == but {
+				continue
+			}
+			if err := tx.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM `+table).Scan(&n); err != nil {
+				return err
+			}
+			all[table] = n
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(all)
+}

@@ -1,0 +1,181 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// row is a certificate on its way into the tables.
+type row struct {
+	issue   Issue
+	names   string // JSON
+	keyHash []byte
+	sum     [sha256.Size]byte // of the chain
+	subject [sha256.Size]byte // of all of it, for the log
+
+	issuer, chain int64 // numbers in the tables of these names
+	known         bool  // they were committed before
+}
+
+func newRow(issue Issue) (*row, error) {
+	c := issue.Certificate
+	names, err := json.Marshal(c.Names)
+	if err != nil {
+		return nil, err
+	}
+	keyHash, err := hex.DecodeString(c.KeyHash)
+	if err != nil || len(keyHash) != sha256.Size {
+		return nil, fmt.Errorf("key hash %.80q: not a SHA-256 in hex", c.KeyHash)
+	}
+	return &row{issue: issue, names: string(names), keyHash: keyHash, sum: sha256.Sum256(c.Chain), subject: c.subject()}, nil
+}
+
+// recall takes the numbers of issuer and chain from an earlier commit.
+func (s *Store) recall(r *row) {
+	issuer, one := s.issuers.Load(r.issue.Certificate.Issuer)
+	chain, both := s.chains.Load(r.sum)
+	if r.known = one && both; r.known {
+		r.issuer, r.chain = issuer.(int64), chain.(int64)
+	}
+}
+
+// remember is for after the commit: a number that was taken back may be given to
+// another.
+func (s *Store) remember(r *row) {
+	s.issuers.Store(r.issue.Certificate.Issuer, r.issuer)
+	s.chains.Store(r.sum, r.chain)
+}
+
+func (r *row) insert(ctx context.Context, tx *txn) error {
+	c := r.issue.Certificate
+	// First, because it decides what comes of the rest: whoever comes second gets
+	// the certificate of the first, also where there is no room for another one.
+	if err := spend(ctx, tx, r.issue.Token, c.Serial); err != nil {
+		return err
+	}
+	if c.Lineage != c.Serial {
+		if err := tx.lock(ctx, lineageLock, c.Service, false); err != nil {
+			return err
+		}
+		bad, err := lineageRevoked(ctx, tx, c.Lineage)
+		if err != nil {
+			return err
+		}
+		if bad {
+			return ErrRevoked
+		}
+	}
+	if err := r.fits(ctx, tx); err != nil {
+		return err
+	}
+	if err := r.intern(ctx, tx); err != nil {
+		return err
+	}
+	var id int64
+	err := tx.QueryRowContext(ctx, `INSERT INTO certificates
+		(serial, service, kind, provisioner, caller, lineage, previous, issuer, chain, key_hash, names, not_before, not_after, issued_at, der)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		c.Serial, c.Service, c.Kind, c.Provisioner, c.Caller, c.Lineage, c.Previous, r.issuer, r.chain, r.keyHash, r.names,
+		millis(c.NotBefore), millis(c.NotAfter), millis(c.IssuedAt), c.DER).Scan(&id)
+	if err != nil {
+		return fmt.Errorf("inserting the certificate: %w", err)
+	}
+	if err := insertNames(ctx, tx, id, c); err != nil {
+		return err
+	}
+	if r.issue.Order != "" {
+		if err := finish(ctx, tx, r.issue.Order, c); err != nil {
+			return err
+		}
+	}
+	if r.issue.TrustDigest != "" {
+		if err := report(ctx, tx, c.Lineage, r.issue.TrustDigest); err != nil {
+			return err
+		}
+	}
+	_, err = addEvent(ctx, tx, Event{At: c.IssuedAt, Kind: c.Kind, Caller: c.Caller, Service: c.Service, Serial: c.Serial}, r.subject)
+	return err
+}
+
+// fits refuses one lineage too many. A renewal replaces: refusing it would stop a
+// service that runs.
+func (r *row) fits(ctx context.Context, tx *txn) error {
+	c := r.issue.Certificate
+	if r.issue.MaxLive <= 0 || c.Kind != Issued { // one that another vouches for is no renewal
+		return nil
+	}
+	n, err := countLive(ctx, tx, c.Service, c.IssuedAt, r.issue.MaxLive)
+	if err == nil && n >= r.issue.MaxLive {
+		return ErrTooMany
+	}
+	return err
+}
+
+// insertNames writes all names in one statement; there are few, and a statement
+// costs more than a row.
+func insertNames(ctx context.Context, tx *txn, id int64, c Certificate) error {
+	if len(c.Names) == 0 {
+		return nil
+	}
+	args := make([]any, 0, 3*len(c.Names))
+	for _, name := range c.Names {
+		args = append(args, name, millis(c.NotAfter), id)
+	}
+	marks := strings.TrimSuffix(strings.Repeat(`(?, ?, ?), `, len(c.Names)), `, `)
+	if _, err := tx.ExecContext(ctx, `INSERT INTO certificate_names (name, not_after, id) VALUES `+marks+` ON CONFLICT DO NOTHING`, args...); err != nil {
+		return fmt.Errorf("inserting the names: %w", err)
+	}
+	return nil
+}
+
+// intern finds the numbers of issuer and chain, and gives them one if they are new.
+func (r *row) intern(ctx context.Context, tx *txn) (err error) {
+	if r.known {
+		return nil
+	}
+	c := r.issue.Certificate
+	r.issuer, err = number(ctx, tx, internTexts{
+		find: `SELECT id FROM issuers WHERE key_id = ?`,
+		add:  `INSERT INTO issuers (key_id) VALUES (?) ON CONFLICT DO NOTHING`,
+	}, c.Issuer)
+	if err != nil {
+		return fmt.Errorf("numbering the issuer: %w", err)
+	}
+	r.chain, err = number(ctx, tx, internTexts{
+		find: `SELECT id FROM chains WHERE hash = ?`,
+		add:  `INSERT INTO chains (hash, der) VALUES (?, ?) ON CONFLICT DO NOTHING`,
+	}, r.sum[:], notNil(c.Chain))
+	if err != nil {
+		return fmt.Errorf("numbering the chain: %w", err)
+	}
+	return nil
+}
+
+type internTexts struct{ find, add string }
+
+// number looks for a row by the first column of it, and adds it if it is not
+// there. Another process may add it meanwhile; then it is found the second time.
+func number(ctx context.Context, tx *txn, texts internTexts, columns ...any) (id int64, err error) {
+	find := func() error { return tx.QueryRowContext(ctx, texts.find, columns[0]).Scan(&id) }
+	if err = find(); !errors.Is(err, sql.ErrNoRows) {
+		return id, err
+	}
+	if _, err := tx.ExecContext(ctx, texts.add, columns...); err != nil {
+		return 0, err
+	}
+	return id, find()
+}
+
+// notNil keeps an empty chain (an issuer that is a root) from becoming NULL.
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}

@@ -1,0 +1,269 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/artstore/artstore-pki/ca/translog"
+)
+
+// The log. Every event is written with its leaf, a hash of the event and of the
+// row it tells of. [Store.Sequence] gives the leaves of committed events their
+// places and signs the tree.
+//
+// The crash story: before its commit an event is nowhere; after it, event and
+// leaf wait in log_pending; the sequencer takes leaves out of there and puts them
+// into the tree, with the head that signs it, in one transaction. A head leaves
+// the process after that transaction only, so no head that anybody has seen can be
+// taken back by a crash.
+
+// ErrLog reports that what the database holds as the log does not continue the
+// head that was signed last. Signing on would make the change look genuine.
+var ErrLog = errors.New("the log does not continue its last signed head")
+
+const (
+	// tileHeight is how many levels of the tree lie between two that are stored:
+	// the levels in between are cheap to make again from at most 256 hashes.
+	tileHeight = 8
+	// maxSequence bounds one transaction of the sequencer, for which other writers wait.
+	maxSequence = 2048
+	// logLock is the advisory lock of the one replica that sequences; the number means nothing.
+	logLock = 0x61727471
+)
+
+// entry is an event as the log has it. subject is the digest of the row that the
+// event tells of, or zero.
+func (e Event) entry(subject [sha256.Size]byte) translog.Entry {
+	return translog.Entry{
+		At: e.At, Kind: e.Kind, Caller: e.Caller, Service: e.Service, Serial: e.Serial, Rule: e.Rule, Detail: e.Detail, Subject: subject,
+	}
+}
+
+// subject digests all that the record says about a certificate, the copies of
+// what its DER says included: lists and limits go by those.
+func (c *Certificate) subject() [sha256.Size]byte {
+	return translog.NewFields("certificate 1").
+		Text(c.Serial).Text(c.Service).Text(c.Kind).Text(c.Provisioner).Text(c.Caller).
+		Text(c.Lineage).Text(c.Previous).Text(c.Issuer).Text(c.KeyHash).Texts(c.Names).
+		Int(millis(c.NotBefore)).Int(millis(c.NotAfter)).Int(millis(c.IssuedAt)).
+		Bytes(c.DER).Bytes(c.Chain).Digest()
+}
+
+// revocationRow is a revocation with the copies that lists are made by.
+type revocationRow struct {
+	Revocation
+	lineage, issuer string
+	notAfter        time.Time
+	mark            int64
+}
+
+func (r *revocationRow) subject() [sha256.Size]byte {
+	return translog.NewFields("revocation 1").
+		Text(r.Serial).Text(r.lineage).Text(r.issuer).Int(millis(r.notAfter)).Int(r.mark).
+		Int(millis(r.RevokedAt)).Int(int64(r.Reason)).Text(r.Note).Text(r.Caller).Digest()
+}
+
+const eventColumns = `at, kind, caller, service, serial, rule, detail`
+
+// addEvent writes an event and its leaf, in the transaction of the row that
+// subject is the digest of. It returns the id of the event.
+func addEvent(ctx context.Context, tx *txn, e Event, subject [sha256.Size]byte) (id int64, err error) {
+	leaf := e.entry(subject).Leaf()
+	args := []any{millis(e.At), e.Kind, e.Caller, e.Service, e.Serial, e.Rule, e.Detail}
+	const text = `INSERT INTO events (` + eventColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?)`
+	if tx.locks { // PostgreSQL, where a statement is a round trip: both rows in one
+		const both = `WITH e AS (` + text + ` RETURNING id) INSERT INTO log_pending (event, leaf) SELECT id, CAST(? AS BYTEA) FROM e RETURNING event`
+		err = tx.QueryRowContext(ctx, both, append(args, leaf[:])...).Scan(&id)
+	} else { // SQLite, where the driver knows the id at once
+		var res sql.Result
+		if res, err = tx.ExecContext(ctx, text, args...); err == nil {
+			id, err = res.LastInsertId()
+		}
+		if err == nil {
+			_, err = tx.ExecContext(ctx, `INSERT INTO log_pending (event, leaf) VALUES (?, ?)`, id, leaf[:])
+		}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("inserting the event: %w", err)
+	}
+	return id, nil
+}
+
+// LogHead returns the newest signed head, nil if nothing was signed yet.
+func (s *Store) LogHead(ctx context.Context) ([]byte, error) {
+	_, head, err := logState(ctx, s.read)
+	if err != nil {
+		return nil, fmt.Errorf("reading the head of the log: %w", err)
+	}
+	return head, nil
+}
+
+// logState reads the tree and its head; both are empty before the first one.
+func logState(ctx context.Context, q querier) (tree translog.Tree, head []byte, err error) {
+	var size int64
+	var edge []byte
+	err = q.QueryRowContext(ctx, `SELECT size, edge, head FROM log_state WHERE id = 1`).Scan(&size, &edge, &head)
+	if errors.Is(err, sql.ErrNoRows) {
+		return tree, nil, nil
+	}
+	if err != nil {
+		return tree, nil, err
+	}
+	if tree, err = translog.ParseTree(size, edge); err != nil {
+		return tree, head, fmt.Errorf("%w: %w", ErrLog, err)
+	}
+	return tree, head, nil
+}
+
+// leaf is a committed event that waits for its place.
+type leaf struct {
+	event int64
+	hash  tlog.Hash
+}
+
+// Sequence gives committed events their places in the log, in the order of their
+// ids, and signs the new head, which it returns; with nothing to do, or while
+// another process is at it, that is the newest head there is, nil before the
+// first. more says that events are left for another call.
+//
+// seen is the newest head that the caller knows of, zero for none. If the
+// database has an older one, or another one of the same size, the log was put
+// back behind the process that wrote it: that is [ErrLog], and nothing is signed.
+func (s *Store) Sequence(ctx context.Context, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
+	waiting := false
+	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM log_pending)`).Scan(&waiting); err != nil {
+		return nil, false, fmt.Errorf("looking for events to log: %w", err)
+	}
+	if !waiting {
+		tree, head, err := logState(ctx, s.read)
+		if err == nil {
+			err = continues(tree, head, key.Verifier(), seen)
+		}
+		return head, false, err
+	}
+	err = s.change(ctx, func(tx *txn) (err error) {
+		head, more, err = sequence(ctx, tx, key, seen)
+		return err
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("extending the log: %w", err)
+	}
+	return head, more, nil
+}
+
+func sequence(ctx context.Context, tx *txn, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
+	mine := true
+	if tx.locks { // it ends with the transaction, however that ends
+		if err := tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock(?)`, int64(logLock)).Scan(&mine); err != nil {
+			return nil, false, err
+		}
+	}
+	tree, head, err := logState(ctx, tx)
+	if err == nil {
+		err = continues(tree, head, key.Verifier(), seen)
+	}
+	if err != nil || !mine {
+		return head, false, err
+	}
+	leaves, err := takePending(ctx, tx)
+	if err != nil || len(leaves) == 0 {
+		return head, false, err
+	}
+	if err := extend(ctx, tx, &tree, leaves); err != nil {
+		return nil, false, err
+	}
+	if head, err = key.Sign(translog.Head{Size: tree.Size(), Root: tree.Root(), Time: time.Now()}); err != nil {
+		return nil, false, err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO log_state (id, size, edge, head) VALUES (1, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET size = excluded.size, edge = excluded.edge, head = excluded.head`, tree.Size(), tree.Edge(), string(head))
+	return head, len(leaves) == maxSequence, err
+}
+
+// continues refuses a tree that the head beside it does not sign, and a head that
+// is behind what was seen. Otherwise whoever can write to the database could have
+// any history signed by waiting a second.
+func continues(tree translog.Tree, text []byte, v translog.Verifier, seen translog.Head) error {
+	if text == nil && seen.Size == 0 && tree.Size() == 0 {
+		return nil
+	}
+	head, err := v.Open(text)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrLog, err)
+	case head.Size != tree.Size() || head.Root != tree.Root():
+		return fmt.Errorf("%w: the tree of %d entries is not the one that was signed", ErrLog, tree.Size())
+	case head.Size < seen.Size:
+		return fmt.Errorf("%w: it has %d entries, and had %d", ErrLog, head.Size, seen.Size)
+	case head.Size == seen.Size && head.Root != seen.Root:
+		return fmt.Errorf("%w: its %d entries are not those that were signed before", ErrLog, head.Size)
+	}
+	return nil
+}
+
+// takePending removes and returns the events that wait, oldest first. One
+// statement does both: with two, an event with a smaller id could be committed in
+// between.
+func takePending(ctx context.Context, tx *txn) ([]leaf, error) {
+	rows, err := tx.QueryContext(ctx, `DELETE FROM log_pending WHERE event IN (SELECT event FROM log_pending ORDER BY event LIMIT ?)
+		RETURNING event, leaf`, maxSequence)
+	if err != nil {
+		return nil, err
+	}
+	leaves, err := collect(rows, func(l *leaf) error {
+		var hash []byte
+		if err := rows.Scan(&l.event, &hash); err != nil {
+			return err
+		}
+		return toHash(&l.hash, hash)
+	})
+	slices.SortFunc(leaves, func(a, b leaf) int { return cmp.Compare(a.event, b.event) })
+	return leaves, err
+}
+
+func toHash(out *tlog.Hash, b []byte) error {
+	if len(b) != tlog.HashSize {
+		return fmt.Errorf("%w: a hash of %d bytes", ErrLog, len(b))
+	}
+	*out = tlog.Hash(b)
+	return nil
+}
+
+// extend appends leaves to the tree and stores them with the subtrees that they complete.
+func extend(ctx context.Context, tx *txn, tree *translog.Tree, leaves []leaf) (err error) {
+	index := tree.Size()
+	complete := func(level int, n int64, root tlog.Hash) {
+		if err == nil && level%tileHeight == 0 {
+			_, err = tx.ExecContext(ctx, `INSERT INTO log_nodes (level, n, hash) VALUES (?, ?, ?)`, level, n, root[:])
+		}
+	}
+	for _, l := range leaves {
+		if tree.Append(l.hash, complete); err != nil {
+			return err
+		}
+	}
+	// Powers of four: few texts to prepare, whatever the number of leaves is.
+	for size := 256; len(leaves) > 0; size = max(size/4, 1) {
+		for ; len(leaves) >= size; leaves = leaves[size:] {
+			args := make([]any, 0, 3*size)
+			for _, l := range leaves[:size] {
+				args = append(args, index, l.event, l.hash[:])
+				index++
+			}
+			text := `INSERT INTO log_entries (idx, event, leaf, pruned) VALUES ` + strings.TrimSuffix(strings.Repeat(`(?, ?, ?, 0),`, size), `,`)
+			if _, err := tx.ExecContext(ctx, text, args...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

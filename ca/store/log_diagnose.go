@@ -1,0 +1,158 @@
+package store
+
+import (
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// A leaf that does not fit says only that something was changed. But a row says
+// most things twice: the event has copies of what the certificate has, and the
+// row of a certificate has copies of what its DER says. With one of them put back,
+// the leaf fits again, and that is what was changed.
+
+// gone tells of a row that is not there.
+func (r *logRow) gone() LogFinding {
+	if r.event == nil {
+		return r.about(FaultDeleted, fmt.Sprintf("event %d is gone", r.id))
+	}
+	what := "certificate"
+	if r.event.Kind == revoked {
+		what = "revocation"
+	}
+	return r.about(FaultDeleted, "the "+what+" is gone")
+}
+
+// repair puts one copy back in place of another.
+type repair struct {
+	field string
+	at    *time.Time // what the row says, if it is a time
+	was   time.Time
+	do    func(*logRow)
+}
+
+// diagnose says what is wrong with a row that does not fit its leaf. early tells
+// that its time is before that of an entry before it.
+func (r *logRow) diagnose(early bool) LogFinding {
+	for _, fix := range r.repairs() {
+		again := r.clone()
+		fix.do(&again)
+		if e, ok := again.remade(); !ok || e != r.leaf {
+			continue
+		}
+		if fix.at == nil {
+			return r.about(FaultAltered, fix.field+" was changed")
+		}
+		fault := FaultAltered
+		if fix.at.Before(fix.was) && (strings.HasSuffix(fix.field, "_at") || strings.HasSuffix(fix.field, " at")) {
+			fault = FaultBackdated
+		}
+		return r.about(fault, fmt.Sprintf("%s was %s", fix.field, fix.was.UTC().Format(time.RFC3339)))
+	}
+	return r.guess(early)
+}
+
+// guess is for what no copy explains.
+func (r *logRow) guess(early bool) LogFinding {
+	if r.cert != nil {
+		leaf, err := x509.ParseCertificate(r.cert.DER)
+		if err != nil || leaf.SerialNumber.String() != r.cert.Serial {
+			return r.about(FaultAltered, "der was changed: it is not this certificate")
+		}
+		if said := NewCertificate([]*x509.Certificate{leaf}, r.cert.IssuedAt); said.KeyHash != r.cert.KeyHash || !said.NotAfter.Equal(r.cert.NotAfter) {
+			return r.about(FaultAltered, "der was changed: it is not what the row says")
+		}
+		chain, err := x509.ParseCertificates(r.cert.Chain)
+		if err != nil || len(chain) > 0 && leaf.CheckSignatureFrom(chain[0]) != nil {
+			return r.about(FaultAltered, "der or chain was changed: its issuer did not sign it")
+		}
+		if r.cert.IssuedAt.Before(leaf.NotBefore) && leaf.NotBefore.Before(time.Now()) {
+			return r.about(FaultBackdated, "issued_at and the event's time are before the certificate begins")
+		}
+	}
+	if early {
+		return r.about(FaultBackdated, "it is not what was logged, and its time is before that of an earlier entry")
+	}
+	return r.about(FaultAltered, "it is not what was logged")
+}
+
+func (r *logRow) clone() logRow {
+	out := *r
+	e := *r.event
+	out.event = &e
+	if r.cert != nil {
+		c := *r.cert
+		out.cert = &c
+	}
+	if r.revoke != nil {
+		v := *r.revoke
+		out.revoke = &v
+	}
+	return out
+}
+
+// remade is the leaf of rows that need no look at the database.
+func (r *logRow) remade() (hash [32]byte, ok bool) {
+	switch {
+	case r.cert != nil:
+		return r.event.entry(r.cert.subject()).Leaf(), true
+	case r.revoke != nil:
+		return r.event.entry(r.revoke.subject()).Leaf(), true
+	}
+	return hash, false
+}
+
+// repairs are the copies of each thing that a row says twice.
+func (r *logRow) repairs() []repair {
+	switch {
+	case r.cert != nil:
+		return slices.Concat(r.eventRepairs(), r.certRepairs())
+	case r.revoke != nil:
+		e, v := r.event, r.revoke
+		return []repair{
+			{"revoked_at", &v.RevokedAt, e.At, func(r *logRow) { r.revoke.RevokedAt = r.event.At }},
+			{"the event's at", &e.At, v.RevokedAt, func(r *logRow) { r.event.At = r.revoke.RevokedAt }},
+			{field: "note", do: func(r *logRow) { r.revoke.Note = r.event.Detail }},
+			{field: "the event's detail", do: func(r *logRow) { r.event.Detail = r.revoke.Note }},
+			{field: "caller", do: func(r *logRow) { r.revoke.Caller = r.event.Caller }},
+			{field: "the event's caller", do: func(r *logRow) { r.event.Caller = r.revoke.Caller }},
+		}
+	}
+	return nil
+}
+
+// eventRepairs: certificate and event say these both.
+func (r *logRow) eventRepairs() []repair {
+	e, c := r.event, r.cert
+	return []repair{
+		{"issued_at", &c.IssuedAt, e.At, func(r *logRow) { r.cert.IssuedAt = r.event.At }},
+		{"the event's at", &e.At, c.IssuedAt, func(r *logRow) { r.event.At = r.cert.IssuedAt }},
+		{field: "service", do: func(r *logRow) { r.cert.Service = r.event.Service }},
+		{field: "the event's service", do: func(r *logRow) { r.event.Service = r.cert.Service }},
+		{field: "kind", do: func(r *logRow) { r.cert.Kind = r.event.Kind }},
+		{field: "the event's kind", do: func(r *logRow) { r.event.Kind = r.cert.Kind }},
+		{field: "caller", do: func(r *logRow) { r.cert.Caller = r.event.Caller }},
+		{field: "the event's caller", do: func(r *logRow) { r.event.Caller = r.cert.Caller }},
+		{field: "lineage", do: func(r *logRow) { r.cert.Lineage = r.cert.Serial }},
+	}
+}
+
+// certRepairs: the row of a certificate repeats what its DER says.
+func (r *logRow) certRepairs() []repair {
+	leaf, err := x509.ParseCertificate(r.cert.DER)
+	if err != nil {
+		return nil
+	}
+	said := NewCertificate([]*x509.Certificate{leaf}, r.cert.IssuedAt)
+	return []repair{
+		{"not_after", &r.cert.NotAfter, said.NotAfter, func(r *logRow) { r.cert.NotAfter = said.NotAfter }},
+		{"not_before", &r.cert.NotBefore, said.NotBefore, func(r *logRow) { r.cert.NotBefore = said.NotBefore }},
+		{field: "names", do: func(r *logRow) { r.cert.Names = pemfile.Names(leaf) }},
+		{field: "key_hash", do: func(r *logRow) { r.cert.KeyHash = said.KeyHash }},
+		{field: "issuer", do: func(r *logRow) { r.cert.Issuer = said.Issuer }},
+	}
+}

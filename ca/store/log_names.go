@@ -1,0 +1,68 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/artstore/artstore-pki/ca/translog"
+)
+
+// Names are looked up in a table of their own, which says nothing that the
+// certificates do not say. What is missing there cannot be found by its name, so
+// it is compared with the certificates; as sets, because their orders differ and
+// neither fits into the memory.
+
+// nameSet is the sum of the hashes of what is in it: the same for the same set in
+// whatever order. Each of the four parts of a hash is added by itself.
+type nameSet struct {
+	n   int64
+	sum [4]uint64
+}
+
+func (s *nameSet) add(name string, notAfter, id int64) {
+	hash := translog.NewFields("name").Text(name).Int(notAfter).Int(id).Digest()
+	for i := range s.sum {
+		s.sum[i] += binary.BigEndian.Uint64(hash[i*8:])
+	}
+	s.n++
+}
+
+func (s *nameSet) addAll(c *Certificate, id int64) {
+	names := slices.Clone(c.Names)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		s.add(name, millis(c.NotAfter), id)
+	}
+}
+
+// nameIndex compares the table of names with the certificates, if these are in
+// order: otherwise it could only repeat what was found already.
+func (v *logVerifier) nameIndex(ctx context.Context) error {
+	if len(v.report.Findings) > 0 {
+		return nil
+	}
+	rows, err := v.q.QueryContext(ctx, `SELECT name, not_after, id FROM certificate_names`)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // Err has told
+	var index nameSet
+	for rows.Next() {
+		var name string
+		var notAfter, id int64
+		if err := rows.Scan(&name, &notAfter, &id); err != nil {
+			return err
+		}
+		index.add(name, notAfter, id)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if index != v.names {
+		v.add(LogFinding{Fault: FaultAltered, Index: -1,
+			Text: fmt.Sprintf("the table of names is not what the certificates say: it has %d rows, they have %d names", index.n, v.names.n)})
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/artstore/artstore-pki/ca/translog"
+)
+
+// Pruning takes rows away and leaves their leaves, so that the tree stays what
+// every kept head says it is. It is an event of its own, whose subject is the
+// digest of the leaves that lost their rows: a row that was deleted by other
+// means cannot be passed off as pruned.
+
+// pruned is the kind of event that tells of removed rows.
+const pruned = "pruned"
+
+// maxPrune bounds one transaction, for which other writers wait.
+const maxPrune = 500
+
+// ErrUnsequenced reports events that have no place in the log yet: it passes
+// within a second while an authority runs.
+var ErrUnsequenced = errors.New("events wait for their place in the log")
+
+// Prune removes up to limit certificates (500 at most) that expired before the
+// given moment, with their revocations and events, in one transaction, and
+// returns how many. Call it until that is less than limit. A lineage goes only
+// when all of it has expired: while one of it lives, the revocation of another is
+// what keeps it from renewing. Refusals stay. See [ErrUnsequenced].
+func (s *Store) Prune(ctx context.Context, caller string, before time.Time, limit int) (removed int, err error) {
+	limit = min(max(limit, 1), maxPrune)
+	err = s.change(ctx, func(tx *txn) error {
+		removed = 0 // PostgreSQL may run this again
+		rows, err := tx.QueryContext(ctx, `SELECT c.id, c.serial FROM certificates c WHERE c.not_after < ?
+			AND NOT EXISTS (SELECT 1 FROM certificates n WHERE n.lineage = c.lineage AND n.not_after >= ?)
+			ORDER BY c.not_after, c.id LIMIT ?`, millis(before), millis(before), limit)
+		if err != nil {
+			return err
+		}
+		var going doomed
+		if _, err := collect(rows, func(*struct{}) error {
+			var id int64
+			var serial string
+			err := rows.Scan(&id, &serial)
+			going.ids, going.serials = append(going.ids, id), append(going.serials, serial)
+			return err
+		}); err != nil || len(going.ids) == 0 {
+			return err
+		}
+		removed = len(going.ids)
+		return going.prune(ctx, tx, Event{
+			At: time.Now(), Kind: pruned, Caller: caller,
+			Detail: fmt.Sprintf("%d certificates that expired before %s", removed, before.UTC().Format(time.RFC3339)),
+		})
+	})
+	if err != nil {
+		return 0, fmt.Errorf("pruning the record: %w", err)
+	}
+	return removed, nil
+}
+
+func marks(n int) string { return strings.TrimSuffix(strings.Repeat(`?,`, n), `,`) }
+
+// doomed are certificates that go, as arguments of statements.
+type doomed struct{ ids, serials []any }
+
+func (d doomed) prune(ctx context.Context, tx *txn, e Event) error {
+	const ofTheirs = ` FROM events e WHERE e.kind <> '` + refused + `' AND e.serial IN (`
+	var waiting bool
+	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1`+ofTheirs+marks(len(d.serials))+`) AND e.id IN (SELECT event FROM log_pending))`, d.serials...).Scan(&waiting)
+	if err != nil {
+		return err
+	}
+	if waiting {
+		return ErrUnsequenced
+	}
+	leaves, err := prunedLeaves(ctx, tx, `WHERE event IN (SELECT e.id`+ofTheirs+marks(len(d.serials))+`))`, d.serials...)
+	if err != nil {
+		return err
+	}
+	id, err := addEvent(ctx, tx, e, prunedSubject(leaves))
+	if err != nil {
+		return err
+	}
+	indexes := []any{id}
+	for _, l := range leaves {
+		indexes = append(indexes, l.index)
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE log_entries SET pruned = ? WHERE idx IN (`+marks(len(leaves))+`)`, indexes...)
+	for _, step := range []struct {
+		text string
+		args []any
+	}{
+		{`DELETE FROM events WHERE kind <> '` + refused + `' AND serial IN (` + marks(len(d.serials)) + `)`, d.serials},
+		{`DELETE FROM revocations WHERE certificate IN (` + marks(len(d.ids)) + `)`, d.ids},
+		{`DELETE FROM certificates WHERE id IN (` + marks(len(d.ids)) + `)`, d.ids},
+	} {
+		if err == nil {
+			_, err = tx.ExecContext(ctx, step.text, step.args...)
+		}
+	}
+	return err
+}
+
+// placed is a leaf with its place in the log.
+type placed struct {
+	index int64
+	hash  tlog.Hash
+}
+
+// prunedLeaves returns leaves in the order of the log.
+func prunedLeaves(ctx context.Context, q querier, where string, args ...any) ([]placed, error) {
+	rows, err := q.QueryContext(ctx, `SELECT idx, leaf FROM log_entries `+where+` ORDER BY idx`, args...)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(l *placed) error {
+		var hash []byte
+		if err := rows.Scan(&l.index, &hash); err != nil {
+			return err
+		}
+		return toHash(&l.hash, hash)
+	})
+}
+
+// prunedSubject names leaves with their places, as [prunedLeaves] returns them.
+func prunedSubject(leaves []placed) [sha256.Size]byte {
+	f := translog.NewFields("pruned 1")
+	for _, l := range leaves {
+		f = f.Int(l.index).Bytes(l.hash[:])
+	}
+	return f.Digest()
+}

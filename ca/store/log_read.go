@@ -1,0 +1,290 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/artstore/artstore-pki/ca/translog"
+)
+
+// LogEntry is an entry with the proof that a head has it.
+type LogEntry struct {
+	Index   int64
+	Leaf    tlog.Hash
+	Payload []byte // what the leaf is the hash of; nil if it was pruned
+	Proof   []tlog.Hash
+}
+
+// LogConsistency proves that the log of size to begins with the log of size from
+// (RFC 6962 §2.1.2). Neither may be larger than the head; an error is [ErrLog]
+// when the database no longer holds what the head signs.
+func (s *Store) LogConsistency(ctx context.Context, head translog.Head, from, to int64) ([]tlog.Hash, error) {
+	if from < 1 || from > to || to > head.Size {
+		return nil, fmt.Errorf("proving the log: want 1 ≤ from ≤ to ≤ %d", head.Size)
+	}
+	proof, err := tlog.ProveTree(to, from, s.hashes(ctx, s.read, head))
+	if err != nil {
+		return nil, fmt.Errorf("proving the log from %d to %d: %w", from, to, err)
+	}
+	return proof, nil
+}
+
+// LogEntry returns an entry, by the rows of today, with its proof in the tree of
+// the head (RFC 6962 §2.1.1). [ErrNotFound] means that the head has no such index,
+// [ErrLog] that the rows are not those that were logged.
+func (s *Store) LogEntry(ctx context.Context, head translog.Head, index int64) (LogEntry, error) {
+	if index < 0 || index >= head.Size {
+		return LogEntry{}, fmt.Errorf("log entry %d of %d: %w", index, head.Size, ErrNotFound)
+	}
+	page, err := logPage(ctx, s.read, index, 1)
+	if err == nil && (len(page) == 0 || page[0].index != index) {
+		err = ErrLog
+	}
+	if err != nil {
+		return LogEntry{}, fmt.Errorf("reading log entry %d: %w", index, err)
+	}
+	row := &page[0]
+	out := LogEntry{Index: index, Leaf: row.leaf}
+	if row.pruned == 0 {
+		entry, err := row.entry(ctx, s.read)
+		if err != nil {
+			return LogEntry{}, fmt.Errorf("reading log entry %d: %w", index, err)
+		}
+		if out.Payload = entry.Marshal(); tlog.RecordHash(out.Payload) != row.leaf {
+			return LogEntry{}, fmt.Errorf("reading log entry %d: %w: its rows were altered", index, ErrLog)
+		}
+	}
+	if out.Proof, err = tlog.ProveRecord(head.Size, index, s.hashes(ctx, s.read, head)); err != nil {
+		return LogEntry{}, fmt.Errorf("proving log entry %d: %w", index, err)
+	}
+	return out, nil
+}
+
+// hashes reads hashes of the tree that a head signs, and checks each against it.
+func (s *Store) hashes(ctx context.Context, q querier, head translog.Head) tlog.HashReader {
+	return tlog.TileHashReader(tlog.Tree{N: head.Size, Hash: head.Root}, tiles{ctx, q})
+}
+
+// tiles shows the stored hashes as the library wants them: 256 of one level each.
+type tiles struct {
+	ctx context.Context //nolint:containedctx // the library's interface has none; it lives for one proof
+	q   querier
+}
+
+func (tiles) Height() int { return tileHeight }
+
+func (t tiles) ReadTiles(list []tlog.Tile) ([][]byte, error) {
+	out := make([][]byte, 0, len(list))
+	for _, tile := range list {
+		first := tile.N << tileHeight
+		text, args := `SELECT leaf FROM log_entries WHERE idx >= ? AND idx < ? ORDER BY idx`, []any{first, first + int64(tile.W)}
+		if tile.L > 0 {
+			text, args = `SELECT hash FROM log_nodes WHERE level = ? AND n >= ? AND n < ? ORDER BY n`, append([]any{tile.L * tileHeight}, args...)
+		}
+		rows, err := t.q.QueryContext(t.ctx, text, args...)
+		if err != nil {
+			return nil, err
+		}
+		hashes, err := collect(rows, func(b *[]byte) error { return rows.Scan(b) })
+		if err != nil {
+			return nil, err
+		}
+		var data []byte
+		for _, h := range hashes {
+			data = append(data, h...)
+		}
+		if len(data) != tile.W*tlog.HashSize {
+			return nil, fmt.Errorf("%w: hashes are missing at level %d", ErrLog, tile.L*tileHeight)
+		}
+		out = append(out, data)
+	}
+	return out, nil
+}
+
+// SaveTiles has nothing to save: they came from where they are kept.
+func (tiles) SaveTiles([]tlog.Tile, [][]byte) {}
+
+// logRow is a leaf with the rows of today that it should be the hash of.
+type logRow struct {
+	index  int64 // of the log; -1 for an event that waits
+	id     int64 // of the event
+	leaf   tlog.Hash
+	pruned int64
+	event  *Event // nil: it is gone
+	cert   *Certificate
+	certID int64
+	broken error // why the row of the certificate cannot be read
+	revoke *revocationRow
+}
+
+const logEvent = `l.event, l.leaf, %s, e.id, e.at, e.kind, e.caller, e.service, e.serial, e.rule, e.detail`
+
+// logPage reads up to limit leaves from an index on, each with its rows.
+func logPage(ctx context.Context, q querier, from int64, limit int) ([]logRow, error) {
+	rows, err := q.QueryContext(ctx, `SELECT l.idx, `+fmt.Sprintf(logEvent, `l.pruned`)+` FROM log_entries l LEFT JOIN events e ON e.id = l.event
+		WHERE l.idx >= ? ORDER BY l.idx LIMIT ?`, from, limit)
+	if err != nil {
+		return nil, err
+	}
+	return scanLog(ctx, q, rows)
+}
+
+// pendingPage reads up to limit events after the given id that have no place yet.
+func pendingPage(ctx context.Context, q querier, after int64, limit int) ([]logRow, error) {
+	rows, err := q.QueryContext(ctx, `SELECT -1, `+fmt.Sprintf(logEvent, `0`)+` FROM log_pending l LEFT JOIN events e ON e.id = l.event
+		WHERE l.event > ? ORDER BY l.event LIMIT ?`, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	return scanLog(ctx, q, rows)
+}
+
+func scanLog(ctx context.Context, q querier, rows *sql.Rows) ([]logRow, error) {
+	page, err := collect(rows, func(r *logRow) error {
+		var leaf []byte
+		var id, at sql.NullInt64
+		var text [6]sql.NullString
+		if err := rows.Scan(&r.index, &r.id, &leaf, &r.pruned, &id, &at, &text[0], &text[1], &text[2], &text[3], &text[4], &text[5]); err != nil {
+			return err
+		}
+		if id.Valid {
+			r.event = &Event{ID: id.Int64, At: fromMillis(at.Int64), Kind: text[0].String, Caller: text[1].String,
+				Service: text[2].String, Serial: text[3].String, Rule: text[4].String, Detail: text[5].String}
+		}
+		if len(leaf) == len(r.leaf) { // another length stays zero, and fits nothing
+			r.leaf = tlog.Hash(leaf)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return page, errors.Join(joinCertificates(ctx, q, page), joinRevocations(ctx, q, page))
+}
+
+func isCertificate(kind string) bool {
+	return kind == Issued || kind == Renewed || kind == Rekeyed || kind == Own
+}
+
+// serials are those of the rows whose event is of a kind.
+func serials(page []logRow, of func(kind string) bool) (args []any) {
+	for _, r := range page {
+		if r.event != nil && of(r.event.Kind) && r.pruned == 0 {
+			args = append(args, r.event.Serial)
+		}
+	}
+	return args
+}
+
+func joinCertificates(ctx context.Context, q querier, page []logRow) error {
+	args := serials(page, isCertificate)
+	if len(args) == 0 {
+		return nil
+	}
+	rows, err := q.QueryContext(ctx, `SELECT `+columns+joined+` WHERE c.serial IN (`+marks(len(args))+`)`, args...)
+	if err != nil {
+		return err
+	}
+	found, err := collect(rows, func(t *target) (err error) {
+		t.id, err = scan(rows, &t.c)
+		return err
+	})
+	if err != nil {
+		return joinOneByOne(ctx, q, page)
+	}
+	by := make(map[string]*target, len(found))
+	for i := range found {
+		by[found[i].c.Serial] = &found[i]
+	}
+	for i := range page {
+		if e := page[i].event; e != nil && isCertificate(e.Kind) && by[e.Serial] != nil {
+			page[i].cert, page[i].certID = &by[e.Serial].c, by[e.Serial].id
+		}
+	}
+	return nil
+}
+
+// joinOneByOne finds the row that cannot be read: it must not hide the others.
+func joinOneByOne(ctx context.Context, q querier, page []logRow) error {
+	for i := range page {
+		r := &page[i]
+		if r.event == nil || !isCertificate(r.event.Kind) || r.pruned != 0 {
+			continue
+		}
+		var c Certificate
+		err := getRow(ctx, q, r.event.Serial, &r.certID, &c)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			r.cert = &c
+		case !errors.Is(err, ErrNotFound):
+			r.broken = err
+		}
+	}
+	return nil
+}
+
+func joinRevocations(ctx context.Context, q querier, page []logRow) error {
+	args := serials(page, func(kind string) bool { return kind == revoked })
+	if len(args) == 0 {
+		return nil
+	}
+	rows, err := q.QueryContext(ctx, `SELECT r.serial, r.lineage, r.issuer, r.not_after, r.mark, r.revoked_at, r.reason, r.note, r.caller
+		FROM revocations r WHERE r.certificate IN (SELECT id FROM certificates WHERE serial IN (`+marks(len(args))+`))`, args...)
+	if err != nil {
+		return err
+	}
+	found, err := collect(rows, func(r *revocationRow) error {
+		var end, at int64
+		err := rows.Scan(&r.Serial, &r.lineage, &r.issuer, &end, &r.mark, &at, &r.Reason, &r.Note, &r.Caller)
+		r.notAfter, r.RevokedAt = fromMillis(end), fromMillis(at)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	by := make(map[string]*revocationRow, len(found))
+	for i := range found {
+		by[found[i].Serial] = &found[i]
+	}
+	for i := range page {
+		if e := page[i].event; e != nil && e.Kind == revoked {
+			page[i].revoke = by[e.Serial]
+		}
+	}
+	return nil
+}
+
+var (
+	errRowGone   = errors.New("the row that it tells of is gone")
+	errRowBroken = errors.New("the row that it tells of cannot be read")
+)
+
+// entry makes the entry again from the rows of today; [errRowGone] and
+// [errRowBroken] say why not.
+func (r *logRow) entry(ctx context.Context, q querier) (e translog.Entry, err error) {
+	if r.event == nil {
+		return e, errRowGone
+	}
+	e = r.event.entry([32]byte{})
+	switch kind := r.event.Kind; {
+	case r.broken != nil:
+		return e, errRowBroken
+	case isCertificate(kind) && r.cert == nil, kind == revoked && r.revoke == nil:
+		return e, errRowGone
+	case isCertificate(kind):
+		e.Subject = r.cert.subject()
+	case kind == revoked:
+		e.Subject = r.revoke.subject()
+	case kind == pruned:
+		var leaves []placed
+		leaves, err = prunedLeaves(ctx, q, `WHERE pruned = ?`, r.id)
+		e.Subject = prunedSubject(leaves)
+	}
+	return e, err
+}

@@ -1,0 +1,180 @@
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+const (
+	// pgConns is how many connections a replica has at most; a server allows 100
+	// by default, so there is room for some replicas and for its own tools.
+	pgConns = 16
+	// pgIdle closes what a quiet replica does not need.
+	pgIdle = 5 * time.Minute
+	// pgConnect bounds the wait for a server that does not answer, if the URL does
+	// not (connect_timeout, in seconds).
+	pgConnect = 10 * time.Second
+	// pgTries is how often a transaction is begun anew that the server had to end
+	// in favour of others.
+	pgTries = 5
+)
+
+// pgSession makes a connection keep this package's promises whatever the
+// defaults of the server are: an answer to COMMIT means that it is on disk, and a
+// replica that vanishes in the middle of a transaction does not hold its locks
+// for ever.
+const pgSession = `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+	UNION ALL SELECT set_config('idle_in_transaction_session_timeout', '60s', false)`
+
+// IsURL reports whether a location is a URL of PostgreSQL, or else a path.
+func IsURL(where string) bool {
+	return strings.HasPrefix(where, "postgres://") || strings.HasPrefix(where, "postgresql://")
+}
+
+// openPostgres opens the record in a PostgreSQL database that exists.
+func openPostgres(ctx context.Context, where string) (_ *Store, err error) {
+	db, config, err := connectPostgres(where)
+	if err != nil {
+		return nil, fmt.Errorf("opening the record: %w", err)
+	}
+	if err := migratePostgres(ctx, db); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the record in database %q of %s: %w", config.Database, config.Host, err), db.Close())
+	}
+	return &Store{dbs: []*sql.DB{db}, read: numbered{db}, writer: concurrent{db}}, nil
+}
+
+func connectPostgres(where string) (*sql.DB, *pgx.ConnConfig, error) {
+	config, err := parsePostgres(where)
+	if err != nil {
+		return nil, nil, err
+	}
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, pgSession)
+		return err
+	}))
+	db.SetMaxOpenConns(pgConns)
+	db.SetMaxIdleConns(pgConns)
+	db.SetConnMaxIdleTime(pgIdle)
+	return db, config, nil
+}
+
+// parsePostgres reads a postgres:// URL. What it refuses would be found by whoever reads
+// pki.yaml (a password) or the network (a connection that is not verified).
+func parsePostgres(where string) (*pgx.ConnConfig, error) {
+	u, err := url.Parse(where)
+	if err != nil {
+		return nil, errors.New("the database is not a URL") // its text may hold a password
+	}
+	q := u.Query()
+	if _, set := u.User.Password(); set || q.Has("password") || q.Has("sslpassword") {
+		return nil, errors.New("the URL of the database has a password in it; name a file with ?passfile=, which PGPASSFILE does too")
+	}
+	mode := q.Get("sslmode")
+	if mode == "" {
+		q.Set("sslmode", "disable") // for those on this machine, see below
+	}
+	u.RawQuery = q.Encode()
+	config, err := pgx.ParseConfig(u.String())
+	if err != nil {
+		return nil, fmt.Errorf("the URL of the database: %w", err)
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = pgConnect
+	}
+	if config.TLSConfig != nil {
+		config.TLSConfig.MinVersion = tls.VersionTLS13
+	}
+	for _, f := range config.Fallbacks {
+		if f.TLSConfig != nil {
+			f.TLSConfig.MinVersion = tls.VersionTLS13
+		}
+	}
+	return config, checkTLS(config, mode, q.Get("sslrootcert"))
+}
+
+// checkTLS allows verified TLS, no TLS on this machine, and no TLS elsewhere if
+// that is asked for by name. The modes in between encrypt for whoever answers.
+func checkTLS(config *pgx.ConnConfig, mode, roots string) error {
+	switch {
+	case mode == "disable", mode == "" && isLocal(config):
+		return nil
+	case mode == "":
+		return fmt.Errorf("the database on %s needs sslmode=verify-full and sslrootcert=FILE in its URL; sslmode=disable sends the record in cleartext", config.Host)
+	case mode != "verify-full":
+		return fmt.Errorf("sslmode=%.20s does not verify the server: want verify-full, or disable", mode)
+	case roots == "" || roots == "system":
+		return errors.New("sslmode=verify-full needs sslrootcert=FILE: the roots of the system are not trusted here")
+	}
+	return nil
+}
+
+// isLocal reports whether all servers of a URL are reached without a network.
+func isLocal(config *pgx.ConnConfig) bool {
+	hosts := []string{config.Host}
+	for _, f := range config.Fallbacks {
+		hosts = append(hosts, f.Host)
+	}
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); !path.IsAbs(h) && h != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return false
+		}
+	}
+	return true
+}
+
+// concurrent is the writing side of PostgreSQL: one transaction per caller, in
+// as many processes as there are. Transactions are READ COMMITTED; what must not
+// happen twice is a unique key, and what must not happen at once is behind a
+// lock (see [txn.lock]).
+type concurrent struct{ db *sql.DB }
+
+// change runs fn in a transaction, and again if the server ended it in favour of
+// another one. A crash before the commit leaves nothing of it. If the connection
+// breaks during COMMIT the outcome is not known: the caller is told that it failed.
+func (c concurrent) change(ctx context.Context, fn func(*txn) error) (err error) {
+	for range pgTries {
+		if err = c.once(ctx, fn); !isConflict(err) {
+			return err
+		}
+	}
+	return err
+}
+
+func (c concurrent) once(ctx context.Context, fn func(*txn) error) error {
+	tx, err := c.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := guarded(fn, &txn{numbered{tx}, true}); err != nil {
+		return errors.Join(err, ignoreDone(tx.Rollback()))
+	}
+	return tx.Commit()
+}
+
+func (concurrent) close() error { return nil }
+
+// isConflict: serialization_failure and deadlock_detected.
+func isConflict(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
+}
+
+// ignoreDone drops the answer of a rollback after the context has already rolled back.
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}

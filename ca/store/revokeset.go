@@ -1,0 +1,97 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Selection names what [Store.RevokeSet] revokes: a service or a lineage, one of
+// the two.
+type Selection struct {
+	Service string
+	Lineage string // serial of the first certificate, decimal
+	// Since leaves out what expired before it. An expired certificate can be
+	// renewed for a while, so that a set which spared it would not hold.
+	Since time.Time
+}
+
+// RevokeSet revokes all certificates of a selection that are not revoked yet, in
+// one transaction, and returns how many. What is issued to the same service
+// afterwards, by a new token, is not among them. r.Serial is ignored. None is
+// [ErrNotFound].
+func (s *Store) RevokeSet(ctx context.Context, sel Selection, r Revocation) (n int, err error) {
+	err = s.change(ctx, func(tx *txn) (err error) {
+		n, err = revokeSet(ctx, tx, sel, r)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("revoking %s%s: %w", sel.Service, sel.Lineage, err)
+	}
+	return n, nil
+}
+
+func revokeSet(ctx context.Context, tx *txn, sel Selection, r Revocation) (int, error) {
+	mark, err := nextMark(ctx, tx)
+	if err != nil {
+		return 0, err
+	}
+	service := sel.Service
+	if sel.Lineage != "" {
+		var first Certificate
+		if err := getRow(ctx, tx, sel.Lineage, new(int64), &first); err != nil {
+			return 0, err
+		}
+		service = first.Service
+	}
+	// From here no renewal commits: those before are selected, those after are refused.
+	if err := tx.lock(ctx, lineageLock, service, true); err != nil {
+		return 0, err
+	}
+	set, err := unrevoked(ctx, tx, sel)
+	if err != nil {
+		return 0, err
+	}
+	if len(set) == 0 {
+		return 0, ErrNotFound
+	}
+	for _, t := range set {
+		if err := addRevocation(ctx, tx, t, r, mark); err != nil {
+			return 0, err
+		}
+	}
+	return len(set), nil
+}
+
+// Selected returns what RevokeSet would revoke now, in the order of issue. Of
+// each certificate Serial, Service, Lineage, Issuer and NotAfter are filled in.
+func (s *Store) Selected(ctx context.Context, sel Selection) ([]Certificate, error) {
+	set, err := unrevoked(ctx, s.read, sel)
+	if err != nil {
+		return nil, fmt.Errorf("selecting certificates: %w", err)
+	}
+	out := make([]Certificate, len(set))
+	for i, t := range set {
+		out[i] = t.c
+	}
+	return out, nil
+}
+
+func unrevoked(ctx context.Context, q querier, sel Selection) ([]target, error) {
+	where, arg := ` AND c.service = ?`, sel.Service
+	if sel.Lineage != "" {
+		where, arg = ` AND c.lineage = ?`, sel.Lineage
+	}
+	rows, err := q.QueryContext(ctx, `SELECT c.id, c.serial, c.service, c.lineage, i.key_id, c.not_after
+		FROM certificates c JOIN issuers i ON i.id = c.issuer
+		WHERE c.not_after > ?`+where+` AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id) ORDER BY c.id`, millis(sel.Since), arg)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(t *target) error {
+		var end int64
+		err := rows.Scan(&t.id, &t.c.Serial, &t.c.Service, &t.c.Lineage, &t.c.Issuer, &end)
+		t.c.NotAfter = fromMillis(end)
+		return err
+	})
+}

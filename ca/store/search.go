@@ -1,0 +1,113 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Search selects certificates by the beginning of a name.
+type Search struct {
+	Prefix string // of a name: DNS, IP or URI, in lower case
+	Limit  int    // as in [Query]
+	Cursor string // what the page before returned
+}
+
+// Search returns one page of the certificates that have a name with the prefix,
+// in the order of names, and the cursor of the next page, "" after the last. A
+// certificate with several such names is there once, so a page may have fewer rows
+// than its limit. An empty prefix is an error: that is what List is for.
+func (s *Store) Search(ctx context.Context, q Search) (page []Certificate, next string, err error) {
+	if err := checkPrefix(q.Prefix); err != nil {
+		return nil, "", err
+	}
+	limit := q.Limit
+	if limit <= 0 {
+		limit = defaultLimit
+	}
+	limit = min(limit, maxLimit)
+	// The names with a prefix are a range of the index: from the prefix itself to
+	// the text of which the last byte is one more.
+	last := len(q.Prefix) - 1
+	text, args := `SELECT n.name, n.not_after, `+columns+joined+` JOIN certificate_names n ON n.id = c.id WHERE n.name >= ? AND n.name < ?`,
+		[]any{q.Prefix, q.Prefix[:last] + string(rune(q.Prefix[last]+1))}
+	if q.Cursor != "" {
+		at, err := parseSearchCursor(q.Cursor)
+		if err != nil {
+			return nil, "", err
+		}
+		text, args = text+` AND (n.name, n.not_after, n.id) > (?, ?, ?)`, append(args, at.name, at.notAfter, at.id)
+	}
+	rows, err := s.read.QueryContext(ctx, text+` ORDER BY n.name, n.not_after, n.id LIMIT ?`, append(args, limit+1)...)
+	if err != nil {
+		return nil, "", fmt.Errorf("searching certificates: %w", err)
+	}
+	found, err := collect(rows, func(h *hit) (err error) {
+		h.id, err = scan(prefixed{rows, []any{&h.name, &h.notAfter}}, &h.cert)
+		return err
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("searching certificates: %w", err)
+	}
+	if len(found) > limit {
+		found = found[:limit]
+		next = found[limit-1].cursor()
+	}
+	for _, h := range found {
+		if h.first(q.Prefix) {
+			page = append(page, h.cert)
+		}
+	}
+	return page, next, nil
+}
+
+// checkPrefix takes printable ASCII, which is what names are made of.
+func checkPrefix(p string) error {
+	if p == "" || len(p) > 253 || strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("search %.60q: want the beginning of a name", p)
+	}
+	return nil
+}
+
+// hit is a name that was found, with its certificate.
+type hit struct {
+	name         string
+	notAfter, id int64
+	cert         Certificate
+}
+
+// first tells whether this is the first name of its certificate that the search finds.
+func (h *hit) first(prefix string) bool {
+	for _, n := range h.cert.Names {
+		if n < h.name && strings.HasPrefix(n, prefix) {
+			return false
+		}
+	}
+	return true
+}
+
+func (h *hit) cursor() string { return fmt.Sprintf("%d.%d.%s", h.notAfter, h.id, h.name) }
+
+func parseSearchCursor(s string) (h hit, err error) {
+	parts := strings.SplitN(s, ".", 3)
+	if len(parts) == 3 {
+		h.name = parts[2]
+		h.notAfter, err = strconv.ParseInt(parts[0], 10, 64)
+	}
+	if len(parts) == 3 && err == nil {
+		h.id, err = strconv.ParseInt(parts[1], 10, 64)
+	}
+	if len(parts) != 3 || err != nil || checkPrefix(h.name) != nil {
+		return hit{}, fmt.Errorf("cursor %.40q: not one that a page of this search returned", s)
+	}
+	return h, nil
+}
+
+// prefixed scans columns that stand before those of a certificate.
+type prefixed struct {
+	rows  scanner
+	first []any
+}
+
+func (p prefixed) Scan(dest ...any) error { return p.rows.Scan(append(p.first, dest...)...) }

@@ -1,0 +1,215 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+)
+
+// maxShare bounds the changes of one transaction: the first caller of a crowd
+// waits for the others in it.
+const maxShare = 128
+
+// shared is the writing side of SQLite. Callers that come while a transaction is
+// being written share the next one, and with it the flush to the disk that costs
+// more than all they do. There is no goroutine of its own: whoever gets the turn
+// runs everybody's changes, and each caller is answered after the commit.
+//
+// The crash story: a change is a savepoint of the transaction, so one that fails
+// takes back nothing but itself; nobody has been answered before COMMIT has
+// returned, so a crash before it loses what nobody was told of.
+type shared struct {
+	db   *sql.DB
+	turn chan struct{} // holds the right to write; a channel, because waiters must be able to leave
+
+	mu    sync.Mutex // guards queue
+	queue []*change
+
+	// Of whoever has the turn.
+	conn   *sql.Conn
+	stmts  *prepared
+	closed bool
+}
+
+// change is one caller's part of a transaction.
+type change struct {
+	fn   func(*txn) error
+	err  error         // of fn, or of the transaction
+	done chan struct{} // closed when err is final
+}
+
+var errClosed = errors.New("the record is closed")
+
+// change runs fn in a transaction. A caller whose context ends leaves if its
+// change has not begun; from then on it is told how the change ended.
+func (s *shared) change(ctx context.Context, fn func(*txn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c := &change{fn: fn, done: make(chan struct{})}
+	s.mu.Lock()
+	s.queue = append(s.queue, c)
+	s.mu.Unlock()
+	for !c.isDone() {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			if s.leave(c) {
+				return ctx.Err()
+			}
+			<-c.done
+		case s.turn <- struct{}{}:
+			s.round(context.WithoutCancel(ctx)) // for others too
+			<-s.turn
+		}
+	}
+	return c.err
+}
+
+func (c *change) isDone() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// leave takes a change out of the queue, if it is still there.
+func (s *shared) leave(c *change) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.queue, c)
+	if i >= 0 {
+		s.queue = slices.Delete(s.queue, i, i+1)
+	}
+	return i >= 0
+}
+
+func (s *shared) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue) == 0
+}
+
+// take returns the next change to run, or nil.
+func (s *shared) take() *change {
+	if s.empty() {
+		runtime.Gosched() // those whom the round before answered are on their way
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 {
+		return nil
+	}
+	c := s.queue[0]
+	s.queue = slices.Delete(s.queue, 0, 1) // short; it keeps the array
+	return c
+}
+
+// round runs one transaction with what is queued, and with what comes while it
+// runs, and answers. An error that is not of one change is everybody's.
+func (s *shared) round(ctx context.Context) {
+	c := s.take()
+	if c == nil {
+		return // another round had it
+	}
+	var batch []*change
+	failed := s.begin(ctx)
+	for ; c != nil; c = s.take() {
+		batch = append(batch, c)
+		if failed == nil {
+			c.err, failed = s.part(ctx, c.fn)
+		}
+		if failed != nil || len(batch) == maxShare {
+			break
+		}
+	}
+	if failed == nil {
+		failed = s.exec(ctx, `COMMIT`)
+	}
+	if failed != nil && s.conn != nil {
+		s.discard(ctx)
+	}
+	for _, c := range batch {
+		if failed != nil {
+			c.err = failed
+		}
+		close(c.done)
+	}
+}
+
+// begin opens a transaction that writes from the start: one that reads first
+// could fail later, because another process wrote in between.
+func (s *shared) begin(ctx context.Context) error {
+	if s.closed {
+		return errClosed
+	}
+	if s.conn == nil {
+		conn, err := s.db.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		s.conn, s.stmts = conn, &prepared{on: conn, unbroken: true}
+	}
+	return s.exec(ctx, `BEGIN IMMEDIATE`)
+}
+
+// part runs one change as a savepoint. failed is the end of the whole
+// transaction: when the disk is full, for instance, SQLite takes all of it back
+// by itself, and then the savepoint is gone as well. To go on would commit the
+// later parts without the earlier ones.
+func (s *shared) part(ctx context.Context, fn func(*txn) error) (err, failed error) {
+	if failed := s.exec(ctx, `SAVEPOINT part`); failed != nil {
+		return nil, failed
+	}
+	if err = guarded(fn, &txn{querier: s.stmts}); err != nil {
+		if failed := s.exec(ctx, `ROLLBACK TO part`); failed != nil {
+			return err, errors.Join(err, failed)
+		}
+	}
+	return err, s.exec(ctx, `RELEASE part`)
+}
+
+// guarded turns a panic into an error: it is one caller's, and the others who
+// share the transaction must not hang.
+func guarded(fn func(*txn) error, tx *txn) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in a change: %v", p)
+		}
+	}()
+	return fn(tx)
+}
+
+func (s *shared) exec(ctx context.Context, text string) error {
+	_, err := s.stmts.ExecContext(ctx, text)
+	return err
+}
+
+// discard gives up a connection whose state is in doubt; the next round takes a new one.
+func (s *shared) discard(ctx context.Context) {
+	_ = s.exec(ctx, `ROLLBACK`) // it fails if there is nothing to take back
+	_ = s.stmts.close()
+	_ = s.conn.Raw(func(any) error { return driver.ErrBadConn }) // database/sql closes it
+	_ = s.conn.Close()                                           // it is closed
+	s.conn, s.stmts = nil, nil
+}
+
+// close waits for the round that runs; later changes fail.
+func (s *shared) close() error {
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
+	s.closed = true
+	if s.conn == nil {
+		return nil
+	}
+	err := errors.Join(s.stmts.close(), s.conn.Close())
+	s.conn, s.stmts = nil, nil
+	return err
+}

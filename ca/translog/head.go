@@ -1,0 +1,179 @@
+package translog
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// MaxHead is the longest text of a head that is read, in bytes. Ours have some
+// 300; witnesses may add their signatures.
+const MaxHead = 8 << 10
+
+// Head says what the first Size entries are. It is small and public: whoever
+// keeps one can prove later that the log was changed.
+type Head struct {
+	Origin string // which log; a key has one
+	Size   int64
+	Root   tlog.Hash
+	Time   time.Time // of the signature, to the second; zero if the head does not say
+}
+
+const timeField = "time "
+
+// text is the signed part (c2sp.org/tlog-checkpoint): origin, size and root in a
+// line each, then extensions, of which ours has one.
+func (h Head) text() string {
+	out := fmt.Sprintf("%s\n%d\n%s\n", h.Origin, h.Size, base64.StdEncoding.EncodeToString(h.Root[:]))
+	if !h.Time.IsZero() {
+		out += timeField + h.Time.UTC().Format(time.RFC3339) + "\n"
+	}
+	return out
+}
+
+// ParseHead reads the text of a head without its signatures. It trusts nobody,
+// so its result is good for a look only: [Verifier.Open] checks.
+func ParseHead(text string) (h Head, err error) {
+	lines := strings.Split(text, "\n")
+	if len(text) > MaxHead || len(lines) < 4 || lines[len(lines)-1] != "" || lines[0] == "" {
+		return Head{}, errors.New("parsing a log head: want an origin, a size and a root, each in a line")
+	}
+	h.Origin = lines[0]
+	h.Size, err = strconv.ParseInt(lines[1], 10, 64)
+	if err != nil || h.Size < 0 || strconv.FormatInt(h.Size, 10) != lines[1] {
+		return Head{}, errors.New("parsing a log head: the size is no plain number")
+	}
+	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
+	if err != nil || len(root) != tlog.HashSize {
+		return Head{}, errors.New("parsing a log head: the root is no hash")
+	}
+	h.Root = tlog.Hash(root)
+	for _, line := range lines[3 : len(lines)-1] {
+		if line == "" {
+			return Head{}, errors.New("parsing a log head: an empty line")
+		}
+		if at, ok := strings.CutPrefix(line, timeField); ok && h.Time.IsZero() {
+			if h.Time, err = time.Parse(time.RFC3339, at); err != nil {
+				return Head{}, errors.New("parsing a log head: its time is none (RFC 3339)")
+			}
+			h.Time = h.Time.UTC()
+		} // other extensions are for others: the form says to ignore them
+	}
+	return h, nil
+}
+
+// Key signs heads.
+type Key struct {
+	verifier Verifier
+	private  ed25519.PrivateKey
+}
+
+// NewKey makes the signer of a log. Its origin is derived from the key, so that
+// two logs never share one.
+func NewKey(private ed25519.PrivateKey) (*Key, error) {
+	if len(private) != ed25519.PrivateKeySize { // the methods of a shorter one panic
+		return nil, errors.New("making the log's signer: not an Ed25519 key")
+	}
+	public := ed25519.PublicKey(private[ed25519.SeedSize:])
+	sum := sha256.Sum256(public)
+	text, err := note.NewEd25519VerifierKey("artstore-pki/"+hex.EncodeToString(sum[:8]), public)
+	if err != nil {
+		return nil, fmt.Errorf("making the log's signer: %w", err)
+	}
+	v, err := ParseVerifier(text)
+	return &Key{v, private}, err
+}
+
+// Verifier is the public half.
+func (k *Key) Verifier() Verifier { return k.verifier }
+
+// Sign returns the signed note of a head; its origin is the key's.
+func (k *Key) Sign(h Head) ([]byte, error) {
+	h.Origin = k.verifier.Origin()
+	out, err := note.Sign(&note.Note{Text: h.text()}, noteSigner{k})
+	if err != nil {
+		return nil, fmt.Errorf("signing a log head: %w", err)
+	}
+	return out, nil
+}
+
+// noteSigner lends the key to the library without writing it as text.
+type noteSigner struct{ key *Key }
+
+func (s noteSigner) Name() string    { return s.key.verifier.note.Name() }
+func (s noteSigner) KeyHash() uint32 { return s.key.verifier.note.KeyHash() }
+func (s noteSigner) Sign(msg []byte) ([]byte, error) {
+	return ed25519.Sign(s.key.private, msg), nil
+}
+
+// Verifier checks heads. [ParseVerifier] makes it.
+type Verifier struct {
+	text string
+	note note.Verifier
+}
+
+// ParseVerifier reads a key in the form of signed notes: name+hash+key.
+func ParseVerifier(text string) (Verifier, error) {
+	text = strings.TrimSpace(text)
+	v, err := note.NewVerifier(text)
+	if err != nil {
+		return Verifier{}, errors.New("parsing the log's public key: want name+hash+key")
+	}
+	return Verifier{text, v}, nil
+}
+
+// String is the key in the form of signed notes.
+func (v Verifier) String() string { return v.text }
+
+// Origin names the log.
+func (v Verifier) Origin() string { return v.note.Name() }
+
+// ErrForeign reports a head that this log's key did not sign.
+var ErrForeign = errors.New("not signed by the key of this log")
+
+// Open checks a signed head and reads it. A good text without a good signature
+// of this key is [ErrForeign].
+func (v Verifier) Open(text []byte) (Head, error) {
+	if len(text) > MaxHead {
+		return Head{}, fmt.Errorf("reading a log head: longer than %d bytes", MaxHead)
+	}
+	n, err := note.Open(text, note.VerifierList(v.note))
+	var unverified *note.UnverifiedNoteError
+	var invalid *note.InvalidSignatureError
+	switch {
+	case errors.As(err, &unverified), errors.As(err, &invalid):
+		return Head{}, fmt.Errorf("reading a log head: %w", ErrForeign)
+	case err != nil:
+		return Head{}, errors.New("reading a log head: not a signed note")
+	}
+	h, err := ParseHead(n.Text)
+	if err != nil {
+		return Head{}, err
+	}
+	// A key may sign notes of other kinds one day; a head of ours names its log.
+	if h.Origin != v.Origin() {
+		return Head{}, fmt.Errorf("reading a log head: it is of %.80q: %w", h.Origin, ErrForeign)
+	}
+	return h, nil
+}
+
+// SizeOf reads the size out of a head without checking it, for those who have
+// no key and merely keep the newest; ok is false for what is no head.
+func SizeOf(text []byte) (size int64, ok bool) {
+	signed, _, found := bytes.Cut(text, []byte("\n\n"))
+	if !found || len(text) > MaxHead {
+		return 0, false
+	}
+	h, err := ParseHead(string(signed) + "\n")
+	return h.Size, err == nil
+}
