@@ -22,6 +22,7 @@ type answer struct {
 	name   string
 	size   int64  // -1: not said
 	sha256 string // lower-case hex, "" if not said
+	kept
 }
 
 // parseAnswer reads the body of a 2xx to an upload or a metadata request. The
@@ -34,6 +35,11 @@ func parseAnswer(raw []byte) (answer, error) {
 		FileSize *int64 `json:"file_size"`
 		Size     *int64 `json:"size"`
 		Checksum string `json:"checksum"`
+
+		Description string   `json:"description"`
+		Tags        []string `json:"tags"`
+		Retention   string   `json:"retention_policy"`
+		TTLDays     int      `json:"ttl_days"`
 	}
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return answer{}, errors.New("not a JSON object of the file API")
@@ -42,6 +48,7 @@ func parseAnswer(raw []byte) (answer, error) {
 		return answer{}, errors.New("no usable file_id in it")
 	}
 	out := answer{fileID: a.FileID, name: a.Name, size: -1, sha256: strings.TrimPrefix(strings.ToLower(a.Checksum), "sha256:")}
+	out.kept = kept{a.FileSize != nil, a.FileID, a.Description, a.Tags, a.Retention, a.TTLDays}
 	switch {
 	case a.FileSize != nil:
 		out.size = *a.FileSize
@@ -67,14 +74,14 @@ var (
 func validID(id string) bool { return fileID.MatchString(id) }
 
 // check compares what was stored with what was sent.
-func (a answer) check(size int64, sum string) error {
+func (a answer) check(b *body) error {
 	switch {
 	case a.size < 0 || a.sha256 == "":
 		return fmt.Errorf("%w: it names no size or no checksum", ErrAnswer)
-	case a.size != size:
-		return fmt.Errorf("%w: %d bytes were sent, %d are stored", ErrChecksum, size, a.size)
-	case a.sha256 != sum:
-		return fmt.Errorf("%w: SHA-256 sent %s, stored %s", ErrChecksum, sum, a.sha256)
+	case a.size != b.size:
+		return fmt.Errorf("%w: %d bytes were sent, %d are stored", ErrChecksum, b.size, a.size)
+	case !b.is(a.size, a.sha256):
+		return fmt.Errorf("%w: SHA-256 sent %s, stored %s", ErrChecksum, b.digestHex(), a.sha256)
 	}
 	return nil
 }

@@ -2,9 +2,7 @@ package ingestclient
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -29,10 +27,11 @@ var errStopped = errors.New("upload attempt is over")
 type body struct {
 	head, tail []byte
 	content    io.ReadCloser
-	size       int64 // of content
-	sum        hash.Hash
+	size       int64     // of content
+	sum        hash.Hash // nil: none is computed
 	progress   func(sent, total int64)
 	watch      *watch
+	pace       func(n int) error // waits until n more bytes may go out; nil is no limit
 
 	off    int64         // of the whole; touched by the reading goroutine only
 	left   int64         // of content, not yet read
@@ -65,32 +64,17 @@ func newBody(content io.ReadCloser, size int64, name string, meta *Meta) (*body,
 	}
 	return &body{
 		head: buf.Bytes()[:n:n], tail: buf.Bytes()[n:], content: content, size: size, left: size,
-		sum: sha256.New(), progress: meta.Progress, closed: make(chan struct{}),
+		progress: meta.Progress, closed: make(chan struct{}),
 	}, w.FormDataContentType(), nil
-}
-
-// fields are the form fields both Storage Elements know; they ignore each other's.
-func (m *Meta) fields() (f [][2]string) {
-	add := func(name, value string) {
-		if value != "" {
-			f = append(f, [2]string{name, value})
-		}
-	}
-	add("file_id", m.FileID)
-	add("description", m.Description)
-	add("version", m.Version)
-	if len(m.Tags) > 0 {
-		tags, _ := json.Marshal(m.Tags) // strings always encode
-		add("tags", string(tags))
-	}
-	return f
 }
 
 // cleanName is a file name as browsers put it into a header (WHATWG form encoding).
 func cleanName(name string) string {
 	name = strings.ToValidUTF8(filepath.Base(name), "_")
-	return strings.NewReplacer("\r", "%0D", "\n", "%0A", `"`, "%22", "\x00", "_").Replace(name)
+	return nameEscapes.Replace(name)
 }
+
+var nameEscapes = strings.NewReplacer("\r", "%0D", "\n", "%0A", `"`, "%22", "\x00", "_")
 
 func cleanHeader(v string) string {
 	return strings.Map(func(r rune) rune {
@@ -115,11 +99,11 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.read(p)
 	b.off += int64(n)
 	b.watch.move(n)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errStopped) {
 		b.fault.CompareAndSwap(nil, fault{err})
 	}
 	if b.off == b.length() && b.digest.Load() == nil {
-		b.digest.Store(hex.EncodeToString(b.sum.Sum(nil)))
+		b.digest.Store(b.finish())
 		b.watch.await()
 	}
 	return n, err
@@ -156,8 +140,18 @@ func (b *body) read(p []byte) (int, error) {
 func (b *body) readContent(p []byte) (int, error) {
 	// Never beyond the size that Content-Length was computed from, should the content have grown.
 	n, err := b.content.Read(p[:min(int64(len(p)), b.left)])
+	if b.pace != nil && n > 0 {
+		b.watch.hold()
+		paced := b.pace(n)
+		b.watch.release()
+		if paced != nil {
+			return 0, errStopped // the attempt is over; who ended it says why
+		}
+	}
 	b.left -= int64(n)
-	b.sum.Write(p[:n]) // a hash returns no error
+	if b.sum != nil {
+		b.sum.Write(p[:n]) // a hash returns no error
+	}
 	sent := b.sent.Add(int64(n))
 	if b.progress != nil && n > 0 {
 		b.progress(sent, b.size)
@@ -180,8 +174,23 @@ func (b *body) Close() error {
 	return nil
 }
 
-// whole returns the content's SHA-256 once every byte was handed over, else "".
-func (b *body) whole() string {
+func (b *body) finish() string {
+	if b.sum == nil {
+		return ""
+	}
+	return hex.EncodeToString(b.sum.Sum(nil))
+}
+
+// complete reports whether every byte was handed over.
+func (b *body) complete() bool { return b.digest.Load() != nil }
+
+// is reports whether the whole content has this size and checksum.
+func (b *body) is(size int64, sum string) bool {
+	return b.complete() && b.size == size && (b.sum == nil || b.digestHex() == sum)
+}
+
+// digestHex is the content's SHA-256 once the body is complete; "" if none is computed.
+func (b *body) digestHex() string {
 	s, _ := b.digest.Load().(string)
 	return s
 }

@@ -2,10 +2,15 @@ package ingestclient_test
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net/http"
+	"net/url"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -39,12 +44,23 @@ func TestCanary(t *testing.T) {
 	say := func(vs ...any) {
 		for _, v := range vs {
 			fmt.Fprintf(out, "%v %+v %#v %s %q %x\n", v, v, v, v, v, v)
+			if b, err := json.Marshal(v); err == nil {
+				_, _ = out.Write(b)
+			}
+			func() { // as the runtime would print it
+				defer func() { fmt.Fprintf(out, "%+v\n%s", recover(), debug.Stack()) }()
+				panic(v)
+			}()
 		}
 	}
 	w := newWorld(t, nil)
 	var status int
+	var assertions sync.Map
 	w.cfg.TokenURL = w.serve(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		if form, err := url.ParseQuery(string(body)); err == nil && form.Has("client_assertion") {
+			assertions.Store(form.Get("client_assertion"), true)
+		}
 		if status == 0 {
 			fmt.Fprintf(rw, `{"access_token":%q}`, token)
 			return
@@ -67,8 +83,16 @@ func TestCanary(t *testing.T) {
 	w.cfg.MaxAttempts = 2
 	w.cfg.Logger = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.cfg.Observer = func(e ingestclient.Event) { say(e, e.Err) }
-	for _, status = range []int{0, 401, 422, 500, 307} {
-		c, err := ingestclient.NewOver(w.cfg, w.rotor, mid)
+	key := newKey(t)
+	signing := w.cfg
+	signing.ClientSecret, signing.ClientKey = nil, fixedKey(key, "kid")
+	for i := range 10 {
+		status = []int{0, 401, 422, 500, 307}[i%5]
+		cfg := w.cfg
+		if i >= 5 {
+			cfg = signing
+		}
+		c, err := ingestclient.NewOver(cfg, w.rotor, mid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,13 +100,30 @@ func TestCanary(t *testing.T) {
 		say(err, c, c.Stats())
 		_, err = c.Metadata(t.Context(), "refuse")
 		say(err, c)
-		w.rotor.Set(w.grip(uint64(status + 100)))
+		w.rotor.Set(w.grip(uint64(i + 100)))
 		_ = c.Close()
 		say(c)
 	}
 	s, _ := w.cfg.ClientSecret(t.Context())
 	say(s, w.cfg, struct{ S ingestclient.Secret }{s})
-	for _, canary := range []string{secret, token, fmt.Sprintf("%x", secret), fmt.Sprintf("%x", token)} {
+	scalar, err := key.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	canaries := []string{
+		secret, token, fmt.Sprintf("%x", secret), fmt.Sprintf("%x", token),
+		fmt.Sprintf("%x", scalar), new(big.Int).SetBytes(scalar).String(), base64.StdEncoding.EncodeToString(scalar),
+	}
+	signed := 0
+	assertions.Range(func(a, _ any) bool {
+		signed++
+		canaries = append(canaries, a.(string), strings.Split(a.(string), ".")[2])
+		return true
+	})
+	if signed == 0 {
+		t.Error("nothing was signed: the test is blind")
+	}
+	for _, canary := range canaries {
 		if i := strings.Index(out.String(), canary); i >= 0 {
 			t.Errorf("%q is in the output: …%s…", canary, out.String()[max(0, i-300):i+40])
 		}

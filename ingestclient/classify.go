@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // safety says when a request may be sent again.
@@ -117,4 +118,15 @@ func quiet(err error) error {
 // text ever change, the failure counts as ambiguous, which is merely careful.
 func unread(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "server closed idle connection")
+}
+
+// answered fills e from an answer that is no success.
+func (e *UploadError) answered(resp *http.Response, raw []byte, t *token) safety {
+	// The token goes first, whatever its length: what is left is cleaned by shape only.
+	e.Status, e.token = resp.StatusCode, t
+	e.Code, e.Message = parseError([]byte(strings.ReplaceAll(string(raw), t.secret.Expose(), "[redacted]")))
+	e.retryAfter = retryAfter(resp.Header, time.Now())
+	var safe safety
+	safe, e.Err = byStatus(e.Status, e.Code, pythonMode(e.Message))
+	return safe
 }

@@ -11,33 +11,15 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// Meta is what goes with a file. The zero value works.
-type Meta struct {
-	// FileID is an id chosen by the client (a UUID). The Python Storage Element
-	// stores the file under it, once, which makes every retry safe; the Go one
-	// ignores it, so set it only against the former.
-	FileID string
-	// IdempotencyKey is sent as the header of that name. Set it only if the
-	// Storage Element honours it: it makes every retry count as safe.
-	IdempotencyKey string
-	// ContentType of the file. Empty means application/octet-stream.
-	ContentType string
-	// Description, Version and Tags are sent when not empty.
-	Description string
-	Version     string
-	Tags        []string
-	// Progress is called after each piece that was sent, with bytes of content;
-	// it starts at 0 again when an upload is retried. It must not block.
-	Progress func(sent, total int64)
-}
-
 // Receipt is a stored file.
 type Receipt struct {
 	FileID   string
 	Name     string
 	Size     int64         // bytes
 	SHA256   string        // 64 lower-case hex digits; for uploads computed here and equal to the answer's
+	Element  string        // base URL of the Storage Element that has it
 	Attempts int           // 1 if the first one succeeded
+	Dropped  []string      // form fields that were sent and not kept, sorted: the two Storage Elements know different ones
 	Replayed bool          // an earlier attempt without an answer turned out to have stored it
 	Took     time.Duration // all attempts together
 }
@@ -70,8 +52,10 @@ type Event struct {
 type Client struct {
 	settings *settings // not embedded: its fields would become the client's API
 	keeper   *keeper
+	fleet    *fleet
 	count    *counters
 	id       identity
+	closed   sync.Once
 
 	mu       sync.Mutex // guards the rest; never held across I/O
 	flying   map[*context.CancelCauseFunc]struct{}
@@ -100,8 +84,14 @@ func New(cfg Config, id *rotation.Identity) (*Client, error) {
 
 func newClient(s *settings, id identity) *Client {
 	count := &counters{}
+	k := newKeeper(s, id, count)
+	first := k.cur.Load().lease
+	s.Logger.Info("ingest client opened", "client_id", s.ClientID)
+	if first.serial != "" {
+		s.Logger.Info("TLS identity loaded", first.describe()...)
+	}
 	return &Client{
-		settings: s, keeper: newKeeper(s, id, count), count: count, id: id,
+		settings: s, keeper: k, fleet: newFleet(s, k), count: count, id: id,
 		flying: map[*context.CancelCauseFunc]struct{}{}, idle: make(chan struct{}),
 	}
 }
@@ -168,6 +158,7 @@ func (c *Client) Close() error {
 	<-c.idle
 	c.keeper.close()
 	c.id.close()
+	c.closed.Do(func() { c.settings.Logger.Info("ingest client closed", "client_id", c.settings.ClientID) })
 	return nil
 }
 

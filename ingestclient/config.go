@@ -2,15 +2,19 @@ package ingestclient
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
-	"strings"
+	"slices"
 	"time"
 
+	"github.com/artstore/artstore-pki/ingestclient/internal/pace"
 	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/rotation"
 )
@@ -45,32 +49,50 @@ const (
 )
 
 // Config says where to get tokens and where to upload. TokenURL, ClientID,
-// ClientSecret and StorageURL are required; the zero value of every other field
-// works. In the fields that say so, a negative value turns the limit off.
+// ClientSecret (or another ClientAuth) and StorageURL (or several) are required; the zero
+// value of every other field works. In the fields that say so, a negative value turns the limit off.
 type Config struct {
 	// TokenURL is the whole URL of the token endpoint; it need not live under the Admin Module's address.
 	TokenURL string
-	// Dialect is the encoding of token requests. Empty means JSON.
+	// Dialect is the encoding of token requests. Empty means JSON, or Form where ClientAuth needs it.
 	Dialect Dialect
 	// ClientID names the service account.
 	ClientID string
+	// ClientAuth is how the client proves who it is: "post" (id and secret in the
+	// body), "basic" (RFC 6749 section 2.3.1), "private_key_jwt" (RFC 7523, with
+	// ClientKey) or "tls_client_auth" (RFC 8705 section 2.1: by the identity's
+	// certificate, without a secret). Empty means private_key_jwt if ClientKey is
+	// set, else post. All but post need the Form dialect. A ClientSecret or
+	// ClientKey that the method would ignore is an error.
+	ClientAuth string
 	// ClientSecret is called for each token request, so that a replaced secret
 	// is used at once; while the endpoint refuses the last one it is called up
 	// to five times a second to notice a new one. Its error is reported by the
 	// upload that needed the token.
 	ClientSecret func(context.Context) (Secret, error)
-	// ClientAuth is "post" (id and secret in the body, the default) or "basic"
-	// (RFC 6749 section 2.3.1; Form only). Other methods of RFC 7523 and RFC
-	// 8705 are refused until they exist.
-	ClientAuth string
+	// ClientKey is called like ClientSecret and returns the key that signs the
+	// assertion (ECDSA P-256, RSA from 2048 bits or Ed25519) with its kid, which
+	// may be empty. The key may live in hardware: only Public and Sign are used.
+	ClientKey func(context.Context) (key crypto.Signer, kid string, err error)
 	// Scope is sent with Form requests when not empty; ArtStore's realm needs none.
 	Scope string
 	// DefaultTokenLifetime counts for answers without expires_in. 0 means 300 s. Too long a value makes uploads see 401 first.
 	DefaultTokenLifetime time.Duration
 
-	// StorageURL is the base URL of the Storage Element; API paths are added to it.
+	// StorageURL is the base URL of the Storage Element; API paths are added to
+	// it. Instead of one element there can be several: give exactly one of
+	// StorageURL, Elements and RegistryURL.
 	StorageURL string
-	// PoolSize caps connections to it, and with HTTP/1.1 uploads at a time; more wait. 0 means 100.
+	// Elements are base URLs of Storage Elements with their priorities. Uploads go
+	// to the lowest priority, the one with most free space if there are several,
+	// and to the next when that one is down, full or in a mode that takes nothing.
+	Elements map[string]int
+	// RegistryURL is the whole URL at which the Admin Module lists its Storage
+	// Elements: …/api/v1/storage-elements?status=online (Go) or
+	// …/api/v1/internal/storage-elements/available (Python). The list is read
+	// anew each minute; when that fails, the last one is used.
+	RegistryURL string
+	// PoolSize caps connections to each element, and with HTTP/1.1 uploads at a time; more wait. 0 means 100.
 	PoolSize int
 	// HTTP2 lets uploads negotiate HTTP/2. It costs 1.4 to 1.9 times the CPU and
 	// is limited by the server's flow-control window over the round-trip time.
@@ -85,6 +107,13 @@ type Config struct {
 	StallTimeout time.Duration
 	// MinRate ends one that moves fewer bytes per second than this, averaged over a minute. 0 means 1024, negative is off.
 	MinRate int64
+	// MaxRate limits all uploads together to so many bytes per second. Waiting for
+	// it is neither a stall nor slowness. 0 is no limit.
+	MaxRate int64
+	// SkipChecksum leaves out the SHA-256 of what is sent, which is about half of
+	// the CPU time of a large upload. Then the answer's size is all that is
+	// compared, and receipts have the checksum of the Storage Element's own account.
+	SkipChecksum bool
 	// ExpectFrom is the content size in bytes from which the client asks before
 	// it sends the body (Expect: 100-continue). 0 means 1 MiB, negative is off.
 	ExpectFrom int64
@@ -97,8 +126,18 @@ type Config struct {
 	// has not yet loaded the key that signed it. 0 means 15 s, negative is off.
 	TokenLag time.Duration
 
+	// MinVersion is the lowest TLS version spoken. 0 means tls.VersionTLS13;
+	// tls.VersionTLS12 can be chosen, with less every request fails.
+	MinVersion uint16
+	// CipherSuites are what is offered of TLS 1.2, if that is spoken; nil leaves
+	// it to crypto/tls. Those of TLS 1.3 cannot be chosen.
+	CipherSuites []uint16
 	// AllowCleartext permits http:// URLs, over which secret, tokens and files travel readable, and a nil identity with them.
 	AllowCleartext bool
+	// Wrap is put around the transports of both endpoints, for tracing; it is
+	// called once per generation of the identity, for each. It sees tokens and
+	// secrets in headers and bodies. nil means none.
+	Wrap func(http.RoundTripper) http.RoundTripper
 	// Logger gets state changes and failures that will be retried. nil means slog.Default.
 	Logger *slog.Logger
 	// Observer is called for each event, from many goroutines at a time; it must not block. nil means none.
@@ -111,30 +150,31 @@ type Config struct {
 type settings struct {
 	Config
 	token   *url.URL
-	storage *url.URL
-	jitter  func() float64 // uniform in [0, 1)
+	storage []listed
+	// registry is nil when the elements are configured.
+	registry   *url.URL
+	pace       *pace.Bucket
+	identified bool           // there is an identity
+	jitter     func() float64 // uniform in [0, 1)
 }
 
 // parse checks c and reports everything that is wrong with it in one error.
 func (c Config) parse(id *rotation.Identity) (*settings, error) {
-	s := &settings{Config: c, jitter: rand.Float64}
+	s := &settings{Config: c, jitter: rand.Float64, identified: id != nil}
 	var errs []error
 	s.token = c.checkURL("TokenURL", c.TokenURL, &errs)
-	s.storage = c.checkURL("StorageURL", c.StorageURL, &errs)
-	if id == nil && (!c.AllowCleartext || secure(s.token) || secure(s.storage)) {
+	https := s.checkStorage(&errs) || secure(s.token)
+	if id == nil && (!c.AllowCleartext || https) {
 		errs = append(errs, errors.New("no identity: only cleartext URLs with AllowCleartext work without one"))
 	}
 	if c.ClientID == "" {
 		errs = append(errs, errors.New("ClientID is empty"))
 	}
-	if c.ClientSecret == nil {
-		errs = append(errs, errors.New("ClientSecret is nil"))
-	}
 	errs = append(errs, s.checkAuth()...)
 	// Where negative does not mean "off", it can only be a mistake.
 	for name, v := range map[string]int64{
 		"DefaultTokenLifetime": int64(c.DefaultTokenLifetime), "PoolSize": int64(c.PoolSize), "TokenTimeout": int64(c.TokenTimeout),
-		"ResponseTimeout": int64(c.ResponseTimeout), "MaxAttempts": int64(c.MaxAttempts), "MaxRetryAfter": int64(c.MaxRetryAfter),
+		"ResponseTimeout": int64(c.ResponseTimeout), "MaxAttempts": int64(c.MaxAttempts), "MaxRetryAfter": int64(c.MaxRetryAfter), "MaxRate": c.MaxRate,
 	} {
 		if v < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative", name))
@@ -145,6 +185,39 @@ func (c Config) parse(id *rotation.Identity) (*settings, error) {
 	}
 	s.fill()
 	return s, nil
+}
+
+// checkStorage parses whichever of the three ways to name Storage Elements was
+// chosen, and reports whether one of them is https.
+func (s *settings) checkStorage(errs *[]error) (https bool) {
+	ways := 0
+	if s.RegistryURL != "" {
+		ways++
+		s.registry = s.checkURL("RegistryURL", s.RegistryURL, errs)
+		https = secure(s.registry)
+	}
+	if len(s.Elements) > 0 {
+		ways++
+	}
+	elements := maps.Clone(s.Elements)
+	if s.StorageURL != "" || ways == 0 {
+		ways++
+		elements = map[string]int{s.StorageURL: 0}
+	}
+	if ways > 1 {
+		*errs = append(*errs, errors.New("StorageURL, Elements and RegistryURL exclude each other"))
+	}
+	field := "Elements: an URL"
+	if len(s.Elements) == 0 {
+		field = "StorageURL"
+	}
+	for _, raw := range slices.Sorted(maps.Keys(elements)) {
+		if u := s.checkURL(field, raw, errs); u != nil {
+			https = https || secure(u)
+			s.storage = append(s.storage, listed{base: base(u), priority: elements[raw], free: -1})
+		}
+	}
+	return https
 }
 
 func secure(u *url.URL) bool { return u != nil && u.Scheme == "https" }
@@ -167,34 +240,12 @@ func (c Config) checkURL(field, raw string, errs *[]error) *url.URL {
 		return fail("has no host")
 	case u.User != nil:
 		return fail("must not carry a user or password")
-	case u.Fragment != "" || field == "StorageURL" && u.RawQuery != "":
+	case u.Fragment != "" || u.RawQuery != "" && field != "TokenURL" && field != "RegistryURL":
 		return fail("must end with its path")
 	case u.Scheme == "http" && !c.AllowCleartext:
 		return fail("is http://: secret and tokens would travel readable; set AllowCleartext to permit it")
 	}
 	return u
-}
-
-func (s *settings) checkAuth() (errs []error) {
-	switch s.Dialect {
-	case "":
-		s.Dialect = JSON
-	case JSON, Form:
-	default:
-		errs = append(errs, fmt.Errorf("unknown Dialect %q: use json or form", s.Dialect))
-	}
-	switch s.ClientAuth {
-	case "":
-		s.ClientAuth = "post"
-	case "post":
-	case "basic":
-		if s.Dialect != Form {
-			errs = append(errs, errors.New("ClientAuth basic needs Dialect form: the JSON endpoint reads the secret from the body only"))
-		}
-	default:
-		errs = append(errs, fmt.Errorf("unknown ClientAuth %q: use post or basic", s.ClientAuth))
-	}
-	return errs
 }
 
 func (s *settings) fill() {
@@ -215,6 +266,10 @@ func (s *settings) fill() {
 		s.ExpectFrom = math.MaxInt64
 	}
 	s.MinRate = max(0, s.MinRate)
+	s.pace = pace.New(s.MaxRate)
+	if s.Wrap == nil {
+		s.Wrap = func(rt http.RoundTripper) http.RoundTripper { return rt }
+	}
 	if s.Logger == nil {
 		s.Logger = slog.Default()
 	}
@@ -229,9 +284,4 @@ func or[T comparable](v, otherwise T) T {
 		return otherwise
 	}
 	return v
-}
-
-// files is the URL of the file API, with what follows it.
-func (s *settings) files(rest string) string {
-	return strings.TrimSuffix(s.storage.String(), "/") + "/api/v1/files" + rest
 }

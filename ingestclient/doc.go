@@ -31,7 +31,8 @@
 // own deadline at most. However many callers there are, the endpoint is asked no
 // more than five times a second; after a failure it is left alone for longer and
 // longer, and callers get the last answer at once. A changed secret or a new
-// certificate ends such a pause.
+// certificate ends such a pause, and an endpoint that is back is noticed within a
+// second. The client proves who it is by a secret, a signature or its certificate.
 //
 // # Uploads
 //
@@ -41,6 +42,15 @@
 // after the last byte the wait for the answer is bounded. HTTP/1.1 is the default
 // because HTTP/2 costs up to twice the CPU and, with latency, most of the
 // throughput. The answer's size and SHA-256 must be those of what was sent.
+//
+// # Storage Elements
+//
+// One client serves several elements with one token: a configured list with
+// priorities, or what the Admin Module's registry says. The next one is asked, at
+// once, when the first is down, full or in a mode that takes no uploads; who was
+// found so is set aside for a while, so that a dead element costs an attempt per
+// pause and not one per file. An attempt without an outcome ties the upload to
+// its element. Metadata and Download look at each until one has the file.
 //
 // # What is repeated
 //

@@ -18,8 +18,8 @@ import (
 // Element's words. An id that is not there is [ErrNotFound].
 func (c *Client) Metadata(ctx context.Context, id string) (*Receipt, error) {
 	var rec *Receipt
-	n, err := c.read(ctx, "looking up", id, func(ctx context.Context, cred *credential) (e *UploadError) {
-		rec, e = c.lookUp(ctx, cred, id)
+	n, err := c.read(ctx, "looking up", id, func(ctx context.Context, p place) (e *UploadError) {
+		rec, e = c.lookUp(ctx, p, id)
 		return e
 	})
 	if err != nil {
@@ -34,8 +34,8 @@ func (c *Client) Metadata(ctx context.Context, id string) (*Receipt, error) {
 // nothing was written.
 func (c *Client) Download(ctx context.Context, id string, w io.Writer) (*Receipt, error) {
 	var rec *Receipt
-	n, err := c.read(ctx, "downloading", id, func(ctx context.Context, cred *credential) (e *UploadError) {
-		rec, e = c.copy(ctx, cred, id, w)
+	n, err := c.read(ctx, "downloading", id, func(ctx context.Context, p place) (e *UploadError) {
+		rec, e = c.copy(ctx, p, id, w)
 		return e
 	})
 	if err != nil {
@@ -45,8 +45,8 @@ func (c *Client) Download(ctx context.Context, id string, w io.Writer) (*Receipt
 	return rec, nil
 }
 
-// read repeats a GET with a credential each time.
-func (c *Client) read(ctx context.Context, op, id string, try func(context.Context, *credential) *UploadError) (int, error) {
+// read repeats a GET with a credential each time, and asks each element.
+func (c *Client) read(ctx context.Context, op, id string, try func(context.Context, place) *UploadError) (int, error) {
 	if !validID(id) {
 		return 0, &UploadError{Op: op, Name: fmt.Sprintf("%q", clean(id)), Attempt: 1, Err: fmt.Errorf("%w: not an id", ErrNotFound)}
 	}
@@ -56,6 +56,12 @@ func (c *Client) read(ctx context.Context, op, id string, try func(context.Conte
 	}
 	defer leave()
 	return c.repeat(ctx, func(int) *UploadError {
+		elements, err := c.fleet.all(ctx)
+		if err != nil {
+			e := (&upload{name: id}).homeless(ctx, err)
+			e.Op = op
+			return e
+		}
 		cred, err := c.keeper.get(ctx)
 		if err != nil {
 			e := (&upload{name: id}).noToken(ctx, err)
@@ -63,13 +69,41 @@ func (c *Client) read(ctx context.Context, op, id string, try func(context.Conte
 			return e
 		}
 		defer cred.lease.done()
-		return try(ctx, cred)
+		return search(ctx, elements, func(at *element) *UploadError { return try(ctx, place{cred, at}) })
 	})
 }
 
-func (c *Client) lookUp(ctx context.Context, cred *credential, id string) (*Receipt, *UploadError) {
+// search asks one element after the other for what only one of them has. It is
+// not found only if all say so: one that cannot be asked may have it.
+func search(ctx context.Context, elements []*element, ask func(*element) *UploadError) (missing *UploadError) {
+	for _, at := range elements {
+		e := ask(at)
+		if e == nil {
+			return nil
+		}
+		e.Element = at.base
+		switch {
+		case errors.Is(e, ErrNotFound):
+			missing = orElse(missing, e)
+		case e.Retryable && down(e) && ctx.Err() == nil:
+			missing = e
+		default:
+			return e
+		}
+	}
+	return missing
+}
+
+func orElse(e, otherwise *UploadError) *UploadError {
+	if e != nil {
+		return e
+	}
+	return otherwise
+}
+
+func (c *Client) lookUp(ctx context.Context, p place, id string) (*Receipt, *UploadError) {
 	var raw []byte
-	e := c.get(ctx, cred, request{"looking up", id, ""}, func(resp *http.Response) (err error) {
+	e := c.get(ctx, p, request{"looking up", id, ""}, func(resp *http.Response) (err error) {
 		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 		return err
 	})
@@ -80,16 +114,16 @@ func (c *Client) lookUp(ctx context.Context, cred *credential, id string) (*Rece
 	if err != nil {
 		return nil, &UploadError{Op: "looking up", Name: id, Status: http.StatusOK, Err: fmt.Errorf("%w: %w", ErrAnswer, err)}
 	}
-	return &Receipt{FileID: got.fileID, Name: got.name, Size: got.size, SHA256: got.sha256}, nil
+	return &Receipt{FileID: got.fileID, Name: got.name, Element: p.at.base, Size: got.size, SHA256: got.sha256}, nil
 }
 
-func (c *Client) copy(ctx context.Context, cred *credential, id string, w io.Writer) (*Receipt, *UploadError) {
-	rec := &Receipt{FileID: id}
+func (c *Client) copy(ctx context.Context, p place, id string, w io.Writer) (*Receipt, *UploadError) {
+	rec := &Receipt{FileID: id, Element: p.at.base}
 	sum := sha256.New()
 	out := &sink{w: io.MultiWriter(w, sum)}
 	// What w has taken cannot be taken back, so only a failure before the first
 	// byte may be repeated; the caller can compare SHA256 with Metadata's.
-	e := c.get(ctx, cred, request{"downloading", id, "/download"}, func(resp *http.Response) (err error) {
+	e := c.get(ctx, p, request{"downloading", id, "/download"}, func(resp *http.Response) (err error) {
 		rec.Size, err = io.Copy(out, resp.Body)
 		return err
 	})
@@ -119,7 +153,7 @@ func (s *sink) Write(p []byte) (int, error) {
 type request struct{ op, id, rest string }
 
 // get sends one GET and hands a 200 to use, under a watch.
-func (c *Client) get(ctx context.Context, cred *credential, r request, use func(*http.Response) error) *UploadError {
+func (c *Client) get(ctx context.Context, p place, r request, use func(*http.Response) error) *UploadError {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := newWatch(c.settings, cancel)
@@ -128,16 +162,16 @@ func (c *Client) get(ctx context.Context, cred *credential, r request, use func(
 		return &UploadError{Op: r.op, Name: r.id, Retryable: ctx.Err() == nil || errors.Is(context.Cause(ctx), ErrNoAnswer), Err: err}
 	}
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { w.await() }}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, c.settings.files("/"+url.PathEscape(r.id)+r.rest), http.NoBody)
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, p.at.files("/"+url.PathEscape(r.id)+r.rest), http.NoBody)
 	if err != nil {
 		return fail(err)
 	}
-	c.sign(req, cred)
-	resp, err := roundTrip(cred.lease.storage, req)
+	c.sign(req, p.cred)
+	resp, err := roundTrip(p.cred.lease.storage, req)
 	if err != nil {
 		e := fail(transportError(ctx, err))
 		if errors.Is(err, rotation.ErrRetired) {
-			e.retired = cred.lease
+			e.retired = p.cred.lease
 		}
 		return e
 	}
@@ -149,7 +183,7 @@ func (c *Client) get(ctx context.Context, cred *credential, r request, use func(
 	if resp.StatusCode != http.StatusOK {
 		raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status says enough
 		e := fail(nil)
-		e.Retryable = e.answered(resp, raw, cred.token) != never
+		e.Retryable = e.answered(resp, raw, p.cred.token) != never
 		return e
 	}
 	resp.Body = &watched{resp.Body, w}

@@ -27,7 +27,9 @@ var (
 	ErrFull = errors.New("storage full")
 	// ErrMode: 409, or 400 in the Python dialect.
 	ErrMode = errors.New("storage element does not take uploads in its mode")
-	// ErrNotFound: 404.
+	// ErrRegistry: Config.RegistryURL did not give a list, and there is no older one.
+	ErrRegistry = errors.New("storage elements cannot be listed")
+	// ErrNotFound: 404, with several elements from each of them.
 	ErrNotFound = errors.New("no such file")
 	// ErrRejected: any other 3xx and 4xx.
 	ErrRejected = errors.New("request rejected")
@@ -88,6 +90,7 @@ func (e *AuthError) Unwrap() error { return e.Err }
 type UploadError struct {
 	Op        string // "uploading", "downloading" or "looking up"
 	Name      string // the file's name, or its id
+	Element   string // base URL of the Storage Element, "" if none was chosen yet
 	Status    int    // HTTP status, 0 if there was no answer
 	Code      string // the answer's error code, "" if it has none
 	Message   string // the answer's message, shortened and without anything that looks like a token
@@ -100,6 +103,7 @@ type UploadError struct {
 	retryAfter time.Duration
 	token      *token // that was sent, of a 401
 	retired    *lease // that was no longer to be had; nothing was sent
+	elsewhere  bool   // another element may be asked at once
 }
 
 func (e *UploadError) Error() string {

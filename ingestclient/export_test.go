@@ -1,6 +1,7 @@
 package ingestclient
 
 import (
+	"context"
 	"net/http"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ var (
 	CleanName  = cleanName
 	RetryAfter = retryAfter
 	Backoff    = backoff
+	Hold       = hold
 	ByStatus   = byStatus
 	LastWord   = lastWord
 )
@@ -137,7 +139,11 @@ func NewOver(cfg Config, r *Rotor, jitter func() float64) (*Client, error) {
 				r.fns = nil
 			}
 		},
-		close: func() { r.Closed++ },
+		close: func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.Closed++
+		},
 	}), nil
 }
 
@@ -158,4 +164,13 @@ func Next(cfg Config, failures []*UploadError, d time.Duration) (waits []time.Du
 		now = now.Add(wait + d)
 	}
 	return waits
+}
+
+// TakeToken takes what an attempt takes, and gives it back.
+func (c *Client) TakeToken(ctx context.Context) error {
+	cred, err := c.keeper.get(ctx)
+	if err == nil {
+		cred.lease.done()
+	}
+	return err
 }

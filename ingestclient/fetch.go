@@ -26,25 +26,25 @@ var oauthCodes = []string{
 
 // tokenRequest builds the request of either dialect: RFC 6749 section 4.4.2, or
 // the JSON object of the Python Admin Module, whose grant_type is optional but
-// has only this value.
-func (s *settings) tokenRequest(ctx context.Context, sec Secret) (*http.Request, error) {
+// has only this value. now is the endpoint's time.
+func (s *settings) tokenRequest(ctx context.Context, p proof, now time.Time) (*http.Request, error) {
+	h := http.Header{}
 	var body []byte
-	contentType := "application/x-www-form-urlencoded"
 	if s.Dialect == JSON {
-		contentType = "application/json"
-		b, err := json.Marshal(map[string]string{"grant_type": "client_credentials", "client_id": s.ClientID, "client_secret": sec.Expose()})
+		h.Set("Content-Type", "application/json")
+		b, err := json.Marshal(map[string]string{"grant_type": "client_credentials", "client_id": s.ClientID, "client_secret": p.secret.Expose()})
 		if err != nil {
 			return nil, errors.New("encoding the credentials failed") // the cause could quote them
 		}
 		body = b
 	} else {
+		h.Set("Content-Type", "application/x-www-form-urlencoded")
 		form := url.Values{"grant_type": {"client_credentials"}}
 		if s.Scope != "" {
 			form.Set("scope", s.Scope)
 		}
-		if s.ClientAuth == "post" {
-			form.Set("client_id", s.ClientID)
-			form.Set("client_secret", sec.Expose())
+		if err := s.authenticate(form, h, p, now); err != nil {
+			return nil, err
 		}
 		body = []byte(form.Encode())
 	}
@@ -53,28 +53,28 @@ func (s *settings) tokenRequest(ctx context.Context, sec Secret) (*http.Request,
 		return nil, err
 	}
 	// Asking twice is harmless, so the transport may repeat a request that met a
-	// connection the server had just closed. A nil value sends no header.
-	req.Header["Idempotency-Key"] = nil
-	req.Header.Set("Content-Type", contentType)
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", userAgent)
-	if s.ClientAuth == "basic" {
-		// RFC 6749 section 2.3.1: both are form-encoded before they are joined by a colon.
-		req.SetBasicAuth(url.QueryEscape(s.ClientID), url.QueryEscape(sec.Expose()))
+	// connection the server had just closed. A nil value sends no header. An
+	// assertion is good for one use only, and not repeated.
+	if s.ClientAuth != authKeyJWT {
+		h["Idempotency-Key"] = nil
 	}
+	h.Set("Accept", "application/json")
+	h.Set("User-Agent", userAgent)
+	req.Header = h
 	return req, nil
 }
 
-// fetch asks the token endpoint over rt. It uses the RoundTripper directly, so
-// that no redirect is followed with the secret.
-func (s *settings) fetch(ctx context.Context, l *lease, sec Secret) (*token, error) {
+// fetch asks the token endpoint over l. It uses the RoundTripper directly, so
+// that no redirect is followed with the secret. Fetches do not overlap: c is
+// theirs alone.
+func (s *settings) fetch(ctx context.Context, l *lease, p proof, c *clock) (*token, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.TokenTimeout)
 	defer cancel()
-	req, err := s.tokenRequest(ctx, sec)
-	if err != nil {
-		return nil, &AuthError{Err: err}
-	}
 	start := time.Now()
+	req, err := s.tokenRequest(ctx, p, start.Add(c.ahead))
+	if err != nil {
+		return nil, &AuthError{Temporary: true, Err: err} // a signer in hardware may come back
+	}
 	resp, err := roundTrip(l.token, req)
 	if err != nil {
 		return nil, &AuthError{Temporary: true, Err: fmt.Errorf("%w: %w", ErrTokenEndpoint, transportError(ctx, err))}
@@ -84,8 +84,12 @@ func (s *settings) fetch(ctx context.Context, l *lease, sec Secret) (*token, err
 	if err != nil {
 		return nil, &AuthError{Status: resp.StatusCode, Temporary: true, Err: fmt.Errorf("%w: %w", ErrTokenEndpoint, transportError(ctx, err))}
 	}
+	moved := c.learn(resp.Header, start, time.Now())
 	if resp.StatusCode != http.StatusOK {
-		return nil, refusal(resp, body)
+		e := refusal(resp, body)
+		// The assertion was dated by a wrong clock; the next one will not be.
+		e.Temporary = e.Temporary || moved && s.ClientAuth == authKeyJWT
+		return nil, e
 	}
 	if len(body) > maxTokenAnswer {
 		return nil, &AuthError{Status: resp.StatusCode, Err: fmt.Errorf("%w: longer than %d bytes", ErrTokenAnswer, maxTokenAnswer)}

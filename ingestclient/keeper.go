@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +21,10 @@ const (
 	// pair, one that will not with the second: somebody has to act first.
 	failMin, failMax     = spacing, 30 * time.Second
 	refuseMin, refuseMax = 5 * time.Second, 2 * time.Minute
-	maxTokenRetryAfter   = 5 * time.Minute
+	// Uploads that have no token are held up no longer than this by a failure that
+	// may pass: an endpoint that is back is noticed within a second.
+	needMax            = 900 * time.Millisecond
+	maxTokenRetryAfter = 5 * time.Minute
 )
 
 // keeper holds the current credential and renews both halves of it.
@@ -37,6 +40,7 @@ type keeper struct {
 	count *counters
 	cur   atomic.Pointer[credential]
 	wake  chan struct{} // a change arrived while a takeover waits
+	clock clock         // the endpoint's; owned by the flight that is up
 
 	mu       sync.Mutex // guards the rest; never held across I/O
 	flight   *flight
@@ -59,9 +63,10 @@ type flight struct {
 type failure struct {
 	err    error
 	count  int
-	until  time.Time
-	probed time.Time // when the secret was last looked at for a change
-	secret [sha256.Size]byte
+	until  time.Time         // for those who need a token
+	rest   time.Time         // for those who have one that still works
+	probed time.Time         // when the secret was last looked at for a change
+	proof  [sha256.Size]byte // of the secret or key that was refused
 }
 
 func newKeeper(s *settings, id identity, count *counters) *keeper {
@@ -87,6 +92,10 @@ func (k *keeper) get(ctx context.Context) (*credential, error) {
 		c := k.cur.Load()
 		switch c.token.phase(time.Now()) {
 		case fresh:
+			// Asked first: with the level off, a hit costs one comparison more.
+			if k.Logger.Enabled(ctx, slog.LevelDebug) {
+				k.Logger.DebugContext(ctx, "token from cache", "client_id", k.ClientID)
+			}
 		case stale:
 			k.refresh(c)
 		case dead:
@@ -146,7 +155,7 @@ func (k *keeper) join(c *credential) (*flight, error) {
 func (k *keeper) refresh(c *credential) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || k.flight != nil || k.cur.Load() != c || time.Now().Before(k.fail.until) {
+	if k.closed || k.flight != nil || k.cur.Load() != c || time.Now().Before(k.fail.rest) {
 		return
 	}
 	k.launch(c.lease)
@@ -200,7 +209,7 @@ func (k *keeper) retire(old, l *lease) {
 		return
 	}
 	k.count.swaps.Add(1)
-	k.Logger.Info("identity taken over", "serial", l.serial, "not_after", l.notAfter)
+	k.Logger.Info("TLS identity taken over", l.describe()...)
 	k.Observer(Event{Kind: "swap"})
 	old.done()
 }
@@ -216,14 +225,13 @@ func (k *keeper) invalidate(t *token) {
 }
 
 // ask sends one token request over l, within the limits, and keeps the books in
-// fail. While that holds off, it only looks whether the secret has changed.
+// fail. While that holds off, it only looks whether the secret or key has changed.
 func (k *keeper) ask(l *lease, fail *failure) (*token, error) {
-	sec, err := k.ClientSecret(k.life)
+	p, err := k.prove(k.life)
 	if err != nil {
-		return nil, k.failed(fail, &AuthError{Temporary: true, Err: fmt.Errorf("reading the client secret: %w", err)}, [sha256.Size]byte{})
+		return nil, k.failed(fail, &AuthError{Temporary: true, Err: err}, [sha256.Size]byte{})
 	}
-	digest := sha256.Sum256([]byte(sec.Expose()))
-	if err := k.held(fail, digest); err != nil {
+	if err := k.held(fail, p.digest); err != nil {
 		return nil, err
 	}
 	if err := sleep(k.life, k.reserve()); err != nil {
@@ -231,7 +239,7 @@ func (k *keeper) ask(l *lease, fail *failure) (*token, error) {
 	}
 	// Counted whatever comes of it: these are the requests the endpoint has seen.
 	start := time.Now()
-	t, err := k.fetch(k.life, l, sec)
+	t, err := k.fetch(k.life, l, p, &k.clock)
 	k.count.fetches.Add(1)
 	k.Observer(Event{Kind: "token", Took: time.Since(start), Err: err})
 	if err != nil {
@@ -239,7 +247,7 @@ func (k *keeper) ask(l *lease, fail *failure) (*token, error) {
 	}
 	switch {
 	case err == nil:
-		k.Logger.Debug("token fetched", "serial", l.serial)
+		k.Logger.Info("token acquired", "client_id", k.ClientID, "expires_in", t.life, "serial", l.serial)
 		return t, nil
 	case k.life.Err() != nil:
 		return nil, ErrClosed
@@ -248,14 +256,14 @@ func (k *keeper) ask(l *lease, fail *failure) (*token, error) {
 	if !ok {
 		auth = &AuthError{Err: err}
 	}
-	return nil, k.failed(fail, auth, digest)
+	return nil, k.failed(fail, auth, p.digest)
 }
 
-// held returns the cached failure while it holds for this secret.
+// held returns the cached failure while it holds for this secret or key.
 func (k *keeper) held(fail *failure, digest [sha256.Size]byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if time.Now().Before(fail.until) && fail.secret == digest {
+	if time.Now().Before(fail.until) && fail.proof == digest {
 		return fail.err
 	}
 	return nil
@@ -278,16 +286,41 @@ func (k *keeper) reserve() time.Duration {
 func (k *keeper) failed(fail *failure, e *AuthError, digest [sha256.Size]byte) error {
 	k.mu.Lock()
 	// The pauses of another secret say nothing about this one.
-	if fail.secret != digest {
-		*fail = failure{secret: digest}
+	if fail.proof != digest {
+		*fail = failure{proof: digest}
 	}
 	fail.count++
 	now := time.Now()
-	e.RetryAfter = backoff(e, fail.count, k.jitter())
-	fail.err, fail.probed, fail.until = e, now, now.Add(e.RetryAfter)
+	rest := backoff(e, fail.count, k.jitter())
+	e.RetryAfter = hold(e, rest)
+	fail.err, fail.probed, fail.until, fail.rest = e, now, now.Add(e.RetryAfter), now.Add(rest)
+	n := fail.count
 	k.mu.Unlock()
-	k.Logger.Warn("token request failed", "err", e)
+	if n&(n-1) == 0 { // an outage of hours is not a line for each request
+		k.tell(e, n)
+	}
 	return e
+}
+
+// tell logs the n-th failure in a row.
+func (k *keeper) tell(e *AuthError, n int) {
+	switch {
+	case e.Status == 0:
+		k.Logger.Warn("token endpoint unreachable", "client_id", k.ClientID, "failures", n, "err", e)
+	case errors.Is(e, ErrCredentials):
+		k.Logger.Error("token refused", "client_id", k.ClientID, "status", e.Status, "failures", n, "err", e)
+	default:
+		k.Logger.Warn("token request failed", "client_id", k.ClientID, "status", e.Status, "failures", n, "err", e)
+	}
+}
+
+// hold is how long those who need a token hear of e instead of asking, when the
+// others rest for the given time.
+func hold(e *AuthError, rest time.Duration) time.Duration {
+	if !e.Temporary {
+		return rest
+	}
+	return min(rest, max(needMax, min(e.RetryAfter, maxTokenRetryAfter)))
 }
 
 // backoff is the pause after the n-th failure in a row: exponential with full
@@ -300,6 +333,16 @@ func backoff(e *AuthError, n int, u float64) time.Duration {
 	span := min(high, low<<min(n, 16))
 	wait := low + time.Duration(u*float64(span-low))
 	return max(wait, min(e.RetryAfter, maxTokenRetryAfter))
+}
+
+// spawn runs fn in a goroutine that close joins. False means that it is too late.
+func (k *keeper) spawn(fn func()) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.closed {
+		k.running.Go(fn)
+	}
+	return !k.closed
 }
 
 // close ends flights and takeovers, joins them and gives the identity back.

@@ -17,13 +17,13 @@ func TestConfigReportsEverythingAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := ingestclient.Config{
-		TokenURL: "http://admin.test/token", StorageURL: "https://user:pa55@storage.test", Dialect: "xml", ClientAuth: "private_key_jwt",
+		TokenURL: "http://admin.test/token", StorageURL: "https://user:pa55@storage.test", Dialect: "xml", ClientAuth: "magic",
 		PoolSize: -1, TokenTimeout: -1, MaxAttempts: -1, MaxRetryAfter: -1, ResponseTimeout: -1, DefaultTokenLifetime: -1,
 	}
 	err := ingestclient.Parse(bad, false)
 	for _, want := range []string{
-		"TokenURL is http://", "AllowCleartext", "StorageURL must not carry a user or password", "no identity", "ClientID is empty", "ClientSecret is nil",
-		`unknown Dialect "xml"`, `unknown ClientAuth "private_key_jwt"`, "PoolSize is negative", "TokenTimeout is negative", "MaxAttempts is negative",
+		"TokenURL is http://", "AllowCleartext", "StorageURL must not carry a user or password", "no identity", "ClientID is empty",
+		`unknown Dialect "xml"`, `unknown ClientAuth "magic"`, "PoolSize is negative", "TokenTimeout is negative", "MaxAttempts is negative",
 		"MaxRetryAfter is negative", "ResponseTimeout is negative", "DefaultTokenLifetime is negative",
 	} {
 		if !strings.Contains(fmt.Sprint(err), want) {
@@ -55,7 +55,7 @@ func TestConfigOneByOne(t *testing.T) {
 		"empty":               {func(c *ingestclient.Config) { c.StorageURL = "" }, true, "StorageURL is empty"},
 		"query at storage":    {func(c *ingestclient.Config) { c.StorageURL += "?a=b" }, true, "must end with its path"},
 		"query at token":      {func(c *ingestclient.Config) { c.TokenURL += "?a=b" }, true, ""},
-		"basic with JSON":     {func(c *ingestclient.Config) { c.ClientAuth = "basic" }, true, "needs Dialect form"},
+		"basic with JSON":     {func(c *ingestclient.Config) { c.ClientAuth, c.Dialect = "basic", ingestclient.JSON }, true, "needs Dialect form"},
 		"basic with form":     {func(c *ingestclient.Config) { c.ClientAuth, c.Dialect = "basic", ingestclient.Form }, true, ""},
 		"everything off":      {func(c *ingestclient.Config) { c.StallTimeout, c.MinRate, c.ExpectFrom, c.TokenLag = -1, -1, -1, -1 }, true, ""},
 		"underscores in host": {func(c *ingestclient.Config) { c.TokenURL = "https://artstore_admin_module:8000/t" }, true, ""},

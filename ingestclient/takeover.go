@@ -68,7 +68,7 @@ func (k *keeper) moveTo(l *lease) bool {
 		if err == nil {
 			return true
 		}
-		if !k.pause(time.Until(fail.until)) {
+		if !k.pause(time.Until(fail.rest)) {
 			return false
 		}
 	}

@@ -28,6 +28,7 @@ type token struct {
 	// The schedule counts from start, the moment the request was sent: the
 	// answer's way back never lengthens a token's life.
 	start     time.Time
+	life      time.Duration
 	refreshAt time.Duration // from here on a new one is fetched in the background
 	useUntil  time.Duration // from here on it is not handed out
 }
@@ -182,7 +183,8 @@ func newToken(a tokenAnswer, thumb string, start time.Time, s *settings) (*token
 		bound:  !a.known || a.cnf, // an opaque token may be bound: assuming so costs one fetch per rotation
 		start:  start,
 	}
-	t.refreshAt, t.useUntil = schedule(or(a.life, s.DefaultTokenLifetime), s.jitter())
+	t.life = or(a.life, s.DefaultTokenLifetime)
+	t.refreshAt, t.useUntil = schedule(t.life, s.jitter())
 	if t.phase(time.Now()) == dead {
 		return nil, fmt.Errorf("%w: it was over when it arrived", ErrTokenAnswer)
 	}

@@ -63,7 +63,10 @@ func (s side) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.status != 0 {
+	switch {
+	case e.status < 0:
+		return nil, io.ErrUnexpectedEOF
+	case e.status != 0:
 		return reply(req, e.status, `{"error":"invalid_client"}`, e.header), nil
 	}
 	token := fmt.Sprintf("opaque-%s-%d", s.thumb, n)

@@ -2,15 +2,17 @@ package ingestclient
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/artstore/artstore-pki/ingestclient/internal/wire"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -53,12 +55,14 @@ type upload struct {
 	name string
 
 	receipt *Receipt
-	open    *attempt // the last one whose outcome is unknown
+	open    *attempt          // the last one whose outcome is unknown
+	refused map[*element]bool // full, or of another mode: not asked again
+	moves   int               // to another element, which are attempts too
 }
 
 func (u *upload) run(ctx context.Context) (*Receipt, error) {
-	if u.meta.FileID != "" && !validID(u.meta.FileID) {
-		return nil, u.fault(fmt.Errorf("%w: FileID is not an id", ErrRejected))
+	if err := u.meta.check(); err != nil {
+		return nil, u.fault(fmt.Errorf("%w: %w", ErrRejected, err))
 	}
 	ctx, leave, err := u.enter(ctx)
 	if err != nil {
@@ -69,13 +73,68 @@ func (u *upload) run(ctx context.Context) (*Receipt, error) {
 		if u.stored(ctx) {
 			return nil
 		}
-		return u.try(ctx)
+		return u.somewhere(ctx)
 	})
 	if err != nil {
+		if e, ok := errors.AsType[*UploadError](err); ok {
+			e.Attempt += u.moves
+		}
 		return nil, err
 	}
-	u.receipt.Attempts = n
+	u.receipt.Attempts = n + u.moves
 	return u.receipt, nil
+}
+
+// somewhere tries one element after the other, without a pause, until one takes
+// the file or what happened is not the element's fault. An attempt without an
+// outcome ties the upload to its element: the file may be there.
+func (u *upload) somewhere(ctx context.Context) *UploadError {
+	var worth *UploadError // a failure that may pass, of all those met
+	asked := maps.Clone(u.refused)
+	for first := true; ; first = false {
+		at, e := u.try(ctx, asked)
+		switch {
+		case e == nil:
+			u.moved(first)
+			return nil
+		case at == nil: // nothing was sent
+			return orElse(worth, e)
+		}
+		u.moved(first)
+		e.Element = at.base
+		if worth == nil || e.Retryable || !worth.Retryable {
+			worth = e
+		}
+		if !e.elsewhere || u.open != nil || ctx.Err() != nil {
+			return e
+		}
+		asked = set(asked, at)
+		if !u.fleet.another(asked, u.meta.Retention) {
+			return worth
+		}
+	}
+}
+
+// moved counts an attempt at another element: it is one, but costs no retry.
+func (u *upload) moved(first bool) {
+	if !first {
+		u.moves++
+	}
+}
+
+// place chooses the element of the next attempt.
+func (u *upload) place(ctx context.Context, n need) (*element, error) {
+	if u.open != nil {
+		return u.open.at, nil
+	}
+	return u.fleet.pick(ctx, n)
+}
+
+// homeless is an upload for which no element can be named.
+func (u *upload) homeless(ctx context.Context, err error) *UploadError {
+	e := u.noToken(ctx, err) // the registry wants a token too
+	e.Retryable = e.Retryable || errors.Is(err, ErrRegistry) && ctx.Err() == nil
+	return e
 }
 
 func (u *upload) fault(err error) *UploadError {
@@ -93,8 +152,8 @@ func (u *upload) stored(ctx context.Context) bool {
 		return false
 	}
 	defer cred.lease.done()
-	rec, e := u.lookUp(ctx, cred, u.meta.FileID)
-	if e != nil || rec.Size != u.open.body.size || rec.SHA256 != u.open.body.whole() {
+	rec, e := u.lookUp(ctx, place{cred, u.open.at}, u.meta.FileID)
+	if e != nil || !u.open.body.is(rec.Size, rec.SHA256) {
 		return false
 	}
 	rec.Name, rec.Replayed = u.name, true
@@ -102,31 +161,65 @@ func (u *upload) stored(ctx context.Context) bool {
 	return true
 }
 
+// place is where a request goes and as whom.
+type place struct {
+	cred *credential
+	at   *element
+}
+
 // attempt is one request.
 type attempt struct {
 	*upload
-	cred  *credential
+	place
 	body  *body
 	wrote atomic.Bool // the transport says that not all of it could be written
 }
 
-func (u *upload) try(ctx context.Context) *UploadError {
+// try makes one attempt at the best element that was not asked, and the fleet
+// learns from it. Without an element nothing was sent.
+func (u *upload) try(ctx context.Context, asked map[*element]bool) (*element, *UploadError) {
 	cred, err := u.keeper.get(ctx)
 	if err != nil {
-		return u.noToken(ctx, err)
+		return nil, u.noToken(ctx, err)
 	}
 	defer cred.lease.done()
 	content, size, err := u.src.Open()
 	if err != nil {
-		return u.fault(fmt.Errorf("%w: %w", ErrSource, err))
+		return nil, u.fault(fmt.Errorf("%w: %w", ErrSource, err))
+	}
+	at, err := u.place(ctx, need{size: size, retention: u.meta.Retention, asked: asked})
+	if err != nil {
+		_ = content.Close() // nothing was read
+		return nil, u.homeless(ctx, err)
 	}
 	b, contentType, err := newBody(content, size, u.name, &u.meta)
 	if err != nil {
 		_ = content.Close() // nothing was read
-		return u.fault(err)
+		return nil, u.fault(err)
 	}
-	a := &attempt{upload: u, cred: cred, body: b}
-	return a.send(ctx, contentType)
+	if !u.settings.SkipChecksum {
+		b.sum = sha256.New()
+	}
+	a := &attempt{upload: u, place: place{cred, at}, body: b}
+	e := a.send(ctx, contentType)
+	u.fleet.learn(at, size, e)
+	switch {
+	case e == nil:
+	case errors.Is(e, ErrFull), errors.Is(e, ErrMode):
+		u.refused = set(u.refused, at)
+		e.elsewhere = true
+	case e.Retryable && down(e):
+		e.elsewhere = true
+	}
+	return at, e
+}
+
+func set(m map[*element]bool, e *element) map[*element]bool {
+	if m == nil {
+		m = map[*element]bool{}
+	}
+	m[e] = true
+	return m
 }
 
 // noToken wraps a failure to get a token. Nothing was sent, so repeating is
@@ -144,8 +237,11 @@ func (a *attempt) send(ctx context.Context, contentType string) *UploadError {
 	defer cancel(nil)
 	a.body.watch = newWatch(a.settings, cancel)
 	defer a.body.watch.stop()
+	if a.settings.pace.Limited() {
+		a.body.pace = func(n int) error { return a.settings.pace.Take(ctx, n) }
+	}
 	defer a.letGo(cancel)
-	req, err := http.NewRequestWithContext(a.trace(ctx), http.MethodPost, a.settings.files("/upload"), a.body)
+	req, err := http.NewRequestWithContext(a.trace(ctx), http.MethodPost, a.at.files("/upload"), a.body)
 	if err != nil {
 		_ = a.body.Close() // no transport will
 		return a.fault(err)
@@ -154,7 +250,7 @@ func (a *attempt) send(ctx context.Context, contentType string) *UploadError {
 	req.ContentLength = a.body.length()
 	a.sign(req, a.cred)
 	req.Header.Set("Content-Type", contentType)
-	if a.body.size >= a.settings.ExpectFrom {
+	if a.asks() {
 		req.Header.Set("Expect", "100-continue")
 	}
 	if a.meta.IdempotencyKey != "" {
@@ -175,6 +271,9 @@ func (a *attempt) send(ctx context.Context, contentType string) *UploadError {
 	return a.refused(resp, raw)
 }
 
+// asks reports whether the server is asked for its consent before the body goes out.
+func (a *attempt) asks() bool { return a.body.size >= a.settings.ExpectFrom }
+
 // sign adds what every request to the Storage Element carries.
 func (c *Client) sign(req *http.Request, cred *credential) {
 	req.Header["Authorization"] = cred.token.header
@@ -187,6 +286,11 @@ func (c *Client) sign(req *http.Request, cred *credential) {
 func (a *attempt) letGo(cancel context.CancelCauseFunc) {
 	a.body.over.Store(true)
 	cancel(nil)
+	select {
+	case <-a.body.closed:
+		return // as nearly always
+	default:
+	}
 	timer := time.NewTimer(letGo)
 	defer timer.Stop()
 	select {
@@ -200,8 +304,11 @@ func (a *attempt) letGo(cancel context.CancelCauseFunc) {
 // which proves that the server has not got all of it.
 func (a *attempt) trace(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) {
+		GotConn: func(got httptrace.GotConnInfo) {
 			a.body.watch.begin()
+			if !a.asks() {
+				wire.HoldNext(got.Conn) // the header goes out with the begin of the body
+			}
 		},
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
 			if info.Err != nil {
@@ -221,7 +328,7 @@ func (a *attempt) report(err error) *UploadError {
 // settle says whether e may be repeated: yes if the server cannot have had all
 // of the request, or will recognise it. Otherwise the outcome is unknown.
 func (a *attempt) settle(e *UploadError) *UploadError {
-	partly := a.body.whole() == "" || a.wrote.Load()
+	partly := !a.body.complete() || a.wrote.Load()
 	keyed := a.meta.FileID != "" || a.meta.IdempotencyKey != ""
 	e.Retryable = partly || keyed
 	if !partly {
@@ -257,8 +364,7 @@ func (a *attempt) lost(ctx context.Context, err error) *UploadError {
 // accepted compares what a 2xx says with what was sent.
 func (a *attempt) accepted(resp *http.Response, raw []byte) *UploadError {
 	got, err := parseAnswer(raw)
-	sum := a.body.whole()
-	if err == nil && sum == "" {
+	if err == nil && !a.body.complete() {
 		err = errors.New("it came before the content was sent")
 	}
 	if err != nil {
@@ -268,12 +374,12 @@ func (a *attempt) accepted(resp *http.Response, raw []byte) *UploadError {
 	}
 	// Not repeated: a second copy next to a wrong one helps nobody, and the id is
 	// there for whoever wants to look at it.
-	if err := got.check(a.body.size, sum); err != nil {
+	if err := got.check(a.body); err != nil {
 		e := a.report(err)
 		e.Status, e.FileID = resp.StatusCode, got.fileID
 		return e
 	}
-	a.receipt = &Receipt{FileID: got.fileID, Name: a.name, Size: got.size, SHA256: sum}
+	a.receipt = &Receipt{FileID: got.fileID, Name: a.name, Element: a.at.base, Size: got.size, SHA256: got.sha256, Dropped: a.meta.dropped(got.kept)}
 	return nil
 }
 
@@ -286,15 +392,4 @@ func (a *attempt) refused(resp *http.Response, raw []byte) *UploadError {
 	}
 	e.Retryable = safe == always
 	return e
-}
-
-// answered fills e from an answer that is no success.
-func (e *UploadError) answered(resp *http.Response, raw []byte, t *token) safety {
-	// The token goes first, whatever its length: what is left is cleaned by shape only.
-	e.Status, e.token = resp.StatusCode, t
-	e.Code, e.Message = parseError([]byte(strings.ReplaceAll(string(raw), t.secret.Expose(), "[redacted]")))
-	e.retryAfter = retryAfter(resp.Header, time.Now())
-	var safe safety
-	safe, e.Err = byStatus(e.Status, e.Code, pythonMode(e.Message))
-	return safe
 }

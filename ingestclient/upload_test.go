@@ -332,6 +332,19 @@ func TestWrongAnswers(t *testing.T) {
 	}
 }
 
+// Without a checksum the size still counts, and the receipt has what the element says.
+func TestSkipChecksum(t *testing.T) {
+	other := strings.Repeat("0", 64)
+	for size, want := range map[int]error{10: nil, 9: ingestclient.ErrChecksum} {
+		w := newWorld(t, func(c *ingestclient.Config) { c.SkipChecksum = true })
+		w.shelf.alter = func(b map[string]any) { b["file_size"], b["checksum"] = size, other }
+		r, err := w.c.Upload(t.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{})
+		if !errors.Is(err, want) || want == nil && (r == nil || r.SHA256 != other || r.Size != 10) {
+			t.Errorf("size %d: %+v, %v", size, r, err)
+		}
+	}
+}
+
 // gate is content that stops in the middle until told to go on.
 type gate struct {
 	path      string

@@ -24,6 +24,7 @@ type watch struct {
 	moved   int64
 	window  time.Time // begin of the rate window
 	base    int64     // moved at that time
+	held    time.Time // since then our own limit holds the bytes; zero if it does not
 }
 
 func newWatch(s *settings, cancel func(error)) *watch { return &watch{s: s, cancel: cancel} }
@@ -47,6 +48,22 @@ func (w *watch) move(n int) {
 		w.moved += int64(n)
 		w.last = time.Now()
 	}
+}
+
+// hold stops the clocks: what follows is a wait of our own making.
+func (w *watch) hold() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held = time.Now()
+}
+
+// release lets them go on where they stopped.
+func (w *watch) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	away := time.Since(w.held)
+	w.held = time.Time{}
+	w.last, w.window = w.last.Add(away), w.window.Add(away)
 }
 
 // await switches to the response deadline: everything is sent.
@@ -97,6 +114,10 @@ func (w *watch) fire() {
 		return
 	}
 	now := time.Now()
+	if !w.held.IsZero() {
+		w.timer.Reset(w.left(w.held)) // what was left when the clocks stopped is left still
+		return
+	}
 	switch {
 	case w.waiting && now.Sub(w.last) >= w.s.ResponseTimeout:
 		w.cancel(ErrNoAnswer)

@@ -8,6 +8,13 @@
 //	receipt, err := client.Upload(ctx, ingestclient.BytesSource("a.txt", data), ingestclient.Meta{})
 //	stack.RotateClient(t)                                          // a new certificate and key
 //	stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterBytes: 1000, Count: 1}) // then break something
+//	stack.SetTokenFault(t, ingesttest.TokenFault{Status: 503, RetryAfter: 2 * time.Second})
+//
+// [Options] choose the dialect, the mode and the limits. Faults of the Storage
+// Element are delays, statuses, resets, stalls, trickles and wrong checksums,
+// before, in the middle of or after a body; those of the token endpoint are
+// delays, statuses and dropped connections. [Stack.Files], [Stack.Content] and
+// [Stack.TokenRequests] tell what has happened. The example is a whole test.
 //
 // The services are real: tokens are signed and checked, files lie on disk, and
 // each is compared with its SHA-256 when the test ends. Tokens are bound to the
@@ -90,6 +97,7 @@ type Stack struct {
 	opt     Options
 	client  *source
 	admin   *devstack.Admin
+	door    *tokenDoor
 	storage *devstack.Storage
 }
 
@@ -116,7 +124,8 @@ func (s *Stack) startAdmin(t testing.TB) {
 		Logger:     s.opt.Logger,
 	})
 	must(t, err)
-	s.AdminURL = s.serve(t, s.admin, s.secured(t, s.opt.AdminTLS, adminName))
+	s.door = &tokenDoor{next: s.admin.Handler()}
+	s.AdminURL = s.serve(t, s.admin, s.door, s.secured(t, s.opt.AdminTLS, adminName))
 	s.TokenURL = s.AdminURL + devstack.TokenPath
 	if s.opt.Dialect == "go" {
 		s.TokenURL = s.AdminURL + devstack.FormTokenPath
@@ -146,12 +155,11 @@ func (s *Stack) startStorage(t testing.TB) {
 			t.Errorf("stored files: %v", err)
 		}
 	})
-	s.StorageURL = s.serve(t, s.storage, s.secured(t, s.opt.StorageTLS, storageName))
+	s.StorageURL = s.serve(t, s.storage, s.storage.Handler(), s.secured(t, s.opt.StorageTLS, storageName))
 }
 
-// service is what both have.
+// service is what both have beside their handler.
 type service interface {
-	Handler() http.Handler
 	Run(ctx context.Context) error
 }
 
@@ -171,7 +179,7 @@ func (s *Stack) secured(t testing.TB, own *tls.Config, name string) httpsrv.Conf
 	return httpsrv.Config{Server: server}
 }
 
-func (s *Stack) serve(t testing.TB, svc service, conf httpsrv.Config) (url string) {
+func (s *Stack) serve(t testing.TB, svc service, h http.Handler, conf httpsrv.Config) (url string) {
 	t.Helper()
 	var lc net.ListenConfig
 	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -182,7 +190,7 @@ func (s *Stack) serve(t testing.TB, svc service, conf httpsrv.Config) (url strin
 	running.Go(func() { report(t, "running a service", svc.Run(ctx)) })
 	running.Go(func() {
 		// Faults may hold requests beyond any patience; those are cut at the end.
-		conf.Handler, conf.Drain, conf.Logger = svc.Handler(), drainTimeout, s.opt.Logger
+		conf.Handler, conf.Drain, conf.Logger = h, drainTimeout, s.opt.Logger
 		err := httpsrv.Serve(ctx, ln, conf)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			report(t, "serving", err)

@@ -1,0 +1,370 @@
+package ingestclient_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+)
+
+// fleet is several Storage Elements in memory, told apart by host, for synctest
+// bubbles, with a token endpoint and a registry.
+type fleet struct {
+	endpoint
+	status   map[string]int // of an element's answers to uploads; 0 means 201, -1 that nobody is there
+	info     map[string]string
+	registry func() (int, string)
+	uploads  []string // hosts, in the order they were asked
+	lists    int
+}
+
+func (f *fleet) grip(n uint64) ingestclient.Grip {
+	g := f.endpoint.grip(n)
+	g.Storage, g.Token = elements{f}, admins{f, g.Token}
+	return g
+}
+
+type admins struct {
+	f     *fleet
+	token http.RoundTripper
+}
+
+func (a admins) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodPost {
+		return a.token.RoundTrip(r)
+	}
+	a.f.mu.Lock()
+	a.f.lists++
+	registry := a.f.registry
+	a.f.mu.Unlock()
+	if r.Header.Get("Authorization") == "" {
+		return reply(r, 401, "", nil), nil
+	}
+	status, body := registry()
+	return reply(r, status, body, nil), nil
+}
+
+type elements struct{ f *fleet }
+
+func (e elements) RoundTrip(r *http.Request) (*http.Response, error) {
+	f := e.f
+	host := r.URL.Host
+	if strings.HasSuffix(r.URL.Path, "/info") {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return reply(r, 200, f.info[host], nil), nil
+	}
+	f.mu.Lock()
+	if r.Method == http.MethodPost {
+		f.uploads = append(f.uploads, host)
+	}
+	status := f.status[host]
+	f.mu.Unlock()
+	if r.Body != nil {
+		defer func() { _ = r.Body.Close() }()
+	}
+	if status == -1 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if r.Body != nil {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}
+	switch status {
+	case -2:
+		return nil, io.ErrUnexpectedEOF // read completely, no answer
+	case 409:
+		return reply(r, status, `{"error":{"code":"MODE_NOT_ALLOWED"}}`, nil), nil
+	case 0:
+	default:
+		return reply(r, status, "", nil), nil
+	}
+	return reply(r, 200, fmt.Sprintf(`{"file_id":"f1","size":1,"checksum":%q}`, hexSum([]byte("x"))), nil), nil
+}
+
+func (f *fleet) asked() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := strings.Join(f.uploads, " ")
+	f.uploads = nil
+	return s
+}
+
+func fleetConfig(elements map[string]int) ingestclient.Config {
+	cfg := config()
+	cfg.StorageURL, cfg.Elements = "", elements
+	return cfg
+}
+
+var threeElements = map[string]int{"https://b": 200, "https://a": 100, "https://c": 300}
+
+func send(t *testing.T, c *ingestclient.Client, meta ingestclient.Meta) (*ingestclient.Receipt, error) {
+	t.Helper()
+	return c.Upload(t.Context(), ingestclient.BytesSource("x", []byte("x")), meta)
+}
+
+// One client, one token, and the next element by priority when one cannot.
+func TestNextElement(t *testing.T) {
+	for name, tc := range map[string]struct {
+		status map[string]int
+		asked  string
+		at     string
+		want   error
+	}{
+		"first":               {map[string]int{}, "a", "https://a", nil},
+		"down":                {map[string]int{"a": -1}, "a b", "https://b", nil},
+		"overloaded":          {map[string]int{"a": 503}, "a b", "https://b", nil},
+		"full":                {map[string]int{"a": 507, "b": 507}, "a b c", "https://c", nil},
+		"mode":                {map[string]int{"a": 409}, "a b", "https://b", nil},
+		"all full":            {map[string]int{"a": 507, "b": 507, "c": 507}, "a b c", "", ingestclient.ErrFull},
+		"full and down":       {map[string]int{"a": 507, "b": -1, "c": 507}, "a b c", "", ingestclient.ErrConnection},
+		"ambiguous stays":     {map[string]int{"a": -2}, "a", "", ingestclient.ErrAmbiguous},
+		"500 stays":           {map[string]int{"a": 500}, "a", "", ingestclient.ErrAmbiguous},
+		"content is at fault": {map[string]int{"a": 413}, "a", "", ingestclient.ErrTooLarge},
+		"forbidden":           {map[string]int{"a": 403}, "a", "", ingestclient.ErrForbidden},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &fleet{status: tc.status}
+				c := over(t, fleetConfig(threeElements), ingestclient.NewRotor(f.grip(1)))
+				rec, err := send(t, c, ingestclient.Meta{})
+				if asked := f.asked(); asked != tc.asked || !errors.Is(err, tc.want) || f.count() != 1 {
+					t.Fatalf("asked %q with %d tokens: %v", asked, f.count(), err)
+				}
+				if err == nil && (rec.Element != tc.at || rec.Attempts != len(strings.Fields(tc.asked))) {
+					t.Errorf("%+v", rec)
+				}
+				if e, ok := errors.AsType[*ingestclient.UploadError](err); ok && (e.Element == "" || e.Attempt != len(strings.Fields(tc.asked))) {
+					t.Errorf("%+v", e)
+				}
+			})
+		})
+	}
+}
+
+// A file with an id of ours, sent completely and unanswered, is tried again, but
+// at the element that may have it.
+func TestKeyedRetryStaysAtItsElement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{status: map[string]int{"a": -2}}
+		cfg := fleetConfig(threeElements)
+		cfg.MaxAttempts = 3
+		c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))
+		_, err := send(t, c, ingestclient.Meta{IdempotencyKey: "k"})
+		if asked := f.asked(); asked != "a a a" || !errors.Is(err, ingestclient.ErrAmbiguous) {
+			t.Errorf("%q, %v", asked, err)
+		}
+	})
+}
+
+// A dead element costs one attempt each time its pause is over, not one for each file.
+func TestDeadElementIsSpared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{status: map[string]int{"a": -1}}
+		c := over(t, fleetConfig(threeElements), ingestclient.NewRotor(f.grip(1)))
+		var sent atomic.Int64
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 600 { // a minute
+					if _, err := send(t, c, ingestclient.Meta{}); err != nil {
+						t.Error(err)
+					}
+					sent.Add(1)
+					time.Sleep(100 * time.Millisecond)
+				}
+			})
+		}
+		wg.Wait()
+		if n := strings.Count(" "+f.asked(), " a"); n > 16 || n < 4 {
+			t.Errorf("a dead element was asked %d times for %d files", n, sent.Load())
+		}
+		f.set(func() { f.status["a"] = 0 })
+		time.Sleep(time.Minute)
+		for range 2 {
+			if rec, err := send(t, c, ingestclient.Meta{}); err != nil || rec.Element != "https://a" {
+				t.Errorf("back again, and not used: %+v, %v", rec, err)
+			}
+		}
+		f.set(func() { f.status["a"] = 507 })
+		_, _ = send(t, c, ingestclient.Meta{})
+		f.asked()
+		_, _ = send(t, c, ingestclient.Meta{})
+		if asked := f.asked(); asked != "b" {
+			t.Errorf("a full element was asked again at once: %q", asked)
+		}
+	})
+}
+
+// Elements of one priority are filled by free space, as they say themselves.
+func TestFreeSpaceDecides(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{info: map[string]string{
+			"a": `{"mode":"rw","capacity":{"available_bytes":10}}`, "b": `{"mode":"rw","capacity_bytes":100,"used_bytes":5}`,
+			"c": `{"mode":"ro","capacity_bytes":1000,"used_bytes":0}`, "d": `nonsense`,
+		}}
+		c := over(t, fleetConfig(map[string]int{"https://a": 1, "https://b": 1, "https://c": 1, "https://d": 2}), ingestclient.NewRotor(f.grip(1)))
+		if _, err := send(t, c, ingestclient.Meta{}); err != nil { // nothing is known yet, and nobody waits for it
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		f.asked()
+		_, _ = send(t, c, ingestclient.Meta{})
+		big, err := c.Upload(t.Context(), ingestclient.BytesSource("x", make([]byte, 200)), ingestclient.Meta{})
+		if asked := f.asked(); asked != "b d" {
+			t.Errorf("asked %q: %+v, %v", asked, big, err)
+		}
+	})
+}
+
+const (
+	goList = `{"items":[{"id":"1","url":"https://a/","mode":"rw","status":"online","capacity_bytes":10,"used_bytes":9,"available_bytes":1},
+		{"url":"https://b","mode":"rw","status":"online","available_bytes":5},{"url":"https://c","mode":"edit","status":"online"},
+		{"url":"https://off","mode":"rw","status":"offline"},{"url":"http://plain","mode":"rw","status":"online"},{"url":"https://u:p@x","mode":"rw"}]}`
+	pythonList = `{"storage_elements":[{"id":1,"element_id":null,"api_url":"https://a","mode":"edit","priority":200,"capacity_bytes":null,"used_bytes":0,"health_status":"healthy"},
+		{"api_url":"https://b","mode":"edit","priority":100,"capacity_bytes":10,"used_bytes":1,"health_status":"healthy"},
+		{"api_url":"https://c","mode":"rw","priority":1,"health_status":"unhealthy"}],"total":3}`
+)
+
+func TestDiscovery(t *testing.T) {
+	for name, tc := range map[string]struct {
+		list      string
+		retention string
+		at        string
+		want      error
+	}{
+		"go, emptiest":          {goList, "permanent", "https://b", nil},
+		"go, temporary is edit": {goList, "temporary", "https://c", nil},
+		"python, by priority":   {pythonList, "", "https://b", nil},
+		"nobody for it":         {pythonList, "permanent", "", ingestclient.ErrMode},
+		"empty":                 {`{"items":[]}`, "", "", ingestclient.ErrRegistry},
+		"not a list":            {`[]`, "", "", ingestclient.ErrRegistry},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &fleet{registry: func() (int, string) { return 200, tc.list }}
+				cfg := fleetConfig(nil)
+				cfg.RegistryURL = "https://admin.test/api/v1/storage-elements?status=online"
+				c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))
+				rec, err := send(t, c, ingestclient.Meta{Retention: tc.retention})
+				if !errors.Is(err, tc.want) || err == nil && rec.Element != tc.at {
+					t.Errorf("%+v, %v", rec, err)
+				}
+			})
+		})
+	}
+}
+
+func TestRegistryTroubles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var status atomic.Int64
+		status.Store(503)
+		list := atomic.Value{}
+		list.Store(pythonList)
+		f := &fleet{registry: func() (int, string) { return int(status.Load()), list.Load().(string) }}
+		cfg := fleetConfig(nil)
+		cfg.RegistryURL = "https://admin.test/list"
+		c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))
+		for range 50 { // half a second: the failure is remembered
+			if _, err := send(t, c, ingestclient.Meta{}); !errors.Is(err, ingestclient.ErrRegistry) {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if _, err := c.Metadata(t.Context(), "f1"); !errors.Is(err, ingestclient.ErrRegistry) || f.lists != 1 {
+			t.Errorf("asked %d times: %v", f.lists, err)
+		}
+		time.Sleep(time.Minute)
+		status.Store(200)
+		if rec, err := send(t, c, ingestclient.Meta{}); err != nil || rec.Element != "https://b" {
+			t.Fatalf("%+v, %v", rec, err)
+		}
+		// A registry that goes away later changes nothing.
+		status.Store(401)
+		time.Sleep(5 * time.Minute)
+		before := f.lists
+		if _, err := send(t, c, ingestclient.Meta{}); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if f.lists != before+2 { // a rejected token is replaced once
+			t.Errorf("%d more requests", f.lists-before)
+		}
+		status.Store(200)
+		list.Store(goList)
+		time.Sleep(time.Minute)
+		_, _ = send(t, c, ingestclient.Meta{})
+		synctest.Wait()
+		if rec, err := send(t, c, ingestclient.Meta{Retention: "temporary"}); err != nil || rec.Element != "https://c" {
+			t.Errorf("the new list is not used: %+v, %v", rec, err)
+		}
+	})
+}
+
+func TestRegistryDoesNotHoldCallers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fleet{registry: func() (int, string) { time.Sleep(5 * time.Second); return 200, pythonList }}
+		cfg := fleetConfig(nil)
+		cfg.RegistryURL = "https://admin.test/list"
+		c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		begun := time.Now()
+		if _, err := c.Upload(ctx, ingestclient.BytesSource("x", nil), ingestclient.Meta{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 60*time.Millisecond {
+			t.Errorf("after %v: %v", time.Since(begun), err)
+		}
+		time.Sleep(6 * time.Second)
+		if _, err := send(t, c, ingestclient.Meta{}); err != nil || f.lists != 1 {
+			t.Errorf("%d lists: %v", f.lists, err)
+		}
+	})
+}
+
+// What only one element has is found; what cannot be asked may have it.
+func TestSearchAsksEveryElement(t *testing.T) {
+	for _, tc := range []struct {
+		status map[string]int
+		want   error
+		at     string
+	}{
+		{map[string]int{"a": 404, "b": 404, "c": 0}, nil, "https://c"},
+		{map[string]int{"a": -1, "b": 404, "c": 0}, nil, "https://c"},
+		{map[string]int{"a": 404, "b": 404, "c": 404}, ingestclient.ErrNotFound, ""},
+		{map[string]int{"a": -1, "b": 404, "c": 404}, ingestclient.ErrConnection, ""},
+		{map[string]int{"a": 403, "b": 404, "c": 0}, ingestclient.ErrForbidden, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fleet{status: tc.status}
+			c := over(t, fleetConfig(threeElements), ingestclient.NewRotor(f.grip(1)))
+			rec, err := c.Metadata(t.Context(), "f1")
+			if !errors.Is(err, tc.want) || err == nil && rec.Element != tc.at {
+				t.Errorf("%v: %+v, %v", tc.status, rec, err)
+			}
+		})
+	}
+}
+
+func TestWaysToNameElements(t *testing.T) {
+	for want, change := range map[string]func(*ingestclient.Config){
+		"exclude each other":         func(c *ingestclient.Config) { c.Elements = threeElements },
+		"StorageURL is empty":        func(c *ingestclient.Config) { c.StorageURL = "" },
+		"RegistryURL has no host":    func(c *ingestclient.Config) { c.StorageURL, c.RegistryURL = "", "https:///x" },
+		"Elements: an URL is http":   func(c *ingestclient.Config) { c.StorageURL, c.Elements = "", map[string]int{"http://a": 1} },
+		"Elements: an URL must end":  func(c *ingestclient.Config) { c.StorageURL, c.Elements = "", map[string]int{"https://a?b": 1} },
+		"StorageURL, Elements and R": func(c *ingestclient.Config) { c.RegistryURL = "https://a" },
+	} {
+		cfg := config()
+		change(&cfg)
+		if err := ingestclient.Parse(cfg, true); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package assertion_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/artstore/artstore-pki/ingestclient/internal/assertion"
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// Each kind of key, verified by a library that knows nothing of this one.
+func TestAssertionsVerify(t *testing.T) {
+	_, ed, _ := ed25519.GenerateKey(rand.Reader)
+	now := time.Unix(1_700_000_000, 0)
+	for alg, key := range map[jose.SignatureAlgorithm]crypto.Signer{
+		jose.ES256: must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)),
+		jose.RS256: must(rsa.GenerateKey(rand.Reader, 2048)),
+		jose.EdDSA: ed,
+	} {
+		t.Run(string(alg), func(t *testing.T) {
+			seen := map[string]bool{}
+			for range 20 { // leading zeros of R or S come up now and then
+				raw, err := assertion.Sign(assertion.Claims{ClientID: "sa", Audience: "https://a/token", IssuedAt: now, Life: time.Minute}, key, "k1")
+				if err != nil {
+					t.Fatal(err)
+				}
+				parsed, err := jwt.ParseSigned(raw, []jose.SignatureAlgorithm{alg})
+				if err != nil || parsed.Headers[0].KeyID != "k1" {
+					t.Fatalf("%v, %+v", err, parsed)
+				}
+				var c jwt.Claims
+				if err := parsed.Claims(key.Public(), &c); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.ValidateWithLeeway(jwt.Expected{Issuer: "sa", Subject: "sa", AnyAudience: jwt.Audience{"https://a/token"}, Time: now.Add(59 * time.Second)}, 0); err != nil {
+					t.Error(err)
+				}
+				if c.Expiry.Time().Sub(c.IssuedAt.Time()) != time.Minute || c.ID == "" || seen[c.ID] {
+					t.Errorf("claims %+v", c)
+				}
+				seen[c.ID] = true
+			}
+			raw := must(assertion.Sign(assertion.Claims{}, key, ""))
+			if parsed := must(jwt.ParseSigned(raw, []jose.SignatureAlgorithm{alg})); parsed.Headers[0].KeyID != "" {
+				t.Errorf("kid %q out of nowhere", parsed.Headers[0].KeyID)
+			}
+		})
+	}
+}
+
+// broken is a key that signs with what the test says.
+type broken struct {
+	pub crypto.PublicKey
+	sig []byte
+	err error
+}
+
+func (b broken) Public() crypto.PublicKey { return b.pub }
+func (b broken) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return b.sig, b.err
+}
+
+func TestKeysThatDoNotFit(t *testing.T) {
+	p256 := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)).Public()
+	gone := errors.New("the token was pulled out")
+	for want, key := range map[string]crypto.Signer{
+		"P-256":                    must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader)),
+		"2048 bits":                broken{pub: &must(rsa.GenerateKey(rand.Reader, 1024)).PublicKey},
+		"not known":                broken{pub: "text"},
+		"no ECDSA signature":       broken{pub: p256, sig: []byte("x")},
+		"signature out of range":   broken{pub: p256, sig: []byte{0x30, 6, 2, 1, 0, 2, 1, 1}},
+		"the token was pulled out": broken{pub: p256, err: gone},
+	} {
+		if raw, err := assertion.Sign(assertion.Claims{}, key, ""); err == nil || raw != "" || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %q, %v", want, raw, err)
+		}
+	}
+}
+
+// Contract: whatever a key returns as a signature, the result is an error or 64 bytes.
+func FuzzSignature(f *testing.F) {
+	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	f.Add(must(key.Sign(rand.Reader, make([]byte, 32), crypto.SHA256)))
+	f.Add([]byte{0x30, 6, 2, 1, 1, 2, 1, 1})
+	f.Fuzz(func(t *testing.T, sig []byte) {
+		raw, err := assertion.Sign(assertion.Claims{}, broken{pub: key.Public(), sig: sig}, "")
+		if err != nil {
+			return
+		}
+		if parts := strings.Split(raw, "."); len(parts) != 3 || len(parts[2]) != 86 {
+			t.Fatalf("%q", raw)
+		}
+	})
+}

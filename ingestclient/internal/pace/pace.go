@@ -1,0 +1,58 @@
+// Package pace shares a number of bytes per second among many senders.
+package pace
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// burst is what may go out at once after a pause, as a part of a second: less
+// would make every piece a wait of its own, more would be felt on the line.
+const burst = time.Second / 10
+
+// Bucket is a limit. The zero value and nil have none. It is safe for concurrent use.
+type Bucket struct {
+	rate int64 // bytes per second
+
+	mu   sync.Mutex
+	next time.Time // when what was taken so far is paid for
+}
+
+// New limits to rate bytes per second; 0 or less is no limit.
+func New(rate int64) *Bucket { return &Bucket{rate: rate} }
+
+// Limited reports whether Take can wait.
+func (b *Bucket) Limited() bool { return b != nil && b.rate > 0 }
+
+// Take waits until n more bytes may go out. Callers are served in the order they
+// come, whatever they ask for. It returns early with the cause of ctx; what was
+// taken then counts as sent, so that who gives up does not make room for a burst.
+func (b *Bucket) Take(ctx context.Context, n int) error {
+	if !b.Limited() {
+		return nil
+	}
+	wait := b.reserve(n, time.Now())
+	if wait <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (b *Bucket) reserve(n int, now time.Time) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if oldest := now.Add(-burst); b.next.Before(oldest) {
+		b.next = oldest
+	}
+	wait := b.next.Sub(now)
+	b.next = b.next.Add(time.Duration(float64(n) / float64(b.rate) * float64(time.Second)))
+	return wait
+}

@@ -1,0 +1,301 @@
+package spool
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+)
+
+// outcome is what a worker reports.
+type outcome struct {
+	item    *item
+	verdict verdict
+	err     error
+	probe   bool
+	asked   bool // the element answered: it is alive whatever it said
+}
+
+var errOther = errors.New("the element holds other content under this id")
+
+// deliver brings a claim one step further: to its end, or to what must happen
+// before the next attempt. The order is the promise:
+//
+//	claim durable → intent durable → upload → receipt verified → receipt durable → source disposed of
+//
+// Killed before the intent, nothing was sent: the claim is simply queued again.
+// Killed after it, the file may be stored: with ids of our choice it is looked
+// up and sent under the same id, else it is ambiguous. Killed after the receipt,
+// only the disposal is left.
+func (s *Spool) deliver(ctx context.Context, it *item) outcome {
+	switch {
+	case it.aside != nil:
+		return s.finish(it, s.putAside(it), verdictRefused)
+	case it.stored != nil:
+		return s.finish(it, s.acknowledge(it), verdictStored)
+	}
+	if it.open {
+		if out, over := s.resolve(ctx, it); over {
+			return out
+		}
+	} else if out, over := s.unchanged(ctx, it); over {
+		return out
+	}
+	if err := s.announce(it); err != nil {
+		return outcome{item: it, verdict: verdictLocal, err: err}
+	}
+	meta := s.cfg.Meta
+	if s.ids.Load() {
+		meta.FileID = it.id
+	}
+	it.tries++
+	rec, err := s.cfg.Uploader.Upload(ctx, ingestclient.FileSource(s.layout.content(it.id, it.name)), meta)
+	if err != nil {
+		return s.failed(ctx, it, err)
+	}
+	s.checkID(meta.FileID, rec.FileID)
+	s.receive(it, rec)
+	return s.finish(it, s.acknowledge(it), verdictStored)
+}
+
+// finish is the end of a claim, unless our own disk failed: the claim is tried again then.
+func (s *Spool) finish(it *item, err error, v verdict) outcome {
+	if err != nil {
+		return outcome{item: it, verdict: verdictLocal, err: err}
+	}
+	return outcome{item: it, verdict: v, asked: v == verdictStored && it.tries > 0}
+}
+
+// announce makes the claim and the intent durable.
+func (s *Spool) announce(it *item) error {
+	if err := s.layout.settle(it.id, it.name); err != nil {
+		return fmt.Errorf("making a claim durable: %w", err)
+	}
+	if err := s.journal.append(it.record(opIntent)); err != nil {
+		return err
+	}
+	it.open = true
+	return nil
+}
+
+func (it *item) record(what op) *record {
+	r := &record{Op: what, ID: it.id, File: it.seen, At: time.Now().UTC()}
+	r.setName(it.name)
+	return r
+}
+
+// receive turns a verified receipt into what will be written of it.
+func (s *Spool) receive(it *item, rec *ingestclient.Receipt) {
+	what := opStored
+	if s.layout.keep {
+		what = opKept
+	}
+	it.stored = it.record(what)
+	it.stored.FileID, it.stored.SHA256 = rec.FileID, rec.SHA256
+}
+
+// acknowledge writes the receipt, says so, and disposes of the source. Killed
+// before the receipt is durable, the file is looked up again; after it, only
+// the disposal is repeated, and the event with it.
+func (s *Spool) acknowledge(it *item) error {
+	if !it.logged {
+		if err := s.journal.append(it.stored); err != nil {
+			return err
+		}
+		it.logged = true
+	}
+	if err := s.dispose(it); err != nil {
+		return fmt.Errorf("disposing of a stored file: %w", err)
+	}
+	if it.silent {
+		return nil
+	}
+	s.stored.Add(1)
+	s.bytes.Add(it.seen.Size)
+	s.cfg.Observer(Event{Kind: "stored", Name: it.name, FileID: it.stored.FileID, SHA256: it.stored.SHA256, Size: it.seen.Size})
+	return nil
+}
+
+func (s *Spool) dispose(it *item) error {
+	end := s.layout.drop
+	if s.cfg.OnSuccess == Move {
+		end = func(id string) error { return s.layout.archive(id, it.name) }
+	}
+	if err := end(it.id); err != nil {
+		return err
+	}
+	s.journal.forget(it.id)
+	return nil
+}
+
+// unchanged recognises a kept file that was only touched, or replaced by an
+// equal one. It costs one reading, of files of the same name and size only.
+func (s *Spool) unchanged(ctx context.Context, it *item) (out outcome, over bool) {
+	if !s.layout.keep {
+		return outcome{}, false
+	}
+	was := s.journal.keptAs(it.name)
+	if was == nil || was.File.Size != it.seen.Size {
+		return outcome{}, false
+	}
+	digest, err := hashFile(ctx, s.layout.content(it.id, it.name))
+	if err != nil {
+		return s.unread(it, err, asideFailed), true
+	}
+	if digest != was.SHA256 {
+		return outcome{}, false
+	}
+	it.stored, it.silent = it.record(opKept), true
+	it.stored.FileID, it.stored.SHA256 = was.FileID, was.SHA256
+	return s.finish(it, s.acknowledge(it), verdictStored), true
+}
+
+// unread: a claimed file could not be read, or we were told to stop.
+func (s *Spool) unread(it *item, err error, to aside) outcome {
+	if errors.Is(err, context.Canceled) {
+		return outcome{item: it, verdict: verdictStopped, err: err}
+	}
+	return s.refuse(it, err, to)
+}
+
+// resolve learns what became of an upload without an outcome. over: there is
+// nothing to send now.
+func (s *Spool) resolve(ctx context.Context, it *item) (out outcome, over bool) {
+	if !s.ids.Load() {
+		return s.refuse(it, fmt.Errorf("interrupted: %w", ingestclient.ErrAmbiguous), asideAmbiguous), true
+	}
+	rec, err := s.cfg.Finder.Metadata(ctx, it.id)
+	if errors.Is(err, ingestclient.ErrNotFound) {
+		return outcome{}, false // and if it arrives yet, our next attempt is a duplicate of the same id
+	}
+	if err != nil {
+		v := judge(ctx, err)
+		if !v.pauses() && v != verdictStopped {
+			v = verdictElement // a question stores nothing and proves nothing about the file
+		}
+		return outcome{item: it, verdict: v, err: err}, true
+	}
+	digest, err := hashFile(ctx, s.layout.content(it.id, it.name))
+	switch {
+	case err != nil:
+		return s.unread(it, err, asideAmbiguous), true
+	case rec.Size != it.seen.Size || rec.SHA256 != digest:
+		return s.refuse(it, errOther, asideAmbiguous), true
+	}
+	s.receive(it, rec)
+	out = s.finish(it, s.acknowledge(it), verdictStored)
+	out.asked = out.verdict == verdictStored
+	return out, true
+}
+
+// failed judges an upload, and records what is certain.
+func (s *Spool) failed(ctx context.Context, it *item, err error) outcome {
+	chosen := s.ids.Load()
+	if sentNothing(err, chosen) {
+		if appended := s.journal.append(it.record(opUnsent)); appended == nil {
+			it.open = false
+		}
+	}
+	v := judge(ctx, err)
+	switch {
+	case v == verdictRefused:
+		out := s.refuse(it, err, asideFailed)
+		out.asked = out.verdict == verdictRefused && !errors.Is(err, ingestclient.ErrSource)
+		return out
+	case v == verdictUnknown && !chosen:
+		return s.refuse(it, err, asideAmbiguous)
+	case v == verdictUnknown && ctx.Err() != nil:
+		v = verdictStopped
+	case v == verdictUnknown:
+		v = verdictElement
+	}
+	return outcome{item: it, verdict: v, err: err}
+}
+
+// refuse puts a claim aside. What has no outcome at an element that makes ids
+// itself also says something about the element: it pauses.
+func (s *Spool) refuse(it *item, err error, to aside) outcome {
+	it.aside = describe(it, err, to)
+	if s.ids.Load() && it.aside.FileID == "" {
+		it.aside.FileID = it.id
+	}
+	out := s.finish(it, s.putAside(it), verdictRefused)
+	if out.err == nil {
+		out.err = err
+	}
+	if out.verdict == verdictRefused && to == asideAmbiguous {
+		out.verdict = verdictUnknown
+	}
+	return out
+}
+
+func describe(it *item, err error, to aside) *reason {
+	r := &reason{
+		State: to, ID: it.id, Name: strings.ToValidUTF8(it.name, "\uFFFD"), Size: it.seen.Size,
+		Error: err.Error(), Attempts: it.tries, At: time.Now().UTC(),
+		Advice: "it was not stored: correct what the error names and move the file back into the spooled directory",
+	}
+	if e, ok := errors.AsType[*ingestclient.UploadError](err); ok {
+		r.Status, r.FileID = e.Status, e.FileID
+	}
+	switch {
+	case to == asideAmbiguous:
+		r.Advice = "it may be stored: look for it at the element; if it is there, delete this directory; if not, start with --retry-ambiguous"
+	case errors.Is(err, ingestclient.ErrChecksum):
+		r.Advice = "the element stored other content under file_id: remove that there, then move the file back into the spooled directory"
+	}
+	return r
+}
+
+func (s *Spool) putAside(it *item) error {
+	if err := s.layout.putAside(it.aside); err != nil {
+		return fmt.Errorf("putting a file aside: %w", err)
+	}
+	s.journal.forget(it.id)
+	i := 0
+	if it.aside.State == asideAmbiguous {
+		i = 1
+	}
+	s.asideNow[i].Add(1)
+	s.cfg.Observer(Event{
+		Kind: string(it.aside.State), Name: it.name, FileID: it.aside.FileID, Size: it.seen.Size, Err: errors.New(it.aside.Error),
+	})
+	return nil
+}
+
+// checkID notices an element that ignores the ids we offer: repeating an upload
+// there would store it twice, so from now on it is treated as what it is.
+func (s *Spool) checkID(offered, got string) {
+	if offered == "" || offered == got || !s.ids.Swap(false) {
+		return
+	}
+	s.cfg.Logger.Error("the element ignores chosen file ids; uploads without an outcome will be put aside", "path", s.cfg.Dir)
+}
+
+// hashFile is the SHA-256 of a claimed file in hex.
+func hashFile(ctx context.Context, path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }() // only read from
+	h := sha256.New()
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return "", errors.Join(context.Canceled, err)
+		}
+		switch _, err := io.CopyN(h, f, 8<<20); {
+		case errors.Is(err, io.EOF):
+			return hex.EncodeToString(h.Sum(nil)), nil
+		case err != nil:
+			return "", err
+		}
+	}
+}

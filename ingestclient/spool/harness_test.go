@@ -1,0 +1,177 @@
+package spool_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
+	"github.com/artstore/artstore-pki/ingestclient/spool"
+)
+
+// bench is a spooled directory with a real Storage Element behind it.
+type bench struct {
+	*testing.T
+	dir    string
+	stack  *ingesttest.Stack
+	client *ingestclient.Client
+	cfg    spool.Config
+
+	mu     sync.Mutex
+	events []spool.Event
+}
+
+func newBench(t *testing.T, opt ingesttest.Options) *bench {
+	t.Helper()
+	b := &bench{T: t, dir: t.TempDir(), stack: ingesttest.Start(t, opt)}
+	cfg := b.stack.Config()
+	cfg.MaxAttempts, cfg.ResponseTimeout = 1, 5*time.Second
+	var err error
+	b.client, err = ingestclient.New(cfg, b.stack.Identity)
+	b.must(err)
+	t.Cleanup(func() { _ = b.client.Close() }) // its error is always nil
+	b.cfg = spool.Config{
+		Dir: b.dir, Uploader: b.client, Settle: -1, Rescan: 20 * time.Millisecond, Once: true,
+		Logger: slog.New(slog.DiscardHandler), Observer: b.observe,
+	}
+	if opt.Dialect != "go" {
+		b.cfg.Finder = b.client
+	}
+	return b
+}
+
+func (b *bench) observe(e spool.Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.events = append(b.events, e)
+}
+
+// kinds lists what happened, in order.
+func (b *bench) kinds() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]string, len(b.events))
+	for i, e := range b.events {
+		out[i] = e.Kind
+	}
+	return out
+}
+
+func (b *bench) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (b *bench) write(name, content string) string {
+	b.Helper()
+	path := filepath.Join(b.dir, name)
+	b.must(os.MkdirAll(filepath.Dir(path), 0o700))
+	b.must(os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+// run is one life of the spool, from Open to Close.
+func (b *bench) run() spool.Snapshot {
+	b.Helper()
+	s, err := spool.Open(b.cfg)
+	b.must(err)
+	defer func() { b.must(s.Close()) }()
+	b.must(s.Run(b.Context()))
+	return s.Snapshot()
+}
+
+// start runs a spool until stop.
+func (b *bench) start() (s *spool.Spool, stop func() error) {
+	b.Helper()
+	cfg := b.cfg
+	cfg.Once = false
+	s, err := spool.Open(cfg)
+	b.must(err)
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stop = sync.OnceValue(func() error {
+		cancel()
+		err := <-done
+		if closed := s.Close(); err == nil {
+			err = closed
+		}
+		return err
+	})
+	b.Cleanup(func() { _ = stop() })
+	return s, stop
+}
+
+// until polls: what changes is behind a socket and a disk.
+func (b *bench) until(what string, ok func() bool) {
+	b.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			b.Fatalf("never: %s; events %v", what, b.kinds())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (b *bench) status() *spool.Status {
+	b.Helper()
+	st, err := spool.ReadStatus(b.Context(), b.dir, true)
+	b.must(err)
+	return st
+}
+
+// check compares the element and the directory with what is expected.
+func (b *bench) check(stored []string, waiting, claimed, failed, ambiguous int) {
+	b.Helper()
+	var names []string
+	for _, f := range b.stack.Files() {
+		names = append(names, f.Name)
+	}
+	slices.Sort(names)
+	if !slices.Equal(names, stored) {
+		b.Errorf("stored %q, want %q", names, stored)
+	}
+	st := b.status()
+	if got, want := fmt.Sprint(len(st.Waiting), len(st.Claimed), len(st.Failed), len(st.Ambiguous)), fmt.Sprint(waiting, claimed, failed, ambiguous); got != want {
+		b.Errorf("waiting, claimed, failed, ambiguous: %s, want %s\n%+v", got, want, st)
+	}
+}
+
+// refusing is an uploader whose answers the test writes. It stands in front of
+// the real client, where a real element cannot be brought to say it on demand.
+type refusing struct {
+	next spool.Uploader
+	say  func(name string) error // nil: ask next
+}
+
+func (r refusing) Upload(ctx context.Context, src ingestclient.Source, meta ingestclient.Meta) (*ingestclient.Receipt, error) {
+	if err := r.say(src.Name()); err != nil {
+		return nil, &ingestclient.UploadError{Op: "uploading", Name: src.Name(), Attempt: 1, Err: err}
+	}
+	return r.next.Upload(ctx, src, meta)
+}
+
+func readAll(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	raw, err := io.ReadAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}

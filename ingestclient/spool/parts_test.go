@@ -1,0 +1,383 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+)
+
+func TestGate(t *testing.T) {
+	at := time.Unix(1000, 0)
+	g := &gate{jitter: func() float64 { return 1 }}
+	down := errors.New("down")
+	if ok, probe := g.admit(at); !ok || probe {
+		t.Fatal("an open gate admits, without a probe")
+	}
+	if !g.failure(verdictElement, down, false, at) || g.failure(verdictElement, down, false, at) {
+		t.Error("the first failure closes it, those already under way say nothing new")
+	}
+	if ok, _ := g.admit(at.Add(pauseMin - 1)); ok {
+		t.Error("admitted within the pause")
+	}
+	if ok, probe := g.admit(at.Add(pauseMin)); !ok || !probe {
+		t.Error("no probe after the pause")
+	}
+	if ok, _ := g.admit(at.Add(time.Hour)); ok {
+		t.Error("a second probe beside the first")
+	}
+	g.release(true)
+	if ok, _ := g.admit(at.Add(pauseMin)); !ok {
+		t.Error("no probe after one that told nothing")
+	}
+	g.failure(verdictElement, down, true, at)
+	if want := at.Add(2 * pauseMin); !g.until.Equal(want) {
+		t.Errorf("next probe %s, want %s", g.until, want)
+	}
+	if !g.success() || g.success() {
+		t.Error("the first success opens it, later ones find it open")
+	}
+}
+
+func TestPause(t *testing.T) {
+	for _, tt := range []struct {
+		why  verdict
+		n    int
+		u    float64
+		want time.Duration
+	}{
+		{verdictElement, 1, 0, pauseMin / 2},
+		{verdictElement, 1, 1, pauseMin},
+		{verdictFull, 3, 1, 4 * pauseMin},
+		{verdictElement, 1000, 1, pauseMax},
+		{verdictCredentials, 1, 1, pauseRefused},
+		{verdictCredentials, 1000, 0, pauseLockout / 2},
+	} {
+		if got := pause(tt.why, tt.n, tt.u); got != tt.want {
+			t.Errorf("%+v: %s", tt, got)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	up := func(status int, err error) error {
+		return &ingestclient.UploadError{Op: "uploading", Status: status, Attempt: 1, Err: err}
+	}
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tt := range []struct {
+		ctx  context.Context //nolint:containedctx // a case
+		err  error
+		want verdict
+		word string
+	}{
+		{t.Context(), errJournal, verdictLocal, "disk"},
+		{t.Context(), up(500, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrServer)), verdictUnknown, "element"},
+		{t.Context(), up(0, ingestclient.ErrFileChanged), verdictChanged, "element"},
+		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrSource, fs.ErrNotExist)), verdictGone, "element"},
+		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrSource, fs.ErrPermission)), verdictRefused, "element"},
+		{stopped, up(0, context.Canceled), verdictStopped, "element"},
+		{t.Context(), up(0, ingestclient.ErrClosed), verdictStopped, "element"},
+		{t.Context(), up(507, ingestclient.ErrFull), verdictFull, "full"},
+		{t.Context(), up(403, ingestclient.ErrForbidden), verdictCredentials, "credentials"},
+		{t.Context(), up(413, ingestclient.ErrTooLarge), verdictRefused, "element"},
+		{t.Context(), up(422, ingestclient.ErrRejected), verdictRefused, "element"},
+		{t.Context(), up(302, ingestclient.ErrRejected), verdictElement, "element"},
+		{t.Context(), up(405, ingestclient.ErrRejected), verdictElement, "element"},
+		{t.Context(), up(404, ingestclient.ErrNotFound), verdictElement, "element"},
+		{t.Context(), errors.New("never heard of"), verdictElement, "element"},
+	} {
+		if got := judge(tt.ctx, tt.err); got != tt.want || got.word() != tt.word {
+			t.Errorf("%v: %d %s, want %d %s", tt.err, got, got.word(), tt.want, tt.word)
+		}
+	}
+}
+
+func TestSentNothing(t *testing.T) {
+	again := &ingestclient.UploadError{Attempt: 3, Err: ingestclient.ErrConnection}
+	for _, tt := range []struct {
+		err    error
+		chosen bool
+		want   bool
+	}{
+		{ingestclient.ErrAmbiguous, false, false},
+		{ingestclient.ErrChecksum, false, false},
+		{again, false, true}, // without an id nothing is repeated that may be stored
+		{again, true, false},
+		{&ingestclient.UploadError{Attempt: 1, Err: ingestclient.ErrConnection}, true, true},
+		{errors.New("not an upload error"), true, false},
+	} {
+		if got := sentNothing(tt.err, tt.chosen); got != tt.want {
+			t.Errorf("%v, chosen %v: %v", tt.err, tt.chosen, got)
+		}
+	}
+}
+
+// Huge files hold half of the workers at most, and the older of two goes first.
+func TestLanes(t *testing.T) {
+	l := &lanes{workers: 4}
+	file := func(name string, size int64, age int64) *item {
+		return &item{name: name, seen: identity{Size: size, MTime: -age}}
+	}
+	for i := range 4 {
+		l.push(file(fmt.Sprint("huge", i), largeFrom, int64(100-i)))
+	}
+	if l.room(true) || !l.room(false) {
+		t.Error("four huge files fill their lane and no other")
+	}
+	for i := range 4 {
+		l.push(file(fmt.Sprint("small", i), 1, int64(10-i)))
+	}
+	var got []string
+	var taken []*item
+	for it := l.pop(); it != nil; it = l.pop() {
+		got, taken = append(got, it.name), append(taken, it)
+	}
+	if fmt.Sprint(got) != "[huge0 huge1 small0 small1]" {
+		t.Errorf("order %v", got)
+	}
+	l.end(taken[0])
+	if it := l.pop(); it.name != "huge2" {
+		t.Errorf("then %s", it.name)
+	}
+	l.end(taken[1])
+	l.large[0].tries = 1 // it failed: the probe is another one
+	if it := l.pop(); it.name != "small2" {
+		t.Errorf("then %s", it.name)
+	}
+	if l.len() != 2 || len(l.rest()) != 2 || l.len() != 0 {
+		t.Error("rest does not empty it")
+	}
+}
+
+// Only standing still counts, whatever the modification time says.
+func TestSettled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &settled{after: 2 * time.Second}
+		f := found{name: "a", id: identity{Size: 1, MTime: 1}} // decades old
+		if done, again := s.update([]found{f}, time.Now()); len(done) != 0 || again != 2*time.Second {
+			t.Errorf("at once: %v, %s", done, again)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		f.id.Size = 2
+		if done, again := s.update([]found{f}, time.Now()); len(done) != 0 || again != 2*time.Second {
+			t.Errorf("after a write: %v, %s", done, again)
+		}
+		time.Sleep(2 * time.Second)
+		older := found{name: "b", id: identity{MTime: 0}}
+		s.seen["b"] = sighting{older.id, time.Time{}}
+		if done, again := s.update([]found{f, older}, time.Now()); len(done) != 2 || done[0].name != "b" || again != 0 {
+			t.Errorf("after two seconds: %v, %s", done, again)
+		}
+	})
+}
+
+// A claim takes what was seen or nothing, and gives back without replacing.
+func TestTakeAndGiveBack(t *testing.T) {
+	l := newLayout(t.TempDir(), false)
+	must(t, l.make())
+	write := func(content string) identity {
+		must(t, os.WriteFile(l.source("a"), []byte(content), 0o600))
+		info, err := os.Lstat(l.source("a"))
+		must(t, err)
+		return identify(info)
+	}
+	seen := write("one")
+	write("longer")
+	if err := l.take("x", "a", seen); !errors.Is(err, errMoved) {
+		t.Errorf("a changed file: %v", err)
+	}
+	info, err := os.Lstat(l.source("a"))
+	must(t, err)
+	must(t, l.take("x", "a", identify(info)))
+	must(t, l.settle("x", "a"))
+	write("namesake")
+	if err := l.giveBack("x", "a"); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over a namesake: %v", err)
+	}
+	must(t, os.Remove(l.source("a")))
+	must(t, os.Link(l.content("x", "a"), l.source("a"))) // killed between link and remove
+	must(t, l.giveBack("x", "a"))
+	if got, _ := os.ReadFile(l.source("a")); string(got) != "longer" {
+		t.Errorf("came back as %q", got)
+	}
+	if err := l.take("y", "absent", identity{}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an absent file: %v", err)
+	}
+	if left, _ := os.ReadDir(l.claimed()); len(left) != 0 {
+		t.Errorf("left in work: %v", left)
+	}
+	must(t, os.MkdirAll(filepath.Join(l.done(), "sub"), 0o700))
+}
+
+// What cannot be put aside now is put aside later; a crowd decides on a file.
+func TestGiveBackKeepsWhatMayBeStored(t *testing.T) {
+	s := &Spool{layout: newLayout(t.TempDir(), false), cfg: Config{Logger: slog.New(slog.DiscardHandler)}}
+	must(t, s.layout.make())
+	must(t, os.WriteFile(s.layout.source("a"), []byte("x"), 0o600))
+	info, err := os.Lstat(s.layout.source("a"))
+	must(t, err)
+	must(t, s.layout.take("x", "a", identify(info)))
+	l := &loop{Spool: s, lanes: lanes{workers: 1}}
+	l.giveBack(&item{id: "x", name: "a", open: true})
+	if l.lanes.len() != 1 {
+		t.Fatal("not queued again")
+	}
+	if it := l.lanes.rest()[0]; it.seen != identify(info) {
+		t.Errorf("not looked at again: %+v", it.seen)
+	}
+	l.stopping = true
+	l.giveBack(&item{id: "x", name: "a", open: true})
+	if _, err := os.Lstat(s.layout.content("x", "a")); err != nil || l.lanes.len() != 0 {
+		t.Errorf("at the end: %v, %d queued", err, l.lanes.len())
+	}
+	l.say(errors.New("trouble"))
+	if !l.over() {
+		t.Error("a run that only empties the directory goes on without being able to")
+	}
+	l.say(nil)
+}
+
+// bare is a spool without an element.
+func bare(t *testing.T, after After) *Spool {
+	t.Helper()
+	s, err := Open(Config{Dir: t.TempDir(), Uploader: nobody{}, OnSuccess: after, Logger: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+type nobody struct{}
+
+func (nobody) Upload(context.Context, ingestclient.Source, ingestclient.Meta) (*ingestclient.Receipt, error) {
+	return nil, errors.New("nobody is here")
+}
+
+func (s *Spool) testClaim(t *testing.T, content string) *item {
+	t.Helper()
+	must(t, os.WriteFile(s.layout.source("a"), []byte(content), 0o600))
+	info, err := os.Lstat(s.layout.source("a"))
+	must(t, err)
+	it := &item{id: newID(), name: "a", seen: identify(info)}
+	must(t, s.layout.take(it.id, "a", it.seen))
+	return it
+}
+
+func TestHashIsInterrupted(t *testing.T) {
+	s := bare(t, Delete)
+	it := s.testClaim(t, "x")
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := hashFile(stopped, s.layout.content(it.id, "a"))
+	if out := s.unread(it, err, asideFailed); out.verdict != verdictStopped || it.aside != nil {
+		t.Errorf("%v: %+v", err, out)
+	}
+	_, err = hashFile(t.Context(), s.layout.content(it.id, "gone"))
+	if out := s.unread(it, err, asideFailed); out.verdict != verdictRefused || !errors.Is(out.err, fs.ErrNotExist) {
+		t.Errorf("%v: %+v", err, out)
+	}
+	if list, err := s.layout.list(s.layout.asides(asideFailed)); err != nil || len(list) != 1 {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
+// What our own disk refuses is tried again, and the file stays claimed: each
+// step is blocked by a file where it needs a directory.
+func TestStepsThatOurDiskRefuses(t *testing.T) {
+	s := bare(t, Move)
+	block := func(path string) (unblock func()) {
+		must(t, os.Rename(path, path+".away"))
+		must(t, os.WriteFile(path, nil, 0o600))
+		return func() {
+			must(t, os.Remove(path))
+			must(t, os.Rename(path+".away", path))
+		}
+	}
+	it := s.testClaim(t, "x")
+	it.stored = it.record(opStored)
+	unblock := block(s.layout.done())
+	if out := s.deliver(t.Context(), it); out.verdict != verdictLocal || !it.logged {
+		t.Errorf("archive: %+v", out)
+	}
+	unblock()
+	if out := s.deliver(t.Context(), it); out.verdict != verdictStored {
+		t.Errorf("archive again: %+v", out)
+	}
+	it = s.testClaim(t, "y")
+	unblock = block(s.layout.asides(asideFailed))
+	if out := s.refuse(it, errOther, asideFailed); out.verdict != verdictLocal {
+		t.Errorf("aside: %+v", out)
+	}
+	unblock()
+	if out := s.deliver(t.Context(), it); out.verdict != verdictRefused {
+		t.Errorf("aside again: %+v", out)
+	}
+	it = s.testClaim(t, "z")
+	must(t, s.journal.close())
+	if out := s.deliver(t.Context(), it); out.verdict != verdictLocal || it.tries != 0 {
+		t.Errorf("intent: %+v", out)
+	}
+	it.stored = it.record(opStored)
+	if out := s.deliver(t.Context(), it); out.verdict != verdictLocal || it.logged {
+		t.Errorf("receipt: %+v", out)
+	}
+	s.journal.file, s.journal.fatal = nil, nil // its end was the test's
+}
+
+// A journal that cannot be written any more ends Run; the next start recovers.
+func TestRunEndsWithTheJournal(t *testing.T) {
+	s := bare(t, Delete)
+	s.journal.breakWith(errJournal)
+	if err := s.Run(t.Context()); !errors.Is(err, errJournal) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+// Events that are no files, or no longer, change nothing.
+func TestEventsThatAreNothing(t *testing.T) {
+	s := bare(t, Delete)
+	l := &loop{Spool: s, scanner: scanner{dir: s.layout.dir}, settled: settled{seen: map[string]sighting{}}, nextScan: time.Now().Add(time.Hour)}
+	must(t, os.Symlink("elsewhere", s.layout.source("link")))
+	must(t, os.WriteFile(s.layout.source("a"), nil, 0o600))
+	for _, e := range []event{{path: s.layout.source("gone"), moved: true}, {path: s.layout.source(".hidden"), moved: true},
+		{path: s.layout.source("link"), moved: true}, {path: s.layout.source("a")}} {
+		if l.changed(e, time.Now()); len(l.ready) != 0 {
+			t.Errorf("%+v is ready", e)
+		}
+	}
+	for range 2 {
+		l.changed(event{path: s.layout.source("a"), moved: true}, time.Now())
+	}
+	if len(l.ready) != 1 {
+		t.Errorf("ready %v", l.ready)
+	}
+	now := time.Now()
+	if l.changed(event{}, now); !l.nextScan.Equal(now) {
+		t.Error("lost events cause no scan")
+	}
+}
+
+// Run joins what it started before it returns.
+func TestRunLeavesNoGoroutine(t *testing.T) {
+	s := bare(t, Delete)
+	s.cfg.Once, s.cfg.Settle = true, -1
+	must(t, os.WriteFile(s.layout.source("a"), nil, 0o600))
+	before := runtime.NumGoroutine()
+	must(t, s.Run(t.Context()))
+	// A goroutine that was joined may still be on its last instructions.
+	for limit := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+		if time.Now().After(limit) {
+			buf := make([]byte, 1<<16)
+			t.Fatalf("%d goroutines before, now\n%s", before, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}

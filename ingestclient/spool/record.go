@@ -1,0 +1,128 @@
+package spool
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"time"
+	"unicode/utf8"
+)
+
+// maxLine bounds one line of the journal: a path of 4096 bytes, escaped, and the rest.
+const maxLine = 64 << 10
+
+// op is what the element may know of a file.
+type op string
+
+const (
+	opIntent op = "intent" // an upload may begin: from here on it may be stored
+	opUnsent op = "unsent" // the attempt ended, and provably stored nothing
+	opStored op = "stored" // its receipt was verified
+	opKept   op = "kept"   // the same, and the source stays: remember it
+)
+
+// identity tells whether two looks at a name saw the same content.
+type identity struct {
+	Dev   uint64 `json:"dev"`
+	Ino   uint64 `json:"ino"`
+	Size  int64  `json:"size"`  // bytes
+	MTime int64  `json:"mtime"` // nanoseconds since 1970
+}
+
+// record is one line of the journal.
+type record struct {
+	Op     op        `json:"op"`
+	ID     string    `json:"id"`                   // of the claim: the directory's name
+	Name   string    `json:"name,omitempty"`       // path below the spool's directory
+	Raw    []byte    `json:"name_bytes,omitempty"` // the same, where it is not UTF-8: JSON would change it
+	File   identity  `json:"file,omitzero"`
+	FileID string    `json:"file_id,omitempty"` // at the element
+	SHA256 string    `json:"sha256,omitempty"`  // lower-case hex
+	At     time.Time `json:"at"`
+}
+
+func (r *record) setName(name string) {
+	if r.Name, r.Raw = name, nil; !utf8.ValidString(name) {
+		r.Name, r.Raw = "", []byte(name)
+	}
+}
+
+func (r *record) name() string {
+	if r.Raw != nil {
+		return string(r.Raw)
+	}
+	return r.Name
+}
+
+// line is the outer form: the checksum is over the bytes of rec as they stand.
+type line struct {
+	CRC string          `json:"crc"` // CRC-32C, eight hex digits
+	Rec json.RawMessage `json:"rec"`
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func sum(raw []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(raw, castagnoli)) }
+
+// appendLine adds r as one line to b.
+func appendLine(b []byte, r *record) ([]byte, error) {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return b, err
+	}
+	b = fmt.Appendf(b, `{"crc":%q,"rec":%s}`, sum(raw), raw)
+	return append(b, '\n'), nil
+}
+
+var errBadLine = errors.New("not a line of the journal")
+
+func parseLine(b []byte) (*record, error) {
+	var l line
+	if err := json.Unmarshal(b, &l); err != nil {
+		return nil, errBadLine
+	}
+	if l.CRC != sum(l.Rec) {
+		return nil, errBadLine
+	}
+	r := &record{}
+	if err := json.Unmarshal(l.Rec, r); err != nil || r.ID == "" {
+		return nil, errBadLine
+	}
+	switch r.Op {
+	case opIntent, opUnsent, opStored, opKept:
+		return r, nil
+	}
+	return nil, errBadLine
+}
+
+// readRecords calls apply for each whole record, in order. Lines that are none
+// at the end are what a crash leaves of the last write, which nobody was told
+// had succeeded: torn. With a record behind them they are damage: something
+// that was acknowledged is gone.
+func readRecords(r io.Reader, apply func(*record)) (torn, damaged bool, err error) {
+	in := bufio.NewReaderSize(r, maxLine)
+	for {
+		b, err := in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			torn = true // longer than any line of ours; its rest is looked at like a line
+			continue
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return torn, damaged, err
+		}
+		// A line without its end was cut, even if what is there would parse.
+		rec, bad := parseLine(b)
+		switch {
+		case err != nil:
+			return torn || len(b) > 0, damaged, nil
+		case bad != nil:
+			torn = true
+		default:
+			damaged = damaged || torn
+			apply(rec)
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package spool
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"time"
+)
+
+var errDamaged = errors.New("the journal is damaged in its middle")
+
+func jitter() float64 { return rand.Float64() } //nolint:gosec // G404: spreads probes, guards nothing
+
+func or[T cmp.Ordered](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+func orLogger(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.Default()
+	}
+	return l
+}
+
+func orObserver(f func(Event)) func(Event) {
+	if f == nil {
+		return func(Event) {}
+	}
+	return f
+}
+
+// recover settles what a crash or a stop left in claimed/. Each claim is where its
+// directory says and may be at the element if the journal says so; the table is
+// in the package comment.
+func (s *Spool) recover() (err error) {
+	var damaged bool
+	if s.journal, damaged, err = openJournal(s.layout.state, s.layout.claimed()); err != nil {
+		return err
+	}
+	if damaged {
+		if err := s.setAsideJournal(); err != nil {
+			return err
+		}
+	}
+	if s.cfg.RetryAmbiguous {
+		// Not before the journal can be written: that is what allows the second copy.
+		defer func() { err = errors.Join(err, s.retryAmbiguous()) }()
+	}
+	claims, err := s.layout.list(s.layout.claimed())
+	if err != nil {
+		return err
+	}
+	present := map[string]bool{}
+	for _, h := range claims {
+		present[h.id] = true
+	}
+	s.journal.prune(
+		func(id string) bool { return present[id] },
+		func(name string) bool { _, err := os.Lstat(s.layout.source(name)); return err == nil },
+	)
+	if err := s.journal.start(); err != nil {
+		return err
+	}
+	for _, h := range claims {
+		if err := s.resume(h, damaged); err != nil {
+			return fmt.Errorf("recovering %s: %w", s.layout.claim(h.id), err)
+		}
+	}
+	slices.SortFunc(s.found, func(a, b *item) int { return cmp.Compare(a.seen.MTime, b.seen.MTime) })
+	return nil
+}
+
+// setAsideJournal keeps a copy of a damaged journal for whoever wants to look.
+// Claims without a record count as open then; but which files were kept, only
+// the journal knew.
+func (s *Spool) setAsideJournal() error {
+	if s.layout.keep {
+		return fmt.Errorf("%w: it alone says which of the kept files were uploaded; move it away to upload all of them again: %s", errDamaged, s.journal.path)
+	}
+	copyPath := s.journal.path + ".damaged"
+	if err := os.Link(s.journal.path, copyPath); err != nil && !os.IsExist(err) {
+		return err
+	}
+	s.cfg.Logger.Error("journal damaged; claims without a record count as sent", "path", copyPath)
+	return nil
+}
+
+func (s *Spool) resume(h held, damaged bool) error {
+	switch {
+	case h.name == "": // killed between two steps of a claim, or after the last
+		return s.layout.drop(h.id)
+	case h.reason != nil: // killed between the reason and the rename
+		return s.layout.finishAside(h.id, h.reason.State)
+	case !h.info.Mode().IsRegular(): // killed while such a claim was given back
+		return s.layout.giveBack(h.id, h.name)
+	}
+	it := &item{id: h.id, name: h.name, seen: identify(h.info)}
+	rec := s.journal.of(h.id)
+	switch {
+	case rec == nil:
+		it.open = damaged
+	case rec.Op == opStored, rec.Op == opKept:
+		it.stored, it.logged = rec, true
+	case rec.Op == opIntent:
+		it.open = true
+	}
+	s.found = append(s.found, it)
+	return nil
+}
+
+// retryAmbiguous claims again what lies in ambiguous/. The journal forgets the
+// intent first: the operator has said that a second copy is acceptable.
+func (s *Spool) retryAmbiguous() error {
+	list, err := s.layout.list(s.layout.asides(asideAmbiguous))
+	if err != nil {
+		return err
+	}
+	for _, h := range list {
+		if h.name == "" || !h.info.Mode().IsRegular() {
+			continue
+		}
+		r := &record{Op: opUnsent, ID: h.id, File: identify(h.info), At: time.Now().UTC()}
+		r.setName(h.name)
+		if err := s.journal.append(r); err != nil {
+			return err
+		}
+		if err := s.layout.retake(h.id); err != nil {
+			return err
+		}
+		s.found = append(s.found, &item{id: h.id, name: h.name, seen: identify(h.info)})
+	}
+	return nil
+}

@@ -1,0 +1,400 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// maxBalks claims may fail at one look before the others wait for the next.
+const maxBalks = 8
+
+// loop is one Run. One goroutine owns everything in it; uploads and scans run
+// beside it and report through channels.
+type loop struct {
+	*Spool
+	scanner scanner
+	settled settled
+	gate    gate
+	lanes   lanes
+	known   map[identity]bool // where sources stay: not to be claimed again
+
+	ready    []found // complete, oldest first
+	waiting  int     // complete or not, at the last scan
+	scanning bool
+	scanned  bool // at least once, with nothing incomplete left
+	stopping bool
+	low      bool            // on disk space
+	trouble  error           // of the last scan, or of claims since
+	balked   bool            // a claim failed since the last scan
+	bad      map[string]bool // names whose claim failed: others go first
+	nextScan time.Time
+	uploads  context.Context //nolint:containedctx // it outlives Run's by DrainTimeout, and ends with it
+	results  chan outcome
+	scans    chan scanResult
+	team     sync.WaitGroup
+}
+
+type scanResult struct {
+	files []found
+	err   error
+}
+
+// Run sends what appears in the directory until ctx ends, or with Once until
+// nothing is left that can be sent. Then it claims nothing more, lets uploads
+// under way finish within DrainTimeout, and gives the rest back. The error is
+// nil after such an end; others are of the directory or the journal.
+func (s *Spool) Run(ctx context.Context) error {
+	known := map[identity]bool{}
+	if s.layout.keep {
+		var err error
+		if known, err = s.layout.known(s.journal); err != nil {
+			return fmt.Errorf("running the spool: %w", err)
+		}
+	}
+	watch, err := newWatcher()
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		s.cfg.Logger.Warn("changes are found by scanning only", "path", s.cfg.Dir, "err", err)
+	}
+	uploads, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	l := &loop{
+		Spool: s, known: known, uploads: uploads, bad: map[string]bool{},
+		scanner: scanner{dir: s.layout.dir, recursive: s.cfg.Recursive, watch: watch},
+		settled: settled{after: s.cfg.Settle, seen: map[string]sighting{}}, gate: gate{jitter: s.cfg.jitter}, lanes: lanes{workers: s.cfg.Workers},
+		results: make(chan outcome, s.cfg.Workers), scans: make(chan scanResult, 1),
+	}
+	for _, it := range s.found {
+		l.lanes.push(it)
+	}
+	if watch != nil {
+		watch.add(s.layout.dir) // before the first scan: what comes between the two is seen twice, not never
+		l.team.Go(watch.run)
+	}
+	defer l.team.Wait()
+	defer watch.close()
+	defer s.publishLast()
+	err = l.run(ctx)
+	return errors.Join(err, l.drain(cancel))
+}
+
+// run is the life before the drain.
+func (l *loop) run(ctx context.Context) error {
+	tick := time.NewTimer(0)
+	defer tick.Stop()
+	for {
+		now := time.Now()
+		l.look(ctx, now)
+		l.claim()
+		l.dispatch(now)
+		l.publish(now)
+		if err := l.journal.broken(); err != nil {
+			return fmt.Errorf("writing the journal: %w", err)
+		}
+		if l.cfg.Once && l.over() {
+			return nil
+		}
+		tick.Reset(l.pause(now))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case out := <-l.results:
+			l.handle(out, time.Now())
+		case r := <-l.scans:
+			l.scanning = false
+			l.take(r, time.Now())
+		case e := <-l.scanner.watch.changes():
+			l.changed(e, time.Now())
+		}
+	}
+}
+
+// look starts a scan if one is due.
+func (l *loop) look(ctx context.Context, now time.Time) {
+	if l.scanning || now.Before(l.nextScan) {
+		return
+	}
+	l.scanning = true
+	l.team.Go(func() {
+		files, err := l.scanner.scan(ctx)
+		l.scans <- scanResult{files, err}
+	})
+}
+
+func (l *loop) take(r scanResult, now time.Time) {
+	l.nextScan = now.Add(l.cfg.Rescan)
+	if r.err != nil {
+		l.say(fmt.Errorf("scanning: %w", r.err))
+		return
+	}
+	if !l.balked {
+		l.say(nil)
+	}
+	l.balked = false
+	files := slices.DeleteFunc(r.files, func(f found) bool { return l.known[f.id] })
+	complete, again := l.settled.update(files, now)
+	// What could not be claimed last time goes last, or it would hold up the rest.
+	good := slices.DeleteFunc(slices.Clone(complete), func(f found) bool { return l.bad[f.name] })
+	complete = append(good, slices.DeleteFunc(complete, func(f found) bool { return !l.bad[f.name] })...)
+	l.ready, l.waiting, l.scanned = complete, len(files), again == 0
+	if again > 0 && again < l.cfg.Rescan {
+		l.nextScan = now.Add(again)
+	}
+}
+
+// changed handles one event of the watcher.
+func (l *loop) changed(e event, now time.Time) {
+	if e.path == "" {
+		l.nextScan = now
+		return
+	}
+	if ignored(filepath.Base(e.path)) || !e.moved && !l.cfg.OnClose {
+		return
+	}
+	info, err := os.Lstat(e.path)
+	if err != nil {
+		return
+	}
+	f, ok := l.scanner.look(e.path, info.Mode().Type())
+	if !ok || l.known[f.id] || slices.ContainsFunc(l.ready, func(r found) bool { return r.name == f.name }) {
+		return
+	}
+	l.ready = append(l.ready, f)
+	l.settled.seen[f.name] = sighting{id: f.id} // long ago: the next scan must not make it wait
+	l.waiting++
+}
+
+// claim takes files as long as there is room behind an open gate. Behind a
+// closed one two are enough, so that the probe is another file than the one that
+// closed it: the others wait where they are, and whoever wrote them still can
+// take them back.
+func (l *loop) claim() {
+	l.low = l.diskLow()
+	rest, failed := l.ready[:0], 0
+	for i, f := range l.ready {
+		if l.low || failed >= maxBalks || !l.gate.open() && l.lanes.len()+l.lanes.busy > 1 {
+			rest = append(rest, l.ready[i:]...)
+			break
+		}
+		if !l.lanes.room(f.id.Size >= largeFrom) {
+			rest = append(rest, f)
+			continue
+		}
+		if !l.claimOne(f) {
+			failed++
+		}
+	}
+	l.ready = rest
+}
+
+// claimOne reports whether the next one is worth a try.
+func (l *loop) claimOne(f found) bool {
+	it := &item{id: newID(), name: f.name, seen: f.id}
+	l.waiting--
+	delete(l.settled.seen, f.name)
+	err := l.layout.take(it.id, it.name, it.seen)
+	if err != nil {
+		info, stayed := os.Lstat(l.layout.content(it.id, it.name))
+		if stayed != nil { // it is where it was, or gone
+			if errors.Is(err, errMoved) || errors.Is(err, fs.ErrNotExist) {
+				return true
+			}
+			l.bad[f.name], l.balked = true, true
+			l.say(fmt.Errorf("claiming: %w", err))
+			return false
+		}
+		it.seen = identify(info) // its name was taken meanwhile: it cannot go back
+	}
+	if l.layout.keep {
+		l.known[it.seen] = true
+	}
+	delete(l.bad, f.name)
+	l.lanes.push(it)
+	return true
+}
+
+func (l *loop) diskLow() bool {
+	if l.cfg.MinFree < 0 || len(l.ready) == 0 {
+		return false
+	}
+	free, err := freeBytes(l.layout.state)
+	return err == nil && free < l.cfg.MinFree
+}
+
+// say reports trouble of our own once, and when it is over.
+func (l *loop) say(err error) {
+	switch {
+	case err != nil && l.trouble == nil:
+		l.cfg.Logger.Error("files cannot be claimed", "path", l.cfg.Dir, "err", err)
+	case err == nil && l.trouble != nil:
+		l.cfg.Logger.Info("files are claimed again", "path", l.cfg.Dir)
+	}
+	l.trouble = err
+}
+
+// dispatch starts uploads while the gate and the lanes allow.
+func (l *loop) dispatch(now time.Time) {
+	for l.lanes.len() > 0 && l.lanes.busy < l.lanes.workers {
+		ok, probe := l.gate.admit(now)
+		if !ok {
+			return
+		}
+		it := l.lanes.pop()
+		if it == nil {
+			l.gate.release(probe)
+			return
+		}
+		l.team.Go(func() {
+			out := l.deliver(l.uploads, it)
+			out.probe = probe
+			l.results <- out
+		})
+	}
+}
+
+// pause is how long nothing but reports can change anything.
+func (l *loop) pause(now time.Time) time.Duration {
+	next := now.Add(publishInterval)
+	if !l.scanning && l.nextScan.Before(next) {
+		next = l.nextScan
+	}
+	if !l.gate.open() && !l.gate.probing && l.lanes.len() > 0 && l.gate.until.Before(next) {
+		next = l.gate.until
+	}
+	return max(time.Millisecond, next.Sub(now))
+}
+
+// over ends a run that only empties the directory.
+func (l *loop) over() bool {
+	if l.lanes.busy > 0 {
+		return false
+	}
+	if l.gate.failures >= giveUpProbes || l.gate.why == verdictCredentials || l.low {
+		return true
+	}
+	if l.trouble != nil && l.lanes.len() == 0 {
+		return true
+	}
+	return l.scanned && !l.scanning && len(l.ready) == 0 && l.lanes.len() == 0
+}
+
+// handle takes a worker's report.
+func (l *loop) handle(out outcome, now time.Time) {
+	it := out.item
+	l.lanes.end(it)
+	switch {
+	case out.asked:
+		if l.gate.success() {
+			l.cfg.Logger.Info("uploads go on", "path", l.cfg.Dir)
+			l.cfg.Observer(Event{Kind: "resumed"})
+		}
+	case out.verdict.pauses(), out.verdict == verdictUnknown:
+		l.shut(out, now)
+	default:
+		l.gate.release(out.probe)
+	}
+	switch {
+	case out.verdict == verdictRefused, out.verdict == verdictUnknown:
+		l.cfg.Logger.Error("file put aside", "path", it.name, "state", string(it.aside.State), "id", it.id, "err", out.err)
+	case out.verdict == verdictChanged, out.verdict == verdictStopped:
+		l.giveBack(it)
+	case out.verdict == verdictGone:
+		l.cfg.Logger.Error("claimed file is gone", "path", it.name, "id", it.id)
+		l.forget(it)
+	case out.verdict != verdictStored:
+		l.again(it)
+	}
+}
+
+func (l *loop) shut(out outcome, now time.Time) {
+	why := out.verdict
+	if !why.pauses() {
+		why = verdictElement
+	}
+	if l.gate.failure(why, out.err, out.probe, now) {
+		l.cfg.Logger.Warn("uploads pause", "path", l.cfg.Dir, "reason", why.word(), "err", out.err)
+		l.cfg.Observer(Event{Kind: "paused", Reason: why.word(), Err: out.err})
+	}
+}
+
+// again queues a file behind the others. One that fails again and again while
+// others are stored is at fault itself, whatever the element calls it.
+func (l *loop) again(it *item) {
+	done := l.stored.Load()
+	if it.tries <= 1 {
+		it.others = done
+	}
+	if it.tries >= crowdedTries && done-it.others >= crowdedStored && it.stored == nil && it.aside == nil {
+		to := asideFailed
+		if it.open {
+			to = asideAmbiguous
+		}
+		it.aside = describe(it, errCrowded, to)
+		it.aside.FileID = it.id
+	}
+	l.lanes.push(it)
+}
+
+var errCrowded = errors.New("the element kept failing on this file while it stored others")
+
+// giveBack ends a claim that was not sent. What may be stored stays claimed,
+// and the next start goes on with it.
+func (l *loop) giveBack(it *item) {
+	if it.open || it.stored != nil || it.aside != nil {
+		if !l.stopping {
+			l.refresh(it)
+		}
+		return
+	}
+	l.scanned = false // it has to be found again
+	if err := l.layout.giveBack(it.id, it.name); err != nil {
+		if !l.stopping {
+			l.refresh(it)
+		}
+		return
+	}
+	l.forget(it)
+}
+
+func (l *loop) refresh(it *item) {
+	if info, err := os.Lstat(l.layout.content(it.id, it.name)); err == nil {
+		it.seen = identify(info)
+	}
+	l.again(it)
+}
+
+func (l *loop) forget(it *item) {
+	delete(l.known, it.seen)
+	l.journal.forget(it.id)
+	if err := l.layout.drop(it.id); err != nil {
+		l.cfg.Logger.Warn("claim not removed", "id", it.id, "err", err)
+	}
+}
+
+// drain ends uploads under way, by patience first, and gives back the rest.
+func (l *loop) drain(cancel context.CancelFunc) error {
+	l.stopping = true
+	timer := time.NewTimer(l.cfg.DrainTimeout)
+	defer timer.Stop()
+	for l.lanes.busy > 0 || l.scanning {
+		select {
+		case <-timer.C:
+			cancel()
+		case out := <-l.results:
+			l.handle(out, time.Now())
+		case <-l.scans:
+			l.scanning = false
+		}
+	}
+	for _, it := range l.lanes.rest() {
+		l.giveBack(it)
+	}
+	return l.journal.broken()
+}

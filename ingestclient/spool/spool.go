@@ -1,0 +1,216 @@
+package spool
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/durable"
+)
+
+// Defaults of Config.
+const (
+	defaultSettle   = 2 * time.Second
+	defaultRescan   = 5 * time.Second
+	defaultWorkers  = 8
+	defaultDrain    = 30 * time.Second
+	defaultMinFree  = 1 << 20
+	lockTries       = 10
+	lockPause       = 20 * time.Millisecond
+	publishInterval = time.Second
+)
+
+// ErrLocked is returned by Open while another process has the directory.
+var ErrLocked = errors.New("another instance is running on this directory")
+
+// Uploader sends one file and returns when the element's size and checksum have
+// been compared with what was sent. [*ingestclient.Client] is one; errors are
+// judged by that package's sentinels.
+type Uploader interface {
+	Upload(ctx context.Context, src ingestclient.Source, meta ingestclient.Meta) (*ingestclient.Receipt, error)
+}
+
+// Finder tells what is stored under an id, or [ingestclient.ErrNotFound].
+type Finder interface {
+	Metadata(ctx context.Context, id string) (*ingestclient.Receipt, error)
+}
+
+// After says what becomes of a source that was stored.
+type After string
+
+// What becomes of stored sources.
+const (
+	Delete After = "delete"
+	Move   After = "move" // to done/ in the state directory
+	Keep   After = "keep" // stays, and is not sent again unless it changes
+)
+
+// Config says what to send where. Dir and Uploader are required; the zero value
+// of every other field works.
+type Config struct {
+	// Dir is the spooled directory. The state directory is made in it.
+	Dir string
+	// Uploader sends.
+	Uploader Uploader
+	// Finder is set where the element stores a file under the id that we choose
+	// (ArtStore's Python Storage Element): then an upload without an outcome is
+	// looked up and repeated under its id. nil: the element makes ids itself, so
+	// such an upload is ambiguous, and a human decides.
+	Finder Finder
+	// Meta goes with each file; FileID is set by the spool.
+	Meta ingestclient.Meta
+	// OnSuccess is what becomes of a stored source. Empty means Delete.
+	OnSuccess After
+	// Settle is how long a file must stand still to count as complete. 0 means
+	// 2 s; negative means not at all, for writers that rename whole files in.
+	Settle time.Duration
+	// OnClose also takes a file at once when its writer closes it (Linux). Wrong
+	// for writers that open a file more than once.
+	OnClose bool
+	// Rescan is the pause between two looks at the whole directory. 0 means 5 s.
+	Rescan time.Duration
+	// Recursive includes sub-directories; the element gets base names only.
+	Recursive bool
+	// Workers is the number of uploads at a time. 0 means 8.
+	Workers int
+	// MinFree bytes on the file system, below which nothing more is claimed, so
+	// that the journal can still be written. 0 means 1 MiB, negative is off.
+	MinFree int64
+	// DrainTimeout is how long uploads may go on after Run was told to stop. 0 means 30 s.
+	DrainTimeout time.Duration
+	// RetryAmbiguous sends what lies in ambiguous/ once more, at the risk of a second copy.
+	RetryAmbiguous bool
+	// Once ends Run when the directory is empty, or the element takes nothing.
+	Once bool
+	// Logger gets state changes. nil means slog.Default.
+	Logger *slog.Logger
+	// Observer is called for each event, from several goroutines; it must not
+	// block. A file stored before a crash may be reported again after it.
+	Observer func(Event)
+
+	jitter func() float64
+}
+
+// Event is one thing that happened.
+type Event struct {
+	Kind   string // "stored", "failed", "ambiguous", "paused" or "resumed"
+	Name   string // of the file, below Dir
+	FileID string // at the element
+	SHA256 string
+	Size   int64  // bytes
+	Reason string // of a pause: "element", "full", "credentials" or "disk"
+	Err    error
+}
+
+// Spool is an open directory. Run it once, then close it.
+type Spool struct {
+	cfg     Config
+	layout  layout
+	journal *journal
+	lock    *os.File
+	found   []*item // by recovery, in order of age
+
+	ids       atomic.Bool // the element takes our ids
+	stored    atomic.Int64
+	bytes     atomic.Int64
+	asideNow  [2]atomic.Int64 // failed, ambiguous
+	mu        sync.Mutex      // guards what follows
+	snapshot  Snapshot
+	published Snapshot
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" || c.Uploader == nil {
+		return c, errors.New("checking the configuration: Dir and Uploader are required")
+	}
+	switch c.OnSuccess {
+	case "":
+		c.OnSuccess = Delete
+	case Delete, Move, Keep:
+	default:
+		return c, fmt.Errorf("checking the configuration: OnSuccess %q: want delete, move or keep", c.OnSuccess)
+	}
+	if c.Workers < 0 || c.Rescan < 0 || c.DrainTimeout < 0 {
+		return c, errors.New("checking the configuration: Workers, Rescan or DrainTimeout is negative")
+	}
+	c.Workers, c.Rescan, c.DrainTimeout = or(c.Workers, defaultWorkers), or(c.Rescan, defaultRescan), or(c.DrainTimeout, defaultDrain)
+	c.Settle, c.MinFree = or(c.Settle, defaultSettle), or(c.MinFree, defaultMinFree)
+	c.Logger, c.Observer = orLogger(c.Logger), orObserver(c.Observer)
+	if c.jitter == nil {
+		c.jitter = jitter
+	}
+	return c, nil
+}
+
+// Open locks the directory, reads the journal and settles what an earlier run
+// left in progress; nothing is sent. A second instance gets [ErrLocked].
+func Open(cfg Config) (*Spool, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("opening the spool: %w", err)
+	}
+	s := &Spool{cfg: cfg, layout: newLayout(filepath.Clean(cfg.Dir), cfg.OnSuccess == Keep)}
+	s.ids.Store(cfg.Finder != nil)
+	for _, step := range []func() error{s.layout.make, s.takeLock, s.recover} {
+		if err := step(); err != nil {
+			return nil, errors.Join(fmt.Errorf("opening the spool %s: %w", cfg.Dir, err), s.Close())
+		}
+	}
+	return s, nil
+}
+
+// takeLock tries a little longer than a status command holds the lock.
+func (s *Spool) takeLock() error {
+	f, err := os.OpenFile(filepath.Join(s.layout.state, lockName), os.O_RDWR|os.O_CREATE, durable.Private)
+	if err != nil {
+		return err
+	}
+	s.lock = f
+	for try := 1; ; try++ {
+		busy, err := lockFile(f, false)
+		if err != nil || !busy {
+			return err
+		}
+		if try == lockTries {
+			return ErrLocked
+		}
+		time.Sleep(lockPause) //nolint:forbidigo // a fifth of a second in all, and a start has no context
+	}
+}
+
+// Close gives the directory free. Call it after Run has returned.
+func (s *Spool) Close() error {
+	var errs []error
+	if s.journal != nil {
+		errs = append(errs, s.journal.close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("closing the spool: %w", err)
+	}
+	return nil
+}
+
+// newID is a random UUID (RFC 9562, version 4): the form the Python Storage
+// Element wants of a file id.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (Go 1.24)
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+func validID(s string) bool { return uuidForm.MatchString(s) }

@@ -1,0 +1,332 @@
+package spool_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
+	"github.com/artstore/artstore-pki/ingestclient/spool"
+)
+
+func TestOnSuccess(t *testing.T) {
+	for _, after := range []spool.After{spool.Delete, spool.Move, spool.Keep} {
+		t.Run(string(after), func(t *testing.T) {
+			b := newBench(t, ingesttest.Options{})
+			b.cfg.OnSuccess, b.cfg.Recursive = after, true
+			b.write("a.txt", "one")
+			b.write("sub/a.txt", "two")
+			b.write("bad\xff.txt", "a name that JSON cannot hold")
+			b.run()
+			b.run() // must find nothing to do
+			b.check([]string{"a.txt", "a.txt", b.stack.Files()[2].Name}, 0, 0, 0, 0)
+			_, err := os.Stat(filepath.Join(b.dir, "a.txt"))
+			if (err == nil) != (after == spool.Keep) {
+				t.Errorf("the source: %v", err)
+			}
+			if after == spool.Move {
+				if got := readAll(t, filepath.Join(b.dir, spool.StateDir, "done/sub/a.txt")); got != "two" {
+					t.Errorf("moved %q", got)
+				}
+			}
+		})
+	}
+}
+
+// Moving replaces nothing: a namesake goes beside what is there.
+func TestMoveKeepsNamesakes(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	b.cfg.OnSuccess = spool.Move
+	for _, content := range []string{"one", "two"} {
+		b.write("a.txt", content)
+		b.run()
+	}
+	found, err := filepath.Glob(filepath.Join(b.dir, spool.StateDir, "done/a.txt*"))
+	b.must(err)
+	if len(found) != 2 || readAll(t, found[0]) != "one" || readAll(t, found[1]) != "two" {
+		t.Errorf("in done: %v", found)
+	}
+}
+
+// A kept file is sent again only if its content changed.
+func TestKeepNoticesChanges(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	b.cfg.OnSuccess = spool.Keep
+	path := b.write("a.txt", "one")
+	b.run()
+	b.must(os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour))) // touched
+	b.run()
+	b.must(os.Remove(path))
+	b.write("a.txt", "one") // replaced by an equal one
+	b.run()
+	b.check([]string{"a.txt"}, 0, 0, 0, 0)
+	b.must(os.Remove(path))
+	b.write("a.txt", "two")
+	b.run()
+	b.check([]string{"a.txt", "a.txt"}, 0, 0, 0, 0)
+}
+
+// Nothing is opened that could hang or lead elsewhere, and nothing that is not whole.
+func TestLeavesAloneWhatIsNoFile(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	b.write("sub/below.txt", "not asked for")
+	for _, name := range []string{".hidden", "a.part", "b.tmp"} {
+		b.write(name, "x")
+	}
+	b.must(syscall.Mkfifo(filepath.Join(b.dir, "fifo"), 0o600))
+	b.must(os.Symlink("/etc/hostname", filepath.Join(b.dir, "link")))
+	b.run()
+	entries, err := os.ReadDir(b.dir)
+	b.must(err)
+	if len(entries) != 7 || len(b.stack.Files()) != 0 {
+		t.Errorf("left %v, stored %v", entries, b.stack.Files())
+	}
+}
+
+func TestSecondInstanceIsRefused(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	s, stop := b.start()
+	if _, err := spool.Open(b.cfg); !errors.Is(err, spool.ErrLocked) {
+		t.Errorf("second Open: %v", err)
+	}
+	b.until("running", func() bool { return s.Ready() == nil })
+	if !b.status().Running {
+		t.Error("status does not see the daemon")
+	}
+	b.must(stop())
+	if st := b.status(); st.Running || st.Last == nil || st.Last.State != "stopped" {
+		t.Errorf("after the stop: %+v", st)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	for name, change := range map[string]func(*spool.Config){
+		"no dir":      func(c *spool.Config) { c.Dir = "" },
+		"no uploader": func(c *spool.Config) { c.Uploader = nil },
+		"after":       func(c *spool.Config) { c.OnSuccess = "burn" },
+		"workers":     func(c *spool.Config) { c.Workers = -1 },
+		"absent":      func(c *spool.Config) { c.Dir = filepath.Join(b.dir, "absent") },
+		"a file":      func(c *spool.Config) { c.Dir = b.write("file", "") },
+	} {
+		cfg := b.cfg
+		change(&cfg)
+		if s, err := spool.Open(cfg); err == nil {
+			t.Errorf("%s: accepted", name)
+			_ = s.Close()
+		}
+	}
+}
+
+// Permanent refusals quarantine one file; the others go on.
+func TestRefusedFileIsPutAside(t *testing.T) {
+	for _, after := range []spool.After{spool.Delete, spool.Keep} {
+		b := newBench(t, ingesttest.Options{MaxFileSize: 10})
+		b.cfg.OnSuccess = after
+		b.write("big", strings.Repeat("x", 100<<10))
+		b.write("small", "x")
+		b.run()
+		b.run()
+		b.check([]string{"small"}, 0, 0, 1, 0)
+		it := b.status().Failed[0]
+		if it.Name != "big" || !strings.Contains(it.Error, "413") || it.Advice == "" || it.Attempts != 1 {
+			t.Errorf("%s: %+v", after, it)
+		}
+	}
+}
+
+// An upload that was stored and got no answer is recognised by its id.
+func TestLostAnswerIsLookedUp(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	b.stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterStore: true, Count: 1})
+	b.write("a.txt", "one")
+	b.run()
+	b.check([]string{"a.txt"}, 0, 0, 0, 0)
+	if got := b.kinds(); !slices.Equal(got, []string{"paused", "stored", "resumed"}) && !slices.Equal(got, []string{"paused", "resumed", "stored"}) {
+		t.Errorf("events %v", got)
+	}
+}
+
+// Where the element makes ids itself, the same is ambiguous: listed, never
+// repeated by itself, repeated on demand.
+func TestLostAnswerIsAmbiguous(t *testing.T) {
+	b := newBench(t, ingesttest.Options{Dialect: "go"})
+	b.stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterStore: true, Count: 1})
+	b.write("a.txt", "one")
+	b.run()
+	b.run()
+	b.check([]string{"a.txt"}, 0, 0, 0, 1)
+	if it := b.status().Ambiguous[0]; !strings.Contains(it.Advice, "--retry-ambiguous") {
+		t.Errorf("%+v", it)
+	}
+	b.cfg.RetryAmbiguous = true
+	b.run()
+	b.check([]string{"a.txt", "a.txt"}, 0, 0, 0, 0)
+}
+
+// An element that answers nobody must not make the whole queue ambiguous.
+func TestAmbiguousPauses(t *testing.T) {
+	b := newBench(t, ingesttest.Options{Dialect: "go"})
+	for i := range 20 {
+		b.write(fmt.Sprintf("%02d", i), "x")
+	}
+	b.cfg.Workers = 1
+	b.cfg.Uploader = refusing{say: func(string) error { return ingestclient.ErrAmbiguous }}
+	b.run()
+	b.check(nil, 17, 0, 0, 3)
+}
+
+// An element that ignores our ids is found out by its first receipt.
+func TestElementThatIgnoresIDs(t *testing.T) {
+	b := newBench(t, ingesttest.Options{Dialect: "go"})
+	b.cfg.Finder, b.cfg.Workers = b.client, 1
+	b.write("a", "one")
+	b.must(os.Chtimes(filepath.Join(b.dir, "a"), time.Time{}, time.Now().Add(-time.Hour)))
+	var n atomic.Int32
+	b.cfg.Uploader = refusing{next: b.client, say: func(string) error {
+		if n.Add(1) == 2 {
+			return ingestclient.ErrAmbiguous
+		}
+		return nil
+	}}
+	b.write("b", "two")
+	b.run()
+	b.check([]string{"a"}, 0, 0, 0, 1)
+}
+
+// Trouble that is not the file's closes the gate for all: one probe at a time.
+func TestGateClosesForAll(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		reason string
+		calls  int32
+	}{
+		{ingestclient.ErrConnection, "element", 3},
+		{ingestclient.ErrFull, "full", 3},
+		{ingestclient.ErrMode, "full", 3},
+		{ingestclient.ErrNotFound, "element", 3},
+		{&ingestclient.AuthError{Err: ingestclient.ErrCredentials}, "credentials", 1},
+	} {
+		t.Run(tt.err.Error(), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, ingesttest.Options{})
+			for i := range 100 {
+				b.write(fmt.Sprintf("%03d", i), "x")
+			}
+			var calls atomic.Int32
+			b.cfg.Workers = 1
+			b.cfg.Uploader = refusing{say: func(string) error { calls.Add(1); return tt.err }}
+			b.run()
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if len(b.events) != 1 || b.events[0].Reason != tt.reason {
+				t.Errorf("events %+v", b.events)
+			}
+			if calls.Load() != tt.calls {
+				t.Errorf("%d attempts for 100 files, want %d", calls.Load(), tt.calls)
+			}
+			b.check(nil, 100, 0, 0, 0) // all given back: nothing was ever sent
+		})
+	}
+}
+
+// A file that fails alone, again and again, ends aside instead of being first forever.
+func TestFileThatFailsAlone(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	b.cfg.Workers = 1
+	var n atomic.Int32
+	b.cfg.Uploader = refusing{next: b.client, say: func(name string) error {
+		if name == "poison" {
+			b.write(fmt.Sprintf("good%d", n.Add(1)), "x")
+			return ingestclient.ErrServer
+		}
+		return nil
+	}}
+	b.write("poison", "x")
+	b.run()
+	if st := b.status(); len(st.Failed) != 1 || st.Failed[0].Name != "poison" || n.Load() != 5 {
+		t.Errorf("%+v after %d attempts", st.Failed, n.Load())
+	}
+}
+
+// A file that changes while it is read goes back, and is sent when it stands still.
+func TestChangedFileGoesBack(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	var n atomic.Int32
+	b.cfg.Uploader = refusing{next: b.client, say: func(string) error {
+		if n.Add(1) == 1 {
+			return ingestclient.ErrFileChanged
+		}
+		return nil
+	}}
+	b.write("a", "one")
+	b.run()
+	b.check([]string{"a"}, 0, 0, 0, 0)
+}
+
+// Stopping lets uploads finish, then cuts them, and loses nothing either way.
+func TestStop(t *testing.T) {
+	t.Run("in time", func(t *testing.T) {
+		b := newBench(t, ingesttest.Options{})
+		b.stack.SetFaults(t, ingesttest.Fault{Kind: "delay", Delay: 300 * time.Millisecond})
+		s, stop := b.start()
+		b.write("a", "one")
+		b.until("uploading", func() bool { return s.Snapshot().Uploading == 1 })
+		b.must(stop())
+		b.check([]string{"a"}, 0, 0, 0, 0)
+	})
+	t.Run("cut", func(t *testing.T) {
+		b := newBench(t, ingesttest.Options{})
+		b.cfg.DrainTimeout, b.cfg.Workers = 50*time.Millisecond, 1
+		b.stack.SetFaults(t, ingesttest.Fault{Kind: "stall", Delay: time.Minute})
+		s, stop := b.start()
+		for i := range 5 {
+			b.write(fmt.Sprint(i), "content")
+		}
+		b.until("uploading", func() bool { return s.Snapshot().Uploading == 1 })
+		b.must(stop())
+		if st := b.status(); len(st.Waiting)+len(st.Claimed) != 5 || len(st.Claimed) > 1 {
+			t.Errorf("waiting %d, claimed %d", len(st.Waiting), len(st.Claimed))
+		}
+		b.stack.SetFaults(t)
+		b.run()
+		b.check([]string{"0", "1", "2", "3", "4"}, 0, 0, 0, 0)
+	})
+}
+
+// The daemon notices files by inotify long before the rescan.
+func TestNoticesRenameAndClose(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	b.cfg.Rescan, b.cfg.Settle, b.cfg.OnClose, b.cfg.Recursive = time.Hour, time.Hour, true, true
+	s, _ := b.start()
+	b.until("scanned", func() bool { return s.Ready() == nil })
+	part := b.write("a.part", "one")
+	b.must(os.Rename(part, filepath.Join(b.dir, "a")))
+	b.write("b", "two")
+	b.until("stored", func() bool { return len(b.stack.Files()) == 2 })
+}
+
+// A file that is written to is not taken before it stands still.
+func TestSettles(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	b.cfg.Settle = 150 * time.Millisecond
+	s, _ := b.start()
+	want := ""
+	for range 10 {
+		want += "x"
+		b.write("a", want)
+		b.until("another look", func() bool { at := s.Snapshot().At; return time.Since(at) < 40*time.Millisecond })
+	}
+	b.until("stored", func() bool { return len(b.stack.Files()) == 1 })
+	if f := b.stack.Files()[0]; f.Size != 10 {
+		t.Errorf("stored after %d of 10 writes", f.Size)
+	}
+}

@@ -1,0 +1,223 @@
+package spool
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+)
+
+const (
+	lockName     = "lock"
+	snapshotName = "state.json"
+)
+
+// Snapshot is how a running spool is. It is written to the state directory at
+// most once a second.
+type Snapshot struct {
+	PID       int       `json:"pid"`
+	At        time.Time `json:"at"`
+	State     string    `json:"state"`            // "running", "paused", "stopped"
+	Reason    string    `json:"reason,omitempty"` // of a pause: "element", "full", "credentials" or "disk"; of a run that claims nothing: "low disk" or "directory"
+	Error     string    `json:"error,omitempty"`
+	Since     time.Time `json:"since,omitzero"` // of the pause
+	Next      time.Time `json:"next,omitzero"`  // probe
+	Waiting   int       `json:"waiting"`        // files not claimed yet, at the last look
+	Claimed   int       `json:"claimed"`
+	Uploading int       `json:"uploading"`
+	Oldest    float64   `json:"oldest_seconds"` // age of the file that waits longest
+	Stored    int64     `json:"stored"`         // since the start, as the next three
+	Bytes     int64     `json:"bytes"`
+	Failed    int64     `json:"failed"`
+	Ambiguous int64     `json:"ambiguous"`
+}
+
+// Snapshot returns the present state.
+func (s *Spool) Snapshot() Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.snapshot
+}
+
+// Ready is nil if files are sent, or would be.
+func (s *Spool) Ready() error {
+	now := s.Snapshot()
+	if now.State == "running" && now.Reason == "" {
+		return nil
+	}
+	return fmt.Errorf("%s", strings.TrimRight(strings.Join([]string{or(now.State, "starting"), now.Reason, now.Error}, ": "), ": "))
+}
+
+// publish makes the snapshot, and writes it down if it is time.
+func (l *loop) publish(now time.Time) {
+	n := Snapshot{
+		PID: os.Getpid(), At: now.UTC().Truncate(time.Millisecond), State: "running",
+		Waiting: l.waiting, Claimed: l.lanes.len() + l.lanes.busy, Uploading: l.lanes.busy,
+		Stored: l.stored.Load(), Bytes: l.bytes.Load(), Failed: l.asideNow[0].Load(), Ambiguous: l.asideNow[1].Load(),
+	}
+	age := l.lanes.oldest(now)
+	for _, f := range l.ready {
+		age = max(age, now.Sub(time.Unix(0, f.id.MTime)))
+	}
+	n.Oldest = age.Seconds()
+	switch {
+	case !l.gate.open():
+		n.State, n.Reason, n.Error = "paused", l.gate.why.word(), l.gate.err.Error()
+		n.Since, n.Next = l.gate.since.UTC(), l.gate.until.UTC()
+	case l.trouble != nil:
+		n.Reason, n.Error = "directory", l.trouble.Error()
+	case l.low:
+		n.Reason = "low disk"
+	}
+	l.put(n, false)
+}
+
+func (s *Spool) publishLast() {
+	n := s.Snapshot()
+	n.State, n.Reason, n.Error, n.Uploading, n.At = "stopped", "", "", 0, time.Now().UTC().Truncate(time.Millisecond)
+	n.Stored, n.Bytes, n.Failed, n.Ambiguous = s.stored.Load(), s.bytes.Load(), s.asideNow[0].Load(), s.asideNow[1].Load()
+	s.put(n, true)
+}
+
+// put keeps n; the file is a courtesy to `ingest status`, so that failing to
+// write it stops nothing.
+func (s *Spool) put(n Snapshot, always bool) {
+	s.mu.Lock()
+	was := s.published
+	s.snapshot = n
+	if due := always || n.At.Sub(was.At) >= publishInterval; !due {
+		s.mu.Unlock()
+		return
+	}
+	s.published = n
+	s.mu.Unlock()
+	raw, err := json.Marshal(n)
+	if err == nil {
+		err = durable.WriteFile(filepath.Join(s.layout.state, snapshotName), append(raw, '\n'), durable.Private)
+	}
+	if err != nil {
+		s.cfg.Logger.Debug("state not written", "err", err)
+	}
+}
+
+// Status is what the files of a spool tell, whether or not it runs.
+type Status struct {
+	Dir       string    `json:"dir"`
+	Running   bool      `json:"running"`
+	Last      *Snapshot `json:"last,omitempty"` // nil: it never ran
+	Waiting   []Item    `json:"waiting"`
+	Claimed   []Item    `json:"claimed"`
+	Failed    []Item    `json:"failed"`
+	Ambiguous []Item    `json:"ambiguous"`
+}
+
+// Item is one file of a spool.
+type Item struct {
+	ID       string    `json:"id,omitempty"` // of the claim: the directory that holds it
+	FileID   string    `json:"file_id,omitempty"`
+	Name     string    `json:"name"`
+	Size     int64     `json:"size"` // bytes
+	Modified time.Time `json:"modified,omitzero"`
+	Since    time.Time `json:"since,omitzero"` // put aside
+	Error    string    `json:"error,omitempty"`
+	Advice   string    `json:"advice,omitempty"`
+	Attempts int       `json:"attempts,omitempty"`
+}
+
+// ReadStatus looks at the spool below dir without disturbing it. recursive is
+// Config's.
+func ReadStatus(ctx context.Context, dir string, recursive bool) (*Status, error) {
+	st, err := readStatus(ctx, newLayout(filepath.Clean(dir), false), recursive)
+	if err != nil {
+		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
+	}
+	return st, nil
+}
+
+func readStatus(ctx context.Context, l layout, recursive bool) (st *Status, err error) {
+	st = &Status{Dir: l.dir}
+	if st.Running, err = locked(filepath.Join(l.state, lockName)); err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(filepath.Join(l.state, snapshotName))
+	if err == nil {
+		st.Last = &Snapshot{}
+		err = json.Unmarshal(raw, st.Last)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for root, to := range map[string]*[]Item{l.claimed(): &st.Claimed, l.asides(asideFailed): &st.Failed, l.asides(asideAmbiguous): &st.Ambiguous} {
+		if *to, err = items(l, root); err != nil {
+			return nil, err
+		}
+	}
+	st.Waiting, err = waiting(ctx, l, recursive)
+	return st, err
+}
+
+// waiting lists what is still to be claimed. Where sources stay, those that are
+// stored, claimed or put aside have a name in the directory too.
+func waiting(ctx context.Context, l layout, recursive bool) ([]Item, error) {
+	j, _, err := openJournal(l.state, l.claimed()) // only read: start was not called
+	if err != nil {
+		return nil, err
+	}
+	known, err := l.known(j)
+	if err != nil {
+		return nil, err
+	}
+	files, err := scanner{dir: l.dir, recursive: recursive}.scan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(files, older)
+	out := []Item{} // an empty list in JSON, not null
+	for _, f := range files {
+		if !known[f.id] {
+			out = append(out, Item{Name: f.name, Size: f.id.Size, Modified: time.Unix(0, f.id.MTime).UTC()})
+		}
+	}
+	return out, nil
+}
+
+func items(l layout, root string) ([]Item, error) {
+	list, err := l.list(root)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	out := []Item{}
+	for _, h := range list {
+		if h.name == "" {
+			continue
+		}
+		it := Item{ID: h.id, Name: h.name, Size: h.info.Size(), Modified: h.info.ModTime().UTC()}
+		if r := h.reason; r != nil {
+			it.FileID, it.Since, it.Error, it.Advice, it.Attempts = r.FileID, r.At, r.Error, r.Advice, r.Attempts
+		}
+		out = append(out, it)
+	}
+	slices.SortFunc(out, func(a, b Item) int { return a.Modified.Compare(b.Modified) })
+	return out, nil
+}
+
+// locked asks for the lock and gives it back at once.
+func locked(path string) (bool, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	return lockFile(f, true)
+}
