@@ -126,7 +126,7 @@ type jsonDocument struct {
 // appendJSON writes the members that a row has in place of those of a certificate.
 func (d *document) appendJSON(b []byte) []byte {
 	text, _ := json.Marshal(d.forJSON()) // texts and times of this era do not fail
-	return append(append(b, ','), text[1:len(text)-1]...)
+	return plainJSON(append(b, ','), text[1:len(text)-1])
 }
 
 func (d *document) forJSON() *jsonDocument {

@@ -36,9 +36,11 @@ func (t Targets) look(c *collection, address string) Subject {
 		return s
 	}
 	s.Host = cmp.Or(t.ServerName, host)
-	ctx, cancel := context.WithTimeout(c.ctx, t.Timeout)
-	defer cancel()
-	d := dial{net.JoinHostPort(host, port), upgradeOf(address), t.config(s.Host)}
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	defer cancel(nil)
+	turn := &turn{room: c.talks, timeout: t.Timeout, clock: time.AfterFunc(t.Timeout, func() { cancel(context.DeadlineExceeded) })}
+	defer turn.end()
+	d := dial{net.JoinHostPort(host, port), upgradeOf(address), t.config(s.Host), turn.begin}
 	chain, state, err := d.shown(ctx)
 	if len(chain) == 0 {
 		s.Err = unreachable(ctx, err, t.Timeout)
@@ -69,6 +71,46 @@ type dial struct {
 	address string
 	upgrade func(net.Conn) error // nil for TLS from the first byte
 	config  *tls.Config
+	heard   func() // is called when the server says something for the first time
+}
+
+// turn is a server's: it begins with the first word of the server. What waits for
+// a word has none, and takes no part of the processor; what waits for its turn
+// does so off the clock, for that is not the server's fault.
+type turn struct {
+	room    chan struct{}
+	timeout time.Duration
+	clock   *time.Timer
+	begun   bool
+}
+
+func (t *turn) begin() {
+	t.clock.Stop()
+	t.room <- struct{}{} // for all that have a turn the clock is running
+	t.begun = true
+	t.clock.Reset(t.timeout)
+}
+
+func (t *turn) end() {
+	t.clock.Stop()
+	if t.begun {
+		<-t.room
+	}
+}
+
+// listening is a connection that tells when something has come. One goroutine reads.
+type listening struct {
+	net.Conn
+	heard func() // nil once it was called
+}
+
+func (l *listening) Read(b []byte) (n int, err error) {
+	n, err = l.Conn.Read(b)
+	if n > 0 && l.heard != nil {
+		l.heard()
+		l.heard = nil
+	}
+	return n, err
 }
 
 // refusal is why a server did not get as far as TLS.
@@ -79,10 +121,11 @@ func (r *refusal) Error() string { return r.err.Error() }
 // shown returns what a server shows about itself. Verification stays on: a
 // server that fails it is read from the error, and nothing is sent to it.
 func (d dial) shown(ctx context.Context) ([]*x509.Certificate, *tls.ConnectionState, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", d.address)
+	plain, err := (&net.Dialer{}).DialContext(ctx, "tcp", d.address)
 	if err != nil {
 		return nil, nil, err
 	}
+	conn := &listening{plain, d.heard}
 	defer func() { _ = conn.Close() }() // nothing was sent that could be lost
 	if err := starttls(ctx, conn, d.upgrade); err != nil {
 		return nil, nil, &refusal{err}
@@ -103,7 +146,7 @@ func (d dial) shown(ctx context.Context) ([]*x509.Certificate, *tls.ConnectionSt
 
 // unreachable says in one clause why there was no certificate.
 func unreachable(ctx context.Context, err error, timeout time.Duration) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %s", timeout)
 	}
 	if _, ok := errors.AsType[*refusal](err); ok {

@@ -1,11 +1,14 @@
 package audit_test
 
 import (
+	"bufio"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -122,6 +125,59 @@ func TestSilentEndpoint(t *testing.T) {
 	r := run(t, audit.Targets{Names: []string{address}, Timeout: 50 * time.Millisecond})
 	if got := states(t, r, "")[address]; got != "ERROR no answer within 50ms" {
 		t.Error(got)
+	}
+}
+
+// A server that keeps silent has no turn: others are done in the meantime, even
+// where one is talked to at a time. This one speaks when the other has been looked at.
+func TestSilentHoldsNobodyUp(t *testing.T) {
+	_, intermediate, leaf := hierarchy(t)
+	config := &tls.Config{Certificates: []tls.Certificate{leaf.tls(intermediate)}}
+	other := make(chan struct{})
+	late := accept(t, func(c net.Conn) {
+		<-other
+		_ = tls.Server(c, config).Handshake() // refusals are the point
+	})
+	prompt := accept(t, func(c net.Conn) {
+		defer close(other)
+		_ = tls.Server(c, config).Handshake()
+	})
+	r := run(t, audit.Targets{Names: []string{late, prompt}, Parallel: 1, Timeout: patience})
+	want(t, states(t, r, ""), map[string]string{late: "OK", prompt: "OK"})
+}
+
+// Those that answer are talked to by turns: all have greeted before the first is
+// let go on, and never are there more that got an answer to that.
+func TestTurns(t *testing.T) {
+	const servers, parallel = 40, 3
+	var greeted sync.WaitGroup
+	greeted.Add(servers)
+	var talking, most atomic.Int64
+	handle := func(c net.Conn) {
+		_, _ = io.WriteString(c, "220 ready\r\n")
+		greeted.Done()
+		if _, err := bufio.NewReader(c).ReadString('\n'); err != nil {
+			return
+		}
+		for now := talking.Add(1); now > most.Load(); {
+			most.Store(now)
+		}
+		greeted.Wait()
+		talking.Add(-1)
+		_, _ = io.WriteString(c, "250 no TLS here\r\n")
+	}
+	var names []string
+	for range servers {
+		names = append(names, "smtp://"+accept(t, handle))
+	}
+	r := run(t, audit.Targets{Names: names, Parallel: parallel, Timeout: patience})
+	for place, state := range states(t, r, "") {
+		if state != "ERROR it speaks SMTP, and does not offer STARTTLS" {
+			t.Errorf("%s: %s", place, state)
+		}
+	}
+	if n := most.Load(); len(r.Rows) != servers || n > parallel {
+		t.Errorf("%d rows, %d at a time, want %d and at most %d", len(r.Rows), n, servers, parallel)
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
-	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // explanation writes everything a person asks of each certificate: who, until
@@ -56,7 +55,7 @@ func (r *Row) explain(w io.Writer) {
 	cells := r.cells()
 	_, _ = fmt.Fprintf(w, "%s: %s\n", cells[len(cells)-1], r.State)
 	line := func(label, format string, args ...any) {
-		_, _ = fmt.Fprintf(w, "  %-12s %s\n", label, printable.Clean(fmt.Sprintf(format, args...)))
+		_, _ = fmt.Fprintf(w, "  %-12s %s\n", label, cell(fmt.Sprintf(format, args...)))
 	}
 	if r.Err != nil {
 		line("error", "%v", r.Err)

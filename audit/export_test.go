@@ -18,7 +18,7 @@ var (
 	ParseAddress = parseAddress
 	FromX509     = fromX509
 	WorstFirst   = worstFirst
-	PlainBlock   = plainBlock
+	MayIssue     = mayIssue
 )
 
 // Part is one block of a file, for the external tests.
@@ -98,3 +98,11 @@ func Acceptances(b *Baseline) (out []string) {
 	}
 	return out
 }
+
+// PlainBlock is plainBlock with a buffer of the given size.
+func PlainBlock(data []byte, room int) (der, rest []byte, ok bool) {
+	return plainBlock(data, make([]byte, room))
+}
+
+// Held is how many rows a page holds so far.
+func Held(r Renderer) int { return len(r.(*asHTML).worst.rows) }

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 )
 
 const (
@@ -100,60 +99,38 @@ func (o *opening) readAlone(limit int64, path string, named bool) *file {
 	return o.load(path, expected, limit)
 }
 
-// load reads what was a regular file a moment ago. It goes past package os, whose
-// files cost as much again as reading them.
+// load reads what was a regular file a moment ago.
 func (o *opening) load(path string, expected bool, limit int64) *file {
-	fd, err := open(path)
+	f, err := openRaw(path)
 	if err != nil {
 		return failed(path, err)
 	}
-	defer func() { _ = syscall.Close(fd) }() // read only
-	var info syscall.Stat_t
-	if err := retry(func() error { return syscall.Fstat(fd, &info) }); err != nil {
-		return failed(path, err)
-	}
+	defer f.close()
+	size, mode, err := f.stat()
 	later := func() *file { return o.readUpTo(maxFile, path, expected) }
 	switch {
-	case info.Mode&syscall.S_IFMT != syscall.S_IFREG:
-		return failed(path, errNotRegular)
-	case info.Size > maxFile:
+	case err != nil:
+		return failed(path, err)
+	case size > maxFile:
 		return failed(path, errTooLarge)
-	case info.Size > limit:
+	case size > limit:
 		return &file{path: path, later: later}
 	}
 	buf := o.buffers.take()
 	defer o.buffers.give(buf)
-	data, whole, err := slurp(fd, buf, info.Size, expected)
+	data, whole, err := slurp(f, buf, size, expected)
 	switch {
 	case err != nil:
 		return failed(path, err)
 	case !whole:
 		return nil
 	}
-	return &file{path: path, mode: fs.FileMode(info.Mode & 0o777), parts: parse(data, o)}
-}
-
-// open does not wait, should there be a FIFO by now.
-func open(path string) (fd int, err error) {
-	err = retry(func() error {
-		fd, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
-		return err
-	})
-	return fd, err
-}
-
-// retry calls again what a signal interrupted, as package os does.
-func retry(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-	}
+	return &file{path: path, mode: mode, parts: parse(data, o)}
 }
 
 // slurp reads a file whole into buf, or stops early, if neither its name nor its
 // beginning promise a certificate or a key.
-func slurp(fd int, buf *[]byte, size int64, expected bool) (data []byte, whole bool, err error) {
+func slurp(f raw, buf *[]byte, size int64, expected bool) (data []byte, whole bool, err error) {
 	if int64(len(*buf)) <= size {
 		*buf = make([]byte, size+1)
 	}
@@ -161,11 +138,7 @@ func slurp(fd int, buf *[]byte, size int64, expected bool) (data []byte, whole b
 		if n == len(*buf) { // it grows while it is read
 			*buf = slices.Grow(*buf, n)[:2*n]
 		}
-		var got int
-		err := retry(func() error {
-			got, err = syscall.Read(fd, (*buf)[n:])
-			return err
-		})
+		got, err := f.read((*buf)[n:])
 		if err != nil {
 			return nil, false, err
 		}
@@ -193,7 +166,7 @@ func plain(err error) error {
 // holds counts what is in the file besides keys.
 func (f *file) holds() (n int) {
 	for _, p := range f.parts {
-		if p.cert != nil || p.doc != nil {
+		if p.cert != nil || p.der != nil || p.doc != nil {
 			n++
 		}
 	}
@@ -222,7 +195,7 @@ func (f *file) authorities() (out []*Certificate) {
 
 // order are all certificates of an entry with one leaf, in a plain file of all of
 // it. Those with several are collections, and have none.
-func (f *file) order(entry string) (out []*Certificate) {
+func (o *opening) order(f *file, entry string) (out []*Certificate) {
 	leaves := 0
 	for _, p := range f.parts {
 		if p.in.suffix() != entry {
@@ -231,6 +204,7 @@ func (f *file) order(entry string) (out []*Certificate) {
 		if p.in != nil && p.in.loose {
 			return nil
 		}
+		o.awake(&p) // of those that were put off two at most, unless they are damaged
 		if p.cert == nil || p.err != nil {
 			continue
 		}

@@ -34,7 +34,7 @@ func matches(patterns []string, root, path string) bool {
 		if filepath.Base(p) == p {
 			subject = filepath.Base(path)
 		}
-		ok, _ := doublestar.Match(p, filepath.ToSlash(subject)) // Validated before
+		ok, _ := doublestar.Match(p, filepath.ToSlash(subject)) // a bad one matches nothing
 		return ok
 	})
 }

@@ -29,6 +29,7 @@ type parsed struct {
 	key   crypto.PublicKey // of a private key; the key itself is not kept
 	isKey bool             // also for a key that is encrypted, and cannot be compared
 	err   error
+	der   []byte    // of a certificate that is parsed when its turn has come; it is no authority's
 	in    *within   // nil for the parts of a plain file
 	doc   *document // no certificate, and explained by inspect all the same
 }
@@ -58,8 +59,9 @@ type format struct {
 	// sniff tells by the beginning of a file (4 KiB; all of it where one is
 	// expected to hold a certificate) whether parse should see the whole.
 	sniff func(head []byte) bool
-	// parse reads everything that can be read. Its data is reused afterwards: what
-	// it returns points to copies. It must end in a time that the size bounds.
+	// parse reads everything that can be read. Its data is reused afterwards, unless
+	// that is larger than largeFile: what it returns points to copies. It must end in
+	// a time that the size bounds.
 	parse func(data []byte, with *opening) []parsed
 }
 

@@ -9,8 +9,12 @@ import (
 	"io"
 	"strconv"
 	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // schemaVersion changes when a field changes its meaning or goes away.
@@ -73,7 +77,7 @@ func (j *asJSON) End(s *Summary) error {
 	if err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintf(j.w, "\n],%s\n", end[1:])
+	_, _ = fmt.Fprintf(j.w, "\n],%s\n", plainJSON(nil, end[1:]))
 	return j.w.Flush()
 }
 
@@ -164,10 +168,27 @@ func jsonText(b []byte, member, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
 			text, _ := json.Marshal(s) // a string does not fail
-			return append(b, text...)
+			return plainJSON(b, text)
 		}
 	}
 	return append(append(append(b, '"'), s...), '"')
+}
+
+// plainJSON appends JSON with those characters escaped that are allowed there and
+// that a terminal, or an eye, would take for something else.
+func plainJSON(b, text []byte) []byte {
+	for _, r := range string(text) {
+		switch {
+		case r == unicode.ReplacementChar || !printable.Hidden(r):
+			b = utf8.AppendRune(b, r)
+		case r <= 0xffff:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		default:
+			high, low := utf16.EncodeRune(r)
+			b = fmt.Appendf(b, `\u%04x\u%04x`, high, low)
+		}
+	}
+	return b
 }
 
 func protocol(s *tls.ConnectionState) string { return tls.VersionName(s.Version) }

@@ -30,6 +30,7 @@ func (w *walk) each(f *file, at place, yield func(Subject)) {
 	chain, key, several := f.authorities(), holderFor(f, at.keys), f.severalIn()
 	orders := map[string][]*Certificate{}
 	for _, p := range f.parts {
+		w.awake(&p)
 		s := Subject{Kind: kindFile, Place: f.path + p.in.suffix(), Err: p.err, Cert: p.cert, doc: p.doc}
 		if several(p) {
 			s.Block = p.block
@@ -43,7 +44,7 @@ func (w *walk) each(f *file, at place, yield func(Subject)) {
 		case !p.cert.isCA:
 			entry := p.in.suffix()
 			if _, known := orders[entry]; !known {
-				orders[entry] = f.order(entry)
+				orders[entry] = w.order(f, entry)
 			}
 			s.Chain, s.Bundle, s.Key, s.order = chain, at.bundle, key.key(p.cert), orders[entry]
 		}

@@ -1,3 +1,5 @@
+//go:build unix
+
 package audit_test
 
 import (
@@ -14,8 +16,6 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
-
-func paths(list ...string) audit.Targets { return audit.Targets{Names: list} }
 
 func TestDirectory(t *testing.T) {
 	root, intermediate, leaf := hierarchy(t)

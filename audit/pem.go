@@ -20,10 +20,14 @@ var (
 func isPEM(head []byte) bool { return bytes.Contains(head, beginMarker) }
 
 func parsePEM(data []byte, with *opening) (out []parsed) {
+	plain := with.plain
+	if len(data) > largeFile {
+		plain = with.inPlace()
+	}
 	for n := 1; ; n++ {
-		if der, rest, ok := plainBlock(data); ok {
-			c, err := with.certificate(der)
-			out = append(out, parsed{block: n, cert: c, err: err})
+		if p, rest, ok := plain(data); ok {
+			p.block = n
+			out = append(out, p)
 			data = rest
 			continue
 		}
@@ -46,6 +50,15 @@ func parsePEM(data []byte, with *opening) (out []parsed) {
 		}
 		data = rest
 	}
+}
+
+// plain reads the block at the beginning of data, if it is a plain one.
+func (o *opening) plain(data []byte) (p parsed, rest []byte, ok bool) {
+	der, rest, ok := plainBlock(data, nil)
+	if ok {
+		p.cert, p.err = o.certificate(der)
+	}
+	return p, rest, ok
 }
 
 // parseBlock reads what concerns an audit, and what inspect explains beside it; parameters do not.

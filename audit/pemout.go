@@ -5,8 +5,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-
-	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // asPEM writes the certificates themselves, each once: a leaf and behind it what
@@ -32,7 +30,7 @@ func (p *asPEM) Row(r *Row) error {
 			continue
 		}
 		p.written[id] = true
-		_, _ = fmt.Fprintf(p.w, "# %s, issued by %s, until %s\n", printable.Clean(c.name), printable.Clean(c.issuerName), at(c.notAfter)) // the last one keeps the error
+		_, _ = fmt.Fprintf(p.w, "# %s, issued by %s, until %s\n", cell(c.name), cell(c.issuerName), at(c.notAfter)) // the last one keeps the error
 		if err := pem.Encode(p.w, &pem.Block{Type: "CERTIFICATE", Bytes: c.raw}); err != nil {
 			return err
 		}

@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
+// patience is far above what a hostile input takes, and far below what it would if
+// somebody waited, read to the end, or went over the same bytes again and again.
+const patience = 20 * time.Second
+
 // pair is a certificate with its key, and what issued it.
 type pair struct {
 	cert   *x509.Certificate
@@ -149,6 +153,8 @@ func (s static) Collect(_ context.Context, yield func(audit.Subject)) {
 		yield(one)
 	}
 }
+
+func paths(list ...string) audit.Targets { return audit.Targets{Names: list} }
 
 // report keeps all rows, worst first, and renders them as often as wanted.
 type report struct {

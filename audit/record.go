@@ -55,12 +55,15 @@ func (r Record) prepare(ctx context.Context, v *view) Source {
 	}
 	heads, err := r.heads(ctx, v)
 	v.torn = v.torn || err != nil
-	return &ledger{r.Name, heads, err}
+	return &ledger{r.Name, r.Now, heads, err}
 }
 
-// ledger is a record that was read.
+// ledger is a record that was read. It is judged as of that moment: by the time
+// all else has been looked at, a short-lived certificate has a successor that
+// the reading could not know.
 type ledger struct {
 	name  string
+	read  time.Time
 	heads []Recorded
 	err   error
 }
@@ -71,7 +74,7 @@ func (l *ledger) Collect(_ context.Context, yield func(Subject)) {
 		yield(Subject{Kind: kindRecord, Place: l.name, Err: l.err})
 	}
 	for _, c := range l.heads {
-		s := Subject{Kind: kindRecord, Place: l.name + ": " + c.Service, Lineage: true}
+		s := Subject{Kind: kindRecord, Place: l.name + ": " + c.Service, Lineage: true, known: l.read}
 		s.Cert, s.Err = ParseCertificate(c.DER)
 		yield(s)
 	}

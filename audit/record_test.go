@@ -74,6 +74,21 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// A record is a source by itself too.
+func TestRecordAlone(t *testing.T) {
+	var got []string
+	r := record(t, entry{"renewed", "a", -40, -16, false}, entry{"renewed", "a", -8, 16, false}, entry{"late", "b", -20, 4, false})
+	r.Collect(t.Context(), func(s audit.Subject) {
+		if s.Err != nil || s.Cert.X509().NotAfter.Before(time.Now()) {
+			t.Errorf("%+v", s)
+		}
+		got = append(got, s.Place)
+	})
+	if want := []string{"ca: late", "ca: renewed"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestDamagedRecord(t *testing.T) {
 	r := run(t, audit.Record{Name: "ca", List: func(_ context.Context, yield func(audit.Recorded) bool) error {
 		yield(audit.Recorded{Service: "svc", Lineage: "a", NotAfter: time.Now(), DER: []byte("x")})
@@ -84,5 +99,20 @@ func TestDamagedRecord(t *testing.T) {
 	}
 	if got := states(t, r, "")["ca"]; got != "ERROR disk I/O error" {
 		t.Error(got)
+	}
+}
+
+// Looking at all the rest takes time, and services renew meanwhile: the record is
+// judged as of the moment it was read.
+func TestRecordIsJudgedAsRead(t *testing.T) {
+	source := record(t, entry{"svc", "a", -8, 16, false})
+	source.Now = time.Now()
+	r, err := judged(t.Context(), audit.Config{
+		Sources: []audit.Source{source},
+		Now:     func() time.Time { return source.Now.Add(24 * time.Hour) },
+	})
+	must(t, err)
+	if len(r.Rows) != 1 || r.Rows[0].State != "OK" || !r.Rows[0].Judged.Equal(source.Now) {
+		t.Errorf("%+v", r.Rows)
 	}
 }

@@ -110,6 +110,10 @@ func FuzzRemains(f *testing.F) {
 	f.Add(root.cert.Raw)
 	f.Add(negative(f, leaf))
 	f.Add(leaf.cert.Raw[:100])
+	_, strange := made(f)
+	for _, data := range strange {
+		f.Add(data)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got := audit.Remains(data)
 		if got != nil && (got.SerialNumber == nil || !bytes.HasPrefix(data, got.Raw)) {

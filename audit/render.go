@@ -24,8 +24,9 @@ type renderer struct {
 
 // Terminal is what tables are made for; the zero value is none.
 type Terminal struct {
-	Width  int // in columns; 0 cuts nothing
-	Colour bool
+	Width   int // in columns; 0 cuts nothing
+	Colour  bool
+	Program string // that makes the report, and its version, for whoever reads it as a page
 }
 
 var renderers = []renderer{
@@ -37,6 +38,7 @@ var renderers = []renderer{
 	{"ndjson", newNDJSON},
 	{"csv", newCSV},
 	{"prom", newPrometheus},
+	{"html", newHTML},
 	{"text", func(out io.Writer, _ Terminal) Renderer { return &explanation{out: out} }},
 	{"pem", newPEM},
 }

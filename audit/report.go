@@ -112,7 +112,7 @@ func Run(ctx context.Context, cfg Config) (*Summary, error) {
 }
 
 func (r *run) end() error {
-	r.sum.Now, r.sum.Stale = r.cfg.Now(), r.accepting.stale(r.table)
+	r.sum.Now, r.sum.Stale, r.sum.Policy = r.cfg.Now(), r.accepting.stale(r.table), r.cfg.policy()
 	if out := r.cfg.NewBaseline; out != nil {
 		if err := r.accepting.write(out, r.sum.Now); err != nil {
 			return err
@@ -144,7 +144,11 @@ type run struct {
 const batchSize = 64
 
 func (r *run) add(s Subject) {
-	r.batch = append(r.batch, Row{Subject: s, Judged: r.cfg.Now()})
+	at := s.known
+	if at.IsZero() {
+		at = r.cfg.Now()
+	}
+	r.batch = append(r.batch, Row{Subject: s, Judged: at})
 	if len(r.batch) == batchSize {
 		r.flush()
 	}
@@ -235,6 +239,8 @@ type Summary struct {
 	Accepted int `json:"accepted"`
 	// Stale are the lines of the baseline, as far as they matter, that nothing was found for.
 	Stale []string `json:"stale,omitempty"`
+	// Policy says in sentences what was judged by.
+	Policy []string `json:"-"`
 }
 
 func (s *Summary) count(r *Row) {

@@ -14,8 +14,9 @@ const (
 	plainLine  = 64
 )
 
-// plainBlock decodes the block at the beginning of data, if it is a plain one.
-func plainBlock(data []byte) (der, rest []byte, ok bool) {
+// plainBlock decodes the block at the beginning of data, if it is a plain one, into
+// buf as far as that has room.
+func plainBlock(data, buf []byte) (der, rest []byte, ok bool) {
 	body, ok := bytes.CutPrefix(data, []byte(plainBegin))
 	if !ok {
 		return nil, nil, false
@@ -29,7 +30,10 @@ func plainBlock(data []byte) (der, rest []byte, ok bool) {
 		return nil, nil, false
 	}
 	body, rest = body[:end-1], bytes.TrimPrefix(rest, []byte("\n"))
-	der = make([]byte, len(body)/(plainLine+1)*(plainLine/4*3)+plainLine)
+	der = buf
+	if size := len(body)/(plainLine+1)*(plainLine/4*3) + plainLine; size > len(der) {
+		der = make([]byte, size)
+	}
 	n := 0
 	for ; len(body) > plainLine; body = body[plainLine+1:] {
 		got, err := base64.StdEncoding.Decode(der[n:], body[:plainLine])

@@ -19,7 +19,7 @@ func FuzzPlainBlock(f *testing.F) {
 	f.Add(bytes.ReplaceAll(encode(root), []byte("\n"), []byte("\r\n")))
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n" + strings.Repeat("A", 62) + "==\nAAAA\n-----END CERTIFICATE-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		der, rest, ok := audit.PlainBlock(data)
+		der, rest, ok := audit.PlainBlock(data, len(data)/2)
 		if !ok {
 			return
 		}
@@ -32,7 +32,9 @@ func FuzzPlainBlock(f *testing.F) {
 
 func TestPlainBlock(t *testing.T) {
 	_, _, leaf := hierarchy(t)
-	if der, rest, ok := audit.PlainBlock(append(encode(leaf), "x"...)); !ok || !bytes.Equal(der, leaf.cert.Raw) || string(rest) != "x" {
-		t.Errorf("%x %q %v", der, rest, ok)
+	for _, room := range []int{0, 100, 1 << 20} {
+		if der, rest, ok := audit.PlainBlock(append(encode(leaf), "x"...), room); !ok || !bytes.Equal(der, leaf.cert.Raw) || string(rest) != "x" {
+			t.Errorf("%d: %x %q %v", room, der, rest, ok)
+		}
 	}
 }

@@ -2,18 +2,11 @@ package audit_test
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"net"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -126,104 +119,6 @@ func TestPostgresAnswers(t *testing.T) {
 	want(t, got, map[string]string{
 		"fine": "OK", "no TLS": "ERROR it speaks PostgreSQL, and does not offer TLS", "other": "ERROR it does not speak PostgreSQL",
 	})
-}
-
-// postgresTools are where Debian puts what it keeps off PATH.
-func postgresTool(name string) string {
-	if path, err := exec.LookPath(name); err == nil {
-		return path
-	}
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
-	if len(found) == 0 {
-		return ""
-	}
-	return found[len(found)-1]
-}
-
-// A real PostgreSQL shows its certificate when it is asked as its clients ask.
-func TestPostgres(t *testing.T) {
-	initdb, postgres := postgresTool("initdb"), postgresTool("postgres")
-	if initdb == "" || postgres == "" {
-		t.Skip("no PostgreSQL to ask; the Debian package postgresql has it")
-	}
-	root, intermediate, leaf := hierarchy(t)
-	dir, err := os.MkdirTemp("", "pg") //nolint:usetesting // the path of a Unix socket in it is bounded, and another user must reach it
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	owner := postgresOwner(t, dir)
-	start := func(program string, args ...string) *exec.Cmd {
-		cmd := exec.CommandContext(t.Context(), program, args...)
-		cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Credential: owner}
-		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) } // fast shutdown
-		return cmd
-	}
-	data := filepath.Join(dir, "data")
-	if said, err := start(initdb, "-D", data, "-A", "trust", "-N", "-E", "UTF8", "--no-locale", "-U", "postgres").CombinedOutput(); err != nil {
-		t.Skipf("initdb does not work here: %v: %s", err, said)
-	}
-	for name, content := range map[string][]byte{"server.crt": encode(leaf, intermediate), "server.key": leaf.keyPEM(t)} {
-		must(t, os.WriteFile(filepath.Join(data, name), content, 0o600))
-		if owner != nil {
-			must(t, os.Chown(filepath.Join(data, name), int(owner.Uid), int(owner.Gid)))
-		}
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	address := ln.Addr().String()
-	must(t, ln.Close()) // it takes no socket from others
-	_, port, _ := net.SplitHostPort(address)
-	server := start(postgres, "-D", data, "-p", port, "-h", "127.0.0.1", "-k", dir, "-c", "ssl=on", "-c", "fsync=off")
-	var said strings.Builder
-	server.Stdout, server.Stderr = &said, &said
-	must(t, server.Start())
-	gone := make(chan struct{})
-	go func() { _ = server.Wait(); close(gone) }()
-	t.Cleanup(func() { _ = server.Process.Signal(syscall.SIGINT); <-gone })
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for {
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		if err == nil {
-			_ = c.Close()
-			break
-		}
-		select {
-		case <-gone:
-			t.Fatalf("postgres ended: %s", said.String())
-		case <-ctx.Done():
-			t.Fatal("postgres did not come up")
-		case <-time.After(20 * time.Millisecond): // another process: there is nothing to wait on
-		}
-	}
-	r := run(t, audit.Targets{Names: []string{"postgres://" + address}, Bundle: certs([]*pair{root})})
-	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.X509().Subject.CommonName != "ingester" || r.Rows[0].TLS.Version != tls.VersionTLS13 {
-		t.Errorf("%+v", r.Rows)
-	}
-	// It speaks no TLS to those who begin with it.
-	r = run(t, audit.Targets{Names: []string{address}})
-	if got := states(t, r, "")[address]; !strings.HasPrefix(got, "ERROR ") {
-		t.Error(got)
-	}
-}
-
-// postgresOwner is a user for PostgreSQL, which refuses to run as root.
-func postgresOwner(t *testing.T, dir string) *syscall.Credential {
-	t.Helper()
-	if os.Getuid() != 0 {
-		return nil
-	}
-	for _, name := range []string{"postgres", "nobody"} {
-		u, err := user.Lookup(name)
-		if err != nil {
-			continue
-		}
-		uid, _ := strconv.ParseUint(u.Uid, 10, 32)
-		gid, _ := strconv.ParseUint(u.Gid, 10, 32)
-		must(t, os.Chown(dir, int(uid), int(gid)))
-		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	}
-	t.Skip("PostgreSQL does not run as root, and there is nobody else")
-	return nil
 }
 
 // A client certificate goes to servers that passed the bundle, and no further; a

@@ -51,6 +51,7 @@ type Subject struct {
 
 	order []*Certificate            // Cert and Chain as they lie or were sent; nil if that is no chain
 	doc   *document                 // in place of Cert
+	known time.Time                 // judged at this moment, the one of reading; zero: when it is its turn
 	later func(yield func(Subject)) // finds subjects when it is their turn, in place of this one
 	seen  *bool                     // set when this is yielded
 }

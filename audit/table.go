@@ -124,6 +124,10 @@ func (r *Row) rank() int {
 	return 0
 }
 
+// cell makes text of strangers fit for a table, where a tab would look like the
+// beginning of the next column.
+func cell(s string) string { return strings.ReplaceAll(printable.Clean(s), "\t", `\u0009`) }
+
 func (r *Row) end() time.Time {
 	if r.Cert == nil {
 		return time.Time{}
@@ -142,7 +146,7 @@ func (r *Row) cells() []string {
 	if r.Kind == kindRecord && r.Cert != nil {
 		place += " " + r.Cert.serial // replicas differ in nothing else
 	}
-	place = printable.Clean(place)
+	place = cell(place)
 	if r.Cert == nil {
 		return []string{r.State, "-", "-", "-", place}
 	}
@@ -150,7 +154,7 @@ func (r *Row) cells() []string {
 	if r.Judged.After(r.Cert.notAfter) {
 		left = "-" + left
 	}
-	return []string{r.State, left, r.Cert.notAfter.Local().Format(time.DateTime), printable.Clean(r.Cert.name), place}
+	return []string{r.State, left, r.Cert.notAfter.Local().Format(time.DateTime), cell(r.Cert.name), place}
 }
 
 // more are the cells that only a wide table has, before the place.
@@ -161,18 +165,18 @@ func (r *Row) more() []string {
 	}
 	out := []string{strings.Join(c.names, ","), c.issuerName, c.serial, c.key.String()}
 	for i := range out {
-		out[i] = printable.Clean(cmp.Or(out[i], "-"))
+		out[i] = cell(cmp.Or(out[i], "-"))
 	}
 	return out
 }
 
 func (r *Row) notes(least Severity) (out []string) {
 	if r.Err != nil {
-		out = append(out, printable.Clean(r.Err.Error()))
+		out = append(out, cell(r.Err.Error()))
 	}
 	for _, f := range r.Findings {
 		if f.Severity >= least {
-			out = append(out, f.Text)
+			out = append(out, cell(f.Text))
 		}
 	}
 	return out

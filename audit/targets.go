@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -37,11 +36,14 @@ type Targets struct {
 	// Include and Exclude choose among the files in directories: "*.crt" by their
 	// name, "prod/**/*.pem" by their path below the directory that was named. No
 	// Include means all; a directory that is excluded is not looked into. A bad
-	// pattern matches nothing.
+	// pattern (of package doublestar) matches nothing.
 	Include, Exclude []string
-	// Timeout bounds the look at one server. 0 means 5 s.
+	// Timeout bounds the wait for the first word of a server, and then the rest of
+	// what it has to say. 0 means 5 s.
 	Timeout time.Duration
-	// Parallel is how many servers are connected to at a time. 0 means 128.
+	// Parallel is how many servers that answer are talked to at a time. 0 means 128.
+	// Those that keep silent cost nothing but their time, and hold up nobody: up to
+	// 1024 connections are open.
 	Parallel int
 	// ServerName is asked for in place of the host of an address, and is the name
 	// that its certificate must have. Empty: the host.
@@ -62,12 +64,18 @@ type collection struct {
 	ctx    context.Context //nolint:containedctx // one call, cut into methods
 	pieces *inOrder[[]Subject]
 	files  chan struct{} // room for pieces of files
+	talks  chan struct{} // room for servers that answer
 	wants  filter
 	bundle []*Certificate // that was given; nil if none was
 }
 
-// maxAnswers bounds the servers whose answers wait for their turn.
-const maxAnswers = 4 << 10
+const (
+	// maxAnswers bounds the servers whose answers wait for their turn.
+	maxAnswers = 4 << 10
+	// maxConnected bounds connections that are open. Each dead one takes the whole
+	// timeout, so the last of them should begin soon after the first.
+	maxConnected = 1 << 10
+)
 
 // Collect implements [Source]: paths first, then servers, both in the order in
 // which they were named. A server is connected to once; under TLS 1.3 it shows
@@ -81,28 +89,29 @@ func (t Targets) Collect(ctx context.Context, yield func(Subject)) {
 	}
 	c := &collection{
 		opening: &opening{known: &authorities{}, passwords: t.Passwords, documents: t.Documents}, ctx: ctx, files: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
-		wants: filter{t.Include, t.Exclude}, pieces: newInOrder(func(s []Subject) { handOn(s, yield) }),
+		talks: make(chan struct{}, t.Parallel), wants: filter{t.Include, t.Exclude}, pieces: newInOrder(func(s []Subject) { handOn(s, yield) }),
 	}
 	for _, b := range t.Bundle {
 		c.bundle = append(c.bundle, c.known.one(fromX509(b)))
 	}
-	answers, connecting := make(chan struct{}, maxAnswers), make(chan struct{}, t.Parallel)
-	for _, name := range pathsFirst(t.Names) {
+	answers, connected := make(chan struct{}, maxAnswers), make(chan struct{}, maxConnected)
+	paths, servers := apart(t.Names)
+	for _, name := range paths {
 		if name == stdinName {
 			c.pieces.do(c.files, func() []Subject { return c.stdin(t.Stdin) })
-			continue
-		}
-		if isServer(name) {
-			c.pieces.do(answers, func() []Subject {
-				connecting <- struct{}{}
-				defer func() { <-connecting }()
-				return t.answer(c, name)
-			})
 			continue
 		}
 		// One that does not exist gets its row there.
 		w := &walk{collection: c, root: filepath.Clean(name)}
 		w.start()
+	}
+	// Nothing in this loop waits while there is room: the clock of a dead server begins with its turn here.
+	for _, address := range servers {
+		c.pieces.do(answers, func() []Subject {
+			connected <- struct{}{}
+			defer func() { <-connected }()
+			return t.answer(c, address)
+		})
 	}
 	c.pieces.wait()
 }
@@ -116,13 +125,17 @@ func isServer(name string) bool {
 	return err != nil
 }
 
-// pathsFirst sorts servers behind paths: what they show is compared with all that lies on disk.
-func pathsFirst(names []string) []string {
-	out := slices.Clone(names)
-	slices.SortStableFunc(out, func(a, b string) int {
-		return cmp.Compare(map[bool]int{true: 1}[isServer(a)], map[bool]int{true: 1}[isServer(b)])
-	})
-	return out
+// apart tells paths from servers, which come after them: what they show is
+// compared with all that lies on disk.
+func apart(names []string) (paths, servers []string) {
+	for _, name := range names {
+		if isServer(name) {
+			servers = append(servers, name)
+		} else {
+			paths = append(paths, name)
+		}
+	}
+	return paths, servers
 }
 
 // prepare implements [preparer].

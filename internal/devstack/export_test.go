@@ -109,3 +109,16 @@ type RoundTripFunc func(*http.Request) (*http.Response, error)
 func (f RoundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 var ErrUnreachable = errors.New("unreachable")
+
+// VerifyToken judges the token of r as an upload does.
+func (s *Storage) VerifyToken(r *http.Request) error {
+	_, err := s.tokens.verify(r, false)
+	return err
+}
+
+// ForgetTokens empties the cache of verdicts.
+func (s *Storage) ForgetTokens() {
+	s.tokens.mu.Lock()
+	defer s.tokens.mu.Unlock()
+	clear(s.tokens.cache)
+}

@@ -52,7 +52,7 @@ func (s *safeBuffer) Write(p []byte) (int, error) {
 func (s *safeBuffer) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
 
 // start fills in what a test does not care about.
-func start(t *testing.T, ac devstack.AdminConfig, sc devstack.StorageConfig) *stack {
+func start(t testing.TB, ac devstack.AdminConfig, sc devstack.StorageConfig) *stack {
 	t.Helper()
 	s := &stack{ca: ingesttest.NewCA(t), logs: &safeBuffer{}}
 	logger := slog.New(slog.NewTextHandler(s.logs, nil))
@@ -80,7 +80,7 @@ func start(t *testing.T, ac devstack.AdminConfig, sc devstack.StorageConfig) *st
 	return s
 }
 
-func identity(t *testing.T, ca *ingesttest.CA, name string) *rotation.Identity {
+func identity(t testing.TB, ca *ingesttest.CA, name string) *rotation.Identity {
 	t.Helper()
 	id, err := rotation.Open(t.Context(), rotation.Config{Source: rotation.Static(ca.Material(t, name)), Logger: slog.New(slog.DiscardHandler)})
 	check(t, err)
@@ -88,14 +88,14 @@ func identity(t *testing.T, ca *ingesttest.CA, name string) *rotation.Identity {
 	return id
 }
 
-func transport(t *testing.T, ca *ingesttest.CA, name string) http.RoundTripper {
+func transport(t testing.TB, ca *ingesttest.CA, name string) http.RoundTripper {
 	t.Helper()
 	tr := identity(t, ca, name).Transport(rotation.TransportOptions{})
 	t.Cleanup(func() { _ = tr.Close() })
 	return tr
 }
 
-func serve(t *testing.T, ca *ingesttest.CA, name string, h http.Handler, peers ...string) string {
+func serve(t testing.TB, ca *ingesttest.CA, name string, h http.Handler, peers ...string) string {
 	t.Helper()
 	server, err := identity(t, ca, name).Server(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
 	check(t, err)
@@ -118,7 +118,7 @@ type response struct {
 	body   []byte
 }
 
-func (r response) json(t *testing.T) map[string]any {
+func (r response) json(t testing.TB) map[string]any {
 	t.Helper()
 	var out map[string]any
 	if err := json.Unmarshal(r.body, &out); err != nil {
@@ -128,7 +128,7 @@ func (r response) json(t *testing.T) map[string]any {
 }
 
 // code is what a dialect calls the problem: the code in Go, the detail in Python.
-func (r response) code(t *testing.T) string {
+func (r response) code(t testing.TB) string {
 	t.Helper()
 	body := r.json(t)
 	if e, ok := body["error"].(map[string]any); ok {
@@ -137,14 +137,14 @@ func (r response) code(t *testing.T) string {
 	return fmt.Sprint(body["detail"])
 }
 
-func (s *stack) do(t *testing.T, method, url, contentType string, body io.Reader, edit ...func(*http.Request)) response {
+func (s *stack) do(t testing.TB, method, url, contentType string, body io.Reader, edit ...func(*http.Request)) response {
 	t.Helper()
 	r, err := s.try(t, method, url, contentType, body, edit...)
 	check(t, err)
 	return r
 }
 
-func (s *stack) try(t *testing.T, method, url, contentType string, body io.Reader, edit ...func(*http.Request)) (response, error) {
+func (s *stack) try(t testing.TB, method, url, contentType string, body io.Reader, edit ...func(*http.Request)) (response, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
 	check(t, err)
@@ -167,20 +167,20 @@ func bearer(token string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
 }
 
-func (s *stack) askJSON(t *testing.T, body any) response {
+func (s *stack) askJSON(t testing.TB, body any) response {
 	t.Helper()
 	data, err := json.Marshal(body)
 	check(t, err)
 	return s.do(t, http.MethodPost, s.adminURL+devstack.TokenPath, "application/json", bytes.NewReader(data))
 }
 
-func (s *stack) askForm(t *testing.T, form url.Values, edit ...func(*http.Request)) response {
+func (s *stack) askForm(t testing.TB, form url.Values, edit ...func(*http.Request)) response {
 	t.Helper()
 	return s.do(t, http.MethodPost, s.adminURL+devstack.FormTokenPath, "application/x-www-form-urlencoded", strings.NewReader(form.Encode()), edit...)
 }
 
 // token asks with the scopes given, all of them if none is.
-func (s *stack) token(t *testing.T, scopes ...string) string {
+func (s *stack) token(t testing.TB, scopes ...string) string {
 	t.Helper()
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {s.id}, "client_secret": {s.secret.Expose()}}
 	if len(scopes) > 0 {
@@ -212,14 +212,14 @@ func multipartBody(t testing.TB, name string, content []byte, fields ...string) 
 	return b.Bytes(), w.FormDataContentType()
 }
 
-func (s *stack) upload(t *testing.T, token, name string, content []byte, fields ...string) response {
+func (s *stack) upload(t testing.TB, token, name string, content []byte, fields ...string) response {
 	t.Helper()
 	r, err := s.tryUpload(t, token, name, content, fields...)
 	check(t, err)
 	return r
 }
 
-func (s *stack) tryUpload(t *testing.T, token, name string, content []byte, fields ...string) (response, error) {
+func (s *stack) tryUpload(t testing.TB, token, name string, content []byte, fields ...string) (response, error) {
 	t.Helper()
 	body, ct := multipartBody(t, name, content, fields...)
 	return s.try(t, http.MethodPost, s.storageURL+"/api/v1/files/upload", ct, bytes.NewReader(body), bearer(token))
@@ -234,7 +234,7 @@ func check(t testing.TB, err error) {
 	}
 }
 
-func want[T comparable](t *testing.T, what string, got, expected T) {
+func want[T comparable](t testing.TB, what string, got, expected T) {
 	t.Helper()
 	if got != expected {
 		t.Errorf("%s: got %v, want %v", what, got, expected)

@@ -12,12 +12,12 @@ import (
 // name), invisible ones that can make a name look like another, and bytes that
 // are no UTF-8 by a visible form. Tabs stay.
 func Clean(s string) string {
-	if !strings.ContainsFunc(s, hidden) {
+	if !strings.ContainsFunc(s, Hidden) {
 		return s
 	}
 	var b strings.Builder
 	for _, r := range s {
-		if hidden(r) {
+		if Hidden(r) {
 			fmt.Fprintf(&b, "\\u%04x", r)
 			continue
 		}
@@ -26,7 +26,9 @@ func Clean(s string) string {
 	return b.String()
 }
 
-func hidden(r rune) bool {
-	// Cf holds the bidirectional controls (Unicode TR 36 section 2.9).
-	return r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar)
+// Hidden tells which characters Clean replaces. Of bytes that are no UTF-8 it sees
+// the replacement character.
+func Hidden(r rune) bool {
+	// Cf holds the bidirectional controls (Unicode TR 36 section 2.9); Zl and Zp break lines as \n does.
+	return r != '\t' && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) || r == unicode.ReplacementChar)
 }

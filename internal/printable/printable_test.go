@@ -15,6 +15,7 @@ func TestClean(t *testing.T) {
 		"ingester\tлокальный": "ingester\tлокальный",
 		"a\x1b[2Jb":           `a\u001b[2Jb`,
 		"one\ntwo\r":          `one\u000atwo\u000d`,
+		"one\u2028two":        `one\u2028two`,
 		"admin\u202egpj.exe":  `admin\u202egpj.exe`,
 		"bad\xffbyte":         `bad\ufffdbyte`,
 		"nul\x00\u009b31m":    `nul\u0000\u009b31m`,

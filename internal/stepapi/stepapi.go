@@ -28,7 +28,13 @@ const (
 	PathRekey         = "/rekey"
 	PathRevoke        = "/revoke"
 	PathCRL           = "/crl"
-	PathRevoked       = "/revoked" // ours; a stock step-ca answers 404
+	PathRevoked       = "/revoked" // ours, as are those below; a stock step-ca answers 404
+
+	PathLogHead            = "/log/head"
+	PathLogProof           = "/log/proof"
+	PathLogEntry           = "/log/entry/" // + index
+	PathRecordCertificates = "/records/certificates"
+	PathRecordEvents       = "/records/events"
 
 	Prefix = "/1.0"
 )
@@ -45,6 +51,14 @@ const MaxRevoked = 16 << 20
 // in effect at the client. The authority records it per lineage, so that a root
 // is retired only when everyone has its successor. Ours; step ignores it.
 const HeaderTrustDigest = "Artstore-Trust-Digest"
+
+// HeaderLogHead brings, with each certificate, the newest signed head of the
+// authority's log, in base64: whoever keeps it can show later that the log was
+// changed. Ours; step ignores it.
+const HeaderLogHead = "Artstore-Log-Head"
+
+// MaxLogHead is the longest head of the log that is read, in bytes.
+const MaxLogHead = 8 << 10
 
 // ProofIssuer is the issuer of a renewal token: a JWT in the header
 // "Authorization: Bearer" of POST /renew and /rekey, signed with the key of the
@@ -118,6 +132,26 @@ type RevokedResponse struct {
 type RevokedList struct {
 	Issuer string `json:"issuer"` // PEM
 	CRL    string `json:"crl"`    // PEM, "X509 CRL"
+}
+
+// LogProof answers GET /log/proof: that the log of size To begins with the log of
+// size From (RFC 6962 §2.1.2).
+type LogProof struct {
+	From   int64    `json:"from"`
+	To     int64    `json:"to"`
+	Head   string   `json:"head"` // signed note; To is its size unless another was asked for
+	Hashes [][]byte `json:"hashes"`
+}
+
+// LogEntry answers GET /log/entry/{index}: the entry, and that the tree of the
+// head has it (RFC 6962 §2.1.1).
+type LogEntry struct {
+	Index  int64    `json:"index"`
+	Leaf   []byte   `json:"leaf"`
+	Entry  []byte   `json:"entry,omitempty"` // absent if it was pruned
+	Pruned bool     `json:"pruned,omitempty"`
+	Head   string   `json:"head"` // signed note
+	Hashes [][]byte `json:"hashes"`
 }
 
 // Error is the body of every refusal.

@@ -1,0 +1,214 @@
+package audit_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+
+	"github.com/artstore/artstore-pki/audit"
+)
+
+var update = flag.Bool("update", false, "write testdata/report.html")
+
+// What differs from run to run, or has tests of its own.
+var varying = regexp.MustCompile(`(?s)0x[0-9a-f]+|[0-9a-f]{64}|sha256-[A-Za-z0-9+/&#;]+=|(<style>).*(</style>)|(<script>).*(</script>)`)
+
+func TestHTML(t *testing.T) {
+	const golden = "testdata/report.html"
+	r := fixed(t)
+	r.Policy = []string{"a sentence"}
+	var b bytes.Buffer
+	must(t, r.render("html", &b, 0))
+	got := varying.ReplaceAll(b.Bytes(), []byte("$1$2$3$4…"))
+	if *update {
+		must(t, os.WriteFile(golden, got, 0o600))
+	}
+	want, err := os.ReadFile(golden)
+	must(t, err)
+	if !bytes.Equal(got, want) {
+		t.Errorf("not what is in %s; go test ./audit -run HTML -update writes it, and git diff shows it:\n%s", golden, got)
+	}
+}
+
+// shape is a page without its text: elements, and names of attributes.
+func shape(t *testing.T, page []byte) (out []string) {
+	t.Helper()
+	doc, err := html.Parse(bytes.NewReader(page))
+	must(t, err)
+	for n := range doc.Descendants() {
+		if n.Type != html.ElementNode {
+			continue
+		}
+		element := n.Data
+		for _, a := range n.Attr {
+			element += " " + a.Key
+		}
+		out = append(out, element)
+	}
+	return out
+}
+
+// Whatever strangers write is text: a page has the same elements and attributes
+// as with harmless names.
+func TestHTMLOfHostileText(t *testing.T) {
+	page := func(text string) []byte {
+		r := fixed(t)
+		root := newPair(t, nil, strings.ToValidUTF8(text, "é"), authority, dates(r.Now.Add(-time.Hour), r.Now.Add(300*day)))
+		r.Rows = append(r.Rows,
+			audit.Row{Subject: audit.Subject{Kind: "file", Place: text, Cert: seen(root.cert)}, State: "OK", Judged: r.Now, Also: []string{text}, Accepted: []string{text}},
+			audit.Row{Subject: audit.Subject{Kind: "file", Place: text, Err: errors.New(text)}, State: "ERROR", Judged: r.Now})
+		r.Stale, r.Policy = []string{text}, []string{text}
+		var b bytes.Buffer
+		must(t, r.render("html", &b, 0))
+		return b.Bytes()
+	}
+	want := shape(t, page("harmless"))
+	for _, text := range []string{
+		"<script>alert(1)</script>", "</script><script>alert(1)//", `" onmouseover="alert(1)`, "' onload='alert(1)", "</title><img src=x onerror=alert(1)>",
+		"javascript:alert(1)", "]]><svg onload=alert(1)>", "<!-- ", "</style></table></svg><p>", "a\x1b[31m\x07\x00b", "\u202egpj.exe\u2066", "{{.}}`${1}`", "caf\xe9",
+	} {
+		b := page(text)
+		if got := shape(t, b); !slices.Equal(got, want) {
+			t.Errorf("%q makes other elements", text)
+		}
+		if i := bytes.IndexFunc(b, func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f || r == '\u202e' || r == '\u2066' }); i >= 0 {
+			t.Errorf("%q: %q", text, b[max(0, i-20):i+20])
+		}
+		if bytes.Contains(b, []byte("ZgotmplZ")) {
+			t.Errorf("%q: a place that takes no text", text)
+		}
+	}
+}
+
+// A page has room for the worst 50 000, whenever they come, holds no more on the
+// way, and says what is missing.
+func TestHTMLOfMoreThanItHolds(t *testing.T) {
+	const room, over = 50_000, 7
+	now := time.Now()
+	var b bytes.Buffer
+	out, err := audit.NewRenderer("html", &b, audit.Terminal{})
+	must(t, err)
+	row := func(place, state string, findings ...audit.Finding) {
+		must(t, out.Row(&audit.Row{Subject: audit.Subject{Kind: "file", Place: place}, State: state, Judged: now, Findings: findings}))
+		if held := audit.Held(out); held > room {
+			t.Fatalf("%d rows are held", held)
+		}
+	}
+	for i := range room + over - 1 {
+		row(fmt.Sprintf("/mild/%05d", i), "OK")
+	}
+	row("/last/and/worst", "CRIT", audit.Finding{Check: "expired", Severity: audit.Crit, Text: "expired"})
+	must(t, out.End(&audit.Summary{Now: now}))
+	page := b.String()
+	note := fmt.Sprintf("%d rows are, the mildest and longest-lived, in the verdict only: this page has room for %d", over, room)
+	for text, want := range map[string]bool{note: true, "/mild/00000": true, "/mild/49998": true, "/mild/49999": false, "/mild/50005": false} {
+		if strings.Contains(page, text) != want {
+			t.Errorf("%q: want it there: %t", text, want)
+		}
+	}
+	if worst, mild := strings.Index(page, "/last/and/worst"), strings.Index(page, "/mild/"); worst < 0 || worst > mild {
+		t.Error("the worst row is not the first")
+	}
+	if first, all := strings.Count(page, "<tr class="), strings.Count(page, "\nok\tOK\t"); first != 500 || first+all != room {
+		t.Errorf("%d rows in sight, and %d as text", first, all)
+	}
+}
+
+var drawn = regexp.MustCompile(`translate\((\d+) \d+\)"><title>(?:(\d+) certificates)?[^<]*</title><path d="M-(\d+) 0A`)
+
+// No mark of a timeline lies upon another, and together they stand for all rows.
+func TestTimelineOfMany(t *testing.T) {
+	const rows = 3000
+	cert := seen(newPair(t, nil, "x", lives(time.Hour, 2000*day)).cert)
+	var b bytes.Buffer
+	out, err := audit.NewRenderer("html", &b, audit.Terminal{})
+	must(t, err)
+	for i := range rows {
+		left := time.Duration(float64(time.Hour) * math.Pow(20_000, float64(i)/rows))
+		must(t, out.Row(&audit.Row{Subject: audit.Subject{Kind: "file", Place: fmt.Sprintf("%04d", i), Cert: cert}, State: "OK", Judged: cert.X509().NotAfter.Add(-left)}))
+	}
+	must(t, out.End(&audit.Summary{Now: time.Now(), Certificates: rows}))
+	for _, picture := range strings.Split(b.String(), "<svg ")[1:] {
+		sum, end, marks := 0, 0, drawn.FindAllStringSubmatch(picture, -1)
+		for _, m := range marks {
+			x, _ := strconv.Atoi(m[1])
+			n, _ := strconv.Atoi(m[2])
+			radius, _ := strconv.Atoi(m[3])
+			if x-radius < end {
+				t.Errorf("a mark begins at %d, and the one before it ends at %d", x-radius, end)
+			}
+			sum, end = sum+max(1, n), x+radius
+		}
+		if sum != rows || len(marks) < 5 {
+			t.Errorf("%d marks for %d rows, want %d", len(marks), sum, rows)
+		}
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	leaf := func(from, to time.Duration) audit.Subject {
+		return audit.Subject{Kind: "file", Place: "x", Cert: seen(newPair(t, nil, "x", lives(from, from+to)).cert)}
+	}
+	for _, c := range []struct {
+		rows static
+		want string
+	}{
+		{nil, "No certificate was found"},
+		{static{leaf(time.Hour, 23*time.Hour)}, "The one certificate is fine"},
+		{static{leaf(time.Hour, 23*time.Hour), leaf(time.Hour, 20*time.Hour)}, "All 2 certificates are fine"},
+		{static{{Kind: "file", Place: "x", Err: errors.New("cut off")}}, "1 place could not be checked"},
+		{static{leaf(48*time.Hour, -time.Hour)}, "1 certificate has expired"},
+		{static{leaf(48*time.Hour, -time.Hour), leaf(48*time.Hour, -time.Minute), leaf(340*day, 6*day-time.Minute)}, "2 certificates have expired, 1 expires within 6 days"},
+		{static{leaf(20*time.Hour, 4*time.Hour)}, "1 certificate is overdue for renewal"},
+	} {
+		out := &report{}
+		_, err := audit.Run(t.Context(), audit.Config{Sources: []audit.Source{c.rows}, Report: out, Disable: []string{"same-key"}})
+		must(t, err)
+		var b bytes.Buffer
+		must(t, out.render("html", &b, 0))
+		_, rest, _ := strings.Cut(b.String(), "<h1>")
+		if got, _, _ := strings.Cut(rest, "</h1>"); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+// Letters are readable in both schemes: WCAG 2.2 success criterion 1.4.3.
+func TestContrast(t *testing.T) {
+	css, err := os.ReadFile("html/style.css")
+	must(t, err)
+	blocks := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllSubmatch(css, -1)
+	for i, scheme := range []string{"light", "dark"} {
+		luminance := map[string]float64{}
+		for _, m := range regexp.MustCompile(`--(\w+): #(\w\w)(\w\w)(\w\w);`).FindAllSubmatch(blocks[i][1], -1) {
+			for c, weight := range []float64{0.2126, 0.7152, 0.0722} {
+				n, err := strconv.ParseUint(string(m[2+c]), 16, 8)
+				must(t, err)
+				part := float64(n) / 255 / 12.92
+				if n > 10 {
+					part = math.Pow((float64(n)/255+0.055)/1.055, 2.4)
+				}
+				luminance[string(m[1])] += weight * part
+			}
+		}
+		for _, letters := range []string{"text", "muted", "crit", "warn", "unchecked", "ok", "info"} {
+			for _, ground := range []string{"bg", "panel"} {
+				a, b := luminance[letters], luminance[ground]
+				if ratio := (max(a, b) + 0.05) / (min(a, b) + 0.05); ratio < 4.5 {
+					t.Errorf("%s: %s on %s: %s", scheme, letters, ground, fmt.Sprintf("%.2f", ratio))
+				}
+			}
+		}
+	}
+}

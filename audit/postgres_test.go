@@ -1,0 +1,34 @@
+//go:build unix
+
+package audit_test
+
+import (
+	"crypto/tls"
+	"strings"
+	"testing"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/internal/pgtest"
+)
+
+// A real PostgreSQL shows its certificate when it is asked as its clients ask.
+func TestPostgres(t *testing.T) {
+	root, intermediate, leaf := hierarchy(t)
+	server := pgtest.Server{
+		TCP:      true,
+		Files:    map[string][]byte{"server.crt": encode(leaf, intermediate), "server.key": leaf.keyPEM(t)},
+		Settings: []string{"ssl=on"},
+	}
+	t.Cleanup(server.Stop)
+	server.Start(t)
+	address := server.Address()
+	r := run(t, audit.Targets{Names: []string{"postgres://" + address}, Bundle: certs([]*pair{root})})
+	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.X509().Subject.CommonName != "ingester" || r.Rows[0].TLS.Version != tls.VersionTLS13 {
+		t.Errorf("%+v", r.Rows)
+	}
+	// It speaks no TLS to those who begin with it.
+	r = run(t, audit.Targets{Names: []string{address}})
+	if got := states(t, r, "")[address]; !strings.HasPrefix(got, "ERROR ") {
+		t.Error(got)
+	}
+}

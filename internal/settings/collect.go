@@ -1,0 +1,165 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Input is where settings come from.
+type Input struct {
+	Flags   map[string][]string // those that were given, by name
+	Environ []string            // NAME=value, as os.Environ
+	File    string              // YAML if it ends in .yaml or .yml, else lines of NAME=value; "" for none
+}
+
+// Sheet is what was found for each setting, as text.
+type Sheet struct {
+	found    map[string]assignment // by Setting.Key
+	problems []error               // names that are wrong, and a file that cannot be read
+}
+
+// assignment is one text that one source gives to one setting.
+type assignment struct {
+	row    Setting
+	text   string
+	isPath bool   // the text is the path of the file that holds the value
+	origin string // "--flag", the variable, "file:line" or "default"
+}
+
+// Problem is one thing that is wrong with one setting.
+type Problem struct {
+	Name   string // the variable's, whatever it was that set it
+	Origin string // what set it; "" if nothing did
+	Text   string // never holds a secret
+}
+
+func (p *Problem) Error() string {
+	if p.Origin == "" || p.Origin == p.Name {
+		return p.Name + ": " + p.Text
+	}
+	return fmt.Sprintf("%s (%s): %s", p.Name, p.Origin, p.Text)
+}
+
+// Line is one setting as `config show` prints it.
+type Line struct {
+	Key      string
+	Variable string
+	Value    string // a secret as [redacted]
+	Origin   string
+}
+
+// Collect reads all sources. It never fails: what is wrong is reported by
+// [Sheet.Problems] and [Sheet.Parse], and the rest is there to be looked at.
+func Collect(in Input) *Sheet {
+	s := &Sheet{found: map[string]assignment{}}
+	var defaults []assignment
+	for _, r := range Table() {
+		defaults = append(defaults, assignment{row: r, text: r.Default, origin: "default"})
+	}
+	s.overlay(defaults)
+	s.overlay(s.fromFile(in.File))
+	s.overlay(s.fromEnviron(in.Environ))
+	s.overlay(fromFlags(in.Flags))
+	return s
+}
+
+// overlay puts what one source says over what weaker ones said. Within one
+// source no setting is said twice with different texts.
+func (s *Sheet) overlay(layer []assignment) {
+	said := map[string]assignment{}
+	for _, a := range layer {
+		before, twice := said[a.row.Key]
+		if twice && (before.text != a.text || before.isPath != a.isPath) {
+			s.problem(a.row, a.origin, "is set by "+before.origin+" too, to something else: want one of them")
+			continue
+		}
+		said[a.row.Key] = a
+		s.found[a.row.Key] = a
+	}
+}
+
+func (s *Sheet) problem(r Setting, origin, text string) {
+	s.problems = append(s.problems, &Problem{Name: r.Variable(), Origin: origin, Text: text})
+}
+
+// Problems are what is wrong with names and files, whatever the values are.
+func (s *Sheet) Problems() error { return errors.Join(s.problems...) }
+
+// Lines returns all settings in the order of the table.
+func (s *Sheet) Lines() []Line {
+	var out []Line
+	for _, r := range Table() {
+		a := s.found[r.Key]
+		value := r.shown(a.text)
+		if a.isPath {
+			value = "file " + a.text
+		}
+		out = append(out, Line{Key: r.Key, Variable: r.Variable(), Value: value, Origin: a.origin})
+	}
+	return out
+}
+
+func fromFlags(flags map[string][]string) (out []assignment) {
+	for _, r := range Table() {
+		if given := flags[r.Flag]; r.Flag != "" && len(given) > 0 {
+			out = append(out, assignment{row: r, text: strings.Join(given, " "), origin: "--" + r.Flag})
+		}
+		if given := flags[r.FileFlag]; r.FileFlag != "" && len(given) > 0 {
+			out = append(out, assignment{row: r, text: strings.Join(given, " "), isPath: true, origin: "--" + r.FileFlag})
+		}
+	}
+	return out
+}
+
+// ownPrefixes are those that nothing else uses; sharedPrefixes are used by
+// Kubernetes (STORAGE_ELEMENT_SERVICE_HOST) and by other programs (TLS_…).
+var (
+	ownPrefixes    = []string{"ADMIN_MODULE__", "SERVICE_ACCOUNT__", "STORAGE_ELEMENT__", "TLS__", "TOKEN__", "UPLOAD__"}
+	sharedPrefixes = []string{"ADMIN_MODULE_", "SERVICE_ACCOUNT_", "STORAGE_ELEMENT_", "TLS_", "ARTSTORE_PKI_"}
+)
+
+func (s *Sheet) fromEnviron(environ []string) (out []assignment) {
+	known := variables()
+	for _, entry := range environ {
+		name, text, _ := strings.Cut(entry, "=")
+		v, ours := known[name]
+		switch {
+		case text == "":
+		case ours:
+			out = append(out, assignment{row: v.row, text: text, isPath: v.isPath, origin: name})
+		case hasPrefix(name, ownPrefixes):
+			s.problems = append(s.problems, &Problem{Name: name, Text: "no such setting" + didYouMean(name, known, farMiss)})
+		case hasPrefix(name, sharedPrefixes):
+			if near := didYouMean(name, known, nearMiss); near != "" {
+				s.problems = append(s.problems, &Problem{Name: name, Text: "no such setting" + near})
+			}
+		}
+	}
+	return out
+}
+
+func hasPrefix(name string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// variable is what one name means.
+type variable struct {
+	row    Setting
+	isPath bool
+}
+
+// variables are all names of the environment, those of files with values included.
+func variables() map[string]variable {
+	out := map[string]variable{}
+	for _, r := range Table() {
+		for _, name := range r.Variables() {
+			out[name] = variable{row: r}
+			if r.FromFile() {
+				out[name+FileSuffix] = variable{row: r, isPath: true}
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,49 @@
+package settings
+
+import (
+	"maps"
+	"slices"
+)
+
+// How many edits a name may be away from the one that is suggested for it.
+const (
+	nearMiss = 2 // hardly anything but a slip of the finger
+	farMiss  = 6
+)
+
+// didYouMean is the end of a sentence about an unknown name; "" if nothing known is near.
+func didYouMean[V any](name string, known map[string]V, limit int) string {
+	best, least := "", limit+1
+	for _, k := range slices.Sorted(maps.Keys(known)) { // sorted: of two as near the same each time
+		if d := distance(name, k); d < least {
+			best, least = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return ": did you mean " + best + "?"
+}
+
+const maxName = 100 // bytes of a name that are compared
+
+// distance is Levenshtein's, over bytes.
+func distance(a, b string) int {
+	a, b = a[:min(len(a), maxName)], b[:min(len(b), maxName)]
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}

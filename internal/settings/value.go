@@ -1,0 +1,204 @@
+package settings
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+// Types of which the pointer says how a text is parsed.
+type (
+	address string // URL of a peer
+	lookup  string // the same, with a query if need be
+	size    int64  // bytes
+	version uint16 // of TLS
+)
+
+const (
+	typeBool     = "boolean"
+	typeDuration = "duration"
+	typeSize     = "size"
+)
+
+const off = "off"
+
+// Type says in a word what the setting's text is.
+func (r Setting) Type() string {
+	if len(r.Choices) > 0 {
+		return "choice"
+	}
+	switch r.into(new(Settings)).(type) {
+	case *bool:
+		return typeBool
+	case *time.Duration:
+		return typeDuration
+	case *size:
+		return typeSize
+	case *int:
+		return "number"
+	case *address, *lookup:
+		return "URL"
+	case *[]string:
+		return "URLs"
+	}
+	if r.secret {
+		return "secret"
+	}
+	return "text"
+}
+
+// parse turns text into the setting's value in s. Errors never quote a secret or an address.
+func (r Setting) parse(text string, s *Settings) (err error) {
+	if len(r.Choices) > 0 {
+		i := slices.IndexFunc(r.Choices, func(c string) bool { return strings.EqualFold(c, text) })
+		if i < 0 {
+			return fmt.Errorf("%.40q is not one of %s", text, strings.Join(r.Choices, ", "))
+		}
+		text = r.Choices[i]
+	}
+	switch v := r.into(s).(type) {
+	case *string:
+		*v = text
+	case *Text:
+		v.value = secret.New(text)
+	case *[]string:
+		*v, err = parseAddresses(text)
+	case *address:
+		*v, err = address(text), checkAddress(text, false)
+	case *lookup:
+		*v, err = lookup(text), checkAddress(text, true)
+	case *bool:
+		*v, err = parseBool(text)
+	case *int:
+		*v, err = parseCount(text)
+	case *version:
+		*v = tls.VersionTLS13
+		if text == "TLSv1.2" {
+			*v = tls.VersionTLS12
+		}
+	case *time.Duration:
+		if *v = -1; !r.off || text != off {
+			*v, err = parseDuration(text)
+		}
+	case *size:
+		if *v = -1; !r.off || text != off {
+			*v, err = parseSize(text)
+		}
+	}
+	return err
+}
+
+// parseBool reads the words of pydantic, ArtStore's own on and off among them.
+func parseBool(text string) (bool, error) {
+	switch strings.ToLower(text) {
+	case "true", "on", "1", "yes":
+		return true, nil
+	case "false", off, "0", "no":
+		return false, nil
+	}
+	return false, fmt.Errorf("%.40q is no switch: want true or false, on or off, yes or no, 1 or 0", text)
+}
+
+// parseDuration reads seconds, as ArtStore writes them, or a Go duration; more than nothing.
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if seconds, notANumber := strconv.ParseFloat(text, 64); notANumber == nil {
+		if !(seconds < math.MaxInt64/float64(time.Second)) {
+			return 0, fmt.Errorf("%.40q is too long", text)
+		}
+		d, err = time.Duration(seconds*float64(time.Second)), nil
+	}
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%.40q is no length of time: want seconds such as 30 or 2.5, or 30s, 1m30s", text)
+	case d <= 0:
+		return 0, fmt.Errorf("%.40q is no time at all: want more than 0", text)
+	}
+	return d, nil
+}
+
+var sizeUnits = map[string]float64{
+	"": 1, "b": 1, "k": 1e3, "kb": 1e3, "m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
+}
+
+// parseSize reads bytes: 65536, 64KiB, 1.5MB, and for rates 64KiB/s; one at least.
+func parseSize(text string) (size, error) {
+	number := strings.TrimRight(strings.TrimSuffix(text, "/s"), "bBiIkKmMgG ")
+	unit, known := sizeUnits[strings.ToLower(strings.TrimSpace(strings.TrimSuffix(text, "/s")[len(number):]))]
+	n, err := strconv.ParseFloat(number, 64)
+	switch {
+	case err != nil || !known || math.IsNaN(n):
+		return 0, fmt.Errorf("%.40q is no size: want bytes such as 65536, or 64KiB, 1MiB, 10MB", text)
+	case n*unit < 1:
+		return 0, fmt.Errorf("%.40q is no size at all: want 1 byte or more", text)
+	case n*unit >= math.MaxInt64:
+		return 0, fmt.Errorf("%.40q is too large", text)
+	}
+	return size(n * unit), nil
+}
+
+const maxCount = 100_000
+
+func parseCount(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > maxCount {
+		return 0, fmt.Errorf("%.40q is not a whole number from 0 to %d", text, maxCount)
+	}
+	return n, nil
+}
+
+func parseAddresses(text string) ([]string, error) {
+	var errs []error
+	list := splitList(text)
+	for _, a := range list {
+		errs = append(errs, checkAddress(a, false))
+	}
+	return list, errors.Join(errs...)
+}
+
+func splitList(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' })
+}
+
+// checkAddress checks the URL of a peer. It never quotes it: a password may be in it.
+func checkAddress(text string, query bool) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return errors.New("is not a URL")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return errors.New("must start with https://")
+	case u.Hostname() == "":
+		return errors.New("has no host")
+	case u.User != nil:
+		return errors.New("must not carry a user or password")
+	case u.RawQuery != "" && !query || u.Fragment != "":
+		return errors.New("must end with its path")
+	}
+	return nil
+}
+
+// shown is text as it may be printed.
+func (r Setting) shown(text string) string {
+	if r.secret {
+		return secret.New(text).String()
+	}
+	if !strings.Contains(text, "@") {
+		return text
+	}
+	words := strings.Split(text, " ")
+	for i, w := range words { // an address with a password is an error, and its password still not to be shown
+		if u, err := url.Parse(w); strings.Contains(w, "://") && (err != nil || u.User != nil) {
+			words[i] = secret.New(w).String()
+		}
+	}
+	return strings.Join(words, " ")
+}
