@@ -1,7 +1,7 @@
 # Short names for what .ci/run does; the commands live there.
 CI := bash .ci/run
 .DEFAULT_GOAL := build
-.PHONY: build image test race lint interop devcerts guide fuzz cover soak bench-rotation bench-audit bench-test demo compose ci clean
+.PHONY: build image test race lint interop devcerts guide fuzz cover soak bench-rotation bench-audit bench-ingest bench-ca bench-test demo compose ci clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 go build -trimpath -o artstore-pki ./cmd/artstore-pki
@@ -33,7 +33,9 @@ fuzz: ## every target, a minute each
 cover: ## coverage as a page: coverage.html
 	go test -coverprofile=coverage.out ./... && go tool cover -html=coverage.out -o coverage.html
 
-soak: ## an hour of the demo with short certificates, and five minutes of each fuzz target
+soak: ## an hour of the demo with short certificates, 200 rounds of kills of the authority and of ingest, and five minutes of each fuzz target
+	ARTSTORE_CA_KILLS=200 go test ./ca -run TestKill -count 1 -timeout 60m -v
+	ARTSTORE_INGEST_KILLS=200 go test ./cmd/artstore-pki -run TestIngestSurvivesKill -count 1 -timeout 30m -v
 	DEMO_DURATION=1h FUZZTIME=5m $(CI) demo fuzz
 
 bench-rotation: ## handshakes and rotations of ours beside those of others, as ratios; six minutes
@@ -44,6 +46,12 @@ bench-test: ## what the comparisons promise, without the clock
 
 bench-audit: ## the audit beside the parse-only walker, openssl, and whom the Go proxy serves
 	cd bench && go run ./audit
+
+bench-ingest: ## uploads beside curl and bare crypto/tls, token caches in an outage and a rotation
+	cd bench && go run ./ingest
+
+bench-ca: ## the authority beside step-ca, which it builds; lists, revocations, strangers
+	$(CI) bench_ca
 
 demo: ## four minutes of it, as a new user sees it
 	go run ./cmd/artstore-pki demo --duration 4m

@@ -135,7 +135,6 @@ certificates() {
   for name in www catalogue reports; do must "issue $name" issue "$name"; done
   must "issue to one who is not on the guest list" issue query-module
   must "renew" run renew
-  must "the root's list" run root-list
   must "fetch the lists" fetch-lists "$work/pki/www"
   must "… there are two" test "$(grep -c 'BEGIN X509 CRL' "$work/pki/www/lists.pem")" -eq 2
   # Another authority, whose certificates say the same names.

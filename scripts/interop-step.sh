@@ -31,6 +31,7 @@ start_ca() {
   build_if_absent
   must "artstore-pki init" "$pki" init --dir "$work/ca" --name Interop \
     --dns localhost --dns 127.0.0.1 --address 127.0.0.1:0
+  sed -i 's|^provisioners:|&\n  - {type: X5C, name: holders}|' "$work/ca/pki.yaml"
   "$pki" serve --dir "$work/ca" --listen 127.0.0.1:0 --ready-file "$work/url" >"$work/serve.log" 2>&1 &
   server=$!
   wait_for_file "$work/url"
@@ -104,6 +105,28 @@ revoke() {
     "$step" ca revoke 12345 --token "$(token --revoke 12345)"
 }
 
+# A certificate vouches for others with names of its own.
+x5c() {
+  local holder=(--x5c-cert "$work/h.crt" --x5c-key "$work/h.key" --provisioner holders) once number
+  must "step ca certificate, a holder" "$step" ca certificate ingester "$work/h.crt" "$work/h.key" --token "$(token ingester)"
+  must "step ca certificate --x5c-cert" "$step" ca certificate ingester "$work/x.crt" "$work/x.key" "${holder[@]}" --san ingester
+  must "openssl verify, as server and as client" verified "$work/x.crt"
+  once=$("$step" ca token ingester "${holder[@]}" --san ingester-module 2>/dev/null)
+  must "step ca token --x5c-cert" test -n "$once"
+  must "its token works" "$step" ca certificate ingester "$work/x2.crt" "$work/x2.key" --token "$once"
+  refused "and works once" 'token was already used' "$step" ca certificate ingester "$work/x3.crt" "$work/x3.key" --token "$once"
+  refused "a name that the holder does not have is refused" 'names of its own certificate' \
+    "$step" ca certificate query-module "$work/x3.crt" "$work/x3.key" "${holder[@]}" --san query-module
+  number=$(decimal "$work/x.crt")
+  refused "revoking another's is refused" 'revokes only itself' \
+    "$step" ca revoke "$number" --token "$("$step" ca token "$number" --revoke "${holder[@]}" 2>/dev/null)"
+  number=$(decimal "$work/h.crt")
+  must "step ca revoke, itself" "$step" ca revoke "$number" --token "$("$step" ca token "$number" --revoke "${holder[@]}" 2>/dev/null)"
+  refused "a revoked holder vouches for nothing" 'was revoked' \
+    "$step" ca certificate ingester "$work/x3.crt" "$work/x3.key" "${holder[@]}" --san ingester
+  refused "what it vouched for does not renew" 'was revoked' "$step" ca renew --force "$work/x.crt" "$work/x.key"
+}
+
 revocation_list() {
   must "the CRL is served" curl -sSf --cacert "$work/roots.crt" -o "$work/crl.der" "$url/1.0/crl"
   must "step crl inspect" "$step" crl inspect "$work/crl.der" --insecure
@@ -124,5 +147,6 @@ trust
 issue
 renew
 revoke
+x5c
 revocation_list
 stop_ca

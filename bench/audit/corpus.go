@@ -42,7 +42,7 @@ func (c corpus) make() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(c.root, encode(root.Raw), 0o600); err != nil {
+	if err := os.WriteFile(c.root, encode(root.Raw), 0o600); err != nil { //nolint:forbidigo // made anew by each run
 		return err
 	}
 	keys, err := publicKeys(rsaShare)
@@ -63,11 +63,11 @@ func (c corpus) make() error {
 		}
 		text := encode(der)
 		bundle.Write(text)
-		if err := os.WriteFile(filepath.Join(sub, fmt.Sprintf("svc-%05d.crt", i)), text, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(sub, fmt.Sprintf("svc-%05d.crt", i)), text, 0o600); err != nil { //nolint:forbidigo // made anew by each run
 			return err
 		}
 	}
-	return os.WriteFile(c.bundle, bundle.Bytes(), 0o600)
+	return os.WriteFile(c.bundle, bundle.Bytes(), 0o600) //nolint:forbidigo // made anew by each run
 }
 
 func encode(der []byte) []byte {
@@ -128,7 +128,7 @@ func leaf(i int, issuer *x509.Certificate, public crypto.PublicKey, key *ecdsa.P
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 		DNSNames:              []string{name, fmt.Sprintf("svc-%05d", i), fmt.Sprintf("svc-%05d.prod.svc.cluster.local", i), "localhost"},
-		IPAddresses:           []net.IP{net.IPv4(10, 0, byte(i>>8), byte(i))}, SubjectKeyId: []byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, byte(i)},
+		IPAddresses:           []net.IP{net.IPv4(10, 0, byte(i>>8), byte(i))}, SubjectKeyId: []byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, byte(i)}, //nolint:gosec // G115: its low bytes are wanted
 	}
 	return x509.CreateCertificate(rand.Reader, template, issuer, public, key)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"testing"
 )
@@ -15,10 +16,10 @@ func TestCorpus(t *testing.T) {
 	if err := c.make(); err != nil {
 		t.Fatal(err)
 	}
-	if err := walker(c.files, c.root); err != nil {
+	if err := walker(io.Discard, c.files, c.root); err != nil {
 		t.Error(err)
 	}
-	if err := walker(c.bundle, ""); err != nil {
+	if err := walker(io.Discard, c.bundle, ""); err != nil {
 		t.Error(err)
 	}
 	if n := len(some(c.files, 7)); n != 7 {

@@ -18,54 +18,59 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
-	"time"
+
+	"github.com/artstore/artstore-pki/bench/internal/frame"
 )
 
 type options struct {
 	size, rounds int
 	peers        bool
+	// What the program is told when it is a process of the comparison.
+	make, walk, root string
 }
 
-func main() {
+func main() { frame.Main("audit bench", run) }
+
+func parse(args []string) (options, error) {
 	var opt options
-	quick := flag.Bool("quick", false, "few certificates and rounds: a smoke test")
-	flag.IntVar(&opt.size, "size", 20_000, "certificates")
-	flag.IntVar(&opt.rounds, "rounds", 7, "rounds")
-	flag.BoolVar(&opt.peers, "peers", true, "install other tools and measure them too")
-	walk := flag.String("walk", "", "be the walker over this path")
-	into := flag.String("make", "", "only write the certificates into this directory")
-	root := flag.String("root", "", "with -walk: verify signatures by this certificate")
-	flag.Parse()
+	fs := flag.NewFlagSet("audit", flag.ContinueOnError)
+	quick := fs.Bool("quick", false, "few certificates and rounds: a smoke test")
+	fs.IntVar(&opt.size, "size", 20_000, "certificates")
+	fs.IntVar(&opt.rounds, "rounds", 7, "rounds")
+	fs.BoolVar(&opt.peers, "peers", true, "install other tools and measure them too")
+	fs.StringVar(&opt.walk, "walk", "", "be the walker over this path")
+	fs.StringVar(&opt.make, "make", "", "only write the certificates into this directory")
+	fs.StringVar(&opt.root, "root", "", "with -walk: verify signatures by this certificate")
+	err := fs.Parse(args)
 	if *quick {
-		opt = options{500, 2, false}
+		opt.size, opt.rounds, opt.peers = 500, 2, false
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	var err error
-	if *into != "" {
-		err = corpusIn(*into, opt.size).make()
-	} else if *walk != "" {
-		err = walker(*walk, *root)
-	} else {
-		err = run(ctx, os.Stdout, opt)
-	}
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "audit bench:", err)
-		os.Exit(1)
-	}
+	return opt, err
 }
 
-func run(ctx context.Context, out io.Writer, opt options) (err error) {
+func run(ctx context.Context, w io.Writer, args []string) error {
+	opt, err := parse(args)
+	switch {
+	case err != nil:
+		return err
+	case opt.make != "":
+		return corpusIn(opt.make, opt.size).make()
+	case opt.walk != "":
+		return walker(w, opt.walk, opt.root)
+	}
+	return compare(ctx, &frame.Printer{W: w}, opt)
+}
+
+func compare(ctx context.Context, out *frame.Printer, opt options) (err error) {
 	dir, err := os.MkdirTemp("", "bench-audit-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	ours := filepath.Join(dir, "artstore-pki")
-	build := exec.CommandContext(ctx, "go", "build", "-C", "..", "-o", ours, "./cmd/artstore-pki")
+	build := exec.CommandContext(ctx, "go", "build", "-C", "..", "-o", ours, "./cmd/artstore-pki") //nolint:gosec // G204: a path of this program
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("building artstore-pki: %w: %s", err, text)
@@ -85,7 +90,10 @@ func run(ctx context.Context, out io.Writer, opt options) (err error) {
 			return fmt.Errorf("%s: %w", b.name, err)
 		}
 	}
-	return fleet{ours, dir, min(1000, 2*opt.size)}.run(ctx, out)
+	if err := (fleet{ours, dir, min(1000, 2*opt.size)}).run(ctx, out); err != nil {
+		return err
+	}
+	return out.Err
 }
 
 // comparisons are what the bars are about. The first contender of each is what
@@ -109,11 +117,4 @@ func comparisons(c corpus, ours string, peers map[string]string) []comparison {
 			command("artstore-pki", ours, words("audit -o json "+alone, c.bundle)...),
 		}, bundlePeers(c, peers)...)},
 	}
-}
-
-// elapsed runs something and says how long it took.
-func elapsed(do func() error) (time.Duration, error) {
-	start := time.Now()
-	err := do()
-	return time.Since(start), err
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/artstore/artstore-pki/bench/internal/frame"
 )
 
 // modules are the tools that others use, by their names on the command line.
@@ -25,14 +26,14 @@ var modules = []struct{ name, module string }{
 }
 
 // install gets those that "go install" serves, and says which it does not.
-func install(ctx context.Context, out io.Writer, bin string) map[string]string {
+func install(ctx context.Context, out *frame.Printer, bin string) map[string]string {
 	found := map[string]string{}
 	for _, m := range modules {
-		cmd := exec.CommandContext(ctx, "go", "install", m.module)
+		cmd := exec.CommandContext(ctx, "go", "install", m.module) //nolint:gosec // G204: of the list above
 		cmd.Env = append(os.Environ(), "GOBIN="+bin, "CGO_ENABLED=0")
 		if text, err := cmd.CombinedOutput(); err != nil {
 			lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-			_, _ = fmt.Fprintf(out, "not served: go install %s: %s\n", m.module, lines[len(lines)-1])
+			out.Print("not served: go install %s: %s\n", m.module, lines[len(lines)-1])
 			continue
 		}
 		found[m.name] = filepath.Join(bin, m.name)
@@ -64,18 +65,18 @@ func filePeers(c corpus, bin map[string]string) (out []contender) {
 	files := some(c.files, opensslFiles)
 	part := float64(len(files)) / float64(c.size)
 	if p := bin["certigo"]; p != "" {
-		out = append(out, contender{"certigo dump, one process", part, func(ctx context.Context) (usage, error) {
+		out = append(out, contender{"certigo dump, one process", part, func(ctx context.Context) (frame.Usage, error) {
 			return measure(ctx, p, append(words("dump --json"), files...)...)
 		}})
 	}
 	if p := bin["openssl"]; p != "" {
-		out = append(out, contender{"openssl x509, a process each", part, func(ctx context.Context) (total usage, err error) {
+		out = append(out, contender{"openssl x509, a process each", part, func(ctx context.Context) (total frame.Usage, err error) {
 			for _, f := range files {
 				u, err := measure(ctx, p, "x509", "-noout", "-enddate", "-in", f)
 				if err != nil {
 					return total, err
 				}
-				total = usage{total.cpu + u.cpu, max(total.peak, u.peak)}
+				total = frame.Usage{CPU: total.CPU + u.CPU, Memory: max(total.Memory, u.Memory)}
 			}
 			return total, nil
 		}})
@@ -116,15 +117,15 @@ func some(root string, n int) (out []string) {
 // server is a contender that scans and then serves. It is asked for one page if
 // it scans for that, and stopped when it has been idle for a while.
 func server(name, program string, start func(address string) (args []string, page string)) contender {
-	return contender{name, 1, func(ctx context.Context) (usage, error) {
-		address, err := freeAddress()
+	return contender{name, 1, func(ctx context.Context) (frame.Usage, error) {
+		address, err := frame.FreeAddress()
 		if err != nil {
-			return usage{}, err
+			return frame.Usage{}, err
 		}
 		args, page := start(address)
-		cmd := exec.CommandContext(ctx, program, args...)
+		cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // G204: the contenders are in this program
 		if err := cmd.Start(); err != nil {
-			return usage{}, err
+			return frame.Usage{}, err
 		}
 		err = settled(ctx, cmd.Process.Pid)
 		if err == nil && page != "" {
@@ -134,16 +135,8 @@ func server(name, program string, start func(address string) (args []string, pag
 		}
 		_ = cmd.Process.Signal(syscall.SIGKILL) // it has nothing to lose
 		_ = cmd.Wait()                          // killed, as wanted
-		return cost(cmd.ProcessState), err
+		return frame.Ended(cmd.ProcessState), err
 	}}
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 func get(ctx context.Context, page string) error {
@@ -151,7 +144,7 @@ func get(ctx context.Context, page string) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // no TLS, and a process of ours
 	if err != nil {
 		return err
 	}
@@ -167,7 +160,7 @@ func get(ctx context.Context, page string) error {
 func settled(ctx context.Context, pid int) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	last, idle := "", 0
+	last, idle := time.Duration(-1), 0
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
 		select {
 		case <-ctx.Done():
@@ -175,15 +168,12 @@ func settled(ctx context.Context, pid int) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		u, err := frame.Running(pid)
 		if err != nil {
 			return err
 		}
-		_, rest, _ := strings.Cut(string(stat), ") ")
-		fields := strings.Fields(rest)
-		used := fields[11] + " " + fields[12] // utime, stime: proc(5)
-		if idle++; used != last {
-			last, idle = used, 0
+		if idle++; u.CPU != last {
+			last, idle = u.CPU, 0
 		}
 		if idle == 10 {
 			tick.Stop()

@@ -4,6 +4,8 @@ import (
 	"io"
 	"testing"
 	"time"
+
+	"github.com/artstore/artstore-pki/bench/internal/frame"
 )
 
 // callbackTable measures what runs inside the handshake to find configuration
@@ -46,9 +48,9 @@ func perCall(f func() error, rounds int) float64 {
 }
 
 func loop(f func() error, n int) time.Duration {
-	began := cpu()
+	began := frame.OwnCPU()
 	for range n {
 		_ = f() // it worked before, and is measured either way
 	}
-	return cpu() - began
+	return frame.OwnCPU() - began
 }

@@ -7,8 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
-	"syscall"
-	"time"
+
+	"github.com/artstore/artstore-pki/bench/internal/frame"
 )
 
 // bar is the most that a handshake of ours may cost of a static one.
@@ -20,16 +20,6 @@ type plan struct {
 	network   string
 	resumed   bool
 	rng       *rand.Rand
-}
-
-// cpu is the processor time of the whole process so far, user and system: both
-// ends of the connection and nobody else's work.
-func cpu() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // with these arguments it cannot fail
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // result is one line of the table.
@@ -89,30 +79,27 @@ func measure(ctx context.Context, r *rig, lanes []*lane, p plan) ([]result, erro
 			return nil, err
 		}
 	}
-	for _, order := range interleave(len(lanes), p.rounds, p.rng) {
-		for _, i := range order {
-			if err := slot(ctx, lanes[i], &results[i], p); err != nil {
-				return nil, err
-			}
-		}
+	samples, err := frame.Rounds(p.rng, p.rounds, len(lanes), func(i int) (float64, error) { return slot(ctx, lanes[i], &results[i], p) })
+	for i := range samples {
+		results[i].samples = samples[i]
 	}
-	return results, nil
+	return results, err
 }
 
-func slot(ctx context.Context, l *lane, res *result, p plan) error {
+// slot is the turn of one variant: µs of CPU per handshake.
+func slot(ctx context.Context, l *lane, res *result, p plan) (float64, error) {
 	runtime.GC()
-	began := cpu()
+	began := frame.OwnCPU()
 	for range p.n {
 		resumed, err := l.shake(ctx, l.client)
 		if err != nil {
-			return fmt.Errorf("shaking hands with %s: %w", l.name, err)
+			return 0, fmt.Errorf("shaking hands with %s: %w", l.name, err)
 		}
 		if resumed != p.resumed {
 			res.mismatched++
 		}
 	}
-	res.samples = append(res.samples, float64((cpu()-began).Nanoseconds())/1e3/float64(p.n))
-	return nil
+	return float64((frame.OwnCPU() - began).Nanoseconds()) / 1e3 / float64(p.n), nil
 }
 
 // facts are what does not depend on the clock: allocations of both ends, and

@@ -4,10 +4,11 @@ import (
 	"bufio"
 	"io"
 	"os"
-	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
-	"time"
+
+	"github.com/artstore/artstore-pki/bench/internal/frame"
 )
 
 // compared are the modules whose versions decide what the tables say.
@@ -15,8 +16,9 @@ const compared = "sigs.k8s.io/controller-runtime github.com/spiffe/go-spiffe/v2 
 
 func printHeader(w io.Writer, o options) error {
 	t := newTable(w)
-	t.line("rotation bench, %s", time.Now().UTC().Format("2006-01-02 15:04 MST"))
-	t.line("machine\t%s %s/%s, %d CPUs, %s", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), cpuModel())
+	title, machine := frame.Header("rotation")
+	t.line("%s", title)
+	t.line("machine\t%s, %s", machine, cpuModel())
 	t.line("flags\trounds %d, n %d, rotations %d, procs %d, seed %d", o.rounds, o.n, o.rotations, o.procs, o.seed)
 	t.line("versions\t%s", strings.Join(versions(), ", "))
 	if o.quick {
@@ -28,14 +30,9 @@ func printHeader(w io.Writer, o options) error {
 	return printLoad(w, "before")
 }
 
-// printLoad says how busy the machine is: above its CPUs, absolute figures are noise.
 func printLoad(w io.Writer, when string) error {
 	t := newTable(w)
-	load := "unknown"
-	if data, err := os.ReadFile("/proc/loadavg"); err == nil {
-		load = strings.Join(strings.Fields(string(data))[:3], " ")
-	}
-	t.line("load %s\t%s (1, 5, 15 min)", when, load)
+	t.line("load %s\t%s (1, 5, 15 min)", when, frame.Load())
 	return t.flush()
 }
 
@@ -60,7 +57,7 @@ func versions() []string {
 	}
 	var out []string
 	for _, m := range info.Deps {
-		if has(compared, " ", m.Path) {
+		if slices.Contains(strings.Fields(compared), m.Path) {
 			out = append(out, m.Path[strings.LastIndex(strings.TrimSuffix(m.Path, "/v2"), "/")+1:]+" "+m.Version)
 		}
 	}

@@ -9,29 +9,21 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
-	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 
+	"github.com/artstore/artstore-pki/bench/internal/frame"
 	"github.com/go-logr/logr"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt) //nolint:forbidigo // the first context of the process
-	defer stop()
-	if err := run(ctx, os.Stdout, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "rotation:", err)
-		stop()
-		os.Exit(1) //nolint:forbidigo // main, after the work is undone
-	}
-}
+func main() { frame.Main("rotation", run) }
 
 // options are the flags.
 type options struct {
-	table     string
+	table     frame.Tables
 	rounds, n int
 	network   string
 	rotations int
@@ -46,7 +38,7 @@ const tables = "handshakes callback load behaviour"
 func parse(args []string) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("rotation", flag.ContinueOnError)
-	fs.StringVar(&o.table, "table", "all", "what to measure: all, or some of "+strings.ReplaceAll(tables, " ", ",")+", separated by commas")
+	o.table.Flag(fs, tables)
 	fs.IntVar(&o.rounds, "rounds", 300, "rounds of the handshake tables; every variant runs once in each, in random order")
 	fs.IntVar(&o.n, "n", 8, "handshakes of each variant in a round")
 	fs.StringVar(&o.network, "network", "both", "mem, tcp or both")
@@ -79,24 +71,13 @@ func (o options) check(rest []string) error {
 	if o.table == "all" {
 		return nil
 	}
-	for name := range strings.SplitSeq(o.table, ",") {
-		if !has(tables, " ", name) {
+	for name := range strings.SplitSeq(string(o.table), ",") {
+		if !slices.Contains(strings.Fields(tables), name) {
 			return fmt.Errorf("unknown table %q", name)
 		}
 	}
 	return nil
 }
-
-func has(list, sep, name string) bool {
-	for item := range strings.SplitSeq(list, sep) {
-		if item == name {
-			return true
-		}
-	}
-	return false
-}
-
-func (o options) wants(table string) bool { return o.table == "all" || has(o.table, ",", table) }
 
 func run(ctx context.Context, w io.Writer, args []string) error {
 	o, err := parse(args)
@@ -112,18 +93,13 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	if err := printHeader(w, o); err != nil {
 		return err
 	}
-	for _, step := range []struct {
-		name string
-		run  func(context.Context, io.Writer, string, options) error
-	}{
-		{"handshakes", handshakes}, {"callback", callbacks}, {"load", load}, {"behaviour", behaviour},
-	} {
-		if !o.wants(step.name) {
-			continue
-		}
-		if err := step.run(ctx, w, dir, o); err != nil {
-			return fmt.Errorf("measuring %s: %w", step.name, err)
-		}
+	table := func(measure func(context.Context, io.Writer, string, options) error) func(context.Context) error {
+		return func(ctx context.Context) error { return measure(ctx, w, dir, o) }
+	}
+	if err := o.table.Run(ctx, tables, map[string]func(context.Context) error{
+		"handshakes": table(handshakes), "callback": table(callbacks), "load": table(load), "behaviour": table(behaviour),
+	}); err != nil {
+		return err
 	}
 	return printLoad(w, "after")
 }
@@ -139,7 +115,7 @@ func handshakes(ctx context.Context, w io.Writer, dir string, o options) error {
 			continue
 		}
 		for _, resumed := range []bool{false, true} {
-			p := plan{rounds: o.rounds, n: o.n, network: network, resumed: resumed, rng: rand.New(rand.NewPCG(o.seed, 0))} //nolint:gosec // G404: an order, not a secret
+			p := plan{rounds: o.rounds, n: o.n, network: network, resumed: resumed, rng: frame.Order(o.seed)}
 			if err := handshakeTable(ctx, w, r, p); err != nil {
 				return err
 			}

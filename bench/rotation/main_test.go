@@ -121,7 +121,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	o, err := parse([]string{"-behaviour", "-quick"})
-	if err != nil || !o.wants("behaviour") || o.wants("load") || o.rounds > 5 {
+	if err != nil || !o.table.Want("behaviour") || o.table.Want("load") || o.rounds > 5 {
 		t.Errorf("%+v, %v", o, err)
 	}
 }

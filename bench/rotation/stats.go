@@ -64,13 +64,3 @@ func summarise(values []float64, rng *rand.Rand) summary {
 		low: quantile(medians, 0.025), high: quantile(medians, 0.975),
 	}
 }
-
-// interleave returns the order of each round: every lane once, shuffled anew, so
-// that no lane always runs behind the same other one.
-func interleave(lanes, rounds int, rng *rand.Rand) [][]int {
-	out := make([][]int, rounds)
-	for i := range out {
-		out[i] = rng.Perm(lanes)
-	}
-	return out
-}

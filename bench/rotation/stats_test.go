@@ -107,20 +107,3 @@ func TestIntervalCovers(t *testing.T) {
 		t.Errorf("%d of %d intervals hold the true median", hit, trials)
 	}
 }
-
-func TestInterleave(t *testing.T) {
-	orders := interleave(7, 200, seeded())
-	first := map[int]int{}
-	for _, order := range orders {
-		sorted := slices.Sorted(slices.Values(order))
-		if !slices.Equal(sorted, []int{0, 1, 2, 3, 4, 5, 6}) {
-			t.Fatalf("not every lane once: %v", order)
-		}
-		first[order[0]]++
-	}
-	for lane := range 7 {
-		if n := first[lane]; n < 10 || n > 60 {
-			t.Errorf("lane %d was first in %d of 200 rounds", lane, n)
-		}
-	}
-}

@@ -31,6 +31,8 @@ const (
 	flagOnly    = "only"
 	flagDisable = "disable"
 
+	flagInclude       = "include"
+	flagExclude       = "exclude"
 	flagMaxLifetime   = "max-lifetime"
 	flagCRL           = "crl"
 	flagBaseline      = "baseline"
@@ -60,11 +62,12 @@ Files are PEM, DER, PKCS #12, PKCS #7, kubeconfigs, and Secrets and ConfigMaps i
 Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.
 With --record, or with paths and servers, they are compared: what a server shows although it was
 replaced, what is in use and not in the record, what was issued and is found nowhere.
---checks lists the checks and what to do about each. -o prom is for the node exporter's textfile collector.`,
+--checks lists the checks and what to do about each. -o prom is for the node exporter's textfile collector,
+-o html one page for people that needs nothing else.`,
 		Flags: append(judgeFlags(auditFormats()...),
 			&cli.StringFlag{Name: "record", Usage: "state directory `DIR` of an authority, whose record is audited too"},
-			&cli.StringSliceFlag{Name: "include", Usage: "of directories, look only at files that match `GLOB`: *.crt, or prod/**/*.pem below what was named; may be repeated"},
-			&cli.StringSliceFlag{Name: "exclude", Usage: "of directories, leave out files and directories that match `GLOB`; may be repeated"},
+			&cli.StringSliceFlag{Name: flagInclude, Usage: "of directories, look only at files that match `GLOB`: *.crt, or prod/**/*.pem below what was named; may be repeated"},
+			&cli.StringSliceFlag{Name: flagExclude, Usage: "of directories, leave out files and directories that match `GLOB`; may be repeated"},
 			&cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this `SEVERITY` up: info, warn or crit"},
 			thresholdFlag(flagWarn, "warn this long `BEFORE` the end of what people renew, or at this share of its life: 60d, 25% (default: 30d or a third, what comes later)"),
 			thresholdFlag(flagCrit, "the same for critical findings, `BEFORE` the end (default: 7d or a sixth, what comes later)"),
@@ -178,7 +181,7 @@ func (u *ui) look(c *cli.Context, format, record string) (*audit.Summary, error)
 		cfg.Sources = append(cfg.Sources, recordSource(r, record, cfg.Now))
 	}
 	width, _ := u.terminal(u.out)
-	if cfg.Report, err = audit.NewRenderer(format, u.out, audit.Terminal{Width: width, Colour: u.colour(u.out)}); err != nil {
+	if cfg.Report, err = audit.NewRenderer(format, u.out, audit.Terminal{Width: width, Colour: u.colour(u.out), Program: "artstore-pki " + version()}); err != nil {
 		return nil, err
 	}
 	if width, ok := u.terminal(u.err); ok && u.quietUntilEnd(format) {

@@ -8,10 +8,12 @@ import (
 	"io"
 	"os"
 
+	"github.com/bmatcuk/doublestar/v4"
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // What audit reads before it looks at anything: a mistake in one of these ends it,
@@ -40,6 +42,9 @@ func (u *ui) auditConfig(c *cli.Context) (cfg audit.Config, err error) {
 	if cfg.Disable, err = checkIDs(c, flagDisable); err != nil {
 		return cfg, err
 	}
+	if err := wantPatterns(c, flagInclude, flagExclude); err != nil {
+		return cfg, err
+	}
 	if cfg.Baseline, err = readBaseline(c.String(flagBaseline)); err != nil {
 		return cfg, err
 	}
@@ -50,7 +55,7 @@ func (u *ui) auditConfig(c *cli.Context) (cfg audit.Config, err error) {
 		}
 	}
 	targets := audit.Targets{
-		Stdin: u.in, Bundle: bundle, Timeout: c.Duration("timeout"), Include: c.StringSlice("include"), Exclude: c.StringSlice("exclude"),
+		Stdin: u.in, Bundle: bundle, Timeout: c.Duration("timeout"), Include: c.StringSlice(flagInclude), Exclude: c.StringSlice(flagExclude),
 		ServerName: c.String(flagServerName), Documents: c.Command.Name == cmdInspect,
 	}
 	if targets.Names, err = expandTargets(c.Args().Slice()); err != nil {
@@ -59,6 +64,18 @@ func (u *ui) auditConfig(c *cli.Context) (cfg audit.Config, err error) {
 	err = openWith(c, &targets)
 	cfg.Sources = []audit.Source{targets}
 	return cfg, err
+}
+
+// wantPatterns refuses patterns that could match nothing, because of how they are written.
+func wantPatterns(c *cli.Context, flags ...string) error {
+	for _, flag := range flags {
+		for _, p := range c.StringSlice(flag) {
+			if !doublestar.ValidatePattern(p) {
+				return usagef("--%s %q: this is no pattern: a [ or { stays open, or a \\ is last", flag, printable.Clean(p))
+			}
+		}
+	}
+	return nil
 }
 
 // accept runs the audit, and writes the next baseline if one is wanted. What the

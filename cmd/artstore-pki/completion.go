@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/internal/settings"
 )
 
 // The scripts ask the program itself what fits, so that they never say what it
@@ -139,6 +140,11 @@ func options(flags []cli.Flag, before []string, current string) []string {
 
 // values are those that an option takes, if it is one with few of them.
 func values(flags []cli.Flag, name string) (out []string) {
+	for _, setting := range settings.Table() {
+		if setting.Flag == name {
+			return setting.Choices
+		}
+	}
 	i := slices.IndexFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
 	switch flags[i].Names()[0] {
 	case flagOutput:

@@ -104,6 +104,9 @@ func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
 	planErr := <-planDone
 	status.stop()
 	if ctx.Err() != nil {
+		if failed := load.firstErrors(); failed != nil { // an interruption must not hide them
+			u.say("uploads that failed:\n%v", failed)
+		}
 		return ctx.Err()
 	}
 	u.say("uploads stopped; reading every stored file back from disk")

@@ -26,8 +26,7 @@ const (
 var errUploadsFailed = errors.New("uploads failed")
 
 func devIngesterCommand(u *ui) *cli.Command {
-	flags := append(accountFlags(),
-		&cli.StringSliceFlag{Name: "storage-url", Category: categoryAccount, EnvVars: []string{"STORAGE_ELEMENT__BASE_URL"}, Usage: "base `URL` of a Storage Element; repeat for more: each gets files"},
+	flags := append(settingsFlags(),
 		&cli.DurationFlag{Name: "every", Value: time.Second, Usage: "pause between two files for one Storage Element"},
 		&cli.Int64Flag{Name: "count", Usage: "stop after this many files in all; 0 goes on until told to stop"},
 		metricsFlag(""),
@@ -39,8 +38,9 @@ func devIngesterCommand(u *ui) *cli.Command {
 a stored file: id, checksum, size, Storage Element. Uploads under way when it is told to
 stop are finished; then it prints the totals. The exit status is 1 if any upload failed.
 It is ready while its certificate is valid and the last upload to each succeeded.`,
-		Flags:  append(flags, identityFlags()...),
-		Action: u.runDevIngester,
+		Flags:              flags,
+		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		Action:             u.runDevIngester,
 	}
 }
 
@@ -51,28 +51,35 @@ func (u *ui) runDevIngester(c *cli.Context) (err error) {
 	if c.Duration("every") <= 0 {
 		return usagef("--every %s: want more than nothing", c.Duration("every"))
 	}
-	configs, err := u.ingestConfigs(c, c.StringSlice("storage-url"))
+	given, err := u.settings(c)
 	if err != nil {
 		return err
+	}
+	switch {
+	case !given.TLS.Enabled:
+		return usagef("TLS__ENABLED=false: this command shows rotation, which needs TLS")
+	case given.Storage.Registry != "":
+		return usagef("ADMIN_MODULE__REGISTRY_URL: this command uploads to every Storage Element by name")
 	}
 	logger := u.logger(slog.LevelInfo)
-	id, err := u.openIdentity(c, logger)
+	a, err := u.openAccess(c, given, logger)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, id.Close()) }()
-	in := &ingester{u: u, id: id, every: c.Duration("every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
+	defer func() { err = errors.Join(err, a.close(c.Context)) }()
+	in := &ingester{u: u, id: a.id, every: c.Duration("every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
 	_, _ = rand.Read(in.content) // never fails (Go 1.24)
-	for _, cfg := range configs {
-		cfg.Logger = logger
-		client, err := ingestclient.New(cfg, id)
+	served := identityMetrics(c, a.id, in.ready)
+	a.cfg.Observer = newIngestMetrics(served.registry).observe
+	for _, url := range given.Storage.URLs {
+		client, err := ingestclient.New(onlyTo(a.cfg, url), a.id)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, client.Close()) }()
-		in.sinks = append(in.sinks, &sink{uploader: uploader{client: client}, url: cfg.StorageURL})
+		in.sinks = append(in.sinks, &sink{uploader: uploader{client: client}, url: url})
 	}
-	return in.run(c)
+	return in.run(c, served)
 }
 
 // ingester uploads to several Storage Elements with one identity.
@@ -93,11 +100,11 @@ type sink struct {
 }
 
 // run ends when c's context does, or after count files.
-func (in *ingester) run(c *cli.Context) error {
+func (in *ingester) run(c *cli.Context, served metricsServer) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	aside, ctxAside := errgroup.WithContext(ctx)
-	if err := identityMetrics(c, in.id, in.ready).start(ctxAside, c, aside); err != nil {
+	if err := served.start(ctxAside, c, aside); err != nil {
 		return err
 	}
 	aside.Go(func() error {

@@ -60,12 +60,12 @@ EXIT STATUS:
 func finishCommand(c *cli.Command) {
 	c.OnUsageError = usageError
 	c.HideHelpCommand = true
-	if len(c.Subcommands) > 0 {
+	for _, sub := range c.Subcommands {
+		finishCommand(sub)
+	}
+	if len(c.Subcommands) > 0 && c.Action == nil { // ingest does something itself
 		c.CustomHelpTemplate = groupHelp
 		c.Action = noCommand
-		for _, sub := range c.Subcommands {
-			finishCommand(sub)
-		}
 		return
 	}
 	if c.CustomHelpTemplate == "" {
@@ -91,7 +91,7 @@ func noCommand(c *cli.Context) error {
 func usageLine(app *cli.App, args []string) string {
 	path, last, _ := commandPath(app, args)
 	rest := "COMMAND [options] [arguments]"
-	if last != nil && len(last.Subcommands) == 0 {
+	if last != nil && last.ArgsUsage != "" || last != nil && len(last.Subcommands) == 0 {
 		rest = strings.TrimRight("[options] "+last.ArgsUsage, " ")
 	}
 	return strings.Join(append(path, rest), " ")

@@ -39,14 +39,27 @@ func identityFlags() []cli.Flag {
 	}
 }
 
+// identityChoice is where an identity comes from: three files, or an authority.
+type identityChoice struct {
+	cert, key, caCert                  string
+	url, tokenFile, state, fingerprint string
+}
+
 // openIdentity gives the rotating identity that the flags describe: files that
 // somebody else renews, or a certificate enrolled with a token and renewed by us.
 func (u *ui) openIdentity(c *cli.Context, logger *slog.Logger) (*rotation.Identity, error) {
-	source, err := u.identitySource(c, logger)
+	return u.openChoice(c.Context, identityChoice{
+		cert: c.String("cert"), key: c.String("key"), caCert: c.String("ca-cert"),
+		url: c.String(flagCAURL), tokenFile: c.String(flagTokenFile), state: c.String("state"), fingerprint: c.String("root-fingerprint"),
+	}, logger)
+}
+
+func (u *ui) openChoice(ctx context.Context, choice identityChoice, logger *slog.Logger) (*rotation.Identity, error) {
+	source, err := u.identitySource(choice, logger)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(c.Context, identityWait)
+	ctx, cancel := context.WithTimeout(ctx, identityWait)
 	defer cancel()
 	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: logger, Drain: identityDrain})
 	if err == nil {
@@ -63,29 +76,28 @@ func (u *ui) openIdentity(c *cli.Context, logger *slog.Logger) (*rotation.Identi
 	return nil, withHint(err, "artstore-pki issue --out DIR makes a set of files that fit")
 }
 
-func (u *ui) identitySource(c *cli.Context, logger *slog.Logger) (rotation.Source, error) {
-	cert, key, caCert := c.String("cert"), c.String("key"), c.String("ca-cert")
-	if c.String(flagCAURL) == "" {
-		if cert == "" || key == "" || caCert == "" {
+func (u *ui) identitySource(i identityChoice, logger *slog.Logger) (rotation.Source, error) {
+	if i.url == "" {
+		if i.cert == "" || i.key == "" || i.caCert == "" {
 			return nil, withHint(usagef("no certificate: want --cert, --key and --ca-cert, or --%s with --state and --%s", flagCAURL, flagTokenFile),
 				"artstore-pki issue SERVICE --out DIR makes the three files")
 		}
-		return rotation.Files(rotation.FileSet{Cert: cert, Key: key, CA: caCert}), nil
+		return rotation.Files(rotation.FileSet{Cert: i.cert, Key: i.key, CA: i.caCert}), nil
 	}
-	if cert != "" || key != "" || caCert != "" {
+	if i.cert != "" || i.key != "" || i.caCert != "" {
 		return nil, usagef("--cert, --key and --ca-cert do not go with --%s", flagCAURL)
 	}
-	if err := httpsURL(flagCAURL, c.String(flagCAURL)); err != nil {
+	if err := httpsURL(flagCAURL, i.url); err != nil {
 		return nil, err
 	}
-	if c.String("state") == "" {
+	if i.state == "" {
 		return nil, usagef("missing --state: the directory that keeps the certificate over a restart")
 	}
 	return enroll.New(enroll.Config{
-		URL:             c.String(flagCAURL),
-		RootFingerprint: c.String("root-fingerprint"),
-		Token:           u.tokenSource(c.String(flagTokenFile)),
-		Dir:             c.String("state"),
+		URL:             i.url,
+		RootFingerprint: i.fingerprint,
+		Token:           u.tokenSource(i.tokenFile),
+		Dir:             i.state,
 		Logger:          logger,
 	})
 }

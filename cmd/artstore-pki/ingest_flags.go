@@ -2,102 +2,197 @@ package main
 
 import (
 	"context"
-	"errors"
+	"crypto"
 	"fmt"
-	"os"
+	"log/slog"
+	"strconv"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ingestclient"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/settings"
+	"github.com/artstore/artstore-pki/rotation"
 )
 
 const (
-	envClientSecret = "SERVICE_ACCOUNT__CLIENT_SECRET"
-	categoryAccount = "service account and endpoints"
+	flagConfig = "config"
+	envConfig  = "ARTSTORE_PKI_CONFIG"
 )
 
-// accountFlags say who uploads, with ArtStore's own names of the settings.
-func accountFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "token-url", Category: categoryAccount, EnvVars: []string{"ADMIN_MODULE__TOKEN_URL"}, Usage: "`URL` of the token endpoint (default: /api/v1/auth/token under --admin-url)"},
-		&cli.StringFlag{Name: "admin-url", Category: categoryAccount, EnvVars: []string{"ADMIN_MODULE__BASE_URL"}, Value: "https://artstore_admin_module:8000", Usage: "base `URL` of the Admin Module"},
-		&cli.StringFlag{Name: "dialect", Category: categoryAccount, Value: "json", Usage: "encoding of token requests: json (ArtStore) or form (Keycloak)"},
-		&cli.StringFlag{Name: "client-id", Category: categoryAccount, EnvVars: []string{"SERVICE_ACCOUNT__CLIENT_ID"}, Usage: "`ID` of the service account"},
-		&cli.StringFlag{Name: "client-id-file", Category: categoryAccount, Usage: "`FILE` with the id, instead of --client-id"},
-		&cli.StringFlag{Name: "client-secret-file", Category: categoryAccount, EnvVars: []string{envClientSecret + "_FILE"}, Usage: "`FILE` with its secret; else $" + envClientSecret},
-		&cli.DurationFlag{Name: "timeout", Category: "transfer", Value: 30 * time.Second, Usage: "wait for an answer after the last byte; never a limit on the whole upload"},
+const statusesSettings = `   0    done
+   1    it failed; the error says what and where
+   2    the command line or a setting is wrong
+   130  interrupted`
+
+// settingsFlags are the flags of everything that uploads. The environment is
+// not theirs to read: the library would not tell it from the command line.
+func settingsFlags() []cli.Flag {
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: flagConfig, EnvVars: []string{envConfig}, Usage: "`FILE` with settings: YAML if it ends in .yaml or .yml, else lines of NAME=value"},
 	}
+	for _, s := range settings.Table() {
+		if s.Flag != "" {
+			flags = append(flags, settingFlag(s))
+		}
+		if s.FileFlag != "" {
+			flags = append(flags, &cli.StringFlag{Name: s.FileFlag, Usage: "`FILE` with what $" + s.Variable() + " is: " + s.Doc + envNote(s.Variable()+settings.FileSuffix)})
+		}
+	}
+	return flags
 }
 
-// ingestConfigs makes one configuration for each Storage Element. Everything
-// that is missing is said at once.
-func (u *ui) ingestConfigs(c *cli.Context, storageURLs []string) ([]ingestclient.Config, error) {
+func settingFlag(s settings.Setting) cli.Flag {
+	usage := s.Doc + envNote(s.Variable())
+	if s.IsBool() {
+		return &cli.BoolFlag{Name: s.Flag, Usage: usage}
+	}
+	usage = "`" + s.Arg + "`: " + usage
+	if s.Type() == "URLs" {
+		return &cli.StringSliceFlag{Name: s.Flag, Usage: usage}
+	}
+	return &cli.StringFlag{Name: s.Flag, DefaultText: s.Default, Usage: usage}
+}
+
+func envNote(name string) string { return " [$" + name + "]" }
+
+// sheet collects what flags, environment and file say.
+func (u *ui) sheet(c *cli.Context) *settings.Sheet {
+	given := map[string][]string{}
+	for _, s := range settings.Table() {
+		for _, name := range []string{s.Flag, s.FileFlag} {
+			switch {
+			case name == "" || !c.IsSet(name):
+			case s.IsBool():
+				given[name] = []string{strconv.FormatBool(c.Bool(name))}
+			case s.Type() == "URLs":
+				given[name] = c.StringSlice(name)
+			default:
+				given[name] = []string{c.String(name)}
+			}
+		}
+	}
+	return settings.Collect(settings.Input{Flags: given, Environ: u.environ(), File: c.String(flagConfig)})
+}
+
+// settings are those of the command line; everything that is wrong is said at once.
+func (u *ui) settings(c *cli.Context) (*settings.Settings, error) {
+	s, err := u.sheet(c).Parse()
+	if err != nil {
+		return nil, badSettings(err)
+	}
+	return s, nil
+}
+
+func badSettings(err error) error {
+	return withHint(&usage{err}, "artstore-pki config show --origin prints every setting and what set it; docs/auth-api.md explains each")
+}
+
+// ingestConfig is a client for all Storage Elements, the first of which comes first.
+func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Config, error) {
+	id, err := s.Account.ID.Read()
+	if err != nil {
+		return ingestclient.Config{}, fmt.Errorf("reading the client id: %w", err)
+	}
 	cfg := ingestclient.Config{
-		TokenURL:        c.String("token-url"),
-		Dialect:         ingestclient.Dialect(c.String("dialect")),
-		ResponseTimeout: c.Duration("timeout"),
+		TokenURL: s.Token.URL, Dialect: ingestclient.Dialect(s.Token.Dialect), TokenTimeout: s.Token.Timeout,
+		DefaultTokenLifetime: s.Token.Lifetime, TokenLag: s.Token.Lag,
+		ClientID: strings.TrimSpace(id.Expose()), ClientAuth: s.Account.Method, Scope: s.Account.Scope,
+		RegistryURL: s.Storage.Registry, PoolSize: s.Storage.PoolSize, HTTP2: s.Storage.HTTP2, ResponseTimeout: s.Storage.Timeout,
+		MaxAttempts: s.Storage.MaxRetries + 1, MaxRetryAfter: s.Storage.MaxRetryAfter,
+		StallTimeout: s.Upload.StallTimeout, MinRate: s.Upload.MinRate, MaxRate: max(0, s.Upload.MaxRate), ExpectFrom: s.Upload.ExpectFrom,
+		MinVersion: s.TLS.MinVersion, CipherSuites: s.TLS.CipherSuites, AllowCleartext: s.TLS.AllowCleartext,
+		Logger: logger,
 	}
-	var missing []error
-	if cfg.TokenURL == "" {
-		if err := httpsURL("admin-url", c.String("admin-url")); err != nil {
-			missing = append(missing, err)
+	switch s.Account.Method {
+	case "private_key_jwt":
+		cfg.ClientKey = clientKey(s.Account.Key, s.Account.KeyID)
+	case "tls_client_auth":
+	default:
+		cfg.ClientSecret = clientSecret(s.Account.Secret)
+	}
+	if len(s.Storage.URLs) > 0 {
+		cfg.Elements = map[string]int{}
+	}
+	for i, url := range s.Storage.URLs {
+		cfg.Elements[url] = i
+	}
+	return cfg, nil
+}
+
+// onlyTo is cfg for one Storage Element of those it has.
+func onlyTo(cfg ingestclient.Config, url string) ingestclient.Config {
+	cfg.Elements, cfg.StorageURL = nil, url
+	return cfg
+}
+
+func clientKey(pem settings.Text, kid string) func(context.Context) (crypto.Signer, string, error) {
+	return func(context.Context) (crypto.Signer, string, error) {
+		text, err := pem.Read()
+		if err != nil {
+			return nil, "", fmt.Errorf("reading the client key: %w", err)
 		}
-		cfg.TokenURL = c.String("admin-url") + "/api/v1/auth/token"
+		key, err := pemfile.PrivateKey([]byte(text.Expose()))
+		if err != nil {
+			return nil, "", fmt.Errorf("reading the client key: %w", err)
+		}
+		return key, kid, nil
 	}
-	if strings.Join(storageURLs, "") == "" {
-		missing = append(missing, errors.New("missing --storage-url (STORAGE_ELEMENT__BASE_URL)"))
-	}
-	id, err := clientID(c)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.ClientID = id; id == "" {
-		missing = append(missing, errors.New("missing --client-id (SERVICE_ACCOUNT__CLIENT_ID)"))
-	}
-	file, fromEnv := c.String("client-secret-file"), secret.New(u.getenv(envClientSecret))
-	if file == "" && fromEnv.IsZero() {
-		missing = append(missing, errors.New("missing --client-secret-file (or "+envClientSecret+")"))
-	}
-	if err := errors.Join(missing...); err != nil {
-		return nil, &usage{err}
-	}
-	cfg.ClientSecret = clientSecret(file, fromEnv)
-	configs := make([]ingestclient.Config, len(storageURLs))
-	for i, url := range storageURLs {
-		configs[i] = cfg
-		configs[i].StorageURL = url
-	}
-	return configs, nil
 }
 
-// clientID is no secret, but where the secret is in a file the id is beside it.
-func clientID(c *cli.Context) (string, error) {
-	path := c.String("client-id-file")
-	if path == "" {
-		return c.String("client-id"), nil
-	}
-	if c.IsSet("client-id") {
-		return "", usagef("--client-id and --client-id-file: want one of them")
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("reading the client id: %w", err)
-	}
-	return strings.TrimSpace(string(b)), nil
-}
-
-func clientSecret(file string, otherwise secret.String) func(context.Context) (ingestclient.Secret, error) {
+func clientSecret(text settings.Text) func(context.Context) (ingestclient.Secret, error) {
 	return func(context.Context) (ingestclient.Secret, error) {
-		if file == "" {
-			return otherwise, nil
-		}
-		s, err := secret.ReadFile(file) // anew each time: a rotated secret is used at once
+		s, err := text.Read()
 		if err != nil {
 			return s, fmt.Errorf("reading the client secret: %w", err)
 		}
 		return s, nil
 	}
+}
+
+// access is what every command that uploads runs on.
+type access struct {
+	cfg    ingestclient.Config
+	tracer *tracer
+	id     *rotation.Identity // nil if the settings say that there is no TLS
+}
+
+// openAccess gets the identity, which may mean to wait for a certificate.
+func (u *ui) openAccess(c *cli.Context, given *settings.Settings, logger *slog.Logger) (*access, error) {
+	cfg, err := ingestConfig(given, logger)
+	if err != nil {
+		return nil, err
+	}
+	a := &access{cfg: cfg}
+	if a.tracer, err = u.openTracer(c.Context); err != nil {
+		return nil, err
+	}
+	a.tracer.trace(&a.cfg)
+	if a.id, err = u.settingsIdentity(c, given, logger); err != nil {
+		a.tracer.close(c.Context)
+		return nil, err
+	}
+	return a, nil
+}
+
+// close is called after the clients' own.
+func (a *access) close(ctx context.Context) (err error) {
+	if a.id != nil {
+		err = a.id.Close()
+	}
+	a.tracer.close(ctx)
+	return err
+}
+
+// settingsIdentity opens the identity that the settings describe; nil if they
+// say that there is no TLS.
+func (u *ui) settingsIdentity(c *cli.Context, s *settings.Settings, logger *slog.Logger) (*rotation.Identity, error) {
+	if !s.TLS.Enabled {
+		return nil, nil
+	}
+	return u.openChoice(c.Context, identityChoice{
+		cert: s.TLS.Cert, key: s.TLS.Key, caCert: s.TLS.CA,
+		url: s.Authority.URL, tokenFile: s.Authority.TokenFile, state: s.Authority.State, fingerprint: s.Authority.RootFingerprint,
+	}, logger)
 }

@@ -22,7 +22,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}, os.Args)
+	code := run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, vars: os.Environ}, os.Args)
 	stop()
 	os.Exit(code)
 }
@@ -63,9 +63,17 @@ func newApp(u *ui) *cli.App {
 			revokeCommand(u),
 			listCommand(u),
 			showCommand(u),
+			migrateCommand(u),
+			backupCommand(u),
+			restoreCommand(u),
+			doctorCommand(u),
+			pruneCommand(u),
+			logCommand(u),
 			auditCommand(u),
 			inspectCommand(u),
 			uploadCommand(u),
+			configCommand(u),
+			ingestCommand(u),
 			healthCommand(),
 			devCommand(u),
 			completionCommand(u),

@@ -61,13 +61,17 @@ func identityMetrics(c *cli.Context, id *rotation.Identity, ready func(context.C
 func (m metricsServer) serve(ctx context.Context, ln net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := m.ready(r.Context()); err != nil {
-			http.Error(w, printable.Clean(err.Error()), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write([]byte("ok\n"))
-	})
+	for _, path := range []string{"GET /livez", "GET /health/live"} { // Kubernetes' names, and ArtStore's
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	}
+	for _, path := range []string{"GET /readyz", "GET /health/ready"} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			if err := m.ready(r.Context()); err != nil {
+				http.Error(w, printable.Clean(err.Error()), http.StatusServiceUnavailable)
+				return
+			}
+			_, _ = w.Write([]byte("ok\n"))
+		})
+	}
 	return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: mux, BodyTimeout: requestTimeout})
 }

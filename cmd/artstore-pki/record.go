@@ -9,8 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // What list, show and revoke share: they open the database of the state
@@ -36,30 +34,6 @@ func openRecord(ctx context.Context, dir, flag string) (*ca.Record, error) {
 		return nil, withHint(fmt.Errorf("opening the record in %s: %w", dir, err), "--%s names the state directory of the authority", flag)
 	}
 	return record, nil
-}
-
-// row is a certificate as list prints it; the JSON field names are stable.
-type row struct {
-	Serial    string    `json:"serial"` // decimal
-	SerialHex string    `json:"serial_hex"`
-	Service   string    `json:"service"`
-	State     string    `json:"state"`
-	Names     []string  `json:"names"`
-	NotBefore time.Time `json:"not_before"`
-	NotAfter  time.Time `json:"not_after"`
-	Kind      string    `json:"kind"`
-	Caller    string    `json:"caller"`
-	Lineage   string    `json:"lineage"`
-	Previous  string    `json:"previous,omitempty"`
-	Issuer    string    `json:"issuer"`
-}
-
-func newRow(cert store.Certificate, now time.Time) row {
-	return row{
-		Serial: cert.Serial, SerialHex: pemfile.HexSerial(cert.Serial), Service: cert.Service, State: cert.State(now), Names: cert.Names,
-		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Kind: cert.Kind, Caller: cert.Caller,
-		Lineage: cert.Lineage, Previous: cert.Previous, Issuer: cert.Issuer,
-	}
 }
 
 // left is a remaining time in two units at most.

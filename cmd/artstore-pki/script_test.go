@@ -25,14 +25,18 @@ import (
 // TestMain makes this test binary answer as artstore-pki for the scripts.
 func TestMain(m *testing.M) {
 	cli.HelpFlag, cli.VersionFlag = perRun{cli.HelpFlag.(*cli.BoolFlag)}, perRun{cli.VersionFlag.(*cli.BoolFlag)}
-	testscript.Main(m, map[string]func(){
-		"artstore-pki": func() {
-			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-			code := run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv}, os.Args)
-			stop()
-			os.Exit(code) //nolint:forbidigo // this is the main of the scripts' program
-		},
-	})
+	testscript.Main(m, map[string]func(){"artstore-pki": scriptProgram(func() {}), measuredProgram: scriptProgram(reportPeak)})
+}
+
+// scriptProgram is main, and something after it.
+func scriptProgram(after func()) func() {
+	return func() {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		code := run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, vars: os.Environ}, os.Args)
+		stop()
+		after()
+		os.Exit(code) //nolint:forbidigo // this is the main of the scripts' program
+	}
 }
 
 // scriptWait bounds how long a script waits for a service to answer.
@@ -125,7 +129,7 @@ func scriptFileToEnv(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func scriptEventually(ts *testscript.TestScript, _ bool, args []string) {
-	re := regexp.MustCompile(args[0])
+	re := regexp.MustCompile("(?m)" + args[0])
 	deadline := time.Now().Add(scriptWait)
 	for {
 		err := ts.Exec(args[1], args[2:]...)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/printable"
@@ -48,7 +49,7 @@ func (u *ui) runShow(c *cli.Context) error {
 
 func (u *ui) writeCertificate(format string, cert store.Certificate) error {
 	now := time.Now()
-	r := newRow(cert, now)
+	r := ca.NewRow(cert, now)
 	switch format {
 	case outputJSON:
 		return u.writeJSON(map[string]any{"schema_version": 1, "certificate": r, "revocation": cert.Revocation})

@@ -30,6 +30,15 @@ type stdio struct {
 	in       io.Reader
 	out, err io.Writer
 	getenv   func(string) string
+	vars     func() []string // all variables as NAME=value; nil: none
+}
+
+// environ is the whole environment: settings are also looked for by their near misses.
+func (s stdio) environ() []string {
+	if s.vars == nil {
+		return nil
+	}
+	return s.vars()
 }
 
 type ui struct{ stdio }

@@ -16,20 +16,17 @@ import (
 )
 
 func uploadCommand(u *ui) *cli.Command {
-	const limits = "transfer"
-	flags := append(accountFlags(),
-		&cli.StringFlag{Name: "storage-url", Category: categoryAccount, EnvVars: []string{"STORAGE_ELEMENT__BASE_URL"}, Usage: "base `URL` of the Storage Element"},
-		&cli.StringFlag{Name: "description", Category: limits, Usage: "`TEXT` stored with each file"},
-	)
 	return &cli.Command{
 		Name:      "upload",
 		Usage:     "upload files to a Storage Element over mutual TLS",
 		ArgsUsage: "FILE...",
 		Description: `Streams each FILE with a cached access token and compares size and SHA-256 with what was
 stored. Prints one line a file: id, checksum, size, name. Files after a failed one are still
-tried. The certificate may rotate at any time.`,
-		Flags:  append(flags, identityFlags()...),
-		Action: u.runUpload,
+tried. The certificate may rotate at any time. Settings come from flags, else the environment,
+else --config, else their defaults; config show prints them, config check tries them.`,
+		Flags:              append(settingsFlags(), &cli.StringFlag{Name: "description", Usage: "`TEXT` stored with each file"}),
+		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		Action:             u.runUpload,
 	}
 }
 
@@ -37,19 +34,17 @@ func (u *ui) runUpload(c *cli.Context) (err error) {
 	if err := wantArgs(c, 1, -1); err != nil {
 		return err
 	}
-	configs, err := u.ingestConfigs(c, []string{c.String("storage-url")})
+	given, err := u.settings(c)
 	if err != nil {
 		return err
 	}
-	cfg := configs[0]
 	logger := u.logger(slog.LevelWarn)
-	cfg.Logger = logger
-	id, err := u.openIdentity(c, logger)
+	a, err := u.openAccess(c, given, logger)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, id.Close()) }()
-	client, err := ingestclient.New(cfg, id)
+	defer func() { err = errors.Join(err, a.close(c.Context)) }()
+	client, err := ingestclient.New(a.cfg, a.id)
 	if err != nil {
 		return err
 	}
@@ -57,7 +52,9 @@ func (u *ui) runUpload(c *cli.Context) (err error) {
 
 	var failed []error
 	for _, path := range c.Args().Slice() {
-		if err := u.uploadOne(c.Context, client, path, c.String("description")); err != nil {
+		ctx, end := a.tracer.upload(c.Context, filepath.Base(path))
+		err := u.uploadOne(ctx, client, path, c.String("description"))
+		if end(err); err != nil {
 			failed = append(failed, err)
 		}
 		if c.Err() != nil {

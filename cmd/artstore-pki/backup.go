@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"filippo.io/age"
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ca/backup"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+const (
+	flagRecipient  = "recipient"
+	flagIdentity   = "identity"
+	flagPassphrase = "passphrase-file"
+	ageMagic       = "age-encryption.org/"
+)
+
+func backupCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "backup",
+		Usage:     "save a state directory to one file, while the authority runs",
+		ArgsUsage: "FILE",
+		Description: `Writes configuration, certificates, encrypted keys and a consistent copy of the record to FILE
+(tar, 0600), which must not exist. --recipient and --passphrase-file encrypt it, as age does. The
+password of the keys is left out unless --with-password asks for it, and so is a root key that
+pki.yaml names elsewhere. A record in PostgreSQL is copied row by row, and is in the backup as an
+SQLite file. Restore with "artstore-pki restore".`,
+		Flags: []cli.Flag{
+			dirFlag(),
+			&cli.StringSliceFlag{Name: flagRecipient, Usage: "encrypt to this `KEY` (age1…); may be repeated"},
+			&cli.StringFlag{Name: flagPassphrase, Usage: "encrypt with the passphrase in this `FILE`"},
+			&cli.BoolFlag{Name: "with-password", Usage: "save secrets/password as well; the backup alone is then the authority"},
+		},
+		Action: u.runBackup,
+	}
+}
+
+func (u *ui) runBackup(c *cli.Context) error {
+	if err := wantArgs(c, 1, 1); err != nil {
+		return err
+	}
+	recipients, err := recipientsOf(c)
+	if err != nil {
+		return err
+	}
+	opt := backup.Options{Dir: c.String(flagDir), Encrypted: len(recipients) > 0, WithPassword: c.Bool("with-password")}
+	if opt.WithPassword && !opt.Encrypted {
+		return withHint(usagef("--with-password would put keys and password into one readable file"), "encrypt it with --%s or --%s", flagRecipient, flagPassphrase)
+	}
+	files := 0
+	path := c.Args().First()
+	err = writeNewStream(path, func(w io.Writer) (err error) {
+		if opt.Encrypted {
+			sealed, err := age.Encrypt(w, recipients...)
+			if err != nil {
+				return fmt.Errorf("encrypting the backup: %w", err)
+			}
+			if files, err = backup.Write(c.Context, sealed, opt); err != nil {
+				return err
+			}
+			return sealed.Close()
+		}
+		files, err = backup.Write(c.Context, w, opt)
+		return err
+	})
+	switch {
+	case errors.Is(err, backup.ErrClearSecret):
+		return withHint(err, "encrypt the backup with --%s or --%s", flagRecipient, flagPassphrase)
+	case errors.Is(err, os.ErrExist):
+		return withHint(err, "nothing was replaced; choose another FILE")
+	case err != nil:
+		return err
+	}
+	u.say("backup: %d files in %s", files, path)
+	return nil
+}
+
+// recipientsOf are those that a backup is encrypted to; none means that it is not.
+func recipientsOf(c *cli.Context) ([]age.Recipient, error) {
+	keys, file := c.StringSlice(flagRecipient), c.String(flagPassphrase)
+	if len(keys) > 0 && file != "" {
+		return nil, usagef("want --%s or --%s, not both", flagRecipient, flagPassphrase)
+	}
+	var out []age.Recipient
+	for _, k := range keys {
+		r, err := age.ParseX25519Recipient(k)
+		if err != nil {
+			return nil, usagef("--%s: want a public key, age1…", flagRecipient)
+		}
+		out = append(out, r)
+	}
+	if file != "" {
+		passphrase, err := secret.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading the passphrase: %w", err)
+		}
+		r, err := age.NewScryptRecipient(passphrase.Expose())
+		if err != nil {
+			return nil, fmt.Errorf("reading the passphrase %s: %w", file, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// writeNewStream makes a file (0600) that is there as a whole or not at all, and
+// never replaces one.
+func writeNewStream(path string, fill func(io.Writer) error) (err error) {
+	if _, err := os.Lstat(path); err == nil { // before the work; the link below decides
+		return fmt.Errorf("writing %s: %w", path, os.ErrExist)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp*")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // also after the link: that is the other name
+	if err := fill(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	if err := os.Link(f.Name(), path); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return durable.SyncDir(filepath.Dir(path))
+}
+
+func restoreCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "restore",
+		Usage:     "make a state directory from a backup",
+		ArgsUsage: "FILE",
+		Description: `Reads what "artstore-pki backup" wrote into --dir, which must be absent or empty. Every file is
+compared with the manifest of the backup before the directory becomes an authority. Certificates
+issued and revocations made after the backup are not in it: docs/operations.md says what to do
+about them.`,
+		Flags: []cli.Flag{
+			dirFlag(),
+			&cli.StringFlag{Name: flagIdentity, Usage: "decrypt with the age identity in this `FILE`"},
+			&cli.StringFlag{Name: flagPassphrase, Usage: "decrypt with the passphrase in this `FILE`"},
+		},
+		Action: u.runRestore,
+	}
+}
+
+func (u *ui) runRestore(c *cli.Context) error {
+	if err := wantArgs(c, 1, 1); err != nil {
+		return err
+	}
+	identities, err := identitiesOf(c)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(c.Args().First())
+	if err != nil {
+		return fmt.Errorf("reading the backup: %w", err)
+	}
+	defer func() { _ = f.Close() }() // only read from
+	in, err := opened(f, identities)
+	if err != nil {
+		return err
+	}
+	dir := c.String(flagDir)
+	res, err := backup.Restore(c.Context, in, dir)
+	if err != nil {
+		return err
+	}
+	u.say("restored: %s, as it was at %s, root %s", dir, res.Created.Local().Format("2006-01-02 15:04:05"), res.RootFingerprint)
+	if !res.Password {
+		u.say("restored: the password of the keys was not in the backup; name it with --%s", flagPasswordFile)
+	}
+	if res.Elsewhere != "" {
+		u.say("restored: pki.yaml names another database; the record is in pki.db, from where artstore-pki migrate copies it")
+	}
+	return nil
+}
+
+func identitiesOf(c *cli.Context) ([]age.Identity, error) {
+	switch id, pass := c.String(flagIdentity), c.String(flagPassphrase); {
+	case id != "" && pass != "":
+		return nil, usagef("want --%s or --%s, not both", flagIdentity, flagPassphrase)
+	case id != "":
+		data, err := secret.ReadFile(id)
+		if err != nil {
+			return nil, fmt.Errorf("reading the identity: %w", err)
+		}
+		ids, err := age.ParseIdentities(bytes.NewReader([]byte(data.Expose())))
+		if err != nil {
+			return nil, fmt.Errorf("reading the identity %s: it is none of age's", id) // the library's text may quote it
+		}
+		return ids, nil
+	case pass != "":
+		passphrase, err := secret.ReadFile(pass)
+		if err != nil {
+			return nil, fmt.Errorf("reading the passphrase: %w", err)
+		}
+		id, err := age.NewScryptIdentity(passphrase.Expose())
+		if err != nil {
+			return nil, fmt.Errorf("reading the passphrase %s: %w", pass, err)
+		}
+		return []age.Identity{id}, nil
+	}
+	return nil, nil
+}
+
+// opened decrypts a backup, if it is encrypted.
+func opened(f io.Reader, identities []age.Identity) (io.Reader, error) {
+	in := bufio.NewReader(f)
+	head, _ := in.Peek(len(ageMagic)) // a file that is too short is for the reader of tar to judge
+	if string(head) != ageMagic {
+		return in, nil
+	}
+	if len(identities) == 0 {
+		return nil, withHint(errors.New("reading the backup: it is encrypted"), "name what opens it with --%s or --%s", flagIdentity, flagPassphrase)
+	}
+	out, err := age.Decrypt(in, identities...)
+	if err != nil {
+		return nil, errors.New("reading the backup: it was encrypted to somebody else, or with another passphrase")
+	}
+	return out, nil
+}

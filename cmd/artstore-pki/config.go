@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/internal/settings"
+)
+
+func configCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:        "config",
+		Usage:       "show and check the settings of everything that uploads",
+		Subcommands: []*cli.Command{configShowCommand(u), configCheckCommand(u)},
+	}
+}
+
+func configShowCommand(u *ui) *cli.Command {
+	flags := append(settingsFlags(),
+		&cli.BoolFlag{Name: "origin", Usage: "also print what set each: a flag, a variable, a line of the file, or the default"},
+		&cli.BoolFlag{Name: "json", Usage: "print a JSON array instead"},
+	)
+	return &cli.Command{
+		Name:  "show",
+		Usage: "print every setting with its value",
+		Description: `Prints each setting as it was given, secrets redacted, whatever else is wrong. A flag goes before
+the environment, that before --config, that before the default. A value that is itself in a file
+is printed as that file's path.`,
+		Flags:              flags,
+		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 0, 0); err != nil {
+				return err
+			}
+			sheet := u.sheet(c)
+			if err := u.showSettings(c, sheet.Lines()); err != nil {
+				return err
+			}
+			if err := sheet.Problems(); err != nil {
+				return &usage{err}
+			}
+			return nil
+		},
+	}
+}
+
+// shownSetting is an element of config show --json.
+type shownSetting struct {
+	Key      string `json:"key"`
+	Variable string `json:"variable"`
+	Value    string `json:"value"`
+	Origin   string `json:"origin,omitempty"`
+}
+
+func (u *ui) showSettings(c *cli.Context, lines []settings.Line) error {
+	if c.Bool("json") {
+		out := make([]shownSetting, 0, len(lines))
+		for _, l := range lines {
+			shown := shownSetting{Key: l.Key, Variable: l.Variable, Value: l.Value}
+			if c.Bool("origin") {
+				shown.Origin = l.Origin
+			}
+			out = append(out, shown)
+		}
+		enc := json.NewEncoder(u.out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(out)
+	}
+	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
+	for _, l := range lines {
+		row := l.Variable + "\t" + printable.Clean(l.Value)
+		if c.Bool("origin") {
+			row += "\t" + printable.Clean(l.Origin)
+		}
+		if _, err := fmt.Fprintln(w, row); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/settings"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+func configCheckCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "check",
+		Usage: "check every setting and the certificate files; with --connect also the peers",
+		Description: `Says everything that is wrong with the settings at once, and reaches nothing. With --connect it
+gets a token and asks each Storage Element whether it is ready, over the certificate that
+uploads would use, and prints one line for each: ok or FAIL, what, and what to do about it.`,
+		Flags: append(settingsFlags(),
+			&cli.BoolFlag{Name: "connect", Usage: "get a token, and reach each Storage Element over mutual TLS; stores nothing"},
+		),
+		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		Action:             u.runConfigCheck,
+	}
+}
+
+func (u *ui) runConfigCheck(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	given, err := u.settings(c)
+	if err != nil {
+		return err
+	}
+	if err := u.print("ok    settings"); err != nil || !c.Bool("connect") {
+		return err
+	}
+	return u.checkPeers(c, given)
+}
+
+var errPeers = errors.New("a peer cannot be used; the lines above say which and why")
+
+// checkPeers asks each peer once, over one identity, and reports on each.
+func (u *ui) checkPeers(c *cli.Context, given *settings.Settings) (err error) {
+	logger := u.logger(slog.LevelError)
+	id, err := u.settingsIdentity(c, given, logger)
+	if err != nil {
+		return err
+	}
+	if id != nil {
+		defer func() { err = errors.Join(err, id.Close()) }()
+	}
+	cfg, err := ingestConfig(given, logger)
+	if err != nil {
+		return err
+	}
+	failed := false
+	report := func(what string, err error) {
+		if err == nil {
+			_ = u.print("ok    %s", what) // a broken pipe shows at the last line
+			return
+		}
+		failed = true
+		line := fmt.Sprintf("FAIL  %s: %s", what, strings.ReplaceAll(err.Error(), "\n", ": "))
+		if hint := hintFor(err); hint != "" {
+			line += "; " + hint
+		}
+		_ = u.print("%s", line)
+	}
+	report("token from "+given.Token.URL, checkToken(c.Context, cfg, id))
+	for _, url := range given.Storage.URLs {
+		report("Storage Element "+url, askStorage(c.Context, onlyTo(cfg, url), id))
+	}
+	if failed {
+		return errPeers
+	}
+	return nil
+}
+
+// checkToken has a client look for a file that cannot be there: that needs a
+// token, and stores nothing. Whatever the Storage Element makes of it, what
+// counts is the token.
+func checkToken(ctx context.Context, cfg ingestclient.Config, id *rotation.Identity) error {
+	cfg.MaxAttempts, cfg.TokenLag = 1, -1
+	client, err := ingestclient.New(cfg, id)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }() // always nil
+	_, err = client.Metadata(ctx, "00000000-0000-0000-0000-000000000000")
+	var refused *ingestclient.AuthError
+	if errors.As(err, &refused) {
+		return refused
+	}
+	if client.Stats().TokenFetches == 0 {
+		return err
+	}
+	return nil
+}
+
+// askStorage asks /health/ready without a token, as a probe does.
+func askStorage(ctx context.Context, cfg ingestclient.Config, id *rotation.Identity) error {
+	ctx, cancel := context.WithTimeout(ctx, cfg.ResponseTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(cfg.StorageURL, "/")+"/health/ready", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := probe(cfg, id, req)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ingestclient.ErrConnection, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // read to its end or not: nothing is sent after it
+	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, healthAnswer)); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %d from /health/ready: it is reached, and not ready", resp.StatusCode)
+	}
+	return nil
+}
+
+func probe(cfg ingestclient.Config, id *rotation.Identity, req *http.Request) (*http.Response, error) {
+	if id == nil || req.URL.Scheme == "http" { // permitted by name, or the settings would not be valid
+		return (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	}
+	return id.Transport(rotation.TransportOptions{MinVersion: cfg.MinVersion, CipherSuites: cfg.CipherSuites}).RoundTrip(req)
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+const statusesDoctor = `   0    all is well
+   1    something is wrong, or it could not be looked at
+   2    the command line is wrong
+   3    there are warnings
+   130  interrupted`
+
+func doctorCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "doctor",
+		Usage: "look for what is wrong with an authority, and change nothing",
+		Description: `Looks at the state directory and the record: configuration, permissions, chain, keys and their
+password, where the root key is, integrity and schema of the database, the clock, and, if pki.yaml
+has a crl_url, the list that is served there. It works beside a running authority. With --log it
+also compares the record with its log; "artstore-pki log verify" says more about that.`,
+		Flags: []cli.Flag{dirFlag(), passwordFileFlag(), outputFlag(outputText, outputJSON),
+			&cli.BoolFlag{Name: "log", Usage: "compare the whole record with its log"}},
+		CustomHelpTemplate: commandHelpHead + statusesDoctor + "\n",
+		Action:             u.runDoctor,
+	}
+}
+
+func (u *ui) runDoctor(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	opt := ca.DoctorOptions{Dir: c.String(flagDir), PasswordFile: c.String(flagPasswordFile), Log: c.Bool("log"), Get: (&http.Transport{}).RoundTrip}
+	if opt.PasswordFile == "" {
+		opt.Password = secret.New(u.getenv(envPassword))
+	}
+	list := ca.Doctor(c.Context, opt)
+	if err := u.writeDiagnoses(c.String(flagOutput), list); err != nil {
+		return err
+	}
+	status := exitStatus(exitOK)
+	for _, d := range list {
+		switch d.Severity {
+		case ca.DiagnosisError:
+			return exitStatus(exitFailure)
+		case ca.DiagnosisWarning:
+			status = exitFindings
+		}
+	}
+	if status != exitOK {
+		return status
+	}
+	return nil
+}
+
+func (u *ui) writeDiagnoses(format string, list []ca.Diagnosis) error {
+	switch format {
+	case outputJSON:
+		return u.writeJSON(map[string]any{"schema_version": 1, "diagnoses": list})
+	case outputText:
+		w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
+		for _, d := range list {
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", d.Severity, d.Check, printable.Clean(d.Text)) // Flush keeps the error
+		}
+		return w.Flush()
+	}
+	return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
+}

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/spool"
+	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/prom"
+)
+
+const (
+	exitAside = 3 // something lies in failed/ or ambiguous/ that was put there by this run
+	exitLeft  = 4 // files are left that the element did not take
+
+	ingestTalk = 15 * time.Second // between two lines of talk, if anything changed
+)
+
+const ingestStatuses = `   0    told to stop, or with --once: everything was stored
+   1    it failed; the error says what and where
+   2    the command line is wrong
+   3    with --once: files were put aside; artstore-pki ingest status DIR says why
+   4    with --once: files are left that could not be sent now
+   130  interrupted before it had begun
+`
+
+func ingestCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "ingest",
+		Usage:     "upload what appears in a directory, and lose nothing",
+		ArgsUsage: "DIR",
+		Description: `Watches DIR, uploads each complete file over mutual TLS and prints one line when it is stored:
+id, checksum, size, name. Killed at any instant, it goes on where it was: no file is lost, and
+none is stored twice unless you ask for it. Names that begin with a dot or end in .part or .tmp
+are not touched; a file counts as complete when it stands still for --settle, or was renamed
+into DIR. Refused files end in DIR/.artstore-ingest/failed, each with its reason; files that
+may be stored, in ambiguous. While the Storage Element takes nothing, everything waits.
+artstore-pki ingest status DIR looks at it from outside. docs/ingest.md has the rest.`,
+		Flags:              append(settingsFlags(), spoolFlags()...),
+		CustomHelpTemplate: commandHelpHead + ingestStatuses,
+		Action:             u.runIngest,
+		Subcommands:        []*cli.Command{ingestStatusCommand(u)},
+	}
+}
+
+func spoolFlags() []cli.Flag {
+	const category = "directory"
+	return []cli.Flag{
+		&cli.StringFlag{Name: "on-success", Category: category, Value: string(spool.Delete), Usage: "what becomes of a stored file: delete, move (to .artstore-ingest/done) or keep"},
+		&cli.DurationFlag{Name: "settle", Category: category, Value: 2 * time.Second, Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
+		&cli.BoolFlag{Name: "on-close", Category: category, Usage: "take a file as soon as its writer closes it (Linux); wrong for files that are opened more than once"},
+		&cli.DurationFlag{Name: "rescan", Category: category, Value: 5 * time.Second, Usage: "pause between two looks at the whole directory"},
+		&cli.BoolFlag{Name: flagRecursive, Category: category, Usage: "include sub-directories"},
+		&cli.Int64Flag{Name: "min-free", Category: category, Value: 1 << 20, Usage: "claim nothing below this many free `BYTES`; 0 turns it off"},
+		&cli.StringFlag{Name: "file-ids", Category: "transfer", Value: "auto", Usage: "who chooses ids: client (ArtStore's Python element takes ours: interrupted uploads are repeated), element (they become ambiguous), or auto, by --dialect"},
+		&cli.BoolFlag{Name: "retry-ambiguous", Category: "transfer", Usage: "send what lies in ambiguous once more, at the risk of a second copy"},
+		&cli.StringFlag{Name: "description", Category: "transfer", Usage: "`TEXT` stored with each file"},
+		&cli.IntFlag{Name: "workers", Category: "transfer", Value: 8, Usage: "uploads at a time"},
+		&cli.DurationFlag{Name: "drain-timeout", Category: "transfer", Value: 30 * time.Second, Usage: "how long uploads may go on after SIGTERM"},
+		&cli.BoolFlag{Name: "once", Usage: "send what is there, then end"},
+		metricsFlag("; meant for loopback"),
+	}
+}
+
+const flagRecursive = "recursive"
+
+func (u *ui) runIngest(c *cli.Context) (err error) {
+	if err := wantArgs(c, 1, 1); err != nil {
+		return err
+	}
+	cfg, err := spoolConfig(c)
+	if err != nil {
+		return err
+	}
+	given, err := u.settings(c)
+	if err != nil {
+		return err
+	}
+	logger := u.logger(slog.LevelWarn)
+	a, err := u.openAccess(c, given, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.close(c.Context)) }()
+	served := spoolMetrics(c, a.id)
+	a.cfg.Observer = newIngestMetrics(served.registry).observe
+	client, err := ingestclient.New(a.cfg, a.id)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	cfg.Uploader, cfg.Logger = client, logger
+	if chosen, err := clientChoosesIDs(c, given.Token.Dialect); err != nil {
+		return err
+	} else if chosen {
+		cfg.Finder = client
+	}
+	in := &ingest{u: u, id: a.id, dir: c.Args().First()}
+	cfg.Observer = in.observe
+	if in.spool, err = spool.Open(cfg); err != nil {
+		return ingestHint(err)
+	}
+	defer func() { err = errors.Join(err, in.spool.Close()) }()
+	served.registry.MustRegister(spoolCollector{in.spool})
+	served.ready = in.ready
+	return in.run(c, served)
+}
+
+// spoolMetrics are those of the identity, if there is one.
+func spoolMetrics(c *cli.Context, id *rotation.Identity) metricsServer {
+	served := metricsServer{address: c.String(flagMetrics), registry: newRegistry()}
+	if id != nil {
+		served.registry.MustRegister(prom.NewCollector(map[string]*rotation.Identity{c.Command.Name: id}))
+	}
+	return served
+}
+
+func ingestHint(err error) error {
+	if errors.Is(err, spool.ErrLocked) {
+		return withHint(err, "artstore-pki ingest status DIR shows what it does")
+	}
+	return err
+}
+
+func spoolConfig(c *cli.Context) (spool.Config, error) {
+	cfg := spool.Config{
+		Dir: c.Args().First(), Meta: ingestclient.Meta{Description: c.String("description")},
+		OnSuccess: spool.After(c.String("on-success")), Settle: c.Duration("settle"), OnClose: c.Bool("on-close"),
+		Rescan: c.Duration("rescan"), Recursive: c.Bool(flagRecursive), Workers: c.Int("workers"), MinFree: c.Int64("min-free"),
+		DrainTimeout: c.Duration("drain-timeout"), RetryAmbiguous: c.Bool("retry-ambiguous"), Once: c.Bool("once"),
+	}
+	switch cfg.OnSuccess {
+	case spool.Delete, spool.Move, spool.Keep:
+	default:
+		return cfg, usagef("--on-success %q: want delete, move or keep", printable.Clean(string(cfg.OnSuccess)))
+	}
+	if cfg.Workers < 1 || cfg.Rescan <= 0 || cfg.DrainTimeout <= 0 || cfg.Settle < 0 || cfg.MinFree < 0 {
+		return cfg, usagef("--workers, --rescan and --drain-timeout must be more than 0, --settle and --min-free not less")
+	}
+	// On the command line 0 is nothing; in the package it is the default.
+	if cfg.Settle == 0 {
+		cfg.Settle = -1
+	}
+	if cfg.MinFree == 0 {
+		cfg.MinFree = -1
+	}
+	return cfg, nil
+}
+
+// clientChoosesIDs: the form dialect comes with ArtStore's Go element, which
+// makes ids itself.
+func clientChoosesIDs(c *cli.Context, dialect string) (bool, error) {
+	switch c.String("file-ids") {
+	case "client":
+		return true, nil
+	case "element":
+		return false, nil
+	case "auto":
+		return ingestclient.Dialect(dialect) == ingestclient.JSON, nil
+	}
+	return false, usagef("--file-ids %q: want auto, client or element", printable.Clean(c.String("file-ids")))
+}
+
+// ingest is one run of the command.
+type ingest struct {
+	u     *ui
+	id    *rotation.Identity // nil without TLS
+	spool *spool.Spool
+	dir   string
+}
+
+func (in *ingest) run(c *cli.Context, served metricsServer) error {
+	ctx, stop := context.WithCancel(c.Context)
+	defer stop()
+	aside, ctxAside := errgroup.WithContext(ctx)
+	if err := served.start(ctxAside, c, aside); err != nil {
+		return err
+	}
+	if !c.Bool("once") {
+		aside.Go(func() error { return in.talk(ctxAside) })
+		in.u.say("ingest: watching %s", in.dir)
+	}
+	err := in.spool.Run(ctxAside)
+	stop()
+	err = errors.Join(err, aside.Wait())
+	if err != nil {
+		return err
+	}
+	last := in.spool.Snapshot()
+	in.u.say("ingest: stopped: %s", totals(last))
+	if c.Bool("once") && c.Err() == nil {
+		return onceStatus(last)
+	}
+	return nil
+}
+
+func onceStatus(s spool.Snapshot) error {
+	switch {
+	case s.Waiting+s.Claimed > 0:
+		return exitStatus(exitLeft)
+	case s.Failed+s.Ambiguous > 0:
+		return exitStatus(exitAside)
+	}
+	return nil
+}
+
+func (in *ingest) ready(context.Context) error {
+	err := in.spool.Ready()
+	if in.id != nil {
+		err = errors.Join(err, in.id.Check())
+	}
+	return err
+}
+
+// observe prints one line of data for a stored file, and one of talk for the rest.
+func (in *ingest) observe(e spool.Event) {
+	switch e.Kind {
+	case "stored":
+		// If nobody reads it any more, the file is stored all the same.
+		_ = in.u.print("%s  %s  %d  %s", e.FileID, e.SHA256, e.Size, e.Name)
+	case "paused":
+		in.u.say("ingest: paused (%s): %v", e.Reason, e.Err)
+	case "resumed":
+		in.u.say("ingest: uploads go on")
+	default:
+		in.u.say("ingest: %s is %s: %v", e.Name, e.Kind, e.Err)
+	}
+}
+
+// talk says how far it is, when that has changed.
+func (in *ingest) talk(ctx context.Context) error {
+	said := ""
+	every(ctx, ingestTalk, func(int) {
+		if now := totals(in.spool.Snapshot()); now != said {
+			in.u.say("ingest: %s", now)
+			said = now
+		}
+	})
+	return nil
+}
+
+func totals(s spool.Snapshot) string {
+	return fmt.Sprintf("stored %d (%s)  failed %d  ambiguous %d  waiting %d  claimed %d",
+		s.Stored, sizeText(s.Bytes), s.Failed, s.Ambiguous, s.Waiting, s.Claimed)
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+)
+
+// ingestMetrics have the names of ArtStore's ingester, and the labels of them
+// that mean something here.
+type ingestMetrics struct {
+	tokens, uploads, errors *prometheus.CounterVec
+	bytes, retries          prometheus.Counter
+	tokenTook, uploadTook   prometheus.Histogram
+}
+
+func newIngestMetrics(registry prometheus.Registerer) *ingestMetrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	took := func(name, help string, buckets ...float64) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+	}
+	m := &ingestMetrics{
+		tokens:     counter("auth_token_requests_total", "Token requests, by outcome.", "status"),
+		errors:     counter("auth_errors_total", "Token requests without a token, by cause.", "error_type"),
+		uploads:    counter("ingester_upload_total", "Uploads that are over, retries included, by outcome.", "status"),
+		bytes:      prometheus.NewCounter(prometheus.CounterOpts{Name: "ingester_upload_bytes_total", Help: "Bytes of content stored."}),
+		retries:    prometheus.NewCounter(prometheus.CounterOpts{Name: "ingester_upload_retries_total", Help: "Attempts that were repeated."}),
+		tokenTook:  took("auth_token_acquisition_duration_seconds", "How long token requests took.", .1, .25, .5, 1, 2.5, 5, 10, 30),
+		uploadTook: took("ingester_upload_duration_seconds", "How long uploads took, all attempts together.", .01, .05, .1, .5, 1, 5, 10, 60, 600, 3600),
+	}
+	registry.MustRegister(m.tokens, m.errors, m.uploads, m.bytes, m.retries, m.tokenTook, m.uploadTook)
+	return m
+}
+
+// observe is the Observer of a client.
+func (m *ingestMetrics) observe(e ingestclient.Event) {
+	status := "success"
+	if e.Err != nil {
+		status = "failure"
+	}
+	switch e.Kind {
+	case "token":
+		m.tokens.WithLabelValues(status).Inc()
+		m.tokenTook.Observe(e.Took.Seconds())
+		if e.Err != nil {
+			m.errors.WithLabelValues(errorType(e.Err)).Inc()
+		}
+	case "retry":
+		m.retries.Inc()
+	case "upload":
+		m.uploads.WithLabelValues(status).Inc()
+		m.uploadTook.Observe(e.Took.Seconds())
+		if e.Err == nil {
+			m.bytes.Add(float64(e.Bytes))
+		}
+	}
+}
+
+// errorType is told by what an error is, never by its text.
+func errorType(err error) string {
+	for _, c := range []struct {
+		is   error
+		name string
+	}{
+		{ingestclient.ErrCredentials, "credentials"}, {ingestclient.ErrTLSPeer, "tls"}, {ingestclient.ErrConnection, "connection"},
+		{ingestclient.ErrTokenAnswer, "answer"}, {ingestclient.ErrTokenBinding, "binding"}, {ingestclient.ErrTokenEndpoint, "endpoint"},
+	} {
+		if errors.Is(err, c.is) {
+			return c.name
+		}
+	}
+	return "other"
+}

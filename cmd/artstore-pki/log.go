@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/mattn/go-runewidth"
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+const statusesLog = `   0    the record is what was logged
+   1    it could not be verified; the error says why
+   2    the command line is wrong
+   3    the record was changed, or the log was; the output says what
+   130  interrupted`
+
+func logCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "log",
+		Usage: "show and verify the tamper-evident log of the record",
+		Subcommands: []*cli.Command{
+			{
+				Name:  "head",
+				Usage: "print the newest signed head of the log",
+				Description: `Prints the head as a signed note (c2sp.org/tlog-checkpoint); the key that checks it goes to stderr.
+Keep both on another machine: "log verify --head FILE" shows later whether the log was rolled back.`,
+				Flags:  []cli.Flag{dirFlag()},
+				Action: u.runLogHead,
+			},
+			{
+				Name:  "verify",
+				Usage: "compare the record with its log, and the log with heads kept elsewhere",
+				Description: `Makes every entry again from the rows of the record and compares it with the log, and the log with
+its signed head. What differs is named: altered, backdated, deleted, inserted or moved rows, entries
+that the log's key did not sign. With --head, the log must begin with what that head signs; agents
+keep one as log.head beside their certificates. It works beside a running authority.`,
+				Flags: []cli.Flag{
+					dirFlag(),
+					&cli.StringSliceFlag{Name: "head", Usage: "a head that was kept elsewhere, in `FILE`; may be repeated"},
+					outputFlag(outputText, outputJSON),
+				},
+				CustomHelpTemplate: commandHelpHead + statusesLog + "\n",
+				Action:             u.runLogVerify,
+			},
+		},
+	}
+}
+
+func (u *ui) runLogHead(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	dir := c.String(flagDir)
+	record, err := openRecord(c.Context, dir, flagDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = record.Close() }() // read only
+	head, err := record.LogHead(c.Context)
+	if err != nil {
+		return err
+	}
+	if head == nil {
+		return withHint(errors.New("the log has no head yet"), "the authority signs the first one a second after its first certificate")
+	}
+	key, err := ca.LogVerifier(dir)
+	if err != nil {
+		return err
+	}
+	if _, err := u.out.Write(head); err != nil { // as it is: its signature counts
+		return err
+	}
+	u.say("key: %s", key)
+	return nil
+}
+
+func (u *ui) runLogVerify(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	format := c.String(flagOutput)
+	if format != outputText && format != outputJSON {
+		return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
+	}
+	var opt ca.LogOptions
+	for _, path := range c.StringSlice("head") {
+		text, err := readHead(path)
+		if err != nil {
+			return err
+		}
+		opt.Heads = append(opt.Heads, text)
+	}
+	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = record.Close() }() // read only
+	report, err := u.verifyLog(c.Context, record, opt)
+	if err != nil {
+		return err
+	}
+	return u.writeLogReport(format, report, len(opt.Heads))
+}
+
+// readHead reads a kept head, and no more of a wrong file than a head has.
+func readHead(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading a kept head: %w", err)
+	}
+	defer func() { _ = f.Close() }() // read only
+	text, err := io.ReadAll(io.LimitReader(f, translog.MaxHead+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading a kept head: %w", err)
+	}
+	if _, ok := translog.SizeOf(text); !ok {
+		return nil, fmt.Errorf("reading a kept head: %s: not a signed head of a log", path)
+	}
+	return text, nil
+}
+
+// verifyLog keeps one line on a terminal that says how far it is, when it takes long.
+func (u *ui) verifyLog(ctx context.Context, record *ca.Record, opt ca.LogOptions) (store.LogReport, error) {
+	width, ok := u.terminal(u.err)
+	if !ok {
+		return record.VerifyLog(ctx, opt)
+	}
+	next, shown := time.Now().Add(progressAfter), false
+	opt.Progress = func(done, total int64) {
+		if now := time.Now(); now.After(next) {
+			next, shown = now.Add(progressEvery), true
+			line := runewidth.Truncate(fmt.Sprintf("%d of %d entries", done, total), width-1, "…")
+			_, _ = io.WriteString(u.err, eraseLine+line) // nobody is left to tell
+		}
+	}
+	report, err := record.VerifyLog(ctx, opt)
+	if shown {
+		_, _ = io.WriteString(u.err, eraseLine)
+	}
+	return report, err
+}
+
+func (u *ui) writeLogReport(format string, r store.LogReport, kept int) error {
+	if format == outputJSON {
+		if r.Findings == nil {
+			r.Findings = []store.LogFinding{} // a list, not null
+		}
+		if err := u.writeJSON(map[string]any{"schema_version": 1, "log": r}); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range r.Findings {
+			if err := u.print("%s", findingLine(f)); err != nil {
+				return err
+			}
+		}
+	}
+	bad := int64(len(r.Findings)) + r.More
+	u.say("log: %d entries, head of %s; %d made again from their rows, %d pruned, %d waiting; %d kept heads compared; %d findings",
+		r.Size, headTime(r.Head), r.Checked, r.Pruned, r.Pending, kept, bad)
+	if bad > 0 {
+		return exitStatus(exitFindings)
+	}
+	return nil
+}
+
+func headTime(h translog.Head) string {
+	if h.Time.IsZero() {
+		return "no time"
+	}
+	return h.Time.Local().Format(time.DateTime)
+}
+
+// findingLine says what is wrong, with which entry, and what that one is about.
+func findingLine(f store.LogFinding) string {
+	line := f.Fault
+	if f.Index >= 0 {
+		line += fmt.Sprintf(": entry %d", f.Index)
+	}
+	if f.Kind != "" {
+		line += fmt.Sprintf(": %s %s", f.Kind, f.Service)
+		if f.Serial != "" {
+			line += " " + pemfile.HexSerial(f.Serial)
+		}
+		line += " at " + f.At.Local().Format(time.DateTime)
+	}
+	return line + ": " + f.Text
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+// copyTalks is how often a long copy says how far it is.
+const copyTalks = 2 * time.Second
+
+func migrateCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "migrate",
+		Usage: "copy the record between SQLite and PostgreSQL",
+		Description: `Copies all of a record into an empty place, in either direction: a file, or the postgres://
+URL of a database (see database: in pki.yaml). Stop the authority first; a source that
+changes meanwhile is an error. It is one transaction: until it ends well, the target has
+nothing. The source stays as it is; name the new place in pki.yaml afterwards.`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "from", Required: true, Usage: "`FILE` or URL that has the record"},
+			&cli.StringFlag{Name: "to", Required: true, Usage: "`FILE` or URL that gets it"},
+		},
+		Action: u.runMigrate,
+	}
+}
+
+func (u *ui) runMigrate(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	from, to := c.String("from"), c.String("to")
+	for name, where := range map[string]string{"from": from, "to": to} {
+		if err := store.Check(where); err != nil {
+			return usagef("--%s: %w", name, err)
+		}
+	}
+	if !store.IsURL(from) { // to open it would make it
+		if _, err := os.Stat(from); err != nil {
+			return fmt.Errorf("opening the source: %w", err)
+		}
+	}
+	copied, err := u.migrate(c.Context, from, to)
+	switch {
+	case errors.Is(err, store.ErrNotEmpty):
+		return withHint(err, "a record is copied into an empty place only; nothing was written")
+	case errors.Is(err, store.ErrChanged):
+		return withHint(err, "nothing was written to the target; try again once no authority uses the source")
+	case err != nil:
+		return err
+	}
+	for _, t := range copied {
+		u.say("%s: %d", t.Table, t.Rows)
+	}
+	u.say("copied and counted; next: name the new place under database: in pki.yaml, then start the authority")
+	return nil
+}
+
+func (u *ui) migrate(ctx context.Context, from, to string) (_ []store.Copied, err error) {
+	source, err := store.Open(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, source.Close()) }()
+	target, err := store.Open(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, target.Close()) }()
+	said := time.Now()
+	return store.Copy(ctx, source, target, func(c store.Copied) {
+		if now := time.Now(); now.Sub(said) >= copyTalks {
+			said = now
+			u.say("copying %s: %d", c.Table, c.Rows)
+		}
+	})
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+func pruneCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "prune",
+		Usage: "remove certificates that expired long ago from the record",
+		Description: `Removes certificates that expired before --older-than, with their revocations and events; a lineage
+goes when all of it has expired. The log stays verifiable: it keeps their places and tells of the
+pruning. It works beside a running authority, in short transactions. An SQLite file keeps its size;
+the room is used again.`,
+		Flags: []cli.Flag{
+			dirFlag(),
+			&cli.GenericFlag{Name: "older-than", Value: &span{}, DefaultText: "none", Usage: "remove what expired longer ago than this `TIME`, such as 90d or 1y; 72h at least"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say how many"},
+		},
+		Action: u.runPrune,
+	}
+}
+
+func (u *ui) runPrune(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	age := spanOf(c, "older-than")
+	if age == 0 {
+		return withHint(usagef("missing --older-than"), "see %s --help", helpName(c))
+	}
+	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = record.Close() }() // what is removed is committed
+	before := time.Now().Add(-age)
+	if c.Bool("dry-run") {
+		n, err := record.Prunable(c.Context, before)
+		if err != nil {
+			return err
+		}
+		u.say("prune: %d certificates would be removed", n)
+		return nil
+	}
+	n, err := record.Prune(c.Context, before)
+	if n > 0 || err == nil {
+		u.say("prune: %d certificates removed", n)
+	}
+	if errors.Is(err, store.ErrUnsequenced) {
+		return withHint(err, "the running authority gives places within a second: try again, or start it once")
+	}
+	return err
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+)
+
+// traceFlush bounds how long a command waits at its end for the collector.
+const traceFlush = 5 * time.Second
+
+// tracer sends spans to a collector; one that is nil does nothing. Spans hold
+// methods, addresses, statuses and file names, never headers or bodies.
+type tracer struct{ provider *sdktrace.TracerProvider }
+
+// openTracer is on where the standard variables name a collector; the exporter
+// reads its other ones (headers, certificates, timeouts) itself.
+func (u *ui) openTracer(ctx context.Context) (*tracer, error) {
+	named := u.getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || u.getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
+	if !named || strings.EqualFold(u.getenv("OTEL_SDK_DISABLED"), "true") || u.getenv("OTEL_TRACES_EXPORTER") == "none" {
+		return nil, nil
+	}
+	exporter, err := otlptracehttp.New(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("opening the trace exporter: %w", err)
+	}
+	who, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "artstore-pki")), resource.WithFromEnv())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("reading OTEL_RESOURCE_ATTRIBUTES: %w", err), exporter.Shutdown(ctx))
+	}
+	return &tracer{sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(who))}, nil
+}
+
+// trace has every request of a client made from cfg traced.
+func (t *tracer) trace(cfg *ingestclient.Config) {
+	if t != nil {
+		cfg.Wrap = t.wrap
+	}
+}
+
+func (t *tracer) wrap(rt http.RoundTripper) http.RoundTripper {
+	return otelhttp.NewTransport(rt,
+		otelhttp.WithTracerProvider(t.provider),
+		otelhttp.WithPropagators(propagation.TraceContext{}), // traceparent (W3C); no baggage: it could carry anything
+		otelhttp.WithSpanNameFormatter(func(_ string, r *http.Request) string { return r.Method + " " + route(r.URL.Path) }),
+	)
+}
+
+// route leaves ids out of a path: names of spans are few.
+func route(path string) string {
+	const files = "/api/v1/files/"
+	at := strings.Index(path, files)
+	if at < 0 || strings.HasSuffix(path, files+"upload") {
+		return path
+	}
+	_, rest, more := strings.Cut(path[at+len(files):], "/")
+	if more {
+		rest = "/" + rest
+	}
+	return files + "{id}" + rest
+}
+
+// upload begins the span of one file, around all attempts; end closes it.
+func (t *tracer) upload(ctx context.Context, name string) (_ context.Context, end func(error)) {
+	if t == nil {
+		return ctx, func(error) {}
+	}
+	ctx, span := t.provider.Tracer("artstore-pki").Start(ctx, "upload")
+	span.SetAttributes(attribute.String("file.name", name))
+	return ctx, func(err error) {
+		if err != nil {
+			span.SetStatus(codes.Error, err.Error()) // errors of ingestclient hold no secrets
+		}
+		span.End()
+	}
+}
+
+// close sends what is left. A collector that is away costs the wait and no error:
+// the files are uploaded.
+func (t *tracer) close(ctx context.Context) {
+	if t == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceFlush)
+	defer cancel()
+	_ = t.provider.Shutdown(ctx)
+}
