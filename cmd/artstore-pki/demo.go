@@ -32,7 +32,7 @@ times, the authority's intermediate is replaced, a new root joins the trust bund
 and the old root leaves. The end prints what happened and audits everything that was started; any
 failure or finding makes the exit status 1.`,
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "duration", Value: demoDuration, Usage: "how long to upload, counted from the moment all services answer"},
+			&cli.DurationFlag{Name: "duration", Value: demoDuration, Usage: "how long to upload, counted from the moment all services answer; a slow machine takes what the first two changes need"},
 			&cli.DurationFlag{Name: "leaf-lifetime", Value: demoLeafLifetime, Usage: "lifetime of every certificate, 10s at least"},
 			&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Usage: "keep the state in this new directory `DIR` (default: a temporary one, removed at the end)"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print what the packages log"},
@@ -93,13 +93,14 @@ func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
 		u.say("  %-16s %s", s.name, address)
 	}
 
-	runCtx, cancel := context.WithTimeout(ctx, opt.Duration)
+	runCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	load := newLoad(w.client)
 	plan := newPlan(w, opt)
 	status := u.startStatus(w, load, plan)
 	planDone := make(chan error, 1)
 	go func() { planDone <- plan.Run(runCtx, status.event) }()
+	go func() { plan.Over(runCtx); cancel() }()
 	load.Run(runCtx)
 	planErr := <-planDone
 	status.stop()

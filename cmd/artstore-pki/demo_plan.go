@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 const (
 	rotateIntermediateAt = 0.20
 	addRootAt            = 0.35
+	clockedSteps         = 2 // the first ones
 	planPoll             = time.Second
 )
 
@@ -28,7 +30,8 @@ type plan struct {
 	oldRoot   string // fingerprint
 	newRoot   string
 	steps     []planStep
-	current   atomic.Int64 // index of the step that is waited for
+	current   atomic.Int64  // index of the step that is waited for
+	promised  chan struct{} // closed once the steps that go by the clock are taken, or cannot be
 }
 
 // planStep waits until it may act, then acts.
@@ -39,7 +42,7 @@ type planStep struct {
 }
 
 func newPlan(w *world, opt demoOptions) *plan {
-	p := &plan{authority: w.authority, start: time.Now(), duration: opt.Duration}
+	p := &plan{authority: w.authority, start: time.Now(), duration: opt.Duration, promised: make(chan struct{})}
 	p.oldRoot = pemfile.Fingerprint(w.authority.Roots()[0])
 	p.steps = []planStep{
 		{"rotate the intermediate", p.after(rotateIntermediateAt), p.rotateIntermediate},
@@ -52,6 +55,8 @@ func newPlan(w *world, opt demoOptions) *plan {
 
 // Run takes the steps in order until ctx ends; what it did not reach is not an error.
 func (p *plan) Run(ctx context.Context, event func(string)) error {
+	promised := sync.OnceFunc(func() { close(p.promised) })
+	defer promised()
 	ticker := time.NewTicker(planPoll)
 	defer ticker.Stop()
 	for i, s := range p.steps {
@@ -78,9 +83,24 @@ func (p *plan) Run(ctx context.Context, event func(string)) error {
 			return fmt.Errorf("trying to %s: %w", s.name, err)
 		}
 		event(did)
+		if i+1 == clockedSteps {
+			promised()
+		}
 	}
 	p.current.Store(int64(len(p.steps)))
 	return nil
+}
+
+// Over waits until the demo's time is over. A slow machine gets as much more as
+// the steps that go by the clock need: a demo without them shows nothing.
+func (p *plan) Over(ctx context.Context) {
+	over, cancel := context.WithDeadline(ctx, p.start.Add(p.duration))
+	defer cancel()
+	<-over.Done()
+	select {
+	case <-p.promised:
+	case <-ctx.Done():
+	}
 }
 
 // done returns the names of the steps taken and of those not reached.
