@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/smallstep/certificates/authority/provisioner"
@@ -21,9 +22,9 @@ import (
 // the authority.
 func (s *Store) AuthDB(ctx context.Context) db.AuthDB { return &authDB{ctx: ctx, s: s} }
 
-// tokenLife is how long a token that smallstep spends is remembered, because
-// its interface does not say when the token expires.
-const tokenLife = 24 * time.Hour
+// forever is how long a token that smallstep spends is remembered: its interface
+// does not say when the token expires.
+var forever = time.UnixMilli(math.MaxInt64)
 
 // callerSmallstep is who asked, when smallstep does not say.
 const callerSmallstep = "smallstep"
@@ -71,7 +72,7 @@ func (a *authDB) GetCertificateData(serial string) (*db.CertificateData, error) 
 
 // UseToken keeps a hash of the id, never the token.
 func (a *authDB) UseToken(id, _ string) (bool, error) {
-	token := Token{Hash: sha256.Sum256([]byte(id)), Expires: time.Now().Add(tokenLife)}
+	token := Token{Hash: sha256.Sum256([]byte(id)), Expires: forever}
 	err := a.s.change(a.ctx, func(tx *txn) error { return spend(a.ctx, tx, token, "") })
 	if errors.Is(err, errSpent) {
 		return false, nil

@@ -74,7 +74,7 @@ func KeyHash(spki []byte) string {
 // Token is a one-time token as the record keeps it.
 type Token struct {
 	Hash    [sha256.Size]byte // of issuer and id; the zero value means "no token"
-	Expires time.Time         // after it, the row may be swept: the token is refused by its own claim
+	Expires time.Time         // by its own claim, the same each time; after it the row may be swept
 }
 
 // Issue is what one commit makes true.
@@ -147,7 +147,7 @@ func spentOn(ctx context.Context, q querier, token Token) (serial string, err er
 	if token == (Token{}) {
 		return "", nil
 	}
-	err = q.QueryRowContext(ctx, `SELECT serial FROM used_tokens WHERE hash = ?`, token.Hash[:]).Scan(&serial)
+	err = q.QueryRowContext(ctx, `SELECT serial FROM used_tokens WHERE expires = ? AND hash = ?`, millis(token.Expires), token.Hash[:]).Scan(&serial)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return "", nil
@@ -178,8 +178,8 @@ func spend(ctx context.Context, tx *txn, token Token, serial string) error {
 	if token == (Token{}) {
 		return nil
 	}
-	res, err := tx.ExecContext(ctx, `INSERT INTO used_tokens (hash, expires, serial) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
-		token.Hash[:], millis(token.Expires), serial)
+	res, err := tx.ExecContext(ctx, `INSERT INTO used_tokens (expires, hash, serial) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
+		millis(token.Expires), token.Hash[:], serial)
 	if err != nil {
 		return fmt.Errorf("spending a token: %w", err)
 	}

@@ -135,7 +135,7 @@ func TestTransactionThatSQLiteTookBack(t *testing.T) {
 	told := crowd(t, path,
 		func(ctx context.Context, tx *store.Txn) error { return insertMark(ctx, tx, "before") },
 		func(ctx context.Context, tx *store.Txn) error {
-			_, err := tx.ExecContext(ctx, `ROLLBACK`)
+			_, err := tx.ExecContext(ctx, `INSERT OR ROLLBACK INTO lineages (lineage, trust_digest, reported_at) VALUES ('', '', NULL)`)
 			return err
 		},
 		func(ctx context.Context, tx *store.Txn) error { return insertMark(ctx, tx, "after") })

@@ -20,9 +20,9 @@ const maxShare = 128
 // more than all they do. There is no goroutine of its own: whoever gets the turn
 // runs everybody's changes, and each caller is answered after the commit.
 //
-// The crash story: a change is a savepoint of the transaction, so one that fails
-// takes back nothing but itself; nobody has been answered before COMMIT has
-// returned, so a crash before it loses what nobody was told of.
+// A change that fails takes back nothing but itself. The crash story: nobody has
+// been answered before COMMIT has returned, so a crash before it loses what nobody
+// was told of.
 type shared struct {
 	db   *sql.DB
 	turn chan struct{} // holds the right to write; a channel, because waiters must be able to leave
@@ -38,9 +38,9 @@ type shared struct {
 
 // change is one caller's part of a transaction.
 type change struct {
-	fn   func(*txn) error
-	err  error         // of fn, or of the transaction
-	done chan struct{} // closed when err is final
+	fn   func(*txn) error // may run more than once
+	err  error            // of fn, or of the transaction
+	done chan struct{}    // closed when err is final
 }
 
 var errClosed = errors.New("the record is closed")
@@ -113,23 +113,13 @@ func (s *shared) take() *change {
 }
 
 // round runs one transaction with what is queued, and with what comes while it
-// runs, and answers. An error that is not of one change is everybody's.
+// runs, and answers.
 func (s *shared) round(ctx context.Context) {
 	c := s.take()
 	if c == nil {
 		return // another round had it
 	}
-	var batch []*change
-	failed := s.begin(ctx)
-	for ; c != nil; c = s.take() {
-		batch = append(batch, c)
-		if failed == nil {
-			c.err, failed = s.part(ctx, c.fn)
-		}
-		if failed != nil || len(batch) == maxShare {
-			break
-		}
-	}
+	batch, failed := s.transact(ctx, c)
 	if failed == nil {
 		failed = s.exec(ctx, `COMMIT`)
 	}
@@ -142,6 +132,30 @@ func (s *shared) round(ctx context.Context) {
 		}
 		close(c.done)
 	}
+}
+
+// transact runs changes; failed is not of one of them but everybody's. Savepoints
+// are dear, because SQLite copies each page that is written after one. Nearly all
+// changes succeed, so there are none until one fails; then all begin anew, with them.
+func (s *shared) transact(ctx context.Context, first *change) (batch []*change, failed error) {
+	batch = []*change{first}
+	failed = s.begin(ctx)
+	savepoints := false
+	for i := 0; i < len(batch) && failed == nil; i++ {
+		c := batch[i]
+		if savepoints {
+			c.err, failed = s.part(ctx, c.fn)
+		} else if c.err = guarded(c.fn, &txn{querier: s.stmts}); c.err != nil {
+			savepoints, i = true, -1
+			failed = s.restart(ctx)
+		}
+		if failed == nil && i == len(batch)-1 && len(batch) < maxShare {
+			if c := s.take(); c != nil {
+				batch = append(batch, c)
+			}
+		}
+	}
+	return batch, failed
 }
 
 // begin opens a transaction that writes from the start: one that reads first
@@ -158,6 +172,12 @@ func (s *shared) begin(ctx context.Context) error {
 		s.conn, s.stmts = conn, &prepared{on: conn, unbroken: true}
 	}
 	return s.exec(ctx, `BEGIN IMMEDIATE`)
+}
+
+// restart takes back what was done.
+func (s *shared) restart(ctx context.Context) error {
+	_ = s.exec(ctx, `ROLLBACK`) // it fails if SQLite did it already; if it fails otherwise, begin does, too
+	return s.begin(ctx)
 }
 
 // part runs one change as a savepoint. failed is the end of the whole

@@ -33,9 +33,8 @@ func openSQLite(ctx context.Context, path string) (_ *Store, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	// Serials and hashes of tokens are random: each commit touches pages all over
-	// their indexes, so the writer keeps 16 MB of them, and copies them from the log
-	// into the file every 16 MB: pages that all commits touch are copied once then.
+	// The writer keeps 16 MB of pages, and copies them from the log into the file
+	// every 16 MB: those that all commits touch are copied once then.
 	write, err := connect(path, 1, "&_txlock=immediate&_pragma=cache_size(-16000)&_pragma=wal_autocheckpoint(4000)")
 	if err != nil {
 		return nil, err

@@ -48,13 +48,15 @@ CREATE TABLE certificate_names (
     PRIMARY KEY (name, not_after, id)
 ) STRICT, WITHOUT ROWID;
 
--- A spent token is a hash and an expiry: a copy of this table opens nothing.
+-- A spent token is an expiry and a hash: a copy of this table opens nothing. The
+-- expiry, which is one of the token's claims, comes first: what is spent together
+-- then lies together, and what is swept, too.
 CREATE TABLE used_tokens (
-    hash    BLOB    NOT NULL PRIMARY KEY,
     expires INTEGER NOT NULL,
-    serial  TEXT    NOT NULL -- certificate it was spent on, or empty
+    hash    BLOB    NOT NULL,
+    serial  TEXT    NOT NULL, -- certificate it was spent on, or empty
+    PRIMARY KEY (expires, hash)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX used_tokens_expires ON used_tokens (expires);
 
 CREATE TABLE revocations (
     id          INTEGER PRIMARY KEY, -- in the order of commits
