@@ -72,7 +72,6 @@ type claims struct {
 	Confirmation struct {
 		Fingerprint string `json:"x5rt#S256"` // of the one request it is good for
 	} `json:"cnf"`
-	id     string // of the provisioner, as step writes it
 	kid    string
 	holder *x509.Certificate // whose key signed the token; nil for a token of an enrolment key
 }
@@ -87,19 +86,19 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 		return nil, unauthorized("the token is not a signed JWT")
 	}
 	c := &claims{kid: tok.Headers[0].KeyID}
-	key, err := c.find(st, tok)
+	key, issuer, err := c.find(st, tok)
 	if err != nil {
 		return nil, err
 	}
 	if err := tok.Claims(key, c); err != nil { // the kind of key decides which algorithms are taken
 		return nil, unauthorized("the token was refused: %s", tokenFault(err))
 	}
-	if c.holder == nil && c.id != c.Issuer+":"+c.kid {
+	if c.Issuer != issuer {
 		return nil, errProvisioner
 	}
 	now, fragment := time.Now(), ""
 	if c.holder != nil {
-		fragment = c.id
+		fragment = c.provisioner()
 	}
 	err = c.ValidateWithLeeway(jose.Expected{Time: now}, tokenLeeway) // the issuer found the key
 	switch {
@@ -117,33 +116,40 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 	return c, nil
 }
 
-// find returns the key that must have signed the token: the enrolment key that its
-// header names, or that of the certificate that it brings.
-func (c *claims) find(st *state, tok *jose.JSONWebToken) (crypto.PublicKey, error) {
-	if p := st.rules.only(c.kid); p != nil { // nearly always; the issuer is compared when it is vouched for
-		c.id = p.name + ":" + c.kid
-		return p.key, nil
+// find returns the key that must have signed the token, and the issuer that must
+// stand in it: the enrolment key that its header names, or that of the certificate
+// that it brings.
+func (c *claims) find(st *state, tok *jose.JSONWebToken) (key crypto.PublicKey, issuer string, err error) {
+	if p := st.rules.only(c.kid); p != nil { // nearly always
+		return p.key, p.name, nil
 	}
 	var who struct {
 		Issuer string `json:"iss"`
 	}
 	if err := tok.UnsafeClaimsWithoutVerification(&who); err != nil {
-		return nil, unauthorized("the token is not a signed JWT")
+		return nil, "", unauthorized("the token is not a signed JWT")
 	}
 	if leaf := st.holder(who.Issuer, tok.Headers[0]); leaf != nil {
 		if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-			return nil, unauthorized("the token was refused: its certificate is not for signatures")
+			return nil, "", unauthorized("the token was refused: its certificate is not for signatures")
 		}
-		c.holder, c.id = leaf, "x5c/"+who.Issuer
-		return leaf.PublicKey, nil
+		c.holder = leaf
+		return leaf.PublicKey, who.Issuer, nil
 	}
 	for _, p := range st.rules.jwks {
 		if p.name == who.Issuer && p.key.KeyID == c.kid {
-			c.id = p.name + ":" + c.kid
-			return p.key, nil
+			return p.key, p.name, nil
 		}
 	}
-	return nil, errProvisioner
+	return nil, "", errProvisioner
+}
+
+// provisioner is how step names it.
+func (c *claims) provisioner() string {
+	if c.holder != nil {
+		return "x5c/" + c.Issuer
+	}
+	return c.Issuer + ":" + c.kid
 }
 
 var errProvisioner = unauthorized("the token's provisioner is not known here")
@@ -167,7 +173,7 @@ func tokenFault(err error) string {
 // spend names a token by issuer and id. Holders of certificates choose ids
 // freely, so the certificate is a part: none can use up the id of another.
 func (c *claims) spend() store.Token {
-	text := c.id + "\x00" + c.ID
+	text := c.provisioner() + "\x00" + c.ID
 	if c.holder != nil {
 		text += "\x00" + string(c.holder.Raw)
 	}
