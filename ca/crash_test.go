@@ -233,7 +233,7 @@ func buy(t *testing.T, dir, url string) (b bought, ok bool) {
 func postSign(t *testing.T, url, token string) (status int, body []byte) {
 	t.Helper()
 	req := stepapi.SignRequest{CSR: csr(t, newKey(t), "storage", "storage", "localhost", "127.0.0.1"), OTT: token}
-	c := &client{t: quiet{t}, url: url, http: &http.Client{Timeout: 10 * time.Second}}
+	c := &client{t: quiet{t}, url: url, http: &http.Client{Timeout: time.Minute}}
 	return c.do("POST", "/sign", req)
 }
 

@@ -37,7 +37,7 @@ func headOf(t testing.TB, c *catest.CA, size int64) (text []byte, h translog.Hea
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		status, body := newClient(t, c, nil).do("GET", "/1.0/log/head", nil)
 		if status == http.StatusOK {
 			if h, err = v.Open(body); err != nil {
@@ -279,7 +279,7 @@ func TestLogThatCannotGoOn(t *testing.T) {
 	go func() { done <- a.KeepLog(ctx) }()
 	until := func(what string, ok func() bool) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); !ok(); {
+		for deadline := time.Now().Add(time.Minute); !ok(); {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: it did not happen; log: %s", what, logged.String())
 			}

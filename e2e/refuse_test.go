@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	dialTimeout = 20 * time.Second
+	dialTimeout = time.Minute
 	livePath    = "/health/live" // of ArtStore's services
 	caPath      = "/health"
 	// A server that closes while bytes of ours are on their way resets the

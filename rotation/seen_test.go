@@ -157,7 +157,7 @@ func await(t testing.TB, seen <-chan publication) publication {
 	select {
 	case p := <-seen:
 		return p
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing was published")
 	}
 	return publication{}

@@ -148,7 +148,7 @@ func TestRotateUnderLoad(t *testing.T) {
 // waitFor polls a condition of real goroutines and sockets.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -115,7 +115,7 @@ func (b *bench) start() (s *spool.Spool, stop func() error) {
 // until polls: what changes is behind a socket and a disk.
 func (b *bench) until(what string, ok func() bool) {
 	b.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			b.Fatalf("never: %s; events %v", what, b.kinds())

@@ -61,7 +61,7 @@ func TestFaultReset(t *testing.T) {
 		}
 	}
 	// The room is given back as the request unwinds, which may be after we saw the end.
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(time.Minute)
 	for s.storage.Stats().Bytes != 0 {
 		select {
 		case <-deadline:

@@ -231,7 +231,7 @@ func pipe(t *testing.T) (near, far net.Conn) {
 	}
 	t.Cleanup(func() { _ = near.Close(); _ = far.Close() })
 	for _, c := range []net.Conn{near, far} {
-		if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}

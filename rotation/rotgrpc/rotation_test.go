@@ -142,7 +142,7 @@ func TestIdleClientLetsGo(t *testing.T) {
 
 // TestEndlessStreamIsCut at the deadline, and one that nobody listens to keeps nothing alive.
 func TestEndlessStreamIsCut(t *testing.T) {
-	const drain = 300 * time.Millisecond
+	const drain = time.Second
 	w := newWorld(t, worldOptions{drain: drain})
 	c := w.client(t)
 	ctx := limit(t)
@@ -156,7 +156,7 @@ func TestEndlessStreamIsCut(t *testing.T) {
 	if code := status.Code(err); code != codes.Unavailable && code != codes.Canceled {
 		t.Errorf("the stream ends with %v", err)
 	}
-	if took := time.Since(began); took < drain/2 || took > 10*time.Second {
+	if took := time.Since(began); took < drain/2 || took > time.Minute {
 		t.Errorf("cut after %s, want about %s", took, drain)
 	}
 	waitFor(t, "the lane closed", func() bool { _, old := connections(w.clientID); return rotgrpc.Lanes(c) == 1 && old == 0 })

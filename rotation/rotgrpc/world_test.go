@@ -194,7 +194,7 @@ func connections(id *rotation.Identity) (all, old int) {
 // waitFor looks again and again: connections close in the background.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

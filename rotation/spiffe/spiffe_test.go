@@ -140,7 +140,7 @@ func handshake(t *testing.T, server, client *tls.Config) error {
 		_, err = io.WriteString(c, "ok")
 		served <- err
 	}()
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", ln.Addr().String(), client)
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Minute}, "tcp", ln.Addr().String(), client)
 	if err != nil {
 		_ = ln.Close()
 		<-served
