@@ -60,7 +60,7 @@ func TestBoundTokens(t *testing.T) {
 		switch {
 		case err != nil || good == 0:
 			t.Errorf("%s: %d uploads, %v", name, good, err)
-		case one.ours && (bad != 0 || s.rejected.Load() != 0 || s.fetches.Load() != rotations+1):
+		case one.ours && (bad != 0 || s.rejected.Load() != 0 || s.fetches.Load() > rotations+1):
 			t.Errorf("ours: %d failed, %d × 401, %d fetches for %d rotations", bad, s.rejected.Load(), s.fetches.Load(), rotations)
 		case !one.ours && s.rejected.Load() == 0:
 			t.Error("the comparison has no power: x/oauth2 saw no 401")
