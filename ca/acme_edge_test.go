@@ -71,16 +71,12 @@ func TestACMENotAfter(t *testing.T) {
 func TestACMEProfileOfToday(t *testing.T) {
 	w := startACME(t)
 	cl := w.account(t)
-	o, err := order(t, cl, "web.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.prove(t, cl, o, "http-01")
+	o := w.proven(t, cl, "http-01", "web.example")
 	w.Rewrite(t, func(b []byte) []byte { return bytes.Replace(b, []byte("web.example"), []byte("www.example"), 1) })
 	if err := w.Authority.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
+	_, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
 	refusedWith(t, err, "rejectedIdentifier", "no profile with acme")
 }
 
@@ -88,11 +84,7 @@ func TestACMEProfileOfToday(t *testing.T) {
 func TestACMEFinalizeOnce(t *testing.T) {
 	w := startACME(t)
 	cl := w.account(t)
-	o, err := order(t, cl, "web.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.prove(t, cl, o, "http-01")
+	o := w.proven(t, cl, "http-01", "web.example")
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {

@@ -204,15 +204,22 @@ func acmeCSR(t testing.TB, key crypto.Signer, cn string, names ...string) []byte
 	return der
 }
 
-// obtain goes the whole way, from order to certificate.
-func (w *acmeWorld) obtain(t testing.TB, cl *acme.Client, kind string, key crypto.Signer, names ...string) *tls.Certificate {
+// proven is an order whose challenges are answered.
+func (w *acmeWorld) proven(t testing.TB, cl *acme.Client, kind string, names ...string) *acme.Order {
 	t.Helper()
 	o, err := order(t, cl, names...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.prove(t, cl, o, kind)
-	if o, err = cl.WaitOrder(t.Context(), o.URI); err != nil {
+	return o
+}
+
+// obtain goes the whole way, from order to certificate.
+func (w *acmeWorld) obtain(t testing.TB, cl *acme.Client, kind string, key crypto.Signer, names ...string) *tls.Certificate {
+	t.Helper()
+	o, err := cl.WaitOrder(t.Context(), w.proven(t, cl, kind, names...).URI)
+	if err != nil {
 		t.Fatal(err)
 	}
 	ders, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, key, names[0], names...), true)

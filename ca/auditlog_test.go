@@ -14,6 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/secret"
 )
@@ -183,13 +184,13 @@ func overwriteConfig(t testing.TB, dir, more string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	overwrite(t, path, append(data, more...))
+	damage.File(t, path, append(data, more...))
 }
 
 // A reload reads the password file: with a wrong one nothing changes.
 func TestReloadReadsThePassword(t *testing.T) {
 	dir, password := filepath.Join(t.TempDir(), "pki"), filepath.Join(t.TempDir(), "password")
-	overwrite(t, password, []byte("one\n"))
+	damage.File(t, password, []byte("one\n"))
 	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, Password: secret.New("one")}); err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +200,7 @@ func TestReloadReadsThePassword(t *testing.T) {
 	}
 	defer func() { _ = a.Close() }()
 	for content, want := range map[string]string{"two\n": "wrong password", "one\n": ""} {
-		overwrite(t, password, []byte(content))
+		damage.File(t, password, []byte(content))
 		err := a.Reload(t.Context())
 		if got := err != nil && strings.Contains(err.Error(), "wrong password"); got != (want != "") {
 			t.Errorf("password %q: %v", content, err)

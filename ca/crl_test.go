@@ -23,6 +23,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -265,7 +266,7 @@ func TestCRLForOthers(t *testing.T) {
 	}
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {
-		overwrite(t, filepath.Join(dir, name), data)
+		damage.File(t, filepath.Join(dir, name), data)
 		return filepath.Join(dir, name)
 	}
 	root, mid := write("root.pem", pemfile.EncodeCertificates(c.Roots())), write("mid.pem", pemfile.EncodeCertificates([]*x509.Certificate{issuing}))
@@ -313,9 +314,9 @@ func TestListsOfAll(t *testing.T) {
 				t.Fatal(err)
 			}
 			for file, certs := range map[string][]*x509.Certificate{"root": c.Roots(), "mid": {issuer}, "leaf": {cert.Leaf}} {
-				overwrite(t, filepath.Join(dir, file), pemfile.EncodeCertificates(certs))
+				damage.File(t, filepath.Join(dir, file), pemfile.EncodeCertificates(certs))
 			}
-			overwrite(t, filepath.Join(dir, "lists"), all)
+			damage.File(t, filepath.Join(dir, "lists"), all)
 			cmd := exec.CommandContext(t.Context(), openssl, "verify", "-crl_check_all", "-CAfile", "root", "-untrusted", "mid", "-CRLfile", "lists", "leaf")
 			cmd.Dir = dir
 			if out, err := cmd.CombinedOutput(); err != nil {
@@ -325,7 +326,7 @@ func TestListsOfAll(t *testing.T) {
 	}
 	path := filepath.Join(c.Dir, "certs", second+".crl")
 	for _, content := range []string{"no list", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"} {
-		overwrite(t, path, []byte(content))
+		damage.File(t, path, []byte(content))
 		if err := c.Authority.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "reading the root's list") {
 			t.Errorf("%q: %v", content, err)
 		}

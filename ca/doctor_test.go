@@ -1,7 +1,6 @@
 package ca_test
 
 import (
-	"database/sql"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 )
 
 // newAuthority makes a state directory without a password, whose root key is elsewhere.
@@ -58,16 +58,18 @@ func TestDoctor(t *testing.T) {
 		"an intermediate that ends": {opt: ca.InitOptions{IntermediateLifetime: 48 * time.Hour}, severity: ca.DiagnosisWarning, want: "trust: intermediate"},
 		"keys in the clear":         {severity: ca.DiagnosisWarning, want: "is not encrypted"},
 		"a root key within reach":   {severity: ca.DiagnosisWarning, want: "take the medium out"},
-		"a password beside": {damage: func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, "secrets", "password"), []byte("x")) },
+		"a password beside": {damage: func(t *testing.T, dir string) { damage.File(t, filepath.Join(dir, "secrets", "password"), []byte("x")) },
 			severity: ca.DiagnosisWarning, want: "the password is beside the keys"},
 		"no record": {damage: func(t *testing.T, dir string) { remove(t, dir, "pki.db") }, severity: ca.DiagnosisError, want: "record: inspecting"},
 		"a damaged record": {damage: func(t *testing.T, dir string) {
-			overwrite(t, filepath.Join(dir, "pki.db"), []byte("not a database, but long enough to look like one"))
+			damage.File(t, filepath.Join(dir, "pki.db"), []byte("not a database, but long enough to look like one"))
 		}, severity: ca.DiagnosisError, want: "record: inspecting"},
 		"a record of the future": {damage: func(t *testing.T, dir string) {
-			execSQL(t, dir, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`)
+			damage.SQL(t, dir, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`)
 		}, severity: ca.DiagnosisError, want: "schema version 99999 is newer"},
-		"an older record": {damage: func(t *testing.T, dir string) { execSQL(t, dir, `DELETE FROM goose_db_version WHERE version_id > 1`) },
+		"an older record": {damage: func(t *testing.T, dir string) {
+			damage.SQL(t, dir, `DELETE FROM goose_db_version WHERE version_id > 1`)
+		},
 			severity: ca.DiagnosisWarning, want: "at the next start"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,18 +99,6 @@ func chmod(t testing.TB, dir, name string, mode os.FileMode) {
 	}
 }
 
-func execSQL(t testing.TB, dir, text string) {
-	t.Helper()
-	db, err := sql.Open("sqlite", filepath.Join(dir, "pki.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
-	if _, err := db.ExecContext(t.Context(), text); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // A sound authority has nothing wrong; a clock that is behind its record has.
 func TestDoctorOnARunningAuthority(t *testing.T) {
 	dir := newAuthority(t, ca.InitOptions{})
@@ -129,7 +119,7 @@ func TestDoctorOnARunningAuthority(t *testing.T) {
 	if good := diagnose(t, ca.DoctorOptions{Dir: dir, Log: true}, ca.DiagnosisOK); !strings.Contains(strings.Join(good, "\n"), "log: 1 entries, 1 made again") {
 		t.Errorf("found %q", good)
 	}
-	execSQL(t, dir, `UPDATE certificates SET issued_at = issued_at + 3600000`)
+	damage.SQL(t, dir, `UPDATE certificates SET issued_at = issued_at + 3600000`)
 	if bad := diagnose(t, ca.DoctorOptions{Dir: dir, Log: true}, ca.DiagnosisError); !strings.Contains(strings.Join(bad, "\n"), "log: ") {
 		t.Errorf("an altered row was not found: %q", bad)
 	}
@@ -188,7 +178,7 @@ func TestPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	execSQL(t, dir, `UPDATE certificates SET not_after = 1000 WHERE id < 3`)
+	damage.SQL(t, dir, `UPDATE certificates SET not_after = 1000 WHERE id < 3`)
 	r, err := ca.OpenRecord(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -90,13 +91,13 @@ func TestDoctorOnTrust(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreign := pemfile.Fingerprint(root)
-	overwrite(t, filepath.Join(dir, "certs", foreign+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{root}))
+	damage.File(t, filepath.Join(dir, "certs", foreign+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{root}))
 	path := filepath.Join(dir, "certs", "current.json")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	overwrite(t, path, bytes.Replace(data, []byte(pemfile.Fingerprint(mine)), []byte(foreign), 1))
+	damage.File(t, path, bytes.Replace(data, []byte(pemfile.Fingerprint(mine)), []byte(foreign), 1))
 	if bad := diagnose(t, ca.DoctorOptions{Dir: dir}, ca.DiagnosisError); !strings.Contains(strings.Join(bad, "\n"), "was signed by none of the roots") {
 		t.Errorf("a foreign root: %q", bad)
 	}

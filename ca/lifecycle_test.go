@@ -12,6 +12,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -157,14 +158,14 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tc.file != "" {
-				overwrite(t, filepath.Join(dir, tc.file), []byte(tc.content))
+				damage.File(t, filepath.Join(dir, tc.file), []byte(tc.content))
 			} else { // swap the two keys
 				for i, k := range key {
 					data, err := os.ReadFile(key[1-i])
 					if err != nil {
 						t.Fatal(err)
 					}
-					overwrite(t, filepath.Join(dir, "secrets", filepath.Base(k)), data)
+					damage.File(t, filepath.Join(dir, "secrets", filepath.Base(k)), data)
 				}
 			}
 			if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -173,18 +174,11 @@ func TestOpenRefuses(t *testing.T) {
 		})
 	}
 	t.Run("truncated certificate", func(t *testing.T) {
-		overwrite(t, certs[0], []byte("-----BEGIN CERTIFICATE-----\nMIIB"))
+		damage.File(t, certs[0], []byte("-----BEGIN CERTIFICATE-----\nMIIB"))
 		if _, err := ca.Open(t.Context(), ca.Options{Dir: made}); err == nil || !strings.Contains(err.Error(), "damaged PEM") {
 			t.Error(err)
 		}
 	})
-}
-
-func overwrite(t testing.TB, path string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestReloadKeepsTheOldConfiguration(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -210,7 +211,7 @@ func TestLogKey(t *testing.T) {
 	if err := reopen(); err != nil {
 		t.Errorf("an older directory: %v", err)
 	}
-	overwrite(t, public, []byte("x"))
+	damage.File(t, public, []byte("x"))
 	if _, err := ca.LogVerifier(dir); err == nil {
 		t.Error("a broken public key was read")
 	}
@@ -219,11 +220,11 @@ func TestLogKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	overwrite(t, private, data)
+	damage.File(t, private, data)
 	if err := reopen(); err == nil || !strings.Contains(err.Error(), "no Ed25519 key") {
 		t.Errorf("an EC key: %v", err)
 	}
-	overwrite(t, private, []byte("x"))
+	damage.File(t, private, []byte("x"))
 	if err := reopen(); err == nil || !strings.Contains(err.Error(), "log.key") {
 		t.Errorf("no key: %v", err)
 	}

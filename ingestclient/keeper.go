@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/artstore/artstore-pki/ingestclient/internal/pace"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -234,7 +235,7 @@ func (k *keeper) ask(l *lease, fail *failure) (*token, error) {
 	if err := k.held(fail, p.digest); err != nil {
 		return nil, err
 	}
-	if err := sleep(k.life, k.reserve()); err != nil {
+	if err := pace.Sleep(k.life, k.reserve()); err != nil {
 		return nil, ErrClosed
 	}
 	// Counted whatever comes of it: these are the requests the endpoint has seen.
@@ -358,20 +359,5 @@ func (k *keeper) close() {
 	if first {
 		k.unlisten()
 		k.cur.Load().lease.done()
-	}
-}
-
-// sleep waits for d or the end of ctx, whose cause it returns.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return context.Cause(ctx)
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient/internal/pace"
 )
 
 const (
@@ -82,7 +84,7 @@ func (c *Client) repeat(ctx context.Context, try func(attempt int) *UploadError)
 		c.count.retries.Add(1)
 		c.settings.Observer(Event{Kind: "retry", Attempt: n, Bytes: e.Sent, Err: e})
 		c.settings.Logger.Warn("request will be repeated", "path", e.Name, "err", e)
-		if err := sleep(ctx, wait); err != nil {
+		if err := pace.Sleep(ctx, wait); err != nil {
 			e.Err = fmt.Errorf("%w: %w", err, e.Err)
 			return n, e
 		}

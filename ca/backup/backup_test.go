@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/backup"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
@@ -72,7 +73,7 @@ func TestBackupKeepsSecrets(t *testing.T) {
 	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
-	overwrite(t, filepath.Join(dir, "secrets", ".hidden.tmp1"), []byte("half a key"))
+	damage.File(t, filepath.Join(dir, "secrets", ".hidden.tmp1"), []byte("half a key"))
 	var b bytes.Buffer
 	if _, err := backup.Write(t.Context(), &b, backup.Options{Dir: dir}); err != nil {
 		t.Fatal(err)
@@ -84,7 +85,7 @@ func TestBackupKeepsSecrets(t *testing.T) {
 	if names := tarNames(t, saved(t, dir)); !slices.Contains(names, "secrets/password") {
 		t.Errorf("%q", names)
 	}
-	overwrite(t, filepath.Join(dir, "secrets", "more.key"), []byte("something"))
+	damage.File(t, filepath.Join(dir, "secrets", "more.key"), []byte("something"))
 	if _, err := backup.Write(t.Context(), io.Discard, backup.Options{Dir: dir}); !errors.Is(err, backup.ErrClearSecret) {
 		t.Errorf("a readable key: %v", err)
 	}
@@ -92,7 +93,7 @@ func TestBackupKeepsSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	overwrite(t, filepath.Join(dir, "pki.yaml"), append(config, "database: postgres://pki@127.0.0.1:1/pki\n"...))
+	damage.File(t, filepath.Join(dir, "pki.yaml"), append(config, "database: postgres://pki@127.0.0.1:1/pki\n"...))
 	if _, err := backup.Write(t.Context(), io.Discard, backup.Options{Dir: dir, Encrypted: true}); err == nil || !strings.Contains(err.Error(), "copying the record") {
 		t.Errorf("on a PostgreSQL that is not there: %v", err)
 	}

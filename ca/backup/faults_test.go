@@ -16,6 +16,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/backup"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 )
 
 // remade copies a backup with one file replaced, or taken out if content is nil,
@@ -59,8 +60,8 @@ func TestRestoreChecksTheAuthority(t *testing.T) {
 	if _, err := backup.Restore(t.Context(), bytes.NewReader(remade(t, good, "nothing", nil)), newer); err != nil {
 		t.Fatalf("as it was: %v", err)
 	}
-	execSQL(t, newer, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`)
-	execSQL(t, newer, `PRAGMA wal_checkpoint(TRUNCATE)`)
+	damage.SQL(t, newer, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`)
+	damage.SQL(t, newer, `PRAGMA wal_checkpoint(TRUNCATE)`)
 	future, err := os.ReadFile(filepath.Join(newer, "pki.db"))
 	if err != nil {
 		t.Fatal(err)

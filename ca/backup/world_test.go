@@ -5,10 +5,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"database/sql"
 	"errors"
 	"io"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -36,25 +34,6 @@ func issued(t testing.TB, c *catest.CA) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return m.Certificate.Leaf
-}
-
-func overwrite(t testing.TB, path string, data []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func execSQL(t testing.TB, dir, text string) {
-	t.Helper()
-	db, err := sql.Open("sqlite", filepath.Join(dir, "pki.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
-	if _, err := db.ExecContext(t.Context(), text); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // temporary are files of a backup that should be gone when it ends.

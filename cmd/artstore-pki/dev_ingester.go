@@ -12,7 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -72,11 +71,10 @@ func (u *ui) runDevIngester(c *cli.Context) (err error) {
 	served := identityMetrics(c, a.id, in.ready)
 	a.cfg.Observer = newIngestMetrics(served.registry).observe
 	for _, url := range given.Storage.URLs {
-		client, err := ingestclient.New(onlyTo(a.cfg, url), a.id)
+		client, err := a.client(onlyTo(a.cfg, url))
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, client.Close()) }()
 		in.sinks = append(in.sinks, &sink{uploader: uploader{client: client}, url: url})
 	}
 	return in.run(c, served)

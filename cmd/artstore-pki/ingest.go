@@ -92,11 +92,10 @@ func (u *ui) runIngest(c *cli.Context) (err error) {
 	defer func() { err = errors.Join(err, a.close(c.Context)) }()
 	served := spoolMetrics(c, a.id)
 	a.cfg.Observer = newIngestMetrics(served.registry).observe
-	client, err := ingestclient.New(a.cfg, a.id)
+	client, err := a.client(a.cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, client.Close()) }()
 	cfg.Uploader, cfg.Logger = client, logger
 	if chosen, err := clientChoosesIDs(c, given.Token.Dialect); err != nil {
 		return err

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"crypto"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -153,9 +155,10 @@ func clientSecret(text settings.Text) func(context.Context) (ingestclient.Secret
 
 // access is what every command that uploads runs on.
 type access struct {
-	cfg    ingestclient.Config
-	tracer *tracer
-	id     *rotation.Identity // nil if the settings say that there is no TLS
+	cfg     ingestclient.Config
+	tracer  *tracer
+	id      *rotation.Identity // nil if the settings say that there is no TLS
+	clients []*ingestclient.Client
 }
 
 // openAccess gets the identity, which may mean to wait for a certificate.
@@ -176,10 +179,22 @@ func (u *ui) openAccess(c *cli.Context, given *settings.Settings, logger *slog.L
 	return a, nil
 }
 
-// close is called after the clients' own.
+// client makes one, which close closes.
+func (a *access) client(cfg ingestclient.Config) (*ingestclient.Client, error) {
+	client, err := ingestclient.New(cfg, a.id)
+	if err == nil {
+		a.clients = append(a.clients, client)
+	}
+	return client, err
+}
+
+// close closes the newest client first, and then what they run on.
 func (a *access) close(ctx context.Context) (err error) {
+	for _, client := range slices.Backward(a.clients) {
+		err = errors.Join(err, client.Close())
+	}
 	if a.id != nil {
-		err = a.id.Close()
+		err = errors.Join(err, a.id.Close())
 	}
 	a.tracer.close(ctx)
 	return err

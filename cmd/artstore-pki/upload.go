@@ -44,11 +44,10 @@ func (u *ui) runUpload(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.close(c.Context)) }()
-	client, err := ingestclient.New(a.cfg, a.id)
+	client, err := a.client(a.cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, client.Close()) }()
 
 	var failed []error
 	for _, path := range c.Args().Slice() {
