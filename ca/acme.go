@@ -15,6 +15,7 @@ import (
 	"github.com/smallstep/certificates/api/log"
 	"github.com/smallstep/certificates/authority"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -128,7 +129,7 @@ func (s *acmeSession) context(ctx context.Context) context.Context {
 }
 
 func (s *acmeSession) linker() acme.Linker {
-	return acme.NewLinker(urlHost(s.st.config.DNSNames), strings.TrimPrefix(acmePrefix, "/"))
+	return acme.NewLinker(names.URLHost(s.st.config.DNSNames), strings.TrimPrefix(acmePrefix, "/"))
 }
 
 func (s *acmeSession) addNonce(w http.ResponseWriter, r *http.Request) {

@@ -16,6 +16,7 @@ import (
 	"github.com/smallstep/certificates/authority"
 	"github.com/smallstep/certificates/authority/provisioner"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -102,7 +103,7 @@ func (i acmeIssuer) verified(csr *x509.CertificateRequest) (v verified, err erro
 	if err != nil {
 		return v, err
 	}
-	if v.names, err = requestNames(csr); err != nil {
+	if v.names, err = names.OfRequest(csr); err != nil {
 		return v, refuse(ruleRequest, "%v", err)
 	}
 	if i.asked {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/smallstep/certificates/acme"
 	"go.step.sm/crypto/jose"
+
+	"github.com/artstore/artstore-pki/ca/internal/names"
 )
 
 // smallstep uses up a nonce before it has looked at the signature, which lets
@@ -134,7 +136,7 @@ func (s *acmeSession) checkURL(r *http.Request, head jose.Header) error {
 	if got, _ := head.ExtraHeaders["url"].(string); got != want.String() {
 		return acme.NewDetailedError(acme.ErrorUnauthorizedType, "the url that was signed is not that of the request") // RFC 8555 §6.4
 	}
-	host, err := canonicalName(want.Hostname())
+	host, err := names.Canonical(want.Hostname())
 	if err != nil || !slices.Contains(s.st.rules.own.names, host) {
 		return malformed("the host is none of this authority's names")
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -90,12 +91,12 @@ func (st *state) acmeProfile(ids []acme.Identifier) (*profile, error) {
 }
 
 func identifierNames(ids []acme.Identifier) ([]string, error) {
-	var names []string
+	var list []string
 	for _, id := range ids {
 		if id.Type != acme.DNS && id.Type != acme.IP {
 			return nil, refuse(ruleACME, "%.40q is neither dns nor ip", string(id.Type))
 		}
-		name, err := canonicalName(id.Value)
+		name, err := names.Canonical(id.Value)
 		if err != nil {
 			return nil, refuse(ruleACME, "%v", err)
 		}
@@ -107,12 +108,12 @@ func identifierNames(ids []acme.Identifier) ([]string, error) {
 		if name == "localhost" || strings.HasSuffix(name, ".localhost") || notAddr == nil && (addr.IsLoopback() || addr.IsUnspecified()) {
 			return nil, refuse(ruleLoopback, "%q is the machine of the authority", name)
 		}
-		if slices.Contains(names, name) {
+		if slices.Contains(list, name) {
 			return nil, refuse(ruleACME, "%q stands there twice", name)
 		}
-		names = append(names, name)
+		list = append(list, name)
 	}
-	return names, nil
+	return list, nil
 }
 
 // countRefusal counts what is refused to an account that has proven nothing yet:

@@ -11,6 +11,7 @@ import (
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -54,7 +55,7 @@ func TokenAt(dir, issuer, service string, issued time.Time, life time.Duration) 
 	if err != nil {
 		return secret.String{}, err
 	}
-	c.Audience = jose.Audience{"https://" + urlHost(cfg.DNSNames) + stepapi.Prefix + stepapi.PathSign}
+	c.Audience = jose.Audience{"https://" + names.URLHost(cfg.DNSNames) + stepapi.Prefix + stepapi.PathSign}
 	c.IssuedAt, c.NotBefore, c.Expiry = jose.NewNumericDate(issued), jose.NewNumericDate(issued), jose.NewNumericDate(issued.Add(life))
 	p, err := r.signing("enrolment")
 	if err != nil {

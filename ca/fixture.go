@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -37,7 +38,7 @@ func (a *Authority) verifyOperator(ctx context.Context, service string, csr *x50
 	if err := csr.CheckSignature(); err != nil {
 		return v, fmt.Errorf("checking the request: %w", err)
 	}
-	if v.names, err = requestNames(csr); err != nil {
+	if v.names, err = names.OfRequest(csr); err != nil {
 		return v, a.turnAway(ctx, v.caller, want{action: actSign}, refuse(ruleNames, "%v", err))
 	}
 	v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)

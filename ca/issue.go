@@ -13,6 +13,7 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/x509util"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -148,7 +149,7 @@ func leafTemplate(v verified, p *profile) (*x509.Certificate, error) {
 		}
 		t.ExtraExtensions = append(t.ExtraExtensions, ext) // step reads it to renew and revoke
 	}
-	return t, setNames(t, v.names)
+	return t, names.Set(t, v.names)
 }
 
 // subject is the service. ACME clients take the common name for one more name to

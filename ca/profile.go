@@ -7,16 +7,12 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
@@ -51,25 +47,20 @@ type profile struct {
 	maxLive  int
 }
 
-// dnsName is what we put into a certificate: letters, digits, hyphens,
-// underscores. Underscores are not host names (RFC 952) but ArtStore's container
-// names have them, and every TLS library compares them as text.
-var dnsName = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
-
 func (p Profile) parse(service string, outer lifetimes, bad *problems) *profile {
 	at := "profiles." + service
 	if service == ownService {
 		at = "dns_names"
 	}
 	out := &profile{service: service, keyTypes: p.KeyTypes, life: p.Lifetime.or(outer), acme: p.ACME}
-	if !dnsName.MatchString(strings.ToLower(service)) {
+	if !names.IsDNS(strings.ToLower(service)) {
 		bad.add("%s: a service name has letters, digits, dots, hyphens and underscores", at)
 	}
 	if len(p.Names) == 0 {
 		bad.add("%s: want at least one name", at)
 	}
 	for _, text := range p.Names {
-		name, err := canonicalName(text)
+		name, err := names.Canonical(text)
 		if err != nil {
 			bad.add("%s: %v", at, err)
 			continue
@@ -116,56 +107,6 @@ func (p *profile) grace(life time.Duration) time.Duration {
 		return *p.life.Grace
 	}
 	return lifetime.Grace(life)
-}
-
-// canonicalName gives the one spelling by which names are compared, so that
-// "::1" and "0:0:0:0:0:0:0:1", or "Ingester" and "ingester", are one name.
-func canonicalName(text string) (string, error) {
-	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
-		return addr.Unmap().String(), nil
-	}
-	if strings.Contains(text, "://") {
-		u, err := url.Parse(text)
-		if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || u.RawQuery != "" {
-			return "", fmt.Errorf("name %.80q is not a URI with a host and nothing after the path", text)
-		}
-		return u.String(), nil
-	}
-	name := strings.ToLower(text)
-	if len(name) > 253 || !dnsName.MatchString(name) {
-		return "", fmt.Errorf("name %.80q is neither a DNS name without wildcard, nor an IP address, nor a URI", text)
-	}
-	return name, nil
-}
-
-// canonicalNames sorts and drops duplicates: two lists are the same set if they are equal.
-func canonicalNames(names []string) ([]string, error) {
-	out := make([]string, 0, len(names))
-	for _, n := range names {
-		name, err := canonicalName(n)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
-}
-
-// requestNames are all names of a request; the kinds that we never issue are an
-// error, they must not silently fall away.
-func requestNames(csr *x509.CertificateRequest) ([]string, error) {
-	if len(csr.EmailAddresses) > 0 {
-		return nil, errors.New("the request has e-mail addresses; services have none")
-	}
-	names := slices.Clone(csr.DNSNames)
-	for _, ip := range csr.IPAddresses {
-		names = append(names, ip.String())
-	}
-	for _, u := range csr.URIs {
-		names = append(names, u.String())
-	}
-	return canonicalNames(names)
 }
 
 // allows returns why not, with the rule that decides, or nil.
@@ -217,24 +158,4 @@ func keyType(key crypto.PublicKey) string {
 		return fmt.Sprintf("RSA-%d", k.N.BitLen())
 	}
 	return fmt.Sprintf("%T", key)
-}
-
-// setNames puts each name where its kind belongs (RFC 5280 §4.2.1.6).
-func setNames(t *x509.Certificate, names []string) error {
-	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			t.IPAddresses = append(t.IPAddresses, ip)
-			continue
-		}
-		if !strings.Contains(n, "://") {
-			t.DNSNames = append(t.DNSNames, n)
-			continue
-		}
-		u, err := url.Parse(n)
-		if err != nil {
-			return fmt.Errorf("name %q: %w", n, err)
-		}
-		t.URIs = append(t.URIs, u)
-	}
-	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -110,7 +111,7 @@ func (st *state) isAudience(audience string, use action, fragment string) bool {
 	if err != nil || u.Scheme != "https" || u.Fragment != fragment {
 		return false
 	}
-	host, err := canonicalName(u.Hostname())
+	host, err := names.Canonical(u.Hostname())
 	return err == nil && slices.Contains(st.rules.own.names, host) && strings.TrimPrefix(u.Path, stepapi.Prefix) == "/"+string(use)
 }
 

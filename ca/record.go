@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/lifetime"
@@ -37,7 +38,7 @@ func OpenRecord(ctx context.Context, dir string) (*Record, error) {
 // List returns one page and the cursor of the next, "" after the last.
 func (r *Record) List(ctx context.Context, q store.Query) ([]store.Certificate, string, error) {
 	if q.Name != "" {
-		name, err := canonicalName(q.Name)
+		name, err := names.Canonical(q.Name)
 		if err != nil {
 			return nil, "", err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -193,7 +194,7 @@ func parseRecordQuery(raw string, now time.Time) (out store.Query, err error) {
 		return store.Query{}, err
 	}
 	if name := q.Get("name"); name != "" {
-		if out.Name, err = canonicalName(name); err != nil {
+		if out.Name, err = names.Canonical(name); err != nil {
 			return store.Query{}, badRequest("%v", err)
 		}
 	}

@@ -6,11 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -59,7 +59,7 @@ func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 	if opt.Revoke {
 		use = stepapi.PathRevoke
 	}
-	c.Audience = jose.Audience{"https://" + urlHost(cfg.DNSNames) + stepapi.Prefix + use}
+	c.Audience = jose.Audience{"https://" + names.URLHost(cfg.DNSNames) + stepapi.Prefix + use}
 	root, err := ActiveRoot(opt.Dir)
 	if err != nil {
 		return secret.String{}, err
@@ -110,19 +110,19 @@ func tokenClaims(r *rules, opt TokenOptions) (c newClaims, err error) {
 	return c, nil
 }
 
-func (r *rules) tokenNames(service string, names []string) ([]string, error) {
+func (r *rules) tokenNames(service string, asked []string) ([]string, error) {
 	p, ok := r.profiles[service]
 	if !ok {
 		return nil, refuse(ruleProfile, "service %.80q has no profile", service)
 	}
-	if len(names) == 0 {
+	if len(asked) == 0 {
 		return p.names, nil
 	}
-	names, err := canonicalNames(names)
+	list, err := names.CanonicalAll(asked)
 	if err != nil {
 		return nil, err
 	}
-	return names, p.allows(names, nil)
+	return list, p.allows(list, nil)
 }
 
 // signing finds the provisioner whose private key the state directory has; "" is the first.
@@ -146,14 +146,4 @@ func signToken(c newClaims, key *jose.JSONWebKey, kid string) (secret.String, er
 		return secret.String{}, errors.New("signing a token: the library refused it")
 	}
 	return secret.New(text), nil
-}
-
-// urlHost takes the first name that needs no brackets in a URL.
-func urlHost(names []string) string {
-	for _, n := range names {
-		if addr, err := netip.ParseAddr(n); err != nil || addr.Is4() {
-			return n
-		}
-	}
-	return "[" + names[0] + "]"
 }

@@ -18,6 +18,7 @@ import (
 	"go.step.sm/crypto/jose"
 	"go.step.sm/crypto/pemutil"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -221,11 +222,11 @@ func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
 	if len(sans) == 0 {
 		sans = []string{c.Subject} // as step means it
 	}
-	fromToken, err := canonicalNames(sans)
+	fromToken, err := names.CanonicalAll(sans)
 	if err != nil {
 		return nil, refuse(ruleNames, "%v", err)
 	}
-	fromCSR, err := requestNames(csr)
+	fromCSR, err := names.OfRequest(csr)
 	if err != nil {
 		return nil, refuse(ruleNames, "%v", err)
 	}
@@ -346,7 +347,7 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 	if err != nil {
 		return v, err
 	}
-	if v.names, err = canonicalNames(entry.Names); err != nil {
+	if v.names, err = names.CanonicalAll(entry.Names); err != nil {
 		return v, err
 	}
 	v.key, v.keyHash, v.previous, v.trust = cert.PublicKey, entry.KeyHash, &entry, reportedTrust(r)

@@ -10,6 +10,7 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -85,15 +86,15 @@ func (a *Authority) ours(ctx context.Context, st *state, cert *x509.Certificate)
 }
 
 // holds refuses names that the certificate of the token does not have.
-func (c *claims) holds(names []string) error {
+func (c *claims) holds(asked []string) error {
 	if c.holder == nil {
 		return nil
 	}
-	own, err := canonicalNames(pemfile.Names(c.holder))
+	own, err := names.CanonicalAll(pemfile.Names(c.holder))
 	if err != nil {
 		return refuse(ruleHolder, "the certificate of the token has a name that is not one: %v", err)
 	}
-	for _, n := range names {
+	for _, n := range asked {
 		if !slices.Contains(own, n) {
 			return refuse(ruleHolder, "%q is not a name of the certificate that signed the token", n)
 		}

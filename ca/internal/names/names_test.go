@@ -1,0 +1,93 @@
+package names_test
+
+import (
+	"crypto/x509"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/artstore/artstore-pki/ca/internal/names"
+)
+
+func TestCanonical(t *testing.T) {
+	label := strings.Repeat("a", 63)
+	for text, want := range map[string]string{
+		"Ingester":                   "ingester",
+		"storage_element.artstore":   "storage_element.artstore",
+		"0:0:0:0:0:0:0:1":            "::1",
+		"::ffff:10.0.0.1":            "10.0.0.1",
+		"spiffe://artstore/ingester": "spiffe://artstore/ingester",
+		label + ".example":           label + ".example",
+		// What follows has no canonical form.
+		"":                        "",
+		"*.example":               "",
+		"a..b":                    "",
+		"a.":                      "",
+		"-a":                      "",
+		"a b":                     "",
+		"fe80::1%eth0":            "",
+		label + "a.example":       "",
+		"spiffe://":               "",
+		"spiffe://a/b?c":          "",
+		"spiffe://u@a/b":          "",
+		"spiffe://a/b#c":          "",
+		strings.Repeat("a.", 127): "",
+	} {
+		got, err := names.Canonical(text)
+		if (err != nil) != (want == "") || err == nil && got != want {
+			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
+		}
+	}
+}
+
+// What Set puts into a certificate is what OfRequest finds in a request.
+func TestSetAndOfRequest(t *testing.T) {
+	want := []string{"10.0.0.1", "::1", "ingester", "spiffe://artstore/ingester"}
+	var leaf x509.Certificate
+	if err := names.Set(&leaf, want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := names.OfRequest(&x509.CertificateRequest{
+		DNSNames: append(leaf.DNSNames, "INGESTER"), IPAddresses: leaf.IPAddresses, URIs: leaf.URIs,
+	})
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+	if _, err := names.OfRequest(&x509.CertificateRequest{EmailAddresses: []string{"a@b"}}); err == nil {
+		t.Error("a request with an e-mail address has names")
+	}
+	u := &url.URL{Scheme: "spiffe"}
+	if list, err := names.OfRequest(&x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(10, 0, 0, 1)}, URIs: []*url.URL{u}}); err == nil {
+		t.Errorf("a URI without a host is one of %q", list)
+	}
+}
+
+func TestURLHost(t *testing.T) {
+	for want, list := range map[string][]string{
+		"ca.example": {"::1", "ca.example"},
+		"127.0.0.1":  {"::1", "127.0.0.1"},
+		"[::1]":      {"::1", "::2"},
+	} {
+		if got := names.URLHost(list); got != want {
+			t.Errorf("%q: %q, want %q", list, got, want)
+		}
+	}
+}
+
+// FuzzCanonical: a canonical form is its own canonical form, whatever the text.
+func FuzzCanonical(f *testing.F) {
+	for _, s := range []string{"Ingester", "::ffff:1.2.3.4", "spiffe://A/%2e%2e/b", "HTTPS://[::1]:443/", "a_b.c", "\xff", "1.2.3.4.5"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		once, err := names.Canonical(text)
+		if err != nil {
+			return
+		}
+		if twice, err := names.Canonical(once); err != nil || twice != once {
+			t.Errorf("%q: %q, then %q, %v", text, once, twice, err)
+		}
+	})
+}
