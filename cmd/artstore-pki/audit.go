@@ -11,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -93,7 +94,7 @@ func judgeFlags(formats ...string) []cli.Flag {
 		&cli.StringFlag{Name: flagServerName, Usage: "ask servers for `NAME`, and want it in their certificates, instead of the host in their address"},
 		&cli.StringFlag{Name: flagCert, Usage: "`FILE` with the client certificate and its chain, PEM, for servers that ask for one and pass --ca-cert"},
 		&cli.StringFlag{Name: flagKey, Usage: "`FILE` with the key of --cert, PEM"},
-		&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "wait this long for each server"},
+		spanFlag("timeout", 5*time.Second, "wait this long for each server"),
 		outputFlag(formats...),
 	}
 }
@@ -205,7 +206,7 @@ func judgedAt(text string) (func() time.Time, error) {
 		return time.Now, nil
 	}
 	if later, ok := strings.CutPrefix(text, "+"); ok {
-		if d, err := parseSpan(later); err == nil {
+		if d, err := humantime.Parse(later); err == nil {
 			return func() time.Time { return time.Now().Add(d) }, nil
 		}
 	}

@@ -55,7 +55,7 @@ func (u *ui) auditConfig(c *cli.Context) (cfg audit.Config, err error) {
 		}
 	}
 	targets := audit.Targets{
-		Stdin: u.in, Bundle: bundle, Timeout: c.Duration("timeout"), Include: c.StringSlice(flagInclude), Exclude: c.StringSlice(flagExclude),
+		Stdin: u.in, Bundle: bundle, Timeout: spanOf(c, "timeout"), Include: c.StringSlice(flagInclude), Exclude: c.StringSlice(flagExclude),
 		ServerName: c.String(flagServerName), Documents: c.Command.Name == cmdInspect,
 	}
 	if targets.Names, err = expandTargets(c.Args().Slice()); err != nil {

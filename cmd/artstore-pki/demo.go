@@ -32,8 +32,8 @@ times, the authority's intermediate is replaced, a new root joins the trust bund
 and the old root leaves. The end prints what happened and audits everything that was started; any
 failure or finding makes the exit status 1.`,
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "duration", Value: demoDuration, Usage: "how long to upload, counted from the moment all services answer; a slow machine takes what the first two changes need"},
-			&cli.DurationFlag{Name: "leaf-lifetime", Value: demoLeafLifetime, Usage: "lifetime of every certificate, 10s at least"},
+			spanFlag("duration", demoDuration, "how long to upload, counted from the moment all services answer; a slow machine takes what the first two changes need"),
+			spanFlag("leaf-lifetime", demoLeafLifetime, "lifetime of every certificate, 10s at least"),
 			&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Usage: "keep the state in this new directory `DIR` (default: a temporary one, removed at the end)"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print what the packages log"},
 		},
@@ -45,7 +45,7 @@ func (u *ui) runDemo(c *cli.Context) (err error) {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	opt := demoOptions{Duration: c.Duration("duration"), LeafLifetime: c.Duration("leaf-lifetime"), Dir: c.String(flagDir)}
+	opt := demoOptions{Duration: spanOf(c, "duration"), LeafLifetime: spanOf(c, "leaf-lifetime"), Dir: c.String(flagDir)}
 	if opt.LeafLifetime < minLeafLifetime {
 		return usagef("--leaf-lifetime %s: want %s at least", opt.LeafLifetime, minLeafLifetime)
 	}

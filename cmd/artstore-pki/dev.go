@@ -28,8 +28,8 @@ func devCommand(u *ui) *cli.Command {
 
 func devAdminCommand(u *ui) *cli.Command {
 	flags := append(devFlags("127.0.0.1:8000"),
-		&cli.DurationFlag{Name: "token-lifetime", Value: 5 * time.Minute, Usage: "lifetime of access tokens"},
-		&cli.DurationFlag{Name: "key-rotation", Value: 24 * time.Hour, Usage: "how often the signing key is replaced; old and new overlap in the JWKS"},
+		spanFlag("token-lifetime", 5*time.Minute, "lifetime of access tokens"),
+		spanFlag("key-rotation", 24*time.Hour, "how often the signing key is replaced; old and new overlap in the JWKS"),
 		&cli.BoolFlag{Name: "bound-tokens", Usage: "bind tokens to the client certificate (RFC 8705)"},
 		&cli.StringFlag{Name: "account", Usage: "make a service account of this `NAME`, or keep it if its secret file is there"},
 		&cli.StringFlag{Name: "account-id-file", Usage: "`FILE` for the client id of --account; the id is printed too"},
@@ -81,8 +81,8 @@ func (u *ui) runDevAdmin(c *cli.Context) error {
 	}
 	logger := u.logger(slog.LevelInfo)
 	admin, err := devstack.NewAdmin(devstack.AdminConfig{
-		Dir: c.String(flagDir), TokenLifetime: c.Duration("token-lifetime"),
-		SigningKeyRotation: c.Duration("key-rotation"), BoundTokens: c.Bool("bound-tokens"), Logger: logger,
+		Dir: c.String(flagDir), TokenLifetime: spanOf(c, "token-lifetime"),
+		SigningKeyRotation: spanOf(c, "key-rotation"), BoundTokens: c.Bool("bound-tokens"), Logger: logger,
 	})
 	if err != nil {
 		return fmt.Errorf("starting the Admin Module: %w", err)

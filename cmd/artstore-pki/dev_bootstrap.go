@@ -32,7 +32,7 @@ services whose certificates have expired meanwhile. Tokens go to files (0600) on
 			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach a new authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
 			spanFlag(flagLifetime, day, "lifetime of service certificates of a new authority, a `TIME` such as 36h or 14d; 10s at least"),
 			&cli.StringSliceFlag{Name: "token", Usage: "`SERVICE[:NAME,...]=FILE` to write a token for; repeat for more"},
-			&cli.DurationFlag{Name: "token-lifetime", Value: 10 * time.Minute, Usage: "how long the tokens may be used, 1h at most"},
+			spanFlag("token-lifetime", 10*time.Minute, "how long the tokens may be used, 1h at most"),
 		},
 		Action: u.runDevBootstrap,
 	}
@@ -58,7 +58,7 @@ func (u *ui) runDevBootstrap(c *cli.Context) error {
 		return err
 	}
 	for _, order := range orders {
-		opt := ca.TokenOptions{Dir: c.String(flagDir), Password: pw, Service: order.service, Names: order.names, Lifetime: c.Duration("token-lifetime")}
+		opt := ca.TokenOptions{Dir: c.String(flagDir), Password: pw, Service: order.service, Names: order.names, Lifetime: spanOf(c, "token-lifetime")}
 		if err := writeToken(c.Context, opt, order.path); err != nil {
 			return fmt.Errorf("making a token for %s: %w", order.service, err)
 		}

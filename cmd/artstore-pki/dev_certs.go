@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/secret"
 )
 
@@ -23,7 +24,7 @@ const (
 	shortestDevLife = 10 * time.Second // pki.yaml takes no less
 	// A fixture that is not valid yet begins in a year and must end within the
 	// five years of its issuer.
-	longestDevLife = 3 * year
+	longestDevLife = 3 * humantime.Year
 )
 
 func devCertsCommand(u *ui) *cli.Command {
@@ -77,7 +78,7 @@ func (u *ui) newDevCerts(c *cli.Context) (*devCerts, error) {
 		return nil, usagef("the directory has an empty name")
 	}
 	if d.life < shortestDevLife || d.life > longestDevLife {
-		return nil, usagef("--%s %s: want %s to %s", flagLifetime, span{d.life}, shortestDevLife, span{longestDevLife})
+		return nil, usagef("--%s %s: want %s to %s", flagLifetime, span{Duration: d.life}, shortestDevLife, span{Duration: longestDevLife})
 	}
 	var err error
 	if d.report, err = newDevReport(u, c.String(flagOutput)); err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -253,7 +254,7 @@ func (i *devIssuer) fixture(ctx context.Context, item *devItem) (m rotation.Mate
 // must not precede, may be as young as this run.
 func (i *devIssuer) fixtureDate(item *devItem) time.Time {
 	if item.fixture == flagNotYetValid {
-		return time.Now().Add(year)
+		return time.Now().Add(humantime.Year)
 	}
 	life := i.authority.Config().Lifetime.Default
 	if own := item.profile.Lifetime.Default; own != 0 {

@@ -95,7 +95,7 @@ func (d *devCerts) plan(made bool) (*devPlan, error) {
 			return nil, withHint(err, "put %s right, or begin anew in another directory", d.authorityDir())
 		}
 		if has := facts.config.Lifetime.Default; d.lifeSet && has != d.life {
-			return nil, withHint(fmt.Errorf("--%s %s: certificates in %s live %s", flagLifetime, span{d.life}, d.dir, span{has}),
+			return nil, withHint(fmt.Errorf("--%s %s: certificates in %s live %s", flagLifetime, span{Duration: d.life}, d.dir, span{Duration: has}),
 				"set lifetime.default (and max) in %s and run again without --%s", filepath.Join(d.authorityDir(), "pki.yaml"), flagLifetime)
 		}
 	}

@@ -26,7 +26,7 @@ var errUploadsFailed = errors.New("uploads failed")
 
 func devIngesterCommand(u *ui) *cli.Command {
 	flags := append(settingsFlags(),
-		&cli.DurationFlag{Name: "every", Value: time.Second, Usage: "pause between two files for one Storage Element"},
+		spanFlag("every", time.Second, "pause between two files for one Storage Element"),
 		&cli.Int64Flag{Name: "count", Usage: "stop after this many files in all; 0 goes on until told to stop"},
 		metricsFlag(""),
 	)
@@ -47,9 +47,6 @@ func (u *ui) runDevIngester(c *cli.Context) (err error) {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	if c.Duration("every") <= 0 {
-		return usagef("--every %s: want more than nothing", c.Duration("every"))
-	}
 	given, err := u.settings(c)
 	if err != nil {
 		return err
@@ -66,7 +63,7 @@ func (u *ui) runDevIngester(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.close(c.Context)) }()
-	in := &ingester{u: u, id: a.id, every: c.Duration("every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
+	in := &ingester{u: u, id: a.id, every: spanOf(c, "every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
 	_, _ = rand.Read(in.content) // never fails (Go 1.24)
 	served := identityMetrics(c, a.id, in.ready)
 	a.cfg.Observer = newIngestMetrics(served.registry).observe

@@ -31,7 +31,7 @@ if the answer is 200. Meant for health checks in images that hold nothing but th
 Only cleartext http to loopback is asked: a check that skipped verification would prove
 nothing, and one with a certificate would prove that the check has one.`,
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "timeout", Value: healthWait, Usage: "wait for the whole answer"},
+			spanFlag("timeout", healthWait, "wait for the whole answer"),
 		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 1, 1); err != nil {
@@ -41,7 +41,7 @@ nothing, and one with a certificate would prove that the check has one.`,
 			if err := loopbackURL(target); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+			ctx, cancel := context.WithTimeout(c.Context, spanOf(c, "timeout"))
 			defer cancel()
 			if err := askHealth(ctx, target); err != nil {
 				return fmt.Errorf("asking %s: %w", target, err)

@@ -55,16 +55,16 @@ func spoolFlags() []cli.Flag {
 	const category = "directory"
 	return []cli.Flag{
 		&cli.StringFlag{Name: "on-success", Category: category, Value: string(spool.Delete), Usage: "what becomes of a stored file: delete, move (to .artstore-ingest/done) or keep"},
-		&cli.DurationFlag{Name: "settle", Category: category, Value: 2 * time.Second, Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
+		&cli.GenericFlag{Name: "settle", Category: category, Value: &span{2 * time.Second, true}, Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
 		&cli.BoolFlag{Name: "on-close", Category: category, Usage: "take a file as soon as its writer closes it (Linux); wrong for files that are opened more than once"},
-		&cli.DurationFlag{Name: "rescan", Category: category, Value: 5 * time.Second, Usage: "pause between two looks at the whole directory"},
+		&cli.GenericFlag{Name: "rescan", Category: category, Value: &span{Duration: 5 * time.Second}, Usage: "pause between two looks at the whole directory"},
 		&cli.BoolFlag{Name: flagRecursive, Category: category, Usage: "include sub-directories"},
 		&cli.Int64Flag{Name: "min-free", Category: category, Value: 1 << 20, Usage: "claim nothing below this many free `BYTES`; 0 turns it off"},
 		&cli.StringFlag{Name: "file-ids", Category: "transfer", Value: "auto", Usage: "who chooses ids: client (ArtStore's Python element takes ours: interrupted uploads are repeated), element (they become ambiguous), or auto, by --dialect"},
 		&cli.BoolFlag{Name: "retry-ambiguous", Category: "transfer", Usage: "send what lies in ambiguous once more, at the risk of a second copy"},
 		&cli.StringFlag{Name: "description", Category: "transfer", Usage: "`TEXT` stored with each file"},
 		&cli.IntFlag{Name: "workers", Category: "transfer", Value: 8, Usage: "uploads at a time"},
-		&cli.DurationFlag{Name: "drain-timeout", Category: "transfer", Value: 30 * time.Second, Usage: "how long uploads may go on after SIGTERM"},
+		&cli.GenericFlag{Name: "drain-timeout", Category: "transfer", Value: &span{30 * time.Second, true}, Usage: "how long uploads may go on after SIGTERM"},
 		&cli.BoolFlag{Name: "once", Usage: "send what is there, then end"},
 		metricsFlag("; meant for loopback"),
 	}
@@ -132,9 +132,9 @@ func ingestHint(err error) error {
 func spoolConfig(c *cli.Context) (spool.Config, error) {
 	cfg := spool.Config{
 		Dir: c.Args().First(), Meta: ingestclient.Meta{Description: c.String("description")},
-		OnSuccess: spool.After(c.String("on-success")), Settle: c.Duration("settle"), OnClose: c.Bool("on-close"),
-		Rescan: c.Duration("rescan"), Recursive: c.Bool(flagRecursive), Workers: c.Int("workers"), MinFree: c.Int64("min-free"),
-		DrainTimeout: c.Duration("drain-timeout"), RetryAmbiguous: c.Bool("retry-ambiguous"), Once: c.Bool("once"),
+		OnSuccess: spool.After(c.String("on-success")), Settle: spanOf(c, "settle"), OnClose: c.Bool("on-close"),
+		Rescan: spanOf(c, "rescan"), Recursive: c.Bool(flagRecursive), Workers: c.Int("workers"), MinFree: c.Int64("min-free"),
+		DrainTimeout: spanOf(c, "drain-timeout"), RetryAmbiguous: c.Bool("retry-ambiguous"), Once: c.Bool("once"),
 	}
 	switch cfg.OnSuccess {
 	case spool.Delete, spool.Move, spool.Keep:

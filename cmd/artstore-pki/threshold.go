@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // threshold is the value of a flag for how near its end something is: a length
-// of time as [parseSpan] reads it, or a share of its life such as 33%.
+// of time as [humantime.Parse] reads it, or a share of its life such as 33%.
 type threshold struct {
 	before time.Duration
 	share  float64
@@ -35,8 +37,8 @@ var errThreshold = errors.New("want a length of time like 36h or 14d, or a share
 func (t *threshold) Set(text string) error {
 	percent, isShare := strings.CutSuffix(text, "%")
 	if !isShare {
-		d, err := parseSpan(text)
-		if err != nil {
+		d, err := humantime.Parse(text)
+		if err != nil || d == 0 {
 			return fmt.Errorf("%.80q: %w", text, errThreshold)
 		}
 		*t = threshold{before: d}
@@ -57,7 +59,7 @@ func (t threshold) String() string {
 	case t.share > 0:
 		return strconv.FormatFloat(t.share*100, 'f', -1, 64) + "%"
 	case t.before > 0:
-		return span{t.before}.String()
+		return humantime.Format(t.before)
 	}
 	return ""
 }

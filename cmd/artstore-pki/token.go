@@ -20,7 +20,7 @@ names of its profile in pki.yaml. The token is bound to these names and to the f
 of the root, lives minutes, and works once. It is a secret: pass it on through a file.`,
 		Flags: []cli.Flag{
 			dirFlag(), passwordFileFlag(),
-			&cli.DurationFlag{Name: "lifetime", Value: 5 * time.Minute, Usage: "how long the token may be used"},
+			spanFlag("lifetime", 5*time.Minute, "how long the token may be used"),
 			&cli.BoolFlag{Name: "revoke", Usage: "make a token to revoke the certificate with serial SERVICE instead (for step ca revoke --token)"},
 		},
 		Action: func(c *cli.Context) error {
@@ -45,7 +45,7 @@ func (u *ui) mintToken(c *cli.Context, service string, names []string) (secret.S
 	token, err := ca.NewToken(c.Context, ca.TokenOptions{
 		Dir: c.String(flagDir), Password: pw,
 		Service: service, Names: names,
-		Lifetime: c.Duration("lifetime"), Revoke: c.Bool("revoke"),
+		Lifetime: spanOf(c, "lifetime"), Revoke: c.Bool("revoke"),
 	})
 	if err != nil {
 		return token, withHint(fmt.Errorf("making a token for %s: %w", service, err), "services and their names are the profiles in pki.yaml of --%s", flagDir)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/secret"
 )
 
@@ -107,9 +108,9 @@ func parseBool(text string) (bool, error) {
 	return false, fmt.Errorf("%.40q is no switch: want true or false, on or off, yes or no, 1 or 0", text)
 }
 
-// parseDuration reads seconds, as ArtStore writes them, or a Go duration; more than nothing.
+// parseDuration reads seconds, as ArtStore writes them, or what [humantime.Parse] reads; more than nothing.
 func parseDuration(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
+	d, err := humantime.Parse(text)
 	if seconds, notANumber := strconv.ParseFloat(text, 64); notANumber == nil {
 		if !(seconds < math.MaxInt64/float64(time.Second)) {
 			return 0, fmt.Errorf("%.40q is too long", text)
@@ -118,7 +119,7 @@ func parseDuration(text string) (time.Duration, error) {
 	}
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("%.40q is no length of time: want seconds such as 30 or 2.5, or 30s, 1m30s", text)
+		return 0, fmt.Errorf("%.40q is no length of time: want seconds such as 30 or 2.5, or 30s, 1m30s, 1d", text)
 	case d <= 0:
 		return 0, fmt.Errorf("%.40q is no time at all: want more than 0", text)
 	}
