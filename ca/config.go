@@ -1,20 +1,15 @@
 package ca
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"net/url"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -80,7 +75,8 @@ type Profile struct {
 	MaxLive int `yaml:"max_live,omitempty"`
 }
 
-// lifetimes are durations such as "24h"; 10 s is the shortest.
+// lifetimes are lengths of time such as 24h or 90d, as [humantime.Parse] reads
+// them; 10 s is the shortest.
 type lifetimes struct {
 	Default time.Duration `yaml:"default,omitempty"` // 0 means 24h
 	Min     time.Duration `yaml:"min,omitempty"`     // shortest a request may ask for; 0 means 5m, or Default if that is shorter
@@ -124,40 +120,16 @@ func (c *Config) Decode(data []byte) error {
 	return err
 }
 
-// parseConfig decodes strictly: a misspelt key that is ignored would be a rule
-// that does not hold.
 func parseConfig(data []byte) (Config, error) {
 	if len(data) > maxConfig {
 		return Config{}, fmt.Errorf("longer than %d bytes", maxConfig)
 	}
 	var c Config
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(&c); err != nil {
-		if errors.Is(err, io.EOF) {
-			return c, errors.New("the file is empty")
-		}
-		return c, errors.New(plainYAML(err))
-	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return c, errors.New("more than one YAML document")
+	if err := decodeYAML(data, &c); err != nil {
+		return c, err
 	}
 	_, err := c.parse()
 	return c, err
-}
-
-var unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)
-
-// plainYAML turns the library's report (several lines, Go type names) into one line for the author of the file.
-func plainYAML(err error) string {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	text = strings.TrimPrefix(text, "unmarshal errors:\n")
-	text = unknownKey.ReplaceAllString(text, `unknown key "$1"`)
-	lines := strings.Split(text, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimSpace(lines[i])
-	}
-	return strings.Join(lines, "; ")
 }
 
 // rules is the inner form of Config: it exists only if everything is valid, and

@@ -275,7 +275,7 @@ func TestRemovedRootEndsGrace(t *testing.T) {
 
 func TestGraceConfig(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
-	for grace, want := range map[string]string{"0s": "", "72h": "", "73h": "not between", "-1s": "not between", "soon": "cannot unmarshal"} {
+	for grace, want := range map[string]string{"0s": "", "72h": "", "73h": "not between", "3d": "", "-1s": "lifetime.grace: want a length of time", "soon": "lifetime.grace: want a length of time"} {
 		c.Rewrite(t, func(b []byte) []byte {
 			return []byte(strings.Replace(string(b), "  # grace: 72h", "  grace: "+grace, 1))
 		})

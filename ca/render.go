@@ -17,7 +17,7 @@ import (
 // that an operator has at hand at night.
 const configText = `# Configuration of the authority. "serve" reads it at start and at SIGHUP; a file
 # that is not valid is refused as a whole, and a running authority keeps the old one.
-# Unknown keys are errors. Durations are written like 10s, 5m or 24h.
+# Unknown keys are errors. Lengths of time are written like 10s, 5m, 24h, 90d or 1y.
 
 # Part of the subjects of the authority's certificates.
 name: {{json .Opt.Name}}
