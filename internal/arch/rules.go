@@ -24,6 +24,7 @@ var leaves = []string{
 	"internal/lifetime",
 	"internal/pemfile",
 	"internal/printable",
+	"internal/pubkey",
 	"internal/secret",
 	"internal/stepapi",
 }
