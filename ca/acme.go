@@ -144,6 +144,9 @@ func (s *acmeSession) addNonce(w http.ResponseWriter, r *http.Request) {
 // problem answers an error as RFC 7807 has it.
 func (a *Authority) problem(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err)
+	if p.Status < http.StatusInternalServerError {
+		a.charge(r) // anybody can have an account, so having one excuses nothing
+	}
 	if p.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
 		a.logger.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
 	}

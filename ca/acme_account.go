@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/smallstep/certificates/acme"
+
+	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
 // maxContact is how much of addresses an account may leave with us, in bytes.
@@ -13,6 +15,9 @@ const maxContact = 1000
 func (s *acmeSession) CreateAccount(ctx context.Context, acc *acme.Account) error {
 	if err := checkContact(acc.Contact); err != nil {
 		return err
+	}
+	if err := pubkey.Validate(acc.Key.Key); err != nil { // the gate has made the cheap half of it
+		return acme.NewDetailedError(acme.ErrorBadPublicKeyType, "%v", err)
 	}
 	return s.ACME.CreateAccount(ctx, acc)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
 // postFinalize is the last step of an order (RFC 8555 §7.4). The order's own logic
@@ -29,10 +30,6 @@ import (
 func (a *Authority) postFinalize(w http.ResponseWriter, r *http.Request, s *acmeSession) error {
 	ctx := r.Context()
 	s.addNonce(w, r)
-	csr, err := parseFinalize(s.call.payload)
-	if err != nil {
-		return err
-	}
 	o, asked, err := s.Order(ctx, chi.URLParam(r, "ordID"))
 	if err != nil {
 		return err
@@ -40,6 +37,10 @@ func (a *Authority) postFinalize(w http.ResponseWriter, r *http.Request, s *acme
 	prov := acme.MustProvisionerFromContext(ctx)
 	if o.AccountID != s.call.account.ID || o.ProvisionerID != prov.GetID() {
 		return acme.NewDetailedError(acme.ErrorUnauthorizedType, "the order is another account's")
+	}
+	csr, err := parseFinalize(s.call.payload)
+	if err != nil {
+		return err
 	}
 	if err := o.Finalize(ctx, s, csr, acmeIssuer{s.st.embedded, s, o, asked}, prov); err != nil {
 		return err
@@ -65,6 +66,9 @@ func parseFinalize(payload []byte) (*x509.CertificateRequest, error) {
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
 		return nil, acme.NewDetailedError(acme.ErrorBadCSRType, "it does not parse")
+	}
+	if err := pubkey.Check(csr.PublicKey); err != nil {
+		return nil, acme.NewDetailedError(acme.ErrorBadCSRType, "its key was refused: %v", err)
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return nil, acme.NewDetailedError(acme.ErrorBadCSRType, "its signature is wrong")

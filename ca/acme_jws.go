@@ -9,12 +9,12 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/smallstep/certificates/acme"
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
 // smallstep uses up a nonce before it has looked at the signature, which lets
@@ -57,7 +57,6 @@ func (s *acmeSession) verify(r *http.Request) error {
 		return err
 	}
 	if call.payload, err = jws.Verify(call.key); err != nil {
-		s.noGood(r)
 		return malformed("the signature does not verify")
 	}
 	if err := s.ACME.DeleteNonce(ctx, nonce); err != nil {
@@ -73,12 +72,6 @@ func (s *acmeSession) DeleteNonce(_ context.Context, nonce acme.Nonce) error {
 		return acme.NewDetailedError(acme.ErrorBadNonceType, "it is not that of this request")
 	}
 	return nil
-}
-
-// noGood counts a bad credential, and makes its sender wait.
-func (s *acmeSession) noGood(r *http.Request) {
-	s.a.metrics.strangers.Inc()
-	s.st.limits.failed(r, time.Now())
 }
 
 func malformed(format string, args ...any) error {
@@ -107,19 +100,14 @@ func readJWS(r *http.Request) ([]byte, error) {
 // parseJWS reads a body and checks its form; errors quote nothing of it.
 func parseJWS(body []byte) (_ *jose.JSONWebSignature, head jose.Header, err error) {
 	defer recovered(&err)
-	text := strings.TrimSpace(string(body))
-	if !strings.HasPrefix(text, "{") { // the library would take the compact form
-		return nil, head, malformed("the body is not a JWS in JSON")
+	if err := checkFlattened(body); err != nil {
+		return nil, head, err
 	}
-	jws, err := jose.ParseJWS(text)
+	jws, err := jose.ParseJWS(string(body))
 	if err != nil || len(jws.Signatures) != 1 {
 		return nil, head, malformed("the body is not a JWS in JSON with one signature")
 	}
-	sig := jws.Signatures[0]
-	if u := sig.Unprotected; u.KeyID != "" || u.JSONWebKey != nil || u.Algorithm != "" || u.Nonce != "" || len(u.ExtraHeaders) > 0 {
-		return nil, head, malformed("a header is not protected")
-	}
-	head = sig.Protected
+	head = jws.Signatures[0].Protected
 	if !slices.Contains(acmeAlgorithms, head.Algorithm) {
 		return nil, head, acme.NewDetailedError(acme.ErrorBadSignatureAlgorithmType, "want one of %s", strings.Join(acmeAlgorithms, ", "))
 	}
@@ -150,14 +138,13 @@ func (s *acmeSession) signer(ctx context.Context, r *http.Request, head jose.Hea
 		if name := path.Base(r.URL.Path); name != "new-account" && name != "revoke-cert" {
 			return nil, nil, malformed("want kid, the address of an account")
 		}
-		if !key.Valid() || !key.IsPublic() || !slices.Contains(allKeyTypes, keyType(key.Key)) {
-			return nil, nil, acme.NewDetailedError(acme.ErrorBadPublicKeyType, "want one of %s", strings.Join(allKeyTypes, ", "))
+		if err := pubkey.Check(key.Key); err != nil {
+			return nil, nil, acme.NewDetailedError(acme.ErrorBadPublicKeyType, "%v", err)
 		}
 		return &jose.JSONWebKey{Key: key.Key}, nil, nil
 	}
 	acc, err := s.GetAccount(ctx, path.Base(head.KeyID))
 	if acme.IsErrNotFound(err) || err == nil && acc.GetLocation() != head.KeyID {
-		s.noGood(r)
 		return nil, nil, acme.NewDetailedError(acme.ErrorAccountDoesNotExistType, "there is no account at the address in kid")
 	}
 	if err != nil {

@@ -101,8 +101,7 @@ func (a *Authority) handle(h func(http.ResponseWriter, *http.Request) error) htt
 		switch {
 		case errors.As(err, &s):
 			if s.status == http.StatusUnauthorized {
-				a.metrics.strangers.Inc()
-				a.state.Load().limits.failed(r, time.Now())
+				a.charge(r)
 			}
 			fail(w, s.status, s.text)
 		case errors.As(err, &denied):

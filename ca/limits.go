@@ -94,8 +94,11 @@ func (l *limits) take(r *http.Request, now time.Time) (wait time.Duration, by st
 	return 0, ""
 }
 
-// failed charges an address for a credential that was no good.
-func (l *limits) failed(r *http.Request, now time.Time) { l.addresses.charge(addressOf(r), now) }
+// charge counts a request that was refused to a stranger, and makes its address wait.
+func (a *Authority) charge(r *http.Request) {
+	a.metrics.strangers.Inc()
+	a.state.Load().limits.addresses.charge(addressOf(r), time.Now())
+}
 
 // addressOf is the peer of the connection. Headers that proxies set are not
 // believed: anybody can send them.

@@ -1,0 +1,121 @@
+package ca
+
+import (
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+	"unicode"
+
+	"github.com/artstore/artstore-pki/internal/pubkey"
+)
+
+// The library that parses tokens computes while it parses: it validates a private
+// key in the header, and parses each certificate. So a header is read here first, and
+// what has no business in it never reaches the library.
+
+// joseHeader is the protected header of a token or of a JWS (RFC 7515 §4). Nothing
+// in it is trusted. Member names are compared exactly, as the library does.
+type joseHeader map[string]json.RawMessage
+
+// compactHeader reads the header of a JWT (RFC 7519 §3), which has the compact form.
+// The library would take JSON with several signatures too, and drop white space.
+func compactHeader(text string) (joseHeader, error) {
+	if strings.Count(text, ".") != 2 || strings.HasPrefix(text, "{") || strings.ContainsFunc(text, unicode.IsSpace) {
+		return nil, errors.New("it does not have the compact form")
+	}
+	first, _, _ := strings.Cut(text, ".")
+	h, err := decodeHeader(first)
+	if err != nil {
+		return nil, err
+	}
+	if _, has := h["jwk"]; has {
+		return nil, errors.New("its header has the member jwk, which no token needs here")
+	}
+	return h, nil
+}
+
+func decodeHeader(text string) (h joseHeader, err error) {
+	data, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(data, &h)
+	}
+	if err != nil {
+		return nil, errors.New("its header is not base64url of a JSON object")
+	}
+	return h, nil
+}
+
+// maxTokenChain is how many certificates a token may bring: a leaf, its root, and
+// more intermediates between them than a PKI has.
+const maxTokenChain = 8
+
+// certificates reads a member that holds a chain (RFC 7515 §4.1.6), at most so many
+// of it. Each key in it is cheap to compute with; the first, which signs the token,
+// is also of a kind that this authority issues for.
+func (h joseHeader) certificates(member string, most int) ([]*x509.Certificate, error) {
+	var encoded []string
+	if err := json.Unmarshal(h[member], &encoded); err != nil || len(encoded) == 0 {
+		return nil, errors.New("it brings no certificate (header " + member + ")")
+	}
+	if len(encoded) > maxTokenChain {
+		return nil, errors.New("it brings more certificates than a chain has (header " + member + ")")
+	}
+	var chain []*x509.Certificate
+	for i, text := range encoded[:min(most, len(encoded))] {
+		der, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return nil, errors.New("a certificate in it is not base64")
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, errors.New("a certificate in it does not parse")
+		}
+		judge := pubkey.Bounded
+		if i == 0 {
+			judge = pubkey.Check
+		}
+		if err := judge(cert.PublicKey); err != nil {
+			return nil, errors.New("the key of a certificate in it was refused: " + err.Error())
+		}
+		chain = append(chain, cert)
+	}
+	return chain, nil
+}
+
+// checkFlattened wants the one form that ACME allows (RFC 8555 §6.2): a flattened JWS
+// without an unprotected header. A private key in the header is refused here.
+func checkFlattened(body []byte) error {
+	var form map[string]json.RawMessage
+	var protected string
+	if err := json.Unmarshal(body, &form); err != nil {
+		return malformed("the body is not a JWS in JSON")
+	}
+	for member := range form {
+		switch member {
+		case "protected", "payload", "signature":
+		case "header":
+			return malformed("a header is not protected")
+		default:
+			return malformed("the body is not a JWS in JSON with one signature")
+		}
+	}
+	if err := json.Unmarshal(form["protected"], &protected); err != nil {
+		return malformed("the body is not a JWS in JSON")
+	}
+	h, err := decodeHeader(protected)
+	if err != nil {
+		return malformed("the JWS is not well formed: %v", err)
+	}
+	var key map[string]json.RawMessage
+	if raw, has := h["jwk"]; has && json.Unmarshal(raw, &key) != nil {
+		return malformed("jwk: not a JSON object")
+	}
+	for _, private := range []string{"d", "p", "q", "k"} { // RFC 7518 §6.2.2, §6.3.2, §6.4.1
+		if _, has := key[private]; has {
+			return malformed("jwk: a private key must never be sent; make a new one")
+		}
+	}
+	return nil
+}
