@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"filippo.io/age"
 	"github.com/urfave/cli/v2"
@@ -22,6 +21,7 @@ const (
 	flagIdentity   = "identity"
 	flagPassphrase = "passphrase-file"
 	ageMagic       = "age-encryption.org/"
+	standardStream = "-" // in place of FILE
 )
 
 func backupCommand(u *ui) *cli.Command {
@@ -30,7 +30,7 @@ func backupCommand(u *ui) *cli.Command {
 		Usage:     "save a state directory to one file, while the authority runs",
 		ArgsUsage: "FILE",
 		Description: `Writes configuration, certificates, encrypted keys and a consistent copy of the record to FILE
-(tar, 0600), which must not exist. --recipient and --passphrase-file encrypt it, as age does. The
+(tar, 0600), which must not exist; - is standard output. --recipient and --passphrase-file encrypt it, as age does. The
 password of the keys is left out unless --with-password asks for it, and so is a root key that
 pki.yaml names elsewhere. A record in PostgreSQL is copied row by row, and is in the backup as an
 SQLite file. Restore with "artstore-pki restore".`,
@@ -58,7 +58,7 @@ func (u *ui) runBackup(c *cli.Context) error {
 	}
 	files := 0
 	path := c.Args().First()
-	err = writeNewStream(path, func(w io.Writer) (err error) {
+	err = u.writeBackup(path, func(w io.Writer) (err error) {
 		if opt.Encrypted {
 			sealed, err := age.Encrypt(w, recipients...)
 			if err != nil {
@@ -80,8 +80,24 @@ func (u *ui) runBackup(c *cli.Context) error {
 	case err != nil:
 		return err
 	}
+	if path == standardStream {
+		path = "standard output"
+	}
 	u.say("backup: %d files in %s", files, path)
 	return nil
+}
+
+// writeBackup writes to a new file (0600), which is there as a whole or not at
+// all, or to standard output. There a backup that was cut ends without its
+// manifest, and restore refuses it.
+func (u *ui) writeBackup(path string, fill func(io.Writer) error) error {
+	if path != standardStream {
+		return durable.WriteNewStream(path, durable.Private, fill)
+	}
+	if _, ok := u.terminal(u.out); ok {
+		return usagef("a backup does not go to a terminal: want FILE, or a pipe")
+	}
+	return fill(u.out)
 }
 
 // recipientsOf are those that a backup is encrypted to; none means that it is not.
@@ -112,35 +128,13 @@ func recipientsOf(c *cli.Context) ([]age.Recipient, error) {
 	return out, nil
 }
 
-// writeNewStream makes a file (0600) that is there as a whole or not at all, and
-// never replaces one.
-func writeNewStream(path string, fill func(io.Writer) error) (err error) {
-	if _, err := os.Lstat(path); err == nil { // before the work; the link below decides
-		return fmt.Errorf("writing %s: %w", path, os.ErrExist)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp*")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // also after the link: that is the other name
-	if err := fill(f); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if err := os.Link(f.Name(), path); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return durable.SyncDir(filepath.Dir(path))
-}
-
 func restoreCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "restore",
 		Usage:     "make a state directory from a backup",
 		ArgsUsage: "FILE",
-		Description: `Reads what "artstore-pki backup" wrote into --dir, which must be absent or empty. Every file is
+		Description: `Reads what "artstore-pki backup" wrote, from FILE or with - from standard input, into --dir, which
+must be absent or empty. Every file is
 compared with the manifest of the backup before the directory becomes an authority. Certificates
 issued and revocations made after the backup are not in it: docs/operations.md says what to do
 about them.`,
@@ -161,12 +155,16 @@ func (u *ui) runRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(c.Args().First())
-	if err != nil {
-		return fmt.Errorf("reading the backup: %w", err)
+	from := u.in
+	if path := c.Args().First(); path != standardStream {
+		f, err := os.Open(path)
+		if err != nil {
+			return fmt.Errorf("reading the backup: %w", err)
+		}
+		defer func() { _ = f.Close() }() // only read from
+		from = f
 	}
-	defer func() { _ = f.Close() }() // only read from
-	in, err := opened(f, identities)
+	in, err := opened(from, identities)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/urfave/cli/v2"
 	"go.step.sm/crypto/jose"
+
+	"github.com/artstore/artstore-pki/internal/fattest"
 )
 
 // TestMain makes this test binary answer as artstore-pki for the scripts.
@@ -42,6 +44,9 @@ func scriptProgram(after func()) func() {
 // scriptWait bounds how long a script waits for a service to answer.
 const scriptWait = 2 * time.Minute
 
+// scriptT is the key of a script's T among its values: for commands that skip.
+type scriptT struct{}
+
 // TestScript runs testdata/script: one behaviour each, against the real program.
 // Beyond testscript's own commands they have:
 //
@@ -53,11 +58,16 @@ const scriptWait = 2 * time.Minute
 //	file2env VAR FILE     put the trimmed content of FILE into $VAR
 //	eventually RE PROGRAM run the program again and again until its output matches
 //	status N PROGRAM ...  fail unless the program ends with exit status N
+//	fat VAR FAT           mount an empty file system of that kind (FAT, exFAT), put its path into $VAR; skip without
 //	expire DIR FILE       sign the token in FILE anew, with DIR's enrolment key and times that are over
 func TestScript(t *testing.T) {
 	t.Parallel() // with the other long ones, most of which wait
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Values[scriptT{}] = env.T()
+			return nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"readyfile":  scriptReadyFile,
 			"busyport":   scriptBusyPort,
@@ -66,6 +76,7 @@ func TestScript(t *testing.T) {
 			"mode":       scriptMode,
 			"file2env":   scriptFileToEnv,
 			"expire":     scriptExpire,
+			"fat":        scriptFAT,
 			"status":     scriptStatus,
 			"eventually": scriptEventually,
 		},
@@ -154,6 +165,23 @@ func scriptStatus(ts *testscript.TestScript, _ bool, args []string) {
 	if strconv.Itoa(got) != args[0] {
 		ts.Fatalf("exit status %d, want %s", got, args[0])
 	}
+}
+
+func scriptFAT(ts *testscript.TestScript, _ bool, args []string) {
+	dir, unmount, err := fattest.Open(args[1])
+	switch {
+	case err == nil:
+	case fattest.Required():
+		ts.Fatalf("%v", err)
+	default:
+		ts.Value(scriptT{}).(testscript.T).Skip(err)
+	}
+	ts.Defer(func() {
+		if err := unmount(); err != nil {
+			ts.Logf("%v", err)
+		}
+	})
+	ts.Setenv(args[0], dir)
 }
 
 // scriptExpire makes the token that an operator finds in a forgotten file.

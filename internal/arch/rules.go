@@ -55,6 +55,7 @@ func Rules() []Rule {
 
 		Rule{Package: "internal/pgtest", Own: leaves, Modules: []string{"github.com/jackc/pgx/v5"}, Why: "a test kit for what stores or looks at records drags nothing else into its tests"},
 
+		Rule{Package: "internal/fattest", Why: "a test kit for leaves imports none of them"},
 		Rule{Package: "internal/dnstest", Modules: []string{"golang.org/x/net"}, Why: "a test kit for ACME drags nothing else into its tests"},
 		Rule{Package: "scripts/dnsd", Own: with(leaves, "internal/dnstest"), Why: "a tool of a script is that and no more"},
 

@@ -2,6 +2,7 @@ package durable_test
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -85,5 +86,28 @@ func onlyFile(t *testing.T, path string, mode fs.FileMode) {
 	}
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != mode {
 		t.Errorf("mode %v, %v; want %o", fi.Mode().Perm(), err, mode)
+	}
+}
+
+func TestWriteNewStreamIsWholeOrNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	broken := errors.New("broken")
+	err := durable.WriteNewStream(path, durable.Private, func(w io.Writer) error {
+		_, _ = io.WriteString(w, "half")
+		return broken
+	})
+	if entries, _ := os.ReadDir(filepath.Dir(path)); !errors.Is(err, broken) || len(entries) != 0 {
+		t.Errorf("%v, left behind: %v", err, entries)
+	}
+	if err := durable.WriteNewStream(path, durable.Private, func(w io.Writer) error {
+		_, err := io.WriteString(w, "whole")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	onlyFile(t, path, durable.Private)
+	untouched := func(io.Writer) error { t.Error("work for a file that is there already"); return nil }
+	if err := durable.WriteNewStream(path, durable.Private, untouched); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("second stream: %v, want fs.ErrExist", err)
 	}
 }
