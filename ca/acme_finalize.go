@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/smallstep/certificates/acme"
@@ -111,7 +110,7 @@ func (i acmeIssuer) verified(csr *x509.CertificateRequest) (v verified, err erro
 		return v, refuse(ruleRequest, "%v", err)
 	}
 	if i.asked {
-		v.asked = time.Until(i.order.NotAfter)
+		v.asked.notAfter = i.order.NotAfter
 	}
 	v.caller = caller{kind: byAccount, name: "acme " + i.order.AccountID, service: p.service}
 	v.action, v.order = actSign, i.order.ID

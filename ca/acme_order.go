@@ -59,7 +59,7 @@ func (s *acmeSession) dateOrder(o *acme.Order, p *profile, now time.Time) (asked
 		return false, badRequest("the payload is not an order")
 	}
 	if !req.NotAfter.IsZero() {
-		_, err := p.lifetime(req.NotAfter.Sub(now))
+		_, err := p.validity(dates{notAfter: req.NotAfter}, bounds{now: now, issuing: s.st.intermediates[0]})
 		return true, err
 	}
 	now = now.UTC().Truncate(time.Second)

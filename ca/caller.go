@@ -25,6 +25,7 @@ const (
 	ruleSelf     = "revokes only itself"
 	ruleRequest  = "request equals token"
 	ruleIssuer   = "within the issuer's life"
+	ruleProof    = "within the proof's life"
 	ruleGrace    = "grace after expiry"
 	ruleRoot     = "chains to a root of today"
 	ruleHolder   = "names of its own certificate"

@@ -50,7 +50,7 @@ func (p *profile) deviations(chain []*x509.Certificate) (out []string) {
 }
 
 // lives compares the life with the profile's default, at the resolution of
-// X.509. One that setTimes cut to its issuer's is as long as it can be.
+// X.509. One that was cut to its issuer's dates is as long as it can be.
 func (p *profile) lives(chain []*x509.Certificate) bool {
 	leaf := chain[0]
 	if len(chain) > 1 && (leaf.NotAfter.Equal(chain[1].NotAfter) || leaf.NotBefore.Equal(chain[1].NotBefore)) {

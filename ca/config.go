@@ -78,9 +78,13 @@ type Profile struct {
 // lifetimes are lengths of time such as 24h or 90d, as [humantime.Parse] reads
 // them; 10 s is the shortest.
 type lifetimes struct {
-	Default time.Duration `yaml:"default,omitempty"` // 0 means 24h
-	Min     time.Duration `yaml:"min,omitempty"`     // shortest a request may ask for; 0 means 5m, or Default if that is shorter
-	Max     time.Duration `yaml:"max,omitempty"`     // a request for more is refused; 0 means Default
+	// Default is the life of a certificate whose request names no end; 0 means 24h.
+	Default time.Duration `yaml:"default,omitempty"`
+	// Min and Max are the shortest and the longest life that a request may ask for.
+	// Anything else is refused, and what is allowed is issued as asked. 0 means 5m, or
+	// Default if that is shorter, and Default.
+	Min time.Duration `yaml:"min,omitempty"`
+	Max time.Duration `yaml:"max,omitempty"`
 	// Grace is how long after its end a certificate can still be renewed with its
 	// key; absent means three lifetimes, at most 72h, which is also the most; 0s turns it off.
 	Grace *time.Duration `yaml:"grace,omitempty"`

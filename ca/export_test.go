@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -192,3 +193,24 @@ func ParseRecordQuery(raw string) (store.Query, error) { return parseRecordQuery
 
 // SequenceLog gives all events their places, as KeepLog does each second.
 func (a *Authority) SequenceLog(ctx context.Context) error { return a.sequence(ctx) }
+
+// Dates are what a request asks for, and what bounds the answer.
+type Dates struct {
+	NotBefore, NotAfter time.Time // zero: left open
+	Now, Proof          time.Time // the end of the proof may be zero
+	Issuer              *x509.Certificate
+}
+
+// Validity decides the dates of a certificate of a profile. rule is the one that refuses.
+func (p Profile) Validity(d Dates) (notBefore, notAfter time.Time, rule string, err error) {
+	var bad problems
+	inner := p.parse("service", lifetimes{}.or(lifetimes{}), &bad)
+	if err := bad.err(); err != nil {
+		return notBefore, notAfter, "", err
+	}
+	got, err := inner.validity(dates{d.NotBefore, d.NotAfter}, bounds{d.Now, d.Issuer, proofEnd{until: d.Proof, what: "the proof", again: "prove again"}})
+	if denied := (*refusal)(nil); errors.As(err, &denied) {
+		rule = denied.rule
+	}
+	return got.notBefore, got.notAfter, rule, err
+}

@@ -45,20 +45,21 @@ func (a *Authority) verifyOperator(ctx context.Context, service string, csr *x50
 	return v, nil
 }
 
-// date gives a certificate the dates of the moment, or those of a fixture.
-func (v verified) date(t *x509.Certificate, life time.Duration, issuing *x509.Certificate) error {
+// validity decides the dates of a certificate: by the moment and what was asked,
+// or those of a fixture.
+func (v verified) validity(p *profile, issuing *x509.Certificate) (dates, error) {
 	now := time.Now()
 	if v.at.IsZero() {
-		return setTimes(t, life, issuing, now)
+		return p.validity(v.asked, bounds{now, issuing, v.proof})
 	}
-	if err := setTimes(t, life, issuing, v.at); err != nil {
-		return err
+	d, err := p.validity(dates{}, bounds{now: v.at, issuing: issuing})
+	switch {
+	case err != nil:
+		return d, err
+	case !d.notBefore.Before(d.notAfter):
+		return d, refuse(ruleIssuer, "the issuing certificate begins at %s", stamp(issuing.NotBefore))
+	case now.After(d.notBefore) && now.Before(d.notAfter):
+		return d, refuse(ruleLifetime, "a fixture must not be valid now, and this one would be until %s", stamp(d.notAfter))
 	}
-	if !t.NotBefore.Before(t.NotAfter) {
-		return refuse(ruleIssuer, "the issuing certificate begins at %s", issuing.NotBefore.UTC().Format(time.RFC3339))
-	}
-	if now.After(t.NotBefore) && now.Before(t.NotAfter) {
-		return refuse(ruleLifetime, "a fixture must not be valid now, and this one would be until %s", t.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return nil
+	return d, nil
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -90,8 +89,8 @@ func (a *Authority) handOutAgain(ctx context.Context, v verified, entry store.Ce
 	return done, err
 }
 
-// prepare asks the door and builds the certificate from the profile; from the
-// request come the public key and, if it is shorter, the lifetime.
+// prepare asks the door and builds the certificate from the profile. The request
+// gives the public key, and dates if it asks for any.
 func (a *Authority) prepare(ctx context.Context, st *state, v verified) (prepared, error) {
 	w := want{action: v.action, names: v.names, key: v.key, previous: v.previous}
 	if err := a.allow(ctx, st, v.caller, w); err != nil {
@@ -108,16 +107,11 @@ func (a *Authority) prepare(ctx context.Context, st *state, v verified) (prepare
 	if at := st.config.CRLURL; at != "" {
 		t.CRLDistributionPoints = []string{at + "?issuer=" + issuerID(st.intermediates[0])}
 	}
-	life, err := p.lifetime(v.asked)
-	if err == nil {
-		life, err = v.vouchedFor(life, time.Now())
-	}
-	if err == nil {
-		err = v.date(t, life, st.intermediates[0])
-	}
+	got, err := v.validity(p, st.intermediates[0])
 	if err != nil {
 		return prepared{}, a.turnAway(ctx, v.caller, w, err)
 	}
+	t.NotBefore, t.NotAfter = got.notBefore, got.notAfter
 	out := prepared{v: v, template: t}
 	if v.action == actSign && v.caller.kind != byItself { // an authority that restarts often must still start
 		out.maxLive, err = a.maxLive(ctx, p, time.Now())
@@ -160,23 +154,6 @@ func subject(v verified) pkix.Name {
 		return pkix.Name{}
 	}
 	return pkix.Name{CommonName: v.caller.service}
-}
-
-// setTimes back-dates for clock skew and ends no later than the issuer: a leaf
-// beyond it would verify nowhere in its last hours.
-func setTimes(t *x509.Certificate, life time.Duration, issuing *x509.Certificate, now time.Time) error {
-	now = now.Truncate(time.Second) // the resolution of X.509; down, so that nothing starts in the future
-	t.NotBefore, t.NotAfter = now.Add(-lifetime.Backdate(life)), now.Add(life)
-	if t.NotAfter.After(issuing.NotAfter) {
-		t.NotAfter = issuing.NotAfter
-	}
-	if t.NotBefore.Before(issuing.NotBefore) {
-		t.NotBefore = issuing.NotBefore
-	}
-	if t.NotAfter.Sub(now) < shortest {
-		return refuse(ruleIssuer, "the issuing certificate ends at %s", issuing.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return nil
 }
 
 func sign(st *state, p prepared) (signed, error) {

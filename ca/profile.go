@@ -129,19 +129,6 @@ func (p *profile) allows(names []string, key crypto.PublicKey) error {
 	return nil
 }
 
-// lifetime is the default of the profile; a request may shorten it.
-func (p *profile) lifetime(asked time.Duration) (time.Duration, error) {
-	switch {
-	case asked == 0:
-		return p.life.Default, nil
-	case asked < p.life.Min:
-		return 0, refuse(ruleLifetime, "%s is shorter than %s (profiles.%s.lifetime.min)", asked, p.life.Min, p.service)
-	case asked > p.life.Max:
-		return 0, refuse(ruleLifetime, "%s is longer than %s (profiles.%s.lifetime.max)", asked, p.life.Max, p.service)
-	}
-	return min(asked, p.life.Default), nil
-}
-
 func keyType(key crypto.PublicKey) string {
 	switch k := key.(type) {
 	case *ecdsa.PublicKey:

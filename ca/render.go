@@ -48,8 +48,9 @@ dns_names: {{list .Opt.DNSNames}}
 # new intermediate, so it may be on a disk that is usually in a safe.
 {{if .RootKey}}root_key: {{json .RootKey}}{{else}}# root_key: /media/safe/root.key{{end}}
 
-# How long certificates live, unless a profile says otherwise. A request may ask
-# for less than the default, down to min; for more than max it is refused.
+# How long certificates live, unless a profile says otherwise. A request that names
+# an end gets exactly that, if the life is between min and max, and is refused
+# otherwise; one that names none gets the default.
 # Certificates are renewed at two thirds of their life, so a short life is cheap.
 # grace is how long after its end a certificate can still be renewed with its key,
 # after a long outage for instance: three lifetimes if absent, 72h at most, 0s never.

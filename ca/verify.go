@@ -60,10 +60,10 @@ type verified struct {
 	once        bool               // a second use of token is refused, also for the same key
 	previous    *store.Certificate // that is renewed, or vouches for this one
 	order       string             // of ACME that it is for, or empty
-	until       time.Time          // end of what vouches for it; zero means that nothing does
-	asked       time.Duration      // lifetime asked for; 0 means the default
-	trust       string             // digest reported, or empty
-	at          time.Time          // moment to date it by; zero means now, and anything else is for fixtures only
+	proof       proofEnd           // end of the proof that it rests on
+	asked       dates
+	trust       string    // digest reported, or empty
+	at          time.Time // moment to date it by; zero means now, and anything else is for fixtures only
 }
 
 // claims are what a token says, read only after its signature was checked.
@@ -203,7 +203,7 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 	if err != nil {
 		return v, err
 	}
-	if v.asked, err = askedLifetime(req, time.Now()); err != nil {
+	if v.asked, err = askedDates(req, time.Now()); err != nil {
 		return v, err
 	}
 	if v.names, err = matchRequest(csr, c); err != nil {
@@ -254,42 +254,6 @@ func parseCSR(text string) (*x509.CertificateRequest, error) {
 		return nil, badRequest("csr: its signature is wrong")
 	}
 	return csr, nil
-}
-
-// askedLifetime reads notBefore and notAfter: RFC 3339 or a duration from now.
-func askedLifetime(req stepapi.SignRequest, now time.Time) (time.Duration, error) {
-	from, err := askedTime("notBefore", req.NotBefore, now)
-	if err != nil {
-		return 0, err
-	}
-	if from.After(now.Add(time.Minute)) {
-		return 0, badRequest("notBefore: certificates start now")
-	}
-	if req.NotAfter == "" {
-		return 0, nil
-	}
-	to, err := askedTime("notAfter", req.NotAfter, now)
-	if err != nil {
-		return 0, err
-	}
-	if !to.After(now) {
-		return 0, badRequest("notAfter: it is in the past")
-	}
-	return to.Sub(now), nil
-}
-
-func askedTime(key, text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return now, nil
-	}
-	if d, err := time.ParseDuration(text); err == nil {
-		return now.Add(d), nil
-	}
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		return t, badRequest("%s: neither a time (RFC 3339) nor a duration", key)
-	}
-	return t, nil
 }
 
 // verifyPeer authenticates by the certificate of the connection. That it chains

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/jose"
@@ -48,7 +47,7 @@ func pool(certs []*x509.Certificate) *x509.CertPool {
 // vouch completes a request with what the certificate of its token says.
 func (a *Authority) vouch(ctx context.Context, st *state, c *claims, v *verified) error {
 	v.caller.kind, v.caller.name = byHolder, "x5c "+c.Issuer+"/"+c.holder.Subject.CommonName+"/"+c.holder.SerialNumber.String()
-	v.caller.serial, v.until = c.holder.SerialNumber.String(), c.holder.NotAfter
+	v.caller.serial, v.proof = c.holder.SerialNumber.String(), proofEnd{c.holder.NotAfter, "the certificate of the token", "sign a token with a newer one"}
 	v.provisioner = provisioner.Extension{Type: provisioner.TypeX5C, Name: c.Issuer}
 	entry, err := a.ours(ctx, st, c.holder)
 	if err != nil {
@@ -100,18 +99,6 @@ func (c *claims) holds(asked []string) error {
 		}
 	}
 	return nil
-}
-
-// vouchedFor ends a life with what vouches for it: a key that leaked must not
-// live on in certificates beyond its own.
-func (v verified) vouchedFor(life time.Duration, now time.Time) (time.Duration, error) {
-	if v.until.IsZero() || now.Add(life).Before(v.until) {
-		return life, nil
-	}
-	if life = v.until.Sub(now).Truncate(time.Second); life < shortest {
-		return 0, refuse(ruleLifetime, "the certificate of the token ends at %s", v.until.UTC().Format(time.RFC3339))
-	}
-	return life, nil
 }
 
 // itself authenticates a revocation by a token of type X5C: the holder may

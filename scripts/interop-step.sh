@@ -32,6 +32,7 @@ start_ca() {
   must "artstore-pki init" "$pki" init --dir "$work/ca" --name Interop \
     --dns localhost --dns 127.0.0.1 --address 127.0.0.1:0
   sed -i 's|^provisioners:|&\n  - {type: X5C, name: holders}|' "$work/ca/pki.yaml"
+  sed -i 's|^\( *\)max: 24h.*|\1max: 168h|' "$work/ca/pki.yaml"
   "$pki" serve --dir "$work/ca" --listen 127.0.0.1:0 --ready-file "$work/url" >"$work/serve.log" 2>&1 &
   server=$!
   wait_for_file "$work/url"
@@ -72,6 +73,35 @@ issue() {
   refused "a used token is refused" 'token was already used' \
     "$step" ca certificate ingester "$work/again.crt" "$work/again.key" --token "$once"
   refused "a token for a foreign name is refused" 'is not a name of service' token ingester evil.example.com
+}
+
+# lives FILE: seconds from the begin to the end of a certificate.
+lives() {
+  local begin end
+  begin=$(openssl x509 -in "$1" -noout -startdate | cut -d= -f2)
+  end=$(openssl x509 -in "$1" -noout -enddate | cut -d= -f2)
+  echo $(($(date -d "$end" +%s) - $(date -d "$begin" +%s)))
+}
+
+# dated FILE ARGUMENT...: a certificate with the dates that the arguments ask for.
+dated() {
+  local file=$1
+  shift
+  "$step" ca certificate ingester "$file" "$work/dated.key" --force --token "$(token ingester)" "$@"
+}
+
+dates() {
+  local end
+  must "step ca certificate --not-after 72h" dated "$work/dated.crt" --not-after 72h
+  must "it lives 72 h, and a minute of back-dating" test "$(lives "$work/dated.crt")" -eq $((72 * 3600 + 60))
+  must "step ca certificate --not-before -10m --not-after 1h" dated "$work/dated.crt" --not-before -10m --not-after 1h
+  must "it lives 1 h from its begin" test "$(lives "$work/dated.crt")" -eq 3600
+  end=$(date -u -d '+2 days' +%FT%TZ)
+  must "step ca certificate --not-after TIME" dated "$work/dated.crt" --not-after "$end"
+  must "it ends then" test "$(date -u -d "$(openssl x509 -in "$work/dated.crt" -noout -enddate | cut -d= -f2)" +%FT%TZ)" = "$end"
+  refused "more than the most is refused" 'lifetime.max' dated "$work/no.crt" --not-after 200h
+  refused "less than the least is refused" 'lifetime.min' dated "$work/no.crt" --not-after 10s
+  refused "a begin in the future is refused" 'begins when it is issued' dated "$work/no.crt" --not-before 24h
 }
 
 renew() {
@@ -145,6 +175,7 @@ stop_ca() {
 start_ca
 trust
 issue
+dates
 renew
 revoke
 x5c

@@ -109,6 +109,9 @@ func checkCertificate(t testing.TB, e store.Certificate, roots []*x509.Certifica
 		}
 		at = leaf.NotBefore
 	}
+	if ahead := leaf.NotBefore.Sub(at); ahead > 0 && ahead <= time.Minute { // asked for by a client whose clock is fast
+		at = leaf.NotBefore
+	}
 	_, err = leaf.Verify(x509.VerifyOptions{
 		Roots: pool(roots), Intermediates: pool(chain), CurrentTime: at,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
