@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -70,24 +69,22 @@ func (s *acmeSession) dateOrder(o *acme.Order, p *profile, now time.Time) (asked
 // acmeProfile finds the one profile that an order is for. All its names must be
 // of one, and of no other: a name that two services share proves neither.
 func (st *state) acmeProfile(ids []acme.Identifier) (*profile, error) {
-	names, err := identifierNames(ids)
+	asked, err := identifierNames(ids)
 	if err != nil {
 		return nil, err
 	}
-	var found []string
-	for _, service := range slices.Sorted(maps.Keys(st.rules.profiles)) {
-		p := st.rules.profiles[service]
-		if p.acme && p.allows(names, nil) == nil {
-			found = append(found, service)
-		}
-	}
+	found := slices.DeleteFunc(st.rules.allowing(asked), func(p *profile) bool { return !p.acme })
 	switch len(found) {
 	case 0:
-		return nil, refuse(ruleACME, "no profile with acme: true has all of %q", names)
+		return nil, refuse(ruleACME, "no profile with acme: true has all of %q", asked)
 	case 1:
-		return st.rules.profiles[found[0]], nil
+		return found[0], nil
 	}
-	return nil, refuse(ruleACME, "%q are names of more than one service: %s", names, strings.Join(found, ", "))
+	var services []string
+	for _, p := range found {
+		services = append(services, p.service)
+	}
+	return nil, refuse(ruleACME, "%q are names of more than one service: %s", asked, strings.Join(services, ", "))
 }
 
 func identifierNames(ids []acme.Identifier) ([]string, error) {
@@ -99,6 +96,9 @@ func identifierNames(ids []acme.Identifier) ([]string, error) {
 		name, err := names.Canonical(id.Value)
 		if err != nil {
 			return nil, refuse(ruleACME, "%v", err)
+		}
+		if names.IsWildcard(name) {
+			return nil, refuse(ruleACME, "%q is a wildcard, which is not proven by challenges here", name)
 		}
 		addr, notAddr := netip.ParseAddr(name)
 		if (notAddr == nil) != (id.Type == acme.IP) {

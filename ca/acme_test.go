@@ -84,7 +84,7 @@ func TestACMEOrderRefusals(t *testing.T) {
 		{"names of more than one service: other, third", []string{"shared.example"}},
 		{"is the machine of the authority", []string{"web.example", "localhost"}},
 		{"is the machine of the authority", []string{"127.0.0.1"}},
-		{"neither a DNS name without wildcard", []string{"*.web.example"}},
+		{"is a wildcard", []string{"*.web.example"}},
 		{"stands there twice", []string{"web.example", "WEB.example"}},
 	} {
 		_, err := order(t, cl, tc.names...)

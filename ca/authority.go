@@ -126,6 +126,7 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	if err := a.publish(st); err != nil {
 		return nil, err
 	}
+	a.warn(ctx, st)
 	// A crash between the commit of a rotation and its copies is healed here.
 	a.copyTrust(ctx, st)
 	a.metrics, err = newMetrics(opt.Registerer, a)
@@ -225,8 +226,16 @@ func (a *Authority) Reload(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, audit.close())
 	}
+	a.warn(ctx, a.state.Load())
 	a.lists.forget() // with the keys of retired issuers
 	return a.audit.Swap(audit).close()
+}
+
+// warn says what the configuration allows and its author may not have meant.
+func (a *Authority) warn(ctx context.Context, st *state) {
+	for _, text := range st.rules.overlaps() {
+		a.logger.WarnContext(ctx, "profiles overlap", "err", text)
+	}
 }
 
 // openAudit opens the audit log that the options or else a configuration name.

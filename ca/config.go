@@ -58,9 +58,18 @@ type Config struct {
 
 // Profile is what one service may obtain.
 type Profile struct {
-	// Names are all names its certificates may carry: DNS names (underscores are
-	// fine, wildcards are not), IP addresses, URIs such as spiffe://artstore/ingester.
-	Names []string `yaml:"names"`
+	// Names are the names its certificates carry: DNS names (underscores are fine,
+	// internationalised names in their A-label form xn--...), IP addresses, URIs such
+	// as spiffe://artstore/ingester. A token is for all of them unless it says otherwise.
+	Names []string `yaml:"names,omitempty"`
+	// Patterns stand for further names that a request may ask for: "*.workers.internal"
+	// (one label before the suffix), "**.workers.internal" (one or more), networks such as
+	// "10.20.0.0/16", and "spiffe://artstore/workers/*" or "/**". Empty means none.
+	Patterns []string `yaml:"patterns,omitempty"`
+	// Wildcards are names such as "*.apps.internal" that certificates may carry as
+	// they are; such a certificate is good for every name one label below the suffix
+	// (RFC 9525 §6.3). Empty means none.
+	Wildcards []string `yaml:"wildcards,omitempty"`
 	// Usages are "server", "client" or both; empty means both.
 	Usages []string `yaml:"usages,omitempty"`
 	// KeyTypes are EC-P256, EC-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096; empty means all but RSA-2048.

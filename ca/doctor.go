@@ -61,6 +61,7 @@ func Doctor(ctx context.Context, opt DoctorOptions) []Diagnosis {
 	if !d.judge("configuration", err, "pki.yaml is valid: %d profiles, %d provisioners", len(cfg.Profiles), len(cfg.Provisioners)) {
 		return d.out
 	}
+	d.profiles(cfg)
 	d.permissions(cfg)
 	roots, intermediates, err := d.files.readCurrent()
 	if d.judge("trust", err, "%d roots, %d intermediates", len(roots), len(intermediates)) {
@@ -95,6 +96,18 @@ func (d *doctor) judge(check string, err error, format string, args ...any) bool
 	}
 	d.say(check, DiagnosisOK, format, args...)
 	return true
+}
+
+// profiles looks for what a valid configuration may do by accident.
+func (d *doctor) profiles(cfg Config) {
+	r, err := cfg.parse()
+	if err != nil { // LoadConfig parsed it
+		d.say("configuration", DiagnosisError, "%v", err)
+		return
+	}
+	for _, text := range r.overlaps() {
+		d.say("configuration", DiagnosisWarning, "%s", text)
+	}
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

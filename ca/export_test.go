@@ -44,6 +44,23 @@ func TakeRefusals(n int, now time.Time) (recorded int) {
 // issuer, signed with the key of "enrolment", as NewToken would have made it at
 // another moment. The keys in dir must be plain.
 func TokenAt(dir, issuer, service string, issued time.Time, life time.Duration) (secret.String, error) {
+	return tokenWith(dir, func(r *rules, c *newClaims) (err error) {
+		c.Subject, c.Issuer = service, issuer
+		c.IssuedAt, c.NotBefore, c.Expiry = jose.NewNumericDate(issued), jose.NewNumericDate(issued), jose.NewNumericDate(issued.Add(life))
+		c.SANs, err = r.tokenNames(service, nil)
+		return err
+	})
+}
+
+// TokenFor is an enrolment token for names that its service may not have.
+func TokenFor(dir, service string, asked ...string) (secret.String, error) {
+	return tokenWith(dir, func(_ *rules, c *newClaims) error {
+		c.Subject, c.SANs = service, asked
+		return nil
+	})
+}
+
+func tokenWith(dir string, change func(*rules, *newClaims) error) (secret.String, error) {
 	cfg, err := LoadConfig(dir)
 	if err != nil {
 		return secret.String{}, err
@@ -52,17 +69,19 @@ func TokenAt(dir, issuer, service string, issued time.Time, life time.Duration) 
 	if err != nil {
 		return secret.String{}, err
 	}
-	c, err := tokenClaims(r, TokenOptions{Service: service})
+	c, err := freshClaims(0)
 	if err != nil {
 		return secret.String{}, err
 	}
 	c.Audience = jose.Audience{"https://" + names.URLHost(cfg.DNSNames) + stepapi.Prefix + stepapi.PathSign}
-	c.IssuedAt, c.NotBefore, c.Expiry = jose.NewNumericDate(issued), jose.NewNumericDate(issued), jose.NewNumericDate(issued.Add(life))
 	p, err := r.signing("enrolment")
 	if err != nil {
 		return secret.String{}, err
 	}
-	c.Issuer = issuer
+	c.Issuer = p.name
+	if err := change(r, &c); err != nil {
+		return secret.String{}, err
+	}
 	key, err := files{dir: dir}.readJWK(p.name)
 	if err != nil {
 		return secret.String{}, err

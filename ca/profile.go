@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -36,15 +37,21 @@ var (
 	defaultKeyTypes = []string{keyP256, keyP384, keyEd25519, keyRSA3072, keyRSA4096}
 )
 
+// maxCommonName is the most that a common name may have (RFC 5280 appendix A.1,
+// ub-common-name). Service names are ASCII, where characters are bytes.
+const maxCommonName = 64
+
 // profile is the inner form of Profile: names canonical, usages parsed.
 type profile struct {
-	service  string
-	names    []string
-	usages   []x509.ExtKeyUsage
-	keyTypes []string
-	life     lifetimes
-	acme     bool
-	maxLive  int
+	service   string
+	names     []string
+	wildcards []string
+	patterns  []names.Pattern
+	usages    []x509.ExtKeyUsage
+	keyTypes  []string
+	life      lifetimes
+	acme      bool
+	maxLive   int
 }
 
 func (p Profile) parse(service string, outer lifetimes, bad *problems) *profile {
@@ -56,17 +63,10 @@ func (p Profile) parse(service string, outer lifetimes, bad *problems) *profile 
 	if !names.IsDNS(strings.ToLower(service)) {
 		bad.add("%s: a service name has letters, digits, dots, hyphens and underscores", at)
 	}
-	if len(p.Names) == 0 {
-		bad.add("%s: want at least one name", at)
+	if len(service) > maxCommonName {
+		bad.add("%s: a service name has at most %d characters, because it is the common name of certificates; this one has %d", at, maxCommonName, len(service))
 	}
-	for _, text := range p.Names {
-		name, err := names.Canonical(text)
-		if err != nil {
-			bad.add("%s: %v", at, err)
-			continue
-		}
-		out.names = append(out.names, name)
-	}
+	p.parseNames(at, out, bad)
 	usages := p.Usages
 	if len(usages) == 0 {
 		usages = []string{usageServer, usageClient}
@@ -109,14 +109,53 @@ func (p *profile) grace(life time.Duration) time.Duration {
 	return lifetime.Grace(life)
 }
 
+// parseNames reads what a certificate of the profile may be for. A wildcard has a
+// key of its own, so that nobody gets a certificate for all names below a suffix
+// by an asterisk that was meant as a pattern.
+func (p Profile) parseNames(at string, out *profile, bad *problems) {
+	if len(p.Names)+len(p.Patterns)+len(p.Wildcards) == 0 {
+		bad.add("%s: want at least one name", at)
+	}
+	for _, text := range p.Names {
+		name, err := names.Canonical(text)
+		switch {
+		case err != nil:
+			bad.add("%s: %v", at, err)
+		case names.IsWildcard(name):
+			bad.add("%s: name %.80q is a wildcard: it belongs into wildcards, if certificates are to carry it as it is, or into patterns, if it stands for single names", at, name)
+		default:
+			out.names = append(out.names, name)
+		}
+	}
+	for _, text := range p.Patterns {
+		pattern, err := names.ParsePattern(text)
+		if err != nil {
+			bad.add("%s.patterns: %v", at, err)
+			continue
+		}
+		out.patterns = append(out.patterns, pattern)
+	}
+	for _, text := range p.Wildcards {
+		name, err := names.Canonical(text)
+		if err == nil && !names.IsWildcard(name) {
+			err = fmt.Errorf("name %.80q is not of the form *.SUFFIX", text)
+		}
+		if err != nil {
+			bad.add("%s.wildcards: %v", at, err)
+			continue
+		}
+		out.wildcards = append(out.wildcards, name)
+	}
+}
+
 // allows returns why not, with the rule that decides, or nil.
-func (p *profile) allows(names []string, key crypto.PublicKey) error {
-	if len(names) == 0 {
+func (p *profile) allows(asked []string, key crypto.PublicKey) error {
+	if len(asked) == 0 {
 		return refuse(ruleNames, "no name asked for")
 	}
-	for _, n := range names {
-		if !slices.Contains(p.names, n) {
-			return refuse(ruleNames, "%q is not a name of service %s (profiles.%s.names)", n, p.service, p.service)
+	for _, n := range asked {
+		if !p.has(n) {
+			return refuse(ruleNames, "%q is not a name of service %s (%s)", n, p.service, p.keysFor(n))
 		}
 	}
 	if key == nil { // a token is made before the key
@@ -127,6 +166,53 @@ func (p *profile) allows(names []string, key crypto.PublicKey) error {
 		return refuse(ruleKey, "key type %s is none of %s (profiles.%s.key_types)", kind, strings.Join(p.keyTypes, ", "), p.service)
 	}
 	return nil
+}
+
+// has reports whether a canonical name is one of the profile.
+func (p *profile) has(name string) bool {
+	if names.IsWildcard(name) {
+		return slices.Contains(p.wildcards, name)
+	}
+	return slices.Contains(p.names, name) || slices.ContainsFunc(p.patterns, func(pattern names.Pattern) bool { return pattern.Match(name) })
+}
+
+// keysFor says where in pki.yaml a name would have to be.
+func (p *profile) keysFor(name string) string {
+	at := "profiles." + p.service
+	switch {
+	case names.IsWildcard(name):
+		return at + ".wildcards"
+	case len(p.patterns) > 0:
+		return at + ".names, " + at + ".patterns"
+	}
+	return at + ".names"
+}
+
+// allowing returns the profiles that have all of some canonical names, by service.
+func (r *rules) allowing(asked []string) (out []*profile) {
+	for _, service := range slices.Sorted(maps.Keys(r.profiles)) {
+		if p := r.profiles[service]; p.allows(asked, nil) == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+const maxOverlaps = 20 // that are warned of; the first ones are enough to find the cause
+
+// overlaps says which profiles have names in common through a pattern or a
+// wildcard. What two profiles list by name is meant so, as localhost is; a pattern
+// can take in a name that somebody adds to another profile a year later.
+func (r *rules) overlaps() (out []string) {
+	var claims []names.Claim
+	for _, service := range slices.Sorted(maps.Keys(r.profiles)) {
+		p := r.profiles[service]
+		claims = append(claims, names.Claim{Owner: service, Names: slices.Concat(p.names, p.wildcards), Patterns: p.patterns})
+	}
+	for _, o := range names.Overlaps(claims, maxOverlaps) {
+		out = append(out, fmt.Sprintf("%s of profiles.%s and %s of profiles.%s have names in common: either service can obtain them, and ACME refuses them to both", o.Text, o.Owner, o.With, o.Other))
+	}
+	return out
 }
 
 func keyType(key crypto.PublicKey) string {

@@ -104,9 +104,18 @@ provisioners:
 # /records/events, /log/entry/N) by showing their client certificate. Nobody if absent.
 # auditors: [admin-module]
 
-# What each service may obtain: exactly the names listed, nothing else. A service
-# without a profile obtains nothing. Names are DNS names (underscores are fine,
-# wildcards are not), IP addresses, and URIs such as spiffe://artstore/ingester.
+# What each service may obtain: the names listed, and nothing else. A service without
+# a profile obtains nothing. Its name becomes the common name: 64 characters at most.
+#   names:     DNS names (underscores are fine; internationalised names in their A-label
+#              form xn--…), IP addresses, and URIs such as spiffe://artstore/ingester.
+#              A token is for all of them unless it says otherwise
+#   patterns:  further names that a request may ask for one by one, for services that
+#              come and go: "*.workers.internal" (one label before the suffix),
+#              "**.workers.internal" (one or more), networks such as "10.20.0.0/16",
+#              "spiffe://artstore/workers/*" (one path segment) or "/**" (one or more).
+#              doctor warns of patterns that take in names of another profile
+#   wildcards: names such as "*.apps.internal" that a certificate may carry as they are;
+#              it is then good for all names one label below, so few services need one
 #   usages:    server, client; both if absent
 #   key_types: EC-P256, EC-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096; all but RSA-2048 if absent
 #   lifetime:  default, min, max, grace; those above where absent
@@ -117,7 +126,13 @@ provisioners:
 profiles:
 {{- range $service, $p := .Opt.Profiles}}
   {{json $service}}:
+{{- if $p.Names}}
     names: {{list $p.Names}}
+{{- end}}{{if $p.Patterns}}
+    patterns: {{list $p.Patterns}}
+{{- end}}{{if $p.Wildcards}}
+    wildcards: {{list $p.Wildcards}}
+{{- end}}
 {{- if $p.Usages}}
     usages: {{list $p.Usages}}
 {{- end}}{{if $p.KeyTypes}}

@@ -127,7 +127,7 @@ func TestSign(t *testing.T) {
 			{"no names", func() any { r := good(); r.CSR = csr(t, key, "storage"); return r }, 403, "rule: request equals token"},
 			{"other common name", func() any { r := good(); r.CSR = csr(t, key, "root", "storage"); return r }, 403, "common name"},
 			{"e-mail", func() any { r := good(); r.CSR = csr(t, key, "storage", "storage", "a@b"); return r }, 403, "e-mail"},
-			{"wildcard", func() any { r := good(); r.CSR = csr(t, key, "storage", "*.storage"); return r }, 403, "wildcard"},
+			{"wildcard", func() any { r := good(); r.CSR = csr(t, key, "storage", "*.storage"); return r }, 403, `the request is for ["*.storage"]`},
 			{"future start", func() any { r := good(); r.NotBefore = "48h"; return r }, 403, "begins when it is issued (rule: lifetime)"},
 			{"huge", func() any { r := good(); r.CSR = strings.Repeat("x", 70<<10); return r }, 413, "larger than 65536"},
 		} {

@@ -24,7 +24,8 @@ type TokenOptions struct {
 	Password secret.String // decrypts the enrolment key; empty reads secrets/password
 	// Service is the profile; with Revoke, the serial of the certificate to revoke.
 	Service string
-	// Names default to all names of the profile.
+	// Names default to all names of the profile. It has to list names for that:
+	// patterns and wildcards say what may be asked for.
 	Names []string
 	// Lifetime defaults to 5 min; 1 h at most.
 	Lifetime time.Duration
@@ -84,21 +85,27 @@ type newClaims struct {
 	RootFingerprint string   `json:"sha"` // what the holder pins
 }
 
-func tokenClaims(r *rules, opt TokenOptions) (c newClaims, err error) {
-	life := opt.Lifetime
+func tokenClaims(r *rules, opt TokenOptions) (newClaims, error) {
+	c, err := freshClaims(opt.Lifetime)
+	if err != nil {
+		return c, err
+	}
+	if opt.Revoke {
+		c.Subject, err = store.ParseSerial(opt.Service)
+		return c, err
+	}
+	c.Subject = opt.Service
+	c.SANs, err = r.tokenNames(opt.Service, opt.Names)
+	return c, err
+}
+
+// freshClaims are those that every token has: an id and its times.
+func freshClaims(life time.Duration) (c newClaims, err error) {
 	if life == 0 {
 		life = defaultTokenLife
 	}
 	if life < 0 || life > maxTokenLife {
 		return c, fmt.Errorf("token lifetime %s: want more than nothing and %s at most", life, maxTokenLife)
-	}
-	c.Subject = opt.Service
-	if opt.Revoke {
-		if c.Subject, err = store.ParseSerial(opt.Service); err != nil {
-			return c, err
-		}
-	} else if c.SANs, err = r.tokenNames(opt.Service, opt.Names); err != nil {
-		return c, err
 	}
 	id := make([]byte, 32)
 	if _, err := rand.Read(id); err != nil {
@@ -115,8 +122,11 @@ func (r *rules) tokenNames(service string, asked []string) ([]string, error) {
 	if !ok {
 		return nil, refuse(ruleProfile, "service %.80q has no profile", service)
 	}
-	if len(asked) == 0 {
+	if len(asked) == 0 && len(p.names) > 0 {
 		return p.names, nil
+	}
+	if len(asked) == 0 {
+		return nil, refuse(ruleNames, "profiles.%s.names is empty, so a token must say which names it is for", service)
 	}
 	list, err := names.CanonicalAll(asked)
 	if err != nil {

@@ -105,7 +105,12 @@ func (d *devCerts) plan(made bool) (*devPlan, error) {
 			return nil, withHint(fmt.Errorf("reading the profiles: %q cannot be a service here: %s is something else",
 				service, filepath.Join(d.dir, service)), "give the profile another name")
 		}
-		p.items = append(p.items, &devItem{service: service, dir: filepath.Join(d.dir, service), profile: facts.config.Profiles[service]})
+		profile := facts.config.Profiles[service]
+		if len(profile.Names) == 0 {
+			return nil, withHint(fmt.Errorf("reading the profiles: profiles.%s lists no names, so there is no telling what its certificate would be for", service),
+				"list them in %s: patterns and wildcards say only what may be asked for", filepath.Join(d.authorityDir(), "pki.yaml"))
+		}
+		p.items = append(p.items, &devItem{service: service, dir: filepath.Join(d.dir, service), profile: profile})
 	}
 	if err := d.addFixtures(p, facts.config.Profiles); err != nil {
 		return nil, err

@@ -20,9 +20,28 @@ func TestCanonical(t *testing.T) {
 		"::ffff:10.0.0.1":            "10.0.0.1",
 		"spiffe://artstore/ingester": "spiffe://artstore/ingester",
 		label + ".example":           label + ".example",
+		"*.Example":                  "*.example",
+		"xn--BCHER-kva.example":      "xn--bcher-kva.example",
+		"a--b.xn--bcher-kva":         "a--b.xn--bcher-kva", // other hyphens are not refused
+		"SPIFFE://ArtStore/Ingester": "spiffe://artstore/Ingester",
 		// What follows has no canonical form.
 		"":                        "",
-		"*.example":               "",
+		"*":                       "",
+		"*.":                      "",
+		"a*.example":              "",
+		"*.*.example":             "",
+		"a.*.example":             "",
+		"*.10.0.0.1":              "",
+		"10.0.0.256":              "",
+		"010.0.0.1":               "",
+		"bücher.example":          "",
+		"xn--a.example":           "",
+		"xn--abc-.example":        "", // of ASCII alone
+		"xn--bcher_kva":           "",
+		"spiffe://a/b?":           "",
+		"spiffe://a_*/b":          "",
+		"spiffe://bücher/b":       "",
+		"spiffe://xn--a/b":        "",
 		"a..b":                    "",
 		"a.":                      "",
 		"-a":                      "",
@@ -64,6 +83,23 @@ func TestSetAndOfRequest(t *testing.T) {
 	}
 }
 
+// The error for a name that has an A-label form says which it is.
+func TestALabels(t *testing.T) {
+	for text, want := range map[string]string{
+		"bücher.example":            "write its A-label form xn--bcher-kva.example",
+		"BÜCHER_1.a_b.пример":       "has no A-label form", // an underscore within a U-label
+		"a_b.пример":                "write its A-label form a_b.xn--e1afmkfd",
+		"*.пример":                  "write its A-label form xn--e1afmkfd",
+		"a\u200db":                  "has no A-label form", // a joiner out of place
+		"xn--bcher-kvb":             "is no A-label",
+		strings.Repeat("ü", 10_000): "has no A-label form",
+	} {
+		if _, err := names.Canonical(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.60q: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func TestURLHost(t *testing.T) {
 	for want, list := range map[string][]string{
 		"ca.example": {"::1", "ca.example"},
@@ -78,7 +114,7 @@ func TestURLHost(t *testing.T) {
 
 // FuzzCanonical: a canonical form is its own canonical form, whatever the text.
 func FuzzCanonical(f *testing.F) {
-	for _, s := range []string{"Ingester", "::ffff:1.2.3.4", "spiffe://A/%2e%2e/b", "HTTPS://[::1]:443/", "a_b.c", "\xff", "1.2.3.4.5"} {
+	for _, s := range []string{"Ingester", "::ffff:1.2.3.4", "spiffe://A/%2e%2e/b", "HTTPS://[::1]:443/", "a_b.c", "*.a", "xn--bcher-kva", "bücher.a", "\xff", "1.2.3.4.5"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -1,0 +1,58 @@
+package names
+
+import (
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+const (
+	acePrefix = "xn--" // RFC 5890 §2.3.2.1
+
+	maxULabels = 4 * maxDNS // bytes of a name that is converted for a message
+)
+
+func isASCII(text string) bool {
+	for i := range len(text) {
+		if text[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// isALabel reports whether a label that begins with xn-- is what its own
+// U-label is converted to: two spellings of one label would be two names here
+// and one name there (RFC 5891 §5.4).
+func isALabel(label string) bool {
+	u, err := idna.Lookup.ToUnicode(label)
+	if err != nil || isASCII(u) {
+		return false
+	}
+	back, err := idna.Lookup.ToASCII(u)
+	return err == nil && back == label
+}
+
+// aLabels converts a name for a message, or returns "". It goes label by label,
+// because underscores are not host names for the library.
+func aLabels(text string) string {
+	if len(text) > maxULabels {
+		return ""
+	}
+	labels := strings.Split(text, ".")
+	for i, label := range labels {
+		if isASCII(label) {
+			continue
+		}
+		ascii, err := idna.Lookup.ToASCII(label)
+		if err != nil {
+			return ""
+		}
+		labels[i] = ascii
+	}
+	name, err := canonicalDNS(strings.Join(labels, "."))
+	if err != nil || len(name) > maxDNS {
+		return ""
+	}
+	return name
+}

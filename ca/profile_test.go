@@ -1,0 +1,163 @@
+package ca_test
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// patterned are profiles whose names are not all listed.
+func patterned() map[string]ca.Profile {
+	return map[string]ca.Profile{
+		"workers": {Patterns: []string{"*.workers.internal", "10.20.0.0/16", "spiffe://artstore/workers/*"}},
+		"gateway": {Names: []string{"gateway"}, Patterns: []string{"**.gw.internal"}, Wildcards: []string{"*.apps.internal"}},
+	}
+}
+
+// A request gets the names that its profile lists or has a pattern for, and the
+// refusal of another says which keys of pki.yaml decide.
+func TestPatternsDecide(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: patterned()})
+	cl := newClient(t, c, nil)
+	for _, tc := range []struct {
+		service string
+		names   []string
+		refused string // empty means issued
+	}{
+		{"workers", []string{"w-1.workers.internal", "10.20.7.9", "spiffe://artstore/workers/1"}, ""},
+		{"workers", []string{"a.b.workers.internal"}, `"a.b.workers.internal" is not a name of service workers (profiles.workers.names, profiles.workers.patterns) (rule: names)`},
+		{"workers", []string{"w-1.workers.internal", "workers.internal"}, "profiles.workers.patterns"},
+		{"workers", []string{"10.21.0.1"}, "profiles.workers.patterns"},
+		{"workers", []string{"*.workers.internal"}, `(profiles.workers.wildcards) (rule: names)`},
+		{"workers", []string{"spiffe://artstore/workers/1/2"}, "profiles.workers.patterns"},
+		{"gateway", []string{"gateway", "a.b.gw.internal", "*.apps.internal"}, ""},
+		{"gateway", []string{"a.apps.internal"}, "profiles.gateway.patterns"},
+		{"gateway", []string{"*.gw.internal"}, "profiles.gateway.wildcards"},
+	} {
+		key := newKey(t)
+		// Signed with the enrolment key all the same: the authority itself must refuse.
+		token, err := ca.TokenFor(c.Dir, tc.service, tc.names...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, early := ca.NewToken(t.Context(), ca.TokenOptions{Dir: c.Dir, Service: tc.service, Names: tc.names})
+		status, body := cl.do("POST", "/sign", signRequest(t, token, key, tc.service, tc.names...))
+		if tc.refused == "" {
+			if status != http.StatusCreated || early != nil {
+				t.Errorf("%s %q: %d %s; token: %v", tc.service, tc.names, status, body, early)
+			} else if got := slices.Sorted(slices.Values(pemfile.Names(pair(t, body, key).Leaf))); !slices.Equal(got, slices.Sorted(slices.Values(tc.names))) {
+				t.Errorf("%s %q: issued for %q", tc.service, tc.names, got)
+			}
+			continue
+		}
+		if status != http.StatusForbidden || !strings.Contains(message(t, body), tc.refused) {
+			t.Errorf("%s %q: %d %s, want %q", tc.service, tc.names, status, body, tc.refused)
+		}
+		if early == nil || !strings.Contains(early.Error(), tc.refused) {
+			t.Errorf("%s %q: a token was made: %v", tc.service, tc.names, early)
+		}
+	}
+	c.Check(t)
+}
+
+// What a pattern gave is renewed while the pattern is there, and not when it is gone.
+func TestPatternsHoldForRenewals(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: patterned()})
+	cl := newClient(t, c, enrol(t, c, "workers", "w-1.workers.internal"))
+	if status, body := cl.do("POST", "/renew", nil); status != http.StatusCreated {
+		t.Fatalf("%d %s", status, body)
+	}
+	c.Rewrite(t, func(text []byte) []byte {
+		return []byte(strings.ReplaceAll(string(text), "*.workers.internal", "*.others.internal"))
+	})
+	if err := c.Authority.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := cl.do("POST", "/renew", nil); status != http.StatusForbidden || !strings.Contains(message(t, body), "profiles.workers.patterns") {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+// A token is for the names that are listed; where there are only patterns, it has
+// to say which.
+func TestTokenOfPatterns(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: patterned()})
+	status, body := newClient(t, c, nil).do("POST", "/sign", signRequest(t, c.Token(t, "gateway"), newKey(t), "gateway", "gateway"))
+	if status != http.StatusCreated {
+		t.Errorf("for the names listed: %d %s", status, body)
+	}
+	_, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: c.Dir, Service: "workers"})
+	if err == nil || !strings.Contains(err.Error(), "profiles.workers.names is empty, so a token must say which names it is for") {
+		t.Error(err)
+	}
+}
+
+func TestProfileNames(t *testing.T) {
+	long := strings.Repeat("a", 60) + ".b.c" // 64 characters
+	for name, tc := range map[string]struct {
+		service string
+		profile ca.Profile
+		want    string // in the error; empty means that it is taken
+	}{
+		"64 characters":          {long, ca.Profile{Names: []string{"a"}}, ""},
+		"65 characters":          {long + "d", ca.Profile{Names: []string{"a"}}, "a service name has at most 64 characters, because it is the common name of certificates; this one has 65"},
+		"patterns alone":         {"x", ca.Profile{Patterns: []string{"**.x"}}, ""},
+		"wildcards alone":        {"x", ca.Profile{Wildcards: []string{"*.x"}}, ""},
+		"nothing":                {"x", ca.Profile{}, "profiles.x: want at least one name"},
+		"a wildcard as a name":   {"x", ca.Profile{Names: []string{"*.x"}}, `profiles.x: name "*.x" is a wildcard: it belongs into wildcards`},
+		"a suffix as a wildcard": {"x", ca.Profile{Wildcards: []string{"**.x"}}, "profiles.x.wildcards: name"},
+		"a name as a wildcard":   {"x", ca.Profile{Wildcards: []string{"a.x"}}, `profiles.x.wildcards: name "a.x" is not of the form *.SUFFIX`},
+		"a name as a pattern":    {"x", ca.Profile{Patterns: []string{"a.x"}}, "profiles.x.patterns: pattern"},
+		"a U-label":              {"x", ca.Profile{Names: []string{"bücher.x"}}, "write its A-label form xn--bcher-kva.x"},
+	} {
+		_, err := ca.Init(t.Context(), ca.InitOptions{Dir: t.TempDir() + "/pki", PlainKeys: true, Profiles: map[string]ca.Profile{tc.service: tc.profile}})
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", name, err, tc.want)
+		}
+	}
+}
+
+// doctor warns of a pattern or wildcard that takes in what another profile has,
+// and of nothing that two profiles list by name.
+func TestDoctorWarnsOfOverlaps(t *testing.T) {
+	profiles := patterned()
+	profiles["intruder"] = ca.Profile{Names: []string{"localhost"}, Patterns: []string{"**.internal"}}
+	profiles["app"] = ca.Profile{Names: []string{"localhost", "shop.apps.internal"}}
+	var got []string
+	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: catest.Start(t, catest.Options{Profiles: profiles}).Dir}) {
+		if d.Check == "configuration" && d.Severity == ca.DiagnosisWarning {
+			text, _, _ := strings.Cut(d.Text, " have names in common")
+			got = append(got, text)
+		}
+	}
+	want := []string{
+		"**.internal of profiles.intruder and *.apps.internal of profiles.gateway",
+		"**.internal of profiles.intruder and *.workers.internal of profiles.workers",
+		"**.internal of profiles.intruder and shop.apps.internal of profiles.app",
+		"*.apps.internal of profiles.gateway and shop.apps.internal of profiles.app",
+	}
+	if slices.Sort(got); !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+		t.Errorf("%q", got)
+	}
+}
+
+// What a pattern or wildcard allowed is no deviation; what nothing allows is one.
+func TestDeviationsOfPatterns(t *testing.T) {
+	profiles := maps.Clone(patterned())
+	c := catest.Start(t, catest.Options{Profiles: profiles})
+	cert := enrol(t, c, "gateway", "gateway", "a.gw.internal", "*.apps.internal")
+	config := c.Authority.Config()
+	if got, err := config.Deviations("gateway", chainOf(t, cert.Certificate)); err != nil || len(got) != 0 {
+		t.Errorf("%q, %v", got, err)
+	}
+	config.Profiles = map[string]ca.Profile{"gateway": {Names: []string{"gateway"}}}
+	if got, err := config.Deviations("gateway", chainOf(t, cert.Certificate)); err != nil || !slices.Equal(got, []string{"names changed: - *.apps.internal, - a.gw.internal"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
