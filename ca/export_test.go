@@ -189,7 +189,7 @@ func (b *Buckets) Take(key int, now time.Time) time.Duration { return b.b.take(k
 func (b *Buckets) Charge(key int, now time.Time) { b.b.charge(key, now) }
 
 // Len is how many keys are remembered.
-func (b *Buckets) Len() (n, listed int) { return len(b.b.by), b.b.order.Len() }
+func (b *Buckets) Len() (n, listed int) { return len(b.b.limiters.by), b.b.limiters.order.Len() }
 
 // ForgetLive makes the next first certificate of each service count.
 func (a *Authority) ForgetLive() {

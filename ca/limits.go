@@ -2,7 +2,6 @@ package ca
 
 import (
 	"cmp"
-	"container/list"
 	"fmt"
 	"math"
 	"net/http"
@@ -130,14 +129,8 @@ func serviceOf(r *http.Request) string {
 type buckets[K comparable] struct {
 	rate Rate
 
-	mu    sync.Mutex
-	by    map[K]*list.Element
-	order list.List // of bucket[K], used last first
-}
-
-type bucket[K comparable] struct {
-	key     K
-	limiter *rate.Limiter
+	mu       sync.Mutex
+	limiters recent[K, *rate.Limiter]
 }
 
 // take takes one token, or returns when there will be one.
@@ -155,31 +148,26 @@ func (b *buckets[K]) take(key K, now time.Time) (wait time.Duration) {
 	return wait
 }
 
-// charge takes as many tokens as a failure costs, also those of the future.
+// charge takes as many tokens as a failure costs, also those of the future, but no
+// more than one burst of them: requests that were let in together and fail together
+// must not lock their address out for longer than an empty bucket takes to fill.
 func (b *buckets[K]) charge(key K, now time.Time) {
 	if b.rate.PerSecond == 0 {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.get(key).ReserveN(now, max(1, b.rate.Burst/failuresPerBurst))
+	limiter := b.get(key)
+	left := int(limiter.TokensAt(now)) + b.rate.Burst
+	limiter.ReserveN(now, min(max(1, b.rate.Burst/failuresPerBurst), max(0, left)))
 }
 
 func (b *buckets[K]) get(key K) *rate.Limiter {
-	if e, ok := b.by[key]; ok {
-		b.order.MoveToFront(e)
-		return e.Value.(bucket[K]).limiter
+	limiter, ok := b.limiters.get(key)
+	if !ok {
+		limiter = rate.NewLimiter(rate.Limit(b.rate.PerSecond), b.rate.Burst)
+		b.limiters.add(key, limiter, maxBuckets)
 	}
-	if b.by == nil {
-		b.by = make(map[K]*list.Element)
-	}
-	if len(b.by) >= maxBuckets {
-		last := b.order.Back()
-		delete(b.by, last.Value.(bucket[K]).key)
-		b.order.Remove(last)
-	}
-	limiter := rate.NewLimiter(rate.Limit(b.rate.PerSecond), b.rate.Burst)
-	b.by[key] = b.order.PushFront(bucket[K]{key, limiter})
 	return limiter
 }
 

@@ -50,6 +50,19 @@ func TestBuckets(t *testing.T) {
 	if w := b.Take(3, start); w < 2*time.Second || w > 2200*time.Millisecond {
 		t.Errorf("after 30 failures: %s, want the time of 21 tokens", w)
 	}
+	// Requests that were let in together fail together: the debt ends at one burst.
+	together := ca.NewBuckets(ca.Rate{PerSecond: 1000, Burst: 2000})
+	for range 1200 {
+		if w := together.Take(1, start); w != 0 {
+			t.Fatalf("a request of the burst must wait %s", w)
+		}
+	}
+	for range 1200 {
+		together.Charge(1, start)
+	}
+	if w := together.Take(1, start); w < 2*time.Second || w > 2100*time.Millisecond {
+		t.Errorf("after 1200 failures at one moment: %s, want the time of one burst", w)
+	}
 	off := ca.NewBuckets(ca.Rate{Burst: 1})
 	for range 10 {
 		if off.Charge(1, start); off.Take(1, start) != 0 {
