@@ -171,7 +171,7 @@ func problemOf(err error) *acme.Error {
 		switch denied.rule {
 		case ruleACME, ruleNames, ruleProfile, ruleLoopback:
 			kind = acme.ErrorRejectedIdentifierType
-		case ruleKey, ruleRequest:
+		case ruleKey, ruleSound, ruleRequest:
 			kind = acme.ErrorBadCSRType
 		case ruleLifetime:
 			kind = acme.ErrorMalformedType

@@ -17,7 +17,6 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
 // postFinalize is the last step of an order (RFC 8555 §7.4). The order's own logic
@@ -66,11 +65,8 @@ func parseFinalize(payload []byte) (*x509.CertificateRequest, error) {
 	if err != nil {
 		return nil, acme.NewDetailedError(acme.ErrorBadCSRType, "it does not parse")
 	}
-	if err := pubkey.Check(csr.PublicKey); err != nil {
-		return nil, acme.NewDetailedError(acme.ErrorBadCSRType, "its key was refused: %v", err)
-	}
-	if err := csr.CheckSignature(); err != nil {
-		return nil, acme.NewDetailedError(acme.ErrorBadCSRType, "its signature is wrong")
+	if err := checkRequest(csr); err != nil {
+		return nil, acme.NewDetailedError(acme.ErrorBadCSRType, "%v", err)
 	}
 	return csr, nil
 }
@@ -112,7 +108,7 @@ func (i acmeIssuer) verified(csr *x509.CertificateRequest) (v verified, err erro
 	if i.asked {
 		v.asked.notAfter = i.order.NotAfter
 	}
-	v.caller = caller{kind: byAccount, name: "acme " + i.order.AccountID, service: p.service}
+	v.caller = caller{kind: byAccount, name: "acme " + i.order.AccountID, service: p.service, credentials: []credential{{"service " + p.service, refusalsPerHour}}}
 	v.action, v.order = actSign, i.order.ID
 	v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
 	v.provisioner = provisioner.Extension{Type: provisioner.TypeACME, Name: i.s.st.rules.acme.name}

@@ -3,12 +3,14 @@ package ca
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -53,6 +55,10 @@ type Authority struct {
 	state     atomic.Pointer[state]
 	turn      chan struct{} // holds the right to change the state; a channel, because the holder does I/O and waiters must be able to leave
 	refusals  quota
+	soundKeys struct { // RSA keys that validateKey has let pass
+		sync.Mutex
+		recent[[sha256.Size]byte, struct{}]
+	}
 	swept     atomic.Int64 // unix seconds of the last sweep of spent tokens
 	acmeSwept atomic.Int64 // likewise, of ACME orders and nonces
 	lists     crlMakers

@@ -3,6 +3,8 @@ package ca
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -33,6 +35,7 @@ const (
 	ruleLoopback = "no loopback names"
 	ruleMaxLive  = "live certificates"
 	ruleAuditor  = "auditor" // the service is one
+	ruleSound    = "sound public key"
 )
 
 // refusal is a denied request: a rule and a text for the one who asked.
@@ -58,8 +61,52 @@ func refuse(rule, format string, args ...any) error {
 type caller struct {
 	kind    callerKind
 	name    string // as it is recorded
-	service string // whom it speaks for
+	service string // that it speaks for, once that is proven; empty before
 	serial  string // certificate that a peer showed, or that a revoke token names
+
+	credentials []credential // that were verified, the narrowest first
+}
+
+// credential is what the refusals of a caller are counted by. It was verified, so
+// nobody uses up the count of another. Names in a request are not: their sender
+// chooses them freely.
+type credential struct {
+	id   string
+	most int // refusals that are recorded in an hour
+}
+
+const (
+	refusalsPerHour  = 100
+	refusalsPerToken = 10     // one token must not use up the count of its provisioner
+	maxCredentials   = 10_000 // remembered at once
+)
+
+// byLineage is the credential of who has shown a certificate of this authority: a
+// renewal does not start a new count.
+func byLineage(e store.Certificate) []credential {
+	return []credential{{"lineage " + e.Lineage, refusalsPerHour}}
+}
+
+func byCertificate(c *x509.Certificate) []credential {
+	return []credential{{"certificate " + pemfile.Fingerprint(c), refusalsPerHour}}
+}
+
+// byEnrolmentKey is the credential of a token that an enrolment key signed. That key
+// can name any service, so the service in the token is no part of it.
+func byEnrolmentKey(c *claims) []credential {
+	hash := c.spend().Hash
+	return []credential{
+		{"token " + hex.EncodeToString(hash[:]), refusalsPerToken},
+		{"provisioner " + c.provisioner(), refusalsPerHour},
+	}
+}
+
+// counted are the credentials of c; callers on this machine have none.
+func (c caller) counted() []credential {
+	if len(c.credentials) == 0 {
+		return []credential{{"caller " + c.name, refusalsPerHour}}
+	}
+	return c.credentials
 }
 
 type callerKind int
@@ -128,7 +175,13 @@ func (a *Authority) judge(ctx context.Context, st *state, c caller, w want) erro
 		}
 		return err
 	}
-	return p.allows(w.names, w.key)
+	if err := p.allows(w.names, w.key); err != nil {
+		return err
+	}
+	if err := a.validateKey(w.key); err != nil {
+		return refuse(ruleSound, "%v", err)
+	}
+	return nil
 }
 
 // profile is deny by default: no profile, no certificate.
@@ -150,11 +203,7 @@ func (a *Authority) turnAway(ctx context.Context, c caller, w want, err error) e
 		return err
 	}
 	a.metrics.refused.WithLabelValues(r.rule).Inc()
-	who := c.name
-	if c.service != "" {
-		who = c.service // not the certificate: each renewal would start a new count
-	}
-	if !a.refusals.take(who, time.Now()) {
+	if !a.refusals.take(c.counted(), time.Now()) {
 		return err
 	}
 	a.tell(ctx, c, auditLine{Action: string(w.action), Outcome: outcomeRefused, Serial: c.serial, Rule: r.rule})
@@ -167,24 +216,35 @@ func (a *Authority) turnAway(ctx context.Context, c caller, w want, err error) e
 	return err
 }
 
-const (
-	refusalsPerHour = 100
-	maxCallers      = 10_000 // distinct callers remembered; authenticated ones are few
-)
-
-// quota keeps one caller from filling the disk with its refusals.
+// quota keeps the holder of a credential from filling the disk with its refusals.
+// They go on being counted in the metrics.
 type quota struct {
-	mu    sync.Mutex
-	since time.Time
-	used  map[string]int
+	mu     sync.Mutex
+	counts recent[string, *hourly]
 }
 
-func (q *quota) take(name string, now time.Time) bool {
+type hourly struct {
+	since time.Time
+	used  int
+}
+
+// take reports whether each of the credentials may have one more refusal recorded.
+func (q *quota) take(list []credential, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if now.Sub(q.since) >= time.Hour || q.used == nil || len(q.used) >= maxCallers {
-		q.since, q.used = now, make(map[string]int)
+	for _, c := range list {
+		n, ok := q.counts.get(c.id)
+		if !ok {
+			n = &hourly{since: now}
+			q.counts.add(c.id, n, maxCredentials)
+		}
+		if now.Sub(n.since) >= time.Hour {
+			*n = hourly{since: now}
+		}
+		if n.used >= c.most {
+			return false
+		}
+		n.used++
 	}
-	q.used[name]++
-	return q.used[name] <= refusalsPerHour
+	return true
 }

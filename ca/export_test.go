@@ -29,16 +29,16 @@ func (a *Authority) VerifySign(ctx context.Context, req stepapi.SignRequest) err
 // CloseRecord makes every later commit fail, as a full disk would.
 func (a *Authority) CloseRecord() error { return a.record.Close() }
 
-// TakeRefusals counts how many of n refusals of one caller would be recorded.
-func TakeRefusals(n int, now time.Time) (recorded int) {
-	var q quota
-	for range n {
-		if q.take("caller", now) {
-			recorded++
-		}
-	}
-	return recorded
+// Quota is how many refusals of a credential are recorded.
+type Quota struct{ q quota }
+
+// Take takes one refusal of a credential whose hour allows so many.
+func (q *Quota) Take(id string, most int, now time.Time) bool {
+	return q.q.take([]credential{{id, most}}, now)
 }
+
+// Len is how many credentials are remembered.
+func (q *Quota) Len() int { return len(q.q.counts.by) }
 
 // TokenAt is an enrolment token for all names of a service that says it is of that
 // issuer, signed with the key of "enrolment", as NewToken would have made it at

@@ -35,7 +35,7 @@ func (a *Authority) IssueFixture(ctx context.Context, service string, csr *x509.
 // needs no proof, having opened the state directory.
 func (a *Authority) verifyOperator(ctx context.Context, service string, csr *x509.CertificateRequest) (v verified, err error) {
 	v.caller, v.action = caller{kind: byOperator, name: operator, service: service}, actSign
-	if err := csr.CheckSignature(); err != nil {
+	if err := checkRequest(csr); err != nil {
 		return v, fmt.Errorf("checking the request: %w", err)
 	}
 	if v.names, err = names.OfRequest(csr); err != nil {

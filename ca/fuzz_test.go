@@ -95,12 +95,6 @@ func TestCommitFailure(t *testing.T) {
 	c.Check(t)
 }
 
-func TestRefusalsAreCapped(t *testing.T) {
-	if n := ca.TakeRefusals(500, time.Now()); n != 100 {
-		t.Errorf("%d recorded, want 100", n)
-	}
-}
-
 // FuzzRevokeRequest: whatever comes, nothing is revoked that its sender may not
 // revoke, and nothing panics.
 func FuzzRevokeRequest(f *testing.F) {

@@ -100,11 +100,15 @@ func (a *Authority) handle(h func(http.ResponseWriter, *http.Request) error) htt
 		var denied *refusal
 		switch {
 		case errors.As(err, &s):
-			if s.status == http.StatusUnauthorized {
+			if s.status != http.StatusNotFound && s.status < http.StatusInternalServerError {
 				a.charge(r)
 			}
 			fail(w, s.status, s.text)
 		case errors.As(err, &denied):
+			// The credential is no good any more, or the key costs more to judge than to send.
+			if denied.status == http.StatusUnauthorized || denied.rule == ruleSound {
+				a.charge(r)
+			}
 			a.logger.WarnContext(r.Context(), "request refused", "path", r.URL.Path, "err", denied.Error())
 			fail(w, denied.status, denied.Error())
 		case errors.Is(err, store.ErrNotFound):

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"go.step.sm/crypto/jose"
 
@@ -51,28 +50,19 @@ func parseProof(text string) (_ *proof, err error) {
 	if len(text) > maxProof {
 		return nil, unauthorized("the renewal token is longer than %d bytes", maxProof)
 	}
-	// The library would take JSON with several signatures, and drop white space.
-	if strings.Count(text, ".") != 2 || strings.HasPrefix(text, "{") || strings.ContainsFunc(text, unicode.IsSpace) {
-		return nil, unauthorized("the renewal token is not a signed JWT")
+	head, err := compactHeader(text)
+	if err != nil {
+		return nil, unauthorized("the renewal token is not a signed JWT: %v", err)
+	}
+	chain, err := head.certificates(stepapi.ProofHeader, 1) // the leaf alone counts: its chain is in the record
+	if err != nil {
+		return nil, unauthorized("the renewal token was refused: %v", err)
 	}
 	tok, err := jose.ParseSigned(text)
 	if err != nil || len(tok.Headers) != 1 {
 		return nil, unauthorized("the renewal token is not a signed JWT")
 	}
-	chain, _ := tok.Headers[0].ExtraHeaders[stepapi.ProofHeader].([]any)
-	if len(chain) == 0 {
-		return nil, unauthorized("the renewal token brings no certificate (header %s)", stepapi.ProofHeader)
-	}
-	// The leaf alone counts: its chain is in the record.
-	encoded, _ := chain[0].(string)
-	der, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil {
-		return nil, unauthorized("the certificate of the renewal token is not base64")
-	}
-	p := &proof{sum: signedPart(text)}
-	if p.leaf, err = x509.ParseCertificate(der); err != nil {
-		return nil, unauthorized("the certificate of the renewal token does not parse")
-	}
+	p := &proof{sum: signedPart(text), leaf: chain[0]}
 	if err := tok.Claims(p.leaf.PublicKey, p); err != nil { // the kind of key decides which algorithms are taken
 		return nil, unauthorized("the renewal token is not signed by the key of its certificate")
 	}
@@ -82,7 +72,7 @@ func parseProof(text string) (_ *proof, err error) {
 // check compares the claims with what the token is used for. A token for one
 // path is none for the other, and one for /rekey is bound to one request:
 // whoever sees it on its way must not put another key under it.
-func (p *proof) check(st *state, use action, csr *x509.CertificateRequest, now time.Time) error {
+func (p *proof) check(st *state, use action, der []byte, now time.Time) error {
 	err := p.ValidateWithLeeway(jose.Expected{Issuer: stepapi.ProofIssuer, Subject: p.leaf.Subject.CommonName, Time: now}, tokenLeeway)
 	switch {
 	case errors.Is(err, jose.ErrInvalidIssuer):
@@ -98,7 +88,7 @@ func (p *proof) check(st *state, use action, csr *x509.CertificateRequest, now t
 	case !slices.ContainsFunc(p.Audience, func(a string) bool { return st.isAudience(a, use, "") }):
 		return unauthorized("the renewal token was refused: it is for another purpose")
 	}
-	if csr != nil && p.Confirmation.Fingerprint != stepapi.RequestFingerprint(csr.Raw) {
+	if der != nil && p.Confirmation.Fingerprint != stepapi.RequestFingerprint(der) {
 		return unauthorized("the renewal token is not bound to this request")
 	}
 	return nil
@@ -118,7 +108,7 @@ func (st *state) isAudience(audience string, use action, fragment string) bool {
 // verifyProof authenticates a renewal by a token. A certificate that has not
 // expired may renew this way too, as with step: behind a proxy that ends TLS
 // there is no other.
-func (a *Authority) verifyProof(ctx context.Context, text string, use action, csr *x509.CertificateRequest) (c caller, entry store.Certificate, spent store.Token, err error) {
+func (a *Authority) verifyProof(ctx context.Context, text string, use action, der []byte) (c caller, entry store.Certificate, spent store.Token, err error) {
 	p, err := parseProof(text)
 	if err != nil {
 		return c, entry, spent, err
@@ -127,7 +117,7 @@ func (a *Authority) verifyProof(ctx context.Context, text string, use action, cs
 	if entry, err = a.recorded(ctx, p.leaf); err != nil {
 		return c, entry, spent, err
 	}
-	if err := p.check(st, use, csr, now); err != nil {
+	if err := p.check(st, use, der, now); err != nil {
 		return c, entry, spent, err
 	}
 	c = peer(entry)

@@ -194,7 +194,7 @@ func TestRenewAfterExpiryRefused(t *testing.T) {
 	never.Lifetime.Grace, brief.Lifetime.Grace = &none, &little
 	all := profiles()
 	all["never"], all["brief"] = never, brief
-	c := catest.Start(t, catest.Options{Profiles: all})
+	c := catest.Start(t, catest.Options{Profiles: all, Edit: limitsOf("{per_address: {per_second: 0}}")})
 	cl := newClient(t, c, nil)
 	good := expired(t, c, "storage", time.Minute, "storage")
 	revoked := expired(t, c, "storage", time.Minute, "storage")

@@ -37,7 +37,8 @@ func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Tok
 		c, err := a.itself(r.Context(), cl)
 		return c, cl.spend(), err
 	}
-	return caller{kind: byToken, name: "token " + cl.Issuer + "/" + serial, serial: serial}, cl.spend(), nil
+	c := caller{kind: byToken, name: "token " + cl.Issuer + "/" + serial, serial: serial, credentials: byEnrolmentKey(cl)}
+	return c, cl.spend(), nil
 }
 
 // revoke asks the door, then commits. Unknown serials are [store.ErrNotFound].

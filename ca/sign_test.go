@@ -153,7 +153,7 @@ func flipLast(p string) string {
 }
 
 func TestTokenReuse(t *testing.T) {
-	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: limitsOf("{per_address: {per_second: 0}}")})
 	cl := newClient(t, c, nil)
 
 	t.Run("same key gets the same certificate", func(t *testing.T) {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/jose"
-	"go.step.sm/crypto/pemutil"
 
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -82,12 +81,16 @@ type claims struct {
 // the signature, which lets strangers fill the database, and parses it four times.
 func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 	defer recovered(&err)
+	head, err := compactHeader(ott)
+	if err != nil {
+		return nil, unauthorized("the token is not a signed JWT: %v", err)
+	}
 	tok, err := jose.ParseSigned(ott)
 	if err != nil || len(tok.Headers) != 1 {
 		return nil, unauthorized("the token is not a signed JWT")
 	}
 	c := &claims{kid: tok.Headers[0].KeyID}
-	key, issuer, err := c.find(st, tok)
+	key, issuer, err := c.find(st, tok, head)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +123,7 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 // find returns the key that must have signed the token, and the issuer that must
 // stand in it: the enrolment key that its header names, or that of the certificate
 // that it brings.
-func (c *claims) find(st *state, tok *jose.JSONWebToken) (key crypto.PublicKey, issuer string, err error) {
+func (c *claims) find(st *state, tok *jose.JSONWebToken, head joseHeader) (key crypto.PublicKey, issuer string, err error) {
 	if p := st.rules.only(c.kid); p != nil { // nearly always
 		return p.key, p.name, nil
 	}
@@ -130,12 +133,11 @@ func (c *claims) find(st *state, tok *jose.JSONWebToken) (key crypto.PublicKey, 
 	if err := tok.UnsafeClaimsWithoutVerification(&who); err != nil {
 		return nil, "", unauthorized("the token is not a signed JWT")
 	}
-	if leaf := st.holder(who.Issuer, tok.Headers[0]); leaf != nil {
-		if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-			return nil, "", unauthorized("the token was refused: its certificate is not for signatures")
+	if i := slices.IndexFunc(st.rules.x5cs, func(p x5c) bool { return p.name == who.Issuer }); i >= 0 {
+		if c.holder, err = st.rules.x5cs[i].holder(head); err != nil {
+			return nil, "", unauthorized("the token was refused: %v", err)
 		}
-		c.holder = leaf
-		return leaf.PublicKey, who.Issuer, nil
+		return c.holder.PublicKey, who.Issuer, nil
 	}
 	for _, p := range st.rules.jwks {
 		if p.name == who.Issuer && p.key.KeyID == c.kid {
@@ -189,19 +191,24 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 		return v, err
 	}
 	v = verified{
-		caller:      caller{kind: byToken, name: "token " + c.Issuer + "/" + c.Subject, service: c.Subject},
 		action:      actSign,
 		token:       c.spend(),
 		provisioner: provisioner.Extension{Type: provisioner.TypeJWK, Name: c.Issuer, CredentialID: c.kid},
 	}
-	if c.holder != nil {
-		if err := a.vouch(ctx, st, c, &v); err != nil {
-			return v, err
+	if c.holder == nil {
+		v.caller = caller{
+			kind: byToken, name: "token " + c.Issuer + "/" + c.Subject, service: c.Subject, credentials: byEnrolmentKey(c),
 		}
+	} else if err := a.vouch(ctx, st, c, &v); err != nil {
+		return v, err
 	}
-	csr, err := parseCSR(req.CSR)
+	der, err := requestDER(req.CSR)
 	if err != nil {
 		return v, err
+	}
+	csr, err := parseRequest(der)
+	if err != nil {
+		return v, a.turnAway(ctx, v.caller, want{action: actSign}, err)
 	}
 	if v.asked, err = askedDates(req, time.Now()); err != nil {
 		return v, err
@@ -244,18 +251,6 @@ func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
 	return fromToken, nil
 }
 
-// parseCSR parses a request and checks its signature (proof of possession), once.
-func parseCSR(text string) (*x509.CertificateRequest, error) {
-	csr, err := pemutil.ParseCertificateRequest([]byte(text))
-	if err != nil {
-		return nil, badRequest("csr: not one PEM certificate request")
-	}
-	if err := csr.CheckSignature(); err != nil {
-		return nil, badRequest("csr: its signature is wrong")
-	}
-	return csr, nil
-}
-
 // verifyPeer authenticates by the certificate of the connection. That it chains
 // to our roots is not enough: it must be in the record, byte for byte.
 func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (c caller, entry store.Certificate, err error) {
@@ -283,18 +278,22 @@ func (a *Authority) recorded(ctx context.Context, cert *x509.Certificate) (store
 }
 
 func peer(entry store.Certificate) caller {
-	return caller{kind: byPeer, name: "certificate " + entry.Service + "/" + entry.Serial, service: entry.Service, serial: entry.Serial}
+	return caller{
+		kind: byPeer, name: "certificate " + entry.Service + "/" + entry.Serial, service: entry.Service, serial: entry.Serial,
+		credentials: byLineage(entry),
+	}
 }
 
 // verifyRenewal authenticates POST /renew (no csr: same key) and /rekey (new key
 // from the csr; everything else in it is ignored). The certificate is that of the
-// connection; without one, that of a token signed with its key.
+// connection; without one, that of a token signed with its key. The request for a
+// new key is parsed when its sender is known.
 func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM string) (v verified, err error) {
 	v.action = actRenew
-	var csr *x509.CertificateRequest
+	var der []byte
 	if csrPEM != "" {
 		v.action = actRekey
-		if csr, err = parseCSR(csrPEM); err != nil {
+		if der, err = requestDER(csrPEM); err != nil {
 			return v, err
 		}
 	}
@@ -302,7 +301,7 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 	var cert *x509.Certificate
 	if text := proofOf(r); text != "" && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0) {
 		v.once = true
-		if v.caller, entry, v.token, err = a.verifyProof(ctx, text, v.action, csr); err == nil {
+		if v.caller, entry, v.token, err = a.verifyProof(ctx, text, v.action, der); err == nil {
 			cert, err = x509.ParseCertificate(entry.DER)
 		}
 	} else if v.caller, entry, err = a.verifyPeer(ctx, r.TLS); err == nil {
@@ -318,7 +317,11 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 	if ext, ok := provisioner.GetProvisionerExtension(cert); ok {
 		v.provisioner = *ext
 	}
-	if csr != nil {
+	if der != nil {
+		csr, err := parseRequest(der)
+		if err != nil {
+			return v, a.turnAway(ctx, v.caller, want{action: v.action}, err)
+		}
 		v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
 	}
 	return v, nil

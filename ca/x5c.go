@@ -1,13 +1,13 @@
 package ca
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
 	"slices"
 
 	"github.com/smallstep/certificates/authority/provisioner"
-	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -19,21 +19,45 @@ import (
 // own, until its own end. One of ours stays in its lineage, so that revoking it
 // ends what came of it.
 
-// holder is the certificate of a token, or nil if the token brings none that
-// chains to the roots of the provisioner. Its signature on the token is the
-// provisioner's to check.
-func (st *state) holder(name string, h jose.Header) *x509.Certificate {
-	i := slices.IndexFunc(st.rules.x5cs, func(p x5c) bool { return p.name == name })
-	if i < 0 {
-		return nil
+// holder is the certificate of a token. It chains to the roots of the provisioner,
+// and its key may sign. Its signature on the token is the provisioner's to check.
+func (p x5c) holder(head joseHeader) (*x509.Certificate, error) {
+	chain, err := head.certificates("x5c", maxTokenChain)
+	if err != nil {
+		return nil, err
 	}
-	chains, err := h.Certificates(x509.VerifyOptions{
-		Roots: pool(st.rules.x5cs[i].roots), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	leaf := chain[0]
+	if !descends(chain, p.roots) {
+		return nil, errors.New("its certificate does not chain to a root of its provisioner")
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{
+		Roots: pool(p.roots), Intermediates: pool(chain[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	if err != nil { // also: there are none in the header
-		return nil
+	if err != nil { // dates, usages, constraints of names
+		return nil, errors.New("its certificate does not verify")
 	}
-	return chains[0][0]
+	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		return nil, errors.New("its certificate is not for signatures")
+	}
+	return leaf, nil
+}
+
+// descends reports whether the signatures of a chain, leaf first, lead down from one
+// of the roots. It begins at the root, so that each signature is checked with a key
+// that is trusted by then: a stranger's chain of costly keys ends at the first check.
+// crypto/x509 begins at the leaf, and checks a hundred signatures if it must.
+func descends(chain, roots []*x509.Certificate) bool {
+	trusted := slices.Clone(roots)
+	for _, c := range slices.Backward(chain) {
+		signs := func(parent *x509.Certificate) bool {
+			return c.Equal(parent) || bytes.Equal(c.RawIssuer, parent.RawSubject) && c.CheckSignatureFrom(parent) == nil
+		}
+		if !slices.ContainsFunc(trusted, signs) {
+			return false
+		}
+		trusted = append(trusted, c)
+	}
+	return true
 }
 
 func pool(certs []*x509.Certificate) *x509.CertPool {
@@ -46,8 +70,12 @@ func pool(certs []*x509.Certificate) *x509.CertPool {
 
 // vouch completes a request with what the certificate of its token says.
 func (a *Authority) vouch(ctx context.Context, st *state, c *claims, v *verified) error {
-	v.caller.kind, v.caller.name = byHolder, "x5c "+c.Issuer+"/"+c.holder.Subject.CommonName+"/"+c.holder.SerialNumber.String()
-	v.caller.serial, v.proof = c.holder.SerialNumber.String(), proofEnd{c.holder.NotAfter, "the certificate of the token", "sign a token with a newer one"}
+	serial := c.holder.SerialNumber.String()
+	v.caller = caller{
+		kind: byHolder, name: "x5c " + c.Issuer + "/" + c.holder.Subject.CommonName + "/" + serial, serial: serial,
+		credentials: byCertificate(c.holder),
+	}
+	v.proof = proofEnd{c.holder.NotAfter, "the certificate of the token", "sign a token with a newer one"}
 	v.provisioner = provisioner.Extension{Type: provisioner.TypeX5C, Name: c.Issuer}
 	entry, err := a.ours(ctx, st, c.holder)
 	if err != nil {
@@ -56,12 +84,17 @@ func (a *Authority) vouch(ctx context.Context, st *state, c *claims, v *verified
 	who := c.holder.Subject.CommonName
 	if entry != nil {
 		v.previous, who = entry, entry.Service
+		v.caller.service, v.caller.credentials = entry.Service, byLineage(*entry)
+	}
+	if err := a.validateKey(c.holder.PublicKey); err != nil { // the key is known to others: anybody can have signed
+		return a.turnAway(ctx, v.caller, want{action: actSign}, refuse(ruleSound, "the key of the certificate of the token: %v", err))
 	}
 	// The subject becomes the service: one name that two services share must not
 	// lead from the one to the other.
 	if c.Subject != who && (entry != nil || !slices.Contains(pemfile.Names(c.holder), c.Subject)) {
 		return a.turnAway(ctx, v.caller, want{action: actSign}, refuse(ruleHolder, "the certificate of the token is for %q, the token asks for %.80q", who, c.Subject))
 	}
+	v.caller.service = c.Subject
 	return nil
 }
 

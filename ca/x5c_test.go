@@ -118,7 +118,7 @@ func TestX5CRefusals(t *testing.T) {
 			x5cToken(t, c, &thief, "/sign", sans("storage")), []string{"storage"}, http.StatusUnauthorized},
 		{"an unknown provisioner", "storage", "not known here",
 			x5cToken(t, c, holder, "/sign", map[string]any{"iss": "others"}), []string{"storage"}, http.StatusUnauthorized},
-		{"an expired certificate", "storage", "not known here",
+		{"an expired certificate", "storage", "its certificate does not verify",
 			x5cToken(t, c, expired(t, c, "storage", time.Minute, "storage"), "/sign", sans("storage")), []string{"storage"}, http.StatusUnauthorized},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
