@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -22,6 +23,10 @@ import (
 type Limits struct {
 	PerAddress *Rate `yaml:"per_address,omitempty"` // absent: 1000 a second, 2000 at once; IPv6 by /64
 	PerService *Rate `yaml:"per_service,omitempty"` // absent: 200 a second, 1000 at once
+	// Connections that may be open at once, and how many of them one address may
+	// have: see httpsrv.Conns, which has the defaults for 0. The listener's owner enforces them.
+	Connections           int `yaml:"connections,omitempty"`
+	ConnectionsPerAddress int `yaml:"connections_per_address,omitempty"`
 }
 
 // Rate is a token bucket.
@@ -58,6 +63,11 @@ func (l Limits) parse(bad *problems) Limits {
 			out.Burst = max(1, int(2*out.PerSecond))
 		}
 		return &out
+	}
+	for key, n := range map[string]int{"connections": l.Connections, "connections_per_address": l.ConnectionsPerAddress} {
+		if n < 0 || n > 1e6 {
+			bad.add("limits.%s: want a number from 0 to 1000000", key)
+		}
 	}
 	return Limits{
 		PerAddress: one("per_address", l.PerAddress, Rate{1000, 2000}),
@@ -101,19 +111,7 @@ func (a *Authority) charge(r *http.Request) {
 
 // addressOf is the peer of the connection. Headers that proxies set are not
 // believed: anybody can send them.
-func addressOf(r *http.Request) netip.Prefix {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Prefix{} // no TCP connection: all such share a bucket
-	}
-	addr := ap.Addr().Unmap().WithZone("")
-	bits := 32
-	if addr.Is6() {
-		bits = 64 // what one customer has at least: single addresses are free to choose
-	}
-	p, _ := addr.Prefix(bits) // fails for other numbers of bits only
-	return p
-}
+func addressOf(r *http.Request) netip.Prefix { return httpsrv.AddressOf(r.RemoteAddr) }
 
 // serviceOf is the service in a client certificate that the handshake verified,
 // or one of its names: those of ACME may have no common name.

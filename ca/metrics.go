@@ -183,6 +183,9 @@ type statusSeen struct {
 	sent   bool
 }
 
+// Unwrap lets an http.ResponseController reach the deadlines of the connection.
+func (s *statusSeen) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
 func (s *statusSeen) WriteHeader(status int) {
 	if !s.sent {
 		s.status, s.sent = status, true

@@ -63,11 +63,15 @@ lifetime:
 # How often may be asked: by one address (IPv6 by /64), and by one service with its
 # certificate. burst is how many at once. A token or certificate that is no good
 # counts as a twentieth of the burst. Who asks too often gets 429 with Retry-After.
-# These are the numbers if absent; per_second: 0 is no limit. Behind a proxy all
-# clients have one address.
+# These are the numbers if absent; per_second: 0 is no limit. connections is how many
+# may be open at once, connections_per_address how many of them by one address (IPv6
+# by /64); a further one of that address is closed at once. Behind a proxy all
+# clients have one address: set it to the number of connections there.
 # limits:
 #   per_address: {per_second: 1000, burst: 2000}
 #   per_service: {per_second: 200, burst: 1000}
+#   connections: 1024
+#   connections_per_address: 256
 
 # A file that gets a line of JSON for each certificate issued or revoked and each
 # request refused. SIGHUP opens it anew, after logrotate has renamed it.

@@ -14,6 +14,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -123,7 +124,7 @@ func (a *Authority) getAllCRLs(w http.ResponseWriter, r *http.Request, st *state
 func serveCRL(w http.ResponseWriter, r *http.Request, sum [sha256.Size]byte, body []byte, kind string) error {
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:16])+`"`)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+	http.ServeContent(httpsrv.Paced(w, listPace), r, "", time.Time{}, bytes.NewReader(body))
 	return nil
 }
 

@@ -7,9 +7,15 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"time"
 
+	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
+
+// listPace is how long a client may take for each 64 KiB of a list. Lists grow to
+// megabytes, so no deadline for the whole answer fits them all.
+const listPace = 30 * time.Second
 
 // revokedAnswer is the answer of GET /revoked for lists that have not changed since.
 type revokedAnswer struct {
@@ -47,7 +53,7 @@ func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 		a.revoked.Store(known)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(known.body) // the client has gone: there is nobody left to tell
+	_, _ = httpsrv.Paced(w, listPace).Write(known.body) // the client has gone: there is nobody left to tell
 	return nil
 }
 

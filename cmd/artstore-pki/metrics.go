@@ -73,5 +73,5 @@ func (m metricsServer) serve(ctx context.Context, ln net.Listener) error {
 			_, _ = w.Write([]byte("ok\n"))
 		})
 	}
-	return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: mux, BodyTimeout: requestTimeout})
+	return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: mux, BodyTimeout: requestTimeout, WriteTimeout: answerTimeout})
 }

@@ -24,8 +24,19 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// requestTimeout bounds one whole request to the authority: its bodies are small.
-const requestTimeout = 30 * time.Second
+const (
+	// requestTimeout bounds the reading of one whole request to the authority: its bodies are small.
+	requestTimeout = 30 * time.Second
+	// answerTimeout bounds a request with its answer. A stream whose peer takes
+	// nothing ends then, and its connection authorityIdle later: within a minute.
+	answerTimeout = 40 * time.Second
+	// authorityIdle is short because a client is judged by the certificate that it
+	// opened the connection with: one that renews on the same connection after the
+	// end of a life of a minute would be refused. step-ca has the same 15 s.
+	authorityIdle = 15 * time.Second
+	// authorityStreams: a client of the authority has one request at a time, or a few.
+	authorityStreams = 32
+)
 
 // gcPercent is GOGC of serve: its heap is small, so the default collects it so
 // often that a fifth of all CPU time goes there. It costs some 30 MiB.
@@ -82,12 +93,13 @@ func (u *ui) runServe(c *cli.Context) (err error) {
 		return errors.Join(err, ln.Close())
 	}
 	defer func() { err = errors.Join(err, server.identity.Close()) }()
+	server.atCap = capMetric(registry)
 	group.Go(func() error { return server.serve(ctx, ln) })
 	group.Go(func() error { return u.reloadOnHangup(ctx, authority) })
 	if err := metrics.start(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	if err := serveCRL(ctx, c, group, authority); err != nil {
+	if err := server.serveCRL(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	if err := u.announce(c, "authority", ln); err != nil {
@@ -124,6 +136,7 @@ type authorityServer struct {
 	identity  *rotation.Identity
 	server    *rotation.Server
 	logger    *slog.Logger
+	atCap     *prometheus.CounterVec // nil counts nothing
 }
 
 // startAuthority joins ca and rotation, which do not know each other.
@@ -147,19 +160,41 @@ func (s *authorityServer) serve(ctx context.Context, ln net.Listener) error {
 	group.Go(func() error { return s.authority.KeepLog(ctx) })
 	group.Go(func() error {
 		return httpsrv.Serve(ctx, ln, httpsrv.Config{
-			Handler: s.authority.Handler(), Server: s.server, BodyTimeout: requestTimeout, Logger: s.logger,
+			Handler: s.authority.Handler(), Server: s.server, Conns: s.conns, Refused: s.refused, Logger: s.logger,
+			BodyTimeout: requestTimeout, WriteTimeout: answerTimeout, Idle: authorityIdle, Streams: authorityStreams,
 		})
 	})
 	return group.Wait()
 }
 
+// conns are the caps of pki.yaml in effect, also after a reload.
+func (s *authorityServer) conns() httpsrv.Conns {
+	l := s.authority.Config().Limits
+	return httpsrv.Conns{Total: l.Connections, PerAddress: l.ConnectionsPerAddress}
+}
+
+func (s *authorityServer) refused(what string) {
+	if s.atCap != nil {
+		s.atCap.WithLabelValues(what).Inc()
+	}
+}
+
+func capMetric(registry prometheus.Registerer) *prometheus.CounterVec {
+	m := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "artstore_ca_address_cap_refusals_total",
+		Help: "Connections closed, and requests refused for their unfinished bodies, because the address had too many; by what: connections, bodies.",
+	}, []string{"what"})
+	registry.MustRegister(m)
+	return m
+}
+
 const flagCRLListen = "crl-listen"
 
 // serveCRL answers GET /crl in cleartext, if an address is given.
-func serveCRL(ctx context.Context, c *cli.Context, group *errgroup.Group, authority *ca.Authority) error {
+func (s *authorityServer) serveCRL(ctx context.Context, c *cli.Context, group *errgroup.Group) error {
 	addr := c.String(flagCRLListen)
 	if addr == "" {
-		addr = authority.Config().CRLAddress
+		addr = s.authority.Config().CRLAddress
 	}
 	if addr == "" {
 		return nil
@@ -169,7 +204,10 @@ func serveCRL(ctx context.Context, c *cli.Context, group *errgroup.Group, author
 		return err
 	}
 	group.Go(func() error {
-		return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: authority.CRLHandler(), BodyTimeout: requestTimeout})
+		return httpsrv.Serve(ctx, ln, httpsrv.Config{
+			Handler: s.authority.CRLHandler(), Conns: s.conns, Refused: s.refused, Logger: s.logger,
+			BodyTimeout: requestTimeout, WriteTimeout: answerTimeout, Idle: authorityIdle,
+		})
 	})
 	return nil
 }

@@ -177,6 +177,7 @@ func (a *Admin) Handler() http.Handler {
 
 // serveJWKS hands out public keys only, RFC 7517.
 func (a *Admin) serveJWKS(w http.ResponseWriter, _ *http.Request) {
+	answerBy(w)
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(a.keys.ring.Load().jwks) // a client that left needs no answer
 }

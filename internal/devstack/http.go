@@ -27,7 +27,19 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// answerTime is how long a client may take to take a small answer, and to send a
+// small body. A server with uploads cannot have one deadline for all requests, so
+// handlers set their own.
+const answerTime = 30 * time.Second
+
+// answerBy starts that time. Without it, a client that grants no HTTP/2 window
+// (RFC 9113 §6.9) would keep the stream for ever.
+func answerBy(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // a server that cannot is a test's recorder
+}
+
 func writeJSON(w http.ResponseWriter, status int, v any) {
+	answerBy(w)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // a client that left needs no answer

@@ -260,9 +260,12 @@ func (a *Admin) issue(r *http.Request, req tokenRequest) (string, error) {
 	return token, nil
 }
 
-// readBody reads at most limit bytes; ok is false if there are more, or if the
-// client went away.
+// readBody reads at most limit bytes within answerTime; ok is false if there are
+// more, if they take longer, or if the client went away.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, ok bool) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(answerTime)) // a server that cannot is a test's recorder
+	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	return body, err == nil
 }

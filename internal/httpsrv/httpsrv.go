@@ -1,9 +1,33 @@
-// Package httpsrv runs an HTTP server with a limit on everything a stranger can
-// make grow: header size, header time, idle time, connections. It is the only
-// place of this project that serves.
+// Package httpsrv runs an HTTP server with a limit on everything that a stranger
+// can make grow. It is the only place of this project that serves.
+//
+//	err := httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: h, Server: identityServer, BodyTimeout: 30 * time.Second})
+//
+// # What is limited
+//
+//   - Connections, in all and of one address (IPv6: of one /64). A connection
+//     counts from accept to close, so the handshake is included. One address
+//     cannot keep another from being answered.
+//   - Time: to send a header, to send a body, to take an answer, and idle time.
+//   - HTTP/2 (RFC 9113): streams of a connection, bytes that a peer may send
+//     before a handler reads them, time that a write to the connection may take.
+//   - Bodies that are on their way, of one address.
+//   - Header size. The handler limits the size of bodies.
+//
+// # What ends a stream that stalls
+//
+// A peer that grants no flow-control window (RFC 9113 §6.9) keeps a handler in
+// its Write, or in the flush after it returned. net/http resets such a stream
+// when WriteTimeout has passed since it was opened: each stream has a timer of
+// its own. A peer that does not read from its TCP connection is different, since
+// then the reset cannot be sent either: HTTP2Config.WriteByteTimeout closes that
+// connection. Over TLS this is a bound on each whole record, because crypto/tls
+// gives up on a connection with the first write that times out: a peer cannot
+// prolong it by taking one byte now and then.
 package httpsrv
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,37 +35,56 @@ import (
 	"net"
 	"net/http"
 	"time"
-
-	"golang.org/x/net/netutil"
 )
 
 // Defaults of Config.
 const (
 	DefaultMaxConns = 1024
+	DefaultStreams  = 100
+	DefaultIdle     = 2 * time.Minute
 	DefaultDrain    = 10 * time.Second
 )
 
 const (
 	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = 2 * time.Minute
+	writeByteTimeout  = 15 * time.Second
 	maxHeaderBytes    = 32 << 10
+	smallWindow       = 64 << 10 // the least that net/http takes for a connection
 )
 
 // Config says how to serve. The zero value of each field but Handler works.
 type Config struct {
 	Handler http.Handler
-	// Server accepts over TLS, looks after what it accepted and judges requests.
-	// nil: TLS does.
+	// Server accepts over TLS, looks after the accepted connections and judges
+	// requests. nil: TLS does.
 	Server Secured
 	// TLS is used as it is; nil serves cleartext, for loopback listeners such as metrics.
 	TLS *tls.Config
-	// MaxConns caps open connections; further ones wait in the kernel's queue. 0 means 1024.
-	MaxConns int
+	// Conns is asked at each accept, so the caps may change while the server
+	// runs. nil means the defaults of [Conns].
+	Conns func() Conns
+	// Streams is how many requests an HTTP/2 connection may have open. 0 means 100.
+	Streams int
+	// Idle is how long a connection may stay open without a request. 0 means 2 min.
+	Idle time.Duration
 	// Drain is how long requests in flight may finish after ctx ends. 0 means 10 s.
 	Drain time.Duration
-	// BodyTimeout bounds reading one request with its body. 0 means no bound, for uploads, whose handlers watch progress themselves.
+	// BodyTimeout bounds reading one request with its body. It is for services
+	// with small bodies: with it, an HTTP/2 connection may hold 64 KiB that no
+	// handler has read yet, and an address may have as many unfinished bodies as
+	// connections. 0 means no bound, for uploads, whose handlers watch progress
+	// themselves.
 	BodyTimeout time.Duration
-	// Logger gets what net/http reports (refused handshakes and the like), at debug level. nil means slog.Default.
+	// WriteTimeout bounds a whole request, from the end of its header to the last
+	// byte of the answer, so it must be longer than BodyTimeout. A handler whose
+	// answer is large puts it off while the peer takes bytes: see [Paced]. 0
+	// means no bound: handlers then set deadlines themselves.
+	WriteTimeout time.Duration
+	// Refused is told of each connection or body that was over a cap of its
+	// address; what is [LimitConns] or [LimitBodies]. It must be fast and safe for concurrent use.
+	Refused func(what string)
+	// Logger gets a warning a minute about addresses over their cap and, at debug
+	// level, all that net/http reports (refused handshakes and the like). nil means slog.Default.
 	Logger *slog.Logger
 }
 
@@ -56,30 +99,17 @@ type Secured interface {
 // after a clean drain, [context.DeadlineExceeded] if requests had to be cut, or
 // the error that ended serving.
 func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
-	logger := cfg.Logger
-	if logger == nil {
-		logger = slog.Default()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
 	}
-	maxConns := cfg.MaxConns
-	if maxConns == 0 {
-		maxConns = DefaultMaxConns
+	if cfg.Conns == nil {
+		cfg.Conns = func() Conns { return Conns{} }
 	}
-	drain := cfg.Drain
-	if drain == 0 {
-		drain = DefaultDrain
-	}
-	srv := &http.Server{
-		Handler:           cfg.Handler,
-		TLSConfig:         cfg.TLS,
-		ReadHeaderTimeout: readHeaderTimeout,
-		ReadTimeout:       cfg.BodyTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}
-	ln = netutil.LimitListener(ln, maxConns)
+	refusals := &refusals{tell: cfg.Refused, log: cfg.Logger}
+	srv := newServer(cfg, refusals)
+	ln = newListener(ln, cfg.Conns, refusals)
 	if cfg.Server != nil {
-		ln, srv.Handler, srv.ConnContext = cfg.Server.Listener(ln), cfg.Server.Handler(cfg.Handler), cfg.Server.ConnContext
+		ln, srv.Handler, srv.ConnContext = cfg.Server.Listener(ln), cfg.Server.Handler(srv.Handler), cfg.Server.ConnContext
 	}
 	done := make(chan error, 1)
 	go func() {
@@ -94,7 +124,7 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 		return err
 	case <-ctx.Done():
 	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(cfg.Drain, DefaultDrain))
 	defer cancel()
 	err := srv.Shutdown(stop)
 	if err != nil {
@@ -104,4 +134,27 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 		err = errors.Join(err, served)
 	}
 	return err
+}
+
+func newServer(cfg Config, refusals *refusals) *http.Server {
+	h2 := &http.HTTP2Config{
+		MaxConcurrentStreams: cmp.Or(cfg.Streams, DefaultStreams),
+		WriteByteTimeout:     writeByteTimeout,
+	}
+	handler := cfg.Handler
+	if cfg.BodyTimeout > 0 {
+		h2.MaxReceiveBufferPerConnection, h2.MaxReceiveBufferPerStream = smallWindow, smallWindow
+		handler = limitBodies(handler, cfg.Conns, refusals)
+	}
+	return &http.Server{
+		Handler:           handler,
+		TLSConfig:         cfg.TLS,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       cfg.BodyTimeout,
+		WriteTimeout:      cfg.WriteTimeout,
+		IdleTimeout:       cmp.Or(cfg.Idle, DefaultIdle),
+		MaxHeaderBytes:    maxHeaderBytes,
+		HTTP2:             h2,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
 }

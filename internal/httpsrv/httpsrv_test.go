@@ -141,11 +141,15 @@ func TestHeaderLimit(t *testing.T) {
 	}
 }
 
-// The connection above MaxConns waits until one of the others is closed.
-func TestMaxConns(t *testing.T) {
+func caps(total, perAddress int) func() httpsrv.Conns {
+	return func() httpsrv.Conns { return httpsrv.Conns{Total: total, PerAddress: perAddress} }
+}
+
+// The connection above Total waits until one of the others is closed.
+func TestTotalConns(t *testing.T) {
 	entered := make(chan string, 3)
 	release := make(chan struct{})
-	addr, _ := serve(t, httpsrv.Config{MaxConns: 2, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	addr, _ := serve(t, httpsrv.Config{Conns: caps(2, 2), Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		entered <- r.URL.Path
 		<-release
 	})})

@@ -1,0 +1,203 @@
+package httpsrv_test
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/artstore/artstore-pki/internal/httpsrv"
+)
+
+const (
+	honest   = "127.0.0.1"
+	attacker = "127.0.0.66" // loopback is a /8 on Linux
+)
+
+// connect dials from an address of this machine.
+func connect(t *testing.T, from, to string) (net.Conn, error) {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := d.DialContext(t.Context(), "tcp", to)
+	if err == nil {
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	return c, err
+}
+
+func dial(t *testing.T, from, to string) net.Conn {
+	t.Helper()
+	c, err := connect(t, from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// answered reports whether a new connection is answered.
+func answered(t *testing.T, from, to string) bool {
+	t.Helper()
+	c, err := connect(t, from, to)
+	if err != nil {
+		return false
+	}
+	_, err = ask(c)
+	return err == nil
+}
+
+// ask sends a request over an open connection and returns the status.
+func ask(c net.Conn) (status int, err error) {
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		return 0, err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return 0, err
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, errors.Join(err, resp.Body.Close())
+}
+
+// wantClosed connects and waits for the server's end: a reset, which may come
+// before connect returns, or EOF. It says nothing, so an answer cannot come either.
+func wantClosed(t *testing.T, from, to string) {
+	t.Helper()
+	c, err := connect(t, from, to)
+	if err == nil {
+		_, err = c.Read(make([]byte, 1))
+	}
+	if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a connection above the cap of its address: %v; want it closed", err)
+	}
+}
+
+// While an address is at its cap, a further connection of it is closed at once and
+// another address is answered. It is served again as soon as it has room.
+func TestOneAddressAtItsCap(t *testing.T) {
+	const most = 4
+	var refused atomic.Int32
+	addr, _ := serve(t, httpsrv.Config{
+		Conns:   caps(4*most, most),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }),
+		Refused: func(what string) {
+			if what == httpsrv.LimitConns {
+				refused.Add(1)
+			}
+		},
+	})
+	var held []net.Conn
+	for range most {
+		c := dial(t, attacker, addr)
+		if status, err := ask(c); status != http.StatusOK {
+			t.Fatalf("a connection below the cap: %d, %v", status, err)
+		}
+		held = append(held, c)
+	}
+	const more = 50 // more than Total has room for, were they to count
+	for range more {
+		wantClosed(t, attacker, addr)
+	}
+	for range most {
+		if status, err := ask(dial(t, honest, addr)); status != http.StatusOK {
+			t.Errorf("another address beside one at its cap: %d, %v", status, err)
+		}
+	}
+	if n := refused.Load(); n != more {
+		t.Errorf("%d refusals were reported, want %d", n, more)
+	}
+	_ = held[0].Close()
+	for !answered(t, attacker, addr) { // the server learns of the close in its own time
+	}
+}
+
+// A connection counts before it has said anything, and a slot is given back once,
+// however often it is closed.
+func TestCapCountsSilentConnections(t *testing.T) {
+	addr, _ := serve(t, httpsrv.Config{Conns: caps(16, 2), Handler: http.NotFoundHandler()})
+	silent := []net.Conn{dial(t, attacker, addr), dial(t, attacker, addr)}
+	wantClosed(t, attacker, addr)
+	for _, c := range silent {
+		_ = c.Close()
+	}
+	for range silent { // both places are back; what is answered stays open
+		for !answered(t, attacker, addr) {
+		}
+	}
+	wantClosed(t, attacker, addr)
+}
+
+// The caps are asked for at each connection, so a reload changes them.
+func TestCapsChange(t *testing.T) {
+	var most atomic.Int32
+	most.Store(1)
+	addr, _ := serve(t, httpsrv.Config{
+		Conns:   func() httpsrv.Conns { return httpsrv.Conns{Total: 16, PerAddress: int(most.Load())} },
+		Handler: http.NotFoundHandler(),
+	})
+	first := dial(t, honest, addr)
+	if status, err := ask(first); status != http.StatusNotFound {
+		t.Fatal(status, err)
+	}
+	wantClosed(t, honest, addr)
+	most.Store(2)
+	if status, err := ask(dial(t, honest, addr)); status != http.StatusNotFound {
+		t.Errorf("after the cap was raised: %d, %v", status, err)
+	}
+}
+
+// Many connections at once: what is open never exceeds a cap, and nothing leaks.
+func TestCapsUnderConcurrency(t *testing.T) {
+	const total, per = 6, 4
+	var open, most atomic.Int32
+	addr, _ := serve(t, httpsrv.Config{Conns: caps(total, per), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		n := open.Add(1)
+		defer open.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+	})})
+	var wg sync.WaitGroup
+	for _, from := range []string{honest, attacker, "127.0.0.67"} {
+		for range 20 {
+			wg.Go(func() {
+				if c, err := connect(t, from, addr); err == nil { // some are over the cap of their address
+					_, _ = ask(c)
+					_ = c.Close()
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if n := most.Load(); n > total {
+		t.Errorf("%d requests at once over %d connections", n, total)
+	}
+	for range per { // all places are back
+		for !answered(t, honest, addr) {
+		}
+	}
+}
+
+func TestAddressOf(t *testing.T) {
+	for remote, want := range map[string]string{
+		"192.0.2.7:4711":                      "192.0.2.7/32",
+		"[::ffff:192.0.2.7]:4711":             "192.0.2.7/32",
+		"[2001:db8:1:2:3:4:5:6]:1":            "2001:db8:1:2::/64",
+		"[2001:db8:1:2:ffff:ffff:ffff:1]:443": "2001:db8:1:2::/64",
+		"[2001:db8:1:3::1]:1":                 "2001:db8:1:3::/64",
+		"[fe80::1%eth0]:1":                    "fe80::/64",
+	} {
+		if got := httpsrv.AddressOf(remote); got != netip.MustParsePrefix(want) {
+			t.Errorf("%s counts as %s, want %s", remote, got, want)
+		}
+	}
+	for _, remote := range []string{"", "@", "/run/sock", "192.0.2.7", "host:1"} {
+		if got := httpsrv.AddressOf(remote); got != (netip.Prefix{}) {
+			t.Errorf("%q counts as %s, want no address", remote, got)
+		}
+	}
+}
