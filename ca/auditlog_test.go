@@ -190,8 +190,8 @@ func overwriteConfig(t testing.TB, dir, more string) {
 // A reload reads the password file: with a wrong one nothing changes.
 func TestReloadReadsThePassword(t *testing.T) {
 	dir, password := filepath.Join(t.TempDir(), "pki"), filepath.Join(t.TempDir(), "password")
-	damage.File(t, password, []byte("one\n"))
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, Password: secret.New("one")}); err != nil {
+	damage.File(t, password, []byte("one password\n"))
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, Password: secret.New("one password")}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, PasswordFile: password})
@@ -199,7 +199,7 @@ func TestReloadReadsThePassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = a.Close() }()
-	for content, want := range map[string]string{"two\n": "wrong password", "one\n": ""} {
+	for content, want := range map[string]string{"two\n": "wrong password", "one password\n": ""} {
 		damage.File(t, password, []byte(content))
 		err := a.Reload(t.Context())
 		if got := err != nil && strings.Contains(err.Error(), "wrong password"); got != (want != "") {

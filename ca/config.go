@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -173,9 +174,12 @@ func (c Config) parse() (*rules, error) {
 		bad.add("name: want 1 to 48 characters")
 	}
 	for key, addr := range map[string]string{"address": c.Address, "metrics": c.Metrics, "crl_address": c.CRLAddress} {
-		if _, _, err := net.SplitHostPort(addr); err != nil && (addr != "" || key == "address") {
-			bad.add("%s: %q is not host:port", key, addr)
+		if addr != "" || key == "address" {
+			checkAddress(&bad, key, addr)
 		}
+	}
+	if err := checkFile(c.RootKey); err != nil {
+		bad.add("root_key: %v", err)
 	}
 	if u, err := url.Parse(c.CRLURL); c.CRLURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
 		bad.add("crl_url: %.80q is not http://host/path with nothing behind the path", c.CRLURL)
@@ -201,6 +205,19 @@ func (c Config) parse() (*rules, error) {
 	}
 	r.provisioners = parseProvisioners(c.Provisioners, &bad)
 	return r, bad.err()
+}
+
+// checkAddress wants host:port with a port that exists. A name of /etc/services
+// is none here: what it means depends on the machine.
+func checkAddress(bad *problems, key, addr string) {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		bad.add("%s: %.80q is not host:port", key, addr)
+		return
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		bad.add("%s: %.80q: port %.20q is not a number from 0 to 65535", key, addr, port)
+	}
 }
 
 // or fills unset fields from the outer lifetimes, then from the defaults.

@@ -233,3 +233,6 @@ func (p Profile) Validity(d Dates) (notBefore, notAfter time.Time, rule string, 
 	}
 	return got.notBefore, got.notAfter, rule, err
 }
+
+// PublishedKey is what publish_encrypted_key serves.
+func PublishedKey(dir string) (string, error) { return files{dir: dir}.readJWE(enrolment) }

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 
@@ -44,6 +45,12 @@ const (
 	intermediateFile = "certs/intermediate_ca.crt"
 )
 
+// Errors of reading keys, for those who know where the password comes from.
+var (
+	ErrWrongPassword = errors.New("wrong password")
+	ErrNoPassword    = errors.New("no key password was given")
+)
+
 // files reads and writes the state directory.
 type files struct {
 	dir          string
@@ -70,7 +77,12 @@ func (f files) readCurrent() (roots, intermediates []*x509.Certificate, err erro
 	var cur current
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&cur); err != nil {
+	switch err := dec.Decode(&cur); {
+	case errors.Is(err, io.EOF):
+		return nil, nil, fmt.Errorf("reading trust %s: the file is empty", f.path(currentFile))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, nil, fmt.Errorf("reading trust %s: the file was cut off", f.path(currentFile))
+	case err != nil:
 		return nil, nil, fmt.Errorf("reading trust %s: %w", f.path(currentFile), err)
 	}
 	if len(cur.Roots) == 0 || len(cur.Intermediates) == 0 {
@@ -215,7 +227,7 @@ func (f files) decodeKey(data []byte) (crypto.Signer, error) {
 	}
 	key, err := pemutil.ParseKey(data, opts...)
 	if err != nil {
-		return nil, errors.New("wrong password, or not a private key")
+		return nil, fmt.Errorf("%w, or not a private key", ErrWrongPassword)
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
@@ -240,7 +252,7 @@ func (f files) readJWK(provisioner string) (*jose.JSONWebKey, error) {
 		return nil, fmt.Errorf("reading the enrolment key: %w", err)
 	}
 	plain := bytes.TrimSpace(data)
-	if !bytes.HasPrefix(plain, []byte("{")) {
+	if statedir.IsJWE(plain) {
 		if plain, err = f.decryptJWE(string(plain)); err != nil {
 			return nil, fmt.Errorf("reading the enrolment key %s: %w", path, err)
 		}
@@ -250,6 +262,25 @@ func (f files) readJWK(provisioner string) (*jose.JSONWebKey, error) {
 		return nil, fmt.Errorf("reading the enrolment key %s: not a private JWK", path)
 	}
 	return key, nil
+}
+
+// readJWE returns the encrypted private key of a provisioner in the compact form
+// (RFC 7516 §7.1), which is what clients expect. One that is not encrypted is an error.
+func (f files) readJWE(provisioner string) (string, error) {
+	path := f.jwePath(provisioner)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	data = bytes.TrimSpace(data)
+	if !statedir.IsJWE(data) {
+		return "", fmt.Errorf("%s is not encrypted", path)
+	}
+	jwe, err := jose.ParseEncrypted(string(data))
+	if err != nil {
+		return "", fmt.Errorf("%s is not an encrypted JWK", path)
+	}
+	return jwe.CompactSerialize()
 }
 
 func (f files) decryptJWE(text string) ([]byte, error) {
@@ -263,7 +294,7 @@ func (f files) decryptJWE(text string) ([]byte, error) {
 	}
 	plain, err := jwe.Decrypt([]byte(pw.Expose()))
 	if err != nil {
-		return nil, errors.New("wrong password")
+		return nil, ErrWrongPassword
 	}
 	return plain, nil
 }
@@ -279,7 +310,7 @@ func (f files) secret() (secret.String, error) {
 	}
 	pw, err := secret.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) { // not wrapped: the state directory is there, hints about a missing one would mislead
-		return pw, fmt.Errorf("no key password was given, and there is no %s", path)
+		return pw, fmt.Errorf("%w, and there is no %s", ErrNoPassword, path)
 	}
 	if err != nil {
 		return pw, fmt.Errorf("reading the key password: %w", err)

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"time"
+	"unicode/utf8"
 
 	"go.step.sm/crypto/jose"
 
@@ -33,9 +35,11 @@ type InitOptions struct {
 	LeafLifetime         time.Duration
 	RootLifetime         time.Duration // default 10 years
 	IntermediateLifetime time.Duration // default 5 years; never beyond the root
-	// OfflineRoot, if set, is a file that gets the encrypted root key, instead of secrets/. It must not exist.
+	// OfflineRoot, if set, is a file that gets the encrypted root key, instead of
+	// secrets/. It must not exist, and be no URI ([ErrURI]).
 	OfflineRoot string
-	// Password encrypts the keys. Empty generates one and writes it to secrets/password.
+	// Password encrypts the keys: 8 characters at least ([ErrPassword]). Empty
+	// generates one and writes it to secrets/password.
 	Password secret.String
 	// PlainKeys writes all keys unencrypted, which makes Password useless and
 	// saves the seconds that deriving keys from passwords costs: for tests and
@@ -68,11 +72,12 @@ type world struct {
 // record. It refuses a directory that is not empty ([durable.ErrNotEmpty]).
 //
 // Everything is made in memory first, so what can fail for a reason other than
-// the disk fails before anything is written. pki.yaml comes last: a directory
-// without it is no authority, and after an error Init takes its files away again.
+// the disk fails before anything is written. The files are written beside their
+// place and moved there at the end: a process that is killed leaves a directory
+// that is in nobody's way, and after an error there is nothing.
 func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 	opt = opt.withDefaults()
-	f := files{dir: opt.Dir, password: opt.Password, plain: opt.PlainKeys}
+	f := files{password: opt.Password, plain: opt.PlainKeys}
 	w := &world{}
 	if f.password.IsZero() && !f.plain {
 		if f.password, err = newPassword(); err != nil {
@@ -80,26 +85,84 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 		}
 		w.generated = true
 	}
+	if err := opt.check(); err != nil {
+		return nil, err
+	}
 	if err := w.make(opt, f.password); err != nil {
 		return nil, err
 	}
-	undo, err := statedir.Make(opt.Dir)
+	staging, err := statedir.Begin(opt.Dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, undo())
+			err = errors.Join(err, staging.Discard())
 		}
 	}()
+	f.dir = staging.Dir
 	if err := w.write(ctx, f, opt); err != nil {
 		return nil, err
+	}
+	if err := staging.Publish(); err != nil {
+		return nil, err
+	}
+	f.dir = opt.Dir
+	// The last step: the copy outside is never replaced, so one that an interrupted
+	// Init had left would be in the way of the next.
+	if opt.OfflineRoot != "" {
+		if err := moveRootKey(f.keyPath(pemfile.Fingerprint(w.root.cert)), opt.OfflineRoot); err != nil {
+			return nil, err
+		}
 	}
 	res := &InitResult{Root: w.root.cert, RootFingerprint: pemfile.Fingerprint(w.root.cert), Provisioner: enrolment}
 	if w.generated {
 		res.PasswordFile = f.path(statedir.PasswordFile)
 	}
 	return res, nil
+}
+
+// Unfinished reports a directory that has parts of an authority and no pki.yaml:
+// no authority has run there, and an init or restore that was killed may have left it.
+func Unfinished(dir string) bool { return statedir.Unfinished(dir) }
+
+// minPassword is the least that NIST SP 800-63B §5.1.1.1 takes. Whoever has a
+// copy of the keys tries passwords without anybody to stop it.
+const minPassword = 8
+
+// ErrPassword reports a password that is too short for the keys of an authority.
+var ErrPassword = fmt.Errorf("the password has less than %d characters", minPassword)
+
+func (opt InitOptions) check() error {
+	if !opt.Password.IsZero() && utf8.RuneCountInString(opt.Password.Expose()) < minPassword {
+		return ErrPassword
+	}
+	if opt.OfflineRoot == "" {
+		return nil
+	}
+	if err := checkFile(opt.OfflineRoot); err != nil {
+		return fmt.Errorf("moving the root key: %w", err)
+	}
+	if _, err := os.Lstat(opt.OfflineRoot); err == nil {
+		return fmt.Errorf("moving the root key: %s: %w", opt.OfflineRoot, os.ErrExist)
+	}
+	return nil
+}
+
+// ErrURI reports a URI in place of the path of a file: keys that are elsewhere,
+// in a token or a cloud, are not supported.
+var ErrURI = errors.New("it is a URI, and only files are supported")
+
+// uri begins with a scheme (RFC 3986 §3.1); one letter is a drive of Windows.
+var uri = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+:`)
+
+// checkFile refuses a path that was meant as a URI: a file of that name would be
+// taken for a key in hardware.
+func checkFile(path string) error {
+	if uri.MatchString(path) {
+		return fmt.Errorf("%.80q: %w", path, ErrURI)
+	}
+	return nil
 }
 
 func (opt InitOptions) withDefaults() InitOptions {
@@ -215,15 +278,7 @@ func (w *world) write(ctx context.Context, f files, opt InitOptions) error {
 	if err := makeRecord(ctx, statedir.Database(f.dir, opt.Database)); err != nil {
 		return err
 	}
-	if opt.OfflineRoot != "" {
-		if err := moveRootKey(f.keyPath(pemfile.Fingerprint(w.root.cert)), opt.OfflineRoot); err != nil {
-			return err
-		}
-	}
 	if err := durable.WriteNew(f.path(statedir.ConfigFile), w.yaml, durable.Public); err != nil {
-		if opt.OfflineRoot != "" {
-			err = errors.Join(err, os.Remove(opt.OfflineRoot))
-		}
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
 	return nil

@@ -106,15 +106,22 @@ func TestInitRefuses(t *testing.T) {
 		"address":  {ca.InitOptions{Address: "nowhere"}, "address"},
 		"name":     {ca.InitOptions{Profiles: map[string]ca.Profile{"x": {Names: []string{"*.x"}}}}, "wildcard"},
 		"offline":  {ca.InitOptions{OfflineRoot: "/nonexistent/root.key"}, "moving the root key"},
+		"pkcs11":   {ca.InitOptions{OfflineRoot: "pkcs11:token=x;object=root"}, "it is a URI"},
+		"cloud":    {ca.InitOptions{OfflineRoot: "awskms:key-id=1"}, "it is a URI"},
+		"taken":    {ca.InitOptions{OfflineRoot: "lifecycle_test.go"}, "moving the root key: lifecycle_test.go: file already exists"},
+		"port":     {ca.InitOptions{Address: "127.0.0.1:99999"}, `port "99999" is not a number from 0 to 65535`},
+		"no port":  {ca.InitOptions{Metrics: "127.0.0.1:"}, `metrics: "127.0.0.1:": port ""`},
+		"service":  {ca.InitOptions{Address: "127.0.0.1:https"}, `port "https"`},
+		"password": {ca.InitOptions{Password: secret.New("пароль1")}, "the password has less than 8 characters"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "pki")
-			tc.opt.Dir, tc.opt.PlainKeys = dir, true
+			tc.opt.Dir, tc.opt.PlainKeys = dir, tc.opt.Password.IsZero()
 			if _, err := ca.Init(t.Context(), tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
-			if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-				t.Error("something was left behind")
+			if left, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
 			}
 		})
 	}
@@ -147,7 +154,8 @@ func TestOpenRefuses(t *testing.T) {
 		"unknown key":      {"pki.yaml", "name: x\naddr: y\n", `line 2: unknown key "addr"`},
 		"empty":            {"pki.yaml", "", "empty"},
 		"everything wrong": {"pki.yaml", "name: x\naddress: a:1\nprofiles: {ca: {names: [x]}, y: {usages: [z], key_types: [q]}}\n", "reserved"},
-		"trust":            {"certs/current.json", "{", "current.json"},
+		"trust cut off":    {"certs/current.json", "{", "current.json: the file was cut off"},
+		"trust without":    {"certs/current.json", "", "current.json: the file is empty"},
 		"trust empty":      {"certs/current.json", "{}", "no roots"},
 		"trust path":       {"certs/current.json", `{"roots":["../x"],"intermediates":["y"]}`, "not a fingerprint"},
 		"key mismatch":     {"", "", "is not the key of"},

@@ -3,7 +3,6 @@ package ca
 import (
 	"crypto/x509"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -175,8 +174,8 @@ func (p Provisioner) acme(at string, bad *problems) *acmeRules {
 	if len(out.challenges) == 0 {
 		out.challenges = allChallenges
 	}
-	if _, _, err := net.SplitHostPort(p.Resolver); err != nil && p.Resolver != "" {
-		bad.add("%s.resolver: %q is not host:port", at, p.Resolver)
+	if p.Resolver != "" {
+		checkAddress(bad, at+".resolver", p.Resolver)
 	}
 	port := func(key string, n, usual int) string {
 		if n < 0 || n > 65535 {
@@ -197,11 +196,9 @@ func (a *Authority) provisioners(st *state) (list provisioner.List, err error) {
 	for _, p := range st.rules.jwks {
 		j := &provisioner.JWK{Type: typeJWK, Name: p.name, Key: p.key}
 		if p.publish {
-			jwe, err := os.ReadFile(a.files.jwePath(p.name))
-			if err != nil {
-				return nil, fmt.Errorf("reading the encrypted key to publish: %w", err)
+			if j.EncryptedKey, err = a.files.readJWE(p.name); err != nil {
+				return nil, fmt.Errorf("publishing the encrypted key: %w", err)
 			}
-			j.EncryptedKey = string(jwe)
 		}
 		list = append(list, j)
 	}

@@ -42,20 +42,19 @@ type Result struct {
 }
 
 // Restore makes a state directory from a backup. It refuses a directory that is
-// not empty ([durable.ErrNotEmpty]). pki.yaml comes last, after every file has
-// been compared with the manifest: until then the directory is no authority, and
-// after an error its files are taken away again.
+// not empty ([durable.ErrNotEmpty]). The directory comes to its place at the end,
+// after every file has been compared with the manifest; after an error nothing is left.
 func Restore(ctx context.Context, r io.Reader, dir string) (_ Result, err error) {
-	undo, err := statedir.Make(dir)
+	staging, err := statedir.Begin(dir)
 	if err != nil {
 		return Result{}, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, undo())
+			err = errors.Join(err, staging.Discard())
 		}
 	}()
-	b := &reader{dir: dir, seen: make(map[string]fileFact)}
+	b := &reader{dir: staging.Dir, seen: make(map[string]fileFact)}
 	for _, sub := range []string{"certs", "secrets"} {
 		if err := durable.MkdirAll(b.path(sub)); err != nil {
 			return Result{}, fmt.Errorf("making a directory: %w", err)
@@ -65,7 +64,11 @@ func Restore(ctx context.Context, r io.Reader, dir string) (_ Result, err error)
 	if err != nil {
 		return Result{}, fmt.Errorf("reading the backup: %w", err)
 	}
-	return b.finish(ctx, m)
+	res, err := b.finish(ctx, m)
+	if err != nil {
+		return Result{}, err
+	}
+	return res, staging.Publish()
 }
 
 // reader writes the files of a backup and keeps what they are.

@@ -171,6 +171,9 @@ func (u *ui) runRestore(c *cli.Context) error {
 	dir := c.String(flagDir)
 	res, err := backup.Restore(c.Context, in, dir)
 	if err != nil {
+		if errors.Is(err, durable.ErrNotEmpty) {
+			err = hintUnfinished(err, dir)
+		}
 		return err
 	}
 	u.say("restored: %s, as it was at %s, root %s", dir, res.Created.Local().Format("2006-01-02 15:04:05"), res.RootFingerprint)

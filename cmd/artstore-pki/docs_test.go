@@ -115,7 +115,7 @@ func TestHintsAreExplained(t *testing.T) {
 	}
 }
 
-// hints are the literal texts given to withHint, and those that hintFor returns.
+// hints are the literal texts given to withHint, constants named hint…, and what hintFor returns.
 func hints(t *testing.T) (out []string) {
 	t.Helper()
 	inspect(t, ".", func(n ast.Node) {
@@ -123,6 +123,10 @@ func hints(t *testing.T) (out []string) {
 		case *ast.CallExpr:
 			if f, ok := n.Fun.(*ast.Ident); ok && f.Name == "withHint" && len(n.Args) > 1 {
 				out = append(out, literal(n.Args[1]))
+			}
+		case *ast.ValueSpec:
+			if strings.HasPrefix(n.Names[0].Name, "hint") && len(n.Values) == 1 {
+				out = append(out, literal(n.Values[0]))
 			}
 		case *ast.FuncDecl:
 			if n.Name.Name != "hintFor" {

@@ -22,7 +22,7 @@ func fingerprintCommand(u *ui) *cli.Command {
 			}
 			root, err := ca.ActiveRoot(c.String(flagDir))
 			if err != nil {
-				return fmt.Errorf("reading the root: %w", err)
+				return hintStateDir(fmt.Errorf("reading the root: %w", err), c.String(flagDir), hintDoctor)
 			}
 			return u.print("%s", pemfile.Fingerprint(root))
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/durable"
 )
 
 func initCommand(u *ui) *cli.Command {
@@ -16,7 +18,8 @@ func initCommand(u *ui) *cli.Command {
 		Usage: "make a new authority: root, intermediate, enrolment key, pki.yaml",
 		Description: `Writes a state directory that "serve" runs from. The keys of root and intermediate are
 encrypted with a password; without one given, a random password is generated and written
-beside them, which is right for development only. A directory that is not empty is refused.`,
+beside them, which is right for development only. A directory that is not empty is refused, and
+a password of less than 8 characters.`,
 		Flags: []cli.Flag{
 			dirFlag(),
 			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of the authority, part of its certificates' subjects"},
@@ -59,7 +62,7 @@ func (u *ui) runInit(c *cli.Context) error {
 		PlainKeys:    plain,
 	})
 	if err != nil {
-		return fmt.Errorf("making the authority in %s: %w", dir, err)
+		return hintInit(fmt.Errorf("making the authority in %s: %w", dir, err), dir)
 	}
 	u.say("authority made in %s", dir)
 	u.say("root fingerprint (SHA-256): %s", result.RootFingerprint)
@@ -76,4 +79,17 @@ func (u *ui) runInit(c *cli.Context) error {
 	}
 	u.say("next: artstore-pki serve --dir %s", strings.TrimSpace(dir))
 	return nil
+}
+
+// hintInit says what to do about the refusals of init.
+func hintInit(err error, dir string) error {
+	switch {
+	case errors.Is(err, ca.ErrURI):
+		return withHint(err, "name a file on a removable disk; one that has a colon in its name is ./FILE")
+	case errors.Is(err, ca.ErrPassword):
+		return withHint(err, "without --%s and $%s a password is generated", flagPasswordFile, envPassword)
+	case errors.Is(err, durable.ErrNotEmpty):
+		return hintUnfinished(err, dir)
+	}
+	return err
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -31,7 +33,11 @@ func outputFlag(formats ...string) cli.Flag {
 func openRecord(ctx context.Context, dir, flag string) (*ca.Record, error) {
 	record, err := ca.OpenRecord(ctx, dir)
 	if err != nil {
-		return nil, withHint(fmt.Errorf("opening the record in %s: %w", dir, err), "--%s names the state directory of the authority", flag)
+		err = fmt.Errorf("opening the record in %s: %w", dir, err)
+		if _, config := os.Stat(filepath.Join(dir, "pki.yaml")); config == nil {
+			return nil, hintStateDir(err, dir, hintDoctor)
+		}
+		return nil, withHint(err, "--%s names the state directory of the authority", flag)
 	}
 	return record, nil
 }

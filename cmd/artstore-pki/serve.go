@@ -121,11 +121,7 @@ func (u *ui) openAuthority(c *cli.Context, logger *slog.Logger, registry prometh
 	}
 	authority, err := ca.Open(c.Context, opt)
 	if err != nil {
-		err = fmt.Errorf("opening the authority in %s: %w", dir, err)
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, withHint(err, "make it with: artstore-pki init --dir %s", dir)
-		}
-		err = withHint(err, "nothing was changed; artstore-pki init --dir NEW makes a commented pki.yaml and a sound directory to compare with")
+		err = hintStateDir(fmt.Errorf("opening the authority in %s: %w", dir, err), dir, hintDoctor)
 	}
 	return authority, err
 }

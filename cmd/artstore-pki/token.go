@@ -36,6 +36,8 @@ of the root, lives minutes, and works once. It is a secret: pass it on through a
 	}
 }
 
+const hintProfiles = "services and their names are the profiles in pki.yaml of --dir"
+
 // mintToken signs a token with the enrolment key of the state directory.
 func (u *ui) mintToken(c *cli.Context, service string, names []string) (secret.String, error) {
 	pw, err := u.password(c)
@@ -48,7 +50,7 @@ func (u *ui) mintToken(c *cli.Context, service string, names []string) (secret.S
 		Lifetime: spanOf(c, "lifetime"), Revoke: c.Bool("revoke"),
 	})
 	if err != nil {
-		return token, withHint(fmt.Errorf("making a token for %s: %w", service, err), "services and their names are the profiles in pki.yaml of --%s", flagDir)
+		return token, hintStateDir(fmt.Errorf("making a token for %s: %w", service, err), c.String(flagDir), hintProfiles)
 	}
 	return token, nil
 }

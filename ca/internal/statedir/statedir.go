@@ -5,14 +5,12 @@ package statedir
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/durable"
 )
 
 // Files of a state directory, for [Path].
@@ -37,36 +35,24 @@ func Database(dir, setting string) string {
 }
 
 // Encrypted reports whether a secret cannot be read without the password. It knows
-// the two forms in which the authority encrypts; errors are those of reading.
+// the forms in which the authority and step encrypt; errors are those of reading.
 func Encrypted(path string) (bool, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return false, err
 	}
-	jwe := strings.HasSuffix(path, ".jwe") && strings.HasPrefix(string(data), "ey") // base64url of {"
-	return jwe || bytes.HasPrefix(data, []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----")), nil
+	return strings.HasSuffix(path, ".jwe") && IsJWE(data) || bytes.HasPrefix(data, []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----")), nil
 }
 
-// Make begins a state directory, which must be absent or empty
-// ([durable.ErrNotEmpty]). After a failure of what follows, undo leaves it as it was.
-func Make(dir string) (undo func() error, err error) {
-	_, statErr := os.Stat(dir)
-	if err := durable.EmptyDir(dir); err != nil {
-		return nil, fmt.Errorf("preparing the state directory: %w", err)
+// IsJWE reports whether data is an encrypted key in one of the two forms of a JWE:
+// compact (RFC 7516 §7.1), as init writes it, or JSON (§7.2), as step does. A key
+// that is not encrypted is JSON as well, and has no ciphertext.
+func IsJWE(data []byte) bool {
+	if bytes.HasPrefix(data, []byte("ey")) { // base64url of {"
+		return true
 	}
-	if errors.Is(statErr, os.ErrNotExist) {
-		return func() error { return os.RemoveAll(dir) }, nil
+	var object struct {
+		Ciphertext string `json:"ciphertext"`
 	}
-	return func() error { return empty(dir) }, nil
-}
-
-func empty(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-	}
-	return err
+	return json.Unmarshal(data, &object) == nil && object.Ciphertext != ""
 }

@@ -2,6 +2,7 @@ package statedir_test
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,6 +38,8 @@ func TestEncrypted(t *testing.T) {
 		{"c.key", "eyJhbGciOiJQ", false}, // the form of another file
 		{"d.jwe", "eyJhbGciOiJQ", true},
 		{"e.jwe", `{"kty":"EC"}`, false},
+		{"f.jwe", "\n{\n \"protected\": \"eyJ\", \"ciphertext\": \"x\"}\n", true},
+		{"g.jwe", `{"ciphertext": ""}`, false},
 		{"password", "", false},
 	} {
 		path := filepath.Join(t.TempDir(), tc.name)
@@ -52,52 +55,105 @@ func TestEncrypted(t *testing.T) {
 	}
 }
 
-// What was absent is absent again, what was empty is empty, and what was neither
-// is not touched.
-func TestMake(t *testing.T) {
-	parent := t.TempDir()
-	for name, before := range map[string][]string{"absent": nil, "empty": {"there"}} {
-		dir := filepath.Join(parent, "there")
-		if before != nil {
-			if err := os.Mkdir(dir, 0o700); err != nil {
+// Until Publish nothing is at the place, and Discard leaves it as it was, also
+// after Publish. What an interrupted attempt left is in nobody's way.
+func TestStaging(t *testing.T) {
+	for name, there := range map[string]bool{"absent": false, "empty": true} {
+		t.Run(name, func(t *testing.T) {
+			parent := t.TempDir()
+			dir := filepath.Join(parent, "there")
+			if there {
+				if err := os.Mkdir(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := tree(t, parent)
+			killed := begin(t, dir) // and never ended
+			s := begin(t, dir)
+			if _, err := os.Stat(statedir.Path(dir, statedir.ConfigFile)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("pki.yaml before the end: %v", err)
+			}
+			if err := s.Publish(); err != nil {
 				t.Fatal(err)
 			}
-		}
-		undo, err := statedir.Make(dir)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if err := os.MkdirAll(statedir.Path(dir, "certs/more"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := statedir.Make(dir); !errors.Is(err, durable.ErrNotEmpty) {
-			t.Errorf("%s, made twice: %v", name, err)
-		}
-		if err := undo(); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if got := names(t, parent); !slices.Equal(got, before) {
-			t.Errorf("%s: %q is left, want %q", name, got, before)
-		}
-		if before != nil {
-			if got := names(t, dir); len(got) > 0 {
-				t.Errorf("%s: it holds %q", name, got)
+			if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != durable.Dir {
+				t.Errorf("mode %v, %v", info.Mode(), err)
 			}
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Fatal(err)
-		}
+			if _, err := statedir.Begin(dir); !errors.Is(err, durable.ErrNotEmpty) {
+				t.Errorf("made twice: %v", err)
+			}
+			if err := killed.Publish(); !errors.Is(err, durable.ErrNotEmpty) {
+				t.Errorf("published twice: %v", err)
+			}
+			if got, err := os.ReadFile(statedir.Path(dir, statedir.ConfigFile)); err != nil || string(got) != s.Dir {
+				t.Errorf("pki.yaml is %q, %v", got, err)
+			}
+			if err := errors.Join(s.Discard(), killed.Discard()); err != nil {
+				t.Fatal(err)
+			}
+			if got := tree(t, parent); !slices.Equal(got, before) {
+				t.Errorf("%q is left, want %q", got, before)
+			}
+		})
+	}
+	full := t.TempDir()
+	if err := os.WriteFile(filepath.Join(full, "x"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := statedir.Begin(full); !errors.Is(err, durable.ErrNotEmpty) || !slices.Equal(tree(t, full), []string{"x"}) {
+		t.Errorf("a full directory: %v, %q", err, tree(t, full))
 	}
 }
 
-func names(t *testing.T, dir string) (out []string) {
+func TestUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	if statedir.Unfinished(dir) {
+		t.Error("an empty directory")
+	}
+	if err := os.Mkdir(statedir.Path(dir, "secrets"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if !statedir.Unfinished(dir) {
+		t.Error("secrets without pki.yaml are not seen")
+	}
+	if err := os.WriteFile(statedir.Path(dir, statedir.ConfigFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if statedir.Unfinished(dir) {
+		t.Error("one with pki.yaml")
+	}
+}
+
+// begin stages an authority whose pki.yaml holds the name of the staging directory.
+func begin(t *testing.T, dir string) *statedir.Staging {
 	t.Helper()
-	entries, err := os.ReadDir(dir)
+	s, err := statedir.Begin(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries {
-		out = append(out, e.Name())
+	if err := os.Mkdir(filepath.Join(s.Dir, "certs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"certs/current.json", statedir.RecordFile, statedir.ConfigFile} {
+		if err := os.WriteFile(statedir.Path(s.Dir, name), []byte(s.Dir), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// tree is everything below dir.
+func tree(t *testing.T, dir string) (out []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if path != dir {
+			rel, _ := filepath.Rel(dir, path) // path is below dir
+			out = append(out, rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	return out
 }

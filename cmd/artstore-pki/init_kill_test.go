@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestInitSurvivesKill kills init at instants spread over its run. Whatever is
+// left, the next init succeeds, or there is a whole authority already: what was
+// killed is in nobody's way.
+func TestInitSurvivesKill(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	must(t, err)
+	for _, there := range []bool{false, true} {
+		w := &killWorld{dir: t.TempDir()}
+		w.program = filepath.Join(w.dir, "artstore-pki")
+		must(t, os.Symlink(self, w.program))
+		start := time.Now()
+		w.ok(t, "init", "--plain-keys", "--dir", "measured")
+		whole := time.Since(start)
+		killed, finished := 0, 0
+		for round := range 16 {
+			dir := filepath.Join(w.dir, "ca")
+			if there {
+				must(t, os.Mkdir(dir, 0o700))
+			}
+			init := []string{"init", "--plain-keys", "--dir", "ca", "--offline-root", "root.key"}
+			var out bytes.Buffer
+			cmd := w.command(t.Context(), &out, init)
+			must(t, cmd.Start())
+			time.AfterFunc(whole*time.Duration(round+4)/16, func() { _ = cmd.Process.Signal(syscall.SIGKILL) })
+			if exit, ok := errors.AsType[*exec.ExitError](cmd.Wait()); ok && exit.ExitCode() == -1 {
+				killed++
+			}
+			if _, err := os.Stat(filepath.Join(dir, "pki.yaml")); err == nil {
+				finished++
+			} else {
+				w.ok(t, init...)
+			}
+			w.ok(t, "token", "ingester", "--dir", "ca")
+			must(t, errors.Join(os.RemoveAll(dir), os.RemoveAll(filepath.Join(w.dir, "root.key"))))
+		}
+		t.Logf("directory there before: %v; killed %d times, of which it was done %d times", there, killed, finished)
+		if killed == 0 || finished == 16 {
+			t.Errorf("killed %d times in time: the test shows nothing", killed)
+		}
+	}
+}
