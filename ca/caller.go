@@ -18,24 +18,25 @@ import (
 
 // Rules that refuse, as they stand in answers, in the record and in metrics.
 const (
-	ruleProfile  = "profile"  // the service has one
-	ruleNames    = "names"    // each name is in it
-	ruleKey      = "key type" // the key is of a kind that it lists
-	ruleLifetime = "lifetime"
-	ruleToken    = "token used once"
-	ruleRevoked  = "lineage not revoked"
-	ruleSelf     = "revokes only itself"
-	ruleRequest  = "request equals token"
-	ruleIssuer   = "within the issuer's life"
-	ruleProof    = "within the proof's life"
-	ruleGrace    = "grace after expiry"
-	ruleRoot     = "chains to a root of today"
-	ruleHolder   = "names of its own certificate"
-	ruleACME     = "names of one profile with acme"
-	ruleLoopback = "no loopback names"
-	ruleMaxLive  = "live certificates"
-	ruleAuditor  = "auditor" // the service is one
-	ruleSound    = "sound public key"
+	ruleProfile     = "profile"  // the service has one
+	ruleNames       = "names"    // each name is in it
+	ruleKey         = "key type" // the key is of a kind that it lists
+	ruleLifetime    = "lifetime"
+	ruleToken       = "token used once"
+	ruleRevoked     = "lineage not revoked"
+	ruleSelf        = "revokes only itself"
+	ruleRequest     = "request equals token"
+	ruleIssuer      = "within the issuer's life"
+	ruleProof       = "within the proof's life"
+	ruleGrace       = "grace after expiry"
+	ruleRoot        = "chains to a root of today"
+	ruleHolder      = "names of its own certificate"
+	ruleProvisioner = "profiles of the provisioner"
+	ruleACME        = "names of one profile with acme"
+	ruleLoopback    = "no loopback names"
+	ruleMaxLive     = "live certificates"
+	ruleAuditor     = "auditor" // the service is one
+	ruleSound       = "sound public key"
 )
 
 // refusal is a denied request: a rule and a text for the one who asked.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/lifetime"
@@ -142,8 +144,31 @@ func parseConfig(data []byte) (Config, error) {
 	if err := decodeYAML(data, &c); err != nil {
 		return c, err
 	}
+	if err := emptyProfiles(data); err != nil {
+		return c, err
+	}
 	_, err := c.parse()
 	return c, err
+}
+
+// emptyProfiles refuses a provisioner whose key "profiles" has no value, as when
+// all entries below it are commented out. Decoded, it cannot be told from an absent
+// one, which means every service.
+func emptyProfiles(data []byte) error {
+	var c struct {
+		Provisioners []struct {
+			Profiles yaml.Node `yaml:"profiles"`
+		} `yaml:"provisioners"`
+	}
+	if err := yaml.Unmarshal(data, &c); err != nil {
+		return errors.New(plainYAML(err, data))
+	}
+	for i, p := range c.Provisioners {
+		if p.Profiles.Kind == yaml.ScalarNode { // null: a list was decoded
+			return fmt.Errorf("provisioners[%d].profiles: it has no value; list services, or leave the key out for all of them", i)
+		}
+	}
+	return nil
 }
 
 // rules is the inner form of Config: it exists only if everything is valid, and
@@ -203,7 +228,7 @@ func (c Config) parse() (*rules, error) {
 			bad.add("auditors: service %.80q has no profile", service)
 		}
 	}
-	r.provisioners = parseProvisioners(c.Provisioners, &bad)
+	r.provisioners = parseProvisioners(c.Provisioners, r.profiles, &bad)
 	return r, bad.err()
 }
 

@@ -74,7 +74,8 @@ func tokenWith(dir string, change func(*rules, *newClaims) error) (secret.String
 		return secret.String{}, err
 	}
 	c.Audience = jose.Audience{"https://" + names.URLHost(cfg.DNSNames) + stepapi.Prefix + stepapi.PathSign}
-	p, err := r.signing("enrolment")
+	f := files{dir: dir}
+	p, err := f.signing(r, TokenOptions{Provisioner: "enrolment", Revoke: true})
 	if err != nil {
 		return secret.String{}, err
 	}
@@ -82,7 +83,7 @@ func tokenWith(dir string, change func(*rules, *newClaims) error) (secret.String
 	if err := change(r, &c); err != nil {
 		return secret.String{}, err
 	}
-	key, err := files{dir: dir}.readJWK(p.name)
+	key, err := f.readJWK(p.name)
 	if err != nil {
 		return secret.String{}, err
 	}

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"crypto"
 	"crypto/x509"
 	"fmt"
 	"os"
@@ -33,6 +34,11 @@ type Provisioner struct {
 	// Roots is a PEM file of what a token's certificate must chain to, relative to
 	// the state directory; empty means the authority's own roots. X5C only.
 	Roots string `yaml:"roots,omitempty"`
+
+	// Profiles are the services that its tokens are good for; a token for another one
+	// is refused. Absent means all of them. JWK and X5C only: with ACME the profiles
+	// say it themselves.
+	Profiles []string `yaml:"profiles,omitempty"`
 
 	acmeOptions `yaml:",inline"`
 }
@@ -77,16 +83,45 @@ func (p *provisioners) only(kid string) (found *jwk) {
 	return found
 }
 
+// enroller finds the provisioner of a token.
+func (p *provisioners) enroller(name string) (enroller, error) {
+	for _, j := range p.jwks {
+		if j.name == name {
+			return j.enroller, nil
+		}
+	}
+	for _, x := range p.x5cs {
+		if x.name == name {
+			return x.enroller, nil
+		}
+	}
+	return enroller{}, errProvisioner
+}
+
 type jwk struct {
-	name    string
+	enroller
 	key     *jose.JSONWebKey // public, with key id
 	publish bool
 }
 
 type x5c struct {
-	name  string
+	enroller
 	file  string              // of roots; empty: they are the authority's own
 	roots []*x509.Certificate // read when the state is published
+}
+
+// enroller is what provisioners with tokens have in common.
+type enroller struct {
+	name     string
+	profiles []string // that its tokens are good for; nil means all
+}
+
+// serves returns why a token of the provisioner is not good for a service, or nil.
+func (e enroller) serves(service string) error {
+	if e.profiles == nil || slices.Contains(e.profiles, service) {
+		return nil
+	}
+	return refuse(ruleProvisioner, "provisioner %s is not for service %.80q (provisioners, profiles of %s)", e.name, service, e.name)
 }
 
 type acmeRules struct {
@@ -99,7 +134,7 @@ type acmeRules struct {
 // The name is part of a file name and of addresses.
 var provisionerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
 
-func parseProvisioners(list []Provisioner, bad *problems) (out provisioners) {
+func parseProvisioners(list []Provisioner, profiles map[string]*profile, bad *problems) (out provisioners) {
 	taken := make(map[string]bool)
 	for i, p := range list {
 		at := fmt.Sprintf("provisioners[%d]", i)
@@ -108,11 +143,12 @@ func parseProvisioners(list []Provisioner, bad *problems) (out provisioners) {
 		}
 		taken[p.Name] = true
 		p.foreign(at, bad)
+		who := p.enroller(at, profiles, bad)
 		switch p.Type {
 		case typeJWK:
-			out.jwks = p.jwk(at, out.jwks, bad)
+			out.jwks = p.jwk(at, out.jwks, who, bad)
 		case typeX5C:
-			out.x5cs = append(out.x5cs, x5c{name: p.Name, file: p.Roots})
+			out.x5cs = append(out.x5cs, x5c{enroller: who, file: p.Roots})
 		case typeACME:
 			if out.acme != nil {
 				bad.add("%s: a second one of type %s", at, typeACME)
@@ -125,7 +161,32 @@ func parseProvisioners(list []Provisioner, bad *problems) (out provisioners) {
 	if len(list) == 0 {
 		bad.add("provisioners: want at least one")
 	}
+	out.checkShared(bad)
 	return out
+}
+
+// checkShared finds two provisioners with one key and different profiles: whoever
+// has the key says of a token which of the two it is by, so the narrower list
+// would not hold.
+func (p *provisioners) checkShared(bad *problems) {
+	first := make(map[string]jwk)
+	for _, j := range p.jwks {
+		sum, err := j.key.Thumbprint(crypto.SHA256) // not the key id, which anybody chooses
+		if err != nil {
+			bad.add("provisioner %s: key: not a JWK in JSON", j.name)
+			continue
+		}
+		other, shared := first[string(sum)]
+		if !shared {
+			first[string(sum)] = j
+		} else if !sameSet(j.profiles, other.profiles) {
+			bad.add("provisioners %s and %s have the same key and different profiles: make a key for each", other.name, j.name)
+		}
+	}
+}
+
+func sameSet(a, b []string) bool {
+	return (a == nil) == (b == nil) && difference(a, b) == ""
 }
 
 // foreign finds settings of another type: ignored, they would be rules that do not hold.
@@ -146,9 +207,26 @@ func (p Provisioner) foreign(at string, bad *problems) {
 			bad.add("%s.%s: it belongs to type %s", at, f.key, f.of)
 		}
 	}
+	if p.Type == typeACME && p.Profiles != nil {
+		bad.add("%s.profiles: it belongs to types %s and %s; a profile is open to %s if it says acme: true", at, typeJWK, typeX5C, typeACME)
+	}
 }
 
-func (p Provisioner) jwk(at string, list []jwk, bad *problems) []jwk {
+// enroller refuses a list that is there and empty: it reads like no service at
+// all, and absent means every service.
+func (p Provisioner) enroller(at string, profiles map[string]*profile, bad *problems) enroller {
+	if p.Profiles != nil && len(p.Profiles) == 0 {
+		bad.add("%s.profiles: it is empty; list services, or leave the key out for all of them", at)
+	}
+	for _, service := range p.Profiles {
+		if profiles[service] == nil {
+			bad.add("%s.profiles: service %.80q has no profile", at, service)
+		}
+	}
+	return enroller{p.Name, p.Profiles}
+}
+
+func (p Provisioner) jwk(at string, list []jwk, who enroller, bad *problems) []jwk {
 	key := new(jose.JSONWebKey)
 	err := key.UnmarshalJSON([]byte(p.Key))
 	switch {
@@ -159,7 +237,7 @@ func (p Provisioner) jwk(at string, list []jwk, bad *problems) []jwk {
 	case key.KeyID == "":
 		bad.add("%s.key: has no kid", at)
 	default:
-		list = append(list, jwk{p.Name, key, p.PublishEncryptedKey})
+		list = append(list, jwk{who, key, p.PublishEncryptedKey})
 	}
 	return list
 }

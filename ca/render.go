@@ -77,7 +77,10 @@ lifetime:
 # request refused. SIGHUP opens it anew, after logrotate has renamed it.
 # audit_log: audit.jsonl
 
-# Who may obtain certificates, by what proof. Three types:
+# Who may obtain certificates, by what proof. Three types. The key
+# profiles, a list such as [ingester, storage-element-01], ties an entry of type JWK
+# or X5C to services: its tokens are refused for others, so a key that a deployment
+# system has cannot enrol the rest. Absent means all.
 #
 # JWK: whoever has the private key signs enrolment tokens. key is the public key;
 # the private one is in secrets/<name>.jwe, encrypted with the key password.

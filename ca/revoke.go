@@ -26,7 +26,8 @@ func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Tok
 		c, _, err := a.verifyPeer(r.Context(), r.TLS)
 		return c, store.Token{}, err
 	}
-	cl, err := verifyToken(a.state.Load(), ott, actRevoke)
+	st := a.state.Load()
+	cl, err := verifyToken(st, ott, actRevoke)
 	if err != nil {
 		return caller{}, store.Token{}, err
 	}
@@ -39,7 +40,21 @@ func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Tok
 		return c, cl.spend(), err
 	}
 	c := caller{kind: byToken, name: "token " + cl.Issuer + "/" + serial, serial: serial, credentials: byEnrolmentKey(cl)}
-	return c, cl.spend(), nil
+	return c, cl.spend(), a.serves(r.Context(), st, cl, c)
+}
+
+// serves refuses a revocation token by a provisioner that is not for the service
+// of the certificate: a key that enrols some services must not end the others.
+func (a *Authority) serves(ctx context.Context, st *state, cl *claims, c caller) error {
+	by, err := st.rules.enroller(cl.Issuer)
+	if err != nil || by.profiles == nil {
+		return err
+	}
+	entry, err := a.record.Get(ctx, c.serial)
+	if err != nil {
+		return err
+	}
+	return a.turnAway(ctx, c, want{action: actRevoke}, by.serves(entry.Service))
 }
 
 // revoke asks the door, then commits. Unknown serials are [store.ErrNotFound].

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"go.step.sm/crypto/jose"
@@ -29,7 +30,8 @@ type TokenOptions struct {
 	Names []string
 	// Lifetime defaults to 5 min; 1 h at most.
 	Lifetime time.Duration
-	// Provisioner is one of type JWK; it defaults to the first of pki.yaml.
+	// Provisioner is one of type JWK; it defaults to the first of pki.yaml that is
+	// for the service and whose private key is in the state directory.
 	Provisioner string
 	// Revoke makes a token for /revoke instead of /sign.
 	Revoke bool
@@ -66,12 +68,13 @@ func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 		return secret.String{}, err
 	}
 	c.RootFingerprint = pemfile.Fingerprint(root)
-	p, err := r.signing(opt.Provisioner)
+	f := files{dir: opt.Dir, password: opt.Password}
+	p, err := f.signing(r, opt)
 	if err != nil {
 		return secret.String{}, err
 	}
 	c.Issuer = p.name
-	key, err := files{dir: opt.Dir, password: opt.Password}.readJWK(p.name)
+	key, err := f.readJWK(p.name)
 	if err != nil {
 		return secret.String{}, err
 	}
@@ -135,14 +138,35 @@ func (r *rules) tokenNames(service string, asked []string) ([]string, error) {
 	return list, p.allows(list, nil)
 }
 
-// signing finds the provisioner whose private key the state directory has; "" is the first.
-func (p *provisioners) signing(name string) (jwk, error) {
-	for _, j := range p.jwks {
-		if name == "" || j.name == name {
+// signing chooses the provisioner of a token: the one that is asked for, or else
+// the first of pki.yaml that is for the service and whose private key is here.
+func (f files) signing(r *rules, opt TokenOptions) (jwk, error) {
+	var why error
+	for _, j := range r.jwks {
+		if opt.Provisioner != "" && j.name != opt.Provisioner {
+			continue
+		}
+		var err error
+		if !opt.Revoke { // whose certificate it is, the authority knows
+			err = j.serves(opt.Service)
+		}
+		if err == nil && opt.Provisioner == "" {
+			_, err = os.Stat(f.jwePath(j.name))
+		}
+		if err == nil {
 			return j, nil
 		}
+		if why == nil {
+			why = err
+		}
 	}
-	return jwk{}, fmt.Errorf("provisioner %.80q of type %s is not in %s", name, typeJWK, statedir.ConfigFile)
+	switch {
+	case opt.Provisioner != "" && why == nil:
+		return jwk{}, fmt.Errorf("provisioner %.80q of type %s is not in %s", opt.Provisioner, typeJWK, statedir.ConfigFile)
+	case why == nil:
+		return jwk{}, fmt.Errorf("no provisioner of type %s is in %s", typeJWK, statedir.ConfigFile)
+	}
+	return jwk{}, fmt.Errorf("choosing an enrolment key: %w", why)
 }
 
 func signToken(c newClaims, key *jose.JSONWebKey, kid string) (secret.String, error) {

@@ -202,6 +202,13 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 	} else if err := a.vouch(ctx, st, c, &v); err != nil {
 		return v, err
 	}
+	by, err := st.rules.enroller(c.Issuer)
+	if err == nil {
+		err = a.turnAway(ctx, v.caller, want{action: actSign}, by.serves(v.caller.service))
+	}
+	if err != nil {
+		return v, err
+	}
 	der, err := requestDER(req.CSR)
 	if err != nil {
 		return v, err

@@ -21,6 +21,7 @@ of the root, lives minutes, and works once. It is a secret: pass it on through a
 		Flags: []cli.Flag{
 			dirFlag(), passwordFileFlag(),
 			spanFlag("lifetime", 5*time.Minute, "how long the token may be used"),
+			&cli.StringFlag{Name: "provisioner", Usage: "sign with the enrolment key of this `NAME` in pki.yaml (default: the first that is for SERVICE)"},
 			&cli.BoolFlag{Name: "revoke", Usage: "make a token to revoke the certificate with serial SERVICE instead (for step ca revoke --token)"},
 		},
 		Action: func(c *cli.Context) error {
@@ -47,7 +48,7 @@ func (u *ui) mintToken(c *cli.Context, service string, names []string) (secret.S
 	token, err := ca.NewToken(c.Context, ca.TokenOptions{
 		Dir: c.String(flagDir), Password: pw,
 		Service: service, Names: names,
-		Lifetime: spanOf(c, "lifetime"), Revoke: c.Bool("revoke"),
+		Lifetime: spanOf(c, "lifetime"), Revoke: c.Bool("revoke"), Provisioner: c.String("provisioner"),
 	})
 	if err != nil {
 		return token, hintStateDir(fmt.Errorf("making a token for %s: %w", service, err), c.String(flagDir), hintProfiles)
