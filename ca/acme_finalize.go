@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/go-chi/chi/v5"
@@ -104,6 +105,15 @@ func (i acmeIssuer) verified(csr *x509.CertificateRequest) (v verified, err erro
 	}
 	if v.names, err = names.OfRequest(csr); err != nil {
 		return v, refuse(ruleRequest, "%v", err)
+	}
+	common, err := names.CommonNames(csr)
+	if err != nil {
+		return v, refuse(ruleRequest, "%v", err)
+	}
+	for _, cn := range common { // smallstep has looked at the last one
+		if name, err := names.Canonical(cn); cn != "" && (err != nil || !slices.Contains(v.names, name)) {
+			return v, refuse(ruleRequest, "the common name %.80q is not one of the names of the request", cn)
+		}
 	}
 	if i.asked {
 		v.asked.notAfter = i.order.NotAfter

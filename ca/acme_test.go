@@ -126,6 +126,7 @@ func TestACMEFinalizeRefusals(t *testing.T) {
 	refusedWith(t, finalize(cl, acmeCSR(t, key, "", "web.example", "api.example")), "badCSR", "")
 	refusedWith(t, finalize(cl, acmeCSR(t, key, "evil.example", "web.example")), "badCSR", "")
 	refusedWith(t, finalize(cl, []byte("no request")), "badCSR", "")
+	refusedWith(t, finalize(cl, otherNamed(t, "web.example")), "badCSR", "an otherName")
 	broken := acmeCSR(t, key, "", "web.example")
 	broken[len(broken)-1] ^= 1
 	refusedWith(t, finalize(cl, broken), "badCSR", "signature")

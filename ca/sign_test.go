@@ -4,7 +4,10 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/json"
+	"encoding/pem"
 	"net/http"
 	"slices"
 	"strings"
@@ -102,6 +105,26 @@ func TestSign(t *testing.T) {
 					t.Errorf("message %q, want %q", m, tc.want)
 				}
 			})
+		}
+	})
+
+	// What crypto/x509 has no field for must not fall away (RFC 5280 §4.2.1.6).
+	t.Run("a name of another kind", func(t *testing.T) {
+		before := len(listAll(t, c))
+		req := signRequest(t, c.Token(t, "storage", "storage"), newKey(t), "storage", "storage")
+		req.CSR = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: otherNamed(t, "storage")}))
+		status, body := newClient(t, c, nil).do("POST", "/sign", req)
+		if m := message(t, body); status != http.StatusForbidden || !strings.Contains(m, "an otherName") || !strings.Contains(m, "rule: names") {
+			t.Errorf("%d %s", status, m)
+		}
+		req.CSR = csrOf(t, &x509.CertificateRequest{Subject: pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{
+			{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "ingester"}, {Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: "storage"},
+		}}, DNSNames: []string{"storage"}})
+		if status, body := newClient(t, c, nil).do("POST", "/sign", req); status != http.StatusForbidden || !strings.Contains(message(t, body), "ingester") {
+			t.Errorf("a common name before the last: %d %s", status, body)
+		}
+		if n := len(listAll(t, c)); n != before {
+			t.Errorf("%d certificates issued", n-before)
 		}
 	})
 

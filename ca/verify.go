@@ -247,8 +247,14 @@ func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
 	if !slices.Equal(fromToken, fromCSR) {
 		return nil, refuse(ruleRequest, "the request is for %q, the token for %q", fromCSR, fromToken)
 	}
-	if cn := csr.Subject.CommonName; cn != "" && cn != c.Subject && !slices.Contains(sans, cn) {
-		return nil, refuse(ruleRequest, "the request's common name %.80q is not in the token", cn)
+	common, err := names.CommonNames(csr)
+	if err != nil {
+		return nil, refuse(ruleNames, "%v", err)
+	}
+	for _, cn := range common {
+		if cn != "" && cn != c.Subject && !slices.Contains(sans, cn) {
+			return nil, refuse(ruleRequest, "the request's common name %.80q is not in the token", cn)
+		}
 	}
 	if want := c.Confirmation.Fingerprint; want != "" {
 		if stepapi.RequestFingerprint(csr.Raw) != want {

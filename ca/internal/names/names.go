@@ -130,22 +130,6 @@ func CanonicalAll(list []string) ([]string, error) {
 	return slices.Compact(out), nil
 }
 
-// OfRequest returns all names of a request. The kinds that we never issue are an
-// error, because they must not silently fall away.
-func OfRequest(csr *x509.CertificateRequest) ([]string, error) {
-	if len(csr.EmailAddresses) > 0 {
-		return nil, errors.New("the request has e-mail addresses; services have none")
-	}
-	list := slices.Clone(csr.DNSNames)
-	for _, ip := range csr.IPAddresses {
-		list = append(list, ip.String())
-	}
-	for _, u := range csr.URIs {
-		list = append(list, u.String())
-	}
-	return CanonicalAll(list)
-}
-
 // Set puts each name where its kind belongs (RFC 5280 §4.2.1.6).
 func Set(t *x509.Certificate, list []string) error {
 	for _, n := range list {

@@ -68,17 +68,17 @@ func TestSetAndOfRequest(t *testing.T) {
 	if err := names.Set(&leaf, want); err != nil {
 		t.Fatal(err)
 	}
-	got, err := names.OfRequest(&x509.CertificateRequest{
+	got, err := names.OfRequest(signed(t, &x509.CertificateRequest{
 		DNSNames: append(leaf.DNSNames, "INGESTER"), IPAddresses: leaf.IPAddresses, URIs: leaf.URIs,
-	})
+	}))
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%q, %v; want %q", got, err, want)
 	}
-	if _, err := names.OfRequest(&x509.CertificateRequest{EmailAddresses: []string{"a@b"}}); err == nil {
+	if _, err := names.OfRequest(signed(t, &x509.CertificateRequest{EmailAddresses: []string{"a@b"}})); err == nil {
 		t.Error("a request with an e-mail address has names")
 	}
 	u := &url.URL{Scheme: "spiffe"}
-	if list, err := names.OfRequest(&x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(10, 0, 0, 1)}, URIs: []*url.URL{u}}); err == nil {
+	if list, err := names.OfRequest(signed(t, &x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(10, 0, 0, 1)}, URIs: []*url.URL{u}})); err == nil {
 		t.Errorf("a URI without a host is one of %q", list)
 	}
 }

@@ -1,0 +1,201 @@
+package names
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// crypto/x509 reads of a request what it has fields for, and drops the rest without
+// a word: names of other kinds, attributes that do not parse, extensions in a second
+// value of an attribute. So the request is walked here as it was signed.
+//
+// What a request asks for is issued, refused, or ignored on purpose:
+//
+//   - Names are issued or refused: all of subjectAltName, whatever its kind.
+//   - A certificate of an authority (basicConstraints, cA) is refused, and so is the TLS
+//     feature extension (RFC 7633), since without OCSP nobody could use that certificate.
+//   - Any other critical extension is refused: its sender relies on it.
+//   - Key usages, other extensions that are not critical, other attributes such as a
+//     challenge password (RFC 2985 §5.4.1), and the subject besides its common name are
+//     ignored, because tools add them by themselves and the profile decides.
+
+var (
+	oidExtensionRequest = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 14}     // RFC 2985 §5.4.2
+	oidMicrosoftRequest = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 2, 1, 14} // the same under another name
+	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}                    // RFC 5280 §4.2.1.6
+	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}                    // RFC 5280 §4.2.1.9
+	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}                    // RFC 5280 §4.2.1.3
+	oidExtendedKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}                    // RFC 5280 §4.2.1.12
+	oidTLSFeature       = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 24}      // RFC 7633 §6
+	oidCommonName       = asn1.ObjectIdentifier{2, 5, 4, 3}                      // RFC 5280 appendix A.1
+	errAttribute        = errors.New("the request has an attribute that does not parse (RFC 2986 §4.1)")
+	errSubjectAltName   = errors.New("the subjectAltName of the request does not parse (RFC 5280 §4.2.1.6)")
+)
+
+// OfRequest returns all names of a request, which [x509.ParseCertificateRequest] has
+// parsed. It is an error if the request asks for something that would silently fall
+// away.
+func OfRequest(csr *x509.CertificateRequest) ([]string, error) {
+	extensions, err := requested(csr)
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, e := range extensions {
+		if err := judge(e); err != nil {
+			return nil, err
+		}
+		if e.Id.Equal(oidSubjectAltName) { // there is one at most
+			if list, err = generalNames(e.Value); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return CanonicalAll(list)
+}
+
+// requested walks the attributes of a request (RFC 2986 §4.1) and returns the
+// extensions in them.
+func requested(csr *x509.CertificateRequest) ([]pkix.Extension, error) {
+	var info struct {
+		Version            int
+		Subject, PublicKey asn1.RawValue
+		Attributes         []asn1.RawValue `asn1:"tag:0"`
+	}
+	if rest, err := asn1.Unmarshal(csr.RawTBSCertificateRequest, &info); err != nil || len(rest) > 0 {
+		return nil, errAttribute
+	}
+	var found []pkix.Extension
+	asked := false
+	for _, raw := range info.Attributes {
+		var attribute struct {
+			ID     asn1.ObjectIdentifier
+			Values []asn1.RawValue `asn1:"set"`
+		}
+		if rest, err := asn1.Unmarshal(raw.FullBytes, &attribute); err != nil || len(rest) > 0 || len(attribute.Values) == 0 {
+			return nil, errAttribute
+		}
+		switch {
+		case attribute.ID.Equal(oidMicrosoftRequest):
+			return nil, fmt.Errorf("the request has extensions in the attribute %s: put them into extensionRequest (RFC 2985 §5.4.2)", attribute.ID)
+		case !attribute.ID.Equal(oidExtensionRequest):
+			continue
+		case asked || len(attribute.Values) > 1:
+			return nil, errors.New("the request has more than one list of extensions (RFC 2985 §5.4.2)")
+		}
+		asked = true
+		if rest, err := asn1.Unmarshal(attribute.Values[0].FullBytes, &found); err != nil || len(rest) > 0 {
+			return nil, errAttribute
+		}
+	}
+	for i, e := range found {
+		for _, other := range found[:i] {
+			if e.Id.Equal(other.Id) {
+				return nil, fmt.Errorf("the request has the extension %s twice (RFC 5280 §4.2)", e.Id)
+			}
+		}
+	}
+	return found, nil
+}
+
+func judge(e pkix.Extension) error {
+	switch {
+	case e.Id.Equal(oidBasicConstraints):
+		var constraints struct {
+			CA      bool `asn1:"optional"`
+			MaxPath int  `asn1:"optional,default:-1"`
+		}
+		if rest, err := asn1.Unmarshal(e.Value, &constraints); err != nil || len(rest) > 0 {
+			return errors.New("the basicConstraints of the request do not parse (RFC 5280 §4.2.1.9)")
+		}
+		if constraints.CA {
+			return errors.New("the request is for the certificate of an authority (basicConstraints, cA)")
+		}
+	case e.Id.Equal(oidTLSFeature):
+		return errors.New("the request has the TLS feature extension (must-staple, RFC 7633); there is no OCSP here")
+	case e.Id.Equal(oidSubjectAltName), e.Id.Equal(oidKeyUsage), e.Id.Equal(oidExtendedKeyUsage):
+	case e.Critical:
+		return fmt.Errorf("the request has the critical extension %s, which is not issued", e.Id)
+	}
+	return nil
+}
+
+// Tags of GeneralName (RFC 5280 §4.2.1.6).
+const (
+	tagDNS = 2
+	tagURI = 6
+	tagIP  = 7
+)
+
+var otherKinds = map[int]string{0: "an otherName", 1: "an e-mail address", 3: "an x400Address", 4: "a directoryName", 5: "an ediPartyName", 8: "a registeredID"}
+
+func generalNames(value []byte) ([]string, error) {
+	var list []asn1.RawValue
+	if rest, err := asn1.Unmarshal(value, &list); err != nil || len(rest) > 0 || len(list) == 0 {
+		return nil, errSubjectAltName
+	}
+	out := make([]string, 0, len(list))
+	for _, n := range list {
+		if kind, known := otherKinds[n.Tag]; known && n.Class == asn1.ClassContextSpecific {
+			return nil, fmt.Errorf("the request has %s; services have DNS names, IP addresses and URIs", kind)
+		}
+		text, err := generalName(n)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, text)
+	}
+	return out, nil
+}
+
+// generalName returns the text of one name. The text has the form of its kind, since
+// the kind in the certificate follows from it: a dNSName of 10.0.0.1 would become an
+// iPAddress.
+func generalName(n asn1.RawValue) (string, error) {
+	if n.Class != asn1.ClassContextSpecific || n.IsCompound {
+		return "", errSubjectAltName
+	}
+	text := string(n.Bytes)
+	_, notIP := netip.ParseAddr(text)
+	isURI := strings.Contains(text, "://")
+	switch n.Tag {
+	case tagIP:
+		addr, ok := netip.AddrFromSlice(n.Bytes)
+		if !ok {
+			return "", fmt.Errorf("the request has an IP address of %d bytes", len(n.Bytes))
+		}
+		return addr.String(), nil
+	case tagDNS:
+		if notIP == nil || isURI {
+			return "", fmt.Errorf("the request has %.80q as a DNS name", text)
+		}
+		return text, nil
+	case tagURI:
+		if !isURI {
+			return "", fmt.Errorf("the request has %.80q as a URI", text)
+		}
+		return text, nil
+	}
+	return "", errSubjectAltName
+}
+
+// CommonNames returns all common names in the subject of a request. crypto/x509 has
+// a field for the last one.
+func CommonNames(csr *x509.CertificateRequest) (list []string, err error) {
+	for _, a := range csr.Subject.Names {
+		if !a.Type.Equal(oidCommonName) {
+			continue
+		}
+		text, ok := a.Value.(string)
+		if !ok {
+			return nil, errors.New("a common name of the request is not a text")
+		}
+		list = append(list, text)
+	}
+	return list, nil
+}
