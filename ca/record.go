@@ -1,9 +1,13 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // Record is the record of an authority for its operator: to look at, and to
@@ -82,13 +87,18 @@ func (r *Record) Revoke(ctx context.Context, serial string, reason int, note str
 	return err
 }
 
-// Selected returns what RevokeSet would revoke: see [store.Store.Selected].
+// Selected returns what RevokeSet would revoke: see [store.Store.Selected]. None
+// is [store.ErrNotFound], as it is for RevokeSet.
 func (r *Record) Selected(ctx context.Context, sel store.Selection) ([]store.Certificate, error) {
-	sel, err := r.resolve(ctx, sel)
+	resolved, err := r.resolve(ctx, sel)
 	if err != nil {
 		return nil, err
 	}
-	return r.store.Selected(ctx, sel)
+	list, err := r.store.Selected(ctx, resolved)
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("revoking %s: %w", cmp.Or(sel.Service, sel.Lineage), store.ErrNotFound)
+	}
+	return list, err
 }
 
 // RevokeSet revokes in one transaction, in the name of the operator, all
@@ -134,6 +144,49 @@ const operator = "operator"
 // first; kind "" is all of them.
 func (r *Record) Events(ctx context.Context, kind string, after int64, limit int) ([]store.Event, error) {
 	return r.store.Events(ctx, kind, after, limit)
+}
+
+// LatestEvents returns the newest entries of the log, limit of them at most,
+// oldest first; kind "" is all of them.
+func (r *Record) LatestEvents(ctx context.Context, kind string, limit int) ([]store.Event, error) {
+	return r.store.LatestEvents(ctx, kind, limit)
+}
+
+// Issuer returns the subject key id of the intermediate that text names: by the
+// common name of its certificate, or by the beginning of the key id. One that is
+// unknown or not the only one is an error.
+func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
+	ids, err := r.store.Issuers(ctx)
+	if err != nil {
+		return "", err
+	}
+	prefix := strings.ToLower(strings.NewReplacer(":", "", "0x", "").Replace(text))
+	var found []string
+	for _, id := range ids {
+		if strings.HasPrefix(id, prefix) {
+			found = append(found, id)
+		}
+	}
+	paths, _ := filepath.Glob(statedir.Path(r.dir, "certs/*.crt")) // the pattern is well formed
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		certs, _ := pemfile.Certificates(data) // a damaged one has no name, and doctor says so
+		for _, c := range certs {
+			if c.Subject.CommonName == text && !slices.Contains(found, issuerID(c)) {
+				found = append(found, issuerID(c))
+			}
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", fmt.Errorf("issuer %.80q: %w", text, store.ErrNotFound)
+	}
+	return "", fmt.Errorf("issuer %.80q is more than one: %s", text, strings.Join(found, ", "))
 }
 
 // Prunable counts what Prune would remove.

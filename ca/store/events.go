@@ -13,12 +13,17 @@ import (
 type Event struct {
 	ID      int64     `json:"id"`
 	At      time.Time `json:"at"`
-	Kind    string    `json:"kind"` // issued, renewed, rekeyed, own, revoked, refused, pruned
+	Kind    string    `json:"kind"` // one of [EventKinds]
 	Caller  string    `json:"caller"`
 	Service string    `json:"service,omitempty"`
 	Serial  string    `json:"serial,omitempty"` // decimal
 	Rule    string    `json:"rule,omitempty"`   // what refused
 	Detail  string    `json:"detail,omitempty"`
+}
+
+// EventKinds are all kinds of events.
+func EventKinds() []string {
+	return []string{Issued, Renewed, Rekeyed, Own, revoked, refused, pruned}
 }
 
 // Refuse records that an authenticated caller asked for what the rules deny.
@@ -37,11 +42,22 @@ func (s *Store) Refuse(ctx context.Context, e Event) error {
 // Events returns up to limit events after the given id, oldest first. kind
 // selects one kind, "" all.
 func (s *Store) Events(ctx context.Context, kind string, after int64, limit int) ([]Event, error) {
+	return s.events(ctx, kind, after, ` ORDER BY id LIMIT ?`, limit)
+}
+
+// LatestEvents returns the newest events, limit of them at most, oldest first.
+func (s *Store) LatestEvents(ctx context.Context, kind string, limit int) ([]Event, error) {
+	out, err := s.events(ctx, kind, 0, ` ORDER BY id DESC LIMIT ?`, limit)
+	slices.Reverse(out)
+	return out, err
+}
+
+func (s *Store) events(ctx context.Context, kind string, after int64, order string, limit int) ([]Event, error) {
 	text, args := `SELECT id, `+eventColumns+` FROM events WHERE id > ?`, []any{after}
 	if kind != "" {
 		text, args = text+` AND kind = ?`, append(args, kind)
 	}
-	rows, err := s.read.QueryContext(ctx, text+` ORDER BY id LIMIT ?`, append(args, min(max(limit, 1), maxLimit))...)
+	rows, err := s.read.QueryContext(ctx, text+order, append(args, min(max(limit, 1), maxLimit))...)
 	if err != nil {
 		return nil, fmt.Errorf("reading events: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,9 +23,12 @@ const (
 	StateRevoked = "revoked"
 )
 
+// MaxPage is how many rows a page has at most.
+const MaxPage = 1000
+
 const (
 	defaultLimit = 100
-	maxLimit     = 1000
+	maxLimit     = MaxPage
 )
 
 // Query selects certificates; the zero value selects all. Filters combine with "and".
@@ -185,6 +189,18 @@ func (q Query) build() (text string, args []any, limit int, err error) {
 	// One row more than asked for tells whether there is a next page.
 	text += ` ORDER BY ` + p.notAfter + order + `, ` + p.id + order + ` LIMIT ?`
 	return text, append(args, limit+1), limit, nil
+}
+
+// Issuers returns the subject key ids (hex) of all intermediates that have a
+// certificate in the record, sorted.
+func (s *Store) Issuers(ctx context.Context) ([]string, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT key_id FROM issuers`)
+	if err != nil {
+		return nil, fmt.Errorf("listing issuers: %w", err)
+	}
+	ids, err := collect(rows, func(v *string) error { return rows.Scan(v) })
+	slices.Sort(ids) // here: each database has its own idea of an order
+	return ids, err
 }
 
 func parseCursor(s string) (at, id int64, err error) {

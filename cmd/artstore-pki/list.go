@@ -10,6 +10,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
+const maxPage = store.MaxPage
+
 func listCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:  "list",
@@ -22,7 +24,7 @@ the next page goes to stderr. --search finds names by their beginning, in the or
 			&cli.StringFlag{Name: "name", Usage: "only certificates with this `NAME` (DNS, IP or URI)"},
 			&cli.StringFlag{Name: "search", Usage: "only certificates with a name that begins with `TEXT`; not with other filters"},
 			&cli.StringFlag{Name: "state", Usage: "only valid, expired or revoked ones"},
-			&cli.StringFlag{Name: "issuer", Usage: "only from the intermediate with this subject key id, in `HEX`"},
+			&cli.StringFlag{Name: "issuer", Usage: "only from this intermediate: its common name, or the beginning of its subject key id in `HEX`"},
 			&cli.GenericFlag{Name: "expires-within", Value: &span{}, DefaultText: "any", Usage: "only those that end within this `TIME`, such as 36h or 14d; soonest first"},
 			&cli.IntFlag{Name: "limit", Value: 100, Usage: "rows per page, 1000 at most"},
 			&cli.StringFlag{Name: "cursor", Usage: "continue where the page before ended"},
@@ -37,12 +39,15 @@ func (u *ui) runList(c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
+	if limit := c.Int("limit"); limit < 1 || limit > maxPage {
+		return usagef("--limit %d: want 1 to %d; --all prints all pages", limit, maxPage)
+	}
 	now := time.Now()
 	out, err := u.listWriter(c.String(flagOutput), now)
 	if err != nil {
 		return err
 	}
-	pages, err := pagesOf(c, now)
+	query, err := queryOf(c, now)
 	if err != nil {
 		return err
 	}
@@ -51,55 +56,72 @@ func (u *ui) runList(c *cli.Context) error {
 		return err
 	}
 	defer func() { _ = record.Close() }() // read only
+	if query.Issuer != "" {
+		if query.Issuer, err = record.Issuer(c.Context, query.Issuer); err != nil {
+			return withHint(err, "artstore-pki show SERIAL prints the whole key id of an issuer, inspect its common name")
+		}
+	}
+	return u.printPages(c, record, query, out)
+}
+
+// printPages prints one page, or with --all every one.
+func (u *ui) printPages(c *cli.Context, record *ca.Record, query store.Query, out listWriter) error {
+	pages, rows := pagesOf(query, c.String("search")), 0
 	limit := c.Int("limit")
 	if c.Bool("all") {
-		limit = 1000
+		limit = maxPage
 	}
 	for cursor := c.String("cursor"); ; {
 		page, next, err := pages(c.Context, record, limit, cursor)
 		if err != nil {
 			return err
 		}
-		if err := out.page(rowsOf(page, now)); err != nil {
+		if err := out.page(rowsOf(page, query.Now)); err != nil {
 			return err
 		}
+		rows += len(page)
 		if cursor = next; c.Bool("all") && next != "" {
 			continue
 		}
 		if err := out.end(); err != nil {
 			return err
 		}
-		if next != "" {
+		switch {
+		case next != "":
 			u.say("more: --cursor %s", next)
+		case rows == 0:
+			u.say("no certificate is like that")
 		}
 		return nil
 	}
 }
 
-// pageFunc reads the page behind a cursor.
-type pageFunc func(ctx context.Context, record *ca.Record, limit int, cursor string) ([]store.Certificate, string, error)
-
-// pagesOf turns the filters into what reads their pages.
-func pagesOf(c *cli.Context, now time.Time) (pageFunc, error) {
+// queryOf reads the filters.
+func queryOf(c *cli.Context, now time.Time) (store.Query, error) {
 	query := store.Query{
 		Service: c.String("service"), Name: c.String("name"), State: c.String("state"), Issuer: c.String("issuer"), Now: now,
 	}
 	if within := spanOf(c, "expires-within"); within > 0 {
 		query.ExpiresBefore, query.SoonestFirst = now.Add(within), true
 	}
-	prefix := c.String("search")
-	if prefix == "" {
-		return func(ctx context.Context, record *ca.Record, limit int, cursor string) ([]store.Certificate, string, error) {
-			query.Limit, query.Cursor = limit, cursor
-			return record.List(ctx, query)
-		}, nil
+	if c.String("search") != "" && query != (store.Query{Now: now}) {
+		return query, usagef("--search stands alone: no --service, --name, --state, --issuer or --expires-within with it")
 	}
-	if (query != store.Query{Now: now}) {
-		return nil, usagef("--search stands alone: no --service, --name, --state, --issuer or --expires-within with it")
-	}
+	return query, nil
+}
+
+// pageFunc reads the page behind a cursor.
+type pageFunc func(ctx context.Context, record *ca.Record, limit int, cursor string) ([]store.Certificate, string, error)
+
+// pagesOf reads the pages of a query, or of a search if there is a prefix.
+func pagesOf(query store.Query, prefix string) pageFunc {
 	return func(ctx context.Context, record *ca.Record, limit int, cursor string) ([]store.Certificate, string, error) {
-		return record.Search(ctx, store.Search{Prefix: prefix, Limit: limit, Cursor: cursor})
-	}, nil
+		if prefix != "" {
+			return record.Search(ctx, store.Search{Prefix: prefix, Limit: limit, Cursor: cursor})
+		}
+		query.Limit, query.Cursor = limit, cursor
+		return record.List(ctx, query)
+	}
 }
 
 func rowsOf(page []store.Certificate, now time.Time) []ca.Row {

@@ -29,6 +29,7 @@ func logCommand(u *ui) *cli.Command {
 		Name:  "log",
 		Usage: "show and verify the tamper-evident log of the record",
 		Subcommands: []*cli.Command{
+			logShowCommand(u),
 			{
 				Name:  "head",
 				Usage: "print the newest signed head of the log",
