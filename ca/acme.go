@@ -1,70 +1,76 @@
 package ca
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/smallstep/certificates/acme"
-	acmeapi "github.com/smallstep/certificates/acme/api"
-	"github.com/smallstep/certificates/api/log"
-	"github.com/smallstep/certificates/authority"
 
+	"github.com/artstore/artstore-pki/ca/internal/challenge"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
-// ACME (RFC 8555) is smallstep's where it is about orders and challenges, and
-// ours where it decides: the gate in front (acme_jws.go) verifies a request
-// before anything is stored for it, orders are held against the profiles
-// (acme_order.go), and certificates come from the pipeline of everyone else
-// (acme_finalize.go).
+// ACME (RFC 8555). The gate (acme_jws.go) verifies a request before anything is
+// stored for it, orders are held against the profiles (acme_order.go), challenges
+// are validated by ca/internal/challenge, and certificates come from the same
+// pipeline as all others (acme_finalize.go). A request has no state beside the
+// database, so any replica answers the next one.
 
 const acmePrefix = "/acme"
 
-// acmeRoutes mounts smallstep's routes, each behind the gate, and puts ours in
-// the place of the two that would sign and revoke past the pipeline.
+// acmeHandler answers a verified request; its error becomes a problem document.
+type acmeHandler func(s *acmeSession, w http.ResponseWriter, r *http.Request) error
+
 func (a *Authority) acmeRoutes(r chi.Router) {
-	acmeapi.Route(acmeRouter(func(method, pattern string, h http.HandlerFunc) {
-		signed := acmeHandler(func(w http.ResponseWriter, r *http.Request, _ *acmeSession) error {
-			h(w, r)
-			return nil
-		})
-		switch {
-		case method != http.MethodPost:
-			r.MethodFunc(method, pattern, a.acmeOpen(h))
-			return
-		case strings.HasSuffix(pattern, "/finalize"):
-			signed = a.postFinalize
-		case strings.HasSuffix(pattern, "/revoke-cert"):
-			signed = a.postACMERevoke
+	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
+		problem.New(problem.Malformed, "ACME has no such address; the directory has them all").With(http.StatusNotFound).Write(w)
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) { // RFC 8555 §6.3
+		problem.New(problem.Malformed, "%s is not the method of this address: ACME reads with POST-as-GET", r.Method).With(http.StatusMethodNotAllowed).Write(w)
+	})
+	r.Route("/{provisioner}", func(r chi.Router) {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			r.MethodFunc(method, "/directory", a.acmeOpen((*acmeSession).getDirectory))
+			r.MethodFunc(method, "/new-nonce", a.acmeOpen((*acmeSession).getNonce))
 		}
-		r.MethodFunc(method, pattern, a.acmeSigned(signed))
-	}))
+		for pattern, h := range map[string]acmeHandler{
+			"/new-account":         (*acmeSession).postNewAccount,
+			"/account/{id}":        (*acmeSession).postAccount,
+			"/account/{id}/orders": (*acmeSession).postOrders,
+			"/key-change":          (*acmeSession).postKeyChange,
+			"/new-order":           (*acmeSession).postNewOrder,
+			"/order/{id}":          (*acmeSession).postOrder,
+			"/order/{id}/finalize": (*acmeSession).postFinalize,
+			"/authz/{id}":          (*acmeSession).postAuthorization,
+			"/challenge/{az}/{id}": (*acmeSession).postChallenge,
+			"/certificate/{id}":    (*acmeSession).postCertificate,
+			"/revoke-cert":         (*acmeSession).postRevoke,
+		} {
+			r.Post(pattern, a.acmeSigned(h))
+		}
+	})
 }
 
-// acmeRouter is the router that smallstep's routes are registered with.
-type acmeRouter func(method, pattern string, h http.HandlerFunc)
-
-func (f acmeRouter) MethodFunc(method, pattern string, h http.HandlerFunc) { f(method, pattern, h) }
-
-// acmeHandler answers a verified request; its error becomes a problem document.
-type acmeHandler func(w http.ResponseWriter, r *http.Request, s *acmeSession) error
-
 // acmeOpen serves what needs no signature: the directory and nonces.
-func (a *Authority) acmeOpen(h http.HandlerFunc) http.HandlerFunc {
+func (a *Authority) acmeOpen(h acmeHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, err := a.newSession(r)
+		if err == nil {
+			err = h(s, w, r)
+		}
 		if err != nil {
 			a.problem(w, r, err)
-			return
 		}
-		h(w, r.WithContext(s.context(r.Context())))
 	}
 }
 
@@ -72,119 +78,186 @@ func (a *Authority) acmeOpen(h http.HandlerFunc) http.HandlerFunc {
 func (a *Authority) acmeSigned(h acmeHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, err := a.newSession(r)
+		if s != nil { // every answer brings the nonce of the next request (RFC 8555 §6.5)
+			s.addNonce(w, r)
+			w.Header().Add("Link", "<"+s.link("directory")+`>;rel="index"`) // RFC 8555 §7.1
+		}
 		if err == nil {
 			err = s.verify(r)
 		}
-		if err != nil {
-			// Every answer brings the nonce of the next request (RFC 8555 §6.5).
-			if s != nil {
-				s.addNonce(w, r)
-			}
-			a.problem(w, r, err)
-			return
+		if err == nil {
+			a.sweepACME(r.Context())
+			err = h(s, w, r)
 		}
-		a.sweepACME(r.Context())
-		r.Body = io.NopCloser(bytes.NewReader(s.call.body))
-		ctx := s.context(r.Context())
-		s.linker().Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if err := h(w, r, s); err != nil {
-				a.problem(w, r, err)
-			}
-		})).ServeHTTP(w, r.WithContext(ctx))
+		if err != nil {
+			a.problem(w, r, err)
+		}
 	}
 }
 
-// acmeSession is one request of ACME, and the storage that smallstep's handlers
-// see during it. Nothing of it lives longer: what matters between requests is in
-// the database, where every replica finds it.
+// acmeSession is one request.
 type acmeSession struct {
-	*store.ACME
-	a    *Authority
-	st   *state
-	call acmeCall
-	made []*acme.Authorization // that wait for their order
-	noEAB
+	store *store.ACME
+	a     *Authority
+	st    *state
+	base  string // of all addresses: https://host/acme/provisioner/
+	call  acmeCall
 }
 
+// newSession refuses a host that is not ours: it goes into every address that the
+// client is told to follow. The session is there also then, for the nonce.
 func (a *Authority) newSession(r *http.Request) (*acmeSession, error) {
 	st := a.state.Load()
-	if st.rules.acme == nil || chi.URLParam(r, "provisionerID") != st.rules.acme.name {
-		p := acme.NewDetailedError(acme.ErrorMalformedType, "no ACME provisioner of this name here")
-		p.Status = http.StatusNotFound
-		return nil, p
+	if st.rules.acme == nil || chi.URLParam(r, "provisioner") != st.rules.acme.name {
+		return nil, problem.New(problem.Malformed, "there is no ACME provisioner of this name").With(http.StatusNotFound)
 	}
-	return &acmeSession{ACME: a.record.ACME(), a: a, st: st}, nil
+	u := &url.URL{Scheme: "https", Host: r.Host, Path: acmePrefix + "/" + st.rules.acme.name + "/"}
+	s := &acmeSession{store: a.record.ACME(), a: a, st: st, base: u.String()}
+	if !st.isOwnHost(u.Hostname()) {
+		s.base = "https://" + names.URLHost(st.config.DNSNames) + u.Path
+		return s, malformed("the host of the request is none of this authority's names (pki.yaml, dns_names)")
+	}
+	return s, nil
 }
 
-// context is what smallstep's handlers look up their parts in.
-func (s *acmeSession) context(ctx context.Context) context.Context {
-	ctx = log.WithErrorLogger(ctx, func(_ http.ResponseWriter, r *http.Request, err error) {
-		var p *acme.Error
-		if !errors.As(err, &p) || p.Status >= http.StatusInternalServerError && p.Status != http.StatusNotImplemented {
-			s.a.logger.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
-		}
-	})
-	ctx = authority.NewContext(ctx, s.st.embedded)
-	return acme.NewContext(ctx, s, s.st.validator, s.linker(), nil)
+// isOwnHost reports whether a host is one of dns_names.
+func (st *state) isOwnHost(host string) bool {
+	name, err := names.Canonical(host)
+	return err == nil && slices.Contains(st.rules.own.names, name)
 }
 
-func (s *acmeSession) linker() acme.Linker {
-	return acme.NewLinker(names.URLHost(s.st.config.DNSNames), strings.TrimPrefix(acmePrefix, "/"))
-}
+// link is the address of a resource.
+func (s *acmeSession) link(parts ...string) string { return s.base + strings.Join(parts, "/") }
 
 func (s *acmeSession) addNonce(w http.ResponseWriter, r *http.Request) {
-	nonce, err := s.CreateNonce(r.Context())
+	nonce, err := s.store.CreateNonce(r.Context())
 	if err != nil {
-		return // the answer is an error already
+		return // the database is gone: the request fails anyway
 	}
 	w.Header().Set("Replay-Nonce", string(nonce))
 	w.Header().Set("Cache-Control", "no-store")
 }
 
-// problem answers an error as RFC 7807 has it.
+// getNonce answers GET and HEAD (RFC 8555 §7.2).
+func (s *acmeSession) getNonce(w http.ResponseWriter, r *http.Request) error {
+	nonce, err := s.store.CreateNonce(r.Context())
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Replay-Nonce", string(nonce))
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Add("Link", "<"+s.link("directory")+`>;rel="index"`)
+	if r.Method == http.MethodGet {
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return nil
+}
+
+// getDirectory answers what there is (RFC 8555 §7.1.1), with the profiles of
+// draft-ietf-acme-profiles: they are the services with acme: true.
+func (s *acmeSession) getDirectory(w http.ResponseWriter, _ *http.Request) error {
+	type meta struct {
+		ExternalAccountRequired bool              `json:"externalAccountRequired,omitempty"`
+		Profiles                map[string]string `json:"profiles,omitempty"`
+	}
+	m := meta{ExternalAccountRequired: s.st.rules.acme.requireEAB, Profiles: make(map[string]string)}
+	for service, p := range s.st.rules.profiles {
+		if p.acme {
+			m.Profiles[service] = "certificates of service " + service + ", " + p.life.Default.String() + " unless asked otherwise"
+		}
+	}
+	return writeJSON(w, http.StatusOK, map[string]any{
+		"newNonce": s.link("new-nonce"), "newAccount": s.link("new-account"), "newOrder": s.link("new-order"),
+		"revokeCert": s.link("revoke-cert"), "keyChange": s.link("key-change"), "meta": m,
+	})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // a client that is gone gets nothing
+	return nil
+}
+
+// problem answers an error, and charges its address for it: a refusal costs the
+// authority a signature check, and its sender next to nothing.
 func (a *Authority) problem(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err)
-	if p.Status < http.StatusInternalServerError {
+	switch {
+	case p.Status < http.StatusInternalServerError:
 		a.charge(r) // anybody can have an account, so having one excuses nothing
+	case r.Context().Err() == nil:
+		a.logger.ErrorContext(r.Context(), "request failed", "path", acmePrefix, "err", err)
 	}
-	if p.Status >= http.StatusInternalServerError && r.Context().Err() == nil {
-		a.logger.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
-	}
-	p.Render(w, r)
+	p.Write(w)
 }
 
-func rateLimited(text string) *acme.Error {
-	p := acme.NewDetailedError(acme.ErrorRateLimitedType, "%s", text)
-	p.Status = http.StatusTooManyRequests
-	return p
+func malformed(format string, args ...any) error {
+	return problem.New(problem.Malformed, format, args...)
 }
 
-func problemOf(err error) *acme.Error {
-	var p *acme.Error
+// problemOf puts an error in the words of ACME.
+func problemOf(err error) *problem.Document {
+	var p *problem.Document
+	var stored *acme.Error
 	var denied *refusal
 	var s *stranger
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.As(err, &denied):
-		kind := acme.ErrorUnauthorizedType
-		switch denied.rule {
-		case ruleACME, ruleNames, ruleProfile, ruleLoopback:
-			kind = acme.ErrorRejectedIdentifierType
-		case ruleKey, ruleSound, ruleRequest:
-			kind = acme.ErrorBadCSRType
-		case ruleLifetime:
-			kind = acme.ErrorMalformedType
+	case errors.As(err, &stored): // of the store
+		p = problem.New(problem.TypeOf(stored.Type), "%s", stored.Detail)
+		if stored.Status != 0 {
+			p.Status = stored.Status
 		}
-		return acme.NewDetailedError(kind, "%s", denied.Error())
-	case errors.As(err, &s):
-		p = acme.NewDetailedError(acme.ErrorMalformedType, "%s", s.text)
-		p.Status = s.status
 		return p
+	case errors.As(err, &denied):
+		return problem.New(problemType(denied.rule), "%s", denied.Error())
+	case errors.As(err, &s):
+		return problem.New(problem.Malformed, "%s", s.text).With(s.status)
 	case errors.Is(err, store.ErrOrderGone):
-		return acme.NewDetailedError(acme.ErrorOrderNotReadyType, "%s", store.ErrOrderGone.Error())
+		return problem.New(problem.OrderNotReady, "%s", store.ErrOrderGone.Error())
 	}
-	return acme.WrapErrorISE(err, "internal error")
+	return problem.Of(err)
+}
+
+// problemType is the type of a refusal of the pipeline.
+func problemType(rule string) problem.Type {
+	switch rule {
+	case ruleACME, ruleNames, ruleProfile, ruleLoopback:
+		return problem.RejectedIdentifier
+	case ruleKey, ruleSound, ruleRequest:
+		return problem.BadCSR
+	case ruleLifetime:
+		return problem.Malformed
+	}
+	return problem.Unauthorized
+}
+
+// acmeState is what ACME keeps in memory of one state.
+type acmeState struct {
+	validator *challenge.Validator
+	accounts  *buckets[netip.Prefix] // new accounts by address
+}
+
+// newACME returns nil if there is no provisioner of ACME. Counts of new accounts
+// go on over a reload that does not change their limit.
+func newACME(rules *acmeRules, old *state) *acmeState {
+	if rules == nil {
+		return nil
+	}
+	out := &acmeState{
+		validator: challenge.New(challenge.Config{Resolver: rules.resolver, HTTPPort: rules.httpPort, TLSPort: rules.tlsPort, Networks: rules.networks}),
+		accounts:  &buckets[netip.Prefix]{rate: Rate{PerSecond: float64(rules.accountsPerHour) / time.Hour.Seconds(), Burst: rules.accountsPerHour}},
+	}
+	if old != nil && old.acme != nil && old.acme.accounts.rate == out.accounts.rate {
+		out.accounts = old.acme.accounts
+	}
+	return out
 }
 
 // sweepACME forgets what is over, now and then.

@@ -1,86 +1,210 @@
 package ca
 
 import (
-	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/mail"
+	"strings"
+	"time"
 
+	"github.com/go-chi/chi/v5"
 	"github.com/smallstep/certificates/acme"
 
-	"github.com/artstore/artstore-pki/internal/pubkey"
+	"github.com/artstore/artstore-pki/ca/internal/problem"
+	"github.com/artstore/artstore-pki/ca/store"
 )
 
 // maxContact is how much of addresses an account may leave with us, in bytes.
 const maxContact = 1000
 
-// CreateAccount stores an account for a key.
-func (s *acmeSession) CreateAccount(ctx context.Context, acc *acme.Account) error {
-	if err := checkContact(acc.Contact); err != nil {
-		return err
-	}
-	if err := pubkey.Validate(acc.Key.Key); err != nil { // the gate has made the cheap half of it
-		return acme.NewDetailedError(acme.ErrorBadPublicKeyType, "%v", err)
-	}
-	return s.ACME.CreateAccount(ctx, acc)
+// accountRequest is the payload of newAccount and of updates (RFC 8555 §7.3).
+type accountRequest struct {
+	Contact                []string        `json:"contact"`
+	Status                 acme.Status     `json:"status"`
+	OnlyReturnExisting     bool            `json:"onlyReturnExisting"`
+	ExternalAccountBinding json.RawMessage `json:"externalAccountBinding"`
 }
 
-// UpdateAccount stores new contacts, or the end of the account.
-func (s *acmeSession) UpdateAccount(ctx context.Context, acc *acme.Account) error {
-	if err := checkContact(acc.Contact); err != nil {
-		return err
+func parseAccount(payload []byte) (req accountRequest, err error) {
+	if err := json.Unmarshal(payload, &req); err != nil {
+		return req, malformed("the payload is not an account object")
 	}
-	return s.ACME.UpdateAccount(ctx, acc)
-}
-
-func checkContact(list []string) error {
 	n := 0
-	for _, c := range list {
-		n += len(c) + 1
+	for _, c := range req.Contact {
+		if n += len(c) + 1; n > maxContact {
+			return req, malformed("contact: more than %d bytes", maxContact)
+		}
+		if err := checkContact(c); err != nil {
+			return req, err
+		}
 	}
-	if n > maxContact {
-		return malformed("contact: more than %d bytes", maxContact)
+	return req, nil
+}
+
+// checkContact takes mailto with one address (RFC 8555 §7.3). It quotes nothing:
+// the text goes to logs of clients, and an address is somebody's.
+func checkContact(text string) error {
+	address, ok := strings.CutPrefix(text, "mailto:")
+	if !ok {
+		return problem.New(problem.UnsupportedContact, "contact: only mailto is supported")
+	}
+	if a, err := mail.ParseAddress(address); err != nil || a.Address != address || strings.ContainsAny(address, "?,") {
+		return problem.New(problem.InvalidContact, "contact: mailto wants exactly one address and no header fields")
 	}
 	return nil
 }
 
-// UpdateChallenge ends a challenge that failed: smallstep would leave it pending
-// when a name could not be reached, and clients would wait until they give up.
-func (s *acmeSession) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
-	if ch.Error != nil {
-		ch.Status = acme.StatusInvalid
-		s.a.logger.InfoContext(ctx, "challenge failed", "err", ch.Error.Err)
+// postNewAccount makes an account, or finds that of a known key (RFC 8555 §7.3, §7.3.1).
+func (s *acmeSession) postNewAccount(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	req, err := parseAccount(s.call.payload)
+	if err != nil {
+		return err
 	}
-	return s.ACME.UpdateChallenge(ctx, ch)
+	id, err := acme.KeyToID(s.call.key)
+	if err != nil {
+		return malformed("the key has no thumbprint")
+	}
+	acc, err := s.store.GetAccountByKeyID(ctx, id)
+	if err != nil && !acme.IsErrNotFound(err) {
+		return err
+	}
+	found := err == nil
+	if found {
+		if err := s.active(acc); err != nil {
+			return err
+		}
+		_, bound, err := s.store.Binding(ctx, acc.ID)
+		if err != nil {
+			return err
+		}
+		// An account of before may be bound later; one that is bound stays as it is, so
+		// that a client whose answer was lost may ask again.
+		if bound || len(req.ExternalAccountBinding) == 0 || req.OnlyReturnExisting {
+			return s.writeAccount(w, http.StatusOK, acc)
+		}
+	} else if req.OnlyReturnExisting {
+		return problem.New(problem.AccountDoesNotExist, "no account has this key (onlyReturnExisting)")
+	}
+	if acc, err = s.createAccount(r, req); err != nil {
+		return err
+	}
+	if found {
+		return s.writeAccount(w, http.StatusOK, acc)
+	}
+	return s.writeAccount(w, http.StatusCreated, acc)
 }
 
-// noEAB answers what belongs to external account binding (RFC 8555 §7.3.4), which
-// this authority does not have: profiles, not accounts, say who gets what.
-type noEAB struct{}
-
-func errNoEAB() error {
-	return acme.NewDetailedError(acme.ErrorNotImplementedType, "external account binding is not supported")
+// createAccount stores a new account, or the binding of one that has none.
+func (s *acmeSession) createAccount(r *http.Request, req accountRequest) (*acme.Account, error) {
+	eab, err := s.verifyBinding(r, req.ExternalAccountBinding)
+	if err != nil {
+		return nil, err
+	}
+	if eab == "" { // somebody who can show a key of the operator is no stranger
+		if wait := s.st.acme.accounts.take(addressOf(r), time.Now()); wait > 0 {
+			p := problem.New(problem.RateLimited, "this address has made %d accounts within an hour: use one of them, or try again in %s (pki.yaml, accounts_per_hour)",
+				s.st.rules.acme.accountsPerHour, wait.Round(time.Second))
+			p.RetryAfter = wait
+			return nil, p
+		}
+	}
+	if err := validKey(s.call.key); err != nil {
+		return nil, err
+	}
+	acc := &acme.Account{Key: s.call.key, Contact: req.Contact, Status: acme.StatusValid, LocationPrefix: s.link("account", ""), ProvisionerName: s.st.rules.acme.name}
+	err = s.store.CreateBoundAccount(r.Context(), acc, eab)
+	switch {
+	case errors.Is(err, store.ErrEABGone): // another request was faster
+		return nil, errBindingGone()
+	case errors.Is(err, store.ErrTooManyAccounts):
+		p := problem.New(problem.RateLimited, "%s: try again in a minute", store.ErrTooManyAccounts)
+		p.RetryAfter = time.Minute
+		return nil, p
+	}
+	return acc, err
 }
 
-func (noEAB) CreateExternalAccountKey(context.Context, string, string) (*acme.ExternalAccountKey, error) {
-	return nil, errNoEAB()
+// active refuses an account that was deactivated (RFC 8555 §7.3.6) or belongs to
+// a provisioner of another name.
+func (s *acmeSession) active(acc *acme.Account) error {
+	if !acc.IsValid() {
+		return problem.New(problem.Unauthorized, "the account is %s", acc.Status).With(http.StatusUnauthorized)
+	}
+	if acc.ProvisionerName != s.st.rules.acme.name {
+		return problem.New(problem.Unauthorized, "the account belongs to another provisioner").With(http.StatusUnauthorized)
+	}
+	return nil
 }
 
-func (noEAB) GetExternalAccountKey(context.Context, string, string) (*acme.ExternalAccountKey, error) {
-	return nil, errNoEAB()
+func (s *acmeSession) writeAccount(w http.ResponseWriter, status int, acc *acme.Account) error {
+	at := s.link("account", acc.ID)
+	w.Header().Set("Location", at)
+	return writeJSON(w, status, map[string]any{"status": acc.Status, "contact": append([]string{}, acc.Contact...), "orders": at + "/orders"})
 }
 
-func (noEAB) GetExternalAccountKeys(context.Context, string, string, int) ([]*acme.ExternalAccountKey, string, error) {
-	return nil, "", errNoEAB()
+// ownAccount is the account of the request, if the address is its own.
+func (s *acmeSession) ownAccount(r *http.Request) (*acme.Account, error) {
+	if acc := s.call.account; acc != nil && acc.ID == chi.URLParam(r, "id") {
+		return acc, nil
+	}
+	return nil, problem.New(problem.Unauthorized, "the address is that of another account")
 }
 
-func (noEAB) GetExternalAccountKeyByReference(context.Context, string, string) (*acme.ExternalAccountKey, error) {
-	return nil, errNoEAB()
+// postAccount reads, updates and deactivates an account (RFC 8555 §7.3.2, §7.3.6).
+func (s *acmeSession) postAccount(w http.ResponseWriter, r *http.Request) error {
+	acc, err := s.ownAccount(r)
+	if err != nil {
+		return err
+	}
+	if len(s.call.payload) == 0 {
+		return s.writeAccount(w, http.StatusOK, acc)
+	}
+	req, err := parseAccount(s.call.payload)
+	if err != nil {
+		return err
+	}
+	switch req.Status {
+	case "", acme.StatusValid:
+	case acme.StatusDeactivated:
+		acc.Status = acme.StatusDeactivated
+	default:
+		return malformed("status: an account can be deactivated, and nothing else")
+	}
+	if req.Contact != nil {
+		acc.Contact = req.Contact
+	}
+	if err := s.store.UpdateAccount(r.Context(), acc); err != nil {
+		return err
+	}
+	return s.writeAccount(w, http.StatusOK, acc)
 }
 
-func (noEAB) GetExternalAccountKeyByAccountID(context.Context, string, string) (*acme.ExternalAccountKey, error) {
-	return nil, errNoEAB()
+// postOrders lists the orders that can still be worked on (RFC 8555 §7.1.2.1).
+func (s *acmeSession) postOrders(w http.ResponseWriter, r *http.Request) error {
+	acc, err := s.ownAccount(r)
+	if err != nil {
+		return err
+	}
+	if err := s.postAsGet(); err != nil {
+		return err
+	}
+	ids, err := s.store.GetOrdersByAccountID(r.Context(), acc.ID)
+	if err != nil {
+		return err
+	}
+	list := make([]string, 0, len(ids))
+	for _, id := range ids {
+		list = append(list, s.link("order", id))
+	}
+	return writeJSON(w, http.StatusOK, map[string]any{"orders": list})
 }
 
-func (noEAB) DeleteExternalAccountKey(context.Context, string, string) error { return errNoEAB() }
-
-func (noEAB) UpdateExternalAccountKey(context.Context, string, *acme.ExternalAccountKey) error {
-	return errNoEAB()
+// postAsGet wants an empty payload (RFC 8555 §6.3).
+func (s *acmeSession) postAsGet() error {
+	if len(s.call.payload) > 0 {
+		return malformed("the payload of a POST-as-GET must be empty")
+	}
+	return nil
 }

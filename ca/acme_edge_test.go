@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"encoding/base64"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -12,6 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/crypto/acme"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
 )
 
 // Payloads that are signed right and say nothing sensible.
@@ -34,7 +38,7 @@ func TestACMEPayloads(t *testing.T) {
 		{"revoke-cert", map[string]any{"certificate": "AAAA"}, "malformed"},
 		{"revoke-cert", map[string]any{"certificate": root}, "unauthorized"},
 		{"new-order", "[]", "malformed"},
-		{"new-order", map[string]any{"identifiers": []any{map[string]string{"type": "ip", "value": "web.example"}}}, "malformed"},
+		{"new-order", map[string]any{"identifiers": []any{map[string]string{"type": "ip", "value": "web.example"}}}, "rejectedIdentifier"},
 		{"new-order", map[string]any{"identifiers": []any{map[string]string{"type": "dns", "value": "192.0.2.7"}}}, "rejectedIdentifier"},
 	} {
 		path := "/acme/acme/" + tc.path
@@ -77,7 +81,7 @@ func TestACMEProfileOfToday(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
-	refusedWith(t, err, "rejectedIdentifier", "no profile with acme")
+	refusedWith(t, err, "rejectedIdentifier", `profile "web" does not have all of`)
 }
 
 // Of many requests at once to finalize one order, with many keys, one wins.
@@ -141,5 +145,31 @@ func TestACMEWithoutRecord(t *testing.T) {
 	text, err := io.ReadAll(resp.Body)
 	if err != nil || strings.Contains(string(text), "database") {
 		t.Errorf("the answer tells of the inside: %s, %v", text, err)
+	}
+}
+
+// What ACME cannot prove is said when pki.yaml is read, and by doctor.
+func TestACMEUnprovableNames(t *testing.T) {
+	var log bytes.Buffer
+	c := catest.Start(t, catest.Options{
+		Profiles: map[string]ca.Profile{"web": {Names: []string{"web.example", "und_er.internal", "localhost", "spiffe://a/b"}, ACME: true}},
+		Edit:     withProvisioner("  - {type: ACME, name: acme}\n"),
+	})
+	a, err := ca.Open(t.Context(), ca.Options{Dir: c.Dir, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	if err := a.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var doctor strings.Builder
+	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: c.Dir}) {
+		doctor.WriteString(d.Severity + " " + d.Text + "\n")
+	}
+	for _, text := range []string{log.String(), doctor.String()} {
+		if !strings.Contains(text, "und_er.internal") || !strings.Contains(text, "underscore") || !strings.Contains(text, "localhost") || strings.Contains(text, "spiffe") {
+			t.Errorf("%s", text)
+		}
 	}
 }

@@ -173,7 +173,7 @@ func TestACMEGate(t *testing.T) {
 		{name: "invented nonce", body: good.sign(path, body, map[string]any{"nonce": "AAAA"}), kind: "badNonce", status: 400},
 		{name: "another key", body: other.sign(path, body, nil), kind: "malformed", status: 400},
 		{name: "altered payload", body: edit(func(m map[string]any) { m["payload"] = base64.RawURLEncoding.EncodeToString([]byte("{}")) }), kind: "malformed", status: 400},
-		{name: "another url", body: good.sign("/acme/acme/key-change", body, nil), kind: "unauthorized", status: 401},
+		{name: "another url", body: good.sign("/acme/acme/key-change", body, nil), kind: "unauthorized", status: 403},
 		{name: "unknown account", body: good.sign(path, body, map[string]any{"kid": good.kid + "x"}), kind: "accountDoesNotExist", status: 400},
 		{name: "an address that only ends like the account's", body: good.sign(path, body, map[string]any{"kid": "https://evil.example/" + good.kid[strings.LastIndex(good.kid, "/")+1:]}), kind: "accountDoesNotExist", status: 400},
 		{name: "key where an account is wanted", body: stranger.sign(path, body, nil), kind: "malformed", status: 400},

@@ -13,18 +13,17 @@ import (
 	"github.com/smallstep/certificates/acme"
 	"go.step.sm/crypto/jose"
 
-	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
-// smallstep uses up a nonce before it has looked at the signature, which lets
-// strangers fill the database. The gate here verifies first and stores then;
-// smallstep verifies once more behind it.
+// The gate verifies a request before it stores anything, the use of a nonce
+// included: otherwise strangers could fill the database.
 
 // acmeCall is a request whose signature was verified.
 type acmeCall struct {
-	body    []byte
-	nonce   acme.Nonce
+	url     string           // that was signed, and that of the request
+	kid     string           // address of the account, as the client writes it
 	account *acme.Account    // nil: signed by a key that need not have one
 	key     *jose.JSONWebKey // that verified
 	payload []byte
@@ -46,50 +45,34 @@ func (s *acmeSession) verify(r *http.Request) error {
 		return err
 	}
 	nonce := acme.Nonce(head.Nonce)
-	if err := s.CheckNonce(ctx, nonce); err != nil {
+	if err := s.store.CheckNonce(ctx, nonce); err != nil {
 		return err
 	}
-	if err := s.checkURL(r, head); err != nil {
+	call := acmeCall{kid: head.KeyID}
+	if call.url, err = signedURL(r, head); err != nil {
 		return err
 	}
-	call := acmeCall{body: body, nonce: nonce}
 	if call.key, call.account, err = s.signer(ctx, r, head); err != nil {
 		return err
 	}
 	if call.payload, err = jws.Verify(call.key); err != nil {
 		return malformed("the signature does not verify")
 	}
-	if err := s.ACME.DeleteNonce(ctx, nonce); err != nil {
+	if err := s.store.DeleteNonce(ctx, nonce); err != nil {
 		return err
 	}
 	s.call = call
 	return nil
 }
 
-// DeleteNonce is what smallstep calls, after the gate has used up the nonce.
-func (s *acmeSession) DeleteNonce(_ context.Context, nonce acme.Nonce) error {
-	if nonce == "" || nonce != s.call.nonce {
-		return acme.NewDetailedError(acme.ErrorBadNonceType, "it is not that of this request")
-	}
-	return nil
-}
-
-func malformed(format string, args ...any) error {
-	return acme.NewDetailedError(acme.ErrorMalformedType, format, args...)
-}
-
 func readJWS(r *http.Request) ([]byte, error) {
 	if ct := r.Header.Get("Content-Type"); ct != "application/jose+json" {
-		p := acme.NewDetailedError(acme.ErrorMalformedType, "want application/jose+json")
-		p.Status = http.StatusUnsupportedMediaType
-		return nil, p
+		return nil, problem.New(problem.Malformed, "the content type must be application/jose+json").With(http.StatusUnsupportedMediaType)
 	}
 	body, err := io.ReadAll(r.Body) // the guard limits it
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		p := acme.NewDetailedError(acme.ErrorMalformedType, "the body is larger than %d bytes", tooLarge.Limit)
-		p.Status = http.StatusRequestEntityTooLarge
-		return nil, p
+		return nil, problem.New(problem.Malformed, "the body is larger than %d bytes", tooLarge.Limit).With(http.StatusRequestEntityTooLarge)
 	}
 	if err != nil {
 		return nil, malformed("the body was cut")
@@ -97,19 +80,30 @@ func readJWS(r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// parseJWS reads a body and checks its form; errors quote nothing of it.
-func parseJWS(body []byte) (_ *jose.JSONWebSignature, head jose.Header, err error) {
+// parseFlattened reads a JWS in JSON with one signature (RFC 8555 §6.2); errors
+// quote nothing of it.
+func parseFlattened(what string, body []byte) (_ *jose.JSONWebSignature, head jose.Header, err error) {
 	defer recovered(&err)
-	if err := checkFlattened(body); err != nil {
+	if err := checkFlattened(what, body); err != nil {
 		return nil, head, err
 	}
 	jws, err := jose.ParseJWS(string(body))
 	if err != nil || len(jws.Signatures) != 1 {
-		return nil, head, malformed("the body is not a JWS in JSON with one signature")
+		return nil, head, malformed("%s is not a JWS in JSON with one signature", what)
 	}
-	head = jws.Signatures[0].Protected
+	return jws, jws.Signatures[0].Protected, nil
+}
+
+// parseJWS reads a JWS that the key of an account has signed, or is said to have.
+func parseJWS(body []byte) (*jose.JSONWebSignature, jose.Header, error) {
+	jws, head, err := parseFlattened("the body", body)
+	if err != nil {
+		return nil, head, err
+	}
 	if !slices.Contains(acmeAlgorithms, head.Algorithm) {
-		return nil, head, acme.NewDetailedError(acme.ErrorBadSignatureAlgorithmType, "want one of %s", strings.Join(acmeAlgorithms, ", "))
+		p := problem.New(problem.BadSignatureAlgorithm, "the algorithm of the signature is none of %s", strings.Join(acmeAlgorithms, ", "))
+		p.Algorithms = acmeAlgorithms // RFC 8555 §6.2
+		return nil, head, p
 	}
 	if (head.JSONWebKey == nil) == (head.KeyID == "") {
 		return nil, head, malformed("want either jwk or kid")
@@ -117,41 +111,60 @@ func parseJWS(body []byte) (_ *jose.JSONWebSignature, head jose.Header, err erro
 	return jws, head, nil
 }
 
-// checkURL binds a request to its address. The host must be one of ours: it goes
-// into every link that a client is told to follow.
-func (s *acmeSession) checkURL(r *http.Request, head jose.Header) error {
-	want := &url.URL{Scheme: "https", Host: r.Host, Path: r.URL.Path}
-	if got, _ := head.ExtraHeaders["url"].(string); got != want.String() {
-		return acme.NewDetailedError(acme.ErrorUnauthorizedType, "the url that was signed is not that of the request") // RFC 8555 §6.4
+// signedURL binds a request to its address (RFC 8555 §6.4).
+func signedURL(r *http.Request, head jose.Header) (string, error) {
+	want := (&url.URL{Scheme: "https", Host: r.Host, Path: r.URL.Path}).String()
+	if got, _ := head.ExtraHeaders["url"].(string); got != want {
+		return "", problem.New(problem.Unauthorized, "the url that was signed is not that of the request")
 	}
-	host, err := names.Canonical(want.Hostname())
-	if err != nil || !slices.Contains(s.st.rules.own.names, host) {
-		return malformed("the host is none of this authority's names")
-	}
-	return nil
+	return want, nil
 }
 
 // signer finds the key that must have signed: that of an account, or, where RFC
 // 8555 §6.2 has it so, one in the request itself.
 func (s *acmeSession) signer(ctx context.Context, r *http.Request, head jose.Header) (*jose.JSONWebKey, *acme.Account, error) {
+	name := path.Base(r.URL.Path)
 	if key := head.JSONWebKey; key != nil {
-		if name := path.Base(r.URL.Path); name != "new-account" && name != "revoke-cert" {
-			return nil, nil, malformed("want kid, the address of an account")
+		if name != "new-account" && name != "revoke-cert" {
+			return nil, nil, malformed("want kid, the address of an account, in place of jwk")
 		}
-		if err := pubkey.Check(key.Key); err != nil {
-			return nil, nil, acme.NewDetailedError(acme.ErrorBadPublicKeyType, "%v", err)
-		}
-		return &jose.JSONWebKey{Key: key.Key}, nil, nil
+		key, err := accountKey(key)
+		return key, nil, err
 	}
-	acc, err := s.GetAccount(ctx, path.Base(head.KeyID))
-	if acme.IsErrNotFound(err) || err == nil && acc.GetLocation() != head.KeyID {
-		return nil, nil, acme.NewDetailedError(acme.ErrorAccountDoesNotExistType, "there is no account at the address in kid")
+	if name == "new-account" {
+		return nil, nil, malformed("want jwk, the key of the account, in place of kid")
+	}
+	id, ours := s.accountID(head.KeyID)
+	acc, err := s.store.GetAccount(ctx, id)
+	if acme.IsErrNotFound(err) || err == nil && !ours {
+		return nil, nil, problem.New(problem.AccountDoesNotExist, "there is no account at the address in kid; it may have been unused for too long, then register anew")
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	if !acc.IsValid() || acc.ProvisionerName != s.st.rules.acme.name {
-		return nil, nil, acme.NewDetailedError(acme.ErrorUnauthorizedType, "the account is not active here")
+	if err := s.active(acc); err != nil {
+		return nil, nil, err
 	}
 	return acc.Key, acc, nil
+}
+
+// accountID is the id in the address of an account. The address may be under
+// another name of this authority than the request: a client keeps the one under
+// which it registered.
+func (s *acmeSession) accountID(kid string) (id string, ours bool) {
+	u, err := url.Parse(kid)
+	if err != nil || u.Scheme != "https" || !s.st.isOwnHost(u.Hostname()) {
+		return path.Base(kid), false
+	}
+	id = path.Base(u.Path)
+	return id, u.Path == acmePrefix+"/"+s.st.rules.acme.name+"/account/"+id
+}
+
+// accountKey is the one gate for keys that come with a request: nothing is
+// computed with a key that it has not passed.
+func accountKey(key *jose.JSONWebKey) (*jose.JSONWebKey, error) {
+	if err := pubkey.Check(key.Key); err != nil {
+		return nil, problem.New(problem.BadPublicKey, "the key of the account was refused: %v", err)
+	}
+	return &jose.JSONWebKey{Key: key.Key}, nil
 }

@@ -1,112 +1,208 @@
 package ca
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/go-chi/chi/v5"
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/internal/challenge"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
-// smallstep's handler for new orders stores challenges, then authorizations, then
-// the order, and asks no profile. The session keeps the parts until the order
-// comes, holds it against the profiles, and stores all at once or nothing.
+const (
+	orderLife      = 24 * time.Hour
+	maxIdentifiers = 100 // of an order: each is an authorization with its challenges
+)
 
-// CreateChallenge names a challenge; its authorization comes next.
-func (s *acmeSession) CreateChallenge(_ context.Context, ch *acme.Challenge) error {
-	ch.ID = rand.Text()
-	return nil
+// orderRequest is the payload of newOrder (RFC 8555 §7.4, draft-ietf-acme-profiles §4).
+type orderRequest struct {
+	Identifiers []acme.Identifier `json:"identifiers"`
+	NotBefore   time.Time         `json:"notBefore"`
+	NotAfter    time.Time         `json:"notAfter"`
+	Profile     string            `json:"profile"`
 }
 
-// CreateAuthorization names an authorization and keeps it for its order.
-func (s *acmeSession) CreateAuthorization(_ context.Context, az *acme.Authorization) error {
-	az.ID = rand.Text()
-	s.made = append(s.made, az)
-	return nil
+func parseOrder(payload []byte) (req orderRequest, err error) {
+	if err := json.Unmarshal(payload, &req); err != nil {
+		return req, malformed("the payload is not an order: {identifiers: [{type, value}], notBefore, notAfter, profile}, dates as in RFC 3339")
+	}
+	switch n := len(req.Identifiers); {
+	case n == 0:
+		return req, malformed("the order has no identifiers")
+	case n > maxIdentifiers:
+		return req, malformed("the order has %d identifiers, more than %d", n, maxIdentifiers)
+	}
+	return req, nil
 }
 
-// CreateOrder stores an order that a profile allows, with everything that is its own.
-func (s *acmeSession) CreateOrder(ctx context.Context, o *acme.Order) error {
-	p, err := s.st.acmeProfile(o.Identifiers)
+// postNewOrder stores an order that a profile allows, with its authorizations and
+// challenges, in one transaction (RFC 8555 §7.4).
+func (s *acmeSession) postNewOrder(w http.ResponseWriter, r *http.Request) error {
+	req, err := parseOrder(s.call.payload)
+	if err != nil {
+		return err
+	}
+	p, err := s.profileFor(r, req.Identifiers, req.Profile)
+	if err == nil { // what could not be in the certificate is refused with the order (RFC 8555 §7.4)
+		_, err = p.validity(dates{req.NotBefore, req.NotAfter}, bounds{now: time.Now(), issuing: s.st.intermediates[0]})
+	}
 	if err != nil {
 		s.a.countRefusal(err)
-		return problemOf(err)
+		return err
 	}
-	asked, err := s.dateOrder(o, p, time.Now())
-	if err != nil {
-		s.a.countRefusal(err)
-		return problemOf(err)
+	o := &acme.Order{
+		AccountID: s.call.account.ID, ProvisionerID: s.st.rules.acme.name, Status: acme.StatusPending, Identifiers: req.Identifiers,
+		NotBefore: req.NotBefore.UTC().Truncate(time.Second), NotAfter: req.NotAfter.UTC().Truncate(time.Second), ExpiresAt: time.Now().Add(orderLife).UTC().Truncate(time.Second),
 	}
-	return s.AddOrder(ctx, store.NewOrder{Order: o, Authorizations: s.made, Asked: asked})
+	list := make([]*acme.Authorization, 0, len(req.Identifiers))
+	for _, id := range req.Identifiers {
+		az, err := s.newAuthorization(id, o)
+		if err != nil {
+			return err
+		}
+		list = append(list, az)
+		o.AuthorizationIDs = append(o.AuthorizationIDs, az.ID)
+	}
+	if err := s.store.AddOrder(r.Context(), store.NewOrder{Order: o, Authorizations: list, Profile: p.service}); err != nil {
+		return err
+	}
+	return s.writeOrder(w, http.StatusCreated, store.Order{Order: o, Profile: p.service})
 }
 
-// dateOrder puts the profile's lifetime in the place of smallstep's default, and
-// refuses at once what finalizing would.
-func (s *acmeSession) dateOrder(o *acme.Order, p *profile, now time.Time) (asked bool, err error) {
-	var req struct {
-		NotAfter time.Time `json:"notAfter"`
+func (s *acmeSession) newAuthorization(id acme.Identifier, o *acme.Order) (*acme.Authorization, error) {
+	az := &acme.Authorization{ID: rand.Text(), AccountID: o.AccountID, Identifier: id, Token: rand.Text(), Status: acme.StatusPending, ExpiresAt: o.ExpiresAt}
+	for _, kind := range s.st.rules.acme.challenges {
+		if proves(kind, id) {
+			az.Challenges = append(az.Challenges, &acme.Challenge{ID: rand.Text(), Type: acme.ChallengeType(kind), Status: acme.StatusPending})
+		}
 	}
-	if err := json.Unmarshal(s.call.payload, &req); err != nil {
-		return false, badRequest("the payload is not an order")
+	if len(az.Challenges) == 0 {
+		return nil, refuse(ruleACME, "%.80q cannot be proven by %s, which is all that the provisioner has (pki.yaml, challenges)", id.Value, strings.Join(s.st.rules.acme.challenges, ", "))
 	}
-	if !req.NotAfter.IsZero() {
-		_, err := p.validity(dates{notAfter: req.NotAfter}, bounds{now: now, issuing: s.st.intermediates[0]})
-		return true, err
-	}
-	now = now.UTC().Truncate(time.Second)
-	o.NotBefore, o.NotAfter = now, now.Add(p.life.Default)
-	return false, nil
+	return az, nil
 }
 
-// acmeProfile finds the one profile that an order is for. All its names must be
-// of one, and of no other: a name that two services share proves neither.
-func (st *state) acmeProfile(ids []acme.Identifier) (*profile, error) {
-	asked, err := identifierNames(ids)
+// proves says which challenges fit an identifier: addresses have no TXT records
+// (RFC 8738 §7), and one host cannot answer for a wildcard (RFC 8555 §7.1.3).
+func proves(kind string, id acme.Identifier) bool {
+	switch {
+	case id.Type == acme.IP:
+		return kind != challenge.DNS01
+	case names.IsWildcard(id.Value):
+		return kind == challenge.DNS01
+	}
+	return true
+}
+
+// profileFor finds the profile of an order among those that the account may use.
+func (s *acmeSession) profileFor(r *http.Request, ids []acme.Identifier, want string) (*profile, error) {
+	key, bound, err := s.store.Binding(r.Context(), s.call.account.ID)
 	if err != nil {
 		return nil, err
 	}
-	found := slices.DeleteFunc(st.rules.allowing(asked), func(p *profile) bool { return !p.acme })
-	switch len(found) {
-	case 0:
-		return nil, refuse(ruleACME, "no profile with acme: true has all of %q", asked)
-	case 1:
-		return found[0], nil
+	switch {
+	case bound && !key.Revoked.IsZero():
+		return nil, problem.New(problem.Unauthorized, "the external account key of this account was revoked")
+	case !bound && s.st.rules.acme.requireEAB:
+		return nil, problem.New(problem.ExternalAccountRequired, "the account has no external account binding: register again with a key from the operator")
 	}
-	var services []string
-	for _, p := range found {
-		services = append(services, p.service)
-	}
-	return nil, refuse(ruleACME, "%q are names of more than one service: %s", asked, strings.Join(services, ", "))
+	may := func(service string) bool { return !bound || slices.Contains(key.Profiles, service) }
+	return s.st.acmeProfile(ids, want, may)
 }
 
+// acmeProfile finds the profile that an order is for. If the client names one
+// (draft-ietf-acme-profiles), that one must have all its names. Otherwise all
+// names must be of one profile and of no other: the authority does not choose
+// between services.
+func (st *state) acmeProfile(ids []acme.Identifier, want string, may func(service string) bool) (*profile, error) {
+	list, err := identifierNames(ids)
+	if err != nil {
+		return nil, err
+	}
+	usable := func(p *profile) bool { return p.acme && may(p.service) }
+	var offered, found []string
+	for _, service := range slices.Sorted(maps.Keys(st.rules.profiles)) {
+		if usable(st.rules.profiles[service]) {
+			offered = append(offered, service)
+		}
+	}
+	for _, p := range st.rules.allowing(list) {
+		if usable(p) {
+			found = append(found, p.service)
+		}
+	}
+	switch {
+	case want != "" && !slices.Contains(offered, want):
+		return nil, problem.New(problem.InvalidProfile, "there is no profile %.64q for this account, only %q", want, offered)
+	case want != "" && slices.Contains(found, want):
+		return st.rules.profiles[want], nil
+	case want != "":
+		return nil, st.noProfile(ids, []string{want}, "profile %q does not have all of %q", want, list)
+	case len(found) == 0:
+		return nil, st.noProfile(ids, offered, "no profile with acme: true has all of %q", list)
+	case len(found) > 1:
+		return nil, refuse(ruleACME, "%q are names of more than one service: %s; name one as the profile of the order", list, strings.Join(found, ", "))
+	}
+	return st.rules.profiles[found[0]], nil
+}
+
+// noProfile is the refusal of names, with a subproblem for each that none of the
+// services has (RFC 8555 §6.7.1).
+func (st *state) noProfile(ids []acme.Identifier, services []string, format string, args ...any) error {
+	denied := refuse(ruleACME, format, args...)
+	p := problem.New(problem.RejectedIdentifier, "%s", denied)
+	for _, id := range ids {
+		name, err := names.Canonical(id.Value)
+		if err != nil || slices.ContainsFunc(services, func(s string) bool { return st.rules.profiles[s].allows([]string{name}, nil) == nil }) {
+			continue
+		}
+		p.Subproblems = append(p.Subproblems, problem.Subproblem{
+			Type: problem.RejectedIdentifier, Detail: fmt.Sprintf("%q is a name of no profile that this account can use", name), Kind: string(id.Type), Value: id.Value,
+		})
+	}
+	return errors.Join(p, denied)
+}
+
+// unprovable says which names of profiles with acme: true no order can have. URIs
+// are left out: everybody knows that they are no identifiers of ACME.
+func (r *rules) unprovable() (out []string) {
+	for _, service := range slices.Sorted(maps.Keys(r.profiles)) {
+		p := r.profiles[service]
+		for _, name := range p.names {
+			id := acme.Identifier{Type: acme.DNS, Value: name}
+			if _, err := netip.ParseAddr(name); err == nil {
+				id.Type = acme.IP
+			}
+			if _, err := identifierName(id); p.acme && err != nil && !strings.Contains(name, "://") {
+				out = append(out, fmt.Sprintf("profiles.%s has acme: true, but ACME does not prove one of its names: %v", service, err))
+			}
+		}
+	}
+	return out
+}
+
+// identifierNames are the names of an order in the form that profiles have.
 func identifierNames(ids []acme.Identifier) ([]string, error) {
 	var list []string
 	for _, id := range ids {
 		if id.Type != acme.DNS && id.Type != acme.IP {
-			return nil, refuse(ruleACME, "%.40q is neither dns nor ip", string(id.Type))
+			return nil, problem.New(problem.UnsupportedIdentifier, "an identifier is neither of type dns nor ip (RFC 8555 §9.7.7, RFC 8738)")
 		}
-		name, err := names.Canonical(id.Value)
+		name, err := identifierName(id)
 		if err != nil {
-			return nil, refuse(ruleACME, "%v", err)
-		}
-		if names.IsWildcard(name) {
-			return nil, refuse(ruleACME, "%q is a wildcard, which is not proven by challenges here", name)
-		}
-		addr, notAddr := netip.ParseAddr(name)
-		if (notAddr == nil) != (id.Type == acme.IP) {
-			return nil, refuse(ruleACME, "%q is not of type %s", name, id.Type)
-		}
-		// The authority would ask itself: whoever shares its machine could prove it.
-		if name == "localhost" || strings.HasSuffix(name, ".localhost") || notAddr == nil && (addr.IsLoopback() || addr.IsUnspecified()) {
-			return nil, refuse(ruleLoopback, "%q is the machine of the authority", name)
+			return nil, err
 		}
 		if slices.Contains(list, name) {
 			return nil, refuse(ruleACME, "%q stands there twice", name)
@@ -114,6 +210,78 @@ func identifierNames(ids []acme.Identifier) ([]string, error) {
 		list = append(list, name)
 	}
 	return list, nil
+}
+
+func identifierName(id acme.Identifier) (string, error) {
+	name, err := names.Canonical(id.Value)
+	if err != nil {
+		return "", refuse(ruleACME, "%v", err)
+	}
+	addr, notAddr := netip.ParseAddr(name)
+	switch {
+	case (notAddr == nil) != (id.Type == acme.IP), strings.Contains(name, "://"):
+		return "", refuse(ruleACME, "%q is not of type %s", name, id.Type)
+	case strings.Contains(name, "_"): // RFC 8555 §7.1.4 wants host names, RFC 952 has no underscores in them
+		return "", refuse(ruleACME, "%q has an underscore, which no host name has", name)
+	// The authority would ask itself: whoever shares its machine could prove it.
+	case name == "localhost" || strings.HasSuffix(name, ".localhost"), notAddr == nil && (addr.IsLoopback() || addr.IsUnspecified()):
+		return "", refuse(ruleLoopback, "%q is the machine of the authority", name)
+	}
+	return name, nil
+}
+
+// ownOrder is an order of the account.
+func (s *acmeSession) ownOrder(r *http.Request) (store.Order, error) {
+	o, err := s.store.Order(r.Context(), chi.URLParam(r, "id"))
+	if err == nil && o.AccountID != s.call.account.ID {
+		err = problem.New(problem.Unauthorized, "the order is another account's")
+	}
+	return o, err
+}
+
+func (s *acmeSession) postOrder(w http.ResponseWriter, r *http.Request) error {
+	o, err := s.ownOrder(r)
+	if err == nil {
+		err = s.postAsGet()
+	}
+	if err != nil {
+		return err
+	}
+	return s.writeOrder(w, http.StatusOK, o)
+}
+
+// wireOrder is an order as it is sent (RFC 8555 §7.1.3). Dates that were not asked
+// for are absent: the certificate has those of its profile.
+type wireOrder struct {
+	Status         acme.Status       `json:"status"`
+	Expires        time.Time         `json:"expires"`
+	Identifiers    []acme.Identifier `json:"identifiers"`
+	Profile        string            `json:"profile,omitempty"`
+	NotBefore      time.Time         `json:"notBefore,omitzero"`
+	NotAfter       time.Time         `json:"notAfter,omitzero"`
+	Error          json.Marshaler    `json:"error,omitempty"`
+	Authorizations []string          `json:"authorizations"`
+	Finalize       string            `json:"finalize"`
+	Certificate    string            `json:"certificate,omitempty"`
+}
+
+func (s *acmeSession) writeOrder(w http.ResponseWriter, status int, o store.Order) error {
+	at := s.link("order", o.ID)
+	out := wireOrder{
+		Status: o.Status, Expires: o.ExpiresAt, Identifiers: o.Identifiers, Profile: o.Profile,
+		NotBefore: o.NotBefore, NotAfter: o.NotAfter, Finalize: at + "/finalize",
+	}
+	if o.Error != nil {
+		out.Error = problemOf(o.Error)
+	}
+	for _, id := range o.AuthorizationIDs {
+		out.Authorizations = append(out.Authorizations, s.link("authz", id))
+	}
+	if o.CertificateID != "" {
+		out.Certificate = s.link("certificate", o.CertificateID)
+	}
+	w.Header().Set("Location", at)
+	return writeJSON(w, status, out)
 }
 
 // countRefusal counts what is refused to an account that has proven nothing yet:

@@ -11,15 +11,16 @@ import (
 
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
-// postACMERevoke revokes a certificate (RFC 8555 §7.6) for the account that
+// postRevoke revokes a certificate (RFC 8555 §7.6) for the account that
 // ordered it, or for whoever has its key, through the same door as all others.
 // Accounts that have merely proven the same names may not: it would let a moment's
 // hold on a name take certificates away that were obtained in another way.
-func (a *Authority) postACMERevoke(w http.ResponseWriter, r *http.Request, s *acmeSession) error {
-	s.addNonce(w, r)
+func (s *acmeSession) postRevoke(w http.ResponseWriter, r *http.Request) error {
+	a := s.a
 	cert, reason, err := parseRevoke(s.call.payload)
 	if err != nil {
 		return err
@@ -27,7 +28,7 @@ func (a *Authority) postACMERevoke(w http.ResponseWriter, r *http.Request, s *ac
 	entry, err := a.recorded(r.Context(), cert)
 	var unknown *stranger
 	if errors.As(err, &unknown) {
-		return acme.NewDetailedError(acme.ErrorUnauthorizedType, "the certificate is not in the record of this authority")
+		return problem.New(problem.Unauthorized, "the certificate is not in the record of this authority")
 	}
 	if err != nil {
 		return err
@@ -53,7 +54,7 @@ func (a *Authority) postACMERevoke(w http.ResponseWriter, r *http.Request, s *ac
 }
 
 func alreadyRevoked() error {
-	return acme.NewDetailedError(acme.ErrorAlreadyRevokedType, "nothing was changed")
+	return problem.New(problem.AlreadyRevoked, "the certificate was revoked before; nothing was changed")
 }
 
 func parseRevoke(payload []byte) (*x509.Certificate, int, error) {
@@ -65,7 +66,7 @@ func parseRevoke(payload []byte) (*x509.Certificate, int, error) {
 		return nil, 0, malformed("the payload is not {certificate, reason}")
 	}
 	if !validReason(req.Reason) {
-		return nil, 0, acme.NewDetailedError(acme.ErrorBadRevocationReasonType, "%d is not a reason that this authority knows", req.Reason)
+		return nil, 0, problem.New(problem.BadRevocationReason, "%d is not a reason that this authority takes (RFC 5280 §5.3.1)", req.Reason)
 	}
 	der, err := base64.RawURLEncoding.DecodeString(req.Certificate)
 	if err != nil {
@@ -83,7 +84,7 @@ func (s *acmeSession) revoker(ctx context.Context, entry store.Certificate) (cal
 	c := peer(entry)
 	if acc := s.call.account; acc != nil {
 		c.kind, c.name = byAccount, "acme "+acc.ID
-		ordered, err := s.GetCertificateBySerial(ctx, entry.Serial)
+		ordered, err := s.store.GetCertificate(ctx, entry.Serial)
 		if err == nil && ordered.AccountID == acc.ID {
 			return c, nil
 		}
@@ -100,8 +101,4 @@ func (s *acmeSession) revoker(ctx context.Context, entry store.Certificate) (cal
 	return c, nil
 }
 
-func forbidden(why string) error {
-	p := acme.NewDetailedError(acme.ErrorUnauthorizedType, "%s", why)
-	p.Status = http.StatusForbidden
-	return p
-}
+func forbidden(why string) error { return problem.New(problem.Unauthorized, "%s", why) }

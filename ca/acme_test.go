@@ -84,7 +84,7 @@ func TestACMEOrderRefusals(t *testing.T) {
 		{"names of more than one service: other, third", []string{"shared.example"}},
 		{"is the machine of the authority", []string{"web.example", "localhost"}},
 		{"is the machine of the authority", []string{"127.0.0.1"}},
-		{"is a wildcard", []string{"*.web.example"}},
+		{"no profile with acme: true has all of", []string{"*.web.example"}},
 		{"stands there twice", []string{"web.example", "WEB.example"}},
 	} {
 		_, err := order(t, cl, tc.names...)
@@ -129,7 +129,7 @@ func TestACMEFinalizeRefusals(t *testing.T) {
 	refusedWith(t, finalize(cl, otherNamed(t, "web.example")), "badCSR", "an otherName")
 	broken := acmeCSR(t, key, "", "web.example")
 	broken[len(broken)-1] ^= 1
-	refusedWith(t, finalize(cl, broken), "badCSR", "signature")
+	refusedWith(t, finalize(cl, broken), "badCSR", "its signature is wrong")
 	if len(listAll(t, w.CA)) != 1 { // the authority's own
 		t.Fatal("a certificate was issued")
 	}

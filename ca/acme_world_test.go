@@ -92,7 +92,7 @@ func startACMEWith(t testing.TB, opt catest.Options) *acmeWorld {
 	}()
 	_, httpPort, _ := net.SplitHostPort(web.Listener.Addr().String())
 	_, tlsPort, _ := net.SplitHostPort(ln.Addr().String())
-	entry := fmt.Sprintf("  - {type: ACME, name: acme, resolver: %q, http_port: %s, tls_port: %s}\n", dns.LocalAddr(), httpPort, tlsPort)
+	entry := fmt.Sprintf("  - {type: ACME, name: acme, resolver: %q, http_port: %s, tls_port: %s, networks: [127.0.0.0/8]}\n", dns.LocalAddr(), httpPort, tlsPort)
 	opt.Profiles, opt.Edit = acmeProfiles(), withProvisioner(entry)
 	w.CA = catest.Start(t, opt)
 	return w

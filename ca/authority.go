@@ -79,7 +79,7 @@ type state struct {
 	signer        crypto.Signer       // of intermediates[0]
 	digest        string              // stepapi.TrustDigest of roots
 	embedded      *authority.Authority
-	validator     *validator      // of ACME challenges; nil without ACME
+	acme          *acmeState      // nil without ACME
 	rootLists     map[string]*crl // by subject key id, see writeRootList
 	limits        *limits         // carried over while its configuration stays
 	superseded    chan struct{}   // closed when a newer state has been published
@@ -156,9 +156,7 @@ func (a *Authority) publish(st *state) (err error) {
 	if st.embedded, err = a.embed(st); err != nil {
 		return fmt.Errorf("building the embedded authority: %w", err)
 	}
-	if st.rules.acme != nil {
-		st.validator = newValidator(a.life, st.rules.acme)
-	}
+	st.acme = newACME(st.rules.acme, a.state.Load())
 	if old := a.state.Load(); old != nil && old.limits.follows(st.rules.limits) {
 		st.limits = old.limits
 	} else {
@@ -241,6 +239,9 @@ func (a *Authority) Reload(ctx context.Context) error {
 func (a *Authority) warn(ctx context.Context, st *state) {
 	for _, text := range st.rules.overlaps() {
 		a.logger.WarnContext(ctx, "profiles overlap", "err", text)
+	}
+	for _, text := range st.rules.unprovable() {
+		a.logger.WarnContext(ctx, "ACME cannot prove a name", "err", text)
 	}
 }
 

@@ -108,6 +108,9 @@ func (d *doctor) profiles(cfg Config) {
 	for _, text := range r.overlaps() {
 		d.say("configuration", DiagnosisWarning, "%s", text)
 	}
+	for _, text := range r.unprovable() {
+		d.say("configuration", DiagnosisWarning, "%s", text)
+	}
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

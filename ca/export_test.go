@@ -125,18 +125,6 @@ func (a *Authority) Forge(t *x509.Certificate) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, t, st.intermediates[0], t.PublicKey, st.signer)
 }
 
-// NoEAB are the answers to all that belongs to external account binding.
-func NoEAB() []error {
-	var n noEAB
-	ctx := context.Background()
-	_, create := n.CreateExternalAccountKey(ctx, "", "")
-	_, get := n.GetExternalAccountKey(ctx, "", "")
-	_, _, list := n.GetExternalAccountKeys(ctx, "", "", 0)
-	_, byReference := n.GetExternalAccountKeyByReference(ctx, "", "")
-	_, byAccount := n.GetExternalAccountKeyByAccountID(ctx, "", "")
-	return []error{create, get, list, byReference, byAccount, n.DeleteExternalAccountKey(ctx, "", ""), n.UpdateExternalAccountKey(ctx, "", nil)}
-}
-
 // SignCRL makes a list of the given entries.
 func SignCRL(cert *x509.Certificate, key crypto.Signer, template *x509.RevocationList, entries []store.Listed) ([]byte, error) {
 	var e crlEntries

@@ -86,27 +86,27 @@ func (h joseHeader) certificates(member string, most int) ([]*x509.Certificate, 
 
 // checkFlattened wants the one form that ACME allows (RFC 8555 §6.2): a flattened JWS
 // without an unprotected header. A private key in the header is refused here.
-func checkFlattened(body []byte) error {
+func checkFlattened(what string, body []byte) error {
 	var form map[string]json.RawMessage
 	var protected string
 	if err := json.Unmarshal(body, &form); err != nil {
-		return malformed("the body is not a JWS in JSON")
+		return malformed("%s is not a JWS in JSON", what)
 	}
 	for member := range form {
 		switch member {
 		case "protected", "payload", "signature":
 		case "header":
-			return malformed("a header is not protected")
+			return malformed("%s has a header that is not protected", what)
 		default:
-			return malformed("the body is not a JWS in JSON with one signature")
+			return malformed("%s is not a JWS in JSON with one signature", what)
 		}
 	}
 	if err := json.Unmarshal(form["protected"], &protected); err != nil {
-		return malformed("the body is not a JWS in JSON")
+		return malformed("%s is not a JWS in JSON", what)
 	}
 	h, err := decodeHeader(protected)
 	if err != nil {
-		return malformed("the JWS is not well formed: %v", err)
+		return malformed("%s is not a JWS: %v", what, err)
 	}
 	var key map[string]json.RawMessage
 	if raw, has := h["jwk"]; has && json.Unmarshal(raw, &key) != nil {

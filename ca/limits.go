@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -181,7 +182,7 @@ func (a *Authority) limited(w http.ResponseWriter, r *http.Request) bool {
 	w.Header().Set("Retry-After", strconv.Itoa(seconds))
 	text := fmt.Sprintf("too many requests of this %s: try again in %d s", by, seconds)
 	if strings.HasPrefix(r.URL.Path, acmePrefix+"/") { // RFC 8555 §6.6
-		rateLimited(text).Render(w, r)
+		problem.New(problem.RateLimited, "%s", text).Write(w)
 		return true
 	}
 	answer(w, http.StatusTooManyRequests, stepapi.Error{Status: http.StatusTooManyRequests, Message: text})

@@ -210,7 +210,7 @@ func (r *rules) overlaps() (out []string) {
 		claims = append(claims, names.Claim{Owner: service, Names: slices.Concat(p.names, p.wildcards), Patterns: p.patterns})
 	}
 	for _, o := range names.Overlaps(claims, maxOverlaps) {
-		out = append(out, fmt.Sprintf("%s of profiles.%s and %s of profiles.%s have names in common: either service can obtain them, and ACME refuses them to both", o.Text, o.Owner, o.With, o.Other))
+		out = append(out, fmt.Sprintf("%s of profiles.%s and %s of profiles.%s have names in common: either service can obtain them, and ACME refuses them to orders that name no profile", o.Text, o.Owner, o.With, o.Other))
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -53,7 +54,19 @@ type acmeOptions struct {
 	HTTPPort int `yaml:"http_port,omitempty"`
 	// TLSPort is where tls-alpn-01 is answered; 0 means 443, as RFC 8737 has it.
 	TLSPort int `yaml:"tls_port,omitempty"`
+	// Networks are where clients are, such as 10.0.0.0/8: challenges are looked for
+	// there and nowhere else. Empty means everywhere but at addresses of the
+	// authority's own machine and link (loopback, link-local, unspecified, multicast).
+	// 127.0.0.0/8 here is for development: whoever shares the machine proves anything.
+	Networks []string `yaml:"networks,omitempty"`
+	// RequireEAB makes new accounts show a key from the operator (RFC 8555 §7.3.4).
+	RequireEAB bool `yaml:"require_eab,omitempty"`
+	// AccountsPerHour is how many accounts one address may make without such a key;
+	// 0 means 100.
+	AccountsPerHour int `yaml:"accounts_per_hour,omitempty"`
 }
+
+const defaultAccountsPerHour = 100
 
 const (
 	typeJWK  = "JWK"
@@ -129,6 +142,9 @@ type acmeRules struct {
 	challenges        []string
 	resolver          string
 	httpPort, tlsPort string
+	networks          []netip.Prefix
+	requireEAB        bool
+	accountsPerHour   int
 }
 
 // The name is part of a file name and of addresses.
@@ -202,6 +218,9 @@ func (p Provisioner) foreign(at string, bad *problems) {
 		{"resolver", typeACME, p.Resolver != ""},
 		{"http_port", typeACME, p.HTTPPort != 0},
 		{"tls_port", typeACME, p.TLSPort != 0},
+		{"networks", typeACME, len(p.Networks) > 0},
+		{"require_eab", typeACME, p.RequireEAB},
+		{"accounts_per_hour", typeACME, p.AccountsPerHour != 0},
 	} {
 		if f.set && f.of != p.Type {
 			bad.add("%s.%s: it belongs to type %s", at, f.key, f.of)
@@ -243,7 +262,7 @@ func (p Provisioner) jwk(at string, list []jwk, who enroller, bad *problems) []j
 }
 
 func (p Provisioner) acme(at string, bad *problems) *acmeRules {
-	out := &acmeRules{name: p.Name, challenges: p.Challenges, resolver: p.Resolver}
+	out := &acmeRules{name: p.Name, challenges: p.Challenges, resolver: p.Resolver, requireEAB: p.RequireEAB, accountsPerHour: p.AccountsPerHour}
 	for _, c := range p.Challenges {
 		if !slices.Contains(allChallenges, c) {
 			bad.add("%s.challenges: %q is none of %s", at, c, strings.Join(allChallenges, ", "))
@@ -263,6 +282,20 @@ func (p Provisioner) acme(at string, bad *problems) *acmeRules {
 			n = usual
 		}
 		return strconv.Itoa(n)
+	}
+	for _, text := range p.Networks {
+		n, err := netip.ParsePrefix(text)
+		if err != nil || n != n.Masked() {
+			bad.add("%s.networks: %q is not a network such as 10.0.0.0/8", at, text)
+			continue
+		}
+		out.networks = append(out.networks, n)
+	}
+	if p.AccountsPerHour < 0 || p.AccountsPerHour > 1e6 {
+		bad.add("%s.accounts_per_hour: want a number from 0 to 1000000", at)
+	}
+	if out.accountsPerHour == 0 {
+		out.accountsPerHour = defaultAccountsPerHour
 	}
 	out.httpPort, out.tlsPort = port("http_port", p.HTTPPort, 80), port("tls_port", p.TLSPort, 443)
 	return out

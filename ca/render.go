@@ -102,6 +102,10 @@ lifetime:
 #     resolver: "10.0.0.53:53"            # DNS server; the system's if absent
 #     http_port: 80                       # where http-01 is answered
 #     tls_port: 443                       # where tls-alpn-01 is answered
+#     networks: ["10.0.0.0/8"]            # where clients are; if absent, everywhere but at
+#                                         # loopback, link-local and multicast addresses
+#     require_eab: true                   # new accounts need a key: artstore-pki acme eab create
+#     accounts_per_hour: 100              # that one address may make without such a key
 provisioners:
   - type: JWK
     name: {{json .Provisioner}}
@@ -127,7 +131,7 @@ provisioners:
 #   key_types: EC-P256, EC-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096; all but RSA-2048 if absent
 #   lifetime:  default, min, max, grace; those above where absent
 #   acme:      true lets ACME prove its names, except localhost and the like; an
-#              order has names of one such profile, and of one only
+#              order has names of one such profile, and names it if several have them
 #   max_live:  certificates that may be valid at a time when one more is enrolled;
 #              10000 if absent. Renewals are not refused.
 profiles:

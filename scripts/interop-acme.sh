@@ -57,7 +57,7 @@ start_ca() {
   tls=$(free_port)
   must "artstore-pki init" "$pki" init --dir "$work/ca" --name Interop \
     --dns localhost --dns 127.0.0.1 --address 127.0.0.1:0
-  sed -i "s|^provisioners:|&\n  - {type: ACME, name: acme, resolver: '$resolver', http_port: $http, tls_port: $tls}|
+  sed -i "s|^provisioners:|&\n  - {type: ACME, name: acme, resolver: '$resolver', http_port: $http, tls_port: $tls, networks: [127.0.0.0/8]}|
     s|^profiles:|&\n  web: {names: [web.example, www.web.example], acme: true}|" "$work/ca/pki.yaml"
   "$pki" serve --dir "$work/ca" --listen 127.0.0.1:0 --ready-file "$work/url" >"$work/serve.log" 2>&1 &
   server=$!

@@ -25,44 +25,139 @@ type ACME struct{ s *Store }
 // ACME shows the record to an ACME server.
 func (s *Store) ACME() *ACME { return &ACME{s} }
 
-// Limits of what strangers leave behind: everybody can make accounts, and the
-// oldest that never got a certificate makes room for the next.
+// Limits of what strangers leave behind: anybody can make accounts. The oldest
+// that never got a certificate and has no order under way makes room for the next.
 const (
 	maxUnproven   = 500 // accounts that never got a certificate
 	maxUnfinished = 20  // orders of one account
 
 	unprovenLife = 7 * 24 * time.Hour  // of an account that never got a certificate
-	provenLife   = 90 * 24 * time.Hour // of one that did, from its last
+	provenLife   = 90 * 24 * time.Hour // of one that did, from its last; and of a bound one
+	orderGrace   = time.Hour           // an account with an order younger than this makes no room
 )
+
+// ErrTooManyAccounts says that all accounts that never got a certificate have an
+// order under way: a new one has to wait.
+var ErrTooManyAccounts = errors.New("too many accounts have their first order under way")
 
 // CreateAccount stores an account under a new id. If the key has one already, by
 // a request at the same moment, that one is returned in acc.
 func (a *ACME) CreateAccount(ctx context.Context, acc *acme.Account) error {
-	keyID, err := acme.KeyToID(acc.Key)
+	return a.CreateBoundAccount(ctx, acc, "")
+}
+
+// CreateBoundAccount is CreateAccount for an account that an external account key
+// vouches for. It uses up the key in the same transaction. Errors: [ErrEABGone],
+// [ErrTooManyAccounts].
+func (a *ACME) CreateBoundAccount(ctx context.Context, acc *acme.Account, eab string) error {
+	keyID, jwk, err := encodeKey(acc.Key)
 	if err != nil {
 		return err
 	}
-	// The key alone: what else a client writes into its JWK is not ours to keep.
-	jwk, err := json.Marshal(jose.JSONWebKey{Key: acc.Key.Key, KeyID: keyID})
-	contact, noContact := json.Marshal(acc.Contact)
-	if err := errors.Join(err, noContact); err != nil {
-		return fmt.Errorf("encoding an account: %w", err)
+	contact, err := json.Marshal(acc.Contact)
+	if err != nil {
+		return fmt.Errorf("encoding contacts: %w", err)
 	}
 	err = a.s.change(ctx, func(tx *txn) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO acme_accounts (id, key_id, jwk, contact, status, location, provisioner, created_at, proven_at)
+		now := time.Now()
+		res, err := tx.ExecContext(ctx, `INSERT INTO acme_accounts (id, key_id, jwk, contact, status, location, provisioner, created_at, proven_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO NOTHING`,
-			rand.Text(), keyID, string(jwk), string(contact), acc.Status, acc.LocationPrefix, acc.ProvisionerName, millis(time.Now())); err != nil {
+			rand.Text(), keyID, jwk, string(contact), acc.Status, acc.LocationPrefix, acc.ProvisionerName, millis(now))
+		if err != nil {
+			return err
+		}
+		added, err := res.RowsAffected()
+		if err != nil {
 			return err
 		}
 		if err := account(tx.QueryRowContext(ctx, selectAccount+`key_id = ?`, keyID), acc); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM acme_accounts WHERE id IN
-			(SELECT id FROM acme_accounts WHERE proven_at = 0 AND id <> ? ORDER BY created_at DESC LIMIT 1000 OFFSET ?)`, acc.ID, maxUnproven-1)
-		return err
+		if eab != "" {
+			return bind(ctx, tx, eab, acc.ID, now)
+		}
+		if added == 0 {
+			return nil
+		}
+		return makeRoom(ctx, tx, acc.ID, now)
 	})
 	if err != nil {
 		return fmt.Errorf("creating an account: %w", err)
+	}
+	return nil
+}
+
+// encodeKey returns the thumbprint of a key and the key alone: what else a client
+// writes into its JWK is not kept.
+func encodeKey(key *jose.JSONWebKey) (id, jwk string, err error) {
+	if id, err = acme.KeyToID(key); err != nil {
+		return "", "", fmt.Errorf("naming a key: %w", err)
+	}
+	b, err := json.Marshal(jose.JSONWebKey{Key: key.Key, KeyID: id})
+	if err != nil {
+		return "", "", fmt.Errorf("encoding a key: %w", err)
+	}
+	return id, string(b), nil
+}
+
+// makeRoom keeps the number of accounts without a certificate within its limit.
+func makeRoom(ctx context.Context, tx *txn, newest string, now time.Time) error {
+	const unproven = `acme_accounts WHERE proven_at = 0 AND eab = ''`
+	var n int64
+	if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM `+unproven).Scan(&n); err != nil || n <= maxUnproven {
+		return err
+	}
+	res, err := tx.ExecContext(ctx, `DELETE FROM acme_accounts WHERE id IN (SELECT id FROM `+unproven+` AND id <> ?
+		AND NOT EXISTS (SELECT 1 FROM acme_orders o WHERE o.account = acme_accounts.id AND o.created_at > ? AND o.status IN (?, ?))
+		ORDER BY created_at LIMIT ?)`,
+		newest, millis(now.Add(-orderGrace)), acme.StatusPending, acme.StatusReady, n-maxUnproven)
+	if err != nil {
+		return err
+	}
+	if gone, err := res.RowsAffected(); err != nil || gone < n-maxUnproven {
+		return errors.Join(err, ErrTooManyAccounts)
+	}
+	return nil
+}
+
+// ErrKeyInUse says that another account has the new key, by its id.
+type ErrKeyInUse struct{ Account string }
+
+func (e *ErrKeyInUse) Error() string { return "account " + e.Account + " has this key" }
+
+// ChangeKey gives an account another key (RFC 8555 §7.3.5). A key that another
+// account has is [ErrKeyInUse]; an account that meanwhile has another key than
+// from, or is not active, is acme.ErrNotFound.
+func (a *ACME) ChangeKey(ctx context.Context, id string, from, to *jose.JSONWebKey) error {
+	old, _, err := encodeKey(from)
+	if err != nil {
+		return err
+	}
+	next, jwk, err := encodeKey(to)
+	if err != nil {
+		return err
+	}
+	err = a.s.change(ctx, func(tx *txn) error {
+		var other string
+		err := tx.QueryRowContext(ctx, `SELECT id FROM acme_accounts WHERE key_id = ?`, next).Scan(&other)
+		if err == nil {
+			return &ErrKeyInUse{other}
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		res, err := tx.ExecContext(ctx, `UPDATE acme_accounts SET key_id = ?, jwk = ? WHERE id = ? AND key_id = ? AND status = ?`,
+			next, jwk, id, old, acme.StatusValid)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, acme.ErrNotFound)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("changing the key of account %s: %w", id, err)
 	}
 	return nil
 }
@@ -101,6 +196,7 @@ func account(row scanner, acc *acme.Account) error {
 }
 
 // UpdateAccount changes contacts, or deactivates; there is no way back from that.
+// Orders under way end with their account (RFC 8555 §7.3.6).
 func (a *ACME) UpdateAccount(ctx context.Context, acc *acme.Account) error {
 	contact, err := json.Marshal(acc.Contact)
 	if err != nil {
@@ -110,6 +206,11 @@ func (a *ACME) UpdateAccount(ctx context.Context, acc *acme.Account) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE acme_accounts SET contact = ?, status = ? WHERE id = ? AND status = ?`,
 			string(contact), acc.Status, acc.ID, acme.StatusValid); err != nil {
 			return err
+		}
+		if acc.Status == acme.StatusDeactivated {
+			if err := endOrders(ctx, tx, `account = ?`, acc.ID, "the account was deactivated"); err != nil {
+				return err
+			}
 		}
 		return account(tx.QueryRowContext(ctx, selectAccount+`id = ?`, acc.ID), acc)
 	})
@@ -130,9 +231,11 @@ func (s *Store) SweepACME(ctx context.Context, now time.Time) error {
 		}{
 			{`acme_nonces WHERE expires < ?`, []any{millis(now)}},
 			{`acme_orders WHERE sweep_at < ?`, []any{millis(now)}},
-			{`acme_accounts WHERE proven_at = 0 AND created_at < ?`, []any{millis(now.Add(-unprovenLife))}},
-			{`acme_accounts WHERE proven_at > 0 AND proven_at < ? AND NOT EXISTS (SELECT 1 FROM acme_orders o WHERE o.account = acme_accounts.id)`,
-				[]any{millis(now.Add(-provenLife))}},
+			{`acme_accounts WHERE proven_at = 0 AND eab = '' AND created_at < ?`, []any{millis(now.Add(-unprovenLife))}},
+			{`acme_accounts WHERE (proven_at > 0 OR eab <> '') AND proven_at < ? AND created_at < ? AND NOT EXISTS (SELECT 1 FROM acme_orders o WHERE o.account = acme_accounts.id)`,
+				[]any{millis(now.Add(-provenLife)), millis(now.Add(-provenLife))}},
+			{`acme_eab_keys WHERE expires < ? AND created_at < ? AND NOT EXISTS (SELECT 1 FROM acme_accounts a WHERE a.id = acme_eab_keys.account)`,
+				[]any{millis(now), millis(now.Add(-provenLife))}},
 		} {
 			if _, err := tx.ExecContext(ctx, `DELETE FROM `+del.what, del.args...); err != nil {
 				return fmt.Errorf("sweeping %.12s: %w", del.what, err)

@@ -40,36 +40,28 @@ func (a *ACME) GetAuthorization(ctx context.Context, id string) (*acme.Authoriza
 	return az, nil
 }
 
-// GetAuthorizationsByAccountID returns the authorizations of an account, without challenges.
-func (a *ACME) GetAuthorizationsByAccountID(ctx context.Context, accountID string) (out []*acme.Authorization, err error) {
-	rows, err := a.s.read.QueryContext(ctx, selectAuthorization+`account = ? ORDER BY expires`, accountID)
+// DeactivateAuthorization gives an authorization up (RFC 8555 §7.5.2), and with it
+// the order that it belongs to (§7.1.6). One that has ended stays as it is.
+func (a *ACME) DeactivateAuthorization(ctx context.Context, id string) error {
+	err := a.s.change(ctx, func(tx *txn) error {
+		res, err := tx.ExecContext(ctx, `UPDATE acme_authorizations SET status = ? WHERE id = ? AND status IN (?, ?)`,
+			acme.StatusDeactivated, id, acme.StatusPending, acme.StatusValid)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
+		return endOrders(ctx, tx, orderOf, id, "an authorization was deactivated")
+	})
 	if err != nil {
-		return nil, fmt.Errorf("reading authorizations: %w", err)
+		return fmt.Errorf("deactivating authorization %s: %w", id, err)
 	}
-	list, err := collect(rows, func(az *acme.Authorization) error { return authorization(rows, az) })
-	for i := range list {
-		out = append(out, &list[i])
-	}
-	return out, err
-}
-
-// UpdateAuthorization moves a pending authorization on.
-func (a *ACME) UpdateAuthorization(ctx context.Context, az *acme.Authorization) error {
-	problem, err := problemJSON(az.Error)
-	if err != nil {
-		return fmt.Errorf("encoding a problem: %w", err)
-	}
-	if err := a.update(ctx, `UPDATE acme_authorizations SET status = ?, problem = ? WHERE id = ? AND status = ?`,
-		az.Status, problem, az.ID, acme.StatusPending); err != nil {
-		return fmt.Errorf("updating authorization %s: %w", az.ID, err)
-	}
-	now, err := a.GetAuthorization(ctx, az.ID)
-	if err != nil {
-		return err
-	}
-	az.Status, az.Error = now.Status, now.Error
 	return nil
 }
+
+// orderOf is the condition for the order of one authorization.
+const orderOf = `id = (SELECT order_id FROM acme_authorizations WHERE id = ?)`
 
 const selectChallenge = `SELECT c.id, c.authorization_id, a.account, a.value, a.token, c.kind, c.status, c.validated_at, c.problem
 	FROM acme_challenges c JOIN acme_authorizations a ON a.id = c.authorization_id WHERE `
@@ -92,25 +84,31 @@ func (a *ACME) GetChallenge(ctx context.Context, id, authzID string) (*acme.Chal
 	return ch, nil
 }
 
-// UpdateChallenge keeps the outcome of a pending challenge. One that failed takes
-// its authorization along: clients look at that one, and would wait for ever.
+// UpdateChallenge keeps the outcome of a pending challenge, and in the same
+// transaction what follows from it (RFC 8555 §7.1.6): the authorization is as its
+// challenge, and the order is ready after its last authorization, or has failed
+// with the first.
 func (a *ACME) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
 	problem, err := problemJSON(ch.Error)
 	if err != nil {
 		return fmt.Errorf("encoding a problem: %w", err)
 	}
 	err = a.s.change(ctx, func(tx *txn) error {
-		res, err := tx.ExecContext(ctx, `UPDATE acme_challenges SET status = ?, validated_at = ?, problem = ? WHERE id = ? AND status = ?`,
-			ch.Status, ch.ValidatedAt, problem, ch.ID, acme.StatusPending)
+		// Two challenges of one order may be answered at the same moment, and each must
+		// see the other: the row of the order is locked first.
+		if _, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = status WHERE `+orderOf, ch.AuthorizationID); err != nil {
+			return err
+		}
+		res, err := tx.ExecContext(ctx, `UPDATE acme_challenges SET status = ?, validated_at = ?, problem = ? WHERE id = ? AND status = ?
+			AND EXISTS (SELECT 1 FROM acme_authorizations a WHERE a.id = authorization_id AND a.status = ?)`,
+			ch.Status, ch.ValidatedAt, problem, ch.ID, acme.StatusPending, acme.StatusPending)
 		if err != nil {
 			return err
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 || ch.Status != acme.StatusInvalid {
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE acme_authorizations SET status = ?, problem = ? WHERE id = ? AND status = ?`,
-			acme.StatusInvalid, problem, ch.AuthorizationID, acme.StatusPending)
-		return err
+		return follow(ctx, tx, ch, problem)
 	})
 	if err != nil {
 		return fmt.Errorf("updating challenge %s: %w", ch.ID, err)
@@ -121,4 +119,21 @@ func (a *ACME) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
 	}
 	ch.Status, ch.ValidatedAt, ch.Error = now.Status, now.ValidatedAt, now.Error
 	return nil
+}
+
+// follow moves authorization and order on after a challenge.
+func follow(ctx context.Context, tx *txn, ch *acme.Challenge, problem string) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE acme_authorizations SET status = ?, problem = ? WHERE id = ? AND status = ?`,
+		ch.Status, problem, ch.AuthorizationID, acme.StatusPending); err != nil {
+		return err
+	}
+	if ch.Status != acme.StatusValid {
+		_, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = ?, problem = ? WHERE status = ? AND `+orderOf,
+			acme.StatusInvalid, problem, acme.StatusPending, ch.AuthorizationID)
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = ? WHERE status = ? AND `+orderOf+`
+		AND NOT EXISTS (SELECT 1 FROM acme_authorizations a WHERE a.order_id = acme_orders.id AND a.status <> ?)`,
+		acme.StatusReady, acme.StatusPending, ch.AuthorizationID, acme.StatusValid)
+	return err
 }

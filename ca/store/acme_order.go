@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/smallstep/certificates/acme"
@@ -16,12 +17,19 @@ import (
 // sweepLag is how long an order without a certificate stays to be looked at.
 const sweepLag = time.Hour
 
-// NewOrder is an order with all that belongs to it.
+// NewOrder is an order with all that belongs to it. Dates that the client did not
+// name are zero.
 type NewOrder struct {
 	*acme.Order
 	Authorizations []*acme.Authorization // with their challenges; ids are set
-	Asked          bool                  // the client named NotAfter
+	Profile        string                // service that it is for
 }
+
+// Bits of acme_orders.asked: dates that the client named.
+const (
+	askedNotAfter  = 1
+	askedNotBefore = 2
+)
 
 // AddOrder stores an order, its authorizations and challenges in one
 // transaction, under a new id. The oldest unfinished one of the account makes
@@ -34,10 +42,10 @@ func (a *ACME) AddOrder(ctx context.Context, o NewOrder) error {
 	}
 	err = a.s.change(ctx, func(tx *txn) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO acme_orders
-			(id, account, provisioner, status, identifiers, asked, not_before, not_after, created_at, expires, sweep_at, problem, certificate)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '')`,
-			o.ID, o.AccountID, o.ProvisionerID, o.Status, string(identifiers), flag(o.Asked), millis(o.NotBefore), millis(o.NotAfter),
-			millis(time.Now()), millis(o.ExpiresAt), millis(o.ExpiresAt.Add(sweepLag))); err != nil {
+			(id, account, provisioner, status, identifiers, asked, not_before, not_after, created_at, expires, sweep_at, problem, certificate, profile)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', ?)`,
+			o.ID, o.AccountID, o.ProvisionerID, o.Status, string(identifiers), o.asked(), millis(o.NotBefore), millis(o.NotAfter),
+			millis(time.Now()), millis(o.ExpiresAt), millis(o.ExpiresAt.Add(sweepLag)), o.Profile); err != nil {
 			return err
 		}
 		for i := range o.Authorizations {
@@ -56,6 +64,16 @@ func (a *ACME) AddOrder(ctx context.Context, o NewOrder) error {
 	return nil
 }
 
+func (o NewOrder) asked() (bits int) {
+	if !o.NotAfter.IsZero() {
+		bits |= askedNotAfter
+	}
+	if !o.NotBefore.IsZero() {
+		bits |= askedNotBefore
+	}
+	return bits
+}
+
 func (o NewOrder) addAuthorization(ctx context.Context, tx *txn, position int) error {
 	az := o.Authorizations[position]
 	if _, err := tx.ExecContext(ctx, `INSERT INTO acme_authorizations
@@ -72,32 +90,58 @@ func (o NewOrder) addAuthorization(ctx context.Context, tx *txn, position int) e
 	return nil
 }
 
-// GetOrder returns an order, or a malformed problem.
-func (a *ACME) GetOrder(ctx context.Context, id string) (*acme.Order, error) {
-	o, _, err := a.Order(ctx, id)
+// Order is a stored order. Dates that the client did not name are zero.
+type Order struct {
+	*acme.Order
+	Profile string // service that it is for; empty in orders of earlier versions
+}
+
+// Order returns an order, or a malformed problem. One that is past its end and was
+// not finished is invalid, whatever its row says.
+func (a *ACME) Order(ctx context.Context, id string) (_ Order, err error) {
+	o := Order{Order: &acme.Order{ID: id}}
+	row := a.s.read.QueryRowContext(ctx, `SELECT account, provisioner, status, identifiers, asked, not_before, not_after, expires, problem, certificate, profile
+		FROM acme_orders WHERE id = ?`, id)
+	var identifiers, problem string
+	var asked int
+	var notBefore, notAfter, expires int64
+	err = row.Scan(&o.AccountID, &o.ProvisionerID, &o.Status, &identifiers, &asked, &notBefore, &notAfter, &expires, &problem, &o.CertificateID, &o.Profile)
+	if err != nil {
+		return o, absent("order", id, err)
+	}
+	o.ExpiresAt = fromMillis(expires)
+	if asked&askedNotBefore != 0 {
+		o.NotBefore = fromMillis(notBefore)
+	}
+	if asked&askedNotAfter != 0 {
+		o.NotAfter = fromMillis(notAfter)
+	}
+	if o.Error, err = parseProblem(problem); err != nil {
+		return o, fmt.Errorf("reading order %s: %w", id, err)
+	}
+	if err := json.Unmarshal([]byte(identifiers), &o.Identifiers); err != nil {
+		return o, fmt.Errorf("reading order %s: %w", id, err)
+	}
+	if underWay := o.Status == acme.StatusPending || o.Status == acme.StatusReady; underWay && !time.Now().Before(o.ExpiresAt) {
+		o.Status, o.Error = acme.StatusInvalid, orderProblem("the order expired before it was finalized")
+	}
+	o.AuthorizationIDs, err = a.ids(ctx, `SELECT id FROM acme_authorizations WHERE order_id = ? ORDER BY position`, id)
 	return o, err
 }
 
-// Order returns an order, and whether its client named the end of the certificate.
-func (a *ACME) Order(ctx context.Context, id string) (o *acme.Order, asked bool, err error) {
-	o = &acme.Order{ID: id}
-	row := a.s.read.QueryRowContext(ctx, `SELECT account, provisioner, status, identifiers, asked, not_before, not_after, expires, problem, certificate
-		FROM acme_orders WHERE id = ?`, id)
-	var identifiers, problem string
-	var notBefore, notAfter, expires int64
-	err = row.Scan(&o.AccountID, &o.ProvisionerID, &o.Status, &identifiers, &asked, &notBefore, &notAfter, &expires, &problem, &o.CertificateID)
+func orderProblem(detail string) *acme.Error {
+	return &acme.Error{Type: "urn:ietf:params:acme:error:unauthorized", Detail: detail}
+}
+
+// endOrders makes the orders invalid that are under way and meet a condition.
+func endOrders(ctx context.Context, tx *txn, where, arg, why string) error {
+	problem, err := problemJSON(orderProblem(why))
 	if err != nil {
-		return nil, false, absent("order", id, err)
+		return fmt.Errorf("encoding a problem: %w", err)
 	}
-	o.NotBefore, o.NotAfter, o.ExpiresAt = fromMillis(notBefore), fromMillis(notAfter), fromMillis(expires)
-	if o.Error, err = parseProblem(problem); err != nil {
-		return nil, false, fmt.Errorf("reading order %s: %w", id, err)
-	}
-	if err := json.Unmarshal([]byte(identifiers), &o.Identifiers); err != nil {
-		return nil, false, fmt.Errorf("reading order %s: %w", id, err)
-	}
-	o.AuthorizationIDs, err = a.ids(ctx, `SELECT id FROM acme_authorizations WHERE order_id = ? ORDER BY position`, id)
-	return o, asked, err
+	_, err = tx.ExecContext(ctx, `UPDATE acme_orders SET status = ?, problem = ? WHERE status IN (?, ?) AND `+where,
+		acme.StatusInvalid, problem, acme.StatusPending, acme.StatusReady, arg)
+	return err
 }
 
 func (a *ACME) ids(ctx context.Context, query string, args ...any) ([]string, error) {
@@ -108,10 +152,10 @@ func (a *ACME) ids(ctx context.Context, query string, args ...any) ([]string, er
 	return collect(rows, func(id *string) error { return rows.Scan(id) })
 }
 
-// absent turns "no rows" into the problem that smallstep's own storage answers.
+// absent turns "no rows" into a problem.
 func absent(what, id string, err error) error {
 	if errors.Is(err, sql.ErrNoRows) {
-		return acme.NewDetailedError(acme.ErrorMalformedType, "%s %.64q not found", what, id)
+		return &acme.Error{Type: "urn:ietf:params:acme:error:malformed", Detail: fmt.Sprintf("there is no %s %.64q", what, id), Status: http.StatusNotFound}
 	}
 	return fmt.Errorf("reading %s %s: %w", what, id, err)
 }
@@ -122,42 +166,10 @@ func (a *ACME) GetOrdersByAccountID(ctx context.Context, accountID string) ([]st
 		accountID, acme.StatusPending, acme.StatusReady, millis(time.Now()))
 }
 
-// UpdateOrder moves an order on. An order becomes valid with the commit of its
-// certificate (Issue.Order) and in no other way, so that there is never the one
-// without the other.
-func (a *ACME) UpdateOrder(ctx context.Context, o *acme.Order) error {
-	problem, err := problemJSON(o.Error)
-	if err != nil {
-		return fmt.Errorf("encoding a problem: %w", err)
-	}
-	if o.Status != acme.StatusValid {
-		if err := a.update(ctx, `UPDATE acme_orders SET status = ?, problem = ? WHERE id = ? AND status IN (?, ?)`,
-			o.Status, problem, o.ID, acme.StatusPending, acme.StatusReady); err != nil {
-			return fmt.Errorf("updating order %s: %w", o.ID, err)
-		}
-	}
-	now, err := a.GetOrder(ctx, o.ID)
-	if err != nil {
-		return err
-	}
-	if o.Status == acme.StatusValid && now.CertificateID != o.CertificateID {
-		return fmt.Errorf("updating order %s: it has no certificate in the record", o.ID)
-	}
-	o.Status, o.Error, o.CertificateID = now.Status, now.Error, now.CertificateID
-	return nil
-}
-
-func (a *ACME) update(ctx context.Context, query string, args ...any) error {
-	return a.s.change(ctx, func(tx *txn) error {
-		_, err := tx.ExecContext(ctx, query, args...)
-		return err
-	})
-}
-
 // finish gives an order its certificate, in the transaction that records it.
 func finish(ctx context.Context, tx *txn, order string, c Certificate) error {
-	res, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = ?, certificate = ?, sweep_at = ? WHERE id = ? AND status = ?`,
-		acme.StatusValid, c.Serial, millis(c.NotAfter), order, acme.StatusReady)
+	res, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = ?, certificate = ?, sweep_at = ? WHERE id = ? AND status = ? AND expires > ?`,
+		acme.StatusValid, c.Serial, millis(c.NotAfter), order, acme.StatusReady, millis(c.IssuedAt))
 	if err != nil {
 		return err
 	}
@@ -187,17 +199,4 @@ func (a *ACME) GetCertificate(ctx context.Context, serial string) (*acme.Certifi
 		return nil, fmt.Errorf("reading certificate %s: %w", serial, err)
 	}
 	return out, nil
-}
-
-// GetCertificateBySerial is GetCertificate: serials are the ids.
-func (a *ACME) GetCertificateBySerial(ctx context.Context, serial string) (*acme.Certificate, error) {
-	return a.GetCertificate(ctx, serial)
-}
-
-// flag is a bool in both dialects.
-func flag(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

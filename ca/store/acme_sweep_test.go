@@ -64,7 +64,7 @@ func sweepWorld(t *testing.T, s *store.Store) {
 		if err := s.SweepACME(t.Context(), time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		exists("the pending order", second(a.GetOrder(t.Context(), pending.ID)), wantPending)
+		exists("the pending order", second(a.Order(t.Context(), pending.ID)), wantPending)
 		exists("the finished order", second(a.GetCertificate(t.Context(), c.Serial)), wantDone)
 		exists("the unused account", second(a.GetAccount(t.Context(), idle.ID)), wantIdle)
 		exists("the used account", second(a.GetAccount(t.Context(), busy.ID)), wantBusy)
@@ -102,7 +102,7 @@ func TestACMELimits(t *testing.T) {
 		if err != nil || len(list) != 20 || !slices.Contains(list, last.ID) {
 			t.Errorf("%d unfinished orders of 25, want 20 with the newest; %v", len(list), err)
 		}
-		if _, err := a.GetOrder(t.Context(), o.ID); err != nil {
+		if _, err := a.Order(t.Context(), o.ID); err != nil {
 			t.Errorf("a finished order made room: %v", err)
 		}
 		var ids []string
@@ -140,22 +140,26 @@ func TestACMEWithoutDatabase(t *testing.T) {
 		}
 		ctx := t.Context()
 		for what, err := range map[string]error{
-			"CreateAccount":                a.CreateAccount(ctx, acc),
-			"GetAccount":                   second(a.GetAccount(ctx, acc.ID)),
-			"UpdateAccount":                a.UpdateAccount(ctx, acc),
-			"AddOrder":                     a.AddOrder(ctx, store.NewOrder{Order: o}),
-			"GetOrder":                     second(a.GetOrder(ctx, o.ID)),
-			"GetOrdersByAccountID":         second(a.GetOrdersByAccountID(ctx, acc.ID)),
-			"UpdateOrder":                  a.UpdateOrder(ctx, o),
-			"GetAuthorization":             second(a.GetAuthorization(ctx, "x")),
-			"GetAuthorizationsByAccountID": second(a.GetAuthorizationsByAccountID(ctx, acc.ID)),
-			"UpdateAuthorization":          a.UpdateAuthorization(ctx, &acme.Authorization{}),
-			"GetChallenge":                 second(a.GetChallenge(ctx, "x", "y")),
-			"UpdateChallenge":              a.UpdateChallenge(ctx, &acme.Challenge{}),
-			"GetCertificate":               second(a.GetCertificate(ctx, "1")),
-			"DeleteNonce":                  a.DeleteNonce(ctx, nonce),
-			"SweepACME":                    s.SweepACME(ctx, time.Now()),
-			"CreateNonce of another":       second(open(t, where).ACME().CreateNonce(canceled(t))),
+			"CreateAccount":           a.CreateAccount(ctx, acc),
+			"GetAccount":              second(a.GetAccount(ctx, acc.ID)),
+			"UpdateAccount":           a.UpdateAccount(ctx, acc),
+			"AddOrder":                a.AddOrder(ctx, store.NewOrder{Order: o}),
+			"Order":                   second(a.Order(ctx, o.ID)),
+			"GetOrdersByAccountID":    second(a.GetOrdersByAccountID(ctx, acc.ID)),
+			"GetAuthorization":        second(a.GetAuthorization(ctx, "x")),
+			"DeactivateAuthorization": a.DeactivateAuthorization(ctx, "x"),
+			"ChangeKey":               a.ChangeKey(ctx, acc.ID, acc.Key, acc.Key),
+			"EABSecret":               second(a.EABSecret(ctx, "x")),
+			"Binding":                 third(a.Binding(ctx, acc.ID)),
+			"NewEABKey":               third(s.NewEABKey(ctx, store.EABKey{})),
+			"EABKeys":                 second(s.EABKeys(ctx)),
+			"RevokeEABKey":            s.RevokeEABKey(ctx, "x", time.Now()),
+			"GetChallenge":            second(a.GetChallenge(ctx, "x", "y")),
+			"UpdateChallenge":         a.UpdateChallenge(ctx, &acme.Challenge{}),
+			"GetCertificate":          second(a.GetCertificate(ctx, "1")),
+			"DeleteNonce":             a.DeleteNonce(ctx, nonce),
+			"SweepACME":               s.SweepACME(ctx, time.Now()),
+			"CreateNonce of another":  second(open(t, where).ACME().CreateNonce(canceled(t))),
 		} {
 			var p *acme.Error
 			if err == nil || errors.As(err, &p) || acme.IsErrNotFound(err) {
@@ -164,6 +168,8 @@ func TestACMEWithoutDatabase(t *testing.T) {
 		}
 	})
 }
+
+func third[T, U any](_ T, _ U, err error) error { return err }
 
 func canceled(t testing.TB) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -198,7 +204,7 @@ func TestACMENothingHalf(t *testing.T) {
 			switch gone {
 			case "acme_challenges", "acme_authorizations":
 				fails = map[string]error{"an order": added}
-				if _, err := a.GetOrder(t.Context(), next.ID); err == nil {
+				if _, err := a.Order(t.Context(), next.ID); err == nil {
 					t.Error("half an order was stored")
 				}
 			case "acme_orders":

@@ -20,18 +20,23 @@ import (
 
 func acmeAccount(t testing.TB, a *store.ACME) *acme.Account {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	acc := &acme.Account{
-		Key: &jose.JSONWebKey{Key: key.Public(), Algorithm: "ES256"}, Contact: []string{"mailto:a@b.example"}, Status: acme.StatusValid,
+		Key: acmeKey(t), Contact: []string{"mailto:a@b.example"}, Status: acme.StatusValid,
 		LocationPrefix: "https://ca.example/acme/acme/account/", ProvisionerName: "acme",
 	}
 	if err := a.CreateAccount(t.Context(), acc); err != nil {
 		t.Fatal(err)
 	}
 	return acc
+}
+
+func acmeKey(t testing.TB) *jose.JSONWebKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &jose.JSONWebKey{Key: key.Public(), Algorithm: "ES256"}
 }
 
 // acmeOrder stores an order for one name, with one challenge.
@@ -46,17 +51,40 @@ func acmeOrder(t testing.TB, a *store.ACME, acc *acme.Account, name string) *acm
 	for _, kind := range []acme.ChallengeType{acme.DNS01, acme.HTTP01} {
 		az.Challenges = append(az.Challenges, &acme.Challenge{ID: rand.Text(), AccountID: acc.ID, Value: name, Token: az.Token, Type: kind, Status: acme.StatusPending})
 	}
-	if err := a.AddOrder(t.Context(), store.NewOrder{Order: o, Authorizations: []*acme.Authorization{az}, Asked: true}); err != nil {
+	if err := a.AddOrder(t.Context(), store.NewOrder{Order: o, Authorizations: []*acme.Authorization{az}, Profile: "web"}); err != nil {
 		t.Fatal(err)
 	}
 	return o
 }
 
+// ready answers all challenges of an order.
 func ready(t testing.TB, a *store.ACME, o *acme.Order) {
 	t.Helper()
-	o.Status = acme.StatusReady
-	if err := a.UpdateOrder(t.Context(), o); err != nil || o.Status != acme.StatusReady {
-		t.Fatalf("%s, %v", o.Status, err)
+	now, err := a.Order(t.Context(), o.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range now.AuthorizationIDs {
+		answered(t, a, id, acme.StatusValid)
+	}
+	if now, err = a.Order(t.Context(), o.ID); err != nil || now.Status != acme.StatusReady {
+		t.Fatalf("%s, %v", now.Status, err)
+	}
+}
+
+// answered ends the first challenge of an authorization.
+func answered(t testing.TB, a *store.ACME, authorization string, status acme.Status) {
+	t.Helper()
+	az, err := a.GetAuthorization(t.Context(), authorization)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch := az.Challenges[0]
+	if ch.Status = status; status == acme.StatusInvalid {
+		ch.Error = acme.NewDetailedError(acme.ErrorDNSType, "no such name")
+	}
+	if err := a.UpdateChallenge(t.Context(), ch); err != nil || ch.Status != status {
+		t.Fatalf("%s, %v", ch.Status, err)
 	}
 }
 
@@ -80,25 +108,22 @@ func TestACMERoundTrip(t *testing.T) {
 			t.Errorf("an unknown account: %v", err)
 		}
 		o := acmeOrder(t, a, acc, "web.example")
-		back, asked, err := b.Order(t.Context(), o.ID)
-		if err != nil || !asked || !back.NotAfter.Equal(o.NotAfter) || back.Identifiers[0] != o.Identifiers[0] || len(back.AuthorizationIDs) != 1 {
-			t.Fatalf("%+v, %v, %v", back, asked, err)
+		back, err := b.Order(t.Context(), o.ID)
+		if err != nil || back.Profile != "web" || !back.NotBefore.Equal(o.NotBefore) || !back.NotAfter.Equal(o.NotAfter) || back.Identifiers[0] != o.Identifiers[0] || len(back.AuthorizationIDs) != 1 {
+			t.Fatalf("%+v, %v", back, err)
 		}
 		az, err := b.GetAuthorization(t.Context(), back.AuthorizationIDs[0])
 		if err != nil || len(az.Challenges) != 2 || az.Challenges[0].Type != acme.DNS01 || az.Challenges[1].Token != "token" || az.Challenges[1].Value != "web.example" {
 			t.Fatalf("%+v, %v", az, err)
 		}
-		if list, err := b.GetAuthorizationsByAccountID(t.Context(), acc.ID); err != nil || len(list) != 1 || list[0].ID != az.ID {
-			t.Errorf("authorizations: %v, %v", list, err)
-		}
 		if list, err := b.GetOrdersByAccountID(t.Context(), acc.ID); err != nil || len(list) != 1 || list[0] != o.ID {
 			t.Errorf("orders: %v, %v", list, err)
 		}
 		for what, err := range map[string]error{
-			"order":         second(b.GetOrder(t.Context(), "x")),
+			"order":         second(b.Order(t.Context(), "x")),
 			"authorization": second(b.GetAuthorization(t.Context(), "x")),
 			"challenge":     second(b.GetChallenge(t.Context(), az.Challenges[0].ID, "x")),
-			"certificate":   second(b.GetCertificateBySerial(t.Context(), "1")),
+			"certificate":   second(b.GetCertificate(t.Context(), "1")),
 		} {
 			var p *acme.Error
 			if !errors.As(err, &p) || !strings.Contains(p.Detail, what) {
@@ -143,26 +168,27 @@ func TestACMEAccountOfAKey(t *testing.T) {
 	})
 }
 
-// Status goes forward only: who comes late learns what is there. A challenge that
-// fails takes its authorization along.
+// Status goes forward only: who comes late learns what is there. A challenge moves
+// its authorization and its order in the same transaction (RFC 8555 §7.1.6).
 func TestACMEForwardOnly(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		a := open(t, where).ACME()
 		acc := acmeAccount(t, a)
-		read := func(o *acme.Order) (*acme.Order, *acme.Authorization) {
+		read := func(o *acme.Order) (store.Order, *acme.Authorization) {
 			t.Helper()
-			o, err := a.GetOrder(t.Context(), o.ID)
+			now, err := a.Order(t.Context(), o.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
-			az, err := a.GetAuthorization(t.Context(), o.AuthorizationIDs[0])
+			az, err := a.GetAuthorization(t.Context(), now.AuthorizationIDs[0])
 			if err != nil {
 				t.Fatal(err)
 			}
-			return o, az
+			return now, az
 		}
-		o, az := read(acmeOrder(t, a, acc, "web.example"))
-		ch, late := az.Challenges[0], *az.Challenges[0]
+		one := acmeOrder(t, a, acc, "web.example")
+		_, az := read(one)
+		ch, late, other := az.Challenges[0], *az.Challenges[0], *az.Challenges[1]
 		ch.Status, ch.ValidatedAt = acme.StatusValid, "2026-11-26T00:00:00Z"
 		if err := a.UpdateChallenge(t.Context(), ch); err != nil {
 			t.Fatal(err)
@@ -171,32 +197,123 @@ func TestACMEForwardOnly(t *testing.T) {
 		if err := a.UpdateChallenge(t.Context(), &late); err != nil || late.Status != acme.StatusValid || late.Error != nil || late.ValidatedAt != ch.ValidatedAt {
 			t.Errorf("a valid challenge is %s, %v", late.Status, err)
 		}
-		_, az = read(o)
-		az.Status = acme.StatusValid
-		if err := a.UpdateAuthorization(t.Context(), az); err != nil {
-			t.Fatal(err)
+		other.Status = acme.StatusInvalid
+		if err := a.UpdateChallenge(t.Context(), &other); err != nil || other.Status != acme.StatusPending {
+			t.Errorf("the second challenge of a valid authorization is %s, %v", other.Status, err)
 		}
-		az.Status = acme.StatusInvalid
-		if err := a.UpdateAuthorization(t.Context(), az); err != nil || az.Status != acme.StatusValid {
-			t.Errorf("a valid authorization is %s, %v", az.Status, err)
+		if now, az := read(one); now.Status != acme.StatusReady || az.Status != acme.StatusValid {
+			t.Errorf("order %s, authorization %s", now.Status, az.Status)
 		}
 
-		o, az = read(acmeOrder(t, a, acc, "web.example"))
-		ch = az.Challenges[1]
-		ch.Status, ch.Error = acme.StatusInvalid, acme.NewDetailedError(acme.ErrorDNSType, "no such name")
-		if err := a.UpdateChallenge(t.Context(), ch); err != nil {
+		two := acmeOrder(t, a, acc, "web.example")
+		now, _ := read(two)
+		answered(t, a, now.AuthorizationIDs[0], acme.StatusInvalid)
+		if now, az = read(two); now.Status != acme.StatusInvalid || now.Error == nil || az.Status != acme.StatusInvalid || az.Error == nil || az.Challenges[0].Error == nil {
+			t.Errorf("after a failed challenge: order %+v, authorization %+v", now, az)
+		}
+
+		for i, o := range []*acme.Order{acmeOrder(t, a, acc, "web.example"), one} {
+			_, az := read(o)
+			if err := a.DeactivateAuthorization(t.Context(), az.ID); err != nil {
+				t.Fatal(err)
+			}
+			if now, az := read(o); now.Status != acme.StatusInvalid || now.Error == nil || az.Status != acme.StatusDeactivated {
+				t.Errorf("%d: after a deactivation: order %s, authorization %s", i, now.Status, az.Status)
+			}
+		}
+		_, az = read(two)
+		if err := a.DeactivateAuthorization(t.Context(), az.ID); err != nil {
 			t.Fatal(err)
 		}
-		if _, az = read(o); az.Status != acme.StatusInvalid || az.Error == nil || az.Challenges[1].Error == nil {
-			t.Errorf("the authorization of a failed challenge: %+v", az)
+		if _, az = read(two); az.Status != acme.StatusInvalid {
+			t.Errorf("a failed authorization is %s", az.Status)
 		}
-		o.Status, o.Error = acme.StatusInvalid, az.Error
-		if err := a.UpdateOrder(t.Context(), o); err != nil {
+	})
+}
+
+// Two challenges of one order that are answered at the same moment make it ready.
+func TestACMEReadyRace(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		one, two := open(t, where).ACME(), open(t, where).ACME()
+		acc := acmeAccount(t, one)
+		for range 10 {
+			o := &acme.Order{AccountID: acc.ID, Status: acme.StatusPending, ExpiresAt: time.Now().Add(time.Hour)}
+			var list []*acme.Authorization
+			for range 2 {
+				list = append(list, &acme.Authorization{ID: rand.Text(), AccountID: acc.ID, Status: acme.StatusPending, ExpiresAt: o.ExpiresAt,
+					Challenges: []*acme.Challenge{{ID: rand.Text(), Status: acme.StatusPending}}})
+			}
+			if err := one.AddOrder(t.Context(), store.NewOrder{Order: o, Authorizations: list}); err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			for i, az := range list {
+				wg.Go(func() {
+					ch := &acme.Challenge{ID: az.Challenges[0].ID, AuthorizationID: az.ID, Status: acme.StatusValid}
+					if err := []*store.ACME{one, two}[i].UpdateChallenge(t.Context(), ch); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if now, err := one.Order(t.Context(), o.ID); err != nil || now.Status != acme.StatusReady {
+				t.Fatalf("both are answered, and the order is %s, %v", now.Status, err)
+			}
+		}
+	})
+}
+
+// An order that is past its end is invalid, and cannot be finalized.
+func TestACMEOrderExpires(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		s := open(t, where)
+		a := s.ACME()
+		acc := acmeAccount(t, a)
+		az := &acme.Authorization{ID: rand.Text(), AccountID: acc.ID, Status: acme.StatusPending, Challenges: []*acme.Challenge{{ID: rand.Text(), Status: acme.StatusPending}}}
+		o := &acme.Order{AccountID: acc.ID, Status: acme.StatusPending, ExpiresAt: time.Now().Add(-time.Minute)}
+		if err := a.AddOrder(t.Context(), store.NewOrder{Order: o, Authorizations: []*acme.Authorization{az}}); err != nil {
 			t.Fatal(err)
 		}
-		o.Status = acme.StatusReady
-		if err := a.UpdateOrder(t.Context(), o); err != nil || o.Status != acme.StatusInvalid || o.Error == nil {
-			t.Errorf("an invalid order is %s, %v", o.Status, err)
+		answered(t, a, az.ID, acme.StatusValid)
+		now, err := a.Order(t.Context(), o.ID)
+		if err != nil || now.Status != acme.StatusInvalid || now.Error == nil || !now.NotAfter.IsZero() || !now.NotBefore.IsZero() {
+			t.Errorf("%+v, %v", now, err)
+		}
+		if _, err := s.Commit(t.Context(), store.Issue{Certificate: newCertificate(t, "web"), Order: o.ID}); !errors.Is(err, store.ErrOrderGone) {
+			t.Errorf("a certificate for it: %v", err)
+		}
+	})
+}
+
+// Another key takes the place of an account's, once, and never that of another account.
+func TestACMEChangeKey(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		a := open(t, where).ACME()
+		one, two := acmeAccount(t, a), acmeAccount(t, a)
+		from, to := one.Key, acmeKey(t)
+		if err := a.ChangeKey(t.Context(), one.ID, from, to); err != nil {
+			t.Fatal(err)
+		}
+		kid, err := acme.KeyToID(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := a.GetAccountByKeyID(t.Context(), kid); err != nil || got.ID != one.ID {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if err := a.ChangeKey(t.Context(), one.ID, from, acmeKey(t)); !acme.IsErrNotFound(err) {
+			t.Errorf("from a key of before: %v", err)
+		}
+		var taken *store.ErrKeyInUse
+		if err := a.ChangeKey(t.Context(), two.ID, two.Key, to); !errors.As(err, &taken) || taken.Account != one.ID {
+			t.Errorf("to the key of another: %v", err)
+		}
+		two.Status = acme.StatusDeactivated
+		if err := a.UpdateAccount(t.Context(), two); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.ChangeKey(t.Context(), two.ID, two.Key, acmeKey(t)); !acme.IsErrNotFound(err) {
+			t.Errorf("of a deactivated account: %v", err)
 		}
 	})
 }
@@ -216,19 +333,19 @@ func TestACMEFinish(t *testing.T) {
 			t.Fatalf("the certificate was stored without its order: %v", err)
 		}
 		ready(t, a, o)
-		o.Status, o.CertificateID = acme.StatusValid, c.Serial
-		if err := a.UpdateOrder(t.Context(), o); err == nil {
-			t.Fatal("an order without a certificate became valid")
-		}
 		if _, err := s.Commit(t.Context(), store.Issue{Certificate: c, Order: o.ID}); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.UpdateOrder(t.Context(), o); err != nil {
-			t.Errorf("saying again what is: %v", err)
+		if now, err := a.Order(t.Context(), o.ID); err != nil || now.Status != acme.StatusValid || now.CertificateID != c.Serial {
+			t.Errorf("the commit made it %s, %v", now.Status, err)
 		}
-		late := &acme.Order{ID: o.ID, Status: acme.StatusReady}
-		if err := a.UpdateOrder(t.Context(), late); err != nil || late.Status != acme.StatusValid || late.CertificateID != c.Serial {
-			t.Errorf("a late update made it %s, %v", late.Status, err)
+		for _, id := range o.AuthorizationIDs {
+			if err := a.DeactivateAuthorization(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if now, err := a.Order(t.Context(), o.ID); err != nil || now.Status != acme.StatusValid {
+			t.Errorf("a finished order is %s, %v", now.Status, err)
 		}
 		got, err := a.GetCertificate(t.Context(), c.Serial)
 		if err != nil || got.OrderID != o.ID || got.AccountID != acc.ID || string(got.Leaf.Raw) != string(c.DER) || len(got.Intermediates) != 1 {

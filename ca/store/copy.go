@@ -13,7 +13,7 @@ import (
 var tables = []string{
 	"issuers", "chains", "certificates", "certificate_names", "used_tokens", "revocations", "lineages",
 	"events", "log_pending", "log_entries", "log_nodes", "log_state",
-	seeded, "secrets", "acme_nonces", "acme_accounts", "acme_orders", "acme_authorizations", "acme_challenges",
+	seeded, "secrets", "acme_nonces", "acme_eab_keys", "acme_accounts", "acme_orders", "acme_authorizations", "acme_challenges",
 }
 
 // seeded has one row from the start, which a copy replaces.

@@ -94,18 +94,15 @@ func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]fu
 
 		"acme account": func(ctx context.Context, s *store.Store) error { return first(s.ACME().GetAccount(ctx, acc.ID)) },
 		"acme update":  func(ctx context.Context, s *store.Store) error { return s.ACME().UpdateAccount(ctx, acc) },
-		"acme order":   func(ctx context.Context, s *store.Store) error { return first(s.ACME().GetOrder(ctx, order.ID)) },
+		"acme order":   func(ctx context.Context, s *store.Store) error { return first(s.ACME().Order(ctx, order.ID)) },
 		"acme orders": func(ctx context.Context, s *store.Store) error {
 			return first(s.ACME().GetOrdersByAccountID(ctx, acc.ID))
 		},
-		"acme update order": func(ctx context.Context, s *store.Store) error { return s.ACME().UpdateOrder(ctx, order) },
 		"acme authorization": func(ctx context.Context, s *store.Store) error {
 			return first(s.ACME().GetAuthorization(ctx, order.AuthorizationIDs[0]))
 		},
-		"acme all": func(ctx context.Context, s *store.Store) error {
-			return first(s.ACME().GetAuthorizationsByAccountID(ctx, acc.ID))
-		},
 		"acme nonce": func(ctx context.Context, s *store.Store) error { return first(s.ACME().CreateNonce(ctx)) },
+		"eab":        func(ctx context.Context, s *store.Store) error { return first(s.EABKeys(ctx)) },
 		"acme sweep": func(ctx context.Context, s *store.Store) error { return s.SweepACME(ctx, now.AddDate(1, 0, 0)) },
 	}
 }
@@ -118,11 +115,11 @@ func faultyWorld(t *testing.T, where string) (*logWorld, map[string]func(context
 	w.sequence()
 	w.issue(1)
 	acc := acmeAccount(t, w.s.ACME())
-	order, err := w.s.ACME().GetOrder(t.Context(), acmeOrder(t, w.s.ACME(), acc, "storage").ID)
+	order, err := w.s.ACME().Order(t.Context(), acmeOrder(t, w.s.ACME(), acc, "storage").ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w, operations(w, acc, order)
+	return w, operations(w, acc, order.Order)
 }
 
 // TestClosedRecord: nothing answers as if all were well, and nothing hangs.

@@ -1,0 +1,127 @@
+package ca
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/smallstep/certificates/acme"
+
+	"github.com/artstore/artstore-pki/ca/internal/challenge"
+	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/problem"
+)
+
+// wireAuthorization is an authorization as it is sent (RFC 8555 §7.1.4).
+type wireAuthorization struct {
+	Identifier acme.Identifier `json:"identifier"`
+	Status     acme.Status     `json:"status"`
+	Expires    time.Time       `json:"expires"`
+	Challenges []wireChallenge `json:"challenges"`
+	Wildcard   bool            `json:"wildcard,omitempty"`
+}
+
+// wireChallenge is a challenge as it is sent (RFC 8555 §7.1.5, §8).
+type wireChallenge struct {
+	Type      acme.ChallengeType `json:"type"`
+	URL       string             `json:"url"`
+	Status    acme.Status        `json:"status"`
+	Token     string             `json:"token"`
+	Validated string             `json:"validated,omitempty"`
+	Error     json.Marshaler     `json:"error,omitempty"`
+}
+
+func (s *acmeSession) wireChallenge(ch *acme.Challenge) wireChallenge {
+	out := wireChallenge{Type: ch.Type, URL: s.link("challenge", ch.AuthorizationID, ch.ID), Status: ch.Status, Token: ch.Token, Validated: ch.ValidatedAt}
+	if ch.Error != nil {
+		out.Error = problemOf(ch.Error)
+	}
+	return out
+}
+
+// postAuthorization reads an authorization or gives it up (RFC 8555 §7.5, §7.5.2).
+func (s *acmeSession) postAuthorization(w http.ResponseWriter, r *http.Request) error {
+	id := chi.URLParam(r, "id")
+	az, err := s.store.GetAuthorization(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	if az.AccountID != s.call.account.ID {
+		return problem.New(problem.Unauthorized, "the authorization is another account's")
+	}
+	if len(s.call.payload) > 0 {
+		var req struct {
+			Status acme.Status `json:"status"`
+		}
+		if err := json.Unmarshal(s.call.payload, &req); err != nil || req.Status != acme.StatusDeactivated {
+			return malformed(`an authorization can be read with an empty payload, or given up with {"status": "deactivated"}`)
+		}
+		if err := s.store.DeactivateAuthorization(r.Context(), id); err != nil {
+			return err
+		}
+		if az, err = s.store.GetAuthorization(r.Context(), id); err != nil {
+			return err
+		}
+	}
+	return s.writeAuthorization(w, az)
+}
+
+func (s *acmeSession) writeAuthorization(w http.ResponseWriter, az *acme.Authorization) error {
+	out := wireAuthorization{Identifier: az.Identifier, Status: az.Status, Expires: az.ExpiresAt, Wildcard: names.IsWildcard(az.Identifier.Value)}
+	out.Identifier.Value = strings.TrimPrefix(az.Identifier.Value, "*.") // RFC 8555 §7.1.4
+	if !time.Now().Before(az.ExpiresAt) {                                // RFC 8555 §7.1.6
+		switch az.Status {
+		case acme.StatusPending:
+			out.Status = acme.StatusInvalid
+		case acme.StatusValid:
+			out.Status = "expired"
+		}
+	}
+	for _, ch := range az.Challenges {
+		out.Challenges = append(out.Challenges, s.wireChallenge(ch))
+	}
+	return writeJSON(w, http.StatusOK, out)
+}
+
+// postChallenge validates a challenge at once (RFC 8555 §7.5.1), or shows it to a
+// POST-as-GET. It gets one look: an order whose challenge failed is over, and the
+// client makes another.
+func (s *acmeSession) postChallenge(w http.ResponseWriter, r *http.Request) error {
+	ch, err := s.store.GetChallenge(r.Context(), chi.URLParam(r, "id"), chi.URLParam(r, "az"))
+	if err != nil {
+		return err
+	}
+	if ch.AccountID != s.call.account.ID {
+		return problem.New(problem.Unauthorized, "the challenge is another account's")
+	}
+	if len(s.call.payload) > 0 && ch.Status == acme.StatusPending {
+		if err := s.validate(r.Context(), ch); err != nil {
+			return err
+		}
+	}
+	w.Header().Add("Link", "<"+s.link("authz", ch.AuthorizationID)+`>;rel="up"`)
+	return writeJSON(w, http.StatusOK, s.wireChallenge(ch))
+}
+
+// validate looks whether a challenge was answered, and keeps the outcome. A client
+// that goes meanwhile changes nothing: it asks for the outcome later.
+func (s *acmeSession) validate(ctx context.Context, ch *acme.Challenge) error {
+	keyAuth, err := acme.KeyAuthorization(ch.Token, s.call.account.Key)
+	if err != nil {
+		return err
+	}
+	p := s.st.acme.validator.Validate(s.a.life, challenge.Challenge{Kind: string(ch.Type), Name: ch.Value, Token: ch.Token, KeyAuthorization: keyAuth})
+	switch {
+	case p == nil:
+		ch.Status, ch.ValidatedAt = acme.StatusValid, time.Now().UTC().Format(time.RFC3339)
+	case p.Type == problem.RateLimited: // nothing was looked at
+		return p
+	default:
+		ch.Status, ch.Error = acme.StatusInvalid, &acme.Error{Type: p.Type.URN(), Detail: p.Detail}
+		s.a.logger.InfoContext(ctx, "challenge failed", "name", ch.Value, "type", p.Type, "err", p.Detail)
+	}
+	return s.store.UpdateChallenge(context.WithoutCancel(ctx), ch)
+}

@@ -1,0 +1,156 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// External account keys (RFC 8555 §7.3.4). The operator makes one, hands it to
+// somebody by another way, and the first account that proves it by a MAC is bound
+// to it. The secret lies in the record in clear, since a MAC needs it so, until the
+// key is used or revoked; then it is erased.
+
+// EABKey is an external account key without its secret. Times are zero where they
+// have not come.
+type EABKey struct {
+	ID       string
+	Profiles []string // services that its account may have certificates of
+	Note     string   // of the operator
+	Created  time.Time
+	Expires  time.Time // until when an account may be bound
+	Account  string    // that was bound, or empty
+	Bound    time.Time
+	Revoked  time.Time
+}
+
+// Errors of external account keys that callers match.
+var (
+	// ErrEABGone is a key that is unknown, was used, was revoked or has expired.
+	ErrEABGone = errors.New("the external account key is unknown, used, revoked or expired")
+)
+
+const eabSecret = 32 // bytes: as many as the MAC of HS256 has (RFC 2104 §3)
+
+// NewEABKey stores a key under a new id and returns its secret, which is to be had
+// here and never again.
+func (s *Store) NewEABKey(ctx context.Context, k EABKey) (EABKey, []byte, error) {
+	k.ID = rand.Text()
+	secret := make([]byte, eabSecret)
+	_, _ = rand.Read(secret) // it never fails
+	profiles, err := json.Marshal(k.Profiles)
+	if err != nil {
+		return k, nil, fmt.Errorf("encoding profiles: %w", err)
+	}
+	err = s.change(ctx, func(tx *txn) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO acme_eab_keys (id, secret, profiles, note, created_at, expires, account, bound_at, revoked_at)
+			VALUES (?, ?, ?, ?, ?, ?, '', 0, 0)`, k.ID, secret, string(profiles), k.Note, millis(k.Created), millis(k.Expires))
+		return err
+	})
+	if err != nil {
+		return k, nil, fmt.Errorf("storing an external account key: %w", err)
+	}
+	return k, secret, nil
+}
+
+// EABKeys lists all keys, the oldest first.
+func (s *Store) EABKeys(ctx context.Context) ([]EABKey, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT `+eabColumns+` FROM acme_eab_keys k ORDER BY k.created_at, k.id`)
+	if err != nil {
+		return nil, fmt.Errorf("listing external account keys: %w", err)
+	}
+	list, err := collect(rows, func(k *EABKey) error { return eabKey(rows, k) })
+	if err != nil {
+		return nil, fmt.Errorf("listing external account keys: %w", err)
+	}
+	return list, nil
+}
+
+// RevokeEABKey ends a key, and what its account may order. One that is unknown or
+// was revoked is [ErrNotFound].
+func (s *Store) RevokeEABKey(ctx context.Context, id string, now time.Time) error {
+	err := s.change(ctx, func(tx *txn) error {
+		res, err := tx.ExecContext(ctx, `UPDATE acme_eab_keys SET revoked_at = ?, secret = ? WHERE id = ? AND revoked_at = 0`, millis(now), []byte{}, id)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, ErrNotFound)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("revoking external account key %.64q: %w", id, err)
+	}
+	return nil
+}
+
+// EABSecret returns the secret of a key that can still bind an account, or [ErrEABGone].
+func (a *ACME) EABSecret(ctx context.Context, id string) (secret []byte, err error) {
+	err = a.s.read.QueryRowContext(ctx, `SELECT secret FROM acme_eab_keys WHERE id = ? AND account = '' AND revoked_at = 0 AND expires > ?`,
+		id, millis(time.Now())).Scan(&secret)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, ErrEABGone
+	case err != nil:
+		return nil, fmt.Errorf("reading an external account key: %w", err)
+	}
+	return secret, nil
+}
+
+// Binding returns the key that an account is bound to. ok is false if there is none.
+func (a *ACME) Binding(ctx context.Context, account string) (k EABKey, ok bool, err error) {
+	err = eabKey(a.s.read.QueryRowContext(ctx, `SELECT `+eabColumns+` FROM acme_accounts a JOIN acme_eab_keys k ON k.id = a.eab WHERE a.id = ?`, account), &k)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return k, false, nil
+	case err != nil:
+		return k, false, fmt.Errorf("reading the binding of an account: %w", err)
+	}
+	return k, true, nil
+}
+
+// bind uses up a key for an account, in the transaction that makes it.
+func bind(ctx context.Context, tx *txn, id, account string, now time.Time) error {
+	for _, change := range []struct {
+		text string
+		args []any
+	}{
+		{`UPDATE acme_eab_keys SET account = ?, bound_at = ?, secret = ? WHERE id = ? AND account = '' AND revoked_at = 0 AND expires > ?`,
+			[]any{account, millis(now), []byte{}, id, millis(now)}},
+		{`UPDATE acme_accounts SET eab = ? WHERE id = ? AND eab = ''`, []any{id, account}},
+	} {
+		res, err := tx.ExecContext(ctx, change.text, change.args...)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, ErrEABGone)
+		}
+	}
+	return nil
+}
+
+const eabColumns = `k.id, k.profiles, k.note, k.created_at, k.expires, k.account, k.bound_at, k.revoked_at`
+
+func eabKey(row scanner, k *EABKey) error {
+	var profiles string
+	var created, expires, bound, revoked int64
+	if err := row.Scan(&k.ID, &profiles, &k.Note, &created, &expires, &k.Account, &bound, &revoked); err != nil {
+		return err
+	}
+	k.Created, k.Expires, k.Bound, k.Revoked = fromMillis(created), fromMillis(expires), momentOf(bound), momentOf(revoked)
+	return json.Unmarshal([]byte(profiles), &k.Profiles)
+}
+
+// momentOf is the zero time for 0.
+func momentOf(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return fromMillis(ms)
+}

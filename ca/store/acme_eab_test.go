@@ -1,0 +1,177 @@
+package store_test
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/smallstep/certificates/acme"
+
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+func newEAB(t testing.TB, s *store.Store, life time.Duration, profiles ...string) (store.EABKey, []byte) {
+	t.Helper()
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	k, secret, err := s.NewEABKey(t.Context(), store.EABKey{Profiles: profiles, Note: "rack 4", Created: now, Expires: now.Add(life)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k, secret
+}
+
+func boundAccount(t testing.TB, a *store.ACME, eab string) (*acme.Account, error) {
+	t.Helper()
+	acc := &acme.Account{Key: acmeKey(t), Status: acme.StatusValid, ProvisionerName: "acme"}
+	return acc, a.CreateBoundAccount(t.Context(), acc, eab)
+}
+
+// A key binds one account, however many replicas are asked at once, and its secret
+// is gone from then on.
+func TestEABOnce(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		one, two := open(t, where), open(t, where)
+		k, secret := newEAB(t, one, time.Hour, "web", "api")
+		if got, err := two.ACME().EABSecret(t.Context(), k.ID); err != nil || !slices.Equal(got, secret) || len(secret) != 32 {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var bound []*acme.Account
+		for i := range 8 {
+			wg.Go(func() {
+				acc, err := boundAccount(t, []*store.Store{one, two}[i%2].ACME(), k.ID)
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					bound = append(bound, acc)
+				} else if !errors.Is(err, store.ErrEABGone) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if len(bound) != 1 {
+			t.Fatalf("one key bound %d accounts", len(bound))
+		}
+		if _, err := one.ACME().EABSecret(t.Context(), k.ID); !errors.Is(err, store.ErrEABGone) {
+			t.Errorf("the secret of a used key: %v", err)
+		}
+		got, ok, err := two.ACME().Binding(t.Context(), bound[0].ID)
+		if err != nil || !ok || got.ID != k.ID || !slices.Equal(got.Profiles, []string{"web", "api"}) || got.Account != bound[0].ID || got.Bound.IsZero() || got.Note != "rack 4" {
+			t.Errorf("%+v, %v, %v", got, ok, err)
+		}
+		list, err := one.EABKeys(t.Context())
+		if err != nil || len(list) != 1 || list[0].Account != bound[0].ID || !list[0].Expires.Equal(k.Expires) {
+			t.Errorf("%+v, %v", list, err)
+		}
+		if n := leftSecrets(t, one, secret); n != 0 {
+			t.Errorf("the secret is in %d rows", n)
+		}
+	})
+}
+
+// leftSecrets looks past all code of ours.
+func leftSecrets(t testing.TB, s *store.Store, secret []byte) (n int) {
+	t.Helper()
+	err := s.Change(t.Context(), func(tx *store.Txn) error {
+		return tx.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM acme_eab_keys WHERE secret = ?`, secret).Scan(&n)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Neither a key that expired nor one that was revoked binds anything, and an
+// account keeps its first key.
+func TestEABGone(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		s := open(t, where)
+		a := s.ACME()
+		late, _ := newEAB(t, s, -time.Minute, "web")
+		revoked, secret := newEAB(t, s, time.Hour, "web")
+		if err := s.RevokeEABKey(t.Context(), revoked.ID, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if n := leftSecrets(t, s, secret); n != 0 {
+			t.Errorf("the secret of a revoked key is in %d rows", n)
+		}
+		for _, id := range []string{late.ID, revoked.ID, "nobody"} {
+			if _, err := a.EABSecret(t.Context(), id); !errors.Is(err, store.ErrEABGone) {
+				t.Errorf("secret: %v", err)
+			}
+			acc, err := boundAccount(t, a, id)
+			if !errors.Is(err, store.ErrEABGone) {
+				t.Errorf("binding: %v", err)
+			}
+			if _, err := a.GetAccount(t.Context(), acc.ID); !acme.IsErrNotFound(err) {
+				t.Errorf("the account was stored: %v", err)
+			}
+		}
+		for _, id := range []string{revoked.ID, "nobody"} {
+			if err := s.RevokeEABKey(t.Context(), id, time.Now()); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("revoking %s: %v", id, err)
+			}
+		}
+		acc := acmeAccount(t, a)
+		if _, ok, err := a.Binding(t.Context(), acc.ID); ok || err != nil {
+			t.Errorf("an account without a key: %v, %v", ok, err)
+		}
+		first, _ := newEAB(t, s, time.Hour, "web")
+		if err := a.CreateBoundAccount(t.Context(), acc, first.ID); err != nil {
+			t.Fatalf("an account of before: %v", err)
+		}
+		next, _ := newEAB(t, s, time.Hour, "db")
+		if err := a.CreateBoundAccount(t.Context(), acc, next.ID); !errors.Is(err, store.ErrEABGone) {
+			t.Errorf("a second key for an account: %v", err)
+		}
+		if _, err := a.EABSecret(t.Context(), next.ID); err != nil {
+			t.Errorf("it used up the key: %v", err)
+		}
+		if err := s.RevokeEABKey(t.Context(), first.ID, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if k, ok, err := a.Binding(t.Context(), acc.ID); !ok || err != nil || k.Revoked.IsZero() {
+			t.Errorf("after the revocation: %+v, %v, %v", k, ok, err)
+		}
+	})
+}
+
+// An account whose order is under way makes no room; when all are such, a new one
+// has to wait.
+func TestACMESparesFirstOrders(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		s := open(t, where)
+		a := s.ACME()
+		first := acmeAccount(t, a)
+		o := acmeOrder(t, a, first, "web.example")
+		for range 510 {
+			acmeAccount(t, a)
+		}
+		if _, err := a.GetAccount(t.Context(), first.ID); err != nil {
+			t.Errorf("a client in its first order lost its account: %v", err)
+		}
+		ready(t, a, o)
+		now := time.Now()
+		if err := s.Change(t.Context(), func(tx *store.Txn) error { // an order for everybody
+			_, err := tx.ExecContext(t.Context(), `INSERT INTO acme_orders
+				(id, account, provisioner, status, identifiers, asked, not_before, not_after, created_at, expires, sweep_at, problem, certificate)
+				SELECT 'order of ' || id, id, 'acme', 'pending', '[]', 0, 0, 0, ?, ?, ?, '', '' FROM acme_accounts`,
+				now.UnixMilli(), now.Add(time.Hour).UnixMilli(), now.Add(time.Hour).UnixMilli())
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		acc := &acme.Account{Key: acmeKey(t), Status: acme.StatusValid}
+		if err := a.CreateAccount(t.Context(), acc); !errors.Is(err, store.ErrTooManyAccounts) {
+			t.Errorf("one more: %v", err)
+		}
+		k, _ := newEAB(t, s, time.Hour, "web")
+		if _, err := boundAccount(t, a, k.ID); err != nil {
+			t.Errorf("one with a key of the operator: %v", err)
+		}
+	})
+}
