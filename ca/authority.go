@@ -64,6 +64,7 @@ type Authority struct {
 	lists     crlMakers
 	live      liveCounts
 	revoked   atomic.Pointer[revokedAnswer]
+	long      atomic.Bool // it was said that the answer is
 	logKey    *translog.Key
 	head      atomic.Pointer[head] // newest signed head of the log, nil before the first
 	stuck     atomic.Bool          // the log could not be extended the last time

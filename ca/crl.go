@@ -14,6 +14,7 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/revocation"
 )
 
 // The standard library makes a list from all of its entries each time: with n
@@ -74,6 +75,19 @@ func (e *crlEntries) expire(now time.Time) bool {
 	return gone
 }
 
+// ends is the value of the extension that says until when each entry counts: a peer
+// that missed why an entry left the list can tell that from a record that was lost.
+func (e *crlEntries) ends(thisUpdate time.Time) ([]byte, error) {
+	if len(e.each) == 0 {
+		return nil, nil
+	}
+	seconds := make([]int64, len(e.each))
+	for i, x := range e.each {
+		seconds[i] = (x.notAfter + 999) / 1000
+	}
+	return revocation.EncodeEnds(thisUpdate, seconds)
+}
+
 // crlHead is what a list says besides its entries.
 type crlHead struct {
 	number     *big.Int
@@ -88,7 +102,11 @@ func signCRL(issuing issuer, head crlHead, entries *crlEntries) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(entries.der)+1<<10))
+	ends, err := entries.ends(head.thisUpdate)
+	if err != nil {
+		return nil, err
+	}
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(entries.der)+len(ends)+1<<10))
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(1) // v2
 		alg.add(b)
@@ -106,6 +124,9 @@ func signCRL(issuing issuer, head crlHead, entries *crlEntries) ([]byte, error) 
 					})
 				})
 				addExtension(b, oidCRLNumber, func(b *cryptobyte.Builder) { b.AddASN1BigInt(head.number) })
+				if ends != nil {
+					addExtension(b, revocation.OIDEnds, func(b *cryptobyte.Builder) { b.AddBytes(ends) })
+				}
 			})
 		})
 	})

@@ -26,6 +26,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/revocation"
 )
 
 func crlIssuer(t testing.TB, key crypto.Signer) *x509.Certificate {
@@ -55,7 +56,7 @@ func TestCRLIsTheStandardLibrarys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now()
+	now := time.Now().Truncate(time.Second).Add(time.Second / 2)
 	var listed []store.Listed
 	for i, reason := range []int{0, 1, 2, 3, 4, 5, 9, 10} {
 		serial := new(big.Int).Lsh(big.NewInt(int64(i+1)), uint(20*i)) // some with a leading bit that DER pads
@@ -65,11 +66,20 @@ func TestCRLIsTheStandardLibrarys(t *testing.T) {
 		for _, n := range []int{0, 1, len(listed)} {
 			t.Run(fmt.Sprint(name, n), func(t *testing.T) {
 				cert := crlIssuer(t, key)
+				var ends []int64
 				tmpl := &x509.RevocationList{Number: big.NewInt(now.UnixMicro()), ThisUpdate: now, NextUpdate: now.AddDate(30, 0, 0)}
 				for _, l := range listed[:n] {
 					serial, _ := new(big.Int).SetString(l.Serial, 10)
 					tmpl.RevokedCertificateEntries = append(tmpl.RevokedCertificateEntries,
 						x509.RevocationListEntry{SerialNumber: serial, RevocationTime: l.RevokedAt, ReasonCode: l.Reason})
+					ends = append(ends, l.NotAfter.Unix()+1) // in whole seconds: not before it has ended
+				}
+				if n > 0 {
+					value, err := revocation.EncodeEnds(now, ends)
+					if err != nil {
+						t.Fatal(err)
+					}
+					tmpl.ExtraExtensions = []pkix.Extension{{Id: revocation.OIDEnds, Value: value}}
 				}
 				der, err := x509.CreateRevocationList(rand.Reader, tmpl, cert, key)
 				if err != nil {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 const (
@@ -170,7 +172,31 @@ func (a *Authority) makeCRL(ctx context.Context, st *state, m *crlMaker, issuing
 	}
 	m.current.Store(made)
 	m.changed = false
+	a.warnOfLength(ctx)
 	return made, nil
+}
+
+// warnOfLength says when GET /revoked gets so long that clients may soon not read it
+// any more: once, and again after it was shorter.
+func (a *Authority) warnOfLength(ctx context.Context) {
+	size := a.lists.size()
+	if long := size > stepapi.MaxRevoked/2; a.long.Swap(long) || !long {
+		return
+	}
+	a.logger.WarnContext(ctx, "the revocation lists are long: beyond the limit every client keeps the last ones, and is not ready once these are out of date",
+		"bytes", size, "limit", stepapi.MaxRevoked)
+}
+
+// size is how long the answer of GET /revoked is with the lists that were made last.
+func (m *crlMakers) size() (bytes int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, maker := range m.by {
+		if c := maker.current.Load(); c != nil {
+			bytes += revokedSize(len(c.der))
+		}
+	}
+	return bytes
 }
 
 // openSigner finds the key once: for a retired issuer that means to derive a key

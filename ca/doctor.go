@@ -50,6 +50,7 @@ const (
 	soonExpires = 30 * 24 * time.Hour // a CA certificate that ends within it is a warning
 	clockLeeway = time.Minute
 	crlWait     = 5 * time.Second
+	entrySize   = 54 // bytes of DER that an entry of a list takes, with its end
 )
 
 // Doctor looks at a state directory and its record, changes nothing, and may run
@@ -223,6 +224,10 @@ func (d *doctor) record(ctx context.Context, cfg Config) (current bool) {
 		d.say("clock", DiagnosisError, "the last certificate was issued at %s, in %s: the clock is behind now, or was ahead then", stamp(in.Newest), ahead.Round(time.Second))
 	} else {
 		d.say("clock", DiagnosisOK, "it says %s, and nothing in the record is later", stamp(time.Now()))
+	}
+	if size := revokedSize(in.Revoked * entrySize); size > stepapi.MaxRevoked/2 {
+		d.say("crl", DiagnosisWarning, "%d certificates are revoked and have not expired: GET /revoked is some %d bytes long, and clients read at most %d; shorter lifetimes make it shorter",
+			in.Revoked, size, stepapi.MaxRevoked)
 	}
 	return in.Schema == in.Known
 }

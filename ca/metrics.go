@@ -70,6 +70,8 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 			func() float64 { return float64(earliest(a.state.Load()).Unix()) }),
 		gauge("crl_age_seconds", "Age of the oldest revocation list in use; they are made anew at half of their life of 24 h.",
 			func() float64 { return a.lists.age(time.Now()).Seconds() }),
+		gauge("revoked_bytes", fmt.Sprintf("Length of the answer of GET /revoked; clients read at most %d.", stepapi.MaxRevoked),
+			func() float64 { return float64(a.lists.size()) }),
 		gauge("log_entries", "Entries of the log that the newest signed head covers.",
 			func() float64 { return float64(a.logSize()) }),
 		gauge("log_failing", "1 while the log cannot be extended; the authority's log says why. Somebody must look.",

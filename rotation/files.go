@@ -102,7 +102,7 @@ type fileWatch struct {
 	places   places        // of the previous attempt
 
 	next  *candidate
-	last  *candidate // as last accepted, without the key
+	last  *candidate // as last accepted, without the material
 	told  bool       // a failure was reported
 	since time.Time  // of an unbroken run of failures
 	retry time.Duration
@@ -112,7 +112,8 @@ type fileWatch struct {
 type candidate struct {
 	digest  [sha256.Size]byte
 	sums    map[string][sha256.Size]byte // by name
-	m       Material
+	m       Material                     // empty once it was accepted
+	has     essentials                   // of it then
 	touched time.Time
 	since   time.Time
 	stand   time.Duration // from since
@@ -234,7 +235,7 @@ func (w *fileWatch) read() (again time.Duration, err error) {
 	if err := w.yield(c.m); err != nil {
 		return 0, err
 	}
-	c.m = Material{Roots: c.m.Roots, Revoked: c.m.Revoked, Issuers: c.m.Issuers} // the key is not kept
+	c.has, c.m = essentialsOf(c.m), Material{} // neither the key nor long lists stay in memory
 	w.last, w.next = c, nil
 	w.deaf = w.n != nil && !c.heard
 	w.report()
@@ -269,7 +270,7 @@ func (w *fileWatch) consider(r *reading, before places) (*candidate, error) {
 		inPlace = inPlace || changed && before.has(f.dir, w.places[f.dir])
 	}
 	switch {
-	case inPlace && w.last != nil && (essentialsOf(w.last.m).lostIn(m) || strays(m)):
+	case inPlace && w.last != nil && (w.last.has.lostIn(m) || strays(m)):
 		c.stand = standLoss
 	case inPlace || !w.heard: // a notification on its way must not be taken for none
 		c.stand = standKnown

@@ -13,6 +13,7 @@ const (
 	dirKey  = "tls.key"
 	dirCA   = "ca.crt"
 	dirCRL  = "crl.pem"
+	dirKept = "crl.kept" // of package enroll
 )
 
 // FileSet names the files of one identity, in PEM: every block must parse, be of
@@ -20,7 +21,8 @@ const (
 // after the last.
 //
 // With Dir and none of Cert, Key and CA, they are tls.crt, tls.key and ca.crt,
-// and CRL is crl.pem if there is one. Without CA, or with CA and CRL only, a
+// and CRL is crl.pem if there is one, with crl.kept beside it, in which package
+// enroll keeps what earlier lists named. Without CA, or with CA and CRL only, a
 // set is half of an identity, for [Merge].
 type FileSet struct {
 	Dir    string        // what relative names are relative to; default: the working directory
@@ -39,7 +41,8 @@ type FilePair struct{ Cert, Key string }
 type plan struct {
 	pairs    []FilePair // the own first; none: trust only. Key "" is in Cert
 	ca, crl  string     // "" for none
-	optional string     // the one file that may be missing
+	kept     string     // likewise
+	optional []string   // those that may be missing
 	poll     time.Duration
 }
 
@@ -49,7 +52,8 @@ func (f FileSet) plan() (plan, error) {
 		f.Cert, f.Key, f.CA = dirCert, dirKey, dirCA
 		if f.CRL == "" {
 			f.CRL = dirCRL
-			p.optional = f.in(dirCRL)
+			p.kept = f.in(dirKept)
+			p.optional = []string{f.in(dirCRL), p.kept}
 		}
 	}
 	switch {
@@ -95,7 +99,7 @@ func (p plan) names() []string {
 		all = append(all, pair.Cert, pair.Key)
 	}
 	seen := map[string]bool{"": true}
-	for _, n := range append(all, p.ca, p.crl) {
+	for _, n := range append(all, p.ca, p.crl, p.kept) {
 		if !seen[n] {
 			out = append(out, n)
 		}

@@ -22,9 +22,12 @@ import (
 // is a CA or has no usage for TLS; when the bundle is empty or holds a
 // certificate that is no CA; when a revocation list is not signed by a CA under
 // the bundle, is older than the one in effect, or is missing though there was
-// one. Self-signed certificates at the end of a chain are tolerated and not
+// one that its issuer had no reason yet to replace. Self-signed certificates at the end of a chain are tolerated and not
 // sent. A leaf that is not valid yet waits until it is, unless the one in effect
 // has expired.
+//
+// What a revocation list named stays refused until that certificate has ended,
+// whatever later lists say; see [Status.RevokedKept].
 //
 // A bundle that no longer holds the root of the own chain is published with
 // Change.Warning: on the way from one root to another that state is intended,
@@ -35,6 +38,7 @@ type Material struct {
 	Roots       []*x509.Certificate    // trust anchors for peers, of any order
 	Revoked     []*x509.RevocationList // what the issuers of peers took back, at most one list per issuer
 	Issuers     []*x509.Certificate    // intermediates that signed lists in Revoked; they give no trust to peers
+	Kept        []byte                 // what lists before Revoked named and is refused still, in the form of crl.kept
 	Version     string                 // for logs only, for instance a directory name
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // Merge makes one source of two: leaf, key and more certificates from identity;
-// roots, revocation lists and their issuers from trust. It yields once both
+// roots, revocation lists and what belongs to them from trust. It yields once both
 // have delivered, and when either delivers anew. Each gets the answer for the
 // combination; what a side delivered and had refused is tried again when the
 // other changes, and never keeps the other's change from taking effect beside
@@ -53,6 +53,14 @@ func (m merged) watch(ctx context.Context, yield func(Material) error, say obser
 		return ctx.Err()
 	}
 	return both(ends)
+}
+
+// RevokedError implements lister for trust that fetches its lists.
+func (m merged) RevokedError() error {
+	if l, ok := m[sideTrust].(lister); ok {
+		return l.RevokedError()
+	}
+	return nil
 }
 
 // NextRenewal implements renewer for an identity that renews itself.
@@ -157,7 +165,7 @@ func (r *merging) offer(pair [2]*Material) error {
 	id, trust := pair[sideIdentity], pair[sideTrust]
 	m := Material{
 		Certificate: id.Certificate, Others: id.Others,
-		Roots: trust.Roots, Revoked: trust.Revoked, Issuers: trust.Issuers, Version: id.Version,
+		Roots: trust.Roots, Revoked: trust.Revoked, Issuers: trust.Issuers, Kept: trust.Kept, Version: id.Version,
 	}
 	if trust.Version != id.Version {
 		m.Version += "+" + trust.Version

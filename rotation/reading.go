@@ -15,9 +15,13 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-const maxFile = 1 << 20 // bytes; a bundle of 400 roots is a third of it
+const (
+	maxFile  = 1 << 20            // bytes; a bundle of 400 roots is a third of it
+	maxLists = stepapi.MaxRevoked // bytes, of revocation lists and of what is kept of earlier ones
+)
 
 // reading is the content of one set of files, through one resolution of links.
 type reading struct {
@@ -42,7 +46,11 @@ func load(p plan, paths map[string]string) (*reading, error) {
 			_, _ = all.Write([]byte("missing")) // a hash does not fail; shorter than any sum
 			continue
 		}
-		data, touched, err := readFile(path)
+		limit := int64(maxFile)
+		if name == p.crl || name == p.kept {
+			limit = maxLists
+		}
+		data, touched, err := readFile(path, limit)
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +70,7 @@ func load(p plan, paths map[string]string) (*reading, error) {
 
 // readFile reads the regular file that stands at a resolved path. It never
 // waits: a pipe would, and may be put there between the look and the opening.
-func readFile(path string) (data []byte, touched time.Time, err error) {
+func readFile(path string, limit int64) (data []byte, touched time.Time, err error) {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil, touched, err
@@ -82,12 +90,12 @@ func readFile(path string) (data []byte, touched time.Time, err error) {
 	if !os.SameFile(info, opened) {
 		return nil, touched, &fs.PathError{Op: "open", Path: path, Err: errors.New("replaced in this instant")}
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, touched, err
 	}
-	if len(b) > maxFile {
-		return nil, touched, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("longer than %d bytes", maxFile)}
+	if int64(len(b)) > limit {
+		return nil, touched, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("longer than %d bytes", limit)}
 	}
 	return b, opened.ModTime(), nil
 }
@@ -118,6 +126,7 @@ func (r *reading) material(p plan) (m Material, err error) {
 			return Material{}, fmt.Errorf("reading revocation lists %s: %w", p.crl, err)
 		}
 	}
+	m.Kept = r.parts[p.kept].data
 	return m, nil
 }
 

@@ -38,7 +38,7 @@ func (r *resolver) all(p plan) (paths map[string]string, err error) {
 		switch {
 		case ferr == nil:
 			paths[name] = path
-		case name == p.optional && errors.Is(ferr, fs.ErrNotExist):
+		case slices.Contains(p.optional, name) && errors.Is(ferr, fs.ErrNotExist):
 		case err == nil:
 			err = ferr
 		}

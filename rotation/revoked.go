@@ -13,22 +13,25 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/revocation"
 )
 
 // ErrRevoked is matched by the errors of handshakes with peers whose issuer took their certificate back.
 var ErrRevoked = errors.New("certificate is revoked")
 
-// revocations is what the lists of a generation take back. It knows issuers by
-// their public key: a renewed CA certificate over the same key has the same list.
-// About 60 bytes for each serial.
+// revocations is what the lists of a generation take back, and what earlier ones
+// did. About 70 bytes for each serial.
 type revocations struct {
 	lists  []revocationList
-	byKey  map[string]map[string]struct{} // SubjectPublicKeyInfo of the issuer → serials, big endian
-	digest string                         // of issuers and serials alone: a list that is only signed anew is no change
+	given  [sha256.Size]byte // of Material.Kept
+	named  revocation.Index
+	kept   *revocation.Kept
+	digest string // of issuers and serials alone: a list that is only signed anew is no change
 }
 
 type revocationList struct {
 	issuer *x509.Certificate
+	name   string            // of the issuer
 	sum    [sha256.Size]byte // of the list, signature included
 	at     time.Time         // ThisUpdate
 	until  time.Time         // NextUpdate, zero if it does not say
@@ -37,28 +40,30 @@ type revocationList struct {
 // readRevocations verifies the lists of a candidate. prev is what is in effect,
 // or nil. An issuer in m.Issuers counts once it chains to the bundle.
 //
-// A list never gets older and never gets lost while its issuer is trusted, so
-// that putting back an old file does not let anyone in again.
+// A list never gets older, and what it names stays refused until it has ended, so
+// that neither an old file nor an authority that forgot lets anyone in again. A
+// list does not get lost either while its issuer is trusted, unless it is so old
+// that its issuer would have replaced it: then it was retired.
 func readRevocations(m Material, chain []*x509.Certificate, prev *revocations, now time.Time) (*revocations, error) {
 	issuers, err := listIssuers(m, chain, now)
 	if err != nil {
 		return nil, err
 	}
-	r := &revocations{}
+	r := &revocations{given: sha256.Sum256(m.Kept), named: revocation.Index{}}
 	for _, list := range m.Revoked {
 		issuer, err := listIssuer(list, issuers)
 		if err != nil {
 			return nil, err
 		}
-		r.lists = append(r.lists, revocationList{issuer, sha256.Sum256(list.Raw), list.ThisUpdate, list.NextUpdate})
+		r.lists = append(r.lists, revocationList{issuer, list.Issuer.CommonName, sha256.Sum256(list.Raw), list.ThisUpdate, list.NextUpdate})
 	}
 	if err := r.succeeds(prev, m, now); err != nil {
 		return nil, err
 	}
-	if prev != nil && slices.EqualFunc(r.lists, prev.lists, func(a, b revocationList) bool { return a.sum == b.sum }) {
+	if prev != nil && r.given == prev.given && slices.EqualFunc(r.lists, prev.lists, func(a, b revocationList) bool { return a.sum == b.sum }) {
 		return prev, nil // the usual case: only the leaf is new
 	}
-	return r, r.index(m.Revoked)
+	return r, r.index(m, prev, now)
 }
 
 // listIssuers are the CA certificates that may have signed lists.
@@ -122,7 +127,7 @@ func (r *revocations) succeeds(prev *revocations, m Material, now time.Time) err
 		case i >= 0 && r.lists[i].at.Before(old.at):
 			return fmt.Errorf("the revocation list of %q is of %s, older than the one in effect",
 				old.issuer.Subject.CommonName, r.lists[i].at.UTC().Format(time.RFC3339))
-		case i < 0 && now.Before(old.issuer.NotAfter) && chainsTo(old.issuer, withIssuers(m, prev), now):
+		case i < 0 && !revocation.HalfOver(old.at, old.until, now) && now.Before(old.issuer.NotAfter) && chainsTo(old.issuer, withIssuers(m, prev), now):
 			return fmt.Errorf("the revocation list of %q is missing, and so far there was one", old.issuer.Subject.CommonName)
 		}
 	}
@@ -141,36 +146,49 @@ func (l revocationList) sameIssuer(o revocationList) bool {
 	return bytes.Equal(l.issuer.RawSubjectPublicKeyInfo, o.issuer.RawSubjectPublicKeyInfo)
 }
 
-// index makes the lists fit for handshakes.
-func (r *revocations) index(lists []*x509.RevocationList) error {
-	r.byKey = make(map[string]map[string]struct{}, len(lists))
-	sums := make([]string, 0, len(lists))
-	for i, list := range lists {
-		key := string(r.lists[i].issuer.RawSubjectPublicKeyInfo)
-		if r.byKey[key] != nil {
-			return fmt.Errorf("there are two revocation lists of %q", list.Issuer.CommonName)
+// index makes the lists fit for handshakes, with what prev refuses and they do not name.
+func (r *revocations) index(m Material, prev *revocations, now time.Time) error {
+	for i, list := range m.Revoked {
+		if err := r.named.Add(list, r.lists[i].issuer); err != nil {
+			return err
 		}
-		serials := make(map[string]struct{}, len(list.RevokedCertificateEntries))
-		sorted := make([]string, 0, len(list.RevokedCertificateEntries))
-		for _, e := range list.RevokedCertificateEntries {
-			for _, x := range e.Extensions {
-				if x.Critical { // a certificateIssuer here would make the entry one of another CA (RFC 5280 §5.3.3)
-					return fmt.Errorf("the revocation list of %q has an entry with the critical extension %s, which is not supported", list.Issuer.CommonName, x.Id)
-				}
-			}
-			serial := string(e.SerialNumber.Bytes())
-			serials[serial] = struct{}{}
-			sorted = append(sorted, serial)
-		}
-		slices.Sort(sorted)
-		r.byKey[key] = serials
-		sums = append(sums, digestOf(append(slices.Compact(sorted), key)))
 	}
-	if len(sums) > 0 {
-		slices.Sort(sums)
-		r.digest = hex.EncodeToString([]byte(digestOf(sums)))
+	given, err := revocation.ParseKept(m.Kept)
+	if err != nil {
+		return fmt.Errorf("reading the revoked certificates that are kept: %w", err)
 	}
+	var before revocation.Index
+	var kept *revocation.Kept
+	if prev != nil {
+		before, kept = prev.named, prev.kept
+	}
+	if kept, err = kept.Follow(before, r.named, now); err != nil {
+		return err
+	}
+	if r.kept, err = kept.Join(given, r.named, now); err != nil {
+		return err
+	}
+	r.digest = r.digestOf()
 	return nil
+}
+
+// digestOf is over what is refused, whether a list names it or it is kept.
+func (r *revocations) digestOf() string {
+	var refused []string
+	for key, entry := range r.kept.All {
+		refused = append(refused, string(key[:])+entry)
+	}
+	for key, entries := range r.named {
+		refused = append(refused, string(key[:]))
+		for serial := range entries {
+			refused = append(refused, string(key[:])+serial)
+		}
+	}
+	if len(refused) == 0 {
+		return ""
+	}
+	slices.Sort(refused)
+	return hex.EncodeToString([]byte(digestOf(refused)))
 }
 
 // digestOf hashes strings so that no two lists of them read alike.
@@ -187,47 +205,35 @@ func digestOf(parts []string) string {
 
 // refuse returns an [ErrRevoked] when every way from the peer to a root leads over a revoked certificate.
 func (r *revocations) refuse(chains [][]*x509.Certificate) error {
-	if r == nil || len(r.byKey) == 0 {
+	if r == nil || len(r.named) == 0 && r.kept.Len() == 0 {
 		return nil
 	}
-	var taken *x509.Certificate
-	for _, chain := range chains {
-		c := r.revokedIn(chain)
-		if c == nil {
-			return nil
-		}
-		taken = c
-	}
-	if taken == nil { // no chain: whoever admits peers without one is not asking about lists
+	c := revocation.Blocking(chains, func(issuer revocation.Issuer, serial string) bool {
+		return r.named.Names(issuer, serial) || r.kept.Names(issuer, serial)
+	})
+	if c == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: serial %s of %q", ErrRevoked, pemfile.Serial(taken), strings.Join(pemfile.Names(taken), " "))
+	return fmt.Errorf("%w: serial %s of %q", ErrRevoked, pemfile.Serial(c), strings.Join(pemfile.Names(c), " "))
 }
 
-func (r *revocations) revokedIn(chain []*x509.Certificate) *x509.Certificate {
-	for i, c := range chain[:max(len(chain)-1, 0)] {
-		if _, ok := r.byKey[string(chain[i+1].RawSubjectPublicKeyInfo)][string(c.SerialNumber.Bytes())]; ok {
-			return c
-		}
-	}
-	return nil
-}
-
-// oldest is when the list that was not signed anew for longest was signed; stale
-// reports that one should have been replaced by now. It is enforced all the same.
-func (r *revocations) oldest(now time.Time) (at time.Time, stale bool) {
+// oldest is when the list that was not signed anew for longest was signed.
+func (r *revocations) oldest() (at time.Time) {
 	for _, l := range r.lists {
 		if at.IsZero() || l.at.Before(at) {
 			at = l.at
 		}
-		stale = stale || !l.until.IsZero() && now.After(l.until)
 	}
-	return at, stale
+	return at
 }
 
-func (r *revocations) serials() (n int) {
-	for _, s := range r.byKey {
-		n += len(s)
+// stale says which list should have been replaced by now. It is enforced all the
+// same, but certificates that were revoked since are not on it.
+func (r *revocations) stale(now time.Time) error {
+	for _, l := range r.lists {
+		if !l.until.IsZero() && now.After(l.until) {
+			return fmt.Errorf("the revocation list of %q was to be replaced by %s", l.name, l.until.UTC().Format(time.RFC3339))
+		}
 	}
-	return n
+	return nil
 }

@@ -34,6 +34,7 @@ func TestRevocationGate(t *testing.T) {
 		"first list":    {after: []*x509.RevocationList{ca.crl(t, 0, peer)}},
 		"newer":         {before: []*x509.RevocationList{ca.crl(t, -2, peer)}, after: []*x509.RevocationList{ca.crl(t, -1)}},
 		"older":         {before: []*x509.RevocationList{ca.crl(t, -1)}, after: []*x509.RevocationList{ca.crl(t, -2)}, want: "older than the one in effect"},
+		"retired":       {before: []*x509.RevocationList{ca.crl(t, -61, peer)}},
 		"lost":          {before: []*x509.RevocationList{ca.crl(t, 0)}, want: "is missing"},
 		"of a stranger": {after: []*x509.RevocationList{other.crl(t, 0)}, want: "not signed by a CA that the trust bundle knows"},
 		"of a namesake": {after: []*x509.RevocationList{newCA(t, "ca").crl(t, 0)}, want: "not signed by"},
@@ -85,9 +86,15 @@ func TestListSignedAnew(t *testing.T) {
 	stale = signList(t, &x509.RevocationList{
 		Number: serials(), ThisUpdate: stale.ThisUpdate, NextUpdate: time.Now().Add(-time.Second), RevokedCertificateEntries: stale.RevokedCertificateEntries,
 	}, ca.inter, ca.interKey)
+	if err := id.Check(); err != nil {
+		t.Errorf("with a list that is good: %v", err)
+	}
 	src.mustPush(t, taking(m, stale))
 	if st := id.Status(); !st.RevokedStale || st.Generation != 1 {
 		t.Errorf("stale %v in generation %d", st.RevokedStale, st.Generation)
+	}
+	if err := id.Check(); err == nil || !strings.Contains(err.Error(), "was to be replaced by") {
+		t.Errorf("with a list past its next update: %v", err)
 	}
 }
 

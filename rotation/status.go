@@ -37,8 +37,9 @@ type Status struct {
 
 	RevokedLists   int       `json:"revoked_lists"`   // revocation lists in effect
 	RevokedSerials int       `json:"revoked_serials"` // certificates on them
+	RevokedKept    int       `json:"revoked_kept"`    // that only earlier lists named; they are refused until they have ended. More than 0: ask whether the authority lost its record
 	RevokedAt      time.Time `json:"revoked_at,omitzero"`
-	RevokedStale   bool      `json:"revoked_stale"` // one is past its NextUpdate; it is enforced all the same
+	RevokedStale   bool      `json:"revoked_stale"` // one is past its NextUpdate; it is enforced all the same, and Check fails
 
 	Draining    int           `json:"draining"` // superseded generations still in use
 	Connections []Connections `json:"connections,omitempty"`
@@ -72,8 +73,8 @@ func (id *Identity) Status() Status {
 	h := id.health
 	st.WatchMode, st.WatchError = h.mode, text(h.modeErr)
 	st.LastSuccess, st.LastError, st.Failures, st.Refused = h.success, text(h.err), h.failures, h.refused
-	st.RevokedLists, st.RevokedSerials = len(id.lists.lists), id.lists.serials()
-	st.RevokedAt, st.RevokedStale = id.lists.oldest(now)
+	st.RevokedLists, st.RevokedSerials, st.RevokedKept = len(id.lists.lists), id.lists.named.Len(), id.lists.kept.Len()
+	st.RevokedAt, st.RevokedStale = id.lists.oldest(), id.lists.stale(now) != nil
 	st.Drained, st.Forced = id.drained.Load(), id.forced.Load()
 	if id.held != nil {
 		st.HeldUntil = id.held.gen.from
@@ -81,6 +82,9 @@ func (id *Identity) Status() Status {
 	st.Draining = len(id.retiring)
 	return st
 }
+
+// lister is a source that fetches revocation lists, and says why that last failed.
+type lister interface{ RevokedError() error }
 
 // renewer is a source that knows when it will have a successor.
 type renewer interface{ NextRenewal() time.Time }
@@ -113,9 +117,11 @@ func (id *Identity) connections() []Connections {
 	return out
 }
 
-// Check is for readiness probes: it fails when peers would refuse the
-// certificate in effect, and after Close. A failing source alone is no reason,
-// the identity is good until it expires; see Status.LastError and Overdue.
+// Check is for readiness probes. It fails when peers would refuse the certificate
+// in effect, and after Close. It fails too when a revocation list is past its
+// NextUpdate (RFC 5280 §5.1.2.5): from then on peers may be let in that are revoked.
+// A failing source alone is no reason, the identity is good until it expires; see
+// Status.LastError and Overdue.
 func (id *Identity) Check() error {
 	g, now := id.Current(), time.Now()
 	switch {
@@ -126,7 +132,16 @@ func (id *Identity) Check() error {
 	case now.Before(g.from):
 		return fmt.Errorf("checking identity: the certificate is not valid before %s", g.from.UTC().Format(time.RFC3339))
 	}
-	return nil
+	id.mu.Lock()
+	err := id.lists.stale(now)
+	id.mu.Unlock()
+	if err == nil {
+		return nil
+	}
+	if l, ok := id.source.(lister); ok && l.RevokedError() != nil {
+		err = fmt.Errorf("%w: %w", err, l.RevokedError())
+	}
+	return fmt.Errorf("checking identity: %w", err)
 }
 
 func text(err error) string {

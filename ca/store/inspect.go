@@ -20,6 +20,7 @@ type Inspection struct {
 	Problems []string  // of SQLite's integrity check; empty is sound
 	Newest   time.Time // when the last certificate was issued, by the clock of then; zero if there is none
 	Rows     int       // certificates
+	Revoked  int       // of them revoked and not expired, unless Schema is older than Known
 }
 
 // Inspect looks at a record as it is: it migrates nothing, and makes no file. It
@@ -55,6 +56,13 @@ func Inspect(ctx context.Context, where string) (_ Inspection, err error) {
 	}
 	if newest != 0 {
 		in.Newest = fromMillis(newest)
+	}
+	if in.Schema < in.Known { // the table may be another one yet
+		return in, nil
+	}
+	count := `SELECT COUNT(*) FROM revocations WHERE not_after > ` + strconv.FormatInt(millis(time.Now()), 10) // a number: the dialects differ in placeholders
+	if err := db.QueryRowContext(ctx, count).Scan(&in.Revoked); err != nil {
+		return in, fmt.Errorf("inspecting the record: %w", err)
 	}
 	return in, nil
 }

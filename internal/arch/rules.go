@@ -25,6 +25,7 @@ var leaves = []string{
 	"internal/pemfile",
 	"internal/printable",
 	"internal/pubkey",
+	"internal/revocation",
 	"internal/secret",
 	"internal/stepapi",
 }

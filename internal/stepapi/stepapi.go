@@ -9,6 +9,7 @@ package stepapi
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"slices"
@@ -43,9 +44,23 @@ const (
 const MaxBody = 64 << 10
 
 // MaxRevoked is the largest answer of GET /revoked that a client reads, in bytes.
-// An entry with a serial of 128 bits and a reason takes 50 bytes of DER and 69 of
-// this JSON, so that 100 000 revoked certificates are 7 MB.
-const MaxRevoked = 16 << 20
+// An entry with a serial of 128 bits, a reason and its end takes 54 bytes of DER and
+// 74 of this JSON, so that 300 000 revoked certificates are 22 MB. The authority
+// warns when its answer is half as long: beyond the cap every client fails to
+// refresh its lists, and is not ready any more once those it has are out of date.
+const MaxRevoked = 64 << 20
+
+// AuthorityPurpose is the extended key usage id-kp-cmcRA (RFC 6402 §2.10), by which
+// RFC 7030 §3.6.1 recognises a server that enrols. The authority puts it into the
+// certificate that it issues to itself and into no other: without it, any service
+// under the same root with a name of the authority could collect tokens in its place.
+var AuthorityPurpose = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 28}
+
+// IsAuthority reports whether c carries [AuthorityPurpose]. It says nothing about
+// who signed c: verify that first.
+func IsAuthority(c *x509.Certificate) bool {
+	return slices.ContainsFunc(c.UnknownExtKeyUsage, AuthorityPurpose.Equal)
+}
 
 // HeaderTrustDigest carries, with each renewal, the [TrustDigest] of the bundle
 // in effect at the client. The authority records it per lineage, so that a root

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -57,6 +58,7 @@ type authority struct {
 	proofs  map[string]bool     // spent
 	retired []*pair             // issuers before the current one
 	revoked []*x509.Certificate
+	service bool // its own certificate is that of a service: without the mark
 	// What a certificate is made with instead, if set.
 	spoilKey    bool
 	spoilIssuer *pair
@@ -130,13 +132,29 @@ func (a *authority) serve(t testing.TB) {
 	leaf := create(t, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "ca"}, DNSNames: []string{a.host}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(365 * 24 * time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, UnknownExtKeyUsage: a.purpose(),
 	}, a.issuer, key.Public())
 	c := &tls.Certificate{Certificate: [][]byte{leaf.Raw, a.issuer.cert.Raw}, PrivateKey: key}
 	for _, r := range a.roots {
 		c.Certificate = append(c.Certificate, r.cert.Raw)
 	}
 	a.served = c
+}
+
+func (a *authority) purpose() []asn1.ObjectIdentifier {
+	if a.service {
+		return nil
+	}
+	return []asn1.ObjectIdentifier{stepapi.AuthorityPurpose}
+}
+
+// pose gives the server a certificate without the mark of an authority, or one with it.
+func (a *authority) pose(t testing.TB, asService bool) {
+	t.Helper()
+	a.mu.Lock()
+	a.service = asService
+	a.mu.Unlock()
+	a.serve(t)
 }
 
 func (a *authority) bundle() []*x509.Certificate {
@@ -153,6 +171,16 @@ func (a *authority) count(path string) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.hits[path]
+}
+
+// total is how many requests came.
+func (a *authority) total() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, hits := range a.hits {
+		n += hits
+	}
+	return n
 }
 
 func (a *authority) certificates() []*x509.Certificate {

@@ -86,6 +86,7 @@ func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certific
 	for _, r := range roots {
 		pool.AddCert(r)
 	}
+	c := &Client{URL: url, observe: d.observe}
 	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}
 	if cert != nil {
 		// Not Certificates: from those, crypto/tls silently sends none if the server's hints do not fit, and the
@@ -99,7 +100,8 @@ func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certific
 		// One identity, one short conversation: no connection outlives its certificate.
 		DisableKeepAlives: true,
 	}
-	return &Client{URL: url, HTTP: &http.Client{Transport: transport, Timeout: d.timeout}, observe: d.observe}, nil
+	c.HTTP = &http.Client{Transport: transport, Timeout: d.timeout}
+	return c, nil
 }
 
 // Sign exchanges a CSR (PEM) and a one-time token for a chain, leaf first. The
@@ -218,10 +220,11 @@ func parseAll(blocks []string) ([]*x509.Certificate, error) {
 type call struct {
 	doing, method, path string
 	body                any
-	secret              Token  // must not come back in an error
-	bearer              Token  // goes into the Authorization header; as secret
-	tag                 string // goes into If-None-Match; an answer of 304 is then no error
-	limit               int64  // of the answer, in bytes; 0 means maxAnswer
+	secret              Token                 // must not come back in an error
+	bearer              Token                 // goes into the Authorization header; as secret
+	tag                 string                // goes into If-None-Match; an answer of 304 is then no error
+	limit               int64                 // of the answer, in bytes; 0 means maxAnswer
+	read                func(io.Reader) error // if set, reads the body of a success in place of decode
 }
 
 // reply is a successful answer.
@@ -277,17 +280,23 @@ func (c *Client) exchange(ctx context.Context, in call) (reply, error) {
 	if limit == 0 {
 		limit = maxAnswer
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	success := resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusCreated
+	from := http.MaxBytesReader(nil, resp.Body, limit)
+	var body []byte
+	if success && in.read != nil {
+		err = in.read(from)
+	} else {
+		body, err = io.ReadAll(from)
+	}
 	switch {
+	case errors.As(err, new(*http.MaxBytesError)):
+		return reply{}, fmt.Errorf("%s: the answer of %s is longer than %d bytes", in.doing, c.URL, limit)
 	case err != nil:
 		return reply{}, fmt.Errorf("%s: reading the answer of %s: %w", in.doing, c.URL, err)
-	case int64(len(body)) > limit:
-		return reply{}, fmt.Errorf("%s: the answer of %s is longer than %d bytes", in.doing, c.URL, limit)
-	case resp.StatusCode == http.StatusNotModified && in.tag != "":
-	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated:
-		return reply{}, refusal(in, resp, body)
+	case success, resp.StatusCode == http.StatusNotModified && in.tag != "":
+		return reply{resp.StatusCode, resp.Header, body}, nil
 	}
-	return reply{resp.StatusCode, resp.Header, body}, nil
+	return reply{}, refusal(in, resp, body)
 }
 
 func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {

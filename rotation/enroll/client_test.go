@@ -41,6 +41,7 @@ func respond(t *testing.T, h http.HandlerFunc) *enroll.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.AuthorityName = "127.0.0.1" // the certificate of httptest is no authority's
 	return c
 }
 

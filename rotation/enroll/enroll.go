@@ -36,7 +36,8 @@
 //   - The trust bundle and the lists of revoked certificates are refreshed on
 //     their own clocks. No failure of one holds up another. A list is used only
 //     if it verifies by its issuer and that one by the roots, and is replaced by
-//     a newer one only.
+//     a newer one only. What a list once named stays refused until that
+//     certificate has ended, whatever later lists say, also over a restart.
 //
 // # Rules for callers
 //
@@ -96,10 +97,10 @@ type Config struct {
 	// Token is asked for each enrolment: at first, and when the authority no
 	// longer accepts the certificate, expired or not. nil: only a stored certificate is renewed.
 	Token func(context.Context) (Token, error)
-	// Dir keeps the identity: tls.crt, tls.key (0600), ca.crt, and crl.pem if the
-	// authority has revoked lists; and log.head, the newest head of the authority's
-	// log that follows from the one before. It is made (0700) if absent. Required
-	// unless InMemory.
+	// Dir keeps the identity: tls.crt, tls.key (0600), ca.crt, crl.pem if the
+	// authority has revoked lists, and crl.kept (0600) if earlier lists named what
+	// these do not; and log.head, the newest head of the authority's log that follows
+	// from the one before. It is made (0700) if absent. Required unless InMemory.
 	Dir string
 	// InMemory keeps nothing on disk. A restart then needs a new token.
 	InMemory bool
@@ -127,8 +128,9 @@ type Source struct {
 	random  func() float64 // uniform in [0, 1)
 	busy    atomic.Bool
 	status  atomic.Pointer[Status]
-	skew    atomic.Int64            // ns that the authority's clock is ahead
-	heard   atomic.Pointer[logHead] // came with a certificate and is not kept yet
+	skew    atomic.Int64             // ns that the authority's clock is ahead
+	heard   atomic.Pointer[logHead]  // came with a certificate and is not kept yet
+	held    atomic.Pointer[identity] // by whose lists the authority is judged; nil before there is one
 
 	// These belong to the one Watch that runs.
 	failed    int

@@ -2,17 +2,18 @@ package enroll
 
 import (
 	"bytes"
-	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
-	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/revocation"
 )
 
 // signedList is a CRL with the CA certificate whose key signed it: verified, or
@@ -26,6 +27,24 @@ type signedList struct {
 type lists []signedList
 
 const typeCRL = "X509 CRL" // RFC 7468 §7
+
+// parseList parses a list (DER) and leaves out what nobody here reads: with hundreds
+// of thousands of entries that is half of the memory. Critical extensions of an
+// entry stay, because they are a reason to refuse the list.
+func parseList(der []byte) (*x509.RevocationList, error) {
+	l, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, err
+	}
+	l.RevokedCertificates = nil //nolint:staticcheck // SA1019: the parser fills it as well
+	for i := range l.RevokedCertificateEntries {
+		e := &l.RevokedCertificateEntries[i]
+		if !slices.ContainsFunc(e.Extensions, func(x pkix.Extension) bool { return x.Critical }) {
+			e.Extensions = nil
+		}
+	}
+	return l, nil
+}
 
 // newSignedList verifies a list (RFC 5280 §6.3.3: the signer may sign CRLs).
 func newSignedList(l *x509.RevocationList, issuer *x509.Certificate) (signedList, error) {
@@ -66,6 +85,62 @@ func merge(have, got lists) lists {
 		}
 	}
 	return out
+}
+
+// succession is what got makes of the lists of i, and what is kept beside them.
+//
+// The authority leaves out the list of an issuer when that one's last certificate
+// has ended. A list that it left out and that is past the middle of its validity, by
+// which the authority replaces those it serves, is dropped: it would be out of date
+// for good. What it named is kept.
+func (i *identity) succession(got answered, now time.Time) (lists, *revocation.Kept, error) {
+	have := i.lists
+	if got.complete {
+		have = slices.DeleteFunc(slices.Clone(have), func(l signedList) bool {
+			return !slices.ContainsFunc(got.lists, l.same) && revocation.HalfOver(l.ThisUpdate, l.NextUpdate, now)
+		})
+	}
+	next := merge(have, got.lists).fitting(i, now)
+	kept, err := i.remember(next, now)
+	return next, kept, err
+}
+
+// remember returns what stays refused when next takes the place of the lists of i.
+func (i *identity) remember(next lists, now time.Time) (*revocation.Kept, error) {
+	if next.equal(i.lists) && i.kept == nil {
+		return nil, nil //nolint:nilnil // nil keeps none
+	}
+	before, err := i.lists.index()
+	if err != nil {
+		return nil, err
+	}
+	after, err := next.index()
+	if err != nil {
+		return nil, err
+	}
+	return i.kept.Follow(before, after, now)
+}
+
+func (ls lists) index() (revocation.Index, error) {
+	x := revocation.Index{}
+	for _, l := range ls {
+		if err := x.Add(l.RevocationList, l.issuer); err != nil {
+			return nil, err
+		}
+	}
+	return x, nil
+}
+
+// names reports whether the list of an issuer has the serial. It looks at each
+// entry: that is milliseconds for the longest list, once for each connection to the
+// authority, where an index would be tens of megabytes all the time.
+func (ls lists) names(issuer revocation.Issuer, serial *big.Int) bool {
+	for _, l := range ls {
+		if revocation.IssuerOf(l.issuer) == issuer {
+			return slices.ContainsFunc(l.RevokedCertificateEntries, func(e x509.RevocationListEntry) bool { return e.SerialNumber.Cmp(serial) == 0 })
+		}
+	}
+	return false
 }
 
 func (ls lists) equal(o lists) bool {
@@ -131,6 +206,16 @@ func (ls lists) oldest() (at time.Time) {
 	return at
 }
 
+// until is the NextUpdate that comes first; zero if no list says one.
+func (ls lists) until() (at time.Time) {
+	for _, l := range ls {
+		if at.IsZero() || !l.NextUpdate.IsZero() && l.NextUpdate.Before(at) {
+			at = l.NextUpdate
+		}
+	}
+	return at
+}
+
 // encode writes crl.pem: all lists, then the issuers that i does not hold otherwise.
 func (ls lists) encode(i *identity) []byte {
 	return append(pemfile.EncodeRevocationLists(ls.raw()), pemfile.EncodeCertificates(ls.issuers(i))...)
@@ -148,7 +233,7 @@ func parseLists(data []byte, i *identity) (lists, error) {
 		if at := bytes.Index(data, []byte("-----BEGIN ")); len(bytes.TrimSpace(data[:at])) > 0 || bytes.Count(data[:len(data)-len(rest)], []byte("-----BEGIN ")) > 1 {
 			return nil, errors.New("damaged PEM before a revoked list")
 		}
-		l, err := x509.ParseRevocationList(block.Bytes)
+		l, err := parseList(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("parsing revoked list %d: %w", len(revoked)+1, err)
 		}
@@ -183,63 +268,6 @@ func signedBy(l *x509.RevocationList, candidates []*x509.Certificate) (signedLis
 		}
 	}
 	return signedList{}, fmt.Errorf("the revoked list of %q is signed by no known issuer", printable(l.Issuer.CommonName))
-}
-
-// answered are the lists that an authority serves.
-type answered struct {
-	lists lists
-	tag   string // of the answer; lists are nil if it is the one that was asked with
-}
-
-// revoked fetches the lists, over a connection verified by roots. Those of
-// issuers that do not end at one of them are left out: their certificates are
-// refused anyway. One list that does not verify spoils the answer.
-func (s *Source) revoked(ctx context.Context, roots []*x509.Certificate, tag string) (answered, error) {
-	const doing = "fetching the revoked lists"
-	c, err := s.dialer().client(s.cfg.URL, roots, nil)
-	if err != nil {
-		return answered{}, err
-	}
-	defer c.HTTP.CloseIdleConnections()
-	in := call{doing: doing, path: stepapi.PathRevoked, tag: tag, limit: stepapi.MaxRevoked}
-	r, err := c.exchange(ctx, in)
-	if err != nil || r.status == http.StatusNotModified {
-		return answered{tag: tag}, err
-	}
-	var out stepapi.RevokedResponse
-	if err := c.decode(in, r, &out); err != nil {
-		return answered{}, err
-	}
-	got := answered{tag: r.header.Get("ETag")}
-	for _, wire := range out.Lists {
-		l, err := readList(wire)
-		if err != nil {
-			return answered{}, fmt.Errorf("%s: %w", doing, err)
-		}
-		if chains(l.issuer, roots) {
-			got.lists = merge(got.lists, lists{l})
-		} else {
-			got.tag = "" // to be asked for again, when there are other roots
-		}
-	}
-	return got, nil
-}
-
-// readList parses one list of an answer and verifies it.
-func readList(wire stepapi.RevokedList) (signedList, error) {
-	issuer, err := parseAll([]string{wire.Issuer})
-	if err != nil {
-		return signedList{}, err
-	}
-	block, rest := pem.Decode([]byte(wire.CRL))
-	if block == nil || block.Type != typeCRL || len(bytes.TrimSpace(rest)) > 0 {
-		return signedList{}, errors.New("a revoked list is not one PEM block of its kind")
-	}
-	l, err := x509.ParseRevocationList(block.Bytes)
-	if err != nil {
-		return signedList{}, fmt.Errorf("parsing a revoked list: %w", err)
-	}
-	return newSignedList(l, issuer[0])
 }
 
 // unknown reports an authority that has no such path: a stock step-ca.

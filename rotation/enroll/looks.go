@@ -36,7 +36,9 @@ func (a *agent) onFetched(ctx context.Context, r result[[]*x509.Certificate]) {
 
 func (a *agent) changeTrust(ctx context.Context, now time.Time, roots []*x509.Certificate) error {
 	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: roots}
-	i.inherit(a.cur, now)
+	if err := i.inherit(a.cur, now); err != nil {
+		return err
+	}
 	if err := a.amend(i); err != nil {
 		return err
 	}
@@ -59,10 +61,7 @@ func (a *agent) onListed(ctx context.Context, r result[answered]) {
 	}
 	changed := false
 	if err == nil {
-		merged := merge(a.cur.lists, r.value.lists).fitting(a.cur, now)
-		if changed = !merged.equal(a.cur.lists); changed {
-			err = a.changeLists(ctx, merged)
-		}
+		changed, err = a.changeLists(ctx, r.value, now)
 	}
 	if err == nil {
 		a.tag = r.value.tag
@@ -81,13 +80,24 @@ func (a *agent) onListed(ctx context.Context, r result[answered]) {
 	a.cfg.Logger.LogAttrs(ctx, level, "revoked lists not refreshed", about(a.cur, err)...)
 }
 
-func (a *agent) changeLists(ctx context.Context, merged lists) error {
-	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: a.cur.roots, lists: merged}
-	if err := a.amend(i); err != nil {
-		return err
+// changeLists publishes what got makes of the lists in effect, if that is a change.
+func (a *agent) changeLists(ctx context.Context, got answered, now time.Time) (changed bool, err error) {
+	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: a.cur.roots}
+	if i.lists, i.kept, err = a.cur.succession(got, now); err != nil {
+		return true, err
 	}
-	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "revoked lists refreshed", slog.Int("lists", len(merged)), slog.Int("serials", merged.serials()))
-	return nil
+	lost := i.kept.Len() - a.cur.kept.Len()
+	if i.lists.equal(a.cur.lists) && lost == 0 {
+		return false, nil
+	}
+	if err := a.amend(i); err != nil {
+		return true, err
+	}
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "revoked lists refreshed", slog.Int("lists", len(i.lists)), slog.Int("serials", i.lists.serials()))
+	if lost > 0 { // somebody must act: the authority may have lost its record
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the authority's lists no longer name revoked certificates, which stay refused here", slog.Int("serials", i.kept.Len()))
+	}
+	return true, nil
 }
 
 // amend publishes i, which differs from the current identity in what comes with
@@ -100,6 +110,7 @@ func (a *agent) amend(i *identity) error {
 		}
 	}
 	a.cur, a.kept = i, i
+	a.held.Store(i)
 	return nil
 }
 

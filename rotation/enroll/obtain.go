@@ -34,7 +34,16 @@ func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 			return rotation.Material{}, err
 		}
 	}
+	var old *identity // what its lists say about the authority, and what stays refused, holds for its successor
+	if s.store != nil {
+		if old, err = s.store.load(); err == nil {
+			s.held.Store(old)
+		}
+	}
 	i, err := s.enrol(ctx)
+	if err == nil {
+		err = i.inherit(old, s.wall())
+	}
 	if err != nil {
 		return rotation.Material{}, err
 	}
@@ -60,6 +69,7 @@ func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 	if err != nil {
 		return rotation.Material{}, err
 	}
+	s.held.Store(old)
 	i, err := s.renew(ctx, old)
 	if end := old.leaf().NotAfter; err != nil && s.remaining(end) <= 0 {
 		err = fmt.Errorf("the certificate expired at %s: %w", end.UTC().Format(time.RFC3339), err)
@@ -67,21 +77,21 @@ func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 	if err != nil {
 		return rotation.Material{}, err
 	}
-	if i.roots == nil {
-		i.roots = old.roots
+	if err := i.inherit(old, s.wall()); err != nil {
+		return rotation.Material{}, err
 	}
 	if roots, err := s.bundle(ctx, i.roots); err == nil {
 		i.roots = roots
 	} else { // the new certificate must not be lost for this
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "trust bundle not refreshed", slog.Any("err", err))
 	}
-	i.lists = old.lists
-	if got, err := s.revoked(ctx, i.roots, ""); err == nil {
-		i.lists = merge(i.lists, got.lists)
-	} else if !unknown(err) {
+	got, err := s.revoked(ctx, i.roots, "")
+	if err == nil {
+		i.lists, i.kept, err = i.succession(got, s.wall())
+	}
+	if err != nil && !unknown(err) {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "revoked lists not refreshed", slog.Any("err", err))
 	}
-	i.lists = i.lists.fitting(i, s.wall())
 	return s.keep(ctx, i)
 }
 

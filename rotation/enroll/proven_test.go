@@ -3,6 +3,7 @@ package enroll_test
 import (
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/revocation"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -100,6 +102,20 @@ func (a *authority) revoke(c *x509.Certificate) {
 	a.revoked = append(a.revoked, c)
 }
 
+// forget is what an authority does that has lost its record.
+func (a *authority) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.revoked = nil
+}
+
+// retire ends the lists of all issuers but the current one.
+func (a *authority) retire() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.retired = nil
+}
+
 // lists are as the authority makes them anew for each change.
 func (a *authority) lists(r *http.Request) (int, any) {
 	a.mu.Lock()
@@ -107,6 +123,7 @@ func (a *authority) lists(r *http.Request) (int, any) {
 	if a.stock {
 		return http.StatusNotFound, stepapi.Error{Status: 404, Message: "no such route"}
 	}
+	now := a.clock()()
 	var out stepapi.RevokedResponse
 	for _, issuer := range append(a.retired, a.issuer) {
 		list, err := a.list(issuer)
@@ -118,7 +135,7 @@ func (a *authority) lists(r *http.Request) (int, any) {
 			CRL:    string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list})),
 		})
 	}
-	tag := fmt.Sprintf(`"%d-%d-%v"`, len(a.revoked), len(a.retired), a.forger != nil)
+	tag := fmt.Sprintf(`"%d-%d-%v-%d"`, len(a.revoked), len(a.retired), a.forger != nil, now.Unix()/int64(listEvery/time.Second))
 	if r.Header.Get("If-None-Match") == tag {
 		return http.StatusNotModified, nil
 	}
@@ -131,13 +148,25 @@ type tagged struct {
 	tag string
 }
 
+// listEvery is how often the authority signs lists anew.
+const listEvery = 12 * time.Hour
+
 func (a *authority) list(issuer *pair) ([]byte, error) {
 	now := a.clock()()
 	l := &x509.RevocationList{Number: big.NewInt(now.UnixMicro()), ThisUpdate: now, NextUpdate: now.Add(24 * time.Hour)}
+	var ends []int64
 	for _, c := range a.revoked {
 		if c.CheckSignatureFrom(issuer.cert) == nil {
+			ends = append(ends, c.NotAfter.Unix())
 			l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: now})
 		}
+	}
+	if len(ends) > 0 {
+		value, err := revocation.EncodeEnds(now, ends)
+		if err != nil {
+			return nil, err
+		}
+		l.ExtraExtensions = []pkix.Extension{{Id: revocation.OIDEnds, Value: value}}
 	}
 	key := issuer.key
 	if a.forger != nil {

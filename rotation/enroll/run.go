@@ -92,11 +92,17 @@ func (s *Source) replace(ctx context.Context, cur *identity) (*identity, error) 
 
 // inherit takes over from the identity in effect what a renewal does not bring,
 // as it is now and not as it was when the job began.
-func (i *identity) inherit(from *identity, now time.Time) {
+// From nil it takes over nothing.
+func (i *identity) inherit(from *identity, now time.Time) (err error) {
+	if from == nil {
+		return nil
+	}
 	if i.roots == nil {
 		i.roots = from.roots
 	}
 	i.lists = from.lists.fitting(i, now)
+	i.kept, err = from.remember(i.lists, now)
+	return err
 }
 
 // onRenewed takes the answer of replace. Whatever the reason of a failure, also
@@ -105,7 +111,9 @@ func (i *identity) inherit(from *identity, now time.Time) {
 func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
 	now, err := a.wall(), r.err
 	if err == nil {
-		r.value.inherit(a.cur, now)
+		err = r.value.inherit(a.cur, now)
+	}
+	if err == nil {
 		err = a.publish(r.value)
 	}
 	if err == nil {
@@ -152,6 +160,7 @@ func (a *agent) publish(i *identity) error {
 func (a *agent) adopt(ctx context.Context, i *identity, received, issued time.Time) {
 	now := a.wall()
 	a.cur, a.received, a.issued, a.kept, a.point = i, received, issued, i, a.random()
+	a.held.Store(i)
 	a.leaf.succeeded()
 	a.plan(now)
 	if a.trust.at.IsZero() { // soon, but not with everyone else that started now

@@ -1,6 +1,8 @@
 package enroll
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -21,9 +23,11 @@ type Status struct {
 	RevokedFailures int
 	RevokedError    string
 	// RevokedLists are the lists in effect, RevokedSerials what they hold, and
-	// RevokedAt is when the one that is oldest was signed.
-	RevokedLists, RevokedSerials int
-	RevokedAt                    time.Time
+	// RevokedKept what only earlier lists named, which stays refused until it has
+	// ended. RevokedAt is when the oldest list was signed, and RevokedUntil when the
+	// first of them was to be replaced (nextUpdate).
+	RevokedLists, RevokedSerials, RevokedKept int
+	RevokedAt, RevokedUntil                   time.Time
 	// Skew is how far the authority's clock is ahead of the one here: 0 below 2 s, and until it has answered.
 	Skew time.Duration
 }
@@ -34,6 +38,31 @@ func (s *Source) Status() Status {
 		return *st
 	}
 	return Status{}
+}
+
+// Check is for readiness probes: it fails when there is no certificate that is
+// valid, and when a revocation list should have been replaced by now, because then
+// revoked peers may be let in.
+func (s *Source) Check() error {
+	st, now := s.Status(), s.wall()
+	switch {
+	case st.Serial == "":
+		return errors.New("checking enrolment: no certificate was obtained yet")
+	case !now.Before(st.NotAfter):
+		return fmt.Errorf("checking enrolment: the certificate expired at %s: %s", st.NotAfter.UTC().Format(time.RFC3339), st.RenewalError)
+	case !st.RevokedUntil.IsZero() && now.After(st.RevokedUntil):
+		return fmt.Errorf("checking enrolment: a revocation list was to be replaced by %s: %s", st.RevokedUntil.UTC().Format(time.RFC3339), st.RevokedError)
+	}
+	return nil
+}
+
+// RevokedError is why the revocation lists could not be refreshed last, nil if they
+// were; package rotation shows it when they are out of date.
+func (s *Source) RevokedError() error {
+	if why := s.Status().RevokedError; why != "" {
+		return errors.New(why)
+	}
+	return nil
 }
 
 // NextRenewal is when the next attempt at a new certificate is planned; package
@@ -50,7 +79,8 @@ func (a *agent) report() {
 	}
 	if a.cur != nil {
 		st.Serial, st.NotAfter = pemfile.Serial(a.cur.leaf()), a.cur.leaf().NotAfter
-		st.RevokedLists, st.RevokedSerials, st.RevokedAt = len(a.cur.lists), a.cur.lists.serials(), a.cur.lists.oldest()
+		st.RevokedLists, st.RevokedSerials, st.RevokedKept = len(a.cur.lists), a.cur.lists.serials(), a.cur.kept.Len()
+		st.RevokedAt, st.RevokedUntil = a.cur.lists.oldest(), a.cur.lists.until()
 	}
 	a.status.Store(st)
 }

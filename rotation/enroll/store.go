@@ -14,6 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/revocation"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -24,6 +25,7 @@ import (
 //	tls.key -> current/tls.key      PKCS #8, 0600
 //	ca.crt  -> current/ca.crt       trust bundle
 //	crl.pem -> current/crl.pem      revoked lists, then the issuers of theirs that are not in tls.crt or ca.crt; only if there are any
+//	crl.kept -> current/crl.kept    0600, what earlier lists named, those in crl.pem do not, and has not ended; only if there is any
 //	current -> gen-1234567890       the one link that a rename swaps
 //	gen-1234567890/                 never written again once current points to it
 //
@@ -35,12 +37,13 @@ const (
 	keyName     = "tls.key"
 	caName      = "ca.crt"
 	crlName     = "crl.pem"
+	keptName    = "crl.kept"
 	currentName = "current"
 	genPrefix   = "gen-"
 )
 
-// fileNames are the links that a directory shows, the last one only if there are revoked lists.
-var fileNames = [...]string{certName, keyName, caName, crlName}
+// fileNames are the links that a directory shows, the last two only if they lead to something.
+var fileNames = [...]string{certName, keyName, caName, crlName, keptName}
 
 // identity is a key pair with its trust: what a generation on disk holds. It is
 // not changed once made; a renewal or a new bundle makes another one.
@@ -49,6 +52,7 @@ type identity struct {
 	key   crypto.Signer
 	roots []*x509.Certificate
 	lists lists
+	kept  *revocation.Kept // what earlier lists named and lists does not
 }
 
 func (i *identity) leaf() *x509.Certificate { return i.chain[0] }
@@ -65,7 +69,7 @@ func (i *identity) certificate() tls.Certificate {
 func (i *identity) material() rotation.Material {
 	return rotation.Material{
 		Certificate: i.certificate(), Roots: i.roots, Version: pemfile.Serial(i.leaf()),
-		Revoked: i.lists.raw(), Issuers: i.lists.issuers(i),
+		Revoked: i.lists.raw(), Issuers: i.lists.issuers(i), Kept: i.kept.Encode(),
 	}
 }
 
@@ -90,12 +94,17 @@ func newIdentity(m rotation.Material) (*identity, error) {
 		}
 		i.lists = append(i.lists, signed)
 	}
+	kept, err := revocation.ParseKept(m.Kept)
+	if err != nil {
+		return nil, fmt.Errorf("parsing the revoked certificates that are kept: %w", err)
+	}
+	i.kept = kept
 	return i, nil
 }
 
 // WriteFiles keeps m in dir for other programs: tls.crt (leaf first, then
-// chain), tls.key (PKCS #8, 0600), ca.crt, and crl.pem if m has revoked lists,
-// replaced as one by one rename.
+// chain), tls.key (PKCS #8, 0600), ca.crt, crl.pem if m has revoked lists, and
+// crl.kept (0600) if it keeps what they do not name, replaced as one by one rename.
 // Files of these names that WriteFiles or a [Source] did not make are not
 // touched: the error then is fs.ErrExist.
 func WriteFiles(dir string, m rotation.Material) error {
@@ -169,10 +178,11 @@ func readIdentity(dir string) (*identity, error) {
 		{keyName, func(b []byte) (err error) { i.key, err = pemfile.PrivateKey(b); return err }},
 		{caName, func(b []byte) (err error) { i.roots, err = pemfile.Certificates(b); return err }},
 		{crlName, func(b []byte) (err error) { i.lists, err = parseLists(b, &i); return err }}, // after the others: it refers to them
+		{keptName, func(b []byte) (err error) { i.kept, err = revocation.ParseKept(b); return err }},
 	} {
 		path := filepath.Join(dir, f.name)
 		b, err := os.ReadFile(path)
-		if f.name == crlName && errors.Is(err, fs.ErrNotExist) {
+		if (f.name == crlName || f.name == keptName) && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
@@ -206,7 +216,7 @@ func (s *store) save(i *identity) (undo func() error, err error) {
 	if err := s.point(gen); err != nil {
 		return nil, errors.Join(fmt.Errorf("storing the identity: %w", err), os.RemoveAll(filepath.Join(s.dir, gen)))
 	}
-	if err := s.link(len(i.lists) > 0); err != nil {
+	if err := s.link(); err != nil {
 		return nil, fmt.Errorf("storing the identity: %w", err)
 	}
 	if err := s.prune(before, gen); err != nil {
@@ -216,16 +226,15 @@ func (s *store) save(i *identity) (undo func() error, err error) {
 		if before == "" {
 			return os.Remove(filepath.Join(s.dir, currentName))
 		}
-		_, err := os.Stat(filepath.Join(s.dir, before, crlName))
-		return errors.Join(s.point(before), s.link(err == nil))
+		return errors.Join(s.point(before), s.link())
 	}, nil
 }
 
-// link makes the plain names, and takes away one that would dangle.
-func (s *store) link(lists bool) error {
+// link makes the plain names, and takes away those that would dangle.
+func (s *store) link() error {
 	for _, name := range fileNames {
 		path := filepath.Join(s.dir, name)
-		if name == crlName && !lists {
+		if _, err := os.Stat(filepath.Join(s.dir, currentName, name)); errors.Is(err, fs.ErrNotExist) {
 			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
@@ -257,6 +266,9 @@ func (s *store) writeGeneration(i *identity) (string, error) {
 	)
 	if len(i.lists) > 0 {
 		err = errors.Join(err, durable.WriteNew(filepath.Join(dir, crlName), i.lists.encode(i), durable.Public))
+	}
+	if kept := i.kept.Encode(); kept != nil {
+		err = errors.Join(err, durable.WriteNew(filepath.Join(dir, keptName), kept, durable.Private))
 	}
 	if err != nil {
 		return "", errors.Join(err, os.RemoveAll(dir))

@@ -65,6 +65,8 @@ func (a *agent) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.held.Store(stored)
+	before := stored // what it knows of revoked certificates holds for whatever comes
 	if stored != nil && !a.wall().Before(stored.leaf().NotAfter) {
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stored certificate has expired", about(stored, nil)...)
 		over, stored = stored, nil
@@ -83,7 +85,7 @@ func (a *agent) start(ctx context.Context) error {
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stored certificate refused", about(stored, err)...)
 	}
 	for {
-		err := a.first(ctx, over)
+		err := a.first(ctx, over, before)
 		if err == nil {
 			return nil
 		}
@@ -103,18 +105,19 @@ func (a *agent) start(ctx context.Context) error {
 }
 
 // first gets a certificate and publishes it, once: by one that has expired, if
-// that is stored, or else by a token.
-func (a *agent) first(ctx context.Context, over *identity) (err error) {
+// that is stored, or else by a token. before is what was stored, if anything was.
+func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 	if err := a.pause(ctx); err != nil {
 		return err
 	}
 	var i *identity
 	if over != nil {
-		if i, err = a.replace(ctx, over); err == nil {
-			i.inherit(over, a.wall())
-		}
+		i, err = a.replace(ctx, over)
 	} else {
 		i, err = a.enrol(ctx)
+	}
+	if err == nil {
+		err = i.inherit(before, a.wall())
 	}
 	if err == nil {
 		err = a.publish(i)

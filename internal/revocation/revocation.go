@@ -1,0 +1,107 @@
+// Package revocation answers what revocation lists (RFC 5280 §5) say about a chain,
+// and remembers what earlier ones said:
+//
+//	lists := revocation.Index{}
+//	err := lists.Add(list, issuer)                // verified before
+//	kept, err := kept.Follow(before, lists, now)  // what lists no longer names stays
+//	c := revocation.Blocking(chains, func(i revocation.Issuer, serial string) bool {
+//		return lists.Names(i, serial) || kept.Names(i, serial)
+//	})
+//
+// A certificate that a list once named stays refused until it has ended, whatever
+// later lists of its issuer say: an authority that lost its record signs a newer,
+// shorter list, and that must not let anybody in again. An entry of a list does not
+// say when its certificate ends. The lists of our authority say it in an extension
+// ([EncodeEnds]); for a list without it, the end is that of the issuer.
+package revocation
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"time"
+)
+
+// Issuer names a CA by its key, because a CA that was certified again over the same
+// key has the same list: the SHA-256 of its SubjectPublicKeyInfo.
+type Issuer [sha256.Size]byte
+
+// IssuerOf names the CA that c is the certificate of.
+func IssuerOf(c *x509.Certificate) Issuer { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
+
+// Index holds what the lists of several issuers name: by issuer and serial number
+// (big endian), the last second, in Unix time, that the certificate may be valid in.
+type Index map[Issuer]map[string]int64
+
+// Add puts in the entries of a list that was verified by issuer. The error is of a
+// second list of the same issuer, of an entry that must not be ignored and is not
+// understood, or of ends that do not fit the entries.
+func (x Index) Add(list *x509.RevocationList, issuer *x509.Certificate) error {
+	key := IssuerOf(issuer)
+	if x[key] != nil {
+		return fmt.Errorf("there are two revocation lists of %q", list.Issuer.CommonName)
+	}
+	ends, err := endsOf(list)
+	if err != nil {
+		return fmt.Errorf("the revocation list of %q: %w", list.Issuer.CommonName, err)
+	}
+	entries := make(map[string]int64, len(list.RevokedCertificateEntries))
+	for i, e := range list.RevokedCertificateEntries {
+		for _, extension := range e.Extensions {
+			if extension.Critical { // a certificateIssuer would make the entry one of another CA (RFC 5280 §5.3.3)
+				return fmt.Errorf("the revocation list of %q has an entry with the critical extension %s, which is not supported", list.Issuer.CommonName, extension.Id)
+			}
+		}
+		end := issuer.NotAfter.Unix()
+		if ends != nil {
+			end = ends[i]
+		}
+		serial := string(e.SerialNumber.Bytes())
+		entries[serial] = max(entries[serial], end)
+	}
+	x[key] = entries
+	return nil
+}
+
+// Names reports whether the list of an issuer has the serial.
+func (x Index) Names(issuer Issuer, serial string) bool {
+	_, ok := x[issuer][serial]
+	return ok
+}
+
+// Len is how many certificates are named.
+func (x Index) Len() (n int) {
+	for _, entries := range x {
+		n += len(entries)
+	}
+	return n
+}
+
+// Blocking returns a revoked certificate if every chain leads over one, and nil if a
+// chain is free of them or there is no chain at all.
+func Blocking(chains [][]*x509.Certificate, revoked func(issuer Issuer, serial string) bool) *x509.Certificate {
+	var found *x509.Certificate
+	for _, chain := range chains {
+		c := revokedIn(chain, revoked)
+		if c == nil {
+			return nil
+		}
+		found = c
+	}
+	return found
+}
+
+func revokedIn(chain []*x509.Certificate, revoked func(Issuer, string) bool) *x509.Certificate {
+	for i, c := range chain[:max(len(chain)-1, 0)] {
+		if revoked(IssuerOf(chain[i+1]), string(c.SerialNumber.Bytes())) {
+			return c
+		}
+	}
+	return nil
+}
+
+// HalfOver reports whether a list is past the middle between its two dates, by which
+// whoever still signs lists has replaced it.
+func HalfOver(thisUpdate, nextUpdate, now time.Time) bool {
+	return !nextUpdate.IsZero() && now.After(thisUpdate.Add(nextUpdate.Sub(thisUpdate)/2))
+}
