@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,7 +107,7 @@ func (d *doctor) profiles(cfg Config) {
 		d.say("configuration", DiagnosisError, "%v", err)
 		return
 	}
-	for _, text := range r.overlaps() {
+	for _, text := range slices.Concat(r.overlaps(), r.sharedNames()) {
 		d.say("configuration", DiagnosisWarning, "%s", text)
 	}
 	for _, text := range r.unprovable() {

@@ -55,6 +55,9 @@ type InitResult struct {
 	RootFingerprint string // SHA-256, hex
 	Provisioner     string // name of the enrolment provisioner
 	PasswordFile    string // path of the generated password; empty if one was given
+	// SharedNames says, for humans, which services can obtain a name of the authority:
+	// by default all can, since the default names of both are those of a developer's machine.
+	SharedNames []string
 }
 
 const enrolment = "enrolment"
@@ -65,6 +68,7 @@ type world struct {
 	public             *jose.JSONWebKey
 	jwe                string
 	yaml               []byte
+	shared             []string // rules.sharedNames
 	generated          bool
 }
 
@@ -115,7 +119,7 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 			return nil, err
 		}
 	}
-	res := &InitResult{Root: w.root.cert, RootFingerprint: pemfile.Fingerprint(w.root.cert), Provisioner: enrolment}
+	res := &InitResult{Root: w.root.cert, RootFingerprint: pemfile.Fingerprint(w.root.cert), Provisioner: enrolment, SharedNames: w.shared}
 	if w.generated {
 		res.PasswordFile = f.path(statedir.PasswordFile)
 	}
@@ -218,10 +222,15 @@ func (w *world) make(opt InitOptions, password secret.String) (err error) {
 		return err
 	}
 	// What Init writes must be what Open reads: bad options show here.
-	if _, err := parseConfig(w.yaml); err != nil {
+	cfg, err := parseConfig(w.yaml)
+	if err != nil {
 		return fmt.Errorf("checking the options: %w", err)
 	}
-	return nil
+	rules, err := cfg.parse()
+	if err == nil {
+		w.shared = rules.sharedNames()
+	}
+	return err
 }
 
 func (w *world) makeEnrolmentKey(plain bool, password secret.String) error {

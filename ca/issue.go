@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // Issuing is a chain of types: verified → prepared → signed → committed. Each
@@ -135,6 +137,9 @@ func leafTemplate(v verified, p *profile) (*x509.Certificate, error) {
 		ExtKeyUsage:           p.usages,
 		BasicConstraintsValid: true,
 		SubjectKeyId:          id,
+	}
+	if v.caller.kind == byItself { // by which clients know the authority; no profile can obtain it
+		t.UnknownExtKeyUsage = []asn1.ObjectIdentifier{stepapi.AuthorityPurpose}
 	}
 	if v.provisioner.Name != "" { // the authority itself has none
 		ext, err := v.provisioner.ToExtension()

@@ -132,8 +132,9 @@ func TestDoctorWarnsOfOverlaps(t *testing.T) {
 	var got []string
 	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: catest.Start(t, catest.Options{Profiles: profiles}).Dir}) {
 		if d.Check == "configuration" && d.Severity == ca.DiagnosisWarning {
-			text, _, _ := strings.Cut(d.Text, " have names in common")
-			got = append(got, text)
+			if text, _, ok := strings.Cut(d.Text, " have names in common"); ok {
+				got = append(got, text)
+			}
 		}
 	}
 	want := []string{

@@ -26,6 +26,7 @@ const (
 	flagDir          = "dir"
 	flagCAURL        = "ca-url"
 	flagTokenFile    = "token-file"
+	flagAuthority    = "authority-name"
 	flagPasswordFile = "password-file"
 	flagListen       = "listen"
 	flagReadyFile    = "ready-file"
@@ -50,6 +51,10 @@ func passwordFileFlag() cli.Flag {
 
 func caURLFlag() cli.Flag {
 	return &cli.StringFlag{Name: flagCAURL, EnvVars: []string{envCAURL}, Usage: "`URL` of the authority, such as https://ca:9443"}
+}
+
+func authorityNameFlag() cli.Flag {
+	return &cli.StringFlag{Name: flagAuthority, Usage: "accept as the authority a server whose certificate has this `NAME` and no mark of an authority: a stock step-ca. Any service that can obtain the name can then pass for it"}
 }
 
 func tokenFileFlag() cli.Flag {
@@ -154,6 +159,8 @@ func hintFor(err error) string {
 	var op *net.OpError
 	var answered *enroll.Error
 	switch {
+	case errors.Is(err, enroll.ErrNotAuthority):
+		return "nothing was sent to it; check the address. An authority of an older version gets the mark when it is updated and started anew; a stock step-ca is named with --authority-name"
 	case errors.Is(err, durable.ErrNotEmpty):
 		return "choose an empty or new directory; nothing was written"
 	case errors.Is(err, os.ErrPermission):

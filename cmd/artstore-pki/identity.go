@@ -33,6 +33,7 @@ func identityFlags() []cli.Flag {
 		&cli.StringFlag{Name: "key", Category: category, EnvVars: []string{"TLS__KEY_FILE"}, Usage: "private key `FILE`, PEM"},
 		&cli.StringFlag{Name: "ca-cert", Category: category, EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM"},
 		caURLFlag(),
+		authorityNameFlag(),
 		tokenFileFlag(),
 		&cli.StringFlag{Name: "state", Usage: "directory `DIR` for a certificate obtained and renewed from --ca-url"},
 		&cli.StringFlag{Name: "root-fingerprint", Usage: "SHA-256 of the authority's root in `HEX`; the token has it too"},
@@ -43,6 +44,7 @@ func identityFlags() []cli.Flag {
 type identityChoice struct {
 	cert, key, caCert                  string
 	url, tokenFile, state, fingerprint string
+	authority                          string // enroll.Config.AuthorityName
 }
 
 // openIdentity gives the rotating identity that the flags describe: files that
@@ -51,6 +53,7 @@ func (u *ui) openIdentity(c *cli.Context, logger *slog.Logger) (*rotation.Identi
 	return u.openChoice(c.Context, identityChoice{
 		cert: c.String("cert"), key: c.String("key"), caCert: c.String("ca-cert"),
 		url: c.String(flagCAURL), tokenFile: c.String(flagTokenFile), state: c.String("state"), fingerprint: c.String("root-fingerprint"),
+		authority: c.String(flagAuthority),
 	}, logger)
 }
 
@@ -96,6 +99,7 @@ func (u *ui) identitySource(i identityChoice, logger *slog.Logger) (rotation.Sou
 	return enroll.New(enroll.Config{
 		URL:             i.url,
 		RootFingerprint: i.fingerprint,
+		AuthorityName:   i.authority,
 		Token:           u.tokenSource(i.tokenFile),
 		Dir:             i.state,
 		Logger:          logger,

@@ -72,6 +72,9 @@ func (u *ui) runInit(c *cli.Context) error {
 	if plain {
 		u.say("warning: the keys are not encrypted; whoever reads %s is this authority", dir)
 	}
+	for _, text := range result.SharedNames {
+		u.say("warning: %s", text)
+	}
 	if offline := c.String("offline-root"); offline != "" {
 		u.say("the root key is in %s: take it off this machine", offline)
 	} else {

@@ -28,7 +28,7 @@ token names the service, its names and the root to trust. After a lost answer th
 command with the same token gets the same certificate. Files that something else made are
 kept, and the token is not spent.`,
 		Flags: []cli.Flag{
-			caURLFlag(), tokenFileFlag(),
+			caURLFlag(), tokenFileFlag(), authorityNameFlag(),
 			&cli.StringFlag{Name: "out", Required: true, Usage: "directory `DIR` for the three files"},
 			&cli.StringFlag{Name: "root-fingerprint", Usage: "SHA-256 of the authority's root in `HEX`, instead of the token's"},
 			keyTypeFlag(),
@@ -53,7 +53,7 @@ func renewCommand(u *ui) *cli.Command {
 		Description: `Renews what "issue" wrote to DIR, over mutual TLS with the current certificate: new key, new
 certificate, and the trust bundle of the moment, swapped in one step. No token is needed while the
 certificate is valid.`,
-		Flags: []cli.Flag{caURLFlag(), keyTypeFlag()},
+		Flags: []cli.Flag{caURLFlag(), authorityNameFlag(), keyTypeFlag()},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 1, 1); err != nil {
 				return err
@@ -76,7 +76,7 @@ func (u *ui) obtain(c *cli.Context, dir, doing string, get func(context.Context,
 	defer cancel()
 	cfg := enroll.Config{
 		URL: c.String(flagCAURL), Dir: dir, KeyType: enroll.KeyType(strings.ToLower(c.String("key-type"))),
-		RootFingerprint: c.String("root-fingerprint"), Logger: u.logger(slog.LevelWarn),
+		RootFingerprint: c.String("root-fingerprint"), AuthorityName: c.String(flagAuthority), Logger: u.logger(slog.LevelWarn),
 	}
 	if path := c.String(flagTokenFile); path != "" {
 		token, err := u.readToken(path) // now, so that a missing file is the first thing said

@@ -62,7 +62,7 @@ type TLS struct {
 
 // Authority issues the certificate where it is not in files.
 type Authority struct {
-	URL, TokenFile, State, RootFingerprint string
+	URL, TokenFile, State, RootFingerprint, AuthorityName string
 }
 
 // Upload is when one is given up.

@@ -199,6 +199,11 @@ func tlsRows() []Setting {
 			Doc:  "SHA-256 of the authority's root; the token has it too",
 			into: func(s *Settings) any { return &s.Authority.RootFingerprint },
 		},
+		{
+			Key: "authority.name", variable: "ARTSTORE_PKI_AUTHORITY_NAME", Flag: "authority-name", Arg: "NAME",
+			Doc:  "name in the certificate of a stock step-ca, which does not say that it is an authority; any service that can obtain the name can pass for it",
+			into: func(s *Settings) any { return &s.Authority.AuthorityName },
+		},
 	}
 }
 

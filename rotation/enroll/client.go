@@ -48,17 +48,24 @@ func (e *Error) denied() bool {
 }
 
 // Client speaks the step API with one authority. It is safe for concurrent use.
+// Fields are set before the first request.
 type Client struct {
 	URL  string       // https://host[:port]
 	HTTP *http.Client // decides whom to trust and which certificate to show; redirects are never followed
 	// TrustDigest, if not empty, tells the authority with each renewal which bundle is in effect here.
 	TrustDigest string
+	// AuthorityName is [Config.AuthorityName]. It has an effect on what [NewClient]
+	// made: an HTTP client from elsewhere decides alone which server it talks to.
+	AuthorityName string
 
-	observe func() func(http.Header) // if set, called when a request leaves; what it returns, with the header of the answer
+	refuses func(chains [][]*x509.Certificate) error // by the revocation lists that are held; nil holds none
+	observe func() func(http.Header)                 // if set, called when a request leaves; what it returns, with the header of the answer
 }
 
 // NewClient returns a client that trusts roots alone and, if cert is not nil,
-// shows it. The caller ends it with HTTP.CloseIdleConnections.
+// shows it. Under these roots it talks to the authority and to no other server, or
+// fails with [ErrNotAuthority] before a request leaves. The caller ends it with
+// HTTP.CloseIdleConnections.
 func NewClient(url string, roots []*x509.Certificate, cert *tls.Certificate) (*Client, error) {
 	return dialer{timeout: defaultTimeout, dial: (&net.Dialer{}).DialContext}.client(url, roots, cert)
 }
@@ -68,7 +75,9 @@ func NewClient(url string, roots []*x509.Certificate, cert *tls.Certificate) (*C
 // the generation in effect, and a transport cannot change either.
 type dialer struct {
 	timeout time.Duration
-	observe func() func(http.Header) // of every Client; may be nil
+	name    string                            // Client.AuthorityName
+	refuses func([][]*x509.Certificate) error // of every Client; may be nil
+	observe func() func(http.Header)          // of every Client; may be nil
 	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -86,8 +95,8 @@ func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certific
 	for _, r := range roots {
 		pool.AddCert(r)
 	}
-	c := &Client{URL: url, observe: d.observe}
-	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}
+	c := &Client{URL: url, AuthorityName: d.name, refuses: d.refuses, observe: d.observe}
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, VerifyConnection: c.recognise}
 	if cert != nil {
 		// Not Certificates: from those, crypto/tls silently sends none if the server's hints do not fit, and the
 		// authority would answer 401 to a caller whose fault it is not.

@@ -38,6 +38,9 @@
 //     if it verifies by its issuer and that one by the roots, and is replaced by
 //     a newer one only. What a list once named stays refused until that
 //     certificate has ended, whatever later lists say, also over a restart.
+//   - Tokens and requests go to the authority and to no other server under the same
+//     roots: its certificate says what it is, and is on no list that is held here
+//     ([ErrNotAuthority]).
 //
 // # Rules for callers
 //
@@ -94,6 +97,12 @@ type Config struct {
 	// RootFingerprint is the SHA-256 of a root in hex, colons allowed; used when
 	// Roots is empty. Empty as well: the fingerprint that the token brings.
 	RootFingerprint string
+	// AuthorityName is for a stock step-ca, whose certificate does not say that it is
+	// an authority: a server without the mark (extended key usage id-kp-cmcRA) is
+	// accepted if its certificate has this DNS name or IP address. Every service that
+	// can obtain that name under the same root can then pass for the authority.
+	// Empty accepts nobody without the mark.
+	AuthorityName string
 	// Token is asked for each enrolment: at first, and when the authority no
 	// longer accepts the certificate, expired or not. nil: only a stored certificate is renewed.
 	Token func(context.Context) (Token, error)
@@ -162,6 +171,9 @@ func New(cfg Config) (*Source, error) {
 	case cfg.Dir != "":
 		s.store = &store{dir: cfg.Dir}
 		s.pending.dir = cfg.Dir
+	}
+	if err := checkAuthorityName(cfg.AuthorityName); err != nil {
+		problems = append(problems, err)
 	}
 	if err := cfg.KeyType.check(); err != nil {
 		problems = append(problems, err)

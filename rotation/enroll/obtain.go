@@ -112,7 +112,7 @@ func (s *Source) keep(ctx context.Context, i *identity) (rotation.Material, erro
 }
 
 func (s *Source) dialer() dialer {
-	return dialer{timeout: s.cfg.Timeout, dial: s.cfg.DialContext, observe: s.observe}
+	return dialer{timeout: s.cfg.Timeout, name: s.cfg.AuthorityName, refuses: s.refuses, dial: s.cfg.DialContext, observe: s.observe}
 }
 
 // enrol takes a token and turns it into an identity. The order is such that
