@@ -38,6 +38,7 @@ type Certificate struct {
 	NotBefore   time.Time   `json:"not_before"`
 	NotAfter    time.Time   `json:"not_after"`
 	IssuedAt    time.Time   `json:"issued_at"`
+	ProofUntil  time.Time   `json:"proof_until,omitzero"` // end of the proof that it rests on, which renewals inherit; zero: it has none
 	DER         []byte      `json:"der"`
 	Chain       []byte      `json:"chain"` // concatenated DER of the intermediates, issuer first
 	Revocation  *Revocation `json:"revocation,omitempty"`
@@ -84,6 +85,7 @@ type Issue struct {
 	TrustDigest string // bundle in effect at the client, or empty
 	Order       string // ACME order that this certificate is for, or empty; it becomes valid with it
 	MaxLive     int    // refuse a first certificate if its service has this many live ones; 0 does not count
+	MaxLineage  int    // refuse another certificate of a lineage that has this many live ones; 0 does not count
 }
 
 // Commit stores a certificate, the token spent on it, its lineage and the event,
@@ -94,7 +96,8 @@ type Issue struct {
 // it is [ErrTokenUsed]. A renewal in a lineage with a revoked member is
 // [ErrRevoked]; it is decided here, because a revocation may have come after the
 // caller looked. A service that has issue.MaxLive live certificates gets no new
-// lineage: [ErrTooMany].
+// lineage: [ErrTooMany]. A lineage that has issue.MaxLineage of them gets no other
+// one: [ErrLineageFull].
 func (s *Store) Commit(ctx context.Context, issue Issue) (Certificate, error) {
 	c := issue.Certificate
 	err := s.commit(ctx, issue)

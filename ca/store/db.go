@@ -32,6 +32,8 @@ const (
 	// Of the lineages of a service: its renewals share it, revocations do not. By
 	// service, so that a set of any size is one lock.
 	lineageLock = 1
+	// Of one lineage: the certificates that join it are counted one after the other.
+	memberLock = 2
 )
 
 // lock waits until no other transaction holds what this one wants, and holds it
@@ -45,6 +47,19 @@ func (t *txn) lock(ctx context.Context, class int, name string, alone bool) erro
 		text = `SELECT pg_advisory_xact_lock(?::int, hashtext(?))`
 	}
 	if _, err := t.ExecContext(ctx, text, class, name); err != nil {
+		return fmt.Errorf("locking: %w", err)
+	}
+	return nil
+}
+
+// lockLineage lets renewals of a service run beside each other, those of one lineage
+// one after the other, and none beside a revocation. It is one round trip.
+func (t *txn) lockLineage(ctx context.Context, service, lineage string) error {
+	if !t.locks {
+		return nil
+	}
+	const text = `SELECT pg_advisory_xact_lock_shared(?::int, hashtext(?)), pg_advisory_xact_lock(?::int, hashtext(?))`
+	if _, err := t.ExecContext(ctx, text, lineageLock, service, memberLock, lineage); err != nil {
 		return fmt.Errorf("locking: %w", err)
 	}
 	return nil

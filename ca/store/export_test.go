@@ -47,8 +47,17 @@ func (s *Store) Plan(ctx context.Context, q Query) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return s.explain(ctx, text, args...)
+}
+
+// JoinPlan says how the database finds out whether a lineage takes one more certificate.
+func (s *Store) JoinPlan(ctx context.Context) (string, error) {
+	return s.explain(ctx, joinText, "1", "1", int64(0), 50)
+}
+
+func (s *Store) explain(ctx context.Context, text string, args ...any) (string, error) {
 	var steps []string
-	err = s.change(ctx, func(tx *txn) error {
+	err := s.change(ctx, func(tx *txn) error {
 		if !tx.locks {
 			rows, err := tx.QueryContext(ctx, `EXPLAIN QUERY PLAN `+text, args...)
 			if err != nil {

@@ -60,15 +60,8 @@ func (r *row) insert(ctx context.Context, tx *txn) error {
 		return err
 	}
 	if c.Lineage != c.Serial {
-		if err := tx.lock(ctx, lineageLock, c.Service, false); err != nil {
+		if err := r.join(ctx, tx); err != nil {
 			return err
-		}
-		bad, err := lineageRevoked(ctx, tx, c.Lineage)
-		if err != nil {
-			return err
-		}
-		if bad {
-			return ErrRevoked
 		}
 	}
 	if err := r.fits(ctx, tx); err != nil {
@@ -79,10 +72,10 @@ func (r *row) insert(ctx context.Context, tx *txn) error {
 	}
 	var id int64
 	err := tx.QueryRowContext(ctx, `INSERT INTO certificates
-		(serial, service, kind, provisioner, caller, lineage, previous, issuer, chain, key_hash, names, not_before, not_after, issued_at, der)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+		(serial, service, kind, provisioner, caller, lineage, previous, issuer, chain, key_hash, names, not_before, not_after, issued_at, proof_until, der)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
 		c.Serial, c.Service, c.Kind, c.Provisioner, c.Caller, c.Lineage, c.Previous, r.issuer, r.chain, r.keyHash, r.names,
-		millis(c.NotBefore), millis(c.NotAfter), millis(c.IssuedAt), c.DER).Scan(&id)
+		millis(c.NotBefore), millis(c.NotAfter), millis(c.IssuedAt), millisOrZero(c.ProofUntil), c.DER).Scan(&id)
 	if err != nil {
 		return fmt.Errorf("inserting the certificate: %w", err)
 	}
@@ -101,6 +94,34 @@ func (r *row) insert(ctx context.Context, tx *txn) error {
 	}
 	_, err = addEvent(ctx, tx, Event{At: c.IssuedAt, Kind: c.Kind, Caller: c.Caller, Service: c.Service, Serial: c.Serial}, r.subject)
 	return err
+}
+
+// joinText asks whether a lineage was revoked, and counts its live certificates up
+// to a number: one statement, for each is a round trip to PostgreSQL. A certificate
+// that was revoked needs no look: where there is one, the lineage gets nothing.
+const joinText = `SELECT EXISTS (SELECT 1 FROM revocations WHERE lineage = ?),
+	(SELECT COUNT(*) FROM (SELECT 1 FROM certificates WHERE lineage = ? AND not_after > ? LIMIT ?) AS counted)`
+
+// join refuses a certificate whose lineage was revoked, or has as many live ones as
+// it may. The lock comes first: a statement of PostgreSQL sees what was committed
+// when it began.
+func (r *row) join(ctx context.Context, tx *txn) error {
+	c := r.issue.Certificate
+	if err := tx.lockLineage(ctx, c.Service, c.Lineage); err != nil {
+		return err
+	}
+	var gone bool
+	var n int
+	if err := tx.QueryRowContext(ctx, joinText, c.Lineage, c.Lineage, millis(c.IssuedAt), r.issue.MaxLineage).Scan(&gone, &n); err != nil {
+		return fmt.Errorf("looking up lineage %s: %w", c.Lineage, err)
+	}
+	switch {
+	case gone:
+		return ErrRevoked
+	case r.issue.MaxLineage > 0 && n >= r.issue.MaxLineage:
+		return ErrLineageFull
+	}
+	return nil
 }
 
 // fits refuses one lineage too many. A renewal replaces: refusing it would stop a

@@ -50,12 +50,24 @@ func (e Event) entry(subject [sha256.Size]byte) translog.Entry {
 
 // subject digests all that the record says about a certificate, the copies of
 // what its DER says included: lists and limits go by those.
+//
+// The end of a proof came later than the rest. A certificate without one has the
+// form from before, so that entries of then still fit; one with it has another form,
+// so that taking the end away, or putting one there, is as visible as changing it.
 func (c *Certificate) subject() [sha256.Size]byte {
-	return translog.NewFields("certificate 1").
+	form := "certificate 1"
+	if !c.ProofUntil.IsZero() {
+		form = "certificate 2"
+	}
+	fields := translog.NewFields(form).
 		Text(c.Serial).Text(c.Service).Text(c.Kind).Text(c.Provisioner).Text(c.Caller).
 		Text(c.Lineage).Text(c.Previous).Text(c.Issuer).Text(c.KeyHash).Texts(c.Names).
 		Int(millis(c.NotBefore)).Int(millis(c.NotAfter)).Int(millis(c.IssuedAt)).
-		Bytes(c.DER).Bytes(c.Chain).Digest()
+		Bytes(c.DER).Bytes(c.Chain)
+	if !c.ProofUntil.IsZero() {
+		fields = fields.Int(millis(c.ProofUntil))
+	}
+	return fields.Digest()
 }
 
 // revocationRow is a revocation with the copies that lists are made by.

@@ -154,5 +154,8 @@ func (r *logRow) certRepairs() []repair {
 		{field: "names", do: func(r *logRow) { r.cert.Names = pemfile.Names(leaf) }},
 		{field: "key_hash", do: func(r *logRow) { r.cert.KeyHash = said.KeyHash }},
 		{field: "issuer", do: func(r *logRow) { r.cert.Issuer = said.Issuer }},
+		// Most certificates have no end of a proof, and most of the others end with it.
+		{field: "proof_until", do: func(r *logRow) { r.cert.ProofUntil = time.Time{} }},
+		{"proof_until", &r.cert.ProofUntil, said.NotAfter, func(r *logRow) { r.cert.ProofUntil = said.NotAfter }},
 	}
 }

@@ -77,6 +77,9 @@ func (w *logWorld) issue(n int) {
 			NotBefore: at.Add(-time.Minute), NotAfter: at.Add(time.Hour)}, w.issuer)
 		c := store.NewCertificate([]*x509.Certificate{leaf, w.issuer}, at)
 		c.Service, c.Kind, c.Caller = "storage", store.Issued, "token"
+		if w.n == 9 { // one that rests on a proof with an end
+			c.ProofUntil = c.NotAfter
+		}
 		commit(w.t, w.s, c)
 	}
 }

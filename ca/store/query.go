@@ -45,7 +45,7 @@ type Query struct {
 }
 
 const columns = `c.id, c.serial, c.service, c.kind, c.provisioner, c.caller, c.lineage, c.previous, i.key_id, c.key_hash, c.names,
-	c.not_before, c.not_after, c.issued_at, c.der, h.der, r.revoked_at, r.reason, r.note, r.caller`
+	c.not_before, c.not_after, c.issued_at, c.proof_until, c.der, h.der, r.revoked_at, r.reason, r.note, r.caller`
 
 // joined has outer joins only: they leave it to the filters where a scan begins.
 const joined = ` FROM certificates c LEFT JOIN revocations r ON r.certificate = c.id` + named
@@ -220,17 +220,20 @@ func parseCursor(s string) (at, id int64, err error) {
 type scanner interface{ Scan(dest ...any) error }
 
 func scan(row scanner, c *Certificate) (id int64, err error) {
-	var notBefore, notAfter, issuedAt int64
+	var notBefore, notAfter, issuedAt, proof int64
 	var names string
 	var keyHash []byte
 	var revokedAt, reason sql.NullInt64
 	var note, by sql.NullString
 	if err := row.Scan(&id, &c.Serial, &c.Service, &c.Kind, &c.Provisioner, &c.Caller, &c.Lineage, &c.Previous, &c.Issuer, &keyHash, &names,
-		&notBefore, &notAfter, &issuedAt, &c.DER, &c.Chain, &revokedAt, &reason, &note, &by); err != nil {
+		&notBefore, &notAfter, &issuedAt, &proof, &c.DER, &c.Chain, &revokedAt, &reason, &note, &by); err != nil {
 		return 0, err
 	}
 	c.KeyHash = hex.EncodeToString(keyHash)
 	c.NotBefore, c.NotAfter, c.IssuedAt = fromMillis(notBefore), fromMillis(notAfter), fromMillis(issuedAt)
+	if proof != 0 {
+		c.ProofUntil = fromMillis(proof)
+	}
 	if revokedAt.Valid {
 		c.Revocation = &Revocation{Serial: c.Serial, RevokedAt: fromMillis(revokedAt.Int64), Reason: int(reason.Int64), Note: note.String, Caller: by.String}
 	}

@@ -17,6 +17,8 @@
 //   - A token is spent on one key, whatever number of callers and processes try.
 //   - A revocation is seen by every call that begins after it was acknowledged,
 //     and no certificate of its lineage is committed after it.
+//   - A lineage never has more live certificates than Issue.MaxLineage, whatever
+//     number of callers and processes renew at once.
 //   - Every page of List and Search is a range scan of an index.
 //   - Every event is in a Merkle tree whose head is signed; VerifyLog names what was
 //     changed behind the program's back (docs/design/0010-the-log.md).
@@ -44,6 +46,7 @@ var (
 	ErrAlreadyRevoked = errors.New("already revoked")
 	ErrOrderGone      = errors.New("the ACME order is not ready any more")
 	ErrTooMany        = errors.New("too many live certificates")
+	ErrLineageFull    = errors.New("too many live certificates of one lineage")
 )
 
 // Store is an open record. It is safe for concurrent use.
@@ -130,5 +133,13 @@ func (s *Store) change(ctx context.Context, fn func(*txn) error) error {
 }
 
 func millis(t time.Time) int64 { return t.UnixMilli() }
+
+// millisOrZero is for times that may be absent; the zero time is 0.
+func millisOrZero(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return millis(t)
+}
 
 func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

@@ -1,0 +1,172 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+// renewalOf is the n-th certificate of the tests, as a renewal in a lineage.
+func renewalOf(first store.Certificate, n int) store.Certificate {
+	c := entry(n, first.Service)
+	c.Kind, c.Lineage, c.Previous, c.NotAfter = store.Renewed, first.Lineage, first.Serial, first.NotAfter
+	return c
+}
+
+// A lineage takes certificates up to the number of live ones that it may have.
+func TestLineageIsFull(t *testing.T) { engines(t, lineageIsFull) }
+
+func lineageIsFull(t *testing.T, where string) {
+	s := open(t, where)
+	first, other := entry(20, "a"), entry(22, "a")
+	commit(t, s, first)
+	commit(t, s, other)
+	add := func(c store.Certificate, token store.Token) error {
+		_, err := s.Commit(t.Context(), store.Issue{Certificate: c, Token: token, MaxLineage: 3})
+		return err
+	}
+	for n := 30; n < 32; n++ {
+		if err := add(renewalOf(first, n), store.Token{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	token := store.Token{Hash: [32]byte{7}, Expires: base.Add(time.Hour)}
+	if err := add(renewalOf(first, 32), token); !errors.Is(err, store.ErrLineageFull) {
+		t.Errorf("the fourth: %v", err)
+	}
+	if _, err := s.Spent(t.Context(), token, ""); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a refused renewal has spent its token: %v", err)
+	}
+	if _, err := s.Get(t.Context(), "1032"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a refused certificate is in the record: %v", err)
+	}
+	if err := add(renewalOf(other, 33), store.Token{}); err != nil {
+		t.Errorf("another lineage of the service: %v", err)
+	}
+	later := renewalOf(first, 34)
+	later.IssuedAt, later.NotAfter = first.NotAfter, first.NotAfter.Add(time.Hour)
+	if err := add(later, token); err != nil {
+		t.Errorf("when those before have expired: %v", err)
+	}
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: first.Serial, RevokedAt: base}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := add(renewalOf(first, 35), store.Token{}); !errors.Is(err, store.ErrRevoked) {
+		t.Errorf("full and revoked: %v, want the revocation", err)
+	}
+}
+
+// Callers of several processes that renew one certificate at once get no more than
+// the lineage may have, and all of that.
+func TestLineageIsFullAtOnce(t *testing.T) { engines(t, lineageIsFullAtOnce) }
+
+func lineageIsFullAtOnce(t *testing.T, where string) {
+	const most, each = 50, 60
+	first := entry(20, "a")
+	processes := []*store.Store{open(t, where), open(t, where), open(t, where)}
+	commit(t, processes[0], first)
+	var issued, full atomic.Int64
+	var group sync.WaitGroup
+	for p, s := range processes {
+		for w := range 4 {
+			group.Go(func() {
+				for i := range each / 4 {
+					c := renewalOf(first, 100+p*each+w*each/4+i)
+					switch _, err := s.Commit(t.Context(), store.Issue{Certificate: c, MaxLineage: most}); {
+					case err == nil:
+						issued.Add(1)
+					case errors.Is(err, store.ErrLineageFull):
+						full.Add(1)
+					default:
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	group.Wait()
+	if issued.Load() != most-1 || full.Load() != 3*each-(most-1) {
+		t.Errorf("%d issued and %d refused, want %d and %d", issued.Load(), full.Load(), most-1, 3*each-(most-1))
+	}
+	n, err := processes[0].RevokeSet(t.Context(), store.Selection{Lineage: first.Lineage}, store.Revocation{RevokedAt: base})
+	if err != nil || n != most {
+		t.Errorf("%d revoked, %v; want %d", n, err, most)
+	}
+}
+
+// What each renewal asks about its lineage is a look at two indexes, whatever the
+// number of certificates that have expired in it.
+func TestLineageIsCountedByIndex(t *testing.T) { engines(t, lineageIsCountedByIndex) }
+
+func lineageIsCountedByIndex(t *testing.T, where string) {
+	s := open(t, where)
+	for i := range 50 {
+		commit(t, s, entry(i, "a"))
+	}
+	plan, err := s.JoinPlan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan = strings.ReplaceAll(plan, "SCAN counted", "") // of the rows found, fifty at most
+	if found := whole.FindString(plan); found != "" || !strings.Contains(plan, "certificates_lineage") || !strings.Contains(plan, "revocations_lineage") {
+		t.Errorf("%q in the plan:\n%s", found, plan)
+	}
+	if strings.HasPrefix(where, "postgres") {
+		if !strings.Contains(plan, "Index Only Scan using certificates_lineage") {
+			t.Errorf("it reads the rows:\n%s", plan)
+		}
+	} else if !strings.Contains(plan, "COVERING INDEX certificates_lineage (lineage=? AND not_after>?)") {
+		t.Errorf("it reads the rows, or all of the lineage:\n%s", plan)
+	}
+}
+
+// A record from before the ends of proofs were kept is brought up to date: nothing
+// in it has one, and its log still fits.
+func TestUpgradeBeforeProofs(t *testing.T) { engines(t, upgradeBeforeProofs) }
+
+func upgradeBeforeProofs(t *testing.T, where string) {
+	w := newLogWorld(t, where)
+	w.issue(8) // the ninth would have an end
+	w.sequence()
+	before := everything(t, w.s)
+	err := w.s.Change(t.Context(), func(tx *store.Txn) (err error) { // what this migration and those behind it do, undone
+		for _, text := range []string{
+			`ALTER TABLE certificates DROP COLUMN proof_until`, `DROP INDEX certificates_lineage`,
+			`CREATE INDEX certificates_lineage ON certificates (lineage)`,
+			`DROP TABLE acme_eab_keys`, `ALTER TABLE acme_accounts DROP COLUMN eab`, `ALTER TABLE acme_orders DROP COLUMN profile`,
+			`DELETE FROM goose_db_version WHERE version_id >= 6`,
+		} {
+			if err == nil {
+				_, err = tx.ExecContext(t.Context(), text)
+			}
+		}
+		return err
+	})
+	if err = errors.Join(err, w.s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.s = open(t, where)
+	if after := everything(t, w.s); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("the certificates changed:\n%v\n%v", before, after)
+	}
+	if report := w.verify(); len(report.Findings) > 0 || report.Checked != 8 {
+		t.Errorf("the log does not fit: %+v", report)
+	}
+	w.issue(2)
+	w.sequence()
+	page, _, err := w.s.List(t.Context(), store.Query{})
+	bounded := slices.DeleteFunc(page, func(c store.Certificate) bool { return c.ProofUntil.IsZero() })
+	if err != nil || len(bounded) != 1 || bounded[0].Serial != "1009" || !bounded[0].ProofUntil.Equal(bounded[0].NotAfter) {
+		t.Errorf("new certificates with the end of a proof: %+v, %v", bounded, err)
+	}
+	if report := w.verify(); len(report.Findings) > 0 || report.Checked != 10 {
+		t.Errorf("the log of both: %+v", report)
+	}
+}
