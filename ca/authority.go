@@ -63,6 +63,7 @@ type Authority struct {
 	acmeSwept atomic.Int64 // likewise, of ACME orders and nonces
 	lists     crlMakers
 	live      liveCounts
+	full      fullLineages
 	revoked   atomic.Pointer[revokedAnswer]
 	long      atomic.Bool // it was said that the answer is
 	logKey    *translog.Key

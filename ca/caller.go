@@ -35,6 +35,7 @@ const (
 	ruleACME        = "names of one profile with acme"
 	ruleLoopback    = "no loopback names"
 	ruleMaxLive     = "live certificates"
+	ruleLineage     = "live certificates of a lineage"
 	ruleAuditor     = "auditor" // the service is one
 	ruleSound       = "sound public key"
 )

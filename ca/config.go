@@ -85,6 +85,11 @@ type Profile struct {
 	// MaxLive is how many certificates that have not expired the service may have
 	// when it enrols one more; renewals are not refused. 0 means 10000.
 	MaxLive int `yaml:"max_live,omitempty"`
+	// MaxLivePerLineage is how many certificates of one lineage may be valid at a
+	// time: a first one, its renewals, and what they vouch for. 0 means 50, which a
+	// loop or a thief meets, and no service that renews when it is time; 1000 at most.
+	// Instances that renew copies of one certificate each for itself need two each.
+	MaxLivePerLineage int `yaml:"max_live_per_lineage,omitempty"`
 }
 
 // lifetimes are lengths of time such as 24h or 90d, as [humantime.Parse] reads

@@ -99,6 +99,18 @@ func (a *Authority) RenewByProof(ctx context.Context, token string) error {
 	return err
 }
 
+// RenewChain renews a certificate as if a handshake had shown it, also after its end.
+func (a *Authority) RenewChain(ctx context.Context, chain []*x509.Certificate) error {
+	entry, err := a.recorded(ctx, chain[0])
+	if err != nil {
+		return err
+	}
+	_, err = a.issue(ctx, a.state.Load(), verified{
+		caller: peer(entry), action: actRenew, names: entry.Names, key: chain[0].PublicKey, keyHash: entry.KeyHash, previous: &entry,
+	})
+	return err
+}
+
 // DropRoot removes a root that expired certificates still chain to.
 func (a *Authority) DropRoot(fingerprint string) error {
 	return a.change(a.life, func(next *state) error {

@@ -31,14 +31,14 @@ import (
 type prepared struct {
 	v        verified
 	template *x509.Certificate
-	maxLive  int // to be checked by the commit
+
+	maxLive, maxLineage int // to be checked by the commit
 }
 
 // signed exists in memory only: it must not leave before it is committed.
 type signed struct {
-	v       verified
-	chain   []*x509.Certificate
-	maxLive int
+	prepared
+	chain []*x509.Certificate
 }
 
 // committed is in the record and may be handed out.
@@ -109,12 +109,21 @@ func (a *Authority) prepare(ctx context.Context, st *state, v verified) (prepare
 	if at := st.config.CRLURL; at != "" {
 		t.CRLDistributionPoints = []string{at + "?issuer=" + issuerID(st.intermediates[0])}
 	}
+	if v.proof, err = a.proofOf(ctx, p, v); err != nil {
+		return prepared{}, err
+	}
 	got, err := v.validity(p, st.intermediates[0])
 	if err != nil {
 		return prepared{}, a.turnAway(ctx, v.caller, w, err)
 	}
 	t.NotBefore, t.NotAfter = got.notBefore, got.notAfter
-	out := prepared{v: v, template: t}
+	if v.action == actSign && v.provisioner.Type == provisioner.TypeACME {
+		v.proof.until = p.namesUntil(time.Now(), got.notAfter)
+	}
+	out := prepared{v: v, template: t, maxLineage: p.maxLineage}
+	if v.previous != nil && a.full.pauses(v.previous.Lineage, time.Now()) {
+		return prepared{}, a.turnAway(ctx, v.caller, w, refuseLineage(v, p.maxLineage))
+	}
 	if v.action == actSign && v.caller.kind != byItself { // an authority that restarts often must still start
 		out.maxLive, err = a.maxLive(ctx, p, time.Now())
 	}
@@ -171,7 +180,7 @@ func sign(st *state, p prepared) (signed, error) {
 	if err != nil {
 		return signed{}, fmt.Errorf("signing for %s: %w", p.v.caller.service, err)
 	}
-	return signed{p.v, []*x509.Certificate{leaf, issuing}, p.maxLive}, nil
+	return signed{p, []*x509.Certificate{leaf, issuing}}, nil
 }
 
 // commit makes {token spent, certificate, event} true at once and returns what
@@ -179,14 +188,15 @@ func sign(st *state, p prepared) (signed, error) {
 func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
 	c := store.NewCertificate(s.chain, time.Now())
 	c.Service, c.Kind, c.Provisioner, c.Caller = s.v.caller.service, kindOf(s.v), s.v.provisioner.Name, s.v.caller.name
+	c.ProofUntil = s.v.proof.until
 	if s.v.previous != nil {
 		c.Lineage, c.Previous = s.v.previous.Lineage, s.v.previous.Serial
 	}
 	entry, err := a.record.Commit(ctx, store.Issue{
-		Certificate: c, Token: s.v.token, TrustDigest: s.v.trust, Order: s.v.order, MaxLive: s.maxLive,
+		Certificate: c, Token: s.v.token, TrustDigest: s.v.trust, Order: s.v.order, MaxLive: s.maxLive, MaxLineage: s.maxLineage,
 	})
 	if err != nil {
-		return committed{}, a.explain(ctx, s.v, err)
+		return committed{}, a.explain(ctx, s.prepared, err)
 	}
 	if entry.Serial != c.Serial {
 		return a.handOutAgain(ctx, s.v, entry)
@@ -195,7 +205,8 @@ func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
 }
 
 // explain turns what the record refused into a refusal for the caller.
-func (a *Authority) explain(ctx context.Context, v verified, err error) error {
+func (a *Authority) explain(ctx context.Context, p prepared, err error) error {
+	v := p.v
 	switch {
 	case errors.Is(err, store.ErrTokenUsed):
 		err = refuse(ruleToken, "the token was already used for another key")
@@ -203,6 +214,8 @@ func (a *Authority) explain(ctx context.Context, v verified, err error) error {
 		err = refuse(ruleRevoked, "the certificate of this token or lineage was revoked")
 	case errors.Is(err, store.ErrTooMany):
 		err = refuse(ruleMaxLive, "service %s has as many live certificates as it may (profiles.%s.max_live)", v.caller.service, v.caller.service)
+	case errors.Is(err, store.ErrLineageFull):
+		err = a.lineageFull(ctx, v, p.maxLineage)
 	default:
 		return err
 	}

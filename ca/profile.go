@@ -52,6 +52,8 @@ type profile struct {
 	life      lifetimes
 	acme      bool
 	maxLive   int
+
+	maxLineage int
 }
 
 func (p Profile) parse(service string, outer lifetimes, bad *problems) *profile {
@@ -87,6 +89,7 @@ func (p Profile) parse(service string, outer lifetimes, bad *problems) *profile 
 	if p.MaxLive < 0 {
 		bad.add("%s.max_live: %d is less than 0", at, p.MaxLive)
 	}
+	out.maxLineage = p.parseMaxLineage(at, bad)
 	if len(out.keyTypes) == 0 {
 		out.keyTypes = defaultKeyTypes
 	}

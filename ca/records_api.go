@@ -37,6 +37,8 @@ type Row struct {
 	Lineage   string    `json:"lineage"`
 	Previous  string    `json:"previous,omitempty"`
 	Issuer    string    `json:"issuer"`
+
+	ProofUntil time.Time `json:"proof_until,omitzero"` // no renewal ends after it; absent: the proof has no end
 }
 
 // NewRow shows a certificate as it is at a moment.
@@ -44,7 +46,7 @@ func NewRow(c store.Certificate, now time.Time) Row {
 	return Row{
 		Serial: c.Serial, SerialHex: pemfile.HexSerial(c.Serial), Service: c.Service, State: c.State(now), Names: c.Names,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Kind: c.Kind, Caller: c.Caller,
-		Lineage: c.Lineage, Previous: c.Previous, Issuer: c.Issuer,
+		Lineage: c.Lineage, Previous: c.Previous, Issuer: c.Issuer, ProofUntil: c.ProofUntil,
 	}
 }
 

@@ -134,6 +134,10 @@ provisioners:
 #              order has names of one such profile, and names it if several have them
 #   max_live:  certificates that may be valid at a time when one more is enrolled;
 #              10000 if absent. Renewals are not refused.
+#   max_live_per_lineage: certificates that may be valid at a time of one lineage,
+#              which is a certificate with its renewals; 50 if absent, 1000 at most.
+#              Renewing in a loop meets it. Instances that renew copies of one
+#              certificate need two each; better, each enrols for itself.
 profiles:
 {{- range $service, $p := .Opt.Profiles}}
   {{json $service}}:
@@ -154,6 +158,8 @@ profiles:
     lifetime: {default: {{.Default}}, min: {{.Min}}, max: {{.Max}}{{if .Grace}}, grace: {{.Grace}}{{end}}}
 {{- end}}{{end}}{{if $p.MaxLive}}
     max_live: {{$p.MaxLive}}
+{{- end}}{{if $p.MaxLivePerLineage}}
+    max_live_per_lineage: {{$p.MaxLivePerLineage}}
 {{- end}}
 {{- end}}
 `

@@ -102,6 +102,9 @@ func checkCertificate(t testing.TB, e store.Certificate, roots []*x509.Certifica
 	if leaf.NotAfter.After(chain[0].NotAfter) {
 		t.Errorf("check: %s outlives its issuer", e.Serial)
 	}
+	if !e.ProofUntil.IsZero() && leaf.NotAfter.After(e.ProofUntil) {
+		t.Errorf("check: %s ends at %s, after its proof at %s", e.Serial, leaf.NotAfter, e.ProofUntil)
+	}
 	at := e.IssuedAt.Add(-time.Millisecond).Truncate(time.Second)
 	if e.Caller == "operator" { // a fixture: good in its time, which is not the one of its issue
 		if !at.Before(leaf.NotBefore) && !at.After(leaf.NotAfter) {
@@ -132,6 +135,9 @@ func checkLineage(t testing.TB, e store.Certificate, all map[string]store.Certif
 	before, ok := all[e.Previous]
 	if !ok || before.Lineage != e.Lineage || before.Service != e.Service {
 		t.Errorf("check: %s renews %s, which is not of its lineage and service", e.Serial, e.Previous)
+	}
+	if e.Kind != store.Issued && !before.ProofUntil.IsZero() && !e.ProofUntil.Equal(before.ProofUntil) {
+		t.Errorf("check: %s rests on a proof until %s, and renews one until %s", e.Serial, e.ProofUntil, before.ProofUntil)
 	}
 	if before.Revocation != nil && before.Revocation.RevokedAt.Before(e.IssuedAt) {
 		t.Errorf("check: %s was issued after %s, which it renews, was revoked", e.Serial, before.Serial)

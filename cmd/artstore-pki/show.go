@@ -47,6 +47,14 @@ func (u *ui) runShow(c *cli.Context) error {
 	return u.writeCertificate(c.String(flagOutput), cert)
 }
 
+// until is empty for a proof without an end.
+func until(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Local().Format(time.DateTime)
+}
+
 func (u *ui) writeCertificate(format string, cert store.Certificate) error {
 	now := time.Now()
 	r := ca.NewRow(cert, now)
@@ -68,7 +76,7 @@ func (u *ui) writeCertificate(format string, cert store.Certificate) error {
 	for _, line := range [][2]string{
 		{"serial", r.Serial + " (" + r.SerialHex + ")"}, {"service", r.Service}, {"state", r.State}, {"names", strings.Join(r.Names, " ")},
 		{"valid from", r.NotBefore.Local().Format(time.DateTime)}, {"valid until", r.NotAfter.Local().Format(time.DateTime) + " (" + left(r.NotAfter.Sub(now)) + " left)"},
-		{"how", r.Kind + " by " + r.Caller}, {"lineage", r.Lineage}, {"previous", r.Previous}, {"issuer key", r.Issuer}, {"public key", cert.KeyHash},
+		{"how", r.Kind + " by " + r.Caller}, {"lineage", r.Lineage}, {"previous", r.Previous}, {"proof until", until(r.ProofUntil)}, {"issuer key", r.Issuer}, {"public key", cert.KeyHash},
 	} {
 		if line[1] != "" {
 			_, _ = fmt.Fprintf(w, "%s\t%s\n", line[0], printable.Clean(line[1])) // Flush keeps the error
