@@ -24,7 +24,7 @@ const (
 )
 
 // acmeToo offers nonces, beside the limits that every authority has.
-const acmeToo = "\n"
+var acmeToo = settings{profile: manyLive, end: "\n"}
 
 // attack is one request, sent again and again.
 type attack struct {

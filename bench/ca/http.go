@@ -34,14 +34,15 @@ func (b *bench) sign(ctx context.Context) error {
 // renew measures POST /renew over mutual TLS.
 func (b *bench) renew(ctx context.Context) error {
 	return b.compare(ctx, "POST /renew over mutual TLS", func(ctx context.Context, s *server) (work, error) {
-		for len(s.renewing) < b.clients { // once: their certificates outlive the rounds
+		w := work{url: s.url + "/1.0/renew", bodies: make([][]byte, b.requests)}
+		for range b.clients { // anew in each turn: a lineage takes so many renewals only
 			c, err := s.enrolled(ctx)
 			if err != nil {
 				return work{}, err
 			}
-			s.renewing = append(s.renewing, c)
+			w.clients = append(w.clients, c)
 		}
-		return work{clients: s.renewing, url: s.url + "/1.0/renew", bodies: make([][]byte, b.requests)}, nil
+		return w, nil
 	})
 }
 
@@ -65,7 +66,7 @@ func (b *bench) compare(ctx context.Context, what string, prepare func(context.C
 	}
 	base := len(servers) - 1 // ours, if there is nobody else
 	for i, s := range servers {
-		if s.name == "step-ca, badgerv2" {
+		if s.name == laneBefore || s.name == laneStepCA+"badgerv2" && b.before == "" {
 			base = i
 		}
 	}

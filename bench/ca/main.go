@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -20,6 +21,7 @@ type options struct {
 	table    frame.Tables
 	stepCA   string
 	ours     string
+	before   string
 	noStore  string
 	requests int
 	clients  int
@@ -41,6 +43,7 @@ func parse(args []string) (options, error) {
 	fs := flag.NewFlagSet("ca", flag.ContinueOnError)
 	o.table.Flag(fs, tables)
 	fs.StringVar(&o.ours, "artstore-pki", "", "our binary, for sign, renew and abuse")
+	fs.StringVar(&o.before, "before", "", "our binary of another commit, for sign and renew, which ratios are then by; empty leaves the lane out")
 	fs.StringVar(&o.noStore, "no-store", "", "our binary built with -tags nostore: the limit of the pipeline; empty leaves the lane out")
 	fs.StringVar(&o.stepCA, "step-ca", "", "step-ca binary to compare with; empty leaves its lanes out")
 	fs.IntVar(&o.requests, "n", 4000, "requests of a lane in each round")
@@ -60,6 +63,9 @@ func parse(args []string) (options, error) {
 	}
 	if o.requests < o.clients || o.clients < 1 || o.rounds < 1 || fs.NArg() > 0 {
 		return o, errors.New("-n must be at least -clients, -clients and -rounds 1, and there are no arguments")
+	}
+	if o.table.Want("renew") && o.requests > o.clients*mostRenewals {
+		return o, fmt.Errorf("-n must be at most %d times -clients: a lineage takes no more renewals", mostRenewals)
 	}
 	if o.ours == "" && (o.table.Want("sign") || o.table.Want("renew") || o.table.Want("abuse")) {
 		return o, errors.New("-artstore-pki is missing: the path of the binary")

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,8 +29,6 @@ type server struct {
 	key   jose.JSONWebKey // signs enrolment tokens
 	fresh int             // numbers the tokens
 	stop  func() error
-
-	renewing []*http.Client // with certificates
 }
 
 // startAll starts one authority per lane. All have the same keys: those that our
@@ -49,33 +46,7 @@ func (b *bench) startAll(ctx context.Context) (all []*server, stop func() error,
 			err = errors.Join(err, stop())
 		}
 	}()
-	begin := []struct {
-		name  string
-		start func(context.Context, string) (*server, error)
-	}{
-		{"artstore-pki, SQLite", func(ctx context.Context, dir string) (*server, error) {
-			return b.startOurs(ctx, b.ours, dir, unlimited)
-		}},
-		{"artstore-pki again (control)", func(ctx context.Context, dir string) (*server, error) {
-			return b.startOurs(ctx, b.ours, dir, unlimited)
-		}},
-	}
-	if b.noStore != "" {
-		begin = append(begin, begin[0])
-		begin[2].name = "artstore-pki without a store (limit)"
-		begin[2].start = func(ctx context.Context, dir string) (*server, error) {
-			return b.startOurs(ctx, b.noStore, dir, unlimited)
-		}
-	}
-	if b.stepCA != "" {
-		for _, db := range []string{"badgerv2", "bbolt"} {
-			begin = append(begin, begin[0])
-			last := &begin[len(begin)-1]
-			last.name = "step-ca, " + db
-			last.start = func(ctx context.Context, dir string) (*server, error) { return b.startStepCA(ctx, db, dir) }
-		}
-	}
-	for _, p := range begin {
+	for _, p := range b.lanes() {
 		dir, err := os.MkdirTemp(b.dir, "authority-")
 		if err != nil {
 			return all, stop, err
@@ -90,16 +61,60 @@ func (b *bench) startAll(ctx context.Context) (all []*server, stop func() error,
 	return all, stop, nil
 }
 
+// lane is how one of the authorities starts.
+type lane struct {
+	name  string
+	start func(context.Context, string) (*server, error)
+}
+
+const (
+	laneBefore = "artstore-pki, the tree before"
+	laneStepCA = "step-ca, "
+)
+
+func (b *bench) lanes() []lane {
+	run := func(binary string, s settings) func(context.Context, string) (*server, error) {
+		return func(ctx context.Context, dir string) (*server, error) { return b.startOurs(ctx, binary, dir, s) }
+	}
+	all := []lane{{"artstore-pki, SQLite", run(b.ours, unlimited)}, {"artstore-pki again (control)", run(b.ours, unlimited)}}
+	if b.before != "" {
+		old := unlimited
+		old.profile = manyLive // an older program may not know more
+		all = append(all, lane{laneBefore, run(b.before, old)})
+	}
+	if b.noStore != "" {
+		all = append(all, lane{"artstore-pki without a store (limit)", run(b.noStore, unlimited)})
+	}
+	if b.stepCA != "" {
+		for _, db := range []string{"badgerv2", "bbolt"} {
+			all = append(all, lane{laneStepCA + db, func(ctx context.Context, dir string) (*server, error) { return b.startStepCA(ctx, db, dir) }})
+		}
+	}
+	return all
+}
+
+// settings are what is added to pki.yaml.
+type settings struct{ profile, end string }
+
+const (
+	manyLive = "    max_live: 100000000\n"
+	// mostRenewals is what one certificate of the bench can make, less the certificate.
+	mostRenewals = 999
+)
+
 // unlimited lets one service on one address do all that it can: step-ca has no limits.
-const unlimited = "\nlimits: {per_address: {per_second: 0}, per_service: {per_second: 0}}\n"
+var unlimited = settings{
+	profile: manyLive + "    max_live_per_lineage: 1000\n",
+	end:     "\nlimits: {per_address: {per_second: 0}, per_service: {per_second: 0}}\n",
+}
 
 // startOurs makes an authority in dir and serves it with the given binary and settings.
-func (b *bench) startOurs(ctx context.Context, binary, dir, settings string) (*server, error) {
-	s, err := b.material(ctx, dir)
+func (b *bench) startOurs(ctx context.Context, binary, dir string, add settings) (*server, error) {
+	s, err := material(ctx, binary, dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := configure(dir, settings); err != nil {
+	if err := configure(dir, add); err != nil {
 		return nil, err
 	}
 	ready := filepath.Join(dir, "ready")
@@ -113,21 +128,21 @@ func (b *bench) startOurs(ctx context.Context, binary, dir, settings string) (*s
 	})
 }
 
-// configure adds settings to pki.yaml, and lets the service have any number of certificates.
-func configure(dir, settings string) error {
+// configure adds settings to pki.yaml.
+func configure(dir string, add settings) error {
 	file := filepath.Join(dir, "pki.yaml")
 	config, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
 	profile := fmt.Appendf(nil, "  %q:\n", service)
-	config = bytes.Replace(config, profile, append(profile, "    max_live: 100000000\n"...), 1)
-	return os.WriteFile(file, append(config, settings...), 0o600) //nolint:forbidigo,gosec // G703: before the authority starts, in a directory of this run
+	config = bytes.Replace(config, profile, append(profile, add.profile...), 1)
+	return os.WriteFile(file, append(config, add.end...), 0o600) //nolint:forbidigo,gosec // G703: before the authority starts, in a directory of this run
 }
 
 // startStepCA serves the same kind of material with step-ca, as its init configures it.
 func (b *bench) startStepCA(ctx context.Context, db, dir string) (*server, error) {
-	s, err := b.material(ctx, dir)
+	s, err := material(ctx, b.ours, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -175,9 +190,9 @@ func (b *bench) startStepCA(ctx context.Context, db, dir string) (*server, error
 // provisioner is the name that init gives to the enrolment key.
 const provisioner = "enrolment"
 
-// material makes a state directory and reads what signs tokens from it.
-func (b *bench) material(ctx context.Context, dir string) (*server, error) {
-	if out, err := exec.CommandContext(ctx, b.ours, "init", "--dir", dir, "--plain-keys").CombinedOutput(); err != nil { //nolint:gosec // G204: named by who measures
+// material has a binary of ours make a state directory and reads what signs tokens from it.
+func material(ctx context.Context, binary, dir string) (*server, error) {
+	if out, err := exec.CommandContext(ctx, binary, "init", "--dir", dir, "--plain-keys").CombinedOutput(); err != nil { //nolint:gosec // G204: named by who measures
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
 	return readMaterial(dir)
