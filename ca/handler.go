@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -59,9 +60,19 @@ func (a *Authority) routes(r chi.Router) {
 	r.Get(stepapi.PathRecordCertificates, a.handle(a.getRecordCertificates))
 	r.Get(stepapi.PathRecordCertificates+"/{serial}", a.handle(a.getRecordCertificate))
 	r.Get(stepapi.PathRecordEvents, a.handle(a.getRecordEvents))
-	r.Get(stepapi.PathVersion, a.embedded(api.Version))
+	r.Get(stepapi.PathVersion, getVersion)
 	r.Get(stepapi.PathProvisioners, a.embedded(api.Provisioners))
 	r.Get(stepapi.PathProvisioners+"/{kid}/encrypted-key", a.embedded(api.ProvisionerKey))
+}
+
+// getVersion answers for this program. smallstep's clients read it before they
+// enrol, for whether a client certificate is required; it never is.
+func getVersion(w http.ResponseWriter, _ *http.Request) {
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	answer(w, http.StatusOK, api.VersionResponse{Version: version})
 }
 
 // embedded runs a handler of smallstep's with the authority of the current state.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"time"
@@ -87,7 +89,11 @@ func (u *ui) obtain(c *cli.Context, dir, doing string, get func(context.Context,
 	}
 	m, err := get(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("%s a certificate in %s: %w", doing, dir, err)
+		err = fmt.Errorf("%s a certificate in %s: %w", doing, dir, err)
+		if cfg.Token != nil {
+			err = hintHeld(err, dir)
+		}
+		return err
 	}
 	leaf := m.Certificate.Leaf
 	u.say("%s: valid until %s, serial %s", leaf.Subject.CommonName, leaf.NotAfter.Local().Format(time.DateTime), pemfile.Serial(leaf))
@@ -97,4 +103,18 @@ func (u *ui) obtain(c *cli.Context, dir, doing string, get func(context.Context,
 		}
 	}
 	return nil
+}
+
+// hintHeld says that a directory has what a refused token was meant to bring.
+func hintHeld(err error, dir string) error {
+	denial, ok := errors.AsType[*enroll.Error](err)
+	if !ok || denial.Status != http.StatusUnauthorized && denial.Status != http.StatusForbidden {
+		return err
+	}
+	chain, unread := readCertificates(filepath.Join(dir, "tls.crt"))
+	if unread != nil || time.Now().After(chain[0].NotAfter) {
+		return err
+	}
+	return withHint(err, "%s holds a certificate of %s until %s; artstore-pki renew %s replaces it without a token",
+		dir, chain[0].Subject.CommonName, chain[0].NotAfter.Local().Format(time.DateTime), dir)
 }

@@ -117,6 +117,43 @@ func TestIssueHealsLostAnswer(t *testing.T) {
 	}
 }
 
+// A refusal of the first request leaves no key. After a lost answer the key stays
+// through a refusal: it alone gets the certificate that was issued.
+func TestRefusedKeys(t *testing.T) {
+	a, url := listen(t)
+	answer := func(e *stepapi.Error) {
+		a.setFault(func(r *http.Request) *stepapi.Error {
+			if e != nil && strings.HasSuffix(r.URL.Path, stepapi.PathSign) {
+				return e
+			}
+			return nil
+		})
+	}
+	for _, lost := range []bool{false, true} {
+		cfg := enroll.Config{URL: url, Dir: t.TempDir(), Token: once(a.token("svc"))}
+		if lost {
+			answer(&stepapi.Error{}) // it signs, and the connection ends
+			_, _ = enroll.Issue(t.Context(), cfg)
+		}
+		issued := len(a.certificates())
+		answer(&stepapi.Error{Status: http.StatusForbidden, Message: "too many live certificates"})
+		if _, err := enroll.Issue(t.Context(), cfg); err == nil {
+			t.Fatal("not refused")
+		}
+		if pending, _ := filepath.Glob(filepath.Join(cfg.Dir, "pending-*")); (len(pending) == 1) != lost {
+			t.Errorf("answer lost before: %v; left: %v", lost, pending)
+		}
+		answer(nil)
+		m, err := enroll.Issue(t.Context(), cfg)
+		if err != nil {
+			t.Fatalf("answer lost before: %v; %v", lost, err)
+		}
+		if lost && (len(a.certificates()) != issued || !m.Certificate.Leaf.Equal(a.certificates()[issued-1])) {
+			t.Error("it is not the certificate whose answer was lost")
+		}
+	}
+}
+
 func TestIssueErrors(t *testing.T) {
 	a, url := listen(t)
 	other, _ := listen(t)

@@ -110,6 +110,7 @@ type pendingKeys struct {
 	dir   string // empty: in memory only
 	token string // name of key
 	key   crypto.Signer
+	fresh bool // no request with the key has left
 }
 
 const pendingPrefix = "pending-"
@@ -124,14 +125,36 @@ func (p *pendingKeys) keyFor(token Token, kind KeyType) (crypto.Signer, error) {
 		return p.key, nil
 	}
 	key, err := p.load(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if fresh {
 		key, err = p.create(name, kind)
 	}
 	if err != nil {
 		return nil, err
 	}
-	p.token, p.key = name, key
+	p.token, p.key, p.fresh = name, key, fresh
 	return key, nil
+}
+
+// answered takes the outcome of a request with the key. If the authority refuses
+// the first one, it has spent the token on another key or not at all, so this key
+// can get nothing and is dropped. Later an earlier answer may have been lost.
+func (p *pendingKeys) answered(outcome error) error {
+	denial, ok := errors.AsType[*Error](outcome)
+	drop := p.fresh && ok && denial.denied()
+	p.fresh = false
+	if !drop {
+		return nil
+	}
+	name := p.token
+	p.token, p.key = "", nil
+	if p.dir == "" {
+		return nil
+	}
+	if err := os.Remove(filepath.Join(p.dir, name)); err != nil {
+		return fmt.Errorf("removing the key of a refused enrolment: %w", err)
+	}
+	return nil
 }
 
 func (p *pendingKeys) load(name string) (crypto.Signer, error) {

@@ -153,6 +153,9 @@ func (s *Source) enrol(ctx context.Context) (*identity, error) {
 	}
 	defer c.HTTP.CloseIdleConnections()
 	chain, err := c.Sign(ctx, csr, token)
+	if forgetting := s.pending.answered(err); forgetting != nil {
+		return nil, errors.Join(err, forgetting)
+	}
 	if err != nil {
 		return nil, err
 	}
