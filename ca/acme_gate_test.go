@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
@@ -64,11 +65,15 @@ func (r *rawACME) sign(path string, payload any, change map[string]any) string {
 		head[jose.HeaderKey(k)] = v
 	}
 	for k, v := range head {
-		opts.WithHeader(k, v)
+		if v != nil { // a change to nil takes it away
+			opts.WithHeader(k, v)
+		}
 	}
 	alg := jose.ES256
 	if k, ok := r.key.(*ecdsa.PrivateKey); ok && k.Curve == elliptic.P521() {
 		alg = jose.ES512
+	} else if _, ok := r.key.(ed25519.PrivateKey); ok {
+		alg = jose.EdDSA
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: r.key}, opts)
 	if err != nil {

@@ -39,7 +39,7 @@ type acmeWorld struct {
 
 func acmeProfiles() map[string]ca.Profile {
 	return map[string]ca.Profile{
-		"web":   {Names: []string{"web.example", "api.example", "127.0.0.1", "localhost", "192.0.2.7"}, ACME: true},
+		"web":   {Names: []string{"web.example", "api.example", "127.0.0.1", "localhost", "192.0.2.7"}, Wildcards: []string{"*.api.example"}, ACME: true},
 		"other": {Names: []string{"other.example", "shared.example"}, ACME: true, KeyTypes: []string{"EC-P384"}},
 		"third": {Names: []string{"third.example", "shared.example"}, ACME: true},
 		"db":    {Names: []string{"db.example"}},
@@ -51,7 +51,8 @@ func startACME(t testing.TB) *acmeWorld {
 	return startACMEWith(t, catest.Options{})
 }
 
-func startACMEWith(t testing.TB, opt catest.Options) *acmeWorld {
+// startACMEWith takes more settings of the provisioner, such as ", require_eab: true".
+func startACMEWith(t testing.TB, opt catest.Options, settings ...string) *acmeWorld {
 	t.Helper()
 	w := &acmeWorld{txt: make(map[string][]string), files: make(map[string]string)}
 	dns, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -92,8 +93,14 @@ func startACMEWith(t testing.TB, opt catest.Options) *acmeWorld {
 	}()
 	_, httpPort, _ := net.SplitHostPort(web.Listener.Addr().String())
 	_, tlsPort, _ := net.SplitHostPort(ln.Addr().String())
-	entry := fmt.Sprintf("  - {type: ACME, name: acme, resolver: %q, http_port: %s, tls_port: %s, networks: [127.0.0.0/8]}\n", dns.LocalAddr(), httpPort, tlsPort)
-	opt.Profiles, opt.Edit = acmeProfiles(), withProvisioner(entry)
+	entry := fmt.Sprintf("  - {type: ACME, name: acme, resolver: %q, http_port: %s, tls_port: %s, networks: [127.0.0.0/8]%s}\n", dns.LocalAddr(), httpPort, tlsPort, strings.Join(settings, ""))
+	edit := opt.Edit
+	opt.Profiles, opt.Edit = acmeProfiles(), func(b []byte) []byte {
+		if b = withProvisioner(entry)(b); edit != nil {
+			b = edit(b)
+		}
+		return b
+	}
 	w.CA = catest.Start(t, opt)
 	return w
 }

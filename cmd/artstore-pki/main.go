@@ -69,6 +69,7 @@ func newApp(u *ui) *cli.App {
 			doctorCommand(u),
 			pruneCommand(u),
 			logCommand(u),
+			acmeCommand(u),
 			auditCommand(u),
 			inspectCommand(u),
 			uploadCommand(u),

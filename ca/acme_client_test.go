@@ -1,0 +1,409 @@
+package ca_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.step.sm/crypto/jose"
+	"golang.org/x/crypto/acme"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+// What an unchanged client of golang.org/x/crypto/acme does.
+
+func (w *acmeWorld) client(t testing.TB) *acme.Client {
+	t.Helper()
+	return &acme.Client{Key: newKey(t), DirectoryURL: w.URL + "/acme/acme/directory", HTTPClient: newClient(t, w.CA, nil).http}
+}
+
+// eab makes a key as the operator does, and gives its id and secret.
+func eab(t testing.TB, c *catest.CA, profiles ...string) (store.EABKey, []byte) {
+	t.Helper()
+	k, key, err := openRecord(t, c).NewEABKey(t.Context(), ca.EABOptions{Profiles: profiles})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := base64.RawURLEncoding.DecodeString(key.Expose())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k, secret
+}
+
+func register(t testing.TB, cl *acme.Client, k store.EABKey, secret []byte) error {
+	t.Helper()
+	_, err := cl.Register(t.Context(), &acme.Account{ExternalAccountBinding: &acme.ExternalAccountBinding{KID: k.ID, Key: secret}}, acme.AcceptTOS)
+	return err
+}
+
+// A key of the operator binds one account to its profiles (RFC 8555 §7.3.4).
+func TestACMEBinding(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) { acmeBinding(t, "") })
+	t.Run("postgres", func(t *testing.T) { acmeBinding(t, postgres.Database(t)) })
+}
+
+func acmeBinding(t *testing.T, database string) {
+	w := startACMEWith(t, catest.Options{Database: database}, ", require_eab: true")
+	record := openRecord(t, w.CA)
+	dir, err := w.client(t).Discover(t.Context())
+	if err != nil || !dir.ExternalAccountRequired {
+		t.Errorf("directory: %+v, %v", dir, err)
+	}
+	_, err = w.client(t).Register(t.Context(), &acme.Account{}, acme.AcceptTOS)
+	refusedWith(t, err, "externalAccountRequired", "artstore-pki acme eab create")
+
+	k, secret := eab(t, w.CA, "web")
+	refusedWith(t, register(t, w.client(t), store.EABKey{ID: "nobody"}, secret), "unauthorized", "unknown, used, revoked or expired")
+	refusedWith(t, register(t, w.client(t), k, []byte("another secret")), "unauthorized", "MAC does not verify")
+	cl := w.client(t)
+	if err := register(t, cl, k, secret); err != nil {
+		t.Fatal(err)
+	}
+	refusedWith(t, register(t, w.client(t), k, secret), "unauthorized", "unknown, used, revoked or expired")
+	again := w.client(t) // the answer was lost
+	again.Key = cl.Key
+	if err := register(t, again, k, secret); !errors.Is(err, acme.ErrAccountAlreadyExists) {
+		t.Errorf("the same account again: %v", err)
+	}
+	w.obtain(t, cl, "http-01", newKey(t), "web.example")
+	_, err = order(t, cl, "other.example")
+	refusedWith(t, err, "rejectedIdentifier", "no profile with acme: true has all of")
+
+	third, secret := eab(t, w.CA, "third")
+	cl3 := w.client(t)
+	if err := register(t, cl3, third, secret); err != nil {
+		t.Fatal(err)
+	}
+	w.obtain(t, cl3, "dns-01", newKey(t), "shared.example") // of two profiles, and this account may use one of them
+
+	o := w.proven(t, cl, "http-01", "web.example")
+	if err := record.RevokeEABKey(t.Context(), k.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err = order(t, cl, "web.example")
+	refusedWith(t, err, "unauthorized", "external account key of this account was revoked")
+	_, _, err = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
+	refusedWith(t, err, "unauthorized", "external account key of this account was revoked")
+	w.Check(t)
+}
+
+// An account of before require_eab orders nothing until it is bound.
+func TestACMEBindingLater(t *testing.T) {
+	w := startACME(t)
+	cl := w.account(t)
+	w.Rewrite(t, func(b []byte) []byte {
+		return []byte(strings.Replace(string(b), "networks: [127.0.0.0/8]", "networks: [127.0.0.0/8], require_eab: true", 1))
+	})
+	if err := w.Authority.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := order(t, cl, "web.example")
+	refusedWith(t, err, "externalAccountRequired", "register again with a key")
+	k, secret := eab(t, w.CA, "web")
+	if err := register(t, cl, k, secret); !errors.Is(err, acme.ErrAccountAlreadyExists) {
+		t.Fatal(err)
+	}
+	w.obtain(t, cl, "http-01", newKey(t), "web.example")
+}
+
+// Keys are for profiles that there are, and for a time.
+func TestACMENewEABKey(t *testing.T) {
+	w := startACME(t)
+	r := openRecord(t, w.CA)
+	for text, opt := range map[string]ca.EABOptions{
+		"at least one profile":       {},
+		"is no profile with acme":    {Profiles: []string{"web", "db"}},
+		"only other, third, web":     {Profiles: []string{"nothing"}},
+		"is not between 0 and 2160h": {Profiles: []string{"web"}, Life: ca.MaxEABLife + 1},
+		"-1ns is not between 0 and":  {Profiles: []string{"web"}, Life: -1},
+	} {
+		if _, _, err := r.NewEABKey(t.Context(), opt); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%v, want %q", err, text)
+		}
+	}
+	none := catest.Start(t, catest.Options{Profiles: profiles()})
+	if _, _, err := openRecord(t, none).NewEABKey(t.Context(), ca.EABOptions{Profiles: []string{"web"}}); err == nil || !strings.Contains(err.Error(), "no provisioner of type ACME") {
+		t.Errorf("%v", err)
+	}
+	k, key, err := r.NewEABKey(t.Context(), ca.EABOptions{Profiles: []string{"web", "web"}, Note: "rack 4"})
+	if err != nil || len(k.Profiles) != 1 || key.IsZero() || k.Expires.Sub(k.Created) != ca.DefaultEABLife {
+		t.Errorf("%+v, %v", k, err)
+	}
+}
+
+// Bindings that are signed right and are wrong otherwise.
+func TestACMEBindingForms(t *testing.T) {
+	w := startACME(t)
+	const path = "/acme/acme/new-account"
+	k, secret := eab(t, w.CA, "web")
+	r := rawClient(t, w.CA)
+	other := newKey(t)
+	mac := func(alg jose.SignatureAlgorithm, payload any, head map[string]any) json.RawMessage {
+		opts := new(jose.SignerOptions)
+		for name, v := range head {
+			opts.WithHeader(jose.HeaderKey(name), v)
+		}
+		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: secret}, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		jws, err := signer.Sign(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return json.RawMessage(jws.FullSerialize())
+	}
+	own := jose.JSONWebKey{Key: r.key.Public()}
+	good := map[string]any{"kid": k.ID, "url": w.URL + path}
+	for _, tc := range []struct {
+		name, kind, detail string
+		eab                any
+	}{
+		{"a text", "malformed", "not a JWS", "x"},
+		{"another algorithm", "malformed", "none of HS256", json.RawMessage(r.sign(path, own, nil))},
+		{"no kid", "malformed", "want kid", mac("HS256", own, map[string]any{"url": w.URL + path})},
+		{"a nonce", "malformed", "must not have a nonce", mac("HS256", own, with(good, "nonce", "x"))},
+		{"another url", "malformed", "url is not that of the request", mac("HS256", own, with(good, "url", w.URL+"/"))},
+		{"another key", "unauthorized", "not the key of the account", mac("HS512", jose.JSONWebKey{Key: other.Public()}, good)},
+		{"no key", "unauthorized", "not the key of the account", mac("HS384", "x", good)},
+	} {
+		status, kind, p, _ := r.problem(path, r.sign(path, map[string]any{"externalAccountBinding": tc.eab}, nil))
+		if status >= 500 || kind != tc.kind || !strings.Contains(p.Detail, tc.detail) {
+			t.Errorf("%s: %d %s %q, want %s with %q", tc.name, status, kind, p.Detail, tc.kind, tc.detail)
+		}
+	}
+	if status, kind, p, _ := r.problem(path, r.sign(path, map[string]any{"externalAccountBinding": mac("HS512", own, good)}, nil)); status != http.StatusCreated {
+		t.Errorf("a good one: %d %s %q", status, kind, p.Detail)
+	}
+}
+
+// The key of an account changes, and the old one is nobody's (RFC 8555 §7.3.5).
+func TestACMEKeyChange(t *testing.T) {
+	w := startACME(t)
+	cl, other := w.account(t), w.account(t)
+	ordered, err := order(t, cl, "web.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid, old := cl.KID, cl.Key
+	next, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.AccountKeyRollover(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	if cl.Key != crypto.Signer(next) {
+		t.Fatal("the client kept its old key")
+	}
+	if acc, err := cl.GetReg(t.Context(), ""); err != nil || acc.URI != string(kid) {
+		t.Errorf("%+v, %v", acc, err)
+	}
+	w.prove(t, cl, ordered, "http-01") // what was under way goes on, with the new key's thumbprint
+	before := &acme.Client{Key: old, KID: kid, DirectoryURL: cl.DirectoryURL, HTTPClient: cl.HTTPClient}
+	_, err = before.AuthorizeOrder(t.Context(), acme.DomainIDs("web.example"))
+	refusedWith(t, err, "malformed", "signature does not verify")
+	var p *acme.Error
+	if err := other.AccountKeyRollover(t.Context(), next); !errors.As(err, &p) || p.StatusCode != http.StatusConflict || p.Header.Get("Location") != string(kid) {
+		t.Errorf("to the key of another account: %v, %v", err, p)
+	}
+	w.Check(t)
+}
+
+// Inner JWSs that say something else than the outer one.
+func TestACMEKeyChangeForms(t *testing.T) {
+	w := startACME(t)
+	const path = "/acme/acme/key-change"
+	r, other := rawClient(t, w.CA), rawClient(t, w.CA)
+	r.register()
+	other.register()
+	next := newKey(t)
+	inner := func(key crypto.Signer, payload any, change map[string]any) json.RawMessage {
+		in := &rawACME{client: r.client, key: key}
+		head := map[string]any{"nonce": nil}
+		for k, v := range change {
+			head[k] = v
+		}
+		return json.RawMessage(in.sign(path, payload, head))
+	}
+	oldKey := jose.JSONWebKey{Key: r.key.Public()}
+	good := map[string]any{"account": r.kid, "oldKey": oldKey}
+	for _, tc := range []struct {
+		name, detail string
+		inner        any
+	}{
+		{"no jwk", "must have jwk", func() any {
+			in := &rawACME{r.client, next, r.kid}
+			return json.RawMessage(in.sign(path, good, map[string]any{"nonce": nil}))
+		}()},
+		{"a nonce", "must not have a nonce", inner(next, good, map[string]any{"nonce": "x"})},
+		{"another url", "url of the inner JWS", inner(next, good, map[string]any{"url": "https://x"})},
+		{"another account", "not that of the request", inner(next, with(good, "account", other.kid), nil)},
+		{"another old key", "oldKey is not", inner(next, with(good, "oldKey", jose.JSONWebKey{Key: other.key.Public()}), nil)},
+		{"no payload", "not {account, oldKey}", inner(next, "[]", nil)},
+		{"an altered signature", "does not verify", json.RawMessage(strings.Replace(string(inner(next, good, nil)), `"signature":"`, `"signature":"AAAA`, 1))},
+	} {
+		status, kind, p, _ := r.problem(path, r.sign(path, tc.inner, nil))
+		if status >= 500 || kind != "malformed" || !strings.Contains(p.Detail, tc.detail) {
+			t.Errorf("%s: %d %s %q, want %q", tc.name, status, kind, p.Detail, tc.detail)
+		}
+	}
+	if status, _, p, _ := r.problem(path, r.sign(path, inner(next, good, nil), nil)); status != http.StatusOK {
+		t.Errorf("a good one: %d %q", status, p.Detail)
+	}
+}
+
+// An authorization that is given up ends its order (RFC 8555 §7.5.2, §7.1.6).
+func TestACMEDeactivateAuthorization(t *testing.T) {
+	w := startACME(t)
+	cl := w.account(t)
+	for _, proven := range []bool{false, true} {
+		o, err := order(t, cl, "web.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if proven {
+			w.prove(t, cl, o, "http-01")
+		}
+		if err := cl.RevokeAuthorization(t.Context(), o.AuthzURLs[0]); err != nil {
+			t.Fatal(err)
+		}
+		if az, err := cl.GetAuthorization(t.Context(), o.AuthzURLs[0]); err != nil || az.Status != "deactivated" {
+			t.Errorf("%+v, %v", az, err)
+		}
+		now, err := cl.GetOrder(t.Context(), o.URI)
+		if err != nil || now.Status != acme.StatusInvalid {
+			t.Errorf("%+v, %v", now, err)
+		}
+		_, _, err = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
+		refusedWith(t, err, "orderNotReady", "an authorization was deactivated")
+	}
+	w.Check(t)
+}
+
+// A deactivated account ends its orders, and its key registers no more (RFC 8555 §7.3.6).
+func TestACMEDeactivateAccount(t *testing.T) {
+	w := startACME(t)
+	cl := w.account(t)
+	if _, err := order(t, cl, "web.example"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.DeactivateReg(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := order(t, cl, "web.example")
+	refusedWith(t, err, "unauthorized", "the account is deactivated")
+	again := w.client(t)
+	again.Key = cl.Key
+	_, err = again.Register(t.Context(), &acme.Account{}, acme.AcceptTOS)
+	refusedWith(t, err, "unauthorized", "the account is deactivated")
+}
+
+// A certificate has exactly the dates of its order; an order without dates shows none.
+func TestACMEDates(t *testing.T) {
+	w := startACME(t)
+	cl := w.account(t)
+	begin := time.Now().Add(-10 * time.Minute).UTC().Truncate(time.Second)
+	end := begin.Add(3 * time.Hour)
+	for _, tc := range []struct {
+		opts       []acme.OrderOption
+		begin, end time.Time
+	}{
+		{nil, time.Time{}, time.Time{}},
+		{[]acme.OrderOption{acme.WithOrderNotAfter(end)}, time.Time{}, end},
+		{[]acme.OrderOption{acme.WithOrderNotBefore(begin)}, begin, time.Time{}},
+		{[]acme.OrderOption{acme.WithOrderNotBefore(begin), acme.WithOrderNotAfter(end)}, begin, end},
+	} {
+		o, err := cl.AuthorizeOrder(t.Context(), acme.DomainIDs("web.example"), tc.opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !o.NotBefore.Equal(tc.begin) || !o.NotAfter.Equal(tc.end) {
+			t.Errorf("the order shows %s to %s, asked was %s to %s", o.NotBefore, o.NotAfter, tc.begin, tc.end)
+		}
+		w.prove(t, cl, o, "http-01")
+		ders, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(ders[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !tc.begin.IsZero() && !leaf.NotBefore.Equal(tc.begin) || !tc.end.IsZero() && !leaf.NotAfter.Equal(tc.end) {
+			t.Errorf("it has %s to %s, asked was %s to %s", leaf.NotBefore, leaf.NotAfter, tc.begin, tc.end)
+		}
+	}
+	w.Check(t)
+}
+
+// The directory lists services as profiles; an order gets the one that it names
+// (draft-ietf-acme-profiles).
+func TestACMEProfiles(t *testing.T) {
+	w := startACME(t)
+	r := rawClient(t, w.CA)
+	r.register()
+	resp, err := r.http.Get(w.URL + "/acme/acme/directory")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dir struct {
+		Meta struct{ Profiles map[string]string }
+	}
+	err = json.NewDecoder(resp.Body).Decode(&dir)
+	_ = resp.Body.Close()
+	if err != nil || len(dir.Meta.Profiles) != 3 || dir.Meta.Profiles["third"] == "" || dir.Meta.Profiles["db"] != "" {
+		t.Errorf("%+v, %v", dir, err)
+	}
+	const path = "/acme/acme/new-order"
+	for profile, names := range map[string][]string{"third": {"shared.example"}, "other": {"shared.example", "other.example"}} {
+		status, kind, resp := r.post(path, r.sign(path, with(orderOf(names...), "profile", profile), nil))
+		data, err := io.ReadAll(resp.Body)
+		if err != nil || status != http.StatusCreated || !strings.Contains(string(data), `"profile":"`+profile+`"`) {
+			t.Errorf("%d %s %s, %v", status, kind, data, err)
+		}
+	}
+	status, _, resp := r.post(path, r.sign(path, orderOf("web.example"), nil)) // the server says which it chose
+	data, err := io.ReadAll(resp.Body)
+	if err != nil || status != http.StatusCreated || !strings.Contains(string(data), `"profile":"web"`) {
+		t.Errorf("%d %s, %v", status, data, err)
+	}
+}
+
+// A wildcard of a profile is proven by dns-01, and by nothing else (RFC 8555 §8.3, §8.4).
+func TestACMEWildcard(t *testing.T) {
+	w := startACME(t)
+	cl := w.account(t)
+	o, err := order(t, cl, "*.api.example", "api.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range o.AuthzURLs {
+		az, err := cl.GetAuthorization(t.Context(), url)
+		if err != nil || az.Identifier.Value != "api.example" || az.Wildcard && len(az.Challenges) != 1 {
+			t.Errorf("%+v, %v", az, err)
+		}
+	}
+	if got := w.obtain(t, cl, "dns-01", newKey(t), "*.api.example"); got.Leaf.DNSNames[0] != "*.api.example" {
+		t.Errorf("%q", got.Leaf.DNSNames)
+	}
+	w.Check(t)
+}

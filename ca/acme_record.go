@@ -1,0 +1,88 @@
+package ca
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+// Bounds of external account keys. They are made to be used soon: until then their
+// secret lies in the record.
+const (
+	DefaultEABLife = 7 * 24 * time.Hour
+	MaxEABLife     = 90 * 24 * time.Hour
+)
+
+// EABOptions describe an external account key.
+type EABOptions struct {
+	// Profiles are the services whose certificates the account may order. At least
+	// one, and each must have acme: true.
+	Profiles []string
+	// Life is how long an account may be bound; 0 means DefaultEABLife. The account
+	// itself has no such end.
+	Life time.Duration
+	// Note is a text of the operator, such as for whom the key is.
+	Note string
+}
+
+// NewEABKey makes a key that binds one ACME account to services (RFC 8555 §7.3.4).
+// The HMAC key, in base64url as clients want it, is returned here and never again.
+func (r *Record) NewEABKey(ctx context.Context, opt EABOptions) (store.EABKey, secret.String, error) {
+	none := func(format string, args ...any) (store.EABKey, secret.String, error) {
+		return store.EABKey{}, secret.String{}, fmt.Errorf("making an external account key: "+format, args...)
+	}
+	if opt.Life == 0 {
+		opt.Life = DefaultEABLife
+	}
+	if opt.Life < 0 || opt.Life > MaxEABLife {
+		return none("a life of %s is not between 0 and %s", opt.Life, MaxEABLife)
+	}
+	cfg, err := LoadConfig(r.dir)
+	if err != nil {
+		return store.EABKey{}, secret.String{}, err
+	}
+	rules, err := cfg.parse()
+	if err != nil {
+		return store.EABKey{}, secret.String{}, err
+	}
+	if rules.acme == nil {
+		return none("pki.yaml has no provisioner of type %s", typeACME)
+	}
+	if len(opt.Profiles) == 0 {
+		return none("want at least one profile")
+	}
+	for _, service := range opt.Profiles {
+		if p := rules.profiles[service]; p == nil || !p.acme {
+			return none("%.80q is no profile with acme: true, only %s", service, strings.Join(rules.acmeServices(), ", "))
+		}
+	}
+	profiles := slices.Compact(slices.Sorted(slices.Values(opt.Profiles)))
+	now := time.Now().UTC()
+	k, key, err := r.store.NewEABKey(ctx, store.EABKey{Profiles: profiles, Note: clip(opt.Note), Created: now, Expires: now.Add(opt.Life)})
+	if err != nil {
+		return k, secret.String{}, err
+	}
+	return k, secret.New(base64.RawURLEncoding.EncodeToString(key)), nil
+}
+
+// acmeServices are the services with acme: true.
+func (r *rules) acmeServices() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(r.profiles)), func(s string) bool { return !r.profiles[s].acme })
+}
+
+// EABKeys lists the external account keys, the oldest first.
+func (r *Record) EABKeys(ctx context.Context) ([]store.EABKey, error) { return r.store.EABKeys(ctx) }
+
+// RevokeEABKey ends a key, and what the account that it bound may order; its
+// certificates stay as they are. One that is unknown, or was revoked before, is
+// [store.ErrNotFound].
+func (r *Record) RevokeEABKey(ctx context.Context, id string) error {
+	return r.store.RevokeEABKey(ctx, id, time.Now())
+}

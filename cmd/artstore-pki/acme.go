@@ -1,0 +1,191 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+func acmeCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "acme",
+		Usage: "make, list and revoke keys that bind ACME accounts (external account binding)",
+		Subcommands: []*cli.Command{{
+			Name:  "eab",
+			Usage: "keys for external account binding (RFC 8555 §7.3.4)",
+			Subcommands: []*cli.Command{
+				{
+					Name:  "create",
+					Usage: "make a key that binds one ACME account to profiles",
+					Description: `Prints the key id (kid) and the HMAC key that an ACME client wants when it registers. The first
+account that shows the key is bound to it, and may order certificates of these profiles only, for
+names that it proves as always. With require_eab: true in pki.yaml, there is no other way to an
+account. The HMAC key is a secret: it is printed once, here or into the file of --out (0600).`,
+					Flags: []cli.Flag{
+						dirFlag(),
+						&cli.StringSliceFlag{Name: "profile", Usage: "a `SERVICE` with acme: true that the account may have certificates of; may be repeated"},
+						spanFlag("lifetime", ca.DefaultEABLife, "how long an account may be bound"),
+						&cli.StringFlag{Name: "note", Usage: "`TEXT` to remember the key by"},
+						&cli.StringFlag{Name: "out", Usage: "new `FILE` for the key, in place of standard output"},
+						outputFlag(outputText, outputJSON),
+					},
+					Action: u.runEABCreate,
+				},
+				{
+					Name:        "list",
+					Usage:       "list the keys, without their secrets",
+					Description: `A key is unused, bound (to the account shown), expired before it was used, or revoked.`,
+					Flags:       []cli.Flag{dirFlag(), outputFlag(outputTable, outputJSON)},
+					Action:      u.runEABList,
+				},
+				{
+					Name:      "revoke",
+					Usage:     "revoke a key, and what its account may order",
+					ArgsUsage: "KID",
+					Description: `An unused key binds nothing any more, and the account of a used one can order nothing more. The
+certificates that it has stay valid: "artstore-pki revoke" is for those.`,
+					Flags:  []cli.Flag{dirFlag()},
+					Action: u.runEABRevoke,
+				},
+			},
+		}},
+	}
+}
+
+func (u *ui) runEABCreate(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	format, out := c.String(flagOutput), c.String("out")
+	if format != outputText && format != outputJSON {
+		return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
+	}
+	if len(c.StringSlice("profile")) == 0 {
+		return usagef("--profile is missing: name a service with acme: true")
+	}
+	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = record.Close() }() // what it wrote is committed
+	k, key, err := record.NewEABKey(c.Context, ca.EABOptions{Profiles: c.StringSlice("profile"), Life: spanOf(c, "lifetime"), Note: c.String("note")})
+	if err != nil {
+		return withHint(err, "profiles are in pki.yaml of --%s", flagDir)
+	}
+	text := fmt.Sprintf("kid:      %s\nhmac-key: %s\n", k.ID, key.Expose())
+	if format == outputJSON {
+		text = fmt.Sprintf("{\n  \"kid\": %q,\n  \"hmac_key\": %q\n}\n", k.ID, key.Expose())
+	}
+	if out == "" {
+		_, err = fmt.Fprint(u.out, text)
+	} else {
+		err = durable.WriteNew(out, []byte(text), durable.Private)
+	}
+	if err != nil { // nobody has the key: it must not bind anything
+		return errors.Join(fmt.Errorf("handing out the key: %w", err), record.RevokeEABKey(c.Context, k.ID))
+	}
+	u.say("the key binds one account to %s, until %s", strings.Join(k.Profiles, ", "), k.Expires.Format(time.RFC3339))
+	return nil
+}
+
+// eabRow is a key as it is listed.
+type eabRow struct {
+	Kid      string     `json:"kid"`
+	Status   string     `json:"status"`
+	Profiles []string   `json:"profiles"`
+	Note     string     `json:"note,omitempty"`
+	Created  time.Time  `json:"created"`
+	Expires  time.Time  `json:"expires"`
+	Account  string     `json:"account,omitempty"`
+	Bound    *time.Time `json:"bound,omitempty"`
+	Revoked  *time.Time `json:"revoked,omitempty"`
+}
+
+func newEABRow(k store.EABKey, now time.Time) eabRow {
+	r := eabRow{Kid: k.ID, Status: "unused", Profiles: k.Profiles, Note: k.Note, Created: k.Created, Expires: k.Expires, Account: k.Account}
+	if !k.Bound.IsZero() {
+		r.Bound = &k.Bound
+	}
+	if !k.Revoked.IsZero() {
+		r.Revoked = &k.Revoked
+	}
+	switch {
+	case r.Revoked != nil:
+		r.Status = "revoked"
+	case r.Bound != nil:
+		r.Status = "bound"
+	case now.After(k.Expires):
+		r.Status = "expired"
+	}
+	return r
+}
+
+func (u *ui) runEABList(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = record.Close() }() // read only
+	list, err := record.EABKeys(c.Context)
+	if err != nil {
+		return err
+	}
+	rows := make([]eabRow, 0, len(list))
+	for _, k := range list {
+		rows = append(rows, newEABRow(k, time.Now()))
+	}
+	switch format := c.String(flagOutput); format {
+	case outputJSON:
+		return u.writeJSON(map[string]any{"schema_version": 1, "keys": rows})
+	case outputTable:
+		return u.eabTable(rows)
+	default:
+		return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
+	}
+}
+
+func (u *ui) eabTable(rows []eabRow) error {
+	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "KID\tSTATUS\tEXPIRES\tPROFILES\tACCOUNT\tNOTE") // errors come with Flush
+	for _, r := range rows {
+		account := r.Account
+		if account == "" {
+			account = "-"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Kid, r.Status, r.Expires.Format(time.RFC3339),
+			printable.Clean(strings.Join(r.Profiles, ",")), account, printable.Clean(r.Note))
+	}
+	return w.Flush()
+}
+
+func (u *ui) runEABRevoke(c *cli.Context) error {
+	if err := wantArgs(c, 1, 1); err != nil {
+		return err
+	}
+	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = record.Close() }() // what it wrote is committed
+	kid := c.Args().First()
+	switch err := record.RevokeEABKey(c.Context, kid); {
+	case errors.Is(err, store.ErrNotFound):
+		return withHint(fmt.Errorf("revoking external account key %.64q: there is none, or it was revoked before", kid), "artstore-pki acme eab list shows all keys")
+	case err != nil:
+		return err
+	}
+	u.say("revoked %s", kid)
+	return nil
+}
