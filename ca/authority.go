@@ -81,10 +81,11 @@ type state struct {
 	signer        crypto.Signer       // of intermediates[0]
 	digest        string              // stepapi.TrustDigest of roots
 	embedded      *authority.Authority
-	acme          *acmeState      // nil without ACME
-	rootLists     map[string]*crl // by subject key id, see writeRootList
-	limits        *limits         // carried over while its configuration stays
-	superseded    chan struct{}   // closed when a newer state has been published
+	acme          *acmeState             // nil without ACME
+	signing       map[string]tokenSigner // enrolment keys for tokens of enrollers, by the service that they are for
+	rootLists     map[string]*crl        // by subject key id, see writeRootList
+	limits        *limits                // carried over while its configuration stays
+	superseded    chan struct{}          // closed when a newer state has been published
 }
 
 // Open opens the state directory that [Init] made: configuration, trust, keys and
@@ -158,6 +159,9 @@ func (a *Authority) publish(st *state) (err error) {
 	}
 	if st.embedded, err = a.embed(st); err != nil {
 		return fmt.Errorf("building the embedded authority: %w", err)
+	}
+	if st.signing, err = a.files.tokenSigners(st.rules); err != nil {
+		return err
 	}
 	st.acme = newACME(st.rules.acme, a.state.Load())
 	if old := a.state.Load(); old != nil && old.limits.follows(st.rules.limits) {

@@ -36,7 +36,8 @@ const (
 	ruleLoopback    = "no loopback names"
 	ruleMaxLive     = "live certificates"
 	ruleLineage     = "live certificates of a lineage"
-	ruleAuditor     = "auditor" // the service is one
+	ruleEnroller    = "enroller" // the service is one, for the service that it asks for
+	ruleAuditor     = "auditor"  // the service is one
 	ruleSound       = "sound public key"
 )
 
@@ -130,6 +131,7 @@ const (
 	actRekey  action = "rekey"
 	actRevoke action = "revoke"
 	actRead   action = "read the record"
+	actToken  action = "make a token"
 )
 
 // want is what a caller asks for.
@@ -138,7 +140,8 @@ type want struct {
 	names    []string
 	key      crypto.PublicKey
 	previous *store.Certificate // to renew
-	lineage  string             // of the certificate to read with
+	lineage  string             // of the certificate to read or to make a token with
+	service  string             // to make a token for
 	serial   string             // of the certificate to revoke, decimal
 }
 
@@ -162,6 +165,9 @@ func (a *Authority) judge(ctx context.Context, st *state, c caller, w want) erro
 	if w.action == actRead && !slices.Contains(st.config.Auditors, c.service) {
 		return refuse(ruleAuditor, "service %.80q is not an auditor (pki.yaml, auditors)", c.service)
 	}
+	if w.action == actToken {
+		return a.judgeToken(ctx, st, c, w)
+	}
 	p, err := st.profile(c)
 	if err != nil {
 		return err
@@ -171,11 +177,7 @@ func (a *Authority) judge(ctx context.Context, st *state, c caller, w want) erro
 		return refuse(ruleRevoked, "certificate %s was revoked", pemfile.HexSerial(c.serial))
 	}
 	if w.action == actRead { // no commit follows that would decide
-		bad, err := a.record.LineageRevoked(ctx, w.lineage)
-		if err == nil && bad {
-			err = refuse(ruleRevoked, "certificate %s or one before it was revoked", pemfile.HexSerial(c.serial))
-		}
-		return err
+		return a.notRevoked(ctx, c, w.lineage)
 	}
 	if err := p.allows(w.names, w.key); err != nil {
 		return err
@@ -184,6 +186,15 @@ func (a *Authority) judge(ctx context.Context, st *state, c caller, w want) erro
 		return refuse(ruleSound, "%v", err)
 	}
 	return nil
+}
+
+// notRevoked refuses a peer whose certificate, or one before it, was revoked.
+func (a *Authority) notRevoked(ctx context.Context, c caller, lineage string) error {
+	bad, err := a.record.LineageRevoked(ctx, lineage)
+	if err == nil && bad {
+		err = refuse(ruleRevoked, "certificate %s or one before it was revoked", pemfile.HexSerial(c.serial))
+	}
+	return err
 }
 
 // profile is deny by default: no profile, no certificate.

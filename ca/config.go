@@ -55,6 +55,10 @@ type Config struct {
 	// Auditors are the services that may read the record over HTTP, with their
 	// client certificates; empty means nobody.
 	Auditors []string `yaml:"auditors,omitempty"`
+	// Enrollers are the services that may make enrolment tokens for others over HTTP,
+	// with their client certificates; each has the services that it may enrol. Empty
+	// means nobody.
+	Enrollers map[string][]string `yaml:"enrollers,omitempty"`
 	// Profiles say what a service may obtain; a service without one obtains nothing.
 	Profiles map[string]Profile `yaml:"profiles"`
 }
@@ -179,9 +183,10 @@ func emptyProfiles(data []byte) error {
 // rules is the inner form of Config: it exists only if everything is valid, and
 // nothing behind it checks again.
 type rules struct {
-	profiles map[string]*profile
-	own      *profile
-	limits   Limits
+	profiles  map[string]*profile
+	own       *profile
+	limits    Limits
+	enrollers map[string][]string // services that may make tokens, and for which others
 	provisioners
 }
 
@@ -234,6 +239,7 @@ func (c Config) parse() (*rules, error) {
 		}
 	}
 	r.provisioners = parseProvisioners(c.Provisioners, r.profiles, &bad)
+	r.enrollers = parseEnrollers(c.Enrollers, r.profiles, &bad)
 	return r, bad.err()
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"go.step.sm/crypto/jose"
 
-	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -73,21 +72,21 @@ func tokenWith(dir string, change func(*rules, *newClaims) error) (secret.String
 	if err != nil {
 		return secret.String{}, err
 	}
-	c.Audience = jose.Audience{"https://" + names.URLHost(cfg.DNSNames) + stepapi.Prefix + stepapi.PathSign}
-	f := files{dir: dir}
-	p, err := f.signing(r, TokenOptions{Provisioner: "enrolment", Revoke: true})
+	root, err := ActiveRoot(dir)
 	if err != nil {
 		return secret.String{}, err
 	}
-	c.Issuer = p.name
+	signer, err := files{dir: dir}.tokenSigner(r, TokenOptions{Provisioner: "enrolment", Revoke: true})
+	if err != nil {
+		return secret.String{}, err
+	}
 	if err := change(r, &c); err != nil {
 		return secret.String{}, err
 	}
-	key, err := f.readJWK(p.name)
-	if err != nil {
-		return secret.String{}, err
+	if c.Issuer != "" {
+		signer.issuer = c.Issuer
 	}
-	return signToken(c, key, p.key.KeyID)
+	return signer.sign(c.at(cfg, stepapi.PathSign, root))
 }
 
 // RenewByProof runs a renewal for the same key by a token, to the end.

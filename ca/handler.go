@@ -42,6 +42,7 @@ func (a *Authority) routes(r chi.Router) {
 	r.Post("/re-sign", a.handle(a.postRenew)) // the old name of renew
 	r.Post(stepapi.PathRekey, a.handle(a.postRekey))
 	r.Post(stepapi.PathRevoke, a.handle(a.postRevoke))
+	r.Post(stepapi.PathToken, a.handle(a.postToken))
 
 	r.Get(stepapi.PathHealth, func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]string{"status": "ok"})

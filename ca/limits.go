@@ -24,6 +24,9 @@ import (
 type Limits struct {
 	PerAddress *Rate `yaml:"per_address,omitempty"` // absent: 1000 a second, 2000 at once; IPv6 by /64
 	PerService *Rate `yaml:"per_service,omitempty"` // absent: 200 a second, 1000 at once
+	// PerEnroller is how often one service may ask for enrolment tokens; absent: 5 a
+	// second, 100 at once. Each is an event of the record.
+	PerEnroller *Rate `yaml:"per_enroller,omitempty"`
 	// Connections that may be open at once, and how many of them one address may
 	// have: see httpsrv.Conns, which has the defaults for 0. The listener's owner enforces them.
 	Connections           int `yaml:"connections,omitempty"`
@@ -39,6 +42,7 @@ type Rate struct {
 const (
 	limitAddress = "address"
 	limitService = "service"
+	limitTokens  = "enroller"
 
 	// failuresPerBurst: so many bad credentials empty the bucket of an address.
 	// Each is cheap to send and costs a signature to refuse; who sends good ones
@@ -73,6 +77,8 @@ func (l Limits) parse(bad *problems) Limits {
 	return Limits{
 		PerAddress: one("per_address", l.PerAddress, Rate{1000, 2000}),
 		PerService: one("per_service", l.PerService, Rate{200, 1000}),
+
+		PerEnroller: one("per_enroller", l.PerEnroller, Rate{5, 100}),
 	}
 }
 
@@ -80,15 +86,20 @@ func (l Limits) parse(bad *problems) Limits {
 type limits struct {
 	addresses buckets[netip.Prefix]
 	services  buckets[string]
+	tokens    buckets[string] // by enroller
 }
 
 func newLimits(l Limits) *limits {
-	return &limits{addresses: buckets[netip.Prefix]{rate: *l.PerAddress}, services: buckets[string]{rate: *l.PerService}}
+	return &limits{
+		addresses: buckets[netip.Prefix]{rate: *l.PerAddress},
+		services:  buckets[string]{rate: *l.PerService},
+		tokens:    buckets[string]{rate: *l.PerEnroller},
+	}
 }
 
 // follows reports whether the buckets can go on under another configuration.
 func (l *limits) follows(to Limits) bool {
-	return l.addresses.rate == *to.PerAddress && l.services.rate == *to.PerService
+	return l.addresses.rate == *to.PerAddress && l.services.rate == *to.PerService && l.tokens.rate == *to.PerEnroller
 }
 
 // take returns how long the sender of a request must wait, and by which limit; 0 if not at all.
@@ -174,6 +185,10 @@ func (b *buckets[K]) get(key K) *rate.Limiter {
 // body says the same as the header: people read the one, programs the other.
 func (a *Authority) limited(w http.ResponseWriter, r *http.Request) bool {
 	wait, by := a.state.Load().limits.take(r, time.Now())
+	return a.tooSoon(w, r, wait, by)
+}
+
+func (a *Authority) tooSoon(w http.ResponseWriter, r *http.Request, wait time.Duration, by string) bool {
 	if wait == 0 {
 		return false
 	}

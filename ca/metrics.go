@@ -22,6 +22,7 @@ type metrics struct {
 	issued    *prometheus.CounterVec
 	refused   *prometheus.CounterVec
 	revoked   prometheus.Counter
+	tokens    prometheus.Counter
 	strangers prometheus.Counter
 	limited   *prometheus.CounterVec
 	untold    prometheus.Counter
@@ -43,10 +44,12 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 			"Requests of authenticated callers that a rule refused."), []string{"rule"}),
 		revoked: prometheus.NewCounter(counter("certificates_revoked_total",
 			"Certificates revoked through this process.")),
+		tokens: prometheus.NewCounter(counter("tokens_made_total",
+			"Enrolment tokens made for enrollers.")),
 		strangers: prometheus.NewCounter(counter("requests_unauthenticated_total",
 			"Requests that needed a credential and had no good one.")),
 		limited: prometheus.NewCounterVec(counter("requests_limited_total",
-			"Requests refused because too many came before, by what is limited: address, service."), []string{"by"}),
+			"Requests refused because too many came before, by what is limited: address, service, enroller."), []string{"by"}),
 		untold: prometheus.NewCounter(counter("audit_log_failures_total",
 			"Lines that could not be written to the audit log; the record has what they would have told.")),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -63,7 +66,7 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value)
 	}
 	for _, c := range []prometheus.Collector{
-		m.issued, m.refused, m.revoked, m.strangers, m.limited, m.untold, m.latency, m.requests,
+		m.issued, m.refused, m.revoked, m.tokens, m.strangers, m.limited, m.untold, m.latency, m.requests,
 		gauge("issuer_not_after_seconds", "When the issuing certificate expires, as Unix time.",
 			func() float64 { return float64(a.state.Load().intermediates[0].NotAfter.Unix()) }),
 		gauge("earliest_not_after_seconds", "When the first of all current roots and intermediates expires, as Unix time.",

@@ -96,45 +96,45 @@ func (p *provisioners) only(kid string) (found *jwk) {
 	return found
 }
 
-// enroller finds the provisioner of a token.
-func (p *provisioners) enroller(name string) (enroller, error) {
+// scopeOf finds the provisioner of a token.
+func (p *provisioners) scopeOf(name string) (scope, error) {
 	for _, j := range p.jwks {
 		if j.name == name {
-			return j.enroller, nil
+			return j.scope, nil
 		}
 	}
 	for _, x := range p.x5cs {
 		if x.name == name {
-			return x.enroller, nil
+			return x.scope, nil
 		}
 	}
-	return enroller{}, errProvisioner
+	return scope{}, errProvisioner
 }
 
 type jwk struct {
-	enroller
+	scope
 	key     *jose.JSONWebKey // public, with key id
 	publish bool
 }
 
 type x5c struct {
-	enroller
+	scope
 	file  string              // of roots; empty: they are the authority's own
 	roots []*x509.Certificate // read when the state is published
 }
 
-// enroller is what provisioners with tokens have in common.
-type enroller struct {
+// scope is which services the tokens of a provisioner are good for.
+type scope struct {
 	name     string
 	profiles []string // that its tokens are good for; nil means all
 }
 
 // serves returns why a token of the provisioner is not good for a service, or nil.
-func (e enroller) serves(service string) error {
-	if e.profiles == nil || slices.Contains(e.profiles, service) {
+func (s scope) serves(service string) error {
+	if s.profiles == nil || slices.Contains(s.profiles, service) {
 		return nil
 	}
-	return refuse(ruleProvisioner, "provisioner %s is not for service %.80q (provisioners, profiles of %s)", e.name, service, e.name)
+	return refuse(ruleProvisioner, "provisioner %s is not for service %.80q (provisioners, profiles of %s)", s.name, service, s.name)
 }
 
 type acmeRules struct {
@@ -159,12 +159,12 @@ func parseProvisioners(list []Provisioner, profiles map[string]*profile, bad *pr
 		}
 		taken[p.Name] = true
 		p.foreign(at, bad)
-		who := p.enroller(at, profiles, bad)
+		who := p.scope(at, profiles, bad)
 		switch p.Type {
 		case typeJWK:
 			out.jwks = p.jwk(at, out.jwks, who, bad)
 		case typeX5C:
-			out.x5cs = append(out.x5cs, x5c{enroller: who, file: p.Roots})
+			out.x5cs = append(out.x5cs, x5c{scope: who, file: p.Roots})
 		case typeACME:
 			if out.acme != nil {
 				bad.add("%s: a second one of type %s", at, typeACME)
@@ -231,9 +231,9 @@ func (p Provisioner) foreign(at string, bad *problems) {
 	}
 }
 
-// enroller refuses a list that is there and empty: it reads like no service at
+// scope refuses a list that is there and empty: it reads like no service at
 // all, and absent means every service.
-func (p Provisioner) enroller(at string, profiles map[string]*profile, bad *problems) enroller {
+func (p Provisioner) scope(at string, profiles map[string]*profile, bad *problems) scope {
 	if p.Profiles != nil && len(p.Profiles) == 0 {
 		bad.add("%s.profiles: it is empty; list services, or leave the key out for all of them", at)
 	}
@@ -242,10 +242,10 @@ func (p Provisioner) enroller(at string, profiles map[string]*profile, bad *prob
 			bad.add("%s.profiles: service %.80q has no profile", at, service)
 		}
 	}
-	return enroller{p.Name, p.Profiles}
+	return scope{p.Name, p.Profiles}
 }
 
-func (p Provisioner) jwk(at string, list []jwk, who enroller, bad *problems) []jwk {
+func (p Provisioner) jwk(at string, list []jwk, who scope, bad *problems) []jwk {
 	key := new(jose.JSONWebKey)
 	err := key.UnmarshalJSON([]byte(p.Key))
 	switch {

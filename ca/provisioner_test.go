@@ -107,7 +107,7 @@ func addKey(t *testing.T, c *catest.CA, name, more string, here bool) {
 		t.Fatal(err)
 	}
 	if here {
-		if err := os.WriteFile(filepath.Join(c.Dir, "secrets", name+".jwe"), private, 0o600); err != nil { //nolint:forbidigo // a test's file need not survive a crash
+		if err := os.WriteFile(filepath.Join(c.Dir, "secrets", name+".jwe"), private, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -70,6 +70,7 @@ lifetime:
 # limits:
 #   per_address: {per_second: 1000, burst: 2000}
 #   per_service: {per_second: 200, burst: 1000}
+#   per_enroller: {per_second: 5, burst: 100}    # tokens, see enrollers
 #   connections: 1024
 #   connections_per_address: 256
 
@@ -114,6 +115,11 @@ provisioners:
 # Services that may read the record over HTTP (GET /records/certificates,
 # /records/events, /log/entry/N) by showing their client certificate. Nobody if absent.
 # auditors: [admin-module]
+
+# Services that may make enrolment tokens for others, and for which ones
+# (artstore-pki token SERVICE --ca-url URL --cert DIR), by showing their client
+# certificate. No enroller can enrol itself or another one. Nobody if absent.
+# enrollers: {deployer: [ingester, storage-element-01]}
 
 # What each service may obtain: the names listed, and nothing else. A service without
 # a profile obtains nothing. Its name becomes the common name: 64 characters at most.

@@ -46,7 +46,7 @@ func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Tok
 // serves refuses a revocation token by a provisioner that is not for the service
 // of the certificate: a key that enrols some services must not end the others.
 func (a *Authority) serves(ctx context.Context, st *state, cl *claims, c caller) error {
-	by, err := st.rules.enroller(cl.Issuer)
+	by, err := st.rules.scopeOf(cl.Issuer)
 	if err != nil || by.profiles == nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package ca
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -62,23 +63,23 @@ func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 	if opt.Revoke {
 		use = stepapi.PathRevoke
 	}
-	c.Audience = jose.Audience{"https://" + names.URLHost(cfg.DNSNames) + stepapi.Prefix + use}
 	root, err := ActiveRoot(opt.Dir)
 	if err != nil {
 		return secret.String{}, err
 	}
-	c.RootFingerprint = pemfile.Fingerprint(root)
 	f := files{dir: opt.Dir, password: opt.Password}
-	p, err := f.signing(r, opt)
+	signer, err := f.tokenSigner(r, opt)
 	if err != nil {
 		return secret.String{}, err
 	}
-	c.Issuer = p.name
-	key, err := f.readJWK(p.name)
-	if err != nil {
-		return secret.String{}, err
-	}
-	return signToken(c, key, p.key.KeyID)
+	return signer.sign(c.at(cfg, use, root))
+}
+
+// at completes claims with where the token is used.
+func (c newClaims) at(cfg Config, path string, root *x509.Certificate) newClaims {
+	c.Audience = jose.Audience{"https://" + names.URLHost(cfg.DNSNames) + stepapi.Prefix + path}
+	c.RootFingerprint = pemfile.Fingerprint(root)
+	return c
 }
 
 // newClaims are the claims of a token as step writes them.
@@ -86,6 +87,13 @@ type newClaims struct {
 	jose.Claims
 	SANs            []string `json:"sans,omitempty"`
 	RootFingerprint string   `json:"sha"` // what the holder pins
+	Actor           *actor   `json:"act,omitempty"`
+}
+
+// actor is who asked the authority for a token (RFC 8693 §4.1).
+type actor struct {
+	Service string `json:"sub"`
+	Serial  string `json:"serial"` // of its certificate, decimal
 }
 
 func tokenClaims(r *rules, opt TokenOptions) (newClaims, error) {
@@ -169,9 +177,27 @@ func (f files) signing(r *rules, opt TokenOptions) (jwk, error) {
 	return jwk{}, fmt.Errorf("choosing an enrolment key: %w", why)
 }
 
-func signToken(c newClaims, key *jose.JSONWebKey, kid string) (secret.String, error) {
-	opts := new(jose.SignerOptions).WithType("JWT").WithHeader("kid", kid)
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(key.Algorithm), Key: key.Key}, opts)
+// tokenSigner is an enrolment key.
+type tokenSigner struct {
+	issuer string
+	kid    string
+	key    *jose.JSONWebKey
+}
+
+// tokenSigner reads the key of the provisioner that [files.signing] chooses.
+func (f files) tokenSigner(r *rules, opt TokenOptions) (tokenSigner, error) {
+	p, err := f.signing(r, opt)
+	if err != nil {
+		return tokenSigner{}, err
+	}
+	key, err := f.readJWK(p.name)
+	return tokenSigner{p.name, p.key.KeyID, key}, err
+}
+
+func (s tokenSigner) sign(c newClaims) (secret.String, error) {
+	c.Issuer = s.issuer
+	opts := new(jose.SignerOptions).WithType("JWT").WithHeader("kid", s.kid)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(s.key.Algorithm), Key: s.key.Key}, opts)
 	if err != nil {
 		return secret.String{}, errors.New("signing a token: the key cannot sign")
 	}

@@ -72,6 +72,7 @@ type claims struct {
 	Confirmation struct {
 		Fingerprint string `json:"x5rt#S256"` // of the one request it is good for
 	} `json:"cnf"`
+	Actor  *actor `json:"act"` // who asked for the token, if a service did
 	kid    string
 	holder *x509.Certificate // whose key signed the token; nil for a token of an enrolment key
 }
@@ -190,23 +191,7 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 	if err != nil {
 		return v, err
 	}
-	v = verified{
-		action:      actSign,
-		token:       c.spend(),
-		provisioner: provisioner.Extension{Type: provisioner.TypeJWK, Name: c.Issuer, CredentialID: c.kid},
-	}
-	if c.holder == nil {
-		v.caller = caller{
-			kind: byToken, name: "token " + c.Issuer + "/" + c.Subject, service: c.Subject, credentials: byEnrolmentKey(c),
-		}
-	} else if err := a.vouch(ctx, st, c, &v); err != nil {
-		return v, err
-	}
-	by, err := st.rules.enroller(c.Issuer)
-	if err == nil {
-		err = a.turnAway(ctx, v.caller, want{action: actSign}, by.serves(v.caller.service))
-	}
-	if err != nil {
+	if v, err = a.enrolment(ctx, st, c); err != nil {
 		return v, err
 	}
 	der, err := requestDER(req.CSR)
@@ -228,6 +213,32 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 	}
 	v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
 	return v, nil
+}
+
+// enrolment begins a request with what its token says: who asks, for which
+// service, and whether whoever made the token may enrol that one.
+func (a *Authority) enrolment(ctx context.Context, st *state, c *claims) (v verified, err error) {
+	v = verified{
+		action:      actSign,
+		token:       c.spend(),
+		provisioner: provisioner.Extension{Type: provisioner.TypeJWK, Name: c.Issuer, CredentialID: c.kid},
+	}
+	if c.holder == nil {
+		v.caller = caller{
+			kind: byToken, name: "token " + c.Issuer + "/" + c.Subject, service: c.Subject, credentials: byEnrolmentKey(c),
+		}
+	} else if err := a.vouch(ctx, st, c, &v); err != nil {
+		return v, err
+	}
+	by, err := st.rules.scopeOf(c.Issuer)
+	if err == nil {
+		err = by.serves(c.Subject)
+	}
+	if err == nil && c.Actor != nil && c.holder == nil {
+		v.caller.name += " by " + c.Actor.Service + "/" + c.Actor.Serial
+		err = a.stillEnroller(ctx, st, *c.Actor, c.Subject)
+	}
+	return v, a.turnAway(ctx, v.caller, want{action: actSign}, err)
 }
 
 // matchRequest returns the names, if request and token ask for the same ones.

@@ -23,18 +23,27 @@ type Event struct {
 
 // EventKinds are all kinds of events.
 func EventKinds() []string {
-	return []string{Issued, Renewed, Rekeyed, Own, revoked, refused, pruned}
+	return []string{Issued, Renewed, Rekeyed, Own, revoked, refused, TokenMade, pruned}
 }
+
+// TokenMade is the kind of event that tells of an enrolment token which a service
+// asked for; Service is whom the token is for.
+const TokenMade = "token"
 
 // Refuse records that an authenticated caller asked for what the rules deny.
 func (s *Store) Refuse(ctx context.Context, e Event) error {
 	e.Kind = refused
+	return s.Tell(ctx, e)
+}
+
+// Tell records an event that is about no certificate of the record.
+func (s *Store) Tell(ctx context.Context, e Event) error {
 	err := s.change(ctx, func(tx *txn) error {
 		_, err := addEvent(ctx, tx, e, [sha256.Size]byte{})
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("recording a refusal: %w", err)
+		return fmt.Errorf("recording an event: %w", err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/secret"
 )
 
@@ -17,9 +18,18 @@ func tokenCommand(u *ui) *cli.Command {
 		ArgsUsage: "SERVICE [NAME...]",
 		Description: `Prints a token that lets one key get one certificate for SERVICE: the names given, or all
 names of its profile in pki.yaml. The token is bound to these names and to the fingerprint
-of the root, lives minutes, and works once. It is a secret: pass it on through a file.`,
+of the root, lives minutes, and works once. It is a secret: pass it on through a file.
+
+It is signed with the enrolment key in the state directory. With --cert, the running
+authority is asked for it over mutual TLS: the certificate is that of a service which
+"enrollers" of pki.yaml allows to enrol SERVICE.`,
 		Flags: []cli.Flag{
 			dirFlag(), passwordFileFlag(),
+			caURLFlag(),
+			&cli.StringFlag{Name: flagCert, Usage: "ask the authority with this certificate: a `DIR` that issue wrote, or a file with --key and --ca-cert"},
+			&cli.StringFlag{Name: flagKey, Usage: "private key `FILE` of --cert, PEM"},
+			&cli.StringFlag{Name: flagCACert, Usage: "trust bundle `FILE` for the authority, PEM"},
+			&cli.StringFlag{Name: "out", Usage: "write the token to `FILE` (0600) instead of standard output"},
 			spanFlag("lifetime", 5*time.Minute, "how long the token may be used"),
 			&cli.StringFlag{Name: "provisioner", Usage: "sign with the enrolment key of this `NAME` in pki.yaml (default: the first that is for SERVICE)"},
 			&cli.BoolFlag{Name: "revoke", Usage: "make a token to revoke the certificate with serial SERVICE instead (for step ca revoke --token)"},
@@ -28,13 +38,33 @@ of the root, lives minutes, and works once. It is a secret: pass it on through a
 			if err := wantArgs(c, 1, -1); err != nil {
 				return err
 			}
-			token, err := u.mintToken(c, c.Args().First(), c.Args().Tail())
+			token, err := u.token(c)
 			if err != nil {
 				return err
+			}
+			if out := c.String("out"); out != "" {
+				return durable.WriteFile(out, []byte(token.Expose()+"\n"), durable.Private)
 			}
 			return u.print("%s", token.Expose())
 		},
 	}
+}
+
+// token makes the token, here or at the authority.
+func (u *ui) token(c *cli.Context) (secret.String, error) {
+	service, names := c.Args().First(), c.Args().Tail()
+	if c.String(flagCert) != "" {
+		return u.askToken(c, service, names)
+	}
+	for _, flag := range []string{flagKey, flagCACert} {
+		if c.String(flag) != "" {
+			return secret.String{}, usagef("--%s goes with --%s", flag, flagCert)
+		}
+	}
+	if at := c.String(flagCAURL); at != "" && at != u.getenv(envCAURL) { // said here, and not for other commands
+		return secret.String{}, usagef("--%s goes with --%s: without a certificate, the token is made from --%s", flagCAURL, flagCert, flagDir)
+	}
+	return u.mintToken(c, service, names)
 }
 
 const hintProfiles = "services and their names are the profiles in pki.yaml of --dir"

@@ -37,6 +37,8 @@ const (
 	PathRecordCertificates = "/records/certificates"
 	PathRecordEvents       = "/records/events"
 
+	PathToken = "/token" // POST, over mutual TLS with the certificate of an enroller
+
 	Prefix = "/1.0"
 )
 
@@ -125,6 +127,24 @@ type RevokeRequest struct {
 // RevokeResponse answers /revoke.
 type RevokeResponse struct {
 	Status string `json:"status"` // "ok"
+}
+
+// MaxNames is how many names a token may have: clients read no more of one.
+const MaxNames = 100
+
+// TokenRequest is the body of POST /token, sent over mutual TLS: a one-time
+// enrolment token for another service. Ours; a stock step-ca answers 404.
+type TokenRequest struct {
+	Service string   `json:"service"`
+	Names   []string `json:"sans,omitempty"` // absent: all names that its profile lists
+	// Lifetime is a duration such as "90s"; empty means 5 min, 1 h is the most.
+	// The token ends with the certificate that asks for it, whatever stands here.
+	Lifetime string `json:"lifetime,omitempty"`
+}
+
+// TokenResponse answers /token with status 201.
+type TokenResponse struct {
+	OTT string `json:"ott"` // as SignRequest has it
 }
 
 // RootResponse answers /root/{fingerprint}.

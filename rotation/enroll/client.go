@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -152,6 +153,26 @@ func (c *Client) Revoke(ctx context.Context, serial string, reason int, token To
 		return fmt.Errorf("revoking the certificate: unexpected status %q", printable(out.Status))
 	}
 	return err
+}
+
+// EnrolmentToken asks for a one-time token for another service. The certificate
+// that the client shows must be that of an enroller in the authority's pki.yaml.
+// The token is a secret: it is good for a certificate of that service.
+func (c *Client) EnrolmentToken(ctx context.Context, want stepapi.TokenRequest) (Token, error) {
+	const doing = "requesting a token"
+	var out stepapi.TokenResponse
+	if err := c.do(ctx, call{doing: doing, path: stepapi.PathToken, body: want}, &out); err != nil {
+		return Token{}, err
+	}
+	token := secret.New(out.OTT)
+	has, err := parseToken(token)
+	if err != nil {
+		return Token{}, fmt.Errorf("%s: %w", doing, err)
+	}
+	if has.subject != want.Service {
+		return Token{}, fmt.Errorf("%s: the answer is a token for %q", doing, printable(has.subject))
+	}
+	return token, nil
 }
 
 // Roots fetches the trust bundle. It is never empty, and holds CA certificates

@@ -268,3 +268,35 @@ func TestBundleMustHoldAnAnchor(t *testing.T) {
 		t.Errorf("Bootstrap: %v", err)
 	}
 }
+
+// A token is taken only if it is one, and for the service that was asked for.
+func TestEnrolmentToken(t *testing.T) {
+	a, _ := listen(t)
+	good := a.token("ingester").Expose()
+	for answer, want := range map[string]string{
+		`{"ott":"` + good + `"}`:                      "",
+		`{"ott":"` + a.token("other").Expose() + `"}`: `requesting a token: the answer is a token for "other"`,
+		`{"ott":"x"}`: "requesting a token: reading the token: not a JWT",
+		`{}`:          "requesting a token: reading the token",
+		`[]`:          "the answer is not the JSON expected",
+	} {
+		var asked stepapi.TokenRequest
+		c := respond(t, func(w http.ResponseWriter, r *http.Request) {
+			if err := json.NewDecoder(r.Body).Decode(&asked); err != nil || r.URL.Path != "/1.0/token" || r.Method != http.MethodPost {
+				t.Errorf("%s %s: %v", r.Method, r.URL, err)
+			}
+			w.WriteHeader(http.StatusCreated)
+			_, _ = io.WriteString(w, answer)
+		})
+		token, err := c.EnrolmentToken(t.Context(), stepapi.TokenRequest{Service: "ingester", Names: []string{"a"}, Lifetime: "1m"})
+		if asked.Service != "ingester" || len(asked.Names) != 1 || asked.Lifetime != "1m" {
+			t.Errorf("asked for %+v", asked)
+		}
+		if want == "" && (err != nil || token.Expose() != good) || want != "" && (err == nil || !strings.Contains(err.Error(), want) || !token.IsZero()) {
+			t.Errorf("%.40s: %v, want %q", answer, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), good[:30]) {
+			t.Error("the error repeats a token")
+		}
+	}
+}

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 const (
 	maxToken = 16 << 10 // bytes; ours are below 2 KiB
-	maxNames = 100
+	maxNames = stepapi.MaxNames
 )
 
 // claims are what a token says about the certificate it buys. They are read

@@ -100,7 +100,7 @@ func outside(pattern, name string) bool {
 	if net.ParseIP(name) != nil {
 		return true
 	}
-	expr := ""
+	var expr string
 	switch {
 	case strings.HasPrefix(pattern, "spiffe://"):
 		base := pattern[:strings.LastIndexByte(pattern, '/')]
@@ -149,15 +149,14 @@ func FuzzPattern(f *testing.F) {
 // For random claims over few labels, Overlaps names exactly the pairs of owners
 // for which a name exists that both patterns stand for.
 func TestOverlaps(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // claims, not keys
+	rnd := rand.New(rand.NewPCG(1, 2))
 	pick := func(list []string) string { return list[rnd.IntN(len(list))] }
 	patterns := []string{
 		"*.x", "**.x", "*.a.x", "**.a.x", "*.b", "**.b.x", "10.0.0.0/30", "10.0.0.2/31", "fd00::/127",
 		"spiffe://x/*", "spiffe://x/**", "spiffe://x/a/*", "spiffe://x/a/**",
 	}
-	var world []string // every name that two of these could share
-	for _, n := range []string{"a.x", "b.x", "c.a.x", "d.c.a.x", "e.b.x", "e.e.b.x", "c.b", "10.0.0.0", "10.0.0.2", "fd00::1", "spiffe://x/a", "spiffe://x/a/b", "spiffe://x/a/b/c", "spiffe://x/b", "x"} {
-		world = append(world, n)
+	world := []string{ // every name that two of these could share
+		"a.x", "b.x", "c.a.x", "d.c.a.x", "e.b.x", "e.e.b.x", "c.b", "10.0.0.0", "10.0.0.2", "fd00::1", "spiffe://x/a", "spiffe://x/a/b", "spiffe://x/a/b/c", "spiffe://x/b", "x",
 	}
 	for range 2000 {
 		var claims []names.Claim
