@@ -95,7 +95,10 @@ func startACMEWith(t testing.TB, opt catest.Options, settings ...string) *acmeWo
 	_, tlsPort, _ := net.SplitHostPort(ln.Addr().String())
 	entry := fmt.Sprintf("  - {type: ACME, name: acme, resolver: %q, http_port: %s, tls_port: %s, networks: [127.0.0.0/8]%s}\n", dns.LocalAddr(), httpPort, tlsPort, strings.Join(settings, ""))
 	edit := opt.Edit
-	opt.Profiles, opt.Edit = acmeProfiles(), func(b []byte) []byte {
+	if opt.Profiles == nil {
+		opt.Profiles = acmeProfiles()
+	}
+	opt.Edit = func(b []byte) []byte {
 		if b = withProvisioner(entry)(b); edit != nil {
 			b = edit(b)
 		}

@@ -167,6 +167,22 @@ func TestX5CRevoked(t *testing.T) {
 	c.Check(t)
 }
 
+func foreignRoot(t testing.TB) (*x509.Certificate, crypto.Signer) {
+	t.Helper()
+	key, now := newKey(t), time.Now()
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Devices"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root, key
+}
+
 // foreign is a root of somebody else, and a client certificate of it.
 func foreign(t testing.TB, cn string, names ...string) (root *x509.Certificate, leaf *tls.Certificate) {
 	t.Helper()
@@ -182,10 +198,8 @@ func foreign(t testing.TB, cn string, names ...string) (root *x509.Certificate, 
 		}
 		return cert
 	}
-	rootKey, key := newKey(t), newKey(t)
-	rt := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Devices"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	root = sign(rt, rt, rootKey.Public(), rootKey)
+	key := newKey(t)
+	root, rootKey := foreignRoot(t)
 	lt := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: cn}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(20 * time.Minute),
 		DNSNames: names, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	cert := sign(lt, root, key.Public(), rootKey)
