@@ -137,6 +137,9 @@ func (s *acmeSession) postKeyChange(w http.ResponseWriter, r *http.Request) erro
 	if change.Account != s.call.kid {
 		return malformed("the account in the inner JWS is not that of the request")
 	}
+	if err := checkJWK("oldKey", change.OldKey); err != nil {
+		return err
+	}
 	if !sameKey(change.OldKey, acc.Key) {
 		return malformed("oldKey is not the key of the account")
 	}

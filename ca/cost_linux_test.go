@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"go.step.sm/crypto/jose"
+
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -192,6 +194,28 @@ func hostileRequests(t testing.TB, w *acmeWorld) map[string]func(i int) hostileR
 	acme := func(path, body string) func(int) hostileRequest {
 		return fixed(hostileRequest{path: path, body: body, header: asACME, status: http.StatusBadRequest})
 	}
+	// An account changes its key to one that is long, or says that its old one was a private one.
+	changing := rawClient(t, w.CA)
+	changing.register()
+	const keyChange = "/acme/acme/key-change"
+	change := func(inner string) func(int) hostileRequest {
+		return func(int) hostileRequest {
+			return hostileRequest{path: keyChange, body: changing.sign(keyChange, inner, nil), header: asACME, status: http.StatusBadRequest}
+		}
+	}
+	innerBy := func(key crypto.Signer, oldKey any) string {
+		opts := (&jose.SignerOptions{EmbedJWK: true}).WithHeader("url", w.URL+keyChange)
+		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed, err := signer.Sign([]byte(inJSON(map[string]any{"account": changing.kid, "oldKey": oldKey})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed.FullSerialize()
+	}
+	medium := hugeKey(t, 90_000)
 	const newAccount, revokeCert = "/acme/acme/new-account", "/acme/acme/revoke-cert"
 	return map[string]func(int) hostileRequest{
 		"sign, no token":   fixed(hostileRequest{path: "/sign", body: inJSON(stepapi.SignRequest{CSR: request, OTT: "a.b.c"}), status: 401}),
@@ -210,6 +234,8 @@ func hostileRequests(t testing.TB, w *acmeWorld) map[string]func(i int) hostileR
 		"new-account":              acme(newAccount, jws(newAccount, jwkOf(short), short)),
 		"new-account, private key": acme(newAccount, jws(newAccount, private, short)),
 		"revoke-cert":              acme(revokeCert, jws(revokeCert, jwkOf(short), short)),
+		"key-change":               change(jws(keyChange, jwkOf(medium), medium)),
+		"key-change, private key":  change(innerBy(newKey(t), private)),
 		"finalize": func(int) hostileRequest {
 			body := finalizing.sign(finalize, map[string]string{"csr": base64.RawURLEncoding.EncodeToString(hugeRequest(t, short))}, nil)
 			return hostileRequest{path: finalize, body: body, header: asACME, status: http.StatusBadRequest}

@@ -108,13 +108,21 @@ func checkFlattened(what string, body []byte) error {
 	if err != nil {
 		return malformed("%s is not a JWS: %v", what, err)
 	}
+	if raw, has := h["jwk"]; has {
+		return checkJWK("jwk", raw)
+	}
+	return nil
+}
+
+// checkJWK wants a JSON object without the members of a private or a symmetric key.
+func checkJWK(what string, raw []byte) error {
 	var key map[string]json.RawMessage
-	if raw, has := h["jwk"]; has && json.Unmarshal(raw, &key) != nil {
-		return malformed("jwk: not a JSON object")
+	if json.Unmarshal(raw, &key) != nil {
+		return malformed("%s: not a JSON object", what)
 	}
 	for _, private := range []string{"d", "p", "q", "k"} { // RFC 7518 §6.2.2, §6.3.2, §6.4.1
 		if _, has := key[private]; has {
-			return malformed("jwk: a private key must never be sent; make a new one")
+			return malformed("%s: a private key must never be sent; make a new one", what)
 		}
 	}
 	return nil
