@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,7 +17,6 @@ import (
 	"github.com/smallstep/certificates/authority"
 	"github.com/smallstep/certificates/authority/config"
 
-	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -67,8 +65,9 @@ type Authority struct {
 	revoked   atomic.Pointer[revokedAnswer]
 	long      atomic.Bool // it was said that the answer is
 	logKey    *translog.Key
-	head      atomic.Pointer[head] // newest signed head of the log, nil before the first
-	stuck     atomic.Bool          // the log could not be extended the last time
+	head      atomic.Pointer[head] // newest signed head of the log, nil before the first entry
+	marker    marker
+	stuck     atomic.Bool // the log could not be extended the last time
 }
 
 // state is everything that a request needs, as one immutable value. Rotation and
@@ -114,13 +113,11 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	if err != nil {
 		return nil, err
 	}
-	keyFile, err := os.ReadFile(f.keyPath(pemfile.Fingerprint(intermediates[0])))
-	if err != nil {
-		return nil, fmt.Errorf("reading the issuing key: %w", err)
+	if f.plain, err = f.keptPlain(intermediates[0]); err != nil {
+		return nil, err
 	}
-	f.plain = isPlain(keyFile) // later keys are kept as the first ones are
 	a.files = f
-	if a.record, err = store.Open(ctx, statedir.Database(f.dir, cfg.Database)); err != nil {
+	if err := a.openRecord(ctx, cfg); err != nil {
 		return nil, err
 	}
 	audit, err := a.openAudit(cfg)
@@ -128,9 +125,6 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 		return nil, err
 	}
 	a.audit.Store(audit)
-	if err := a.openLog(ctx); err != nil {
-		return nil, err
-	}
 	st := &state{config: cfg, roots: roots, intermediates: intermediates, signer: signer}
 	if err := a.publish(st); err != nil {
 		return nil, err
@@ -310,12 +304,16 @@ func (a *Authority) Ready(ctx context.Context) error {
 	return a.record.Ready(ctx)
 }
 
-// Close closes the record. Requests still running fail; serve drains first.
+// Close brings the marker up to the log and closes the record. Requests still
+// running fail; serve drains first.
 func (a *Authority) Close() error {
 	a.end()
 	err := a.audit.Load().close()
 	if a.record == nil {
 		return err
+	}
+	if a.record.Intact() { // else somebody may have accepted the loss meanwhile
+		a.mark(a.life, true)
 	}
 	return errors.Join(err, a.record.Close())
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ func TestServeForCrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	a.MarkEvery(0) // as often as there is a new head
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +56,8 @@ func TestServeForCrash(t *testing.T) {
 // TestKill ends issuing authorities with SIGKILL, over and over: the one that has
 // its record in a file, and one after the other of three that share PostgreSQL,
 // while clients go to those that are left. Whatever a client was given must be in
-// the record and the log must verify, and no token may buy a second key.
+// the record and the log must verify, no token may buy a second key, and the
+// marker must name a head that the record has.
 func TestKill(t *testing.T) {
 	rounds := crashRounds
 	if text := os.Getenv(killsEnv); text != "" {
@@ -76,6 +79,7 @@ func killOver(t *testing.T, rounds, processes int, database string) {
 		t.Fatal(err)
 	}
 	var given []bought
+	marked := int64(0)
 	for round := range rounds {
 		f := &fleet{}
 		for range processes {
@@ -86,6 +90,10 @@ func killOver(t *testing.T, rounds, processes int, database string) {
 			t.Fatalf("round %d: only %d certificates before the last kill", round, len(got))
 		}
 		given = append(given, got...)
+		marked = markerAfterKill(t, dir, marked)
+	}
+	if marked == 0 {
+		t.Error("the marker never left the empty log")
 	}
 	record, err := ca.OpenRecord(t.Context(), dir)
 	if err != nil {
@@ -113,6 +121,33 @@ func killOver(t *testing.T, rounds, processes int, database string) {
 			t.Errorf("a token spent before the kill bought another key: %d", status)
 		}
 	}
+}
+
+// markerAfterKill: whenever the process was killed, the marker is whole, not ahead
+// of the record, and not behind that of the kill before.
+func markerAfterKill(t *testing.T, dir string, before int64) (size int64) {
+	t.Helper()
+	v, err := ca.LogVerifier(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "certs", "log.head"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	marker, err := v.Open(text)
+	if err != nil {
+		t.Fatalf("the marker after a kill: %v", err)
+	}
+	record, err := ca.OpenRecord(t.Context(), dir) // it compares them
+	if err != nil {
+		t.Fatalf("the record after a kill: %v", err)
+	}
+	defer func() { _ = record.Close() }()
+	if marker.Size < before {
+		t.Errorf("the marker went back from %d to %d", before, marker.Size)
+	}
+	return marker.Size
 }
 
 type bought struct {

@@ -208,10 +208,15 @@ func (d *doctor) keys(cfg Config, roots, intermediates []*x509.Certificate) {
 
 // record reports whether the record can be opened without being migrated.
 func (d *doctor) record(ctx context.Context, cfg Config) (current bool) {
-	in, err := store.Inspect(ctx, statedir.Database(d.opt.Dir, cfg.Database))
+	where := statedir.Database(d.opt.Dir, cfg.Database)
+	in, err := store.Inspect(ctx, where)
+	if errors.Is(err, store.ErrNoRecord) {
+		err = fmt.Errorf("%w; "+lossRemedy, err)
+	}
 	if !d.judge("record", err, "%d certificates, schema version %d", in.Rows, in.Schema) {
 		return false
 	}
+	d.marker(ctx, where)
 	for _, p := range in.Problems {
 		d.say("record", DiagnosisError, "it is damaged: %s; restore a backup", p)
 	}
@@ -233,14 +238,32 @@ func (d *doctor) record(ctx context.Context, cfg Config) (current bool) {
 	return in.Schema == in.Known
 }
 
-func (d *doctor) log(ctx context.Context) {
-	r, err := OpenRecord(ctx, d.opt.Dir)
+const lossRemedy = "bring it back, restore a backup, or accept the loss with: artstore-pki record accept"
+
+// marker says whether the record is the one that this directory knows, and how
+// much newer it is.
+func (d *doctor) marker(ctx context.Context, where string) {
+	v, err := LogVerifier(d.opt.Dir)
 	if err != nil {
-		d.say("log", DiagnosisError, "%v", err)
+		d.say("record", DiagnosisError, "%v", err)
 		return
 	}
-	defer func() { _ = r.Close() }() // only read from
-	report, err := r.VerifyLog(ctx, LogOptions{})
+	known, marked, err := statedir.ReadMarker(d.opt.Dir, v)
+	if err != nil {
+		d.say("record", DiagnosisError, "%v; "+lossRemedy, err)
+		return
+	}
+	newest, err := store.Look(ctx, where, v, known)
+	if err != nil {
+		err = fmt.Errorf("%w; "+lossRemedy, &RecordError{Where: store.Name(where), Known: known, Err: err})
+	}
+	if d.judge("record", err, "its log has %d entries, and goes on from the %d of the marker", newest.Size, known.Size) && !marked {
+		d.say("record", DiagnosisWarning, "there is no marker in %s; the next start makes one", d.files.path(statedir.MarkerFile))
+	}
+}
+
+func (d *doctor) log(ctx context.Context) {
+	report, err := VerifyLog(ctx, d.opt.Dir, LogOptions{})
 	if !d.judge("log", err, "%d entries, %d made again from their rows, %d pruned", report.Size, report.Checked, report.Pruned) {
 		return
 	}

@@ -236,3 +236,13 @@ func (p Profile) Validity(d Dates) (notBefore, notAfter time.Time, rule string, 
 
 // PublishedKey is what publish_encrypted_key serves.
 func PublishedKey(dir string) (string, error) { return files{dir: dir}.readJWE(enrolment) }
+
+// Mark writes the marker if it is time, and MarkEvery says how often that is.
+func (a *Authority) Mark(ctx context.Context) { a.mark(ctx, false) }
+
+// MarkEvery sets the shortest time between two markers.
+func (a *Authority) MarkEvery(d time.Duration) {
+	a.marker.mu.Lock()
+	defer a.marker.mu.Unlock()
+	a.marker.every = d
+}

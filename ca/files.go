@@ -34,6 +34,7 @@ import (
 //	secrets/<name>.jwe         private key of a provisioner, encrypted with the password
 //	secrets/log.key            key of the log, PKCS#8, encrypted with the password
 //	certs/log.pub              its public half, as signed notes have it
+//	certs/log.head             the marker: newest signed head of the record that is known here
 //	secrets/password           only if init generated it
 //
 // A change of trust writes keys, then certificates, then current.json by one
@@ -234,6 +235,16 @@ func (f files) decodeKey(data []byte) (crypto.Signer, error) {
 		return nil, fmt.Errorf("%T cannot sign", key)
 	}
 	return signer, nil
+}
+
+// keptPlain reports whether the keys of this directory are not encrypted: later
+// ones are kept as the issuing one is.
+func (f files) keptPlain(issuing *x509.Certificate) (bool, error) {
+	data, err := os.ReadFile(f.keyPath(pemfile.Fingerprint(issuing)))
+	if err != nil {
+		return false, fmt.Errorf("reading the issuing key: %w", err)
+	}
+	return isPlain(data), nil
 }
 
 // isPlain tells a key that needs no password.

@@ -15,7 +15,6 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
-	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/secret"
@@ -69,6 +68,7 @@ type world struct {
 	jwe                string
 	yaml               []byte
 	shared             []string // rules.sharedNames
+	head               []byte   // of the empty log in the record, once that is made
 	generated          bool
 }
 
@@ -101,7 +101,7 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, staging.Discard())
+			err = errors.Join(err, w.withdraw(ctx, opt), staging.Discard())
 		}
 	}()
 	f.dir = staging.Dir
@@ -281,31 +281,20 @@ func (w *world) write(ctx context.Context, f files, opt InitOptions) error {
 	if err := errors.Join(f.writeCurrent(roots, intermediates), f.writeCopies(roots, intermediates)); err != nil {
 		return err
 	}
-	if _, err := f.makeLogKey(); err != nil {
+	key, err := f.makeLogKey()
+	if err != nil {
 		return err
 	}
-	if err := makeRecord(ctx, statedir.Database(f.dir, opt.Database)); err != nil {
+	if w.head, err = makeRecord(ctx, opt.recordIn(f.dir), key); err != nil {
+		return err
+	}
+	if err := statedir.WriteMarker(f.dir, w.head); err != nil {
 		return err
 	}
 	if err := durable.WriteNew(f.path(statedir.ConfigFile), w.yaml, durable.Public); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
 	return nil
-}
-
-// makeRecord makes the schema. In a shared database another authority may have
-// been there before: its certificates would be ours.
-func makeRecord(ctx context.Context, where string) (err error) {
-	record, err := store.Open(ctx, where)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, record.Close()) }()
-	empty, err := record.Empty(ctx)
-	if err == nil && !empty {
-		err = errors.New("making the record: the database has the record of another authority")
-	}
-	return err
 }
 
 // moveRootKey writes the key to its place outside before it removes the one

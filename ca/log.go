@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -21,8 +22,7 @@ import (
 // docs/design/0010-the-log.md has the reasons.
 
 const (
-	logKeyFile    = "secrets/log.key"
-	logPublicFile = "certs/log.pub"
+	logKeyFile = "secrets/log.key"
 
 	// sequenceEvery is how long an event waits for its place in the log at most,
 	// and with it how long it could vanish without a trace in a signed head.
@@ -37,14 +37,10 @@ type head struct {
 	header string // base64 of text, for one line of HTTP
 }
 
-// openLogKey reads the key of the log. A directory that was made before there was
-// a log gets one; but if the record has a signed head, its key must be here: a
-// new one would begin another history, which is what a thief would want.
-func (f files) openLogKey(signed bool) (*translog.Key, error) {
+// openLogKey reads the key of the log. It is never made anew beside a record: a
+// new key would begin another history, which is what a thief would want.
+func (f files) openLogKey() (*translog.Key, error) {
 	data, err := os.ReadFile(f.path(logKeyFile))
-	if errors.Is(err, os.ErrNotExist) && !signed {
-		return f.makeLogKey()
-	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the key of the log: %w", err)
 	}
@@ -74,18 +70,26 @@ func (f files) makeLogKey() (*translog.Key, error) {
 	return f.publishLogKey(private)
 }
 
-// publishLogKey writes the public half beside the certificates. The private one is
-// the truth: a crash between the two is healed by the next start.
+// publishLogKey writes the public half beside the certificates, if it is not
+// there: a crash between the two is healed by the next start. Another public key
+// is never replaced: heads are checked by it.
 func (f files) publishLogKey(private ed25519.PrivateKey) (*translog.Key, error) {
 	key, err := translog.NewKey(private)
 	if err != nil {
 		return nil, err
 	}
+	public := f.path(statedir.LogPublicFile)
 	text := []byte(key.Verifier().String() + "\n")
-	if old, err := os.ReadFile(f.path(logPublicFile)); err == nil && bytes.Equal(old, text) {
+	old, err := os.ReadFile(public)
+	switch {
+	case err == nil && bytes.Equal(old, text):
 		return key, nil
+	case err == nil:
+		return nil, fmt.Errorf("reading the key of the log: %s is not the key of %s", f.path(logKeyFile), public)
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("reading the public key of the log: %w", err)
 	}
-	if err := durable.WriteFile(f.path(logPublicFile), text, durable.Public); err != nil {
+	if err := durable.WriteFile(public, text, durable.Public); err != nil {
 		return nil, fmt.Errorf("writing the public key of the log: %w", err)
 	}
 	return key, nil
@@ -93,41 +97,13 @@ func (f files) publishLogKey(private ed25519.PrivateKey) (*translog.Key, error) 
 
 // LogVerifier reads the public key of the log in a state directory. No password
 // is needed.
-func LogVerifier(dir string) (translog.Verifier, error) {
-	path := files{dir: dir}.path(logPublicFile)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return translog.Verifier{}, fmt.Errorf("reading the public key of the log: %w", err)
-	}
-	v, err := translog.ParseVerifier(string(data))
-	if err != nil {
-		return v, fmt.Errorf("reading %s: %w", path, err)
-	}
-	return v, nil
-}
+func LogVerifier(dir string) (translog.Verifier, error) { return statedir.LogVerifier(dir) }
 
-// openLog reads the key of the log and the newest head.
-func (a *Authority) openLog(ctx context.Context) error {
-	text, err := a.record.LogHead(ctx)
-	if err != nil {
-		return err
-	}
-	if a.logKey, err = a.files.openLogKey(text != nil); err != nil {
-		return err
-	}
-	if text == nil {
-		return nil
-	}
-	if err := a.noteHead(text); err != nil {
-		return fmt.Errorf("opening the log: the newest head in the record: %w", err)
-	}
-	return nil
-}
-
-// noteHead makes a head the one that is handed out.
+// noteHead makes a head the one that is handed out. That of the empty log says
+// nothing to those who keep heads.
 func (a *Authority) noteHead(text []byte) error {
 	h, err := a.logKey.Verifier().Open(text)
-	if err != nil {
+	if err != nil || h.Size == 0 {
 		return err
 	}
 	if old := a.head.Load(); old == nil || h.Size > old.Size {
@@ -138,8 +114,9 @@ func (a *Authority) noteHead(text []byte) error {
 
 // KeepLog gives committed events their places in the log and signs its head, each
 // second, until ctx ends; then it returns nil. Of several processes on one record
-// one does the work at a time, and the others learn the head. A failure is logged
-// and tried again: certificates are issued meanwhile, and their events wait.
+// one does the work at a time, and the others learn the head. It keeps the marker,
+// too. A failure is logged and tried again: certificates are issued meanwhile, and
+// their events wait; but not into a record that was rolled back.
 func (a *Authority) KeepLog(ctx context.Context) error {
 	var failing string // logged once, not each second
 	for {
@@ -152,8 +129,14 @@ func (a *Authority) KeepLog(ctx context.Context) error {
 			a.logger.InfoContext(ctx, "log extended again")
 			failing = ""
 		case err != nil && err.Error() != failing:
+			if errors.Is(err, store.ErrRolledBack) {
+				a.mark(ctx, true) // while it is known what is missing
+			}
 			a.logger.ErrorContext(ctx, "log not extended, will retry", "err", err)
 			failing = err.Error()
+		}
+		if err == nil {
+			a.mark(ctx, false)
 		}
 		timer := time.NewTimer(sequenceEvery)
 		select {
@@ -221,7 +204,12 @@ func (r *Record) VerifyLog(ctx context.Context, opt LogOptions) (store.LogReport
 	if err != nil {
 		return store.LogReport{}, err
 	}
-	check := store.LogCheck{Verifier: v, Progress: opt.Progress}
+	return r.verifyLog(ctx, v, opt, nil)
+}
+
+// verifyLog compares with known heads of this log, too.
+func (r *Record) verifyLog(ctx context.Context, v translog.Verifier, opt LogOptions, known []translog.Head) (store.LogReport, error) {
+	check := store.LogCheck{Verifier: v, Kept: known, Progress: opt.Progress}
 	var foreign []store.LogFinding
 	for _, text := range opt.Heads {
 		h, err := v.Open(text)

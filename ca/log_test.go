@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -208,13 +209,31 @@ func TestLogKey(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := reopen(); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "log.key") {
+		t.Errorf("a key was made beside a record: %v", err)
+	}
+	// A record from before there was a log has no head; to go on with it is a decision.
+	damage.SQL(t, dir, `DELETE FROM log_state`)
+	if err := os.Remove(filepath.Join(dir, "certs/log.head")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ca.AcceptLoss(t.Context(), ca.AcceptOptions{Dir: dir}); err != nil {
+		t.Errorf("an older directory: %v", err)
+	}
 	if err := reopen(); err != nil {
 		t.Errorf("an older directory: %v", err)
+	}
+	if want, err = os.ReadFile(public); err != nil {
+		t.Fatal(err)
 	}
 	damage.File(t, public, []byte("x"))
 	if _, err := ca.LogVerifier(dir); err == nil {
 		t.Error("a broken public key was read")
 	}
+	if err := reopen(); err == nil || !strings.Contains(err.Error(), "is not the key of") {
+		t.Errorf("another public key was replaced: %v", err)
+	}
+	damage.File(t, public, want)
 	issuing := glob(t, dir, "secrets/????????*.key")[0]
 	data, err := os.ReadFile(issuing)
 	if err != nil {
@@ -252,7 +271,7 @@ func TestLogKeyIsNotReplaced(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "secrets/log.key"), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "newest head") {
+	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "log.key is not the key of") {
 		t.Errorf("opened with another key: %v", err)
 	}
 }

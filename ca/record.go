@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -26,18 +27,60 @@ type Record struct {
 	auditPath string
 }
 
-// OpenRecord opens the record in a state directory. No password is needed.
+// RecordError says why a record is not opened: it is missing, another
+// authority's, or older than the marker in the state directory. Nothing was made
+// and nothing changed.
+type RecordError = statedir.RecordError
+
+// OpenRecord opens the record in a state directory. No password is needed. A
+// record that [Open] would refuse is a [RecordError] here as well.
 func OpenRecord(ctx context.Context, dir string) (*Record, error) {
-	// pki.yaml says where the record is; store.Open would make a new one anywhere.
 	cfg, err := LoadConfig(dir)
 	if err != nil {
 		return nil, err
 	}
-	s, err := store.Open(ctx, statedir.Database(dir, cfg.Database))
+	v, err := LogVerifier(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &Record{store: s, dir: dir, auditPath: cfg.AuditLog}, nil
+	in, err := statedir.OpenRecord(ctx, dir, cfg.Database, v)
+	if err != nil {
+		return nil, err
+	}
+	return &Record{store: in.Store, dir: dir, auditPath: cfg.AuditLog}, nil
+}
+
+// VerifyLog is [Record.VerifyLog] for a record that need not be the one that the
+// marker names: the marker is compared like a head that was kept elsewhere. Where
+// there is no record at all the error is a [RecordError].
+func VerifyLog(ctx context.Context, dir string, opt LogOptions) (report store.LogReport, err error) {
+	cfg, err := LoadConfig(dir)
+	if err != nil {
+		return report, err
+	}
+	v, err := LogVerifier(dir)
+	if err != nil {
+		return report, err
+	}
+	marker, ok, err := statedir.ReadMarker(dir, v)
+	if err != nil {
+		return report, err
+	}
+	where := statedir.Database(dir, cfg.Database)
+	s, err := store.Open(ctx, where)
+	if errors.Is(err, store.ErrNoRecord) {
+		return report, &RecordError{Where: store.Name(where), Known: marker, Err: err}
+	}
+	if err != nil {
+		return report, err
+	}
+	r := &Record{store: s, dir: dir}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	var known []translog.Head
+	if ok && marker.Size > 0 {
+		known = append(known, marker)
+	}
+	return r.verifyLog(ctx, v, opt, known)
 }
 
 // List returns one page and the cursor of the next, "" after the last.

@@ -76,6 +76,9 @@ func Write(ctx context.Context, w io.Writer, opt Options) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := mustBeItsRecord(ctx, opt.Dir); err != nil {
+		return 0, err
+	}
 	tmp, err := os.MkdirTemp(opt.Dir, ".backup-") // 0700, and on a disk that has room for a record
 	if err != nil {
 		return 0, fmt.Errorf("backing up: %w", err)
@@ -107,6 +110,16 @@ func Write(ctx context.Context, w io.Writer, opt Options) (n int, err error) {
 	return len(b.manifest.Files), b.finish()
 }
 
+// mustBeItsRecord refuses a record that the authority would refuse: a backup of it
+// would be taken for one of the authority.
+func mustBeItsRecord(ctx context.Context, dir string) error {
+	r, err := ca.OpenRecord(ctx, dir)
+	if err != nil {
+		return fmt.Errorf("backing up: %w", err)
+	}
+	return r.Close()
+}
+
 // toSave lists pki.yaml and the files of certs/ and secrets/, and refuses secrets
 // that anybody could read in the backup.
 func toSave(opt Options) ([]string, error) {
@@ -118,8 +131,8 @@ func toSave(opt Options) ([]string, error) {
 		}
 		for _, e := range entries {
 			name := dir + "/" + e.Name()
-			if !e.Type().IsRegular() || !backupName.MatchString(name) || name == statedir.PasswordFile && !opt.WithPassword {
-				continue // a temporary file of a write that runs, or not ours
+			if !e.Type().IsRegular() || !backupName.MatchString(name) || name == statedir.PasswordFile && !opt.WithPassword || name == statedir.MarkerFile {
+				continue // a temporary file of a write that runs, not ours, or newer than the record: a restore makes another marker
 			}
 			if dir == "secrets" && !opt.Encrypted {
 				if err := wantEncrypted(statedir.Path(opt.Dir, name)); err != nil {

@@ -94,7 +94,7 @@ func TestBackupKeepsSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	damage.File(t, filepath.Join(dir, "pki.yaml"), append(config, "database: postgres://pki@127.0.0.1:1/pki\n"...))
-	if _, err := backup.Write(t.Context(), io.Discard, backup.Options{Dir: dir, Encrypted: true}); err == nil || !strings.Contains(err.Error(), "copying the record") {
+	if _, err := backup.Write(t.Context(), io.Discard, backup.Options{Dir: dir, Encrypted: true}); err == nil || !strings.Contains(err.Error(), "opening the record") {
 		t.Errorf("on a PostgreSQL that is not there: %v", err)
 	}
 	if _, err := backup.Write(t.Context(), io.Discard, backup.Options{Dir: t.TempDir()}); !errors.Is(err, os.ErrNotExist) {

@@ -19,6 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -39,11 +40,18 @@ type Result struct {
 	RootFingerprint string
 	Elsewhere       string // database that pki.yaml names instead of pki.db, where the record is now; or empty
 	Password        bool   // secrets/password is there
+	// Log is the head of the log that the backup had. Without one (NoHead), as in a
+	// backup from before there was a log, the authority starts only after
+	// [ca.AcceptLoss].
+	Log    translog.Head
+	NoHead bool
 }
 
 // Restore makes a state directory from a backup. It refuses a directory that is
 // not empty ([durable.ErrNotEmpty]). The directory comes to its place at the end,
-// after every file has been compared with the manifest; after an error nothing is left.
+// after every file has been compared with the manifest; after an error nothing is
+// left. The record gets an event, [store.Restored], and the directory a marker that
+// names the head of its log.
 func Restore(ctx context.Context, r io.Reader, dir string) (_ Result, err error) {
 	staging, err := statedir.Begin(dir)
 	if err != nil {
@@ -54,13 +62,13 @@ func Restore(ctx context.Context, r io.Reader, dir string) (_ Result, err error)
 			err = errors.Join(err, staging.Discard())
 		}
 	}()
-	b := &reader{dir: staging.Dir, seen: make(map[string]fileFact)}
+	b := &reader{dir: staging.Dir, seen: make(map[string]fileFact), input: counter{in: r}}
 	for _, sub := range []string{"certs", "secrets"} {
 		if err := durable.MkdirAll(b.path(sub)); err != nil {
 			return Result{}, fmt.Errorf("making a directory: %w", err)
 		}
 	}
-	m, err := b.readAll(ctx, tar.NewReader(r))
+	m, err := b.readAll(ctx, tar.NewReader(&b.input))
 	if err != nil {
 		return Result{}, fmt.Errorf("reading the backup: %w", err)
 	}
@@ -73,9 +81,34 @@ func Restore(ctx context.Context, r io.Reader, dir string) (_ Result, err error)
 
 // reader writes the files of a backup and keeps what they are.
 type reader struct {
-	dir  string
-	yaml []byte
-	seen map[string]fileFact
+	dir   string
+	yaml  []byte
+	seen  map[string]fileFact
+	input counter
+	kept  int64 // bytes of all files
+}
+
+// counter counts what came in.
+type counter struct {
+	in io.Reader
+	n  int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.in.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// sparse reports whether a file in a tar has holes (the PAX records GNU.sparse.*
+// of GNU tar): then few bytes can become many. Backups have none.
+func sparse(h *tar.Header) bool {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return true
+		}
+	}
+	return false
 }
 
 func (b *reader) path(name string) string { return statedir.Path(b.dir, name) }
@@ -98,7 +131,7 @@ func (b *reader) readAll(ctx context.Context, in *tar.Reader) (m manifest, err e
 		switch {
 		case ctx.Err() != nil:
 			return m, ctx.Err()
-		case h.Typeflag != tar.TypeReg, !backupName.MatchString(h.Name), again, h.Size > most, len(b.seen) >= maxBackupFiles:
+		case h.Typeflag != tar.TypeReg, sparse(h), !backupName.MatchString(h.Name), again, h.Size > most, len(b.seen) >= maxBackupFiles:
 			return m, fmt.Errorf("%.80q does not belong into a backup", h.Name)
 		case h.Name == manifestFile:
 			return b.compare(in)
@@ -112,7 +145,7 @@ func (b *reader) readAll(ctx context.Context, in *tar.Reader) (m manifest, err e
 // keep writes one file; pki.yaml waits in memory.
 func (b *reader) keep(name string, in io.Reader) (err error) {
 	sum := sha256.New()
-	in = io.TeeReader(in, sum)
+	in = io.TeeReader(noMore{b, in}, sum)
 	var n int64
 	if name == statedir.ConfigFile {
 		b.yaml, err = io.ReadAll(in)
@@ -122,6 +155,20 @@ func (b *reader) keep(name string, in io.Reader) (err error) {
 	}
 	b.seen[name] = fileFact{n, hex.EncodeToString(sum.Sum(nil))}
 	return err
+}
+
+// noMore fails when more is to be kept than came in, whatever made it more.
+type noMore struct {
+	of *reader
+	in io.Reader
+}
+
+func (r noMore) Read(p []byte) (int, error) {
+	n, err := r.in.Read(p)
+	if r.of.kept += int64(n); r.of.kept > r.of.input.n {
+		return 0, errors.New("it has more bytes than the backup")
+	}
+	return n, err
 }
 
 func writeStream(path string, in io.Reader, name string) (n int64, err error) {
@@ -183,6 +230,9 @@ func (b *reader) finish(ctx context.Context, m manifest) (res Result, err error)
 	case in.Schema > in.Known:
 		return res, fmt.Errorf("restoring: the record has schema version %d, this program knows %d", in.Schema, in.Known)
 	}
+	if res.Log, res.NoHead, err = b.settle(ctx, m.Created); err != nil {
+		return res, err
+	}
 	for _, sub := range []string{"certs", "secrets", "."} {
 		if err := durable.SyncDir(b.path(sub)); err != nil {
 			return res, fmt.Errorf("restoring: %w", err)
@@ -192,4 +242,35 @@ func (b *reader) finish(ctx context.Context, m manifest) (res Result, err error)
 		return res, fmt.Errorf("writing the configuration: %w", err)
 	}
 	return res, nil
+}
+
+// settle records in the restored record that it is one, and writes the marker.
+func (b *reader) settle(ctx context.Context, created time.Time) (head translog.Head, none bool, err error) {
+	record, err := store.Open(ctx, b.path(statedir.RecordFile))
+	if err != nil {
+		return head, false, err
+	}
+	defer func() { err = errors.Join(err, record.Close()) }()
+	v, err := statedir.LogVerifier(b.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return head, true, nil
+	}
+	if err != nil {
+		return head, false, err
+	}
+	text, head, err := record.Resume(ctx, v, head)
+	if errors.Is(err, store.ErrNoHead) {
+		return head, true, nil
+	}
+	if err == nil {
+		err = record.Tell(ctx, store.Event{At: time.Now(), Kind: store.Restored, Caller: "operator",
+			Detail: fmt.Sprintf("from a backup of %s, from the record of %s", created.UTC().Format(time.RFC3339), head)})
+	}
+	if err == nil {
+		err = statedir.WriteMarker(b.dir, text)
+	}
+	if err != nil {
+		return head, false, fmt.Errorf("restoring: %w", err)
+	}
+	return head, false, nil
 }

@@ -19,7 +19,7 @@ import (
 // Time ends nonces, orders and accounts; what a certificate needs stays until that ends.
 func TestACMESweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "sweep.db"))
+		s, err := store.Create(t.Context(), filepath.Join(t.TempDir(), "sweep.db"))
 		if err != nil {
 			t.Fatal(err)
 		}

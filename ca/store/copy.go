@@ -2,10 +2,14 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/translog"
 )
 
 // tables are all that a record consists of, each behind those it refers to. What
@@ -46,17 +50,26 @@ const copyRows = 500
 // that somebody wrote to meanwhile is [ErrChanged]: what was acknowledged there
 // would be lost.
 //
+// The target gets one event more, [Migrated], which names the head of the source.
+//
 // progress, if not nil, is called now and then.
 func Copy(ctx context.Context, from, to *Store, progress func(Copied)) (all []Copied, err error) {
 	if progress == nil {
 		progress = func(Copied) {}
 	}
-	return from.copyTo(ctx, to, progress, from.read)
+	return from.copyTo(ctx, to, copying{progress: progress, against: from.read, tell: true})
 }
 
-// copyTo counts at the end what against sees; nil counts the snapshot that was
-// copied, and lets others write to the source meanwhile.
-func (from *Store) copyTo(ctx context.Context, to *Store, progress func(Copied), against querier) (all []Copied, err error) {
+// copying says how to copy.
+type copying struct {
+	progress func(Copied)
+	// against is what is counted at the end; nil counts the snapshot that was
+	// copied, and lets others write to the source meanwhile.
+	against querier
+	tell    bool // adds the event
+}
+
+func (from *Store) copyTo(ctx context.Context, to *Store, how copying) (all []Copied, err error) {
 	err = from.snapshot(ctx, func(source querier) error {
 		return to.change(ctx, func(tx *txn) error {
 			if err := mustBeEmpty(ctx, tx); err != nil {
@@ -64,7 +77,7 @@ func (from *Store) copyTo(ctx context.Context, to *Store, progress func(Copied),
 			}
 			all = nil // a second try begins anew
 			for _, table := range tables {
-				n, err := copyTable(ctx, source, tx, table, progress)
+				n, err := copyTable(ctx, source, tx, table, how.progress)
 				if err != nil {
 					return fmt.Errorf("copying %s: %w", table, err)
 				}
@@ -73,16 +86,30 @@ func (from *Store) copyTo(ctx context.Context, to *Store, progress func(Copied),
 			if err := tx.continueNumbers(ctx); err != nil {
 				return err
 			}
-			if against == nil {
-				return compare(ctx, source, tx, all)
+			if how.against == nil {
+				how.against = source
 			}
-			return compare(ctx, against, tx, all)
+			if err := compare(ctx, how.against, tx, all); err != nil || !how.tell {
+				return err
+			}
+			return tellMigrated(ctx, tx)
 		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("copying the record: %w", err)
 	}
 	return all, nil
+}
+
+// tellMigrated adds the event to the copy, whose head is that of the source.
+func tellMigrated(ctx context.Context, tx *txn) error {
+	tree, _, err := logState(ctx, tx)
+	if err != nil {
+		return err
+	}
+	detail := "from the record of " + translog.Head{Size: tree.Size(), Root: tree.Root()}.String()
+	_, err = addEvent(ctx, tx, Event{At: time.Now(), Kind: Migrated, Caller: "operator", Detail: detail}, [sha256.Size]byte{})
+	return err
 }
 
 func mustBeEmpty(ctx context.Context, tx *txn) error {

@@ -45,12 +45,17 @@ func TestCopy(t *testing.T) {
 		t.Errorf("progress was told %d times", calls)
 	}
 	want := everything(t, first)
-	for name, s := range map[string]*store.Store{"PostgreSQL": second, "SQLite": third} {
+	for i, s := range []*store.Store{second, third} {
+		name, moves := []string{"PostgreSQL", "SQLite"}[i], i+1
+		told, err := s.Events(t.Context(), store.Migrated, 0, 10)
+		if err != nil || len(told) != moves || told[i].Detail != "from the record of "+w.seen.String() {
+			t.Errorf("%s: where it came from: %+v %v", name, told, err)
+		}
 		if got := everything(t, s); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s has another record", name)
 		}
 		report, err := s.VerifyLog(t.Context(), store.LogCheck{Verifier: w.key.Verifier(), Kept: []translog.Head{w.seen}})
-		if err != nil || report.Checked != 1200 || report.Pending != 2 || len(report.Findings) != 0 {
+		if err != nil || report.Checked != 1200 || report.Pending != int64(2+moves) || len(report.Findings) != 0 {
 			t.Errorf("%s: log %+v %v", name, report, err)
 		}
 		if _, err := s.Commit(t.Context(), store.Issue{Certificate: entry(3000, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
@@ -83,6 +88,7 @@ func everything(t *testing.T, s *store.Store) (all []any) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	events = slices.DeleteFunc(events, func(e store.Event) bool { return e.Kind == store.Migrated })
 	revoked, err := s.RevokedBetween(t.Context(), "010203", 0, 10, base.AddDate(-1, 0, 0))
 	if err != nil {
 		t.Fatal(err)

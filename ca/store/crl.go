@@ -16,7 +16,12 @@ type Listed struct {
 
 // RevocationMark grows with every transaction that revokes, by whatever process:
 // what was read up to a mark is complete up to it.
+// The mark of a record that was removed or rolled back is not told: lists made
+// by it would lack revocations.
 func (s *Store) RevocationMark(ctx context.Context) (mark int64, err error) {
+	if err := s.intact(); err != nil {
+		return 0, fmt.Errorf("reading the mark of revocations: %w", err)
+	}
 	if err = s.read.QueryRowContext(ctx, `SELECT mark FROM revocation_mark WHERE id = 1`).Scan(&mark); err != nil {
 		return 0, fmt.Errorf("reading the mark of revocations: %w", err)
 	}

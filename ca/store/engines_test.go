@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -23,10 +24,13 @@ func engines(t *testing.T, test func(t *testing.T, where string)) {
 	t.Run("postgres", func(t *testing.T) { test(t, postgres.Database(t)) })
 }
 
-// open opens a record, anew or once more.
+// open opens a record, and makes its schema if there is none.
 func open(t testing.TB, where string) *store.Store {
 	t.Helper()
 	s, err := store.Open(t.Context(), where)
+	if errors.Is(err, store.ErrNoRecord) {
+		s, err = store.Create(t.Context(), where)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,12 +23,19 @@ type Event struct {
 
 // EventKinds are all kinds of events.
 func EventKinds() []string {
-	return []string{Issued, Renewed, Rekeyed, Own, revoked, refused, TokenMade, pruned}
+	return []string{Issued, Renewed, Rekeyed, Own, revoked, refused, TokenMade, pruned, Restored, Migrated, Accepted}
 }
 
 // TokenMade is the kind of event that tells of an enrolment token which a service
 // asked for; Service is whom the token is for.
 const TokenMade = "token"
+
+// Kinds of events that tell where the record itself came from, for [Store.Tell].
+const (
+	Restored = "restored" // from a backup
+	Migrated = "migrated" // from the other kind of database
+	Accepted = "accepted" // by an operator, although entries of the log are lost
+)
 
 // Refuse records that an authenticated caller asked for what the rules deny.
 func (s *Store) Refuse(ctx context.Context, e Event) error {

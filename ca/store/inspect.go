@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/artstore/artstore-pki/ca/translog"
 )
 
 // Inspection is what can be said of a record without changing it.
@@ -27,7 +29,7 @@ type Inspection struct {
 // may run beside an authority. With SQLite it reads every page.
 func Inspect(ctx context.Context, where string) (_ Inspection, err error) {
 	var in Inspection
-	db, err := openAsIs(where)
+	db, err := openAsIs(ctx, where)
 	if err != nil {
 		return in, fmt.Errorf("inspecting the record: %w", err)
 	}
@@ -67,16 +69,37 @@ func Inspect(ctx context.Context, where string) (_ Inspection, err error) {
 	return in, nil
 }
 
-// openAsIs connects without the migrations that opening a Store does.
-func openAsIs(where string) (*sql.DB, error) {
+// openAsIs connects to a record without the migrations that opening a Store does.
+func openAsIs(ctx context.Context, where string) (*sql.DB, error) {
 	if IsURL(where) {
-		db, _, err := connectPostgres(where)
-		return db, err
+		db, config, err := connectPostgres(where)
+		if err != nil {
+			return nil, err
+		}
+		if err := mustBePostgres(ctx, db, config); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+		return db, nil
 	}
-	if _, err := os.Stat(where); err != nil { // SQLite would make it
+	if err := mustBeSQLite(ctx, where); err != nil {
 		return nil, err
 	}
 	return connect(where, 1, "&_pragma=query_only(1)")
+}
+
+// Look is [Store.Resume] on a record as it is: it migrates nothing.
+func Look(ctx context.Context, where string, v translog.Verifier, known translog.Head) (newest translog.Head, err error) {
+	db, err := openAsIs(ctx, where)
+	if err != nil {
+		return newest, fmt.Errorf("inspecting the record: %w", err)
+	}
+	s := &Store{dbs: []*sql.DB{db}, read: &prepared{on: db}}
+	if IsURL(where) {
+		s.read = numbered{db}
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	_, newest, err = s.Resume(ctx, v, known)
+	return newest, err
 }
 
 // newestMigration is the number of the last one embedded; both dialects have the same.
@@ -111,7 +134,7 @@ func Snapshot(ctx context.Context, where, to string) (err error) {
 	if IsURL(where) {
 		return copyOut(ctx, where, to)
 	}
-	db, err := openAsIs(where)
+	db, err := openAsIs(ctx, where)
 	if err != nil {
 		return err
 	}
@@ -138,12 +161,12 @@ func copyOut(ctx context.Context, where, to string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
-	copied, err := Open(ctx, to)
+	copied, err := Create(ctx, to)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, copied.Close()) }()
-	_, err = from.copyTo(ctx, copied, func(Copied) {}, nil)
+	_, err = from.copyTo(ctx, copied, copying{progress: func(Copied) {}})
 	return err
 }
 

@@ -30,6 +30,14 @@ import (
 // head that was signed last. Signing on would make the change look genuine.
 var ErrLog = errors.New("the log does not continue its last signed head")
 
+// ErrRolledBack is an [ErrLog]: the record is an older state of itself, or another
+// record took its place. What was recorded since is missing, revocations too.
+var ErrRolledBack = fmt.Errorf("%w: the record was rolled back", ErrLog)
+
+// ErrNoHead reports a record whose log has no signed head. [Store.Begin] makes the
+// first one, so this is a record that was emptied, or one from before there was a log.
+var ErrNoHead = errors.New("its log has no signed head")
+
 const (
 	// tileHeight is how many levels of the tree lie between two that are stored:
 	// the levels in between are cheap to make again from at most 256 hashes.
@@ -110,32 +118,6 @@ func addEvent(ctx context.Context, tx *txn, e Event, subject [sha256.Size]byte) 
 	return id, nil
 }
 
-// LogHead returns the newest signed head, nil if nothing was signed yet.
-func (s *Store) LogHead(ctx context.Context) ([]byte, error) {
-	_, head, err := logState(ctx, s.read)
-	if err != nil {
-		return nil, fmt.Errorf("reading the head of the log: %w", err)
-	}
-	return head, nil
-}
-
-// logState reads the tree and its head; both are empty before the first one.
-func logState(ctx context.Context, q querier) (tree translog.Tree, head []byte, err error) {
-	var size int64
-	var edge []byte
-	err = q.QueryRowContext(ctx, `SELECT size, edge, head FROM log_state WHERE id = 1`).Scan(&size, &edge, &head)
-	if errors.Is(err, sql.ErrNoRows) {
-		return tree, nil, nil
-	}
-	if err != nil {
-		return tree, nil, err
-	}
-	if tree, err = translog.ParseTree(size, edge); err != nil {
-		return tree, head, fmt.Errorf("%w: %w", ErrLog, err)
-	}
-	return tree, head, nil
-}
-
 // leaf is a committed event that waits for its place.
 type leaf struct {
 	event int64
@@ -149,8 +131,11 @@ type leaf struct {
 //
 // seen is the newest head that the caller knows of, zero for none. If the
 // database has an older one, or another one of the same size, the log was put
-// back behind the process that wrote it: that is [ErrLog], and nothing is signed.
+// back behind the process that wrote it: that is [ErrRolledBack], nothing is
+// signed, and nothing else is written until the log is again what it was. Other
+// changes of the log are [ErrLog] and stop only the signing.
 func (s *Store) Sequence(ctx context.Context, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
+	defer func() { s.noteFault(err) }()
 	waiting := false
 	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM log_pending)`).Scan(&waiting); err != nil {
 		return nil, false, fmt.Errorf("looking for events to log: %w", err)
@@ -162,7 +147,8 @@ func (s *Store) Sequence(ctx context.Context, key *translog.Key, seen translog.H
 		}
 		return head, false, err
 	}
-	err = s.change(ctx, func(tx *txn) (err error) {
+	// Past the fault: this is what finds out that there is none any more.
+	err = s.writer.change(ctx, func(tx *txn) (err error) {
 		head, more, err = sequence(ctx, tx, key, seen)
 		return err
 	})
@@ -205,7 +191,10 @@ func sequence(ctx context.Context, tx *txn, key *translog.Key, seen translog.Hea
 // is behind what was seen. Otherwise whoever can write to the database could have
 // any history signed by waiting a second.
 func continues(tree translog.Tree, text []byte, v translog.Verifier, seen translog.Head) error {
-	if text == nil && seen.Size == 0 && tree.Size() == 0 {
+	if text == nil && tree.Size() == 0 {
+		if seen.Size > 0 {
+			return fmt.Errorf("%w: its log has no head, and had %d entries", ErrRolledBack, seen.Size)
+		}
 		return nil
 	}
 	head, err := v.Open(text)
@@ -214,12 +203,8 @@ func continues(tree translog.Tree, text []byte, v translog.Verifier, seen transl
 		return fmt.Errorf("%w: %w", ErrLog, err)
 	case head.Size != tree.Size() || head.Root != tree.Root():
 		return fmt.Errorf("%w: the tree of %d entries is not the one that was signed", ErrLog, tree.Size())
-	case head.Size < seen.Size:
-		return fmt.Errorf("%w: it has %d entries, and had %d", ErrLog, head.Size, seen.Size)
-	case head.Size == seen.Size && head.Root != seen.Root:
-		return fmt.Errorf("%w: its %d entries are not those that were signed before", ErrLog, head.Size)
 	}
-	return nil
+	return older(head, seen)
 }
 
 // takePending removes and returns the events that wait, oldest first. One

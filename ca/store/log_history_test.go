@@ -44,8 +44,16 @@ func TestRolledBack(t *testing.T) {
 	if _, _, err := w.s.Sequence(t.Context(), w.key, kept); !errors.Is(err, store.ErrLog) {
 		t.Errorf("the sequencer looked on: %v", err)
 	}
+	// From here on nothing is written, and no list is made that would lack revocations.
+	if err := w.s.Ready(t.Context()); !errors.Is(err, store.ErrRolledBack) || w.s.Intact() {
+		t.Errorf("a record that was rolled back takes a write: %v", err)
+	}
+	if _, err := w.s.RevocationMark(t.Context()); !errors.Is(err, store.ErrRolledBack) {
+		t.Errorf("a record that was rolled back tells its revocations: %v", err)
+	}
 	// Another history of the same length, signed by the real key, as an authority would that was restarted over the copy.
 	w.seen = translog.Head{}
+	w.sequence()
 	w.issue(5)
 	w.sequence()
 	if report = w.verify(kept); len(report.Findings) != 1 || report.Findings[0].Fault != store.FaultRolledBack || !strings.Contains(report.Findings[0].Text, "first 25 entries") {

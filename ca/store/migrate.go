@@ -16,6 +16,26 @@ import (
 //go:embed migrations/sqlite/*.sql migrations/postgres/*.sql
 var migrations embed.FS
 
+// mustHaveSchema reports [ErrNoRecord] for a database without migrations. exists
+// asks whether it has the table that numbers them.
+func mustHaveSchema(ctx context.Context, db *sql.DB, exists string) error {
+	var found bool
+	if err := db.QueryRowContext(ctx, exists).Scan(&found); err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("%w: the database has no tables of a record", ErrNoRecord)
+	}
+	version := int64(0)
+	if err := db.QueryRowContext(ctx, `SELECT COALESCE(MAX(version_id), 0) FROM goose_db_version`).Scan(&version); err != nil {
+		return fmt.Errorf("reading the schema version: %w", err)
+	}
+	if version == 0 {
+		return fmt.Errorf("%w: the tables in the database are empty", ErrNoRecord)
+	}
+	return nil
+}
+
 // migrate applies the numbered migrations that are missing, each in its own
 // transaction: a crash in between leaves a schema that the next start completes.
 // There are no steps back, a restore from backup is the way back.

@@ -43,16 +43,43 @@ func IsURL(where string) bool {
 	return strings.HasPrefix(where, "postgres://") || strings.HasPrefix(where, "postgresql://")
 }
 
-// openPostgres opens the record in a PostgreSQL database that exists.
-func openPostgres(ctx context.Context, where string) (_ *Store, err error) {
+// openPostgres opens the record in a PostgreSQL database that has one.
+func openPostgres(ctx context.Context, where string) (*Store, error) {
+	return startPostgres(ctx, where, mustBePostgres)
+}
+
+// createPostgres makes the schema in a PostgreSQL database that exists.
+func createPostgres(ctx context.Context, where string) (*Store, error) {
+	return startPostgres(ctx, where, func(context.Context, *sql.DB, *pgx.ConnConfig) error { return nil })
+}
+
+func startPostgres(ctx context.Context, where string, look func(context.Context, *sql.DB, *pgx.ConnConfig) error) (*Store, error) {
 	db, config, err := connectPostgres(where)
 	if err != nil {
 		return nil, fmt.Errorf("opening the record: %w", err)
 	}
-	if err := migratePostgres(ctx, db); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the record in database %q of %s: %w", config.Database, config.Host, err), db.Close())
+	if err = look(ctx, db, config); err == nil {
+		err = migratePostgres(ctx, db)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the record in %s: %w", nameOf(config), err), db.Close())
 	}
 	return &Store{dbs: []*sql.DB{db}, read: numbered{db}, writer: concurrent{db}}, nil
+}
+
+// mustBePostgres reports [ErrNoRecord] for a database that is absent, or has no
+// tables of a record: opening would make them.
+func mustBePostgres(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) error {
+	err := mustHaveSchema(ctx, db, `SELECT to_regclass('goose_db_version') IS NOT NULL`)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "3D000" { // invalid_catalog_name
+		return fmt.Errorf("%w: the server has no database %q", ErrNoRecord, config.Database)
+	}
+	return err
+}
+
+func nameOf(config *pgx.ConnConfig) string {
+	return fmt.Sprintf("database %q of %s", config.Database, config.Host)
 }
 
 func connectPostgres(where string) (*sql.DB, *pgx.ConnConfig, error) {

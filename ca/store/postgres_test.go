@@ -87,15 +87,15 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// TestStartingTogether: replicas and commands that start on a new database at the
-// same moment make one schema.
+// TestStartingTogether: processes that begin on a new database at the same moment
+// make one schema.
 func TestStartingTogether(t *testing.T) { engines(t, startingTogether) }
 
 func startingTogether(t *testing.T, where string) {
 	var group sync.WaitGroup
 	for range 4 {
 		group.Go(func() {
-			s, err := store.Open(t.Context(), where)
+			s, err := store.Create(t.Context(), where)
 			if err != nil {
 				t.Error(err)
 				return

@@ -65,6 +65,9 @@ func (c *Certificate) State(now time.Time) string {
 
 // Get returns one certificate by its decimal serial, or [ErrNotFound].
 func (s *Store) Get(ctx context.Context, serial string) (Certificate, error) {
+	if err := s.stopped(); err != nil {
+		return Certificate{}, err
+	}
 	return get(ctx, s.read, serial)
 }
 

@@ -84,6 +84,9 @@ func addRevocation(ctx context.Context, tx *txn, t target, r Revocation, mark in
 // LineageRevoked reports whether any certificate of a lineage was revoked: a
 // thief who renewed before the owner noticed must not keep the successor.
 func (s *Store) LineageRevoked(ctx context.Context, lineage string) (bool, error) {
+	if err := s.stopped(); err != nil {
+		return false, err
+	}
 	return lineageRevoked(ctx, s.read, lineage)
 }
 

@@ -25,6 +25,7 @@ const maxShare = 128
 // was told of.
 type shared struct {
 	db   *sql.DB
+	file *watchedFile
 	turn chan struct{} // holds the right to write; a channel, because waiters must be able to leave
 
 	mu    sync.Mutex // guards queue
@@ -123,6 +124,9 @@ func (s *shared) round(ctx context.Context) {
 	if failed == nil {
 		failed = s.exec(ctx, `COMMIT`)
 	}
+	if failed == nil {
+		failed = s.file.check() // what was committed to a file without a name is lost
+	}
 	if failed != nil && s.conn != nil {
 		s.discard(ctx)
 	}
@@ -164,14 +168,21 @@ func (s *shared) begin(ctx context.Context) error {
 	if s.closed {
 		return errClosed
 	}
-	if s.conn == nil {
-		conn, err := s.db.Conn(ctx)
-		if err != nil {
-			return err
-		}
-		s.conn, s.stmts = conn, &prepared{on: conn, unbroken: true}
+	if s.conn != nil {
+		return s.exec(ctx, `BEGIN IMMEDIATE`)
 	}
-	return s.exec(ctx, `BEGIN IMMEDIATE`)
+	if err := s.file.check(); err != nil { // a new connection would open what is there now
+		return err
+	}
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	s.conn, s.stmts = conn, &prepared{on: conn, unbroken: true}
+	if err := s.exec(ctx, `BEGIN IMMEDIATE`); err != nil {
+		return err
+	}
+	return s.file.opened()
 }
 
 // restart takes back what was done.
@@ -214,6 +225,7 @@ func (s *shared) exec(ctx context.Context, text string) error {
 
 // discard gives up a connection whose state is in doubt; the next round takes a new one.
 func (s *shared) discard(ctx context.Context) {
+	s.file.closed()
 	_ = s.exec(ctx, `ROLLBACK`) // it fails if there is nothing to take back
 	_ = s.stmts.close()
 	_ = s.conn.Raw(func(any) error { return driver.ErrBadConn }) // database/sql closes it
@@ -229,6 +241,7 @@ func (s *shared) close() error {
 	if s.conn == nil {
 		return nil
 	}
+	s.file.closed()
 	err := errors.Join(s.stmts.close(), s.conn.Close())
 	s.conn, s.stmts = nil, nil
 	return err

@@ -22,11 +22,44 @@ import (
 // number of cores gains nothing, a page is short.
 const readers = 4
 
-// openSQLite opens the record in a file, and makes it (0600) if it is not there.
-func openSQLite(ctx context.Context, path string) (_ *Store, err error) {
-	if err := touch(path); err != nil {
-		return nil, fmt.Errorf("opening the record: %w", err)
+// openSQLite opens the record in a file that has one.
+func openSQLite(ctx context.Context, path string) (*Store, error) {
+	if err := mustBeSQLite(ctx, path); err != nil {
+		return nil, fmt.Errorf("opening the record %s: %w", path, err)
 	}
+	return startSQLite(ctx, path)
+}
+
+// createSQLite makes the schema in a file that is absent (it gets mode 0600) or has no record.
+func createSQLite(ctx context.Context, path string) (*Store, error) {
+	if err := touch(path); err != nil {
+		return nil, fmt.Errorf("making the record: %w", err)
+	}
+	return startSQLite(ctx, path)
+}
+
+// mustBeSQLite reports [ErrNoRecord] where opening would make something: a file
+// that is absent or empty, and a database without the tables of a record.
+func mustBeSQLite(ctx context.Context, path string) (err error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %w", ErrNoRecord, err)
+	case err != nil:
+		return err
+	case info.Size() == 0:
+		return fmt.Errorf("%w: the file is empty", ErrNoRecord)
+	}
+	db, err := connect(path, 1, "&_pragma=query_only(1)")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return mustHaveSchema(ctx, db, `SELECT COUNT(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = 'goose_db_version'`)
+}
+
+// startSQLite opens the connections to a file that is there, and brings its schema up to date.
+func startSQLite(ctx context.Context, path string) (_ *Store, err error) {
 	s := &Store{}
 	defer func() {
 		if err != nil {
@@ -35,7 +68,7 @@ func openSQLite(ctx context.Context, path string) (_ *Store, err error) {
 	}()
 	// The writer keeps 16 MB of pages, and copies them from the log into the file
 	// every 16 MB: those that all commits touch are copied once then.
-	write, err := connect(path, 1, "&_txlock=immediate&_pragma=cache_size(-16000)&_pragma=wal_autocheckpoint(4000)")
+	write, err := connect(path, 1, durablePragmas+"&_txlock=immediate&_pragma=cache_size(-16000)&_pragma=wal_autocheckpoint(4000)")
 	if err != nil {
 		return nil, err
 	}
@@ -43,13 +76,16 @@ func openSQLite(ctx context.Context, path string) (_ *Store, err error) {
 	if err := migrateSQLite(ctx, write); err != nil {
 		return nil, fmt.Errorf("opening the record %s: %w", path, err)
 	}
-	read, err := connect(path, readers, "&_pragma=query_only(1)")
+	read, err := connect(path, readers, durablePragmas+"&_pragma=query_only(1)")
 	if err != nil {
 		return nil, err
 	}
 	s.dbs = append(s.dbs, read)
 	s.read = &prepared{on: read}
-	s.writer = recording(&shared{db: write, turn: make(chan struct{}, 1)})
+	if s.file, err = watchFile(path); err != nil {
+		return nil, fmt.Errorf("opening the record: %w", err)
+	}
+	s.writer = recording(&shared{db: write, file: s.file, turn: make(chan struct{}, 1)})
 	return s, nil
 }
 
@@ -88,6 +124,10 @@ func touch(path string) error {
 	return f.Close()
 }
 
+// durablePragmas make SQLite keep what it acknowledged.
+const durablePragmas = "&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(memory)"
+
+// connect opens connections to a file that is there: with mode=rw, SQLite makes none.
 func connect(path string, conns int, extra string) (*sql.DB, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -95,7 +135,7 @@ func connect(path string, conns int, extra string) (*sql.DB, error) {
 	}
 	// busy_timeout comes first: it must hold already when the journal mode is set.
 	dsn := (&url.URL{Scheme: "file", Path: abs}).String() +
-		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(memory)" + extra
+		"?mode=rw&_pragma=busy_timeout(10000)" + extra
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
 		return nil, fmt.Errorf("opening the record: %w", err)

@@ -2,6 +2,8 @@
 // token, revocation and recorded refusal, in one SQLite file, or in a PostgreSQL
 // database that several authorities share.
 //
+//	s, err := store.Create(ctx, "/var/lib/artstore-pki/pki.db")
+//	head, err := s.Begin(ctx, logKey)
 //	s, err := store.Open(ctx, "/var/lib/artstore-pki/pki.db")
 //	s, err := store.Open(ctx, "postgres://pki@db.internal/pki?sslmode=verify-full&sslrootcert=/etc/pki/db.crt")
 //	defer s.Close()
@@ -20,6 +22,7 @@
 //   - A lineage never has more live certificates than Issue.MaxLineage, whatever
 //     number of callers and processes renew at once.
 //   - Every page of List and Search is a range scan of an index.
+//   - Open makes nothing: a record that was lost is an error, not an empty record.
 //   - Every event is in a Merkle tree whose head is signed; VerifyLog names what was
 //     changed behind the program's back (docs/design/0010-the-log.md).
 //
@@ -35,11 +38,13 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Errors that callers match.
 var (
+	ErrNoRecord       = errors.New("there is no record")
 	ErrNotFound       = errors.New("not in the record")
 	ErrTokenUsed      = errors.New("token already used for another key")
 	ErrRevoked        = errors.New("revoked")
@@ -54,6 +59,8 @@ type Store struct {
 	dbs    []*sql.DB // the writer first
 	read   querier
 	writer writer
+	file   *watchedFile // of SQLite; nil for PostgreSQL
+	fault  atomic.Pointer[fault]
 
 	issuers, chains sync.Map // what was seen in the tables of these names → its number there
 	secrets         sync.Map // likewise → its value
@@ -65,11 +72,12 @@ type writer interface {
 	close() error
 }
 
-// Open opens the record and brings its schema up to date. where is the path of
-// an SQLite file, made (0600) if it is not there, or the postgres:// URL of a
-// database that exists. A URL with a password in it is refused (PGPASSFILE or
-// passfile= name a file), and so is one that would send the record to another
-// machine without verified TLS, unless it says sslmode=disable.
+// Open opens a record and brings its schema up to date. where is the path of an
+// SQLite file, or the postgres:// URL of a database. Where there is no record the
+// error is [ErrNoRecord], and Open makes none: an authority whose record is lost
+// would go on with an empty one. A URL with a password in it is refused
+// (PGPASSFILE or passfile= name a file), and so is one that would send the record
+// to another machine without verified TLS, unless it says sslmode=disable.
 //
 // A schema newer than this program is an error: running it backwards would lose
 // what the newer one wrote.
@@ -78,6 +86,16 @@ func Open(ctx context.Context, where string) (*Store, error) {
 		return openPostgres(ctx, where)
 	}
 	return openSQLite(ctx, where)
+}
+
+// Create makes the schema of a record in a file (0600) or in a database that
+// exists. What is there already stays: [Store.Begin] and [Copy] refuse a place
+// that has a record.
+func Create(ctx context.Context, where string) (*Store, error) {
+	if IsURL(where) {
+		return createPostgres(ctx, where)
+	}
+	return createSQLite(ctx, where)
 }
 
 // Check returns why [Open] would refuse a location, without looking for it: a
@@ -90,10 +108,23 @@ func Check(where string) error {
 	return err
 }
 
-// Empty reports whether nothing has been recorded yet.
+// Name is a location in messages: it has no parameters of a URL.
+func Name(where string) string {
+	if !IsURL(where) {
+		return where
+	}
+	config, err := parsePostgres(where)
+	if err != nil {
+		return "the database"
+	}
+	return nameOf(config)
+}
+
+// Empty reports whether nothing has been recorded yet and no log was begun.
 func (s *Store) Empty(ctx context.Context) (bool, error) {
 	var found bool
-	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates) OR EXISTS (SELECT 1 FROM events)`).Scan(&found); err != nil {
+	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates) OR EXISTS (SELECT 1 FROM events)
+		OR EXISTS (SELECT 1 FROM log_state)`).Scan(&found); err != nil {
 		return false, fmt.Errorf("looking whether the record is empty: %w", err)
 	}
 	return !found, nil
@@ -128,7 +159,12 @@ func (s *Store) Ready(ctx context.Context) error {
 // back to the Store: it would wait for itself. A crash before the commit leaves
 // nothing of it, one after it everything: callers answer only after change has
 // returned nil.
+//
+// Nothing is committed to a record that is not the one that was opened, see intact.go.
 func (s *Store) change(ctx context.Context, fn func(*txn) error) error {
+	if err := s.stopped(); err != nil {
+		return err
+	}
 	return s.writer.change(ctx, fn)
 }
 

@@ -29,6 +29,9 @@ type Head struct {
 	Time   time.Time // of the signature, to the second; zero if the head does not say
 }
 
+// String names the head in messages and in the details of events.
+func (h Head) String() string { return fmt.Sprintf("%d entries, root %s", h.Size, h.Root) }
+
 const timeField = "time "
 
 // text is the signed part (c2sp.org/tlog-checkpoint): origin, size and root in a

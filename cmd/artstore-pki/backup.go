@@ -77,6 +77,8 @@ func (u *ui) runBackup(c *cli.Context) error {
 		return withHint(err, "encrypt the backup with --%s or --%s", flagRecipient, flagPassphrase)
 	case errors.Is(err, os.ErrExist):
 		return withHint(err, "nothing was replaced; choose another FILE")
+	case lossHint(err, opt.Dir) != nil:
+		return lossHint(err, opt.Dir)
 	case err != nil:
 		return err
 	}
@@ -177,6 +179,11 @@ func (u *ui) runRestore(c *cli.Context) error {
 		return err
 	}
 	u.say("restored: %s, as it was at %s, root %s", dir, res.Created.Local().Format("2006-01-02 15:04:05"), res.RootFingerprint)
+	if res.NoHead {
+		u.say("restored: the record has no signed head, as before there was a log; artstore-pki record accept --dir %s goes on with it", dir)
+	} else {
+		u.say("restored: the log had %s", res.Log)
+	}
 	if !res.Password {
 		u.say("restored: the password of the keys was not in the backup; name it with --%s", flagPasswordFile)
 	}

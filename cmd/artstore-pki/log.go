@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -42,9 +41,10 @@ Keep both on another machine: "log verify --head FILE" shows later whether the l
 				Name:  "verify",
 				Usage: "compare the record with its log, and the log with heads kept elsewhere",
 				Description: `Makes every entry again from the rows of the record and compares it with the log, and the log with
-its signed head. What differs is named: altered, backdated, deleted, inserted or moved rows, entries
-that the log's key did not sign. With --head, the log must begin with what that head signs; agents
-keep one as log.head beside their certificates. It works beside a running authority.`,
+its signed head, and with the marker beside the keys. What differs is named: altered, backdated,
+deleted, inserted or moved rows, entries that the log's key did not sign. With --head, the log must
+begin with what that head signs; agents keep one as log.head beside their certificates. It works
+beside a running authority, and with a record that the authority refuses because it was rolled back.`,
 				Flags: []cli.Flag{
 					dirFlag(),
 					&cli.StringSliceFlag{Name: "head", Usage: "a head that was kept elsewhere, in `FILE`; may be repeated"},
@@ -70,9 +70,6 @@ func (u *ui) runLogHead(c *cli.Context) error {
 	head, err := record.LogHead(c.Context)
 	if err != nil {
 		return err
-	}
-	if head == nil {
-		return withHint(errors.New("the log has no head yet"), "the authority signs the first one a second after its first certificate")
 	}
 	key, err := ca.LogVerifier(dir)
 	if err != nil {
@@ -101,12 +98,7 @@ func (u *ui) runLogVerify(c *cli.Context) error {
 		}
 		opt.Heads = append(opt.Heads, text)
 	}
-	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = record.Close() }() // read only
-	report, err := u.verifyLog(c.Context, record, opt)
+	report, err := u.verifyLog(c.Context, c.String(flagDir), opt)
 	if err != nil {
 		return err
 	}
@@ -131,22 +123,27 @@ func readHead(path string) ([]byte, error) {
 }
 
 // verifyLog keeps one line on a terminal that says how far it is, when it takes long.
-func (u *ui) verifyLog(ctx context.Context, record *ca.Record, opt ca.LogOptions) (store.LogReport, error) {
+func (u *ui) verifyLog(ctx context.Context, dir string, opt ca.LogOptions) (store.LogReport, error) {
 	width, ok := u.terminal(u.err)
-	if !ok {
-		return record.VerifyLog(ctx, opt)
-	}
 	next, shown := time.Now().Add(progressAfter), false
-	opt.Progress = func(done, total int64) {
-		if now := time.Now(); now.After(next) {
-			next, shown = now.Add(progressEvery), true
-			line := runewidth.Truncate(fmt.Sprintf("%d of %d entries", done, total), width-1, "…")
-			_, _ = io.WriteString(u.err, eraseLine+line) // nobody is left to tell
+	if ok {
+		opt.Progress = func(done, total int64) {
+			if now := time.Now(); now.After(next) {
+				next, shown = now.Add(progressEvery), true
+				line := runewidth.Truncate(fmt.Sprintf("%d of %d entries", done, total), width-1, "…")
+				_, _ = io.WriteString(u.err, eraseLine+line) // nobody is left to tell
+			}
 		}
 	}
-	report, err := record.VerifyLog(ctx, opt)
+	report, err := ca.VerifyLog(ctx, dir, opt)
 	if shown {
 		_, _ = io.WriteString(u.err, eraseLine)
+	}
+	if err != nil {
+		err = fmt.Errorf("opening the record in %s: %w", dir, err)
+		if hinted := lossHint(err, dir); hinted != nil {
+			return report, hinted
+		}
 	}
 	return report, err
 }

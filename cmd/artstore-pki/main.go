@@ -70,6 +70,7 @@ func newApp(u *ui) *cli.App {
 			pruneCommand(u),
 			logCommand(u),
 			acmeCommand(u),
+			recordCommand(u),
 			auditCommand(u),
 			inspectCommand(u),
 			uploadCommand(u),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -41,11 +40,6 @@ func (u *ui) runMigrate(c *cli.Context) error {
 			return usagef("--%s: %w", name, err)
 		}
 	}
-	if !store.IsURL(from) { // to open it would make it
-		if _, err := os.Stat(from); err != nil {
-			return fmt.Errorf("opening the source: %w", err)
-		}
-	}
 	copied, err := u.migrate(c.Context, from, to)
 	switch {
 	case errors.Is(err, store.ErrNotEmpty):
@@ -65,10 +59,10 @@ func (u *ui) runMigrate(c *cli.Context) error {
 func (u *ui) migrate(ctx context.Context, from, to string) (_ []store.Copied, err error) {
 	source, err := store.Open(ctx, from)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("opening the source: %w", err)
 	}
 	defer func() { err = errors.Join(err, source.Close()) }()
-	target, err := store.Open(ctx, to)
+	target, err := store.Create(ctx, to)
 	if err != nil {
 		return nil, err
 	}

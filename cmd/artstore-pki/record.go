@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/secret"
 )
 
 // What list, show and revoke share: they open the database of the state
@@ -40,6 +43,88 @@ func openRecord(ctx context.Context, dir, flag string) (*ca.Record, error) {
 		return nil, withHint(err, "--%s names the state directory of the authority", flag)
 	}
 	return record, nil
+}
+
+// lossHint adds what to do about a record that is not the one that the authority
+// left, or returns nil if that is not the matter.
+func lossHint(err error, dir string) error {
+	var lost *ca.RecordError
+	switch {
+	case !errors.As(err, &lost):
+		return nil
+	case errors.Is(err, translog.ErrForeign):
+		return withHint(err, "nothing was changed; name the right place under database: in pki.yaml, or restore a backup: artstore-pki restore --dir NEW FILE")
+	}
+	return withHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; what going on without it would lose says artstore-pki record accept --dir %s", dir)
+}
+
+func recordCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "record",
+		Usage: "go on although the record was lost",
+		Subcommands: []*cli.Command{{
+			Name:  "accept",
+			Usage: "accept the loss of a record, as an event of its log",
+			Description: `An authority does not start when its record is missing, empty or older than it was, for then
+revoked certificates and spent tokens would be good again. Bring the record back or restore a
+backup if you can. If not, this command goes on with what is there, or with a new record where
+there is none. Without --entries it says what would be lost, and changes nothing. The loss is an
+event of the log (accepted). Revoke again what was revoked since; on each replica, run it again.
+The record of another authority is never accepted.`,
+			Flags: []cli.Flag{
+				dirFlag(), passwordFileFlag(),
+				&cli.Int64Flag{Name: flagEntries, DefaultText: "none", Usage: "accept the loss; `N` is the size of the log that is lost, as this command says it"},
+			},
+			Action: u.runRecordAccept,
+		}},
+	}
+}
+
+const flagEntries = "entries"
+
+func (u *ui) runRecordAccept(c *cli.Context) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	dir := c.String(flagDir)
+	if !c.IsSet(flagEntries) {
+		return showLoss(c.Context, dir)
+	}
+	opt := ca.AcceptOptions{Dir: dir, PasswordFile: c.String(flagPasswordFile), Entries: c.Int64(flagEntries)}
+	if opt.PasswordFile == "" {
+		opt.Password = secret.New(u.getenv(envPassword))
+	}
+	head, err := ca.AcceptLoss(c.Context, opt)
+	switch {
+	case errors.Is(err, ca.ErrOtherLoss):
+		return withHint(err, "nothing was changed; without --%s the command says what would be lost", flagEntries)
+	case err != nil:
+		if hinted := lossHint(err, dir); hinted != nil {
+			return hinted
+		}
+		return err
+	}
+	u.say("record: accepted; its log goes on with %s", head)
+	u.say("record: revoke again what was revoked since, and remove log.head at the agents")
+	return nil
+}
+
+// showLoss says what would be lost. That is a refusal: somebody meant to go on.
+func showLoss(ctx context.Context, dir string) error {
+	loss, err := ca.FindLoss(ctx, dir)
+	switch {
+	case err != nil:
+		return err
+	case loss == nil:
+		return ca.ErrNothingLost
+	case errors.Is(loss.Reason, translog.ErrForeign):
+		return lossHint(loss.Reason, dir)
+	case loss.Known.Size == 0:
+		err = fmt.Errorf("%w; the marker knows of no entries", loss.Reason)
+	default:
+		err = fmt.Errorf("%w; the marker is of %s and names %d entries", loss.Reason, headTime(loss.Known), loss.Known.Size)
+	}
+	return withHint(&usage{err}, "nothing was changed; revocations and spent tokens among the lost entries are forgotten with --%s %d", flagEntries, loss.Known.Size)
 }
 
 // left is a remaining time in two units at most.

@@ -16,6 +16,9 @@ const hintDoctor = "nothing was changed; artstore-pki doctor --dir DIR lists all
 // used. The kind of the error decides, because advice about another cause costs
 // more time than none; otherwise is the advice for all other kinds.
 func hintStateDir(err error, dir, otherwise string) error {
+	if hinted := lossHint(err, dir); hinted != nil {
+		return hinted
+	}
 	_, missing := os.Stat(filepath.Join(dir, "pki.yaml"))
 	_, config := ca.LoadConfig(dir)
 	_, trust := ca.ActiveRoot(dir)

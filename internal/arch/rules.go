@@ -67,13 +67,13 @@ func Rules() []Rule {
 
 		Rule{Package: "ca/translog", Modules: []string{"golang.org/x/mod"}, Why: "whoever checks a log must not pay for the authority that writes it"},
 		Rule{Package: "ca/store", Own: with(leaves, "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
-		Rule{Package: "ca/internal/statedir", Own: with(leaves, "ca/store"), Why: "what two rooms of the authority share knows neither of them"},
+		Rule{Package: "ca/internal/statedir", Own: with(leaves, "ca/store", "ca/translog"), Why: "what two rooms of the authority share knows neither of them"},
 		Rule{Package: "ca/internal/damage", Own: with(leaves, "ca/internal/statedir"), Modules: []string{"modernc.org/sqlite"}, Why: "what damages a state directory in tests knows files only"},
 		Rule{Package: "ca/internal/names", Own: leaves, Modules: []string{"golang.org/x/net"}, Why: "which names there are does not depend on who issues them"},
 		Rule{Package: "ca/internal/problem", Why: "what a client is told has one form, and needs nothing of who tells it"},
 		Rule{Package: "ca/internal/challenge", Own: []string{"ca/internal/problem"}, Why: "what connects to machines of strangers knows no account, no record and no key"},
 		Rule{Package: "ca", Own: with(leaves, serving, "ca/internal/challenge", "ca/internal/names", "ca/internal/problem", "ca/internal/statedir", "ca/store", "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
-		Rule{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/store"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
+		Rule{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
 		Rule{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/store"), Modules: []string{"*"}, Why: whyCA},
 
 		Rule{Package: "internal/rc2", Why: whyLeaf},

@@ -1,0 +1,153 @@
+package ca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/secret"
+)
+
+// Errors of [AcceptLoss] that callers match.
+var (
+	ErrNothingLost = errors.New("nothing is lost: the record holds what the marker names")
+	ErrOtherLoss   = errors.New("that is not the number of entries that the marker names")
+)
+
+// Loss is what an authority misses in the record that it finds.
+type Loss struct {
+	Known  translog.Head // of the marker; zero if there is none
+	Reason error         // why the record is refused: a [RecordError], or why it cannot be compared
+}
+
+// FindLoss compares the record of a directory with its marker, as [Open] does. nil
+// means that nothing is lost.
+func FindLoss(ctx context.Context, dir string) (*Loss, error) {
+	cfg, err := LoadConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	v, err := LogVerifier(dir)
+	if errors.Is(err, fs.ErrNotExist) { // made before there was a log
+		return &Loss{Reason: err}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	in, err := statedir.OpenRecord(ctx, dir, cfg.Database, v)
+	var refused *RecordError
+	switch {
+	case err == nil:
+		return nil, in.Store.Close()
+	case errors.As(err, &refused):
+		return &Loss{Known: refused.Known, Reason: err}, nil
+	}
+	return nil, err
+}
+
+// AcceptOptions accept a loss.
+type AcceptOptions struct {
+	Dir          string
+	Password     secret.String // as in [Options]
+	PasswordFile string
+	// Entries must be the size of the log that the marker names (Loss.Known). It
+	// makes sure that the loss which is accepted is the one that was looked at.
+	Entries int64
+}
+
+// AcceptLoss lets an authority go on although entries of its log are lost: with
+// the older record that is there, or with a new one where there is none. What was
+// revoked in the lost entries is good again, and so are tokens that were spent. It
+// is an event of the log, [store.Accepted], and it replaces the marker by the head
+// that it returns. The record of another authority is never accepted.
+//
+// A crash leaves the old marker until all else is done, so the loss is to be
+// accepted again.
+func AcceptLoss(ctx context.Context, opt AcceptOptions) (head translog.Head, err error) {
+	loss, err := FindLoss(ctx, opt.Dir)
+	switch {
+	case err != nil:
+		return head, err
+	case loss == nil:
+		return head, ErrNothingLost
+	case errors.Is(loss.Reason, translog.ErrForeign):
+		return head, loss.Reason
+	case opt.Entries != loss.Known.Size:
+		return head, fmt.Errorf("accepting a loss of %d entries: %w, %d", opt.Entries, ErrOtherLoss, loss.Known.Size)
+	}
+	cfg, err := LoadConfig(opt.Dir)
+	if err != nil {
+		return head, err
+	}
+	key, err := logKeyOf(opt, loss)
+	if err != nil {
+		return head, err
+	}
+	record, err := openOrCreate(ctx, statedir.Database(opt.Dir, cfg.Database))
+	if err != nil {
+		return head, err
+	}
+	defer func() { err = errors.Join(err, record.Close()) }()
+	text, err := accept(ctx, record, key, loss.Known)
+	if err != nil {
+		return head, err
+	}
+	if head, err = key.Verifier().Open(text); err != nil {
+		return head, err
+	}
+	return head, statedir.WriteMarker(opt.Dir, text)
+}
+
+// logKeyOf opens the key of the log. Only a directory from before there was a
+// log gets a new one: it has neither half of a key.
+func logKeyOf(opt AcceptOptions, loss *Loss) (*translog.Key, error) {
+	f := files{dir: opt.Dir, password: opt.Password, passwordFile: opt.PasswordFile}
+	key, err := f.openLogKey()
+	var refused *RecordError
+	if !errors.Is(err, fs.ErrNotExist) || errors.As(loss.Reason, &refused) {
+		return key, err
+	}
+	_, intermediates, err := f.readCurrent()
+	if err != nil {
+		return nil, err
+	}
+	if f.plain, err = f.keptPlain(intermediates[0]); err != nil {
+		return nil, err
+	}
+	return f.makeLogKey()
+}
+
+func openOrCreate(ctx context.Context, where string) (*store.Store, error) {
+	s, err := store.Open(ctx, where)
+	if errors.Is(err, store.ErrNoRecord) {
+		return store.Create(ctx, where)
+	}
+	return s, err
+}
+
+// accept records the loss and signs the head that goes on without it.
+func accept(ctx context.Context, record *store.Store, key *translog.Key, known translog.Head) (text []byte, err error) {
+	_, have, err := record.Resume(ctx, key.Verifier(), translog.Head{})
+	detail := fmt.Sprintf("going on from %s, without some of %s", have, known)
+	if errors.Is(err, store.ErrNoHead) {
+		detail = fmt.Sprintf("beginning anew, without all of %s", known)
+		_, err = record.Begin(ctx, key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := record.Tell(ctx, store.Event{At: time.Now(), Kind: store.Accepted, Caller: operator, Detail: detail}); err != nil {
+		return nil, err
+	}
+	for more := true; more; {
+		if text, more, err = record.Sequence(ctx, key, translog.Head{}); err != nil {
+			return nil, err
+		}
+	}
+	return text, nil
+}

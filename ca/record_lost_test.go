@@ -1,0 +1,500 @@
+package ca_test
+
+import (
+	"bytes"
+	"database/sql"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx", to lose databases with
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
+)
+
+// lossWorld is an authority that has issued and ended, and ways to lose its record.
+type lossWorld struct {
+	dir   string
+	where string // of the record
+	saved string // a copy of yesterday
+	other string // the record of another authority
+}
+
+// newLossWorld: yesterday the log had 2 entries, today it has 5.
+func newLossWorld(t *testing.T, pg bool) *lossWorld {
+	t.Helper()
+	w := &lossWorld{dir: filepath.Join(t.TempDir(), "ca")}
+	otherDir, database, otherDatabase := filepath.Join(t.TempDir(), "other"), "", ""
+	w.where, w.other = filepath.Join(w.dir, "pki.db"), filepath.Join(otherDir, "pki.db")
+	if pg {
+		database, otherDatabase = postgres.Database(t), postgres.Database(t)
+		w.where, w.other = database, otherDatabase
+	}
+	for dir, database := range map[string]string{w.dir: database, otherDir: otherDatabase} {
+		if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Database: database}); err != nil {
+			t.Fatal(err)
+		}
+		issueOwn(t, dir, 2)
+	}
+	if w.saved = filepath.Join(t.TempDir(), "saved.db"); pg {
+		w.saved = databaseOf(w.where) + "_saved"
+		atServer(t, w.where, `CREATE DATABASE `+w.saved+` TEMPLATE `+databaseOf(w.where))
+	} else {
+		copyFile(t, w.where, w.saved)
+	}
+	issueOwn(t, w.dir, 3)
+	return w
+}
+
+// issueOwn runs an authority that issues n certificates and logs them.
+func issueOwn(t *testing.T, dir string, n int) {
+	t.Helper()
+	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range n {
+		if err := a.IssueOwn(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := errors.Join(a.SequenceLog(t.Context()), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damage.File(t, to, data)
+}
+
+func databaseOf(where string) string {
+	u, _ := url.Parse(where)
+	return strings.TrimPrefix(u.Path, "/")
+}
+
+// atServer runs statements at the server of a database, but not in it.
+func atServer(t *testing.T, where string, texts ...string) {
+	t.Helper()
+	u, err := url.Parse(where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/postgres"
+	inDatabase(t, u.String(), texts...)
+}
+
+func inDatabase(t *testing.T, where string, texts ...string) {
+	t.Helper()
+	db, err := sql.Open("pgx", where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	for _, text := range texts {
+		if _, err := db.ExecContext(t.Context(), text); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+	}
+}
+
+// everyTable empties all tables, or all but the numbers of migrations.
+func everyTable(but string) string {
+	return `DO $$ DECLARE t text; BEGIN FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> '` + but + `'
+		LOOP EXECUTE 'TRUNCATE ' || t || ' CASCADE'; END LOOP; END $$`
+}
+
+type loss struct {
+	name   string
+	pg     bool
+	lose   func(t *testing.T, w *lossWorld)
+	want   error
+	accept bool // the loss can be accepted without more
+}
+
+var losses = []loss{
+	{"absent", false, func(t *testing.T, w *lossWorld) {
+		for _, p := range glob(t, w.dir, "pki.db*") {
+			if err := os.Remove(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}, store.ErrNoRecord, true},
+	{"empty", false, func(t *testing.T, w *lossWorld) { damage.File(t, w.where, nil) }, store.ErrNoRecord, true},
+	{"another authority's", false, func(t *testing.T, w *lossWorld) { copyFile(t, w.other, w.where) }, translog.ErrForeign, false},
+	{"yesterday's", false, func(t *testing.T, w *lossWorld) { copyFile(t, w.saved, w.where) }, store.ErrRolledBack, true},
+	{"emptied", false, func(t *testing.T, w *lossWorld) {
+		damage.SQL(t, w.dir, `DELETE FROM certificate_names; DELETE FROM certificates; DELETE FROM events; DELETE FROM log_entries; DELETE FROM log_state`)
+	}, store.ErrNoHead, true},
+	{"yesterday's, gone on", false, func(t *testing.T, w *lossWorld) {
+		copyFile(t, w.saved, w.where)
+		marker := filepath.Join(w.dir, "certs", "log.head")
+		today, err := os.ReadFile(marker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(marker); err != nil { // so a program without markers goes on with it
+			t.Fatal(err)
+		}
+		issueOwn(t, w.dir, 6)
+		damage.File(t, marker, today)
+	}, store.ErrRolledBack, true},
+	{"empty database", true, func(t *testing.T, w *lossWorld) {
+		atServer(t, w.where, `DROP DATABASE `+databaseOf(w.where), `CREATE DATABASE `+databaseOf(w.where))
+	}, store.ErrNoRecord, true},
+	{"renamed", true, func(t *testing.T, w *lossWorld) {
+		atServer(t, w.where, `ALTER DATABASE `+databaseOf(w.where)+` RENAME TO `+databaseOf(w.where)+`_away`)
+	}, store.ErrNoRecord, false},
+	{"another authority's", true, func(t *testing.T, w *lossWorld) {
+		atServer(t, w.where, `DROP DATABASE `+databaseOf(w.where), `CREATE DATABASE `+databaseOf(w.where)+` TEMPLATE `+databaseOf(w.other))
+	}, translog.ErrForeign, false},
+	{"emptied tables", true, func(t *testing.T, w *lossWorld) { inDatabase(t, w.where, everyTable("goose_db_version")) }, store.ErrNoHead, true},
+	{"all tables emptied", true, func(t *testing.T, w *lossWorld) { inDatabase(t, w.where, everyTable("")) }, store.ErrNoRecord, false},
+	{"rolled back", true, func(t *testing.T, w *lossWorld) {
+		atServer(t, w.where, `DROP DATABASE `+databaseOf(w.where), `CREATE DATABASE `+databaseOf(w.where)+` TEMPLATE `+w.saved)
+	}, store.ErrRolledBack, true},
+}
+
+// TestLostRecord: whatever comes in the place of the record, no way in takes it,
+// and none makes anything. To go on is a decision, which the log tells of.
+func TestLostRecord(t *testing.T) {
+	for _, l := range losses {
+		name := "sqlite/" + l.name
+		if l.pg {
+			name = "postgres/" + l.name
+		}
+		t.Run(name, func(t *testing.T) {
+			w := newLossWorld(t, l.pg)
+			l.lose(t, w)
+			before := w.traces(t)
+			w.refused(t, l.want)
+			if after := w.traces(t); after != before {
+				t.Errorf("something was made: %s, before: %s", after, before)
+			}
+			w.accepting(t, l)
+		})
+	}
+}
+
+// refused tries every way in.
+func (w *lossWorld) refused(t *testing.T, want error) {
+	t.Helper()
+	check := func(what string, err error) {
+		t.Helper()
+		var lost *ca.RecordError
+		if !errors.Is(err, want) || !errors.As(err, &lost) || lost.Known.Size != 5 || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	_, err := ca.Open(t.Context(), ca.Options{Dir: w.dir, Logger: slog.New(slog.DiscardHandler)})
+	check("open", err)
+	_, err = ca.OpenRecord(t.Context(), w.dir)
+	check("the record", err)
+	found, err := ca.FindLoss(t.Context(), w.dir)
+	if err != nil || found == nil {
+		t.Fatalf("the loss: %+v %v", found, err)
+	}
+	check("the loss", found.Reason)
+	if report, err := ca.VerifyLog(t.Context(), w.dir, ca.LogOptions{}); err == nil && len(report.Findings) == 0 {
+		t.Error("the log verifies")
+	}
+	var said []string
+	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: w.dir}) {
+		if d.Check == "record" && d.Severity == ca.DiagnosisError {
+			said = append(said, d.Text)
+		}
+	}
+	if len(said) != 1 || !strings.Contains(said[0], "restore a backup, or accept the loss") {
+		t.Errorf("doctor: %q", said)
+	}
+}
+
+// accepting goes on without what is lost, if that is possible.
+func (w *lossWorld) accepting(t *testing.T, l loss) {
+	t.Helper()
+	for _, entries := range []int64{0, 4, 6} {
+		if _, err := ca.AcceptLoss(t.Context(), ca.AcceptOptions{Dir: w.dir, Entries: entries}); err == nil {
+			t.Errorf("a loss of %d entries was accepted", entries)
+		}
+	}
+	head, err := ca.AcceptLoss(t.Context(), ca.AcceptOptions{Dir: w.dir, Entries: 5})
+	if (err == nil) != l.accept {
+		t.Fatalf("accepting: %v", err)
+	}
+	if !l.accept {
+		return
+	}
+	issueOwn(t, w.dir, 1)
+	r, err := ca.OpenRecord(t.Context(), w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	events, err := r.Events(t.Context(), store.Accepted, 0, 10)
+	if err != nil || len(events) != 1 || events[0].Caller != "operator" || !strings.Contains(events[0].Detail, "of 5 entries, root ") {
+		t.Errorf("%+v %v", events, err)
+	}
+	report, err := r.VerifyLog(t.Context(), ca.LogOptions{})
+	if err != nil || len(report.Findings) > 0 || report.Size != head.Size+1 {
+		t.Errorf("%+v %v", report, err)
+	}
+	if _, err := ca.AcceptLoss(t.Context(), ca.AcceptOptions{Dir: w.dir, Entries: head.Size + 1}); !errors.Is(err, ca.ErrNothingLost) {
+		t.Errorf("again: %v", err)
+	}
+}
+
+// traces are the files of the directory, and the tables and migrations of the
+// database, as text.
+func (w *lossWorld) traces(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(w.dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b.WriteString(path + " ")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !store.IsURL(w.where) {
+		return b.String()
+	}
+	db, err := sql.Open("pgx", w.where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	var tables string
+	err = db.QueryRowContext(t.Context(), `SELECT COALESCE(string_agg(relname || ' ' || n_live_tup, ',' ORDER BY relname), '') FROM pg_stat_user_tables`).Scan(&tables)
+	if err != nil {
+		tables = "no database"
+	}
+	return b.String() + tables
+}
+
+// TestMarker: it follows the log, at a bounded rate, and is never ahead of it.
+func TestMarker(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := ca.LogVerifier(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := func() int64 {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(dir, "certs", "log.head"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := v.Open(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h.Size
+	}
+	if got := size(); got != 0 {
+		t.Errorf("init: %d", got)
+	}
+	var logged bytes.Buffer
+	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int64{1, 1, 1} { // the first at once, the others too soon after it
+		if err := errors.Join(a.IssueOwn(t.Context()), a.SequenceLog(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		if a.Mark(t.Context()); size() != want {
+			t.Errorf("after %d entries the marker is at %d, want %d", i+1, size(), want)
+		}
+	}
+	a.MarkEvery(0)
+	if a.Mark(t.Context()); size() != 3 {
+		t.Errorf("it does not follow: %d", size())
+	}
+	if err := errors.Join(a.IssueOwn(t.Context()), a.SequenceLog(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	a.MarkEvery(time.Hour)
+	if err := a.Close(); err != nil || size() != 4 {
+		t.Errorf("at the end: %d %v", size(), err)
+	}
+	if strings.Contains(logged.String(), "marker") {
+		t.Errorf("log: %s", logged.String())
+	}
+}
+
+// TestMarkerThatCannotBeWritten: an older marker is a good one, none is not.
+func TestMarkerThatCannotBeWritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "ca")
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+		t.Fatal(err)
+	}
+	marker := filepath.Join(dir, "certs", "log.head")
+	var logged bytes.Buffer
+	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	a.MarkEvery(0)
+	if err := os.Remove(marker); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(marker, 0o700); err != nil { // a rename does not replace a directory
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := errors.Join(a.IssueOwn(t.Context()), a.SequenceLog(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		a.Mark(t.Context())
+	}
+	if n := strings.Count(logged.String(), "marker not written"); n != 1 {
+		t.Errorf("said %d times: %s", n, logged.String())
+	}
+	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "reading the marker") {
+		t.Errorf("opened: %v", err)
+	}
+}
+
+// TestRecordVanishesUnderServe: what a running authority answers is in the record
+// that the next start opens, or it answers nothing.
+func TestRecordVanishesUnderServe(t *testing.T) {
+	for name, tc := range map[string]struct {
+		pg     bool
+		vanish func(t *testing.T, c *catest.CA, where string)
+	}{
+		"sqlite/removed": {false, func(t *testing.T, c *catest.CA, _ string) {
+			for _, p := range glob(t, c.Dir, "pki.db*") {
+				if err := os.Remove(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}},
+		"sqlite/replaced": {false, func(t *testing.T, c *catest.CA, _ string) {
+			other := newLossWorld(t, false)
+			for _, p := range glob(t, c.Dir, "pki.db-*") {
+				if err := os.Remove(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Rename(other.where, filepath.Join(c.Dir, "pki.db")); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		"postgres/dropped": {true, func(t *testing.T, _ *catest.CA, where string) {
+			atServer(t, where, `DROP DATABASE `+databaseOf(where)+` WITH (FORCE)`)
+		}},
+		"postgres/empty": {true, func(t *testing.T, _ *catest.CA, where string) {
+			atServer(t, where, `DROP DATABASE `+databaseOf(where)+` WITH (FORCE)`, `CREATE DATABASE `+databaseOf(where))
+		}},
+		"postgres/emptied": {true, func(t *testing.T, c *catest.CA, where string) {
+			inDatabase(t, where, everyTable("goose_db_version"))
+			mustStop(t, c, store.ErrRolledBack)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opt := catest.Options{Profiles: profiles()}
+			if tc.pg {
+				opt.Database = postgres.Database(t)
+			}
+			c := catest.Start(t, opt)
+			cert := enrol(t, c, "storage", "storage")
+			headOf(t, c, 2)
+			tc.vanish(t, c, opt.Database)
+			mustStop(t, c, nil)
+			client := newClient(t, c, cert)
+			for _, path := range []string{"/1.0/renew", "/1.0/sign"} {
+				body := any(nil)
+				if path == "/1.0/sign" {
+					body = signRequest(t, c.Token(t, "storage", "storage"), newKey(t), "storage", "storage")
+				}
+				if status, answer := client.do("POST", path, body); status < 500 {
+					t.Errorf("%s: %d %s", path, status, answer)
+				}
+			}
+			if status, _ := newClient(t, c, nil).do("GET", "/1.0/revoked", nil); status < 500 {
+				t.Errorf("lists are answered: %d", status)
+			}
+			if _, err := ca.OpenRecord(t.Context(), c.Dir); err == nil {
+				t.Error("the record opens")
+			}
+		})
+	}
+}
+
+// mustStop waits until the authority is not ready, for a certain reason or any.
+func mustStop(t *testing.T, c *catest.CA, why error) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
+		err := c.Authority.Ready(t.Context())
+		if err != nil && (why == nil || errors.Is(err, why)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("ready: %v", err)
+		}
+	}
+}
+
+// TestRolledBackUnderServe: a database of yesterday under a running authority
+// brings no revoked certificate back, and its marker still tells at the next start.
+func TestRolledBackUnderServe(t *testing.T) {
+	database := postgres.Database(t)
+	c := catest.Start(t, catest.Options{Profiles: profiles(), Database: database})
+	cert := enrol(t, c, "storage", "storage")
+	headOf(t, c, 2)
+	name := databaseOf(database)
+	dropped := `DROP DATABASE ` + name + ` WITH (FORCE)`
+	// TEMPLATE wants a source without connections: they are cut, and come again.
+	atServer(t, database, `ALTER DATABASE `+name+` ALLOW_CONNECTIONS false`,
+		`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '`+name+`'`)
+	atServer(t, database, `CREATE DATABASE `+name+`_old TEMPLATE `+name, `ALTER DATABASE `+name+` ALLOW_CONNECTIONS true`)
+	c.Revoke(t, cert.Leaf.SerialNumber.String())
+	headOf(t, c, 3)
+	atServer(t, database, dropped, `CREATE DATABASE `+name+` TEMPLATE `+name+`_old`)
+	mustStop(t, c, store.ErrRolledBack)
+	if status, body := newClient(t, c, cert).do("POST", "/1.0/renew", nil); status < http.StatusInternalServerError {
+		t.Errorf("a certificate that is revoked, which the record does not know: %d %s", status, body)
+	}
+	if _, err := ca.OpenRecord(t.Context(), c.Dir); !errors.Is(err, store.ErrRolledBack) {
+		t.Errorf("the record opens: %v", err)
+	}
+}
+
+// TestInitTakesNoRecord: neither one that has issued nor one that was only made;
+// but an Init that failed leaves nothing behind that stops the next one.
+func TestInitTakesNoRecord(t *testing.T) {
+	database := postgres.Database(t)
+	nowhere := filepath.Join(t.TempDir(), "absent", "root.key")
+	for i, tc := range []struct {
+		offline string
+		want    string
+	}{{nowhere, "moving the root key"}, {"", ""}, {"", "the record of another authority"}} {
+		dir := filepath.Join(t.TempDir(), "ca")
+		_, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Database: database, OfflineRoot: tc.offline})
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+}

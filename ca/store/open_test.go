@@ -1,0 +1,316 @@
+package store_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/translog"
+)
+
+// entrances are the ways to a record that is expected to be there.
+func entrances(t *testing.T) map[string]func(where string) error {
+	closed := func(s *store.Store, err error) error {
+		if err == nil {
+			err = s.Close()
+		}
+		return err
+	}
+	return map[string]func(where string) error{
+		"open":    func(where string) error { return closed(store.Open(t.Context(), where)) },
+		"inspect": func(where string) error { _, err := store.Inspect(t.Context(), where); return err },
+		"snapshot": func(where string) error {
+			return store.Snapshot(t.Context(), where, filepath.Join(t.TempDir(), "copy.db"))
+		},
+	}
+}
+
+// TestOpenMakesNothing: a place without a record stays what it is, byte by byte.
+func TestOpenMakesNothing(t *testing.T) {
+	for name, make := range map[string]func(t *testing.T, path string){
+		"absent":    func(*testing.T, string) {},
+		"empty":     func(t *testing.T, path string) { write(t, path, nil) },
+		"no tables": func(t *testing.T, path string) { alter(t, path, `CREATE TABLE x (y INTEGER)`, `DROP TABLE x`) },
+		"others":    func(t *testing.T, path string) { alter(t, path, `CREATE TABLE x (y INTEGER)`) },
+		"emptied": func(t *testing.T, path string) {
+			_ = open(t, path).Close()
+			alter(t, path, `DELETE FROM goose_db_version`)
+		},
+	} {
+		for entrance, enter := range entrances(t) {
+			t.Run(name+" "+entrance, func(t *testing.T) {
+				dir := t.TempDir()
+				path := filepath.Join(dir, "pki.db")
+				make(t, path)
+				before, _ := os.ReadFile(path)
+				names := listDir(t, dir)
+				if err := enter(path); !errors.Is(err, store.ErrNoRecord) || !strings.Contains(err.Error(), path) && name != "absent" && entrance == "open" {
+					t.Errorf("error %v", err)
+				}
+				after, _ := os.ReadFile(path)
+				if !bytes.Equal(before, after) || listDir(t, dir) != names {
+					t.Errorf("it changed %q to %q, %d bytes to %d", names, listDir(t, dir), len(before), len(after))
+				}
+			})
+		}
+	}
+}
+
+// TestOpenMakesNothingInPostgres: neither in an empty database nor in one that
+// was renamed away, nor in tables that were emptied.
+func TestOpenMakesNothingInPostgres(t *testing.T) {
+	for name, make := range map[string]func(t *testing.T, where string) string{
+		"empty":   func(_ *testing.T, where string) string { return where },
+		"renamed": func(_ *testing.T, where string) string { return strings.Replace(where, "/test", "/away", 1) },
+		"emptied": func(t *testing.T, where string) string {
+			_ = open(t, where).Close()
+			alter(t, where, `DELETE FROM goose_db_version`)
+			return where
+		},
+	} {
+		for entrance, enter := range entrances(t) {
+			t.Run(name+" "+entrance, func(t *testing.T) {
+				base := postgres.Database(t)
+				where := make(t, base)
+				before := countTables(t, base)
+				err := enter(where)
+				if !errors.Is(err, store.ErrNoRecord) || strings.Contains(err.Error(), "\n") {
+					t.Errorf("error %v", err)
+				}
+				if after := countTables(t, base); after != before {
+					t.Errorf("%d tables, were %d", after, before)
+				}
+			})
+		}
+	}
+}
+
+// TestBegin: the first head makes a record, once.
+func TestBegin(t *testing.T) { engines(t, begin) }
+
+func begin(t *testing.T, where string) {
+	s, key, other := open(t, where), logKey(t, 7), logKey(t, 8)
+	if _, _, err := s.Resume(t.Context(), key.Verifier(), translog.Head{}); !errors.Is(err, store.ErrNoHead) {
+		t.Errorf("before: %v", err)
+	}
+	if empty, err := s.Empty(t.Context()); err != nil || !empty {
+		t.Errorf("before: %v", err)
+	}
+	head, err := s.Begin(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, newest, err := s.Resume(t.Context(), key.Verifier(), translog.Head{})
+	var tree translog.Tree
+	if err != nil || !bytes.Equal(text, head) || newest.Size != 0 || newest.Root != tree.Root() {
+		t.Errorf("%q %v %v", text, newest, err)
+	}
+	if empty, err := s.Empty(t.Context()); err != nil || empty {
+		t.Errorf("after: %v", err)
+	}
+	if _, err := s.Begin(t.Context(), other); !errors.Is(err, store.ErrNotEmpty) {
+		t.Errorf("twice: %v", err)
+	}
+	if _, _, err := s.Resume(t.Context(), other.Verifier(), translog.Head{}); !errors.Is(err, translog.ErrForeign) {
+		t.Errorf("by another key: %v", err)
+	}
+	if err := s.Tell(t.Context(), store.Event{At: time.Now(), Kind: store.Restored, Caller: "operator"}); err != nil {
+		t.Error(err)
+	}
+	if text, more, err := s.Sequence(t.Context(), key, newest); err != nil || more || bytes.Equal(text, head) {
+		t.Errorf("%q %v", text, err)
+	}
+}
+
+// TestBeginOverLeaves: a log that lost its head is damaged, and not begun anew.
+func TestBeginOverLeaves(t *testing.T) { engines(t, beginOverLeaves) }
+
+func beginOverLeaves(t *testing.T, where string) {
+	w := newLogWorld(t, where)
+	w.issue(2)
+	w.sequence()
+	w.tamper(`DELETE FROM log_state`)
+	if _, err := w.s.Begin(t.Context(), w.key); !errors.Is(err, store.ErrNotEmpty) {
+		t.Errorf("begun: %v", err)
+	}
+	if _, _, err := w.s.Sequence(t.Context(), w.key, w.seen); !errors.Is(err, store.ErrRolledBack) {
+		t.Errorf("went on: %v", err)
+	}
+	w.tamper(`DELETE FROM log_entries`)
+	w.tamper(`DELETE FROM revocation_mark`)
+	if _, err := open(t, where).Begin(t.Context(), w.key); err != nil {
+		t.Error(err)
+	}
+	if err := open(t, where).Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1001", RevokedAt: base}}); err != nil {
+		t.Errorf("revoking after all tables of numbers were emptied: %v", err)
+	}
+}
+
+// TestResume: the log of the record goes on from a kept head, or is refused.
+func TestResume(t *testing.T) { engines(t, resume) }
+
+func resume(t *testing.T, where string) {
+	w := newLogWorld(t, where)
+	var kept []translog.Head
+	for _, n := range []int{1, 299, 400} {
+		w.issue(n)
+		w.sequence()
+		kept = append(kept, w.seen)
+	}
+	v := w.key.Verifier()
+	for _, h := range append(kept, translog.Head{}) {
+		if _, newest, err := w.s.Resume(t.Context(), v, h); err != nil || newest.Size != 700 {
+			t.Errorf("from %d: %v", h.Size, err)
+		}
+	}
+	ahead, forked, beside := kept[2], kept[1], kept[2]
+	ahead.Size++
+	forked.Root[0] ^= 1
+	beside.Root[0] ^= 1
+	for name, h := range map[string]translog.Head{"ahead": ahead, "forked": forked, "beside": beside} {
+		if _, _, err := w.s.Resume(t.Context(), v, h); !errors.Is(err, store.ErrRolledBack) || !errors.Is(err, store.ErrLog) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w.tamper(`UPDATE log_state SET edge = %s`, []byte{1}) // stops the signing, but the record is this one
+	if _, _, err := w.s.Resume(t.Context(), v, kept[1]); err != nil {
+		t.Errorf("with a damaged edge: %v", err)
+	}
+	w.tamper(`DELETE FROM log_entries WHERE idx BETWEEN 256 AND 300`)
+	if _, _, err := w.s.Resume(t.Context(), v, kept[1]); !errors.Is(err, store.ErrRolledBack) {
+		t.Errorf("without its leaves: %v", err)
+	}
+}
+
+// TestFileThatVanishes: what is committed to a file without a name is not acknowledged.
+func TestFileThatVanishes(t *testing.T) {
+	for name, vanish := range map[string]func(t *testing.T, path string){
+		"removed":  func(t *testing.T, path string) { remove(t, path, path+"-wal", path+"-shm") },
+		"replaced": func(t *testing.T, path string) { remove(t, path); write(t, path, []byte("another")) },
+		"renamed":  func(t *testing.T, path string) { rename(t, path, path+".away") },
+		"its log":  func(t *testing.T, path string) { remove(t, path+"-wal") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "pki.db")
+			s := open(t, path)
+			commit(t, s, entry(1, "a"))
+			vanish(t, path)
+			for range 2 { // also on a new connection
+				if _, err := s.Commit(t.Context(), store.Issue{Certificate: entry(2, "a")}); !errors.Is(err, store.ErrRemoved) {
+					t.Errorf("acknowledged: %v", err)
+				}
+			}
+			if err := s.Ready(t.Context()); !errors.Is(err, store.ErrRemoved) || s.Intact() {
+				t.Errorf("ready: %v", err)
+			}
+			if _, err := s.RevocationMark(t.Context()); !errors.Is(err, store.ErrRemoved) {
+				t.Errorf("lists would be made: %v", err)
+			}
+			if name == "renamed" {
+				rename(t, path+".away", path)
+				if err := s.Ready(t.Context()); err != nil || !s.Intact() {
+					t.Errorf("it came back: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestName(t *testing.T) {
+	for where, want := range map[string]string{
+		"/var/pki.db":                     "/var/pki.db",
+		"postgres://pki@127.0.0.1/record": `database "record" of 127.0.0.1`,
+		"postgres://pki:x@127.0.0.1/pki":  "the database",
+	} {
+		if got := store.Name(where); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func logKey(t testing.TB, seed byte) *translog.Key {
+	t.Helper()
+	key, err := translog.NewKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// alter runs statements on a database behind the program's back.
+func alter(t testing.TB, where string, texts ...string) {
+	t.Helper()
+	db := rawDB(t, where)
+	defer func() { _ = db.Close() }()
+	for _, text := range texts {
+		if _, err := db.ExecContext(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func rawDB(t testing.TB, where string) *sql.DB {
+	t.Helper()
+	driver := "sqlite"
+	if store.IsURL(where) {
+		driver = "pgx"
+	}
+	db, err := sql.Open(driver, where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func countTables(t testing.TB, where string) (n int) {
+	t.Helper()
+	db := rawDB(t, where)
+	defer func() { _ = db.Close() }()
+	if err := db.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'public'`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func listDir(t testing.TB, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return strings.Join(names, " ")
+}
+
+func write(t testing.TB, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t testing.TB, paths ...string) {
+	t.Helper()
+	for _, p := range paths {
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func rename(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
