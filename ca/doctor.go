@@ -235,6 +235,7 @@ func (d *doctor) record(ctx context.Context, cfg Config) (current bool) {
 		d.say("crl", DiagnosisWarning, "%d certificates are revoked and have not expired: GET /revoked is some %d bytes long, and clients read at most %d; shorter lifetimes make it shorter",
 			in.Revoked, size, stepapi.MaxRevoked)
 	}
+	d.lineages(ctx, cfg)
 	return in.Schema == in.Known
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/smallstep/certificates/authority/provisioner"
 
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -93,7 +94,7 @@ func (a *Authority) lineageFull(ctx context.Context, v verified, most int) error
 }
 
 func refuseLineage(v verified, most int) error {
-	return refuse(ruleLineage, "lineage %s has %d live certificates (profiles.%s.max_live_per_lineage): wait until one expires, or enrol anew",
+	return refuse(ruleLineage, "lineage %s has %d or more live certificates (profiles.%s.max_live_per_lineage): wait until one expires, or enrol anew",
 		pemfile.HexSerial(v.previous.Lineage), most, v.caller.service)
 }
 
@@ -142,4 +143,27 @@ func (p *profile) namesUntil(proven, end time.Time) time.Time {
 		return until
 	}
 	return end
+}
+
+// lineages warns of those that are full: they do not renew. Before an upgrade from a
+// version without a cap this is the time to see them.
+func (d *doctor) lineages(ctx context.Context, cfg Config) {
+	r, err := cfg.parse()
+	if err != nil {
+		return // it was said
+	}
+	least := defaultMaxLineage
+	for _, p := range r.profiles {
+		least = min(least, p.maxLineage)
+	}
+	list, err := store.Crowded(ctx, statedir.Database(d.opt.Dir, cfg.Database), least, time.Now())
+	if err != nil {
+		d.say("record", DiagnosisError, "%v", err)
+	}
+	for _, l := range list {
+		if p := r.profiles[l.Service]; p != nil && l.Live >= p.maxLineage {
+			d.say("record", DiagnosisWarning, "lineage %s of service %s has %d live certificates, and may have %d (profiles.%s.max_live_per_lineage): it does not renew; was its key copied?",
+				pemfile.HexSerial(l.Lineage), l.Service, l.Live, p.maxLineage, l.Service)
+		}
+	}
 }

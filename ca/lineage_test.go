@@ -48,6 +48,9 @@ func TestLineageIsBounded(t *testing.T) {
 	if status, body := newClient(t, c, honest).do("POST", "/renew", nil); status != http.StatusCreated {
 		t.Errorf("another lineage of the service: %d %s", status, body)
 	}
+	if said := strings.Join(diagnose(t, ca.DoctorOptions{Dir: c.Dir}, ca.DiagnosisWarning), "\n"); !strings.Contains(said, "of service storage has 50 live certificates, and may have 50") {
+		t.Errorf("doctor does not warn of it:\n%s", said)
+	}
 	record := openRecord(t, c)
 	events, err := record.Events(t.Context(), "refused", 0, 10)
 	if err != nil || len(events) != 3 || events[0].Rule != "live certificates of a lineage" || events[0].Serial != stolen.Leaf.SerialNumber.String() {

@@ -170,3 +170,31 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 		t.Errorf("the log of both: %+v", report)
 	}
 }
+
+// Lineages with many live certificates are found in a record as it is.
+func TestCrowded(t *testing.T) { engines(t, crowded) }
+
+func crowded(t *testing.T, where string) {
+	s := open(t, where)
+	for n, renewals := range map[int]int{20: 4, 22: 2, 24: 1} {
+		first := entry(n, fmt.Sprint("service-", n))
+		commit(t, s, first)
+		for i := range renewals {
+			commit(t, s, renewalOf(first, 100+10*n+i))
+		}
+	}
+	gone := renewalOf(entry(22, "service-22"), 999)
+	gone.NotAfter = base // expired
+	commit(t, s, gone)
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1020", RevokedAt: base}}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := store.Crowded(t.Context(), where, 3, base)
+	want := []store.LineageCount{{Service: "service-20", Lineage: "1020", Live: 4}, {Service: "service-22", Lineage: "1022", Live: 3}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	if _, err := store.Crowded(t.Context(), t.TempDir()+"/absent.db", 3, base); err == nil {
+		t.Error("a record that is not there was counted")
+	}
+}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -51,4 +52,42 @@ func (s *Store) LiveByService(ctx context.Context, now time.Time) (map[string]in
 		out[l.service] = l.n
 	}
 	return out, nil
+}
+
+// LineageCount says how many certificates of a lineage have neither expired nor been
+// revoked.
+type LineageCount struct {
+	Service string
+	Lineage string // serial of its first certificate, decimal
+	Live    int
+}
+
+// maxCrowded bounds what Crowded returns.
+const maxCrowded = 20
+
+// Crowded returns the lineages with at least so many live certificates, the largest
+// ones first, 20 at most. Like [Inspect] it takes a record as it is, whatever the
+// version of its schema, and migrates nothing.
+func Crowded(ctx context.Context, where string, least int, now time.Time) (_ []LineageCount, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("counting lineages: %w", err)
+		}
+	}()
+	db, err := openAsIs(ctx, where)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	text := `SELECT MIN(c.service), c.lineage, COUNT(*) FROM certificates c
+		WHERE c.not_after > ? AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)
+		GROUP BY c.lineage HAVING COUNT(*) >= ? ORDER BY 3 DESC, 2 LIMIT ?`
+	if IsURL(where) {
+		text = dollars(text)
+	}
+	rows, err := db.QueryContext(ctx, text, millis(now), least, maxCrowded)
+	if err != nil {
+		return nil, err
+	}
+	return collect(rows, func(l *LineageCount) error { return rows.Scan(&l.Service, &l.Lineage, &l.Live) })
 }
