@@ -63,6 +63,7 @@ type Authority struct {
 	live      liveCounts
 	full      fullLineages
 	revoked   atomic.Pointer[revokedAnswer]
+	revokes   broadcast   // wakes Watch when this process revokes
 	long      atomic.Bool // it was said that the answer is
 	logKey    *translog.Key
 	head      atomic.Pointer[head] // newest signed head of the log, nil before the first entry

@@ -4,7 +4,7 @@
 //
 //	_, err := ca.Init(ctx, ca.InitOptions{Dir: dir})
 //	a, err := ca.Open(ctx, ca.Options{Dir: dir})
-//	go a.Watch(ctx, serverCertificateChanged) // its own certificate, for the listener
+//	go a.Watch(ctx, serverIdentityChanged)    // its own certificate and the revoked lists, for the listener
 //	go a.KeepLog(ctx)                         // signs the head of the log
 //	http.Handler(a.Handler())                 // behind TLS 1.3, client certificates optional
 //	token, err := ca.NewToken(ctx, ca.TokenOptions{Dir: dir, Service: "ingester"})

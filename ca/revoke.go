@@ -72,6 +72,7 @@ func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeReques
 	case err != nil:
 		return err
 	}
+	a.revokes.send()
 	a.metrics.revoked.Inc()
 	a.tell(ctx, c, auditLine{Action: string(actRevoke), Outcome: outcomeDone, Serial: req.Serial})
 	a.logger.InfoContext(ctx, "certificate revoked", "serial", pemfile.HexSerial(req.Serial))

@@ -119,37 +119,33 @@ func TestWatch(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	type yielded struct {
-		cert  tls.Certificate
-		roots []*x509.Certificate
-	}
-	got, done := make(chan yielded), make(chan error, 1)
+	got, done := make(chan ca.ServerIdentity), make(chan error, 1)
 	go func() {
-		done <- c.Authority.Watch(ctx, func(cert tls.Certificate, roots []*x509.Certificate) error {
-			got <- yielded{cert, roots}
+		done <- c.Authority.Watch(ctx, func(id ca.ServerIdentity) error {
+			got <- id
 			return nil
 		})
 	}()
 	first := <-got
-	if len(first.cert.Certificate) != 3 || !slices.Equal(first.cert.Certificate[2], first.roots[0].Raw) {
-		t.Errorf("%d certificates in the chain, want leaf, intermediate, root", len(first.cert.Certificate))
+	if sent := first.Certificate.Certificate; len(sent) != 3 || !slices.Equal(sent[2], first.Roots[0].Raw) {
+		t.Errorf("%d certificates in the chain, want leaf, intermediate, root", len(sent))
 	}
-	if err := first.cert.Leaf.VerifyHostname("localhost"); err != nil {
+	if err := first.Certificate.Leaf.VerifyHostname("localhost"); err != nil {
 		t.Error(err)
 	}
 	if _, err := c.Authority.AddRoot(ctx); err != nil {
 		t.Fatal(err)
 	}
 	second := <-got
-	if len(second.roots) != 2 || len(second.cert.Certificate) != 4 {
-		t.Errorf("%d roots, %d in the chain", len(second.roots), len(second.cert.Certificate))
+	if len(second.Roots) != 2 || len(second.Certificate.Certificate) != 4 {
+		t.Errorf("%d roots, %d in the chain", len(second.Roots), len(second.Certificate.Certificate))
 	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("end: %v", err)
 	}
 	refused := errors.New("refused")
-	if err := c.Authority.Watch(t.Context(), func(tls.Certificate, []*x509.Certificate) error { return refused }); !errors.Is(err, refused) {
+	if err := c.Authority.Watch(t.Context(), func(ca.ServerIdentity) error { return refused }); !errors.Is(err, refused) {
 		t.Errorf("never a good one: %v", err)
 	}
 }
@@ -273,8 +269,9 @@ func TestLeafEndsWithItsIssuer(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	err = a.Watch(ctx, func(cert tls.Certificate, _ []*x509.Certificate) error {
+	err = a.Watch(ctx, func(id ca.ServerIdentity) error {
 		defer cancel()
+		cert := id.Certificate
 		issuer, err := x509.ParseCertificate(cert.Certificate[1])
 		if err != nil {
 			return err

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	mrand "math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"go.step.sm/crypto/keyutil"
 
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 const (
@@ -21,50 +23,140 @@ const (
 	// suspended, the clock on the wall does not.
 	longestWait = time.Minute
 	firstRetry  = time.Second
+	leastRest   = 100 * time.Millisecond
+	longestRest = 10 * time.Second
 )
 
-// Watch yields the authority's own server certificate with the trust bundle: at
-// once, before each expiry, and as soon as the issuer or the roots change. Each
-// certificate has a new key, which lives in memory only. Watch blocks until ctx
-// ends and then returns nil; it returns an error only if there was never a good
-// certificate. An error of yield is retried like any other.
-//
-// The chain that is served is the leaf, the intermediate, and then all roots: a
-// client that knows only a root's fingerprint finds that root in the handshake
-// and verifies the rest against it (RFC 8446 §4.4.2 allows the extra ones).
-func (a *Authority) Watch(ctx context.Context, yield func(tls.Certificate, []*x509.Certificate) error) error {
+// ServerIdentity is what the authority's own listener needs.
+type ServerIdentity struct {
+	// Certificate has the chain of the leaf, and then all roots: a client that knows
+	// only a root's fingerprint finds that root in the handshake and verifies the
+	// rest against it (RFC 8446 §4.4.2 allows the extra ones).
+	Certificate tls.Certificate
+	Roots       []*x509.Certificate
+	// Revoked are the newest lists, at most one for each issuer; Issuers signed them.
+	Revoked []*x509.RevocationList
+	Issuers []*x509.Certificate
+}
+
+// Watch yields the authority's own server certificate with the trust bundle and
+// the revoked lists: at once; before each expiry; as soon as the issuer, the
+// names, the lifetime or the roots change; as soon as this process revokes; and
+// within a minute of what another process revokes. A certificate that was revoked
+// itself is replaced at once. Each certificate has a new key, which lives in
+// memory only. Watch blocks until ctx ends and then returns nil; it returns an
+// error only if there was never a good certificate. An error of yield is retried
+// like any other.
+func (a *Authority) Watch(ctx context.Context, yield func(ServerIdentity) error) error {
+	w := &watcher{a: a}
 	good, retry := false, firstRetry
 	for {
-		st := a.state.Load()
-		received := time.Now()
-		cert, err := a.ownCertificate(ctx, st)
-		if err == nil {
-			err = yield(cert, slices.Clone(st.roots))
-		}
+		// The channel is taken before the record is read, so no revocation falls between.
+		st, revoked, began := a.state.Load(), a.revokes.next(), time.Now()
+		err := w.look(ctx, st, yield)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end of ctx is the normal end
 		}
-		var due time.Time
+		due := began.Add(longestWait)
 		switch {
 		case err == nil:
 			good, retry = true, firstRetry
-			due = lifetime.RenewAt(received, cert.Leaf.NotAfter, mrand.Float64()) //nolint:gosec // G404: jitter, not a secret
+			if w.renewAt.Before(due) {
+				due = w.renewAt
+			}
 		case !good:
 			return fmt.Errorf("getting the authority's own certificate: %w", err)
 		default:
 			a.logger.WarnContext(ctx, "own certificate not renewed, will retry", "service", ownService, "err", err)
-			due = received.Add(retry)
+			due = began.Add(retry)
 			retry = min(2*retry, longestWait)
 		}
-		if !waitUntil(ctx, due, st.superseded) {
+		if !waitUntil(ctx, time.Now().Add(w.rest()), st.superseded) || !waitUntil(ctx, due, st.superseded, revoked) {
 			return nil
 		}
 	}
 }
 
-// waitUntil waits for a moment on the wall clock or for wake; false means that ctx ended.
-func waitUntil(ctx context.Context, due time.Time, wake <-chan struct{}) bool {
-	due = due.Round(0) // without its monotonic reading, so that the comparison is by the wall
+// watcher is the state of one Watch.
+type watcher struct {
+	a       *Authority
+	cert    tls.Certificate // Leaf is nil before the first
+	made    basis           // of cert
+	roots   []*x509.Certificate
+	renewAt time.Time
+	lists   ownLists
+	unsent  bool          // yield has not accepted what is here
+	spent   time.Duration // on lists, by the last look
+}
+
+// rest is how long the next revocation waits. Lists of many entries take a while to
+// read; while certificates are revoked one by one, that is a twentieth of a core at most.
+func (w *watcher) rest() time.Duration { return min(max(leastRest, 20*w.spent), longestRest) }
+
+// basis is all that a certificate for the authority itself depends on. While it
+// stays the same, a reload needs no new one.
+type basis struct {
+	issuer string // DER
+	names  string
+	life   time.Duration
+	crlURL string
+}
+
+func (st *state) ownBasis() basis {
+	return basis{string(st.intermediates[0].Raw), strings.Join(st.config.DNSNames, " "), st.rules.own.life.Default, st.config.CRLURL}
+}
+
+// look brings the certificate and the lists up to date, and yields what changed.
+func (w *watcher) look(ctx context.Context, st *state, yield func(ServerIdentity) error) error {
+	changed, err := w.lists.refresh(ctx, w.a, st)
+	w.spent = w.lists.spent
+	if err != nil {
+		// The other lists hold, and so do the old ones: no reason to be without a certificate.
+		w.a.logger.WarnContext(ctx, "revoked lists of the own listener not refreshed, will retry", "err", err)
+	}
+	w.unsent = w.unsent || changed
+	if changed && w.lists.have(w.cert.Leaf) {
+		w.a.logger.WarnContext(ctx, "own certificate was revoked, renewing", "service", ownService, "serial", pemfile.Serial(w.cert.Leaf))
+		w.renewAt = time.Time{}
+	}
+	if w.cert.Leaf == nil || !time.Now().Before(w.renewAt) || w.made != st.ownBasis() {
+		received := time.Now()
+		cert, err := w.a.ownCertificate(ctx, st)
+		if err != nil {
+			return err
+		}
+		w.cert, w.made, w.unsent = cert, st.ownBasis(), true
+		w.renewAt = lifetime.RenewAt(received, cert.Leaf.NotAfter, mrand.Float64()) //nolint:gosec // G404: jitter, not a secret
+	}
+	if !slices.EqualFunc(w.roots, st.roots, (*x509.Certificate).Equal) {
+		w.roots, w.unsent = st.roots, true
+	}
+	if !w.unsent {
+		return nil
+	}
+	served := w.cert
+	served.Certificate = slices.Clone(w.cert.Certificate)
+	for _, root := range w.roots {
+		served.Certificate = append(served.Certificate, root.Raw)
+	}
+	lists, issuers := w.lists.all()
+	defer func(began time.Time) { w.spent += time.Since(began) }(time.Now())
+	err = yield(ServerIdentity{Certificate: served, Roots: slices.Clone(w.roots), Revoked: lists, Issuers: issuers})
+	w.unsent = err != nil
+	return err
+}
+
+// waitUntil waits for a moment on the wall clock or for one of at most two
+// channels; false means that ctx ended.
+func waitUntil(ctx context.Context, due time.Time, wake ...<-chan struct{}) bool {
+	due = due.Round(0)           // without its monotonic reading, so that the comparison is by the wall
+	var one, two <-chan struct{} // nil channels are never ready
+	if len(wake) > 0 {
+		one = wake[0]
+	}
+	if len(wake) > 1 {
+		two = wake[1]
+	}
 	for {
 		wait := time.Until(due)
 		if wait <= 0 {
@@ -75,7 +167,10 @@ func waitUntil(ctx context.Context, due time.Time, wake <-chan struct{}) bool {
 		case <-ctx.Done():
 			timer.Stop()
 			return false
-		case <-wake:
+		case <-one:
+			timer.Stop()
+			return true
+		case <-two:
 			timer.Stop()
 			return true
 		case <-timer.C:
@@ -83,8 +178,8 @@ func waitUntil(ctx context.Context, due time.Time, wake <-chan struct{}) bool {
 	}
 }
 
-// ownCertificate issues to the authority itself, through the same door and into
-// the same record as for everyone.
+// ownCertificate issues to the authority itself, by the same rules and into the
+// same record as for everyone. The chain has no root yet.
 func (a *Authority) ownCertificate(ctx context.Context, st *state) (tls.Certificate, error) {
 	key, err := keyutil.GenerateSigner("EC", "P-256", 0)
 	if err != nil {
@@ -107,7 +202,7 @@ func (a *Authority) ownCertificate(ctx context.Context, st *state) (tls.Certific
 		return tls.Certificate{}, err
 	}
 	cert := tls.Certificate{Leaf: done.leaf, PrivateKey: key, Certificate: [][]byte{done.leaf.Raw}}
-	for _, c := range slices.Concat(done.chain, st.roots) {
+	for _, c := range done.chain {
 		cert.Certificate = append(cert.Certificate, c.Raw)
 	}
 	return cert, nil

@@ -138,8 +138,8 @@ func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
 	first, done := make(chan struct{}, 1), make(chan error, 3)
 	go func() { done <- c.Authority.KeepLog(ctx) }()
 	go func() {
-		done <- c.Authority.Watch(ctx, func(cert tls.Certificate, roots []*x509.Certificate) error {
-			current.Store(serverConfig(cert, roots))
+		done <- c.Authority.Watch(ctx, func(id ca.ServerIdentity) error {
+			current.Store(serverConfig(id.Certificate, id.Roots))
 			select {
 			case first <- struct{}{}:
 			default:

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"database/sql"
 	"errors"
 	"log/slog"
@@ -27,7 +25,7 @@ func TestLogVerifyNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	enough := errors.New("one is enough")
-	if err := a.Watch(t.Context(), func(tls.Certificate, []*x509.Certificate) error { return enough }); !errors.Is(err, enough) {
+	if err := a.Watch(t.Context(), func(ca.ServerIdentity) error { return enough }); !errors.Is(err, enough) {
 		t.Fatal(err)
 	}
 	if err := a.Close(); err != nil {

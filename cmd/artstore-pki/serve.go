@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -212,8 +210,10 @@ func (s *authorityServer) serveCRL(ctx context.Context, c *cli.Context, group *e
 type ownCertificate struct{ authority *ca.Authority }
 
 func (o ownCertificate) Watch(ctx context.Context, yield func(rotation.Material) error) error {
-	return o.authority.Watch(ctx, func(cert tls.Certificate, roots []*x509.Certificate) error {
-		return yield(rotation.Material{Certificate: cert, Roots: roots, Version: "issued to itself"})
+	return o.authority.Watch(ctx, func(id ca.ServerIdentity) error {
+		return yield(rotation.Material{
+			Certificate: id.Certificate, Roots: id.Roots, Revoked: id.Revoked, Issuers: id.Issuers, Version: "issued to itself",
+		})
 	})
 }
 

@@ -40,15 +40,19 @@ func dial(t *testing.T, from, to string) net.Conn {
 	return c
 }
 
-// answered reports whether a new connection is answered.
-func answered(t *testing.T, from, to string) bool {
+// awaitAnswer connects until a connection is answered, which then stays open: the
+// server learns in its own time that others were closed.
+func awaitAnswer(t *testing.T, from, to string) {
 	t.Helper()
-	c, err := connect(t, from, to)
-	if err != nil {
-		return false
+	for {
+		c, err := connect(t, from, to)
+		if err == nil {
+			_, err = ask(c)
+		}
+		if err == nil {
+			return
+		}
 	}
-	_, err = ask(c)
-	return err == nil
 }
 
 // ask sends a request over an open connection and returns the status.
@@ -112,8 +116,7 @@ func TestOneAddressAtItsCap(t *testing.T) {
 		t.Errorf("%d refusals were reported, want %d", n, more)
 	}
 	_ = held[0].Close()
-	for !answered(t, attacker, addr) { // the server learns of the close in its own time
-	}
+	awaitAnswer(t, attacker, addr)
 }
 
 // A connection counts before it has said anything, and a slot is given back once,
@@ -126,8 +129,7 @@ func TestCapCountsSilentConnections(t *testing.T) {
 		_ = c.Close()
 	}
 	for range silent { // both places are back; what is answered stays open
-		for !answered(t, attacker, addr) {
-		}
+		awaitAnswer(t, attacker, addr)
 	}
 	wantClosed(t, attacker, addr)
 }
@@ -158,7 +160,10 @@ func TestCapsUnderConcurrency(t *testing.T) {
 	addr, _ := serve(t, httpsrv.Config{Conns: caps(total, per), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		n := open.Add(1)
 		defer open.Add(-1)
-		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		for {
+			if m := most.Load(); n <= m || most.CompareAndSwap(m, n) {
+				return
+			}
 		}
 	})})
 	var wg sync.WaitGroup
@@ -177,8 +182,7 @@ func TestCapsUnderConcurrency(t *testing.T) {
 		t.Errorf("%d requests at once over %d connections", n, total)
 	}
 	for range per { // all places are back
-		for !answered(t, honest, addr) {
-		}
+		awaitAnswer(t, honest, addr)
 	}
 }
 

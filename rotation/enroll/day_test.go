@@ -142,12 +142,12 @@ func serveReal(t *testing.T, a *ca.Authority, net *network) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 2)
 	go func() {
-		done <- a.Watch(ctx, func(cert tls.Certificate, roots []*x509.Certificate) error {
+		done <- a.Watch(ctx, func(id ca.ServerIdentity) error {
 			pool := x509.NewCertPool()
-			for _, r := range roots {
+			for _, r := range id.Roots {
 				pool.AddCert(r)
 			}
-			conf.Store(&tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool})
+			conf.Store(&tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{id.Certificate}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool})
 			return nil
 		})
 	}()

@@ -130,7 +130,8 @@ func TestRevokedAuthorityIsRefused(t *testing.T) {
 	authority := catest.Start(t, catest.Options{})
 	var stolen tls.Certificate
 	ctx, cancel := context.WithCancel(t.Context())
-	err := authority.Authority.Watch(ctx, func(cert tls.Certificate, _ []*x509.Certificate) error {
+	err := authority.Authority.Watch(ctx, func(id ca.ServerIdentity) error {
+		cert := id.Certificate
 		stolen = cert
 		cancel()
 		return nil
