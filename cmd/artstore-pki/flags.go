@@ -167,6 +167,8 @@ func hintFor(err error) string {
 		return "check the owner and mode of the path"
 	case errors.As(err, &op) && op.Op == "dial":
 		return "is the service running, and is this its address?"
+	case errors.As(err, &answered) && strings.Contains(answered.Error(), "max_live_per_lineage"):
+		return "what is there works until it expires; if its owner did not make so many, the key was stolen: artstore-pki revoke --lineage SERIAL"
 	case errors.As(err, &answered) && (answered.Status == http.StatusUnauthorized || answered.Status == http.StatusForbidden):
 		return "a token works once and for minutes, and a revoked certificate cannot renew: artstore-pki token SERVICE makes a new token"
 	case strings.Contains(err.Error(), "fingerprint"): // enroll has no type for it: only this page would ask
