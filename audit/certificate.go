@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
 // Certificate is what checks and reports need of a certificate, read once. It
@@ -54,6 +55,11 @@ func (k keyKind) String() string {
 	}
 	return k.algorithm
 }
+
+// oversized reports whether a signature check with this key costs more than a file
+// may cost. Such a certificate is shown and judged, and never computed with: neither
+// its own signature on a request nor those of the certificates below it.
+func (k keyKind) oversized() bool { return k.algorithm == "RSA" && k.bits > pubkey.MaxRSA }
 
 // ParseCertificate reads one certificate in DER. It gives a certificate, or why
 // there is none, or both for one that crypto/x509 refuses and whose dates can be

@@ -63,6 +63,11 @@ func chainVerdict(s *Subject, at criteria) (v verdict, text string) {
 		return chainInvalid, "the chain does not verify: " + err.Error()
 	}
 	top := topOf(s.Cert, s.Chain)
+	for _, c := range slices.Concat(s.Chain, s.Bundle) {
+		if c.key.oversized() && bytes.Equal(top.issuer, c.subject) {
+			return chainInvalid, "the chain was not verified: the key of " + c.name + " is too long (" + c.key.String() + ")"
+		}
+	}
 	if top.selfIssued() {
 		return chainUntrusted, "its root " + top.name + " is not in the trust bundle"
 	}
@@ -111,7 +116,7 @@ func topOf(c *Certificate, certs []*Certificate) *Certificate {
 // issuerOf finds the certificate whose key signed c, or nil.
 func issuerOf(c *Certificate, certs []*Certificate) *Certificate {
 	for _, i := range certs {
-		if bytes.Equal(c.issuer, i.subject) && c.X509().CheckSignatureFrom(i.X509()) == nil {
+		if bytes.Equal(c.issuer, i.subject) && !i.key.oversized() && c.X509().CheckSignatureFrom(i.X509()) == nil {
 			return i
 		}
 	}

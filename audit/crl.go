@@ -45,6 +45,9 @@ func signedBy(l *x509.RevocationList, among []*Certificate) (detail, *flaw) {
 			continue
 		}
 		named = true
+		if c.key.oversized() {
+			return detail{label, c.name}, &flaw{"weak-key", Crit, "its signature was not judged: the key of its issuer is too long (" + c.key.String() + ")"}
+		}
 		if c.X509().CheckSignature(l.SignatureAlgorithm, l.RawTBSRevocationList, l.Signature) != nil {
 			continue // authorities change keys and keep names
 		}

@@ -25,5 +25,6 @@
 //   - Every string that comes from a certificate or a path is escaped for where it
 //     goes: a terminal, JSON, a spreadsheet, a label of Prometheus.
 //   - No file costs more than its size: none that is no regular file is opened, and
-//     none above 32 MiB is read.
+//     none above 32 MiB is read. A key that is too long to compute with is a finding,
+//     and no signature is checked with it.
 package audit

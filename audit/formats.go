@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 
+	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/secret"
 )
 
@@ -18,6 +20,7 @@ var (
 	errEmpty   = errors.New("the file is empty")
 	errNoCert  = errors.New("there is no certificate in it")
 	errBadKey  = errors.New("the private key is damaged or of an unsupported kind")
+	errLongKey = fmt.Errorf("the private key has more than the %d bytes of any key in use", pemfile.MaxKey)
 	errNeither = errors.New("it is neither PEM nor a certificate in DER")
 )
 
@@ -137,8 +140,12 @@ func (o *opening) certificate(der []byte) (*Certificate, error) {
 }
 
 // all are the certificates as crypto/x509 has them.
+// all are those that signatures may be checked with.
 func all(certs []*Certificate) (out []*x509.Certificate) {
 	for _, c := range certs {
+		if c.key.oversized() {
+			continue
+		}
 		out = append(out, c.X509())
 	}
 	return out

@@ -83,6 +83,10 @@ func parseKey(block *pem.Block) parsed {
 	if _, encrypted := block.Headers["DEK-Info"]; encrypted {
 		return p // a key all the same; it just cannot be compared
 	}
+	if len(block.Bytes) > pemfile.MaxKey {
+		p.err = errLongKey
+		return p
+	}
 	key, err := pemfile.PrivateKey(pem.EncodeToMemory(block))
 	if err != nil {
 		p.err = errBadKey // what is wrong with it may quote it

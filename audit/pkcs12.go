@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	der "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // PKCS #12 (RFC 7292) is read here, not with a library: those that exist derive
@@ -269,6 +271,10 @@ func (s *store) key(pkcs8 []byte) {
 		if s.keys == maxKeys+1 {
 			s.add(parsed{err: errManyKeys})
 		}
+		return
+	}
+	if len(pkcs8) > pemfile.MaxKey {
+		s.add(parsed{isKey: true, err: errLongKey})
 		return
 	}
 	key, err := x509.ParsePKCS8PrivateKey(pkcs8)

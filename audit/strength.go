@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
 // looseBits are the permissions that let others read a key.
@@ -58,6 +60,9 @@ const (
 
 func weakKey(s *Subject, _ criteria) (Severity, string) {
 	k := s.Cert.key
+	if k.oversized() {
+		return Crit, fmt.Sprintf("%s: peers compute with %d bits at most, and nothing is verified with it here", k, pubkey.MaxRSA)
+	}
 	weak := k.algorithm == "DSA" || k.algorithm == "RSA" && k.bits < leastRSA ||
 		strings.HasPrefix(k.algorithm, "ECDSA") && k.bits < leastCurve
 	if !weak {

@@ -186,7 +186,15 @@ func (c *content) add(block *pem.Block, n int) error {
 	return nil
 }
 
+// MaxKey is the longest private key that is parsed, in bytes of DER. crypto/x509
+// validates an RSA key while it parses it, and the cost grows with the square of its
+// length. An RSA key of 8192 bits, the longest that crypto/tls uses, has 4.7 kB.
+const MaxKey = 6 << 10
+
 func parseKey(block *pem.Block) (crypto.Signer, error) {
+	if len(block.Bytes) > MaxKey {
+		return nil, fmt.Errorf("it has %d bytes, more than the %d of any key in use", len(block.Bytes), MaxKey)
+	}
 	var key any
 	var err error
 	switch block.Type {

@@ -1,0 +1,125 @@
+//go:build unix
+
+package audit_test
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"math/big"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+)
+
+// oversized is a public key of 180 000 bits and the largest exponent that crypto/rsa
+// takes. One check of a signature with it takes seconds.
+func oversized() *rsa.PublicKey {
+	n := new(big.Int).Lsh(big.NewInt(1), 180_000)
+	return &rsa.PublicKey{N: n.Sub(n, big.NewInt(357)), E: 1<<31 - 1}
+}
+
+var sha256WithRSA = pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, Parameters: asn1.NullRawValue}
+
+// sealedByOversized says that such a key signed the certificate, request or list: its
+// algorithm, inside and outside, and a signature of the right length.
+func sealedByOversized(t testing.TB, data []byte) []byte {
+	t.Helper()
+	algorithm, err := asn1.Marshal(sha256WithRSA)
+	must(t, err)
+	ecdsa, err := asn1.Marshal(pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}})
+	must(t, err)
+	var whole struct{ Signed, Algorithm, Signature asn1.RawValue }
+	_, err = asn1.Unmarshal(data, &whole)
+	must(t, err)
+	body := bytes.Replace(whole.Signed.Bytes, ecdsa, algorithm, 1)
+	signature := bytes.Repeat([]byte{0x21}, 180_000/8)
+	out, err := asn1.Marshal(struct {
+		Signed    asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: body}, sha256WithRSA, asn1.BitString{Bytes: signature, BitLength: 180_000}})
+	must(t, err)
+	return out
+}
+
+// A key that is too long to compute with is a finding wherever it stands, and costs
+// nothing: each file here would take seconds for each signature that is checked.
+func TestOversizedKeys(t *testing.T) {
+	root := newPair(t, nil, "Test Root", authority)
+	long := newPair(t, root, "Long Intermediate", authority, signs, holds(oversized()))
+	signer := *long.cert // the same name with a key that we have; its signatures are replaced
+	signer.PublicKey = root.key.Public()
+	under := *newPair(t, &pair{cert: &signer, key: root.key}, "ingester")
+	leaf, err := x509.ParseCertificate(sealedByOversized(t, under.cert.Raw))
+	must(t, err)
+	under.cert = leaf
+	list := sealedByOversized(t, revocations(t, &pair{cert: &signer, key: root.key}, time.Now().Add(-time.Hour), time.Now().Add(time.Hour)))
+	var csr struct{ Info, Algorithm, Signature asn1.RawValue }
+	_, err = asn1.Unmarshal(request(t, root.key, &x509.CertificateRequest{DNSNames: []string{"ingester"}}), &csr)
+	must(t, err)
+	spki, err := x509.MarshalPKIXPublicKey(oversized())
+	must(t, err)
+	own, err := x509.MarshalPKIXPublicKey(root.key.Public())
+	must(t, err)
+	body := bytes.Replace(csr.Info.Bytes, own, spki, 1)
+	whole, err := asn1.Marshal([]asn1.RawValue{{Tag: asn1.TagSequence, IsCompound: true, Bytes: body}, csr.Algorithm, csr.Signature})
+	must(t, err)
+	key, err := asn1.Marshal(struct {
+		Version                int
+		N, E, D, P, Q, A, B, C *big.Int
+	}{0, oversized().N, big.NewInt(65537), oversized().N, big.NewInt(3), big.NewInt(5), big.NewInt(1), big.NewInt(1), big.NewInt(1)})
+	must(t, err)
+
+	dir := write(t, map[string][]byte{
+		"ca.crt":      encode(root),
+		"leaf.crt":    encode(&under, long),
+		"long.crt":    encode(newPair(t, root, "service", holds(oversized()))),
+		"request.pem": pemBlock("CERTIFICATE REQUEST", sealedByOversized(t, whole)),
+		"list.pem":    append(pemBlock("X509 CRL", list), encode(long)...),
+		"key.pem":     pemBlock("RSA PRIVATE KEY", key),
+	})
+	start := cpuTime(t)
+	text, r := explained(t, audit.Targets{Names: []string{
+		filepath.Join(dir, "leaf.crt"), filepath.Join(dir, "long.crt"), filepath.Join(dir, "request.pem"), filepath.Join(dir, "list.pem"), filepath.Join(dir, "key.pem"),
+	}, Bundle: certs([]*pair{root})})
+	if used := cpuTime(t) - start; used > time.Second {
+		t.Errorf("it took %v of processor time", used)
+	}
+	found := map[string]bool{}
+	for _, row := range r.Rows {
+		for _, f := range row.Findings {
+			found[filepath.Base(row.Place)+" "+f.Check] = true
+		}
+		if row.Err != nil {
+			found[filepath.Base(row.Place)+" "+row.Err.Error()] = true
+		}
+	}
+	for _, want := range []string{
+		"leaf.crt chain-invalid", "leaf.crt weak-key", "long.crt weak-key", "request.pem weak-key", "list.pem weak-key",
+		"key.pem the private key has more than the 6144 bytes of any key in use",
+	} {
+		if !found[want] {
+			t.Errorf("no finding %q among %v", want, found)
+		}
+	}
+	for _, want := range []string{"the key of Long Intermediate is too long (RSA 180000)", "RSA 180000: peers compute with 8192 bits at most"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no text %q in:\n%s", want, text)
+		}
+	}
+}
+
+// cpuTime is what this process has used: on a busy machine the clock says little.
+func cpuTime(t testing.TB) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	must(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
