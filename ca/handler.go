@@ -203,8 +203,8 @@ func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	if !req.Passive {
 		return &stranger{http.StatusNotImplemented, "only passive revocation is supported: the certificate leaves through the CRL and cannot renew"}
 	}
-	if !validReason(req.ReasonCode) {
-		return badRequest("reasonCode: %d is not a reason of RFC 5280", req.ReasonCode)
+	if err := CheckReason(req.ReasonCode); err != nil {
+		return badRequest("reasonCode: %v", err)
 	}
 	c, token, err := a.verifyRevoke(r, req.OTT)
 	if err != nil {

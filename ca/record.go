@@ -119,8 +119,8 @@ func (r *Record) Revoke(ctx context.Context, serial string, reason int, note str
 	if err != nil {
 		return err
 	}
-	if !validReason(reason) {
-		return fmt.Errorf("revoking %s: %d is not a reason of RFC 5280", serial, reason)
+	if err := CheckReason(reason); err != nil {
+		return fmt.Errorf("revoking %s: %w", serial, err)
 	}
 	_, err = r.telling(auditLine{Serial: serial}, func() (int, error) {
 		return 1, r.store.Revoke(ctx, store.RevokeRequest{Revocation: store.Revocation{
@@ -149,8 +149,8 @@ func (r *Record) Selected(ctx context.Context, sel store.Selection) ([]store.Cer
 // valid or could still be renewed by the grace after their end. It returns how
 // many; none is [store.ErrNotFound].
 func (r *Record) RevokeSet(ctx context.Context, sel store.Selection, reason int, note string) (int, error) {
-	if !validReason(reason) {
-		return 0, fmt.Errorf("revoking certificates: %d is not a reason of RFC 5280", reason)
+	if err := CheckReason(reason); err != nil {
+		return 0, fmt.Errorf("revoking certificates: %w", err)
 	}
 	sel, err := r.resolve(ctx, sel)
 	if err != nil {

@@ -13,12 +13,13 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-// What a row of the record tells of. The first four are kinds of certificates.
+// What a row of the record tells of. The first five are kinds of certificates.
 const (
 	Issued  = "issued"
 	Renewed = "renewed"
 	Rekeyed = "rekeyed"
-	Own     = "own" // the authority's own server certificate
+	Own     = "own"     // the authority's own server certificate
+	Entered = "entered" // not issued by this record: entered to be revoked, see [Store.RevokeCertificate]
 	revoked = "revoked"
 	refused = "refused"
 )
@@ -27,7 +28,7 @@ const (
 type Certificate struct {
 	Serial      string      `json:"serial"` // decimal
 	Service     string      `json:"service"`
-	Kind        string      `json:"kind"` // Issued, Renewed, Rekeyed or Own
+	Kind        string      `json:"kind"` // Issued, Renewed, Rekeyed, Own or Entered
 	Provisioner string      `json:"provisioner"`
 	Caller      string      `json:"caller"`
 	Lineage     string      `json:"lineage"`            // serial of the first certificate of a chain of renewals; its own for a first one
@@ -37,7 +38,7 @@ type Certificate struct {
 	Names       []string    `json:"names"`
 	NotBefore   time.Time   `json:"not_before"`
 	NotAfter    time.Time   `json:"not_after"`
-	IssuedAt    time.Time   `json:"issued_at"`
+	IssuedAt    time.Time   `json:"issued_at"`            // of Entered: when it was entered
 	ProofUntil  time.Time   `json:"proof_until,omitzero"` // end of the proof that it rests on, which renewals inherit; zero: it has none
 	DER         []byte      `json:"der"`
 	Chain       []byte      `json:"chain"` // concatenated DER of the intermediates, issuer first

@@ -23,7 +23,7 @@ type Event struct {
 
 // EventKinds are all kinds of events.
 func EventKinds() []string {
-	return []string{Issued, Renewed, Rekeyed, Own, revoked, refused, TokenMade, pruned, Restored, Migrated, Accepted}
+	return []string{Issued, Renewed, Rekeyed, Own, Entered, revoked, refused, TokenMade, pruned, Restored, Migrated, Accepted}
 }
 
 // TokenMade is the kind of event that tells of an enrolment token which a service

@@ -167,7 +167,7 @@ func scanLog(ctx context.Context, q querier, rows *sql.Rows) ([]logRow, error) {
 }
 
 func isCertificate(kind string) bool {
-	return kind == Issued || kind == Renewed || kind == Rekeyed || kind == Own
+	return kind == Issued || kind == Renewed || kind == Rekeyed || kind == Own || kind == Entered
 }
 
 // serials are those of the rows whose event is of a kind.

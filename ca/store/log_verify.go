@@ -300,7 +300,7 @@ func (v *logVerifier) pending(ctx context.Context) error {
 
 // unlogged looks for rows that no entry tells of.
 func (v *logVerifier) unlogged(ctx context.Context) error {
-	const certs = `'` + Issued + `', '` + Renewed + `', '` + Rekeyed + `', '` + Own + `'`
+	const certs = `'` + Issued + `', '` + Renewed + `', '` + Rekeyed + `', '` + Own + `', '` + Entered + `'`
 	for _, look := range []struct{ what, text string }{
 		{"event", `SELECT e.at, e.kind, e.service, e.serial FROM events e WHERE NOT EXISTS (SELECT 1 FROM log_entries l WHERE l.event = e.id)
 			AND NOT EXISTS (SELECT 1 FROM log_pending p WHERE p.event = e.id) ORDER BY e.id LIMIT ?`},

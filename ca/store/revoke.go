@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,54 @@ func revoke(ctx context.Context, tx *txn, req RevokeRequest) error {
 		return err
 	}
 	return addRevocation(ctx, tx, target{id, c}, req.Revocation, mark)
+}
+
+// RevokeCertificate is [Store.Revoke] for a certificate that the record may not
+// have, as after a restore: it is then entered first, in the same transaction. That
+// this authority issued it, and c.Service and c.Issuer, are for the caller to see.
+// A certificate with the serial and not the content of one in the record is
+// [ErrSerialTaken].
+func (s *Store) RevokeCertificate(ctx context.Context, c Certificate, r Revocation) error {
+	c.Kind, c.Caller, c.IssuedAt = Entered, r.Caller, r.RevokedAt
+	row, err := newRow(Issue{Certificate: c})
+	if err != nil {
+		return fmt.Errorf("revoking %s: %w", c.Serial, err)
+	}
+	s.recall(row)
+	err = s.change(ctx, func(tx *txn) error { return row.revoke(ctx, tx, r) })
+	if err != nil {
+		return fmt.Errorf("revoking %s: %w", c.Serial, err)
+	}
+	return nil
+}
+
+// revoke enters the certificate, if it is not there, and revokes it.
+func (r *row) revoke(ctx context.Context, tx *txn, revocation Revocation) error {
+	c := r.issue.Certificate
+	// First, as all who revoke do: it also keeps two from entering the same one.
+	mark, err := nextMark(ctx, tx)
+	if err != nil {
+		return err
+	}
+	var id int64
+	var have Certificate
+	err = getRow(ctx, tx, c.Serial, &id, &have)
+	if errors.Is(err, ErrNotFound) {
+		if err := r.insert(ctx, tx); err != nil {
+			return err
+		}
+		err = getRow(ctx, tx, c.Serial, &id, &have)
+	}
+	switch {
+	case err != nil:
+		return err
+	case !bytes.Equal(have.DER, c.DER):
+		return ErrSerialTaken
+	}
+	if err := tx.lock(ctx, lineageLock, have.Service, true); err != nil {
+		return err
+	}
+	return addRevocation(ctx, tx, target{id, have}, revocation, mark)
 }
 
 // target is a certificate to revoke, with its number in the table.

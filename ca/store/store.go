@@ -49,6 +49,7 @@ var (
 	ErrTokenUsed      = errors.New("token already used for another key")
 	ErrRevoked        = errors.New("revoked")
 	ErrAlreadyRevoked = errors.New("already revoked")
+	ErrSerialTaken    = errors.New("the record has another certificate with this serial")
 	ErrOrderGone      = errors.New("the ACME order is not ready any more")
 	ErrTooMany        = errors.New("too many live certificates")
 	ErrLineageFull    = errors.New("too many live certificates of one lineage")

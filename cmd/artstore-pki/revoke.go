@@ -1,8 +1,9 @@
 package main
 
 import (
+	"crypto/x509"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -10,34 +11,20 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
-	"github.com/artstore/artstore-pki/internal/printable"
 )
-
-// reasons are the names of RFC 5280 §5.3.1, by their number; the empty ones are
-// not used (7) or not for an operator to give (8, which undoes a hold).
-var reasons = [...]string{
-	"unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded",
-	"cessationOfOperation", "certificateHold", "", "", "privilegeWithdrawn", "aACompromise",
-}
-
-func reasonName(code int) string {
-	if code < 0 || code >= len(reasons) || reasons[code] == "" {
-		return fmt.Sprintf("reason %d", code)
-	}
-	return reasons[code]
-}
 
 func revokeCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "revoke",
 		Usage:     "revoke a certificate, a lineage or a service; none of it can renew any more",
 		ArgsUsage: "[SERIAL]",
-		Description: `SERIAL is decimal, 0x and hex, or hex with colons; --file takes it from a certificate.
---service and --lineage revoke a set at once: every certificate that is valid, or that could
+		Description: `SERIAL is decimal, 0x and hex, or hex with colons. --file revokes that very certificate, and
+enters it first if the record does not have it (after a restore) and an intermediate of this
+authority signed it. --service and --lineage revoke a set at once: every certificate that is valid, or that could
 still be renewed by the grace after its end. A set is listed with --dry-run and revoked with
 --yes. A running authority sees it at once; whoever has a token can enrol anew. Reasons are
-those of RFC 5280: unspecified, keyCompromise, affiliationChanged, superseded,
-cessationOfOperation.`,
+those of RFC 5280, but for holds, because a revocation is for good:
+` + strings.Join(ca.Reasons(), ", ") + `.`,
 		Flags: []cli.Flag{
 			dirFlag(),
 			&cli.StringFlag{Name: "note", Usage: "`TEXT` for the record"},
@@ -56,11 +43,11 @@ func (u *ui) runRevoke(c *cli.Context) error {
 	if err := wantArgs(c, 0, 1); err != nil {
 		return err
 	}
-	reason := slices.Index(reasons[:], c.String("reason"))
-	if reason < 0 || c.String("reason") == "" {
-		return withHint(usagef("--reason %q is not one of RFC 5280", printable.Clean(c.String("reason"))), "see %s --help", helpName(c))
+	reason, err := ca.ParseReason(c.String("reason"))
+	if err != nil {
+		return withHint(usagef("--reason: %w", err), "see %s --help", helpName(c))
 	}
-	serial, set, err := whatToRevoke(c)
+	what, err := whatToRevoke(c)
 	if err != nil {
 		return err
 	}
@@ -69,23 +56,27 @@ func (u *ui) runRevoke(c *cli.Context) error {
 		return err
 	}
 	defer func() { _ = record.Close() }() // a revocation is committed before its call returns
-	switch {
-	case serial == "" && c.Bool("yes") && !c.Bool("dry-run"):
-		err = u.revokeSet(c, record, set, reason)
-	case serial == "":
-		return u.listSet(c, record, set)
-	case c.Bool("dry-run"):
-		return u.showOne(c, record, serial)
-	default:
-		if err = record.Revoke(c.Context, serial, reason, c.String("note")); err == nil {
-			u.say("revoked %s (%s)", pemfile.HexSerial(serial), c.String("reason"))
+	if what.set != (store.Selection{}) {
+		if c.Bool("dry-run") || !c.Bool("yes") {
+			return u.listSet(c, record, what.set)
 		}
+		err = u.revokeSet(c, record, what.set, reason)
+	} else if c.Bool("dry-run") {
+		err = u.showOne(c, record, what)
+	} else {
+		err = u.revokeOne(c, record, what, reason)
 	}
 	return withHint(err, "artstore-pki list prints the serials and states")
 }
 
-// whatToRevoke is one serial or one set.
-func whatToRevoke(c *cli.Context) (serial string, set store.Selection, err error) {
+// doomed is what the command line names: a serial, a certificate or a set.
+type doomed struct {
+	serial string
+	cert   *x509.Certificate
+	set    store.Selection
+}
+
+func whatToRevoke(c *cli.Context) (what doomed, err error) {
 	given := 0
 	for _, v := range []string{c.Args().First(), c.String("file"), c.String("service"), c.String("lineage")} {
 		if v != "" {
@@ -93,14 +84,43 @@ func whatToRevoke(c *cli.Context) (serial string, set store.Selection, err error
 		}
 	}
 	if given != 1 {
-		return "", set, usagef("want one of SERIAL, --file, --service and --lineage")
+		return what, usagef("want one of SERIAL, --file, --service and --lineage")
 	}
-	set = store.Selection{Service: c.String("service"), Lineage: c.String("lineage")}
-	if set != (store.Selection{}) {
-		return "", set, nil
+	what.set = store.Selection{Service: c.String("service"), Lineage: c.String("lineage")}
+	if arg := c.Args().First(); arg != "" {
+		if what.serial, err = store.ParseSerial(arg); err != nil {
+			return what, &usage{err}
+		}
 	}
-	serial, err = serialArgument(c)
-	return serial, set, err
+	if file := c.String("file"); file != "" {
+		certs, err := readCertificates(file)
+		if err != nil {
+			return what, err
+		}
+		what.cert = certs[0]
+	}
+	return what, nil
+}
+
+func (u *ui) revokeOne(c *cli.Context, record *ca.Record, what doomed, reason int) error {
+	note := c.String("note")
+	if what.cert == nil {
+		if err := record.Revoke(c.Context, what.serial, reason, note); err != nil {
+			return err
+		}
+		u.say("revoked %s (%s)", pemfile.HexSerial(what.serial), c.String("reason"))
+		return nil
+	}
+	cert, err := record.RevokeCertificate(c.Context, what.cert, reason, note)
+	if err != nil {
+		return err
+	}
+	how := c.String("reason")
+	if cert.Kind == store.Entered {
+		how += ", entered: the record did not have it"
+	}
+	u.say("revoked %s (%s)", pemfile.HexSerial(cert.Serial), how)
+	return nil
 }
 
 func (u *ui) revokeSet(c *cli.Context, record *ca.Record, set store.Selection, reason int) error {
@@ -131,26 +151,16 @@ func (u *ui) listSet(c *cli.Context, record *ca.Record, set store.Selection) err
 	return withHint(usagef("%d certificates would be revoked", len(list)), "nothing was revoked; --yes does it")
 }
 
-func (u *ui) showOne(c *cli.Context, record *ca.Record, serial string) error {
-	cert, err := record.Show(c.Context, serial)
+// showOne refuses what revokeOne would refuse.
+func (u *ui) showOne(c *cli.Context, record *ca.Record, what doomed) (err error) {
+	var cert store.Certificate
+	if what.cert != nil {
+		cert, _, err = record.Revocable(c.Context, what.cert)
+	} else if cert, err = record.Show(c.Context, what.serial); err == nil && cert.Revocation != nil {
+		err = fmt.Errorf("revoking %s: %w", pemfile.HexSerial(what.serial), store.ErrAlreadyRevoked)
+	}
 	if err != nil {
-		return withHint(err, "artstore-pki list prints the serials and states")
+		return err
 	}
 	return u.print("%s %s %s", pemfile.HexSerial(cert.Serial), cert.Service, cert.NotAfter.Format(time.RFC3339))
-}
-
-func serialArgument(c *cli.Context) (string, error) {
-	file, arg := c.String("file"), c.Args().First()
-	if arg != "" {
-		serial, err := store.ParseSerial(arg)
-		if err != nil {
-			return "", &usage{err}
-		}
-		return serial, nil
-	}
-	certs, err := readCertificates(file)
-	if err != nil {
-		return "", err
-	}
-	return certs[0].SerialNumber.String(), nil
 }

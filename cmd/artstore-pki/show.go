@@ -83,7 +83,7 @@ func (u *ui) writeCertificate(format string, cert store.Certificate) error {
 		}
 	}
 	if rev := cert.Revocation; rev != nil {
-		_, _ = fmt.Fprintf(w, "revoked\t%s by %s, %s\n", rev.RevokedAt.Local().Format(time.DateTime), printable.Clean(rev.Caller), reasonName(rev.Reason))
+		_, _ = fmt.Fprintf(w, "revoked\t%s by %s, %s\n", rev.RevokedAt.Local().Format(time.DateTime), printable.Clean(rev.Caller), ca.ReasonName(rev.Reason))
 	}
 	return w.Flush()
 }

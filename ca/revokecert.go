@@ -1,0 +1,127 @@
+package ca
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// What an operator revokes by its PEM may be missing in the record: it was issued
+// after the backup that the authority was restored from. The signature of an
+// intermediate of ours says that it is ours all the same.
+
+// ErrNotOurs reports a certificate that no intermediate of this authority signed.
+var ErrNotOurs = errors.New("no intermediate of this authority signed it")
+
+// Revocable returns a certificate as [Record.RevokeCertificate] would revoke it,
+// and whether the record has it already. It reports what would be refused:
+// [ErrNotOurs], [store.ErrSerialTaken], [store.ErrAlreadyRevoked].
+func (r *Record) Revocable(ctx context.Context, cert *x509.Certificate) (c store.Certificate, known bool, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("revoking %s: %w", pemfile.HexSerial(cert.SerialNumber.String()), err)
+		}
+	}()
+	c, err = r.store.Get(ctx, cert.SerialNumber.String())
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		c, err = r.unknown(cert)
+		return c, false, err
+	case err != nil:
+		return c, false, err
+	case !bytes.Equal(c.DER, cert.Raw):
+		return c, true, store.ErrSerialTaken
+	case c.Revocation != nil:
+		return c, true, store.ErrAlreadyRevoked
+	}
+	return c, true, nil
+}
+
+// unknown makes the row of a certificate that the record does not have.
+func (r *Record) unknown(cert *x509.Certificate) (c store.Certificate, err error) {
+	_, intermediates, err := files{dir: r.dir}.readCurrent()
+	if err != nil {
+		return c, err
+	}
+	i := slices.IndexFunc(intermediates, func(issuer *x509.Certificate) bool { return cert.CheckSignatureFrom(issuer) == nil })
+	if i < 0 || cert.IsCA {
+		return c, ErrNotOurs
+	}
+	c = store.NewCertificate([]*x509.Certificate{cert, intermediates[i]}, time.Now())
+	// Lists are made by issuer. A thief of its key may have left the identifier out.
+	c.Issuer, c.Kind, c.Caller = issuerID(intermediates[i]), store.Entered, operator
+	if c.Service = clip(cert.Subject.CommonName); c.Service == "" && len(c.Names) > 0 {
+		c.Service = clip(c.Names[0])
+	}
+	return c, nil
+}
+
+// RevokeCertificate revokes a certificate in the name of the operator, by what it
+// is and not by its serial alone. One that the record does not have is entered
+// (kind [store.Entered]) in the same transaction, if an intermediate of this
+// authority signed it. Errors are those of Revocable.
+func (r *Record) RevokeCertificate(ctx context.Context, cert *x509.Certificate, reason int, note string) (c store.Certificate, err error) {
+	if err := CheckReason(reason); err != nil {
+		return c, fmt.Errorf("revoking %s: %w", pemfile.HexSerial(cert.SerialNumber.String()), err)
+	}
+	if c, _, err = r.Revocable(ctx, cert); err != nil {
+		return c, err
+	}
+	_, err = r.telling(auditLine{Serial: c.Serial, Service: c.Service}, func() (int, error) {
+		return 1, r.store.RevokeCertificate(ctx, c, store.Revocation{RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator})
+	})
+	return c, err
+}
+
+// reasons are the names of RFC 5280 §5.3.1, by their number. 7 is not used.
+var reasons = [...]string{
+	"unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded",
+	"cessationOfOperation", "certificateHold", "", "removeFromCRL", "privilegeWithdrawn", "aACompromise",
+}
+
+// ReasonName is the name of a reason.
+func ReasonName(code int) string {
+	if code < 0 || code >= len(reasons) || reasons[code] == "" {
+		return fmt.Sprintf("reason %d", code)
+	}
+	return reasons[code]
+}
+
+// Reasons are the names of the reasons that are taken.
+func Reasons() (names []string) {
+	for code, name := range reasons {
+		if validReason(code) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// ParseReason returns the number of a reason that is taken.
+func ParseReason(name string) (int, error) {
+	code := slices.Index(reasons[:], name)
+	if name == "" || code < 0 {
+		return 0, fmt.Errorf("%.40q is not a reason of RFC 5280; want one of %s", name, strings.Join(Reasons(), ", "))
+	}
+	return code, CheckReason(code)
+}
+
+// CheckReason returns why a reason is not taken. Holds are not: a revocation here
+// is for good, and certificates live for hours.
+func CheckReason(code int) error {
+	switch {
+	case validReason(code):
+		return nil
+	case code == 6 || code == 8:
+		return fmt.Errorf("reason %s is not supported: a revocation is for good", ReasonName(code))
+	}
+	return fmt.Errorf("%d is not a reason of RFC 5280", code)
+}

@@ -1,0 +1,75 @@
+package ca_test
+
+import (
+	"crypto/x509"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/store"
+)
+
+// TestRevokeByCertificate: what an intermediate signed can be revoked although the
+// record does not have it; what others signed cannot.
+func TestRevokeByCertificate(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cert := enrol(t, c, "storage", "storage").Leaf
+	headOf(t, c, 2)
+	record := openRecord(t, c)
+	// As a restored record would be: neither the certificate nor an event of it.
+	damage.SQL(t, c.Dir, `DELETE FROM certificate_names; DELETE FROM log_pending; DELETE FROM certificates WHERE kind = 'issued'`)
+	serial := cert.SerialNumber.String()
+	if err := record.Revoke(t.Context(), serial, 1, ""); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("by its serial: %v", err)
+	}
+	other := catest.Start(t, catest.Options{Profiles: profiles()})
+	foreign := enrol(t, other, "storage", "storage").Leaf
+	for name, cert := range map[string]*x509.Certificate{"another authority's": foreign, "a root": c.Roots()[0]} {
+		if _, err := record.RevokeCertificate(t.Context(), cert, 1, ""); !errors.Is(err, ca.ErrNotOurs) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, known, err := record.Revocable(t.Context(), cert); err != nil || known {
+		t.Errorf("before: %v %v", known, err)
+	}
+	if _, err := record.RevokeCertificate(t.Context(), cert, 6, ""); err == nil || !strings.Contains(err.Error(), "certificateHold is not supported") {
+		t.Errorf("a hold: %v", err)
+	}
+	done, err := record.RevokeCertificate(t.Context(), cert, 1, "stolen")
+	if err != nil || done.Kind != store.Entered || done.Service != "storage" {
+		t.Fatalf("%+v %v", done, err)
+	}
+	if _, _, err := record.Revocable(t.Context(), cert); !errors.Is(err, store.ErrAlreadyRevoked) {
+		t.Errorf("again: %v", err)
+	}
+	if lists := revokedSerials(t, newClient(t, c, nil)); !slices.Contains(lists, serial) {
+		t.Errorf("it is not on the list: %q", lists)
+	}
+	shown, err := record.Show(t.Context(), serial)
+	if err != nil || shown.Kind != store.Entered || shown.Revocation == nil || shown.Revocation.Note != "stolen" {
+		t.Errorf("%+v %v", shown, err)
+	}
+}
+
+func TestReasons(t *testing.T) {
+	if got := ca.Reasons(); len(got) != 8 || slices.Contains(got, "certificateHold") || slices.Contains(got, "removeFromCRL") {
+		t.Errorf("%q", got)
+	}
+	for name, want := range map[string]string{
+		"keyCompromise": "", "aACompromise": "", "certificateHold": "not supported", "removeFromCRL": "not supported",
+		"boredom": "not a reason of RFC 5280; want one of unspecified, keyCompromise, cACompromise", "": "not a reason",
+	} {
+		if _, err := ca.ParseReason(name); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for code, want := range map[int]string{0: "unspecified", 6: "certificateHold", 7: "reason 7", -1: "reason -1", 99: "reason 99"} {
+		if got := ca.ReasonName(code); got != want {
+			t.Errorf("%d: %q", code, got)
+		}
+	}
+}
