@@ -114,7 +114,7 @@ func (a *Authority) newSession(r *http.Request) (*acmeSession, error) {
 	u := &url.URL{Scheme: "https", Host: r.Host, Path: acmePrefix + "/" + st.rules.acme.name + "/"}
 	s := &acmeSession{store: a.record.ACME(), a: a, st: st, base: u.String()}
 	if !st.isOwnHost(u.Hostname()) {
-		s.base = "https://" + names.URLHost(st.config.DNSNames) + u.Path
+		s.base = "https://" + st.config.publicHost() + u.Path
 		return s, malformed("the host of the request is none of this authority's names (pki.yaml, dns_names)")
 	}
 	return s, nil

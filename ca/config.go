@@ -35,6 +35,10 @@ type Config struct {
 	// DNSNames are the names and IP addresses clients reach the authority by.
 	// They are the names of its own certificate and the audience of tokens; the first goes into new tokens.
 	DNSNames []string `yaml:"dns_names"`
+	// PublicPort is the port that clients reach the authority at, if that is another
+	// one than that of Address; it goes into new tokens, where step looks for it. 0
+	// means the port of Address.
+	PublicPort uint16 `yaml:"public_port,omitempty"`
 	// RootKey is the encrypted key of the first root, if it is not in secrets/.
 	// It is read only to make a new intermediate, so it may be on a removable disk.
 	RootKey string `yaml:"root_key,omitempty"`

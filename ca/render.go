@@ -44,6 +44,10 @@ address: {{json .Opt.Address}}
 # of its own certificate; enrolment tokens are made for the first of them.
 dns_names: {{list .Opt.DNSNames}}
 
+# The port that clients reach it at, if a proxy or a container gives it another one
+# than that of address: step takes it from the token.
+# public_port: 443
+
 # Where the encrypted root key is, if not in secrets/. It is read only to make a
 # new intermediate, so it may be on a disk that is usually in a safe.
 {{if .RootKey}}root_key: {{json .RootKey}}{{else}}# root_key: /media/safe/root.key{{end}}

@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"go.step.sm/crypto/jose"
@@ -77,10 +79,26 @@ func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 
 // at completes claims with where the token is used.
 func (c newClaims) at(cfg Config, path string, root *x509.Certificate) newClaims {
-	c.Audience = jose.Audience{"https://" + names.URLHost(cfg.DNSNames) + stepapi.Prefix + path}
+	c.Audience = jose.Audience{"https://" + cfg.publicHost() + stepapi.Prefix + path}
 	c.RootFingerprint = pemfile.Fingerprint(root)
 	return c
 }
+
+// publicHost is what clients that know nothing but a token dial: step, and smallstep's
+// libraries, take the URL of the authority from the audience. A port that is chosen
+// when the authority starts is left out, since nobody knows it here.
+func (c Config) publicHost() string {
+	host, port := names.URLHost(c.DNSNames), uint64(c.PublicPort)
+	if _, listened, err := net.SplitHostPort(c.Address); err == nil && port == 0 {
+		port, _ = strconv.ParseUint(listened, 10, 16) // it is a number, or the configuration would not be valid
+	}
+	if port == 0 || port == httpsPort {
+		return host
+	}
+	return host + ":" + strconv.FormatUint(port, 10)
+}
+
+const httpsPort = 443 // which a URL without a port means (RFC 9110 §4.2.2)
 
 // newClaims are the claims of a token as step writes them.
 type newClaims struct {

@@ -1,6 +1,7 @@
 package ca_test
 
 import (
+	"encoding/base64"
 	"net/http"
 	"regexp"
 	"strings"
@@ -54,6 +55,35 @@ func TestTokenTimes(t *testing.T) {
 		})
 	}
 	c.Check(t)
+}
+
+// A token names the authority as clients reach it: step and smallstep's libraries,
+// which may know nothing else, dial what its audience says.
+func TestTokenNamesThePort(t *testing.T) {
+	for _, tc := range []struct{ name, from, to, want string }{
+		{"the port of address", "127.0.0.1:9443", "127.0.0.1:8443", "https://localhost:8443/1.0/sign"},
+		{"public_port", "127.0.0.1:9443", "127.0.0.1:8443\npublic_port: 10443", "https://localhost:10443/1.0/sign"},
+		{"the port of https", "127.0.0.1:9443", "127.0.0.1:9443\npublic_port: 443", "https://localhost/1.0/sign"},
+		{"one that nobody knows yet", "127.0.0.1:9443", "127.0.0.1:0", "https://localhost/1.0/sign"},
+	} {
+		c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(text []byte) []byte {
+			return []byte(strings.Replace(string(text), `"`+tc.from+`"`, tc.to, 1))
+		}})
+		token := c.Token(t, "storage")
+		claims, err := base64.RawURLEncoding.DecodeString(strings.Split(token.Expose(), ".")[1])
+		if err != nil || !strings.Contains(string(claims), `"aud":"`+tc.want+`"`) {
+			t.Errorf("%s: %s, want the audience %s; %v", tc.name, claims, tc.want, err)
+		}
+		status, body := newClient(t, c, nil).do("POST", "/sign", signRequest(t, token, newKey(t), "storage", "storage", "localhost", "127.0.0.1"))
+		if status != http.StatusCreated {
+			t.Errorf("%s: %d %s", tc.name, status, body)
+		}
+	}
+	dir := catest.Start(t, catest.Options{}).Dir
+	overwriteConfig(t, dir, "public_port: 70000\n")
+	if _, err := ca.LoadConfig(dir); err == nil || !strings.Contains(err.Error(), "70000") {
+		t.Errorf("a port that is none: %v", err)
+	}
 }
 
 // The key is found by its id; a token is that of the provisioner it names all the
