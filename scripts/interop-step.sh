@@ -5,7 +5,12 @@
 #   scripts/interop-step.sh [ARTSTORE_PKI_BINARY]
 #
 # ARTSTORE_PKI and STEP name the binaries (default: build the first, find the
-# second in PATH). Ports are free ones, state is a temporary directory.
+# second in PATH); STEPSDK that of e2e/stepsdk, without which smallstep's library is
+# left out. Ports are free ones, state is a temporary directory.
+#
+# RENEWALS is for how many seconds certificates that live for 70 s are renewed by
+# `step ca renew --daemon` and by the library, beside everything else: 110 if absent,
+# which is two renewals. With 600 or more there are certificates of 3 minutes too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -40,6 +45,75 @@ start_ca() {
   echo "ok   artstore-pki serve"
   fingerprint=$("$pki" fingerprint --dir "$work/ca")
 }
+
+# renewals starts an authority of short certificates and the clients that renew them;
+# renewed waits for these and looks at what they did.
+renewals() {
+  local name
+  short=$work/short
+  mkdir "$short"
+  must "artstore-pki init, lives of 70 s" "$pki" init --dir "$short/ca" --plain-keys --lifetime 70s --dns localhost --address 127.0.0.1:0
+  sed -i 's|^  "admin-module":|&\n    lifetime: {default: 3m}|' "$short/ca/pki.yaml"
+  "$pki" serve --dir "$short/ca" --listen 127.0.0.1:0 --ready-file "$short/url" >"$short/serve.log" 2>&1 &
+  others+=($!)
+  wait_for_file "$short/url"
+  # Tokens name the port: step, with nothing but a token, dials what it says.
+  sed -i "s|^name:|public_port: $(sed 's|.*:||' "$short/url")\n&|" "$short/ca/pki.yaml"
+  mkdir "$short/empty"
+  for name in query-module admin-module; do
+    must "step ca certificate with an empty STEPPATH, $name" env STEPPATH="$short/empty" \
+      "$step" ca certificate "$name" "$short/$name.crt" "$short/$name.key" --token "$("$pki" token --dir "$short/ca" "$name")"
+    STEPPATH=$short/empty "$step" ca renew --daemon --ca-url "$(tr -d '\n' <"$short/url")" --root "$short/ca/certs/root_ca.crt" \
+      "$short/$name.crt" "$short/$name.key" >"$short/$name.log" 2>&1 &
+    others+=($!)
+  done
+  [ -n "${STEPSDK:-}" ] || return 0
+  for name in storage-element ingester; do "$pki" token --dir "$short/ca" "$name" >"$short/$name.token"; done
+  "$STEPSDK" "$short/storage-element.token" "$short/ingester.token" "${RENEWALS}s" >"$short/sdk.log" 2>&1 &
+  sdk=$!
+}
+
+# chain SERVICE LEAST: its certificates in the record are renewals, each of the one
+# before, LEAST of them at least.
+chain() {
+  "$pki" list --dir "$short/ca" --service "$1" -o json >"$short/list"
+  local all renewed lineages
+  all=$(grep -c '"serial":' "$short/list")
+  renewed=$(grep -c '"kind": "renewed"' "$short/list") || true
+  lineages=$(grep '"lineage":' "$short/list" | sort -u | wc -l)
+  echo "$1: $all certificates, $renewed renewed, $lineages lineages"
+  [ "$lineages" -eq 1 ] && [ "$renewed" -eq $((all - 1)) ] && [ "$renewed" -ge "$2" ]
+}
+
+renewed() {
+  local left=$((begun + RENEWALS - SECONDS)) name
+  [ "$left" -le 0 ] || sleep "$left"
+  if [ -n "${STEPSDK:-}" ]; then
+    must "smallstep's library, a server and a client for $RENEWALS s" wait "$sdk"
+    cat "$short/sdk.log"
+    for name in storage-element ingester; do
+      must "its renewals are a chain in the record" chain "$name" $((RENEWALS / 70))
+    done
+  fi
+  for name in query-module admin-module; do
+    must "step ca renew --daemon, $name: no error" test "$(grep -ciE 'error|fail|expired' "$short/$name.log")" -eq 0
+    must "its certificate is good" openssl x509 -in "$short/$name.crt" -noout -checkend 0
+  done
+  must "its renewals are a chain in the record" chain query-module $((RENEWALS / 70))
+  cat "$work/out"
+  must "its renewals are a chain in the record, lives of 3 minutes" chain admin-module $((RENEWALS / 180))
+  cat "$work/out"
+  for name in "${others[@]}"; do kill "$name"; done
+  wait "${others[@]}" || true
+  others=()
+}
+
+RENEWALS=${RENEWALS:-110}
+others=()
+end_others() {
+  [ "${#others[@]}" -eq 0 ] || kill "${others[@]}" 2>/dev/null || true
+}
+trap 'end_others; finish' EXIT
 
 # Nothing of the caller's own step configuration takes part.
 export STEPPATH=$work/step
@@ -173,6 +247,8 @@ stop_ca() {
 }
 
 start_ca
+begun=$SECONDS
+renewals
 trust
 issue
 dates
@@ -180,4 +256,5 @@ renew
 revoke
 x5c
 revocation_list
+renewed
 stop_ca
