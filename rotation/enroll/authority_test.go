@@ -58,7 +58,8 @@ type authority struct {
 	proofs  map[string]bool     // spent
 	retired []*pair             // issuers before the current one
 	revoked []*x509.Certificate
-	service bool // its own certificate is that of a service: without the mark
+	answer  func(http.ResponseWriter, *http.Request) bool // answers in its place, or returns false
+	service bool                                          // its own certificate is that of a service: without the mark
 	// What a certificate is made with instead, if set.
 	spoilKey    bool
 	spoilIssuer *pair
@@ -246,8 +247,11 @@ func (a *authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.dated != "" {
 		w.Header().Set("Date", a.dated)
 	}
-	fault, header := a.fault, a.header
+	fault, header, instead := a.fault, a.header, a.answer
 	a.mu.Unlock()
+	if instead != nil && instead(w, r) {
+		return
+	}
 	var refused *stepapi.Error
 	if fault != nil {
 		refused = fault(r)
