@@ -2,6 +2,7 @@ package ca
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -82,7 +83,7 @@ func (s *acmeSession) postNewOrder(w http.ResponseWriter, r *http.Request) error
 }
 
 func (s *acmeSession) newAuthorization(id acme.Identifier, o *acme.Order) (*acme.Authorization, error) {
-	az := &acme.Authorization{ID: rand.Text(), AccountID: o.AccountID, Identifier: id, Token: rand.Text(), Status: acme.StatusPending, ExpiresAt: o.ExpiresAt}
+	az := &acme.Authorization{ID: rand.Text(), AccountID: o.AccountID, Identifier: id, Token: newToken(), Status: acme.StatusPending, ExpiresAt: o.ExpiresAt}
 	for _, kind := range s.st.rules.acme.challenges {
 		if proves(kind, id) {
 			az.Challenges = append(az.Challenges, &acme.Challenge{ID: rand.Text(), Type: acme.ChallengeType(kind), Status: acme.StatusPending})
@@ -92,6 +93,14 @@ func (s *acmeSession) newAuthorization(id acme.Identifier, o *acme.Order) (*acme
 		return nil, refuse(ruleACME, "%.80q cannot be proven by %s, which is all that the provisioner has (pki.yaml, challenges)", id.Value, strings.Join(s.st.rules.acme.challenges, ", "))
 	}
 	return az, nil
+}
+
+// newToken is base64url of whole bytes: clients such as certbot decode it and
+// compare what they encode again (RFC 8555 §8.1 wants 128 bits at least).
+func newToken() string {
+	b := make([]byte, 24)
+	_, _ = rand.Read(b) // it never fails
+	return base64.RawURLEncoding.EncodeToString(b)
 }
 
 // proves says which challenges fit an identifier: addresses have no TXT records

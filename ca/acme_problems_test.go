@@ -73,6 +73,9 @@ func (r *rawACME) rawOrder(names ...string) (order, authz string, challenges map
 	}
 	challenges = make(map[string]string)
 	for _, ch := range az.Challenges {
+		if b, err := base64.RawURLEncoding.Strict().DecodeString(ch.Token); err != nil || len(b) < 16 { // RFC 8555 §8.1
+			r.t.Errorf("token %q: %v", ch.Token, err)
+		}
 		challenges[ch.Type], challenges["token"] = strings.TrimPrefix(ch.URL, r.url), ch.Token
 	}
 	return order, authz, challenges

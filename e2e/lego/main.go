@@ -2,12 +2,16 @@
 // v5, for scripts/interop-acme.sh. It is a module of its own, so that the library
 // never enters go.mod; its command line would bring two hundred DNS providers.
 //
-//	lego DIRECTORY_URL KIND DOMAIN WHERE DIR
+//	lego DIRECTORY_URL KIND DOMAIN WHERE DIR [KEY_FILE]
 //
 // KIND is http-01 or tls-alpn-01, to be answered on port WHERE of 127.0.0.1, or
 // dns-01, whose record becomes a file in the directory WHERE. DIR gets first.pem
 // and second.pem, before and after the renewal; both are revoked at the end. The
 // root is what LEGO_CA_CERTIFICATES names.
+//
+// KEY_FILE is an external account key, as "artstore-pki acme eab create -o json"
+// writes it. With it the account is bound, orders name the profile web, and the key
+// of the account changes between the two certificates.
 package main
 
 import (
@@ -16,6 +20,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -40,8 +45,8 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) != 5 {
-		return errors.New("want DIRECTORY_URL KIND DOMAIN WHERE DIR")
+	if len(args) != 5 && len(args) != 6 {
+		return errors.New("want DIRECTORY_URL KIND DOMAIN WHERE DIR [KEY_FILE]")
 	}
 	url, kind, domain, where, dir := args[0], args[1], args[2], args[3], args[4]
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -58,14 +63,26 @@ func run(ctx context.Context, args []string) error {
 	if err := solve(client, kind, where); err != nil {
 		return err
 	}
-	if u.account, err = client.Registration.Register(ctx, registration.RegisterOptions{TermsOfServiceAgreed: true}); err != nil {
+	profile := ""
+	if len(args) == 6 {
+		profile = "web"
+		err = bind(ctx, client, u, args[5])
+	} else {
+		u.account, err = client.Registration.Register(ctx, registration.RegisterOptions{TermsOfServiceAgreed: true})
+	}
+	if err != nil {
 		return fmt.Errorf("registering: %w", err)
 	}
-	first, err := client.Certificate.Obtain(ctx, certificate.ObtainRequest{Domains: []string{domain}, KeyType: certcrypto.EC256, Bundle: true})
+	first, err := client.Certificate.Obtain(ctx, certificate.ObtainRequest{Domains: []string{domain}, KeyType: certcrypto.EC256, Bundle: true, Profile: profile})
 	if err != nil {
 		return fmt.Errorf("obtaining: %w", err)
 	}
-	second, err := client.Certificate.Renew(ctx, *first, &certificate.RenewOptions{KeyType: certcrypto.EC256, Bundle: true})
+	if profile != "" {
+		if err := changeKey(ctx, client, u); err != nil {
+			return fmt.Errorf("changing the key of the account: %w", err)
+		}
+	}
+	second, err := client.Certificate.Renew(ctx, *first, &certificate.RenewOptions{KeyType: certcrypto.EC256, Bundle: true, Profile: profile})
 	if err != nil {
 		return fmt.Errorf("renewing: %w", err)
 	}
@@ -78,6 +95,36 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	return nil
+}
+
+func bind(ctx context.Context, client *lego.Client, u *user, file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var key struct {
+		Kid  string `json:"kid"`
+		HMAC string `json:"hmac_key"`
+	}
+	if err := json.Unmarshal(data, &key); err != nil {
+		return err
+	}
+	u.account, err = client.Registration.RegisterWithExternalAccountBinding(ctx, registration.RegisterEABOptions{TermsOfServiceAgreed: true, Kid: key.Kid, HmacEncoded: key.HMAC})
+	return err
+}
+
+// changeKey gives the account another key, with which everything goes on.
+func changeKey(ctx context.Context, client *lego.Client, u *user) error {
+	next, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	if err := client.Registration.KeyRollover(ctx, next); err != nil {
+		return err
+	}
+	u.key = next
+	_, err = client.Registration.QueryRegistration(ctx)
+	return err
 }
 
 func solve(client *lego.Client, kind, where string) error {

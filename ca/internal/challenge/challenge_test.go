@@ -105,7 +105,7 @@ func TestNothingOfTheServer(t *testing.T) {
 		{"endless", func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte(keyAuth + strings.Repeat(" ", 1<<20) + canary))
 		}, "", nil}, // white space at the end is ignored, and no more is read
-		{"hangs up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, problem.Connection, []string{"127.0.0.1:" + port}},
+		{"hangs up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, problem.Connection, []string{"127.0.0.1:" + port, "closed the connection without an answer"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			answer = tc.answer
