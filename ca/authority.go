@@ -131,6 +131,7 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 		return nil, err
 	}
 	a.warn(ctx, st)
+	a.warnOfExposure(ctx, cfg)
 	a.warnOfSharedNames(ctx, st.rules)
 	// A crash between the commit of a rotation and its copies is healed here.
 	a.copyTrust(ctx, st)
@@ -233,6 +234,7 @@ func (a *Authority) Reload(ctx context.Context) error {
 		return errors.Join(err, audit.close())
 	}
 	a.warn(ctx, a.state.Load())
+	a.warnOfExposure(ctx, a.state.Load().config)
 	a.warnOfSharedNames(ctx, a.state.Load().rules)
 	a.lists.forget() // with the keys of retired issuers
 	return a.audit.Swap(audit).close()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -116,41 +114,6 @@ func (d *doctor) profiles(cfg Config) {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// permissions looks for what others than the owner can read or change.
-func (d *doctor) permissions(cfg Config) {
-	bad := 0
-	look := func(path string, most fs.FileMode) {
-		info, err := os.Stat(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return // -wal and -shm come and go
-		}
-		if err != nil {
-			bad++
-			d.say("permissions", DiagnosisError, "%v", err)
-			return
-		}
-		if mode := info.Mode().Perm(); mode&^most != 0 {
-			bad++
-			d.say("permissions", DiagnosisError, "%s has mode %04o, want %04o", path, mode, most)
-		}
-	}
-	look(d.opt.Dir, 0o750)
-	for _, dir := range []string{"secrets", "certs"} {
-		look(d.files.path(dir), 0o750)
-	}
-	look(d.files.path(statedir.ConfigFile), durable.Public)
-	private, _ := filepath.Glob(d.files.path("secrets/*")) // the pattern is well formed
-	if record := statedir.Database(d.opt.Dir, cfg.Database); !store.IsURL(record) {
-		private = append(private, record, record+"-wal", record+"-shm")
-	}
-	for _, p := range private {
-		look(p, durable.Private)
-	}
-	if bad == 0 {
-		d.say("permissions", DiagnosisOK, "secrets and record are the owner's alone")
-	}
-}
 
 func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 	now := time.Now()

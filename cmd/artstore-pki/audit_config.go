@@ -61,7 +61,7 @@ func (u *ui) auditConfig(c *cli.Context) (cfg audit.Config, err error) {
 	if targets.Names, err = expandTargets(c.Args().Slice()); err != nil {
 		return cfg, err
 	}
-	err = openWith(c, &targets)
+	err = u.openWith(c, &targets)
 	cfg.Sources = []audit.Source{targets}
 	return cfg, err
 }

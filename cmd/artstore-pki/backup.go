@@ -13,7 +13,6 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/backup"
 	"github.com/artstore/artstore-pki/internal/durable"
-	"github.com/artstore/artstore-pki/internal/secret"
 )
 
 const (
@@ -48,7 +47,7 @@ func (u *ui) runBackup(c *cli.Context) error {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
-	recipients, err := recipientsOf(c)
+	recipients, err := u.recipientsOf(c)
 	if err != nil {
 		return err
 	}
@@ -103,7 +102,7 @@ func (u *ui) writeBackup(path string, fill func(io.Writer) error) error {
 }
 
 // recipientsOf are those that a backup is encrypted to; none means that it is not.
-func recipientsOf(c *cli.Context) ([]age.Recipient, error) {
+func (u *ui) recipientsOf(c *cli.Context) ([]age.Recipient, error) {
 	keys, file := c.StringSlice(flagRecipient), c.String(flagPassphrase)
 	if len(keys) > 0 && file != "" {
 		return nil, usagef("want --%s or --%s, not both", flagRecipient, flagPassphrase)
@@ -117,7 +116,7 @@ func recipientsOf(c *cli.Context) ([]age.Recipient, error) {
 		out = append(out, r)
 	}
 	if file != "" {
-		passphrase, err := secret.ReadFile(file)
+		passphrase, err := u.readSecret(file)
 		if err != nil {
 			return nil, fmt.Errorf("reading the passphrase: %w", err)
 		}
@@ -153,7 +152,7 @@ func (u *ui) runRestore(c *cli.Context) error {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
-	identities, err := identitiesOf(c)
+	identities, err := u.identitiesOf(c)
 	if err != nil {
 		return err
 	}
@@ -193,12 +192,12 @@ func (u *ui) runRestore(c *cli.Context) error {
 	return nil
 }
 
-func identitiesOf(c *cli.Context) ([]age.Identity, error) {
+func (u *ui) identitiesOf(c *cli.Context) ([]age.Identity, error) {
 	switch id, pass := c.String(flagIdentity), c.String(flagPassphrase); {
 	case id != "" && pass != "":
 		return nil, usagef("want --%s or --%s, not both", flagIdentity, flagPassphrase)
 	case id != "":
-		data, err := secret.ReadFile(id)
+		data, err := u.readSecret(id)
 		if err != nil {
 			return nil, fmt.Errorf("reading the identity: %w", err)
 		}
@@ -208,7 +207,7 @@ func identitiesOf(c *cli.Context) ([]age.Identity, error) {
 		}
 		return ids, nil
 	case pass != "":
-		passphrase, err := secret.ReadFile(pass)
+		passphrase, err := u.readSecret(pass)
 		if err != nil {
 			return nil, fmt.Errorf("reading the passphrase: %w", err)
 		}

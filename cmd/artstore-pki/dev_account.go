@@ -11,7 +11,6 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/devstack"
 	"github.com/artstore/artstore-pki/internal/durable"
-	"github.com/artstore/artstore-pki/internal/secret"
 )
 
 // account makes the service account that the flags ask for, or finds it again
@@ -22,7 +21,7 @@ func (u *ui) account(c *cli.Context, admin *devstack.Admin) error {
 	if name == "" {
 		return nil
 	}
-	given, err := secret.ReadFile(secretFile)
+	given, err := u.readSecret(secretFile)
 	var id string
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -54,7 +55,7 @@ func lookAt(dir string) (h holding) {
 	h.parse(data)
 	h.unfinished = unfinishedIn(dir)
 	if info, err := os.Stat(filepath.Join(dir, "tls.key")); err == nil {
-		h.exposed = info.Mode().Perm()&0o077 != 0
+		h.exposed = fileperm.Exposed(info)
 	}
 	return h
 }

@@ -72,7 +72,7 @@ func readyFileFlag() cli.Flag {
 // password reads the password of the authority's keys; zero means "not given".
 func (u *ui) password(c *cli.Context) (secret.String, error) {
 	if path := c.String(flagPasswordFile); path != "" {
-		s, err := secret.ReadFile(path)
+		s, err := u.readSecret(path)
 		if err != nil {
 			return s, fmt.Errorf("reading the key password: %w", err)
 		}

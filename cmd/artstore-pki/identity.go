@@ -96,6 +96,7 @@ func (u *ui) identitySource(i identityChoice, logger *slog.Logger) (rotation.Sou
 	if i.state == "" {
 		return nil, usagef("missing --state: the directory that keeps the certificate over a restart")
 	}
+	u.warnOfReplaceable(i.state)
 	return enroll.New(enroll.Config{
 		URL:             i.url,
 		RootFingerprint: i.fingerprint,
@@ -117,7 +118,7 @@ func (u *ui) tokenSource(path string) func(context.Context) (secret.String, erro
 
 func (u *ui) readToken(path string) (secret.String, error) {
 	if path != "-" {
-		token, err := secret.ReadFile(path)
+		token, err := u.readSecret(path)
 		if err != nil {
 			return token, fmt.Errorf("reading the token: %w", err)
 		}

@@ -84,6 +84,9 @@ func (u *ui) settings(c *cli.Context) (*settings.Settings, error) {
 	if err != nil {
 		return nil, badSettings(err)
 	}
+	for _, path := range s.SecretFiles() {
+		u.warnOfExposed(path)
+	}
 	return s, nil
 }
 

@@ -95,6 +95,7 @@ func (u *ui) obtain(c *cli.Context, dir, doing string, get func(context.Context,
 		}
 		return err
 	}
+	u.warnOfReplaceable(dir)
 	leaf := m.Certificate.Leaf
 	u.say("%s: valid until %s, serial %s", leaf.Subject.CommonName, leaf.NotAfter.Local().Format(time.DateTime), pemfile.Serial(leaf))
 	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {

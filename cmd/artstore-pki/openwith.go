@@ -9,7 +9,6 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/internal/pemfile"
-	"github.com/artstore/artstore-pki/internal/secret"
 )
 
 const (
@@ -19,9 +18,9 @@ const (
 )
 
 // openWith reads what stores and servers are opened with: passwords, and a client certificate.
-func openWith(c *cli.Context, t *audit.Targets) error {
+func (u *ui) openWith(c *cli.Context, t *audit.Targets) error {
 	for _, path := range c.StringSlice(flagPasswordFile) {
-		password, err := secret.ReadFile(path)
+		password, err := u.readSecret(path)
 		if err != nil {
 			return withHint(fmt.Errorf("reading a password: %w", err), "--%s names a file with one password; the empty one is tried without", flagPasswordFile)
 		}

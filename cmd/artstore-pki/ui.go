@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -41,9 +42,12 @@ func (s stdio) environ() []string {
 	return s.vars()
 }
 
-type ui struct{ stdio }
+type ui struct {
+	stdio
+	warned sync.Map // lines of warnOnce
+}
 
-func newUI(std stdio) *ui { return &ui{std} }
+func newUI(std stdio) *ui { return &ui{stdio: std} }
 
 // say prints one line of talk.
 func (u *ui) say(format string, args ...any) {

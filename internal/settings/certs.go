@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -60,8 +61,8 @@ func (p *parser) certificate(now time.Time) {
 		p.fail("tls.key_file", "reading the key: "+err.Error())
 		return
 	}
-	if open := tooOpen(info); open != "" {
-		p.fail("tls.key_file", fmt.Sprintf("mode %04o of %s %s", info.Mode().Perm(), path, open))
+	if fileperm.Exposed(info) {
+		p.fail("tls.key_file", fmt.Sprintf("mode %04o of %s lets others read the key: want 0600 (0640 if root owns it)", info.Mode().Perm(), path))
 	}
 	data, _, err := readFile(path)
 	if err != nil {

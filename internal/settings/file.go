@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/artstore/artstore-pki/internal/fileperm"
 )
 
 const maxFile = 1 << 20
@@ -34,7 +36,7 @@ func (s *Sheet) fromFile(path string) (out []assignment) {
 	if path == "" {
 		return nil
 	}
-	data, mode, err := readFile(path)
+	data, info, err := readFile(path)
 	if err != nil {
 		s.problems = append(s.problems, fmt.Errorf("reading settings: %w", err))
 		return nil
@@ -49,8 +51,8 @@ func (s *Sheet) fromFile(path string) (out []assignment) {
 		switch {
 		case !ours:
 			wrong = append(wrong, lineError{e.line, fmt.Sprintf("no such setting: %.60q%s", e.name, didYouMean(e.name, known, farMiss))})
-		case v.row.secret && !v.isPath && mode&0o077 != 0:
-			wrong = append(wrong, lineError{e.line, fmt.Sprintf("%s is a secret, and mode %04o lets others read it: want 0600", v.row.Variable(), mode)})
+		case v.row.secret && !v.isPath && fileperm.Exposed(info):
+			wrong = append(wrong, lineError{e.line, fmt.Sprintf("%s is a secret, and mode %04o lets others read it: want 0600", v.row.Variable(), info.Mode().Perm())})
 		case e.text != "":
 			out = append(out, assignment{row: v.row, text: e.text, isPath: v.isPath, origin: fmt.Sprintf("%s:%d", path, e.line)})
 		}
@@ -62,21 +64,20 @@ func (s *Sheet) fromFile(path string) (out []assignment) {
 	return out
 }
 
-func readFile(path string) (data []byte, mode os.FileMode, err error) {
+func readFile(path string) (data []byte, info os.FileInfo, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	defer func() { _ = f.Close() }() // only read from
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
+	if info, err = f.Stat(); err != nil {
+		return nil, nil, err
 	}
 	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
 		err = fmt.Errorf("%s is longer than %d bytes", path, maxFile)
 	}
-	return data, info.Mode().Perm(), err
+	return data, info, err
 }
 
 // keys are all names of a YAML file.

@@ -87,4 +87,14 @@ func (t Text) Read() (secret.String, error) {
 	return secret.ReadFile(t.File)
 }
 
+// SecretFiles are the files that the settings read secrets from.
+func (s *Settings) SecretFiles() (paths []string) {
+	for _, p := range []string{s.Account.Secret.File, s.Account.Key.File, s.Authority.TokenFile} {
+		if p != "" {
+			paths = append(paths, p)
+		}
+	}
+	return paths
+}
+
 func (t Text) isZero() bool { return t.File == "" && t.value.IsZero() }

@@ -1,0 +1,80 @@
+//go:build unix
+
+package ca_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/artstore/artstore-pki/ca"
+)
+
+// Doctor tells of owners, too: of a directory that another user has as a whole, of
+// one file of another user, of a directory above in which all can write, and of
+// secrets that are elsewhere.
+func TestDoctorOwners(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	const stranger = 1600
+	give := func(paths ...string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			t.Helper()
+			for _, p := range paths {
+				if err := os.Chown(filepath.Join(dir, p), stranger, -1); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for name, tc := range map[string]struct {
+		damage   func(*testing.T, string)
+		severity string
+		want     string
+	}{
+		"sound":           {func(*testing.T, string) {}, ca.DiagnosisOK, "the owner's alone"},
+		"the directory":   {give("."), ca.DiagnosisWarning, "ca belongs to user 1600, who can read and change all of it"},
+		"a secret":        {give("secrets/enrolment.jwe"), ca.DiagnosisError, "enrolment.jwe belongs to user 1600"},
+		"a certificate":   {give("certs/current.json"), ca.DiagnosisError, "current.json belongs to user 1600"},
+		"the one above":   {give(".."), ca.DiagnosisError, "belongs to user 1600, who can replace what is below"},
+		"all write above": {chmodTo("..", 0o777), ca.DiagnosisError, "has mode 0777, want 0755: others can replace"},
+		"sticky above":    {chmodTo("..", 0o777|fs.ModeSticky), ca.DiagnosisOK, "the owner's alone"},
+		"the password":    {chmodTo("../password", 0o644), ca.DiagnosisError, "password has mode 0644, want 0600"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parent := filepath.Join(t.TempDir(), "above")
+			dir, password := filepath.Join(parent, "ca"), filepath.Join(parent, "password")
+			if err := os.Mkdir(parent, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(password, []byte("correct-horse-battery"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+				t.Fatal(err)
+			}
+			tc.damage(t, dir)
+			found := ""
+			for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: dir, PasswordFile: password}) {
+				if d.Check == "permissions" {
+					found += d.Severity + " " + d.Text + "\n"
+				}
+			}
+			if !strings.HasPrefix(found, tc.severity+" ") || !strings.Contains(found, tc.want) || strings.Count(found, "\n") != 1 {
+				t.Errorf("found:\n%swant one %s …%s", found, tc.severity, tc.want)
+			}
+		})
+	}
+}
+
+func chmodTo(path string, mode fs.FileMode) func(*testing.T, string) {
+	return func(t *testing.T, dir string) {
+		t.Helper()
+		if err := os.Chmod(filepath.Join(dir, path), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
