@@ -187,6 +187,10 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 // authority a signature check, and its sender next to nothing.
 func (a *Authority) problem(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err)
+	if r.Context().Err() == nil && store.Unavailable(err) {
+		p = problem.New(problem.ServerInternal, databaseAway).With(http.StatusServiceUnavailable)
+		w.Header().Set("Retry-After", retryDatabase)
+	}
 	switch {
 	case p.Status < http.StatusInternalServerError:
 		a.charge(r) // anybody can have an account, so having one excuses nothing

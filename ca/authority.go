@@ -214,12 +214,12 @@ func (a *Authority) Config() Config { return a.state.Load().config }
 func (a *Authority) Reload(ctx context.Context) error {
 	var audit *auditLog
 	err := a.change(ctx, func(next *state) (err error) {
-		database := next.config.Database
+		before := next.config
 		if next.config, err = LoadConfig(a.files.dir); err != nil {
 			return err
 		}
-		if next.config.Database != database {
-			return errors.New("database: it does not change while the authority runs; restart it")
+		if err := before.fixed(next.config); err != nil {
+			return err
 		}
 		if next.roots, next.intermediates, err = a.files.readCurrent(); err != nil {
 			return err
@@ -248,6 +248,22 @@ func (a *Authority) warn(ctx context.Context, st *state) {
 	for _, text := range st.rules.unprovable() {
 		a.logger.WarnContext(ctx, "ACME cannot prove a name", "err", text)
 	}
+}
+
+// fixed refuses another value of what is opened once, at start. A listener that
+// moved would need its old socket until the new one is there, and new certificates
+// would name a crl_url where nothing answers yet.
+func (c Config) fixed(next Config) error {
+	var bad problems
+	for _, one := range []struct{ key, before, after string }{
+		{"address", c.Address, next.Address}, {"metrics", c.Metrics, next.Metrics},
+		{"crl_address", c.CRLAddress, next.CRLAddress}, {"database", c.Database, next.Database},
+	} {
+		if one.before != one.after {
+			bad.add("%s: it does not change while the authority runs; restart it", one.key)
+		}
+	}
+	return bad.err()
 }
 
 // openAudit opens the audit log that the options or else a configuration name.

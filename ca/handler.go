@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/smallstep/certificates/api"
 	"github.com/smallstep/certificates/authority"
 
@@ -25,7 +26,7 @@ import (
 // Roots. Bodies are limited; the listener's owner limits headers, times and connections.
 func (a *Authority) Handler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(a.guard, a.measured)
+	r.Use(a.guard, a.measured, middleware.GetHead) // RFC 9110 §9.1: HEAD wherever GET is
 	a.routes(r)
 	r.Route(stepapi.Prefix, a.routes)
 	r.Route(acmePrefix, a.acmeRoutes)
@@ -100,6 +101,11 @@ func (a *Authority) guard(next http.Handler) http.Handler {
 	})
 }
 
+const (
+	retryDatabase = "5" // seconds
+	databaseAway  = "the authority's database is not available: try again in " + retryDatabase + " s"
+)
+
 // handle turns the error of a handler into an answer; errors that are nobody's
 // fault outside are logged and hidden.
 func (a *Authority) handle(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
@@ -127,6 +133,10 @@ func (a *Authority) handle(h func(http.ResponseWriter, *http.Request) error) htt
 			fail(w, http.StatusNotFound, err.Error())
 		case r.Context().Err() != nil: // the client has gone
 			fail(w, http.StatusServiceUnavailable, "the request was cut")
+		case store.Unavailable(err):
+			a.logger.ErrorContext(r.Context(), "database not available", "path", r.URL.Path, "err", err)
+			w.Header().Set("Retry-After", retryDatabase)
+			fail(w, http.StatusServiceUnavailable, databaseAway)
 		default:
 			a.logger.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
 			fail(w, http.StatusInternalServerError, "internal error; the authority's log has the reason")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/httpsrv"
@@ -144,12 +145,12 @@ func serveCRL(w http.ResponseWriter, r *http.Request, sum [sha256.Size]byte, bod
 	return nil
 }
 
-// CRLHandler answers GET /crl and nothing else, for a listener in cleartext: a
+// CRLHandler answers GET and HEAD of /crl and nothing else, for a listener in cleartext: a
 // list is signed, public, and must not need the TLS that it serves to judge
 // (RFC 5280 §8).
 func (a *Authority) CRLHandler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(a.guard, a.measured)
+	r.Use(a.guard, a.measured, middleware.GetHead)
 	r.Get(stepapi.PathCRL, a.handle(a.getCRL))
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
 		fail(w, http.StatusNotFound, "only "+stepapi.PathCRL+" is here")

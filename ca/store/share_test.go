@@ -169,8 +169,8 @@ func TestFullDisk(t *testing.T) {
 		}
 		acknowledged++
 	}
-	if full == nil || !strings.Contains(full.Error(), "full") {
-		t.Fatalf("%v", full)
+	if full == nil || !strings.Contains(full.Error(), "full") || !store.Unavailable(full) {
+		t.Fatalf("%v, unavailable %v", full, store.Unavailable(full))
 	}
 	if page, _, err := s.List(t.Context(), store.Query{}); err != nil || len(page) != acknowledged {
 		t.Errorf("%d in the record, %d acknowledged, %v", len(page), acknowledged, err)

@@ -32,6 +32,14 @@ func TestHangupReloads(t *testing.T) {
 		}
 	}
 	hangup(good+"\ncolour: blue\n", "configuration not reloaded, the old one stays: ")
+	// What is opened once is refused, and nothing else of the file comes into effect.
+	for key, content := range map[string]string{
+		"address":     strings.Replace(good, "address: ", "address: 127.0.0.1:1 # ", 1),
+		"metrics":     good + "\nmetrics: 127.0.0.1:1",
+		"crl_address": good + "\ncrl_address: 127.0.0.1:1",
+	} {
+		hangup(content+"\n", key+": it does not change while the authority runs; restart it")
+	}
 	hangup(good+"\n", "authority: configuration reloaded")
 
 	if _, body := get(t, "http://"+metrics+"/metrics"); !strings.Contains(body, "artstore_ca_certificates_issued_total") {

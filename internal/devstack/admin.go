@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/secret"
@@ -157,6 +158,7 @@ func (a *Admin) Run(ctx context.Context) error {
 // Handler serves the module's API.
 func (a *Admin) Handler() http.Handler {
 	r := chi.NewRouter()
+	r.Use(middleware.GetHead) // RFC 9110 §9.1: HEAD wherever GET is
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotFound, map[string]string{"detail": "Resource not found", "path": r.URL.Path})
 	})

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/artstore/artstore-pki/internal/durable"
 )
@@ -199,6 +200,7 @@ func (s *Storage) Run(ctx context.Context) error {
 // Handler serves the element's API.
 func (s *Storage) Handler() http.Handler {
 	r := chi.NewRouter()
+	r.Use(middleware.GetHead) // RFC 9110 §9.1: HEAD wherever GET is
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) { s.fail(w, problemNotFound, "") })
 	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) { s.fail(w, problemMethod, "") })
 	r.Post("/api/v1/files/upload", s.serveUpload)

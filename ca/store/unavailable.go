@@ -1,0 +1,52 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Unavailable reports whether an operation failed because the database cannot be
+// used now: it is locked, full, read-only, stopped or out of reach. The same
+// operation may succeed later. Any other error is a fault of the record or of ours.
+func Unavailable(err error) bool {
+	var lite *sqlite.Error
+	if errors.As(err, &lite) {
+		return slices.Contains(liteAway, lite.Code()&0xff) // without the extended part
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return slices.ContainsFunc(pgAway, func(code string) bool { return strings.HasPrefix(pg.Code, code) })
+	}
+	var connecting *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connecting) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
+		slices.ContainsFunc(brokenConn, func(target error) bool { return errors.Is(err, target) })
+}
+
+var (
+	liteAway = []int{
+		sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+		sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+	}
+	// pgAway are SQLSTATE codes, or their classes (PostgreSQL documentation, appendix A).
+	pgAway = []string{
+		"08",             // connection exceptions
+		"25006",          // read_only_sql_transaction: a standby
+		"40001", "40P01", // conflicts, after all tries
+		"53",                      // insufficient resources, disk_full among them
+		"55P03",                   // lock_not_available
+		"57P01", "57P02", "57P03", // shutdown, crash, cannot connect now
+		"58", // system errors
+	}
+	brokenConn = []error{driver.ErrBadConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded}
+)
