@@ -32,7 +32,12 @@ var ErrLog = errors.New("the log does not continue its last signed head")
 
 // ErrRolledBack is an [ErrLog]: the record is an older state of itself, or another
 // record took its place. What was recorded since is missing, revocations too.
-var ErrRolledBack = fmt.Errorf("%w: the record was rolled back", ErrLog)
+var ErrRolledBack error = rolledBack{}
+
+type rolledBack struct{}
+
+func (rolledBack) Error() string { return "the record was rolled back" }
+func (rolledBack) Unwrap() error { return ErrLog }
 
 // ErrNoHead reports a record whose log has no signed head. [Store.Begin] makes the
 // first one, so this is a record that was emptied, or one from before there was a log.

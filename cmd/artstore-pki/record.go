@@ -55,7 +55,7 @@ func lossHint(err error, dir string) error {
 	case errors.Is(err, translog.ErrForeign):
 		return withHint(err, "nothing was changed; name the right place under database: in pki.yaml, or restore a backup: artstore-pki restore --dir NEW FILE")
 	}
-	return withHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; what going on without it would lose says artstore-pki record accept --dir %s", dir)
+	return withHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; artstore-pki record accept --dir %s shows the loss and how to go on without the record", dir)
 }
 
 func recordCommand(u *ui) *cli.Command {
