@@ -42,11 +42,12 @@ func ReadMarker(dir string, v translog.Verifier) (head translog.Head, ok bool, e
 	if errors.Is(err, fs.ErrNotExist) {
 		return head, false, nil
 	}
-	if err == nil {
-		head, err = v.Open(text)
-	}
 	if err != nil {
-		return head, false, fmt.Errorf("reading the marker %s: %w", path, err)
+		return head, false, fmt.Errorf("reading the marker: %w", err)
+	}
+	if head, err = v.Open(text); err != nil {
+		// Not wrapped: a foreign marker does not make the record another authority's.
+		return head, false, fmt.Errorf("reading the marker %s: %v", path, err)
 	}
 	return head, true, nil
 }
