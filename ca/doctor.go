@@ -156,6 +156,10 @@ func (d *doctor) keys(cfg Config, roots, intermediates []*x509.Certificate) {
 		}
 		d.say("keys", DiagnosisOK, "the key of root %q is not here", c.Subject.CommonName)
 	}
+	if r, err := cfg.parse(); err == nil && len(r.enrollers) > 0 {
+		_, err := d.files.tokenSigners(r)
+		d.judge("keys", err, "the enrolment keys for %d enrollers can be used", len(r.enrollers))
+	}
 	for _, name := range []string{"secrets/*.key", "secrets/*.jwe"} {
 		paths, _ := filepath.Glob(d.files.path(name)) // the pattern is well formed
 		for _, p := range paths {

@@ -275,12 +275,21 @@ func TestEnrollersInConfiguration(t *testing.T) {
 			t.Errorf("%s: %v, want %q", list, err, want)
 		}
 	}
+	inDoctor := func(want string) bool {
+		return slices.ContainsFunc(ca.Doctor(t.Context(), ca.DoctorOptions{Dir: c.Dir}), func(d ca.Diagnosis) bool { return strings.Contains(d.Text, want) })
+	}
+	if !inDoctor("the enrolment keys for 1 enrollers can be used") {
+		t.Error("doctor does not look at the enrolment key")
+	}
 	// The authority does not start, or go on with a new configuration, without the key.
 	if err := os.Remove(filepath.Join(c.Dir, "secrets", "enrolment.jwe")); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Authority.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "enrollers.deployer: choosing an enrolment key:") {
 		t.Errorf("reload without the key: %v", err)
+	}
+	if !inDoctor("enrollers.deployer: choosing an enrolment key:") {
+		t.Error("doctor does not miss the enrolment key")
 	}
 }
 

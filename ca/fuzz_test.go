@@ -1,17 +1,21 @@
 package ca_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -113,6 +117,53 @@ func FuzzRevokeRequest(f *testing.F) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/1.0/revoke", strings.NewReader(body))
 		if h.ServeHTTP(w, r); w.Code < 400 || w.Code >= 500 && w.Code != http.StatusNotImplemented {
 			t.Fatalf("%q: %d %s", body, w.Code, w.Body)
+		}
+	})
+}
+
+// FuzzTokenRequest: whatever an enroller asks for, a token that leaves is for a
+// service that it may enrol, for names of that service, and ends with the
+// certificate that it was asked for with; nothing panics.
+func FuzzTokenRequest(f *testing.F) {
+	list := profiles()
+	list["workers"] = ca.Profile{Patterns: []string{"*.workers.internal"}}
+	c := catest.Start(f, catest.Options{Profiles: list, Edit: func(text []byte) []byte {
+		return append(text, "enrollers: {ingester: [storage, workers]}\nlimits: {per_address: {per_second: 0}, per_service: {per_second: 0}, per_enroller: {per_second: 0}}\n"...)
+	}})
+	leaf := enrol(f, c, "ingester", "ingester").Leaf
+	for _, body := range []string{
+		`{"service":"storage"}`, `{"service":"storage","sans":["LOCALHOST"],"lifetime":"1h"}`, `{"service":"workers","sans":["a.workers.internal"]}`,
+		`{"service":"workers","sans":["*.workers.internal"]}`, `{"service":"ingester"}`, `{"service":"storage","sans":["storage","ingester"]}`,
+		`{"service":"storage","lifetime":"999999h"}`, `{"service":"storage","lifetime":"1ns"}`, `{"service":"ca"}`, `{}`, `[]`, ``,
+	} {
+		f.Add(body)
+	}
+	h := c.Authority.Handler()
+	f.Fuzz(func(t *testing.T, body string) {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/1.0/token", strings.NewReader(body))
+		r.TLS = &tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{leaf}}, PeerCertificates: []*x509.Certificate{leaf}}
+		h.ServeHTTP(w, r)
+		if w.Code != http.StatusCreated {
+			if w.Code >= 500 || strings.Contains(w.Body.String(), `"ott"`) {
+				t.Fatalf("%q: %d %s", body, w.Code, w.Body)
+			}
+			return
+		}
+		var out stepapi.TokenResponse
+		if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil {
+			t.Fatal(err)
+		}
+		claims := claimsOf(t, secret.New(out.OTT))
+		allowed := func(name string) bool {
+			if claims.Subject == "workers" {
+				label, ok := strings.CutSuffix(name, ".workers.internal")
+				return ok && label != "" && !strings.ContainsAny(label, ".*")
+			}
+			return claims.Subject == "storage" && slices.Contains(list["storage"].Names, name)
+		}
+		if len(claims.SANs) == 0 || slices.ContainsFunc(claims.SANs, func(n string) bool { return !allowed(n) }) || claims.Expiry.Time().After(leaf.NotAfter) {
+			t.Errorf("%q: a token for %q, %q until %s", body, claims.Subject, claims.SANs, claims.Expiry.Time())
 		}
 	})
 }

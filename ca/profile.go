@@ -179,6 +179,13 @@ func (p *profile) has(name string) bool {
 	return slices.Contains(p.names, name) || slices.ContainsFunc(p.patterns, func(pattern names.Pattern) bool { return pattern.Match(name) })
 }
 
+// coversByWildcard reports whether a certificate for a wildcard of the profile is
+// good for a name.
+func (p *profile) coversByWildcard(name string) bool {
+	_, suffix, ok := strings.Cut(name, ".")
+	return ok && slices.Contains(p.wildcards, "*."+suffix)
+}
+
 // keysFor says where in pki.yaml a name would have to be.
 func (p *profile) keysFor(name string) string {
 	at := "profiles." + p.service

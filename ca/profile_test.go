@@ -3,6 +3,7 @@ package ca_test
 import (
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -160,5 +161,26 @@ func TestDeviationsOfPatterns(t *testing.T) {
 	config.Profiles = map[string]ca.Profile{"gateway": {Names: []string{"gateway"}}}
 	if got, err := config.Deviations("gateway", chainOf(t, cert.Certificate)); err != nil || !slices.Equal(got, []string{"names changed: - *.apps.internal, - a.gw.internal"}) {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A pattern or a wildcard can stand for a name of the authority as well as a list can.
+func TestDoctorWarnsOfNamesOfTheAuthority(t *testing.T) {
+	c := catest.Start(t, catest.Options{
+		Profiles: map[string]ca.Profile{
+			"gateway": {Wildcards: []string{"*.internal"}},
+			"workers": {Patterns: []string{"**.internal"}},
+			"other":   {Names: []string{"other"}, Wildcards: []string{"*.ca.internal"}, Patterns: []string{"*.x.internal"}},
+		},
+		Edit: func(text []byte) []byte {
+			return regexp.MustCompile(`(?m)^dns_names: .*$`).ReplaceAll(text, []byte(`dns_names: [localhost, 127.0.0.1, ca.internal]`))
+		},
+	})
+	found := false
+	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: c.Dir}) {
+		found = found || strings.Contains(d.Text, "ca.internal of dns_names can be obtained by gateway, workers:")
+	}
+	if !found {
+		t.Error("no warning of both")
 	}
 }

@@ -21,7 +21,7 @@ func (r *rules) sharedNames() (out []string) {
 	for _, service := range slices.Sorted(maps.Keys(r.profiles)) {
 		var shared []string
 		for _, n := range r.own.names {
-			if r.profiles[service].allows([]string{n}, nil) == nil {
+			if p := r.profiles[service]; p.has(n) || p.coversByWildcard(n) {
 				shared = append(shared, n)
 			}
 		}
