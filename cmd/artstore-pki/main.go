@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/coredump"
 )
 
 // Exit statuses, the same for every command.
@@ -20,11 +22,18 @@ const (
 	exitInterrupted = 130 // 128 + SIGINT, as shells report it
 )
 
-func main() {
+func main() { os.Exit(realMain()) }
+
+// realMain is main without the exit. Nearly every command holds a key or a token,
+// so none of them can be dumped.
+func realMain() int {
+	std := stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, vars: os.Environ}
+	if err := coredump.Disable(); err != nil {
+		newUI(std).say("warning: %v; a crash may write keys to the disk", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, vars: os.Environ}, os.Args)
-	stop()
-	os.Exit(code)
+	defer stop()
+	return run(ctx, std, os.Args)
 }
 
 // run is the whole program: it never exits and reads no global state, so that

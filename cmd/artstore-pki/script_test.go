@@ -8,12 +8,10 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -33,9 +31,7 @@ func TestMain(m *testing.M) {
 // scriptProgram is main, and something after it.
 func scriptProgram(after func()) func() {
 	return func() {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := run(ctx, stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, vars: os.Environ}, os.Args)
-		stop()
+		code := realMain()
 		after()
 		os.Exit(code) //nolint:forbidigo // this is the main of the scripts' program
 	}

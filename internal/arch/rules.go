@@ -43,6 +43,7 @@ func Rules() []Rule {
 	}
 	return append(rules,
 		Rule{Package: serving, Own: leaves, Why: whyLeaf},
+		Rule{Package: "internal/coredump", Modules: []string{"golang.org/x/sys"}, Why: "it is for main, and asks the kernel for one thing"},
 		Rule{Package: "internal/arch", Why: "a guard that imports what it guards can be broken by it"},
 
 		Rule{Package: "rotation", Own: leaves, Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyLight},
@@ -82,7 +83,7 @@ func Rules() []Rule {
 		Rule{Package: "internal/devstack", Own: with(leaves, serving, "rotation"), Modules: []string{"*"}, Why: whyDev},
 
 		Rule{Package: "cmd/...", Own: with(leaves, serving,
-			"audit", "ca", "ca/backup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "internal/devstack", "internal/settings", "rotation", "rotation/...",
+			"audit", "ca", "ca/backup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "internal/coredump", "internal/devstack", "internal/settings", "rotation", "rotation/...",
 		), Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
 	)
 }
