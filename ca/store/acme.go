@@ -74,7 +74,7 @@ func (a *ACME) CreateBoundAccount(ctx context.Context, acc *acme.Account, eab st
 			return err
 		}
 		if eab != "" {
-			return bind(ctx, tx, eab, acc.ID, now)
+			return tx.bind(ctx, eab, acc.ID, now)
 		}
 		if added == 0 {
 			return nil
@@ -208,7 +208,7 @@ func (a *ACME) UpdateAccount(ctx context.Context, acc *acme.Account) error {
 			return err
 		}
 		if acc.Status == acme.StatusDeactivated {
-			if err := endOrders(ctx, tx, `account = ?`, acc.ID, "the account was deactivated"); err != nil {
+			if err := tx.endOrders(ctx, `account = ?`, acc.ID, "the account was deactivated"); err != nil {
 				return err
 			}
 		}

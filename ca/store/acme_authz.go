@@ -52,7 +52,7 @@ func (a *ACME) DeactivateAuthorization(ctx context.Context, id string) error {
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-		return endOrders(ctx, tx, orderOf, id, "an authorization was deactivated")
+		return tx.endOrders(ctx, orderOf, id, "an authorization was deactivated")
 	})
 	if err != nil {
 		return fmt.Errorf("deactivating authorization %s: %w", id, err)

@@ -115,7 +115,7 @@ func (a *ACME) Binding(ctx context.Context, account string) (k EABKey, ok bool, 
 }
 
 // bind uses up a key for an account, in the transaction that makes it.
-func bind(ctx context.Context, tx *txn, id, account string, now time.Time) error {
+func (t *txn) bind(ctx context.Context, id, account string, now time.Time) error {
 	for _, change := range []struct {
 		text string
 		args []any
@@ -124,7 +124,7 @@ func bind(ctx context.Context, tx *txn, id, account string, now time.Time) error
 			[]any{account, millis(now), []byte{}, id, millis(now)}},
 		{`UPDATE acme_accounts SET eab = ? WHERE id = ? AND eab = ''`, []any{id, account}},
 	} {
-		res, err := tx.ExecContext(ctx, change.text, change.args...)
+		res, err := t.ExecContext(ctx, change.text, change.args...)
 		if err != nil {
 			return err
 		}

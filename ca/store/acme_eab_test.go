@@ -175,3 +175,42 @@ func TestACMESparesFirstOrders(t *testing.T) {
 		}
 	})
 }
+
+// Accounts and orders from before external account keys and profiles go on.
+func TestUpgradeBeforeEAB(t *testing.T) { engines(t, upgradeBeforeEAB) }
+
+func upgradeBeforeEAB(t *testing.T, where string) {
+	s := open(t, where)
+	acc := acmeAccount(t, s.ACME())
+	o := acmeOrder(t, s.ACME(), acc, "web.example")
+	err := s.Change(t.Context(), func(tx *store.Txn) (err error) {
+		for _, text := range []string{
+			`UPDATE acme_orders SET asked = 0`, // it kept the dates that the authority chose
+			`DROP TABLE acme_eab_keys`, `ALTER TABLE acme_accounts DROP COLUMN eab`, `ALTER TABLE acme_orders DROP COLUMN profile`,
+			`DELETE FROM goose_db_version WHERE version_id >= 7`,
+		} {
+			if err == nil {
+				_, err = tx.ExecContext(t.Context(), text)
+			}
+		}
+		return err
+	})
+	if err = errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, where)
+	if got, err := s.ACME().GetAccount(t.Context(), acc.ID); err != nil || !got.IsValid() {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, bound, err := s.ACME().Binding(t.Context(), acc.ID); bound || err != nil {
+		t.Errorf("it is bound: %v, %v", bound, err)
+	}
+	if got, err := s.ACME().Order(t.Context(), o.ID); err != nil || got.Profile != "" || !got.NotAfter.IsZero() || !got.NotBefore.IsZero() {
+		t.Errorf("%+v, %v", got, err)
+	}
+	ready(t, s.ACME(), o)
+	if _, err := s.Commit(t.Context(), store.Issue{Certificate: newCertificate(t, "web"), Order: o.ID}); err != nil {
+		t.Error(err)
+	}
+	newEAB(t, s, time.Hour, "web")
+}

@@ -134,12 +134,12 @@ func orderProblem(detail string) *acme.Error {
 }
 
 // endOrders makes the orders invalid that are under way and meet a condition.
-func endOrders(ctx context.Context, tx *txn, where, arg, why string) error {
+func (t *txn) endOrders(ctx context.Context, where, arg, why string) error {
 	problem, err := problemJSON(orderProblem(why))
 	if err != nil {
 		return fmt.Errorf("encoding a problem: %w", err)
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE acme_orders SET status = ?, problem = ? WHERE status IN (?, ?) AND `+where,
+	_, err = t.ExecContext(ctx, `UPDATE acme_orders SET status = ?, problem = ? WHERE status IN (?, ?) AND `+where,
 		acme.StatusInvalid, problem, acme.StatusPending, acme.StatusReady, arg)
 	return err
 }

@@ -55,31 +55,29 @@ func (t *attempt) http(ctx context.Context, ch Challenge) *problem.Document {
 	return nil
 }
 
-// tlsALPN makes the handshake of RFC 8737 §3. The certificate is the answer: it
-// is self-signed by definition, and answers compares its content.
+// tlsALPN makes the handshake of RFC 8737 §3. The certificate is the answer: it is
+// self-signed, so it verifies against nothing, and answers compares what is in it.
+// The handshake is therefore made with an empty pool, and its failure holds the
+// certificate (docs/design/0003). That the server holds its key would prove nothing
+// more: the key is bound to no account, the digest in the certificate is.
 func (t *attempt) tlsALPN(ctx context.Context, ch Challenge) *problem.Document {
 	host, port := ch.Name, t.v.conf.TLSPort
 	raw, err := t.dial(ctx, "tcp", host, port)
 	if err != nil {
 		return t.refused(TLSALPN01, host, port, err)
 	}
-	var answer *problem.Document
 	conn := tls.Client(raw, &tls.Config{
 		NextProtos: []string{alpnProtocol},
 		MinVersion: tls.VersionTLS12, // RFC 8737 §4
 		ServerName: serverName(host),
-		// RFC 8737 §3: the certificate of the answer chains to nothing. What it must
-		// contain is compared in VerifyConnection.
-		InsecureSkipVerify: true, //nolint:gosec // G402: see above
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			answer = answers(cs, ch)
-			return nil
-		},
+		RootCAs:    x509.NewCertPool(),
 	})
 	defer func() { _ = conn.Close() }() // nothing was written to it
-	if err := conn.HandshakeContext(ctx); err != nil {
+	var unverified *tls.CertificateVerificationError
+	if err := conn.HandshakeContext(ctx); !errors.As(err, &unverified) {
 		return problem.New(problem.TLS, "tls-alpn-01: the handshake with %s failed: %s", t.at(host, port), tlsReason(err))
 	}
+	answer := answers(conn.ConnectionState().NegotiatedProtocol, unverified.UnverifiedCertificates, ch)
 	if answer != nil {
 		answer.Detail = "tls-alpn-01: " + t.at(host, port) + ": " + answer.Detail
 	}
@@ -127,16 +125,16 @@ func reverseName(addr netip.Addr) string {
 // acmeIdentifier is id-pe-acmeIdentifier (RFC 8737 §3).
 var acmeIdentifier = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 1, 31}
 
-// answers compares a connection with a challenge: exactly the one name, and the
-// digest of the key authorization in a critical extension.
-func answers(cs tls.ConnectionState, ch Challenge) *problem.Document {
-	if cs.NegotiatedProtocol != alpnProtocol {
+// answers compares what a server sent with a challenge: exactly the one name, and
+// the digest of the key authorization in a critical extension.
+func answers(protocol string, chain []*x509.Certificate, ch Challenge) *problem.Document {
+	if protocol != alpnProtocol {
 		return problem.New(problem.IncorrectResponse, "the server did not choose the protocol %s", alpnProtocol)
 	}
-	if len(cs.PeerCertificates) == 0 {
+	if len(chain) == 0 {
 		return problem.New(problem.IncorrectResponse, "the server sent no certificate")
 	}
-	leaf := cs.PeerCertificates[0]
+	leaf := chain[0]
 	if !namesOnly(leaf, ch.Name) {
 		return problem.New(problem.IncorrectResponse, "the certificate does not have %s as its only name", ch.Name)
 	}

@@ -267,7 +267,7 @@ func FuzzAnswers(f *testing.F) {
 		if err != nil {
 			return
 		}
-		p := answers(tls.ConnectionState{NegotiatedProtocol: alpnProtocol, PeerCertificates: []*x509.Certificate{leaf}}, Challenge{TLSALPN01, "web.example", "token", keyAuth})
+		p := answers(alpnProtocol, []*x509.Certificate{leaf}, Challenge{TLSALPN01, "web.example", "token", keyAuth})
 		if p == nil && fmt.Sprint(leaf.DNSNames) != "[Web.example]" && !strings.EqualFold(fmt.Sprint(leaf.DNSNames), "[web.example]") {
 			t.Errorf("%q passes", leaf.DNSNames)
 		}
