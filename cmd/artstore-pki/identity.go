@@ -83,7 +83,7 @@ func (u *ui) identitySource(i identityChoice, logger *slog.Logger) (rotation.Sou
 	if i.url == "" {
 		if i.cert == "" || i.key == "" || i.caCert == "" {
 			return nil, withHint(usagef("no certificate: want --cert, --key and --ca-cert, or --%s with --state and --%s", flagCAURL, flagTokenFile),
-				"artstore-pki issue SERVICE --out DIR makes the three files")
+				"artstore-pki issue --ca-url URL --token-file FILE --out DIR makes the three files")
 		}
 		return rotation.Files(rotation.FileSet{Cert: i.cert, Key: i.key, CA: i.caCert}), nil
 	}
