@@ -261,3 +261,21 @@ func belowHuge(t testing.TB, key *rsa.PublicKey) [][]byte {
 	leaf := certificateFor(t, newKey(t).Public(), &x509.Certificate{Subject: name.Subject, PublicKey: by.Public()}, by)
 	return [][]byte{resigned(t, leaf.Raw, noSignature(key)), issuer}
 }
+
+// processTime is what this process has used.
+func processTime(t testing.TB) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func rootPool(c *catest.CA) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, r := range c.Roots() {
+		pool.AddCert(r)
+	}
+	return pool
+}

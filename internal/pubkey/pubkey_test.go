@@ -2,7 +2,6 @@ package pubkey_test
 
 import (
 	"crypto"
-	"crypto/dsa"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -46,7 +45,6 @@ func TestRules(t *testing.T) {
 		{"X25519", x25519Key(t), bounded, "unsupported kind"},
 		{"no key", nil, bounded, "unsupported kind"},
 		{"no curve", new(ecdsa.PublicKey), bounded, "without a curve"},
-		{"DSA", new(dsa.PublicKey), check, "unsupported kind"},
 		{"8192 bits", withN(new(big.Int).Lsh(big.NewInt(1), 8191)), check, "want 2048, 3072, 4096"},
 		{"2047 bits", withN(new(big.Int).Rsh(n, 1)), check, "want 2048, 3072, 4096"},
 		{"1024 bits", withN(p), check, "RSA key of 1024 bits"},
