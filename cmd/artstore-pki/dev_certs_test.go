@@ -269,6 +269,7 @@ func TestDevCertsManifest(t *testing.T) {
 		{"no YAML", "profiles:", "profiles", exitFailure, "reading configuration"},
 		{"a misspelt key", "    names: [\"localhost\"", "    nams: [\"localhost\"", exitFailure, `unknown key "nams"`},
 		{"a wildcard", `["localhost"`, `["*.localhost"`, exitFailure, "is a wildcard"},
+		{"patterns alone", `  "query-module":`, "  \"workers\": {patterns: [\"*.workers.internal\"]}\n  \"query-module\":", exitFailure, "profiles.workers lists no names"},
 		{"a service in the place of fixtures", `  "query-module":`, `  "fixtures":`, exitFailure, `"fixtures" cannot be a service here`},
 		{"a service in the place of the bundle", `  "query-module":`, `  "ca.crt":`, exitFailure, `"ca.crt" cannot be a service here`},
 		{"a service out of the directory", `  "query-module":`, `  "../query-module":`, exitFailure, "a service name has"},
