@@ -156,8 +156,12 @@ func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
 	i.running, run = errgroup.WithContext(run)
 	defer func() {
 		if err != nil {
-			err = errors.Join(withHint(fmt.Errorf("starting the authority in %s: %w", i.dir, err),
-				"if its keys have a password of their own, --%s names the file", flagPasswordFile), i.Close())
+			err = fmt.Errorf("starting the authority in %s: %w", i.dir, err)
+			hinted := lossHint(err, i.dir)
+			if hinted == nil {
+				hinted = withHint(err, "if its keys have a password of their own, --%s names the file", flagPasswordFile)
+			}
+			err = errors.Join(hinted, i.Close())
 		}
 	}()
 	if i.authority, err = ca.Open(ctx, ca.Options{Dir: i.dir, Password: i.password, Logger: i.logger}); err != nil {
