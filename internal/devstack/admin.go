@@ -56,6 +56,7 @@ type AdminConfig struct {
 type Admin struct {
 	cfg      AdminConfig
 	accounts *accounts
+	guesses  *guesses
 	keys     *keystore
 	registry *registry
 	metrics  *adminMetrics
@@ -96,7 +97,7 @@ func NewAdmin(cfg AdminConfig) (*Admin, error) {
 		return nil, err
 	}
 	return &Admin{
-		cfg: cfg, accounts: accounts, keys: keys, registry: newRegistry(cfg.StorageElements),
+		cfg: cfg, accounts: accounts, guesses: newGuesses(), keys: keys, registry: newRegistry(cfg.StorageElements),
 		metrics: newAdminMetrics(), log: cfg.Logger, started: time.Now(),
 	}, nil
 }

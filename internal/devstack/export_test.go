@@ -2,6 +2,7 @@ package devstack
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"mime/multipart"
@@ -122,3 +123,17 @@ func (s *Storage) ForgetTokens() {
 	defer s.tokens.mu.Unlock()
 	clear(s.tokens.cache)
 }
+
+// Comparing is how many secrets are compared now, or wait for a core.
+func (a *Admin) Comparing() int { return len(a.accounts.slots) }
+
+// Guesses counts wrong secrets.
+type Guesses struct{ g *guesses }
+
+func NewGuesses() Guesses { return Guesses{newGuesses()} }
+
+func (g Guesses) Try(ctx context.Context, peer, id string, compare func() bool) (ok bool, wait time.Duration) {
+	return g.g.try(ctx, peer, id, compare)
+}
+
+const AccountGuesses, PeerGuesses, AccountRefill = accountGuesses, peerGuesses, accountRefill

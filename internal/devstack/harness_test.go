@@ -59,7 +59,10 @@ func start(t testing.TB, ac devstack.AdminConfig, sc devstack.StorageConfig) *st
 	if ac.Dir == "" {
 		ac.Dir = t.TempDir()
 	}
-	ac.BcryptCost, ac.Logger = bcrypt.MinCost, logger
+	ac.Logger = logger
+	if ac.BcryptCost == 0 {
+		ac.BcryptCost = bcrypt.MinCost
+	}
 	var err error
 	s.admin, err = devstack.NewAdmin(ac)
 	check(t, err)

@@ -172,6 +172,11 @@ func (a *Admin) serveTokenJSON(w http.ResponseWriter, r *http.Request) {
 		a.metrics.token("python", "refused", start)
 		a.refused(r, err)
 		noStore(w)
+		if tooMany := (*tooManyGuesses)(nil); errors.As(err, &tooMany) { // RFC 6585 §4
+			w.Header().Set("Retry-After", tooMany.seconds())
+			writeJSON(w, http.StatusTooManyRequests, map[string]string{"detail": tooMany.Error()})
+			return
+		}
 		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_client"`)
 		writeJSON(w, http.StatusUnauthorized, map[string]string{"detail": "Invalid client_id or client_secret"})
 		return
@@ -216,6 +221,11 @@ func (a *Admin) serveTokenForm(w http.ResponseWriter, r *http.Request) {
 	token, err := a.issue(r, req)
 	if err != nil {
 		a.refused(r, err)
+		if tooMany := (*tooManyGuesses)(nil); errors.As(err, &tooMany) {
+			w.Header().Set("Retry-After", tooMany.seconds())
+			refuse("refused", &oauthError{status: http.StatusTooManyRequests, Code: "temporarily_unavailable", Description: tooMany.Error()})
+			return
+		}
 		refuse("refused", &oauthError{status: http.StatusUnauthorized, Code: "invalid_client", Description: "Invalid client or Invalid client credentials"})
 		return
 	}
@@ -233,8 +243,15 @@ var (
 
 // issue signs a token for a client that proved its secret.
 func (a *Admin) issue(r *http.Request, req tokenRequest) (string, error) {
-	acc, ok := a.accounts.authenticate(r.Context(), req.id, req.secret)
-	if !ok {
+	var acc account
+	ok, wait := a.guesses.try(r.Context(), peerName(r), req.id, func() (ok bool) {
+		acc, ok = a.accounts.authenticate(r.Context(), req.id, req.secret)
+		return ok
+	})
+	switch {
+	case wait > 0:
+		return "", &tooManyGuesses{wait}
+	case !ok:
 		return "", errCredentials
 	}
 	now := time.Now()
