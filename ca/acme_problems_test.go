@@ -16,6 +16,7 @@ import (
 	"maps"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -364,7 +365,42 @@ func TestACMEAccountKeys(t *testing.T) {
 	}
 }
 
-// First orders go through under registrations from another address (RFC 8555 §6.6).
+// A first order goes through under 2000 registrations of another address
+// (RFC 8555 §6.6), which make 100 accounts and then none.
+func TestACMEFirstOrderInAFlood(t *testing.T) {
+	const from, path = "X-Test-From", "/acme/acme/new-account"
+	w := startACMEWith(t, catest.Options{
+		Wrap: func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				r.RemoteAddr = cmp.Or(r.Header.Get(from), r.RemoteAddr)
+				h.ServeHTTP(rw, r)
+			})
+		},
+		Edit: func(b []byte) []byte { return append(b, "\nlimits: {per_address: {per_second: 0}}\n"...) }, // only that of accounts
+	})
+	cl := w.account(t)
+	var wg sync.WaitGroup
+	var made atomic.Int32
+	flood := rawClient(t, w.CA)
+	for range 4 {
+		wg.Go(func() {
+			for range 500 {
+				r := &rawACME{client: flood.client, key: newKey(t)}
+				if status, _, _ := r.post(path, r.sign(path, map[string]any{}, nil), from, "192.0.2.66:1"); status == http.StatusCreated {
+					made.Add(1)
+				}
+			}
+		})
+	}
+	w.obtain(t, cl, "http-01", newKey(t), "web.example")
+	wg.Wait()
+	w.obtain(t, cl, "http-01", newKey(t), "web.example")
+	if n := made.Load(); n < 100 || n > 110 { // some more come while the test runs
+		t.Errorf("%d accounts of one address", n)
+	}
+}
+
+// An address that has made its accounts is told when to come again.
 func TestACMERegistrationFlood(t *testing.T) {
 	const from = "X-Test-From"
 	w := startACMEWith(t, catest.Options{Wrap: func(h http.Handler) http.Handler {

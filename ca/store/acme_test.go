@@ -231,15 +231,15 @@ func TestACMEForwardOnly(t *testing.T) {
 	})
 }
 
-// Two challenges of one order that are answered at the same moment make it ready.
+// The challenges of one order that are answered at the same moment make it ready.
 func TestACMEReadyRace(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		one, two := open(t, where).ACME(), open(t, where).ACME()
 		acc := acmeAccount(t, one)
-		for range 10 {
+		for range 20 {
 			o := &acme.Order{AccountID: acc.ID, Status: acme.StatusPending, ExpiresAt: time.Now().Add(time.Hour)}
 			var list []*acme.Authorization
-			for range 2 {
+			for range 12 {
 				list = append(list, &acme.Authorization{ID: rand.Text(), AccountID: acc.ID, Status: acme.StatusPending, ExpiresAt: o.ExpiresAt,
 					Challenges: []*acme.Challenge{{ID: rand.Text(), Status: acme.StatusPending}}})
 			}
@@ -250,14 +250,14 @@ func TestACMEReadyRace(t *testing.T) {
 			for i, az := range list {
 				wg.Go(func() {
 					ch := &acme.Challenge{ID: az.Challenges[0].ID, AuthorizationID: az.ID, Status: acme.StatusValid}
-					if err := []*store.ACME{one, two}[i].UpdateChallenge(t.Context(), ch); err != nil {
+					if err := []*store.ACME{one, two}[i%2].UpdateChallenge(t.Context(), ch); err != nil {
 						t.Error(err)
 					}
 				})
 			}
 			wg.Wait()
 			if now, err := one.Order(t.Context(), o.ID); err != nil || now.Status != acme.StatusReady {
-				t.Fatalf("both are answered, and the order is %s, %v", now.Status, err)
+				t.Fatalf("all are answered, and the order is %s, %v", now.Status, err)
 			}
 		}
 	})
