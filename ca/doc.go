@@ -12,7 +12,7 @@
 //
 // Promises:
 //
-//   - Deny by default: a service obtains the names that its profile lists, for as
+//   - Deny by default: a service obtains the names that its profile allows, for as
 //     long as its profile says, also when it renews; a refusal names the rule.
 //   - Nothing is stored before it is verified, and no certificate leaves before
 //     it is committed: every certificate that any client ever received is in the

@@ -10,6 +10,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -182,5 +183,17 @@ func TestDoctorWarnsOfNamesOfTheAuthority(t *testing.T) {
 	}
 	if !found {
 		t.Error("no warning of both")
+	}
+}
+
+// A certificate with a name that was taken once and is none any more is not
+// renewed, and its holder is told why.
+func TestRenewalOfANameThatIsNone(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	cert := enrol(t, c, "storage", "storage")
+	damage.SQL(t, c.Dir, `UPDATE certificates SET names = '["10.0.0.256"]' WHERE service = 'storage'`)
+	status, body := newClient(t, c, cert).do("POST", "/renew", nil)
+	if status != http.StatusForbidden || !strings.Contains(message(t, body), `name "10.0.0.256" looks like an IP address and is none: enrol again (rule: names)`) {
+		t.Errorf("%d %s", status, body)
 	}
 }

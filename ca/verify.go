@@ -334,8 +334,8 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 	if err != nil {
 		return v, err
 	}
-	if v.names, err = names.CanonicalAll(entry.Names); err != nil {
-		return v, err
+	if v.names, err = names.CanonicalAll(entry.Names); err != nil { // issued when they were taken less strictly
+		return v, a.turnAway(ctx, v.caller, want{action: v.action}, refuse(ruleNames, "%v: enrol again", err))
 	}
 	v.key, v.keyHash, v.previous, v.trust = cert.PublicKey, entry.KeyHash, &entry, reportedTrust(r)
 	if ext, ok := provisioner.GetProvisionerExtension(cert); ok {
