@@ -93,7 +93,10 @@ func (u *ui) runServe(c *cli.Context) (err error) {
 	defer func() { err = errors.Join(err, server.identity.Close()) }()
 	server.atCap = capMetric(registry)
 	group.Go(func() error { return server.serve(ctx, ln) })
-	group.Go(func() error { return u.reloadOnHangup(ctx, authority) })
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP) // before anybody learns that it serves: without a receiver the signal kills
+	defer signal.Stop(hangup)
+	group.Go(func() error { return u.reloadOn(ctx, hangup, authority) })
 	if err := metrics.start(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
@@ -217,11 +220,8 @@ func (o ownCertificate) Watch(ctx context.Context, yield func(rotation.Material)
 	})
 }
 
-// reloadOnHangup reads pki.yaml again at each SIGHUP until ctx ends.
-func (u *ui) reloadOnHangup(ctx context.Context, authority *ca.Authority) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+// reloadOn reads pki.yaml again at each signal until ctx ends.
+func (u *ui) reloadOn(ctx context.Context, hangup <-chan os.Signal, authority *ca.Authority) error {
 	for {
 		select {
 		case <-ctx.Done():

@@ -19,7 +19,10 @@ import (
 	"testing"
 )
 
-const required = "ARTSTORE_FAT"
+const (
+	required  = "ARTSTORE_FAT"
+	imageSize = 32 << 20 // bytes; mkfs.vfat makes FAT16 of it
+)
 
 // Kinds are the file systems that [Mount] knows.
 func Kinds() []string { return []string{"FAT", "exFAT"} }
@@ -96,7 +99,11 @@ func (m *mounted) close() error {
 
 func (m *mounted) mount(kind string) error {
 	how := kinds[kind]
-	if err := errors.Join(os.WriteFile(m.fill["IMAGE"], nil, 0o600), os.Truncate(m.fill["IMAGE"], 32<<20), os.Mkdir(m.fill["DIR"], 0o700)); err != nil {
+	image, err := os.OpenFile(m.fill["IMAGE"], os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(image.Truncate(imageSize), image.Close(), os.Mkdir(m.fill["DIR"], 0o700)); err != nil {
 		return err
 	}
 	if _, err := m.run(how.format); err != nil {
