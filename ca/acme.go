@@ -74,7 +74,7 @@ func (a *Authority) acmeOpen(h acmeHandler) http.HandlerFunc {
 	}
 }
 
-// acmeSigned lets nobody past whose signature does not verify.
+// acmeSigned serves requests whose signature verifies.
 func (a *Authority) acmeSigned(h acmeHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, err := a.newSession(r)
@@ -195,7 +195,7 @@ func (a *Authority) problem(w http.ResponseWriter, r *http.Request, err error) {
 	case p.Status < http.StatusInternalServerError:
 		a.charge(r) // anybody can have an account, so having one excuses nothing
 	case r.Context().Err() == nil:
-		a.logger.ErrorContext(r.Context(), "request failed", "path", acmePrefix, "err", err)
+		a.logger.ErrorContext(r.Context(), "request failed", "path", chi.RouteContext(r.Context()).RoutePattern(), "err", err)
 	}
 	p.Write(w)
 }

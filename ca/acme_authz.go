@@ -97,7 +97,14 @@ func (s *acmeSession) postChallenge(w http.ResponseWriter, r *http.Request) erro
 	if ch.AccountID != s.call.account.ID {
 		return problem.New(problem.Unauthorized, "the challenge is another account's")
 	}
-	if len(s.call.payload) > 0 && ch.Status == acme.StatusPending {
+	az, err := s.store.GetAuthorization(r.Context(), ch.AuthorizationID)
+	if err != nil {
+		return err
+	}
+	// An authorization that has ended is not looked at again: its challenges stay as
+	// they are, and could be asked for any number of times.
+	open := az.Status == acme.StatusPending && time.Now().Before(az.ExpiresAt)
+	if len(s.call.payload) > 0 && ch.Status == acme.StatusPending && open {
 		if err := s.validate(r.Context(), ch); err != nil {
 			return err
 		}

@@ -299,6 +299,30 @@ func TestACMEDeactivateAuthorization(t *testing.T) {
 	w.Check(t)
 }
 
+// The challenges of an authorization that was given up are not looked at any more.
+func TestACMEEndedChallenges(t *testing.T) {
+	w := startACME(t)
+	r := rawClient(t, w.CA)
+	r.register()
+	_, authz, challenges := r.rawOrder("web.example")
+	if status, _, _ := r.post(authz, r.sign(authz, map[string]string{"status": "deactivated"}, nil)); status != http.StatusOK {
+		t.Fatal("deactivating")
+	}
+	path := challenges["http-01"]
+	for range 3 {
+		status, _, resp := r.post(path, r.sign(path, map[string]any{}, nil))
+		data, err := io.ReadAll(resp.Body)
+		if err != nil || status != http.StatusOK || !strings.Contains(string(data), `"status":"pending"`) {
+			t.Errorf("%d %s, %v", status, data, err)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.visited != 0 {
+		t.Errorf("the authority asked %d times", w.visited)
+	}
+}
+
 // A deactivated account ends its orders, and its key registers no more (RFC 8555 §7.3.6).
 func TestACMEDeactivateAccount(t *testing.T) {
 	w := startACME(t)
