@@ -85,6 +85,8 @@ chain() {
   [ "$lineages" -eq 1 ] && [ "$renewed" -eq $((all - 1)) ] && [ "$renewed" -ge "$2" ]
 }
 
+without_errors() { cat "$1" && ! grep -qiE 'error|fail|expired' "$1"; }
+
 renewed() {
   local left=$((begun + RENEWALS - SECONDS)) name
   [ "$left" -le 0 ] || sleep "$left"
@@ -96,7 +98,7 @@ renewed() {
     done
   fi
   for name in query-module admin-module; do
-    must "step ca renew --daemon, $name: no error" test "$(grep -ciE 'error|fail|expired' "$short/$name.log")" -eq 0
+    must "step ca renew --daemon, $name: no error" without_errors "$short/$name.log"
     must "its certificate is good" openssl x509 -in "$short/$name.crt" -noout -checkend 0
   done
   must "its renewals are a chain in the record" chain query-module $((RENEWALS / 70))
@@ -113,7 +115,7 @@ others=()
 end_others() {
   [ "${#others[@]}" -eq 0 ] || kill "${others[@]}" 2>/dev/null || true
 }
-trap 'end_others; finish' EXIT
+trap 'status=$?; end_others; set +e; (exit "$status"); finish' EXIT
 
 # Nothing of the caller's own step configuration takes part.
 export STEPPATH=$work/step

@@ -32,7 +32,7 @@ func EncodeEnds(thisUpdate time.Time, ends []int64) ([]byte, error) {
 	octets := make([]byte, 0, len(ends)*endSize)
 	for _, end := range ends {
 		after := min(max(end-thisUpdate.Unix(), 0), math.MaxUint32)
-		octets = binary.BigEndian.AppendUint32(octets, uint32(after)) //nolint:gosec // G115: bounded in the line above
+		octets = binary.BigEndian.AppendUint32(octets, uint32(after))
 	}
 	return asn1.Marshal(octets)
 }

@@ -207,7 +207,7 @@ func TestRealPeerNeverUnrevokes(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = client.Close() }()
-		resp, err := (&http.Client{Transport: client.Transport(rotation.TransportOptions{})}).Get("https://" + addr) //nolint:noctx // local
+		resp, err := (&http.Client{Transport: client.Transport(rotation.TransportOptions{})}).Get("https://" + addr)
 		if err != nil {
 			return false
 		}
