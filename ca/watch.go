@@ -71,7 +71,10 @@ func (a *Authority) Watch(ctx context.Context, yield func(ServerIdentity) error)
 			due = began.Add(retry)
 			retry = min(2*retry, longestWait)
 		}
-		if !waitUntil(ctx, time.Now().Add(w.rest()), st.superseded) || !waitUntil(ctx, due, st.superseded, revoked) {
+		// The rest comes after the revocation: whoever revoked the certificate that it
+		// shows has the answer by then, before its connection is cut.
+		rest := w.rest()
+		if !waitUntil(ctx, due.Add(-rest), st.superseded, revoked) || !waitUntil(ctx, time.Now().Add(rest), st.superseded) {
 			return nil
 		}
 	}
@@ -89,7 +92,7 @@ type watcher struct {
 	spent   time.Duration // on lists, by the last look
 }
 
-// rest is how long the next revocation waits. Lists of many entries take a while to
+// rest is how long a revocation waits. Lists of many entries take a while to
 // read; while certificates are revoked one by one, that is a twentieth of a core at most.
 func (w *watcher) rest() time.Duration { return min(max(leastRest, 20*w.spent), longestRest) }
 
