@@ -16,8 +16,8 @@ import (
 )
 
 // Unavailable reports whether an operation failed because the database cannot be
-// used now: it is locked, full, read-only, stopped or out of reach. The same
-// operation may succeed later. Any other error is a fault of the record or of ours.
+// used now: it is locked, full, read-only, stopped, out of reach, gone or older than
+// it was. The same operation may succeed later. Any other error is a fault of the record or of ours.
 func Unavailable(err error) bool {
 	var lite *sqlite.Error
 	if errors.As(err, &lite) {
@@ -42,11 +42,12 @@ var (
 	pgAway = []string{
 		"08",             // connection exceptions
 		"25006",          // read_only_sql_transaction: a standby
+		"3D000", "42P01", // the database is gone, or an empty one is in its place
 		"40001", "40P01", // conflicts, after all tries
 		"53",                      // insufficient resources, disk_full among them
 		"55P03",                   // lock_not_available
 		"57P01", "57P02", "57P03", // shutdown, crash, cannot connect now
 		"58", // system errors
 	}
-	brokenConn = []error{driver.ErrBadConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded}
+	brokenConn = []error{ErrRemoved, ErrRolledBack, driver.ErrBadConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded}
 )
