@@ -52,7 +52,7 @@ renewals() {
   local name
   short=$work/short
   mkdir "$short"
-  must "artstore-pki init, lives of 70 s" "$pki" init --dir "$short/ca" --plain-keys --lifetime 70s --dns localhost --address 127.0.0.1:0
+  must "artstore-pki init, lives of 70 s" "$pki" init --dir "$short/ca" --plain-keys --lifetime 70s --dns localhost --dns 127.0.0.1 --address 127.0.0.1:0
   sed -i 's|^  "admin-module":|&\n    lifetime: {default: 3m}|' "$short/ca/pki.yaml"
   "$pki" serve --dir "$short/ca" --listen 127.0.0.1:0 --ready-file "$short/url" >"$short/serve.log" 2>&1 &
   others+=($!)
