@@ -37,7 +37,7 @@ type Status struct {
 
 	RevokedLists   int       `json:"revoked_lists"`   // revocation lists in effect
 	RevokedSerials int       `json:"revoked_serials"` // certificates on them
-	RevokedKept    int       `json:"revoked_kept"`    // that only earlier lists named; they are refused until they have ended. More than 0: ask whether the authority lost its record
+	RevokedKept    int       `json:"revoked_kept"`    // that only earlier lists named; they are refused until they have ended. More than 0 for minutes: ask whether the authority lost its record
 	RevokedAt      time.Time `json:"revoked_at,omitzero"`
 	RevokedStale   bool      `json:"revoked_stale"` // one is past its NextUpdate; it is enforced all the same, and Check fails
 

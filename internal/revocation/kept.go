@@ -42,6 +42,21 @@ func (k *Kept) Len() int {
 	return k.entries.Len()
 }
 
+// Lasting is how many entries are kept beyond t.
+func (k *Kept) Lasting(t time.Time) (n int) {
+	if k == nil {
+		return 0
+	}
+	for _, entries := range k.entries {
+		for _, end := range entries {
+			if end > t.Unix() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // All calls yield for each entry, in no order.
 func (k *Kept) All(yield func(issuer Issuer, serial string) bool) {
 	if k == nil {

@@ -117,6 +117,9 @@ func TestKeptUntilTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if n, m := kept.Lasting(now.Add(2*time.Hour)), (*revocation.Kept)(nil).Lasting(now); n != 1 || m != 0 {
+		t.Errorf("%d of two last for two hours, %d of none", n, m)
+	}
 	if kept, err = kept.Follow(empty, empty, now.Add(2*time.Hour)); err != nil || kept.Len() != 1 {
 		t.Errorf("two hours later %d are kept: %v", kept.Len(), err)
 	}

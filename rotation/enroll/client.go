@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -395,22 +394,4 @@ func retryAfter(h http.Header) time.Duration {
 		from = date // both by the authority's clock: ours may be off
 	}
 	return min(max(at.Sub(from), 0), 24*time.Hour)
-}
-
-// parseURL returns the address without a trailing slash, or says what is wrong with it.
-func parseURL(raw string) (string, error) {
-	u, err := url.Parse(raw)
-	switch {
-	case raw == "":
-		return "", errors.New("no URL of the authority")
-	case err != nil:
-		return "", fmt.Errorf("parsing the URL of the authority: %w", err.(*url.Error).Err) //nolint:errorlint // url.Parse documents *url.Error
-	case u.Scheme != "https":
-		return "", fmt.Errorf("the URL of the authority must start with https://, got %q", printable(u.Redacted()))
-	case u.Host == "" || u.Hostname() == "":
-		return "", fmt.Errorf("the URL of the authority names no host: %q", printable(u.Redacted()))
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return "", errors.New("the URL of the authority must be https://host[:port] and nothing else")
-	}
-	return strings.TrimRight(raw, "/"), nil
 }

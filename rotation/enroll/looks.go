@@ -80,21 +80,27 @@ func (a *agent) onListed(ctx context.Context, r result[answered]) {
 	a.cfg.Logger.LogAttrs(ctx, level, "revoked lists not refreshed", about(a.cur, err)...)
 }
 
+// forgetting is for how much longer a certificate would have to be on its list before
+// its absence is told as a loss of the authority's.
+const forgetting = 10 * time.Minute
+
 // changeLists publishes what got makes of the lists in effect, if that is a change.
 func (a *agent) changeLists(ctx context.Context, got answered, now time.Time) (changed bool, err error) {
 	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: a.cur.roots}
 	if i.lists, i.kept, err = a.cur.succession(got, now); err != nil {
 		return true, err
 	}
-	lost := i.kept.Len() - a.cur.kept.Len()
-	if i.lists.equal(a.cur.lists) && lost == 0 {
+	if i.lists.equal(a.cur.lists) && i.kept.Len() == a.cur.kept.Len() {
 		return false, nil
 	}
+	// By a clock that is behind the authority's, what has just ended seems to be dropped too early.
+	lasting := now.Add(forgetting)
+	lost := i.kept.Lasting(lasting) > a.cur.kept.Lasting(lasting)
 	if err := a.amend(i); err != nil {
 		return true, err
 	}
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "revoked lists refreshed", slog.Int("lists", len(i.lists)), slog.Int("serials", i.lists.serials()))
-	if lost > 0 { // somebody must act: the authority may have lost its record
+	if lost { // somebody must act: the authority may have lost its record
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the authority's lists no longer name revoked certificates, which stay refused here", slog.Int("serials", i.kept.Len()))
 	}
 	return true, nil
