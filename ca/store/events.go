@@ -58,22 +58,30 @@ func (s *Store) Tell(ctx context.Context, e Event) error {
 // Events returns up to limit events after the given id, oldest first. kind
 // selects one kind, "" all.
 func (s *Store) Events(ctx context.Context, kind string, after int64, limit int) ([]Event, error) {
-	return s.events(ctx, kind, after, ` ORDER BY id LIMIT ?`, limit)
+	return s.events(ctx, eventRange{kind: kind, after: after, order: ` ORDER BY id LIMIT ?`, limit: limit})
 }
 
 // LatestEvents returns the newest events, limit of them at most, oldest first.
 func (s *Store) LatestEvents(ctx context.Context, kind string, limit int) ([]Event, error) {
-	out, err := s.events(ctx, kind, 0, ` ORDER BY id DESC LIMIT ?`, limit)
+	out, err := s.events(ctx, eventRange{kind: kind, order: ` ORDER BY id DESC LIMIT ?`, limit: limit})
 	slices.Reverse(out)
 	return out, err
 }
 
-func (s *Store) events(ctx context.Context, kind string, after int64, order string, limit int) ([]Event, error) {
-	text, args := `SELECT id, `+eventColumns+` FROM events WHERE id > ?`, []any{after}
-	if kind != "" {
-		text, args = text+` AND kind = ?`, append(args, kind)
+// eventRange is a part of the events, from one end.
+type eventRange struct {
+	kind  string // "" means all
+	after int64
+	order string // the end of the statement
+	limit int
+}
+
+func (s *Store) events(ctx context.Context, r eventRange) ([]Event, error) {
+	text, args := `SELECT id, `+eventColumns+` FROM events WHERE id > ?`, []any{r.after}
+	if r.kind != "" {
+		text, args = text+` AND kind = ?`, append(args, r.kind)
 	}
-	rows, err := s.read.QueryContext(ctx, text+order, append(args, min(max(limit, 1), maxLimit))...)
+	rows, err := s.read.QueryContext(ctx, text+r.order, append(args, min(max(r.limit, 1), maxLimit))...)
 	if err != nil {
 		return nil, fmt.Errorf("reading events: %w", err)
 	}
