@@ -65,7 +65,7 @@ func (r *Record) NewEABKey(ctx context.Context, opt EABOptions) (store.EABKey, s
 	}
 	profiles := slices.Compact(slices.Sorted(slices.Values(opt.Profiles)))
 	now := time.Now().UTC()
-	k, key, err := r.store.NewEABKey(ctx, store.EABKey{Profiles: profiles, Note: clip(opt.Note), Created: now, Expires: now.Add(opt.Life)})
+	k, key, err := r.store.NewEABKey(ctx, operator, store.EABKey{Profiles: profiles, Note: clip(opt.Note), Created: now, Expires: now.Add(opt.Life)})
 	if err != nil {
 		return k, secret.String{}, err
 	}
@@ -84,5 +84,5 @@ func (r *Record) EABKeys(ctx context.Context) ([]store.EABKey, error) { return r
 // certificates stay as they are. One that is unknown, or was revoked before, is
 // [store.ErrNotFound].
 func (r *Record) RevokeEABKey(ctx context.Context, id string) error {
-	return r.store.RevokeEABKey(ctx, id, time.Now())
+	return r.store.RevokeEABKey(ctx, operator, id, time.Now())
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -37,8 +38,8 @@ var (
 const eabSecret = 32 // bytes: as many as the MAC of HS256 has (RFC 2104 §3)
 
 // NewEABKey stores a key under a new id and returns its secret, which is to be had
-// here and never again.
-func (s *Store) NewEABKey(ctx context.Context, k EABKey) (EABKey, []byte, error) {
+// here and never again. The event that tells of it is in the same transaction.
+func (s *Store) NewEABKey(ctx context.Context, caller string, k EABKey) (EABKey, []byte, error) {
 	k.ID = rand.Text()
 	secret := make([]byte, eabSecret)
 	_, _ = rand.Read(secret) // it never fails
@@ -49,7 +50,10 @@ func (s *Store) NewEABKey(ctx context.Context, k EABKey) (EABKey, []byte, error)
 	err = s.change(ctx, func(tx *txn) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO acme_eab_keys (id, secret, profiles, note, created_at, expires, account, bound_at, revoked_at)
 			VALUES (?, ?, ?, ?, ?, ?, '', 0, 0)`, k.ID, secret, string(profiles), k.Note, millis(k.Created), millis(k.Expires))
-		return err
+		if err != nil {
+			return err
+		}
+		return tellOfEAB(ctx, tx, Event{At: k.Created, Caller: caller, Detail: fmt.Sprintf("key %s made for profiles %s", k.ID, profiles)})
 	})
 	if err != nil {
 		return k, nil, fmt.Errorf("storing an external account key: %w", err)
@@ -72,7 +76,7 @@ func (s *Store) EABKeys(ctx context.Context) ([]EABKey, error) {
 
 // RevokeEABKey ends a key, and what its account may order. One that is unknown or
 // was revoked is [ErrNotFound].
-func (s *Store) RevokeEABKey(ctx context.Context, id string, now time.Time) error {
+func (s *Store) RevokeEABKey(ctx context.Context, caller, id string, now time.Time) error {
 	err := s.change(ctx, func(tx *txn) error {
 		res, err := tx.ExecContext(ctx, `UPDATE acme_eab_keys SET revoked_at = ?, secret = ? WHERE id = ? AND revoked_at = 0`, millis(now), []byte{}, id)
 		if err != nil {
@@ -81,7 +85,7 @@ func (s *Store) RevokeEABKey(ctx context.Context, id string, now time.Time) erro
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, ErrNotFound)
 		}
-		return nil
+		return tellOfEAB(ctx, tx, Event{At: now, Caller: caller, Detail: fmt.Sprintf("key %s revoked", id)})
 	})
 	if err != nil {
 		return fmt.Errorf("revoking external account key %.64q: %w", id, err)
@@ -132,7 +136,13 @@ func (t *txn) bind(ctx context.Context, id, account string, now time.Time) error
 			return errors.Join(err, ErrEABGone)
 		}
 	}
-	return nil
+	return tellOfEAB(ctx, t, Event{At: now, Caller: "acme " + account, Detail: fmt.Sprintf("key %s bound account %s", id, account)})
+}
+
+func tellOfEAB(ctx context.Context, tx *txn, e Event) error {
+	e.Kind = eabChanged
+	_, err := addEvent(ctx, tx, e, [sha256.Size]byte{})
+	return err
 }
 
 const eabColumns = `k.id, k.profiles, k.note, k.created_at, k.expires, k.account, k.bound_at, k.revoked_at`

@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 func newEAB(t testing.TB, s *store.Store, life time.Duration, profiles ...string) (store.EABKey, []byte) {
 	t.Helper()
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	k, secret, err := s.NewEABKey(t.Context(), store.EABKey{Profiles: profiles, Note: "rack 4", Created: now, Expires: now.Add(life)})
+	k, secret, err := s.NewEABKey(t.Context(), "operator", store.EABKey{Profiles: profiles, Note: "rack 4", Created: now, Expires: now.Add(life)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestEABGone(t *testing.T) {
 		a := s.ACME()
 		late, _ := newEAB(t, s, -time.Minute, "web")
 		revoked, secret := newEAB(t, s, time.Hour, "web")
-		if err := s.RevokeEABKey(t.Context(), revoked.ID, time.Now()); err != nil {
+		if err := s.RevokeEABKey(t.Context(), "operator", revoked.ID, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if n := leftSecrets(t, s, secret); n != 0 {
@@ -112,7 +113,7 @@ func TestEABGone(t *testing.T) {
 			}
 		}
 		for _, id := range []string{revoked.ID, "nobody"} {
-			if err := s.RevokeEABKey(t.Context(), id, time.Now()); !errors.Is(err, store.ErrNotFound) {
+			if err := s.RevokeEABKey(t.Context(), "operator", id, time.Now()); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("revoking %s: %v", id, err)
 			}
 		}
@@ -131,7 +132,7 @@ func TestEABGone(t *testing.T) {
 		if _, err := a.EABSecret(t.Context(), next.ID); err != nil {
 			t.Errorf("it used up the key: %v", err)
 		}
-		if err := s.RevokeEABKey(t.Context(), first.ID, time.Now()); err != nil {
+		if err := s.RevokeEABKey(t.Context(), "operator", first.ID, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if k, ok, err := a.Binding(t.Context(), acc.ID); !ok || err != nil || k.Revoked.IsZero() {
@@ -213,4 +214,47 @@ func upgradeBeforeEAB(t *testing.T, where string) {
 		t.Error(err)
 	}
 	newEAB(t, s, time.Hour, "web")
+}
+
+// Who made a key, which account it bound, and who revoked it stands in the log. A
+// change that fails tells nothing.
+func TestEABEvents(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		s := open(t, where)
+		used, secret := newEAB(t, s, time.Hour, "web")
+		revoked, _ := newEAB(t, s, time.Hour, "api")
+		acc, err := boundAccount(t, s.ACME(), used.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := boundAccount(t, s.ACME(), used.ID); !errors.Is(err, store.ErrEABGone) {
+			t.Fatal(err)
+		}
+		for range 2 {
+			err = s.RevokeEABKey(t.Context(), "operator", revoked.ID, time.Now())
+		}
+		if !errors.Is(err, store.ErrNotFound) {
+			t.Fatal(err)
+		}
+		events, err := s.Events(t.Context(), "acme-key", 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range events {
+			got = append(got, e.Caller+": "+e.Detail)
+			if strings.Contains(e.Detail, string(secret)) {
+				t.Error("an event has the secret of a key")
+			}
+		}
+		want := []string{
+			`operator: key ` + used.ID + ` made for profiles ["web"]`,
+			`operator: key ` + revoked.ID + ` made for profiles ["api"]`,
+			`acme ` + acc.ID + `: key ` + used.ID + ` bound account ` + acc.ID,
+			`operator: key ` + revoked.ID + ` revoked`,
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("events:\n%q\nwant\n%q", got, want)
+		}
+	})
 }

@@ -23,12 +23,16 @@ type Event struct {
 
 // EventKinds are all kinds of events.
 func EventKinds() []string {
-	return []string{Issued, Renewed, Rekeyed, Own, Entered, revoked, refused, TokenMade, pruned, Restored, Migrated, Accepted}
+	return []string{Issued, Renewed, Rekeyed, Own, Entered, revoked, refused, TokenMade, eabChanged, pruned, Restored, Migrated, Accepted}
 }
 
 // TokenMade is the kind of event that tells of an enrolment token which a service
 // asked for; Service is whom the token is for.
 const TokenMade = "token"
+
+// eabChanged is the kind of event that tells that an external account key was made,
+// was used by an account, or was revoked. Detail says which, and never the secret.
+const eabChanged = "acme-key"
 
 // Kinds of events that tell where the record itself came from, for [Store.Tell].
 const (
