@@ -323,16 +323,16 @@ func (a *Authority) Ready(ctx context.Context) error {
 	return a.record.Ready(ctx)
 }
 
-// Close brings the marker up to the log and closes the record. Requests still
+// Close brings log and marker up to the record and closes it. Requests still
 // running fail; serve drains first.
 func (a *Authority) Close() error {
+	if a.record != nil && a.record.Intact() { // else somebody may have accepted the loss meanwhile
+		a.markLast()
+	}
 	a.end()
 	err := a.audit.Load().close()
 	if a.record == nil {
 		return err
-	}
-	if a.record.Intact() { // else somebody may have accepted the loss meanwhile
-		a.mark(a.life, true)
 	}
 	return errors.Join(err, a.record.Close())
 }

@@ -52,6 +52,24 @@ func (a *Authority) mark(ctx context.Context, now bool) {
 	m.failed = err != nil
 }
 
+// lastHead bounds how long the end waits for a database that may be away.
+const lastHead = 2 * time.Second
+
+// markLast signs a head over what was recorded since the last one, so that a record
+// put back after a clean stop is refused, whatever it lacks. If the head cannot be
+// signed, the marker names the one before, and the next start signs this one.
+func (a *Authority) markLast() {
+	if a.head.Load() == nil {
+		return // it never opened
+	}
+	ctx, cancel := context.WithTimeout(a.life, lastHead)
+	defer cancel()
+	if err := a.sequence(ctx); err != nil {
+		a.logger.WarnContext(ctx, "last head not signed, the next start does it", "err", err)
+	}
+	a.mark(ctx, true)
+}
+
 // openRecord opens the record and brings the marker up to it. A directory that
 // was made before there were markers gets its first one here.
 func (a *Authority) openRecord(ctx context.Context, cfg Config) (err error) {
