@@ -37,6 +37,7 @@ soak: ## an hour of the demo with short certificates, ten minutes of renewals by
 	ARTSTORE_CA_KILLS=200 go test ./ca -run TestKill -count 1 -timeout 60m -v
 	ARTSTORE_INGEST_KILLS=200 go test ./cmd/artstore-pki -run TestIngestSurvivesKill -count 1 -timeout 30m -v
 	RENEWALS=600 $(CI) interop
+	ARTSTORE_FLOOD=1 go test ./cmd/artstore-pki -run TestServeUnderFlood -count 1 -timeout 30m -v
 	DEMO_DURATION=1h FUZZTIME=5m $(CI) demo fuzz
 
 bench-rotation: ## handshakes and rotations of ours beside those of others, as ratios; six minutes
