@@ -179,7 +179,7 @@ func (s *authorityServer) refused(what string) {
 func capMetric(registry prometheus.Registerer) *prometheus.CounterVec {
 	m := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "artstore_ca_address_cap_refusals_total",
-		Help: "Connections closed, and requests refused for their unfinished bodies, because the address had too many; by what: connections, bodies.",
+		Help: "Connections closed and requests refused because their address had too many, by what: connections, requests (open), bodies (unfinished).",
 	}, []string{"what"})
 	registry.MustRegister(m)
 	return m

@@ -31,13 +31,14 @@ const floodEnv = "ARTSTORE_FLOOD"
 // flooded is a real serve, an attacker at 127.0.0.66 and an honest client at
 // 127.0.0.1 that asks all the time.
 type flooded struct {
-	t     *testing.T
-	addr  string
-	pid   int
-	conf  *tls.Config
-	asked atomic.Int64
-	worst atomic.Int64 // nanoseconds an honest request took
-	wg    sync.WaitGroup
+	t       *testing.T
+	addr    string
+	metrics string
+	pid     int
+	conf    *tls.Config
+	asked   atomic.Int64
+	worst   atomic.Int64 // nanoseconds an honest request took
+	wg      sync.WaitGroup
 }
 
 const (
@@ -77,9 +78,10 @@ func startFlooded(t *testing.T) *flooded {
 	w.program = filepath.Join(w.dir, "artstore-pki")
 	must(t, os.Symlink(self, w.program))
 	w.ok(t, "init", "--plain-keys", "--dir", "ca")
-	server := w.start(t, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--ready-file", "url")
+	metrics := freeAddress(t)
+	server := w.start(t, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--ready-file", "url", "--metrics", metrics)
 	ctx, stop := context.WithCancel(t.Context())
-	f := &flooded{t: t, addr: strings.TrimPrefix(w.url(t, "url"), "https://"), pid: server.cmd.Process.Pid}
+	f := &flooded{t: t, addr: strings.TrimPrefix(w.url(t, "url"), "https://"), pid: server.cmd.Process.Pid, metrics: metrics}
 	root, err := os.ReadFile(filepath.Join(w.dir, "ca/certs/root_ca.crt"))
 	must(t, err)
 	roots := x509.NewCertPool()

@@ -11,7 +11,7 @@
 //   - Time: to send a header, to send a body, to take an answer, and idle time.
 //   - HTTP/2 (RFC 9113): streams of a connection, bytes that a peer may send
 //     before a handler reads them, time that a write to the connection may take.
-//   - Bodies that are on their way, of one address.
+//   - Requests of one address that are open, and those whose bodies are on their way.
 //   - Header size. The handler limits the size of bodies.
 //
 // # What ends a stream that stalls
@@ -80,8 +80,9 @@ type Config struct {
 	// answer is large puts it off while the peer takes bytes: see [Paced]. 0
 	// means no bound: handlers then set deadlines themselves.
 	WriteTimeout time.Duration
-	// Refused is told of each connection or body that was over a cap of its
-	// address; what is [LimitConns] or [LimitBodies]. It must be fast and safe for concurrent use.
+	// Refused is told of each connection or request that was over a cap of its
+	// address; what is [LimitConns], [LimitRequests] or [LimitBodies]. It must be
+	// fast and safe for concurrent use.
 	Refused func(what string)
 	// Logger gets a warning a minute about addresses over their cap and, at debug
 	// level, all that net/http reports (refused handshakes and the like). nil means slog.Default.
@@ -146,6 +147,7 @@ func newServer(cfg Config, refusals *refusals) *http.Server {
 		h2.MaxReceiveBufferPerConnection, h2.MaxReceiveBufferPerStream = smallWindow, smallWindow
 		handler = limitBodies(handler, cfg.Conns, refusals)
 	}
+	handler = limitRequests(handler, cfg.Conns, refusals)
 	return &http.Server{
 		Handler:           handler,
 		TLSConfig:         cfg.TLS,

@@ -9,8 +9,9 @@ import (
 
 // What Config.Refused is told.
 const (
-	LimitConns  = "connections"
-	LimitBodies = "bodies"
+	LimitConns    = "connections"
+	LimitRequests = "requests"
+	LimitBodies   = "bodies"
 )
 
 const warnEvery = time.Minute

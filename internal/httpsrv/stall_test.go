@@ -70,7 +70,7 @@ func inBubble(t *testing.T, h http.HandlerFunc, f func(t *testing.T, m *inMemory
 		done := make(chan error, 1)
 		go func() {
 			done <- httpsrv.Serve(ctx, m.ln, httpsrv.Config{
-				Handler: h, Logger: slog.New(slog.DiscardHandler), Conns: caps(16, 4),
+				Handler: h, Logger: slog.New(slog.DiscardHandler), Conns: caps(64, perAddress),
 				TLS:         &tls.Config{MinVersion: tls.VersionTLS13, Certificates: brought.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}},
 				BodyTimeout: 30 * time.Second, WriteTimeout: 40 * time.Second, Idle: 15 * time.Second, Streams: streams,
 			})
@@ -83,7 +83,10 @@ func inBubble(t *testing.T, h http.HandlerFunc, f func(t *testing.T, m *inMemory
 	})
 }
 
-const streams = 32
+const (
+	streams    = 32
+	perAddress = 16 // connections, and so 32 open requests
+)
 
 // peer is an HTTP/2 client that does what it is told, and no more.
 type peer struct {
@@ -234,6 +237,50 @@ func TestStreamsWithoutWindowEnd(t *testing.T) {
 	})
 }
 
+// An address has a cap of open requests over all its connections. A request is open
+// until its stream is closed, although its handler has returned.
+func TestOpenRequestsOfOneAddress(t *testing.T) {
+	const most = 2 * perAddress
+	handler := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "small") }
+	inBubble(t, handler, func(t *testing.T, m *inMemory) {
+		var ids [2][]uint32
+		bad := [2]*peer{m.connect(t, attacker, 0), m.connect(t, attacker, 0)}
+		for i, p := range bad {
+			for range streams {
+				ids[i] = append(ids[i], p.request(http.MethodGet, true))
+				synctest.Wait()
+			}
+		}
+		held, reset := 0, 0
+		for i, p := range bad {
+			for _, id := range ids[i] {
+				switch end := p.end(id); {
+				case end == "":
+					held++
+				case strings.HasPrefix(end, "reset"):
+					reset++
+				}
+			}
+		}
+		if held != most || reset != 2*streams-most {
+			t.Errorf("%d streams of one address are open and %d were reset, want %d open", held, reset, most)
+		}
+		good := m.connect(t, honest, 1<<20)
+		id := good.request(http.MethodGet, true)
+		synctest.Wait()
+		if end := good.end(id); end != "answered" {
+			t.Errorf("another address beside it: %q", end)
+		}
+		time.Sleep(time.Minute)
+		again := m.connect(t, attacker, 1<<20)
+		id = again.request(http.MethodGet, true)
+		synctest.Wait()
+		if end := again.end(id); end != "answered" {
+			t.Errorf("the same address a minute later: %q", end)
+		}
+	})
+}
+
 // An answer that was written whole into net/http's buffer stalls after its handler
 // returned, and ends all the same.
 func TestSmallAnswerWithoutWindowEnds(t *testing.T) {
@@ -271,7 +318,7 @@ func TestDeafConnectionEnds(t *testing.T) {
 }
 
 // A request whose body never comes ends, and an address may have as many of them
-// as connections: HTTP/2 would let it have 32 times as many.
+// as connections.
 func TestParkedBodies(t *testing.T) {
 	var waiting atomic.Int32
 	handler := func(w http.ResponseWriter, r *http.Request) {
@@ -284,17 +331,17 @@ func TestParkedBodies(t *testing.T) {
 	inBubble(t, handler, func(t *testing.T, m *inMemory) {
 		bad, other := m.connect(t, attacker, 1<<20), m.connect(t, attacker, 1<<20)
 		var parked []uint32
-		for range 4 {
+		for range perAddress {
 			parked = append(parked, bad.request(http.MethodPost, false))
 		}
 		synctest.Wait()
-		for range 28 {
+		for range streams - perAddress {
 			bad.request(http.MethodPost, false)
 			other.request(http.MethodPost, false)
 		}
 		synctest.Wait()
-		if n := waiting.Load(); n != 4 {
-			t.Errorf("%d bodies of one address are waited for, want 4", n)
+		if n := waiting.Load(); n != perAddress {
+			t.Errorf("%d bodies of one address are waited for, want %d", n, perAddress)
 		}
 		good := m.connect(t, honest, 1<<20)
 		id := good.request(http.MethodPost, false)

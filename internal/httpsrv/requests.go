@@ -1,0 +1,110 @@
+package httpsrv
+
+import (
+	"io"
+	"net/http"
+	"net/netip"
+	"sync"
+)
+
+// requestsPerConn: an address may have so many requests open for each connection
+// that it may have. Clients of HTTP/2 have a few at a time, and those behind one
+// address do not all ask at once.
+const requestsPerConn = 2
+
+// counter counts by address.
+type counter struct {
+	mu sync.Mutex
+	by map[netip.Prefix]int
+}
+
+func newCounter() *counter { return &counter{by: make(map[netip.Prefix]int)} }
+
+func (c *counter) enter(from netip.Prefix, most int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by[from] >= most {
+		return false
+	}
+	c.by[from]++
+	return true
+}
+
+func (c *counter) leave(from netip.Prefix) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by[from]--; c.by[from] == 0 {
+		delete(c.by, from)
+	}
+}
+
+// limitRequests ends a request without an answer while its address has too many
+// open: an answer that the peer does not take would keep the stream as well. A
+// request of HTTP/2 is open until its stream is closed, which may be long after
+// the handler returned.
+func limitRequests(next http.Handler, conns func() Conns, refusals *refusals) http.Handler {
+	open := newCounter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from := AddressOf(r.RemoteAddr)
+		if !open.enter(from, requestsPerConn*conns().orDefault().PerAddress) {
+			refusals.add(LimitRequests, from)
+			panic(http.ErrAbortHandler) // resets the stream, or closes the connection of HTTP/1.1
+		}
+		// The context of a request ends with its handler, CloseNotify with its stream.
+		stream, ok := w.(http.CloseNotifier) //nolint:staticcheck // SA1019: nothing else tells
+		if !ok || r.ProtoMajor < 2 {
+			defer open.leave(from)
+			next.ServeHTTP(w, r)
+			return
+		}
+		closed := stream.CloseNotify()
+		go func() { // ends with the stream, at the latest with the connection
+			<-closed
+			open.leave(from)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// limitBodies answers 429 to a request with a body while its address has as many
+// bodies on their way as it may have connections. Honest ones are on their way for
+// a moment, since header and body come together. A peer that holds bodies back
+// pays for them with memory of ours: buffers, and the part of the body that came.
+func limitBodies(next http.Handler, conns func() Conns, refusals *refusals) http.Handler {
+	coming := newCounter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 { // HTTP/2 sets a Body then, too; -1 is a body of unknown length
+			next.ServeHTTP(w, r)
+			return
+		}
+		from := AddressOf(r.RemoteAddr)
+		if !coming.enter(from, conns().orDefault().PerAddress) {
+			refusals.add(LimitBodies, from)
+			w.Header().Set("Retry-After", "1")
+			if r.ProtoMajor == 1 {
+				w.Header().Set("Connection", "close") // else net/http would wait for the body
+			}
+			http.Error(w, "too many requests of this address whose bodies have not arrived: try again in 1 s", http.StatusTooManyRequests)
+			return
+		}
+		body := &counted{ReadCloser: r.Body, leave: sync.OnceFunc(func() { coming.leave(from) })}
+		defer body.leave()
+		r.Body = body
+		next.ServeHTTP(w, r)
+	})
+}
+
+// counted leaves the counter with its last byte: what the handler does after that
+// is not the peer's delay.
+type counted struct {
+	io.ReadCloser
+	leave func()
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if err != nil {
+		c.leave()
+	}
+	return n, err
+}
