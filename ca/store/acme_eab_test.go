@@ -188,7 +188,7 @@ func upgradeBeforeEAB(t *testing.T, where string) {
 		for _, text := range []string{
 			`UPDATE acme_orders SET asked = 0`, // it kept the dates that the authority chose
 			`DROP TABLE acme_eab_keys`, `ALTER TABLE acme_accounts DROP COLUMN eab`, `ALTER TABLE acme_orders DROP COLUMN profile`,
-			`DELETE FROM goose_db_version WHERE version_id >= 7`,
+			`DELETE FROM goose_db_version WHERE version_id >= 6`,
 		} {
 			if err == nil {
 				_, err = tx.ExecContext(t.Context(), text)

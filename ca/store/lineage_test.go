@@ -141,7 +141,7 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 			`ALTER TABLE certificates DROP COLUMN proof_until`, `DROP INDEX certificates_lineage`,
 			`CREATE INDEX certificates_lineage ON certificates (lineage)`,
 			`DROP TABLE acme_eab_keys`, `ALTER TABLE acme_accounts DROP COLUMN eab`, `ALTER TABLE acme_orders DROP COLUMN profile`,
-			`DELETE FROM goose_db_version WHERE version_id >= 6`,
+			`DELETE FROM goose_db_version WHERE version_id >= 5`,
 		} {
 			if err == nil {
 				_, err = tx.ExecContext(t.Context(), text)
