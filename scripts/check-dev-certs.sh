@@ -58,15 +58,24 @@ get() {
 
 as() { echo --cert "$certs/$1/tls.crt" --key "$certs/$1/tls.key"; }
 
+# spent sets cpu to the seconds of processor time that ended children took: it is
+# what a busy machine does not change. times must run in this shell, not in $(…).
+spent() {
+  times >"$work/times"
+  cpu=$(awk 'NR == 2 { split($1, u, /[ms]/); split($2, s, /[ms]/); print int(60 * (u[1] + s[1]) + u[2] + s[2]) }' "$work/times")
+}
+
 first_run() {
   build_if_absent
   must "a dry run" generate --dry-run
   must "… makes nothing" test ! -e "$work/new"
-  local start=$SECONDS
+  local cpu before
+  spent
+  before=$cpu
   must "a first run" generate --expired --not-yet-valid
-  local took=$((SECONDS - start))
-  [ "$took" -le 10 ] || { echo "FAIL it took $took s, want 10 at most" >&2; exit 1; }
-  echo "ok   … in $took s"
+  spent
+  [ "$((cpu - before))" -le 10 ] || { echo "FAIL it took $((cpu - before)) s of processor time, want 10 at most" >&2; exit 1; }
+  echo "ok   in $((cpu - before)) s of processor time"
 }
 
 second_run() {
