@@ -1,0 +1,7 @@
+//go:build race
+
+package ca_test
+
+// raceEnabled: under the race detector Go code takes ten times as long, assembler
+// such as that of RSA does not.
+const raceEnabled = true
