@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -127,27 +126,16 @@ func killOver(t *testing.T, rounds, processes int, database string) {
 // of the record, and not behind that of the kill before.
 func markerAfterKill(t *testing.T, dir string, before int64) (size int64) {
 	t.Helper()
-	v, err := ca.LogVerifier(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "certs", "log.head"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	marker, err := v.Open(text)
-	if err != nil {
-		t.Fatalf("the marker after a kill: %v", err)
-	}
+	size = markerOf(t, dir)
 	record, err := ca.OpenRecord(t.Context(), dir) // it compares them
 	if err != nil {
 		t.Fatalf("the record after a kill: %v", err)
 	}
 	defer func() { _ = record.Close() }()
-	if marker.Size < before {
-		t.Errorf("the marker went back from %d to %d", before, marker.Size)
+	if size < before {
+		t.Errorf("the marker went back from %d to %d", before, size)
 	}
-	return marker.Size
+	return size
 }
 
 type bought struct {
