@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // crypto/x509 reads of a request what it has fields for, and drops the rest without
@@ -61,36 +64,35 @@ func OfRequest(csr *x509.CertificateRequest) ([]string, error) {
 
 // requested walks the attributes of a request (RFC 2986 §4.1) and returns the
 // extensions in them.
-func requested(csr *x509.CertificateRequest) ([]pkix.Extension, error) {
-	var info struct {
-		Version            int
-		Subject, PublicKey asn1.RawValue
-		Attributes         []asn1.RawValue `asn1:"tag:0"`
-	}
-	if rest, err := asn1.Unmarshal(csr.RawTBSCertificateRequest, &info); err != nil || len(rest) > 0 {
+func requested(csr *x509.CertificateRequest) (found []pkix.Extension, err error) {
+	der := cryptobyte.String(csr.RawTBSCertificateRequest)
+	var info, attributes cryptobyte.String
+	if !der.ReadASN1(&info, cbasn1.SEQUENCE) || !der.Empty() ||
+		!info.SkipASN1(cbasn1.INTEGER) || !info.SkipASN1(cbasn1.SEQUENCE) || !info.SkipASN1(cbasn1.SEQUENCE) ||
+		!info.ReadASN1(&attributes, cbasn1.Tag(0).ContextSpecific().Constructed()) || !info.Empty() {
 		return nil, errAttribute
 	}
-	var found []pkix.Extension
 	asked := false
-	for _, raw := range info.Attributes {
-		var attribute struct {
-			ID     asn1.ObjectIdentifier
-			Values []asn1.RawValue `asn1:"set"`
-		}
-		if rest, err := asn1.Unmarshal(raw.FullBytes, &attribute); err != nil || len(rest) > 0 || len(attribute.Values) == 0 {
+	for !attributes.Empty() {
+		var id asn1.ObjectIdentifier
+		var attribute, values, list cryptobyte.String
+		if !attributes.ReadASN1(&attribute, cbasn1.SEQUENCE) || !attribute.ReadASN1ObjectIdentifier(&id) ||
+			!attribute.ReadASN1(&values, cbasn1.SET) || !attribute.Empty() || !elements(values) {
 			return nil, errAttribute
 		}
 		switch {
-		case attribute.ID.Equal(oidMicrosoftRequest):
-			return nil, fmt.Errorf("the request has extensions in the attribute %s: put them into extensionRequest (RFC 2985 §5.4.2)", attribute.ID)
-		case !attribute.ID.Equal(oidExtensionRequest):
+		case id.Equal(oidMicrosoftRequest):
+			return nil, fmt.Errorf("the request has extensions in the attribute %s: put them into extensionRequest (RFC 2985 §5.4.2)", id)
+		case !id.Equal(oidExtensionRequest):
 			continue
-		case asked || len(attribute.Values) > 1:
+		case !values.ReadASN1(&list, cbasn1.SEQUENCE):
+			return nil, errAttribute
+		case asked || !values.Empty():
 			return nil, errors.New("the request has more than one list of extensions (RFC 2985 §5.4.2)")
 		}
 		asked = true
-		if rest, err := asn1.Unmarshal(attribute.Values[0].FullBytes, &found); err != nil || len(rest) > 0 {
-			return nil, errAttribute
+		if found, err = extensions(list); err != nil {
+			return nil, err
 		}
 	}
 	for i, e := range found {
@@ -99,6 +101,34 @@ func requested(csr *x509.CertificateRequest) ([]pkix.Extension, error) {
 				return nil, fmt.Errorf("the request has the extension %s twice (RFC 5280 §4.2)", e.Id)
 			}
 		}
+	}
+	return found, nil
+}
+
+// elements reports whether a SET has some, and each is whole.
+func elements(set cryptobyte.String) bool {
+	some := !set.Empty()
+	for !set.Empty() {
+		var element cryptobyte.String
+		if !set.ReadAnyASN1(&element, new(cbasn1.Tag)) {
+			return false
+		}
+	}
+	return some
+}
+
+// extensions reads what is in a SEQUENCE of Extension (RFC 5280 §4.1).
+func extensions(list cryptobyte.String) (found []pkix.Extension, err error) {
+	for !list.Empty() {
+		var e pkix.Extension
+		var text, value cryptobyte.String
+		if !list.ReadASN1(&text, cbasn1.SEQUENCE) || !text.ReadASN1ObjectIdentifier(&e.Id) ||
+			text.PeekASN1Tag(cbasn1.BOOLEAN) && !text.ReadASN1Boolean(&e.Critical) ||
+			!text.ReadASN1(&value, cbasn1.OCTET_STRING) || !text.Empty() {
+			return nil, errAttribute
+		}
+		e.Value = value
+		found = append(found, e)
 	}
 	return found, nil
 }

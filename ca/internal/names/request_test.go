@@ -171,6 +171,40 @@ func TestNothingFallsAway(t *testing.T) {
 	}
 }
 
+// What stands behind the last field of a structure is asked for, too; encoding/asn1
+// and crypto/x509 pass over it.
+func TestNothingBehindTheLastField(t *testing.T) {
+	hidden := extensionRequest(t, []pkix.Extension{san(t, name(0, "x"))})
+	behind := func(der []byte) []byte { // the last element of a SEQUENCE
+		var sequence asn1.RawValue
+		if _, err := asn1.Unmarshal(der, &sequence); err != nil {
+			t.Fatal(err)
+		}
+		return marshal(t, asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: slices.Concat(sequence.Bytes, hidden)})
+	}
+	good := san(t, goodName)
+	var outer struct{ TBS, Algorithm, Signature asn1.RawValue }
+	if _, err := asn1.Unmarshal(withAttributes(t, extensionRequest(t, []pkix.Extension{good})), &outer); err != nil {
+		t.Fatal(err)
+	}
+	outer.TBS = asn1.RawValue{FullBytes: behind(outer.TBS.FullBytes)}
+	list := marshal(t, []asn1.RawValue{{FullBytes: behind(marshal(t, good))}})
+	for what, der := range map[string][]byte{
+		"the request": marshal(t, outer),
+		"attribute":   withAttributes(t, behind(extensionRequest(t, []pkix.Extension{good}))),
+		"extension":   withAttributes(t, marshal(t, attribute{ID: oidExtensionRequest, Values: []asn1.RawValue{{FullBytes: list}}})),
+	} {
+		csr, err := x509.ParseCertificateRequest(der)
+		if err != nil {
+			t.Errorf("%s: crypto/x509 sees it by itself: %v", what, err)
+			continue
+		}
+		if got, err := names.OfRequest(csr); err == nil {
+			t.Errorf("%s: %q", what, got)
+		}
+	}
+}
+
 // All common names count, not the last one alone.
 func TestCommonNames(t *testing.T) {
 	cn := func(values ...any) *x509.CertificateRequest {
