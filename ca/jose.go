@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
-	"unicode"
 
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
@@ -22,7 +21,7 @@ type joseHeader map[string]json.RawMessage
 // compactHeader reads the header of a JWT (RFC 7519 §3), which has the compact form.
 // The library would take JSON with several signatures too, and drop white space.
 func compactHeader(text string) (joseHeader, error) {
-	if strings.Count(text, ".") != 2 || strings.HasPrefix(text, "{") || strings.ContainsFunc(text, unicode.IsSpace) {
+	if strings.Count(text, ".") != 2 || !onlyBase64URL(text) {
 		return nil, errors.New("it does not have the compact form")
 	}
 	first, _, _ := strings.Cut(text, ".")
@@ -34,6 +33,18 @@ func compactHeader(text string) (joseHeader, error) {
 		return nil, errors.New("its header has the member jwk, which no token needs here")
 	}
 	return h, nil
+}
+
+// onlyBase64URL is about the parts of a compact form and the dots between them.
+func onlyBase64URL(text string) bool {
+	for i := range len(text) {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 func decodeHeader(text string) (h joseHeader, err error) {
