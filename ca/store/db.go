@@ -173,8 +173,13 @@ func (p *prepared) QueryContext(ctx context.Context, text string, args ...any) (
 	return p.on.QueryContext(ctx, text, args...)
 }
 
+// QueryRowContext begins nothing for a context that is over, but is not interrupted: a
+// row is found before the goroutines would run that database/sql and the driver need
+// for that.
 func (p *prepared) QueryRowContext(ctx context.Context, text string, args ...any) *sql.Row {
-	ctx = p.during(ctx)
+	if p.unbroken || ctx.Err() == nil {
+		ctx = context.WithoutCancel(ctx)
+	}
 	if s := p.statement(ctx, text); s != nil {
 		return s.QueryRowContext(ctx, args...)
 	}
