@@ -32,7 +32,7 @@ const (
 	fullPause = time.Second
 	// It is told to the log again after this time.
 	fullTold = time.Hour
-	// maxFullLineages bounds the memory; beyond it all are forgotten, and told again.
+	// maxFullLineages bounds the memory; those beyond it are forgotten, and told again.
 	maxFullLineages = 10_000
 )
 
@@ -50,7 +50,7 @@ func (p Profile) parseMaxLineage(at string, bad *problems) int {
 // asked last, by their serials.
 type fullLineages struct {
 	mu sync.Mutex
-	by map[string]fullLineage
+	by recent[string, *fullLineage]
 }
 
 type fullLineage struct {
@@ -62,7 +62,7 @@ type fullLineage struct {
 func (f *fullLineages) pauses(lineage string, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l, ok := f.by[lineage]
+	l, ok := f.by.get(lineage)
 	return ok && now.Sub(l.refused) < fullPause && !now.Before(l.refused)
 }
 
@@ -70,15 +70,15 @@ func (f *fullLineages) pauses(lineage string, now time.Time) bool {
 func (f *fullLineages) refused(lineage string, now time.Time) (tell bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l, ok := f.by[lineage]
-	if f.by == nil || !ok && len(f.by) >= maxFullLineages {
-		f.by = make(map[string]fullLineage)
+	l, ok := f.by.get(lineage)
+	if !ok {
+		l = &fullLineage{}
+		f.by.add(lineage, l, maxFullLineages)
 	}
 	l.refused = now
-	if tell = !ok || now.Sub(l.told) >= fullTold; tell {
+	if tell = now.Sub(l.told) >= fullTold; tell {
 		l.told = now
 	}
-	f.by[lineage] = l
 	return tell
 }
 
