@@ -34,14 +34,16 @@ func (b *bench) sign(ctx context.Context) error {
 // renew measures POST /renew over mutual TLS.
 func (b *bench) renew(ctx context.Context) error {
 	return b.compare(ctx, "POST /renew over mutual TLS", func(ctx context.Context, s *server) (work, error) {
-		w := work{url: s.url + "/1.0/renew", bodies: make([][]byte, b.requests)}
-		for range b.clients { // anew in each turn: a lineage takes so many renewals only
+		w := work{url: s.url + "/1.0/renew", bodies: make([][]byte, b.requests), most: renewals}
+		var all []*http.Client
+		for range b.clients + b.requests/renewals {
 			c, err := s.enrolled(ctx)
 			if err != nil {
 				return work{}, err
 			}
-			w.clients = append(w.clients, c)
+			all = append(all, c)
 		}
+		w.clients, w.spare = all[:b.clients], all[b.clients:]
 		return w, nil
 	})
 }
@@ -89,12 +91,12 @@ func once(ctx context.Context, s *server, prepare func(context.Context, *server)
 		return took{}, err
 	}
 	defer func() {
-		for _, c := range w.clients {
+		for _, c := range w.all() {
 			c.CloseIdleConnections()
 		}
 	}()
 	// The first request of each connection has a handshake in it; that is not what is measured.
-	for _, c := range w.clients {
+	for _, c := range w.all() {
 		if err := greet(ctx, s, c); err != nil {
 			return took{}, err
 		}

@@ -149,9 +149,13 @@ func (t took) micros() float64 { return t.cpu / float64(t.n) * 1e6 }
 // work is requests that were made before the clock starts.
 type work struct {
 	clients []*http.Client
+	spare   []*http.Client // take over from clients that have sent most requests
+	most    int            // 0 is any number
 	url     string
 	bodies  [][]byte // one per request
 }
+
+func (w work) all() []*http.Client { return slices.Concat(w.clients, w.spare) }
 
 // run sends everything, each client one request after the other.
 func (s *server) run(ctx context.Context, w work) (t took, err error) {
@@ -159,7 +163,7 @@ func (s *server) run(ctx context.Context, w work) (t took, err error) {
 	if err != nil {
 		return t, err
 	}
-	var next atomic.Int64
+	var next, taken atomic.Int64
 	var mu sync.Mutex
 	var times []time.Duration
 	var errs []error
@@ -173,6 +177,9 @@ func (s *server) run(ctx context.Context, w work) (t took, err error) {
 				i := int(next.Add(1)) - 1
 				if i >= len(w.bodies) {
 					break
+				}
+				if w.most > 0 && len(mine) > 0 && len(mine)%w.most == 0 {
+					c = w.spare[taken.Add(1)-1]
 				}
 				begun := time.Now()
 				_, failed = issued(ctx, c, w.url, w.bodies[i])

@@ -64,8 +64,8 @@ func parse(args []string) (options, error) {
 	if o.requests < o.clients || o.clients < 1 || o.rounds < 1 || fs.NArg() > 0 {
 		return o, errors.New("-n must be at least -clients, -clients and -rounds 1, and there are no arguments")
 	}
-	if o.table.Want("renew") && o.requests > o.clients*mostRenewals {
-		return o, fmt.Errorf("-n must be at most %d times -clients: a lineage takes no more renewals", mostRenewals)
+	if o.table.Want("renew") && o.clients+o.requests/renewals > mostConns {
+		return o, fmt.Errorf("-clients and one for each %d of -n are more than %d: an address has no more connections", renewals, mostConns)
 	}
 	if o.ours == "" && (o.table.Want("sign") || o.table.Want("renew") || o.table.Want("abuse")) {
 		return o, errors.New("-artstore-pki is missing: the path of the binary")

@@ -78,9 +78,7 @@ func (b *bench) lanes() []lane {
 	}
 	all := []lane{{"artstore-pki, SQLite", run(b.ours, unlimited)}, {"artstore-pki again (control)", run(b.ours, unlimited)}}
 	if b.before != "" {
-		old := unlimited
-		old.profile = manyLive // an older program may not know more
-		all = append(all, lane{laneBefore, run(b.before, old)})
+		all = append(all, lane{laneBefore, run(b.before, unlimited)})
 	}
 	if b.noStore != "" {
 		all = append(all, lane{"artstore-pki without a store (limit)", run(b.noStore, unlimited)})
@@ -97,14 +95,18 @@ func (b *bench) lanes() []lane {
 type settings struct{ profile, end string }
 
 const (
-	manyLive = "    max_live: 100000000\n"
-	// mostRenewals is what one certificate of the bench can make, less the certificate.
-	mostRenewals = 999
+	// renewals of one certificate, before another client takes over: a lineage has 50
+	// live certificates at most, and that of a service has two or three.
+	renewals = 40
+	// mostConns is less than one address may have open.
+	mostConns = 250
 )
+
+const manyLive = "    max_live: 100000000\n"
 
 // unlimited lets one service on one address do all that it can: step-ca has no limits.
 var unlimited = settings{
-	profile: manyLive + "    max_live_per_lineage: 1000\n",
+	profile: manyLive,
 	end:     "\nlimits: {per_address: {per_second: 0}, per_service: {per_second: 0}}\n",
 }
 
