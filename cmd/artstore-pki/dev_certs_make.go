@@ -150,7 +150,8 @@ type devIssuer struct {
 }
 
 func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
-	i := &devIssuer{dir: d.authorityDir(), password: d.password, logger: d.u.logger(slog.LevelWarn)}
+	// Errors alone: that services share localhost with the authority is what they are for here.
+	i := &devIssuer{dir: d.authorityDir(), password: d.password, logger: d.u.logger(slog.LevelError)}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
 	i.stop = stop
 	i.running, run = errgroup.WithContext(run)
