@@ -67,7 +67,7 @@ func TestNoACME(t *testing.T) {
 // Who asks too often is told so in ACME's own words, and a bad signature counts for many.
 func TestACMERateLimit(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
-		return append(withProvisioner("  - {type: ACME, name: acme}\n")(b), "\nlimits: {per_address: {per_second: 1, burst: 40}}\n"...)
+		return append(withProvisioner("  - {type: ACME, name: acme}\n")(b), "\nlimits: {per_address: {per_second: 0.01, burst: 40}}\n"...)
 	}})
 	r := rawClient(t, c)
 	const path = "/acme/acme/new-account"

@@ -38,6 +38,7 @@ func TestWrongSecretsHoldNobodyElse(t *testing.T) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	statuses := make(map[int]int)
+	began := time.Now()
 	for range flood {
 		wg.Go(func() {
 			status, after := ask(intruder, s.id, "wrong")
@@ -63,14 +64,26 @@ func TestWrongSecretsHoldNobodyElse(t *testing.T) {
 		}
 		break
 	}
-	if statuses[http.StatusUnauthorized] != devstack.AccountGuesses || statuses[http.StatusTooManyRequests] != flood-devstack.AccountGuesses {
-		t.Errorf("%d wrong secrets were answered %v, want %d times 401, and 429", flood, statuses, devstack.AccountGuesses)
+	refilled := 1 + int(time.Since(began)/devstack.AccountRefill) // how long it takes depends on the machine
+	if n := statuses[http.StatusUnauthorized]; n < devstack.AccountGuesses || n > devstack.AccountGuesses+refilled || statuses[http.StatusTooManyRequests] != flood-n {
+		t.Errorf("%d wrong secrets were answered %v, want %d times 401, up to %d more for the time it took, and 429", flood, statuses, devstack.AccountGuesses, refilled)
 	}
 	if status, _ := ask(s.client, s.id, s.secret.Expose()); status != http.StatusOK {
 		t.Errorf("the account's own peer after the flood: %d", status)
 	}
-	if status, _ := ask(intruder, s.id, s.secret.Expose()); status != http.StatusTooManyRequests {
-		t.Errorf("the right secret of a peer that guessed: %d, want 429: else the next guess may be right", status)
+	for tries := 1; ; tries++ { // a guess may come free between two requests
+		for status := 0; status != http.StatusTooManyRequests; {
+			if status, _ = ask(intruder, s.id, "wrong"); status == 0 {
+				t.FailNow()
+			}
+		}
+		status, _ := ask(intruder, s.id, s.secret.Expose())
+		if status == http.StatusTooManyRequests {
+			break
+		}
+		if tries == 5 {
+			t.Fatalf("the right secret of a peer that guessed: %d, want 429: else the next guess may be right", status)
+		}
 	}
 }
 
