@@ -96,10 +96,9 @@ func byCertificate(c *x509.Certificate) []credential {
 
 // byEnrolmentKey is the credential of a token that an enrolment key signed. That key
 // can name any service, so the service in the token is no part of it.
-func byEnrolmentKey(c *claims) []credential {
-	hash := c.spend().Hash
+func byEnrolmentKey(c *claims, token store.Token) []credential {
 	return []credential{
-		{"token " + hex.EncodeToString(hash[:]), refusalsPerToken},
+		{"token " + hex.EncodeToString(token.Hash[:]), refusalsPerToken},
 		{"provisioner " + c.provisioner(), refusalsPerHour},
 	}
 }

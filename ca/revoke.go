@@ -36,12 +36,13 @@ func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Tok
 	if err != nil {
 		return caller{}, store.Token{}, unauthorized("the token's subject is not a serial")
 	}
+	token := cl.spend()
 	if cl.holder != nil {
 		c, err := a.itself(r.Context(), cl)
-		return c, cl.spend(), err
+		return c, token, err
 	}
-	c := caller{kind: byToken, name: "token " + cl.Issuer + "/" + serial, serial: serial, credentials: byEnrolmentKey(cl)}
-	return c, cl.spend(), a.serves(r.Context(), st, cl, c)
+	c := caller{kind: byToken, name: "token " + cl.Issuer + "/" + serial, serial: serial, credentials: byEnrolmentKey(cl, token)}
+	return c, token, a.serves(r.Context(), st, cl, c)
 }
 
 // serves refuses a revocation token by a provisioner that is not for the service

@@ -225,7 +225,7 @@ func (a *Authority) enrolment(ctx context.Context, st *state, c *claims) (v veri
 	}
 	if c.holder == nil {
 		v.caller = caller{
-			kind: byToken, name: "token " + c.Issuer + "/" + c.Subject, service: c.Subject, credentials: byEnrolmentKey(c),
+			kind: byToken, name: "token " + c.Issuer + "/" + c.Subject, service: c.Subject, credentials: byEnrolmentKey(c, v.token),
 		}
 	} else if err := a.vouch(ctx, st, c, &v); err != nil {
 		return v, err
