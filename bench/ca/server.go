@@ -73,15 +73,17 @@ const (
 )
 
 func (b *bench) lanes() []lane {
-	run := func(binary string, s settings) func(context.Context, string) (*server, error) {
-		return func(ctx context.Context, dir string) (*server, error) { return b.startOurs(ctx, binary, dir, s) }
+	run := func(binary string) func(context.Context, string) (*server, error) {
+		return func(ctx context.Context, dir string) (*server, error) {
+			return b.startOurs(ctx, binary, dir, unlimited)
+		}
 	}
-	all := []lane{{"artstore-pki, SQLite", run(b.ours, unlimited)}, {"artstore-pki again (control)", run(b.ours, unlimited)}}
+	all := []lane{{"artstore-pki, SQLite", run(b.ours)}, {"artstore-pki again (control)", run(b.ours)}}
 	if b.before != "" {
-		all = append(all, lane{laneBefore, run(b.before, unlimited)})
+		all = append(all, lane{laneBefore, run(b.before)})
 	}
 	if b.noStore != "" {
-		all = append(all, lane{"artstore-pki without a store (limit)", run(b.noStore, unlimited)})
+		all = append(all, lane{"artstore-pki without a store (limit)", run(b.noStore)})
 	}
 	if b.stepCA != "" {
 		for _, db := range []string{"badgerv2", "bbolt"} {
