@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,87 @@ func TestKeptUntilTheEnd(t *testing.T) {
 	}
 }
 
+// What two keep together is kept once, with the later of two ends.
+func TestJoin(t *testing.T) {
+	id, now := revocation.Issuer{1}, time.Now()
+	keep := func(entries map[string]int64) *revocation.Kept {
+		k, err := (*revocation.Kept)(nil).Follow(revocation.Index{id: entries}, nil, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	in := func(d time.Duration) int64 { return now.Add(d).Unix() }
+	one, two := keep(map[string]int64{serial(7): in(time.Hour)}), keep(map[string]int64{serial(7): in(3 * time.Hour), serial(8): in(time.Hour)})
+	for name, parts := range map[string][2]*revocation.Kept{"one, two": {one, two}, "two, one": {two, one}, "two, none": {two, nil}, "none, two": {nil, two}} {
+		both, err := parts[0].Join(parts[1], nil, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		both.All(func(i revocation.Issuer, serial string) bool {
+			all = append(all, serial)
+			return i == id
+		})
+		slices.Sort(all)
+		if !slices.Equal(all, []string{serial(7), serial(8)}) || both.Lasting(now.Add(2*time.Hour)) != 1 {
+			t.Errorf("%s: %q are kept, %d of them for two hours", name, all, both.Lasting(now.Add(2*time.Hour)))
+		}
+		n := 0
+		for range both.All {
+			n++
+			break
+		}
+		if n != 1 {
+			t.Errorf("%s: a loop that breaks saw %d entries", name, n)
+		}
+	}
+	for range (*revocation.Kept)(nil).All {
+		t.Error("nothing has an entry")
+	}
+}
+
+// A certificate is blocked if no way to a root is free of revoked ones. A root is in
+// nobody's list.
+func TestBlocking(t *testing.T) {
+	root, other := newIssuer(t).cert, newIssuer(t).cert
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(7)}
+	revokedBy := func(list ...*x509.Certificate) func(revocation.Issuer, string) bool {
+		return func(i revocation.Issuer, s string) bool {
+			return s == serial(7) && slices.ContainsFunc(list, func(c *x509.Certificate) bool { return revocation.IssuerOf(c) == i })
+		}
+	}
+	everything := func(revocation.Issuer, string) bool { return true }
+	two := [][]*x509.Certificate{{leaf, root}, {leaf, other}}
+	for name, tc := range map[string]struct {
+		chains  [][]*x509.Certificate
+		revoked func(revocation.Issuer, string) bool
+		want    *x509.Certificate
+	}{
+		"no chain":             {nil, everything, nil},
+		"an empty chain":       {[][]*x509.Certificate{nil}, everything, nil},
+		"a root alone":         {[][]*x509.Certificate{{root}}, everything, nil},
+		"revoked on one way":   {two, revokedBy(other), nil},
+		"revoked on both ways": {two, revokedBy(root, other), leaf},
+	} {
+		if got := revocation.Blocking(tc.chains, tc.revoked); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func TestHalfOver(t *testing.T) {
+	this, half := time.Now(), 30*time.Minute
+	for after, want := range map[time.Duration]bool{0: false, half: false, half + 1: true, 3 * half: true} {
+		if revocation.HalfOver(this, this.Add(2*half), this.Add(after)) != want {
+			t.Errorf("after %s of an hour: %v", after, !want)
+		}
+	}
+	if revocation.HalfOver(this, time.Time{}, this.Add(half)) {
+		t.Error("a list that never ends is half over")
+	}
+}
+
 // Entries are never dropped for want of room.
 func TestTooMany(t *testing.T) {
 	many, end := map[string]int64{}, time.Now().Add(time.Hour).Unix()
@@ -166,6 +248,16 @@ func TestAddRefuses(t *testing.T) {
 			t.Errorf("%v, want …%s…", err, want)
 		}
 	}
+	indirect := i.sign(t, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: now, NextUpdate: now.Add(time.Hour),
+		RevokedCertificateEntries: []x509.RevocationListEntry{{
+			SerialNumber: big.NewInt(1), RevocationTime: now,
+			ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 29}, Critical: true, Value: []byte{5, 0}}}, // certificateIssuer
+		}},
+	})
+	if err := (revocation.Index{}).Add(indirect, i.cert); err == nil || !strings.Contains(err.Error(), "critical extension 2.5.29.29") {
+		t.Errorf("an entry of another CA: %v", err)
+	}
 	x := i.index(t, i.list(t, now, nil, 1))
 	if err := x.Add(i.list(t, now, nil, 2), i.cert); err == nil || !strings.Contains(err.Error(), "two revocation lists") {
 		t.Errorf("a second list: %v", err)
@@ -200,6 +292,7 @@ func TestParseKeptRefuses(t *testing.T) {
 		"another number":   strings.Replace(good, ": 2\n", ": 3\n", 1),
 		"one entry twice":  good + lines[3],
 		"an unknown state": "\n",
+		"too long":         good + strings.Repeat("\n", revocation.MaxFile),
 	} {
 		if k, err := revocation.ParseKept([]byte(text)); err == nil {
 			t.Errorf("%s: read as %d entries", name, k.Len())
