@@ -21,7 +21,7 @@ type joseHeader map[string]json.RawMessage
 // compactHeader reads the header of a JWT (RFC 7519 §3), which has the compact form.
 // The library would take JSON with several signatures too, and drop white space.
 func compactHeader(text string) (joseHeader, error) {
-	if strings.Count(text, ".") != 2 || !onlyBase64URL(text) {
+	if strings.Count(text, ".") != 2 || !onlyCompactForm(text) {
 		return nil, errors.New("it does not have the compact form")
 	}
 	first, _, _ := strings.Cut(text, ".")
@@ -35,12 +35,17 @@ func compactHeader(text string) (joseHeader, error) {
 	return h, nil
 }
 
-// onlyBase64URL is about the parts of a compact form and the dots between them.
-func onlyBase64URL(text string) bool {
+// compactForm are the characters of a compact form: base64url, and the dots between its parts.
+var compactForm = func() (set [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.") {
+		set[c] = true
+	}
+	return set
+}()
+
+func onlyCompactForm(text string) bool {
 	for i := range len(text) {
-		switch c := text[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
-		default:
+		if !compactForm[text[i]] {
 			return false
 		}
 	}
