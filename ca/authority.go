@@ -76,10 +76,11 @@ type Authority struct {
 type state struct {
 	config        Config
 	rules         *rules
-	roots         []*x509.Certificate // the signing one first
-	intermediates []*x509.Certificate // the issuing one first; older ones while leaves of theirs live
-	signer        crypto.Signer       // of intermediates[0]
-	digest        string              // stepapi.TrustDigest of roots
+	roots         []*x509.Certificate          // the signing one first
+	intermediates []*x509.Certificate          // the issuing one first; older ones while leaves of theirs live
+	issuerPEM     map[*x509.Certificate]string // intermediates in PEM: nearly every answer has one
+	signer        crypto.Signer                // of intermediates[0]
+	digest        string                       // stepapi.TrustDigest of roots
 	embedded      *authority.Authority
 	acme          *acmeState             // nil without ACME
 	signing       map[string]tokenSigner // enrolment keys for tokens of enrollers, by the service that they are for
@@ -164,6 +165,10 @@ func (a *Authority) publish(st *state) (err error) {
 		st.limits = old.limits
 	} else {
 		st.limits = newLimits(st.rules.limits)
+	}
+	st.issuerPEM = make(map[*x509.Certificate]string)
+	for _, c := range st.intermediates {
+		st.issuerPEM[c] = pemOf(c)
 	}
 	st.digest = trustDigest(st.roots)
 	st.superseded = make(chan struct{})

@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -187,13 +186,20 @@ func (a *Authority) certify(w http.ResponseWriter, r *http.Request, st *state, v
 		return err
 	}
 	a.tellHead(w)
-	answer(w, http.StatusCreated, release(done))
+	answer(w, http.StatusCreated, st.release(done))
 	return nil
 }
 
 // release takes what is committed, and nothing else can be answered.
-func release(c committed) stepapi.SignResponse {
-	resp := stepapi.SignResponse{Chain: pemsOf(append([]*x509.Certificate{c.leaf}, c.chain...))}
+func (st *state) release(c committed) stepapi.SignResponse {
+	resp := stepapi.SignResponse{Chain: []string{pemOf(c.leaf)}}
+	for _, intermediate := range c.chain {
+		text, ok := st.issuerPEM[intermediate]
+		if !ok { // read from the record
+			text = pemOf(intermediate)
+		}
+		resp.Chain = append(resp.Chain, text)
+	}
 	resp.Certificate = resp.Chain[0]
 	if len(c.chain) > 0 {
 		resp.CA = resp.Chain[1]

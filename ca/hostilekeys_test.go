@@ -14,8 +14,12 @@ import (
 	"encoding/pem"
 	"io"
 	"math/big"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // hugeKey is a public key that nobody has the private half of. The exponent is the
@@ -210,4 +214,24 @@ func resigned(t testing.TB, der, signature []byte) []byte {
 	}
 	c.Signature = asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}
 	return marshal(t, c)
+}
+
+// TestKeyInHeader: the member jwk is found however it is written, and nothing else is
+// taken for it.
+func TestKeyInHeader(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	for head, found := range map[string]bool{
+		`{"alg":"RS256","jwk":{}}`:             true,
+		`{"alg":"RS256","\u006awk":{}}`:        true,
+		`{"alg":"RS256","j\u0077\u006b":null}`: true,
+		`{"alg":"RS256","kid":"jwk"}`:          false,
+		`{"alg":"RS256","kid":"\u006awk"}`:     false,
+		`{"alg":"RS256","JWK":{}}`:             false, // another member (RFC 7515 §4)
+	} {
+		token := base64.RawURLEncoding.EncodeToString([]byte(head)) + ".e30.AA"
+		err := c.Authority.VerifySign(t.Context(), stepapi.SignRequest{CSR: "x", OTT: token})
+		if err == nil || strings.Contains(err.Error(), "member jwk") != found {
+			t.Errorf("%s: %v", head, err)
+		}
+	}
 }

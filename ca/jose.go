@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -14,9 +15,26 @@ import (
 // key in the header, and parses each certificate. So a header is read here first, and
 // what has no business in it never reaches the library.
 
-// joseHeader is the protected header of a token or of a JWS (RFC 7515 §4). Nothing
-// in it is trusted. Member names are compared exactly, as the library does.
-type joseHeader map[string]json.RawMessage
+// joseHeader is the protected header of a token or of a JWS (RFC 7515 §4), in JSON.
+// Nothing in it is trusted, and it is parsed when it must be: most tokens have no
+// member that concerns us.
+type joseHeader []byte
+
+// members are those of the header. Their names are compared exactly, as the library does.
+func (h joseHeader) members() (all map[string]json.RawMessage, err error) {
+	if json.Unmarshal(h, &all) != nil {
+		return nil, errNoHeader
+	}
+	return all, nil
+}
+
+var errNoHeader = errors.New("its header is not base64url of a JSON object")
+
+// mayHave reports whether the header can have a member of this name: that needs its
+// letters, or escapes for them.
+func (h joseHeader) mayHave(member string) bool {
+	return bytes.Contains(h, []byte(member)) || bytes.IndexByte(h, '\\') >= 0
+}
 
 // compactHeader reads the header of a JWT (RFC 7519 §3), which has the compact form.
 // The library would take JSON with several signatures too, and drop white space.
@@ -26,13 +44,25 @@ func compactHeader(text string) (joseHeader, error) {
 	}
 	first, _, _ := strings.Cut(text, ".")
 	h, err := decodeHeader(first)
+	if err != nil || !h.mayHave("jwk") {
+		return h, err
+	}
+	all, err := h.members()
 	if err != nil {
 		return nil, err
 	}
-	if _, has := h["jwk"]; has {
+	if _, has := all["jwk"]; has {
 		return nil, errors.New("its header has the member jwk, which no token needs here")
 	}
 	return h, nil
+}
+
+func decodeHeader(text string) (joseHeader, error) {
+	data, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return nil, errNoHeader
+	}
+	return data, nil
 }
 
 // compactForm are the characters of a compact form: base64url, and the dots between its parts.
@@ -52,17 +82,6 @@ func onlyCompactForm(text string) bool {
 	return true
 }
 
-func decodeHeader(text string) (h joseHeader, err error) {
-	data, err := base64.RawURLEncoding.DecodeString(text)
-	if err == nil {
-		err = json.Unmarshal(data, &h)
-	}
-	if err != nil {
-		return nil, errors.New("its header is not base64url of a JSON object")
-	}
-	return h, nil
-}
-
 // maxTokenChain is how many certificates a token may bring: a leaf, its root, and
 // more intermediates between them than a PKI has.
 const maxTokenChain = 8
@@ -71,8 +90,12 @@ const maxTokenChain = 8
 // of it. Each key in it is cheap to compute with; the first, which signs the token,
 // is also of a kind that this authority issues for.
 func (h joseHeader) certificates(member string, most int) ([]*x509.Certificate, error) {
+	all, err := h.members()
+	if err != nil {
+		return nil, err
+	}
 	var encoded []string
-	if err := json.Unmarshal(h[member], &encoded); err != nil || len(encoded) == 0 {
+	if err := json.Unmarshal(all[member], &encoded); err != nil || len(encoded) == 0 {
 		return nil, errors.New("it brings no certificate (header " + member + ")")
 	}
 	if len(encoded) > maxTokenChain {
@@ -124,7 +147,11 @@ func checkFlattened(what string, body []byte) error {
 	if err != nil {
 		return malformed("%s is not a JWS: %v", what, err)
 	}
-	if raw, has := h["jwk"]; has {
+	all, err := h.members()
+	if err != nil {
+		return malformed("%s is not a JWS: %v", what, err)
+	}
+	if raw, has := all["jwk"]; has {
 		return checkJWK("jwk", raw)
 	}
 	return nil

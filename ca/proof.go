@@ -101,8 +101,15 @@ func (st *state) isAudience(audience string, use action, fragment string) bool {
 	if err != nil || u.Scheme != "https" || u.Fragment != fragment {
 		return false
 	}
-	host, err := names.Canonical(u.Hostname())
-	return err == nil && slices.Contains(st.rules.own.names, host) && strings.TrimPrefix(u.Path, stepapi.Prefix) == "/"+string(use)
+	return strings.TrimPrefix(u.Path, stepapi.Prefix) == "/"+string(use) && st.isOwnName(u.Hostname())
+}
+
+func (st *state) isOwnName(host string) bool {
+	if slices.Contains(st.rules.own.names, host) { // mostly; they are canonical
+		return true
+	}
+	name, err := names.Canonical(host)
+	return err == nil && slices.Contains(st.rules.own.names, name)
 }
 
 // verifyProof authenticates a renewal by a token. A certificate that has not
