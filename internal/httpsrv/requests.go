@@ -40,8 +40,8 @@ func (c *counter) leave(from netip.Prefix) {
 
 // limitRequests ends a request without an answer while its address has too many
 // open: an answer that the peer does not take would keep the stream as well. A
-// request of HTTP/2 is open until its stream is closed, which may be long after
-// the handler returned.
+// handler of HTTP/2 returns while its answer may still wait for the peer, so the
+// answer is flushed here: what cannot be sent is an open request.
 func limitRequests(next http.Handler, conns func() Conns, refusals *refusals) http.Handler {
 	open := newCounter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -50,19 +50,11 @@ func limitRequests(next http.Handler, conns func() Conns, refusals *refusals) ht
 			refusals.add(LimitRequests, from)
 			panic(http.ErrAbortHandler) // resets the stream, or closes the connection of HTTP/1.1
 		}
-		// The context of a request ends with its handler, CloseNotify with its stream.
-		stream, ok := w.(http.CloseNotifier) //nolint:staticcheck // SA1019: nothing else tells
-		if !ok || r.ProtoMajor < 2 {
-			defer open.leave(from)
-			next.ServeHTTP(w, r)
-			return
-		}
-		closed := stream.CloseNotify()
-		go func() { // ends with the stream, at the latest with the connection
-			<-closed
-			open.leave(from)
-		}()
+		defer open.leave(from)
 		next.ServeHTTP(w, r)
+		if r.ProtoMajor >= 2 {
+			_ = http.NewResponseController(w).Flush() // whether it was taken, the handler knows as little
+		}
 	})
 }
 

@@ -238,7 +238,7 @@ func TestStreamsWithoutWindowEnd(t *testing.T) {
 }
 
 // An address has a cap of open requests over all its connections. A request is open
-// until its stream is closed, although its handler has returned.
+// until its answer is sent, although its handler has returned.
 func TestOpenRequestsOfOneAddress(t *testing.T) {
 	const most = 2 * perAddress
 	handler := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "small") }
