@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"database/sql"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,12 +38,23 @@ var (
 
 const eabSecret = 32 // bytes: as many as the MAC of HS256 has (RFC 2104 §3)
 
+// newEABSecret draws a secret whose base64url form does not begin with a hyphen:
+// certbot would take that for an option, not for the value of one.
+func newEABSecret() []byte {
+	for {
+		secret := make([]byte, eabSecret)
+		_, _ = rand.Read(secret) // it never fails
+		if base64.RawURLEncoding.EncodeToString(secret)[0] != '-' {
+			return secret
+		}
+	}
+}
+
 // NewEABKey stores a key under a new id and returns its secret, which is to be had
 // here and never again. The event that tells of it is in the same transaction.
 func (s *Store) NewEABKey(ctx context.Context, caller string, k EABKey) (EABKey, []byte, error) {
 	k.ID = rand.Text()
-	secret := make([]byte, eabSecret)
-	_, _ = rand.Read(secret) // it never fails
+	secret := newEABSecret()
 	profiles, err := json.Marshal(k.Profiles)
 	if err != nil {
 		return k, nil, fmt.Errorf("encoding profiles: %w", err)

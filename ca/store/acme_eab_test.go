@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"encoding/base64"
 	"errors"
 	"slices"
 	"strings"
@@ -27,6 +28,16 @@ func boundAccount(t testing.TB, a *store.ACME, eab string) (*acme.Account, error
 	t.Helper()
 	acc := &acme.Account{Key: acmeKey(t), Status: acme.StatusValid, ProvisionerName: "acme"}
 	return acc, a.CreateBoundAccount(t.Context(), acc, eab)
+}
+
+// A secret is the value of an option of clients: one in 64 would look like another
+// option if nothing was done.
+func TestEABSecretIsNoOption(t *testing.T) {
+	for range 2000 {
+		if text := base64.RawURLEncoding.EncodeToString(store.NewEABSecret()); text[0] == '-' {
+			t.Fatalf("%.4s…", text)
+		}
+	}
 }
 
 // A key binds one account, however many replicas are asked at once, and its secret

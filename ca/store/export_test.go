@@ -79,3 +79,6 @@ func (s *Store) explain(ctx context.Context, text string, args ...any) (string, 
 	})
 	return strings.Join(steps, "\n"), err
 }
+
+// NewEABSecret draws a secret of an external account key.
+var NewEABSecret = newEABSecret
