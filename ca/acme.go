@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"github.com/smallstep/certificates/acme"
 
 	"github.com/artstore/artstore-pki/ca/internal/challenge"
-	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/ca/store"
 )
@@ -118,12 +116,6 @@ func (a *Authority) newSession(r *http.Request) (*acmeSession, error) {
 		return s, malformed("the host of the request is none of this authority's names (pki.yaml, dns_names)")
 	}
 	return s, nil
-}
-
-// isOwnHost reports whether a host is one of dns_names.
-func (st *state) isOwnHost(host string) bool {
-	name, err := names.Canonical(host)
-	return err == nil && slices.Contains(st.rules.own.names, name)
 }
 
 // link is the address of a resource.

@@ -101,10 +101,11 @@ func (st *state) isAudience(audience string, use action, fragment string) bool {
 	if err != nil || u.Scheme != "https" || u.Fragment != fragment {
 		return false
 	}
-	return strings.TrimPrefix(u.Path, stepapi.Prefix) == "/"+string(use) && st.isOwnName(u.Hostname())
+	return strings.TrimPrefix(u.Path, stepapi.Prefix) == "/"+string(use) && st.isOwnHost(u.Hostname())
 }
 
-func (st *state) isOwnName(host string) bool {
+// isOwnHost reports whether a host is one of dns_names.
+func (st *state) isOwnHost(host string) bool {
 	if slices.Contains(st.rules.own.names, host) { // mostly; they are canonical
 		return true
 	}
