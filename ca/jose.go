@@ -16,9 +16,18 @@ import (
 // what has no business in it never reaches the library.
 
 // joseHeader is the protected header of a token or of a JWS (RFC 7515 §4), in JSON.
-// Nothing in it is trusted, and it is parsed when it must be: most tokens have no
-// member that concerns us.
+// Nothing in it is trusted.
 type joseHeader []byte
+
+func decodeHeader(text string) (joseHeader, error) {
+	data, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return nil, errNoHeader
+	}
+	return data, nil
+}
+
+var errNoHeader = errors.New("its header is not base64url of a JSON object")
 
 // members are those of the header. Their names are compared exactly, as the library does.
 func (h joseHeader) members() (all map[string]json.RawMessage, err error) {
@@ -28,12 +37,10 @@ func (h joseHeader) members() (all map[string]json.RawMessage, err error) {
 	return all, nil
 }
 
-var errNoHeader = errors.New("its header is not base64url of a JSON object")
-
-// mayHave reports whether the header can have a member of this name: that needs its
-// letters, or escapes for them.
-func (h joseHeader) mayHave(member string) bool {
-	return bytes.Contains(h, []byte(member)) || bytes.IndexByte(h, '\\') >= 0
+// mayHaveKey reports whether the header can have the member jwk: that needs its
+// letters, or escapes for them. Most tokens need not be parsed for it.
+func (h joseHeader) mayHaveKey() bool {
+	return bytes.Contains(h, []byte("jwk")) || bytes.IndexByte(h, '\\') >= 0
 }
 
 // compactHeader reads the header of a JWT (RFC 7519 §3), which has the compact form.
@@ -44,7 +51,7 @@ func compactHeader(text string) (joseHeader, error) {
 	}
 	first, _, _ := strings.Cut(text, ".")
 	h, err := decodeHeader(first)
-	if err != nil || !h.mayHave("jwk") {
+	if err != nil || !h.mayHaveKey() {
 		return h, err
 	}
 	all, err := h.members()
@@ -55,14 +62,6 @@ func compactHeader(text string) (joseHeader, error) {
 		return nil, errors.New("its header has the member jwk, which no token needs here")
 	}
 	return h, nil
-}
-
-func decodeHeader(text string) (joseHeader, error) {
-	data, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return nil, errNoHeader
-	}
-	return data, nil
 }
 
 // compactForm are the characters of a compact form: base64url, and the dots between its parts.
@@ -143,11 +142,11 @@ func checkFlattened(what string, body []byte) error {
 	if err := json.Unmarshal(form["protected"], &protected); err != nil {
 		return malformed("%s is not a JWS in JSON", what)
 	}
+	var all map[string]json.RawMessage
 	h, err := decodeHeader(protected)
-	if err != nil {
-		return malformed("%s is not a JWS: %v", what, err)
+	if err == nil {
+		all, err = h.members()
 	}
-	all, err := h.members()
 	if err != nil {
 		return malformed("%s is not a JWS: %v", what, err)
 	}
