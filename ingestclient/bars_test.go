@@ -160,7 +160,7 @@ func TestTwentyRotationsInTenSeconds(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := c.Upload(t.Context(), ingestclient.BytesSource("a", b), ingestclient.Meta{}); err != nil {
+				if _, err := c.Upload(t.Context(), ingestclient.BytesContent("a", b), ingestclient.Meta{}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -212,7 +212,7 @@ func TestUnwillingElementIsLeftAndTheFileIsWhole(t *testing.T) {
 				cfg.MaxAttempts = 3
 				c := over(t, cfg, ingestclient.NewRotor(g))
 				b := content(1 << 17)
-				rec, err := c.Upload(t.Context(), ingestclient.BytesSource("a", b), ingestclient.Meta{})
+				rec, err := c.Upload(t.Context(), ingestclient.BytesContent("a", b), ingestclient.Meta{})
 				if err != nil || rec.Attempts != 2 || rec.SHA256 != hexSum(b) || !strings.Contains(side.stored, string(b)) {
 					t.Fatalf("%+v, %v", rec, err)
 				}

@@ -10,7 +10,7 @@ import (
 // measured in bench/ingest.
 func BenchmarkTokenHit(b *testing.B) {
 	w := newWorld(b, nil)
-	if _, err := w.c.Upload(b.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{}); err != nil {
+	if _, err := w.c.Upload(b.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{}); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()

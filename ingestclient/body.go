@@ -160,7 +160,7 @@ func (b *body) readContent(p []byte) (int, error) {
 	case errors.Is(err, io.EOF) && b.left > 0:
 		return n, fmt.Errorf("%w: it ended after %d of %d bytes", ErrFileChanged, sent, b.size)
 	case err != nil && !errors.Is(err, io.EOF):
-		return n, fmt.Errorf("%w: %w", ErrSource, err)
+		return n, fmt.Errorf("%w: %w", ErrContent, err)
 	}
 	return n, nil
 }

@@ -96,7 +96,7 @@ func TestCanary(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = c.Upload(t.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{})
+		_, err = c.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{})
 		say(err, c, c.Stats())
 		_, err = c.Metadata(t.Context(), "refuse")
 		say(err, c)

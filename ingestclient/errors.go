@@ -41,8 +41,8 @@ var (
 	ErrChecksum = errors.New("stored content differs from what was sent")
 	// ErrFileChanged: nothing was stored.
 	ErrFileChanged = errors.New("file changed while it was read")
-	// ErrSource: nothing was stored.
-	ErrSource = errors.New("reading the content failed")
+	// ErrContent: nothing was stored.
+	ErrContent = errors.New("reading the content failed")
 	// ErrConnection: dialling, or lost on the way.
 	ErrConnection = errors.New("connection failed")
 	// ErrTLSPeer: either side did not accept the other's certificate.

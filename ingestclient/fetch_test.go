@@ -38,7 +38,7 @@ func askOnce(t *testing.T, change func(*ingestclient.Config)) seenRequest {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if _, err := c.Upload(t.Context(), ingestclient.BytesSource("a", nil), ingestclient.Meta{}); err != nil {
+	if _, err := c.Upload(t.Context(), ingestclient.BytesContent("a", nil), ingestclient.Meta{}); err != nil {
 		t.Fatal(err)
 	}
 	return seen
@@ -159,7 +159,7 @@ func TestCleartextByName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Upload(t.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{}); err != nil {
+	if _, err := c.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{}); err != nil {
 		t.Fatal(err)
 	}
 	_ = c.Close()

@@ -108,7 +108,7 @@ var threeElements = map[string]int{"https://b": 200, "https://a": 100, "https://
 
 func send(t *testing.T, c *ingestclient.Client, meta ingestclient.Meta) (*ingestclient.Receipt, error) {
 	t.Helper()
-	return c.Upload(t.Context(), ingestclient.BytesSource("x", []byte("x")), meta)
+	return c.Upload(t.Context(), ingestclient.BytesContent("x", []byte("x")), meta)
 }
 
 // One client, one token, and the next element by priority when one cannot.
@@ -218,7 +218,7 @@ func TestFreeSpaceDecides(t *testing.T) {
 		synctest.Wait()
 		f.asked()
 		_, _ = send(t, c, ingestclient.Meta{})
-		big, err := c.Upload(t.Context(), ingestclient.BytesSource("x", make([]byte, 200)), ingestclient.Meta{})
+		big, err := c.Upload(t.Context(), ingestclient.BytesContent("x", make([]byte, 200)), ingestclient.Meta{})
 		if asked := f.asked(); asked != "b d" {
 			t.Errorf("asked %q: %+v, %v", asked, big, err)
 		}
@@ -318,7 +318,7 @@ func TestRegistryDoesNotHoldCallers(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		begun := time.Now()
-		if _, err := c.Upload(ctx, ingestclient.BytesSource("x", nil), ingestclient.Meta{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 60*time.Millisecond {
+		if _, err := c.Upload(ctx, ingestclient.BytesContent("x", nil), ingestclient.Meta{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 60*time.Millisecond {
 			t.Errorf("after %v: %v", time.Since(begun), err)
 		}
 		time.Sleep(6 * time.Second)

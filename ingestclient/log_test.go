@@ -21,7 +21,7 @@ func TestLogLines(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			_, _ = c.Upload(t.Context(), ingestclient.BytesSource("a", nil), ingestclient.Meta{})
+			_, _ = c.Upload(t.Context(), ingestclient.BytesContent("a", nil), ingestclient.Meta{})
 		}
 		after(c)
 		_ = c.Close()

@@ -24,7 +24,7 @@ func TestUploadsShareTheLimit(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
-				_, err := c.Upload(t.Context(), ingestclient.BytesSource("a", make([]byte, 1<<18)), ingestclient.Meta{})
+				_, err := c.Upload(t.Context(), ingestclient.BytesContent("a", make([]byte, 1<<18)), ingestclient.Meta{})
 				if !errors.Is(err, ingestclient.ErrServer) {
 					t.Error(err)
 				}
@@ -52,14 +52,14 @@ func TestLimitedUploadsStillEnd(t *testing.T) {
 		cfg := config()
 		cfg.MaxRate, cfg.MinRate = 1<<12, -1
 		c := over(t, cfg, ingestclient.NewRotor(g))
-		if _, err := c.Upload(t.Context(), ingestclient.BytesSource("a", make([]byte, 1<<18)), ingestclient.Meta{}); !errors.Is(err, ingestclient.ErrStalled) {
+		if _, err := c.Upload(t.Context(), ingestclient.BytesContent("a", make([]byte, 1<<18)), ingestclient.Meta{}); !errors.Is(err, ingestclient.ErrStalled) {
 			t.Error(err)
 		}
 		cfg.MaxRate = 1
 		slow := over(t, cfg, ingestclient.NewRotor(g))
 		go func() { time.Sleep(time.Hour); _ = slow.Close() }()
 		begun := time.Now()
-		_, err := slow.Upload(t.Context(), ingestclient.BytesSource("a", make([]byte, 1<<18)), ingestclient.Meta{})
+		_, err := slow.Upload(t.Context(), ingestclient.BytesContent("a", make([]byte, 1<<18)), ingestclient.Meta{})
 		if !errors.Is(err, ingestclient.ErrClosed) || errors.Is(err, ingestclient.ErrAmbiguous) || time.Since(begun) > time.Hour+2*time.Second {
 			t.Errorf("after %v: %v", time.Since(begun), err)
 		}

@@ -66,7 +66,7 @@ func TestRotatingIdentityUnderLoad(t *testing.T) {
 			for range 4 {
 				wg.Go(func() {
 					for ctx.Err() == nil && !t.Failed() {
-						if _, err := c.Upload(t.Context(), ingestclient.BytesSource("a", b), ingestclient.Meta{}); err != nil {
+						if _, err := c.Upload(t.Context(), ingestclient.BytesContent("a", b), ingestclient.Meta{}); err != nil {
 							t.Error(err)
 						}
 					}
@@ -77,7 +77,7 @@ func TestRotatingIdentityUnderLoad(t *testing.T) {
 				rotate()
 				until := c.Stats().Uploads + 5
 				for (c.Stats().Swaps < n || c.Stats().Uploads < until) && !t.Failed() {
-					if _, err := c.Upload(t.Context(), ingestclient.BytesSource("b", nil), ingestclient.Meta{}); err != nil {
+					if _, err := c.Upload(t.Context(), ingestclient.BytesContent("b", nil), ingestclient.Meta{}); err != nil {
 						t.Error(err)
 					}
 				}
@@ -120,7 +120,7 @@ func TestRetiredGenerationIsLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if _, err := c.Upload(t.Context(), ingestclient.BytesSource("a", nil), ingestclient.Meta{}); err != nil {
+	if _, err := c.Upload(t.Context(), ingestclient.BytesContent("a", nil), ingestclient.Meta{}); err != nil {
 		t.Fatal(err)
 	}
 	down.Store(true)
@@ -135,7 +135,7 @@ func TestRetiredGenerationIsLeft(t *testing.T) {
 	}
 	down.Store(false)
 	for {
-		_, err = c.Upload(t.Context(), ingestclient.BytesSource("b", content(10)), ingestclient.Meta{})
+		_, err = c.Upload(t.Context(), ingestclient.BytesContent("b", content(10)), ingestclient.Meta{})
 		if !errors.Is(err, ingestclient.ErrTokenEndpoint) {
 			break
 		}
@@ -159,7 +159,7 @@ func TestCleartextHalfBesideAnIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if _, err := c.Upload(t.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{}); err != nil {
+	if _, err := c.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{}); err != nil {
 		t.Error(err)
 	}
 }

@@ -45,7 +45,7 @@ func TestOlderTLS(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = client.Close() }()
-			_, err = client.Upload(t.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{})
+			_, err = client.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{})
 			if !errors.Is(err, c.err) || uint16(negotiated.Load()) != c.want {
 				t.Errorf("%v, suite %#x; want %v, suite %#x", err, negotiated.Load(), c.err, c.want)
 			}

@@ -21,14 +21,14 @@ import (
 // then the caller's deadline goes first.
 const letGo = time.Second
 
-// Upload streams src to the Storage Element with constant memory and returns
+// Upload streams content to the Storage Element with constant memory and returns
 // when the answer's size and SHA-256 have been compared with what was sent.
 // It repeats what cannot store the file twice, within Config's limits. A
 // failure is an [*UploadError]; one that is also [ErrAmbiguous] may have stored
 // the file.
-func (c *Client) Upload(ctx context.Context, src Source, meta Meta) (*Receipt, error) {
+func (c *Client) Upload(ctx context.Context, content Content, meta Meta) (*Receipt, error) {
 	begun := time.Now()
-	u := &upload{Client: c, src: src, meta: meta, name: filepath.Base(src.Name())}
+	u := &upload{Client: c, content: content, meta: meta, name: filepath.Base(content.Name())}
 	rec, err := u.run(ctx)
 	e := Event{Kind: "upload", Took: time.Since(begun), Err: err}
 	if err != nil {
@@ -42,17 +42,17 @@ func (c *Client) Upload(ctx context.Context, src Source, meta Meta) (*Receipt, e
 	return rec, err
 }
 
-// UploadFile is Upload of [FileSource].
+// UploadFile is Upload of [FileContent].
 func (c *Client) UploadFile(ctx context.Context, path string, meta Meta) (*Receipt, error) {
-	return c.Upload(ctx, FileSource(path), meta)
+	return c.Upload(ctx, FileContent(path), meta)
 }
 
 // upload is one file on its way, over all attempts.
 type upload struct {
 	*Client
-	src  Source
-	meta Meta
-	name string
+	content Content
+	meta    Meta
+	name    string
 
 	receipt *Receipt
 	open    *attempt          // the last one whose outcome is unknown
@@ -183,18 +183,18 @@ func (u *upload) try(ctx context.Context, asked map[*element]bool) (*element, *U
 		return nil, u.noToken(ctx, err)
 	}
 	defer cred.lease.done()
-	content, size, err := u.src.Open()
+	reader, size, err := u.content.Open()
 	if err != nil {
-		return nil, u.fault(fmt.Errorf("%w: %w", ErrSource, err))
+		return nil, u.fault(fmt.Errorf("%w: %w", ErrContent, err))
 	}
 	at, err := u.place(ctx, need{size: size, retention: u.meta.Retention, asked: asked})
 	if err != nil {
-		_ = content.Close() // nothing was read
+		_ = reader.Close() // nothing was read
 		return nil, u.homeless(ctx, err)
 	}
-	b, contentType, err := newBody(content, size, u.name, &u.meta)
+	b, contentType, err := newBody(reader, size, u.name, &u.meta)
 	if err != nil {
-		_ = content.Close() // nothing was read
+		_ = reader.Close() // nothing was read
 		return nil, u.fault(err)
 	}
 	if !u.settings.SkipChecksum {

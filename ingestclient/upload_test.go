@@ -81,7 +81,7 @@ func TestUploadBothDialects(t *testing.T) {
 func TestDownloadAndMetadata(t *testing.T) {
 	w := newWorld(t, nil)
 	b := content(100_000)
-	rec, err := w.c.Upload(t.Context(), ingestclient.BytesSource("dir/a.bin", b), ingestclient.Meta{})
+	rec, err := w.c.Upload(t.Context(), ingestclient.BytesContent("dir/a.bin", b), ingestclient.Meta{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +296,7 @@ func TestServerFailures(t *testing.T) {
 				w.WriteHeader(tc.status)
 				return true
 			}
-			_, err := w.c.Upload(t.Context(), ingestclient.BytesSource("a", make([]byte, 4<<20)), ingestclient.Meta{})
+			_, err := w.c.Upload(t.Context(), ingestclient.BytesContent("a", make([]byte, 4<<20)), ingestclient.Meta{})
 			if !errors.Is(err, ingestclient.ErrServer) || errors.Is(err, ingestclient.ErrAmbiguous) != tc.ambiguous || n.Load() != tc.attempts {
 				t.Errorf("after %d attempts: %v", n.Load(), err)
 			}
@@ -321,7 +321,7 @@ func TestWrongAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, nil)
 			w.shelf.alter = tc.alter
-			_, err := w.c.Upload(t.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{})
+			_, err := w.c.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{})
 			if !errors.Is(err, tc.want) || errors.Is(err, ingestclient.ErrAmbiguous) != tc.ambiguous {
 				t.Errorf("got %v", err)
 			}
@@ -338,7 +338,7 @@ func TestSkipChecksum(t *testing.T) {
 	for size, want := range map[int]error{10: nil, 9: ingestclient.ErrChecksum} {
 		w := newWorld(t, func(c *ingestclient.Config) { c.SkipChecksum = true })
 		w.shelf.alter = func(b map[string]any) { b["file_size"], b["checksum"] = size, other }
-		r, err := w.c.Upload(t.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{})
+		r, err := w.c.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{})
 		if !errors.Is(err, want) || want == nil && (r == nil || r.SHA256 != other || r.Size != 10) {
 			t.Errorf("size %d: %+v, %v", size, r, err)
 		}
@@ -356,7 +356,7 @@ type gate struct {
 func (g *gate) Name() string { return "gate" }
 
 func (g *gate) Open() (io.ReadCloser, int64, error) {
-	r, n, err := ingestclient.FileSource(g.path).Open()
+	r, n, err := ingestclient.FileContent(g.path).Open()
 	if err != nil {
 		return nil, 0, err
 	}
@@ -449,12 +449,12 @@ func TestSourcesThatCannotBeRead(t *testing.T) {
 	}
 	for _, path := range []string{filepath.Join(dir, "missing"), dir, fifo} {
 		_, err := w.c.UploadFile(t.Context(), path, ingestclient.Meta{})
-		if !errors.Is(err, ingestclient.ErrSource) || !strings.Contains(err.Error(), path) {
+		if !errors.Is(err, ingestclient.ErrContent) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
 	_, err := w.c.Upload(t.Context(), failing{}, ingestclient.Meta{})
-	if !errors.Is(err, ingestclient.ErrSource) || !errors.Is(err, errDisk) {
+	if !errors.Is(err, ingestclient.ErrContent) || !errors.Is(err, errDisk) {
 		t.Error(err)
 	}
 	_, err = w.c.Upload(t.Context(), short{}, ingestclient.Meta{})
@@ -493,7 +493,7 @@ func TestDrainWaitsAndRefuses(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := w.c.Upload(t.Context(), ingestclient.BytesSource("a", nil), ingestclient.Meta{})
+		_, err := w.c.Upload(t.Context(), ingestclient.BytesContent("a", nil), ingestclient.Meta{})
 		done <- err
 	}()
 	<-inside
@@ -502,7 +502,7 @@ func TestDrainWaitsAndRefuses(t *testing.T) {
 	if err := w.c.Drain(ended); !errors.Is(err, context.Canceled) || w.c.Stats().InFlight != 1 {
 		t.Fatalf("%v, %+v", err, w.c.Stats())
 	}
-	if _, err := w.c.Upload(t.Context(), ingestclient.BytesSource("b", nil), ingestclient.Meta{}); !errors.Is(err, ingestclient.ErrClosed) {
+	if _, err := w.c.Upload(t.Context(), ingestclient.BytesContent("b", nil), ingestclient.Meta{}); !errors.Is(err, ingestclient.ErrClosed) {
 		t.Errorf("while draining: %v", err)
 	}
 	close(goOn)
@@ -529,7 +529,7 @@ func TestCloseEndsUploads(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := w.c.Upload(context.WithoutCancel(t.Context()), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{})
+		_, err := w.c.Upload(context.WithoutCancel(t.Context()), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{})
 		done <- err
 	}()
 	<-inside
@@ -551,7 +551,7 @@ func TestPeersThatDoNotFit(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = c.Close() }()
-		_, err = c.Upload(t.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{})
+		_, err = c.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{})
 		return err
 	}
 	theirs := strangers.grip(1)
@@ -590,7 +590,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := w.c.Upload(t.Context(), ingestclient.BytesSource("a", b), ingestclient.Meta{}); err != nil {
+				if _, err := w.c.Upload(t.Context(), ingestclient.BytesContent("a", b), ingestclient.Meta{}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -603,13 +603,13 @@ func TestRotationsUnderLoad(t *testing.T) {
 	for n := range uint64(rotations) {
 		mark := done.Load()
 		for done.Load() < mark+10 && !t.Failed() {
-			if _, err := w.c.Upload(t.Context(), ingestclient.BytesSource("b", nil), ingestclient.Meta{}); err != nil {
+			if _, err := w.c.Upload(t.Context(), ingestclient.BytesContent("b", nil), ingestclient.Meta{}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		w.rotor.Set(w.grip(n + 2))
 		for w.c.Stats().Swaps != int64(n+1) && !t.Failed() {
-			if _, err := w.c.Upload(t.Context(), ingestclient.BytesSource("c", nil), ingestclient.Meta{}); err != nil {
+			if _, err := w.c.Upload(t.Context(), ingestclient.BytesContent("c", nil), ingestclient.Meta{}); err != nil {
 				t.Fatal(err)
 			}
 		}

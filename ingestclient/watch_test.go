@@ -94,7 +94,7 @@ func TestWatchEndsWhatDoesNotMove(t *testing.T) {
 				cfg.StallTimeout, cfg.MinRate = tc.stall, tc.rate
 				c := over(t, cfg, ingestclient.NewRotor(g))
 				begun := time.Now()
-				_, err := c.Upload(t.Context(), ingestclient.BytesSource("a", make([]byte, 1<<20)), ingestclient.Meta{})
+				_, err := c.Upload(t.Context(), ingestclient.BytesContent("a", make([]byte, 1<<20)), ingestclient.Meta{})
 				if !errors.Is(err, tc.want) || errors.Is(err, ingestclient.ErrAmbiguous) != tc.ambiguous {
 					t.Fatalf("after %v: %v", time.Since(begun), err)
 				}
@@ -120,7 +120,7 @@ func TestCallersDeadlineEndsAnUpload(t *testing.T) {
 			cfg.MaxAttempts = 5
 			c := over(t, cfg, ingestclient.NewRotor(g))
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			_, err := c.Upload(ctx, ingestclient.BytesSource("a", make([]byte, size)), ingestclient.Meta{})
+			_, err := c.Upload(ctx, ingestclient.BytesContent("a", make([]byte, size)), ingestclient.Meta{})
 			cancel()
 			if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ingestclient.ErrAmbiguous) != ambiguous {
 				t.Errorf("%v", err)
@@ -139,14 +139,14 @@ func TestNoSleepBeyondTheDeadline(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		begun := time.Now()
-		_, err := c.Upload(ctx, ingestclient.BytesSource("a", nil), ingestclient.Meta{})
+		_, err := c.Upload(ctx, ingestclient.BytesContent("a", nil), ingestclient.Meta{})
 		if !errors.Is(err, ingestclient.ErrTokenEndpoint) || time.Since(begun) != 0 {
 			t.Errorf("after %v: %v", time.Since(begun), err)
 		}
 		other, stop := context.WithCancelCause(t.Context())
 		gone := errors.New("the user left")
 		time.AfterFunc(time.Second, func() { stop(gone) })
-		if _, err = c.Upload(other, ingestclient.BytesSource("a", nil), ingestclient.Meta{}); !errors.Is(err, gone) {
+		if _, err = c.Upload(other, ingestclient.BytesContent("a", nil), ingestclient.Meta{}); !errors.Is(err, gone) {
 			t.Errorf("cancelled while pausing: %v", err)
 		}
 	})

@@ -40,7 +40,7 @@ func TestWrapSeesBothEndpoints(t *testing.T) {
 	}
 	defer func() { _ = c.Close() }()
 	upload := func() {
-		if _, err := c.Upload(t.Context(), ingestclient.BytesSource("a", content(10)), ingestclient.Meta{}); err != nil {
+		if _, err := c.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -148,7 +148,7 @@ func oursSmall(ctx context.Context, j job) (float64, error) {
 	defer stop()
 	content := make([]byte, smallSize)
 	return together(j, func() error {
-		_, err := c.Upload(ctx, ingestclient.BytesSource("x", content), ingestclient.Meta{})
+		_, err := c.Upload(ctx, ingestclient.BytesContent("x", content), ingestclient.Meta{})
 		return err
 	})
 }

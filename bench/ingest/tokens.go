@@ -149,7 +149,7 @@ func (b *bench) outage(ctx context.Context) error {
 		ask  func(context.Context) error
 	}{
 		{"ingestclient", func(ctx context.Context) error {
-			_, err := c.Upload(ctx, ingestclient.BytesSource("x", make([]byte, smallSize)), ingestclient.Meta{})
+			_, err := c.Upload(ctx, ingestclient.BytesContent("x", make([]byte, smallSize)), ingestclient.Meta{})
 			return err
 		}},
 		{"x/oauth2", func(context.Context) error { _, err := source.Token(); return err }},
@@ -251,7 +251,7 @@ func rotatingOurs(ctx context.Context, j job) (*rotated, error) {
 	c, stop, err := client(ctx, j, ingestclient.Config{})
 	content := make([]byte, smallSize)
 	upload := func(ctx context.Context) error {
-		_, err := c.Upload(ctx, ingestclient.BytesSource("x", content), ingestclient.Meta{})
+		_, err := c.Upload(ctx, ingestclient.BytesContent("x", content), ingestclient.Meta{})
 		return err
 	}
 	return &rotated{upload, func() error { return nil }, stop}, err // it sees the files by itself

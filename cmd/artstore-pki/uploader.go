@@ -33,7 +33,7 @@ type uploader struct {
 func (l *uploader) upload(ctx context.Context, name string, content []byte) (*ingestclient.Receipt, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), uploadTimeout)
 	defer cancel()
-	receipt, err := l.client.Upload(ctx, ingestclient.BytesSource(name, content), ingestclient.Meta{})
+	receipt, err := l.client.Upload(ctx, ingestclient.BytesContent(name, content), ingestclient.Meta{})
 	if err == nil && receipt.Size != int64(len(content)) {
 		err = fmt.Errorf("uploading %s: %d bytes stored, want %d", name, receipt.Size, len(content))
 	}

@@ -25,7 +25,7 @@ func Example() {
 
 		stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterBytes: 1000, Count: 1})
 		stack.SetTokenFault(t, ingesttest.TokenFault{Status: http.StatusServiceUnavailable, Count: 1})
-		receipt, err := client.Upload(t.Context(), ingestclient.BytesSource("a.txt", make([]byte, 32<<20)), ingestclient.Meta{}) // more than any socket buffer: a lost connection is noticed while writing
+		receipt, err := client.Upload(t.Context(), ingestclient.BytesContent("a.txt", make([]byte, 32<<20)), ingestclient.Meta{}) // more than any socket buffer: a lost connection is noticed while writing
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +56,7 @@ func TestTokenFaults(t *testing.T) {
 	s := ingesttest.Start(t, ingesttest.Options{Unbound: true})
 	upload := func(ctx context.Context) error {
 		c := newClient(t, s)
-		_, err := c.Upload(ctx, ingestclient.BytesSource("f", nil), ingestclient.Meta{})
+		_, err := c.Upload(ctx, ingestclient.BytesContent("f", nil), ingestclient.Meta{})
 		return err
 	}
 	s.SetTokenFault(t, ingesttest.TokenFault{Status: -1, Count: 1})

@@ -26,7 +26,7 @@ func TestDroppedFieldsAreSaid(t *testing.T) {
 		{"go", "edit", ingestclient.Meta{Retention: "temporary", TTLDays: 30}, nil}, // what the mode gives anyway
 	} {
 		s := ingesttest.Start(t, ingesttest.Options{Dialect: tc.dialect, Mode: tc.mode})
-		rec, err := newClient(t, s).Upload(t.Context(), ingestclient.BytesSource("f", []byte("x")), tc.meta)
+		rec, err := newClient(t, s).Upload(t.Context(), ingestclient.BytesContent("f", []byte("x")), tc.meta)
 		if err != nil || !slices.Equal(rec.Dropped, tc.want) {
 			t.Errorf("%s %s: %+v, %v", tc.dialect, tc.mode, rec, err)
 		}

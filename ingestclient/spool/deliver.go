@@ -56,7 +56,7 @@ func (s *Spool) deliver(ctx context.Context, it *item) outcome {
 		meta.FileID = it.id
 	}
 	it.tries++
-	rec, err := s.cfg.Uploader.Upload(ctx, ingestclient.FileSource(s.layout.content(it.id, it.name)), meta)
+	rec, err := s.cfg.Uploader.Upload(ctx, ingestclient.FileContent(s.layout.content(it.id, it.name)), meta)
 	if err != nil {
 		return s.failed(ctx, it, err)
 	}
@@ -207,7 +207,7 @@ func (s *Spool) failed(ctx context.Context, it *item, err error) outcome {
 	switch {
 	case v == verdictRefused:
 		out := s.refuse(it, err, asideFailed)
-		out.asked = out.verdict == verdictRefused && !errors.Is(err, ingestclient.ErrSource)
+		out.asked = out.verdict == verdictRefused && !errors.Is(err, ingestclient.ErrContent)
 		return out
 	case v == verdictUnknown && !chosen:
 		return s.refuse(it, err, asideAmbiguous)

@@ -155,11 +155,11 @@ type refusing struct {
 	say  func(name string) error // nil: ask next
 }
 
-func (r refusing) Upload(ctx context.Context, src ingestclient.Source, meta ingestclient.Meta) (*ingestclient.Receipt, error) {
-	if err := r.say(src.Name()); err != nil {
-		return nil, &ingestclient.UploadError{Op: "uploading", Name: src.Name(), Attempt: 1, Err: err}
+func (r refusing) Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.Receipt, error) {
+	if err := r.say(content.Name()); err != nil {
+		return nil, &ingestclient.UploadError{Op: "uploading", Name: content.Name(), Attempt: 1, Err: err}
 	}
-	return r.next.Upload(ctx, src, meta)
+	return r.next.Upload(ctx, content, meta)
 }
 
 func readAll(t *testing.T, path string) string {

@@ -83,8 +83,8 @@ func TestJudge(t *testing.T) {
 		{t.Context(), errJournal, verdictLocal, "disk"},
 		{t.Context(), up(500, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrServer)), verdictUnknown, "element"},
 		{t.Context(), up(0, ingestclient.ErrFileChanged), verdictChanged, "element"},
-		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrSource, fs.ErrNotExist)), verdictGone, "element"},
-		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrSource, fs.ErrPermission)), verdictRefused, "element"},
+		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrContent, fs.ErrNotExist)), verdictGone, "element"},
+		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrContent, fs.ErrPermission)), verdictRefused, "element"},
 		{stopped, up(0, context.Canceled), verdictStopped, "element"},
 		{t.Context(), up(0, ingestclient.ErrClosed), verdictStopped, "element"},
 		{t.Context(), up(507, ingestclient.ErrFull), verdictFull, "full"},
@@ -258,7 +258,7 @@ func bare(t *testing.T, after After) *Spool {
 
 type nobody struct{}
 
-func (nobody) Upload(context.Context, ingestclient.Source, ingestclient.Meta) (*ingestclient.Receipt, error) {
+func (nobody) Upload(context.Context, ingestclient.Content, ingestclient.Meta) (*ingestclient.Receipt, error) {
 	return nil, errors.New("nobody is here")
 }
 

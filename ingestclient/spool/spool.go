@@ -36,7 +36,7 @@ var ErrLocked = errors.New("another instance is running on this directory")
 // been compared with what was sent. [*ingestclient.Client] is one; errors are
 // judged by that package's sentinels.
 type Uploader interface {
-	Upload(ctx context.Context, src ingestclient.Source, meta ingestclient.Meta) (*ingestclient.Receipt, error)
+	Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.Receipt, error)
 }
 
 // Finder tells what is stored under an id, or [ingestclient.ErrNotFound].

@@ -67,7 +67,7 @@ func judge(ctx context.Context, err error) verdict {
 		return verdictUnknown
 	case is(ingestclient.ErrFileChanged):
 		return verdictChanged
-	case is(ingestclient.ErrSource) && is(fs.ErrNotExist):
+	case is(ingestclient.ErrContent) && is(fs.ErrNotExist):
 		return verdictGone
 	case ctx.Err() != nil, is(ingestclient.ErrClosed):
 		return verdictStopped
@@ -75,7 +75,7 @@ func judge(ctx context.Context, err error) verdict {
 		return verdictFull
 	case is(ingestclient.ErrCredentials, ingestclient.ErrTokenBinding, ingestclient.ErrUnauthorized, ingestclient.ErrForbidden):
 		return verdictCredentials
-	case is(ingestclient.ErrTooLarge, ingestclient.ErrChecksum, ingestclient.ErrSource):
+	case is(ingestclient.ErrTooLarge, ingestclient.ErrChecksum, ingestclient.ErrContent):
 		return verdictRefused
 	case is(ingestclient.ErrRejected) && !wrongAddress(status):
 		return verdictRefused

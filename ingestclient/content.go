@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// Source is content that can be sent more than once.
-type Source interface {
+// Content is what an upload sends. It can be opened more than once.
+type Content interface {
 	// Name is the file name told to the Storage Element; its directory is dropped.
 	Name() string
 	// Open opens the content at its start and pins its size in bytes. If the
@@ -20,16 +20,16 @@ type Source interface {
 	Open() (io.ReadCloser, int64, error)
 }
 
-type fileSource string
+type fileContent string
 
-// FileSource sends the regular file at path. Each attempt opens it anew; a file
+// FileContent sends the regular file at path. Each attempt opens it anew; a file
 // whose size, modification time or inode changes while it is read ends the
 // upload with [ErrFileChanged].
-func FileSource(path string) Source { return fileSource(path) }
+func FileContent(path string) Content { return fileContent(path) }
 
-func (p fileSource) Name() string { return filepath.Base(string(p)) }
+func (p fileContent) Name() string { return filepath.Base(string(p)) }
 
-func (p fileSource) Open() (io.ReadCloser, int64, error) {
+func (p fileContent) Open() (io.ReadCloser, int64, error) {
 	// Looked at before it is opened: opening a FIFO would wait for its writer.
 	if info, err := os.Stat(string(p)); err != nil {
 		return nil, 0, err // *fs.PathError: names the path
@@ -77,16 +77,16 @@ func (f *openFile) Unchanged() error {
 	return nil
 }
 
-type bytesSource struct {
+type bytesContent struct {
 	name string
 	b    []byte
 }
 
-// BytesSource sends b, which must not be changed until the upload is over.
-func BytesSource(name string, b []byte) Source { return &bytesSource{name, b} }
+// BytesContent sends b, which must not be changed until the upload is over.
+func BytesContent(name string, b []byte) Content { return &bytesContent{name, b} }
 
-func (s *bytesSource) Name() string { return s.name }
+func (s *bytesContent) Name() string { return s.name }
 
-func (s *bytesSource) Open() (io.ReadCloser, int64, error) {
+func (s *bytesContent) Open() (io.ReadCloser, int64, error) {
 	return io.NopCloser(bytes.NewReader(s.b)), int64(len(s.b)), nil
 }
