@@ -121,7 +121,7 @@ func unread(err error) bool {
 }
 
 // answered fills e from an answer that is no success.
-func (e *UploadError) answered(resp *http.Response, raw []byte, t *token) safety {
+func (e *RequestError) answered(resp *http.Response, raw []byte, t *token) safety {
 	// The token goes first, whatever its length: what is left is cleaned by shape only.
 	e.Status, e.token = resp.StatusCode, t
 	e.Code, e.Message = parseError([]byte(strings.ReplaceAll(string(raw), t.secret.Expose(), "[redacted]")))

@@ -18,7 +18,7 @@ import (
 // Element's words. An id that is not there is [ErrNotFound].
 func (c *Client) Metadata(ctx context.Context, id string) (*Receipt, error) {
 	var rec *Receipt
-	n, err := c.read(ctx, "looking up", id, func(ctx context.Context, p place) (e *UploadError) {
+	n, err := c.read(ctx, "looking up", id, func(ctx context.Context, p place) (e *RequestError) {
 		rec, e = c.lookUp(ctx, p, id)
 		return e
 	})
@@ -34,7 +34,7 @@ func (c *Client) Metadata(ctx context.Context, id string) (*Receipt, error) {
 // nothing was written.
 func (c *Client) Download(ctx context.Context, id string, w io.Writer) (*Receipt, error) {
 	var rec *Receipt
-	n, err := c.read(ctx, "downloading", id, func(ctx context.Context, p place) (e *UploadError) {
+	n, err := c.read(ctx, "downloading", id, func(ctx context.Context, p place) (e *RequestError) {
 		rec, e = c.copy(ctx, p, id, w)
 		return e
 	})
@@ -46,16 +46,16 @@ func (c *Client) Download(ctx context.Context, id string, w io.Writer) (*Receipt
 }
 
 // read repeats a GET with a credential each time, and asks each element.
-func (c *Client) read(ctx context.Context, op, id string, try func(context.Context, place) *UploadError) (int, error) {
+func (c *Client) read(ctx context.Context, op, id string, try func(context.Context, place) *RequestError) (int, error) {
 	if !validID(id) {
-		return 0, &UploadError{Op: op, Name: fmt.Sprintf("%q", clean(id)), Attempt: 1, Err: fmt.Errorf("%w: not an id", ErrNotFound)}
+		return 0, &RequestError{Op: op, Name: fmt.Sprintf("%q", clean(id)), Attempt: 1, Err: fmt.Errorf("%w: not an id", ErrNotFound)}
 	}
 	ctx, leave, err := c.enter(ctx)
 	if err != nil {
-		return 0, &UploadError{Op: op, Name: id, Attempt: 1, Err: err}
+		return 0, &RequestError{Op: op, Name: id, Attempt: 1, Err: err}
 	}
 	defer leave()
-	return c.repeat(ctx, func(int) *UploadError {
+	return c.repeat(ctx, func(int) *RequestError {
 		elements, err := c.fleet.all(ctx)
 		if err != nil {
 			e := (&upload{name: id}).homeless(ctx, err)
@@ -69,13 +69,13 @@ func (c *Client) read(ctx context.Context, op, id string, try func(context.Conte
 			return e
 		}
 		defer cred.lease.done()
-		return search(ctx, elements, func(at *element) *UploadError { return try(ctx, place{cred, at}) })
+		return search(ctx, elements, func(at *element) *RequestError { return try(ctx, place{cred, at}) })
 	})
 }
 
 // search asks one element after the other for what only one of them has. It is
 // not found only if all say so: one that cannot be asked may have it.
-func search(ctx context.Context, elements []*element, ask func(*element) *UploadError) (missing *UploadError) {
+func search(ctx context.Context, elements []*element, ask func(*element) *RequestError) (missing *RequestError) {
 	for _, at := range elements {
 		e := ask(at)
 		if e == nil {
@@ -94,14 +94,14 @@ func search(ctx context.Context, elements []*element, ask func(*element) *Upload
 	return missing
 }
 
-func orElse(e, otherwise *UploadError) *UploadError {
+func orElse(e, otherwise *RequestError) *RequestError {
 	if e != nil {
 		return e
 	}
 	return otherwise
 }
 
-func (c *Client) lookUp(ctx context.Context, p place, id string) (*Receipt, *UploadError) {
+func (c *Client) lookUp(ctx context.Context, p place, id string) (*Receipt, *RequestError) {
 	var raw []byte
 	e := c.get(ctx, p, request{"looking up", id, ""}, func(resp *http.Response) (err error) {
 		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -112,12 +112,12 @@ func (c *Client) lookUp(ctx context.Context, p place, id string) (*Receipt, *Upl
 	}
 	got, err := parseAnswer(raw)
 	if err != nil {
-		return nil, &UploadError{Op: "looking up", Name: id, Status: http.StatusOK, Err: fmt.Errorf("%w: %w", ErrAnswer, err)}
+		return nil, &RequestError{Op: "looking up", Name: id, Status: http.StatusOK, Err: fmt.Errorf("%w: %w", ErrAnswer, err)}
 	}
 	return &Receipt{FileID: got.fileID, Name: got.name, Element: p.at.base, Size: got.size, SHA256: got.sha256}, nil
 }
 
-func (c *Client) copy(ctx context.Context, p place, id string, w io.Writer) (*Receipt, *UploadError) {
+func (c *Client) copy(ctx context.Context, p place, id string, w io.Writer) (*Receipt, *RequestError) {
 	rec := &Receipt{FileID: id, Element: p.at.base}
 	sum := sha256.New()
 	out := &sink{w: io.MultiWriter(w, sum)}
@@ -153,13 +153,13 @@ func (s *sink) Write(p []byte) (int, error) {
 type request struct{ op, id, rest string }
 
 // get sends one GET and hands a 200 to use, under a watch.
-func (c *Client) get(ctx context.Context, p place, r request, use func(*http.Response) error) *UploadError {
+func (c *Client) get(ctx context.Context, p place, r request, use func(*http.Response) error) *RequestError {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := newWatch(c.settings, cancel)
 	defer w.stop()
-	fail := func(err error) *UploadError {
-		return &UploadError{Op: r.op, Name: r.id, Retryable: ctx.Err() == nil || errors.Is(context.Cause(ctx), ErrNoAnswer), Err: err}
+	fail := func(err error) *RequestError {
+		return &RequestError{Op: r.op, Name: r.id, Retryable: ctx.Err() == nil || errors.Is(context.Cause(ctx), ErrNoAnswer), Err: err}
 	}
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { w.await() }}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, p.at.files("/"+url.PathEscape(r.id)+r.rest), http.NoBody)

@@ -37,7 +37,7 @@ var (
 	ErrServer = errors.New("storage element failed")
 	// ErrAnswer: 2xx, but not what the API promises.
 	ErrAnswer = errors.New("answer not usable")
-	// ErrChecksum: by size or SHA-256; UploadError.FileID names it.
+	// ErrChecksum: by size or SHA-256; RequestError.FileID names it.
 	ErrChecksum = errors.New("stored content differs from what was sent")
 	// ErrFileChanged: nothing was stored.
 	ErrFileChanged = errors.New("file changed while it was read")
@@ -85,9 +85,9 @@ func (e *AuthError) Error() string {
 
 func (e *AuthError) Unwrap() error { return e.Err }
 
-// UploadError is a failed request to a Storage Element. Err may hold several of
+// RequestError is a failed request to a Storage Element. Err may hold several of
 // the sentinels, such as [ErrConnection] with [ErrAmbiguous].
-type UploadError struct {
+type RequestError struct {
 	Op        string // "uploading", "downloading" or "looking up"
 	Name      string // the file's name, or its id
 	Element   string // base URL of the Storage Element, "" if none was chosen yet
@@ -106,7 +106,7 @@ type UploadError struct {
 	elsewhere  bool   // another element may be asked at once
 }
 
-func (e *UploadError) Error() string {
+func (e *RequestError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s: ", e.Op, e.Name)
 	if e.Status != 0 {
@@ -123,4 +123,4 @@ func (e *UploadError) Error() string {
 	return b.String()
 }
 
-func (e *UploadError) Unwrap() error { return e.Err }
+func (e *RequestError) Unwrap() error { return e.Err }

@@ -148,7 +148,7 @@ func NewOver(cfg Config, r *Rotor, jitter func() float64) (*Client, error) {
 }
 
 // Next is the retry policy for a sequence of failures, each d after the one before.
-func Next(cfg Config, failures []*UploadError, d time.Duration) (waits []time.Duration) {
+func Next(cfg Config, failures []*RequestError, d time.Duration) (waits []time.Duration) {
 	s, err := cfg.parse(&rotation.Identity{})
 	if err != nil {
 		panic(err)

@@ -161,7 +161,7 @@ func down(err error) bool {
 }
 
 // learn takes note of how an upload of size bytes to e ended.
-func (f *fleet) learn(e *element, size int64, err *UploadError) {
+func (f *fleet) learn(e *element, size int64, err *RequestError) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()

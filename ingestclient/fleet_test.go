@@ -142,7 +142,7 @@ func TestNextElement(t *testing.T) {
 				if err == nil && (rec.Element != tc.at || rec.Attempts != len(strings.Fields(tc.asked))) {
 					t.Errorf("%+v", rec)
 				}
-				if e, ok := errors.AsType[*ingestclient.UploadError](err); ok && (e.Element == "" || e.Attempt != len(strings.Fields(tc.asked))) {
+				if e, ok := errors.AsType[*ingestclient.RequestError](err); ok && (e.Element == "" || e.Attempt != len(strings.Fields(tc.asked))) {
 					t.Errorf("%+v", e)
 				}
 			})

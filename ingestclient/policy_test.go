@@ -72,10 +72,10 @@ func TestConfigOneByOne(t *testing.T) {
 }
 
 func TestRetryPolicy(t *testing.T) {
-	unauthorized := &ingestclient.UploadError{Err: ingestclient.ErrUnauthorized}
-	again := &ingestclient.UploadError{Err: ingestclient.ErrServer, Retryable: true}
-	final := &ingestclient.UploadError{Err: ingestclient.ErrTooLarge}
-	repeat := func(e *ingestclient.UploadError, n int) (out []*ingestclient.UploadError) {
+	unauthorized := &ingestclient.RequestError{Err: ingestclient.ErrUnauthorized}
+	again := &ingestclient.RequestError{Err: ingestclient.ErrServer, Retryable: true}
+	final := &ingestclient.RequestError{Err: ingestclient.ErrTooLarge}
+	repeat := func(e *ingestclient.RequestError, n int) (out []*ingestclient.RequestError) {
 		for range n {
 			out = append(out, e)
 		}
@@ -219,7 +219,7 @@ func TestBackoffBounds(t *testing.T) {
 }
 
 func TestErrorTexts(t *testing.T) {
-	e := &ingestclient.UploadError{
+	e := &ingestclient.RequestError{
 		Op: "uploading", Name: "a.bin", Status: 413, Code: "FILE_TOO_LARGE", Message: "1 GiB at most",
 		Err: errors.Join(ingestclient.ErrTooLarge, errors.New("x")),
 	}

@@ -27,7 +27,7 @@ type retry struct {
 // next says whether to try again after e, and when. Rejected tokens have a budget
 // of their own: the first 401 is answered with a new token at once, further ones
 // may come from a server that has not loaded the key yet which signed it.
-func (r *retry) next(e *UploadError, now time.Time, u float64) (wait time.Duration, again bool) {
+func (r *retry) next(e *RequestError, now time.Time, u float64) (wait time.Duration, again bool) {
 	if errors.Is(e, ErrUnauthorized) {
 		r.rejected++
 		if r.rejected == 1 {
@@ -56,7 +56,7 @@ func (r *retry) next(e *UploadError, now time.Time, u float64) (wait time.Durati
 
 // repeat runs try until it succeeds or must not be repeated, and returns the
 // number of attempts.
-func (c *Client) repeat(ctx context.Context, try func(attempt int) *UploadError) (int, error) {
+func (c *Client) repeat(ctx context.Context, try func(attempt int) *RequestError) (int, error) {
 	r := retry{s: c.settings}
 	for n := 1; ; n++ {
 		e := try(n)

@@ -24,7 +24,7 @@ const letGo = time.Second
 // Upload streams content to the Storage Element with constant memory and returns
 // when the answer's size and SHA-256 have been compared with what was sent.
 // It repeats what cannot store the file twice, within Config's limits. A
-// failure is an [*UploadError]; one that is also [ErrAmbiguous] may have stored
+// failure is an [*RequestError]; one that is also [ErrAmbiguous] may have stored
 // the file.
 func (c *Client) Upload(ctx context.Context, content Content, meta Meta) (*Receipt, error) {
 	begun := time.Now()
@@ -69,14 +69,14 @@ func (u *upload) run(ctx context.Context) (*Receipt, error) {
 		return nil, u.fault(err)
 	}
 	defer leave()
-	n, err := u.repeat(ctx, func(int) *UploadError {
+	n, err := u.repeat(ctx, func(int) *RequestError {
 		if u.stored(ctx) {
 			return nil
 		}
 		return u.somewhere(ctx)
 	})
 	if err != nil {
-		if e, ok := errors.AsType[*UploadError](err); ok {
+		if e, ok := errors.AsType[*RequestError](err); ok {
 			e.Attempt += u.moves
 		}
 		return nil, err
@@ -88,8 +88,8 @@ func (u *upload) run(ctx context.Context) (*Receipt, error) {
 // somewhere tries one element after the other, without a pause, until one takes
 // the file or what happened is not the element's fault. An attempt without an
 // outcome ties the upload to its element: the file may be there.
-func (u *upload) somewhere(ctx context.Context) *UploadError {
-	var worth *UploadError // a failure that may pass, of all those met
+func (u *upload) somewhere(ctx context.Context) *RequestError {
+	var worth *RequestError // a failure that may pass, of all those met
 	asked := maps.Clone(u.refused)
 	for first := true; ; first = false {
 		at, e := u.try(ctx, asked)
@@ -131,14 +131,14 @@ func (u *upload) place(ctx context.Context, n need) (*element, error) {
 }
 
 // homeless is an upload for which no element can be named.
-func (u *upload) homeless(ctx context.Context, err error) *UploadError {
+func (u *upload) homeless(ctx context.Context, err error) *RequestError {
 	e := u.noToken(ctx, err) // the registry wants a token too
 	e.Retryable = e.Retryable || errors.Is(err, ErrRegistry) && ctx.Err() == nil
 	return e
 }
 
-func (u *upload) fault(err error) *UploadError {
-	return &UploadError{Op: "uploading", Name: u.name, Attempt: 1, Err: err}
+func (u *upload) fault(err error) *RequestError {
+	return &RequestError{Op: "uploading", Name: u.name, Attempt: 1, Err: err}
 }
 
 // stored asks, after an attempt with an id of our choice and without an outcome,
@@ -177,7 +177,7 @@ type attempt struct {
 
 // try makes one attempt at the best element that was not asked, and the fleet
 // learns from it. Without an element nothing was sent.
-func (u *upload) try(ctx context.Context, asked map[*element]bool) (*element, *UploadError) {
+func (u *upload) try(ctx context.Context, asked map[*element]bool) (*element, *RequestError) {
 	cred, err := u.keeper.get(ctx)
 	if err != nil {
 		return nil, u.noToken(ctx, err)
@@ -224,7 +224,7 @@ func set(m map[*element]bool, e *element) map[*element]bool {
 
 // noToken wraps a failure to get a token. Nothing was sent, so repeating is
 // always safe; it is pointless when the account itself was refused.
-func (u *upload) noToken(ctx context.Context, err error) *UploadError {
+func (u *upload) noToken(ctx context.Context, err error) *RequestError {
 	e := u.fault(err)
 	if auth, ok := errors.AsType[*AuthError](err); ok && ctx.Err() == nil {
 		e.Retryable, e.retryAfter = auth.Temporary, auth.RetryAfter
@@ -232,7 +232,7 @@ func (u *upload) noToken(ctx context.Context, err error) *UploadError {
 	return e
 }
 
-func (a *attempt) send(ctx context.Context, contentType string) *UploadError {
+func (a *attempt) send(ctx context.Context, contentType string) *RequestError {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	a.body.watch = newWatch(a.settings, cancel)
@@ -319,7 +319,7 @@ func (a *attempt) trace(ctx context.Context) context.Context {
 }
 
 // report starts the error of this attempt.
-func (a *attempt) report(err error) *UploadError {
+func (a *attempt) report(err error) *RequestError {
 	e := a.fault(err)
 	e.Sent = a.body.sent.Load()
 	return e
@@ -327,7 +327,7 @@ func (a *attempt) report(err error) *UploadError {
 
 // settle says whether e may be repeated: yes if the server cannot have had all
 // of the request, or will recognise it. Otherwise the outcome is unknown.
-func (a *attempt) settle(e *UploadError) *UploadError {
+func (a *attempt) settle(e *RequestError) *RequestError {
 	partly := !a.body.complete() || a.wrote.Load()
 	keyed := a.meta.FileID != "" || a.meta.IdempotencyKey != ""
 	e.Retryable = partly || keyed
@@ -339,7 +339,7 @@ func (a *attempt) settle(e *UploadError) *UploadError {
 }
 
 // lost is an attempt without an answer.
-func (a *attempt) lost(ctx context.Context, err error) *UploadError {
+func (a *attempt) lost(ctx context.Context, err error) *RequestError {
 	if broken := a.body.broken(); broken != nil {
 		return a.report(broken) // sending it again would read the same
 	}
@@ -362,7 +362,7 @@ func (a *attempt) lost(ctx context.Context, err error) *UploadError {
 }
 
 // accepted compares what a 2xx says with what was sent.
-func (a *attempt) accepted(resp *http.Response, raw []byte) *UploadError {
+func (a *attempt) accepted(resp *http.Response, raw []byte) *RequestError {
 	got, err := parseAnswer(raw)
 	if err == nil && !a.body.complete() {
 		err = errors.New("it came before the content was sent")
@@ -384,7 +384,7 @@ func (a *attempt) accepted(resp *http.Response, raw []byte) *UploadError {
 }
 
 // refused classifies any other status.
-func (a *attempt) refused(resp *http.Response, raw []byte) *UploadError {
+func (a *attempt) refused(resp *http.Response, raw []byte) *RequestError {
 	e := a.report(nil)
 	safe := e.answered(resp, raw, a.cred.token)
 	if safe == incomplete {

@@ -142,7 +142,7 @@ func TestEarlyAnswers(t *testing.T) {
 				}
 				src := &counted{b: make([]byte, 32<<20)}
 				_, err := w.c.Upload(t.Context(), src, ingestclient.Meta{})
-				e, ok := errors.AsType[*ingestclient.UploadError](err)
+				e, ok := errors.AsType[*ingestclient.RequestError](err)
 				if !ok || !errors.Is(err, tc.want) || e.Status != tc.status || e.Code != tc.code || e.Retryable {
 					t.Fatalf("got %#v", err)
 				}
@@ -222,7 +222,7 @@ func TestLostAnswerIsAmbiguous(t *testing.T) {
 		w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts = 4 })
 		dropAnswer(w.shelf, 1)
 		_, err := w.c.UploadFile(t.Context(), file(t, content(size)), ingestclient.Meta{})
-		e, ok := errors.AsType[*ingestclient.UploadError](err)
+		e, ok := errors.AsType[*ingestclient.RequestError](err)
 		if !ok || !errors.Is(err, ingestclient.ErrAmbiguous) || !errors.Is(err, ingestclient.ErrConnection) || e.Retryable || e.Sent != int64(size) || e.Attempt != 1 {
 			t.Errorf("%d bytes: %#v", size, err)
 		}
@@ -325,7 +325,7 @@ func TestWrongAnswers(t *testing.T) {
 			if !errors.Is(err, tc.want) || errors.Is(err, ingestclient.ErrAmbiguous) != tc.ambiguous {
 				t.Errorf("got %v", err)
 			}
-			if e, ok := errors.AsType[*ingestclient.UploadError](err); ok && errors.Is(tc.want, ingestclient.ErrChecksum) && e.FileID == "" {
+			if e, ok := errors.AsType[*ingestclient.RequestError](err); ok && errors.Is(tc.want, ingestclient.ErrChecksum) && e.FileID == "" {
 				t.Error("the id of what is stored is missing")
 			}
 		})
@@ -404,7 +404,7 @@ func TestFileChangesWhileItIsRead(t *testing.T) {
 			}
 			close(g.goOn)
 			err := <-done
-			e, ok := errors.AsType[*ingestclient.UploadError](err)
+			e, ok := errors.AsType[*ingestclient.RequestError](err)
 			if !ok || !errors.Is(err, ingestclient.ErrFileChanged) || errors.Is(err, ingestclient.ErrAmbiguous) || e.Attempt != 1 {
 				t.Errorf("got %v", err)
 			}

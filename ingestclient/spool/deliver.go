@@ -242,7 +242,7 @@ func describe(it *item, err error, to aside) *reason {
 		Error: err.Error(), Attempts: it.tries, At: time.Now().UTC(),
 		Advice: "it was not stored: correct what the error names and move the file back into the spooled directory",
 	}
-	if e, ok := errors.AsType[*ingestclient.UploadError](err); ok {
+	if e, ok := errors.AsType[*ingestclient.RequestError](err); ok {
 		r.Status, r.FileID = e.Status, e.FileID
 	}
 	switch {

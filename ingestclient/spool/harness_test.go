@@ -157,7 +157,7 @@ type refusing struct {
 
 func (r refusing) Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.Receipt, error) {
 	if err := r.say(content.Name()); err != nil {
-		return nil, &ingestclient.UploadError{Op: "uploading", Name: content.Name(), Attempt: 1, Err: err}
+		return nil, &ingestclient.RequestError{Op: "uploading", Name: content.Name(), Attempt: 1, Err: err}
 	}
 	return r.next.Upload(ctx, content, meta)
 }

@@ -70,7 +70,7 @@ func TestPause(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	up := func(status int, err error) error {
-		return &ingestclient.UploadError{Op: "uploading", Status: status, Attempt: 1, Err: err}
+		return &ingestclient.RequestError{Op: "uploading", Status: status, Attempt: 1, Err: err}
 	}
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -103,7 +103,7 @@ func TestJudge(t *testing.T) {
 }
 
 func TestSentNothing(t *testing.T) {
-	again := &ingestclient.UploadError{Attempt: 3, Err: ingestclient.ErrConnection}
+	again := &ingestclient.RequestError{Attempt: 3, Err: ingestclient.ErrConnection}
 	for _, tt := range []struct {
 		err    error
 		chosen bool
@@ -113,7 +113,7 @@ func TestSentNothing(t *testing.T) {
 		{ingestclient.ErrChecksum, false, false},
 		{again, false, true}, // without an id nothing is repeated that may be stored
 		{again, true, false},
-		{&ingestclient.UploadError{Attempt: 1, Err: ingestclient.ErrConnection}, true, true},
+		{&ingestclient.RequestError{Attempt: 1, Err: ingestclient.ErrConnection}, true, true},
 		{errors.New("not an upload error"), true, false},
 	} {
 		if got := sentNothing(tt.err, tt.chosen); got != tt.want {

@@ -57,7 +57,7 @@ func judge(ctx context.Context, err error) verdict {
 		return false
 	}
 	status := 0
-	if e, ok := errors.AsType[*ingestclient.UploadError](err); ok {
+	if e, ok := errors.AsType[*ingestclient.RequestError](err); ok {
 		status = e.Status
 	}
 	switch {
@@ -100,6 +100,6 @@ func sentNothing(err error, chosen bool) bool {
 	if !chosen {
 		return true
 	}
-	e, ok := errors.AsType[*ingestclient.UploadError](err)
+	e, ok := errors.AsType[*ingestclient.RequestError](err)
 	return ok && e.Attempt <= 1
 }
