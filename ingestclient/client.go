@@ -11,8 +11,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// Receipt is a stored file.
-type Receipt struct {
+// File is a stored file.
+type File struct {
 	FileID   string
 	Name     string
 	Size     int64         // bytes

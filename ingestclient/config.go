@@ -112,7 +112,7 @@ type Config struct {
 	MaxRate int64
 	// SkipChecksum leaves out the SHA-256 of what is sent, which is about half of
 	// the CPU time of a large upload. Then the answer's size is all that is
-	// compared, and receipts have the checksum of the Storage Element's own account.
+	// compared, and a File has the checksum of the Storage Element's own account.
 	SkipChecksum bool
 	// ExpectFrom is the content size in bytes from which the client asks before
 	// it sends the body (Expect: 100-continue). 0 means 1 MiB, negative is off.

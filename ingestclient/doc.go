@@ -7,7 +7,7 @@
 //		TokenURL: "https://admin:8000/api/v1/auth/token", StorageURL: "https://storage:8010",
 //		ClientID: "sa_prod_ingester_1a2b3c4d", ClientSecret: readSecret,
 //	}, id)
-//	receipt, err := c.UploadFile(ctx, "/in/report.pdf", ingestclient.Meta{})
+//	file, err := c.UploadFile(ctx, "/in/report.pdf", ingestclient.Meta{})
 //
 // # One credential
 //

@@ -16,8 +16,8 @@ import (
 
 // Metadata looks up what is stored under id. SHA256 and Size are the Storage
 // Element's words. An id that is not there is [ErrNotFound].
-func (c *Client) Metadata(ctx context.Context, id string) (*Receipt, error) {
-	var rec *Receipt
+func (c *Client) Metadata(ctx context.Context, id string) (*File, error) {
+	var rec *File
 	n, err := c.read(ctx, "looking up", id, func(ctx context.Context, p place) (e *RequestError) {
 		rec, e = c.lookUp(ctx, p, id)
 		return e
@@ -30,10 +30,10 @@ func (c *Client) Metadata(ctx context.Context, id string) (*Receipt, error) {
 }
 
 // Download writes the content stored under id to w. Size and SHA256 of the
-// receipt are computed from what was written. It is repeated only as long as
+// File are computed from what was written. It is repeated only as long as
 // nothing was written.
-func (c *Client) Download(ctx context.Context, id string, w io.Writer) (*Receipt, error) {
-	var rec *Receipt
+func (c *Client) Download(ctx context.Context, id string, w io.Writer) (*File, error) {
+	var rec *File
 	n, err := c.read(ctx, "downloading", id, func(ctx context.Context, p place) (e *RequestError) {
 		rec, e = c.copy(ctx, p, id, w)
 		return e
@@ -101,7 +101,7 @@ func orElse(e, otherwise *RequestError) *RequestError {
 	return otherwise
 }
 
-func (c *Client) lookUp(ctx context.Context, p place, id string) (*Receipt, *RequestError) {
+func (c *Client) lookUp(ctx context.Context, p place, id string) (*File, *RequestError) {
 	var raw []byte
 	e := c.get(ctx, p, request{"looking up", id, ""}, func(resp *http.Response) (err error) {
 		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -114,11 +114,11 @@ func (c *Client) lookUp(ctx context.Context, p place, id string) (*Receipt, *Req
 	if err != nil {
 		return nil, &RequestError{Op: "looking up", Name: id, Status: http.StatusOK, Err: fmt.Errorf("%w: %w", ErrAnswer, err)}
 	}
-	return &Receipt{FileID: got.fileID, Name: got.name, Element: p.at.base, Size: got.size, SHA256: got.sha256}, nil
+	return &File{FileID: got.fileID, Name: got.name, Element: p.at.base, Size: got.size, SHA256: got.sha256}, nil
 }
 
-func (c *Client) copy(ctx context.Context, p place, id string, w io.Writer) (*Receipt, *RequestError) {
-	rec := &Receipt{FileID: id, Element: p.at.base}
+func (c *Client) copy(ctx context.Context, p place, id string, w io.Writer) (*File, *RequestError) {
+	rec := &File{FileID: id, Element: p.at.base}
 	sum := sha256.New()
 	out := &sink{w: io.MultiWriter(w, sum)}
 	// What w has taken cannot be taken back, so only a failure before the first

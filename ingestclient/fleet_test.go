@@ -106,7 +106,7 @@ func fleetConfig(elements map[string]int) ingestclient.Config {
 
 var threeElements = map[string]int{"https://b": 200, "https://a": 100, "https://c": 300}
 
-func send(t *testing.T, c *ingestclient.Client, meta ingestclient.Meta) (*ingestclient.Receipt, error) {
+func send(t *testing.T, c *ingestclient.Client, meta ingestclient.Meta) (*ingestclient.File, error) {
 	t.Helper()
 	return c.Upload(t.Context(), ingestclient.BytesContent("x", []byte("x")), meta)
 }

@@ -28,7 +28,7 @@ type Meta struct {
 	// ContentType of the file. Empty means application/octet-stream.
 	ContentType string
 	// Description, Version and Tags are sent when not empty. The Python element
-	// drops tags, the Go one the version; Receipt.Dropped says so.
+	// drops tags, the Go one the version; File.Dropped says so.
 	Description string
 	Version     string
 	Tags        []string

@@ -26,7 +26,7 @@ const letGo = time.Second
 // It repeats what cannot store the file twice, within Config's limits. A
 // failure is an [*RequestError]; one that is also [ErrAmbiguous] may have stored
 // the file.
-func (c *Client) Upload(ctx context.Context, content Content, meta Meta) (*Receipt, error) {
+func (c *Client) Upload(ctx context.Context, content Content, meta Meta) (*File, error) {
 	begun := time.Now()
 	u := &upload{Client: c, content: content, meta: meta, name: filepath.Base(content.Name())}
 	rec, err := u.run(ctx)
@@ -43,7 +43,7 @@ func (c *Client) Upload(ctx context.Context, content Content, meta Meta) (*Recei
 }
 
 // UploadFile is Upload of [FileContent].
-func (c *Client) UploadFile(ctx context.Context, path string, meta Meta) (*Receipt, error) {
+func (c *Client) UploadFile(ctx context.Context, path string, meta Meta) (*File, error) {
 	return c.Upload(ctx, FileContent(path), meta)
 }
 
@@ -54,13 +54,13 @@ type upload struct {
 	meta    Meta
 	name    string
 
-	receipt *Receipt
+	file    *File
 	open    *attempt          // the last one whose outcome is unknown
 	refused map[*element]bool // full, or of another mode: not asked again
 	moves   int               // to another element, which are attempts too
 }
 
-func (u *upload) run(ctx context.Context) (*Receipt, error) {
+func (u *upload) run(ctx context.Context) (*File, error) {
 	if err := u.meta.check(); err != nil {
 		return nil, u.fault(fmt.Errorf("%w: %w", ErrRejected, err))
 	}
@@ -81,8 +81,8 @@ func (u *upload) run(ctx context.Context) (*Receipt, error) {
 		}
 		return nil, err
 	}
-	u.receipt.Attempts = n + u.moves
-	return u.receipt, nil
+	u.file.Attempts = n + u.moves
+	return u.file, nil
 }
 
 // somewhere tries one element after the other, without a pause, until one takes
@@ -157,7 +157,7 @@ func (u *upload) stored(ctx context.Context) bool {
 		return false
 	}
 	rec.Name, rec.Replayed = u.name, true
-	u.receipt = rec
+	u.file = rec
 	return true
 }
 
@@ -379,7 +379,7 @@ func (a *attempt) accepted(resp *http.Response, raw []byte) *RequestError {
 		e.Status, e.FileID = resp.StatusCode, got.fileID
 		return e
 	}
-	a.receipt = &Receipt{FileID: got.fileID, Name: a.name, Element: a.at.base, Size: got.size, SHA256: got.sha256, Dropped: a.meta.dropped(got.kept)}
+	a.file = &File{FileID: got.fileID, Name: a.name, Element: a.at.base, Size: got.size, SHA256: got.sha256, Dropped: a.meta.dropped(got.kept)}
 	return nil
 }
 

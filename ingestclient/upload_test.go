@@ -332,7 +332,7 @@ func TestWrongAnswers(t *testing.T) {
 	}
 }
 
-// Without a checksum the size still counts, and the receipt has what the element says.
+// Without a checksum the size still counts, and the File has what the element says.
 func TestSkipChecksum(t *testing.T) {
 	other := strings.Repeat("0", 64)
 	for size, want := range map[int]error{10: nil, 9: ingestclient.ErrChecksum} {

@@ -131,12 +131,12 @@ func (in *ingester) feed(ctx context.Context, s *sink) (err error) {
 			return
 		}
 		size, at := ingestMin+n*7919%(ingestMax-ingestMin), n*4099%(len(in.content)-ingestMax) // primes: both wander over their range
-		receipt, uploadErr := s.upload(ctx, fmt.Sprintf("ingested-%06d.bin", n), in.content[at:at+size])
+		file, uploadErr := s.upload(ctx, fmt.Sprintf("ingested-%06d.bin", n), in.content[at:at+size])
 		if uploadErr != nil {
 			in.u.say("ingester: %v", uploadErr)
 			return
 		}
-		if err = in.u.print("%s  %s  %d  %s", receipt.FileID, receipt.SHA256, receipt.Size, s.url); err != nil {
+		if err = in.u.print("%s  %s  %d  %s", file.FileID, file.SHA256, file.Size, s.url); err != nil {
 			stop()
 		}
 	})

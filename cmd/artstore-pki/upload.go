@@ -65,12 +65,12 @@ func (u *ui) runUpload(c *cli.Context) (err error) {
 
 func (u *ui) uploadOne(ctx context.Context, client *ingestclient.Client, path, description string) error {
 	progress, finish := u.progressBar(path)
-	receipt, err := client.UploadFile(ctx, path, ingestclient.Meta{Description: description, Progress: progress})
+	file, err := client.UploadFile(ctx, path, ingestclient.Meta{Description: description, Progress: progress})
 	finish()
 	if err != nil {
 		return err
 	}
-	return u.print("%s  %s  %d  %s", receipt.FileID, receipt.SHA256, receipt.Size, path)
+	return u.print("%s  %s  %d  %s", file.FileID, file.SHA256, file.Size, path)
 }
 
 // progressBar shows a bar on a terminal and nothing elsewhere; the line that

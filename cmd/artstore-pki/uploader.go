@@ -30,12 +30,12 @@ type uploader struct {
 
 // upload sends one file. The end of ctx does not cut it: what has started is
 // finished, or a stop would look like a failure.
-func (l *uploader) upload(ctx context.Context, name string, content []byte) (*ingestclient.Receipt, error) {
+func (l *uploader) upload(ctx context.Context, name string, content []byte) (*ingestclient.File, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), uploadTimeout)
 	defer cancel()
-	receipt, err := l.client.Upload(ctx, ingestclient.BytesContent(name, content), ingestclient.Meta{})
-	if err == nil && receipt.Size != int64(len(content)) {
-		err = fmt.Errorf("uploading %s: %d bytes stored, want %d", name, receipt.Size, len(content))
+	file, err := l.client.Upload(ctx, ingestclient.BytesContent(name, content), ingestclient.Meta{})
+	if err == nil && file.Size != int64(len(content)) {
+		err = fmt.Errorf("uploading %s: %d bytes stored, want %d", name, file.Size, len(content))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -49,7 +49,7 @@ func (l *uploader) upload(ctx context.Context, name string, content []byte) (*in
 	}
 	l.uploads.Add(1)
 	l.bytes.Add(int64(len(content)))
-	return receipt, nil
+	return file, nil
 }
 
 // health is nil if there were uploads and the last one succeeded.

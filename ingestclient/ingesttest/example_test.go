@@ -25,14 +25,14 @@ func Example() {
 
 		stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterBytes: 1000, Count: 1})
 		stack.SetTokenFault(t, ingesttest.TokenFault{Status: http.StatusServiceUnavailable, Count: 1})
-		receipt, err := client.Upload(t.Context(), ingestclient.BytesContent("a.txt", make([]byte, 32<<20)), ingestclient.Meta{}) // more than any socket buffer: a lost connection is noticed while writing
+		file, err := client.Upload(t.Context(), ingestclient.BytesContent("a.txt", make([]byte, 32<<20)), ingestclient.Meta{}) // more than any socket buffer: a lost connection is noticed while writing
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Println("stored", receipt.Size, "bytes, token requests:", stack.TokenRequests())
+		fmt.Println("stored", file.Size, "bytes, token requests:", stack.TokenRequests())
 
 		stack.RotateClient(t)
-		if _, err := client.Metadata(t.Context(), receipt.FileID); err != nil {
+		if _, err := client.Metadata(t.Context(), file.FileID); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println("files:", len(stack.Files()))

@@ -5,7 +5,7 @@
 //
 //	stack := ingesttest.Start(t, ingesttest.Options{})
 //	client, err := ingestclient.New(stack.Config(), stack.Identity)
-//	receipt, err := client.Upload(ctx, ingestclient.BytesContent("a.txt", data), ingestclient.Meta{})
+//	file, err := client.Upload(ctx, ingestclient.BytesContent("a.txt", data), ingestclient.Meta{})
 //	stack.RotateClient(t)                                          // a new certificate and key
 //	stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterBytes: 1000, Count: 1}) // then break something
 //	stack.SetTokenFault(t, ingesttest.TokenFault{Status: 503, RetryAfter: 2 * time.Second})

@@ -92,7 +92,7 @@ func (it *item) record(what op) *record {
 }
 
 // receive turns a verified receipt into what will be written of it.
-func (s *Spool) receive(it *item, rec *ingestclient.Receipt) {
+func (s *Spool) receive(it *item, rec *ingestclient.File) {
 	what := opStored
 	if s.layout.keep {
 		what = opKept

@@ -155,7 +155,7 @@ type refusing struct {
 	say  func(name string) error // nil: ask next
 }
 
-func (r refusing) Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.Receipt, error) {
+func (r refusing) Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.File, error) {
 	if err := r.say(content.Name()); err != nil {
 		return nil, &ingestclient.RequestError{Op: "uploading", Name: content.Name(), Attempt: 1, Err: err}
 	}

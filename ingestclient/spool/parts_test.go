@@ -258,7 +258,7 @@ func bare(t *testing.T, after After) *Spool {
 
 type nobody struct{}
 
-func (nobody) Upload(context.Context, ingestclient.Content, ingestclient.Meta) (*ingestclient.Receipt, error) {
+func (nobody) Upload(context.Context, ingestclient.Content, ingestclient.Meta) (*ingestclient.File, error) {
 	return nil, errors.New("nobody is here")
 }
 

@@ -36,12 +36,12 @@ var ErrLocked = errors.New("another instance is running on this directory")
 // been compared with what was sent. [*ingestclient.Client] is one; errors are
 // judged by that package's sentinels.
 type Uploader interface {
-	Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.Receipt, error)
+	Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.File, error)
 }
 
 // Finder tells what is stored under an id, or [ingestclient.ErrNotFound].
 type Finder interface {
-	Metadata(ctx context.Context, id string) (*ingestclient.Receipt, error)
+	Metadata(ctx context.Context, id string) (*ingestclient.File, error)
 }
 
 // After says what becomes of a source that was stored.
