@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // Pure functions under names of their own.

@@ -10,7 +10,7 @@ import (
 	"io/fs"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // Unlike package pemfile, which is for whoever will use what it parses, formats

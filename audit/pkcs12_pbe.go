@@ -20,7 +20,7 @@ import (
 	der "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/artstore/artstore-pki/internal/rc2"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // maxIterations is how often a file may have something hashed, all passwords and

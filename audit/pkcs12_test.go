@@ -17,7 +17,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/artstore/artstore-pki/audit"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // prompt is what a hostile input may take: a row within two seconds, several

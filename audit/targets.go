@@ -11,7 +11,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 const (

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // Bounds of external account keys. They are made to be used soon: until then their

@@ -10,7 +10,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // "step crypto jwk create" writes a JWE in JSON (RFC 7516 §7.2), init the compact

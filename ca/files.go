@@ -18,7 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // The state directory.

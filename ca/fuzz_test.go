@@ -15,8 +15,8 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // FuzzConfig: whatever the file is, parsing ends with an error of one line or

@@ -14,9 +14,9 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 const (

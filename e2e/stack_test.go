@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 const (

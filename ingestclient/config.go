@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient/internal/pace"
-	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // Dialect is how the token endpoint wants to be asked.

@@ -17,9 +17,9 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/devstack"
 	"github.com/artstore/artstore-pki/internal/httpsrv"
-	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // Names of the demo's services: profiles of the pki.yaml that init writes.

@@ -11,7 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/internal/humantime"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 const (

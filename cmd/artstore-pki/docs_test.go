@@ -64,7 +64,7 @@ func TestSettingsAreDocumented(t *testing.T) {
 // Every sentinel of the packages that a user meets while uploading is explained by its text.
 func TestErrorsAreExplained(t *testing.T) {
 	doc, count := readDoc(t, "troubleshooting.md"), 0
-	for _, dir := range []string{"ingestclient", "ingestclient/spool", "rotation", "rotation/enroll", "internal/secret", "internal/durable"} {
+	for _, dir := range []string{"ingestclient", "ingestclient/spool", "rotation", "rotation/enroll", "secret", "internal/durable"} {
 		for text, name := range sentinels(t, filepath.Join("..", "..", dir)) {
 			if count++; !strings.Contains(doc, text) {
 				t.Errorf("docs/troubleshooting.md does not explain %s.%s: %q", dir, name, text)

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/artstore/artstore-pki/internal/fileperm"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // readSecret reads a secret from a file and warns, once for each file, if others

@@ -18,8 +18,8 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/internal/httpsrv"
-	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/internal/durable"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 func tokenCommand(u *ui) *cli.Command {

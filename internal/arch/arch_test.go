@@ -71,7 +71,7 @@ func TestPlantedImportIsFound(t *testing.T) {
 		{"internal/devstack", module + "/ingestclient", "peers of the client"},
 		{"internal/devstack", module + "/ca", "peers of the client"},
 		{"internal/pemfile", module + "/rotation", "a leaf is imported by all"},
-		{"internal/secret", "golang.org/x/sys/unix", "a leaf is imported by all"},
+		{"secret", "golang.org/x/sys/unix", "a leaf is imported by all"},
 		{"internal/arch", module + "/ca", "can be broken by it"},
 		{"cmd/artstore-pki", module + "/ca/catest", "not part of the program"},
 		{"cmd/artstore-pki", smallstep + "/db", "420 packages"},
@@ -149,12 +149,12 @@ func TestLoadLeavesOut(t *testing.T) {
 		plant(t, dir, name, source(module+"/ca"))
 	}
 	plant(t, dir, "bench/go.mod", "module example.com/bench\n")
-	plant(t, dir, "rotation/x.go", "//go:build never\n\n"+source(module+"/internal/secret"))
+	plant(t, dir, "rotation/x.go", "//go:build never\n\n"+source(module+"/secret"))
 	imports, err := arch.Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprint(map[string][]string{"rotation": {module + "/internal/secret"}})
+	want := fmt.Sprint(map[string][]string{"rotation": {module + "/secret"}})
 	if got := fmt.Sprint(imports); got != want {
 		t.Errorf("loaded %s, want %s", got, want)
 	}

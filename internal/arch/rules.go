@@ -26,7 +26,7 @@ var leaves = []string{
 	"internal/printable",
 	"internal/pubkey",
 	"internal/revocation",
-	"internal/secret",
+	"secret",
 	"internal/stepapi",
 }
 

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/artstore/artstore-pki/internal/devstack"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 func claimsOf(t *testing.T, token string) (header, body map[string]any) {

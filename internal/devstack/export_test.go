@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // ParseTokenJSON returns the credentials of a request that was accepted.

@@ -22,8 +22,8 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 	"github.com/artstore/artstore-pki/internal/devstack"
 	"github.com/artstore/artstore-pki/internal/httpsrv"
-	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // stack is both services over mutual TLS, and a client with its own certificate.

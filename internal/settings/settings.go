@@ -3,7 +3,7 @@ package settings
 import (
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // Settings are valid: only [Sheet.Parse] makes them. Durations and sizes of -1

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/humantime"
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // Types of which the pointer says how a text is parsed.

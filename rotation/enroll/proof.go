@@ -19,8 +19,8 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/secret"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // TLS refuses an expired certificate in the handshake. An authority that renews

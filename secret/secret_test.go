@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/artstore/artstore-pki/internal/secret"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 const canary = "canary-7f3a"
