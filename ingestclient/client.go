@@ -119,15 +119,15 @@ func (c *Client) enter(ctx context.Context) (context.Context, func(), error) {
 	}, nil
 }
 
-// Drain refuses new requests with [ErrClosed] and waits for those in flight. If
+// Shutdown refuses new requests with [ErrClosed] and waits for those in flight. If
 // ctx ends first, they go on and its cause is returned; Close would end them.
-func (c *Client) Drain(ctx context.Context) error {
+func (c *Client) Shutdown(ctx context.Context) error {
 	c.refuse()
 	select {
 	case <-c.idle:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("draining the ingest client: %w", context.Cause(ctx))
+		return fmt.Errorf("shutting down the ingest client: %w", context.Cause(ctx))
 	}
 }
 

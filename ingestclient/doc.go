@@ -67,6 +67,6 @@
 // Errors are [*RequestError], with an [*AuthError] inside when the token was the
 // trouble; test them with errors.Is against this package's Err values. No error,
 // log line or metric holds a secret, a token or a body. The client does not own
-// the identity: close the client first, then the identity. Drain before Close if
+// the identity: close the client first, then the identity. Call Shutdown before Close if
 // uploads may finish.
 package ingestclient

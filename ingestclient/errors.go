@@ -55,7 +55,7 @@ var (
 	ErrNoAnswer = errors.New("no answer within the response timeout")
 	// ErrAmbiguous: never retried without an id that makes it safe.
 	ErrAmbiguous = errors.New("sent completely, outcome unknown: it may be stored")
-	// ErrClosed: Drain or Close was called.
+	// ErrClosed: Shutdown or Close was called.
 	ErrClosed = errors.New("ingest client is closed")
 )
 

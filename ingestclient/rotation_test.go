@@ -88,7 +88,7 @@ func TestRotatingIdentityUnderLoad(t *testing.T) {
 			if w.shelf.stale != 0 || st.Rejected != 0 || st.Retries != 0 || st.UploadErrors != 0 || st.TokenFetches > rotations+1 || st.Swaps != rotations {
 				t.Errorf("%d stale tokens, %+v", w.shelf.stale, st)
 			}
-			if err := errors.Join(c.Drain(t.Context()), c.Close(), c.Close()); err != nil {
+			if err := errors.Join(c.Shutdown(t.Context()), c.Close(), c.Close()); err != nil {
 				t.Error(err)
 			}
 			// Whoever minds an old generation sees its last holder go a moment later.

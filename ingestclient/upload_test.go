@@ -483,7 +483,7 @@ func (short) Open() (io.ReadCloser, int64, error) {
 	return io.NopCloser(strings.NewReader("abc")), 10, nil
 }
 
-func TestDrainWaitsAndRefuses(t *testing.T) {
+func TestShutdownWaitsAndRefuses(t *testing.T) {
 	w := newWorld(t, nil)
 	inside, goOn := make(chan struct{}), make(chan struct{})
 	w.shelf.before = func(http.ResponseWriter, *http.Request) bool {
@@ -499,14 +499,14 @@ func TestDrainWaitsAndRefuses(t *testing.T) {
 	<-inside
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := w.c.Drain(ended); !errors.Is(err, context.Canceled) || w.c.Stats().InFlight != 1 {
+	if err := w.c.Shutdown(ended); !errors.Is(err, context.Canceled) || w.c.Stats().InFlight != 1 {
 		t.Fatalf("%v, %+v", err, w.c.Stats())
 	}
 	if _, err := w.c.Upload(t.Context(), ingestclient.BytesContent("b", nil), ingestclient.Meta{}); !errors.Is(err, ingestclient.ErrClosed) {
 		t.Errorf("while draining: %v", err)
 	}
 	close(goOn)
-	if err := w.c.Drain(t.Context()); err != nil {
+	if err := w.c.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
