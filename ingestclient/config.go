@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient/internal/pace"
@@ -34,6 +32,12 @@ type Secret = secret.String
 // NewSecret wraps a client secret.
 func NewSecret(v string) Secret { return secret.New(v) }
 
+// Element is a Storage Element as the configuration names it.
+type Element struct {
+	URL      string // base URL, to which API paths are added
+	Priority int    // the lowest goes first; several may have the same
+}
+
 // Defaults of Config.
 const (
 	defaultTokenLifetime   = 300 * time.Second // what Keycloak's realm of ArtStore issues
@@ -49,7 +53,7 @@ const (
 )
 
 // Config says where to get tokens and where to upload. TokenURL, ClientID,
-// ClientSecret (or another ClientAuth) and StorageURL (or several) are required; the zero
+// ClientSecret (or another ClientAuth) and Elements (or RegistryURL) are required; the zero
 // value of every other field works. In the fields that say so, a negative value turns the limit off.
 type Config struct {
 	// TokenURL is the whole URL of the token endpoint; it need not live under the Admin Module's address.
@@ -79,14 +83,11 @@ type Config struct {
 	// DefaultTokenLifetime counts for answers without expires_in. 0 means 300 s. Too long a value makes uploads see 401 first.
 	DefaultTokenLifetime time.Duration
 
-	// StorageURL is the base URL of the Storage Element; API paths are added to
-	// it. Instead of one element there can be several: give exactly one of
-	// StorageURL, Elements and RegistryURL.
-	StorageURL string
-	// Elements are base URLs of Storage Elements with their priorities. Uploads go
-	// to the lowest priority, the one with most free space if there are several,
-	// and to the next when that one is down, full or in a mode that takes nothing.
-	Elements map[string]int
+	// Elements are the Storage Elements that take the files. Uploads go to the
+	// lowest priority, the one with most free space if there are several, and to
+	// the next when that one is down, full or in a mode that takes nothing. Give
+	// either Elements or RegistryURL.
+	Elements []Element
 	// RegistryURL is the whole URL at which the Admin Module lists its Storage
 	// Elements: …/api/v1/storage-elements?status=online (Go) or
 	// …/api/v1/internal/storage-elements/available (Python). The list is read
@@ -187,34 +188,31 @@ func (c Config) parse(id *rotation.Identity) (*settings, error) {
 	return s, nil
 }
 
-// checkStorage parses whichever of the three ways to name Storage Elements was
+// checkStorage parses whichever of the two ways to name Storage Elements was
 // chosen, and reports whether one of them is https.
 func (s *settings) checkStorage(errs *[]error) (https bool) {
-	ways := 0
+	switch {
+	case s.RegistryURL != "" && len(s.Elements) > 0:
+		*errs = append(*errs, errors.New("Elements and RegistryURL exclude each other"))
+	case s.RegistryURL == "" && len(s.Elements) == 0:
+		*errs = append(*errs, errors.New("Elements is empty, and there is no RegistryURL"))
+	}
 	if s.RegistryURL != "" {
-		ways++
 		s.registry = s.checkURL("RegistryURL", s.RegistryURL, errs)
 		https = secure(s.registry)
 	}
-	if len(s.Elements) > 0 {
-		ways++
-	}
-	elements := maps.Clone(s.Elements)
-	if s.StorageURL != "" || ways == 0 {
-		ways++
-		elements = map[string]int{s.StorageURL: 0}
-	}
-	if ways > 1 {
-		*errs = append(*errs, errors.New("StorageURL, Elements and RegistryURL exclude each other"))
-	}
-	field := "Elements: an URL"
-	if len(s.Elements) == 0 {
-		field = "StorageURL"
-	}
-	for _, raw := range slices.Sorted(maps.Keys(elements)) {
-		if u := s.checkURL(field, raw, errs); u != nil {
+	named := map[string]bool{}
+	for i, e := range s.Elements {
+		field := fmt.Sprintf("Elements[%d].URL", i)
+		u := s.checkURL(field, e.URL, errs)
+		switch {
+		case u == nil:
+		case named[base(u)]:
+			*errs = append(*errs, fmt.Errorf("%s is named twice", field))
+		default:
+			named[base(u)] = true
 			https = https || secure(u)
-			s.storage = append(s.storage, listed{base: base(u), priority: elements[raw], free: -1})
+			s.storage = append(s.storage, listed{base: base(u), priority: e.Priority, free: -1})
 		}
 	}
 	return https

@@ -4,8 +4,9 @@
 //
 //	id, err := rotation.Open(ctx, rotation.Config{Source: rotation.Files(files)})
 //	c, err := ingestclient.New(ingestclient.Config{
-//		TokenURL: "https://admin:8000/api/v1/auth/token", StorageURL: "https://storage:8010",
+//		TokenURL: "https://admin:8000/api/v1/auth/token",
 //		ClientID: "sa_prod_ingester_1a2b3c4d", ClientSecret: readSecret,
+//		Elements: []ingestclient.Element{{URL: "https://storage:8010"}},
 //	}, id)
 //	file, err := c.UploadFile(ctx, "/in/report.pdf", ingestclient.Meta{})
 //

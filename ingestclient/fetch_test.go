@@ -130,7 +130,7 @@ func TestGarbageIsNotQuoted(t *testing.T) {
 	}))
 	defer srv.Close()
 	cfg := config()
-	cfg.TokenURL, cfg.StorageURL, cfg.AllowCleartext = srv.URL, srv.URL, true
+	cfg.TokenURL, cfg.Elements, cfg.AllowCleartext = srv.URL, only(srv.URL), true
 	c, err := ingestclient.New(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +152,7 @@ func TestCleartextByName(t *testing.T) {
 	}))
 	defer srv.Close()
 	cfg := config()
-	cfg.TokenURL, cfg.StorageURL, cfg.AllowCleartext = srv.URL+"/token", srv.URL+"/", true
+	cfg.TokenURL, cfg.Elements, cfg.AllowCleartext = srv.URL+"/token", only(srv.URL+"/"), true
 	events := make(chan ingestclient.Event, 10)
 	cfg.Observer = func(e ingestclient.Event) { events <- e }
 	c, err := ingestclient.New(cfg, nil)

@@ -98,13 +98,16 @@ func (f *fleet) asked() string {
 	return s
 }
 
-func fleetConfig(elements map[string]int) ingestclient.Config {
+func fleetConfig(elements []ingestclient.Element) ingestclient.Config {
 	cfg := config()
-	cfg.StorageURL, cfg.Elements = "", elements
+	cfg.Elements = elements
 	return cfg
 }
 
-var threeElements = map[string]int{"https://b": 200, "https://a": 100, "https://c": 300}
+// only is a list of one element.
+func only(url string) []ingestclient.Element { return []ingestclient.Element{{URL: url}} }
+
+var threeElements = []ingestclient.Element{{URL: "https://b", Priority: 200}, {URL: "https://a", Priority: 100}, {URL: "https://c", Priority: 300}}
 
 func send(t *testing.T, c *ingestclient.Client, meta ingestclient.Meta) (*ingestclient.File, error) {
 	t.Helper()
@@ -211,7 +214,7 @@ func TestFreeSpaceDecides(t *testing.T) {
 			"a": `{"mode":"rw","capacity":{"available_bytes":10}}`, "b": `{"mode":"rw","capacity_bytes":100,"used_bytes":5}`,
 			"c": `{"mode":"ro","capacity_bytes":1000,"used_bytes":0}`, "d": `nonsense`,
 		}}
-		c := over(t, fleetConfig(map[string]int{"https://a": 1, "https://b": 1, "https://c": 1, "https://d": 2}), ingestclient.NewRotor(f.grip(1)))
+		c := over(t, fleetConfig([]ingestclient.Element{{URL: "https://a"}, {URL: "https://b"}, {URL: "https://c"}, {URL: "https://d", Priority: 1}}), ingestclient.NewRotor(f.grip(1)))
 		if _, err := send(t, c, ingestclient.Meta{}); err != nil { // nothing is known yet, and nobody waits for it
 			t.Fatal(err)
 		}
@@ -354,12 +357,12 @@ func TestSearchAsksEveryElement(t *testing.T) {
 
 func TestWaysToNameElements(t *testing.T) {
 	for want, change := range map[string]func(*ingestclient.Config){
-		"exclude each other":         func(c *ingestclient.Config) { c.Elements = threeElements },
-		"StorageURL is empty":        func(c *ingestclient.Config) { c.StorageURL = "" },
-		"RegistryURL has no host":    func(c *ingestclient.Config) { c.StorageURL, c.RegistryURL = "", "https:///x" },
-		"Elements: an URL is http":   func(c *ingestclient.Config) { c.StorageURL, c.Elements = "", map[string]int{"http://a": 1} },
-		"Elements: an URL must end":  func(c *ingestclient.Config) { c.StorageURL, c.Elements = "", map[string]int{"https://a?b": 1} },
-		"StorageURL, Elements and R": func(c *ingestclient.Config) { c.RegistryURL = "https://a" },
+		"exclude each other":             func(c *ingestclient.Config) { c.RegistryURL = "https://a" },
+		"Elements is empty":              func(c *ingestclient.Config) { c.Elements = nil },
+		"RegistryURL has no host":        func(c *ingestclient.Config) { c.Elements, c.RegistryURL = nil, "https:///x" },
+		"Elements[0].URL is http":        func(c *ingestclient.Config) { c.Elements = only("http://a") },
+		"Elements[0].URL must end":       func(c *ingestclient.Config) { c.Elements = only("https://a?b") },
+		"Elements[1].URL is named twice": func(c *ingestclient.Config) { c.Elements = append(only("https://a"), only("https://a/")...) },
 	} {
 		cfg := config()
 		change(&cfg)

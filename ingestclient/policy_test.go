@@ -17,12 +17,12 @@ func TestConfigReportsEverythingAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := ingestclient.Config{
-		TokenURL: "http://admin.test/token", StorageURL: "https://user:pa55@storage.test", Dialect: "xml", ClientAuth: "magic",
+		TokenURL: "http://admin.test/token", Elements: only("https://user:pa55@storage.test"), Dialect: "xml", ClientAuth: "magic",
 		PoolSize: -1, TokenTimeout: -1, MaxAttempts: -1, MaxRetryAfter: -1, ResponseTimeout: -1, DefaultTokenLifetime: -1,
 	}
 	err := ingestclient.Parse(bad, false)
 	for _, want := range []string{
-		"TokenURL is http://", "AllowCleartext", "StorageURL must not carry a user or password", "no identity", "ClientID is empty",
+		"TokenURL is http://", "AllowCleartext", "Elements[0].URL must not carry a user or password", "no identity", "ClientID is empty",
 		`unknown Dialect "xml"`, `unknown ClientAuth "magic"`, "PoolSize is negative", "TokenTimeout is negative", "MaxAttempts is negative",
 		"MaxRetryAfter is negative", "ResponseTimeout is negative", "DefaultTokenLifetime is negative",
 	} {
@@ -46,14 +46,14 @@ func TestConfigOneByOne(t *testing.T) {
 	}{
 		"cleartext by name": {func(c *ingestclient.Config) { c.TokenURL, c.AllowCleartext = "http://a", true }, true, ""},
 		"all cleartext": {func(c *ingestclient.Config) {
-			c.TokenURL, c.StorageURL, c.AllowCleartext = "http://a", "http://b", true
+			c.TokenURL, c.Elements, c.AllowCleartext = "http://a", only("http://b"), true
 		}, false, ""},
 		"https, no identity":  {func(c *ingestclient.Config) { c.TokenURL, c.AllowCleartext = "http://a", true }, false, "no identity"},
 		"no scheme":           {func(c *ingestclient.Config) { c.TokenURL = "admin.test/token" }, true, "must start with https://"},
-		"no host":             {func(c *ingestclient.Config) { c.StorageURL = "https:///x" }, true, "has no host"},
-		"not a URL":           {func(c *ingestclient.Config) { c.StorageURL = "https://%zz" }, true, "is not a URL"},
-		"empty":               {func(c *ingestclient.Config) { c.StorageURL = "" }, true, "StorageURL is empty"},
-		"query at storage":    {func(c *ingestclient.Config) { c.StorageURL += "?a=b" }, true, "must end with its path"},
+		"no host":             {func(c *ingestclient.Config) { c.Elements = only("https:///x") }, true, "has no host"},
+		"not a URL":           {func(c *ingestclient.Config) { c.Elements = only("https://%zz") }, true, "is not a URL"},
+		"empty":               {func(c *ingestclient.Config) { c.Elements = only("") }, true, "Elements[0].URL is empty"},
+		"query at storage":    {func(c *ingestclient.Config) { c.Elements[0].URL += "?a=b" }, true, "must end with its path"},
 		"query at token":      {func(c *ingestclient.Config) { c.TokenURL += "?a=b" }, true, ""},
 		"basic with JSON":     {func(c *ingestclient.Config) { c.ClientAuth, c.Dialect = "basic", ingestclient.JSON }, true, "needs Dialect form"},
 		"basic with form":     {func(c *ingestclient.Config) { c.ClientAuth, c.Dialect = "basic", ingestclient.Form }, true, ""},

@@ -345,7 +345,7 @@ func newWorld(t testing.TB, change func(*ingestclient.Config)) *world {
 	w := &world{authority: newAuthority(t), admin: &admin{}, shelf: &shelf{}}
 	w.cfg = config()
 	w.cfg.TokenURL = w.serve(w.admin.ServeHTTP) + "/api/v1/auth/token"
-	w.cfg.StorageURL = w.serve(w.shelf.ServeHTTP)
+	w.cfg.Elements = only(w.serve(w.shelf.ServeHTTP))
 	if change != nil {
 		change(&w.cfg)
 	}

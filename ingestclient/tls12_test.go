@@ -38,7 +38,7 @@ func TestOlderTLS(t *testing.T) {
 			srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 			srv.StartTLS()
 			t.Cleanup(srv.Close)
-			w.cfg.StorageURL, w.cfg.MinVersion, w.cfg.CipherSuites, w.cfg.MaxAttempts = srv.URL, c.minVersion, c.suites, 1
+			w.cfg.Elements, w.cfg.MinVersion, w.cfg.CipherSuites, w.cfg.MaxAttempts = only(srv.URL), c.minVersion, c.suites, 1
 			id, _ := w.identity(0)
 			client, err := ingestclient.New(w.cfg, id)
 			if err != nil {

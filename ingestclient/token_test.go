@@ -125,7 +125,7 @@ func (e *endpoint) lastSeen() string {
 
 func config() ingestclient.Config {
 	return ingestclient.Config{
-		TokenURL: "https://admin.test/api/v1/auth/token", StorageURL: "https://storage.test",
+		TokenURL: "https://admin.test/api/v1/auth/token", Elements: only("https://storage.test"),
 		ClientID: "sa_test_1", ClientSecret: fixedSecret("s3cret:%&"), MaxAttempts: 1, TokenLag: -1, Logger: slog.New(slog.DiscardHandler),
 	}
 }

@@ -572,7 +572,7 @@ func TestPeersThatDoNotFit(t *testing.T) {
 	if !errors.Is(err, ingestclient.ErrTLSPeer) {
 		t.Errorf("strange server: %v", err)
 	}
-	w.cfg.StorageURL = "https://127.0.0.1:1"
+	w.cfg.Elements = only("https://127.0.0.1:1")
 	if err = over(w.grip(1)); !errors.Is(err, ingestclient.ErrConnection) || errors.Is(err, ingestclient.ErrAmbiguous) {
 		t.Errorf("nobody there: %v", err)
 	}

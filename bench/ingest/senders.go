@@ -113,7 +113,7 @@ func client(ctx context.Context, j job, cfg ingestclient.Config) (*ingestclient.
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg.TokenURL, cfg.StorageURL, cfg.ClientID, cfg.Logger = j.URL+tokenPath, j.URL, "sa_bench", quiet
+	cfg.TokenURL, cfg.Elements, cfg.ClientID, cfg.Logger = j.URL+tokenPath, []ingestclient.Element{{URL: j.URL}}, "sa_bench", quiet
 	cfg.ClientSecret = func(context.Context) (ingestclient.Secret, error) { return ingestclient.NewSecret("bench"), nil }
 	c, err := ingestclient.New(cfg, id)
 	if err != nil {

@@ -109,7 +109,7 @@ func checkToken(ctx context.Context, cfg ingestclient.Config, id *rotation.Ident
 func askStorage(ctx context.Context, cfg ingestclient.Config, id *rotation.Identity) error {
 	ctx, cancel := context.WithTimeout(ctx, cfg.ResponseTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(cfg.StorageURL, "/")+"/health/ready", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(cfg.Elements[0].URL, "/")+"/health/ready", nil)
 	if err != nil {
 		return err
 	}

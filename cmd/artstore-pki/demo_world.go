@@ -185,7 +185,7 @@ func (w *world) startIngester(start, _ context.Context) error {
 		TokenURL:     w.url(nameAdmin) + devstack.TokenPath,
 		ClientID:     id,
 		ClientSecret: func(context.Context) (ingestclient.Secret, error) { return clientSecret, nil },
-		StorageURL:   w.url(nameStorage),
+		Elements:     []ingestclient.Element{{URL: w.url(nameStorage)}},
 		Logger:       w.logger(nameIngester),
 	}, s.identity)
 	if err != nil {

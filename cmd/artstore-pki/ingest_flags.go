@@ -117,18 +117,15 @@ func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Confi
 	default:
 		cfg.ClientSecret = clientSecret(s.Account.Secret)
 	}
-	if len(s.Storage.URLs) > 0 {
-		cfg.Elements = map[string]int{}
-	}
 	for i, url := range s.Storage.URLs {
-		cfg.Elements[url] = i
+		cfg.Elements = append(cfg.Elements, ingestclient.Element{URL: url, Priority: i})
 	}
 	return cfg, nil
 }
 
 // onlyTo is cfg for one Storage Element of those it has.
 func onlyTo(cfg ingestclient.Config, url string) ingestclient.Config {
-	cfg.Elements, cfg.StorageURL = nil, url
+	cfg.Elements = []ingestclient.Element{{URL: url}}
 	return cfg
 }
 

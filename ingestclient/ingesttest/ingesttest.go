@@ -206,7 +206,7 @@ func (s *Stack) Config() ingestclient.Config {
 		dialect = ingestclient.Form
 	}
 	return ingestclient.Config{
-		TokenURL: s.TokenURL, Dialect: dialect, ClientID: s.ClientID, StorageURL: s.StorageURL, Logger: s.opt.Logger,
+		TokenURL: s.TokenURL, Dialect: dialect, ClientID: s.ClientID, Elements: []ingestclient.Element{{URL: s.StorageURL}}, Logger: s.opt.Logger,
 		ClientSecret: func(context.Context) (ingestclient.Secret, error) { return s.ClientSecret, nil },
 	}
 }
