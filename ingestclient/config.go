@@ -3,6 +3,7 @@ package ingestclient
 import (
 	"context"
 	"crypto"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,23 +39,30 @@ type Element struct {
 	Priority int    // the lowest goes first; several may have the same
 }
 
-// Defaults of Config.
-const (
-	defaultTokenLifetime   = 300 * time.Second // what Keycloak's realm of ArtStore issues
-	defaultPoolSize        = 100
-	defaultTokenTimeout    = 30 * time.Second
-	defaultResponseTimeout = 30 * time.Second
-	defaultStallTimeout    = 60 * time.Second
-	defaultMinRate         = 1024
-	defaultExpectFrom      = 1 << 20
-	defaultTokenLag        = 15 * time.Second
-	defaultMaxAttempts     = 4
-	defaultMaxRetryAfter   = 30 * time.Second
-)
+// Off turns a limit of [Config] off, in the fields that say so.
+const Off = -1
+
+// Defaults returns what a field of [Config] that is 0 means, for the fields that
+// are an amount: a Config made of it behaves as one without them.
+func Defaults() Config {
+	return Config{
+		DefaultTokenLifetime: 300 * time.Second, // what Keycloak's realm of ArtStore issues
+		PoolSize:             100,
+		TokenTimeout:         30 * time.Second,
+		ResponseTimeout:      30 * time.Second,
+		StallTimeout:         time.Minute,
+		MinRate:              1 << 10,
+		ExpectFrom:           1 << 20,
+		MaxAttempts:          4,
+		MaxRetryAfter:        30 * time.Second,
+		TokenLag:             15 * time.Second,
+		MinVersion:           tls.VersionTLS13,
+	}
+}
 
 // Config says where to get tokens and where to upload. TokenURL, ClientID,
 // ClientSecret (or another ClientAuth) and Elements (or RegistryURL) are required; the zero
-// value of every other field works. In the fields that say so, a negative value turns the limit off.
+// value of every other field works. In the fields that say so, [Off] or any negative value turns the limit off.
 type Config struct {
 	// TokenURL is the whole URL of the token endpoint; it need not live under the Admin Module's address.
 	TokenURL string
@@ -104,9 +112,9 @@ type Config struct {
 	// ResponseTimeout bounds the wait for the answer after the last byte was
 	// handed to the kernel; it is never a limit on the whole upload. 0 means 30 s.
 	ResponseTimeout time.Duration
-	// StallTimeout ends an upload or download that moves no byte for so long. 0 means 60 s, negative is off.
+	// StallTimeout ends an upload or download that moves no byte for so long. 0 means 60 s, Off is no limit.
 	StallTimeout time.Duration
-	// MinRate ends one that moves fewer bytes per second than this, averaged over a minute. 0 means 1024, negative is off.
+	// MinRate ends one that moves fewer bytes per second than this, averaged over a minute. 0 means 1024, Off is no limit.
 	MinRate int64
 	// MaxRate limits all uploads together to so many bytes per second. Waiting for
 	// it is neither a stall nor slowness. 0 is no limit.
@@ -116,7 +124,7 @@ type Config struct {
 	// compared, and a File has the checksum of the Storage Element's own account.
 	SkipChecksum bool
 	// ExpectFrom is the content size in bytes from which the client asks before
-	// it sends the body (Expect: 100-continue). 0 means 1 MiB, negative is off.
+	// it sends the body (Expect: 100-continue). 0 means 1 MiB, Off is never.
 	ExpectFrom int64
 
 	// MaxAttempts bounds how often one upload is sent, the retries for a rejected token not counted. 0 means 4.
@@ -124,7 +132,7 @@ type Config struct {
 	// MaxRetryAfter caps how long a Retry-After is obeyed. 0 means 30 s.
 	MaxRetryAfter time.Duration
 	// TokenLag is how long a Storage Element may refuse a fresh token because it
-	// has not yet loaded the key that signed it. 0 means 15 s, negative is off.
+	// has not yet loaded the key that signed it. 0 means 15 s, Off is no time at all.
 	TokenLag time.Duration
 
 	// MinVersion is the lowest TLS version spoken. 0 means tls.VersionTLS13;
@@ -247,16 +255,18 @@ func (c Config) checkURL(field, raw string, errs *[]error) *url.URL {
 }
 
 func (s *settings) fill() {
-	s.DefaultTokenLifetime = or(s.DefaultTokenLifetime, defaultTokenLifetime)
-	s.PoolSize = or(s.PoolSize, defaultPoolSize)
-	s.TokenTimeout = or(s.TokenTimeout, defaultTokenTimeout)
-	s.ResponseTimeout = or(s.ResponseTimeout, defaultResponseTimeout)
-	s.StallTimeout = or(s.StallTimeout, defaultStallTimeout)
-	s.MinRate = or(s.MinRate, defaultMinRate)
-	s.ExpectFrom = or(s.ExpectFrom, defaultExpectFrom)
-	s.MaxAttempts = or(s.MaxAttempts, defaultMaxAttempts)
-	s.MaxRetryAfter = or(s.MaxRetryAfter, defaultMaxRetryAfter)
-	s.TokenLag = max(0, or(s.TokenLag, defaultTokenLag))
+	d := Defaults()
+	s.DefaultTokenLifetime = or(s.DefaultTokenLifetime, d.DefaultTokenLifetime)
+	s.PoolSize = or(s.PoolSize, d.PoolSize)
+	s.TokenTimeout = or(s.TokenTimeout, d.TokenTimeout)
+	s.ResponseTimeout = or(s.ResponseTimeout, d.ResponseTimeout)
+	s.StallTimeout = or(s.StallTimeout, d.StallTimeout)
+	s.MinRate = or(s.MinRate, d.MinRate)
+	s.ExpectFrom = or(s.ExpectFrom, d.ExpectFrom)
+	s.MaxAttempts = or(s.MaxAttempts, d.MaxAttempts)
+	s.MaxRetryAfter = or(s.MaxRetryAfter, d.MaxRetryAfter)
+	s.TokenLag = max(0, or(s.TokenLag, d.TokenLag))
+	s.MinVersion = or(s.MinVersion, d.MinVersion)
 	if s.StallTimeout < 0 {
 		s.StallTimeout = math.MaxInt64
 	}

@@ -174,3 +174,12 @@ func (c *Client) TakeToken(ctx context.Context) error {
 	}
 	return err
 }
+
+// Filled returns cfg as a client has it, defaults filled in.
+func Filled(cfg Config) Config {
+	s, err := cfg.parse(&rotation.Identity{})
+	if err != nil {
+		panic(err)
+	}
+	return s.Config
+}

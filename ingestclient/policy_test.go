@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -48,16 +49,18 @@ func TestConfigOneByOne(t *testing.T) {
 		"all cleartext": {func(c *ingestclient.Config) {
 			c.TokenURL, c.Elements, c.AllowCleartext = "http://a", only("http://b"), true
 		}, false, ""},
-		"https, no identity":  {func(c *ingestclient.Config) { c.TokenURL, c.AllowCleartext = "http://a", true }, false, "no identity"},
-		"no scheme":           {func(c *ingestclient.Config) { c.TokenURL = "admin.test/token" }, true, "must start with https://"},
-		"no host":             {func(c *ingestclient.Config) { c.Elements = only("https:///x") }, true, "has no host"},
-		"not a URL":           {func(c *ingestclient.Config) { c.Elements = only("https://%zz") }, true, "is not a URL"},
-		"empty":               {func(c *ingestclient.Config) { c.Elements = only("") }, true, "Elements[0].URL is empty"},
-		"query at storage":    {func(c *ingestclient.Config) { c.Elements[0].URL += "?a=b" }, true, "must end with its path"},
-		"query at token":      {func(c *ingestclient.Config) { c.TokenURL += "?a=b" }, true, ""},
-		"basic with JSON":     {func(c *ingestclient.Config) { c.ClientAuth, c.Dialect = "basic", ingestclient.JSON }, true, "needs Dialect form"},
-		"basic with form":     {func(c *ingestclient.Config) { c.ClientAuth, c.Dialect = "basic", ingestclient.Form }, true, ""},
-		"everything off":      {func(c *ingestclient.Config) { c.StallTimeout, c.MinRate, c.ExpectFrom, c.TokenLag = -1, -1, -1, -1 }, true, ""},
+		"https, no identity": {func(c *ingestclient.Config) { c.TokenURL, c.AllowCleartext = "http://a", true }, false, "no identity"},
+		"no scheme":          {func(c *ingestclient.Config) { c.TokenURL = "admin.test/token" }, true, "must start with https://"},
+		"no host":            {func(c *ingestclient.Config) { c.Elements = only("https:///x") }, true, "has no host"},
+		"not a URL":          {func(c *ingestclient.Config) { c.Elements = only("https://%zz") }, true, "is not a URL"},
+		"empty":              {func(c *ingestclient.Config) { c.Elements = only("") }, true, "Elements[0].URL is empty"},
+		"query at storage":   {func(c *ingestclient.Config) { c.Elements[0].URL += "?a=b" }, true, "must end with its path"},
+		"query at token":     {func(c *ingestclient.Config) { c.TokenURL += "?a=b" }, true, ""},
+		"basic with JSON":    {func(c *ingestclient.Config) { c.ClientAuth, c.Dialect = "basic", ingestclient.JSON }, true, "needs Dialect form"},
+		"basic with form":    {func(c *ingestclient.Config) { c.ClientAuth, c.Dialect = "basic", ingestclient.Form }, true, ""},
+		"everything off": {func(c *ingestclient.Config) {
+			c.StallTimeout, c.MinRate, c.ExpectFrom, c.TokenLag = ingestclient.Off, ingestclient.Off, ingestclient.Off, ingestclient.Off
+		}, true, ""},
 		"underscores in host": {func(c *ingestclient.Config) { c.TokenURL = "https://artstore_admin_module:8000/t" }, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -229,5 +232,25 @@ func TestErrorTexts(t *testing.T) {
 	a := &ingestclient.AuthError{Status: 401, Code: "invalid_client", Err: ingestclient.ErrCredentials}
 	if got := a.Error(); got != "fetching a token: status 401 invalid_client: credentials refused" {
 		t.Error(got)
+	}
+}
+
+// What Defaults says is what a field of 0 does, field by field; and nothing else is filled in.
+func TestDefaultsAreWhatZeroMeans(t *testing.T) {
+	cfg, defaults := config(), reflect.ValueOf(ingestclient.Defaults())
+	filled, given := reflect.ValueOf(ingestclient.Filled(cfg)), reflect.ValueOf(cfg)
+	for i := range defaults.NumField() {
+		name := defaults.Type().Field(i).Name
+		if defaults.Field(i).IsZero() || !given.Field(i).IsZero() {
+			continue
+		}
+		if got := filled.Field(i).Interface(); !reflect.DeepEqual(got, defaults.Field(i).Interface()) {
+			t.Errorf("%s is filled with %v, and Defaults has %v", name, got, defaults.Field(i))
+		}
+	}
+	for _, name := range []string{"PoolSize", "TokenTimeout", "ResponseTimeout", "StallTimeout", "MinRate", "ExpectFrom", "MaxAttempts", "MaxRetryAfter", "TokenLag", "DefaultTokenLifetime"} {
+		if defaults.FieldByName(name).IsZero() {
+			t.Errorf("Defaults has no %s", name)
+		}
 	}
 }

@@ -1,8 +1,13 @@
 package settings
 
 import (
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // Setting is one row of the table.
@@ -49,6 +54,7 @@ func (r Setting) IsBool() bool { return r.Type() == typeBool }
 func Table() []Setting { return slices.Concat(tokenRows(), storageRows(), tlsRows(), uploadRows()) }
 
 func tokenRows() []Setting {
+	defaults := ingestclient.Defaults()
 	return []Setting{
 		{
 			Key: "admin_module.base_url", Also: []string{"ADMIN_MODULE_BASE_URL", "SERVICE_ACCOUNT_ADMIN_MODULE_URL"}, Flag: "admin-url", Arg: "URL",
@@ -65,7 +71,7 @@ func tokenRows() []Setting {
 			into: func(s *Settings) any { return (*lookup)(&s.Storage.Registry) },
 		},
 		{
-			Key: "admin_module.timeout", Also: []string{"ADMIN_MODULE_TIMEOUT", "SERVICE_ACCOUNT_TIMEOUT"}, Default: "30s",
+			Key: "admin_module.timeout", Also: []string{"ADMIN_MODULE_TIMEOUT", "SERVICE_ACCOUNT_TIMEOUT"}, Default: humantime.Format(defaults.TokenTimeout),
 			Doc:  "bounds one token request, whoever waits for it",
 			into: func(s *Settings) any { return &s.Token.Timeout },
 		},
@@ -103,17 +109,18 @@ func tokenRows() []Setting {
 			into: func(s *Settings) any { return &s.Account.Scope },
 		},
 		{
-			Key: "token.default_lifetime", Default: "5m", Doc: "lifetime of tokens whose answer has no expires_in",
+			Key: "token.default_lifetime", Default: humantime.Format(defaults.DefaultTokenLifetime), Doc: "lifetime of tokens whose answer has no expires_in",
 			into: func(s *Settings) any { return &s.Token.Lifetime },
 		},
 		{
-			Key: "token.lag", Default: "15s", off: true, Doc: "how long a Storage Element may refuse a fresh token because it does not know the signing key yet; or off",
+			Key: "token.lag", Default: humantime.Format(defaults.TokenLag), off: true, Doc: "how long a Storage Element may refuse a fresh token because it does not know the signing key yet; or off",
 			into: func(s *Settings) any { return &s.Token.Lag },
 		},
 	}
 }
 
 func storageRows() []Setting {
+	defaults := ingestclient.Defaults()
 	return []Setting{
 		{
 			Key: "storage_element.base_url", Also: []string{"STORAGE_ELEMENT_BASE_URL"}, Flag: "storage-url", Arg: "URL",
@@ -121,22 +128,22 @@ func storageRows() []Setting {
 			into: func(s *Settings) any { return &s.Storage.URLs },
 		},
 		{
-			Key: "storage_element.timeout", Also: []string{"STORAGE_ELEMENT_TIMEOUT"}, Flag: "timeout", Arg: "TIME", Default: "30s",
+			Key: "storage_element.timeout", Also: []string{"STORAGE_ELEMENT_TIMEOUT"}, Flag: "timeout", Arg: "TIME", Default: humantime.Format(defaults.ResponseTimeout),
 			Doc:  "wait for an answer after the last byte; never a limit on the whole upload",
 			into: func(s *Settings) any { return &s.Storage.Timeout },
 		},
 		{
-			Key: "storage_element.connection_pool_size", Also: []string{"STORAGE_ELEMENT_CONNECTION_POOL_SIZE"}, Default: "100",
+			Key: "storage_element.connection_pool_size", Also: []string{"STORAGE_ELEMENT_CONNECTION_POOL_SIZE"}, Default: strconv.Itoa(defaults.PoolSize),
 			Doc:  "most connections to one Storage Element, and so with HTTP/1.1 most uploads at a time",
 			into: func(s *Settings) any { return &s.Storage.PoolSize },
 		},
 		{
-			Key: "storage_element.max_retries", Also: []string{"STORAGE_ELEMENT_MAX_RETRIES"}, Default: "3",
+			Key: "storage_element.max_retries", Also: []string{"STORAGE_ELEMENT_MAX_RETRIES"}, Default: strconv.Itoa(defaults.MaxAttempts - 1),
 			Doc:  "how often an upload is repeated, where that is safe; retries for a rejected token are not counted",
 			into: func(s *Settings) any { return &s.Storage.MaxRetries },
 		},
 		{
-			Key: "storage_element.max_retry_after", Default: "30s", Doc: "longest Retry-After that is obeyed",
+			Key: "storage_element.max_retry_after", Default: humantime.Format(defaults.MaxRetryAfter), Doc: "longest Retry-After that is obeyed",
 			into: func(s *Settings) any { return &s.Storage.MaxRetryAfter },
 		},
 		{
@@ -208,13 +215,14 @@ func tlsRows() []Setting {
 }
 
 func uploadRows() []Setting {
+	defaults := ingestclient.Defaults()
 	return []Setting{
 		{
-			Key: "upload.stall_timeout", Default: "60s", off: true, Doc: "ends an upload that moves no byte for so long; or off",
+			Key: "upload.stall_timeout", Default: humantime.Format(defaults.StallTimeout), off: true, Doc: "ends an upload that moves no byte for so long; or off",
 			into: func(s *Settings) any { return &s.Upload.StallTimeout },
 		},
 		{
-			Key: "upload.min_rate", Default: "1KiB", off: true, Doc: "ends an upload that moves fewer bytes per second, averaged over a minute; or off",
+			Key: "upload.min_rate", Default: formatSize(defaults.MinRate), off: true, Doc: "ends an upload that moves fewer bytes per second, averaged over a minute; or off",
 			into: func(s *Settings) any { return (*size)(&s.Upload.MinRate) },
 		},
 		{
@@ -222,8 +230,18 @@ func uploadRows() []Setting {
 			into: func(s *Settings) any { return (*size)(&s.Upload.MaxRate) },
 		},
 		{
-			Key: "upload.expect_threshold", Default: "1MiB", off: true, Doc: "size of a file from which the Storage Element is asked before the body is sent (Expect: 100-continue); or off",
+			Key: "upload.expect_threshold", Default: formatSize(defaults.ExpectFrom), off: true, Doc: "size of a file from which the Storage Element is asked before the body is sent (Expect: 100-continue); or off",
 			into: func(s *Settings) any { return (*size)(&s.Upload.ExpectFrom) },
 		},
 	}
+}
+
+// formatSize is the shortest text that parseSize reads back as n.
+func formatSize(n int64) string {
+	unit := 0
+	for n >= 1<<10 && n%(1<<10) == 0 && unit < 3 {
+		n >>= 10
+		unit++
+	}
+	return fmt.Sprint(n) + []string{"", "KiB", "MiB", "GiB"}[unit]
 }
