@@ -26,7 +26,7 @@ func clientConfig(g *Generation, o TransportOptions) *tls.Config {
 		DynamicRecordSizingDisabled: wholeRecords,
 		// Not Certificates: crypto/tls would send none to a server whose hints do
 		// not name our issuer, and the server's refusal would then blame the wrong thing.
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &g.certs[0], nil },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &g.cert, nil },
 		// A ticket resumes the identity it was issued to: it must not outlive the generation.
 		ClientSessionCache: tls.NewLRUClientSessionCache(sessionCache),
 		VerifyConnection:   func(cs tls.ConnectionState) error { return g.admit(cs.VerifiedChains) },
@@ -56,7 +56,7 @@ func (id *Identity) ClientConfig(serverName string) (*tls.Config, error) {
 		RootCAs:                     id.Current().pool,
 		DynamicRecordSizingDisabled: wholeRecords,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return &id.Current().certs[0], nil
+			return &id.Current().cert, nil
 		},
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			return id.Current().verifyServer(cs.PeerCertificates, serverName)

@@ -90,12 +90,12 @@ func ReadSet(set FileSet, between func()) (Material, error) {
 	if err != nil {
 		return Material{}, err
 	}
-	paths, err := newResolver().all(p)
+	paths, failed, err := newResolver().all(p)
 	if err != nil {
 		return Material{}, err
 	}
 	between()
-	r, err := load(p, paths)
+	r, err := load(p, paths, failed)
 	if err != nil {
 		return Material{}, err
 	}

@@ -12,6 +12,7 @@ const (
 	defaultPoll = 30 * time.Second
 	minRetry    = 10 * time.Millisecond
 	maxRetry    = time.Second
+	mendStep    = 100 * time.Millisecond // between looks while one of the other certificates cannot be read
 	// patience is how long a set may be unreadable or torn before anyone is
 	// told: writers that do not rename take a moment. At the start it is also
 	// how long a missing file may take to appear.
@@ -79,7 +80,7 @@ func (f *files) watch(ctx context.Context, yield func(Material) error, say obser
 	if err != nil {
 		return fmt.Errorf("reading identity files: %w", err)
 	}
-	w := &fileWatch{plan: p, yield: yield, say: say, notify: f.notify, pause: debounce}
+	w := &fileWatch{plan: p, yield: yield, say: say, notify: f.notify, pause: debounce, unreadable: map[string]time.Time{}}
 	defer w.stop()
 	return w.run(ctx)
 }
@@ -106,6 +107,8 @@ type fileWatch struct {
 	told  bool       // a failure was reported
 	since time.Time  // of an unbroken run of failures
 	retry time.Duration
+
+	unreadable map[string]time.Time // since when, of the other certificates
 }
 
 // candidate is a set that was read and not yielded yet.
@@ -232,6 +235,9 @@ func (w *fileWatch) read() (again time.Duration, err error) {
 	if left := c.stand - time.Since(c.since); left > 0 {
 		return left, nil
 	}
+	if w.mayMend(c.m) {
+		return mendStep, nil
+	}
 	if err := w.yield(c.m); err != nil {
 		return 0, err
 	}
@@ -242,17 +248,36 @@ func (w *fileWatch) read() (again time.Duration, err error) {
 	return 0, nil
 }
 
+// mayMend reports whether one of the other certificates could not be read, and
+// that for so short a time that its writer may still be at it. It is then worth
+// waiting for: the writer of one pair often writes the other ones too.
+func (w *fileWatch) mayMend(m Material) (wait bool) {
+	for _, o := range m.others {
+		since, bad := w.unreadable[o.name]
+		switch {
+		case o.err == nil:
+			delete(w.unreadable, o.name)
+		case !bad:
+			w.unreadable[o.name] = time.Now()
+			wait = true
+		default:
+			wait = wait || time.Since(since) < patience
+		}
+	}
+	return wait
+}
+
 // look reads the set through a fresh resolution. before is where the files were at the last look.
 func (w *fileWatch) look() (r *reading, before places, err error) {
 	links := newResolver()
-	paths, err := links.all(w.plan)
+	paths, failed, err := links.all(w.plan)
 	before, w.places = w.places, links.places
 	// Watch before reading, also when links are broken: what changes after this is noticed.
 	w.watchDirs(links.watched())
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err = load(w.plan, paths)
+	r, err = load(w.plan, paths, failed)
 	return r, before, err
 }
 

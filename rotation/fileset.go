@@ -24,6 +24,11 @@ const (
 // and CRL is crl.pem if there is one, with crl.kept beside it, in which package
 // enroll keeps what earlier lists named. Without CA, or with CA and CRL only, a
 // set is half of an identity, for [Merge].
+//
+// Each of Others is judged by itself. One that is missing, torn or expired keeps
+// its last good version until that expires, and is then left out; the own
+// certificate is renewed all the same. At the start a bad one is left out. A
+// warning names the file, and [Status.Others] has the state of each.
 type FileSet struct {
 	Dir    string        // what relative names are relative to; default: the working directory
 	Cert   string        // leaf first, then its issuers
@@ -90,6 +95,14 @@ func (f FileSet) in(name string) string {
 		return name
 	}
 	return filepath.Join(f.Dir, name)
+}
+
+// spare reports a file that only the other certificates need.
+func (p plan) spare(name string) bool {
+	if name == p.ca || name == p.crl || name == p.kept || len(p.pairs) == 0 {
+		return false
+	}
+	return name != p.pairs[0].Cert && name != p.pairs[0].Key
 }
 
 // names lists the files in the order of their digest, each once.

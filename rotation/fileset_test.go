@@ -92,7 +92,7 @@ func TestFileSetRefusals(t *testing.T) {
 		"want Cert in Others[1]":  {Dir: dir, Others: []rotation.FilePair{{Cert: "x"}, {Key: "y"}}},
 		"crl.pem: no such file":   {Dir: dir, CRL: "crl.pem"},
 		"empty.pem: no PEM block": {Dir: dir, CRL: "empty.pem"},
-		"stranger.key: it does":   {Dir: dir, Others: []rotation.FilePair{{Cert: "tls.crt", Key: "stranger.key"}}},
+		"stranger.key: it does":   {Dir: dir, Cert: "tls.crt", Key: "stranger.key"},
 		"mixed.pem: it does not":  {Dir: dir, Cert: "mixed.pem"},
 	} {
 		t.Run(want, func(t *testing.T) {

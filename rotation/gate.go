@@ -43,43 +43,42 @@ func (p pair) certificate() tls.Certificate {
 	return c
 }
 
+// examination is one candidate at the gate.
+type examination struct {
+	m       Material
+	prev    *Generation // in effect, nil at the start
+	need    usage
+	now     time.Time
+	bundle  *x509.CertPool
+	warning error // why the bundle does not verify one of the chains
+}
+
 // examine is the gate: a candidate either becomes a generation or is refused
 // with the reason. prev is the generation in effect and lists what it takes
 // back, both nil at the start. A leaf whose NotBefore lies ahead passes; the
-// publisher holds it.
+// publisher holds it. What is wrong with one of Material.Others is no reason to
+// refuse the rest.
 func examine(m Material, prev *Generation, lists *revocations, need usage) (*Generation, error) {
-	now := time.Now()
+	e := &examination{m: m, prev: prev, need: need, now: time.Now()}
 	if err := checkRoots(m.Roots); err != nil {
 		return nil, err
 	}
-	var pairs []pair
-	for i, c := range append([]tls.Certificate{m.Certificate}, m.Others...) {
-		if i > 0 {
-			need &= usageServer // clients show the first only
-		}
-		p, err := checkPair(c, need, now)
-		if err != nil && i > 0 {
-			return nil, fmt.Errorf("certificate %d of the other ones: %w", i, err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		pairs = append(pairs, p)
-	}
-	lists, err := readRevocations(m, pairs[0].chain, lists, now)
+	own, err := checkPair(m.Certificate, need, e.now)
 	if err != nil {
 		return nil, err
 	}
-	g := assemble(m, pairs, lists)
-	for _, p := range pairs {
-		warning, err := checkAnchor(p, g.pool, prev, now)
-		if err != nil {
-			return nil, err
-		}
-		if g.untrusted == nil {
-			g.untrusted = warning
-		}
+	if lists, err = readRevocations(m, own.chain, lists, e.now); err != nil {
+		return nil, err
 	}
+	e.bundle = poolOf(m.Roots)
+	if e.warning, err = e.anchor(own, other{}); err != nil {
+		return nil, err
+	}
+	g := assemble(m, own, lists)
+	for i := range m.Others {
+		g.others = append(g.others, e.newOther(i, prev.other(m.otherFile(i).name)))
+	}
+	g.untrusted = e.warning
 	return g, nil
 }
 
@@ -201,16 +200,17 @@ func issued(parent, child *x509.Certificate) bool {
 	return bytes.Equal(child.RawIssuer, parent.RawSubject) && child.CheckSignatureFrom(parent) == nil
 }
 
-// checkAnchor verifies the chain to the bundle. When the bundle does not know
+// anchor verifies the chain to the bundle. When the bundle does not know
 // its end, two states look alike and must be told apart: a chain file that was
 // read or written halfway (refused), and a bundle that moved on to other roots
 // (published, with the reason as warning). The chain counts as whole when its
 // last certificate is an intermediate or was signed by a root we have seen: one
 // that came with the chain, or one of the generation in effect. It counts as cut
-// when the issuer that is missing is an intermediate that we sent so far.
-func checkAnchor(p pair, bundle *x509.CertPool, prev *Generation, now time.Time) (warning, refusal error) {
-	at := within(p.chain[0], now)
-	_, verr := verify(p.chain, x509.VerifyOptions{Roots: bundle, CurrentTime: at, KeyUsages: anyUsage})
+// when the issuer that is missing is an intermediate that we sent so far, with
+// the own certificate or with the earlier versions of this one.
+func (e *examination) anchor(p pair, before other) (warning, refusal error) {
+	at := within(p.chain[0], e.now)
+	_, verr := verify(p.chain, x509.VerifyOptions{Roots: e.bundle, CurrentTime: at, KeyUsages: anyUsage})
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case verr == nil:
@@ -220,10 +220,10 @@ func checkAnchor(p pair, bundle *x509.CertPool, prev *Generation, now time.Time)
 	}
 	top := p.chain[len(p.chain)-1]
 	signs := func(c *x509.Certificate) bool { return issued(c, top) }
-	if prev != nil && slices.ContainsFunc(prev.chain[1:], signs) {
+	if slices.ContainsFunc(e.sentSoFar(before), signs) {
 		return nil, errors.New("the chain is truncated: it ends before an intermediate that is in use")
 	}
-	seen := slices.ContainsFunc(p.ends, signs) || prev != nil && slices.ContainsFunc(prev.roots, signs)
+	seen := slices.ContainsFunc(p.ends, signs) || e.prev != nil && slices.ContainsFunc(e.prev.roots, signs)
 	if len(p.chain) == 1 {
 		if !seen {
 			return nil, errors.New("the issuer of the leaf is neither in the chain nor in the trust bundle")
@@ -236,6 +236,17 @@ func checkAnchor(p pair, bundle *x509.CertPool, prev *Generation, now time.Time)
 		return nil, fmt.Errorf("verifying the chain: %w", err)
 	}
 	return verr, nil
+}
+
+// sentSoFar are the intermediates that peers got until now.
+func (e *examination) sentSoFar(before other) (issuers []*x509.Certificate) {
+	if e.prev != nil {
+		issuers = slices.Clone(e.prev.own.chain[1:])
+	}
+	for _, p := range before.versions {
+		issuers = append(issuers, p.chain[1:]...)
+	}
+	return issuers
 }
 
 // anyUsage is for questions about a chain alone; usages are looked at elsewhere.

@@ -32,6 +32,11 @@ import (
 // A bundle that no longer holds the root of the own chain is published with
 // Change.Warning: on the way from one root to another that state is intended,
 // and peers may still know the root.
+//
+// Each of Others is judged by itself, by the rules for a leaf and its chain. A
+// bad one does not keep the rest from being published: the last good one at its
+// index stays until it expires, and is then left out of handshakes. One that is
+// not valid yet is left out until it is, unless there is nothing older.
 type Material struct {
 	Certificate tls.Certificate        // leaf first, then its issuers; PrivateKey is a crypto.Signer
 	Others      []tls.Certificate      // more of the kind, which a server chooses by the name that a client asks for
@@ -40,6 +45,8 @@ type Material struct {
 	Issuers     []*x509.Certificate    // intermediates that signed lists in Revoked; they give no trust to peers
 	Kept        []byte                 // what lists before Revoked named and is refused still, in the form of crl.kept
 	Version     string                 // for logs only, for instance a directory name
+
+	others []otherFile // of Files: where each of Others is from
 }
 
 // LogValue implements [slog.LogValuer]: the version, never the key.
@@ -58,31 +65,29 @@ type Generation struct {
 	number    uint64
 	published time.Time
 	version   string
-	certs     []tls.Certificate   // as sent to peers: no trailing roots; the first is the one that clients show
-	chain     []*x509.Certificate // of the first
+	own       pair            // the one that clients show
+	cert      tls.Certificate // of own
+	others    []other         // for servers
 	roots     []*x509.Certificate
 	pool      *x509.CertPool
 	revoked   *revocations // nil: there are no lists
 	thumb     string
 	trust     string
-	digest    string    // of everything above: identical content is no rotation
-	from      time.Time // until then one of certs is not valid yet
-	until     time.Time // from then on one of certs is expired
-	untrusted error     // why the own bundle does not verify the own chain, or nil
+	untrusted error // why the own bundle does not verify the own chain, or nil
 }
 
 // Number counts the generations of an Identity from 1.
 func (g *Generation) Number() uint64 { return g.number }
 
 // Leaf is the own certificate. The caller must not change it.
-func (g *Generation) Leaf() *x509.Certificate { return g.chain[0] }
+func (g *Generation) Leaf() *x509.Certificate { return g.own.chain[0] }
 
 // Chain is the leaf and its issuers as sent to peers, without the root.
-func (g *Generation) Chain() []*x509.Certificate { return slices.Clone(g.chain) }
+func (g *Generation) Chain() []*x509.Certificate { return slices.Clone(g.own.chain) }
 
 // Certificate is the own certificate with its key, for libraries that want the
 // pair. The caller must not change it, and should ask anew for each use.
-func (g *Generation) Certificate() tls.Certificate { return g.certs[0] }
+func (g *Generation) Certificate() tls.Certificate { return g.cert }
 
 // Roots is the trust bundle for peers.
 func (g *Generation) Roots() []*x509.Certificate { return slices.Clone(g.roots) }
@@ -107,14 +112,38 @@ func (g *Generation) String() string { return "generation " + pemfile.Fingerprin
 // GoString is String.
 func (g *Generation) GoString() string { return g.String() }
 
-func (g *Generation) expired(now time.Time) bool { return !now.Before(g.until) }
+// from is when the own certificate begins to be valid.
+func (g *Generation) from() time.Time { return g.Leaf().NotBefore }
+
+// until is when the own certificate expires.
+func (g *Generation) until() time.Time { return g.Leaf().NotAfter }
+
+func (g *Generation) expired(now time.Time) bool { return !now.Before(g.until()) }
+
+// digest is over everything that peers can notice from now on: identical content is no rotation.
+func (g *Generation) digest(now time.Time) string {
+	parts := []string{g.trust, g.revoked.digest}
+	add := func(p pair) {
+		for _, c := range p.chain {
+			parts = append(parts, string(c.Raw))
+		}
+	}
+	add(g.own)
+	for _, o := range g.others {
+		parts = append(parts, o.name)
+		for _, p := range o.live(now) {
+			add(p)
+		}
+	}
+	return digestOf(parts)
+}
 
 // names identifies the server towards the scope of tickets: a ticket of one
 // service must not open a session with another that happens to share a key.
-func (g *Generation) names() string {
+func names(pairs []pair) string {
 	var names []string
-	for _, c := range g.certs {
-		names = append(append(names, pemfile.Names(c.Leaf)...), c.Leaf.Subject.CommonName)
+	for _, p := range pairs {
+		names = append(append(names, pemfile.Names(p.chain[0])...), p.chain[0].Subject.CommonName)
 	}
 	slices.Sort(names)
 	return strings.Join(slices.Compact(names), "\x00")
@@ -125,27 +154,10 @@ func (g *Generation) admit(chains [][]*x509.Certificate) error { return g.revoke
 
 // assemble derives everything of a generation that the gate does not decide.
 // The number and the time of publication are set by the publisher.
-func assemble(m Material, pairs []pair, lists *revocations) *Generation {
-	g := &Generation{
-		version: m.Version, chain: pairs[0].chain, roots: slices.Clone(m.Roots), pool: poolOf(m.Roots),
-		revoked: lists, trust: stepapi.TrustDigest(m.Roots),
+func assemble(m Material, own pair, lists *revocations) *Generation {
+	sum := sha256.Sum256(own.chain[0].Raw)
+	return &Generation{
+		version: m.Version, own: own, cert: own.certificate(), roots: slices.Clone(m.Roots), pool: poolOf(m.Roots),
+		revoked: lists, trust: stepapi.TrustDigest(m.Roots), thumb: base64.RawURLEncoding.EncodeToString(sum[:]),
 	}
-	parts := []string{g.trust, lists.digest}
-	for _, p := range pairs {
-		g.certs = append(g.certs, p.certificate())
-		for _, c := range p.chain {
-			parts = append(parts, string(c.Raw))
-		}
-		leaf := p.chain[0]
-		if g.from.Before(leaf.NotBefore) {
-			g.from = leaf.NotBefore
-		}
-		if g.until.IsZero() || leaf.NotAfter.Before(g.until) {
-			g.until = leaf.NotAfter
-		}
-	}
-	g.digest = digestOf(parts)
-	sum := sha256.Sum256(g.chain[0].Raw)
-	g.thumb = base64.RawURLEncoding.EncodeToString(sum[:])
-	return g
 }

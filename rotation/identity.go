@@ -101,6 +101,7 @@ type health struct {
 	err      error
 	failures int
 	refused  uint64
+	others   map[string]error // what is wrong with the newest of the other certificates, by name
 }
 
 // Open starts to follow the source and waits for its first good generation. ctx

@@ -51,12 +51,13 @@ func (id *Identity) offer(m Material) error {
 		id.failing(err)
 		return err
 	}
-	if prev != nil && g.digest == prev.digest {
+	id.reportOthers(g, now)
+	if prev != nil && g.digest(now) == prev.digest(now) {
 		id.hold(nil)
 		id.succeeded(now, g.revoked)
 		return nil
 	}
-	if g.from.After(now) && (prev == nil || !prev.expired(now)) {
+	if g.from().After(now) && (prev == nil || !prev.expired(now)) {
 		id.hold(g)
 		id.succeeded(now, lists) // those of g come into effect with it
 		return nil
@@ -96,6 +97,9 @@ func (id *Identity) publish(g *Generation, now time.Time) {
 		id.cutRevoked(g)
 	}
 	id.wg.Go(func() { id.mind(n) })
+	for _, o := range g.others {
+		id.wg.Go(func() { id.mindOther(n, o) })
+	}
 	leaf := g.Leaf()
 	attrs := []any{"serial", pemfile.Serial(leaf), "fingerprint", pemfile.Fingerprint(leaf), "not_after", leaf.NotAfter}
 	id.log.Info("identity rotated", attrs...)
@@ -114,7 +118,7 @@ func (id *Identity) hold(g *Generation) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	if id.held != nil {
-		if g != nil && g.digest == id.held.gen.digest {
+		if now := time.Now(); g != nil && g.digest(now) == id.held.gen.digest(now) {
 			return
 		}
 		id.held.cancel()
@@ -133,9 +137,9 @@ func (id *Identity) hold(g *Generation) {
 // effect expires: a leaf that peers with a faster clock accept beats one that nobody accepts.
 func (id *Identity) waitFor(ctx context.Context, h *held) {
 	defer h.cancel()
-	at := h.gen.from
-	if g := id.inEffect(); g != nil && g.until.Before(at) {
-		at = g.until
+	at := h.gen.from()
+	if g := id.inEffect(); g != nil && g.until().Before(at) {
+		at = g.until()
 	}
 	if !until(at, ctx.Done(), nil) {
 		return
@@ -161,7 +165,7 @@ func (id *Identity) mind(n *tenure) {
 	if id.reaches(n, lifetime.OverdueAt(leaf.NotBefore, leaf.NotAfter)) {
 		id.log.Warn("certificate is not renewed in time", attrs...)
 	}
-	if id.reaches(n, n.gen.until) {
+	if id.reaches(n, n.gen.until()) {
 		id.log.Error("certificate expired and nothing replaces it", attrs...)
 	}
 	select {

@@ -7,8 +7,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -25,7 +27,8 @@ const (
 
 // reading is the content of one set of files, through one resolution of links.
 type reading struct {
-	parts   map[string]part // by the name in the plan; a missing optional file has none
+	parts   map[string]part  // by the name in the plan; a missing optional file has none
+	failed  map[string]error // likewise, for files that the own certificate can do without
 	digest  [sha256.Size]byte
 	touched time.Time // the latest modification
 	version string    // the directory that the first file really came from
@@ -37,10 +40,14 @@ type part struct {
 	dir  string // the real one
 }
 
-func load(p plan, paths map[string]string) (*reading, error) {
-	r := &reading{parts: map[string]part{}}
+func load(p plan, paths map[string]string, failed map[string]error) (*reading, error) {
+	r := &reading{parts: map[string]part{}, failed: maps.Clone(failed)}
 	all := sha256.New()
 	for i, name := range p.names() {
+		if r.failed[name] != nil {
+			r.sumFailure(all, name)
+			continue
+		}
 		path, there := paths[name]
 		if !there {
 			_, _ = all.Write([]byte("missing")) // a hash does not fail; shorter than any sum
@@ -51,6 +58,11 @@ func load(p plan, paths map[string]string) (*reading, error) {
 			limit = maxLists
 		}
 		data, touched, err := readFile(path, limit)
+		if err != nil && p.spare(name) {
+			r.failed[name] = err
+			r.sumFailure(all, name)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -66,6 +78,12 @@ func load(p plan, paths map[string]string) (*reading, error) {
 	}
 	all.Sum(r.digest[:0])
 	return r, nil
+}
+
+// sumFailure has the digest tell one failure from another.
+func (r *reading) sumFailure(all hash.Hash, name string) {
+	sum := sha256.Sum256([]byte("failed " + r.failed[name].Error()))
+	_, _ = all.Write(sum[:]) // a hash does not fail
 }
 
 // readFile reads the regular file that stands at a resolved path. It never
@@ -102,19 +120,20 @@ func readFile(path string, limit int64) (data []byte, touched time.Time, err err
 
 // material parses strictly and checks that the pairs fit: between the two
 // writes of a careless writer they do not, and nobody needs to hear of that.
+// What is wrong with one of the other certificates is for the gate to say.
 // Errors name paths, never contents.
 func (r *reading) material(p plan) (m Material, err error) {
 	m.Version = r.version
 	for i, names := range p.pairs {
 		c, err := r.pair(names)
-		if err != nil {
+		switch {
+		case i > 0:
+			m.Others, m.others = append(m.Others, c), append(m.others, otherFile{names.Cert, err})
+		case err != nil:
 			return Material{}, err
-		}
-		if i == 0 {
+		default:
 			m.Certificate = c
-			continue
 		}
-		m.Others = append(m.Others, c)
 	}
 	if p.ca != "" {
 		if m.Roots, err = pemfile.Certificates(r.parts[p.ca].data); err != nil {
@@ -133,14 +152,19 @@ func (r *reading) material(p plan) (m Material, err error) {
 func (r *reading) pair(names FilePair) (tls.Certificate, error) {
 	chain, key, err := r.chainAndKey(names)
 	if err != nil {
-		return tls.Certificate{}, err
+		c := tls.Certificate{}
+		if chain != nil {
+			c.Leaf = chain[0] // so that a log can name it
+		}
+		return c, err
 	}
 	if !pemfile.Fits(chain[0], key) {
 		path := names.Key
 		if path == "" {
 			path = names.Cert
 		}
-		return tls.Certificate{}, fmt.Errorf("reading private key %s: it does not fit the first certificate of %s", path, names.Cert)
+		// With the leaf, so that a log can name it.
+		return tls.Certificate{Leaf: chain[0]}, fmt.Errorf("reading private key %s: it does not fit the first certificate of %s", path, names.Cert)
 	}
 	c := tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, cert := range chain {
@@ -150,6 +174,9 @@ func (r *reading) pair(names FilePair) (tls.Certificate, error) {
 }
 
 func (r *reading) chainAndKey(names FilePair) ([]*x509.Certificate, crypto.Signer, error) {
+	if err := r.failed[names.Cert]; err != nil {
+		return nil, nil, fmt.Errorf("reading certificate: %w", err)
+	}
 	cert := r.parts[names.Cert].data
 	if names.Key == "" {
 		chain, key, err := pemfile.Combined(cert)
@@ -162,9 +189,12 @@ func (r *reading) chainAndKey(names FilePair) ([]*x509.Certificate, crypto.Signe
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading certificate %s: %w", names.Cert, err)
 	}
+	if err := r.failed[names.Key]; err != nil {
+		return chain, nil, fmt.Errorf("reading private key: %w", err)
+	}
 	key, err := pemfile.PrivateKey(r.parts[names.Key].data)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading private key %s: %w", names.Key, err)
+		return chain, nil, fmt.Errorf("reading private key %s: %w", names.Key, err)
 	}
 	return chain, key, nil
 }
@@ -211,6 +241,9 @@ func strays(m Material) bool {
 		pairs = append(pairs[:len(pairs):len(pairs)], m.Certificate)
 	}
 	for _, c := range pairs {
+		if c.Leaf == nil || len(c.Certificate) == 0 { // one of the others, which is refused anyway
+			continue
+		}
 		chain := []*x509.Certificate{c.Leaf}
 		for _, der := range c.Certificate[1:] {
 			if issuer, err := x509.ParseCertificate(der); err == nil {

@@ -30,20 +30,23 @@ type resolver struct {
 func newResolver() *resolver { return &resolver{real: map[string]string{}, places: places{}} }
 
 // all resolves the files of a plan. One that may be missing, and is, has no
-// path. After a failure it goes on: the directories of all files are to be watched.
-func (r *resolver) all(p plan) (paths map[string]string, err error) {
-	paths = map[string]string{}
+// path, and for one that only the other certificates need the failure is kept
+// apart. After a failure it goes on: the directories of all files are to be watched.
+func (r *resolver) all(p plan) (paths map[string]string, failed map[string]error, err error) {
+	paths, failed = map[string]string{}, map[string]error{}
 	for _, name := range p.names() {
 		path, ferr := r.file(name)
 		switch {
 		case ferr == nil:
 			paths[name] = path
+		case p.spare(name):
+			failed[name] = ferr
 		case slices.Contains(p.optional, name) && errors.Is(ferr, fs.ErrNotExist):
 		case err == nil:
 			err = ferr
 		}
 	}
-	return paths, err
+	return paths, failed, err
 }
 
 func (r *resolver) file(path string) (string, error) {

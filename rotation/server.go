@@ -135,7 +135,7 @@ func parseVersion(v uint16) (uint16, error) {
 type prebuilt struct {
 	gen    *Generation
 	epoch  uint64
-	until  time.Time // end of the day its ticket keys are made for
+	until  time.Time // end of the day its ticket keys are made for, or when another set of certificates is valid
 	from   time.Time
 	policy string
 	config *tls.Config
@@ -179,16 +179,16 @@ func (s *Server) clientAuth() tls.ClientAuthType {
 	return tls.RequireAndVerifyClientCert
 }
 
-func (s *Server) certificates(g *Generation) []tls.Certificate {
-	if !s.opts.SendRoots {
-		return g.certs
-	}
-	certs := slices.Clone(g.certs)
-	for i := range certs {
-		certs[i].Certificate = slices.Clone(certs[i].Certificate) // the generation's own is shared
-		for _, root := range g.roots {
-			certs[i].Certificate = append(certs[i].Certificate, root.Raw)
+func (s *Server) certificates(pairs []pair, g *Generation) []tls.Certificate {
+	var certs []tls.Certificate
+	for _, p := range pairs {
+		c := p.certificate()
+		if s.opts.SendRoots {
+			for _, root := range g.roots {
+				c.Certificate = append(c.Certificate, root.Raw)
+			}
 		}
+		certs = append(certs, c)
 	}
 	return certs
 }
@@ -196,14 +196,18 @@ func (s *Server) certificates(g *Generation) []tls.Certificate {
 func (s *Server) build(g *Generation, epoch uint64, policy string, now time.Time) (*prebuilt, error) {
 	day := now.UTC().Truncate(ticketDay)
 	b := &prebuilt{gen: g, epoch: epoch, policy: policy, from: day, until: day.Add(ticketDay)}
-	keys, err := s.id.tickets.keys(day, s.scope(g, epoch, policy))
+	pairs, next := g.serving(now)
+	if !next.IsZero() {
+		b.until = earlier(b.until, next)
+	}
+	keys, err := s.id.tickets.keys(day, s.scope(names(pairs), g, epoch, policy))
 	if err != nil {
 		return nil, err
 	}
 	b.config = &tls.Config{
 		MinVersion: s.opts.MinVersion,
 		// Not GetCertificate: that is skipped for clients that dial an address. Of several, crypto/tls takes the first that fits the client.
-		Certificates:                s.certificates(g),
+		Certificates:                s.certificates(pairs, g),
 		ClientAuth:                  s.clientAuth(),
 		ClientCAs:                   g.pool,
 		NextProtos:                  s.opts.NextProtos, // those of the outer configuration do not count here
@@ -229,9 +233,9 @@ func (s *Server) admit(g *Generation, cs tls.ConnectionState) error {
 // scope is everything that must be the same for a ticket to be good: who we
 // are, whom we trust, what is taken back, what we ask for. The leaf itself is
 // not part of it, so that a renewal keeps resumption.
-func (s *Server) scope(g *Generation, epoch uint64, policy string) []string {
+func (s *Server) scope(names string, g *Generation, epoch uint64, policy string) []string {
 	return []string{
 		fmt.Sprintf("server %d auth %d min %04x epoch %d", s.number, s.clientAuth(), s.opts.MinVersion, epoch),
-		g.names(), g.trust, g.revoked.digest, policy,
+		names, g.trust, g.revoked.digest, policy,
 	}
 }

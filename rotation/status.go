@@ -26,6 +26,8 @@ type Status struct {
 	Overdue     bool      `json:"overdue"`      // should have been renewed by now
 	Reason      string    `json:"reason"`       // why overdue, or when it is due
 
+	Others []OtherStatus `json:"others,omitempty"` // the other certificates of a server
+
 	WatchMode   string    `json:"watch_mode,omitempty"`  // of a file source: "notify+poll" or "poll"
 	WatchError  string    `json:"watch_error,omitempty"` // why it only polls
 	LastSuccess time.Time `json:"last_success"`          // a candidate was published, or found unchanged
@@ -76,8 +78,9 @@ func (id *Identity) Status() Status {
 	st.RevokedLists, st.RevokedSerials, st.RevokedKept = len(id.lists.lists), id.lists.named.Len(), id.lists.kept.Len()
 	st.RevokedAt, st.RevokedStale = id.lists.oldest(), id.lists.stale(now) != nil
 	st.Drained, st.Forced = id.drained.Load(), id.forced.Load()
+	st.Others = otherStatus(g, h.others, now)
 	if id.held != nil {
-		st.HeldUntil = id.held.gen.from
+		st.HeldUntil = id.held.gen.from()
 	}
 	st.Draining = len(id.retiring)
 	return st
@@ -128,9 +131,9 @@ func (id *Identity) Check() error {
 	case id.ctx.Err() != nil:
 		return fmt.Errorf("checking identity: %w", ErrClosed)
 	case g.expired(now):
-		return fmt.Errorf("checking identity: the certificate expired at %s", g.until.UTC().Format(time.RFC3339))
-	case now.Before(g.from):
-		return fmt.Errorf("checking identity: the certificate is not valid before %s", g.from.UTC().Format(time.RFC3339))
+		return fmt.Errorf("checking identity: the certificate expired at %s", g.until().UTC().Format(time.RFC3339))
+	case now.Before(g.from()):
+		return fmt.Errorf("checking identity: the certificate is not valid before %s", g.from().UTC().Format(time.RFC3339))
 	}
 	id.mu.Lock()
 	err := id.lists.stale(now)

@@ -91,7 +91,7 @@ func (n *tenure) supersede(now time.Time, grace time.Duration) {
 	n.mu.Lock()
 	n.superseded = true
 	n.deadline = now.Add(grace)
-	if end := n.gen.until; end.Before(n.deadline) {
+	if end := n.gen.until(); end.Before(n.deadline) {
 		n.deadline = end
 	}
 	idle := n.takeIdle()

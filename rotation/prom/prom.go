@@ -35,7 +35,7 @@ const prefix = "artstore_identity_"
 // collector to be rid of it.
 func NewCollector(ids map[string]*rotation.Identity) prometheus.Collector {
 	c := &collector{
-		ids: maps.Clone(ids), metrics: metrics(),
+		ids: maps.Clone(ids), metrics: metrics(), others: newOthers(),
 		mode:  desc("watch_mode", "How a file source learns of changes: 1 at the mode in use. poll alone means that the kernel's notification failed.", "mode"),
 		conns: desc("connections", "Open connections by side and by the generation they were opened under.", "side", "generation"),
 	}
@@ -48,6 +48,7 @@ type collector struct {
 	names       []string
 	metrics     []metric
 	mode, conns *prometheus.Desc
+	others      others
 }
 
 // metric is one number of a Status; ok false leaves it out.
@@ -114,6 +115,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	}
 	out <- c.mode
 	out <- c.conns
+	c.others.describe(out)
 }
 
 // Collect implements [prometheus.Collector]. Each identity is asked once, so
@@ -130,6 +132,7 @@ func (c *collector) collect(out chan<- prometheus.Metric, name string, st rotati
 			out <- prometheus.MustNewConstMetric(m.desc, m.kind, v, name)
 		}
 	}
+	c.others.collect(out, name, st.Others)
 	if st.WatchMode != "" {
 		out <- prometheus.MustNewConstMetric(c.mode, prometheus.GaugeValue, 1, name, st.WatchMode)
 	}
