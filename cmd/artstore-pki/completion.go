@@ -155,6 +155,10 @@ func values(flags []cli.Flag, name string) (out []string) {
 		for _, s := range severities {
 			out = append(out, s.String())
 		}
+	case flagLogLevel:
+		return logLevels
+	case flagLogFormat:
+		return logFormats
 	case flagOnly, flagDisable:
 		for _, c := range audit.Checks() {
 			out = append(out, c.Check)

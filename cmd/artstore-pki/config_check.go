@@ -23,7 +23,7 @@ func configCheckCommand(u *ui) *cli.Command {
 		Description: `Says everything that is wrong with the settings at once, and reaches nothing. With --connect it
 gets a token and asks each Storage Element whether it is ready, over the certificate that
 uploads would use, and prints one line for each: ok or FAIL, what, and what to do about it.`,
-		Flags: append(settingsFlags(),
+		Flags: append(append(settingsFlags(), u.logFlags(slog.LevelError)...),
 			&cli.BoolFlag{Name: "connect", Usage: "get a token, and reach each Storage Element over mutual TLS; stores nothing"},
 		),
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",

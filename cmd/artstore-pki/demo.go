@@ -31,12 +31,12 @@ files without a break. Meanwhile every service rotates its certificate and key s
 times, the authority's intermediate is replaced, a new root joins the trust bundle, signs,
 and the old root leaves. The end prints what happened and audits everything that was started; any
 failure or finding makes the exit status 1.`,
-		Flags: []cli.Flag{
+		Flags: append(u.logFlags(slog.LevelError),
 			spanFlag("duration", demoDuration, "how long to upload, counted from the moment all services answer; a slow machine takes what the first two changes need"),
 			spanFlag("leaf-lifetime", demoLeafLifetime, "lifetime of every certificate, 10s at least"),
 			&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Usage: "keep the state in this new directory `DIR` (default: a temporary one, removed at the end)"},
-			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print what the packages log"},
-		},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print what the packages log: short for --log-level info"},
+		),
 		Action: u.runDemo,
 	}
 }

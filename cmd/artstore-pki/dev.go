@@ -27,7 +27,7 @@ func devCommand(u *ui) *cli.Command {
 }
 
 func devAdminCommand(u *ui) *cli.Command {
-	flags := append(devFlags("127.0.0.1:8000"),
+	flags := append(u.devFlags("127.0.0.1:8000"),
 		spanFlag("token-lifetime", 5*time.Minute, "lifetime of access tokens"),
 		spanFlag("key-rotation", 24*time.Hour, "how often the signing key is replaced; old and new overlap in the JWKS"),
 		&cli.BoolFlag{Name: "bound-tokens", Usage: "bind tokens to the client certificate (RFC 8705)"},
@@ -46,7 +46,7 @@ dialect (/api/v1/auth/token) and in Keycloak's (/realms/artstore/protocol/openid
 }
 
 func devStorageCommand(u *ui) *cli.Command {
-	flags := append(devFlags("127.0.0.1:8010"),
+	flags := append(u.devFlags("127.0.0.1:8010"),
 		&cli.StringFlag{Name: "jwks-url", Required: true, Usage: "`URL` of the Admin Module's key set"},
 		&cli.StringFlag{Name: "mode", Value: "rw", Usage: "edit, rw, ro or ar"},
 		&cli.StringFlag{Name: "dialect", Value: "python", Usage: "answers as ArtStore's storage element in python or in go"},
@@ -64,12 +64,12 @@ keeps them on disk with their SHA-256, and gives them back.`,
 	}
 }
 
-func devFlags(listenAt string) []cli.Flag {
-	return []cli.Flag{
+func (u *ui) devFlags(listenAt string) []cli.Flag {
+	return append(u.logFlags(slog.LevelInfo),
 		&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
 		&cli.StringSliceFlag{Name: "allow", Required: true, Usage: "`NAME` in a client certificate that may connect; repeat for more"},
 		listenFlag(listenAt), readyFileFlag(), metricsFlag(""),
-	}
+	)
 }
 
 func (u *ui) runDevAdmin(c *cli.Context) error {

@@ -25,7 +25,7 @@ const (
 var errUploadsFailed = errors.New("uploads failed")
 
 func devIngesterCommand(u *ui) *cli.Command {
-	flags := append(settingsFlags(),
+	flags := append(append(settingsFlags(), u.logFlags(slog.LevelInfo)...),
 		spanFlag("every", time.Second, "pause between two files for one Storage Element"),
 		&cli.Int64Flag{Name: "count", Usage: "stop after this many files in all; 0 goes on until told to stop"},
 		metricsFlag(""),

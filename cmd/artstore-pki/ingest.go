@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -44,7 +45,7 @@ are not touched; a file counts as complete when it stands still for --settle, or
 into DIR. Refused files end in DIR/.artstore-ingest/failed, each with its reason; files that
 may be stored, in ambiguous. While the Storage Element takes nothing, everything waits.
 artstore-pki ingest status DIR looks at it from outside. docs/ingest.md has the rest.`,
-		Flags:              append(settingsFlags(), spoolFlags()...),
+		Flags:              slices.Concat(settingsFlags(), spoolFlags(), u.logFlags(slog.LevelInfo)),
 		CustomHelpTemplate: commandHelpHead + ingestStatuses,
 		Action:             u.runIngest,
 		Subcommands:        []*cli.Command{ingestStatusCommand(u)},
@@ -84,7 +85,7 @@ func (u *ui) runIngest(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	logger := u.logger(slog.LevelWarn)
+	logger := u.logger(slog.LevelInfo)
 	a, err := u.openAccess(c, given, logger)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -53,6 +54,7 @@ type scriptT struct{}
 //	mode FILE 0600        fail unless FILE has these permissions
 //	file2env VAR FILE     put the trimmed content of FILE into $VAR
 //	eventually RE PROGRAM run the program again and again until its output matches
+//	jsonlines FILE        fail unless FILE (or stdout, stderr) has a line, and each is a JSON object
 //	status N PROGRAM ...  fail unless the program ends with exit status N
 //	fat VAR FAT           mount an empty file system of that kind (FAT, exFAT), put its path into $VAR; skip without
 //	expire DIR FILE       sign the token in FILE anew, with DIR's enrolment key and times that are over
@@ -73,6 +75,7 @@ func TestScript(t *testing.T) {
 			"file2env":   scriptFileToEnv,
 			"expire":     scriptExpire,
 			"fat":        scriptFAT,
+			"jsonlines":  scriptJSONLines,
 			"status":     scriptStatus,
 			"eventually": scriptEventually,
 		},
@@ -133,6 +136,20 @@ func scriptMode(ts *testscript.TestScript, _ bool, args []string) {
 
 func scriptFileToEnv(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+func scriptJSONLines(ts *testscript.TestScript, _ bool, args []string) {
+	count := 0
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		count++
+		var object map[string]any
+		if err := json.Unmarshal([]byte(line), &object); err != nil {
+			ts.Fatalf("line %d of %s is no JSON object: %v: %s", count, args[0], err, line)
+		}
+	}
+	if count == 0 {
+		ts.Fatalf("%s is empty", args[0])
+	}
 }
 
 func scriptEventually(ts *testscript.TestScript, _ bool, args []string) {

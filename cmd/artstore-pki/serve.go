@@ -49,12 +49,12 @@ provisioner for it, over TLS 1.3 with a certificate that it issues to itself and
 Metrics and readiness have a listener of their own, for loopback. SIGHUP reads pki.yaml, the
 password file and the keys again and opens the audit log anew: what is bad is reported and
 the old state stays. SIGTERM lets requests in flight finish.`,
-		Flags: []cli.Flag{
+		Flags: append(u.logFlags(slog.LevelInfo),
 			dirFlag(), passwordFileFlag(), listenFlag(""), readyFileFlag(),
 			metricsFlag("; overrides pki.yaml"),
 			&cli.StringFlag{Name: "audit-log", Usage: "`FILE` that gets a line of JSON for all that is issued, revoked or refused; overrides pki.yaml"},
 			&cli.StringFlag{Name: flagCRLListen, Usage: "`HOST:PORT` for GET /crl in cleartext; overrides pki.yaml"},
-		},
+		),
 		Action: u.runServe,
 	}
 }

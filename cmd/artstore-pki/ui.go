@@ -44,6 +44,7 @@ func (s stdio) environ() []string {
 
 type ui struct {
 	stdio
+	log    logChoice
 	warned sync.Map // lines of warnOnce
 }
 
@@ -51,18 +52,28 @@ func newUI(std stdio) *ui { return &ui{stdio: std} }
 
 // say prints one line of talk.
 func (u *ui) say(format string, args ...any) {
-	_, _ = fmt.Fprintln(u.err, printable.Clean(fmt.Sprintf(format, args...))) // nobody is left to tell if stderr is gone
+	text := printable.Clean(fmt.Sprintf(format, args...))
+	if u.log.json {
+		u.object(slog.LevelInfo, text)
+		return
+	}
+	_, _ = fmt.Fprintln(u.err, text) // nobody is left to tell if stderr is gone
+}
+
+// complain prints one line about how the command ended: kind is error, hint or usage.
+func (u *ui) complain(kind, text string) {
+	text = printable.Clean(text)
+	if u.log.json {
+		u.object(slog.LevelError, "command failed", slog.String(kind, text))
+		return
+	}
+	_, _ = fmt.Fprintf(u.err, "artstore-pki: %s: %s\n", kind, text) // as in say
 }
 
 // print writes one line of data.
 func (u *ui) print(format string, args ...any) error {
 	_, err := fmt.Fprintln(u.out, printable.Clean(fmt.Sprintf(format, args...)))
 	return err
-}
-
-// logger writes the packages' logs to stderr, from the given level up.
-func (u *ui) logger(level slog.Level) *slog.Logger {
-	return slog.New(slog.NewTextHandler(u.err, &slog.HandlerOptions{Level: level}))
 }
 
 // terminal reports whether w is a terminal that understands a live line, and its width.
@@ -132,17 +143,17 @@ func (u *ui) finish(ctx context.Context, err error, usageLine string) int {
 		return exitInterrupted
 	}
 	for line := range strings.Lines(err.Error()) { // errors.Join: one line for each thing that is wrong
-		u.say("artstore-pki: error: %s", strings.TrimRight(line, "\n"))
+		u.complain("error", strings.TrimRight(line, "\n"))
 	}
 	var h *hinted
 	if errors.As(err, &h) && h.hint != "" {
-		u.say("artstore-pki: hint: %s", h.hint)
+		u.complain("hint", h.hint)
 	} else if hint := hintFor(err); hint != "" {
-		u.say("artstore-pki: hint: %s", hint)
+		u.complain("hint", hint)
 	}
 	var bad *usage
 	if errors.As(err, &bad) {
-		u.say("artstore-pki: usage: %s", usageLine)
+		u.complain("usage", usageLine)
 		return exitUsage
 	}
 	return exitFailure

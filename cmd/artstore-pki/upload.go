@@ -24,7 +24,7 @@ func uploadCommand(u *ui) *cli.Command {
 stored. Prints one line a file: id, checksum, size, name. Files after a failed one are still
 tried. The certificate may rotate at any time. Settings come from flags, else the environment,
 else --config, else their defaults; config show prints them, config check tries them.`,
-		Flags:              append(settingsFlags(), &cli.StringFlag{Name: "description", Usage: "`TEXT` stored with each file"}),
+		Flags:              append(append(settingsFlags(), u.logFlags(slog.LevelWarn)...), &cli.StringFlag{Name: "description", Usage: "`TEXT` stored with each file"}),
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
 		Action:             u.runUpload,
 	}

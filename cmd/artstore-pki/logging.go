@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+const (
+	flagLogLevel  = "log-level"
+	flagLogFormat = "log-format"
+
+	envLogLevel  = "ARTSTORE_PKI_LOG_LEVEL"
+	envLogFormat = "ARTSTORE_PKI_LOG_FORMAT"
+
+	logText = "text"
+	logJSON = "json"
+)
+
+// logLevels are the values of --log-level, and logFormats those of --log-format.
+var (
+	logLevels  = []string{"debug", "info", "warn", "error"}
+	logFormats = []string{logText, logJSON}
+)
+
+// logChoice is what --log-level and --log-format say. The zero value leaves the
+// command its own level, and lines of text.
+type logChoice struct {
+	level *slog.Level
+	json  bool
+}
+
+// logFlags belong to every command that runs for long or holds an identity.
+// usual is the level of the command without the flag.
+func (u *ui) logFlags(usual slog.Level) []cli.Flag {
+	const category = "log"
+	return []cli.Flag{
+		&cli.StringFlag{Name: flagLogFormat, Category: category, EnvVars: []string{envLogFormat}, DefaultText: logText,
+			Usage: "`FORMAT` of all that goes to stderr: text, or json with one object a line",
+			Action: func(_ *cli.Context, name string) error {
+				if name != "" && name != logText && name != logJSON {
+					return usagef("--%s %q: want %s", flagLogFormat, printable.Clean(name), strings.Join(logFormats, " or "))
+				}
+				u.log.json = name == logJSON
+				return nil
+			}},
+		&cli.StringFlag{Name: flagLogLevel, Category: category, EnvVars: []string{envLogLevel}, DefaultText: strings.ToLower(usual.String()),
+			Usage: "least `LEVEL` that is logged to stderr: " + strings.Join(logLevels, ", ") + "; info has each change of state: a rotated certificate, a new token, a pause",
+			Action: func(_ *cli.Context, name string) error {
+				if name == "" { // an empty variable
+					return nil
+				}
+				var level slog.Level
+				if err := level.UnmarshalText([]byte(name)); err != nil || strings.ContainsAny(name, "+-") {
+					return usagef("--%s %q: want %s", flagLogLevel, printable.Clean(name), strings.Join(logLevels, ", "))
+				}
+				u.log.level = &level
+				return nil
+			}},
+	}
+}
+
+// logger writes the packages' logs to stderr: from the level of --log-level up,
+// or without that flag from usual up.
+func (u *ui) logger(usual slog.Level) *slog.Logger {
+	if u.log.level != nil {
+		usual = *u.log.level
+	}
+	options := &slog.HandlerOptions{Level: usual}
+	if u.log.json {
+		return slog.New(slog.NewJSONHandler(u.err, options))
+	}
+	return slog.New(slog.NewTextHandler(u.err, options))
+}
+
+// object writes a line of talk as a JSON object, whatever the level of the log:
+// a program that reads stderr can then parse every line of it.
+func (u *ui) object(level slog.Level, msg string, attrs ...slog.Attr) {
+	record := slog.NewRecord(time.Now(), level, msg, 0)
+	record.AddAttrs(attrs...)
+	_ = slog.NewJSONHandler(u.err, &slog.HandlerOptions{Level: slog.LevelDebug}).Handle(context.Background(), record) // nobody is left to tell if stderr is gone
+}

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Every command that serves, has metrics, or reads the settings of an upload and
+// does something with them can be told what to log.
+func TestLongCommandsHaveLogFlags(t *testing.T) {
+	count := 0
+	eachCommand(testApp(), func(c *cli.Command, words []string) {
+		name := strings.Join(words[1:], " ")
+		if !hasFlag(c, flagReadyFile) && !hasFlag(c, flagMetrics) && !hasFlag(c, flagConfig) || name == "config show" {
+			return
+		}
+		count++
+		for _, flag := range []string{flagLogLevel, flagLogFormat} {
+			if !hasFlag(c, flag) {
+				t.Errorf("%s has no --%s", name, flag)
+			}
+		}
+	})
+	if count < 6 {
+		t.Errorf("only %d commands found", count)
+	}
+}
