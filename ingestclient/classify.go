@@ -124,9 +124,12 @@ func unread(err error) bool {
 func (e *RequestError) answered(resp *http.Response, raw []byte, t *token) safety {
 	// The token goes first, whatever its length: what is left is cleaned by shape only.
 	e.Status, e.token = resp.StatusCode, t
-	e.Code, e.Message = parseError([]byte(strings.ReplaceAll(string(raw), t.secret.Expose(), "[redacted]")))
+	e.Code, e.Message = parseError(t.redact(raw))
 	e.retryAfter = retryAfter(resp.Header, time.Now())
 	var safe safety
 	safe, e.Err = byStatus(e.Status, e.Code, pythonMode(e.Message))
+	if e.Status == http.StatusUnauthorized {
+		e.Err = t.explain(e.Err, resp.Header, time.Now())
+	}
 	return safe
 }

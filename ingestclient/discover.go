@@ -161,7 +161,7 @@ func (f *fleet) visit(ctx context.Context) []listed {
 	for i, l := range f.storage {
 		asking.Go(func() {
 			found[i] = l
-			raw, status, err := f.read(ctx, nil, cred.lease.storage, l.base+"/api/v1/info")
+			raw, status, err := f.read(ctx, nil, cred.lease.storage, l.base+infoPath)
 			if err == nil && status == http.StatusOK {
 				found[i].mode, found[i].free = parseInfo(raw)
 			}

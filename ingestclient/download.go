@@ -1,6 +1,7 @@
 package ingestclient
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 
 	"github.com/artstore/artstore-pki/rotation"
 )
@@ -103,7 +103,7 @@ func orElse(e, otherwise *RequestError) *RequestError {
 
 func (c *Client) lookUp(ctx context.Context, p place, id string) (*File, *RequestError) {
 	var raw []byte
-	e := c.get(ctx, p, request{"looking up", id, ""}, func(resp *http.Response) (err error) {
+	e := c.send(ctx, p, request{op: "looking up", name: id, url: p.at.file(id)}, func(resp *http.Response) (err error) {
 		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 		return err
 	})
@@ -123,7 +123,7 @@ func (c *Client) copy(ctx context.Context, p place, id string, w io.Writer) (*Fi
 	out := &sink{w: io.MultiWriter(w, sum)}
 	// What w has taken cannot be taken back, so only a failure before the first
 	// byte may be repeated; the caller can compare SHA256 with Metadata's.
-	e := c.get(ctx, p, request{"downloading", id, "/download"}, func(resp *http.Response) (err error) {
+	e := c.send(ctx, p, request{op: "downloading", name: id, url: p.at.file(id) + "/download"}, func(resp *http.Response) (err error) {
 		rec.Size, err = io.Copy(out, resp.Body)
 		return err
 	})
@@ -150,23 +150,32 @@ func (s *sink) Write(p []byte) (int, error) {
 	return n, err
 }
 
-type request struct{ op, id, rest string }
+// request is one that carries no file: a GET, or a POST if it has a form.
+type request struct {
+	op, name, url string
+	form          *form
+	bare          bool // without a token
+	every         bool // every answer is used, not only a 200
+}
 
-// get sends one GET and hands a 200 to use, under a watch.
-func (c *Client) get(ctx context.Context, p place, r request, use func(*http.Response) error) *RequestError {
+// send sends one request without a file and hands a 200 to use, under a watch.
+func (c *Client) send(ctx context.Context, p place, r request, use func(*http.Response) error) *RequestError {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := newWatch(c.settings, cancel)
 	defer w.stop()
 	fail := func(err error) *RequestError {
-		return &RequestError{Op: r.op, Name: r.id, Retryable: ctx.Err() == nil || errors.Is(context.Cause(ctx), ErrNoAnswer), Err: err}
+		return &RequestError{Op: r.op, Name: r.name, Retryable: ctx.Err() == nil || errors.Is(context.Cause(ctx), ErrNoAnswer), Err: err}
 	}
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { w.await() }}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), http.MethodGet, p.at.files("/"+url.PathEscape(r.id)+r.rest), http.NoBody)
+	req, err := r.build(httptrace.WithClientTrace(ctx, trace))
 	if err != nil {
 		return fail(err)
 	}
 	c.sign(req, p.cred)
+	if r.bare {
+		req.Header.Del("Authorization")
+	}
 	resp, err := roundTrip(p.cred.lease.storage, req)
 	if err != nil {
 		e := fail(transportError(ctx, err))
@@ -180,7 +189,7 @@ func (c *Client) get(ctx context.Context, p place, r request, use func(*http.Res
 		_ = resp.Body.Close()
 	}()
 	w.resume()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode != http.StatusOK && !r.every {
 		raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status says enough
 		e := fail(nil)
 		e.Retryable = e.answered(resp, raw, p.cred.token) != never
@@ -191,6 +200,17 @@ func (c *Client) get(ctx context.Context, p place, r request, use func(*http.Res
 		return fail(transportError(ctx, err))
 	}
 	return nil
+}
+
+func (r request) build(ctx context.Context) (*http.Request, error) {
+	if r.form == nil {
+		return http.NewRequestWithContext(ctx, http.MethodGet, r.url, http.NoBody)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, bytes.NewReader(r.form.body))
+	if err == nil {
+		req.Header.Set("Content-Type", r.form.contentType)
+	}
+	return req, err
 }
 
 // watched tells the watch what comes in.

@@ -17,7 +17,7 @@ var (
 	ErrTokenAnswer = errors.New("token answer not usable")
 	// ErrTokenBinding: RFC 8705: something between us and the endpoint ends TLS.
 	ErrTokenBinding = errors.New("token is bound to another certificate")
-	// ErrUnauthorized: 401, also with a fresh token.
+	// ErrUnauthorized: 401, also with a fresh token. With [ErrClock] if a clock that is off explains it.
 	ErrUnauthorized = errors.New("token rejected by the storage element")
 	// ErrForbidden: 403.
 	ErrForbidden = errors.New("not allowed")
@@ -35,6 +35,10 @@ var (
 	ErrRejected = errors.New("request rejected")
 	// ErrServer: 408, 425, 429 and 5xx.
 	ErrServer = errors.New("storage element failed")
+	// ErrUnavailable: the element itself says that it is not ready; from Client.Probe only.
+	ErrUnavailable = errors.New("storage element is not ready")
+	// ErrClock: a rejected token was not valid yet, or no more, by the clock of the element that rejected it.
+	ErrClock = errors.New("the clocks differ")
 	// ErrAnswer: 2xx, but not what the API promises.
 	ErrAnswer = errors.New("answer not usable")
 	// ErrChecksum: by size or SHA-256; RequestError.FileID names it.
@@ -88,8 +92,8 @@ func (e *AuthError) Unwrap() error { return e.Err }
 // RequestError is a failed request to a Storage Element. Err may hold several of
 // the sentinels, such as [ErrConnection] with [ErrAmbiguous].
 type RequestError struct {
-	Op        string // "uploading", "downloading" or "looking up"
-	Name      string // the file's name, or its id
+	Op        string // "uploading", "downloading", "looking up" or "probing"
+	Name      string // the file's name, or its id; the path of a probe
 	Element   string // base URL of the Storage Element, "" if none was chosen yet
 	Status    int    // HTTP status, 0 if there was no answer
 	Code      string // the answer's error code, "" if it has none

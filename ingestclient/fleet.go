@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +42,8 @@ type listed struct {
 }
 
 func (e *element) files(rest string) string { return e.base + "/api/v1/files" + rest }
+
+func (e *element) file(id string) string { return e.files("/" + url.PathEscape(id)) }
 
 // fleet chooses the Storage Element for each upload: the first by priority, the
 // emptiest of equal ones, and none that has just shown that it is down, full or
@@ -115,15 +118,16 @@ func (f *fleet) another(asked map[*element]bool, retention string) bool {
 // how long content is kept: edit is temporary, rw is permanent.
 func (e *element) fits(retention string) bool {
 	switch e.mode {
-	case "":
-		return true
 	case "edit":
 		return retention != retentionPermanent
 	case "rw":
 		return retention != retentionTemporary
 	}
-	return false
+	return e.mode == ""
 }
+
+// takesUploads reports whether an element of this mode takes any.
+func takesUploads(mode string) bool { return mode == "edit" || mode == "rw" }
 
 // compare orders elements for content of the given size: what is set aside goes
 // last, the one that is due first leading; then priority, then free space.
@@ -152,7 +156,7 @@ func (e *element) wait(size int64, now time.Time) time.Time {
 // down reports whether err is about the element and not about the content, the
 // token or the caller.
 func down(err error) bool {
-	for _, sentinel := range []error{ErrConnection, ErrTLSPeer, ErrServer, ErrStalled, ErrTooSlow, ErrNoAnswer} {
+	for _, sentinel := range []error{ErrConnection, ErrTLSPeer, ErrServer, ErrUnavailable, ErrStalled, ErrTooSlow, ErrNoAnswer} {
 		if errors.Is(err, sentinel) {
 			return !errors.Is(err, ErrTokenEndpoint) && !errors.Is(err, ErrClosed)
 		}
@@ -193,7 +197,7 @@ func (f *fleet) learn(e *element, size int64, err *RequestError) {
 	}
 }
 
-// all returns the elements in the order of their priority, for whoever has to look everywhere.
+// all returns the elements in the order in which uploads try them.
 func (f *fleet) all(ctx context.Context) ([]*element, error) {
 	if err := f.look(ctx); err != nil {
 		return nil, err

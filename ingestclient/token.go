@@ -24,10 +24,12 @@ type token struct {
 	header []string // value of Authorization, built once: attaching it costs no allocation
 	secret Secret
 	bound  bool // to the certificate it was fetched with (RFC 8705); true when that cannot be known
+	dates       // by the clock of who issued it
 
 	// The schedule counts from start, the moment the request was sent: the
 	// answer's way back never lengthens a token's life.
 	start     time.Time
+	promised  time.Duration // expires_in; 0 if the answer had none
 	life      time.Duration
 	refreshAt time.Duration // from here on a new one is fetched in the background
 	useUntil  time.Duration // from here on it is not handed out
@@ -144,6 +146,7 @@ type binding struct {
 	known bool   // the token is a JWT, so its claims can be read
 	cnf   bool   // it has a confirmation claim
 	x5t   string // RFC 8705 section 3.1, "" if the claim is of another kind
+	dates
 }
 
 // readBinding looks into a JWT without verifying it: that is the Storage
@@ -161,14 +164,19 @@ func readBinding(t string) binding {
 		Cnf *struct {
 			X5T string `json:"x5t#S256"`
 		} `json:"cnf"`
+		// Of any type: a date that is none must not hide the binding.
+		IssuedAt  any `json:"iat"`
+		NotBefore any `json:"nbf"`
+		Expires   any `json:"exp"`
 	}
 	if err := json.Unmarshal(payload, &claims); err != nil {
 		return binding{}
 	}
-	if claims.Cnf == nil {
-		return binding{known: true}
+	b := binding{known: true, dates: dates{numericDate(claims.IssuedAt), numericDate(claims.NotBefore), numericDate(claims.Expires)}}
+	if claims.Cnf != nil {
+		b.cnf, b.x5t = true, claims.Cnf.X5T
 	}
-	return binding{known: true, cnf: true, x5t: claims.Cnf.X5T}
+	return b
 }
 
 // newToken turns an answer into a token for the certificate with the given
@@ -181,9 +189,10 @@ func newToken(a tokenAnswer, thumb string, start time.Time, s *settings) (*token
 		header: []string{"Bearer " + a.secret.Expose()},
 		secret: a.secret,
 		bound:  !a.known || a.cnf, // an opaque token may be bound: assuming so costs one fetch per rotation
+		dates:  a.dates,
 		start:  start,
 	}
-	t.life = or(a.life, s.DefaultTokenLifetime)
+	t.promised, t.life = a.life, or(a.life, s.DefaultTokenLifetime)
 	t.refreshAt, t.useUntil = schedule(t.life, s.jitter())
 	if t.phase(time.Now()) == dead {
 		return nil, fmt.Errorf("%w: it was over when it arrived", ErrTokenAnswer)

@@ -1,0 +1,88 @@
+package ingestclient
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"net/http"
+	"time"
+)
+
+// clockSlack is what clocks may differ by before one of them is blamed: a Date
+// has whole seconds, and services allow about as much.
+const clockSlack = 5 * time.Second
+
+// dates are the NumericDate claims of a JWT (RFC 7519 section 4.1). Zero is absent.
+type dates struct{ issued, notBefore, expires time.Time }
+
+// numericDate reads a claim. Anything but a number of seconds that a calendar has is absent.
+func numericDate(claim any) time.Time {
+	seconds, ok := claim.(float64)
+	if !ok || !(seconds > 0 && seconds < 1<<40) {
+		return time.Time{}
+	}
+	whole, part := math.Modf(seconds)
+	return time.Unix(int64(whole), int64(part*float64(time.Second)))
+}
+
+// redact takes the token out of what a server answered.
+func (t *token) redact(raw []byte) []byte {
+	if t == nil {
+		return raw
+	}
+	return bytes.ReplaceAll(raw, []byte(t.secret.Expose()), []byte("[redacted]"))
+}
+
+// explain adds to a 401 which clock is off, if t was not valid by the clock of
+// the element that rejected it: that is the Date of its answer. The issuer's
+// clock shows in iat, which it wrote while we waited for the token.
+func (t *token) explain(rejected error, h http.Header, now time.Time) error {
+	there, err := http.ParseTime(h.Get("Date"))
+	if t == nil || err != nil {
+		return rejected
+	}
+	from := t.issued
+	if t.notBefore.After(from) {
+		from = t.notBefore
+	}
+	var why string
+	switch {
+	case !from.IsZero() && from.Sub(there) > clockSlack:
+		why = "the token is valid from " + clockTime(from)
+	case !t.expires.IsZero() && there.Sub(t.expires) > clockSlack:
+		why = "the token expired at " + clockTime(t.expires)
+	default:
+		return rejected
+	}
+	why += ", and at the storage element it is " + clockTime(there)
+	if off := there.Sub(now).Round(time.Second); off.Abs() > clockSlack {
+		why += "; the clock of the storage element is " + direction(off)
+	}
+	// A token from a cache of the issuer has an older iat, so only a later one is a clock that is fast;
+	// a slow one shows in the end: the life that was promised is shorter.
+	if off := t.issuerOffset(); off.Abs() > clockSlack {
+		why += "; the clock of the token endpoint is " + direction(off)
+	}
+	return fmt.Errorf("%w: %w: %s", rejected, ErrClock, why)
+}
+
+// issuerOffset is how far the issuer's clock is ahead of ours.
+func (t *token) issuerOffset() time.Duration {
+	begun := t.start.Round(0)
+	switch {
+	case t.issued.After(begun):
+		return t.issued.Sub(begun).Round(time.Second)
+	case !t.expires.IsZero() && t.expires.Before(begun.Add(t.promised)):
+		return t.expires.Sub(begun.Add(t.promised)).Round(time.Second)
+	}
+	return 0
+}
+
+func direction(off time.Duration) string {
+	if off < 0 {
+		return fmt.Sprintf("%s behind ours", -off)
+	}
+	return fmt.Sprintf("%s ahead of ours", off)
+}
+
+func clockTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }

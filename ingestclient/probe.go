@@ -1,0 +1,222 @@
+package ingestclient
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+const (
+	readyPath = "/health/ready"
+	infoPath  = "/api/v1/info"
+)
+
+// Elements returns the Storage Elements in the order in which uploads try them
+// now. With a registry it may have to wait for the list.
+func (c *Client) Elements(ctx context.Context) ([]Element, error) {
+	ctx, leave, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	all, err := c.fleet.all(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listing the storage elements: %w", err)
+	}
+	out := make([]Element, 0, len(all))
+	for _, e := range all {
+		out = append(out, Element{URL: e.base, Priority: e.priority})
+	}
+	return out, nil
+}
+
+// Probe asks one of the client's Storage Elements, named by its URL, whether it
+// would take a file with our token. It stores nothing and repeats nothing. The
+// questions are, in this order: whether it is ready, and what its mode and free
+// space are, without a token; a look-up of an id that nobody has; an upload
+// without a file.
+//
+// nil means yes. Else the error is a [*RequestError], with the same sentinels as
+// an upload's, and [ErrUnavailable] for an element that says that it is not
+// ready. A token that is rejected is replaced once.
+func (c *Client) Probe(ctx context.Context, url string) error {
+	ctx, leave, err := c.enter(ctx)
+	if err != nil {
+		return probing(err)
+	}
+	defer leave()
+	all, err := c.fleet.all(ctx)
+	if err != nil {
+		return probing(err)
+	}
+	i := slices.IndexFunc(all, func(e *element) bool { return e.base == strings.TrimSuffix(url, "/") })
+	if i < 0 {
+		// Others get no token of ours.
+		return probing(fmt.Errorf("%w: it is none of this client's storage elements", ErrRejected))
+	}
+	e := c.probe(ctx, all[i])
+	c.fleet.learn(all[i], 0, e)
+	if e == nil {
+		return nil
+	}
+	e.Attempt, e.Element = 1, all[i].base
+	return e
+}
+
+func probing(err error) *RequestError {
+	return &RequestError{Op: "probing", Name: "storage element", Attempt: 1, Err: err}
+}
+
+// probe asks with the current token, and once more with another if that one is rejected.
+func (c *Client) probe(ctx context.Context, at *element) *RequestError {
+	for again := true; ; again = false {
+		cred, err := c.keeper.get(ctx)
+		if err != nil {
+			e := (&upload{name: "storage element"}).noToken(ctx, err)
+			e.Op = "probing"
+			return e
+		}
+		e := c.question(ctx, place{cred, at})
+		cred.lease.done()
+		if e == nil || e.Status != http.StatusUnauthorized {
+			return e
+		}
+		c.count.rejected.Add(1)
+		if !again {
+			return e
+		}
+		c.keeper.invalidate(cred.token)
+	}
+}
+
+// question asks everything, with one credential.
+func (c *Client) question(ctx context.Context, p place) *RequestError {
+	if e := c.askReady(ctx, p); e != nil {
+		return e
+	}
+	if e := c.askInfo(ctx, p); e != nil {
+		return e
+	}
+	id := randomID()
+	e := c.send(ctx, p, request{op: "probing", name: "look-up of an unknown id", url: p.at.file(id)}, discard)
+	switch {
+	case e == nil:
+		return probing(fmt.Errorf("%w: it has a file under an id that was made up", ErrAnswer))
+	case e.Status == http.StatusForbidden:
+		e.Err = fmt.Errorf("%w: the token does not allow to look files up (files:read)", e.Err)
+		return e
+	case e.Status != http.StatusNotFound:
+		return e
+	}
+	return c.askUpload(ctx, p)
+}
+
+// askReady asks as an orchestrator does, without a token.
+func (c *Client) askReady(ctx context.Context, p place) *RequestError {
+	var status int
+	var raw []byte
+	r := request{op: "probing", name: readyPath, url: p.at.base + readyPath, bare: true, every: true}
+	e := c.send(ctx, p, r, func(resp *http.Response) (err error) {
+		status = resp.StatusCode
+		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+		return err
+	})
+	if e != nil || status == http.StatusOK {
+		return e
+	}
+	e = &RequestError{Op: r.op, Name: r.name, Status: status, Retryable: true, Err: ErrUnavailable}
+	e.Code, e.Message = parseError(raw)
+	switch {
+	// The text of ENOSPC, which both kinds of element pass on when their disk is full.
+	case bytes.Contains(raw, []byte("no space left")):
+		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, ErrFull)
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		e.Err = fmt.Errorf("%w: %w", ErrUnavailable, ErrForbidden)
+	}
+	return e
+}
+
+// askInfo reads mode and space where an element tells them: the Python one
+// looks for the file before it looks at its mode.
+func (c *Client) askInfo(ctx context.Context, p place) *RequestError {
+	var raw []byte
+	e := c.send(ctx, p, request{op: "probing", name: infoPath, url: p.at.base + infoPath, bare: true}, func(resp *http.Response) (err error) {
+		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+		return err
+	})
+	if e != nil {
+		if e.Status != 0 {
+			return nil // it does not tell; that is no reason to refuse it
+		}
+		return e
+	}
+	mode, free := parseInfo(raw)
+	e = &RequestError{Op: "probing", Name: infoPath, Status: http.StatusOK}
+	switch {
+	case mode != "" && !takesUploads(mode):
+		e.Err = fmt.Errorf("%w: it is %q", ErrMode, clean(mode))
+	case free == 0:
+		e.Err = ErrFull
+	default:
+		return nil
+	}
+	return e
+}
+
+// askUpload posts a form without a file: a server that would let us upload says that the file is missing.
+func (c *Client) askUpload(ctx context.Context, p place) *RequestError {
+	f, err := emptyForm()
+	if err != nil {
+		return probing(err)
+	}
+	e := c.send(ctx, p, request{op: "probing", name: "upload without a file", url: p.at.files("/upload"), form: f}, discard)
+	switch {
+	case e == nil || e.Status == http.StatusCreated:
+		return probing(fmt.Errorf("%w: it took an upload without a file", ErrAnswer))
+	case e.Status == http.StatusForbidden:
+		e.Err = fmt.Errorf("%w: the token does not allow to store files (files:write)", e.Err)
+	case e.Status == http.StatusNotFound, e.Status == http.StatusMethodNotAllowed:
+		e.Err = fmt.Errorf("%w: there is no file API at this address", ErrRejected)
+	case e.Status == http.StatusBadRequest && !errors.Is(e, ErrMode), e.Status == http.StatusUnprocessableEntity:
+		return nil
+	}
+	return e
+}
+
+// form is a small body that can be sent again.
+type form struct {
+	contentType string
+	body        []byte
+}
+
+func emptyForm() (*form, error) {
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	if err := w.WriteField("description", "probe: there is no file on purpose"); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return &form{w.FormDataContentType(), b.Bytes()}, nil
+}
+
+func discard(resp *http.Response) error {
+	_, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
+	return err
+}
+
+// randomID is a UUID of version 4 (RFC 9562 section 5.4).
+func randomID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
