@@ -29,6 +29,16 @@ type pool struct {
 	closed bool
 }
 
+// handshakeTimeoutError is what net/http answers in this case too: a net.Error that
+// is no context.DeadlineExceeded, which callers would take for a deadline of theirs.
+type handshakeTimeoutError struct{}
+
+func (handshakeTimeoutError) Error() string   { return "rotation: TLS handshake timeout" }
+func (handshakeTimeoutError) Timeout() bool   { return true }
+func (handshakeTimeoutError) Temporary() bool { return true }
+
+var errHandshakeTimeout net.Error = handshakeTimeoutError{}
+
 func newPool(t *Transport, g *Generation) *pool {
 	o := t.opts
 	p := &pool{
@@ -90,10 +100,13 @@ func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos 
 	conf := p.tls.Clone()
 	conf.ServerName, conf.NextProtos = name, protos
 	secure := tls.Client(c, conf)
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errHandshakeTimeout)
 	defer cancel()
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = c.Close() // the handshake failed already
+		if context.Cause(ctx) == errHandshakeTimeout {
+			return nil, errHandshakeTimeout
+		}
 		return nil, err
 	}
 	chains := secure.ConnectionState().VerifiedChains
