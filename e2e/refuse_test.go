@@ -33,7 +33,7 @@ func enrol(t *testing.T, url string, token secret.String) rotation.Material {
 	t.Helper()
 	m, err := enroll.Issue(t.Context(), enroll.Config{
 		URL: url, Dir: t.TempDir(),
-		Token: func(context.Context) (enroll.Token, error) { return token, nil },
+		Token: func(context.Context) (secret.String, error) { return token, nil },
 	})
 	if err != nil {
 		t.Fatalf("enrolling at %s: %v", url, err)

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // locked is a log that many goroutines write.
@@ -39,7 +40,7 @@ func (l *locked) String() string {
 // Both servers echo everything they are told, in every place an answer has, and
 // every value the package hands out is printed with every verb.
 func TestCanary(t *testing.T) {
-	const secret, token = "canary-secret-7f", "canary-token-9a"
+	const password, token = "canary-secret-7f", "canary-token-9a"
 	out := &locked{}
 	say := func(vs ...any) {
 		for _, v := range vs {
@@ -65,9 +66,9 @@ func TestCanary(t *testing.T) {
 			fmt.Fprintf(rw, `{"access_token":%q}`, token)
 			return
 		}
-		rw.Header().Set("WWW-Authenticate", `Bearer error="`+secret+`"`)
+		rw.Header().Set("WWW-Authenticate", `Bearer error="`+password+`"`)
 		rw.WriteHeader(status)
-		fmt.Fprintf(rw, `{"error":%q,"error_description":%q,"detail":%q}`, secret, body, body)
+		fmt.Fprintf(rw, `{"error":%q,"error_description":%q,"detail":%q}`, password, body, body)
 	})
 	w.shelf.before = func(rw http.ResponseWriter, r *http.Request) bool {
 		auth := r.Header.Get("Authorization")
@@ -76,10 +77,10 @@ func TestCanary(t *testing.T) {
 			code = 401
 		}
 		rw.WriteHeader(code)
-		fmt.Fprintf(rw, `{"error":{"code":%q,"message":%q}}`, token, auth+" "+secret[:0])
+		fmt.Fprintf(rw, `{"error":{"code":%q,"message":%q}}`, token, auth+" "+password[:0])
 		return true
 	}
-	w.cfg.ClientSecret = fixedSecret(secret)
+	w.cfg.ClientSecret = fixedSecret(password)
 	w.cfg.MaxAttempts = 2
 	w.cfg.Logger = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.cfg.Observer = func(e ingestclient.Event) { say(e, e.Err) }
@@ -105,13 +106,13 @@ func TestCanary(t *testing.T) {
 		say(c)
 	}
 	s, _ := w.cfg.ClientSecret(t.Context())
-	say(s, w.cfg, struct{ S ingestclient.Secret }{s})
+	say(s, w.cfg, struct{ S secret.String }{s})
 	scalar, err := key.Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}
 	canaries := []string{
-		secret, token, fmt.Sprintf("%x", secret), fmt.Sprintf("%x", token),
+		password, token, fmt.Sprintf("%x", password), fmt.Sprintf("%x", token),
 		fmt.Sprintf("%x", scalar), new(big.Int).SetBytes(scalar).String(), base64.StdEncoding.EncodeToString(scalar),
 	}
 	signed := 0

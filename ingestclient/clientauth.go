@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient/internal/assertion"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // Ways in which a client can say who it is; the values of Config.ClientAuth.
@@ -74,7 +75,7 @@ func (s *settings) checkAuth() (errs []error) {
 // proof is what one token request is signed with. It is obtained anew for each,
 // because secrets and keys rotate too.
 type proof struct {
-	secret Secret
+	secret secret.String
 	key    crypto.Signer
 	kid    string
 	digest [sha256.Size]byte // another one after a change of either: then a refusal of the old one is void

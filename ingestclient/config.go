@@ -27,11 +27,18 @@ const (
 	Form Dialect = "form" // RFC 6749 section 4.4, as Keycloak reads it
 )
 
-// Secret is a text that no fmt verb, slog handler or encoder prints.
-type Secret = secret.String
-
-// NewSecret wraps a client secret.
-func NewSecret(v string) Secret { return secret.New(v) }
+// SecretFile reads the client secret from path anew for each token request, for
+// [Config.ClientSecret]: a secret that was replaced is used at once. What is read,
+// and what is refused, says [secret.ReadFile].
+func SecretFile(path string) func(context.Context) (secret.String, error) {
+	return func(context.Context) (secret.String, error) {
+		s, err := secret.ReadFile(path)
+		if err != nil {
+			return s, fmt.Errorf("reading the client secret: %w", err)
+		}
+		return s, nil
+	}
+}
 
 // Element is a Storage Element as the configuration names it.
 type Element struct {
@@ -81,7 +88,7 @@ type Config struct {
 	// is used at once; while the endpoint refuses the last one it is called up
 	// to five times a second to notice a new one. Its error is reported by the
 	// upload that needed the token.
-	ClientSecret func(context.Context) (Secret, error)
+	ClientSecret func(context.Context) (secret.String, error)
 	// ClientKey is called like ClientSecret and returns the key that signs the
 	// assertion (ECDSA P-256, RSA from 2048 bits or Ed25519) with its kid, which
 	// may be empty. The key may live in hardware: only Public and Sign are used.

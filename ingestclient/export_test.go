@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // Hooks for the external tests: parsers and pure functions under their own
@@ -43,7 +44,7 @@ func Parse(cfg Config, withIdentity bool) error {
 
 // ParsedToken is what a token answer came out as.
 type ParsedToken struct {
-	Secret Secret
+	Secret secret.String
 	Life   time.Duration
 	Known  bool
 	Cnf    bool

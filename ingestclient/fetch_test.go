@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // seenRequest is a token request as it arrived.
@@ -177,10 +178,10 @@ func TestCleartextByName(t *testing.T) {
 func TestSecretGetsItsContextFromTheClient(t *testing.T) {
 	entered := make(chan struct{})
 	cfg := config()
-	cfg.ClientSecret = func(ctx context.Context) (ingestclient.Secret, error) {
+	cfg.ClientSecret = func(ctx context.Context) (secret.String, error) {
 		close(entered)
 		<-ctx.Done() // ends with Close, not with the caller
-		return ingestclient.Secret{}, ctx.Err()
+		return secret.String{}, ctx.Err()
 	}
 	c := over(t, cfg, ingestclient.NewRotor((&endpoint{}).grip(1)))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/artstore/artstore-pki/secret"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 // holds it prints an address.
 type token struct {
 	header []string // value of Authorization, built once: attaching it costs no allocation
-	secret Secret
+	secret secret.String
 	bound  bool // to the certificate it was fetched with (RFC 8705); true when that cannot be known
 	dates       // by the clock of who issued it
 
@@ -73,7 +75,7 @@ func schedule(life time.Duration, u float64) (refreshAt, useUntil time.Duration)
 
 // tokenAnswer is a valid answer of the token endpoint.
 type tokenAnswer struct {
-	secret Secret
+	secret secret.String
 	life   time.Duration // 0: the answer does not say
 	binding
 }
@@ -100,7 +102,7 @@ func parseTokenAnswer(body []byte) (tokenAnswer, error) {
 	if err != nil {
 		return tokenAnswer{}, err
 	}
-	return tokenAnswer{NewSecret(raw.AccessToken), life, readBinding(raw.AccessToken)}, nil
+	return tokenAnswer{secret.New(raw.AccessToken), life, readBinding(raw.AccessToken)}, nil
 }
 
 func checkToken(t string) error {

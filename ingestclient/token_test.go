@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // endpoint is a token endpoint and Storage Element in memory, for synctest
@@ -130,8 +131,8 @@ func config() ingestclient.Config {
 	}
 }
 
-func fixedSecret(v string) func(context.Context) (ingestclient.Secret, error) {
-	return func(context.Context) (ingestclient.Secret, error) { return ingestclient.NewSecret(v), nil }
+func fixedSecret(v string) func(context.Context) (secret.String, error) {
+	return func(context.Context) (secret.String, error) { return secret.New(v), nil }
 }
 
 // mid makes the schedule and the pauses of a test exact and typical.
@@ -397,11 +398,11 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 func TestNewSecretEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{status: 401}
-		var secret atomic.Value
-		secret.Store("old")
+		var current atomic.Value
+		current.Store("old")
 		cfg := config()
-		cfg.ClientSecret = func(context.Context) (ingestclient.Secret, error) {
-			return ingestclient.NewSecret(secret.Load().(string)), nil
+		cfg.ClientSecret = func(context.Context) (secret.String, error) {
+			return secret.New(current.Load().(string)), nil
 		}
 		c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
 		for range 40 {
@@ -415,7 +416,7 @@ func TestNewSecretEndsTheWait(t *testing.T) {
 		if e.count() != 1 {
 			t.Errorf("a refused secret was sent %d times in 4 s", e.count())
 		}
-		secret.Store("new")
+		current.Store("new")
 		e.set(func() { e.status = 0 })
 		time.Sleep(ingestclient.Spacing)
 		if err := touch(t, c); err != nil {
@@ -433,11 +434,11 @@ func TestUnreadableSecret(t *testing.T) {
 		cfg := config()
 		gone := errors.New("open secret: no such file")
 		var calls atomic.Int64
-		cfg.ClientSecret = func(context.Context) (ingestclient.Secret, error) {
+		cfg.ClientSecret = func(context.Context) (secret.String, error) {
 			if calls.Add(1) == 1 {
-				return ingestclient.Secret{}, gone
+				return secret.String{}, gone
 			}
-			return ingestclient.NewSecret("s"), nil
+			return secret.New("s"), nil
 		}
 		c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
 		if err := touch(t, c); !errors.Is(err, gone) || e.count() != 0 {

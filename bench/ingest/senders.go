@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/bench/internal/frame"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // senders move what the job says and return the seconds it took.
@@ -114,7 +115,7 @@ func client(ctx context.Context, j job, cfg ingestclient.Config) (*ingestclient.
 		return nil, nil, err
 	}
 	cfg.TokenURL, cfg.Elements, cfg.ClientID, cfg.Logger = j.URL+tokenPath, []ingestclient.Element{{URL: j.URL}}, "sa_bench", quiet
-	cfg.ClientSecret = func(context.Context) (ingestclient.Secret, error) { return ingestclient.NewSecret("bench"), nil }
+	cfg.ClientSecret = func(context.Context) (secret.String, error) { return secret.New("bench"), nil }
 	c, err := ingestclient.New(cfg, id)
 	if err != nil {
 		_ = id.Close()

@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/internal/pgtest"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 var postgres pgtest.Server
@@ -28,7 +29,7 @@ func issued(t testing.TB, c *catest.CA) *x509.Certificate {
 	t.Helper()
 	m, err := enroll.Issue(t.Context(), enroll.Config{
 		URL: c.URL, Roots: c.Roots(), InMemory: true,
-		Token: func(context.Context) (enroll.Token, error) { return c.Token(t, "ingester"), nil },
+		Token: func(context.Context) (secret.String, error) { return c.Token(t, "ingester"), nil },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // testStorage is a test as your package would have it, under the name
@@ -41,7 +42,7 @@ func testStorage(t *testing.T) {
 func enrolled(t *testing.T, authority *catest.CA, service string) *rotation.Identity {
 	src, err := enroll.New(enroll.Config{
 		URL: authority.URL, RootFingerprint: authority.RootFingerprint, InMemory: true,
-		Token: func(context.Context) (enroll.Token, error) { return authority.Token(t, service), nil },
+		Token: func(context.Context) (secret.String, error) { return authority.Token(t, service), nil },
 	})
 	if err != nil {
 		t.Fatal(err)

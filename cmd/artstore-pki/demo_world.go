@@ -184,7 +184,7 @@ func (w *world) startIngester(start, _ context.Context) error {
 	w.client, err = ingestclient.New(ingestclient.Config{
 		TokenURL:     w.url(nameAdmin) + devstack.TokenPath,
 		ClientID:     id,
-		ClientSecret: func(context.Context) (ingestclient.Secret, error) { return clientSecret, nil },
+		ClientSecret: func(context.Context) (secret.String, error) { return clientSecret, nil },
 		Elements:     []ingestclient.Element{{URL: w.url(nameStorage)}},
 		Logger:       w.logger(nameIngester),
 	}, s.identity)

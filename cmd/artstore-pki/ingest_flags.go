@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/settings"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 const (
@@ -143,8 +144,8 @@ func clientKey(pem settings.Text, kid string) func(context.Context) (crypto.Sign
 	}
 }
 
-func clientSecret(text settings.Text) func(context.Context) (ingestclient.Secret, error) {
-	return func(context.Context) (ingestclient.Secret, error) {
+func clientSecret(text settings.Text) func(context.Context) (secret.String, error) {
+	return func(context.Context) (secret.String, error) {
 		s, err := text.Read()
 		if err != nil {
 			return s, fmt.Errorf("reading the client secret: %w", err)

@@ -88,7 +88,7 @@ type Stack struct {
 	AdminURL     string
 	StorageURL   string
 	ClientID     string
-	ClientSecret ingestclient.Secret
+	ClientSecret secret.String
 	// Identity is the client's own.
 	Identity *rotation.Identity
 	// CA issues further certificates.
@@ -207,7 +207,7 @@ func (s *Stack) Config() ingestclient.Config {
 	}
 	return ingestclient.Config{
 		TokenURL: s.TokenURL, Dialect: dialect, ClientID: s.ClientID, Elements: []ingestclient.Element{{URL: s.StorageURL}}, Logger: s.opt.Logger,
-		ClientSecret: func(context.Context) (ingestclient.Secret, error) { return s.ClientSecret, nil },
+		ClientSecret: func(context.Context) (secret.String, error) { return s.ClientSecret, nil },
 	}
 }
 

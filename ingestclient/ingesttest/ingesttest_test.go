@@ -11,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 func newClient(t *testing.T, s *ingesttest.Stack) *ingestclient.Client {
@@ -83,7 +84,7 @@ func TestCredentialsCanBeWithdrawn(t *testing.T) {
 	s := ingesttest.Start(t, ingesttest.Options{})
 	fresh := s.ResetSecret(t)
 	conf := s.Config()
-	conf.ClientSecret = func(context.Context) (ingestclient.Secret, error) { return fresh, nil }
+	conf.ClientSecret = func(context.Context) (secret.String, error) { return fresh, nil }
 	c, err := ingestclient.New(conf, s.Identity)
 	if err != nil {
 		t.Fatal(err)

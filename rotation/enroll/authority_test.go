@@ -28,7 +28,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
-	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // authority is the other end of the wire for tests that need what a real one
@@ -197,7 +197,7 @@ func (a *authority) setFault(f func(*http.Request) *stepapi.Error) {
 }
 
 // token makes a token that the authority takes once.
-func (a *authority) token(service string, names ...string) enroll.Token {
+func (a *authority) token(service string, names ...string) secret.String {
 	sum := sha256.Sum256(a.bundle()[0].Raw)
 	claims, _ := json.Marshal(map[string]any{"sub": service, "sans": names, "sha": hex.EncodeToString(sum[:]), "jti": rand.Text()})
 	t := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256"}`)) + "." +
@@ -205,7 +205,7 @@ func (a *authority) token(service string, names ...string) enroll.Token {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.tokens[t] = &spent{}
-	return enroll.NewToken(t)
+	return secret.New(t)
 }
 
 // start serves on ln until the test ends; the server is joined.

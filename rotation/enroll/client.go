@@ -116,7 +116,7 @@ func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certific
 // Sign exchanges a CSR (PEM) and a one-time token for a chain, leaf first. The
 // chain is as the authority sent it: callers compare the key and verify it.
 // Errors: [*Error] when the authority refuses, others when it was not reached.
-func (c *Client) Sign(ctx context.Context, csr []byte, token Token) ([]*x509.Certificate, error) {
+func (c *Client) Sign(ctx context.Context, csr []byte, token secret.String) ([]*x509.Certificate, error) {
 	return c.certify(ctx, call{
 		doing: "requesting a certificate", path: stepapi.PathSign, secret: token,
 		body: stepapi.SignRequest{CSR: string(csr), OTT: token.Expose()},
@@ -142,7 +142,7 @@ func (c *Client) Rekey(ctx context.Context, csr []byte) ([]*x509.Certificate, er
 // Revoke revokes the certificate with the decimal serial number, for a reason
 // of RFC 5280 §5.3.1: with a revocation token, or, if token is zero, the one
 // that the client shows.
-func (c *Client) Revoke(ctx context.Context, serial string, reason int, token Token) error {
+func (c *Client) Revoke(ctx context.Context, serial string, reason int, token secret.String) error {
 	var out stepapi.RevokeResponse
 	err := c.do(ctx, call{
 		doing: "revoking the certificate", path: stepapi.PathRevoke, secret: token,
@@ -157,19 +157,19 @@ func (c *Client) Revoke(ctx context.Context, serial string, reason int, token To
 // EnrolmentToken asks for a one-time token for another service. The certificate
 // that the client shows must be that of an enroller in the authority's pki.yaml.
 // The token is a secret: it is good for a certificate of that service.
-func (c *Client) EnrolmentToken(ctx context.Context, want stepapi.TokenRequest) (Token, error) {
+func (c *Client) EnrolmentToken(ctx context.Context, want stepapi.TokenRequest) (secret.String, error) {
 	const doing = "requesting a token"
 	var out stepapi.TokenResponse
 	if err := c.do(ctx, call{doing: doing, path: stepapi.PathToken, body: want}, &out); err != nil {
-		return Token{}, err
+		return secret.String{}, err
 	}
 	token := secret.New(out.OTT)
 	has, err := parseToken(token)
 	if err != nil {
-		return Token{}, fmt.Errorf("%s: %w", doing, err)
+		return secret.String{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	if has.subject != want.Service {
-		return Token{}, fmt.Errorf("%s: the answer is a token for %q", doing, printable(has.subject))
+		return secret.String{}, fmt.Errorf("%s: the answer is a token for %q", doing, printable(has.subject))
 	}
 	return token, nil
 }
@@ -249,8 +249,8 @@ func parseAll(blocks []string) ([]*x509.Certificate, error) {
 type call struct {
 	doing, method, path string
 	body                any
-	secret              Token                 // must not come back in an error
-	bearer              Token                 // goes into the Authorization header; as secret
+	secret              secret.String         // must not come back in an error
+	bearer              secret.String         // goes into the Authorization header; as secret
 	tag                 string                // goes into If-None-Match; an answer of 304 is then no error
 	limit               int64                 // of the answer, in bytes; 0 means maxAnswer
 	read                func(io.Reader) error // if set, reads the body of a success in place of decode

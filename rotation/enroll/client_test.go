@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // listen starts an authority on a loopback port.
@@ -77,7 +78,7 @@ func TestClientAgainstAuthority(t *testing.T) {
 	if len(a.digests) != 2 || a.digests[0] != "digest" {
 		t.Errorf("digests %q", a.digests)
 	}
-	if err := c.Revoke(ctx, chain[0].SerialNumber.String(), 4, enroll.Token{}); err != nil {
+	if err := c.Revoke(ctx, chain[0].SerialNumber.String(), 4, secret.String{}); err != nil {
 		t.Error(err)
 	}
 	var refused *enroll.Error
@@ -148,7 +149,7 @@ func TestBadAnswers(t *testing.T) {
 		c := respond(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
 		_, err := c.Roots(t.Context())
 		if body == "{}" {
-			_, err = c.Sign(t.Context(), nil, enroll.Token{})
+			_, err = c.Sign(t.Context(), nil, secret.String{})
 		}
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: %v, want …%s…", body, err, want)
@@ -158,7 +159,7 @@ func TestBadAnswers(t *testing.T) {
 	if err := c.Health(t.Context()); err == nil || !strings.Contains(err.Error(), "weird") {
 		t.Errorf("Health: %v", err)
 	}
-	if err := c.Revoke(t.Context(), "1", 0, enroll.Token{}); err == nil || !strings.Contains(err.Error(), "weird") {
+	if err := c.Revoke(t.Context(), "1", 0, secret.String{}); err == nil || !strings.Contains(err.Error(), "weird") {
 		t.Errorf("Revoke: %v", err)
 	}
 	cut := respond(t, func(w http.ResponseWriter, _ *http.Request) {

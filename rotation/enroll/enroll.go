@@ -69,20 +69,14 @@ const (
 	defaultTrustRefresh = time.Hour
 )
 
-// Token is a one-time enrolment token, a JWT made by "artstore-pki token". It
-// prints as [redacted]. The zero value means "none at the moment".
-type Token = secret.String
-
-// NewToken wraps the text of a token.
-func NewToken(jwt string) Token { return secret.New(jwt) }
-
-// TokenFile reads the token from path at each use, so that an operator can put
-// a new one there while the service runs. An absent or empty file is an error.
-func TokenFile(path string) func(context.Context) (Token, error) {
-	return func(context.Context) (Token, error) {
+// TokenFile reads the token from path at each use, for [Config.Token]: an
+// operator can put a new one there while the service runs. What is read, and
+// what is refused, says [secret.ReadFile].
+func TokenFile(path string) func(context.Context) (secret.String, error) {
+	return func(context.Context) (secret.String, error) {
 		t, err := secret.ReadFile(path)
 		if err != nil {
-			return Token{}, fmt.Errorf("reading the enrolment token: %w", err)
+			return t, fmt.Errorf("reading the enrolment token: %w", err)
 		}
 		return t, nil
 	}
@@ -103,9 +97,10 @@ type Config struct {
 	// can obtain that name under the same root can then pass for the authority.
 	// Empty accepts nobody without the mark.
 	AuthorityName string
-	// Token is asked for each enrolment: at first, and when the authority no
+	// Token gives a one-time enrolment token, a JWT made by "artstore-pki token";
+	// the zero value means that there is none at the moment. It is asked for each enrolment: at first, and when the authority no
 	// longer accepts the certificate, expired or not. nil: only a stored certificate is renewed.
-	Token func(context.Context) (Token, error)
+	Token func(context.Context) (secret.String, error)
 	// Dir keeps the identity: tls.crt, tls.key (0600), ca.crt, crl.pem if the
 	// authority has revoked lists, and crl.kept (0600) if earlier lists named what
 	// these do not; and log.head, the newest head of the authority's log that follows

@@ -8,6 +8,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // Hooks for the tests outside: what is a pure function or a clock in here.
@@ -46,7 +47,7 @@ func ParseFingerprint(s string) ([32]byte, error) {
 }
 
 // ParseToken returns what a token asks for.
-func ParseToken(t Token) (subject string, names []string, pinned bool, err error) {
+func ParseToken(t secret.String) (subject string, names []string, pinned bool, err error) {
 	c, err := parseToken(t)
 	return c.subject, c.names, c.pin != nil, err
 }
@@ -100,7 +101,7 @@ func Merge(have, got []*x509.RevocationList, issuers ...*x509.Certificate) []*x5
 }
 
 // Proof makes a renewal token for a key, with its certificate.
-func Proof(key crypto.Signer, cert *x509.Certificate, now time.Time) (Token, error) {
+func Proof(key crypto.Signer, cert *x509.Certificate, now time.Time) (secret.String, error) {
 	i := &identity{chain: []*x509.Certificate{cert}, key: key}
 	return i.proof("ca.test", "/renew", nil, now)
 }

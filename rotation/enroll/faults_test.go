@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // A root added is seen, stored, published with the same certificate, and
@@ -220,7 +221,7 @@ func TestWatchAgain(t *testing.T) {
 			}
 			src := w.source()
 			w.watch(src)()
-			w.setToken(enroll.Token{})
+			w.setToken(secret.String{})
 			for range 2 {
 				stop := w.watch(src)
 				time.Sleep(43 * time.Minute) // past the latest point of renewal, 0.70 of an hour
@@ -282,9 +283,9 @@ func TestStartErrors(t *testing.T) {
 				t.Errorf("Watch = %v, want …%s…", err, want)
 			}
 		}
-		w.setToken(enroll.Token{})
+		w.setToken(secret.String{})
 		try("no enrolment token")
-		w.setToken(enroll.NewToken("abc"))
+		w.setToken(secret.New("abc"))
 		try("not a JWT")
 		w.setToken(good)
 		w.setRefuse(errors.New("no server usage"))

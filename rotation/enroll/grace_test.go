@@ -11,6 +11,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // An outage that outlasts the certificate: within the grace no token is needed,
@@ -21,7 +22,7 @@ func TestGraceNeedsNoToken(t *testing.T) {
 			w := newWorld(t, time.Hour)
 			w.ca.grace = 3 * time.Hour
 			stop := w.watch(w.source())
-			w.setToken(enroll.Token{})
+			w.setToken(secret.String{})
 			time.Sleep(time.Minute)
 			w.net.setDown(true)
 			if restart {

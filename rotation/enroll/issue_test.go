@@ -21,6 +21,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 func csrFor(t *testing.T, key crypto.Signer, name string) []byte {
@@ -32,8 +33,8 @@ func csrFor(t *testing.T, key crypto.Signer, name string) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 }
 
-func once(token enroll.Token) func(context.Context) (enroll.Token, error) {
-	return func(context.Context) (enroll.Token, error) { return token, nil }
+func once(token secret.String) func(context.Context) (secret.String, error) {
+	return func(context.Context) (secret.String, error) { return token, nil }
 }
 
 func TestIssueAndRenew(t *testing.T) {
@@ -183,7 +184,7 @@ func TestIssueErrors(t *testing.T) {
 func TestRenewErrors(t *testing.T) {
 	a, url := listen(t)
 	for want, cfg := range map[string]enroll.Config{
-		"no directory holds one": {URL: url, InMemory: true, Token: once(enroll.Token{})},
+		"no directory holds one": {URL: url, InMemory: true, Token: once(secret.String{})},
 		"no such file":           {URL: url, Dir: t.TempDir()},
 		"no URL":                 {Dir: "x"},
 	} {

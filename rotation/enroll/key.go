@@ -23,6 +23,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // KeyType names the kind of new keys: "ec-p256" (also ""), "ed25519" or
@@ -118,7 +119,7 @@ const pendingPrefix = "pending-"
 // keyFor returns the key to use with token, a new one only for a new token. A
 // key file that cannot be read is an error, not a reason for another key: that
 // would spend the token for nothing.
-func (p *pendingKeys) keyFor(token Token, kind KeyType) (crypto.Signer, error) {
+func (p *pendingKeys) keyFor(token secret.String, kind KeyType) (crypto.Signer, error) {
 	sum := sha256.Sum256([]byte(token.Expose()))
 	name := pendingPrefix + hex.EncodeToString(sum[:16]) + ".key"
 	if p.key != nil && p.token == name {

@@ -32,10 +32,10 @@ const proofLife = 5 * time.Minute
 
 // proof makes a token for one path of the authority at host, by its clock. csr (PEM) is
 // the request that it is bound to; nil if there is none.
-func (i *identity) proof(host, path string, csr []byte, now time.Time) (Token, error) {
+func (i *identity) proof(host, path string, csr []byte, now time.Time) (secret.String, error) {
 	alg, hash, err := algorithm(i.key.Public())
 	if err != nil {
-		return Token{}, fmt.Errorf("making a renewal token: %w", err)
+		return secret.String{}, fmt.Errorf("making a renewal token: %w", err)
 	}
 	chain := make([]string, len(i.chain))
 	for n, c := range i.chain {
@@ -50,16 +50,16 @@ func (i *identity) proof(host, path string, csr []byte, now time.Time) (Token, e
 	}
 	header, err := json.Marshal(map[string]any{"alg": alg, "typ": "JWT", stepapi.ProofHeader: chain})
 	if err != nil {
-		return Token{}, err
+		return secret.String{}, err
 	}
 	payload, err := json.Marshal(claims)
 	if err != nil {
-		return Token{}, err
+		return secret.String{}, err
 	}
 	text := base64.RawURLEncoding.EncodeToString(header) + "." + base64.RawURLEncoding.EncodeToString(payload)
 	signature, err := sign(i.key, hash, []byte(text))
 	if err != nil {
-		return Token{}, fmt.Errorf("making a renewal token: signing: %w", err)
+		return secret.String{}, fmt.Errorf("making a renewal token: signing: %w", err)
 	}
 	return secret.New(text + "." + base64.RawURLEncoding.EncodeToString(signature)), nil
 }

@@ -17,6 +17,7 @@ import (
 	"unicode"
 
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 func TestBackoff(t *testing.T) {
@@ -119,8 +120,8 @@ func TestParseURL(t *testing.T) {
 	}
 }
 
-func jwt(claims string) enroll.Token {
-	return enroll.NewToken("e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2ln")
+func jwt(claims string) secret.String {
+	return secret.New("e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2ln")
 }
 
 func TestParseToken(t *testing.T) {
@@ -132,14 +133,14 @@ func TestParseToken(t *testing.T) {
 	if _, names, pinned, err = enroll.ParseToken(jwt(`{"sub":"a"}`)); !slices.Equal(names, []string{"a"}) || pinned || err != nil {
 		t.Errorf("subject alone: %q %v %v", names, pinned, err)
 	}
-	for want, token := range map[string]enroll.Token{
-		"not a JWT":        enroll.NewToken("a.b"),
-		"not base64url":    enroll.NewToken("a.$.c"),
+	for want, token := range map[string]secret.String{
+		"not a JWT":        secret.New("a.b"),
+		"not base64url":    secret.New("a.$.c"),
 		"not the JSON":     jwt(`[]`),
 		"no subject":       jwt(`{"sans":["a"]}`),
 		"root fingerprint": jwt(`{"sub":"a","sha":"12"}`),
 		"101 names":        jwt(`{"sub":"a","sans":["a"` + strings.Repeat(`,"a"`, 100) + `]}`),
-		"longer than":      enroll.NewToken(strings.Repeat("a", 17<<10)),
+		"longer than":      secret.New(strings.Repeat("a", 17<<10)),
 	} {
 		if _, _, _, err := enroll.ParseToken(token); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want …%s…", err, want)
@@ -156,7 +157,7 @@ func FuzzToken(f *testing.F) {
 	f.Add(jwt(`{"sub":"a","sans":["","a b","%zz://x"]}`).Expose())
 	f.Add("...")
 	f.Fuzz(func(t *testing.T, raw string) {
-		subject, names, _, err := enroll.ParseToken(enroll.NewToken(raw))
+		subject, names, _, err := enroll.ParseToken(secret.New(raw))
 		if err != nil {
 			if len(raw) > 40 && strings.Contains(err.Error(), raw[:20]) {
 				t.Errorf("the error quotes the token: %v", err)

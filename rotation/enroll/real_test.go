@@ -13,6 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // These tests run against the project's own authority, with its record on disk.
@@ -39,7 +40,7 @@ func TestRealIssueRenewRevoke(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(c.Health(ctx), c.Revoke(ctx, second.Version, 1, enroll.Token{})); err != nil {
+	if err := errors.Join(c.Health(ctx), c.Revoke(ctx, second.Version, 1, secret.String{})); err != nil {
 		t.Error(err)
 	}
 	var refused *enroll.Error
@@ -67,7 +68,7 @@ func TestRealRevokedAndExpired(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Revoke(ctx, other.Version, 1, enroll.Token{}); err != nil {
+	if err := c.Revoke(ctx, other.Version, 1, secret.String{}); err != nil {
 		t.Fatal(err)
 	}
 	renewed, err := enroll.Renew(ctx, cfg)

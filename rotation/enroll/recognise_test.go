@@ -19,6 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // impostor is a server with a good certificate under the authority's root for the
@@ -59,7 +60,7 @@ func newImpostor(t *testing.T, cert tls.Certificate, roots []*x509.Certificate) 
 func (i *impostor) refused(t *testing.T, authority *catest.CA, dir string) {
 	t.Helper()
 	ctx, held := t.Context(), readDir(t, dir)
-	token := func() func(context.Context) (enroll.Token, error) { return once(authority.Token(t, "admin-module")) }
+	token := func() func(context.Context) (secret.String, error) { return once(authority.Token(t, "admin-module")) }
 	issue := func(cfg enroll.Config) error {
 		cfg.URL, cfg.Token = i.URL, token()
 		if cfg.Dir == "" {

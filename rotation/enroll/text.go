@@ -6,10 +6,12 @@ import (
 	"net/url"
 	"strings"
 	"unicode"
+
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // blot removes every part of the token: an authority that quotes what it refused must not put it into our log.
-func blot(message string, token Token) string {
+func blot(message string, token secret.String) string {
 	for part := range strings.SplitSeq(token.Expose(), ".") {
 		if len(part) >= minSecretPart {
 			message = strings.ReplaceAll(message, part, token.String())

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 const (
@@ -30,7 +31,7 @@ type claims struct {
 //
 // The times are left alone: whether the token is over is for the clock of the
 // authority to say, and a wrong clock here must not cost a good token.
-func parseToken(token Token) (claims, error) {
+func parseToken(token secret.String) (claims, error) {
 	raw := token.Expose()
 	if len(raw) > maxToken {
 		return claims{}, fmt.Errorf("reading the token: longer than %d bytes", maxToken)

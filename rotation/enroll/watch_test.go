@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/stepapi"
-	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // A day with an hour's certificate: every renewal within [0.60, 0.70] of the
@@ -23,7 +23,7 @@ func TestDayOfRenewals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
-		w.setToken(enroll.Token{})
+		w.setToken(secret.String{})
 		time.Sleep(24 * time.Hour)
 		stop()
 		w.check()
@@ -90,7 +90,7 @@ func TestExpiredEnrolsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
-		w.setToken(enroll.Token{})
+		w.setToken(secret.String{})
 		w.net.setDown(true)
 		time.Sleep(2 * time.Hour)
 		w.net.setDown(false)
@@ -112,7 +112,7 @@ func TestDeniedUsesToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())
-		w.setToken(enroll.Token{})
+		w.setToken(secret.String{})
 		w.ca.setFault(func(r *http.Request) *stepapi.Error {
 			if strings.HasSuffix(r.URL.Path, stepapi.PathRekey) {
 				return &stepapi.Error{Status: http.StatusUnauthorized, Message: "the certificate is revoked"}

@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // world is an authority, a source and what the source yielded, in a bubble.
@@ -28,7 +29,7 @@ type world struct {
 	log logBuffer
 
 	mu     sync.Mutex
-	token  enroll.Token // what the next enrolment gets
+	token  secret.String // what the next enrolment gets
 	yields []rotation.Material
 	at     []time.Time
 	refuse error  // answer of the gate
@@ -42,7 +43,7 @@ func newWorld(t *testing.T, life time.Duration) *world {
 	w.token = w.ca.token("ingester", "ingester", "10.0.0.7", "spiffe://artstore/ingester")
 	w.cfg = enroll.Config{
 		URL: "https://" + caHost, Dir: filepath.Join(t.TempDir(), "identity"), DialContext: w.net.DialContext,
-		Token:  func(context.Context) (enroll.Token, error) { return w.getToken(), nil },
+		Token:  func(context.Context) (secret.String, error) { return w.getToken(), nil },
 		Logger: slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	return w
@@ -61,13 +62,13 @@ func (w *world) yield(m rotation.Material) error {
 	return nil
 }
 
-func (w *world) setToken(t enroll.Token) {
+func (w *world) setToken(t secret.String) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.token = t
 }
 
-func (w *world) getToken() enroll.Token {
+func (w *world) getToken() secret.String {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.token
