@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
-	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // Material is a candidate for the next generation, as a [Source] delivers it.
@@ -62,17 +61,14 @@ func (m Material) GoString() string { return m.String() }
 // belong together. It is immutable and stays readable after it was superseded
 // and after the Identity was closed.
 type Generation struct {
+	bundle
 	number    uint64
 	published time.Time
 	version   string
 	own       pair            // the one that clients show
 	cert      tls.Certificate // of own
 	others    []other         // for servers
-	roots     []*x509.Certificate
-	pool      *x509.CertPool
-	revoked   *revocations // nil: there are no lists
 	thumb     string
-	trust     string
 	untrusted error // why the own bundle does not verify the own chain, or nil
 }
 
@@ -149,15 +145,11 @@ func names(pairs []pair) string {
 	return strings.Join(slices.Compact(names), "\x00")
 }
 
-// admit refuses what is revoked; it is half of every VerifyConnection.
-func (g *Generation) admit(chains [][]*x509.Certificate) error { return g.revoked.refuse(chains) }
-
 // assemble derives everything of a generation that the gate does not decide.
 // The number and the time of publication are set by the publisher.
 func assemble(m Material, own pair, lists *revocations) *Generation {
 	sum := sha256.Sum256(own.chain[0].Raw)
 	return &Generation{
-		version: m.Version, own: own, cert: own.certificate(), roots: slices.Clone(m.Roots), pool: poolOf(m.Roots),
-		revoked: lists, trust: stepapi.TrustDigest(m.Roots), thumb: base64.RawURLEncoding.EncodeToString(sum[:]),
+		bundle: newBundle(m.Roots, lists), version: m.Version, own: own, cert: own.certificate(), thumb: base64.RawURLEncoding.EncodeToString(sum[:]),
 	}
 }

@@ -18,11 +18,14 @@ const sessionCache = 64
 // enough: net/http dials in the background, and a dial that ends after the pool
 // closed would leave a connection that nobody closes.
 type pool struct {
-	dial     func(ctx context.Context, network, addr string) (net.Conn, error)
-	http     *http.Transport
-	tls      *tls.Config
-	admit    func(chains [][]*x509.Certificate) error // by the lists in effect now
-	requests int                                      // and raw connections; guarded by tenure.mu
+	transport *Transport
+	gen       *Generation
+	bundle    *bundle // by which servers are verified
+	http      *http.Transport
+	tls       *tls.Config
+	requests  int           // and raw connections; guarded by tenure.mu
+	draining  bool          // outdated; guarded by tenure.mu
+	drained   chan struct{} // closed when the pool is outdated and nothing holds it any more
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
@@ -42,8 +45,7 @@ var errHandshakeTimeout net.Error = handshakeTimeoutError{}
 func newPool(t *Transport, g *Generation) *pool {
 	o := t.opts
 	p := &pool{
-		dial: o.DialContext, tls: clientConfig(g, o), conns: map[*conn]struct{}{},
-		admit: func(chains [][]*x509.Certificate) error { return t.id.Current().admit(chains) },
+		transport: t, gen: g, bundle: t.bundle(g), tls: clientConfig(g, o), conns: map[*conn]struct{}{}, drained: make(chan struct{}),
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -53,17 +55,6 @@ func newPool(t *Transport, g *Generation) *pool {
 		protos = []string{"h2", "http/1.1"}
 	}
 	p.http = &http.Transport{
-		Proxy: o.Proxy,
-		// Through a proxy, net/http makes the TLS connection itself, inside of the one dialled here.
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			raw, err := p.dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			return p.own(raw)
-		},
-		TLSClientConfig:     p.tls,
-		TLSHandshakeTimeout: handshakeTimeout,
 		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return p.dialTLS(ctx, network, addr, protos)
 		},
@@ -80,7 +71,7 @@ func (p *pool) dialTLS(ctx context.Context, network, addr string, protos []strin
 	if err != nil {
 		return nil, err
 	}
-	raw, err := p.dial(ctx, network, addr)
+	raw, err := p.transport.dialRaw(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +80,10 @@ func (p *pool) dialTLS(ctx context.Context, network, addr string, protos []strin
 
 // handshake makes raw a connection of this pool, whatever comes of it.
 func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos []string) (*tls.Conn, error) {
-	if name == "" { // crypto/tls would ask for no name at all, and accept any
+	if fixed := p.transport.opts.ServerName; fixed != "" {
+		name = fixed
+	}
+	if name == "" { // crypto/tls refuses to go on without one, too
 		_ = raw.Close() // unused
 		return nil, errors.New("rotation: the name of the server is missing")
 	}
@@ -98,7 +92,8 @@ func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos 
 		return nil, err
 	}
 	conf := p.tls.Clone()
-	conf.ServerName, conf.NextProtos = name, protos
+	conf.ServerName, conf.NextProtos, conf.RootCAs = name, protos, p.bundle.pool
+	conf.VerifyConnection = func(cs tls.ConnectionState) error { return p.judge(cs) }
 	secure := tls.Client(c, conf)
 	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errHandshakeTimeout)
 	defer cancel()
@@ -114,11 +109,23 @@ func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos 
 	c.chains = chains
 	p.mu.Unlock()
 	// Lists that came since the handshake looked at its own have passed c over.
-	if err := p.admit(chains); err != nil {
+	if err := p.transport.bundle(p.transport.id.Current()).admit(chains); err != nil {
 		_ = c.Close() // unused
 		return nil, err
 	}
 	return secure, nil
+}
+
+// judge is asked about a server whose chain and name were verified, on full and
+// on resumed handshakes.
+func (p *pool) judge(cs tls.ConnectionState) error {
+	if err := p.bundle.admit(cs.VerifiedChains); err != nil {
+		return err
+	}
+	if authorize := p.transport.opts.AuthorizeServer; authorize != nil {
+		return authorize(cs)
+	}
+	return nil
 }
 
 // own takes a connection into the pool, unless the pool closed meanwhile.
@@ -138,15 +145,18 @@ func (p *pool) own(raw net.Conn) (*conn, error) {
 }
 
 // close says goodbye on idle connections and then cuts the rest. HTTP/2
-// connections with a stream that ends right now would survive the first part.
-func (p *pool) close() {
+// connections with a stream that ends right now would survive the first part. It
+// returns how many were left when nothing held the pool any more or its time was over.
+func (p *pool) close() (cut int) {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
 	p.http.CloseIdleConnections()
 	for _, c := range p.connections() {
 		_ = c.Close() // over in any case
+		cut++
 	}
+	return cut
 }
 
 func (p *pool) connections() []*conn {

@@ -232,13 +232,39 @@ func (id *Identity) succeeded(now time.Time, lists *revocations) {
 func (id *Identity) cutRevoked(g *Generation) {
 	for _, n := range id.tenures() {
 		for _, c := range n.connections() {
-			if err := g.admit(c.peer()); err != nil {
-				id.log.Warn("connection cut", "peer", c.RemoteAddr().String(), "err", err)
-				id.forced.Add(1)
-				_ = c.Close() // over in any case
+			if c.pool.transport.opts.Trust == nil { // else the lists of that one count
+				id.cutIfRevoked(c, &g.bundle)
 			}
 		}
 	}
+}
+
+func (id *Identity) cutIfRevoked(c *conn, b *bundle) {
+	if err := b.admit(c.peer()); err != nil {
+		id.log.Warn("connection cut", "peer", c.RemoteAddr().String(), "err", err)
+		id.forced.Add(1)
+		_ = c.Close() // over in any case
+	}
+}
+
+// drains accompanies a pool of n that was made under a trust bundle which was
+// replaced since: it closes when nothing holds it any more or its grace is over.
+func (id *Identity) drains(n *tenure, p *pool) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.closed {
+		return // Close ends it with its tenure
+	}
+	at := time.Now().Add(id.drain)
+	id.wg.Go(func() {
+		late := until(at, p.drained, id.ctx.Done())
+		cut := p.close()
+		n.forget(p)
+		if late && cut > 0 {
+			id.forced.Add(uint64(cut))
+			id.log.Warn("connections cut: their trust bundle is over", "connections", cut)
+		}
+	})
 }
 
 // failing implements observer. A failure that repeats itself is told once.

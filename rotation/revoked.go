@@ -71,7 +71,10 @@ func listIssuers(m Material, chain []*x509.Certificate, now time.Time) ([]*x509.
 	if len(m.Revoked) == 0 {
 		return nil, nil
 	}
-	issuers := slices.Concat(m.Roots, chain[1:])
+	issuers := slices.Clone(m.Roots)
+	if len(chain) > 0 { // there is none with a bundle alone
+		issuers = append(issuers, chain[1:]...)
+	}
 	for _, c := range m.Issuers {
 		if !chainsTo(c, m, now) {
 			return nil, fmt.Errorf("the issuer %q of a revocation list does not chain to the trust bundle", c.Subject.CommonName)

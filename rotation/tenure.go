@@ -23,6 +23,7 @@ type tenure struct {
 	mu         sync.Mutex
 	leases     int
 	pools      map[*Transport]*pool
+	outdated   map[*pool]struct{} // made under a trust bundle that was replaced
 	superseded bool
 	over       bool
 	deadline   time.Time     // of the hard close, once superseded
@@ -31,7 +32,7 @@ type tenure struct {
 }
 
 func newTenure(g *Generation) *tenure {
-	return &tenure{gen: g, pools: map[*Transport]*pool{}, replaced: make(chan struct{}), drained: make(chan struct{})}
+	return &tenure{gen: g, pools: map[*Transport]*pool{}, outdated: map[*pool]struct{}{}, replaced: make(chan struct{}), drained: make(chan struct{})}
 }
 
 // enter counts a request into the pool of t. A request without a lease is
@@ -49,6 +50,10 @@ func (n *tenure) enter(t *Transport, leased bool) (*pool, error) {
 		return nil, ErrClosed
 	}
 	p := n.pools[t]
+	if p != nil && p.bundle != t.bundle(n.gen) { // the bundle changed in this instant: see renewTrust
+		n.outdated[p] = struct{}{}
+		p = nil
+	}
 	if p == nil {
 		p = newPool(t, n.gen)
 		n.pools[t] = p
@@ -57,10 +62,44 @@ func (n *tenure) enter(t *Transport, leased bool) (*pool, error) {
 	return p, nil
 }
 
+// outdate sets the pools of t apart that were made under another trust bundle
+// than the one in effect, and returns all that are. The next request gets a new one.
+func (n *tenure) outdate(t *Transport) (all []*pool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p := n.pools[t]; p != nil && p.bundle != t.bundle(n.gen) {
+		n.outdated[p] = struct{}{}
+		delete(n.pools, t)
+	}
+	for p := range n.outdated {
+		if p.transport != t || p.draining {
+			continue
+		}
+		p.draining = true
+		if p.requests == 0 {
+			close(p.drained)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// forget takes a pool that was outdated off the list; the caller closes it.
+func (n *tenure) forget(p *pool) {
+	n.mu.Lock()
+	delete(n.outdated, p)
+	idle := n.takeIdle()
+	n.mu.Unlock()
+	closeAll(idle)
+}
+
 // leave ends one request; the last one of a superseded tenure closes its pool.
 func (n *tenure) leave(p *pool) {
 	n.mu.Lock()
 	p.requests--
+	if p.draining && p.requests == 0 {
+		close(p.drained)
+	}
 	idle := n.takeIdle()
 	n.mu.Unlock()
 	closeAll(idle)
@@ -113,7 +152,7 @@ func (n *tenure) takeIdle() []*pool {
 			delete(n.pools, t)
 		}
 	}
-	if len(n.pools) == 0 {
+	if len(n.pools) == 0 && len(n.outdated) == 0 {
 		n.over = true
 		close(n.drained)
 	}
@@ -127,7 +166,11 @@ func (n *tenure) end() (cut int) {
 	for _, p := range n.pools {
 		rest = append(rest, p)
 	}
+	for p := range n.outdated {
+		rest = append(rest, p)
+	}
 	clear(n.pools)
+	clear(n.outdated)
 	n.over = true
 	n.mu.Unlock()
 	for _, p := range rest {
@@ -143,20 +186,29 @@ func (n *tenure) connections() (all []*conn) {
 	for _, p := range n.pools {
 		all = append(all, p.connections()...)
 	}
+	for p := range n.outdated {
+		all = append(all, p.connections()...)
+	}
 	return all
 }
 
 // drop closes the pool of one transport, which is closing.
 func (n *tenure) drop(t *Transport) {
 	n.mu.Lock()
-	p := n.pools[t]
+	var gone []*pool
+	if p := n.pools[t]; p != nil {
+		gone = append(gone, p)
+	}
 	delete(n.pools, t)
+	for p := range n.outdated {
+		if p.transport == t {
+			gone = append(gone, p)
+			delete(n.outdated, p)
+		}
+	}
 	idle := n.takeIdle()
 	n.mu.Unlock()
-	if p != nil {
-		p.close()
-	}
-	closeAll(idle)
+	closeAll(append(gone, idle...))
 }
 
 func (n *tenure) idle(t *Transport) {

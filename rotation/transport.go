@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,15 +24,46 @@ const (
 // TransportOptions configures [Identity.Transport]. The zero value speaks
 // HTTP/1.1 over TLS 1.3, without a proxy.
 type TransportOptions struct {
-	HTTP2                 bool                                                              // also offer HTTP/2; default HTTP/1.1 only
-	MaxConnsPerHost       int                                                               // per generation; 0 is no limit
-	ResponseHeaderTimeout time.Duration                                                     // from the end of the request; 0 is no limit
-	ExpectContinueTimeout time.Duration                                                     // wait for 100 Continue; 0 sends the body at once
-	IdleConnTimeout       time.Duration                                                     // default 90 s
-	MinVersion            uint16                                                            // default tls.VersionTLS13; below TLS 1.2 every request fails
-	CipherSuites          []uint16                                                          // of TLS 1.2, where MinVersion permits it; default crypto/tls's choice
-	Proxy                 func(*http.Request) (*url.URL, error)                             // default none; the environment is not asked
-	DialContext           func(ctx context.Context, network, addr string) (net.Conn, error) // default net.Dialer, 10 s
+	HTTP2                 bool          // also offer HTTP/2; default HTTP/1.1 only
+	MaxConnsPerHost       int           // per generation; 0 is no limit
+	ResponseHeaderTimeout time.Duration // from the end of the request; 0 is no limit
+	ExpectContinueTimeout time.Duration // wait for 100 Continue; 0 sends the body at once
+	IdleConnTimeout       time.Duration // default 90 s
+	MinVersion            uint16        // default tls.VersionTLS13; below TLS 1.2 every request fails
+	CipherSuites          []uint16      // of TLS 1.2, where MinVersion permits it; default crypto/tls's choice
+
+	// ServerName is the name that the certificate of every server must have, a DNS
+	// name or an address, in place of the host that is dialled; it is also sent to
+	// the server. Default: the host. [Transport.Handshake] takes it in place of its argument.
+	ServerName string
+	// AuthorizeServer is asked about every server in addition, on full and on
+	// resumed handshakes, after its chain and its name were verified: for instance
+	// AllowNames with a SPIFFE ID. Its error ends the handshake. Default: none.
+	AuthorizeServer Authorizer
+	// Trust verifies servers in place of the bundle of the identity, roots and
+	// revocation lists both. When it changes, connections from before are drained
+	// as at a new generation, and those to revoked servers are cut. The own
+	// certificate is the same. It must stay open as long as it is to be followed.
+	Trust *Trust
+
+	// Proxy is asked for a tunnel to each server by CONNECT (RFC 9110 §9.3.6),
+	// within 10 s: http://host:port, or https, with user and password before the
+	// host if the proxy wants them. TLS is with the server, through the tunnel.
+	// Default: none; the environment is not asked.
+	Proxy *url.URL
+	// ProxyTrust verifies a proxy of the scheme https; default: the bundle of the
+	// identity. The proxy is shown no certificate.
+	ProxyTrust *Trust
+	// DialContext makes TCP connections, to the servers or to the proxy; default net.Dialer, 10 s.
+	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// check returns what is wrong with the options.
+func (o TransportOptions) check() error {
+	if name := o.ServerName; name != "" && net.ParseIP(name) == nil && strings.ContainsAny(name, ":*/[] \t\r\n\x00") {
+		return fmt.Errorf("ServerName %q is neither a DNS name nor an address", name)
+	}
+	return checkProxy(o.Proxy)
 }
 
 func (o TransportOptions) idlePerHost() int {
@@ -59,6 +91,9 @@ type Transport struct {
 func (id *Identity) Transport(opts TransportOptions) *Transport {
 	t := &Transport{id: id, opts: opts}
 	t.opts.MinVersion, t.broken = parseVersion(opts.MinVersion)
+	if t.broken == nil {
+		t.broken = opts.check()
+	}
 	if t.opts.IdleConnTimeout == 0 {
 		t.opts.IdleConnTimeout = defaultIdleTimeout
 	}
@@ -66,7 +101,36 @@ func (id *Identity) Transport(opts TransportOptions) *Transport {
 		t.opts.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	}
 	id.needs(usageClient)
+	if opts.Trust != nil {
+		opts.Trust.uses(t)
+	}
 	return t
+}
+
+// bundle is what servers are verified against now, under the generation g.
+func (t *Transport) bundle(g *Generation) *bundle {
+	if t.opts.Trust != nil {
+		return t.opts.Trust.current.Load()
+	}
+	return &g.bundle
+}
+
+// renewTrust lets go of the connections that were made under another bundle than
+// the one in effect, and cuts those whose server that one takes back.
+func (t *Transport) renewTrust() {
+	b := t.opts.Trust.current.Load()
+	for _, n := range t.id.tenures() {
+		for _, p := range n.outdate(t) {
+			t.id.drains(n, p)
+		}
+	}
+	for _, n := range t.id.tenures() {
+		for _, c := range n.connections() {
+			if c.pool.transport == t {
+				t.id.cutIfRevoked(c, b)
+			}
+		}
+	}
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -147,6 +211,9 @@ func (t *Transport) CloseIdleConnections() { t.id.current.Load().idle(t) }
 // and refuses further requests with [ErrClosed]. It is idempotent.
 func (t *Transport) Close() error {
 	t.closed.Store(true)
+	if t.opts.Trust != nil {
+		t.opts.Trust.leaves(t)
+	}
 	for _, n := range t.id.tenures() {
 		n.drop(t)
 	}
