@@ -32,6 +32,7 @@ type body struct {
 	progress   func(sent, total int64)
 	watch      *watch
 	pace       func(n int) error // waits until n more bytes may go out; nil is no limit
+	consent    func() bool       // asked before the first byte goes out; nil is yes
 
 	off    int64         // of the whole; touched by the reading goroutine only
 	left   int64         // of content, not yet read
@@ -94,6 +95,9 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if b.off == 0 && b.consent != nil && !b.consent() {
+		return 0, errStopped
 	}
 	b.watch.begin()
 	n, err := b.read(p)

@@ -131,7 +131,8 @@ type Config struct {
 	// compared, and a File has the checksum of the Storage Element's own account.
 	SkipChecksum bool
 	// ExpectFrom is the content size in bytes from which the client asks before
-	// it sends the body (Expect: 100-continue). 0 means 1 MiB, Off is never.
+	// it sends the body (Expect: 100-continue). 0 means 1 MiB, Off is never. As
+	// long as there is another element to ask, it asks for each file.
 	ExpectFrom int64
 
 	// MaxAttempts bounds how often one upload is sent, the retries for a rejected token not counted. 0 means 4.

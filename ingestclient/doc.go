@@ -50,7 +50,9 @@
 // priorities, or what the Admin Module's registry says. The next one is asked, at
 // once, when the first is down, full or in a mode that takes no uploads; who was
 // found so is set aside for a while, so that a dead element costs an attempt per
-// pause and not one per file. An attempt without an outcome ties the upload to
+// pause and not one per file. With several elements, an element must say 100
+// Continue before it gets any byte of a file, so that one that hangs has got
+// nothing and the next one can be asked. An attempt without an outcome ties the upload to
 // its element. Metadata and Download look at each until one has the file.
 //
 // # What is repeated

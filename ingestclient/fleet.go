@@ -15,6 +15,9 @@ import (
 const (
 	// An element that is down is left alone for a time that doubles with each failure.
 	downMin, downMax = time.Second, time.Minute
+	// One upload finds out whether an element is back. A dial and a handshake that
+	// hang are known by then.
+	trialFor = 30 * time.Second
 	// What an element refuses now, it may take after somebody has made room or changed its mode.
 	refusedFor = time.Minute
 )
@@ -29,6 +32,7 @@ type element struct {
 	since    time.Time // the last failure in a row, if failures is above 0
 	failures int
 	aside    time.Time // not to be used before, while there is another
+	deaf     bool      // it is well and sends no 100 Continue
 	full     int64     // content of this size or more was refused, until roomy
 	roomy    time.Time
 }
@@ -102,16 +106,30 @@ func (f *fleet) pick(ctx context.Context, n need) (*element, error) {
 	}
 	// Whoever comes while this one finds out whether it is back goes elsewhere.
 	if best.failures > 0 && !now.Before(best.aside) {
-		best.aside = now.Add(downMin)
+		best.aside = now.Add(trialFor)
 	}
 	return best, nil
 }
 
-// another reports whether pick would find one that is not in asked.
-func (f *fleet) another(asked map[*element]bool, retention string) bool {
+// another reports whether pick would find one that is not in asked, besides at.
+func (f *fleet) another(asked map[*element]bool, at *element, retention string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.ContainsFunc(f.elements, func(e *element) bool { return !asked[e] && e.fits(retention) })
+	return slices.ContainsFunc(f.elements, func(e *element) bool { return e != at && !asked[e] && e.fits(retention) })
+}
+
+// asksConsent reports whether e is to say 100 Continue before it gets a body.
+func (f *fleet) asksConsent(e *element) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !e.deaf
+}
+
+func (f *fleet) setDeaf(e *element) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e.deaf = true
+	f.Logger.Info("storage element sends no 100 Continue", "url", e.base)
 }
 
 // fits reports whether the mode allows the upload. In ArtStore the mode decides
@@ -171,16 +189,15 @@ func (f *fleet) learn(e *element, size int64, err *RequestError) {
 	now := time.Now()
 	switch {
 	case err == nil:
-		if e.failures > 0 {
-			f.Logger.Info("storage element is back", "url", e.base)
-		}
-		e.failures, e.aside = 0, time.Time{}
+		f.back(e)
 		if e.free >= 0 {
 			e.free = max(0, e.free-size)
 		}
 	case errors.Is(err, ErrFull):
+		f.back(e)
 		e.full, e.roomy = size, now.Add(refusedFor)
 	case errors.Is(err, ErrMode):
+		f.back(e)
 		e.aside = now.Add(refusedFor)
 	case down(err):
 		// Uploads that run at the same time find one outage, not one each.
@@ -194,7 +211,19 @@ func (f *fleet) learn(e *element, size int64, err *RequestError) {
 		if len(f.elements) > 1 {
 			f.Logger.Warn("storage element set aside", "url", e.base, "err", err)
 		}
+	case err.Status != 0: // it refuses this content or this token, and is well
+		f.back(e)
+	case e.failures > 0: // the trial was ended by somebody else: the next one tries
+		e.aside = now
 	}
+}
+
+// back ends an outage: e has answered. The caller holds f.mu.
+func (f *fleet) back(e *element) {
+	if e.failures > 0 {
+		f.Logger.Info("storage element is back", "url", e.base)
+	}
+	e.failures, e.aside = 0, time.Time{}
 }
 
 // all returns the elements in the order in which uploads try them.

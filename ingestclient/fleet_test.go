@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,8 @@ type fleet struct {
 	registry func() (int, string)
 	uploads  []string // hosts, in the order they were asked
 	lists    int
+	deaf     map[string]bool // sends no 100 Continue
+	health   []string        // hosts whose readiness was asked
 }
 
 func (f *fleet) grip(n uint64) ingestclient.Grip {
@@ -64,6 +67,9 @@ func (e elements) RoundTrip(r *http.Request) (*http.Response, error) {
 		return reply(r, 200, f.info[host], nil), nil
 	}
 	f.mu.Lock()
+	if r.URL.Path == "/health/ready" {
+		f.health = append(f.health, host)
+	}
 	if r.Method == http.MethodPost {
 		f.uploads = append(f.uploads, host)
 	}
@@ -75,8 +81,13 @@ func (e elements) RoundTrip(r *http.Request) (*http.Response, error) {
 	if status == -1 {
 		return nil, io.ErrUnexpectedEOF
 	}
+	if trace := httptrace.ContextClientTrace(r.Context()); trace != nil && r.Header.Get("Expect") != "" && !f.deaf[host] {
+		trace.Got100Continue()
+	}
 	if r.Body != nil {
-		_, _ = io.Copy(io.Discard, r.Body)
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return nil, err
+		}
 	}
 	switch status {
 	case -2:
@@ -369,5 +380,24 @@ func TestWaysToNameElements(t *testing.T) {
 		if err := ingestclient.Parse(cfg, true); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
+	}
+}
+
+// A proxy that swallows Expect costs one question, and every upload goes on
+// through it; an element that is not ready either is passed over.
+func TestElementWithoutContinue(t *testing.T) {
+	for ready, want := range map[int]string{0: "a a a a", -1: "a b b b"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fleet{deaf: map[string]bool{"a": true}, status: map[string]int{"a": ready}}
+			c := over(t, fleetConfig(threeElements), ingestclient.NewRotor(f.grip(1)))
+			for range 3 {
+				if _, err := send(t, c, ingestclient.Meta{}); err != nil {
+					t.Error(err)
+				}
+			}
+			if asked := f.asked(); asked != want || ready == 0 && len(f.health) != 1 {
+				t.Errorf("asked %q, readiness of %q; want %q", asked, f.health, want)
+			}
+		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"net/http/httptrace"
 	"path/filepath"
@@ -109,7 +110,7 @@ func (u *upload) somewhere(ctx context.Context) *RequestError {
 			return e
 		}
 		asked = set(asked, at)
-		if !u.fleet.another(asked, u.meta.Retention) {
+		if !u.fleet.another(asked, nil, u.meta.Retention) {
 			return worth
 		}
 	}
@@ -171,9 +172,14 @@ type place struct {
 type attempt struct {
 	*upload
 	place
-	body  *body
-	wrote atomic.Bool // the transport says that not all of it could be written
+	body      *body
+	wrote     atomic.Bool // the transport says that not all of it could be written
+	demands   bool        // nothing of the body goes out without a 100 Continue
+	continued atomic.Bool // that came
 }
+
+// errNoConsent ends an attempt before anything of its body was sent.
+var errNoConsent = fmt.Errorf("%w: no 100 Continue", ErrNoAnswer)
 
 // try makes one attempt at the best element that was not asked, and the fleet
 // learns from it. Without an element nothing was sent.
@@ -200,8 +206,11 @@ func (u *upload) try(ctx context.Context, asked map[*element]bool) (*element, *R
 	if !u.settings.SkipChecksum {
 		b.sum = sha256.New()
 	}
-	a := &attempt{upload: u, place: place{cred, at}, body: b}
+	a := &attempt{upload: u, place: place{cred, at}, body: b, demands: u.demands(at, asked)}
 	e := a.send(ctx, contentType)
+	if e != nil && errors.Is(e, errNoConsent) && u.deaf(ctx, a.place) {
+		return u.try(ctx, asked)
+	}
 	u.fleet.learn(at, size, e)
 	switch {
 	case e == nil:
@@ -212,6 +221,27 @@ func (u *upload) try(ctx context.Context, asked map[*element]bool) (*element, *R
 		e.elsewhere = true
 	}
 	return at, e
+}
+
+// demands reports whether at must answer before it gets anything of the body.
+// Where there is another element, one that hangs then costs no file: a small
+// file would have been sent completely, into the buffers of the kernel, and its
+// outcome be unknown. With a single element that would not be worth a round trip.
+func (u *upload) demands(at *element, asked map[*element]bool) bool {
+	return u.settings.ExpectFrom != math.MaxInt64 && u.open == nil && u.fleet.asksConsent(at) &&
+		u.fleet.another(asked, at, u.meta.Retention)
+}
+
+// deaf finds out whether an element that did not say 100 Continue is well and
+// merely does not know it, as behind some proxies, and remembers that.
+func (u *upload) deaf(ctx context.Context, p place) bool {
+	ctx, cancel := context.WithTimeout(ctx, expectWait)
+	defer cancel()
+	if e := u.askReady(ctx, p); e != nil {
+		return false
+	}
+	u.fleet.setDeaf(p.at)
+	return true
 }
 
 func set(m map[*element]bool, e *element) map[*element]bool {
@@ -237,6 +267,14 @@ func (a *attempt) send(ctx context.Context, contentType string) *RequestError {
 	defer cancel(nil)
 	a.body.watch = newWatch(a.settings, cancel)
 	defer a.body.watch.stop()
+	if a.demands {
+		a.body.consent = func() bool {
+			if !a.continued.Load() {
+				cancel(errNoConsent)
+			}
+			return a.continued.Load()
+		}
+	}
 	if a.settings.pace.Limited() {
 		a.body.pace = func(n int) error { return a.settings.pace.Take(ctx, n) }
 	}
@@ -272,7 +310,7 @@ func (a *attempt) send(ctx context.Context, contentType string) *RequestError {
 }
 
 // asks reports whether the server is asked for its consent before the body goes out.
-func (a *attempt) asks() bool { return a.body.size >= a.settings.ExpectFrom }
+func (a *attempt) asks() bool { return a.demands || a.body.size >= a.settings.ExpectFrom }
 
 // sign adds what every request to the Storage Element carries.
 func (c *Client) sign(req *http.Request, cred *credential) {
@@ -310,6 +348,7 @@ func (a *attempt) trace(ctx context.Context) context.Context {
 				wire.HoldNext(got.Conn) // the header goes out with the begin of the body
 			}
 		},
+		Got100Continue: func() { a.continued.Store(true) },
 		WroteRequest: func(info httptrace.WroteRequestInfo) {
 			if info.Err != nil {
 				a.wrote.Store(true)
@@ -352,13 +391,20 @@ func (a *attempt) lost(ctx context.Context, err error) *RequestError {
 		e.Retryable = true
 		return e
 	// The caller or Close ended it. Whether the file was stored is as unknown as
-	// after a lost connection, and saying so is all that is left to do.
-	case errors.Is(e, ErrClosed), errors.Is(e, context.Canceled), errors.Is(e, context.DeadlineExceeded):
+	// after a lost connection, and saying so is all that is left to do. The error
+	// itself does not tell: a dial that takes too long is a deadline as well.
+	case ended(ctx):
 		e = a.settle(e)
 		e.Retryable = false // nobody waits for it any more
 		return e
 	}
 	return a.settle(e)
+}
+
+// ended reports whether the caller or Close ended an attempt, and not its watch.
+func ended(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return cause != nil && !errors.Is(cause, ErrNoAnswer) && !errors.Is(cause, ErrStalled) && !errors.Is(cause, ErrTooSlow)
 }
 
 // accepted compares what a 2xx says with what was sent.
