@@ -41,7 +41,7 @@ func (a *authority) identity(drain time.Duration) (*rotation.Identity, func()) {
 		src.next <- rotation.Material{Certificate: a.issue("ingester"), Roots: []*x509.Certificate{a.cert}}
 	}
 	rotate()
-	id, err := rotation.Open(a.t.Context(), rotation.Config{Source: src, Drain: drain, Logger: slog.New(slog.DiscardHandler)})
+	id, err := rotation.Open(a.t.Context(), rotation.Config{Source: src, DrainTimeout: drain, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func (g *Generation) verifyServer(peer []*x509.Certificate, name string) error {
 // ALPN protocol is offered; [Transport.Handshake] can.
 //
 // The connection keeps that generation's identity for its whole life, as TLS 1.3
-// cannot change one: superseded, it may go on until Config.Drain has passed or
+// cannot change one: superseded, it may go on until Config.DrainTimeout has passed or
 // the leaf expires, and is then cut. The caller dials again.
 func (t *Transport) DialTLSContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	return t.raw(func(p *pool) (*tls.Conn, error) { return p.dialTLS(ctx, network, addr, nil) })

@@ -31,7 +31,7 @@
 // Clients: a [Transport] owns the connections of each generation. A request
 // that has started finishes on its generation; the next one uses the new one;
 // connections of a superseded generation are closed when nothing needs them,
-// at the latest after Config.Drain or when the leaf expires, and at once when
+// at the latest after Config.DrainTimeout or when the leaf expires, and at once when
 // the server turns out to be revoked.
 //
 // Revocation: lists are part of the generation ([Material]). In effect, a list

@@ -54,10 +54,10 @@ func (s static) Watch(ctx context.Context, yield func(Material) error) error {
 type Config struct {
 	Source Source       // required
 	Logger *slog.Logger // default slog.Default()
-	// Drain is how long a superseded generation may finish what it carries
+	// DrainTimeout is how long a superseded generation may finish what it carries
 	// before its connections are cut; default 1 min. The end of its leaf cuts
 	// them earlier.
-	Drain time.Duration
+	DrainTimeout time.Duration
 }
 
 // Identity follows a source and hands out what depends on it. All methods are
@@ -111,16 +111,16 @@ func Open(ctx context.Context, cfg Config) (*Identity, error) {
 	if cfg.Source == nil {
 		return nil, errors.New("opening identity: Source is missing")
 	}
-	if cfg.Drain < 0 {
-		return nil, fmt.Errorf("opening identity: Drain %s is negative", cfg.Drain)
+	if cfg.DrainTimeout < 0 {
+		return nil, fmt.Errorf("opening identity: DrainTimeout %s is negative", cfg.DrainTimeout)
 	}
-	if cfg.Drain == 0 {
-		cfg.Drain = defaultDrain
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = defaultDrain
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	id := &Identity{source: cfg.Source, log: cfg.Logger, drain: cfg.Drain, tickets: newTicketSecret()}
+	id := &Identity{source: cfg.Source, log: cfg.Logger, drain: cfg.DrainTimeout, tickets: newTicketSecret()}
 	id.ctx, id.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	id.events.wake = make(chan struct{}, 1)
 	id.started = make(chan struct{})
@@ -149,9 +149,9 @@ func Open(ctx context.Context, cfg Config) (*Identity, error) {
 // Current is the generation in effect: one atomic load.
 func (id *Identity) Current() *Generation { return id.current.Load().gen }
 
-// Drain is Config.Drain as it is in effect: how long a superseded generation
+// DrainTimeout is Config.DrainTimeout as it is in effect: how long a superseded generation
 // may finish what it carries. For adapters that keep connections of their own.
-func (id *Identity) Drain() time.Duration { return id.drain }
+func (id *Identity) DrainTimeout() time.Duration { return id.drain }
 
 // follow keeps the source running. failed receives the error of a source that
 // gives up before the first generation.

@@ -41,7 +41,7 @@ func TestOpenRefusals(t *testing.T) {
 	bad.Roots = nil
 	for want, cfg := range map[string]rotation.Config{
 		"Source is missing":   {},
-		"is negative":         {Source: rotation.Static(bad), Drain: -1},
+		"is negative":         {Source: rotation.Static(bad), DrainTimeout: -1},
 		"bundle is empty":     quiet(rotation.Static(bad)),
 		"the source stopped":  quiet(sourceFunc(func(context.Context, func(rotation.Material) error) error { return nil })),
 		"no route to the sun": quiet(sourceFunc(func(context.Context, func(rotation.Material) error) error { return errors.New("no route to the sun") })),

@@ -8,7 +8,7 @@ import (
 // Lease pins one generation with its connections, so that a caller can do
 // several things with one identity: fetch a token that is bound to the
 // certificate, then use it. Superseded, a leased generation lives on until the
-// lease is released, but not beyond Config.Drain or its leaf.
+// lease is released, but not beyond Config.DrainTimeout or its leaf.
 type Lease struct {
 	tenure  *tenure
 	release func()

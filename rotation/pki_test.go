@@ -169,7 +169,7 @@ func (l *logs) logger() *slog.Logger        { return slog.New(slog.NewTextHandle
 
 func open(t testing.TB, src rotation.Source, drain time.Duration) *rotation.Identity {
 	t.Helper()
-	id, err := rotation.Open(context.Background(), rotation.Config{Source: src, Drain: drain, Logger: slog.New(slog.DiscardHandler)})
+	id, err := rotation.Open(context.Background(), rotation.Config{Source: src, DrainTimeout: drain, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}

@@ -176,7 +176,7 @@ func (c *servedConn) judged(std standard, v verdict, now time.Time) time.Time {
 		c.cutAt = time.Time{} // also when a root that was missing is back
 		return c.peer.ends
 	case c.cutAt.IsZero():
-		c.cutAt = now.Add(c.server.opts.Drain)
+		c.cutAt = now.Add(c.server.opts.DrainTimeout)
 	}
 	return c.cutAt
 }
@@ -219,7 +219,7 @@ func (s *Server) look(c *servedConn, now time.Time) time.Time {
 	}
 	next := c.judged(std, v, now)
 	if v.drain != nil && !now.Before(next) {
-		c.cut(fmt.Errorf("draining for %s: %w", s.opts.Drain, v.drain))
+		c.cut(fmt.Errorf("draining for %s: %w", s.opts.DrainTimeout, v.drain))
 	}
 	return next
 }

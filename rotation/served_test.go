@@ -69,7 +69,7 @@ func TestDrainUnderLoad(t *testing.T) {
 			}
 			defer func() { _ = id.Close() }()
 			addr := listenServer(t, id, rotation.ServerOptions{
-				Authorize: rotation.AllowNames("client"), MaxAge: 50 * time.Millisecond, Drain: 500 * time.Millisecond,
+				Authorize: rotation.AllowNames("client"), MaxAge: 50 * time.Millisecond, DrainTimeout: 500 * time.Millisecond,
 			}, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/endless" {
 					_ = http.NewResponseController(w).Flush()
@@ -143,7 +143,7 @@ func post(t testing.TB, rt http.RoundTripper, addr string) error {
 func TestExpiredPeerDrains(t *testing.T) {
 	ca := newCA(t, "ca")
 	id := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0)
-	addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client"), Drain: time.Second}, whoami)
+	addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client"), DrainTimeout: time.Second}, whoami)
 	soon := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(1500 * time.Millisecond) }
 	asks, silent := ca.leaf(t, "client", soon), ca.leaf(t, "client", soon)
 	conn := newPeer(addr, silent)
@@ -201,7 +201,7 @@ func TestRootRemovedWhileOpen(t *testing.T) {
 	m.Roots = append(m.Roots, other.root)
 	src := newPushed(m)
 	id := open(t, src, 0)
-	addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client"), Drain: time.Hour}, whoami)
+	addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client"), DrainTimeout: time.Hour}, whoami)
 	cm := other.leaf(t, "client", nil)
 	cm.Roots = []*x509.Certificate{ca.root}
 	client := rawHTTP(t, addr, cm)

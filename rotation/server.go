@@ -35,9 +35,9 @@ type ServerOptions struct {
 	PolicyVersion func() string
 	// MaxAge is how long a connection may live, 0 for ever; then it is drained.
 	MaxAge time.Duration
-	// Drain is how long a connection may go on once its peer's certificate has
-	// expired or lost its root, or its own age is over; default Config.Drain.
-	Drain time.Duration
+	// DrainTimeout is how long a connection may go on once its peer's certificate has
+	// expired or lost its root, or its own age is over; default Config.DrainTimeout.
+	DrainTimeout time.Duration
 }
 
 // Server is one service of the identity: its configuration, and the connections
@@ -49,7 +49,7 @@ type ServerOptions struct {
 // revoked and denied peers are cut at once; those whose certificate expired or
 // is of a root that is trusted no more, and connections beyond MaxAge, are
 // drained: they learn of it with their next answer ([Server.Handler]) and are
-// cut after Drain.
+// cut after DrainTimeout.
 type Server struct {
 	id     *Identity
 	opts   ServerOptions
@@ -68,8 +68,8 @@ func (id *Identity) Server(opts ServerOptions) (*Server, error) {
 	if opts.Authorize == nil {
 		return nil, errors.New("building server configuration: Authorize is missing")
 	}
-	if opts.MaxAge < 0 || opts.Drain < 0 {
-		return nil, errors.New("building server configuration: MaxAge or Drain is negative")
+	if opts.MaxAge < 0 || opts.DrainTimeout < 0 {
+		return nil, errors.New("building server configuration: MaxAge or DrainTimeout is negative")
 	}
 	minVersion, err := parseVersion(opts.MinVersion)
 	if err != nil {
@@ -82,8 +82,8 @@ func (id *Identity) Server(opts ServerOptions) (*Server, error) {
 	if opts.NextProtos == nil {
 		opts.NextProtos = []string{"h2", "http/1.1"}
 	}
-	if opts.Drain == 0 {
-		opts.Drain = id.drain
+	if opts.DrainTimeout == 0 {
+		opts.DrainTimeout = id.drain
 	}
 	id.needs(usageServer)
 	s := &Server{id: id, opts: opts, number: id.servers.Add(1)}

@@ -10,7 +10,7 @@ import (
 var ErrClosed = errors.New("rotation: closed")
 
 // ErrRetired is returned to a lease that outlived its generation: it was
-// superseded and then either Config.Drain passed or the leaf expired.
+// superseded and then either Config.DrainTimeout passed or the leaf expired.
 var ErrRetired = errors.New("rotation: the generation is retired")
 
 // tenure is a generation in office: the generation itself never changes, what

@@ -77,7 +77,7 @@ func (o TransportOptions) idlePerHost() int {
 // a request starts. It is safe for concurrent use. Only https is spoken.
 //
 // The response body holds the generation until EOF or Close; a body that is
-// neither read nor closed keeps old connections open until Config.Drain.
+// neither read nor closed keeps old connections open until Config.DrainTimeout.
 type Transport struct {
 	id     *Identity
 	opts   TransportOptions

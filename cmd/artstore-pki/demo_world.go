@@ -222,7 +222,7 @@ func (w *world) enrol(ctx context.Context, name string) (*demoService, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: w.logger(name), Drain: identityDrain})
+	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: w.logger(name), DrainTimeout: identityDrain})
 	if err != nil {
 		return nil, fmt.Errorf("enrolling %s: %w", name, err)
 	}

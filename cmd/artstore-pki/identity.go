@@ -64,7 +64,7 @@ func (u *ui) openChoice(ctx context.Context, choice identityChoice, logger *slog
 	}
 	ctx, cancel := context.WithTimeout(ctx, identityWait)
 	defer cancel()
-	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: logger, Drain: identityDrain})
+	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: logger, DrainTimeout: identityDrain})
 	if err == nil {
 		return id, nil
 	}

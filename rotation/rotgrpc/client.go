@@ -141,7 +141,7 @@ func (c *Client) advance() (*lane, error) {
 	if old != nil {
 		// The transport cuts the connections at the deadline, by the wall clock.
 		// This ends the calls that nobody listens to, which would keep a ClientConn.
-		old.timer = time.AfterFunc(c.id.Drain(), old.idle)
+		old.timer = time.AfterFunc(c.id.DrainTimeout(), old.idle)
 		if old.supersede() {
 			c.end(old)
 		}

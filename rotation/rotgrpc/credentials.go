@@ -14,14 +14,14 @@
 //
 // Servers: what [rotation.Server] promises holds for gRPC too. Revoked and
 // denied peers are cut at once, also with streams open; a connection whose peer
-// expired or lost its root is cut after ServerOptions.Drain. grpc-go lets only
+// expired or lost its root is cut after ServerOptions.DrainTimeout. grpc-go lets only
 // its own keepalive say GOAWAY, so MaxConnectionAge is what makes clients move
 // without a failed call: set it below the lifetime of their certificates. In
 // handlers, peer.FromContext has a [credentials.TLSInfo].
 //
 // Clients: a call that starts uses the generation in effect. Each generation
 // has a grpc.ClientConn of its own, so that calls under way finish where they
-// began; it closes when the last one is over, at the latest after Config.Drain
+// began; it closes when the last one is over, at the latest after Config.DrainTimeout
 // or when the leaf expires. Streams that are open then fail with Unavailable or
 // Canceled. A grpc.ClientConn with bare credentials would go on with the old
 // certificate as long as its connection lives.

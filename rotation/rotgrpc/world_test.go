@@ -100,8 +100,8 @@ func newWorld(t testing.TB, o worldOptions) *world {
 	w := &world{ca: pkitest.NewCA(t)}
 	w.clientSrc = pkitest.NewSource(w.ca.Leaf(t, "ingester"))
 	w.serverSrc = pkitest.NewSource(w.ca.Leaf(t, "storage"))
-	w.clientID = pkitest.Open(t, rotation.Config{Source: w.clientSrc, Drain: o.drain})
-	w.serverID = pkitest.Open(t, rotation.Config{Source: w.serverSrc, Drain: o.drain})
+	w.clientID = pkitest.Open(t, rotation.Config{Source: w.clientSrc, DrainTimeout: o.drain})
+	w.serverID = pkitest.Open(t, rotation.Config{Source: w.serverSrc, DrainTimeout: o.drain})
 	server, err := w.serverID.Server(rotation.ServerOptions{Authorize: o.authorize})
 	if err != nil {
 		t.Fatal(err)
