@@ -22,6 +22,7 @@ type pool struct {
 	gen       *Generation
 	bundle    *bundle // by which servers are verified
 	http      *http.Transport
+	upgrades  *http.Transport // for requests that leave HTTP: they cannot go over HTTP/2 (RFC 9113 §8.2.2)
 	tls       *tls.Config
 	requests  int           // and raw connections; guarded by tenure.mu
 	draining  bool          // outdated; guarded by tenure.mu
@@ -47,14 +48,28 @@ func newPool(t *Transport, g *Generation) *pool {
 	p := &pool{
 		transport: t, gen: g, bundle: t.bundle(g), tls: clientConfig(g, o), conns: map[*conn]struct{}{}, drained: make(chan struct{}),
 	}
+	p.http = p.newHTTP(o.HTTP2)
+	p.upgrades = p.http
+	if o.HTTP2 {
+		p.upgrades = p.newHTTP(false)
+	}
+	return p
+}
+
+// newHTTP keeps connections of one kind: net/http could choose the protocol for
+// each request only where it makes the handshake itself.
+func (p *pool) newHTTP(http2 bool) *http.Transport {
+	o := p.transport.opts
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(o.HTTP2)
+	protocols.SetHTTP2(http2)
 	protos := []string{"http/1.1"}
-	if o.HTTP2 {
+	if http2 {
 		protos = []string{"h2", "http/1.1"}
 	}
-	p.http = &http.Transport{
+	return &http.Transport{
+		TLSClientConfig:     p.tls,
+		TLSHandshakeTimeout: handshakeTimeout,
 		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return p.dialTLS(ctx, network, addr, protos)
 		},
@@ -63,7 +78,19 @@ func newPool(t *Transport, g *Generation) *pool {
 		ResponseHeaderTimeout: o.ResponseHeaderTimeout, ExpectContinueTimeout: o.ExpectContinueTimeout,
 		Protocols: &protocols,
 	}
-	return p
+}
+
+// roundTrip sends one request over connections of its kind.
+func (p *pool) roundTrip(r *http.Request) (*http.Response, error) {
+	if r.Header.Get("Upgrade") != "" {
+		return p.upgrades.RoundTrip(r)
+	}
+	return p.http.RoundTrip(r)
+}
+
+func (p *pool) closeIdle() {
+	p.http.CloseIdleConnections()
+	p.upgrades.CloseIdleConnections()
 }
 
 func (p *pool) dialTLS(ctx context.Context, network, addr string, protos []string) (*tls.Conn, error) {
@@ -151,7 +178,7 @@ func (p *pool) close() (cut int) {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	p.http.CloseIdleConnections()
+	p.closeIdle()
 	for _, c := range p.connections() {
 		_ = c.Close() // over in any case
 		cut++

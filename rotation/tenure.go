@@ -216,7 +216,7 @@ func (n *tenure) idle(t *Transport) {
 	p := n.pools[t]
 	n.mu.Unlock()
 	if p != nil {
-		p.http.CloseIdleConnections()
+		p.closeIdle()
 	}
 }
 

@@ -164,7 +164,7 @@ func (t *Transport) send(n *tenure, p *pool, r *http.Request) (*http.Response, e
 		release()
 		return nil, refuse(r, err)
 	}
-	resp, err := p.http.RoundTrip(r)
+	resp, err := p.roundTrip(r)
 	if err != nil {
 		release()
 		return nil, err
