@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 )
 
 // errStopped is what a transport reads that still wants the body after the attempt is over.
@@ -69,13 +70,24 @@ func newBody(content io.ReadCloser, size int64, name string, meta *Meta) (*body,
 	}, w.FormDataContentType(), nil
 }
 
-// cleanName is a file name as browsers put it into a header (WHATWG form encoding).
+// cleanName is a file name as it can stand in a quoted string: percent-encoded
+// where it cannot (RFC 7578 section 4.2, as browsers do it for quotes and line
+// ends). A backslash escapes what follows (RFC 2183 section 2, by RFC 822), and
+// what is no UTF-8 is refused by one server and replaced by another.
 func cleanName(name string) string {
-	name = strings.ToValidUTF8(filepath.Base(name), "_")
-	return nameEscapes.Replace(name)
+	name = filepath.Base(name)
+	var b strings.Builder
+	for len(name) > 0 {
+		r, n := utf8.DecodeRuneInString(name)
+		if r < ' ' || r == 0x7f || r == '"' || r == '\\' || r == utf8.RuneError && n == 1 {
+			fmt.Fprintf(&b, "%%%02X", name[0])
+		} else {
+			b.WriteString(name[:n])
+		}
+		name = name[n:]
+	}
+	return b.String()
 }
-
-var nameEscapes = strings.NewReplacer("\r", "%0D", "\n", "%0A", `"`, "%22", "\x00", "_")
 
 func cleanHeader(v string) string {
 	return strings.Map(func(r rune) rune {
@@ -128,10 +140,8 @@ func (b *body) read(p []byte) (int, error) {
 	// find out that it changed, with a body that no server takes for complete.
 	at := b.off - head - b.size
 	if at == 0 {
-		if c, ok := b.content.(interface{ Unchanged() error }); ok {
-			if err := c.Unchanged(); err != nil {
-				return 0, err
-			}
+		if err := b.check(); err != nil {
+			return 0, err
 		}
 	}
 	n := copy(p, b.tail[at:])
@@ -139,6 +149,21 @@ func (b *body) read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	return n, nil
+}
+
+// check looks whether the content has ended where it was said to end, and is
+// what was opened.
+func (b *body) check() error {
+	switch n, err := io.ReadFull(b.content, make([]byte, 1)); {
+	case n > 0:
+		return fmt.Errorf("%w: it is longer than %d bytes", ErrFileChanged, b.size)
+	case !errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: %w", ErrContent, err)
+	}
+	if c, ok := b.content.(interface{ Unchanged() error }); ok {
+		return c.Unchanged()
+	}
+	return nil
 }
 
 func (b *body) readContent(p []byte) (int, error) {

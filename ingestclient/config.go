@@ -250,7 +250,7 @@ func (c Config) checkURL(field, raw string, errs *[]error) *url.URL {
 		return fail("is not a URL")
 	case u.Scheme != "https" && u.Scheme != "http":
 		return fail("must start with https://")
-	case u.Host == "":
+	case u.Hostname() == "":
 		return fail("has no host")
 	case u.User != nil:
 		return fail("must not carry a user or password")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 )
@@ -13,10 +14,11 @@ import (
 type Content interface {
 	// Name is the file name told to the Storage Element; its directory is dropped.
 	Name() string
-	// Open opens the content at its start and pins its size in bytes. If the
-	// reader has a method Unchanged() error, it is asked after the last byte;
-	// an error from it ends the upload before the body is complete, so that
-	// nothing torn is ever stored.
+	// Open opens the content at its start and pins its size in bytes. A reader
+	// that ends before that, or does not end there, ends the upload with
+	// [ErrFileChanged]. If it has a method Unchanged() error, that is asked after
+	// the last byte, and an error from it ends the upload too. Each is found out
+	// before the body is complete, so that nothing torn is ever stored.
 	Open() (io.ReadCloser, int64, error)
 }
 
@@ -89,4 +91,23 @@ func (s *bytesContent) Name() string { return s.name }
 
 func (s *bytesContent) Open() (io.ReadCloser, int64, error) {
 	return io.NopCloser(bytes.NewReader(s.b)), int64(len(s.b)), nil
+}
+
+type readerContent struct {
+	name string
+	r    io.ReaderAt
+	size int64
+}
+
+// ReaderContent sends all of r, which has size bytes: fewer or more end the
+// upload with [ErrFileChanged]. Each attempt reads from the begin.
+func ReaderContent(name string, r io.ReaderAt, size int64) Content {
+	return &readerContent{name, r, size}
+}
+
+func (c *readerContent) Name() string { return c.name }
+
+func (c *readerContent) Open() (io.ReadCloser, int64, error) {
+	// No section of size bytes: that would hide that there are more.
+	return io.NopCloser(io.NewSectionReader(c.r, 0, math.MaxInt64)), c.size, nil
 }

@@ -21,9 +21,9 @@ var (
 	ErrUnauthorized = errors.New("token rejected by the storage element")
 	// ErrForbidden: 403.
 	ErrForbidden = errors.New("not allowed")
-	// ErrTooLarge: 413.
+	// ErrTooLarge: 413, with several elements from each of them.
 	ErrTooLarge = errors.New("file too large")
-	// ErrFull: 507.
+	// ErrFull: 507, with several elements from each of them.
 	ErrFull = errors.New("storage full")
 	// ErrMode: 409, or 400 in the Python dialect.
 	ErrMode = errors.New("storage element does not take uploads in its mode")
@@ -45,7 +45,7 @@ var (
 	ErrChecksum = errors.New("stored content differs from what was sent")
 	// ErrFileChanged: nothing was stored.
 	ErrFileChanged = errors.New("file changed while it was read")
-	// ErrContent: nothing was stored.
+	// ErrContent: also a negative size. Nothing was stored.
 	ErrContent = errors.New("reading the content failed")
 	// ErrConnection: dialling, or lost on the way.
 	ErrConnection = errors.New("connection failed")

@@ -193,7 +193,7 @@ func (f *fleet) learn(e *element, size int64, err *RequestError) {
 		if e.free >= 0 {
 			e.free = max(0, e.free-size)
 		}
-	case errors.Is(err, ErrFull):
+	case errors.Is(err, ErrFull), errors.Is(err, ErrTooLarge):
 		f.back(e)
 		e.full, e.roomy = size, now.Add(refusedFor)
 	case errors.Is(err, ErrMode):

@@ -142,7 +142,10 @@ func TestNextElement(t *testing.T) {
 		"full and down":       {map[string]int{"a": 507, "b": -1, "c": 507}, "a b c", "", ingestclient.ErrConnection},
 		"ambiguous stays":     {map[string]int{"a": -2}, "a", "", ingestclient.ErrAmbiguous},
 		"500 stays":           {map[string]int{"a": 500}, "a", "", ingestclient.ErrAmbiguous},
-		"content is at fault": {map[string]int{"a": 413}, "a", "", ingestclient.ErrTooLarge},
+		"too small":           {map[string]int{"a": 413}, "a b", "https://b", nil},
+		"all too small":       {map[string]int{"a": 413, "b": 413, "c": 413}, "a b c", "", ingestclient.ErrTooLarge},
+		"small and full":      {map[string]int{"a": 413, "b": 507, "c": 0}, "a b c", "https://c", nil},
+		"content is at fault": {map[string]int{"a": 422}, "a", "", ingestclient.ErrRejected},
 		"forbidden":           {map[string]int{"a": 403}, "a", "", ingestclient.ErrForbidden},
 	} {
 		t.Run(name, func(t *testing.T) {

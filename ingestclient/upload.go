@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"net/http"
@@ -48,6 +49,11 @@ func (c *Client) UploadFile(ctx context.Context, path string, meta Meta) (*File,
 	return c.Upload(ctx, FileContent(path), meta)
 }
 
+// UploadReader is Upload of [ReaderContent].
+func (c *Client) UploadReader(ctx context.Context, name string, r io.ReaderAt, size int64, meta Meta) (*File, error) {
+	return c.Upload(ctx, ReaderContent(name, r, size), meta)
+}
+
 // upload is one file on its way, over all attempts.
 type upload struct {
 	*Client
@@ -57,7 +63,7 @@ type upload struct {
 
 	file    *File
 	open    *attempt          // the last one whose outcome is unknown
-	refused map[*element]bool // full, or of another mode: not asked again
+	refused map[*element]bool // full, too small or of another mode: not asked again
 	moves   int               // to another element, which are attempts too
 }
 
@@ -193,6 +199,10 @@ func (u *upload) try(ctx context.Context, asked map[*element]bool) (*element, *R
 	if err != nil {
 		return nil, u.fault(fmt.Errorf("%w: %w", ErrContent, err))
 	}
+	if size < 0 {
+		_ = reader.Close() // nothing was read
+		return nil, u.fault(fmt.Errorf("%w: its size is %d", ErrContent, size))
+	}
 	at, err := u.place(ctx, need{size: size, retention: u.meta.Retention, asked: asked})
 	if err != nil {
 		_ = reader.Close() // nothing was read
@@ -214,7 +224,7 @@ func (u *upload) try(ctx context.Context, asked map[*element]bool) (*element, *R
 	u.fleet.learn(at, size, e)
 	switch {
 	case e == nil:
-	case errors.Is(e, ErrFull), errors.Is(e, ErrMode):
+	case errors.Is(e, ErrFull), errors.Is(e, ErrTooLarge), errors.Is(e, ErrMode):
 		u.refused = set(u.refused, at)
 		e.elsewhere = true
 	case e.Retryable && down(e):

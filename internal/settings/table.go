@@ -63,7 +63,7 @@ func tokenRows() []Setting {
 		},
 		{
 			Key: "admin_module.token_url", Flag: "token-url", Arg: "URL", Doc: "whole URL of the token endpoint, if it is another one, such as Keycloak's",
-			into: func(s *Settings) any { return (*address)(&s.Token.URL) },
+			into: func(s *Settings) any { return (*lookup)(&s.Token.URL) },
 		},
 		{
 			Key: "admin_module.registry_url", Arg: "URL",

@@ -159,8 +159,14 @@ func parseCount(text string) (int, error) {
 func parseAddresses(text string) ([]string, error) {
 	var errs []error
 	list := splitList(text)
+	named := map[string]bool{}
 	for _, a := range list {
 		errs = append(errs, checkAddress(a, false))
+		if base := strings.TrimSuffix(a, "/"); named[base] {
+			errs = append(errs, errors.New("names the same address twice"))
+		} else {
+			named[base] = true
+		}
 	}
 	return list, errors.Join(errs...)
 }
