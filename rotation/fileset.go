@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -103,6 +104,13 @@ func (p plan) spare(name string) bool {
 		return false
 	}
 	return name != p.pairs[0].Cert && name != p.pairs[0].Key
+}
+
+// secret reports a file that holds a private key.
+func (p plan) secret(name string) bool {
+	return slices.ContainsFunc(p.pairs, func(pair FilePair) bool {
+		return name == pair.Key || pair.Key == "" && name == pair.Cert
+	})
 }
 
 // names lists the files in the order of their digest, each once.

@@ -1,7 +1,6 @@
 package rotation
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
 // usage is what this process does with its identity. Once it serves, a
@@ -27,7 +27,9 @@ type pair struct {
 	given tls.Certificate
 	key   crypto.Signer
 	chain []*x509.Certificate // leaf first, without trailing roots
-	ends  []*x509.Certificate // the roots that trailed
+	ends  []*x509.Certificate // the roots that came with it
+
+	warnings []string // what is wrong with it and no reason to refuse it
 }
 
 func (p pair) certificate() tls.Certificate {
@@ -79,6 +81,14 @@ func examine(m Material, prev *Generation, lists *revocations, need usage) (*Gen
 		g.others = append(g.others, e.newOther(i, prev.other(m.otherFile(i).name)))
 	}
 	g.untrusted = e.warning
+	g.warnings = append(slices.Clone(own.warnings), m.exposed...)
+	for _, o := range g.others {
+		for _, p := range o.versions {
+			for _, w := range p.warnings {
+				g.warnings = append(g.warnings, o.name+": "+w)
+			}
+		}
+	}
 	return g, nil
 }
 
@@ -97,8 +107,21 @@ func checkPair(c tls.Certificate, need usage, now time.Time) (pair, error) {
 	if err := checkLeaf(sent[0], need, now); err != nil {
 		return pair{}, err
 	}
-	chain, ends := splitRoots(sent)
-	return pair{c, key, chain, ends}, checkLinks(chain)
+	// Peers have their own opinion on roots, and a certificate that leads nowhere
+	// makes some of them give up: neither is sent.
+	chain, ends, surplus := pemfile.Chain(sent)
+	return pair{c, key, chain, ends, weaknesses(sent[0], surplus)}, nil
+}
+
+// weaknesses are told and not refused: that would turn a fault into an outage.
+func weaknesses(leaf *x509.Certificate, surplus []*x509.Certificate) (all []string) {
+	if why := pubkey.Weak(leaf.PublicKey); why != "" {
+		all = append(all, "the leaf has a weak key: "+why)
+	}
+	for _, c := range surplus {
+		all = append(all, fmt.Sprintf("the certificate %s of %q is not part of the chain and is not sent", pemfile.Serial(c), c.Subject.CommonName))
+	}
+	return all
 }
 
 func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
@@ -171,35 +194,6 @@ func checkRoots(roots []*x509.Certificate) error {
 	return nil
 }
 
-// splitRoots separates the self-signed certificates that some tools append:
-// peers have their own opinion on roots, sending ours only costs bytes.
-func splitRoots(sent []*x509.Certificate) (chain, ends []*x509.Certificate) {
-	n := len(sent)
-	for n > 1 && selfSigned(sent[n-1]) {
-		n--
-	}
-	return sent[:n], sent[n:]
-}
-
-func selfSigned(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignatureFrom(c) == nil
-}
-
-// checkLinks wants each certificate to certify the one before it: the strict
-// order of RFC 5246 that every peer understands.
-func checkLinks(chain []*x509.Certificate) error {
-	for i := 1; i < len(chain); i++ {
-		if !issued(chain[i], chain[i-1]) {
-			return fmt.Errorf("certificate %d of the chain did not issue certificate %d", i+1, i)
-		}
-	}
-	return nil
-}
-
-func issued(parent, child *x509.Certificate) bool {
-	return bytes.Equal(child.RawIssuer, parent.RawSubject) && child.CheckSignatureFrom(parent) == nil
-}
-
 // anchor verifies the chain to the bundle. When the bundle does not know
 // its end, two states look alike and must be told apart: a chain file that was
 // read or written halfway (refused), and a bundle that moved on to other roots
@@ -219,7 +213,7 @@ func (e *examination) anchor(p pair, before other) (warning, refusal error) {
 		return nil, fmt.Errorf("verifying the chain: %w", verr)
 	}
 	top := p.chain[len(p.chain)-1]
-	signs := func(c *x509.Certificate) bool { return issued(c, top) }
+	signs := func(c *x509.Certificate) bool { return pemfile.Issued(c, top) }
 	if slices.ContainsFunc(e.sentSoFar(before), signs) {
 		return nil, errors.New("the chain is truncated: it ends before an intermediate that is in use")
 	}

@@ -67,7 +67,12 @@ func TestGate(t *testing.T) {
 			m := ca.leaf(t, "svc", nil)
 			m.Certificate.Certificate[1] = other.inter.Raw
 			return m
-		}, "did not issue"},
+		}, "truncated"},
+		{"a certificate of another key between", func() rotation.Material {
+			m, old := ca.leaf(t, "svc", nil), ca.template("ca intermediate")
+			m.Certificate.Certificate = append(m.Certificate.Certificate[:1:1], sign(t, old, ca.root, newKey(t).Public(), ca.rootKey).Raw, ca.inter.Raw, other.inter.Raw)
+			return m
+		}, ""},
 		{"issuer unknown", func() rotation.Material {
 			m := other.leaf(t, "svc", nil)
 			m.Certificate.Certificate, m.Roots = m.Certificate.Certificate[:1], good.Roots

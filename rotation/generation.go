@@ -15,14 +15,15 @@ import (
 
 // Material is a candidate for the next generation, as a [Source] delivers it.
 //
-// It is refused when a key does not fit its leaf; when a certificate of the
-// chain did not sign the one before it, or the chain ends before an issuer
-// that the bundle or the generation in effect knows; when a leaf is expired,
+// It is refused when a key does not fit its leaf; when the chain ends before an
+// issuer that the bundle or the generation in effect knows; when a leaf is expired,
 // is a CA or has no usage for TLS; when the bundle is empty or holds a
 // certificate that is no CA; when a revocation list is not signed by a CA under
 // the bundle, is older than the one in effect, or is missing though there was
-// one that its issuer had no reason yet to replace. Self-signed certificates at the end of a chain are tolerated and not
-// sent. A leaf that is not valid yet waits until it is, unless the one in effect
+// one that its issuer had no reason yet to replace. Self-signed certificates and
+// those that do not lead upwards from the leaf are tolerated and not sent; the
+// latter, a weak key and a key file that others can read are warned of and shown
+// in [Status.Warnings]. A leaf that is not valid yet waits until it is, unless the one in effect
 // has expired.
 //
 // What a revocation list named stays refused until that certificate has ended,
@@ -45,7 +46,8 @@ type Material struct {
 	Kept        []byte                 // what lists before Revoked named and is refused still, in the form of crl.kept
 	Version     string                 // for logs only, for instance a directory name
 
-	others []otherFile // of Files: where each of Others is from
+	others  []otherFile // of Files: where each of Others is from
+	exposed []string    // of Files: which keys others can read
 }
 
 // LogValue implements [slog.LogValuer]: the version, never the key.
@@ -69,7 +71,8 @@ type Generation struct {
 	cert      tls.Certificate // of own
 	others    []other         // for servers
 	thumb     string
-	untrusted error // why the own bundle does not verify the own chain, or nil
+	warnings  []string // what else is wrong and no reason to refuse it
+	untrusted error    // why the own bundle does not verify the own chain, or nil
 }
 
 // Number counts the generations of an Identity from 1.

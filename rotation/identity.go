@@ -101,6 +101,7 @@ type health struct {
 	err      error
 	failures int
 	refused  uint64
+	warnings []string         // about the newest candidate that was accepted
 	others   map[string]error // what is wrong with the newest of the other certificates, by name
 }
 

@@ -164,7 +164,7 @@ func (r *merging) combine(s side, m Material) error {
 func (r *merging) offer(pair [2]*Material) error {
 	id, trust := pair[sideIdentity], pair[sideTrust]
 	m := Material{
-		Certificate: id.Certificate, Others: id.Others, others: id.others,
+		Certificate: id.Certificate, Others: id.Others, others: id.others, exposed: id.exposed,
 		Roots: trust.Roots, Revoked: trust.Revoked, Issuers: trust.Issuers, Kept: trust.Kept, Version: id.Version,
 	}
 	if trust.Version != id.Version {

@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +53,7 @@ func (id *Identity) offer(m Material) error {
 		return err
 	}
 	id.reportOthers(g, now)
+	id.reportWarnings(g)
 	if prev != nil && g.digest(now) == prev.digest(now) {
 		id.hold(nil)
 		id.succeeded(now, g.revoked)
@@ -65,6 +67,19 @@ func (id *Identity) offer(m Material) error {
 	id.hold(nil)
 	id.publish(g, now)
 	return nil
+}
+
+// reportWarnings logs what is newly found to be wrong and no reason to refuse.
+func (id *Identity) reportWarnings(g *Generation) {
+	id.mu.Lock()
+	known := id.health.warnings
+	id.health.warnings = g.warnings
+	id.mu.Unlock()
+	for _, w := range g.warnings {
+		if !slices.Contains(known, w) {
+			id.log.Warn("identity has a fault that is tolerated", "serial", pemfile.Serial(g.Leaf()), "fault", w)
+		}
+	}
 }
 
 func (id *Identity) inEffect() *Generation {

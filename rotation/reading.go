@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -38,6 +39,8 @@ type part struct {
 	data []byte
 	sum  [sha256.Size]byte
 	dir  string // the real one
+
+	exposed string // the mode by which others can read it, if it were a key
 }
 
 func load(p plan, paths map[string]string, failed map[string]error) (*reading, error) {
@@ -57,7 +60,7 @@ func load(p plan, paths map[string]string, failed map[string]error) (*reading, e
 		if name == p.crl || name == p.kept {
 			limit = maxLists
 		}
-		data, touched, err := readFile(path, limit)
+		data, info, err := readFile(path, limit)
 		if err != nil && p.spare(name) {
 			r.failed[name] = err
 			r.sumFailure(all, name)
@@ -66,10 +69,14 @@ func load(p plan, paths map[string]string, failed map[string]error) (*reading, e
 		if err != nil {
 			return nil, err
 		}
-		if touched.After(r.touched) {
+		if touched := info.ModTime(); touched.After(r.touched) {
 			r.touched = touched
 		}
 		f := part{data: data, sum: sha256.Sum256(data), dir: filepath.Dir(path)}
+		if fileperm.Exposed(info) && p.secret(name) {
+			f.exposed = fmt.Sprintf("%04o", info.Mode().Perm())
+			_, _ = all.Write([]byte(f.exposed)) // so that a change of the mode is noticed
+		}
 		r.parts[name] = f
 		_, _ = all.Write(f.sum[:])
 		if i == 0 {
@@ -88,34 +95,34 @@ func (r *reading) sumFailure(all hash.Hash, name string) {
 
 // readFile reads the regular file that stands at a resolved path. It never
 // waits: a pipe would, and may be put there between the look and the opening.
-func readFile(path string, limit int64) (data []byte, touched time.Time, err error) {
+func readFile(path string, limit int64) (data []byte, opened fs.FileInfo, err error) {
 	info, err := os.Lstat(path)
 	if err != nil {
-		return nil, touched, err
+		return nil, nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, touched, &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
+		return nil, nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("not a regular file")}
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // Windows has no such pipes and ignores it
 	if err != nil {
-		return nil, touched, err
+		return nil, nil, err
 	}
 	defer func() { _ = f.Close() }() // read only: nothing to lose
-	opened, err := f.Stat()
+	opened, err = f.Stat()
 	if err != nil {
-		return nil, touched, err
+		return nil, nil, err
 	}
 	if !os.SameFile(info, opened) {
-		return nil, touched, &fs.PathError{Op: "open", Path: path, Err: errors.New("replaced in this instant")}
+		return nil, nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("replaced in this instant")}
 	}
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
-		return nil, touched, err
+		return nil, nil, err
 	}
 	if int64(len(b)) > limit {
-		return nil, touched, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("longer than %d bytes", limit)}
+		return nil, nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("longer than %d bytes", limit)}
 	}
-	return b, opened.ModTime(), nil
+	return b, opened, nil
 }
 
 // material parses strictly and checks that the pairs fit: between the two
@@ -133,6 +140,11 @@ func (r *reading) material(p plan) (m Material, err error) {
 			return Material{}, err
 		default:
 			m.Certificate = c
+		}
+	}
+	for _, name := range p.names() {
+		if mode := r.parts[name].exposed; mode != "" {
+			m.exposed = append(m.exposed, fmt.Sprintf("others can read the private key in %s: its mode is %s, want 0600", name, mode))
 		}
 	}
 	if p.ca != "" {

@@ -26,7 +26,8 @@ type Status struct {
 	Overdue     bool      `json:"overdue"`      // should have been renewed by now
 	Reason      string    `json:"reason"`       // why overdue, or when it is due
 
-	Others []OtherStatus `json:"others,omitempty"` // the other certificates of a server
+	Others   []OtherStatus `json:"others,omitempty"`   // the other certificates of a server
+	Warnings []string      `json:"warnings,omitempty"` // faults that are tolerated: a weak key, a key file that others can read, certificates that are not part of the chain
 
 	WatchMode   string    `json:"watch_mode,omitempty"`  // of a file source: "notify+poll" or "poll"
 	WatchError  string    `json:"watch_error,omitempty"` // why it only polls
@@ -78,7 +79,7 @@ func (id *Identity) Status() Status {
 	st.RevokedLists, st.RevokedSerials, st.RevokedKept = len(id.lists.lists), id.lists.named.Len(), id.lists.kept.Len()
 	st.RevokedAt, st.RevokedStale = id.lists.oldest(), id.lists.stale(now) != nil
 	st.Drained, st.Forced = id.drained.Load(), id.forced.Load()
-	st.Others = otherStatus(g, h.others, now)
+	st.Others, st.Warnings = otherStatus(g, h.others, now), slices.Clone(h.warnings)
 	if id.held != nil {
 		st.HeldUntil = id.held.gen.from()
 	}

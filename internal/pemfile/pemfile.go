@@ -1,7 +1,9 @@
 // Package pemfile reads and writes PEM strictly. crypto/x509's helpers skip what
 // they do not understand (AppendCertsFromPEM accepts a truncated bundle); here
 // every block must parse and nothing may trail, so that a half-written file is
-// an error and never half a truth. Standard library only.
+// an error and never half a truth. Text may stand before a block and between two
+// (RFC 7468 §2), as long as none of its lines begins like a block or its end.
+// Standard library only.
 package pemfile
 
 import (
@@ -17,6 +19,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"unicode"
 )
 
 // PEM block types (RFC 7468 §4).
@@ -132,7 +135,7 @@ func next(data []byte, n int) (block *pem.Block, rest []byte, err error) {
 		skipped = skipped[:i]
 	}
 	switch trailing := len(bytes.TrimSpace(data)); {
-	case bytes.Contains(skipped, []byte("-----")):
+	case marked(skipped):
 		return nil, nil, fmt.Errorf("damaged PEM before block %d", n)
 	case block == nil && trailing > 0:
 		return nil, nil, fmt.Errorf("%d bytes that are not PEM after block %d", trailing, n-1)
@@ -143,9 +146,25 @@ func next(data []byte, n int) (block *pem.Block, rest []byte, err error) {
 	return block, rest, nil
 }
 
+// marked reports whether a line of text begins or ends a block: then it is a
+// damaged one. Space and a byte order mark before it are no excuse, for there
+// pem.Decode would pass over a block that is whole.
+func marked(text []byte) bool {
+	for line := range bytes.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		line = bytes.TrimLeftFunc(line, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
+		if bytes.HasPrefix(line, []byte("-----BEGIN")) || bytes.HasPrefix(line, []byte("-----END")) {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *content) add(block *pem.Block, n int) error {
 	if len(block.Headers) > 0 { // RFC 7468 §2 has none; RFC 1421 marks encrypted keys with them
 		return fmt.Errorf("PEM headers in block %d, as of an encrypted key", n)
+	}
+	if what := foreignTypes[block.Type]; what != "" {
+		return fmt.Errorf("unexpected PEM type %q in block %d: it is %s", block.Type, n, what)
 	}
 	switch block.Type {
 	case typeECParams:
@@ -184,36 +203,6 @@ func (c *content) add(block *pem.Block, n int) error {
 		c.key = key
 	}
 	return nil
-}
-
-// MaxKey is the longest private key that is parsed, in bytes of DER. crypto/x509
-// validates an RSA key while it parses it, and the cost grows with the square of its
-// length. An RSA key of 8192 bits, the longest that crypto/tls uses, has 4.7 kB.
-const MaxKey = 6 << 10
-
-func parseKey(block *pem.Block) (crypto.Signer, error) {
-	if len(block.Bytes) > MaxKey {
-		return nil, fmt.Errorf("it has %d bytes, more than the %d of any key in use", len(block.Bytes), MaxKey)
-	}
-	var key any
-	var err error
-	switch block.Type {
-	case typePKCS8:
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	case typeSEC1:
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	case typePKCS1:
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	}
-	if err != nil {
-		// The standard library's text may quote what it found; a key file deserves less.
-		return nil, errors.New("damaged, encrypted or of an unsupported kind")
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("%T cannot sign", key)
-	}
-	return signer, nil
 }
 
 // EncodeCertificates writes certificates in the given order.

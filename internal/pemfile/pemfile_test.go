@@ -69,6 +69,11 @@ func TestCertificates(t *testing.T) {
 		"one":                {one, 1, ""},
 		"two":                {two, 2, ""},
 		"comment before":     {join([]byte("subject=c\n"), one), 1, ""},
+		"ruled comment":      {join([]byte("# ----- leaf -----\n"), one, []byte("# ----- intermediate -----\n-----\n"), one), 2, ""},
+		"indented block":     {join([]byte(" -----BEGIN CERTIFICATE-----\n"), one), 0, "damaged PEM before block 1"},
+		"byte order mark":    {join([]byte("\ufeff"), two), 0, "damaged PEM before block 1"},
+		"end without begin":  {join([]byte("MIIB\n-----END CERTIFICATE-----\n"), one), 0, "damaged PEM before block 1"},
+		"end of a Mac":       {join([]byte("x\r-----BEGIN CERTIFICATE-----\r"), one), 0, "damaged PEM before block 1"},
 		"comment between":    {join(one, []byte("\nissuer=c\n"), one), 2, ""},
 		"white space after":  {join(one, []byte(" \r\n\n")), 1, ""},
 		"empty":              {nil, 0, "no PEM block"},
@@ -122,12 +127,16 @@ func TestPrivateKey(t *testing.T) {
 		in  []byte
 		key crypto.Signer
 	}{
-		"PKCS#8 EC":       {encodeKey(t, ec), ec},
-		"PKCS#8 RSA":      {encodeKey(t, rs), rs},
-		"PKCS#8 Ed25519":  {encodeKey(t, ed), ed},
-		"SEC 1":           {sec1PEM, ec},
-		"openssl ecparam": {join(pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 1, 1}}), sec1PEM), ec},
-		"PKCS#1":          {pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rs)}), rs},
+		"PKCS#8 EC":        {encodeKey(t, ec), ec},
+		"PKCS#8 RSA":       {encodeKey(t, rs), rs},
+		"PKCS#8 Ed25519":   {encodeKey(t, ed), ed},
+		"SEC 1":            {sec1PEM, ec},
+		"openssl ecparam":  {join(pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 1, 1}}), sec1PEM), ec},
+		"PKCS#8 as PKCS#1": {relabel(encodeKey(t, rs), "RSA PRIVATE KEY"), rs},
+		"PKCS#8 as SEC 1":  {relabel(encodeKey(t, ec), "EC PRIVATE KEY"), ec},
+		"SEC 1 as PKCS#8":  {relabel(sec1PEM, "PRIVATE KEY"), ec},
+		"PKCS#1 as SEC 1":  {pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rs)}), rs},
+		"PKCS#1":           {pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rs)}), rs},
 	} {
 		got, err := pemfile.PrivateKey(c.in)
 		if err != nil || !pemfile.Fits(newCert(t, c.key), got) {
@@ -142,9 +151,17 @@ func TestPrivateKey(t *testing.T) {
 		"want PRIVATE KEY":                 nil,
 		"certificate in a key file":        join(encodeKey(t, ec), pemfile.EncodeCertificates([]*x509.Certificate{newCert(t, ec)})),
 		"second private key in block 2":    join(encodeKey(t, ec), encodeKey(t, rs)),
-		"damaged, encrypted":               pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("s3cret-scalar")}),
+		"damaged or of an":                 pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("s3cret-scalar")}),
 		"cannot sign":                      dh,
-		`type "ENCRYPTED PRIVATE KEY"`:     pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}),
+		"it is an encrypted private key":   pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{1}}),
+		"the format of OpenSSH":            pem.EncodeToMemory(&pem.Block{Type: "OPENSSH PRIVATE KEY", Bytes: []byte{1}}),
+		"in block 1: it is in the format":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("openssh-key-v1\x00...")}),
+		"in block 1: it is encrypted":      pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: append([]byte{0x30, 9, 0x30, 4, 6, 2, 42, 3, 4, 1}, 0)}),
+		"it is a public key":               pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte{1}}),
+		"in block 1: it is a public key":   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: publicDER(t, ec)}),
+		"block 1: it is a public key":      pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PublicKey(&rs.PublicKey)}),
+		"in block 1: it is a certificate":  pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: newCert(t, ec).Raw}),
+		"it is a request":                  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: []byte{1}}),
 		"PEM headers in block 1":           pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: sec1}),
 		"2 bytes after the DER value":      pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: join(sec1, []byte{1, 2})}),
 		"revocation list in a key file":    join(encodeKey(t, ec), newList(t)),
@@ -155,6 +172,21 @@ func TestPrivateKey(t *testing.T) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}
+}
+
+func publicDER(t *testing.T, key crypto.Signer) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// relabel puts a label on a key that is not that of its encoding.
+func relabel(data []byte, label string) []byte {
+	block, _ := pem.Decode(data)
+	return pem.EncodeToMemory(&pem.Block{Type: label, Bytes: block.Bytes})
 }
 
 // ecdhKey is an X25519 key in PKCS#8: a private key that agrees and does not sign.
@@ -262,6 +294,16 @@ type noKey struct{ crypto.Signer }
 
 func (noKey) Public() crypto.PublicKey { return (*ecdsa.PublicKey)(nil) }
 
+// begins counts the lines that begin a block.
+func begins(in []byte) (n int) {
+	for line := range bytes.FieldsFuncSeq(in, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if bytes.HasPrefix(bytes.TrimSpace(line), []byte("-----BEGIN")) {
+			n++
+		}
+	}
+	return n
+}
+
 // FuzzCertificates: any input is either refused, or read completely: encoding
 // what was read and reading it again gives the same certificates, and no more
 // BEGIN lines were there than certificates came out.
@@ -271,6 +313,7 @@ func FuzzCertificates(f *testing.F) {
 	f.Add(join(one, one))
 	f.Add(one[:len(one)-30])
 	f.Add(join([]byte("comment\n"), one, []byte("tail")))
+	f.Add(join([]byte("# ----- leaf -----\n"), one, []byte("# ----- issuer -----\n"), one))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		certs, err := pemfile.Certificates(in)
 		if err != nil {
@@ -285,7 +328,7 @@ func FuzzCertificates(f *testing.F) {
 				t.Errorf("certificate %d changed", i)
 			}
 		}
-		if n := bytes.Count(in, []byte("-----BEGIN")); n != len(certs) {
+		if n := begins(in); n != len(certs) {
 			t.Errorf("%d blocks, %d certificates", n, len(certs))
 		}
 	})
@@ -336,7 +379,7 @@ func FuzzRevocationLists(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if n := bytes.Count(in, []byte("-----BEGIN")); n != len(lists)+len(issuers) {
+		if n := begins(in); n != len(lists)+len(issuers) {
 			t.Errorf("%d blocks, %d lists, %d issuers", n, len(lists), len(issuers))
 		}
 		again, _, err := pemfile.RevocationLists(pemfile.EncodeRevocationLists(lists))

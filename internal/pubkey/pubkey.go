@@ -70,6 +70,26 @@ func Bounded(key crypto.PublicKey) error {
 	return nil
 }
 
+// leastCurve is the shortest order of a curve that is not weak, in bits.
+const leastCurve = 256
+
+// Weak says why a key is too weak to be used in TLS, or "" (RFC 9325 §4.5 wants
+// 2048 bits of RSA). It is for keys that somebody else certified: what this
+// project issues for is stricter, see [Check].
+func Weak(key crypto.PublicKey) string {
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		if k != nil && k.N != nil && k.N.BitLen() < moduli[0] {
+			return fmt.Sprintf("RSA key of %d bits: fewer than %d are weak (RFC 9325 §4.5)", k.N.BitLen(), moduli[0])
+		}
+	case *ecdsa.PublicKey:
+		if k != nil && k.Curve != nil && k.Curve.Params().BitSize < leastCurve {
+			return fmt.Sprintf("EC key on curve %s: fewer than %d bits are weak", k.Curve.Params().Name, leastCurve)
+		}
+	}
+	return ""
+}
+
 // Check returns an error, which names the rule, for a key that this project does
 // not issue for or that has a fault that shows at once. It costs some 10 µs.
 func Check(key crypto.PublicKey) error {

@@ -190,3 +190,22 @@ func smaller(n *big.Int, f int64) bool {
 	}
 	return false
 }
+
+// TestWeak: what peers should refuse, and what is only unusual.
+func TestWeak(t *testing.T) {
+	for want, key := range map[string]crypto.PublicKey{
+		"RSA key of 1024 bits":  &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 1023), E: 65537},
+		"EC key on curve P-224": &ecdsa.PublicKey{Curve: elliptic.P224()},
+	} {
+		if got := pubkey.Weak(key); !strings.HasPrefix(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	for _, key := range []crypto.PublicKey{
+		&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 2559), E: 65537}, &ecdsa.PublicKey{Curve: elliptic.P521()}, ed25519.PublicKey{}, nil, &rsa.PublicKey{},
+	} {
+		if got := pubkey.Weak(key); got != "" {
+			t.Errorf("%T: %s", key, got)
+		}
+	}
+}

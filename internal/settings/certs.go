@@ -103,7 +103,9 @@ func (p *parser) leaf(leaf *x509.Certificate, now time.Time) {
 	case leaf.NotBefore.After(now.Add(soon)):
 		p.fail(key, "the certificate is not valid before "+leaf.NotBefore.UTC().Format(time.RFC3339))
 	// ArtStore's compose files gave the ingester a server's certificate; a server refuses that.
-	case !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny):
+	// A certificate without the extension is good for all (RFC 5280 §4.2.1.12).
+	case len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) > 0 &&
+		!slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) && !slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny):
 		p.fail(key, "the certificate lacks clientAuth among its extended key usages: servers will refuse it")
 	}
 }

@@ -50,6 +50,7 @@ func TestCertificateFiles(t *testing.T) {
 	good, goodKey := pair(t, x509.Certificate{ExtKeyUsage: client})
 	expired, expiredKey := pair(t, x509.Certificate{ExtKeyUsage: client, NotAfter: time.Now().Add(-time.Minute)})
 	future, futureKey := pair(t, x509.Certificate{ExtKeyUsage: client, NotBefore: time.Now().Add(30 * time.Minute)})
+	anyUse, anyUseKey := pair(t, x509.Certificate{})
 	server, serverKey := pair(t, x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	for name, c := range map[string]struct {
 		cert, key, ca []byte
@@ -58,6 +59,7 @@ func TestCertificateFiles(t *testing.T) {
 	}{
 		"good":         {good, goodKey, root, 0o600, ""},
 		"read only":    {good, goodKey, root, 0o400, ""},
+		"any use":      {anyUse, anyUseKey, root, 0o600, ""},
 		"other key":    {good, expiredKey, root, 0o600, "TLS__KEY_FILE: the key in "},
 		"open key":     {good, goodKey, root, 0o644, "lets others read the key"},
 		"expired":      {expired, expiredKey, root, 0o600, "TLS__CERT_FILE: the certificate expired at "},
