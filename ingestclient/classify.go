@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/artstore/artstore-pki/rotation"
 )
 
 // safety says when a request may be sent again.
@@ -62,35 +64,56 @@ func transportError(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	if refusedByPeer(err) || refusedByUs(err) {
+	switch {
+	case certificateRefused(err):
+		return fmt.Errorf("%w: %w", ErrClientCertificate, err)
+	case refusedByUs(err):
+		return fmt.Errorf("%w: %w", ErrServerCertificate, err)
+	case refusedByPeer(err), noTLS(err):
 		return fmt.Errorf("%w: %w", ErrTLSPeer, err)
 	}
 	return fmt.Errorf("%w: %w", ErrConnection, quiet(err))
 }
 
-// tlsRefusals are the alerts with which a server ends a handshake because of who
-// we are or what we offer. Under TLS 1.3 they arrive after the client has
+// certificateAlerts are the alerts with which a server refuses a certificate, ours
+// that is; otherAlerts those with which it ends a handshake because of what we offer. Under TLS 1.3 they arrive after the client has
 // finished its side, so they can look like an answer to a request that was sent;
 // it was never read. crypto/tls does not export their type, so their text counts.
-var tlsRefusals = []string{
-	"tls: bad certificate", "tls: unsupported certificate", "tls: revoked certificate", "tls: expired certificate",
-	"tls: unknown certificate", "tls: unknown certificate authority", "tls: access denied", "tls: certificate required",
-	"tls: handshake failure", "tls: protocol version not supported", "tls: no application protocol", "tls: unrecognized name",
-}
+var (
+	certificateAlerts = []string{
+		"tls: bad certificate", "tls: unsupported certificate", "tls: revoked certificate", "tls: expired certificate",
+		"tls: unknown certificate", "tls: unknown certificate authority", "tls: access denied", "tls: certificate required",
+	}
+	otherAlerts = []string{
+		"tls: handshake failure", "tls: protocol version not supported", "tls: no application protocol", "tls: unrecognized name",
+	}
+)
+
+func certificateRefused(err error) bool { return slices.Contains(certificateAlerts, alert(err)) }
 
 func refusedByPeer(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "remote error" && slices.Contains(tlsRefusals, op.Err.Error())
+	return certificateRefused(err) || slices.Contains(otherAlerts, alert(err))
+}
+
+// alert is the text of the alert that the server has sent, or "".
+func alert(err error) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return op.Err.Error()
+	}
+	return ""
 }
 
 func refusedByUs(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return true
-	}
 	_, ok := errors.AsType[x509.UnknownAuthorityError](err)
+	return ok || errors.Is(err, rotation.ErrRevoked) || errors.Is(err, rotation.ErrPeerDenied)
+}
+
+// noTLS reports whether the server speaks something else.
+func noTLS(err error) bool {
+	_, ok := errors.AsType[tls.RecordHeaderError](err)
 	return ok
 }
 

@@ -11,6 +11,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient/internal/pace"
@@ -149,6 +151,16 @@ type Config struct {
 	// CipherSuites are what is offered of TLS 1.2, if that is spoken; nil leaves
 	// it to crypto/tls. Those of TLS 1.3 cannot be chosen.
 	CipherSuites []uint16
+	// TokenTrust and StorageTrust verify the servers of one side, in place of the
+	// identity's bundle: the token endpoint and the registry, or the Storage
+	// Elements. They must stay open until the client is closed. nil is the bundle
+	// of the identity.
+	TokenTrust, StorageTrust *rotation.Trust
+	// TokenProxy and StorageProxy are asked for a tunnel to the servers of one
+	// side, by CONNECT: http://host:port, with user and password before the host
+	// if the proxy wants them. TLS is with the server, through the tunnel. nil is
+	// none; the environment is not asked.
+	TokenProxy, StorageProxy *url.URL
 	// AllowCleartext permits http:// URLs, over which secret, tokens and files travel readable, and a nil identity with them.
 	AllowCleartext bool
 	// Wrap is put around the transports of both endpoints, for tracing; it is
@@ -188,6 +200,7 @@ func (c Config) parse(id *rotation.Identity) (*settings, error) {
 		errs = append(errs, errors.New("ClientID is empty"))
 	}
 	errs = append(errs, s.checkAuth()...)
+	errs = append(errs, s.checkWays()...)
 	// Where negative does not mean "off", it can only be a mistake.
 	for name, v := range map[string]int64{
 		"DefaultTokenLifetime": int64(c.DefaultTokenLifetime), "PoolSize": int64(c.PoolSize), "TokenTimeout": int64(c.TokenTimeout),
@@ -232,6 +245,30 @@ func (s *settings) checkStorage(errs *[]error) (https bool) {
 		}
 	}
 	return https
+}
+
+// checkWays reports trust and proxies that would not be used: over http:// there
+// is nothing to verify, and no tunnel is asked for.
+func (s *settings) checkWays() (errs []error) {
+	tokens := s.token == nil || secure(s.token)
+	storage := !slices.ContainsFunc(s.storage, func(l listed) bool { return strings.HasPrefix(l.base, "http:") })
+	for _, f := range []struct {
+		name       string
+		set, https bool
+	}{
+		{"TokenTrust", s.TokenTrust != nil, tokens}, {"TokenProxy", s.TokenProxy != nil, tokens},
+		{"StorageTrust", s.StorageTrust != nil, storage}, {"StorageProxy", s.StorageProxy != nil, storage},
+	} {
+		if f.set && (!f.https || !s.identified) {
+			errs = append(errs, fmt.Errorf("%s goes with https:// only", f.name))
+		}
+	}
+	for name, u := range map[string]*url.URL{"TokenProxy": s.TokenProxy, "StorageProxy": s.StorageProxy} {
+		if u != nil && (u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "") {
+			errs = append(errs, fmt.Errorf("%s is not http://host:port", name)) // never the URL itself: it may carry a password
+		}
+	}
+	return errs
 }
 
 func secure(u *url.URL) bool { return u != nil && u.Scheme == "https" }

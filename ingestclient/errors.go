@@ -49,8 +49,12 @@ var (
 	ErrContent = errors.New("reading the content failed")
 	// ErrConnection: dialling, or lost on the way.
 	ErrConnection = errors.New("connection failed")
-	// ErrTLSPeer: either side did not accept the other's certificate.
+	// ErrTLSPeer: one side did not accept the other; also every [ErrServerCertificate] and [ErrClientCertificate].
 	ErrTLSPeer = errors.New("TLS peer refused")
+	// ErrServerCertificate: we do not accept the certificate of the server.
+	ErrServerCertificate = fmt.Errorf("certificate of the server not accepted: %w", ErrTLSPeer)
+	// ErrClientCertificate: the server does not accept ours.
+	ErrClientCertificate = fmt.Errorf("the server does not accept our certificate: %w", ErrTLSPeer)
 	// ErrStalled: Config.StallTimeout.
 	ErrStalled = errors.New("no byte moved within the stall timeout")
 	// ErrTooSlow: Config.MinRate.

@@ -175,6 +175,10 @@ func hintFor(err error) string {
 		return "artstore-pki fingerprint prints the right one on the authority's machine"
 	case errors.Is(err, ingestclient.ErrCredentials):
 		return "check the client id and the secret file"
+	case errors.Is(err, ingestclient.ErrServerCertificate):
+		return "this side refuses the server: its root belongs into TLS__CA_CERT_FILE, or for one side into ADMIN_MODULE__CA_CERT_FILE or STORAGE_ELEMENT__CA_CERT_FILE, and the address must be a name in its certificate"
+	case errors.Is(err, ingestclient.ErrClientCertificate):
+		return "the server refuses this side: it must have our root in its trust bundle, and a name of our certificate on its --allow list"
 	case errors.Is(err, ingestclient.ErrTLSPeer), errors.Is(err, ingestclient.ErrConnection):
 		// In TLS 1.3 a server refuses a certificate after the handshake; its alert can get lost in the reset that follows.
 		return "does the peer accept this certificate? same trust bundle, and a name of it on the server's --allow list"

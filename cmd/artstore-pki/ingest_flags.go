@@ -111,6 +111,12 @@ func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Confi
 		MinVersion: s.TLS.MinVersion, CipherSuites: s.TLS.CipherSuites, AllowCleartext: s.TLS.AllowCleartext,
 		Logger: logger,
 	}
+	if cfg.TokenProxy, err = s.Token.Proxy.URL(); err != nil {
+		return cfg, fmt.Errorf("reading the proxy of the token endpoint: %w", err)
+	}
+	if cfg.StorageProxy, err = s.Storage.Proxy.URL(); err != nil {
+		return cfg, fmt.Errorf("reading the proxy of the storage elements: %w", err)
+	}
 	switch s.Account.Method {
 	case "private_key_jwt":
 		cfg.ClientKey = clientKey(s.Account.Key, s.Account.KeyID)
@@ -160,6 +166,7 @@ type access struct {
 	tracer  *tracer
 	id      *rotation.Identity // nil if the settings say that there is no TLS
 	clients []*ingestclient.Client
+	untrust func() error
 }
 
 // openAccess gets the identity, which may mean to wait for a certificate.
@@ -173,11 +180,42 @@ func (u *ui) openAccess(c *cli.Context, given *settings.Settings, logger *slog.L
 		return nil, err
 	}
 	a.tracer.trace(&a.cfg)
-	if a.id, err = u.settingsIdentity(c, given, logger); err != nil {
+	if a.untrust, err = openTrust(c.Context, given, &a.cfg); err != nil {
 		a.tracer.close(c.Context)
 		return nil, err
 	}
+	if a.id, err = u.settingsIdentity(c, given, logger); err != nil {
+		a.tracer.close(c.Context)
+		return nil, errors.Join(err, a.untrust())
+	}
 	return a, nil
+}
+
+// openTrust opens the trust bundles that the settings name for one side, and puts
+// them into cfg. The function it returns closes them, after the clients.
+func openTrust(ctx context.Context, s *settings.Settings, cfg *ingestclient.Config) (func() error, error) {
+	var open []*rotation.Trust
+	closeAll := func() (err error) {
+		for _, t := range open {
+			err = errors.Join(err, t.Close())
+		}
+		return err
+	}
+	for _, side := range []struct {
+		path string
+		into **rotation.Trust
+	}{{s.Token.CA, &cfg.TokenTrust}, {s.Storage.CA, &cfg.StorageTrust}} {
+		if side.path == "" {
+			continue
+		}
+		t, err := rotation.OpenTrust(ctx, rotation.TrustConfig{Source: rotation.TrustFiles(side.path, ""), Logger: cfg.Logger})
+		if err != nil {
+			return nil, errors.Join(err, closeAll())
+		}
+		open = append(open, t)
+		*side.into = t
+	}
+	return closeAll, nil
 }
 
 // client makes one, which close closes.
@@ -197,6 +235,7 @@ func (a *access) close(ctx context.Context) (err error) {
 	if a.id != nil {
 		err = errors.Join(err, a.id.Close())
 	}
+	err = errors.Join(err, a.untrust())
 	a.tracer.close(ctx)
 	return err
 }

@@ -54,7 +54,7 @@ func (p *parser) certificate(now time.Time) {
 	if chain != nil {
 		p.leaf(chain[0], now)
 	}
-	p.roots(p.read("tls.ca_cert_file", p.out.TLS.CA), now)
+	p.roots("tls.ca_cert_file", p.out.TLS.CA, now)
 	path := p.out.TLS.Key
 	info, err := os.Stat(path)
 	if err != nil {
@@ -110,9 +110,9 @@ func (p *parser) leaf(leaf *x509.Certificate, now time.Time) {
 	}
 }
 
-func (p *parser) roots(bundle []*x509.Certificate, now time.Time) {
-	const key = "tls.ca_cert_file"
-	alive := false
+// roots judges a trust bundle.
+func (p *parser) roots(key, path string, now time.Time) {
+	bundle, alive := p.read(key, path), false
 	for _, c := range bundle {
 		alive = alive || now.Before(c.NotAfter)
 		if !c.IsCA {

@@ -29,6 +29,8 @@ func (s *Sheet) Parse() (*Settings, error) {
 	p.endpoints()
 	p.ciphers()
 	p.identity(time.Now())
+	p.way("admin_module", p.out.Token.CA, p.out.Token.Proxy, []string{p.out.Token.URL})
+	p.way("storage_element", p.out.Storage.CA, p.out.Storage.Proxy, p.out.Storage.URLs)
 	slices.SortStableFunc(p.wrong, func(a, b error) int { return rank(a) - rank(b) })
 	if err := errors.Join(p.wrong...); err != nil {
 		return nil, err

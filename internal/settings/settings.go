@@ -25,6 +25,8 @@ type Token struct {
 	Dialect  string
 	Lifetime time.Duration
 	Lag      time.Duration
+	CA       string // path of a trust bundle for it; "" is that of TLS
+	Proxy    Text   // URL
 }
 
 // Account is who asks for them.
@@ -46,6 +48,8 @@ type Storage struct {
 	MaxRetries    int
 	MaxRetryAfter time.Duration
 	HTTP2         bool
+	CA            string // path of a trust bundle for it; "" is that of TLS
+	Proxy         Text   // URL
 }
 
 // TLS is how both are spoken to. If it is enabled, either the three files are
@@ -89,7 +93,7 @@ func (t Text) Read() (secret.String, error) {
 
 // SecretFiles are the files that the settings read secrets from.
 func (s *Settings) SecretFiles() (paths []string) {
-	for _, p := range []string{s.Account.Secret.File, s.Account.Key.File, s.Authority.TokenFile} {
+	for _, p := range []string{s.Account.Secret.File, s.Account.Key.File, s.Authority.TokenFile, s.Token.Proxy.File, s.Storage.Proxy.File} {
 		if p != "" {
 			paths = append(paths, p)
 		}

@@ -71,6 +71,15 @@ func tokenRows() []Setting {
 			into: func(s *Settings) any { return (*lookup)(&s.Storage.Registry) },
 		},
 		{
+			Key: "admin_module.ca_cert_file", Doc: "trust bundle, PEM, for the token endpoint and the registry, instead of tls.ca_cert_file or the authority's; watched for changes",
+			into: func(s *Settings) any { return &s.Token.CA },
+		},
+		{
+			Key: "admin_module.proxy_url", secret: true,
+			Doc:  "proxy that is asked for a tunnel to them (CONNECT), as http://host:port; one with a password belongs into a file. The environment's HTTPS_PROXY is not read",
+			into: func(s *Settings) any { return &s.Token.Proxy },
+		},
+		{
 			Key: "admin_module.timeout", Also: []string{"ADMIN_MODULE_TIMEOUT", "SERVICE_ACCOUNT_TIMEOUT"}, Default: humantime.Format(defaults.TokenTimeout),
 			Doc:  "bounds one token request, whoever waits for it",
 			into: func(s *Settings) any { return &s.Token.Timeout },
@@ -126,6 +135,15 @@ func storageRows() []Setting {
 			Key: "storage_element.base_url", Also: []string{"STORAGE_ELEMENT_BASE_URL"}, Flag: "storage-url", Arg: "URL",
 			Doc:  "base URL of the Storage Element; several are separated by commas or spaces: the first takes files, the next when it is down, full or in a mode that takes none",
 			into: func(s *Settings) any { return &s.Storage.URLs },
+		},
+		{
+			Key: "storage_element.ca_cert_file", Doc: "trust bundle, PEM, for Storage Elements, instead of tls.ca_cert_file or the authority's; watched for changes",
+			into: func(s *Settings) any { return &s.Storage.CA },
+		},
+		{
+			Key: "storage_element.proxy_url", secret: true,
+			Doc:  "proxy that is asked for a tunnel to them (CONNECT), as http://host:port; one with a password belongs into a file",
+			into: func(s *Settings) any { return &s.Storage.Proxy },
 		},
 		{
 			Key: "storage_element.timeout", Also: []string{"STORAGE_ELEMENT_TIMEOUT"}, Flag: "timeout", Arg: "TIME", Default: humantime.Format(defaults.ResponseTimeout),
