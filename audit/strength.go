@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
+	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
@@ -24,6 +26,10 @@ func keyMismatch(s *Subject, _ criteria) (Severity, string) {
 
 func keyReadable(s *Subject, _ criteria) (Severity, string) {
 	if s.Key == nil || s.Key.Locked || s.Key.Mode&looseBits == 0 {
+		return fine, ""
+	}
+	// A group may read what belongs to root: the rule is the one of the services.
+	if info, err := os.Stat(s.Key.Path); err == nil && info.Mode().Perm() == s.Key.Mode.Perm() && !fileperm.Exposed(info) {
 		return fine, ""
 	}
 	return Warn, fmt.Sprintf("others may use its key: %s has mode %04o", s.Key.Path, s.Key.Mode.Perm())

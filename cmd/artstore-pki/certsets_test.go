@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/settings"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+// setPKI makes the sets of the table below.
+type setPKI struct {
+	t                  *testing.T
+	root, inter, other *x509.Certificate
+	key, otherKey      crypto.Signer // of inter and other
+}
+
+func newSetPKI(t *testing.T) *setPKI {
+	p := &setPKI{t: t}
+	rootKey := p.ecKey()
+	authority := func(name string) *x509.Certificate {
+		return &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	}
+	root := authority("root")
+	p.root = p.sign(root, root, rootKey.Public(), rootKey)
+	p.key, p.otherKey = p.ecKey(), p.ecKey()
+	p.inter = p.sign(authority("intermediate"), p.root, p.key.Public(), rootKey)
+	p.other = p.sign(authority("intermediate"), p.root, p.otherKey.Public(), rootKey) // the same name, an older key
+	return p
+}
+
+func (p *setPKI) ecKey() crypto.Signer {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return k
+}
+
+func (p *setPKI) sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, key crypto.Signer) *x509.Certificate {
+	tmpl.SerialNumber = big.NewInt(time.Now().UnixNano())
+	if tmpl.NotAfter.IsZero() {
+		tmpl.NotBefore, tmpl.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(90*24*time.Hour)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, key)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return c
+}
+
+func (p *setPKI) leaf(pub crypto.PublicKey, usages ...x509.ExtKeyUsage) *x509.Certificate {
+	return p.sign(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "svc"}, DNSNames: []string{"svc"}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages,
+	}, p.inter, pub, p.key)
+}
+
+// certSet is what lies in a directory.
+type certSet struct {
+	cert, key []byte
+	mode      os.FileMode
+}
+
+func (p *setPKI) set(chain ...*x509.Certificate) certSet {
+	key := p.ecKey()
+	leaf := p.leaf(key.Public(), x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)
+	data, err := pemfile.EncodePrivateKey(key)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return certSet{pemfile.EncodeCertificates(append([]*x509.Certificate{leaf}, chain...)), data, 0o600}
+}
+
+// with replaces the leaf and the key of a set.
+func (p *setPKI) with(key crypto.Signer, label string, usages ...x509.ExtKeyUsage) certSet {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return certSet{
+		pemfile.EncodeCertificates([]*x509.Certificate{p.leaf(key.Public(), usages...), p.inter}),
+		pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}), 0o600,
+	}
+}
+
+// TestOneSetThreeAnswers: what a running service, "config check" and "audit" say
+// about the same files. They differ where the row says why.
+func TestOneSetThreeAnswers(t *testing.T) {
+	p := newSetPKI(t)
+	rsaKey := func(bits int) crypto.Signer {
+		t.Setenv("GODEBUG", "rsa1024min=0")
+		k, err := rsa.GenerateKey(rand.Reader, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	both := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}
+	whole := p.set(p.inter)
+	comment := whole
+	comment.cert = bytes.Replace(whole.cert, []byte("-----END CERTIFICATE-----\n"), []byte("-----END CERTIFICATE-----\n# ----- intermediate -----\n"), 1)
+	readable := whole
+	readable.mode = 0o644
+	torn := whole
+	torn.cert = whole.cert[:len(whole.cert)-200]
+	encrypted := whole
+	encrypted.key = pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{0x30, 0}})
+	mismatch := whole
+	mismatch.key = p.set().key
+	for _, c := range []struct {
+		name   string
+		set    certSet
+		rotate string // "" taken, "warns: TEXT" taken with a warning, else a part of the refusal
+		check  string // "" or a part of the refusal of config check
+		audit  string // ids of the findings
+		why    string // the answers differ
+	}{
+		{"whole", whole, "", "", "", ""},
+		{"with the root", p.set(p.inter, p.root), "", "", "", ""},
+		{"comment with dashes", comment, "", "", "", ""},
+		{"PKCS #8 under RSA PRIVATE KEY", p.with(rsaKey(2048), "RSA PRIVATE KEY", both...), "", "", "", ""},
+		{"PKCS #8 under EC PRIVATE KEY", p.with(p.ecKey(), "EC PRIVATE KEY", both...), "", "", "", ""},
+		{"no extended key usages", p.with(p.ecKey(), "PRIVATE KEY"), "", "", "", ""},
+		{"server only", p.with(p.ecKey(), "PRIVATE KEY", both[1]), "", "lacks clientAuth", "",
+			"the client of config check connects to others; a service may serve only, and is refused when it begins to connect"},
+		{"surplus certificate", p.set(p.inter, p.other), "warns: not part of the chain", "", "",
+			"peers get the chain without it, so there is nothing for config check to refuse; audit verifies as peers do, who tolerate it"},
+		{"surplus certificate between", p.set(p.other, p.inter), "warns: not part of the chain", "", "",
+			"as above"},
+		{"weak key", p.with(rsaKey(1024), "PRIVATE KEY", both...), "warns: RSA key of 1024 bits", "", "weak-key",
+			"a running service must not fail for it; config check asks whether the program can run; audit is there to judge it"},
+		{"key that others can read", readable, "warns: others can read the private key", "lets others read the key", "key-readable",
+			"refusing a renewal would be an outage, refusing a start is not"},
+		{"chain cut between two blocks", p.set(), "neither in the chain nor in the trust bundle", "", "chain-incomplete",
+			"config check judges the files one by one and verifies no chain"},
+		{"chain of another key", p.set(p.other), "neither in the chain nor in the trust bundle", "", "chain-incomplete", "as above"},
+		{"torn", torn, "damaged PEM", "damaged PEM", "chain-incomplete unreadable",
+			"audit says what it can of the part that is whole, beside that there is damage"},
+		{"encrypted key", encrypted, "it is an encrypted private key", "it is an encrypted private key", "",
+			"audit needs no key to judge a certificate"},
+		{"key of another", mismatch, "does not fit", "does not fit", "key-mismatch", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, data := range map[string][]byte{"tls.crt": c.set.cert, "ca.crt": pemfile.EncodeCertificates([]*x509.Certificate{p.root})} {
+				writeSet(t, filepath.Join(dir, name), data, 0o644)
+			}
+			writeSet(t, filepath.Join(dir, "tls.key"), c.set.key, c.set.mode)
+			if got := askRotation(t, dir); (c.rotate == "") != (got == "") || !strings.Contains(got, c.rotate[strings.Index(c.rotate, ":")+1:]) ||
+				strings.HasPrefix(got, "warns") != strings.HasPrefix(c.rotate, "warns") {
+				t.Errorf("rotation: %q, want %q", got, c.rotate)
+			}
+			if got := askSettings(dir); (c.check == "") != (got == "") || !strings.Contains(got, c.check) {
+				t.Errorf("config check: %q, want %q", got, c.check)
+			}
+			if got := askAudit(t, dir); got != c.audit {
+				t.Errorf("audit: %q, want %q", got, c.audit)
+			}
+		})
+	}
+}
+
+func writeSet(t *testing.T, path string, data []byte, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, data, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func askRotation(t *testing.T, dir string) string {
+	id, err := rotation.Open(t.Context(), rotation.Config{
+		Source: rotation.Files(rotation.FileSet{Dir: dir}), Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = id.Close() }()
+	if w := id.Status().Warnings; len(w) > 0 {
+		return "warns: " + strings.Join(w, "; ")
+	}
+	return ""
+}
+
+func askSettings(dir string) string {
+	_, err := settings.Collect(settings.Input{Environ: []string{
+		"STORAGE_ELEMENT__BASE_URL=https://s", "SERVICE_ACCOUNT__CLIENT_ID=x", "SERVICE_ACCOUNT__CLIENT_SECRET=x",
+		"TLS__CERT_FILE=" + filepath.Join(dir, "tls.crt"), "TLS__KEY_FILE=" + filepath.Join(dir, "tls.key"), "TLS__CA_CERT_FILE=" + filepath.Join(dir, "ca.crt"),
+	}}).Parse()
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// findings is a report that keeps the ids of what is wrong with tls.crt.
+type findings []string
+
+func (f *findings) Row(r *audit.Row) error {
+	if r.Cert == nil && r.Err != nil && strings.HasSuffix(r.Place, "tls.crt") {
+		*f = append(*f, "unreadable")
+	}
+	for _, found := range r.Findings {
+		if found.Severity > audit.Info && strings.HasSuffix(r.Place, "tls.crt") {
+			*f = append(*f, found.Check)
+		}
+	}
+	return nil
+}
+
+func (f *findings) End(*audit.Summary) error { return nil }
+
+func askAudit(t *testing.T, dir string) string {
+	var f findings
+	_, err := audit.Run(t.Context(), audit.Config{Sources: []audit.Source{audit.Targets{Names: []string{dir}}}, Report: &f, WarnBefore: time.Hour, CritBefore: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(f)
+	return strings.Join(slices.Compact(f), " ")
+}
