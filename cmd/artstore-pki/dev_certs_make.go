@@ -226,10 +226,10 @@ func (i *devIssuer) enrol(ctx context.Context, item *devItem) (rotation.Material
 
 // keyTypeFor is the default where the profile allows it, else what it lists first.
 func keyTypeFor(p ca.Profile) enroll.KeyType {
-	if len(p.KeyTypes) == 0 || slices.Contains(p.KeyTypes, "EC-P256") {
-		return ""
+	if len(p.KeyTypes) == 0 || slices.Contains(p.KeyTypes, string(enroll.ECP256)) {
+		return enroll.ECP256
 	}
-	return enroll.KeyType(strings.ToLower(p.KeyTypes[0]))
+	return enroll.KeyType(p.KeyTypes[0])
 }
 
 // fixture gets a certificate whose time is over or has not come, past the API,

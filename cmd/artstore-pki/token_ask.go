@@ -38,7 +38,7 @@ func (u *ui) askToken(c *cli.Context, service string, names []string) (secret.St
 	if err != nil {
 		return secret.String{}, err
 	}
-	defer client.HTTP.CloseIdleConnections()
+	defer client.Close()
 	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
 	defer cancel()
 	token, err := client.EnrolmentToken(ctx, stepapi.TokenRequest{Service: service, Names: names, Lifetime: spanOf(c, "lifetime").String()})

@@ -308,7 +308,7 @@ func (a *authority) sign(body []byte) (int, any) {
 	if t.key == nil {
 		t.key, t.chain = csr.PublicKey, a.issue(csr.Subject.CommonName, csr, csr.PublicKey)
 	}
-	if !t.key.(*ecdsa.PublicKey).Equal(csr.PublicKey.(crypto.PublicKey)) {
+	if !t.key.(interface{ Equal(crypto.PublicKey) bool }).Equal(csr.PublicKey.(crypto.PublicKey)) {
 		return http.StatusUnauthorized, stepapi.Error{Status: 401, Message: "token was used with another key"}
 	}
 	return http.StatusCreated, stepapi.SignResponse{Certificate: t.chain[0], CA: t.chain[1], Chain: t.chain}

@@ -88,7 +88,7 @@ func (d dialer) bundle(ctx context.Context, address string, anchors []*x509.Cert
 	if err != nil {
 		return nil, err
 	}
-	defer c.HTTP.CloseIdleConnections()
+	defer c.Close()
 	roots, err := c.Roots(ctx)
 	if err != nil {
 		return nil, err

@@ -47,27 +47,37 @@ func (e *Error) denied() bool {
 	return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
 }
 
-// Client speaks the step API with one authority. It is safe for concurrent use.
-// Fields are set before the first request.
+// Client speaks the step API with one authority. [NewClient] makes it: it talks to
+// no other server, whatever its certificate is. It is safe for concurrent use.
+// AuthorityName and TrustDigest are set before the first request.
 type Client struct {
-	URL  string       // https://host[:port]
-	HTTP *http.Client // decides whom to trust and which certificate to show; redirects are never followed
 	// TrustDigest, if not empty, tells the authority with each renewal which bundle is in effect here.
 	TrustDigest string
-	// AuthorityName is [Config.AuthorityName]. It has an effect on what [NewClient]
-	// made: an HTTP client from elsewhere decides alone which server it talks to.
+	// AuthorityName is [Config.AuthorityName].
 	AuthorityName string
 
+	url     string                                   // https://host[:port]
+	http    *http.Client                             // decides whom to trust and which certificate to show; redirects are never followed
 	refuses func(chains [][]*x509.Certificate) error // by the revocation lists that are held; nil holds none
 	observe func() func(http.Header)                 // if set, called when a request leaves; what it returns, with the header of the answer
 }
 
-// NewClient returns a client that trusts roots alone and, if cert is not nil,
-// shows it. Under these roots it talks to the authority and to no other server, or
-// fails with [ErrNotAuthority] before a request leaves. The caller ends it with
-// HTTP.CloseIdleConnections.
+// NewClient returns a client for the authority at url, https://host[:port], that
+// trusts roots alone and, if cert is not nil, shows it. Under these roots it talks to
+// the authority and to no other server, or fails with [ErrNotAuthority] before a
+// request leaves. The caller ends it with Close.
 func NewClient(url string, roots []*x509.Certificate, cert *tls.Certificate) (*Client, error) {
 	return dialer{timeout: defaultTimeout, dial: (&net.Dialer{}).DialContext}.client(url, roots, cert)
+}
+
+// URL is the address of the authority, as it was given.
+func (c *Client) URL() string { return c.url }
+
+// Close ends the client's connections; requests under way are not waited for.
+func (c *Client) Close() {
+	if c.http != nil {
+		c.http.CloseIdleConnections()
+	}
 }
 
 // dialer holds what all connections of one source share. It makes a client for
@@ -95,7 +105,7 @@ func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certific
 	for _, r := range roots {
 		pool.AddCert(r)
 	}
-	c := &Client{URL: url, AuthorityName: d.name, refuses: d.refuses, observe: d.observe}
+	c := &Client{url: url, AuthorityName: d.name, refuses: d.refuses, observe: d.observe}
 	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, VerifyConnection: c.recognise}
 	if cert != nil {
 		// Not Certificates: from those, crypto/tls silently sends none if the server's hints do not fit, and the
@@ -109,7 +119,7 @@ func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certific
 		// One identity, one short conversation: no connection outlives its certificate.
 		DisableKeepAlives: true,
 	}
-	c.HTTP = &http.Client{Transport: transport, Timeout: d.timeout}
+	c.http = &http.Client{Transport: transport, Timeout: d.timeout}
 	return c, nil
 }
 
@@ -277,7 +287,7 @@ func (c *Client) do(ctx context.Context, in call, out any) error {
 
 func (c *Client) decode(in call, r reply, out any) error {
 	if err := json.Unmarshal(r.body, out); err != nil {
-		return fmt.Errorf("%s: %s does not speak the step API: the answer is not the JSON expected", in.doing, c.URL)
+		return fmt.Errorf("%s: %s does not speak the step API: the answer is not the JSON expected", in.doing, c.url)
 	}
 	return nil
 }
@@ -287,21 +297,21 @@ func (c *Client) exchange(ctx context.Context, in call) (reply, error) {
 	if err != nil {
 		return reply{}, fmt.Errorf("%s: %w", in.doing, err)
 	}
-	if c.HTTP == nil { // http.DefaultClient would trust the system's roots
-		return reply{}, fmt.Errorf("%s: no HTTP client", in.doing)
+	if c.http == nil { // http.DefaultClient would trust the system's roots
+		return reply{}, fmt.Errorf("%s: the client was not made by NewClient", in.doing)
 	}
 	arrived := func(http.Header) {}
 	if c.observe != nil {
 		arrived = c.observe()
 	}
-	direct := *c.HTTP
+	direct := *c.http
 	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	resp, err := direct.Do(req)
 	if err != nil {
 		if ue := (*url.Error)(nil); errors.As(err, &ue) {
 			err = ue.Err // its text would repeat method and address
 		}
-		return reply{}, fmt.Errorf("%s: reaching the authority at %s: %w", in.doing, c.URL, err)
+		return reply{}, fmt.Errorf("%s: reaching the authority at %s: %w", in.doing, c.url, err)
 	}
 	arrived(resp.Header)
 	defer func() { _ = resp.Body.Close() }() // read only: nothing to lose
@@ -319,9 +329,9 @@ func (c *Client) exchange(ctx context.Context, in call) (reply, error) {
 	}
 	switch {
 	case errors.As(err, new(*http.MaxBytesError)):
-		return reply{}, fmt.Errorf("%s: the answer of %s is longer than %d bytes", in.doing, c.URL, limit)
+		return reply{}, fmt.Errorf("%s: the answer of %s is longer than %d bytes", in.doing, c.url, limit)
 	case err != nil:
-		return reply{}, fmt.Errorf("%s: reading the answer of %s: %w", in.doing, c.URL, err)
+		return reply{}, fmt.Errorf("%s: reading the answer of %s: %w", in.doing, c.url, err)
 	case success, resp.StatusCode == http.StatusNotModified && in.tag != "":
 		return reply{resp.StatusCode, resp.Header, body}, nil
 	}
@@ -329,7 +339,7 @@ func (c *Client) exchange(ctx context.Context, in call) (reply, error) {
 }
 
 func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
-	base, err := parseURL(c.URL)
+	base, err := parseURL(c.url)
 	if err != nil {
 		return nil, err
 	}

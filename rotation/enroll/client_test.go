@@ -204,11 +204,13 @@ func TestClientSaysWhatAndWhere(t *testing.T) {
 	if _, err := enroll.NewClient("http://ca.test", a.bundle(), nil); err == nil {
 		t.Error("a client without TLS was made")
 	}
-	if err := (&enroll.Client{URL: url}).Health(t.Context()); err == nil || !strings.Contains(err.Error(), "no HTTP client") {
-		t.Errorf("zero client: %v", err)
+	if c, err = enroll.NewClient(url+"/", a.bundle(), nil); err != nil || c.URL() != url+"/" {
+		t.Errorf("URL: %v", err)
 	}
-	if err := (&enroll.Client{URL: "ftp://x", HTTP: &http.Client{}}).Health(t.Context()); err == nil {
-		t.Error("ftp was accepted")
+	var zero enroll.Client
+	zero.Close()
+	if err := zero.Health(t.Context()); err == nil {
+		t.Error("the zero client was not refused")
 	}
 }
 

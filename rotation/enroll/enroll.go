@@ -44,8 +44,8 @@
 //
 // # Rules for callers
 //
-// One [Source] owns one directory; two of them on one directory would each
-// prune what the other made. Logs carry serials, fingerprints and names, never
+// One [Source] owns one directory, as long as it is watched; another one, [Issue] or
+// [Renew] then fails with [ErrBusy], in this process or another. Logs carry serials, fingerprints and names, never
 // keys, tokens or bodies.
 package enroll
 
@@ -104,11 +104,15 @@ type Config struct {
 	// Dir keeps the identity: tls.crt, tls.key (0600), ca.crt, crl.pem if the
 	// authority has revoked lists, and crl.kept (0600) if earlier lists named what
 	// these do not; and log.head, the newest head of the authority's log that follows
-	// from the one before. It is made (0700) if absent. Required unless InMemory.
+	// from the one before; and authority.json, which [ReadConfig] reads. It is made
+	// (0700) if absent. A renewal keeps owner, group and mode that the files and their
+	// directories were given, for a group at most: 0640 for the secret ones. One process
+	// at a time may write here ([ErrBusy]). Required unless InMemory.
 	Dir string
 	// InMemory keeps nothing on disk. A restart then needs a new token.
 	InMemory bool
-	// KeyType of new keys. Empty means EC P-256.
+	// KeyType of new keys. Empty means that of the key which is replaced, and
+	// [ECP256] for the first one.
 	KeyType KeyType
 	// TrustRefresh is the time between two looks at the trust bundle, and at the
 	// revoked lists. 0 means a sixth of the certificate's life, at most 1 h.
@@ -164,7 +168,7 @@ func New(cfg Config) (*Source, error) {
 	case cfg.InMemory && cfg.Token == nil:
 		problems = append(problems, errors.New("no token source, and nothing is stored in memory: there would be no way to a certificate"))
 	case cfg.Dir != "":
-		s.store = &store{dir: cfg.Dir}
+		s.store = &store{dir: cfg.Dir, lost: s.lostAccess}
 		s.pending.dir = cfg.Dir
 	}
 	if err := checkAuthorityName(cfg.AuthorityName); err != nil {
@@ -189,6 +193,11 @@ func New(cfg Config) (*Source, error) {
 		s.cfg.DialContext = (&net.Dialer{Timeout: s.cfg.Timeout}).DialContext
 	}
 	return s, nil
+}
+
+// lostAccess tells that a file could not be given to whom its predecessor was.
+func (s *Source) lostAccess(path string) {
+	s.cfg.Logger.Warn("owner or group of a renewed file not kept", slog.String("path", path))
 }
 
 // wall is the present without its monotonic reading: on Linux and macOS that

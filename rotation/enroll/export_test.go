@@ -64,8 +64,8 @@ func Request(kind KeyType, subject string, names []string) ([]byte, error) {
 func (s *Source) SetClock(now func() time.Time)   { s.now = now }
 func (s *Source) SetRandom(random func() float64) { s.random = random }
 
-// Due reports whether a job planned at set for at runs at now.
-func Due(set, at, now time.Time) bool {
+// AlarmDue reports whether a job planned at set for at runs at now.
+func AlarmDue(set, at, now time.Time) bool {
 	t := alarm{set: set, at: at}
 	return t.due(now)
 }
@@ -116,3 +116,20 @@ func ParseLogHead(text []byte) (int64, error) {
 	h, err := parseLogHead(text)
 	return h.size, err
 }
+
+// RewriteOrigin reads an authority.json and writes it.
+func RewriteOrigin(data []byte) ([]byte, error) {
+	o, err := parseOrigin(data)
+	if err != nil {
+		return nil, err
+	}
+	return o.encode()
+}
+
+// Due reports whether RenewIfDue renews a certificate at now.
+func Due(leaf *x509.Certificate, now time.Time) bool {
+	return (&identity{chain: []*x509.Certificate{leaf}}).due(now)
+}
+
+// KeyTypeOf is the type of the successor of key.
+func KeyTypeOf(key crypto.PrivateKey) KeyType { return keyTypeOf(key.(crypto.Signer)) }

@@ -39,7 +39,7 @@ func once(token secret.String) func(context.Context) (secret.String, error) {
 
 func TestIssueAndRenew(t *testing.T) {
 	a, url := listen(t)
-	for _, kind := range []enroll.KeyType{"", "ed25519"} {
+	for _, kind := range []enroll.KeyType{"", enroll.Ed25519} {
 		dir := filepath.Join(t.TempDir(), "d")
 		cfg := enroll.Config{URL: url, Dir: dir, Token: once(a.token("svc", "svc", "127.0.0.1"))}
 		first, err := enroll.Issue(t.Context(), cfg)

@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -26,35 +27,75 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// KeyType names the kind of new keys: "ec-p256" (also ""), "ed25519" or
-// "rsa-3072". Any other is refused by [New].
+// KeyType names the kind of new keys, as pki.yaml spells it.
 type KeyType string
 
+// The kinds of keys. RSA is for peers that know nothing else: a handshake costs
+// many times more.
 const (
-	ecP256  KeyType = "ec-p256"
-	edwards KeyType = "ed25519"
-	rsa3072 KeyType = "rsa-3072"
+	ECP256  KeyType = "EC-P256"
+	ECP384  KeyType = "EC-P384"
+	Ed25519 KeyType = "Ed25519"
+	RSA3072 KeyType = "RSA-3072"
+	RSA4096 KeyType = "RSA-4096"
 )
 
+var keyTypes = []KeyType{ECP256, ECP384, Ed25519, RSA3072, RSA4096}
+
+// check accepts the zero value, too.
 func (k KeyType) check() error {
-	switch k {
-	case "", ecP256, edwards, rsa3072:
+	if k == "" || slices.Contains(keyTypes, k) {
 		return nil
 	}
-	return fmt.Errorf("unknown key type %q: want %s, %s or %s", string(k), ecP256, edwards, rsa3072)
+	return fmt.Errorf("unknown key type %q: want one of %q", printable(string(k)), keyTypes)
 }
 
 // generate makes a key. P-256 is the default because a handshake with it costs
 // a fraction of RSA's and, unlike Ed25519, every TLS library in use takes it.
 func (k KeyType) generate() (crypto.Signer, error) {
 	switch k {
-	case edwards:
+	case ECP384:
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case Ed25519:
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		return key, err
-	case rsa3072:
+	case RSA3072:
 		return rsa.GenerateKey(rand.Reader, 3072) // RFC 7525 successors and NIST SP 800-57: 128-bit strength
+	case RSA4096:
+		return rsa.GenerateKey(rand.Reader, 4096)
 	}
 	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+}
+
+// keyTypeOf is the kind of the successor of key: the same, or the next stronger
+// one for a key that another program made.
+func keyTypeOf(key crypto.Signer) KeyType {
+	switch pub := key.Public().(type) {
+	case ed25519.PublicKey:
+		return Ed25519
+	case *rsa.PublicKey:
+		if pub.N.BitLen() > 3072 {
+			return RSA4096
+		}
+		return RSA3072
+	case *ecdsa.PublicKey:
+		if pub.Curve.Params().BitSize > 256 {
+			return ECP384
+		}
+	}
+	return ECP256
+}
+
+// keyType is the kind of the next key: the configured one, else that of the
+// identity that it replaces, which may be nil.
+func (s *Source) keyType(old *identity) KeyType {
+	switch {
+	case s.cfg.KeyType != "":
+		return s.cfg.KeyType
+	case old != nil:
+		return keyTypeOf(old.key)
+	}
+	return ECP256
 }
 
 // request makes the CSR (PEM) for a subject and its names. The subject is the

@@ -127,7 +127,7 @@ func (s *Source) proveHead(ctx context.Context, cur *identity, from, to int64) (
 	if err != nil {
 		return nil, err
 	}
-	defer c.HTTP.CloseIdleConnections()
+	defer c.Close()
 	var out stepapi.LogProof
 	err = c.do(ctx, call{doing: "asking for a proof of the log", path: fmt.Sprintf("%s?from=%d&to=%d", stepapi.PathLogProof, from, to)}, &out)
 	return out.Hashes, err

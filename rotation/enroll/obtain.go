@@ -3,18 +3,25 @@ package enroll
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // ErrNoToken reports that an enrolment was due and [Config.Token] gave none.
@@ -29,18 +36,18 @@ func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 	if err != nil {
 		return rotation.Material{}, err
 	}
-	if s.store != nil {
-		if err := s.store.check(); err != nil {
-			return rotation.Material{}, err
-		}
-	}
 	var old *identity // what its lists say about the authority, and what stays refused, holds for its successor
 	if s.store != nil {
+		release, err := s.store.hold()
+		if err != nil {
+			return rotation.Material{}, err
+		}
+		defer release()
 		if old, err = s.store.load(); err == nil {
 			s.held.Store(old)
 		}
 	}
-	i, err := s.enrol(ctx)
+	i, err := s.enrol(ctx, old)
 	if err == nil {
 		err = i.inherit(old, s.wall())
 	}
@@ -55,22 +62,60 @@ func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 // no token, and works with an expired certificate for as long as the authority
 // takes it.
 func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
+	m, _, err := renewOnce(ctx, cfg, func(*identity, time.Time) bool { return true })
+	return m, err
+}
+
+// RenewIfDue is [Renew] for a timer: it asks the authority for nothing, and returns
+// what is stored, before the moment at which a [Source] would renew. That is between
+// 0.60 and 0.70 of the life, at a point that is another one for each certificate and
+// the same each time it is asked about, so that a fleet with one timer spreads.
+func RenewIfDue(ctx context.Context, cfg Config) (m rotation.Material, renewed bool, err error) {
+	return renewOnce(ctx, cfg, (*identity).due)
+}
+
+// due reports whether the renewal of i has come, by a random number that its
+// certificate gives.
+func (i *identity) due(now time.Time) bool {
+	leaf := i.leaf()
+	sum := sha256.Sum256(leaf.Raw)
+	u := float64(binary.BigEndian.Uint64(sum[:])>>11) / (1 << 53)
+	return !now.Before(lifetime.RenewAt(lifetime.IssuedAt(leaf.NotBefore, leaf.NotAfter), leaf.NotAfter, u))
+}
+
+func renewOnce(ctx context.Context, cfg Config, due func(*identity, time.Time) bool) (_ rotation.Material, renewed bool, err error) {
 	s, err := New(cfg)
 	if err != nil {
-		return rotation.Material{}, err
+		return rotation.Material{}, false, err
 	}
 	if s.store == nil {
-		return rotation.Material{}, errors.New("renewing the certificate: no directory holds one (Dir)")
+		return rotation.Material{}, false, errors.New("renewing the certificate: no directory holds one (Dir)")
 	}
-	if err := s.store.check(); err != nil {
-		return rotation.Material{}, err
+	if _, err := os.Stat(s.store.dir); err != nil { // hold would make it
+		return rotation.Material{}, false, fmt.Errorf("renewing the certificate: %w", err)
 	}
+	release, err := s.store.hold() // before the question: another one may be renewing right now
+	if err != nil {
+		return rotation.Material{}, false, err
+	}
+	defer release()
 	old, err := s.store.load()
 	if err != nil {
-		return rotation.Material{}, err
+		return rotation.Material{}, false, err
 	}
+	if !due(old, s.wall()) {
+		return old.material(), false, nil
+	}
+	m, err := s.renewStored(ctx, old)
+	return m, err == nil, err
+}
+
+func (s *Source) renewStored(ctx context.Context, old *identity) (rotation.Material, error) {
 	s.held.Store(old)
 	i, err := s.renew(ctx, old)
+	if unverified(err) {
+		i, err = s.reanchor(ctx, old, err)
+	}
 	if end := old.leaf().NotAfter; err != nil && s.remaining(end) <= 0 {
 		err = fmt.Errorf("the certificate expired at %s: %w", end.UTC().Format(time.RFC3339), err)
 	}
@@ -108,6 +153,7 @@ func (s *Source) keep(ctx context.Context, i *identity) (rotation.Material, erro
 		return rotation.Material{}, err
 	}
 	s.keepHead(ctx, i)
+	s.note(ctx, i)
 	return i.material(), nil
 }
 
@@ -115,23 +161,37 @@ func (s *Source) dialer() dialer {
 	return dialer{timeout: s.cfg.Timeout, name: s.cfg.AuthorityName, refuses: s.refuses, dial: s.cfg.DialContext, observe: s.observe}
 }
 
-// enrol takes a token and turns it into an identity. The order is such that
-// the token leaves last: whatever may fail before fails while it is unspent.
-//
-// Crash story: before /sign nothing is lost; after it, the same token and the
-// key on disk get the same certificate again, until keep or adopt has stored it.
-func (s *Source) enrol(ctx context.Context) (*identity, error) {
+// note keeps where i comes from. That this failed holds up nothing.
+func (s *Source) note(ctx context.Context, i *identity) {
+	if err := s.noteOrigin(i); err != nil {
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "address of the authority not kept", slog.Any("err", err))
+	}
+}
+
+// order is a token that was read: what it asks for, and whom to trust with it.
+type order struct {
+	token secret.String
+	claims
+}
+
+func (s *Source) order(ctx context.Context) (o order, err error) {
 	if s.cfg.Token == nil {
-		return nil, fmt.Errorf("enrolling: %w", ErrNoToken)
+		return o, ErrNoToken
 	}
-	token, err := s.cfg.Token(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("enrolling: %w", err)
+	if o.token, err = s.cfg.Token(ctx); err != nil {
+		return o, err
 	}
-	if token.IsZero() {
-		return nil, fmt.Errorf("enrolling: %w", ErrNoToken)
+	if o.token.IsZero() {
+		return o, ErrNoToken
 	}
-	want, err := parseToken(token)
+	o.claims, err = parseToken(o.token)
+	return o, err
+}
+
+// enrol takes a token and turns it into an identity, which may replace old. The order
+// is such that the token leaves last: whatever may fail before fails while it is unspent.
+func (s *Source) enrol(ctx context.Context, old *identity) (*identity, error) {
+	want, err := s.order(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
@@ -139,7 +199,19 @@ func (s *Source) enrol(ctx context.Context) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
-	key, err := s.pending.keyFor(token, s.cfg.KeyType)
+	if want.pin != nil && !slices.ContainsFunc(roots, want.pin.of) {
+		return nil, fmt.Errorf("enrolling: the token pins the root %s, and the authority that the configuration trusts has %s: not sent",
+			hex.EncodeToString(want.pin[:]), list(roots))
+	}
+	return s.spend(ctx, want, roots, old)
+}
+
+// spend sends a token to the authority under roots.
+//
+// Crash story: before /sign nothing is lost; after it, the same token and the
+// key on disk get the same certificate again, until keep or adopt has stored it.
+func (s *Source) spend(ctx context.Context, want order, roots []*x509.Certificate, old *identity) (*identity, error) {
+	key, err := s.pending.keyFor(want.token, s.keyType(old))
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
@@ -151,15 +223,15 @@ func (s *Source) enrol(ctx context.Context) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
-	defer c.HTTP.CloseIdleConnections()
-	chain, err := c.Sign(ctx, csr, token)
+	defer c.Close()
+	chain, err := c.Sign(ctx, csr, want.token)
 	if forgetting := s.pending.answered(err); forgetting != nil {
 		return nil, errors.Join(err, forgetting)
 	}
 	if err != nil {
 		return nil, err
 	}
-	i := &identity{chain: chain, key: key, roots: roots}
+	i := &identity{chain: chain, key: key, roots: roots, byToken: true}
 	if err := i.verify(s.wall()); err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
@@ -231,7 +303,7 @@ func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("renewing the certificate: %w", err)
 	}
-	defer c.HTTP.CloseIdleConnections()
+	defer c.Close()
 	c.TrustDigest = stepapi.TrustDigest(cur.roots)
 	chain, err := c.Rekey(ctx, csr)
 	if err != nil {
@@ -242,7 +314,7 @@ func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
 
 // rekeyRequest makes a key and asks for a certificate of cur's names for it.
 func (s *Source) rekeyRequest(cur *identity) (crypto.Signer, []byte, error) {
-	key, err := s.cfg.KeyType.generate()
+	key, err := s.keyType(cur).generate()
 	if err != nil {
 		return nil, nil, fmt.Errorf("renewing the certificate: making a key: %w", err)
 	}

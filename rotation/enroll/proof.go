@@ -127,7 +127,7 @@ func (s *Source) byProof(ctx context.Context, cur *identity) (*identity, error) 
 	if err != nil {
 		return nil, fmt.Errorf("renewing the certificate: %w", err)
 	}
-	defer c.HTTP.CloseIdleConnections()
+	defer c.Close()
 	c.TrustDigest = stepapi.TrustDigest(cur.roots)
 	send := func(path string, csr []byte) ([]*x509.Certificate, error) {
 		req := call{doing: "renewing the expired certificate", method: http.MethodPost, path: path}

@@ -76,7 +76,7 @@ func TestDue(t *testing.T) {
 	set := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := set.Add(time.Hour)
 	for d, want := range map[time.Duration]bool{0: false, 59 * time.Minute: false, time.Hour: true, 8 * time.Hour: true, -30 * time.Second: false, -time.Hour: true} {
-		if got := enroll.Due(set, at, set.Add(d)); got != want {
+		if got := enroll.AlarmDue(set, at, set.Add(d)); got != want {
 			t.Errorf("due %v after planning = %v", d, got)
 		}
 	}
@@ -90,7 +90,7 @@ func TestNewRefuses(t *testing.T) {
 		"no directory":                  func(c *enroll.Config) { c.Dir = "" },
 		"both Dir and InMemory":         func(c *enroll.Config) { c.InMemory = true },
 		"no token source":               func(c *enroll.Config) { c.InMemory, c.Dir = true, "" },
-		"unknown key type \"rsa-1024\"": func(c *enroll.Config) { c.KeyType = "rsa-1024" },
+		"unknown key type \"RSA-1024\"": func(c *enroll.Config) { c.KeyType = "RSA-1024" },
 		"SHA-256 in hex":                func(c *enroll.Config) { c.RootFingerprint = "abcd" },
 		"negative":                      func(c *enroll.Config) { c.Timeout = -1 },
 	} {
@@ -247,9 +247,12 @@ func FuzzPrintable(f *testing.F) {
 
 func TestRequest(t *testing.T) {
 	for kind, check := range map[enroll.KeyType]func(any) bool{
-		"":         func(k any) bool { p, ok := k.(*ecdsa.PublicKey); return ok && p.Params().BitSize == 256 },
-		"ed25519":  func(k any) bool { _, ok := k.(ed25519.PublicKey); return ok },
-		"rsa-3072": func(k any) bool { p, ok := k.(*rsa.PublicKey); return ok && p.N.BitLen() == 3072 },
+		"":             func(k any) bool { p, ok := k.(*ecdsa.PublicKey); return ok && p.Params().BitSize == 256 },
+		enroll.ECP256:  func(k any) bool { p, ok := k.(*ecdsa.PublicKey); return ok && p.Params().BitSize == 256 },
+		enroll.ECP384:  func(k any) bool { p, ok := k.(*ecdsa.PublicKey); return ok && p.Params().BitSize == 384 },
+		enroll.RSA4096: func(k any) bool { p, ok := k.(*rsa.PublicKey); return ok && p.N.BitLen() == 4096 },
+		enroll.Ed25519: func(k any) bool { _, ok := k.(ed25519.PublicKey); return ok },
+		enroll.RSA3072: func(k any) bool { p, ok := k.(*rsa.PublicKey); return ok && p.N.BitLen() == 3072 },
 	} {
 		b, err := enroll.Request(kind, "svc", []string{"svc", "artstore_svc", "10.0.0.7", "::1", "spiffe://artstore/svc"})
 		if err != nil {

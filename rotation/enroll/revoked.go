@@ -33,7 +33,7 @@ func (s *Source) revoked(ctx context.Context, roots []*x509.Certificate, tag str
 	if err != nil {
 		return answered{}, err
 	}
-	defer c.HTTP.CloseIdleConnections()
+	defer c.Close()
 	got, foreign := answered{complete: true}, false
 	take := func(wire stepapi.RevokedList) error {
 		l, err := readList(wire)

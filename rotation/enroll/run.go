@@ -77,13 +77,21 @@ func (a *agent) life() time.Duration { return a.cur.leaf().NotAfter.Sub(a.issued
 func (a *agent) every() time.Duration { return trustEvery(a.cfg.TrustRefresh, a.life()) }
 
 // replace gets a successor: by the current certificate, or by a token when the
-// authority will not have that one.
+// authority will not have that one, or is another one.
 func (s *Source) replace(ctx context.Context, cur *identity) (*identity, error) {
 	i, refused := s.renew(ctx, cur)
-	if !denied(refused) { // success as well
-		return i, refused
+	switch {
+	case unverified(refused):
+		return s.reanchor(ctx, cur, refused)
+	case denied(refused):
+		return s.enrolRefused(ctx, cur, refused)
 	}
-	i, err := s.enrol(ctx)
+	return i, refused // success as well
+}
+
+// enrolRefused enrols after the authority refused cur.
+func (s *Source) enrolRefused(ctx context.Context, cur *identity, refused error) (*identity, error) {
+	i, err := s.enrol(ctx, cur)
 	if err != nil {
 		return nil, errors.Join(refused, err)
 	}
@@ -92,9 +100,14 @@ func (s *Source) replace(ctx context.Context, cur *identity) (*identity, error) 
 
 // inherit takes over from the identity in effect what a renewal does not bring,
 // as it is now and not as it was when the job began.
-// From nil it takes over nothing.
+// From nil it takes over nothing, and neither from an identity of another authority:
+// bundle, lists and the head of the log begin anew together.
 func (i *identity) inherit(from *identity, now time.Time) (err error) {
 	if from == nil {
+		return nil
+	}
+	if i.byToken && !slices.ContainsFunc(i.roots, func(r *x509.Certificate) bool { return slices.ContainsFunc(from.roots, r.Equal) }) {
+		i.anew = true
 		return nil
 	}
 	if i.roots == nil {
@@ -122,6 +135,7 @@ func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
 			a.lists.schedule(now, now)
 		}
 		a.adopt(ctx, r.value, now, a.authority())
+		a.note(ctx, r.value)
 		return
 	}
 	if ctx.Err() != nil {
@@ -131,10 +145,10 @@ func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
 	remaining := a.remaining(a.cur.leaf().NotAfter)
 	a.leaf.schedule(now, now.Add(retry{
 		failures: a.leaf.failures, life: a.life(), remaining: remaining,
-		retryAfter: retryAfterOf(err), slow: denied(err) || errors.Is(err, ErrNoToken),
+		retryAfter: retryAfterOf(err), slow: denied(err) || errors.Is(err, ErrNoToken) || errors.Is(err, ErrOtherAuthority),
 	}.delay(a.random())))
 	level := slog.LevelWarn
-	if remaining <= 0 || denied(err) || r.err == nil { // waiting alone will not heal these
+	if remaining <= 0 || denied(err) || errors.Is(err, ErrOtherAuthority) || r.err == nil { // waiting alone will not heal these
 		level = slog.LevelError
 	}
 	a.cfg.Logger.LogAttrs(ctx, level, "certificate not renewed", about(a.cur, err)...)
@@ -161,6 +175,9 @@ func (a *agent) adopt(ctx context.Context, i *identity, received, issued time.Ti
 	now := a.wall()
 	a.cur, a.received, a.issued, a.kept, a.point = i, received, issued, i, a.random()
 	a.held.Store(i)
+	if i.anew {
+		a.tag = "" // the lists in effect are gone
+	}
 	a.leaf.succeeded()
 	a.plan(now)
 	if a.trust.at.IsZero() { // soon, but not with everyone else that started now

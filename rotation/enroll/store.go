@@ -26,6 +26,9 @@ import (
 //	ca.crt  -> current/ca.crt       trust bundle
 //	crl.pem -> current/crl.pem      revoked lists, then the issuers of theirs that are not in tls.crt or ca.crt; only if there are any
 //	crl.kept -> current/crl.kept    0600, what earlier lists named, those in crl.pem do not, and has not ended; only if there is any
+//	authority.json                 where all this comes from
+//	log.head                       the newest head of the authority's log
+//	.lock                          locked by the one writer
 //	current -> gen-1234567890       the one link that a rename swaps
 //	gen-1234567890/                 never written again once current points to it
 //
@@ -53,6 +56,9 @@ type identity struct {
 	roots []*x509.Certificate
 	lists lists
 	kept  *revocation.Kept // what earlier lists named and lists does not
+
+	byToken bool // enrolled, not renewed
+	anew    bool // of another authority than the one before: nothing is taken over from that
 }
 
 func (i *identity) leaf() *x509.Certificate { return i.chain[0] }
@@ -112,13 +118,21 @@ func WriteFiles(dir string, m rotation.Material) error {
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", dir, err)
 	}
-	s := &store{dir: dir}
+	s := &store{dir: dir, lost: func(string) {}}
+	release, err := s.hold()
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", dir, err)
+	}
+	defer release()
 	_, err = s.save(i)
 	return err
 }
 
 // store keeps generations in a directory.
-type store struct{ dir string }
+type store struct {
+	dir  string
+	lost func(path string) // is told of a file that could not be given to whom its predecessor was
+}
 
 // check finds out whether save may succeed, before a token is spent on what could not be kept.
 func (s *store) check() error {
@@ -209,12 +223,19 @@ func (s *store) save(i *identity) (undo func() error, err error) {
 		return nil, err
 	}
 	before, _ := s.target() // "" is fine: there was none
-	gen, err := s.writeGeneration(i)
+	gen, err := s.writeGeneration(i, before)
 	if err != nil {
 		return nil, fmt.Errorf("storing the identity: %w", err)
 	}
-	if err := s.point(gen); err != nil {
-		return nil, errors.Join(fmt.Errorf("storing the identity: %w", err), os.RemoveAll(filepath.Join(s.dir, gen)))
+	restoreHead := func() error { return nil }
+	if i.anew {
+		restoreHead, err = s.setHeadAside()
+	}
+	if err == nil {
+		err = s.point(gen)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("storing the identity: %w", err), restoreHead(), os.RemoveAll(filepath.Join(s.dir, gen)))
 	}
 	if err := s.link(); err != nil {
 		return nil, fmt.Errorf("storing the identity: %w", err)
@@ -226,8 +247,22 @@ func (s *store) save(i *identity) (undo func() error, err error) {
 		if before == "" {
 			return os.Remove(filepath.Join(s.dir, currentName))
 		}
-		return errors.Join(s.point(before), s.link())
+		return errors.Join(restoreHead(), s.point(before), s.link())
 	}, nil
+}
+
+// setHeadAside takes the head of another authority's log out of the way of the
+// first one of the new. It goes before the generation changes: after a crash in
+// between there is no head, and none is better than one that can never be followed.
+func (s *store) setHeadAside() (restore func() error, err error) {
+	from, to := filepath.Join(s.dir, headName), filepath.Join(s.dir, headName+".old")
+	switch err := os.Rename(from, to); {
+	case errors.Is(err, fs.ErrNotExist):
+		return func() error { return nil }, nil
+	case err != nil:
+		return func() error { return nil }, err
+	}
+	return func() error { return os.Rename(to, from) }, nil
 }
 
 // link makes the plain names, and takes away those that would dangle.
@@ -250,7 +285,8 @@ func (s *store) link() error {
 
 // writeGeneration writes a directory that nothing points to yet. Each file is
 // synced, and so is the directory that holds their names.
-func (s *store) writeGeneration(i *identity) (string, error) {
+// Owner, group and mode are those of the generation before, if there is one.
+func (s *store) writeGeneration(i *identity, before string) (string, error) {
 	key, err := pemfile.EncodePrivateKey(i.key)
 	if err != nil {
 		return "", err
@@ -270,11 +306,54 @@ func (s *store) writeGeneration(i *identity) (string, error) {
 	if kept := i.kept.Encode(); kept != nil {
 		err = errors.Join(err, durable.WriteNew(filepath.Join(dir, keptName), kept, durable.Private))
 	}
+	if err == nil && before != "" {
+		err = s.keepAccess(before, filepath.Base(dir))
+	}
 	if err != nil {
 		return "", errors.Join(err, os.RemoveAll(dir))
 	}
 	return filepath.Base(dir), nil
 }
+
+// keepAccess gives the files of generation gen owner, group and mode of those of
+// the generation before. A name that is new there goes by its neighbour.
+func (s *store) keepAccess(before, gen string) error {
+	root, err := os.OpenRoot(s.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }() // nothing was written through it
+	for _, f := range []struct {
+		name, like string
+		most       fs.FileMode
+	}{
+		{certName, certName, durable.Public},
+		{keyName, keyName, mostOfSecrets},
+		{caName, caName, durable.Public},
+		{crlName, caName, durable.Public},
+		{keptName, keyName, mostOfSecrets},
+		{".", ".", mostOfDirs}, // last: then the files are as they should be
+	} {
+		to := filepath.Join(gen, f.name)
+		if _, err := root.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		lost, err := keepAccess(root, filepath.Join(before, f.like), to, f.most)
+		if err != nil {
+			return fmt.Errorf("keeping owner and mode of %s: %w", filepath.Join(s.dir, to), err)
+		}
+		if lost {
+			s.lost(filepath.Join(s.dir, to))
+		}
+	}
+	return nil
+}
+
+// Most that a renewal keeps of modes: a group may read, others what is public.
+const (
+	mostOfSecrets fs.FileMode = 0o640
+	mostOfDirs    fs.FileMode = 0o755
+)
 
 // point swaps the link "current": a new link under another name, renamed over it.
 func (s *store) point(gen string) error {

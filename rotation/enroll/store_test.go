@@ -70,8 +70,8 @@ func TestWriteFiles(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 3+1+2 {
-		t.Errorf("entries %v, %v; want three links, current and two generations", entries, err)
+	if err != nil || len(entries) != 3+1+1+2 {
+		t.Errorf("entries %v, %v; want three links, the lock, current and two generations", entries, err)
 	}
 }
 

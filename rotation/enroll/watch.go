@@ -26,6 +26,13 @@ func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error)
 		return errors.New("watching enrolment: the source is watched already")
 	}
 	defer s.busy.Store(false)
+	if s.store != nil {
+		release, err := s.store.hold()
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	a := &agent{
 		Source: s, yield: yield,
 		leaf: newJob[*identity](), trust: newJob[[]*x509.Certificate](), lists: newJob[answered](),
@@ -78,6 +85,7 @@ func (a *agent) start(ctx context.Context) error {
 			a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "stored certificate reused", about(stored, nil)...)
 			issued := lifetime.IssuedAt(stored.leaf().NotBefore, stored.leaf().NotAfter)
 			a.adopt(ctx, stored, issued, issued)
+			a.note(ctx, stored)
 			return nil
 		case a.cfg.Token == nil:
 			return fmt.Errorf("publishing the stored identity: %w", err)
@@ -114,7 +122,7 @@ func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 	if over != nil {
 		i, err = a.replace(ctx, over)
 	} else {
-		i, err = a.enrol(ctx)
+		i, err = a.enrol(ctx, before)
 	}
 	if err == nil {
 		err = i.inherit(before, a.wall())
@@ -128,6 +136,7 @@ func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 	a.failed = 0
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate obtained", about(i, nil)...)
 	a.adopt(ctx, i, a.wall(), a.authority())
+	a.note(ctx, i)
 	return nil
 }
 
@@ -161,6 +170,8 @@ func (a *agent) stored(ctx context.Context) (*identity, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && a.cfg.Token != nil:
 		return nil, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("no certificate is stored in %s, and the first one takes a token: %w", a.store.dir, ErrNoToken)
 	case err != nil && a.cfg.Token == nil:
 		return nil, err
 	case err != nil:

@@ -1,0 +1,166 @@
+//go:build unix
+
+package enroll_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// access is owner, group and mode of what lies in the current generation, and of the directories.
+func access(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	for _, name := range []string{"", "current", "tls.key", "tls.crt", "ca.crt"} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		st := info.Sys().(*syscall.Stat_t)
+		fmt.Fprintf(&b, "%s %04o %d:%d\n", name, info.Mode().Perm(), st.Uid, st.Gid)
+	}
+	return b.String()
+}
+
+// open gives a group access, and the group away if this is root.
+func open(t *testing.T, dir string) {
+	t.Helper()
+	for name, mode := range map[string]fs.FileMode{"": 0o750, "current": 0o750, "tls.key": 0o640, "tls.crt": 0o640, "ca.crt": 0o444} {
+		path := filepath.Join(dir, name)
+		if os.Geteuid() == 0 {
+			if err := os.Chown(path, 1600, 1601); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if name == "ca.crt" {
+			mode = 0o644
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Key type, owner, group and mode are as they were after three renewals by a service
+// and three by calls.
+func TestRenewalKeepsWhatItFinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		w.cfg.KeyType = enroll.RSA3072
+		if _, err := enroll.Issue(t.Context(), w.cfg); err != nil {
+			t.Fatal(err)
+		}
+		open(t, w.cfg.Dir)
+		want := access(t, w.cfg.Dir)
+		w.cfg.KeyType = ""
+		kept := func(after string) {
+			t.Helper()
+			if got := access(t, w.cfg.Dir); got != want {
+				t.Errorf("after %s:\n%swant\n%s", after, got, want)
+			}
+			if k := enroll.KeyTypeOf(readDir(t, w.cfg.Dir).Certificate.PrivateKey); k != enroll.RSA3072 {
+				t.Errorf("after %s the key is of type %s", after, k)
+			}
+		}
+		for range 3 {
+			if _, err := enroll.Renew(t.Context(), w.cfg); err != nil {
+				t.Fatal(err)
+			}
+			kept("a call")
+		}
+		stop := w.watch(w.source())
+		time.Sleep(2*time.Hour + 10*time.Minute)
+		stop()
+		if n := len(w.leaves()); n < 4 {
+			t.Fatalf("%d certificates", n)
+		}
+		kept("a service")
+	})
+}
+
+// What nobody else should have is not kept: others never get a key.
+func TestRenewalClosesWhatIsTooOpen(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		if err := enroll.WriteFiles(dir, material(t, "x")); err != nil {
+			t.Fatal(err)
+		}
+		for name, mode := range map[string]fs.FileMode{"tls.key": 0o666, "current": 0o777} {
+			path := filepath.Join(dir, name)
+			info, err := os.Stat(path)
+			if err != nil || info.Mode().Perm() != 0o600 && info.Mode().Perm() != 0o700 && info.Mode().Perm() != 0o640 && info.Mode().Perm() != 0o755 {
+				t.Errorf("%s has mode %v, %v", name, info.Mode(), err)
+			}
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// A second writer is refused with the name of the first, whoever it is; what it came for is not spent.
+func TestOneWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		stop := w.watch(w.source())
+		busy := func(what string, err error) {
+			t.Helper()
+			if !errors.Is(err, enroll.ErrBusy) || !strings.Contains(err.Error(), fmt.Sprintf("process %d on ", os.Getpid())) || !strings.Contains(err.Error(), w.cfg.Dir) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		busy("a second service", w.source().Watch(t.Context(), func(rotation.Material) error { return errors.New("yielded") }))
+		_, err := enroll.Renew(t.Context(), w.cfg)
+		busy("renew", err)
+		_, _, err = enroll.RenewIfDue(t.Context(), w.cfg)
+		busy("renew if due", err)
+		_, err = enroll.Issue(t.Context(), w.cfg)
+		busy("issue", err)
+		busy("files", enroll.WriteFiles(w.cfg.Dir, w.last()))
+		stop()
+		if _, renewed, err := enroll.RenewIfDue(t.Context(), w.cfg); err != nil || renewed {
+			t.Errorf("not due, after the first one ended: %v, %v", renewed, err)
+		}
+		time.Sleep(45 * time.Minute)
+		if _, renewed, err := enroll.RenewIfDue(t.Context(), w.cfg); err != nil || !renewed {
+			t.Errorf("due: %v, %v", renewed, err)
+		}
+	})
+}
+
+// A link in the place of the lock is not followed: opening it would empty its target.
+func TestLockIsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := errors.Join(os.WriteFile(victim, []byte("text"), 0o600), os.Symlink(victim, filepath.Join(dir, ".lock"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := enroll.WriteFiles(dir, material(t, "x")); err == nil {
+		t.Error("the link was accepted")
+	}
+	if text, err := os.ReadFile(victim); err != nil || string(text) != "text" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// Nothing stored and no token: the error says what is missing, not which file.
+func TestNothingStoredAndNoToken(t *testing.T) {
+	src, err := enroll.New(enroll.Config{URL: "https://ca.test", Dir: filepath.Join(t.TempDir(), "d")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := src.Watch(t.Context(), func(rotation.Material) error { return nil }); !errors.Is(err, enroll.ErrNoToken) || strings.Contains(err.Error(), "tls.crt") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,150 @@
+package enroll
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/fileperm"
+)
+
+const (
+	// authorityName is the file in [Config.Dir] that says where its certificate comes from.
+	authorityName = "authority.json"
+	// maxAuthorityFile bounds it, in bytes; ours are below 500.
+	maxAuthorityFile = 4 << 10
+	// authorityVersion is the one form of the file so far.
+	authorityVersion = 1
+)
+
+// origin is what [authorityName] holds: how to renew what lies beside it. Nothing
+// in it is secret, and neither token nor key is ever looked for in it. Owner and
+// mode are not in it: those of the files themselves count.
+type origin struct {
+	Version         int     `json:"version"`
+	URL             string  `json:"url"`
+	RootFingerprint string  `json:"root_fingerprint,omitempty"`
+	AuthorityName   string  `json:"authority_name,omitempty"`
+	KeyType         KeyType `json:"key_type,omitempty"`
+}
+
+// parseOrigin reads the file strictly: one object, known members, each as [New]
+// would take it.
+func parseOrigin(data []byte) (o origin, err error) {
+	if len(data) > maxAuthorityFile {
+		return origin{}, fmt.Errorf("longer than %d bytes", maxAuthorityFile)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&o); err != nil {
+		return origin{}, errors.New("not the JSON expected")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return origin{}, errors.New("more than one JSON value")
+	}
+	if o.Version != authorityVersion {
+		return origin{}, fmt.Errorf("version %d, and this program knows version %d", o.Version, authorityVersion)
+	}
+	if _, err := parseURL(o.URL); err != nil {
+		return origin{}, err
+	}
+	if o.RootFingerprint != "" {
+		if _, err := parseFingerprint(o.RootFingerprint); err != nil {
+			return origin{}, err
+		}
+	}
+	if err := errors.Join(checkAuthorityName(o.AuthorityName), o.KeyType.check()); err != nil {
+		return origin{}, err
+	}
+	return o, nil
+}
+
+func (o origin) encode() ([]byte, error) {
+	data, err := json.MarshalIndent(o, "", "  ")
+	return append(data, '\n'), err
+}
+
+// ReadConfig reads from the identity directory dir where its certificate comes
+// from, as [Issue], [Renew] and [Source] left it there (authority.json): URL,
+// RootFingerprint, AuthorityName, KeyType and Dir of the result are set. The
+// error matches fs.ErrNotExist if there is no such file.
+//
+// A file that others can write or replace is refused: whoever does that would
+// choose the authority. It may belong to this user, to root or to the owner of dir.
+func ReadConfig(dir string) (Config, error) {
+	o, err := readOrigin(dir)
+	if err != nil {
+		return Config{}, fmt.Errorf("reading where the certificate in %s comes from: %w", dir, err)
+	}
+	return Config{URL: o.URL, RootFingerprint: o.RootFingerprint, AuthorityName: o.AuthorityName, KeyType: o.KeyType, Dir: dir}, nil
+}
+
+func readOrigin(dir string) (origin, error) {
+	path := filepath.Join(dir, authorityName)
+	info, err := os.Lstat(path)
+	if err != nil {
+		return origin{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return origin{}, fmt.Errorf("%s is no regular file", path)
+	}
+	var owners []int
+	if of, err := os.Stat(dir); err == nil {
+		if uid, ok := fileperm.Owner(of); ok {
+			owners = append(owners, uid)
+		}
+	}
+	if findings := append(fileperm.File(path, durable.Public, owners...), fileperm.Parents(path, owners...)...); len(findings) > 0 {
+		return origin{}, fmt.Errorf("others can change it: %s", strings.Join(findings, "; "))
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return origin{}, err
+	}
+	defer func() { _ = f.Close() }() // read only: nothing to lose
+	data, err := io.ReadAll(io.LimitReader(f, maxAuthorityFile+1))
+	if err != nil {
+		return origin{}, err
+	}
+	o, err := parseOrigin(data)
+	if err != nil {
+		return origin{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return o, nil
+}
+
+// noteOrigin keeps in dir where i came from, if that is not what the file says.
+// An anchor that the operator once gave stays while the authority is the same.
+func (s *Source) noteOrigin(i *identity) error {
+	if s.store == nil {
+		return nil
+	}
+	o := origin{authorityVersion, s.cfg.URL, s.cfg.RootFingerprint, s.cfg.AuthorityName, keyTypeOf(i.key)}
+	had, err := readOrigin(s.store.dir)
+	if err == nil && had.URL == o.URL && !i.anew {
+		if o.RootFingerprint == "" {
+			o.RootFingerprint = had.RootFingerprint
+		}
+		if o.AuthorityName == "" {
+			o.AuthorityName = had.AuthorityName
+		}
+	}
+	if err == nil && o == had {
+		return nil
+	}
+	data, err := o.encode()
+	if err == nil {
+		err = durable.WriteFile(filepath.Join(s.store.dir, authorityName), data, durable.Public)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // who may not write here does not renew here either, and learns it then
+	}
+	return err
+}

@@ -1,0 +1,58 @@
+//go:build unix
+
+package enroll
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+)
+
+// openLock does not follow a link: the file is emptied and written.
+func openLock(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+}
+
+func lockFile(f *os.File) (busy bool, err error) {
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // G115: a descriptor
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	return false, err
+}
+
+func canWrite(dir string) bool {
+	const w = 2 // W_OK of access(2)
+	return syscall.Access(dir, w) == nil
+}
+
+// keepAccess gives the file or directory to what from has of owner, group and mode,
+// as far as most allows the mode; all within one directory, whatever links are in
+// it. Whom it could not give the file to is left out: without the group, the group's
+// bits of a secret go too, since they would let in another one.
+func keepAccess(in *os.Root, from, to string, most fs.FileMode) (lost bool, err error) {
+	was, err := in.Stat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	is, err := in.Stat(to)
+	if err != nil {
+		return false, err
+	}
+	before, ok := was.Sys().(*syscall.Stat_t)
+	now, known := is.Sys().(*syscall.Stat_t)
+	mode := was.Mode().Perm()&most | is.Mode().Perm()&0o700
+	if ok && known && (before.Uid != now.Uid || before.Gid != now.Gid) && in.Chown(to, int(before.Uid), int(before.Gid)) != nil {
+		lost = true
+		if before.Gid != now.Gid && in.Chown(to, -1, int(before.Gid)) != nil && most != durable.Public {
+			mode &^= 0o070
+		}
+	}
+	return lost, in.Chmod(to, mode|is.Mode()&fs.ModeSetgid)
+}

@@ -1,0 +1,105 @@
+package enroll
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// ErrOtherAuthority reports that the server at the URL is vouched for by no root
+// that is trusted here: the authority was replaced, or a stranger answers. A
+// certificate that is valid stays in use. It is given up by [Issue] into the same
+// directory and a restart; one that has expired also for a token that pins a root
+// of the new authority.
+var ErrOtherAuthority = errors.New("another authority answers")
+
+// unverified reports a server that the roots given do not verify; not a certificate
+// that a verified one issued.
+func unverified(err error) bool {
+	return errors.As(err, new(*tls.CertificateVerificationError)) && errors.As(err, new(x509.UnknownAuthorityError))
+}
+
+// reanchor gets a successor of cur when its roots do not verify the authority, as
+// refused says: by cur if the anchors that the operator configured do, or else, if cur
+// has expired, by a token that pins another root.
+//
+// A server that nobody vouches for gets nothing: neither a renewal nor a token that
+// pins a root that this server has not.
+func (s *Source) reanchor(ctx context.Context, cur *identity, refused error) (*identity, error) {
+	if len(s.cfg.Roots) > 0 || s.pin != nil {
+		roots, err := s.anchor(ctx, nil)
+		switch {
+		case err == nil:
+			return s.renewUnder(ctx, cur, roots)
+		case passing(err):
+			return nil, errors.Join(refused, err)
+		}
+	}
+	end := cur.leaf().NotAfter
+	refused = fmt.Errorf("%w at %s, with %s; trusted here are %s: %w", ErrOtherAuthority, s.cfg.URL, servedRoots(refused), list(cur.roots), refused)
+	if s.wall().Before(end) {
+		return nil, fmt.Errorf("the certificate is valid until %s and given up for no token; to enrol anew, stop this service, use artstore-pki issue --out with this directory, and start it: %w",
+			end.UTC().Format(time.RFC3339), refused)
+	}
+	want, err := s.order(ctx)
+	if err == nil {
+		err = s.pinsAnother(want, cur)
+	}
+	if err != nil {
+		return nil, errors.Join(refused, fmt.Errorf("enrolling: %w", err))
+	}
+	roots, err := s.dialer().bootstrap(ctx, s.cfg.URL, want.pin)
+	if err != nil {
+		return nil, errors.Join(refused, fmt.Errorf("enrolling: %w", err))
+	}
+	i := slices.IndexFunc(roots, want.pin.of)
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the authority was replaced: its expired certificate is given up for a token that pins another root",
+		append(about(cur, nil), slog.String("old_roots", list(cur.roots)), slog.String("new_root", list(roots[i:i+1])))...)
+	return s.spend(ctx, want, roots, cur)
+}
+
+// renewUnder is renew with other roots than those that cur came with.
+func (s *Source) renewUnder(ctx context.Context, cur *identity, roots []*x509.Certificate) (*identity, error) {
+	moved := *cur
+	moved.roots = roots
+	i, err := s.renew(ctx, &moved)
+	if denied(err) && s.cfg.Token != nil {
+		i, err = s.enrolRefused(ctx, &moved, err)
+	}
+	if err == nil && i.roots == nil {
+		i.roots = roots
+	}
+	return i, err
+}
+
+// pinsAnother checks that a token leads to a root that is not trusted here yet: any
+// other one was tried.
+func (s *Source) pinsAnother(want order, cur *identity) error {
+	switch {
+	case want.pin == nil:
+		return errors.New("the token names no root: only one that does can lead to another authority")
+	case slices.ContainsFunc(cur.roots, want.pin.of), s.pin != nil && *s.pin == *want.pin:
+		return errors.New("the token is of the authority before: it pins a root that does not verify this one")
+	}
+	return nil
+}
+
+// servedRoots names what was served in place of a known root.
+func servedRoots(err error) string {
+	var failed *tls.CertificateVerificationError
+	if !errors.As(err, &failed) || len(failed.UnverifiedCertificates) == 0 {
+		return "an unknown root"
+	}
+	last := failed.UnverifiedCertificates[len(failed.UnverifiedCertificates)-1]
+	if selfSigned(last) {
+		return "the root " + pemfile.Fingerprint(last)
+	}
+	return fmt.Sprintf("a chain that ends at %q", printable(last.Issuer.CommonName))
+}
