@@ -161,6 +161,12 @@ func hintFor(err error) string {
 	switch {
 	case errors.Is(err, enroll.ErrNotAuthority):
 		return "nothing was sent to it; check the address. An authority of an older version gets the mark when it is updated and started anew; a stock step-ca is named with --authority-name"
+	case errors.Is(err, enroll.ErrBusy):
+		return "one process renews a directory: stop the other one, or leave the renewals to it"
+	case errors.Is(err, enroll.ErrOtherAuthority):
+		return "if the authority was replaced on purpose: stop the service, artstore-pki token SERVICE on the new authority, artstore-pki issue --out with this directory, and start it; else a stranger answers there"
+	case errors.Is(err, enroll.ErrNoToken):
+		return "artstore-pki token SERVICE makes a token on the authority's machine; give it with --token-file, or ARTSTORE_PKI_TOKEN_FILE"
 	case errors.Is(err, durable.ErrNotEmpty):
 		return "choose an empty or new directory; nothing was written"
 	case errors.Is(err, os.ErrPermission):

@@ -152,6 +152,9 @@ func splitArgs(flags []cli.Flag, args []string) (options, positional []string, e
 		}
 		options = append(options, a)
 		name, _, inline := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if name == flagExec && !inline { // a command of its own follows
+			return options, append(positional, args[i+1:]...), nil
+		}
 		if inline || !takesValue(flags, name) {
 			continue
 		}

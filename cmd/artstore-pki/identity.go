@@ -37,14 +37,24 @@ func identityFlags() []cli.Flag {
 		tokenFileFlag(),
 		&cli.StringFlag{Name: "state", Usage: "directory `DIR` for a certificate obtained and renewed from --ca-url"},
 		&cli.StringFlag{Name: "root-fingerprint", Usage: "SHA-256 of the authority's root in `HEX`; the token has it too"},
+		trustRefreshFlag(),
 	}
+}
+
+const flagTrustRefresh = "trust-refresh"
+
+func trustRefreshFlag() cli.Flag {
+	f := spanFlag(flagTrustRefresh, 0, "how often the trust bundle and the revoked lists are looked at, a `TIME` such as 10m (default: a sixth of the certificate's life, 1h at most)")
+	f.EnvVars, f.DefaultText = []string{"ARTSTORE_PKI_TRUST_REFRESH"}, " "
+	return f
 }
 
 // identityChoice is where an identity comes from: three files, or an authority.
 type identityChoice struct {
 	cert, key, caCert                  string
 	url, tokenFile, state, fingerprint string
-	authority                          string // enroll.Config.AuthorityName
+	authority                          string        // enroll.Config.AuthorityName
+	trustRefresh                       time.Duration // enroll.Config.TrustRefresh
 }
 
 // openIdentity gives the rotating identity that the flags describe: files that
@@ -53,7 +63,7 @@ func (u *ui) openIdentity(c *cli.Context, logger *slog.Logger) (*rotation.Identi
 	return u.openChoice(c.Context, identityChoice{
 		cert: c.String("cert"), key: c.String("key"), caCert: c.String("ca-cert"),
 		url: c.String(flagCAURL), tokenFile: c.String(flagTokenFile), state: c.String("state"), fingerprint: c.String("root-fingerprint"),
-		authority: c.String(flagAuthority),
+		authority: c.String(flagAuthority), trustRefresh: spanOf(c, flagTrustRefresh),
 	}, logger)
 }
 
@@ -103,6 +113,7 @@ func (u *ui) identitySource(i identityChoice, logger *slog.Logger) (rotation.Sou
 		AuthorityName:   i.authority,
 		Token:           u.tokenSource(i.tokenFile),
 		Dir:             i.state,
+		TrustRefresh:    i.trustRefresh,
 		Logger:          logger,
 	})
 }

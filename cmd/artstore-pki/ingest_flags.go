@@ -249,6 +249,6 @@ func (u *ui) settingsIdentity(c *cli.Context, s *settings.Settings, logger *slog
 	return u.openChoice(c.Context, identityChoice{
 		cert: s.TLS.Cert, key: s.TLS.Key, caCert: s.TLS.CA,
 		url: s.Authority.URL, tokenFile: s.Authority.TokenFile, state: s.Authority.State, fingerprint: s.Authority.RootFingerprint,
-		authority: s.Authority.AuthorityName,
+		authority: s.Authority.AuthorityName, trustRefresh: s.Authority.TrustRefresh,
 	}, logger)
 }

@@ -42,7 +42,7 @@ kept, and the token is not spent.`,
 			if c.String(flagTokenFile) == "" {
 				return withHint(usagef("missing --%s", flagTokenFile), "artstore-pki token SERVICE makes one on the authority's machine")
 			}
-			return u.obtain(c, c.String("out"), "getting", enroll.Issue)
+			return u.issue(c, c.String("out"))
 		},
 	}
 }
@@ -51,50 +51,81 @@ func renewCommand(u *ui) *cli.Command {
 	return &cli.Command{
 		Name:      "renew",
 		Usage:     "replace a certificate by one with a new key",
-		ArgsUsage: "DIR",
-		Description: `Renews what "issue" wrote to DIR, over mutual TLS with the current certificate: new key, new
-certificate, and the trust bundle of the moment, swapped in one step. No token is needed while the
-certificate is valid.`,
-		Flags: []cli.Flag{caURLFlag(), authorityNameFlag(), keyTypeFlag()},
+		ArgsUsage: "DIR [--" + flagExec + " CMD ARG…]",
+		Description: `Renews what "issue" or a service wrote to DIR, over mutual TLS with the current certificate: new
+key of the same type, new certificate, and the trust bundle of the moment, swapped in one step;
+owner, group and mode stay. No token is needed while the certificate is valid. The authority and
+its anchor are read from DIR; --ca-url is for another address, or a DIR of an older version.
+
+With --if-due it does nothing before the certificate is due, and is for a timer. What follows
+--exec is a command with its arguments, run without a shell after a renewal, and anew by the
+next renew --exec if it failed. Exit status: 0 renewed, or not due; that of CMD if CMD failed;
+1 anything else failed, also if another process holds DIR; 2 wrong command line.`,
+		Flags: []cli.Flag{
+			caURLFlag(), authorityNameFlag(), keyTypeFlag(),
+			&cli.BoolFlag{Name: "if-due", Usage: "only when the certificate is due: between 0.60 and 0.70 of its life"},
+			&cli.BoolFlag{Name: flagExec, Usage: "run the command that follows, CMD ARG…, after a renewal; the last flag"},
+		},
 		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, 1, 1); err != nil {
+			most := 1
+			if c.Bool(flagExec) {
+				most = -1
+				if c.Args().Len() < 2 {
+					return usagef("missing command after DIR --%s", flagExec)
+				}
+			}
+			if err := wantArgs(c, 1, most); err != nil {
 				return err
 			}
-			return u.obtain(c, c.Args().First(), "renewing", enroll.Renew)
+			return u.renew(c)
 		},
 	}
 }
 
 func keyTypeFlag() cli.Flag {
-	return &cli.StringFlag{Name: "key-type", Value: "EC-P256", Usage: "`TYPE` of the new key: EC-P256, Ed25519, RSA-3072"}
+	return &cli.StringFlag{Name: "key-type", Usage: "`TYPE` of the new key: EC-P256, EC-P384, Ed25519, RSA-3072, RSA-4096 (default: that of the key there, else EC-P256)"}
 }
 
-// obtain runs one of enroll's one-shot functions for the files in dir.
-func (u *ui) obtain(c *cli.Context, dir, doing string, get func(context.Context, enroll.Config) (rotation.Material, error)) error {
-	if err := httpsURL(flagCAURL, c.String(flagCAURL)); err != nil {
+// enrolment is the configuration that the flags of issue and renew give.
+func (u *ui) enrolment(c *cli.Context, dir string) (enroll.Config, error) {
+	cfg := enroll.Config{
+		URL: c.String(flagCAURL), Dir: dir, KeyType: keyTypeOf(c.String("key-type")),
+		RootFingerprint: c.String("root-fingerprint"), AuthorityName: c.String(flagAuthority), Logger: u.logger(slog.LevelWarn),
+	}
+	return cfg, httpsURL(flagCAURL, cfg.URL)
+}
+
+// keyTypeOf takes the names of key types in any case.
+func keyTypeOf(text string) enroll.KeyType {
+	for _, k := range []enroll.KeyType{enroll.ECP256, enroll.ECP384, enroll.Ed25519, enroll.RSA3072, enroll.RSA4096} {
+		if strings.EqualFold(string(k), text) {
+			return k
+		}
+	}
+	return enroll.KeyType(text) // enroll says which there are
+}
+
+func (u *ui) issue(c *cli.Context, dir string) error {
+	cfg, err := u.enrolment(c, dir)
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
 	defer cancel()
-	cfg := enroll.Config{
-		URL: c.String(flagCAURL), Dir: dir, KeyType: enroll.KeyType(strings.ToLower(c.String("key-type"))),
-		RootFingerprint: c.String("root-fingerprint"), AuthorityName: c.String(flagAuthority), Logger: u.logger(slog.LevelWarn),
-	}
-	if path := c.String(flagTokenFile); path != "" {
-		token, err := u.readToken(path) // now, so that a missing file is the first thing said
-		if err != nil {
-			return err
-		}
-		cfg.Token = func(context.Context) (secret.String, error) { return token, nil }
-	}
-	m, err := get(ctx, cfg)
+	token, err := u.readToken(c.String(flagTokenFile)) // now, so that a missing file is the first thing said
 	if err != nil {
-		err = fmt.Errorf("%s a certificate in %s: %w", doing, dir, err)
-		if cfg.Token != nil {
-			err = hintHeld(err, dir)
-		}
 		return err
 	}
+	cfg.Token = func(context.Context) (secret.String, error) { return token, nil }
+	m, err := enroll.Issue(ctx, cfg)
+	if err != nil {
+		return hintHeld(fmt.Errorf("getting a certificate in %s: %w", dir, err), dir)
+	}
+	return u.obtained(dir, m)
+}
+
+// obtained says what lies in dir now.
+func (u *ui) obtained(dir string, m rotation.Material) error {
 	u.warnOfReplaceable(dir)
 	leaf := m.Certificate.Leaf
 	u.say("%s: valid until %s, serial %s", leaf.Subject.CommonName, leaf.NotAfter.Local().Format(time.DateTime), pemfile.Serial(leaf))

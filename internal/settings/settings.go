@@ -67,6 +67,8 @@ type TLS struct {
 // Authority issues the certificate where it is not in files.
 type Authority struct {
 	URL, TokenFile, State, RootFingerprint, AuthorityName string
+
+	TrustRefresh time.Duration // 0: a sixth of the certificate's life, 1 h at most
 }
 
 // Upload is when one is given up.

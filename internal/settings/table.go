@@ -229,6 +229,11 @@ func tlsRows() []Setting {
 			Doc:  "name in the certificate of a stock step-ca, which does not say that it is an authority; any service that can obtain the name can pass for it",
 			into: func(s *Settings) any { return &s.Authority.AuthorityName },
 		},
+		{
+			Key: "authority.trust_refresh", variable: "ARTSTORE_PKI_TRUST_REFRESH",
+			Doc:  "how often the trust bundle and the revoked lists are looked at, and so how long a revoked peer may stay; empty is a sixth of the certificate's life, 1h at most",
+			into: func(s *Settings) any { return &s.Authority.TrustRefresh },
+		},
 	}
 }
 

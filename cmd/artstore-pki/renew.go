@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+const (
+	flagExec = "exec"
+	// hookOwed is in an identity directory while the command after a renewal has yet to succeed.
+	hookOwed = "exec.pending"
+)
+
+// renew renews what DIR holds, and runs the command after it.
+func (u *ui) renew(c *cli.Context) error {
+	dir, command := c.Args().First(), c.Args().Tail()
+	cfg, err := u.renewal(c, dir)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
+	defer cancel()
+	get := renewAlways
+	if c.Bool("if-due") {
+		get = enroll.RenewIfDue
+	}
+	m, renewed, err := get(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("renewing a certificate in %s: %w", dir, err)
+	}
+	if renewed {
+		err = u.obtained(dir, m)
+	} else {
+		u.say("%s: not due, valid until %s", m.Certificate.Leaf.Subject.CommonName, m.Certificate.Leaf.NotAfter.Local().Format(time.DateTime))
+	}
+	if err != nil || len(command) == 0 {
+		return err
+	}
+	return u.afterRenewal(c.Context, dir, command, renewed)
+}
+
+func renewAlways(ctx context.Context, cfg enroll.Config) (rotation.Material, bool, error) {
+	m, err := enroll.Renew(ctx, cfg)
+	return m, err == nil, err
+}
+
+// renewal is what DIR says about its authority, and what the flags say in its place.
+func (u *ui) renewal(c *cli.Context, dir string) (enroll.Config, error) {
+	stored, unread := enroll.ReadConfig(dir)
+	if unread != nil && c.String(flagCAURL) == "" {
+		if errors.Is(unread, fs.ErrNotExist) {
+			return stored, withHint(usagef("missing --%s: %s does not say which authority it is of", flagCAURL, dir), "the next renewal finds it there")
+		}
+		return stored, withHint(unread, "with --%s the file is not needed; a renewal writes it anew", flagCAURL)
+	}
+	if unread == nil && c.String(flagCAURL) == "" {
+		stored.Logger, stored.KeyType = u.logger(slog.LevelWarn), keyTypeOf(c.String("key-type"))
+		if name := c.String(flagAuthority); name != "" {
+			stored.AuthorityName = name
+		}
+		return stored, nil
+	}
+	return u.enrolment(c, dir)
+}
+
+// afterRenewal runs the command if there was a renewal, or if it failed after the
+// last one. That it is owed is on disk before it runs: a crash in between runs it
+// once more.
+func (u *ui) afterRenewal(ctx context.Context, dir string, command []string, renewed bool) error {
+	owed := filepath.Join(dir, hookOwed)
+	if !renewed {
+		if _, err := os.Lstat(owed); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	} else if err := durable.WriteFile(owed, nil, durable.Private); err != nil {
+		return fmt.Errorf("noting the command to run: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // G204: the operator's own command line
+	cmd.Stdout, cmd.Stderr = u.err, u.err
+	if err := cmd.Run(); err != nil {
+		u.complain("error", fmt.Sprintf("the certificate is renewed, but running %q failed: %v; the next renew --%s runs it again", command, err, flagExec))
+		if status := new(exec.ExitError); errors.As(err, &status) && status.ExitCode() > 0 {
+			return exitStatus(status.ExitCode())
+		}
+		return exitStatus(exitFailure)
+	}
+	if err := os.Remove(owed); err != nil {
+		return fmt.Errorf("noting that the command ran: %w", err)
+	}
+	return nil
+}
