@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -75,8 +76,15 @@ func (f *fleet) list(l *flight) {
 		f.fail.err = fmt.Errorf("%w: %w", ErrRegistry, err)
 		l.err = f.fail.err
 		f.fail.until = time.Now().Add(min(failMax, downMin<<min(f.fail.count-1, 10)))
-		f.Logger.Warn("storage elements not listed", "err", err)
+		level := slog.LevelDebug
+		if f.fail.count == 1 {
+			level = slog.LevelWarn
+		}
+		f.Logger.Log(ctx, level, "storage elements not listed", "failures", f.fail.count, "err", err)
 		return
+	}
+	if f.fail.count > 0 {
+		f.Logger.Info("storage elements are listed again", "failures", f.fail.count)
 	}
 	f.fail, f.listed = failure{}, time.Now()
 	f.merge(found)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -208,9 +209,11 @@ func (f *fleet) learn(e *element, size int64, err *RequestError) {
 		e.since = now
 		span := min(downMax, downMin<<min(e.failures, 10))
 		e.aside = now.Add(max(downMin+time.Duration(f.jitter()*float64(span-downMin)), min(err.retryAfter, f.MaxRetryAfter)))
-		if len(f.elements) > 1 {
-			f.Logger.Warn("storage element set aside", "url", e.base, "err", err)
+		level := slog.LevelDebug
+		if e.failures == 1 {
+			level = slog.LevelWarn // an outage begins; back is its end
 		}
+		f.Logger.Log(context.Background(), level, "storage element fails", "url", e.base, "failures", e.failures, "err", err)
 	case err.Status != 0: // it refuses this content or this token, and is well
 		f.back(e)
 	case e.failures > 0: // the trial was ended by somebody else: the next one tries
@@ -221,7 +224,7 @@ func (f *fleet) learn(e *element, size int64, err *RequestError) {
 // back ends an outage: e has answered. The caller holds f.mu.
 func (f *fleet) back(e *element) {
 	if e.failures > 0 {
-		f.Logger.Info("storage element is back", "url", e.base)
+		f.Logger.Info("storage element is back", "url", e.base, "failures", e.failures)
 	}
 	e.failures, e.aside = 0, time.Time{}
 }

@@ -248,7 +248,8 @@ func (k *keeper) ask(l *lease, fail *failure) (*token, error) {
 	}
 	switch {
 	case err == nil:
-		k.Logger.Info("token acquired", "client_id", k.ClientID, "expires_in", t.life, "serial", l.serial)
+		k.recovered(fail)
+		k.Logger.Info("access token acquired", "client_id", k.ClientID, "expires_in", t.life, "serial", l.serial)
 		return t, nil
 	case k.life.Err() != nil:
 		return nil, ErrClosed
@@ -297,21 +298,33 @@ func (k *keeper) failed(fail *failure, e *AuthError, digest [sha256.Size]byte) e
 	fail.err, fail.probed, fail.until, fail.rest = e, now, now.Add(e.RetryAfter), now.Add(rest)
 	n := fail.count
 	k.mu.Unlock()
-	if n&(n-1) == 0 { // an outage of hours is not a line for each request
-		k.tell(e, n)
-	}
+	k.tell(e, n)
 	return e
 }
 
-// tell logs the n-th failure in a row.
+// tell logs the n-th failure in a row: an outage is one line when it begins, and
+// one when it ends (recovered); what is between them is for debugging.
 func (k *keeper) tell(e *AuthError, n int) {
+	level, text := slog.LevelWarn, "token request failed"
 	switch {
 	case e.Status == 0:
-		k.Logger.Warn("token endpoint unreachable", "client_id", k.ClientID, "failures", n, "err", e)
+		text = "token endpoint unreachable"
 	case errors.Is(e, ErrCredentials):
-		k.Logger.Error("token refused", "client_id", k.ClientID, "status", e.Status, "failures", n, "err", e)
-	default:
-		k.Logger.Warn("token request failed", "client_id", k.ClientID, "status", e.Status, "failures", n, "err", e)
+		level, text = slog.LevelError, "token refused"
+	}
+	if n > 1 {
+		level = slog.LevelDebug
+	}
+	k.Logger.Log(k.life, level, text, "client_id", k.ClientID, "status", e.Status, "failures", n, "err", e)
+}
+
+// recovered logs the end of an outage, if there was one.
+func (k *keeper) recovered(fail *failure) {
+	k.mu.Lock()
+	n := fail.count
+	k.mu.Unlock()
+	if n > 0 {
+		k.Logger.Info("token endpoint is back", "client_id", k.ClientID, "failures", n)
 	}
 }
 

@@ -3,7 +3,10 @@ package ingestclient_test
 import (
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
 )
@@ -40,14 +43,14 @@ func TestLogLines(t *testing.T) {
 	dead.TokenURL = "https://127.0.0.1:1/token"
 	upload(dead, func(*ingestclient.Client) {})
 	for line, times := range map[string]int{
-		`level=INFO msg="ingest client opened" client_id=sa_test_1`:                  3,
-		`level=INFO msg="TLS identity loaded" protocol=TLSv1.3 serial=`:              3,
-		`level=INFO msg="TLS identity taken over" protocol=TLSv1.3 serial=`:          1,
-		`level=INFO msg="token acquired" client_id=sa_test_1 expires_in=30m0s`:       2,
-		`level=DEBUG msg="token from cache" client_id=sa_test_1`:                     -1,
-		`level=ERROR msg="token refused" client_id=sa_test_1 status=401 failures=1`:  1,
-		`level=WARN msg="token endpoint unreachable" client_id=sa_test_1 failures=1`: 1,
-		`level=INFO msg="ingest client closed" client_id=sa_test_1`:                  3,
+		`level=INFO msg="ingest client opened" client_id=sa_test_1`:                           3,
+		`level=INFO msg="TLS identity loaded" protocol=TLSv1.3 serial=`:                       3,
+		`level=INFO msg="TLS identity taken over" protocol=TLSv1.3 serial=`:                   1,
+		`level=INFO msg="access token acquired" client_id=sa_test_1 expires_in=30m0s`:         2,
+		`level=DEBUG msg="token from cache" client_id=sa_test_1`:                              -1,
+		`level=ERROR msg="token refused" client_id=sa_test_1 status=401 failures=1`:           1,
+		`level=WARN msg="token endpoint unreachable" client_id=sa_test_1 status=0 failures=1`: 1,
+		`level=INFO msg="ingest client closed" client_id=sa_test_1`:                           3,
 	} {
 		if n := strings.Count(out.String(), line); n != times && (times >= 0 || n == 0) {
 			t.Errorf("%d times, want %d: %s", n, times, line)
@@ -55,5 +58,45 @@ func TestLogLines(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(out.String())
+	}
+}
+
+// An outage of the token endpoint or of an element is one line when it begins
+// and one when it ends, however many files wait for it.
+func TestOneLineForAnOutage(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cut        func(f *fleet, down bool)
+		begin, end string
+	}{
+		"token endpoint": {func(f *fleet, down bool) { f.endpoint.status = map[bool]int{true: 503}[down] }, `level=WARN msg="token request failed"`, `level=INFO msg="token endpoint is back"`},
+		"unreachable":    {func(f *fleet, down bool) { f.endpoint.status = map[bool]int{true: -1}[down] }, `level=WARN msg="token endpoint unreachable"`, `level=INFO msg="token endpoint is back"`},
+		"element":        {func(f *fleet, down bool) { f.status = map[string]int{"a": map[bool]int{true: 503}[down]} }, `level=WARN msg="storage element fails" url=https://a`, `level=INFO msg="storage element is back" url=https://a`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, out := &fleet{}, &locked{}
+				cfg := fleetConfig(only("https://a"))
+				cfg.MaxAttempts, cfg.Logger = 4, slog.New(slog.NewTextHandler(out, nil))
+				c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))
+				f.set(func() { tc.cut(f, true) })
+				var all sync.WaitGroup
+				for range 8 {
+					all.Go(func() {
+						for _, err := send(t, c, ingestclient.Meta{}); err != nil; _, err = send(t, c, ingestclient.Meta{}) {
+							time.Sleep(100 * time.Millisecond)
+						}
+					})
+				}
+				time.Sleep(time.Minute)
+				if text := out.String(); strings.Count(text, tc.begin) != 1 || strings.Count(text, "level=WARN")+strings.Count(text, "level=ERROR") != 1 || strings.Contains(text, tc.end) {
+					t.Errorf("during the outage:\n%s", text)
+				}
+				f.set(func() { tc.cut(f, false) })
+				all.Wait()
+				if text := out.String(); strings.Count(text, tc.end) != 1 || strings.Count(text, "level=WARN") != 1 {
+					t.Errorf("after the outage:\n%s", text)
+				}
+			})
+		})
 	}
 }

@@ -83,7 +83,8 @@ func (c *Client) repeat(ctx context.Context, try func(attempt int) *RequestError
 		}
 		c.count.retries.Add(1)
 		c.settings.Observer(Event{Kind: "retry", Attempt: n, Bytes: e.Sent, Err: e})
-		c.settings.Logger.Warn("request will be repeated", "path", e.Name, "err", e)
+		// The outage behind it has a line of its own, once.
+		c.settings.Logger.Debug("request will be repeated", "path", e.Name, "err", e)
 		if err := pace.Sleep(ctx, wait); err != nil {
 			e.Err = fmt.Errorf("%w: %w", err, e.Err)
 			return n, e

@@ -61,6 +61,11 @@ func (u *ui) checkPeers(c *cli.Context, given *settings.Settings) (err error) {
 	if err != nil {
 		return err
 	}
+	untrust, err := openTrust(c.Context, given, &cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, untrust()) }()
 	failed := false
 	report := func(what string, err error) {
 		if err == nil {
@@ -131,5 +136,5 @@ func probe(cfg ingestclient.Config, id *rotation.Identity, req *http.Request) (*
 	if id == nil || req.URL.Scheme == "http" { // permitted by name, or the settings would not be valid
 		return (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
 	}
-	return id.Transport(rotation.TransportOptions{MinVersion: cfg.MinVersion, CipherSuites: cfg.CipherSuites}).RoundTrip(req)
+	return id.Transport(rotation.TransportOptions{MinVersion: cfg.MinVersion, CipherSuites: cfg.CipherSuites, Trust: cfg.StorageTrust, Proxy: cfg.StorageProxy}).RoundTrip(req)
 }
