@@ -45,11 +45,11 @@ func dialer() func(ctx context.Context, network, addr string) (net.Conn, error) 
 // token request waiting.
 func rotating(id *rotation.Identity, s *settings) identity {
 	storage := id.Transport(rotation.TransportOptions{
-		HTTP2: s.HTTP2, MaxConnsPerHost: s.PoolSize, ExpectContinueTimeout: expectWait, DialContext: dialer(),
+		HTTP1Only: !s.HTTP2, MaxConnsPerHost: s.PoolSize, ExpectContinueTimeout: expectWait, DialContext: dialer(),
 		MinVersion: s.MinVersion, CipherSuites: s.CipherSuites, Trust: s.StorageTrust, Proxy: s.StorageProxy,
 	})
 	tokens := id.Transport(rotation.TransportOptions{
-		HTTP2: true, MaxConnsPerHost: 2, MinVersion: s.MinVersion, CipherSuites: s.CipherSuites, Trust: s.TokenTrust, Proxy: s.TokenProxy,
+		MaxConnsPerHost: 2, MinVersion: s.MinVersion, CipherSuites: s.CipherSuites, Trust: s.TokenTrust, Proxy: s.TokenProxy,
 	})
 	plain := cleartextTransport(s)
 	return identity{

@@ -278,7 +278,7 @@ func TestCloseJoins(t *testing.T) {
 		defer close(watching)
 		return src.Watch(ctx, yield)
 	}), 0)
-	tr := id.Transport(rotation.TransportOptions{HTTP2: true})
+	tr := id.Transport(rotation.TransportOptions{})
 	mustGet(t, tr, addr)
 	src.mustPush(t, ca.leaf(t, "client", nil))
 	var wg sync.WaitGroup

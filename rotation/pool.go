@@ -48,9 +48,9 @@ func newPool(t *Transport, g *Generation) *pool {
 	p := &pool{
 		transport: t, gen: g, bundle: t.bundle(g), tls: clientConfig(g, o), conns: map[*conn]struct{}{}, drained: make(chan struct{}),
 	}
-	p.http = p.newHTTP(o.HTTP2)
+	p.http = p.newHTTP(!o.HTTP1Only)
 	p.upgrades = p.http
-	if o.HTTP2 {
+	if !o.HTTP1Only {
 		p.upgrades = p.newHTTP(false)
 	}
 	return p

@@ -88,7 +88,7 @@ func TestProxy(t *testing.T) {
 		VerifyConnection: func(cs tls.ConnectionState) error { shown <- len(cs.PeerCertificates); return nil }}
 	trust := openTrust(t, rotation.Static(rotation.Material{Roots: []*x509.Certificate{corp.root}}), slog.New(slog.DiscardHandler))
 	for name, opts := range map[string]rotation.TransportOptions{
-		"http": {}, "http, HTTP/2": {HTTP2: true}, "https": {ProxyTrust: trust},
+		"http": {HTTP1Only: true}, "http, HTTP/2": {}, "https": {ProxyTrust: trust},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &tunnels{user: "svc", password: "p@ss:word"}

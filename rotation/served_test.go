@@ -78,7 +78,7 @@ func TestDrainUnderLoad(t *testing.T) {
 				}
 				whoami(w, r)
 			})
-			tr := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0).Transport(rotation.TransportOptions{HTTP2: h2})
+			tr := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0).Transport(rotation.TransportOptions{HTTP1Only: !h2})
 			endless := start(t, tr, addr, "/endless")
 			defer func() { _ = endless.Body.Close() }()
 			var replayable, others load
@@ -232,7 +232,7 @@ func TestDeniedWhileOpen(t *testing.T) {
 	}
 	id := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0)
 	addr := listenServer(t, id, opts, whoami)
-	tr := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0).Transport(rotation.TransportOptions{})
+	tr := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0).Transport(rotation.TransportOptions{HTTP1Only: true})
 	mustGet(t, tr, addr)
 	policy.Store("somebody else")
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+"/", nil)

@@ -22,9 +22,9 @@ const (
 )
 
 // TransportOptions configures [Identity.Transport]. The zero value speaks
-// HTTP/1.1 over TLS 1.3, without a proxy.
+// HTTP/2 and HTTP/1.1 over TLS 1.3, without a proxy.
 type TransportOptions struct {
-	HTTP2                 bool          // also offer HTTP/2; default HTTP/1.1 only
+	HTTP1Only             bool          // do not offer HTTP/2; default: both, HTTP/2 preferred, and HTTP/1.1 for requests with Upgrade
 	MaxConnsPerHost       int           // per generation; 0 is no limit
 	ResponseHeaderTimeout time.Duration // from the end of the request; 0 is no limit
 	ExpectContinueTimeout time.Duration // wait for 100 Continue; 0 sends the body at once

@@ -71,7 +71,7 @@ func TestRotateUnderLoad(t *testing.T) {
 			})
 			src := newPushed(ca.leaf(t, "client", nil))
 			id := open(t, src, time.Minute)
-			tr := id.Transport(rotation.TransportOptions{HTTP2: h2})
+			tr := id.Transport(rotation.TransportOptions{HTTP1Only: !h2})
 			if proto := mustGet(t, tr, addr).Get("Proto"); proto != name {
 				t.Fatalf("spoke %s", proto)
 			}

@@ -63,8 +63,8 @@ func TestTrustOfItsOwn(t *testing.T) {
 			put(t, path, bundlePEM(corp.root))
 			var log logs
 			trust := openTrust(t, rotation.TrustFiles(path, ""), log.logger())
-			out := id.Transport(rotation.TransportOptions{Trust: trust, HTTP2: h2})
-			in := id.Transport(rotation.TransportOptions{HTTP2: h2})
+			out := id.Transport(rotation.TransportOptions{Trust: trust, HTTP1Only: !h2})
+			in := id.Transport(rotation.TransportOptions{HTTP1Only: !h2})
 
 			if h := mustGet(t, out, foreign); h.Get("Serial") != m.Certificate.Leaf.SerialNumber.String() || h.Get("Proto") != name {
 				t.Errorf("the server saw %v", h)

@@ -54,7 +54,7 @@ func openOurs(ctx context.Context, f *folder, http2 bool) (subject, error) {
 		return subject{}, err
 	}
 	return subject{
-		http: id.Transport(rotation.TransportOptions{HTTP2: http2}),
+		http: id.Transport(rotation.TransportOptions{HTTP1Only: !http2}),
 		applied: func(ctx context.Context, serial string) error {
 			return eventually(ctx, func() bool { return id.Current().Leaf().SerialNumber.String() == serial })
 		},
