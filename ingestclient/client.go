@@ -37,11 +37,20 @@ type Stats struct {
 	InFlight      int64 // requests now
 }
 
+// EventKind says what happened.
+type EventKind string
+
+// What happens.
+const (
+	EventUpload EventKind = "upload" // one is over, good or bad
+	EventRetry  EventKind = "retry"  // an attempt failed and will be repeated
+	EventToken  EventKind = "token"  // a token request is over
+	EventSwap   EventKind = "swap"   // a new generation of the identity is in use
+)
+
 // Event is one thing that happened, for metrics.
 type Event struct {
-	// Kind is "upload" (over, good or bad), "retry" (an attempt failed and will
-	// be repeated), "token" (a token request is over) or "swap" (a new identity is in use).
-	Kind    string
+	Kind    EventKind
 	Took    time.Duration
 	Bytes   int64 // of content, for uploads
 	Attempt int

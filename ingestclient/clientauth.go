@@ -15,12 +15,15 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Ways in which a client can say who it is; the values of Config.ClientAuth.
+// ClientAuth is how a client proves to the token endpoint who it is.
+type ClientAuth string
+
+// The methods there are.
 const (
-	authPost   = "post"            // RFC 6749 section 2.3.1, in the body
-	authBasic  = "basic"           // the same, as HTTP Basic
-	authKeyJWT = "private_key_jwt" // RFC 7523 section 2.2
-	authTLS    = "tls_client_auth" // RFC 8705 section 2.1
+	AuthPost   ClientAuth = "post"            // id and secret in the body: RFC 6749 section 2.3.1
+	AuthBasic  ClientAuth = "basic"           // the same, as HTTP Basic
+	AuthKeyJWT ClientAuth = "private_key_jwt" // an assertion signed with Config.ClientKey: RFC 7523 section 2.2
+	AuthTLS    ClientAuth = "tls_client_auth" // by the certificate of the identity, without a secret: RFC 8705 section 2.1
 )
 
 const (
@@ -33,25 +36,25 @@ const (
 func (s *settings) checkAuth() (errs []error) {
 	fail := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if s.ClientAuth == "" {
-		s.ClientAuth = authPost
+		s.ClientAuth = AuthPost
 		if s.ClientKey != nil {
-			s.ClientAuth = authKeyJWT
+			s.ClientAuth = AuthKeyJWT
 		}
 	}
-	s.Dialect = or(s.Dialect, map[bool]Dialect{true: JSON, false: Form}[s.ClientAuth == authPost])
+	s.Dialect = or(s.Dialect, map[bool]Dialect{true: JSON, false: Form}[s.ClientAuth == AuthPost])
 	switch {
 	case s.Dialect != JSON && s.Dialect != Form:
 		fail("unknown Dialect %q: use json or form", s.Dialect)
-	case s.Dialect == JSON && s.ClientAuth != authPost:
+	case s.Dialect == JSON && s.ClientAuth != AuthPost:
 		fail("ClientAuth %s needs Dialect form: the JSON endpoint reads a secret from the body and nothing else", s.ClientAuth)
 	}
 	wantSecret, wantKey := false, false
 	switch s.ClientAuth {
-	case authPost, authBasic:
+	case AuthPost, AuthBasic:
 		wantSecret = true
-	case authKeyJWT:
+	case AuthKeyJWT:
 		wantKey = true
-	case authTLS:
+	case AuthTLS:
 		if !s.identified || s.token != nil && !secure(s.token) {
 			fail("ClientAuth tls_client_auth proves the client by its certificate: it needs an identity and an https TokenURL")
 		}
@@ -111,14 +114,14 @@ func (s *settings) prove(ctx context.Context) (proof, error) {
 // authenticate puts p into a request of the Form dialect.
 func (s *settings) authenticate(form url.Values, h http.Header, p proof, now time.Time) error {
 	switch s.ClientAuth {
-	case authBasic:
+	case AuthBasic:
 		// RFC 6749 section 2.3.1: both are form-encoded before they are joined by a colon.
 		req := http.Request{Header: h}
 		req.SetBasicAuth(url.QueryEscape(s.ClientID), url.QueryEscape(p.secret.Expose()))
 		return nil
-	case authPost:
+	case AuthPost:
 		form.Set("client_secret", p.secret.Expose())
-	case authKeyJWT:
+	case AuthKeyJWT:
 		signed, err := assertion.Sign(assertion.Claims{
 			ClientID: s.ClientID, Audience: s.token.String(), IssuedAt: now, Life: assertionLife,
 		}, p.key, p.kid)

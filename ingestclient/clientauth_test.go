@@ -200,7 +200,7 @@ func TestClientAuthCombinations(t *testing.T) {
 	key := fixedKey(newKey(t), "")
 	secret := fixedSecret("s")
 	for _, tc := range []struct {
-		auth    string
+		auth    ingestclient.ClientAuth
 		dialect ingestclient.Dialect
 		secret  bool
 		key     bool

@@ -79,13 +79,10 @@ type Config struct {
 	Dialect Dialect
 	// ClientID names the service account.
 	ClientID string
-	// ClientAuth is how the client proves who it is: "post" (id and secret in the
-	// body), "basic" (RFC 6749 section 2.3.1), "private_key_jwt" (RFC 7523, with
-	// ClientKey) or "tls_client_auth" (RFC 8705 section 2.1: by the identity's
-	// certificate, without a secret). Empty means private_key_jwt if ClientKey is
-	// set, else post. All but post need the Form dialect. A ClientSecret or
-	// ClientKey that the method would ignore is an error.
-	ClientAuth string
+	// ClientAuth is how the client proves who it is. Empty means AuthKeyJWT if
+	// ClientKey is set, else AuthPost. All but AuthPost need the Form dialect. A
+	// ClientSecret or ClientKey that the method would ignore is an error.
+	ClientAuth ClientAuth
 	// ClientSecret is called for each token request, so that a replaced secret
 	// is used at once; while the endpoint refuses the last one it is called up
 	// to five times a second to notice a new one. Its error is reported by the

@@ -55,7 +55,7 @@ func (s *settings) tokenRequest(ctx context.Context, p proof, now time.Time) (*h
 	// Asking twice is harmless, so the transport may repeat a request that met a
 	// connection the server had just closed. A nil value sends no header. An
 	// assertion is good for one use only, and not repeated.
-	if s.ClientAuth != authKeyJWT {
+	if s.ClientAuth != AuthKeyJWT {
 		h["Idempotency-Key"] = nil
 	}
 	h.Set("Accept", "application/json")
@@ -88,7 +88,7 @@ func (s *settings) fetch(ctx context.Context, l *lease, p proof, c *clock) (*tok
 	if resp.StatusCode != http.StatusOK {
 		e := refusal(resp, body)
 		// The assertion was dated by a wrong clock; the next one will not be.
-		e.Temporary = e.Temporary || moved && s.ClientAuth == authKeyJWT
+		e.Temporary = e.Temporary || moved && s.ClientAuth == AuthKeyJWT
 		return nil, e
 	}
 	if len(body) > maxTokenAnswer {

@@ -211,7 +211,7 @@ func (k *keeper) retire(old, l *lease) {
 	}
 	k.count.swaps.Add(1)
 	k.Logger.Info("TLS identity taken over", l.describe()...)
-	k.Observer(Event{Kind: "swap"})
+	k.Observer(Event{Kind: EventSwap})
 	old.done()
 }
 
@@ -242,7 +242,7 @@ func (k *keeper) ask(l *lease, fail *failure) (*token, error) {
 	start := time.Now()
 	t, err := k.fetch(k.life, l, p, &k.clock)
 	k.count.fetches.Add(1)
-	k.Observer(Event{Kind: "token", Took: time.Since(start), Err: err})
+	k.Observer(Event{Kind: EventToken, Took: time.Since(start), Err: err})
 	if err != nil {
 		k.count.fetchFailures.Add(1)
 	}

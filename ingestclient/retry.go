@@ -82,7 +82,7 @@ func (c *Client) repeat(ctx context.Context, try func(attempt int) *RequestError
 			return n, e // the answer at hand says more than a deadline that passes while we sleep
 		}
 		c.count.retries.Add(1)
-		c.settings.Observer(Event{Kind: "retry", Attempt: n, Bytes: e.Sent, Err: e})
+		c.settings.Observer(Event{Kind: EventRetry, Attempt: n, Bytes: e.Sent, Err: e})
 		// The outage behind it has a line of its own, once.
 		c.settings.Logger.Debug("request will be repeated", "path", e.Name, "err", e)
 		if err := pace.Sleep(ctx, wait); err != nil {

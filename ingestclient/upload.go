@@ -32,7 +32,7 @@ func (c *Client) Upload(ctx context.Context, content Content, meta Meta) (*File,
 	begun := time.Now()
 	u := &upload{Client: c, content: content, meta: meta, name: filepath.Base(content.Name())}
 	rec, err := u.run(ctx)
-	e := Event{Kind: "upload", Took: time.Since(begun), Err: err}
+	e := Event{Kind: EventUpload, Took: time.Since(begun), Err: err}
 	if err != nil {
 		c.count.uploadErrors.Add(1)
 	} else {

@@ -104,7 +104,7 @@ func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Confi
 	cfg := ingestclient.Config{
 		TokenURL: s.Token.URL, Dialect: ingestclient.Dialect(s.Token.Dialect), TokenTimeout: s.Token.Timeout,
 		DefaultTokenLifetime: s.Token.Lifetime, TokenLag: s.Token.Lag,
-		ClientID: strings.TrimSpace(id.Expose()), ClientAuth: s.Account.Method, Scope: s.Account.Scope,
+		ClientID: strings.TrimSpace(id.Expose()), ClientAuth: ingestclient.ClientAuth(s.Account.Method), Scope: s.Account.Scope,
 		RegistryURL: s.Storage.Registry, PoolSize: s.Storage.PoolSize, HTTP2: s.Storage.HTTP2, ResponseTimeout: s.Storage.Timeout,
 		MaxAttempts: s.Storage.MaxRetries + 1, MaxRetryAfter: s.Storage.MaxRetryAfter,
 		StallTimeout: s.Upload.StallTimeout, MinRate: s.Upload.MinRate, MaxRate: max(0, s.Upload.MaxRate), ExpectFrom: s.Upload.ExpectFrom,

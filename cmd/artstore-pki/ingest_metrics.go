@@ -43,15 +43,15 @@ func (m *ingestMetrics) observe(e ingestclient.Event) {
 		status = "failure"
 	}
 	switch e.Kind {
-	case "token":
+	case ingestclient.EventToken:
 		m.tokens.WithLabelValues(status).Inc()
 		m.tokenTook.Observe(e.Took.Seconds())
 		if e.Err != nil {
 			m.errors.WithLabelValues(errorType(e.Err)).Inc()
 		}
-	case "retry":
+	case ingestclient.EventRetry:
 		m.retries.Inc()
-	case "upload":
+	case ingestclient.EventUpload:
 		m.uploads.WithLabelValues(status).Inc()
 		m.uploadTook.Observe(e.Took.Seconds())
 		if e.Err == nil {
