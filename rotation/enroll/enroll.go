@@ -106,7 +106,7 @@ type Config struct {
 	// these do not; and log.head, the newest head of the authority's log that follows
 	// from the one before; and authority.json, which [ReadConfig] reads. It is made
 	// (0700) if absent. A renewal keeps owner, group and mode that the files and their
-	// directories were given, for a group at most: 0640 for the secret ones. One process
+	// directories were given; a mode above 0640 of a secret one is a mistake and reset. One process
 	// at a time may write here ([ErrBusy]). Required unless InMemory.
 	Dir string
 	// InMemory keeps nothing on disk. A restart then needs a new token.

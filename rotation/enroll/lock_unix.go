@@ -30,8 +30,8 @@ func canWrite(dir string) bool {
 }
 
 // keepAccess gives the file or directory to what from has of owner, group and mode,
-// as far as most allows the mode; all within one directory, whatever links are in
-// it. Whom it could not give the file to is left out: without the group, the group's
+// the mode only if it gives no more than most; all within one directory, whatever
+// links are in it. Whom it could not give the file to is left out: without the group, the group's
 // bits of a secret go too, since they would let in another one.
 func keepAccess(in *os.Root, from, to string, most fs.FileMode) (lost bool, err error) {
 	was, err := in.Stat(from)
@@ -47,7 +47,10 @@ func keepAccess(in *os.Root, from, to string, most fs.FileMode) (lost bool, err 
 	}
 	before, ok := was.Sys().(*syscall.Stat_t)
 	now, known := is.Sys().(*syscall.Stat_t)
-	mode := was.Mode().Perm()&most | is.Mode().Perm()&0o700
+	mode := was.Mode().Perm() | is.Mode().Perm()&0o700
+	if mode&^(most|0o700) != 0 { // a mistake that is not to last
+		mode = is.Mode().Perm()
+	}
 	if ok && known && (before.Uid != now.Uid || before.Gid != now.Gid) && in.Chown(to, int(before.Uid), int(before.Gid)) != nil {
 		lost = true
 		if before.Gid != now.Gid && in.Chown(to, -1, int(before.Gid)) != nil && most != durable.Public {
