@@ -23,10 +23,14 @@
 //
 // Servers: the configuration of a generation is built once and handed out
 // without allocation. Tickets survive a renewal and end when names, trust,
-// revocation or policy change; the [Authorizer] runs on resumed connections too.
-// Open connections are judged again when any of these changes and when their
-// peer expires: revoked and denied peers are cut, the others are asked to
-// connect anew and cut after a grace. A refused peer gets to read why.
+// revocation lists or ServerOptions.PolicyVersion change, which is for tickets
+// only. The [Authorizer] runs on resumed connections too, for each request, and
+// once a second for each open connection: when it refuses a peer, the next
+// request is answered 403 and the connection is cut within about a second, at
+// once by [Server.Reauthorize]. Open connections are judged again when trust or
+// lists change and when their peer expires: those of revoked peers are cut, the
+// others are asked to connect anew and cut after a grace. A refused peer gets to
+// read why.
 //
 // Clients: a [Transport] owns the connections of each generation. A request
 // that has started finishes on its generation; the next one uses the new one;

@@ -104,3 +104,13 @@ func ReadSet(set FileSet, between func()) (Material, error) {
 
 // Examine is the gate at the start, when no generation is in effect.
 func Examine(m Material) (*Generation, error) { return examine(m, nil, nil, 0) }
+
+// OpenConns counts the connections that s looks after.
+func OpenConns(s *Server) int { return len(s.served.all()) }
+
+// Rests reports that s will not look at its connections for hours.
+func Rests(s *Server) bool {
+	s.served.mu.Lock()
+	defer s.served.mu.Unlock()
+	return time.Until(s.served.next) > time.Hour
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"time"
 )
@@ -33,13 +34,13 @@ func (s *Server) peer(cs tls.ConnectionState, since time.Time) peer {
 	return p
 }
 
-// standard is what a verdict depends on besides the time.
+// standard is what peers are admitted by besides the time and the answers of Authorize.
 type standard struct {
 	gen    *Generation
-	policy string
+	rounds uint64 // calls of Reauthorize
 }
 
-func (s *Server) standard() standard { return standard{s.id.Current(), s.policy()} }
+func (s *Server) standard() standard { return standard{s.id.Current(), s.served.rounds.Load()} }
 
 // verdict is what is wrong with a connection; both nil is nothing.
 type verdict struct {
@@ -47,16 +48,18 @@ type verdict struct {
 	drain error // the peer should connect anew
 }
 
-// judge asks whether a peer would be admitted now. It does not count on the
-// chain as it was verified: that may end at a root that is trusted no more.
-func (s *Server) judge(g *Generation, p peer, now time.Time) verdict {
-	if err := s.admit(g, p.tls); err != nil {
+// judge asks whether the certificate of a peer would be accepted now. It does not
+// count on the chain as it was verified: that may end at a root that is trusted
+// no more. It does not ask Authorize.
+func (g *Generation) judge(p peer, now time.Time) verdict {
+	anonymous := len(p.tls.PeerCertificates) == 0 // Server.authorize knows whether that is allowed
+	if err := g.admit(p.tls.VerifiedChains); err != nil && !anonymous {
 		return verdict{cut: err}
 	}
 	switch {
 	case !now.Before(p.ends):
 		return verdict{drain: errors.New(p.why)}
-	case len(p.tls.PeerCertificates) == 0 || slices.ContainsFunc(p.tls.VerifiedChains, func(chain []*x509.Certificate) bool { return g.carries(chain, now) }):
+	case anonymous || slices.ContainsFunc(p.tls.VerifiedChains, func(chain []*x509.Certificate) bool { return g.carries(chain, now) }):
 		return verdict{}
 	}
 	if err := g.verifyPeer(p.tls.PeerCertificates, now); err != nil {
@@ -65,20 +68,48 @@ func (s *Server) judge(g *Generation, p peer, now time.Time) verdict {
 	return verdict{}
 }
 
-// verdict is judge for a request. A connection that was judged by the same
-// standard, and has not come to its end since, costs nothing.
-func (s *Server) verdict(r *http.Request) verdict {
-	now, std := time.Now(), s.standard()
-	c, ok := r.Context().Value(connKey{}).(*servedConn)
-	switch {
-	case !ok:
-		return s.judge(std.gen, s.peer(*r.TLS, time.Time{}), now)
-	case c.fine(std, now):
-		return verdict{}
+// authorize asks the Authorizer, whose answer may differ at each call: nothing
+// tells us when its rules change, so its answers are not kept. No lock may be
+// held here. A panic is a refusal: it must neither admit the peer nor end the process.
+func (s *Server) authorize(cs tls.ConnectionState) (err error) {
+	if s.opts.ClientCertOptional && len(cs.PeerCertificates) == 0 {
+		return nil
 	}
-	v := s.judge(std.gen, c.peer, now)
-	if v.cut == nil { // else the answer closes the connection
-		c.judged(std, v, now) // the grace begins with whoever notices first
+	if err := verified(cs); err != nil { // of a connection that was accepted by another configuration
+		return err
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			s.id.log.Error("Authorize panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: Authorize panicked", ErrPeerDenied)
+		}
+	}()
+	return s.opts.Authorize(cs)
+}
+
+// Authorize reports whether the peer of an open connection would be admitted
+// now: nil, or why not. It asks the same as [Server.Handler] does for each
+// request: the revocation lists in effect and ServerOptions.Authorize. For
+// protocols other than net/http, whose servers call it before each request.
+func (s *Server) Authorize(cs tls.ConnectionState) error {
+	if err := s.id.Current().judge(s.peer(cs, time.Time{}), time.Now()).cut; err != nil {
+		return err
+	}
+	return s.authorize(cs)
+}
+
+// verdict judges the peer of a request. What depends on the generation was found
+// out before in most cases; Authorize is asked each time.
+func (s *Server) verdict(r *http.Request) verdict {
+	var v verdict
+	now, g := time.Now(), s.id.Current()
+	if c, ok := r.Context().Value(connKey{}).(*servedConn); ok {
+		v, _ = c.judge(g, now)
+	} else {
+		v = g.judge(s.peer(*r.TLS, time.Time{}), now)
+	}
+	if v.cut == nil {
+		v.cut = s.authorize(*r.TLS)
 	}
 	return v
 }

@@ -8,10 +8,13 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
+	// lookEvery is how often Authorize is asked about the open connections.
+	lookEvery = time.Second
 	// lingerTime and lingerBytes bound what is done for a peer that was refused.
 	lingerTime  = 500 * time.Millisecond
 	lingerBytes = 64 << 10
@@ -22,8 +25,9 @@ type served struct {
 	mu      sync.Mutex
 	conns   map[*servedConn]struct{}
 	minding bool
-	next    time.Time     // when mind looks again
+	next    time.Time     // when mind looks again; far away while there is no connection
 	changed chan struct{} // capacity 1: there is a connection that is due earlier
+	rounds  atomic.Uint64 // calls of Reauthorize
 }
 
 // servedConn is what lies under the *tls.Conn of an accepted connection.
@@ -33,9 +37,10 @@ type servedConn struct {
 	opened uint64 // number of the generation in effect when the handshake began
 	peer   peer
 
-	mu       sync.Mutex // guards what follows; never held across I/O
-	standard standard   // what the peer was found acceptable by
-	cutAt    time.Time  // zero: not draining
+	mu    sync.Mutex  // guards what follows; never held across I/O or Authorize
+	gen   *Generation // that judged the certificate last
+	drain error       // its verdict, nil: nothing is wrong
+	cutAt time.Time   // zero: not draining
 }
 
 // Handshake runs the server's side of a handshake on raw, within ctx and 10 s,
@@ -43,7 +48,7 @@ type servedConn struct {
 // servers that get their connections from elsewhere; [Server.Listener] uses it.
 func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
 	std := s.standard()
-	c := &servedConn{Conn: raw, server: s, opened: std.gen.number, standard: std}
+	c := &servedConn{Conn: raw, server: s, opened: std.gen.number, gen: std.gen}
 	conn := tls.Server(c, s.Config())
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -60,6 +65,7 @@ func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error)
 	// The standard is from before the handshake. If it changed meanwhile, the peer may have passed by the old one.
 	if s.standard() != std {
 		s.look(c, time.Now())
+		s.reauthorize(c)
 	}
 	return conn, nil
 }
@@ -92,7 +98,7 @@ func linger(raw net.Conn) {
 func (m *served) add(c *servedConn) {
 	m.mu.Lock()
 	m.conns[c] = struct{}{}
-	start, early := !m.minding, c.peer.ends.Before(m.next)
+	start, early := !m.minding, earlier(c.peer.ends, time.Now().Add(lookEvery)).Before(m.next)
 	m.minding = true
 	m.mu.Unlock()
 	if start {
@@ -111,6 +117,17 @@ func (m *served) plan(next time.Time) {
 	m.mu.Lock()
 	m.next = next
 	m.mu.Unlock()
+}
+
+// rest notes that there is nothing to look at before next, unless a connection
+// was added meanwhile: then it returns when that one is due.
+func (m *served) rest(next time.Time) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.conns) == 0 {
+		m.next = next
+	}
+	return m.next
 }
 
 func (m *served) all() []*servedConn {
@@ -159,40 +176,44 @@ func (c *servedConn) due() time.Time {
 	return c.cutAt
 }
 
-// fine reports that the verdict by this standard would be the same as the last one, which was good.
-func (c *servedConn) fine(std standard, now time.Time) bool {
+// judge returns the verdict on the certificate by g, which is the last one if
+// neither the generation nor, by the end of the peer, the time has changed it.
+// It notes a verdict that is no cut, and returns when to look again.
+func (c *servedConn) judge(g *Generation, now time.Time) (v verdict, next time.Time) {
+	c.mu.Lock()
+	known, drain, cutAt := c.gen == g && (c.drain != nil || now.Before(c.peer.ends)), c.drain, c.cutAt
+	c.mu.Unlock()
+	switch {
+	case known && drain == nil:
+		return verdict{}, c.peer.ends
+	case known:
+		return verdict{drain: drain}, cutAt
+	}
+	v = g.judge(c.peer, now)
+	if v.cut != nil { // whoever asked ends the connection
+		return v, now
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.standard == std && c.cutAt.IsZero() && now.Before(c.peer.ends)
-}
-
-// judged notes a verdict that is no cut, and returns when to look again; zero is never.
-func (c *servedConn) judged(std standard, v verdict, now time.Time) time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.standard = std
+	c.gen, c.drain = g, v.drain
 	switch {
 	case v.drain == nil:
 		c.cutAt = time.Time{} // also when a root that was missing is back
-		return c.peer.ends
-	case c.cutAt.IsZero():
+		return v, c.peer.ends
+	case c.cutAt.IsZero(): // the grace begins with whoever notices first
 		c.cutAt = now.Add(c.server.opts.DrainTimeout)
 	}
-	return c.cutAt
+	return v, c.cutAt
 }
 
 // mind looks at the connections until the identity closes: when a generation
-// comes up, when one is due, and otherwise every 30 s, for timers stand still
-// while a machine sleeps and a policy may change without a word.
+// comes up, when one is due, and each second while any are open, for the rules
+// of Authorize change without a word, and timers stand still while a machine
+// sleeps. Without connections it sleeps.
 func (s *Server) mind() {
 	for {
 		n := s.id.current.Load()
-		next := time.Now().Add(maxWait)
-		s.served.plan(next) // before the list is read: what comes later compares itself to this
-		for _, c := range s.served.all() {
-			next = earlier(next, s.look(c, time.Now()))
-		}
-		s.served.plan(next)
+		next := s.lookAll()
 		t := time.NewTimer(time.Until(next))
 		select {
 		case <-t.C:
@@ -206,20 +227,56 @@ func (s *Server) mind() {
 	}
 }
 
-// look judges a connection, acts on the verdict, and returns when to look again.
-func (s *Server) look(c *servedConn, now time.Time) time.Time {
-	std := s.standard()
-	if c.fine(std, now) {
-		return c.peer.ends
+// lookAll looks at each connection once, and returns when to do so again. The
+// certificates come first: an Authorize that hangs must not keep a revoked peer.
+func (s *Server) lookAll() (next time.Time) {
+	began := time.Now()
+	s.served.plan(began.Add(lookEvery)) // before the list is read: what comes later compares itself to this
+	all, ends := s.served.all(), began.Add(noEnd)
+	if len(all) == 0 {
+		return s.served.rest(ends)
 	}
-	v := s.judge(std.gen, c.peer, now)
-	if v.cut != nil {
-		c.cut(v.cut)
-		return now.Add(maxWait)
+	for _, c := range all {
+		ends = earlier(ends, s.look(c, began))
 	}
-	next := c.judged(std, v, now)
-	if v.drain != nil && !now.Before(next) {
-		c.cut(fmt.Errorf("draining for %s: %w", s.opts.DrainTimeout, v.drain))
+	for _, c := range all {
+		s.reauthorize(c)
 	}
+	// An Authorize so slow that a round takes seconds gets half of the time.
+	now := time.Now()
+	next = earlier(ends, now.Add(max(lookEvery-now.Sub(began), now.Sub(began))))
+	s.served.plan(next)
 	return next
+}
+
+// look judges the certificate of a connection, acts on the verdict, and returns when to look again.
+func (s *Server) look(c *servedConn, now time.Time) time.Time {
+	v, next := c.judge(s.id.Current(), now)
+	switch {
+	case v.cut != nil:
+		c.cut(v.cut)
+	case v.drain != nil && !now.Before(next):
+		c.cut(fmt.Errorf("draining for %s: %w", s.opts.DrainTimeout, v.drain))
+	default:
+		return next
+	}
+	return now.Add(noEnd)
+}
+
+// reauthorize asks Authorize about an open connection, and cuts it if refused.
+func (s *Server) reauthorize(c *servedConn) {
+	if err := s.authorize(c.peer.tls); err != nil {
+		c.cut(err)
+	}
+}
+
+// Reauthorize asks Authorize about each open connection now, and cuts those it
+// refuses; it returns when that is done. For programs that know when their
+// rules change; without it the connections are cut within about a second. It
+// must not be called by Authorize itself.
+func (s *Server) Reauthorize() {
+	s.served.rounds.Add(1) // before the list is read: a handshake under way compares this
+	for _, c := range s.served.all() {
+		s.reauthorize(c)
+	}
 }

@@ -13,7 +13,11 @@ import (
 // ServerOptions configures [Identity.Server] and [Identity.ServerConfig].
 type ServerOptions struct {
 	// Authorize is required; a nil one is refused, because "whoever has a
-	// certificate" should be said by name: [AnyVerifiedPeer].
+	// certificate" should be said by name: [AnyVerifiedPeer]. It is asked in each
+	// handshake, for each request that [Server.Handler] sees, and once a second
+	// about each open connection, concurrently: so it should look at memory only.
+	// Its rules may change at any time; [Server.Reauthorize] applies them at once.
+	// A panic counts as a refusal.
 	Authorize Authorizer
 	// ClientCertOptional admits clients without a certificate and does not ask
 	// Authorize about them; those with one are verified and authorised as usual.
@@ -28,10 +32,12 @@ type ServerOptions struct {
 	// MinVersion is tls.VersionTLS13 by default; tls.VersionTLS12 can be chosen, less is refused.
 	MinVersion uint16
 	// PolicyVersion names the rules that Authorize applies now, if they can
-	// change. When its answer changes, older tickets are ignored and peers fall
-	// back to a full handshake; without it a ticket that Authorize refuses is
-	// offered again and again by clients that keep it. Called per handshake: it
-	// must be fast and safe for concurrent use.
+	// change. It is for session tickets only: when its answer changes, older
+	// tickets are ignored and peers fall back to a full handshake; without it a
+	// ticket that Authorize refuses is offered again and again by clients that
+	// keep it. Open connections and requests do not depend on it: Authorize is
+	// asked about them in any case. Called per handshake: it must be fast and
+	// safe for concurrent use. A panic refuses the handshake.
 	PolicyVersion func() string
 	// MaxAge is how long a connection may live, 0 for ever; then it is drained.
 	MaxAge time.Duration
@@ -44,12 +50,14 @@ type ServerOptions struct {
 // that were accepted by its Listener or Handshake.
 //
 // TLS 1.3 asks for a certificate once, at the start of a connection. So that an
-// open connection does not outlive what it was admitted on, each is judged
-// again when trust, revocation or policy change, and when its peer expires:
-// revoked and denied peers are cut at once; those whose certificate expired or
-// is of a root that is trusted no more, and connections beyond MaxAge, are
-// drained: they learn of it with their next answer ([Server.Handler]) and are
-// cut after DrainTimeout.
+// open connection does not outlive the reasons for which it was admitted, each is
+// judged again when trust or revocation lists change, when its peer expires, and
+// by Authorize once a second. Peers that are revoked are cut at once, and peers
+// that Authorize refuses within about a second, or at once by [Server.Reauthorize];
+// their next request is refused before that ([Server.Handler]). Connections whose
+// certificate expired or is of a root that is trusted no more, and those beyond
+// MaxAge, are drained: the client learns of it with its next answer, and the
+// connection is cut after DrainTimeout.
 type Server struct {
 	id     *Identity
 	opts   ServerOptions
@@ -146,7 +154,11 @@ func (b *prebuilt) fits(g *Generation, epoch uint64, policy string, now time.Tim
 }
 
 func (s *Server) config(now time.Time) (*tls.Config, error) {
-	g, epoch, policy := s.id.Current(), s.id.epoch.Load(), s.policy()
+	policy, err := s.policy()
+	if err != nil {
+		return nil, err
+	}
+	g, epoch := s.id.Current(), s.id.epoch.Load()
 	if b := s.built.Load(); b.fits(g, epoch, policy, now) {
 		return b.config, nil
 	}
@@ -165,11 +177,16 @@ func (s *Server) config(now time.Time) (*tls.Config, error) {
 	return b.config, nil
 }
 
-func (s *Server) policy() string {
+func (s *Server) policy() (version string, err error) {
 	if s.opts.PolicyVersion == nil {
-		return ""
+		return "", nil
 	}
-	return s.opts.PolicyVersion()
+	defer func() { // the handshake has a goroutine of its own: a panic would end the process
+		if r := recover(); r != nil {
+			err = fmt.Errorf("PolicyVersion panicked: %v", r)
+		}
+	}()
+	return s.opts.PolicyVersion(), nil
 }
 
 func (s *Server) clientAuth() tls.ClientAuthType {
@@ -219,7 +236,7 @@ func (s *Server) build(g *Generation, epoch uint64, policy string, now time.Time
 	return b, nil
 }
 
-// admit is the part of a verdict that does not need the chain to be verified again.
+// admit is asked in each handshake, after crypto/tls has verified the chain.
 func (s *Server) admit(g *Generation, cs tls.ConnectionState) error {
 	if s.opts.ClientCertOptional && len(cs.PeerCertificates) == 0 {
 		return nil
@@ -227,7 +244,7 @@ func (s *Server) admit(g *Generation, cs tls.ConnectionState) error {
 	if err := g.admit(cs.VerifiedChains); err != nil {
 		return err
 	}
-	return s.opts.Authorize(cs)
+	return s.authorize(cs)
 }
 
 // scope is everything that must be the same for a ticket to be good: who we

@@ -1,10 +1,9 @@
 // Package rotgrpc runs gRPC over identities of package rotation.
 //
 //	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
-//	srv := grpc.NewServer(
-//		grpc.Creds(rotgrpc.ServerCredentials(server)),
+//	srv := grpc.NewServer(append(rotgrpc.ServerOptions(server),
 //		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
-//	)
+//	)...)
 //
 //	client, err := rotgrpc.NewClient(id, "dns:///storage:8443")
 //	defer client.Close()
@@ -12,9 +11,12 @@
 //
 // # Promises
 //
-// Servers: what [rotation.Server] promises holds for gRPC too. Revoked and
-// denied peers are cut at once, also with streams open; a connection whose peer
-// expired or lost its root is cut after ServerOptions.DrainTimeout. grpc-go lets only
+// Servers: what [rotation.Server] promises holds for gRPC too. With
+// [ServerOptions], Authorize is asked for each call, as its Handler does for each
+// request. Connections are cut with streams open: those of revoked peers at once,
+// those of peers that Authorize refuses within about a second, or at once by
+// [rotation.Server.Reauthorize]. A connection whose peer expired or lost its root
+// is cut after ServerOptions.DrainTimeout of package rotation. grpc-go lets only
 // its own keepalive say GOAWAY, so MaxConnectionAge is what makes clients move
 // without a failed call: set it below the lifetime of their certificates. In
 // handlers, peer.FromContext has a [credentials.TLSInfo].
@@ -41,16 +43,56 @@ import (
 	"fmt"
 	"net"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"github.com/artstore/artstore-pki/rotation"
 )
 
 const h2 = "h2" // RFC 9113 §3.1: the only protocol of gRPC
 
+// ServerOptions returns what a gRPC server needs: [ServerCredentials], and
+// interceptors that refuse a call with PermissionDenied when its peer would no
+// longer be admitted. They are chained behind those of grpc.UnaryInterceptor and
+// grpc.StreamInterceptor and before those of later options.
+func ServerOptions(s *rotation.Server) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.Creds(ServerCredentials(s)),
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			if err := admit(ctx, s); err != nil {
+				return nil, err
+			}
+			return next(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			if err := admit(stream.Context(), s); err != nil {
+				return err
+			}
+			return next(srv, stream)
+		}),
+	}
+}
+
+// admit does not tell the peer why: that is for the log of the server, which has it when the connection is cut.
+func admit(ctx context.Context, s *rotation.Server) error {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return status.Error(codes.PermissionDenied, "the peer is not known")
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || s.Authorize(info.State) != nil {
+		return status.Error(codes.PermissionDenied, "the client certificate is not accepted any more")
+	}
+	return nil
+}
+
 // ServerCredentials returns credentials for grpc.Creds. Connections belong to
 // s, which must offer "h2", as it does by default: one that agrees on another
-// protocol is closed.
+// protocol is closed. Alone they let a peer that Authorize refuses now make calls
+// until its connection is cut: see [ServerOptions].
 func ServerCredentials(s *rotation.Server) credentials.TransportCredentials {
 	return serverCredentials{s}
 }

@@ -35,10 +35,9 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	srv := grpc.NewServer(
-		grpc.Creds(rotgrpc.ServerCredentials(server)),
+	srv := grpc.NewServer(append(rotgrpc.ServerOptions(server),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
-	)
+	)...)
 	healthpb.RegisterHealthServer(srv, health.NewServer())
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

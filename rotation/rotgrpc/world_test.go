@@ -116,7 +116,7 @@ func serve(t testing.TB, server *rotation.Server, opts ...grpc.ServerOption) str
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := grpc.NewServer(append(opts, grpc.Creds(rotgrpc.ServerCredentials(server)))...)
+	srv := grpc.NewServer(append(opts, rotgrpc.ServerOptions(server)...)...)
 	testpb.RegisterTestServiceServer(srv, service{})
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(ln) }()
