@@ -97,7 +97,7 @@ func (u *ui) runIngest(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg.Uploader, cfg.Logger = client, logger
+	cfg.Uploader, cfg.Prober, cfg.Logger = client, client, logger
 	if chosen, err := clientChoosesIDs(c, given.Token.Dialect); err != nil {
 		return err
 	} else if chosen {
@@ -196,10 +196,13 @@ func (in *ingest) run(c *cli.Context, served metricsServer) error {
 	}
 	last := in.spool.Snapshot()
 	in.u.say("ingest: stopped: %s", totals(last))
-	if c.Bool("once") && c.Err() == nil {
-		return onceStatus(last)
+	if !c.Bool("once") || c.Err() != nil {
+		return nil
 	}
-	return nil
+	if last.Reason != "" {
+		in.u.say("ingest: files are left (%s): %s", last.Reason, printable.Clean(last.Error))
+	}
+	return onceStatus(last)
 }
 
 func onceStatus(s spool.Snapshot) error {
@@ -220,18 +223,11 @@ func (in *ingest) ready(context.Context) error {
 	return err
 }
 
-// observe prints one line of data for a stored file, and one of talk for the rest.
+// observe prints one line of data for a stored file. The spool logs the rest.
 func (in *ingest) observe(e spool.Event) {
-	switch e.Kind {
-	case "stored":
+	if e.Kind == "stored" {
 		// If nobody reads it any more, the file is stored all the same.
 		_ = in.u.print("%s  %s  %d  %s", e.FileID, e.SHA256, e.Size, e.Name)
-	case "paused":
-		in.u.say("ingest: paused (%s): %v", e.Reason, e.Err)
-	case "resumed":
-		in.u.say("ingest: uploads go on")
-	default:
-		in.u.say("ingest: %s is %s: %v", e.Name, e.Kind, e.Err)
 	}
 }
 

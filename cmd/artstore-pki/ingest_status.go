@@ -25,7 +25,7 @@ func ingestStatusCommand(u *ui) *cli.Command {
 		Description: `Reads files only and disturbs nothing. The table has what was put aside first, then what waits,
 oldest first.`,
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "json", Usage: "everything as one JSON object"},
+			outputFlag(outputTable, outputJSON),
 			&cli.BoolFlag{Name: flagRecursive, Usage: "include sub-directories, as ingest was told to"},
 		},
 		Action: u.runIngestStatus,
@@ -40,7 +40,7 @@ func (u *ui) runIngestStatus(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("json") {
+	if c.String(flagOutput) == outputJSON {
 		raw, err := json.MarshalIndent(st, "", "  ")
 		if err != nil {
 			return fmt.Errorf("writing the status: %w", err)

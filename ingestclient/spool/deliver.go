@@ -19,7 +19,7 @@ type outcome struct {
 	item    *item
 	verdict verdict
 	err     error
-	probe   bool
+	as      admission
 	asked   bool // the element answered: it is alive whatever it said
 }
 

@@ -20,31 +20,57 @@ func TestGate(t *testing.T) {
 	at := time.Unix(1000, 0)
 	g := &gate{jitter: func() float64 { return 1 }}
 	down := errors.New("down")
-	if ok, probe := g.admit(at); !ok || probe {
-		t.Fatal("an open gate admits, without a probe")
+	if as := g.admit(at); as != admitFile {
+		t.Fatal("an open gate admits")
 	}
-	if !g.failure(verdictElement, down, false, at) || g.failure(verdictElement, down, false, at) {
+	if !g.failure(verdictElement, down, admitFile, at) || g.failure(verdictElement, down, admitFile, at) {
 		t.Error("the first failure closes it, those already under way say nothing new")
 	}
-	if ok, _ := g.admit(at.Add(pauseMin - 1)); ok {
+	if as := g.admit(at.Add(pauseMin - 1)); as != admitNothing {
 		t.Error("admitted within the pause")
 	}
-	if ok, probe := g.admit(at.Add(pauseMin)); !ok || !probe {
-		t.Error("no probe after the pause")
+	if as := g.admit(at.Add(pauseMin)); as != admitTrial {
+		t.Error("no trial after the pause")
 	}
-	if ok, _ := g.admit(at.Add(time.Hour)); ok {
-		t.Error("a second probe beside the first")
+	if as := g.admit(at.Add(time.Hour)); as != admitNothing {
+		t.Error("a second trial beside the first")
 	}
-	g.release(true)
-	if ok, _ := g.admit(at.Add(pauseMin)); !ok {
-		t.Error("no probe after one that told nothing")
+	g.release(admitTrial)
+	if as := g.admit(at.Add(pauseMin)); as != admitTrial {
+		t.Error("no trial after one that told nothing")
 	}
-	g.failure(verdictElement, down, true, at)
+	g.failure(verdictElement, down, admitTrial, at)
 	if want := at.Add(2 * pauseMin); !g.until.Equal(want) {
-		t.Errorf("next probe %s, want %s", g.until, want)
+		t.Errorf("next trial %s, want %s", g.until, want)
 	}
 	if !g.success() || g.success() {
 		t.Error("the first success opens it, later ones find it open")
+	}
+}
+
+// Elements that can be asked are asked before each trial. One that says that it
+// is ready and loses what it is sent gets three files, then one in half an hour,
+// one in an hour and so on.
+func TestGateBelievesLess(t *testing.T) {
+	at := time.Unix(1000, 0)
+	g := &gate{jitter: func() float64 { return 1 }, asks: true, closed: true}
+	trials := 0
+	for end := at.Add(3 * time.Hour); at.Before(end); at = at.Add(time.Second) {
+		switch g.admit(at) {
+		case admitFile:
+			t.Fatal("a closed gate admits any file")
+		case admitProbe:
+			g.answered(at)
+		case admitTrial:
+			trials++
+			g.failure(verdictUnknown, ingestclient.ErrAmbiguous, admitTrial, at)
+		}
+	}
+	if want := maxRisked + 2; trials != want { // after 30 and 90 minutes; the next is due after 210
+		t.Errorf("%d files were risked in three hours, want %d", trials, want)
+	}
+	if !g.success() || g.risked != 0 {
+		t.Error("a stored file does not reset it")
 	}
 }
 
@@ -78,26 +104,53 @@ func TestJudge(t *testing.T) {
 		ctx  context.Context //nolint:containedctx // a case
 		err  error
 		want verdict
-		word string
 	}{
-		{t.Context(), errJournal, verdictLocal, "disk"},
-		{t.Context(), up(500, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrServer)), verdictUnknown, "element"},
-		{t.Context(), up(0, ingestclient.ErrFileChanged), verdictChanged, "element"},
-		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrContent, fs.ErrNotExist)), verdictGone, "element"},
-		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrContent, fs.ErrPermission)), verdictRefused, "element"},
-		{stopped, up(0, context.Canceled), verdictStopped, "element"},
-		{t.Context(), up(0, ingestclient.ErrClosed), verdictStopped, "element"},
-		{t.Context(), up(507, ingestclient.ErrFull), verdictFull, "full"},
-		{t.Context(), up(403, ingestclient.ErrForbidden), verdictCredentials, "credentials"},
-		{t.Context(), up(413, ingestclient.ErrTooLarge), verdictRefused, "element"},
-		{t.Context(), up(422, ingestclient.ErrRejected), verdictRefused, "element"},
-		{t.Context(), up(302, ingestclient.ErrRejected), verdictElement, "element"},
-		{t.Context(), up(405, ingestclient.ErrRejected), verdictElement, "element"},
-		{t.Context(), up(404, ingestclient.ErrNotFound), verdictElement, "element"},
-		{t.Context(), errors.New("never heard of"), verdictElement, "element"},
+		{t.Context(), errJournal, verdictLocal},
+		{t.Context(), up(500, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrServer)), verdictUnknown},
+		{t.Context(), up(0, ingestclient.ErrFileChanged), verdictChanged},
+		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrContent, fs.ErrNotExist)), verdictGone},
+		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrContent, fs.ErrPermission)), verdictRefused},
+		{stopped, up(0, context.Canceled), verdictStopped},
+		{t.Context(), up(0, ingestclient.ErrClosed), verdictStopped},
+		{t.Context(), up(507, ingestclient.ErrFull), verdictFull},
+		{t.Context(), up(403, ingestclient.ErrForbidden), verdictCredentials},
+		{t.Context(), up(413, ingestclient.ErrTooLarge), verdictRefused},
+		{t.Context(), up(422, ingestclient.ErrRejected), verdictRefused},
+		{t.Context(), up(302, ingestclient.ErrRejected), verdictElement},
+		{t.Context(), up(405, ingestclient.ErrRejected), verdictElement},
+		{t.Context(), up(404, ingestclient.ErrNotFound), verdictElement},
+		{t.Context(), errors.New("never heard of"), verdictElement},
 	} {
-		if got := judge(tt.ctx, tt.err); got != tt.want || got.word() != tt.word {
-			t.Errorf("%v: %d %s, want %d %s", tt.err, got, got.word(), tt.want, tt.word)
+		if got := judge(tt.ctx, tt.err); got != tt.want {
+			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestPauseReason(t *testing.T) {
+	of := func(err error) error { return fmt.Errorf("%w: %w", ingestclient.ErrConnection, err) }
+	for _, tt := range []struct {
+		v    verdict
+		err  error
+		want string
+	}{
+		{verdictLocal, errJournal, "disk"},
+		{verdictFull, ingestclient.ErrFull, "full"},
+		{verdictFull, ingestclient.ErrMode, "mode"},
+		{verdictElement, fmt.Errorf("%w: %w", ingestclient.ErrUnavailable, ingestclient.ErrFull), "full"},
+		{verdictElement, ingestclient.ErrUnavailable, "failing"},
+		{verdictUnknown, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrServer), "failing"},
+		{verdictUnknown, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrNoAnswer), "hanging"},
+		{verdictElement, ingestclient.ErrStalled, "hanging"},
+		{verdictElement, of(os.ErrDeadlineExceeded), "hanging"},
+		{verdictElement, of(fs.ErrClosed), "unreachable"},
+		{verdictElement, of(ingestclient.ErrTLSPeer), "tls"},
+		{verdictElement, &ingestclient.AuthError{Err: of(ingestclient.ErrTokenEndpoint)}, "token"},
+		{verdictCredentials, &ingestclient.AuthError{Err: ingestclient.ErrCredentials}, "credentials"},
+		{verdictElement, errors.New("never heard of"), "element"},
+	} {
+		if got := pauseReason(tt.v, tt.err); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
 		}
 	}
 }

@@ -30,13 +30,15 @@ type loop struct {
 	scanning bool
 	scanned  bool // at least once, with nothing incomplete left
 	stopping bool
-	low      bool            // on disk space
+	low      error           // on disk space: how much is free, and how much there has to be
 	trouble  error           // of the last scan, or of claims since
 	balked   bool            // a claim failed since the last scan
 	bad      map[string]bool // names whose claim failed: others go first
 	nextScan time.Time
 	uploads  context.Context //nolint:containedctx // it outlives Run's by DrainTimeout, and ends with it
+	probes   context.Context //nolint:containedctx // it ends with run
 	results  chan outcome
+	answers  chan error // of probes
 	scans    chan scanResult
 	team     sync.WaitGroup
 }
@@ -58,7 +60,11 @@ func (s *Spool) Run(ctx context.Context) error {
 			return fmt.Errorf("running the spool: %w", err)
 		}
 	}
-	watch, err := newWatcher()
+	var watch *watcher
+	var err error
+	if !s.cfg.bubble {
+		watch, err = newWatcher()
+	}
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		s.cfg.Logger.Warn("changes are found by scanning only", "path", s.cfg.Dir, "err", err)
 	}
@@ -67,8 +73,10 @@ func (s *Spool) Run(ctx context.Context) error {
 	l := &loop{
 		Spool: s, known: known, uploads: uploads, bad: map[string]bool{},
 		scanner: scanner{dir: s.layout.dir, recursive: s.cfg.Recursive, watch: watch},
-		settled: settled{after: s.cfg.Settle, seen: map[string]sighting{}}, gate: gate{jitter: s.cfg.jitter}, lanes: lanes{workers: s.cfg.Workers},
-		results: make(chan outcome, s.cfg.Workers), scans: make(chan scanResult, 1),
+		settled: settled{after: s.cfg.Settle, seen: map[string]sighting{}}, lanes: lanes{workers: s.cfg.Workers},
+		// What an element is worth shows with the first file that it stores.
+		gate:    gate{jitter: s.cfg.jitter, asks: s.cfg.Prober != nil, closed: s.cfg.Prober != nil},
+		results: make(chan outcome, s.cfg.Workers), answers: make(chan error, 1), scans: make(chan scanResult, 1),
 	}
 	for _, it := range s.found {
 		l.lanes.push(it)
@@ -86,6 +94,9 @@ func (s *Spool) Run(ctx context.Context) error {
 
 // run is the life before the drain.
 func (l *loop) run(ctx context.Context) error {
+	probes, stop := context.WithCancel(ctx)
+	defer stop()
+	l.probes = probes
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
@@ -107,6 +118,8 @@ func (l *loop) run(ctx context.Context) error {
 		case <-tick.C:
 		case out := <-l.results:
 			l.handle(out, time.Now())
+		case err := <-l.answers:
+			l.answered(err, time.Now())
 		case r := <-l.scans:
 			l.scanning = false
 			l.take(r, time.Now())
@@ -176,10 +189,10 @@ func (l *loop) changed(e event, now time.Time) {
 // closed it: the others wait where they are, and whoever wrote them still can
 // take them back.
 func (l *loop) claim() {
-	l.low = l.diskLow()
+	l.checkDisk()
 	rest, failed := l.ready[:0], 0
 	for i, f := range l.ready {
-		if l.low || failed >= maxBalks || !l.gate.open() && l.lanes.len()+l.lanes.busy > 1 {
+		if l.low != nil || failed >= maxBalks || !l.gate.open() && l.lanes.len()+l.lanes.busy > 1 {
 			rest = append(rest, l.ready[i:]...)
 			break
 		}
@@ -220,12 +233,21 @@ func (l *loop) claimOne(f found) bool {
 	return true
 }
 
-func (l *loop) diskLow() bool {
-	if l.cfg.MinFree < 0 || len(l.ready) == 0 {
-		return false
+// checkDisk says once when there is too little room to go on, and when that is over.
+func (l *loop) checkDisk() {
+	var low error
+	if l.cfg.MinFree >= 0 && len(l.ready) > 0 {
+		if free, err := freeBytes(l.layout.state); err == nil && free < l.cfg.MinFree {
+			low = fmt.Errorf("%d bytes are free, and %d are wanted", free, l.cfg.MinFree)
+		}
 	}
-	free, err := freeBytes(l.layout.state)
-	return err == nil && free < l.cfg.MinFree
+	switch {
+	case low != nil && l.low == nil:
+		l.cfg.Logger.Warn("files are not claimed", "path", l.cfg.Dir, "reason", reasonLowDisk, "err", low)
+	case low == nil && l.low != nil:
+		l.cfg.Logger.Info("files are claimed again", "path", l.cfg.Dir)
+	}
+	l.low = low
 }
 
 // say reports trouble of our own once, and when it is over.
@@ -242,21 +264,42 @@ func (l *loop) say(err error) {
 // dispatch starts uploads while the gate and the lanes allow.
 func (l *loop) dispatch(now time.Time) {
 	for l.lanes.len() > 0 && l.lanes.busy < l.lanes.workers {
-		ok, probe := l.gate.admit(now)
-		if !ok {
+		as := l.gate.admit(now)
+		switch as {
+		case admitNothing:
+			return
+		case admitProbe:
+			l.team.Go(func() { l.answers <- ask(l.probes, l.cfg.Prober) })
 			return
 		}
 		it := l.lanes.pop()
 		if it == nil {
-			l.gate.release(probe)
+			l.gate.release(as)
 			return
 		}
 		l.team.Go(func() {
 			out := l.deliver(l.uploads, it)
-			out.probe = probe
+			out.as = as
 			l.results <- out
 		})
 	}
+}
+
+// answered takes the answer to a probe.
+func (l *loop) answered(err error, now time.Time) {
+	if err == nil {
+		l.gate.answered(now)
+		return
+	}
+	v := judge(l.probes, err)
+	if v == verdictStopped {
+		l.gate.release(admitProbe)
+		return
+	}
+	if !v.pauses() { // a question proves nothing about a file
+		v = verdictElement
+	}
+	l.pauseFor(v, err, admitProbe, now)
 }
 
 // pause is how long nothing but reports can change anything.
@@ -265,7 +308,7 @@ func (l *loop) pause(now time.Time) time.Duration {
 	if !l.scanning && l.nextScan.Before(next) {
 		next = l.nextScan
 	}
-	if !l.gate.open() && !l.gate.probing && l.lanes.len() > 0 && l.gate.until.Before(next) {
+	if !l.gate.open() && !l.gate.busy && l.lanes.len() > 0 && l.gate.until.Before(next) {
 		next = l.gate.until
 	}
 	return max(time.Millisecond, next.Sub(now))
@@ -276,7 +319,7 @@ func (l *loop) over() bool {
 	if l.lanes.busy > 0 {
 		return false
 	}
-	if l.gate.failures >= giveUpProbes || l.gate.why == verdictCredentials || l.low {
+	if l.gate.failures >= giveUpProbes || l.gate.risked >= maxRisked || l.gate.why == verdictCredentials || l.low != nil {
 		return true
 	}
 	if l.trouble != nil && l.lanes.len() == 0 {
@@ -296,9 +339,9 @@ func (l *loop) handle(out outcome, now time.Time) {
 			l.cfg.Observer(Event{Kind: "resumed"})
 		}
 	case out.verdict.pauses(), out.verdict == verdictUnknown:
-		l.shut(out, now)
+		l.pauseFor(out.verdict, out.err, out.as, now)
 	default:
-		l.gate.release(out.probe)
+		l.gate.release(out.as)
 	}
 	switch {
 	case out.verdict == verdictRefused, out.verdict == verdictUnknown:
@@ -313,14 +356,11 @@ func (l *loop) handle(out outcome, now time.Time) {
 	}
 }
 
-func (l *loop) shut(out outcome, now time.Time) {
-	why := out.verdict
-	if !why.pauses() {
-		why = verdictElement
-	}
-	if l.gate.failure(why, out.err, out.probe, now) {
-		l.cfg.Logger.Warn("uploads pause", "path", l.cfg.Dir, "reason", why.word(), "err", out.err)
-		l.cfg.Observer(Event{Kind: "paused", Reason: why.word(), Err: out.err})
+func (l *loop) pauseFor(why verdict, err error, as admission, now time.Time) {
+	if l.gate.failure(why, err, as, now) {
+		word := pauseReason(why, err)
+		l.cfg.Logger.Warn("uploads pause", "path", l.cfg.Dir, "reason", word, "err", err)
+		l.cfg.Observer(Event{Kind: "paused", Reason: word, Err: err})
 	}
 }
 

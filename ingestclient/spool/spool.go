@@ -66,6 +66,10 @@ type Config struct {
 	// looked up and repeated under its id. nil: the element makes ids itself, so
 	// such an upload is ambiguous, and a human decides.
 	Finder Finder
+	// Prober, if set, is asked before a file is risked: at the start, and after
+	// each failure that is not the file's. Then one file goes at a time, until
+	// one is stored. nil: a waiting file is the probe.
+	Prober Prober
 	// Meta goes with each file; FileID is set by the spool.
 	Meta ingestclient.Meta
 	// OnSuccess is what becomes of a stored source. Empty means Delete.
@@ -98,6 +102,7 @@ type Config struct {
 	Observer func(Event)
 
 	jitter func() float64
+	bubble bool // the clock is a test's: notifications would hold it, and hours of writing state.json would take hours
 }
 
 // Event is one thing that happened.
@@ -107,7 +112,7 @@ type Event struct {
 	FileID string // at the element
 	SHA256 string
 	Size   int64  // bytes
-	Reason string // of a pause: "element", "full", "credentials" or "disk"
+	Reason string // of a pause, in one of the words of docs/ingest.md
 	Err    error
 }
 

@@ -209,9 +209,9 @@ func TestGateClosesForAll(t *testing.T) {
 		reason string
 		calls  int32
 	}{
-		{ingestclient.ErrConnection, "element", 3},
+		{ingestclient.ErrConnection, "unreachable", 3},
 		{ingestclient.ErrFull, "full", 3},
-		{ingestclient.ErrMode, "full", 3},
+		{ingestclient.ErrMode, "mode", 3},
 		{ingestclient.ErrNotFound, "element", 3},
 		{&ingestclient.AuthError{Err: ingestclient.ErrCredentials}, "credentials", 1},
 	} {

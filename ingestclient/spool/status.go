@@ -26,7 +26,7 @@ type Snapshot struct {
 	PID       int       `json:"pid"`
 	At        time.Time `json:"at"`
 	State     string    `json:"state"`            // "running", "paused", "stopped"
-	Reason    string    `json:"reason,omitempty"` // of a pause: "element", "full", "credentials" or "disk"; of a run that claims nothing: "low disk" or "directory"
+	Reason    string    `json:"reason,omitempty"` // why nothing is sent or claimed, in one of the words of docs/ingest.md
 	Error     string    `json:"error,omitempty"`
 	Since     time.Time `json:"since,omitzero"` // of the pause
 	Next      time.Time `json:"next,omitzero"`  // probe
@@ -69,20 +69,20 @@ func (l *loop) publish(now time.Time) {
 	}
 	n.Oldest = age.Seconds()
 	switch {
-	case !l.gate.open():
-		n.State, n.Reason, n.Error = "paused", l.gate.why.word(), l.gate.err.Error()
+	case l.gate.failures > 0:
+		n.State, n.Reason, n.Error = "paused", pauseReason(l.gate.why, l.gate.err), l.gate.err.Error()
 		n.Since, n.Next = l.gate.since.UTC(), l.gate.until.UTC()
 	case l.trouble != nil:
-		n.Reason, n.Error = "directory", l.trouble.Error()
-	case l.low:
-		n.Reason = "low disk"
+		n.Reason, n.Error = reasonDirectory, l.trouble.Error()
+	case l.low != nil:
+		n.Reason, n.Error = reasonLowDisk, l.low.Error()
 	}
 	l.put(n, false)
 }
 
 func (s *Spool) publishLast() {
 	n := s.Snapshot()
-	n.State, n.Reason, n.Error, n.Uploading, n.At = "stopped", "", "", 0, time.Now().UTC().Truncate(time.Millisecond)
+	n.State, n.Uploading, n.At = "stopped", 0, time.Now().UTC().Truncate(time.Millisecond)
 	n.Stored, n.Bytes, n.Failed, n.Ambiguous = s.stored.Load(), s.bytes.Load(), s.asideNow[0].Load(), s.asideNow[1].Load()
 	s.put(n, true)
 }
@@ -93,7 +93,7 @@ func (s *Spool) put(n Snapshot, always bool) {
 	s.mu.Lock()
 	was := s.published
 	s.snapshot = n
-	if due := always || n.At.Sub(was.At) >= publishInterval; !due {
+	if due := always || n.At.Sub(was.At) >= publishInterval && !s.cfg.bubble; !due {
 		s.mu.Unlock()
 		return
 	}

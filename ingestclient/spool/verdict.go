@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"net/http"
 
 	"github.com/artstore/artstore-pki/ingestclient"
@@ -25,17 +26,52 @@ const (
 	verdictStopped             // we were told to stop
 )
 
-// word is what health, metrics and logs say for a verdict that pauses.
-func (v verdict) word() string {
+// Why nothing is sent: the words of status, health, metrics and logs.
+const (
+	reasonFull        = "full"        // no element has room
+	reasonMode        = "mode"        // each element is in a mode that takes nothing
+	reasonCredentials = "credentials" // account, token or certificate are not accepted
+	reasonToken       = "token"       // the token endpoint gives none
+	reasonDisk        = "disk"        // our own disk cannot be written
+	reasonHanging     = "hanging"     // the element does not answer, or hardly moves a byte
+	reasonFailing     = "failing"     // it answers that it fails, or is not ready
+	reasonTLS         = "tls"         // one side does not accept the other's certificate
+	reasonUnreachable = "unreachable" // there is no connection
+	reasonElement     = "element"     // anything else
+	reasonLowDisk     = "low disk"    // less than MinFree: nothing more is claimed
+	reasonDirectory   = "directory"   // files cannot be claimed
+)
+
+// pauseReason is the word for a pause. Where several elements failed in several
+// ways, the first of the list counts.
+func pauseReason(v verdict, err error) string {
 	switch v {
-	case verdictFull:
-		return "full"
 	case verdictCredentials:
-		return "credentials"
+		return reasonCredentials
 	case verdictLocal:
-		return "disk"
+		return reasonDisk
 	}
-	return "element"
+	for _, c := range []struct {
+		is   error
+		word string
+	}{
+		{ingestclient.ErrFull, reasonFull}, {ingestclient.ErrMode, reasonMode},
+		{ingestclient.ErrTokenEndpoint, reasonToken}, {ingestclient.ErrTokenAnswer, reasonToken},
+		{ingestclient.ErrTLSPeer, reasonTLS},
+		{ingestclient.ErrNoAnswer, reasonHanging}, {ingestclient.ErrStalled, reasonHanging}, {ingestclient.ErrTooSlow, reasonHanging},
+		{ingestclient.ErrServer, reasonFailing}, {ingestclient.ErrUnavailable, reasonFailing},
+	} {
+		if errors.Is(err, c.is) {
+			return c.word
+		}
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return reasonHanging
+	}
+	if errors.Is(err, ingestclient.ErrConnection) {
+		return reasonUnreachable
+	}
+	return reasonElement
 }
 
 // pauses reports whether the whole queue has to wait.
