@@ -7,8 +7,7 @@
 //	})
 //	defer id.Close()
 //	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
-//	srv := &http.Server{Handler: server.Handler(mux), ConnContext: server.ConnContext}
-//	err = srv.Serve(server.Listener(ln))
+//	err = server.Serve(ctx, ln, mux) // until ctx ends, then drains
 //	client := &http.Client{Transport: id.Transport(rotation.TransportOptions{})}
 //
 // # Generations

@@ -13,9 +13,12 @@ import (
 )
 
 // The server of one process and the client of another, each with its identity:
-// the service "storage" lets in the service "ingester".
+// the service "storage" lets in the service "ingester". Open waits for the first
+// certificate, which may come over the network: so its context has a limit.
 func Example() {
-	storage, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("storage")})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	storage, err := rotation.Open(ctx, rotation.Config{Source: exampleSource("storage")})
 	check(err)
 	defer func() { _ = storage.Close() }()
 	server, err := storage.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
@@ -23,22 +26,24 @@ func Example() {
 	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "hello, %s", r.TLS.PeerCertificates[0].DNSNames[0])
 	})
-	srv := &http.Server{Handler: server.Handler(hello), ConnContext: server.ConnContext, ReadHeaderTimeout: 10 * time.Second}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	check(err)
-	go func() { _ = srv.Serve(server.Listener(ln)) }()
-	defer func() { _ = srv.Close() }()
+	running, stop := context.WithCancel(context.Background()) // signal.NotifyContext in a program
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(running, ln, hello) }()
 
-	ingester, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("ingester")})
+	ingester, err := rotation.Open(ctx, rotation.Config{Source: exampleSource("ingester")})
 	check(err)
 	defer func() { _ = ingester.Close() }()
 	client := &http.Client{Transport: ingester.Transport(rotation.TransportOptions{})}
 	resp, err := client.Get("https://" + ln.Addr().String())
 	check(err)
-	defer func() { _ = resp.Body.Close() }() // what is not closed keeps the old identity open
 	body, err := io.ReadAll(resp.Body)
 	check(err)
+	check(resp.Body.Close()) // a body that is not closed keeps the old identity open
 	fmt.Println(resp.Status, string(body))
+	stop()
+	check(<-served) // requests under way have finished
 	// Output: 200 OK hello, ingester
 }
 
