@@ -303,6 +303,7 @@ func TestSlowAuthorizeHoldsUpNobody(t *testing.T) {
 	_ = c.conn.Close()
 	waitFor(t, "the end of the other", func() bool { return rotation.OpenConns(s) == 1 })
 	c = rawHTTP(t, addr, revoked)
+	_ = c.ask(t) // the server's side of the handshake is over, too
 	src.mustPush(t, taking(m, ca.crl(t, -1, revoked)))
 	if _, err := io.WriteString(c.conn, "GET / HTTP/1.1\r\nHost: svc\r\n\r\n"); err != nil {
 		t.Fatal(err)
