@@ -301,7 +301,7 @@ func main() {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		check(err)
 		check(os.WriteFile(os.Args[3], []byte(ln.Addr().String()), 0o600))
-		check(serve(id, ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "go\n") })))
+		check(serve(context.Background(), id, ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "go\n") })))
 	}
 	resp, err := client(id).Get(os.Args[3])
 	check(err)
