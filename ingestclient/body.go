@@ -41,6 +41,7 @@ type body struct {
 	digest atomic.Value  // string, hex; set when the last byte was read
 	fault  atomic.Value  // error: why the content could not be read
 	over   atomic.Bool   // the attempt is over
+	end    atomic.Int32  // whether the end of the request goes out: endOpen, endSent or endCut
 	closed chan struct{} // the transport has let go
 	once   sync.Once
 }
@@ -143,6 +144,9 @@ func (b *body) read(p []byte) (int, error) {
 		if err := b.check(); err != nil {
 			return 0, err
 		}
+		if !b.end.CompareAndSwap(endOpen, endSent) {
+			return 0, errStopped
+		}
 	}
 	n := copy(p, b.tail[at:])
 	if n == 0 {
@@ -209,6 +213,18 @@ func (b *body) finish() string {
 	}
 	return hex.EncodeToString(b.sum.Sum(nil))
 }
+
+// What becomes of the end of the request, without which no server takes the body
+// for complete. It is decided once, by the transport that asks for it or by the
+// attempt that is given up, whoever is first.
+const (
+	endOpen int32 = iota
+	endSent
+	endCut
+)
+
+// cut keeps back the end of the request, and reports whether it was kept back.
+func (b *body) cut() bool { return b.end.CompareAndSwap(endOpen, endCut) || b.end.Load() == endCut }
 
 // complete reports whether every byte was handed over.
 func (b *body) complete() bool { return b.digest.Load() != nil }

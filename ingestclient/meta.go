@@ -20,8 +20,12 @@ const maxTTLDays = 365 // as ArtStore's ingester has it
 type Meta struct {
 	// FileID is an id chosen by the client (a UUID). The Python Storage Element
 	// stores the file under it, once, which makes every retry safe; the Go one
-	// ignores it, so set it only against the former.
+	// ignores it, so set it only against the former, or with FileIDOffered.
 	FileID string
+	// FileIDOffered says that it is not known whether the Storage Element stores
+	// under FileID. Then an upload without an outcome is [ErrAmbiguous] and is not
+	// repeated, as without an id; File.FileID tells what the element did.
+	FileIDOffered bool
 	// IdempotencyKey is sent as the header of that name. Set it only if the
 	// Storage Element honours it: it makes every retry count as safe.
 	IdempotencyKey string
@@ -43,6 +47,9 @@ type Meta struct {
 	// it starts at 0 again when an upload is retried. It must not block.
 	Progress func(sent, total int64)
 }
+
+// keyed reports whether the element recognises a second upload of the same file.
+func (m *Meta) keyed() bool { return m.FileID != "" && !m.FileIDOffered }
 
 // check reports what no Storage Element could make sense of.
 func (m *Meta) check() error {

@@ -151,7 +151,7 @@ func (u *upload) fault(err error) *RequestError {
 // stored asks, after an attempt with an id of our choice and without an outcome,
 // whether the file is there. If that cannot be told, sending it again is safe.
 func (u *upload) stored(ctx context.Context) bool {
-	if u.open == nil || u.meta.FileID == "" {
+	if u.open == nil || !u.meta.keyed() {
 		return false
 	}
 	cred, err := u.keeper.get(ctx)
@@ -377,8 +377,8 @@ func (a *attempt) report(err error) *RequestError {
 // settle says whether e may be repeated: yes if the server cannot have had all
 // of the request, or will recognise it. Otherwise the outcome is unknown.
 func (a *attempt) settle(e *RequestError) *RequestError {
-	partly := !a.body.complete() || a.wrote.Load()
-	keyed := a.meta.FileID != "" || a.meta.IdempotencyKey != ""
+	partly := a.body.cut() || a.wrote.Load()
+	keyed := a.meta.keyed() || a.meta.IdempotencyKey != ""
 	e.Retryable = partly || keyed
 	if !partly {
 		a.open = a
