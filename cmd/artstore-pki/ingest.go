@@ -61,7 +61,7 @@ func spoolFlags() []cli.Flag {
 		&cli.GenericFlag{Name: "rescan", Category: category, Value: &span{Duration: 5 * time.Second}, Usage: "pause between two looks at the whole directory"},
 		&cli.BoolFlag{Name: flagRecursive, Category: category, Usage: "include sub-directories"},
 		&cli.Int64Flag{Name: "min-free", Category: category, Value: 1 << 20, Usage: "claim nothing below this many free `BYTES`; 0 turns it off"},
-		&cli.StringFlag{Name: "file-ids", Category: "transfer", Value: "auto", Usage: "who chooses ids: client (ArtStore's Python element takes ours: interrupted uploads are repeated), element (they become ambiguous), or auto, by --dialect"},
+		&cli.StringFlag{Name: "file-ids", Category: "transfer", Value: "auto", Usage: "who chooses ids: client (each element is known to take ours, as ArtStore's Python one does: interrupted uploads are repeated), element (they become ambiguous), or auto: find out from the first receipt"},
 		&cli.BoolFlag{Name: "retry-ambiguous", Category: "transfer", Usage: "send what lies in ambiguous once more, at the risk of a second copy"},
 		&cli.StringFlag{Name: "description", Category: "transfer", Usage: "`TEXT` stored with each file"},
 		&cli.IntFlag{Name: "workers", Category: "transfer", Value: 8, Usage: "uploads at a time"},
@@ -98,10 +98,14 @@ func (u *ui) runIngest(c *cli.Context) (err error) {
 		return err
 	}
 	cfg.Uploader, cfg.Prober, cfg.Logger = client, client, logger
-	if chosen, err := clientChoosesIDs(c, given.Token.Dialect); err != nil {
-		return err
-	} else if chosen {
+	switch ids := c.String("file-ids"); ids {
+	case "auto":
 		cfg.Finder = client
+	case "client":
+		cfg.Finder, cfg.IDsKept = client, true
+	case "element":
+	default:
+		return usagef("--file-ids %q: want auto, client or element", printable.Clean(ids))
 	}
 	in := &ingest{u: u, id: a.id, dir: c.Args().First()}
 	cfg.Observer = in.observe
@@ -153,20 +157,6 @@ func spoolConfig(c *cli.Context) (spool.Config, error) {
 		cfg.MinFree = -1
 	}
 	return cfg, nil
-}
-
-// clientChoosesIDs: the form dialect comes with ArtStore's Go element, which
-// makes ids itself.
-func clientChoosesIDs(c *cli.Context, dialect string) (bool, error) {
-	switch c.String("file-ids") {
-	case "client":
-		return true, nil
-	case "element":
-		return false, nil
-	case "auto":
-		return ingestclient.Dialect(dialect) == ingestclient.JSON, nil
-	}
-	return false, usagef("--file-ids %q: want auto, client or element", printable.Clean(c.String("file-ids")))
 }
 
 // ingest is one run of the command.

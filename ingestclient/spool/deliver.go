@@ -2,12 +2,8 @@ package spool
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -28,12 +24,13 @@ var errOther = errors.New("the element holds other content under this id")
 // deliver brings a claim one step further: to its end, or to what must happen
 // before the next attempt. The order is the promise:
 //
-//	claim durable → intent durable → upload → receipt verified → receipt durable → source disposed of
+//	content sent → claim durable → intent durable → end of the request sent → receipt verified → receipt durable → source disposed of
 //
-// Killed before the intent, nothing was sent: the claim is simply queued again.
-// Killed after it, the file may be stored: with ids of our choice it is looked
-// up and sent under the same id, else it is ambiguous. Killed after the receipt,
-// only the disposal is left.
+// Killed before the intent, the element has no whole request and stores nothing:
+// the claim is simply queued again. Killed after it, the file may be stored: if
+// each element was known to keep our ids, it is looked up and sent under the
+// same id, else it is ambiguous. Killed after the receipt, only the disposal is
+// left.
 func (s *Spool) deliver(ctx context.Context, it *item) outcome {
 	switch {
 	case it.aside != nil:
@@ -48,19 +45,23 @@ func (s *Spool) deliver(ctx context.Context, it *item) outcome {
 	} else if out, over := s.unchanged(ctx, it); over {
 		return out
 	}
-	if err := s.announce(it); err != nil {
-		return outcome{item: it, verdict: verdictLocal, err: err}
-	}
 	meta := s.cfg.Meta
-	if s.ids.Load() {
-		meta.FileID = it.id
+	if !it.open {
+		it.proven = s.proven(ctx)
+	}
+	if s.cfg.Finder != nil {
+		meta.FileID, meta.FileIDOffered = it.id, it.proven == nil
 	}
 	it.tries++
-	rec, err := s.cfg.Uploader.Upload(ctx, ingestclient.FileContent(s.layout.content(it.id, it.name)), meta)
+	content := &claimContent{spool: s, item: it}
+	rec, err := s.cfg.Uploader.Upload(ctx, content, meta)
+	content.finish()
 	if err != nil {
 		return s.failed(ctx, it, err)
 	}
-	s.checkID(meta.FileID, rec.FileID)
+	if err := s.learn(meta.FileID, rec); err != nil {
+		s.cfg.Logger.Debug("not written down", "element", rec.Element, "err", err) // the next receipt says it again
+	}
 	s.receive(it, rec)
 	return s.finish(it, s.acknowledge(it), verdictStored)
 }
@@ -73,12 +74,18 @@ func (s *Spool) finish(it *item, err error, v verdict) outcome {
 	return outcome{item: it, verdict: v, asked: v == verdictStored && it.tries > 0}
 }
 
-// announce makes the claim and the intent durable.
+// announce makes the claim and the intent durable. It is called when all but the
+// end of the request is sent.
 func (s *Spool) announce(it *item) error {
+	if it.open {
+		return nil
+	}
 	if err := s.layout.settle(it.id, it.name); err != nil {
 		return fmt.Errorf("making a claim durable: %w", err)
 	}
-	if err := s.journal.append(it.record(opIntent)); err != nil {
+	intent := it.record(opIntent)
+	intent.Proven = it.proven
+	if err := s.journal.append(intent); err != nil {
 		return err
 	}
 	it.open = true
@@ -145,7 +152,7 @@ func (s *Spool) unchanged(ctx context.Context, it *item) (out outcome, over bool
 	if was == nil || was.File.Size != it.seen.Size {
 		return outcome{}, false
 	}
-	digest, err := hashFile(ctx, s.layout.content(it.id, it.name))
+	digest, err := s.hash(ctx, it)
 	if err != nil {
 		return s.unread(it, err, asideFailed), true
 	}
@@ -168,7 +175,7 @@ func (s *Spool) unread(it *item, err error, to aside) outcome {
 // resolve learns what became of an upload without an outcome. over: there is
 // nothing to send now.
 func (s *Spool) resolve(ctx context.Context, it *item) (out outcome, over bool) {
-	if !s.ids.Load() {
+	if !s.canAsk(ctx, it) {
 		return s.refuse(it, fmt.Errorf("interrupted: %w", ingestclient.ErrAmbiguous), asideAmbiguous), true
 	}
 	rec, err := s.cfg.Finder.Metadata(ctx, it.id)
@@ -182,7 +189,7 @@ func (s *Spool) resolve(ctx context.Context, it *item) (out outcome, over bool) 
 		}
 		return outcome{item: it, verdict: v, err: err}, true
 	}
-	digest, err := hashFile(ctx, s.layout.content(it.id, it.name))
+	digest, err := s.hash(ctx, it)
 	switch {
 	case err != nil:
 		return s.unread(it, err, asideAmbiguous), true
@@ -197,8 +204,10 @@ func (s *Spool) resolve(ctx context.Context, it *item) (out outcome, over bool) 
 
 // failed judges an upload, and records what is certain.
 func (s *Spool) failed(ctx context.Context, it *item, err error) outcome {
-	chosen := s.ids.Load()
-	if sentNothing(err, chosen) {
+	if errors.Is(err, ingestclient.ErrAmbiguous) {
+		it.open = true
+	}
+	if it.open && sentNothing(err, it.proven != nil) {
 		if appended := s.journal.append(it.record(opUnsent)); appended == nil {
 			it.open = false
 		}
@@ -209,7 +218,7 @@ func (s *Spool) failed(ctx context.Context, it *item, err error) outcome {
 		out := s.refuse(it, err, asideFailed)
 		out.asked = out.verdict == verdictRefused && !errors.Is(err, ingestclient.ErrContent)
 		return out
-	case v == verdictUnknown && !chosen:
+	case v == verdictUnknown && it.proven == nil:
 		return s.refuse(it, err, asideAmbiguous)
 	case v == verdictUnknown && ctx.Err() != nil:
 		v = verdictStopped
@@ -223,7 +232,7 @@ func (s *Spool) failed(ctx context.Context, it *item, err error) outcome {
 // itself also says something about the element: it pauses.
 func (s *Spool) refuse(it *item, err error, to aside) outcome {
 	it.aside = describe(it, err, to)
-	if s.ids.Load() && it.aside.FileID == "" {
+	if it.proven != nil && it.aside.FileID == "" {
 		it.aside.FileID = it.id
 	}
 	out := s.finish(it, s.putAside(it), verdictRefused)
@@ -268,34 +277,4 @@ func (s *Spool) putAside(it *item) error {
 		Kind: string(it.aside.State), Name: it.name, FileID: it.aside.FileID, Size: it.seen.Size, Err: errors.New(it.aside.Error),
 	})
 	return nil
-}
-
-// checkID notices an element that ignores the ids we offer: repeating an upload
-// there would store it twice, so from now on it is treated as what it is.
-func (s *Spool) checkID(offered, got string) {
-	if offered == "" || offered == got || !s.ids.Swap(false) {
-		return
-	}
-	s.cfg.Logger.Error("the element ignores chosen file ids; uploads without an outcome will be put aside", "path", s.cfg.Dir)
-}
-
-// hashFile is the SHA-256 of a claimed file in hex.
-func hashFile(ctx context.Context, path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }() // only read from
-	h := sha256.New()
-	for {
-		if err := context.Cause(ctx); err != nil {
-			return "", errors.Join(context.Canceled, err)
-		}
-		switch _, err := io.CopyN(h, f, 8<<20); {
-		case errors.Is(err, io.EOF):
-			return hex.EncodeToString(h.Sum(nil)), nil
-		case err != nil:
-			return "", err
-		}
-	}
 }

@@ -2,7 +2,7 @@
 // killed at any instant, it goes on where it was, and nothing is stored twice
 // unless somebody asks for it.
 //
-//	s, err := spool.Open(spool.Config{Dir: "/in", Uploader: client, Finder: client})
+//	s, err := spool.Open(spool.Config{Dir: "/in", Uploader: client, Finder: client, Prober: client})
 //	defer s.Close()
 //	err = s.Run(ctx) // until ctx ends; then what is under way is finished
 //
@@ -21,37 +21,40 @@
 //
 // # The crash story
 //
-// The steps of one file are: claim, claim durable, intent durable, upload,
-// receipt verified, receipt durable, source disposed of. What the next start
-// finds in claimed/ tells between which of them the last run ended:
+// The steps of one file are: claim, content sent, claim durable, intent durable, end
+// of the request sent, receipt verified, receipt durable, source disposed of. What
+// the next start finds in claimed/ tells between which of them the last run ended:
 //
 //	no file in the claim     before the claim, or after the disposal: removed
+//	its name in DIR as well  nothing was sent, and it was being given back: removed
 //	reason.json              between a refusal and its rename: renamed
 //	no record, or unsent     before the intent: queued as if nothing had been
-//	intent                   the element may have it. With a Finder: asked for under
-//	                         its id, and sent again under the same id if not there;
-//	                         a copy that arrives late makes ours a duplicate, which
-//	                         the element refuses and the client recognises.
-//	                         Without: ambiguous/, and a human decides
+//	intent                   the element may have it. If each element was proved to keep
+//	                         our ids: asked for under its id, and sent again under the
+//	                         same id if not there; a copy that arrives late makes ours a
+//	                         duplicate, which the element refuses and the client
+//	                         recognises. Else: ambiguous/, and a human decides
 //	stored, kept             only the disposal is left
 //
 // A journal that ends in the middle of a line was cut while writing what nobody
-// had been told was written. One that is damaged in its middle makes every claim
-// without a record count as one with an intent.
+// had been told was written. Any other line that is no record is damage: every
+// claim without a record counts as one with an intent then.
 //
 // # Failures
 //
 // What the element says about a file ends in failed/. Everything else, be it the
 // element, the account, the token endpoint, a full store or our own disk, closes
-// one gate for all files, and one probe at a time tries whether it is over.
-// Files wait in the directory then, where they were put. Half of the workers at
+// one gate for all files. The elements are asked whether it is over, and then one
+// file at a time is on trial, until one is stored. Files wait in the directory
+// meanwhile, where they were put. Half of the workers at
 // most send files from 64 MiB up, so that small ones always move.
 //
 // # Rules for callers
 //
 // DIR and everything in it is one local POSIX file system with hard links. The
-// Uploader's errors are judged by the sentinels of ingestclient. Set Finder only
-// if the element stores under the id it is offered; the first receipt with
-// another id turns it off. Writers rename whole files in, or are done when the
+// Uploader's errors are judged by the sentinels of ingestclient. Each content that
+// it is given must be read to its end and asked whether it is unchanged before the
+// end of a request goes out, as ingestclient.Client does: that writes the intent.
+// Writers rename whole files in, or are done when the
 // file stands still for Settle.
 package spool

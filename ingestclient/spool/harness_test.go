@@ -43,7 +43,7 @@ func newBench(t *testing.T, opt ingesttest.Options) *bench {
 		Logger: slog.New(slog.DiscardHandler), Observer: b.observe,
 	}
 	if opt.Dialect != "go" {
-		b.cfg.Finder = b.client
+		b.cfg.Finder, b.cfg.IDsKept = b.client, true
 	}
 	return b
 }

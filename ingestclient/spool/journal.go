@@ -32,6 +32,7 @@ type journal struct {
 	next  *batch     // collects while the one before is written
 	live  map[string]*record
 	kept  map[string]*record // by name
+	ids   map[string]*record // by the URL of an element: what becomes of our ids there
 	fatal error              // after a failed fsync nobody knows what is on disk
 
 	disk  sync.Mutex // held by whoever writes the file; it guards what follows
@@ -54,8 +55,8 @@ func newBatch() *batch { return &batch{done: make(chan struct{})} }
 // without a torn tail. A new file replaces the old one in one step; killed
 // before that, the next start does the same again.
 func openJournal(dir, work string) (j *journal, damaged bool, err error) {
-	j = &journal{path: filepath.Join(dir, "journal"), work: work, next: newBatch(), live: map[string]*record{}, kept: map[string]*record{}}
-	f, err := os.Open(j.path)
+	j = &journal{path: filepath.Join(dir, "journal"), work: work, next: newBatch(), live: map[string]*record{}, kept: map[string]*record{}, ids: map[string]*record{}}
+	f, err := openRegular(j.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -78,7 +79,11 @@ func (j *journal) start() error {
 
 // apply is called with mu held, or before anybody else knows j.
 func (j *journal) apply(r *record) {
-	if r.Op == opKept {
+	switch r.Op {
+	case opKeepsIDs, opIgnoresIDs:
+		j.ids[r.ID] = r
+		return
+	case opKept:
 		j.kept[r.name()] = r
 	}
 	j.live[r.ID] = r
@@ -181,9 +186,11 @@ func (j *journal) compact() error {
 func (j *journal) snapshot() (lines []byte, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for _, r := range j.kept {
-		if lines, err = appendLine(lines, r); err != nil {
-			return nil, err
+	for _, m := range []map[string]*record{j.ids, j.kept} {
+		for _, r := range m {
+			if lines, err = appendLine(lines, r); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, r := range j.live {
@@ -209,6 +216,17 @@ func (j *journal) keptAs(name string) *record {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.kept[name]
+}
+
+// idsAt is what is known of our ids at an element: opKeepsIDs, opIgnoresIDs, or
+// "" for nothing.
+func (j *journal) idsAt(url string) op {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if r := j.ids[url]; r != nil {
+		return r.Op
+	}
+	return ""
 }
 
 // forget drops a claim whose directory is gone. What was kept stays known by name.

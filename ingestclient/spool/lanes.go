@@ -12,7 +12,8 @@ type item struct {
 	id     string // of the claim, and the file id that the element is offered
 	name   string
 	seen   identity
-	open   bool // an upload under this id may have stored it already
+	open   bool     // an upload under this id may have stored it already
+	proven []string // the elements that may have it, if each was known to keep our ids
 	tries  int
 	others int64 // files stored when it failed first: whether only this one fails
 

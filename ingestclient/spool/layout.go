@@ -78,10 +78,8 @@ func (l layout) make() error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is not a directory", l.dir)
 	}
-	for _, d := range []string{l.claimed(), l.done(), l.asides(asideFailed), l.asides(asideAmbiguous)} {
-		if err := durable.MkdirAll(d); err != nil {
-			return err
-		}
+	if err := l.guard(); err != nil {
+		return err
 	}
 	left, err := filepath.Glob(filepath.Join(l.state, ".*.tmp*"))
 	if err != nil {
@@ -89,6 +87,27 @@ func (l layout) make() error {
 	}
 	for _, path := range left {
 		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guard makes the directories of the state, and refuses those that somebody else
+// made or can change: whoever may write to the spooled directory could otherwise
+// have files read, sent and removed that only we may touch. Below directories
+// that are ours and closed to others, nobody else can put anything.
+func (l layout) guard() error {
+	for _, d := range []string{l.state, l.claimed(), l.done(), l.asides(asideFailed), l.asides(asideAmbiguous)} {
+		if err := os.Mkdir(d, durable.Dir); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := ownedDirectory(d); err != nil {
+			return err
+		}
+	}
+	for _, f := range []string{lockName, snapshotName, "journal"} {
+		if err := ownedFile(filepath.Join(l.state, f)); err != nil {
 			return err
 		}
 	}
@@ -268,7 +287,7 @@ func readHeld(dir, id string) (held, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return h, err
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, reasonFile))
+	raw, err := readOwn(filepath.Join(dir, reasonFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return h, nil
 	}

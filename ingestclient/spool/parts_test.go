@@ -330,11 +330,11 @@ func TestHashIsInterrupted(t *testing.T) {
 	it := s.testClaim(t, "x")
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := hashFile(stopped, s.layout.content(it.id, "a"))
+	_, err := s.hash(stopped, it)
 	if out := s.unread(it, err, asideFailed); out.verdict != verdictStopped || it.aside != nil {
 		t.Errorf("%v: %+v", err, out)
 	}
-	_, err = hashFile(t.Context(), s.layout.content(it.id, "gone"))
+	_, err = s.hash(t.Context(), &item{id: it.id, name: "gone"})
 	if out := s.unread(it, err, asideFailed); out.verdict != verdictRefused || !errors.Is(out.err, fs.ErrNotExist) {
 		t.Errorf("%v: %+v", err, out)
 	}
@@ -376,9 +376,13 @@ func TestStepsThatOurDiskRefuses(t *testing.T) {
 	}
 	it = s.testClaim(t, "z")
 	must(t, s.journal.close())
-	if out := s.deliver(t.Context(), it); out.verdict != verdictLocal || it.tries != 0 {
-		t.Errorf("intent: %+v", out)
+	content := &claimContent{spool: s, item: it}
+	f, _, err := content.Open()
+	must(t, err)
+	if err := f.(*openClaim).Unchanged(); !errors.Is(err, errJournal) || it.open {
+		t.Errorf("intent: %v", err)
 	}
+	must(t, f.Close())
 	it.stored = it.record(opStored)
 	if out := s.deliver(t.Context(), it); out.verdict != verdictLocal || it.logged {
 		t.Errorf("receipt: %+v", out)

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,9 @@ const (
 	opUnsent op = "unsent" // the attempt ended, and provably stored nothing
 	opStored op = "stored" // its receipt was verified
 	opKept   op = "kept"   // the same, and the source stays: remember it
+	// What a receipt taught about a Storage Element. The id is its URL.
+	opKeepsIDs   op = "keeps ids"   // it stores under the id that it is offered
+	opIgnoresIDs op = "ignores ids" // it makes ids itself
 )
 
 // identity tells whether two looks at a name saw the same content.
@@ -35,12 +39,13 @@ type identity struct {
 // record is one line of the journal.
 type record struct {
 	Op     op        `json:"op"`
-	ID     string    `json:"id"`                   // of the claim: the directory's name
+	ID     string    `json:"id"`                   // of the claim: the directory's name; of an element: its URL
 	Name   string    `json:"name,omitempty"`       // path below the spool's directory
 	Raw    []byte    `json:"name_bytes,omitempty"` // the same, where it is not UTF-8: JSON would change it
 	File   identity  `json:"file,omitzero"`
 	FileID string    `json:"file_id,omitempty"` // at the element
 	SHA256 string    `json:"sha256,omitempty"`  // lower-case hex
+	Proven []string  `json:"proven,omitempty"`  // of an intent: the elements that may have it, if each was known to keep our ids
 	At     time.Time `json:"at"`
 }
 
@@ -77,7 +82,9 @@ func appendLine(b []byte, r *record) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-var errBadLine = errors.New("not a line of the journal")
+var (
+	errBadLine = errors.New("not a line of the journal")
+)
 
 func parseLine(b []byte) (*record, error) {
 	var l line
@@ -92,16 +99,17 @@ func parseLine(b []byte) (*record, error) {
 		return nil, errBadLine
 	}
 	switch r.Op {
-	case opIntent, opUnsent, opStored, opKept:
+	case opIntent, opUnsent, opStored, opKept, opKeepsIDs, opIgnoresIDs:
 		return r, nil
 	}
 	return nil, errBadLine
 }
 
-// readRecords calls apply for each whole record, in order. Lines that are none
-// at the end are what a crash leaves of the last write, which nobody was told
-// had succeeded: torn. With a record behind them they are damage: something
-// that was acknowledged is gone.
+// readRecords calls apply for each whole record, in order. A line without its
+// end, or with bytes that never arrived on the disk and read as 0, is what a
+// crash leaves of the last write, which nobody was told had succeeded: torn. With
+// a record behind it, it is damage, and so is every other line that is no record:
+// something that was acknowledged is gone.
 func readRecords(r io.Reader, apply func(*record)) (torn, damaged bool, err error) {
 	in := bufio.NewReaderSize(r, maxLine)
 	for {
@@ -118,6 +126,8 @@ func readRecords(r io.Reader, apply func(*record)) (torn, damaged bool, err erro
 		switch {
 		case err != nil:
 			return torn || len(b) > 0, damaged, nil
+		case bad != nil && bytes.IndexByte(b, 0) < 0:
+			damaged = true
 		case bad != nil:
 			torn = true
 		default:

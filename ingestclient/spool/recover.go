@@ -99,6 +99,8 @@ func (s *Spool) resume(h held, damaged bool) error {
 		return s.layout.drop(h.id)
 	case h.reason != nil: // killed between the reason and the rename
 		return s.layout.finishAside(h.id, h.reason.State)
+	case s.waits(h, damaged): // killed between link and removal while it was given back
+		return s.layout.drop(h.id)
 	case !h.info.Mode().IsRegular(): // killed while such a claim was given back
 		return s.layout.giveBack(h.id, h.name)
 	}
@@ -110,10 +112,18 @@ func (s *Spool) resume(h held, damaged bool) error {
 	case rec.Op == opStored, rec.Op == opKept:
 		it.stored, it.logged = rec, true
 	case rec.Op == opIntent:
-		it.open = true
+		it.open, it.proven = true, rec.Proven
 	}
 	s.found = append(s.found, it)
 	return nil
+}
+
+// waits reports whether a claim of which nothing was sent still has its name in
+// the spooled directory: the next scan claims it again.
+func (s *Spool) waits(h held, damaged bool) bool {
+	rec := s.journal.of(h.id)
+	unsent := rec == nil && !damaged || rec != nil && rec.Op == opUnsent
+	return unsent && !s.layout.keep && s.layout.same(s.layout.content(h.id, h.name), s.layout.source(h.name))
 }
 
 // retryAmbiguous claims again what lies in ambiguous/. The journal forgets the

@@ -1,6 +1,7 @@
 package spool_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
@@ -42,6 +44,9 @@ func (b *bench) journal(text string) {
 }
 
 func rec(op string) string {
+	if op == "proven intent" {
+		return fmt.Sprintf(`{"op":"intent","id":%q,"name":"a.txt","proven":["unlisted"],"at":"2026-01-01T00:00:00Z"}`, claimID)
+	}
 	return fmt.Sprintf(`{"op":%q,"id":%q,"name":"a.txt","at":"2026-01-01T00:00:00Z"}`, op, claimID)
 }
 
@@ -58,9 +63,10 @@ func TestRecovery(t *testing.T) {
 		{name: "claimed only", stored: []string{"a.txt"}},
 		{name: "claimed only, ids of the element", dialect: "go", stored: []string{"a.txt"}},
 		{name: "unsent", lines: []string{"intent", "unsent"}, dialect: "go", stored: []string{"a.txt"}},
-		{name: "intent, not there", lines: []string{"intent"}, stored: []string{"a.txt"}},
-		{name: "intent, there", lines: []string{"intent"}, there: "one", stored: []string{"a.txt"}},
-		{name: "intent, other content there", lines: []string{"intent"}, there: "two", stored: []string{"a.txt"}, ambiguous: 1},
+		{name: "intent from before the proof", lines: []string{"intent"}, ambiguous: 1},
+		{name: "intent, not there", lines: []string{"proven intent"}, stored: []string{"a.txt"}},
+		{name: "intent, there", lines: []string{"proven intent"}, there: "one", stored: []string{"a.txt"}},
+		{name: "intent, other content there", lines: []string{"proven intent"}, there: "two", stored: []string{"a.txt"}, ambiguous: 1},
 		{name: "intent, ids of the element", lines: []string{"intent"}, dialect: "go", ambiguous: 1},
 		{name: "receipt", lines: []string{"intent", "stored"}},
 		{name: "receipt of a kept file", lines: []string{"kept"}},
@@ -120,6 +126,119 @@ func TestRecoveryGivesBackWhatIsNoFile(t *testing.T) {
 	}
 }
 
+// A claim of which nothing was sent, and whose name is still in the directory,
+// was being given back: the file is sent once, not once for each name.
+func TestRecoveryOfAClaimThatWasGivenBack(t *testing.T) {
+	for _, lines := range [][]string{nil, {rec("intent"), rec("unsent")}} {
+		b := newBench(t, ingesttest.Options{Dialect: "go"})
+		claim := b.claimed("one", lines...)
+		b.must(os.Link(claim, filepath.Join(b.dir, "a.txt")))
+		b.run()
+		b.check([]string{"a.txt"}, 0, 0, 0, 0)
+	}
+}
+
+// Whoever may write to the directory can make the state directory first. It is
+// refused then, and nothing is read, sent or removed through it.
+func TestStateOfSomebodyElseIsRefused(t *testing.T) {
+	for name, make := range map[string]func(b *bench, state, outside string){
+		"state is a link": func(b *bench, state, outside string) { b.must(os.Symlink(outside, state)) },
+		"claimed is a link": func(b *bench, state, outside string) {
+			b.must(os.Mkdir(state, 0o700))
+			b.must(os.Symlink(outside, filepath.Join(state, "claimed")))
+		},
+		"others may write": func(b *bench, state, _ string) {
+			b.must(os.Mkdir(state, 0o700))
+			b.must(os.Chmod(state, 0o777))
+		},
+		"another owner": func(b *bench, state, _ string) {
+			b.must(os.Mkdir(state, 0o700))
+			if os.Getuid() != 0 {
+				b.must(os.Chmod(state, 0o777)) // only root can give a directory away
+				return
+			}
+			b.must(os.Chown(state, 65534, 65534))
+		},
+		"journal is a FIFO": func(b *bench, state, _ string) {
+			b.must(os.Mkdir(state, 0o700))
+			b.must(syscall.Mkfifo(filepath.Join(state, "journal"), 0o600))
+		},
+		"lock is a link": func(b *bench, state, outside string) {
+			b.must(os.Mkdir(state, 0o700))
+			b.must(os.Symlink(filepath.Join(outside, "made"), filepath.Join(state, "lock")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, ingesttest.Options{})
+			outside := t.TempDir()
+			b.must(os.Mkdir(filepath.Join(outside, claimID), 0o700)) // as a claim without a file, which is removed
+			b.write("a.txt", "one")
+			make(b, filepath.Join(b.dir, spool.StateDir), outside)
+			if s, err := spool.Open(b.cfg); err == nil {
+				t.Error("opened")
+				_ = s.Close()
+			} else if !strings.Contains(err.Error(), spool.StateDir) {
+				t.Errorf("the error does not say what is wrong: %v", err)
+			}
+			left, err := os.ReadDir(outside)
+			b.must(err)
+			if len(left) != 1 || len(b.stack.Files()) != 0 {
+				t.Errorf("outside: %v, stored: %v", left, b.stack.Files())
+			}
+		})
+	}
+}
+
+// What is sent is what was claimed: not what a link leads to, nor another file.
+func TestSwappedClaimIsNotSent(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	for name, swap := range map[string]func(path string) error{
+		"link": func(path string) error { return os.Symlink(secret, path) },
+		"fifo": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"file": func(path string) error { return os.WriteFile(path, []byte("another"), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, ingesttest.Options{})
+			b.must(os.WriteFile(secret, []byte("secret"), 0o600))
+			path := b.claimed("one")
+			s, err := spool.Open(b.cfg)
+			b.must(err)
+			b.must(os.Remove(path))
+			b.must(swap(path))
+			ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+			defer stop()
+			b.must(s.Run(ctx))
+			b.must(s.Close())
+			for _, f := range b.stack.Files() {
+				if name != "file" {
+					t.Errorf("stored %+v", f)
+				}
+			}
+		})
+	}
+}
+
+// A directory may be named through links.
+func TestDirectoryBehindLinks(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	parent := t.TempDir()
+	b.must(os.Symlink(b.dir, filepath.Join(parent, "link")))
+	b.must(os.Symlink(parent, filepath.Join(parent, "up")))
+	real := b.dir
+	for i, dir := range []string{filepath.Join(parent, "link"), filepath.Join(parent, "link") + "/", filepath.Join(parent, "up", "link")} {
+		b.dir = real
+		b.write(fmt.Sprint(i), "content")
+		b.dir, b.cfg.Dir = dir, dir
+		if st := b.status(); len(st.Waiting) != 1 {
+			t.Errorf("%s: waiting %+v", dir, st.Waiting)
+		}
+		b.run()
+		if n := len(b.stack.Files()); n != i+1 {
+			t.Errorf("%s: %d stored", dir, n)
+		}
+	}
+}
+
 func TestUnreadableReasonStopsTheStart(t *testing.T) {
 	b := newBench(t, ingesttest.Options{})
 	b.claimed("one")
@@ -142,6 +261,21 @@ func TestDamagedJournal(t *testing.T) {
 	b.run()
 	b.check([]string{"a.txt"}, 0, 0, 0, 0)
 
+	// A whole line with another content is no crash: with keep it is a receipt.
+	b = newBench(t, ingesttest.Options{})
+	b.cfg.OnSuccess = spool.Keep
+	b.write("a.txt", "one")
+	b.run()
+	path := filepath.Join(b.dir, spool.StateDir, "journal")
+	raw, err := os.ReadFile(path)
+	b.must(err)
+	i := strings.LastIndex(string(raw), `"crc":"`) + len(`"crc":"`)
+	raw[i] = map[bool]byte{true: '1', false: '0'}[raw[i] == '0']
+	b.must(os.WriteFile(path, raw, 0o600))
+	if _, err := spool.Open(b.cfg); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("an altered last line, with keep: %v", err)
+	}
+
 	b = newBench(t, ingesttest.Options{Dialect: "go"})
 	b.claimed("one")
 	b.journal("garbage\n" + strings.ReplaceAll(line(`{"op":"intent","id":"other","at":"2026-01-01T00:00:00Z"}`), "x", "x"))
@@ -163,7 +297,7 @@ func TestRecoveredReceiptIsWhole(t *testing.T) {
 	b := newBench(t, ingesttest.Options{})
 	_, err := b.client.Upload(t.Context(), ingestclient.BytesContent("a.txt", []byte("one")), ingestclient.Meta{FileID: claimID})
 	b.must(err)
-	b.claimed("one", rec("intent"))
+	b.claimed("one", rec("proven intent"))
 	b.run()
 	want := fmt.Sprintf("%x", sha256.Sum256([]byte("one")))
 	if len(b.events) != 1 || b.events[0].SHA256 != want || b.events[0].FileID != claimID {

@@ -75,7 +75,7 @@ func (s *Spool) Run(ctx context.Context) error {
 		scanner: scanner{dir: s.layout.dir, recursive: s.cfg.Recursive, watch: watch},
 		settled: settled{after: s.cfg.Settle, seen: map[string]sighting{}}, lanes: lanes{workers: s.cfg.Workers},
 		// What an element is worth shows with the first file that it stores.
-		gate:    gate{jitter: s.cfg.jitter, asks: s.cfg.Prober != nil, closed: s.cfg.Prober != nil},
+		gate:    gate{jitter: s.cfg.jitter, asks: s.cfg.Prober != nil, closed: s.cfg.Prober != nil || s.cfg.Finder != nil && s.proven(ctx) == nil},
 		results: make(chan outcome, s.cfg.Workers), answers: make(chan error, 1), scans: make(chan scanResult, 1),
 	}
 	for _, it := range s.found {
@@ -395,6 +395,7 @@ func (l *loop) giveBack(it *item) {
 	}
 	l.scanned = false // it has to be found again
 	if err := l.layout.giveBack(it.id, it.name); err != nil {
+		l.cfg.Logger.Warn("file not given back; it stays claimed", "path", it.name, "id", it.id, "err", err)
 		if !l.stopping {
 			l.refresh(it)
 		}

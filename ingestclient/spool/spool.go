@@ -61,11 +61,15 @@ type Config struct {
 	Dir string
 	// Uploader sends.
 	Uploader Uploader
-	// Finder is set where the element stores a file under the id that we choose
-	// (ArtStore's Python Storage Element): then an upload without an outcome is
-	// looked up and repeated under its id. nil: the element makes ids itself, so
-	// such an upload is ambiguous, and a human decides.
+	// Finder, if set, has each file offered to the element under an id that we
+	// choose. Once a receipt has shown that an element stores under that id
+	// (ArtStore's Python Storage Element does, the Go one does not), uploads
+	// without an outcome are looked up there and repeated under their id. Before
+	// that, and with nil, such an upload is ambiguous, and a human decides.
 	Finder Finder
+	// IDsKept says that each element is known to store under the id it is offered.
+	// A receipt that shows the opposite overrules it.
+	IDsKept bool
 	// Prober, if set, is asked before a file is risked: at the start, and after
 	// each failure that is not the file's. Then one file goes at a time, until
 	// one is stored. nil: a waiting file is the probe.
@@ -124,7 +128,6 @@ type Spool struct {
 	lock    *os.File
 	found   []*item // by recovery, in order of age
 
-	ids       atomic.Bool // the element takes our ids
 	stored    atomic.Int64
 	bytes     atomic.Int64
 	asideNow  [2]atomic.Int64 // failed, ambiguous
@@ -163,8 +166,11 @@ func Open(cfg Config) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the spool: %w", err)
 	}
-	s := &Spool{cfg: cfg, layout: newLayout(filepath.Clean(cfg.Dir), cfg.OnSuccess == Keep)}
-	s.ids.Store(cfg.Finder != nil)
+	dir, err := filepath.EvalSymlinks(cfg.Dir) // a walk does not enter a root that is a link
+	if err != nil {
+		return nil, fmt.Errorf("opening the spool %s: %w", cfg.Dir, err)
+	}
+	s := &Spool{cfg: cfg, layout: newLayout(dir, cfg.OnSuccess == Keep)}
 	for _, step := range []func() error{s.layout.make, s.takeLock, s.recover} {
 		if err := step(); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the spool %s: %w", cfg.Dir, err), s.Close())

@@ -135,10 +135,15 @@ type Item struct {
 // ReadStatus looks at the spool below dir without disturbing it. recursive is
 // Config's.
 func ReadStatus(ctx context.Context, dir string, recursive bool) (*Status, error) {
-	st, err := readStatus(ctx, newLayout(filepath.Clean(dir), false), recursive)
+	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
 	}
+	st, err := readStatus(ctx, newLayout(real, false), recursive)
+	if err != nil {
+		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
+	}
+	st.Dir = filepath.Clean(dir)
 	return st, nil
 }
 
@@ -147,7 +152,7 @@ func readStatus(ctx context.Context, l layout, recursive bool) (st *Status, err 
 	if st.Running, err = locked(filepath.Join(l.state, lockName)); err != nil {
 		return nil, err
 	}
-	raw, err := os.ReadFile(filepath.Join(l.state, snapshotName))
+	raw, err := readOwn(filepath.Join(l.state, snapshotName))
 	if err == nil {
 		st.Last = &Snapshot{}
 		err = json.Unmarshal(raw, st.Last)

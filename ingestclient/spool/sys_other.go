@@ -19,4 +19,8 @@ func lockFile(*os.File, bool) (bool, error) {
 	return false, errors.New("a spool needs a Unix system")
 }
 
+func openRegular(path string) (*os.File, error) { return os.Open(path) }
+
+func ours(fs.FileInfo) bool { return false }
+
 func freeBytes(string) (int64, error) { return math.MaxInt64, nil }

@@ -31,6 +31,18 @@ func lockFile(f *os.File, shared bool) (busy bool, err error) {
 	return false, err
 }
 
+// openRegular opens for reading without following a link at the end of path, and
+// without waiting for the writer of a FIFO.
+func openRegular(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+}
+
+// ours reports whether the file belongs to the user that we run as.
+func ours(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int64(st.Uid) == int64(os.Geteuid())
+}
+
 // freeBytes is what an ordinary user may still write below path.
 func freeBytes(path string) (int64, error) {
 	var st syscall.Statfs_t

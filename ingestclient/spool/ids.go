@@ -1,0 +1,79 @@
+package spool
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+)
+
+// unlisted stands for the URL of the elements where no [Prober] lists them.
+const unlisted = "unlisted"
+
+// proven lists the elements that an upload may reach, if each of them stores
+// under the id that it is offered; else it is nil. Only in the first case is an
+// upload without an outcome looked up and repeated under its id. What no receipt
+// has proved is not believed.
+func (s *Spool) proven(ctx context.Context) []string {
+	if s.cfg.Finder == nil {
+		return nil
+	}
+	urls := s.elements(ctx)
+	for _, url := range urls {
+		known := s.journal.idsAt(url)
+		if known == opIgnoresIDs || known == "" && !s.cfg.IDsKept {
+			return nil
+		}
+	}
+	return urls
+}
+
+// elements lists the URLs of the elements, or nothing if that is not known.
+func (s *Spool) elements(ctx context.Context) []string {
+	if s.cfg.Prober == nil {
+		return []string{unlisted}
+	}
+	list, err := s.cfg.Prober.Elements(ctx)
+	if err != nil {
+		return nil
+	}
+	var urls []string
+	for _, e := range list {
+		urls = append(urls, e.URL)
+	}
+	return urls
+}
+
+// canAsk reports whether a look-up asks each element that may have the file. One
+// that is listed no more may have it, and is not asked.
+func (s *Spool) canAsk(ctx context.Context, it *item) bool {
+	if s.cfg.Finder == nil || len(it.proven) == 0 {
+		return false
+	}
+	now := s.elements(ctx)
+	return !slices.ContainsFunc(it.proven, func(url string) bool { return !slices.Contains(now, url) })
+}
+
+// learn writes down what a receipt proves of an element and was not known yet.
+func (s *Spool) learn(offered string, got *ingestclient.File) error {
+	if offered == "" {
+		return nil
+	}
+	url := got.Element
+	if s.cfg.Prober == nil {
+		url = unlisted
+	}
+	fact := opKeepsIDs
+	if got.FileID != offered {
+		fact = opIgnoresIDs
+	}
+	known := s.journal.idsAt(url)
+	if known == fact || known == opIgnoresIDs { // it is not forgiven: another copy may do it again
+		return nil
+	}
+	if fact == opIgnoresIDs {
+		s.cfg.Logger.Warn("the element makes file ids itself; uploads without an outcome will be put aside", "path", s.cfg.Dir, "element", got.Element)
+	}
+	return s.journal.append(&record{Op: fact, ID: url, At: time.Now().UTC()})
+}
