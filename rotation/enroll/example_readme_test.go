@@ -1,0 +1,62 @@
+package enroll_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// The Go code of README.md, which a test of the command compares with this file.
+
+func serve(ctx context.Context, ln net.Listener, handler http.Handler) error {
+	src, err := enroll.New(enroll.Config{
+		URL:   "https://ca.internal:9443",
+		Token: enroll.TokenFile("/run/secrets/enrolment-token"), // once; renewals use the certificate
+		Dir:   "/var/lib/storage/identity",
+	})
+	if err != nil {
+		return err
+	}
+	opening, cancel := context.WithTimeout(ctx, time.Minute) // for an authority that is away
+	defer cancel()
+	id, err := rotation.Open(opening, rotation.Config{Source: src}) // returns with the first certificate
+	if err != nil {
+		return err
+	}
+	defer func() { _ = id.Close() }()
+
+	// TLS 1.3; a client certificate is required, and one of these names.
+	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
+	if err != nil {
+		return err
+	}
+	return server.Serve(ctx, ln, handler) // until ctx ends; requests under way finish
+}
+
+// Every request uses the certificate and the trust of the moment.
+func client(id *rotation.Identity) *http.Client {
+	return &http.Client{Transport: id.Transport(rotation.TransportOptions{}), Timeout: 30 * time.Second}
+}
+
+func upload(ctx context.Context, id *rotation.Identity) (*ingestclient.File, error) {
+	up, err := ingestclient.New(ingestclient.Config{
+		TokenURL:     "https://admin:8000/api/v1/auth/token",
+		ClientID:     "sa_prod_ingester_1a2b3c4d",
+		ClientSecret: ingestclient.SecretFile("/run/secrets/client-secret"), // read anew for each token
+		Elements:     []ingestclient.Element{{URL: "https://storage:8010"}},
+	}, id)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = up.Close() }() // in a program: one client for all files
+	return up.UploadFile(ctx, "scan.tif", ingestclient.Meta{})
+}
+
+func Example_readme() {
+	_, _, _ = serve, client, upload
+}
