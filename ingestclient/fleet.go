@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -209,11 +208,11 @@ func (f *fleet) learn(e *element, size int64, err *RequestError) {
 		e.since = now
 		span := min(downMax, downMin<<min(e.failures, 10))
 		e.aside = now.Add(max(downMin+time.Duration(f.jitter()*float64(span-downMin)), min(err.retryAfter, f.MaxRetryAfter)))
-		level := slog.LevelDebug
+		say := f.Logger.Debug
 		if e.failures == 1 {
-			level = slog.LevelWarn // an outage begins; back is its end
+			say = f.Logger.Warn // an outage begins; back is its end
 		}
-		f.Logger.Log(context.Background(), level, "storage element fails", "url", e.base, "failures", e.failures, "err", err)
+		say("storage element fails", "url", e.base, "failures", e.failures, "err", err)
 	case err.Status != 0: // it refuses this content or this token, and is well
 		f.back(e)
 	case e.failures > 0: // the trial was ended by somebody else: the next one tries

@@ -305,17 +305,17 @@ func (k *keeper) failed(fail *failure, e *AuthError, digest [sha256.Size]byte) e
 // tell logs the n-th failure in a row: an outage is one line when it begins, and
 // one when it ends (recovered); what is between them is for debugging.
 func (k *keeper) tell(e *AuthError, n int) {
-	level, text := slog.LevelWarn, "token request failed"
+	log := k.Logger.With("client_id", k.ClientID, "status", e.Status, "failures", n, "err", e)
 	switch {
+	case n > 1:
+		log.Debug("token request failed again")
 	case e.Status == 0:
-		text = "token endpoint unreachable"
+		log.Warn("token endpoint unreachable")
 	case errors.Is(e, ErrCredentials):
-		level, text = slog.LevelError, "token refused"
+		log.Error("token refused")
+	default:
+		log.Warn("token request failed")
 	}
-	if n > 1 {
-		level = slog.LevelDebug
-	}
-	k.Logger.Log(k.life, level, text, "client_id", k.ClientID, "status", e.Status, "failures", n, "err", e)
 }
 
 // recovered logs the end of an outage, if there was one.

@@ -126,7 +126,7 @@ func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos 
 	defer cancel()
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = c.Close() // the handshake failed already
-		if context.Cause(ctx) == errHandshakeTimeout {
+		if errors.Is(context.Cause(ctx), errHandshakeTimeout) {
 			return nil, errHandshakeTimeout
 		}
 		return nil, err

@@ -28,11 +28,11 @@ func checkProxy(u *url.URL) error {
 	case u == nil:
 		return nil
 	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("Proxy has the scheme %q, want http or https", u.Scheme)
+		return fmt.Errorf("the proxy has the scheme %q, want http or https", u.Scheme)
 	case u.Hostname() == "" || u.Opaque != "":
-		return errors.New("Proxy names no host")
+		return errors.New("the proxy names no host")
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		return errors.New("Proxy has a path, a query or a fragment, want scheme, host and port only")
+		return errors.New("the proxy has a path, a query or a fragment, want scheme, host and port only")
 	}
 	return nil
 }
@@ -115,7 +115,7 @@ func askTunnel(conn net.Conn, addr string, user *url.Userinfo) error {
 	}
 	r := bufio.NewReader(io.LimitReader(conn, maxProxyAnswer))
 	// The answer to CONNECT has no body when it is a success; other bodies are not read.
-	resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect})
+	resp, err := http.ReadResponse(r, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // the tunnel begins where a body would
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("answered with less than a header, or with one of more than %d bytes", maxProxyAnswer)

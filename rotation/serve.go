@@ -129,7 +129,7 @@ type stallConn struct {
 }
 
 func (c *stallConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.Conn.SetReadDeadline(t), c.SetWriteDeadline(t))
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 func (c *stallConn) SetWriteDeadline(t time.Time) error {

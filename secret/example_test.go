@@ -26,7 +26,7 @@ func ExampleReadFile() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "token")
 	if err := os.WriteFile(path, []byte("eyJhbGciOiJFUzI1NiJ9.e30.c2ln\n"), 0o644); err != nil {
 		fmt.Println(err)

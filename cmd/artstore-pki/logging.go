@@ -83,5 +83,5 @@ func (u *ui) logger(usual slog.Level) *slog.Logger {
 func (u *ui) object(level slog.Level, msg string, attrs ...slog.Attr) {
 	record := slog.NewRecord(time.Now(), level, msg, 0)
 	record.AddAttrs(attrs...)
-	_ = slog.NewJSONHandler(u.err, &slog.HandlerOptions{Level: slog.LevelDebug}).Handle(context.Background(), record) // nobody is left to tell if stderr is gone
+	_ = slog.NewJSONHandler(u.err, &slog.HandlerOptions{Level: slog.LevelDebug}).Handle(context.Background(), record) //nolint:forbidigo // this handler ignores it; and nobody is left to tell if stderr is gone
 }

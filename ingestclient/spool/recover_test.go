@@ -224,9 +224,9 @@ func TestDirectoryBehindLinks(t *testing.T) {
 	parent := t.TempDir()
 	b.must(os.Symlink(b.dir, filepath.Join(parent, "link")))
 	b.must(os.Symlink(parent, filepath.Join(parent, "up")))
-	real := b.dir
+	direct := b.dir
 	for i, dir := range []string{filepath.Join(parent, "link"), filepath.Join(parent, "link") + "/", filepath.Join(parent, "up", "link")} {
-		b.dir = real
+		b.dir = direct
 		b.write(fmt.Sprint(i), "content")
 		b.dir, b.cfg.Dir = dir, dir
 		if st := b.status(); len(st.Waiting) != 1 {

@@ -135,11 +135,11 @@ type Item struct {
 // ReadStatus looks at the spool below dir without disturbing it. recursive is
 // Config's.
 func ReadStatus(ctx context.Context, dir string, recursive bool) (*Status, error) {
-	real, err := filepath.EvalSymlinks(dir)
+	resolved, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
 	}
-	st, err := readStatus(ctx, newLayout(real, false), recursive)
+	st, err := readStatus(ctx, newLayout(resolved, false), recursive)
 	if err != nil {
 		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
 	}
