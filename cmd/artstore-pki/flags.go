@@ -181,6 +181,10 @@ func hintFor(err error) string {
 		return "artstore-pki fingerprint prints the right one on the authority's machine"
 	case errors.Is(err, ingestclient.ErrCredentials):
 		return "check the client id and the secret file"
+	case errors.Is(err, ingestclient.ErrClock):
+		return "set the clocks of the machines by NTP"
+	case errors.Is(err, ingestclient.ErrUnauthorized):
+		return "the element must take the keys, issuer and audience of this token endpoint"
 	case errors.Is(err, ingestclient.ErrServerCertificate):
 		return "this side refuses the server: its root belongs into TLS__CA_CERT_FILE, or for one side into ADMIN_MODULE__CA_CERT_FILE or STORAGE_ELEMENT__CA_CERT_FILE, and the address must be a name in its certificate"
 	case errors.Is(err, ingestclient.ErrClientCertificate):
