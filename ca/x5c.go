@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -50,7 +49,7 @@ func descends(chain, roots []*x509.Certificate) bool {
 	trusted := slices.Clone(roots)
 	for _, c := range slices.Backward(chain) {
 		signs := func(parent *x509.Certificate) bool {
-			return c.Equal(parent) || bytes.Equal(c.RawIssuer, parent.RawSubject) && c.CheckSignatureFrom(parent) == nil
+			return c.Equal(parent) || pemfile.Issued(parent, c)
 		}
 		if !slices.ContainsFunc(trusted, signs) {
 			return false

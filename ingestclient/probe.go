@@ -3,7 +3,6 @@ package ingestclient
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"github.com/artstore/artstore-pki/internal/uuid"
 )
 
 const (
@@ -104,7 +105,7 @@ func (c *Client) question(ctx context.Context, p place) *RequestError {
 	if e := c.askInfo(ctx, p); e != nil {
 		return e
 	}
-	id := randomID()
+	id := uuid.New()
 	e := c.send(ctx, p, request{op: "probing", name: "look-up of an unknown id", url: p.at.file(id)}, discard)
 	switch {
 	case e == nil:
@@ -211,12 +212,4 @@ func emptyForm() (*form, error) {
 func discard(resp *http.Response) error {
 	_, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
 	return err
-}
-
-// randomID is a UUID of version 4 (RFC 9562 section 5.4).
-func randomID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

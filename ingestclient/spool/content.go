@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/fileperm"
 )
 
 // claimContent is the content of a claim as the uploader reads it. Each time it
@@ -124,6 +125,12 @@ func (s *Spool) hash(ctx context.Context, it *item) (string, error) {
 			return "", err
 		}
 	}
+}
+
+// ours reports whether the file belongs to the user that we run as.
+func ours(info fs.FileInfo) bool {
+	uid, ok := fileperm.Owner(info)
+	return ok && uid == os.Geteuid()
 }
 
 // ownedDirectory is nil for a directory that nobody but us can change.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/uuid"
 )
 
 func TestGate(t *testing.T) {
@@ -320,7 +321,7 @@ func (s *Spool) testClaim(t *testing.T, content string) *item {
 	must(t, os.WriteFile(s.layout.source("a"), []byte(content), 0o600))
 	info, err := os.Lstat(s.layout.source("a"))
 	must(t, err)
-	it := &item{id: newID(), name: "a", seen: identify(info)}
+	it := &item{id: uuid.New(), name: "a", seen: identify(info)}
 	must(t, s.layout.take(it.id, "a", it.seen))
 	return it
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/uuid"
 )
 
 // maxBalks claims may fail at one look before the others wait for the next.
@@ -209,7 +211,7 @@ func (l *loop) claim() {
 
 // claimOne reports whether the next one is worth a try.
 func (l *loop) claimOne(f found) bool {
-	it := &item{id: newID(), name: f.name, seen: f.id}
+	it := &item{id: uuid.New(), name: f.name, seen: f.id}
 	l.waiting--
 	delete(l.settled.seen, f.name)
 	err := l.layout.take(it.id, it.name, it.seen)

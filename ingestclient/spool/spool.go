@@ -2,7 +2,6 @@ package spool
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/flock"
 )
 
 // Defaults of Config.
@@ -187,7 +187,7 @@ func (s *Spool) takeLock() error {
 	}
 	s.lock = f
 	for try := 1; ; try++ {
-		busy, err := lockFile(f, false)
+		busy, err := flock.Try(f, false)
 		if err != nil || !busy {
 			return err
 		}
@@ -211,15 +211,6 @@ func (s *Spool) Close() error {
 		return fmt.Errorf("closing the spool: %w", err)
 	}
 	return nil
-}
-
-// newID is a random UUID (RFC 9562, version 4): the form the Python Storage
-// Element wants of a file id.
-func newID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails (Go 1.24)
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/flock"
 )
 
 const (
@@ -224,5 +225,5 @@ func locked(path string) (bool, error) {
 		return false, err
 	}
 	defer func() { _ = f.Close() }() // nothing was written
-	return lockFile(f, true)
+	return flock.Try(f, true)
 }

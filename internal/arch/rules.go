@@ -20,6 +20,7 @@ const (
 var leaves = []string{
 	"internal/durable",
 	"internal/fileperm",
+	"internal/flock",
 	"internal/humantime",
 	"internal/lifetime",
 	"internal/pemfile",
@@ -28,6 +29,7 @@ var leaves = []string{
 	"internal/revocation",
 	"secret",
 	"internal/stepapi",
+	"internal/uuid",
 }
 
 // serving is what a package that listens may have besides the leaves. It is no

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/uuid"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -145,7 +146,7 @@ func (a *accounts) add(name string) (string, secret.String, error) {
 	}
 	short := name[:min(len(name), maxNameInID)]
 	acc := account{
-		ClientID: "sa_dev_" + short + "_" + randomHex(4), Subject: newUUID(), Name: name, Role: "user",
+		ClientID: "sa_dev_" + short + "_" + randomHex(4), Subject: uuid.New(), Name: name, Role: "user",
 		Status: statusActive, Hash: string(hash), CreatedAt: time.Now().UTC(),
 	}
 	err = a.change(func(m map[string]account) error { m[acc.ClientID] = acc; return nil })
@@ -233,12 +234,4 @@ func randomHex(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails: the runtime crashes instead
 	return hex.EncodeToString(b)
-}
-
-// newUUID is a random UUID (RFC 9562, version 4).
-func newUUID() string {
-	b := make([]byte, 16)
-	_, _ = rand.Read(b)
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

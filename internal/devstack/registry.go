@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/uuid"
 )
 
 const (
@@ -49,7 +51,7 @@ type registration struct {
 func newRegistry(urls []string) *registry {
 	reg := &registry{files: map[string]registration{}, elements: []element{}}
 	for i, u := range urls {
-		id := newUUID()
+		id := uuid.New()
 		reg.elements = append(reg.elements, element{
 			ID: id, Name: "storage-element", URL: u, APIURL: u, Mode: string(modeRW), Status: "online", Priority: (i + 1) * priorityIncrement,
 		})

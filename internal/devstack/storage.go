@@ -17,6 +17,7 @@ import (
 	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/uuid"
 )
 
 const (
@@ -102,7 +103,7 @@ func NewStorage(cfg StorageConfig) (*Storage, error) {
 		func() float64 { _, used := files.list(); return float64(used) },
 		func() float64 { all, _ := files.list(); return float64(len(all)) })
 	return &Storage{
-		cfg: cfg, id: newUUID(), files: files, faults: newFaults(), metrics: metrics, log: cfg.Logger,
+		cfg: cfg, id: uuid.New(), files: files, faults: newFaults(), metrics: metrics, log: cfg.Logger,
 		tokens: newVerifier(cfg.JWKSURL, cfg.JWKSTransport, metrics),
 	}, nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/artstore/artstore-pki/internal/uuid"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -257,7 +258,7 @@ func (a *Admin) issue(r *http.Request, req tokenRequest) (string, error) {
 	now := time.Now()
 	c := claims{
 		Claims: jwt.Claims{
-			Issuer: a.cfg.Issuer, Subject: acc.Subject, ID: newUUID(),
+			Issuer: a.cfg.Issuer, Subject: acc.Subject, ID: uuid.New(),
 			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(a.cfg.TokenLifetime)),
 		},
 		Type: typeServiceAccess, Role: acc.Role, Name: acc.Name, ClientID: acc.ClientID, RateLimit: accountRateLimit,

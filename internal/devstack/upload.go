@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/uuid"
 )
 
 const (
@@ -188,7 +190,7 @@ func (s *strike) beforeBody(r *http.Request) (status int) {
 // choose the id; the Go one ignores it.
 func (s *Storage) describe(f *form, who *verdict) (*metadata, error) {
 	m := &metadata{
-		ID: newUUID(), Name: f.name, ContentType: f.contentType, Description: f.fields["description"], Version: f.fields["version"],
+		ID: uuid.New(), Name: f.name, ContentType: f.contentType, Description: f.fields["description"], Version: f.fields["version"],
 		Tags: f.tags, Retention: "permanent", UploadedBy: who.subject, UploadedAt: time.Now().UTC(),
 	}
 	if s.cfg.Mode == modeEdit {

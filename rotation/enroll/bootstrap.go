@@ -1,7 +1,6 @@
 package enroll
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -142,7 +141,7 @@ func (d dialer) served(ctx context.Context, address string) ([]*x509.Certificate
 // intermediate would verify the connection as well, and leave us with an anchor
 // that a rotation of the authority invalidates.
 func selfSigned(c *x509.Certificate) bool {
-	return c.BasicConstraintsValid && c.IsCA && bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(c) == nil
+	return c.BasicConstraintsValid && c.IsCA && pemfile.SelfSigned(c)
 }
 
 // list names certificates so that an operator can tell what was served instead.

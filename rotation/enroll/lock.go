@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/artstore/artstore-pki/internal/flock"
 )
 
 // ErrBusy reports an identity directory that another writer holds: a service that
@@ -35,8 +37,10 @@ func (s *store) hold() (release func(), err error) {
 		}
 		return nil, fmt.Errorf("locking the identity directory: %w", err)
 	}
-	busy, err := lockFile(f)
+	busy, err := flock.Try(f, false)
 	switch {
+	case errors.Is(err, errors.ErrUnsupported): // one writer is the rule all the same
+		err = nil
 	case err != nil:
 		err = fmt.Errorf("locking the identity directory: %s: %w", path, err)
 	case busy:
