@@ -124,7 +124,8 @@ var ciphers = map[string]struct {
 
 func unsupported(id string) error { return fmt.Errorf("the algorithm %s is not supported", id) }
 
-// decrypt takes what was encrypted with a password.
+// decrypt takes a SEQUENCE that was encrypted with a password. The padding alone
+// does not tell a wrong password: it is right by chance for one in 256.
 func (a algorithm) decrypt(text []byte, p password, on *account) ([]byte, error) {
 	key, iv, id, err := a.material(p, on)
 	if err != nil {
@@ -149,7 +150,12 @@ func (a algorithm) decrypt(text []byte, p password, on *account) ([]byte, error)
 	if pad == 0 || pad > size || !bytes.Equal(plain[len(plain)-pad:], bytes.Repeat(last, pad)) {
 		return nil, errPassword // or damaged, which nobody can tell
 	}
-	return plain[:len(plain)-pad], nil
+	plain = plain[:len(plain)-pad]
+	whole := cryptobyte.String(plain)
+	if !whole.SkipASN1(der.SEQUENCE) || !whole.Empty() {
+		return nil, errPassword
+	}
+	return plain, nil
 }
 
 // material derives key and initialization vector for the cipher id.

@@ -2,8 +2,13 @@ package audit_test
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/pbkdf2"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -131,6 +136,44 @@ func TestPKCS12OfOpenSSL(t *testing.T) {
 		if got := read(audit.Parse(data, "secret")); got != c.want {
 			t.Errorf("%q: %s", c.options, got)
 		}
+	}
+}
+
+// One wrong password in 256 decrypts to something whose padding is right. Without a
+// MAC, that is all there is to tell that it is wrong.
+func TestPKCS12PaddedByChance(t *testing.T) {
+	key, err := x509.MarshalPKCS8PrivateKey(newPair(t, nil, "x").key)
+	must(t, err)
+	cipherOf := func(password string) cipher.Block {
+		derived, err := pbkdf2.Key(sha256.New, password, []byte("salt"), 1, 32)
+		must(t, err)
+		block, err := aes.NewCipher(derived)
+		must(t, err)
+		return block
+	}
+	right, empty := cipherOf("secret"), cipherOf("")
+	padding := 16 - len(key)%16
+	plain := append(bytes.Clone(key), bytes.Repeat([]byte{byte(padding)}, padding)...)
+	iv := make([]byte, 16)
+	for n := uint32(0); ; n++ {
+		binary.BigEndian.PutUint32(iv, n)
+		text := make([]byte, len(plain))
+		cipher.NewCBCEncrypter(right, iv).CryptBlocks(text, plain)
+		byChance := make([]byte, len(text))
+		cipher.NewCBCDecrypter(empty, iv).CryptBlocks(byChance, text)
+		if byChance[len(byChance)-1] != 1 {
+			continue
+		}
+		kdf := sequence(idPBKDF2, sequence(octets([]byte("salt")), number(1), sequence(idHMAC)))
+		how := sequence(idPBES2, sequence(kdf, sequence(idAES, octets(iv))))
+		data := pfx(sequence(sequence(idShrouded, explicit(sequence(how, octets(text))))))
+		if got := read(audit.Parse(data, "secret")); got != "key" {
+			t.Errorf("after %d tries: %s", n, got)
+		}
+		if parts := audit.Parse(data, "secret"); len(parts) != 1 || parts[0].Key == nil {
+			t.Errorf("the right password does not open the key: %+v", parts)
+		}
+		return
 	}
 }
 
