@@ -40,16 +40,17 @@ func dialer() func(ctx context.Context, network, addr string) (net.Conn, error) 
 	}
 }
 
-// rotating adapts id. Tokens and uploads have a transport of their own: the
-// token endpoint may negotiate HTTP/2, and a full upload pool cannot keep a
-// token request waiting.
+// rotating adapts id. Tokens and uploads have a transport of their own, so that a
+// full upload pool cannot keep a token request waiting. Tokens go over HTTP/1.1:
+// HTTP/2 has nothing to offer for one request an hour, and net/http loses the alert
+// of a server that refuses our certificate where it arrives before the request.
 func rotating(id *rotation.Identity, s *settings) identity {
 	storage := id.Transport(rotation.TransportOptions{
 		HTTP1Only: !s.HTTP2, MaxConnsPerHost: s.PoolSize, ExpectContinueTimeout: expectWait, DialContext: dialer(),
 		MinVersion: s.MinVersion, CipherSuites: s.CipherSuites, Trust: s.StorageTrust, Proxy: s.StorageProxy,
 	})
 	tokens := id.Transport(rotation.TransportOptions{
-		MaxConnsPerHost: 2, MinVersion: s.MinVersion, CipherSuites: s.CipherSuites, Trust: s.TokenTrust, Proxy: s.TokenProxy,
+		HTTP1Only: true, MaxConnsPerHost: 2, MinVersion: s.MinVersion, CipherSuites: s.CipherSuites, Trust: s.TokenTrust, Proxy: s.TokenProxy,
 	})
 	plain := cleartextTransport(s)
 	return identity{
