@@ -55,7 +55,7 @@ artstore-pki ingest status DIR looks at it from outside. docs/ingest.md has the 
 func spoolFlags() []cli.Flag {
 	const category = "directory"
 	return []cli.Flag{
-		&cli.StringFlag{Name: "on-success", Category: category, Value: string(spool.Delete), Usage: "what becomes of a stored file: delete, move (to .artstore-ingest/done) or keep"},
+		&cli.StringFlag{Name: "on-success", Category: category, Value: string(spool.DeleteSource), Usage: "what becomes of a stored file: delete, move (to .artstore-ingest/done) or keep"},
 		&cli.GenericFlag{Name: "settle", Category: category, Value: &span{2 * time.Second, true}, Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
 		&cli.BoolFlag{Name: "on-close", Category: category, Usage: "take a file as soon as its writer closes it (Linux); wrong for files that are opened more than once"},
 		&cli.GenericFlag{Name: "rescan", Category: category, Value: &span{Duration: 5 * time.Second}, Usage: "pause between two looks at the whole directory"},
@@ -137,12 +137,12 @@ func ingestHint(err error) error {
 func spoolConfig(c *cli.Context) (spool.Config, error) {
 	cfg := spool.Config{
 		Dir: c.Args().First(), Meta: ingestclient.Meta{Description: c.String("description")},
-		OnSuccess: spool.After(c.String("on-success")), Settle: spanOf(c, "settle"), OnClose: c.Bool("on-close"),
+		OnSuccess: spool.SourceAction(c.String("on-success")), Settle: spanOf(c, "settle"), OnClose: c.Bool("on-close"),
 		Rescan: spanOf(c, "rescan"), Recursive: c.Bool(flagRecursive), Workers: c.Int("workers"), MinFree: c.Int64("min-free"),
 		DrainTimeout: spanOf(c, "drain-timeout"), RetryAmbiguous: c.Bool("retry-ambiguous"), Once: c.Bool("once"),
 	}
 	switch cfg.OnSuccess {
-	case spool.Delete, spool.Move, spool.Keep:
+	case spool.DeleteSource, spool.MoveSource, spool.KeepSource:
 	default:
 		return cfg, usagef("--on-success %q: want delete, move or keep", printable.Clean(string(cfg.OnSuccess)))
 	}

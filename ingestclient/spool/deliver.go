@@ -132,7 +132,7 @@ func (s *Spool) acknowledge(it *item) error {
 
 func (s *Spool) dispose(it *item) error {
 	end := s.layout.drop
-	if s.cfg.OnSuccess == Move {
+	if s.cfg.OnSuccess == MoveSource {
 		end = func(id string) error { return s.layout.archive(id, it.name) }
 	}
 	if err := end(it.id); err != nil {

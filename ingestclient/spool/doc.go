@@ -17,7 +17,7 @@
 //	DIR/.artstore-ingest/claimed/<id>/file/report.pdf      being sent, or next
 //	DIR/.artstore-ingest/failed/<id>/file/report.pdf       refused; reason.json beside file/
 //	DIR/.artstore-ingest/ambiguous/<id>/file/report.pdf    may be stored; the same
-//	DIR/.artstore-ingest/done/report.pdf                   stored, with Move
+//	DIR/.artstore-ingest/done/report.pdf                   stored, with MoveSource
 //
 // # The crash story
 //

@@ -302,7 +302,7 @@ func TestGiveBackKeepsWhatMayBeStored(t *testing.T) {
 }
 
 // bare is a spool without an element.
-func bare(t *testing.T, after After) *Spool {
+func bare(t *testing.T, after SourceAction) *Spool {
 	t.Helper()
 	s, err := Open(Config{Dir: t.TempDir(), Uploader: nobody{}, OnSuccess: after, Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
@@ -327,7 +327,7 @@ func (s *Spool) testClaim(t *testing.T, content string) *item {
 }
 
 func TestHashIsInterrupted(t *testing.T) {
-	s := bare(t, Delete)
+	s := bare(t, DeleteSource)
 	it := s.testClaim(t, "x")
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -347,7 +347,7 @@ func TestHashIsInterrupted(t *testing.T) {
 // What our own disk refuses is tried again, and the file stays claimed: each
 // step is blocked by a file where it needs a directory.
 func TestStepsThatOurDiskRefuses(t *testing.T) {
-	s := bare(t, Move)
+	s := bare(t, MoveSource)
 	block := func(path string) (unblock func()) {
 		must(t, os.Rename(path, path+".away"))
 		must(t, os.WriteFile(path, nil, 0o600))
@@ -393,7 +393,7 @@ func TestStepsThatOurDiskRefuses(t *testing.T) {
 
 // A journal that cannot be written any more ends Run; the next start recovers.
 func TestRunEndsWithTheJournal(t *testing.T) {
-	s := bare(t, Delete)
+	s := bare(t, DeleteSource)
 	s.journal.breakWith(errJournal)
 	if err := s.Run(t.Context()); !errors.Is(err, errJournal) {
 		t.Errorf("Run: %v", err)
@@ -402,7 +402,7 @@ func TestRunEndsWithTheJournal(t *testing.T) {
 
 // Events that are no files, or no longer, change nothing.
 func TestEventsThatAreNothing(t *testing.T) {
-	s := bare(t, Delete)
+	s := bare(t, DeleteSource)
 	l := &loop{Spool: s, scanner: scanner{dir: s.layout.dir}, settled: settled{seen: map[string]sighting{}}, nextScan: time.Now().Add(time.Hour)}
 	must(t, os.Symlink("elsewhere", s.layout.source("link")))
 	must(t, os.WriteFile(s.layout.source("a"), nil, 0o600))
@@ -426,7 +426,7 @@ func TestEventsThatAreNothing(t *testing.T) {
 
 // Run joins what it started before it returns.
 func TestRunLeavesNoGoroutine(t *testing.T) {
-	s := bare(t, Delete)
+	s := bare(t, DeleteSource)
 	s.cfg.Once, s.cfg.Settle = true, -1
 	must(t, os.WriteFile(s.layout.source("a"), nil, 0o600))
 	before := runtime.NumGoroutine()

@@ -263,7 +263,7 @@ func TestDamagedJournal(t *testing.T) {
 
 	// A whole line with another content is no crash: with keep it is a receipt.
 	b = newBench(t, ingesttest.Options{})
-	b.cfg.OnSuccess = spool.Keep
+	b.cfg.OnSuccess = spool.KeepSource
 	b.write("a.txt", "one")
 	b.run()
 	path := filepath.Join(b.dir, spool.StateDir, "journal")
@@ -280,7 +280,7 @@ func TestDamagedJournal(t *testing.T) {
 	b.claimed("one")
 	b.journal("garbage\n" + strings.ReplaceAll(line(`{"op":"intent","id":"other","at":"2026-01-01T00:00:00Z"}`), "x", "x"))
 	keep := b.cfg
-	keep.OnSuccess = spool.Keep
+	keep.OnSuccess = spool.KeepSource
 	if _, err := spool.Open(keep); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("with keep: %v", err)
 	}

@@ -44,14 +44,14 @@ type Finder interface {
 	Metadata(ctx context.Context, id string) (*ingestclient.File, error)
 }
 
-// After says what becomes of a source that was stored.
-type After string
+// SourceAction says what becomes of a source that was stored.
+type SourceAction string
 
 // What becomes of stored sources.
 const (
-	Delete After = "delete"
-	Move   After = "move" // to done/ in the state directory
-	Keep   After = "keep" // stays, and is not sent again unless it changes
+	DeleteSource SourceAction = "delete"
+	MoveSource   SourceAction = "move" // to done/ in the state directory
+	KeepSource   SourceAction = "keep" // stays, and is not sent again unless it changes
 )
 
 // Config says what to send where. Dir and Uploader are required; the zero value
@@ -76,8 +76,8 @@ type Config struct {
 	Prober Prober
 	// Meta goes with each file; FileID is set by the spool.
 	Meta ingestclient.Meta
-	// OnSuccess is what becomes of a stored source. Empty means Delete.
-	OnSuccess After
+	// OnSuccess is what becomes of a stored source. Empty means DeleteSource.
+	OnSuccess SourceAction
 	// Settle is how long a file must stand still to count as complete. 0 means
 	// 2 s; negative means not at all, for writers that rename whole files in.
 	Settle time.Duration
@@ -142,8 +142,8 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	switch c.OnSuccess {
 	case "":
-		c.OnSuccess = Delete
-	case Delete, Move, Keep:
+		c.OnSuccess = DeleteSource
+	case DeleteSource, MoveSource, KeepSource:
 	default:
 		return c, fmt.Errorf("checking the configuration: OnSuccess %q: want delete, move or keep", c.OnSuccess)
 	}
@@ -170,7 +170,7 @@ func Open(cfg Config) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the spool %s: %w", cfg.Dir, err)
 	}
-	s := &Spool{cfg: cfg, layout: newLayout(dir, cfg.OnSuccess == Keep)}
+	s := &Spool{cfg: cfg, layout: newLayout(dir, cfg.OnSuccess == KeepSource)}
 	for _, step := range []func() error{s.layout.make, s.takeLock, s.recover} {
 		if err := step(); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the spool %s: %w", cfg.Dir, err), s.Close())

@@ -18,7 +18,7 @@ import (
 )
 
 func TestOnSuccess(t *testing.T) {
-	for _, after := range []spool.After{spool.Delete, spool.Move, spool.Keep} {
+	for _, after := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
 		t.Run(string(after), func(t *testing.T) {
 			b := newBench(t, ingesttest.Options{})
 			b.cfg.OnSuccess, b.cfg.Recursive = after, true
@@ -29,10 +29,10 @@ func TestOnSuccess(t *testing.T) {
 			b.run() // must find nothing to do
 			b.check([]string{"a.txt", "a.txt", b.stack.Files()[2].Name}, 0, 0, 0, 0)
 			_, err := os.Stat(filepath.Join(b.dir, "a.txt"))
-			if (err == nil) != (after == spool.Keep) {
+			if (err == nil) != (after == spool.KeepSource) {
 				t.Errorf("the source: %v", err)
 			}
-			if after == spool.Move {
+			if after == spool.MoveSource {
 				if got := readAll(t, filepath.Join(b.dir, spool.StateDir, "done/sub/a.txt")); got != "two" {
 					t.Errorf("moved %q", got)
 				}
@@ -44,7 +44,7 @@ func TestOnSuccess(t *testing.T) {
 // Moving replaces nothing: a namesake goes beside what is there.
 func TestMoveKeepsNamesakes(t *testing.T) {
 	b := newBench(t, ingesttest.Options{})
-	b.cfg.OnSuccess = spool.Move
+	b.cfg.OnSuccess = spool.MoveSource
 	for _, content := range []string{"one", "two"} {
 		b.write("a.txt", content)
 		b.run()
@@ -59,7 +59,7 @@ func TestMoveKeepsNamesakes(t *testing.T) {
 // A kept file is sent again only if its content changed.
 func TestKeepNoticesChanges(t *testing.T) {
 	b := newBench(t, ingesttest.Options{})
-	b.cfg.OnSuccess = spool.Keep
+	b.cfg.OnSuccess = spool.KeepSource
 	path := b.write("a.txt", "one")
 	b.run()
 	b.must(os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour))) // touched
@@ -128,7 +128,7 @@ func TestConfigIsChecked(t *testing.T) {
 
 // Permanent refusals quarantine one file; the others go on.
 func TestRefusedFileIsPutAside(t *testing.T) {
-	for _, after := range []spool.After{spool.Delete, spool.Keep} {
+	for _, after := range []spool.SourceAction{spool.DeleteSource, spool.KeepSource} {
 		b := newBench(t, ingesttest.Options{MaxFileSize: 10})
 		b.cfg.OnSuccess = after
 		b.write("big", strings.Repeat("x", 100<<10))
