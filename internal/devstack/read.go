@@ -137,8 +137,12 @@ func (s *Storage) serveLive(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-// serveReady is 503 until tokens can be checked: an upload would be refused.
-func (s *Storage) serveReady(w http.ResponseWriter, _ *http.Request) {
+// serveReady is 503 while tokens cannot be checked: an upload would be refused. Asked
+// before the first fetch of the key set is over, it waits for that.
+func (s *Storage) serveReady(w http.ResponseWriter, r *http.Request) {
+	if s.tokens.keys.Load() == nil {
+		_ = s.tokens.refresh(r.Context(), minJWKSInterval) // its failure shows below
+	}
 	if s.tokens.keys.Load() == nil {
 		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not_ready"})
 		return

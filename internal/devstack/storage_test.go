@@ -371,6 +371,24 @@ func TestNoKeysFailsClosed(t *testing.T) {
 	}
 }
 
+// An element that has just begun to listen says so when it has its keys, not that it is in trouble.
+func TestReadyWaitsForTheFirstKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		admin, err := devstack.NewAdmin(devstack.AdminConfig{Dir: t.TempDir(), BcryptCost: 4})
+		check(t, err)
+		slow := devstack.RoundTripFunc(func(r *http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return recorded(admin.Handler(), r), nil
+		})
+		s, err := devstack.NewStorage(devstack.StorageConfig{Dir: t.TempDir(), JWKSURL: "https://x" + devstack.JWKSPath, JWKSTransport: slow})
+		check(t, err)
+		go func() { check(t, s.Run(t.Context())) }()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/health/ready", nil)
+		check(t, err)
+		want(t, "ready", recorded(s.Handler(), req).StatusCode, http.StatusOK)
+	})
+}
+
 func TestInfoAndCapacity(t *testing.T) {
 	s := start(t, devstack.AdminConfig{}, devstack.StorageConfig{Capacity: 1000})
 	s.upload(t, s.token(t), "a", make([]byte, 250))
