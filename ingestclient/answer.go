@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -22,7 +23,13 @@ type answer struct {
 	name   string
 	size   int64  // -1: not said
 	sha256 string // lower-case hex, "" if not said
+	at     time.Time
+	status string
 	kept
+}
+
+func (a answer) file() *File {
+	return &File{FileID: a.fileID, Name: a.name, Size: a.size, SHA256: a.sha256, Uploaded: a.at, Status: a.status}
 }
 
 // parseAnswer reads the body of a 2xx to an upload or a metadata request. The
@@ -35,6 +42,9 @@ func parseAnswer(raw []byte) (answer, error) {
 		FileSize *int64 `json:"file_size"`
 		Size     *int64 `json:"size"`
 		Checksum string `json:"checksum"`
+		Uploaded string `json:"uploaded_at"` // Go
+		Created  string `json:"created_at"`  // Python
+		Status   string `json:"status"`
 
 		Description string   `json:"description"`
 		Tags        []string `json:"tags"`
@@ -48,6 +58,8 @@ func parseAnswer(raw []byte) (answer, error) {
 		return answer{}, errors.New("no usable file_id in it")
 	}
 	out := answer{fileID: a.FileID, name: a.Name, size: -1, sha256: strings.TrimPrefix(strings.ToLower(a.Checksum), "sha256:")}
+	out.at, _ = time.Parse(time.RFC3339, or(a.Uploaded, a.Created)) // without a zone it is no moment
+	out.status = clean(a.Status)
 	out.kept = kept{a.FileSize != nil, a.FileID, a.Description, a.Tags, a.Retention, a.TTLDays}
 	switch {
 	case a.FileSize != nil:

@@ -22,7 +22,13 @@ type File struct {
 	Dropped  []string      // form fields that were sent and not kept, sorted: the two Storage Elements know different ones
 	Replayed bool          // an earlier attempt without an answer turned out to have stored it
 	Took     time.Duration // all attempts together
+	Uploaded time.Time     // from lists and look-ups: when, by the element; of a list by our clock; zero if it does not say
+	Status   string        // from lists and look-ups: "active", "expired" or "deleted" where the element says it
 }
+
+// Named reports whether the element's name of f is what an upload of name leads
+// to: the last part of the path, where what a form cannot carry is escaped.
+func (f *File) Named(name string) bool { return f.Name == cleanName(name) }
 
 // Stats counts since New.
 type Stats struct {

@@ -114,7 +114,9 @@ func (c *Client) lookUp(ctx context.Context, p place, id string) (*File, *Reques
 	if err != nil {
 		return nil, &RequestError{Op: "looking up", Name: id, Status: http.StatusOK, Err: fmt.Errorf("%w: %w", ErrAnswer, err)}
 	}
-	return &File{FileID: got.fileID, Name: got.name, Element: p.at.base, Size: got.size, SHA256: got.sha256}, nil
+	rec := got.file()
+	rec.Element = p.at.base
+	return rec, nil
 }
 
 func (c *Client) copy(ctx context.Context, p place, id string, w io.Writer) (*File, *RequestError) {

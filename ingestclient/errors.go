@@ -96,8 +96,8 @@ func (e *AuthError) Unwrap() error { return e.Err }
 // RequestError is a failed request to a Storage Element. Err may hold several of
 // the sentinels, such as [ErrConnection] with [ErrAmbiguous].
 type RequestError struct {
-	Op        string // "uploading", "downloading", "looking up" or "probing"
-	Name      string // the file's name, or its id; the path of a probe
+	Op        string // "uploading", "downloading", "looking up", "listing" or "probing"
+	Name      string // the file's name, or its id; the path of a probe; "files" of a list
 	Element   string // base URL of the Storage Element, "" if none was chosen yet
 	Status    int    // HTTP status, 0 if there was no answer
 	Code      string // the answer's error code, "" if it has none

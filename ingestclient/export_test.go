@@ -67,6 +67,12 @@ func ParseAnswer(raw []byte) (ParsedAnswer, error) {
 	return ParsedAnswer{a.fileID, a.name, a.sha256, a.size}, err
 }
 
+// ParsePage returns the files of a list's page, and how many the whole list has.
+func ParsePage(raw []byte) ([]*File, int, error) {
+	p, err := parsePage(raw)
+	return p.files, p.total, err
+}
+
 // Grip is one generation of a Rotor.
 type Grip struct {
 	Number         uint64

@@ -97,6 +97,33 @@ func FuzzUploadAnswer(f *testing.F) {
 	})
 }
 
+// Contract: a page without error has a total of 0 or more, and each of its files
+// an id that is one path element, a size of 0 or more and a whole checksum.
+func FuzzFileList(f *testing.F) {
+	sum := strings.Repeat("0a", 32)
+	for _, s := range []string{
+		`{"files":[{"file_id":"a-b","file_size":3,"checksum":"` + sum + `","created_at":"2026-01-01T00:00:00.5+00:00"}],"total":1}`,
+		`{"items":[{"file_id":"a","size":0,"checksum":"` + sum + `","status":"active","uploaded_at":"x"}],"total":9}`,
+		`{"items":[{"file_id":"../x"}],"total":1}`, `{"items":[],"total":0}`, `{"files":null}`, `[]`, ``,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		files, total, err := ingestclient.ParsePage(b)
+		if err != nil {
+			return
+		}
+		if total < 0 {
+			t.Fatalf("total %d", total)
+		}
+		for _, f := range files {
+			if f.FileID == "" || strings.ContainsAny(f.FileID, "/\\?#%\x00") || f.Size < 0 || !hex64.MatchString(f.SHA256) {
+				t.Fatalf("%+v", f)
+			}
+		}
+	})
+}
+
 // Contract: a file name never ends its quoted header value or its line.
 func FuzzFileName(f *testing.F) {
 	for _, s := range []string{"a.bin", "a\"b", "a\r\nb", "dir/a", "\xff\x00", ""} {

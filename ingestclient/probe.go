@@ -8,8 +8,6 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/artstore/artstore-pki/internal/uuid"
 )
@@ -53,21 +51,16 @@ func (c *Client) Probe(ctx context.Context, url string) error {
 		return probing(err)
 	}
 	defer leave()
-	all, err := c.fleet.all(ctx)
+	at, err := c.element(ctx, url)
 	if err != nil {
 		return probing(err)
 	}
-	i := slices.IndexFunc(all, func(e *element) bool { return e.base == strings.TrimSuffix(url, "/") })
-	if i < 0 {
-		// Others get no token of ours.
-		return probing(fmt.Errorf("%w: it is none of this client's storage elements", ErrRejected))
-	}
-	e := c.probe(ctx, all[i])
-	c.fleet.learn(all[i], 0, e)
+	e := c.probe(ctx, at)
+	c.fleet.learn(at, 0, e)
 	if e == nil {
 		return nil
 	}
-	e.Attempt, e.Element = 1, all[i].base
+	e.Attempt, e.Element = 1, at.base
 	return e
 }
 

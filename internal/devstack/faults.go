@@ -26,7 +26,7 @@ type Fault struct {
 	// (drop the connection), "stall" (stop reading or answering for Delay, then
 	// drop), "checksum" (claim a wrong SHA-256) or "trickle" (move Rate bytes per second).
 	Kind string `json:"kind"`
-	// On is "upload" or "download". Empty means upload.
+	// On is "upload", "download" or "list". Empty means upload.
 	On string `json:"on,omitempty"`
 	// Status for Kind status: 401, 413, 500, 503 or 507.
 	Status int `json:"status,omitempty"`
@@ -107,8 +107,8 @@ func (f *Fault) check() error {
 	switch {
 	case !slices.Contains([]string{"delay", "status", "reset", "stall", "checksum", "trickle"}, f.Kind):
 		return fmt.Errorf("unknown kind %q", f.Kind)
-	case f.On != "upload" && f.On != "download":
-		return fmt.Errorf("on %q: want upload or download", f.On)
+	case !slices.Contains([]string{"upload", "download", "list"}, f.On):
+		return fmt.Errorf("on %q: want upload, download or list", f.On)
 	case f.Kind == "status" && !slices.Contains(statuses, f.Status):
 		return fmt.Errorf("status %d: want one of %v", f.Status, statuses)
 	case f.Kind == "trickle" && f.Rate <= 0:
@@ -117,8 +117,10 @@ func (f *Fault) check() error {
 		return errors.New("a number is negative")
 	case f.Probability < 0 || f.Probability > 1:
 		return fmt.Errorf("probability %v: want 0 to 1", f.Probability)
-	case f.On == "download" && (f.AfterStore || f.Kind == "checksum"):
-		return errors.New("downloads store nothing and claim no checksum")
+	case f.On != "upload" && (f.AfterStore || f.Kind == "checksum"):
+		return errors.New("only uploads store something and claim a checksum")
+	case f.On == "list" && (f.AfterBytes > 0 || f.Kind == "trickle"):
+		return errors.New("a list fails before its first byte")
 	}
 	if f.Kind == "stall" && f.Delay == 0 {
 		f.Delay = defaultStall

@@ -204,6 +204,7 @@ func (s *Storage) Handler() http.Handler {
 	r.Use(middleware.GetHead) // RFC 9110 §9.1: HEAD wherever GET is
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) { s.fail(w, problemNotFound, "") })
 	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) { s.fail(w, problemMethod, "") })
+	r.Get("/api/v1/files", s.serveList)
 	r.Post("/api/v1/files/upload", s.serveUpload)
 	r.Get("/api/v1/files/{id}", s.serveMetadata)
 	r.Delete("/api/v1/files/{id}", s.serveDelete)

@@ -1,0 +1,205 @@
+package ingestclient
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	listPage     = 1000 // files asked for at a time: the most that the Go element gives; the Python one gives 100 at most
+	listOverlap  = 8    // files of a page that the next one must repeat
+	listRestarts = 3    // because files were removed while the list was read
+	maxListPage  = 16 << 20
+	maxListed    = 20_000_000
+)
+
+var (
+	errListMoved = errors.New("files were removed while the list was read")
+	errNoList    = errors.New("not a list of files")
+)
+
+// Files lists what one of the client's Storage Elements, named by its URL, has
+// stored, the newest first. Neither kind of element searches by checksum: the
+// caller compares.
+//
+// A list that ends without an error is complete: each file that was stored
+// before the call and is not removed during it was yielded, some perhaps twice.
+// An error is a [*RequestError] and ends the list. Pages are repeated as look-ups
+// are; ctx bounds the whole.
+func (c *Client) Files(ctx context.Context, url string) iter.Seq2[*File, error] {
+	return func(yield func(*File, error) bool) {
+		ctx, leave, err := c.enter(ctx)
+		if err != nil {
+			yield(nil, listing(url, err))
+			return
+		}
+		defer leave()
+		at, err := c.element(ctx, url)
+		if err != nil {
+			yield(nil, listing(url, err))
+			return
+		}
+		for restart := 0; ; restart++ {
+			stop := false
+			err := c.list(ctx, at, func(f *File) bool {
+				stop = !yield(f, nil)
+				return !stop
+			})
+			if stop || err == nil {
+				return
+			}
+			if restart < listRestarts && errors.Is(err, errListMoved) {
+				continue
+			}
+			yield(nil, err)
+			return
+		}
+	}
+}
+
+func listing(url string, err error) *RequestError {
+	return &RequestError{Op: "listing", Name: "files", Element: strings.TrimSuffix(url, "/"), Attempt: 1, Err: err}
+}
+
+// element is one of the client's own. Others get no token of ours.
+func (c *Client) element(ctx context.Context, url string) (*element, error) {
+	all, err := c.fleet.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(all, func(e *element) bool { return e.base == strings.TrimSuffix(url, "/") })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: it is none of this client's storage elements", ErrRejected)
+	}
+	return all[i], nil
+}
+
+// list reads all pages once. Files that are stored meanwhile move the others to
+// later pages, where they are seen again. Files that are removed would move
+// others to pages that were read: so each page must have the last file of the
+// one before.
+func (c *Client) list(ctx context.Context, at *element, yield func(*File) bool) error {
+	last := ""
+	for offset := 0; ; {
+		p, err := c.page(ctx, at, offset)
+		if err != nil {
+			return err
+		}
+		if last != "" && !slices.ContainsFunc(p.files, func(f *File) bool { return f.FileID == last }) {
+			return listing(at.base, fmt.Errorf("%w: %w", ErrAnswer, errListMoved))
+		}
+		for _, f := range p.files {
+			if !yield(f) {
+				return nil
+			}
+		}
+		end := offset + len(p.files)
+		switch {
+		case end >= p.total:
+			return nil
+		case len(p.files) < 2:
+			return listing(at.base, fmt.Errorf("%w: a page of %d, and %d files in all", ErrAnswer, len(p.files), p.total))
+		case end > maxListed:
+			return listing(at.base, fmt.Errorf("%w: more than %d files", ErrAnswer, maxListed))
+		}
+		last = p.files[len(p.files)-1].FileID
+		offset = end - min(listOverlap, len(p.files)-1)
+	}
+}
+
+// page reads one page. The Python element calls the offset skip; each ignores
+// the other's word.
+func (c *Client) page(ctx context.Context, at *element, offset int) (p page, err error) {
+	_, err = c.repeat(ctx, func(int) *RequestError {
+		cred, err := c.keeper.get(ctx)
+		if err != nil {
+			e := (&upload{name: "files"}).noToken(ctx, err)
+			e.Op, e.Element = "listing", at.base
+			return e
+		}
+		defer cred.lease.done()
+		var e *RequestError
+		if p, e = c.askPage(ctx, place{cred, at}, offset); e != nil {
+			e.Element = at.base
+		}
+		return e
+	})
+	return p, err
+}
+
+func (c *Client) askPage(ctx context.Context, p place, offset int) (page, *RequestError) {
+	var raw []byte
+	var ahead time.Duration
+	r := request{op: "listing", name: "files", url: p.at.files(fmt.Sprintf("?limit=%d&offset=%d&skip=%d", listPage, offset, offset))}
+	e := c.send(ctx, p, r, func(resp *http.Response) (err error) {
+		if there, bad := http.ParseTime(resp.Header.Get("Date")); bad == nil {
+			ahead = time.Until(there)
+		}
+		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxListPage+1))
+		return err
+	})
+	if e != nil {
+		return page{}, e
+	}
+	got, err := parsePage(raw)
+	if len(raw) > maxListPage {
+		err = fmt.Errorf("a page is longer than %d bytes", maxListPage)
+	}
+	if err != nil {
+		return page{}, &RequestError{Op: r.op, Name: r.name, Status: http.StatusOK, Err: fmt.Errorf("%w: %w", ErrAnswer, err)}
+	}
+	for _, f := range got.files {
+		f.Element = p.at.base
+		if !f.Uploaded.IsZero() {
+			f.Uploaded = f.Uploaded.Add(-ahead)
+		}
+	}
+	return got, nil
+}
+
+// page is a part of a list.
+type page struct {
+	files []*File
+	total int // of the whole list
+}
+
+// parsePage reads a page of either element: items (Go) or files (Python), and
+// total. What could hide a file is an error: a list without one of the two, an
+// entry without id, size or checksum.
+func parsePage(raw []byte) (page, error) {
+	var list struct {
+		Items []json.RawMessage `json:"items"`
+		Files []json.RawMessage `json:"files"`
+		Total *int              `json:"total"`
+	}
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return page{}, errNoList
+	}
+	entries := list.Items
+	if entries == nil {
+		entries = list.Files
+	}
+	if entries == nil || list.Total == nil || *list.Total < 0 {
+		return page{}, errNoList
+	}
+	p := page{total: *list.Total, files: make([]*File, 0, len(entries))}
+	for _, e := range entries {
+		got, err := parseAnswer(e)
+		if err != nil {
+			return page{}, err
+		}
+		if got.size < 0 || got.sha256 == "" {
+			return page{}, errors.New("an entry names no size or no checksum")
+		}
+		p.files = append(p.files, got.file())
+	}
+	return p, nil
+}
