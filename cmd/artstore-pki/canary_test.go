@@ -22,7 +22,7 @@ import (
 // TestNoSecretInAnyOutput runs every command, with the logs turned up, keeps all
 // they print, and then searches it for every secret that came to be on the way:
 // key passwords, private keys in several encodings, client secrets, tokens. The
-// one thing exempt is the token on the standard output of `token`.
+// one thing exempt is the token on the standard output of `token` and `access-token`.
 func TestNoSecretInAnyOutput(t *testing.T) {
 	t.Parallel() // with the other long ones, most of which wait
 	dir := t.TempDir()
@@ -41,6 +41,7 @@ func TestNoSecretInAnyOutput(t *testing.T) {
 	upload := append([]string{"upload", "--admin-url", admin, "--storage-url", storage, "--client-id", p.read("client.id"),
 		"--client-secret-file", p.path("client.secret")}, identity("ingester")...)
 	p.ok(append(upload, p.path("file.txt"))...)
+	p.accessToken("access.token", upload[1:]...)
 	p.ok(append([]string{"dev", "ingester", "--count", "3", "--every", "10ms"}, upload[1:]...)...)
 	p.ok("dev", "bootstrap", "--dir", p.path("ca"), "--token", "ingester="+p.path("first.token"), "--token", "ingester:ingester="+p.path("second.token"))
 
@@ -141,6 +142,16 @@ func (p *program) token(service string) {
 		p.t.Fatalf("token %s: exit status %d\n%s", service, code, p.tail())
 	}
 	p.write(service+".token", token.String())
+}
+
+// accessToken keeps what access-token prints in a file, where secrets looks for it.
+func (p *program) accessToken(name string, args ...string) {
+	p.t.Helper()
+	var token bytes.Buffer
+	if code := p.run(p.t.Context(), &token, append([]string{"access-token", "--log-level", "debug"}, args...)...); code != exitOK {
+		p.t.Fatalf("access-token: exit status %d\n%s", code, p.tail())
+	}
+	p.write(name, token.String())
 }
 
 // serve starts a server command and returns its URL.

@@ -83,6 +83,7 @@ func newApp(u *ui) *cli.App {
 			auditCommand(u),
 			inspectCommand(u),
 			uploadCommand(u),
+			accessTokenCommand(u),
 			configCommand(u),
 			ingestCommand(u),
 			healthCommand(),

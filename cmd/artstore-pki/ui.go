@@ -8,7 +8,7 @@ package main
 //     something to do about it. Hints live here and in the commands, never in packages.
 //   - Whatever came from a file, a certificate or the network is cleaned of
 //     control characters before it reaches a terminal.
-//   - Nothing secret is printed, with one exception: the token that `token` was asked for.
+//   - Nothing secret is printed but the token that `token` or `access-token` was asked for.
 
 import (
 	"context"

@@ -68,6 +68,8 @@ func Rules() []Rule {
 		Rule{Package: "ingestclient/spool", Own: with(leaves, "ingestclient"), Why: whyClient},
 		Rule{Package: "ingestclient/ingesttest", Own: with(leaves, serving, "rotation", "ingestclient", "internal/devstack"), Modules: []string{"*"}, Why: whyClient},
 
+		Rule{Package: "internal/tokensocket", Own: with(leaves, serving, "ingestclient"), Why: "it hands out what the client has: how that is configured, and on which identity it runs, is the business of commands"},
+
 		Rule{Package: "ca/translog", Modules: []string{"golang.org/x/mod"}, Why: "whoever checks a log must not pay for the authority that writes it"},
 		Rule{Package: "ca/store", Own: with(leaves, "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
 		Rule{Package: "ca/internal/statedir", Own: with(leaves, "ca/store", "ca/translog"), Why: "what two rooms of the authority share knows neither of them"},
@@ -85,7 +87,7 @@ func Rules() []Rule {
 		Rule{Package: "internal/devstack", Own: with(leaves, serving, "rotation"), Modules: []string{"*"}, Why: whyDev},
 
 		Rule{Package: "cmd/...", Own: with(leaves, serving,
-			"audit", "ca", "ca/backup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "internal/coredump", "internal/devstack", "internal/settings", "rotation", "rotation/...",
+			"audit", "ca", "ca/backup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
 		), Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
 	)
 }

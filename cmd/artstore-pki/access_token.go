@@ -1,0 +1,60 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/internal/tokensocket"
+)
+
+func accessTokenCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "access-token",
+		Usage: "print an access token of the service account",
+		Description: `Gets a token from the token endpoint, with the same settings as upload, and prints it and nothing
+else. It is a secret, and where tokens are bound to certificates (RFC 8705) it works only on a
+connection with the certificate that it was fetched with. With --json: one object with
+access_token, token_type and expires_in in seconds, as in RFC 6749 section 5.1, and for a bound
+token cnf, which names the certificate. docs/access-token.md has the rest.
+
+   artstore-pki access-token --config ingester.env
+
+Each call asks the endpoint. A program that needs tokens all the time asks access-token serve.`,
+		Flags: append(append(settingsFlags(), u.logFlags(slog.LevelWarn)...),
+			&cli.BoolFlag{Name: "json", Usage: "print a JSON object with the token, its type and the seconds that it may be used"},
+		),
+		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		Action:             u.runAccessToken,
+	}
+}
+
+func (u *ui) runAccessToken(c *cli.Context) (err error) {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	given, err := u.settings(c)
+	if err != nil {
+		return err
+	}
+	a, err := u.openAccess(c, given, u.logger(slog.LevelWarn))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.close(c.Context)) }()
+	client, err := a.client(a.cfg)
+	if err != nil {
+		return err
+	}
+	token, err := client.AccessToken(c.Context)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return json.NewEncoder(u.out).Encode(tokensocket.NewAnswer(token, time.Now()))
+	}
+	return u.print("%s", token.Value.Expose())
+}
