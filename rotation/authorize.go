@@ -48,7 +48,7 @@ func AnyVerifiedPeer() Authorizer { return verified }
 
 func verified(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 || len(cs.VerifiedChains) == 0 {
-		return fmt.Errorf("%w: no verified certificate", ErrPeerDenied)
+		return errNoCertificate
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/lograte"
 )
 
 const (
@@ -71,6 +73,8 @@ type Identity struct {
 	epoch   atomic.Uint64 // of session tickets, see InvalidateSessions
 	drained atomic.Uint64 // connections that ended by themselves after their time, and
 	forced  atomic.Uint64 // those that had to be cut
+	refused [reasons]refusals
+	panics  lograte.Gate // of Authorize
 	current atomic.Pointer[tenure]
 	started chan struct{} // closed with the first generation
 

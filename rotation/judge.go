@@ -3,7 +3,6 @@ package rotation
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -18,18 +17,18 @@ const noEnd = 100 * 365 * 24 * time.Hour
 type peer struct {
 	tls  tls.ConnectionState
 	ends time.Time // when it should connect anew whatever else changes, and
-	why  string
+	why  error
 }
 
 // peer of a connection that was accepted at since, zero if not known. A client
 // without a certificate, where that is allowed, has no end but MaxAge.
 func (s *Server) peer(cs tls.ConnectionState, since time.Time) peer {
-	p := peer{tls: cs, ends: chainsEnd(cs.VerifiedChains), why: "the peer's certificate has expired"}
+	p := peer{tls: cs, ends: chainsEnd(cs.VerifiedChains), why: errPeerExpired}
 	if len(cs.VerifiedChains) == 0 {
 		p.ends = time.Now().Add(noEnd)
 	}
 	if s.opts.MaxAge > 0 && !since.IsZero() && since.Add(s.opts.MaxAge).Before(p.ends) {
-		p.ends, p.why = since.Add(s.opts.MaxAge), "the connection has reached its age"
+		p.ends, p.why = since.Add(s.opts.MaxAge), errTooOld
 	}
 	return p
 }
@@ -58,7 +57,7 @@ func (g *Generation) judge(p peer, now time.Time) verdict {
 	}
 	switch {
 	case !now.Before(p.ends):
-		return verdict{drain: errors.New(p.why)}
+		return verdict{drain: p.why}
 	case anonymous || slices.ContainsFunc(p.tls.VerifiedChains, func(chain []*x509.Certificate) bool { return g.carries(chain, now) }):
 		return verdict{}
 	}
@@ -80,22 +79,32 @@ func (s *Server) authorize(cs tls.ConnectionState) (err error) {
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			s.id.log.Error("Authorize panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-			err = fmt.Errorf("%w: Authorize panicked", ErrPeerDenied)
+			if n := s.id.panics.Pass(time.Now()); n > 0 { // a peer may be able to cause it
+				s.id.log.Error("Authorize panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()), "count", n)
+			}
+			err = deniedError{fmt.Errorf("%w: Authorize panicked", ErrPeerDenied)}
 		}
 	}()
-	return s.opts.Authorize(cs)
+	if err := s.opts.Authorize(cs); err != nil {
+		return deniedError{err}
+	}
+	return nil
 }
 
 // Authorize reports whether the peer of an open connection would be admitted
 // now: nil, or why not. It asks the same as [Server.Handler] does for each
 // request: the revocation lists in effect and ServerOptions.Authorize. For
-// protocols other than net/http, whose servers call it before each request.
+// protocols other than net/http, whose servers call it before each request. A
+// refusal counts as a request in [Status.RefusedPeers].
 func (s *Server) Authorize(cs tls.ConnectionState) error {
-	if err := s.id.Current().judge(s.peer(cs, time.Time{}), time.Now()).cut; err != nil {
-		return err
+	err := s.id.Current().judge(s.peer(cs, time.Time{}), time.Now()).cut
+	if err == nil {
+		err = s.authorize(cs)
 	}
-	return s.authorize(cs)
+	if err != nil {
+		s.id.refuse(atRequest, "", err)
+	}
+	return err
 }
 
 // verdict judges the peer of a request. What depends on the generation was found

@@ -77,9 +77,7 @@ func (l *listener) admit(raw net.Conn) {
 	c, err := l.server.Handshake(l.ctx, raw)
 	<-l.slots
 	if err != nil {
-		// Anyone can cause this; it is of interest to whoever looks for it.
-		l.server.id.log.Debug("handshake refused", "peer", raw.RemoteAddr().String(), "err", err)
-		return
+		return // Handshake has logged it
 	}
 	select {
 	case l.ready <- c:
@@ -115,6 +113,7 @@ func (s *Server) ConnContext(ctx context.Context, c net.Conn) context.Context {
 func (s *Server) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil {
+			s.id.refuse(atRequest, r.RemoteAddr, errCleartext)
 			http.Error(w, "TLS is required", http.StatusForbidden)
 			return
 		}
@@ -123,7 +122,7 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 			w.Header().Set("Connection", "close")
 		}
 		if v.cut != nil {
-			s.id.log.Warn("request refused", "peer", r.RemoteAddr, "err", v.cut)
+			s.id.refuse(atRequest, r.RemoteAddr, v.cut)
 			http.Error(w, "the client certificate is not accepted any more", http.StatusForbidden)
 			return
 		}

@@ -44,8 +44,9 @@ type servedConn struct {
 }
 
 // Handshake runs the server's side of a handshake on raw, within ctx and 10 s,
-// and looks after the connection from then on. It closes raw on errors. For
-// servers that get their connections from elsewhere; [Server.Listener] uses it.
+// and looks after the connection from then on. It closes raw on errors, and counts
+// a refused peer in [Status.RefusedPeers]. For servers that get their connections
+// from elsewhere; [Server.Listener] uses it.
 func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
 	std := s.standard()
 	c := &servedConn{Conn: raw, server: s, opened: std.gen.number, gen: std.gen}
@@ -58,6 +59,9 @@ func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error)
 			linger(raw)
 		}
 		_ = raw.Close() // the handshake failed already
+		if peer := peerOf(raw); !s.id.refuse(inHandshake, peer, err) {
+			s.id.log.Debug("handshake broken off", "peer", peer, "err", err)
+		}
 		return nil, err
 	}
 	c.peer = s.peer(conn.ConnectionState(), time.Now())
@@ -155,7 +159,9 @@ func (c *servedConn) cut(why error) {
 	}
 	id := c.server.id
 	id.forced.Add(1)
-	id.log.Warn("connection cut", "peer", c.RemoteAddr().String(), "err", why)
+	if peer := peerOf(c); !id.refuse(onConnection, peer, why) {
+		id.log.Warn("connection cut", "peer", peer, "err", why)
+	}
 	_ = c.Conn.Close() // over in any case
 }
 

@@ -106,6 +106,9 @@ func TestDrainUnderLoad(t *testing.T) {
 			if !strings.Contains(log.String(), "connection cut") || !strings.Contains(log.String(), "draining for 500ms") {
 				t.Error("the log says nothing about the cut")
 			}
+			if refused := id.Status().RefusedPeers; refused != (rotation.RefusedPeers{}) {
+				t.Errorf("age counts as a refusal: %+v", refused)
+			}
 		})
 	}
 }

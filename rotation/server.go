@@ -118,7 +118,11 @@ func (s *Server) Config() *tls.Config {
 		NextProtos: s.opts.NextProtos,
 		ClientAuth: s.clientAuth(), // never used for a handshake; says the truth to whoever looks
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			return s.config(time.Now())
+			conf, err := s.config(time.Now())
+			if err != nil {
+				return nil, faultError{err}
+			}
+			return conf, nil
 		},
 	}
 }

@@ -48,6 +48,8 @@ type Status struct {
 	Connections []Connections `json:"connections,omitempty"`
 	Drained     uint64        `json:"drained"` // connections of peers that had to go and went
 	Forced      uint64        `json:"forced"`  // connections that had to be cut
+
+	RefusedPeers RefusedPeers `json:"refused_peers"` // by the servers of the identity
 }
 
 // Connections counts what is open, by the generation it was opened under.
@@ -70,7 +72,7 @@ func (id *Identity) Status() Status {
 	if r, ok := id.source.(renewer); ok {
 		st.NextRenewal = r.NextRenewal()
 	}
-	st.Connections = id.connections()
+	st.Connections, st.RefusedPeers = id.connections(), id.refusedPeers()
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	h := id.health

@@ -44,7 +44,7 @@ func TestRevocationReachesTheAuthority(t *testing.T) {
 	if err == nil {
 		t.Errorf("%d bytes on the connection of a revoked peer; want it cut", n)
 	}
-	if !strings.Contains(p.output(), "connection cut") { // idle connections end as well, later
+	if !strings.Contains(p.output(), "reason=revoked during=connection") { // idle connections end as well, later
 		t.Error("the connection of a revoked peer ended, and was not cut")
 	}
 	again, err := (&tls.Dialer{Config: stolen}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "https://"))

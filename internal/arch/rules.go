@@ -23,6 +23,7 @@ var leaves = []string{
 	"internal/flock",
 	"internal/humantime",
 	"internal/lifetime",
+	"internal/lograte",
 	"internal/pemfile",
 	"internal/printable",
 	"internal/pubkey",

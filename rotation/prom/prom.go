@@ -14,6 +14,13 @@
 //	artstore_identity_overdue == 1
 //	artstore_identity_own_trusted == 0                              // unless a root is being replaced
 //
+// Peers that are refused are counted by reason, from 0: no_certificate,
+// unknown_issuer, expired, revoked, denied, protocol, other (see
+// [rotation.RefusedPeers]). Anyone can cause no_certificate, unknown_issuer and
+// protocol; a rate of the others is a certificate or a rule that is wrong:
+//
+//	sum by (reason) (rate(artstore_identity_peers_refused_total{reason=~"expired|revoked|denied"}[5m])) > 0
+//
 // A time that does not exist (a next renewal nobody knows, a candidate
 // that does not wait) is an absent series, not a zero, which would be 1970.
 package prom
@@ -37,6 +44,7 @@ func NewCollector(ids map[string]*rotation.Identity) prometheus.Collector {
 	c := &collector{
 		ids: maps.Clone(ids), metrics: metrics(), others: newOthers(),
 		mode:  desc("watch_mode", "How a file source learns of changes: 1 at the mode in use. poll alone means that the kernel's notification failed.", "mode"),
+		peers: desc("peers_refused_total", "Handshakes and requests that the servers of the identity refused, and connections that they cut for it, by reason.", "reason"),
 		conns: desc("connections", "Open connections by side and by the generation they were opened under.", "side", "generation"),
 	}
 	c.names = slices.Sorted(maps.Keys(ids))
@@ -48,6 +56,7 @@ type collector struct {
 	names       []string
 	metrics     []metric
 	mode, conns *prometheus.Desc
+	peers       *prometheus.Desc
 	others      others
 }
 
@@ -115,6 +124,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	}
 	out <- c.mode
 	out <- c.conns
+	out <- c.peers
 	c.others.describe(out)
 }
 
@@ -133,6 +143,9 @@ func (c *collector) collect(out chan<- prometheus.Metric, name string, st rotati
 		}
 	}
 	c.others.collect(out, name, st.Others)
+	for reason, n := range st.RefusedPeers.All() {
+		out <- prometheus.MustNewConstMetric(c.peers, prometheus.CounterValue, float64(n), name, reason)
+	}
 	if st.WatchMode != "" {
 		out <- prometheus.MustNewConstMetric(c.mode, prometheus.GaugeValue, 1, name, st.WatchMode)
 	}

@@ -1,6 +1,7 @@
 package prom_test
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"io"
@@ -225,4 +226,28 @@ func TestNamesAndSeries(t *testing.T) {
 	if after := testutil.CollectAndCount(c); after != before {
 		t.Errorf("%d series became %d", before, after)
 	}
+}
+
+// TestRefusedPeers: every reason is there from the start with 0, and counts.
+func TestRefusedPeers(t *testing.T) {
+	ca := pkitest.NewCA(t)
+	id := pkitest.Open(t, rotation.Config{Source: rotation.Static(ca.Leaf(t, "storage"))})
+	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := prom.NewCollector(map[string]*rotation.Identity{"storage": id})
+	want := map[string]float64{}
+	for _, reason := range []string{"no_certificate", "unknown_issuer", "expired", "revoked", "denied", "protocol", "other"} {
+		want[`peers_refused_total{reason="`+reason+`"}`] = 0
+	}
+	wantValues(t, scrape(t, c), "storage", want)
+	stranger := ca.Leaf(t, "stranger").Certificate.Leaf
+	for range 10 {
+		if err := server.Authorize(tls.ConnectionState{PeerCertificates: []*x509.Certificate{stranger}, VerifiedChains: [][]*x509.Certificate{{stranger, ca.Root}}}); err == nil {
+			t.Fatal("a stranger is admitted")
+		}
+	}
+	want[`peers_refused_total{reason="denied"}`] = 10
+	wantValues(t, scrape(t, c), "storage", want)
 }

@@ -76,7 +76,7 @@ func ServerOptions(s *rotation.Server) []grpc.ServerOption {
 	}
 }
 
-// admit does not tell the peer why: that is for the log of the server, which has it when the connection is cut.
+// admit does not tell the peer why: that is for the log of the server, which Authorize writes.
 func admit(ctx context.Context, s *rotation.Server) error {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
