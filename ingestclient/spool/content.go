@@ -7,13 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 
 	"github.com/artstore/artstore-pki/ingestclient"
-	"github.com/artstore/artstore-pki/internal/fileperm"
 )
 
 // claimContent is the content of a claim as the uploader reads it. Each time it
@@ -57,7 +55,7 @@ func (o *openClaim) Unchanged() error {
 	c := o.claim
 	info, err := o.Stat()
 	if err == nil && identify(info) == c.item.seen {
-		info, err = os.Lstat(c.spool.layout.content(c.item.id, c.item.name))
+		info, err = c.spool.layout.state.Lstat(contentPath(c.item.id, c.item.name))
 	}
 	switch {
 	case err != nil:
@@ -77,14 +75,14 @@ var errOver = errors.New("the upload is over")
 
 // readOwn reads a small file of the state without following a link or waiting
 // for the writer of a FIFO.
-func readOwn(path string) ([]byte, error) {
-	f, err := openRegular(path)
+func (l layout) readOwn(name string) ([]byte, error) {
+	f, err := l.openFile(name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // only read from
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, fmt.Errorf("%s is not a regular file", path))
+		return nil, errors.Join(err, fmt.Errorf("%s is not a regular file", f.Name()))
 	}
 	return io.ReadAll(f)
 }
@@ -92,7 +90,7 @@ func readOwn(path string) ([]byte, error) {
 // openClaim opens the file of a claim, and no other: no link is followed, a FIFO
 // is not waited for, and what is opened must be what was claimed.
 func (s *Spool) openClaim(it *item) (*os.File, error) {
-	f, err := openRegular(s.layout.content(it.id, it.name))
+	f, err := s.layout.openFile(contentPath(it.id, it.name))
 	if err != nil {
 		return nil, err
 	}
@@ -125,42 +123,4 @@ func (s *Spool) hash(ctx context.Context, it *item) (string, error) {
 			return "", err
 		}
 	}
-}
-
-// ours reports whether the file belongs to the user that we run as.
-func ours(info fs.FileInfo) bool {
-	uid, ok := fileperm.Owner(info)
-	return ok && uid == os.Geteuid()
-}
-
-// ownedDirectory is nil for a directory that nobody but us can change.
-func ownedDirectory(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case err != nil:
-		return err
-	case !info.IsDir():
-		return fmt.Errorf("%s is not a directory, and whoever made it could redirect what is kept there; remove it", path)
-	case !ours(info):
-		return fmt.Errorf("%s belongs to another user, who could change what is kept there; remove it", path)
-	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%s has mode %04o: others could change what is kept there; chmod go-w", path, info.Mode().Perm())
-	}
-	return nil
-}
-
-// ownedFile is nil for a file that is ours, or is not there yet.
-func ownedFile(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("%s is not a regular file; remove it", path)
-	case !ours(info):
-		return fmt.Errorf("%s belongs to another user; remove it", path)
-	}
-	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -14,6 +13,8 @@ import (
 // compactFrom is the size in bytes from which a journal is written anew, if
 // most of it is history.
 const compactFrom = 1 << 20
+
+const journalName = "journal"
 
 // errJournal marks failures of our own disk, which no file is to blame for.
 var errJournal = errors.New("journal not written")
@@ -25,8 +26,7 @@ var errJournal = errors.New("journal not written")
 // records that were waiting, by one write and one fsync. What a crash leaves of
 // a write under way is a torn tail, and nobody has acted on it.
 type journal struct {
-	path string
-	work string // the directory of claims; removals there are made durable before records are dropped
+	root *os.Root // the state
 
 	mu    sync.Mutex // guards what follows; never held during I/O
 	next  *batch     // collects while the one before is written
@@ -54,9 +54,9 @@ func newBatch() *batch { return &batch{done: make(chan struct{})} }
 // openJournal reads what is there and writes it anew without history and
 // without a torn tail. A new file replaces the old one in one step; killed
 // before that, the next start does the same again.
-func openJournal(dir, work string) (j *journal, damaged bool, err error) {
-	j = &journal{path: filepath.Join(dir, "journal"), work: work, next: newBatch(), live: map[string]*record{}, kept: map[string]*record{}, ids: map[string]*record{}}
-	f, err := openRegular(j.path)
+func openJournal(l layout) (j *journal, damaged bool, err error) {
+	j = &journal{root: l.state, next: newBatch(), live: map[string]*record{}, kept: map[string]*record{}, ids: map[string]*record{}}
+	f, err := l.openFile(journalName)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -158,17 +158,17 @@ func (j *journal) write(lines []byte) error {
 // removal is made durable first, or a power cut could bring back a stored file
 // without its receipt.
 func (j *journal) compact() error {
-	if err := durable.SyncDir(j.work); err != nil {
+	if err := durable.SyncDirIn(j.root, claimedDir); err != nil {
 		return fmt.Errorf("compacting the journal: %w", err)
 	}
 	lines, err := j.snapshot()
 	if err == nil {
-		err = durable.WriteFile(j.path, lines, durable.Private)
+		err = durable.WriteFileIn(j.root, journalName, lines, durable.Private)
 	}
 	if err != nil {
 		return fmt.Errorf("compacting the journal: %w", err)
 	}
-	f, err := os.OpenFile(j.path, os.O_RDWR, durable.Private)
+	f, err := j.root.OpenFile(journalName, os.O_RDWR, 0)
 	if err != nil {
 		j.breakWith(err) // the old file is unlinked: writing there would be writing nowhere
 		return fmt.Errorf("reopening the journal: %w", err)

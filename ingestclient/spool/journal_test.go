@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -123,9 +122,9 @@ func FuzzJournal(f *testing.F) {
 	})
 }
 
-func openTest(t *testing.T, dir string) *journal {
+func openTest(t *testing.T, l layout) *journal {
 	t.Helper()
-	j, damaged, err := openJournal(dir, dir)
+	j, damaged, err := openJournal(l)
 	must(t, err)
 	if damaged {
 		t.Fatal("damaged")
@@ -137,8 +136,8 @@ func openTest(t *testing.T, dir string) *journal {
 
 // Records of many goroutines are all there, and share their commits.
 func TestGroupCommit(t *testing.T) {
-	dir := t.TempDir()
-	j := openTest(t, dir)
+	l := testLayout(t)
+	j := openTest(t, l)
 	var wg sync.WaitGroup
 	for n := range 64 {
 		wg.Go(func() {
@@ -158,15 +157,15 @@ func TestGroupCommit(t *testing.T) {
 	if err := j.append(&record{Op: opIntent, ID: "late"}); !errors.Is(err, errJournal) {
 		t.Errorf("append after close: %v", err)
 	}
-	if again := openTest(t, dir); len(again.live) != 64*20 {
+	if again := openTest(t, l); len(again.live) != 64*20 {
 		t.Errorf("%d records came back", len(again.live))
 	}
 }
 
 // History goes, when there is enough of it, and what matters stays.
 func TestCompaction(t *testing.T) {
-	dir := t.TempDir()
-	j := openTest(t, dir)
+	l := testLayout(t)
+	j := openTest(t, l)
 	must(t, j.append(&record{Op: opKept, ID: "kept", Name: "k"}))
 	j.forget("kept")
 	must(t, j.append(&record{Op: opIntent, ID: "open", Name: "o"}))
@@ -175,13 +174,13 @@ func TestCompaction(t *testing.T) {
 		must(t, j.append(&record{Op: opStored, ID: id, Name: strings.Repeat("n", 1000)}))
 		j.forget(id)
 	}
-	info, err := os.Stat(filepath.Join(dir, "journal"))
+	info, err := os.Stat(l.path(journalName))
 	must(t, err)
 	if info.Size() > 2*compactFrom {
 		t.Errorf("%d bytes", info.Size())
 	}
 	must(t, j.close())
-	again := openTest(t, dir)
+	again := openTest(t, l)
 	if again.keptAs("k") == nil || again.of("open") == nil {
 		t.Error("lost what matters")
 	}
@@ -193,8 +192,8 @@ func TestCompaction(t *testing.T) {
 
 // A write that fails half-way is taken back; a failed fsync ends the journal.
 func TestWriteFailures(t *testing.T) {
-	dir := t.TempDir()
-	j := openTest(t, dir)
+	l := testLayout(t)
+	j := openTest(t, l)
 	must(t, j.append(&record{Op: opIntent, ID: "good"}))
 	must(t, j.file.Close())
 	if err := j.append(&record{Op: opIntent, ID: "bad"}); !errors.Is(err, errJournal) || j.of("bad") != nil {
@@ -203,7 +202,7 @@ func TestWriteFailures(t *testing.T) {
 	if j.broken() == nil { // it could not be taken back either
 		t.Error("not broken")
 	}
-	if again := openTest(t, dir); again.of("good") == nil || again.of("bad") != nil {
+	if again := openTest(t, l); again.of("good") == nil || again.of("bad") != nil {
 		t.Error("what was acknowledged is not what is there")
 	}
 }

@@ -16,6 +16,12 @@ import (
 // directory: claims are renames, and those do not leave a file system.
 const StateDir = ".artstore-ingest"
 
+// Directories of the state; those of [aside] are the others.
+const (
+	claimedDir = "claimed"
+	doneDir    = "done"
+)
+
 const (
 	contentDir = "file"        // in a claim: the file, below its path
 	reasonFile = "reason.json" // in a claim: why it was put aside
@@ -44,75 +50,26 @@ type reason struct {
 	Advice   string    `json:"advice"`
 }
 
-// layout knows the paths below the spooled directory, and every step that moves
-// a file. Each step is one system call that happens or does not; what a crash
+// layout knows the spooled directory and the state, and every step that moves a
+// file. Each step is one system call that happens or does not; what a crash
 // leaves between two of them is said at each.
+//
+// Both directories are opened once, and each step goes through what is open:
+// whoever may write to the spooled directory can rename in it at any time, and
+// leads no step anywhere else with that.
 type layout struct {
-	dir   string // spooled
-	state string
-	keep  bool // sources stay: claims are hard links
+	dir     string   // spooled
+	sources *os.File // the same, open
+	state   *os.Root // names in it are relative to it
+	claims  *os.File // the same, for steps between the two
+	keep    bool     // sources stay: claims are hard links
 }
 
-func newLayout(dir string, keep bool) layout {
-	return layout{dir: dir, state: filepath.Join(dir, StateDir), keep: keep}
-}
+func claimPath(id string) string         { return filepath.Join(claimedDir, id) }
+func contentPath(id, name string) string { return filepath.Join(claimPath(id), contentDir, name) }
 
-func (l layout) claimed() string        { return filepath.Join(l.state, "claimed") }
-func (l layout) done() string           { return filepath.Join(l.state, "done") }
-func (l layout) asides(a aside) string  { return filepath.Join(l.state, string(a)) }
-func (l layout) claim(id string) string { return filepath.Join(l.claimed(), id) }
-func (l layout) source(name string) string {
-	return filepath.Join(l.dir, name)
-}
-func (l layout) content(id, name string) string {
-	return filepath.Join(l.claim(id), contentDir, name)
-}
-
-// make creates the directories of the state, and removes what interrupted
-// writes left in it.
-func (l layout) make() error {
-	info, err := os.Stat(l.dir)
-	if err != nil {
-		return err
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("%s is not a directory", l.dir)
-	}
-	if err := l.guard(); err != nil {
-		return err
-	}
-	left, err := filepath.Glob(filepath.Join(l.state, ".*.tmp*"))
-	if err != nil {
-		return err
-	}
-	for _, path := range left {
-		if err := os.Remove(path); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// guard makes the directories of the state, and refuses those that somebody else
-// made or can change: whoever may write to the spooled directory could otherwise
-// have files read, sent and removed that only we may touch. Below directories
-// that are ours and closed to others, nobody else can put anything.
-func (l layout) guard() error {
-	for _, d := range []string{l.state, l.claimed(), l.done(), l.asides(asideFailed), l.asides(asideAmbiguous)} {
-		if err := os.Mkdir(d, durable.Dir); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if err := ownedDirectory(d); err != nil {
-			return err
-		}
-	}
-	for _, f := range []string{lockName, snapshotName, "journal"} {
-		if err := ownedFile(filepath.Join(l.state, f)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// path is where something of the state is, for messages.
+func (l layout) path(name string) string { return filepath.Join(l.state.Name(), name) }
 
 // errMoved: what stands at the name is not what was looked at.
 var errMoved = errors.New("it changed since it was looked at")
@@ -122,18 +79,18 @@ var errMoved = errors.New("it changed since it was looked at")
 // whole, because its path says all there is to know. Only a regular file that
 // is still the one that was seen is kept.
 func (l layout) take(id, name string, seen identity) error {
-	to := l.content(id, name)
-	if err := durable.MkdirAll(filepath.Dir(to)); err != nil {
+	to := contentPath(id, name)
+	if err := l.state.MkdirAll(filepath.Dir(to), durable.Dir); err != nil {
 		return err
 	}
-	move := os.Rename
+	move := place.rename
 	if l.keep {
-		move = os.Link
+		move = place.link
 	}
-	if err := move(l.source(name), to); err != nil {
+	if err := l.between(id, name, move); err != nil {
 		return errors.Join(err, l.drop(id))
 	}
-	info, err := os.Lstat(to)
+	info, err := l.state.Lstat(to)
 	if err == nil && info.Mode().IsRegular() && identify(info) == seen {
 		return nil
 	}
@@ -147,12 +104,14 @@ func (l layout) take(id, name string, seen identity) error {
 // then the claim stays and err is [fs.ErrExist]. Killed between link and
 // remove, the file has both names, and the next start finishes the claim's.
 func (l layout) giveBack(id, name string) error {
-	from := l.content(id, name)
 	if !l.keep {
-		if err := os.Link(from, l.source(name)); err != nil && !l.same(from, l.source(name)) {
-			return err
-		}
-		if err := durable.SyncDir(filepath.Dir(l.source(name))); err != nil {
+		err := l.between(id, name, func(source, claim place) error {
+			if err := claim.link(source); err != nil && !claim.same(source) {
+				return err
+			}
+			return durable.SyncOpenDir(source.dir)
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -162,37 +121,38 @@ func (l layout) giveBack(id, name string) error {
 // archive moves the stored file of a claim to done/, beside a namesake if there
 // is one. Nothing is ever replaced.
 func (l layout) archive(id, name string) error {
-	from, to := l.content(id, name), filepath.Join(l.done(), name)
-	if err := durable.MkdirAll(filepath.Dir(to)); err != nil {
+	from, to := contentPath(id, name), filepath.Join(doneDir, name)
+	if err := l.state.MkdirAll(filepath.Dir(to), durable.Dir); err != nil {
 		return err
 	}
-	err := os.Link(from, to)
+	err := l.state.Link(from, to)
 	if errors.Is(err, fs.ErrExist) && !l.same(from, to) {
 		to += "~" + id
-		err = os.Link(from, to)
+		err = l.state.Link(from, to)
 	}
 	if err != nil && !l.same(from, to) { // the same: a crash came between link and drop
 		return err
 	}
-	if err := durable.SyncDir(filepath.Dir(to)); err != nil {
+	if err := durable.SyncDirIn(l.state, filepath.Dir(to)); err != nil {
 		return err
 	}
 	return l.drop(id)
 }
 
+// same reports whether two names of the state are of one file.
 func (l layout) same(a, b string) bool {
-	x, err := os.Lstat(a)
+	x, err := l.state.Lstat(a)
 	if err != nil {
 		return false
 	}
-	y, err := os.Lstat(b)
+	y, err := l.state.Lstat(b)
 	return err == nil && os.SameFile(x, y)
 }
 
 // drop removes a claim with what is in it. Its file is stored, given back,
 // archived or linked elsewhere. Killed half-way, what is left is removed by the
 // next start for the same reason.
-func (l layout) drop(id string) error { return os.RemoveAll(l.claim(id)) }
+func (l layout) drop(id string) error { return l.state.RemoveAll(claimPath(id)) }
 
 // putAside moves a whole claim to failed/ or ambiguous/, with its reason. The
 // reason is written first: killed before the rename, the next start reads it and
@@ -202,38 +162,42 @@ func (l layout) putAside(r *reason) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(filepath.Join(l.claim(r.ID), reasonFile), append(raw, '\n'), durable.Private); err != nil {
+	if err := durable.WriteFileIn(l.state, filepath.Join(claimPath(r.ID), reasonFile), append(raw, '\n'), durable.Private); err != nil {
 		return err
 	}
 	return l.finishAside(r.ID, r.State)
 }
 
 func (l layout) finishAside(id string, to aside) error {
-	if err := os.Rename(l.claim(id), filepath.Join(l.asides(to), id)); err != nil {
+	if err := l.state.Rename(claimPath(id), filepath.Join(string(to), id)); err != nil {
 		return err
 	}
-	return errors.Join(durable.SyncDir(l.asides(to)), durable.SyncDir(l.claimed()))
+	return errors.Join(durable.SyncDirIn(l.state, string(to)), durable.SyncDirIn(l.state, claimedDir))
 }
 
 // retake brings a claim back from ambiguous/. Killed before its reason is
 // removed, the next start puts it aside again.
 func (l layout) retake(id string) error {
-	if err := os.Rename(filepath.Join(l.asides(asideAmbiguous), id), l.claim(id)); err != nil {
+	if err := l.state.Rename(filepath.Join(string(asideAmbiguous), id), claimPath(id)); err != nil {
 		return err
 	}
-	return os.Remove(filepath.Join(l.claim(id), reasonFile))
+	return l.state.Remove(filepath.Join(claimPath(id), reasonFile))
 }
 
 // settle makes the claim itself durable. A power cut that undid the rename
 // after the upload began would let the file be claimed, and sent, once more.
 func (l layout) settle(id, name string) error {
-	dirs := []string{filepath.Dir(l.source(name))}
-	for d := filepath.Dir(l.content(id, name)); d != l.state; d = filepath.Dir(d) {
-		dirs = append(dirs, d)
+	source, err := l.sourceAt(name)
+	if err == nil {
+		err = durable.SyncOpenDir(source.dir)
+		source.close()
 	}
-	for _, d := range dirs {
-		if err := durable.SyncDir(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err // a source directory may be gone by now: so is the name in it
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // a source directory may be gone by now: so is the name in it
+	}
+	for d := filepath.Dir(contentPath(id, name)); d != "."; d = filepath.Dir(d) {
+		if err := durable.SyncDirIn(l.state, d); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -249,8 +213,8 @@ type held struct {
 
 // list reads the claims in one of the directories of claims. What is no claim
 // is left alone: it is not ours.
-func (l layout) list(root string) ([]held, error) {
-	entries, err := os.ReadDir(root)
+func (l layout) list(dir string) ([]held, error) {
+	entries, err := l.readDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +223,7 @@ func (l layout) list(root string) ([]held, error) {
 		if !e.IsDir() || !validID(e.Name()) {
 			continue
 		}
-		h, err := readHeld(filepath.Join(root, e.Name()), e.Name())
+		h, err := l.readHeld(filepath.Join(dir, e.Name()), e.Name())
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a running daemon was quicker
 		}
@@ -271,23 +235,22 @@ func (l layout) list(root string) ([]held, error) {
 	return out, nil
 }
 
-func readHeld(dir, id string) (held, error) {
+func (l layout) readDir(name string) ([]fs.DirEntry, error) {
+	d, err := l.state.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := d.ReadDir(-1)
+	return entries, errors.Join(err, d.Close())
+}
+
+func (l layout) readHeld(dir, id string) (held, error) {
 	h := held{id: id}
 	base := filepath.Join(dir, contentDir)
-	err := filepath.WalkDir(base, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		if h.name, err = filepath.Rel(base, path); err != nil {
-			return err
-		}
-		h.info, err = d.Info()
-		return err
-	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := l.findContent(&h, base, base); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return h, err
 	}
-	raw, err := readOwn(filepath.Join(dir, reasonFile))
+	raw, err := l.readOwn(filepath.Join(dir, reasonFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return h, nil
 	}
@@ -299,10 +262,30 @@ func readHeld(dir, id string) (held, error) {
 		err = fmt.Errorf("state %q", r.State)
 	}
 	if err != nil {
-		return h, fmt.Errorf("reading %s: %w", filepath.Join(dir, reasonFile), err)
+		return h, fmt.Errorf("reading %s: %w", l.path(filepath.Join(dir, reasonFile)), err)
 	}
 	h.reason = r
 	return h, nil
+}
+
+// findContent looks for the file below the directory of contents, base.
+func (l layout) findContent(h *held, base, dir string) error {
+	entries, err := l.readDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		if e.IsDir() {
+			err = l.findContent(h, base, name)
+		} else if h.name, err = filepath.Rel(base, name); err == nil {
+			h.info, err = l.state.Lstat(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // known lists what must not be claimed where sources stay: it is stored, on its
@@ -312,7 +295,7 @@ func (l layout) known(j *journal) (map[identity]bool, error) {
 	for _, id := range j.identities() {
 		known[id] = true
 	}
-	for _, dir := range []string{l.claimed(), l.asides(asideFailed), l.asides(asideAmbiguous)} {
+	for _, dir := range []string{claimedDir, string(asideFailed), string(asideAmbiguous)} {
 		list, err := l.list(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err

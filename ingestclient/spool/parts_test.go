@@ -235,13 +235,20 @@ func TestSettled(t *testing.T) {
 	})
 }
 
+func testLayout(t *testing.T) layout {
+	t.Helper()
+	l, err := openLayout(t.TempDir(), false, true)
+	must(t, err)
+	t.Cleanup(func() { must(t, l.close()) })
+	return l
+}
+
 // A claim takes what was seen or nothing, and gives back without replacing.
 func TestTakeAndGiveBack(t *testing.T) {
-	l := newLayout(t.TempDir(), false)
-	must(t, l.make())
+	l := testLayout(t)
 	write := func(content string) identity {
-		must(t, os.WriteFile(l.source("a"), []byte(content), 0o600))
-		info, err := os.Lstat(l.source("a"))
+		must(t, os.WriteFile(filepath.Join(l.dir, "a"), []byte(content), 0o600))
+		info, err := os.Lstat(filepath.Join(l.dir, "a"))
 		must(t, err)
 		return identify(info)
 	}
@@ -250,7 +257,7 @@ func TestTakeAndGiveBack(t *testing.T) {
 	if err := l.take("x", "a", seen); !errors.Is(err, errMoved) {
 		t.Errorf("a changed file: %v", err)
 	}
-	info, err := os.Lstat(l.source("a"))
+	info, err := os.Lstat(filepath.Join(l.dir, "a"))
 	must(t, err)
 	must(t, l.take("x", "a", identify(info)))
 	must(t, l.settle("x", "a"))
@@ -258,27 +265,26 @@ func TestTakeAndGiveBack(t *testing.T) {
 	if err := l.giveBack("x", "a"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("over a namesake: %v", err)
 	}
-	must(t, os.Remove(l.source("a")))
-	must(t, os.Link(l.content("x", "a"), l.source("a"))) // killed between link and remove
+	must(t, os.Remove(filepath.Join(l.dir, "a")))
+	must(t, os.Link(l.path(contentPath("x", "a")), filepath.Join(l.dir, "a"))) // killed between link and remove
 	must(t, l.giveBack("x", "a"))
-	if got, _ := os.ReadFile(l.source("a")); string(got) != "longer" {
+	if got, _ := os.ReadFile(filepath.Join(l.dir, "a")); string(got) != "longer" {
 		t.Errorf("came back as %q", got)
 	}
 	if err := l.take("y", "absent", identity{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an absent file: %v", err)
 	}
-	if left, _ := os.ReadDir(l.claimed()); len(left) != 0 {
+	if left, _ := os.ReadDir(l.path(claimedDir)); len(left) != 0 {
 		t.Errorf("left in work: %v", left)
 	}
-	must(t, os.MkdirAll(filepath.Join(l.done(), "sub"), 0o700))
+	must(t, os.MkdirAll(filepath.Join(l.path(doneDir), "sub"), 0o700))
 }
 
 // What cannot be put aside now is put aside later; a crowd decides on a file.
 func TestGiveBackKeepsWhatMayBeStored(t *testing.T) {
-	s := &Spool{layout: newLayout(t.TempDir(), false), cfg: Config{Logger: slog.New(slog.DiscardHandler)}}
-	must(t, s.layout.make())
-	must(t, os.WriteFile(s.layout.source("a"), []byte("x"), 0o600))
-	info, err := os.Lstat(s.layout.source("a"))
+	s := &Spool{layout: testLayout(t), cfg: Config{Logger: slog.New(slog.DiscardHandler)}}
+	must(t, os.WriteFile(filepath.Join(s.layout.dir, "a"), []byte("x"), 0o600))
+	info, err := os.Lstat(filepath.Join(s.layout.dir, "a"))
 	must(t, err)
 	must(t, s.layout.take("x", "a", identify(info)))
 	l := &loop{Spool: s, lanes: lanes{workers: 1}}
@@ -291,7 +297,7 @@ func TestGiveBackKeepsWhatMayBeStored(t *testing.T) {
 	}
 	l.stopping = true
 	l.giveBack(&item{id: "x", name: "a", open: true})
-	if _, err := os.Lstat(s.layout.content("x", "a")); err != nil || l.lanes.len() != 0 {
+	if _, err := os.Lstat(s.layout.path(contentPath("x", "a"))); err != nil || l.lanes.len() != 0 {
 		t.Errorf("at the end: %v, %d queued", err, l.lanes.len())
 	}
 	l.say(errors.New("trouble"))
@@ -318,8 +324,8 @@ func (nobody) Upload(context.Context, ingestclient.Content, ingestclient.Meta) (
 
 func (s *Spool) testClaim(t *testing.T, content string) *item {
 	t.Helper()
-	must(t, os.WriteFile(s.layout.source("a"), []byte(content), 0o600))
-	info, err := os.Lstat(s.layout.source("a"))
+	must(t, os.WriteFile(filepath.Join(s.layout.dir, "a"), []byte(content), 0o600))
+	info, err := os.Lstat(filepath.Join(s.layout.dir, "a"))
 	must(t, err)
 	it := &item{id: uuid.New(), name: "a", seen: identify(info)}
 	must(t, s.layout.take(it.id, "a", it.seen))
@@ -339,7 +345,7 @@ func TestHashIsInterrupted(t *testing.T) {
 	if out := s.unread(it, err, asideFailed); out.verdict != verdictRefused || !errors.Is(out.err, fs.ErrNotExist) {
 		t.Errorf("%v: %+v", err, out)
 	}
-	if list, err := s.layout.list(s.layout.asides(asideFailed)); err != nil || len(list) != 1 {
+	if list, err := s.layout.list(string(asideFailed)); err != nil || len(list) != 1 {
 		t.Errorf("%v, %v", list, err)
 	}
 }
@@ -358,7 +364,7 @@ func TestStepsThatOurDiskRefuses(t *testing.T) {
 	}
 	it := s.testClaim(t, "x")
 	it.stored = it.record(opStored)
-	unblock := block(s.layout.done())
+	unblock := block(s.layout.path(doneDir))
 	if out := s.deliver(t.Context(), it); out.verdict != verdictLocal || !it.logged {
 		t.Errorf("archive: %+v", out)
 	}
@@ -367,7 +373,7 @@ func TestStepsThatOurDiskRefuses(t *testing.T) {
 		t.Errorf("archive again: %+v", out)
 	}
 	it = s.testClaim(t, "y")
-	unblock = block(s.layout.asides(asideFailed))
+	unblock = block(s.layout.path(string(asideFailed)))
 	if out := s.refuse(it, errOther, asideFailed); out.verdict != verdictLocal {
 		t.Errorf("aside: %+v", out)
 	}
@@ -404,16 +410,16 @@ func TestRunEndsWithTheJournal(t *testing.T) {
 func TestEventsThatAreNothing(t *testing.T) {
 	s := bare(t, DeleteSource)
 	l := &loop{Spool: s, scanner: scanner{dir: s.layout.dir}, settled: settled{seen: map[string]sighting{}}, nextScan: time.Now().Add(time.Hour)}
-	must(t, os.Symlink("elsewhere", s.layout.source("link")))
-	must(t, os.WriteFile(s.layout.source("a"), nil, 0o600))
-	for _, e := range []event{{path: s.layout.source("gone"), moved: true}, {path: s.layout.source(".hidden"), moved: true},
-		{path: s.layout.source("link"), moved: true}, {path: s.layout.source("a")}} {
+	must(t, os.Symlink("elsewhere", filepath.Join(s.layout.dir, "link")))
+	must(t, os.WriteFile(filepath.Join(s.layout.dir, "a"), nil, 0o600))
+	for _, e := range []event{{path: filepath.Join(s.layout.dir, "gone"), moved: true}, {path: filepath.Join(s.layout.dir, ".hidden"), moved: true},
+		{path: filepath.Join(s.layout.dir, "link"), moved: true}, {path: filepath.Join(s.layout.dir, "a")}} {
 		if l.changed(e, time.Now()); len(l.ready) != 0 {
 			t.Errorf("%+v is ready", e)
 		}
 	}
 	for range 2 {
-		l.changed(event{path: s.layout.source("a"), moved: true}, time.Now())
+		l.changed(event{path: filepath.Join(s.layout.dir, "a"), moved: true}, time.Now())
 	}
 	if len(l.ready) != 1 {
 		t.Errorf("ready %v", l.ready)
@@ -428,7 +434,7 @@ func TestEventsThatAreNothing(t *testing.T) {
 func TestRunLeavesNoGoroutine(t *testing.T) {
 	s := bare(t, DeleteSource)
 	s.cfg.Once, s.cfg.Settle = true, -1
-	must(t, os.WriteFile(s.layout.source("a"), nil, 0o600))
+	must(t, os.WriteFile(filepath.Join(s.layout.dir, "a"), nil, 0o600))
 	before := runtime.NumGoroutine()
 	must(t, s.Run(t.Context()))
 	// A goroutine that was joined may still be on its last instructions.

@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"time"
 )
@@ -42,7 +42,7 @@ func orObserver(f func(Event)) func(Event) {
 // in the package comment.
 func (s *Spool) recover() (err error) {
 	var damaged bool
-	if s.journal, damaged, err = openJournal(s.layout.state, s.layout.claimed()); err != nil {
+	if s.journal, damaged, err = openJournal(s.layout); err != nil {
 		return err
 	}
 	if damaged {
@@ -54,7 +54,7 @@ func (s *Spool) recover() (err error) {
 		// Not before the journal can be written: that is what allows the second copy.
 		defer func() { err = errors.Join(err, s.retryAmbiguous()) }()
 	}
-	claims, err := s.layout.list(s.layout.claimed())
+	claims, err := s.layout.list(claimedDir)
 	if err != nil {
 		return err
 	}
@@ -64,14 +64,14 @@ func (s *Spool) recover() (err error) {
 	}
 	s.journal.prune(
 		func(id string) bool { return present[id] },
-		func(name string) bool { _, err := os.Lstat(s.layout.source(name)); return err == nil },
+		s.layout.exists,
 	)
 	if err := s.journal.start(); err != nil {
 		return err
 	}
 	for _, h := range claims {
 		if err := s.resume(h, damaged); err != nil {
-			return fmt.Errorf("recovering %s: %w", s.layout.claim(h.id), err)
+			return fmt.Errorf("recovering %s: %w", s.layout.path(claimPath(h.id)), err)
 		}
 	}
 	slices.SortFunc(s.found, func(a, b *item) int { return cmp.Compare(a.seen.MTime, b.seen.MTime) })
@@ -83,13 +83,13 @@ func (s *Spool) recover() (err error) {
 // the journal knew.
 func (s *Spool) setAsideJournal() error {
 	if s.layout.keep {
-		return fmt.Errorf("%w: it alone says which of the kept files were uploaded; move it away to upload all of them again: %s", errDamaged, s.journal.path)
+		return fmt.Errorf("%w: it alone says which of the kept files were uploaded; move it away to upload all of them again: %s", errDamaged, s.layout.path(journalName))
 	}
-	copyPath := s.journal.path + ".damaged"
-	if err := os.Link(s.journal.path, copyPath); err != nil && !os.IsExist(err) {
+	damaged := journalName + ".damaged"
+	if err := s.layout.state.Link(journalName, damaged); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	s.cfg.Logger.Error("journal damaged; claims without a record count as sent", "path", copyPath)
+	s.cfg.Logger.Error("journal damaged; claims without a record count as sent", "path", s.layout.path(damaged))
 	return nil
 }
 
@@ -123,13 +123,13 @@ func (s *Spool) resume(h held, damaged bool) error {
 func (s *Spool) waits(h held, damaged bool) bool {
 	rec := s.journal.of(h.id)
 	unsent := rec == nil && !damaged || rec != nil && rec.Op == opUnsent
-	return unsent && !s.layout.keep && s.layout.same(s.layout.content(h.id, h.name), s.layout.source(h.name))
+	return unsent && !s.layout.keep && s.layout.inBoth(h.id, h.name)
 }
 
 // retryAmbiguous claims again what lies in ambiguous/. The journal forgets the
 // intent first: the operator has said that a second copy is acceptable.
 func (s *Spool) retryAmbiguous() error {
-	list, err := s.layout.list(s.layout.asides(asideAmbiguous))
+	list, err := s.layout.list(string(asideAmbiguous))
 	if err != nil {
 		return err
 	}

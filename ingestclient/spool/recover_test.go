@@ -189,6 +189,28 @@ func TestStateOfSomebodyElseIsRefused(t *testing.T) {
 	}
 }
 
+// Where others can rename the state away while it is used, nothing more is
+// claimed until it is back: the next start would not find it.
+func TestStateThatIsReplacedIsNoticed(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	s, _ := b.start()
+	b.write("a.txt", "one")
+	b.until("stored", func() bool { return len(b.stack.Files()) == 1 })
+	state, away := filepath.Join(b.dir, spool.StateDir), filepath.Join(b.dir, ".away")
+	b.must(os.Rename(state, away))
+	b.must(os.Mkdir(state, 0o700))
+	b.until("noticed", func() bool { return s.Snapshot().Reason == "directory" })
+	b.write("b.txt", "two")
+	b.until("waits", func() bool { return s.Ready() != nil })
+	if left, err := os.ReadDir(state); err != nil || len(left) != 0 {
+		t.Errorf("in the other state: %v, %v", left, err)
+	}
+	b.must(os.Remove(state))
+	b.must(os.Rename(away, state))
+	b.until("stored again", func() bool { return len(b.stack.Files()) == 2 && len(b.status().Claimed) == 0 && s.Ready() == nil })
+	b.check([]string{"a.txt", "b.txt"}, 0, 0, 0, 0)
+}
+
 // What is sent is what was claimed: not what a link leads to, nor another file.
 func TestSwappedClaimIsNotSent(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")

@@ -138,7 +138,11 @@ func (l *loop) look(ctx context.Context, now time.Time) {
 	}
 	l.scanning = true
 	l.team.Go(func() {
-		files, err := l.scanner.scan(ctx)
+		var files []found
+		err := l.layout.inPlace()
+		if err == nil {
+			files, err = l.scanner.scan(ctx)
+		}
 		l.scans <- scanResult{files, err}
 	})
 }
@@ -216,7 +220,7 @@ func (l *loop) claimOne(f found) bool {
 	delete(l.settled.seen, f.name)
 	err := l.layout.take(it.id, it.name, it.seen)
 	if err != nil {
-		info, stayed := os.Lstat(l.layout.content(it.id, it.name))
+		info, stayed := l.layout.state.Lstat(contentPath(it.id, it.name))
 		if stayed != nil { // it is where it was, or gone
 			if errors.Is(err, errMoved) || errors.Is(err, fs.ErrNotExist) {
 				return true
@@ -239,7 +243,7 @@ func (l *loop) claimOne(f found) bool {
 func (l *loop) checkDisk() {
 	var low error
 	if l.cfg.MinFree >= 0 && len(l.ready) > 0 {
-		if free, err := freeBytes(l.layout.state); err == nil && free < l.cfg.MinFree {
+		if free, err := freeBytes(l.layout.state.Name()); err == nil && free < l.cfg.MinFree {
 			low = fmt.Errorf("%d bytes are free, and %d are wanted", free, l.cfg.MinFree)
 		}
 	}
@@ -407,7 +411,7 @@ func (l *loop) giveBack(it *item) {
 }
 
 func (l *loop) refresh(it *item) {
-	if info, err := os.Lstat(l.layout.content(it.id, it.name)); err == nil {
+	if info, err := l.layout.state.Lstat(contentPath(it.id, it.name)); err == nil {
 		it.seen = identify(info)
 	}
 	l.again(it)

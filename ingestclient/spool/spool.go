@@ -170,8 +170,11 @@ func Open(cfg Config) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the spool %s: %w", cfg.Dir, err)
 	}
-	s := &Spool{cfg: cfg, layout: newLayout(dir, cfg.OnSuccess == KeepSource)}
-	for _, step := range []func() error{s.layout.make, s.takeLock, s.recover} {
+	s := &Spool{cfg: cfg}
+	if s.layout, err = openLayout(dir, cfg.OnSuccess == KeepSource, true); err != nil {
+		return nil, fmt.Errorf("opening the spool %s: %w", cfg.Dir, err)
+	}
+	for _, step := range []func() error{s.takeLock, s.layout.tidy, s.recover} {
 		if err := step(); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the spool %s: %w", cfg.Dir, err), s.Close())
 		}
@@ -181,7 +184,7 @@ func Open(cfg Config) (*Spool, error) {
 
 // takeLock tries a little longer than a status command holds the lock.
 func (s *Spool) takeLock() error {
-	f, err := os.OpenFile(filepath.Join(s.layout.state, lockName), os.O_RDWR|os.O_CREATE, durable.Private)
+	f, err := s.layout.state.OpenFile(lockName, os.O_RDWR|os.O_CREATE, durable.Private)
 	if err != nil {
 		return err
 	}
@@ -200,7 +203,7 @@ func (s *Spool) takeLock() error {
 
 // Close gives the directory free. Call it after Run has returned.
 func (s *Spool) Close() error {
-	var errs []error
+	errs := []error{s.layout.close()}
 	if s.journal != nil {
 		errs = append(errs, s.journal.close())
 	}

@@ -102,7 +102,7 @@ func (s *Spool) put(n Snapshot, always bool) {
 	s.mu.Unlock()
 	raw, err := json.Marshal(n)
 	if err == nil {
-		err = durable.WriteFile(filepath.Join(s.layout.state, snapshotName), append(raw, '\n'), durable.Private)
+		err = durable.WriteFileIn(s.layout.state, snapshotName, append(raw, '\n'), durable.Private)
 	}
 	if err != nil {
 		s.cfg.Logger.Debug("state not written", "err", err)
@@ -140,8 +140,12 @@ func ReadStatus(ctx context.Context, dir string, recursive bool) (*Status, error
 	if err != nil {
 		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
 	}
-	st, err := readStatus(ctx, newLayout(resolved, false), recursive)
+	l, err := openLayout(resolved, false, false)
 	if err != nil {
+		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
+	}
+	st, err := readStatus(ctx, l, recursive)
+	if err = errors.Join(err, l.close()); err != nil {
 		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
 	}
 	st.Dir = filepath.Clean(dir)
@@ -149,11 +153,34 @@ func ReadStatus(ctx context.Context, dir string, recursive bool) (*Status, error
 }
 
 func readStatus(ctx context.Context, l layout, recursive bool) (st *Status, err error) {
-	st = &Status{Dir: l.dir}
-	if st.Running, err = locked(filepath.Join(l.state, lockName)); err != nil {
+	none := []Item{} // an empty list in JSON, not null
+	st = &Status{Dir: l.dir, Waiting: none, Claimed: none, Failed: none, Ambiguous: none}
+	known := map[identity]bool{}
+	if l.state != nil {
+		if known, err = st.readState(l); err != nil {
+			return nil, err
+		}
+	}
+	files, err := scanner{dir: l.dir, recursive: recursive}.scan(ctx)
+	if err != nil {
 		return nil, err
 	}
-	raw, err := readOwn(filepath.Join(l.state, snapshotName))
+	slices.SortFunc(files, older)
+	for _, f := range files {
+		if !known[f.id] {
+			st.Waiting = append(st.Waiting, Item{Name: f.name, Size: f.id.Size, Modified: time.Unix(0, f.id.MTime).UTC()})
+		}
+	}
+	return st, nil
+}
+
+// readState also lists what does not wait although it has a name in the spooled
+// directory: where sources stay, those that are stored, claimed or put aside.
+func (st *Status) readState(l layout) (known map[identity]bool, err error) {
+	if st.Running, err = l.locked(); err != nil {
+		return nil, err
+	}
+	raw, err := l.readOwn(snapshotName)
 	if err == nil {
 		st.Last = &Snapshot{}
 		err = json.Unmarshal(raw, st.Last)
@@ -161,42 +188,20 @@ func readStatus(ctx context.Context, l layout, recursive bool) (st *Status, err 
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	for root, to := range map[string]*[]Item{l.claimed(): &st.Claimed, l.asides(asideFailed): &st.Failed, l.asides(asideAmbiguous): &st.Ambiguous} {
-		if *to, err = items(l, root); err != nil {
+	for dir, to := range map[string]*[]Item{claimedDir: &st.Claimed, string(asideFailed): &st.Failed, string(asideAmbiguous): &st.Ambiguous} {
+		if *to, err = items(l, dir); err != nil {
 			return nil, err
 		}
 	}
-	st.Waiting, err = waiting(ctx, l, recursive)
-	return st, err
+	j, _, err := openJournal(l) // only read: start was not called
+	if err != nil {
+		return nil, err
+	}
+	return l.known(j)
 }
 
-// waiting lists what is still to be claimed. Where sources stay, those that are
-// stored, claimed or put aside have a name in the directory too.
-func waiting(ctx context.Context, l layout, recursive bool) ([]Item, error) {
-	j, _, err := openJournal(l.state, l.claimed()) // only read: start was not called
-	if err != nil {
-		return nil, err
-	}
-	known, err := l.known(j)
-	if err != nil {
-		return nil, err
-	}
-	files, err := scanner{dir: l.dir, recursive: recursive}.scan(ctx)
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(files, older)
-	out := []Item{} // an empty list in JSON, not null
-	for _, f := range files {
-		if !known[f.id] {
-			out = append(out, Item{Name: f.name, Size: f.id.Size, Modified: time.Unix(0, f.id.MTime).UTC()})
-		}
-	}
-	return out, nil
-}
-
-func items(l layout, root string) ([]Item, error) {
-	list, err := l.list(root)
+func items(l layout, dir string) ([]Item, error) {
+	list, err := l.list(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -216,8 +221,8 @@ func items(l layout, root string) ([]Item, error) {
 }
 
 // locked asks for the lock and gives it back at once.
-func locked(path string) (bool, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+func (l layout) locked() (bool, error) {
+	f, err := l.state.OpenFile(lockName, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

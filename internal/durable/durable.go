@@ -6,6 +6,7 @@
 package durable
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,24 @@ var ErrNotEmpty = errors.New("directory is not empty")
 // byte on: the content is never readable by others in between.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	return write(path, content(data), mode, os.Rename)
+}
+
+// WriteFileIn is [WriteFile] for a name below root.
+func WriteFileIn(root *os.Root, name string, data []byte, mode fs.FileMode) error {
+	dir, base := filepath.Split(name)
+	tmp := filepath.Join(dir, "."+base+".tmp"+rand.Text())
+	f, err := root.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, Private)
+	if err != nil {
+		return err
+	}
+	if err = complete(f, content(data), mode); err == nil {
+		err = root.Rename(tmp, name)
+	}
+	if err != nil {
+		_ = root.Remove(tmp) // best effort: the name is ours alone
+		return err
+	}
+	return SyncDirIn(root, filepath.Dir(name))
 }
 
 // WriteNew creates path with data, and fails with [fs.ErrExist] if it is there:
@@ -77,34 +96,31 @@ func publishNew(tmp, path string) error {
 	return nil
 }
 
-func write(path string, fill func(io.Writer) error, mode fs.FileMode, publish func(tmp, dst string) error) (err error) {
+func write(path string, fill func(io.Writer) error, mode fs.FileMode, publish func(tmp, dst string) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp*")
 	if err != nil {
 		return err
 	}
-	tmp := f.Name()
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(tmp) // best effort: the name is ours alone
-		}
-	}()
-	if err = chmod(f, mode); err != nil {
-		return err
+	if err = complete(f, fill, mode); err == nil {
+		err = publish(f.Name(), path)
 	}
-	if err = fill(f); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = publish(tmp, path); err != nil {
+	if err != nil {
+		_ = os.Remove(f.Name()) // best effort: the name is ours alone
 		return err
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// complete fills a new file, makes it durable and closes it, whatever happens.
+func complete(f *os.File, fill func(io.Writer) error, mode fs.FileMode) error {
+	err := chmod(f, mode)
+	if err == nil {
+		err = fill(f)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // chmod sets the mode of a file that this process has made. Nobody but a file
@@ -136,12 +152,21 @@ func EmptyDir(path string) error {
 }
 
 // SyncDir makes renames and new names in dir survive power loss.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+func SyncDir(dir string) error { return syncOpened(os.Open(dir)) }
+
+// SyncDirIn is [SyncDir] for a directory below root.
+func SyncDirIn(root *os.Root, dir string) error { return syncOpened(root.Open(dir)) }
+
+func syncOpened(d *os.File, err error) error {
 	if err != nil {
 		return err
 	}
 	defer func() { _ = d.Close() }()
+	return SyncOpenDir(d)
+}
+
+// SyncOpenDir is [SyncDir] for a directory that is open.
+func SyncOpenDir(d *os.File) error {
 	if err := d.Sync(); err != nil && !errors.Is(err, fs.ErrInvalid) {
 		return err // some file systems refuse fsync on a directory with EINVAL; they need none
 	}

@@ -1,0 +1,198 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/fileperm"
+)
+
+// openLayout opens the spooled directory and its state; with create it makes the
+// directories of the state first, else there may be none, and state is nil then.
+// A state that somebody else made or can change is refused: whoever may write to
+// the spooled directory could otherwise have files read, sent and removed that
+// only we may touch. Below directories that are ours and closed to others, nobody
+// else can put anything.
+func openLayout(dir string, keep, create bool) (l layout, err error) {
+	l = layout{dir: dir, keep: keep}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.close())
+		}
+	}()
+	info, err := os.Stat(dir)
+	if err != nil {
+		return l, err
+	}
+	if !info.IsDir() {
+		return l, fmt.Errorf("%s is not a directory", dir)
+	}
+	if l.sources, err = os.Open(dir); err != nil {
+		return l, err
+	}
+	state := filepath.Join(dir, StateDir)
+	if create {
+		err = made(os.Mkdir(state, durable.Dir))
+	} else if _, absent := os.Lstat(state); errors.Is(absent, fs.ErrNotExist) {
+		return l, nil
+	}
+	if err == nil {
+		l.state, err = openOwned(state)
+	}
+	if err != nil {
+		return l, err
+	}
+	if l.claims, err = l.state.Open("."); err != nil {
+		return l, err
+	}
+	return l, l.guard(create)
+}
+
+// guard looks at what the state has to have, and makes the directories.
+func (l layout) guard(create bool) error {
+	for _, d := range []string{claimedDir, doneDir, string(asideFailed), string(asideAmbiguous)} {
+		if create {
+			if err := made(l.state.Mkdir(d, durable.Dir)); err != nil {
+				return err
+			}
+		}
+		info, err := l.state.Lstat(d)
+		if err == nil {
+			err = ownedDirectory(l.path(d), info)
+		}
+		if err != nil && (create || !errors.Is(err, fs.ErrNotExist)) {
+			return err
+		}
+	}
+	for _, f := range []string{lockName, snapshotName, journalName} {
+		info, err := l.state.Lstat(f)
+		if err == nil {
+			err = ownedFile(l.path(f), info)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// made forgives that a directory is there.
+func made(err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// inPlace is nil while both directories have the names under which the next
+// start looks for them.
+func (l layout) inPlace() error {
+	for _, d := range []struct {
+		path string
+		open *os.File
+	}{{l.dir, l.sources}, {l.state.Name(), l.claims}} {
+		info, err := d.open.Stat()
+		if err != nil {
+			return err
+		}
+		there, err := os.Lstat(d.path)
+		if err != nil {
+			return err
+		}
+		if !os.SameFile(info, there) {
+			return fmt.Errorf("%s is not the directory any more that it was at the start", d.path)
+		}
+	}
+	return nil
+}
+
+// tidy removes what interrupted writes left.
+func (l layout) tidy() error {
+	entries, err := l.readDir(".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if ok, err := filepath.Match(".*.tmp*", e.Name()); err != nil || !ok {
+			continue
+		}
+		if err := l.state.Remove(e.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l layout) close() error {
+	var errs []error
+	if l.state != nil {
+		errs = append(errs, l.state.Close())
+	}
+	for _, f := range []*os.File{l.sources, l.claims} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// openOwned opens a directory that nobody but us can change. What is looked at is
+// what was opened, and what was opened stands at the path.
+func openOwned(path string) (*os.Root, error) {
+	there, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := ownedDirectory(path, there); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := root.Stat(".")
+	if err == nil && !os.SameFile(info, there) {
+		err = fmt.Errorf("%s changed while it was opened", path)
+	}
+	if err == nil {
+		err = ownedDirectory(path, info)
+	}
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return root, nil
+}
+
+// ours reports whether the file belongs to the user that we run as.
+func ours(info fs.FileInfo) bool {
+	uid, ok := fileperm.Owner(info)
+	return ok && uid == os.Geteuid()
+}
+
+// ownedDirectory is nil for a directory that nobody but us can change.
+func ownedDirectory(path string, info fs.FileInfo) error {
+	switch {
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a directory, and whoever made it could redirect what is kept there; remove it", path)
+	case !ours(info):
+		return fmt.Errorf("%s belongs to another user, who could change what is kept there; remove it", path)
+	case info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%s has mode %04o: others could change what is kept there; chmod go-w", path, info.Mode().Perm())
+	}
+	return nil
+}
+
+// ownedFile is nil for a file that is ours.
+func ownedFile(path string, info fs.FileInfo) error {
+	switch {
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file; remove it", path)
+	case !ours(info):
+		return fmt.Errorf("%s belongs to another user; remove it", path)
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package spool
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// names lists all below dir, in order.
+func names(t *testing.T, dir string) (out []string) {
+	t.Helper()
+	must(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if path != dir {
+			out = append(out, path[len(dir)+1:])
+		}
+		return err
+	}))
+	return out
+}
+
+// Each step goes to the state that was looked at, although somebody renamed it
+// away and put another one in its place.
+func TestStepsStayInTheStateThatWasOpened(t *testing.T) {
+	s := bare(t, MoveSource)
+	l := s.layout
+	must(t, l.inPlace())
+	back := s.testClaim(t, "back")
+	must(t, l.giveBack(back.id, back.name))
+	state, away := filepath.Join(l.dir, StateDir), filepath.Join(t.TempDir(), "away")
+	must(t, os.Rename(state, away))
+	for _, d := range []string{claimedDir, doneDir, string(asideFailed), string(asideAmbiguous)} {
+		must(t, os.MkdirAll(filepath.Join(state, d), 0o777))
+	}
+	theirs := names(t, state)
+
+	stored := s.testClaim(t, "stored")
+	stored.stored = stored.record(opStored)
+	must(t, l.settle(stored.id, stored.name))
+	if out := s.deliver(t.Context(), stored); out.err != nil {
+		t.Error(out.err)
+	}
+	refused := s.testClaim(t, "refused")
+	if out := s.refuse(refused, errOther, asideFailed); out.verdict != verdictRefused {
+		t.Error(out.err)
+	}
+	back = s.testClaim(t, "given back")
+	must(t, l.giveBack(back.id, back.name))
+	must(t, s.journal.start()) // writes it anew
+	s.put(Snapshot{State: "running"}, true)
+
+	if now := names(t, state); !slices.Equal(now, theirs) {
+		t.Errorf("in the other state: %q", now)
+	}
+	for _, want := range []string{filepath.Join(doneDir, "a"), filepath.Join(string(asideFailed), refused.id, contentDir, "a"), journalName, snapshotName} {
+		if _, err := os.Lstat(filepath.Join(away, want)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := l.inPlace(); err == nil {
+		t.Error("it is not noticed")
+	}
+}
+
+// A directory with sources that becomes a link leads no step out of the spooled
+// directory, nor into the state.
+func TestSourcesBehindLinksAreNotTouched(t *testing.T) {
+	for _, keep := range []bool{false, true} {
+		l := testLayout(t)
+		l.keep = keep
+		outside := t.TempDir()
+		sub := filepath.Join(l.dir, "sub")
+		for _, target := range []string{outside, filepath.Join(StateDir, string(asideFailed)), "real"} {
+			to := target
+			if !filepath.IsAbs(to) {
+				to = filepath.Join(l.dir, to)
+			}
+			must(t, os.MkdirAll(to, 0o700))
+			path := filepath.Join(to, "a")
+			must(t, os.WriteFile(path, []byte("victim"), 0o600))
+			info, err := os.Lstat(path)
+			must(t, err)
+			must(t, os.Symlink(target, sub))
+			name := filepath.Join("sub", "a")
+			if err := l.take("x", name, identify(info)); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: taken: %v", target, err)
+			}
+			must(t, l.state.MkdirAll(filepath.Dir(contentPath("y", name)), 0o700))
+			must(t, os.Link(path, l.path(contentPath("y", name))))
+			if l.exists(name) || l.inBoth("y", name) {
+				t.Errorf("%s: it is found through the link", target)
+			}
+			must(t, l.settle("y", name))
+			must(t, os.Remove(path))
+			if err := l.giveBack("y", name); !keep && !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: given back: %v", target, err)
+			}
+			if left := names(t, to); len(left) != 0 {
+				t.Errorf("%s: %q came through the link", target, left)
+			}
+			must(t, l.drop("y"))
+			must(t, os.Remove(sub))
+		}
+	}
+	if _, err := at(testLayout(t).sources, "../a"); err == nil {
+		t.Error("a name leads out of the directory")
+	}
+}
