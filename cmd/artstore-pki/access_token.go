@@ -29,6 +29,7 @@ Each call asks the endpoint. A program that needs tokens all the time asks acces
 		),
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
 		Action:             u.runAccessToken,
+		Subcommands:        []*cli.Command{accessTokenServeCommand(u)},
 	}
 }
 

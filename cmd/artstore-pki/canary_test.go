@@ -6,8 +6,11 @@ import (
 	"crypto/ecdsa"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -42,6 +45,9 @@ func TestNoSecretInAnyOutput(t *testing.T) {
 		"--client-secret-file", p.path("client.secret")}, identity("ingester")...)
 	p.ok(append(upload, p.path("file.txt"))...)
 	p.accessToken("access.token", upload[1:]...)
+	p.serve("token.ready", append([]string{"access-token", "serve", "--log-level", "debug", "--socket", p.path("token.sock")}, upload[1:]...)...)
+	p.askSocket("served.token", p.path("token.sock"))
+	p.stopLast()
 	p.ok(append([]string{"dev", "ingester", "--count", "3", "--every", "10ms"}, upload[1:]...)...)
 	p.ok("dev", "bootstrap", "--dir", p.path("ca"), "--token", "ingester="+p.path("first.token"), "--token", "ingester:ingester="+p.path("second.token"))
 
@@ -154,13 +160,32 @@ func (p *program) accessToken(name string, args ...string) {
 	p.write(name, token.String())
 }
 
+// askSocket keeps the token that access-token serve hands out in a file, as accessToken does.
+func (p *program) askSocket(name, socket string) {
+	p.t.Helper()
+	over := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+	resp, err := (&http.Client{Transport: over}).Get("http://localhost/token")
+	must(p.t, err)
+	defer func() { _ = resp.Body.Close() }() // read to its end
+	var answer struct {
+		Token string `json:"access_token"`
+	}
+	must(p.t, json.NewDecoder(resp.Body).Decode(&answer))
+	p.write(name, answer.Token)
+}
+
 // serve starts a server command and returns its URL.
 func (p *program) serve(ready string, args ...string) string {
 	p.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background()) // ends in stop, in order, before the test ends
-	p.cancel = append(p.cancel, cancel)
-	exited := make(chan int, 1)
-	p.ended.Go(func() { exited <- p.run(ctx, nil, append(args, "--ready-file", p.path(ready))...) })
+	exited, ended := make(chan int, 1), make(chan struct{})
+	p.cancel = append(p.cancel, func() { cancel(); <-ended })
+	p.ended.Go(func() {
+		defer close(ended)
+		exited <- p.run(ctx, nil, append(args, "--ready-file", p.path(ready))...)
+	})
 	deadline := time.After(scriptWait)
 	for {
 		if b, err := os.ReadFile(p.path(ready)); err == nil && len(b) > 0 {
@@ -174,6 +199,12 @@ func (p *program) serve(ready string, args ...string) string {
 		case <-time.After(10 * time.Millisecond): // a file tells when it is ready: there is nothing to wait on
 		}
 	}
+}
+
+// stopLast ends the server that was started last: what it renews, another command can then use.
+func (p *program) stopLast() {
+	p.cancel[len(p.cancel)-1]()
+	p.cancel = p.cancel[:len(p.cancel)-1]
 }
 
 // stop ends the servers, last one first, and returns all output.

@@ -63,7 +63,7 @@ func finishCommand(c *cli.Command) {
 	for _, sub := range c.Subcommands {
 		finishCommand(sub)
 	}
-	if len(c.Subcommands) > 0 && c.Action == nil { // ingest does something itself
+	if len(c.Subcommands) > 0 && c.Action == nil {
 		c.CustomHelpTemplate = groupHelp
 		c.Action = noCommand
 		return
@@ -73,6 +73,10 @@ func finishCommand(c *cli.Command) {
 	}
 	c.Description = strings.TrimSpace(c.Description)
 }
+
+// isGroup reports whether a command does nothing but hold others. Some, such as
+// ingest, have commands below them and do something themselves.
+func isGroup(c *cli.Command) bool { return c.CustomHelpTemplate == groupHelp }
 
 // noCommand answers a name that is no command (or none at all).
 func noCommand(c *cli.Context) error {
@@ -91,7 +95,7 @@ func noCommand(c *cli.Context) error {
 func usageLine(app *cli.App, args []string) string {
 	path, last, _ := commandPath(app, args)
 	rest := "COMMAND [options] [arguments]"
-	if last != nil && last.ArgsUsage != "" || last != nil && len(last.Subcommands) == 0 {
+	if last != nil && !isGroup(last) {
 		rest = strings.TrimRight("[options] "+last.ArgsUsage, " ")
 	}
 	return strings.Join(append(path, rest), " ")

@@ -15,11 +15,10 @@ func eachCommand(app *cli.App, f func(c *cli.Command, words []string)) {
 	walk = func(list []*cli.Command, words []string) {
 		for _, c := range list {
 			called := append(slices.Clone(words), c.Name)
-			if len(c.Subcommands) > 0 {
-				walk(c.Subcommands, called)
-				continue
+			walk(c.Subcommands, called)
+			if !isGroup(c) {
+				f(c, called)
 			}
-			f(c, called)
 		}
 	}
 	walk(app.Commands, []string{app.Name})

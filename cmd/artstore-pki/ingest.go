@@ -91,7 +91,7 @@ func (u *ui) runIngest(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.close(c.Context)) }()
-	served := spoolMetrics(c, a.id)
+	served := clientMetrics(c, "ingest", a.id)
 	a.cfg.Observer = newIngestMetrics(served.registry).observe
 	client, err := a.client(a.cfg)
 	if err != nil {
@@ -118,11 +118,11 @@ func (u *ui) runIngest(c *cli.Context) (err error) {
 	return in.run(c, served)
 }
 
-// spoolMetrics are those of the identity, if there is one.
-func spoolMetrics(c *cli.Context, id *rotation.Identity) metricsServer {
+// clientMetrics are those of the identity, if there is one, under the name of the command.
+func clientMetrics(c *cli.Context, name string, id *rotation.Identity) metricsServer {
 	served := metricsServer{address: c.String(flagMetrics), registry: newRegistry()}
 	if id != nil {
-		served.registry.MustRegister(prom.NewCollector(map[string]*rotation.Identity{c.Command.Name: id}))
+		served.registry.MustRegister(prom.NewCollector(map[string]*rotation.Identity{name: id}))
 	}
 	return served
 }

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,6 +59,7 @@ type scriptT struct{}
 //	jsonlines FILE        fail unless FILE (or stdout, stderr) has a line, and each is a JSON object
 //	status N PROGRAM ...  fail unless the program ends with exit status N
 //	fat VAR FAT           mount an empty file system of that kind (FAT, exFAT), put its path into $VAR; skip without
+//	asksocket FILE SOCKET REQUEST [FORM]   send "GET /path" or "POST /path" over a Unix socket, put status and body into FILE
 //	expire DIR FILE       sign the token in FILE anew, with DIR's enrolment key and times that are over
 func TestScript(t *testing.T) {
 	t.Parallel() // with the other long ones, most of which wait
@@ -78,6 +81,7 @@ func TestScript(t *testing.T) {
 			"jsonlines":  scriptJSONLines,
 			"status":     scriptStatus,
 			"eventually": scriptEventually,
+			"asksocket":  scriptAskSocket,
 		},
 	})
 }
@@ -165,6 +169,21 @@ func scriptEventually(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		time.Sleep(100 * time.Millisecond) // what changes is another process's, and the clock
 	}
+}
+
+func scriptAskSocket(ts *testscript.TestScript, _ bool, args []string) {
+	method, path, _ := strings.Cut(args[2], " ")
+	req, err := http.NewRequestWithContext(context.Background(), method, "http://localhost"+path, strings.NewReader(strings.Join(args[3:], "&")))
+	ts.Check(err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	over := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", ts.MkAbs(args[1]))
+	}}
+	resp, err := (&http.Client{Transport: over, Timeout: scriptWait}).Do(req)
+	ts.Check(err)
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(errors.Join(err, resp.Body.Close()))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), fmt.Appendf(nil, "%d %s", resp.StatusCode, body), 0o600))
 }
 
 func scriptStatus(ts *testscript.TestScript, _ bool, args []string) {

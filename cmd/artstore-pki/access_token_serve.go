@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/user"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/fileperm"
+	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/internal/tokensocket"
+	"github.com/artstore/artstore-pki/rotation"
+)
+
+const (
+	flagSocket = "socket"
+	flagGroup  = "group"
+)
+
+func accessTokenServeCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "hand out the access token over a Unix socket",
+		Description: `Keeps a token as upload and ingest do, renewed before it expires and when the certificate changes,
+and answers GET /token on the socket with it, as JSON in the form of RFC 6749 section 5.1. POST
+/token/reject with the form field token says that a server answered 401 to a token: the next GET
+has another one. Whoever can open the socket has the token: it has mode 0600.
+
+   artstore-pki access-token serve --socket /run/ingester/token.sock --config ingester.env
+   curl --unix-socket /run/ingester/token.sock http://localhost/token
+
+A socket that a killed process left is replaced; one that is served is not. SIGTERM ends it.
+docs/access-token.md shows how programs use it.`,
+		Flags: append(append(settingsFlags(), u.logFlags(slog.LevelInfo)...),
+			&cli.StringFlag{Name: flagSocket, Required: true, Usage: "`PATH` of the socket, in a directory that only its users can enter"},
+			&cli.StringFlag{Name: flagGroup, Usage: "`GROUP`, by name or number, whose members may use the socket as well: mode 0660"},
+			&cli.StringFlag{Name: flagReadyFile, Usage: "`FILE` that gets the path of the socket once the service answers"},
+			metricsFlag("; meant for loopback"),
+		),
+		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		Action:             u.runAccessTokenServe,
+	}
+}
+
+func (u *ui) runAccessTokenServe(c *cli.Context) (err error) {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	socket := tokensocket.Socket{Path: c.String(flagSocket)}
+	if socket.Group, err = groupID(c.String(flagGroup)); err != nil {
+		return err
+	}
+	given, err := u.settings(c)
+	if err != nil {
+		return err
+	}
+	logger := u.logger(slog.LevelInfo)
+	a, err := u.openAccess(c, given, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.close(c.Context)) }()
+	served := clientMetrics(c, "access-token", a.id)
+	metrics := newTokenMetrics(served.registry)
+	a.cfg.Observer = metrics.observe
+	client, err := a.client(a.cfg)
+	if err != nil {
+		return err
+	}
+	served.ready = tokenReady(client, a.id)
+	u.warnOnce(fileperm.Parents(socket.Path), "others can put a socket of their own in place of "+socket.Path)
+	ln, err := tokensocket.Listen(c.Context, socket)
+	if err != nil {
+		return tokenSocketHint(err)
+	}
+	group, ctx := errgroup.WithContext(c.Context)
+	if err := served.start(ctx, c, group); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	group.Go(func() error {
+		return tokensocket.Serve(ctx, ln, tokensocket.Config{Client: client, Observer: metrics.asked, Logger: logger})
+	})
+	if err := u.announceSocket(c, socket.Path); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	u.say("access-token: stopped")
+	return nil
+}
+
+func tokenSocketHint(err error) error {
+	if errors.Is(err, tokensocket.ErrBusy) {
+		return withHint(err, "one process serves a socket: stop the other one, or choose another path with --socket")
+	}
+	return err
+}
+
+// announceSocket says that the socket is served, on the terminal and in the ready file.
+func (u *ui) announceSocket(c *cli.Context, path string) error {
+	u.say("access-token: serving on %s", path)
+	if ready := c.String(flagReadyFile); ready != "" {
+		if err := durable.WriteFile(ready, []byte(path+"\n"), durable.Public); err != nil {
+			return fmt.Errorf("writing the ready file: %w", err)
+		}
+	}
+	return nil
+}
+
+// groupID is the number of a group; 0 if none is named.
+func groupID(name string) (int, error) {
+	if name == "" {
+		return 0, nil
+	}
+	text := name
+	if _, err := strconv.Atoi(name); err != nil {
+		found, err := user.LookupGroup(name)
+		if err != nil {
+			return 0, usagef("--%s %q: there is no such group", flagGroup, printable.Clean(name))
+		}
+		text = found.Gid
+	}
+	id, err := strconv.ParseUint(text, 10, 31)
+	if err != nil || id == 0 {
+		return 0, usagef("--%s %q: want a group other than root's", flagGroup, printable.Clean(name))
+	}
+	return int(id), nil
+}
+
+// tokenReady reports why no token could be handed out.
+func tokenReady(client *ingestclient.Client, id *rotation.Identity) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := client.AccessToken(ctx)
+		if id != nil {
+			err = errors.Join(err, id.Check())
+		}
+		return err
+	}
+}
+
+// tokenMetrics are those of token requests, with the names of ingestMetrics, and
+// of what is asked on the socket.
+type tokenMetrics struct {
+	*ingestMetrics
+	socket *prometheus.CounterVec
+}
+
+func newTokenMetrics(registry prometheus.Registerer) tokenMetrics {
+	m := tokenMetrics{newIngestMetrics(registry), prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "artstore_access_token_requests_total",
+		Help: "Requests on the socket, by outcome: served, failed, rejected, late, limited.",
+	}, []string{"outcome"})}
+	registry.MustRegister(m.socket)
+	return m
+}
+
+func (m tokenMetrics) asked(outcome string) { m.socket.WithLabelValues(outcome).Inc() }

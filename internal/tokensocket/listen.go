@@ -1,0 +1,190 @@
+package tokensocket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/artstore/artstore-pki/internal/fileperm"
+	"github.com/artstore/artstore-pki/internal/flock"
+)
+
+// maxPath is the longest path of a socket that every Unix system takes, in bytes.
+const maxPath = 103
+
+// lockSuffix names the file beside a socket that tells who serves it.
+const lockSuffix = ".lock"
+
+const (
+	ownerOnly fs.FileMode = 0o600
+	withGroup fs.FileMode = 0o660
+)
+
+// ErrBusy reports a socket that a running process serves.
+var ErrBusy = errors.New("another process serves this socket")
+
+// Socket says where to listen and who may connect.
+type Socket struct {
+	Path string
+	// Group is the id of a group whose members may connect as well: mode 0660
+	// instead of 0600. 0 is none: root needs no permission.
+	Group int
+}
+
+// Listen makes the socket. The directory of the path must exist. A socket that a
+// killed process left is replaced; [ErrBusy] reports one that is served.
+func Listen(ctx context.Context, s Socket) (net.Listener, error) {
+	ln, err := s.listen(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("making the socket %s: %w", s.Path, err)
+	}
+	return ln, nil
+}
+
+func (s Socket) listen(ctx context.Context) (_ net.Listener, err error) {
+	// A relative path could begin with @, which is a socket without a file: anybody may connect to that.
+	path, err := filepath.Abs(s.Path)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(path) > maxPath:
+		return nil, fmt.Errorf("the path has %d bytes, and a socket's can have %d", len(path), maxPath)
+	}
+	lock, err := takeLock(path + lockSuffix)
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{path: path, lock: lock}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	// The lock is ours, so no other process of this kind is between these steps.
+	if err := clearPath(ctx, path); err != nil {
+		return nil, err
+	}
+	lc := net.ListenConfig{Control: restrict}
+	if l.Listener, err = lc.Listen(ctx, "unix", path); err != nil {
+		return nil, err
+	}
+	// By its name it could remove the socket of somebody else: Close looks first.
+	l.Listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	if l.made, err = os.Lstat(path); err != nil {
+		return nil, err
+	}
+	return l, s.open(path)
+}
+
+// open gives the socket its owner and mode, the group before the permission.
+func (s Socket) open(path string) error {
+	mode := ownerOnly
+	if s.Group != 0 {
+		mode = withGroup
+		if err := os.Chown(path, -1, s.Group); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, mode)
+}
+
+// clearPath removes the socket of a process that is gone. Everything else that
+// is in the way stays, and is an error.
+func clearPath(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return errors.New("something else than a socket is in its place")
+	}
+	if uid, ok := fileperm.Owner(info); ok && uid != os.Geteuid() {
+		return fmt.Errorf("the socket there belongs to user %d", uid)
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		_ = conn.Close() // nothing was said
+		return ErrBusy
+	case !errors.Is(err, syscall.ECONNREFUSED): // only that one proves that nobody listens
+		return fmt.Errorf("is the socket there served? %w", err)
+	}
+	return os.Remove(path)
+}
+
+// listener is a socket with a name in the file system, and the lock of that name.
+type listener struct {
+	net.Listener
+	path string
+	made fs.FileInfo
+	lock *os.File
+	once sync.Once
+	err  error
+}
+
+// Close removes the socket, if it is still the one that was made, and gives the
+// name back.
+func (l *listener) Close() error {
+	l.once.Do(func() {
+		if l.Listener != nil {
+			l.err = l.Listener.Close()
+		}
+		if now, err := os.Lstat(l.path); l.made != nil && err == nil && os.SameFile(l.made, now) {
+			l.err = errors.Join(l.err, os.Remove(l.path))
+		}
+		l.err = errors.Join(l.err, os.Remove(l.lock.Name()), l.lock.Close())
+	})
+	return l.err
+}
+
+// takeLock takes the lock of a socket's name. Its file is removed before the lock
+// is given back, so one that was opened before that is not the lock any more.
+func takeLock(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|noFollow, ownerOnly)
+		if err != nil {
+			return nil, err
+		}
+		current, err := lockOpen(f)
+		if current && err == nil {
+			return f, nil
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lockOpen locks f, and reports whether it still stands at its name.
+func lockOpen(f *os.File) (current bool, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	if !info.Mode().IsRegular() {
+		return false, fmt.Errorf("%s is not a regular file", f.Name())
+	}
+	if busy, err := flock.Try(f, false); err != nil || busy {
+		return false, errors.Join(err, busyError(busy))
+	}
+	now, err := os.Lstat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(info, now), err
+}
+
+func busyError(busy bool) error {
+	if busy {
+		return ErrBusy
+	}
+	return nil
+}
