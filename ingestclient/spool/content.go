@@ -81,8 +81,12 @@ func (l layout) readOwn(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // only read from
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, fmt.Errorf("%s is not a regular file", f.Name()))
+	info, err := f.Stat()
+	if err == nil {
+		err = ownedFile(f.Name(), info)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return io.ReadAll(f)
 }

@@ -3,7 +3,6 @@ package spool
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -105,17 +104,34 @@ func (l layout) take(id, name string, seen identity) error {
 // remove, the file has both names, and the next start finishes the claim's.
 func (l layout) giveBack(id, name string) error {
 	if !l.keep {
-		err := l.between(id, name, func(source, claim place) error {
-			if err := claim.link(source); err != nil && !claim.same(source) {
-				return err
-			}
-			return durable.SyncOpenDir(source.dir)
-		})
+		info, err := l.state.Lstat(contentPath(id, name))
+		if err != nil {
+			return err
+		}
+		err = l.between(id, name, func(source, claim place) error { return putBack(claim, source, info.IsDir()) })
 		if err != nil {
 			return err
 		}
 	}
 	return l.drop(id)
+}
+
+// putBack links, because that replaces nothing. A directory cannot have two names:
+// it is renamed, which replaces no more than an empty one that was made meanwhile.
+func putBack(claim, source place, directory bool) error {
+	switch {
+	case !directory:
+		if err := claim.link(source); err != nil && !claim.same(source) {
+			return err
+		}
+	case source.exists():
+		return &fs.PathError{Op: "rename", Path: source.String(), Err: fs.ErrExist}
+	default:
+		if err := claim.rename(source); err != nil {
+			return err
+		}
+	}
+	return durable.SyncOpenDir(source.dir)
 }
 
 // archive moves the stored file of a claim to done/, beside a namesake if there
@@ -197,91 +213,6 @@ func (l layout) settle(id, name string) error {
 	}
 	for d := filepath.Dir(contentPath(id, name)); d != "."; d = filepath.Dir(d) {
 		if err := durable.SyncDirIn(l.state, d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// held is one claim as its directory tells it.
-type held struct {
-	id     string
-	name   string // "": there is no file in it
-	info   fs.FileInfo
-	reason *reason // nil: it was not put aside
-}
-
-// list reads the claims in one of the directories of claims. What is no claim
-// is left alone: it is not ours.
-func (l layout) list(dir string) ([]held, error) {
-	entries, err := l.readDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var out []held
-	for _, e := range entries {
-		if !e.IsDir() || !validID(e.Name()) {
-			continue
-		}
-		h, err := l.readHeld(filepath.Join(dir, e.Name()), e.Name())
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // a running daemon was quicker
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, h)
-	}
-	return out, nil
-}
-
-func (l layout) readDir(name string) ([]fs.DirEntry, error) {
-	d, err := l.state.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := d.ReadDir(-1)
-	return entries, errors.Join(err, d.Close())
-}
-
-func (l layout) readHeld(dir, id string) (held, error) {
-	h := held{id: id}
-	base := filepath.Join(dir, contentDir)
-	if err := l.findContent(&h, base, base); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return h, err
-	}
-	raw, err := l.readOwn(filepath.Join(dir, reasonFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return h, nil
-	}
-	r := &reason{}
-	if err == nil {
-		err = json.Unmarshal(raw, r)
-	}
-	if err == nil && r.State != asideFailed && r.State != asideAmbiguous {
-		err = fmt.Errorf("state %q", r.State)
-	}
-	if err != nil {
-		return h, fmt.Errorf("reading %s: %w", l.path(filepath.Join(dir, reasonFile)), err)
-	}
-	h.reason = r
-	return h, nil
-}
-
-// findContent looks for the file below the directory of contents, base.
-func (l layout) findContent(h *held, base, dir string) error {
-	entries, err := l.readDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		name := filepath.Join(dir, e.Name())
-		if e.IsDir() {
-			err = l.findContent(h, base, name)
-		} else if h.name, err = filepath.Rel(base, name); err == nil {
-			h.info, err = l.state.Lstat(name)
-		}
-		if err != nil {
 			return err
 		}
 	}

@@ -60,11 +60,7 @@ func (l layout) guard(create bool) error {
 				return err
 			}
 		}
-		info, err := l.state.Lstat(d)
-		if err == nil {
-			err = ownedDirectory(l.path(d), info)
-		}
-		if err != nil && (create || !errors.Is(err, fs.ErrNotExist)) {
+		if err := l.ownedDir(d); err != nil && (create || !errors.Is(err, fs.ErrNotExist)) {
 			return err
 		}
 	}
@@ -167,32 +163,29 @@ func openOwned(path string) (*os.Root, error) {
 	return root, nil
 }
 
-// ours reports whether the file belongs to the user that we run as.
-func ours(info fs.FileInfo) bool {
-	uid, ok := fileperm.Owner(info)
-	return ok && uid == os.Geteuid()
-}
-
 // ownedDirectory is nil for a directory that nobody but us can change.
 func ownedDirectory(path string, info fs.FileInfo) error {
-	switch {
-	case !info.IsDir():
+	if !info.IsDir() {
 		return fmt.Errorf("%s is not a directory, and whoever made it could redirect what is kept there; remove it", path)
-	case !ours(info):
-		return fmt.Errorf("%s belongs to another user, who could change what is kept there; remove it", path)
-	case info.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%s has mode %04o: others could change what is kept there; chmod go-w", path, info.Mode().Perm())
 	}
-	return nil
+	return owned(path, info)
 }
 
-// ownedFile is nil for a file that is ours.
+// ownedFile is nil for a regular file that nobody but us can change.
 func ownedFile(path string, info fs.FileInfo) error {
-	switch {
-	case !info.Mode().IsRegular():
+	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file; remove it", path)
-	case !ours(info):
-		return fmt.Errorf("%s belongs to another user; remove it", path)
+	}
+	return owned(path, info)
+}
+
+func owned(path string, info fs.FileInfo) error {
+	uid, ok := fileperm.Owner(info)
+	if us := os.Geteuid(); !ok || uid != us {
+		return fmt.Errorf("%s belongs to user %d, who could change what is kept there, and this is user %d; remove it, or run as that user", path, uid, us)
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("%s has mode %04o: others could change what is kept there; look at what is in it, then chmod go-w", path, mode)
 	}
 	return nil
 }

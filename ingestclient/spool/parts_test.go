@@ -277,7 +277,13 @@ func TestTakeAndGiveBack(t *testing.T) {
 	if left, _ := os.ReadDir(l.path(claimedDir)); len(left) != 0 {
 		t.Errorf("left in work: %v", left)
 	}
-	must(t, os.MkdirAll(filepath.Join(l.path(doneDir), "sub"), 0o700))
+	must(t, os.MkdirAll(filepath.Join(l.dir, "sub", "below"), 0o700)) // in the place of a file, at the last moment
+	if err := l.take("z", "sub", seen); !errors.Is(err, errMoved) {
+		t.Errorf("a directory: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(l.dir, "sub", "below")); err != nil {
+		t.Error(err)
+	}
 }
 
 // What cannot be put aside now is put aside later; a crowd decides on a file.

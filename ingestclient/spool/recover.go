@@ -101,10 +101,13 @@ func (s *Spool) resume(h held, damaged bool) error {
 		return s.layout.finishAside(h.id, h.reason.State)
 	case s.waits(h, damaged): // killed between link and removal while it was given back
 		return s.layout.drop(h.id)
-	case !h.info.Mode().IsRegular(): // killed while such a claim was given back
-		return s.layout.giveBack(h.id, h.name)
 	}
-	it := &item{id: h.id, name: h.name, seen: identify(h.info)}
+	it := &item{id: h.id, name: h.name}
+	if !h.info.Mode().IsRegular() { // killed while such a claim was given back
+		if err := s.layout.giveBack(h.id, h.name); !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
 	rec := s.journal.of(h.id)
 	switch {
 	case rec == nil:
@@ -114,6 +117,7 @@ func (s *Spool) resume(h held, damaged bool) error {
 	case rec.Op == opIntent:
 		it.open, it.proven = true, rec.Proven
 	}
+	it.seeAgain(h.info)
 	s.found = append(s.found, it)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -116,13 +117,60 @@ func TestRecoveryOfHalfSteps(t *testing.T) {
 	}
 }
 
+// Somebody put something else in the place of a file at the moment of its claim,
+// and then came the crash. It goes back whole, a directory with all that is in it.
 func TestRecoveryGivesBackWhatIsNoFile(t *testing.T) {
+	for name, put := range map[string]func(b *bench, path string){
+		"FIFO": func(b *bench, path string) { b.must(syscall.Mkfifo(path, 0o600)) },
+		"link": func(b *bench, path string) { b.must(os.Symlink("elsewhere", path)) },
+		"directory of others": func(b *bench, path string) {
+			b.must(os.Mkdir(path, 0o700))
+			b.must(os.WriteFile(filepath.Join(path, "one"), nil, 0o600))
+			b.must(os.Chmod(path, 0o777))
+		},
+		"directory with two files": func(b *bench, path string) {
+			b.must(os.Mkdir(path, 0o700))
+			b.must(os.WriteFile(filepath.Join(path, "one"), nil, 0o600))
+			b.must(os.WriteFile(filepath.Join(path, "two"), nil, 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, ingesttest.Options{})
+			claim := filepath.Join(b.dir, spool.StateDir, "claimed", claimID, "file", "thing")
+			b.must(os.MkdirAll(filepath.Dir(claim), 0o700))
+			put(b, claim)
+			was := tree(t, claim)
+			b.run()
+			back := filepath.Join(b.dir, "thing")
+			if now := tree(t, back); !slices.Equal(now, was) {
+				t.Errorf("came back as %q, was %q", now, was)
+			}
+			if st := b.status(); len(st.Claimed)+len(st.Failed) != 0 {
+				t.Errorf("%+v", st)
+			}
+
+			// Its name is taken: it is put aside, and holds up nothing.
+			b.must(os.MkdirAll(filepath.Dir(claim), 0o700))
+			b.must(os.Rename(back, claim))
+			b.write("thing", "another")
+			b.run()
+			b.check([]string{"thing"}, 0, 0, 1, 0)
+			if now := tree(t, filepath.Join(b.dir, spool.StateDir, "failed", claimID, "file", "thing")); !slices.Equal(now, was) {
+				t.Errorf("put aside as %q, was %q", now, was)
+			}
+		})
+	}
+}
+
+// What is more than one claimed file in a claim was put there by hand. The start
+// says so, before one of them is sent and the others are removed with it.
+func TestClaimWithTwoFilesStopsTheStart(t *testing.T) {
 	b := newBench(t, ingesttest.Options{})
-	b.must(os.MkdirAll(filepath.Join(b.dir, spool.StateDir, "claimed", claimID, "file"), 0o700))
-	b.must(syscall.Mkfifo(filepath.Join(b.dir, spool.StateDir, "claimed", claimID, "file", "fifo"), 0o600))
-	b.run()
-	if info, err := os.Lstat(filepath.Join(b.dir, "fifo")); err != nil || info.Mode().IsRegular() {
-		t.Errorf("the FIFO: %v, %v", info, err)
+	path := b.claimed("one")
+	b.must(os.WriteFile(path+".copy", nil, 0o600))
+	if s, err := spool.Open(b.cfg); err == nil || !strings.Contains(err.Error(), "holds more than the file") {
+		t.Errorf("%v", err)
+		_ = s.Close()
 	}
 }
 
@@ -135,57 +183,6 @@ func TestRecoveryOfAClaimThatWasGivenBack(t *testing.T) {
 		b.must(os.Link(claim, filepath.Join(b.dir, "a.txt")))
 		b.run()
 		b.check([]string{"a.txt"}, 0, 0, 0, 0)
-	}
-}
-
-// Whoever may write to the directory can make the state directory first. It is
-// refused then, and nothing is read, sent or removed through it.
-func TestStateOfSomebodyElseIsRefused(t *testing.T) {
-	for name, make := range map[string]func(b *bench, state, outside string){
-		"state is a link": func(b *bench, state, outside string) { b.must(os.Symlink(outside, state)) },
-		"claimed is a link": func(b *bench, state, outside string) {
-			b.must(os.Mkdir(state, 0o700))
-			b.must(os.Symlink(outside, filepath.Join(state, "claimed")))
-		},
-		"others may write": func(b *bench, state, _ string) {
-			b.must(os.Mkdir(state, 0o700))
-			b.must(os.Chmod(state, 0o777))
-		},
-		"another owner": func(b *bench, state, _ string) {
-			b.must(os.Mkdir(state, 0o700))
-			if os.Getuid() != 0 {
-				b.must(os.Chmod(state, 0o777)) // only root can give a directory away
-				return
-			}
-			b.must(os.Chown(state, 65534, 65534))
-		},
-		"journal is a FIFO": func(b *bench, state, _ string) {
-			b.must(os.Mkdir(state, 0o700))
-			b.must(syscall.Mkfifo(filepath.Join(state, "journal"), 0o600))
-		},
-		"lock is a link": func(b *bench, state, outside string) {
-			b.must(os.Mkdir(state, 0o700))
-			b.must(os.Symlink(filepath.Join(outside, "made"), filepath.Join(state, "lock")))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, ingesttest.Options{})
-			outside := t.TempDir()
-			b.must(os.Mkdir(filepath.Join(outside, claimID), 0o700)) // as a claim without a file, which is removed
-			b.write("a.txt", "one")
-			make(b, filepath.Join(b.dir, spool.StateDir), outside)
-			if s, err := spool.Open(b.cfg); err == nil {
-				t.Error("opened")
-				_ = s.Close()
-			} else if !strings.Contains(err.Error(), spool.StateDir) {
-				t.Errorf("the error does not say what is wrong: %v", err)
-			}
-			left, err := os.ReadDir(outside)
-			b.must(err)
-			if len(left) != 1 || len(b.stack.Files()) != 0 {
-				t.Errorf("outside: %v, stored: %v", left, b.stack.Files())
-			}
-		})
 	}
 }
 

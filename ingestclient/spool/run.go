@@ -229,7 +229,7 @@ func (l *loop) claimOne(f found) bool {
 			l.say(fmt.Errorf("claiming: %w", err))
 			return false
 		}
-		it.seen = identify(info) // its name was taken meanwhile: it cannot go back
+		it.seeAgain(info) // its name was taken meanwhile: it cannot go back
 	}
 	if l.layout.keep {
 		l.known[it.seen] = true
@@ -412,10 +412,25 @@ func (l *loop) giveBack(it *item) {
 
 func (l *loop) refresh(it *item) {
 	if info, err := l.layout.state.Lstat(contentPath(it.id, it.name)); err == nil {
-		it.seen = identify(info)
+		it.seeAgain(info)
 	}
 	l.again(it)
 }
+
+// seeAgain takes a claim as it is now. What is no file can only be put aside.
+func (it *item) seeAgain(info fs.FileInfo) {
+	it.seen = identify(info)
+	if info.Mode().IsRegular() {
+		return
+	}
+	to := asideFailed
+	if it.open {
+		to = asideAmbiguous
+	}
+	it.aside = describe(it, errIrregular, to)
+}
+
+var errIrregular = errors.New("it is not a regular file, and cannot go back: its name is taken")
 
 func (l *loop) forget(it *item) {
 	delete(l.known, it.seen)

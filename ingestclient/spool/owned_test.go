@@ -1,0 +1,124 @@
+package spool_test
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
+	"github.com/artstore/artstore-pki/ingestclient/spool"
+)
+
+const stranger = 65534
+
+// tree lists what is at path and below, with what can be changed of it.
+func tree(t *testing.T, path string) (out []string) {
+	t.Helper()
+	err := filepath.WalkDir(path, func(at string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		content := ""
+		if err == nil && info.Mode().IsRegular() {
+			var raw []byte
+			raw, err = os.ReadFile(at)
+			content = string(raw)
+		}
+		out = append(out, fmt.Sprintf("%s %s %d %q", strings.TrimPrefix(at, path), info.Mode(), info.Sys().(*syscall.Stat_t).Uid, content))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Whoever may write to the directory can make the state directory first, or has
+// had a hand in what is in it. It is refused then, with the reason; nothing is
+// read, sent, removed or waited for.
+func TestStateOfSomebodyElseIsRefused(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	claim := filepath.Join("claimed", claimID)
+	for _, place := range []string{".", "claimed", claim, filepath.Join(claim, "file"), "journal", "lock", "state.json"} {
+		for fault, want := range map[string]string{
+			"link": "is not a ", "link inside": "is not a ", "FIFO": "is not a ",
+			"another owner": "belongs to user 65534", "mode 0777": "has mode 0777",
+		} {
+			t.Run(place+" "+fault, func(t *testing.T) {
+				if fault == "another owner" && os.Geteuid() != 0 {
+					t.Skip("only root can give files away; the tests of this row run as root in CI")
+				}
+				b := b.with(t)
+				b.run() // makes the state
+				b.write("waits.txt", "two")
+				b.claimed("one", rec("intent"))
+				outside := t.TempDir()
+				path := filepath.Join(b.dir, spool.StateDir, place)
+				damage(b, path, outside, fault)
+				was := slices.Concat(tree(t, b.dir), tree(t, outside))
+				for what, open := range map[string]func() error{
+					"Open": func() error {
+						s, err := spool.Open(b.cfg)
+						if err == nil {
+							_ = s.Close()
+						}
+						return err
+					},
+					"ReadStatus": func() error { _, err := spool.ReadStatus(t.Context(), b.dir, false); return err },
+				} {
+					done := make(chan error, 1)
+					go func() { done <- open() }()
+					select {
+					case err := <-done:
+						if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+							t.Errorf("%s: %v, want %q of %s", what, err, want, path)
+						}
+					case <-time.After(time.Minute):
+						t.Fatalf("%s hangs", what)
+					}
+				}
+				if now := slices.Concat(tree(t, b.dir), tree(t, outside)); !slices.Equal(now, was) {
+					t.Errorf("changed from\n%s\nto\n%s", strings.Join(was, "\n"), strings.Join(now, "\n"))
+				}
+				if sent := b.stack.Files(); len(sent) != 0 {
+					t.Errorf("sent: %v", sent)
+				}
+			})
+		}
+	}
+}
+
+// with is b for another directory.
+func (b *bench) with(t *testing.T) *bench {
+	cfg := b.cfg
+	cfg.Dir, cfg.Observer = t.TempDir(), nil
+	return &bench{T: t, dir: cfg.Dir, stack: b.stack, client: b.client, cfg: cfg}
+}
+
+// damage leaves at path what others could have made there. Links lead to what
+// was there, so that only the link is wrong.
+func damage(b *bench, path, outside, fault string) {
+	b.Helper()
+	switch fault {
+	case "another owner":
+		b.must(os.Chown(path, stranger, stranger))
+	case "mode 0777":
+		b.must(os.Chmod(path, 0o777))
+	case "FIFO":
+		b.must(os.Rename(path, filepath.Join(outside, "moved")))
+		b.must(syscall.Mkfifo(path, 0o600))
+	case "link":
+		b.must(os.Rename(path, filepath.Join(outside, "moved")))
+		b.must(os.Symlink(filepath.Join(outside, "moved"), path))
+	case "link inside":
+		b.must(os.Rename(path, path+".moved"))
+		b.must(os.Symlink(filepath.Base(path)+".moved", path))
+	}
+}
