@@ -198,24 +198,7 @@ func fileContent(n int) []byte {
 // compare reads the Storage Element's own disk and the spool's directories.
 func (w *killWorld) compare(t *testing.T, dialect string, want map[string]string) {
 	t.Helper()
-	copies := map[string]int{}
-	metas, err := filepath.Glob(filepath.Join(w.dir, "storage-"+dialect, "files", "*.json"))
-	must(t, err)
-	for _, path := range metas {
-		var m struct {
-			ID   string `json:"file_id"`
-			Name string `json:"original_filename"`
-		}
-		raw, err := os.ReadFile(path)
-		must(t, err)
-		must(t, json.Unmarshal(raw, &m))
-		content, err := os.ReadFile(strings.TrimSuffix(path, ".json"))
-		must(t, err)
-		if digest := sha256.Sum256(content); hex.EncodeToString(digest[:]) != want[m.Name] {
-			t.Errorf("%s: stored as %s with another checksum", m.Name, m.ID)
-		}
-		copies[m.Name]++
-	}
+	copies := w.copies(t, dialect, "", want)
 	st, err := spool.ReadStatus(t.Context(), filepath.Join(w.dir, "in-"+dialect), false)
 	must(t, err)
 	ambiguous := map[string]string{}
@@ -233,7 +216,35 @@ func (w *killWorld) compare(t *testing.T, dialect string, want map[string]string
 	if dialect == "python" && len(ambiguous) > 0 {
 		t.Errorf("%d files are ambiguous although ids are ours", len(ambiguous))
 	}
-	t.Logf("%s: %d files, %d stored, each once; %d listed as ambiguous", dialect, len(want), len(metas), len(ambiguous))
+	t.Logf("%s: %d files, %d stored, each once; %d listed as ambiguous", dialect, len(want), len(copies), len(ambiguous))
+}
+
+// copies counts what the Storage Element has of each file whose name begins so,
+// by its own disk. Each must have the checksum of want.
+func (w *killWorld) copies(t *testing.T, dialect, prefix string, want map[string]string) map[string]int {
+	t.Helper()
+	copies := map[string]int{}
+	metas, err := filepath.Glob(filepath.Join(w.dir, "storage-"+dialect, "files", "*.json"))
+	must(t, err)
+	for _, path := range metas {
+		var m struct {
+			ID   string `json:"file_id"`
+			Name string `json:"original_filename"`
+		}
+		raw, err := os.ReadFile(path)
+		must(t, err)
+		must(t, json.Unmarshal(raw, &m))
+		if !strings.HasPrefix(m.Name, prefix) {
+			continue
+		}
+		content, err := os.ReadFile(strings.TrimSuffix(path, ".json"))
+		must(t, err)
+		if digest := sha256.Sum256(content); hex.EncodeToString(digest[:]) != want[m.Name] {
+			t.Errorf("%s: stored as %s with another checksum", m.Name, m.ID)
+		}
+		copies[m.Name]++
+	}
+	return copies
 }
 
 func must(t *testing.T, err error) {

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient/spool"
+)
+
+// fill puts files into dir, and returns their checksums by name.
+func (w *killWorld) fill(t *testing.T, dir string, files int) map[string]string {
+	t.Helper()
+	want := map[string]string{}
+	must(t, os.MkdirAll(filepath.Join(w.dir, dir), 0o700))
+	for i := range files {
+		name, content := fmt.Sprintf("%s-%d", dir, i), fmt.Appendf(nil, "%s, file %d", dir, i)
+		must(t, os.WriteFile(filepath.Join(w.dir, dir, name), content, 0o600))
+		digest := sha256.Sum256(content)
+		want[name] = hex.EncodeToString(digest[:])
+	}
+	return want
+}
+
+// With too few file descriptors ingest says so; no file suffers, and the next start sends them all.
+func TestIngestWithFewDescriptors(t *testing.T) {
+	t.Parallel()
+	w := newKillWorld(t)
+	for _, dialect := range []string{"python", "go"} {
+		storage, dir := w.storage(t, dialect), "in-"+dialect
+		want := w.fill(t, dir, 60)
+		var out bytes.Buffer
+		cmd := w.command(t.Context(), &out, nil)
+		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", `ulimit -n 16; exec "$@"`, "sh", w.program}, w.ingest(dir, dialect)...)
+		if err := cmd.Run(); err == nil || !strings.Contains(out.String(), "too many open files") {
+			t.Errorf("%s: with 16 descriptors: %v\n%s", dialect, err, &out)
+		}
+		must(t, w.command(t.Context(), &out, w.ingest(dir, dialect)).Run())
+		storage.kill()
+		w.compare(t, dialect, want)
+		if strings.Contains(out.String(), "ambiguous 1") {
+			t.Errorf("%s: a file is ambiguous that was never sent\n%s", dialect, &out)
+		}
+	}
+}
+
+// An element whose disk is full costs no file, and nobody has to come.
+func TestIngestWaitsForSpace(t *testing.T) {
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=4m"); errors.Is(err, syscall.EPERM) {
+		t.Skip("only root can make a small disk")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	t.Parallel()
+	for _, dialect := range []string{"python", "go"} {
+		w := newKillWorld(t)
+		must(t, os.Mkdir(filepath.Join(disk, dialect), 0o700))
+		must(t, os.Symlink(filepath.Join(disk, dialect), filepath.Join(w.dir, "storage-"+dialect)))
+		storage, dir := w.storage(t, dialect), "in-"+dialect
+		must(t, exec.CommandContext(t.Context(), "sh", "-c", `! cat /dev/zero 2>&1 >"$1/filler"`, "sh", disk).Run())
+		want := w.fill(t, dir, 200)
+		ingest := w.start(t, w.ingest(dir, dialect)...)
+		w.until(t, dir, ingest, "it is paused", func(st *spool.Status) bool { return st.Last != nil && st.Last.State == "paused" })
+		time.Sleep(5 * time.Second) // of a full disk, with some looks at it
+		must(t, os.Remove(filepath.Join(disk, "filler")))
+		w.until(t, dir, ingest, "nothing waits", func(st *spool.Status) bool { return len(st.Waiting)+len(st.Claimed) == 0 })
+		ingest.kill()
+		st, err := spool.ReadStatus(t.Context(), filepath.Join(w.dir, dir), false)
+		must(t, err)
+		if len(st.Ambiguous) > 1 {
+			t.Errorf("%s: %d files are ambiguous\n%s", dialect, len(st.Ambiguous), ingest.out)
+		}
+		storage.kill()
+		w.compare(t, dialect, want)
+	}
+}
+
+// until waits for what the status of the spool says.
+func (w *killWorld) until(t *testing.T, dir string, p *process, what string, reached func(*spool.Status) bool) {
+	t.Helper()
+	deadline := time.Now().Add(5 * time.Minute)
+	for {
+		st, err := spool.ReadStatus(t.Context(), filepath.Join(w.dir, dir), false)
+		if err == nil && reached(st) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within five minutes: %s (%v)\n%s", what, err, p.out)
+		}
+		time.Sleep(50 * time.Millisecond) // another process
+	}
+}
