@@ -38,7 +38,7 @@ func TestIngestSurvivesKill(t *testing.T) {
 			t.Fatalf("%s=%q: want a number of kills", killsEnv, v)
 		}
 	}
-	files := map[bool]int{true: 200, false: 2000}[kills < 100]
+	files := map[bool]int{true: 300, false: 2000}[kills < 100]
 	w := newKillWorld(t)
 	for _, dialect := range []string{"python", "go"} {
 		w.rounds(t, dialect, kills, files)
@@ -216,7 +216,11 @@ func (w *killWorld) compare(t *testing.T, dialect string, want map[string]string
 	if dialect == "python" && len(ambiguous) > 0 {
 		t.Errorf("%d files are ambiguous although ids are ours", len(ambiguous))
 	}
-	t.Logf("%s: %d files, %d stored, each once; %d listed as ambiguous", dialect, len(want), len(copies), len(ambiguous))
+	unknown := 0
+	for name := range ambiguous {
+		unknown += copies[name]
+	}
+	t.Logf("%s: %d files, %d stored, each once; %d listed as ambiguous, %d of them are stored", dialect, len(want), len(copies), len(ambiguous), unknown)
 }
 
 // copies counts what the Storage Element has of each file whose name begins so,

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,7 +71,8 @@ func TestIngestWaitsForSpace(t *testing.T) {
 		storage, dir := w.storage(t, dialect), "in-"+dialect
 		must(t, exec.CommandContext(t.Context(), "sh", "-c", `! cat /dev/zero 2>&1 >"$1/filler"`, "sh", disk).Run())
 		want := w.fill(t, dir, 200)
-		ingest := w.start(t, w.ingest(dir, dialect)...)
+		args := slices.DeleteFunc(w.ingest(dir, dialect), func(arg string) bool { return arg == "--once" })
+		ingest := w.start(t, args...)
 		w.until(t, dir, ingest, "it is paused", func(st *spool.Status) bool { return st.Last != nil && st.Last.State == "paused" })
 		time.Sleep(5 * time.Second) // of a full disk, with some looks at it
 		must(t, os.Remove(filepath.Join(disk, "filler")))

@@ -200,6 +200,16 @@ func (s *filestore) reserve(have, more int64) error {
 	return nil
 }
 
+// writable writes a little and removes it: the error is of the disk.
+func (s *filestore) writable() error {
+	f, err := os.CreateTemp(s.tmp, "ready-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("ready?")
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
+}
+
 // discard gives the room back. It is harmless after commit.
 func (in *incoming) discard() {
 	if in.path == "" {

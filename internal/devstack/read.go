@@ -147,5 +147,11 @@ func (s *Storage) serveReady(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not_ready"})
 		return
 	}
+	if s.cfg.Dialect == golang { // as ArtStore's does; the Python one does not look at its disk
+		if err := s.files.writable(); err != nil {
+			writeJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "fail", "checks": map[string]string{"filesystem": err.Error()}})
+			return
+		}
+	}
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
 }
