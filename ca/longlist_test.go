@@ -106,7 +106,7 @@ func TestClientsTakeLongLists(t *testing.T) {
 		_ = far.Close()
 	}()
 	defer func() { _ = near.Close() }()
-	if err := tls.Server(near, server.Config()).HandshakeContext(t.Context()); !errors.Is(err, rotation.ErrRevoked) {
+	if err := tls.Server(near, server.TLSConfig()).HandshakeContext(t.Context()); !errors.Is(err, rotation.ErrRevoked) {
 		t.Errorf("the certificate that was revoked last: %v", err)
 	}
 }

@@ -61,7 +61,7 @@ func TestHangingElements(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
-	conf, err := server.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+	conf, err := server.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 	if err != nil {
 		t.Fatal(err)
 	}

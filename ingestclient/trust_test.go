@@ -33,7 +33,7 @@ func identityOf(t *testing.T, m rotation.Material) *rotation.Identity {
 // clients are from clients.
 func served(t *testing.T, leaf, clients *ingesttest.CA) *tls.Config {
 	t.Helper()
-	conf, err := identityOf(t, trusting(t, leaf, "server", clients)).ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+	conf, err := identityOf(t, trusting(t, leaf, "server", clients)).ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 	if err != nil {
 		t.Fatal(err)
 	}

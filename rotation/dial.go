@@ -31,7 +31,7 @@ func clientConfig(g *Generation, o TransportOptions) *tls.Config {
 	}
 }
 
-// ClientConfig returns a configuration for libraries that want one once and dial
+// ClientTLSConfig returns a configuration for libraries that want one once and dial
 // themselves, bound to serverName, a DNS name or an address: another one cannot
 // be put into its place. Certificate and key, roots that are removed and
 // revocations are those in effect at each handshake.
@@ -40,7 +40,7 @@ func clientConfig(g *Generation, o TransportOptions) *tls.Config {
 // to it, so ask for a new one after each change ([Identity.Subscribe]) or for
 // each dial; it resumes no sessions; and nobody drains its connections. Where a
 // library takes a dialer, [Transport.DialTLSContext] does all three.
-func (id *Identity) ClientConfig(serverName string) (*tls.Config, error) {
+func (id *Identity) ClientTLSConfig(serverName string) (*tls.Config, error) {
 	if serverName == "" {
 		return nil, errors.New("building client configuration: the name of the server is missing")
 	}

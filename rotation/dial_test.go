@@ -138,7 +138,7 @@ func TestClientConfig(t *testing.T) {
 	m.Roots = append(m.Roots, other.root)
 	src := newPushed(m)
 	id := open(t, src, 0)
-	conf, err := id.ClientConfig("svc")
+	conf, err := id.ClientTLSConfig("svc")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,11 +175,11 @@ func TestClientConfig(t *testing.T) {
 	if err := dial(addr, conf); err == nil {
 		t.Error("a root that was removed is trusted")
 	}
-	if _, err := id.ClientConfig(""); err == nil {
+	if _, err := id.ClientTLSConfig(""); err == nil {
 		t.Error("no name was accepted")
 	}
 	serverOnly := ca.leaf(t, "svc", func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] })
-	if _, err := open(t, rotation.Static(serverOnly), 0).ClientConfig("svc"); err == nil {
+	if _, err := open(t, rotation.Static(serverOnly), 0).ClientTLSConfig("svc"); err == nil {
 		t.Error("a leaf without clientAuth was accepted")
 	}
 }

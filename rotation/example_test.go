@@ -108,12 +108,12 @@ func ExampleFiles_kubernetes() {
 
 // A library that wants a *tls.Config. It is bound to the name; ask for one for
 // each dial, so that a root that was added is known to it.
-func ExampleIdentity_ClientConfig() {
+func ExampleIdentity_ClientTLSConfig() {
 	id, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("reports")})
 	check(err)
 	defer func() { _ = id.Close() }()
 	beforeConnect := func() error {
-		conf, err := id.ClientConfig("db.internal")
+		conf, err := id.ClientTLSConfig("db.internal")
 		if err != nil {
 			return err
 		}

@@ -179,11 +179,11 @@ func TestUsesBind(t *testing.T) {
 	}
 	src := newPushed(only(x509.ExtKeyUsageClientAuth))
 	id := open(t, src, 0)
-	if _, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()}); err == nil {
+	if _, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()}); err == nil {
 		t.Error("served with a client certificate")
 	}
 	src.mustPush(t, only(x509.ExtKeyUsageServerAuth))
-	if _, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()}); err != nil {
+	if _, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()}); err != nil {
 		t.Fatal(err)
 	}
 	if err := src.push(only(x509.ExtKeyUsageClientAuth)); err == nil || !strings.Contains(err.Error(), "lacks serverAuth") {

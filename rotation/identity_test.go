@@ -313,7 +313,7 @@ func TestDayOfRotations(t *testing.T) {
 		ca := newCA(t, "ca")
 		serverSrc, clientSrc := newPushed(ca.leaf(t, "svc", nil)), newPushed(ca.leaf(t, "client", nil))
 		server, client := open(t, serverSrc, 0), open(t, clientSrc, 0)
-		conf, err := server.ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames("client")})
+		conf, err := server.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AllowNames("client")})
 		must(t, err)
 		ln := newMemListener()
 		srv := &http.Server{Handler: http.HandlerFunc(whoami), TLSConfig: conf}

@@ -86,7 +86,7 @@ func TestABadOtherCertificate(t *testing.T) {
 				id, err := rotation.Open(t.Context(), rotation.Config{Source: rotation.Files(f), Logger: log.logger()})
 				must(t, err)
 				defer func() { _ = id.Close() }()
-				conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+				conf, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 				must(t, err)
 				addr := accept(t, conf)
 				if later {

@@ -50,7 +50,7 @@ type servedConn struct {
 func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
 	std := s.standard()
 	c := &servedConn{Conn: raw, server: s, opened: std.gen.number, gen: std.gen}
-	conn := tls.Server(c, s.Config())
+	conn := tls.Server(c, s.TLSConfig())
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {

@@ -260,7 +260,7 @@ func TestHandlerAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := listen(t, s.Config(), s.Handler(http.HandlerFunc(whoami)))
+	addr := listen(t, s.TLSConfig(), s.Handler(http.HandlerFunc(whoami)))
 	cm := ca.leaf(t, "client", nil)
 	tr := open(t, rotation.Static(cm), 0).Transport(rotation.TransportOptions{})
 	if resp := start(t, tr, addr, "/"); resp.StatusCode != http.StatusOK || resp.Close {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// ServerOptions configures [Identity.Server] and [Identity.ServerConfig].
+// ServerOptions configures [Identity.Server] and [Identity.ServerTLSConfig].
 type ServerOptions struct {
 	// Authorize is required; a nil one is refused, because "whoever has a
 	// certificate" should be said by name: [AnyVerifiedPeer]. It is asked in each
@@ -99,20 +99,20 @@ func (id *Identity) Server(opts ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-// ServerConfig is the configuration of a new [Server], for libraries that
+// ServerTLSConfig is the configuration of a new [Server], for libraries that
 // accept connections themselves; these are not judged again once they are open.
-func (id *Identity) ServerConfig(opts ServerOptions) (*tls.Config, error) {
+func (id *Identity) ServerTLSConfig(opts ServerOptions) (*tls.Config, error) {
 	s, err := id.Server(opts)
 	if err != nil {
 		return nil, err
 	}
-	return s.Config(), nil
+	return s.TLSConfig(), nil
 }
 
-// Config returns the configuration. Use it as it is: a clone works as well,
+// TLSConfig returns the configuration. Use it as it is: a clone works as well,
 // changed fields have no effect, because each handshake uses the one prebuilt
 // for its generation.
-func (s *Server) Config() *tls.Config {
+func (s *Server) TLSConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: s.opts.MinVersion, // parsed: TLS 1.2 at least
 		NextProtos: s.opts.NextProtos,

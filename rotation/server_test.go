@@ -81,7 +81,7 @@ func accept(t testing.TB, conf *tls.Config) string {
 func serverFor(t testing.TB, src rotation.Source, opts rotation.ServerOptions) (*rotation.Identity, string) {
 	t.Helper()
 	id := open(t, src, 0)
-	conf, err := id.ServerConfig(opts)
+	conf, err := id.ServerTLSConfig(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestAuthorizerRunsOnResumption(t *testing.T) {
 func TestTicketsAreOfOneServer(t *testing.T) {
 	ca := newCA(t, "ca")
 	id, addr := serverFor(t, rotation.Static(ca.leaf(t, "svc", nil)), rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
-	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+	conf, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,13 +238,13 @@ func TestClientCertOptional(t *testing.T) {
 func TestServerOptions(t *testing.T) {
 	ca := newCA(t, "ca")
 	id := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0)
-	if _, err := id.ServerConfig(rotation.ServerOptions{}); err == nil {
+	if _, err := id.ServerTLSConfig(rotation.ServerOptions{}); err == nil {
 		t.Error("no authorizer must be refused")
 	}
-	if _, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer(), MinVersion: tls.VersionTLS11}); err == nil {
+	if _, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer(), MinVersion: tls.VersionTLS11}); err == nil {
 		t.Error("TLS 1.1 must be refused")
 	}
-	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer(), MinVersion: tls.VersionTLS12, NextProtos: []string{"x"}})
+	conf, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer(), MinVersion: tls.VersionTLS12, NextProtos: []string{"x"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func TestServerConfigZeroAlloc(t *testing.T) {
 	ca := newCA(t, "ca")
 	src := newPushed(ca.leaf(t, "svc", nil))
 	id := open(t, src, 0)
-	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+	conf, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,9 +321,9 @@ func (c *countedWrites) Write(p []byte) (int, error) { c.n++; return c.Conn.Writ
 func TestWholeRecords(t *testing.T) {
 	ca := newCA(t, "ca")
 	id := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0)
-	serverConf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+	serverConf, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 	must(t, err)
-	clientConf, err := id.ClientConfig("svc")
+	clientConf, err := id.ClientTLSConfig("svc")
 	must(t, err)
 	a, b := newHalf(), newHalf()
 	near, far := &countedWrites{Conn: &memConn{in: a, out: b}}, &countedWrites{Conn: &memConn{in: b, out: a}}

@@ -21,7 +21,7 @@ func serve(t testing.TB, ca *testCA, h http.HandlerFunc) (*rotation.Identity, *p
 	t.Helper()
 	src := newPushed(ca.leaf(t, "svc", nil))
 	id := open(t, src, 0)
-	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames("client")})
+	conf, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AllowNames("client")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestDialIPRefusesOtherName(t *testing.T) {
 	ca := newCA(t, "ca")
 	src := newPushed(noAddress(t, ca))
 	id := open(t, src, 0)
-	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+	conf, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 	if err != nil {
 		t.Fatal(err)
 	}

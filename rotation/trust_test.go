@@ -26,7 +26,7 @@ func elsewhere(t testing.TB, ca, corp *testCA, h http.HandlerFunc) (rotation.Mat
 	m := corp.leaf(t, "svc", nil)
 	foreign := m
 	foreign.Roots = []*x509.Certificate{ca.root}
-	conf, err := open(t, rotation.Static(foreign), 0).ServerConfig(rotation.ServerOptions{Authorize: rotation.AllowNames("client")})
+	conf, err := open(t, rotation.Static(foreign), 0).ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AllowNames("client")})
 	must(t, err)
 	return m, listen(t, conf, h)
 }

@@ -71,7 +71,7 @@ func ourDoor(ctx context.Context, dir string, id identity) (room, error) {
 		return room{}, err
 	}
 	var denied atomic.Bool
-	conf, err := ours.ServerConfig(rotation.ServerOptions{Authorize: func(cs tls.ConnectionState) error {
+	conf, err := ours.ServerTLSConfig(rotation.ServerOptions{Authorize: func(cs tls.ConnectionState) error {
 		if denied.Load() {
 			return errDenied
 		}

@@ -135,7 +135,7 @@ func ours(ctx context.Context, r *rig) (variant, error) {
 	if err != nil {
 		return variant{}, err
 	}
-	conf, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+	conf, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 	if err != nil {
 		return variant{}, err
 	}

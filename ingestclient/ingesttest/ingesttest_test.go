@@ -108,7 +108,7 @@ func TestOwnTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = id.Close() })
-		c, err := id.ServerConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
+		c, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -189,7 +189,7 @@ func TestOtherProtocolsAreClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf, err := w.clientID.ClientConfig("storage")
+	conf, err := w.clientID.ClientTLSConfig("storage")
 	if err != nil {
 		t.Fatal(err)
 	}

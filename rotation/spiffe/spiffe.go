@@ -25,7 +25,7 @@
 // tlsconfig judges peers in VerifyPeerCertificate, which crypto/tls skips when
 // a session is resumed: a removed root or a denied ID would stay in as long as
 // its ticket lives. Set SessionTicketsDisabled on servers and leave
-// ClientSessionCache nil on clients, or use [rotation.Identity.ServerConfig],
+// ClientSessionCache nil on clients, or use [rotation.Identity.ServerTLSConfig],
 // which has neither problem.
 package spiffe
 
