@@ -94,7 +94,11 @@ func New(cfg Config, id *rotation.Identity) (*Client, error) {
 	if id == nil {
 		return newClient(s, cleartext(s)), nil
 	}
-	return newClient(s, rotating(id, s)), nil
+	own, err := rotating(id, s)
+	if err != nil {
+		return nil, fmt.Errorf("checking the ingest configuration: %w", err)
+	}
+	return newClient(s, own), nil
 }
 
 func newClient(s *settings, id identity) *Client {

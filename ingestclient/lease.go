@@ -2,6 +2,7 @@ package ingestclient
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -44,14 +45,17 @@ func dialer() func(ctx context.Context, network, addr string) (net.Conn, error) 
 // full upload pool cannot keep a token request waiting. Tokens go over HTTP/1.1:
 // HTTP/2 has nothing to offer for one request an hour, and net/http loses the alert
 // of a server that refuses our certificate where it arrives before the request.
-func rotating(id *rotation.Identity, s *settings) identity {
-	storage := id.Transport(rotation.TransportOptions{
+func rotating(id *rotation.Identity, s *settings) (identity, error) {
+	storage, errStorage := id.Transport(rotation.TransportOptions{
 		HTTP1Only: !s.HTTP2, MaxConnsPerHost: s.PoolSize, ExpectContinueTimeout: expectWait, DialContext: dialer(),
 		MinVersion: s.MinVersion, CipherSuites: s.CipherSuites, Trust: s.StorageTrust, Proxy: s.StorageProxy,
 	})
-	tokens := id.Transport(rotation.TransportOptions{
+	tokens, errTokens := id.Transport(rotation.TransportOptions{
 		HTTP1Only: true, MaxConnsPerHost: 2, MinVersion: s.MinVersion, CipherSuites: s.CipherSuites, Trust: s.TokenTrust, Proxy: s.TokenProxy,
 	})
+	if err := errors.Join(errStorage, errTokens); err != nil {
+		return identity{}, err
+	}
 	plain := cleartextTransport(s)
 	return identity{
 		lease: func() *lease {
@@ -74,7 +78,7 @@ func rotating(id *rotation.Identity, s *settings) identity {
 			_ = tokens.Close()
 			plain.CloseIdleConnections()
 		},
-	}
+	}, nil
 }
 
 // byScheme sends http requests, which are permitted by name only, past the

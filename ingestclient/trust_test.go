@@ -65,7 +65,10 @@ func TestTrustOfEachSide(t *testing.T) {
 	clients, admins, elements, strangers := ingesttest.NewCA(t), ingesttest.NewCA(t), ingesttest.NewCA(t), ingesttest.NewCA(t)
 	own, strange := identityOf(t, clients.Material(t, "ingester")), identityOf(t, strangers.Material(t, "ingester"))
 	// The element asks the Admin Module for keys.
-	jwks := identityOf(t, trusting(t, clients, "storage-element", admins)).Transport(rotation.TransportOptions{})
+	jwks, err := identityOf(t, trusting(t, clients, "storage-element", admins)).Transport(rotation.TransportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { _ = jwks.Close() })
 	s := ingesttest.Start(t, ingesttest.Options{AdminTLS: served(t, admins, clients), StorageTLS: served(t, elements, clients), JWKSTransport: jwks, Unbound: true})
 	for name, tc := range map[string]struct {

@@ -99,9 +99,6 @@ func (t *Transport) Handshake(ctx context.Context, raw net.Conn, serverName stri
 
 // raw runs dial with the pool of the generation in effect; the connection holds it like a request does.
 func (t *Transport) raw(dial func(*pool) (*tls.Conn, error)) (*tls.Conn, error) {
-	if t.broken != nil {
-		return nil, t.broken
-	}
 	n, p, err := t.enter()
 	if err != nil {
 		return nil, fmt.Errorf("connecting: %w", err)

@@ -8,7 +8,8 @@
 //	defer id.Close()
 //	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
 //	err = server.Serve(ctx, ln, mux) // until ctx ends, then drains
-//	client := &http.Client{Transport: id.Transport(rotation.TransportOptions{})}
+//	transport, err := id.Transport(rotation.TransportOptions{})
+//	client := &http.Client{Transport: transport}
 //
 // # Generations
 //

@@ -35,7 +35,9 @@ func Example() {
 	ingester, err := rotation.Open(ctx, rotation.Config{Source: exampleSource("ingester")})
 	check(err)
 	defer func() { _ = ingester.Close() }()
-	client := &http.Client{Transport: ingester.Transport(rotation.TransportOptions{})}
+	transport, err := ingester.Transport(rotation.TransportOptions{})
+	check(err)
+	client := &http.Client{Transport: transport}
 	resp, err := client.Get("https://" + ln.Addr().String())
 	check(err)
 	body, err := io.ReadAll(resp.Body)
@@ -73,7 +75,9 @@ func ExampleServer_Listener() {
 		}
 	}()
 
-	c, err := id.Transport(rotation.TransportOptions{}).DialTLSContext(context.Background(), "tcp", ln.Addr().String())
+	transport, err := id.Transport(rotation.TransportOptions{})
+	check(err)
+	c, err := transport.DialTLSContext(context.Background(), "tcp", ln.Addr().String())
 	check(err)
 	defer func() { _ = c.Close() }()
 	fmt.Fprint(c, "ping")

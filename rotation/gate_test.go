@@ -189,7 +189,11 @@ func TestUsesBind(t *testing.T) {
 	if err := src.push(only(x509.ExtKeyUsageClientAuth)); err == nil || !strings.Contains(err.Error(), "lacks serverAuth") {
 		t.Errorf("server usage lost: %v", err)
 	}
-	_ = id.Transport(rotation.TransportOptions{})
+	if _, err := id.Transport(rotation.TransportOptions{}); err == nil || !strings.Contains(err.Error(), "lacks clientAuth") {
+		t.Errorf("a client with a server certificate: %v", err)
+	}
+	src.mustPush(t, ca.leaf(t, "svc", nil)) // both
+	_ = transport(t, id, rotation.TransportOptions{})
 	if err := src.push(only(x509.ExtKeyUsageServerAuth)); err == nil || !strings.Contains(err.Error(), "lacks clientAuth") {
 		t.Errorf("client usage lost: %v", err)
 	}

@@ -20,7 +20,7 @@ func TestHandshakeTimeoutIsNotTheCallers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ca := newCA(t, "root")
 				id := open(t, newPushed(ca.leaf(t, "client", nil)), 0)
-				rt := id.Transport(rotation.TransportOptions{DialContext: func(context.Context, string, string) (net.Conn, error) {
+				rt := transport(t, id, rotation.TransportOptions{DialContext: func(context.Context, string, string) (net.Conn, error) {
 					ours, theirs := net.Pipe()
 					go func() { _, _ = io.Copy(io.Discard, theirs) }() // reads, and says nothing
 					return ours, nil

@@ -278,7 +278,7 @@ func TestCloseJoins(t *testing.T) {
 		defer close(watching)
 		return src.Watch(ctx, yield)
 	}), 0)
-	tr := id.Transport(rotation.TransportOptions{})
+	tr := transport(t, id, rotation.TransportOptions{})
 	mustGet(t, tr, addr)
 	src.mustPush(t, ca.leaf(t, "client", nil))
 	var wg sync.WaitGroup
@@ -319,7 +319,7 @@ func TestDayOfRotations(t *testing.T) {
 		srv := &http.Server{Handler: http.HandlerFunc(whoami), TLSConfig: conf}
 		served := make(chan struct{})
 		go func() { defer close(served); _ = srv.ServeTLS(ln, "", "") }()
-		tr := client.Transport(rotation.TransportOptions{DialContext: ln.dial})
+		tr := transport(t, client, rotation.TransportOptions{DialContext: ln.dial})
 		for i := range 48 {
 			for range 3 {
 				h := mustGet(t, tr, "svc:443")

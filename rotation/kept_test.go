@@ -50,8 +50,8 @@ func TestPeerNeverUnrevokes(t *testing.T) {
 			id := open(t, src, time.Minute)
 			addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
 			bad, good := ca.leaf(t, "client", nil), ca.leaf(t, "client", nil)
-			badly := open(t, rotation.Static(bad), 0).Transport(rotation.TransportOptions{HTTP1Only: !h2})
-			goodly := open(t, rotation.Static(good), 0).Transport(rotation.TransportOptions{HTTP1Only: !h2})
+			badly := transport(t, open(t, rotation.Static(bad), 0), rotation.TransportOptions{HTTP1Only: !h2})
+			goodly := transport(t, open(t, rotation.Static(good), 0), rotation.TransportOptions{HTTP1Only: !h2})
 			mustGet(t, badly, addr)
 			src.mustPush(t, taking(m, ca.crl(t, -8, bad)))
 			waitFor(t, "the cut", func() bool { return id.Status().Forced > 0 })
@@ -92,7 +92,7 @@ func TestOpenConnectionToForgotten(t *testing.T) {
 	m := taking(ca.leaf(t, "client", nil), ca.crl(t, -9))
 	src := newPushed(m)
 	id := open(t, src, time.Hour)
-	tr := id.Transport(rotation.TransportOptions{})
+	tr := transport(t, id, rotation.TransportOptions{})
 	src.mustPush(t, taking(m, ca.crl(t, -8, one)))
 	resp := start(t, tr, addr, "/")
 	defer func() { _ = resp.Body.Close() }()
@@ -149,7 +149,7 @@ func TestKeptOfFiles(t *testing.T) {
 	id := open(t, files, 0)
 	refuses := func(id *rotation.Identity) bool {
 		addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
-		_, err := get(t, open(t, rotation.Static(bad), 0).Transport(rotation.TransportOptions{}), addr)
+		_, err := get(t, transport(t, open(t, rotation.Static(bad), 0), rotation.TransportOptions{}), addr)
 		return err != nil
 	}
 	crl(ca.crl(t, -8))

@@ -177,6 +177,15 @@ func open(t testing.TB, src rotation.Source, drain time.Duration) *rotation.Iden
 	return id
 }
 
+func transport(t testing.TB, id *rotation.Identity, opts rotation.TransportOptions) *rotation.Transport {
+	t.Helper()
+	tr, err := id.Transport(opts)
+	if err != nil {
+		t.Fatalf("Transport: %v", err)
+	}
+	return tr
+}
+
 // listen serves h over TLS on a free port and returns the address.
 func listen(t testing.TB, conf *tls.Config, h http.Handler) string {
 	t.Helper()

@@ -99,7 +99,7 @@ func TestProxy(t *testing.T) {
 				u.Host = p.start(t, nil)
 			}
 			opts.Proxy = u
-			tr := id.Transport(opts)
+			tr := transport(t, id, opts)
 			if h := mustGet(t, tr, addr); h.Get("Serial") != serial(id) {
 				t.Errorf("the server saw %v", h)
 			}
@@ -122,13 +122,13 @@ func TestProxy(t *testing.T) {
 			}
 			// The name of the server is checked through the tunnel as well.
 			opts.ServerName = "other"
-			if _, err := get(t, id.Transport(opts), addr); err == nil {
+			if _, err := get(t, transport(t, id, opts), addr); err == nil {
 				t.Error("another server's name was accepted through the proxy")
 			}
 		})
 	}
 	u := &url.URL{Scheme: "https", Host: (&tunnels{}).start(t, secure)}
-	if _, err := get(t, id.Transport(rotation.TransportOptions{Proxy: u}), addr); err == nil || !strings.Contains(err.Error(), "the proxy: tls") {
+	if _, err := get(t, transport(t, id, rotation.TransportOptions{Proxy: u}), addr); err == nil || !strings.Contains(err.Error(), "the proxy: tls") {
 		t.Errorf("a proxy under a foreign root: %v", err)
 	}
 }
@@ -142,7 +142,7 @@ func TestProxyFromTheEnvironment(t *testing.T) {
 	}
 	_, port, err := net.SplitHostPort(addr)
 	must(t, err)
-	mustGet(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0).Transport(rotation.TransportOptions{}), "localhost:"+port)
+	mustGet(t, transport(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0), rotation.TransportOptions{}), "localhost:"+port)
 }
 
 // TestProxyRefuses: what a proxy answers ends in an error that says so, and
@@ -165,7 +165,7 @@ func TestProxyRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := &url.URL{Scheme: "http", Host: answering(t, c.answer), User: url.UserPassword("me", password)}
-			_, err := get(t, id.Transport(rotation.TransportOptions{Proxy: u}), "storage.example:443")
+			_, err := get(t, transport(t, id, rotation.TransportOptions{Proxy: u}), "storage.example:443")
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "the proxy") {
 				t.Errorf("%v, want %q", err, c.want)
 			}
@@ -179,13 +179,13 @@ func TestProxyRefuses(t *testing.T) {
 		"names no host": {Scheme: "http", Host: ":3128", User: url.UserPassword("me", password)},
 		"has a path":    {Scheme: "http", Host: "p:1", Path: "/x", User: url.UserPassword("me", password)},
 	} {
-		_, err := get(t, id.Transport(rotation.TransportOptions{Proxy: u}), "storage.example:443")
+		_, err := id.Transport(rotation.TransportOptions{Proxy: u})
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), password) {
 			t.Errorf("%v, want %q and no credentials", err, want)
 		}
 	}
 	u := &url.URL{Scheme: "http", Host: answering(t, "")}
-	if _, err := id.Transport(rotation.TransportOptions{Proxy: u}).DialTLSContext(t.Context(), "tcp", "a b:443"); err == nil || !strings.Contains(err.Error(), "cannot be asked") {
+	if _, err := transport(t, id, rotation.TransportOptions{Proxy: u}).DialTLSContext(t.Context(), "tcp", "a b:443"); err == nil || !strings.Contains(err.Error(), "cannot be asked") {
 		t.Errorf("an address that is none: %v", err)
 	}
 }
@@ -228,7 +228,7 @@ func TestSlowProxy(t *testing.T) {
 			}()
 			return near, nil
 		}
-		tr := id.Transport(rotation.TransportOptions{Proxy: &url.URL{Scheme: "http", Host: "proxy:3128"}, DialContext: dial})
+		tr := transport(t, id, rotation.TransportOptions{Proxy: &url.URL{Scheme: "http", Host: "proxy:3128"}, DialContext: dial})
 		began := time.Now()
 		_, err := tr.DialTLSContext(context.Background(), "tcp", "storage:443")
 		if took := time.Since(began); err == nil || took > 11*time.Second || !strings.Contains(err.Error(), "in time") {
@@ -253,7 +253,7 @@ func FuzzProxyAnswer(f *testing.F) {
 	id := open(f, rotation.Static(newCA(f, "ca").leaf(f, "client", nil)), 0)
 	f.Fuzz(func(t *testing.T, answer []byte) {
 		near, far := net.Pipe()
-		tr := id.Transport(rotation.TransportOptions{
+		tr := transport(t, id, rotation.TransportOptions{
 			Proxy:       &url.URL{Scheme: "http", Host: "proxy:1", User: url.UserPassword("me", "S3cretOfTheProxy")},
 			DialContext: func(context.Context, string, string) (net.Conn, error) { return near, nil },
 		})

@@ -69,7 +69,7 @@ func TestDeniedRequestOverOpenConnection(t *testing.T) {
 			refused := 0
 			for range 20 {
 				r.denies.Store(false)
-				tr := id.Transport(rotation.TransportOptions{HTTP1Only: !c.h2})
+				tr := transport(t, id, rotation.TransportOptions{HTTP1Only: !c.h2})
 				mustGet(t, tr, addr)
 				r.denies.Store(true)
 				req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+"/", nil)
@@ -138,7 +138,7 @@ func serveEndless(w http.ResponseWriter, r *http.Request) {
 
 func openEndless(t *testing.T, s *rotation.Server, m rotation.Material, h2 bool) opened {
 	addr := run(t, s, &http.Server{ConnContext: s.ConnContext, Handler: s.Handler(http.HandlerFunc(serveEndless))})
-	resp := start(t, open(t, rotation.Static(m), 0).Transport(rotation.TransportOptions{HTTP1Only: !h2}), addr, "/")
+	resp := start(t, transport(t, open(t, rotation.Static(m), 0), rotation.TransportOptions{HTTP1Only: !h2}), addr, "/")
 	t.Cleanup(func() { _ = resp.Body.Close() })
 	return opened{func() error { _, err := io.Copy(io.Discard, resp.Body); return err }}
 }
@@ -234,7 +234,7 @@ func TestAuthorizePanics(t *testing.T) {
 // admitted reports whether a new connection gets an answer.
 func admitted(t *testing.T, addr string, m rotation.Material) bool {
 	t.Helper()
-	_, err := get(t, open(t, rotation.Static(m), 0).Transport(rotation.TransportOptions{}), addr)
+	_, err := get(t, transport(t, open(t, rotation.Static(m), 0), rotation.TransportOptions{}), addr)
 	return err == nil
 }
 

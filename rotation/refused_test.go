@@ -303,7 +303,7 @@ func TestRefusedRequests(t *testing.T) {
 				client := open(t, rotation.Static(g.leaf(t, "client", nil)), 0)
 				var transports []*rotation.Transport
 				for range 10 {
-					tr := client.Transport(rotation.TransportOptions{HTTP1Only: !h2, DialContext: g.network.Dial, ServerName: "svc"})
+					tr := transport(t, client, rotation.TransportOptions{HTTP1Only: !h2, DialContext: g.network.Dial, ServerName: "svc"})
 					mustGet(t, tr, "svc")
 					transports = append(transports, tr)
 				}

@@ -109,8 +109,8 @@ func TestRevokedClient(t *testing.T) {
 			id := open(t, src, time.Minute)
 			addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
 			bad, good := ca.leaf(t, "client", nil), ca.leaf(t, "client", nil)
-			badly := open(t, rotation.Static(bad), 0).Transport(rotation.TransportOptions{HTTP1Only: !h2})
-			goodly := open(t, rotation.Static(good), 0).Transport(rotation.TransportOptions{HTTP1Only: !h2})
+			badly := transport(t, open(t, rotation.Static(bad), 0), rotation.TransportOptions{HTTP1Only: !h2})
+			goodly := transport(t, open(t, rotation.Static(good), 0), rotation.TransportOptions{HTTP1Only: !h2})
 			mustGet(t, badly, addr)
 			mustGet(t, goodly, addr)
 			src.mustPush(t, taking(m, ca.crl(t, -1, bad)))
@@ -148,7 +148,7 @@ func TestRevokedServer(t *testing.T) {
 	m := taking(ca.leaf(t, "client", nil), ca.crl(t, -2))
 	src := newPushed(m)
 	id := open(t, src, time.Hour)
-	tr := id.Transport(rotation.TransportOptions{})
+	tr := transport(t, id, rotation.TransportOptions{})
 	mustGet(t, tr, goodAddr)
 	resp := start(t, tr, badAddr, "/")
 	defer func() { _ = resp.Body.Close() }()
@@ -171,7 +171,7 @@ func TestRevokedServerDuringHandshake(t *testing.T) {
 	m := taking(ca.leaf(t, "client", nil), ca.crl(t, -2))
 	src := newPushed(m)
 	id := open(t, src, 0)
-	tr := id.Transport(rotation.TransportOptions{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+	tr := transport(t, id, rotation.TransportOptions{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := new(net.Dialer).DialContext(ctx, network, addr)
 		return &secondFlight{Conn: c, before: func() { src.mustPush(t, taking(m, ca.crl(t, -1, bad))) }}, err
 	}})

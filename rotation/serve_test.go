@@ -50,7 +50,7 @@ func TestServeSaysGoodbye(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := serveWith(t, s, whoami)
-			tr := open(t, clientSrc, 0).Transport(rotation.TransportOptions{HTTP1Only: !h2})
+			tr := transport(t, open(t, clientSrc, 0), rotation.TransportOptions{HTTP1Only: !h2})
 			for range 10 {
 				for range 20 {
 					mustGet(t, tr, r.addr)
@@ -96,7 +96,7 @@ func TestServeFinishesRequests(t *testing.T) {
 				}
 				_, _ = io.WriteString(w, "the end")
 			})
-			resp := start(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0).Transport(rotation.TransportOptions{HTTP1Only: !c.h2}), r.addr, "/")
+			resp := start(t, transport(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0), rotation.TransportOptions{HTTP1Only: !c.h2}), r.addr, "/")
 			defer func() { _ = resp.Body.Close() }()
 			r.stop()
 			if c.endless {
@@ -162,7 +162,7 @@ func TestServeBodies(t *testing.T) {
 					_, _ = w.Write(body)
 				}
 			})
-			tr := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0).Transport(rotation.TransportOptions{HTTP1Only: !h2})
+			tr := transport(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0), rotation.TransportOptions{HTTP1Only: !h2})
 			sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 			for _, path := range []string{"/", "/unread", "/"} {
 				req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+r.addr+path, bytes.NewReader(sent))

@@ -78,7 +78,7 @@ func TestDrainUnderLoad(t *testing.T) {
 				}
 				whoami(w, r)
 			})
-			tr := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0).Transport(rotation.TransportOptions{HTTP1Only: !h2})
+			tr := transport(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0), rotation.TransportOptions{HTTP1Only: !h2})
 			endless := start(t, tr, addr, "/endless")
 			defer func() { _ = endless.Body.Close() }()
 			var replayable, others load
@@ -235,7 +235,7 @@ func TestDeniedWhileOpen(t *testing.T) {
 	}
 	id := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0)
 	addr := listenServer(t, id, opts, whoami)
-	tr := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0).Transport(rotation.TransportOptions{HTTP1Only: true})
+	tr := transport(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0), rotation.TransportOptions{HTTP1Only: true})
 	mustGet(t, tr, addr)
 	policy.Store("somebody else")
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+"/", nil)
@@ -262,7 +262,7 @@ func TestHandlerAlone(t *testing.T) {
 	}
 	addr := listen(t, s.TLSConfig(), s.Handler(http.HandlerFunc(whoami)))
 	cm := ca.leaf(t, "client", nil)
-	tr := open(t, rotation.Static(cm), 0).Transport(rotation.TransportOptions{})
+	tr := transport(t, open(t, rotation.Static(cm), 0), rotation.TransportOptions{})
 	if resp := start(t, tr, addr, "/"); resp.StatusCode != http.StatusOK || resp.Close {
 		t.Errorf("status %d, close %v", resp.StatusCode, resp.Close)
 	} else {
@@ -494,5 +494,5 @@ func TestServerOutlivesIdentity(t *testing.T) {
 	}
 	addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
 	_ = id.Close()
-	mustGet(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0).Transport(rotation.TransportOptions{}), addr)
+	mustGet(t, transport(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0), rotation.TransportOptions{}), addr)
 }

@@ -29,7 +29,7 @@ type TransportOptions struct {
 	ResponseHeaderTimeout time.Duration // from the end of the request; 0 is no limit
 	ExpectContinueTimeout time.Duration // wait for 100 Continue; 0 sends the body at once
 	IdleConnTimeout       time.Duration // default 90 s
-	MinVersion            uint16        // default tls.VersionTLS13; below TLS 1.2 every request fails
+	MinVersion            uint16        // default tls.VersionTLS13; tls.VersionTLS12 can be chosen, less is refused
 	CipherSuites          []uint16      // of TLS 1.2, where MinVersion permits it; default crypto/tls's choice
 
 	// ServerName is the name that the certificate of every server must have, a DNS
@@ -81,19 +81,25 @@ func (o TransportOptions) idlePerHost() int {
 type Transport struct {
 	id     *Identity
 	opts   TransportOptions
-	broken error // what every request answers when the options make no sense
 	closed atomic.Bool
 }
 
 // Transport returns a client transport with connections of its own. From now on
-// candidates without clientAuth are refused. A mistake in opts shows as the
-// error of every request.
-func (id *Identity) Transport(opts TransportOptions) *Transport {
-	t := &Transport{id: id, opts: opts}
-	t.opts.MinVersion, t.broken = parseVersion(opts.MinVersion)
-	if t.broken == nil {
-		t.broken = opts.check()
+// candidates without clientAuth are refused. It fails when the certificate in
+// effect has no clientAuth, or opts make no sense.
+func (id *Identity) Transport(opts TransportOptions) (*Transport, error) {
+	minVersion, err := parseVersion(opts.MinVersion)
+	if err == nil {
+		err = opts.check()
 	}
+	if err == nil && usages(id.Current().Leaf())&usageClient == 0 {
+		err = errors.New("the leaf lacks clientAuth")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making a transport: %w", err)
+	}
+	t := &Transport{id: id, opts: opts}
+	t.opts.MinVersion = minVersion
 	if t.opts.IdleConnTimeout == 0 {
 		t.opts.IdleConnTimeout = defaultIdleTimeout
 	}
@@ -104,7 +110,7 @@ func (id *Identity) Transport(opts TransportOptions) *Transport {
 	if opts.Trust != nil {
 		opts.Trust.uses(t)
 	}
-	return t
+	return t, nil
 }
 
 // bundle is what servers are verified against now, under the generation g.
@@ -183,9 +189,6 @@ func (t *Transport) send(n *tenure, p *pool, r *http.Request) (*http.Response, e
 }
 
 func (t *Transport) acceptable(r *http.Request) error {
-	if t.broken != nil {
-		return t.broken
-	}
 	if r.URL == nil || r.URL.Scheme != "https" {
 		return errors.New("rotation: only https is spoken")
 	}

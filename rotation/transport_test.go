@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -71,7 +72,7 @@ func TestRotateUnderLoad(t *testing.T) {
 			})
 			src := newPushed(ca.leaf(t, "client", nil))
 			id := open(t, src, time.Minute)
-			tr := id.Transport(rotation.TransportOptions{HTTP1Only: !h2})
+			tr := transport(t, id, rotation.TransportOptions{HTTP1Only: !h2})
 			if proto := mustGet(t, tr, addr).Get("Proto"); proto != name {
 				t.Fatalf("spoke %s", proto)
 			}
@@ -174,7 +175,7 @@ func TestHardClose(t *testing.T) {
 	})
 	src := newPushed(ca.leaf(t, "client", nil))
 	id := open(t, src, 50*time.Millisecond)
-	tr := id.Transport(rotation.TransportOptions{})
+	tr := transport(t, id, rotation.TransportOptions{})
 	lease := id.Lease()
 	defer lease.Release()
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+"/", nil)
@@ -199,7 +200,7 @@ func TestLease(t *testing.T) {
 	_, _, addr := serve(t, ca, whoami)
 	src := newPushed(ca.leaf(t, "client", nil))
 	id := open(t, src, 0)
-	tr := id.Transport(rotation.TransportOptions{})
+	tr := transport(t, id, rotation.TransportOptions{})
 	lease, first := id.Lease(), serial(id)
 	old := lease.RoundTripper(tr)
 	if got := mustGet(t, old, addr).Get("Serial"); got != first {
@@ -242,7 +243,7 @@ func TestUpgradeKeepsWriter(t *testing.T) {
 	})
 	src := newPushed(ca.leaf(t, "client", nil))
 	id := open(t, src, 0)
-	tr := id.Transport(rotation.TransportOptions{})
+	tr := transport(t, id, rotation.TransportOptions{})
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+addr+"/", nil)
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "echo")
@@ -277,7 +278,7 @@ func TestDialIPRefusesOtherName(t *testing.T) {
 	}
 	addr := listen(t, conf, http.HandlerFunc(whoami))
 	client := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0)
-	tr := client.Transport(rotation.TransportOptions{})
+	tr := transport(t, client, rotation.TransportOptions{})
 	if _, err := get(t, tr, addr); err == nil || !strings.Contains(err.Error(), "IP SAN") {
 		t.Errorf("address without a certificate for it: %v", err)
 	}
@@ -292,16 +293,16 @@ func TestTransportRefusals(t *testing.T) {
 	id := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0)
 	body := &closeRecorder{}
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1:1/", body)
-	if _, err := id.Transport(rotation.TransportOptions{}).RoundTrip(req); err == nil || !strings.Contains(err.Error(), "only https") {
+	if _, err := transport(t, id, rotation.TransportOptions{}).RoundTrip(req); err == nil || !strings.Contains(err.Error(), "only https") {
 		t.Errorf("cleartext: %v", err)
 	}
 	if !body.closed.Load() {
 		t.Error("a refused request must close its body")
 	}
-	if _, err := get(t, id.Transport(rotation.TransportOptions{MinVersion: 0x0302}), "127.0.0.1:1"); err == nil || !strings.Contains(err.Error(), "MinVersion") {
+	if _, err := id.Transport(rotation.TransportOptions{MinVersion: tls.VersionTLS11}); err == nil || !strings.Contains(err.Error(), "MinVersion") {
 		t.Errorf("TLS 1.1: %v", err)
 	}
-	tr := id.Transport(rotation.TransportOptions{})
+	tr := transport(t, id, rotation.TransportOptions{})
 	for range 2 {
 		if err := tr.Close(); err != nil {
 			t.Error(err)
@@ -311,7 +312,7 @@ func TestTransportRefusals(t *testing.T) {
 		t.Errorf("closed transport: %v", err)
 	}
 	lease := id.Lease()
-	other := id.Transport(rotation.TransportOptions{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, io.ErrUnexpectedEOF }})
+	other := transport(t, id, rotation.TransportOptions{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, io.ErrUnexpectedEOF }})
 	if _, err := get(t, other, "127.0.0.1:1"); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("failing dial: %v", err)
 	}
@@ -341,7 +342,7 @@ func TestNewIdentityNeverResumes(t *testing.T) {
 	_, _, addr := serve(t, ca, whoami)
 	src := newPushed(ca.leaf(t, "client", nil))
 	id := open(t, src, 0)
-	tr := id.Transport(rotation.TransportOptions{})
+	tr := transport(t, id, rotation.TransportOptions{})
 	for i := range 20 {
 		for again := range 2 {
 			h := mustGet(t, tr, addr)

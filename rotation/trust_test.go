@@ -63,8 +63,8 @@ func TestTrustOfItsOwn(t *testing.T) {
 			put(t, path, bundlePEM(corp.root))
 			var log logs
 			trust := openTrust(t, rotation.TrustFiles(path, ""), log.logger())
-			out := id.Transport(rotation.TransportOptions{Trust: trust, HTTP1Only: !h2})
-			in := id.Transport(rotation.TransportOptions{HTTP1Only: !h2})
+			out := transport(t, id, rotation.TransportOptions{Trust: trust, HTTP1Only: !h2})
+			in := transport(t, id, rotation.TransportOptions{HTTP1Only: !h2})
 
 			if h := mustGet(t, out, foreign); h.Get("Serial") != m.Certificate.Leaf.SerialNumber.String() || h.Get("Proto") != name {
 				t.Errorf("the server saw %v", h)
@@ -119,7 +119,7 @@ func TestTrustRevokes(t *testing.T) {
 	id := open(t, newPushed(ca.leaf(t, "client", nil)), 0)
 	src := newPushed(rotation.Material{Roots: []*x509.Certificate{corp.root}})
 	trust := openTrust(t, src, slog.New(slog.DiscardHandler))
-	tr := id.Transport(rotation.TransportOptions{Trust: trust})
+	tr := transport(t, id, rotation.TransportOptions{Trust: trust})
 	c, err := tr.DialTLSContext(t.Context(), "tcp", addr)
 	must(t, err)
 	revoking := rotation.Material{Roots: []*x509.Certificate{corp.root}, Issuers: []*x509.Certificate{corp.inter}}
@@ -183,7 +183,7 @@ func TestServerByName(t *testing.T) {
 	addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()}, whoami)
 	client := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0)
 	for name, good := range map[string]bool{"": false, "svc": true, "SVC": true, "other": false, "10.0.0.1": false} {
-		tr := client.Transport(rotation.TransportOptions{ServerName: name})
+		tr := transport(t, client, rotation.TransportOptions{ServerName: name})
 		for i := range 2 {
 			_, err := get(t, tr, addr)
 			checkName(t, "GET", name, good, err)
@@ -199,7 +199,7 @@ func TestServerByName(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"svc:443", "*.svc", "https://svc", " ", "[::1]"} {
-		if _, err := get(t, client.Transport(rotation.TransportOptions{ServerName: bad}), addr); err == nil || !strings.Contains(err.Error(), "ServerName") {
+		if _, err := client.Transport(rotation.TransportOptions{ServerName: bad}); err == nil || !strings.Contains(err.Error(), "ServerName") {
 			t.Errorf("ServerName %q: %v", bad, err)
 		}
 	}
@@ -220,14 +220,14 @@ func TestAuthorizeServer(t *testing.T) {
 	addr := listenServer(t, open(t, rotation.Static(server), 0), rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()}, whoami)
 	client := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0)
 
-	if _, err := get(t, client.Transport(rotation.TransportOptions{AuthorizeServer: rotation.AllowNames("spiffe://artstore.example/other")}), addr); !errors.Is(err, rotation.ErrPeerDenied) {
+	if _, err := get(t, transport(t, client, rotation.TransportOptions{AuthorizeServer: rotation.AllowNames("spiffe://artstore.example/other")}), addr); !errors.Is(err, rotation.ErrPeerDenied) {
 		t.Errorf("another SPIFFE ID: %v", err)
 	}
-	if _, err := get(t, client.Transport(rotation.TransportOptions{AuthorizeServer: rotation.AllowNames(spiffeID), ServerName: "other"}), addr); err == nil {
+	if _, err := get(t, transport(t, client, rotation.TransportOptions{AuthorizeServer: rotation.AllowNames(spiffeID), ServerName: "other"}), addr); err == nil {
 		t.Error("AuthorizeServer takes the place of the name")
 	}
 	mood := newMood(rotation.AllowNames(spiffeID))
-	tr := client.Transport(rotation.TransportOptions{AuthorizeServer: mood.authorize})
+	tr := transport(t, client, rotation.TransportOptions{AuthorizeServer: mood.authorize})
 	mustGet(t, tr, addr)
 	tr.CloseIdleConnections()
 	if h := mustGet(t, tr, addr); h.Get("Resumed") != "true" || mood.asked.Load() != 2 {

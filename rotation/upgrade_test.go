@@ -47,7 +47,7 @@ func TestUpgrade(t *testing.T) {
 				addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, upgradeOrAnswer)
 				src := newPushed(ca.leaf(t, "client", nil))
 				client := open(t, src, 0)
-				tr := client.Transport(rotation.TransportOptions{})
+				tr := transport(t, client, rotation.TransportOptions{})
 				proxy := &httputil.ReverseProxy{Transport: tr, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(mustURL(t, "https://"+addr)) }}
 				front := httptest.NewServer(proxy)
 				defer front.Close()

@@ -303,7 +303,9 @@ func main() {
 		check(os.WriteFile(os.Args[3], []byte(ln.Addr().String()), 0o600))
 		check(serve(context.Background(), id, ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "go\n") })))
 	}
-	resp, err := client(id).Get(os.Args[3])
+	c, err := client(id)
+	check(err)
+	resp, err := c.Get(os.Args[3])
 	check(err)
 	_, _ = io.Copy(os.Stdout, resp.Body)
 }

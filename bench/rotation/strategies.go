@@ -53,8 +53,12 @@ func openOurs(ctx context.Context, f *folder, http2 bool) (subject, error) {
 	if err != nil {
 		return subject{}, err
 	}
+	tr, err := id.Transport(rotation.TransportOptions{HTTP1Only: !http2})
+	if err != nil {
+		return subject{}, err
+	}
 	return subject{
-		http: id.Transport(rotation.TransportOptions{HTTP1Only: !http2}),
+		http: tr,
 		applied: func(ctx context.Context, serial string) error {
 			return eventually(ctx, func() bool { return id.Current().Leaf().SerialNumber.String() == serial })
 		},

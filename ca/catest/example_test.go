@@ -26,7 +26,11 @@ func testStorage(t *testing.T) {
 	defer ts.Close()
 
 	for service, admitted := range map[string]bool{"ingester": true, "query-module": false} {
-		client := &http.Client{Transport: enrolled(t, authority, service).Transport(rotation.TransportOptions{})}
+		transport, err := enrolled(t, authority, service).Transport(rotation.TransportOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := &http.Client{Transport: transport}
 		resp, err := client.Get("https://" + ts.Listener.Addr().String())
 		if (err == nil) != admitted {
 			t.Errorf("%s: %v", service, err)

@@ -128,5 +128,9 @@ func probe(cfg ingestclient.Config, id *rotation.Identity, req *http.Request) (*
 	if id == nil || req.URL.Scheme == "http" { // permitted by name, or the settings would not be valid
 		return (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
 	}
-	return id.Transport(rotation.TransportOptions{MinVersion: cfg.MinVersion, CipherSuites: cfg.CipherSuites, Trust: cfg.StorageTrust, Proxy: cfg.StorageProxy}).RoundTrip(req)
+	transport, err := id.Transport(rotation.TransportOptions{MinVersion: cfg.MinVersion, CipherSuites: cfg.CipherSuites, Trust: cfg.StorageTrust, Proxy: cfg.StorageProxy})
+	if err != nil {
+		return nil, err
+	}
+	return transport.RoundTrip(req)
 }

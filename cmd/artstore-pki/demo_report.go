@@ -83,7 +83,10 @@ func (w *world) audit(ctx context.Context, u *ui, table io.Writer) (*audit.Summa
 
 // healthy asks a service as the ingester does.
 func (w *world) healthy(ctx context.Context, s *demoService) error {
-	transport := w.ingester.identity.Transport(rotation.TransportOptions{})
+	transport, err := w.ingester.identity.Transport(rotation.TransportOptions{})
+	if err != nil {
+		return err
+	}
 	defer func() { _ = transport.Close() }() // one request; nothing is left to lose
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()

@@ -154,7 +154,10 @@ func (w *world) startStorage(start, run context.Context) error {
 		return err
 	}
 	s.short, s.healthPath = "storage", "/health/live"
-	jwks := s.identity.Transport(rotation.TransportOptions{})
+	jwks, err := s.identity.Transport(rotation.TransportOptions{})
+	if err != nil {
+		return err
+	}
 	w.onClose(jwks.Close)
 	w.storage, err = devstack.NewStorage(devstack.StorageConfig{
 		Dir:           filepath.Join(w.opt.Dir, nameStorage),

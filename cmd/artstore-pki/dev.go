@@ -102,10 +102,14 @@ func (u *ui) runDevStorage(c *cli.Context) error {
 	}
 	logger := u.logger(slog.LevelInfo)
 	return u.serveDev(c, "Storage Element", logger, func(id *rotation.Identity) (devService, error) {
+		jwks, err := id.Transport(rotation.TransportOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("starting the Storage Element: %w", err)
+		}
 		storage, err := devstack.NewStorage(devstack.StorageConfig{
 			Dir: c.String(flagDir), Mode: devstack.Mode(c.String("mode")), Dialect: devstack.Dialect(c.String("dialect")),
 			MaxFileSize: c.Int64("max-file-size"), Capacity: c.Int64("capacity"),
-			JWKSURL: c.String("jwks-url"), JWKSTransport: id.Transport(rotation.TransportOptions{}),
+			JWKSURL: c.String("jwks-url"), JWKSTransport: jwks,
 			RequireBound: c.Bool("require-bound"), Logger: logger,
 		})
 		if err != nil {

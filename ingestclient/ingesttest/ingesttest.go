@@ -138,7 +138,8 @@ func (s *Stack) startStorage(t testing.TB) {
 	t.Helper()
 	jwks := s.opt.JWKSTransport
 	if jwks == nil {
-		own := open(t, rotation.Static(s.CA.Material(t, storageName))).Transport(rotation.TransportOptions{})
+		own, err := open(t, rotation.Static(s.CA.Material(t, storageName))).Transport(rotation.TransportOptions{})
+		must(t, err)
 		t.Cleanup(func() { _ = own.Close() }) // nothing is in flight any more
 		jwks = own
 	}

@@ -119,7 +119,10 @@ func TestOwnTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = id.Close() })
-	tr := id.Transport(rotation.TransportOptions{})
+	tr, err := id.Transport(rotation.TransportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { _ = tr.Close() })
 	s := ingesttest.Start(t, ingesttest.Options{AdminTLS: conf("a"), StorageTLS: conf("b"), JWKSTransport: tr, Unbound: true})
 	c, err := ingestclient.New(s.Config(), id)

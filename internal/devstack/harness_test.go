@@ -93,7 +93,8 @@ func identity(t testing.TB, ca *ingesttest.CA, name string) *rotation.Identity {
 
 func transport(t testing.TB, ca *ingesttest.CA, name string) http.RoundTripper {
 	t.Helper()
-	tr := identity(t, ca, name).Transport(rotation.TransportOptions{})
+	tr, err := identity(t, ca, name).Transport(rotation.TransportOptions{})
+	check(t, err)
 	t.Cleanup(func() { _ = tr.Close() })
 	return tr
 }

@@ -39,8 +39,12 @@ func serve(ctx context.Context, ln net.Listener, handler http.Handler) error {
 }
 
 // Every request uses the certificate and the trust of the moment.
-func client(id *rotation.Identity) *http.Client {
-	return &http.Client{Transport: id.Transport(rotation.TransportOptions{}), Timeout: 30 * time.Second}
+func client(id *rotation.Identity) (*http.Client, error) {
+	transport, err := id.Transport(rotation.TransportOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return &http.Client{Transport: transport, Timeout: 30 * time.Second}, nil
 }
 
 func upload(ctx context.Context, id *rotation.Identity) (*ingestclient.File, error) {

@@ -207,7 +207,11 @@ func TestRealPeerNeverUnrevokes(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = client.Close() }()
-		resp, err := (&http.Client{Transport: client.Transport(rotation.TransportOptions{})}).Get("https://" + addr)
+		transport, err := client.Transport(rotation.TransportOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := (&http.Client{Transport: transport}).Get("https://" + addr)
 		if err != nil {
 			return false
 		}

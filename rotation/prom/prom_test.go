@@ -152,7 +152,10 @@ func TestConnectionsByGeneration(t *testing.T) {
 			accepted <- c
 		}
 	}()
-	transport := client.Transport(rotation.TransportOptions{})
+	transport, err := client.Transport(rotation.TransportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	conn, err := transport.DialTLSContext(t.Context(), "tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -34,14 +34,26 @@ type Client struct {
 }
 
 // NewClient returns a client of target, as grpc.NewClient takes it, that
-// connects with its first call. Transport credentials among opts have no
-// effect. From now on candidates without clientAuth are refused.
-func NewClient(id *rotation.Identity, target string, opts ...grpc.DialOption) (*Client, error) {
-	c := &Client{
-		id: id, transport: id.Transport(rotation.TransportOptions{}), target: target, lanes: map[*lane]struct{}{},
+// connects with its first call. From now on candidates without clientAuth are
+// refused.
+//
+// Of tls, the fields about versions and about who the server is are used:
+// MinVersion, CipherSuites, ServerName, AuthorizeServer, Trust. grpc-go makes
+// the connections and the requests, so HTTP1Only, Proxy, ProxyTrust and
+// DialContext are refused (see grpc.WithContextDialer), and limits and times
+// have no effect. Transport credentials among opts have no effect either.
+func NewClient(id *rotation.Identity, target string, tls rotation.TransportOptions, opts ...grpc.DialOption) (*Client, error) {
+	if tls.HTTP1Only || tls.Proxy != nil || tls.ProxyTrust != nil || tls.DialContext != nil {
+		return nil, fmt.Errorf("making a client of %s: HTTP1Only, Proxy, ProxyTrust and DialContext do not apply to gRPC", target)
 	}
+	transport, err := id.Transport(tls)
+	if err != nil {
+		return nil, fmt.Errorf("making a client of %s: %w", target, err)
+	}
+	c := &Client{id: id, transport: transport, target: target, lanes: map[*lane]struct{}{}}
 	c.opts = append(slices.Clone(opts), grpc.WithTransportCredentials(clientCredentials{c.transport}))
 	if _, err := c.advance(); err != nil {
+		_ = transport.Close() // unused
 		return nil, err
 	}
 	// So that a client that makes no calls lets go of its old connection too.

@@ -5,7 +5,7 @@
 //		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: time.Hour, MaxConnectionAgeGrace: time.Minute}),
 //	)...)
 //
-//	client, err := rotgrpc.NewClient(id, "dns:///storage:8443")
+//	client, err := rotgrpc.NewClient(id, "dns:///storage:8443", rotation.TransportOptions{})
 //	defer client.Close()
 //	health := healthpb.NewHealthClient(client)
 //
@@ -32,8 +32,9 @@
 //
 // A stream counts until it is over in the sense of [grpc.ClientConn.NewStream]:
 // receive until an error, or cancel its context. Close the client before the
-// identity. The name of the server is the host of the target, or the one of
-// grpc.WithAuthority; the server's certificate must have it.
+// identity. The name of the server is TransportOptions.ServerName, or else the
+// host of the target, or the one of grpc.WithAuthority; the server's certificate
+// must have it.
 package rotgrpc
 
 import (

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -165,8 +166,16 @@ func TestCloseEndsEverything(t *testing.T) {
 
 func TestNewClientSaysWhatIsWrong(t *testing.T) {
 	id := pkitest.Open(t, rotation.Config{Source: rotation.Static(pkitest.NewCA(t).Leaf(t, "ingester"))})
-	if _, err := rotgrpc.NewClient(id, "passthrough:///%zz", grpc.WithDefaultServiceConfig("{")); err == nil {
+	if _, err := rotgrpc.NewClient(id, "passthrough:///%zz", rotation.TransportOptions{}, grpc.WithDefaultServiceConfig("{")); err == nil {
 		t.Error("a broken option was accepted")
+	}
+	for name, opts := range map[string]rotation.TransportOptions{
+		"HTTP1Only": {HTTP1Only: true}, "Proxy": {Proxy: &url.URL{Scheme: "http", Host: "proxy:3128"}}, "DialContext": {DialContext: (&net.Dialer{}).DialContext},
+		"MinVersion": {MinVersion: tls.VersionTLS11}, "ServerName": {ServerName: "storage:443"},
+	} {
+		if _, err := rotgrpc.NewClient(id, "passthrough:///storage", opts); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	// Credentials of the caller do not win: that would be a client in cleartext.
 	c := newClient(t, id, "passthrough:///127.0.0.1:1", grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -46,7 +46,7 @@ func Example() {
 	go func() { _ = srv.Serve(ln) }()
 	defer srv.Stop()
 
-	client, err := rotgrpc.NewClient(id, ln.Addr().String())
+	client, err := rotgrpc.NewClient(id, ln.Addr().String(), rotation.TransportOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -132,7 +132,7 @@ func (w *world) client(t testing.TB, opts ...grpc.DialOption) *rotgrpc.Client {
 
 func newClient(t testing.TB, id *rotation.Identity, target string, opts ...grpc.DialOption) *rotgrpc.Client {
 	t.Helper()
-	c, err := rotgrpc.NewClient(id, target, opts...)
+	c, err := rotgrpc.NewClient(id, target, rotation.TransportOptions{}, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

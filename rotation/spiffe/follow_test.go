@@ -154,7 +154,9 @@ func TestFollowSurvivesAFeed(t *testing.T) {
 		upstream := pkitest.Open(t, rotation.Config{Source: pushed})
 		f := &feed{Source: spiffe.NewSource(upstream), updated: make(chan struct{}, 1)}
 		id := pkitest.Open(t, rotation.Config{Source: spiffe.Follow(f)})
-		id.Transport(rotation.TransportOptions{}) // from now on clientAuth is needed
+		if _, err := id.Transport(rotation.TransportOptions{}); err != nil { // from now on clientAuth is needed
+			t.Fatal(err)
+		}
 
 		onlyServer := func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }
 		pushed.Push(t, ca.Leaf(t, "storage", named(storage), onlyServer))
