@@ -100,7 +100,7 @@ func complete(app *cli.App, words []string) (out []string) {
 		out = commandNames(app.Commands)
 	case last == nil:
 		return nil
-	case len(last.Subcommands) > 0 && len(rest) == 0:
+	case len(last.Subcommands) > 0 && len(rest) == 0 && !strings.HasPrefix(current, "-"):
 		out = commandNames(last.Subcommands)
 	default:
 		out = options(last.Flags, rest, current)

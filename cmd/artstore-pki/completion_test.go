@@ -25,6 +25,8 @@ func TestComplete(t *testing.T) {
 		{"audit -- --fail", ""},
 		{"audit dir", ""},
 		{"inspect --p", "--password-file --pem"},
+		{"ingest --on", "--on-close --on-success --once"}, // a command that has others below it
+		{"ingest st", "status"},
 		{"nonsense --fail", ""},
 		{"dev nonsense c", ""},
 	} {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -72,6 +73,33 @@ func finishCommand(c *cli.Command) {
 		c.CustomHelpTemplate = commandHelpHead + statusesPlain + "\n"
 	}
 	c.Description = strings.TrimSpace(c.Description)
+	c.Action = afterRequired(c.Flags, c.Action)
+}
+
+// afterRequired looks for the flags that must be given before it does anything:
+// the library answers a missing one with a page of help on stdout and status 1.
+func afterRequired(flags []cli.Flag, do cli.ActionFunc) cli.ActionFunc {
+	var names []string
+	for _, f := range flags {
+		switch f := f.(type) {
+		case *cli.StringFlag:
+			if f.Required {
+				names, f.Required = append(names, f.Name), false
+			}
+		case *cli.StringSliceFlag:
+			if f.Required {
+				names, f.Required = append(names, f.Name), false
+			}
+		}
+	}
+	return func(c *cli.Context) error {
+		for _, name := range names {
+			if !c.IsSet(name) {
+				return withHint(usagef("missing --%s", name), "see %s --help", helpName(c))
+			}
+		}
+		return do(c)
+	}
 }
 
 // isGroup reports whether a command does nothing but hold others. Some, such as
@@ -154,8 +182,11 @@ func splitArgs(flags []cli.Flag, args []string) (options, positional []string, e
 			positional = append(positional, a)
 			continue
 		}
-		options = append(options, a)
 		name, _, inline := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if slices.Contains(cli.HelpFlag.Names(), name) { // the library takes arguments beside it for topics
+			return []string{"--help"}, nil, nil
+		}
+		options = append(options, a)
 		if name == flagExec && !inline { // a command of its own follows
 			return options, append(positional, args[i+1:]...), nil
 		}
