@@ -140,9 +140,7 @@ func (c *Client) askPage(ctx context.Context, p place, offset int) (page, *Reque
 	var ahead time.Duration
 	r := request{op: "listing", name: "files", url: p.at.files(fmt.Sprintf("?limit=%d&offset=%d&skip=%d", listPage, offset, offset))}
 	e := c.send(ctx, p, r, func(resp *http.Response) (err error) {
-		if there, bad := http.ParseTime(resp.Header.Get("Date")); bad == nil {
-			ahead = time.Until(there)
-		}
+		ahead = clockAhead(resp.Header.Get("Date"), time.Now())
 		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxListPage+1))
 		return err
 	})
@@ -163,6 +161,20 @@ func (c *Client) askPage(ctx context.Context, p place, offset int) (page, *Reque
 		}
 	}
 	return got, nil
+}
+
+// clockAhead is how far a server's clock is ahead of ours. A Date has whole
+// seconds, so a difference of less than two is none.
+func clockAhead(date string, now time.Time) time.Duration {
+	there, err := http.ParseTime(date)
+	if err != nil {
+		return 0
+	}
+	ahead := there.Add(time.Second / 2).Sub(now)
+	if ahead.Abs() < 2*time.Second {
+		return 0
+	}
+	return ahead
 }
 
 // page is a part of a list.

@@ -215,3 +215,24 @@ func TestFilesOfAnswersThatAreNoList(t *testing.T) {
 		}
 	}
 }
+
+// Times of a list are moved by what the element's clock differs.
+func TestFilesOfAnElementWithAnotherClock(t *testing.T) {
+	w := newWorld(t, nil)
+	for ahead, moved := range map[time.Duration]bool{0: false, time.Second: false, -time.Hour: true, 48 * time.Hour: true} {
+		there := time.Now().Add(ahead)
+		w.shelf.before = func(w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("Date", there.UTC().Format(http.TimeFormat))
+			fmt.Fprintf(w, `{"files":[{"file_id":"a","file_size":1,"checksum":"%s","created_at":%q}],"total":1}`, strings.Repeat("0a", 32), there.Format(time.RFC3339Nano))
+			return true
+		}
+		_, f, err := filesOf(t, w.c, w.cfg.Elements[0].URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		off := f.Uploaded.Sub(there.Add(-ahead))
+		if moved && off.Abs() > time.Minute || !moved && off != ahead {
+			t.Errorf("ahead by %v: off by %v", ahead, off)
+		}
+	}
+}

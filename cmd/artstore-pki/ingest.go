@@ -44,11 +44,12 @@ none is stored twice unless you ask for it. Names that begin with a dot or end i
 are not touched; a file counts as complete when it stands still for --settle, or was renamed
 into DIR. Refused files end in DIR/.artstore-ingest/failed, each with its reason; files that
 may be stored, in ambiguous. While the Storage Element takes nothing, everything waits.
-artstore-pki ingest status DIR looks at it from outside. docs/ingest.md has the rest.`,
+artstore-pki ingest status DIR looks at it from outside, ingest resolve settles what was put aside.
+docs/ingest.md has the rest.`,
 		Flags:              slices.Concat(settingsFlags(), spoolFlags(), u.logFlags(slog.LevelInfo)),
 		CustomHelpTemplate: commandHelpHead + ingestStatuses,
 		Action:             u.runIngest,
-		Subcommands:        []*cli.Command{ingestStatusCommand(u)},
+		Subcommands:        []*cli.Command{ingestStatusCommand(u), ingestResolveCommand(u)},
 	}
 }
 

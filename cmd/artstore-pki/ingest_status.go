@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -41,11 +40,7 @@ func (u *ui) runIngestStatus(c *cli.Context) error {
 		return err
 	}
 	if c.String(flagOutput) == outputJSON {
-		raw, err := json.MarshalIndent(st, "", "  ")
-		if err != nil {
-			return fmt.Errorf("writing the status: %w", err)
-		}
-		return u.print("%s", raw)
+		return u.printJSON(st)
 	}
 	return u.ingestTable(st)
 }

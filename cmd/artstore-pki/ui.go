@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -74,6 +75,13 @@ func (u *ui) complain(kind, text string) {
 func (u *ui) print(format string, args ...any) error {
 	_, err := fmt.Fprintln(u.out, printable.Clean(fmt.Sprintf(format, args...)))
 	return err
+}
+
+// printJSON writes one document, over several lines.
+func (u *ui) printJSON(v any) error {
+	enc := json.NewEncoder(u.out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }
 
 // terminal reports whether w is a terminal that understands a live line, and its width.

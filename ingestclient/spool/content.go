@@ -115,6 +115,11 @@ func (s *Spool) hash(ctx context.Context, it *item) (string, error) {
 		return "", err
 	}
 	defer func() { _ = f.Close() }() // only read from
+	return digest(ctx, f)
+}
+
+// digest is the SHA-256 of what is left to read, in hex.
+func digest(ctx context.Context, f io.Reader) (string, error) {
 	h := sha256.New()
 	for {
 		if err := context.Cause(ctx); err != nil {

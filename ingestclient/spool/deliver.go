@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
@@ -47,7 +46,7 @@ func (s *Spool) deliver(ctx context.Context, it *item) outcome {
 	}
 	meta := s.cfg.Meta
 	if !it.open {
-		it.proven = s.proven(ctx)
+		it.proven, it.reach = s.proven(ctx), s.reach(ctx)
 	}
 	if s.cfg.Finder != nil {
 		meta.FileID, meta.FileIDOffered = it.id, it.proven == nil
@@ -84,7 +83,9 @@ func (s *Spool) announce(it *item) error {
 		return fmt.Errorf("making a claim durable: %w", err)
 	}
 	intent := it.record(opIntent)
-	intent.Proven = it.proven
+	if intent.Proven = it.proven; it.proven == nil {
+		intent.Elements = it.reach
+	}
 	if err := s.journal.append(intent); err != nil {
 		return err
 	}
@@ -231,7 +232,7 @@ func (s *Spool) failed(ctx context.Context, it *item, err error) outcome {
 // refuse puts a claim aside. What has no outcome at an element that makes ids
 // itself also says something about the element: it pauses.
 func (s *Spool) refuse(it *item, err error, to aside) outcome {
-	it.aside = describe(it, err, to)
+	it.aside = s.describe(it, err, to)
 	if it.proven != nil && it.aside.FileID == "" {
 		it.aside.FileID = it.id
 	}
@@ -243,24 +244,6 @@ func (s *Spool) refuse(it *item, err error, to aside) outcome {
 		out.verdict = verdictUnknown
 	}
 	return out
-}
-
-func describe(it *item, err error, to aside) *reason {
-	r := &reason{
-		State: to, ID: it.id, Name: strings.ToValidUTF8(it.name, "\uFFFD"), Size: it.seen.Size,
-		Error: err.Error(), Attempts: it.tries, At: time.Now().UTC(),
-		Advice: "it was not stored: correct what the error names and move the file back into the spooled directory",
-	}
-	if e, ok := errors.AsType[*ingestclient.RequestError](err); ok {
-		r.Status, r.FileID = e.Status, e.FileID
-	}
-	switch {
-	case to == asideAmbiguous:
-		r.Advice = "it may be stored: look for it at the element; if it is there, delete this directory; if not, start with --retry-ambiguous"
-	case errors.Is(err, ingestclient.ErrChecksum):
-		r.Advice = "the element stored other content under file_id: remove that there, then move the file back into the spooled directory"
-	}
-	return r
 }
 
 func (s *Spool) putAside(it *item) error {

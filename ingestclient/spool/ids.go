@@ -45,6 +45,14 @@ func (s *Spool) elements(ctx context.Context) []string {
 	return urls
 }
 
+// reach lists the elements that an upload may reach, if they can be listed.
+func (s *Spool) reach(ctx context.Context) []string {
+	if s.cfg.Prober == nil {
+		return nil
+	}
+	return s.elements(ctx)
+}
+
 // canAsk reports whether a look-up asks each element that may have the file. One
 // that is listed no more may have it, and is not asked.
 func (s *Spool) canAsk(ctx context.Context, it *item) bool {

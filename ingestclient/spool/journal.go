@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -250,6 +252,19 @@ func (j *journal) prune(claim, name func(string) bool) {
 			delete(j.kept, n)
 		}
 	}
+}
+
+// received lists what is known to be stored.
+func (j *journal) received() []*record {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	out := slices.Collect(maps.Values(j.kept))
+	for _, r := range j.live {
+		if r.Op == opStored {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func (j *journal) identities() []identity {

@@ -14,6 +14,7 @@ type item struct {
 	seen   identity
 	open   bool     // an upload under this id may have stored it already
 	proven []string // the elements that may have it, if each was known to keep our ids
+	reach  []string // the elements that may have it, as far as that is known
 	tries  int
 	others int64 // files stored when it failed first: whether only this one fails
 

@@ -47,6 +47,9 @@ type reason struct {
 	Attempts int       `json:"attempts"`
 	At       time.Time `json:"at"`
 	Advice   string    `json:"advice"`
+
+	Elements  []string     `json:"elements,omitempty"`   // that may have it, as far as that is known
+	OnSuccess SourceAction `json:"on_success,omitempty"` // what was to become of the source
 }
 
 // layout knows the spooled directory and the state, and every step that moves a
@@ -191,13 +194,16 @@ func (l layout) finishAside(id string, to aside) error {
 	return errors.Join(durable.SyncDirIn(l.state, string(to)), durable.SyncDirIn(l.state, claimedDir))
 }
 
-// retake brings a claim back from ambiguous/. Killed before its reason is
+// retake brings a claim back that was put aside. Killed before its reason is
 // removed, the next start puts it aside again.
-func (l layout) retake(id string) error {
-	if err := l.state.Rename(filepath.Join(string(asideAmbiguous), id), claimPath(id)); err != nil {
+func (l layout) retake(id string, from aside) error {
+	if err := l.state.Rename(filepath.Join(string(from), id), claimPath(id)); err != nil {
 		return err
 	}
-	return l.state.Remove(filepath.Join(claimPath(id), reasonFile))
+	if err := l.state.Remove(filepath.Join(claimPath(id), reasonFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // settle makes the claim itself durable. A power cut that undid the rename

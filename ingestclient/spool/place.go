@@ -87,6 +87,21 @@ func (l layout) exists(name string) bool {
 	return p.exists()
 }
 
+// isSource reports whether a file of the state is the source of that name.
+func (l layout) isSource(name, inState string) bool {
+	source, err := l.sourceAt(name)
+	if err != nil {
+		return false
+	}
+	defer source.close()
+	p, err := at(l.claims, inState)
+	if err != nil {
+		return false
+	}
+	defer p.close()
+	return p.same(source)
+}
+
 // inBoth reports whether the file of a claim is at the place of its source too.
 func (l layout) inBoth(id, name string) bool {
 	both := false

@@ -38,15 +38,17 @@ type identity struct {
 
 // record is one line of the journal.
 type record struct {
-	Op     op        `json:"op"`
-	ID     string    `json:"id"`                   // of the claim: the directory's name; of an element: its URL
-	Name   string    `json:"name,omitempty"`       // path below the spool's directory
-	Raw    []byte    `json:"name_bytes,omitempty"` // the same, where it is not UTF-8: JSON would change it
-	File   identity  `json:"file,omitzero"`
-	FileID string    `json:"file_id,omitempty"` // at the element
-	SHA256 string    `json:"sha256,omitempty"`  // lower-case hex
-	Proven []string  `json:"proven,omitempty"`  // of an intent: the elements that may have it, if each was known to keep our ids
-	At     time.Time `json:"at"`
+	Op     op       `json:"op"`
+	ID     string   `json:"id"`                   // of the claim: the directory's name; of an element: its URL
+	Name   string   `json:"name,omitempty"`       // path below the spool's directory
+	Raw    []byte   `json:"name_bytes,omitempty"` // the same, where it is not UTF-8: JSON would change it
+	File   identity `json:"file,omitzero"`
+	FileID string   `json:"file_id,omitempty"` // at the element
+	SHA256 string   `json:"sha256,omitempty"`  // lower-case hex
+	Proven []string `json:"proven,omitempty"`  // of an intent: the elements that may have it, if each was known to keep our ids
+	// Elements is of an intent without Proven: those that may have it, as far as that is known.
+	Elements []string  `json:"elements,omitempty"`
+	At       time.Time `json:"at"`
 }
 
 func (r *record) setName(name string) {

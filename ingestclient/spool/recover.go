@@ -115,9 +115,9 @@ func (s *Spool) resume(h held, damaged bool) error {
 	case rec.Op == opStored, rec.Op == opKept:
 		it.stored, it.logged = rec, true
 	case rec.Op == opIntent:
-		it.open, it.proven = true, rec.Proven
+		it.open, it.proven, it.reach = true, rec.Proven, rec.Elements
 	}
-	it.seeAgain(h.info)
+	s.seeAgain(it, h.info)
 	s.found = append(s.found, it)
 	return nil
 }
@@ -146,7 +146,7 @@ func (s *Spool) retryAmbiguous() error {
 		if err := s.journal.append(r); err != nil {
 			return err
 		}
-		if err := s.layout.retake(h.id); err != nil {
+		if err := s.layout.retake(h.id, asideAmbiguous); err != nil {
 			return err
 		}
 		s.found = append(s.found, &item{id: h.id, name: h.name, seen: identify(h.info)})

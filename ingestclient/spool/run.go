@@ -229,7 +229,7 @@ func (l *loop) claimOne(f found) bool {
 			l.say(fmt.Errorf("claiming: %w", err))
 			return false
 		}
-		it.seeAgain(info) // its name was taken meanwhile: it cannot go back
+		l.seeAgain(it, info) // its name was taken meanwhile: it cannot go back
 	}
 	if l.layout.keep {
 		l.known[it.seen] = true
@@ -382,7 +382,7 @@ func (l *loop) again(it *item) {
 		if it.open {
 			to = asideAmbiguous
 		}
-		it.aside = describe(it, errCrowded, to)
+		it.aside = l.describe(it, errCrowded, to)
 		it.aside.FileID = it.id
 	}
 	l.lanes.push(it)
@@ -412,13 +412,13 @@ func (l *loop) giveBack(it *item) {
 
 func (l *loop) refresh(it *item) {
 	if info, err := l.layout.state.Lstat(contentPath(it.id, it.name)); err == nil {
-		it.seeAgain(info)
+		l.seeAgain(it, info)
 	}
 	l.again(it)
 }
 
 // seeAgain takes a claim as it is now. What is no file can only be put aside.
-func (it *item) seeAgain(info fs.FileInfo) {
+func (s *Spool) seeAgain(it *item, info fs.FileInfo) {
 	it.seen = identify(info)
 	if info.Mode().IsRegular() {
 		return
@@ -427,7 +427,7 @@ func (it *item) seeAgain(info fs.FileInfo) {
 	if it.open {
 		to = asideAmbiguous
 	}
-	it.aside = describe(it, errIrregular, to)
+	it.aside = s.describe(it, errIrregular, to)
 }
 
 var errIrregular = errors.New("it is not a regular file, and cannot go back: its name is taken")

@@ -164,7 +164,7 @@ func TestLostAnswerIsAmbiguous(t *testing.T) {
 	b.run()
 	b.run()
 	b.check([]string{"a.txt"}, 0, 0, 0, 1)
-	if it := b.status().Ambiguous[0]; !strings.Contains(it.Advice, "--retry-ambiguous") {
+	if it := b.status().Ambiguous[0]; !strings.Contains(it.Advice, " ingest resolve "+b.dir+" "+it.ID+" --auto") {
 		t.Errorf("%+v", it)
 	}
 	b.cfg.RetryAmbiguous = true

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ingestclient/spool"
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+const resolveStatuses = `   0    every file is decided; with --yes, and done
+   1    it failed; the error says what and where
+   2    the command line or a setting is wrong
+   3    files stay where they are, because nobody can tell whether they are stored
+   130  interrupted
+`
+
+func ingestResolveCommand(u *ui) *cli.Command {
+	return &cli.Command{
+		Name:      "resolve",
+		Usage:     "settle files that ingest put aside",
+		ArgsUsage: "DIR [ID...]",
+		Description: `Decides about the files in DIR/.artstore-ingest/ambiguous, or those whose IDs are given, and prints
+one line for each: id, decision, name, and why. It changes nothing without --yes.
+
+--auto asks each Storage Element for the file's checksum. A file that is there once, with its name
+and size and from the time of the upload, is stored: it is deleted, moved or kept, as ingest was
+told to. One that no element has, all of them having answered, is sent at the next start of ingest.
+All else stays. --stored and --resend are your own word for it; with an ID they also settle a file
+that was refused (failed). Stop ingest before: it has the directory.`,
+		Flags: slices.Concat([]cli.Flag{
+			&cli.BoolFlag{Name: "auto", Usage: "ask the elements"},
+			&cli.BoolFlag{Name: "stored", Usage: "the files are stored: dispose of them"},
+			&cli.BoolFlag{Name: "resend", Usage: "the files are not stored: send them at the next start of ingest"},
+			&cli.BoolFlag{Name: "yes", Usage: "do it"},
+			outputFlag(outputText, outputJSON),
+		}, settingsFlags(), u.logFlags(slog.LevelWarn)),
+		CustomHelpTemplate: commandHelpHead + resolveStatuses,
+		Action:             u.runIngestResolve,
+	}
+}
+
+func (u *ui) runIngestResolve(c *cli.Context) (err error) {
+	if err := wantArgs(c, 1, -1); err != nil {
+		return err
+	}
+	cfg := spool.ResolveConfig{Dir: c.Args().First(), IDs: c.Args().Tail(), Apply: c.Bool("yes")}
+	words := 0
+	for flag, decision := range map[string]spool.Decision{"auto": "", "stored": spool.DecideStored, "resend": spool.DecideResend} {
+		if c.Bool(flag) {
+			words++
+			cfg.Decision = decision
+		}
+	}
+	if words != 1 {
+		return usagef("want one of --auto, --stored and --resend")
+	}
+	if cfg.Decision == "" {
+		a, failed := u.openLister(c, &cfg)
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, a.close(c.Context)) }()
+	}
+	list, err := spool.Resolve(c.Context, cfg)
+	if errors.Is(err, spool.ErrLocked) {
+		return withHint(err, "stop that instance first: it has the directory")
+	}
+	if err != nil && len(list) == 0 {
+		return err
+	}
+	if shown := u.showResolutions(c, list); shown != nil {
+		return errors.Join(err, shown)
+	}
+	if err == nil && slices.ContainsFunc(list, func(r spool.Resolution) bool { return r.Decision == spool.DecideNothing }) {
+		err = exitStatus(exitAside)
+	}
+	return err
+}
+
+// openLister opens what uploads run on, for its lists.
+func (u *ui) openLister(c *cli.Context, cfg *spool.ResolveConfig) (*access, error) {
+	given, err := u.settings(c)
+	if err != nil {
+		return nil, err
+	}
+	a, err := u.openAccess(c, given, u.logger(slog.LevelWarn))
+	if err != nil {
+		return nil, err
+	}
+	client, err := a.client(a.cfg)
+	if err != nil {
+		return nil, errors.Join(err, a.close(c.Context))
+	}
+	cfg.Lister = client
+	return a, nil
+}
+
+func (u *ui) showResolutions(c *cli.Context, list []spool.Resolution) error {
+	if c.String(flagOutput) == outputJSON {
+		if list == nil {
+			list = []spool.Resolution{} // a list in JSON, not null
+		}
+		return u.printJSON(list)
+	}
+	open := 0
+	for _, r := range list {
+		if err := u.print("%s  %s  %s  (%s)", r.ID, r.Decision, printable.Clean(r.Name), printable.Clean(r.Why)); err != nil {
+			return err
+		}
+		if r.Decision != spool.DecideNothing && !r.Done {
+			open++
+		}
+	}
+	switch {
+	case len(list) == 0:
+		u.say("ingest resolve: nothing to settle")
+	case open > 0 && !c.Bool("yes"):
+		u.say("ingest resolve: nothing was changed; --yes does it")
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
+	"github.com/artstore/artstore-pki/ingestclient/spool"
+)
+
+// resolveWorld is a drop box with real services, and a shell to type into.
+type resolveWorld struct {
+	*testing.T
+	stack *ingesttest.Stack
+	bin   string // directory of the program
+	env   []string
+	in    string
+}
+
+func newResolveWorld(t *testing.T) *resolveWorld {
+	t.Helper()
+	w := &resolveWorld{T: t, stack: ingesttest.Start(t, ingesttest.Options{Dialect: "go"}), bin: t.TempDir()}
+	self, err := os.Executable()
+	must(t, err)
+	must(t, os.Symlink(self, filepath.Join(w.bin, "artstore-pki"))) // by this name the test binary is the program
+	w.in = filepath.Join(t.TempDir(), "drop 'box'")
+	must(t, os.Mkdir(w.in, 0o700))
+	w.env = append(os.Environ(),
+		"PATH="+w.bin+":"+os.Getenv("PATH"), "ADMIN_MODULE__DIALECT=form", "ADMIN_MODULE__TOKEN_URL="+w.stack.TokenURL,
+		"STORAGE_ELEMENT__BASE_URL="+w.stack.StorageURL, "STORAGE_ELEMENT__MAX_RETRIES=0",
+		"SERVICE_ACCOUNT__CLIENT_ID="+w.stack.ClientID, "SERVICE_ACCOUNT__CLIENT_SECRET="+w.stack.ClientSecret.Expose())
+	m := w.stack.CA.Material(t, "ingester")
+	key, err := x509.MarshalPKCS8PrivateKey(m.Certificate.PrivateKey)
+	must(t, err)
+	for name, block := range map[string]*pem.Block{
+		"TLS__CERT_FILE":    {Type: "CERTIFICATE", Bytes: m.Certificate.Certificate[0]},
+		"TLS__KEY_FILE":     {Type: "PRIVATE KEY", Bytes: key},
+		"TLS__CA_CERT_FILE": {Type: "CERTIFICATE", Bytes: w.stack.CA.Root().Raw},
+	} {
+		path := filepath.Join(w.bin, name)
+		must(t, os.WriteFile(path, pem.EncodeToMemory(block), 0o600))
+		w.env = append(w.env, name+"="+path)
+	}
+	return w
+}
+
+// sh types a line, and returns what it printed and its status.
+func (w *resolveWorld) sh(line string) (string, int) {
+	w.Helper()
+	var out bytes.Buffer
+	cmd := exec.CommandContext(w.Context(), "sh", "-c", line)
+	cmd.Env, cmd.Stdout, cmd.Stderr = w.env, &out, &out
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		w.Fatal(err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// quoted is the box as a word of the shell.
+func (w *resolveWorld) quoted() string { return "'" + strings.ReplaceAll(w.in, "'", `'\''`) + "'" }
+
+// ingest empties the box, as far as that goes, and wants that status.
+func (w *resolveWorld) ingest(mode spool.SourceAction, status int) {
+	w.Helper()
+	w.stack.SetFaults(w.T)
+	if out, got := w.sh(w.line(mode)); got != status {
+		w.Fatalf("ingest ends with %d, want %d:\n%s", got, status, out)
+	}
+}
+
+// put has one file uploaded while the element misbehaves, which an upload without a
+// file does not see: the start asks that way whether it is well.
+func (w *resolveWorld) put(mode spool.SourceAction, name string, fault ingesttest.Fault) {
+	w.Helper()
+	must(w.T, os.WriteFile(filepath.Join(w.in, name), []byte(strings.Repeat(name, 1000)), 0o600))
+	w.stack.SetFaults(w.T, fault)
+	if out, got := w.sh(w.line(mode)); got != exitAside && got != exitLeft {
+		w.Fatalf("%s: status %d:\n%s", name, got, out)
+	}
+	w.stack.SetFaults(w.T)
+}
+
+func (w *resolveWorld) line(mode spool.SourceAction) string {
+	return fmt.Sprintf(`cd %s && artstore-pki ingest . --once --settle 0s --on-success %s`, w.quoted(), mode)
+}
+
+// advice is the printed one, of each file that was put aside.
+func (w *resolveWorld) advice() map[string]string {
+	w.Helper()
+	text, _ := w.sh("artstore-pki ingest status " + w.quoted() + " -o json")
+	var st spool.Status
+	if err := json.Unmarshal([]byte(text), &st); err != nil {
+		w.Fatalf("%v:\n%s", err, text)
+	}
+	out := map[string]string{}
+	for _, it := range append(st.Failed, st.Ambiguous...) {
+		out[it.Name] = it.Advice
+	}
+	return out
+}
+
+// command is the line of an advice, from the name of the program to its last option.
+func (w *resolveWorld) command(advice, last string) string {
+	w.Helper()
+	_, line, ok := strings.Cut(advice, "artstore-pki ")
+	line, _, found := strings.Cut(line, last)
+	if !ok || !found {
+		w.Fatalf("no command in %q", advice)
+	}
+	return "artstore-pki " + line + last
+}
+
+// The advice of a file that was put aside, typed as it is printed, leads where it
+// says, under each mode, and no file is stored twice.
+func TestAdviceLeadsWhereItSays(t *testing.T) {
+	for _, mode := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			w := newResolveWorld(t)
+			w.put(mode, "lost", ingesttest.Fault{Kind: "reset", AfterStore: true})
+			w.put(mode, "absent", ingesttest.Fault{Kind: "status", Status: 500, AfterBytes: 2000})
+			w.put(mode, "refused", ingesttest.Fault{Kind: "status", Status: 413, AfterBytes: 2000})
+			advice := w.advice()
+			if len(advice) != 3 {
+				t.Fatalf("put aside: %v", advice)
+			}
+
+			auto := w.command(advice["lost"], "--auto")
+			if out, status := w.sh(auto); status != exitOK || !strings.Contains(out, "  stored  lost  (https://") || !strings.Contains(out, "--yes does it") {
+				t.Errorf("%s: status %d:\n%s", auto, status, out)
+			}
+			if got := w.advice(); len(got) != 3 {
+				t.Errorf("a dry run changed it: %v", got)
+			}
+			if out, status := w.sh(auto + " --yes"); status != exitOK {
+				t.Errorf("status %d:\n%s", status, out)
+			}
+			auto = w.command(advice["absent"], "--auto") + " --yes -o json"
+			out, status := w.sh(auto)
+			var list []spool.Resolution
+			if err := json.Unmarshal([]byte(out[strings.IndexByte(out, '['):]), &list); err != nil || status != exitAside || len(list) != 1 || list[0].Decision != spool.DecideNothing || !strings.Contains(list[0].Why, "may still be on its way") {
+				t.Errorf("%s: status %d, %v:\n%s", auto, status, err, out)
+			}
+			for _, name := range []string{"absent", "refused"} {
+				base, _, _ := strings.Cut(w.command(advice[name], "--resend --yes"), " --auto")
+				line := strings.TrimSuffix(base, " --resend --yes") + " --resend --yes"
+				if out, status := w.sh(line); status != exitOK || !strings.Contains(out, "  resend  "+name+"  (") {
+					t.Errorf("%s: status %d:\n%s", line, status, out)
+				}
+			}
+
+			w.ingest(mode, exitOK)
+			w.ingest(mode, exitOK)
+			var names []string
+			for _, f := range w.stack.Files() {
+				names = append(names, f.Name)
+			}
+			if !slices.Equal(names, []string{"absent", "lost", "refused"}) {
+				t.Errorf("stored: %v", names)
+			}
+			st, err := spool.ReadStatus(t.Context(), w.in, false)
+			must(t, err)
+			if n := len(st.Waiting) + len(st.Claimed) + len(st.Failed) + len(st.Ambiguous); n != 0 {
+				t.Errorf("left: %+v", st)
+			}
+		})
+	}
+}
+
+func TestResolveCommandLines(t *testing.T) {
+	w := newResolveWorld(t)
+	for line, want := range map[string]struct {
+		status int
+		text   string
+	}{
+		"artstore-pki ingest resolve":                       {exitUsage, "missing argument: want DIR [ID...]"},
+		"artstore-pki ingest resolve x":                     {exitUsage, "want one of --auto, --stored and --resend"},
+		"artstore-pki ingest resolve x --auto --stored":     {exitUsage, "want one of --auto, --stored and --resend"},
+		"artstore-pki ingest resolve $PWD/nowhere --stored": {exitFailure, "no such file or directory"},
+		"artstore-pki ingest resolve /tmp --stored --yes":   {exitFailure, "ingest never ran there"},
+		"mkdir -p in && artstore-pki ingest in --once --settle 0s; artstore-pki ingest resolve in --auto -o json": {exitOK, "[]"},
+		"artstore-pki ingest resolve in 11111111-2222-4333-8444-555555555555 --stored":                            {exitFailure, "no file was put aside under this id"},
+		"(artstore-pki ingest in & p=$!; until artstore-pki ingest status in | grep -q running,; do sleep 0.1; done; artstore-pki ingest resolve in --stored; s=$?; kill -INT $p; wait $p; exit $s)": {
+			exitFailure, "hint: stop that instance first"},
+	} {
+		if out, status := w.sh("cd '" + w.bin + "' && mkdir -p in && artstore-pki ingest in --once >/dev/null 2>&1; " + line); status != want.status || !strings.Contains(out, want.text) {
+			t.Errorf("%s: status %d, want %d with %q:\n%s", line, status, want.status, want.text, out)
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package spool
+
+import (
+	"errors"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+)
+
+// describe makes the reason for a claim that is put aside, with the command that settles it.
+func (s *Spool) describe(it *item, err error, to aside) *reason {
+	r := &reason{
+		State: to, ID: it.id, Name: strings.ToValidUTF8(it.name, "\uFFFD"), Size: it.seen.Size,
+		Error: err.Error(), Attempts: it.tries, At: time.Now().UTC(), OnSuccess: s.cfg.OnSuccess,
+	}
+	if e, ok := errors.AsType[*ingestclient.RequestError](err); ok {
+		r.Status, r.FileID = e.Status, e.FileID
+		if e.Element != "" {
+			r.Elements = []string{e.Element} // an attempt without an outcome is the last one, and tied to its element
+		}
+	}
+	if r.Elements == nil {
+		r.Elements = it.reach
+	}
+	resolve := "artstore-pki ingest resolve " + shellWord(s.spooled()) + " " + it.id
+	switch {
+	case to == asideAmbiguous:
+		r.Advice = "it may be stored: " + resolve + " --auto asks the elements for it, and with --yes does what it says; " +
+			"if they cannot tell, --stored --yes or --resend --yes is your word"
+	case errors.Is(err, ingestclient.ErrChecksum):
+		r.Advice = "the element stored other content under file_id: remove that there, then send it again: " + resolve + " --resend --yes"
+	default:
+		r.Advice = "it was not stored: correct what the error names, then send it again: " + resolve + " --resend --yes"
+	}
+	return r
+}
+
+// spooled is the directory for commands that are typed elsewhere.
+func (s *Spool) spooled() string {
+	if abs, err := filepath.Abs(s.layout.dir); err == nil {
+		return abs
+	}
+	return s.layout.dir
+}
+
+var plainWord = regexp.MustCompile(`^[0-9A-Za-z_./:@%+=,-]+$`)
+
+// shellWord quotes what a POSIX shell would not take as one word.
+func shellWord(text string) string {
+	if plainWord.MatchString(text) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}

@@ -1,0 +1,244 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+)
+
+// Decision is what becomes of a file that was put aside.
+type Decision string
+
+// Decisions.
+const (
+	DecideStored  Decision = "stored" // it is at an element: its source is disposed of
+	DecideResend  Decision = "resend" // it is not: the next start sends it
+	DecideNothing Decision = "stays"  // nobody can tell
+)
+
+// ResolveConfig says which files of a spool to settle, and how. Dir and either
+// Decision or Lister are required.
+type ResolveConfig struct {
+	// Dir is the spooled directory.
+	Dir string
+	// IDs name files in ambiguous/ or, with a Decision, in failed/. Empty means all in ambiguous/.
+	IDs []string
+	// Decision is the operator's word: DecideStored or DecideResend. Empty means to ask Lister.
+	Decision Decision
+	// Lister tells what the elements have.
+	Lister Lister
+	// Apply does what was decided. Without it nothing is changed.
+	Apply bool
+}
+
+// Resolution is what was decided about one file, and why.
+type Resolution struct {
+	ID       string   `json:"id"` // of the directory that holds it
+	Name     string   `json:"name"`
+	Size     int64    `json:"size"` // bytes
+	SHA256   string   `json:"sha256,omitempty"`
+	Decision Decision `json:"decision"`
+	Why      string   `json:"why"`
+	FileID   string   `json:"file_id,omitempty"` // at the element, if it is known
+	Element  string   `json:"element,omitempty"` // the URL
+	Done     bool     `json:"done"`
+}
+
+// ErrUnknownID is returned by Resolve for an id that names no file it could settle.
+var ErrUnknownID = errors.New("no file was put aside under this id")
+
+// Resolve decides about files that were put aside, and with Apply does it. It
+// holds the lock of the spool meanwhile: beside a running instance it returns
+// [ErrLocked]. What became of a source that is stored is what was configured
+// when it was put aside.
+//
+// Killed at any instant, a file is where it was, or settled; calling it again
+// goes on. On an error the files before the one that failed are settled.
+func Resolve(ctx context.Context, cfg ResolveConfig) (out []Resolution, err error) {
+	s, err := openAside(cfg)
+	if err == nil {
+		defer func() { err = errors.Join(err, s.Close()) }()
+		out, err = s.resolveAll(ctx, cfg)
+	}
+	if err != nil {
+		return out, fmt.Errorf("resolving in the spool %s: %w", cfg.Dir, err)
+	}
+	return out, nil
+}
+
+// openAside locks a spool that was used before.
+func openAside(cfg ResolveConfig) (*Spool, error) {
+	if cfg.Decision == "" && cfg.Lister == nil || cfg.Decision != "" && cfg.Decision != DecideStored && cfg.Decision != DecideResend {
+		return nil, errors.New("it takes a decision, stored or resend, or elements to ask")
+	}
+	dir, err := filepath.EvalSymlinks(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Spool{cfg: Config{Dir: cfg.Dir}}
+	if s.layout, err = openLayout(dir, false, false); err != nil {
+		return nil, err
+	}
+	if s.layout.state == nil {
+		return nil, errors.Join(fmt.Errorf("%w: ingest never ran there", fs.ErrNotExist), s.Close())
+	}
+	if err := s.takeLock(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// errUnread: a damaged journal is only understood together with claimed/.
+var errUnread = errors.New("the journal is damaged: start ingest once before, which decides what that means for each file")
+
+func (s *Spool) resolveAll(ctx context.Context, cfg ResolveConfig) ([]Resolution, error) {
+	journal, damaged, err := openJournal(s.layout) // only read, until start
+	if err != nil {
+		return nil, err
+	}
+	if damaged {
+		return nil, errUnread
+	}
+	s.journal = journal
+	files, err := s.aside(cfg)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Resolution, len(files))
+	if cfg.Decision == "" {
+		if out, err = s.auto(ctx, cfg.Lister, files); err != nil {
+			return nil, err
+		}
+	}
+	for i, f := range files {
+		if cfg.Decision != "" {
+			out[i] = Resolution{Decision: cfg.Decision, Why: "you said so", FileID: f.reason.FileID}
+		}
+		out[i].ID, out[i].Name, out[i].Size = f.id, f.name, f.info.Size()
+	}
+	if !cfg.Apply {
+		return out, nil
+	}
+	if err := journal.start(); err != nil {
+		return nil, err
+	}
+	for i, f := range files {
+		if err := s.settle(ctx, f, &out[i]); err != nil {
+			return out, fmt.Errorf("settling %s: %w", f.id, err)
+		}
+	}
+	return out, nil
+}
+
+// asideFile is a file that was put aside.
+type asideFile struct {
+	held
+	in aside
+}
+
+// path is that of its content.
+func (f asideFile) path() string { return filepath.Join(string(f.in), f.id, contentDir, f.name) }
+
+// aside lists the chosen files, the oldest first. Without a decision that is
+// only for ambiguous ones: what an element refused is not stored there.
+func (s *Spool) aside(cfg ResolveConfig) ([]asideFile, error) {
+	var files []asideFile
+	for _, in := range []aside{asideAmbiguous, asideFailed} {
+		list, err := s.layout.list(string(in))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, h := range list {
+			named := slices.Contains(cfg.IDs, h.id)
+			if in == asideFailed && (!named || cfg.Decision == "") || in == asideAmbiguous && len(cfg.IDs) > 0 && !named {
+				continue
+			}
+			if h.name == "" || !h.info.Mode().IsRegular() && cfg.Decision != DecideResend { // what is no file can only go back
+				continue
+			}
+			if h.reason == nil {
+				h.reason = &reason{}
+			}
+			files = append(files, asideFile{held: h, in: in})
+		}
+	}
+	for _, id := range cfg.IDs {
+		if !slices.ContainsFunc(files, func(f asideFile) bool { return f.id == id }) {
+			return nil, fmt.Errorf("%w: %s", ErrUnknownID, id)
+		}
+	}
+	slices.SortFunc(files, func(a, b asideFile) int { return a.reason.At.Compare(b.reason.At) })
+	return files, nil
+}
+
+// settle does what was decided. The record is the promise: before it is durable
+// the file is still aside; after it, the file is aside, and deciding again does
+// no harm, or a claim that the next start finds with its record.
+func (s *Spool) settle(ctx context.Context, f asideFile, r *Resolution) error {
+	rec := &record{Op: opUnsent, ID: f.id, File: identify(f.info), At: time.Now().UTC()}
+	rec.setName(f.name)
+	after := s.afterwards(f)
+	switch r.Decision {
+	case DecideResend:
+	case DecideStored:
+		if r.SHA256 == "" {
+			digest, err := s.hashAside(ctx, f)
+			if err != nil {
+				return err
+			}
+			r.SHA256 = digest
+		}
+		rec.Op, rec.FileID, rec.SHA256 = opStored, r.FileID, r.SHA256
+		if after == KeepSource {
+			rec.Op = opKept
+		}
+	default:
+		return nil
+	}
+	if err := s.journal.append(rec); err != nil {
+		return err
+	}
+	if err := s.layout.retake(f.id, f.in); err != nil {
+		return err
+	}
+	r.Done = true
+	if r.Decision == DecideResend {
+		return nil
+	}
+	if after == MoveSource {
+		return s.layout.archive(f.id, f.name)
+	}
+	return s.layout.drop(f.id)
+}
+
+// afterwards is what becomes of a stored source. A claim that is a link has its
+// source in the directory still. Where nothing says it, the file is moved: that
+// loses nothing.
+func (s *Spool) afterwards(f asideFile) SourceAction {
+	if s.layout.isSource(f.name, f.path()) {
+		return KeepSource
+	}
+	return or(f.reason.OnSuccess, MoveSource)
+}
+
+func (s *Spool) hashAside(ctx context.Context, f asideFile) (string, error) {
+	file, err := s.layout.openFile(f.path())
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = file.Close() }() // only read from
+	info, err := file.Stat()
+	if err == nil && (!info.Mode().IsRegular() || identify(info) != identify(f.info)) {
+		err = fmt.Errorf("%w: %s", ingestclient.ErrFileChanged, f.name)
+	}
+	if err != nil {
+		return "", err
+	}
+	return digest(ctx, file)
+}
