@@ -53,11 +53,8 @@ type killWorld struct {
 
 func newKillWorld(t *testing.T) *killWorld {
 	t.Helper()
-	self, err := os.Executable()
-	must(t, err)
 	w := &killWorld{dir: t.TempDir(), element: freeAddress(t)}
-	w.program = filepath.Join(w.dir, "artstore-pki") // by this name the test binary is the program
-	must(t, os.Symlink(self, w.program))
+	w.program = selfAs(t, w.dir)
 	w.ok(t, "dev", "bootstrap", "--dir", "ca", "--dns", "localhost", "--dns", "127.0.0.1",
 		"--token", "admin-module=admin.token", "--token", "storage-element=storage.token", "--token", "ingester=ingester.token")
 	w.start(t, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--ready-file", "ca.url")
@@ -69,6 +66,16 @@ func newKillWorld(t *testing.T) *killWorld {
 		"--allow", "storage-element", "--bound-tokens", "--account", "ingester", "--account-secret-file", "secret", "--account-id-file", "id"}, certFlags("admin")...)...)
 	w.admin = w.url(t, "admin.url")
 	return w
+}
+
+// selfAs is a path by which the test binary is the program.
+func selfAs(t *testing.T, dir string) string {
+	t.Helper()
+	self, err := os.Executable()
+	must(t, err)
+	program := filepath.Join(dir, "artstore-pki")
+	must(t, os.Symlink(self, program))
+	return program
 }
 
 func certFlags(who string) []string {
