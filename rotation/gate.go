@@ -32,6 +32,14 @@ type pair struct {
 	warnings []string // what is wrong with it and no reason to refuse it
 }
 
+// raw is the chain in DER.
+func (p pair) raw() (ders []string) {
+	for _, c := range p.chain {
+		ders = append(ders, string(c.Raw))
+	}
+	return ders
+}
+
 func (p pair) certificate() tls.Certificate {
 	c := tls.Certificate{
 		PrivateKey: p.key, Leaf: p.chain[0],

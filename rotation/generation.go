@@ -121,17 +121,15 @@ func (g *Generation) expired(now time.Time) bool { return !now.Before(g.until())
 
 // digest is over everything that peers can notice from now on: identical content is no rotation.
 func (g *Generation) digest(now time.Time) string {
-	parts := []string{g.trust, g.revoked.digest}
-	add := func(p pair) {
-		for _, c := range p.chain {
-			parts = append(parts, string(c.Raw))
-		}
-	}
-	add(g.own)
+	return digestOf(append(g.own.raw(), g.trust, g.revoked.digest, g.digestOthers(now)))
+}
+
+func (g *Generation) digestOthers(now time.Time) string {
+	var parts []string
 	for _, o := range g.others {
 		parts = append(parts, o.name)
 		for _, p := range o.live(now) {
-			add(p)
+			parts = append(parts, p.raw()...)
 		}
 	}
 	return digestOf(parts)

@@ -4,29 +4,15 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-const (
-	// maxWait bounds one wait for a wall-clock time: timers stand still while a
-	// machine sleeps, so whoever waits for a time looks at the clock this often.
-	maxWait = 30 * time.Second
-	// maxQueue bounds the failures that wait for a slow subscriber; rotations always wait.
-	maxQueue = 64
-)
-
-// Change tells subscribers what happened.
-type Change struct {
-	Generation *Generation // in effect after the change
-	Previous   *Generation // superseded by it; nil when Err is set
-	Warning    error       // published although the new bundle does not verify the own chain
-	Err        error       // a candidate was refused or the source fails; Generation stays in effect
-}
+// maxWait bounds one wait for a wall-clock time: timers stand still while a
+// machine sleeps, so whoever waits for a time looks at the clock this often.
+const maxWait = 30 * time.Second
 
 // held is a candidate that waits for its NotBefore.
 type held struct {
@@ -115,12 +101,7 @@ func (id *Identity) publish(g *Generation, now time.Time) {
 	for _, o := range g.others {
 		id.wg.Go(func() { id.mindOther(n, o) })
 	}
-	leaf := g.Leaf()
-	attrs := []any{"serial", pemfile.Serial(leaf), "fingerprint", pemfile.Fingerprint(leaf), "not_after", leaf.NotAfter}
-	id.log.Info("identity rotated", attrs...)
-	if g.untrusted != nil {
-		id.log.Warn("own trust bundle does not verify the own chain", append(attrs, "err", g.untrusted)...)
-	}
+	id.announce(g, c.Previous, now)
 	if old == nil {
 		close(id.started) // from here on there may be subscribers; for them this is no change
 		return
@@ -176,12 +157,11 @@ func (id *Identity) waitFor(ctx context.Context, h *held) {
 // and ends the tenure when it is drained or out of grace.
 func (id *Identity) mind(n *tenure) {
 	leaf := n.gen.Leaf()
-	attrs := []any{"serial", pemfile.Serial(leaf), "fingerprint", pemfile.Fingerprint(leaf), "not_after", leaf.NotAfter}
 	if id.reaches(n, lifetime.OverdueAt(leaf.NotBefore, leaf.NotAfter)) {
-		id.log.Warn("certificate is not renewed in time", attrs...)
+		id.tellOverdue(n)
 	}
 	if id.reaches(n, n.gen.until()) {
-		id.log.Error("certificate expired and nothing replaces it", attrs...)
+		id.tellExpired(n)
 	}
 	select {
 	case <-n.replaced:
@@ -191,7 +171,7 @@ func (id *Identity) mind(n *tenure) {
 	}
 	if cut := n.end(); cut > 0 {
 		id.forced.Add(uint64(cut))
-		id.log.Warn("connections cut: their generation is over", append(attrs, "connections", cut)...)
+		id.log.Warn("connections cut: their generation is over", append(about(leaf), "connections", cut)...)
 	}
 	id.mu.Lock()
 	for i, r := range id.retiring {
@@ -309,84 +289,5 @@ func (id *Identity) watching(mode string, why error) {
 	id.mu.Unlock()
 	if why != nil {
 		id.log.Warn("file notification unavailable, polling only", "err", why)
-	}
-}
-
-// events delivers changes in order, from one goroutine that holds no lock, so
-// that a subscriber may call everything but Close.
-type events struct {
-	mu    sync.Mutex
-	subs  []*subscriber
-	queue []event
-	wake  chan struct{} // capacity 1
-}
-
-type subscriber struct {
-	fn      func(Change)
-	stopped atomic.Bool
-}
-
-type event struct {
-	change Change
-	subs   []*subscriber // as of the change
-}
-
-// Subscribe has fn called after every later change, in order, one at a time for
-// all subscribers; a slow fn delays the others and no publication. After stop
-// returned, fn is not started again; one call may still be running.
-func (id *Identity) Subscribe(fn func(Change)) (stop func()) {
-	s := &subscriber{fn: fn}
-	e := &id.events
-	e.mu.Lock()
-	e.subs = append(e.subs[:len(e.subs):len(e.subs)], s) // queued events keep their own view
-	e.mu.Unlock()
-	return func() {
-		s.stopped.Store(true)
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		kept := make([]*subscriber, 0, len(e.subs))
-		for _, o := range e.subs {
-			if o != s {
-				kept = append(kept, o)
-			}
-		}
-		e.subs = kept
-	}
-}
-
-func (e *events) push(c Change) {
-	e.mu.Lock()
-	if len(e.subs) > 0 && (c.Err == nil || len(e.queue) < maxQueue) {
-		e.queue = append(e.queue, event{c, e.subs})
-	}
-	e.mu.Unlock()
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (e *events) take() []event {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	q := e.queue
-	e.queue = nil
-	return q
-}
-
-func (id *Identity) dispatch() {
-	for {
-		select {
-		case <-id.ctx.Done():
-			return
-		case <-id.events.wake:
-		}
-		for _, ev := range id.events.take() {
-			for _, s := range ev.subs {
-				if !s.stopped.Load() && id.ctx.Err() == nil {
-					s.fn(ev.change)
-				}
-			}
-		}
 	}
 }

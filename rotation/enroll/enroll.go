@@ -119,7 +119,8 @@ type Config struct {
 	TrustRefresh time.Duration
 	// Timeout bounds one request to the authority. 0 means 30 s.
 	Timeout time.Duration
-	// Logger gets state changes and failures. nil means slog.Default.
+	// Logger gets state changes and failures. What a [rotation.Identity] logs when it
+	// comes into effect is here at debug level only. nil means slog.Default.
 	Logger *slog.Logger
 	// DialContext replaces net.Dialer, for tunnels and tests. TLS stays ours.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)

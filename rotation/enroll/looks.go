@@ -42,7 +42,7 @@ func (a *agent) changeTrust(ctx context.Context, now time.Time, roots []*x509.Ce
 	if err := a.amend(i); err != nil {
 		return err
 	}
-	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "trust bundle changed", about(i, nil)...)
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "trust bundle fetched", about(i, nil)...)
 	if i.verify(now) != nil { // whoever has this bundle will refuse us
 		a.leaf.schedule(now, now)
 	}
@@ -99,7 +99,7 @@ func (a *agent) changeLists(ctx context.Context, got answered, now time.Time) (c
 	if err := a.amend(i); err != nil {
 		return true, err
 	}
-	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "revoked lists refreshed", slog.Int("lists", len(i.lists)), slog.Int("serials", i.lists.serials()))
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "revoked lists refreshed", slog.Int("lists", len(i.lists)), slog.Int("serials", i.lists.serials()))
 	if lost { // somebody must act: the authority may have lost its record
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the authority's lists no longer name revoked certificates, which stay refused here", slog.Int("serials", i.kept.Len()))
 	}

@@ -130,7 +130,8 @@ func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
 		err = a.publish(r.value)
 	}
 	if err == nil {
-		a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate renewed", about(r.value, nil)...)
+		// At debug level, for the identity says what came into effect.
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "certificate renewed", about(r.value, nil)...)
 		if !slices.EqualFunc(r.value.chain[1:], a.cur.chain[1:], (*x509.Certificate).Equal) { // another issuer has another list
 			a.lists.schedule(now, now)
 		}

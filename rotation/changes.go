@@ -1,0 +1,186 @@
+package rotation
+
+import (
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// maxQueue bounds the failures that wait for a slow subscriber; rotations always wait.
+const maxQueue = 64
+
+// Change tells subscribers what happened.
+type Change struct {
+	Generation *Generation // in effect after the change
+	Previous   *Generation // superseded by it; nil when Err is set
+	Warning    error       // published although the new bundle does not verify the own chain
+	Err        error       // a candidate was refused, the source fails, or Overdue; Generation stays in effect
+	// Overdue: the certificate in effect should have been renewed by now, and is
+	// valid for a fifth of its life yet (as [Status.Overdue]). Told once for each
+	// certificate, and to a subscriber that comes later when it subscribes.
+	Overdue bool
+}
+
+// about names a certificate in a line of the log.
+func about(leaf *x509.Certificate) []any {
+	return []any{"serial", pemfile.Serial(leaf), "fingerprint", pemfile.Fingerprint(leaf), "not_after", leaf.NotAfter}
+}
+
+// announce logs what g changes of prev, which is nil at the start: one line for
+// each kind of change.
+func (id *Identity) announce(g, prev *Generation, now time.Time) {
+	leaf := g.Leaf()
+	switch {
+	case prev == nil:
+		id.log.Info("identity loaded", about(leaf)...)
+	case !leaf.Equal(prev.Leaf()):
+		id.log.Info("identity rotated", about(leaf)...)
+	case !slices.EqualFunc(g.own.chain, prev.own.chain, (*x509.Certificate).Equal):
+		id.log.Info("certificate chain changed", about(leaf)...)
+	}
+	if prev != nil && g.digestOthers(now) != prev.digestOthers(now) {
+		id.log.Info("other certificates changed", "others", len(g.others))
+	}
+	if prev != nil && g.trust != prev.trust {
+		id.log.Info("trust bundle changed", "roots", len(g.roots), "trust_digest", g.trust)
+	}
+	if prev != nil && g.revoked.digest != prev.revoked.digest {
+		id.log.Info("revocation lists changed", "revoked_lists", len(g.revoked.lists), "revoked_serials", g.revoked.named.Len(), "revoked_kept", g.revoked.kept.Len())
+	}
+	if g.untrusted != nil {
+		id.log.Warn("own trust bundle does not verify the own chain", append(about(leaf), "err", g.untrusted)...)
+	}
+}
+
+// tellOverdue says that nothing has replaced the certificate of n in time, unless
+// that was said before: a generation with other trust may have the same one.
+func (id *Identity) tellOverdue(n *tenure) {
+	e, g := &id.events, n.gen
+	e.mu.Lock()
+	news := id.current.Load() == n && e.overdue != g.thumb // a rotation that came just now is told after this, or instead
+	if news {
+		e.overdue = g.thumb
+		e.add(event{overdue(g), e.subs})
+	}
+	e.mu.Unlock()
+	if news {
+		id.log.Warn("certificate is not renewed in time", about(g.Leaf())...)
+	}
+}
+
+func overdue(g *Generation) Change {
+	return Change{
+		Generation: g, Overdue: true,
+		Err: fmt.Errorf("the certificate is not renewed in time and expires at %s", g.until().UTC().Format(time.RFC3339)),
+	}
+}
+
+// tellExpired says once that the certificate of n is over.
+func (id *Identity) tellExpired(n *tenure) {
+	e := &id.events
+	e.mu.Lock()
+	news := e.expired != n.gen.thumb
+	e.expired = n.gen.thumb
+	e.mu.Unlock()
+	if news {
+		id.log.Error("certificate expired and nothing replaces it", about(n.gen.Leaf())...)
+	}
+}
+
+// events delivers changes in order, from one goroutine that holds no lock, so
+// that a subscriber may call everything but Close.
+type events struct {
+	mu    sync.Mutex
+	subs  []*subscriber
+	queue []event
+	wake  chan struct{} // capacity 1
+
+	overdue, expired string // thumbprints of the certificates that were last said to be so
+}
+
+type subscriber struct {
+	fn      func(Change)
+	stopped atomic.Bool
+}
+
+type event struct {
+	change Change
+	subs   []*subscriber // as of the change
+}
+
+// Subscribe has fn called after every later change, in order, one at a time for
+// all subscribers; a slow fn delays the others and no publication. When the
+// certificate in effect is overdue already, fn is told that first. After stop
+// returned, fn is not started again; one call may still be running.
+func (id *Identity) Subscribe(fn func(Change)) (stop func()) {
+	s := &subscriber{fn: fn}
+	e := &id.events
+	e.mu.Lock()
+	e.subs = append(e.subs[:len(e.subs):len(e.subs)], s) // queued events keep their own view
+	if g := id.Current(); e.overdue == g.thumb {
+		e.add(event{overdue(g), []*subscriber{s}})
+	}
+	e.mu.Unlock()
+	return func() {
+		s.stopped.Store(true)
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		kept := make([]*subscriber, 0, len(e.subs))
+		for _, o := range e.subs {
+			if o != s {
+				kept = append(kept, o)
+			}
+		}
+		e.subs = kept
+	}
+}
+
+func (e *events) push(c Change) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.Err == nil || c.Overdue || len(e.queue) < maxQueue {
+		e.add(event{c, e.subs})
+	}
+}
+
+// add queues an event; the caller holds e.mu.
+func (e *events) add(ev event) {
+	if len(ev.subs) == 0 {
+		return
+	}
+	e.queue = append(e.queue, ev)
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (e *events) take() []event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	q := e.queue
+	e.queue = nil
+	return q
+}
+
+func (id *Identity) dispatch() {
+	for {
+		select {
+		case <-id.ctx.Done():
+			return
+		case <-id.events.wake:
+		}
+		for _, ev := range id.events.take() {
+			for _, s := range ev.subs {
+				if !s.stopped.Load() && id.ctx.Err() == nil {
+					s.fn(ev.change)
+				}
+			}
+		}
+	}
+}
