@@ -27,9 +27,9 @@ type Feed interface {
 // of federated domains are left out: an identity trusts one list, and a partner
 // on it could speak for our own domain. Closing feed is the caller's part.
 //
-// SVIDs often have no DNS names, and clients of rotation check the name they
-// dial: such a server has to be reached through go-spiffe. For servers,
-// [rotation.AllowNames] takes SPIFFE IDs.
+// SVIDs often have no DNS names, and clients of rotation check one: give the
+// server a DNS name beside its SPIFFE ID, or reach it through go-spiffe with
+// [NewSource]. For servers, [rotation.AllowNames] takes SPIFFE IDs.
 func Follow(feed Feed) rotation.Source { return follower{feed} }
 
 type follower struct{ feed Feed }
