@@ -35,12 +35,7 @@ stop_server() {
 
 # block NAME prints the blocks of that name, made to fit this machine.
 block() {
-  echo "$1" >>"$work/used"
-  awk -v want="<!-- check: $1 -->" '
-    $0 == want { armed = 1; next }
-    /^```/ { if (inside) { inside = 0; print "" } else if (armed) { inside = 1; found = 1 } armed = 0; next }
-    inside { print }
-    END { exit !found }' "$guide" |
+  guide_block "$1" |
     sed -e "s|/srv/pki|$work/pki|g" -e "s|https://ca.internal:9443|$url|g" -e 's|ca\.internal|localhost|g' \
       -e 's|0\.0\.0\.0:9443|127.0.0.1:0|g' -e "s|listen 443 |listen 127.0.0.1:$nginx_port |" \
       -e "s|catalogue.internal:8000|127.0.0.1:$python_port|" -e "s|port=5432|port=$db_port|"
@@ -68,17 +63,6 @@ as_db() {
     set -- setpriv --reuid=postgres --regid=postgres --clear-groups "$@"
   fi
   HOME=$work/db PGDATA=$work/db/data "$@"
-}
-
-# until_ok TEXT COMMAND…: it has to succeed within 20 s.
-until_ok() {
-  local text=$1 deadline=$((SECONDS + 20))
-  shift
-  until "$@" >"$work/out" 2>&1 </dev/null; do
-    [ "$SECONDS" -lt "$deadline" ] || { echo "FAIL $text" >&2; exit 1; }
-    sleep 0.1
-  done
-  echo "ok   $text"
 }
 
 serial() { openssl x509 -in "$1" -noout -serial; }
@@ -415,16 +399,6 @@ symptoms() {
     case $phrase in *.conf | *.crt | *.pem | cert | key | inspect* | artstore-pki* | openssl* | fetch-lists) continue ;; esac
     must "seen: $phrase" grep -qF -- "$phrase" "$work/seen"
   done <"$work/phrases"
-}
-
-# whole: each block of the guide has a name and was used.
-whole() {
-  must "every block says whether it is checked" awk '
-    /^<!-- (check|unchecked): .* -->$/ { marked = NR }
-    /^```/ { if (!inside && marked != NR - 1) { print FILENAME ": " NR; bad = 1 } inside = !inside }
-    END { exit bad }' "$guide"
-  sed -n 's/^<!-- check: \(.*\) -->$/\1/p' "$guide" | sort -u >"$work/named"
-  must "every checked block was used" diff "$work/named" <(sort -u "$work/used")
 }
 
 start_authority

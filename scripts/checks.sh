@@ -72,3 +72,34 @@ wait_for_file() {
     sleep 0.1
   done
 }
+
+# until_ok TEXT COMMAND…: it has to succeed within 20 s.
+until_ok() {
+  local text=$1 deadline=$((SECONDS + 20))
+  shift
+  until "$@" >"$work/out" 2>&1 </dev/null; do
+    [ "$SECONDS" -lt "$deadline" ] || { echo "FAIL $text" >&2; exit 1; }
+    sleep 0.1
+  done
+  echo "ok   $text"
+}
+
+# guide_block NAME prints the blocks below <!-- check: NAME --> in the file $guide.
+guide_block() {
+  echo "$1" >>"$work/used"
+  awk -v want="<!-- check: $1 -->" '
+    $0 == want { armed = 1; next }
+    /^```/ { if (inside) { inside = 0; print "" } else if (armed) { inside = 1; found = 1 } armed = 0; next }
+    inside { print }
+    END { exit !found }' "${guide:?}"
+}
+
+# whole: each block of the guide has a name and was used.
+whole() {
+  must "every block says whether it is checked" awk '
+    /^<!-- (check|unchecked): .* -->$/ { marked = NR }
+    /^```/ { if (!inside && marked != NR - 1) { print FILENAME ": " NR; bad = 1 } inside = !inside }
+    END { exit bad }' "${guide:?}"
+  sed -n 's/^<!-- check: \(.*\) -->$/\1/p' "$guide" | sort -u >"$work/named"
+  must "every checked block was used" diff "$work/named" <(sort -u "$work/used")
+}

@@ -54,7 +54,10 @@ func (w *world) lookUp(token string) int {
 		w.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	own := w.stack.Identity.Transport(rotation.TransportOptions{})
+	own, err := w.stack.Identity.Transport(rotation.TransportOptions{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	defer func() { _ = own.Close() }() // nothing is in flight
 	resp, err := own.RoundTrip(req)
 	if err != nil {
