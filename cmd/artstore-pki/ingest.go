@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -61,6 +62,7 @@ func spoolFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "on-close", Category: category, Usage: "take a file as soon as its writer closes it (Linux); wrong for files that are opened more than once"},
 		&cli.GenericFlag{Name: "rescan", Category: category, Value: &span{Duration: 5 * time.Second}, Usage: "pause between two looks at the whole directory"},
 		&cli.BoolFlag{Name: flagRecursive, Category: category, Usage: "include sub-directories"},
+		stateDirFlag(category),
 		&cli.Int64Flag{Name: "min-free", Category: category, Value: 1 << 20, Usage: "claim nothing below this many free `BYTES`; 0 turns it off"},
 		&cli.StringFlag{Name: "file-ids", Category: "transfer", Value: "auto", Usage: "who chooses ids: client (each element is known to take ours, as ArtStore's Python one does: interrupted uploads are repeated), element (they become ambiguous), or auto: find out from the first receipt"},
 		&cli.BoolFlag{Name: "retry-ambiguous", Category: "transfer", Usage: "send what lies in ambiguous once more, at the risk of a second copy"},
@@ -72,7 +74,17 @@ func spoolFlags() []cli.Flag {
 	}
 }
 
-const flagRecursive = "recursive"
+const (
+	flagRecursive = "recursive"
+	flagStateDir  = "state-dir"
+)
+
+func stateDirFlag(category string) cli.Flag {
+	return &cli.StringFlag{
+		Name: flagStateDir, Category: category, EnvVars: []string{"ARTSTORE_PKI_INGEST_STATE_DIR"}, DefaultText: "DIR/" + spool.StateDir,
+		Usage: "`PATH` of the state, outside of DIR and on its file system; one for each DIR",
+	}
+}
 
 func (u *ui) runIngest(c *cli.Context) (err error) {
 	if err := wantArgs(c, 1, 1); err != nil {
@@ -132,12 +144,15 @@ func ingestHint(err error) error {
 	if errors.Is(err, spool.ErrLocked) {
 		return withHint(err, "artstore-pki ingest status DIR shows what it does")
 	}
+	if errors.Is(err, syscall.EXDEV) {
+		return withHint(err, "--state-dir takes a directory beside DIR, in the same mount")
+	}
 	return err
 }
 
 func spoolConfig(c *cli.Context) (spool.Config, error) {
 	cfg := spool.Config{
-		Dir: c.Args().First(), Meta: ingestclient.Meta{Description: c.String("description")},
+		Dir: c.Args().First(), StateDir: c.String(flagStateDir), Meta: ingestclient.Meta{Description: c.String("description")},
 		OnSuccess: spool.SourceAction(c.String("on-success")), Settle: spanOf(c, "settle"), OnClose: c.Bool("on-close"),
 		Rescan: spanOf(c, "rescan"), Recursive: c.Bool(flagRecursive), Workers: c.Int("workers"), MinFree: c.Int64("min-free"),
 		DrainTimeout: spanOf(c, "drain-timeout"), RetryAmbiguous: c.Bool("retry-ambiguous"), Once: c.Bool("once"),

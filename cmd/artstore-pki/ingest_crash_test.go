@@ -214,7 +214,7 @@ func (m *crashMatrix) strace(t *testing.T, dir, kind string, n int) (cut bool) {
 func (m *crashMatrix) judge(t *testing.T, at, dir string, want map[string]string) {
 	t.Helper()
 	copies := m.copies(t, m.dialect, dir+"-", want)
-	st, err := spool.ReadStatus(t.Context(), filepath.Join(m.dir, dir), false)
+	st, err := spool.ReadStatus(t.Context(), spool.Config{Dir: filepath.Join(m.dir, dir)})
 	must(t, err)
 	ambiguous := map[string]bool{}
 	for _, it := range st.Ambiguous {

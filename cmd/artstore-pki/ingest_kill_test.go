@@ -206,7 +206,7 @@ func fileContent(n int) []byte {
 func (w *killWorld) compare(t *testing.T, dialect string, want map[string]string) {
 	t.Helper()
 	copies := w.copies(t, dialect, "", want)
-	st, err := spool.ReadStatus(t.Context(), filepath.Join(w.dir, "in-"+dialect), false)
+	st, err := spool.ReadStatus(t.Context(), spool.Config{Dir: filepath.Join(w.dir, "in-"+dialect)})
 	must(t, err)
 	ambiguous := map[string]string{}
 	for _, it := range st.Ambiguous {

@@ -78,7 +78,7 @@ func TestIngestWaitsForSpace(t *testing.T) {
 		must(t, os.Remove(filepath.Join(disk, "filler")))
 		w.until(t, dir, ingest, "nothing waits", func(st *spool.Status) bool { return len(st.Waiting)+len(st.Claimed) == 0 })
 		ingest.kill()
-		st, err := spool.ReadStatus(t.Context(), filepath.Join(w.dir, dir), false)
+		st, err := spool.ReadStatus(t.Context(), spool.Config{Dir: filepath.Join(w.dir, dir)})
 		must(t, err)
 		if len(st.Ambiguous) > 1 {
 			t.Errorf("%s: %d files are ambiguous\n%s", dialect, len(st.Ambiguous), ingest.out)
@@ -93,7 +93,7 @@ func (w *killWorld) until(t *testing.T, dir string, p *process, what string, rea
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Minute)
 	for {
-		st, err := spool.ReadStatus(t.Context(), filepath.Join(w.dir, dir), false)
+		st, err := spool.ReadStatus(t.Context(), spool.Config{Dir: filepath.Join(w.dir, dir)})
 		if err == nil && reached(st) {
 			return
 		}

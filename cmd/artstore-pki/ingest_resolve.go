@@ -36,6 +36,7 @@ that was refused (failed). Stop ingest before: it has the directory.`,
 			&cli.BoolFlag{Name: "stored", Usage: "the files are stored: dispose of them"},
 			&cli.BoolFlag{Name: "resend", Usage: "the files are not stored: send them at the next start of ingest"},
 			&cli.BoolFlag{Name: "yes", Usage: "do it"},
+			stateDirFlag(""),
 			outputFlag(outputText, outputJSON),
 		}, settingsFlags(), u.logFlags(slog.LevelWarn)),
 		CustomHelpTemplate: commandHelpHead + resolveStatuses,
@@ -47,7 +48,7 @@ func (u *ui) runIngestResolve(c *cli.Context) (err error) {
 	if err := wantArgs(c, 1, -1); err != nil {
 		return err
 	}
-	cfg := spool.ResolveConfig{Dir: c.Args().First(), IDs: c.Args().Tail(), Apply: c.Bool("yes")}
+	cfg := spool.ResolveConfig{Dir: c.Args().First(), StateDir: c.String(flagStateDir), IDs: c.Args().Tail(), Apply: c.Bool("yes")}
 	words := 0
 	for flag, decision := range map[string]spool.Decision{"auto": "", "stored": spool.DecideStored, "resend": spool.DecideResend} {
 		if c.Bool(flag) {

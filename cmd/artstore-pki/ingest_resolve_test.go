@@ -170,7 +170,7 @@ func TestAdviceLeadsWhereItSays(t *testing.T) {
 			if !slices.Equal(names, []string{"absent", "lost", "refused"}) {
 				t.Errorf("stored: %v", names)
 			}
-			st, err := spool.ReadStatus(t.Context(), w.in, false)
+			st, err := spool.ReadStatus(t.Context(), spool.Config{Dir: w.in})
 			must(t, err)
 			if n := len(st.Waiting) + len(st.Claimed) + len(st.Failed) + len(st.Ambiguous); n != 0 {
 				t.Errorf("left: %+v", st)

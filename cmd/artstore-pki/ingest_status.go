@@ -26,6 +26,7 @@ oldest first.`,
 		Flags: []cli.Flag{
 			outputFlag(outputTable, outputJSON),
 			&cli.BoolFlag{Name: flagRecursive, Usage: "include sub-directories, as ingest was told to"},
+			stateDirFlag(""),
 		},
 		Action: u.runIngestStatus,
 	}
@@ -35,7 +36,7 @@ func (u *ui) runIngestStatus(c *cli.Context) error {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
-	st, err := spool.ReadStatus(c.Context, c.Args().First(), c.Bool(flagRecursive))
+	st, err := spool.ReadStatus(c.Context, spool.Config{Dir: c.Args().First(), StateDir: c.String(flagStateDir), Recursive: c.Bool(flagRecursive)})
 	if err != nil {
 		return err
 	}

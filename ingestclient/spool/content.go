@@ -76,6 +76,9 @@ var errOver = errors.New("the upload is over")
 // readOwn reads a small file of the state without following a link or waiting
 // for the writer of a FIFO.
 func (l layout) readOwn(name string) ([]byte, error) {
+	if err := l.ownedFile(name); err != nil {
+		return nil, err
+	}
 	f, err := l.openFile(name)
 	if err != nil {
 		return nil, err
@@ -83,7 +86,7 @@ func (l layout) readOwn(name string) ([]byte, error) {
 	defer func() { _ = f.Close() }() // only read from
 	info, err := f.Stat()
 	if err == nil {
-		err = ownedFile(f.Name(), info)
+		err = ownedFile(l.path(name), info)
 	}
 	if err != nil {
 		return nil, err

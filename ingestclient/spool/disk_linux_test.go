@@ -90,6 +90,29 @@ func TestReadOnly(t *testing.T) {
 	b.check([]string{"z"}, 1, 0, 0, 0)
 }
 
+// A claim is one rename. Where none is possible the start says so: between file
+// systems, and between two mounts of one.
+func TestStateOnAnotherFileSystem(t *testing.T) {
+	b := onSmallDisk(t)
+	b.write("a", "one")
+	bound := filepath.Join(t.TempDir(), "bound")
+	b.must(os.MkdirAll(filepath.Join(b.dir, ".bound"), 0o700))
+	b.must(os.Mkdir(bound, 0o700))
+	b.must(syscall.Mount(filepath.Join(b.dir, ".bound"), bound, "", syscall.MS_BIND, ""))
+	t.Cleanup(func() { _ = syscall.Unmount(bound, syscall.MNT_DETACH) }) // the test's own directory
+	for _, state := range []string{filepath.Join(t.TempDir(), "state"), filepath.Join(bound, "state")} {
+		b.cfg.StateDir = state
+		if s, err := spool.Open(b.cfg); !errors.Is(err, syscall.EXDEV) {
+			t.Errorf("%s: %v", state, err)
+			_ = s.Close()
+		}
+		if left, err := os.ReadDir(state); err != nil || len(left) != 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	}
+	b.check(nil, 1, 0, 0, 0)
+}
+
 func TestLowDiskClaimsNothing(t *testing.T) {
 	b := newBench(t, ingesttest.Options{})
 	b.cfg.MinFree = 1 << 60

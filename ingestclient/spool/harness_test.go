@@ -126,7 +126,7 @@ func (b *bench) until(what string, ok func() bool) {
 
 func (b *bench) status() *spool.Status {
 	b.Helper()
-	st, err := spool.ReadStatus(b.Context(), b.dir, true)
+	st, err := spool.ReadStatus(b.Context(), spool.Config{Dir: b.dir, StateDir: b.cfg.StateDir, Recursive: true})
 	b.must(err)
 	return st
 }

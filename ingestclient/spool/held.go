@@ -102,11 +102,3 @@ func (l layout) findContent(h *held, base string) error {
 	}
 	return err
 }
-
-func (l layout) ownedDir(name string) error {
-	info, err := l.state.Lstat(name)
-	if err != nil {
-		return err
-	}
-	return ownedDirectory(l.path(name), info)
-}

@@ -12,7 +12,7 @@ import (
 )
 
 // StateDir is what the spool keeps its own files in, below the spooled
-// directory: claims are renames, and those do not leave a file system.
+// directory, unless Config says another place.
 const StateDir = ".artstore-ingest"
 
 // Directories of the state; those of [aside] are the others.

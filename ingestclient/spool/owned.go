@@ -11,30 +11,37 @@ import (
 	"github.com/artstore/artstore-pki/internal/fileperm"
 )
 
-// openLayout opens the spooled directory and its state; with create it makes the
-// directories of the state first, else there may be none, and state is nil then.
+// openLayout opens the spooled directory and its state, as Dir, StateDir and
+// OnSuccess say. With create it makes the directories of the state first; else
+// there may be none, and state is nil then.
 // A state that somebody else made or can change is refused: whoever may write to
 // the spooled directory could otherwise have files read, sent and removed that
 // only we may touch. Below directories that are ours and closed to others, nobody
 // else can put anything.
-func openLayout(dir string, keep, create bool) (l layout, err error) {
-	l = layout{dir: dir, keep: keep}
+func openLayout(cfg Config, create bool) (l layout, err error) {
+	l = layout{keep: cfg.OnSuccess == KeepSource}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
 		}
 	}()
-	info, err := os.Stat(dir)
+	if l.dir, err = filepath.EvalSymlinks(cfg.Dir); err != nil { // a walk does not enter a root that is a link
+		return l, err
+	}
+	info, err := os.Stat(l.dir)
 	if err != nil {
 		return l, err
 	}
 	if !info.IsDir() {
-		return l, fmt.Errorf("%s is not a directory", dir)
+		return l, fmt.Errorf("%s is not a directory", l.dir)
 	}
-	if l.sources, err = os.Open(dir); err != nil {
+	if l.sources, err = os.Open(l.dir); err != nil {
 		return l, err
 	}
-	state := filepath.Join(dir, StateDir)
+	state, err := l.statePath(cfg.StateDir)
+	if err != nil {
+		return l, err
+	}
 	if create {
 		err = made(os.Mkdir(state, durable.Dir))
 	} else if _, absent := os.Lstat(state); errors.Is(absent, fs.ErrNotExist) {
@@ -49,7 +56,16 @@ func openLayout(dir string, keep, create bool) (l layout, err error) {
 	if l.claims, err = l.state.Open("."); err != nil {
 		return l, err
 	}
-	return l, l.guard(create)
+	if create {
+		if err := l.sameFileSystem(); err != nil {
+			return l, err
+		}
+	}
+	if err := l.guard(create); err != nil {
+		return l, err
+	}
+	_, err = l.isAtHome()
+	return l, err
 }
 
 // guard looks at what the state has to have, and makes the directories.
@@ -64,12 +80,8 @@ func (l layout) guard(create bool) error {
 			return err
 		}
 	}
-	for _, f := range []string{lockName, snapshotName, journalName} {
-		info, err := l.state.Lstat(f)
-		if err == nil {
-			err = ownedFile(l.path(f), info)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, f := range []string{lockName, snapshotName, journalName, homeName} {
+		if err := l.ownedFile(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -161,6 +173,22 @@ func openOwned(path string) (*os.Root, error) {
 		return nil, errors.Join(err, root.Close())
 	}
 	return root, nil
+}
+
+func (l layout) ownedFile(name string) error {
+	info, err := l.state.Lstat(name)
+	if err != nil {
+		return err
+	}
+	return ownedFile(l.path(name), info)
+}
+
+func (l layout) ownedDir(name string) error {
+	info, err := l.state.Lstat(name)
+	if err != nil {
+		return err
+	}
+	return ownedDirectory(l.path(name), info)
 }
 
 // ownedDirectory is nil for a directory that nobody but us can change.

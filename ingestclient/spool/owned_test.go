@@ -40,16 +40,22 @@ func tree(t *testing.T, path string) (out []string) {
 	return out
 }
 
+const asideID = "99999999-2222-4333-8444-555555555555"
+
 // Whoever may write to the directory can make the state directory first, or has
 // had a hand in what is in it. It is refused then, with the reason; nothing is
 // read, sent, removed or waited for.
 func TestStateOfSomebodyElseIsRefused(t *testing.T) {
 	b := newBench(t, ingesttest.Options{})
-	claim := filepath.Join("claimed", claimID)
-	for _, place := range []string{".", "claimed", claim, filepath.Join(claim, "file"), "journal", "lock", "state.json"} {
+	claim, put := filepath.Join("claimed", claimID), filepath.Join("ambiguous", asideID)
+	run, resolve := "Open ReadStatus", "Resolve ReadStatus"
+	for place, by := range map[string]string{
+		".": run + resolve, "journal": run + resolve, "lock": run + resolve, "state.json": run + resolve, "directory.json": run + resolve,
+		"claimed": run + resolve, claim: run, filepath.Join(claim, "file"): run,
+		"ambiguous": run + resolve, put: resolve, filepath.Join(put, "file"): resolve, filepath.Join(put, "reason.json"): resolve,
+	} {
 		for fault, want := range map[string]string{
-			"link": "is not a ", "link inside": "is not a ", "FIFO": "is not a ",
-			"another owner": "belongs to user 65534", "mode 0777": "has mode 0777",
+			"link": "is not a ", "link inside": "is not a ", "FIFO": "is not a ", "another owner": "belongs to user 65534", "mode 0777": "has mode 0777",
 		} {
 			t.Run(place+" "+fault, func(t *testing.T) {
 				if fault == "another owner" && os.Geteuid() != 0 {
@@ -59,20 +65,16 @@ func TestStateOfSomebodyElseIsRefused(t *testing.T) {
 				b.run() // makes the state
 				b.write("waits.txt", "two")
 				b.claimed("one", rec("intent"))
+				b.write(filepath.Join(spool.StateDir, put, "file", "b.txt"), "three")
+				b.write(filepath.Join(spool.StateDir, put, "reason.json"), `{"state":"ambiguous","on_success":"delete"}`)
 				outside := t.TempDir()
 				path := filepath.Join(b.dir, spool.StateDir, place)
 				damage(b, path, outside, fault)
 				was := slices.Concat(tree(t, b.dir), tree(t, outside))
-				for what, open := range map[string]func() error{
-					"Open": func() error {
-						s, err := spool.Open(b.cfg)
-						if err == nil {
-							_ = s.Close()
-						}
-						return err
-					},
-					"ReadStatus": func() error { _, err := spool.ReadStatus(t.Context(), b.dir, false); return err },
-				} {
+				for what, open := range b.ways() {
+					if !strings.Contains(by, what) {
+						continue
+					}
 					done := make(chan error, 1)
 					go func() { done <- open() }()
 					select {
@@ -92,6 +94,27 @@ func TestStateOfSomebodyElseIsRefused(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// ways are the ways into a state.
+func (b *bench) ways() map[string]func() error {
+	return map[string]func() error{
+		"Open": func() error {
+			s, err := spool.Open(b.cfg)
+			if err == nil {
+				_ = s.Close()
+			}
+			return err
+		},
+		"ReadStatus": func() error {
+			_, err := spool.ReadStatus(b.Context(), b.cfg)
+			return err
+		},
+		"Resolve": func() error {
+			_, err := spool.Resolve(b.Context(), spool.ResolveConfig{Dir: b.dir, StateDir: b.cfg.StateDir, Decision: spool.DecideStored, Apply: true})
+			return err
+		},
 	}
 }
 

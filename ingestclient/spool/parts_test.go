@@ -237,7 +237,7 @@ func TestSettled(t *testing.T) {
 
 func testLayout(t *testing.T) layout {
 	t.Helper()
-	l, err := openLayout(t.TempDir(), false, true)
+	l, err := openLayout(Config{Dir: t.TempDir()}, true)
 	must(t, err)
 	t.Cleanup(func() { must(t, l.close()) })
 	return l

@@ -25,8 +25,8 @@ const (
 // ResolveConfig says which files of a spool to settle, and how. Dir and either
 // Decision or Lister are required.
 type ResolveConfig struct {
-	// Dir is the spooled directory.
-	Dir string
+	// Dir and StateDir are those of the spool's Config.
+	Dir, StateDir string
 	// IDs name files in ambiguous/ or, with a Decision, in failed/. Empty means all in ambiguous/.
 	IDs []string
 	// Decision is the operator's word: DecideStored or DecideResend. Empty means to ask Lister.
@@ -77,12 +77,9 @@ func openAside(cfg ResolveConfig) (*Spool, error) {
 	if cfg.Decision == "" && cfg.Lister == nil || cfg.Decision != "" && cfg.Decision != DecideStored && cfg.Decision != DecideResend {
 		return nil, errors.New("it takes a decision, stored or resend, or elements to ask")
 	}
-	dir, err := filepath.EvalSymlinks(cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
-	s := &Spool{cfg: Config{Dir: cfg.Dir}}
-	if s.layout, err = openLayout(dir, false, false); err != nil {
+	s := &Spool{cfg: Config{Dir: cfg.Dir, StateDir: cfg.StateDir}}
+	var err error
+	if s.layout, err = openLayout(s.cfg, false); err != nil {
 		return nil, err
 	}
 	if s.layout.state == nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"regexp"
 	"sync"
 	"sync/atomic"
@@ -57,8 +56,12 @@ const (
 // Config says what to send where. Dir and Uploader are required; the zero value
 // of every other field works.
 type Config struct {
-	// Dir is the spooled directory. The state directory is made in it.
+	// Dir is the spooled directory.
 	Dir string
+	// StateDir is where the spool keeps its own files and those that it has claimed:
+	// a directory of this Dir alone, outside of it and on its file system. Its parent
+	// must be there. Empty means [StateDir] in Dir.
+	StateDir string
 	// Uploader sends.
 	Uploader Uploader
 	// Finder, if set, has each file offered to the element under an id that we
@@ -166,15 +169,11 @@ func Open(cfg Config) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the spool: %w", err)
 	}
-	dir, err := filepath.EvalSymlinks(cfg.Dir) // a walk does not enter a root that is a link
-	if err != nil {
-		return nil, fmt.Errorf("opening the spool %s: %w", cfg.Dir, err)
-	}
 	s := &Spool{cfg: cfg}
-	if s.layout, err = openLayout(dir, cfg.OnSuccess == KeepSource, true); err != nil {
+	if s.layout, err = openLayout(cfg, true); err != nil {
 		return nil, fmt.Errorf("opening the spool %s: %w", cfg.Dir, err)
 	}
-	for _, step := range []func() error{s.takeLock, s.layout.tidy, s.recover} {
+	for _, step := range []func() error{s.takeLock, s.layout.tidy, s.layout.settleIn, s.recover} {
 		if err := step(); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the spool %s: %w", cfg.Dir, err), s.Close())
 		}

@@ -133,22 +133,18 @@ type Item struct {
 	Attempts int       `json:"attempts,omitempty"`
 }
 
-// ReadStatus looks at the spool below dir without disturbing it. recursive is
-// Config's.
-func ReadStatus(ctx context.Context, dir string, recursive bool) (*Status, error) {
-	resolved, err := filepath.EvalSymlinks(dir)
+// ReadStatus looks at a spool without disturbing it. Of cfg it takes Dir,
+// StateDir and Recursive, which should be those of the spool.
+func ReadStatus(ctx context.Context, cfg Config) (*Status, error) {
+	l, err := openLayout(cfg, false)
 	if err != nil {
-		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
+		return nil, fmt.Errorf("reading the spool %s: %w", cfg.Dir, err)
 	}
-	l, err := openLayout(resolved, false, false)
-	if err != nil {
-		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
-	}
-	st, err := readStatus(ctx, l, recursive)
+	st, err := readStatus(ctx, l, cfg.Recursive)
 	if err = errors.Join(err, l.close()); err != nil {
-		return nil, fmt.Errorf("reading the spool %s: %w", dir, err)
+		return nil, fmt.Errorf("reading the spool %s: %w", cfg.Dir, err)
 	}
-	st.Dir = filepath.Clean(dir)
+	st.Dir = filepath.Clean(cfg.Dir)
 	return st, nil
 }
 

@@ -1,0 +1,127 @@
+package spool
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/artstore/artstore-pki/internal/durable"
+)
+
+const homeName = "directory.json"
+
+// home is the content of directory.json: the directory whose state this is. It
+// may be moved, which changes its path, or restored from a copy, which changes
+// the other two.
+type home struct {
+	Path string `json:"path"`
+	Dev  uint64 `json:"dev"`
+	Ino  uint64 `json:"ino"`
+}
+
+func (h home) is(other home) bool {
+	return h.Path == other.Path || h.Ino != 0 && h.Ino == other.Ino && h.Dev == other.Dev
+}
+
+// statePath says where the state is. A parent may be a link; the state itself may not.
+func (l layout) statePath(given string) (string, error) {
+	usual := filepath.Join(l.dir, StateDir)
+	if given == "" {
+		return usual, nil
+	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(filepath.Clean(given)))
+	if err != nil {
+		return "", fmt.Errorf("the state directory: %w", err)
+	}
+	state := filepath.Join(parent, filepath.Base(given))
+	for _, pair := range [][2]string{{l.dir, state}, {state, l.dir}} {
+		in, err := within(pair[0], pair[1])
+		if err != nil {
+			return "", err
+		}
+		if in && state != usual {
+			return "", fmt.Errorf("the state directory %s and the spooled directory %s are within each other: files of the state would be sent", state, l.dir)
+		}
+	}
+	return state, nil
+}
+
+func within(dir, path string) (bool, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return false, err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return false, err
+	}
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel), nil
+}
+
+// sameFileSystem is nil if a file can be renamed from one directory into the
+// other. It tries with a name that is not there: whether the file system is
+// another one, or the same one mounted twice, the kernel says before it looks
+// for the name.
+func (l layout) sameFileSystem() error {
+	absent := StateDir + "-" + rand.Text()
+	err := place{l.sources, absent}.rename(place{l.claims, absent})
+	if errors.Is(err, syscall.EXDEV) {
+		return fmt.Errorf("%s is on another file system or mount than %s, and a claim is one rename: %w", l.state.Name(), l.dir, syscall.EXDEV)
+	}
+	return nil
+}
+
+// isAtHome reports whether what directory.json says is up to date. The state of
+// another directory is an error: its claims would go back to the wrong one.
+func (l layout) isAtHome() (bool, error) {
+	now, err := l.home()
+	if err != nil {
+		return false, err
+	}
+	raw, err := l.readOwn(homeName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	var was home
+	if err == nil {
+		err = json.Unmarshal(raw, &was)
+	}
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("reading %s: %w", l.path(homeName), err)
+	case !was.is(now) && filepath.Dir(l.state.Name()) != l.dir:
+		return false, fmt.Errorf("%s is the state of %s, and each directory needs its own; if that one was moved here, remove %s", l.state.Name(), was.Path, l.path(homeName))
+	}
+	return was == now, nil
+}
+
+// settleIn writes down whose state this is. It is called with the lock held.
+func (l layout) settleIn() error {
+	if known, err := l.isAtHome(); err != nil || known {
+		return err
+	}
+	now, err := l.home()
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(now)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFileIn(l.state, homeName, append(raw, '\n'), durable.Private)
+}
+
+func (l layout) home() (home, error) {
+	info, err := l.sources.Stat()
+	if err != nil {
+		return home{}, err
+	}
+	path, err := filepath.Abs(l.dir)
+	id := identify(info)
+	return home{Path: strings.ToValidUTF8(path, "\uFFFD"), Dev: id.Dev, Ino: id.Ino}, err
+}
