@@ -68,6 +68,7 @@ func (u *ui) devFlags(listenAt string) []cli.Flag {
 	return append(u.logFlags(slog.LevelInfo),
 		&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
 		&cli.StringSliceFlag{Name: "allow", Required: true, Usage: "`NAME` in a client certificate that may connect; repeat for more"},
+		&cli.DurationFlag{Name: "clock-offset", DefaultText: "0s", Usage: "how far the service's clock is ahead, a `TIME` such as 2m or -2m: to see what a wrong clock does to tokens"},
 		listenFlag(listenAt), readyFileFlag(), metricsFlag(""),
 	)
 }
@@ -82,7 +83,7 @@ func (u *ui) runDevAdmin(c *cli.Context) error {
 	logger := u.logger(slog.LevelInfo)
 	admin, err := devstack.NewAdmin(devstack.AdminConfig{
 		Dir: c.String(flagDir), TokenLifetime: spanOf(c, "token-lifetime"),
-		SigningKeyRotation: spanOf(c, "key-rotation"), BoundTokens: c.Bool("bound-tokens"), Logger: logger,
+		SigningKeyRotation: spanOf(c, "key-rotation"), BoundTokens: c.Bool("bound-tokens"), ClockOffset: c.Duration("clock-offset"), Logger: logger,
 	})
 	if err != nil {
 		return fmt.Errorf("starting the Admin Module: %w", err)
@@ -110,7 +111,7 @@ func (u *ui) runDevStorage(c *cli.Context) error {
 			Dir: c.String(flagDir), Mode: devstack.Mode(c.String("mode")), Dialect: devstack.Dialect(c.String("dialect")),
 			MaxFileSize: c.Int64("max-file-size"), Capacity: c.Int64("capacity"),
 			JWKSURL: c.String("jwks-url"), JWKSTransport: jwks,
-			RequireBound: c.Bool("require-bound"), Logger: logger,
+			RequireBound: c.Bool("require-bound"), ClockOffset: c.Duration("clock-offset"), Logger: logger,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("starting the Storage Element: %w", err)

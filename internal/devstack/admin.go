@@ -46,6 +46,9 @@ type AdminConfig struct {
 	BcryptCost int
 	// Issuer is the iss of tokens. Empty means artstore-admin-module.
 	Issuer string
+	// ClockOffset is how far this service's clock is ahead, in tokens and in the
+	// Date of answers: for tests of what a wrong clock does. Negative is behind.
+	ClockOffset time.Duration
 	// StorageElements are base URLs for the registry, in order of priority.
 	StorageElements []string
 	// Logger gets changes of state and refusals. nil means slog.Default.
@@ -160,6 +163,7 @@ func (a *Admin) Run(ctx context.Context) error {
 func (a *Admin) Handler() http.Handler {
 	r := chi.NewRouter()
 	r.Use(middleware.GetHead) // RFC 9110 §9.1: HEAD wherever GET is
+	r.Use(dated(a.cfg.ClockOffset))
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotFound, map[string]string{"detail": "Resource not found", "path": r.URL.Path})
 	})

@@ -49,6 +49,9 @@ type StorageConfig struct {
 	// RequireBound refuses tokens that are not bound to a certificate. Those that
 	// are bound are always compared with the peer's.
 	RequireBound bool
+	// ClockOffset is how far this service's clock is ahead, where it judges tokens
+	// and in the Date of answers: for tests of what a wrong clock does. Negative is behind.
+	ClockOffset time.Duration
 	// BodyIdle ends an upload that moves no byte for so long. 0 means 60 s.
 	BodyIdle time.Duration
 	// FaultControl serves /_faults (POST a JSON array, GET counts, DELETE): every
@@ -104,7 +107,7 @@ func NewStorage(cfg StorageConfig) (*Storage, error) {
 		func() float64 { all, _ := files.list(); return float64(len(all)) })
 	return &Storage{
 		cfg: cfg, id: uuid.New(), files: files, faults: newFaults(), metrics: metrics, log: cfg.Logger,
-		tokens: newVerifier(cfg.JWKSURL, cfg.JWKSTransport, metrics),
+		tokens: newVerifier(cfg.JWKSURL, cfg.JWKSTransport, cfg.ClockOffset, metrics),
 	}, nil
 }
 
@@ -202,6 +205,7 @@ func (s *Storage) Run(ctx context.Context) error {
 func (s *Storage) Handler() http.Handler {
 	r := chi.NewRouter()
 	r.Use(middleware.GetHead) // RFC 9110 §9.1: HEAD wherever GET is
+	r.Use(dated(s.cfg.ClockOffset))
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) { s.fail(w, problemNotFound, "") })
 	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) { s.fail(w, problemMethod, "") })
 	r.Get("/api/v1/files", s.serveList)

@@ -255,7 +255,7 @@ func (a *Admin) issue(r *http.Request, req tokenRequest) (string, error) {
 	case !ok:
 		return "", errCredentials
 	}
-	now := time.Now()
+	now := time.Now().Add(a.cfg.ClockOffset)
 	c := claims{
 		Claims: jwt.Claims{
 			Issuer: a.cfg.Issuer, Subject: acc.Subject, ID: uuid.New(),

@@ -150,6 +150,7 @@ func (v *verdict) may(scope string) bool { return slices.Contains(v.scopes, scop
 type verifier struct {
 	url     string
 	rt      http.RoundTripper
+	ahead   time.Duration // of the clock
 	metrics *storageMetrics
 	fetches atomic.Int64
 	hits    atomic.Int64
@@ -163,9 +164,12 @@ type verifier struct {
 	cache    map[[sha256.Size]byte]*verdict
 }
 
-func newVerifier(url string, rt http.RoundTripper, m *storageMetrics) *verifier {
-	return &verifier{url: url, rt: rt, metrics: m, cache: map[[sha256.Size]byte]*verdict{}}
+func newVerifier(url string, rt http.RoundTripper, ahead time.Duration, m *storageMetrics) *verifier {
+	return &verifier{url: url, rt: rt, ahead: ahead, metrics: m, cache: map[[sha256.Size]byte]*verdict{}}
 }
+
+// now is the time by which tokens are judged.
+func (v *verifier) now() time.Time { return time.Now().Add(v.ahead) }
 
 // verify returns the verdict on a request's token: signature and times may come
 // from the cache, the binding is compared every time.
@@ -178,12 +182,12 @@ func (v *verifier) verify(r *http.Request, requireBound bool) (*verdict, error) 
 	}
 	hash := sha256.Sum256([]byte(raw))
 	cache := "hit"
-	found := v.cached(hash, start)
+	found := v.cached(hash, v.now())
 	if found == nil {
 		cache = "miss"
 		v.misses.Add(1)
 		if found, err = v.judge(r.Context(), raw); err == nil {
-			v.remember(hash, found, time.Now())
+			v.remember(hash, found, v.now())
 		}
 	} else {
 		v.hits.Add(1)
@@ -202,7 +206,7 @@ func (v *verifier) verify(r *http.Request, requireBound bool) (*verdict, error) 
 func (v *verifier) judge(ctx context.Context, raw string) (*verdict, error) {
 	keys := v.keys.Load()
 	if keys != nil {
-		found, err := keys.judge(raw, time.Now())
+		found, err := keys.judge(raw, v.now())
 		if !errors.Is(err, errUnknownKey) {
 			return found, err
 		}
@@ -211,7 +215,7 @@ func (v *verifier) judge(ctx context.Context, raw string) (*verdict, error) {
 	if keys = v.keys.Load(); keys == nil {
 		return nil, errNoKeys
 	}
-	return keys.judge(raw, time.Now())
+	return keys.judge(raw, v.now())
 }
 
 func (v *verifier) cached(hash [sha256.Size]byte, now time.Time) *verdict {
