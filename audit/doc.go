@@ -1,14 +1,14 @@
 // Package audit says what expires when, and what is wrong with it: on disk, on
 // the wire, and in the record of the authority.
 //
-//	report, err := audit.Run(ctx, audit.Config{Sources: []audit.Source{
+//	report, err := audit.NewRenderer("table", os.Stdout, audit.Terminal{})
+//	summary, err := audit.Run(ctx, audit.Config{Report: report, Sources: []audit.Source{
 //		audit.Targets{Names: []string{"/etc/artstore/tls", "storage:8010"}, Bundle: roots},
 //	}})
-//	err = report.WriteTable(os.Stdout, 0)
 //
 // It is a pipeline of three parts that know nothing of each other: a [Source]
 // finds certificates and yields each as a [Subject], the table of checks turns
-// a subject into findings, a renderer writes the [Report].
+// a subject into findings, a [Renderer] writes the report.
 //
 // # Promises
 //

@@ -52,7 +52,9 @@ func Example() {
 // A server of its own protocol. Accept returns connections whose peer is known
 // and allowed; they are cut when it no longer is.
 func ExampleServer_Listener() {
-	id, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("queue")})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	id, err := rotation.Open(ctx, rotation.Config{Source: exampleSource("queue")})
 	check(err)
 	defer func() { _ = id.Close() }()
 	server, err := id.Server(rotation.ServerOptions{
@@ -77,7 +79,7 @@ func ExampleServer_Listener() {
 
 	transport, err := id.Transport(rotation.TransportOptions{})
 	check(err)
-	c, err := transport.DialTLSContext(context.Background(), "tcp", ln.Addr().String())
+	c, err := transport.DialTLSContext(ctx, "tcp", ln.Addr().String())
 	check(err)
 	defer func() { _ = c.Close() }()
 	fmt.Fprint(c, "ping")
@@ -93,7 +95,9 @@ func ExampleServer_Listener() {
 func ExampleFiles_kubernetes() {
 	dir, update := exampleSecret("ingester")
 	defer func() { _ = os.RemoveAll(dir) }()
-	id, err := rotation.Open(context.Background(), rotation.Config{
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	id, err := rotation.Open(ctx, rotation.Config{
 		Source: rotation.Files(rotation.FileSet{Dir: dir}),
 	})
 	check(err)
@@ -113,7 +117,9 @@ func ExampleFiles_kubernetes() {
 // A library that wants a *tls.Config. It is bound to the name; ask for one for
 // each dial, so that a root that was added is known to it.
 func ExampleIdentity_ClientTLSConfig() {
-	id, err := rotation.Open(context.Background(), rotation.Config{Source: exampleSource("reports")})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	id, err := rotation.Open(ctx, rotation.Config{Source: exampleSource("reports")})
 	check(err)
 	defer func() { _ = id.Close() }()
 	beforeConnect := func() error {
@@ -132,4 +138,33 @@ func check(err error) {
 	if err != nil {
 		panic(err)
 	}
+}
+
+// What a program does with changes: here it says what its operators should know.
+func ExampleIdentity_Subscribe() {
+	told := make(chan string, 1)
+	report := func(c rotation.Change) {
+		switch {
+		case c.Overdue: // once for each certificate, when a fifth of its life is left
+			told <- "the renewal does not come: " + c.Err.Error()
+		case c.Err != nil:
+			told <- "a certificate was refused: " + c.Err.Error()
+		case !c.Generation.Leaf().Equal(c.Previous.Leaf()):
+			told <- "another certificate"
+		default:
+			told <- "the same certificate with other trust or revocation lists"
+		}
+	}
+	dir, update := exampleSecret("ingester")
+	defer func() { _ = os.RemoveAll(dir) }()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	id, err := rotation.Open(ctx, rotation.Config{Source: rotation.Files(rotation.FileSet{Dir: dir})})
+	check(err)
+	defer func() { _ = id.Close() }()
+	defer id.Subscribe(report)()
+
+	update()
+	fmt.Println(<-told)
+	// Output: another certificate
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -15,7 +16,9 @@ import (
 
 // One collector for all identities of a process, usually one.
 func ExampleNewCollector() {
-	id, err := rotation.Open(context.Background(), rotation.Config{
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // for a source that has nothing yet
+	defer cancel()
+	id, err := rotation.Open(ctx, rotation.Config{
 		Source: exampleSource(), // such as rotation.Files or enroll.New
 		Logger: slog.New(slog.DiscardHandler),
 	})

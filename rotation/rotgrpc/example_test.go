@@ -21,7 +21,8 @@ import (
 // A server and a client of the standard health service; both certificates may
 // change at any time.
 func Example() {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // for a source that has nothing yet
+	defer cancel()
 	id, err := rotation.Open(ctx, rotation.Config{
 		Source: exampleSource(), // such as rotation.Files or enroll.New
 		Logger: slog.New(slog.DiscardHandler),

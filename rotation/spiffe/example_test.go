@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
@@ -16,7 +17,9 @@ import (
 
 // A server of go-spiffe whose certificate comes from elsewhere and rotates.
 func ExampleNewSource() {
-	id, err := rotation.Open(context.Background(), rotation.Config{
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // for a source that has nothing yet
+	defer cancel()
+	id, err := rotation.Open(ctx, rotation.Config{
 		Source: exampleSource(), // such as rotation.Files or enroll.New
 		Logger: slog.New(slog.DiscardHandler),
 	})
