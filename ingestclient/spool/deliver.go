@@ -131,6 +131,15 @@ func (s *Spool) acknowledge(it *item) error {
 	return nil
 }
 
+// forgetRecord drops the record of a claim that is none any more. Where sources stay,
+// an intent without an end stays too: the source is there, and only the record
+// says that it was sent.
+func (s *Spool) forgetRecord(it *item) {
+	if !s.layout.keep || !it.open || it.stored != nil {
+		s.journal.forget(it.id)
+	}
+}
+
 func (s *Spool) dispose(it *item) error {
 	end := s.layout.drop
 	if s.cfg.OnSuccess == MoveSource {
@@ -250,7 +259,7 @@ func (s *Spool) putAside(it *item) error {
 	if err := s.layout.putAside(it.aside); err != nil {
 		return fmt.Errorf("putting a file aside: %w", err)
 	}
-	s.journal.forget(it.id)
+	s.forgetRecord(it)
 	i := 0
 	if it.aside.State == asideAmbiguous {
 		i = 1

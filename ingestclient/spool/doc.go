@@ -37,8 +37,13 @@
 //	stored, kept             only the disposal is left
 //
 // A journal that ends in the middle of a line was cut while writing what nobody
-// had been told was written. Any other line that is no record is damage: every
-// claim without a record counts as one with an intent then.
+// had been told was written. Any other line that is no record, and a line that is
+// missing between two others, is damage: every claim without a record counts as one
+// with an intent then. Where sources stay, nothing is sent after damage.
+//
+// An intent ends with a receipt, or with the record that nothing was stored. One
+// without an end, whose claim somebody has removed, is a lost receipt. Where sources
+// stay, its file is claimed again and counts as sent.
 //
 // # Failures
 //

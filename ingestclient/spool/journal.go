@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/artstore/artstore-pki/internal/durable"
 )
@@ -39,16 +40,16 @@ type journal struct {
 
 	disk  sync.Mutex // held by whoever writes the file; it guards what follows
 	file  *os.File
-	size  int64 // of what is good
-	limit int64 // compact from here
+	size  int64  // of what is good
+	last  uint64 // number of its last line
+	limit int64  // compact from here
 }
 
 // batch is what shares a write.
 type batch struct {
-	lines []byte
-	recs  []*record
-	done  chan struct{}
-	err   error // valid once done is closed
+	recs []*record
+	done chan struct{}
+	err  error // valid once done is closed
 }
 
 func newBatch() *batch { return &batch{done: make(chan struct{})} }
@@ -97,12 +98,7 @@ func (j *journal) apply(r *record) {
 func (j *journal) append(r *record) error {
 	j.mu.Lock()
 	b := j.next
-	lines, err := appendLine(b.lines, r)
-	if err != nil {
-		j.mu.Unlock()
-		return fmt.Errorf("%w: %w", errJournal, err)
-	}
-	b.lines, b.recs = lines, append(b.recs, r)
+	b.recs = append(b.recs, r)
 	first := len(b.recs) == 1
 	j.mu.Unlock()
 	if first {
@@ -118,9 +114,14 @@ func (j *journal) commit(b *batch) {
 	j.mu.Lock()
 	j.next = newBatch() // nobody joins b any more
 	j.mu.Unlock()
-	if err := j.write(b.lines); err != nil {
+	lines, err := numbered(b.recs, j.last)
+	if err == nil {
+		err = j.write(lines)
+	}
+	if err != nil {
 		b.err = fmt.Errorf("%w: %w", errJournal, err)
 	} else {
+		j.last += uint64(len(b.recs))
 		j.mu.Lock()
 		for _, r := range b.recs {
 			j.apply(r)
@@ -163,7 +164,8 @@ func (j *journal) compact() error {
 	if err := durable.SyncDirIn(j.root, claimedDir); err != nil {
 		return fmt.Errorf("compacting the journal: %w", err)
 	}
-	lines, err := j.snapshot()
+	recs := j.snapshot()
+	lines, err := numbered(recs, 0)
 	if err == nil {
 		err = durable.WriteFileIn(j.root, journalName, lines, durable.Private)
 	}
@@ -178,28 +180,35 @@ func (j *journal) compact() error {
 	if j.file != nil {
 		_ = j.file.Close() // everything of it was synced, and is replaced
 	}
-	j.file, j.size = f, int64(len(lines))
+	j.file, j.size, j.last = f, int64(len(lines)), uint64(len(recs))
 	j.limit = max(compactFrom, 4*j.size)
 	return nil
 }
 
 // snapshot is the journal without its history. What was kept goes first: a
 // later claim of the same name says more.
-func (j *journal) snapshot() (lines []byte, err error) {
+func (j *journal) snapshot() []*record {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for _, m := range []map[string]*record{j.ids, j.kept} {
-		for _, r := range m {
-			if lines, err = appendLine(lines, r); err != nil {
-				return nil, err
-			}
+	head := &record{Op: opHead, ID: journalName, At: time.Now().UTC()}
+	recs := slices.Concat([]*record{head}, slices.Collect(maps.Values(j.ids)), slices.Collect(maps.Values(j.kept)))
+	for _, r := range j.live {
+		if j.kept[r.name()] != r {
+			recs = append(recs, r)
 		}
 	}
-	for _, r := range j.live {
-		if j.kept[r.name()] == r {
-			continue
-		}
-		if lines, err = appendLine(lines, r); err != nil {
+	head.Count = len(recs) - 1
+	return recs
+}
+
+// numbered makes lines of records, behind the line of number last. What others
+// read of the records is not touched.
+func numbered(recs []*record, last uint64) (lines []byte, err error) {
+	for _, r := range recs {
+		last++
+		line := *r
+		line.N = last
+		if lines, err = appendLine(lines, &line); err != nil {
 			return nil, err
 		}
 	}
@@ -229,6 +238,26 @@ func (j *journal) idsAt(url string) op {
 		return r.Op
 	}
 	return ""
+}
+
+// unfinished lists the intents without an end.
+func (j *journal) unfinished() []*record {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var out []*record
+	for _, r := range j.live {
+		if r.Op == opIntent {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// assume takes a record over that is written with the next start of writing.
+func (j *journal) assume(r *record) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.apply(r)
 }
 
 // forget drops a claim whose directory is gone. What was kept stays known by name.

@@ -26,6 +26,8 @@ const (
 	// What a receipt taught about a Storage Element. The id is its URL.
 	opKeepsIDs   op = "keeps ids"   // it stores under the id that it is offered
 	opIgnoresIDs op = "ignores ids" // it makes ids itself
+	// The first line of a journal: how many lines were written together with it.
+	opHead op = "head"
 )
 
 // identity tells whether two looks at a name saw the same content.
@@ -48,6 +50,8 @@ type record struct {
 	Proven []string `json:"proven,omitempty"`  // of an intent: the elements that may have it, if each was known to keep our ids
 	// Elements is of an intent without Proven: those that may have it, as far as that is known.
 	Elements []string  `json:"elements,omitempty"`
+	Count    int       `json:"count,omitempty"` // of a head: the lines behind it that were written with it
+	N        uint64    `json:"n,omitempty"`     // of the line, from 1; 0 from versions that did not number them
 	At       time.Time `json:"at"`
 }
 
@@ -101,7 +105,7 @@ func parseLine(b []byte) (*record, error) {
 		return nil, errBadLine
 	}
 	switch r.Op {
-	case opIntent, opUnsent, opStored, opKept, opKeepsIDs, opIgnoresIDs:
+	case opIntent, opUnsent, opStored, opKept, opKeepsIDs, opIgnoresIDs, opHead:
 		return r, nil
 	}
 	return nil, errBadLine
@@ -110,10 +114,13 @@ func parseLine(b []byte) (*record, error) {
 // readRecords calls apply for each whole record, in order. A line without its
 // end, or with bytes that never arrived on the disk and read as 0, is what a
 // crash leaves of the last write, which nobody was told had succeeded: torn. With
-// a record behind it, it is damage, and so is every other line that is no record:
-// something that was acknowledged is gone.
+// a record behind it, it is damage, and so is every other line that is no record,
+// and each number that is missing: something that was acknowledged is gone. Only a
+// last line that is gone without a trace cannot be told from one that was never
+// written.
 func readRecords(r io.Reader, apply func(*record)) (torn, damaged bool, err error) {
 	in := bufio.NewReaderSize(r, maxLine)
+	var order numbering
 	for {
 		b, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
@@ -124,17 +131,36 @@ func readRecords(r io.Reader, apply func(*record)) (torn, damaged bool, err erro
 			return torn, damaged, err
 		}
 		// A line without its end was cut, even if what is there would parse.
-		rec, bad := parseLine(b)
+		zero := bytes.LastIndexByte(b, 0)
+		torn = torn || zero >= 0
+		rec, bad := parseLine(b[zero+1:]) // the end of a line may be missing too
 		switch {
 		case err != nil:
-			return torn || len(b) > 0, damaged, nil
-		case bad != nil && bytes.IndexByte(b, 0) < 0:
-			damaged = true
+			return torn || len(b) > 0, damaged || !order.complete(), nil
 		case bad != nil:
-			torn = true
+			damaged = damaged || zero < 0
 		default:
-			damaged = damaged || torn
-			apply(rec)
+			damaged = !order.follows(rec) || damaged || torn
+			if rec.Op != opHead {
+				apply(rec)
+			}
 		}
 	}
 }
+
+// numbering notices lines that are gone. Lines without numbers prove nothing.
+type numbering struct{ last, least uint64 }
+
+func (q *numbering) follows(r *record) bool {
+	if r.N == 0 {
+		return true
+	}
+	good := r.N == q.last+1 && (r.N == 1) == (r.Op == opHead)
+	q.last = r.N
+	if r.Op == opHead {
+		q.least = r.N + uint64(max(0, r.Count))
+	}
+	return good
+}
+
+func (q *numbering) complete() bool { return q.last >= q.least }

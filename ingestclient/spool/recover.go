@@ -54,23 +54,15 @@ func (s *Spool) recover() (err error) {
 		// Not before the journal can be written: that is what allows the second copy.
 		defer func() { err = errors.Join(err, s.retryAmbiguous()) }()
 	}
-	claims, err := s.layout.list(claimedDir)
+	claims, err := s.claims(damaged)
 	if err != nil {
 		return err
 	}
-	present := map[string]bool{}
-	for _, h := range claims {
-		present[h.id] = true
-	}
-	s.journal.prune(
-		func(id string) bool { return present[id] },
-		s.layout.exists,
-	)
 	if err := s.journal.start(); err != nil {
 		return err
 	}
 	for _, h := range claims {
-		if err := s.resume(h, damaged); err != nil {
+		if err := s.resume(h); err != nil {
 			return fmt.Errorf("recovering %s: %w", s.layout.path(claimPath(h.id)), err)
 		}
 	}
@@ -93,13 +85,39 @@ func (s *Spool) setAsideJournal() error {
 	return nil
 }
 
-func (s *Spool) resume(h held, damaged bool) error {
+// claims lists what is in claimed/, and makes the journal say of each what it has
+// to say of it: a damaged one does not know any more which were not sent.
+func (s *Spool) claims(damaged bool) ([]held, error) {
+	if err := s.restore(); err != nil {
+		return nil, err
+	}
+	claims, err := s.layout.list(claimedDir)
+	if err != nil {
+		return nil, err
+	}
+	present := map[string]bool{}
+	for _, h := range claims {
+		present[h.id] = true
+		if rec := s.journal.of(h.id); damaged && h.name != "" && (rec == nil || rec.Op == opUnsent) {
+			s.journal.assume((&item{id: h.id, name: h.name, seen: identify(h.info)}).record(opIntent))
+		}
+	}
+	if s.layout.keep { // what is aside has a source, and only the record stays if somebody removes the rest
+		for _, r := range s.journal.unfinished() {
+			present[r.ID] = true
+		}
+	}
+	s.journal.prune(func(id string) bool { return present[id] }, s.layout.exists)
+	return claims, nil
+}
+
+func (s *Spool) resume(h held) error {
 	switch {
 	case h.name == "": // killed between two steps of a claim, or after the last
 		return s.layout.drop(h.id)
 	case h.reason != nil: // killed between the reason and the rename
 		return s.layout.finishAside(h.id, h.reason.State)
-	case s.waits(h, damaged): // killed between link and removal while it was given back
+	case s.waits(h): // killed between link and removal while it was given back
 		return s.layout.drop(h.id)
 	}
 	it := &item{id: h.id, name: h.name}
@@ -111,7 +129,6 @@ func (s *Spool) resume(h held, damaged bool) error {
 	rec := s.journal.of(h.id)
 	switch {
 	case rec == nil:
-		it.open = damaged
 	case rec.Op == opStored, rec.Op == opKept:
 		it.stored, it.logged = rec, true
 	case rec.Op == opIntent:
@@ -124,9 +141,9 @@ func (s *Spool) resume(h held, damaged bool) error {
 
 // waits reports whether a claim of which nothing was sent still has its name in
 // the spooled directory: the next scan claims it again.
-func (s *Spool) waits(h held, damaged bool) bool {
+func (s *Spool) waits(h held) bool {
 	rec := s.journal.of(h.id)
-	unsent := rec == nil && !damaged || rec != nil && rec.Op == opUnsent
+	unsent := rec == nil || rec.Op == opUnsent
 	return unsent && !s.layout.keep && s.layout.inBoth(h.id, h.name)
 }
 

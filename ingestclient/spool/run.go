@@ -433,8 +433,10 @@ func (s *Spool) seeAgain(it *item, info fs.FileInfo) {
 var errIrregular = errors.New("it is not a regular file, and cannot go back: its name is taken")
 
 func (l *loop) forget(it *item) {
-	delete(l.known, it.seen)
-	l.journal.forget(it.id)
+	if !it.open { // else it is not to be sent under another id, if its source is there still
+		delete(l.known, it.seen)
+	}
+	l.forgetRecord(it)
 	if err := l.layout.drop(it.id); err != nil {
 		l.cfg.Logger.Warn("claim not removed", "id", it.id, "err", err)
 	}
