@@ -25,7 +25,10 @@ func (s *Spool) describe(it *item, err error, to aside) *reason {
 	if r.Elements == nil {
 		r.Elements = it.reach
 	}
-	resolve := "artstore-pki ingest resolve " + shellWord(s.spooled()) + " " + it.id
+	resolve := "artstore-pki ingest resolve " + shellWord(absolute(s.layout.dir)) + " " + it.id
+	if s.cfg.StateDir != "" {
+		resolve += " --state-dir " + shellWord(absolute(s.layout.state.Name()))
+	}
 	switch {
 	case to == asideAmbiguous:
 		r.Advice = "it may be stored: " + resolve + " --auto asks the elements for it, and with --yes does what it says; " +
@@ -38,12 +41,12 @@ func (s *Spool) describe(it *item, err error, to aside) *reason {
 	return r
 }
 
-// spooled is the directory for commands that are typed elsewhere.
-func (s *Spool) spooled() string {
-	if abs, err := filepath.Abs(s.layout.dir); err == nil {
+// absolute is a path for commands that are typed elsewhere.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
 		return abs
 	}
-	return s.layout.dir
+	return path
 }
 
 var plainWord = regexp.MustCompile(`^[0-9A-Za-z_./:@%+=,-]+$`)
