@@ -14,7 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/artstore/artstore-pki/ca/internal/problem"
-	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/internal/connlimit"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -28,7 +28,7 @@ type Limits struct {
 	// second, 100 at once. Each is an event of the record.
 	PerEnroller *Rate `yaml:"per_enroller,omitempty"`
 	// Connections that may be open at once, and how many of them one address may
-	// have: see httpsrv.Conns, which has the defaults for 0. The listener's owner enforces them.
+	// have: see connlimit.Caps, which has the defaults for 0. The listener's owner enforces them.
 	Connections           int `yaml:"connections,omitempty"`
 	ConnectionsPerAddress int `yaml:"connections_per_address,omitempty"`
 }
@@ -123,7 +123,7 @@ func (a *Authority) charge(r *http.Request) {
 
 // addressOf is the peer of the connection. Headers that proxies set are not
 // believed: anybody can send them.
-func addressOf(r *http.Request) netip.Prefix { return httpsrv.AddressOf(r.RemoteAddr) }
+func addressOf(r *http.Request) netip.Prefix { return connlimit.AddressOf(r.RemoteAddr) }
 
 // serviceOf is the service in a client certificate that the handshake verified,
 // or one of its names: those of ACME may have no common name.

@@ -8,8 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/connlimit"
+	"github.com/artstore/artstore-pki/internal/lograte"
 )
 
 // Limits of HTTPServer and Serve.
@@ -27,8 +31,8 @@ const (
 // [context.DeadlineExceeded] if requests were cut, or the error of ln.
 //
 // It is [Server.HTTPServer] and [Server.Listener] together. In addition, a peer
-// that takes no byte of an answer for 30 s is cut. Connections that h hijacked
-// are not waited for. The number of connections is not limited: ln may do that.
+// that takes no byte of an answer for 30 s is cut, and open connections are
+// limited by ServerOptions.MaxConns. Connections that h hijacked are not waited for.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	if h == nil {
 		return errors.Join(errors.New("serving HTTP: the handler is missing"), ln.Close())
@@ -36,7 +40,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, h http.Handler) err
 	srv := s.HTTPServer(h)
 	srv.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) } // requests outlive ctx
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(s.Listener(stallListener{ln})) }()
+	go func() { done <- srv.Serve(s.Listener(stallListener{s.limited(ln)})) }()
 	select {
 	case err := <-done:
 		return fmt.Errorf("serving HTTP: %w", errors.Join(err, srv.Close()))
@@ -55,6 +59,17 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, h http.Handler) err
 		return fmt.Errorf("serving HTTP: %w", err)
 	}
 	return nil
+}
+
+// limited returns a listener that keeps to the caps of the options.
+func (s *Server) limited(ln net.Listener) net.Listener {
+	caps := connlimit.Caps{Total: s.opts.MaxConns, PerAddress: s.opts.MaxConnsPerAddress}
+	lines := &lograte.Gate{}
+	return connlimit.Listen(ln, func() connlimit.Caps { return caps }, func(from netip.Prefix) {
+		if n := lines.Pass(time.Now()); n > 0 {
+			s.id.log.Warn("an address has as many connections as it may", "address", from.String(), "count", n)
+		}
+	})
 }
 
 // HTTPServer returns a server for [Server.Listener] that answers with h behind

@@ -44,6 +44,14 @@ type ServerOptions struct {
 	// DrainTimeout is how long a connection may go on once its peer's certificate has
 	// expired or lost its root, or its own age is over; default Config.DrainTimeout.
 	DrainTimeout time.Duration
+	// MaxConns is how many connections [Server.Serve] has open at a time, handshakes
+	// included; a further one waits in the kernel's queue. 0 means 1024.
+	MaxConns int
+	// MaxConnsPerAddress is the share of one IPv4 address or IPv6 /64; a further
+	// connection is closed at once, and the log says so once a minute. 0 means a
+	// quarter of MaxConns. Behind a balancer that ends TCP all clients have its
+	// address: there it must be MaxConns.
+	MaxConnsPerAddress int
 }
 
 // Server is one service of the identity: its configuration, and the connections
@@ -76,8 +84,8 @@ func (id *Identity) Server(opts ServerOptions) (*Server, error) {
 	if opts.Authorize == nil {
 		return nil, errors.New("building server configuration: Authorize is missing")
 	}
-	if opts.MaxAge < 0 || opts.DrainTimeout < 0 {
-		return nil, errors.New("building server configuration: MaxAge or DrainTimeout is negative")
+	if opts.MaxAge < 0 || opts.DrainTimeout < 0 || opts.MaxConns < 0 || opts.MaxConnsPerAddress < 0 {
+		return nil, errors.New("building server configuration: MaxAge, DrainTimeout, MaxConns or MaxConnsPerAddress is negative")
 	}
 	minVersion, err := parseVersion(opts.MinVersion)
 	if err != nil {

@@ -18,6 +18,7 @@ const (
 
 // leaves import no package of ours but each other and nothing foreign.
 var leaves = []string{
+	"internal/connlimit",
 	"internal/durable",
 	"internal/fileperm",
 	"internal/flock",

@@ -39,10 +39,9 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultMaxConns = 1024
-	DefaultStreams  = 100
-	DefaultIdle     = 2 * time.Minute
-	DefaultDrain    = 10 * time.Second
+	DefaultStreams = 100
+	DefaultIdle    = 2 * time.Minute
+	DefaultDrain   = 10 * time.Second
 )
 
 const (

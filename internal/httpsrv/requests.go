@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+
+	"github.com/artstore/artstore-pki/internal/connlimit"
 )
 
 // requestsPerConn: an address may have so many requests open for each connection
@@ -45,8 +47,8 @@ func (c *counter) leave(from netip.Prefix) {
 func limitRequests(next http.Handler, conns func() Conns, refusals *refusals) http.Handler {
 	open := newCounter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		from := AddressOf(r.RemoteAddr)
-		if !open.enter(from, requestsPerConn*conns().orDefault().PerAddress) {
+		from := connlimit.AddressOf(r.RemoteAddr)
+		if !open.enter(from, requestsPerConn*conns().OrDefault().PerAddress) {
 			refusals.add(LimitRequests, from)
 			panic(http.ErrAbortHandler) // resets the stream, or closes the connection of HTTP/1.1
 		}
@@ -69,8 +71,8 @@ func limitBodies(next http.Handler, conns func() Conns, refusals *refusals) http
 			next.ServeHTTP(w, r)
 			return
 		}
-		from := AddressOf(r.RemoteAddr)
-		if !coming.enter(from, conns().orDefault().PerAddress) {
+		from := connlimit.AddressOf(r.RemoteAddr)
+		if !coming.enter(from, conns().OrDefault().PerAddress) {
 			refusals.add(LimitBodies, from)
 			w.Header().Set("Retry-After", "1")
 			if r.ProtoMajor == 1 {
