@@ -12,7 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/rotation"
@@ -47,7 +46,7 @@ into DIR. Refused files end in DIR/.artstore-ingest/failed, each with its reason
 may be stored, in ambiguous. While the Storage Element takes nothing, everything waits.
 artstore-pki ingest status DIR looks at it from outside, ingest resolve settles what was put aside.
 docs/ingest.md has the rest.`,
-		Flags:              slices.Concat(settingsFlags(), spoolFlags(), u.logFlags(slog.LevelInfo)),
+		Flags:              slices.Concat(settingsFlags(), spoolFlags(), metaFlags(), u.logFlags(slog.LevelInfo)),
 		CustomHelpTemplate: commandHelpHead + ingestStatuses,
 		Action:             u.runIngest,
 		Subcommands:        []*cli.Command{ingestStatusCommand(u), ingestResolveCommand(u)},
@@ -66,7 +65,6 @@ func spoolFlags() []cli.Flag {
 		&cli.Int64Flag{Name: "min-free", Category: category, Value: 1 << 20, Usage: "claim nothing below this many free `BYTES`; 0 turns it off"},
 		&cli.StringFlag{Name: "file-ids", Category: "transfer", Value: "auto", Usage: "who chooses ids: client (each element is known to take ours, as ArtStore's Python one does: interrupted uploads are repeated), element (they become ambiguous), or auto: find out from the first receipt"},
 		&cli.BoolFlag{Name: "retry-ambiguous", Category: "transfer", Usage: "send what lies in ambiguous once more, at the risk of a second copy"},
-		&cli.StringFlag{Name: "description", Category: "transfer", Usage: "`TEXT` stored with each file"},
 		&cli.IntFlag{Name: "workers", Category: "transfer", Value: 8, Usage: "uploads at a time"},
 		&cli.GenericFlag{Name: "drain-timeout", Category: "transfer", Value: &span{30 * time.Second, true}, Usage: "how long uploads may go on after SIGTERM"},
 		&cli.BoolFlag{Name: "once", Usage: "send what is there, then end"},
@@ -151,8 +149,12 @@ func ingestHint(err error) error {
 }
 
 func spoolConfig(c *cli.Context) (spool.Config, error) {
+	meta, err := metaOf(c)
+	if err != nil {
+		return spool.Config{}, err
+	}
 	cfg := spool.Config{
-		Dir: c.Args().First(), StateDir: c.String(flagStateDir), Meta: ingestclient.Meta{Description: c.String("description")},
+		Dir: c.Args().First(), StateDir: c.String(flagStateDir), Meta: meta,
 		OnSuccess: spool.SourceAction(c.String("on-success")), Settle: spanOf(c, "settle"), OnClose: c.Bool("on-close"),
 		Rescan: spanOf(c, "rescan"), Recursive: c.Bool(flagRecursive), Workers: c.Int("workers"), MinFree: c.Int64("min-free"),
 		DrainTimeout: spanOf(c, "drain-timeout"), RetryAmbiguous: c.Bool("retry-ambiguous"), Once: c.Bool("once"),

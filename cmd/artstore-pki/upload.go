@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"github.com/vbauerster/mpb/v8"
@@ -16,6 +17,10 @@ import (
 )
 
 func uploadCommand(u *ui) *cli.Command {
+	flags := slices.Concat(settingsFlags(), u.logFlags(slog.LevelWarn), metaFlags(), []cli.Flag{
+		&cli.BoolFlag{Name: flagRecursive, Aliases: []string{"r"}, Usage: "upload the files of each directory that is named, and of those below it"},
+		&cli.StringFlag{Name: flagName, Usage: "file `NAME` of what comes from standard input"},
+	})
 	return &cli.Command{
 		Name:      "upload",
 		Usage:     "upload files to a Storage Element over mutual TLS",
@@ -23,8 +28,16 @@ func uploadCommand(u *ui) *cli.Command {
 		Description: `Streams each FILE with a cached access token and compares size and SHA-256 with what was
 stored. Prints one line a file: id, checksum, size, name. Files after a failed one are still
 tried. The certificate may rotate at any time. Settings come from flags, else the environment,
-else --config, else their defaults; config show prints them, config check tries them.`,
-		Flags:              append(append(settingsFlags(), u.logFlags(slog.LevelWarn)...), &cli.StringFlag{Name: "description", Usage: "`TEXT` stored with each file"}),
+else --config, else their defaults; config show prints them, config check tries them.
+
+   artstore-pki upload --tags project=atlas --content-type image/tiff scan.tif
+   artstore-pki upload --recursive scans
+   pg_dump db | artstore-pki upload --name db.sql -
+
+- is standard input, which is copied to a private temporary file first: a Storage Element is told
+the size before the content, and a failed attempt is repeated from the begin. Of a directory
+regular files are taken, in order of their names; links are not followed.`,
+		Flags:              flags,
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
 		Action:             u.runUpload,
 	}
@@ -32,6 +45,13 @@ else --config, else their defaults; config show prints them, config check tries 
 
 func (u *ui) runUpload(c *cli.Context) (err error) {
 	if err := wantArgs(c, 1, -1); err != nil {
+		return err
+	}
+	if err := checkStdin(c); err != nil {
+		return err
+	}
+	meta, err := metaOf(c)
+	if err != nil {
 		return err
 	}
 	given, err := u.settings(c)
@@ -48,41 +68,58 @@ func (u *ui) runUpload(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-
-	var failed []error
-	for _, path := range c.Args().Slice() {
-		ctx, end := a.tracer.upload(c.Context, filepath.Base(path))
-		err := u.uploadOne(ctx, client, path, c.String("description"))
-		if end(err); err != nil {
-			failed = append(failed, err)
-		}
+	run := &uploadRun{ui: u, client: client, tracer: a.tracer, meta: meta, recursive: c.Bool(flagRecursive), stdinName: c.String(flagName)}
+	for _, arg := range c.Args().Slice() {
+		run.take(c.Context, arg)
 		if c.Err() != nil {
 			break
 		}
 	}
-	return errors.Join(failed...)
+	return errors.Join(run.failed...)
 }
 
-func (u *ui) uploadOne(ctx context.Context, client *ingestclient.Client, path, description string) error {
-	progress, finish := u.progressBar(path)
-	file, err := client.UploadFile(ctx, path, ingestclient.Meta{Description: description, Progress: progress})
-	finish()
+// uploadRun is one run of the command.
+type uploadRun struct {
+	*ui
+	client    *ingestclient.Client
+	tracer    *tracer
+	meta      ingestclient.Meta
+	recursive bool
+	stdinName string
+	failed    []error
+}
+
+// fail keeps an error for the end: the files after a failed one are still tried.
+func (r *uploadRun) fail(err error) {
 	if err != nil {
-		return err
+		r.failed = append(r.failed, err)
 	}
-	return u.print("%s  %s  %d  %s", file.FileID, file.SHA256, file.Size, path)
+}
+
+// send uploads one file; path is what its line shows.
+func (r *uploadRun) send(ctx context.Context, path string, content ingestclient.Content, size int64) {
+	ctx, end := r.tracer.upload(ctx, filepath.Base(path))
+	meta := r.meta
+	progress, finish := r.progressBar(path, size)
+	meta.Progress = progress
+	file, err := r.client.Upload(ctx, content, meta)
+	finish()
+	if end(err); err != nil {
+		r.fail(err)
+		return
+	}
+	if len(file.Dropped) > 0 {
+		r.warnOnce([]string{strings.Join(file.Dropped, ", ")}, "not kept by "+file.Element)
+	}
+	r.fail(r.print("%s  %s  %d  %s", file.FileID, file.SHA256, file.Size, path))
 }
 
 // progressBar shows a bar on a terminal and nothing elsewhere; the line that
 // reports the stored file is printed either way.
-func (u *ui) progressBar(path string) (progress func(sent, total int64), finish func()) {
+func (u *ui) progressBar(path string, total int64) (progress func(sent, total int64), finish func()) {
 	width, ok := u.terminal(u.err)
 	if !ok {
 		return nil, func() {}
-	}
-	var total int64
-	if info, err := os.Stat(path); err == nil {
-		total = info.Size()
 	}
 	bars := mpb.New(mpb.WithOutput(u.err), mpb.WithWidth(min(width, 80)))
 	bar := bars.AddBar(total,

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"mime"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+// Limits and words of both Storage Elements.
+const (
+	retentionPermanent = "permanent"
+	retentionTemporary = "temporary"
+	maxTTL             = 365 * day
+)
+
+// metaFlags say what goes with each file; metaOf reads them.
+func metaFlags() []cli.Flag {
+	const category = "file"
+	return []cli.Flag{
+		&cli.StringFlag{Name: "description", Category: category, Usage: "`TEXT` stored with each file"},
+		&cli.StringSliceFlag{Name: "tags", Category: category, Usage: "`TAG` stored with each file, such as project=atlas; repeat for more (the Go Storage Element keeps them)"},
+		&cli.StringFlag{Name: "content-type", Category: category, DefaultText: "application/octet-stream", Usage: "media `TYPE` of each file, such as image/tiff"},
+		&cli.StringFlag{Name: "retention", Category: category, Usage: "`CLASS` of storage: permanent or temporary; chooses among several Storage Elements by their mode (default: whichever takes the file)"},
+		&cli.GenericFlag{Name: "ttl", Category: category, Value: &span{}, DefaultText: " ", Usage: "how long temporary files should be kept, a `TIME` in whole days from 1d to 365d; no Storage Element obeys it yet"},
+	}
+}
+
+// metaOf checks what the flags say: no Storage Element says it as clearly.
+func metaOf(c *cli.Context) (ingestclient.Meta, error) {
+	ttl := spanOf(c, "ttl")
+	meta := ingestclient.Meta{
+		Description: c.String("description"), Tags: c.StringSlice("tags"), ContentType: c.String("content-type"),
+		Retention: c.String("retention"), TTLDays: int(ttl / day),
+	}
+	switch meta.Retention {
+	case "", retentionPermanent, retentionTemporary:
+	default:
+		return meta, usagef("--retention %q: want permanent or temporary", printable.Clean(meta.Retention))
+	}
+	if meta.ContentType != "" {
+		if kind, _, err := mime.ParseMediaType(meta.ContentType); err != nil || !strings.Contains(kind, "/") {
+			return meta, usagef("--content-type %q: want a media type such as image/tiff", printable.Clean(meta.ContentType))
+		}
+	}
+	switch {
+	case ttl%day != 0 || ttl > maxTTL:
+		return meta, usagef("--ttl: want whole days, from 1d to 365d")
+	case ttl != 0 && meta.Retention == retentionPermanent:
+		return meta, usagef("--ttl is for temporary files")
+	}
+	for _, tag := range meta.Tags {
+		if tag == "" {
+			return meta, usagef("--tags: a tag is empty")
+		}
+	}
+	return meta, nil
+}
