@@ -47,7 +47,7 @@ func (b *bench) past(round string, again bool) {
 	b.Helper()
 	b.dir = b.TempDir()
 	b.cfg.Dir = b.dir
-	real := b.cfg.Uploader
+	usual := b.cfg.Uploader
 	b.cfg.Uploader = scripted{
 		next:   b.client,
 		before: func(name string) error { return failing(name, "refused", ingestclient.ErrTooLarge) },
@@ -57,7 +57,7 @@ func (b *bench) past(round string, again bool) {
 		b.write(round+state, round+state)
 		b.run()
 	}
-	b.cfg.Uploader = real
+	b.cfg.Uploader = usual
 	if again {
 		b.run() // writes the journal anew
 	}

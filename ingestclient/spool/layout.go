@@ -195,7 +195,7 @@ func (l layout) finishAside(id string, to aside) error {
 }
 
 // retake brings a claim back that was put aside. Killed before its reason is
-// removed, the next start puts it aside again.
+// removed, the next start removes it, because a record says that it was decided.
 func (l layout) retake(id string, from aside) error {
 	if err := l.state.Rename(filepath.Join(string(from), id), claimPath(id)); err != nil {
 		return err

@@ -50,8 +50,9 @@ type record struct {
 	Proven []string `json:"proven,omitempty"`  // of an intent: the elements that may have it, if each was known to keep our ids
 	// Elements is of an intent without Proven: those that may have it, as far as that is known.
 	Elements []string  `json:"elements,omitempty"`
-	Count    int       `json:"count,omitempty"` // of a head: the lines behind it that were written with it
-	N        uint64    `json:"n,omitempty"`     // of the line, from 1; 0 from versions that did not number them
+	Decided  bool      `json:"decided,omitempty"` // of unsent, stored and kept: about a claim that was aside, which comes back
+	Count    int       `json:"count,omitempty"`   // of a head: the lines behind it that were written with it
+	N        uint64    `json:"n,omitempty"`       // of the line, from 1; 0 from versions that did not number them
 	At       time.Time `json:"at"`
 }
 

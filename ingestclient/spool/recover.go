@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"time"
 )
@@ -115,6 +116,12 @@ func (s *Spool) resume(h held) error {
 	switch {
 	case h.name == "": // killed between two steps of a claim, or after the last
 		return s.layout.drop(h.id)
+	case h.reason != nil && s.decided(h.id): // killed while it was brought back
+		if err := s.layout.state.Remove(filepath.Join(claimPath(h.id), reasonFile)); err != nil {
+			return err
+		}
+		h.reason = nil
+		return s.resume(h)
 	case h.reason != nil: // killed between the reason and the rename
 		return s.layout.finishAside(h.id, h.reason.State)
 	case s.waits(h): // killed between link and removal while it was given back
@@ -139,6 +146,12 @@ func (s *Spool) resume(h held) error {
 	return nil
 }
 
+// decided reports whether what was put aside was settled since.
+func (s *Spool) decided(id string) bool {
+	rec := s.journal.of(id)
+	return rec != nil && rec.Decided
+}
+
 // waits reports whether a claim of which nothing was sent still has its name in
 // the spooled directory: the next scan claims it again.
 func (s *Spool) waits(h held) bool {
@@ -158,7 +171,7 @@ func (s *Spool) retryAmbiguous() error {
 		if h.name == "" || !h.info.Mode().IsRegular() {
 			continue
 		}
-		r := &record{Op: opUnsent, ID: h.id, File: identify(h.info), At: time.Now().UTC()}
+		r := &record{Op: opUnsent, ID: h.id, File: identify(h.info), Decided: true, At: time.Now().UTC()}
 		r.setName(h.name)
 		if err := s.journal.append(r); err != nil {
 			return err

@@ -174,11 +174,11 @@ func (s *Spool) aside(cfg ResolveConfig) ([]asideFile, error) {
 	return files, nil
 }
 
-// settle does what was decided. The record is the promise: before it is durable
-// the file is still aside; after it, the file is aside, and deciding again does
-// no harm, or a claim that the next start finds with its record.
+// settle does what was decided. Killed before the record is durable, or before the
+// rename, the file is still aside, and deciding again does no harm. After it, the
+// file is a claim, and the next start does what its record says.
 func (s *Spool) settle(ctx context.Context, f asideFile, r *Resolution) error {
-	rec := &record{Op: opUnsent, ID: f.id, File: identify(f.info), At: time.Now().UTC()}
+	rec := &record{Op: opUnsent, ID: f.id, File: identify(f.info), Decided: true, At: time.Now().UTC()}
 	rec.setName(f.name)
 	after := s.afterwards(f)
 	switch r.Decision {

@@ -35,8 +35,8 @@ type Lister interface {
 type suspect struct {
 	asideFile
 	sha256 string
-	err    error // it cannot be read
-	begun  time.Time
+	err    error     // it cannot be read
+	begun  time.Time // when it was claimed; zero if that is not known
 }
 
 // inventory is what the elements have of the contents looked for.
@@ -85,7 +85,11 @@ func (s *Spool) auto(ctx context.Context, lister Lister, files []asideFile) ([]R
 func (s *Spool) suspects(ctx context.Context, files []asideFile) ([]suspect, error) {
 	out := make([]suspect, len(files))
 	for i, f := range files {
-		out[i] = suspect{asideFile: f, begun: changeTime(f.info)}
+		out[i] = suspect{asideFile: f}
+		if p, err := at(s.layout.claims, f.path()); err == nil {
+			out[i].begun = p.changed()
+			p.close()
+		}
 		out[i].sha256, out[i].err = s.hashAside(ctx, f)
 		if err := context.Cause(ctx); err != nil {
 			return nil, err

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 func identify(info fs.FileInfo) identity {
@@ -29,6 +30,8 @@ func (p place) same(other place) bool {
 	b, err := os.Lstat(other.String())
 	return err == nil && os.SameFile(a, b)
 }
+
+func (p place) changed() time.Time { return time.Time{} }
 
 func (p place) exists() bool {
 	_, err := os.Lstat(p.String())

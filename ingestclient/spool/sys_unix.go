@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,6 +66,15 @@ func (p place) same(other place) bool {
 func (p place) exists() bool {
 	_, err := p.stat()
 	return err == nil
+}
+
+// changed is when the inode was changed last: of a claim's file, when it was claimed.
+func (p place) changed() time.Time {
+	st, err := p.stat()
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Unix(st.Ctim.Unix())
 }
 
 func (p place) stat() (st unix.Stat_t, err error) {
