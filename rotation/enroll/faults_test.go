@@ -52,6 +52,7 @@ func TestRenewalUnderNewRootLooksAgain(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		w.cfg.TrustRefresh = 100 * time.Hour
 		stop := w.watch(w.source())
+		time.Sleep(time.Minute) // past the first look at the bundle
 		w.ca.addRoot(t)
 		// The issuer moves; the server's own certificate stays under the old root.
 		served := w.ca.served

@@ -1,0 +1,250 @@
+package enroll_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
+)
+
+// obstruct puts a directory that is not empty where a file should be: what no
+// process can write over, whoever it runs as.
+func obstruct(t *testing.T, dir, name string) (remove func()) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Join(path, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func pendingKey(token secret.String) string {
+	sum := sha256.Sum256([]byte(token.Expose()))
+	return "pending-" + hex.EncodeToString(sum[:16]) + ".key"
+}
+
+// TestObstaclesBeforeTheToken: what would lose the key of an enrolment stops it
+// while the token is unspent, and names the file. Without it the same token works.
+func TestObstaclesBeforeTheToken(t *testing.T) {
+	a, url := listen(t)
+	for what, obstacle := range map[string]func(t *testing.T, dir string, token secret.String) (name string){
+		"a directory in place of the lock": func(t *testing.T, dir string, _ secret.String) string {
+			obstruct(t, dir, ".lock")
+			return ".lock"
+		},
+		"a directory in place of the key": func(t *testing.T, dir string, token secret.String) string {
+			obstruct(t, dir, pendingKey(token))
+			return pendingKey(token)
+		},
+		"a key that is none": func(t *testing.T, dir string, token secret.String) string {
+			if err := os.WriteFile(filepath.Join(dir, pendingKey(token)), []byte("half of a k"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return pendingKey(token)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir, token := t.TempDir(), a.token("svc")
+			cfg := enroll.Config{URL: url, Dir: dir, Token: once(token)}
+			name, before := obstacle(t, dir, token), a.count(stepapi.PathSign)
+			if _, err := enroll.Issue(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("%v; want an error that names %s", err, name)
+			}
+			if n := a.count(stepapi.PathSign) - before; n != 0 {
+				t.Errorf("the token was sent %d times", n)
+			}
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := enroll.Issue(t.Context(), cfg); err != nil {
+				t.Errorf("after the obstacle: %v", err)
+			}
+		})
+	}
+}
+
+// TestObstacleOfAnotherAuthority: the head of the old log cannot be set aside. The
+// old identity stays on disk, whole; the token gets the same certificate later.
+func TestObstacleOfAnotherAuthority(t *testing.T) {
+	a, urlA := listen(t)
+	b, urlB := listen(t)
+	dir := t.TempDir()
+	first, err := enroll.Issue(t.Context(), enroll.Config{URL: urlA, Dir: dir, Token: once(a.token("svc"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := filepath.Join(dir, "log.head")
+	if err := os.WriteFile(head, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	remove := obstruct(t, dir, "log.head.old")
+	cfg := enroll.Config{URL: urlB, Dir: dir, Token: once(b.token("svc"))}
+	if _, err := enroll.Issue(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "log.head") {
+		t.Errorf("%v", err)
+	}
+	if got := readDir(t, dir); !got.Certificate.Leaf.Equal(first.Certificate.Leaf) || !got.Roots[0].Equal(first.Roots[0]) {
+		t.Error("what is on disk changed")
+	}
+	if text, err := os.ReadFile(head); err != nil || string(text) != "old" {
+		t.Errorf("the head: %q, %v", text, err)
+	}
+	if generations, _ := filepath.Glob(filepath.Join(dir, "gen-*")); len(generations) != 1 {
+		t.Errorf("generations that nothing uses are left: %v", generations)
+	}
+	remove()
+	if m, err := enroll.Issue(t.Context(), cfg); err != nil || !m.Roots[0].Equal(b.bundle()[0]) {
+		t.Errorf("after the obstacle: %v", err)
+	}
+}
+
+// TestObstaclesAfterTheCertificate: what is beside the identity holds up no
+// renewal; the log says what is wrong.
+func TestObstaclesAfterTheCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		stop := w.watch(w.source())
+		for _, name := range []string{"authority.json", "pending-0123.key"} {
+			if err := os.RemoveAll(filepath.Join(w.cfg.Dir, name)); err != nil {
+				t.Fatal(err)
+			}
+			defer obstruct(t, w.cfg.Dir, name)()
+		}
+		time.Sleep(time.Hour)
+		stop()
+		if n := len(w.leaves()); n < 2 {
+			t.Errorf("%d certificates:\n%s", n, w.log.String())
+		}
+		for _, said := range []string{"address of the authority not kept", "key of a finished enrolment not removed"} {
+			if !strings.Contains(w.log.String(), said) {
+				t.Errorf("the log does not say %q:\n%s", said, w.log.String())
+			}
+		}
+	})
+}
+
+// TestExpiredIsNotReady: while an authority is away for longer than the
+// certificate lives, Check says so and why, and a stop does not wait for a request
+// that hangs.
+func TestExpiredIsNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		src := w.source()
+		stop := w.watch(src)
+		if err := errors.Join(src.Check(), src.RevokedError()); err != nil {
+			t.Errorf("at the start: %v", err)
+		}
+		w.ca.setFault(func(r *http.Request) *stepapi.Error {
+			if strings.HasSuffix(r.URL.Path, stepapi.PathRekey) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				<-r.Context().Done()
+			}
+			return &stepapi.Error{Status: http.StatusServiceUnavailable, Message: "the disk is full"}
+		})
+		time.Sleep(90 * time.Minute)
+		err := src.Check()
+		if err == nil || !strings.Contains(err.Error(), "expired at ") || strings.HasSuffix(err.Error(), ": ") {
+			t.Errorf("after the end: %v", err)
+		}
+		for range 100 { // until a request is under way
+			if w.ca.count(stepapi.PathRekey) > 0 {
+				break
+			}
+			time.Sleep(time.Minute)
+		}
+		began := time.Now()
+		stop()
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the stop took %s", took)
+		}
+	})
+}
+
+// TestRefusedInMemory: a gate that refuses a renewal leaves the old identity, also
+// where nothing is on disk.
+func TestRefusedInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Hour)
+		w.cfg.Dir, w.cfg.InMemory = "", true
+		stop := w.watch(w.source())
+		first := w.last().Version
+		w.setRefuse(errors.New("the gate is closed"))
+		time.Sleep(45 * time.Minute)
+		if w.last().Version != first || !strings.Contains(w.log.String(), "the gate is closed") {
+			t.Errorf("a refused renewal:\n%s", w.log.String())
+		}
+		w.setRefuse(nil)
+		time.Sleep(10 * time.Minute)
+		stop()
+		if w.last().Version == first {
+			t.Errorf("no renewal once the gate was open:\n%s", w.log.String())
+		}
+		w.check()
+	})
+}
+
+// TestTokenWithoutARoot: it cannot lead to another authority, and is not sent there.
+func TestTokenWithoutARoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplaced(t)
+		r.watch(r.source())()
+		r.here.Store(r.netB)
+		parts := strings.Split(r.b.token("ingester", "ingester").Expose(), ".")
+		r.setToken(secret.New(parts[0] + ".eyJzdWIiOiJpbmdlc3RlciIsInNhbnMiOlsiaW5nZXN0ZXIiXX0." + parts[2])) // {"sub":"ingester","sans":["ingester"]}
+		time.Sleep(2 * time.Hour)
+		_, err := enroll.Renew(t.Context(), r.cfg)
+		if !errors.Is(err, enroll.ErrOtherAuthority) || !strings.Contains(err.Error(), "names no root") {
+			t.Errorf("%v", err)
+		}
+		if n := r.b.count(stepapi.PathSign); n != 0 {
+			t.Errorf("the other authority got the token %d times", n)
+		}
+	})
+}
+
+// foreign is a key of a kind that this package does not make.
+type foreign struct{ public crypto.PublicKey }
+
+func (f foreign) Public() crypto.PublicKey { return f.public }
+func (foreign) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, errors.ErrUnsupported
+}
+
+// TestSuccessorOfAForeignKey: a renewal does not weaken a key that another program made.
+func TestSuccessorOfAForeignKey(t *testing.T) {
+	modulus := func(bits uint) *rsa.PublicKey {
+		return &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), bits-1), E: 65537}
+	}
+	for want, keys := range map[enroll.KeyType][]crypto.PublicKey{
+		enroll.RSA3072: {modulus(2048), modulus(3072)},
+		enroll.RSA4096: {modulus(3073), modulus(4096), modulus(8192)},
+		enroll.ECP256:  {&ecdsa.PublicKey{Curve: elliptic.P224()}, &ecdsa.PublicKey{Curve: elliptic.P256()}},
+		enroll.ECP384:  {&ecdsa.PublicKey{Curve: elliptic.P384()}, &ecdsa.PublicKey{Curve: elliptic.P521()}},
+	} {
+		for _, k := range keys {
+			if got := enroll.KeyTypeOf(foreign{k}); got != want {
+				t.Errorf("the successor of %T %+v is %s, want %s", k, k, got, want)
+			}
+		}
+	}
+}
