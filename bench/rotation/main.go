@@ -33,7 +33,7 @@ type options struct {
 }
 
 // tables in the order they are printed.
-const tables = "handshakes callback load behaviour"
+const tables = "handshakes callback requests load behaviour"
 
 func parse(args []string) (options, error) {
 	var o options
@@ -97,7 +97,7 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 		return func(ctx context.Context) error { return measure(ctx, w, dir, o) }
 	}
 	if err := o.table.Run(ctx, tables, map[string]func(context.Context) error{
-		"handshakes": table(handshakes), "callback": table(callbacks), "load": table(load), "behaviour": table(behaviour),
+		"handshakes": table(handshakes), "callback": table(callbacks), "requests": table(requests), "load": table(load), "behaviour": table(behaviour),
 	}); err != nil {
 		return err
 	}

@@ -63,6 +63,21 @@ func TestCallbackOfOursAllocatesNothing(t *testing.T) {
 	}
 }
 
+// TestRequests: each server is measured, and only one with Handler is asked.
+func TestRequests(t *testing.T) {
+	out := printed(t, "-quick", "-table", "requests")
+	for _, table := range []string{"Requests over one connection, HTTP/2 false", "Requests over one connection, HTTP/2 true"} {
+		if cells := row(t, out, table, "without Handler"); len(cells) != 5 {
+			t.Errorf("without Handler: %q", cells)
+		}
+		for _, name := range []string{"Handler, AllowNames of 1", "Handler, AllowNames of 1001"} {
+			if cells := row(t, out, table, name); len(cells) != 6 {
+				t.Errorf("%s: %q", name, cells)
+			}
+		}
+	}
+}
+
 // TestLoad: ours loses nothing, and the harness sees it when others do.
 func TestLoad(t *testing.T) {
 	out := printed(t, "-quick", "-table", "load")

@@ -255,12 +255,41 @@ func TestServerCredentialsAreForServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	creds := rotgrpc.ServerCredentials(server).Clone()
+	if err := creds.OverrideServerName("other"); err != nil {
+		t.Error(err)
+	}
 	if got := creds.Info().SecurityProtocol; got != "tls" {
 		t.Errorf("security protocol %q", got)
 	}
 	near, far := pipe(t)
 	if _, _, err := creds.ClientHandshake(t.Context(), "storage", near); err == nil {
 		t.Error("server credentials opened a connection")
+	}
+	if n, err := far.Read(make([]byte, 1)); err == nil {
+		t.Errorf("%d bytes came", n)
+	}
+}
+
+// TestClientCredentialsAreForClients: the copy that gRPC makes speaks for the same
+// transport, a name that gRPC would have in its place has no effect, and nothing is accepted.
+func TestClientCredentialsAreForClients(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	creds := rotgrpc.ClientCredentials(w.client(t)).Clone()
+	if err := creds.OverrideServerName("other"); err != nil {
+		t.Error(err)
+	}
+	raw, err := net.Dial("tcp", w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, _, err := creds.ClientHandshake(limit(t), "storage:443", raw) // "other" is no name of the server
+	if err != nil {
+		t.Fatalf("a handshake of the copy: %v", err)
+	}
+	_ = conn.Close()
+	near, far := pipe(t)
+	if _, _, err := creds.ServerHandshake(near); err == nil {
+		t.Error("client credentials accepted a connection")
 	}
 	if n, err := far.Read(make([]byte, 1)); err == nil {
 		t.Errorf("%d bytes came", n)
