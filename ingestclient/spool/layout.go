@@ -3,6 +3,7 @@ package spool
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -89,7 +90,10 @@ func (l layout) take(id, name string, seen identity) error {
 	if l.keep {
 		move = place.link
 	}
-	if err := l.between(id, name, move); err != nil {
+	if err := l.between(name, to, move); err != nil {
+		if l.keep && errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("keeping files takes a second name for each, and Linux has none for files of others that we may not write (fs.protected_hardlinks): %w", err)
+		}
 		return errors.Join(err, l.drop(id))
 	}
 	info, err := l.state.Lstat(to)
@@ -107,34 +111,17 @@ func (l layout) take(id, name string, seen identity) error {
 // remove, the file has both names, and the next start finishes the claim's.
 func (l layout) giveBack(id, name string) error {
 	if !l.keep {
-		info, err := l.state.Lstat(contentPath(id, name))
-		if err != nil {
-			return err
-		}
-		err = l.between(id, name, func(source, claim place) error { return putBack(claim, source, info.IsDir()) })
+		err := l.between(name, contentPath(id, name), func(source, claim place) error {
+			if err := claim.move(source); err != nil && !claim.same(source) {
+				return err
+			}
+			return durable.SyncOpenDir(source.dir)
+		})
 		if err != nil {
 			return err
 		}
 	}
 	return l.drop(id)
-}
-
-// putBack links, because that replaces nothing. A directory cannot have two names:
-// it is renamed, which replaces no more than an empty one that was made meanwhile.
-func putBack(claim, source place, directory bool) error {
-	switch {
-	case !directory:
-		if err := claim.link(source); err != nil && !claim.same(source) {
-			return err
-		}
-	case source.exists():
-		return &fs.PathError{Op: "rename", Path: source.String(), Err: fs.ErrExist}
-	default:
-		if err := claim.rename(source); err != nil {
-			return err
-		}
-	}
-	return durable.SyncOpenDir(source.dir)
 }
 
 // archive moves the stored file of a claim to done/, beside a namesake if there
@@ -144,18 +131,32 @@ func (l layout) archive(id, name string) error {
 	if err := l.state.MkdirAll(filepath.Dir(to), durable.Dir); err != nil {
 		return err
 	}
-	err := l.state.Link(from, to)
+	err := l.moveTo(from, to)
 	if errors.Is(err, fs.ErrExist) && !l.same(from, to) {
 		to += "~" + id
-		err = l.state.Link(from, to)
+		err = l.moveTo(from, to)
 	}
-	if err != nil && !l.same(from, to) { // the same: a crash came between link and drop
+	if err != nil && !l.same(from, to) && !errors.Is(err, fs.ErrNotExist) { // the same or gone: it was moved, and then came a crash or an error
 		return err
 	}
 	if err := durable.SyncDirIn(l.state, filepath.Dir(to)); err != nil {
 		return err
 	}
 	return l.drop(id)
+}
+
+func (l layout) moveTo(from, to string) error {
+	source, err := at(l.claims, from)
+	if err != nil {
+		return err
+	}
+	defer source.close()
+	target, err := at(l.claims, to)
+	if err != nil {
+		return err
+	}
+	defer target.close()
+	return source.move(target)
 }
 
 // same reports whether two names of the state are of one file.

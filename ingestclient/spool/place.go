@@ -41,6 +41,20 @@ func at(top *os.File, name string) (place, error) {
 	return p, nil
 }
 
+// move gives what is at p another name instead of its own, or besides it until
+// the caller removes that: a link, which replaces nothing. There is no second name
+// for a directory, nor on Linux for a file of somebody else that we may not write
+// (protected_hardlinks). Those are renamed on Linux, and nothing is replaced either.
+func (p place) move(to place) error {
+	err := p.link(to)
+	if errors.Is(err, fs.ErrPermission) {
+		if moved := p.renameNew(to); moved == nil || errors.Is(moved, fs.ErrExist) {
+			return moved
+		}
+	}
+	return err
+}
+
 // sourceAt is the place of a source. Where a directory on the way is none any
 // more, the file is gone with it.
 func (l layout) sourceAt(name string) (place, error) {
@@ -51,19 +65,19 @@ func (l layout) sourceAt(name string) (place, error) {
 	return p, err
 }
 
-// between does one step with both names of a file: its source and the one in its claim.
-func (l layout) between(id, name string, step func(source, claim place) error) error {
-	source, err := l.sourceAt(name)
+// between does one step with a source and a file of the state.
+func (l layout) between(source, inState string, step func(source, own place) error) error {
+	from, err := l.sourceAt(source)
 	if err != nil {
 		return err
 	}
-	defer source.close()
-	claim, err := at(l.claims, contentPath(id, name))
+	defer from.close()
+	own, err := at(l.claims, inState)
 	if err != nil {
 		return err
 	}
-	defer claim.close()
-	return step(source, claim)
+	defer own.close()
+	return step(from, own)
 }
 
 // openFile opens a file of the state for reading, without following a link and
@@ -89,25 +103,10 @@ func (l layout) exists(name string) bool {
 
 // isSource reports whether a file of the state is the source of that name.
 func (l layout) isSource(name, inState string) bool {
-	source, err := l.sourceAt(name)
-	if err != nil {
-		return false
-	}
-	defer source.close()
-	p, err := at(l.claims, inState)
-	if err != nil {
-		return false
-	}
-	defer p.close()
-	return p.same(source)
-}
-
-// inBoth reports whether the file of a claim is at the place of its source too.
-func (l layout) inBoth(id, name string) bool {
-	both := false
-	err := l.between(id, name, func(source, claim place) error {
-		both = claim.same(source)
+	is := false
+	err := l.between(name, inState, func(source, own place) error {
+		is = own.same(source)
 		return nil
 	})
-	return err == nil && both
+	return err == nil && is
 }

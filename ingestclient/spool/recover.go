@@ -129,7 +129,7 @@ func (s *Spool) resume(h held) error {
 	}
 	it := &item{id: h.id, name: h.name}
 	if !h.info.Mode().IsRegular() { // killed while such a claim was given back
-		if err := s.layout.giveBack(h.id, h.name); !errors.Is(err, fs.ErrExist) {
+		if err := s.layout.giveBack(h.id, h.name); !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 	}
@@ -157,7 +157,7 @@ func (s *Spool) decided(id string) bool {
 func (s *Spool) waits(h held) bool {
 	rec := s.journal.of(h.id)
 	unsent := rec == nil || rec.Op == opUnsent
-	return unsent && !s.layout.keep && s.layout.inBoth(h.id, h.name)
+	return unsent && !s.layout.keep && s.layout.isSource(h.name, contentPath(h.id, h.name))
 }
 
 // retryAmbiguous claims again what lies in ambiguous/. The journal forgets the

@@ -430,7 +430,7 @@ func (s *Spool) seeAgain(it *item, info fs.FileInfo) {
 	it.aside = s.describe(it, errIrregular, to)
 }
 
-var errIrregular = errors.New("it is not a regular file, and cannot go back: its name is taken")
+var errIrregular = errors.New("it is not a regular file, and cannot go back to where it was")
 
 func (l *loop) forget(it *item) {
 	if !it.open { // else it is not to be sent under another id, if its source is there still

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package spool
+
+import "errors"
+
+func (place) renameNew(place) error { return errors.ErrUnsupported }
