@@ -1,8 +1,10 @@
 package spool_test
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,6 +117,27 @@ func (b *bench) ways() map[string]func() error {
 			_, err := spool.Resolve(b.Context(), spool.ResolveConfig{Dir: b.dir, StateDir: b.cfg.StateDir, Decision: spool.DecideStored, Apply: true})
 			return err
 		},
+	}
+}
+
+// A directory in which others can rename is taken, with a warning.
+func TestOpenDirectoryIsWarnedOf(t *testing.T) {
+	b := newBench(t, ingesttest.Options{})
+	for mode, warned := range map[fs.FileMode]bool{0o755: false, 0o777: true, 0o777 | fs.ModeSticky: false} {
+		b.must(os.Chmod(b.dir, mode))
+		var out bytes.Buffer
+		b.cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
+		b.run()
+		if got := strings.Contains(out.String(), "level=WARN msg=\"others can take the state away"); got != warned {
+			t.Errorf("mode %v: warned %v: %s", mode, got, &out)
+		}
+	}
+	b.must(os.Chmod(b.dir, 0o777))
+	b.cfg.StateDir = filepath.Join(t.TempDir(), "state")
+	var out bytes.Buffer
+	b.cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
+	if b.run(); out.Len() > 0 {
+		t.Errorf("the state is elsewhere: %s", &out)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/flock"
 )
 
@@ -172,6 +173,9 @@ func Open(cfg Config) (*Spool, error) {
 	s := &Spool{cfg: cfg}
 	if s.layout, err = openLayout(cfg, true); err != nil {
 		return nil, fmt.Errorf("opening the spool %s: %w", cfg.Dir, err)
+	}
+	for _, finding := range fileperm.Parents(s.layout.state.Name()) {
+		cfg.Logger.Warn("others can take the state away, and the next start would not find it", "path", s.layout.state.Name(), "err", finding)
 	}
 	for _, step := range []func() error{s.takeLock, s.layout.tidy, s.layout.settleIn, s.recover} {
 		if err := step(); err != nil {
