@@ -140,7 +140,11 @@ func (l *listener) Close() error {
 		if now, err := os.Lstat(l.path); l.made != nil && err == nil && os.SameFile(l.made, now) {
 			l.err = errors.Join(l.err, os.Remove(l.path))
 		}
-		l.err = errors.Join(l.err, os.Remove(l.lock.Name()), l.lock.Close())
+		// Somebody may have tidied up the lock's file: what counts is the lock.
+		if err := os.Remove(l.lock.Name()); !errors.Is(err, fs.ErrNotExist) {
+			l.err = errors.Join(l.err, err)
+		}
+		l.err = errors.Join(l.err, l.lock.Close())
 	})
 	return l.err
 }

@@ -151,6 +151,7 @@ func TestRemovedAtTheEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := listenAt(t, path)
 	must(t, err)
+	must(t, os.Remove(path+lockSuffix))
 	must(t, os.Remove(path))
 	plain(t, path)
 	must(t, ln.Close())
