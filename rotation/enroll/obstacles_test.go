@@ -6,19 +6,27 @@ import (
 	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -245,6 +253,94 @@ func TestSuccessorOfAForeignKey(t *testing.T) {
 			if got := enroll.KeyTypeOf(foreign{k}); got != want {
 				t.Errorf("the successor of %T %+v is %s, want %s", k, k, got, want)
 			}
+		}
+	}
+}
+
+// TestMalformedLists: what the authority answers in place of lists is said, and
+// neither a renewal nor the lists in effect are lost.
+func TestMalformedLists(t *testing.T) {
+	t.Parallel()
+	var instead atomic.Pointer[string]
+	authority := catest.Start(t, catest.Options{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if text := instead.Load(); text != nil && strings.HasSuffix(r.URL.Path, stepapi.PathRevoked) {
+				_, _ = io.WriteString(w, *text)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	var log logBuffer
+	cfg := enroll.Config{URL: authority.URL, Dir: t.TempDir(), Token: once(authority.Token(t, "ingester")), Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	if _, err := enroll.Issue(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	m, err := enroll.Renew(t.Context(), cfg)
+	if err != nil || len(m.Revoked) == 0 {
+		t.Fatalf("%d lists, %v", len(m.Revoked), err)
+	}
+	list := func(crl string) string {
+		one := stepapi.RevokedList{Issuer: string(pemfile.EncodeCertificates(m.Roots[:1])), CRL: crl}
+		text, err := json.Marshal(stepapi.RevokedResponse{Lists: []stepapi.RevokedList{one}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	good := string(pemfile.EncodeRevocationLists(m.Revoked[:1]))
+	junk := string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte("junk")}))
+	for answer, want := range map[string]string{
+		"{1}": "not the JSON expected", `{"lists":[{"issuer":"junk"}]}`: "PEM", list(""): "not one PEM block", list(good + good): "not one PEM block",
+		list(junk): "parsing a revoked list", list(good): "of another issuer",
+	} {
+		instead.Store(&answer)
+		renewed, err := enroll.Renew(t.Context(), cfg)
+		if err != nil || len(renewed.Revoked) != len(m.Revoked) {
+			t.Errorf("%.40s: %d lists, %v", answer, len(renewed.Revoked), err)
+		}
+		if said := log.String(); !strings.Contains(said, "revoked lists not refreshed") || !strings.Contains(said, want) {
+			t.Errorf("%.40s: the log does not say %q:\n%s", answer, want, said)
+		}
+	}
+}
+
+// TestRenewOfNothing: a directory that is not there is not made, and an obstacle
+// after the certificate is an error of the call, which has kept it.
+func TestRenewOfNothing(t *testing.T) {
+	a, url := listen(t)
+	dir := filepath.Join(t.TempDir(), "absent")
+	if _, err := enroll.Renew(t.Context(), enroll.Config{URL: url, Dir: dir}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory was made: %v", err)
+	}
+	dir = t.TempDir()
+	defer obstruct(t, dir, "pending-0123.key")()
+	if _, err := enroll.Issue(t.Context(), enroll.Config{URL: url, Dir: dir, Token: once(a.token("svc"))}); err == nil || !strings.Contains(err.Error(), "pending-0123.key") {
+		t.Errorf("%v", err)
+	}
+	if got := readDir(t, dir); got.Certificate.Leaf.Subject.CommonName != "svc" {
+		t.Error("the certificate was not kept")
+	}
+}
+
+// TestDamagedMaterialIsNotWritten: what could not be read again.
+func TestDamagedMaterialIsNotWritten(t *testing.T) {
+	for what, edit := range map[string]func(*rotation.Material){
+		"no key":                         func(m *rotation.Material) { m.Certificate.PrivateKey = nil },
+		"a chain that is none":           func(m *rotation.Material) { m.Certificate.Certificate = [][]byte{[]byte("junk")} },
+		"a memory of lists that is none": func(m *rotation.Material) { m.Kept = []byte("junk") },
+		"a list of a stranger":           func(m *rotation.Material) { m.Revoked = []*x509.RevocationList{{}} },
+	} {
+		m, dir := material(t, "x"), t.TempDir()
+		edit(&m)
+		if err := enroll.WriteFiles(dir, m); err == nil {
+			t.Errorf("%s was written", what)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) > 0 {
+			t.Errorf("%s left %v", what, left)
 		}
 	}
 }

@@ -255,7 +255,7 @@ func TestServerCredentialsAreForServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	creds := rotgrpc.ServerCredentials(server).Clone()
-	if err := creds.OverrideServerName("other"); err != nil {
+	if err := creds.OverrideServerName("other"); err != nil { //nolint:staticcheck // SA1019: gRPC still has it in the interface
 		t.Error(err)
 	}
 	if got := creds.Info().SecurityProtocol; got != "tls" {
@@ -275,7 +275,7 @@ func TestServerCredentialsAreForServers(t *testing.T) {
 func TestClientCredentialsAreForClients(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	creds := rotgrpc.ClientCredentials(w.client(t)).Clone()
-	if err := creds.OverrideServerName("other"); err != nil {
+	if err := creds.OverrideServerName("other"); err != nil { //nolint:staticcheck // SA1019: gRPC still has it in the interface
 		t.Error(err)
 	}
 	raw, err := net.Dial("tcp", w.addr)
