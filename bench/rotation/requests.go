@@ -37,14 +37,21 @@ func requests(ctx context.Context, w io.Writer, dir string, o options) error {
 		return err
 	}
 	for _, http2 := range []bool{false, true} {
-		if err := requestTable(ctx, w, r, o, http2); err != nil {
+		if err := (requestBench{r, o, http2}).table(ctx, w); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func requestTable(ctx context.Context, w io.Writer, r *rig, o options, http2 bool) error {
+// requestBench is what the rows of one table share.
+type requestBench struct {
+	rig   *rig
+	opts  options
+	http2 bool
+}
+
+func (b requestBench) table(ctx context.Context, w io.Writer) error {
 	many := []string{"client"}
 	for i := range 1000 {
 		many = append(many, fmt.Sprintf("client-%d", i))
@@ -65,22 +72,22 @@ func requestTable(ctx context.Context, w io.Writer, r *rig, o options, http2 boo
 		{"Handler, AllowNames of 1", true, many[:1]},
 		{"Handler, AllowNames of 1001", true, many},
 	} {
-		l, err := newRequestLane(ctx, r, rotation.AllowNames(v.peers...), v.asks, http2)
+		l, err := b.lane(ctx, rotation.AllowNames(v.peers...), v.asks)
 		if err != nil {
 			return err
 		}
 		l.name = v.name
 		lanes = append(lanes, l)
 	}
-	samples, err := frame.Rounds(frame.Order(o.seed), o.rounds, len(lanes), func(lane int) (float64, error) { return lanes[lane].turn(ctx) })
+	samples, err := frame.Rounds(frame.Order(b.opts.seed), b.opts.rounds, len(lanes), func(lane int) (float64, error) { return lanes[lane].turn(ctx) })
 	if err != nil {
 		return err
 	}
 	t := newTable(w)
-	t.line("\nRequests over one connection, HTTP/2 %t: %d rounds of %d, both ends together", http2, o.rounds, requestsPerTurn)
+	t.line("\nRequests over one connection, HTTP/2 %t: %d rounds of %d, both ends together", b.http2, b.opts.rounds, requestsPerTurn)
 	t.line("server\tµs CPU\tratio\tquartiles\t95 %% of the median\tns of the question alone")
 	for i, l := range lanes {
-		s, alone := summarise(ratios(samples[i], samples[0]), frame.Order(o.seed)), ""
+		s, alone := summarise(ratios(samples[i], samples[0]), frame.Order(b.opts.seed)), ""
 		if l.alone != nil {
 			alone = fmt.Sprintf("%.0f", perCall(l.alone, 9))
 		}
@@ -89,9 +96,9 @@ func requestTable(ctx context.Context, w io.Writer, r *rig, o options, http2 boo
 	return t.flush()
 }
 
-func newRequestLane(ctx context.Context, r *rig, authorize rotation.Authorizer, asks, http2 bool) (_ *requestLane, err error) {
+func (b requestBench) lane(ctx context.Context, authorize rotation.Authorizer, asks bool) (_ *requestLane, err error) {
 	id, err := rotation.Open(ctx, rotation.Config{
-		Source: rotation.Static(rotation.Material{Certificate: r.server.cert, Roots: r.server.roots}), Logger: slog.New(slog.DiscardHandler),
+		Source: rotation.Static(rotation.Material{Certificate: b.rig.server.cert, Roots: b.rig.server.roots}), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return nil, err
@@ -118,7 +125,7 @@ func newRequestLane(ctx context.Context, r *rig, authorize rotation.Authorizer, 
 	}
 	srv := &http.Server{Handler: handler, ConnContext: server.ConnContext, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 	go func() { _ = srv.Serve(server.Listener(ln)) }() // returns when closed
-	transport := &http.Transport{TLSClientConfig: r.clientConfig(nil), ForceAttemptHTTP2: http2, MaxConnsPerHost: 1}
+	transport := &http.Transport{TLSClientConfig: b.rig.clientConfig(nil), ForceAttemptHTTP2: b.http2, MaxConnsPerHost: 1}
 	l.client = &http.Client{Transport: transport}
 	l.close = func() {
 		transport.CloseIdleConnections()
