@@ -219,6 +219,8 @@ func onceStatus(s spool.Snapshot) error {
 		return exitStatus(exitLeft)
 	case s.Failed+s.Ambiguous > 0:
 		return exitStatus(exitAside)
+	case s.Reason != "": // a directory that could not be read: nobody knows what is in it
+		return exitStatus(exitLeft)
 	}
 	return nil
 }
