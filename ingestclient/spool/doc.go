@@ -45,6 +45,17 @@
 // without an end, whose claim somebody has removed, is a lost receipt. Where sources
 // stay, its file is claimed again and counts as sent.
 //
+// # Whose state it is
+//
+// Others may write to DIR. What is below the state is ours alone: each part of it
+// belongs to us and is closed to others for writing, or the start is refused
+// (TestStateOfSomebodyElseIsRefused). DIR and the state are opened once, and each
+// step goes through what is open, without following a link, so that renaming
+// leads none of them elsewhere (TestStepsStayInTheStateThatWasOpened,
+// TestSourcesBehindLinksAreNotTouched). What is sent is the file that was claimed
+// (TestSwappedClaimIsNotSent). No step needs a second name for a file of others
+// but the claims of KeepSource (TestFilesOfOthers).
+//
 // # Failures
 //
 // What the element says about a file ends in failed/. Everything else, be it the
@@ -56,7 +67,7 @@
 //
 // # Rules for callers
 //
-// DIR and everything in it is one local POSIX file system with hard links. The
+// DIR, everything in it and the state is one local POSIX file system with hard links. The
 // Uploader's errors are judged by the sentinels of ingestclient. Each content that
 // it is given must be read to its end and asked whether it is unchanged before the
 // end of a request goes out, as ingestclient.Client does: that writes the intent.
