@@ -210,7 +210,7 @@ func ownedFile(path string, info fs.FileInfo) error {
 func owned(path string, info fs.FileInfo) error {
 	uid, ok := fileperm.Owner(info)
 	if us := os.Geteuid(); !ok || uid != us {
-		return fmt.Errorf("%s belongs to user %d, who could change what is kept there, and this is user %d; remove it, or run as that user", path, uid, us)
+		return fmt.Errorf("%s belongs to user %d, who could change what is kept there, and this is user %d; run as that user, or if nobody should have made it, look at what is in it and remove it", path, uid, us)
 	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
 		return fmt.Errorf("%s has mode %04o: others could change what is kept there; look at what is in it, then chmod go-w", path, mode)
