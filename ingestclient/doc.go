@@ -53,7 +53,8 @@
 // pause and not one per file. With several elements, an element must say 100
 // Continue before it gets any byte of a file, so that one that hangs has got
 // nothing and the next one can be asked. An attempt without an outcome ties the upload to
-// its element. Metadata and Download look at each until one has the file.
+// its element. Metadata and Download look at each until one has the file; Files
+// lists what one of them has.
 //
 // # What is repeated
 //

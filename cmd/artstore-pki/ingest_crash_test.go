@@ -235,6 +235,16 @@ func (m *crashMatrix) judge(t *testing.T, at, dir string, want map[string]string
 			t.Errorf("%s: ambiguous %t, waits %t, in done %t", at, ambiguous[name], where[""], where["done"])
 		}
 	}
+	if len(ambiguous) == 0 {
+		return
+	}
+	m.settle(t, dir, m.ingest(dir))
+	copies = m.copies(t, m.dialect, dir+"-", want)
+	for name := range want {
+		if copies[name] != 1 {
+			t.Errorf("%s: %s is stored %d times, after all was settled", at, name, copies[name])
+		}
+	}
 }
 
 func exists(t *testing.T, path string) bool {
