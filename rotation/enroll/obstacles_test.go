@@ -1,6 +1,7 @@
 package enroll_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,6 +26,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/flock"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
@@ -343,4 +346,62 @@ func TestDamagedMaterialIsNotWritten(t *testing.T) {
 			t.Errorf("%s left %v", what, left)
 		}
 	}
+}
+
+// TestLockOfSomebodySilent: a lock without a name in it is a lock.
+func TestLockOfSomebodySilent(t *testing.T) {
+	a, url := listen(t)
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, ".lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if busy, err := flock.Try(f, false); busy || err != nil {
+		t.Fatal(busy, err)
+	}
+	if _, err := enroll.Issue(t.Context(), enroll.Config{URL: url, Dir: dir, Token: once(a.token("svc"))}); !errors.Is(err, enroll.ErrBusy) || a.count(stepapi.PathSign) != 0 {
+		t.Errorf("%v, %d tokens sent", err, a.count(stepapi.PathSign))
+	}
+}
+
+// TestAwayWhileTheAnchorIsTried: the root is unknown and the authority does not
+// answer again. That is an outage, and not another authority.
+func TestAwayWhileTheAnchorIsTried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplaced(t)
+		r.watch(r.source())()
+		r.here.Store(r.netB)
+		dial, dials := r.cfg.DialContext, 0
+		r.cfg.Roots = r.b.bundle()
+		r.cfg.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if dials++; dials > 1 {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("the network is unreachable")}
+			}
+			return dial(ctx, network, addr)
+		}
+		_, err := enroll.Renew(t.Context(), r.cfg)
+		if err == nil || errors.Is(err, enroll.ErrOtherAuthority) || !strings.Contains(err.Error(), "the network is unreachable") || dials < 2 {
+			t.Errorf("after %d dials: %v", dials, err)
+		}
+	})
+}
+
+// TestOtherAuthorityWithoutItsRoot: a server that does not send its root is named
+// by the issuer that its chain ends at.
+func TestOtherAuthorityWithoutItsRoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplaced(t)
+		r.watch(r.source())()
+		r.b.mu.Lock()
+		alone := *r.b.served
+		alone.Certificate = alone.Certificate[:len(alone.Certificate)-1]
+		r.b.served = &alone
+		r.b.mu.Unlock()
+		r.here.Store(r.netB)
+		_, err := enroll.Renew(t.Context(), r.cfg)
+		if !errors.Is(err, enroll.ErrOtherAuthority) || !strings.Contains(err.Error(), `a chain that ends at "Root 1"`) {
+			t.Errorf("%v", err)
+		}
+	})
 }
