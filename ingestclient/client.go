@@ -107,7 +107,7 @@ func newClient(s *settings, id identity) *Client {
 	first := k.cur.Load().lease
 	s.Logger.Info("ingest client opened", "client_id", s.ClientID)
 	if first.serial != "" {
-		s.Logger.Info("TLS identity loaded", first.describe()...)
+		s.Logger.Info("TLS identity loaded", first.describe(s)...)
 	}
 	return &Client{
 		settings: s, keeper: k, fleet: newFleet(s, k), count: count, id: id,

@@ -210,7 +210,7 @@ func (k *keeper) retire(old, l *lease) {
 		return
 	}
 	k.count.swaps.Add(1)
-	k.Logger.Info("TLS identity taken over", l.describe()...)
+	k.Logger.Info("TLS identity taken over", l.describe(k.settings)...)
 	k.Observer(Event{Kind: EventSwap})
 	old.done()
 }

@@ -2,9 +2,11 @@ package ingestclient
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -133,9 +135,17 @@ func newLease(l lease) *lease {
 	return &l
 }
 
-// describe is what logs say of the certificate. The protocol is what rotation speaks, and nothing else.
-func (l *lease) describe() []any {
-	return []any{"protocol", "TLSv1.3", "serial", l.serial, "fingerprint", l.thumb, "not_after", l.notAfter}
+// describe is what logs say of the certificate, with the lowest protocol that is spoken and the suites that were chosen for it.
+func (l *lease) describe(s *settings) []any {
+	attrs := []any{"protocol", strings.ReplaceAll(tls.VersionName(s.MinVersion), " ", "v"), "serial", l.serial, "fingerprint", l.thumb, "not_after", l.notAfter}
+	if len(s.CipherSuites) == 0 {
+		return attrs
+	}
+	names := make([]string, len(s.CipherSuites))
+	for i, id := range s.CipherSuites {
+		names[i] = tls.CipherSuiteName(id)
+	}
+	return append(attrs, "cipher_suites", strings.Join(names, ":"))
 }
 
 // acquire adds a reference unless the lease is already on its way out.

@@ -1,6 +1,7 @@
 package ingestclient_test
 
 import (
+	"crypto/tls"
 	"log/slog"
 	"strings"
 	"sync"
@@ -39,18 +40,23 @@ func TestLogLines(t *testing.T) {
 	wrong := w.cfg
 	wrong.ClientSecret = fixedSecret("wrong")
 	upload(wrong, func(*ingestclient.Client) {})
+	old := w.cfg
+	old.MinVersion, old.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	upload(old, func(*ingestclient.Client) {})
 	dead := w.cfg
 	dead.TokenURL = "https://127.0.0.1:1/token"
 	upload(dead, func(*ingestclient.Client) {})
 	for line, times := range map[string]int{
-		`level=INFO msg="ingest client opened" client_id=sa_test_1`:                           3,
+		`level=INFO msg="ingest client opened" client_id=sa_test_1`:                           4,
 		`level=INFO msg="TLS identity loaded" protocol=TLSv1.3 serial=`:                       3,
+		`level=INFO msg="TLS identity loaded" protocol=TLSv1.2 serial=`:                       1,
+		` cipher_suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`:                                1,
 		`level=INFO msg="TLS identity taken over" protocol=TLSv1.3 serial=`:                   1,
-		`level=INFO msg="access token acquired" client_id=sa_test_1 expires_in=30m0s`:         2,
+		`level=INFO msg="access token acquired" client_id=sa_test_1 expires_in=30m0s`:         3,
 		`level=DEBUG msg="token from cache" client_id=sa_test_1`:                              -1,
 		`level=ERROR msg="token refused" client_id=sa_test_1 status=401 failures=1`:           1,
 		`level=WARN msg="token endpoint unreachable" client_id=sa_test_1 status=0 failures=1`: 1,
-		`level=INFO msg="ingest client closed" client_id=sa_test_1`:                           3,
+		`level=INFO msg="ingest client closed" client_id=sa_test_1`:                           4,
 	} {
 		if n := strings.Count(out.String(), line); n != times && (times >= 0 || n == 0) {
 			t.Errorf("%d times, want %d: %s", n, times, line)

@@ -57,6 +57,14 @@ type identityChoice struct {
 	trustRefresh                       time.Duration // enroll.Config.TrustRefresh
 }
 
+// place says for the log where an identity comes from.
+func (i identityChoice) place() []any {
+	if i.url == "" {
+		return []any{"cert", i.cert, "key", i.key, "ca_cert", i.caCert}
+	}
+	return []any{"ca_url", i.url, "state", i.state}
+}
+
 // openIdentity gives the rotating identity that the flags describe: files that
 // somebody else renews, or a certificate enrolled with a token and renewed by us.
 func (u *ui) openIdentity(c *cli.Context, logger *slog.Logger) (*rotation.Identity, error) {
@@ -72,6 +80,7 @@ func (u *ui) openChoice(ctx context.Context, choice identityChoice, logger *slog
 	if err != nil {
 		return nil, err
 	}
+	logger.Info("opening the TLS identity", choice.place()...)
 	ctx, cancel := context.WithTimeout(ctx, identityWait)
 	defer cancel()
 	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: logger, DrainTimeout: identityDrain})
