@@ -16,12 +16,9 @@ import (
 // killed is in nobody's way.
 func TestInitSurvivesKill(t *testing.T) {
 	t.Parallel()
-	self, err := os.Executable()
-	must(t, err)
 	for _, there := range []bool{false, true} {
 		w := &killWorld{dir: t.TempDir()}
-		w.program = filepath.Join(w.dir, "artstore-pki")
-		must(t, os.Symlink(self, w.program))
+		w.program = selfAs(t, w.dir)
 		start := time.Now()
 		w.ok(t, "init", "--plain-keys", "--dir", "measured")
 		whole := time.Since(start)

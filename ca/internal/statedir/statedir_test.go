@@ -105,6 +105,52 @@ func TestStaging(t *testing.T) {
 	}
 }
 
+// Killed between two moves into a directory that was there, nothing is in the way
+// of the next attempt, and nothing of somebody else is touched.
+func TestPublishKilled(t *testing.T) {
+	for moves := range 4 {
+		dir := t.TempDir()
+		killed := begin(t, dir)
+		killed.KillAfter(moves)
+		if err := killed.Publish(); (moves < 3) != errors.Is(err, statedir.ErrKilled) {
+			t.Fatalf("after %d moves: %v", moves, err)
+		}
+		s, err := statedir.Begin(dir)
+		if moves == 3 { // pki.yaml was moved: it is an authority
+			if !errors.Is(err, durable.ErrNotEmpty) {
+				t.Errorf("made twice: %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("after %d moves: %v", moves, err)
+			continue
+		}
+		if err := os.WriteFile(statedir.Path(s.Dir, statedir.ConfigFile), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Publish(); err != nil {
+			t.Errorf("after %d moves: %v", moves, err)
+		}
+	}
+	// Somebody else has put something there meanwhile.
+	dir := t.TempDir()
+	killed := begin(t, dir)
+	killed.KillAfter(0)
+	if err := killed.Publish(); !errors.Is(err, statedir.ErrKilled) {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "theirs"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := statedir.Begin(dir); !errors.Is(err, durable.ErrNotEmpty) {
+		t.Errorf("beside a file of somebody else: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "theirs")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUnfinished(t *testing.T) {
 	dir := t.TempDir()
 	if statedir.Unfinished(dir) {

@@ -1,0 +1,65 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// TestInitCrashes cuts init at each rename and removal, in a directory that is
+// there and in one that is not. TestInitSurvivesKill rarely meets the moment in
+// which the parts of an authority come to their place one after the other.
+func TestInitCrashes(t *testing.T) {
+	if err := tracing(t); err != nil && os.Getenv(crashEnv) == "" {
+		t.Skipf("strace cannot kill programs here: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Parallel()
+	cuts := 0
+	for _, there := range []bool{false, true} {
+		for _, kind := range []string{"renameat", "unlinkat"} {
+			w := &killWorld{dir: t.TempDir()}
+			w.program = selfAs(t, w.dir)
+			for n, cut := 1, true; cut; n++ {
+				if cut = w.initCut(t, there, kind, n); cut {
+					cuts++
+				}
+			}
+		}
+	}
+	if cuts < 10 {
+		t.Errorf("only %d cuts", cuts)
+	}
+	t.Logf("%d cuts", cuts)
+}
+
+// initCut makes an authority, killed at the nth call of a kind, and makes it again.
+// It is false if the first run came to its end.
+func (w *killWorld) initCut(t *testing.T, there bool, kind string, n int) bool {
+	t.Helper()
+	dir := filepath.Join(w.dir, "ca")
+	if there {
+		must(t, os.Mkdir(dir, 0o700))
+	}
+	init := []string{"init", "--plain-keys", "--dir", "ca", "--offline-root", "root.key"}
+	cmd := exec.CommandContext(t.Context(), "strace", append([]string{"-f", "-qq", "-o", os.DevNull, "-e", "trace=" + kind,
+		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", kind, n), w.program}, init...)...)
+	cmd.Dir = w.dir
+	out, err := cmd.CombinedOutput()
+	cut := killed(err)
+	if !cut && err != nil {
+		t.Fatalf("%s %d: %v\n%s", kind, n, err, out)
+	}
+	if !exists(t, filepath.Join(dir, "pki.yaml")) {
+		w.ok(t, init...)
+	}
+	w.ok(t, "token", "ingester", "--dir", "ca")
+	must(t, errors.Join(os.RemoveAll(dir), os.RemoveAll(filepath.Join(w.dir, "root.key"))))
+	return cut
+}
