@@ -101,7 +101,7 @@ func TestReadmeRotates(t *testing.T) {
 	}
 	w := &killWorld{dir: t.TempDir()}
 	w.program = selfAs(t, w.dir)
-	w.ok(t, "dev", "bootstrap", "--dir", "ca", "--lifetime", "20s", "--dns", "localhost", "--dns", "127.0.0.1",
+	w.ok(t, "dev", "bootstrap", "--dir", "ca", "--lifetime", "30s", "--dns", "localhost", "--dns", "127.0.0.1",
 		"--token", "storage-element=server.token", "--token", "ingester=client.token")
 	w.start(t, "serve", "--dir", "ca", "--listen", "127.0.0.1:0", "--ready-file", "ca.url")
 	place := strings.NewReplacer("https://ca.internal:9443", w.url(t, "ca.url"), "/run/secrets/enrolment-token", "server.token",
