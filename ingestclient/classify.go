@@ -143,8 +143,8 @@ func unread(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "server closed idle connection")
 }
 
-// answered fills e from an answer that is no success.
-func (e *RequestError) answered(resp *http.Response, raw []byte, t *token) safety {
+// answered fills e from an answer that is no success, to what was sent then.
+func (e *RequestError) answered(resp *http.Response, raw []byte, t *token, sent time.Time) safety {
 	// The token goes first, whatever its length: what is left is cleaned by shape only.
 	e.Status, e.token = resp.StatusCode, t
 	e.Code, e.Message = parseError(t.redact(raw))
@@ -152,7 +152,7 @@ func (e *RequestError) answered(resp *http.Response, raw []byte, t *token) safet
 	var safe safety
 	safe, e.Err = byStatus(e.Status, e.Code, pythonMode(e.Message))
 	if e.Status == http.StatusUnauthorized {
-		e.Err = t.explain(e.Err, resp.Header, time.Now())
+		e.Err = t.explain(e.Err, resp.Header, sent)
 	}
 	return safe
 }

@@ -150,8 +150,8 @@ func (c *clock) learn(h http.Header, start, now time.Time) bool {
 	}
 	// The endpoint wrote it somewhere between the two; Date drops half a second on average.
 	ahead := date.Add(time.Second / 2).Sub(start.Add(now.Sub(start) / 2))
-	if ahead.Abs() < skewMatters {
-		ahead = 0
+	if clockOff(date, start, now).Abs() < skewMatters {
+		ahead = 0 // an answer that took long proves nothing
 	}
 	if (ahead - c.ahead).Abs() < skewMatters {
 		return false

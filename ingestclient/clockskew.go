@@ -34,9 +34,9 @@ func (t *token) redact(raw []byte) []byte {
 }
 
 // explain adds to a 401 which clock is off, if t was not valid by the clock of
-// the element that rejected it: that is the Date of its answer. The issuer's
-// clock shows in iat, which it wrote while we waited for the token.
-func (t *token) explain(rejected error, h http.Header, now time.Time) error {
+// the element that rejected it: that is the Date of its answer to what was sent
+// then. The issuer's clock shows in iat, which it wrote while we waited for the token.
+func (t *token) explain(rejected error, h http.Header, sent time.Time) error {
 	there, err := http.ParseTime(h.Get("Date"))
 	if t == nil || err != nil {
 		return rejected
@@ -55,7 +55,7 @@ func (t *token) explain(rejected error, h http.Header, now time.Time) error {
 		return rejected
 	}
 	why += ", and at the storage element it is " + clockTime(there)
-	if off := there.Sub(now).Round(time.Second); off.Abs() > clockSlack {
+	if off := clockOff(there, sent, time.Now()).Round(time.Second); off.Abs() > clockSlack {
 		why += "; the clock of the storage element is " + direction(off)
 	}
 	// A token from a cache of the issuer has an older iat, so only a later one is a clock that is fast;
@@ -70,10 +70,24 @@ func (t *token) explain(rejected error, h http.Header, now time.Time) error {
 func (t *token) issuerOffset() time.Duration {
 	begun := t.start.Round(0)
 	switch {
-	case t.issued.After(begun):
-		return t.issued.Sub(begun).Round(time.Second)
+	case t.issued.After(t.got):
+		return t.issued.Sub(t.got).Round(time.Second)
 	case !t.expires.IsZero() && t.expires.Before(begun.Add(t.promised)):
 		return t.expires.Sub(begun.Add(t.promised)).Round(time.Second)
+	}
+	return 0
+}
+
+// clockOff is how far a server's clock is ahead of ours, if it showed there at some
+// moment between sent and got. A time between the two proves nothing, and is 0: an
+// answer can take long, and the clock still be right.
+func clockOff(there, sent, got time.Time) time.Duration {
+	sent, got = sent.Round(0), got.Round(0) // by the calendar, like there
+	switch {
+	case there.Before(sent):
+		return there.Sub(sent)
+	case there.After(got):
+		return there.Sub(got)
 	}
 	return 0
 }

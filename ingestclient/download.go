@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"time"
 
 	"github.com/artstore/artstore-pki/rotation"
 )
@@ -178,6 +179,7 @@ func (c *Client) send(ctx context.Context, p place, r request, use func(*http.Re
 	if r.bare {
 		req.Header.Del("Authorization")
 	}
+	sent := time.Now()
 	resp, err := roundTrip(p.cred.lease.storage, req)
 	if err != nil {
 		e := fail(transportError(ctx, err))
@@ -194,7 +196,7 @@ func (c *Client) send(ctx context.Context, p place, r request, use func(*http.Re
 	if resp.StatusCode != http.StatusOK && !r.every {
 		raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status says enough
 		e := fail(nil)
-		e.Retryable = e.answered(resp, raw, p.cred.token) != never
+		e.Retryable = e.answered(resp, raw, p.cred.token, sent) != never
 		return e
 	}
 	resp.Body = &watched{resp.Body, w}

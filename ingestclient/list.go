@@ -139,8 +139,9 @@ func (c *Client) askPage(ctx context.Context, p place, offset int) (page, *Reque
 	var raw []byte
 	var ahead time.Duration
 	r := request{op: "listing", name: "files", url: p.at.files(fmt.Sprintf("?limit=%d&offset=%d&skip=%d", listPage, offset, offset))}
+	sent := time.Now()
 	e := c.send(ctx, p, r, func(resp *http.Response) (err error) {
-		ahead = clockAhead(resp.Header.Get("Date"), time.Now())
+		ahead = clockAhead(resp.Header.Get("Date"), sent, time.Now())
 		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxListPage+1))
 		return err
 	})
@@ -163,14 +164,14 @@ func (c *Client) askPage(ctx context.Context, p place, offset int) (page, *Reque
 	return got, nil
 }
 
-// clockAhead is how far a server's clock is ahead of ours. A Date has whole
+// clockAhead is [clockOff] of an answer. A Date has whole
 // seconds, so a difference of less than two is none.
-func clockAhead(date string, now time.Time) time.Duration {
+func clockAhead(date string, sent, got time.Time) time.Duration {
 	there, err := http.ParseTime(date)
 	if err != nil {
 		return 0
 	}
-	ahead := there.Add(time.Second / 2).Sub(now)
+	ahead := clockOff(there.Add(time.Second/2), sent, got)
 	if ahead.Abs() < 2*time.Second {
 		return 0
 	}

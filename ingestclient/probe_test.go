@@ -213,25 +213,27 @@ func TestRejectedByAClock(t *testing.T) {
 		issuer, element time.Duration // ahead of ours
 		life            time.Duration
 		want, not       string
+		slow            time.Duration // each answer
 	}{
-		"all right":       {0, 0, 300 * time.Second, `rejected by the storage element$`, "clock"},
-		"a little off":    {3 * time.Second, 0, 300 * time.Second, `rejected by the storage element$`, "clock"},
-		"issuer fast":     {120 * time.Second, 0, 300 * time.Second, `valid from .* the clock of the token endpoint is 2m0s ahead of ours$`, "element is 2m"},
-		"element slow":    {0, -120 * time.Second, 300 * time.Second, `valid from .* the clock of the storage element is 2m0s behind ours$`, "endpoint is"},
-		"element fast":    {0, 120 * time.Second, 60 * time.Second, `expired at .* the clock of the storage element is 2m0s ahead of ours$`, "endpoint is"},
-		"issuer slow":     {-120 * time.Second, 0, 60 * time.Second, `expired at .* the clock of the token endpoint is 2m0s behind ours$`, "element is 2m"},
-		"ours is slow":    {120 * time.Second, 120 * time.Second, 300 * time.Second, `rejected by the storage element$`, "clock"},
-		"three clocks":    {60 * time.Second, -60 * time.Second, 300 * time.Second, `storage element is 1m0s behind ours; the clock of the token endpoint is 1m0s ahead of ours$`, "x"},
-		"no date to read": {120 * time.Second, 1 << 62, 300 * time.Second, `rejected by the storage element$`, "clock"},
+		"all right":       {0, 0, 300 * time.Second, `rejected by the storage element$`, "clock", 0},
+		"a little off":    {3 * time.Second, 0, 300 * time.Second, `rejected by the storage element$`, "clock", 0},
+		"issuer fast":     {120 * time.Second, 0, 300 * time.Second, `valid from .* the clock of the token endpoint is 2m0s ahead of ours$`, "element is 2m", 0},
+		"element slow":    {0, -120 * time.Second, 300 * time.Second, `valid from .* the clock of the storage element is 2m0s behind ours$`, "endpoint is", 0},
+		"element fast":    {0, 120 * time.Second, 60 * time.Second, `expired at .* the clock of the storage element is 2m0s ahead of ours$`, "endpoint is", 0},
+		"issuer slow":     {-120 * time.Second, 0, 60 * time.Second, `expired at .* the clock of the token endpoint is 2m0s behind ours$`, "element is 2m", 0},
+		"ours is slow":    {120 * time.Second, 120 * time.Second, 300 * time.Second, `rejected by the storage element$`, "clock", 0},
+		"three clocks":    {60 * time.Second, -60 * time.Second, 300 * time.Second, `storage element is 1m0s behind ours; the clock of the token endpoint is 1m0s ahead of ours$`, "x", 0},
+		"slow answers":    {0, -120 * time.Second, 300 * time.Second, `valid from .* the clock of the storage element is 1m52s behind ours$`, "endpoint is", 8 * time.Second},
+		"no date to read": {120 * time.Second, 1 << 62, 300 * time.Second, `rejected by the storage element$`, "clock", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := &endpoint{life: fmt.Sprint(tc.life.Seconds()), token: func(int, string) string {
+				e := &endpoint{life: fmt.Sprint(tc.life.Seconds()), latency: tc.slow, token: func(int, string) string {
 					at := time.Now().Add(tc.issuer)
 					return jwt(fmt.Sprintf(`{"iat":%d,"nbf":%d,"exp":%d,"aud":"canary"}`, at.Unix(), at.Unix(), at.Add(tc.life).Unix()))
 				}}
 				g := e.grip(1)
-				g.Storage = dated{tc.element}
+				g.Storage = dated{tc.element, tc.slow}
 				c := over(t, config(), ingestclient.NewRotor(g))
 				_, uploaded := c.Upload(t.Context(), ingestclient.BytesContent("a", []byte("x")), ingestclient.Meta{})
 				for what, err := range map[string]error{"upload": uploaded, "probe": c.Probe(t.Context(), "https://storage.test")} {
@@ -249,13 +251,14 @@ func TestRejectedByAClock(t *testing.T) {
 }
 
 // dated is an element that rejects every token, by a clock of its own.
-type dated struct{ ahead time.Duration }
+type dated struct{ ahead, slow time.Duration }
 
 func (d dated) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_ = r.Body.Close()
 	}
+	time.Sleep(d.slow)
 	h := http.Header{}
 	if d.ahead < 1<<61 {
 		h.Set("Date", time.Now().Add(d.ahead).UTC().Format(http.TimeFormat))

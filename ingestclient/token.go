@@ -31,6 +31,7 @@ type token struct {
 	// The schedule counts from start, the moment the request was sent: the
 	// answer's way back never lengthens a token's life.
 	start     time.Time
+	got       time.Time     // when the answer had come, by the calendar
 	promised  time.Duration // expires_in; 0 if the answer had none
 	life      time.Duration
 	refreshAt time.Duration // from here on a new one is fetched in the background
@@ -193,6 +194,7 @@ func newToken(a tokenAnswer, thumb string, start time.Time, s *settings) (*token
 		bound:  !a.known || a.cnf, // an opaque token may be bound: assuming so costs one fetch per rotation
 		dates:  a.dates,
 		start:  start,
+		got:    time.Now().Round(0),
 	}
 	t.promised, t.life = a.life, or(a.life, s.DefaultTokenLifetime)
 	t.refreshAt, t.useUntil = schedule(t.life, s.jitter())

@@ -179,6 +179,7 @@ type attempt struct {
 	*upload
 	place
 	body      *body
+	began     time.Time
 	wrote     atomic.Bool // the transport says that not all of it could be written
 	demands   bool        // nothing of the body goes out without a 100 Continue
 	continued atomic.Bool // that came
@@ -304,6 +305,7 @@ func (a *attempt) send(ctx context.Context, contentType string) *RequestError {
 	if a.meta.IdempotencyKey != "" {
 		req.Header.Set("Idempotency-Key", cleanHeader(a.meta.IdempotencyKey))
 	}
+	a.began = time.Now()
 	resp, err := roundTrip(a.cred.lease.storage, req)
 	if err != nil {
 		return a.lost(ctx, err)
@@ -442,7 +444,7 @@ func (a *attempt) accepted(resp *http.Response, raw []byte) *RequestError {
 // refused classifies any other status.
 func (a *attempt) refused(resp *http.Response, raw []byte) *RequestError {
 	e := a.report(nil)
-	safe := e.answered(resp, raw, a.cred.token)
+	safe := e.answered(resp, raw, a.cred.token, a.began)
 	if safe == incomplete {
 		return a.settle(e)
 	}
