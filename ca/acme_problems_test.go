@@ -23,6 +23,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/logtest"
 )
 
 // problemDocument is what a client gets (RFC 7807, RFC 8555 §6.7).
@@ -269,7 +270,7 @@ func TestACMEMethods(t *testing.T) {
 // the log has anything of what was found.
 func TestACMEChallengeProblems(t *testing.T) {
 	const canary = "CANARY-of-the-server"
-	var log safeBuffer
+	var log logtest.Buffer
 	var serving atomic.Pointer[http.Handler]
 	w := startACMEWith(t, catest.Options{Wrap: func(h http.Handler) http.Handler {
 		serving.Store(&h)

@@ -19,6 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -87,7 +88,7 @@ func TestFullLineageIsTold(t *testing.T) {
 	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: map[string]ca.Profile{"few": {Names: []string{"few"}, MaxLivePerLineage: 2}}}); err != nil {
 		t.Fatal(err)
 	}
-	var logged safeBuffer
+	var logged logtest.Buffer
 	reg := prometheus.NewRegistry()
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Registerer: reg, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	if err != nil {

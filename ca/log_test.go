@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +25,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -283,7 +283,7 @@ func TestLogThatCannotGoOn(t *testing.T) {
 	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: profiles()}); err != nil {
 		t.Fatal(err)
 	}
-	var logged safeBuffer
+	var logged logtest.Buffer
 	reg := prometheus.NewRegistry()
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Registerer: reg, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	if err != nil {
@@ -343,22 +343,4 @@ func TestLogThatCannotGoOn(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-}
-
-// safeBuffer is written by the goroutine under test and read by the test.
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }

@@ -1,7 +1,6 @@
 package ingestclient_test
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -16,32 +15,15 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/secret"
 )
-
-// locked is a log that many goroutines write.
-type locked struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *locked) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *locked) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // Both servers echo everything they are told, in every place an answer has, and
 // every value the package hands out is printed with every verb.
 func TestCanary(t *testing.T) {
 	const password, token = "canary-secret-7f", "canary-token-9a"
-	out := &locked{}
+	out := &logtest.Buffer{}
 	say := func(vs ...any) {
 		for _, v := range vs {
 			fmt.Fprintf(out, "%v %+v %#v %s %q %x\n", v, v, v, v, v, v)

@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/logtest"
 )
 
 // What an operator reads, over a life with a rotation, a refusal and an outage.
 func TestLogLines(t *testing.T) {
 	w := newWorld(t, nil)
-	out := &locked{}
+	out := &logtest.Buffer{}
 	w.cfg.Logger = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	id, rotate := w.identity(0)
 	upload := func(cfg ingestclient.Config, after func(*ingestclient.Client)) {
@@ -80,7 +81,7 @@ func TestOneLineForAnOutage(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, out := &fleet{}, &locked{}
+				f, out := &fleet{}, &logtest.Buffer{}
 				cfg := fleetConfig(only("https://a"))
 				cfg.MaxAttempts, cfg.Logger = 4, slog.New(slog.NewTextHandler(out, nil))
 				c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))

@@ -17,12 +17,9 @@ import (
 
 // words returns the messages of the log since the last call.
 func (l *logs) words() (all []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, m := range regexp.MustCompile(`msg="([^"]*)"`).FindAllStringSubmatch(l.buf.String(), -1) {
+	for _, m := range regexp.MustCompile(`msg="([^"]*)"`).FindAllStringSubmatch(l.Take(), -1) {
 		all = append(all, m[1])
 	}
-	l.buf.Reset()
 	return all
 }
 

@@ -1,7 +1,6 @@
 package rotation_test
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -21,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
 )
@@ -158,14 +158,9 @@ func (p *pushed) mustPush(t testing.TB, m rotation.Material) {
 }
 
 // logs collects what an identity logs, for the canary.
-type logs struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
+type logs struct{ logtest.Buffer }
 
-func (l *logs) Write(p []byte) (int, error) { l.mu.Lock(); defer l.mu.Unlock(); return l.buf.Write(p) }
-func (l *logs) String() string              { l.mu.Lock(); defer l.mu.Unlock(); return l.buf.String() }
-func (l *logs) logger() *slog.Logger        { return slog.New(slog.NewTextHandler(l, nil)) }
+func (l *logs) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 func open(t testing.TB, src rotation.Source, drain time.Duration) *rotation.Identity {
 	t.Helper()

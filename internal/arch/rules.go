@@ -25,6 +25,7 @@ var leaves = []string{
 	"internal/humantime",
 	"internal/lifetime",
 	"internal/lograte",
+	"internal/logtest",
 	"internal/pemfile",
 	"internal/printable",
 	"internal/pubkey",

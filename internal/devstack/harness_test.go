@@ -13,7 +13,6 @@ import (
 	"net/textproto"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 	"github.com/artstore/artstore-pki/internal/devstack"
 	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -36,25 +36,13 @@ type stack struct {
 	client     *http.Client
 	id         string
 	secret     secret.String
-	logs       *safeBuffer
+	logs       *logtest.Buffer
 }
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-func (s *safeBuffer) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
 
 // start fills in what a test does not care about.
 func start(t testing.TB, ac devstack.AdminConfig, sc devstack.StorageConfig) *stack {
 	t.Helper()
-	s := &stack{ca: ingesttest.NewCA(t), logs: &safeBuffer{}}
+	s := &stack{ca: ingesttest.NewCA(t), logs: &logtest.Buffer{}}
 	logger := slog.New(slog.NewTextHandler(s.logs, nil))
 	if ac.Dir == "" {
 		ac.Dir = t.TempDir()

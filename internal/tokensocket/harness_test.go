@@ -1,7 +1,6 @@
 package tokensocket
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
+	"github.com/artstore/artstore-pki/internal/logtest"
 )
 
 // patience is how long a test waits for what must happen on a busy machine, too.
@@ -28,7 +28,7 @@ type world struct {
 	stack  *ingesttest.Stack
 	client *ingestclient.Client
 	path   string
-	logs   *locked
+	logs   *logtest.Buffer
 
 	mu       sync.Mutex // guards outcomes
 	outcomes map[string]int
@@ -36,27 +36,9 @@ type world struct {
 	stop func() error // idempotent; the error of Serve
 }
 
-// locked is a log that many goroutines write.
-type locked struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *locked) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *locked) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func newWorld(t *testing.T, edits ...func(*ingestclient.Config)) *world {
 	t.Helper()
-	w := &world{t: t, stack: ingesttest.Start(t, ingesttest.Options{}), path: filepath.Join(t.TempDir(), "token.sock"), logs: &locked{}, outcomes: map[string]int{}}
+	w := &world{t: t, stack: ingesttest.Start(t, ingesttest.Options{}), path: filepath.Join(t.TempDir(), "token.sock"), logs: &logtest.Buffer{}, outcomes: map[string]int{}}
 	cfg := w.stack.Config()
 	cfg.Logger = slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	for _, edit := range edits {

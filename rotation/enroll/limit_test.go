@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -32,7 +33,7 @@ func (f *filler) Read(p []byte) (int, error) {
 // just the limit is read.
 func TestListsBeyondTheLimit(t *testing.T) {
 	a, url := listen(t)
-	var log logBuffer
+	var log logtest.Buffer
 	cfg := enroll.Config{URL: url, Dir: t.TempDir(), Token: once(a.token("svc", "svc")), Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	if _, err := enroll.Issue(t.Context(), cfg); err != nil {
 		t.Fatal(err)
@@ -78,7 +79,7 @@ func TestListsThatAreNone(t *testing.T) {
 		`{"other":[1],"lists":`: "not the JSON expected",
 	} {
 		a, url := listen(t)
-		var log logBuffer
+		var log logtest.Buffer
 		cfg := enroll.Config{URL: url, Dir: t.TempDir(), Token: once(a.token("svc", "svc")), Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		if _, err := enroll.Issue(t.Context(), cfg); err != nil {
 			t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/internal/flock"
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
@@ -274,7 +275,7 @@ func TestMalformedLists(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	}})
-	var log logBuffer
+	var log logtest.Buffer
 	cfg := enroll.Config{URL: authority.URL, Dir: t.TempDir(), Token: once(authority.Token(t, "ingester")), Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	if _, err := enroll.Issue(t.Context(), cfg); err != nil {
 		t.Fatal(err)

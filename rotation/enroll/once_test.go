@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
 )
@@ -15,7 +16,7 @@ import (
 func TestEachRenewalIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
-		var log logBuffer
+		var log logtest.Buffer
 		w.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) // from level info
 		id, err := rotation.Open(t.Context(), rotation.Config{Source: w.source(), Logger: w.cfg.Logger})
 		if err != nil {

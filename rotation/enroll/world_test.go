@@ -1,7 +1,6 @@
 package enroll_test
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -13,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
@@ -26,7 +26,7 @@ type world struct {
 	ca  *authority
 	net *network
 	cfg enroll.Config
-	log logBuffer
+	log logtest.Buffer
 
 	mu     sync.Mutex
 	token  secret.String // what the next enrolment gets
@@ -184,21 +184,4 @@ func (w *world) leaves() []*x509.Certificate {
 		}
 	}
 	return out
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -1,0 +1,36 @@
+// Package logtest is for tests that read what a program logs. Only tests import it.
+package logtest
+
+import (
+	"bytes"
+	"sync"
+)
+
+// Buffer is written by the goroutines under test and read by the test. The zero
+// value is empty and ready to use.
+type Buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write appends p.
+func (l *Buffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// String returns all that was written up to now.
+func (l *Buffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// Take returns what was written since the last call.
+func (l *Buffer) Take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.b.Reset()
+	return l.b.String()
+}
