@@ -4,8 +4,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -148,14 +146,7 @@ func (m *crashMatrix) all(t *testing.T, kinds []string) {
 func (m *crashMatrix) cut(t *testing.T, kind string, n int) bool {
 	m.cases++
 	dir := fmt.Sprintf("%s-%d", m.name, m.cases)
-	must(t, os.Mkdir(filepath.Join(m.dir, dir), 0o700))
-	want := map[string]string{} // checksum by name
-	for i := range 3 {
-		name, content := fmt.Sprintf("%s-%d", dir, i), fmt.Appendf(nil, "%s, file %d", dir, i)
-		must(t, os.WriteFile(filepath.Join(m.dir, dir, name), content, 0o600))
-		digest := sha256.Sum256(content)
-		want[name] = hex.EncodeToString(digest[:])
-	}
+	want := m.fill(t, dir, 3)
 	at := fmt.Sprintf("%s %d of %s", kind, n, dir)
 	cut := m.strace(t, dir, kind, n)
 	if cut && m.random.IntN(3) == 0 {
@@ -186,7 +177,7 @@ var isCall = regexp.MustCompile(`^\d+ +([a-z0-9]+)\(`)
 func (m *crashMatrix) strace(t *testing.T, dir, kind string, n int) (cut bool) {
 	t.Helper()
 	log := filepath.Join(m.dir, dir+".strace")
-	args := append([]string{"-f", "-qq", "-o", log, "-e", "signal=none", "-e", "trace=" + strings.Join(changing, ","),
+	args := append([]string{"-f", "-qq", "-o", log, "-e", "signal=none", "-e", "trace=" + strings.Join(changing, ",") + "," + kind,
 		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", kind, n), m.program}, m.ingest(dir)...)
 	cmd := exec.CommandContext(t.Context(), "strace", args...)
 	cmd.Dir = m.dir
