@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -182,9 +183,10 @@ func TestElementsInTheOrderOfUploads(t *testing.T) {
 	e := &endpoint{storage: answers{}.of}
 	cfg := config()
 	cfg.Elements = append(cfg.Elements, ingestclient.Element{URL: "https://b", Priority: 1})
-	down := true
+	var down atomic.Bool // the renewal of the list reads it too
+	down.Store(true)
 	e.storage = func(r *http.Request, token string) (int, string) {
-		if down {
+		if down.Load() {
 			return 503, ""
 		}
 		return answers{}.of(r, token)
@@ -200,10 +202,26 @@ func TestElementsInTheOrderOfUploads(t *testing.T) {
 	if err := c.Probe(t.Context(), "https://storage.test"); !errors.Is(err, ingestclient.ErrUnavailable) || first() != "https://b" {
 		t.Errorf("%v, %s is first", err, first())
 	}
-	down = false
+	down.Store(false)
 	if err := c.Probe(t.Context(), "https://storage.test"); err != nil || first() != "https://storage.test" {
 		t.Errorf("%v, %s is first", err, first())
 	}
+}
+
+// A list that is old is renewed in the background, while its elements are
+// returned and used.
+func TestElementsWhileTheirListIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := over(t, fleetConfig(threeElements), ingestclient.NewRotor((&fleet{}).grip(1)))
+		for range 200 {
+			time.Sleep(time.Minute)
+			for range 4 {
+				if all, err := c.Elements(t.Context()); err != nil || len(all) != 3 {
+					t.Fatal(all, err)
+				}
+			}
+		}
+	})
 }
 
 // A 401 that a clock explains names the clock, at a probe and at an upload; one
