@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/artstore/artstore-pki/ca/internal/problem"
@@ -86,17 +87,18 @@ func embedded(addr netip.Addr) netip.Addr {
 }
 
 // attempt is one validation. It keeps the last address that was tried, which the
-// problem then names.
+// problem then names. net/http dials in the background, and goes on with it when the
+// validation has ended.
 type attempt struct {
 	v    *Validator
-	last string
+	last atomic.Pointer[string]
 }
 
 // dial connects to a name at a port.
 func (t *attempt) dial(ctx context.Context, network, host, port string) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTime, Resolver: t.v.resolver, FallbackDelay: -1, // one address after the other: last is then the right one
 		ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
-			t.last = address
+			t.last.Store(&address)
 			ap, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return fmt.Errorf("reading the address %q: %w", address, err)
@@ -109,10 +111,11 @@ func (t *attempt) dial(ctx context.Context, network, host, port string) (net.Con
 // at names what was asked: the name, and the address if it got that far.
 func (t *attempt) at(host, port string) string {
 	name := net.JoinHostPort(host, port)
-	if t.last == "" || t.last == name {
+	last := t.last.Load()
+	if last == nil || *last == name {
 		return name
 	}
-	return name + " (" + t.last + ")"
+	return name + " (" + *last + ")"
 }
 
 // refused is the problem of a connection that did not come about. The text is

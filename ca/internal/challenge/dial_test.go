@@ -1,6 +1,7 @@
 package challenge
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strings"
@@ -13,6 +14,12 @@ import (
 
 // answerDNS serves one address for every name.
 func answerDNS(t *testing.T, addr netip.Addr) string {
+	t.Helper()
+	return answerDNSWhen(t, addr, func() {})
+}
+
+// answerDNSWhen calls asked before it answers.
+func answerDNSWhen(t *testing.T, addr netip.Addr, asked func()) string {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -35,6 +42,7 @@ func answerDNS(t *testing.T, addr netip.Addr) string {
 			if err != nil {
 				continue
 			}
+			asked()
 			msg := dnsmessage.Message{Header: dnsmessage.Header{ID: head.ID, Response: true, RecursionAvailable: true}, Questions: []dnsmessage.Question{q}}
 			rh := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
 			switch {
@@ -83,6 +91,28 @@ func TestForbiddenAddresses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A validation that ends while net/http still connects in its name has a problem, and
+// nothing that the two would both touch. The race detector sees it if there is.
+func TestEndWhileConnecting(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	for range 10 {
+		ctx, cancel := context.WithCancel(t.Context())
+		v := New(Config{Resolver: answerDNSWhen(t, netip.MustParseAddr("127.0.0.1"), cancel), HTTPPort: portOf(t, ln.Addr()), Networks: loopback})
+		if p := v.Validate(ctx, Challenge{HTTP01, "web.example", "token", keyAuth}); p == nil || p.Type != problem.Connection {
+			t.Errorf("%v", p)
+		}
+		conn, err := ln.Accept() // it connects all the same
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
 	}
 }
 
