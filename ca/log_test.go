@@ -76,7 +76,7 @@ func TestHeadsAreHandedOut(t *testing.T) {
 	if h, err := v.Open(told); err != nil || h.Size < old.Size {
 		t.Errorf("with a certificate: %+v, %v", h, err)
 	}
-	_, now := headOf(t, c, old.Size+1)
+	_, now := headOf(t, c, 4) // with all that there is: the next proof must not be to a later one
 
 	status, body := newClient(t, c, other).do("GET", fmt.Sprintf("/log/proof?from=%d", old.Size), nil)
 	var p stepapi.LogProof
@@ -252,6 +252,7 @@ func TestLogKey(t *testing.T) {
 func TestLogKeyIsNotReplaced(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	headOf(t, c, 1)
+	mustMark(t, c, 1) // while it is written there is a temporary file beside it
 	dir := filepath.Join(t.TempDir(), "copy")
 	if err := os.CopyFS(dir, os.DirFS(c.Dir)); err != nil {
 		t.Fatal(err)
@@ -329,16 +330,17 @@ func TestLogThatCannotGoOn(t *testing.T) {
 	tamper(`UPDATE log_state SET edge = zeroblob(32)`)
 	issue()
 	until("the failure", func() bool { return metricValue(t, reg, "artstore_ca_log_failing", "") == 1 })
-	if text := logged.String(); !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "not the one that was signed") {
-		t.Errorf("log: %s", text)
-	}
+	until("its line in the log", func() bool { // which comes after the metric
+		text := logged.String()
+		return strings.Contains(text, "level=ERROR") && strings.Contains(text, "not the one that was signed")
+	})
 	issue()
 	tamper(`UPDATE log_state SET edge = (SELECT edge FROM aside)`)
 	until("the recovery", func() bool { return metricValue(t, reg, "artstore_ca_log_entries", "") == 3 })
+	until("the end of it", func() bool { return strings.Contains(logged.String(), "log extended again") })
 	if metricValue(t, reg, "artstore_ca_log_failing", "") != 0 || strings.Count(logged.String(), "log not extended") != 1 {
 		t.Errorf("log: %s", logged.String())
 	}
-	until("the end of it", func() bool { return strings.Contains(logged.String(), "log extended again") })
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)
