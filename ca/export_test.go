@@ -169,6 +169,8 @@ func (a *Authority) SetCRLClock(made time.Time) {
 // SwapCRLKey has another key sign the issuing intermediate's list, and returns the one before.
 func (a *Authority) SwapCRLKey(key crypto.Signer) (before crypto.Signer) {
 	m := a.lists.of(issuerID(a.state.Load().intermediates[0]))
+	m.turn <- struct{}{} // Watch makes lists, too
+	defer func() { <-m.turn }()
 	before, m.issuing.key = m.issuing.key, key
 	return before
 }
