@@ -49,7 +49,7 @@ func newClient(t testing.TB, c *catest.CA, cert *tls.Certificate) *client {
 	}
 	tr := &http.Transport{TLSClientConfig: conf}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &client{t, c.URL, &http.Client{Transport: tr, Timeout: 30 * time.Second}}
+	return &client{t, c.URL, &http.Client{Transport: tr, Timeout: 2 * time.Minute}} // SQLite alone waits for a lock for ten seconds, one caller after the other
 }
 
 // do sends body as JSON and returns status and body of the answer.

@@ -48,7 +48,7 @@ func TestServeForCrash(t *testing.T) {
 	go func() { _ = a.KeepLog(t.Context()) }()
 	fmt.Fprintf(os.Stdout, "http://%s\n", ln.Addr())
 	// Cleartext: what is tried here lies below TLS, and /sign needs no client certificate.
-	srv := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: time.Second}
+	srv := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: time.Minute}
 	t.Log(srv.Serve(ln))
 }
 
