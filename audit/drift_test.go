@@ -155,7 +155,7 @@ func TestServersComeLast(t *testing.T) {
 	before, after := newPair(t, root, "localhost", lives(18*time.Hour, day)), newPair(t, root, "localhost", lives(2*time.Hour, day))
 	dir := write(t, map[string][]byte{"tls.crt": encode(after)})
 	address := serve(t, &tls.Config{Certificates: []tls.Certificate{before.tls()}, MinVersion: tls.VersionTLS13})
-	r := run(t, audit.Targets{Names: []string{address, dir}, Bundle: certs([]*pair{root})})
+	r := run(t, audit.Targets{Names: []string{address, dir}, Bundle: certs([]*pair{root}), Timeout: patience})
 	if got := findings(r, drifts...); len(got) != 1 || !strings.HasSuffix(got["endpoint "+address+" replaced"], "lies in "+dir+"/tls.crt") {
 		t.Error(got)
 	}

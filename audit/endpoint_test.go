@@ -70,7 +70,7 @@ func TestEndpoints(t *testing.T) {
 	for name, address := range addresses {
 		all, label[address] = append(all, address), name
 	}
-	r := run(t, audit.Targets{Names: all, Bundle: bundle})
+	r := run(t, audit.Targets{Names: all, Bundle: bundle, Timeout: patience})
 	got := map[string]string{}
 	for _, row := range r.Rows {
 		// A place has the row of its leaf, and those of the authorities that it shows first.
@@ -102,19 +102,19 @@ func TestEndpoints(t *testing.T) {
 	}
 
 	// Without a bundle the certificate is read all the same, and its chain not judged.
-	r = run(t, audit.Targets{Names: []string{"https://" + addresses["stranger"] + "/health"}})
+	r = run(t, audit.Targets{Names: []string{"https://" + addresses["stranger"] + "/health"}, Timeout: patience})
 	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.X509().Subject.CommonName != "x" || r.Unjudged != 1 {
 		t.Errorf("%+v, %d not judged", r.Rows, r.Unjudged)
 	}
 	// The order in which they are sent is seen.
 	lower := newPair(t, intermediate, "Lower Intermediate", authority)
-	r = run(t, audit.Targets{Names: []string{serve(t, server(newPair(t, lower, "x").tls(intermediate, lower)))}, Bundle: bundle})
+	r = run(t, audit.Targets{Names: []string{serve(t, server(newPair(t, lower, "x").tls(intermediate, lower)))}, Bundle: bundle, Timeout: patience})
 	if first := r.Rows[0]; first.State != "WARN" || first.Findings[0].Check != "chain-order" || len(first.Findings) != 1 {
 		t.Errorf("%+v", first)
 	}
 	// An intermediate that ends before its leaf is seen, though only the server has it.
 	brief := newPair(t, root, "Brief Intermediate", authority, lives(29*day, 30*day))
-	r = run(t, audit.Targets{Names: []string{serve(t, server(newPair(t, brief, "x").tls(brief)))}, Bundle: bundle})
+	r = run(t, audit.Targets{Names: []string{serve(t, server(newPair(t, brief, "x").tls(brief)))}, Bundle: bundle, Timeout: patience})
 	if first := r.Rows[0]; first.State != "CRIT" || first.Findings[0].Check != "expiring" || first.Cert.X509().Subject.CommonName != "Brief Intermediate" {
 		t.Errorf("%+v", first)
 	}
@@ -159,8 +159,8 @@ func TestTurns(t *testing.T) {
 		if _, err := bufio.NewReader(c).ReadString('\n'); err != nil {
 			return
 		}
-		for now := talking.Add(1); now > most.Load(); {
-			most.Store(now)
+		now := talking.Add(1)
+		for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
 		}
 		greeted.Wait()
 		talking.Add(-1)

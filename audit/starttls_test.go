@@ -111,7 +111,7 @@ func TestPostgresAnswers(t *testing.T) {
 		})
 	}
 	got := asked(t, "postgres", map[string]string{"fine": server("S"), "no TLS": server("N"), "other": server("E"), "hangs up": server("")},
-		audit.Targets{Bundle: certs([]*pair{root})})
+		audit.Targets{Bundle: certs([]*pair{root}), Timeout: patience})
 	if !strings.HasPrefix(got["hangs up"], "ERROR asking for TLS: ") {
 		t.Error(got["hangs up"])
 	}
@@ -146,7 +146,7 @@ func TestClientCertificateAndName(t *testing.T) {
 		},
 	}
 	address := serve(t, config)
-	targets := audit.Targets{Names: []string{address}, Bundle: certs([]*pair{root}), Certificates: []tls.Certificate{client.tls(intermediate)}}
+	targets := audit.Targets{Names: []string{address}, Timeout: patience, Bundle: certs([]*pair{root}), Certificates: []tls.Certificate{client.tls(intermediate)}}
 	for _, name := range []string{"", "elsewhere.example"} {
 		targets.ServerName = name
 		r := run(t, targets)
@@ -162,7 +162,7 @@ func TestClientCertificateAndName(t *testing.T) {
 	if _, _, err := audit.ParseAddress("smtp://mail"); err != nil {
 		t.Error(err)
 	}
-	r := run(t, audit.Targets{Names: []string{"postgres://user:hunter2@" + address + "/db?password=hunter2"}})
+	r := run(t, audit.Targets{Names: []string{"postgres://user:hunter2@" + address + "/db?password=hunter2"}, Timeout: patience})
 	if got := r.Rows[0].Place; got != "postgres://"+address {
 		t.Error(got)
 	}
