@@ -45,6 +45,7 @@ const (
 	required = "ARTSTORE_POSTGRES"
 	// startLimit is for a loaded machine.
 	startLimit = time.Minute
+	portTries  = 5
 	superuser  = "postgres"
 )
 
@@ -166,7 +167,17 @@ func (s *Server) start(ctx context.Context) (err error) {
 	return s.serve(ctx, owner, postgres, data)
 }
 
+// serve tries another port where somebody else was faster to take one.
 func (s *Server) serve(ctx context.Context, owner *syscall.Credential, postgres, data string) (err error) {
+	for range portTries {
+		if err = s.serveOnce(ctx, owner, postgres, data); err == nil || !s.TCP || !strings.Contains(err.Error(), "Address already in use") {
+			return err
+		}
+	}
+	return err
+}
+
+func (s *Server) serveOnce(ctx context.Context, owner *syscall.Credential, postgres, data string) (err error) {
 	listen := ""
 	if s.port = "5432"; s.TCP { // without TCP it is part of the name of a socket in a directory of our own
 		listen = "127.0.0.1"
@@ -179,6 +190,7 @@ func (s *Server) serve(ctx context.Context, owner *syscall.Credential, postgres,
 		args = append(args, "-c", setting)
 	}
 	cmd := s.command(ctx, owner, "sh", args...)
+	s.said.Reset()
 	cmd.Stdout, cmd.Stderr = &s.said, &s.said
 	if s.life, err = cmd.StdinPipe(); err != nil {
 		return err
@@ -202,6 +214,7 @@ func (s *Server) wait(ctx context.Context) error {
 		}
 		select {
 		case <-s.gone:
+			_ = s.life.Close() // nobody reads it any more
 			return fmt.Errorf("PostgreSQL ended: %s", s.said.String())
 		case <-ctx.Done():
 			return fmt.Errorf("PostgreSQL does not answer: %w", err)
