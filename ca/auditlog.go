@@ -44,6 +44,8 @@ const (
 	outcomeRefused = "refused"
 )
 
+var errAuditClosed = errors.New("writing to the audit log: it is closed")
+
 // openAuditLog opens the file to append to it (0600). An empty path is no log. A
 // relative one is below the state directory.
 func openAuditLog(dir, path string) (*auditLog, error) {
@@ -73,7 +75,7 @@ func (l *auditLog) write(line auditLine) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.f == nil {
-		return errors.New("writing to the audit log: it is closed")
+		return errAuditClosed
 	}
 	if _, err := l.f.Write(append(data, '\n')); err != nil {
 		return fmt.Errorf("writing to the audit log: %w", err)
@@ -100,9 +102,14 @@ func (a *Authority) tell(ctx context.Context, c caller, line auditLine) {
 	if line.Service == "" {
 		line.Service = c.service
 	}
-	if err := a.audit.Load().write(line); err != nil {
+	log := a.audit.Load()
+	err := log.write(line)
+	for now := a.audit.Load(); errors.Is(err, errAuditClosed) && now != log; now = a.audit.Load() {
+		log, err = now, now.write(line) // a reload swapped them meanwhile
+	}
+	if err != nil {
 		a.metrics.untold.Inc()
-		a.logger.ErrorContext(ctx, "audit log not written", "path", a.audit.Load().path, "err", err)
+		a.logger.ErrorContext(ctx, "audit log not written", "path", log.path, "err", err)
 	}
 }
 

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -174,6 +176,47 @@ func TestAuditLogRotates(t *testing.T) {
 	}
 	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("opened without its log: %v", err)
+	}
+}
+
+// A line that is written while a reload swaps the files is in one of them.
+func TestReloadLosesNoLine(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "pki")
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+		t.Fatal(err)
+	}
+	path, reg := filepath.Join(t.TempDir(), "audit"), prometheus.NewRegistry()
+	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, AuditLog: path, Registerer: reg, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	const writers, each = 4, 500
+	var writing sync.WaitGroup
+	for range writers {
+		writing.Go(func() {
+			for range each {
+				a.Tell(t.Context())
+			}
+		})
+	}
+	ended := make(chan struct{})
+	go func() { writing.Wait(); close(ended) }()
+	for going := true; going; {
+		select {
+		case <-ended:
+			going = false
+		default:
+			if err := a.Reload(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if n := len(told(t, path)); n != writers*each {
+		t.Errorf("%d of %d lines", n, writers*each)
+	}
+	if v := metricValue(t, reg, "artstore_ca_audit_log_failures_total", ""); v != 0 {
+		t.Errorf("%v failures counted", v)
 	}
 }
 
