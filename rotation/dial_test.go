@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -235,5 +236,32 @@ func TestOpaqueSigner(t *testing.T) {
 	mustGet(t, transport(t, id, rotation.TransportOptions{}), addr)
 	if _, ok := id.Current().Certificate().PrivateKey.(opaque); !ok {
 		t.Error("the key is not handed on as it is")
+	}
+}
+
+// TestFirstDialsAtOnce: the first request and the first raw connection of a
+// transport come at the same moment. The race detector sees what they share.
+func TestFirstDialsAtOnce(t *testing.T) {
+	ca := newCA(t, "ca")
+	addr := listenServer(t, open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0), rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
+	id := open(t, rotation.Static(ca.leaf(t, "client", nil)), 0)
+	for range 50 {
+		tr := transport(t, id, rotation.TransportOptions{})
+		var both sync.WaitGroup
+		both.Go(func() {
+			if _, err := get(t, tr, addr); err != nil {
+				t.Errorf("GET: %v", err)
+			}
+		})
+		both.Go(func() {
+			c, err := tr.DialTLSContext(t.Context(), "tcp", addr)
+			if err != nil {
+				t.Errorf("dial: %v", err)
+				return
+			}
+			_ = c.Close()
+		})
+		both.Wait()
+		_ = tr.Close()
 	}
 }

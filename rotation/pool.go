@@ -68,7 +68,8 @@ func (p *pool) newHTTP(http2 bool) *http.Transport {
 		protos = []string{"h2", "http/1.1"}
 	}
 	return &http.Transport{
-		TLSClientConfig:     p.tls,
+		// Its own: net/http writes its protocols into it with the first request, and handshakes copy p.tls meanwhile.
+		TLSClientConfig:     p.tls.Clone(),
 		TLSHandshakeTimeout: handshakeTimeout,
 		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return p.dialTLS(ctx, network, addr, protos)
