@@ -99,29 +99,52 @@ func watchBodies(next http.Handler) http.Handler {
 		}
 		b := &watchedBody{ReadCloser: r.Body, deadline: http.NewResponseController(w)}
 		r.Body = b
+		defer b.leave()
 		next.ServeHTTP(w, r)
-		if !b.ended { // net/http reads some of the rest before the next request, and sets a deadline for that one
-			_ = b.deadline.SetReadDeadline(time.Now().Add(stallTimeout))
-		}
 	})
 }
 
 // watchedBody has a deadline while it is read, and none between: in HTTP/2 a
-// deadline that passes ends the body although nobody waits for it.
+// deadline that passes ends the body although nobody waits for it. A reverse proxy
+// may read it in another goroutine, and still after its handler has returned.
 type watchedBody struct {
 	io.ReadCloser
-	deadline *http.ResponseController
+
+	mu       sync.Mutex               // guards what follows
+	deadline *http.ResponseController // nil once the handler has returned, for then it is net/http's again
 	ended    bool
 }
 
 func (b *watchedBody) Read(p []byte) (n int, err error) {
-	_ = b.deadline.SetReadDeadline(time.Now().Add(stallTimeout)) // a server that cannot is not ours
+	b.set(time.Now().Add(stallTimeout))
 	n, err = b.ReadCloser.Read(p)
-	b.ended = b.ended || err != nil
+	if err != nil {
+		b.mu.Lock()
+		b.ended = true
+		b.mu.Unlock()
+	}
 	if err == nil || errors.Is(err, io.EOF) { // else it stays, for net/http would wait for the rest
-		_ = b.deadline.SetReadDeadline(time.Time{})
+		b.set(time.Time{})
 	}
 	return n, err
+}
+
+func (b *watchedBody) set(at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.deadline != nil {
+		_ = b.deadline.SetReadDeadline(at) // a server that cannot is not ours
+	}
+}
+
+// leave ends the handler's time with the body.
+func (b *watchedBody) leave() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.ended { // net/http reads some of the rest before the next request, and sets a deadline for that one
+		_ = b.deadline.SetReadDeadline(time.Now().Add(stallTimeout))
+	}
+	b.deadline = nil
 }
 
 // stallListener accepts connections that give up when a write makes no progress.

@@ -180,6 +180,48 @@ func TestServeBodies(t *testing.T) {
 	}
 }
 
+// TestServeBodyOutlivesItsHandler: another goroutine reads the body while the
+// handler returns and after that, as the transport of a reverse proxy does whose
+// backend answers early. Its reads end, and the server lives.
+func TestServeBodyOutlivesItsHandler(t *testing.T) {
+	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			s, ca := testServer(t, rotation.ServerOptions{Authorize: rotation.AllowNames("client")})
+			returning, answered, late := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+			r := serveWith(t, s, func(_ http.ResponseWriter, r *http.Request) {
+				defer close(returning)
+				begun := make(chan struct{})
+				go func() {
+					_, _ = io.ReadFull(r.Body, make([]byte, 1))
+					close(begun)
+					_, _ = io.Copy(io.Discard, r.Body) // whether it gets all of it is net/http's affair
+					<-answered
+					_, err := r.Body.Read(make([]byte, 1))
+					late <- err
+				}()
+				<-begun
+			})
+			body, client := io.Pipe()
+			go func() {
+				_, _ = client.Write([]byte("x"))
+				<-returning
+				_ = client.Close()
+			}()
+			tr := transport(t, open(t, rotation.Static(ca.leaf(t, "client", nil)), 0), rotation.TransportOptions{HTTP1Only: !h2})
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+r.addr+"/", body)
+			must(t, err)
+			resp, err := tr.RoundTrip(req)
+			must(t, err)
+			_, err = io.Copy(io.Discard, resp.Body)
+			must(t, errors.Join(err, resp.Body.Close()))
+			close(answered)
+			if err := <-late; err == nil {
+				t.Error("a body that is over was read")
+			}
+		})
+	}
+}
+
 // TestServeRefuses: no handler, a listener that fails.
 func TestServeRefuses(t *testing.T) {
 	s, _ := testServer(t, rotation.ServerOptions{Authorize: func(tls.ConnectionState) error { return nil }})
