@@ -294,12 +294,13 @@ func (k *keeper) failed(fail *failure, e *AuthError, digest [sha256.Size]byte) e
 	fail.count++
 	now := time.Now()
 	rest := backoff(e, fail.count, k.jitter())
-	e.RetryAfter = hold(e, rest)
-	fail.err, fail.probed, fail.until, fail.rest = e, now, now.Add(e.RetryAfter), now.Add(rest)
+	told := *e // the observer has e, and may look at it at any time
+	told.RetryAfter = hold(e, rest)
+	fail.err, fail.probed, fail.until, fail.rest = &told, now, now.Add(told.RetryAfter), now.Add(rest)
 	n := fail.count
 	k.mu.Unlock()
-	k.tell(e, n)
-	return e
+	k.tell(&told, n)
+	return &told
 }
 
 // tell logs the n-th failure in a row: an outage is one line when it begins, and

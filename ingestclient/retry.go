@@ -86,8 +86,9 @@ func (c *Client) repeat(ctx context.Context, try func(attempt int) *RequestError
 		// The outage behind it has a line of its own, once.
 		c.settings.Logger.Debug("request will be repeated", "path", e.Name, "err", e)
 		if err := pace.Sleep(ctx, wait); err != nil {
-			e.Err = fmt.Errorf("%w: %w", err, e.Err)
-			return n, e
+			last := *e // the observer has e, and may look at it at any time
+			last.Err = fmt.Errorf("%w: %w", err, e.Err)
+			return n, &last
 		}
 	}
 }
