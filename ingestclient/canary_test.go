@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/artstore/artstore-pki/ingestclient"
@@ -37,13 +38,14 @@ func TestCanary(t *testing.T) {
 		}
 	}
 	w := newWorld(t, nil)
-	var status int
+	var answer atomic.Int64 // a token request that Close has ended may still be at the server
 	var assertions sync.Map
 	w.cfg.TokenURL = w.serve(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if form, err := url.ParseQuery(string(body)); err == nil && form.Has("client_assertion") {
 			assertions.Store(form.Get("client_assertion"), true)
 		}
+		status := int(answer.Load())
 		if status == 0 {
 			fmt.Fprintf(rw, `{"access_token":%q}`, token)
 			return
@@ -70,7 +72,7 @@ func TestCanary(t *testing.T) {
 	signing := w.cfg
 	signing.ClientSecret, signing.ClientKey = nil, fixedKey(key, "kid")
 	for i := range 10 {
-		status = []int{0, 401, 422, 500, 307}[i%5]
+		answer.Store([]int64{0, 401, 422, 500, 307}[i%5])
 		cfg := w.cfg
 		if i >= 5 {
 			cfg = signing
