@@ -222,8 +222,9 @@ func TestFilesOfAnswersThatAreNoList(t *testing.T) {
 func TestFilesOfAnElementWithAnotherClock(t *testing.T) {
 	w := newWorld(t, nil)
 	for ahead, moved := range map[time.Duration]bool{0: false, time.Second: false, -time.Hour: true, 48 * time.Hour: true} {
-		there := time.Now().Add(ahead)
+		var there time.Time // when it answers, so that it does not matter how long the request is on its way
 		w.shelf.before = func(w http.ResponseWriter, _ *http.Request) bool {
+			there = time.Now().Add(ahead)
 			w.Header().Set("Date", there.UTC().Format(http.TimeFormat))
 			fmt.Fprintf(w, `{"files":[{"file_id":"a","file_size":1,"checksum":"%s","created_at":%q}],"total":1}`, strings.Repeat("0a", 32), there.Format(time.RFC3339Nano))
 			return true
