@@ -26,7 +26,7 @@ func BenchmarkClaim(b *testing.B) {
 		must(b, s.layout.take(it.id, it.name, it.seen))
 		f, err := s.openClaim(it)
 		must(b, err)
-		must(b, (&openClaim{f, &claimContent{spool: s, item: &item{id: it.id, name: it.name, seen: it.seen, open: true}}}).Unchanged())
+		must(b, (&openClaim{f, &claimContent{spool: s, item: &item{id: it.id, name: it.name, seen: it.seen, open: true}}, it.seen}).Unchanged())
 		must(b, f.Close())
 		must(b, s.layout.drop(it.id))
 	}

@@ -40,12 +40,13 @@ func (c *claimContent) Open() (io.ReadCloser, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	return &openClaim{f, c}, c.item.seen.Size, nil
+	return &openClaim{f, c, c.item.seen}, c.item.seen.Size, nil
 }
 
 type openClaim struct {
 	*os.File
 	claim *claimContent
+	seen  identity // of the item, which somebody else may change once the upload is over
 }
 
 // Unchanged is asked when all content is sent, and the end of the request is
@@ -54,13 +55,13 @@ type openClaim struct {
 func (o *openClaim) Unchanged() error {
 	c := o.claim
 	info, err := o.Stat()
-	if err == nil && identify(info) == c.item.seen {
+	if err == nil && identify(info) == o.seen {
 		info, err = c.spool.layout.state.Lstat(contentPath(c.item.id, c.item.name))
 	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ingestclient.ErrFileChanged, err)
-	case identify(info) != c.item.seen:
+	case identify(info) != o.seen:
 		return fmt.Errorf("%w: it was written to, or another file took its place", ingestclient.ErrFileChanged)
 	}
 	c.mu.Lock()

@@ -403,6 +403,30 @@ func TestStepsThatOurDiskRefuses(t *testing.T) {
 	s.journal.file, s.journal.fatal = nil, nil // its end was the test's
 }
 
+// A transport may still read when the upload has returned, and its item is looked
+// at again then: the two touch nothing in common. What was not announced before
+// is not announced any more.
+func TestReaderThatOutlivesTheUpload(t *testing.T) {
+	s := bare(t, DeleteSource)
+	for range 20 {
+		it := s.testClaim(t, "x")
+		content := &claimContent{spool: s, item: it}
+		f, _, err := content.Open()
+		must(t, err)
+		info, err := os.Lstat(s.layout.path(contentPath(it.id, it.name)))
+		must(t, err)
+		late := make(chan error, 1)
+		content.finish()
+		go func() { late <- f.(*openClaim).Unchanged() }()
+		s.seeAgain(it, info)
+		if err := <-late; !errors.Is(err, errOver) || it.open {
+			t.Errorf("after the end: %v", err)
+		}
+		must(t, f.Close())
+		must(t, s.layout.drop(it.id))
+	}
+}
+
 // A journal that cannot be written any more ends Run; the next start recovers.
 func TestRunEndsWithTheJournal(t *testing.T) {
 	s := bare(t, DeleteSource)
