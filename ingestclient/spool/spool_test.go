@@ -276,10 +276,11 @@ func TestChangedFileGoesBack(t *testing.T) {
 func TestStop(t *testing.T) {
 	t.Run("in time", func(t *testing.T) {
 		b := newBench(t, ingesttest.Options{})
-		b.stack.SetFaults(t, ingesttest.Fault{Kind: "delay", Delay: 300 * time.Millisecond})
+		b.stack.SetFaults(t, ingesttest.Fault{Kind: "delay", Delay: time.Minute})
 		s, stop := b.start()
 		b.write("a", "one")
 		b.until("uploading", func() bool { return s.Snapshot().Uploading == 1 })
+		time.AfterFunc(300*time.Millisecond, func() { b.stack.SetFaults(t) }) // ends the delay; the stop waits for it
 		b.must(stop())
 		b.check([]string{"a"}, 0, 0, 0, 0)
 	})
@@ -317,16 +318,20 @@ func TestNoticesRenameAndClose(t *testing.T) {
 // A file that is written to is not taken before it stands still.
 func TestSettles(t *testing.T) {
 	b := newBench(t, ingesttest.Options{})
-	b.cfg.Settle = 150 * time.Millisecond
+	b.cfg.Settle = time.Second
 	s, _ := b.start()
-	want := ""
-	for range 10 {
-		want += "x"
-		b.write("a", want)
-		b.until("another look", func() bool { at := s.Snapshot().At; return time.Since(at) < 40*time.Millisecond })
+	content := ""
+	var still time.Duration // the longest time for which it may have stood still
+	first := time.Now()
+	for last := first; time.Since(first) < 2*b.cfg.Settle; {
+		content += "x"
+		begun := time.Now()
+		b.write("a", content)
+		still, last = max(still, time.Since(last)), begun
+		b.until("some looks", func() bool { return s.Snapshot().At.Sub(begun) > 5*b.cfg.Rescan })
 	}
-	b.until("stored", func() bool { return len(b.stack.Files()) == 1 })
-	if f := b.stack.Files()[0]; f.Size != 10 {
-		t.Errorf("stored after %d of 10 writes", f.Size)
+	b.until("stored", func() bool { return len(b.stack.Files()) > 0 })
+	if f := b.stack.Files()[0]; int(f.Size) != len(content) && still < b.cfg.Settle {
+		t.Errorf("stored after %d of %d writes, of which none was more than %s after the one before", f.Size, len(content), still)
 	}
 }
