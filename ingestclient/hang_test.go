@@ -100,7 +100,7 @@ func TestHangingElements(t *testing.T) {
 func hangClient(t *testing.T, s *ingesttest.Stack, elements ...ingestclient.Element) *ingestclient.Client {
 	t.Helper()
 	cfg := s.Config()
-	cfg.Elements, cfg.MaxAttempts, cfg.ResponseTimeout = elements, 2, 2*time.Second
+	cfg.Elements, cfg.MaxAttempts, cfg.ResponseTimeout = elements, 2, 15*time.Second
 	c, err := ingestclient.New(cfg, s.Identity)
 	if err != nil {
 		t.Fatal(err)
@@ -110,16 +110,19 @@ func hangClient(t *testing.T, s *ingesttest.Stack, elements ...ingestclient.Elem
 }
 
 func usesTheSecond(t *testing.T, c *ingestclient.Client, second string) error {
-	waited := 0
+	waited, quick := 0, time.Duration(0)
 	for i := range 5 {
+		begun := time.Now()
 		file, err := c.Upload(t.Context(), ingestclient.BytesContent("f", []byte("x")), ingestclient.Meta{})
 		if err != nil || file.Element != second {
 			return fmt.Errorf("upload %d: %+v, %w", i, file, err)
 		}
-		waited += file.Attempts - 1
+		if waited += file.Attempts - 1; file.Attempts == 1 {
+			quick += time.Since(begun)
+		}
 	}
-	// Once for each pause, of which the first one is a second at least.
-	if st := c.Stats(); st.Retries != 0 || waited > 2 {
+	// Once for each pause, of which each is a second at least: on a busy machine more of them pass.
+	if st := c.Stats(); st.Retries != 0 || waited > 2+int(quick/time.Second) {
 		return fmt.Errorf("%d of 5 uploads waited, %d retries: the next element was not asked at once", waited, st.Retries)
 	}
 	return nil

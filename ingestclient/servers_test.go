@@ -98,7 +98,7 @@ func (a *authority) grip(n uint64) ingestclient.Grip {
 	cert := a.issue("ingester")
 	t := &http.Transport{
 		TLSClientConfig:       &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: a.pool(), ServerName: "localhost", MinVersion: tls.VersionTLS13},
-		ExpectContinueTimeout: 2 * time.Second, MaxIdleConnsPerHost: 16,
+		ExpectContinueTimeout: time.Minute, MaxIdleConnsPerHost: 16,
 	}
 	a.t.Cleanup(t.CloseIdleConnections)
 	return ingestclient.Grip{Number: n, Thumb: thumbOf(cert.Leaf), NotAfter: cert.Leaf.NotAfter, Storage: t, Token: t}

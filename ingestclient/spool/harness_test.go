@@ -33,7 +33,7 @@ func newBench(t *testing.T, opt ingesttest.Options) *bench {
 	t.Helper()
 	b := &bench{T: t, dir: t.TempDir(), stack: ingesttest.Start(t, opt)}
 	cfg := b.stack.Config()
-	cfg.MaxAttempts, cfg.ResponseTimeout = 1, 5*time.Second
+	cfg.MaxAttempts = 1
 	var err error
 	b.client, err = ingestclient.New(cfg, b.stack.Identity)
 	b.must(err)
