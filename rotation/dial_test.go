@@ -57,7 +57,7 @@ func TestRawConnections(t *testing.T) {
 	ca := newCA(t, "ca")
 	addr := echo(t, open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0))
 	src := newPushed(ca.leaf(t, "client", nil))
-	id := open(t, src, 300*time.Millisecond)
+	id := open(t, src, 3*time.Second)
 	tr := transport(t, id, rotation.TransportOptions{})
 	old, err := tr.DialTLSContext(t.Context(), "tcp", addr)
 	if err != nil {

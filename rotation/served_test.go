@@ -14,8 +14,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/pkitest"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -144,29 +146,42 @@ func post(t testing.TB, rt http.RoundTripper, addr string) error {
 
 // TestExpiredPeerDrains: it is told with its next answer, and cut after the grace if it does not ask.
 func TestExpiredPeerDrains(t *testing.T) {
-	ca := newCA(t, "ca")
-	id := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0)
-	addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client"), DrainTimeout: time.Second}, whoami)
-	soon := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(1500 * time.Millisecond) }
-	asks, silent := ca.leaf(t, "client", soon), ca.leaf(t, "client", soon)
-	conn := newPeer(addr, silent)
-	raw, err := tls.Dial("tcp", addr, conn.conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = raw.Close() }()
-	client := rawHTTP(t, addr, asks)
-	if closes := client.ask(t); closes {
-		t.Error("told to go while the certificate is valid")
-	}
-	waitFor(t, "the end of the certificate", func() bool { return time.Now().After(asks.Certificate.Leaf.NotAfter) })
-	if closes := client.ask(t); !closes {
-		t.Error("not told to go")
-	}
-	if _, err := raw.Read(make([]byte, 1)); err == nil {
-		t.Error("the silent connection lives")
-	}
-	waitFor(t, "the counters", func() bool { st := id.Status(); return st.Forced == 1 && st.Drained == 1 })
+	synctest.Test(t, func(t *testing.T) {
+		ca, network := newCA(t, "ca"), pkitest.NewNetwork()
+		id := open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0)
+		s, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("client"), DrainTimeout: time.Second})
+		must(t, err)
+		srv := &http.Server{Handler: s.Handler(http.HandlerFunc(whoami)), ConnContext: s.ConnContext, ReadHeaderTimeout: 10 * time.Second}
+		t.Cleanup(func() { _ = srv.Close() })
+		go func() { _ = srv.Serve(s.Listener(network)) }()
+		soon := func(c *x509.Certificate) { c.NotAfter = time.Now().Add(2 * time.Second) }
+		asks := ca.leaf(t, "client", soon)
+		connect := func(m rotation.Material) *tls.Conn {
+			raw, err := network.Dial(t.Context(), "tcp", "svc")
+			must(t, err)
+			conf := newPeer("", m).conf
+			conf.NextProtos = []string{"http/1.1"}
+			c := tls.Client(raw, conf)
+			t.Cleanup(func() { _ = raw.Close() })
+			must(t, c.HandshakeContext(t.Context()))
+			return c
+		}
+		silent, client := connect(ca.leaf(t, "client", soon)), rawClient{connect(asks)}
+		if closes := client.ask(t); closes {
+			t.Error("told to go while the certificate is valid")
+		}
+		time.Sleep(time.Until(asks.Certificate.Leaf.NotAfter))
+		if closes := client.ask(t); !closes {
+			t.Error("not told to go")
+		}
+		if _, err := silent.Read(make([]byte, 1)); err == nil {
+			t.Error("the silent connection lives")
+		}
+		synctest.Wait()
+		if st := id.Status(); st.Forced != 1 || st.Drained != 1 {
+			t.Errorf("%d connections were cut and %d drained, want one of each", st.Forced, st.Drained)
+		}
+	})
 }
 
 // rawClient is HTTP/1.1 by hand over one connection, for a server's last word on it.
@@ -291,7 +306,7 @@ func listenPlain(t testing.TB, h http.Handler) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Second}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.Serve(ln) }()
 	t.Cleanup(func() { _ = srv.Close(); <-done })
