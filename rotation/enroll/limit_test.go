@@ -34,7 +34,8 @@ func (f *filler) Read(p []byte) (int, error) {
 func TestListsBeyondTheLimit(t *testing.T) {
 	a, url := listen(t)
 	var log logtest.Buffer
-	cfg := enroll.Config{URL: url, Dir: t.TempDir(), Token: once(a.token("svc", "svc")), Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	cfg := enroll.Config{URL: url, Dir: t.TempDir(), Token: once(a.token("svc", "svc")), Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Timeout: 5 * time.Minute} // 64 MiB under the race detector, on a busy machine
 	if _, err := enroll.Issue(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
