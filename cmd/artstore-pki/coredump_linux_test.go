@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/logtest"
 )
 
 // The kernel makes no core dump of a command that holds keys.
@@ -22,7 +23,7 @@ func TestServeMakesNoCoreDump(t *testing.T) {
 	must(t, os.Symlink(self, w.program))
 	w.ok(t, "init", "--plain-keys", "--dir", "ca")
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", `ulimit -S -c "$(ulimit -H -c)"; exec "$0" serve --dir ca --listen 127.0.0.1:0 --ready-file url`, w.program)
-	var out bytes.Buffer
+	var out logtest.Buffer // read while the program writes
 	cmd.Dir, cmd.Stderr, cmd.Env = w.dir, &out, append(os.Environ(), "GOTRACEBACK=crash")
 	must(t, cmd.Start())
 	for deadline := time.Now().Add(scriptWait); ; time.Sleep(10 * time.Millisecond) { // a file tells when it is ready: there is nothing to wait on

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient/spool"
+	"github.com/artstore/artstore-pki/internal/logtest"
 )
 
 // killsEnv asks for the long version, as `make soak` does: 200 kills, 2 000 files.
@@ -83,7 +85,7 @@ func certFlags(who string) []string {
 	return []string{"--cert", who + "-id/tls.crt", "--key", who + "-id/tls.key", "--ca-cert", who + "-id/ca.crt"}
 }
 
-func (w *killWorld) command(ctx context.Context, out *bytes.Buffer, args []string) *exec.Cmd {
+func (w *killWorld) command(ctx context.Context, out io.Writer, args []string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, w.program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = w.dir, out, out
 	return cmd
@@ -100,12 +102,12 @@ func (w *killWorld) ok(t *testing.T, args ...string) {
 // process is one that runs until kill.
 type process struct {
 	cmd *exec.Cmd
-	out *bytes.Buffer
+	out *logtest.Buffer // written while it runs
 }
 
 func (w *killWorld) start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{out: &bytes.Buffer{}}
+	p := &process{out: &logtest.Buffer{}}
 	p.cmd = w.command(context.WithoutCancel(t.Context()), p.out, args)
 	must(t, p.cmd.Start())
 	t.Cleanup(p.kill)
