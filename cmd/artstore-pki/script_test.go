@@ -110,10 +110,9 @@ func scriptBusyPort(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func scriptFreePort(ts *testscript.TestScript, _ bool, args []string) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := freePort()
 	ts.Check(err)
-	ts.Check(ln.Close())
-	ts.Setenv(args[0], ln.Addr().String())
+	ts.Setenv(args[0], addr)
 }
 
 func scriptHealthy(ts *testscript.TestScript, _ bool, args []string) {
