@@ -38,7 +38,7 @@ import (
 const (
 	hostileCPU      = 2 * time.Second
 	hostilePeak     = 64 << 20
-	hostileDeadline = 30 * time.Second
+	hostileDeadline = 5 * time.Minute
 )
 
 // hostileCost is what a run of the program left.
