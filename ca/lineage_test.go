@@ -222,7 +222,7 @@ func TestRenewalsEndWithX5C(t *testing.T) {
 			// From before the ends of proofs were kept: it gets no more than it has.
 			edit(t, c, `UPDATE certificates SET proof_until = 0`)
 			endsBy(t, c, child, child.Leaf.NotAfter)
-			edit(t, c, `UPDATE certificates SET proof_until = ?`, time.Now().Add(5*time.Second).UnixMilli())
+			edit(t, c, `UPDATE certificates SET proof_until = ?`, time.Now().Add(9*time.Second).UnixMilli())
 			refusedByProof(t, c, child, "the certificate that vouched for this lineage ends at")
 			report, err := openRecord(t, c).VerifyLog(t.Context(), ca.LogOptions{})
 			if err != nil || len(report.Findings) == 0 || report.Findings[0].Fault != store.FaultAltered {

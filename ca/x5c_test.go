@@ -245,8 +245,15 @@ func TestX5CTooLate(t *testing.T) {
 	brief := ca.Profile{Names: []string{"brief"}}
 	brief.Lifetime.Default, brief.Lifetime.Min = 10*time.Second, 10*time.Second
 	c := catest.Start(t, catest.Options{Profiles: map[string]ca.Profile{"brief": brief}, Edit: withProvisioner(ownX5C)})
-	holder := enrol(t, c, "brief", "brief")
-	status, body := newClient(t, c, nil).do("POST", "/sign", x5cToken(t, c, holder, "/sign", nil).request(t, newKey(t), "brief", "brief"))
+	var status int
+	var body []byte
+	for range 10 {
+		holder := enrol(t, c, "brief", "brief")
+		status, body = newClient(t, c, nil).do("POST", "/sign", x5cToken(t, c, holder, "/sign", nil).request(t, newKey(t), "brief", "brief"))
+		if time.Now().Before(holder.Leaf.NotAfter) {
+			break // else the machine was busy for the whole life of the certificate
+		}
+	}
 	if status != http.StatusForbidden || !strings.Contains(message(t, body), "the certificate of the token ends at") {
 		t.Errorf("%d %s", status, body)
 	}

@@ -71,7 +71,7 @@ func TestDrainUnderLoad(t *testing.T) {
 			}
 			defer func() { _ = id.Close() }()
 			addr := listenServer(t, id, rotation.ServerOptions{
-				Authorize: rotation.AllowNames("client"), MaxAge: 50 * time.Millisecond, DrainTimeout: 500 * time.Millisecond,
+				Authorize: rotation.AllowNames("client"), MaxAge: 50 * time.Millisecond, DrainTimeout: 2 * time.Second,
 			}, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/endless" {
 					_ = http.NewResponseController(w).Flush()
@@ -93,7 +93,7 @@ func TestDrainUnderLoad(t *testing.T) {
 			if _, err := endless.Body.Read(make([]byte, 1)); err == nil {
 				t.Error("the endless stream has an end of its own")
 			}
-			waitFor(t, "load", func() bool { return replayable.done.Load() > 500 && id.Status().Drained >= 20 })
+			waitFor(t, "load", func() bool { return replayable.done.Load() > 100 && id.Status().Drained >= 10 })
 			close(stop)
 			wg.Wait()
 			if n := replayable.failed.Load(); n != 0 {
@@ -105,7 +105,7 @@ func TestDrainUnderLoad(t *testing.T) {
 			}
 			t.Logf("%d replayable requests, %d failed; %d others, %d failed; %d connections drained, %d cut",
 				replayable.done.Load(), replayable.failed.Load(), others.done.Load(), others.failed.Load(), id.Status().Drained, id.Status().Forced)
-			if !strings.Contains(log.String(), "connection cut") || !strings.Contains(log.String(), "draining for 500ms") {
+			if !strings.Contains(log.String(), "connection cut") || !strings.Contains(log.String(), "draining for 2s") {
 				t.Error("the log says nothing about the cut")
 			}
 			if refused := id.Status().RefusedPeers; refused != (rotation.RefusedPeers{}) {

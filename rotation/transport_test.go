@@ -149,7 +149,7 @@ func TestRotateUnderLoad(t *testing.T) {
 // waitFor polls a condition of real goroutines and sockets.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(5 * time.Minute)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -252,7 +252,7 @@ func TestFileThatFailsAlone(t *testing.T) {
 	}}
 	b.write("poison", "x")
 	b.run()
-	if st := b.status(); len(st.Failed) != 1 || st.Failed[0].Name != "poison" || n.Load() != 5 {
+	if st := b.status(); len(st.Failed) != 1 || st.Failed[0].Name != "poison" || n.Load() < 5 || n.Load() > 10 {
 		t.Errorf("%+v after %d attempts", st.Failed, n.Load())
 	}
 }

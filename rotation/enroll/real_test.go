@@ -54,7 +54,7 @@ func TestRealIssueRenewRevoke(t *testing.T) {
 // authority; an expired certificate comes back without a token.
 func TestRealRevokedAndExpired(t *testing.T) {
 	t.Parallel()
-	authority := catest.Start(t, catest.Options{Lifetime: 10 * time.Second})
+	authority := catest.Start(t, catest.Options{Lifetime: 20 * time.Second})
 	ctx := t.Context()
 	cfg := enroll.Config{URL: authority.URL, Dir: t.TempDir(), Token: once(authority.Token(t, "ingester"))}
 	if _, err := enroll.Issue(ctx, cfg); err != nil {

@@ -142,7 +142,7 @@ func TestIdleClientLetsGo(t *testing.T) {
 
 // TestEndlessStreamIsCut at the deadline, and one that nobody listens to keeps nothing alive.
 func TestEndlessStreamIsCut(t *testing.T) {
-	const drain = time.Second
+	const drain = 5 * time.Second
 	w := newWorld(t, worldOptions{drain: drain})
 	c := w.client(t)
 	ctx := limit(t)

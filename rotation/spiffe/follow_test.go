@@ -82,7 +82,7 @@ func TestFollowWorkloadAPI(t *testing.T) {
 	a, addr := serveAgent(t)
 	first := ca.Leaf(t, "storage", named(storage))
 	a.answers <- answer(t, first, partner.Root)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	feed, err := workloadapi.NewX509Source(ctx, workloadapi.WithClientOptions(workloadapi.WithAddr(addr)))
 	if err != nil {
