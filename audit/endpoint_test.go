@@ -160,7 +160,9 @@ func TestTurns(t *testing.T) {
 			return
 		}
 		now := talking.Add(1)
-		for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
+		seen := most.Load()
+		for now > seen && !most.CompareAndSwap(seen, now) {
+			seen = most.Load()
 		}
 		greeted.Wait()
 		talking.Add(-1)
