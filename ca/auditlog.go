@@ -44,8 +44,6 @@ const (
 	outcomeRefused = "refused"
 )
 
-var errAuditClosed = errors.New("writing to the audit log: it is closed")
-
 // openAuditLog opens the file to append to it (0600). An empty path is no log. A
 // relative one is below the state directory.
 func openAuditLog(dir, path string) (*auditLog, error) {
@@ -75,7 +73,7 @@ func (l *auditLog) write(line auditLine) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.f == nil {
-		return errAuditClosed
+		return errors.New("writing to the audit log: it is closed")
 	}
 	if _, err := l.f.Write(append(data, '\n')); err != nil {
 		return fmt.Errorf("writing to the audit log: %w", err)
@@ -102,14 +100,11 @@ func (a *Authority) tell(ctx context.Context, c caller, line auditLine) {
 	if line.Service == "" {
 		line.Service = c.service
 	}
-	log := a.audit.Load()
-	err := log.write(line)
-	for now := a.audit.Load(); errors.Is(err, errAuditClosed) && now != log; now = a.audit.Load() {
-		log, err = now, now.write(line) // a reload swapped them meanwhile
-	}
-	if err != nil {
+	a.auditTurn.RLock()
+	defer a.auditTurn.RUnlock()
+	if err := a.audit.write(line); err != nil {
 		a.metrics.untold.Inc()
-		a.logger.ErrorContext(ctx, "audit log not written", "path", log.path, "err", err)
+		a.logger.ErrorContext(ctx, "audit log not written", "path", a.audit.path, "err", err)
 	}
 }
 

@@ -46,7 +46,8 @@ type Authority struct {
 	record    *store.Store
 	logger    *slog.Logger
 	metrics   *metrics
-	audit     atomic.Pointer[auditLog]
+	auditTurn sync.RWMutex // held by who writes to audit, so that a reload closes none in use
+	audit     *auditLog
 	auditPath string          // of Options
 	life      context.Context //nolint:containedctx // the adapter to smallstep's context-free storage interface lives as long as the authority
 	end       context.CancelFunc
@@ -126,7 +127,7 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.audit.Store(audit)
+	a.audit = audit
 	st := &state{config: cfg, roots: roots, intermediates: intermediates, signer: signer}
 	if err := a.publish(st); err != nil {
 		return nil, err
@@ -242,7 +243,10 @@ func (a *Authority) Reload(ctx context.Context) error {
 	a.warnOfExposure(ctx, a.state.Load().config)
 	a.warnOfSharedNames(ctx, a.state.Load().rules)
 	a.lists.forget() // with the keys of retired issuers
-	return a.audit.Swap(audit).close()
+	a.auditTurn.Lock()
+	audit, a.audit = a.audit, audit
+	a.auditTurn.Unlock()
+	return audit.close()
 }
 
 // warn says what the configuration allows and its author may not have meant.
@@ -335,7 +339,9 @@ func (a *Authority) Close() error {
 		a.markLast()
 	}
 	a.end()
-	err := a.audit.Load().close()
+	a.auditTurn.RLock()
+	err := a.audit.close()
+	a.auditTurn.RUnlock()
 	if a.record == nil {
 		return err
 	}

@@ -207,7 +207,7 @@ func (a *Authority) IssueOwn(ctx context.Context) error {
 }
 
 // BreakAuditLog makes each line fail, as a full disk would.
-func (a *Authority) BreakAuditLog() { _ = a.audit.Load().f.Close() }
+func (a *Authority) BreakAuditLog() { _ = a.audit.f.Close() }
 
 // Tell writes a line to the audit log.
 func (a *Authority) Tell(ctx context.Context) {
