@@ -240,3 +240,15 @@ func (f *fleet) all(ctx context.Context) ([]*element, error) {
 	slices.SortFunc(all, func(a, b *element) int { return a.compare(b, 0, now) })
 	return all, nil
 }
+
+// public is what callers of the package are told of elements. A list that is
+// renewed meanwhile writes priorities.
+func (f *fleet) public(all []*element) []Element {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]Element, 0, len(all))
+	for _, e := range all {
+		out = append(out, Element{URL: e.base, Priority: e.priority})
+	}
+	return out
+}

@@ -29,13 +29,7 @@ func (c *Client) Elements(ctx context.Context) ([]Element, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the storage elements: %w", err)
 	}
-	c.fleet.mu.Lock() // a list that is renewed meanwhile writes priorities
-	defer c.fleet.mu.Unlock()
-	out := make([]Element, 0, len(all))
-	for _, e := range all {
-		out = append(out, Element{URL: e.base, Priority: e.priority})
-	}
-	return out, nil
+	return c.fleet.public(all), nil
 }
 
 // Probe asks one of the client's Storage Elements, named by its URL, whether it
