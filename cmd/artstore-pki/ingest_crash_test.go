@@ -102,6 +102,12 @@ func killed(err error) bool {
 	return ok && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL //nolint:forcetypeassert // so it is on Unix
 }
 
+// killAt are the arguments of strace that kill a program at the nth call of a kind,
+// and log that call and those of traced.
+func killAt(log, traced, kind string, n int) []string {
+	return []string{"-f", "-qq", "-o", log, "-e", "signal=none", "-e", "trace=" + traced, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", kind, n)}
+}
+
 // crashPoints are the places at which a run was cut.
 type crashPoints struct {
 	mu    sync.Mutex
@@ -177,9 +183,8 @@ var isCall = regexp.MustCompile(`^\d+ +([a-z0-9]+)\(`)
 func (m *crashMatrix) strace(t *testing.T, dir, kind string, n int) (cut bool) {
 	t.Helper()
 	log := filepath.Join(m.dir, dir+".strace")
-	args := append([]string{"-f", "-qq", "-o", log, "-e", "signal=none", "-e", "trace=" + strings.Join(changing, ",") + "," + kind,
-		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", kind, n), m.program}, m.ingest(dir)...)
-	cmd := exec.CommandContext(t.Context(), "strace", args...)
+	args := append(killAt(log, strings.Join(changing, ",")+","+kind, kind, n), m.program)
+	cmd := exec.CommandContext(t.Context(), "strace", append(args, m.ingest(dir)...)...)
 	cmd.Dir = m.dir
 	out, err := cmd.CombinedOutput()
 	exit, ok := errors.AsType[*exec.ExitError](err)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
@@ -68,7 +69,7 @@ func (c *resolveCrash) cut(kind string, n int) bool {
 	c.put(c.mode, name, c.fault)
 	line := "artstore-pki ingest resolve " + c.quoted() + " " + c.decision + " --yes"
 	log := filepath.Join(c.bin, "strace")
-	out, status := c.sh(fmt.Sprintf("exec strace -f -qq -o %s -e signal=none -e trace=%s -e inject=%s:signal=KILL:when=%d %s", log, kind, kind, n, line))
+	out, status := c.sh("exec strace " + strings.Join(killAt(log, kind, kind, n), " ") + " " + line)
 	at := fmt.Sprintf("%s %d", kind, n)
 	cut := status == -1
 	if !cut && status != exitOK {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,8 +47,8 @@ func (w *killWorld) initCut(t *testing.T, there bool, kind string, n int) bool {
 		must(t, os.Mkdir(dir, 0o700))
 	}
 	init := []string{"init", "--plain-keys", "--dir", "ca", "--offline-root", "root.key"}
-	cmd := exec.CommandContext(t.Context(), "strace", append([]string{"-f", "-qq", "-o", os.DevNull, "-e", "trace=" + kind,
-		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", kind, n), w.program}, init...)...)
+	args := append(killAt(os.DevNull, kind, kind, n), w.program)
+	cmd := exec.CommandContext(t.Context(), "strace", append(args, init...)...)
 	cmd.Dir = w.dir
 	out, err := cmd.CombinedOutput()
 	cut := killed(err)
