@@ -93,7 +93,7 @@ func TestDrainUnderLoad(t *testing.T) {
 			if _, err := endless.Body.Read(make([]byte, 1)); err == nil {
 				t.Error("the endless stream has an end of its own")
 			}
-			waitFor(t, "load", func() bool { return replayable.done.Load() > 100 && id.Status().Drained >= 10 })
+			waitFor(t, "load", func() bool { return replayable.done.Load() > 500 && id.Status().Drained >= 20 })
 			close(stop)
 			wg.Wait()
 			if n := replayable.failed.Load(); n != 0 {
