@@ -1,14 +1,20 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
+	"time"
 )
+
+// alertWait is for net/http to close a connection that it has given up.
+const alertWait = time.Second
 
 // sessionCache is how many servers a generation remembers a ticket of.
 const sessionCache = 64
@@ -30,6 +36,7 @@ type pool struct {
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
+	latest map[string]*tls.Conn // the last one to each address, which may be over
 	closed bool
 }
 
@@ -46,7 +53,7 @@ var errHandshakeTimeout net.Error = handshakeTimeoutError{}
 func newPool(t *Transport, g *Generation) *pool {
 	o := t.opts
 	p := &pool{
-		transport: t, gen: g, bundle: t.bundle(g), tls: clientConfig(g, o), conns: map[*conn]struct{}{}, drained: make(chan struct{}),
+		transport: t, gen: g, bundle: t.bundle(g), tls: clientConfig(g, o), conns: map[*conn]struct{}{}, latest: map[string]*tls.Conn{}, drained: make(chan struct{}),
 	}
 	p.http = p.newHTTP(!o.HTTP1Only)
 	p.upgrades = p.http
@@ -72,7 +79,17 @@ func (p *pool) newHTTP(http2 bool) *http.Transport {
 		TLSClientConfig:     p.tls.Clone(),
 		TLSHandshakeTimeout: handshakeTimeout,
 		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return p.dialTLS(ctx, network, addr, protos)
+			c, err := p.dialTLS(ctx, network, addr, protos)
+			if err != nil {
+				return nil, err
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if len(p.latest) >= sessionCache {
+				clear(p.latest) // it is for errors only
+			}
+			p.latest[addr] = c
+			return c, nil
 		},
 		MaxConnsPerHost: o.MaxConnsPerHost, MaxIdleConnsPerHost: o.idlePerHost(),
 		IdleConnTimeout:       o.IdleConnTimeout,
@@ -83,10 +100,46 @@ func (p *pool) newHTTP(http2 bool) *http.Transport {
 
 // roundTrip sends one request over connections of its kind.
 func (p *pool) roundTrip(r *http.Request) (*http.Response, error) {
+	over := p.http
 	if r.Header.Get("Upgrade") != "" {
-		return p.upgrades.RoundTrip(r)
+		over = p.upgrades
 	}
-	return p.http.RoundTrip(r)
+	resp, err := over.RoundTrip(r)
+	if err != nil {
+		err = p.explain(r, err)
+	}
+	return resp, err
+}
+
+// notEstablished is what net/http says, in place of the reason, when an HTTP/2
+// connection ended before its first request. It has no name there.
+const notEstablished = "http2: client conn could not be established"
+
+// explain adds the alert with which the server ended the connection. Under TLS 1.3
+// a server refuses a certificate after the client's handshake, so that net/http is
+// told while it reads, and that the error does not reach the request.
+func (p *pool) explain(r *http.Request, err error) error {
+	if err.Error() != notEstablished {
+		return err
+	}
+	p.mu.Lock()
+	c := p.latest[net.JoinHostPort(r.URL.Hostname(), cmp.Or(r.URL.Port(), "443"))]
+	p.mu.Unlock()
+	if c == nil {
+		return err
+	}
+	select {
+	case <-c.NetConn().(*conn).gone: //nolint:forcetypeassert // handshake made it
+	case <-time.After(alertWait): // it is a later one, which lives
+		return err
+	case <-r.Context().Done():
+		return err
+	}
+	// crypto/tls gives an alert to every later Read.
+	if _, alert := c.Read(make([]byte, 1)); alert != nil && !errors.Is(alert, net.ErrClosed) {
+		return fmt.Errorf("%w: %w", err, alert)
+	}
+	return err
 }
 
 func (p *pool) closeIdle() {
@@ -158,7 +211,7 @@ func (p *pool) judge(cs tls.ConnectionState) error {
 
 // own takes a connection into the pool, unless the pool closed meanwhile.
 func (p *pool) own(raw net.Conn) (*conn, error) {
-	c := &conn{Conn: raw, pool: p}
+	c := &conn{Conn: raw, pool: p, gone: make(chan struct{})}
 	p.mu.Lock()
 	late := p.closed
 	if !late {
@@ -203,6 +256,7 @@ type conn struct {
 	pool    *pool
 	chains  [][]*x509.Certificate // of the peer, once known; guarded by pool.mu
 	release func()                // of a connection that is used raw, or nil
+	gone    chan struct{}         // closed at the end of the first Close
 }
 
 // peer returns the chains of the peer, nil before the handshake has ended.
@@ -217,7 +271,10 @@ func (c *conn) NetConn() net.Conn { return c.Conn }
 
 func (c *conn) Close() error {
 	c.pool.mu.Lock()
-	delete(c.pool.conns, c)
+	if _, open := c.pool.conns[c]; open {
+		delete(c.pool.conns, c)
+		defer close(c.gone)
+	}
 	release := c.release
 	c.pool.mu.Unlock()
 	err := c.Conn.Close()
