@@ -127,9 +127,10 @@ func TestServeCutsPeersThatTakeNothing(t *testing.T) {
 
 func takeNothing(t *testing.T, h2, stops bool) {
 	const size = 1 << 20
-	wrote := make(chan error, 1)
+	wrote, slowed := make(chan error, 1), make(chan struct{})
 	ca, network, _ := bubble(t, rotation.ServerOptions{}, func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
+		<-slowed // else much of it may be read by then
 		_, err := w.Write(make([]byte, size))
 		if err == nil {
 			err = http.NewResponseController(w).Flush()
@@ -153,6 +154,7 @@ func takeNothing(t *testing.T, h2, stops bool) {
 	began := time.Now()
 	if stops {
 		slow.stopped.Store(true)
+		close(slowed)
 		if err := <-wrote; err == nil {
 			t.Error("the handler wrote all of an answer that nobody took")
 		}
@@ -162,6 +164,7 @@ func takeNothing(t *testing.T, h2, stops bool) {
 		return
 	}
 	slow.pause.Store(int64(2 * time.Second)) // before each record of some KiB: minutes for all
+	close(slowed)
 	n, err := io.Copy(io.Discard, resp.Body)
 	if took := time.Since(began); err != nil || n != size || took < time.Minute {
 		t.Errorf("%d of %d bytes after %s: %v", n, size, took, err)
