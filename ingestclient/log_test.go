@@ -95,6 +95,7 @@ func TestOneLineForAnOutage(t *testing.T) {
 					})
 				}
 				time.Sleep(time.Minute)
+				synctest.Wait() // no request is under way that would fail after another one has succeeded
 				if text := out.String(); strings.Count(text, tc.begin) != 1 || strings.Count(text, "level=WARN")+strings.Count(text, "level=ERROR") != 1 || strings.Contains(text, tc.end) {
 					t.Errorf("during the outage:\n%s", text)
 				}
