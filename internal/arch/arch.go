@@ -1,11 +1,15 @@
-// Package arch keeps two promises of this project that no compiler keeps:
-// packages import each other only along the drawn arrows, and no tracked file
-// holds a key, a certificate or a token. It has no users but its own tests.
+// Package arch keeps promises of this project that no compiler keeps: packages
+// import each other only along the drawn arrows, packages stay small, within one
+// a name has one meaning and most references between files lead one way, and no
+// tracked file holds a key, a certificate or a token. Its own tests use it, and
+// the command in report, which prints the numbers.
 //
 //	imports, err := arch.Load(root)             // what each package imports
 //	for _, v := range arch.Check(imports, arch.Rules()) {
 //		t.Error(v)                          // the package, the import, the reason
 //	}
+//	shapes, err := arch.Shapes(root)            // files and names of each package
+//	graphs, err := arch.Graphs(ctx, root, "./ca") // how its files refer to each other
 //
 // A package without a row in the table is a violation as well: the arrow is
 // drawn first, with its reason, and used afterwards. Files ending in _test.go
@@ -110,6 +114,8 @@ func covers(pattern, pkg string) bool {
 	return within(strings.TrimSuffix(base, "/"), pkg)
 }
 
+// within reports whether a package is the tree's own or below it. Names that
+// only begin alike are other packages.
 func within(tree, pkg string) bool {
 	return pkg == tree || strings.HasPrefix(pkg, tree+"/")
 }
@@ -196,6 +202,8 @@ func skipDir(root, name string) error {
 	return err
 }
 
+// addImports adds what one file imports. Only its import clauses are parsed, so
+// a file that is not built on this platform counts as well.
 func addImports(set map[string]bool, file string) error {
 	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
 	if err != nil {

@@ -47,7 +47,7 @@ func TestPlantedImportIsFound(t *testing.T) {
 	for _, c := range []struct{ pkg, imp, why string }{
 		{"rotation", module + "/ca", "services embed this package"},
 		{"rotation", module + "/ingestclient", "services embed this package"},
-		{"rotation", module + "/internal/httpsrv", "services embed this package"},
+		{"rotation", module + "/httpserver", "services embed this package"},
 		{"rotation", "github.com/prometheus/client_golang/prometheus", "services embed this package"},
 		{"rotation/enroll", "go.step.sm/crypto/jose", "services embed this package"},
 		{"rotation/enroll", smallstep + "/api", "420 packages"},
@@ -100,7 +100,7 @@ func TestPlantedImportIsFound(t *testing.T) {
 // planted import too.
 func TestDrawnArrowsAreAllowed(t *testing.T) {
 	for _, c := range []struct{ pkg, imp string }{
-		{"rotation", "github.com/fsnotify/fsnotify"},
+		{"rotation/internal/filewatch", "github.com/fsnotify/fsnotify"},
 		{"rotation", module + "/internal/stepapi"},
 		{"rotation/enroll", module + "/rotation"},
 		{"rotation/spiffe", "github.com/spiffe/go-spiffe/v2/svid/x509svid"},

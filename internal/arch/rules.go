@@ -18,6 +18,8 @@ const (
 
 // leaves import no package of ours but each other and nothing foreign.
 var leaves = []string{
+	"internal/backoff",
+	"internal/certs",
 	"internal/connlimit",
 	"internal/durable",
 	"internal/fileperm",
@@ -26,18 +28,21 @@ var leaves = []string{
 	"internal/lifetime",
 	"internal/lograte",
 	"internal/logtest",
+	"internal/panics",
 	"internal/pemfile",
 	"internal/printable",
 	"internal/pubkey",
 	"internal/revocation",
 	"secret",
 	"internal/stepapi",
+	"internal/tlsalert",
 	"internal/uuid",
+	"internal/wallclock",
 }
 
 // serving is what a package that listens may have besides the leaves. It is no
 // leaf for rotation: who embeds an identity has a server of its own.
-const serving = "internal/httpsrv"
+const serving = "httpserver"
 
 // Rules returns the house as it is drawn in docs/architecture.md. A row may
 // stand before its package does.
@@ -50,13 +55,17 @@ func Rules() []Rule {
 		Rule{Package: serving, Own: leaves, Why: whyLeaf},
 		Rule{Package: "internal/coredump", Modules: []string{"golang.org/x/sys"}, Why: "it is for main, and asks the kernel for one thing"},
 		Rule{Package: "internal/arch", Why: "a guard that imports what it guards can be broken by it"},
+		Rule{Package: "internal/arch/report", Own: []string{"internal/arch"}, Why: "it prints what the guard counts"},
 
-		Rule{Package: "rotation", Own: leaves, Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyLight},
+		Rule{Package: "rotation/status", Why: whyLight},
+		Rule{Package: "rotation", Own: with(leaves, "rotation/status"), Why: whyLight},
+		Rule{Package: "rotation/internal/filewatch", Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyLight},
+		Rule{Package: "rotation/files", Own: with(leaves, "rotation", "rotation/internal/filewatch"), Why: whyLight},
 		Rule{Package: "rotation/enroll", Own: with(leaves, "rotation"), Why: whyLight},
 		Rule{Package: "rotation/spiffe", Own: with(leaves, "rotation"), Modules: []string{
 			"github.com/spiffe/go-spiffe/v2/bundle/x509bundle", "github.com/spiffe/go-spiffe/v2/spiffeid", "github.com/spiffe/go-spiffe/v2/svid/x509svid",
 		}, Why: whyBridge}, // not the module: its workloadapi links gRPC
-		Rule{Package: "rotation/prom", Own: with(leaves, "rotation"), Modules: []string{"github.com/prometheus/client_golang"}, Why: whyBridge},
+		Rule{Package: "rotation/prom", Own: with(leaves, "rotation", "rotation/status"), Modules: []string{"github.com/prometheus/client_golang"}, Why: whyBridge},
 		Rule{Package: "rotation/rotgrpc", Own: with(leaves, "rotation"), Modules: []string{"google.golang.org/grpc"}, Why: whyBridge},
 		Rule{Package: "internal/pkitest", Own: with(leaves, "rotation"), Why: "a test kit for what stands on rotation drags nothing else into its tests"},
 
@@ -67,30 +76,47 @@ func Rules() []Rule {
 		Rule{Package: "scripts/dnsd", Own: with(leaves, "internal/dnstest"), Why: "a tool of a script is that and no more"},
 
 		Rule{Package: "ingestclient", Own: with(leaves, "rotation", "ingestclient/internal/..."), Why: whyClient},
-		Rule{Package: "ingestclient/internal/...", Why: "rooms of the client that know nothing of it: the standard library is enough for each"},
-		Rule{Package: "ingestclient/spool", Own: with(leaves, "ingestclient"), Modules: []string{"golang.org/x/sys"}, Why: "it is the client's queue, and moves files between open directories, for which the standard library has no call"},
+		Rule{Package: "ingestclient/internal/...", Own: leaves, Why: "rooms of the client that know nothing of it: the standard library and leaves are enough for each"},
+		Rule{Package: "ingestclient/spool", Own: with(leaves, "ingestclient", "ingestclient/spool/internal/..."), Why: "it is the client's queue: its journal and its files are its own"},
+		Rule{Package: "ingestclient/spool/internal/fileat", Modules: []string{"golang.org/x/sys"}, Why: "it moves files between open directories, for which the standard library has no call, and knows no queue"},
+		Rule{Package: "ingestclient/spool/internal/journal", Own: with(leaves, "ingestclient/spool/internal/fileat"), Why: "the journal says what may be at an element, and must not know who asks"},
 		Rule{Package: "ingestclient/ingesttest", Own: with(leaves, serving, "rotation", "ingestclient", "internal/devstack"), Modules: []string{"*"}, Why: whyClient},
 
 		Rule{Package: "internal/tokensocket", Own: with(leaves, serving, "ingestclient"), Why: "it hands out what the client has: how that is configured, and on which identity it runs, is the business of commands"},
 
 		Rule{Package: "ca/translog", Modules: []string{"golang.org/x/mod"}, Why: "whoever checks a log must not pay for the authority that writes it"},
-		Rule{Package: "ca/store", Own: with(leaves, "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
-		Rule{Package: "ca/internal/statedir", Own: with(leaves, "ca/store", "ca/translog"), Why: "what two rooms of the authority share knows neither of them"},
+		Rule{Package: "ca/record/kinds", Why: "the words of the record are for all who read it"},
+		Rule{Package: "ca/record", Own: leaves, Why: "what the record says does not depend on where it is kept"},
+		Rule{Package: "ca/internal/sqldb", Own: leaves, Modules: []string{"github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, Why: "what runs transactions knows nothing of what the tables mean"},
+		Rule{Package: "ca/store", Own: with(leaves, "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
+		Rule{Package: "ca/internal/statedir", Own: with(leaves, "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "what two rooms of the authority share knows neither of them"},
 		Rule{Package: "ca/internal/damage", Own: with(leaves, "ca/internal/statedir"), Modules: []string{"modernc.org/sqlite"}, Why: "what damages a state directory in tests knows files only"},
 		Rule{Package: "ca/internal/names", Own: leaves, Modules: []string{"golang.org/x/net", "golang.org/x/crypto/cryptobyte"}, Why: "which names there are does not depend on who issues them"},
+		Rule{Package: "ca/internal/denial", Why: "a rule that refuses is a word, and needs nothing of who applies it"},
+		Rule{Package: "ca/internal/keytype", Modules: []string{"go.step.sm/crypto/keyutil"}, Why: "which kinds of keys there are does not depend on who uses them"},
+		Rule{Package: "ca/internal/lru", Why: "what bounds memory knows nothing of what it holds"},
+		Rule{Package: "ca/policy", Own: with(leaves, "ca/internal/denial", "ca/internal/keytype", "ca/internal/names", "ca/internal/statedir", "ca/store"), Modules: []string{"go.step.sm/crypto/jose", "go.yaml.in/yaml/v3"}, Why: "the configuration says what is allowed, and knows nothing of who asks"},
 		Rule{Package: "ca/internal/problem", Why: "what a client is told has one form, and needs nothing of who tells it"},
 		Rule{Package: "ca/internal/challenge", Own: []string{"ca/internal/problem"}, Why: "what connects to machines of strangers knows no account, no record and no key"},
-		Rule{Package: "ca", Own: with(leaves, serving, "ca/internal/challenge", "ca/internal/names", "ca/internal/problem", "ca/internal/statedir", "ca/store", "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
-		Rule{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
-		Rule{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/store"), Modules: []string{"*"}, Why: whyCA},
+		Rule{Package: "ca", Own: with(leaves, serving, "ca/internal/challenge", "ca/internal/denial", "ca/internal/keytype", "ca/internal/lru", "ca/internal/names", "ca/internal/problem", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
+		Rule{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
+		Rule{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/policy", "ca/record", "ca/record/kinds", "ca/store"), Modules: []string{"*"}, Why: whyCA},
 
-		Rule{Package: "internal/rc2", Why: whyLeaf},
-		Rule{Package: "audit", Own: with(leaves, "internal/rc2"), Modules: []string{"*"}, Why: whyAudit},
+		Rule{Package: "audit/internal/format", Own: with(leaves, "audit/cert", "audit/internal/..."), Modules: []string{"go.yaml.in/yaml/v3", "golang.org/x/crypto/cryptobyte", "golang.org/x/crypto/ssh"}, Why: "what files hold does not depend on how that is judged"},
+		Rule{Package: "audit/internal/...", Own: with(leaves, "audit/internal/ber", "audit/internal/rc2"), Modules: []string{"golang.org/x/crypto/chacha20poly1305", "golang.org/x/crypto/cryptobyte"}, Why: "what turns bytes into other bytes or values knows nothing of what is judged"},
+		Rule{Package: "audit/compare", Why: "it reads reports, whatever made them"},
+		Rule{Package: "audit/cert", Own: with(leaves, "audit/internal/algorithms", "audit/internal/ber", "audit/internal/wording"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: "what is known of a certificate does not depend on who finds or judges it"},
+		Rule{Package: "audit/source", Own: with(leaves, "audit", "audit/cert", "audit/internal/..."), Modules: []string{"github.com/bmatcuk/doublestar/v4"}, Why: "a source finds certificates; what is said of them is not its business"},
+		Rule{Package: "audit/report", Own: with(leaves, "audit", "audit/cert", "audit/internal/wording"), Modules: []string{"github.com/CycloneDX/cyclonedx-go", "github.com/mattn/go-runewidth"}, Why: "a report writes what it is given, wherever that was found"},
+		Rule{Package: "audit", Own: with(leaves, "audit/cert", "audit/internal/endpoint", "audit/internal/openssl", "audit/internal/ordered", "audit/internal/wording"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: whyAudit},
 		Rule{Package: "internal/settings", Own: with(leaves, "ingestclient"), Modules: []string{"go.yaml.in/yaml/v3"}, Why: "settings say what was meant, and take the defaults from where they apply; what they are used for is the business of commands"},
 		Rule{Package: "internal/devstack", Own: with(leaves, serving, "rotation"), Modules: []string{"*"}, Why: whyDev},
 
-		Rule{Package: "cmd/...", Own: with(leaves, serving,
-			"audit", "ca", "ca/backup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
+		Rule{Package: "examples/...", Own: []string{"ingestclient", "rotation", "rotation/enroll", "rotation/files"}, Why: "an example does what a user of the module can do: it needs no internal package and no other module"},
+		Rule{Package: "cmd/artstore-pki/internal/ui", Own: leaves, Modules: []string{"github.com/urfave/cli/v2", "golang.org/x/term"}, Why: "what talks to people knows no command and nothing that can fail"},
+		Rule{Package: "cmd/...", Own: with(leaves, serving, "cmd/artstore-pki/internal/...",
+			"audit", "audit/cert", "audit/compare", "audit/report", "audit/source",
+			"ca", "ca/backup", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
 		), Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
 	)
 }

@@ -9,7 +9,7 @@
 //		JWKSURL: adminURL + devstack.JWKSPath, JWKSTransport: identity.Transport(...)})
 //	go admin.Run(ctx)   // replaces signing keys
 //	go storage.Run(ctx) // keeps the key set fresh
-//	httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: storage.Handler(), Server: server})
+//	httpserver.Serve(ctx, ln, httpserver.Config{Handler: storage.Handler(), Server: server})
 //
 // Both speak the two dialects of ArtStore. The Python one asks for tokens with a
 // JSON object and answers errors as {"detail": …}; the Go one asks as RFC 6749

@@ -64,7 +64,7 @@ func JudgeWith(jwks []byte, token string, now time.Time) (subject string, err er
 	if err != nil {
 		return "", err
 	}
-	v, err := ks.judge(token, now)
+	v, err := ks.verify(token, now)
 	if err != nil {
 		return "", err
 	}
@@ -86,7 +86,7 @@ func (s *Storage) FillCache(n int, expires time.Time) {
 	for i := range n {
 		var h [32]byte
 		h[0], h[1], h[2] = byte(i), byte(i>>8), byte(i>>16)
-		s.tokens.remember(h, &verdict{expires: expires}, time.Now())
+		s.tokens.remember(h, &tokenInfo{expires: expires}, time.Now())
 	}
 }
 

@@ -34,15 +34,15 @@ type Fault struct {
 	Delay time.Duration `json:"-"`
 	// DelayMS is Delay in milliseconds, for the HTTP control.
 	DelayMS int64 `json:"delay_ms,omitempty"`
-	// AfterBytes of the body the fault strikes. 0 is before the body is read.
+	// AfterBytes of the body the fault begins. 0 is before the body is read.
 	AfterBytes int64 `json:"after_bytes,omitempty"`
-	// AfterStore makes an upload's fault strike when the file is stored and only the answer is missing.
+	// AfterStore makes an upload's fault begin when the file is stored and only the answer is missing.
 	AfterStore bool `json:"after_store,omitempty"`
 	// Rate in bytes per second, for trickle.
 	Rate int64 `json:"rate,omitempty"`
-	// Count is how often it strikes. 0 means until it is replaced.
+	// Count is how many requests it applies to. 0 means until it is replaced.
 	Count int `json:"count,omitempty"`
-	// Probability that it strikes, in (0, 1]. 0 means 1.
+	// Probability that it applies to a request, in (0, 1]. 0 means 1.
 	Probability float64 `json:"probability,omitempty"`
 }
 
@@ -81,7 +81,7 @@ func (f *Faults) Set(faults ...Fault) error {
 	return nil
 }
 
-// Fired returns how often each kind struck since the start.
+// Fired returns how often each kind was applied since the start.
 func (f *Faults) Fired() map[string]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -128,13 +128,13 @@ func (f *Fault) check() error {
 	return nil
 }
 
-// strike is a fault that was chosen for one request. A nil strike does nothing.
-type strike struct {
+// activeFault is a fault that was chosen for one request. nil does nothing.
+type activeFault struct {
 	Fault
 	release <-chan struct{}
 }
 
-func (f *Faults) choose(on string) *strike {
+func (f *Faults) choose(on string) *activeFault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range f.active {
@@ -148,14 +148,14 @@ func (f *Faults) choose(on string) *strike {
 			}
 		}
 		f.fired[a.Kind]++
-		return &strike{Fault: *a, release: f.release}
+		return &activeFault{Fault: *a, release: f.release}
 	}
 	return nil
 }
 
-// act does the fault. It returns a status to answer with, or 0 to go on; a
+// apply does the fault. It returns a status to answer with, or 0 to go on; a
 // dropped connection does not return.
-func (s *strike) act(ctx context.Context) (status int) {
+func (s *activeFault) apply(ctx context.Context) (status int) {
 	switch s.Kind {
 	case "delay":
 		s.pause(ctx)
@@ -170,7 +170,7 @@ func (s *strike) act(ctx context.Context) (status int) {
 	return 0
 }
 
-func (s *strike) pause(ctx context.Context) {
+func (s *activeFault) pause(ctx context.Context) {
 	timer := time.NewTimer(s.Delay)
 	defer timer.Stop()
 	select {
@@ -180,12 +180,12 @@ func (s *strike) pause(ctx context.Context) {
 	}
 }
 
-// faultyBody strikes after so many bytes of the body, or slows it down.
+// faultyBody applies a fault after so many bytes of the body, or slows the body down.
 type faultyBody struct {
 	io.Reader
-	ctx    context.Context //nolint:containedctx // the body of one request lives as long as its context
-	strike *strike
-	left   int64
+	ctx   context.Context // the body of one request lives as long as its context
+	fault *activeFault
+	left  int64
 }
 
 // errStatus carries a fault's status out of a reader.
@@ -194,15 +194,15 @@ type errStatus int
 func (e errStatus) Error() string { return fmt.Sprintf("fault: status %d", int(e)) }
 
 func (b *faultyBody) Read(p []byte) (int, error) {
-	if b.strike.Kind == "trickle" {
-		n := max(1, b.strike.Rate*int64(trickleTick)/int64(time.Second))
+	if b.fault.Kind == "trickle" {
+		n := max(1, b.fault.Rate*int64(trickleTick)/int64(time.Second))
 		p = p[:min(int64(len(p)), n)]
-		(&strike{Fault: Fault{Delay: trickleTick}, release: b.strike.release}).pause(b.ctx)
+		(&activeFault{Fault: Fault{Delay: trickleTick}, release: b.fault.release}).pause(b.ctx)
 		return b.Reader.Read(p)
 	}
 	if b.left == 0 {
 		b.left = -1
-		if status := b.strike.act(b.ctx); status != 0 {
+		if status := b.fault.apply(b.ctx); status != 0 {
 			return 0, errStatus(status)
 		}
 	}

@@ -146,7 +146,7 @@ func (s *filestore) receive(r io.Reader) (*incoming, error) {
 		}
 	}()
 	hash := sha256.New()
-	if err := in.copy(io.MultiWriter(f, hash), r); err != nil {
+	if err := in.receiveFrom(io.MultiWriter(f, hash), r); err != nil {
 		return nil, err
 	}
 	if err := f.Sync(); err != nil {
@@ -159,7 +159,7 @@ func (s *filestore) receive(r io.Reader) (*incoming, error) {
 	return in, nil
 }
 
-func (in *incoming) copy(w io.Writer, r io.Reader) error {
+func (in *incoming) receiveFrom(w io.Writer, r io.Reader) error {
 	buf := make([]byte, copyBuffer)
 	for {
 		n, err := r.Read(buf)

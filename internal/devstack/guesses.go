@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // Comparing a secret costs a quarter of a second of CPU by design, so wrong
@@ -54,7 +54,7 @@ func newGuesses() *guesses {
 func (g *guesses) try(ctx context.Context, peer, id string, compare func() bool) (ok bool, wait time.Duration) {
 	by := g.of(peer)
 	account := int(maphash.String(g.seed, id) % guessShards)
-	if wait := by.wait(account, time.Now()); wait > 0 { // before the queue
+	if wait := by.delay(account, time.Now()); wait > 0 { // before the queue
 		return false, wait
 	}
 	select {
@@ -63,7 +63,7 @@ func (g *guesses) try(ctx context.Context, peer, id string, compare func() bool)
 	case <-ctx.Done():
 		return false, 0
 	}
-	if wait := by.wait(account, time.Now()); wait > 0 { // those before us in the queue were wrong
+	if wait := by.delay(account, time.Now()); wait > 0 { // those before us in the queue were wrong
 		return false, wait
 	}
 	if ok = compare(); !ok && ctx.Err() == nil {
@@ -87,18 +87,18 @@ func (g *guesses) of(peer string) *guesser {
 	return by
 }
 
-func (b *guesser) account(i int) *rate.Limiter {
+func (b *guesser) accountLimiter(i int) *rate.Limiter {
 	if b.accounts[i] == nil {
 		b.accounts[i] = rate.NewLimiter(rate.Every(accountRefill), accountGuesses)
 	}
 	return b.accounts[i]
 }
 
-// wait is how long until one more guess is allowed.
-func (b *guesser) wait(account int, now time.Time) time.Duration {
+// delay is how long until one more guess is allowed.
+func (b *guesser) delay(account int, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return max(missing(b.all, now, peerRefill), missing(b.account(account), now, accountRefill))
+	return max(missing(b.all, now, peerRefill), missing(b.accountLimiter(account), now, accountRefill))
 }
 
 func missing(l *rate.Limiter, now time.Time, refill time.Duration) time.Duration {
@@ -109,7 +109,7 @@ func (b *guesser) charge(account int, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.all.AllowN(now, 1)
-	b.account(account).AllowN(now, 1)
+	b.accountLimiter(account).AllowN(now, 1)
 }
 
 // peerName is what guesses are counted by: the certificate's first name, which a
@@ -125,7 +125,7 @@ func verifiedNames(state *tls.ConnectionState) []string {
 	if state == nil || len(state.VerifiedChains) == 0 {
 		return nil
 	}
-	return pemfile.Names(state.VerifiedChains[0][0])
+	return certs.Names(state.VerifiedChains[0][0])
 }
 
 // tooManyGuesses is the error of a peer that must wait.

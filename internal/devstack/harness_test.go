@@ -18,9 +18,9 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 	"github.com/artstore/artstore-pki/internal/devstack"
-	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/secret"
@@ -97,7 +97,7 @@ func serve(t testing.TB, ca *ingesttest.CA, name string, h http.Handler, peers .
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: h, Server: server, Drain: time.Second, Logger: slog.New(slog.DiscardHandler)})
+		_ = httpserver.Serve(ctx, ln, httpserver.Config{Handler: h, Server: server, Drain: time.Second, Logger: slog.New(slog.DiscardHandler)})
 	}()
 	t.Cleanup(func() { stop(); <-done })
 	return "https://" + ln.Addr().String()

@@ -27,7 +27,7 @@ func (s *Storage) serveList(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if bad := s.faults.choose("list"); bad != nil {
-		if status := bad.act(r.Context()); status != 0 {
+		if status := bad.apply(r.Context()); status != 0 {
 			s.failStatus(w, status)
 			return
 		}

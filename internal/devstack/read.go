@@ -13,7 +13,7 @@ import (
 const minDownloadRate = 64 << 10 // bytes per second a download may fall to, on average
 
 // authorise judges the request's token before anything else is looked at.
-func (s *Storage) authorise(r *http.Request, scope string) (*verdict, problem) {
+func (s *Storage) authorise(r *http.Request, scope string) (*tokenInfo, problem) {
 	v, err := s.tokens.verify(r, s.cfg.RequireBound)
 	switch {
 	case errors.Is(err, errNoKeys):
@@ -87,7 +87,7 @@ func (s *Storage) serveDownload(w http.ResponseWriter, r *http.Request) {
 	defer func() { _ = f.Close() }() // only read from
 	bad := s.faults.choose("download")
 	if bad != nil && bad.AfterBytes == 0 && bad.Kind != "trickle" {
-		if status := bad.act(r.Context()); status != 0 {
+		if status := bad.apply(r.Context()); status != 0 {
 			s.failStatus(w, status)
 			return
 		}
@@ -104,7 +104,7 @@ func (s *Storage) serveDownload(w http.ResponseWriter, r *http.Request) {
 		content = struct {
 			io.Reader
 			io.Seeker
-		}{&faultyBody{Reader: f, ctx: r.Context(), strike: bad, left: bad.AfterBytes}, f}
+		}{&faultyBody{Reader: f, ctx: r.Context(), fault: bad, left: bad.AfterBytes}, f}
 	}
 	http.ServeContent(w, r, "", m.UploadedAt, content)
 }

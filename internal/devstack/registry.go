@@ -122,8 +122,8 @@ func (a *Admin) bearer(w http.ResponseWriter, r *http.Request) bool {
 	if err == nil {
 		var keys *keySet
 		if keys, err = parseKeySet(a.keys.ring.Load().jwks); err == nil {
-			var v *verdict
-			if v, err = keys.judge(raw, time.Now()); err == nil {
+			var v *tokenInfo
+			if v, err = keys.verify(raw, time.Now()); err == nil {
 				err = v.bound(r.TLS, a.cfg.BoundTokens)
 			}
 		}

@@ -117,17 +117,17 @@ func (s *Storage) upload(w http.ResponseWriter, r *http.Request) (status int) {
 		p = problemMode
 	}
 	if p != noProblem {
-		s.leaveBody(w, r)
+		s.stopReadingBody(w, r)
 		return s.fail(w, p, string(s.cfg.Mode))
 	}
 	bad := s.faults.choose("upload")
 	r.Body = &idleBody{ReadCloser: r.Body, rc: http.NewResponseController(w), idle: s.cfg.BodyIdle}
 	if status := bad.beforeBody(r); status != 0 {
-		s.leaveBody(w, r)
+		s.stopReadingBody(w, r)
 		return s.failStatus(w, status)
 	}
 	if r.ContentLength > s.cfg.MaxFileSize+maxFormOverhead {
-		s.leaveBody(w, r)
+		s.stopReadingBody(w, r)
 		return s.fail(w, problemTooLarge, "")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxFileSize+maxFormOverhead)
@@ -152,7 +152,7 @@ func (s *Storage) upload(w http.ResponseWriter, r *http.Request) (status int) {
 		checksum = newSum(checksum)
 	}
 	if bad != nil && bad.AfterStore {
-		if status := bad.act(r.Context()); status != 0 {
+		if status := bad.apply(r.Context()); status != 0 {
 			return s.failStatus(w, status)
 		}
 	}
@@ -160,10 +160,10 @@ func (s *Storage) upload(w http.ResponseWriter, r *http.Request) (status int) {
 	return http.StatusCreated
 }
 
-// leaveBody prepares an answer that does not wait for the body: net/http would
+// stopReadingBody prepares an answer that does not wait for the body: net/http would
 // read up to 256 KiB first, for as long as a client takes. Small bodies are
 // still read, within the patience for all bodies, to keep the connection.
-func (s *Storage) leaveBody(w http.ResponseWriter, r *http.Request) {
+func (s *Storage) stopReadingBody(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > maxField) {
 		w.Header().Set("Connection", "close")
 		return
@@ -171,24 +171,24 @@ func (s *Storage) leaveBody(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyIdle)) // a server that cannot is a test's recorder
 }
 
-// beforeBody strikes at once, or arms the body. A nil strike does nothing.
-func (s *strike) beforeBody(r *http.Request) (status int) {
+// beforeBody applies the fault at once, or puts it into the body. nil does nothing.
+func (s *activeFault) beforeBody(r *http.Request) (status int) {
 	if s == nil || s.AfterStore {
 		return 0
 	}
 	if s.AfterBytes == 0 && s.Kind != "trickle" {
-		return s.act(r.Context())
+		return s.apply(r.Context())
 	}
 	r.Body = struct {
 		io.Reader
 		io.Closer
-	}{&faultyBody{Reader: r.Body, ctx: r.Context(), strike: s, left: s.AfterBytes}, r.Body}
+	}{&faultyBody{Reader: r.Body, ctx: r.Context(), fault: s, left: s.AfterBytes}, r.Body}
 	return 0
 }
 
 // describe makes the metadata of an upload. In the Python dialect the client may
 // choose the id; the Go one ignores it.
-func (s *Storage) describe(f *form, who *verdict) (*metadata, error) {
+func (s *Storage) describe(f *form, who *tokenInfo) (*metadata, error) {
 	m := &metadata{
 		ID: uuid.New(), Name: f.name, ContentType: f.contentType, Description: f.fields["description"], Version: f.fields["version"],
 		Tags: f.tags, Retention: "permanent", UploadedBy: who.subject, UploadedAt: time.Now().UTC(),

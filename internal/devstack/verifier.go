@@ -79,8 +79,8 @@ func parseKeySet(data []byte) (*keySet, error) {
 	return ks, nil
 }
 
-// verdict is what a valid token says. Immutable.
-type verdict struct {
+// tokenInfo is what a valid token says. Immutable.
+type tokenInfo struct {
 	subject    string
 	scopes     []string
 	thumbprint string // "" if not bound
@@ -88,7 +88,7 @@ type verdict struct {
 }
 
 // bound compares the token's certificate with the peer's, in constant time.
-func (v *verdict) bound(state *tls.ConnectionState, required bool) error {
+func (v *tokenInfo) bound(state *tls.ConnectionState, required bool) error {
 	if v.thumbprint == "" {
 		if required {
 			return errNotBound
@@ -102,8 +102,8 @@ func (v *verdict) bound(state *tls.ConnectionState, required bool) error {
 	return nil
 }
 
-// judge verifies signature, times and type. Only RS256 is ever tried.
-func (ks *keySet) judge(raw string, now time.Time) (*verdict, error) {
+// verify verifies signature, times and type. Only RS256 is ever tried.
+func (ks *keySet) verify(raw string, now time.Time) (*tokenInfo, error) {
 	token, err := jwt.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil || len(token.Headers) != 1 {
 		return nil, errBadToken
@@ -119,13 +119,13 @@ func (ks *keySet) judge(raw string, now time.Time) (*verdict, error) {
 	for _, key := range candidates {
 		var c claims
 		if token.Claims(key, &c) == nil {
-			return c.verdict(now)
+			return c.info(now)
 		}
 	}
 	return nil, errBadToken
 }
 
-func (c *claims) verdict(now time.Time) (*verdict, error) {
+func (c *claims) info(now time.Time) (*tokenInfo, error) {
 	switch {
 	case c.Expiry == nil, now.After(c.Expiry.Time().Add(tokenLeeway)):
 		return nil, errBadToken
@@ -134,7 +134,7 @@ func (c *claims) verdict(now time.Time) (*verdict, error) {
 	case c.Type == "refresh":
 		return nil, errBadToken
 	}
-	v := &verdict{subject: c.Subject, scopes: append(strings.Fields(c.Scope), c.Scopes...), expires: c.Expiry.Time().Add(tokenLeeway)}
+	v := &tokenInfo{subject: c.Subject, scopes: append(strings.Fields(c.Scope), c.Scopes...), expires: c.Expiry.Time().Add(tokenLeeway)}
 	if c.Confirm != nil {
 		// An empty thumbprint is a binding that nothing can meet, not the absence of one.
 		if v.thumbprint = c.Confirm.Thumbprint; v.thumbprint == "" {
@@ -144,9 +144,9 @@ func (c *claims) verdict(now time.Time) (*verdict, error) {
 	return v, nil
 }
 
-func (v *verdict) may(scope string) bool { return slices.Contains(v.scopes, scope) }
+func (v *tokenInfo) may(scope string) bool { return slices.Contains(v.scopes, scope) }
 
-// verifier judges tokens with the Admin Module's published keys.
+// verifier verifies tokens with the Admin Module's published keys.
 type verifier struct {
 	url     string
 	rt      http.RoundTripper
@@ -161,19 +161,19 @@ type verifier struct {
 	mu       sync.Mutex // of the fields below; never held while fetching
 	inflight chan struct{}
 	last     time.Time // end of the last fetch
-	cache    map[[sha256.Size]byte]*verdict
+	cache    map[[sha256.Size]byte]*tokenInfo
 }
 
 func newVerifier(url string, rt http.RoundTripper, ahead time.Duration, m *storageMetrics) *verifier {
-	return &verifier{url: url, rt: rt, ahead: ahead, metrics: m, cache: map[[sha256.Size]byte]*verdict{}}
+	return &verifier{url: url, rt: rt, ahead: ahead, metrics: m, cache: map[[sha256.Size]byte]*tokenInfo{}}
 }
 
-// now is the time by which tokens are judged.
+// now is the time by which tokens are verified.
 func (v *verifier) now() time.Time { return time.Now().Add(v.ahead) }
 
-// verify returns the verdict on a request's token: signature and times may come
-// from the cache, the binding is compared every time.
-func (v *verifier) verify(r *http.Request, requireBound bool) (*verdict, error) {
+// verify returns what the token of a request says, or why it is refused. Signature
+// and times may come from the cache, the binding is compared every time.
+func (v *verifier) verify(r *http.Request, requireBound bool) (*tokenInfo, error) {
 	start := time.Now()
 	raw, err := bearerToken(r)
 	if err != nil {
@@ -186,7 +186,7 @@ func (v *verifier) verify(r *http.Request, requireBound bool) (*verdict, error) 
 	if found == nil {
 		cache = "miss"
 		v.misses.Add(1)
-		if found, err = v.judge(r.Context(), raw); err == nil {
+		if found, err = v.lookUp(r.Context(), raw); err == nil {
 			v.remember(hash, found, v.now())
 		}
 	} else {
@@ -203,10 +203,10 @@ func (v *verifier) verify(r *http.Request, requireBound bool) (*verdict, error) 
 	return found, nil
 }
 
-func (v *verifier) judge(ctx context.Context, raw string) (*verdict, error) {
+func (v *verifier) lookUp(ctx context.Context, raw string) (*tokenInfo, error) {
 	keys := v.keys.Load()
 	if keys != nil {
-		found, err := keys.judge(raw, v.now())
+		found, err := keys.verify(raw, v.now())
 		if !errors.Is(err, errUnknownKey) {
 			return found, err
 		}
@@ -215,10 +215,10 @@ func (v *verifier) judge(ctx context.Context, raw string) (*verdict, error) {
 	if keys = v.keys.Load(); keys == nil {
 		return nil, errNoKeys
 	}
-	return keys.judge(raw, v.now())
+	return keys.verify(raw, v.now())
 }
 
-func (v *verifier) cached(hash [sha256.Size]byte, now time.Time) *verdict {
+func (v *verifier) cached(hash [sha256.Size]byte, now time.Time) *tokenInfo {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	found := v.cache[hash]
@@ -229,7 +229,7 @@ func (v *verifier) cached(hash [sha256.Size]byte, now time.Time) *verdict {
 	return found
 }
 
-func (v *verifier) remember(hash [sha256.Size]byte, found *verdict, now time.Time) {
+func (v *verifier) remember(hash [sha256.Size]byte, found *tokenInfo, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.cache) >= maxCachedTokens {

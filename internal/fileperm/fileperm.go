@@ -23,6 +23,9 @@ const Secret fs.FileMode = 0o600
 // Exposed reports whether the mode of a secret gives others too much.
 func Exposed(info fs.FileInfo) bool { return exceeds(info, Secret) }
 
+// ExposedMode is [Exposed] for a mode alone, where it is known whether the file belongs to root.
+func ExposedMode(mode fs.FileMode, ofRoot bool) bool { return exceedsMode(mode, Secret, ofRoot) }
+
 // Owner returns the user that a file belongs to, and false where there is none.
 func Owner(info fs.FileInfo) (uid int, ok bool) { return owner(info) }
 

@@ -28,10 +28,15 @@ func foreign(info fs.FileInfo, owners []int) string {
 }
 
 func exceeds(info fs.FileInfo, most fs.FileMode) bool {
-	if uid, ok := owner(info); ok && uid == 0 && most == Secret {
+	uid, ok := owner(info)
+	return exceedsMode(info.Mode(), most, ok && uid == 0)
+}
+
+func exceedsMode(mode, most fs.FileMode, ofRoot bool) bool {
+	if ofRoot && most == Secret {
 		most |= 0o040
 	}
-	return info.Mode().Perm()&^most != 0
+	return mode.Perm()&^most != 0
 }
 
 // writable reports a directory in which others can rename. Group 0 is root's own.

@@ -9,16 +9,11 @@ package pemfile
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
-	"slices"
 	"unicode"
 )
 
@@ -230,49 +225,4 @@ func EncodePrivateKey(key crypto.Signer) ([]byte, error) {
 		return nil, fmt.Errorf("encoding private key: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: typePKCS8, Bytes: der}), nil
-}
-
-// Fits reports whether key is the private half of the certificate's key.
-func Fits(cert *x509.Certificate, key crypto.Signer) bool {
-	pub, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
-	if !ok {
-		return false
-	}
-	k := key.Public()
-	if p, ok := k.(*ecdsa.PublicKey); ok && p == nil {
-		return false
-	}
-	return pub.Equal(k)
-}
-
-// Fingerprint is the SHA-256 of the certificate in lower-case hex, as step and openssl print it (without colons).
-func Fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	return hex.EncodeToString(sum[:])
-}
-
-// Names are all subject alternative names of a certificate, as text.
-func Names(c *x509.Certificate) []string {
-	names := slices.Clone(c.DNSNames)
-	for _, ip := range c.IPAddresses {
-		names = append(names, ip.String())
-	}
-	for _, u := range c.URIs {
-		names = append(names, u.String())
-	}
-	return append(names, c.EmailAddresses...)
-}
-
-// Serial is the serial number as this project shows it everywhere, and as
-// "artstore-pki revoke" takes it: 0x and lower-case hex.
-func Serial(c *x509.Certificate) string { return "0x" + c.SerialNumber.Text(16) }
-
-// HexSerial is [Serial] for a serial in decimal, as the step API carries it;
-// anything else comes back as it is.
-func HexSerial(decimal string) string {
-	n, ok := new(big.Int).SetString(decimal, 10)
-	if !ok {
-		return decimal
-	}
-	return "0x" + n.Text(16)
 }

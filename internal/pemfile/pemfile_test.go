@@ -13,12 +13,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
-	"net"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -52,6 +51,17 @@ func encodeKey(t testing.TB, key crypto.Signer) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// noKey is a signer, as of a token that was removed, without a public key.
+type noKey struct{ crypto.Signer }
+
+func (noKey) Public() crypto.PublicKey { return (*ecdsa.PublicKey)(nil) }
+
+func TestEncodePrivateKeyRefusesUnknown(t *testing.T) {
+	if _, err := pemfile.EncodePrivateKey(noKey{}); err == nil {
+		t.Error("an unknown kind of key was encoded")
+	}
 }
 
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
@@ -139,7 +149,7 @@ func TestPrivateKey(t *testing.T) {
 		"PKCS#1":           {pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(rs)}), rs},
 	} {
 		got, err := pemfile.PrivateKey(c.in)
-		if err != nil || !pemfile.Fits(newCert(t, c.key), got) {
+		if err != nil || !certs.Fits(newCert(t, c.key), got) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -199,8 +209,8 @@ func TestCombined(t *testing.T) {
 	key := newKey(t)
 	cert, k := pemfile.EncodeCertificates([]*x509.Certificate{newCert(t, key)}), encodeKey(t, key)
 	for _, in := range [][]byte{join(cert, k), join(k, cert), join(k, cert, cert)} {
-		certs, got, err := pemfile.Combined(in)
-		if err != nil || !pemfile.Fits(certs[0], got) {
+		chain, got, err := pemfile.Combined(in)
+		if err != nil || !certs.Fits(chain[0], got) {
 			t.Errorf("Combined: %v", err)
 		}
 	}
@@ -256,43 +266,6 @@ func TestRevocationLists(t *testing.T) {
 		}
 	}
 }
-
-func TestFits(t *testing.T) {
-	key := newKey(t)
-	cert := newCert(t, key)
-	if !pemfile.Fits(cert, key) || pemfile.Fits(cert, newKey(t)) {
-		t.Error("Fits compares public keys")
-	}
-	if pemfile.Fits(&x509.Certificate{}, key) || pemfile.Fits(cert, noKey{}) {
-		t.Error("without a key nothing fits")
-	}
-	if fp := pemfile.Fingerprint(cert); len(fp) != 64 || fp != strings.ToLower(fp) {
-		t.Errorf("fingerprint %q", fp)
-	}
-	if _, err := pemfile.EncodePrivateKey(noKey{}); err == nil {
-		t.Error("an unknown kind of key was encoded")
-	}
-}
-
-func TestHowCertificatesAreCalled(t *testing.T) {
-	cert := newCert(t, newKey(t))
-	cert.DNSNames, cert.EmailAddresses = []string{"a", "artstore_b"}, []string{"x@y"}
-	cert.IPAddresses, cert.URIs = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, []*url.URL{{Scheme: "spiffe", Host: "artstore", Path: "/b"}}
-	if got, want := strings.Join(pemfile.Names(cert), " "), "a artstore_b 127.0.0.1 ::1 spiffe://artstore/b x@y"; got != want {
-		t.Errorf("names %q, want %q", got, want)
-	}
-	if cert.DNSNames = append(cert.DNSNames, "c"); len(pemfile.Names(cert)) != 7 {
-		t.Error("a name is missing")
-	}
-	if got := pemfile.Serial(cert) + " " + pemfile.HexSerial("255") + " " + pemfile.HexSerial("?"); got != "0x7 0xff ?" {
-		t.Errorf("serials %q", got)
-	}
-}
-
-// noKey is a signer, as of a token that was removed, without a public key.
-type noKey struct{ crypto.Signer }
-
-func (noKey) Public() crypto.PublicKey { return (*ecdsa.PublicKey)(nil) }
 
 // begins counts the lines that begin a block.
 func begins(in []byte) (n int) {

@@ -19,6 +19,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"math/big"
 	"time"
 )
 
@@ -28,6 +29,26 @@ type Issuer [sha256.Size]byte
 
 // IssuerOf names the CA that c is the certificate of.
 func IssuerOf(c *x509.Certificate) Issuer { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
+
+// Edition tells the lists of one issuer apart by age.
+type Edition struct {
+	ThisUpdate time.Time
+	Number     *big.Int // nil if the list has none
+}
+
+// EditionOf returns the edition of a list.
+func EditionOf(list *x509.RevocationList) Edition {
+	return Edition{list.ThisUpdate, list.Number}
+}
+
+// Supersedes reports whether a list of the edition e replaces one of the edition o.
+// Times have whole seconds; the number tells two of one second apart (RFC 5280 §5.2.3).
+func (e Edition) Supersedes(o Edition) bool {
+	if !e.ThisUpdate.Equal(o.ThisUpdate) || e.Number == nil || o.Number == nil {
+		return e.ThisUpdate.After(o.ThisUpdate)
+	}
+	return e.Number.Cmp(o.Number) > 0
+}
 
 // Index holds what the lists of several issuers name: by issuer and serial number
 // (big endian), the last second, in Unix time, that the certificate may be valid in.

@@ -345,3 +345,21 @@ func FuzzIndex(f *testing.F) {
 		}
 	})
 }
+
+func TestEdition(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	for name, c := range map[string]struct {
+		a, b revocation.Edition
+		want bool
+	}{
+		"later":            {revocation.Edition{ThisUpdate: now.Add(time.Second)}, revocation.Edition{ThisUpdate: now}, true},
+		"earlier":          {revocation.Edition{ThisUpdate: now, Number: big.NewInt(9)}, revocation.Edition{ThisUpdate: now.Add(time.Second), Number: big.NewInt(1)}, false},
+		"the same":         {revocation.Edition{ThisUpdate: now, Number: big.NewInt(1)}, revocation.Edition{ThisUpdate: now, Number: big.NewInt(1)}, false},
+		"of one second":    {revocation.Edition{ThisUpdate: now, Number: big.NewInt(2)}, revocation.Edition{ThisUpdate: now, Number: big.NewInt(1)}, true},
+		"without a number": {revocation.Edition{ThisUpdate: now, Number: big.NewInt(2)}, revocation.Edition{ThisUpdate: now}, false},
+	} {
+		if got := c.a.Supersedes(c.b); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

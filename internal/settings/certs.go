@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -73,7 +74,7 @@ func (p *parser) certificate(now time.Time) {
 	switch {
 	case err != nil:
 		p.fail("tls.key_file", fmt.Sprintf("reading the key in %s: %s", path, err))
-	case chain != nil && !pemfile.Fits(chain[0], key):
+	case chain != nil && !certs.Fits(chain[0], key):
 		p.fail("tls.key_file", fmt.Sprintf("the key in %s does not fit the certificate in %s", path, p.out.TLS.Cert))
 	}
 }

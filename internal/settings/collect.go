@@ -14,8 +14,8 @@ type Input struct {
 	File    string              // YAML if it ends in .yaml or .yml, else lines of NAME=value; "" for none
 }
 
-// Sheet is what was found for each setting, as text.
-type Sheet struct {
+// Collected is what was found for each setting, as text.
+type Collected struct {
 	found    map[string]assignment // by Setting.Key
 	problems []error               // names that are wrong, and a file that cannot be read
 }
@@ -51,9 +51,9 @@ type Line struct {
 }
 
 // Collect reads all sources. It never fails: what is wrong is reported by
-// [Sheet.Problems] and [Sheet.Parse], and the rest is there to be looked at.
-func Collect(in Input) *Sheet {
-	s := &Sheet{found: map[string]assignment{}}
+// [Collected.Problems] and [Collected.Parse], and the rest is there to be looked at.
+func Collect(in Input) *Collected {
+	s := &Collected{found: map[string]assignment{}}
 	var defaults []assignment
 	for _, r := range Table() {
 		defaults = append(defaults, assignment{row: r, text: r.Default, origin: "default"})
@@ -67,7 +67,7 @@ func Collect(in Input) *Sheet {
 
 // overlay puts what one source says over what weaker ones said. Within one
 // source no setting is said twice with different texts.
-func (s *Sheet) overlay(layer []assignment) {
+func (s *Collected) overlay(layer []assignment) {
 	said := map[string]assignment{}
 	for _, a := range layer {
 		before, twice := said[a.row.Key]
@@ -80,19 +80,19 @@ func (s *Sheet) overlay(layer []assignment) {
 	}
 }
 
-func (s *Sheet) problem(r Setting, origin, text string) {
+func (s *Collected) problem(r Setting, origin, text string) {
 	s.problems = append(s.problems, &Problem{Name: r.Variable(), Origin: origin, Text: text})
 }
 
 // Problems are what is wrong with names and files, whatever the values are.
-func (s *Sheet) Problems() error { return errors.Join(s.problems...) }
+func (s *Collected) Problems() error { return errors.Join(s.problems...) }
 
 // Lines returns all settings in the order of the table.
-func (s *Sheet) Lines() []Line {
+func (s *Collected) Lines() []Line {
 	var out []Line
 	for _, r := range Table() {
 		a := s.found[r.Key]
-		value := r.shown(a.text)
+		value := r.displayValue(a.text)
 		if a.isPath {
 			value = "file " + a.text
 		}
@@ -120,7 +120,7 @@ var (
 	sharedPrefixes = []string{"ADMIN_MODULE_", "SERVICE_ACCOUNT_", "STORAGE_ELEMENT_", "TLS_", "ARTSTORE_PKI_"}
 )
 
-func (s *Sheet) fromEnviron(environ []string) (out []assignment) {
+func (s *Collected) fromEnviron(environ []string) (out []assignment) {
 	known := variables()
 	for _, entry := range environ {
 		name, text, _ := strings.Cut(entry, "=")
@@ -130,9 +130,9 @@ func (s *Sheet) fromEnviron(environ []string) (out []assignment) {
 		case ours:
 			out = append(out, assignment{row: v.row, text: text, isPath: v.isPath, origin: name})
 		case hasPrefix(name, ownPrefixes):
-			s.problems = append(s.problems, &Problem{Name: name, Text: "no such setting" + didYouMean(name, known, farMiss)})
+			s.problems = append(s.problems, &Problem{Name: name, Text: "no such setting" + suggestion(name, known, farMiss)})
 		case hasPrefix(name, sharedPrefixes):
-			if near := didYouMean(name, known, nearMiss); near != "" {
+			if near := suggestion(name, known, nearMiss); near != "" {
 				s.problems = append(s.problems, &Problem{Name: name, Text: "no such setting" + near})
 			}
 		}

@@ -1,9 +1,9 @@
 // Package settings reads what an ingester is told by its environment, a file
 // and flags, and turns it into values once.
 //
-//	sheet := settings.Collect(settings.Input{Flags: given, Environ: os.Environ(), File: path})
-//	for _, l := range sheet.Lines() { … } // config show: text and origin of each, secrets redacted
-//	s, err := sheet.Parse()               // everything that is wrong, joined
+//	collected := settings.Collect(settings.Input{Flags: given, Environ: os.Environ(), File: path})
+//	for _, l := range collected.Lines() { … } // config show: text and origin of each, secrets redacted
+//	s, err := collected.Parse()               // everything that is wrong, joined
 //
 // [Table] is the only place that knows a setting: its names, its type, its
 // default and its sentence of documentation. Flags, the environment, the file,

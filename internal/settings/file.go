@@ -32,7 +32,7 @@ type lineError struct {
 	text string
 }
 
-func (s *Sheet) fromFile(path string) (out []assignment) {
+func (s *Collected) fromFile(path string) (out []assignment) {
 	if path == "" {
 		return nil
 	}
@@ -50,7 +50,7 @@ func (s *Sheet) fromFile(path string) (out []assignment) {
 		v, ours := known[e.name]
 		switch {
 		case !ours:
-			wrong = append(wrong, lineError{e.line, fmt.Sprintf("no such setting: %.60q%s", e.name, didYouMean(e.name, known, farMiss))})
+			wrong = append(wrong, lineError{e.line, fmt.Sprintf("no such setting: %.60q%s", e.name, suggestion(e.name, known, farMiss))})
 		case v.row.secret && !v.isPath && fileperm.Exposed(info):
 			wrong = append(wrong, lineError{e.line, fmt.Sprintf("%s is a secret, and mode %04o lets others read it: want 0600", v.row.Variable(), info.Mode().Perm())})
 		case e.text != "":

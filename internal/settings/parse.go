@@ -9,19 +9,19 @@ import (
 
 const tokenPath = "/api/v1/auth/token" //nolint:gosec // G101: a path of the Python Admin Module
 
-// parser turns a sheet into settings and keeps all that is wrong.
+// parser turns what was collected into settings and keeps all that is wrong.
 type parser struct {
-	sheet *Sheet
-	out   *Settings
-	wrong []error
-	bad   map[string]bool // keys with a problem: what depends on them is not judged
+	collected *Collected
+	out       *Settings
+	wrong     []error
+	bad       map[string]bool // keys with a problem: what depends on them is not judged
 }
 
 // Parse returns the settings, or everything that is wrong with them, joined:
 // [*Problem] for a setting, and what the file has that is none. Certificate
 // files are read and judged; nothing is connected to.
-func (s *Sheet) Parse() (*Settings, error) {
-	p := &parser{sheet: s, out: new(Settings), wrong: append([]error(nil), s.problems...), bad: map[string]bool{}}
+func (s *Collected) Parse() (*Settings, error) {
+	p := &parser{collected: s, out: new(Settings), wrong: append([]error(nil), s.problems...), bad: map[string]bool{}}
 	for _, r := range Table() {
 		p.value(s.found[r.Key])
 	}
@@ -49,7 +49,7 @@ func rank(err error) int {
 }
 
 func (p *parser) value(a assignment) {
-	switch t, isText := a.row.into(p.out).(*Text); {
+	switch t, isText := a.row.target(p.out).(*Text); {
 	case a.text == "":
 	case a.isPath && isText:
 		t.File = a.text
@@ -64,7 +64,7 @@ func (p *parser) value(a assignment) {
 
 // fail reports a problem of the setting with key.
 func (p *parser) fail(key, text string) {
-	a := p.sheet.found[key]
+	a := p.collected.found[key]
 	origin := a.origin
 	if a.text == "" {
 		origin = ""
@@ -75,7 +75,7 @@ func (p *parser) fail(key, text string) {
 
 // missing reports a setting without which nothing works, and how to give it.
 func (p *parser) missing(key string) {
-	r := p.sheet.found[key].row
+	r := p.collected.found[key].row
 	ways := []string{r.Variable()}
 	if r.FromFile() {
 		ways = append(ways, r.Variable()+FileSuffix)

@@ -6,7 +6,7 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Settings are valid: only [Sheet.Parse] makes them. Durations and sizes of -1
+// Settings are valid: only [Collected.Parse] makes them. Durations and sizes of -1
 // mean "off" where the table allows it.
 type Settings struct {
 	Token     Token

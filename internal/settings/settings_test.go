@@ -161,13 +161,13 @@ func FuzzFile(f *testing.F) {
 			name = "f.yaml"
 		}
 		path := write(t, name, text, 0o600)
-		sheet := settings.Collect(settings.Input{File: path})
-		for _, l := range sheet.Lines() {
+		collected := settings.Collect(settings.Input{File: path})
+		for _, l := range collected.Lines() {
 			if l.Origin != "default" && !strings.HasPrefix(l.Origin, path+":") {
 				t.Errorf("%+v", l)
 			}
 		}
-		if _, err := sheet.Parse(); err == nil {
+		if _, err := collected.Parse(); err == nil {
 			t.Skip("all that is needed was in it")
 		}
 	})

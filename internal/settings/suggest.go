@@ -11,8 +11,8 @@ const (
 	farMiss  = 6
 )
 
-// didYouMean is the end of a sentence about an unknown name; "" if nothing known is near.
-func didYouMean[V any](name string, known map[string]V, limit int) string {
+// suggestion is the end of a sentence about an unknown name; "" if nothing known is near.
+func suggestion[V any](name string, known map[string]V, limit int) string {
 	best, least := "", limit+1
 	for _, k := range slices.Sorted(maps.Keys(known)) { // sorted: of two as near the same each time
 		if d := distance(name, k); d < least {

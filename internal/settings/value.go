@@ -36,7 +36,7 @@ func (r Setting) Type() string {
 	if len(r.Choices) > 0 {
 		return "choice"
 	}
-	switch r.into(new(Settings)).(type) {
+	switch r.target(new(Settings)).(type) {
 	case *bool:
 		return typeBool
 	case *time.Duration:
@@ -65,7 +65,7 @@ func (r Setting) parse(text string, s *Settings) (err error) {
 		}
 		text = r.Choices[i]
 	}
-	switch v := r.into(s).(type) {
+	switch v := r.target(s).(type) {
 	case *string:
 		*v = text
 	case *Text:
@@ -193,8 +193,8 @@ func checkAddress(text string, query bool) error {
 	return nil
 }
 
-// shown is text as it may be printed.
-func (r Setting) shown(text string) string {
+// displayValue is text as it may be printed.
+func (r Setting) displayValue(text string) string {
 	if r.secret {
 		return secret.New(text).String()
 	}

@@ -38,12 +38,12 @@ func TestTrustAndProxyOfOneSide(t *testing.T) {
 			"no URL":               {tls, "__PROXY_URL=http://u:canary@%zz", "is not a URL"},
 			"a proxy for nothing":  {cleartext, "__PROXY_URL=http://u:canary@p", "goes with https://"},
 		} {
-			sheet := settings.Collect(settings.Input{Environ: append([]string{side + c.given}, c.base...)})
-			s, err := sheet.Parse()
+			collected := settings.Collect(settings.Input{Environ: append([]string{side + c.given}, c.base...)})
+			s, err := collected.Parse()
 			if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), side) || strings.Contains(err.Error(), "canary")) {
 				t.Errorf("%s, %s: %v, want %q", side, name, err, c.want)
 			}
-			for _, l := range sheet.Lines() {
+			for _, l := range collected.Lines() {
 				if strings.Contains(l.Value, "canary") {
 					t.Errorf("%s, %s: %s shows a password", side, name, l.Variable)
 				}

@@ -34,6 +34,7 @@ const (
 	PathLogHead            = "/log/head"
 	PathLogProof           = "/log/proof"
 	PathLogEntry           = "/log/entry/" // + index
+	PathRecordAuthorities  = "/records/authorities"
 	PathRecordCertificates = "/records/certificates"
 	PathRecordEvents       = "/records/events"
 

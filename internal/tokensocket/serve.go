@@ -17,8 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/ingestclient"
-	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -59,10 +59,10 @@ type Config struct {
 // Serve answers on ln, which [Listen] made, until ctx ends, and closes it.
 func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 	s := newServer(ctx, cfg)
-	return httpsrv.Serve(ctx, ln, httpsrv.Config{
+	return httpserver.Serve(ctx, ln, httpserver.Config{
 		Handler: s.handler(),
 		// All clients have the same address, which is none.
-		Conns:       func() httpsrv.Conns { return httpsrv.Conns{Total: maxConns, PerAddress: maxConns} },
+		Conns:       func() httpserver.Conns { return httpserver.Conns{Total: maxConns, PerAddress: maxConns} },
 		Idle:        idle,
 		BodyTimeout: bodyTime, WriteTimeout: answerTime,
 		Logger: s.Logger,

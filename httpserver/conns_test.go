@@ -1,4 +1,4 @@
-package httpsrv_test
+package httpserver_test
 
 import (
 	"bufio"
@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/httpserver"
 )
 
 const (
@@ -85,11 +85,11 @@ func wantClosed(t *testing.T, from, to string) {
 func TestOneAddressAtItsCap(t *testing.T) {
 	const most = 4
 	var refused atomic.Int32
-	addr, _ := serve(t, httpsrv.Config{
+	addr, _ := serve(t, httpserver.Config{
 		Conns:   caps(4*most, most),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }),
 		Refused: func(what string) {
-			if what == httpsrv.LimitConns {
+			if what == httpserver.LimitConns {
 				refused.Add(1)
 			}
 		},
@@ -121,7 +121,7 @@ func TestOneAddressAtItsCap(t *testing.T) {
 // A connection counts before it has said anything, and a slot is given back once,
 // however often it is closed.
 func TestCapCountsSilentConnections(t *testing.T) {
-	addr, _ := serve(t, httpsrv.Config{Conns: caps(16, 2), Handler: http.NotFoundHandler()})
+	addr, _ := serve(t, httpserver.Config{Conns: caps(16, 2), Handler: http.NotFoundHandler()})
 	silent := []net.Conn{dial(t, attacker, addr), dial(t, attacker, addr)}
 	wantClosed(t, attacker, addr)
 	for _, c := range silent {
@@ -137,8 +137,8 @@ func TestCapCountsSilentConnections(t *testing.T) {
 func TestCapsChange(t *testing.T) {
 	var most atomic.Int32
 	most.Store(1)
-	addr, _ := serve(t, httpsrv.Config{
-		Conns:   func() httpsrv.Conns { return httpsrv.Conns{Total: 16, PerAddress: int(most.Load())} },
+	addr, _ := serve(t, httpserver.Config{
+		Conns:   func() httpserver.Conns { return httpserver.Conns{Total: 16, PerAddress: int(most.Load())} },
 		Handler: http.NotFoundHandler(),
 	})
 	first := dial(t, honest, addr)
@@ -156,7 +156,7 @@ func TestCapsChange(t *testing.T) {
 func TestCapsUnderConcurrency(t *testing.T) {
 	const total, per = 6, 4
 	var open, most atomic.Int32
-	addr, _ := serve(t, httpsrv.Config{Conns: caps(total, per), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	addr, _ := serve(t, httpserver.Config{Conns: caps(total, per), Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		n := open.Add(1)
 		defer open.Add(-1)
 		for {

@@ -1,4 +1,4 @@
-package httpsrv_test
+package httpserver_test
 
 import (
 	"bufio"
@@ -15,11 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/httpserver"
 )
 
 // serve runs Serve on a loopback port. stop ends its context and returns its error.
-func serve(t *testing.T, cfg httpsrv.Config) (addr string, stop func() error) {
+func serve(t *testing.T, cfg httpserver.Config) (addr string, stop func() error) {
 	t.Helper()
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -27,7 +27,7 @@ func serve(t *testing.T, cfg httpsrv.Config) (addr string, stop func() error) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- httpsrv.Serve(ctx, ln, cfg) }()
+	go func() { done <- httpserver.Serve(ctx, ln, cfg) }()
 	stopped := false
 	stop = func() error {
 		cancel()
@@ -62,7 +62,7 @@ func get(t *testing.T, url string) (string, error) {
 // nobody else gets in.
 func TestDrainLetsInFlightFinish(t *testing.T) {
 	started, release := make(chan struct{}), make(chan struct{})
-	addr, stop := serve(t, httpsrv.Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	addr, stop := serve(t, httpserver.Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		close(started)
 		<-release
 		_, _ = io.WriteString(w, "done")
@@ -100,7 +100,7 @@ func TestDrainLetsInFlightFinish(t *testing.T) {
 func TestCutAfterDrain(t *testing.T) {
 	started := make(chan struct{})
 	gone := make(chan struct{})
-	addr, stop := serve(t, httpsrv.Config{Drain: 20 * time.Millisecond, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	addr, stop := serve(t, httpserver.Config{Drain: 20 * time.Millisecond, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(started)
 		<-r.Context().Done()
 		close(gone)
@@ -121,7 +121,7 @@ func TestCutAfterDrain(t *testing.T) {
 }
 
 func TestHeaderLimit(t *testing.T) {
-	addr, _ := serve(t, httpsrv.Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })})
+	addr, _ := serve(t, httpserver.Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })})
 	for size, want := range map[int]int{1 << 10: http.StatusOK, 64 << 10: http.StatusRequestHeaderFieldsTooLarge} {
 		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", addr)
 		if err != nil {
@@ -141,15 +141,15 @@ func TestHeaderLimit(t *testing.T) {
 	}
 }
 
-func caps(total, perAddress int) func() httpsrv.Conns {
-	return func() httpsrv.Conns { return httpsrv.Conns{Total: total, PerAddress: perAddress} }
+func caps(total, perAddress int) func() httpserver.Conns {
+	return func() httpserver.Conns { return httpserver.Conns{Total: total, PerAddress: perAddress} }
 }
 
 // The connection above Total waits until one of the others is closed.
 func TestTotalConns(t *testing.T) {
 	entered := make(chan string, 3)
 	release := make(chan struct{})
-	addr, _ := serve(t, httpsrv.Config{Conns: caps(2, 2), Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	addr, _ := serve(t, httpserver.Config{Conns: caps(2, 2), Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		entered <- r.URL.Path
 		<-release
 	})})
@@ -183,7 +183,7 @@ func TestServesTLS(t *testing.T) {
 	// httptest brings a certificate for 127.0.0.1; the server under test is ours.
 	brought := httptest.NewTLSServer(nil)
 	defer brought.Close()
-	addr, stop := serve(t, httpsrv.Config{
+	addr, stop := serve(t, httpserver.Config{
 		TLS:     &tls.Config{MinVersion: tls.VersionTLS13, Certificates: brought.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }),
 	})
@@ -217,7 +217,7 @@ func TestServesTLS(t *testing.T) {
 // A body that takes longer than BodyTimeout ends; without it there is no bound.
 func TestBodyTimeout(t *testing.T) {
 	read := make(chan error, 1)
-	addr, _ := serve(t, httpsrv.Config{BodyTimeout: 20 * time.Millisecond, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	addr, _ := serve(t, httpserver.Config{BodyTimeout: 20 * time.Millisecond, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, err := io.ReadAll(r.Body)
 		read <- err
 	})})
@@ -241,7 +241,7 @@ func TestServeReportsABrokenListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = ln.Close()
-	if err := httpsrv.Serve(t.Context(), ln, httpsrv.Config{Handler: http.NotFoundHandler()}); !errors.Is(err, net.ErrClosed) {
+	if err := httpserver.Serve(t.Context(), ln, httpserver.Config{Handler: http.NotFoundHandler()}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Serve = %v, want net.ErrClosed", err)
 	}
 }

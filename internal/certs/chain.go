@@ -1,8 +1,11 @@
-package pemfile
+package certs
 
 import (
 	"bytes"
 	"crypto/x509"
+	"slices"
+
+	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
 // Chain sorts the certificates of a file, of which the first is the leaf: chain
@@ -38,7 +41,17 @@ func Chain(certs []*x509.Certificate) (chain, roots, surplus []*x509.Certificate
 // SelfSigned reports whether a certificate is signed by its own key and names itself as the issuer.
 func SelfSigned(c *x509.Certificate) bool { return Issued(c, c) }
 
-// Issued reports whether parent signed child and is named as its issuer.
+// Issued reports whether parent signed child and is named as its issuer. It is false
+// for a key that costs too much to compute with.
 func Issued(parent, child *x509.Certificate) bool {
-	return bytes.Equal(child.RawIssuer, parent.RawSubject) && child.CheckSignatureFrom(parent) == nil
+	return bytes.Equal(child.RawIssuer, parent.RawSubject) && pubkey.Bounded(parent.PublicKey) == nil && child.CheckSignatureFrom(parent) == nil
+}
+
+// Permits reports whether each issuer on a path, which leads from a leaf upwards,
+// permits a usage: it names no usage at all, this one, or any (RFC 5280 §4.2.1.12,
+// which peers apply to the whole path). The leaf is the business of the caller.
+func Permits(path []*x509.Certificate, use x509.ExtKeyUsage) bool {
+	return !slices.ContainsFunc(path[1:], func(c *x509.Certificate) bool {
+		return len(c.ExtKeyUsage)+len(c.UnknownExtKeyUsage) > 0 && !slices.Contains(c.ExtKeyUsage, use) && !slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
+	})
 }

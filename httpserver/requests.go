@@ -1,4 +1,4 @@
-package httpsrv
+package httpserver
 
 import (
 	"io"
@@ -22,7 +22,7 @@ type counter struct {
 
 func newCounter() *counter { return &counter{by: make(map[netip.Prefix]int)} }
 
-func (c *counter) enter(from netip.Prefix, most int) bool {
+func (c *counter) acquire(from netip.Prefix, most int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.by[from] >= most {
@@ -32,7 +32,7 @@ func (c *counter) enter(from netip.Prefix, most int) bool {
 	return true
 }
 
-func (c *counter) leave(from netip.Prefix) {
+func (c *counter) release(from netip.Prefix) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.by[from]--; c.by[from] == 0 {
@@ -48,11 +48,11 @@ func limitRequests(next http.Handler, conns func() Conns, refusals *refusals) ht
 	open := newCounter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from := connlimit.AddressOf(r.RemoteAddr)
-		if !open.enter(from, requestsPerConn*conns().OrDefault().PerAddress) {
+		if !open.acquire(from, requestsPerConn*conns().perAddress()) {
 			refusals.add(LimitRequests, from)
 			panic(http.ErrAbortHandler) // resets the stream, or closes the connection of HTTP/1.1
 		}
-		defer open.leave(from)
+		defer open.release(from)
 		next.ServeHTTP(w, r)
 		if r.ProtoMajor >= 2 {
 			_ = http.NewResponseController(w).Flush() // whether it was taken, the handler knows as little
@@ -72,7 +72,7 @@ func limitBodies(next http.Handler, conns func() Conns, refusals *refusals) http
 			return
 		}
 		from := connlimit.AddressOf(r.RemoteAddr)
-		if !coming.enter(from, conns().OrDefault().PerAddress) {
+		if !coming.acquire(from, conns().perAddress()) {
 			refusals.add(LimitBodies, from)
 			w.Header().Set("Retry-After", "1")
 			if r.ProtoMajor == 1 {
@@ -81,24 +81,24 @@ func limitBodies(next http.Handler, conns func() Conns, refusals *refusals) http
 			http.Error(w, "too many requests of this address whose bodies have not arrived: try again in 1 s", http.StatusTooManyRequests)
 			return
 		}
-		body := &counted{ReadCloser: r.Body, leave: sync.OnceFunc(func() { coming.leave(from) })}
-		defer body.leave()
+		body := &countedBody{ReadCloser: r.Body, release: sync.OnceFunc(func() { coming.release(from) })}
+		defer body.release()
 		r.Body = body
 		next.ServeHTTP(w, r)
 	})
 }
 
-// counted leaves the counter with its last byte: what the handler does after that
-// is not the peer's delay.
-type counted struct {
+// countedBody releases its place in the counter with its last byte: how long the handler
+// takes after that is not the delay of the peer.
+type countedBody struct {
 	io.ReadCloser
-	leave func()
+	release func()
 }
 
-func (c *counted) Read(p []byte) (int, error) {
+func (c *countedBody) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
 	if err != nil {
-		c.leave()
+		c.release()
 	}
 	return n, err
 }

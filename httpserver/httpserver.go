@@ -1,7 +1,11 @@
-// Package httpsrv runs an HTTP server with a limit on everything that a stranger
-// can make grow. It is the only place of this project that serves.
+// Package httpserver runs an HTTP server with a limit on everything that an
+// unauthenticated peer can make grow:
 //
-//	err := httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: h, Server: identityServer, BodyTimeout: 30 * time.Second})
+//	server, err := identity.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
+//	err = httpserver.Serve(ctx, ln, httpserver.Config{Handler: h, Server: server})
+//
+// With a *rotation.Server it serves mutual TLS, and the limits on the age and the
+// peer of a connection hold without further wiring.
 //
 // # What is limited
 //
@@ -24,7 +28,7 @@
 // connection. Over TLS this is a bound on each whole record, because crypto/tls
 // gives up on a connection with the first write that times out: a peer cannot
 // prolong it by taking one byte now and then.
-package httpsrv
+package httpserver
 
 import (
 	"cmp"
@@ -51,11 +55,12 @@ const (
 	smallWindow       = 64 << 10 // the least that net/http takes for a connection
 )
 
-// Config says how to serve. The zero value of each field but Handler works.
+// Config says how to serve. The zero value of every other field than Handler works.
 type Config struct {
+	// Handler answers requests. Required.
 	Handler http.Handler
-	// Server accepts over TLS, looks after the accepted connections and judges
-	// requests. nil: TLS does.
+	// Server, usually a *rotation.Server, accepts over TLS, watches the accepted
+	// connections and authorizes each request. nil: see TLS.
 	Server Secured
 	// TLS is used as it is; nil serves cleartext, for loopback listeners such as metrics.
 	TLS *tls.Config
@@ -97,8 +102,11 @@ type Secured interface {
 
 // Serve serves on ln until ctx ends, then drains. It closes ln. It returns nil
 // after a clean drain, [context.DeadlineExceeded] if requests had to be cut, or
-// the error that ended serving.
+// the error that ended serving. A hijacked connection is not waited for.
 func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
+	if cfg.Handler == nil { // net/http would serve what is registered globally
+		return errors.Join(errors.New("serving HTTP: the handler is missing"), ln.Close())
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}

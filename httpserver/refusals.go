@@ -1,4 +1,4 @@
-package httpsrv
+package httpserver
 
 import (
 	"log/slog"

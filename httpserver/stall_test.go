@@ -1,4 +1,4 @@
-package httpsrv_test
+package httpserver_test
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
-	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/httpserver"
 )
 
 // The tests of this file run the real server and the real TLS stack over pipes in
@@ -69,7 +69,7 @@ func inBubble(t *testing.T, h http.HandlerFunc, f func(t *testing.T, m *inMemory
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- httpsrv.Serve(ctx, m.ln, httpsrv.Config{
+			done <- httpserver.Serve(ctx, m.ln, httpserver.Config{
 				Handler: h, Logger: slog.New(slog.DiscardHandler), Conns: caps(64, perAddress),
 				TLS:         &tls.Config{MinVersion: tls.VersionTLS13, Certificates: brought.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}},
 				BodyTimeout: 30 * time.Second, WriteTimeout: 40 * time.Second, Idle: 15 * time.Second, Streams: streams,
@@ -401,7 +401,7 @@ func TestPaced(t *testing.T) {
 	const size, within = 1 << 20, 20 * time.Second
 	var wrote atomic.Int64
 	handler := func(w http.ResponseWriter, _ *http.Request) {
-		n, _ := httpsrv.Paced(w, within).Write(make([]byte, size))
+		n, _ := httpserver.Paced(w, within).Write(make([]byte, size))
 		wrote.Store(int64(n))
 	}
 	inBubble(t, handler, func(t *testing.T, m *inMemory) {

@@ -1,0 +1,272 @@
+package arch_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/artstore/artstore-pki/internal/arch"
+)
+
+// The budgets of CONTRIBUTING.md.
+const (
+	mostExported     = 20
+	mostFiles        = 25
+	mostCommandFiles = 40 // cmd/artstore-pki has one file for each command
+	mostUpShare      = 0.1
+)
+
+// Packages that are above a budget, with the number that they may reach. These
+// numbers only get smaller: lower one when its package got smaller, remove it
+// when its package fits.
+var (
+	manyExported = map[string]int{"ca": 37, "ca/store": 29, "ingestclient": 29, "ingestclient/spool": 24}
+	manyFiles    = map[string]int{"ca": 52, "cmd/artstore-pki": 67}
+)
+
+// What there should be none of, by the same rule.
+var (
+	knownTwins = []string{
+		"audit/cert: Parse",
+		"audit/internal/format: parse",
+		"audit/internal/javastore: text",
+		"audit/report: counts",
+		"audit/source: named",
+		"audit: anchors",
+		"audit: check",
+		"ca/store: revoke",
+		"ca: List",
+		"ca: VerifyLog",
+		"ca: marker",
+		"ca: sign",
+		"ingestclient/spool: Open",
+		"internal/pkitest: Network",
+		"rotation/enroll: Renew",
+		"rotation/enroll: isDenied",
+		"rotation/enroll: keepAccess",
+		"rotation: digestOf",
+	}
+	knownBuiltins = []string{
+		"ca/internal/sqldb: groupCommitter.close",
+		"ca/internal/sqldb: sqliteQuerier.close",
+		"ca/internal/sqldb: txPerCaller.close",
+		"cmd/artstore-pki: tracer.close",
+		"cmd/artstore-pki: uploadSession.close",
+		"internal/fattest: mounted.close",
+		"internal/pkitest: socket.close",
+		"rotation: pool.close",
+	}
+)
+
+// mechanisms says where each mechanism belongs, and which files elsewhere still
+// have one of their own.
+var mechanisms = []struct {
+	of        arch.Mechanism
+	leaf      string
+	elsewhere []string
+}{
+	{arch.CertPool, "internal/certs", []string{
+		"ca/internal/challenge/answer.go",
+		"rotation/enroll/bootstrap.go",
+		"rotation/enroll/client.go",
+		"rotation/enroll/lists.go",
+		"rotation/enroll/obtain.go",
+	}},
+	{arch.Recover, "internal/panics", nil},
+	{arch.ShiftedWait, "internal/backoff", []string{
+		"rotation/enroll/clock.go",
+	}},
+}
+
+func shapes(t *testing.T) []arch.Shape {
+	t.Helper()
+	all, err := arch.Shapes(root(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 20 {
+		t.Fatalf("found only %d packages", len(all))
+	}
+	return all
+}
+
+// TestRoomsAreSmall: a reader sees a package at a glance.
+func TestRoomsAreSmall(t *testing.T) {
+	for _, s := range shapes(t) {
+		most := mostFiles
+		if s.Package == "cmd/artstore-pki" {
+			most = mostCommandFiles
+		}
+		within(t, counted{s.Package, "Go files", s.Files}, most, manyFiles)
+		if slices.Contains([]string{"internal/stepapi", "ca/internal/problem", "ca/internal/denial"}, s.Package) {
+			continue // the words of a protocol
+		}
+		within(t, counted{s.Package, "exported names", s.Exported}, mostExported, manyExported)
+	}
+}
+
+// counted is what a package has of something.
+type counted struct {
+	pkg, what string
+	names     []string
+}
+
+// within fails if the package has more than the budget, and more than it had.
+// Less than it had is no failure: two branches may lower one number at a time.
+func within(t *testing.T, c counted, budget int, known map[string]int) {
+	t.Helper()
+	n, most := len(c.names), max(budget, known[c.pkg])
+	if n > most {
+		t.Errorf("%s has %d %s, more than %d: make a package of some of them: %s", c.pkg, n, c.what, most, strings.Join(c.names, " "))
+	}
+	if known[c.pkg] > n {
+		t.Logf("%s has %d %s: lower the %d in the table, or remove it", c.pkg, n, c.what, known[c.pkg])
+	}
+}
+
+// TestOneWordOneMeaning: within a package a name means one thing.
+func TestOneWordOneMeaning(t *testing.T) {
+	var twins, builtins []string
+	for _, s := range shapes(t) {
+		for _, name := range s.Twins {
+			twins = append(twins, s.Package+": "+name)
+		}
+		for _, name := range s.Builtins {
+			builtins = append(builtins, s.Package+": "+name)
+		}
+	}
+	atMost(t, "names are a method and a type or function", twins, knownTwins)
+	atMost(t, "functions and methods are named like a builtin", builtins, knownBuiltins)
+}
+
+// TestMechanismsHaveOneHome: what the whole project does in one way is done in
+// one package.
+func TestMechanismsHaveOneHome(t *testing.T) {
+	all := shapes(t)
+	for _, m := range mechanisms {
+		var files []string
+		for _, s := range all {
+			if s.Package != m.leaf {
+				files = append(files, s.Uses(m.of)...)
+			}
+		}
+		atMost(t, "files use "+string(m.of)+" outside "+m.leaf, files, m.elsewhere)
+	}
+}
+
+// atMost fails if there are more than are known. A move changes names, so a known
+// one may be replaced by another; the list is there to tell which one is new.
+func atMost(t *testing.T, what string, found, known []string) {
+	t.Helper()
+	unknown := slices.DeleteFunc(slices.Clone(found), func(s string) bool { return slices.Contains(known, s) })
+	gone := slices.DeleteFunc(slices.Clone(known), func(s string) bool { return slices.Contains(found, s) })
+	if len(found) > len(known) {
+		t.Errorf("%d %s, more than %d; new are:\n\t%s", len(found), what, len(known), strings.Join(unknown, "\n\t"))
+	}
+	if len(gone) > 0 {
+		t.Logf("%s: remove from the list %q", what, gone)
+	}
+}
+
+func TestShapesCount(t *testing.T) {
+	dir := t.TempDir()
+	plant(t, dir, "go.mod", "module "+module+"\n")
+	plant(t, dir, "p/a.go", `package p
+
+import pki "crypto/x509"
+
+type T struct{}
+type hidden[K any] struct{}
+type WrongError struct{}
+
+const A, B = 1, 2
+
+var ErrX error
+
+func (T) Exported()     {}
+func (*T) close()       {}
+func (h *hidden[K]) Do() { h.Do() }
+func Do()               { _ = pki.NewCertPool() }
+func min() int          { return 1 << min() }
+func run()              { defer func() { _ = recover() }() }
+func (T) run()          {}
+func (T) Got() (*Got, error) { return nil, nil }
+
+type Got struct{}
+`)
+	plant(t, dir, "p/b.go", "// Code generated by hand. DO NOT EDIT.\n\npackage p\n\nconst C = 1\n")
+	plant(t, dir, "p/a_test.go", "package p\n\nfunc F() {}\n")
+	plant(t, dir, "p/a_windows.go", "package p\n\nfunc Do() {}\n")
+	all, err := arch.Shapes(dir)
+	must(t, err)
+	if len(all) != 1 || all[0].Package != "p" {
+		t.Fatalf("got %+v", all)
+	}
+	for what, lists := range map[string][2][]string{
+		"files":    {all[0].Files, {"a.go", "a_windows.go"}},
+		"exported": {all[0].Exported, {"A", "B", "Do", "Got", "T"}},
+		"twins":    {all[0].Twins, {"Do"}},
+		"builtins": {all[0].Builtins, {"T.close", "min"}},
+		"pools":    {all[0].Uses(arch.CertPool), {"p/a.go"}},
+		"recovers": {all[0].Uses(arch.Recover), {"p/a.go"}},
+		"shifts":   {all[0].Uses(arch.ShiftedWait), {"p/a.go"}},
+	} {
+		if !slices.Equal(lists[0], lists[1]) {
+			t.Errorf("%s: %q, want %q", what, lists[0], lists[1])
+		}
+	}
+	plant(t, dir, "p/c.go", "not Go")
+	if _, err := arch.Shapes(dir); err == nil || !strings.Contains(err.Error(), "c.go") {
+		t.Errorf("error %v, want one that names the file", err)
+	}
+}
+
+// TestFilesHaveAnOrder: in the packages with most files, references lead from
+// one file to another in one direction in nine of ten cases.
+func TestFilesHaveAnOrder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles what the packages import")
+	}
+	graphs, err := arch.Graphs(t.Context(), root(t), slices.Collect(maps.Keys(mostUp))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(graphs) != len(mostUp) {
+		t.Fatalf("%d graphs of %d packages", len(graphs), len(mostUp))
+	}
+	for _, g := range graphs {
+		t.Logf("%s: %d of %d arrows lead up", g.Package, len(g.Up), g.Arrows)
+		if most := max(mostUpShare, mostUp["./"+g.Package]); g.UpShare() > most {
+			t.Errorf("%s: %d of %d arrows between files lead up, more than %.0f %%; go run ./internal/arch/report ./%s names them", g.Package, len(g.Up), g.Arrows, 100*most, g.Package)
+		}
+	}
+}
+
+// mostUp are the packages that are looked at, with a share above the budget where one may still have it.
+var mostUp = map[string]float64{"./ca": 0.102, "./audit": 0}
+
+func TestGraphsCount(t *testing.T) {
+	dir := t.TempDir()
+	plant(t, dir, "go.mod", "module "+module+"\n\ngo 1.26\n")
+	plant(t, dir, "p/high.go", "package p\n\nimport \"sync/atomic\"\n\nvar current atomic.Pointer[low]\n\nfunc high() { current.Load().middle(); current.Load().middle(); _ = low{}.field }\n")
+	plant(t, dir, "p/low.go", "package p\n\ntype low struct{ field int }\n\nfunc (low) up() { high() }\n")
+	plant(t, dir, "p/middle.go", "package p\n\nfunc (*low) middle() { var local low; _ = local }\n")
+	graphs, err := arch.Graphs(t.Context(), dir, "./p")
+	must(t, err)
+	if len(graphs) != 1 {
+		t.Fatalf("got %+v", graphs)
+	}
+	g := graphs[0]
+	// high uses low, its field and middle; middle uses low; low uses high.
+	if g.Arrows != 5 || !slices.Equal(g.Order, []string{"low.go", "middle.go", "high.go"}) {
+		t.Errorf("%d arrows in the order %q", g.Arrows, g.Order)
+	}
+	if want := []arch.Arrow{{From: "low.go", To: "high.go", Name: "high"}}; !slices.Equal(g.Up, want) || g.UpShare() != 0.2 {
+		t.Errorf("up: %v, a share of %v", g.Up, g.UpShare())
+	}
+	plant(t, dir, "p/wrong.go", "package p\n\nvar wrong int = high\n")
+	if _, err := arch.Graphs(t.Context(), dir, "./p"); err == nil {
+		t.Error("a package that does not compile has arrows?")
+	}
+}

@@ -1,0 +1,88 @@
+// Package certs answers what is asked about certificates everywhere: how they are
+// called, how they are numbered, which key and which issuer belongs to one.
+//
+// Standard library and leaves only.
+package certs
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+)
+
+// Fits reports whether key is the private half of the certificate's key.
+func Fits(cert *x509.Certificate, key crypto.Signer) bool {
+	pub, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if !ok {
+		return false
+	}
+	k := key.Public()
+	if p, ok := k.(*ecdsa.PublicKey); ok && p == nil {
+		return false
+	}
+	return pub.Equal(k)
+}
+
+// Fingerprint is the SHA-256 of the certificate in lower-case hex, as step and openssl print it (without colons).
+func Fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// ErrFingerprint reports text that is no fingerprint of a certificate.
+var ErrFingerprint = errors.New("want 64 hex digits (SHA-256)")
+
+// ParseFingerprint returns a fingerprint as [Fingerprint] writes it. It accepts what
+// people copy: upper case, colons, dashes, space around it. Everything else is
+// [ErrFingerprint].
+func ParseFingerprint(s string) (string, error) {
+	fp := strings.ToLower(strings.NewReplacer(":", "", "-", "").Replace(strings.TrimSpace(s)))
+	if b, err := hex.DecodeString(fp); err != nil || len(b) != sha256.Size {
+		return "", fmt.Errorf("fingerprint %.80q: %w", s, ErrFingerprint)
+	}
+	return fp, nil
+}
+
+// Pool returns a pool of these certificates alone. It is never nil: in a
+// configuration of crypto/tls or crypto/x509 nil means the roots of the system, which
+// peers in this house must not be verified against.
+func Pool(all ...*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, c := range all {
+		pool.AddCert(c)
+	}
+	return pool
+}
+
+// Names are all subject alternative names of a certificate, as text.
+func Names(c *x509.Certificate) []string {
+	names := slices.Clone(c.DNSNames)
+	for _, ip := range c.IPAddresses {
+		names = append(names, ip.String())
+	}
+	for _, u := range c.URIs {
+		names = append(names, u.String())
+	}
+	return append(names, c.EmailAddresses...)
+}
+
+// Serial is the serial number as this project shows it everywhere, and as
+// "artstore-pki revoke" takes it: 0x and lower-case hex.
+func Serial(c *x509.Certificate) string { return "0x" + c.SerialNumber.Text(16) }
+
+// HexSerial is [Serial] for a serial in decimal, as the step API carries it;
+// anything else comes back as it is.
+func HexSerial(decimal string) string {
+	n, ok := new(big.Int).SetString(decimal, 10)
+	if !ok {
+		return decimal
+	}
+	return "0x" + n.Text(16)
+}

@@ -1,0 +1,36 @@
+package stepapi
+
+import "time"
+
+// RecordRow is a certificate of the record as GET /records/certificates and
+// "artstore-pki list" show it; the JSON field names are stable.
+type RecordRow struct {
+	Serial    string    `json:"serial"` // decimal
+	SerialHex string    `json:"serial_hex"`
+	Service   string    `json:"service"`
+	State     string    `json:"state"` // valid, expired or revoked
+	Names     []string  `json:"names"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	Kind      string    `json:"kind"`
+	Caller    string    `json:"caller"`
+	Lineage   string    `json:"lineage"` // the same for a certificate and its renewals
+	Previous  string    `json:"previous,omitempty"`
+	Issuer    string    `json:"issuer"`
+
+	ProofUntil time.Time `json:"proof_until,omitzero"` // no renewal ends after it; absent: the proof has no end
+	PEM        string    `json:"pem,omitempty"`        // leaf first, then intermediates; only with ?pem=true
+}
+
+// RecordPage answers GET /records/certificates: those that expire last come first.
+type RecordPage struct {
+	Certificates []RecordRow `json:"certificates"`
+	Next         string      `json:"next,omitempty"` // ?cursor= of the next page
+}
+
+// RecordAuthorities answers GET /records/authorities: what certificates of the record
+// lead to, PEM each.
+type RecordAuthorities struct {
+	Roots  []string `json:"roots"`  // the trust bundle
+	Others []string `json:"others"` // intermediates, and what is no longer in use
+}
