@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // maxQueue bounds the failures that wait for a slow subscriber; rotations always wait.
@@ -21,14 +21,14 @@ type Change struct {
 	Warning    error       // published although the new bundle does not verify the own chain
 	Err        error       // a candidate was refused, the source fails, or Overdue; Generation stays in effect
 	// Overdue: the certificate in effect should have been renewed by now, and is
-	// valid for a fifth of its life yet (as [Status.Overdue]). Told once for each
+	// valid for a fifth of its life yet (as Overdue of [Identity.Status]). Told once for each
 	// certificate, and to a subscriber that comes later when it subscribes.
 	Overdue bool
 }
 
 // about names a certificate in a line of the log.
 func about(leaf *x509.Certificate) []any {
-	return []any{"serial", pemfile.Serial(leaf), "fingerprint", pemfile.Fingerprint(leaf), "not_after", leaf.NotAfter}
+	return []any{"serial", certs.Serial(leaf), "fingerprint", certs.Fingerprint(leaf), "not_after", leaf.NotAfter}
 }
 
 // announce logs what g changes of prev, which is nil at the start: one line for
@@ -59,7 +59,7 @@ func (id *Identity) announce(g, prev *Generation, now time.Time) {
 
 // tellOverdue says that nothing has replaced the certificate of n in time, unless
 // that was said before: a generation with other trust may have the same one.
-func (id *Identity) tellOverdue(n *tenure) {
+func (id *Identity) tellOverdue(n *liveGeneration) {
 	e, g := &id.events, n.gen
 	e.mu.Lock()
 	news := id.current.Load() == n && e.overdue != g.thumb // a rotation that came just now is told after this, or instead
@@ -81,7 +81,7 @@ func overdue(g *Generation) Change {
 }
 
 // tellExpired says once that the certificate of n is over.
-func (id *Identity) tellExpired(n *tenure) {
+func (id *Identity) tellExpired(n *liveGeneration) {
 	e := &id.events
 	e.mu.Lock()
 	news := e.expired != n.gen.thumb
@@ -160,7 +160,7 @@ func (e *events) add(ev event) {
 	}
 }
 
-func (e *events) take() []event {
+func (e *events) takeAll() []event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	q := e.queue
@@ -175,7 +175,7 @@ func (id *Identity) dispatch() {
 			return
 		case <-id.events.wake:
 		}
-		for _, ev := range id.events.take() {
+		for _, ev := range id.events.takeAll() {
 			for _, s := range ev.subs {
 				if !s.stopped.Load() && id.ctx.Err() == nil {
 					s.fn(ev.change)

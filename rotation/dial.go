@@ -47,7 +47,7 @@ func (id *Identity) ClientTLSConfig(serverName string) (*tls.Config, error) {
 	if usages(id.Current().Leaf())&usageClient == 0 {
 		return nil, errors.New("building client configuration: the leaf lacks clientAuth")
 	}
-	id.needs(usageClient)
+	id.requireUsage(usageClient)
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
 		ServerName:                  serverName,
@@ -72,7 +72,7 @@ func (g *Generation) verifyServer(peer []*x509.Certificate, name string) error {
 	if err != nil {
 		return err
 	}
-	return g.admit(chains)
+	return g.checkRevoked(chains)
 }
 
 // DialTLSContext connects to addr, host:port, under the generation in effect,
@@ -83,27 +83,27 @@ func (g *Generation) verifyServer(peer []*x509.Certificate, name string) error {
 // cannot change one: superseded, it may go on until Config.DrainTimeout has passed or
 // the leaf expires, and is then cut. The caller dials again.
 func (t *Transport) DialTLSContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	return t.raw(func(p *pool) (*tls.Conn, error) { return p.dialTLS(ctx, network, addr, nil) })
+	return t.dialPooled(func(p *pool) (*tls.Conn, error) { return p.dialTLS(ctx, network, addr, nil) })
 }
 
 // Handshake is [Transport.DialTLSContext] over a connection that is there
 // already, which it takes over and closes on errors. The server must have the
 // name serverName, a DNS name or an address.
 func (t *Transport) Handshake(ctx context.Context, raw net.Conn, serverName string, nextProtos ...string) (*tls.Conn, error) {
-	c, err := t.raw(func(p *pool) (*tls.Conn, error) { return p.handshake(ctx, raw, serverName, nextProtos) })
+	c, err := t.dialPooled(func(p *pool) (*tls.Conn, error) { return p.handshake(ctx, raw, serverName, nextProtos) })
 	if err != nil {
 		_ = raw.Close() // also when it never came to a handshake
 	}
 	return c, err
 }
 
-// raw runs dial with the pool of the generation in effect; the connection holds it like a request does.
-func (t *Transport) raw(dial func(*pool) (*tls.Conn, error)) (*tls.Conn, error) {
-	n, p, err := t.enter()
+// dialPooled runs dial with the pool of the generation in effect; the connection holds it like a request does.
+func (t *Transport) dialPooled(dial func(*pool) (*tls.Conn, error)) (*tls.Conn, error) {
+	n, p, err := t.acquireCurrent()
 	if err != nil {
 		return nil, fmt.Errorf("connecting: %w", err)
 	}
-	release := sync.OnceFunc(func() { n.leave(p) })
+	release := sync.OnceFunc(func() { n.release(p) })
 	c, err := dial(p)
 	if err != nil {
 		release()

@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/status"
 )
 
 // echo serves raw TLS that sends back what it gets.
@@ -67,7 +68,7 @@ func TestRawConnections(t *testing.T) {
 	if err := say(old); err != nil {
 		t.Errorf("after the rotation: %v", err)
 	}
-	if st := id.Status(); st.Draining != 1 || len(st.Connections) != 1 || st.Connections[0] != (rotation.Connections{Generation: 1, Client: 1}) {
+	if st := id.Status(); st.Draining != 1 || len(st.Connections) != 1 || st.Connections[0] != (status.Connections{Generation: 1, Client: 1}) {
 		t.Errorf("status %+v", st)
 	}
 	fresh, err := tr.DialTLSContext(t.Context(), "tcp", addr)
@@ -189,7 +190,7 @@ func TestSeveralCertificates(t *testing.T) {
 	src := newPushed(m)
 	id, addr := serverFor(t, src, rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 	for _, name := range []string{"svc", "second"} {
-		p := newPeer(addr, ca.leaf(t, "client", nil))
+		p := newTicketClient(addr, ca.leaf(t, "client", nil))
 		p.conf.ServerName = name
 		if _, err := p.connect(t); err != nil {
 			t.Errorf("asking for %s: %v", name, err)
@@ -212,7 +213,7 @@ func TestSeveralCertificates(t *testing.T) {
 			bad.Others[0].Certificate = bad.Others[0].Certificate[:1]
 		}
 		src.mustPush(t, bad)
-		if st := id.Status().Others[0]; st.Error == "" || st.Serial != pemfile.Serial(m.Others[0].Leaf) {
+		if st := id.Status().Others[0]; st.Error == "" || st.Serial != certs.Serial(m.Others[0].Leaf) {
 			t.Errorf("%s: accepted: %+v", what, st)
 		}
 	}

@@ -3,7 +3,7 @@
 // a connection that still speaks for the old certificate.
 //
 //	id, err := rotation.Open(ctx, rotation.Config{
-//		Source: rotation.Files(rotation.FileSet{Cert: "tls.crt", Key: "tls.key", CA: "ca.crt"}),
+//		Source: files.Source(files.Set{Cert: "tls.crt", Key: "tls.key", CA: "ca.crt"}),
 //	})
 //	defer id.Close()
 //	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})

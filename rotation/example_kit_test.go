@@ -9,7 +9,7 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// exampleCA signs what the examples use. Programs have [rotation.Files] or an
+// exampleCA signs what the examples use. Programs have files.Source or an
 // enroll.Source in the place of exampleSource.
 var exampleCA = sync.OnceValue(func() *testCA { return newCA(exampleTB{}, "example") })
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // The server of one process and the client of another, each with its identity:
@@ -92,13 +93,13 @@ func ExampleServer_Listener() {
 
 // A mounted secret of Kubernetes: the files are links through "..data", which
 // the kubelet swaps. cert-manager's names are the ones used here.
-func ExampleFiles_kubernetes() {
+func Example_kubernetes() {
 	dir, update := exampleSecret("ingester")
 	defer func() { _ = os.RemoveAll(dir) }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	id, err := rotation.Open(ctx, rotation.Config{
-		Source: rotation.Files(rotation.FileSet{Dir: dir}),
+		Source: files.Source(files.Set{Dir: dir}),
 	})
 	check(err)
 	defer func() { _ = id.Close() }()
@@ -159,7 +160,7 @@ func ExampleIdentity_Subscribe() {
 	defer func() { _ = os.RemoveAll(dir) }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	id, err := rotation.Open(ctx, rotation.Config{Source: rotation.Files(rotation.FileSet{Dir: dir})})
+	id, err := rotation.Open(ctx, rotation.Config{Source: files.Source(files.Set{Dir: dir})})
 	check(err)
 	defer func() { _ = id.Close() }()
 	defer id.Subscribe(report)()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // awaitSerial waits until the identity serves m, by real notification: the poll
@@ -31,10 +32,10 @@ func must(t testing.TB, err error) {
 }
 
 // follow opens a file source with real notification and no poll to speak of.
-func follow(t testing.TB, f rotation.FileSet) *rotation.Identity {
+func follow(t testing.TB, f files.Set) *rotation.Identity {
 	t.Helper()
 	f.Poll = time.Hour
-	id := open(t, rotation.Files(f), 0)
+	id := open(t, files.Source(f), 0)
 	if st := id.Status(); st.WatchMode != "notify+poll" {
 		t.Fatalf("watch mode %q: %s", st.WatchMode, st.WatchError)
 	}
@@ -119,7 +120,7 @@ func TestFilesDotData(t *testing.T) {
 	}
 	first := ca.leaf(t, "svc", nil)
 	swap(first)
-	f := rotation.FileSet{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt")}
+	f := files.Set{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt")}
 	for _, p := range []string{f.Cert, f.Key, f.CA} {
 		must(t, os.Symlink(filepath.Join("..data", filepath.Base(p)), p))
 	}
@@ -143,7 +144,7 @@ func TestFilesThroughCurrent(t *testing.T) {
 	}
 	swap(ca.leaf(t, "svc", nil))
 	cur := filepath.Join(state, "current")
-	id := follow(t, rotation.FileSet{Cert: filepath.Join(cur, "tls.crt"), Key: filepath.Join(cur, "tls.key"), CA: filepath.Join(cur, "ca.crt")})
+	id := follow(t, files.Set{Cert: filepath.Join(cur, "tls.crt"), Key: filepath.Join(cur, "tls.key"), CA: filepath.Join(cur, "ca.crt")})
 	for range 3 {
 		m := ca.leaf(t, "svc", nil)
 		swap(m)
@@ -160,18 +161,18 @@ func TestFilesTorn(t *testing.T) {
 	chain, key, bundle := chainPEM(t, next), keyPEM(t, next), pemfile.EncodeCertificates(next.Roots)
 	leafOnly := chainPEM(t, rotation.Material{Certificate: first(next)})
 	for name, torn := range map[string]struct {
-		file func(rotation.FileSet) string
+		file func(files.Set) string
 		data []byte
 		want string
 	}{
-		"pair":             {func(f rotation.FileSet) string { return f.Key }, keyPEM(t, second.leaf(t, "x", nil)), "does not fit"},
-		"key cut":          {func(f rotation.FileSet) string { return f.Key }, key[:len(key)/2], "tls.key"},
-		"chain cut":        {func(f rotation.FileSet) string { return f.Cert }, chain[:len(chain)-40], "tls.crt"},
-		"chain shortened":  {func(f rotation.FileSet) string { return f.Cert }, leafOnly, "truncated"},
-		"bundle cut":       {func(f rotation.FileSet) string { return f.CA }, bundle[:len(bundle)-40], "ca.crt"},
-		"bundle empty":     {func(f rotation.FileSet) string { return f.CA }, nil, "ca.crt"},
-		"certificate gone": {func(f rotation.FileSet) string { return f.Cert }, []byte("gone"), "tls.crt"},
-		"key with comment": {func(f rotation.FileSet) string { return f.Key }, append(key, "trailing"...), "tls.key"},
+		"pair":             {func(f files.Set) string { return f.Key }, keyPEM(t, second.leaf(t, "x", nil)), "does not fit"},
+		"key cut":          {func(f files.Set) string { return f.Key }, key[:len(key)/2], "tls.key"},
+		"chain cut":        {func(f files.Set) string { return f.Cert }, chain[:len(chain)-40], "tls.crt"},
+		"chain shortened":  {func(f files.Set) string { return f.Cert }, leafOnly, "truncated"},
+		"bundle cut":       {func(f files.Set) string { return f.CA }, bundle[:len(bundle)-40], "ca.crt"},
+		"bundle empty":     {func(f files.Set) string { return f.CA }, nil, "ca.crt"},
+		"certificate gone": {func(f files.Set) string { return f.Cert }, []byte("gone"), "tls.crt"},
+		"key with comment": {func(f files.Set) string { return f.Key }, append(key, "trailing"...), "tls.key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -183,7 +184,7 @@ func TestFilesTorn(t *testing.T) {
 				f.Poll = 10 * time.Second
 				out := &logs{}
 				id, err := rotation.Open(t.Context(), rotation.Config{
-					Source: rotation.FilesNotified(f, func() (*rotation.FakeNotifier, error) { return nil, errors.New("no inotify") }),
+					Source: filesNotified(f, func() (*fakeNotifier, error) { return nil, errors.New("no inotify") }),
 					Logger: out.logger(),
 				})
 				must(t, err)
@@ -221,8 +222,8 @@ func TestFilesNotifierSeam(t *testing.T) {
 		ca := newCA(t, "ca")
 		dir := t.TempDir()
 		f := write(t, dir, ca.leaf(t, "svc", nil))
-		n := &rotation.FakeNotifier{Wake: make(chan struct{}, 1), Dirs: make(chan []string, 1)}
-		id := open(t, rotation.FilesNotified(f, func() (*rotation.FakeNotifier, error) { return n, nil }), 0)
+		n := &fakeNotifier{Wake: make(chan struct{}, 1), Dirs: make(chan []string, 1)}
+		id := open(t, filesNotified(f, func() (*fakeNotifier, error) { return n, nil }), 0)
 		defer func() { _ = id.Close() }()
 		dirs := <-n.Dirs
 		target, err := filepath.EvalSymlinks(dir)
@@ -265,35 +266,35 @@ func TestFilesNotifierSeam(t *testing.T) {
 func TestFilesAtStart(t *testing.T) {
 	ca := newCA(t, "ca")
 	other := ca.leaf(t, "svc", nil)
-	combined := func(t *testing.T, f rotation.FileSet) rotation.FileSet {
+	combined := func(t *testing.T, f files.Set) files.Set {
 		m := ca.leaf(t, "svc", nil)
 		put(t, f.Cert, append(keyPEM(t, m), chainPEM(t, m)...))
 		f.Key = ""
 		return f
 	}
 	for name, c := range map[string]struct {
-		make func(t *testing.T, f rotation.FileSet) rotation.FileSet
+		make func(t *testing.T, f files.Set) files.Set
 		want string
 	}{
-		"no certificate": {func(t *testing.T, f rotation.FileSet) rotation.FileSet { must(t, os.Remove(f.Cert)); return f }, "no such file"},
-		"no directory":   {func(t *testing.T, f rotation.FileSet) rotation.FileSet { f.CA = "/nonexistent/a/b"; return f }, "no such file"},
-		"other key":      {func(t *testing.T, f rotation.FileSet) rotation.FileSet { put(t, f.Key, keyPEM(t, other)); return f }, "does not fit"},
-		"directory":      {func(t *testing.T, f rotation.FileSet) rotation.FileSet { f.CA = filepath.Dir(f.CA); return f }, "not a regular file"},
-		"too long":       {func(t *testing.T, f rotation.FileSet) rotation.FileSet { put(t, f.CA, make([]byte, 2<<20)); return f }, "longer than"},
-		"link loop": {func(t *testing.T, f rotation.FileSet) rotation.FileSet {
+		"no certificate": {func(t *testing.T, f files.Set) files.Set { must(t, os.Remove(f.Cert)); return f }, "no such file"},
+		"no directory":   {func(t *testing.T, f files.Set) files.Set { f.CA = "/nonexistent/a/b"; return f }, "no such file"},
+		"other key":      {func(t *testing.T, f files.Set) files.Set { put(t, f.Key, keyPEM(t, other)); return f }, "does not fit"},
+		"directory":      {func(t *testing.T, f files.Set) files.Set { f.CA = filepath.Dir(f.CA); return f }, "not a regular file"},
+		"too long":       {func(t *testing.T, f files.Set) files.Set { put(t, f.CA, make([]byte, 2<<20)); return f }, "longer than"},
+		"link loop": {func(t *testing.T, f files.Set) files.Set {
 			must(t, os.Remove(f.CA))
 			must(t, os.Symlink("ca.crt", f.CA))
 			return f
 		}, "too many symbolic links"},
-		"negative poll":        {func(t *testing.T, f rotation.FileSet) rotation.FileSet { f.Poll = -1; return f }, "Poll"},
-		"no bundle":            {func(t *testing.T, f rotation.FileSet) rotation.FileSet { f.CA = ""; return f }, "trust bundle is empty"},
+		"negative poll":        {func(t *testing.T, f files.Set) files.Set { f.Poll = -1; return f }, "Poll"},
+		"no bundle":            {func(t *testing.T, f files.Set) files.Set { f.CA = ""; return f }, "trust bundle is empty"},
 		"combined":             {combined, ""},
-		"combined without key": {func(t *testing.T, f rotation.FileSet) rotation.FileSet { f.Key = ""; return f }, "want PRIVATE KEY"},
+		"combined without key": {func(t *testing.T, f files.Set) files.Set { f.Key = ""; return f }, "want PRIVATE KEY"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := c.make(t, write(t, t.TempDir(), ca.leaf(t, "svc", nil)))
-			id, err := rotation.Open(context.Background(), rotation.Config{Source: rotation.Files(f), Logger: slog.New(slog.DiscardHandler)})
+			id, err := rotation.Open(context.Background(), rotation.Config{Source: files.Source(f), Logger: slog.New(slog.DiscardHandler)})
 			if err == nil {
 				_ = id.Close()
 			}

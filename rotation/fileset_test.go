@@ -11,15 +11,16 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // material is what a file source yields first.
-func material(t testing.TB, f rotation.FileSet) (rotation.Material, error) {
+func material(t testing.TB, f files.Set) (rotation.Material, error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got rotation.Material
-	err := rotation.Files(f).Watch(ctx, func(m rotation.Material) error { got = m; cancel(); return nil })
+	err := files.Source(f).Watch(ctx, func(m rotation.Material) error { got = m; cancel(); return nil })
 	if ctx.Err() != nil {
 		err = nil
 	}
@@ -45,19 +46,19 @@ func TestFileSets(t *testing.T) {
 	t.Chdir(dir)
 	type want struct{ chain, others, roots, lists, issuers int }
 	for name, c := range map[string]struct {
-		f rotation.FileSet
+		f files.Set
 		want
 	}{
-		"directory":            {rotation.FileSet{Dir: dir}, want{2, 0, 1, 2, 1}},
-		"directory, no list":   {rotation.FileSet{Dir: bare}, want{2, 0, 1, 0, 0}},
-		"odd directory":        {rotation.FileSet{Dir: odd, Others: nil}, want{2, 0, 1, 2, 1}},
-		"list elsewhere":       {rotation.FileSet{Dir: bare, CRL: filepath.Join(dir, "lists.pem")}, want{2, 0, 1, 2, 1}},
-		"names in a directory": {rotation.FileSet{Dir: dir, Cert: "both.pem", CA: "ca.crt", CRL: "lists.pem"}, want{2, 0, 1, 2, 1}},
-		"working directory":    {rotation.FileSet{Cert: "tls.crt", Key: "tls.key", CA: "ca.crt"}, want{2, 0, 1, 0, 0}},
-		"same name twice":      {rotation.FileSet{Dir: dir, Cert: "both.pem", Key: "both.pem", CA: "ca.crt"}, want{2, 0, 1, 0, 0}},
-		"others":               {rotation.FileSet{Dir: odd, Others: []rotation.FilePair{{Cert: "other/tls.crt", Key: "other/tls.key"}, {Cert: "both.pem"}}}, want{2, 2, 1, 2, 1}},
-		"identity only":        {rotation.FileSet{Dir: dir, Cert: "tls.crt", Key: "tls.key"}, want{2, 0, 0, 0, 0}},
-		"trust only":           {rotation.FileSet{Dir: dir, CA: "ca.crt", CRL: "crl.pem"}, want{0, 0, 1, 2, 1}},
+		"directory":            {files.Set{Dir: dir}, want{2, 0, 1, 2, 1}},
+		"directory, no list":   {files.Set{Dir: bare}, want{2, 0, 1, 0, 0}},
+		"odd directory":        {files.Set{Dir: odd, Others: nil}, want{2, 0, 1, 2, 1}},
+		"list elsewhere":       {files.Set{Dir: bare, CRL: filepath.Join(dir, "lists.pem")}, want{2, 0, 1, 2, 1}},
+		"names in a directory": {files.Set{Dir: dir, Cert: "both.pem", CA: "ca.crt", CRL: "lists.pem"}, want{2, 0, 1, 2, 1}},
+		"working directory":    {files.Set{Cert: "tls.crt", Key: "tls.key", CA: "ca.crt"}, want{2, 0, 1, 0, 0}},
+		"same name twice":      {files.Set{Dir: dir, Cert: "both.pem", Key: "both.pem", CA: "ca.crt"}, want{2, 0, 1, 0, 0}},
+		"others":               {files.Set{Dir: odd, Others: []files.Pair{{Cert: "other/tls.crt", Key: "other/tls.key"}, {Cert: "both.pem"}}}, want{2, 2, 1, 2, 1}},
+		"identity only":        {files.Set{Dir: dir, Cert: "tls.crt", Key: "tls.key"}, want{2, 0, 0, 0, 0}},
+		"trust only":           {files.Set{Dir: dir, CA: "ca.crt", CRL: "crl.pem"}, want{0, 0, 1, 2, 1}},
 	} {
 		got, err := material(t, c.f)
 		has := want{len(got.Certificate.Certificate), len(got.Others), len(got.Roots), len(got.Revoked), len(got.Issuers)}
@@ -83,13 +84,13 @@ func TestFileSetRefusals(t *testing.T) {
 	stranger := keyPEM(t, ca.leaf(t, "x", nil))
 	put(t, filepath.Join(dir, "stranger.key"), stranger)
 	put(t, filepath.Join(dir, "mixed.pem"), append(stranger, chainPEM(t, ca.leaf(t, "svc", nil))...))
-	for want, f := range map[string]rotation.FileSet{
+	for want, f := range map[string]files.Set{
 		"negative Poll -1ns":      {Dir: dir, Poll: -1},
 		"want Dir, Cert or CA":    {},
 		"want Cert beside Key":    {Dir: dir, Key: "tls.key"},
-		"beside Key or Others":    {CA: "ca.crt", Others: []rotation.FilePair{{Cert: "x"}}},
+		"beside Key or Others":    {CA: "ca.crt", Others: []files.Pair{{Cert: "x"}}},
 		"want CA beside CRL":      {Dir: dir, Cert: "tls.crt", Key: "tls.key", CRL: "crl.pem"},
-		"want Cert in Others[1]":  {Dir: dir, Others: []rotation.FilePair{{Cert: "x"}, {Key: "y"}}},
+		"want Cert in Others[1]":  {Dir: dir, Others: []files.Pair{{Cert: "x"}, {Key: "y"}}},
 		"crl.pem: no such file":   {Dir: dir, CRL: "crl.pem"},
 		"empty.pem: no PEM block": {Dir: dir, CRL: "empty.pem"},
 		"stranger.key: it does":   {Dir: dir, Cert: "tls.crt", Key: "stranger.key"},
@@ -112,7 +113,7 @@ func TestFilesListAppears(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	got, ended := make(chan rotation.Material, 8), make(chan error, 1)
 	go func() {
-		ended <- rotation.Files(rotation.FileSet{Dir: dir}).Watch(ctx, func(m rotation.Material) error { got <- m; return nil })
+		ended <- files.Source(files.Set{Dir: dir}).Watch(ctx, func(m rotation.Material) error { got <- m; return nil })
 	}()
 	if m := <-got; m.Revoked != nil {
 		t.Error("a list from nowhere")
@@ -133,11 +134,11 @@ func TestFilesListAppears(t *testing.T) {
 func TestHalfASetAlone(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, newCA(t, "ca").leaf(t, "svc", nil))
-	for want, f := range map[string]rotation.FileSet{
+	for want, f := range map[string]files.Set{
 		"trust bundle is empty":  {Dir: dir, Cert: "tls.crt", Key: "tls.key"},
 		"private key is missing": {Dir: dir, CA: "ca.crt"},
 	} {
-		_, err := rotation.Open(t.Context(), rotation.Config{Source: rotation.Files(f), Logger: slog.New(slog.DiscardHandler)})
+		_, err := rotation.Open(t.Context(), rotation.Config{Source: files.Source(f), Logger: slog.New(slog.DiscardHandler)})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -49,7 +49,7 @@ func FuzzCandidate(f *testing.F) {
 				t.Errorf("passed a chain with a gap: %v", err)
 			}
 		}
-		if !pemfile.Fits(g.Leaf(), keys[2]) || len(g.Roots()) == 0 || !time.Now().Before(g.Leaf().NotAfter) {
+		if !certs.Fits(g.Leaf(), keys[2]) || len(g.Roots()) == 0 || !time.Now().Before(g.Leaf().NotAfter) {
 			t.Error("passed what no peer accepts")
 		}
 	})

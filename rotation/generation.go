@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // Material is a candidate for the next generation, as a [Source] delivers it.
@@ -23,11 +23,11 @@ import (
 // one that its issuer had no reason yet to replace. Self-signed certificates and
 // those that do not lead upwards from the leaf are tolerated and not sent; the
 // latter, a weak key and a key file that others can read are warned of and shown
-// in [Status.Warnings]. A leaf that is not valid yet waits until it is, unless the one in effect
+// in Warnings of [Identity.Status]. A leaf that is not valid yet waits until it is, unless the one in effect
 // has expired.
 //
 // What a revocation list named stays refused until that certificate has ended,
-// whatever later lists say; see [Status.RevokedKept].
+// whatever later lists say; see RevokedKept of [Identity.Status].
 //
 // A bundle that no longer holds the root of the own chain is published with
 // Change.Warning: on the way from one root to another that state is intended,
@@ -46,8 +46,13 @@ type Material struct {
 	Kept        []byte                 // what lists before Revoked named and is refused still, in the form of crl.kept
 	Version     string                 // for logs only, for instance a directory name
 
-	others  []otherFile // of Files: where each of Others is from
-	exposed []string    // of Files: which keys others can read
+	// A source of files says here what it found. Of each of Others: its name, and why
+	// it cannot be used if so; the certificate then holds the leaf at most. Both are
+	// void unless they are as long as Others.
+	OtherNames  []string
+	OtherErrors []error
+	// Faults that are tolerated, for Warnings of [Identity.Status]; for instance a key file that others can read.
+	Faults []string
 }
 
 // LogValue implements [slog.LogValuer]: the version, never the key.
@@ -67,7 +72,7 @@ type Generation struct {
 	number    uint64
 	published time.Time
 	version   string
-	own       pair            // the one that clients show
+	own       certPair        // the one that clients show
 	cert      tls.Certificate // of own
 	others    []other         // for servers
 	thumb     string
@@ -102,11 +107,11 @@ func (g *Generation) PublishedAt() time.Time { return g.published }
 
 // LogValue implements [slog.LogValuer].
 func (g *Generation) LogValue() slog.Value {
-	return slog.GroupValue(slog.Uint64("generation", g.number), slog.String("fingerprint", pemfile.Fingerprint(g.Leaf())))
+	return slog.GroupValue(slog.Uint64("generation", g.number), slog.String("fingerprint", certs.Fingerprint(g.Leaf())))
 }
 
 // String names the generation by its leaf; no format verb reaches the key.
-func (g *Generation) String() string { return "generation " + pemfile.Fingerprint(g.Leaf()) }
+func (g *Generation) String() string { return "generation " + certs.Fingerprint(g.Leaf()) }
 
 // GoString is String.
 func (g *Generation) GoString() string { return g.String() }
@@ -121,7 +126,7 @@ func (g *Generation) expired(now time.Time) bool { return !now.Before(g.until())
 
 // digest is over everything that peers can notice from now on: identical content is no rotation.
 func (g *Generation) digest(now time.Time) string {
-	return digestOf(append(g.own.raw(), g.trust, g.revoked.digest, g.digestOthers(now)))
+	return digestOf(append(g.own.ders(), g.trust, g.revoked.digest, g.digestOthers(now)))
 }
 
 func (g *Generation) digestOthers(now time.Time) string {
@@ -129,18 +134,18 @@ func (g *Generation) digestOthers(now time.Time) string {
 	for _, o := range g.others {
 		parts = append(parts, o.name)
 		for _, p := range o.live(now) {
-			parts = append(parts, p.raw()...)
+			parts = append(parts, p.ders()...)
 		}
 	}
 	return digestOf(parts)
 }
 
-// names identifies the server towards the scope of tickets: a ticket of one
+// ticketNames identifies the server towards the scope of tickets: a ticket of one
 // service must not open a session with another that happens to share a key.
-func names(pairs []pair) string {
+func ticketNames(pairs []certPair) string {
 	var names []string
 	for _, p := range pairs {
-		names = append(append(names, pemfile.Names(p.chain[0])...), p.chain[0].Subject.CommonName)
+		names = append(append(names, certs.Names(p.chain[0])...), p.chain[0].Subject.CommonName)
 	}
 	slices.Sort(names)
 	return strings.Join(slices.Compact(names), "\x00")
@@ -148,7 +153,7 @@ func names(pairs []pair) string {
 
 // assemble derives everything of a generation that the gate does not decide.
 // The number and the time of publication are set by the publisher.
-func assemble(m Material, own pair, lists *revocations) *Generation {
+func assemble(m Material, own certPair, lists *revocations) *Generation {
 	sum := sha256.Sum256(own.chain[0].Raw)
 	return &Generation{
 		bundle: newBundle(m.Roots, lists), version: m.Version, own: own, cert: own.certificate(), thumb: base64.RawURLEncoding.EncodeToString(sum[:]),

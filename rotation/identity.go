@@ -15,44 +15,9 @@ import (
 
 const (
 	defaultDrain = time.Minute
-	minRestart   = 100 * time.Millisecond // of a source that gave up
-	maxRestart   = 30 * time.Second
 )
 
-// Source delivers candidates until ctx ends, and then returns. yield checks and
-// publishes one; its error says why it was refused, and the last good one stays.
-// yield must not be called after Watch returned. A Watch that returns while ctx
-// lives is started again, with a growing pause; it is also started again, with a
-// new ctx, by [Identity.Reload], and must then yield what it has.
-type Source interface {
-	Watch(ctx context.Context, yield func(Material) error) error
-}
-
-// reporter is a source that has something to say between candidates: how it
-// watches and why, and failures that last. Nil clears either.
-type reporter interface {
-	watch(ctx context.Context, yield func(Material) error, say observer) error
-}
-
-type observer interface {
-	watching(mode string, why error)
-	failing(err error)
-}
-
-// Static is a source of one fixed identity, for tests and short-lived commands.
-func Static(m Material) Source { return static{m} }
-
-type static struct{ m Material }
-
-func (s static) Watch(ctx context.Context, yield func(Material) error) error {
-	if err := yield(s.m); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return ctx.Err()
-}
-
-// Config configures [Open].
+// Config configures [Open] and [OpenTrust].
 type Config struct {
 	Source Source       // required
 	Logger *slog.Logger // default slog.Default()
@@ -66,6 +31,7 @@ type Config struct {
 // safe for concurrent use.
 type Identity struct {
 	source  Source
+	runner  *sourceRunner
 	log     *slog.Logger
 	drain   time.Duration
 	tickets ticketSecret
@@ -75,7 +41,7 @@ type Identity struct {
 	forced  atomic.Uint64 // those that had to be cut
 	refused [reasons]refusals
 	panics  lograte.Gate // of Authorize
-	current atomic.Pointer[tenure]
+	current atomic.Pointer[liveGeneration]
 	started chan struct{} // closed with the first generation
 
 	ctx    context.Context // of everything the Identity runs
@@ -90,11 +56,9 @@ type Identity struct {
 	uses     usage
 	lists    *revocations // in effect, as signed last: a newer signature alone is no new generation
 	health   health
-	held     *held
-	retiring []*tenure
-	serving  []*Server          // that accepted connections
-	round    context.CancelFunc // ends the running Watch, for Reload
-	waiting  []chan error       // Reloads that wait for the next round
+	held     *postponed
+	retiring []*liveGeneration
+	serving  []*Server // that accepted connections
 	closed   bool
 }
 
@@ -129,16 +93,16 @@ func Open(ctx context.Context, cfg Config) (*Identity, error) {
 	id.ctx, id.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	id.events.wake = make(chan struct{}, 1)
 	id.started = make(chan struct{})
-	failed := make(chan error, 1)
-	id.wg.Go(func() { id.follow(cfg.Source, failed) })
+	id.runner = newSourceRunner(cfg.Source, id.propose, identityObserver{id}, func() bool { return id.current.Load() != nil })
+	id.wg.Go(func() { id.runner.run(id.ctx) })
 	select {
 	case <-id.started:
-	case err := <-failed:
-		id.shut()
+	case err := <-id.runner.failed:
+		id.shutdown()
 		return nil, fmt.Errorf("opening identity: %w", err)
 	case <-ctx.Done():
 		// shut joins; a generation published in this instant is dropped with it.
-		id.shut()
+		id.shutdown()
 		id.mu.Lock()
 		last := id.health.err
 		id.mu.Unlock()
@@ -158,77 +122,21 @@ func (id *Identity) Current() *Generation { return id.current.Load().gen }
 // may finish what it carries. For adapters that keep connections of their own.
 func (id *Identity) DrainTimeout() time.Duration { return id.drain }
 
-// follow keeps the source running. failed receives the error of a source that
-// gives up before the first generation.
-func (id *Identity) follow(src Source, failed chan<- error) {
-	pause := minRestart
-	for id.ctx.Err() == nil {
-		ctx, cancel := context.WithCancel(id.ctx)
-		began, served := time.Now(), false
-		waiting := id.startRound(cancel)
-		err := id.watch(ctx, src, func(m Material) error {
-			err := id.offer(m)
-			settle(waiting, err)
-			waiting = nil
-			served = served || err == nil
-			return err
-		})
-		reloaded := ctx.Err() != nil
-		if err == nil {
-			err = errors.New("the source stopped")
-		}
-		if id.ctx.Err() != nil {
-			err = ErrClosed
-		}
-		settle(waiting, err)
-		if !reloaded {
-			if id.current.Load() == nil {
-				cancel()
-				failed <- err
-				return
-			}
-			id.failing(err)
-			if served || time.Since(began) > maxRestart {
-				pause = minRestart
-			}
-			sleep(ctx, pause)
-			pause = min(2*pause, maxRestart)
-		}
-		cancel()
-	}
-}
+// identityObserver keeps the methods of [Observer] off the Identity.
+type identityObserver struct{ id *Identity }
 
-func (id *Identity) watch(ctx context.Context, src Source, yield func(Material) error) error {
-	if r, ok := src.(reporter); ok {
-		return r.watch(ctx, yield, id)
-	}
-	return src.Watch(ctx, yield)
-}
-
-func (id *Identity) startRound(cancel context.CancelFunc) []chan error {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	waiting := id.waiting
-	id.waiting, id.round = nil, cancel
-	return waiting
-}
+func (o identityObserver) Mode(mode string, why error) { o.id.noteMode(mode, why) }
+func (o identityObserver) Failed(err error)            { o.id.noteFailure(err) }
 
 // Reload has the source start over and waits for its first answer: nil when
 // what it yields is published, held or unchanged, else why not. For SIGHUP and
 // administrative endpoints; file changes are noticed without it.
 func (id *Identity) Reload(ctx context.Context) error {
-	done := make(chan error, 1)
-	id.mu.Lock()
-	if id.closed {
-		id.mu.Unlock()
+	if id.ctx.Err() != nil {
 		return fmt.Errorf("reloading identity: %w", ErrClosed)
 	}
-	id.waiting = append(id.waiting, done)
-	restart := id.round
-	id.mu.Unlock()
-	restart()
 	select {
-	case err := <-done:
+	case err := <-id.runner.restart():
 		if err != nil {
 			return fmt.Errorf("reloading identity: %w", err)
 		}
@@ -240,20 +148,20 @@ func (id *Identity) Reload(ctx context.Context) error {
 	}
 }
 
-// needs records a use of the identity that candidates must not break.
-func (id *Identity) needs(u usage) {
+// requireUsage records a use of the identity that candidates must not break.
+func (id *Identity) requireUsage(u usage) {
 	id.mu.Lock()
 	id.uses |= u
 	id.mu.Unlock()
 }
 
-// serves notes that s has connections, and looks after them unless the identity is over.
-func (id *Identity) serves(s *Server) {
+// startMonitoring notes that s has connections, and looks after them unless the identity is over.
+func (id *Identity) startMonitoring(s *Server) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	id.serving = append(id.serving, s)
 	if !id.closed {
-		id.wg.Go(s.mind)
+		id.wg.Go(s.monitorConnections)
 	}
 }
 
@@ -262,11 +170,11 @@ func (id *Identity) serves(s *Server) {
 // the server configurations stay usable. It must not be called from a
 // subscriber, which it would wait for.
 func (id *Identity) Close() error {
-	id.shut()
+	id.shutdown()
 	return nil
 }
 
-func (id *Identity) shut() {
+func (id *Identity) shutdown() {
 	id.mu.Lock()
 	id.closed = true
 	id.mu.Unlock()
@@ -275,31 +183,16 @@ func (id *Identity) shut() {
 	id.ending.Do(func() {
 		if n := id.current.Load(); n != nil {
 			n.supersede(time.Now(), 0) // no successor: requests and leases take this as the end
-			for _, n := range id.tenures() {
-				n.end()
+			for _, n := range id.liveGenerations() {
+				n.closeAll()
 			}
 		}
 	})
 }
 
-// tenures lists the generations that may have connections.
-func (id *Identity) tenures() []*tenure {
+// liveGenerations lists the generations that may have connections.
+func (id *Identity) liveGenerations() []*liveGeneration {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	return append(slices.Clone(id.retiring), id.current.Load())
-}
-
-func settle(waiting []chan error, err error) {
-	for _, w := range waiting {
-		w <- err // buffered, and settled once
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

@@ -128,8 +128,8 @@ func TestReload(t *testing.T) {
 	dir := t.TempDir()
 	f := write(t, dir, ca.leaf(t, "svc", nil))
 	f.Poll = time.Hour
-	blind := func() (*rotation.FakeNotifier, error) { return nil, errors.New("blind") }
-	id := open(t, rotation.FilesNotified(f, blind), 0)
+	blind := func() (*fakeNotifier, error) { return nil, errors.New("blind") }
+	id := open(t, filesNotified(f, blind), 0)
 	m := ca.leaf(t, "svc", nil)
 	write(t, dir, m)
 	if err := id.Reload(t.Context()); err != nil || serial(id) != m.Certificate.Leaf.SerialNumber.String() {
@@ -367,7 +367,7 @@ func (l *memListener) Close() error   { l.once.Do(func() { close(l.closed) }); r
 func (l *memListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 func (l *memListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	a, b := newHalf(), newHalf()
+	a, b := newPipeHalf(), newPipeHalf()
 	select {
 	case l.conns <- &memConn{in: a, out: b}:
 		return &memConn{in: b, out: a}, nil
@@ -376,21 +376,21 @@ func (l *memListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 }
 
-// half is one direction of a connection.
-type half struct {
+// pipeHalf is one direction of a connection.
+type pipeHalf struct {
 	mu     sync.Mutex
 	more   *sync.Cond
 	buf    []byte
 	closed bool
 }
 
-func newHalf() *half {
-	h := &half{}
+func newPipeHalf() *pipeHalf {
+	h := &pipeHalf{}
 	h.more = sync.NewCond(&h.mu)
 	return h
 }
 
-func (h *half) read(p []byte) (int, error) {
+func (h *pipeHalf) read(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for len(h.buf) == 0 && !h.closed {
@@ -404,7 +404,7 @@ func (h *half) read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (h *half) write(p []byte) (int, error) {
+func (h *pipeHalf) write(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -415,14 +415,14 @@ func (h *half) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (h *half) close() {
+func (h *pipeHalf) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
 	h.more.Broadcast()
 }
 
-type memConn struct{ in, out *half }
+type memConn struct{ in, out *pipeHalf }
 
 func (c *memConn) Read(p []byte) (int, error)  { return c.in.read(p) }
 func (c *memConn) Write(p []byte) (int, error) { return c.out.write(p) }

@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/revocation"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // crlUntil is crl with the extension that says until when the entries count.
@@ -145,8 +146,8 @@ func TestKeptOfFiles(t *testing.T) {
 		put(t, filepath.Join(dir, "crl.pem"), pemfile.EncodeRevocationLists([]*x509.RevocationList{l}))
 	}
 	crl(ca.crl(t, -9, bad))
-	files := rotation.Files(rotation.FileSet{Dir: dir, Poll: 20 * time.Millisecond})
-	id := open(t, files, 0)
+	source := files.Source(files.Set{Dir: dir, Poll: 20 * time.Millisecond})
+	id := open(t, source, 0)
 	refuses := func(id *rotation.Identity) bool {
 		addr := listenServer(t, id, rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
 		_, err := get(t, transport(t, open(t, rotation.Static(bad), 0), rotation.TransportOptions{}), addr)
@@ -169,11 +170,11 @@ func TestKeptOfFiles(t *testing.T) {
 	if err := os.WriteFile(path, kept.Encode(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	again := open(t, rotation.Files(rotation.FileSet{Dir: dir}), 0)
+	again := open(t, files.Source(files.Set{Dir: dir}), 0)
 	if again.Status().RevokedKept != 1 || !refuses(again) {
 		t.Error("after a restart the revoked client got in")
 	}
-	if merged := open(t, rotation.Merge(rotation.Static(m), rotation.Files(rotation.FileSet{Dir: dir})), 0); !refuses(merged) {
+	if merged := open(t, rotation.Merge(rotation.Static(m), files.Source(files.Set{Dir: dir})), 0); !refuses(merged) {
 		t.Error("the trust of a merged identity lost what was kept")
 	}
 	if err := os.WriteFile(path, kept.Encode()[:80], 0o600); err != nil {
@@ -181,7 +182,7 @@ func TestKeptOfFiles(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	damaged, err := rotation.Open(ctx, rotation.Config{Source: rotation.Files(rotation.FileSet{Dir: dir})})
+	damaged, err := rotation.Open(ctx, rotation.Config{Source: files.Source(files.Set{Dir: dir})})
 	if err == nil {
 		_ = damaged.Close()
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // TestUnderLimits runs parts of itself in a child process under real limits of
@@ -63,7 +64,7 @@ func limitedNotify(t *testing.T, limit, want string) {
 	dir := t.TempDir()
 	f := write(t, dir, ca.leaf(t, "svc", nil))
 	f.Poll = 50 * time.Millisecond
-	id := open(t, rotation.Files(f), 0)
+	id := open(t, files.Source(f), 0)
 	if st := id.Status(); st.WatchMode != "poll" || !strings.Contains(st.WatchError, want) {
 		t.Errorf("mode %q: %s", st.WatchMode, st.WatchError)
 	}
@@ -105,7 +106,7 @@ func TestFilesLeaveNothing(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, ca.leaf(t, "svc", nil))
 	source := func() rotation.Source {
-		return rotation.Merge(rotation.Files(rotation.FileSet{Dir: dir, Cert: "tls.crt", Key: "tls.key"}), rotation.Files(rotation.FileSet{Dir: dir, CA: "ca.crt"}))
+		return rotation.Merge(files.Source(files.Set{Dir: dir, Cert: "tls.crt", Key: "tls.key"}), files.Source(files.Set{Dir: dir, CA: "ca.crt"}))
 	}
 	_ = open(t, source(), 0).Close() // the runtime opens its poller once
 	count := func() (goroutines, files int) {

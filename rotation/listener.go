@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// maxHandshakes is how many strangers are talked to at a time by one listener.
+// maxHandshakes is how many handshakes one listener has under way at a time.
 // More wait in the kernel's queue, for at most the 10 s that each may take.
 const maxHandshakes = 512
 
@@ -69,11 +69,11 @@ func (l *listener) accept() {
 				return
 			}
 		}
-		l.wg.Go(func() { l.admit(raw) })
+		l.wg.Go(func() { l.handshakeOne(raw) })
 	}
 }
 
-func (l *listener) admit(raw net.Conn) {
+func (l *listener) handshakeOne(raw net.Conn) {
 	c, err := l.server.Handshake(l.ctx, raw)
 	<-l.slots
 	if err != nil {
@@ -99,7 +99,7 @@ type connKey struct{}
 // connection a request came over. Without it the Handler does not know MaxAge.
 func (s *Server) ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if secure, ok := c.(*tls.Conn); ok {
-		if own, ok := secure.NetConn().(*servedConn); ok {
+		if own, ok := secure.NetConn().(*serverConn); ok {
 			return context.WithValue(ctx, connKey{}, own)
 		}
 	}
@@ -117,8 +117,8 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 			http.Error(w, "TLS is required", http.StatusForbidden)
 			return
 		}
-		v := s.verdict(r)
-		if v != (verdict{}) {
+		v := s.evaluateRequest(r)
+		if v != (decision{}) {
 			w.Header().Set("Connection", "close")
 		}
 		if v.cut != nil {

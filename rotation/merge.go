@@ -28,22 +28,29 @@ const (
 
 func (s side) String() string { return [...]string{"identity", "trust"}[s] }
 
+// silent is an [Observer] for nobody.
+type silent struct{}
+
+func (silent) Mode(string, error) {}
+func (silent) Failed(error)       {}
+
 // Watch implements [Source] for callers that wrap it.
 func (m merged) Watch(ctx context.Context, yield func(Material) error) error {
-	return m.watch(ctx, yield, silent{})
+	return m.WatchObserved(ctx, yield, silent{})
 }
 
-func (m merged) watch(ctx context.Context, yield func(Material) error, say observer) error {
+// WatchObserved is Watch for an [Identity].
+func (m merged) WatchObserved(ctx context.Context, yield func(Material) error, o Observer) error {
 	sctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := &merging{yield: yield, say: say, calls: make(chan func())}
+	r := &mergeRun{yield: yield, observer: o, calls: make(chan func())}
 	var ends [2]error
 	var sides sync.WaitGroup
 	for s, src := range m {
-		h := &half{merging: r, side: side(s), ctx: sctx}
+		h := &sideRun{mergeRun: r, side: side(s), ctx: sctx}
 		sides.Go(func() {
 			defer cancel()
-			ends[s] = h.follow(src)
+			ends[s] = h.runSide(src)
 		})
 	}
 	ended := make(chan struct{})
@@ -71,20 +78,20 @@ func (m merged) NextRenewal() time.Time {
 	return time.Time{}
 }
 
-// merging is one run of a Merge. Its fields belong to the goroutine of Watch,
+// mergeRun is one run of a Merge. Its fields belong to the goroutine of Watch,
 // which does everything that the two sides ask for: one yield at a time, and
 // none after Watch returned.
-type merging struct {
-	yield func(Material) error
-	say   observer
-	calls chan func()
+type mergeRun struct {
+	yield    func(Material) error
+	observer Observer
+	calls    chan func()
 
 	latest, good [2]*Material
 	mode         [2]string
 	why, failed  [2]error
 }
 
-func (r *merging) serve(ended <-chan struct{}) {
+func (r *mergeRun) serve(ended <-chan struct{}) {
 	for {
 		select {
 		case call := <-r.calls:
@@ -95,26 +102,21 @@ func (r *merging) serve(ended <-chan struct{}) {
 	}
 }
 
-// half is what one side sees of the run: its yield and its observer.
-type half struct {
-	*merging
+// sideRun is what one side sees of the run: its yield and its [Observer].
+type sideRun struct {
+	*mergeRun
 	side side
 	ctx  context.Context // ends with either side
 }
 
-func (h *half) follow(src Source) error {
+func (h *sideRun) runSide(src Source) error {
 	offer := func(m Material) (err error) {
-		if !h.do(func() { err = h.combine(h.side, m) }) {
+		if !h.onRunner(func() { err = h.combine(h.side, m) }) {
 			return h.ctx.Err()
 		}
 		return err
 	}
-	var err error
-	if r, ok := src.(reporter); ok {
-		err = r.watch(h.ctx, offer, h)
-	} else {
-		err = src.Watch(h.ctx, offer)
-	}
+	err := watchSource(h.ctx, src, offer, h)
 	switch {
 	case h.ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return nil // ended by the other side
@@ -126,8 +128,8 @@ func (h *half) follow(src Source) error {
 	return fmt.Errorf("following %s: %w", h.side, err)
 }
 
-// do has the goroutine of Watch call f, and reports whether it did.
-func (h *half) do(f func()) bool {
+// onRunner has the goroutine of Watch call f, and reports whether it did.
+func (h *sideRun) onRunner(f func()) bool {
 	if h.ctx.Err() != nil {
 		return false
 	}
@@ -143,17 +145,17 @@ func (h *half) do(f func()) bool {
 
 // combine offers the new half with the other's latest, and if that was refused
 // before and is again, with the one that was accepted.
-func (r *merging) combine(s side, m Material) error {
+func (r *mergeRun) combine(s side, m Material) error {
 	other := 1 - s
 	r.latest[s] = &m
 	if r.latest[other] == nil {
 		return nil
 	}
-	err := r.offer(r.latest)
+	err := r.proposePair(r.latest)
 	if err != nil && r.good[other] != nil && r.good[other] != r.latest[other] {
 		pair := r.good
 		pair[s] = &m
-		err = r.offer(pair)
+		err = r.proposePair(pair)
 	}
 	if err != nil {
 		return fmt.Errorf("combining with new %s: %w", s, err)
@@ -161,10 +163,10 @@ func (r *merging) combine(s side, m Material) error {
 	return nil
 }
 
-func (r *merging) offer(pair [2]*Material) error {
+func (r *mergeRun) proposePair(pair [2]*Material) error {
 	id, trust := pair[sideIdentity], pair[sideTrust]
 	m := Material{
-		Certificate: id.Certificate, Others: id.Others, others: id.others, exposed: id.exposed,
+		Certificate: id.Certificate, Others: id.Others, OtherNames: id.OtherNames, OtherErrors: id.OtherErrors, Faults: id.Faults,
 		Roots: trust.Roots, Revoked: trust.Revoked, Issuers: trust.Issuers, Kept: trust.Kept, Version: id.Version,
 	}
 	if trust.Version != id.Version {
@@ -177,29 +179,29 @@ func (r *merging) offer(pair [2]*Material) error {
 	return err
 }
 
-// watching implements observer: the worse of both is the mode.
-func (h *half) watching(mode string, why error) {
-	h.do(func() {
+// Mode implements [Observer]: the mode of the run is the worse one of both sides.
+func (h *sideRun) Mode(mode string, why error) {
+	h.onRunner(func() {
 		if why != nil {
 			why = fmt.Errorf("%s: %w", h.side, why)
 		}
 		h.mode[h.side], h.why[h.side] = mode, why
 		worse := h.mode[sideIdentity]
-		if worse == "" || h.mode[sideTrust] == modePoll {
+		if worse == "" || h.why[sideTrust] != nil {
 			worse = h.mode[sideTrust]
 		}
-		h.say.watching(worse, both(h.why))
+		h.observer.Mode(worse, both(h.why))
 	})
 }
 
-// failing implements observer: one side recovers, and the other's failure remains.
-func (h *half) failing(err error) {
-	h.do(func() {
+// Failed implements [Observer]: when one side recovers, the failure of the other one remains.
+func (h *sideRun) Failed(err error) {
+	h.onRunner(func() {
 		if err != nil {
 			err = fmt.Errorf("%s: %w", h.side, err)
 		}
 		h.failed[h.side] = err
-		h.say.failing(both(h.failed))
+		h.observer.Failed(both(h.failed))
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // TestMerge: a change of either side is one generation, and each side hears
@@ -122,17 +123,17 @@ func TestMergeFiles(t *testing.T) {
 		ca := newCA(t, "ca")
 		dir := t.TempDir()
 		f := write(t, dir, ca.leaf(t, "svc", nil))
-		own := &rotation.FakeNotifier{Wake: make(chan struct{}, 1)}
+		own := &fakeNotifier{Wake: make(chan struct{}, 1)}
 		var eased atomic.Bool
-		openTrust := func() (*rotation.FakeNotifier, error) {
+		openTrust := func() (*fakeNotifier, error) {
 			if !eased.Load() {
 				return nil, errors.New("no inotify")
 			}
-			return &rotation.FakeNotifier{}, nil
+			return &fakeNotifier{}, nil
 		}
 		id := open(t, rotation.Merge(
-			rotation.FilesNotified(rotation.FileSet{Cert: f.Cert, Key: f.Key}, func() (*rotation.FakeNotifier, error) { return own, nil }),
-			rotation.FilesNotified(rotation.FileSet{CA: f.CA}, openTrust),
+			filesNotified(files.Set{Cert: f.Cert, Key: f.Key}, func() (*fakeNotifier, error) { return own, nil }),
+			filesNotified(files.Set{CA: f.CA}, openTrust),
 		), 0)
 		defer func() { _ = id.Close() }()
 		if st := id.Status(); st.WatchMode != "poll" || st.WatchError != "trust: no inotify" {
@@ -171,8 +172,8 @@ func TestMergeJoins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
 		dir := filepath.Join(t.TempDir(), "tls")
-		n := &rotation.FakeNotifier{Wake: make(chan struct{}, 1)}
-		files := rotation.FilesNotified(makeLinked(t, dir, ca.leaf(t, "svc", nil)), func() (*rotation.FakeNotifier, error) { return n, nil })
+		n := &fakeNotifier{Wake: make(chan struct{}, 1)}
+		files := filesNotified(makeLinked(t, dir, ca.leaf(t, "svc", nil)), func() (*fakeNotifier, error) { return n, nil })
 		id := open(t, rotation.Merge(files, rotation.Static(ca.leaf(t, "svc", nil))), 0)
 		swapLinked(t, dir, ca.leaf(t, "svc", nil))
 		wake(n)

@@ -12,6 +12,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // TestWatcherTrouble: an overflow means reading again, and a watcher that dies
@@ -22,7 +23,7 @@ func TestWatcherTrouble(t *testing.T) {
 	f := write(t, dir, ca.leaf(t, "svc", nil))
 	f.Poll = time.Hour
 	watchers := make(chan *fsnotify.Watcher, 8)
-	id := open(t, rotation.FilesWatched(f, func(w *fsnotify.Watcher) { watchers <- w }), 0)
+	id := open(t, filesWatched(f, func(w *fsnotify.Watcher) { watchers <- w }), 0)
 	w := <-watchers
 	for _, d := range w.WatchList() {
 		must(t, w.Remove(d))
@@ -53,9 +54,9 @@ func TestWatchRefused(t *testing.T) {
 		ca := newCA(t, "ca")
 		dir := t.TempDir()
 		f := write(t, dir, ca.leaf(t, "svc", nil))
-		n := &rotation.FakeNotifier{}
+		n := &fakeNotifier{}
 		n.Fail(fs.ErrPermission)
-		id := open(t, rotation.FilesNotified(f, func() (*rotation.FakeNotifier, error) { return n, nil }), 0)
+		id := open(t, filesNotified(f, func() (*fakeNotifier, error) { return n, nil }), 0)
 		defer func() { _ = id.Close() }()
 		if st := id.Status(); st.WatchMode != "poll" || !strings.Contains(st.WatchError, "permission") {
 			t.Errorf("mode %q: %s", st.WatchMode, st.WatchError)
@@ -83,8 +84,8 @@ func TestBusyDirectory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newCA(t, "ca")
 		dir := t.TempDir()
-		n := &rotation.FakeNotifier{Wake: make(chan struct{}, 1), Dirs: make(chan []string, 4096)}
-		id := open(t, rotation.FilesNotified(write(t, dir, ca.leaf(t, "svc", nil)), func() (*rotation.FakeNotifier, error) { return n, nil }), 0)
+		n := &fakeNotifier{Wake: make(chan struct{}, 1), Dirs: make(chan []string, 4096)}
+		id := open(t, filesNotified(write(t, dir, ca.leaf(t, "svc", nil)), func() (*fakeNotifier, error) { return n, nil }), 0)
 		defer func() { _ = id.Close() }()
 		busy := func(d time.Duration) {
 			for range d / time.Millisecond {
@@ -121,10 +122,10 @@ func TestDirectoryComesAndGoes(t *testing.T) {
 		base, err := filepath.EvalSymlinks(t.TempDir())
 		must(t, err)
 		dir := filepath.Join(base, "a", "b", "tls")
-		n := &rotation.FakeNotifier{Wake: make(chan struct{}, 1), Dirs: make(chan []string, 4096)}
+		n := &fakeNotifier{Wake: make(chan struct{}, 1), Dirs: make(chan []string, 4096)}
 		id := make(chan *rotation.Identity)
 		go func() {
-			id <- open(t, rotation.FilesNotified(rotation.FileSet{Dir: dir}, func() (*rotation.FakeNotifier, error) { return n, nil }), 0)
+			id <- open(t, filesNotified(files.Set{Dir: dir}, func() (*fakeNotifier, error) { return n, nil }), 0)
 		}()
 		if dirs := <-n.Dirs; !contains(dirs, base) {
 			t.Errorf("watched %v, want the nearest that exists, %s", dirs, base)

@@ -5,29 +5,23 @@ import (
 	"slices"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/rotation/status"
 )
-
-// otherFile says where one of Material.Others comes from, and why it cannot be
-// used if its source found it unusable: then the certificate holds the leaf at most.
-type otherFile struct {
-	name string
-	err  error
-}
 
 // other is one of Material.Others within a generation. It has its own end: a
 // certificate for one name must not take down the service of another one.
 type other struct {
-	name     string // stays the same from one generation to the next
-	versions []pair // newest first; the last good one stays beside one that is refused or not valid yet
-	refused  error  // why the newest one of the source is not among the versions
-	serial   string // of the newest one of the source, "" if not even that could be read
+	name     string     // stays the same from one generation to the next
+	versions []certPair // newest first; the last good one stays beside one that is refused or not valid yet
+	refused  error      // why the newest one of the source is not among the versions
+	serial   string     // of the newest one of the source, "" if not even that could be read
 }
 
 // live are the versions that are in use now or will be.
-func (o other) live(now time.Time) []pair {
-	var live []pair
+func (o other) live(now time.Time) []certPair {
+	var live []certPair
 	for _, p := range o.versions {
 		if !now.Before(p.chain[0].NotAfter) {
 			continue
@@ -42,10 +36,10 @@ func (o other) live(now time.Time) []pair {
 
 // inUse is the version that handshakes choose now: the newest valid one, or one
 // that is not valid yet when there is nothing else, for a peer's clock may be ahead.
-func (o other) inUse(now time.Time) (p pair, ok bool) {
+func (o other) inUse(now time.Time) (p certPair, ok bool) {
 	live := o.live(now)
 	if len(live) == 0 {
-		return pair{}, false
+		return certPair{}, false
 	}
 	if last := live[len(live)-1]; !now.Before(last.chain[0].NotBefore) {
 		return last, true
@@ -57,24 +51,24 @@ func (o other) inUse(now time.Time) (p pair, ok bool) {
 // generation in effect has under this name.
 func (e *examination) newOther(i int, before other) other {
 	given := e.m.Others[i]
-	o := other{name: e.m.otherFile(i).name}
+	o := other{name: e.m.otherName(i)}
 	p, err := e.judgeOther(i, before)
 	if err != nil {
 		o.refused = fmt.Errorf("%s: %w", o.name, err)
 	} else {
-		o.versions = []pair{p}
+		o.versions = []certPair{p}
 	}
 	if leaf := given.Leaf; leaf != nil {
-		o.serial = pemfile.Serial(leaf)
+		o.serial = certs.Serial(leaf)
 	} else if chain, err := parseChain(given.Certificate); err == nil {
-		o.serial = pemfile.Serial(chain[0])
+		o.serial = certs.Serial(chain[0])
 	}
 	for _, old := range before.live(e.now) {
 		if err == nil && old.chain[0].Equal(p.chain[0]) {
 			continue
 		}
 		// The bundle may have changed since: what stays must still pass.
-		if _, err := e.anchor(old, before); err == nil {
+		if _, err := e.verifyChain(old, before); err == nil {
 			o.versions = append(o.versions, old)
 		}
 	}
@@ -82,28 +76,35 @@ func (e *examination) newOther(i int, before other) other {
 	return o
 }
 
-func (e *examination) judgeOther(i int, before other) (pair, error) {
-	if err := e.m.otherFile(i).err; err != nil {
-		return pair{}, err
+func (e *examination) judgeOther(i int, before other) (certPair, error) {
+	if err := e.m.otherError(i); err != nil {
+		return certPair{}, err
 	}
 	p, err := checkPair(e.m.Others[i], e.need&usageServer, e.now) // clients show the first only
 	if err != nil {
-		return pair{}, err
+		return certPair{}, err
 	}
-	warning, err := e.anchor(p, before)
+	warning, err := e.verifyChain(p, before)
 	if warning != nil && e.warning == nil {
 		e.warning = warning
 	}
 	return p, err
 }
 
-// otherFile names one of Others for logs, and for finding its earlier versions.
-// Where something changed the list after Files made it, what Files knew is void.
-func (m Material) otherFile(i int) otherFile {
-	if len(m.others) == len(m.Others) {
-		return m.others[i]
+// otherName names one of Others for logs, and for finding its earlier versions.
+func (m Material) otherName(i int) string {
+	if len(m.OtherNames) == len(m.Others) {
+		return m.OtherNames[i]
 	}
-	return otherFile{name: fmt.Sprintf("Others[%d]", i)}
+	return fmt.Sprintf("Others[%d]", i)
+}
+
+// otherError is why the source found one of Others unusable, or nil.
+func (m Material) otherError(i int) error {
+	if len(m.OtherErrors) == len(m.Others) {
+		return m.OtherErrors[i]
+	}
+	return nil
 }
 
 // other finds a certificate by its name; the zero value if there is none.
@@ -120,8 +121,8 @@ func (g *Generation) other(name string) other {
 
 // serving lists the certificates for handshakes of servers, the own first, and
 // the next moment at which the list is another one; zero is never.
-func (g *Generation) serving(now time.Time) (pairs []pair, next time.Time) {
-	pairs = []pair{g.own}
+func (g *Generation) serving(now time.Time) (pairs []certPair, next time.Time) {
+	pairs = []certPair{g.own}
 	note := func(at time.Time) {
 		if now.Before(at) && (next.IsZero() || at.Before(next)) {
 			next = at
@@ -139,26 +140,14 @@ func (g *Generation) serving(now time.Time) (pairs []pair, next time.Time) {
 	return pairs, next
 }
 
-// OtherStatus is the state of one certificate of [FileSet.Others] or [Material.Others].
-type OtherStatus struct {
-	Name        string    `json:"name"`   // the file, or the index among Others
-	Served      bool      `json:"served"` // false: it is left out of handshakes, and the fields below are empty
-	Serial      string    `json:"serial,omitempty"`
-	Fingerprint string    `json:"fingerprint,omitempty"` // SHA-256, hex
-	NotBefore   time.Time `json:"not_before,omitzero"`
-	NotAfter    time.Time `json:"not_after,omitzero"`
-	Overdue     bool      `json:"overdue"`         // should have been renewed by now
-	Error       string    `json:"error,omitempty"` // why the newest version is not in use; Served then tells whether an older one is
-}
-
 // otherStatus reports the certificates of g, with what was last found wrong with them.
-func otherStatus(g *Generation, refused map[string]error, now time.Time) []OtherStatus {
-	var all []OtherStatus
+func otherStatus(g *Generation, refused map[string]error, now time.Time) []status.Other {
+	var all []status.Other
 	for _, o := range g.others {
-		st := OtherStatus{Name: o.name, Error: text(refused[o.name])}
+		st := status.Other{Name: o.name, Error: errText(refused[o.name])}
 		if p, ok := o.inUse(now); ok {
 			leaf := p.chain[0]
-			st.Served, st.Serial, st.Fingerprint = true, pemfile.Serial(leaf), pemfile.Fingerprint(leaf)
+			st.Served, st.Serial, st.Fingerprint = true, certs.Serial(leaf), certs.Fingerprint(leaf)
 			st.NotBefore, st.NotAfter = leaf.NotBefore, leaf.NotAfter
 			_, st.Overdue = lifetime.Overdue(leaf.NotBefore, leaf.NotAfter, now)
 		} else if st.Error == "" {
@@ -182,7 +171,7 @@ func (id *Identity) reportOthers(g *Generation, now time.Time) {
 	id.health.others = refused
 	id.mu.Unlock()
 	for _, o := range g.others {
-		was, is := text(known[o.name]), text(o.refused)
+		was, is := errText(known[o.name]), errText(o.refused)
 		p, served := o.inUse(now)
 		attrs := []any{"file", o.name, "serial", o.serial}
 		switch {
@@ -191,25 +180,25 @@ func (id *Identity) reportOthers(g *Generation, now time.Time) {
 			id.log.Info("another certificate is good again", attrs...)
 		case served:
 			id.log.Warn("another certificate refused, the last good one stays",
-				append(attrs, "err", o.refused, "last_good", pemfile.Serial(p.chain[0]), "not_after", p.chain[0].NotAfter)...)
+				append(attrs, "err", o.refused, "last_good", certs.Serial(p.chain[0]), "not_after", p.chain[0].NotAfter)...)
 		default:
 			id.log.Warn("another certificate refused and left out", append(attrs, "err", o.refused)...)
 		}
 	}
 }
 
-// mindOther warns when nothing replaces one of the other certificates in time.
+// superviseOther warns when nothing replaces one of the other certificates in time.
 // That handshakes leave it out from its end on is decided at each handshake.
-func (id *Identity) mindOther(n *tenure, o other) {
+func (id *Identity) superviseOther(n *liveGeneration, o other) {
 	if len(o.versions) == 0 {
 		return
 	}
 	leaf := o.versions[0].chain[0]
-	attrs := []any{"file", o.name, "serial", pemfile.Serial(leaf), "fingerprint", pemfile.Fingerprint(leaf), "not_after", leaf.NotAfter}
-	if id.reaches(n, lifetime.OverdueAt(leaf.NotBefore, leaf.NotAfter)) {
+	attrs := []any{"file", o.name, "serial", certs.Serial(leaf), "fingerprint", certs.Fingerprint(leaf), "not_after", leaf.NotAfter}
+	if id.stillCurrentAt(n, lifetime.OverdueAt(leaf.NotBefore, leaf.NotAfter)) {
 		id.log.Warn("another certificate is not renewed in time", attrs...)
 	}
-	if id.reaches(n, leaf.NotAfter) {
+	if id.stillCurrentAt(n, leaf.NotAfter) {
 		id.log.Warn("another certificate expired and is left out", attrs...)
 	}
 }

@@ -12,8 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // second is a certificate for another name than that of the service.
@@ -27,10 +28,10 @@ func second(t testing.TB, ca *testCA, edit func(*x509.Certificate)) rotation.Mat
 	})
 }
 
-// served asks the configuration which leaf it shows to a client that wants the name.
-func served(t testing.TB, ca *testCA, addr, name string) *x509.Certificate {
+// servedLeaf asks the configuration which leaf it shows to a client that wants the name.
+func servedLeaf(t testing.TB, ca *testCA, addr, name string) *x509.Certificate {
 	t.Helper()
-	p := newPeer(addr, ca.leaf(t, "client", nil))
+	p := newTicketClient(addr, ca.leaf(t, "client", nil))
 	var leaf *x509.Certificate
 	p.conf.ServerName = name
 	p.conf.VerifyConnection = func(cs tls.ConnectionState) error { leaf = cs.PeerCertificates[0]; return nil }
@@ -77,13 +78,13 @@ func TestABadOtherCertificate(t *testing.T) {
 				f := write(t, own, noAddress(t, ca))
 				good := second(t, ca, nil)
 				pair := write(t, other, good)
-				f.Others, f.Poll = []rotation.FilePair{{Cert: pair.Cert, Key: pair.Key}}, time.Hour
+				f.Others, f.Poll = []files.Pair{{Cert: pair.Cert, Key: pair.Key}}, time.Hour
 				var file, why string
 				if !later {
 					file, why = spoil(t, ca, other)
 				}
 				var log logs
-				id, err := rotation.Open(t.Context(), rotation.Config{Source: rotation.Files(f), Logger: log.logger()})
+				id, err := rotation.Open(t.Context(), rotation.Config{Source: files.Source(f), Logger: log.logger()})
 				must(t, err)
 				defer func() { _ = id.Close() }()
 				conf, err := id.ServerTLSConfig(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
@@ -102,18 +103,18 @@ func TestABadOtherCertificate(t *testing.T) {
 				write(t, own, next)
 				awaitSerial(t, id, next)
 				must(t, id.Check())
-				if got := served(t, ca, addr, "second"); got.Equal(good.Certificate.Leaf) != later {
+				if got := servedLeaf(t, ca, addr, "second"); got.Equal(good.Certificate.Leaf) != later {
 					t.Errorf("asked for the other name, %q is shown; the last good one stays: %v", got.DNSNames, later)
 				}
-				if got := served(t, ca, addr, "svc"); !got.Equal(next.Certificate.Leaf) {
+				if got := servedLeaf(t, ca, addr, "svc"); !got.Equal(next.Certificate.Leaf) {
 					t.Error("asked for the own name, another certificate is shown")
 				}
 				checkWarning(t, log.String(), pair.Cert, file, why)
 
 				mended := second(t, ca, nil)
 				write(t, other, mended)
-				waitFor(t, "the mended one", func() bool { return id.Status().Others[0].Serial == pemfile.Serial(mended.Certificate.Leaf) })
-				if got := served(t, ca, addr, "second"); !got.Equal(mended.Certificate.Leaf) || id.Status().Others[0].Error != "" {
+				waitFor(t, "the mended one", func() bool { return id.Status().Others[0].Serial == certs.Serial(mended.Certificate.Leaf) })
+				if got := servedLeaf(t, ca, addr, "second"); !got.Equal(mended.Certificate.Leaf) || id.Status().Others[0].Error != "" {
 					t.Error("the mended one is not in use")
 				}
 			})
@@ -155,29 +156,29 @@ func TestAnotherCertificateExpires(t *testing.T) {
 		defer func() { _ = id.Close() }()
 		s, err := id.Server(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 		must(t, err)
-		certs := func() int {
+		watched := func() int {
 			conf, err := rotation.ServerAt(s)(time.Now())
 			must(t, err)
 			return len(conf.Certificates)
 		}
-		if certs() != 2 {
+		if watched() != 2 {
 			t.Fatal("the other certificate is not served")
 		}
 		time.Sleep(10*time.Minute - time.Second)
-		if certs() != 2 || id.Status().Others[0].Served != true || !id.Status().Others[0].Overdue {
+		if watched() != 2 || id.Status().Others[0].Served != true || !id.Status().Others[0].Overdue {
 			t.Error("a second before its end it is left out already, or not overdue")
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
 		st := id.Status()
-		if certs() != 1 || st.Others[0].Served || !strings.Contains(st.Others[0].Error, "expired") {
+		if watched() != 1 || st.Others[0].Served || !strings.Contains(st.Others[0].Error, "expired") {
 			t.Errorf("it is served after its end: %+v", st.Others)
 		}
 		if err := id.Check(); err != nil || st.Generation != 1 {
 			t.Errorf("generation %d, check %v", st.Generation, err)
 		}
 		for _, want := range []string{"another certificate is not renewed in time", "another certificate expired and is left out"} {
-			if n := strings.Count(log.String(), want+`" file=Others[0] serial=`+pemfile.Serial(short.Certificate.Leaf)); n != 1 {
+			if n := strings.Count(log.String(), want+`" file=Others[0] serial=`+certs.Serial(short.Certificate.Leaf)); n != 1 {
 				t.Errorf("%q is said %d times:\n%s", want, n, log.String())
 			}
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // testCA is a root with one intermediate, made with crypto/x509 so that its
@@ -206,12 +207,12 @@ func whoami(w http.ResponseWriter, r *http.Request) {
 }
 
 // write puts m as PEM into dir/tls.crt, tls.key and ca.crt.
-func write(t testing.TB, dir string, m rotation.Material) rotation.FileSet {
+func write(t testing.TB, dir string, m rotation.Material) files.Set {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	f := rotation.FileSet{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt")}
+	f := files.Set{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt")}
 	put(t, f.Cert, chainPEM(t, m))
 	put(t, f.Key, keyPEM(t, m))
 	put(t, f.CA, pemfile.EncodeCertificates(m.Roots))

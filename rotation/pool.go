@@ -30,8 +30,8 @@ type pool struct {
 	http      *http.Transport
 	upgrades  *http.Transport // for requests that leave HTTP: they cannot go over HTTP/2 (RFC 9113 §8.2.2)
 	tls       *tls.Config
-	requests  int           // and raw connections; guarded by tenure.mu
-	draining  bool          // outdated; guarded by tenure.mu
+	requests  int           // and raw connections; guarded by liveGeneration.mu
+	draining  bool          // outdated; guarded by liveGeneration.mu
 	drained   chan struct{} // closed when the pool is outdated and nothing holds it any more
 
 	mu     sync.Mutex
@@ -168,13 +168,13 @@ func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos 
 		_ = raw.Close() // unused
 		return nil, errors.New("rotation: the name of the server is missing")
 	}
-	c, err := p.own(raw)
+	c, err := p.track(raw)
 	if err != nil {
 		return nil, err
 	}
 	conf := p.tls.Clone()
 	conf.ServerName, conf.NextProtos, conf.RootCAs = name, protos, p.bundle.pool
-	conf.VerifyConnection = func(cs tls.ConnectionState) error { return p.judge(cs) }
+	conf.VerifyConnection = func(cs tls.ConnectionState) error { return p.authorizeServer(cs) }
 	secure := tls.Client(c, conf)
 	ctx, cancel := context.WithTimeoutCause(ctx, handshakeTimeout, errHandshakeTimeout)
 	defer cancel()
@@ -190,17 +190,17 @@ func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos 
 	c.chains = chains
 	p.mu.Unlock()
 	// Lists that came since the handshake looked at its own have passed c over.
-	if err := p.transport.bundle(p.transport.id.Current()).admit(chains); err != nil {
+	if err := p.transport.bundle(p.transport.id.Current()).checkRevoked(chains); err != nil {
 		_ = c.Close() // unused
 		return nil, err
 	}
 	return secure, nil
 }
 
-// judge is asked about a server whose chain and name were verified, on full and
+// authorizeServer is asked about a server whose chain and name were verified, on full and
 // on resumed handshakes.
-func (p *pool) judge(cs tls.ConnectionState) error {
-	if err := p.bundle.admit(cs.VerifiedChains); err != nil {
+func (p *pool) authorizeServer(cs tls.ConnectionState) error {
+	if err := p.bundle.checkRevoked(cs.VerifiedChains); err != nil {
 		return err
 	}
 	if authorize := p.transport.opts.AuthorizeServer; authorize != nil {
@@ -209,8 +209,8 @@ func (p *pool) judge(cs tls.ConnectionState) error {
 	return nil
 }
 
-// own takes a connection into the pool, unless the pool closed meanwhile.
-func (p *pool) own(raw net.Conn) (*conn, error) {
+// track takes a connection into the pool, unless the pool closed meanwhile.
+func (p *pool) track(raw net.Conn) (*conn, error) {
 	c := &conn{Conn: raw, pool: p, gone: make(chan struct{})}
 	p.mu.Lock()
 	late := p.closed
@@ -259,8 +259,8 @@ type conn struct {
 	gone    chan struct{}         // closed at the end of the first Close
 }
 
-// peer returns the chains of the peer, nil before the handshake has ended.
-func (c *conn) peer() [][]*x509.Certificate {
+// peerChains returns the chains of the peer, nil before the handshake has ended.
+func (c *conn) peerChains() [][]*x509.Certificate {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
 	return c.chains

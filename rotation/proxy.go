@@ -89,7 +89,7 @@ func (t *Transport) tunnel(ctx context.Context, raw net.Conn, addr string) (net.
 func (t *Transport) proxyConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12, ServerName: t.opts.Proxy.Hostname(), RootCAs: t.proxyBundle().pool, NextProtos: []string{"http/1.1"},
-		VerifyConnection: func(cs tls.ConnectionState) error { return t.proxyBundle().admit(cs.VerifiedChains) },
+		VerifyConnection: func(cs tls.ConnectionState) error { return t.proxyBundle().checkRevoked(cs.VerifiedChains) },
 	}
 }
 

@@ -6,23 +6,20 @@ import (
 	"slices"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/wallclock"
 )
 
-// maxWait bounds one wait for a wall-clock time: timers stand still while a
-// machine sleeps, so whoever waits for a time looks at the clock this often.
-const maxWait = 30 * time.Second
-
-// held is a candidate that waits for its NotBefore.
-type held struct {
+// postponed is a candidate that waits for its NotBefore.
+type postponed struct {
 	gen    *Generation
 	cancel context.CancelFunc
 }
 
-// offer is the yield of every source. No callback runs under publishing, so
+// propose is the yield of every source. No callback runs under publishing, so
 // neither a subscriber nor a log handler can block a candidate for ever.
-func (id *Identity) offer(m Material) error {
+func (id *Identity) propose(m Material) error {
 	id.publishing.Lock()
 	defer id.publishing.Unlock()
 	if id.ctx.Err() != nil {
@@ -31,26 +28,26 @@ func (id *Identity) offer(m Material) error {
 	id.mu.Lock()
 	need, lists := id.uses, id.lists
 	id.mu.Unlock()
-	now, prev := time.Now(), id.inEffect()
-	g, err := examine(m, prev, lists, need)
+	now, prev := time.Now(), id.currentGeneration()
+	g, err := validate(m, prev, lists, need)
 	if err != nil {
 		err = fmt.Errorf("refusing candidate: %w", err)
-		id.failing(err)
+		id.noteFailure(err)
 		return err
 	}
 	id.reportOthers(g, now)
 	id.reportWarnings(g)
 	if prev != nil && g.digest(now) == prev.digest(now) {
-		id.hold(nil)
+		id.postpone(nil)
 		id.succeeded(now, g.revoked)
 		return nil
 	}
 	if g.from().After(now) && (prev == nil || !prev.expired(now)) {
-		id.hold(g)
+		id.postpone(g)
 		id.succeeded(now, lists) // those of g come into effect with it
 		return nil
 	}
-	id.hold(nil)
+	id.postpone(nil)
 	id.publish(g, now)
 	return nil
 }
@@ -63,12 +60,12 @@ func (id *Identity) reportWarnings(g *Generation) {
 	id.mu.Unlock()
 	for _, w := range g.warnings {
 		if !slices.Contains(known, w) {
-			id.log.Warn("identity has a fault that is tolerated", "serial", pemfile.Serial(g.Leaf()), "fault", w)
+			id.log.Warn("identity has a fault that is tolerated", "serial", certs.Serial(g.Leaf()), "fault", w)
 		}
 	}
 }
 
-func (id *Identity) inEffect() *Generation {
+func (id *Identity) currentGeneration() *Generation {
 	if n := id.current.Load(); n != nil {
 		return n.gen
 	}
@@ -78,7 +75,7 @@ func (id *Identity) inEffect() *Generation {
 // publish makes g the current generation. The successor is visible before the
 // predecessor refuses requests: whoever is refused finds it on the next load.
 func (id *Identity) publish(g *Generation, now time.Time) {
-	c := Change{Generation: g, Previous: id.inEffect(), Warning: g.untrusted}
+	c := Change{Generation: g, Previous: id.currentGeneration(), Warning: g.untrusted}
 	g.number, g.published = 1, now
 	if c.Previous != nil {
 		g.number = c.Previous.number + 1
@@ -97,9 +94,9 @@ func (id *Identity) publish(g *Generation, now time.Time) {
 	if c.Previous != nil && g.revoked != c.Previous.revoked {
 		id.cutRevoked(g)
 	}
-	id.wg.Go(func() { id.mind(n) })
+	id.wg.Go(func() { id.superviseGeneration(n) })
 	for _, o := range g.others {
-		id.wg.Go(func() { id.mindOther(n, o) })
+		id.wg.Go(func() { id.superviseOther(n, o) })
 	}
 	id.announce(g, c.Previous, now)
 	if old == nil {
@@ -109,8 +106,8 @@ func (id *Identity) publish(g *Generation, now time.Time) {
 	id.events.push(c)
 }
 
-// hold keeps g until it is valid; it replaces what was held before.
-func (id *Identity) hold(g *Generation) {
+// postpone keeps g until it is valid; it replaces what was held before.
+func (id *Identity) postpone(g *Generation) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	if id.held != nil {
@@ -124,20 +121,20 @@ func (id *Identity) hold(g *Generation) {
 		return
 	}
 	ctx, cancel := context.WithCancel(id.ctx)
-	h := &held{gen: g, cancel: cancel}
+	h := &postponed{gen: g, cancel: cancel}
 	id.held = h
 	id.wg.Go(func() { id.waitFor(ctx, h) })
 }
 
 // waitFor publishes h when its time has come, or earlier when the generation in
 // effect expires: a leaf that peers with a faster clock accept beats one that nobody accepts.
-func (id *Identity) waitFor(ctx context.Context, h *held) {
+func (id *Identity) waitFor(ctx context.Context, h *postponed) {
 	defer h.cancel()
 	at := h.gen.from()
-	if g := id.inEffect(); g != nil && g.until().Before(at) {
+	if g := id.currentGeneration(); g != nil && g.until().Before(at) {
 		at = g.until()
 	}
-	if !until(at, ctx.Done(), nil) {
+	if !wallclock.Until(ctx, at, nil) {
 		return
 	}
 	id.publishing.Lock()
@@ -153,23 +150,24 @@ func (id *Identity) waitFor(ctx context.Context, h *held) {
 	}
 }
 
-// mind accompanies a tenure: it warns when nothing replaces the leaf in time,
-// and ends the tenure when it is drained or out of grace.
-func (id *Identity) mind(n *tenure) {
+// superviseGeneration runs for each generation from its publication on: it warns when
+// nothing replaces the leaf in time, and closes the connections of the generation when
+// it is superseded and either drained or past its deadline.
+func (id *Identity) superviseGeneration(n *liveGeneration) {
 	leaf := n.gen.Leaf()
-	if id.reaches(n, lifetime.OverdueAt(leaf.NotBefore, leaf.NotAfter)) {
+	if id.stillCurrentAt(n, lifetime.OverdueAt(leaf.NotBefore, leaf.NotAfter)) {
 		id.tellOverdue(n)
 	}
-	if id.reaches(n, n.gen.until()) {
+	if id.stillCurrentAt(n, n.gen.until()) {
 		id.tellExpired(n)
 	}
 	select {
 	case <-n.replaced:
 		id.awaitDrain(n)
 	case <-id.ctx.Done():
-		return // Close ends the current tenure itself
+		return // Close ends the current generation itself
 	}
-	if cut := n.end(); cut > 0 {
+	if cut := n.closeAll(); cut > 0 {
 		id.forced.Add(uint64(cut))
 		id.log.Warn("connections cut: their generation is over", append(about(leaf), "connections", cut)...)
 	}
@@ -183,33 +181,25 @@ func (id *Identity) mind(n *tenure) {
 	id.mu.Unlock()
 }
 
-// reaches reports whether n is still in office at the given time.
-func (id *Identity) reaches(n *tenure, at time.Time) bool {
-	return until(at, n.replaced, id.ctx.Done())
+// stillCurrentAt waits until at, and reports whether n is the current generation then.
+func (id *Identity) stillCurrentAt(n *liveGeneration, at time.Time) bool {
+	return wallclock.Until(id.ctx, at, n.replaced) && !isClosed(n.replaced)
 }
 
 // awaitDrain returns when nothing uses n any more, its grace is over or the Identity closes.
-func (id *Identity) awaitDrain(n *tenure) {
+func (id *Identity) awaitDrain(n *liveGeneration) {
 	n.mu.Lock()
 	deadline := n.deadline
 	n.mu.Unlock()
-	until(deadline, n.drained, id.ctx.Done())
+	wallclock.Until(id.ctx, deadline, n.drained)
 }
 
-// until waits for a wall-clock time and reports false when a or b came first.
-func until(at time.Time, a, b <-chan struct{}) bool {
-	for {
-		t := time.NewTimer(min(maxWait, time.Until(at)))
-		select {
-		case <-a:
-		case <-b:
-		case <-t.C:
-			if time.Now().Before(at) {
-				continue
-			}
-			return true
-		}
-		t.Stop()
+// isClosed reports whether the channel, to which nothing is sent, is closed.
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
 		return false
 	}
 }
@@ -225,7 +215,7 @@ func (id *Identity) succeeded(now time.Time, lists *revocations) {
 
 // cutRevoked ends the client connections to peers that g takes back.
 func (id *Identity) cutRevoked(g *Generation) {
-	for _, n := range id.tenures() {
+	for _, n := range id.liveGenerations() {
 		for _, c := range n.connections() {
 			if c.pool.transport.opts.Trust == nil { // else the lists of that one count
 				id.cutIfRevoked(c, &g.bundle)
@@ -235,7 +225,7 @@ func (id *Identity) cutRevoked(g *Generation) {
 }
 
 func (id *Identity) cutIfRevoked(c *conn, b *bundle) {
-	if err := b.admit(c.peer()); err != nil {
+	if err := b.checkRevoked(c.peerChains()); err != nil {
 		id.log.Warn("connection cut", "peer", c.RemoteAddr().String(), "err", err)
 		id.forced.Add(1)
 		_ = c.Close() // over in any case
@@ -244,15 +234,15 @@ func (id *Identity) cutIfRevoked(c *conn, b *bundle) {
 
 // drains accompanies a pool of n that was made under a trust bundle which was
 // replaced since: it closes when nothing holds it any more or its grace is over.
-func (id *Identity) drains(n *tenure, p *pool) {
+func (id *Identity) drains(n *liveGeneration, p *pool) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	if id.closed {
-		return // Close ends it with its tenure
+		return // Close ends it with its generation
 	}
 	at := time.Now().Add(id.drain)
 	id.wg.Go(func() {
-		late := until(at, p.drained, id.ctx.Done())
+		late := wallclock.Until(id.ctx, at, p.drained) && !isClosed(p.drained)
 		cut := p.close()
 		n.forget(p)
 		if late && cut > 0 {
@@ -262,10 +252,11 @@ func (id *Identity) drains(n *tenure, p *pool) {
 	})
 }
 
-// failing implements observer. A failure that repeats itself is told once.
-func (id *Identity) failing(err error) {
+// noteFailure records a failure of the source or a refused candidate; nil clears it.
+// A failure that repeats itself is logged once.
+func (id *Identity) noteFailure(err error) {
 	id.mu.Lock()
-	known := err == nil || text(id.health.err) == err.Error()
+	known := err == nil || errText(id.health.err) == err.Error()
 	id.health.err = err
 	id.health.failures++
 	if err == nil {
@@ -279,11 +270,11 @@ func (id *Identity) failing(err error) {
 		return
 	}
 	id.log.Warn("identity not refreshed", "err", err)
-	id.events.push(Change{Generation: id.inEffect(), Err: err})
+	id.events.push(Change{Generation: id.currentGeneration(), Err: err})
 }
 
-// watching implements observer.
-func (id *Identity) watching(mode string, why error) {
+// noteMode records how a file source notices changes.
+func (id *Identity) noteMode(mode string, why error) {
 	id.mu.Lock()
 	id.health.mode, id.health.modeErr = mode, why
 	id.mu.Unlock()

@@ -107,7 +107,7 @@ var openers = map[string]func(t *testing.T, s *rotation.Server, m rotation.Mater
 			t.Cleanup(func() { _ = conn.Close() })
 			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
 		}))})
-		conf := newPeer(addr, m).conf
+		conf := newTicketClient(addr, m).conf
 		conf.NextProtos = []string{"http/1.1"}
 		return openRaw(t, addr, conf, "GET / HTTP/1.1\r\nHost: svc\r\n\r\n")
 	},
@@ -127,7 +127,7 @@ var openers = map[string]func(t *testing.T, s *rotation.Server, m rotation.Mater
 				go func() { _, _ = io.WriteString(c, "hello\n"); _, _ = io.Copy(io.Discard, c); _ = c.Close() }()
 			}
 		}()
-		return openRaw(t, ln.Addr().String(), newPeer("", m).conf, "")
+		return openRaw(t, ln.Addr().String(), newTicketClient("", m).conf, "")
 	},
 }
 
@@ -337,7 +337,7 @@ func TestReauthorizeSeesHandshakes(t *testing.T) {
 	reauthorize = s.Reauthorize
 	near, far := tcpPair(t)
 	go func() {
-		c := tls.Client(far, newPeer("", ca.leaf(t, "client", nil)).conf)
+		c := tls.Client(far, newTicketClient("", ca.leaf(t, "client", nil)).conf)
 		_ = c.HandshakeContext(context.Background())
 	}()
 	if _, err := s.Handshake(t.Context(), near); err != nil {

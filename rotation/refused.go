@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -15,35 +14,10 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/lograte"
 	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/rotation/status"
 )
 
-// RefusedPeers counts what the servers of an identity refused, by reason:
-// handshakes, requests, and open connections that were cut because their peer
-// would not be admitted any more. A refused request and the later end of its
-// connection count separately. A peer that hangs up during the handshake is not
-// counted, nor is a connection that reached MaxAge.
-type RefusedPeers struct {
-	NoCertificate uint64 `json:"no_certificate"` // the peer sent none, and one is required
-	UnknownIssuer uint64 `json:"unknown_issuer"` // its chain leads to no root of the trust bundle
-	Expired       uint64 `json:"expired"`        // or not valid yet
-	Revoked       uint64 `json:"revoked"`
-	Denied        uint64 `json:"denied"`   // by ServerOptions.Authorize
-	Protocol      uint64 `json:"protocol"` // no TLS, no common version or protocol, or a key that the peer could not prove
-	Other         uint64 `json:"other"`    // the peer refused us or was too slow, its certificate is not for clients, or the fault is our own
-}
-
-// All yields the count of each reason under its name in JSON, in the order of the fields.
-func (r RefusedPeers) All() iter.Seq2[string, uint64] {
-	return func(yield func(string, uint64) bool) {
-		for i, n := range [reasons]uint64{r.NoCertificate, r.UnknownIssuer, r.Expired, r.Revoked, r.Denied, r.Protocol, r.Other} {
-			if !yield(reason(i).String(), n) {
-				return
-			}
-		}
-	}
-}
-
-// reason is why a peer was refused, in the order of the fields of RefusedPeers.
+// reason is why a peer was refused, in the order of the fields of [status.RefusedPeers].
 type reason int
 
 const (
@@ -61,8 +35,15 @@ const (
 
 const maxErrorText = 400 // bytes in a line of the log; the peer has a say in them
 
+// String is the name of the reason in metrics and logs.
 func (r reason) String() string {
-	return [reasons]string{"no_certificate", "unknown_issuer", "expired", "revoked", "denied", "protocol", "other"}[r]
+	for name := range (status.RefusedPeers{}).All() {
+		if r == 0 {
+			return name
+		}
+		r--
+	}
+	return ""
 }
 
 // occasion is when a peer was refused.
@@ -120,9 +101,9 @@ func errorText(err error) string {
 	return printable.Clean(s)
 }
 
-func (id *Identity) refusedPeers() RefusedPeers {
+func (id *Identity) refusedPeers() status.RefusedPeers {
 	n := func(r reason) uint64 { return id.refused[r].count.Load() }
-	return RefusedPeers{
+	return status.RefusedPeers{
 		NoCertificate: n(reasonNoCertificate), UnknownIssuer: n(reasonUnknownIssuer), Expired: n(reasonExpired),
 		Revoked: n(reasonRevoked), Denied: n(reasonDenied), Protocol: n(reasonProtocol), Other: n(reasonOther),
 	}

@@ -159,7 +159,7 @@ func shows(g *gatekeeper, m rotation.Material) *tls.Config {
 }
 
 func showing(m rotation.Material, cert *tls.Certificate) *tls.Config {
-	conf := newPeer("", m).conf
+	conf := newTicketClient("", m).conf
 	conf.Certificates = nil
 	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		if cert == nil {

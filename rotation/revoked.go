@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/revocation"
 )
 
@@ -30,11 +30,11 @@ type revocations struct {
 }
 
 type revocationList struct {
-	issuer *x509.Certificate
-	name   string            // of the issuer
-	sum    [sha256.Size]byte // of the list, signature included
-	at     time.Time         // ThisUpdate
-	until  time.Time         // NextUpdate, zero if it does not say
+	issuer  *x509.Certificate
+	name    string            // of the issuer
+	sum     [sha256.Size]byte // of the list, signature included
+	edition revocation.Edition
+	until   time.Time // NextUpdate, zero if it does not say
 }
 
 // readRevocations verifies the lists of a candidate. prev is what is in effect,
@@ -55,9 +55,9 @@ func readRevocations(m Material, chain []*x509.Certificate, prev *revocations, n
 		if err != nil {
 			return nil, err
 		}
-		r.lists = append(r.lists, revocationList{issuer, list.Issuer.CommonName, sha256.Sum256(list.Raw), list.ThisUpdate, list.NextUpdate})
+		r.lists = append(r.lists, revocationList{issuer, list.Issuer.CommonName, sha256.Sum256(list.Raw), revocation.EditionOf(list), list.NextUpdate})
 	}
-	if err := r.succeeds(prev, m, now); err != nil {
+	if err := r.checkSuccession(prev, m, now); err != nil {
 		return nil, err
 	}
 	if prev != nil && r.given == prev.given && slices.EqualFunc(r.lists, prev.lists, func(a, b revocationList) bool { return a.sum == b.sum }) {
@@ -88,13 +88,13 @@ func listIssuers(m Material, chain []*x509.Certificate, now time.Time) ([]*x509.
 // expired; its list then says nothing any more, and is no reason to refuse the rest.
 func chainsTo(c *x509.Certificate, m Material, now time.Time) bool {
 	_, err := verify(append([]*x509.Certificate{c}, m.Issuers...), x509.VerifyOptions{
-		Roots: poolOf(m.Roots), CurrentTime: within(c, now), KeyUsages: anyUsage,
+		Roots: certs.Pool(m.Roots...), CurrentTime: clampToValidity(c, now), KeyUsages: anyUsage,
 	})
 	return err == nil
 }
 
-// within is the moment of c's validity that is nearest to now.
-func within(c *x509.Certificate, now time.Time) time.Time {
+// clampToValidity is the moment of c's validity that is nearest to now.
+func clampToValidity(c *x509.Certificate, now time.Time) time.Time {
 	switch {
 	case now.Before(c.NotBefore):
 		return c.NotBefore
@@ -119,18 +119,18 @@ func listIssuer(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.C
 	return nil, fmt.Errorf("the revocation list of %q is not signed by a CA that the trust bundle knows", list.Issuer.CommonName)
 }
 
-// succeeds checks that r may follow prev.
-func (r *revocations) succeeds(prev *revocations, m Material, now time.Time) error {
+// checkSuccession checks that r may follow prev.
+func (r *revocations) checkSuccession(prev *revocations, m Material, now time.Time) error {
 	if prev == nil {
 		return nil
 	}
 	for _, old := range prev.lists {
 		i := slices.IndexFunc(r.lists, old.sameIssuer)
 		switch {
-		case i >= 0 && r.lists[i].at.Before(old.at):
+		case i >= 0 && old.edition.Supersedes(r.lists[i].edition):
 			return fmt.Errorf("the revocation list of %q is of %s, older than the one in effect",
-				old.issuer.Subject.CommonName, r.lists[i].at.UTC().Format(time.RFC3339))
-		case i < 0 && !revocation.HalfOver(old.at, old.until, now) && now.Before(old.issuer.NotAfter) && chainsTo(old.issuer, withIssuers(m, prev), now):
+				old.issuer.Subject.CommonName, r.lists[i].edition.ThisUpdate.UTC().Format(time.RFC3339))
+		case i < 0 && !revocation.HalfOver(old.edition.ThisUpdate, old.until, now) && now.Before(old.issuer.NotAfter) && chainsTo(old.issuer, withIssuers(m, prev), now):
 			return fmt.Errorf("the revocation list of %q is missing, and so far there was one", old.issuer.Subject.CommonName)
 		}
 	}
@@ -146,7 +146,7 @@ func withIssuers(m Material, prev *revocations) Material {
 }
 
 func (l revocationList) sameIssuer(o revocationList) bool {
-	return bytes.Equal(l.issuer.RawSubjectPublicKeyInfo, o.issuer.RawSubjectPublicKeyInfo)
+	return revocation.IssuerOf(l.issuer) == revocation.IssuerOf(o.issuer)
 }
 
 // index makes the lists fit for handshakes, with what prev refuses and they do not name.
@@ -206,8 +206,8 @@ func digestOf(parts []string) string {
 	return string(h.Sum(nil))
 }
 
-// refuse returns an [ErrRevoked] when every way from the peer to a root leads over a revoked certificate.
-func (r *revocations) refuse(chains [][]*x509.Certificate) error {
+// check returns an [ErrRevoked] when every way from the peer to a root leads over a revoked certificate.
+func (r *revocations) check(chains [][]*x509.Certificate) error {
 	if r == nil || len(r.named) == 0 && r.kept.Len() == 0 {
 		return nil
 	}
@@ -217,14 +217,14 @@ func (r *revocations) refuse(chains [][]*x509.Certificate) error {
 	if c == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: serial %s of %q", ErrRevoked, pemfile.Serial(c), strings.Join(pemfile.Names(c), " "))
+	return fmt.Errorf("%w: serial %s of %q", ErrRevoked, certs.Serial(c), strings.Join(certs.Names(c), " "))
 }
 
 // oldest is when the list that was not signed anew for longest was signed.
 func (r *revocations) oldest() (at time.Time) {
 	for _, l := range r.lists {
-		if at.IsZero() || l.at.Before(at) {
-			at = l.at
+		if at.IsZero() || l.edition.ThisUpdate.Before(at) {
+			at = l.edition.ThisUpdate
 		}
 	}
 	return at

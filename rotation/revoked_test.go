@@ -204,7 +204,7 @@ func TestRevokedIntermediate(t *testing.T) {
 		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: ca.inter.SerialNumber, RevocationTime: time.Now()}},
 	}, ca.root, ca.rootKey)
 	_, addr := serverFor(t, rotation.Static(taking(m, lists)), rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
-	if _, err := newPeer(addr, ca.leaf(t, "client", nil)).connect(t); err == nil {
+	if _, err := newTicketClient(addr, ca.leaf(t, "client", nil)).connect(t); err == nil {
 		t.Error("a client under a revoked intermediate got in")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // layout is a way to hand over a set: make leaves the first one, change returns
@@ -15,7 +16,7 @@ import (
 type layout struct {
 	name   string
 	bar    time.Duration // for the median; 0: none is promised
-	make   func(t testing.TB, dir string, m rotation.Material) rotation.FileSet
+	make   func(t testing.TB, dir string, m rotation.Material) files.Set
 	change func(t testing.TB, dir string, m rotation.Material) (done time.Time)
 }
 
@@ -49,17 +50,17 @@ var layouts = []layout{
 	{"link to the directory swapped", 20 * time.Millisecond, makeLinked, swapLinked},
 }
 
-func fileNames(f rotation.FileSet) []string { return []string{f.Key, f.Cert, f.CA} }
+func fileNames(f files.Set) []string { return []string{f.Key, f.Cert, f.CA} }
 
 // makeVolume lays out a Kubernetes secret volume; swapVolume changes it as kubelet does.
-func makeVolume(t testing.TB, dir string, m rotation.Material) rotation.FileSet {
+func makeVolume(t testing.TB, dir string, m rotation.Material) files.Set {
 	t.Helper()
 	must(t, os.Mkdir(dir, 0o700))
 	swapVolume(t, dir, m)
 	for _, n := range []string{"tls.crt", "tls.key", "ca.crt"} {
 		must(t, os.Symlink(filepath.Join("..data", n), filepath.Join(dir, n)))
 	}
-	return rotation.FileSet{Dir: dir}
+	return files.Set{Dir: dir}
 }
 
 func swapVolume(t testing.TB, dir string, m rotation.Material) time.Time {
@@ -77,11 +78,11 @@ func swapVolume(t testing.TB, dir string, m rotation.Material) time.Time {
 }
 
 // makeLinked is the layout of this project: one link leads to all files.
-func makeLinked(t testing.TB, dir string, m rotation.Material) rotation.FileSet {
+func makeLinked(t testing.TB, dir string, m rotation.Material) files.Set {
 	t.Helper()
 	must(t, os.Mkdir(dir, 0o700))
 	swapLinked(t, dir, m)
-	return rotation.FileSet{Dir: filepath.Join(dir, "current")}
+	return files.Set{Dir: filepath.Join(dir, "current")}
 }
 
 func swapLinked(t testing.TB, dir string, m rotation.Material) time.Time {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/panics"
 )
 
 // ServerOptions configures [Identity.Server] and [Identity.ServerTLSConfig].
@@ -73,7 +75,7 @@ type Server struct {
 	built  atomic.Pointer[prebuilt]
 	mu     sync.Mutex // one builder at a time
 
-	served served
+	conns connTracker
 }
 
 // Server returns a service that follows the identity for its whole life, also
@@ -101,9 +103,9 @@ func (id *Identity) Server(opts ServerOptions) (*Server, error) {
 	if opts.DrainTimeout == 0 {
 		opts.DrainTimeout = id.drain
 	}
-	id.needs(usageServer)
+	id.requireUsage(usageServer)
 	s := &Server{id: id, opts: opts, number: id.servers.Add(1)}
-	s.served.conns, s.served.changed = map[*servedConn]struct{}{}, make(chan struct{}, 1)
+	s.conns.conns, s.conns.changed = map[*serverConn]struct{}{}, make(chan struct{}, 1)
 	return s, nil
 }
 
@@ -193,11 +195,8 @@ func (s *Server) policy() (version string, err error) {
 	if s.opts.PolicyVersion == nil {
 		return "", nil
 	}
-	defer func() { // the handshake has a goroutine of its own: a panic would end the process
-		if r := recover(); r != nil {
-			err = fmt.Errorf("PolicyVersion panicked: %v", r)
-		}
-	}()
+	// The handshake has a goroutine of its own: a panic would end the process.
+	defer panics.Catch(func(p *panics.Error) { err = fmt.Errorf("PolicyVersion panicked: %v", p.Value) })
 	return s.opts.PolicyVersion(), nil
 }
 
@@ -208,7 +207,7 @@ func (s *Server) clientAuth() tls.ClientAuthType {
 	return tls.RequireAndVerifyClientCert
 }
 
-func (s *Server) certificates(pairs []pair, g *Generation) []tls.Certificate {
+func (s *Server) certificates(pairs []certPair, g *Generation) []tls.Certificate {
 	var certs []tls.Certificate
 	for _, p := range pairs {
 		c := p.certificate()
@@ -229,7 +228,7 @@ func (s *Server) build(g *Generation, epoch uint64, policy string, now time.Time
 	if !next.IsZero() {
 		b.until = earlier(b.until, next)
 	}
-	keys, err := s.id.tickets.keys(day, s.scope(names(pairs), g, epoch, policy))
+	keys, err := s.id.tickets.keys(day, s.scope(ticketNames(pairs), g, epoch, policy))
 	if err != nil {
 		return nil, err
 	}
@@ -242,18 +241,18 @@ func (s *Server) build(g *Generation, epoch uint64, policy string, now time.Time
 		NextProtos:                  s.opts.NextProtos, // those of the outer configuration do not count here
 		DynamicRecordSizingDisabled: wholeRecords,
 		// Also sees resumed connections; VerifyPeerCertificate does not.
-		VerifyConnection: func(cs tls.ConnectionState) error { return s.admit(g, cs) },
+		VerifyConnection: func(cs tls.ConnectionState) error { return s.authorizeConn(g, cs) },
 	}
 	b.config.SetSessionTicketKeys(keys)
 	return b, nil
 }
 
-// admit is asked in each handshake, after crypto/tls has verified the chain.
-func (s *Server) admit(g *Generation, cs tls.ConnectionState) error {
+// authorizeConn is asked in each handshake, after crypto/tls has verified the chain.
+func (s *Server) authorizeConn(g *Generation, cs tls.ConnectionState) error {
 	if s.opts.ClientCertOptional && len(cs.PeerCertificates) == 0 {
 		return nil
 	}
-	if err := g.admit(cs.VerifiedChains); err != nil {
+	if err := g.checkRevoked(cs.VerifiedChains); err != nil {
 		return err
 	}
 	return s.authorize(cs)

@@ -20,19 +20,19 @@ func noAddress(t testing.TB, ca *testCA) rotation.Material {
 	return ca.leaf(t, "svc", func(c *x509.Certificate) { c.IPAddresses = nil })
 }
 
-// peer is a TLS client outside of this package's control: it keeps its tickets
+// ticketClient is a TLS client outside of this package's control: it keeps its tickets
 // across connections, as other implementations do.
-type peer struct {
+type ticketClient struct {
 	addr string
 	conf *tls.Config
 }
 
-func newPeer(addr string, m rotation.Material) *peer {
+func newTicketClient(addr string, m rotation.Material) *ticketClient {
 	pool := x509.NewCertPool()
 	for _, r := range m.Roots {
 		pool.AddCert(r)
 	}
-	return &peer{addr, &tls.Config{
+	return &ticketClient{addr, &tls.Config{
 		MinVersion: tls.VersionTLS13, ServerName: "svc", RootCAs: pool,
 		Certificates: []tls.Certificate{m.Certificate}, ClientSessionCache: tls.NewLRUClientSessionCache(8),
 	}}
@@ -40,7 +40,7 @@ func newPeer(addr string, m rotation.Material) *peer {
 
 // connect reports whether the connection was resumed; it reads one byte, so
 // that the server's verdict and its ticket arrive.
-func (p *peer) connect(t testing.TB) (resumed bool, err error) {
+func (p *ticketClient) connect(t testing.TB) (resumed bool, err error) {
 	t.Helper()
 	raw, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.addr)
 	if err != nil {
@@ -93,7 +93,7 @@ func TestIdentityRotationKeepsResumption(t *testing.T) {
 	ca := newCA(t, "ca")
 	src := newPushed(ca.leaf(t, "svc", nil))
 	_, addr := serverFor(t, src, rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
-	p := newPeer(addr, ca.leaf(t, "client", nil))
+	p := newTicketClient(addr, ca.leaf(t, "client", nil))
 	for i := range 20 {
 		resumed, err := p.connect(t)
 		if err != nil || resumed != (i > 0) {
@@ -112,7 +112,7 @@ func TestResumeAfterTrustRemoved(t *testing.T) {
 	_, addr := serverFor(t, src, rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
 	cm := other.leaf(t, "client", nil)
 	cm.Roots = []*x509.Certificate{ca.root}
-	p := newPeer(addr, cm)
+	p := newTicketClient(addr, cm)
 	for i := range 2 {
 		if resumed, err := p.connect(t); err != nil || resumed != (i == 1) {
 			t.Fatalf("connection %d: resumed %v, %v", i, resumed, err)
@@ -151,7 +151,7 @@ func TestAuthorizerRunsOnResumption(t *testing.T) {
 		},
 		PolicyVersion: func() string { return version.Load().(string) },
 	})
-	p := newPeer(addr, ca.leaf(t, "client", nil))
+	p := newTicketClient(addr, ca.leaf(t, "client", nil))
 	for i := range 2 {
 		if resumed, err := p.connect(t); err != nil || resumed != (i == 1) {
 			t.Fatalf("connection %d: resumed %v, %v", i, resumed, err)
@@ -176,7 +176,7 @@ func TestTicketsAreOfOneServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPeer(addr, ca.leaf(t, "client", nil))
+	p := newTicketClient(addr, ca.leaf(t, "client", nil))
 	if _, err := p.connect(t); err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestClientCertOptional(t *testing.T) {
 	opts := rotation.ServerOptions{Authorize: rotation.AllowNames("client"), ClientCertOptional: true}
 	_, addr := serverFor(t, rotation.Static(ca.leaf(t, "svc", nil)), opts)
 	try := func(certs ...tls.Certificate) error {
-		p := newPeer(addr, ca.leaf(t, "client", nil))
+		p := newTicketClient(addr, ca.leaf(t, "client", nil))
 		p.conf.Certificates = nil
 		p.conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			if len(certs) == 0 {
@@ -325,7 +325,7 @@ func TestWholeRecords(t *testing.T) {
 	must(t, err)
 	clientConf, err := id.ClientTLSConfig("svc")
 	must(t, err)
-	a, b := newHalf(), newHalf()
+	a, b := newPipeHalf(), newPipeHalf()
 	near, far := &countedWrites{Conn: &memConn{in: a, out: b}}, &countedWrites{Conn: &memConn{in: b, out: a}}
 	client, server := tls.Client(near, clientConf), tls.Server(far, serverConf)
 	var served error

@@ -16,6 +16,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // newList signs a list of no serials; n orders lists of one issuer.
@@ -137,8 +138,8 @@ func TestTornStates(t *testing.T) {
 		sets := wholeSets(t, 41)
 		dir := t.TempDir()
 		sets[0].put(t, dir)
-		n := &rotation.FakeNotifier{Wake: make(chan struct{}, 1)}
-		id := open(t, rotation.FilesNotified(rotation.FileSet{Dir: dir}, func() (*rotation.FakeNotifier, error) { return n, nil }), 0)
+		n := &fakeNotifier{Wake: make(chan struct{}, 1)}
+		id := open(t, filesNotified(files.Set{Dir: dir}, func() (*fakeNotifier, error) { return n, nil }), 0)
 		defer func() { _ = id.Close() }()
 		seen := publications(t, id)
 		w := newCareless(1)
@@ -169,7 +170,7 @@ func TestTornStates(t *testing.T) {
 	})
 }
 
-func wake(n *rotation.FakeNotifier) {
+func wake(n *fakeNotifier) {
 	select {
 	case n.Wake <- struct{}{}:
 	default:
@@ -187,7 +188,7 @@ func TestTornWrites(t *testing.T) {
 	sets := wholeSets(t, bursts+1)
 	dir := t.TempDir()
 	sets[0].put(t, dir)
-	id := follow(t, rotation.FileSet{Dir: dir})
+	id := follow(t, files.Set{Dir: dir})
 	seen := publications(t, id)
 	w := newCareless(2)
 	var took []time.Duration
@@ -257,9 +258,9 @@ func TestFilesLoss(t *testing.T) {
 		one := two
 		one.Roots = one.Roots[:1]
 		dir := filepath.Join(t.TempDir(), "tls")
-		n := &rotation.FakeNotifier{Wake: make(chan struct{}, 1)}
+		n := &fakeNotifier{Wake: make(chan struct{}, 1)}
 		set := makeLinked(t, dir, two)
-		id := open(t, rotation.FilesNotified(set, func() (*rotation.FakeNotifier, error) { return n, nil }), 0)
+		id := open(t, filesNotified(set, func() (*fakeNotifier, error) { return n, nil }), 0)
 		defer func() { _ = id.Close() }()
 		roots := func(after time.Duration) int {
 			wake(n)

@@ -106,9 +106,9 @@ func (id *Identity) Transport(opts TransportOptions) (*Transport, error) {
 	if t.opts.DialContext == nil {
 		t.opts.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	}
-	id.needs(usageClient)
+	id.requireUsage(usageClient)
 	if opts.Trust != nil {
-		opts.Trust.uses(t)
+		opts.Trust.addUser(t)
 	}
 	return t, nil
 }
@@ -121,16 +121,16 @@ func (t *Transport) bundle(g *Generation) *bundle {
 	return &g.bundle
 }
 
-// renewTrust lets go of the connections that were made under another bundle than
+// applyTrust lets go of the connections that were made under another bundle than
 // the one in effect, and cuts those whose server that one takes back.
-func (t *Transport) renewTrust() {
+func (t *Transport) applyTrust() {
 	b := t.opts.Trust.current.Load()
-	for _, n := range t.id.tenures() {
-		for _, p := range n.outdate(t) {
+	for _, n := range t.id.liveGenerations() {
+		for _, p := range n.outdatePools(t) {
 			t.id.drains(n, p)
 		}
 	}
-	for _, n := range t.id.tenures() {
+	for _, n := range t.id.liveGenerations() {
 		for _, c := range n.connections() {
 			if c.pool.transport == t {
 				t.id.cutIfRevoked(c, b)
@@ -141,18 +141,18 @@ func (t *Transport) renewTrust() {
 
 // RoundTrip implements [http.RoundTripper].
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	n, p, err := t.enter()
+	n, p, err := t.acquireCurrent()
 	if err != nil {
-		return nil, refuse(r, err)
+		return nil, closeBodyAndFail(r, err)
 	}
 	return t.send(n, p, r)
 }
 
-// enter counts a request into the pool of the generation in effect.
-func (t *Transport) enter() (*tenure, *pool, error) {
+// acquireCurrent counts a request into the pool of the generation in effect.
+func (t *Transport) acquireCurrent() (*liveGeneration, *pool, error) {
 	for {
 		n := t.id.current.Load()
-		p, err := n.enter(t, false)
+		p, err := n.acquire(t, false)
 		if p != nil || err != nil {
 			return n, p, err
 		}
@@ -164,11 +164,11 @@ func (t *Transport) enter() (*tenure, *pool, error) {
 	}
 }
 
-func (t *Transport) send(n *tenure, p *pool, r *http.Request) (*http.Response, error) {
-	release := sync.OnceFunc(func() { n.leave(p) })
+func (t *Transport) send(n *liveGeneration, p *pool, r *http.Request) (*http.Response, error) {
+	release := sync.OnceFunc(func() { n.release(p) })
 	if err := t.acceptable(r); err != nil {
 		release()
-		return nil, refuse(r, err)
+		return nil, closeBodyAndFail(r, err)
 	}
 	resp, err := p.roundTrip(r)
 	if err != nil {
@@ -195,8 +195,8 @@ func (t *Transport) acceptable(r *http.Request) error {
 	return nil
 }
 
-// refuse keeps the promise of http.RoundTripper to close the body, also on errors.
-func refuse(r *http.Request, err error) error {
+// closeBodyAndFail keeps the promise of http.RoundTripper to close the body, also on errors.
+func closeBodyAndFail(r *http.Request, err error) error {
 	if r.Body != nil {
 		_ = r.Body.Close() // the request failed already
 	}
@@ -208,17 +208,17 @@ func refuse(r *http.Request, err error) error {
 
 // CloseIdleConnections closes what the current generation does not use just
 // now; http.Client calls it. Older generations have no idle connections.
-func (t *Transport) CloseIdleConnections() { t.id.current.Load().idle(t) }
+func (t *Transport) CloseIdleConnections() { t.id.current.Load().closeIdle(t) }
 
 // Close cuts all connections of all generations, requests in flight included,
 // and refuses further requests with [ErrClosed]. It is idempotent.
 func (t *Transport) Close() error {
 	t.closed.Store(true)
 	if t.opts.Trust != nil {
-		t.opts.Trust.leaves(t)
+		t.opts.Trust.removeUser(t)
 	}
-	for _, n := range t.id.tenures() {
-		n.drop(t)
+	for _, n := range t.id.liveGenerations() {
+		n.dropTransport(t)
 	}
 	return nil
 }

@@ -11,7 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation/status"
 )
 
 // bundle is what peers are verified against. It is immutable.
@@ -23,24 +25,11 @@ type bundle struct {
 }
 
 func newBundle(roots []*x509.Certificate, lists *revocations) bundle {
-	return bundle{roots: slices.Clone(roots), pool: poolOf(roots), revoked: lists, trust: stepapi.TrustDigest(roots)}
+	return bundle{roots: slices.Clone(roots), pool: certs.Pool(roots...), revoked: lists, trust: stepapi.TrustDigest(roots)}
 }
 
-// admit refuses what is revoked; it is half of every VerifyConnection.
-func (b *bundle) admit(chains [][]*x509.Certificate) error { return b.revoked.refuse(chains) }
-
-// TrustFiles follows a trust bundle that has no certificate beside it, for
-// [OpenTrust] and as the trust side of [Merge]: ca holds the roots in PEM, and crl,
-// if it is not "", one revocation list per issuer. Changes are noticed as with [Files].
-func TrustFiles(ca, crl string) Source { return Files(FileSet{CA: ca, CRL: crl}) }
-
-// TrustConfig configures [OpenTrust].
-type TrustConfig struct {
-	// Source delivers the roots and, if there are any, revocation lists;
-	// certificates in it are ignored. Required. See [TrustFiles].
-	Source Source
-	Logger *slog.Logger // default slog.Default()
-}
+// checkRevoked refuses what is revoked; it is half of every VerifyConnection.
+func (b *bundle) checkRevoked(chains [][]*x509.Certificate) error { return b.revoked.check(chains) }
 
 // Trust is a trust bundle that is followed like the one of an [Identity]: for
 // servers that chain elsewhere than the own certificate ([TransportOptions.Trust]).
@@ -62,19 +51,12 @@ type Trust struct {
 	users   map[*Transport]struct{}
 }
 
-// TrustStatus is the state of a [Trust].
-type TrustStatus struct {
-	Roots        int    `json:"roots"`         // certificates in the bundle
-	TrustDigest  string `json:"trust_digest"`  // hex
-	RevokedLists int    `json:"revoked_lists"` // revocation lists in effect
-	RevokedStale bool   `json:"revoked_stale"` // one is past its NextUpdate; it is enforced all the same
-	LastError    string `json:"last_error,omitempty"`
-}
-
-// OpenTrust starts to follow the source and waits for its first good bundle. ctx
+// OpenTrust starts to follow the source, for instance files.Source with nothing but CA
+// and CRL, and waits for its first good bundle. Certificates that the source delivers
+// are ignored, and so is cfg.DrainTimeout, which is that of the Identity. ctx
 // bounds this wait only. A source that gives up before that is not tried again:
 // OpenTrust returns its error.
-func OpenTrust(ctx context.Context, cfg TrustConfig) (*Trust, error) {
+func OpenTrust(ctx context.Context, cfg Config) (*Trust, error) {
 	if cfg.Source == nil {
 		return nil, errors.New("opening trust bundle: Source is missing")
 	}
@@ -84,12 +66,12 @@ func OpenTrust(ctx context.Context, cfg TrustConfig) (*Trust, error) {
 	t := &Trust{log: cfg.Logger, started: make(chan struct{}), users: map[*Transport]struct{}{}}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	t.cancel = cancel
-	failed := make(chan error, 1)
-	t.wg.Go(func() { t.follow(running, cfg.Source, failed) })
+	runner := newSourceRunner(cfg.Source, t.propose, trustObserver{t}, func() bool { return t.current.Load() != nil })
+	t.wg.Go(func() { runner.run(running) })
 	select {
 	case <-t.started:
 		return t, nil
-	case err := <-failed:
+	case err := <-runner.failed:
 		_ = t.Close()
 		return nil, fmt.Errorf("opening trust bundle: %w", err)
 	case <-ctx.Done():
@@ -113,13 +95,13 @@ func (t *Trust) Close() error {
 func (t *Trust) Roots() []*x509.Certificate { return slices.Clone(t.current.Load().roots) }
 
 // Status reports the state of the bundle.
-func (t *Trust) Status() TrustStatus {
+func (t *Trust) Status() status.Trust {
 	b := t.current.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return TrustStatus{
+	return status.Trust{
 		Roots: len(b.roots), TrustDigest: b.trust, RevokedLists: len(t.lists.lists),
-		RevokedStale: t.lists.stale(time.Now()) != nil, LastError: text(t.lastErr),
+		RevokedStale: t.lists.stale(time.Now()) != nil, LastError: errText(t.lastErr),
 	}
 }
 
@@ -139,39 +121,8 @@ func (t *Trust) failure() error {
 	return t.lastErr
 }
 
-// follow keeps the source running. failed receives the error of a source that
-// gives up before the first bundle.
-func (t *Trust) follow(ctx context.Context, src Source, failed chan<- error) {
-	pause := minRestart
-	for ctx.Err() == nil {
-		began := time.Now()
-		var err error
-		if r, ok := src.(reporter); ok {
-			err = r.watch(ctx, t.offer, t)
-		} else {
-			err = src.Watch(ctx, t.offer)
-		}
-		if err == nil {
-			err = errors.New("the source stopped")
-		}
-		if t.current.Load() == nil {
-			failed <- err
-			return
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		t.failing(err)
-		if time.Since(began) > maxRestart {
-			pause = minRestart
-		}
-		sleep(ctx, pause)
-		pause = min(2*pause, maxRestart)
-	}
-}
-
-// offer is the yield of the source.
-func (t *Trust) offer(m Material) error {
+// propose is the yield of the source.
+func (t *Trust) propose(m Material) error {
 	t.publishing.Lock()
 	defer t.publishing.Unlock()
 	t.mu.Lock()
@@ -183,7 +134,7 @@ func (t *Trust) offer(m Material) error {
 	}
 	if err != nil {
 		err = fmt.Errorf("refusing trust bundle: %w", err)
-		t.failing(err)
+		t.noteFailure(err)
 		return err
 	}
 	b, old := newBundle(m.Roots, lists), t.current.Load()
@@ -200,15 +151,16 @@ func (t *Trust) offer(m Material) error {
 		return nil
 	}
 	for _, user := range t.transports() {
-		user.renewTrust()
+		user.applyTrust()
 	}
 	return nil
 }
 
-// failing implements observer. A failure that repeats itself is told once.
-func (t *Trust) failing(err error) {
+// noteFailure records a failure of the source or a refused candidate; nil clears it.
+// A failure that repeats itself is logged once.
+func (t *Trust) noteFailure(err error) {
 	t.mu.Lock()
-	known := err == nil || text(t.lastErr) == err.Error()
+	known := err == nil || errText(t.lastErr) == err.Error()
 	t.lastErr = err
 	t.mu.Unlock()
 	if !known {
@@ -216,21 +168,27 @@ func (t *Trust) failing(err error) {
 	}
 }
 
-// watching implements observer.
-func (t *Trust) watching(_ string, why error) {
+// trustObserver keeps the methods of [Observer] off the Trust.
+type trustObserver struct{ t *Trust }
+
+func (o trustObserver) Mode(_ string, why error) { o.t.noteMode(why) }
+func (o trustObserver) Failed(err error)         { o.t.noteFailure(err) }
+
+// noteMode logs why a file source can only poll.
+func (t *Trust) noteMode(why error) {
 	if why != nil {
 		t.log.Warn("file notification unavailable, polling only", "err", why)
 	}
 }
 
-// uses has a transport hear of changes, until it is closed.
-func (t *Trust) uses(user *Transport) {
+// addUser has a transport hear of changes, until it is closed.
+func (t *Trust) addUser(user *Transport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.users[user] = struct{}{}
 }
 
-func (t *Trust) leaves(user *Transport) {
+func (t *Trust) removeUser(user *Transport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.users, user)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // elsewhere serves h under corp, to clients of ca.
@@ -35,7 +36,7 @@ func bundlePEM(roots ...*x509.Certificate) []byte { return pemfile.EncodeCertifi
 
 func openTrust(t testing.TB, src rotation.Source, log *slog.Logger) *rotation.Trust {
 	t.Helper()
-	trust, err := rotation.OpenTrust(t.Context(), rotation.TrustConfig{Source: src, Logger: log})
+	trust, err := rotation.OpenTrust(t.Context(), rotation.Config{Source: src, Logger: log})
 	must(t, err)
 	t.Cleanup(func() { _ = trust.Close() })
 	return trust
@@ -62,7 +63,7 @@ func TestTrustOfItsOwn(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "corp.crt")
 			put(t, path, bundlePEM(corp.root))
 			var log logs
-			trust := openTrust(t, rotation.TrustFiles(path, ""), log.logger())
+			trust := openTrust(t, files.Source(files.Set{CA: path}), log.logger())
 			out := transport(t, id, rotation.TransportOptions{Trust: trust, HTTP1Only: !h2})
 			in := transport(t, id, rotation.TransportOptions{HTTP1Only: !h2})
 
@@ -104,8 +105,8 @@ func TestTrustOfItsOwn(t *testing.T) {
 			}
 
 			put(t, path, []byte("-----BEGIN CERTIFICATE-----\n"))
-			waitFor(t, "the damage to be told", func() bool { return trust.Status().LastError != "" })
-			if st := trust.Status(); st.Roots != 1 || !strings.Contains(log.String(), "trust bundle not refreshed") {
+			waitFor(t, "the damage to be logged", func() bool { return strings.Contains(log.String(), "trust bundle not refreshed") })
+			if st := trust.Status(); st.Roots != 1 || st.LastError == "" {
 				t.Errorf("status %+v", st)
 			}
 		})
@@ -143,11 +144,11 @@ func TestTrustRevokes(t *testing.T) {
 func TestTrustOpens(t *testing.T) {
 	dir := t.TempDir()
 	put(t, filepath.Join(dir, "leaf.crt"), bundlePEM(newCA(t, "ca").leaf(t, "x", nil).Certificate.Leaf))
-	for want, cfg := range map[string]rotation.TrustConfig{
+	for want, cfg := range map[string]rotation.Config{
 		"Source is missing":  {},
-		"no such file":       {Source: rotation.TrustFiles(filepath.Join(dir, "absent"), "")},
-		"is no CA":           {Source: rotation.TrustFiles(filepath.Join(dir, "leaf.crt"), "")},
-		"want Dir, Cert":     {Source: rotation.TrustFiles("", "")},
+		"no such file":       {Source: files.Source(files.Set{CA: filepath.Join(dir, "absent")})},
+		"is no CA":           {Source: files.Source(files.Set{CA: filepath.Join(dir, "leaf.crt")})},
+		"want Dir, Cert":     {Source: files.Source(files.Set{})},
 		"the source stopped": {Source: stops{}},
 	} {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -157,7 +158,7 @@ func TestTrustOpens(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := rotation.OpenTrust(ctx, rotation.TrustConfig{Source: silence{}}); !errors.Is(err, context.Canceled) {
+	if _, err := rotation.OpenTrust(ctx, rotation.Config{Source: silence{}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a source that says nothing: %v", err)
 	}
 }

@@ -57,7 +57,7 @@ func open(t *testing.T, dir string) {
 func TestRenewalKeepsWhatItFinds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
-		w.cfg.KeyType = enroll.RSA3072
+		w.cfg.KeyType = "RSA-3072"
 		if _, err := enroll.Issue(t.Context(), w.cfg); err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestRenewalKeepsWhatItFinds(t *testing.T) {
 			if got := access(t, w.cfg.Dir); got != want {
 				t.Errorf("after %s:\n%swant\n%s", after, got, want)
 			}
-			if k := enroll.KeyTypeOf(readDir(t, w.cfg.Dir).Certificate.PrivateKey); k != enroll.RSA3072 {
+			if k := enroll.KeyTypeOf(readDir(t, w.cfg.Dir).Certificate.PrivateKey); k != "RSA-3072" {
 				t.Errorf("after %s the key is of type %s", after, k)
 			}
 		}

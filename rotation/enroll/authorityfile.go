@@ -120,15 +120,15 @@ func readOrigin(dir string) (origin, error) {
 	return o, nil
 }
 
-// noteOrigin keeps in dir where i came from, if that is not what the file says.
+// storeOrigin keeps in dir where i came from, if that is not what the file says.
 // An anchor that the operator once gave stays while the authority is the same.
-func (s *Source) noteOrigin(i *identity) error {
+func (s *Source) storeOrigin(i *identity) error {
 	if s.store == nil {
 		return nil
 	}
 	o := origin{authorityVersion, s.cfg.URL, s.cfg.RootFingerprint, s.cfg.AuthorityName, keyTypeOf(i.key)}
 	had, err := readOrigin(s.store.dir)
-	if err == nil && had.URL == o.URL && !i.anew {
+	if err == nil && had.URL == o.URL && !i.newAuthority {
 		if o.RootFingerprint == "" {
 			o.RootFingerprint = had.RootFingerprint
 		}

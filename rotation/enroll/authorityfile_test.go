@@ -20,19 +20,19 @@ func TestReadConfig(t *testing.T) {
 		t.Errorf("nothing there: %v", err)
 	}
 	pin := strings.Repeat("AB:", 31) + "AB"
-	cfg := enroll.Config{URL: url, Dir: dir, Roots: a.bundle(), RootFingerprint: pin, AuthorityName: "127.0.0.1", KeyType: enroll.RSA3072, Token: once(a.token("svc"))}
+	cfg := enroll.Config{URL: url, Dir: dir, Roots: a.bundle(), RootFingerprint: pin, AuthorityName: "127.0.0.1", KeyType: "RSA-3072", Token: once(a.token("svc"))}
 	if _, err := enroll.Issue(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	got, err := enroll.ReadConfig(dir)
-	if err != nil || got.URL != url || got.RootFingerprint != pin || got.AuthorityName != "127.0.0.1" || got.KeyType != enroll.RSA3072 || got.Dir != dir {
+	if err != nil || got.URL != url || got.RootFingerprint != pin || got.AuthorityName != "127.0.0.1" || got.KeyType != "RSA-3072" || got.Dir != dir {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	// A renewal without the anchor forgets nothing, and follows the key.
-	if _, err := enroll.Renew(t.Context(), enroll.Config{URL: url, Dir: dir, AuthorityName: "127.0.0.1", KeyType: enroll.Ed25519}); err != nil {
+	if _, err := enroll.Renew(t.Context(), enroll.Config{URL: url, Dir: dir, AuthorityName: "127.0.0.1", KeyType: "Ed25519"}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := enroll.ReadConfig(dir); err != nil || got.RootFingerprint != pin || got.KeyType != enroll.Ed25519 {
+	if got, err := enroll.ReadConfig(dir); err != nil || got.RootFingerprint != pin || got.KeyType != "Ed25519" {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

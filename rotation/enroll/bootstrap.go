@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // fingerprint is the SHA-256 of a certificate's DER.
@@ -57,14 +57,14 @@ func (d dialer) bootstrap(ctx context.Context, address string, pin *fingerprint)
 	if _, err := parseURL(address); err != nil {
 		return nil, fmt.Errorf("bootstrapping trust: %w", err)
 	}
-	served, err := d.served(ctx, address)
+	served, err := d.presented(ctx, address)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrapping trust from %s: %w", address, err)
 	}
 	i := slices.IndexFunc(served, pin.of)
 	if i < 0 {
 		return nil, fmt.Errorf("bootstrapping trust from %s: no certificate with the fingerprint %s: served were %s",
-			address, hex.EncodeToString(pin[:]), list(served))
+			address, hex.EncodeToString(pin[:]), describe(served))
 	}
 	root := served[i]
 	if !selfSigned(root) {
@@ -83,7 +83,7 @@ func (d dialer) bootstrap(ctx context.Context, address string, pin *fingerprint)
 // the bundle must still have at least one of: else the next connection would
 // be refused, and it is more likely an error than a plan.
 func (d dialer) bundle(ctx context.Context, address string, anchors []*x509.Certificate) ([]*x509.Certificate, error) {
-	c, err := d.client(address, anchors, nil)
+	c, err := d.newClient(address, anchors, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -100,10 +100,10 @@ func (d dialer) bundle(ctx context.Context, address string, anchors []*x509.Cert
 	return nil, fmt.Errorf("fetching the trust bundle: %s serves a bundle without any of the roots trusted so far", address)
 }
 
-// served returns the certificates that a TLS server shows, none of them
+// presented returns the certificates that a TLS server shows, none of them
 // trusted. That the handshake fails is the plan: crypto/tls keeps the chain in
-// the error, and nothing was said to the server that a stranger may not hear.
-func (d dialer) served(ctx context.Context, address string) ([]*x509.Certificate, error) {
+// the error, and nothing was said to the server that an unverified server may not hear.
+func (d dialer) presented(ctx context.Context, address string) ([]*x509.Certificate, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, err
@@ -141,14 +141,14 @@ func (d dialer) served(ctx context.Context, address string) ([]*x509.Certificate
 // intermediate would verify the connection as well, and leave us with an anchor
 // that a rotation of the authority invalidates.
 func selfSigned(c *x509.Certificate) bool {
-	return c.BasicConstraintsValid && c.IsCA && pemfile.SelfSigned(c)
+	return c.BasicConstraintsValid && c.IsCA && certs.SelfSigned(c)
 }
 
-// list names certificates so that an operator can tell what was served instead.
-func list(certs []*x509.Certificate) string {
+// describe names certificates so that an operator can tell what was served instead.
+func describe(presented []*x509.Certificate) string {
 	var out []string
-	for _, c := range certs {
-		out = append(out, fmt.Sprintf("%s (%s)", pemfile.Fingerprint(c), printable(c.Subject.CommonName)))
+	for _, c := range presented {
+		out = append(out, fmt.Sprintf("%s (%s)", certs.Fingerprint(c), printable(c.Subject.CommonName)))
 	}
 	return strings.Join(out, ", ")
 }

@@ -1,20 +1,16 @@
 package enroll
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
@@ -35,15 +31,15 @@ type Error struct {
 	Status     int           // HTTP status
 	Message    string        // the authority's reason, printable, at most 200 runes, without secrets
 	RetryAfter time.Duration // what the authority asked for; 0 if it did not
-	doing      string
+	operation  string
 }
 
 func (e *Error) Error() string {
-	return fmt.Sprintf("%s: the authority answered %d: %s", e.doing, e.Status, e.Message)
+	return fmt.Sprintf("%s: the authority answered %d: %s", e.operation, e.Status, e.Message)
 }
 
-// denied reports a verdict on the caller, which repeating the request will not change.
-func (e *Error) denied() bool {
+// isDenied reports a verdict on the caller, which repeating the request will not change.
+func (e *Error) isDenied() bool {
 	return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
 }
 
@@ -56,10 +52,10 @@ type Client struct {
 	// AuthorityName is [Config.AuthorityName].
 	AuthorityName string
 
-	url     string                                   // https://host[:port]
-	http    *http.Client                             // decides whom to trust and which certificate to show; redirects are never followed
-	refuses func(chains [][]*x509.Certificate) error // by the revocation lists that are held; nil holds none
-	observe func() func(http.Header)                 // if set, called when a request leaves; what it returns, with the header of the answer
+	url          string                                   // https://host[:port]
+	http         *http.Client                             // decides whom to trust and which certificate to show; redirects are never followed
+	checkRevoked func(chains [][]*x509.Certificate) error // by the revocation lists that are held; nil holds none
+	observe      func() func(http.Header)                 // if set, called when a request leaves; what it returns, with the header of the answer
 }
 
 // NewClient returns a client for the authority at url, https://host[:port], that
@@ -67,7 +63,7 @@ type Client struct {
 // the authority and to no other server, or fails with [ErrNotAuthority] before a
 // request leaves. The caller ends it with Close.
 func NewClient(url string, roots []*x509.Certificate, cert *tls.Certificate) (*Client, error) {
-	return dialer{timeout: defaultTimeout, dial: (&net.Dialer{}).DialContext}.client(url, roots, cert)
+	return dialer{timeout: defaultTimeout, dial: (&net.Dialer{}).DialContext}.newClient(url, roots, cert)
 }
 
 // URL is the address of the authority, as it was given.
@@ -84,17 +80,17 @@ func (c *Client) Close() {
 // each conversation, because the roots and the certificate to show are those of
 // the generation in effect, and a transport cannot change either.
 type dialer struct {
-	timeout time.Duration
-	name    string                            // Client.AuthorityName
-	refuses func([][]*x509.Certificate) error // of every Client; may be nil
-	observe func() func(http.Header)          // of every Client; may be nil
-	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
+	timeout      time.Duration
+	name         string                            // Client.AuthorityName
+	checkRevoked func([][]*x509.Certificate) error // of every Client; may be nil
+	observe      func() func(http.Header)          // of every Client; may be nil
+	dial         func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// client makes the one kind of client that this package uses: TLS 1.3, roots
+// newClient makes the one kind of client that this package uses: TLS 1.3, roots
 // given by the caller, no connection kept. An http.Client shared with other
 // work would carry that work's trust, proxies and cookies.
-func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certificate) (*Client, error) {
+func (d dialer) newClient(url string, roots []*x509.Certificate, cert *tls.Certificate) (*Client, error) {
 	if _, err := parseURL(url); err != nil {
 		return nil, err
 	}
@@ -105,8 +101,8 @@ func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certific
 	for _, r := range roots {
 		pool.AddCert(r)
 	}
-	c := &Client{url: url, AuthorityName: d.name, refuses: d.refuses, observe: d.observe}
-	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, VerifyConnection: c.recognise}
+	c := &Client{url: url, AuthorityName: d.name, checkRevoked: d.checkRevoked, observe: d.observe}
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, VerifyConnection: c.checkIsAuthority}
 	if cert != nil {
 		// Not Certificates: from those, crypto/tls silently sends none if the server's hints do not fit, and the
 		// authority would answer 401 to a caller whose fault it is not.
@@ -127,8 +123,8 @@ func (d dialer) client(url string, roots []*x509.Certificate, cert *tls.Certific
 // chain is as the authority sent it: callers compare the key and verify it.
 // Errors: [*Error] when the authority refuses, others when it was not reached.
 func (c *Client) Sign(ctx context.Context, csr []byte, token secret.String) ([]*x509.Certificate, error) {
-	return c.certify(ctx, call{
-		doing: "requesting a certificate", path: stepapi.PathSign, secret: token,
+	return c.certify(ctx, apiRequest{
+		operation: "requesting a certificate", path: stepapi.PathSign, secret: token,
 		body: stepapi.SignRequest{CSR: string(csr), OTT: token.Expose()},
 	})
 }
@@ -137,14 +133,14 @@ func (c *Client) Sign(ctx context.Context, csr []byte, token secret.String) ([]*
 // for keys that cannot be replaced at will, as in hardware; [Source] and the
 // function of the same name make a new key each time.
 func (c *Client) Renew(ctx context.Context) ([]*x509.Certificate, error) {
-	return c.certify(ctx, call{doing: "renewing the certificate", method: http.MethodPost, path: stepapi.PathRenew})
+	return c.certify(ctx, apiRequest{operation: "renewing the certificate", method: http.MethodPost, path: stepapi.PathRenew})
 }
 
 // Rekey replaces the client's certificate by one for the key of the CSR (PEM),
 // whose names the authority ignores: it copies those of the old certificate.
 func (c *Client) Rekey(ctx context.Context, csr []byte) ([]*x509.Certificate, error) {
-	return c.certify(ctx, call{
-		doing: "renewing the certificate", path: stepapi.PathRekey,
+	return c.certify(ctx, apiRequest{
+		operation: "renewing the certificate", path: stepapi.PathRekey,
 		body: stepapi.RekeyRequest{CSR: string(csr)},
 	})
 }
@@ -154,8 +150,8 @@ func (c *Client) Rekey(ctx context.Context, csr []byte) ([]*x509.Certificate, er
 // that the client shows.
 func (c *Client) Revoke(ctx context.Context, serial string, reason int, token secret.String) error {
 	var out stepapi.RevokeResponse
-	err := c.do(ctx, call{
-		doing: "revoking the certificate", path: stepapi.PathRevoke, secret: token,
+	err := c.callJSON(ctx, apiRequest{
+		operation: "revoking the certificate", path: stepapi.PathRevoke, secret: token,
 		body: stepapi.RevokeRequest{Serial: serial, OTT: token.Expose(), ReasonCode: reason, Passive: true},
 	}, &out)
 	if err == nil && out.Status != "ok" {
@@ -170,7 +166,7 @@ func (c *Client) Revoke(ctx context.Context, serial string, reason int, token se
 func (c *Client) EnrolmentToken(ctx context.Context, want stepapi.TokenRequest) (secret.String, error) {
 	const doing = "requesting a token"
 	var out stepapi.TokenResponse
-	if err := c.do(ctx, call{doing: doing, path: stepapi.PathToken, body: want}, &out); err != nil {
+	if err := c.callJSON(ctx, apiRequest{operation: doing, path: stepapi.PathToken, body: want}, &out); err != nil {
 		return secret.String{}, err
 	}
 	token := secret.New(out.OTT)
@@ -189,7 +185,7 @@ func (c *Client) EnrolmentToken(ctx context.Context, want stepapi.TokenRequest) 
 func (c *Client) Roots(ctx context.Context) ([]*x509.Certificate, error) {
 	const doing = "fetching the trust bundle"
 	var out stepapi.RootsResponse
-	if err := c.do(ctx, call{doing: doing, path: stepapi.PathRoots}, &out); err != nil {
+	if err := c.callJSON(ctx, apiRequest{operation: doing, path: stepapi.PathRoots}, &out); err != nil {
 		return nil, err
 	}
 	roots, err := parseAll(out.Certificates)
@@ -198,7 +194,7 @@ func (c *Client) Roots(ctx context.Context) ([]*x509.Certificate, error) {
 	}
 	for _, r := range roots {
 		if !r.BasicConstraintsValid || !r.IsCA {
-			return nil, fmt.Errorf("%s: %s is not a CA certificate", doing, pemfile.Fingerprint(r))
+			return nil, fmt.Errorf("%s: %s is not a CA certificate", doing, certs.Fingerprint(r))
 		}
 	}
 	return roots, nil
@@ -208,7 +204,7 @@ func (c *Client) Roots(ctx context.Context) ([]*x509.Certificate, error) {
 func (c *Client) Health(ctx context.Context) error {
 	const doing = "checking the authority"
 	var out struct{ Status string }
-	if err := c.do(ctx, call{doing: doing, path: stepapi.PathHealth}, &out); err != nil {
+	if err := c.callJSON(ctx, apiRequest{operation: doing, path: stepapi.PathHealth}, &out); err != nil {
 		return err
 	}
 	if out.Status != "ok" {
@@ -219,9 +215,9 @@ func (c *Client) Health(ctx context.Context) error {
 
 // certify sends a request whose answer is a chain. The member certChain is
 // preferred to crt and ca: it alone can hold more than one intermediate.
-func (c *Client) certify(ctx context.Context, req call) ([]*x509.Certificate, error) {
+func (c *Client) certify(ctx context.Context, req apiRequest) ([]*x509.Certificate, error) {
 	var out stepapi.SignResponse
-	if err := c.do(ctx, req, &out); err != nil {
+	if err := c.callJSON(ctx, req, &out); err != nil {
 		return nil, err
 	}
 	blocks := out.Chain
@@ -230,7 +226,7 @@ func (c *Client) certify(ctx context.Context, req call) ([]*x509.Certificate, er
 	}
 	chain, err := parseAll(blocks)
 	if err != nil {
-		return nil, fmt.Errorf("%s: reading the answer: %w", req.doing, err)
+		return nil, fmt.Errorf("%s: reading the answer: %w", req.operation, err)
 	}
 	return chain, nil
 }
@@ -253,155 +249,4 @@ func parseAll(blocks []string) ([]*x509.Certificate, error) {
 		return nil, errors.New("parsing certificates: the list is empty")
 	}
 	return certs, nil
-}
-
-// call is one request. Without a body it is a GET unless method says otherwise.
-type call struct {
-	doing, method, path string
-	body                any
-	secret              secret.String         // must not come back in an error
-	bearer              secret.String         // goes into the Authorization header; as secret
-	tag                 string                // goes into If-None-Match; an answer of 304 is then no error
-	limit               int64                 // of the answer, in bytes; 0 means maxAnswer
-	read                func(io.Reader) error // if set, reads the body of a success in place of decode
-}
-
-// reply is a successful answer.
-type reply struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
-// do sends one request and decodes its answer into out. Nothing in here
-// retries: whether that is safe and how soon is known only above. Foreign bytes
-// enter errors through printable alone, and never from a body that is not the
-// JSON of a refusal: a proxy's page has no place in a log.
-func (c *Client) do(ctx context.Context, in call, out any) error {
-	r, err := c.exchange(ctx, in)
-	if err != nil {
-		return err
-	}
-	return c.decode(in, r, out)
-}
-
-func (c *Client) decode(in call, r reply, out any) error {
-	if err := json.Unmarshal(r.body, out); err != nil {
-		return fmt.Errorf("%s: %s does not speak the step API: the answer is not the JSON expected", in.doing, c.url)
-	}
-	return nil
-}
-
-func (c *Client) exchange(ctx context.Context, in call) (reply, error) {
-	req, err := c.request(ctx, in)
-	if err != nil {
-		return reply{}, fmt.Errorf("%s: %w", in.doing, err)
-	}
-	if c.http == nil { // http.DefaultClient would trust the system's roots
-		return reply{}, fmt.Errorf("%s: the client was not made by NewClient", in.doing)
-	}
-	arrived := func(http.Header) {}
-	if c.observe != nil {
-		arrived = c.observe()
-	}
-	direct := *c.http
-	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	resp, err := direct.Do(req)
-	if err != nil {
-		if ue := (*url.Error)(nil); errors.As(err, &ue) {
-			err = ue.Err // its text would repeat method and address
-		}
-		return reply{}, fmt.Errorf("%s: reaching the authority at %s: %w", in.doing, c.url, err)
-	}
-	arrived(resp.Header)
-	defer func() { _ = resp.Body.Close() }() // read only: nothing to lose
-	limit := in.limit
-	if limit == 0 {
-		limit = maxAnswer
-	}
-	success := resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusCreated
-	from := http.MaxBytesReader(nil, resp.Body, limit)
-	var body []byte
-	if success && in.read != nil {
-		err = in.read(from)
-	} else {
-		body, err = io.ReadAll(from)
-	}
-	switch {
-	case errors.As(err, new(*http.MaxBytesError)):
-		return reply{}, fmt.Errorf("%s: the answer of %s is longer than %d bytes", in.doing, c.url, limit)
-	case err != nil:
-		return reply{}, fmt.Errorf("%s: reading the answer of %s: %w", in.doing, c.url, err)
-	case success, resp.StatusCode == http.StatusNotModified && in.tag != "":
-		return reply{resp.StatusCode, resp.Header, body}, nil
-	}
-	return reply{}, refusal(in, resp, body)
-}
-
-func (c *Client) request(ctx context.Context, in call) (*http.Request, error) {
-	base, err := parseURL(c.url)
-	if err != nil {
-		return nil, err
-	}
-	method, body := http.MethodGet, io.Reader(http.NoBody)
-	if in.body != nil {
-		b, err := json.Marshal(in.body)
-		if err != nil {
-			return nil, err
-		}
-		method, body = http.MethodPost, bytes.NewReader(b)
-	}
-	if in.method != "" {
-		method = in.method
-	}
-	req, err := http.NewRequestWithContext(ctx, method, base+stepapi.Prefix+in.path, body)
-	if err != nil {
-		return nil, err
-	}
-	if !in.bearer.IsZero() {
-		req.Header.Set("Authorization", "Bearer "+in.bearer.Expose())
-	}
-	if in.tag != "" {
-		req.Header.Set("If-None-Match", in.tag)
-	}
-	if method == http.MethodPost {
-		req.Header.Set("Content-Type", "application/json")
-		if c.TrustDigest != "" {
-			req.Header.Set(stepapi.HeaderTrustDigest, c.TrustDigest)
-		}
-	}
-	return req, nil
-}
-
-// refusal turns an answer that is not a success into an [Error].
-func refusal(in call, resp *http.Response, body []byte) error {
-	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header), doing: in.doing}
-	var wire stepapi.Error
-	switch err := json.Unmarshal(body, &wire); {
-	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		e.Message = "a redirect, which is not followed"
-	case err != nil || wire.Message == "":
-		e.Message = http.StatusText(resp.StatusCode)
-	default:
-		e.Message = printable(blot(blot(wire.Message, in.secret), in.bearer))
-	}
-	return e
-}
-
-// retryAfter reads the header of RFC 9110 §10.2.3, seconds or a date, at most a
-// day: callers shorten it further, and a larger number would overflow on the way.
-func retryAfter(h http.Header) time.Duration {
-	v := h.Get("Retry-After")
-	if s, err := strconv.Atoi(v); err == nil {
-		return time.Duration(min(max(s, 0), int(24*time.Hour/time.Second))) * time.Second
-	}
-	at, err := http.ParseTime(v)
-	if err != nil {
-		return 0
-	}
-	from := time.Now()
-	if date, err := http.ParseTime(h.Get("Date")); err == nil {
-		from = date // both by the authority's clock: ours may be off
-	}
-	return min(max(at.Sub(from), 0), 24*time.Hour)
 }

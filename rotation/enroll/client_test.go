@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -59,7 +60,7 @@ func TestClientAgainstAuthority(t *testing.T) {
 	key := newKey(t)
 	csr := csrFor(t, key, "svc")
 	chain, err := anonymous.Sign(ctx, csr, a.token("svc"))
-	if err != nil || len(chain) != 2 || !pemfile.Fits(chain[0], key) {
+	if err != nil || len(chain) != 2 || !certs.Fits(chain[0], key) {
 		t.Fatalf("Sign: %v", err)
 	}
 	mine := &tls.Certificate{Certificate: [][]byte{chain[0].Raw, chain[1].Raw}, PrivateKey: key}
@@ -68,11 +69,11 @@ func TestClientAgainstAuthority(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.TrustDigest = "digest"
-	if again, err := c.Renew(ctx); err != nil || again[0].Equal(chain[0]) || !pemfile.Fits(again[0], key) {
+	if again, err := c.Renew(ctx); err != nil || again[0].Equal(chain[0]) || !certs.Fits(again[0], key) {
 		t.Errorf("Renew: %v", err)
 	}
 	other := newKey(t)
-	if again, err := c.Rekey(ctx, csrFor(t, other, "svc")); err != nil || !pemfile.Fits(again[0], other) {
+	if again, err := c.Rekey(ctx, csrFor(t, other, "svc")); err != nil || !certs.Fits(again[0], other) {
 		t.Errorf("Rekey: %v", err)
 	}
 	if len(a.digests) != 2 || a.digests[0] != "digest" {
@@ -217,11 +218,11 @@ func TestClientSaysWhatAndWhere(t *testing.T) {
 func TestBootstrap(t *testing.T) {
 	a, url := listen(t)
 	a.addRoot(t)
-	roots, err := enroll.Bootstrap(t.Context(), url, pemfile.Fingerprint(a.bundle()[0]))
+	roots, err := enroll.Bootstrap(t.Context(), url, certs.Fingerprint(a.bundle()[0]))
 	if err != nil || stepapi.TrustDigest(roots) != stepapi.TrustDigest(a.bundle()) {
 		t.Errorf("%d roots, %v; want the bundle of two", len(roots), err)
 	}
-	fp := strings.ToUpper(pemfile.Fingerprint(a.bundle()[0]))
+	fp := strings.ToUpper(certs.Fingerprint(a.bundle()[0]))
 	var colons []string
 	for i := 0; i < len(fp); i += 2 {
 		colons = append(colons, fp[i:i+2])
@@ -239,12 +240,12 @@ func TestBootstrap(t *testing.T) {
 	}
 	wrong := strings.Repeat("00", 32)
 	refused("wrong fingerprint", url, wrong, "no certificate with the fingerprint "+wrong+": served were ")
-	refused("says what was served", url, wrong, pemfile.Fingerprint(a.bundle()[0])+" (Root 1)")
-	refused("an intermediate", url, pemfile.Fingerprint(a.issuer.cert), "not a self-signed CA")
-	refused("a root that signs nothing yet", url, pemfile.Fingerprint(a.bundle()[1]), "is served, but the server's certificate is not issued under it")
+	refused("says what was served", url, wrong, certs.Fingerprint(a.bundle()[0])+" (Root 1)")
+	refused("an intermediate", url, certs.Fingerprint(a.issuer.cert), "not a self-signed CA")
+	refused("a root that signs nothing yet", url, certs.Fingerprint(a.bundle()[1]), "is served, but the server's certificate is not issued under it")
 	refused("not a fingerprint", url, "abc", "SHA-256 in hex")
 	refused("not a URL", "ca.test", wrong, "https://")
-	refused("another name", strings.Replace(url, "127.0.0.1", "localhost", 1), pemfile.Fingerprint(a.bundle()[0]), "not localhost")
+	refused("another name", strings.Replace(url, "127.0.0.1", "localhost", 1), certs.Fingerprint(a.bundle()[0]), "not localhost")
 
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
@@ -267,7 +268,7 @@ func TestBundleMustHoldAnAnchor(t *testing.T) {
 	a.mu.Lock()
 	a.roots = a.roots[1:]
 	a.mu.Unlock()
-	if _, err := enroll.Bootstrap(t.Context(), url, pemfile.Fingerprint(pinned)); err == nil || !strings.Contains(err.Error(), "without any of the roots") {
+	if _, err := enroll.Bootstrap(t.Context(), url, certs.Fingerprint(pinned)); err == nil || !strings.Contains(err.Error(), "without any of the roots") {
 		t.Errorf("Bootstrap: %v", err)
 	}
 }
@@ -300,6 +301,52 @@ func TestEnrolmentToken(t *testing.T) {
 		}
 		if err != nil && strings.Contains(err.Error(), good[:30]) {
 			t.Error("the error repeats a token")
+		}
+	}
+}
+
+// A page of the record is asked for with its certificates, and the next one by its cursor.
+func TestRecord(t *testing.T) {
+	a := newAuthority(t, time.Hour)
+	root, other := string(pemfile.EncodeCertificates(a.bundle())), string(pemfile.EncodeCertificates([]*x509.Certificate{a.issuer.cert}))
+	answers := map[string]any{
+		"/1.0/records/certificates?limit=200&pem=true": stepapi.RecordPage{
+			Certificates: []stepapi.RecordRow{{Service: "a", PEM: strings.Repeat("x", 1<<20)}}, Next: "5.-1",
+		},
+		"/1.0/records/certificates?cursor=5.-1&limit=200&pem=true": stepapi.RecordPage{Certificates: []stepapi.RecordRow{{Service: "b"}}},
+		"/1.0/records/authorities":                                 stepapi.RecordAuthorities{Roots: []string{root}, Others: []string{other}},
+	}
+	c := respond(t, func(w http.ResponseWriter, r *http.Request) {
+		answer, is := answers[r.URL.String()]
+		if !is {
+			t.Errorf("%s was asked for", r.URL)
+		}
+		_ = json.NewEncoder(w).Encode(answer)
+	})
+	var services string
+	for cursor := ""; ; {
+		page, err := c.RecordPage(t.Context(), cursor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range page.Certificates {
+			services += row.Service
+		}
+		if cursor = page.Next; cursor == "" {
+			break
+		}
+	}
+	if services != "ab" {
+		t.Errorf("services %q", services)
+	}
+	roots, others, err := c.RecordAuthorities(t.Context())
+	if err != nil || len(roots) != 1 || !roots[0].Equal(a.bundle()[0]) || len(others) != 1 || !others[0].Equal(a.issuer.cert) {
+		t.Errorf("%d roots, %d others, %v", len(roots), len(others), err)
+	}
+	for _, bad := range []stepapi.RecordAuthorities{{}, {Roots: []string{root}}, {Roots: []string{root}, Others: []string{"x"}}} {
+		answers["/1.0/records/authorities"] = bad
+		if _, _, err := c.RecordAuthorities(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "reading the certificates of the authority: ") {
+			t.Errorf("%d roots, %d others: %v", len(bad.Roots), len(bad.Others), err)
 		}
 	}
 }

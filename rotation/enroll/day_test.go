@@ -15,19 +15,20 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-// wall is a clock that jumps while timers do not: a machine that was suspended,
+// jumpingClock is a clock that jumps while timers do not: a machine that was suspended,
 // or whose clock was set.
-type wall struct{ ahead atomic.Int64 }
+type jumpingClock struct{ ahead atomic.Int64 }
 
-func (w *wall) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+func (w *jumpingClock) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 
 // jump moves the wall clock of everyone: here a machine sleeps, and the world goes on.
-func (w *wall) jump(a *authority, d time.Duration) {
+func (w *jumpingClock) jump(a *authority, d time.Duration) {
 	w.ahead.Add(int64(d))
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -66,7 +67,7 @@ func handshake(m rotation.Material, now func() time.Time) error {
 func TestDayOfJumps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const life = 15 * time.Minute
-		var clock wall
+		var clock jumpingClock
 		w := newWorld(t, life)
 		w.ca.grace = 3 * life
 		src := w.source()
@@ -125,7 +126,7 @@ var enrollTick = enroll.Tick(15 * time.Minute)
 func realWorld(t *testing.T) (a *ca.Authority, net *network, dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "ca")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, DNSNames: []string{caHost}, PlainKeys: true, Profiles: map[string]ca.Profile{"ingester": {Names: []string{"ingester"}}}}); err != nil {
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, DNSNames: []string{caHost}, PlainKeys: true, Profiles: map[string]policy.Profile{"ingester": {Names: []string{"ingester"}}}}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})

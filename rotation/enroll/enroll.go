@@ -112,7 +112,7 @@ type Config struct {
 	// InMemory keeps nothing on disk. A restart then needs a new token.
 	InMemory bool
 	// KeyType of new keys. Empty means that of the key which is replaced, and
-	// [ECP256] for the first one.
+	// EC-P256 for the first one.
 	KeyType KeyType
 	// TrustRefresh is the time between two looks at the trust bundle, and at the
 	// revoked lists. 0 means a sixth of the certificate's life, at most 1 h.
@@ -129,17 +129,17 @@ type Config struct {
 // Source obtains, stores and renews one identity. It implements
 // rotation.Source.
 type Source struct {
-	cfg     Config // complete: no field left to default
-	pin     *fingerprint
-	store   *store // nil when in memory
-	pending pendingKeys
-	now     func() time.Time
-	random  func() float64 // uniform in [0, 1)
-	busy    atomic.Bool
-	status  atomic.Pointer[Status]
-	skew    atomic.Int64             // ns that the authority's clock is ahead
-	heard   atomic.Pointer[logHead]  // came with a certificate and is not kept yet
-	held    atomic.Pointer[identity] // by whose lists the authority is judged; nil before there is one
+	cfg          Config // complete: no field left to default
+	pin          *fingerprint
+	store        *store // nil when in memory
+	pending      pendingKeys
+	now          func() time.Time
+	random       func() float64 // uniform in [0, 1)
+	busy         atomic.Bool
+	status       atomic.Pointer[Status]
+	skew         atomic.Int64             // ns that the authority's clock is ahead
+	receivedHead atomic.Pointer[logHead]  // came with a certificate and is not kept yet
+	listHolder   atomic.Pointer[identity] // by whose lists the authority is judged; nil before there is one
 
 	// These belong to the one Watch that runs.
 	failed    int

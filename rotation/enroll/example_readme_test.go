@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -35,7 +36,8 @@ func serve(ctx context.Context, ln net.Listener, handler http.Handler) error {
 	if err != nil {
 		return err
 	}
-	return server.Serve(ctx, ln, handler) // until ctx ends; requests under way finish
+	// With a limit on whatever a peer can make grow; until ctx ends, and requests under way finish.
+	return httpserver.Serve(ctx, ln, httpserver.Config{Handler: handler, Server: server})
 }
 
 // Every request uses the certificate and the trust of the moment.

@@ -26,13 +26,13 @@ func (r Retry) Delay() time.Duration {
 }
 
 func Tick(life time.Duration) time.Duration                { return tick(life) }
-func TrustEvery(configured, l time.Duration) time.Duration { return trustEvery(configured, l) }
+func TrustEvery(configured, l time.Duration) time.Duration { return refreshInterval(configured, l) }
 func Look(failures int, every, retryAfter time.Duration, u float64) time.Duration {
-	return look(failures, every, retryAfter, u)
+	return refreshDelay(failures, every, retryAfter, u)
 }
 func SkewOf(date, sent, got time.Time) time.Duration { return skewOf(date, sent, got) }
 func Planned(received, issued, notAfter time.Time, skew time.Duration, u float64) time.Time {
-	return term{received, issued, notAfter}.planned(skew, u)
+	return validity{received, issued, notAfter}.renewalTime(skew, u)
 }
 func RetryAfter(h http.Header) time.Duration { return retryAfter(h) }
 func Printable(s string) string              { return printable(s) }
@@ -66,7 +66,7 @@ func (s *Source) SetRandom(random func() float64) { s.random = random }
 
 // AlarmDue reports whether a job planned at set for at runs at now.
 func AlarmDue(set, at, now time.Time) bool {
-	t := alarm{set: set, at: at}
+	t := dueTime{set: set, at: at}
 	return t.due(now)
 }
 
@@ -103,7 +103,7 @@ func Merge(have, got []*x509.RevocationList, issuers ...*x509.Certificate) []*x5
 // Proof makes a renewal token for a key, with its certificate.
 func Proof(key crypto.Signer, cert *x509.Certificate, now time.Time) (secret.String, error) {
 	i := &identity{chain: []*x509.Certificate{cert}, key: key}
-	return i.proof("ca.test", "/renew", nil, now)
+	return i.renewalToken("ca.test", "/renew", nil, now)
 }
 
 // Consistent checks a proof between two trees.

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -191,7 +192,7 @@ func TestStaleTrustUsesConfiguredAnchor(t *testing.T) {
 		if st := stepapi.TrustDigest(w.last().Roots); st == stepapi.TrustDigest(w.ca.bundle()) {
 			t.Error("the new root came out of nowhere")
 		}
-		w.cfg.RootFingerprint = pemfile.Fingerprint(selfSigned(t, "Another").cert)
+		w.cfg.RootFingerprint = certs.Fingerprint(selfSigned(t, "Another").cert)
 		src := w.source()
 		stop = w.watch(src)
 		time.Sleep(10 * time.Minute)
@@ -200,7 +201,7 @@ func TestStaleTrustUsesConfiguredAnchor(t *testing.T) {
 			t.Errorf("a wrong anchor: %+v", st)
 		}
 		// With the right one trust is back, and since nobody there knows our root any more, a token is asked for at once.
-		w.cfg.RootFingerprint = pemfile.Fingerprint(w.ca.bundle()[0])
+		w.cfg.RootFingerprint = certs.Fingerprint(w.ca.bundle()[0])
 		w.setToken(w.ca.token("ingester", "ingester"))
 		stop = w.watch(w.source())
 		time.Sleep(10 * time.Minute)

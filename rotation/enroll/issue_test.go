@@ -18,7 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
@@ -39,7 +39,7 @@ func once(token secret.String) func(context.Context) (secret.String, error) {
 
 func TestIssueAndRenew(t *testing.T) {
 	a, url := listen(t)
-	for _, kind := range []enroll.KeyType{"", enroll.Ed25519} {
+	for _, kind := range []enroll.KeyType{"", "Ed25519"} {
 		dir := filepath.Join(t.TempDir(), "d")
 		cfg := enroll.Config{URL: url, Dir: dir, Token: once(a.token("svc", "svc", "127.0.0.1"))}
 		first, err := enroll.Issue(t.Context(), cfg)
@@ -62,7 +62,7 @@ func TestIssueAndRenew(t *testing.T) {
 		if len(got.Roots) != len(a.bundle()) {
 			t.Errorf("%d roots after Renew, want %d", len(got.Roots), len(a.bundle()))
 		}
-		if second.Version != pemfile.Serial(second.Certificate.Leaf) {
+		if second.Version != certs.Serial(second.Certificate.Leaf) {
 			t.Errorf("version %q", second.Version)
 		}
 	}
@@ -168,7 +168,7 @@ func TestIssueErrors(t *testing.T) {
 		},
 		"unknown token":           func(c *enroll.Config) { c.Token, c.Roots = once(jwt(`{"sub":"svc"}`)), a.bundle() },
 		"unknown authority":       func(c *enroll.Config) { c.Roots = other.bundle() },
-		"no certificate with the": func(c *enroll.Config) { c.RootFingerprint = pemfile.Fingerprint(other.bundle()[0]) },
+		"no certificate with the": func(c *enroll.Config) { c.RootFingerprint = certs.Fingerprint(other.bundle()[0]) },
 	} {
 		cfg := enroll.Config{URL: url, InMemory: true, Token: once(a.token("svc"))}
 		change(&cfg)

@@ -20,10 +20,12 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/rotation/status"
 )
 
 // What a list named stays refused when the authority has forgotten it, over a
@@ -156,7 +158,7 @@ func (f *forgetful) open(t *testing.T, dir string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if key, err := pemfile.PrivateKey(data); err == nil && pemfile.Fits(issuers[0], key) {
+		if key, err := pemfile.PrivateKey(data); err == nil && certs.Fits(issuers[0], key) {
 			f.issuer, f.key = issuers[0], key
 			return
 		}
@@ -217,7 +219,7 @@ func TestRealPeerNeverUnrevokes(t *testing.T) {
 		}
 		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
 	}
-	await := func(id *rotation.Identity, what string, ok func(rotation.Status) bool) {
+	await := func(id *rotation.Identity, what string, ok func(status.Identity) bool) {
 		t.Helper()
 		deadline := time.Now().Add(time.Minute)
 		for !ok(id.Status()) {
@@ -228,17 +230,17 @@ func TestRealPeerNeverUnrevokes(t *testing.T) {
 		}
 	}
 	id, addr := start()
-	await(id, "a list", func(st rotation.Status) bool { return st.RevokedLists == 1 })
+	await(id, "a list", func(st status.Identity) bool { return st.RevokedLists == 1 })
 	if !admitted(addr) {
 		t.Fatal("a good peer is refused")
 	}
 	authority.Revoke(t, victim.Certificate.Leaf.SerialNumber.String())
-	await(id, "the revocation", func(st rotation.Status) bool { return st.RevokedSerials == 1 })
+	await(id, "the revocation", func(st status.Identity) bool { return st.RevokedSerials == 1 })
 	if admitted(addr) {
 		t.Fatal("a revoked peer is admitted")
 	}
 	f.lost.Store(true)
-	await(id, "the empty list", func(st rotation.Status) bool { return st.RevokedSerials == 0 && st.RevokedKept == 1 })
+	await(id, "the empty list", func(st status.Identity) bool { return st.RevokedSerials == 0 && st.RevokedKept == 1 })
 	if admitted(addr) {
 		t.Error("the revoked peer is admitted after the authority forgot it")
 	}
@@ -250,7 +252,7 @@ func TestRealPeerNeverUnrevokes(t *testing.T) {
 		t.Error("the revoked peer is admitted after a restart")
 	}
 	at := id.Status().RevokedAt
-	await(id, "the next empty list", func(st rotation.Status) bool { return st.RevokedAt.After(at) })
+	await(id, "the next empty list", func(st status.Identity) bool { return st.RevokedAt.After(at) })
 	if st := id.Status(); st.RevokedKept != 1 || admitted(addr) {
 		t.Errorf("after a restart and the next list: %+v", st)
 	}

@@ -27,20 +27,22 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// KeyType names the kind of new keys, as pki.yaml spells it.
+// KeyType is a kind of key, spelled as in pki.yaml: EC-P256, EC-P384, Ed25519, RSA-3072
+// or RSA-4096. RSA is for peers that know nothing else: a handshake costs many times more.
 type KeyType string
 
-// The kinds of keys. RSA is for peers that know nothing else: a handshake costs
-// many times more.
+// KeyTypes lists the kinds that there are; the first one is the default.
+func KeyTypes() []KeyType { return slices.Clone(keyTypes) }
+
 const (
-	ECP256  KeyType = "EC-P256"
-	ECP384  KeyType = "EC-P384"
-	Ed25519 KeyType = "Ed25519"
-	RSA3072 KeyType = "RSA-3072"
-	RSA4096 KeyType = "RSA-4096"
+	keyECP256  KeyType = "EC-P256"
+	keyECP384  KeyType = "EC-P384"
+	keyEd25519 KeyType = "Ed25519"
+	keyRSA3072 KeyType = "RSA-3072"
+	keyRSA4096 KeyType = "RSA-4096"
 )
 
-var keyTypes = []KeyType{ECP256, ECP384, Ed25519, RSA3072, RSA4096}
+var keyTypes = []KeyType{keyECP256, keyECP384, keyEd25519, keyRSA3072, keyRSA4096}
 
 // check accepts the zero value, too.
 func (k KeyType) check() error {
@@ -54,14 +56,14 @@ func (k KeyType) check() error {
 // a fraction of RSA's and, unlike Ed25519, every TLS library in use takes it.
 func (k KeyType) generate() (crypto.Signer, error) {
 	switch k {
-	case ECP384:
+	case keyECP384:
 		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	case Ed25519:
+	case keyEd25519:
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		return key, err
-	case RSA3072:
+	case keyRSA3072:
 		return rsa.GenerateKey(rand.Reader, 3072) // RFC 7525 successors and NIST SP 800-57: 128-bit strength
-	case RSA4096:
+	case keyRSA4096:
 		return rsa.GenerateKey(rand.Reader, 4096)
 	}
 	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -72,18 +74,18 @@ func (k KeyType) generate() (crypto.Signer, error) {
 func keyTypeOf(key crypto.Signer) KeyType {
 	switch pub := key.Public().(type) {
 	case ed25519.PublicKey:
-		return Ed25519
+		return keyEd25519
 	case *rsa.PublicKey:
 		if pub.N.BitLen() > 3072 {
-			return RSA4096
+			return keyRSA4096
 		}
-		return RSA3072
+		return keyRSA3072
 	case *ecdsa.PublicKey:
 		if pub.Curve.Params().BitSize > 256 {
-			return ECP384
+			return keyECP384
 		}
 	}
-	return ECP256
+	return keyECP256
 }
 
 // keyType is the kind of the next key: the configured one, else that of the
@@ -95,7 +97,7 @@ func (s *Source) keyType(old *identity) KeyType {
 	case old != nil:
 		return keyTypeOf(old.key)
 	}
-	return ECP256
+	return keyECP256
 }
 
 // request makes the CSR (PEM) for a subject and its names. The subject is the
@@ -178,12 +180,12 @@ func (p *pendingKeys) keyFor(token secret.String, kind KeyType) (crypto.Signer, 
 	return key, nil
 }
 
-// answered takes the outcome of a request with the key. If the authority refuses
+// onAnswer takes the outcome of a request with the key. If the authority refuses
 // the first one, it has spent the token on another key or not at all, so this key
 // can get nothing and is dropped. Later an earlier answer may have been lost.
-func (p *pendingKeys) answered(outcome error) error {
+func (p *pendingKeys) onAnswer(outcome error) error {
 	denial, ok := errors.AsType[*Error](outcome)
-	drop := p.fresh && ok && denial.denied()
+	drop := p.fresh && ok && denial.isDenied()
 	p.fresh = false
 	if !drop {
 		return nil

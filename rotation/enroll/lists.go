@@ -57,18 +57,9 @@ func newSignedList(l *x509.RevocationList, issuer *x509.Certificate) (signedList
 	return signedList{l, issuer}, nil
 }
 
-// same issuer: by name and key, because an issuer may have several certificates.
-func (l signedList) same(o signedList) bool {
-	return bytes.Equal(l.RawIssuer, o.RawIssuer) && bytes.Equal(l.AuthorityKeyId, o.AuthorityKeyId)
-}
-
-// supersedes orders the lists of one issuer. Times have whole seconds; the number
-// tells two of one second apart (RFC 5280 §5.2.3).
-func (l signedList) supersedes(o signedList) bool {
-	if !l.ThisUpdate.Equal(o.ThisUpdate) || l.Number == nil || o.Number == nil {
-		return l.ThisUpdate.After(o.ThisUpdate)
-	}
-	return l.Number.Cmp(o.Number) > 0
+// sameIssuer compares issuers by their key, because an issuer may have several certificates.
+func (l signedList) sameIssuer(o signedList) bool {
+	return revocation.IssuerOf(l.issuer) == revocation.IssuerOf(o.issuer)
 }
 
 // merge takes the newer list of each issuer, so that what was revoked stays so,
@@ -76,11 +67,11 @@ func (l signedList) supersedes(o signedList) bool {
 func merge(have, got lists) lists {
 	out := slices.Clone(have)
 	for _, g := range got {
-		i := slices.IndexFunc(out, g.same)
+		i := slices.IndexFunc(out, g.sameIssuer)
 		switch {
 		case i < 0:
 			out = append(out, g)
-		case g.supersedes(out[i]):
+		case revocation.EditionOf(g.RevocationList).Supersedes(revocation.EditionOf(out[i].RevocationList)):
 			out[i] = g
 		}
 	}
@@ -93,20 +84,20 @@ func merge(have, got lists) lists {
 // has ended. A list that it left out and that is past the middle of its validity, by
 // which the authority replaces those it serves, is dropped: it would be out of date
 // for good. What it named is kept.
-func (i *identity) succession(got answered, now time.Time) (lists, *revocation.Kept, error) {
+func (i *identity) succession(got fetchedLists, now time.Time) (lists, *revocation.Kept, error) {
 	have := i.lists
 	if got.complete {
 		have = slices.DeleteFunc(slices.Clone(have), func(l signedList) bool {
-			return !slices.ContainsFunc(got.lists, l.same) && revocation.HalfOver(l.ThisUpdate, l.NextUpdate, now)
+			return !slices.ContainsFunc(got.lists, l.sameIssuer) && revocation.HalfOver(l.ThisUpdate, l.NextUpdate, now)
 		})
 	}
-	next := merge(have, got.lists).fitting(i, now)
-	kept, err := i.remember(next, now)
+	next := merge(have, got.lists).stillVerifiable(i, now)
+	kept, err := i.keepRevoked(next, now)
 	return next, kept, err
 }
 
-// remember returns what stays refused when next takes the place of the lists of i.
-func (i *identity) remember(next lists, now time.Time) (*revocation.Kept, error) {
+// keepRevoked returns what stays refused when next takes the place of the lists of i.
+func (i *identity) keepRevoked(next lists, now time.Time) (*revocation.Kept, error) {
 	if next.equal(i.lists) && i.kept == nil {
 		return nil, nil //nolint:nilnil // nil keeps none
 	}
@@ -131,10 +122,10 @@ func (ls lists) index() (revocation.Index, error) {
 	return x, nil
 }
 
-// names reports whether the list of an issuer has the serial. It looks at each
+// hasRevoked reports whether the list of an issuer has the serial. It looks at each
 // entry: that is milliseconds for the longest list, once for each connection to the
 // authority, where an index would be tens of megabytes all the time.
-func (ls lists) names(issuer revocation.Issuer, serial *big.Int) bool {
+func (ls lists) hasRevoked(issuer revocation.Issuer, serial *big.Int) bool {
 	for _, l := range ls {
 		if revocation.IssuerOf(l.issuer) == issuer {
 			return slices.ContainsFunc(l.RevokedCertificateEntries, func(e x509.RevocationListEntry) bool { return e.SerialNumber.Cmp(serial) == 0 })
@@ -147,20 +138,20 @@ func (ls lists) equal(o lists) bool {
 	return slices.EqualFunc(ls, o, func(a, b signedList) bool { return bytes.Equal(a.Raw, b.Raw) })
 }
 
-// fitting leaves out lists that nothing can be checked by any more: their issuer
+// stillVerifiable leaves out lists that nothing can be checked by any more: their issuer
 // has expired, or ends neither at a root of i nor in its own chain.
-func (ls lists) fitting(i *identity, now time.Time) lists {
+func (ls lists) stillVerifiable(i *identity, now time.Time) lists {
 	var out lists
 	for _, l := range ls {
-		if now.Before(l.issuer.NotAfter) && (slices.ContainsFunc(i.chain[1:], l.issuer.Equal) || chains(l.issuer, i.roots)) {
+		if now.Before(l.issuer.NotAfter) && (slices.ContainsFunc(i.chain[1:], l.issuer.Equal) || chainsToRoots(l.issuer, i.roots)) {
 			out = append(out, l)
 		}
 	}
 	return out
 }
 
-// chains asks about the issuer's first moment: a wrong clock here must not make a list disappear.
-func chains(issuer *x509.Certificate, roots []*x509.Certificate) bool {
+// chainsToRoots asks about the issuer's first moment: a wrong clock here must not make a list disappear.
+func chainsToRoots(issuer *x509.Certificate, roots []*x509.Certificate) bool {
 	opts := x509.VerifyOptions{Roots: x509.NewCertPool(), CurrentTime: issuer.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
 	for _, r := range roots {
 		opts.Roots.AddCert(r)
@@ -253,7 +244,7 @@ func parseLists(data []byte, i *identity) (lists, error) {
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(out, signed.same) {
+		if slices.ContainsFunc(out, signed.sameIssuer) {
 			return nil, errors.New("two revoked lists of one issuer")
 		}
 		out = append(out, signed)
@@ -270,8 +261,8 @@ func signedBy(l *x509.RevocationList, candidates []*x509.Certificate) (signedLis
 	return signedList{}, fmt.Errorf("the revoked list of %q is signed by no known issuer", printable(l.Issuer.CommonName))
 }
 
-// unknown reports an authority that has no such path: a stock step-ca.
-func unknown(err error) bool {
+// isUnsupported reports an authority that has no such path: a stock step-ca.
+func isUnsupported(err error) bool {
 	e := (*Error)(nil)
 	return errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusNotImplemented)
 }

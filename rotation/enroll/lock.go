@@ -22,10 +22,10 @@ const lockName = ".lock"
 // maxHolder bounds what is read of a lock file, in bytes.
 const maxHolder = 200
 
-// hold makes this the one writer of the directory until release is called. Where
+// acquire makes this the one writer of the directory until release is called. Where
 // files cannot be made, because the system is read-only or belongs to others, there
 // is nothing to hold: whatever is to be written fails by itself.
-func (s *store) hold() (release func(), err error) {
+func (s *store) acquire() (release func(), err error) {
 	if err := s.check(); err != nil { // first: no file of ours is left in a directory of somebody else
 		return nil, err
 	}

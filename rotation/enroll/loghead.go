@@ -57,21 +57,21 @@ func parseLogHead(text []byte) (h logHead, err error) {
 	return logHead{text, lines[0], size, [sha256.Size]byte(root)}, nil
 }
 
-// hearHead notes a head that came with a certificate.
-func (s *Source) hearHead(h http.Header) {
+// noteHead notes a head that came with a certificate.
+func (s *Source) noteHead(h http.Header) {
 	text, err := base64.StdEncoding.DecodeString(h.Get(stepapi.HeaderLogHead))
 	if err != nil || len(text) == 0 || s.store == nil {
 		return // an authority without a log, or nowhere to keep it
 	}
 	if head, err := parseLogHead(text); err == nil {
-		s.heard.Store(&head)
+		s.receivedHead.Store(&head)
 	}
 }
 
-// keepHead puts the head that was heard last in place of the kept one. That this
+// storeHead puts the head that was heard last in place of the kept one. That this
 // failed is told and holds up nothing; the kept one stays.
-func (s *Source) keepHead(ctx context.Context, cur *identity) {
-	heard := s.heard.Swap(nil)
+func (s *Source) storeHead(ctx context.Context, cur *identity) {
+	heard := s.receivedHead.Swap(nil)
 	if heard == nil {
 		return
 	}
@@ -123,13 +123,13 @@ func (s *Source) replaceHead(ctx context.Context, cur *identity, heard logHead) 
 // proveHead asks for the proof that the log of size to begins with that of size from.
 func (s *Source) proveHead(ctx context.Context, cur *identity, from, to int64) ([][]byte, error) {
 	shown := cur.certificate()
-	c, err := s.dialer().client(s.cfg.URL, cur.roots, &shown)
+	c, err := s.newDialer().newClient(s.cfg.URL, cur.roots, &shown)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
 	var out stepapi.LogProof
-	err = c.do(ctx, call{doing: "asking for a proof of the log", path: fmt.Sprintf("%s?from=%d&to=%d", stepapi.PathLogProof, from, to)}, &out)
+	err = c.callJSON(ctx, apiRequest{operation: "asking for a proof of the log", path: fmt.Sprintf("%s?from=%d&to=%d", stepapi.PathLogProof, from, to)}, &out)
 	return out.Hashes, err
 }
 

@@ -248,10 +248,10 @@ func TestSuccessorOfAForeignKey(t *testing.T) {
 		return &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), bits-1), E: 65537}
 	}
 	for want, keys := range map[enroll.KeyType][]crypto.PublicKey{
-		enroll.RSA3072: {modulus(2048), modulus(3072)},
-		enroll.RSA4096: {modulus(3073), modulus(4096), modulus(8192)},
-		enroll.ECP256:  {&ecdsa.PublicKey{Curve: elliptic.P224()}, &ecdsa.PublicKey{Curve: elliptic.P256()}},
-		enroll.ECP384:  {&ecdsa.PublicKey{Curve: elliptic.P384()}, &ecdsa.PublicKey{Curve: elliptic.P521()}},
+		"RSA-3072": {modulus(2048), modulus(3072)},
+		"RSA-4096": {modulus(3073), modulus(4096), modulus(8192)},
+		"EC-P256":  {&ecdsa.PublicKey{Curve: elliptic.P224()}, &ecdsa.PublicKey{Curve: elliptic.P256()}},
+		"EC-P384":  {&ecdsa.PublicKey{Curve: elliptic.P384()}, &ecdsa.PublicKey{Curve: elliptic.P521()}},
 	} {
 		for _, k := range keys {
 			if got := enroll.KeyTypeOf(foreign{k}); got != want {

@@ -9,16 +9,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"slices"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/secret"
@@ -38,23 +35,23 @@ func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 	}
 	var old *identity // what its lists say about the authority, and what stays refused, holds for its successor
 	if s.store != nil {
-		release, err := s.store.hold()
+		release, err := s.store.acquire()
 		if err != nil {
 			return rotation.Material{}, err
 		}
 		defer release()
 		if old, err = s.store.load(); err == nil {
-			s.held.Store(old)
+			s.listHolder.Store(old)
 		}
 	}
 	i, err := s.enrol(ctx, old)
 	if err == nil {
-		err = i.inherit(old, s.wall())
+		err = i.carryOver(old, s.wall())
 	}
 	if err != nil {
 		return rotation.Material{}, err
 	}
-	return s.keep(ctx, i)
+	return s.storeIdentity(ctx, i)
 }
 
 // Renew replaces the certificate that [Config.Dir] holds once, by one with a
@@ -94,7 +91,7 @@ func renewOnce(ctx context.Context, cfg Config, due func(*identity, time.Time) b
 	if _, err := os.Stat(s.store.dir); err != nil { // hold would make it
 		return rotation.Material{}, false, fmt.Errorf("renewing the certificate: %w", err)
 	}
-	release, err := s.store.hold() // before the question: another one may be renewing right now
+	release, err := s.store.acquire() // before the question: another one may be renewing right now
 	if err != nil {
 		return rotation.Material{}, false, err
 	}
@@ -111,7 +108,7 @@ func renewOnce(ctx context.Context, cfg Config, due func(*identity, time.Time) b
 }
 
 func (s *Source) renewStored(ctx context.Context, old *identity) (rotation.Material, error) {
-	s.held.Store(old)
+	s.listHolder.Store(old)
 	i, err := s.renew(ctx, old)
 	if unverified(err) {
 		i, err = s.reanchor(ctx, old, err)
@@ -122,7 +119,7 @@ func (s *Source) renewStored(ctx context.Context, old *identity) (rotation.Mater
 	if err != nil {
 		return rotation.Material{}, err
 	}
-	if err := i.inherit(old, s.wall()); err != nil {
+	if err := i.carryOver(old, s.wall()); err != nil {
 		return rotation.Material{}, err
 	}
 	if roots, err := s.bundle(ctx, i.roots); err == nil {
@@ -130,20 +127,20 @@ func (s *Source) renewStored(ctx context.Context, old *identity) (rotation.Mater
 	} else { // the new certificate must not be lost for this
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "trust bundle not refreshed", slog.Any("err", err))
 	}
-	got, err := s.revoked(ctx, i.roots, "")
+	got, err := s.fetchLists(ctx, i.roots, "")
 	if err == nil {
 		i.lists, i.kept, err = i.succession(got, s.wall())
 	}
-	if err != nil && !unknown(err) {
+	if err != nil && !isUnsupported(err) {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "revoked lists not refreshed", slog.Any("err", err))
 	}
-	return s.keep(ctx, i)
+	return s.storeIdentity(ctx, i)
 }
 
-// keep stores i, if there is a place for it, and ends its enrolment: in this
+// storeIdentity stores i, if there is a place for it, and ends its enrolment: in this
 // order, so that the key is in one of the two places at every moment. The head of
 // the log comes last: nothing depends on it.
-func (s *Source) keep(ctx context.Context, i *identity) (rotation.Material, error) {
+func (s *Source) storeIdentity(ctx context.Context, i *identity) (rotation.Material, error) {
 	if s.store != nil {
 		if _, err := s.store.save(i); err != nil {
 			return rotation.Material{}, err
@@ -152,29 +149,29 @@ func (s *Source) keep(ctx context.Context, i *identity) (rotation.Material, erro
 	if err := s.pending.forget(); err != nil {
 		return rotation.Material{}, err
 	}
-	s.keepHead(ctx, i)
-	s.note(ctx, i)
+	s.storeHead(ctx, i)
+	s.recordOrigin(ctx, i)
 	return i.material(), nil
 }
 
-func (s *Source) dialer() dialer {
-	return dialer{timeout: s.cfg.Timeout, name: s.cfg.AuthorityName, refuses: s.refuses, dial: s.cfg.DialContext, observe: s.observe}
+func (s *Source) newDialer() dialer {
+	return dialer{timeout: s.cfg.Timeout, name: s.cfg.AuthorityName, checkRevoked: s.checkRevoked, dial: s.cfg.DialContext, observe: s.observe}
 }
 
-// note keeps where i comes from. That this failed holds up nothing.
-func (s *Source) note(ctx context.Context, i *identity) {
-	if err := s.noteOrigin(i); err != nil {
+// recordOrigin keeps where i comes from. That this failed holds up nothing.
+func (s *Source) recordOrigin(ctx context.Context, i *identity) {
+	if err := s.storeOrigin(i); err != nil {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "address of the authority not kept", slog.Any("err", err))
 	}
 }
 
-// order is a token that was read: what it asks for, and whom to trust with it.
-type order struct {
+// tokenOrder is a token that was read: what it asks for, and whom to trust with it.
+type tokenOrder struct {
 	token secret.String
 	claims
 }
 
-func (s *Source) order(ctx context.Context) (o order, err error) {
+func (s *Source) order(ctx context.Context) (o tokenOrder, err error) {
 	if s.cfg.Token == nil {
 		return o, ErrNoToken
 	}
@@ -195,22 +192,22 @@ func (s *Source) enrol(ctx context.Context, old *identity) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
-	roots, err := s.anchor(ctx, want.pin)
+	roots, err := s.trustAnchors(ctx, want.pin)
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
 	if want.pin != nil && !slices.ContainsFunc(roots, want.pin.of) {
 		return nil, fmt.Errorf("enrolling: the token pins the root %s, and the authority that the configuration trusts has %s: not sent",
-			hex.EncodeToString(want.pin[:]), list(roots))
+			hex.EncodeToString(want.pin[:]), describe(roots))
 	}
-	return s.spend(ctx, want, roots, old)
+	return s.signWithToken(ctx, want, roots, old)
 }
 
-// spend sends a token to the authority under roots.
+// signWithToken sends a token to the authority under roots.
 //
 // Crash story: before /sign nothing is lost; after it, the same token and the
 // key on disk get the same certificate again, until keep or adopt has stored it.
-func (s *Source) spend(ctx context.Context, want order, roots []*x509.Certificate, old *identity) (*identity, error) {
+func (s *Source) signWithToken(ctx context.Context, want tokenOrder, roots []*x509.Certificate, old *identity) (*identity, error) {
 	key, err := s.pending.keyFor(want.token, s.keyType(old))
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
@@ -219,13 +216,13 @@ func (s *Source) spend(ctx context.Context, want order, roots []*x509.Certificat
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
-	c, err := s.dialer().client(s.cfg.URL, roots, nil)
+	c, err := s.newDialer().newClient(s.cfg.URL, roots, nil)
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", err)
 	}
 	defer c.Close()
 	chain, err := c.Sign(ctx, csr, want.token)
-	if forgetting := s.pending.answered(err); forgetting != nil {
+	if forgetting := s.pending.onAnswer(err); forgetting != nil {
 		return nil, errors.Join(err, forgetting)
 	}
 	if err != nil {
@@ -238,11 +235,11 @@ func (s *Source) spend(ctx context.Context, want order, roots []*x509.Certificat
 	return i, nil
 }
 
-// anchor finds the trust bundle from what the operator gave: roots, a
+// trustAnchors finds the trust bundle from what the operator gave: roots, a
 // fingerprint, or the fingerprint in the token, in this order.
-func (s *Source) anchor(ctx context.Context, fromToken *fingerprint) ([]*x509.Certificate, error) {
+func (s *Source) trustAnchors(ctx context.Context, fromToken *fingerprint) ([]*x509.Certificate, error) {
 	if len(s.cfg.Roots) > 0 {
-		return s.dialer().bundle(ctx, s.cfg.URL, s.cfg.Roots)
+		return s.newDialer().bundle(ctx, s.cfg.URL, s.cfg.Roots)
 	}
 	pin := s.pin
 	if pin == nil {
@@ -251,18 +248,18 @@ func (s *Source) anchor(ctx context.Context, fromToken *fingerprint) ([]*x509.Ce
 	if pin == nil {
 		return nil, errors.New("nothing to trust the authority by: neither roots nor a fingerprint, and none in the token")
 	}
-	return s.dialer().bootstrap(ctx, s.cfg.URL, pin)
+	return s.newDialer().bootstrap(ctx, s.cfg.URL, pin)
 }
 
 // bundle fetches the trust bundle by the roots in effect. If these no longer
 // verify the authority, because it moved on while this service was off, what
 // the operator configured may still do.
 func (s *Source) bundle(ctx context.Context, inEffect []*x509.Certificate) ([]*x509.Certificate, error) {
-	roots, err := s.dialer().bundle(ctx, s.cfg.URL, inEffect)
+	roots, err := s.newDialer().bundle(ctx, s.cfg.URL, inEffect)
 	if !errors.As(err, new(x509.UnknownAuthorityError)) || (len(s.cfg.Roots) == 0 && s.pin == nil) {
 		return roots, err
 	}
-	roots, again := s.anchor(ctx, nil)
+	roots, again := s.trustAnchors(ctx, nil)
 	if again != nil {
 		return nil, fmt.Errorf("%w; and by the configured anchor: %w", err, again)
 	}
@@ -276,7 +273,7 @@ func (s *Source) renew(ctx context.Context, cur *identity) (*identity, error) {
 	var refused error
 	if end := cur.leaf().NotAfter; s.wall().Before(end) || s.authority().Before(end) {
 		i, err := s.rekey(ctx, cur)
-		if !denied(err) { // success as well
+		if !isDenied(err) { // success as well
 			return i, err
 		}
 		refused = err
@@ -284,7 +281,7 @@ func (s *Source) renew(ctx context.Context, cur *identity) (*identity, error) {
 	if e := (*Error)(nil); errors.As(refused, &e) && s.remaining(cur.leaf().NotAfter) > 0 {
 		return nil, refused // a verdict on a certificate that is good by both clocks
 	}
-	i, err := s.revive(ctx, cur)
+	i, err := s.renewExpired(ctx, cur)
 	if err != nil {
 		return nil, errors.Join(refused, err)
 	}
@@ -294,12 +291,12 @@ func (s *Source) renew(ctx context.Context, cur *identity) (*identity, error) {
 // rekey gets a successor of cur for a new key. Its roots are nil unless they
 // had to change for the new chain.
 func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
-	key, csr, err := s.rekeyRequest(cur)
+	key, csr, err := s.newRekey(cur)
 	if err != nil {
 		return nil, err
 	}
 	shown := cur.certificate()
-	c, err := s.dialer().client(s.cfg.URL, cur.roots, &shown)
+	c, err := s.newDialer().newClient(s.cfg.URL, cur.roots, &shown)
 	if err != nil {
 		return nil, fmt.Errorf("renewing the certificate: %w", err)
 	}
@@ -312,8 +309,8 @@ func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
 	return s.successor(ctx, cur, chain, key)
 }
 
-// rekeyRequest makes a key and asks for a certificate of cur's names for it.
-func (s *Source) rekeyRequest(cur *identity) (crypto.Signer, []byte, error) {
+// newRekey makes a key and asks for a certificate of cur's names for it.
+func (s *Source) newRekey(cur *identity) (crypto.Signer, []byte, error) {
 	key, err := s.keyType(cur).generate()
 	if err != nil {
 		return nil, nil, fmt.Errorf("renewing the certificate: making a key: %w", err)
@@ -345,7 +342,7 @@ func (s *Source) successor(ctx context.Context, cur *identity, chain []*x509.Cer
 // verify checks an answer of the authority before anything is replaced by it.
 func (i *identity) verify(now time.Time) error {
 	leaf := i.leaf()
-	if !pemfile.Fits(leaf, i.key) {
+	if !certs.Fits(leaf, i.key) {
 		return errors.New("the certificate issued is for another key")
 	}
 	if !now.Before(leaf.NotAfter) {
@@ -367,37 +364,4 @@ func (i *identity) verify(now time.Time) error {
 		return fmt.Errorf("verifying the certificate issued: %w", err)
 	}
 	return nil
-}
-
-// denied reports a verdict of the authority on the caller, by an HTTP status
-// or by an alert in the handshake, which is how crypto/tls refuses certificates.
-func denied(err error) bool {
-	if e := (*Error)(nil); errors.As(err, &e) {
-		return e.denied()
-	}
-	op := (*net.OpError)(nil)
-	return errors.As(err, &op) && op.Op == "remote error" // the alert itself has no exported type
-}
-
-// passing reports a failure that may be over with the next attempt: the
-// authority was not reached, was cut off, or says itself that it is busy.
-func passing(err error) bool {
-	if e := (*Error)(nil); errors.As(err, &e) {
-		return e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout
-	}
-	if denied(err) {
-		return false
-	}
-	// Not any net.Error: the error numbers of a full disk are that, too.
-	var slow net.Error
-	return errors.As(err, new(*net.OpError)) || errors.As(err, new(*net.DNSError)) || errors.As(err, &slow) && slow.Timeout() ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// retryAfterOf is what the authority asked for, 0 for an error that is not its answer.
-func retryAfterOf(err error) time.Duration {
-	if e := (*Error)(nil); errors.As(err, &e) {
-		return e.RetryAfter
-	}
-	return 0
 }

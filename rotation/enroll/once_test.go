@@ -7,8 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/logtest"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -25,7 +25,7 @@ func TestEachRenewalIsLoggedOnce(t *testing.T) {
 		var serials []string
 		stop := id.Subscribe(func(c rotation.Change) {
 			if c.Err == nil && !c.Generation.Leaf().Equal(c.Previous.Leaf()) {
-				serials = append(serials, pemfile.Serial(c.Generation.Leaf()))
+				serials = append(serials, certs.Serial(c.Generation.Leaf()))
 			}
 		})
 		time.Sleep(3 * time.Hour)

@@ -30,9 +30,9 @@ import (
 // proofLife is the longest that the authority takes. It uses a token once.
 const proofLife = 5 * time.Minute
 
-// proof makes a token for one path of the authority at host, by its clock. csr (PEM) is
+// renewalToken makes a token for one path of the authority at host, by its clock. csr (PEM) is
 // the request that it is bound to; nil if there is none.
-func (i *identity) proof(host, path string, csr []byte, now time.Time) (secret.String, error) {
+func (i *identity) renewalToken(host, path string, csr []byte, now time.Time) (secret.String, error) {
 	alg, hash, err := algorithm(i.key.Public())
 	if err != nil {
 		return secret.String{}, fmt.Errorf("making a renewal token: %w", err)
@@ -105,38 +105,38 @@ func sign(key crypto.Signer, hash crypto.Hash, message []byte) ([]byte, error) {
 	return out, nil
 }
 
-// revive gets a successor of a certificate that cannot be shown in a handshake.
+// renewExpired gets a successor of a certificate that cannot be shown in a handshake.
 // A refused token is tried once more if the refusal taught us the time.
-func (s *Source) revive(ctx context.Context, cur *identity) (*identity, error) {
+func (s *Source) renewExpired(ctx context.Context, cur *identity) (*identity, error) {
 	before := s.offset()
-	i, err := s.byProof(ctx, cur)
-	if denied(err) && (s.offset()-before).Abs() > toldSkew {
-		i, err = s.byProof(ctx, cur)
+	i, err := s.renewByToken(ctx, cur)
+	if isDenied(err) && (s.offset()-before).Abs() > minLoggedSkew {
+		i, err = s.renewByToken(ctx, cur)
 	}
 	return i, err
 }
 
-// byProof sends a token for a new key. A stock step-ca takes one for the same key
+// renewByToken sends a token for a new key. A stock step-ca takes one for the same key
 // only, and says that there is no certificate: that key then has one more life.
-func (s *Source) byProof(ctx context.Context, cur *identity) (*identity, error) {
-	key, csr, err := s.rekeyRequest(cur)
+func (s *Source) renewByToken(ctx context.Context, cur *identity) (*identity, error) {
+	key, csr, err := s.newRekey(cur)
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.dialer().client(s.cfg.URL, cur.roots, nil)
+	c, err := s.newDialer().newClient(s.cfg.URL, cur.roots, nil)
 	if err != nil {
 		return nil, fmt.Errorf("renewing the certificate: %w", err)
 	}
 	defer c.Close()
 	c.TrustDigest = stepapi.TrustDigest(cur.roots)
 	send := func(path string, csr []byte) ([]*x509.Certificate, error) {
-		req := call{doing: "renewing the expired certificate", method: http.MethodPost, path: path}
+		req := apiRequest{operation: "renewing the expired certificate", method: http.MethodPost, path: path}
 		if csr != nil {
 			req.body = stepapi.RekeyRequest{CSR: string(csr)}
 		}
 		base, err := url.Parse(s.cfg.URL)
 		if err == nil {
-			req.bearer, err = cur.proof(base.Host, path, csr, s.authority())
+			req.bearer, err = cur.renewalToken(base.Host, path, csr, s.authority())
 		}
 		if err != nil {
 			return nil, err

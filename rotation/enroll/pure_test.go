@@ -247,12 +247,12 @@ func FuzzPrintable(f *testing.F) {
 
 func TestRequest(t *testing.T) {
 	for kind, check := range map[enroll.KeyType]func(any) bool{
-		"":             func(k any) bool { p, ok := k.(*ecdsa.PublicKey); return ok && p.Params().BitSize == 256 },
-		enroll.ECP256:  func(k any) bool { p, ok := k.(*ecdsa.PublicKey); return ok && p.Params().BitSize == 256 },
-		enroll.ECP384:  func(k any) bool { p, ok := k.(*ecdsa.PublicKey); return ok && p.Params().BitSize == 384 },
-		enroll.RSA4096: func(k any) bool { p, ok := k.(*rsa.PublicKey); return ok && p.N.BitLen() == 4096 },
-		enroll.Ed25519: func(k any) bool { _, ok := k.(ed25519.PublicKey); return ok },
-		enroll.RSA3072: func(k any) bool { p, ok := k.(*rsa.PublicKey); return ok && p.N.BitLen() == 3072 },
+		"":         func(k any) bool { p, ok := k.(*ecdsa.PublicKey); return ok && p.Params().BitSize == 256 },
+		"EC-P256":  func(k any) bool { p, ok := k.(*ecdsa.PublicKey); return ok && p.Params().BitSize == 256 },
+		"EC-P384":  func(k any) bool { p, ok := k.(*ecdsa.PublicKey); return ok && p.Params().BitSize == 384 },
+		"RSA-4096": func(k any) bool { p, ok := k.(*rsa.PublicKey); return ok && p.N.BitLen() == 4096 },
+		"Ed25519":  func(k any) bool { _, ok := k.(ed25519.PublicKey); return ok },
+		"RSA-3072": func(k any) bool { p, ok := k.(*rsa.PublicKey); return ok && p.N.BitLen() == 3072 },
 	} {
 		b, err := enroll.Request(kind, "svc", []string{"svc", "artstore_svc", "10.0.0.7", "::1", "spiffe://artstore/svc"})
 		if err != nil {

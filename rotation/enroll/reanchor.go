@@ -10,11 +10,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // ErrOtherAuthority reports that the server at the URL is vouched for by no root
-// that is trusted here: the authority was replaced, or a stranger answers. A
+// that is trusted here: the authority was replaced, or another server answers. A
 // certificate that is valid stays in use. It is given up by [Issue] into the same
 // directory and a restart; one that has expired also for a token that pins a root
 // of the new authority.
@@ -34,16 +34,16 @@ func unverified(err error) bool {
 // pins a root that this server has not.
 func (s *Source) reanchor(ctx context.Context, cur *identity, refused error) (*identity, error) {
 	if len(s.cfg.Roots) > 0 || s.pin != nil {
-		roots, err := s.anchor(ctx, nil)
+		roots, err := s.trustAnchors(ctx, nil)
 		switch {
 		case err == nil:
 			return s.renewUnder(ctx, cur, roots)
-		case passing(err):
+		case isTemporary(err):
 			return nil, errors.Join(refused, err)
 		}
 	}
 	end := cur.leaf().NotAfter
-	refused = fmt.Errorf("%w at %s, with %s; trusted here are %s: %w", ErrOtherAuthority, s.cfg.URL, servedRoots(refused), list(cur.roots), refused)
+	refused = fmt.Errorf("%w at %s, with %s; trusted here are %s: %w", ErrOtherAuthority, s.cfg.URL, servedRoots(refused), describe(cur.roots), refused)
 	if s.wall().Before(end) {
 		return nil, fmt.Errorf("the certificate is valid until %s and given up for no token; to enrol anew, stop this service, use artstore-pki issue --out with this directory, and start it: %w",
 			end.UTC().Format(time.RFC3339), refused)
@@ -55,14 +55,14 @@ func (s *Source) reanchor(ctx context.Context, cur *identity, refused error) (*i
 	if err != nil {
 		return nil, errors.Join(refused, fmt.Errorf("enrolling: %w", err))
 	}
-	roots, err := s.dialer().bootstrap(ctx, s.cfg.URL, want.pin)
+	roots, err := s.newDialer().bootstrap(ctx, s.cfg.URL, want.pin)
 	if err != nil {
 		return nil, errors.Join(refused, fmt.Errorf("enrolling: %w", err))
 	}
 	i := slices.IndexFunc(roots, want.pin.of)
 	s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the authority was replaced: its expired certificate is given up for a token that pins another root",
-		append(about(cur, nil), slog.String("old_roots", list(cur.roots)), slog.String("new_root", list(roots[i:i+1])))...)
-	return s.spend(ctx, want, roots, cur)
+		append(logAttrs(cur, nil), slog.String("old_roots", describe(cur.roots)), slog.String("new_root", describe(roots[i:i+1])))...)
+	return s.signWithToken(ctx, want, roots, cur)
 }
 
 // renewUnder is renew with other roots than those that cur came with.
@@ -70,7 +70,7 @@ func (s *Source) renewUnder(ctx context.Context, cur *identity, roots []*x509.Ce
 	moved := *cur
 	moved.roots = roots
 	i, err := s.renew(ctx, &moved)
-	if denied(err) && s.cfg.Token != nil {
+	if isDenied(err) && s.cfg.Token != nil {
 		i, err = s.enrolRefused(ctx, &moved, err)
 	}
 	if err == nil && i.roots == nil {
@@ -81,7 +81,7 @@ func (s *Source) renewUnder(ctx context.Context, cur *identity, roots []*x509.Ce
 
 // pinsAnother checks that a token leads to a root that is not trusted here yet: any
 // other one was tried.
-func (s *Source) pinsAnother(want order, cur *identity) error {
+func (s *Source) pinsAnother(want tokenOrder, cur *identity) error {
 	switch {
 	case want.pin == nil:
 		return errors.New("the token names no root: only one that does can lead to another authority")
@@ -99,7 +99,7 @@ func servedRoots(err error) string {
 	}
 	last := failed.UnverifiedCertificates[len(failed.UnverifiedCertificates)-1]
 	if selfSigned(last) {
-		return "the root " + pemfile.Fingerprint(last)
+		return "the root " + certs.Fingerprint(last)
 	}
 	return fmt.Sprintf("a chain that ends at %q", printable(last.Issuer.CommonName))
 }

@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -106,7 +106,7 @@ func otherAuthority(t *testing.T, after time.Duration, of string, running bool) 
 	if ended != nil {
 		said += ended.Error()
 	}
-	roots := []string{pemfile.Fingerprint(r.ca.bundle()[0]), pemfile.Fingerprint(r.b.bundle()[0])}
+	roots := []string{certs.Fingerprint(r.ca.bundle()[0]), certs.Fingerprint(r.b.bundle()[0])}
 	if !strings.Contains(said, roots[0]) || !strings.Contains(said, roots[1]) {
 		if running || after > time.Hour { // a start with a valid one asks for nothing yet
 			t.Errorf("running %v: the roots %v are not both named:\n%s", running, roots, said)

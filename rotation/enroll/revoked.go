@@ -12,46 +12,46 @@ import (
 	"math/big"
 	"net/http"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/revocation"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// answered are the lists that an authority serves.
-type answered struct {
+// fetchedLists are the lists that an authority serves.
+type fetchedLists struct {
 	lists    lists
 	tag      string // of the answer; lists are nil if it is the one that was asked with
 	complete bool   // lists are all that it serves
 }
 
-// revoked fetches the lists, over a connection verified by roots. Those of
+// fetchLists fetches the lists, over a connection verified by roots. Those of
 // issuers that do not end at one of them are left out: their certificates are
 // refused anyway. One list that does not verify spoils the answer.
-func (s *Source) revoked(ctx context.Context, roots []*x509.Certificate, tag string) (answered, error) {
+func (s *Source) fetchLists(ctx context.Context, roots []*x509.Certificate, tag string) (fetchedLists, error) {
 	const doing = "fetching the revoked lists"
-	c, err := s.dialer().client(s.cfg.URL, roots, nil)
+	c, err := s.newDialer().newClient(s.cfg.URL, roots, nil)
 	if err != nil {
-		return answered{}, err
+		return fetchedLists{}, err
 	}
 	defer c.Close()
-	got, foreign := answered{complete: true}, false
+	got, foreign := fetchedLists{complete: true}, false
 	take := func(wire stepapi.RevokedList) error {
 		l, err := readList(wire)
 		if err != nil {
 			return err
 		}
-		if !chains(l.issuer, roots) {
+		if !chainsToRoots(l.issuer, roots) {
 			foreign = true
 			return nil
 		}
 		got.lists = merge(got.lists, lists{l})
 		return nil
 	}
-	in := call{doing: doing, path: stepapi.PathRevoked, tag: tag, limit: stepapi.MaxRevoked}
+	in := apiRequest{operation: doing, path: stepapi.PathRevoked, tag: tag, limit: stepapi.MaxRevoked}
 	in.read = func(r io.Reader) error { return eachList(r, take) }
-	r, err := c.exchange(ctx, in)
+	r, err := c.roundTrip(ctx, in)
 	if err != nil || r.status == http.StatusNotModified {
-		return answered{tag: tag}, err
+		return fetchedLists{tag: tag}, err
 	}
 	if !foreign { // else they are to be asked for again, when there are other roots
 		got.tag = r.header.Get("ETag")
@@ -143,17 +143,17 @@ func readList(wire stepapi.RevokedList) (signedList, error) {
 	return newSignedList(l, issuer[0])
 }
 
-// refuses is what the lists held here say about a server.
-func (s *Source) refuses(chains [][]*x509.Certificate) error {
-	i := s.held.Load()
+// checkRevoked is what the lists held here say about a server.
+func (s *Source) checkRevoked(chains [][]*x509.Certificate) error {
+	i := s.listHolder.Load()
 	if i == nil {
 		return nil
 	}
 	c := revocation.Blocking(chains, func(issuer revocation.Issuer, serial string) bool {
-		return i.kept.Names(issuer, serial) || i.lists.names(issuer, new(big.Int).SetBytes([]byte(serial)))
+		return i.kept.Names(issuer, serial) || i.lists.hasRevoked(issuer, new(big.Int).SetBytes([]byte(serial)))
 	})
 	if c == nil {
 		return nil
 	}
-	return fmt.Errorf("certificate %s is revoked", pemfile.Serial(c))
+	return fmt.Errorf("certificate %s is revoked", certs.Serial(c))
 }

@@ -52,19 +52,19 @@ func (a *agent) begin(ctx context.Context, now time.Time) {
 	}
 	if a.trust.due(now) {
 		a.trust.start(func() ([]*x509.Certificate, error) {
-			a.keepHead(ctx, cur) // here, because a renewal must not wait for it
+			a.storeHead(ctx, cur) // here, because a renewal must not wait for it
 			return a.bundle(ctx, cur.roots)
 		})
 	}
 	if a.lists.due(now) {
-		a.lists.start(func() (answered, error) { return a.revoked(ctx, cur.roots, tag) })
+		a.lists.start(func() (fetchedLists, error) { return a.fetchLists(ctx, cur.roots, tag) })
 	}
 }
 
 // sleep is the time until something is due, cut into ticks because timers do not count a suspended machine's time.
 func (a *agent) sleep(now time.Time) time.Duration {
 	d := tick(a.life())
-	for _, t := range []*alarm{&a.leaf.alarm, &a.trust.alarm, &a.lists.alarm} {
+	for _, t := range []*dueTime{&a.leaf.dueTime, &a.trust.dueTime, &a.lists.dueTime} {
 		if !t.running {
 			d = min(d, t.at.Sub(now))
 		}
@@ -74,7 +74,7 @@ func (a *agent) sleep(now time.Time) time.Duration {
 
 func (a *agent) life() time.Duration { return a.cur.leaf().NotAfter.Sub(a.issued) }
 
-func (a *agent) every() time.Duration { return trustEvery(a.cfg.TrustRefresh, a.life()) }
+func (a *agent) trustInterval() time.Duration { return refreshInterval(a.cfg.TrustRefresh, a.life()) }
 
 // replace gets a successor: by the current certificate, or by a token when the
 // authority will not have that one, or is another one.
@@ -83,7 +83,7 @@ func (s *Source) replace(ctx context.Context, cur *identity) (*identity, error) 
 	switch {
 	case unverified(refused):
 		return s.reanchor(ctx, cur, refused)
-	case denied(refused):
+	case isDenied(refused):
 		return s.enrolRefused(ctx, cur, refused)
 	}
 	return i, refused // success as well
@@ -98,23 +98,23 @@ func (s *Source) enrolRefused(ctx context.Context, cur *identity, refused error)
 	return i, nil
 }
 
-// inherit takes over from the identity in effect what a renewal does not bring,
+// carryOver takes over from the identity in effect what a renewal does not bring,
 // as it is now and not as it was when the job began.
 // From nil it takes over nothing, and neither from an identity of another authority:
 // bundle, lists and the head of the log begin anew together.
-func (i *identity) inherit(from *identity, now time.Time) (err error) {
+func (i *identity) carryOver(from *identity, now time.Time) (err error) {
 	if from == nil {
 		return nil
 	}
 	if i.byToken && !slices.ContainsFunc(i.roots, func(r *x509.Certificate) bool { return slices.ContainsFunc(from.roots, r.Equal) }) {
-		i.anew = true
+		i.newAuthority = true
 		return nil
 	}
 	if i.roots == nil {
 		i.roots = from.roots
 	}
-	i.lists = from.lists.fitting(i, now)
-	i.kept, err = from.remember(i.lists, now)
+	i.lists = from.lists.stillVerifiable(i, now)
+	i.kept, err = from.keepRevoked(i.lists, now)
 	return err
 }
 
@@ -124,19 +124,19 @@ func (i *identity) inherit(from *identity, now time.Time) (err error) {
 func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
 	now, err := a.wall(), r.err
 	if err == nil {
-		err = r.value.inherit(a.cur, now)
+		err = r.value.carryOver(a.cur, now)
 	}
 	if err == nil {
 		err = a.publish(r.value)
 	}
 	if err == nil {
 		// At debug level, for the identity says what came into effect.
-		a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "certificate renewed", about(r.value, nil)...)
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "certificate renewed", logAttrs(r.value, nil)...)
 		if !slices.EqualFunc(r.value.chain[1:], a.cur.chain[1:], (*x509.Certificate).Equal) { // another issuer has another list
 			a.lists.schedule(now, now)
 		}
-		a.adopt(ctx, r.value, now, a.authority())
-		a.note(ctx, r.value)
+		a.install(ctx, r.value, now, a.authority())
+		a.recordOrigin(ctx, r.value)
 		return
 	}
 	if ctx.Err() != nil {
@@ -146,13 +146,13 @@ func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
 	remaining := a.remaining(a.cur.leaf().NotAfter)
 	a.leaf.schedule(now, now.Add(retry{
 		failures: a.leaf.failures, life: a.life(), remaining: remaining,
-		retryAfter: retryAfterOf(err), slow: denied(err) || errors.Is(err, ErrNoToken) || errors.Is(err, ErrOtherAuthority),
+		retryAfter: retryAfterOf(err), slow: isDenied(err) || errors.Is(err, ErrNoToken) || errors.Is(err, ErrOtherAuthority),
 	}.delay(a.random())))
 	level := slog.LevelWarn
-	if remaining <= 0 || denied(err) || errors.Is(err, ErrOtherAuthority) || r.err == nil { // waiting alone will not heal these
+	if remaining <= 0 || isDenied(err) || errors.Is(err, ErrOtherAuthority) || r.err == nil { // waiting alone will not heal these
 		level = slog.LevelError
 	}
-	a.cfg.Logger.LogAttrs(ctx, level, "certificate not renewed", about(a.cur, err)...)
+	a.cfg.Logger.LogAttrs(ctx, level, "certificate not renewed", logAttrs(a.cur, err)...)
 }
 
 // publish stores i and then yields it. A refusal takes the stored one back, so
@@ -171,23 +171,23 @@ func (a *agent) publish(i *identity) error {
 	return nil
 }
 
-// adopt makes i, which is published, the current identity and plans its renewal.
-func (a *agent) adopt(ctx context.Context, i *identity, received, issued time.Time) {
+// install makes i, which is published, the current identity and plans its renewal.
+func (a *agent) install(ctx context.Context, i *identity, received, issued time.Time) {
 	now := a.wall()
-	a.cur, a.received, a.issued, a.kept, a.point = i, received, issued, i, a.random()
-	a.held.Store(i)
-	if i.anew {
+	a.cur, a.received, a.issued, a.kept, a.renewalPoint = i, received, issued, i, a.random()
+	a.listHolder.Store(i)
+	if i.newAuthority {
 		a.tag = "" // the lists in effect are gone
 	}
 	a.leaf.succeeded()
 	a.plan(now)
 	if a.trust.at.IsZero() { // soon, but not with everyone else that started now
-		first := float64(min(tick(a.life()), a.every()))
+		first := float64(min(tick(a.life()), a.trustInterval()))
 		a.trust.schedule(now, now.Add(time.Duration(a.random()*first)))
 		a.lists.schedule(now, now.Add(time.Duration(a.random()*first)))
 	}
 	if err := a.pending.forget(); err != nil {
-		a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "key of a finished enrolment not removed", about(i, err)...)
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "key of a finished enrolment not removed", logAttrs(i, err)...)
 	}
 }
 
@@ -195,7 +195,7 @@ func (a *agent) adopt(ctx context.Context, i *identity, received, issued time.Ti
 // passes first: no wrong one may turn renewals into a loop.
 func (a *agent) plan(now time.Time) {
 	leaf := a.cur.leaf()
-	at := term{a.received, a.issued, leaf.NotAfter}.planned(a.offset(), a.point)
+	at := validity{a.received, a.issued, leaf.NotAfter}.renewalTime(a.offset(), a.renewalPoint)
 	if least := a.received.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 10); at.Before(least) {
 		at = least
 	}
@@ -213,13 +213,60 @@ func (a *agent) compareClocks(ctx context.Context) {
 	if !a.leaf.running && a.leaf.failures == 0 {
 		a.plan(a.wall())
 	}
-	if (skew - a.told).Abs() <= toldSkew {
+	if (skew - a.lastLoggedSkew).Abs() <= minLoggedSkew {
 		return
 	}
-	a.told = skew
-	if skew.Abs() <= toldSkew {
+	a.lastLoggedSkew = skew
+	if skew.Abs() <= minLoggedSkew {
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the clock here agrees with the authority's again")
 		return
 	}
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the clock here differs from the authority's", slog.Duration("ahead", -skew))
+}
+
+// dueTime is a wall-clock time at which a job is due.
+type dueTime struct {
+	set, at  time.Time
+	failures int   // in a row
+	err      error // of the last of them
+	running  bool
+}
+
+func (t *dueTime) schedule(now, at time.Time) { t.set, t.at = now, at }
+
+// due also when the clock was set back behind the moment of scheduling: the plan was made by a clock that was wrong.
+func (t *dueTime) due(now time.Time) bool {
+	return !t.running && (!now.Before(t.at) || now.Before(t.set.Add(-time.Minute)))
+}
+
+func (t *dueTime) succeeded() { t.failures, t.err = 0, nil }
+
+func (t *dueTime) failed(err error) { t.failures, t.err = t.failures+1, err }
+
+// task is work that runs beside the agent, once at a time.
+type task[T any] struct {
+	dueTime
+	done chan result[T]
+}
+
+type result[T any] struct {
+	value T
+	err   error
+}
+
+func newTask[T any]() task[T] { return task[T]{done: make(chan result[T], 1)} }
+
+func (j *task[T]) start(work func() (T, error)) {
+	j.running = true
+	go func() {
+		v, err := work()
+		j.done <- result[T]{v, err}
+	}()
+}
+
+// join waits for what is running.
+func (j *task[T]) join() {
+	if j.running {
+		<-j.done
+	}
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // Status is what an operator asks of a service that renews itself. It holds
@@ -73,19 +73,19 @@ func (s *Source) NextRenewal() time.Time { return s.Status().NextRenewal }
 // that a request to the authority could hold.
 func (a *agent) report() {
 	st := &Status{
-		NextRenewal: a.leaf.at, RenewalFailures: a.leaf.failures, RenewalError: text(a.leaf.err),
-		NextTrust: a.trust.at, TrustFailures: a.trust.failures, TrustError: text(a.trust.err),
-		RevokedFailures: a.lists.failures, RevokedError: text(a.lists.err), Skew: time.Duration(a.skew.Load()),
+		NextRenewal: a.leaf.at, RenewalFailures: a.leaf.failures, RenewalError: errText(a.leaf.err),
+		NextTrust: a.trust.at, TrustFailures: a.trust.failures, TrustError: errText(a.trust.err),
+		RevokedFailures: a.lists.failures, RevokedError: errText(a.lists.err), Skew: time.Duration(a.skew.Load()),
 	}
 	if a.cur != nil {
-		st.Serial, st.NotAfter = pemfile.Serial(a.cur.leaf()), a.cur.leaf().NotAfter
+		st.Serial, st.NotAfter = certs.Serial(a.cur.leaf()), a.cur.leaf().NotAfter
 		st.RevokedLists, st.RevokedSerials, st.RevokedKept = len(a.cur.lists), a.cur.lists.serials(), a.cur.kept.Len()
 		st.RevokedAt, st.RevokedUntil = a.cur.lists.oldest(), a.cur.lists.until()
 	}
 	a.status.Store(st)
 }
 
-func text(err error) string {
+func errText(err error) string {
 	if err == nil {
 		return ""
 	}

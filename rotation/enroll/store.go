@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/revocation"
@@ -57,8 +58,8 @@ type identity struct {
 	lists lists
 	kept  *revocation.Kept // what earlier lists named and lists does not
 
-	byToken bool // enrolled, not renewed
-	anew    bool // of another authority than the one before: nothing is taken over from that
+	byToken      bool // enrolled, not renewed
+	newAuthority bool // of another authority than the one before: nothing is taken over from that
 }
 
 func (i *identity) leaf() *x509.Certificate { return i.chain[0] }
@@ -74,7 +75,7 @@ func (i *identity) certificate() tls.Certificate {
 
 func (i *identity) material() rotation.Material {
 	return rotation.Material{
-		Certificate: i.certificate(), Roots: i.roots, Version: pemfile.Serial(i.leaf()),
+		Certificate: i.certificate(), Roots: i.roots, Version: certs.Serial(i.leaf()),
 		Revoked: i.lists.raw(), Issuers: i.lists.issuers(i), Kept: i.kept.Encode(),
 	}
 }
@@ -119,7 +120,7 @@ func WriteFiles(dir string, m rotation.Material) error {
 		return fmt.Errorf("writing %s: %w", dir, err)
 	}
 	s := &store{dir: dir, lost: func(string) {}}
-	release, err := s.hold()
+	release, err := s.acquire()
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", dir, err)
 	}
@@ -139,25 +140,35 @@ func (s *store) check() error {
 	if err := durable.MkdirAll(s.dir); err != nil {
 		return fmt.Errorf("preparing the identity directory: %w", err)
 	}
-	for _, name := range fileNames {
-		target, err := os.Readlink(filepath.Join(s.dir, name))
-		switch {
-		case errors.Is(err, fs.ErrNotExist), err == nil && target == filepath.Join(currentName, name):
-		case err == nil:
-			return fmt.Errorf("preparing the identity directory: %s links to %s: %w", filepath.Join(s.dir, name), target, fs.ErrExist)
-		default:
-			return fmt.Errorf("preparing the identity directory: %s is not ours to replace: %w", filepath.Join(s.dir, name), fs.ErrExist)
-		}
-	}
-	if _, err := s.target(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("preparing the identity directory: %s is not ours to replace: %w", filepath.Join(s.dir, currentName), fs.ErrExist)
+	switch path, target := firstForeign(s.dir); {
+	case target != "":
+		return fmt.Errorf("preparing the identity directory: %s links to %s: %w", path, target, fs.ErrExist)
+	case path != "":
+		return fmt.Errorf("preparing the identity directory: %s is not ours to replace: %w", path, fs.ErrExist)
 	}
 	return nil
 }
 
-// target is the name of the current generation. A link to elsewhere is somebody
+// firstForeign returns the path of a file in dir that stands where save has to write
+// and that no save made, and where it leads if it is a link. "" means that there is none.
+func firstForeign(dir string) (path, target string) {
+	for _, name := range fileNames {
+		path := filepath.Join(dir, name)
+		target, err := os.Readlink(path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && target == filepath.Join(currentName, name) {
+			continue
+		}
+		return path, target
+	}
+	if _, err := (&store{dir: dir}).currentTarget(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return filepath.Join(dir, currentName), ""
+	}
+	return "", ""
+}
+
+// currentTarget is the name of the current generation. A link to elsewhere is somebody
 // else's, and swapping it would take away what they point to.
-func (s *store) target() (string, error) {
+func (s *store) currentTarget() (string, error) {
 	t, err := os.Readlink(filepath.Join(s.dir, currentName))
 	if err == nil && !strings.HasPrefix(t, genPrefix) {
 		return "", fmt.Errorf("%s links to %s, which is no generation", filepath.Join(s.dir, currentName), t)
@@ -170,7 +181,7 @@ func (s *store) target() (string, error) {
 // means that there is nothing.
 func (s *store) load() (*identity, error) {
 	from := s.dir
-	if t, err := s.target(); err == nil {
+	if t, err := s.currentTarget(); err == nil {
 		from = filepath.Join(s.dir, t) // resolved once: the files are of one generation
 	}
 	i, err := readIdentity(from)
@@ -206,7 +217,7 @@ func readIdentity(dir string) (*identity, error) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	if !pemfile.Fits(i.leaf(), i.key) {
+	if !certs.Fits(i.leaf(), i.key) {
 		return nil, fmt.Errorf("%s: the private key does not fit the certificate", dir)
 	}
 	return &i, nil
@@ -222,17 +233,17 @@ func (s *store) save(i *identity) (undo func() error, err error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	before, _ := s.target() // "" is fine: there was none
+	before, _ := s.currentTarget() // "" is fine: there was none
 	gen, err := s.writeGeneration(i, before)
 	if err != nil {
 		return nil, fmt.Errorf("storing the identity: %w", err)
 	}
 	restoreHead := func() error { return nil }
-	if i.anew {
+	if i.newAuthority {
 		restoreHead, err = s.setHeadAside()
 	}
 	if err == nil {
-		err = s.point(gen)
+		err = s.swapCurrent(gen)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("storing the identity: %w", err), restoreHead(), os.RemoveAll(filepath.Join(s.dir, gen)))
@@ -247,7 +258,7 @@ func (s *store) save(i *identity) (undo func() error, err error) {
 		if before == "" {
 			return os.Remove(filepath.Join(s.dir, currentName))
 		}
-		return errors.Join(restoreHead(), s.point(before), s.link())
+		return errors.Join(restoreHead(), s.swapCurrent(before), s.link())
 	}, nil
 }
 
@@ -355,8 +366,8 @@ const (
 	mostOfDirs    fs.FileMode = 0o755
 )
 
-// point swaps the link "current": a new link under another name, renamed over it.
-func (s *store) point(gen string) error {
+// swapCurrent swaps the link "current": a new link under another name, renamed over it.
+func (s *store) swapCurrent(gen string) error {
 	tmp := filepath.Join(s.dir, "."+currentName+"."+gen)
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -9,8 +9,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -27,7 +27,7 @@ func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error)
 	}
 	defer s.busy.Store(false)
 	if s.store != nil {
-		release, err := s.store.hold()
+		release, err := s.store.acquire()
 		if err != nil {
 			return err
 		}
@@ -35,7 +35,7 @@ func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error)
 	}
 	a := &agent{
 		Source: s, yield: yield,
-		leaf: newJob[*identity](), trust: newJob[[]*x509.Certificate](), lists: newJob[answered](),
+		leaf: newTask[*identity](), trust: newTask[[]*x509.Certificate](), lists: newTask[fetchedLists](),
 	}
 	if err := a.start(ctx); err != nil {
 		return err
@@ -48,19 +48,19 @@ func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error)
 // answer over a channel. So a request that hangs delays nothing but itself.
 type agent struct {
 	*Source
-	yield    func(rotation.Material) error
-	cur      *identity     // as published, or an expired one with newer trust
-	received time.Time     // by our clock
-	issued   time.Time     // by the authority's
-	point    float64       // of the window of renewal, in [0, 1)
-	assumed  time.Duration // offset of the authority's clock that the plan was made with
-	told     time.Duration // that was last logged
-	unlisted bool          // it was said that the authority has no lists
-	tag      string        // of the lists in effect
+	yield          func(rotation.Material) error
+	cur            *identity     // as published, or an expired one with newer trust
+	received       time.Time     // by our clock
+	issued         time.Time     // by the authority's
+	renewalPoint   float64       // of the window of renewal, in [0, 1)
+	assumed        time.Duration // offset of the authority's clock that the plan was made with
+	lastLoggedSkew time.Duration // that was last logged
+	unlisted       bool          // it was said that the authority has no lists
+	tag            string        // of the lists in effect
 
-	leaf  job[*identity]
-	trust job[[]*x509.Certificate]
-	lists job[answered]
+	leaf  task[*identity]
+	trust task[[]*x509.Certificate]
+	lists task[fetchedLists]
 }
 
 // start publishes a first identity: the stored one if it is good, else a new
@@ -72,25 +72,25 @@ func (a *agent) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.held.Store(stored)
+	a.listHolder.Store(stored)
 	before := stored // what it knows of revoked certificates holds for whatever comes
 	if stored != nil && !a.wall().Before(stored.leaf().NotAfter) {
-		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stored certificate has expired", about(stored, nil)...)
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stored certificate has expired", logAttrs(stored, nil)...)
 		over, stored = stored, nil
 	}
 	if stored != nil {
 		err := a.yield(stored.material())
 		switch {
 		case err == nil:
-			a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "stored certificate reused", about(stored, nil)...)
+			a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "stored certificate reused", logAttrs(stored, nil)...)
 			issued := lifetime.IssuedAt(stored.leaf().NotBefore, stored.leaf().NotAfter)
-			a.adopt(ctx, stored, issued, issued)
-			a.note(ctx, stored)
+			a.install(ctx, stored, issued, issued)
+			a.recordOrigin(ctx, stored)
 			return nil
 		case a.cfg.Token == nil:
 			return fmt.Errorf("publishing the stored identity: %w", err)
 		}
-		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stored certificate refused", about(stored, err)...)
+		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stored certificate refused", logAttrs(stored, err)...)
 	}
 	for {
 		err := a.first(ctx, over, before)
@@ -101,11 +101,11 @@ func (a *agent) start(ctx context.Context) error {
 			return errors.Join(ctx.Err(), a.leaf.err) // with what it was waiting for
 		}
 		a.failed++
-		r := retry{failures: a.failed, retryAfter: retryAfterOf(err), slow: denied(err)}
+		r := retry{failures: a.failed, retryAfter: retryAfterOf(err), slow: isDenied(err)}
 		a.notBefore = a.wall().Add(r.delay(a.random()))
 		a.leaf.failures, a.leaf.err, a.leaf.at = a.failed, err, a.notBefore
 		a.report()
-		if !passing(err) {
+		if !isTemporary(err) {
 			return err
 		}
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "not enrolled yet", slog.Any("err", err))
@@ -125,7 +125,7 @@ func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 		i, err = a.enrol(ctx, before)
 	}
 	if err == nil {
-		err = i.inherit(before, a.wall())
+		err = i.carryOver(before, a.wall())
 	}
 	if err == nil {
 		err = a.publish(i)
@@ -134,9 +134,9 @@ func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 		return err
 	}
 	a.failed = 0
-	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate obtained", about(i, nil)...)
-	a.adopt(ctx, i, a.wall(), a.authority())
-	a.note(ctx, i)
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "certificate obtained", logAttrs(i, nil)...)
+	a.install(ctx, i, a.wall(), a.authority())
+	a.recordOrigin(ctx, i)
 	return nil
 }
 
@@ -181,13 +181,13 @@ func (a *agent) stored(ctx context.Context) (*identity, error) {
 	return i, nil
 }
 
-// about names a certificate by what anyone may know about it.
-func about(i *identity, err error) []slog.Attr {
+// logAttrs names a certificate by what anyone may know about it.
+func logAttrs(i *identity, err error) []slog.Attr {
 	leaf := i.leaf()
 	attrs := []slog.Attr{
 		slog.String("service", printable(leaf.Subject.CommonName)),
-		slog.String("serial", pemfile.Serial(leaf)),
-		slog.String("fingerprint", pemfile.Fingerprint(leaf)),
+		slog.String("serial", certs.Serial(leaf)),
+		slog.String("fingerprint", certs.Fingerprint(leaf)),
 		slog.Time("not_after", leaf.NotAfter),
 	}
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/logtest"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -148,7 +148,7 @@ func (w *world) check() {
 		if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: inter, CurrentTime: w.at[i]}); err != nil {
 			w.t.Errorf("yield %d: %v", i, err)
 		}
-		if !pemfile.Fits(leaf, m.Certificate.PrivateKey.(crypto.Signer)) {
+		if !certs.Fits(leaf, m.Certificate.PrivateKey.(crypto.Signer)) {
 			w.t.Errorf("yield %d: key does not fit", i)
 		}
 		if i == 0 {

@@ -3,7 +3,7 @@ package prom
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/status"
 )
 
 // others shows the other certificates of a server. Their label is the name of the
@@ -22,7 +22,7 @@ func (o others) describe(out chan<- *prometheus.Desc) {
 	out <- o.served
 }
 
-func (o others) collect(out chan<- prometheus.Metric, identity string, all []rotation.OtherStatus) {
+func (o others) collect(out chan<- prometheus.Metric, identity string, all []status.Other) {
 	for _, st := range all {
 		out <- prometheus.MustNewConstMetric(o.served, prometheus.GaugeValue, bit(st.Served), identity, st.Name)
 		if st.Served {

@@ -16,7 +16,7 @@
 //
 // Peers that are refused are counted by reason, from 0: no_certificate,
 // unknown_issuer, expired, revoked, denied, protocol, other (see
-// [rotation.RefusedPeers]). Anyone can cause no_certificate, unknown_issuer and
+// [status.RefusedPeers]). Anyone can cause no_certificate, unknown_issuer and
 // protocol; a rate of the others is a certificate or a rule that is wrong:
 //
 //	sum by (reason) (rate(artstore_identity_peers_refused_total{reason=~"expired|revoked|denied"}[5m])) > 0
@@ -33,6 +33,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/status"
 )
 
 const prefix = "artstore_identity_"
@@ -64,7 +65,7 @@ type collector struct {
 type metric struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
-	value func(rotation.Status) (v float64, ok bool)
+	value func(status.Identity) (v float64, ok bool)
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -73,38 +74,38 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 func metrics() []metric {
 	return []metric{
-		stamp("not_before_timestamp_seconds", "Start of the certificate in effect.", func(s rotation.Status) time.Time { return s.NotBefore }),
-		stamp("not_after_timestamp_seconds", "End of the certificate in effect.", func(s rotation.Status) time.Time { return s.NotAfter }),
-		stamp("published_timestamp_seconds", "When the generation came into effect.", func(s rotation.Status) time.Time { return s.PublishedAt }),
-		stamp("last_success_timestamp_seconds", "When a candidate was last published or found unchanged.", func(s rotation.Status) time.Time { return s.LastSuccess }),
-		stamp("next_renewal_timestamp_seconds", "When the source will ask for the next certificate, if it does.", func(s rotation.Status) time.Time { return s.NextRenewal }),
-		stamp("held_until_timestamp_seconds", "When the candidate that waits for its validity is published, if one does.", func(s rotation.Status) time.Time { return s.HeldUntil }),
-		gauge("generation", "Number of the generation in effect, from 1.", func(s rotation.Status) float64 { return float64(s.Generation) }),
-		gauge("roots", "Certificates in the trust bundle.", func(s rotation.Status) float64 { return float64(s.Roots) }),
-		gauge("own_trusted", "1 if the own trust bundle verifies the own chain.", func(s rotation.Status) float64 { return bit(s.OwnTrusted) }),
-		gauge("overdue", "1 if the certificate should have been renewed by now.", func(s rotation.Status) float64 { return bit(s.Overdue) }),
-		gauge("consecutive_failures", "Failures of the source and refused candidates since the last success.", func(s rotation.Status) float64 { return float64(s.Failures) }),
-		count("refused_total", "Candidates and reads that failed, repetitions not counted.", func(s rotation.Status) uint64 { return s.Refused }),
-		gauge("draining_generations", "Superseded generations that are still in use.", func(s rotation.Status) float64 { return float64(s.Draining) }),
-		count("connections_drained_total", "Connections that had to go and went.", func(s rotation.Status) uint64 { return s.Drained }),
-		count("connections_forced_total", "Connections that had to be cut.", func(s rotation.Status) uint64 { return s.Forced }),
-		gauge("revocation_lists", "Revocation lists in effect.", func(s rotation.Status) float64 { return float64(s.RevokedLists) }),
-		gauge("revoked_certificates", "Certificates on the revocation lists in effect.", func(s rotation.Status) float64 { return float64(s.RevokedSerials) }),
-		gauge("revocation_stale", "1 if a revocation list is past its next update; it is enforced all the same.", func(s rotation.Status) float64 { return bit(s.RevokedStale) }),
-		stamp("revocation_oldest_timestamp_seconds", "Issue of the oldest revocation list in effect, if there is one.", func(s rotation.Status) time.Time { return s.RevokedAt }),
+		stamp("not_before_timestamp_seconds", "Start of the certificate in effect.", func(s status.Identity) time.Time { return s.NotBefore }),
+		stamp("not_after_timestamp_seconds", "End of the certificate in effect.", func(s status.Identity) time.Time { return s.NotAfter }),
+		stamp("published_timestamp_seconds", "When the generation came into effect.", func(s status.Identity) time.Time { return s.PublishedAt }),
+		stamp("last_success_timestamp_seconds", "When a candidate was last published or found unchanged.", func(s status.Identity) time.Time { return s.LastSuccess }),
+		stamp("next_renewal_timestamp_seconds", "When the source will ask for the next certificate, if it does.", func(s status.Identity) time.Time { return s.NextRenewal }),
+		stamp("held_until_timestamp_seconds", "When the candidate that waits for its validity is published, if one does.", func(s status.Identity) time.Time { return s.HeldUntil }),
+		gauge("generation", "Number of the generation in effect, from 1.", func(s status.Identity) float64 { return float64(s.Generation) }),
+		gauge("roots", "Certificates in the trust bundle.", func(s status.Identity) float64 { return float64(s.Roots) }),
+		gauge("own_trusted", "1 if the own trust bundle verifies the own chain.", func(s status.Identity) float64 { return bit(s.OwnTrusted) }),
+		gauge("overdue", "1 if the certificate should have been renewed by now.", func(s status.Identity) float64 { return bit(s.Overdue) }),
+		gauge("consecutive_failures", "Failures of the source and refused candidates since the last success.", func(s status.Identity) float64 { return float64(s.Failures) }),
+		count("refused_total", "Candidates and reads that failed, repetitions not counted.", func(s status.Identity) uint64 { return s.Refused }),
+		gauge("draining_generations", "Superseded generations that are still in use.", func(s status.Identity) float64 { return float64(s.Draining) }),
+		count("connections_drained_total", "Connections that had to go and went.", func(s status.Identity) uint64 { return s.Drained }),
+		count("connections_forced_total", "Connections that had to be cut.", func(s status.Identity) uint64 { return s.Forced }),
+		gauge("revocation_lists", "Revocation lists in effect.", func(s status.Identity) float64 { return float64(s.RevokedLists) }),
+		gauge("revoked_certificates", "Certificates on the revocation lists in effect.", func(s status.Identity) float64 { return float64(s.RevokedSerials) }),
+		gauge("revocation_stale", "1 if a revocation list is past its next update; it is enforced all the same.", func(s status.Identity) float64 { return bit(s.RevokedStale) }),
+		stamp("revocation_oldest_timestamp_seconds", "Issue of the oldest revocation list in effect, if there is one.", func(s status.Identity) time.Time { return s.RevokedAt }),
 	}
 }
 
-func gauge(name, help string, value func(rotation.Status) float64) metric {
-	return metric{desc(name, help), prometheus.GaugeValue, func(s rotation.Status) (float64, bool) { return value(s), true }}
+func gauge(name, help string, value func(status.Identity) float64) metric {
+	return metric{desc(name, help), prometheus.GaugeValue, func(s status.Identity) (float64, bool) { return value(s), true }}
 }
 
-func count(name, help string, value func(rotation.Status) uint64) metric {
-	return metric{desc(name, help), prometheus.CounterValue, func(s rotation.Status) (float64, bool) { return float64(value(s)), true }}
+func count(name, help string, value func(status.Identity) uint64) metric {
+	return metric{desc(name, help), prometheus.CounterValue, func(s status.Identity) (float64, bool) { return float64(value(s)), true }}
 }
 
-func stamp(name, help string, value func(rotation.Status) time.Time) metric {
-	return metric{desc(name, help), prometheus.GaugeValue, func(s rotation.Status) (float64, bool) {
+func stamp(name, help string, value func(status.Identity) time.Time) metric {
+	return metric{desc(name, help), prometheus.GaugeValue, func(s status.Identity) (float64, bool) {
 		t := value(s)
 		return float64(t.UnixMilli()) / 1000, !t.IsZero()
 	}}
@@ -136,7 +137,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-func (c *collector) collect(out chan<- prometheus.Metric, name string, st rotation.Status) {
+func (c *collector) collect(out chan<- prometheus.Metric, name string, st status.Identity) {
 	for _, m := range c.metrics {
 		if v, ok := m.value(st); ok {
 			out <- prometheus.MustNewConstMetric(m.desc, m.kind, v, name)
@@ -151,7 +152,7 @@ func (c *collector) collect(out chan<- prometheus.Metric, name string, st rotati
 	}
 	// Not by number: each rotation would leave series behind for ever. What
 	// matters is whether anything still speaks for an old certificate.
-	var current, superseded rotation.Connections
+	var current, superseded status.Connections
 	for _, n := range st.Connections {
 		sum := &superseded
 		if n.Generation == st.Generation {
@@ -160,7 +161,7 @@ func (c *collector) collect(out chan<- prometheus.Metric, name string, st rotati
 		sum.Client += n.Client
 		sum.Server += n.Server
 	}
-	for age, n := range map[string]rotation.Connections{"current": current, "superseded": superseded} {
+	for age, n := range map[string]status.Connections{"current": current, "superseded": superseded} {
 		out <- prometheus.MustNewConstMetric(c.conns, prometheus.GaugeValue, float64(n.Client), name, "client", age)
 		out <- prometheus.MustNewConstMetric(c.conns, prometheus.GaugeValue, float64(n.Server), name, "server", age)
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/pkitest"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 	"github.com/artstore/artstore-pki/rotation/prom"
 )
 
@@ -183,7 +184,7 @@ func TestWatchModeAndNoKeys(t *testing.T) {
 	ca := pkitest.NewCA(t)
 	m := ca.Leaf(t, "storage")
 	dir := t.TempDir()
-	set := rotation.FileSet{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt")}
+	set := files.Set{Cert: filepath.Join(dir, "tls.crt"), Key: filepath.Join(dir, "tls.key"), CA: filepath.Join(dir, "ca.crt")}
 	key, err := x509.MarshalPKCS8PrivateKey(m.Certificate.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +198,7 @@ func TestWatchModeAndNoKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	id := pkitest.Open(t, rotation.Config{Source: rotation.Files(set)})
+	id := pkitest.Open(t, rotation.Config{Source: files.Source(set)})
 	text := scrape(t, prom.NewCollector(map[string]*rotation.Identity{"storage": id}))
 	if got, ok := value(t, text, "watch_mode", "storage", `mode="`+id.Status().WatchMode+`"`); !ok || got != 1 {
 		t.Errorf("no watch mode in\n%s", text)

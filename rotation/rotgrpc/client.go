@@ -25,10 +25,10 @@ type Client struct {
 	target    string
 	opts      []grpc.DialOption
 	stop      func() // of the subscription
-	current   atomic.Pointer[lane]
+	current   atomic.Pointer[generationConn]
 
 	mu     sync.Mutex // one successor at a time; never held across I/O
-	lanes  map[*lane]struct{}
+	conns  map[*generationConn]struct{}
 	closed bool
 	ending sync.WaitGroup
 }
@@ -50,16 +50,16 @@ func NewClient(id *rotation.Identity, target string, tls rotation.TransportOptio
 	if err != nil {
 		return nil, fmt.Errorf("making a client of %s: %w", target, err)
 	}
-	c := &Client{id: id, transport: transport, target: target, lanes: map[*lane]struct{}{}}
+	c := &Client{id: id, transport: transport, target: target, conns: map[*generationConn]struct{}{}}
 	c.opts = append(slices.Clone(opts), grpc.WithTransportCredentials(clientCredentials{c.transport}))
-	if _, err := c.advance(); err != nil {
+	if _, err := c.switchGeneration(); err != nil {
 		_ = transport.Close() // unused
 		return nil, err
 	}
 	// So that a client that makes no calls lets go of its old connection too.
 	c.stop = id.Subscribe(func(change rotation.Change) {
 		if change.Err == nil {
-			_, _ = c.advance() // the next call tells
+			_, _ = c.switchGeneration() // the next call tells
 		}
 	})
 	return c, nil
@@ -67,21 +67,21 @@ func NewClient(id *rotation.Identity, target string, tls rotation.TransportOptio
 
 // Invoke implements [grpc.ClientConnInterface]: one unary call.
 func (c *Client) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	l, err := c.enter()
+	l, err := c.acquireCurrent()
 	if err != nil {
 		return err
 	}
-	defer l.leave()
+	defer l.release()
 	return l.cc.Invoke(ctx, method, args, reply, opts...)
 }
 
 // NewStream implements [grpc.ClientConnInterface].
 func (c *Client) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	l, err := c.enter()
+	l, err := c.acquireCurrent()
 	if err != nil {
 		return nil, err
 	}
-	h := &heldStream{release: sync.OnceFunc(l.leave), single: !desc.ServerStreams}
+	h := &heldStream{release: sync.OnceFunc(l.release), single: !desc.ServerStreams}
 	h.ClientStream, err = l.cc.NewStream(ctx, desc, method, append(slices.Clone(opts), h.cancelled(ctx))...)
 	if err != nil {
 		h.release()
@@ -95,7 +95,7 @@ func (c *Client) NewStream(ctx context.Context, desc *grpc.StreamDesc, method st
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	for l := range c.lanes {
+	for l := range c.conns {
 		c.end(l)
 	}
 	c.mu.Unlock()
@@ -104,18 +104,18 @@ func (c *Client) Close() error {
 	return c.transport.Close()
 }
 
-// enter counts a call into the lane of the generation in effect. In the usual
+// acquireCurrent counts a call into the connection of the generation in effect. In the usual
 // case that is two atomic loads, a comparison and an uncontended lock.
-func (c *Client) enter() (*lane, error) {
+func (c *Client) acquireCurrent() (*generationConn, error) {
 	for {
 		l := c.current.Load()
 		if l.gen != c.id.Current() {
 			var err error
-			if l, err = c.advance(); err != nil {
+			if l, err = c.switchGeneration(); err != nil {
 				return nil, err
 			}
 		}
-		if l.enter() {
+		if l.acquire() {
 			return l, nil
 		}
 		// Superseded between the load and here, or closed.
@@ -125,10 +125,10 @@ func (c *Client) enter() (*lane, error) {
 	}
 }
 
-// advance makes the lane of the generation in effect the current one. The
+// switchGeneration makes the connection of the generation in effect the current one. The
 // successor is visible before the predecessor refuses calls: whoever is refused
 // finds it on the next load.
-func (c *Client) advance() (*lane, error) {
+func (c *Client) switchGeneration() (*generationConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -142,13 +142,13 @@ func (c *Client) advance() (*lane, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a client of %s: %w", c.target, err)
 	}
-	l := &lane{gen: gen, cc: cc}
+	l := &generationConn{gen: gen, cc: cc}
 	l.idle = func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.end(l)
 	}
-	c.lanes[l] = struct{}{}
+	c.conns[l] = struct{}{}
 	c.current.Store(l)
 	if old != nil {
 		// The transport cuts the connections at the deadline, by the wall clock.
@@ -161,13 +161,13 @@ func (c *Client) advance() (*lane, error) {
 	return l, nil
 }
 
-// end closes a lane in the background: a ClientConn may take a moment, and the
+// end closes a connection in the background: a ClientConn may take a moment, and the
 // call whose end this is should not. The caller holds c.mu.
-func (c *Client) end(l *lane) {
-	if _, there := c.lanes[l]; !there {
+func (c *Client) end(l *generationConn) {
+	if _, there := c.conns[l]; !there {
 		return
 	}
-	delete(c.lanes, l)
+	delete(c.conns, l)
 	l.supersede()
 	if l.timer != nil {
 		l.timer.Stop()
@@ -175,8 +175,8 @@ func (c *Client) end(l *lane) {
 	c.ending.Go(func() { _ = l.cc.Close() }) // fails only if it is closed already
 }
 
-// lane is the ClientConn of one generation with the calls that are under way.
-type lane struct {
+// generationConn is the ClientConn of one generation with the calls that are under way.
+type generationConn struct {
 	gen   *rotation.Generation
 	cc    *grpc.ClientConn
 	idle  func()      // closes it
@@ -187,7 +187,7 @@ type lane struct {
 	superseded bool
 }
 
-func (l *lane) enter() bool {
+func (l *generationConn) acquire() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.superseded {
@@ -197,7 +197,7 @@ func (l *lane) enter() bool {
 	return true
 }
 
-func (l *lane) leave() {
+func (l *generationConn) release() {
 	l.mu.Lock()
 	l.calls--
 	last := l.superseded && l.calls == 0
@@ -208,7 +208,7 @@ func (l *lane) leave() {
 }
 
 // supersede refuses further calls and reports whether none is under way.
-func (l *lane) supersede() (idle bool) {
+func (l *generationConn) supersede() (idle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.superseded = true

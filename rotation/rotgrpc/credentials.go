@@ -123,7 +123,7 @@ func (c serverCredentials) Clone() credentials.TransportCredentials { return c }
 // OverrideServerName is deprecated in gRPC and does nothing.
 func (serverCredentials) OverrideServerName(string) error { return nil }
 
-// clientCredentials are those of one lane.
+// clientCredentials are those of the connection of one generation.
 type clientCredentials struct{ transport *rotation.Transport }
 
 // ClientHandshake asks for the host of authority, which gRPC takes from the

@@ -165,7 +165,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		}
 	}
 	if all, _ := connections(w.clientID); all != 0 || rotgrpc.Lanes(c) != 0 {
-		t.Errorf("%d connections and %d lanes are left", all, rotgrpc.Lanes(c))
+		t.Errorf("%d connections and %d generationConns are left", all, rotgrpc.Lanes(c))
 	}
 	_, err := whoami(ctx, c)
 	wantStatus(t, "a call after Close", err, codes.Canceled, "closed")

@@ -6,7 +6,7 @@ import "google.golang.org/grpc/credentials"
 func Lanes(c *Client) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.lanes)
+	return len(c.conns)
 }
 
 // ClientCredentials are those that c connects with.

@@ -17,7 +17,7 @@ import (
 func TestTransportOptions(t *testing.T) {
 	w := newWorld(t, worldOptions{})
 	own := rotation.Static(pkitest.NewCA(t).Leaf(t, "nobody")) // roots that verify no server here
-	elsewhere, err := rotation.OpenTrust(t.Context(), rotation.TrustConfig{Source: own})
+	elsewhere, err := rotation.OpenTrust(t.Context(), rotation.Config{Source: own})
 	if err != nil {
 		t.Fatal(err)
 	}

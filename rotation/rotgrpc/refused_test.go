@@ -20,6 +20,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pkitest"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/rotgrpc"
+	identitystatus "github.com/artstore/artstore-pki/rotation/status"
 )
 
 // TestRefusedPeersAreCounted: ten refused calls over one connection, and ten
@@ -55,7 +56,7 @@ func TestRefusedPeersAreCounted(t *testing.T) {
 				t.Fatalf("a refused call ends with %v", err)
 			}
 		}
-		want := rotation.RefusedPeers{Denied: 10}
+		want := identitystatus.RefusedPeers{Denied: 10}
 		if got := id.Status().RefusedPeers; got != want {
 			t.Errorf("after the calls: %+v, want %+v", got, want)
 		}
@@ -65,7 +66,7 @@ func TestRefusedPeersAreCounted(t *testing.T) {
 				refusedHandshake(t, network, ca, m)
 			}
 		}
-		want = rotation.RefusedPeers{Denied: 21, UnknownIssuer: 10, NoCertificate: 10}
+		want = identitystatus.RefusedPeers{Denied: 21, UnknownIssuer: 10, NoCertificate: 10}
 		if got := id.Status().RefusedPeers; got != want {
 			t.Errorf("in all: %+v, want %+v", got, want)
 		}

@@ -159,7 +159,7 @@ func TestEndlessStreamIsCut(t *testing.T) {
 	if took := time.Since(began); took < drain/2 || took > time.Minute {
 		t.Errorf("cut after %s, want about %s", took, drain)
 	}
-	waitFor(t, "the lane closed", func() bool { _, old := connections(w.clientID); return rotgrpc.Lanes(c) == 1 && old == 0 })
+	waitFor(t, "the connection closed", func() bool { _, old := connections(w.clientID); return rotgrpc.Lanes(c) == 1 && old == 0 })
 	if got, err := whoami(ctx, c); err != nil || got != current(w.clientID) {
 		t.Errorf("a call after the cut speaks for %q, error %v", got, err)
 	}

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// heldStream releases its lane once the stream is over, in one of the ways that
+// heldStream releases its connection once the stream is over, in one of the ways that
 // [grpc.ClientConn.NewStream] lists.
 type heldStream struct {
 	grpc.ClientStream

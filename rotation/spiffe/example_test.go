@@ -20,7 +20,7 @@ func ExampleNewSource() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // for a source that has nothing yet
 	defer cancel()
 	id, err := rotation.Open(ctx, rotation.Config{
-		Source: exampleSource(), // such as rotation.Files or enroll.New
+		Source: exampleSource(), // such as files.Source or enroll.New
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -20,29 +20,29 @@ func (a *agent) onFetched(ctx context.Context, r result[[]*x509.Certificate]) {
 	}
 	if err == nil {
 		a.trust.succeeded()
-		a.trust.schedule(now, now.Add(look(0, a.every(), 0, a.random())))
+		a.trust.schedule(now, now.Add(refreshDelay(0, a.trustInterval(), 0, a.random())))
 		return
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	a.retryLook(&a.trust.alarm, now, err)
+	a.retryRefresh(&a.trust.dueTime, now, err)
 	level := slog.LevelWarn
 	if changed {
 		level = slog.LevelError
 	}
-	a.cfg.Logger.LogAttrs(ctx, level, "trust bundle not refreshed", about(a.cur, err)...)
+	a.cfg.Logger.LogAttrs(ctx, level, "trust bundle not refreshed", logAttrs(a.cur, err)...)
 }
 
 func (a *agent) changeTrust(ctx context.Context, now time.Time, roots []*x509.Certificate) error {
 	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: roots}
-	if err := i.inherit(a.cur, now); err != nil {
+	if err := i.carryOver(a.cur, now); err != nil {
 		return err
 	}
-	if err := a.amend(i); err != nil {
+	if err := a.republish(i); err != nil {
 		return err
 	}
-	a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "trust bundle fetched", about(i, nil)...)
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "trust bundle fetched", logAttrs(i, nil)...)
 	if i.verify(now) != nil { // whoever has this bundle will refuse us
 		a.leaf.schedule(now, now)
 	}
@@ -53,11 +53,11 @@ func (a *agent) changeTrust(ctx context.Context, now time.Time, roots []*x509.Ce
 
 // onListed takes the answer of revoked. Lists that only are newer are published
 // too: how fresh they are is part of what peers rely on.
-func (a *agent) onListed(ctx context.Context, r result[answered]) {
+func (a *agent) onListed(ctx context.Context, r result[fetchedLists]) {
 	now, err := a.wall(), r.err
-	if unknown(err) {
+	if isUnsupported(err) {
 		a.noLists(ctx)
-		err, r.value = nil, answered{}
+		err, r.value = nil, fetchedLists{}
 	}
 	changed := false
 	if err == nil {
@@ -66,18 +66,18 @@ func (a *agent) onListed(ctx context.Context, r result[answered]) {
 	if err == nil {
 		a.tag = r.value.tag
 		a.lists.succeeded()
-		a.lists.schedule(now, now.Add(look(0, a.every(), 0, a.random())))
+		a.lists.schedule(now, now.Add(refreshDelay(0, a.trustInterval(), 0, a.random())))
 		return
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	a.retryLook(&a.lists.alarm, now, err)
+	a.retryRefresh(&a.lists.dueTime, now, err)
 	level := slog.LevelWarn
 	if changed {
 		level = slog.LevelError
 	}
-	a.cfg.Logger.LogAttrs(ctx, level, "revoked lists not refreshed", about(a.cur, err)...)
+	a.cfg.Logger.LogAttrs(ctx, level, "revoked lists not refreshed", logAttrs(a.cur, err)...)
 }
 
 // forgetting is for how much longer a certificate would have to be on its list before
@@ -85,7 +85,7 @@ func (a *agent) onListed(ctx context.Context, r result[answered]) {
 const forgetting = 10 * time.Minute
 
 // changeLists publishes what got makes of the lists in effect, if that is a change.
-func (a *agent) changeLists(ctx context.Context, got answered, now time.Time) (changed bool, err error) {
+func (a *agent) changeLists(ctx context.Context, got fetchedLists, now time.Time) (changed bool, err error) {
 	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: a.cur.roots}
 	if i.lists, i.kept, err = a.cur.succession(got, now); err != nil {
 		return true, err
@@ -96,7 +96,7 @@ func (a *agent) changeLists(ctx context.Context, got answered, now time.Time) (c
 	// By a clock that is behind the authority's, what has just ended seems to be dropped too early.
 	lasting := now.Add(forgetting)
 	lost := i.kept.Lasting(lasting) > a.cur.kept.Lasting(lasting)
-	if err := a.amend(i); err != nil {
+	if err := a.republish(i); err != nil {
 		return true, err
 	}
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "revoked lists refreshed", slog.Int("lists", len(i.lists)), slog.Int("serials", i.lists.serials()))
@@ -106,17 +106,17 @@ func (a *agent) changeLists(ctx context.Context, got answered, now time.Time) (c
 	return true, nil
 }
 
-// amend publishes i, which differs from the current identity in what comes with
+// republish publishes i, which differs from the current identity in what comes with
 // the certificate. With one that is over nobody would take it: then it waits for
 // the successor, which inherits it.
-func (a *agent) amend(i *identity) error {
+func (a *agent) republish(i *identity) error {
 	if a.wall().Before(i.leaf().NotAfter) {
 		if err := a.publish(i); err != nil {
 			return err
 		}
 	}
 	a.cur, a.kept = i, i
-	a.held.Store(i)
+	a.listHolder.Store(i)
 	return nil
 }
 
@@ -134,12 +134,12 @@ func (a *agent) noLists(ctx context.Context) {
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the authority serves no revoked lists")
 }
 
-// retryLook plans another look after a failure.
-func (a *agent) retryLook(t *alarm, now time.Time, err error) {
+// retryRefresh plans another look after a failure.
+func (a *agent) retryRefresh(t *dueTime, now time.Time, err error) {
 	t.failed(err)
 	failures := t.failures
-	if denied(err) {
+	if isDenied(err) {
 		failures += 20 // no use in hurrying
 	}
-	t.schedule(now, now.Add(look(failures, a.every(), retryAfterOf(err), a.random())))
+	t.schedule(now, now.Add(refreshDelay(failures, a.trustInterval(), retryAfterOf(err), a.random())))
 }

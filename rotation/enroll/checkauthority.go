@@ -8,7 +8,7 @@ import (
 	"net"
 	"strings"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -16,15 +16,15 @@ import (
 // good certificate for the host of the URL and is not the authority.
 var ErrNotAuthority = errors.New("this server is not the authority")
 
-// recognise is the VerifyConnection of every client. crypto/tls has verified the
+// checkIsAuthority is the VerifyConnection of every client. crypto/tls has verified the
 // chain and the host name; but services are under the same root, and may have a
 // name of the authority, localhost for instance. What tells the authority from
 // them is [stepapi.AuthorityPurpose]. A server with a revoked certificate is refused as
 // a peer would refuse it. Nothing was sent yet, neither request nor token.
-func (c *Client) recognise(cs tls.ConnectionState) error {
+func (c *Client) checkIsAuthority(cs tls.ConnectionState) error {
 	leaf := cs.PeerCertificates[0]
-	if c.refuses != nil {
-		if err := c.refuses(cs.VerifiedChains); err != nil {
+	if c.checkRevoked != nil {
+		if err := c.checkRevoked(cs.VerifiedChains); err != nil {
 			return fmt.Errorf("%w: its %w", ErrNotAuthority, err)
 		}
 	}
@@ -32,7 +32,7 @@ func (c *Client) recognise(cs tls.ConnectionState) error {
 		return nil
 	}
 	text := fmt.Sprintf("certificate %s of %q lacks the extended key usage id-kp-cmcRA, which an authority has",
-		pemfile.Serial(leaf), printable(strings.Join(namesOf(leaf), " ")))
+		certs.Serial(leaf), printable(strings.Join(namesOf(leaf), " ")))
 	if c.AuthorityName != "" {
 		text += fmt.Sprintf(", and the name %q", printable(c.AuthorityName))
 	}
@@ -50,7 +50,7 @@ func checkAuthorityName(name string) error {
 // namesOf are the common name and the other names of a certificate.
 func namesOf(c *x509.Certificate) []string {
 	if c.Subject.CommonName == "" {
-		return pemfile.Names(c)
+		return certs.Names(c)
 	}
-	return append([]string{c.Subject.CommonName}, pemfile.Names(c)...)
+	return append([]string{c.Subject.CommonName}, certs.Names(c)...)
 }

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"errors"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -13,11 +14,11 @@ var ErrClosed = errors.New("rotation: closed")
 // superseded and then either Config.DrainTimeout passed or the leaf expired.
 var ErrRetired = errors.New("rotation: the generation is retired")
 
-// tenure is a generation in office: the generation itself never changes, what
-// depends on it does. It is held by leases and by the requests in its pools;
-// superseded, each pool closes as soon as nothing holds it, and all of them at
-// the deadline. mu guards counters and maps only, never I/O.
-type tenure struct {
+// liveGeneration is the mutable side of a Generation: its pools, and the counts of
+// the leases and requests that hold them. Once it is superseded, a pool closes as
+// soon as nothing holds it, and all pools close at the deadline. mu guards counters
+// and maps only and is never held across I/O.
+type liveGeneration struct {
 	gen *Generation
 
 	mu         sync.Mutex
@@ -31,14 +32,14 @@ type tenure struct {
 	drained    chan struct{} // closed when superseded and nothing holds it any more
 }
 
-func newTenure(g *Generation) *tenure {
-	return &tenure{gen: g, pools: map[*Transport]*pool{}, outdated: map[*pool]struct{}{}, replaced: make(chan struct{}), drained: make(chan struct{})}
+func newTenure(g *Generation) *liveGeneration {
+	return &liveGeneration{gen: g, pools: map[*Transport]*pool{}, outdated: map[*pool]struct{}{}, replaced: make(chan struct{}), drained: make(chan struct{})}
 }
 
-// enter counts a request into the pool of t. A request without a lease is
-// refused by a superseded tenure with nil, nil and goes to the next one; with a
-// lease only the end of the tenure or of the transport refuses it.
-func (n *tenure) enter(t *Transport, leased bool) (*pool, error) {
+// acquire counts a request into the pool of t. A request without a lease is
+// refused by a superseded generation with nil, nil and goes to the next one; with a
+// lease only the end of the generation or of the transport refuses it.
+func (n *liveGeneration) acquire(t *Transport, leased bool) (*pool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -62,9 +63,9 @@ func (n *tenure) enter(t *Transport, leased bool) (*pool, error) {
 	return p, nil
 }
 
-// outdate sets the pools of t apart that were made under another trust bundle
+// outdatePools sets the pools of t apart that were made under another trust bundle
 // than the one in effect, and returns all that are. The next request gets a new one.
-func (n *tenure) outdate(t *Transport) (all []*pool) {
+func (n *liveGeneration) outdatePools(t *Transport) (all []*pool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if p := n.pools[t]; p != nil && p.bundle != t.bundle(n.gen) {
@@ -85,16 +86,16 @@ func (n *tenure) outdate(t *Transport) (all []*pool) {
 }
 
 // forget takes a pool that was outdated off the list; the caller closes it.
-func (n *tenure) forget(p *pool) {
+func (n *liveGeneration) forget(p *pool) {
 	n.mu.Lock()
 	delete(n.outdated, p)
 	idle := n.takeIdle()
 	n.mu.Unlock()
-	closeAll(idle)
+	closePools(idle)
 }
 
-// leave ends one request; the last one of a superseded tenure closes its pool.
-func (n *tenure) leave(p *pool) {
+// release ends one request; the last one of a superseded generation closes its pool.
+func (n *liveGeneration) release(p *pool) {
 	n.mu.Lock()
 	p.requests--
 	if p.draining && p.requests == 0 {
@@ -102,11 +103,11 @@ func (n *tenure) leave(p *pool) {
 	}
 	idle := n.takeIdle()
 	n.mu.Unlock()
-	closeAll(idle)
+	closePools(idle)
 }
 
-// pin adds a lease, unless the tenure ended between the load of the current one and here.
-func (n *tenure) pin() bool {
+// lease adds a lease, unless the generation was superseded between the load of the current one and here.
+func (n *liveGeneration) lease() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.superseded {
@@ -116,17 +117,17 @@ func (n *tenure) pin() bool {
 	return true
 }
 
-func (n *tenure) unpin() {
+func (n *liveGeneration) unlease() {
 	n.mu.Lock()
 	n.leases--
 	idle := n.takeIdle()
 	n.mu.Unlock()
-	closeAll(idle)
+	closePools(idle)
 }
 
 // supersede ends the office: no new holders from here on. The deadline is the
 // earlier of the grace and the end of the leaf, which peers would refuse anyway.
-func (n *tenure) supersede(now time.Time, grace time.Duration) {
+func (n *liveGeneration) supersede(now time.Time, grace time.Duration) {
 	n.mu.Lock()
 	n.superseded = true
 	n.deadline = now.Add(grace)
@@ -136,12 +137,12 @@ func (n *tenure) supersede(now time.Time, grace time.Duration) {
 	idle := n.takeIdle()
 	close(n.replaced)
 	n.mu.Unlock()
-	closeAll(idle)
+	closePools(idle)
 }
 
 // takeIdle removes the pools that nothing holds; the caller closes them after
 // it let go of mu. A lease holds all pools: its owner has requests to come.
-func (n *tenure) takeIdle() []*pool {
+func (n *liveGeneration) takeIdle() []*pool {
 	if !n.superseded || n.over || n.leases > 0 {
 		return nil
 	}
@@ -159,8 +160,8 @@ func (n *tenure) takeIdle() []*pool {
 	return idle
 }
 
-// end closes whatever is left, requests in flight included, and returns how many connections that were.
-func (n *tenure) end() (cut int) {
+// closeAll closes whatever is left, requests in flight included, and returns how many connections that were.
+func (n *liveGeneration) closeAll() (cut int) {
 	n.mu.Lock()
 	var rest []*pool
 	for _, p := range n.pools {
@@ -176,11 +177,11 @@ func (n *tenure) end() (cut int) {
 	for _, p := range rest {
 		cut += len(p.connections())
 	}
-	closeAll(rest)
+	closePools(rest)
 	return cut
 }
 
-func (n *tenure) connections() (all []*conn) {
+func (n *liveGeneration) connections() (all []*conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, p := range n.pools {
@@ -192,8 +193,8 @@ func (n *tenure) connections() (all []*conn) {
 	return all
 }
 
-// drop closes the pool of one transport, which is closing.
-func (n *tenure) drop(t *Transport) {
+// dropTransport closes the pool of one transport, which is closing.
+func (n *liveGeneration) dropTransport(t *Transport) {
 	n.mu.Lock()
 	var gone []*pool
 	if p := n.pools[t]; p != nil {
@@ -208,10 +209,10 @@ func (n *tenure) drop(t *Transport) {
 	}
 	idle := n.takeIdle()
 	n.mu.Unlock()
-	closeAll(append(gone, idle...))
+	closePools(append(gone, idle...))
 }
 
-func (n *tenure) idle(t *Transport) {
+func (n *liveGeneration) closeIdle(t *Transport) {
 	n.mu.Lock()
 	p := n.pools[t]
 	n.mu.Unlock()
@@ -220,8 +221,58 @@ func (n *tenure) idle(t *Transport) {
 	}
 }
 
-func closeAll(pools []*pool) {
+func closePools(pools []*pool) {
 	for _, p := range pools {
 		p.close()
 	}
+}
+
+// Lease pins one generation with its connections, so that a caller can do
+// several things with one identity: fetch a token that is bound to the
+// certificate, then use it. Superseded, a leased generation lives on until the
+// lease is released, but not beyond Config.DrainTimeout or its leaf.
+type Lease struct {
+	live    *liveGeneration
+	release func()
+}
+
+// Lease pins the current generation. After [Identity.Close] the lease still
+// names the last generation, and its requests fail.
+func (id *Identity) Lease() *Lease {
+	for {
+		n := id.current.Load()
+		if n.lease() {
+			return &Lease{live: n, release: sync.OnceFunc(n.unlease)}
+		}
+		if id.current.Load() == n { // closed: there will be no successor
+			return &Lease{live: n, release: func() {}}
+		}
+	}
+}
+
+// Generation is the pinned generation.
+func (l *Lease) Generation() *Generation { return l.live.gen }
+
+// Thumbprint is [Generation.Thumbprint] of the pinned generation.
+func (l *Lease) Thumbprint() string { return l.live.gen.thumb }
+
+// RoundTripper sends requests over the pinned generation, with the options and
+// in the pool of t, which must be of the same Identity. Requests fail with [ErrRetired] once the generation is over.
+func (l *Lease) RoundTripper(t *Transport) http.RoundTripper { return leased{l.live, t} }
+
+// Release lets the generation go; it is idempotent. Requests that run hold it
+// on their own.
+func (l *Lease) Release() { l.release() }
+
+type leased struct {
+	live *liveGeneration
+	t    *Transport
+}
+
+func (s leased) RoundTrip(r *http.Request) (*http.Response, error) {
+	p, err := s.live.acquire(s.t, true)
+	if err != nil {
+		return nil, closeBodyAndFail(r, err)
+	}
+	return s.t.send(s.live, p, r)
 }

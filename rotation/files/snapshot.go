@@ -1,4 +1,4 @@
-package rotation
+package files
 
 import (
 	"crypto"
@@ -16,9 +16,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation"
 )
 
 const (
@@ -26,16 +28,16 @@ const (
 	maxLists = stepapi.MaxRevoked // bytes, of revocation lists and of what is kept of earlier ones
 )
 
-// reading is the content of one set of files, through one resolution of links.
-type reading struct {
-	parts   map[string]part  // by the name in the plan; a missing optional file has none
-	failed  map[string]error // likewise, for files that the own certificate can do without
+// fileSnapshot is the content of one set of files, through one resolution of links.
+type fileSnapshot struct {
+	parts   map[string]fileContent // by the name in the plan; a missing optional file has none
+	failed  map[string]error       // likewise, for files that the own certificate can do without
 	digest  [sha256.Size]byte
 	touched time.Time // the latest modification
 	version string    // the directory that the first file really came from
 }
 
-type part struct {
+type fileContent struct {
 	data []byte
 	sum  [sha256.Size]byte
 	dir  string // the real one
@@ -43,8 +45,8 @@ type part struct {
 	exposed string // the mode by which others can read it, if it were a key
 }
 
-func load(p plan, paths map[string]string, failed map[string]error) (*reading, error) {
-	r := &reading{parts: map[string]part{}, failed: maps.Clone(failed)}
+func load(p resolvedSet, paths map[string]string, failed map[string]error) (*fileSnapshot, error) {
+	r := &fileSnapshot{parts: map[string]fileContent{}, failed: maps.Clone(failed)}
 	all := sha256.New()
 	for i, name := range p.names() {
 		if r.failed[name] != nil {
@@ -72,7 +74,7 @@ func load(p plan, paths map[string]string, failed map[string]error) (*reading, e
 		if touched := info.ModTime(); touched.After(r.touched) {
 			r.touched = touched
 		}
-		f := part{data: data, sum: sha256.Sum256(data), dir: filepath.Dir(path)}
+		f := fileContent{data: data, sum: sha256.Sum256(data), dir: filepath.Dir(path)}
 		if fileperm.Exposed(info) && p.secret(name) {
 			f.exposed = fmt.Sprintf("%04o", info.Mode().Perm())
 			_, _ = all.Write([]byte(f.exposed)) // so that a change of the mode is noticed
@@ -88,7 +90,7 @@ func load(p plan, paths map[string]string, failed map[string]error) (*reading, e
 }
 
 // sumFailure has the digest tell one failure from another.
-func (r *reading) sumFailure(all hash.Hash, name string) {
+func (r *fileSnapshot) sumFailure(all hash.Hash, name string) {
 	sum := sha256.Sum256([]byte("failed " + r.failed[name].Error()))
 	_, _ = all.Write(sum[:]) // a hash does not fail
 }
@@ -129,39 +131,39 @@ func readFile(path string, limit int64) (data []byte, opened fs.FileInfo, err er
 // writes of a careless writer they do not, and nobody needs to hear of that.
 // What is wrong with one of the other certificates is for the gate to say.
 // Errors name paths, never contents.
-func (r *reading) material(p plan) (m Material, err error) {
+func (r *fileSnapshot) material(p resolvedSet) (m rotation.Material, err error) {
 	m.Version = r.version
 	for i, names := range p.pairs {
-		c, err := r.pair(names)
+		c, err := r.loadPair(names)
 		switch {
 		case i > 0:
-			m.Others, m.others = append(m.Others, c), append(m.others, otherFile{names.Cert, err})
+			m.Others, m.OtherNames, m.OtherErrors = append(m.Others, c), append(m.OtherNames, names.Cert), append(m.OtherErrors, err)
 		case err != nil:
-			return Material{}, err
+			return rotation.Material{}, err
 		default:
 			m.Certificate = c
 		}
 	}
 	for _, name := range p.names() {
 		if mode := r.parts[name].exposed; mode != "" {
-			m.exposed = append(m.exposed, fmt.Sprintf("others can read the private key in %s: its mode is %s, want 0600", name, mode))
+			m.Faults = append(m.Faults, fmt.Sprintf("others can read the private key in %s: its mode is %s, want 0600", name, mode))
 		}
 	}
 	if p.ca != "" {
 		if m.Roots, err = pemfile.Certificates(r.parts[p.ca].data); err != nil {
-			return Material{}, fmt.Errorf("reading trust bundle %s: %w", p.ca, err)
+			return rotation.Material{}, fmt.Errorf("reading trust bundle %s: %w", p.ca, err)
 		}
 	}
 	if crl, there := r.parts[p.crl]; there {
 		if m.Revoked, m.Issuers, err = pemfile.RevocationLists(crl.data); err != nil {
-			return Material{}, fmt.Errorf("reading revocation lists %s: %w", p.crl, err)
+			return rotation.Material{}, fmt.Errorf("reading revocation lists %s: %w", p.crl, err)
 		}
 	}
 	m.Kept = r.parts[p.kept].data
 	return m, nil
 }
 
-func (r *reading) pair(names FilePair) (tls.Certificate, error) {
+func (r *fileSnapshot) loadPair(names Pair) (tls.Certificate, error) {
 	chain, key, err := r.chainAndKey(names)
 	if err != nil {
 		c := tls.Certificate{}
@@ -170,7 +172,7 @@ func (r *reading) pair(names FilePair) (tls.Certificate, error) {
 		}
 		return c, err
 	}
-	if !pemfile.Fits(chain[0], key) {
+	if !certs.Fits(chain[0], key) {
 		path := names.Key
 		if path == "" {
 			path = names.Cert
@@ -185,7 +187,7 @@ func (r *reading) pair(names FilePair) (tls.Certificate, error) {
 	return c, nil
 }
 
-func (r *reading) chainAndKey(names FilePair) ([]*x509.Certificate, crypto.Signer, error) {
+func (r *fileSnapshot) chainAndKey(names Pair) ([]*x509.Certificate, crypto.Signer, error) {
 	if err := r.failed[names.Cert]; err != nil {
 		return nil, nil, fmt.Errorf("reading certificate: %w", err)
 	}
@@ -211,13 +213,13 @@ func (r *reading) chainAndKey(names FilePair) ([]*x509.Certificate, crypto.Signe
 	return chain, key, nil
 }
 
-// essentials are what peers may lose when a bundle or a list is cut between two
+// trustContents is what peers may lose when a bundle or a list is cut between two
 // blocks: the roots, the issuers that have a list, and the intermediates among
 // these.
-type essentials map[string]bool
+type trustContents map[string]bool
 
-func essentialsOf(m Material) essentials {
-	e := essentials{}
+func contentsOf(m rotation.Material) trustContents {
+	e := trustContents{}
 	for _, c := range m.Roots {
 		e["root "+string(c.Raw)] = true
 	}
@@ -230,9 +232,9 @@ func essentialsOf(m Material) essentials {
 	return e
 }
 
-// lostIn reports whether m lacks any of e.
-func (e essentials) lostIn(m Material) bool {
-	now := essentialsOf(m)
+// missingFrom reports whether m lacks any of e.
+func (e trustContents) missingFrom(m rotation.Material) bool {
+	now := contentsOf(m)
 	for k := range e {
 		if !now[k] {
 			return true
@@ -241,14 +243,14 @@ func (e essentials) lostIn(m Material) bool {
 	return false
 }
 
-// strays reports whether a chain does not lead to the bundle beside it: so look
-// a chain cut between two blocks and the parts of two sets, but on the way from
-// one root to another also what is meant.
-func strays(m Material) bool {
+// leavesBundle reports whether a chain does not verify to the bundle of its set. That
+// is a half-written set or an intended change of the root; content cannot tell which,
+// so the caller waits longer.
+func leavesBundle(m rotation.Material) bool {
 	if m.Roots == nil {
 		return false
 	}
-	pool, pairs := poolOf(m.Roots), m.Others
+	pool, pairs := certs.Pool(m.Roots...), m.Others
 	if m.Certificate.Leaf != nil {
 		pairs = append(pairs[:len(pairs):len(pairs)], m.Certificate)
 	}
@@ -256,14 +258,16 @@ func strays(m Material) bool {
 		if c.Leaf == nil || len(c.Certificate) == 0 { // one of the others, which is refused anyway
 			continue
 		}
-		chain := []*x509.Certificate{c.Leaf}
+		issuers := certs.Pool()
 		for _, der := range c.Certificate[1:] {
 			if issuer, err := x509.ParseCertificate(der); err == nil {
-				chain = append(chain, issuer)
+				issuers.AddCert(issuer)
 			}
 		}
-		// At its own time: whether it is expired the gate decides.
-		if _, err := verify(chain, x509.VerifyOptions{Roots: pool, CurrentTime: c.Leaf.NotBefore, KeyUsages: anyUsage}); err != nil {
+		// At its own time and for any usage: whether these are right, package rotation decides.
+		if _, err := c.Leaf.Verify(x509.VerifyOptions{
+			Roots: pool, Intermediates: issuers, CurrentTime: c.Leaf.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		}); err != nil {
 			return true
 		}
 	}

@@ -5,25 +5,26 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
-	"runtime/debug"
 	"slices"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/panics"
 )
 
 // noEnd stands for the end of what has none: a hundred years.
 const noEnd = 100 * 365 * 24 * time.Hour
 
-// peer is what is known of the other end of a connection.
-type peer struct {
+// peerState is what is known of the other end of a connection.
+type peerState struct {
 	tls  tls.ConnectionState
 	ends time.Time // when it should connect anew whatever else changes, and
 	why  error
 }
 
-// peer of a connection that was accepted at since, zero if not known. A client
+// newPeerState of a connection that was accepted at since, zero if not known. A client
 // without a certificate, where that is allowed, has no end but MaxAge.
-func (s *Server) peer(cs tls.ConnectionState, since time.Time) peer {
-	p := peer{tls: cs, ends: chainsEnd(cs.VerifiedChains), why: errPeerExpired}
+func (s *Server) newPeerState(cs tls.ConnectionState, since time.Time) peerState {
+	p := peerState{tls: cs, ends: chainsEnd(cs.VerifiedChains), why: errPeerExpired}
 	if len(cs.VerifiedChains) == 0 {
 		p.ends = time.Now().Add(noEnd)
 	}
@@ -33,38 +34,40 @@ func (s *Server) peer(cs tls.ConnectionState, since time.Time) peer {
 	return p
 }
 
-// standard is what peers are admitted by besides the time and the answers of Authorize.
-type standard struct {
+// policyEpoch is what peers are admitted by besides the time and the answers of Authorize.
+type policyEpoch struct {
 	gen    *Generation
 	rounds uint64 // calls of Reauthorize
 }
 
-func (s *Server) standard() standard { return standard{s.id.Current(), s.served.rounds.Load()} }
+func (s *Server) currentEpoch() policyEpoch {
+	return policyEpoch{s.id.Current(), s.conns.rounds.Load()}
+}
 
-// verdict is what is wrong with a connection; both nil is nothing.
-type verdict struct {
+// decision is what is wrong with a connection; both nil is nothing.
+type decision struct {
 	cut   error // the peer must not go on
 	drain error // the peer should connect anew
 }
 
-// judge asks whether the certificate of a peer would be accepted now. It does not
+// evaluate asks whether the certificate of a peer would be accepted now. It does not
 // count on the chain as it was verified: that may end at a root that is trusted
 // no more. It does not ask Authorize.
-func (g *Generation) judge(p peer, now time.Time) verdict {
+func (g *Generation) evaluate(p peerState, now time.Time) decision {
 	anonymous := len(p.tls.PeerCertificates) == 0 // Server.authorize knows whether that is allowed
-	if err := g.admit(p.tls.VerifiedChains); err != nil && !anonymous {
-		return verdict{cut: err}
+	if err := g.checkRevoked(p.tls.VerifiedChains); err != nil && !anonymous {
+		return decision{cut: err}
 	}
 	switch {
 	case !now.Before(p.ends):
-		return verdict{drain: p.why}
-	case anonymous || slices.ContainsFunc(p.tls.VerifiedChains, func(chain []*x509.Certificate) bool { return g.carries(chain, now) }):
-		return verdict{}
+		return decision{drain: p.why}
+	case anonymous || slices.ContainsFunc(p.tls.VerifiedChains, func(chain []*x509.Certificate) bool { return g.stillVerifies(chain, now) }):
+		return decision{}
 	}
 	if err := g.verifyPeer(p.tls.PeerCertificates, now); err != nil {
-		return verdict{drain: fmt.Errorf("the peer's certificate verifies no more: %w", err)}
+		return decision{drain: fmt.Errorf("the peer's certificate verifies no more: %w", err)}
 	}
-	return verdict{}
+	return decision{}
 }
 
 // authorize asks the Authorizer, whose answer may differ at each call: nothing
@@ -77,14 +80,12 @@ func (s *Server) authorize(cs tls.ConnectionState) (err error) {
 	if err := verified(cs); err != nil { // of a connection that was accepted by another configuration
 		return err
 	}
-	defer func() {
-		if r := recover(); r != nil {
-			if n := s.id.panics.Pass(time.Now()); n > 0 { // a peer may be able to cause it
-				s.id.log.Error("Authorize panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()), "count", n)
-			}
-			err = deniedError{fmt.Errorf("%w: Authorize panicked", ErrPeerDenied)}
+	defer panics.Catch(func(p *panics.Error) {
+		if n := s.id.panics.Pass(time.Now()); n > 0 { // a peer may be able to cause it
+			s.id.log.Error("Authorize panicked", "panic", fmt.Sprint(p.Value), "stack", p.Stack, "count", n)
 		}
-	}()
+		err = deniedError{fmt.Errorf("%w: Authorize panicked", ErrPeerDenied)}
+	})
 	if err := s.opts.Authorize(cs); err != nil {
 		return deniedError{err}
 	}
@@ -95,9 +96,9 @@ func (s *Server) authorize(cs tls.ConnectionState) (err error) {
 // now: nil, or why not. It asks the same as [Server.Handler] does for each
 // request: the revocation lists in effect and ServerOptions.Authorize. For
 // protocols other than net/http, whose servers call it before each request. A
-// refusal counts as a request in [Status.RefusedPeers].
+// refusal counts as a request in RefusedPeers of [Identity.Status].
 func (s *Server) Authorize(cs tls.ConnectionState) error {
-	err := s.id.Current().judge(s.peer(cs, time.Time{}), time.Now()).cut
+	err := s.id.Current().evaluate(s.newPeerState(cs, time.Time{}), time.Now()).cut
 	if err == nil {
 		err = s.authorize(cs)
 	}
@@ -107,15 +108,15 @@ func (s *Server) Authorize(cs tls.ConnectionState) error {
 	return err
 }
 
-// verdict judges the peer of a request. What depends on the generation was found
+// evaluateRequest judges the peer of a request. What depends on the generation was found
 // out before in most cases; Authorize is asked each time.
-func (s *Server) verdict(r *http.Request) verdict {
-	var v verdict
+func (s *Server) evaluateRequest(r *http.Request) decision {
+	var v decision
 	now, g := time.Now(), s.id.Current()
-	if c, ok := r.Context().Value(connKey{}).(*servedConn); ok {
-		v, _ = c.judge(g, now)
+	if c, ok := r.Context().Value(connKey{}).(*serverConn); ok {
+		v, _ = c.evaluate(g, now)
 	} else {
-		v = g.judge(s.peer(*r.TLS, time.Time{}), now)
+		v = g.evaluate(s.newPeerState(*r.TLS, time.Time{}), now)
 	}
 	if v.cut == nil {
 		v.cut = s.authorize(*r.TLS)
@@ -144,9 +145,9 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// carries reports whether a chain that was verified once needs no second look:
+// stillVerifies reports whether a chain that was verified once needs no second look:
 // its root is in the bundle, and all of it is still valid.
-func (g *Generation) carries(chain []*x509.Certificate, now time.Time) bool {
+func (g *Generation) stillVerifies(chain []*x509.Certificate, now time.Time) bool {
 	return slices.ContainsFunc(g.roots, chain[len(chain)-1].Equal) &&
 		!slices.ContainsFunc(chain, func(c *x509.Certificate) bool { return !now.Before(c.NotAfter) })
 }

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
@@ -22,8 +22,8 @@ const (
 	usageClient
 )
 
-// pair is a certificate that passed the gate, with its key.
-type pair struct {
+// certPair is a certificate that passed the gate, with its key.
+type certPair struct {
 	given tls.Certificate
 	key   crypto.Signer
 	chain []*x509.Certificate // leaf first, without trailing roots
@@ -32,15 +32,15 @@ type pair struct {
 	warnings []string // what is wrong with it and no reason to refuse it
 }
 
-// raw is the chain in DER.
-func (p pair) raw() (ders []string) {
+// ders is the chain in DER.
+func (p certPair) ders() (ders []string) {
 	for _, c := range p.chain {
 		ders = append(ders, string(c.Raw))
 	}
 	return ders
 }
 
-func (p pair) certificate() tls.Certificate {
+func (p certPair) certificate() tls.Certificate {
 	c := tls.Certificate{
 		PrivateKey: p.key, Leaf: p.chain[0],
 		// A key behind a token may sign with less than its type suggests.
@@ -55,20 +55,21 @@ func (p pair) certificate() tls.Certificate {
 
 // examination is one candidate at the gate.
 type examination struct {
-	m       Material
-	prev    *Generation // in effect, nil at the start
-	need    usage
-	now     time.Time
-	bundle  *x509.CertPool
-	warning error // why the bundle does not verify one of the chains
+	m        Material
+	prev     *Generation // in effect, nil at the start
+	need     usage
+	now      time.Time
+	bundle   *x509.CertPool
+	warning  error    // why the bundle does not verify one of the chains
+	warnings []string // what is wrong with a chain and no reason to refuse it
 }
 
-// examine is the gate: a candidate either becomes a generation or is refused
+// validate is the gate: a candidate either becomes a generation or is refused
 // with the reason. prev is the generation in effect and lists what it takes
 // back, both nil at the start. A leaf whose NotBefore lies ahead passes; the
 // publisher holds it. What is wrong with one of Material.Others is no reason to
 // refuse the rest.
-func examine(m Material, prev *Generation, lists *revocations, need usage) (*Generation, error) {
+func validate(m Material, prev *Generation, lists *revocations, need usage) (*Generation, error) {
 	e := &examination{m: m, prev: prev, need: need, now: time.Now()}
 	if err := checkRoots(m.Roots); err != nil {
 		return nil, err
@@ -80,16 +81,16 @@ func examine(m Material, prev *Generation, lists *revocations, need usage) (*Gen
 	if lists, err = readRevocations(m, own.chain, lists, e.now); err != nil {
 		return nil, err
 	}
-	e.bundle = poolOf(m.Roots)
-	if e.warning, err = e.anchor(own, other{}); err != nil {
+	e.bundle = certs.Pool(m.Roots...)
+	if e.warning, err = e.verifyChain(own, other{}); err != nil {
 		return nil, err
 	}
 	g := assemble(m, own, lists)
 	for i := range m.Others {
-		g.others = append(g.others, e.newOther(i, prev.other(m.otherFile(i).name)))
+		g.others = append(g.others, e.newOther(i, prev.other(m.otherName(i))))
 	}
 	g.untrusted = e.warning
-	g.warnings = append(slices.Clone(own.warnings), m.exposed...)
+	g.warnings = slices.Concat(own.warnings, e.warnings, m.Faults)
 	for _, o := range g.others {
 		for _, p := range o.versions {
 			for _, w := range p.warnings {
@@ -100,34 +101,34 @@ func examine(m Material, prev *Generation, lists *revocations, need usage) (*Gen
 	return g, nil
 }
 
-func checkPair(c tls.Certificate, need usage, now time.Time) (pair, error) {
+func checkPair(c tls.Certificate, need usage, now time.Time) (certPair, error) {
 	key, ok := c.PrivateKey.(crypto.Signer)
 	if !ok {
-		return pair{}, errors.New("the private key is missing or cannot sign")
+		return certPair{}, errors.New("the private key is missing or cannot sign")
 	}
 	sent, err := parseChain(c.Certificate)
 	if err != nil {
-		return pair{}, err
+		return certPair{}, err
 	}
-	if !pemfile.Fits(sent[0], key) {
-		return pair{}, errors.New("the private key does not fit the leaf certificate")
+	if !certs.Fits(sent[0], key) {
+		return certPair{}, errors.New("the private key does not fit the leaf certificate")
 	}
 	if err := checkLeaf(sent[0], need, now); err != nil {
-		return pair{}, err
+		return certPair{}, err
 	}
 	// Peers have their own opinion on roots, and a certificate that leads nowhere
 	// makes some of them give up: neither is sent.
-	chain, ends, surplus := pemfile.Chain(sent)
-	return pair{c, key, chain, ends, weaknesses(sent[0], surplus)}, nil
+	chain, ends, surplus := certs.Chain(sent)
+	return certPair{c, key, chain, ends, chainWarnings(sent[0], surplus)}, nil
 }
 
-// weaknesses are told and not refused: that would turn a fault into an outage.
-func weaknesses(leaf *x509.Certificate, surplus []*x509.Certificate) (all []string) {
+// chainWarnings are told and not refused: that would turn a fault into an outage.
+func chainWarnings(leaf *x509.Certificate, surplus []*x509.Certificate) (all []string) {
 	if why := pubkey.Weak(leaf.PublicKey); why != "" {
 		all = append(all, "the leaf has a weak key: "+why)
 	}
 	for _, c := range surplus {
-		all = append(all, fmt.Sprintf("the certificate %s of %q is not part of the chain and is not sent", pemfile.Serial(c), c.Subject.CommonName))
+		all = append(all, fmt.Sprintf("the certificate %s of %q is not part of the chain and is not sent", certs.Serial(c), c.Subject.CommonName))
 	}
 	return all
 }
@@ -202,7 +203,7 @@ func checkRoots(roots []*x509.Certificate) error {
 	return nil
 }
 
-// anchor verifies the chain to the bundle. When the bundle does not know
+// verifyChain verifies the chain to the bundle. When the bundle does not know
 // its end, two states look alike and must be told apart: a chain file that was
 // read or written halfway (refused), and a bundle that moved on to other roots
 // (published, with the reason as warning). The chain counts as whole when its
@@ -210,18 +211,18 @@ func checkRoots(roots []*x509.Certificate) error {
 // that came with the chain, or one of the generation in effect. It counts as cut
 // when the issuer that is missing is an intermediate that we sent so far, with
 // the own certificate or with the earlier versions of this one.
-func (e *examination) anchor(p pair, before other) (warning, refusal error) {
-	at := within(p.chain[0], e.now)
-	_, verr := verify(p.chain, x509.VerifyOptions{Roots: e.bundle, CurrentTime: at, KeyUsages: anyUsage})
+func (e *examination) verifyChain(p certPair, before other) (warning, refusal error) {
+	at := clampToValidity(p.chain[0], e.now)
+	paths, verr := verify(p.chain, x509.VerifyOptions{Roots: e.bundle, CurrentTime: at, KeyUsages: anyUsage})
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case verr == nil:
-		return nil, nil
+		return nil, e.checkIssuerUsages(paths)
 	case !errors.As(verr, &unknown):
 		return nil, fmt.Errorf("verifying the chain: %w", verr)
 	}
 	top := p.chain[len(p.chain)-1]
-	signs := func(c *x509.Certificate) bool { return pemfile.Issued(c, top) }
+	signs := func(c *x509.Certificate) bool { return certs.Issued(c, top) }
 	if slices.ContainsFunc(e.sentSoFar(before), signs) {
 		return nil, errors.New("the chain is truncated: it ends before an intermediate that is in use")
 	}
@@ -233,11 +234,41 @@ func (e *examination) anchor(p pair, before other) (warning, refusal error) {
 		return verr, nil
 	}
 	// The bundle set aside, everything else must hold: dates, path length, name constraints.
-	above := poolOf([]*x509.Certificate{top})
+	above := certs.Pool(top)
 	if _, err := verify(p.chain, x509.VerifyOptions{Roots: above, CurrentTime: at, KeyUsages: anyUsage}); err != nil {
 		return nil, fmt.Errorf("verifying the chain: %w", err)
 	}
 	return verr, nil
+}
+
+// checkIssuerUsages refuses a chain whose issuers do not permit what the leaf is used for: the
+// peers of this process would refuse it. What nothing is needed for yet may be used
+// either way.
+func (e *examination) checkIssuerUsages(paths [][]*x509.Certificate) error {
+	var permitted usage
+	for _, path := range paths {
+		if certs.Permits(path, x509.ExtKeyUsageServerAuth) {
+			permitted |= usageServer
+		}
+		if certs.Permits(path, x509.ExtKeyUsageClientAuth) {
+			permitted |= usageClient
+		}
+	}
+	has, need := usages(paths[0][0]), e.need
+	permitted &= has
+	const partly = "an issuer of a certificate does not permit all that the certificate may be used for (extended key usage)"
+	if has != permitted && !slices.Contains(e.warnings, partly) {
+		e.warnings = append(e.warnings, partly)
+	}
+	switch {
+	case permitted == 0:
+		return errors.New("an issuer of the leaf permits neither clientAuth nor serverAuth (extended key usage)")
+	case need&usageServer&^permitted != 0:
+		return errors.New("an issuer of the leaf does not permit serverAuth, and this identity serves")
+	case need&usageClient&^permitted != 0:
+		return errors.New("an issuer of the leaf does not permit clientAuth, and this identity connects to others")
+	}
+	return nil
 }
 
 // sentSoFar are the intermediates that peers got until now.
@@ -256,14 +287,6 @@ var anyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 
 // verify verifies the first certificate; the others may be its intermediates.
 func verify(chain []*x509.Certificate, opts x509.VerifyOptions) ([][]*x509.Certificate, error) {
-	opts.Intermediates = poolOf(chain[1:])
+	opts.Intermediates = certs.Pool(chain[1:]...)
 	return chain[0].Verify(opts)
-}
-
-func poolOf(certs []*x509.Certificate) *x509.CertPool {
-	pool := x509.NewCertPool()
-	for _, c := range certs {
-		pool.AddCert(c)
-	}
-	return pool
 }

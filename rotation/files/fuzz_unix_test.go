@@ -1,6 +1,6 @@
 //go:build unix
 
-package rotation_test
+package files_test
 
 import (
 	"bytes"
@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // fuzzedDir interprets fuzz input as operations on a directory: two bytes each,
@@ -61,8 +63,8 @@ func FuzzDirectory(f *testing.F) {
 	var sets [2]rotation.Material
 	for i := range sets {
 		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i)}, ed25519.SeedSize))
-		cert := fixed(f, "leaf", nil, key, key)
-		root := fixed(f, "root", nil, key, key)
+		cert := selfSigned(f, "leaf", key)
+		root := selfSigned(f, "root", key)
 		sets[i] = rotation.Material{Certificate: tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}, Roots: []*x509.Certificate{root}}
 		d.contents = append(d.contents, chainPEM(f, sets[i]), keyPEM(f, sets[i]), pemfile.EncodeCertificates(sets[i].Roots))
 	}
@@ -85,11 +87,11 @@ func FuzzDirectory(f *testing.F) {
 		through := throughData(d.path)
 		watchdog := time.AfterFunc(10*time.Second, func() { panic("reading a directory waits") })
 		defer watchdog.Stop()
-		m, err := rotation.ReadSet(rotation.FileSet{Dir: d.path}, func() { d.apply(between) })
+		m, err := files.ReadSet(files.Set{Dir: d.path}, func() { d.apply(between) })
 		if err != nil {
 			return
 		}
-		if !pemfile.Fits(m.Certificate.Leaf, m.Certificate.PrivateKey.(ed25519.PrivateKey)) || len(m.Roots) == 0 {
+		if !certs.Fits(m.Certificate.Leaf, m.Certificate.PrivateKey.(ed25519.PrivateKey)) || len(m.Roots) == 0 {
 			t.Fatal("yielded what is no set")
 		}
 		of0 := m.Certificate.Leaf.Equal(sets[0].Certificate.Leaf)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/pkitest"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/status"
 )
 
 // listenServer serves h with all that a Server does for net/http.
@@ -108,7 +109,7 @@ func TestDrainUnderLoad(t *testing.T) {
 			if !strings.Contains(log.String(), "connection cut") || !strings.Contains(log.String(), "draining for 2s") {
 				t.Error("the log says nothing about the cut")
 			}
-			if refused := id.Status().RefusedPeers; refused != (rotation.RefusedPeers{}) {
+			if refused := id.Status().RefusedPeers; refused != (status.RefusedPeers{}) {
 				t.Errorf("age counts as a refusal: %+v", refused)
 			}
 		})
@@ -159,7 +160,7 @@ func TestExpiredPeerDrains(t *testing.T) {
 		connect := func(m rotation.Material) *tls.Conn {
 			raw, err := network.Dial(t.Context(), "tcp", "svc")
 			must(t, err)
-			conf := newPeer("", m).conf
+			conf := newTicketClient("", m).conf
 			conf.NextProtos = []string{"http/1.1"}
 			c := tls.Client(raw, conf)
 			t.Cleanup(func() { _ = raw.Close() })
@@ -189,7 +190,7 @@ type rawClient struct{ conn *tls.Conn }
 
 func rawHTTP(t testing.TB, addr string, m rotation.Material) rawClient {
 	t.Helper()
-	conf := newPeer(addr, m).conf
+	conf := newTicketClient(addr, m).conf
 	conf.NextProtos = []string{"http/1.1"}
 	c, err := tls.Dial("tcp", addr, conf)
 	if err != nil {
@@ -318,7 +319,7 @@ func TestRefusedPeerReadsWhy(t *testing.T) {
 	ca := newCA(t, "ca")
 	addr := listenServer(t, open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0), rotation.ServerOptions{Authorize: rotation.AllowNames("client")}, whoami)
 	for range 50 {
-		c, err := tls.Dial("tcp", addr, newPeer(addr, ca.leaf(t, "stranger", nil)).conf)
+		c, err := tls.Dial("tcp", addr, newTicketClient(addr, ca.leaf(t, "stranger", nil)).conf)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -383,7 +384,7 @@ func TestSlowHandshakes(t *testing.T) {
 		}
 		got <- err
 	}()
-	if _, err := newPeer(ln.Addr().String(), ca.leaf(t, "client", nil)).connect(t); err != nil {
+	if _, err := newTicketClient(ln.Addr().String(), ca.leaf(t, "client", nil)).connect(t); err != nil {
 		t.Errorf("behind silent peers: %v", err)
 	}
 	if err := <-got; err != nil {
@@ -426,7 +427,7 @@ func TestAcceptErrorsPass(t *testing.T) {
 	if _, err := l.Accept(); err == nil || !strings.Contains(err.Error(), "too many open files") {
 		t.Errorf("first Accept: %v", err)
 	}
-	go func() { _, _ = newPeer(ln.Addr().String(), ca.leaf(t, "client", nil)).connect(t) }()
+	go func() { _, _ = newTicketClient(ln.Addr().String(), ca.leaf(t, "client", nil)).connect(t) }()
 	c, err := l.Accept()
 	if err != nil {
 		t.Fatalf("second Accept: %v", err)
@@ -452,7 +453,7 @@ func TestRevokedDuringHandshake(t *testing.T) {
 	near, far := tcpPair(t)
 	done := make(chan error, 1)
 	go func() {
-		c := tls.Client(far, newPeer("", cm).conf)
+		c := tls.Client(far, newTicketClient("", cm).conf)
 		err := c.HandshakeContext(t.Context())
 		if err == nil {
 			_, err = c.Read(make([]byte, 1))
@@ -489,7 +490,7 @@ func tcpPair(t testing.TB) (server, client net.Conn) {
 func TestInvalidateSessions(t *testing.T) {
 	ca := newCA(t, "ca")
 	id, addr := serverFor(t, rotation.Static(ca.leaf(t, "svc", nil)), rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer()})
-	p := newPeer(addr, ca.leaf(t, "client", nil))
+	p := newTicketClient(addr, ca.leaf(t, "client", nil))
 	for i, want := range []bool{false, true, false, true} {
 		if i == 2 {
 			id.InvalidateSessions()

@@ -13,29 +13,29 @@ import (
 )
 
 const (
-	// lookEvery is how often Authorize is asked about the open connections.
-	lookEvery = time.Second
+	// reauthorizeEvery is how often Authorize is asked about the open connections.
+	reauthorizeEvery = time.Second
 	// lingerTime and lingerBytes bound what is done for a peer that was refused.
 	lingerTime  = 500 * time.Millisecond
 	lingerBytes = 64 << 10
 )
 
-// served are the open connections of a Server.
-type served struct {
-	mu      sync.Mutex
-	conns   map[*servedConn]struct{}
-	minding bool
-	next    time.Time     // when mind looks again; far away while there is no connection
-	changed chan struct{} // capacity 1: there is a connection that is due earlier
-	rounds  atomic.Uint64 // calls of Reauthorize
+// connTracker are the open connections of a Server.
+type connTracker struct {
+	mu         sync.Mutex
+	conns      map[*serverConn]struct{}
+	monitoring bool
+	next       time.Time     // when mind looks again; far away while there is no connection
+	changed    chan struct{} // capacity 1: there is a connection that is due earlier
+	rounds     atomic.Uint64 // calls of Reauthorize
 }
 
-// servedConn is what lies under the *tls.Conn of an accepted connection.
-type servedConn struct {
+// serverConn is what lies under the *tls.Conn of an accepted connection.
+type serverConn struct {
 	net.Conn
 	server *Server
 	opened uint64 // number of the generation in effect when the handshake began
-	peer   peer
+	peer   peerState
 
 	mu    sync.Mutex  // guards what follows; never held across I/O or Authorize
 	gen   *Generation // that judged the certificate last
@@ -45,11 +45,11 @@ type servedConn struct {
 
 // Handshake runs the server's side of a handshake on raw, within ctx and 10 s,
 // and looks after the connection from then on. It closes raw on errors, and counts
-// a refused peer in [Status.RefusedPeers]. For servers that get their connections
+// a refused peer in RefusedPeers of [Identity.Status]. For servers that get their connections
 // from elsewhere; [Server.Listener] uses it.
 func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
-	std := s.standard()
-	c := &servedConn{Conn: raw, server: s, opened: std.gen.number, gen: std.gen}
+	std := s.currentEpoch()
+	c := &serverConn{Conn: raw, server: s, opened: std.gen.number, gen: std.gen}
 	conn := tls.Server(c, s.TLSConfig())
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -64,11 +64,11 @@ func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error)
 		}
 		return nil, err
 	}
-	c.peer = s.peer(conn.ConnectionState(), time.Now())
-	s.served.add(c)
+	c.peer = s.newPeerState(conn.ConnectionState(), time.Now())
+	s.conns.add(c)
 	// The standard is from before the handshake. If it changed meanwhile, the peer may have passed by the old one.
-	if s.standard() != std {
-		s.look(c, time.Now())
+	if s.currentEpoch() != std {
+		s.reevaluateConn(c, time.Now())
 		s.reauthorize(c)
 	}
 	return conn, nil
@@ -99,14 +99,14 @@ func linger(raw net.Conn) {
 	}
 }
 
-func (m *served) add(c *servedConn) {
+func (m *connTracker) add(c *serverConn) {
 	m.mu.Lock()
 	m.conns[c] = struct{}{}
-	start, early := !m.minding, earlier(c.peer.ends, time.Now().Add(lookEvery)).Before(m.next)
-	m.minding = true
+	start, early := !m.monitoring, earlier(c.peer.ends, time.Now().Add(reauthorizeEvery)).Before(m.next)
+	m.monitoring = true
 	m.mu.Unlock()
 	if start {
-		c.server.id.serves(c.server)
+		c.server.id.startMonitoring(c.server)
 	}
 	if early {
 		select {
@@ -116,8 +116,8 @@ func (m *served) add(c *servedConn) {
 	}
 }
 
-// plan notes when the connections will be looked at again.
-func (m *served) plan(next time.Time) {
+// scheduleNext notes when the connections will be looked at again.
+func (m *connTracker) scheduleNext(next time.Time) {
 	m.mu.Lock()
 	m.next = next
 	m.mu.Unlock()
@@ -125,7 +125,7 @@ func (m *served) plan(next time.Time) {
 
 // rest notes that there is nothing to look at before next, unless a connection
 // was added meanwhile: then it returns when that one is due.
-func (m *served) rest(next time.Time) time.Time {
+func (m *connTracker) rest(next time.Time) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.conns) == 0 {
@@ -134,10 +134,10 @@ func (m *served) rest(next time.Time) time.Time {
 	return m.next
 }
 
-func (m *served) all() []*servedConn {
+func (m *connTracker) all() []*serverConn {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all := make([]*servedConn, 0, len(m.conns))
+	all := make([]*serverConn, 0, len(m.conns))
 	for c := range m.conns {
 		all = append(all, c)
 	}
@@ -145,16 +145,16 @@ func (m *served) all() []*servedConn {
 }
 
 // Close is called by the tls.Conn above.
-func (c *servedConn) Close() error {
-	if c.leave() && !c.due().IsZero() {
+func (c *serverConn) Close() error {
+	if c.untrack() && !c.due().IsZero() {
 		c.server.id.drained.Add(1)
 	}
 	return c.Conn.Close()
 }
 
 // cut ends a connection under its user.
-func (c *servedConn) cut(why error) {
-	if !c.leave() {
+func (c *serverConn) cut(why error) {
+	if !c.untrack() {
 		return
 	}
 	id := c.server.id
@@ -165,9 +165,9 @@ func (c *servedConn) cut(why error) {
 	_ = c.Conn.Close() // over in any case
 }
 
-// leave takes the connection off the list, and reports whether it was on it.
-func (c *servedConn) leave() bool {
-	m := &c.server.served
+// untrack takes the connection off the list, and reports whether it was on it.
+func (c *serverConn) untrack() bool {
+	m := &c.server.conns
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	_, listed := m.conns[c]
@@ -176,26 +176,26 @@ func (c *servedConn) leave() bool {
 }
 
 // due is when the connection is to be cut, zero while it need not be.
-func (c *servedConn) due() time.Time {
+func (c *serverConn) due() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cutAt
 }
 
-// judge returns the verdict on the certificate by g, which is the last one if
+// evaluate returns the verdict on the certificate by g, which is the last one if
 // neither the generation nor, by the end of the peer, the time has changed it.
 // It notes a verdict that is no cut, and returns when to look again.
-func (c *servedConn) judge(g *Generation, now time.Time) (v verdict, next time.Time) {
+func (c *serverConn) evaluate(g *Generation, now time.Time) (v decision, next time.Time) {
 	c.mu.Lock()
 	known, drain, cutAt := c.gen == g && (c.drain != nil || now.Before(c.peer.ends)), c.drain, c.cutAt
 	c.mu.Unlock()
 	switch {
 	case known && drain == nil:
-		return verdict{}, c.peer.ends
+		return decision{}, c.peer.ends
 	case known:
-		return verdict{drain: drain}, cutAt
+		return decision{drain: drain}, cutAt
 	}
-	v = g.judge(c.peer, now)
+	v = g.evaluate(c.peer, now)
 	if v.cut != nil { // whoever asked ends the connection
 		return v, now
 	}
@@ -212,18 +212,18 @@ func (c *servedConn) judge(g *Generation, now time.Time) (v verdict, next time.T
 	return v, c.cutAt
 }
 
-// mind looks at the connections until the identity closes: when a generation
+// monitorConnections looks at the connections until the identity closes: when a generation
 // comes up, when one is due, and each second while any are open, for the rules
 // of Authorize change without a word, and timers stand still while a machine
 // sleeps. Without connections it sleeps.
-func (s *Server) mind() {
+func (s *Server) monitorConnections() {
 	for {
 		n := s.id.current.Load()
-		next := s.lookAll()
+		next := s.reevaluateAll()
 		t := time.NewTimer(time.Until(next))
 		select {
 		case <-t.C:
-		case <-s.served.changed:
+		case <-s.conns.changed:
 		case <-n.replaced:
 		case <-s.id.ctx.Done():
 			t.Stop()
@@ -233,31 +233,31 @@ func (s *Server) mind() {
 	}
 }
 
-// lookAll looks at each connection once, and returns when to do so again. The
+// reevaluateAll looks at each connection once, and returns when to do so again. The
 // certificates come first: an Authorize that hangs must not keep a revoked peer.
-func (s *Server) lookAll() (next time.Time) {
+func (s *Server) reevaluateAll() (next time.Time) {
 	began := time.Now()
-	s.served.plan(began.Add(lookEvery)) // before the list is read: what comes later compares itself to this
-	all, ends := s.served.all(), began.Add(noEnd)
+	s.conns.scheduleNext(began.Add(reauthorizeEvery)) // before the list is read: what comes later compares itself to this
+	all, ends := s.conns.all(), began.Add(noEnd)
 	if len(all) == 0 {
-		return s.served.rest(ends)
+		return s.conns.rest(ends)
 	}
 	for _, c := range all {
-		ends = earlier(ends, s.look(c, began))
+		ends = earlier(ends, s.reevaluateConn(c, began))
 	}
 	for _, c := range all {
 		s.reauthorize(c)
 	}
 	// An Authorize so slow that a round takes seconds gets half of the time.
 	now := time.Now()
-	next = earlier(ends, now.Add(max(lookEvery-now.Sub(began), now.Sub(began))))
-	s.served.plan(next)
+	next = earlier(ends, now.Add(max(reauthorizeEvery-now.Sub(began), now.Sub(began))))
+	s.conns.scheduleNext(next)
 	return next
 }
 
-// look judges the certificate of a connection, acts on the verdict, and returns when to look again.
-func (s *Server) look(c *servedConn, now time.Time) time.Time {
-	v, next := c.judge(s.id.Current(), now)
+// reevaluateConn judges the certificate of a connection, acts on the verdict, and returns when to look again.
+func (s *Server) reevaluateConn(c *serverConn, now time.Time) time.Time {
+	v, next := c.evaluate(s.id.Current(), now)
 	switch {
 	case v.cut != nil:
 		c.cut(v.cut)
@@ -270,7 +270,7 @@ func (s *Server) look(c *servedConn, now time.Time) time.Time {
 }
 
 // reauthorize asks Authorize about an open connection, and cuts it if refused.
-func (s *Server) reauthorize(c *servedConn) {
+func (s *Server) reauthorize(c *serverConn) {
 	if err := s.authorize(c.peer.tls); err != nil {
 		c.cut(err)
 	}
@@ -281,8 +281,8 @@ func (s *Server) reauthorize(c *servedConn) {
 // rules change; without it the connections are cut within about a second. It
 // must not be called by Authorize itself.
 func (s *Server) Reauthorize() {
-	s.served.rounds.Add(1) // before the list is read: a handshake under way compares this
-	for _, c := range s.served.all() {
+	s.conns.rounds.Add(1) // before the list is read: a handshake under way compares this
+	for _, c := range s.conns.all() {
 		s.reauthorize(c)
 	}
 }

@@ -1,4 +1,4 @@
-package rotation
+package files
 
 import (
 	"errors"
@@ -17,43 +17,43 @@ const (
 	dirKept = "crl.kept" // of package enroll
 )
 
-// FileSet names the files of one identity, in PEM: every block must parse, be of
+// Set names the files of one identity, in PEM: every block must parse, be of
 // the expected type and unencrypted; text may stand before a block, nothing
 // after the last.
 //
 // With Dir and none of Cert, Key and CA, they are tls.crt, tls.key and ca.crt,
 // and CRL is crl.pem if there is one, with crl.kept beside it, in which package
 // enroll keeps what earlier lists named. Without CA, or with CA and CRL only, a
-// set is half of an identity, for [Merge].
+// set is half of an identity, for [rotation.Merge].
 //
 // Each of Others is judged by itself. One that is missing, torn or expired keeps
 // its last good version until that expires, and is then left out; the own
 // certificate is renewed all the same. At the start a bad one is left out. A
-// warning names the file, and [Status.Others] has the state of each.
-type FileSet struct {
+// warning names the file, and [rotation.Identity.Status] has the state of each.
+type Set struct {
 	Dir    string        // what relative names are relative to; default: the working directory
 	Cert   string        // leaf first, then its issuers
 	Key    string        // PKCS#8, SEC 1 or PKCS#1; "" when Cert holds the key too
 	CA     string        // trust bundle
 	CRL    string        // one list per issuer, and intermediates that sign lists; named, it must exist
-	Others []FilePair    // more certificates, which a server chooses by name
+	Others []Pair        // more certificates, which a server chooses by name
 	Poll   time.Duration // how often to look without being notified; default 30 s
 }
 
-// FilePair names one more certificate with its key, as Cert and Key of [FileSet].
-type FilePair struct{ Cert, Key string }
+// Pair names one more certificate with its key, as Cert and Key of [Set].
+type Pair struct{ Cert, Key string }
 
-// plan is a FileSet made whole: every name given or filled in, and joined to Dir.
-type plan struct {
-	pairs    []FilePair // the own first; none: trust only. Key "" is in Cert
-	ca, crl  string     // "" for none
-	kept     string     // likewise
-	optional []string   // those that may be missing
+// resolvedSet is a Set made whole: every name given or filled in, and joined to Dir.
+type resolvedSet struct {
+	pairs    []Pair   // the own first; none: trust only. Key "" is in Cert
+	ca, crl  string   // "" for none
+	kept     string   // likewise
+	optional []string // those that may be missing
 	poll     time.Duration
 }
 
-func (f FileSet) plan() (plan, error) {
-	p := plan{poll: f.Poll}
+func (f Set) resolve() (resolvedSet, error) {
+	p := resolvedSet{poll: f.Poll}
 	if f.Dir != "" && f.Cert == "" && f.Key == "" && f.CA == "" {
 		f.Cert, f.Key, f.CA = dirCert, dirKey, dirCA
 		if f.CRL == "" {
@@ -64,13 +64,13 @@ func (f FileSet) plan() (plan, error) {
 	}
 	switch {
 	case f.Poll < 0:
-		return plan{}, fmt.Errorf("negative Poll %s", f.Poll)
+		return resolvedSet{}, fmt.Errorf("negative Poll %s", f.Poll)
 	case f.Cert == "" && (f.Key != "" || len(f.Others) > 0):
-		return plan{}, errors.New("want Cert beside Key or Others")
+		return resolvedSet{}, errors.New("want Cert beside Key or Others")
 	case f.CA == "" && f.CRL != "":
-		return plan{}, errors.New("want CA beside CRL")
+		return resolvedSet{}, errors.New("want CA beside CRL")
 	case f.Cert == "" && f.CA == "":
-		return plan{}, errors.New("want Dir, Cert or CA")
+		return resolvedSet{}, errors.New("want Dir, Cert or CA")
 	case f.Poll == 0:
 		p.poll = defaultPoll
 	}
@@ -78,11 +78,11 @@ func (f FileSet) plan() (plan, error) {
 	if f.Cert == "" {
 		return p, nil
 	}
-	for i, pair := range append([]FilePair{{f.Cert, f.Key}}, f.Others...) {
+	for i, pair := range append([]Pair{{f.Cert, f.Key}}, f.Others...) {
 		if pair.Cert == "" {
-			return plan{}, fmt.Errorf("want Cert in Others[%d]", i-1)
+			return resolvedSet{}, fmt.Errorf("want Cert in Others[%d]", i-1)
 		}
-		pair = FilePair{f.in(pair.Cert), f.in(pair.Key)}
+		pair = Pair{f.in(pair.Cert), f.in(pair.Key)}
 		if pair.Key == pair.Cert {
 			pair.Key = ""
 		}
@@ -91,7 +91,7 @@ func (f FileSet) plan() (plan, error) {
 	return p, nil
 }
 
-func (f FileSet) in(name string) string {
+func (f Set) in(name string) string {
 	if name == "" || f.Dir == "" || filepath.IsAbs(name) {
 		return name
 	}
@@ -99,7 +99,7 @@ func (f FileSet) in(name string) string {
 }
 
 // spare reports a file that only the other certificates need.
-func (p plan) spare(name string) bool {
+func (p resolvedSet) spare(name string) bool {
 	if name == p.ca || name == p.crl || name == p.kept || len(p.pairs) == 0 {
 		return false
 	}
@@ -107,14 +107,14 @@ func (p plan) spare(name string) bool {
 }
 
 // secret reports a file that holds a private key.
-func (p plan) secret(name string) bool {
-	return slices.ContainsFunc(p.pairs, func(pair FilePair) bool {
+func (p resolvedSet) secret(name string) bool {
+	return slices.ContainsFunc(p.pairs, func(pair Pair) bool {
 		return name == pair.Key || pair.Key == "" && name == pair.Cert
 	})
 }
 
 // names lists the files in the order of their digest, each once.
-func (p plan) names() []string {
+func (p resolvedSet) names() []string {
 	var all, out []string
 	for _, pair := range p.pairs {
 		all = append(all, pair.Cert, pair.Key)

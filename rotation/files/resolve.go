@@ -1,4 +1,4 @@
-package rotation
+package files
 
 import (
 	"errors"
@@ -10,11 +10,11 @@ import (
 
 const maxLinks = 40 // as the kernel's limit
 
-// places are real directories as they were at one time: a path alone does not
+// dirIDs are real directories as they were at one time: a path alone does not
 // tell that a directory was replaced.
-type places map[string]fs.FileInfo
+type dirIDs map[string]fs.FileInfo
 
-func (p places) has(dir string, info fs.FileInfo) bool {
+func (p dirIDs) has(dir string, info fs.FileInfo) bool {
 	was := p[dir]
 	return was != nil && info != nil && os.SameFile(was, info)
 }
@@ -24,15 +24,15 @@ func (p places) has(dir string, info fs.FileInfo) bool {
 type resolver struct {
 	real   map[string]string
 	dirs   []string // on the way, see watched
-	places places   // where the files really are
+	places dirIDs   // where the files really are
 }
 
-func newResolver() *resolver { return &resolver{real: map[string]string{}, places: places{}} }
+func newResolver() *resolver { return &resolver{real: map[string]string{}, places: dirIDs{}} }
 
 // all resolves the files of a plan. One that may be missing, and is, has no
 // path, and for one that only the other certificates need the failure is kept
 // apart. After a failure it goes on: the directories of all files are to be watched.
-func (r *resolver) all(p plan) (paths map[string]string, failed map[string]error, err error) {
+func (r *resolver) all(p resolvedSet) (paths map[string]string, failed map[string]error, err error) {
 	paths, failed = map[string]string{}, map[string]error{}
 	for _, name := range p.names() {
 		path, ferr := r.file(name)

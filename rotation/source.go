@@ -1,0 +1,144 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/artstore/artstore-pki/internal/backoff"
+	"github.com/artstore/artstore-pki/internal/wallclock"
+)
+
+const (
+	minRestart = 100 * time.Millisecond // before a source that gave up is started again
+	maxRestart = 30 * time.Second
+)
+
+// Source delivers candidates until ctx ends, and then returns. yield checks and
+// publishes one; its error says why it was refused, and the last good one stays.
+// yield must not be called after Watch returned. A Watch that returns while ctx
+// lives is started again, with a growing pause; it is also started again, with a
+// new ctx, by [Identity.Reload], and must then yield what it has.
+type Source interface {
+	Watch(ctx context.Context, yield func(Material) error) error
+}
+
+// Observer is told by a source what happens between candidates. A source that
+// has a method WatchObserved(ctx, yield, Observer) gets one with each run, in
+// place of Watch. It is called like yield: never after WatchObserved returned.
+type Observer interface {
+	// Mode says how the source notices changes, for WatchMode of [Identity.Status], and why it
+	// cannot do better; why is nil if nothing is wrong.
+	Mode(mode string, why error)
+	// Failed says that the source cannot be read at present; nil says that it can again.
+	Failed(err error)
+}
+
+type observedSource interface {
+	WatchObserved(ctx context.Context, yield func(Material) error, o Observer) error
+}
+
+// watchSource runs the source once, observed if the source supports that.
+func watchSource(ctx context.Context, src Source, yield func(Material) error, o Observer) error {
+	if s, ok := src.(observedSource); ok {
+		return s.WatchObserved(ctx, yield, o)
+	}
+	return src.Watch(ctx, yield)
+}
+
+// Static is a source of one fixed identity, for tests and short-lived commands.
+func Static(m Material) Source { return static{m} }
+
+type static struct{ m Material }
+
+func (s static) Watch(ctx context.Context, yield func(Material) error) error {
+	if err := yield(s.m); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// sourceRunner keeps a source running: a Watch that returns is started again after a
+// growing pause, and restart starts it again at once.
+type sourceRunner struct {
+	source    Source
+	propose   func(Material) error // the yield
+	observer  Observer
+	published func() bool // whether there was a first success
+	failed    chan error  // capacity 1: the error of a source that gives up before that
+
+	mu      sync.Mutex         // guards what follows
+	round   context.CancelFunc // ends the Watch that runs
+	waiting []chan error       // for the first answer of the next Watch
+}
+
+func newSourceRunner(src Source, propose func(Material) error, o Observer, published func() bool) *sourceRunner {
+	return &sourceRunner{source: src, propose: propose, observer: o, published: published, failed: make(chan error, 1)}
+}
+
+// run returns when ctx ends, or when the source gives up before its first success.
+func (r *sourceRunner) run(ctx context.Context) {
+	failures := 0
+	for ctx.Err() == nil {
+		round, cancel := context.WithCancel(ctx)
+		began := time.Now()
+		accepted, err := r.watchOnce(ctx, round, cancel)
+		if round.Err() == nil { // it gave up by itself
+			if !r.published() {
+				cancel()
+				r.failed <- err
+				return
+			}
+			r.observer.Failed(err)
+			if accepted || time.Since(began) > maxRestart {
+				failures = 0
+			}
+			_ = wallclock.Sleep(round, backoff.Step(minRestart, maxRestart, failures)) // the loop looks at ctx
+			failures++
+		}
+		cancel()
+	}
+}
+
+// watchOnce runs Watch with the context round of ctx, which cancel ends, and answers
+// the restarts that wait for it. accepted reports whether a candidate was accepted.
+func (r *sourceRunner) watchOnce(ctx, round context.Context, cancel context.CancelFunc) (accepted bool, err error) {
+	r.mu.Lock()
+	waiting := r.waiting
+	r.waiting, r.round = nil, cancel
+	r.mu.Unlock()
+	err = watchSource(round, r.source, func(m Material) error {
+		err := r.propose(m)
+		answerWaiting(waiting, err)
+		waiting = nil
+		accepted = accepted || err == nil
+		return err
+	}, r.observer)
+	if err == nil {
+		err = errors.New("the source stopped")
+	}
+	if ctx.Err() != nil {
+		err = ErrClosed
+	}
+	answerWaiting(waiting, err)
+	return accepted, err
+}
+
+// restart starts the source again. The channel delivers its first answer.
+func (r *sourceRunner) restart() <-chan error {
+	done := make(chan error, 1)
+	r.mu.Lock()
+	r.waiting = append(r.waiting, done)
+	cancel := r.round
+	r.mu.Unlock()
+	cancel()
+	return done
+}
+
+func answerWaiting(waiting []chan error, err error) {
+	for _, w := range waiting {
+		w <- err // buffered, and answered once
+	}
+}
