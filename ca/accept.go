@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/secret"
@@ -28,7 +31,7 @@ type Loss struct {
 // FindLoss compares the record of a directory with its marker, as [Open] does. nil
 // means that nothing is lost.
 func FindLoss(ctx context.Context, dir string) (*Loss, error) {
-	cfg, err := LoadConfig(dir)
+	cfg, err := policy.Load(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +66,7 @@ type AcceptOptions struct {
 // AcceptLoss lets an authority go on although entries of its log are lost: with
 // the older record that is there, or with a new one where there is none. What was
 // revoked in the lost entries is good again, and so are tokens that were spent. It
-// is an event of the log, [store.Accepted], and it replaces the marker by the head
+// is an event of the log, [kinds.Accepted], and it replaces the marker by the head
 // that it returns. The record of another authority is never accepted.
 //
 // A crash leaves the old marker until all else is done, so the loss is to be
@@ -80,7 +83,7 @@ func AcceptLoss(ctx context.Context, opt AcceptOptions) (head translog.Head, err
 	case opt.Entries != loss.Known.Size:
 		return head, fmt.Errorf("accepting a loss of %d entries: %w, %d", opt.Entries, ErrOtherLoss, loss.Known.Size)
 	}
-	cfg, err := LoadConfig(opt.Dir)
+	cfg, err := policy.Load(opt.Dir)
 	if err != nil {
 		return head, err
 	}
@@ -88,12 +91,12 @@ func AcceptLoss(ctx context.Context, opt AcceptOptions) (head translog.Head, err
 	if err != nil {
 		return head, err
 	}
-	record, err := openOrCreate(ctx, statedir.Database(opt.Dir, cfg.Database))
+	rec, err := openOrCreate(ctx, statedir.Database(opt.Dir, cfg.Database))
 	if err != nil {
 		return head, err
 	}
-	defer func() { err = errors.Join(err, record.Close()) }()
-	text, err := accept(ctx, record, key, loss.Known)
+	defer func() { err = errors.Join(err, rec.Close()) }()
+	text, err := accept(ctx, rec, key, loss.Known)
 	if err != nil {
 		return head, err
 	}
@@ -131,21 +134,21 @@ func openOrCreate(ctx context.Context, where string) (*store.Store, error) {
 }
 
 // accept records the loss and signs the head that goes on without it.
-func accept(ctx context.Context, record *store.Store, key *translog.Key, known translog.Head) (text []byte, err error) {
-	_, have, err := record.Resume(ctx, key.Verifier(), translog.Head{})
+func accept(ctx context.Context, rec *store.Store, key *translog.Key, known translog.Head) (text []byte, err error) {
+	_, have, err := rec.Resume(ctx, key.Verifier(), translog.Head{})
 	detail := fmt.Sprintf("going on from %s, without some of %s", have, known)
 	if errors.Is(err, store.ErrNoHead) {
 		detail = fmt.Sprintf("beginning anew, without all of %s", known)
-		_, err = record.Begin(ctx, key)
+		_, err = rec.Begin(ctx, key)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := record.Tell(ctx, store.Event{At: time.Now(), Kind: store.Accepted, Caller: operator, Detail: detail}); err != nil {
+	if err := rec.Tell(ctx, record.Event{At: time.Now(), Kind: kinds.Accepted, Caller: operator, Detail: detail}); err != nil {
 		return nil, err
 	}
 	for more := true; more; {
-		if text, more, err = record.Sequence(ctx, key, translog.Head{}); err != nil {
+		if text, more, err = rec.Sequence(ctx, key, translog.Head{}); err != nil {
 			return nil, err
 		}
 	}

@@ -14,7 +14,9 @@ import (
 	"github.com/smallstep/certificates/acme"
 
 	"github.com/artstore/artstore-pki/ca/internal/challenge"
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -38,8 +40,8 @@ func (a *Authority) acmeRoutes(r chi.Router) {
 	})
 	r.Route("/{provisioner}", func(r chi.Router) {
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
-			r.MethodFunc(method, "/directory", a.acmeOpen((*acmeSession).getDirectory))
-			r.MethodFunc(method, "/new-nonce", a.acmeOpen((*acmeSession).getNonce))
+			r.MethodFunc(method, "/directory", a.unsignedRoute((*acmeSession).getDirectory))
+			r.MethodFunc(method, "/new-nonce", a.unsignedRoute((*acmeSession).getNonce))
 		}
 		for pattern, h := range map[string]acmeHandler{
 			"/new-account":         (*acmeSession).postNewAccount,
@@ -54,13 +56,13 @@ func (a *Authority) acmeRoutes(r chi.Router) {
 			"/certificate/{id}":    (*acmeSession).postCertificate,
 			"/revoke-cert":         (*acmeSession).postRevoke,
 		} {
-			r.Post(pattern, a.acmeSigned(h))
+			r.Post(pattern, a.signedRoute(h))
 		}
 	})
 }
 
-// acmeOpen serves what needs no signature: the directory and nonces.
-func (a *Authority) acmeOpen(h acmeHandler) http.HandlerFunc {
+// unsignedRoute serves what needs no signature: the directory and nonces.
+func (a *Authority) unsignedRoute(h acmeHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, err := a.newSession(r)
 		if err == nil {
@@ -72,8 +74,8 @@ func (a *Authority) acmeOpen(h acmeHandler) http.HandlerFunc {
 	}
 }
 
-// acmeSigned serves requests whose signature verifies.
-func (a *Authority) acmeSigned(h acmeHandler) http.HandlerFunc {
+// signedRoute serves requests whose signature verifies.
+func (a *Authority) signedRoute(h acmeHandler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, err := a.newSession(r)
 		if s != nil { // every answer brings the nonce of the next request (RFC 8555 §6.5)
@@ -99,20 +101,20 @@ type acmeSession struct {
 	a     *Authority
 	st    *state
 	base  string // of all addresses: https://host/acme/provisioner/
-	call  acmeCall
+	call  verifiedJWS
 }
 
 // newSession refuses a host that is not ours: it goes into every address that the
 // client is told to follow. The session is there also then, for the nonce.
 func (a *Authority) newSession(r *http.Request) (*acmeSession, error) {
 	st := a.state.Load()
-	if st.rules.acme == nil || chi.URLParam(r, "provisioner") != st.rules.acme.name {
+	if st.rules.ACME == nil || chi.URLParam(r, "provisioner") != st.rules.ACME.Name {
 		return nil, problem.New(problem.Malformed, "there is no ACME provisioner of this name").With(http.StatusNotFound)
 	}
-	u := &url.URL{Scheme: "https", Host: r.Host, Path: acmePrefix + "/" + st.rules.acme.name + "/"}
+	u := &url.URL{Scheme: "https", Host: r.Host, Path: acmePrefix + "/" + st.rules.ACME.Name + "/"}
 	s := &acmeSession{store: a.record.ACME(), a: a, st: st, base: u.String()}
 	if !st.isOwnHost(u.Hostname()) {
-		s.base = "https://" + st.config.publicHost() + u.Path
+		s.base = "https://" + st.config.PublicHost() + u.Path
 		return s, malformed("the host of the request is none of this authority's names (pki.yaml, dns_names)")
 	}
 	return s, nil
@@ -152,19 +154,19 @@ func (s *acmeSession) getDirectory(w http.ResponseWriter, _ *http.Request) error
 		ExternalAccountRequired bool              `json:"externalAccountRequired,omitempty"`
 		Profiles                map[string]string `json:"profiles,omitempty"`
 	}
-	m := meta{ExternalAccountRequired: s.st.rules.acme.requireEAB, Profiles: make(map[string]string)}
-	for service, p := range s.st.rules.profiles {
-		if p.acme {
-			m.Profiles[service] = "certificates of service " + service + ", " + p.life.Default.String() + " unless asked otherwise"
+	m := meta{ExternalAccountRequired: s.st.rules.ACME.RequireEAB, Profiles: make(map[string]string)}
+	for service, p := range s.st.rules.Services {
+		if p.ACME {
+			m.Profiles[service] = "certificates of service " + service + ", " + p.Lifetimes.Default.String() + " unless asked otherwise"
 		}
 	}
-	return writeJSON(w, http.StatusOK, map[string]any{
+	return writeResource(w, http.StatusOK, map[string]any{
 		"newNonce": s.link("new-nonce"), "newAccount": s.link("new-account"), "newOrder": s.link("new-order"),
 		"revokeCert": s.link("revoke-cert"), "keyChange": s.link("key-change"), "meta": m,
 	})
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) error {
+func writeResource(w http.ResponseWriter, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -175,7 +177,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
-// problem answers an error, and charges its address for it: a refusal costs the
+// problem answers an error, and charges the address for it: a refusal costs the
 // authority a signature check, and its sender next to nothing.
 func (a *Authority) problem(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err)
@@ -200,8 +202,8 @@ func malformed(format string, args ...any) error {
 func problemOf(err error) *problem.Document {
 	var p *problem.Document
 	var stored *acme.Error
-	var denied *refusal
-	var s *stranger
+	var denied *denial.Error
+	var s *RequestError
 	switch {
 	case errors.As(err, &p):
 		return p
@@ -212,9 +214,9 @@ func problemOf(err error) *problem.Document {
 		}
 		return p
 	case errors.As(err, &denied):
-		return problem.New(problemType(denied.rule), "%s", denied.Error())
+		return problem.New(problemType(denied.Rule), "%s", denied.Error())
 	case errors.As(err, &s):
-		return problem.New(problem.Malformed, "%s", s.text).With(s.status)
+		return problem.New(problem.Malformed, "%s", s.Text).With(s.Status)
 	case errors.Is(err, store.ErrOrderGone):
 		return problem.New(problem.OrderNotReady, "%s", store.ErrOrderGone.Error())
 	}
@@ -222,13 +224,13 @@ func problemOf(err error) *problem.Document {
 }
 
 // problemType is the type of a refusal of the pipeline.
-func problemType(rule string) problem.Type {
+func problemType(rule denial.Rule) problem.Type {
 	switch rule {
-	case ruleACME, ruleNames, ruleProfile, ruleLoopback:
+	case denial.ACME, denial.Names, denial.Profile, denial.Loopback:
 		return problem.RejectedIdentifier
-	case ruleKey, ruleSound, ruleRequest:
+	case denial.KeyType, denial.SoundPublicKey, denial.Request:
 		return problem.BadCSR
-	case ruleLifetime:
+	case denial.Lifetime:
 		return problem.Malformed
 	}
 	return problem.Unauthorized
@@ -242,13 +244,13 @@ type acmeState struct {
 
 // newACME returns nil if there is no provisioner of ACME. Counts of new accounts
 // go on over a reload that does not change their limit.
-func newACME(rules *acmeRules, old *state) *acmeState {
+func newACME(rules *policy.ACME, old *state) *acmeState {
 	if rules == nil {
 		return nil
 	}
 	out := &acmeState{
-		validator: challenge.New(challenge.Config{Resolver: rules.resolver, HTTPPort: rules.httpPort, TLSPort: rules.tlsPort, Networks: rules.networks}),
-		accounts:  &buckets[netip.Prefix]{rate: Rate{PerSecond: float64(rules.accountsPerHour) / time.Hour.Seconds(), Burst: rules.accountsPerHour}},
+		validator: challenge.New(challenge.Config{Resolver: rules.Resolver, HTTPPort: rules.HTTPPort, TLSPort: rules.TLSPort, Networks: rules.Networks}),
+		accounts:  &buckets[netip.Prefix]{rate: policy.Rate{PerSecond: float64(rules.AccountsPerHour) / time.Hour.Seconds(), Burst: rules.AccountsPerHour}},
 	}
 	if old != nil && old.acme != nil && old.acme.accounts.rate == out.accounts.rate {
 		out.accounts = old.acme.accounts

@@ -102,10 +102,10 @@ func (s *acmeSession) createAccount(r *http.Request, req accountRequest) (*acme.
 	if err != nil {
 		return nil, err
 	}
-	if eab == "" { // somebody who can show a key of the operator is no stranger
+	if eab == "" { // a client with a key of the operator is not counted
 		if wait := s.st.acme.accounts.take(addressOf(r), time.Now()); wait > 0 {
 			p := problem.New(problem.RateLimited, "this address has made %d accounts within an hour: use one of them, or try again in %s (pki.yaml, accounts_per_hour)",
-				s.st.rules.acme.accountsPerHour, wait.Round(time.Second))
+				s.st.rules.ACME.AccountsPerHour, wait.Round(time.Second))
 			p.RetryAfter = wait
 			return nil, p
 		}
@@ -113,7 +113,7 @@ func (s *acmeSession) createAccount(r *http.Request, req accountRequest) (*acme.
 	if err := validKey(s.call.key); err != nil {
 		return nil, err
 	}
-	acc := &acme.Account{Key: s.call.key, Contact: req.Contact, Status: acme.StatusValid, LocationPrefix: s.link("account", ""), ProvisionerName: s.st.rules.acme.name}
+	acc := &acme.Account{Key: s.call.key, Contact: req.Contact, Status: acme.StatusValid, LocationPrefix: s.link("account", ""), ProvisionerName: s.st.rules.ACME.Name}
 	err = s.store.CreateBoundAccount(r.Context(), acc, eab)
 	switch {
 	case errors.Is(err, store.ErrEABGone): // another request was faster
@@ -132,7 +132,7 @@ func (s *acmeSession) active(acc *acme.Account) error {
 	if !acc.IsValid() {
 		return problem.New(problem.Unauthorized, "the account is %s", acc.Status).With(http.StatusUnauthorized)
 	}
-	if acc.ProvisionerName != s.st.rules.acme.name {
+	if acc.ProvisionerName != s.st.rules.ACME.Name {
 		return problem.New(problem.Unauthorized, "the account belongs to another provisioner").With(http.StatusUnauthorized)
 	}
 	return nil
@@ -141,7 +141,7 @@ func (s *acmeSession) active(acc *acme.Account) error {
 func (s *acmeSession) writeAccount(w http.ResponseWriter, status int, acc *acme.Account) error {
 	at := s.link("account", acc.ID)
 	w.Header().Set("Location", at)
-	return writeJSON(w, status, map[string]any{"status": acc.Status, "contact": append([]string{}, acc.Contact...), "orders": at + "/orders"})
+	return writeResource(w, status, map[string]any{"status": acc.Status, "contact": append([]string{}, acc.Contact...), "orders": at + "/orders"})
 }
 
 // ownAccount is the account of the request, if the address is its own.
@@ -198,7 +198,7 @@ func (s *acmeSession) postOrders(w http.ResponseWriter, r *http.Request) error {
 	for _, id := range ids {
 		list = append(list, s.link("order", id))
 	}
-	return writeJSON(w, http.StatusOK, map[string]any{"orders": list})
+	return writeResource(w, http.StatusOK, map[string]any{"orders": list})
 }
 
 // postAsGet wants an empty payload (RFC 8555 §6.3).

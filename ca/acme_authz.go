@@ -83,7 +83,7 @@ func (s *acmeSession) writeAuthorization(w http.ResponseWriter, az *acme.Authori
 	for _, ch := range az.Challenges {
 		out.Challenges = append(out.Challenges, s.wireChallenge(ch))
 	}
-	return writeJSON(w, http.StatusOK, out)
+	return writeResource(w, http.StatusOK, out)
 }
 
 // postChallenge validates a challenge at once (RFC 8555 §7.5.1), or shows it to a
@@ -110,7 +110,7 @@ func (s *acmeSession) postChallenge(w http.ResponseWriter, r *http.Request) erro
 		}
 	}
 	w.Header().Add("Link", "<"+s.link("authz", ch.AuthorizationID)+`>;rel="up"`)
-	return writeJSON(w, http.StatusOK, s.wireChallenge(ch))
+	return writeResource(w, http.StatusOK, s.wireChallenge(ch))
 }
 
 // validate looks whether a challenge was answered, and keeps the outcome. A client

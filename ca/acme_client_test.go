@@ -20,7 +20,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
 )
 
 // What an unchanged client of golang.org/x/crypto/acme does.
@@ -31,7 +31,7 @@ func (w *acmeWorld) client(t testing.TB) *acme.Client {
 }
 
 // eab makes a key as the operator does, and gives its id and secret.
-func eab(t testing.TB, c *catest.CA, profiles ...string) (store.EABKey, []byte) {
+func eab(t testing.TB, c *catest.CA, profiles ...string) (record.EABKey, []byte) {
 	t.Helper()
 	k, key, err := openRecord(t, c).NewEABKey(t.Context(), ca.EABOptions{Profiles: profiles})
 	if err != nil {
@@ -44,7 +44,7 @@ func eab(t testing.TB, c *catest.CA, profiles ...string) (store.EABKey, []byte) 
 	return k, secret
 }
 
-func register(t testing.TB, cl *acme.Client, k store.EABKey, secret []byte) error {
+func register(t testing.TB, cl *acme.Client, k record.EABKey, secret []byte) error {
 	t.Helper()
 	_, err := cl.Register(t.Context(), &acme.Account{ExternalAccountBinding: &acme.ExternalAccountBinding{KID: k.ID, Key: secret}}, acme.AcceptTOS)
 	return err
@@ -58,7 +58,7 @@ func TestACMEBinding(t *testing.T) {
 
 func acmeBinding(t *testing.T, database string) {
 	w := startACMEWith(t, catest.Options{Database: database}, ", require_eab: true")
-	record := openRecord(t, w.CA)
+	rec := openRecord(t, w.CA)
 	dir, err := w.client(t).Discover(t.Context())
 	if err != nil || !dir.ExternalAccountRequired {
 		t.Errorf("directory: %+v, %v", dir, err)
@@ -67,7 +67,7 @@ func acmeBinding(t *testing.T, database string) {
 	refusedWith(t, err, "externalAccountRequired", "artstore-pki acme eab create")
 
 	k, secret := eab(t, w.CA, "web")
-	refusedWith(t, register(t, w.client(t), store.EABKey{ID: "nobody"}, secret), "unauthorized", "unknown, used, revoked or expired")
+	refusedWith(t, register(t, w.client(t), record.EABKey{ID: "nobody"}, secret), "unauthorized", "unknown, used, revoked or expired")
 	refusedWith(t, register(t, w.client(t), k, []byte("another secret")), "unauthorized", "MAC does not verify")
 	cl := w.client(t)
 	if err := register(t, cl, k, secret); err != nil {
@@ -91,7 +91,7 @@ func acmeBinding(t *testing.T, database string) {
 	w.obtain(t, cl3, "dns-01", newKey(t), "shared.example") // of two profiles, and this account may use one of them
 
 	o := w.proven(t, cl, "http-01", "web.example")
-	if err := record.RevokeEABKey(t.Context(), k.ID); err != nil {
+	if err := rec.RevokeEABKey(t.Context(), k.ID); err != nil {
 		t.Fatal(err)
 	}
 	_, err = order(t, cl, "web.example")

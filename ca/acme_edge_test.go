@@ -16,6 +16,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/policy"
 )
 
 // Payloads that are signed right and say nothing sensible.
@@ -152,7 +153,7 @@ func TestACMEWithoutRecord(t *testing.T) {
 func TestACMEUnprovableNames(t *testing.T) {
 	var log bytes.Buffer
 	c := catest.Start(t, catest.Options{
-		Profiles: map[string]ca.Profile{"web": {Names: []string{"web.example", "und_er.internal", "localhost", "spiffe://a/b"}, ACME: true}},
+		Profiles: map[string]policy.Profile{"web": {Names: []string{"web.example", "und_er.internal", "localhost", "spiffe://a/b"}, ACME: true}},
 		Edit:     withProvisioner("  - {type: ACME, name: acme}\n"),
 	})
 	a, err := ca.Open(t.Context(), ca.Options{Dir: c.Dir, Logger: slog.New(slog.NewTextHandler(&log, nil))})

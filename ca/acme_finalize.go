@@ -13,8 +13,10 @@ import (
 	"github.com/smallstep/certificates/acme"
 	"github.com/smallstep/certificates/authority/provisioner"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -47,7 +49,7 @@ func (s *acmeSession) postFinalize(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return err
 	}
-	v, err := s.verified(r, o, csr)
+	v, err := s.requestFor(r, o, csr)
 	if err != nil {
 		s.a.countRefusal(err)
 		return err
@@ -82,9 +84,9 @@ func parseFinalize(payload []byte) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// verified is the request of an account for the names of its order, in the name
+// requestFor is the request of an account for the names of its order, in the name
 // of the one service that has them.
-func (s *acmeSession) verified(r *http.Request, o store.Order, csr *x509.CertificateRequest) (v verified, err error) {
+func (s *acmeSession) requestFor(r *http.Request, o store.Order, csr *x509.CertificateRequest) (v VerifiedRequest, err error) {
 	p, err := s.profileFor(r, o.Identifiers, o.Profile)
 	if err != nil {
 		return v, err
@@ -92,11 +94,11 @@ func (s *acmeSession) verified(r *http.Request, o store.Order, csr *x509.Certifi
 	if v.names, err = matchOrder(o, csr); err != nil {
 		return v, err
 	}
-	v.asked = dates{o.NotBefore, o.NotAfter}
-	v.caller = caller{kind: byAccount, name: "acme " + o.AccountID, service: p.service, credentials: []credential{{"service " + p.service, refusalsPerHour}}}
+	v.requestedDates = dates{o.NotBefore, o.NotAfter}
+	v.caller = caller{kind: callerAccount, name: "acme " + o.AccountID, service: p.Name, credentials: []credential{{"service " + p.Name, refusalsPerHour}}}
 	v.action, v.order = actSign, o.ID
-	v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
-	v.provisioner = provisioner.Extension{Type: provisioner.TypeACME, Name: s.st.rules.acme.name}
+	v.key, v.keyHash = csr.PublicKey, record.KeyHash(csr.RawSubjectPublicKeyInfo)
+	v.provisioner = provisioner.Extension{Type: provisioner.TypeACME, Name: s.st.rules.ACME.Name}
 	// An order buys one certificate, like a token: the same key gets it again.
 	v.token = store.Token{
 		Hash:    sha256.Sum256([]byte("acme order\x00" + o.ID)),
@@ -115,15 +117,15 @@ func matchOrder(o store.Order, csr *x509.CertificateRequest) ([]string, error) {
 	slices.Sort(ordered)
 	asked, err := names.OfRequest(csr)
 	if err != nil {
-		return nil, refuse(ruleRequest, "%v", err)
+		return nil, denial.New(denial.Request, "%v", err)
 	}
 	common, err := names.CommonNames(csr)
 	if err != nil {
-		return nil, refuse(ruleRequest, "%v", err)
+		return nil, denial.New(denial.Request, "%v", err)
 	}
 	common = slices.DeleteFunc(common, func(cn string) bool { return cn == "" })
 	if asked, err = names.CanonicalAll(append(asked, common...)); err != nil {
-		return nil, refuse(ruleRequest, "the common name of the request: %v", err)
+		return nil, denial.New(denial.Request, "the common name of the request: %v", err)
 	}
 	if !slices.Equal(asked, ordered) {
 		return nil, problem.New(problem.BadCSR, "the request is for the names %q, the order for %q", asked, ordered)

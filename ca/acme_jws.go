@@ -14,14 +14,15 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/problem"
+	"github.com/artstore/artstore-pki/internal/panics"
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
 // The gate verifies a request before it stores anything, the use of a nonce
 // included: otherwise strangers could fill the database.
 
-// acmeCall is a request whose signature was verified.
-type acmeCall struct {
+// verifiedJWS is a request whose signature was verified.
+type verifiedJWS struct {
 	url     string           // that was signed, and that of the request
 	kid     string           // address of the account, as the client writes it
 	account *acme.Account    // nil: signed by a key that need not have one
@@ -29,7 +30,7 @@ type acmeCall struct {
 	payload []byte
 }
 
-// acmeAlgorithms are those of the kinds of keys in allKeyTypes.
+// acmeAlgorithms are those of the kinds of keys in keytype.All.
 var acmeAlgorithms = []string{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.EdDSA}
 
 // verify authenticates one request (RFC 8555 §6.2 to §6.5). The nonce is used up
@@ -48,11 +49,11 @@ func (s *acmeSession) verify(r *http.Request) error {
 	if err := s.store.CheckNonce(ctx, nonce); err != nil {
 		return err
 	}
-	call := acmeCall{kid: head.KeyID}
+	call := verifiedJWS{kid: head.KeyID}
 	if call.url, err = signedURL(r, head); err != nil {
 		return err
 	}
-	if call.key, call.account, err = s.signer(ctx, r, head); err != nil {
+	if call.key, call.account, err = s.verificationKey(ctx, r, head); err != nil {
 		return err
 	}
 	if call.payload, err = jws.Verify(call.key); err != nil {
@@ -69,7 +70,7 @@ func readJWS(r *http.Request) ([]byte, error) {
 	if ct := r.Header.Get("Content-Type"); ct != "application/jose+json" {
 		return nil, problem.New(problem.Malformed, "the content type must be application/jose+json").With(http.StatusUnsupportedMediaType)
 	}
-	body, err := io.ReadAll(r.Body) // the guard limits it
+	body, err := io.ReadAll(r.Body) // limitAndRecover limits it
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		return nil, problem.New(problem.Malformed, "the body is larger than %d bytes", tooLarge.Limit).With(http.StatusRequestEntityTooLarge)
@@ -83,7 +84,7 @@ func readJWS(r *http.Request) ([]byte, error) {
 // parseFlattened reads a JWS in JSON with one signature (RFC 8555 §6.2); errors
 // quote nothing of it.
 func parseFlattened(what string, body []byte) (_ *jose.JSONWebSignature, head jose.Header, err error) {
-	defer recovered(&err)
+	defer panics.Catch(panicTo(&err))
 	if err := checkFlattened(what, body); err != nil {
 		return nil, head, err
 	}
@@ -120,9 +121,9 @@ func signedURL(r *http.Request, head jose.Header) (string, error) {
 	return want, nil
 }
 
-// signer finds the key that must have signed: that of an account, or, where RFC
+// verificationKey finds the key that must have signed: that of an account, or, where RFC
 // 8555 §6.2 has it so, one in the request itself.
-func (s *acmeSession) signer(ctx context.Context, r *http.Request, head jose.Header) (*jose.JSONWebKey, *acme.Account, error) {
+func (s *acmeSession) verificationKey(ctx context.Context, r *http.Request, head jose.Header) (*jose.JSONWebKey, *acme.Account, error) {
 	name := path.Base(r.URL.Path)
 	if key := head.JSONWebKey; key != nil {
 		if name != "new-account" && name != "revoke-cert" {
@@ -157,7 +158,7 @@ func (s *acmeSession) accountID(kid string) (id string, ours bool) {
 		return path.Base(kid), false
 	}
 	id = path.Base(u.Path)
-	return id, u.Path == acmePrefix+"/"+s.st.rules.acme.name+"/account/"+id
+	return id, u.Path == acmePrefix+"/"+s.st.rules.ACME.Name+"/account/"+id
 }
 
 // accountKey is the one gate for keys that come with a request: nothing is

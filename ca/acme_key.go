@@ -44,7 +44,7 @@ func parseBinding(raw []byte, url string) (jws *jose.JSONWebSignature, kid strin
 // request; "" if there is none and none is required.
 func (s *acmeSession) verifyBinding(r *http.Request, raw []byte) (eab string, err error) {
 	if len(raw) == 0 || string(raw) == "null" {
-		if s.st.rules.acme.requireEAB {
+		if s.st.rules.ACME.RequireEAB {
 			return "", problem.New(problem.ExternalAccountRequired, "new accounts need an external account binding: ask the operator for a key (artstore-pki acme eab create)")
 		}
 		return "", nil

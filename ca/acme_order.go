@@ -17,8 +17,10 @@ import (
 	"github.com/smallstep/certificates/acme"
 
 	"github.com/artstore/artstore-pki/ca/internal/challenge"
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -57,14 +59,14 @@ func (s *acmeSession) postNewOrder(w http.ResponseWriter, r *http.Request) error
 	}
 	p, err := s.profileFor(r, req.Identifiers, req.Profile)
 	if err == nil { // what could not be in the certificate is refused with the order (RFC 8555 §7.4)
-		_, err = p.validity(dates{req.NotBefore, req.NotAfter}, bounds{now: time.Now(), issuing: s.st.intermediates[0]})
+		_, err = validityOf(p, dates{req.NotBefore, req.NotAfter}, bounds{now: time.Now(), issuing: s.st.intermediates[0]})
 	}
 	if err != nil {
 		s.a.countRefusal(err)
 		return err
 	}
 	o := &acme.Order{
-		AccountID: s.call.account.ID, ProvisionerID: s.st.rules.acme.name, Status: acme.StatusPending, Identifiers: req.Identifiers,
+		AccountID: s.call.account.ID, ProvisionerID: s.st.rules.ACME.Name, Status: acme.StatusPending, Identifiers: req.Identifiers,
 		NotBefore: req.NotBefore.UTC().Truncate(time.Second), NotAfter: req.NotAfter.UTC().Truncate(time.Second), ExpiresAt: time.Now().Add(orderLife).UTC().Truncate(time.Second),
 	}
 	list := make([]*acme.Authorization, 0, len(req.Identifiers))
@@ -76,21 +78,21 @@ func (s *acmeSession) postNewOrder(w http.ResponseWriter, r *http.Request) error
 		list = append(list, az)
 		o.AuthorizationIDs = append(o.AuthorizationIDs, az.ID)
 	}
-	if err := s.store.AddOrder(r.Context(), store.NewOrder{Order: o, Authorizations: list, Profile: p.service}); err != nil {
+	if err := s.store.AddOrder(r.Context(), store.NewOrder{Order: o, Authorizations: list, Profile: p.Name}); err != nil {
 		return err
 	}
-	return s.writeOrder(w, http.StatusCreated, store.Order{Order: o, Profile: p.service})
+	return s.writeOrder(w, http.StatusCreated, store.Order{Order: o, Profile: p.Name})
 }
 
 func (s *acmeSession) newAuthorization(id acme.Identifier, o *acme.Order) (*acme.Authorization, error) {
 	az := &acme.Authorization{ID: rand.Text(), AccountID: o.AccountID, Identifier: id, Token: newToken(), Status: acme.StatusPending, ExpiresAt: o.ExpiresAt}
-	for _, kind := range s.st.rules.acme.challenges {
+	for _, kind := range s.st.rules.ACME.Challenges {
 		if proves(kind, id) {
 			az.Challenges = append(az.Challenges, &acme.Challenge{ID: rand.Text(), Type: acme.ChallengeType(kind), Status: acme.StatusPending})
 		}
 	}
 	if len(az.Challenges) == 0 {
-		return nil, refuse(ruleACME, "%.80q cannot be proven by %s, which is all that the provisioner has (pki.yaml, challenges)", id.Value, strings.Join(s.st.rules.acme.challenges, ", "))
+		return nil, denial.New(denial.ACME, "%.80q cannot be proven by %s, which is all that the provisioner has (pki.yaml, challenges)", id.Value, strings.Join(s.st.rules.ACME.Challenges, ", "))
 	}
 	return az, nil
 }
@@ -116,7 +118,7 @@ func proves(kind string, id acme.Identifier) bool {
 }
 
 // profileFor finds the profile of an order among those that the account may use.
-func (s *acmeSession) profileFor(r *http.Request, ids []acme.Identifier, want string) (*profile, error) {
+func (s *acmeSession) profileFor(r *http.Request, ids []acme.Identifier, want string) (*policy.Service, error) {
 	key, bound, err := s.store.Binding(r.Context(), s.call.account.ID)
 	if err != nil {
 		return nil, err
@@ -124,7 +126,7 @@ func (s *acmeSession) profileFor(r *http.Request, ids []acme.Identifier, want st
 	switch {
 	case bound && !key.Revoked.IsZero():
 		return nil, problem.New(problem.Unauthorized, "the external account key of this account was revoked")
-	case !bound && s.st.rules.acme.requireEAB:
+	case !bound && s.st.rules.ACME.RequireEAB:
 		return nil, problem.New(problem.ExternalAccountRequired, "the account has no external account binding: register again with a key from the operator")
 	}
 	may := func(service string) bool { return !bound || slices.Contains(key.Profiles, service) }
@@ -135,46 +137,46 @@ func (s *acmeSession) profileFor(r *http.Request, ids []acme.Identifier, want st
 // (draft-ietf-acme-profiles), that one must have all its names. Otherwise all
 // names must be of one profile and of no other: the authority does not choose
 // between services.
-func (st *state) acmeProfile(ids []acme.Identifier, want string, may func(service string) bool) (*profile, error) {
+func (st *state) acmeProfile(ids []acme.Identifier, want string, may func(service string) bool) (*policy.Service, error) {
 	list, err := identifierNames(ids)
 	if err != nil {
 		return nil, err
 	}
-	usable := func(p *profile) bool { return p.acme && may(p.service) }
+	usable := func(p *policy.Service) bool { return p.ACME && may(p.Name) }
 	var offered, found []string
-	for _, service := range slices.Sorted(maps.Keys(st.rules.profiles)) {
-		if usable(st.rules.profiles[service]) {
+	for _, service := range slices.Sorted(maps.Keys(st.rules.Services)) {
+		if usable(st.rules.Services[service]) {
 			offered = append(offered, service)
 		}
 	}
-	for _, p := range st.rules.allowing(list) {
+	for _, p := range st.rules.Allowing(list) {
 		if usable(p) {
-			found = append(found, p.service)
+			found = append(found, p.Name)
 		}
 	}
 	switch {
 	case want != "" && !slices.Contains(offered, want):
 		return nil, problem.New(problem.InvalidProfile, "there is no profile %.64q for this account, only %q", want, offered)
 	case want != "" && slices.Contains(found, want):
-		return st.rules.profiles[want], nil
+		return st.rules.Services[want], nil
 	case want != "":
 		return nil, st.noProfile(ids, []string{want}, "profile %q does not have all of %q", want, list)
 	case len(found) == 0:
 		return nil, st.noProfile(ids, offered, "no profile with acme: true has all of %q", list)
 	case len(found) > 1:
-		return nil, refuse(ruleACME, "%q are names of more than one service: %s; name one as the profile of the order", list, strings.Join(found, ", "))
+		return nil, denial.New(denial.ACME, "%q are names of more than one service: %s; name one as the profile of the order", list, strings.Join(found, ", "))
 	}
-	return st.rules.profiles[found[0]], nil
+	return st.rules.Services[found[0]], nil
 }
 
 // noProfile is the refusal of names, with a subproblem for each that none of the
 // services has (RFC 8555 §6.7.1).
 func (st *state) noProfile(ids []acme.Identifier, services []string, format string, args ...any) error {
-	denied := refuse(ruleACME, format, args...)
+	denied := denial.New(denial.ACME, format, args...)
 	p := problem.New(problem.RejectedIdentifier, "%s", denied)
 	for _, id := range ids {
 		name, err := names.Canonical(id.Value)
-		if err != nil || slices.ContainsFunc(services, func(s string) bool { return st.rules.profiles[s].allows([]string{name}, nil) == nil }) {
+		if err != nil || slices.ContainsFunc(services, func(s string) bool { return st.rules.Services[s].Allows([]string{name}, nil) == nil }) {
 			continue
 		}
 		p.Subproblems = append(p.Subproblems, problem.Subproblem{
@@ -182,24 +184,6 @@ func (st *state) noProfile(ids []acme.Identifier, services []string, format stri
 		})
 	}
 	return errors.Join(p, denied)
-}
-
-// unprovable says which names of profiles with acme: true no order can have. URIs
-// are left out: everybody knows that they are no identifiers of ACME.
-func (r *rules) unprovable() (out []string) {
-	for _, service := range slices.Sorted(maps.Keys(r.profiles)) {
-		p := r.profiles[service]
-		for _, name := range p.names {
-			id := acme.Identifier{Type: acme.DNS, Value: name}
-			if _, err := netip.ParseAddr(name); err == nil {
-				id.Type = acme.IP
-			}
-			if _, err := identifierName(id); p.acme && err != nil && !strings.Contains(name, "://") {
-				out = append(out, fmt.Sprintf("profiles.%s has acme: true, but ACME does not prove one of its names: %v", service, err))
-			}
-		}
-	}
-	return out
 }
 
 // identifierNames are the names of an order in the form that profiles have.
@@ -214,7 +198,7 @@ func identifierNames(ids []acme.Identifier) ([]string, error) {
 			return nil, err
 		}
 		if slices.Contains(list, name) {
-			return nil, refuse(ruleACME, "%q stands there twice", name)
+			return nil, denial.New(denial.ACME, "%q stands there twice", name)
 		}
 		list = append(list, name)
 	}
@@ -224,19 +208,13 @@ func identifierNames(ids []acme.Identifier) ([]string, error) {
 func identifierName(id acme.Identifier) (string, error) {
 	name, err := names.Canonical(id.Value)
 	if err != nil {
-		return "", refuse(ruleACME, "%v", err)
+		return "", denial.New(denial.ACME, "%v", err)
 	}
-	addr, notAddr := netip.ParseAddr(name)
-	switch {
-	case (notAddr == nil) != (id.Type == acme.IP), strings.Contains(name, "://"):
-		return "", refuse(ruleACME, "%q is not of type %s", name, id.Type)
-	case strings.Contains(name, "_"): // RFC 8555 §7.1.4 wants host names, RFC 952 has no underscores in them
-		return "", refuse(ruleACME, "%q has an underscore, which no host name has", name)
-	// The authority would ask itself: whoever shares its machine could prove it.
-	case name == "localhost" || strings.HasSuffix(name, ".localhost"), notAddr == nil && (addr.IsLoopback() || addr.IsUnspecified()):
-		return "", refuse(ruleLoopback, "%q is the machine of the authority", name)
+	_, notAddr := netip.ParseAddr(name)
+	if (notAddr == nil) != (id.Type == acme.IP) || strings.Contains(name, "://") {
+		return "", denial.New(denial.ACME, "%q is not of type %s", name, id.Type)
 	}
-	return name, nil
+	return name, policy.CheckACMEName(name)
 }
 
 // ownOrder is an order of the account.
@@ -290,14 +268,14 @@ func (s *acmeSession) writeOrder(w http.ResponseWriter, status int, o store.Orde
 		out.Certificate = s.link("certificate", o.CertificateID)
 	}
 	w.Header().Set("Location", at)
-	return writeJSON(w, status, out)
+	return writeResource(w, status, out)
 }
 
 // countRefusal counts what is refused to an account that has proven nothing yet:
-// a stranger could fill the record with such refusals.
+// any client could fill the record with such refusals.
 func (a *Authority) countRefusal(err error) {
-	var r *refusal
+	var r *denial.Error
 	if errors.As(err, &r) {
-		a.metrics.refused.WithLabelValues(r.rule).Inc()
+		a.metrics.refused.WithLabelValues(string(r.Rule)).Inc()
 	}
 }

@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -34,9 +34,9 @@ type EABOptions struct {
 
 // NewEABKey makes a key that binds one ACME account to services (RFC 8555 §7.3.4).
 // The HMAC key, in base64url as clients want it, is returned here and never again.
-func (r *Record) NewEABKey(ctx context.Context, opt EABOptions) (store.EABKey, secret.String, error) {
-	none := func(format string, args ...any) (store.EABKey, secret.String, error) {
-		return store.EABKey{}, secret.String{}, fmt.Errorf("making an external account key: "+format, args...)
+func (r *Record) NewEABKey(ctx context.Context, opt EABOptions) (record.EABKey, secret.String, error) {
+	none := func(format string, args ...any) (record.EABKey, secret.String, error) {
+		return record.EABKey{}, secret.String{}, fmt.Errorf("making an external account key: "+format, args...)
 	}
 	if opt.Life == 0 {
 		opt.Life = DefaultEABLife
@@ -44,45 +44,40 @@ func (r *Record) NewEABKey(ctx context.Context, opt EABOptions) (store.EABKey, s
 	if opt.Life < 0 || opt.Life > MaxEABLife {
 		return none("a life of %s is not between 0 and %s", opt.Life, MaxEABLife)
 	}
-	cfg, err := LoadConfig(r.dir)
+	cfg, err := policy.Load(r.dir)
 	if err != nil {
-		return store.EABKey{}, secret.String{}, err
+		return record.EABKey{}, secret.String{}, err
 	}
-	rules, err := cfg.parse()
+	rules, err := cfg.Parse()
 	if err != nil {
-		return store.EABKey{}, secret.String{}, err
+		return record.EABKey{}, secret.String{}, err
 	}
-	if rules.acme == nil {
-		return none("pki.yaml has no provisioner of type %s", typeACME)
+	if rules.ACME == nil {
+		return none("pki.yaml has no provisioner of type ACME")
 	}
 	if len(opt.Profiles) == 0 {
 		return none("want at least one profile")
 	}
 	for _, service := range opt.Profiles {
-		if p := rules.profiles[service]; p == nil || !p.acme {
-			return none("%.80q is no profile with acme: true, only %s", service, strings.Join(rules.acmeServices(), ", "))
+		if p := rules.Services[service]; p == nil || !p.ACME {
+			return none("%.80q is no profile with acme: true, only %s", service, strings.Join(rules.ACMEServices(), ", "))
 		}
 	}
 	profiles := slices.Compact(slices.Sorted(slices.Values(opt.Profiles)))
 	now := time.Now().UTC()
-	k, key, err := r.store.NewEABKey(ctx, operator, store.EABKey{Profiles: profiles, Note: clip(opt.Note), Created: now, Expires: now.Add(opt.Life)})
+	k, key, err := r.store.NewEABKey(ctx, operator, record.EABKey{Profiles: profiles, Note: clip(opt.Note), Created: now, Expires: now.Add(opt.Life)})
 	if err != nil {
 		return k, secret.String{}, err
 	}
 	return k, secret.New(base64.RawURLEncoding.EncodeToString(key)), nil
 }
 
-// acmeServices are the services with acme: true.
-func (r *rules) acmeServices() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(r.profiles)), func(s string) bool { return !r.profiles[s].acme })
-}
-
 // EABKeys lists the external account keys, the oldest first.
-func (r *Record) EABKeys(ctx context.Context) ([]store.EABKey, error) { return r.store.EABKeys(ctx) }
+func (r *Record) EABKeys(ctx context.Context) ([]record.EABKey, error) { return r.store.EABKeys(ctx) }
 
 // RevokeEABKey ends a key, and what the account that it bound may order; its
 // certificates stay as they are. One that is unknown, or was revoked before, is
-// [store.ErrNotFound].
+// [record.ErrNotFound].
 func (r *Record) RevokeEABKey(ctx context.Context, id string) error {
 	return r.store.RevokeEABKey(ctx, operator, id, time.Now())
 }

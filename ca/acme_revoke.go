@@ -12,11 +12,12 @@ import (
 	"github.com/smallstep/certificates/acme"
 
 	"github.com/artstore/artstore-pki/ca/internal/problem"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
 // postRevoke revokes a certificate (RFC 8555 §7.6) for the account that
-// ordered it, or for whoever has its key, through the same door as all others.
+// ordered it, or for the holder of its key, authorized like all other revocations.
 // Accounts that have merely proven the same names may not: it would let a moment's
 // hold on a name take certificates away that were obtained in another way.
 func (s *acmeSession) postRevoke(w http.ResponseWriter, r *http.Request) error {
@@ -25,15 +26,15 @@ func (s *acmeSession) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	entry, err := a.recorded(r.Context(), cert)
-	var unknown *stranger
+	entry, err := a.lookUp(r.Context(), cert)
+	var unknown *RequestError
 	if errors.As(err, &unknown) {
 		return problem.New(problem.Unauthorized, "the certificate is not in the record of this authority")
 	}
 	if err != nil {
 		return err
 	}
-	c, err := s.revoker(r.Context(), entry)
+	c, err := s.authenticateRevoker(r.Context(), entry)
 	if err != nil {
 		return err
 	}
@@ -41,7 +42,7 @@ func (s *acmeSession) postRevoke(w http.ResponseWriter, r *http.Request) error {
 		return alreadyRevoked()
 	}
 	err = a.revoke(r.Context(), c, store.RevokeRequest{
-		Revocation: store.Revocation{Serial: entry.Serial, RevokedAt: time.Now(), Reason: reason, Caller: c.name},
+		Revocation: record.Revocation{Serial: entry.Serial, RevokedAt: time.Now(), Reason: reason, Caller: c.name},
 	})
 	if errors.As(err, &unknown) { // by another request, meanwhile
 		return alreadyRevoked()
@@ -79,11 +80,11 @@ func parseRevoke(payload []byte) (*x509.Certificate, int, error) {
 	return cert, req.Reason, nil
 }
 
-// revoker is who asks, if the certificate is its own.
-func (s *acmeSession) revoker(ctx context.Context, entry store.Certificate) (caller, error) {
-	c := peer(entry)
+// authenticateRevoker returns the caller, if the certificate is its own.
+func (s *acmeSession) authenticateRevoker(ctx context.Context, entry record.Certificate) (caller, error) {
+	c := callerOf(entry)
 	if acc := s.call.account; acc != nil {
-		c.kind, c.name = byAccount, "acme "+acc.ID
+		c.kind, c.name = callerAccount, "acme "+acc.ID
 		ordered, err := s.store.GetCertificate(ctx, entry.Serial)
 		if err == nil && ordered.AccountID == acc.ID {
 			return c, nil
@@ -95,7 +96,7 @@ func (s *acmeSession) revoker(ctx context.Context, entry store.Certificate) (cal
 		return caller{}, forbidden("the account did not order this certificate")
 	}
 	spki, err := x509.MarshalPKIXPublicKey(s.call.key.Key)
-	if err != nil || store.KeyHash(spki) != entry.KeyHash {
+	if err != nil || record.KeyHash(spki) != entry.KeyHash {
 		return caller{}, forbidden("the request is not signed by the key of this certificate")
 	}
 	return c, nil

@@ -21,8 +21,8 @@ import (
 
 	"golang.org/x/crypto/acme"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/dnstest"
 )
 
@@ -37,8 +37,8 @@ type acmeWorld struct {
 	visited int                 // requests on http-01's port
 }
 
-func acmeProfiles() map[string]ca.Profile {
-	return map[string]ca.Profile{
+func acmeProfiles() map[string]policy.Profile {
+	return map[string]policy.Profile{
 		"web":   {Names: []string{"web.example", "api.example", "127.0.0.1", "localhost", "192.0.2.7"}, Wildcards: []string{"*.api.example"}, ACME: true},
 		"other": {Names: []string{"other.example", "shared.example"}, ACME: true, KeyTypes: []string{"EC-P384"}},
 		"third": {Names: []string{"third.example", "shared.example"}, ACME: true},

@@ -14,7 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// auditLog is a file of JSON lines for whoever collects logs. The record stays
+// auditLog is a file of JSON lines for log collectors. The record stays
 // the truth: it is committed before an answer, and a line is written after it
 // without a flush. A line that cannot be written stops nothing; it is counted and
 // said in the program's log. All methods work on a nil log.
@@ -81,7 +81,7 @@ func (l *auditLog) write(line auditLine) error {
 	return nil
 }
 
-func (l *auditLog) close() error {
+func (l *auditLog) Close() error {
 	if l == nil {
 		return nil
 	}
@@ -94,28 +94,28 @@ func (l *auditLog) close() error {
 	return f.Close()
 }
 
-// tell writes a line about a caller. What it tells of is committed.
-func (a *Authority) tell(ctx context.Context, c caller, line auditLine) {
+// writeAudit writes a line about a caller, after the commit.
+func (a *Authority) writeAudit(ctx context.Context, c caller, line auditLine) {
 	line.Caller, line.Address = c.name, addressIn(ctx)
 	if line.Service == "" {
 		line.Service = c.service
 	}
-	a.auditTurn.RLock()
-	defer a.auditTurn.RUnlock()
+	a.auditMu.RLock()
+	defer a.auditMu.RUnlock()
 	if err := a.audit.write(line); err != nil {
-		a.metrics.untold.Inc()
+		a.metrics.auditFailures.Inc()
 		a.logger.ErrorContext(ctx, "audit log not written", "path", a.audit.path, "err", err)
 	}
 }
 
-// telling runs a revocation of a command between opening the log and writing to
-// it: a log that cannot be written stops it, for nobody waits for its answer.
-func (r *Record) telling(line auditLine, revoke func() (int, error)) (n int, err error) {
+// revokeAudited runs a revocation of a command between opening the log and writing to
+// it: a log that cannot be written stops the revocation, because no client waits for it.
+func (r *Record) revokeAudited(line auditLine, revoke func() (int, error)) (n int, err error) {
 	log, err := openAuditLog(r.dir, r.auditPath)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, log.close()) }()
+	defer func() { err = errors.Join(err, log.Close()) }()
 	if n, err = revoke(); err != nil {
 		return 0, err
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -55,7 +55,7 @@ func TestAuditLog(t *testing.T) {
 	mustDo(t, newClient(t, c, cert), "/renew", nil, http.StatusCreated)
 	serial := cert.Leaf.SerialNumber.String()
 	mustDo(t, newClient(t, c, cert), "/revoke", map[string]any{"serial": serial, "passive": true}, http.StatusOK)
-	if n, err := openRecord(t, c).RevokeSet(t.Context(), store.Selection{Lineage: serial}, 1, ""); err != nil || n != 1 {
+	if n, err := openRecord(t, c).RevokeSet(t.Context(), record.Selection{Lineage: serial}, 1, ""); err != nil || n != 1 {
 		t.Errorf("the lineage: %d %v", n, err)
 	}
 	c.Revoke(t, enrol(t, c, "ingester", "ingester").Leaf.SerialNumber.String())
@@ -164,7 +164,7 @@ func TestAuditLogRotates(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = r.Close() }()
-	list, _, err := r.List(t.Context(), store.Query{Limit: 1})
+	list, _, err := r.List(t.Context(), record.Query{Limit: 1})
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%d %v", len(list), err)
 	}

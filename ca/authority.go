@@ -15,11 +15,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/smallstep/certificates/authority"
-	"github.com/smallstep/certificates/authority/config"
 
+	"github.com/artstore/artstore-pki/ca/internal/lru"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -46,46 +47,46 @@ type Authority struct {
 	record    *store.Store
 	logger    *slog.Logger
 	metrics   *metrics
-	auditTurn sync.RWMutex // held by who writes to audit, so that a reload closes none in use
+	auditMu   sync.RWMutex // held by who writes to audit, so that a reload closes none in use
 	audit     *auditLog
 	auditPath string          // of Options
-	life      context.Context //nolint:containedctx // the adapter to smallstep's context-free storage interface lives as long as the authority
+	life      context.Context //nolint:containedctx // validations of ACME challenges go on when the request that asked for them has ended, and end with the authority
 	end       context.CancelFunc
 	state     atomic.Pointer[state]
-	turn      chan struct{} // holds the right to change the state; a channel, because the holder does I/O and waiters must be able to leave
+	changeSem chan struct{} // held to change the state; a channel, because the holder does I/O and waiters must be able to leave
 	refusals  quota
 	soundKeys struct { // RSA keys that validateKey has let pass
 		sync.Mutex
-		recent[[sha256.Size]byte, struct{}]
+		lru.Cache[[sha256.Size]byte, struct{}]
 	}
-	swept     atomic.Int64 // unix seconds of the last sweep of spent tokens
-	acmeSwept atomic.Int64 // likewise, of ACME orders and nonces
-	lists     crlMakers
-	live      liveCounts
-	full      fullLineages
-	revoked   atomic.Pointer[revokedAnswer]
-	revokes   broadcast   // wakes Watch when this process revokes
-	long      atomic.Bool // it was said that the answer is
-	logKey    *translog.Key
-	head      atomic.Pointer[head] // newest signed head of the log, nil before the first entry
-	marker    marker
-	stuck     atomic.Bool // the log could not be extended the last time
+	swept            atomic.Int64 // unix seconds of the last sweep of spent tokens
+	acmeSwept        atomic.Int64 // likewise, of ACME orders and nonces
+	lists            Lists
+	live             liveCounts
+	full             fullLineages
+	revoked          atomic.Pointer[revokedAnswer]
+	revokes          broadcast   // wakes Watch when this process revokes
+	long             atomic.Bool // it was said that the answer is
+	logKey           *translog.Key
+	head             atomic.Pointer[signedHead] // newest signed head of the log, nil before the first entry
+	marker           marker
+	sequencingFailed atomic.Bool // the log could not be extended the last time
 }
 
 // state is everything that a request needs, as one immutable value. Rotation and
 // reload publish a new one; a request that began with the old one ends with it.
 type state struct {
-	config        Config
-	rules         *rules
+	config        policy.Config
+	rules         *policy.Rules
 	roots         []*x509.Certificate          // the signing one first
 	intermediates []*x509.Certificate          // the issuing one first; older ones while leaves of theirs live
 	issuerPEM     map[*x509.Certificate]string // intermediates in PEM: nearly every answer has one
 	signer        crypto.Signer                // of intermediates[0]
 	digest        string                       // stepapi.TrustDigest of roots
-	embedded      *authority.Authority
+	smallstep     *authority.Authority
 	acme          *acmeState             // nil without ACME
-	signing       map[string]tokenSigner // enrolment keys for tokens of enrollers, by the service that they are for
-	rootLists     map[string]*crl        // by subject key id, see writeRootList
+	enrolmentKeys map[string]tokenSigner // enrolment keys for tokens of enrollers, by the service that they are for
+	rootLists     map[string]*List       // by subject key id, see writeRootList
 	limits        *limits                // carried over while its configuration stays
 	superseded    chan struct{}          // closed when a newer state has been published
 }
@@ -93,12 +94,12 @@ type state struct {
 // Open opens the state directory that [Init] made: configuration, trust, keys and
 // record. Close it after its users are done.
 func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
-	cfg, err := LoadConfig(opt.Dir)
+	cfg, err := policy.Load(opt.Dir)
 	if err != nil {
 		return nil, err
 	}
 	f := files{dir: opt.Dir, password: opt.Password, passwordFile: opt.PasswordFile}
-	a := &Authority{logger: opt.Logger, auditPath: opt.AuditLog, turn: make(chan struct{}, 1)}
+	a := &Authority{logger: opt.Logger, auditPath: opt.AuditLog, changeSem: make(chan struct{}, 1)}
 	if a.logger == nil {
 		a.logger = slog.Default()
 	}
@@ -144,7 +145,7 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 // publish completes a state (rules, embedded authority) and makes it current. On
 // an error the old one stays.
 func (a *Authority) publish(st *state) (err error) {
-	if st.rules, err = st.config.parse(); err != nil {
+	if st.rules, err = st.config.Parse(); err != nil {
 		return err
 	}
 	for _, i := range st.intermediates {
@@ -155,17 +156,17 @@ func (a *Authority) publish(st *state) (err error) {
 	if st.rootLists, err = a.files.readRootLists(st.roots); err != nil {
 		return err
 	}
-	if st.embedded, err = a.embed(st); err != nil {
+	if st.smallstep, err = a.embedSmallstep(st); err != nil {
 		return fmt.Errorf("building the embedded authority: %w", err)
 	}
-	if st.signing, err = a.files.tokenSigners(st.rules); err != nil {
+	if st.enrolmentKeys, err = a.files.tokenSigners(st.rules); err != nil {
 		return err
 	}
-	st.acme = newACME(st.rules.acme, a.state.Load())
-	if old := a.state.Load(); old != nil && old.limits.follows(st.rules.limits) {
+	st.acme = newACME(st.rules.ACME, a.state.Load())
+	if old := a.state.Load(); old != nil && old.limits.sameRates(st.rules.Limits) {
 		st.limits = old.limits
 	} else {
-		st.limits = newLimits(st.rules.limits)
+		st.limits = newLimits(st.rules.Limits)
 	}
 	st.issuerPEM = make(map[*x509.Certificate]string)
 	for _, c := range st.intermediates {
@@ -179,52 +180,22 @@ func (a *Authority) publish(st *state) (err error) {
 	return nil
 }
 
-// embed builds smallstep's authority over our state: it holds provisioners and
-// checks tokens. Its lists are fixed, therefore each state has its own.
-func (a *Authority) embed(st *state) (_ *authority.Authority, err error) {
-	defer recovered(&err)
-	auth := &config.AuthConfig{
-		// A token is spent in the database, so tokens made before a restart are as good as later ones.
-		DisableIssuedAtCheck: true,
-	}
-	if auth.Provisioners, err = a.provisioners(st); err != nil {
-		return nil, err
-	}
-	chain := st.intermediates[:1]
-	return authority.NewEmbedded(
-		authority.WithConfig(&config.Config{DNSNames: st.config.DNSNames, AuthorityConfig: auth, CommonName: st.config.Name}),
-		authority.WithX509RootCerts(st.roots...),
-		authority.WithX509IntermediateCerts(st.intermediates...),
-		authority.WithX509SignerChain(chain, st.signer),
-		authority.WithDatabase(a.record.AuthDB(a.life)),
-		authority.WithQuietInit(),
-	)
-}
-
-// recovered turns a panic of the library into an error: one bad request must not
-// take the authority down (v0.30.2 has a known one in its policy engine).
-func recovered(err *error) {
-	if r := recover(); r != nil {
-		*err = fmt.Errorf("panic in the embedded authority: %v", r)
-	}
-}
-
 // Roots are the current trust bundle, the root that signs first.
 func (a *Authority) Roots() []*x509.Certificate { return slices.Clone(a.state.Load().roots) }
 
 // Config is the configuration in effect. Its maps are shared: read only.
-func (a *Authority) Config() Config { return a.state.Load().config }
+func (a *Authority) Config() policy.Config { return a.state.Load().config }
 
 // Reload reads pki.yaml, the trust, the password file and the keys again, and
 // opens the audit log anew. On an error the old state stays in effect, as a whole.
 func (a *Authority) Reload(ctx context.Context) error {
 	var audit *auditLog
-	err := a.change(ctx, func(next *state) (err error) {
+	err := a.update(ctx, func(next *state) (err error) {
 		before := next.config
-		if next.config, err = LoadConfig(a.files.dir); err != nil {
+		if next.config, err = policy.Load(a.files.dir); err != nil {
 			return err
 		}
-		if err := before.fixed(next.config); err != nil {
+		if err := before.CheckReload(next.config); err != nil {
 			return err
 		}
 		if next.roots, next.intermediates, err = a.files.readCurrent(); err != nil {
@@ -237,61 +208,52 @@ func (a *Authority) Reload(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return errors.Join(err, audit.close())
+		return errors.Join(err, audit.Close())
 	}
 	a.warn(ctx, a.state.Load())
 	a.warnOfExposure(ctx, a.state.Load().config)
 	a.warnOfSharedNames(ctx, a.state.Load().rules)
-	a.lists.forget() // with the keys of retired issuers
-	a.auditTurn.Lock()
+	a.lists.reset() // with the keys of retired issuers
+	a.auditMu.Lock()
 	audit, a.audit = a.audit, audit
-	a.auditTurn.Unlock()
-	return audit.close()
+	a.auditMu.Unlock()
+	return audit.Close()
 }
 
 // warn says what the configuration allows and its author may not have meant.
 func (a *Authority) warn(ctx context.Context, st *state) {
-	for _, text := range st.rules.overlaps() {
+	for _, text := range st.rules.Overlaps() {
 		a.logger.WarnContext(ctx, "profiles overlap", "err", text)
 	}
-	for _, text := range st.rules.unprovable() {
+	for _, text := range st.rules.Unprovable() {
 		a.logger.WarnContext(ctx, "ACME cannot prove a name", "err", text)
 	}
 }
 
-// fixed refuses another value of what is opened once, at start. A listener that
-// moved would need its old socket until the new one is there, and new certificates
-// would name a crl_url where nothing answers yet.
-func (c Config) fixed(next Config) error {
-	var bad problems
-	for _, one := range []struct{ key, before, after string }{
-		{"address", c.Address, next.Address}, {"metrics", c.Metrics, next.Metrics},
-		{"crl_address", c.CRLAddress, next.CRLAddress}, {"database", c.Database, next.Database},
-	} {
-		if one.before != one.after {
-			bad.add("%s: it does not change while the authority runs; restart it", one.key)
-		}
+// warnOfSharedNames is for each load of the configuration.
+func (a *Authority) warnOfSharedNames(ctx context.Context, r *policy.Rules) {
+	for _, text := range r.SharedNames() {
+		a.logger.WarnContext(ctx, "services share a name with the authority", "rule", "shared-name", "what", text)
 	}
-	return bad.err()
 }
 
 // openAudit opens the audit log that the options or else a configuration name.
-func (a *Authority) openAudit(cfg Config) (*auditLog, error) {
+func (a *Authority) openAudit(cfg policy.Config) (*auditLog, error) {
 	if a.auditPath != "" {
 		return openAuditLog("", a.auditPath) // relative to where the program runs, as flags are
 	}
 	return openAuditLog(a.files.dir, cfg.AuditLog)
 }
 
-// change runs one change of the state at a time: fn edits a copy, which is then
+// update runs one change of the state at a time: fn edits a copy, which is then
 // published. If fn fails nothing has changed.
-func (a *Authority) change(ctx context.Context, fn func(next *state) error) error {
+func (a *Authority) update(ctx context.Context, fn func(next *state) error) error {
 	select {
-	case a.turn <- struct{}{}:
+	case a.changeSem <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-a.turn }()
+	defer func() { <-a.changeSem }()
 	old := a.state.Load()
 	next := &state{config: old.config, roots: old.roots, intermediates: old.intermediates, signer: old.signer}
 	if err := fn(next); err != nil {
@@ -316,7 +278,7 @@ func (a *Authority) copyTrust(ctx context.Context, st *state) {
 func (a *Authority) Ready(ctx context.Context) error {
 	st := a.state.Load()
 	issuing := st.intermediates[0]
-	if !pemfile.Fits(issuing, st.signer) {
+	if !certs.Fits(issuing, st.signer) {
 		return fmt.Errorf("the key does not fit issuer %q", issuing.Subject.CommonName)
 	}
 	for _, c := range []*x509.Certificate{issuing, st.roots[0]} {
@@ -325,7 +287,7 @@ func (a *Authority) Ready(ctx context.Context) error {
 		}
 	}
 	for _, c := range st.intermediates { // makes the lists that are due, also when nobody asks for them
-		if _, err := a.crl(ctx, st, c, false); err != nil {
+		if _, err := a.currentCRL(ctx, st, c, false); err != nil {
 			return err
 		}
 	}
@@ -339,9 +301,9 @@ func (a *Authority) Close() error {
 		a.markLast()
 	}
 	a.end()
-	a.auditTurn.RLock()
-	err := a.audit.close()
-	a.auditTurn.RUnlock()
+	a.auditMu.RLock()
+	err := a.audit.Close()
+	a.auditMu.RUnlock()
 	if a.record == nil {
 		return err
 	}

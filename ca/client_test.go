@@ -23,7 +23,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
@@ -168,7 +169,7 @@ func pair(t testing.TB, body []byte, key crypto.Signer) *tls.Certificate {
 	if err != nil {
 		t.Fatalf("sign answer: %v", err)
 	}
-	if !pemfile.Fits(chain[0], key) {
+	if !certs.Fits(chain[0], key) {
 		t.Fatal("the certificate is for another key")
 	}
 	if resp.Certificate != resp.Chain[0] || resp.CA != resp.Chain[1] {
@@ -199,9 +200,9 @@ func signRequest(t testing.TB, token secret.String, key crypto.Signer, cn string
 
 func hexID(c *x509.Certificate) string { return hex.EncodeToString(c.SubjectKeyId) }
 
-func listAll(t testing.TB, c *catest.CA) []store.Certificate {
+func listAll(t testing.TB, c *catest.CA) []record.Certificate {
 	t.Helper()
-	page, next, err := openRecord(t, c).List(t.Context(), store.Query{Limit: 1000})
+	page, next, err := openRecord(t, c).List(t.Context(), record.Query{Limit: 1000})
 	if err != nil || next != "" {
 		t.Fatal(next, err)
 	}

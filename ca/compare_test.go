@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/policy"
 )
 
 func TestDeviations(t *testing.T) {
@@ -20,32 +20,32 @@ func TestDeviations(t *testing.T) {
 
 	for _, tc := range []struct {
 		name  string
-		edit  func(*ca.Profile)
+		edit  func(*policy.Profile)
 		chain []*x509.Certificate
 		want  string
 	}{
-		{"as issued", func(*ca.Profile) {}, issued, ""},
-		{"another spelling of the same", func(p *ca.Profile) {
+		{"as issued", func(*policy.Profile) {}, issued, ""},
+		{"another spelling of the same", func(p *policy.Profile) {
 			p.Names = []string{"Ingester", "0:0:0:0:0:0:0:1", "ARTSTORE_ingester", "127.0.0.1", spiffe, "ingester"}
 			p.Usages = []string{"client", "server"}
 		}, issued, ""},
-		{"a name more", func(p *ca.Profile) { p.Names = append(p.Names, "artstore_x") }, issued, "names changed: + artstore_x"},
-		{"names fewer", func(p *ca.Profile) { p.Names = []string{"ingester"} }, issued,
+		{"a name more", func(p *policy.Profile) { p.Names = append(p.Names, "artstore_x") }, issued, "names changed: + artstore_x"},
+		{"names fewer", func(p *policy.Profile) { p.Names = []string{"ingester"} }, issued,
 			"names changed: - artstore_ingester, - 127.0.0.1, - ::1, - spiffe://artstore/ingester"},
-		{"a hyphen for an underscore", func(p *ca.Profile) { p.Names[1] = "artstore-ingester" }, issued,
+		{"a hyphen for an underscore", func(p *policy.Profile) { p.Names[1] = "artstore-ingester" }, issued,
 			"names changed: + artstore-ingester, - artstore_ingester"},
-		{"server only", func(p *ca.Profile) { p.Usages = []string{"server"} }, issued, "usages changed: - client"},
-		{"another kind of key", func(p *ca.Profile) { p.KeyTypes = []string{"Ed25519"} }, issued, "key type EC-P256 is not allowed any more"},
-		{"another lifetime", func(p *ca.Profile) { p.Lifetime.Default = 36 * time.Hour }, issued, "lifetime changed: 36h0m0s instead of 24h0m0s"},
-		{"a name of no kind that we issue", func(*ca.Profile) {}, append([]*x509.Certificate{&mail}, issued[1:]...), "names changed: - someone@example.com"},
-		{"all at once", func(p *ca.Profile) { p.Names, p.Usages = []string{"x"}, []string{"client"} }, issued[:1],
+		{"server only", func(p *policy.Profile) { p.Usages = []string{"server"} }, issued, "usages changed: - client"},
+		{"another kind of key", func(p *policy.Profile) { p.KeyTypes = []string{"Ed25519"} }, issued, "key type EC-P256 is not allowed any more"},
+		{"another lifetime", func(p *policy.Profile) { p.Lifetime.Default = 36 * time.Hour }, issued, "lifetime changed: 36h0m0s instead of 24h0m0s"},
+		{"a name of no kind that we issue", func(*policy.Profile) {}, append([]*x509.Certificate{&mail}, issued[1:]...), "names changed: - someone@example.com"},
+		{"all at once", func(p *policy.Profile) { p.Names, p.Usages = []string{"x"}, []string{"client"} }, issued[:1],
 			"names changed: + x, - artstore_ingester, - ingester, - 127.0.0.1, - ::1, - spiffe://artstore/ingester; usages changed: - server"},
 	} {
 		config := c.Authority.Config()
 		p := config.Profiles["ingester"]
 		p.Names = slices.Clone(p.Names)
 		tc.edit(&p)
-		config.Profiles = map[string]ca.Profile{"ingester": p}
+		config.Profiles = map[string]policy.Profile{"ingester": p}
 		got, err := config.Deviations("ingester", tc.chain)
 		if text := strings.Join(got, "; "); err != nil || text != tc.want {
 			t.Errorf("%s: %q, %v; want %q", tc.name, text, err, tc.want)
@@ -64,7 +64,7 @@ func TestDeviations(t *testing.T) {
 		}
 	})
 	t.Run("not a valid configuration", func(t *testing.T) {
-		if _, err := (ca.Config{}).Deviations("ingester", issued); err == nil {
+		if _, err := (policy.Config{}).Deviations("ingester", issued); err == nil {
 			t.Error("accepted")
 		}
 	})

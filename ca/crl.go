@@ -13,7 +13,8 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/internal/keytype"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/revocation"
 )
 
@@ -35,7 +36,7 @@ type crlEntry struct {
 }
 
 // add appends an entry.
-func (e *crlEntries) add(l store.Listed) error {
+func (e *crlEntries) add(l record.RevokedEntry) error {
 	serial, ok := new(big.Int).SetString(l.Serial, 10)
 	if !ok {
 		return fmt.Errorf("making a CRL: serial %.60q in the record", l.Serial)
@@ -165,18 +166,18 @@ type sigAlgorithm struct {
 }
 
 func crlAlgorithm(key crypto.PublicKey) (sigAlgorithm, error) {
-	switch keyType(key) {
-	case keyP256:
+	switch keytype.Of(key) {
+	case keytype.P256:
 		return sigAlgorithm{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}, false, crypto.SHA256, x509.ECDSAWithSHA256}, nil
-	case keyP384:
+	case keytype.P384:
 		return sigAlgorithm{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}, false, crypto.SHA384, x509.ECDSAWithSHA384}, nil
-	case keyEd25519: // signs the message itself
+	case keytype.Ed25519: // signs the message itself
 		return sigAlgorithm{asn1.ObjectIdentifier{1, 3, 101, 112}, false, 0, x509.PureEd25519}, nil
 	}
 	if _, ok := key.(*rsa.PublicKey); ok {
 		return sigAlgorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}, true, crypto.SHA256, x509.SHA256WithRSA}, nil
 	}
-	return sigAlgorithm{}, fmt.Errorf("signing a CRL: no algorithm for a key of type %s", keyType(key))
+	return sigAlgorithm{}, fmt.Errorf("signing a CRL: no algorithm for a key of type %s", keytype.Of(key))
 }
 
 func (a sigAlgorithm) add(b *cryptobyte.Builder) {

@@ -24,6 +24,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/revocation"
@@ -57,10 +58,10 @@ func TestCRLIsTheStandardLibrarys(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now().Truncate(time.Second).Add(time.Second / 2)
-	var listed []store.Listed
+	var listed []record.RevokedEntry
 	for i, reason := range []int{0, 1, 2, 3, 4, 5, 9, 10} {
 		serial := new(big.Int).Lsh(big.NewInt(int64(i+1)), uint(20*i)) // some with a leading bit that DER pads
-		listed = append(listed, store.Listed{Serial: serial.String(), RevokedAt: now.AddDate(i*6-10, 0, 0), Reason: reason, NotAfter: now.Add(time.Hour)})
+		listed = append(listed, record.RevokedEntry{Serial: serial.String(), RevokedAt: now.AddDate(i*6-10, 0, 0), Reason: reason, NotAfter: now.Add(time.Hour)})
 	}
 	for name, key := range map[string]crypto.Signer{"EC-P256": newKey(t), "Ed25519": ed, "RSA": rsaKey} {
 		for _, n := range []int{0, 1, len(listed)} {
@@ -89,8 +90,8 @@ func TestCRLIsTheStandardLibrarys(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				gone := store.Listed{Serial: "77", RevokedAt: now, NotAfter: now} // has just expired
-				ours, err := ca.SignCRL(cert, key, tmpl, append([]store.Listed{gone}, listed[:n]...))
+				gone := record.RevokedEntry{Serial: "77", RevokedAt: now, NotAfter: now} // has just expired
+				ours, err := ca.SignCRL(cert, key, tmpl, append([]record.RevokedEntry{gone}, listed[:n]...))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -112,7 +113,7 @@ func TestCRLIsTheStandardLibrarys(t *testing.T) {
 func TestCRLRefuses(t *testing.T) {
 	key := newKey(t)
 	cert, tmpl := crlIssuer(t, key), &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)}
-	if _, err := ca.SignCRL(cert, key, tmpl, []store.Listed{{Serial: "x"}}); err == nil || !strings.Contains(err.Error(), `serial "x"`) {
+	if _, err := ca.SignCRL(cert, key, tmpl, []record.RevokedEntry{{Serial: "x"}}); err == nil || !strings.Contains(err.Error(), `serial "x"`) {
 		t.Errorf("a serial that is no number: %v", err)
 	}
 	if _, err := ca.SignCRL(cert, newKey(t), tmpl, nil); err == nil || !strings.Contains(err.Error(), "signing the CRL") {
@@ -161,7 +162,7 @@ func issuingCertificate(t testing.TB, c *catest.CA) *x509.Certificate {
 
 func revokeSerial(t testing.TB, s *store.Store, serial int) {
 	t.Helper()
-	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: fmt.Sprint(serial), RevokedAt: time.Now(), Reason: 1, Caller: "test"}}); err != nil {
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: fmt.Sprint(serial), RevokedAt: time.Now(), Reason: 1, Caller: "test"}}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -187,7 +188,7 @@ func TestLongListsArePaced(t *testing.T) {
 			t.Errorf("%d entries after %d revocations", n, i)
 		}
 	}
-	if n, err := s.RevokeSet(ctx, store.Selection{Service: "many"}, store.Revocation{RevokedAt: time.Now(), Caller: "test"}); err != nil || n != 1199 {
+	if n, err := s.RevokeSet(ctx, record.Selection{Service: "many"}, record.Revocation{RevokedAt: time.Now(), Caller: "test"}); err != nil || n != 1199 {
 		t.Fatalf("%d revoked, %v", n, err)
 	}
 	n, first := made(false)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -27,107 +28,107 @@ const (
 	crlPace  = time.Second
 )
 
-// crl is a signed list. It does not change.
-type crl struct {
+// List is a signed list. It does not change.
+type List struct {
 	der     []byte
 	sum     [sha256.Size]byte // of der
-	mark    int64             // store.RevocationMark up to which it is complete
+	upTo    int64             // store.RevocationMark up to which it is complete
 	entries int
 	made    time.Time
 	pem     func() []byte // kept; nil for a list that is short
 }
 
-func (c *crl) inPEM() []byte {
+func (c *List) inPEM() []byte {
 	if c.pem != nil {
 		return c.pem()
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: typeCRL, Bytes: c.der})
 }
 
-// due is when a list that misses a revocation may be replaced.
-func (c *crl) due() time.Time {
+// replaceableAt is when a list that misses a revocation may be replaced.
+func (c *List) replaceableAt() time.Time {
 	if c.entries <= crlSmall {
 		return c.made
 	}
 	return c.made.Add(crlPace)
 }
 
-// young lists need no other reason to be replaced: halfway to their NextUpdate
+// isFresh lists need no other reason to be replaced: halfway to their NextUpdate
 // there is time to notice that a new one cannot be made.
-func (c *crl) young(now time.Time) bool {
+func (c *List) isFresh(now time.Time) bool {
 	return now.Before(c.made.Add(crlLife/2)) && !now.Before(c.made) // a clock that was set back makes it suspect
 }
 
-// crlMaker keeps the list of one issuer and makes the next one from it.
-type crlMaker struct {
-	current atomic.Pointer[crl]
-	turn    chan struct{} // of who makes the next one; a channel, because it does I/O and waiters must be able to leave
+// generator keeps the list of one issuer and makes the next one from it.
+type generator struct {
+	current atomic.Pointer[List]
+	sem     chan struct{} // held to make the next list; a channel, because making does I/O and waiters must be able to leave
 
-	// Of whoever has the turn:
+	// Guarded by sem:
 	entries crlEntries
-	mark    int64 // up to which entries are complete
+	upTo    int64 // up to which entries are complete
 	changed bool  // entries are not those of current
 	issuing issuer
 }
 
-// crlMakers are those of all issuers that were asked for, by subject key id.
-type crlMakers struct {
+// Lists are those of all issuers that were asked for, by subject key id.
+type Lists struct {
 	mu sync.Mutex
-	by map[string]*crlMaker
+	by map[string]*generator
 }
 
-func (m *crlMakers) of(id string) *crlMaker {
+func (m *Lists) forIssuer(id string) *generator {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.by == nil {
-		m.by = make(map[string]*crlMaker)
+		m.by = make(map[string]*generator)
 	}
 	if m.by[id] == nil {
-		m.by[id] = &crlMaker{turn: make(chan struct{}, 1)}
+		m.by[id] = &generator{sem: make(chan struct{}, 1)}
 	}
 	return m.by[id]
 }
 
-// forget drops all lists with the keys that sign them: after a reload they are read again.
-func (m *crlMakers) forget() {
+// reset drops all lists with the keys that sign them: after a reload they are read again.
+func (m *Lists) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.by = nil
 }
 
-// crl returns the list of an issuer. With exact it knows every revocation that
+// currentCRL returns the list of an issuer. With exact it knows every revocation that
 // was committed before the call, by this process or another, and a long list may
 // take crlPace to come. Without, a long list may miss those of the last crlPace.
-func (a *Authority) crl(ctx context.Context, st *state, issuing *x509.Certificate, exact bool) (*crl, error) {
+func (a *Authority) currentCRL(ctx context.Context, st *state, issuing *x509.Certificate, exact bool) (*List, error) {
 	mark, err := a.record.RevocationMark(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m := a.lists.of(issuerID(issuing))
+	m := a.lists.forIssuer(issuerID(issuing))
 	serves := func(now time.Time) bool {
 		c := m.current.Load()
-		return c != nil && c.young(now) && (c.mark >= mark || !exact && now.Before(c.due()))
+		return c != nil && c.isFresh(now) && (c.upTo >= mark || !exact && now.Before(c.replaceableAt()))
 	}
 	if serves(time.Now()) {
 		return m.current.Load(), nil
 	}
 	select {
-	case m.turn <- struct{}{}:
+	case m.sem <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() { <-m.turn }()
+	defer func() { <-m.sem }()
 	if serves(time.Now()) { // made while we waited: all who wait share one
 		return m.current.Load(), nil
 	}
-	if c := m.current.Load(); c != nil && c.young(time.Now()) && !waitUntil(ctx, c.due(), nil) {
+	if c := m.current.Load(); c != nil && c.isFresh(time.Now()) && !waitUntil(ctx, c.replaceableAt(), nil) {
 		return nil, ctx.Err()
 	}
 	return a.makeCRL(ctx, st, m, issuing)
 }
 
 // makeCRL brings the entries up to date and signs, if there is anything new to say.
-func (a *Authority) makeCRL(ctx context.Context, st *state, m *crlMaker, issuing *x509.Certificate) (*crl, error) {
+func (a *Authority) makeCRL(ctx context.Context, st *state, m *generator, issuing *x509.Certificate) (*List, error) {
 	mark, err := a.record.RevocationMark(ctx) // anew: what came while we waited is in as well
 	if err != nil {
 		return nil, err
@@ -135,24 +136,24 @@ func (a *Authority) makeCRL(ctx context.Context, st *state, m *crlMaker, issuing
 	now, old := time.Now(), m.current.Load()
 	if old != nil && now.Before(old.made) {
 		// The clock was ahead, and entries may have been dropped as expired that have not.
-		m.entries, m.mark, m.changed = crlEntries{}, 0, true
+		m.entries, m.upTo, m.changed = crlEntries{}, 0, true
 	}
-	fresh, err := a.record.RevokedBetween(ctx, issuerID(issuing), m.mark, mark, now)
+	fresh, err := a.record.RevokedBetween(ctx, record.RevokedRange{Issuer: issuerID(issuing), After: m.upTo, UpTo: mark, Now: now})
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range fresh {
 		if err := m.entries.add(l); err != nil {
-			m.entries, m.mark, m.changed = crlEntries{}, 0, true // half of them are in
+			m.entries, m.upTo, m.changed = crlEntries{}, 0, true // half of them are in
 			return nil, err
 		}
 	}
-	m.mark = mark
+	m.upTo = mark
 	gone := m.entries.expire(now)
-	m.changed = m.changed || gone || len(fresh) > 0 // until they are signed, which may fail below
-	if old != nil && !m.changed && old.young(now) { // the revocation was under another issuer
+	m.changed = m.changed || gone || len(fresh) > 0   // until they are signed, which may fail below
+	if old != nil && !m.changed && old.isFresh(now) { // the revocation was under another issuer
 		next := *old
-		next.mark = mark
+		next.upTo = mark
 		m.current.Store(&next)
 		return &next, nil
 	}
@@ -166,8 +167,8 @@ func (a *Authority) makeCRL(ctx context.Context, st *state, m *crlMaker, issuing
 	if err != nil {
 		return nil, err
 	}
-	made := &crl{
-		der: der, sum: sha256.Sum256(der), mark: mark, entries: len(m.entries.each), made: now,
+	made := &List{
+		der: der, sum: sha256.Sum256(der), upTo: mark, entries: len(m.entries.each), made: now,
 		pem: sync.OnceValue(func() []byte { return pem.EncodeToMemory(&pem.Block{Type: typeCRL, Bytes: der}) }),
 	}
 	m.current.Store(made)
@@ -188,7 +189,7 @@ func (a *Authority) warnOfLength(ctx context.Context) {
 }
 
 // size is how long the answer of GET /revoked is with the lists that were made last.
-func (m *crlMakers) size() (bytes int) {
+func (m *Lists) size() (bytes int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, maker := range m.by {
@@ -201,7 +202,7 @@ func (m *crlMakers) size() (bytes int) {
 
 // openSigner finds the key once: for a retired issuer that means to derive a key
 // from the password, which takes a second.
-func (a *Authority) openSigner(st *state, m *crlMaker, issuing *x509.Certificate) error {
+func (a *Authority) openSigner(st *state, m *generator, issuing *x509.Certificate) error {
 	if m.issuing.cert != nil {
 		return nil
 	}

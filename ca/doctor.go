@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,9 +14,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -57,14 +60,14 @@ const (
 // cannot look at, because something else is broken, it leaves out.
 func Doctor(ctx context.Context, opt DoctorOptions) []Diagnosis {
 	d := &doctor{opt: opt, files: files{dir: opt.Dir, password: opt.Password, passwordFile: opt.PasswordFile}}
-	cfg, err := LoadConfig(opt.Dir)
-	if !d.judge("configuration", err, "pki.yaml is valid: %d profiles, %d provisioners", len(cfg.Profiles), len(cfg.Provisioners)) {
+	cfg, err := policy.Load(opt.Dir)
+	if !d.addResult("configuration", err, "pki.yaml is valid: %d profiles, %d provisioners", len(cfg.Profiles), len(cfg.Provisioners)) {
 		return d.out
 	}
 	d.profiles(cfg)
 	d.permissions(cfg)
 	roots, intermediates, err := d.files.readCurrent()
-	if d.judge("trust", err, "%d roots, %d intermediates", len(roots), len(intermediates)) {
+	if d.addResult("trust", err, "%d roots, %d intermediates", len(roots), len(intermediates)) {
 		d.trust(roots, intermediates)
 		d.keys(cfg, roots, intermediates)
 	}
@@ -73,7 +76,7 @@ func Doctor(ctx context.Context, opt DoctorOptions) []Diagnosis {
 	}
 	if cfg.CRLURL != "" && opt.Get != nil && len(intermediates) > 0 {
 		next, err := fetchCRL(ctx, opt.Get, cfg.CRLURL, intermediates[0])
-		d.judge("crl", err, "the list at %s is good until %s", cfg.CRLURL, stamp(next))
+		d.addResult("crl", err, "the list at %s is good until %s", cfg.CRLURL, stamp(next))
 	}
 	return d.out
 }
@@ -84,32 +87,32 @@ type doctor struct {
 	out   []Diagnosis
 }
 
-func (d *doctor) say(check, severity, format string, args ...any) {
+func (d *doctor) add(check, severity, format string, args ...any) {
 	d.out = append(d.out, Diagnosis{check, severity, fmt.Sprintf(format, args...)})
 }
 
-// judge says the error, or else that all is well; it reports which.
-func (d *doctor) judge(check string, err error, format string, args ...any) bool {
+// addResult says the error, or else that all is well; it reports which.
+func (d *doctor) addResult(check string, err error, format string, args ...any) bool {
 	if err != nil {
-		d.say(check, DiagnosisError, "%v", err)
+		d.add(check, DiagnosisError, "%v", err)
 		return false
 	}
-	d.say(check, DiagnosisOK, format, args...)
+	d.add(check, DiagnosisOK, format, args...)
 	return true
 }
 
 // profiles looks for what a valid configuration may do by accident.
-func (d *doctor) profiles(cfg Config) {
-	r, err := cfg.parse()
-	if err != nil { // LoadConfig parsed it
-		d.say("configuration", DiagnosisError, "%v", err)
+func (d *doctor) profiles(cfg policy.Config) {
+	r, err := cfg.Parse()
+	if err != nil { // Load parsed it
+		d.add("configuration", DiagnosisError, "%v", err)
 		return
 	}
-	for _, text := range slices.Concat(r.overlaps(), r.sharedNames()) {
-		d.say("configuration", DiagnosisWarning, "%s", text)
+	for _, text := range slices.Concat(r.Overlaps(), r.SharedNames()) {
+		d.add("configuration", DiagnosisWarning, "%s", text)
 	}
-	for _, text := range r.unprovable() {
-		d.say("configuration", DiagnosisWarning, "%s", text)
+	for _, text := range r.Unprovable() {
+		d.add("configuration", DiagnosisWarning, "%s", text)
 	}
 }
 
@@ -123,15 +126,15 @@ func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 			name := c.Subject.CommonName
 			switch {
 			case role == "intermediate" && rootOf(c, roots) == nil:
-				d.say("trust", DiagnosisError, "%s %q was signed by none of the roots", role, name)
+				d.add("trust", DiagnosisError, "%s %q was signed by none of the roots", role, name)
 			case now.Before(c.NotBefore):
-				d.say("clock", DiagnosisError, "%s %q begins at %s: the clock is behind, it says %s", role, name, stamp(c.NotBefore), stamp(now))
+				d.add("clock", DiagnosisError, "%s %q begins at %s: the clock is behind, it says %s", role, name, stamp(c.NotBefore), stamp(now))
 			case now.After(c.NotAfter):
-				d.say("trust", DiagnosisError, "%s %q expired at %s", role, name, stamp(c.NotAfter))
+				d.add("trust", DiagnosisError, "%s %q expired at %s", role, name, stamp(c.NotAfter))
 			case c.NotAfter.Sub(now) < soonExpires:
-				d.say("trust", DiagnosisWarning, "%s %q expires at %s", role, name, stamp(c.NotAfter))
+				d.add("trust", DiagnosisWarning, "%s %q expires at %s", role, name, stamp(c.NotAfter))
 			default:
-				d.say("trust", DiagnosisOK, "%s %q is good until %s", role, name, stamp(c.NotAfter))
+				d.add("trust", DiagnosisOK, "%s %q is good until %s", role, name, stamp(c.NotAfter))
 			}
 		}
 	}
@@ -139,67 +142,67 @@ func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 
 // keys must be there for every intermediate, as retired ones still sign their
 // list, and better not for a root.
-func (d *doctor) keys(cfg Config, roots, intermediates []*x509.Certificate) {
+func (d *doctor) keys(cfg policy.Config, roots, intermediates []*x509.Certificate) {
 	for _, c := range intermediates {
 		_, err := d.files.readKey(c, "")
-		d.judge("keys", err, "the key of %q fits", c.Subject.CommonName)
+		d.addResult("keys", err, "the key of %q fits", c.Subject.CommonName)
 	}
 	for _, c := range roots {
-		path := d.files.keyPath(pemfile.Fingerprint(c))
+		path := d.files.keyPath(certs.Fingerprint(c))
 		if _, err := os.Stat(path); err == nil {
-			d.say("keys", DiagnosisWarning, "the key of root %q is on this machine: move %s to a medium in a safe, and name it in root_key", c.Subject.CommonName, path)
+			d.add("keys", DiagnosisWarning, "the key of root %q is on this machine: move %s to a medium in a safe, and name it in root_key", c.Subject.CommonName, path)
 			continue
 		}
 		if _, err := os.Stat(cfg.RootKey); cfg.RootKey != "" && err == nil {
-			d.say("keys", DiagnosisWarning, "the key of root %q can be read at %s: take the medium out after a rotation", c.Subject.CommonName, cfg.RootKey)
+			d.add("keys", DiagnosisWarning, "the key of root %q can be read at %s: take the medium out after a rotation", c.Subject.CommonName, cfg.RootKey)
 			continue
 		}
-		d.say("keys", DiagnosisOK, "the key of root %q is not here", c.Subject.CommonName)
+		d.add("keys", DiagnosisOK, "the key of root %q is not here", c.Subject.CommonName)
 	}
-	if r, err := cfg.parse(); err == nil && len(r.enrollers) > 0 {
+	if r, err := cfg.Parse(); err == nil && len(r.Enrollers) > 0 {
 		_, err := d.files.tokenSigners(r)
-		d.judge("keys", err, "the enrolment keys for %d enrollers can be used", len(r.enrollers))
+		d.addResult("keys", err, "the enrolment keys for %d enrollers can be used", len(r.Enrollers))
 	}
 	for _, name := range []string{"secrets/*.key", "secrets/*.jwe"} {
 		paths, _ := filepath.Glob(d.files.path(name)) // the pattern is well formed
 		for _, p := range paths {
 			if encrypted, err := statedir.Encrypted(p); err == nil && !encrypted {
-				d.say("keys", DiagnosisWarning, "%s is not encrypted", p)
+				d.add("keys", DiagnosisWarning, "%s is not encrypted", p)
 			}
 		}
 	}
 	if _, err := os.Stat(d.files.path(statedir.PasswordFile)); err == nil {
-		d.say("keys", DiagnosisWarning, "the password is beside the keys, in %s: move it and name it with --password-file", d.files.path(statedir.PasswordFile))
+		d.add("keys", DiagnosisWarning, "the password is beside the keys, in %s: move it and name it with --password-file", d.files.path(statedir.PasswordFile))
 	}
 }
 
 // record reports whether the record can be opened without being migrated.
-func (d *doctor) record(ctx context.Context, cfg Config) (current bool) {
+func (d *doctor) record(ctx context.Context, cfg policy.Config) (current bool) {
 	where := statedir.Database(d.opt.Dir, cfg.Database)
 	in, err := store.Inspect(ctx, where)
 	if errors.Is(err, store.ErrNoRecord) {
 		err = fmt.Errorf("%w; "+lossRemedy, err)
 	}
-	if !d.judge("record", err, "%d certificates, schema version %d", in.Rows, in.Schema) {
+	if !d.addResult("record", err, "%d certificates, schema version %d", in.Rows, in.Schema) {
 		return false
 	}
 	d.marker(ctx, where)
 	for _, p := range in.Problems {
-		d.say("record", DiagnosisError, "it is damaged: %s; restore a backup", p)
+		d.add("record", DiagnosisError, "it is damaged: %s; restore a backup", p)
 	}
 	switch {
 	case in.Schema > in.Known:
-		d.say("record", DiagnosisError, "its schema version %d is newer than %d, the newest that this program knows", in.Schema, in.Known)
+		d.add("record", DiagnosisError, "its schema version %d is newer than %d, the newest that this program knows", in.Schema, in.Known)
 	case in.Schema < in.Known:
-		d.say("record", DiagnosisWarning, "its schema version %d becomes %d at the next start", in.Schema, in.Known)
+		d.add("record", DiagnosisWarning, "its schema version %d becomes %d at the next start", in.Schema, in.Known)
 	}
 	if ahead := time.Until(in.Newest); ahead > clockLeeway {
-		d.say("clock", DiagnosisError, "the last certificate was issued at %s, in %s: the clock is behind now, or was ahead then", stamp(in.Newest), ahead.Round(time.Second))
+		d.add("clock", DiagnosisError, "the last certificate was issued at %s, in %s: the clock is behind now, or was ahead then", stamp(in.Newest), ahead.Round(time.Second))
 	} else {
-		d.say("clock", DiagnosisOK, "it says %s, and nothing in the record is later", stamp(time.Now()))
+		d.add("clock", DiagnosisOK, "it says %s, and nothing in the record is later", stamp(time.Now()))
 	}
 	if size := revokedSize(in.Revoked * entrySize); size > stepapi.MaxRevoked/2 {
-		d.say("crl", DiagnosisWarning, "%d certificates are revoked and have not expired: GET /revoked is some %d bytes long, and clients read at most %d; shorter lifetimes make it shorter",
+		d.add("crl", DiagnosisWarning, "%d certificates are revoked and have not expired: GET /revoked is some %d bytes long, and clients read at most %d; shorter lifetimes make it shorter",
 			in.Revoked, size, stepapi.MaxRevoked)
 	}
 	d.lineages(ctx, cfg)
@@ -213,30 +216,30 @@ const lossRemedy = "bring it back, restore a backup, or accept the loss with: ar
 func (d *doctor) marker(ctx context.Context, where string) {
 	v, err := LogVerifier(d.opt.Dir)
 	if err != nil {
-		d.say("record", DiagnosisError, "%v", err)
+		d.add("record", DiagnosisError, "%v", err)
 		return
 	}
 	known, marked, err := statedir.ReadMarker(d.opt.Dir, v)
 	if err != nil {
-		d.say("record", DiagnosisError, "%v; "+lossRemedy, err)
+		d.add("record", DiagnosisError, "%v; "+lossRemedy, err)
 		return
 	}
 	newest, err := store.Look(ctx, where, v, known)
 	if err != nil {
-		err = fmt.Errorf("%w; "+lossRemedy, &RecordError{Where: store.Name(where), Known: known, Err: err})
+		err = fmt.Errorf("%w; "+lossRemedy, &RecordError{Where: sqldb.Name(where), Known: known, Err: err})
 	}
-	if d.judge("record", err, "its log has %d entries, and goes on from the %d of the marker", newest.Size, known.Size) && !marked {
-		d.say("record", DiagnosisWarning, "there is no marker in %s; the next start makes one", d.files.path(statedir.MarkerFile))
+	if d.addResult("record", err, "its log has %d entries, and goes on from the %d of the marker", newest.Size, known.Size) && !marked {
+		d.add("record", DiagnosisWarning, "there is no marker in %s; the next start makes one", d.files.path(statedir.MarkerFile))
 	}
 }
 
 func (d *doctor) log(ctx context.Context) {
 	report, err := VerifyLog(ctx, d.opt.Dir, LogOptions{})
-	if !d.judge("log", err, "%d entries, %d made again from their rows, %d pruned", report.Size, report.Checked, report.Pruned) {
+	if !d.addResult("log", err, "%d entries, %d made again from their rows, %d pruned", report.Size, report.Checked, report.Pruned) {
 		return
 	}
 	for _, f := range report.Findings {
-		d.say("log", DiagnosisError, "%s", f.Text)
+		d.add("log", DiagnosisError, "%s", f.Text)
 	}
 }
 
@@ -272,4 +275,27 @@ func fetchCRL(ctx context.Context, get func(*http.Request) (*http.Response, erro
 		return next, fmt.Errorf("the list at %s was good until %s: whatever serves it is stale", at, stamp(list.NextUpdate))
 	}
 	return list.NextUpdate, nil
+}
+
+// lineages warns of those that are full: they do not renew. Before an upgrade from a
+// version without a cap this is the time to see them.
+func (d *doctor) lineages(ctx context.Context, cfg policy.Config) {
+	r, err := cfg.Parse()
+	if err != nil {
+		return // it was said
+	}
+	least := math.MaxInt
+	for _, p := range r.Services {
+		least = min(least, p.MaxLineage)
+	}
+	list, err := store.Crowded(ctx, statedir.Database(d.opt.Dir, cfg.Database), least, time.Now())
+	if err != nil {
+		d.add("record", DiagnosisError, "%v", err)
+	}
+	for _, l := range list {
+		if p := r.Services[l.Service]; p != nil && l.Live >= p.MaxLineage {
+			d.add("record", DiagnosisWarning, "lineage %s of service %s has %d live certificates, and may have %d (profiles.%s.max_live_per_lineage): it does not renew; was its key copied?",
+				certs.HexSerial(l.Lineage), l.Service, l.Live, p.MaxLineage, l.Service)
+		}
+	}
 }

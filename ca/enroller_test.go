@@ -18,7 +18,8 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -27,8 +28,8 @@ import (
 func enrolling(t *testing.T, more string) *catest.CA {
 	t.Helper()
 	list := profiles()
-	list["deployer"] = ca.Profile{Names: []string{"deployer"}, Usages: []string{"client"}}
-	list["workers"] = ca.Profile{Patterns: []string{"*.workers.internal"}}
+	list["deployer"] = policy.Profile{Names: []string{"deployer"}, Usages: []string{"client"}}
+	list["workers"] = policy.Profile{Patterns: []string{"*.workers.internal"}}
 	return catest.Start(t, catest.Options{Profiles: list, Edit: func(text []byte) []byte {
 		return append(text, "enrollers: {deployer: [storage, short, workers]}\naudit_log: audit.jsonl\n"+more...)
 	}})
@@ -85,7 +86,7 @@ func TestEnroller(t *testing.T) {
 		t.Fatalf("sign: %d %s", status, body)
 	}
 	by := "token enrolment/storage by deployer/" + first.Leaf.SerialNumber.String()
-	if !slices.ContainsFunc(listAll(t, c), func(e store.Certificate) bool { return e.Service == "storage" && e.Caller == by }) {
+	if !slices.ContainsFunc(listAll(t, c), func(e record.Certificate) bool { return e.Service == "storage" && e.Caller == by }) {
 		t.Errorf("no certificate in the record by %q", by)
 	}
 	events, err := openRecord(t, c).Events(t.Context(), "token", 0, 10)
@@ -270,7 +271,7 @@ func TestEnrollersInConfiguration(t *testing.T) {
 	} {
 		edited := bytes.Replace(text, []byte("{deployer: [storage, short, workers]}"), []byte(list), 1)
 		edited = bytes.Replace(edited, []byte("\nprofiles:\n"), []byte("\nprofiles:\n  serveronly: {names: [x], usages: [server]}\n"), 1)
-		err := new(ca.Config).Decode(edited)
+		err := new(policy.Config).Decode(edited)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", list, err, want)
 		}

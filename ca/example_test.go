@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/policy"
 )
 
 // An authority from nothing to the first token. A program that serves puts
@@ -23,7 +24,7 @@ func Example() {
 	if _, err := ca.Init(ctx, ca.InitOptions{
 		Dir: dir, DNSNames: []string{"ca.internal"},
 		PlainKeys: true, // an example has no time for the derivation of keys; never in production
-		Profiles:  map[string]ca.Profile{"storage": {Names: []string{"storage.internal"}}},
+		Profiles:  map[string]policy.Profile{"storage": {Names: []string{"storage.internal"}}},
 	}); err != nil {
 		log.Fatal(err)
 	}

@@ -12,7 +12,9 @@ import (
 
 	"go.step.sm/crypto/jose"
 
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -33,38 +35,38 @@ type Quota struct{ q quota }
 
 // Take takes one refusal of a credential whose hour allows so many.
 func (q *Quota) Take(id string, most int, now time.Time) bool {
-	return q.q.take([]credential{{id, most}}, now)
+	return q.q.allow([]credential{{id, most}}, now)
 }
 
 // Len is how many credentials are remembered.
-func (q *Quota) Len() int { return len(q.q.counts.by) }
+func (q *Quota) Len() int { return q.q.counts.Size() }
 
 // TokenAt is an enrolment token for all names of a service that says it is of that
 // issuer, signed with the key of "enrolment", as NewToken would have made it at
 // another moment. The keys in dir must be plain.
 func TokenAt(dir, issuer, service string, issued time.Time, life time.Duration) (secret.String, error) {
-	return tokenWith(dir, func(r *rules, c *newClaims) (err error) {
+	return tokenWith(dir, func(r *policy.Rules, c *newClaims) (err error) {
 		c.Subject, c.Issuer = service, issuer
 		c.IssuedAt, c.NotBefore, c.Expiry = jose.NewNumericDate(issued), jose.NewNumericDate(issued), jose.NewNumericDate(issued.Add(life))
-		c.SANs, err = r.tokenNames(service, nil)
+		c.SANs, err = r.TokenNames(service, nil)
 		return err
 	})
 }
 
 // TokenFor is an enrolment token for names that its service may not have.
 func TokenFor(dir, service string, asked ...string) (secret.String, error) {
-	return tokenWith(dir, func(_ *rules, c *newClaims) error {
+	return tokenWith(dir, func(_ *policy.Rules, c *newClaims) error {
 		c.Subject, c.SANs = service, asked
 		return nil
 	})
 }
 
-func tokenWith(dir string, change func(*rules, *newClaims) error) (secret.String, error) {
-	cfg, err := LoadConfig(dir)
+func tokenWith(dir string, change func(*policy.Rules, *newClaims) error) (secret.String, error) {
+	cfg, err := policy.Load(dir)
 	if err != nil {
 		return secret.String{}, err
 	}
-	r, err := cfg.parse()
+	r, err := cfg.Parse()
 	if err != nil {
 		return secret.String{}, err
 	}
@@ -100,19 +102,19 @@ func (a *Authority) RenewByProof(ctx context.Context, token string) error {
 
 // RenewChain renews a certificate as if a handshake had shown it, also after its end.
 func (a *Authority) RenewChain(ctx context.Context, chain []*x509.Certificate) error {
-	entry, err := a.recorded(ctx, chain[0])
+	entry, err := a.lookUp(ctx, chain[0])
 	if err != nil {
 		return err
 	}
-	_, err = a.issue(ctx, a.state.Load(), verified{
-		caller: peer(entry), action: actRenew, names: entry.Names, key: chain[0].PublicKey, keyHash: entry.KeyHash, previous: &entry,
+	_, err = a.issue(ctx, a.state.Load(), VerifiedRequest{
+		caller: callerOf(entry), action: actRenew, names: entry.Names, key: chain[0].PublicKey, keyHash: entry.KeyHash, previous: &entry,
 	})
 	return err
 }
 
 // DropRoot removes a root that expired certificates still chain to.
 func (a *Authority) DropRoot(fingerprint string) error {
-	return a.change(a.life, func(next *state) error {
+	return a.update(a.life, func(next *state) error {
 		i, err := findRoot(next.roots, fingerprint)
 		if err != nil {
 			return err
@@ -125,8 +127,8 @@ func (a *Authority) DropRoot(fingerprint string) error {
 }
 
 // HandOutAgain answers a spent token with the certificate it bought.
-func (a *Authority) HandOutAgain(ctx context.Context, entry store.Certificate) error {
-	_, err := a.handOutAgain(ctx, verified{caller: caller{kind: byToken, name: "token", service: entry.Service}, action: actSign}, entry)
+func (a *Authority) HandOutAgain(ctx context.Context, entry record.Certificate) error {
+	_, err := a.returnEarlier(ctx, VerifiedRequest{caller: caller{kind: callerToken, name: "token", service: entry.Service}, action: actSign}, entry)
 	return err
 }
 
@@ -137,7 +139,7 @@ func (a *Authority) Forge(t *x509.Certificate) ([]byte, error) {
 }
 
 // SignCRL makes a list of the given entries.
-func SignCRL(cert *x509.Certificate, key crypto.Signer, template *x509.RevocationList, entries []store.Listed) ([]byte, error) {
+func SignCRL(cert *x509.Certificate, key crypto.Signer, template *x509.RevocationList, entries []record.RevokedEntry) ([]byte, error) {
 	var e crlEntries
 	for _, l := range entries {
 		if err := e.add(l); err != nil {
@@ -151,7 +153,7 @@ func SignCRL(cert *x509.Certificate, key crypto.Signer, template *x509.Revocatio
 // CRLMade is how many entries the issuing intermediate's list has, and when it was made.
 func (a *Authority) CRLMade(ctx context.Context, exact bool) (entries int, made time.Time, err error) {
 	st := a.state.Load()
-	c, err := a.crl(ctx, st, st.intermediates[0], exact)
+	c, err := a.currentCRL(ctx, st, st.intermediates[0], exact)
 	if err != nil {
 		return 0, made, err
 	}
@@ -160,7 +162,7 @@ func (a *Authority) CRLMade(ctx context.Context, exact bool) (entries int, made 
 
 // SetCRLClock pretends that the issuing intermediate's list was made at another time.
 func (a *Authority) SetCRLClock(made time.Time) {
-	m := a.lists.of(issuerID(a.state.Load().intermediates[0]))
+	m := a.lists.forIssuer(issuerID(a.state.Load().intermediates[0]))
 	c := *m.current.Load()
 	c.made = made
 	m.current.Store(&c)
@@ -168,9 +170,9 @@ func (a *Authority) SetCRLClock(made time.Time) {
 
 // SwapCRLKey has another key sign the issuing intermediate's list, and returns the one before.
 func (a *Authority) SwapCRLKey(key crypto.Signer) (before crypto.Signer) {
-	m := a.lists.of(issuerID(a.state.Load().intermediates[0]))
-	m.turn <- struct{}{} // Watch makes lists, too
-	defer func() { <-m.turn }()
+	m := a.lists.forIssuer(issuerID(a.state.Load().intermediates[0]))
+	m.sem <- struct{}{} // Watch makes lists, too
+	defer func() { <-m.sem }()
 	before, m.issuing.key = m.issuing.key, key
 	return before
 }
@@ -182,7 +184,7 @@ func Addressed(remote string) string { return addressOf(&http.Request{RemoteAddr
 type Buckets struct{ b buckets[int] }
 
 // NewBuckets makes one with the given rate.
-func NewBuckets(r Rate) *Buckets { return &Buckets{buckets[int]{rate: r}} }
+func NewBuckets(r policy.Rate) *Buckets { return &Buckets{buckets[int]{rate: r}} }
 
 // Take is how long key must wait.
 func (b *Buckets) Take(key int, now time.Time) time.Duration { return b.b.take(key, now) }
@@ -191,7 +193,7 @@ func (b *Buckets) Take(key int, now time.Time) time.Duration { return b.b.take(k
 func (b *Buckets) Charge(key int, now time.Time) { b.b.charge(key, now) }
 
 // Len is how many keys are remembered.
-func (b *Buckets) Len() (n, listed int) { return len(b.b.limiters.by), b.b.limiters.order.Len() }
+func (b *Buckets) Len() int { return b.b.limiters.Size() }
 
 // ForgetLive makes the next first certificate of each service count.
 func (a *Authority) ForgetLive() {
@@ -202,7 +204,7 @@ func (a *Authority) ForgetLive() {
 
 // IssueOwn issues to the authority itself, as Watch does.
 func (a *Authority) IssueOwn(ctx context.Context) error {
-	_, err := a.ownCertificate(ctx, a.state.Load())
+	_, err := a.issueOwn(ctx, a.state.Load())
 	return err
 }
 
@@ -211,11 +213,14 @@ func (a *Authority) BreakAuditLog() { _ = a.audit.f.Close() }
 
 // Tell writes a line to the audit log.
 func (a *Authority) Tell(ctx context.Context) {
-	a.tell(ctx, caller{name: "test"}, auditLine{Action: string(actSign), Outcome: outcomeDone})
+	a.writeAudit(ctx, caller{name: "test"}, auditLine{Action: string(actSign), Outcome: outcomeDone})
 }
 
 // ParseRecordQuery is the parser of the record's API.
-func ParseRecordQuery(raw string) (store.Query, error) { return parseRecordQuery(raw, time.Now()) }
+func ParseRecordQuery(raw string) (record.Query, error) {
+	q, err := parseRecordQuery(raw, time.Now())
+	return q.Query, err
+}
 
 // SequenceLog gives all events their places, as KeepLog does each second.
 func (a *Authority) SequenceLog(ctx context.Context) error { return a.sequence(ctx) }
@@ -228,15 +233,17 @@ type Dates struct {
 }
 
 // Validity decides the dates of a certificate of a profile. rule is the one that refuses.
-func (p Profile) Validity(d Dates) (notBefore, notAfter time.Time, rule string, err error) {
-	var bad problems
-	inner := p.parse("service", lifetimes{}.or(lifetimes{}), &bad)
-	if err := bad.err(); err != nil {
+func Validity(p policy.Profile, d Dates) (notBefore, notAfter time.Time, rule string, err error) {
+	r, err := policy.Config{
+		Name: "test", Address: "127.0.0.1:0", DNSNames: []string{"ca"},
+		Provisioners: []policy.Provisioner{{Type: "X5C", Name: "x5c"}}, Profiles: map[string]policy.Profile{"service": p},
+	}.Parse()
+	if err != nil {
 		return notBefore, notAfter, "", err
 	}
-	got, err := inner.validity(dates{d.NotBefore, d.NotAfter}, bounds{d.Now, d.Issuer, proofEnd{until: d.Proof, what: "the proof", again: "prove again"}})
-	if denied := (*refusal)(nil); errors.As(err, &denied) {
-		rule = denied.rule
+	got, err := validityOf(r.Services["service"], dates{d.NotBefore, d.NotAfter}, bounds{d.Now, d.Issuer, proofEnd{notAfterCap: d.Proof, what: "the proof", remedy: "prove again"}})
+	if denied := (*denial.Error)(nil); errors.As(err, &denied) {
+		rule = string(denied.Rule)
 	}
 	return got.notBefore, got.notAfter, rule, err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -29,7 +30,7 @@ func TestRetiredKeyIsGone(t *testing.T) {
 	if err := c.Authority.Ready(t.Context()); err != nil {
 		t.Errorf("after a rotation: %v", err)
 	}
-	remove(t, c.Dir, "secrets/"+pemfile.Fingerprint(old)+".key")
+	remove(t, c.Dir, "secrets/"+certs.Fingerprint(old)+".key")
 	if err := c.Authority.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -90,14 +91,14 @@ func TestDoctorOnTrust(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreign := pemfile.Fingerprint(root)
+	foreign := certs.Fingerprint(root)
 	damage.File(t, filepath.Join(dir, "certs", foreign+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{root}))
 	path := filepath.Join(dir, "certs", "current.json")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	damage.File(t, path, bytes.Replace(data, []byte(pemfile.Fingerprint(mine)), []byte(foreign), 1))
+	damage.File(t, path, bytes.Replace(data, []byte(certs.Fingerprint(mine)), []byte(foreign), 1))
 	if bad := diagnose(t, ca.DoctorOptions{Dir: dir}, ca.DiagnosisError); !strings.Contains(strings.Join(bad, "\n"), "was signed by none of the roots") {
 		t.Errorf("a foreign root: %q", bad)
 	}

@@ -11,11 +11,14 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
+	"strings"
 
 	"go.step.sm/crypto/jose"
 	"go.step.sm/crypto/pemutil"
 
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/secret"
@@ -106,6 +109,31 @@ func (f files) readCurrent() (roots, intermediates []*x509.Certificate, err erro
 	return roots, intermediates, nil
 }
 
+// authorities is [Record.Authorities].
+func (f files) authorities() (roots, others []*x509.Certificate, err error) {
+	if roots, _, err = f.readCurrent(); err != nil {
+		return nil, nil, err
+	}
+	entries, err := os.ReadDir(f.path("certs"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the certificates of the authority: %w", err)
+	}
+	for _, e := range entries {
+		fp, isCert := strings.CutSuffix(e.Name(), ".crt")
+		if !isCert || !fingerprintForm.MatchString(fp) {
+			continue
+		}
+		c, err := f.readCert(fp)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !slices.ContainsFunc(roots, c.Equal) {
+			others = append(others, c)
+		}
+	}
+	return roots, others, nil
+}
+
 func (f files) readCert(fp string) (*x509.Certificate, error) {
 	if !fingerprintForm.MatchString(fp) { // it becomes a path
 		return nil, fmt.Errorf("reading trust %s: %.80q is not a fingerprint", f.path(currentFile), fp)
@@ -115,24 +143,24 @@ func (f files) readCert(fp string) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading certificate: %w", err)
 	}
-	certs, err := pemfile.Certificates(data)
+	all, err := pemfile.Certificates(data)
 	if err != nil {
 		return nil, fmt.Errorf("reading certificate %s: %w", path, err)
 	}
-	if len(certs) != 1 || pemfile.Fingerprint(certs[0]) != fp {
+	if len(all) != 1 || certs.Fingerprint(all[0]) != fp {
 		return nil, fmt.Errorf("reading certificate %s: not the one certificate that its name says", path)
 	}
-	return certs[0], nil
+	return all[0], nil
 }
 
 // writeCurrent is the commit of a change of trust.
 func (f files) writeCurrent(roots, intermediates []*x509.Certificate) error {
 	var cur current
 	for _, c := range roots {
-		cur.Roots = append(cur.Roots, pemfile.Fingerprint(c))
+		cur.Roots = append(cur.Roots, certs.Fingerprint(c))
 	}
 	for _, c := range intermediates {
-		cur.Intermediates = append(cur.Intermediates, pemfile.Fingerprint(c))
+		cur.Intermediates = append(cur.Intermediates, certs.Fingerprint(c))
 	}
 	data, err := json.MarshalIndent(cur, "", "  ")
 	if err != nil {
@@ -167,7 +195,7 @@ func (f files) writeIssuer(i issuer) error {
 	if err != nil {
 		return err
 	}
-	fp := pemfile.Fingerprint(i.cert)
+	fp := certs.Fingerprint(i.cert)
 	if err := durable.WriteNew(f.keyPath(fp), key, durable.Private); err != nil {
 		return fmt.Errorf("writing key: %w", err)
 	}
@@ -181,7 +209,7 @@ func (f files) keyPath(fp string) string { return f.path("secrets/" + fp + ".key
 
 // readKey returns the key of a CA certificate. elsewhere is tried when the key is not in secrets/.
 func (f files) readKey(cert *x509.Certificate, elsewhere string) (crypto.Signer, error) {
-	path := f.keyPath(pemfile.Fingerprint(cert))
+	path := f.keyPath(certs.Fingerprint(cert))
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) && elsewhere != "" {
 		path = elsewhere
@@ -194,7 +222,7 @@ func (f files) readKey(cert *x509.Certificate, elsewhere string) (crypto.Signer,
 	if err != nil {
 		return nil, fmt.Errorf("reading key %s: %w", path, err)
 	}
-	if !pemfile.Fits(cert, key) {
+	if !certs.Fits(cert, key) {
 		return nil, fmt.Errorf("reading key %s: it is not the key of %q", path, cert.Subject.CommonName)
 	}
 	return key, nil
@@ -203,7 +231,7 @@ func (f files) readKey(cert *x509.Certificate, elsewhere string) (crypto.Signer,
 func (f files) encodeKey(key crypto.Signer) ([]byte, error) {
 	opts := []pemutil.Options{pemutil.WithPKCS8(true)}
 	if !f.plain {
-		pw, err := f.secret()
+		pw, err := f.keyPassword()
 		if err != nil {
 			return nil, err
 		}
@@ -220,7 +248,7 @@ func (f files) encodeKey(key crypto.Signer) ([]byte, error) {
 func (f files) decodeKey(data []byte) (crypto.Signer, error) {
 	var opts []pemutil.Options
 	if !isPlain(data) {
-		pw, err := f.secret()
+		pw, err := f.keyPassword()
 		if err != nil {
 			return nil, err
 		}
@@ -240,7 +268,7 @@ func (f files) decodeKey(data []byte) (crypto.Signer, error) {
 // keptPlain reports whether the keys of this directory are not encrypted: later
 // ones are kept as the issuing one is.
 func (f files) keptPlain(issuing *x509.Certificate) (bool, error) {
-	data, err := os.ReadFile(f.keyPath(pemfile.Fingerprint(issuing)))
+	data, err := os.ReadFile(f.keyPath(certs.Fingerprint(issuing)))
 	if err != nil {
 		return false, fmt.Errorf("reading the issuing key: %w", err)
 	}
@@ -299,7 +327,7 @@ func (f files) decryptJWE(text string) ([]byte, error) {
 	if err != nil {
 		return nil, errors.New("not an encrypted JWK")
 	}
-	pw, err := f.secret()
+	pw, err := f.keyPassword()
 	if err != nil {
 		return nil, err
 	}
@@ -310,8 +338,8 @@ func (f files) decryptJWE(text string) ([]byte, error) {
 	return plain, nil
 }
 
-// secret falls back to the password that init generated.
-func (f files) secret() (secret.String, error) {
+// keyPassword falls back to the password that init generated.
+func (f files) keyPassword() (secret.String, error) {
 	if !f.password.IsZero() {
 		return f.password, nil
 	}

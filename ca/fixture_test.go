@@ -15,8 +15,9 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 func fixtureRequest(t *testing.T, names ...string) *x509.CertificateRequest {
@@ -73,13 +74,13 @@ func TestFixture(t *testing.T) {
 // recordHolds: a fixture can be listed and revoked like any other certificate.
 func recordHolds(t *testing.T, c *catest.CA, leaf *x509.Certificate) {
 	t.Helper()
-	record, err := ca.OpenRecord(t.Context(), c.Dir)
+	rec, err := ca.OpenRecord(t.Context(), c.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = record.Close() }()
-	entry, err := record.Show(t.Context(), pemfile.Serial(leaf))
-	if err != nil || !slices.Equal(entry.DER, leaf.Raw) || entry.Caller != "operator" || entry.Kind != store.Issued || entry.Service != "ingester" {
+	defer func() { _ = rec.Close() }()
+	entry, err := rec.Show(t.Context(), certs.Serial(leaf))
+	if err != nil || !slices.Equal(entry.DER, leaf.Raw) || entry.Caller != "operator" || entry.Kind != kinds.Issued || entry.Service != "ingester" {
 		t.Errorf("in the record: %s by %q for %q, %v", entry.Kind, entry.Caller, entry.Service, err)
 	}
 }
@@ -117,12 +118,12 @@ func TestFixtureRefused(t *testing.T) {
 			}
 		})
 	}
-	record, err := ca.OpenRecord(t.Context(), c.Dir)
+	rec, err := ca.OpenRecord(t.Context(), c.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = record.Close() }()
-	if list, _, err := record.List(t.Context(), store.Query{Service: "ingester", Limit: 10}); err != nil || len(list) != 0 {
+	defer func() { _ = rec.Close() }()
+	if list, _, err := rec.List(t.Context(), record.Query{Service: "ingester", Limit: 10}); err != nil || len(list) != 0 {
 		t.Errorf("%d certificates came of it, %v", len(list), err)
 	}
 	c.Check(t)

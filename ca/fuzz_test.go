@@ -15,6 +15,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -36,7 +37,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte("---\nname: x\n---\nname: y"))
 	f.Add([]byte("provisioners: [{type: OIDC}, {type: JWK, key: '{}'}]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if err := new(ca.Config).Decode(data); err != nil && strings.ContainsAny(err.Error(), "\n\r") {
+		if err := new(policy.Config).Decode(data); err != nil && strings.ContainsAny(err.Error(), "\n\r") {
 			t.Errorf("error of several lines: %q", err)
 		}
 	})
@@ -126,7 +127,7 @@ func FuzzRevokeRequest(f *testing.F) {
 // certificate that it was asked for with; nothing panics.
 func FuzzTokenRequest(f *testing.F) {
 	list := profiles()
-	list["workers"] = ca.Profile{Patterns: []string{"*.workers.internal"}}
+	list["workers"] = policy.Profile{Patterns: []string{"*.workers.internal"}}
 	c := catest.Start(f, catest.Options{Profiles: list, Edit: func(text []byte) []byte {
 		return append(text, "enrollers: {ingester: [storage, workers]}\nlimits: {per_address: {per_second: 0}, per_service: {per_second: 0}, per_enroller: {per_second: 0}}\n"...)
 	}})

@@ -15,8 +15,11 @@ import (
 	"github.com/smallstep/certificates/api"
 	"github.com/smallstep/certificates/authority"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/panics"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -25,27 +28,27 @@ import (
 // Roots. Bodies are limited; the listener's owner limits headers, times and connections.
 func (a *Authority) Handler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(a.guard, a.measured, middleware.GetHead) // RFC 9110 §9.1: HEAD wherever GET is
+	r.Use(a.limitAndRecover, a.measure, middleware.GetHead) // RFC 9110 §9.1: HEAD wherever GET is
 	a.routes(r)
 	r.Route(stepapi.Prefix, a.routes)
 	r.Route(acmePrefix, a.acmeRoutes)
-	r.NotFound(func(w http.ResponseWriter, _ *http.Request) { fail(w, http.StatusNotFound, "no such route") })
+	r.NotFound(func(w http.ResponseWriter, _ *http.Request) { writeError(w, http.StatusNotFound, "no such route") })
 	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, http.StatusMethodNotAllowed, "method not allowed")
+		writeError(w, http.StatusMethodNotAllowed, "method not allowed")
 	})
 	return r
 }
 
 func (a *Authority) routes(r chi.Router) {
-	r.Post(stepapi.PathSign, a.handle(a.postSign))
-	r.Post(stepapi.PathRenew, a.handle(a.postRenew))
-	r.Post("/re-sign", a.handle(a.postRenew)) // the old name of renew
-	r.Post(stepapi.PathRekey, a.handle(a.postRekey))
-	r.Post(stepapi.PathRevoke, a.handle(a.postRevoke))
-	r.Post(stepapi.PathToken, a.handle(a.postToken))
+	r.Post(stepapi.PathSign, a.errorHandler(a.postSign))
+	r.Post(stepapi.PathRenew, a.errorHandler(a.postRenew))
+	r.Post("/re-sign", a.errorHandler(a.postRenew)) // the old name of renew
+	r.Post(stepapi.PathRekey, a.errorHandler(a.postRekey))
+	r.Post(stepapi.PathRevoke, a.errorHandler(a.postRevoke))
+	r.Post(stepapi.PathToken, a.errorHandler(a.postToken))
 
 	r.Get(stepapi.PathHealth, func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, map[string]string{"status": "ok"})
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
 	r.Get(stepapi.PathRoot+"{sha}", a.getRoot)
 	r.Get(stepapi.PathRoots, a.getRoots)
@@ -53,17 +56,18 @@ func (a *Authority) routes(r chi.Router) {
 	r.Get(stepapi.PathFederation, a.getRoots)
 	r.Get(stepapi.PathIntermediates, a.getIntermediates)
 	r.Get(stepapi.PathIntermediates+".pem", a.getIntermediatesPEM)
-	r.Get(stepapi.PathCRL, a.handle(a.getCRL))
-	r.Get(stepapi.PathRevoked, a.handle(a.getRevoked))
-	r.Get(stepapi.PathLogHead, a.handle(a.getLogHead))
-	r.Get(stepapi.PathLogProof, a.handle(a.getLogProof))
-	r.Get(stepapi.PathLogEntry+"{index}", a.handle(a.getLogEntry))
-	r.Get(stepapi.PathRecordCertificates, a.handle(a.getRecordCertificates))
-	r.Get(stepapi.PathRecordCertificates+"/{serial}", a.handle(a.getRecordCertificate))
-	r.Get(stepapi.PathRecordEvents, a.handle(a.getRecordEvents))
+	r.Get(stepapi.PathCRL, a.errorHandler(a.getCRL))
+	r.Get(stepapi.PathRevoked, a.errorHandler(a.getRevoked))
+	r.Get(stepapi.PathLogHead, a.errorHandler(a.getLogHead))
+	r.Get(stepapi.PathLogProof, a.errorHandler(a.getLogProof))
+	r.Get(stepapi.PathLogEntry+"{index}", a.errorHandler(a.getLogEntry))
+	r.Get(stepapi.PathRecordAuthorities, a.errorHandler(a.getRecordAuthorities))
+	r.Get(stepapi.PathRecordCertificates, a.errorHandler(a.getRecordCertificates))
+	r.Get(stepapi.PathRecordCertificates+"/{serial}", a.errorHandler(a.getRecordCertificate))
+	r.Get(stepapi.PathRecordEvents, a.errorHandler(a.getRecordEvents))
 	r.Get(stepapi.PathVersion, getVersion)
-	r.Get(stepapi.PathProvisioners, a.embedded(api.Provisioners))
-	r.Get(stepapi.PathProvisioners+"/{kid}/encrypted-key", a.embedded(api.ProvisionerKey))
+	r.Get(stepapi.PathProvisioners, a.smallstepHandler(api.Provisioners))
+	r.Get(stepapi.PathProvisioners+"/{kid}/encrypted-key", a.smallstepHandler(api.ProvisionerKey))
 }
 
 // getVersion answers for this program. smallstep's clients read it before they
@@ -73,26 +77,27 @@ func getVersion(w http.ResponseWriter, _ *http.Request) {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		version = info.Main.Version
 	}
-	answer(w, http.StatusOK, api.VersionResponse{Version: version})
+	writeJSON(w, http.StatusOK, api.VersionResponse{Version: version})
 }
 
-// embedded runs a handler of smallstep's with the authority of the current state.
-func (a *Authority) embedded(h http.HandlerFunc) http.HandlerFunc {
+// smallstepHandler runs a handler of smallstep's with the authority of the current state.
+func (a *Authority) smallstepHandler(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		h(w, r.WithContext(authority.NewContext(r.Context(), a.state.Load().embedded)))
+		h(w, r.WithContext(authority.NewContext(r.Context(), a.state.Load().smallstep)))
 	}
 }
 
-// guard limits rates and bodies, and keeps a panic from cutting the connection without an answer.
-func (a *Authority) guard(next http.Handler) http.Handler {
+// limitAndRecover limits rates and bodies, and answers 500 if the handler panics.
+func (a *Authority) limitAndRecover(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			if p := recover(); p != nil {
-				a.logger.ErrorContext(r.Context(), "request handler panicked", "path", r.URL.Path, "err", fmt.Sprint(p))
-				fail(w, http.StatusInternalServerError, "internal error")
+		defer panics.Catch(func(p *panics.Error) {
+			if p.Value == http.ErrAbortHandler { //nolint:errorlint // as net/http compares it: the answer ends here, on purpose
+				panic(p.Value)
 			}
-		}()
-		if a.limited(w, r) {
+			a.logger.ErrorContext(r.Context(), "request handler panicked", "path", r.URL.Path, "err", fmt.Sprint(p.Value), "stack", p.Stack)
+			writeError(w, http.StatusInternalServerError, "internal error")
+		})
+		if a.rejectIfLimited(w, r) {
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, stepapi.MaxBody)
@@ -105,40 +110,40 @@ const (
 	databaseAway  = "the authority's database is not available: try again in " + retryDatabase + " s"
 )
 
-// handle turns the error of a handler into an answer; errors that are nobody's
-// fault outside are logged and hidden.
-func (a *Authority) handle(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+// errorHandler turns the error of a handler into an answer. Internal errors are logged
+// and answered as 500 without detail.
+func (a *Authority) errorHandler(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := h(w, r)
 		if err == nil {
 			return
 		}
-		var s *stranger
-		var denied *refusal
+		var s *RequestError
+		var denied *denial.Error
 		switch {
 		case errors.As(err, &s):
-			if s.status != http.StatusNotFound && s.status < http.StatusInternalServerError {
+			if s.Status != http.StatusNotFound && s.Status < http.StatusInternalServerError {
 				a.charge(r)
 			}
-			fail(w, s.status, s.text)
+			writeError(w, s.Status, s.Text)
 		case errors.As(err, &denied):
-			// The credential is no good any more, or the key costs more to judge than to send.
-			if denied.status == http.StatusUnauthorized || denied.rule == ruleSound {
+			// The credential is no longer valid, or the key costs more to check than to send.
+			if denied.Status == http.StatusUnauthorized || denied.Rule == denial.SoundPublicKey {
 				a.charge(r)
 			}
 			a.logger.WarnContext(r.Context(), "request refused", "path", r.URL.Path, "err", denied.Error())
-			fail(w, denied.status, denied.Error())
-		case errors.Is(err, store.ErrNotFound):
-			fail(w, http.StatusNotFound, err.Error())
+			writeError(w, denied.Status, denied.Error())
+		case errors.Is(err, record.ErrNotFound):
+			writeError(w, http.StatusNotFound, err.Error())
 		case r.Context().Err() != nil: // the client has gone
-			fail(w, http.StatusServiceUnavailable, "the request was cut")
+			writeError(w, http.StatusServiceUnavailable, "the request was cut")
 		case store.Unavailable(err):
 			a.logger.ErrorContext(r.Context(), "database not available", "path", r.URL.Path, "err", err)
 			w.Header().Set("Retry-After", retryDatabase)
-			fail(w, http.StatusServiceUnavailable, databaseAway)
+			writeError(w, http.StatusServiceUnavailable, databaseAway)
 		default:
 			a.logger.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
-			fail(w, http.StatusInternalServerError, "internal error; the authority's log has the reason")
+			writeError(w, http.StatusInternalServerError, "internal error; the authority's log has the reason")
 		}
 	}
 }
@@ -153,8 +158,8 @@ func (a *Authority) postSign(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	v.trust = reportedTrust(r)
-	return a.certify(w, r, st, v)
+	v.reportedTrust = reportedTrust(r)
+	return a.issueAndRespond(w, r, st, v)
 }
 
 func (a *Authority) postRenew(w http.ResponseWriter, r *http.Request) error {
@@ -162,7 +167,7 @@ func (a *Authority) postRenew(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.certify(w, r, a.state.Load(), v)
+	return a.issueAndRespond(w, r, a.state.Load(), v)
 }
 
 func (a *Authority) postRekey(w http.ResponseWriter, r *http.Request) error {
@@ -177,21 +182,21 @@ func (a *Authority) postRekey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return a.certify(w, r, a.state.Load(), v)
+	return a.issueAndRespond(w, r, a.state.Load(), v)
 }
 
-func (a *Authority) certify(w http.ResponseWriter, r *http.Request, st *state, v verified) error {
+func (a *Authority) issueAndRespond(w http.ResponseWriter, r *http.Request, st *state, v VerifiedRequest) error {
 	done, err := a.issue(r.Context(), st, v)
 	if err != nil {
 		return err
 	}
-	a.tellHead(w)
-	answer(w, http.StatusCreated, st.release(done))
+	a.addLogHead(w)
+	writeJSON(w, http.StatusCreated, st.signResponse(done))
 	return nil
 }
 
-// release takes what is committed, and nothing else can be answered.
-func (st *state) release(c committed) stepapi.SignResponse {
+// signResponse builds the answer. It takes a committed value: nothing else can be sent.
+func (st *state) signResponse(c committed) stepapi.SignResponse {
 	resp := stepapi.SignResponse{Chain: []string{pemOf(c.leaf)}}
 	for _, intermediate := range c.chain {
 		text, ok := st.issuerPEM[intermediate]
@@ -212,12 +217,12 @@ func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	if err := readBody(r, &req); err != nil {
 		return err
 	}
-	serial, err := store.ParseSerial(req.Serial)
+	serial, err := record.ParseSerial(req.Serial)
 	if err != nil {
 		return badRequest("%v", err)
 	}
 	if !req.Passive {
-		return &stranger{http.StatusNotImplemented, "only passive revocation is supported: the certificate leaves through the CRL and cannot renew"}
+		return &RequestError{http.StatusNotImplemented, "only passive revocation is supported: the certificate leaves through the CRL and cannot renew"}
 	}
 	if err := CheckReason(req.ReasonCode); err != nil {
 		return badRequest("reasonCode: %v", err)
@@ -227,13 +232,13 @@ func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	err = a.revoke(r.Context(), c, store.RevokeRequest{
-		Revocation: store.Revocation{Serial: serial, RevokedAt: time.Now(), Reason: req.ReasonCode, Note: clip(req.Reason), Caller: c.name},
+		Revocation: record.Revocation{Serial: serial, RevokedAt: time.Now(), Reason: req.ReasonCode, Note: clip(req.Reason), Caller: c.name},
 		Token:      token,
 	})
 	if err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, stepapi.RevokeResponse{Status: "ok"})
+	writeJSON(w, http.StatusOK, stepapi.RevokeResponse{Status: "ok"})
 	return nil
 }
 
@@ -257,32 +262,32 @@ func readBody(r *http.Request, v any) error {
 	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return &stranger{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
+		return &RequestError{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
 	}
 	return badRequest("the body is not the JSON object that this route takes")
 }
 
 var errTrailing = errors.New("something follows the object")
 
-func answer(w http.ResponseWriter, status int, v any) {
+func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client has gone: there is nobody left to tell
+	_ = json.NewEncoder(w).Encode(v) // the client may have gone
 }
 
-func fail(w http.ResponseWriter, status int, message string) {
-	answer(w, status, stepapi.Error{Status: status, Message: message})
+func writeError(w http.ResponseWriter, status int, message string) {
+	writeJSON(w, status, stepapi.Error{Status: status, Message: message})
 }
 
 func (a *Authority) getRoot(w http.ResponseWriter, r *http.Request) {
-	fp, err := parseFingerprint(chi.URLParam(r, "sha"))
+	fp, err := certs.ParseFingerprint(chi.URLParam(r, "sha"))
 	if err == nil {
 		for _, c := range a.state.Load().roots {
-			if pemfile.Fingerprint(c) == fp {
-				answer(w, http.StatusOK, stepapi.RootResponse{CA: pemOf(c)})
+			if certs.Fingerprint(c) == fp {
+				writeJSON(w, http.StatusOK, stepapi.RootResponse{CA: pemOf(c)})
 				return
 			}
 		}
 	}
-	fail(w, http.StatusNotFound, "no root with this fingerprint")
+	writeError(w, http.StatusNotFound, "no root with this fingerprint")
 }

@@ -8,15 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"time"
 	"unicode/utf8"
 
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -45,7 +45,7 @@ type InitOptions struct {
 	// demonstrations. Off by default.
 	PlainKeys bool
 	// Profiles replace those of the ArtStore services.
-	Profiles map[string]Profile
+	Profiles map[string]policy.Profile
 }
 
 // InitResult says what was made.
@@ -61,13 +61,13 @@ type InitResult struct {
 
 const enrolment = "enrolment"
 
-// world is a whole authority in memory, before any of it is written.
-type world struct {
+// newAuthority is a whole authority in memory, before any of it is written.
+type newAuthority struct {
 	root, intermediate issuer
 	public             *jose.JSONWebKey
 	jwe                string
 	yaml               []byte
-	shared             []string // rules.sharedNames
+	shared             []string // [Rules.SharedNames]
 	head               []byte   // of the empty log in the record, once that is made
 	generated          bool
 }
@@ -82,7 +82,7 @@ type world struct {
 func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 	opt = opt.withDefaults()
 	f := files{password: opt.Password, plain: opt.PlainKeys}
-	w := &world{}
+	w := &newAuthority{}
 	if f.password.IsZero() && !f.plain {
 		if f.password, err = newPassword(); err != nil {
 			return nil, err
@@ -92,7 +92,7 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 	if err := opt.check(); err != nil {
 		return nil, err
 	}
-	if err := w.make(opt, f.password); err != nil {
+	if err := w.generate(opt, f.password); err != nil {
 		return nil, err
 	}
 	staging, err := statedir.Begin(opt.Dir)
@@ -115,11 +115,11 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 	// The last step: the copy outside is never replaced, so one that an interrupted
 	// Init had left would be in the way of the next.
 	if opt.OfflineRoot != "" {
-		if err := moveRootKey(f.keyPath(pemfile.Fingerprint(w.root.cert)), opt.OfflineRoot); err != nil {
+		if err := moveRootKey(f.keyPath(certs.Fingerprint(w.root.cert)), opt.OfflineRoot); err != nil {
 			return nil, err
 		}
 	}
-	res := &InitResult{Root: w.root.cert, RootFingerprint: pemfile.Fingerprint(w.root.cert), Provisioner: enrolment, SharedNames: w.shared}
+	res := &InitResult{Root: w.root.cert, RootFingerprint: certs.Fingerprint(w.root.cert), Provisioner: enrolment, SharedNames: w.shared}
 	if w.generated {
 		res.PasswordFile = f.path(statedir.PasswordFile)
 	}
@@ -144,27 +144,11 @@ func (opt InitOptions) check() error {
 	if opt.OfflineRoot == "" {
 		return nil
 	}
-	if err := checkFile(opt.OfflineRoot); err != nil {
+	if err := policy.CheckFile(opt.OfflineRoot); err != nil {
 		return fmt.Errorf("moving the root key: %w", err)
 	}
 	if _, err := os.Lstat(opt.OfflineRoot); err == nil {
 		return fmt.Errorf("moving the root key: %s: %w", opt.OfflineRoot, os.ErrExist)
-	}
-	return nil
-}
-
-// ErrURI reports a URI in place of the path of a file: keys that are elsewhere,
-// in a token or a cloud, are not supported.
-var ErrURI = errors.New("it is a URI, and only files are supported")
-
-// uri begins with a scheme (RFC 3986 §3.1); one letter is a drive of Windows.
-var uri = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+:`)
-
-// checkFile refuses a path that was meant as a URI: a file of that name would be
-// taken for a key in hardware.
-func checkFile(path string) error {
-	if uri.MatchString(path) {
-		return fmt.Errorf("%.80q: %w", path, ErrURI)
 	}
 	return nil
 }
@@ -180,7 +164,7 @@ func (opt InitOptions) withDefaults() InitOptions {
 		opt.Address = "127.0.0.1:9443"
 	}
 	if opt.LeafLifetime == 0 {
-		opt.LeafLifetime = defaultLifetime
+		opt.LeafLifetime = policy.DefaultLifetime
 	}
 	if opt.RootLifetime == 0 {
 		opt.RootLifetime = defaultRootLifetime
@@ -196,10 +180,10 @@ func (opt InitOptions) withDefaults() InitOptions {
 
 // artstoreProfiles are the services of ArtStore under the names that its
 // compose files and its code give them, and the names of a developer's machine.
-func artstoreProfiles() map[string]Profile {
+func artstoreProfiles() map[string]policy.Profile {
 	local := []string{"localhost", "127.0.0.1", "::1"}
-	with := func(names ...string) Profile { return Profile{Names: append(names, local...)} }
-	return map[string]Profile{
+	with := func(names ...string) policy.Profile { return policy.Profile{Names: append(names, local...)} }
+	return map[string]policy.Profile{
 		"admin-module": with("admin-module", "artstore_admin_module"),
 		"storage-element": with("storage-element", "storage-element-01", "storage-element-02", "storage-element-03",
 			"artstore_storage_element_01", "artstore_storage_element_02", "artstore_storage_element_03"),
@@ -208,7 +192,7 @@ func artstoreProfiles() map[string]Profile {
 	}
 }
 
-func (w *world) make(opt InitOptions, password secret.String) (err error) {
+func (w *newAuthority) generate(opt InitOptions, password secret.String) (err error) {
 	if w.root, err = newIssuer(opt.Name, opt.KeyType, opt.RootLifetime, issuer{}); err != nil {
 		return fmt.Errorf("making the root: %w", err)
 	}
@@ -222,18 +206,18 @@ func (w *world) make(opt InitOptions, password secret.String) (err error) {
 		return err
 	}
 	// What Init writes must be what Open reads: bad options show here.
-	cfg, err := parseConfig(w.yaml)
-	if err != nil {
+	var cfg policy.Config
+	if err := cfg.Decode(w.yaml); err != nil {
 		return fmt.Errorf("checking the options: %w", err)
 	}
-	rules, err := cfg.parse()
+	rules, err := cfg.Parse()
 	if err == nil {
-		w.shared = rules.sharedNames()
+		w.shared = rules.SharedNames()
 	}
 	return err
 }
 
-func (w *world) makeEnrolmentKey(plain bool, password secret.String) error {
+func (w *newAuthority) makeEnrolmentKey(plain bool, password secret.String) error {
 	if plain {
 		key, err := jose.GenerateJWK("EC", jose.P256, jose.ES256, "sig", "", 0)
 		if err != nil {
@@ -255,7 +239,7 @@ func (w *world) makeEnrolmentKey(plain bool, password secret.String) error {
 	return nil
 }
 
-func (w *world) write(ctx context.Context, f files, opt InitOptions) error {
+func (w *newAuthority) write(ctx context.Context, f files, opt InitOptions) error {
 	for _, dir := range []string{"secrets", "certs"} {
 		if err := durable.MkdirAll(f.path(dir)); err != nil {
 			return fmt.Errorf("making a directory: %w", err)

@@ -14,22 +14,26 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/x509util"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// Issuing is a chain of types: verified → prepared → signed → committed. Each
+// Issuing is a chain of types: VerifiedRequest → prepared → signed → committed. Each
 // step takes what only the step before returns, so the wrong order does not
 // compile. The crash story: up to the commit nothing has left and nothing is
-// stored, so a crash loses a signature that nobody has; after it the certificate
+// stored, so a crash loses a signature that no client has; after it the certificate
 // is in the record, and a client that missed the answer asks again with the same
 // token and key.
 
 // prepared is a certificate that may be issued, unsigned.
 type prepared struct {
-	v        verified
+	v        VerifiedRequest
 	template *x509.Certificate
 
 	maxLive, maxLineage int // to be checked by the commit
@@ -43,13 +47,13 @@ type signed struct {
 
 // committed is in the record and may be handed out.
 type committed struct {
-	leaf  *x509.Certificate
-	chain []*x509.Certificate // intermediates, issuer first
-	again bool                // it was handed out before, for the same token and key
+	leaf    *x509.Certificate
+	chain   []*x509.Certificate // intermediates, issuer first
+	earlier bool                // it was handed out before, for the same token and key
 }
 
 // issue runs the chain against one state.
-func (a *Authority) issue(ctx context.Context, st *state, v verified) (committed, error) {
+func (a *Authority) issue(ctx context.Context, st *state, v VerifiedRequest) (committed, error) {
 	start := time.Now()
 	p, err := a.prepare(ctx, st, v)
 	if err != nil {
@@ -63,42 +67,43 @@ func (a *Authority) issue(ctx context.Context, st *state, v verified) (committed
 	if err != nil {
 		return committed{}, err
 	}
-	if done.again { // the token was spent on it before; the signature made now is nobody's
+	if done.earlier { // the token was spent on it before; the signature made now is dropped
 		return done, nil
 	}
 	a.metrics.issued.WithLabelValues(kindOf(v)).Inc()
-	a.tell(ctx, v.caller, auditLine{Action: string(v.action), Outcome: outcomeDone, Serial: done.leaf.SerialNumber.String()})
+	a.writeAudit(ctx, v.caller, auditLine{Action: string(v.action), Outcome: outcomeDone, Serial: done.leaf.SerialNumber.String()})
 	a.metrics.latency.Observe(time.Since(start).Seconds())
-	a.logger.InfoContext(ctx, "certificate issued", "service", v.caller.service, "serial", pemfile.Serial(done.leaf), "not_after", done.leaf.NotAfter, "caller", v.caller.name)
+	a.logger.InfoContext(ctx, "certificate issued", "service", v.caller.service, "serial", certs.Serial(done.leaf), "not_after", done.leaf.NotAfter, "caller", v.caller.name)
 	a.sweep(ctx)
 	return done, nil
 }
 
-// handOutAgain answers whoever lost the first answer. A certificate that has
-// expired since helps nobody, and a token buys one certificate only.
-func (a *Authority) handOutAgain(ctx context.Context, v verified, entry store.Certificate) (committed, error) {
-	if v.once { // its holder makes another one at will
-		return committed{}, a.turnAway(ctx, v.caller, want{action: v.action}, refuse(ruleToken, "the renewal token was already used"))
+// returnEarlier returns the certificate that the same token and key got before: the
+// client may have lost the answer. It refuses if that certificate has expired, because
+// a token is good for one certificate only.
+func (a *Authority) returnEarlier(ctx context.Context, v VerifiedRequest, entry record.Certificate) (committed, error) {
+	if v.singleUse { // its holder makes another one at will
+		return committed{}, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, denial.New(denial.Token, "the renewal token was already used"))
 	}
 	if !time.Now().Before(entry.NotAfter) {
-		return committed{}, a.turnAway(ctx, v.caller, want{action: v.action}, refuse(ruleToken, "the token was already used, for a certificate that has expired"))
+		return committed{}, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, denial.New(denial.Token, "the token was already used, for a certificate that has expired"))
 	}
-	done, err := open(entry)
+	done, err := committedFrom(entry)
 	if err == nil {
-		a.tell(ctx, v.caller, auditLine{Action: string(v.action), Outcome: outcomeAgain, Serial: entry.Serial})
+		a.writeAudit(ctx, v.caller, auditLine{Action: string(v.action), Outcome: outcomeAgain, Serial: entry.Serial})
 	}
-	done.again = true
+	done.earlier = true
 	return done, err
 }
 
-// prepare asks the door and builds the certificate from the profile. The request
-// gives the public key, and dates if it asks for any.
-func (a *Authority) prepare(ctx context.Context, st *state, v verified) (prepared, error) {
-	w := want{action: v.action, names: v.names, key: v.key, previous: v.previous}
-	if err := a.allow(ctx, st, v.caller, w); err != nil {
+// prepare authorizes the request and builds the certificate from the profile. The
+// request gives the public key, and dates if it asks for any.
+func (a *Authority) prepare(ctx context.Context, st *state, v VerifiedRequest) (prepared, error) {
+	w := accessRequest{action: v.action, names: v.names, key: v.key, previous: v.previous}
+	if err := a.authorize(ctx, st, v.caller, w); err != nil {
 		return prepared{}, err
 	}
-	p, err := st.profile(v.caller)
+	p, err := st.serviceFor(v.caller)
 	if err != nil {
 		return prepared{}, err
 	}
@@ -109,28 +114,47 @@ func (a *Authority) prepare(ctx context.Context, st *state, v verified) (prepare
 	if at := st.config.CRLURL; at != "" {
 		t.CRLDistributionPoints = []string{at + "?issuer=" + issuerID(st.intermediates[0])}
 	}
-	if v.proof, err = a.proofOf(ctx, p, v); err != nil {
+	if v.proof, err = a.proofEndFor(ctx, p, v); err != nil {
 		return prepared{}, err
 	}
 	got, err := v.validity(p, st.intermediates[0])
 	if err != nil {
-		return prepared{}, a.turnAway(ctx, v.caller, w, err)
+		return prepared{}, a.recordDenial(ctx, v.caller, w, err)
 	}
 	t.NotBefore, t.NotAfter = got.notBefore, got.notAfter
 	if v.action == actSign && v.provisioner.Type == provisioner.TypeACME {
-		v.proof.until = p.namesUntil(time.Now(), got.notAfter)
+		v.proof.notAfterCap = p.NamesUntil(time.Now(), got.notAfter)
 	}
-	out := prepared{v: v, template: t, maxLineage: p.maxLineage}
+	out := prepared{v: v, template: t, maxLineage: p.MaxLineage}
 	if v.previous != nil && a.full.pauses(v.previous.Lineage, time.Now()) {
-		return prepared{}, a.turnAway(ctx, v.caller, w, refuseLineage(v, p.maxLineage))
+		return prepared{}, a.recordDenial(ctx, v.caller, w, refuseLineage(v, p.MaxLineage))
 	}
-	if v.action == actSign && v.caller.kind != byItself { // an authority that restarts often must still start
-		out.maxLive, err = a.maxLive(ctx, p, time.Now())
+	if v.action == actSign && v.caller.kind != callerAuthority { // an authority that restarts often must still start
+		out.maxLive, err = a.liveLimit(ctx, p, time.Now())
 	}
 	return out, err
 }
 
-func leafTemplate(v verified, p *profile) (*x509.Certificate, error) {
+// validity decides the dates of a certificate: by the moment and what was asked,
+// or those of a fixture.
+func (v VerifiedRequest) validity(p *policy.Service, issuing *x509.Certificate) (dates, error) {
+	now := time.Now()
+	if v.fixtureTime.IsZero() {
+		return validityOf(p, v.requestedDates, bounds{now, issuing, v.proof})
+	}
+	d, err := validityOf(p, dates{}, bounds{now: v.fixtureTime, issuing: issuing})
+	switch {
+	case err != nil:
+		return d, err
+	case !d.notBefore.Before(d.notAfter):
+		return d, denial.New(denial.Issuer, "the issuing certificate begins at %s", stamp(issuing.NotBefore))
+	case now.After(d.notBefore) && now.Before(d.notAfter):
+		return d, denial.New(denial.Lifetime, "a fixture must not be valid now, and this one would be until %s", stamp(d.notAfter))
+	}
+	return d, nil
+}
+
+func leafTemplate(v VerifiedRequest, p *policy.Service) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -141,13 +165,13 @@ func leafTemplate(v verified, p *profile) (*x509.Certificate, error) {
 	}
 	t := &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               subject(v),
+		Subject:               subjectName(v),
 		KeyUsage:              x509.KeyUsageDigitalSignature, // all that TLS 1.3 needs (RFC 8446 §4.4.2.2), RSA keys included
-		ExtKeyUsage:           p.usages,
+		ExtKeyUsage:           p.Usages,
 		BasicConstraintsValid: true,
 		SubjectKeyId:          id,
 	}
-	if v.caller.kind == byItself { // by which clients know the authority; no profile can obtain it
+	if v.caller.kind == callerAuthority { // by which clients know the authority; no profile can obtain it
 		t.UnknownExtKeyUsage = []asn1.ObjectIdentifier{stepapi.AuthorityPurpose}
 	}
 	if v.provisioner.Name != "" { // the authority itself has none
@@ -160,10 +184,10 @@ func leafTemplate(v verified, p *profile) (*x509.Certificate, error) {
 	return t, names.Set(t, v.names)
 }
 
-// subject is the service. ACME clients take the common name for one more name to
+// subjectName returns the service as the common name. ACME clients take the common name for one more name to
 // prove when they renew (certbot and lego do), so in their certificates it stands
 // only if it is one; the record knows the service either way.
-func subject(v verified) pkix.Name {
+func subjectName(v VerifiedRequest) pkix.Name {
 	if v.provisioner.Type == provisioner.TypeACME && !slices.Contains(v.names, v.caller.service) {
 		return pkix.Name{}
 	}
@@ -186,55 +210,55 @@ func sign(st *state, p prepared) (signed, error) {
 // commit makes {token spent, certificate, event} true at once and returns what
 // may leave, which is an earlier certificate if the token was spent meanwhile.
 func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
-	c := store.NewCertificate(s.chain, time.Now())
+	c := record.NewCertificate(s.chain, time.Now())
 	c.Service, c.Kind, c.Provisioner, c.Caller = s.v.caller.service, kindOf(s.v), s.v.provisioner.Name, s.v.caller.name
-	c.ProofUntil = s.v.proof.until
+	c.ProofUntil = s.v.proof.notAfterCap
 	if s.v.previous != nil {
 		c.Lineage, c.Previous = s.v.previous.Lineage, s.v.previous.Serial
 	}
-	entry, err := a.record.Commit(ctx, store.Issue{
-		Certificate: c, Token: s.v.token, TrustDigest: s.v.trust, Order: s.v.order, MaxLive: s.maxLive, MaxLineage: s.maxLineage,
+	entry, err := a.record.Commit(ctx, store.Issuance{
+		Certificate: c, Token: s.v.token, TrustDigest: s.v.reportedTrust, Order: s.v.order, MaxLive: s.maxLive, MaxLineage: s.maxLineage,
 	})
 	if err != nil {
-		return committed{}, a.explain(ctx, s.prepared, err)
+		return committed{}, a.denialFor(ctx, s.prepared, err)
 	}
 	if entry.Serial != c.Serial {
-		return a.handOutAgain(ctx, s.v, entry)
+		return a.returnEarlier(ctx, s.v, entry)
 	}
 	return committed{leaf: s.chain[0], chain: s.chain[1:]}, nil
 }
 
-// explain turns what the record refused into a refusal for the caller.
-func (a *Authority) explain(ctx context.Context, p prepared, err error) error {
+// denialFor turns an error of the commit into a refusal for the caller.
+func (a *Authority) denialFor(ctx context.Context, p prepared, err error) error {
 	v := p.v
 	switch {
 	case errors.Is(err, store.ErrTokenUsed):
-		err = refuse(ruleToken, "the token was already used for another key")
+		err = denial.New(denial.Token, "the token was already used for another key")
 	case errors.Is(err, store.ErrRevoked):
-		err = refuse(ruleRevoked, "the certificate of this token or lineage was revoked")
+		err = denial.New(denial.Revoked, "the certificate of this token or lineage was revoked")
 	case errors.Is(err, store.ErrTooMany):
-		err = refuse(ruleMaxLive, "service %s has as many live certificates as it may (profiles.%s.max_live)", v.caller.service, v.caller.service)
+		err = denial.New(denial.LiveOfService, "service %s has as many live certificates as it may (profiles.%s.max_live)", v.caller.service, v.caller.service)
 	case errors.Is(err, store.ErrLineageFull):
 		err = a.lineageFull(ctx, v, p.maxLineage)
 	default:
 		return err
 	}
-	return a.turnAway(ctx, v.caller, want{action: v.action}, err)
+	return a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, err)
 }
 
-func kindOf(v verified) string {
+func kindOf(v VerifiedRequest) string {
 	switch {
-	case v.caller.kind == byItself:
-		return store.Own
+	case v.caller.kind == callerAuthority:
+		return kinds.SelfIssued
 	case v.action == actRenew:
-		return store.Renewed
+		return kinds.Renewed
 	case v.action == actRekey:
-		return store.Rekeyed
+		return kinds.Rekeyed
 	}
-	return store.Issued
+	return kinds.Issued
 }
 
-func open(entry store.Certificate) (committed, error) {
+func committedFrom(entry record.Certificate) (committed, error) {
 	leaf, err := x509.ParseCertificate(entry.DER)
 	if err != nil {
 		return committed{}, fmt.Errorf("reading certificate %s: %w", entry.Serial, err)
@@ -248,8 +272,8 @@ func open(entry store.Certificate) (committed, error) {
 
 const sweepEvery = 10 * time.Minute
 
-// sweep forgets expired tokens now and then, on the back of an issue: an idle
-// authority has nothing to sweep.
+// sweep deletes expired tokens every sweepEvery, after a certificate was issued: an
+// idle authority has nothing to sweep.
 func (a *Authority) sweep(ctx context.Context) {
 	now, last := time.Now(), a.swept.Load()
 	if now.Unix()-last < int64(sweepEvery/time.Second) || !a.swept.CompareAndSwap(last, now.Unix()) {

@@ -10,8 +10,9 @@ import (
 	"math/big"
 	"time"
 
-	"go.step.sm/crypto/keyutil"
 	"go.step.sm/crypto/x509util"
+
+	"github.com/artstore/artstore-pki/ca/internal/keytype"
 )
 
 const (
@@ -35,7 +36,7 @@ type issuer struct {
 // role live side by side during a rotation, so a part of the key id is in the
 // subject: chain building then never guesses between equal names.
 func newIssuer(name, keyKind string, life time.Duration, parent issuer) (issuer, error) {
-	key, err := newKey(keyKind)
+	key, err := keytype.New(keyKind)
 	if err != nil {
 		return issuer{}, err
 	}
@@ -75,24 +76,6 @@ func newIssuer(name, keyKind string, life time.Duration, parent issuer) (issuer,
 	}
 	cert, err := x509.ParseCertificate(der)
 	return issuer{cert, key}, err
-}
-
-func newKey(kind string) (crypto.Signer, error) {
-	kty, crv, size := "EC", "P-256", 0
-	switch kind {
-	case "", keyP256:
-	case keyEd25519:
-		kty, crv = "OKP", "Ed25519"
-	case keyRSA3072:
-		kty, crv, size = "RSA", "", 3072
-	default:
-		return nil, fmt.Errorf("key type %q: want %s, %s or %s", kind, keyP256, keyEd25519, keyRSA3072)
-	}
-	key, err := keyutil.GenerateSigner(kty, crv, size)
-	if err != nil {
-		return nil, fmt.Errorf("making a key: %w", err)
-	}
-	return key, nil
 }
 
 // newSerial is positive (RFC 5280 §4.1.2.2): the milliseconds since 1970, then

@@ -110,11 +110,11 @@ func (h joseHeader) certificates(member string, most int) ([]*x509.Certificate, 
 		if err != nil {
 			return nil, errors.New("a certificate in it does not parse")
 		}
-		judge := pubkey.Bounded
+		check := pubkey.Bounded
 		if i == 0 {
-			judge = pubkey.Check
+			check = pubkey.Check
 		}
-		if err := judge(cert.PublicKey); err != nil {
+		if err := check(cert.PublicKey); err != nil {
 			return nil, errors.New("the key of a certificate in it was refused: " + err.Error())
 		}
 		chain = append(chain, cert)

@@ -13,9 +13,11 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -31,7 +33,7 @@ func TestEncrypted(t *testing.T) {
 		t.Errorf("password file %q", res.PasswordFile)
 	}
 	root, err := ca.ActiveRoot(dir)
-	if err != nil || pemfile.Fingerprint(root) != res.RootFingerprint {
+	if err != nil || certs.Fingerprint(root) != res.RootFingerprint {
 		t.Errorf("active root: %v", err)
 	}
 	if root.MaxPathLen != 1 || time.Since(root.NotBefore) < time.Hour {
@@ -104,7 +106,7 @@ func TestInitRefuses(t *testing.T) {
 		"key type": {ca.InitOptions{KeyType: "DSA"}, `key type "DSA"`},
 		"lifetime": {ca.InitOptions{LeafLifetime: time.Second}, "shorter than 10s"},
 		"address":  {ca.InitOptions{Address: "nowhere"}, "address"},
-		"name":     {ca.InitOptions{Profiles: map[string]ca.Profile{"x": {Names: []string{"*.x"}}}}, "wildcard"},
+		"name":     {ca.InitOptions{Profiles: map[string]policy.Profile{"x": {Names: []string{"*.x"}}}}, "wildcard"},
 		"offline":  {ca.InitOptions{OfflineRoot: "/nonexistent/root.key"}, "moving the root key"},
 		"pkcs11":   {ca.InitOptions{OfflineRoot: "pkcs11:token=x;object=root"}, "it is a URI"},
 		"cloud":    {ca.InitOptions{OfflineRoot: "awskms:key-id=1"}, "it is a URI"},
@@ -231,14 +233,14 @@ func TestRecord(t *testing.T) {
 	one := enrol(t, c, "ingester", "::1", spiffe).Leaf.SerialNumber
 	enrol(t, c, "storage", "storage")
 	r := openRecord(t, c)
-	page, next, err := r.List(t.Context(), store.Query{Name: "0:0::1", State: store.StateValid})
+	page, next, err := r.List(t.Context(), record.Query{Name: "0:0::1", State: record.StateValid})
 	if err != nil || next != "" || len(page) != 2 { // the ingester's and the authority's own
 		t.Errorf("by name: %d, %q, %v", len(page), next, err)
 	}
 	if e, err := r.Show(t.Context(), "0x"+one.Text(16)); err != nil || e.Service != "ingester" || e.Provisioner != "enrolment" {
 		t.Errorf("show: %+v %v", e, err)
 	}
-	if _, err := r.Show(t.Context(), "12345"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := r.Show(t.Context(), "12345"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("unknown: %v", err)
 	}
 	if err := r.Revoke(t.Context(), one.String(), 7, ""); err == nil {
@@ -250,7 +252,7 @@ func TestRecord(t *testing.T) {
 	if err := r.Revoke(t.Context(), one.String(), 1, "stolen"); !errors.Is(err, store.ErrAlreadyRevoked) {
 		t.Errorf("twice: %v", err)
 	}
-	for _, sel := range []store.Selection{{}, {Service: "a", Lineage: "1"}, {Lineage: "zz"}, {Lineage: "12345"}} {
+	for _, sel := range []record.Selection{{}, {Service: "a", Lineage: "1"}, {Lineage: "zz"}, {Lineage: "12345"}} {
 		if _, err := r.Selected(t.Context(), sel); err == nil {
 			t.Errorf("%+v was accepted", sel)
 		}
@@ -258,10 +260,10 @@ func TestRecord(t *testing.T) {
 			t.Errorf("%+v was revoked", sel)
 		}
 	}
-	if _, err := r.RevokeSet(t.Context(), store.Selection{Service: "storage"}, 7, ""); err == nil {
+	if _, err := r.RevokeSet(t.Context(), record.Selection{Service: "storage"}, 7, ""); err == nil {
 		t.Error("reason 7 was accepted for a set")
 	}
-	if set, err := r.Selected(t.Context(), store.Selection{Service: "storage"}); err != nil || len(set) != 1 {
+	if set, err := r.Selected(t.Context(), record.Selection{Service: "storage"}); err != nil || len(set) != 1 {
 		t.Errorf("a set: %+v %v", set, err)
 	}
 	if _, err := ca.OpenRecord(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {

@@ -8,9 +8,11 @@ import (
 
 	"github.com/smallstep/certificates/authority/provisioner"
 
-	"github.com/artstore/artstore-pki/ca/internal/statedir"
-	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/internal/lru"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // A lineage is a first certificate with all that came of it: renewals, and what it
@@ -19,14 +21,6 @@ import (
 // time, and when the proof ends that the first of them rests on.
 
 const (
-	// defaultMaxLineage is met by a loop or a thief only. A service that renews at two
-	// thirds of the life has two live certificates; instances that share a copy of one
-	// certificate, and renew it each for itself, have 1.6 each.
-	defaultMaxLineage = 50
-	// mostMaxLineage bounds what each renewal counts, and what a revocation of the
-	// lineage writes in one transaction.
-	mostMaxLineage = 1000
-
 	// A lineage that is full is refused without a look into the record for a moment:
 	// a loop must not cost a signature and a transaction with each round.
 	fullPause = time.Second
@@ -36,21 +30,11 @@ const (
 	maxFullLineages = 10_000
 )
 
-func (p Profile) parseMaxLineage(at string, bad *problems) int {
-	if p.MaxLivePerLineage < 0 || p.MaxLivePerLineage > mostMaxLineage {
-		bad.add("%s.max_live_per_lineage: %d is not between 1 and %d", at, p.MaxLivePerLineage, mostMaxLineage)
-	}
-	if p.MaxLivePerLineage == 0 {
-		return defaultMaxLineage
-	}
-	return p.MaxLivePerLineage
-}
-
 // fullLineages are those that had as many live certificates as they may when they
 // asked last, by their serials.
 type fullLineages struct {
 	mu sync.Mutex
-	by recent[string, *fullLineage]
+	by lru.Cache[string, *fullLineage]
 }
 
 type fullLineage struct {
@@ -62,7 +46,7 @@ type fullLineage struct {
 func (f *fullLineages) pauses(lineage string, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l, ok := f.by.get(lineage)
+	l, ok := f.by.Get(lineage)
 	return ok && now.Sub(l.refused) < fullPause && !now.Before(l.refused)
 }
 
@@ -70,10 +54,10 @@ func (f *fullLineages) pauses(lineage string, now time.Time) bool {
 func (f *fullLineages) refused(lineage string, now time.Time) (tell bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	l, ok := f.by.get(lineage)
+	l, ok := f.by.Get(lineage)
 	if !ok {
 		l = &fullLineage{}
-		f.by.add(lineage, l, maxFullLineages)
+		f.by.Add(lineage, l, maxFullLineages)
 	}
 	l.refused = now
 	if tell = now.Sub(l.told) >= fullTold; tell {
@@ -84,8 +68,8 @@ func (f *fullLineages) refused(lineage string, now time.Time) (tell bool) {
 
 // lineageFull is the refusal of one more certificate of a lineage. Nothing is taken
 // away: those that it has work until they expire.
-func (a *Authority) lineageFull(ctx context.Context, v verified, most int) error {
-	lineage := pemfile.HexSerial(v.previous.Lineage)
+func (a *Authority) lineageFull(ctx context.Context, v VerifiedRequest, most int) error {
+	lineage := certs.HexSerial(v.previous.Lineage)
 	if a.full.refused(v.previous.Lineage, time.Now()) {
 		a.logger.ErrorContext(ctx, "a lineage has as many live certificates as it may: something renews in a loop, or the key was stolen",
 			"service", v.caller.service, "lineage", lineage, "live", most)
@@ -93,38 +77,38 @@ func (a *Authority) lineageFull(ctx context.Context, v verified, most int) error
 	return refuseLineage(v, most)
 }
 
-func refuseLineage(v verified, most int) error {
-	return refuse(ruleLineage, "lineage %s has %d or more live certificates (profiles.%s.max_live_per_lineage): wait until one expires, or enrol anew",
-		pemfile.HexSerial(v.previous.Lineage), most, v.caller.service)
+func refuseLineage(v VerifiedRequest, most int) error {
+	return denial.New(denial.LiveOfLineage, "lineage %s has %d or more live certificates (profiles.%s.max_live_per_lineage): wait until one expires, or enrol anew",
+		certs.HexSerial(v.previous.Lineage), most, v.caller.service)
 }
 
-// proofOf is the end of the proof that a certificate will rest on. Who authenticated
+// proofEndFor is the end of the proof that a certificate will rest on. Who authenticated
 // a first certificate knows it; a renewal inherits it, for it proves the key and
 // nothing else.
-func (a *Authority) proofOf(ctx context.Context, p *profile, v verified) (proofEnd, error) {
+func (a *Authority) proofEndFor(ctx context.Context, p *policy.Service, v VerifiedRequest) (proofEnd, error) {
 	if v.action == actSign {
 		return v.proof, nil
 	}
-	out := proofEnd{until: v.previous.ProofUntil, what: "the certificate that vouched for this lineage", again: "sign a token with a newer one"}
+	out := proofEnd{notAfterCap: v.previous.ProofUntil, what: "the certificate that vouched for this lineage", remedy: "sign a token with a newer one"}
 	switch v.provisioner.Type {
 	case provisioner.TypeACME:
-		out.what, out.again = "the proof of the names", "prove the names again, with an order"
-		if out.until.IsZero() { // issued before the ends of proofs were kept
+		out.what, out.remedy = "the proof of the names", "prove the names again, with an order"
+		if out.notAfterCap.IsZero() { // issued before the ends of proofs were kept
 			first, err := a.firstOf(ctx, *v.previous)
 			if err != nil {
 				return out, err
 			}
-			out.until = p.namesUntil(first.IssuedAt, first.NotAfter)
+			out.notAfterCap = p.NamesUntil(first.IssuedAt, first.NotAfter)
 		}
 	case provisioner.TypeX5C:
-		if out.until.IsZero() { // likewise; what vouched for it is not known any more, so it gets no more than it has
-			out.until = v.previous.NotAfter
+		if out.notAfterCap.IsZero() { // likewise; what vouched for it is not known any more, so it gets no more than it has
+			out.notAfterCap = v.previous.NotAfter
 		}
 	}
 	return out, nil
 }
 
-func (a *Authority) firstOf(ctx context.Context, entry store.Certificate) (store.Certificate, error) {
+func (a *Authority) firstOf(ctx context.Context, entry record.Certificate) (record.Certificate, error) {
 	if entry.Serial == entry.Lineage {
 		return entry, nil
 	}
@@ -133,37 +117,4 @@ func (a *Authority) firstOf(ctx context.Context, entry store.Certificate) (store
 		return first, fmt.Errorf("reading the first certificate of a lineage: %w", err)
 	}
 	return first, nil
-}
-
-// namesUntil is how long names count as proven that were proven at a moment, for a
-// certificate until end. A name can move to another machine; lifetime.max says how
-// long that may go unseen.
-func (p *profile) namesUntil(proven, end time.Time) time.Time {
-	if until := proven.Add(p.life.Max).Truncate(time.Second); until.After(end) {
-		return until
-	}
-	return end
-}
-
-// lineages warns of those that are full: they do not renew. Before an upgrade from a
-// version without a cap this is the time to see them.
-func (d *doctor) lineages(ctx context.Context, cfg Config) {
-	r, err := cfg.parse()
-	if err != nil {
-		return // it was said
-	}
-	least := defaultMaxLineage
-	for _, p := range r.profiles {
-		least = min(least, p.maxLineage)
-	}
-	list, err := store.Crowded(ctx, statedir.Database(d.opt.Dir, cfg.Database), least, time.Now())
-	if err != nil {
-		d.say("record", DiagnosisError, "%v", err)
-	}
-	for _, l := range list {
-		if p := r.profiles[l.Service]; p != nil && l.Live >= p.maxLineage {
-			d.say("record", DiagnosisWarning, "lineage %s of service %s has %d live certificates, and may have %d (profiles.%s.max_live_per_lineage): it does not renew; was its key copied?",
-				pemfile.HexSerial(l.Lineage), l.Service, l.Live, p.maxLineage, l.Service)
-		}
-	}
 }

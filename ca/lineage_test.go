@@ -18,7 +18,10 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -52,12 +55,12 @@ func TestLineageIsBounded(t *testing.T) {
 	if said := strings.Join(diagnose(t, ca.DoctorOptions{Dir: c.Dir}, ca.DiagnosisWarning), "\n"); !strings.Contains(said, "of service storage has 50 live certificates, and may have 50") {
 		t.Errorf("doctor does not warn of it:\n%s", said)
 	}
-	record := openRecord(t, c)
-	events, err := record.Events(t.Context(), "refused", 0, 10)
+	rec := openRecord(t, c)
+	events, err := rec.Events(t.Context(), "refused", 0, 10)
 	if err != nil || len(events) != 3 || events[0].Rule != "live certificates of a lineage" || events[0].Serial != stolen.Leaf.SerialNumber.String() {
 		t.Errorf("recorded as %+v, %v", events, err)
 	}
-	n, err := record.RevokeSet(t.Context(), store.Selection{Lineage: stolen.Leaf.SerialNumber.String()}, 1, "stolen")
+	n, err := rec.RevokeSet(t.Context(), record.Selection{Lineage: stolen.Leaf.SerialNumber.String()}, 1, "stolen")
 	if err != nil || n != 50 {
 		t.Errorf("%d revoked with the lineage, %v; want 50", n, err)
 	}
@@ -69,8 +72,8 @@ func TestLineageIsBounded(t *testing.T) {
 
 // What a certificate vouches for is of its lineage, and counts.
 func TestLineageCountsX5C(t *testing.T) {
-	few := ca.Profile{Names: []string{"few"}, MaxLivePerLineage: 3}
-	c := catest.Start(t, catest.Options{Profiles: map[string]ca.Profile{"few": few}, Edit: withProvisioner(ownX5C)})
+	few := policy.Profile{Names: []string{"few"}, MaxLivePerLineage: 3}
+	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"few": few}, Edit: withProvisioner(ownX5C)})
 	cl, holder := newClient(t, c, nil), enrol(t, c, "few", "few")
 	for i := range 4 {
 		status, body := cl.do("POST", "/sign", x5cToken(t, c, holder, "/sign", nil).request(t, newKey(t), "few", "few"))
@@ -85,7 +88,7 @@ func TestLineageCountsX5C(t *testing.T) {
 // asks, and a count of the metrics each time.
 func TestFullLineageIsTold(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: map[string]ca.Profile{"few": {Names: []string{"few"}, MaxLivePerLineage: 2}}}); err != nil {
+	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: map[string]policy.Profile{"few": {Names: []string{"few"}, MaxLivePerLineage: 2}}}); err != nil {
 		t.Fatal(err)
 	}
 	var logged logtest.Buffer
@@ -110,15 +113,15 @@ func TestFullLineageIsTold(t *testing.T) {
 		t.Errorf("%v refusals are counted, want 4", n)
 	}
 	text := logged.String()
-	if n := strings.Count(text, "level=ERROR"); n != 1 || !strings.Contains(text, "service=few lineage="+pemfile.HexSerial(lineage)+" live=2") {
+	if n := strings.Count(text, "level=ERROR"); n != 1 || !strings.Contains(text, "service=few lineage="+certs.HexSerial(lineage)+" live=2") {
 		t.Errorf("told %d times, want once:\n%s", n, text)
 	}
 }
 
 func TestMaxLivePerLineageConfig(t *testing.T) {
 	for n, bad := range map[int]bool{-1: true, 0: false, 1: false, 1000: false, 1001: true} {
-		p := ca.Profile{Names: []string{"few"}, MaxLivePerLineage: n}
-		_, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(t.TempDir(), "pki"), PlainKeys: true, Profiles: map[string]ca.Profile{"few": p}})
+		p := policy.Profile{Names: []string{"few"}, MaxLivePerLineage: n}
+		_, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(t.TempDir(), "pki"), PlainKeys: true, Profiles: map[string]policy.Profile{"few": p}})
 		if bad != (err != nil) || bad && !strings.Contains(err.Error(), "max_live_per_lineage") {
 			t.Errorf("%d: %v", n, err)
 		}
@@ -192,7 +195,7 @@ func refusedByProof(t *testing.T, c *catest.CA, cert *tls.Certificate, says stri
 // Nothing in a lineage that began with X5C ends after the certificate that vouched,
 // be it ours or of another authority, whatever way it renews.
 func TestRenewalsEndWithX5C(t *testing.T) {
-	root, device := foreign(t, "serial-4711", "storage")
+	root, device := checkUnused(t, "serial-4711", "storage")
 	file := filepath.Join(t.TempDir(), "devices.pem")
 	damage.File(t, file, pemfile.EncodeCertificates([]*x509.Certificate{root}))
 	for name, entry := range map[string]string{"ours": ownX5C, "another's": fmt.Sprintf("  - {type: X5C, name: holders, roots: %q}\n", file)} {

@@ -29,9 +29,9 @@ const (
 	sequenceEvery = time.Second
 )
 
-// head is the newest signed head that this process knows, in the forms that it
+// signedHead is the newest signed head that this process knows, in the forms that it
 // is handed out in.
-type head struct {
+type signedHead struct {
 	translog.Head
 	text   []byte // a signed note
 	header string // base64 of text, for one line of HTTP
@@ -99,15 +99,15 @@ func (f files) publishLogKey(private ed25519.PrivateKey) (*translog.Key, error) 
 // is needed.
 func LogVerifier(dir string) (translog.Verifier, error) { return statedir.LogVerifier(dir) }
 
-// noteHead makes a head the one that is handed out. That of the empty log says
+// setHead makes a head the one that is handed out. That of the empty log says
 // nothing to those who keep heads.
-func (a *Authority) noteHead(text []byte) error {
+func (a *Authority) setHead(text []byte) error {
 	h, err := a.logKey.Verifier().Open(text)
 	if err != nil || h.Size == 0 {
 		return err
 	}
 	if old := a.head.Load(); old == nil || h.Size > old.Size {
-		a.head.Store(&head{h, text, base64.StdEncoding.EncodeToString(text)})
+		a.head.Store(&signedHead{h, text, base64.StdEncoding.EncodeToString(text)})
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (a *Authority) KeepLog(ctx context.Context) error {
 	var failing string // logged once, not each second
 	for {
 		err := a.sequence(ctx)
-		a.stuck.Store(err != nil && ctx.Err() == nil)
+		a.sequencingFailed.Store(err != nil && ctx.Err() == nil)
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // the end of ctx is the normal end
@@ -157,7 +157,7 @@ func (a *Authority) logSize() int64 {
 }
 
 func (a *Authority) logFailing() float64 {
-	if a.stuck.Load() {
+	if a.sequencingFailed.Load() {
 		return 1
 	}
 	return 0
@@ -175,7 +175,7 @@ func (a *Authority) sequence(ctx context.Context) error {
 			return err
 		}
 		if text != nil {
-			if err := a.noteHead(text); err != nil {
+			if err := a.setHead(text); err != nil {
 				return err
 			}
 		}
@@ -199,26 +199,26 @@ func (r *Record) LogHead(ctx context.Context) ([]byte, error) { return r.store.L
 // VerifyLog makes the log again from the record and compares it with its signed
 // head and with those given, see [store.Store.VerifyLog]. A given head that
 // another key signed is a finding; one that is none is an error.
-func (r *Record) VerifyLog(ctx context.Context, opt LogOptions) (store.LogReport, error) {
+func (r *Record) VerifyLog(ctx context.Context, opt LogOptions) (translog.Report, error) {
 	v, err := LogVerifier(r.dir)
 	if err != nil {
-		return store.LogReport{}, err
+		return translog.Report{}, err
 	}
 	return r.verifyLog(ctx, v, opt, nil)
 }
 
 // verifyLog compares with known heads of this log, too.
-func (r *Record) verifyLog(ctx context.Context, v translog.Verifier, opt LogOptions, known []translog.Head) (store.LogReport, error) {
+func (r *Record) verifyLog(ctx context.Context, v translog.Verifier, opt LogOptions, known []translog.Head) (translog.Report, error) {
 	check := store.LogCheck{Verifier: v, Kept: known, Progress: opt.Progress}
-	var foreign []store.LogFinding
+	var foreign []translog.Finding
 	for _, text := range opt.Heads {
 		h, err := v.Open(text)
 		switch {
 		case errors.Is(err, translog.ErrForeign):
-			foreign = append(foreign, store.LogFinding{Fault: store.FaultUnsigned, Index: -1,
+			foreign = append(foreign, translog.Finding{Fault: store.FaultUnsigned, Index: -1,
 				Text: "a kept head was signed by another key: it is of another log, or the key was replaced"})
 		case err != nil:
-			return store.LogReport{}, err
+			return translog.Report{}, err
 		default:
 			check.Kept = append(check.Kept, h)
 		}

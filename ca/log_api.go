@@ -21,28 +21,28 @@ func (a *Authority) getLogHead(w http.ResponseWriter, _ *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write(h.text) // the client has gone: there is nobody left to tell
+	_, _ = w.Write(h.text) // the client may have gone
 	return nil
 }
 
-func (a *Authority) currentHead() (*head, error) {
+func (a *Authority) currentHead() (*signedHead, error) {
 	h := a.head.Load()
 	if h == nil {
-		return nil, &stranger{http.StatusNotFound, "the log has no head yet"}
+		return nil, &RequestError{http.StatusNotFound, "the log has no head yet"}
 	}
 	return h, nil
 }
 
-// tellHead sends the head along with a certificate. It may be older than the
-// certificate by a second: the next one has it.
-func (a *Authority) tellHead(w http.ResponseWriter) {
+// addLogHead sends the head along with a certificate. The head may be up to a second
+// older than the certificate; the next head covers it.
+func (a *Authority) addLogHead(w http.ResponseWriter) {
 	if h := a.head.Load(); h != nil {
 		w.Header().Set(stepapi.HeaderLogHead, h.header)
 	}
 }
 
 // getLogProof answers ?from=&to= to every peer with a certificate of this
-// authority: whoever keeps a head may see that the log of today begins with it. The
+// authority: a peer that keeps a head can check that the log of today begins with it. The
 // answer is hashes only.
 func (a *Authority) getLogProof(w http.ResponseWriter, r *http.Request) error {
 	if _, _, err := a.verifyPeer(r.Context(), r.TLS); err != nil {
@@ -56,11 +56,11 @@ func (a *Authority) getLogProof(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	from, err := logSize(q, "from", 0)
+	from, err := sizeParam(q, "from", 0)
 	if err != nil {
 		return err
 	}
-	to, err := logSize(q, "to", h.Size)
+	to, err := sizeParam(q, "to", h.Size)
 	if err != nil {
 		return err
 	}
@@ -71,11 +71,11 @@ func (a *Authority) getLogProof(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, stepapi.LogProof{From: from, To: to, Head: string(h.text), Hashes: raw(proof)})
+	writeJSON(w, http.StatusOK, stepapi.LogProof{From: from, To: to, Head: string(h.text), Hashes: raw(proof)})
 	return nil
 }
 
-func logSize(q url.Values, key string, absent int64) (int64, error) {
+func sizeParam(q url.Values, key string, absent int64) (int64, error) {
 	text := q.Get(key)
 	if text == "" {
 		return absent, nil
@@ -89,7 +89,7 @@ func logSize(q url.Values, key string, absent int64) (int64, error) {
 
 // getLogEntry answers an entry with its inclusion proof to auditors.
 func (a *Authority) getLogEntry(w http.ResponseWriter, r *http.Request) error {
-	if err := a.allowReading(r); err != nil {
+	if err := a.authorizeReading(r); err != nil {
 		return err
 	}
 	h, err := a.currentHead()
@@ -98,13 +98,13 @@ func (a *Authority) getLogEntry(w http.ResponseWriter, r *http.Request) error {
 	}
 	index, err := strconv.ParseInt(chi.URLParam(r, "index"), 10, 64)
 	if err != nil || index < 0 || index >= h.Size {
-		return &stranger{http.StatusNotFound, fmt.Sprintf("want an index below %d, the size of the log", h.Size)}
+		return &RequestError{http.StatusNotFound, fmt.Sprintf("want an index below %d, the size of the log", h.Size)}
 	}
 	e, err := a.record.LogEntry(r.Context(), h.Head, index)
 	if err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, stepapi.LogEntry{
+	writeJSON(w, http.StatusOK, stepapi.LogEntry{
 		Index: index, Leaf: e.Leaf[:], Entry: e.Payload, Pruned: e.Payload == nil, Head: string(h.text), Hashes: raw(e.Proof),
 	})
 	return nil

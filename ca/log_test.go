@@ -23,6 +23,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/logtest"
@@ -107,7 +108,7 @@ func TestHeadsAreHandedOut(t *testing.T) {
 	if err := tlog.CheckRecord(inclusion, head.Size, head.Root, 0, tlog.RecordHash(e.Entry)); err != nil {
 		t.Error(err)
 	}
-	if said, err := translog.ParseEntry(e.Entry); err != nil || said.Kind != store.Own {
+	if said, err := translog.ParseEntry(e.Entry); err != nil || said.Kind != kinds.SelfIssued {
 		t.Errorf("the first entry is not the authority's own certificate: %+v, %v", said, err)
 	}
 	for path, want := range map[string]int{

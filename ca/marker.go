@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
@@ -72,7 +73,7 @@ func (a *Authority) markLast() {
 
 // openRecord opens the record and brings the marker up to it. A directory that
 // was made before there were markers gets its first one here.
-func (a *Authority) openRecord(ctx context.Context, cfg Config) (err error) {
+func (a *Authority) openRecord(ctx context.Context, cfg policy.Config) (err error) {
 	if a.logKey, err = a.files.openLogKey(); err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (a *Authority) openRecord(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	a.record = in.Store
-	if err := a.noteHead(in.Text); err != nil {
+	if err := a.setHead(in.Text); err != nil {
 		return err
 	}
 	if in.Marker == (translog.Head{}) {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/artstore/artstore-pki/ca/policy"
 )
 
 const (
-	defaultMaxLive = 10_000
-
 	// A cap up to liveExact is counted with each first certificate: that is one
 	// range of an index. A larger one is counted now and then while it is far.
 	liveExact   = 1000
@@ -27,26 +27,26 @@ type liveCount struct {
 	n  int // counted then, and issued here since
 }
 
-// maxLive is the cap that the commit has to check, or 0 if the service is far
-// below it: under half of it at the last count, which is at most liveRecount ago,
-// and by what was issued here since. Two replicas cannot exceed a cap that each
-// of them keeps to half of; more may, by what they issue until they count again.
-func (a *Authority) maxLive(ctx context.Context, p *profile, now time.Time) (int, error) {
-	if p.maxLive <= liveExact {
-		return p.maxLive, nil
+// liveLimit returns the limit that the commit must enforce, or 0 to skip the check:
+// while the last count and what was issued here since are below half of the limit.
+// Two replicas therefore keep the limit. N can exceed it by (N−2)/2 × limit until the
+// next count, which is at most liveRecount away.
+func (a *Authority) liveLimit(ctx context.Context, p *policy.Service, now time.Time) (int, error) {
+	if p.MaxLive <= liveExact {
+		return p.MaxLive, nil
 	}
-	if n, ok := a.live.next(p.service, now); ok && n < p.maxLive/2 {
+	if n, ok := a.live.next(p.Name, now); ok && n < p.MaxLive/2 {
 		return 0, nil
 	}
-	n, err := a.record.Live(ctx, p.service, now, p.maxLive)
+	n, err := a.record.Live(ctx, p.Name, now, p.MaxLive)
 	if err != nil {
 		return 0, err
 	}
-	a.live.set(p.service, liveCount{now, n})
-	if n < p.maxLive/2 {
+	a.live.set(p.Name, liveCount{now, n})
+	if n < p.MaxLive/2 {
 		return 0, nil
 	}
-	return p.maxLive, nil
+	return p.MaxLive, nil
 }
 
 // next counts one more and returns the sum, if there is a count that is young enough.

@@ -13,21 +13,22 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 const namespace = "artstore_ca"
 
 type metrics struct {
-	issued    *prometheus.CounterVec
-	refused   *prometheus.CounterVec
-	revoked   prometheus.Counter
-	tokens    prometheus.Counter
-	strangers prometheus.Counter
-	limited   *prometheus.CounterVec
-	untold    prometheus.Counter
-	latency   prometheus.Histogram
-	requests  *prometheus.HistogramVec
+	issued          *prometheus.CounterVec
+	refused         *prometheus.CounterVec
+	revoked         prometheus.Counter
+	tokens          prometheus.Counter
+	unauthenticated prometheus.Counter
+	limited         *prometheus.CounterVec
+	auditFailures   prometheus.Counter
+	latency         prometheus.Histogram
+	requests        *prometheus.HistogramVec
 }
 
 // newMetrics makes the instruments, and registers them if reg is not nil. Labels
@@ -46,11 +47,11 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 			"Certificates revoked through this process.")),
 		tokens: prometheus.NewCounter(counter("tokens_made_total",
 			"Enrolment tokens made for enrollers.")),
-		strangers: prometheus.NewCounter(counter("requests_unauthenticated_total",
+		unauthenticated: prometheus.NewCounter(counter("requests_unauthenticated_total",
 			"Requests that needed a credential and had no good one.")),
 		limited: prometheus.NewCounterVec(counter("requests_limited_total",
 			"Requests refused because too many came before, by what is limited: address, service, enroller."), []string{"by"}),
-		untold: prometheus.NewCounter(counter("audit_log_failures_total",
+		auditFailures: prometheus.NewCounter(counter("audit_log_failures_total",
 			"Lines that could not be written to the audit log; the record has what they would have told.")),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "issue_duration_seconds", Help: "Time to issue one certificate, from verified request to commit.",
@@ -66,7 +67,7 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, value)
 	}
 	for _, c := range []prometheus.Collector{
-		m.issued, m.refused, m.revoked, m.tokens, m.strangers, m.limited, m.untold, m.latency, m.requests,
+		m.issued, m.refused, m.revoked, m.tokens, m.unauthenticated, m.limited, m.auditFailures, m.latency, m.requests,
 		gauge("issuer_not_after_seconds", "When the issuing certificate expires, as Unix time.",
 			func() float64 { return float64(a.state.Load().intermediates[0].NotAfter.Unix()) }),
 		gauge("earliest_not_after_seconds", "When the first of all current roots and intermediates expires, as Unix time.",
@@ -101,7 +102,7 @@ func earliest(st *state) time.Time {
 }
 
 // age is that of the oldest list that was asked for.
-func (m *crlMakers) age(now time.Time) (age time.Duration) {
+func (m *Lists) age(now time.Time) (age time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, maker := range m.by {
@@ -149,8 +150,8 @@ func (o *outstanding) Collect(ch chan<- prometheus.Metric) {
 		}
 		o.at, o.counts = now, counts
 	}
-	known := o.a.state.Load().rules.profiles
-	sums := map[string]int{ownService: 0}
+	known := o.a.state.Load().rules.Services
+	sums := map[string]int{policy.AuthorityService: 0}
 	for service := range known {
 		sums[service] = 0
 	}
@@ -165,11 +166,11 @@ func (o *outstanding) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// measured times a request by the pattern that it matched. It is inside of guard,
-// so those that are limited are not in it: they would hide the others.
-func (a *Authority) measured(next http.Handler) http.Handler {
+// measure times a request by the pattern that it matched. limitAndRecover runs before
+// it, so requests that are limited are not measured: they would hide the others.
+func (a *Authority) measure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start, seen := time.Now(), &statusSeen{ResponseWriter: w, status: http.StatusOK}
+		start, seen := time.Now(), &statusRecorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(seen, r)
 		route := "other"
 		if rc := chi.RouteContext(r.Context()); rc != nil && seen.status != http.StatusNotFound {
@@ -181,24 +182,24 @@ func (a *Authority) measured(next http.Handler) http.Handler {
 	})
 }
 
-// statusSeen remembers the status of an answer.
-type statusSeen struct {
+// statusRecorder remembers the status of an answer.
+type statusRecorder struct {
 	http.ResponseWriter
 	status int
 	sent   bool
 }
 
 // Unwrap lets an http.ResponseController reach the deadlines of the connection.
-func (s *statusSeen) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+func (s *statusRecorder) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
-func (s *statusSeen) WriteHeader(status int) {
+func (s *statusRecorder) WriteHeader(status int) {
 	if !s.sent {
 		s.status, s.sent = status, true
 	}
 	s.ResponseWriter.WriteHeader(status)
 }
 
-func (s *statusSeen) Write(b []byte) (int, error) {
+func (s *statusRecorder) Write(b []byte) (int, error) {
 	s.sent = true
 	return s.ResponseWriter.Write(b)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -14,7 +15,7 @@ import (
 
 // inDir reports whether the record is a file in the state directory.
 func (opt InitOptions) inDir() bool {
-	return opt.Database == "" || !store.IsURL(opt.Database) && filepath.IsLocal(opt.Database)
+	return opt.Database == "" || !sqldb.IsURL(opt.Database) && filepath.IsLocal(opt.Database)
 }
 
 // recordIn is where the record is while the directory is made in staging: a file
@@ -49,7 +50,7 @@ func makeRecord(ctx context.Context, where string, key *translog.Key) (head []by
 
 // withdraw takes the record back out of a database that is not in the directory:
 // its key goes with the directory, and the next Init would find another authority's.
-func (w *world) withdraw(ctx context.Context, opt InitOptions) (err error) {
+func (w *newAuthority) withdraw(ctx context.Context, opt InitOptions) (err error) {
 	if w.head == nil || opt.inDir() {
 		return nil
 	}

@@ -31,7 +31,7 @@ type ownList struct {
 func (l *ownLists) refresh(ctx context.Context, a *Authority, st *state) (changed bool, err error) {
 	l.spent = 0
 	for _, issuing := range st.intermediates {
-		c, one := a.crl(ctx, st, issuing, true)
+		c, one := a.currentCRL(ctx, st, issuing, true)
 		if one == nil {
 			var now bool
 			now, one = l.take(issuing, c)
@@ -46,7 +46,7 @@ func (l *ownLists) refresh(ctx context.Context, a *Authority, st *state) (change
 	return changed || len(l.lists) != before, err
 }
 
-func (l *ownLists) take(issuing *x509.Certificate, c *crl) (changed bool, err error) {
+func (l *ownLists) take(issuing *x509.Certificate, c *List) (changed bool, err error) {
 	i := slices.IndexFunc(l.lists, func(o ownList) bool { return o.issuer.Equal(issuing) })
 	if i >= 0 && l.lists[i].sum == c.sum {
 		return false, nil
@@ -88,7 +88,7 @@ func (l *ownLists) all() (lists []*x509.RevocationList, issuers []*x509.Certific
 // broadcast wakes everyone who waits for the next event.
 type broadcast struct {
 	mu sync.Mutex
-	ch chan struct{} // closed by the next event; nil while nobody waits
+	ch chan struct{} // closed by the next event; nil without waiters
 }
 
 func (b *broadcast) next() <-chan struct{} {

@@ -7,8 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 )
@@ -22,7 +23,7 @@ type exposure struct {
 // exposures looks at the state directory, at what pki.yaml keeps elsewhere, at the
 // password file, and at the directories above each. Root may look at the directory
 // of the user that serve runs as: then that user may own all of it, and is named.
-func (f files) exposures(cfg Config) (out []exposure) {
+func (f files) exposures(cfg policy.Config) (out []exposure) {
 	var owners []int
 	if info, err := os.Stat(f.dir); err == nil {
 		if uid, ok := fileperm.Owner(info); ok && uid != 0 && uid != os.Geteuid() {
@@ -43,7 +44,7 @@ func (f files) exposures(cfg Config) (out []exposure) {
 	}
 	private, _ := filepath.Glob(f.path("secrets/*"))
 	outside := []string{f.passwordFile, cfg.RootKey}
-	if record := statedir.Database(f.dir, cfg.Database); !store.IsURL(record) {
+	if record := statedir.Database(f.dir, cfg.Database); !sqldb.IsURL(record) {
 		private = append(private, record, record+"-wal", record+"-shm") // the last two come and go
 		outside = append(outside, record)
 	}
@@ -71,19 +72,19 @@ func (f files) exposures(cfg Config) (out []exposure) {
 // warnOfExposure says at each start and reload what others can read or change. It
 // stops nothing: what could be read may have been read, and an authority that does
 // not start takes the certificates of all services with it.
-func (a *Authority) warnOfExposure(ctx context.Context, cfg Config) {
+func (a *Authority) warnOfExposure(ctx context.Context, cfg policy.Config) {
 	for _, e := range a.files.exposures(cfg) {
 		a.logger.ErrorContext(ctx, "others can read or change files of the authority", "err", e.text)
 	}
 }
 
 // permissions reports what others can read or change.
-func (d *doctor) permissions(cfg Config) {
+func (d *doctor) permissions(cfg policy.Config) {
 	list := d.files.exposures(cfg)
 	for _, e := range list {
-		d.say("permissions", e.severity, "%s", e.text)
+		d.add("permissions", e.severity, "%s", e.text)
 	}
 	if len(list) == 0 {
-		d.say("permissions", DiagnosisOK, "secrets and record are the owner's alone")
+		d.add("permissions", DiagnosisOK, "secrets and record are the owner's alone")
 	}
 }

@@ -11,12 +11,13 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // patterned are profiles whose names are not all listed.
-func patterned() map[string]ca.Profile {
-	return map[string]ca.Profile{
+func patterned() map[string]policy.Profile {
+	return map[string]policy.Profile{
 		"workers": {Patterns: []string{"*.workers.internal", "10.20.0.0/16", "spiffe://artstore/workers/*"}},
 		"gateway": {Names: []string{"gateway"}, Patterns: []string{"**.gw.internal"}, Wildcards: []string{"*.apps.internal"}},
 	}
@@ -53,7 +54,7 @@ func TestPatternsDecide(t *testing.T) {
 		if tc.refused == "" {
 			if status != http.StatusCreated || early != nil {
 				t.Errorf("%s %q: %d %s; token: %v", tc.service, tc.names, status, body, early)
-			} else if got := slices.Sorted(slices.Values(pemfile.Names(pair(t, body, key).Leaf))); !slices.Equal(got, slices.Sorted(slices.Values(tc.names))) {
+			} else if got := slices.Sorted(slices.Values(certs.Names(pair(t, body, key).Leaf))); !slices.Equal(got, slices.Sorted(slices.Values(tc.names))) {
 				t.Errorf("%s %q: issued for %q", tc.service, tc.names, got)
 			}
 			continue
@@ -104,21 +105,21 @@ func TestProfileNames(t *testing.T) {
 	long := strings.Repeat("a", 60) + ".b.c" // 64 characters
 	for name, tc := range map[string]struct {
 		service string
-		profile ca.Profile
+		profile policy.Profile
 		want    string // in the error; empty means that it is taken
 	}{
-		"64 characters":          {long, ca.Profile{Names: []string{"a"}}, ""},
-		"65 characters":          {long + "d", ca.Profile{Names: []string{"a"}}, "a service name has at most 64 characters, because it is the common name of certificates; this one has 65"},
-		"patterns alone":         {"x", ca.Profile{Patterns: []string{"**.x"}}, ""},
-		"wildcards alone":        {"x", ca.Profile{Wildcards: []string{"*.x"}}, ""},
-		"nothing":                {"x", ca.Profile{}, "profiles.x: want at least one name"},
-		"a wildcard as a name":   {"x", ca.Profile{Names: []string{"*.x"}}, `profiles.x: name "*.x" is a wildcard: it belongs into wildcards`},
-		"a suffix as a wildcard": {"x", ca.Profile{Wildcards: []string{"**.x"}}, "profiles.x.wildcards: name"},
-		"a name as a wildcard":   {"x", ca.Profile{Wildcards: []string{"a.x"}}, `profiles.x.wildcards: name "a.x" is not of the form *.SUFFIX`},
-		"a name as a pattern":    {"x", ca.Profile{Patterns: []string{"a.x"}}, "profiles.x.patterns: pattern"},
-		"a U-label":              {"x", ca.Profile{Names: []string{"bücher.x"}}, "write its A-label form xn--bcher-kva.x"},
+		"64 characters":          {long, policy.Profile{Names: []string{"a"}}, ""},
+		"65 characters":          {long + "d", policy.Profile{Names: []string{"a"}}, "a service name has at most 64 characters, because it is the common name of certificates; this one has 65"},
+		"patterns alone":         {"x", policy.Profile{Patterns: []string{"**.x"}}, ""},
+		"wildcards alone":        {"x", policy.Profile{Wildcards: []string{"*.x"}}, ""},
+		"nothing":                {"x", policy.Profile{}, "profiles.x: want at least one name"},
+		"a wildcard as a name":   {"x", policy.Profile{Names: []string{"*.x"}}, `profiles.x: name "*.x" is a wildcard: it belongs into wildcards`},
+		"a suffix as a wildcard": {"x", policy.Profile{Wildcards: []string{"**.x"}}, "profiles.x.wildcards: name"},
+		"a name as a wildcard":   {"x", policy.Profile{Wildcards: []string{"a.x"}}, `profiles.x.wildcards: name "a.x" is not of the form *.SUFFIX`},
+		"a name as a pattern":    {"x", policy.Profile{Patterns: []string{"a.x"}}, "profiles.x.patterns: pattern"},
+		"a U-label":              {"x", policy.Profile{Names: []string{"bücher.x"}}, "write its A-label form xn--bcher-kva.x"},
 	} {
-		_, err := ca.Init(t.Context(), ca.InitOptions{Dir: t.TempDir() + "/pki", PlainKeys: true, Profiles: map[string]ca.Profile{tc.service: tc.profile}})
+		_, err := ca.Init(t.Context(), ca.InitOptions{Dir: t.TempDir() + "/pki", PlainKeys: true, Profiles: map[string]policy.Profile{tc.service: tc.profile}})
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}
@@ -129,8 +130,8 @@ func TestProfileNames(t *testing.T) {
 // and of nothing that two profiles list by name.
 func TestDoctorWarnsOfOverlaps(t *testing.T) {
 	profiles := patterned()
-	profiles["intruder"] = ca.Profile{Names: []string{"localhost"}, Patterns: []string{"**.internal"}}
-	profiles["app"] = ca.Profile{Names: []string{"localhost", "shop.apps.internal"}}
+	profiles["intruder"] = policy.Profile{Names: []string{"localhost"}, Patterns: []string{"**.internal"}}
+	profiles["app"] = policy.Profile{Names: []string{"localhost", "shop.apps.internal"}}
 	var got []string
 	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: catest.Start(t, catest.Options{Profiles: profiles}).Dir}) {
 		if d.Check == "configuration" && d.Severity == ca.DiagnosisWarning {
@@ -159,7 +160,7 @@ func TestDeviationsOfPatterns(t *testing.T) {
 	if got, err := config.Deviations("gateway", chainOf(t, cert.Certificate)); err != nil || len(got) != 0 {
 		t.Errorf("%q, %v", got, err)
 	}
-	config.Profiles = map[string]ca.Profile{"gateway": {Names: []string{"gateway"}}}
+	config.Profiles = map[string]policy.Profile{"gateway": {Names: []string{"gateway"}}}
 	if got, err := config.Deviations("gateway", chainOf(t, cert.Certificate)); err != nil || !slices.Equal(got, []string{"names changed: - *.apps.internal, - a.gw.internal"}) {
 		t.Errorf("%q, %v", got, err)
 	}
@@ -168,7 +169,7 @@ func TestDeviationsOfPatterns(t *testing.T) {
 // A pattern or a wildcard can stand for a name of the authority as well as a list can.
 func TestDoctorWarnsOfNamesOfTheAuthority(t *testing.T) {
 	c := catest.Start(t, catest.Options{
-		Profiles: map[string]ca.Profile{
+		Profiles: map[string]policy.Profile{
 			"gateway": {Wildcards: []string{"*.internal"}},
 			"workers": {Patterns: []string{"**.internal"}},
 			"other":   {Names: []string{"other"}, Wildcards: []string{"*.ca.internal"}, Patterns: []string{"*.x.internal"}},

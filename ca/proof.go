@@ -15,9 +15,13 @@ import (
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
+	"github.com/artstore/artstore-pki/internal/panics"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -32,9 +36,9 @@ const (
 	bearer       = "Bearer "
 )
 
-// proof is a token whose signature fits the certificate that it brings. Whether
+// renewalToken is a token whose signature fits the certificate that it brings. Whether
 // that certificate is ours is not known yet.
-type proof struct {
+type renewalToken struct {
 	jose.Claims
 	Confirmation struct {
 		Fingerprint string `json:"x5rt#S256"` // of the request for a new key
@@ -44,9 +48,9 @@ type proof struct {
 }
 
 // parseProof reads a token and checks its signature, by the certificate in its
-// own header. Its errors are for strangers and quote nothing of it.
-func parseProof(text string) (_ *proof, err error) {
-	defer recovered(&err)
+// own header. Its errors go to unauthenticated clients and quote nothing of it.
+func parseProof(text string) (_ *renewalToken, err error) {
+	defer panics.Catch(panicTo(&err))
 	if len(text) > maxProof {
 		return nil, unauthorized("the renewal token is longer than %d bytes", maxProof)
 	}
@@ -62,17 +66,17 @@ func parseProof(text string) (_ *proof, err error) {
 	if err != nil || len(tok.Headers) != 1 {
 		return nil, unauthorized("the renewal token is not a signed JWT")
 	}
-	p := &proof{sum: signedPart(text), leaf: chain[0]}
+	p := &renewalToken{sum: signedPart(text), leaf: chain[0]}
 	if err := tok.Claims(p.leaf.PublicKey, p); err != nil { // the kind of key decides which algorithms are taken
 		return nil, unauthorized("the renewal token is not signed by the key of its certificate")
 	}
 	return p, nil
 }
 
-// check compares the claims with what the token is used for. A token for one
+// validate compares the claims with what the token is used for. A token for one
 // path is none for the other, and one for /rekey is bound to one request:
-// whoever sees it on its way must not put another key under it.
-func (p *proof) check(st *state, use action, der []byte, now time.Time) error {
+// a proxy that sees it must not be able to put another key into it.
+func (p *renewalToken) validate(st *state, use action, der []byte, now time.Time) error {
 	err := p.ValidateWithLeeway(jose.Expected{Issuer: stepapi.ProofIssuer, Subject: p.leaf.Subject.CommonName, Time: now}, tokenLeeway)
 	switch {
 	case errors.Is(err, jose.ErrInvalidIssuer):
@@ -106,39 +110,39 @@ func (st *state) isAudience(audience string, use action, fragment string) bool {
 
 // isOwnHost reports whether a host is one of dns_names.
 func (st *state) isOwnHost(host string) bool {
-	if slices.Contains(st.rules.own.names, host) { // mostly; they are canonical
+	if slices.Contains(st.rules.Own.Names, host) { // mostly; they are canonical
 		return true
 	}
 	name, err := names.Canonical(host)
-	return err == nil && slices.Contains(st.rules.own.names, name)
+	return err == nil && slices.Contains(st.rules.Own.Names, name)
 }
 
 // verifyProof authenticates a renewal by a token. A certificate that has not
 // expired may renew this way too, as with step: behind a proxy that ends TLS
 // there is no other.
-func (a *Authority) verifyProof(ctx context.Context, text string, use action, der []byte) (c caller, entry store.Certificate, spent store.Token, err error) {
+func (a *Authority) verifyProof(ctx context.Context, text string, use action, der []byte) (c caller, entry record.Certificate, spent store.Token, err error) {
 	p, err := parseProof(text)
 	if err != nil {
 		return c, entry, spent, err
 	}
 	st, now := a.state.Load(), time.Now()
-	if entry, err = a.recorded(ctx, p.leaf); err != nil {
+	if entry, err = a.lookUp(ctx, p.leaf); err != nil {
 		return c, entry, spent, err
 	}
-	if err := p.check(st, use, der, now); err != nil {
+	if err := p.validate(st, use, der, now); err != nil {
 		return c, entry, spent, err
 	}
-	c = peer(entry)
+	c = callerOf(entry)
 	at := now
 	if now.After(p.leaf.NotAfter) {
 		c.name, at = "expired "+c.name, p.leaf.NotAfter
-		err = st.forgives(c, p.leaf, now)
+		err = st.checkGrace(c, p.leaf, now)
 	}
 	if err == nil {
-		err = st.chains(entry, p.leaf, at)
+		err = st.verifyChain(entry, p.leaf, at)
 	}
 	if err != nil {
-		return c, entry, spent, a.turnAway(ctx, c, want{action: use}, err)
+		return c, entry, spent, a.recordDenial(ctx, c, accessRequest{action: use}, err)
 	}
 	return c, entry, store.Token{
 		Hash:    p.sum,
@@ -146,42 +150,36 @@ func (a *Authority) verifyProof(ctx context.Context, text string, use action, de
 	}, nil
 }
 
-// forgives judges an expired certificate: it must be within the grace of its profile.
-func (st *state) forgives(c caller, leaf *x509.Certificate, now time.Time) error {
-	p, err := st.profile(c)
+// checkGrace refuses an expired certificate that is not within the grace of its profile.
+func (st *state) checkGrace(c caller, leaf *x509.Certificate, now time.Time) error {
+	p, err := st.serviceFor(c)
 	if err != nil {
 		return err
 	}
-	grace := p.grace(leaf.NotAfter.Sub(lifetime.IssuedAt(leaf.NotBefore, leaf.NotAfter)))
+	grace := p.Grace(leaf.NotAfter.Sub(lifetime.IssuedAt(leaf.NotBefore, leaf.NotAfter)))
 	ended := leaf.NotAfter.UTC().Format(time.RFC3339)
 	if grace == 0 {
-		return refuse(ruleGrace, "the certificate expired at %s, and expired certificates of %s are not renewed: enrol again", ended, c.service)
+		return denial.New(denial.Grace, "the certificate expired at %s, and expired certificates of %s are not renewed: enrol again", ended, c.service)
 	}
 	if over := now.Sub(leaf.NotAfter); over > grace {
-		return refuse(ruleGrace, "the certificate expired at %s, longer ago than the %s within which it could be renewed: enrol again", ended, grace)
+		return denial.New(denial.Grace, "the certificate expired at %s, longer ago than the %s within which it could be renewed: enrol again", ended, grace)
 	}
 	return nil
 }
 
-// chains verifies what a handshake would have: that the chain ends at a root of
-// today. An expired certificate is verified in its last moment.
-func (st *state) chains(entry store.Certificate, leaf *x509.Certificate, at time.Time) error {
+// verifyChain verifies what a handshake would have verified: that the chain ends at a
+// current root. An expired certificate is verified in its last moment.
+func (st *state) verifyChain(entry record.Certificate, leaf *x509.Certificate, at time.Time) error {
 	chain, err := x509.ParseCertificates(entry.Chain)
 	if err != nil {
 		return err
 	}
 	opts := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
+		Roots: certs.Pool(st.roots...), Intermediates: certs.Pool(chain...),
 		CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	}
-	for _, r := range st.roots {
-		opts.Roots.AddCert(r)
-	}
-	for _, i := range chain {
-		opts.Intermediates.AddCert(i)
-	}
 	if _, err := leaf.Verify(opts); err != nil {
-		return refuse(ruleRoot, "the certificate does not chain to a root of today: enrol again")
+		return denial.New(denial.Root, "the certificate does not chain to a root of today: enrol again")
 	}
 	return nil
 }
@@ -200,8 +198,8 @@ func signedPart(text string) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// proofOf is the token in a request, "" if there is none.
-func proofOf(r *http.Request) string {
+// bearerToken returns the renewal token in a request, "" if there is none.
+func bearerToken(r *http.Request) string {
 	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), bearer)
 	if !ok {
 		return ""

@@ -20,7 +20,8 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -122,7 +123,7 @@ func TestRenewAfterExpiry(t *testing.T) {
 	for _, tc := range []struct {
 		cert *tls.Certificate
 		kind string
-	}{{renewed, store.Renewed}, {rekeyed, store.Rekeyed}} {
+	}{{renewed, kinds.Renewed}, {rekeyed, kinds.Rekeyed}} {
 		e, err := openRecord(t, c).Show(t.Context(), tc.cert.Leaf.SerialNumber.String())
 		want := "expired certificate storage/" + old.Leaf.SerialNumber.String()
 		if err != nil || e.Caller != want || e.Kind != tc.kind || e.Lineage != old.Leaf.SerialNumber.String() {
@@ -190,7 +191,7 @@ func TestProofIsSpentDurably(t *testing.T) {
 
 func TestRenewAfterExpiryRefused(t *testing.T) {
 	none, little := time.Duration(0), 2*time.Minute
-	never, brief := ca.Profile{Names: []string{"never"}}, ca.Profile{Names: []string{"brief"}}
+	never, brief := policy.Profile{Names: []string{"never"}}, policy.Profile{Names: []string{"brief"}}
 	never.Lifetime.Grace, brief.Lifetime.Grace = &none, &little
 	all := profiles()
 	all["never"], all["brief"] = never, brief

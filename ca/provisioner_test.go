@@ -13,7 +13,8 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -146,7 +147,7 @@ func TestTokenChoosesItsKey(t *testing.T) {
 		if status != http.StatusCreated {
 			t.Fatalf("%+v: %d %s", tc, status, body)
 		}
-		got := slices.DeleteFunc(listAll(t, c), func(e store.Certificate) bool { return e.Service != tc.service })
+		got := slices.DeleteFunc(listAll(t, c), func(e record.Certificate) bool { return e.Service != tc.service })
 		if got[0].Provisioner != tc.issuer {
 			t.Errorf("%+v: signed by %q", tc, got[0].Provisioner)
 		}
@@ -173,7 +174,7 @@ func TestProvisionerProfilesInConfiguration(t *testing.T) {
 		"one key":      {withProvisioner(strings.Replace(own, "enrolment", "other", 1) + "\n"), ""},
 		"one key, two": {withProvisioner(strings.Replace(own, "name: \"enrolment\"", "name: other\n    profiles: [storage]", 1) + "\n"), "provisioners other and enrolment have the same key and different profiles"},
 	} {
-		err := new(ca.Config).Decode(tc.edit(text))
+		err := new(policy.Config).Decode(tc.edit(text))
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -57,7 +57,7 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-func refusedEvents(t testing.TB, c *catest.CA) []store.Event {
+func refusedEvents(t testing.TB, c *catest.CA) []record.Event {
 	t.Helper()
 	events, err := openRecord(t, c).Events(t.Context(), "refused", 0, 1000)
 	if err != nil {
@@ -70,7 +70,7 @@ func refusedEvents(t testing.TB, c *catest.CA) []store.Event {
 // name, leaves a bounded number of rows, which never blame another service; and the
 // refusal of another holder is still recorded after it.
 func TestRefusalsAreCountedByCredential(t *testing.T) {
-	root, device := foreign(t, "serial-4711", "storage")
+	root, device := checkUnused(t, "serial-4711", "storage")
 	file := filepath.Join(t.TempDir(), "devices.pem")
 	if err := os.WriteFile(file, pemfile.EncodeCertificates([]*x509.Certificate{root}), 0o600); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package ca
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +13,10 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/lifetime"
@@ -35,7 +39,7 @@ type RecordError = statedir.RecordError
 // OpenRecord opens the record in a state directory. No password is needed. A
 // record that [Open] would refuse is a [RecordError] here as well.
 func OpenRecord(ctx context.Context, dir string) (*Record, error) {
-	cfg, err := LoadConfig(dir)
+	cfg, err := policy.Load(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -53,8 +57,8 @@ func OpenRecord(ctx context.Context, dir string) (*Record, error) {
 // VerifyLog is [Record.VerifyLog] for a record that need not be the one that the
 // marker names: the marker is compared like a head that was kept elsewhere. Where
 // there is no record at all the error is a [RecordError].
-func VerifyLog(ctx context.Context, dir string, opt LogOptions) (report store.LogReport, err error) {
-	cfg, err := LoadConfig(dir)
+func VerifyLog(ctx context.Context, dir string, opt LogOptions) (report translog.Report, err error) {
+	cfg, err := policy.Load(dir)
 	if err != nil {
 		return report, err
 	}
@@ -69,7 +73,7 @@ func VerifyLog(ctx context.Context, dir string, opt LogOptions) (report store.Lo
 	where := statedir.Database(dir, cfg.Database)
 	s, err := store.Open(ctx, where)
 	if errors.Is(err, store.ErrNoRecord) {
-		return report, &RecordError{Where: store.Name(where), Known: marker, Err: err}
+		return report, &RecordError{Where: sqldb.Name(where), Known: marker, Err: err}
 	}
 	if err != nil {
 		return report, err
@@ -83,8 +87,15 @@ func VerifyLog(ctx context.Context, dir string, opt LogOptions) (report store.Lo
 	return r.verifyLog(ctx, v, opt, known)
 }
 
+// Authorities returns the certificates of the authority: the roots of its trust
+// bundle, and every other one that its state directory has, which are intermediates
+// and what a rotation has taken out of use. Errors are those of reading the files.
+func (r *Record) Authorities() (roots, others []*x509.Certificate, err error) {
+	return files{dir: r.dir}.authorities()
+}
+
 // List returns one page and the cursor of the next, "" after the last.
-func (r *Record) List(ctx context.Context, q store.Query) ([]store.Certificate, string, error) {
+func (r *Record) List(ctx context.Context, q record.Query) ([]record.Certificate, string, error) {
 	if q.Name != "" {
 		name, err := names.Canonical(q.Name)
 		if err != nil {
@@ -97,33 +108,33 @@ func (r *Record) List(ctx context.Context, q store.Query) ([]store.Certificate, 
 
 // Search returns one page of the certificates with a name that begins with the
 // prefix, see [store.Store.Search].
-func (r *Record) Search(ctx context.Context, q store.Search) ([]store.Certificate, string, error) {
+func (r *Record) Search(ctx context.Context, q record.Search) ([]record.Certificate, string, error) {
 	q.Prefix = strings.ToLower(q.Prefix)
 	return r.store.Search(ctx, q)
 }
 
 // Show returns one certificate. The serial may be decimal, hex after 0x, or hex
-// with colons; an unknown one is [store.ErrNotFound].
-func (r *Record) Show(ctx context.Context, serial string) (store.Certificate, error) {
-	serial, err := store.ParseSerial(serial)
+// with colons; an unknown one is [record.ErrNotFound].
+func (r *Record) Show(ctx context.Context, serial string) (record.Certificate, error) {
+	serial, err := record.ParseSerial(serial)
 	if err != nil {
-		return store.Certificate{}, err
+		return record.Certificate{}, err
 	}
 	return r.store.Get(ctx, serial)
 }
 
 // Revoke revokes one certificate in the name of the operator. reason is one of
-// RFC 5280 §5.3.1. Errors: [store.ErrNotFound], [store.ErrAlreadyRevoked].
+// RFC 5280 §5.3.1. Errors: [record.ErrNotFound], [store.ErrAlreadyRevoked].
 func (r *Record) Revoke(ctx context.Context, serial string, reason int, note string) error {
-	serial, err := store.ParseSerial(serial)
+	serial, err := record.ParseSerial(serial)
 	if err != nil {
 		return err
 	}
 	if err := CheckReason(reason); err != nil {
 		return fmt.Errorf("revoking %s: %w", serial, err)
 	}
-	_, err = r.telling(auditLine{Serial: serial}, func() (int, error) {
-		return 1, r.store.Revoke(ctx, store.RevokeRequest{Revocation: store.Revocation{
+	_, err = r.revokeAudited(auditLine{Serial: serial}, func() (int, error) {
+		return 1, r.store.Revoke(ctx, store.RevokeRequest{Revocation: record.Revocation{
 			Serial: serial, RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator,
 		}})
 	})
@@ -131,15 +142,15 @@ func (r *Record) Revoke(ctx context.Context, serial string, reason int, note str
 }
 
 // Selected returns what RevokeSet would revoke: see [store.Store.Selected]. None
-// is [store.ErrNotFound], as it is for RevokeSet.
-func (r *Record) Selected(ctx context.Context, sel store.Selection) ([]store.Certificate, error) {
+// is [record.ErrNotFound], as it is for RevokeSet.
+func (r *Record) Selected(ctx context.Context, sel record.Selection) ([]record.Certificate, error) {
 	resolved, err := r.resolve(ctx, sel)
 	if err != nil {
 		return nil, err
 	}
 	list, err := r.store.Selected(ctx, resolved)
 	if err == nil && len(list) == 0 {
-		err = fmt.Errorf("revoking %s: %w", cmp.Or(sel.Service, sel.Lineage), store.ErrNotFound)
+		err = fmt.Errorf("revoking %s: %w", cmp.Or(sel.Service, sel.Lineage), record.ErrNotFound)
 	}
 	return list, err
 }
@@ -147,8 +158,8 @@ func (r *Record) Selected(ctx context.Context, sel store.Selection) ([]store.Cer
 // RevokeSet revokes in one transaction, in the name of the operator, all
 // certificates of a service, or of the lineage of any of its serials, that are
 // valid or could still be renewed by the grace after their end. It returns how
-// many; none is [store.ErrNotFound].
-func (r *Record) RevokeSet(ctx context.Context, sel store.Selection, reason int, note string) (int, error) {
+// many; none is [record.ErrNotFound].
+func (r *Record) RevokeSet(ctx context.Context, sel record.Selection, reason int, note string) (int, error) {
 	if err := CheckReason(reason); err != nil {
 		return 0, fmt.Errorf("revoking certificates: %w", err)
 	}
@@ -156,14 +167,14 @@ func (r *Record) RevokeSet(ctx context.Context, sel store.Selection, reason int,
 	if err != nil {
 		return 0, err
 	}
-	return r.telling(auditLine{Service: sel.Service, Serial: sel.Lineage}, func() (int, error) {
-		return r.store.RevokeSet(ctx, sel, store.Revocation{RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator})
+	return r.revokeAudited(auditLine{Service: sel.Service, Serial: sel.Lineage}, func() (int, error) {
+		return r.store.RevokeSet(ctx, sel, record.Revocation{RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator})
 	})
 }
 
 // resolve finds the lineage that a serial belongs to, and how far back a
 // selection reaches.
-func (r *Record) resolve(ctx context.Context, sel store.Selection) (store.Selection, error) {
+func (r *Record) resolve(ctx context.Context, sel record.Selection) (record.Selection, error) {
 	if (sel.Service == "") == (sel.Lineage == "") {
 		return sel, errors.New("selecting certificates: want a service or a lineage")
 	}
@@ -185,13 +196,13 @@ const operator = "operator"
 
 // Events returns up to limit entries of the log after the given id, oldest
 // first; kind "" is all of them.
-func (r *Record) Events(ctx context.Context, kind string, after int64, limit int) ([]store.Event, error) {
+func (r *Record) Events(ctx context.Context, kind string, after int64, limit int) ([]record.Event, error) {
 	return r.store.Events(ctx, kind, after, limit)
 }
 
 // LatestEvents returns the newest entries of the log, limit of them at most,
 // oldest first; kind "" is all of them.
-func (r *Record) LatestEvents(ctx context.Context, kind string, limit int) ([]store.Event, error) {
+func (r *Record) LatestEvents(ctx context.Context, kind string, limit int) ([]record.Event, error) {
 	return r.store.LatestEvents(ctx, kind, limit)
 }
 
@@ -227,7 +238,7 @@ func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", fmt.Errorf("issuer %.80q: %w", text, store.ErrNotFound)
+		return "", fmt.Errorf("issuer %.80q: %w", text, record.ErrNotFound)
 	}
 	return "", fmt.Errorf("issuer %.80q is more than one: %s", text, strings.Join(found, ", "))
 }

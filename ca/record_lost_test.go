@@ -20,6 +20,8 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -246,7 +248,7 @@ func (w *lossWorld) accepting(t *testing.T, l loss) {
 		t.Fatal(err)
 	}
 	defer func() { _ = r.Close() }()
-	events, err := r.Events(t.Context(), store.Accepted, 0, 10)
+	events, err := r.Events(t.Context(), kinds.Accepted, 0, 10)
 	if err != nil || len(events) != 1 || events[0].Caller != "operator" || !strings.Contains(events[0].Detail, "of 5 entries, root ") {
 		t.Errorf("%+v %v", events, err)
 	}
@@ -274,7 +276,7 @@ func (w *lossWorld) traces(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !store.IsURL(w.where) {
+	if !sqldb.IsURL(w.where) {
 		return b.String()
 	}
 	db, err := sql.Open("pgx", w.where)

@@ -13,8 +13,10 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/artstore/artstore-pki/ca/internal/names"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // The record over HTTP, read only, for the services that pki.yaml lists as
@@ -22,84 +24,67 @@ import (
 // renewal. Whatever is asked is bounded: pages of 1000 rows at most, each a range
 // scan of an index.
 
-// Row is a certificate of the record as the API and "artstore-pki list" show it;
-// the JSON field names are stable.
-type Row struct {
-	Serial    string    `json:"serial"` // decimal
-	SerialHex string    `json:"serial_hex"`
-	Service   string    `json:"service"`
-	State     string    `json:"state"`
-	Names     []string  `json:"names"`
-	NotBefore time.Time `json:"not_before"`
-	NotAfter  time.Time `json:"not_after"`
-	Kind      string    `json:"kind"`
-	Caller    string    `json:"caller"`
-	Lineage   string    `json:"lineage"`
-	Previous  string    `json:"previous,omitempty"`
-	Issuer    string    `json:"issuer"`
-
-	ProofUntil time.Time `json:"proof_until,omitzero"` // no renewal ends after it; absent: the proof has no end
-}
-
 // NewRow shows a certificate as it is at a moment.
-func NewRow(c store.Certificate, now time.Time) Row {
-	return Row{
-		Serial: c.Serial, SerialHex: pemfile.HexSerial(c.Serial), Service: c.Service, State: c.State(now), Names: c.Names,
+func NewRow(c record.Certificate, now time.Time) stepapi.RecordRow {
+	return stepapi.RecordRow{
+		Serial: c.Serial, SerialHex: certs.HexSerial(c.Serial), Service: c.Service, State: c.State(now), Names: c.Names,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Kind: c.Kind, Caller: c.Caller,
 		Lineage: c.Lineage, Previous: c.Previous, Issuer: c.Issuer, ProofUntil: c.ProofUntil,
 	}
 }
 
-type recordPage struct {
-	Certificates []Row  `json:"certificates"`
-	Next         string `json:"next,omitempty"` // cursor of the next page
-}
-
 type recordCertificate struct {
-	Certificate Row               `json:"certificate"`
-	Revocation  *store.Revocation `json:"revocation,omitempty"`
-	PEM         string            `json:"pem"` // leaf first, then intermediates
+	Certificate stepapi.RecordRow  `json:"certificate"`
+	Revocation  *record.Revocation `json:"revocation,omitempty"`
+	PEM         string             `json:"pem"` // leaf first, then intermediates
 }
 
 type recordEvents struct {
-	Events []store.Event `json:"events"`
-	Next   int64         `json:"next,omitempty"` // ?after= of the next page
+	Events []record.Event `json:"events"`
+	Next   int64          `json:"next,omitempty"` // ?after= of the next page
 }
 
-// allowReading asks the door for a peer who wants to read the record.
-func (a *Authority) allowReading(r *http.Request) error {
+// authorizeReading authenticates a peer and authorizes it to read the record.
+func (a *Authority) authorizeReading(r *http.Request) error {
 	c, entry, err := a.verifyPeer(r.Context(), r.TLS)
 	if err != nil {
 		return err
 	}
-	return a.allow(r.Context(), a.state.Load(), c, want{action: actRead, lineage: entry.Lineage})
+	return a.authorize(r.Context(), a.state.Load(), c, accessRequest{action: actRead, lineage: entry.Lineage})
 }
 
 func (a *Authority) getRecordCertificates(w http.ResponseWriter, r *http.Request) error {
-	if err := a.allowReading(r); err != nil {
+	if err := a.authorizeReading(r); err != nil {
 		return err
 	}
 	q, err := parseRecordQuery(r.URL.RawQuery, time.Now())
 	if err != nil {
 		return err
 	}
-	page, next, err := a.record.List(r.Context(), q)
+	page, next, err := a.record.List(r.Context(), q.Query)
 	if err != nil {
 		return err
 	}
-	out := recordPage{Certificates: make([]Row, len(page)), Next: next}
+	out := stepapi.RecordPage{Certificates: make([]stepapi.RecordRow, len(page)), Next: next}
 	for i, c := range page {
-		out.Certificates[i] = NewRow(c, q.Now)
+		row := &out.Certificates[i]
+		*row = NewRow(c, q.Now)
+		if !q.pem {
+			continue
+		}
+		if row.PEM, err = recordedPEM(&c); err != nil {
+			return err
+		}
 	}
-	answer(w, http.StatusOK, out)
+	writeJSON(w, http.StatusOK, out)
 	return nil
 }
 
 func (a *Authority) getRecordCertificate(w http.ResponseWriter, r *http.Request) error {
-	if err := a.allowReading(r); err != nil {
+	if err := a.authorizeReading(r); err != nil {
 		return err
 	}
-	serial, err := store.ParseSerial(chi.URLParam(r, "serial"))
+	serial, err := record.ParseSerial(chi.URLParam(r, "serial"))
 	if err != nil {
 		return badRequest("%v", err)
 	}
@@ -107,23 +92,41 @@ func (a *Authority) getRecordCertificate(w http.ResponseWriter, r *http.Request)
 	if err != nil {
 		return err
 	}
-	chain, err := x509.ParseCertificates(slices.Concat(c.DER, c.Chain))
+	text, err := recordedPEM(&c)
 	if err != nil {
 		return err
 	}
-	answer(w, http.StatusOK, recordCertificate{NewRow(c, time.Now()), c.Revocation, string(pemfile.EncodeCertificates(chain))})
+	writeJSON(w, http.StatusOK, recordCertificate{NewRow(c, time.Now()), c.Revocation, text})
+	return nil
+}
+
+// recordedPEM is a certificate of the record and its intermediates.
+func recordedPEM(c *record.Certificate) (string, error) {
+	chain, err := x509.ParseCertificates(slices.Concat(c.DER, c.Chain))
+	return string(pemfile.EncodeCertificates(chain)), err
+}
+
+func (a *Authority) getRecordAuthorities(w http.ResponseWriter, r *http.Request) error {
+	if err := a.authorizeReading(r); err != nil {
+		return err
+	}
+	roots, others, err := a.files.authorities()
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, stepapi.RecordAuthorities{Roots: pemsOf(roots), Others: pemsOf(others)})
 	return nil
 }
 
 func (a *Authority) getRecordEvents(w http.ResponseWriter, r *http.Request) error {
-	if err := a.allowReading(r); err != nil {
+	if err := a.authorizeReading(r); err != nil {
 		return err
 	}
 	q, err := parameters(r.URL.RawQuery, "after", "kind", "limit")
 	if err != nil {
 		return err
 	}
-	after, err := logSize(q, "after", 0)
+	after, err := sizeParam(q, "after", 0)
 	if err != nil {
 		return err
 	}
@@ -140,9 +143,9 @@ func (a *Authority) getRecordEvents(w http.ResponseWriter, r *http.Request) erro
 		out.Next = events[limit-1].ID
 	}
 	if out.Events == nil {
-		out.Events = []store.Event{} // a list, not null
+		out.Events = []record.Event{} // a list, not null
 	}
-	answer(w, http.StatusOK, out)
+	writeJSON(w, http.StatusOK, out)
 	return nil
 }
 
@@ -185,32 +188,42 @@ func pageSize(q url.Values) (int, error) {
 // cursorForm is what [store.Store.List] returns; 18 digits fit an int64.
 var cursorForm = regexp.MustCompile(`^-?[0-9]{1,18}\.[0-9]{1,18}$`)
 
-// parseRecordQuery reads the filters of GET /records/certificates.
-func parseRecordQuery(raw string, now time.Time) (out store.Query, err error) {
-	q, err := parameters(raw, "service", "name", "state", "issuer", "expires_before", "limit", "cursor")
+// recordQuery is what GET /records/certificates is asked for.
+type recordQuery struct {
+	record.Query
+	pem bool
+}
+
+// parseRecordQuery reads the parameters of GET /records/certificates.
+func parseRecordQuery(raw string, now time.Time) (out recordQuery, err error) {
+	q, err := parameters(raw, "service", "name", "state", "issuer", "expires_before", "limit", "cursor", "pem")
 	if err != nil {
 		return out, err
 	}
-	out = store.Query{Service: q.Get("service"), State: q.Get("state"), Issuer: q.Get("issuer"), Cursor: q.Get("cursor"), Now: now}
+	out.Query = record.Query{Service: q.Get("service"), State: q.Get("state"), Issuer: q.Get("issuer"), Cursor: q.Get("cursor"), Now: now}
 	if out.Limit, err = pageSize(q); err != nil {
-		return store.Query{}, err
+		return recordQuery{}, err
 	}
 	if name := q.Get("name"); name != "" {
 		if out.Name, err = names.Canonical(name); err != nil {
-			return store.Query{}, badRequest("%v", err)
+			return recordQuery{}, badRequest("%v", err)
 		}
 	}
 	if out.Cursor != "" && !cursorForm.MatchString(out.Cursor) {
-		return store.Query{}, badRequest("cursor: not one that a page returned")
+		return recordQuery{}, badRequest("cursor: not one that a page returned")
 	}
-	if !slices.Contains([]string{"", store.StateValid, store.StateExpired, store.StateRevoked}, out.State) {
-		return store.Query{}, badRequest("state: want %s, %s or %s", store.StateValid, store.StateExpired, store.StateRevoked)
+	if !slices.Contains([]string{"", record.StateValid, record.StateExpired, record.StateRevoked}, out.State) {
+		return recordQuery{}, badRequest("state: want %s, %s or %s", record.StateValid, record.StateExpired, record.StateRevoked)
 	}
 	if text := q.Get("expires_before"); text != "" {
 		if out.ExpiresBefore, err = askedTime("expires_before", text, now); err != nil {
-			return store.Query{}, err
+			return recordQuery{}, err
 		}
 		out.SoonestFirst = true
 	}
+	if !slices.Contains([]string{"", "true", "false"}, q.Get("pem")) {
+		return recordQuery{}, badRequest("pem: want true or false")
+	}
+	out.pem = q.Get("pem") == "true"
 	return out, nil
 }

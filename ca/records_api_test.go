@@ -8,27 +8,27 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // TestRecordAPI: auditors read, page by page; everyone else is refused, and what
 // is misspelt is an error.
 func TestRecordAPI(t *testing.T) {
-	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withAuditor})
+	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(yaml []byte) []byte {
+		return append(withAuditor(yaml), "limits: {per_address: {per_second: 0}}\n"...) // there are more refusals below than one address may cause at once
+	}})
 	auditor := enrol(t, c, "storage", "storage")
 	for range 3 {
 		enrol(t, c, "ingester", "ingester")
 	}
 	cl := newClient(t, c, auditor)
-	type page struct {
-		Certificates []ca.Row `json:"certificates"`
-		Next         string   `json:"next"`
-	}
-	var got []ca.Row
+	var got []stepapi.RecordRow
 	for cursor := ""; ; {
 		status, body := cl.do("GET", "/records/certificates?service=ingester&state=valid&limit=2&cursor="+cursor, nil)
-		var p page
+		var p stepapi.RecordPage
 		if status != http.StatusOK || json.Unmarshal(body, &p) != nil || len(p.Certificates) > 2 {
 			t.Fatalf("%d %s", status, body)
 		}
@@ -45,15 +45,15 @@ func TestRecordAPI(t *testing.T) {
 		"issuer=00": 0, "service=": 5, "service=nobody": 0,
 	} {
 		status, body := cl.do("GET", "/records/certificates?"+query, nil)
-		var p page
+		var p stepapi.RecordPage
 		if status != http.StatusOK || json.Unmarshal(body, &p) != nil || len(p.Certificates) != want {
 			t.Errorf("%s: %d %s, want %d rows", query, status, body, want)
 		}
 	}
 	status, body := cl.do("GET", "/1.0/records/certificates/"+strings.ReplaceAll(got[0].SerialHex, ":", "%3A"), nil)
 	var one struct {
-		Certificate ca.Row `json:"certificate"`
-		PEM         string `json:"pem"`
+		Certificate stepapi.RecordRow `json:"certificate"`
+		PEM         string            `json:"pem"`
 	}
 	if status != http.StatusOK || json.Unmarshal(body, &one) != nil || one.Certificate.Serial != got[0].Serial {
 		t.Errorf("%d %s", status, body)
@@ -61,9 +61,20 @@ func TestRecordAPI(t *testing.T) {
 	if chain, err := pemfile.Certificates([]byte(one.PEM)); err != nil || len(chain) != 2 || chain[0].SerialNumber.String() != got[0].Serial {
 		t.Errorf("%d certificates, %v", len(chain), err)
 	}
+	status, body = cl.do("GET", "/records/certificates?service=ingester&limit=1&pem=true", nil)
+	var p stepapi.RecordPage
+	if status != http.StatusOK || json.Unmarshal(body, &p) != nil || len(p.Certificates) != 1 || p.Certificates[0].PEM != one.PEM {
+		t.Errorf("with PEM: %d %s", status, body)
+	}
+	status, body = cl.do("GET", "/records/authorities", nil)
+	var authorities stepapi.RecordAuthorities
+	if status != http.StatusOK || json.Unmarshal(body, &authorities) != nil || len(authorities.Roots) != 1 || len(authorities.Others) != 1 ||
+		!strings.HasSuffix(one.PEM, authorities.Others[0]) {
+		t.Errorf("authorities: %d %s", status, body)
+	}
 	var events struct {
-		Events []store.Event `json:"events"`
-		Next   int64         `json:"next"`
+		Events []record.Event `json:"events"`
+		Next   int64          `json:"next"`
 	}
 	status, body = cl.do("GET", "/records/events?kind=issued&after=1&limit=2", nil)
 	if status != http.StatusOK || json.Unmarshal(body, &events) != nil || len(events.Events) != 2 || events.Next != events.Events[1].ID {
@@ -76,7 +87,7 @@ func TestRecordAPI(t *testing.T) {
 		"/records/certificates?sevrice=x": 400, "/records/certificates?limit=0": 400, "/records/certificates?limit=1001": 400, "/records/certificates?state=lost": 400,
 		"/records/certificates?cursor=x": 400, "/records/certificates?name=*": 400, "/records/certificates?service=a&service=b": 400, "/records/certificates?service=%zz": 400,
 		"/records/certificates?expires_before=soon": 400, "/records/certificates?service=" + strings.Repeat("x", 301): 400, "/records/certificates?service=a%00": 400,
-		"/records/certificates/x": 400, "/records/certificates/12345": 404, "/records/events?after=x": 400, "/records/events?limit=x": 400, "/records/events?x=y": 400,
+		"/records/certificates?pem=yes": 400, "/records/certificates/x": 400, "/records/certificates/12345": 404, "/records/events?after=x": 400, "/records/events?limit=x": 400, "/records/events?x=y": 400,
 	} {
 		if status, body := cl.do("GET", path, nil); status != want {
 			t.Errorf("%.80s: %d %s, want %d", path, status, body, want)
@@ -84,7 +95,7 @@ func TestRecordAPI(t *testing.T) {
 	}
 	readersRefused(t, c)
 	// A reader that was revoked reads no more, on the connection that it has.
-	if err := openRecord(t, c).Revoke(t.Context(), pemfile.Serial(auditor.Leaf), 1, ""); err != nil {
+	if err := openRecord(t, c).Revoke(t.Context(), certs.Serial(auditor.Leaf), 1, ""); err != nil {
 		t.Fatal(err)
 	}
 	if status, body := cl.do("GET", "/records/certificates", nil); status != http.StatusUnauthorized {
@@ -97,7 +108,7 @@ func TestRecordAPI(t *testing.T) {
 func readersRefused(t *testing.T, c *catest.CA) {
 	t.Helper()
 	stranger, peer := newClient(t, c, nil), newClient(t, c, enrol(t, c, "ingester", "ingester"))
-	for _, path := range []string{"/records/certificates", "/records/certificates/1", "/records/events", "/log/entry/0"} {
+	for _, path := range []string{"/records/certificates", "/records/certificates/1", "/records/authorities", "/records/events", "/log/entry/0"} {
 		if status, body := stranger.do("GET", path, nil); status != http.StatusUnauthorized {
 			t.Errorf("stranger, %s: %d %s", path, status, body)
 		}
@@ -106,7 +117,7 @@ func readersRefused(t *testing.T, c *catest.CA) {
 		}
 	}
 	events, err := openRecord(t, c).Events(t.Context(), "refused", 0, 10)
-	if err != nil || len(events) != 4 || events[0].Rule != "auditor" || events[0].Service != "ingester" {
+	if err != nil || len(events) != 5 || events[0].Rule != "auditor" || events[0].Service != "ingester" {
 		t.Errorf("%+v, %v", events, err)
 	}
 }

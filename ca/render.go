@@ -11,6 +11,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/policy"
 )
 
 // configText is pki.yaml as init writes it: its comments are the documentation
@@ -198,7 +199,7 @@ func renderConfig(opt InitOptions, key *jose.JSONWebKey) ([]byte, error) {
 	var b bytes.Buffer
 	err = t.Execute(&b, map[string]any{
 		"Opt": opt, "RootKey": rootKey, "Key": string(public), "Provisioner": enrolment,
-		"Life": lifetimes{Default: opt.LeafLifetime, Max: max(opt.LeafLifetime, 7*24*time.Hour)}.or(lifetimes{}),
+		"Life": policy.Lifetimes{Default: opt.LeafLifetime, Max: max(opt.LeafLifetime, 7*24*time.Hour)}.WithDefaults(policy.Lifetimes{}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("writing the configuration: %w", err)

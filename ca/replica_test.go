@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/internal/pgtest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -152,7 +152,7 @@ func TestReplicasRotateTheirOwn(t *testing.T) {
 	}
 	own := 0
 	for _, e := range listAll(t, three[0]) {
-		if e.Kind == store.Own {
+		if e.Kind == kinds.SelfIssued {
 			own++
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"strings"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
@@ -31,11 +32,11 @@ func parseRequest(der []byte) (*x509.CertificateRequest, error) {
 	return csr, checkRequest(csr)
 }
 
-// checkRequest judges the key of a request and then checks the signature by it
+// checkRequest checks the key of a request and then the signature by it
 // (proof of possession), once. The order bounds the cost.
 func checkRequest(csr *x509.CertificateRequest) error {
 	if err := pubkey.Check(csr.PublicKey); err != nil {
-		return refuse(ruleSound, "the key of the request: %v", err)
+		return denial.New(denial.SoundPublicKey, "the key of the request: %v", err)
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return badRequest("csr: its signature is wrong")
@@ -46,7 +47,7 @@ func checkRequest(csr *x509.CertificateRequest) error {
 // maxSoundKeys is how many RSA keys are remembered to have passed.
 const maxSoundKeys = 10_000
 
-// validateKey is [pubkey.Validate], the expensive half of judging a key, for callers
+// validateKey is [pubkey.Validate], the expensive half of checking a key, for callers
 // who were authenticated. An RSA key that has passed is remembered, so that only the
 // first certificate for it costs the test.
 func (a *Authority) validateKey(key crypto.PublicKey) error {
@@ -56,7 +57,7 @@ func (a *Authority) validateKey(key crypto.PublicKey) error {
 	}
 	id := sha256.Sum256(x509.MarshalPKCS1PublicKey(k))
 	a.soundKeys.Lock()
-	_, known := a.soundKeys.get(id)
+	_, known := a.soundKeys.Get(id)
 	a.soundKeys.Unlock()
 	if known {
 		return nil
@@ -66,8 +67,8 @@ func (a *Authority) validateKey(key crypto.PublicKey) error {
 	}
 	a.soundKeys.Lock()
 	defer a.soundKeys.Unlock()
-	if _, known := a.soundKeys.get(id); !known { // another request may have been faster
-		a.soundKeys.add(id, struct{}{}, maxSoundKeys)
+	if _, known := a.soundKeys.Get(id); !known { // another request may have been faster
+		a.soundKeys.Add(id, struct{}{}, maxSoundKeys)
 	}
 	return nil
 }

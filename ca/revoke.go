@@ -14,9 +14,11 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/httpsrv"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/httpserver"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -32,52 +34,56 @@ func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Tok
 	if err != nil {
 		return caller{}, store.Token{}, err
 	}
-	serial, err := store.ParseSerial(cl.Subject)
+	serial, err := record.ParseSerial(cl.Subject)
 	if err != nil {
 		return caller{}, store.Token{}, unauthorized("the token's subject is not a serial")
 	}
-	token := cl.spend()
-	if cl.holder != nil {
-		c, err := a.itself(r.Context(), cl)
+	token := cl.oneTimeToken()
+	if cl.certificate != nil {
+		c, err := a.authenticateHolder(r.Context(), cl)
 		return c, token, err
 	}
-	c := caller{kind: byToken, name: "token " + cl.Issuer + "/" + serial, serial: serial, credentials: byEnrolmentKey(cl, token)}
+	c := caller{kind: callerToken, name: "token " + cl.Issuer + "/" + serial, serial: serial, credentials: tokenCredentials(cl, token)}
 	return c, token, a.serves(r.Context(), st, cl, c)
 }
 
 // serves refuses a revocation token by a provisioner that is not for the service
 // of the certificate: a key that enrols some services must not end the others.
 func (a *Authority) serves(ctx context.Context, st *state, cl *claims, c caller) error {
-	by, err := st.rules.scopeOf(cl.Issuer)
-	if err != nil || by.profiles == nil {
-		return err
+	by, ok := st.rules.ScopeOf(cl.Issuer)
+	if !ok {
+		return errProvisioner
+	}
+	if by.Services == nil {
+		return nil
 	}
 	entry, err := a.record.Get(ctx, c.serial)
 	if err != nil {
 		return err
 	}
-	return a.turnAway(ctx, c, want{action: actRevoke}, by.serves(entry.Service))
+	return a.recordDenial(ctx, c, accessRequest{action: actRevoke}, by.Serves(entry.Service))
 }
 
-// revoke asks the door, then commits. Unknown serials are [store.ErrNotFound].
+// revoke authorizes the caller, then commits. Unknown serials are [record.ErrNotFound].
+// What is revoked already is a [RequestError].
 func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeRequest) error {
-	w := want{action: actRevoke, serial: req.Serial}
-	if err := a.allow(ctx, a.state.Load(), c, w); err != nil {
+	w := accessRequest{action: actRevoke, serial: req.Serial}
+	if err := a.authorize(ctx, a.state.Load(), c, w); err != nil {
 		return err
 	}
 	err := a.record.Revoke(ctx, req)
 	switch {
 	case errors.Is(err, store.ErrTokenUsed):
-		return a.turnAway(ctx, c, w, refuse(ruleToken, "the token was already used"))
+		return a.recordDenial(ctx, c, w, denial.New(denial.Token, "the token was already used"))
 	case errors.Is(err, store.ErrAlreadyRevoked):
-		return badRequest("certificate %s is already revoked", pemfile.HexSerial(req.Serial))
+		return badRequest("certificate %s is already revoked", certs.HexSerial(req.Serial))
 	case err != nil:
 		return err
 	}
 	a.revokes.send()
 	a.metrics.revoked.Inc()
-	a.tell(ctx, c, auditLine{Action: string(actRevoke), Outcome: outcomeDone, Serial: req.Serial})
-	a.logger.InfoContext(ctx, "certificate revoked", "serial", pemfile.HexSerial(req.Serial))
+	a.writeAudit(ctx, c, auditLine{Action: string(actRevoke), Outcome: outcomeDone, Serial: req.Serial})
+	a.logger.InfoContext(ctx, "certificate revoked", "serial", certs.HexSerial(req.Serial))
 	return nil
 }
 
@@ -101,10 +107,10 @@ func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 	if list == nil {
 		i := slices.IndexFunc(st.intermediates, func(c *x509.Certificate) bool { return issuerID(c) == id })
 		if i < 0 {
-			return &stranger{http.StatusNotFound, "no such issuer here"}
+			return &RequestError{http.StatusNotFound, "no such issuer here"}
 		}
 		var err error
-		if list, err = a.crl(r.Context(), st, st.intermediates[i], false); err != nil {
+		if list, err = a.currentCRL(r.Context(), st, st.intermediates[i], false); err != nil {
 			return err
 		}
 	}
@@ -115,14 +121,14 @@ func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *Authority) getAllCRLs(w http.ResponseWriter, r *http.Request, st *state) error {
-	var lists []*crl
+	var lists []*List
 	for _, c := range st.roots {
 		if l := st.rootLists[issuerID(c)]; l != nil {
 			lists = append(lists, l)
 		}
 	}
 	for _, c := range st.intermediates {
-		l, err := a.crl(r.Context(), st, c, false)
+		l, err := a.currentCRL(r.Context(), st, c, false)
 		if err != nil {
 			return err
 		}
@@ -142,7 +148,7 @@ func (a *Authority) getAllCRLs(w http.ResponseWriter, r *http.Request, st *state
 func serveCRL(w http.ResponseWriter, r *http.Request, sum [sha256.Size]byte, body []byte, kind string) error {
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:16])+`"`)
-	http.ServeContent(httpsrv.Paced(w, listPace), r, "", time.Time{}, bytes.NewReader(body))
+	http.ServeContent(httpserver.Paced(w, listPace), r, "", time.Time{}, bytes.NewReader(body))
 	return nil
 }
 
@@ -151,10 +157,10 @@ func serveCRL(w http.ResponseWriter, r *http.Request, sum [sha256.Size]byte, bod
 // (RFC 5280 §8).
 func (a *Authority) CRLHandler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(a.guard, a.measured, middleware.GetHead)
-	r.Get(stepapi.PathCRL, a.handle(a.getCRL))
+	r.Use(a.limitAndRecover, a.measure, middleware.GetHead)
+	r.Get(stepapi.PathCRL, a.errorHandler(a.getCRL))
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
-		fail(w, http.StatusNotFound, "only "+stepapi.PathCRL+" is here")
+		writeError(w, http.StatusNotFound, "only "+stepapi.PathCRL+" is here")
 	})
 	return r
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -19,38 +21,38 @@ func TestRevokeByCertificate(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	cert := enrol(t, c, "storage", "storage").Leaf
 	headOf(t, c, 2)
-	record := openRecord(t, c)
+	rec := openRecord(t, c)
 	// As a restored record would be: neither the certificate nor an event of it.
 	damage.SQL(t, c.Dir, `DELETE FROM certificate_names; DELETE FROM log_pending; DELETE FROM certificates WHERE kind = 'issued'`)
 	serial := cert.SerialNumber.String()
-	if err := record.Revoke(t.Context(), serial, 1, ""); !errors.Is(err, store.ErrNotFound) {
+	if err := rec.Revoke(t.Context(), serial, 1, ""); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("by its serial: %v", err)
 	}
 	other := catest.Start(t, catest.Options{Profiles: profiles()})
 	foreign := enrol(t, other, "storage", "storage").Leaf
 	for name, cert := range map[string]*x509.Certificate{"another authority's": foreign, "a root": c.Roots()[0]} {
-		if _, err := record.RevokeCertificate(t.Context(), cert, 1, ""); !errors.Is(err, ca.ErrNotOurs) {
+		if _, err := rec.RevokeCertificate(t.Context(), cert, 1, ""); !errors.Is(err, ca.ErrNotOurs) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, known, err := record.Revocable(t.Context(), cert); err != nil || known {
+	if _, known, err := rec.Revocable(t.Context(), cert); err != nil || known {
 		t.Errorf("before: %v %v", known, err)
 	}
-	if _, err := record.RevokeCertificate(t.Context(), cert, 6, ""); err == nil || !strings.Contains(err.Error(), "certificateHold is not supported") {
+	if _, err := rec.RevokeCertificate(t.Context(), cert, 6, ""); err == nil || !strings.Contains(err.Error(), "certificateHold is not supported") {
 		t.Errorf("a hold: %v", err)
 	}
-	done, err := record.RevokeCertificate(t.Context(), cert, 1, "stolen")
-	if err != nil || done.Kind != store.Entered || done.Service != "storage" {
+	done, err := rec.RevokeCertificate(t.Context(), cert, 1, "stolen")
+	if err != nil || done.Kind != kinds.Entered || done.Service != "storage" {
 		t.Fatalf("%+v %v", done, err)
 	}
-	if _, _, err := record.Revocable(t.Context(), cert); !errors.Is(err, store.ErrAlreadyRevoked) {
+	if _, _, err := rec.Revocable(t.Context(), cert); !errors.Is(err, store.ErrAlreadyRevoked) {
 		t.Errorf("again: %v", err)
 	}
 	if lists := revokedSerials(t, newClient(t, c, nil)); !slices.Contains(lists, serial) {
 		t.Errorf("it is not on the list: %q", lists)
 	}
-	shown, err := record.Show(t.Context(), serial)
-	if err != nil || shown.Kind != store.Entered || shown.Revocation == nil || shown.Revocation.Note != "stolen" {
+	shown, err := rec.Show(t.Context(), serial)
+	if err != nil || shown.Kind != kinds.Entered || shown.Revocation == nil || shown.Revocation.Note != "stolen" {
 		t.Errorf("%+v %v", shown, err)
 	}
 }

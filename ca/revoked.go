@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -29,10 +29,10 @@ type revokedAnswer struct {
 // answer costs a few bytes, so that a fleet may ask often.
 func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 	st := a.state.Load()
-	all, lists := sha256.New(), make([]*crl, len(st.intermediates))
+	all, lists := sha256.New(), make([]*List, len(st.intermediates))
 	for i, c := range st.intermediates {
 		var err error
-		if lists[i], err = a.crl(r.Context(), st, c, true); err != nil {
+		if lists[i], err = a.currentCRL(r.Context(), st, c, true); err != nil {
 			return err
 		}
 		_, _ = all.Write(c.Raw) // a hash does not fail
@@ -53,7 +53,7 @@ func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 		a.revoked.Store(known)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = httpsrv.Paced(w, listPace).Write(known.body) // the client has gone: there is nobody left to tell
+	_, _ = httpserver.Paced(w, listPace).Write(known.body) // the client may have gone
 	return nil
 }
 
@@ -61,7 +61,7 @@ func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 // its issuer: 48 of them are a line of 64 characters and two for its end.
 func revokedSize(der int) int { return (der+47)/48*66 + 2<<10 }
 
-func encodeRevoked(tag string, issuers []*x509.Certificate, lists []*crl) (*revokedAnswer, error) {
+func encodeRevoked(tag string, issuers []*x509.Certificate, lists []*List) (*revokedAnswer, error) {
 	resp := stepapi.RevokedResponse{Lists: make([]stepapi.RevokedList, len(lists))}
 	for i, l := range lists {
 		resp.Lists[i] = stepapi.RevokedList{Issuer: pemOf(issuers[i]), CRL: string(l.inPEM())}

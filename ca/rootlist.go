@@ -10,8 +10,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // Programs that use OpenSSL check every certificate of a chain once they have a
@@ -20,7 +20,7 @@ import (
 // for an intermediate that must go is removed with the root it is under.
 
 func (f files) rootListPath(root *x509.Certificate) string {
-	return f.path("certs/" + pemfile.Fingerprint(root) + ".crl")
+	return f.path("certs/" + certs.Fingerprint(root) + ".crl")
 }
 
 // writeRootList makes the empty list of a root.
@@ -38,8 +38,8 @@ func (f files) writeRootList(root issuer) error {
 
 // readRootLists reads the lists of roots by their subject key ids. A root made
 // before there were any has none until its key is at hand again.
-func (f files) readRootLists(roots []*x509.Certificate) (map[string]*crl, error) {
-	lists := make(map[string]*crl, len(roots))
+func (f files) readRootLists(roots []*x509.Certificate) (map[string]*List, error) {
+	lists := make(map[string]*List, len(roots))
 	for _, root := range roots {
 		path := f.rootListPath(root)
 		data, err := os.ReadFile(path)
@@ -60,7 +60,7 @@ func (f files) readRootLists(roots []*x509.Certificate) (map[string]*crl, error)
 		if err != nil {
 			return nil, fmt.Errorf("reading the root's list %s: it is not that of %q", path, root.Subject.CommonName)
 		}
-		lists[issuerID(root)] = &crl{der: block.Bytes, sum: sha256.Sum256(block.Bytes)}
+		lists[issuerID(root)] = &List{der: block.Bytes, sum: sha256.Sum256(block.Bytes)}
 	}
 	return lists, nil
 }

@@ -9,7 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/internal/keytype"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // Every change of trust is: make keys and certificates, write them, write
@@ -21,11 +22,11 @@ import (
 // from it. The old one stays listed, and signs its CRL, until its last leaf has
 // expired. It needs the root key.
 func (a *Authority) RotateIntermediate(ctx context.Context) error {
-	err := a.change(ctx, func(next *state) error { return a.issueUnder(ctx, next, next.roots) })
+	err := a.update(ctx, func(next *state) error { return a.issueUnder(ctx, next, next.roots) })
 	if err != nil {
 		return fmt.Errorf("rotating the intermediate: %w", err)
 	}
-	a.logger.InfoContext(ctx, "intermediate rotated", "fingerprint", pemfile.Fingerprint(a.state.Load().intermediates[0]))
+	a.logger.InfoContext(ctx, "intermediate rotated", "fingerprint", certs.Fingerprint(a.state.Load().intermediates[0]))
 	return nil
 }
 
@@ -34,8 +35,8 @@ func (a *Authority) RotateIntermediate(ctx context.Context) error {
 // wait until [Authority.TrustAdopted] has nobody pending, then call
 // [Authority.ActivateRoot].
 func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error) {
-	err = a.change(ctx, func(next *state) error {
-		root, err := newIssuer(next.config.Name, keyType(next.roots[0].PublicKey), lifeOf(next.roots[0]), issuer{})
+	err = a.update(ctx, func(next *state) error {
+		root, err := newIssuer(next.config.Name, keytype.Of(next.roots[0].PublicKey), lifeOf(next.roots[0]), issuer{})
 		if err != nil {
 			return err
 		}
@@ -43,7 +44,7 @@ func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error)
 			return err
 		}
 		next.roots = append(slices.Clone(next.roots), root.cert)
-		fingerprint = pemfile.Fingerprint(root.cert)
+		fingerprint = certs.Fingerprint(root.cert)
 		return a.files.writeCurrent(next.roots, next.intermediates)
 	})
 	if err != nil {
@@ -57,7 +58,7 @@ func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error)
 // issues from it from now on. It does not check who knows that root: see
 // [Authority.TrustAdopted]. Activating the signing root changes nothing.
 func (a *Authority) ActivateRoot(ctx context.Context, fingerprint string) error {
-	err := a.change(ctx, func(next *state) error {
+	err := a.update(ctx, func(next *state) error {
 		i, err := findRoot(next.roots, fingerprint)
 		if err != nil || i == 0 {
 			return err
@@ -75,7 +76,7 @@ func (a *Authority) ActivateRoot(ctx context.Context, fingerprint string) error 
 // RemoveRoot takes a root and its intermediates out of the bundle. It refuses
 // the signing root, and any root that an unexpired certificate still chains to.
 func (a *Authority) RemoveRoot(ctx context.Context, fingerprint string) error {
-	err := a.change(ctx, func(next *state) error {
+	err := a.update(ctx, func(next *state) error {
 		i, err := findRoot(next.roots, fingerprint)
 		if err != nil {
 			return err
@@ -136,7 +137,7 @@ func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.C
 		return err
 	}
 	old := next.intermediates[0]
-	fresh, err := newIssuer(next.config.Name, keyType(old.PublicKey), lifeOf(old), issuer{roots[0], rootKey})
+	fresh, err := newIssuer(next.config.Name, keytype.Of(old.PublicKey), lifeOf(old), issuer{roots[0], rootKey})
 	if err != nil {
 		return err
 	}
@@ -172,12 +173,12 @@ func (a *Authority) unretired(ctx context.Context, list []*x509.Certificate) ([]
 func lifeOf(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) - caBackdate }
 
 func findRoot(roots []*x509.Certificate, fingerprint string) (int, error) {
-	fp, err := parseFingerprint(fingerprint)
+	fp, err := certs.ParseFingerprint(fingerprint)
 	if err != nil {
 		return 0, err
 	}
 	for i, c := range roots {
-		if pemfile.Fingerprint(c) == fp {
+		if certs.Fingerprint(c) == fp {
 			return i, nil
 		}
 	}

@@ -15,8 +15,8 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -37,7 +37,7 @@ func TestTrustChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(a.Roots()) != 2 || pemfile.Fingerprint(a.Roots()[0]) != oldRoot {
+	if len(a.Roots()) != 2 || certs.Fingerprint(a.Roots()[0]) != oldRoot {
 		t.Error("the new root is not second")
 	}
 	pending, err := a.TrustAdopted(ctx)
@@ -58,7 +58,7 @@ func TestTrustChange(t *testing.T) {
 	if err := a.ActivateRoot(ctx, strings.ToUpper(newRoot)); err != nil {
 		t.Fatal(err)
 	}
-	if pemfile.Fingerprint(a.Roots()[0]) != newRoot {
+	if certs.Fingerprint(a.Roots()[0]) != newRoot {
 		t.Error("the new root does not sign")
 	}
 	if err := a.RemoveRoot(ctx, newRoot); err == nil {
@@ -89,8 +89,20 @@ func TestTrustChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = reopened.Close() }()
-	if len(reopened.Roots()) != 1 || pemfile.Fingerprint(reopened.Roots()[0]) != newRoot {
+	if len(reopened.Roots()) != 1 || certs.Fingerprint(reopened.Roots()[0]) != newRoot {
 		t.Error("a restart does not see the change")
+	}
+	record, err := ca.OpenRecord(ctx, c.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = record.Close() }()
+	roots, others, err := record.Authorities()
+	if err != nil || len(roots) != 1 || certs.Fingerprint(roots[0]) != newRoot {
+		t.Errorf("roots of the record: %v %v", roots, err)
+	}
+	if !slices.ContainsFunc(others, func(x *x509.Certificate) bool { return certs.Fingerprint(x) == oldRoot }) {
+		t.Error("the record has forgotten a root that is out of use")
 	}
 }
 
@@ -213,7 +225,7 @@ func TestCRL(t *testing.T) {
 		t.Error("the new issuer lists what it did not issue")
 	}
 	all := listAll(t, c)
-	i := slices.IndexFunc(all, func(c store.Certificate) bool { return c.Revocation == nil })
+	i := slices.IndexFunc(all, func(c record.Certificate) bool { return c.Revocation == nil })
 	c.Revoke(t, all[i].Serial) // any that is left
 	if l := list(id); l.CheckSignatureFrom(issuer) != nil || len(l.RevokedCertificateEntries) < 1 {
 		t.Error("the old issuer does not sign its list any more")

@@ -19,7 +19,8 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -27,11 +28,11 @@ import (
 const spiffe = "spiffe://artstore/ingester"
 
 // profiles for tests: a service with every kind of name, one that is picky.
-func profiles() map[string]ca.Profile {
-	picky := ca.Profile{Names: []string{"picky"}, Usages: []string{"client"}, KeyTypes: []string{"Ed25519"}}
-	short := ca.Profile{Names: []string{"short"}}
+func profiles() map[string]policy.Profile {
+	picky := policy.Profile{Names: []string{"picky"}, Usages: []string{"client"}, KeyTypes: []string{"Ed25519"}}
+	short := policy.Profile{Names: []string{"short"}}
 	short.Lifetime.Default, short.Lifetime.Min, short.Lifetime.Max = time.Hour, 10*time.Minute, 2*time.Hour
-	return map[string]ca.Profile{
+	return map[string]policy.Profile{
 		"ingester": {Names: []string{"ingester", "artstore_ingester", "127.0.0.1", "::1", spiffe}},
 		"storage":  {Names: []string{"storage", "localhost", "127.0.0.1"}},
 		"picky":    picky,
@@ -280,7 +281,7 @@ func TestRenewRekeyRevoke(t *testing.T) {
 	}
 	rec := openRecord(t, c)
 	entry, err := rec.Show(t.Context(), third.Leaf.SerialNumber.String())
-	if err != nil || entry.Lineage != first.Leaf.SerialNumber.String() || entry.Previous != second.Leaf.SerialNumber.String() || entry.Kind != store.Rekeyed {
+	if err != nil || entry.Lineage != first.Leaf.SerialNumber.String() || entry.Previous != second.Leaf.SerialNumber.String() || entry.Kind != kinds.Rekeyed {
 		t.Errorf("lineage of the third: %+v, %v", entry, err)
 	}
 	if pending, err := c.Authority.TrustAdopted(t.Context()); err != nil || len(pending) != 0 {

@@ -7,17 +7,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"strconv"
 	"time"
 
 	"go.step.sm/crypto/jose"
 
-	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
-	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -49,11 +47,11 @@ func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 	if err := ctx.Err(); err != nil { // decrypting cannot be interrupted
 		return secret.String{}, err
 	}
-	cfg, err := LoadConfig(opt.Dir)
+	cfg, err := policy.Load(opt.Dir)
 	if err != nil {
 		return secret.String{}, err
 	}
-	r, err := cfg.parse()
+	r, err := cfg.Parse()
 	if err != nil {
 		return secret.String{}, err
 	}
@@ -78,27 +76,11 @@ func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 }
 
 // at completes claims with where the token is used.
-func (c newClaims) at(cfg Config, path string, root *x509.Certificate) newClaims {
-	c.Audience = jose.Audience{"https://" + cfg.publicHost() + stepapi.Prefix + path}
-	c.RootFingerprint = pemfile.Fingerprint(root)
+func (c newClaims) at(cfg policy.Config, path string, root *x509.Certificate) newClaims {
+	c.Audience = jose.Audience{"https://" + cfg.PublicHost() + stepapi.Prefix + path}
+	c.RootFingerprint = certs.Fingerprint(root)
 	return c
 }
-
-// publicHost is what clients that know nothing but a token dial: step, and smallstep's
-// libraries, take the URL of the authority from the audience. A port that is chosen
-// when the authority starts is left out, since nobody knows it here.
-func (c Config) publicHost() string {
-	host, port := names.URLHost(c.DNSNames), uint64(c.PublicPort)
-	if _, listened, err := net.SplitHostPort(c.Address); err == nil && port == 0 {
-		port, _ = strconv.ParseUint(listened, 10, 16) // it is a number, or the configuration would not be valid
-	}
-	if port == 0 || port == httpsPort {
-		return host
-	}
-	return host + ":" + strconv.FormatUint(port, 10)
-}
-
-const httpsPort = 443 // which a URL without a port means (RFC 9110 §4.2.2)
 
 // newClaims are the claims of a token as step writes them.
 type newClaims struct {
@@ -114,17 +96,17 @@ type actor struct {
 	Serial  string `json:"serial"` // of its certificate, decimal
 }
 
-func tokenClaims(r *rules, opt TokenOptions) (newClaims, error) {
+func tokenClaims(r *policy.Rules, opt TokenOptions) (newClaims, error) {
 	c, err := freshClaims(opt.Lifetime)
 	if err != nil {
 		return c, err
 	}
 	if opt.Revoke {
-		c.Subject, err = store.ParseSerial(opt.Service)
+		c.Subject, err = record.ParseSerial(opt.Service)
 		return c, err
 	}
 	c.Subject = opt.Service
-	c.SANs, err = r.tokenNames(opt.Service, opt.Names)
+	c.SANs, err = r.TokenNames(opt.Service, opt.Names)
 	return c, err
 }
 
@@ -146,38 +128,20 @@ func freshClaims(life time.Duration) (c newClaims, err error) {
 	return c, nil
 }
 
-func (r *rules) tokenNames(service string, asked []string) ([]string, error) {
-	p, ok := r.profiles[service]
-	if !ok {
-		return nil, refuse(ruleProfile, "service %.80q has no profile", service)
-	}
-	if len(asked) == 0 && len(p.names) > 0 {
-		return p.names, nil
-	}
-	if len(asked) == 0 {
-		return nil, refuse(ruleNames, "profiles.%s.names is empty, so a token must say which names it is for", service)
-	}
-	list, err := names.CanonicalAll(asked)
-	if err != nil {
-		return nil, err
-	}
-	return list, p.allows(list, nil)
-}
-
-// signing chooses the provisioner of a token: the one that is asked for, or else
+// signingProvisioner chooses the provisioner of a token: the one that is asked for, or else
 // the first of pki.yaml that is for the service and whose private key is here.
-func (f files) signing(r *rules, opt TokenOptions) (jwk, error) {
+func (f files) signingProvisioner(r *policy.Rules, opt TokenOptions) (policy.JWK, error) {
 	var why error
-	for _, j := range r.jwks {
-		if opt.Provisioner != "" && j.name != opt.Provisioner {
+	for _, j := range r.JWKs {
+		if opt.Provisioner != "" && j.Name != opt.Provisioner {
 			continue
 		}
 		var err error
 		if !opt.Revoke { // whose certificate it is, the authority knows
-			err = j.serves(opt.Service)
+			err = j.Serves(opt.Service)
 		}
 		if err == nil && opt.Provisioner == "" {
-			_, err = os.Stat(f.jwePath(j.name))
+			_, err = os.Stat(f.jwePath(j.Name))
 		}
 		if err == nil {
 			return j, nil
@@ -188,11 +152,11 @@ func (f files) signing(r *rules, opt TokenOptions) (jwk, error) {
 	}
 	switch {
 	case opt.Provisioner != "" && why == nil:
-		return jwk{}, fmt.Errorf("provisioner %.80q of type %s is not in %s", opt.Provisioner, typeJWK, statedir.ConfigFile)
+		return policy.JWK{}, fmt.Errorf("provisioner %.80q of type JWK is not in %s", opt.Provisioner, statedir.ConfigFile)
 	case why == nil:
-		return jwk{}, fmt.Errorf("no provisioner of type %s is in %s", typeJWK, statedir.ConfigFile)
+		return policy.JWK{}, fmt.Errorf("no provisioner of type JWK is in %s", statedir.ConfigFile)
 	}
-	return jwk{}, fmt.Errorf("choosing an enrolment key: %w", why)
+	return policy.JWK{}, fmt.Errorf("choosing an enrolment key: %w", why)
 }
 
 // tokenSigner is an enrolment key.
@@ -202,14 +166,14 @@ type tokenSigner struct {
 	key    *jose.JSONWebKey
 }
 
-// tokenSigner reads the key of the provisioner that [files.signing] chooses.
-func (f files) tokenSigner(r *rules, opt TokenOptions) (tokenSigner, error) {
-	p, err := f.signing(r, opt)
+// tokenSigner reads the key of the provisioner that [files.signingProvisioner] chooses.
+func (f files) tokenSigner(r *policy.Rules, opt TokenOptions) (tokenSigner, error) {
+	p, err := f.signingProvisioner(r, opt)
 	if err != nil {
 		return tokenSigner{}, err
 	}
-	key, err := f.readJWK(p.name)
-	return tokenSigner{p.name, p.key.KeyID, key}, err
+	key, err := f.readJWK(p.Name)
+	return tokenSigner{p.Name, p.Key.KeyID, key}, err
 }
 
 func (s tokenSigner) sign(c newClaims) (secret.String, error) {

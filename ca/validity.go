@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -66,15 +68,15 @@ type bounds struct {
 // proofEnd is the end of the proof that a certificate rests on. The zero value is
 // that of a proof without an end.
 type proofEnd struct {
-	until time.Time
-	what  string // the proof, for the refusal
-	again string // what to do when it has ended
+	notAfterCap time.Time
+	what        string // the proof, for the refusal
+	remedy      string // what to do when it has ended
 }
 
-// validity decides the dates of a certificate: those asked for, where the profile,
+// validityOf decides the dates of a certificate: those asked for, where the profile,
 // the issuer and the proof allow them, and the profile's default otherwise. X.509
 // has no fractions of a second (RFC 5280 §4.1.2.5), so they are cut off.
-func (p *profile) validity(asked dates, b bounds) (dates, error) {
+func validityOf(p *policy.Service, asked dates, b bounds) (dates, error) {
 	out := dates{asked.notBefore.Truncate(time.Second), asked.notAfter.Truncate(time.Second)}
 	begin := b.now
 	if !asked.notBefore.IsZero() {
@@ -84,12 +86,12 @@ func (p *profile) validity(asked dates, b bounds) (dates, error) {
 		begin = asked.notBefore
 	}
 	if asked.notAfter.IsZero() {
-		want := begin.Add(p.life.Default).Truncate(time.Second)
-		out.notAfter = earliestOf(want, b.issuing.NotAfter, b.proof.until)
+		want := begin.Add(p.Lifetimes.Default).Truncate(time.Second)
+		out.notAfter = earliestOf(want, b.issuing.NotAfter, b.proof.notAfterCap)
 		if err := b.allowRest(want, out.notAfter); err != nil {
 			return dates{}, err
 		}
-	} else if err := p.allowEnd(begin, asked.notAfter, b); err != nil {
+	} else if err := b.allowEnd(p, begin, asked.notAfter); err != nil {
 		return dates{}, err
 	}
 	if asked.notBefore.IsZero() {
@@ -106,49 +108,49 @@ func (p *profile) validity(asked dates, b bounds) (dates, error) {
 func (b bounds) allowBegin(at time.Time) error {
 	switch {
 	case at.After(b.now.Add(dateSkew)):
-		return refuse(ruleLifetime, "notBefore %s is more than %s ahead: a certificate begins when it is issued", stamp(at), dateSkew)
+		return denial.New(denial.Lifetime, "notBefore %s is more than %s ahead: a certificate begins when it is issued", stamp(at), dateSkew)
 	case at.Before(b.now.Add(-earliestBegin)):
-		return refuse(ruleLifetime, "notBefore %s is more than %s ago", stamp(at), earliestBegin)
+		return denial.New(denial.Lifetime, "notBefore %s is more than %s ago", stamp(at), earliestBegin)
 	case at.Before(b.issuing.NotBefore):
-		return refuse(ruleIssuer, "notBefore %s is before %s, when the issuing certificate begins", stamp(at), stamp(b.issuing.NotBefore))
+		return denial.New(denial.Issuer, "notBefore %s is before %s, when the issuing certificate begins", stamp(at), stamp(b.issuing.NotBefore))
 	}
 	return nil
 }
 
 // allowEnd refuses an end that was asked for and cannot be had.
-func (p *profile) allowEnd(begin, end time.Time, b bounds) error {
+func (b bounds) allowEnd(p *policy.Service, begin, end time.Time) error {
 	life, rest := end.Sub(begin), end.Sub(b.now)
 	least := min(life, rest)
 	switch {
 	case rest <= 0:
-		return refuse(ruleLifetime, "notAfter %s is in the past", stamp(end))
-	case least < p.life.Min:
-		return refuse(ruleLifetime, "notAfter: %s is shorter than %s (profiles.%s.lifetime.min)", least.Round(time.Second), p.life.Min, p.service)
-	case life > p.life.Max+dateSkew:
-		return refuse(ruleLifetime, "notAfter: %s is longer than %s (profiles.%s.lifetime.max)", life.Round(time.Second), p.life.Max, p.service)
+		return denial.New(denial.Lifetime, "notAfter %s is in the past", stamp(end))
+	case least < p.Lifetimes.Min:
+		return denial.New(denial.Lifetime, "notAfter: %s is shorter than %s (profiles.%s.lifetime.min)", least.Round(time.Second), p.Lifetimes.Min, p.Name)
+	case life > p.Lifetimes.Max+dateSkew:
+		return denial.New(denial.Lifetime, "notAfter: %s is longer than %s (profiles.%s.lifetime.max)", life.Round(time.Second), p.Lifetimes.Max, p.Name)
 	case end.After(b.issuing.NotAfter):
-		return refuse(ruleIssuer, "notAfter %s is after %s, when the issuing certificate ends", stamp(end), stamp(b.issuing.NotAfter))
-	case !b.proof.until.IsZero() && end.After(b.proof.until):
-		return refuse(ruleProof, "notAfter %s is after the end of %s at %s", stamp(end), b.proof.what, stamp(b.proof.until))
+		return denial.New(denial.Issuer, "notAfter %s is after %s, when the issuing certificate ends", stamp(end), stamp(b.issuing.NotAfter))
+	case !b.proof.notAfterCap.IsZero() && end.After(b.proof.notAfterCap):
+		return denial.New(denial.Proof, "notAfter %s is after the end of %s at %s", stamp(end), b.proof.what, stamp(b.proof.notAfterCap))
 	}
 	return nil
 }
 
 // allowRest refuses an end that leaves too little of the certificate to be of use.
 func (b bounds) allowRest(want, end time.Time) error {
-	least := shortest
-	if end.Equal(want) && !end.Equal(b.proof.until) {
+	least := policy.MinLifetime
+	if end.Equal(want) && !end.Equal(b.proof.notAfterCap) {
 		least -= time.Second // cut off because X.509 has whole seconds
 	}
 	switch {
 	case end.Sub(b.now) >= least:
 		return nil
 	case end.Equal(b.issuing.NotAfter):
-		return refuse(ruleIssuer, "the issuing certificate ends at %s", stamp(end))
-	case end.Equal(b.proof.until):
-		return refuse(ruleProof, "%s ends at %s: %s", b.proof.what, stamp(end), b.proof.again)
+		return denial.New(denial.Issuer, "the issuing certificate ends at %s", stamp(end))
+	case end.Equal(b.proof.notAfterCap):
+		return denial.New(denial.Proof, "%s ends at %s: %s", b.proof.what, stamp(end), b.proof.remedy)
 	}
-	return refuse(ruleLifetime, "the certificate would end at %s: ask for an end, or for a later begin", stamp(end))
+	return denial.New(denial.Lifetime, "the certificate would end at %s: ask for an end, or for a later begin", stamp(end))
 }
 
 // earliestOf leaves out times that are zero.

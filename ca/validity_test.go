@@ -11,12 +11,13 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
 // spans has a default between its least and its most, so that each of them shows.
-func spans() ca.Profile {
-	p := ca.Profile{Names: []string{"spans"}}
+func spans() policy.Profile {
+	p := policy.Profile{Names: []string{"spans"}}
 	p.Lifetime.Min, p.Lifetime.Default, p.Lifetime.Max = 5*time.Minute, time.Hour, 72*time.Hour
 	return p
 }
@@ -55,19 +56,19 @@ func TestValidity(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.d.Now, tc.d.Issuer = now, issuer
-			from, to, rule, err := spans().Validity(tc.d)
+			from, to, rule, err := ca.Validity(spans(), tc.d)
 			if rule != tc.rule || (err == nil) != (tc.rule == "") || !from.Equal(tc.from) || !to.Equal(tc.to) {
 				t.Errorf("%s to %s, rule %q, %v", from, to, rule, err)
 			}
 		})
 	}
 	brief := &x509.Certificate{NotBefore: in(-time.Hour), NotAfter: in(9 * time.Second)}
-	if _, _, rule, err := spans().Validity(ca.Dates{Now: now, Issuer: brief}); rule != "within the issuer's life" {
+	if _, _, rule, err := ca.Validity(spans(), ca.Dates{Now: now, Issuer: brief}); rule != "within the issuer's life" {
 		t.Errorf("an issuer at its end: rule %q, %v", rule, err)
 	}
-	ten := ca.Profile{Names: []string{"ten"}}
+	ten := policy.Profile{Names: []string{"ten"}}
 	ten.Lifetime.Min, ten.Lifetime.Default = 10*time.Second, 10*time.Second
-	if _, to, _, err := ten.Validity(ca.Dates{Now: now, Issuer: issuer}); err != nil || !to.Equal(sec.Add(10*time.Second)) {
+	if _, to, _, err := ca.Validity(ten, ca.Dates{Now: now, Issuer: issuer}); err != nil || !to.Equal(sec.Add(10*time.Second)) {
 		t.Errorf("the shortest life: until %s, %v", to, err)
 	}
 }
@@ -88,7 +89,7 @@ func TestValidityOfAnyDates(t *testing.T) {
 	for range 20_000 {
 		d := ca.Dates{NotBefore: near(), NotAfter: near(), Proof: near().Truncate(time.Second), Now: now.Add(time.Duration(rng.Int64N(1e9)))}
 		d.Issuer = &x509.Certificate{NotBefore: now.Add(-time.Duration(rng.Int64N(int64(3 * time.Hour)))).Truncate(time.Second), NotAfter: now.Add(time.Duration(rng.Int64N(int64(99 * time.Hour)))).Truncate(time.Second)}
-		from, to, rule, err := p.Validity(d)
+		from, to, rule, err := ca.Validity(p, d)
 		if err != nil {
 			if rule == "" || !from.IsZero() || !to.IsZero() {
 				t.Fatalf("%+v: rule %q, %v", d, rule, err)
@@ -112,7 +113,7 @@ func TestValidityOfAnyDates(t *testing.T) {
 
 // At each entrance of POST /sign, with dates of every form that step sends.
 func TestDatesAsAsked(t *testing.T) {
-	c := catest.Start(t, catest.Options{Profiles: map[string]ca.Profile{"spans": spans()}, Edit: withProvisioner(ownX5C)})
+	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"spans": spans()}, Edit: withProvisioner(ownX5C)})
 	cl := newClient(t, c, nil)
 	holder := enrol(t, c, "spans", "spans")
 	key := newKey(t)

@@ -17,8 +17,12 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/panics"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -29,40 +33,40 @@ const (
 	maxTokenLife = time.Hour
 )
 
-// stranger is a request whose credential is no good. It is counted, not
-// recorded: anybody can make a million of them.
-type stranger struct {
-	status int
-	text   string
+// RequestError is an error of the client (4xx, or 501). A 401 is counted and charged
+// to the address, not recorded: an unauthenticated client could fill the record.
+type RequestError struct {
+	Status int
+	Text   string
 }
 
-func (s *stranger) Error() string { return s.text }
+func (s *RequestError) Error() string { return s.Text }
 
 func unauthorized(format string, args ...any) error {
-	return &stranger{http.StatusUnauthorized, fmt.Sprintf(format, args...)}
+	return &RequestError{http.StatusUnauthorized, fmt.Sprintf(format, args...)}
 }
 
 func badRequest(format string, args ...any) error {
-	return &stranger{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+	return &RequestError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
-// verified is an authenticated request for a certificate. Only the verify
-// functions make one, so nothing unverified can be prepared.
-type verified struct {
-	caller      caller
-	action      action
-	names       []string // canonical, sorted
-	key         crypto.PublicKey
-	keyHash     string
-	provisioner provisioner.Extension
-	token       store.Token
-	once        bool               // a second use of token is refused, also for the same key
-	previous    *store.Certificate // that is renewed, or vouches for this one
-	order       string             // of ACME that it is for, or empty
-	proof       proofEnd           // end of the proof that it rests on
-	asked       dates
-	trust       string    // digest reported, or empty
-	at          time.Time // moment to date it by; zero means now, and anything else is for fixtures only
+// VerifiedRequest is an authenticated request for a certificate. Only the verify
+// functions make one, so nothing that is not verified can be prepared.
+type VerifiedRequest struct {
+	caller         caller
+	action         action
+	names          []string // canonical, sorted
+	key            crypto.PublicKey
+	keyHash        string
+	provisioner    provisioner.Extension
+	token          store.Token
+	singleUse      bool                // a second use of token is refused, also for the same key
+	previous       *record.Certificate // that is renewed, or vouches for this one
+	order          string              // of ACME that it is for, or empty
+	proof          proofEnd            // end of the proof that it rests on
+	requestedDates dates
+	reportedTrust  string    // digest reported, or empty
+	fixtureTime    time.Time // moment to date it by; zero means now, and anything else is for fixtures only
 }
 
 // claims are what a token says, read only after its signature was checked.
@@ -72,16 +76,17 @@ type claims struct {
 	Confirmation struct {
 		Fingerprint string `json:"x5rt#S256"` // of the one request it is good for
 	} `json:"cnf"`
-	Actor  *actor `json:"act"` // who asked for the token, if a service did
-	kid    string
-	holder *x509.Certificate // whose key signed the token; nil for a token of an enrolment key
+	Actor       *actor `json:"act"` // who asked for the token, if a service did
+	kid         string
+	certificate *x509.Certificate // whose key signed the token; nil for a token of an enrolment key
 }
 
 // verifyToken checks signature, issuer, audience and times, each exactly once,
 // and stores nothing. smallstep's own path spends a token before it has looked at
-// the signature, which lets strangers fill the database, and parses it four times.
+// the signature, which lets unauthenticated clients fill the database, and parses it
+// four times.
 func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
-	defer recovered(&err)
+	defer panics.Catch(panicTo(&err))
 	head, err := compactHeader(ott)
 	if err != nil {
 		return nil, unauthorized("the token is not a signed JWT: %v", err)
@@ -91,7 +96,7 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 		return nil, unauthorized("the token is not a signed JWT")
 	}
 	c := &claims{kid: tok.Headers[0].KeyID}
-	key, issuer, err := c.find(st, tok, head)
+	key, issuer, err := c.signingKey(st, tok, head)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +107,7 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 		return nil, errProvisioner
 	}
 	now, fragment := time.Now(), ""
-	if c.holder != nil {
+	if c.certificate != nil {
 		fragment = c.provisioner()
 	}
 	err = c.ValidateWithLeeway(jose.Expected{Time: now}, tokenLeeway) // the issuer found the key
@@ -121,12 +126,12 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 	return c, nil
 }
 
-// find returns the key that must have signed the token, and the issuer that must
+// signingKey returns the key that must have signed the token, and the issuer that must
 // stand in it: the enrolment key that its header names, or that of the certificate
 // that it brings.
-func (c *claims) find(st *state, tok *jose.JSONWebToken, head joseHeader) (key crypto.PublicKey, issuer string, err error) {
-	if p := st.rules.only(c.kid); p != nil { // nearly always
-		return p.key, p.name, nil
+func (c *claims) signingKey(st *state, tok *jose.JSONWebToken, head joseHeader) (key crypto.PublicKey, issuer string, err error) {
+	if p := st.rules.ByKeyID(c.kid); p != nil { // nearly always
+		return p.Key, p.Name, nil
 	}
 	var who struct {
 		Issuer string `json:"iss"`
@@ -134,15 +139,15 @@ func (c *claims) find(st *state, tok *jose.JSONWebToken, head joseHeader) (key c
 	if err := tok.UnsafeClaimsWithoutVerification(&who); err != nil {
 		return nil, "", unauthorized("the token is not a signed JWT")
 	}
-	if i := slices.IndexFunc(st.rules.x5cs, func(p x5c) bool { return p.name == who.Issuer }); i >= 0 {
-		if c.holder, err = st.rules.x5cs[i].holder(head); err != nil {
+	if i := slices.IndexFunc(st.rules.X5Cs, func(p policy.X5C) bool { return p.Name == who.Issuer }); i >= 0 {
+		if c.certificate, err = tokenCertificate(st.rules.X5Cs[i], head); err != nil {
 			return nil, "", unauthorized("the token was refused: %v", err)
 		}
-		return c.holder.PublicKey, who.Issuer, nil
+		return c.certificate.PublicKey, who.Issuer, nil
 	}
-	for _, p := range st.rules.jwks {
-		if p.name == who.Issuer && p.key.KeyID == c.kid {
-			return p.key, p.name, nil
+	for _, p := range st.rules.JWKs {
+		if p.Name == who.Issuer && p.Key.KeyID == c.kid {
+			return p.Key, p.Name, nil
 		}
 	}
 	return nil, "", errProvisioner
@@ -150,7 +155,7 @@ func (c *claims) find(st *state, tok *jose.JSONWebToken, head joseHeader) (key c
 
 // provisioner is how step names it.
 func (c *claims) provisioner() string {
-	if c.holder != nil {
+	if c.certificate != nil {
 		return "x5c/" + c.Issuer
 	}
 	return c.Issuer + ":" + c.kid
@@ -174,19 +179,19 @@ func tokenFault(err error) string {
 	return "it does not verify"
 }
 
-// spend names a token by issuer and id. Holders of certificates choose ids
+// oneTimeToken identifies a token by issuer and id. Holders of certificates choose ids
 // freely, so the certificate is a part: none can use up the id of another.
-func (c *claims) spend() store.Token {
+func (c *claims) oneTimeToken() store.Token {
 	text := c.provisioner() + "\x00" + c.ID
-	if c.holder != nil {
-		text += "\x00" + string(c.holder.Raw)
+	if c.certificate != nil {
+		text += "\x00" + string(c.certificate.Raw)
 	}
 	return store.Token{Hash: sha256.Sum256([]byte(text)), Expires: c.Expiry.Time().Add(2 * tokenLeeway)}
 }
 
 // verifySign authenticates POST /sign: a token, and a request signed by its key
 // that asks for exactly what the token says.
-func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignRequest) (v verified, err error) {
+func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignRequest) (v VerifiedRequest, err error) {
 	c, err := verifyToken(st, req.OTT, actSign)
 	if err != nil {
 		return v, err
@@ -200,45 +205,46 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 	}
 	csr, err := parseRequest(der)
 	if err != nil {
-		return v, a.turnAway(ctx, v.caller, want{action: actSign}, err)
+		return v, a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, err)
 	}
-	if v.asked, err = askedDates(req, time.Now()); err != nil {
+	if v.requestedDates, err = askedDates(req, time.Now()); err != nil {
 		return v, err
 	}
 	if v.names, err = matchRequest(csr, c); err != nil {
-		return v, a.turnAway(ctx, v.caller, want{action: actSign}, err)
+		return v, a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, err)
 	}
-	if err := c.holds(v.names); err != nil {
-		return v, a.turnAway(ctx, v.caller, want{action: actSign}, err)
+	if err := c.checkHolderNames(v.names); err != nil {
+		return v, a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, err)
 	}
-	v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
+	v.key, v.keyHash = csr.PublicKey, record.KeyHash(csr.RawSubjectPublicKeyInfo)
 	return v, nil
 }
 
 // enrolment begins a request with what its token says: who asks, for which
-// service, and whether whoever made the token may enrol that one.
-func (a *Authority) enrolment(ctx context.Context, st *state, c *claims) (v verified, err error) {
-	v = verified{
+// service, and whether the maker of the token may enrol that service.
+func (a *Authority) enrolment(ctx context.Context, st *state, c *claims) (v VerifiedRequest, err error) {
+	v = VerifiedRequest{
 		action:      actSign,
-		token:       c.spend(),
+		token:       c.oneTimeToken(),
 		provisioner: provisioner.Extension{Type: provisioner.TypeJWK, Name: c.Issuer, CredentialID: c.kid},
 	}
-	if c.holder == nil {
+	if c.certificate == nil {
 		v.caller = caller{
-			kind: byToken, name: "token " + c.Issuer + "/" + c.Subject, service: c.Subject, credentials: byEnrolmentKey(c, v.token),
+			kind: callerToken, name: "token " + c.Issuer + "/" + c.Subject, service: c.Subject, credentials: tokenCredentials(c, v.token),
 		}
-	} else if err := a.vouch(ctx, st, c, &v); err != nil {
+	} else if err := a.authenticateX5C(ctx, st, c, &v); err != nil {
 		return v, err
 	}
-	by, err := st.rules.scopeOf(c.Issuer)
-	if err == nil {
-		err = by.serves(c.Subject)
+	by, ok := st.rules.ScopeOf(c.Issuer)
+	if !ok {
+		return v, errProvisioner
 	}
-	if err == nil && c.Actor != nil && c.holder == nil {
+	err = by.Serves(c.Subject)
+	if err == nil && c.Actor != nil && c.certificate == nil {
 		v.caller.name += " by " + c.Actor.Service + "/" + c.Actor.Serial
 		err = a.stillEnroller(ctx, st, *c.Actor, c.Subject)
 	}
-	return v, a.turnAway(ctx, v.caller, want{action: actSign}, err)
+	return v, a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, err)
 }
 
 // matchRequest returns the names, if request and token ask for the same ones.
@@ -249,27 +255,27 @@ func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
 	}
 	fromToken, err := names.CanonicalAll(sans)
 	if err != nil {
-		return nil, refuse(ruleNames, "%v", err)
+		return nil, denial.New(denial.Names, "%v", err)
 	}
 	fromCSR, err := names.OfRequest(csr)
 	if err != nil {
-		return nil, refuse(ruleNames, "%v", err)
+		return nil, denial.New(denial.Names, "%v", err)
 	}
 	if !slices.Equal(fromToken, fromCSR) {
-		return nil, refuse(ruleRequest, "the request is for %q, the token for %q", fromCSR, fromToken)
+		return nil, denial.New(denial.Request, "the request is for %q, the token for %q", fromCSR, fromToken)
 	}
 	common, err := names.CommonNames(csr)
 	if err != nil {
-		return nil, refuse(ruleNames, "%v", err)
+		return nil, denial.New(denial.Names, "%v", err)
 	}
 	for _, cn := range common {
 		if cn != "" && cn != c.Subject && !slices.Contains(sans, cn) {
-			return nil, refuse(ruleRequest, "the request's common name %.80q is not in the token", cn)
+			return nil, denial.New(denial.Request, "the request's common name %.80q is not in the token", cn)
 		}
 	}
 	if want := c.Confirmation.Fingerprint; want != "" {
 		if stepapi.RequestFingerprint(csr.Raw) != want {
-			return nil, refuse(ruleRequest, "the token is bound to another request")
+			return nil, denial.New(denial.Request, "the token is bound to another request")
 		}
 	}
 	return fromToken, nil
@@ -277,34 +283,34 @@ func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
 
 // verifyPeer authenticates by the certificate of the connection. That it chains
 // to our roots is not enough: it must be in the record, byte for byte.
-func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (c caller, entry store.Certificate, err error) {
+func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (c caller, entry record.Certificate, err error) {
 	if conn == nil || len(conn.VerifiedChains) == 0 || len(conn.VerifiedChains[0]) == 0 {
 		return c, entry, unauthorized("this needs a client certificate of this authority")
 	}
 	cert := conn.VerifiedChains[0][0]
-	if entry, err = a.recorded(ctx, cert); err != nil {
+	if entry, err = a.lookUp(ctx, cert); err != nil {
 		return c, entry, err
 	}
 	// The handshake checked this, perhaps long ago: connections outlive certificates.
 	if now := time.Now(); now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
 		return c, entry, unauthorized("the client certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
 	}
-	return peer(entry), entry, nil
+	return callerOf(entry), entry, nil
 }
 
-// recorded finds a certificate in the record, byte for byte.
-func (a *Authority) recorded(ctx context.Context, cert *x509.Certificate) (store.Certificate, error) {
+// lookUp finds a certificate in the record and compares it byte for byte.
+func (a *Authority) lookUp(ctx context.Context, cert *x509.Certificate) (record.Certificate, error) {
 	entry, err := a.record.Get(ctx, cert.SerialNumber.String())
-	if errors.Is(err, store.ErrNotFound) || err == nil && !slices.Equal(entry.DER, cert.Raw) {
+	if errors.Is(err, record.ErrNotFound) || err == nil && !slices.Equal(entry.DER, cert.Raw) {
 		return entry, unauthorized("the client certificate is not in the record of this authority")
 	}
 	return entry, err
 }
 
-func peer(entry store.Certificate) caller {
+func callerOf(entry record.Certificate) caller {
 	return caller{
-		kind: byPeer, name: "certificate " + entry.Service + "/" + entry.Serial, service: entry.Service, serial: entry.Serial,
-		credentials: byLineage(entry),
+		kind: callerCertificate, name: "certificate " + entry.Service + "/" + entry.Serial, service: entry.Service, serial: entry.Serial,
+		credentials: lineageCredentials(entry),
 	}
 }
 
@@ -312,7 +318,7 @@ func peer(entry store.Certificate) caller {
 // from the csr; everything else in it is ignored). The certificate is that of the
 // connection; without one, that of a token signed with its key. The request for a
 // new key is parsed when its sender is known.
-func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM string) (v verified, err error) {
+func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM string) (v VerifiedRequest, err error) {
 	v.action = actRenew
 	var der []byte
 	if csrPEM != "" {
@@ -321,10 +327,10 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 			return v, err
 		}
 	}
-	var entry store.Certificate
+	var entry record.Certificate
 	var cert *x509.Certificate
-	if text := proofOf(r); text != "" && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0) {
-		v.once = true
+	if text := bearerToken(r); text != "" && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0) {
+		v.singleUse = true
 		if v.caller, entry, v.token, err = a.verifyProof(ctx, text, v.action, der); err == nil {
 			cert, err = x509.ParseCertificate(entry.DER)
 		}
@@ -335,18 +341,18 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 		return v, err
 	}
 	if v.names, err = names.CanonicalAll(entry.Names); err != nil { // issued when they were taken less strictly
-		return v, a.turnAway(ctx, v.caller, want{action: v.action}, refuse(ruleNames, "%v: enrol again", err))
+		return v, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, denial.New(denial.Names, "%v: enrol again", err))
 	}
-	v.key, v.keyHash, v.previous, v.trust = cert.PublicKey, entry.KeyHash, &entry, reportedTrust(r)
+	v.key, v.keyHash, v.previous, v.reportedTrust = cert.PublicKey, entry.KeyHash, &entry, reportedTrust(r)
 	if ext, ok := provisioner.GetProvisionerExtension(cert); ok {
 		v.provisioner = *ext
 	}
 	if der != nil {
 		csr, err := parseRequest(der)
 		if err != nil {
-			return v, a.turnAway(ctx, v.caller, want{action: v.action}, err)
+			return v, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, err)
 		}
-		v.key, v.keyHash = csr.PublicKey, store.KeyHash(csr.RawSubjectPublicKeyInfo)
+		v.key, v.keyHash = csr.PublicKey, record.KeyHash(csr.RawSubjectPublicKeyInfo)
 	}
 	return v, nil
 }

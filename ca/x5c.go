@@ -8,9 +8,11 @@ import (
 
 	"github.com/smallstep/certificates/authority/provisioner"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
-	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // A token of type X5C is signed with the key of a certificate that it brings
@@ -18,19 +20,19 @@ import (
 // own, until its own end. One of ours stays in its lineage, so that revoking it
 // ends what came of it.
 
-// holder is the certificate of a token. It chains to the roots of the provisioner,
+// tokenCertificate is the certificate of a token. It chains to the roots of the provisioner,
 // and its key may sign. Its signature on the token is the provisioner's to check.
-func (p x5c) holder(head joseHeader) (*x509.Certificate, error) {
+func tokenCertificate(p policy.X5C, head joseHeader) (*x509.Certificate, error) {
 	chain, err := head.certificates("x5c", maxTokenChain)
 	if err != nil {
 		return nil, err
 	}
 	leaf := chain[0]
-	if !descends(chain, p.roots) {
+	if !descends(chain, p.Roots) {
 		return nil, errors.New("its certificate does not chain to a root of its provisioner")
 	}
 	_, err = leaf.Verify(x509.VerifyOptions{
-		Roots: pool(p.roots), Intermediates: pool(chain[1:]), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: certs.Pool(p.Roots...), Intermediates: certs.Pool(chain[1:]...), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil { // dates, usages, constraints of names
 		return nil, errors.New("its certificate does not verify")
@@ -43,13 +45,13 @@ func (p x5c) holder(head joseHeader) (*x509.Certificate, error) {
 
 // descends reports whether the signatures of a chain, leaf first, lead down from one
 // of the roots. It begins at the root, so that each signature is checked with a key
-// that is trusted by then: a stranger's chain of costly keys ends at the first check.
+// that is trusted by then: an untrusted chain of costly keys ends at the first check.
 // crypto/x509 begins at the leaf, and checks a hundred signatures if it must.
 func descends(chain, roots []*x509.Certificate) bool {
 	trusted := slices.Clone(roots)
 	for _, c := range slices.Backward(chain) {
 		signs := func(parent *x509.Certificate) bool {
-			return c.Equal(parent) || pemfile.Issued(parent, c)
+			return c.Equal(parent) || certs.Issued(parent, c)
 		}
 		if !slices.ContainsFunc(trusted, signs) {
 			return false
@@ -59,49 +61,42 @@ func descends(chain, roots []*x509.Certificate) bool {
 	return true
 }
 
-func pool(certs []*x509.Certificate) *x509.CertPool {
-	p := x509.NewCertPool()
-	for _, c := range certs {
-		p.AddCert(c)
-	}
-	return p
-}
-
-// vouch completes a request with what the certificate of its token says.
-func (a *Authority) vouch(ctx context.Context, st *state, c *claims, v *verified) error {
-	serial := c.holder.SerialNumber.String()
+// authenticateX5C completes a request with what the certificate of its token says:
+// caller, end of the proof, provisioner and, for one of ours, the lineage.
+func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v *VerifiedRequest) error {
+	serial := c.certificate.SerialNumber.String()
 	v.caller = caller{
-		kind: byHolder, name: "x5c " + c.Issuer + "/" + c.holder.Subject.CommonName + "/" + serial, serial: serial,
-		credentials: byCertificate(c.holder),
+		kind: callerX5C, name: "x5c " + c.Issuer + "/" + c.certificate.Subject.CommonName + "/" + serial, serial: serial,
+		credentials: certificateCredentials(c.certificate),
 	}
-	v.proof = proofEnd{c.holder.NotAfter, "the certificate of the token", "sign a token with a newer one"}
+	v.proof = proofEnd{c.certificate.NotAfter, "the certificate of the token", "sign a token with a newer one"}
 	v.provisioner = provisioner.Extension{Type: provisioner.TypeX5C, Name: c.Issuer}
-	entry, err := a.ours(ctx, st, c.holder)
+	entry, err := a.lookUpIssued(ctx, st, c.certificate)
 	if err != nil {
 		return err
 	}
-	who := c.holder.Subject.CommonName
+	who := c.certificate.Subject.CommonName
 	if entry != nil {
 		v.previous, who = entry, entry.Service
-		v.caller.service, v.caller.credentials = entry.Service, byLineage(*entry)
+		v.caller.service, v.caller.credentials = entry.Service, lineageCredentials(*entry)
 	}
-	if err := a.validateKey(c.holder.PublicKey); err != nil { // the key is known to others: anybody can have signed
-		return a.turnAway(ctx, v.caller, want{action: actSign}, refuse(ruleSound, "the key of the certificate of the token: %v", err))
+	if err := a.validateKey(c.certificate.PublicKey); err != nil { // the key is known to others: anybody can have signed
+		return a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, denial.New(denial.SoundPublicKey, "the key of the certificate of the token: %v", err))
 	}
 	// The subject becomes the service: one name that two services share must not
 	// lead from the one to the other.
-	if c.Subject != who && (entry != nil || !slices.Contains(pemfile.Names(c.holder), c.Subject)) {
-		return a.turnAway(ctx, v.caller, want{action: actSign}, refuse(ruleHolder, "the certificate of the token is for %q, the token asks for %.80q", who, c.Subject))
+	if c.Subject != who && (entry != nil || !slices.Contains(certs.Names(c.certificate), c.Subject)) {
+		return a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, denial.New(denial.Holder, "the certificate of the token is for %q, the token asks for %.80q", who, c.Subject))
 	}
 	v.caller.service = c.Subject
 	return nil
 }
 
-// ours returns the entry of a certificate that this authority issued, nil for
+// lookUpIssued returns the entry of a certificate that this authority issued, nil for
 // another's. One that ends at a root of ours and is not in the record is forged.
-func (a *Authority) ours(ctx context.Context, st *state, cert *x509.Certificate) (*store.Certificate, error) {
-	entry, err := a.recorded(ctx, cert)
-	var s *stranger
+func (a *Authority) lookUpIssued(ctx context.Context, st *state, cert *x509.Certificate) (*record.Certificate, error) {
+	entry, err := a.lookUp(ctx, cert)
+	var s *RequestError
 	switch {
 	case err == nil:
 		return &entry, nil
@@ -116,34 +111,34 @@ func (a *Authority) ours(ctx context.Context, st *state, cert *x509.Certificate)
 	return nil, nil
 }
 
-// holds refuses names that the certificate of the token does not have.
-func (c *claims) holds(asked []string) error {
-	if c.holder == nil {
+// checkHolderNames refuses names that the certificate of the token does not have.
+func (c *claims) checkHolderNames(asked []string) error {
+	if c.certificate == nil {
 		return nil
 	}
-	own, err := names.CanonicalAll(pemfile.Names(c.holder))
+	own, err := names.CanonicalAll(certs.Names(c.certificate))
 	if err != nil {
-		return refuse(ruleHolder, "the certificate of the token has a name that is not one: %v", err)
+		return denial.New(denial.Holder, "the certificate of the token has a name that is not one: %v", err)
 	}
 	for _, n := range asked {
 		if !slices.Contains(own, n) {
-			return refuse(ruleHolder, "%q is not a name of the certificate that signed the token", n)
+			return denial.New(denial.Holder, "%q is not a name of the certificate that signed the token", n)
 		}
 	}
 	return nil
 }
 
-// itself authenticates a revocation by a token of type X5C: the holder may
+// authenticateHolder authenticates a revocation by a token of type X5C: the holder may
 // revoke its own certificate, if it is one of ours.
-func (a *Authority) itself(ctx context.Context, c *claims) (caller, error) {
-	entry, err := a.recorded(ctx, c.holder)
+func (a *Authority) authenticateHolder(ctx context.Context, c *claims) (caller, error) {
+	entry, err := a.lookUp(ctx, c.certificate)
 	if err != nil {
 		return caller{}, err
 	}
-	out := peer(entry)
-	out.kind, out.name = byHolder, "x5c "+c.Issuer+"/"+entry.Service+"/"+entry.Serial
-	if serial, err := store.ParseSerial(c.Subject); err != nil || serial != entry.Serial {
-		return out, a.turnAway(ctx, out, want{action: actRevoke}, refuse(ruleSelf, "%s may revoke certificate %s only", out.name, pemfile.HexSerial(entry.Serial)))
+	out := callerOf(entry)
+	out.kind, out.name = callerX5C, "x5c "+c.Issuer+"/"+entry.Service+"/"+entry.Serial
+	if serial, err := record.ParseSerial(c.Subject); err != nil || serial != entry.Serial {
+		return out, a.recordDenial(ctx, out, accessRequest{action: actRevoke}, denial.New(denial.Self, "%s may revoke certificate %s only", out.name, certs.HexSerial(entry.Serial)))
 	}
 	return out, nil
 }

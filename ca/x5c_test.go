@@ -18,8 +18,8 @@ import (
 
 	"go.step.sm/crypto/jose"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -183,8 +183,8 @@ func foreignRoot(t testing.TB) (*x509.Certificate, crypto.Signer) {
 	return root, key
 }
 
-// foreign is a root of somebody else, and a client certificate of it.
-func foreign(t testing.TB, cn string, names ...string) (root *x509.Certificate, leaf *tls.Certificate) {
+// checkUnused is a root of somebody else, and a client certificate of it.
+func checkUnused(t testing.TB, cn string, names ...string) (root *x509.Certificate, leaf *tls.Certificate) {
 	t.Helper()
 	now := time.Now()
 	sign := func(tmpl, parent *x509.Certificate, pub crypto.PublicKey, by crypto.Signer) *x509.Certificate {
@@ -209,7 +209,7 @@ func foreign(t testing.TB, cn string, names ...string) (root *x509.Certificate, 
 // Certificates of another authority vouch for a service if pki.yaml says so; the
 // profile still decides, and there is nothing of theirs to revoke here.
 func TestX5CForeignRoot(t *testing.T) {
-	root, device := foreign(t, "serial-4711", "storage")
+	root, device := checkUnused(t, "serial-4711", "storage")
 	file := filepath.Join(t.TempDir(), "devices.pem")
 	if err := os.WriteFile(file, pemfile.EncodeCertificates([]*x509.Certificate{root}), 0o600); err != nil {
 		t.Fatal(err)
@@ -242,9 +242,9 @@ func TestX5CForeignRoot(t *testing.T) {
 
 // A certificate that ends soon vouches for none that would be over at once.
 func TestX5CTooLate(t *testing.T) {
-	brief := ca.Profile{Names: []string{"brief"}}
+	brief := policy.Profile{Names: []string{"brief"}}
 	brief.Lifetime.Default, brief.Lifetime.Min = 10*time.Second, 10*time.Second
-	c := catest.Start(t, catest.Options{Profiles: map[string]ca.Profile{"brief": brief}, Edit: withProvisioner(ownX5C)})
+	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"brief": brief}, Edit: withProvisioner(ownX5C)})
 	var status int
 	var body []byte
 	for range 10 {
@@ -261,8 +261,8 @@ func TestX5CTooLate(t *testing.T) {
 
 // What a certificate vouches for counts against the cap of its service: it is no renewal.
 func TestX5CMaxLive(t *testing.T) {
-	few := ca.Profile{Names: []string{"few"}, MaxLive: 3}
-	c := catest.Start(t, catest.Options{Profiles: map[string]ca.Profile{"few": few}, Edit: withProvisioner(ownX5C)})
+	few := policy.Profile{Names: []string{"few"}, MaxLive: 3}
+	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"few": few}, Edit: withProvisioner(ownX5C)})
 	cl, holder := newClient(t, c, nil), enrol(t, c, "few", "few")
 	for i := range 4 {
 		status, body := cl.do("POST", "/sign", x5cToken(t, c, holder, "/sign", nil).request(t, newKey(t), "few", "few"))
@@ -306,11 +306,11 @@ func TestProvisioners(t *testing.T) {
 		{"  - {type: ACME, name: x, unknown: y}\n", "unknown"},
 	} {
 		text := withProvisioner(tc.entry)(readConfig(t, c))
-		if err := new(ca.Config).Decode(text); err == nil || !strings.Contains(err.Error(), tc.says) {
+		if err := new(policy.Config).Decode(text); err == nil || !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%s: %v, want %q", strings.TrimSpace(tc.entry), err, tc.says)
 		}
 	}
-	if err := new(ca.Config).Decode(withProvisioner("  - {type: ACME, name: acme, challenges: [dns-01], resolver: '127.0.0.1:53'}\n")(readConfig(t, c))); err != nil {
+	if err := new(policy.Config).Decode(withProvisioner("  - {type: ACME, name: acme, challenges: [dns-01], resolver: '127.0.0.1:53'}\n")(readConfig(t, c))); err != nil {
 		t.Errorf("a good one: %v", err)
 	}
 }
@@ -319,7 +319,7 @@ func TestProvisioners(t *testing.T) {
 func TestX5CRootsFile(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	c.Rewrite(t, withProvisioner("  - {type: X5C, name: holders, roots: certs/devices.pem}\n"))
-	_, device := foreign(t, "serial-4711", "storage")
+	_, device := checkUnused(t, "serial-4711", "storage")
 	file := filepath.Join(c.Dir, "certs", "devices.pem")
 	for _, tc := range []struct{ content, says string }{
 		{"", "no such file"},

@@ -7,14 +7,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/policy"
 )
 
 // A value of the wrong type is reported with its line, its key and what belongs
 // there; the Go types of the program are nobody's business.
 func TestConfigTypes(t *testing.T) {
-	c := catest.Start(t, catest.Options{Profiles: map[string]ca.Profile{"ingester": {Names: []string{"ingester"}}}})
+	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"ingester": {Names: []string{"ingester"}}}})
 	text, err := os.ReadFile(filepath.Join(c.Dir, "pki.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ func TestConfigTypes(t *testing.T) {
 		{`profiles:`, "limits: {per_address: {per_second: fast}}\nprofiles:", `limits.per_address.per_second: want a number, not "fast"`},
 	} {
 		changed := strings.Replace(string(text), tc.old, tc.now, 1)
-		err := new(ca.Config).Decode([]byte(changed))
+		err := new(policy.Config).Decode([]byte(changed))
 		if err == nil || !strings.Contains(err.Error(), "line ") || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "ca.") {
 			t.Errorf("%s:\n got %v\nwant line N: %s", tc.now, err, tc.want)
 		}
@@ -41,11 +41,11 @@ func TestConfigTypes(t *testing.T) {
 
 // pki.yaml takes the lengths of time that the flags take.
 func TestConfigLengthsOfTime(t *testing.T) {
-	c := catest.Start(t, catest.Options{Profiles: map[string]ca.Profile{"ingester": {Names: []string{"ingester"}}}})
+	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{"ingester": {Names: []string{"ingester"}}}})
 	c.Rewrite(t, func(b []byte) []byte {
 		return []byte(strings.Replace(string(b), `    names: ["ingester"]`, "    names: [ingester]\n    lifetime: &long {default: 2w, max: 90d, min: , grace: 1d12h}", 1))
 	})
-	cfg, err := ca.LoadConfig(c.Dir)
+	cfg, err := policy.Load(c.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}

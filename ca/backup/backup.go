@@ -30,9 +30,10 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 const (
@@ -72,7 +73,7 @@ var ErrClearSecret = errors.New("it is not encrypted, and neither is the backup"
 // the keys is left out unless asked for, and a root key elsewhere (root_key) always.
 // It returns how many files there are.
 func Write(ctx context.Context, w io.Writer, opt Options) (n int, err error) {
-	cfg, err := ca.LoadConfig(opt.Dir)
+	cfg, err := policy.Load(opt.Dir)
 	if err != nil {
 		return 0, err
 	}
@@ -97,7 +98,7 @@ func Write(ctx context.Context, w io.Writer, opt Options) (n int, err error) {
 		return 0, fmt.Errorf("backing up: %w", err)
 	}
 	b := &writer{tar: tar.NewWriter(w), manifest: manifest{
-		Version: manifestVersion, Created: time.Now().UTC(), Root: pemfile.Fingerprint(root), Files: make(map[string]fileFact),
+		Version: manifestVersion, Created: time.Now().UTC(), Root: certs.Fingerprint(root), Files: make(map[string]fileFact),
 	}}
 	for _, name := range names {
 		if err := b.add(ctx, name, statedir.Path(opt.Dir, name)); err != nil {

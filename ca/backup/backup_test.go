@@ -15,6 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/backup"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
@@ -177,7 +178,7 @@ func FuzzRestore(f *testing.F) {
 			t.Fatalf("%v, and %d files", err, len(entries))
 		}
 		if err == nil {
-			if _, err := ca.LoadConfig(filepath.Join(parent, "new")); err != nil {
+			if _, err := policy.Load(filepath.Join(parent, "new")); err != nil {
 				t.Fatal(err)
 			}
 		}

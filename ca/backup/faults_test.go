@@ -20,6 +20,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/backup"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -237,7 +238,7 @@ func TestRestoreMarks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = r.Close() }()
-	events, err := r.Events(t.Context(), store.Restored, 0, 10)
+	events, err := r.Events(t.Context(), kinds.Restored, 0, 10)
 	if err != nil || len(events) != 1 || events[0].Caller != "operator" || !strings.HasSuffix(events[0].Detail, "from the record of "+res.Log.String()) {
 		t.Errorf("%+v %v", events, err)
 	}

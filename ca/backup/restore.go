@@ -18,10 +18,13 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 const (
@@ -50,7 +53,7 @@ type Result struct {
 // Restore makes a state directory from a backup. It refuses a directory that is
 // not empty ([durable.ErrNotEmpty]). The directory comes to its place at the end,
 // after every file has been compared with the manifest; after an error nothing is
-// left. The record gets an event, [store.Restored], and the directory a marker that
+// left. The record gets an event, [kinds.Restored], and the directory a marker that
 // names the head of its log.
 func Restore(ctx context.Context, r io.Reader, dir string) (_ Result, err error) {
 	staging, err := statedir.Begin(dir)
@@ -208,7 +211,7 @@ func (b *reader) compare(in io.Reader) (m manifest, err error) {
 
 // finish checks that what was restored is an authority, and makes it one.
 func (b *reader) finish(ctx context.Context, m manifest) (res Result, err error) {
-	var cfg ca.Config
+	var cfg policy.Config
 	if err := cfg.Decode(b.yaml); err != nil {
 		return res, fmt.Errorf("reading configuration of the backup: %w", err)
 	}
@@ -216,7 +219,7 @@ func (b *reader) finish(ctx context.Context, m manifest) (res Result, err error)
 	if err != nil {
 		return res, err
 	}
-	res = Result{Created: m.Created, RootFingerprint: pemfile.Fingerprint(root), Elsewhere: cfg.Database}
+	res = Result{Created: m.Created, RootFingerprint: certs.Fingerprint(root), Elsewhere: cfg.Database}
 	if res.RootFingerprint != m.Root {
 		return res, errors.New("restoring: the root is not the one that the manifest names")
 	}
@@ -246,11 +249,11 @@ func (b *reader) finish(ctx context.Context, m manifest) (res Result, err error)
 
 // settle records in the restored record that it is one, and writes the marker.
 func (b *reader) settle(ctx context.Context, created time.Time) (head translog.Head, none bool, err error) {
-	record, err := store.Open(ctx, b.path(statedir.RecordFile))
+	rec, err := store.Open(ctx, b.path(statedir.RecordFile))
 	if err != nil {
 		return head, false, err
 	}
-	defer func() { err = errors.Join(err, record.Close()) }()
+	defer func() { err = errors.Join(err, rec.Close()) }()
 	v, err := statedir.LogVerifier(b.dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return head, true, nil
@@ -258,12 +261,12 @@ func (b *reader) settle(ctx context.Context, created time.Time) (head translog.H
 	if err != nil {
 		return head, false, err
 	}
-	text, head, err := record.Resume(ctx, v, head)
+	text, head, err := rec.Resume(ctx, v, head)
 	if errors.Is(err, store.ErrNoHead) {
 		return head, true, nil
 	}
 	if err == nil {
-		err = record.Tell(ctx, store.Event{At: time.Now(), Kind: store.Restored, Caller: "operator",
+		err = rec.Tell(ctx, record.Event{At: time.Now(), Kind: kinds.Restored, Caller: "operator",
 			Detail: fmt.Sprintf("from a backup of %s, from the record of %s", created.UTC().Format(time.RFC3339), head)})
 	}
 	if err == nil {

@@ -27,18 +27,20 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/httpserver"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
-	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/secret"
 )
 
 // Options of an authority for tests. The zero value works: the services of
 // ArtStore, EC-P256, certificates for 24 h.
 type Options struct {
-	Lifetime time.Duration         // of certificates; 10 s is the shortest
-	Profiles map[string]ca.Profile // replace those of the ArtStore services
-	KeyType  string                // of root and intermediate
-	Database string                // postgres:// URL that replicas share; pki.db in the state directory if empty
+	Lifetime time.Duration             // of certificates; 10 s is the shortest
+	Profiles map[string]policy.Profile // replace those of the ArtStore services
+	KeyType  string                    // of root and intermediate
+	Database string                    // postgres:// URL that replicas share; pki.db in the state directory if empty
 	// Edit may change pki.yaml before the authority opens it.
 	Edit func(yaml []byte) []byte
 	// Wrap, if set, stands around the handler: to count requests or inject faults.
@@ -158,7 +160,7 @@ func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
 		t.Fatalf("watching the authority's certificate: %v", err)
 	}
 	go func() {
-		err := httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: handler, Drain: time.Second, Logger: slog.New(slog.DiscardHandler), TLS: &tls.Config{
+		err := httpserver.Serve(ctx, ln, httpserver.Config{Handler: handler, Drain: time.Second, Logger: slog.New(slog.DiscardHandler), TLS: &tls.Config{
 			MinVersion:         tls.VersionTLS13,
 			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return current.Load(), nil },
 		}})
@@ -182,7 +184,7 @@ func serverConfig(cert tls.Certificate, roots []*x509.Certificate) *tls.Config {
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{cert},
 		ClientAuth:   tls.VerifyClientCertIfGiven, // enrolment has no certificate yet
-		ClientCAs:    pool(roots),
+		ClientCAs:    certs.Pool(roots...),
 		NextProtos:   []string{"h2", "http/1.1"},
 	}
 }
@@ -238,12 +240,4 @@ func (c *CA) Rewrite(t testing.TB, edit func([]byte) []byte) {
 	if err := os.WriteFile(path, edit(data), 0o600); err != nil { //nolint:forbidigo // a test's file need not survive a crash
 		t.Fatalf("writing pki.yaml: %v", err)
 	}
-}
-
-func pool(certs []*x509.Certificate) *x509.CertPool {
-	p := x509.NewCertPool()
-	for _, c := range certs {
-		p.AddCert(c)
-	}
-	return p
 }

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/policy"
 )
 
 // TestStart uses the kit as its users do, hooks included.
@@ -14,7 +14,7 @@ func TestStart(t *testing.T) {
 	edited, wrapped := false, false
 	c := catest.Start(t, catest.Options{
 		Lifetime: 10 * time.Second,
-		Profiles: map[string]ca.Profile{"mine": {Names: []string{"mine"}}},
+		Profiles: map[string]policy.Profile{"mine": {Names: []string{"mine"}}},
 		Edit:     func(b []byte) []byte { edited = true; return b },
 		Wrap:     func(h http.Handler) http.Handler { wrapped = true; return h },
 	})

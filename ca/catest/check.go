@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -22,18 +24,18 @@ import (
 // Call it after each act.
 func (c *CA) Check(t testing.TB) {
 	t.Helper()
-	record, err := ca.OpenRecord(t.Context(), c.Dir)
+	rec, err := ca.OpenRecord(t.Context(), c.Dir)
 	if err != nil {
 		t.Fatalf("check: %v", err)
 	}
 	defer func() {
-		if err := record.Close(); err != nil {
+		if err := rec.Close(); err != nil {
 			t.Errorf("check: %v", err)
 		}
 	}()
-	bySerial := make(map[string]store.Certificate)
-	for q := (store.Query{Limit: 1000}); ; {
-		page, next, err := record.List(t.Context(), q)
+	bySerial := make(map[string]record.Certificate)
+	for q := (record.Query{Limit: 1000}); ; {
+		page, next, err := rec.List(t.Context(), q)
 		if err != nil {
 			t.Fatalf("check: %v", err)
 		}
@@ -52,8 +54,8 @@ func (c *CA) Check(t testing.TB) {
 		checkCertificate(t, e, roots)
 		checkLineage(t, e, bySerial)
 	}
-	checkEvents(t, record, bySerial)
-	checkLog(t, record)
+	checkEvents(t, rec, bySerial)
+	checkLog(t, rec)
 	checkModes(t, c.Dir)
 }
 
@@ -79,7 +81,7 @@ func everyRoot(t testing.TB, dir string) []*x509.Certificate {
 	return roots
 }
 
-func checkCertificate(t testing.TB, e store.Certificate, roots []*x509.Certificate) {
+func checkCertificate(t testing.TB, e record.Certificate, roots []*x509.Certificate) {
 	t.Helper()
 	leaf, err := x509.ParseCertificate(e.DER)
 	if err != nil {
@@ -91,7 +93,7 @@ func checkCertificate(t testing.TB, e store.Certificate, roots []*x509.Certifica
 		t.Errorf("check: chain of %s: %d certificates, %v", e.Serial, len(chain), err)
 		return
 	}
-	want := store.NewCertificate(append([]*x509.Certificate{leaf}, chain...), e.IssuedAt)
+	want := record.NewCertificate(append([]*x509.Certificate{leaf}, chain...), e.IssuedAt)
 	if want.Serial != e.Serial || want.KeyHash != e.KeyHash || want.Issuer != e.Issuer || !want.NotAfter.Equal(e.NotAfter) || !slices.Equal(want.Names, e.Names) {
 		t.Errorf("check: the row of %s does not say what the certificate says", e.Serial)
 	}
@@ -116,7 +118,7 @@ func checkCertificate(t testing.TB, e store.Certificate, roots []*x509.Certifica
 		at = leaf.NotBefore
 	}
 	_, err = leaf.Verify(x509.VerifyOptions{
-		Roots: pool(roots), Intermediates: pool(chain), CurrentTime: at,
+		Roots: certs.Pool(roots...), Intermediates: certs.Pool(chain...), CurrentTime: at,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
@@ -124,7 +126,7 @@ func checkCertificate(t testing.TB, e store.Certificate, roots []*x509.Certifica
 	}
 }
 
-func checkLineage(t testing.TB, e store.Certificate, all map[string]store.Certificate) {
+func checkLineage(t testing.TB, e record.Certificate, all map[string]record.Certificate) {
 	t.Helper()
 	if e.Previous == "" {
 		if e.Lineage != e.Serial {
@@ -136,7 +138,7 @@ func checkLineage(t testing.TB, e store.Certificate, all map[string]store.Certif
 	if !ok || before.Lineage != e.Lineage || before.Service != e.Service {
 		t.Errorf("check: %s renews %s, which is not of its lineage and service", e.Serial, e.Previous)
 	}
-	if e.Kind != store.Issued && !before.ProofUntil.IsZero() && !e.ProofUntil.Equal(before.ProofUntil) {
+	if e.Kind != kinds.Issued && !before.ProofUntil.IsZero() && !e.ProofUntil.Equal(before.ProofUntil) {
 		t.Errorf("check: %s rests on a proof until %s, and renews one until %s", e.Serial, e.ProofUntil, before.ProofUntil)
 	}
 	if before.Revocation != nil && before.Revocation.RevokedAt.Before(e.IssuedAt) {
@@ -145,11 +147,11 @@ func checkLineage(t testing.TB, e store.Certificate, all map[string]store.Certif
 }
 
 // checkEvents expects one event for each certificate and each revocation.
-func checkEvents(t testing.TB, record *ca.Record, all map[string]store.Certificate) {
+func checkEvents(t testing.TB, rec *ca.Record, all map[string]record.Certificate) {
 	t.Helper()
 	seen := make(map[[2]string]int)
 	for after := int64(0); ; {
-		events, err := record.Events(t.Context(), "", after, 1000)
+		events, err := rec.Events(t.Context(), "", after, 1000)
 		if err != nil {
 			t.Fatalf("check: %v", err)
 		}
@@ -172,9 +174,9 @@ func checkEvents(t testing.TB, record *ca.Record, all map[string]store.Certifica
 }
 
 // checkLog expects every event in the log, or waiting for its place there.
-func checkLog(t testing.TB, record *ca.Record) {
+func checkLog(t testing.TB, rec *ca.Record) {
 	t.Helper()
-	report, err := record.VerifyLog(t.Context(), ca.LogOptions{})
+	report, err := rec.VerifyLog(t.Context(), ca.LogOptions{})
 	if err != nil {
 		t.Fatalf("check: %v", err)
 	}

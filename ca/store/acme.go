@@ -11,6 +11,9 @@ import (
 
 	"github.com/smallstep/certificates/acme"
 	"go.step.sm/crypto/jose"
+
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
 )
 
 // ACME is the part of the record that an ACME server works on, in the types of
@@ -58,7 +61,7 @@ func (a *ACME) CreateBoundAccount(ctx context.Context, acc *acme.Account, eab st
 	if err != nil {
 		return fmt.Errorf("encoding contacts: %w", err)
 	}
-	err = a.s.change(ctx, func(tx *txn) error {
+	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		now := time.Now()
 		res, err := tx.ExecContext(ctx, `INSERT INTO acme_accounts (id, key_id, jwk, contact, status, location, provisioner, created_at, proven_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO NOTHING`,
@@ -70,11 +73,11 @@ func (a *ACME) CreateBoundAccount(ctx context.Context, acc *acme.Account, eab st
 		if err != nil {
 			return err
 		}
-		if err := account(tx.QueryRowContext(ctx, selectAccount+`key_id = ?`, keyID), acc); err != nil {
+		if err := scanAccount(tx.QueryRowContext(ctx, selectAccount+`key_id = ?`, keyID), acc); err != nil {
 			return err
 		}
 		if eab != "" {
-			return tx.bind(ctx, eab, acc.ID, now)
+			return bind(ctx, tx, record.EABKey{ID: eab, Account: acc.ID, Bound: now})
 		}
 		if added == 0 {
 			return nil
@@ -101,7 +104,7 @@ func encodeKey(key *jose.JSONWebKey) (id, jwk string, err error) {
 }
 
 // makeRoom keeps the number of accounts without a certificate within its limit.
-func makeRoom(ctx context.Context, tx *txn, newest string, now time.Time) error {
+func makeRoom(ctx context.Context, tx *sqldb.Txn, newest string, now time.Time) error {
 	const unproven = `acme_accounts WHERE proven_at = 0 AND eab = ''`
 	var n int64
 	if err := tx.QueryRowContext(ctx, `SELECT COUNT(*) FROM `+unproven).Scan(&n); err != nil || n <= maxUnproven {
@@ -137,7 +140,7 @@ func (a *ACME) ChangeKey(ctx context.Context, id string, from, to *jose.JSONWebK
 	if err != nil {
 		return err
 	}
-	err = a.s.change(ctx, func(tx *txn) error {
+	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		var other string
 		err := tx.QueryRowContext(ctx, `SELECT id FROM acme_accounts WHERE key_id = ?`, next).Scan(&other)
 		if err == nil {
@@ -164,17 +167,17 @@ func (a *ACME) ChangeKey(ctx context.Context, id string, from, to *jose.JSONWebK
 
 // GetAccount returns an account, or acme.ErrNotFound.
 func (a *ACME) GetAccount(ctx context.Context, id string) (*acme.Account, error) {
-	return a.account(ctx, `id = ?`, id)
+	return a.accountWhere(ctx, `id = ?`, id)
 }
 
 // GetAccountByKeyID returns the account of a key by its thumbprint, or acme.ErrNotFound.
 func (a *ACME) GetAccountByKeyID(ctx context.Context, kid string) (*acme.Account, error) {
-	return a.account(ctx, `key_id = ?`, kid)
+	return a.accountWhere(ctx, `key_id = ?`, kid)
 }
 
-func (a *ACME) account(ctx context.Context, where, arg string) (*acme.Account, error) {
+func (a *ACME) accountWhere(ctx context.Context, where, arg string) (*acme.Account, error) {
 	acc := new(acme.Account)
-	err := account(a.s.read.QueryRowContext(ctx, selectAccount+where, arg), acc)
+	err := scanAccount(a.s.db.Read.QueryRowContext(ctx, selectAccount+where, arg), acc)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil, acme.ErrNotFound
@@ -186,7 +189,7 @@ func (a *ACME) account(ctx context.Context, where, arg string) (*acme.Account, e
 
 const selectAccount = `SELECT id, jwk, contact, status, location, provisioner FROM acme_accounts WHERE `
 
-func account(row scanner, acc *acme.Account) error {
+func scanAccount(row sqldb.Scanner, acc *acme.Account) error {
 	var jwk, contact string
 	if err := row.Scan(&acc.ID, &jwk, &contact, &acc.Status, &acc.LocationPrefix, &acc.ProvisionerName); err != nil {
 		return err
@@ -202,17 +205,17 @@ func (a *ACME) UpdateAccount(ctx context.Context, acc *acme.Account) error {
 	if err != nil {
 		return fmt.Errorf("encoding contacts: %w", err)
 	}
-	err = a.s.change(ctx, func(tx *txn) error {
+	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE acme_accounts SET contact = ?, status = ? WHERE id = ? AND status = ?`,
 			string(contact), acc.Status, acc.ID, acme.StatusValid); err != nil {
 			return err
 		}
 		if acc.Status == acme.StatusDeactivated {
-			if err := tx.endOrders(ctx, `account = ?`, acc.ID, "the account was deactivated"); err != nil {
+			if err := endOrders(ctx, tx, condition{`account = ?`, acc.ID}, "the account was deactivated"); err != nil {
 				return err
 			}
 		}
-		return account(tx.QueryRowContext(ctx, selectAccount+`id = ?`, acc.ID), acc)
+		return scanAccount(tx.QueryRowContext(ctx, selectAccount+`id = ?`, acc.ID), acc)
 	})
 	if err != nil {
 		return fmt.Errorf("updating account %s: %w", acc.ID, err)
@@ -224,7 +227,7 @@ func (a *ACME) UpdateAccount(ctx context.Context, acc *acme.Account) error {
 // that nobody used for long. An order with a certificate stays until that ends:
 // it says who may revoke it.
 func (s *Store) SweepACME(ctx context.Context, now time.Time) error {
-	return s.change(ctx, func(tx *txn) error {
+	return s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		for _, del := range []struct {
 			what string
 			args []any

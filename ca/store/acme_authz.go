@@ -5,11 +5,13 @@ import (
 	"fmt"
 
 	"github.com/smallstep/certificates/acme"
+
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 )
 
 const selectAuthorization = `SELECT id, account, kind, value, token, status, expires, problem FROM acme_authorizations WHERE `
 
-func authorization(row scanner, az *acme.Authorization) (err error) {
+func authorization(row sqldb.Scanner, az *acme.Authorization) (err error) {
 	var problem string
 	var expires int64
 	if err := row.Scan(&az.ID, &az.AccountID, &az.Identifier.Type, &az.Identifier.Value, &az.Token, &az.Status, &expires, &problem); err != nil {
@@ -23,14 +25,14 @@ func authorization(row scanner, az *acme.Authorization) (err error) {
 // GetAuthorization returns an authorization with its challenges, or a malformed problem.
 func (a *ACME) GetAuthorization(ctx context.Context, id string) (*acme.Authorization, error) {
 	az := new(acme.Authorization)
-	if err := authorization(a.s.read.QueryRowContext(ctx, selectAuthorization+`id = ?`, id), az); err != nil {
-		return nil, absent("authorization", id, err)
+	if err := authorization(a.s.db.Read.QueryRowContext(ctx, selectAuthorization+`id = ?`, id), az); err != nil {
+		return nil, notFoundProblem("authorization", id, err)
 	}
-	rows, err := a.s.read.QueryContext(ctx, selectChallenge+`c.authorization_id = ? ORDER BY c.position`, id)
+	rows, err := a.s.db.Read.QueryContext(ctx, selectChallenge+`c.authorization_id = ? ORDER BY c.position`, id)
 	if err != nil {
 		return nil, fmt.Errorf("reading authorization %s: %w", id, err)
 	}
-	list, err := collect(rows, func(ch *acme.Challenge) error { return challenge(rows, ch) })
+	list, err := sqldb.Collect(rows, func(ch *acme.Challenge) error { return challenge(rows, ch) })
 	if err != nil {
 		return nil, fmt.Errorf("reading authorization %s: %w", id, err)
 	}
@@ -43,7 +45,7 @@ func (a *ACME) GetAuthorization(ctx context.Context, id string) (*acme.Authoriza
 // DeactivateAuthorization gives an authorization up (RFC 8555 §7.5.2), and with it
 // the order that it belongs to (§7.1.6). One that has ended stays as it is.
 func (a *ACME) DeactivateAuthorization(ctx context.Context, id string) error {
-	err := a.s.change(ctx, func(tx *txn) error {
+	err := a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		res, err := tx.ExecContext(ctx, `UPDATE acme_authorizations SET status = ? WHERE id = ? AND status IN (?, ?)`,
 			acme.StatusDeactivated, id, acme.StatusPending, acme.StatusValid)
 		if err != nil {
@@ -52,7 +54,7 @@ func (a *ACME) DeactivateAuthorization(ctx context.Context, id string) error {
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return err
 		}
-		return tx.endOrders(ctx, orderOf, id, "an authorization was deactivated")
+		return endOrders(ctx, tx, condition{orderOf, id}, "an authorization was deactivated")
 	})
 	if err != nil {
 		return fmt.Errorf("deactivating authorization %s: %w", id, err)
@@ -66,7 +68,7 @@ const orderOf = `id = (SELECT order_id FROM acme_authorizations WHERE id = ?)`
 const selectChallenge = `SELECT c.id, c.authorization_id, a.account, a.value, a.token, c.kind, c.status, c.validated_at, c.problem
 	FROM acme_challenges c JOIN acme_authorizations a ON a.id = c.authorization_id WHERE `
 
-func challenge(row scanner, ch *acme.Challenge) (err error) {
+func challenge(row sqldb.Scanner, ch *acme.Challenge) (err error) {
 	var problem string
 	if err := row.Scan(&ch.ID, &ch.AuthorizationID, &ch.AccountID, &ch.Value, &ch.Token, &ch.Type, &ch.Status, &ch.ValidatedAt, &problem); err != nil {
 		return err
@@ -78,8 +80,8 @@ func challenge(row scanner, ch *acme.Challenge) (err error) {
 // GetChallenge returns a challenge of an authorization, or a malformed problem.
 func (a *ACME) GetChallenge(ctx context.Context, id, authzID string) (*acme.Challenge, error) {
 	ch := new(acme.Challenge)
-	if err := challenge(a.s.read.QueryRowContext(ctx, selectChallenge+`c.id = ? AND c.authorization_id = ?`, id, authzID), ch); err != nil {
-		return nil, absent("challenge", id, err)
+	if err := challenge(a.s.db.Read.QueryRowContext(ctx, selectChallenge+`c.id = ? AND c.authorization_id = ?`, id, authzID), ch); err != nil {
+		return nil, notFoundProblem("challenge", id, err)
 	}
 	return ch, nil
 }
@@ -93,7 +95,7 @@ func (a *ACME) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
 	if err != nil {
 		return fmt.Errorf("encoding a problem: %w", err)
 	}
-	err = a.s.change(ctx, func(tx *txn) error {
+	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		// Two challenges of one order may be answered at the same moment, and each must
 		// see the other: the row of the order is locked first.
 		if _, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = status WHERE `+orderOf, ch.AuthorizationID); err != nil {
@@ -122,7 +124,7 @@ func (a *ACME) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
 }
 
 // follow moves authorization and order on after a challenge.
-func follow(ctx context.Context, tx *txn, ch *acme.Challenge, problem string) error {
+func follow(ctx context.Context, tx *sqldb.Txn, ch *acme.Challenge, problem string) error {
 	if _, err := tx.ExecContext(ctx, `UPDATE acme_authorizations SET status = ?, problem = ? WHERE id = ? AND status = ?`,
 		ch.Status, problem, ch.AuthorizationID, acme.StatusPending); err != nil {
 		return err

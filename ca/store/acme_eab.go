@@ -10,25 +10,16 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 )
 
 // External account keys (RFC 8555 §7.3.4). The operator makes one, hands it to
 // somebody by another way, and the first account that proves it by a MAC is bound
 // to it. The secret lies in the record in clear, since a MAC needs it so, until the
 // key is used or revoked; then it is erased.
-
-// EABKey is an external account key without its secret. Times are zero where they
-// have not come.
-type EABKey struct {
-	ID       string
-	Profiles []string // services that its account may have certificates of
-	Note     string   // of the operator
-	Created  time.Time
-	Expires  time.Time // until when an account may be bound
-	Account  string    // that was bound, or empty
-	Bound    time.Time
-	Revoked  time.Time
-}
 
 // Errors of external account keys that callers match.
 var (
@@ -52,20 +43,20 @@ func newEABSecret() []byte {
 
 // NewEABKey stores a key under a new id and returns its secret, which is to be had
 // here and never again. The event that tells of it is in the same transaction.
-func (s *Store) NewEABKey(ctx context.Context, caller string, k EABKey) (EABKey, []byte, error) {
+func (s *Store) NewEABKey(ctx context.Context, caller string, k record.EABKey) (record.EABKey, []byte, error) {
 	k.ID = rand.Text()
 	secret := newEABSecret()
 	profiles, err := json.Marshal(k.Profiles)
 	if err != nil {
 		return k, nil, fmt.Errorf("encoding profiles: %w", err)
 	}
-	err = s.change(ctx, func(tx *txn) error {
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO acme_eab_keys (id, secret, profiles, note, created_at, expires, account, bound_at, revoked_at)
 			VALUES (?, ?, ?, ?, ?, ?, '', 0, 0)`, k.ID, secret, string(profiles), k.Note, millis(k.Created), millis(k.Expires))
 		if err != nil {
 			return err
 		}
-		return tellOfEAB(ctx, tx, Event{At: k.Created, Caller: caller, Detail: fmt.Sprintf("key %s made for profiles %s", k.ID, profiles)})
+		return tellOfEAB(ctx, tx, record.Event{At: k.Created, Caller: caller, Detail: fmt.Sprintf("key %s made for profiles %s", k.ID, profiles)})
 	})
 	if err != nil {
 		return k, nil, fmt.Errorf("storing an external account key: %w", err)
@@ -74,12 +65,12 @@ func (s *Store) NewEABKey(ctx context.Context, caller string, k EABKey) (EABKey,
 }
 
 // EABKeys lists all keys, the oldest first.
-func (s *Store) EABKeys(ctx context.Context) ([]EABKey, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT `+eabColumns+` FROM acme_eab_keys k ORDER BY k.created_at, k.id`)
+func (s *Store) EABKeys(ctx context.Context) ([]record.EABKey, error) {
+	rows, err := s.db.Read.QueryContext(ctx, `SELECT `+eabColumns+` FROM acme_eab_keys k ORDER BY k.created_at, k.id`)
 	if err != nil {
 		return nil, fmt.Errorf("listing external account keys: %w", err)
 	}
-	list, err := collect(rows, func(k *EABKey) error { return eabKey(rows, k) })
+	list, err := sqldb.Collect(rows, func(k *record.EABKey) error { return eabKey(rows, k) })
 	if err != nil {
 		return nil, fmt.Errorf("listing external account keys: %w", err)
 	}
@@ -87,17 +78,17 @@ func (s *Store) EABKeys(ctx context.Context) ([]EABKey, error) {
 }
 
 // RevokeEABKey ends a key, and what its account may order. One that is unknown or
-// was revoked is [ErrNotFound].
+// was revoked is [record.ErrNotFound].
 func (s *Store) RevokeEABKey(ctx context.Context, caller, id string, now time.Time) error {
-	err := s.change(ctx, func(tx *txn) error {
+	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		res, err := tx.ExecContext(ctx, `UPDATE acme_eab_keys SET revoked_at = ?, secret = ? WHERE id = ? AND revoked_at = 0`, millis(now), []byte{}, id)
 		if err != nil {
 			return err
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, ErrNotFound)
+			return errors.Join(err, record.ErrNotFound)
 		}
-		return tellOfEAB(ctx, tx, Event{At: now, Caller: caller, Detail: fmt.Sprintf("key %s revoked", id)})
+		return tellOfEAB(ctx, tx, record.Event{At: now, Caller: caller, Detail: fmt.Sprintf("key %s revoked", id)})
 	})
 	if err != nil {
 		return fmt.Errorf("revoking external account key %.64q: %w", id, err)
@@ -107,7 +98,7 @@ func (s *Store) RevokeEABKey(ctx context.Context, caller, id string, now time.Ti
 
 // EABSecret returns the secret of a key that can still bind an account, or [ErrEABGone].
 func (a *ACME) EABSecret(ctx context.Context, id string) (secret []byte, err error) {
-	err = a.s.read.QueryRowContext(ctx, `SELECT secret FROM acme_eab_keys WHERE id = ? AND account = '' AND revoked_at = 0 AND expires > ?`,
+	err = a.s.db.Read.QueryRowContext(ctx, `SELECT secret FROM acme_eab_keys WHERE id = ? AND account = '' AND revoked_at = 0 AND expires > ?`,
 		id, millis(time.Now())).Scan(&secret)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
@@ -119,8 +110,8 @@ func (a *ACME) EABSecret(ctx context.Context, id string) (secret []byte, err err
 }
 
 // Binding returns the key that an account is bound to. ok is false if there is none.
-func (a *ACME) Binding(ctx context.Context, account string) (k EABKey, ok bool, err error) {
-	err = eabKey(a.s.read.QueryRowContext(ctx, `SELECT `+eabColumns+` FROM acme_accounts a JOIN acme_eab_keys k ON k.id = a.eab WHERE a.id = ?`, account), &k)
+func (a *ACME) Binding(ctx context.Context, account string) (k record.EABKey, ok bool, err error) {
+	err = eabKey(a.s.db.Read.QueryRowContext(ctx, `SELECT `+eabColumns+` FROM acme_accounts a JOIN acme_eab_keys k ON k.id = a.eab WHERE a.id = ?`, account), &k)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return k, false, nil
@@ -130,17 +121,18 @@ func (a *ACME) Binding(ctx context.Context, account string) (k EABKey, ok bool, 
 	return k, true, nil
 }
 
-// bind uses up a key for an account, in the transaction that makes it.
-func (t *txn) bind(ctx context.Context, id, account string, now time.Time) error {
+// bind uses up a key for the account that is bound now, in the transaction that makes
+// the account.
+func bind(ctx context.Context, tx *sqldb.Txn, k record.EABKey) error {
 	for _, change := range []struct {
 		text string
 		args []any
 	}{
 		{`UPDATE acme_eab_keys SET account = ?, bound_at = ?, secret = ? WHERE id = ? AND account = '' AND revoked_at = 0 AND expires > ?`,
-			[]any{account, millis(now), []byte{}, id, millis(now)}},
-		{`UPDATE acme_accounts SET eab = ? WHERE id = ? AND eab = ''`, []any{id, account}},
+			[]any{k.Account, millis(k.Bound), []byte{}, k.ID, millis(k.Bound)}},
+		{`UPDATE acme_accounts SET eab = ? WHERE id = ? AND eab = ''`, []any{k.ID, k.Account}},
 	} {
-		res, err := t.ExecContext(ctx, change.text, change.args...)
+		res, err := tx.ExecContext(ctx, change.text, change.args...)
 		if err != nil {
 			return err
 		}
@@ -148,18 +140,18 @@ func (t *txn) bind(ctx context.Context, id, account string, now time.Time) error
 			return errors.Join(err, ErrEABGone)
 		}
 	}
-	return tellOfEAB(ctx, t, Event{At: now, Caller: "acme " + account, Detail: fmt.Sprintf("key %s bound account %s", id, account)})
+	return tellOfEAB(ctx, tx, record.Event{At: k.Bound, Caller: "acme " + k.Account, Detail: fmt.Sprintf("key %s bound account %s", k.ID, k.Account)})
 }
 
-func tellOfEAB(ctx context.Context, tx *txn, e Event) error {
-	e.Kind = eabChanged
+func tellOfEAB(ctx context.Context, tx *sqldb.Txn, e record.Event) error {
+	e.Kind = kinds.EABChanged
 	_, err := addEvent(ctx, tx, e, [sha256.Size]byte{})
 	return err
 }
 
 const eabColumns = `k.id, k.profiles, k.note, k.created_at, k.expires, k.account, k.bound_at, k.revoked_at`
 
-func eabKey(row scanner, k *EABKey) error {
+func eabKey(row sqldb.Scanner, k *record.EABKey) error {
 	var profiles string
 	var created, expires, bound, revoked int64
 	if err := row.Scan(&k.ID, &profiles, &k.Note, &created, &expires, &k.Account, &bound, &revoked); err != nil {

@@ -11,13 +11,14 @@ import (
 
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
-func newEAB(t testing.TB, s *store.Store, life time.Duration, profiles ...string) (store.EABKey, []byte) {
+func newEAB(t testing.TB, s *store.Store, life time.Duration, profiles ...string) (record.EABKey, []byte) {
 	t.Helper()
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	k, secret, err := s.NewEABKey(t.Context(), "operator", store.EABKey{Profiles: profiles, Note: "rack 4", Created: now, Expires: now.Add(life)})
+	k, secret, err := s.NewEABKey(t.Context(), "operator", record.EABKey{Profiles: profiles, Note: "rack 4", Created: now, Expires: now.Add(life)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +125,7 @@ func TestEABGone(t *testing.T) {
 			}
 		}
 		for _, id := range []string{revoked.ID, "nobody"} {
-			if err := s.RevokeEABKey(t.Context(), "operator", id, time.Now()); !errors.Is(err, store.ErrNotFound) {
+			if err := s.RevokeEABKey(t.Context(), "operator", id, time.Now()); !errors.Is(err, record.ErrNotFound) {
 				t.Errorf("revoking %s: %v", id, err)
 			}
 		}
@@ -221,7 +222,7 @@ func upgradeBeforeEAB(t *testing.T, where string) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	ready(t, s.ACME(), o)
-	if _, err := s.Commit(t.Context(), store.Issue{Certificate: newCertificate(t, "web"), Order: o.ID}); err != nil {
+	if _, err := s.Commit(t.Context(), store.Issuance{Certificate: newCertificate(t, "web"), Order: o.ID}); err != nil {
 		t.Error(err)
 	}
 	newEAB(t, s, time.Hour, "web")
@@ -244,7 +245,7 @@ func TestEABEvents(t *testing.T) {
 		for range 2 {
 			err = s.RevokeEABKey(t.Context(), "operator", revoked.ID, time.Now())
 		}
-		if !errors.Is(err, store.ErrNotFound) {
+		if !errors.Is(err, record.ErrNotFound) {
 			t.Fatal(err)
 		}
 		events, err := s.Events(t.Context(), "acme-key", 0, 100)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/smallstep/certificates/acme"
+
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 )
 
 // A nonce is its expiry, random bytes and a MAC over both: strangers who ask for
@@ -52,7 +54,7 @@ func (a *ACME) DeleteNonce(ctx context.Context, nonce acme.Nonce) error {
 		return err
 	}
 	var n int64
-	err = a.s.change(ctx, func(tx *txn) error {
+	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		hash := sha256.Sum256([]byte(nonce))
 		res, err := tx.ExecContext(ctx, `INSERT INTO acme_nonces (hash, expires) VALUES (?, ?) ON CONFLICT DO NOTHING`, hash[:nonceMAC], expires)
 		if err != nil {
@@ -108,7 +110,7 @@ func (s *Store) secret(ctx context.Context, name string) ([]byte, error) {
 	fresh := make([]byte, 32)
 	_, _ = rand.Read(fresh) // it never fails
 	var key []byte
-	err := s.change(ctx, func(tx *txn) error {
+	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO secrets (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING`, name, fresh); err != nil {
 			return err
 		}

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/smallstep/certificates/acme"
+
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
 )
 
 // sweepLag is how long an order without a certificate stays to be looked at.
@@ -40,7 +43,7 @@ func (a *ACME) AddOrder(ctx context.Context, o NewOrder) error {
 	if err != nil {
 		return fmt.Errorf("encoding identifiers: %w", err)
 	}
-	err = a.s.change(ctx, func(tx *txn) error {
+	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO acme_orders
 			(id, account, provisioner, status, identifiers, asked, not_before, not_after, created_at, expires, sweep_at, problem, certificate, profile)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', ?)`,
@@ -74,7 +77,7 @@ func (o NewOrder) asked() (bits int) {
 	return bits
 }
 
-func (o NewOrder) addAuthorization(ctx context.Context, tx *txn, position int) error {
+func (o NewOrder) addAuthorization(ctx context.Context, tx *sqldb.Txn, position int) error {
 	az := o.Authorizations[position]
 	if _, err := tx.ExecContext(ctx, `INSERT INTO acme_authorizations
 		(id, order_id, position, account, kind, value, token, status, expires, problem) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '')`,
@@ -100,14 +103,14 @@ type Order struct {
 // not finished is invalid, whatever its row says.
 func (a *ACME) Order(ctx context.Context, id string) (_ Order, err error) {
 	o := Order{Order: &acme.Order{ID: id}}
-	row := a.s.read.QueryRowContext(ctx, `SELECT account, provisioner, status, identifiers, asked, not_before, not_after, expires, problem, certificate, profile
+	row := a.s.db.Read.QueryRowContext(ctx, `SELECT account, provisioner, status, identifiers, asked, not_before, not_after, expires, problem, certificate, profile
 		FROM acme_orders WHERE id = ?`, id)
 	var identifiers, problem string
 	var asked int
 	var notBefore, notAfter, expires int64
 	err = row.Scan(&o.AccountID, &o.ProvisionerID, &o.Status, &identifiers, &asked, &notBefore, &notAfter, &expires, &problem, &o.CertificateID, &o.Profile)
 	if err != nil {
-		return o, absent("order", id, err)
+		return o, notFoundProblem("order", id, err)
 	}
 	o.ExpiresAt = fromMillis(expires)
 	if asked&askedNotBefore != 0 {
@@ -133,27 +136,30 @@ func orderProblem(detail string) *acme.Error {
 	return &acme.Error{Type: "urn:ietf:params:acme:error:unauthorized", Detail: detail}
 }
 
+// condition selects orders, by one argument.
+type condition struct{ where, arg string }
+
 // endOrders makes the orders invalid that are under way and meet a condition.
-func (t *txn) endOrders(ctx context.Context, where, arg, why string) error {
+func endOrders(ctx context.Context, tx *sqldb.Txn, c condition, why string) error {
 	problem, err := problemJSON(orderProblem(why))
 	if err != nil {
 		return fmt.Errorf("encoding a problem: %w", err)
 	}
-	_, err = t.ExecContext(ctx, `UPDATE acme_orders SET status = ?, problem = ? WHERE status IN (?, ?) AND `+where,
-		acme.StatusInvalid, problem, acme.StatusPending, acme.StatusReady, arg)
+	_, err = tx.ExecContext(ctx, `UPDATE acme_orders SET status = ?, problem = ? WHERE status IN (?, ?) AND `+c.where,
+		acme.StatusInvalid, problem, acme.StatusPending, acme.StatusReady, c.arg)
 	return err
 }
 
 func (a *ACME) ids(ctx context.Context, query string, args ...any) ([]string, error) {
-	rows, err := a.s.read.QueryContext(ctx, query, args...)
+	rows, err := a.s.db.Read.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("listing ids: %w", err)
 	}
-	return collect(rows, func(id *string) error { return rows.Scan(id) })
+	return sqldb.Collect(rows, func(id *string) error { return rows.Scan(id) })
 }
 
-// absent turns "no rows" into a problem.
-func absent(what, id string, err error) error {
+// notFoundProblem turns "no rows" into a problem.
+func notFoundProblem(what, id string, err error) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return &acme.Error{Type: "urn:ietf:params:acme:error:malformed", Detail: fmt.Sprintf("there is no %s %.64q", what, id), Status: http.StatusNotFound}
 	}
@@ -166,8 +172,8 @@ func (a *ACME) GetOrdersByAccountID(ctx context.Context, accountID string) ([]st
 		accountID, acme.StatusPending, acme.StatusReady, millis(time.Now()))
 }
 
-// finish gives an order its certificate, in the transaction that records it.
-func finish(ctx context.Context, tx *txn, order string, c Certificate) error {
+// finishOrder gives an order its certificate, in the transaction that records it.
+func finishOrder(ctx context.Context, tx *sqldb.Txn, order string, c record.Certificate) error {
 	res, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = ?, certificate = ?, sweep_at = ? WHERE id = ? AND status = ? AND expires > ?`,
 		acme.StatusValid, c.Serial, millis(c.NotAfter), order, acme.StatusReady, millis(c.IssuedAt))
 	if err != nil {
@@ -184,9 +190,9 @@ func finish(ctx context.Context, tx *txn, order string, c Certificate) error {
 // GetCertificate returns the certificate of an order by its serial.
 func (a *ACME) GetCertificate(ctx context.Context, serial string) (*acme.Certificate, error) {
 	out := &acme.Certificate{ID: serial}
-	err := a.s.read.QueryRowContext(ctx, `SELECT id, account FROM acme_orders WHERE certificate = ?`, serial).Scan(&out.OrderID, &out.AccountID)
+	err := a.s.db.Read.QueryRowContext(ctx, `SELECT id, account FROM acme_orders WHERE certificate = ?`, serial).Scan(&out.OrderID, &out.AccountID)
 	if err != nil {
-		return nil, absent("certificate", serial, err)
+		return nil, notFoundProblem("certificate", serial, err)
 	}
 	c, err := a.s.Get(ctx, serial)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -38,7 +39,7 @@ func sweepWorld(t *testing.T, s *store.Store) {
 	ready(t, a, done)
 	c := newCertificate(t, "b")
 	c.IssuedAt, c.NotAfter = time.Now(), time.Now().Add(48*time.Hour)
-	if _, err := s.Commit(t.Context(), store.Issue{Certificate: c, Order: done.ID}); err != nil {
+	if _, err := s.Commit(t.Context(), store.Issuance{Certificate: c, Order: done.ID}); err != nil {
 		t.Fatal(err)
 	}
 	nonce, err := a.CreateNonce(t.Context())
@@ -91,7 +92,7 @@ func TestACMELimits(t *testing.T) {
 		proven := acmeAccount(t, a)
 		o := acmeOrder(t, a, proven, "web.example")
 		ready(t, a, o)
-		if _, err := s.Commit(t.Context(), store.Issue{Certificate: newCertificate(t, "web"), Order: o.ID}); err != nil {
+		if _, err := s.Commit(t.Context(), store.Issuance{Certificate: newCertificate(t, "web"), Order: o.ID}); err != nil {
 			t.Fatal(err)
 		}
 		var last *acme.Order
@@ -151,7 +152,7 @@ func TestACMEWithoutDatabase(t *testing.T) {
 			"ChangeKey":               a.ChangeKey(ctx, acc.ID, acc.Key, acc.Key),
 			"EABSecret":               second(a.EABSecret(ctx, "x")),
 			"Binding":                 third(a.Binding(ctx, acc.ID)),
-			"NewEABKey":               third(s.NewEABKey(ctx, "operator", store.EABKey{})),
+			"NewEABKey":               third(s.NewEABKey(ctx, "operator", record.EABKey{})),
 			"EABKeys":                 second(s.EABKeys(ctx)),
 			"RevokeEABKey":            s.RevokeEABKey(ctx, "operator", "x", time.Now()),
 			"GetChallenge":            second(a.GetChallenge(ctx, "x", "y")),
@@ -199,7 +200,7 @@ func TestACMENothingHalf(t *testing.T) {
 			next := &acme.Order{AccountID: acc.ID, Identifiers: o.Identifiers, Status: acme.StatusPending}
 			added := a.AddOrder(t.Context(), store.NewOrder{Order: next, Authorizations: []*acme.Authorization{az}})
 			_, nonce := a.CreateNonce(t.Context())
-			_, committed := s.Commit(t.Context(), store.Issue{Certificate: newCertificate(t, "web"), Order: o.ID})
+			_, committed := s.Commit(t.Context(), store.Issuance{Certificate: newCertificate(t, "web"), Order: o.ID})
 			fails := map[string]error{"sweeping": s.SweepACME(t.Context(), time.Now())}
 			switch gone {
 			case "acme_challenges", "acme_authorizations":

@@ -15,6 +15,8 @@ import (
 	"github.com/smallstep/certificates/acme"
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -279,7 +281,7 @@ func TestACMEOrderExpires(t *testing.T) {
 		if err != nil || now.Status != acme.StatusInvalid || now.Error == nil || !now.NotAfter.IsZero() || !now.NotBefore.IsZero() {
 			t.Errorf("%+v, %v", now, err)
 		}
-		if _, err := s.Commit(t.Context(), store.Issue{Certificate: newCertificate(t, "web"), Order: o.ID}); !errors.Is(err, store.ErrOrderGone) {
+		if _, err := s.Commit(t.Context(), store.Issuance{Certificate: newCertificate(t, "web"), Order: o.ID}); !errors.Is(err, store.ErrOrderGone) {
 			t.Errorf("a certificate for it: %v", err)
 		}
 	})
@@ -326,14 +328,14 @@ func TestACMEFinish(t *testing.T) {
 		acc := acmeAccount(t, a)
 		o := acmeOrder(t, a, acc, "web.example")
 		c := newCertificate(t, "web")
-		if _, err := s.Commit(t.Context(), store.Issue{Certificate: c, Order: o.ID}); !errors.Is(err, store.ErrOrderGone) {
+		if _, err := s.Commit(t.Context(), store.Issuance{Certificate: c, Order: o.ID}); !errors.Is(err, store.ErrOrderGone) {
 			t.Fatalf("an order that is not ready: %v", err)
 		}
-		if _, err := s.Get(t.Context(), c.Serial); !errors.Is(err, store.ErrNotFound) {
+		if _, err := s.Get(t.Context(), c.Serial); !errors.Is(err, record.ErrNotFound) {
 			t.Fatalf("the certificate was stored without its order: %v", err)
 		}
 		ready(t, a, o)
-		if _, err := s.Commit(t.Context(), store.Issue{Certificate: c, Order: o.ID}); err != nil {
+		if _, err := s.Commit(t.Context(), store.Issuance{Certificate: c, Order: o.ID}); err != nil {
 			t.Fatal(err)
 		}
 		if now, err := a.Order(t.Context(), o.ID); err != nil || now.Status != acme.StatusValid || now.CertificateID != c.Serial {
@@ -369,7 +371,7 @@ func TestACMEFinishRace(t *testing.T) {
 			wg.Go(func() {
 				c := newCertificate(t, "web")
 				c.KeyHash = first.KeyHash // the same key
-				got, err := []*store.Store{one, two}[i%2].Commit(t.Context(), store.Issue{Certificate: c, Order: o.ID, Token: token})
+				got, err := []*store.Store{one, two}[i%2].Commit(t.Context(), store.Issuance{Certificate: c, Order: o.ID, Token: token})
 				if err != nil {
 					t.Error(err)
 				}
@@ -432,10 +434,10 @@ func TestACMENonces(t *testing.T) {
 }
 
 // newCertificate has a serial and a key of its own.
-func newCertificate(t testing.TB, service string) store.Certificate {
+func newCertificate(t testing.TB, service string) record.Certificate {
 	t.Helper()
-	c := store.NewCertificate([]*x509.Certificate{chainFor(t, serials.Add(1)), chainFor(t, 1)}, time.Now())
-	c.Service, c.Kind, c.Caller = service, store.Issued, "acme account"
+	c := record.NewCertificate([]*x509.Certificate{chainFor(t, serials.Add(1)), chainFor(t, 1)}, time.Now())
+	c.Service, c.Kind, c.Caller = service, kinds.Issued, "acme account"
 	return c
 }
 

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -63,12 +65,12 @@ func benchmarkCommit(b *testing.B, s *store.Store, writers int) {
 
 // factory returns a maker of first certificates as the authority commits them:
 // the certificate has the size of a real one, serial and token are fresh.
-func factory(t testing.TB) func() store.Issue {
+func factory(t testing.TB) func() store.Issuance {
 	leaf, issuer := chainFor(t, 1), chainFor(t, 2)
-	template := store.NewCertificate([]*x509.Certificate{leaf, issuer}, time.Now())
-	template.Service, template.Kind, template.Provisioner, template.Caller = "ingester", store.Issued, "enrolment", "token enrolment/ingester"
+	template := record.NewCertificate([]*x509.Certificate{leaf, issuer}, time.Now())
+	template.Service, template.Kind, template.Provisioner, template.Caller = "ingester", kinds.Issued, "enrolment", "token enrolment/ingester"
 	template.Names = []string{"ingester", "ingester-module", "localhost"}
-	return func() store.Issue {
+	return func() store.Issuance {
 		var seed [16]byte
 		_, _ = rand.Read(seed[:]) // it never fails
 		hash := sha256.Sum256(seed[:])
@@ -78,7 +80,7 @@ func factory(t testing.TB) func() store.Issue {
 		c.Lineage = c.Serial
 		c.NotAfter = time.Now().Add(24 * time.Hour)
 		c.DER = append(bytes.Repeat(seed[:], 40), leaf.Raw[:64]...) // as long as a real one with three names
-		return store.Issue{Certificate: c, Token: store.Token{Hash: hash, Expires: time.Now().Add(time.Hour)}}
+		return store.Issuance{Certificate: c, Token: store.Token{Hash: hash, Expires: time.Now().Add(time.Hour)}}
 	}
 }
 
@@ -104,12 +106,12 @@ func BenchmarkPage(b *testing.B) {
 	s := open(b, path)
 	fill(b, s, rows)
 	now := time.Now()
-	for name, q := range map[string]store.Query{
+	for name, q := range map[string]record.Query{
 		"all":     {},
-		"expiry":  {ExpiresBefore: now.Add(2 * time.Hour), SoonestFirst: true, State: store.StateValid},
+		"expiry":  {ExpiresBefore: now.Add(2 * time.Hour), SoonestFirst: true, State: record.StateValid},
 		"name":    {Name: "service-17"},
-		"service": {Service: "service-17", State: store.StateValid},
-		"revoked": {State: store.StateRevoked},
+		"service": {Service: "service-17", State: record.StateValid},
+		"revoked": {State: record.StateRevoked},
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
@@ -145,7 +147,7 @@ func BenchmarkLookup(b *testing.B) {
 		for name, look := range map[string]func() error{
 			"token": func() error {
 				_, err := s.Spent(b.Context(), one.Token, "")
-				if errors.Is(err, store.ErrNotFound) {
+				if errors.Is(err, record.ErrNotFound) {
 					return nil
 				}
 				return err
@@ -171,7 +173,7 @@ func fill(b *testing.B, s *store.Store, rows int) {
 	var group sync.WaitGroup
 	for range 32 {
 		group.Go(func() {
-			var before store.Certificate
+			var before record.Certificate
 			for i := n.Add(1); i <= int64(rows); i = n.Add(1) {
 				issue := next()
 				c := &issue.Certificate
@@ -179,8 +181,8 @@ func fill(b *testing.B, s *store.Store, rows int) {
 				c.Names = []string{c.Service, c.Service + ".internal", "localhost"}
 				c.NotAfter = c.NotAfter.Add(-24 * time.Hour / time.Duration(rows) * time.Duration(i))
 				if before.Serial != "" {
-					c.Kind, c.Lineage, c.Previous, issue.Token = store.Renewed, before.Lineage, before.Serial, store.Token{}
-					before = store.Certificate{}
+					c.Kind, c.Lineage, c.Previous, issue.Token = kinds.Renewed, before.Lineage, before.Serial, store.Token{}
+					before = record.Certificate{}
 				} else {
 					before = *c
 				}
@@ -189,10 +191,10 @@ func fill(b *testing.B, s *store.Store, rows int) {
 					return
 				}
 				if i%100 == 0 {
-					if err := s.Revoke(b.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: c.Serial, RevokedAt: base}}); err != nil {
+					if err := s.Revoke(b.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: c.Serial, RevokedAt: base}}); err != nil {
 						b.Error(err)
 					}
-					before = store.Certificate{}
+					before = record.Certificate{}
 				}
 			}
 		})

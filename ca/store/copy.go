@@ -9,6 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
@@ -33,8 +36,8 @@ var (
 	ErrChanged  = errors.New("the source was written to while it was copied; stop its authority first")
 )
 
-// Copied is how far a copy is.
-type Copied struct {
+// CopyProgress is how far a copy is.
+type CopyProgress struct {
 	Table string
 	Rows  int64
 }
@@ -50,40 +53,40 @@ const copyRows = 500
 // that somebody wrote to meanwhile is [ErrChanged]: what was acknowledged there
 // would be lost.
 //
-// The target gets one event more, [Migrated], which names the head of the source.
+// The target gets one event more, [kinds.Migrated], which names the head of the source.
 //
 // progress, if not nil, is called now and then.
-func Copy(ctx context.Context, from, to *Store, progress func(Copied)) (all []Copied, err error) {
+func Copy(ctx context.Context, from, to *Store, progress func(CopyProgress)) (all []CopyProgress, err error) {
 	if progress == nil {
-		progress = func(Copied) {}
+		progress = func(CopyProgress) {}
 	}
-	return from.copyTo(ctx, to, copying{progress: progress, against: from.read, tell: true})
+	return from.copyTo(ctx, to, copying{progress: progress, against: from.db.Read, tell: true})
 }
 
 // copying says how to copy.
 type copying struct {
-	progress func(Copied)
+	progress func(CopyProgress)
 	// against is what is counted at the end; nil counts the snapshot that was
 	// copied, and lets others write to the source meanwhile.
-	against querier
+	against sqldb.Querier
 	tell    bool // adds the event
 }
 
-func (from *Store) copyTo(ctx context.Context, to *Store, how copying) (all []Copied, err error) {
-	err = from.snapshot(ctx, func(source querier) error {
-		return to.change(ctx, func(tx *txn) error {
+func (from *Store) copyTo(ctx context.Context, to *Store, how copying) (all []CopyProgress, err error) {
+	err = from.db.Snapshot(ctx, func(source sqldb.Querier) error {
+		return to.db.Change(ctx, func(tx *sqldb.Txn) error {
 			if err := mustBeEmpty(ctx, tx); err != nil {
 				return err
 			}
 			all = nil // a second try begins anew
 			for _, table := range tables {
-				n, err := copyTable(ctx, source, tx, table, how.progress)
+				n, err := tableCopier{source, tx, how.progress}.copyTable(ctx, table)
 				if err != nil {
 					return fmt.Errorf("copying %s: %w", table, err)
 				}
-				all = append(all, Copied{table, n})
+				all = append(all, CopyProgress{table, n})
 			}
-			if err := tx.continueNumbers(ctx); err != nil {
+			if err := continueNumbers(ctx, tx); err != nil {
 				return err
 			}
 			if how.against == nil {
@@ -102,17 +105,17 @@ func (from *Store) copyTo(ctx context.Context, to *Store, how copying) (all []Co
 }
 
 // tellMigrated adds the event to the copy, whose head is that of the source.
-func tellMigrated(ctx context.Context, tx *txn) error {
+func tellMigrated(ctx context.Context, tx *sqldb.Txn) error {
 	tree, _, err := logState(ctx, tx)
 	if err != nil {
 		return err
 	}
 	detail := "from the record of " + translog.Head{Size: tree.Size(), Root: tree.Root()}.String()
-	_, err = addEvent(ctx, tx, Event{At: time.Now(), Kind: Migrated, Caller: "operator", Detail: detail}, [sha256.Size]byte{})
+	_, err = addEvent(ctx, tx, record.Event{At: time.Now(), Kind: kinds.Migrated, Caller: "operator", Detail: detail}, [sha256.Size]byte{})
 	return err
 }
 
-func mustBeEmpty(ctx context.Context, tx *txn) error {
+func mustBeEmpty(ctx context.Context, tx *sqldb.Txn) error {
 	for _, table := range tables {
 		if table == seeded {
 			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table); err != nil {
@@ -130,10 +133,17 @@ func mustBeEmpty(ctx context.Context, tx *txn) error {
 	return nil
 }
 
+// tableCopier copies tables within one snapshot and one transaction.
+type tableCopier struct {
+	source   sqldb.Querier
+	target   *sqldb.Txn
+	progress func(CopyProgress)
+}
+
 // copyTable keeps the order of the first column, which begins the primary key:
 // rows are appended to the target, not strewn over it.
-func copyTable(ctx context.Context, source querier, tx *txn, table string, progress func(Copied)) (n int64, err error) {
-	rows, err := source.QueryContext(ctx, `SELECT * FROM `+table+` ORDER BY 1`)
+func (c tableCopier) copyTable(ctx context.Context, table string) (n int64, err error) {
+	rows, err := c.source.QueryContext(ctx, `SELECT * FROM `+table+` ORDER BY 1`)
 	if err != nil {
 		return 0, err
 	}
@@ -157,14 +167,14 @@ func copyTable(ctx context.Context, source querier, tx *txn, table string, progr
 		if count < copyRows {
 			text = head + strings.TrimSuffix(strings.Repeat(one+`, `, count), `, `)
 		}
-		if _, err := tx.ExecContext(ctx, text, args...); err != nil {
+		if _, err := c.target.ExecContext(ctx, text, args...); err != nil {
 			return n, err
 		}
 		if err := ctx.Err(); err != nil { // a shared transaction does not look
 			return n, err
 		}
 		n += int64(count)
-		progress(Copied{table, n})
+		c.progress(CopyProgress{table, n})
 	}
 	return n, rows.Err()
 }
@@ -188,21 +198,21 @@ func nextRows(rows *sql.Rows, width int) (args []any, more bool, err error) {
 }
 
 // continueNumbers makes PostgreSQL go on behind the ids that were copied.
-func (t *txn) continueNumbers(ctx context.Context) error {
-	if !t.locks {
+func continueNumbers(ctx context.Context, tx *sqldb.Txn) error {
+	if !tx.Concurrent {
 		return nil // SQLite looks at the table
 	}
-	rows, err := t.QueryContext(ctx, `SELECT table_name, column_name FROM information_schema.columns
+	rows, err := tx.QueryContext(ctx, `SELECT table_name, column_name FROM information_schema.columns
 		WHERE table_schema = current_schema() AND is_identity = 'YES'`)
 	if err != nil {
 		return err
 	}
-	numbered, err := collect(rows, func(c *[2]string) error { return rows.Scan(&c[0], &c[1]) })
+	numbered, err := sqldb.Collect(rows, func(c *[2]string) error { return rows.Scan(&c[0], &c[1]) })
 	if err != nil {
 		return err
 	}
 	for _, c := range numbered {
-		if _, err := t.ExecContext(ctx, `SELECT setval(pg_get_serial_sequence('`+c[0]+`', '`+c[1]+`'), MAX(`+c[1]+`)) FROM `+c[0]+` HAVING MAX(`+c[1]+`) > 0`); err != nil {
+		if _, err := tx.ExecContext(ctx, `SELECT setval(pg_get_serial_sequence('`+c[0]+`', '`+c[1]+`'), MAX(`+c[1]+`)) FROM `+c[0]+` HAVING MAX(`+c[1]+`) > 0`); err != nil {
 			return fmt.Errorf("numbering %s: %w", c[0], err)
 		}
 	}
@@ -210,8 +220,8 @@ func (t *txn) continueNumbers(ctx context.Context) error {
 }
 
 // compare counts the target, and the source as it is now.
-func compare(ctx context.Context, source querier, tx *txn, all []Copied) error {
-	count := func(q querier, table string) (n int64, err error) {
+func compare(ctx context.Context, source sqldb.Querier, tx *sqldb.Txn, all []CopyProgress) error {
+	count := func(q sqldb.Querier, table string) (n int64, err error) {
 		return n, q.QueryRowContext(ctx, `SELECT COUNT(*) FROM `+table).Scan(&n)
 	}
 	for _, c := range all {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -27,17 +29,17 @@ func TestCopy(t *testing.T) {
 	token := store.Token{Hash: [32]byte{1}, Expires: base}
 	last := entry(2000, "a")
 	last.IssuedAt = w.start.Add(time.Duration(w.n) * time.Second)
-	if _, err := first.Commit(t.Context(), store.Issue{Certificate: last, Token: token, TrustDigest: "d"}); err != nil {
+	if _, err := first.Commit(t.Context(), store.Issuance{Certificate: last, Token: token, TrustDigest: "d"}); err != nil {
 		t.Fatal(err)
 	}
 	w.revoke("1003") // this and the one before have no place in the log yet
 	calls := 0
 	for _, pair := range [][2]*store.Store{{first, second}, {second, third}} {
-		counts, err := store.Copy(t.Context(), pair[0], pair[1], func(store.Copied) { calls++ })
+		counts, err := store.Copy(t.Context(), pair[0], pair[1], func(store.CopyProgress) { calls++ })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i := slices.IndexFunc(counts, func(c store.Copied) bool { return c.Table == "certificates" }); i < 0 || counts[i].Rows != 1201 {
+		if i := slices.IndexFunc(counts, func(c store.CopyProgress) bool { return c.Table == "certificates" }); i < 0 || counts[i].Rows != 1201 {
 			t.Errorf("%v", counts)
 		}
 	}
@@ -47,7 +49,7 @@ func TestCopy(t *testing.T) {
 	want := everything(t, first)
 	for i, s := range []*store.Store{second, third} {
 		name, moves := []string{"PostgreSQL", "SQLite"}[i], i+1
-		told, err := s.Events(t.Context(), store.Migrated, 0, 10)
+		told, err := s.Events(t.Context(), kinds.Migrated, 0, 10)
 		if err != nil || len(told) != moves || told[i].Detail != "from the record of "+w.seen.String() {
 			t.Errorf("%s: where it came from: %+v %v", name, told, err)
 		}
@@ -58,11 +60,11 @@ func TestCopy(t *testing.T) {
 		if err != nil || report.Checked != 1200 || report.Pending != int64(2+moves) || len(report.Findings) != 0 {
 			t.Errorf("%s: log %+v %v", name, report, err)
 		}
-		if _, err := s.Commit(t.Context(), store.Issue{Certificate: entry(3000, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
+		if _, err := s.Commit(t.Context(), store.Issuance{Certificate: entry(3000, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
 			t.Errorf("%s: a token that was spent before: %v", name, err)
 		}
 		commit(t, s, entry(4000, "b"))
-		if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1004", RevokedAt: base}}); err != nil {
+		if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1004", RevokedAt: base}}); err != nil {
 			t.Error(name, err)
 		}
 		if mark, err := s.RevocationMark(t.Context()); err != nil || mark != 2 {
@@ -74,7 +76,7 @@ func TestCopy(t *testing.T) {
 // everything is what can be asked of a record.
 func everything(t *testing.T, s *store.Store) (all []any) {
 	t.Helper()
-	for q := (store.Query{Limit: 1000, Now: base}); ; {
+	for q := (record.Query{Limit: 1000, Now: base}); ; {
 		page, next, err := s.List(t.Context(), q)
 		if err != nil {
 			t.Fatal(err)
@@ -88,8 +90,8 @@ func everything(t *testing.T, s *store.Store) (all []any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events = slices.DeleteFunc(events, func(e store.Event) bool { return e.Kind == store.Migrated })
-	revoked, err := s.RevokedBetween(t.Context(), "010203", 0, 10, base.AddDate(-1, 0, 0))
+	events = slices.DeleteFunc(events, func(e record.Event) bool { return e.Kind == kinds.Migrated })
+	revoked, err := s.RevokedBetween(t.Context(), record.RevokedRange{Issuer: "010203", UpTo: 10, Now: base.AddDate(-1, 0, 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +112,7 @@ func copyAllOrNothing(t *testing.T, where string) {
 		commit(t, source, entry(i, "a"))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := store.Copy(ctx, source, target, func(c store.Copied) {
+	if _, err := store.Copy(ctx, source, target, func(c store.CopyProgress) {
 		if c.Table == "certificates" {
 			cancel()
 		}
@@ -119,7 +121,7 @@ func copyAllOrNothing(t *testing.T, where string) {
 	}
 	mustBeEmpty(t, target)
 	wrote := false
-	if _, err := store.Copy(t.Context(), source, target, func(store.Copied) {
+	if _, err := store.Copy(t.Context(), source, target, func(store.CopyProgress) {
 		if !wrote {
 			commit(t, source, entry(700, "a"))
 		}

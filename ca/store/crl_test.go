@@ -8,11 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
 // inService is an unexpired certificate of a lineage.
-func inService(n int, service string, lineage string) store.Certificate {
+func inService(n int, service string, lineage string) record.Certificate {
 	c := entry(n, service)
 	c.NotAfter = base.Add(100 * time.Hour)
 	if lineage != "" {
@@ -21,8 +23,8 @@ func inService(n int, service string, lineage string) store.Certificate {
 	return c
 }
 
-func revocation(serial string) store.Revocation {
-	return store.Revocation{Serial: serial, RevokedAt: base, Reason: 4, Note: "why", Caller: "test"}
+func revocation(serial string) record.Revocation {
+	return record.Revocation{Serial: serial, RevokedAt: base, Reason: 4, Note: "why", Caller: "test"}
 }
 
 // What was revoked up to a mark is complete up to it, whoever revokes at the
@@ -53,7 +55,7 @@ func TestMarks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			list, err := s.RevokedBetween(ctx, "aa", after, mark, base.Add(50*time.Hour))
+			list, err := s.RevokedBetween(ctx, record.RevokedRange{Issuer: "aa", After: after, UpTo: mark, Now: base.Add(50 * time.Hour)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -99,7 +101,7 @@ func TestRevokeSet(t *testing.T) {
 		commit(t, s, inService(4, "b", ""))
 		commit(t, s, entry(20, "a")) // ends at base+10h
 		commit(t, s, entry(2+4, "a"))
-		serials := func(sel store.Selection) (out []string) {
+		serials := func(sel record.Selection) (out []string) {
 			t.Helper()
 			list, err := s.Selected(ctx, sel)
 			if err != nil {
@@ -111,20 +113,20 @@ func TestRevokeSet(t *testing.T) {
 			return out
 		}
 		since := base.Add(5 * time.Hour)
-		if got := serials(store.Selection{Lineage: "1001", Since: since}); !slices.Equal(got, []string{"1001", "1003"}) {
+		if got := serials(record.Selection{Lineage: "1001", Since: since}); !slices.Equal(got, []string{"1001", "1003"}) {
 			t.Errorf("lineage: %q", got)
 		}
-		if n, err := s.RevokeSet(ctx, store.Selection{Lineage: "1001", Since: since}, revocation("")); err != nil || n != 2 {
+		if n, err := s.RevokeSet(ctx, record.Selection{Lineage: "1001", Since: since}, revocation("")); err != nil || n != 2 {
 			t.Errorf("lineage: %d %v", n, err)
 		}
-		if got := serials(store.Selection{Service: "a", Since: since}); !slices.Equal(got, []string{"1000", "1002", "1020"}) {
+		if got := serials(record.Selection{Service: "a", Since: since}); !slices.Equal(got, []string{"1000", "1002", "1020"}) {
 			t.Errorf("service: %q", got)
 		}
-		if n, err := s.RevokeSet(ctx, store.Selection{Service: "a", Since: since}, revocation("")); err != nil || n != 3 {
+		if n, err := s.RevokeSet(ctx, record.Selection{Service: "a", Since: since}, revocation("")); err != nil || n != 3 {
 			t.Errorf("service: %d %v", n, err)
 		}
-		for _, sel := range []store.Selection{{Service: "a", Since: since}, {Service: "c"}, {Lineage: "9"}} {
-			if _, err := s.RevokeSet(ctx, sel, revocation("")); !errors.Is(err, store.ErrNotFound) {
+		for _, sel := range []record.Selection{{Service: "a", Since: since}, {Service: "c"}, {Lineage: "9"}} {
+			if _, err := s.RevokeSet(ctx, sel, revocation("")); !errors.Is(err, record.ErrNotFound) {
 				t.Errorf("%+v: %v", sel, err)
 			}
 		}
@@ -150,18 +152,18 @@ func TestNothingRenewsOutOfASet(t *testing.T) {
 		for i := range 20 {
 			wg.Go(func() {
 				for k := range 3 {
-					_, err := other.Commit(ctx, store.Issue{Certificate: inService(100*(k+1)+i, "a", fmt.Sprint(1000+i))})
+					_, err := other.Commit(ctx, store.Issuance{Certificate: inService(100*(k+1)+i, "a", fmt.Sprint(1000+i))})
 					if err != nil && !errors.Is(err, store.ErrRevoked) {
 						t.Error(err)
 					}
 				}
 			})
 		}
-		if _, err := s.RevokeSet(ctx, store.Selection{Service: "a"}, revocation("")); err != nil {
+		if _, err := s.RevokeSet(ctx, record.Selection{Service: "a"}, revocation("")); err != nil {
 			t.Error(err)
 		}
 		wg.Wait()
-		if list, err := s.Selected(ctx, store.Selection{Service: "a"}); err != nil || len(list) != 0 {
+		if list, err := s.Selected(ctx, record.Selection{Service: "a"}); err != nil || len(list) != 0 {
 			t.Errorf("%d certificates got away, %v", len(list), err)
 		}
 	})
@@ -200,15 +202,15 @@ func TestLive(t *testing.T) {
 		}
 		more := inService(7, "a", "")
 		more.IssuedAt = now
-		if _, err := s.Commit(ctx, store.Issue{Certificate: more, MaxLive: 4}); !errors.Is(err, store.ErrTooMany) {
+		if _, err := s.Commit(ctx, store.Issuance{Certificate: more, MaxLive: 4}); !errors.Is(err, store.ErrTooMany) {
 			t.Errorf("a fifth of four: %v", err)
 		}
 		again := inService(8, "a", "1002")
-		again.IssuedAt, again.Kind = now, store.Renewed
-		if _, err := s.Commit(ctx, store.Issue{Certificate: again, MaxLive: 4}); err != nil {
+		again.IssuedAt, again.Kind = now, kinds.Renewed
+		if _, err := s.Commit(ctx, store.Issuance{Certificate: again, MaxLive: 4}); err != nil {
 			t.Errorf("a renewal: %v", err)
 		}
-		if _, err := s.Commit(ctx, store.Issue{Certificate: more, MaxLive: 6}); err != nil {
+		if _, err := s.Commit(ctx, store.Issuance{Certificate: more, MaxLive: 6}); err != nil {
 			t.Errorf("a sixth of six: %v", err)
 		}
 	})

@@ -7,49 +7,21 @@ import (
 	"slices"
 	"strings"
 	"time"
-)
 
-// Event is one entry of the log: what happened, to whom, at whose request.
-type Event struct {
-	ID      int64     `json:"id"`
-	At      time.Time `json:"at"`
-	Kind    string    `json:"kind"` // one of [EventKinds]
-	Caller  string    `json:"caller"`
-	Service string    `json:"service,omitempty"`
-	Serial  string    `json:"serial,omitempty"` // decimal
-	Rule    string    `json:"rule,omitempty"`   // what refused
-	Detail  string    `json:"detail,omitempty"`
-}
-
-// EventKinds are all kinds of events.
-func EventKinds() []string {
-	return []string{Issued, Renewed, Rekeyed, Own, Entered, revoked, refused, TokenMade, eabChanged, pruned, Restored, Migrated, Accepted}
-}
-
-// TokenMade is the kind of event that tells of an enrolment token which a service
-// asked for; Service is whom the token is for.
-const TokenMade = "token"
-
-// eabChanged is the kind of event that tells that an external account key was made,
-// was used by an account, or was revoked. Detail says which, and never the secret.
-const eabChanged = "acme-key"
-
-// Kinds of events that tell where the record itself came from, for [Store.Tell].
-const (
-	Restored = "restored" // from a backup
-	Migrated = "migrated" // from the other kind of database
-	Accepted = "accepted" // by an operator, although entries of the log are lost
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 )
 
 // Refuse records that an authenticated caller asked for what the rules deny.
-func (s *Store) Refuse(ctx context.Context, e Event) error {
-	e.Kind = refused
+func (s *Store) Refuse(ctx context.Context, e record.Event) error {
+	e.Kind = kinds.Refused
 	return s.Tell(ctx, e)
 }
 
 // Tell records an event that is about no certificate of the record.
-func (s *Store) Tell(ctx context.Context, e Event) error {
-	err := s.change(ctx, func(tx *txn) error {
+func (s *Store) Tell(ctx context.Context, e record.Event) error {
+	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		_, err := addEvent(ctx, tx, e, [sha256.Size]byte{})
 		return err
 	})
@@ -61,12 +33,12 @@ func (s *Store) Tell(ctx context.Context, e Event) error {
 
 // Events returns up to limit events after the given id, oldest first. kind
 // selects one kind, "" all.
-func (s *Store) Events(ctx context.Context, kind string, after int64, limit int) ([]Event, error) {
+func (s *Store) Events(ctx context.Context, kind string, after int64, limit int) ([]record.Event, error) {
 	return s.events(ctx, eventRange{kind: kind, after: after, order: ` ORDER BY id LIMIT ?`, limit: limit})
 }
 
 // LatestEvents returns the newest events, limit of them at most, oldest first.
-func (s *Store) LatestEvents(ctx context.Context, kind string, limit int) ([]Event, error) {
+func (s *Store) LatestEvents(ctx context.Context, kind string, limit int) ([]record.Event, error) {
 	out, err := s.events(ctx, eventRange{kind: kind, order: ` ORDER BY id DESC LIMIT ?`, limit: limit})
 	slices.Reverse(out)
 	return out, err
@@ -80,16 +52,16 @@ type eventRange struct {
 	limit int
 }
 
-func (s *Store) events(ctx context.Context, r eventRange) ([]Event, error) {
+func (s *Store) events(ctx context.Context, r eventRange) ([]record.Event, error) {
 	text, args := `SELECT id, `+eventColumns+` FROM events WHERE id > ?`, []any{r.after}
 	if r.kind != "" {
 		text, args = text+` AND kind = ?`, append(args, r.kind)
 	}
-	rows, err := s.read.QueryContext(ctx, text+r.order, append(args, min(max(r.limit, 1), maxLimit))...)
+	rows, err := s.db.Read.QueryContext(ctx, text+r.order, append(args, min(max(r.limit, 1), maxLimit))...)
 	if err != nil {
 		return nil, fmt.Errorf("reading events: %w", err)
 	}
-	return collect(rows, func(e *Event) error {
+	return sqldb.Collect(rows, func(e *record.Event) error {
 		var at int64
 		err := rows.Scan(&e.ID, &at, &e.Kind, &e.Caller, &e.Service, &e.Serial, &e.Rule, &e.Detail)
 		e.At = fromMillis(at)
@@ -100,7 +72,7 @@ func (s *Store) events(ctx context.Context, r eventRange) ([]Event, error) {
 // SweepTokens forgets spent tokens that expired before the given moment; their
 // own claim refuses them from then on. The caller leaves room for clock leeway.
 func (s *Store) SweepTokens(ctx context.Context, before time.Time) error {
-	err := s.change(ctx, func(tx *txn) error {
+	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM used_tokens WHERE expires < ?`, millis(before))
 		return err
 	})
@@ -112,28 +84,28 @@ func (s *Store) SweepTokens(ctx context.Context, before time.Time) error {
 
 // ReportTrust notes which trust bundle is in effect at the holder of a lineage.
 func (s *Store) ReportTrust(ctx context.Context, lineage, digest string) error {
-	if err := s.change(ctx, func(tx *txn) error { return report(ctx, tx, lineage, digest) }); err != nil {
+	if err := s.db.Change(ctx, func(tx *sqldb.Txn) error { return writeTrustReport(ctx, tx, lineage, digest) }); err != nil {
 		return fmt.Errorf("recording a trust digest: %w", err)
 	}
 	return nil
 }
 
-func report(ctx context.Context, tx *txn, lineage, digest string) error {
+func writeTrustReport(ctx context.Context, tx *sqldb.Txn, lineage, digest string) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO lineages (lineage, trust_digest, reported_at) VALUES (?, ?, ?)
 		ON CONFLICT (lineage) DO UPDATE SET trust_digest = excluded.trust_digest, reported_at = excluded.reported_at`,
 		lineage, digest, millis(time.Now()))
 	return err
 }
 
-// live selects what somebody may be using now; the authority's own certificate
+// liveCondition selects what somebody may be using now; the authority's own certificate
 // does not count, because it moves with the authority.
-const live = ` FROM certificates c WHERE c.not_after > ? AND c.kind <> '` + Own + `'
+const liveCondition = ` FROM certificates c WHERE c.not_after > ? AND c.kind <> '` + kinds.SelfIssued + `'
 	AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)`
 
 // WithoutTrust returns the services that have a live certificate in a lineage
 // whose last report is not the given digest, sorted.
 func (s *Store) WithoutTrust(ctx context.Context, digest string, now time.Time) ([]string, error) {
-	return s.services(ctx, `SELECT DISTINCT c.service`+live+`
+	return s.services(ctx, `SELECT DISTINCT c.service`+liveCondition+`
 		AND NOT EXISTS (SELECT 1 FROM lineages l WHERE l.lineage = c.lineage AND l.trust_digest = ?)`, millis(now), digest)
 }
 
@@ -148,15 +120,15 @@ func (s *Store) UsersOf(ctx context.Context, issuers []string, now time.Time) ([
 		args = append(args, i)
 	}
 	marks := strings.TrimSuffix(strings.Repeat("?,", len(issuers)), ",")
-	return s.services(ctx, `SELECT DISTINCT c.service`+live+` AND c.issuer IN (SELECT id FROM issuers WHERE key_id IN (`+marks+`))`, args...)
+	return s.services(ctx, `SELECT DISTINCT c.service`+liveCondition+` AND c.issuer IN (SELECT id FROM issuers WHERE key_id IN (`+marks+`))`, args...)
 }
 
 func (s *Store) services(ctx context.Context, text string, args ...any) ([]string, error) {
-	rows, err := s.read.QueryContext(ctx, text, args...)
+	rows, err := s.db.Read.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, fmt.Errorf("listing services: %w", err)
 	}
-	names, err := collect(rows, func(v *string) error { return rows.Scan(v) })
+	names, err := sqldb.Collect(rows, func(v *string) error { return rows.Scan(v) })
 	slices.Sort(names) // here: each database has its own idea of an order
 	return names, err
 }
@@ -164,7 +136,7 @@ func (s *Store) services(ctx context.Context, text string, args ...any) ([]strin
 // Unexpired reports whether an issuer (subject key id, hex) has any certificate
 // that has not expired, revoked or not.
 func (s *Store) Unexpired(ctx context.Context, issuer string, now time.Time) (found bool, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates WHERE issuer = (SELECT id FROM issuers WHERE key_id = ?) AND not_after > ?)`, issuer, millis(now)).Scan(&found)
+	err = s.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates WHERE issuer = (SELECT id FROM issuers WHERE key_id = ?) AND not_after > ?)`, issuer, millis(now)).Scan(&found)
 	if err != nil {
 		return false, fmt.Errorf("looking for certificates of %s: %w", issuer, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -37,7 +38,7 @@ func Example() {
 		log.Fatal(err)
 	}
 
-	issue := store.Issue{Certificate: entry(1, "storage"), Token: store.Token{Hash: [32]byte{1}, Expires: time.Now().Add(time.Hour)}}
+	issue := store.Issuance{Certificate: entry(1, "storage"), Token: store.Token{Hash: [32]byte{1}, Expires: time.Now().Add(time.Hour)}}
 	if _, err := s.Commit(ctx, issue); err != nil {
 		log.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func Example() {
 	_, err = s.Commit(ctx, issue)
 	fmt.Println("a token is spent once:", err != nil)
 
-	page, _, err := s.List(ctx, store.Query{Service: "storage"})
+	page, _, err := s.List(ctx, record.Query{Service: "storage"})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -8,8 +8,9 @@ import (
 	"time"
 
 	"github.com/smallstep/certificates/acme"
-	"github.com/smallstep/certificates/db"
 
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -21,25 +22,25 @@ func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]fu
 	leaf := entry(9000, "storage")
 	leaf.IssuedAt = now
 	next := entry(9001, "storage")
-	next.Lineage, next.Previous, next.Kind = "1001", "1001", store.Renewed
+	next.Lineage, next.Previous, next.Kind = "1001", "1001", kinds.Renewed
 	token := store.Token{Hash: [32]byte{9}, Expires: now}
-	revocation := store.Revocation{Serial: "1002", RevokedAt: now, Caller: "test"}
+	revocation := record.Revocation{Serial: "1002", RevokedAt: now, Caller: "test"}
 	first := func(_ any, err error) error { return err }
 	return map[string]func(context.Context, *store.Store) error{
 		"commit": func(ctx context.Context, s *store.Store) error {
-			return first(s.Commit(ctx, store.Issue{Certificate: leaf, Token: token, TrustDigest: "d", Order: order.ID, MaxLive: 1000}))
+			return first(s.Commit(ctx, store.Issuance{Certificate: leaf, Token: token, TrustDigest: "d", Order: order.ID, MaxLive: 1000}))
 		},
 		"renew": func(ctx context.Context, s *store.Store) error {
-			return first(s.Commit(ctx, store.Issue{Certificate: next, TrustDigest: "d"}))
+			return first(s.Commit(ctx, store.Issuance{Certificate: next, TrustDigest: "d"}))
 		},
 		"revoke": func(ctx context.Context, s *store.Store) error {
 			return s.Revoke(ctx, store.RevokeRequest{Revocation: revocation, Token: token})
 		},
 		"revoke set": func(ctx context.Context, s *store.Store) error {
-			return first(s.RevokeSet(ctx, store.Selection{Lineage: "1003"}, revocation))
+			return first(s.RevokeSet(ctx, record.Selection{Lineage: "1003"}, revocation))
 		},
 		"refuse": func(ctx context.Context, s *store.Store) error {
-			return s.Refuse(ctx, store.Event{At: now, Caller: "test"})
+			return s.Refuse(ctx, record.Event{At: now, Caller: "test"})
 		},
 		"report": func(ctx context.Context, s *store.Store) error { return s.ReportTrust(ctx, "1001", "e") },
 		"sweep":  func(ctx context.Context, s *store.Store) error { return s.SweepTokens(ctx, now) },
@@ -57,21 +58,21 @@ func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]fu
 			return first(s.Spent(ctx, store.Token{Hash: [32]byte{8}}, ""))
 		},
 		"list": func(ctx context.Context, s *store.Store) error {
-			_, _, err := s.List(ctx, store.Query{Name: "storage"})
+			_, _, err := s.List(ctx, record.Query{Name: "storage"})
 			return err
 		},
 		"search": func(ctx context.Context, s *store.Store) error {
-			_, _, err := s.Search(ctx, store.Search{Prefix: "st"})
+			_, _, err := s.Search(ctx, record.Search{Prefix: "st"})
 			return err
 		},
 		"selected": func(ctx context.Context, s *store.Store) error {
-			return first(s.Selected(ctx, store.Selection{Service: "storage"}))
+			return first(s.Selected(ctx, record.Selection{Service: "storage"}))
 		},
-		"events":  func(ctx context.Context, s *store.Store) error { return first(s.Events(ctx, store.Issued, 0, 10)) },
+		"events":  func(ctx context.Context, s *store.Store) error { return first(s.Events(ctx, kinds.Issued, 0, 10)) },
 		"lineage": func(ctx context.Context, s *store.Store) error { return first(s.LineageRevoked(ctx, "1001")) },
 		"mark":    func(ctx context.Context, s *store.Store) error { return first(s.RevocationMark(ctx)) },
 		"revoked": func(ctx context.Context, s *store.Store) error {
-			return first(s.RevokedBetween(ctx, "010203", 0, 9, now))
+			return first(s.RevokedBetween(ctx, record.RevokedRange{Issuer: "010203", UpTo: 9, Now: now}))
 		},
 		"without":   func(ctx context.Context, s *store.Store) error { return first(s.WithoutTrust(ctx, "d", now)) },
 		"users":     func(ctx context.Context, s *store.Store) error { return first(s.UsersOf(ctx, []string{"010203"}, now)) },
@@ -85,12 +86,6 @@ func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]fu
 		"verify": func(ctx context.Context, s *store.Store) error {
 			return first(s.VerifyLog(ctx, store.LogCheck{Verifier: w.key.Verifier()}))
 		},
-
-		"smallstep token": func(ctx context.Context, s *store.Store) error { return first(s.AuthDB(ctx).UseToken("x", "")) },
-		"smallstep revoke": func(ctx context.Context, s *store.Store) error {
-			return s.AuthDB(ctx).Revoke(&db.RevokedCertificateInfo{Serial: "1004", RevokedAt: now})
-		},
-		"smallstep get": func(ctx context.Context, s *store.Store) error { return first(s.AuthDB(ctx).GetCertificate("1001")) },
 
 		"acme account": func(ctx context.Context, s *store.Store) error { return first(s.ACME().GetAccount(ctx, acc.ID)) },
 		"acme update":  func(ctx context.Context, s *store.Store) error { return s.ACME().UpdateAccount(ctx, acc) },
@@ -147,7 +142,7 @@ func TestNothingHalfDone(t *testing.T) {
 	for _, table := range store.CopiedTables {
 		t.Run(table, func(t *testing.T) {
 			w, ops := faultyWorld(t, filepath.Join(t.TempDir(), "pki.db"))
-			change(t, w.s, `ALTER TABLE `+table+` RENAME TO lost`)
+			execText(t, w.s, `ALTER TABLE `+table+` RENAME TO lost`)
 			for name, op := range ops {
 				before := counts(t, w.s, table)
 				err := op(t.Context(), w.s)
@@ -168,7 +163,7 @@ func TestNothingHalfDone(t *testing.T) {
 	}
 }
 
-func change(t *testing.T, s *store.Store, text string) {
+func execText(t *testing.T, s *store.Store, text string) {
 	t.Helper()
 	if err := s.Change(t.Context(), func(tx *store.Txn) error { _, err := tx.ExecContext(t.Context(), text); return err }); err != nil {
 		t.Fatal(err)

@@ -9,11 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 )
 
-// row is a certificate on its way into the tables.
-type row struct {
-	issue   Issue
+// certificateRow is a certificate on its way into the tables.
+type certificateRow struct {
+	issue   Issuance
 	names   string // JSON
 	keyHash []byte
 	sum     [sha256.Size]byte // of the chain
@@ -23,7 +27,7 @@ type row struct {
 	known         bool  // they were committed before
 }
 
-func newRow(issue Issue) (*row, error) {
+func newRow(issue Issuance) (*certificateRow, error) {
 	c := issue.Certificate
 	names, err := json.Marshal(c.Names)
 	if err != nil {
@@ -33,11 +37,11 @@ func newRow(issue Issue) (*row, error) {
 	if err != nil || len(keyHash) != sha256.Size {
 		return nil, fmt.Errorf("key hash %.80q: not a SHA-256 in hex", c.KeyHash)
 	}
-	return &row{issue: issue, names: string(names), keyHash: keyHash, sum: sha256.Sum256(c.Chain), subject: c.subject()}, nil
+	return &certificateRow{issue: issue, names: string(names), keyHash: keyHash, sum: sha256.Sum256(c.Chain), subject: certificateDigest(&c)}, nil
 }
 
-// recall takes the numbers of issuer and chain from an earlier commit.
-func (s *Store) recall(r *row) {
+// cachedIDs fills in the ids of issuer and chain, if an earlier commit found them.
+func (s *Store) cachedIDs(r *certificateRow) {
 	issuer, one := s.issuers.Load(r.issue.Certificate.Issuer)
 	chain, both := s.chains.Load(r.sum)
 	if r.known = one && both; r.known {
@@ -45,14 +49,14 @@ func (s *Store) recall(r *row) {
 	}
 }
 
-// remember is for after the commit: a number that was taken back may be given to
-// another.
-func (s *Store) remember(r *row) {
+// cacheIDs keeps the ids of issuer and chain. Call it after the commit only: the id of
+// a row that was rolled back may be given to another row.
+func (s *Store) cacheIDs(r *certificateRow) {
 	s.issuers.Store(r.issue.Certificate.Issuer, r.issuer)
 	s.chains.Store(r.sum, r.chain)
 }
 
-func (r *row) insert(ctx context.Context, tx *txn) error {
+func (r *certificateRow) insert(ctx context.Context, tx *sqldb.Txn) error {
 	c := r.issue.Certificate
 	// First, because it decides what comes of the rest: whoever comes second gets
 	// the certificate of the first, also where there is no room for another one.
@@ -64,7 +68,7 @@ func (r *row) insert(ctx context.Context, tx *txn) error {
 			return err
 		}
 	}
-	if err := r.fits(ctx, tx); err != nil {
+	if err := r.checkLiveLimit(ctx, tx); err != nil {
 		return err
 	}
 	if err := r.intern(ctx, tx); err != nil {
@@ -83,16 +87,16 @@ func (r *row) insert(ctx context.Context, tx *txn) error {
 		return err
 	}
 	if r.issue.Order != "" {
-		if err := finish(ctx, tx, r.issue.Order, c); err != nil {
+		if err := finishOrder(ctx, tx, r.issue.Order, c); err != nil {
 			return err
 		}
 	}
 	if r.issue.TrustDigest != "" {
-		if err := report(ctx, tx, c.Lineage, r.issue.TrustDigest); err != nil {
+		if err := writeTrustReport(ctx, tx, c.Lineage, r.issue.TrustDigest); err != nil {
 			return err
 		}
 	}
-	_, err = addEvent(ctx, tx, Event{At: c.IssuedAt, Kind: c.Kind, Caller: c.Caller, Service: c.Service, Serial: c.Serial}, r.subject)
+	_, err = addEvent(ctx, tx, record.Event{At: c.IssuedAt, Kind: c.Kind, Caller: c.Caller, Service: c.Service, Serial: c.Serial}, r.subject)
 	return err
 }
 
@@ -105,9 +109,9 @@ const joinText = `SELECT EXISTS (SELECT 1 FROM revocations WHERE lineage = ?),
 // join refuses a certificate whose lineage was revoked, or has as many live ones as
 // it may. The lock comes first: a statement of PostgreSQL sees what was committed
 // when it began.
-func (r *row) join(ctx context.Context, tx *txn) error {
+func (r *certificateRow) join(ctx context.Context, tx *sqldb.Txn) error {
 	c := r.issue.Certificate
-	if err := tx.lockLineage(ctx, c.Service, c.Lineage); err != nil {
+	if err := lockLineage(ctx, tx, c.Service, c.Lineage); err != nil {
 		return err
 	}
 	var gone bool
@@ -124,14 +128,14 @@ func (r *row) join(ctx context.Context, tx *txn) error {
 	return nil
 }
 
-// fits refuses one lineage too many. A renewal replaces: refusing it would stop a
+// checkLiveLimit refuses one lineage too many. A renewal replaces: refusing it would stop a
 // service that runs.
-func (r *row) fits(ctx context.Context, tx *txn) error {
+func (r *certificateRow) checkLiveLimit(ctx context.Context, tx *sqldb.Txn) error {
 	c := r.issue.Certificate
-	if r.issue.MaxLive <= 0 || c.Kind != Issued { // one that another vouches for is no renewal
+	if r.issue.MaxLive <= 0 || c.Kind != kinds.Issued { // one that another vouches for is no renewal
 		return nil
 	}
-	n, err := countLive(ctx, tx, c.Service, c.IssuedAt, r.issue.MaxLive)
+	n, err := countLive(ctx, tx, liveCount{c.Service, c.IssuedAt, r.issue.MaxLive})
 	if err == nil && n >= r.issue.MaxLive {
 		return ErrTooMany
 	}
@@ -140,7 +144,7 @@ func (r *row) fits(ctx context.Context, tx *txn) error {
 
 // insertNames writes all names in one statement; there are few, and a statement
 // costs more than a row.
-func insertNames(ctx context.Context, tx *txn, id int64, c Certificate) error {
+func insertNames(ctx context.Context, tx *sqldb.Txn, id int64, c record.Certificate) error {
 	if len(c.Names) == 0 {
 		return nil
 	}
@@ -156,19 +160,19 @@ func insertNames(ctx context.Context, tx *txn, id int64, c Certificate) error {
 }
 
 // intern finds the numbers of issuer and chain, and gives them one if they are new.
-func (r *row) intern(ctx context.Context, tx *txn) (err error) {
+func (r *certificateRow) intern(ctx context.Context, tx *sqldb.Txn) (err error) {
 	if r.known {
 		return nil
 	}
 	c := r.issue.Certificate
-	r.issuer, err = number(ctx, tx, internTexts{
+	r.issuer, err = internID(ctx, tx, internTexts{
 		find: `SELECT id FROM issuers WHERE key_id = ?`,
 		add:  `INSERT INTO issuers (key_id) VALUES (?) ON CONFLICT DO NOTHING`,
 	}, c.Issuer)
 	if err != nil {
 		return fmt.Errorf("numbering the issuer: %w", err)
 	}
-	r.chain, err = number(ctx, tx, internTexts{
+	r.chain, err = internID(ctx, tx, internTexts{
 		find: `SELECT id FROM chains WHERE hash = ?`,
 		add:  `INSERT INTO chains (hash, der) VALUES (?, ?) ON CONFLICT DO NOTHING`,
 	}, r.sum[:], notNil(c.Chain))
@@ -180,9 +184,10 @@ func (r *row) intern(ctx context.Context, tx *txn) (err error) {
 
 type internTexts struct{ find, add string }
 
-// number looks for a row by the first column of it, and adds it if it is not
-// there. Another process may add it meanwhile; then it is found the second time.
-func number(ctx context.Context, tx *txn, texts internTexts, columns ...any) (id int64, err error) {
+// internID returns the id of a row, which it finds by the first column, and adds the
+// row if there is none. Another process may add it at the same time; then the second
+// query finds that one.
+func internID(ctx context.Context, tx *sqldb.Txn, texts internTexts, columns ...any) (id int64, err error) {
 	find := func() error { return tx.QueryRowContext(ctx, texts.find, columns[0]).Scan(&id) }
 	if err = find(); !errors.Is(err, sql.ErrNoRows) {
 		return id, err

@@ -2,16 +2,13 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
@@ -29,23 +26,23 @@ type Inspection struct {
 // may run beside an authority. With SQLite it reads every page.
 func Inspect(ctx context.Context, where string) (_ Inspection, err error) {
 	var in Inspection
-	db, err := openAsIs(ctx, where)
+	db, err := sqldb.OpenAsIs(ctx, where)
 	if err != nil {
 		return in, fmt.Errorf("inspecting the record: %w", err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if in.Known, err = newestMigration(); err != nil {
+	if in.Known, err = sqldb.NewestMigration(); err != nil {
 		return in, err
 	}
-	if err := db.QueryRowContext(ctx, `SELECT COALESCE(MAX(version_id), 0) FROM goose_db_version`).Scan(&in.Schema); err != nil {
+	if err := db.Read.QueryRowContext(ctx, `SELECT COALESCE(MAX(version_id), 0) FROM goose_db_version`).Scan(&in.Schema); err != nil {
 		return in, fmt.Errorf("inspecting the record: reading its schema version: %w", err)
 	}
-	if !IsURL(where) {
-		rows, err := db.QueryContext(ctx, `PRAGMA integrity_check(20)`)
+	if !sqldb.IsURL(where) {
+		rows, err := db.Read.QueryContext(ctx, `PRAGMA integrity_check(20)`)
 		if err != nil {
 			return in, fmt.Errorf("inspecting the record: %w", err)
 		}
-		if in.Problems, err = collect(rows, func(s *string) error { return rows.Scan(s) }); err != nil {
+		if in.Problems, err = sqldb.Collect(rows, func(s *string) error { return rows.Scan(s) }); err != nil {
 			return in, fmt.Errorf("inspecting the record: %w", err)
 		}
 		if len(in.Problems) == 1 && in.Problems[0] == "ok" {
@@ -53,7 +50,7 @@ func Inspect(ctx context.Context, where string) (_ Inspection, err error) {
 		}
 	}
 	var newest int64
-	if err := db.QueryRowContext(ctx, `SELECT COUNT(*), COALESCE(MAX(issued_at), 0) FROM certificates`).Scan(&in.Rows, &newest); err != nil {
+	if err := db.Read.QueryRowContext(ctx, `SELECT COUNT(*), COALESCE(MAX(issued_at), 0) FROM certificates`).Scan(&in.Rows, &newest); err != nil {
 		return in, fmt.Errorf("inspecting the record: %w", err)
 	}
 	if newest != 0 {
@@ -62,61 +59,23 @@ func Inspect(ctx context.Context, where string) (_ Inspection, err error) {
 	if in.Schema < in.Known { // the table may be another one yet
 		return in, nil
 	}
-	count := `SELECT COUNT(*) FROM revocations WHERE not_after > ` + strconv.FormatInt(millis(time.Now()), 10) // a number: the dialects differ in placeholders
-	if err := db.QueryRowContext(ctx, count).Scan(&in.Revoked); err != nil {
+	const unexpired = `SELECT COUNT(*) FROM revocations WHERE not_after > ?`
+	if err := db.Read.QueryRowContext(ctx, unexpired, millis(time.Now())).Scan(&in.Revoked); err != nil {
 		return in, fmt.Errorf("inspecting the record: %w", err)
 	}
 	return in, nil
 }
 
-// openAsIs connects to a record without the migrations that opening a Store does.
-func openAsIs(ctx context.Context, where string) (*sql.DB, error) {
-	if IsURL(where) {
-		db, config, err := connectPostgres(where)
-		if err != nil {
-			return nil, err
-		}
-		if err := mustBePostgres(ctx, db, config); err != nil {
-			return nil, errors.Join(err, db.Close())
-		}
-		return db, nil
-	}
-	if err := mustBeSQLite(ctx, where); err != nil {
-		return nil, err
-	}
-	return connect(where, 1, "&_pragma=query_only(1)")
-}
-
 // Look is [Store.Resume] on a record as it is: it migrates nothing.
 func Look(ctx context.Context, where string, v translog.Verifier, known translog.Head) (newest translog.Head, err error) {
-	db, err := openAsIs(ctx, where)
+	db, err := sqldb.OpenAsIs(ctx, where)
 	if err != nil {
 		return newest, fmt.Errorf("inspecting the record: %w", err)
 	}
-	s := &Store{dbs: []*sql.DB{db}, read: &prepared{on: db}}
-	if IsURL(where) {
-		s.read = numbered{db}
-	}
+	s := New(db)
 	defer func() { err = errors.Join(err, s.Close()) }()
 	_, newest, err = s.Resume(ctx, v, known)
 	return newest, err
-}
-
-// newestMigration is the number of the last one embedded; both dialects have the same.
-func newestMigration() (newest int64, err error) {
-	names, err := fs.Glob(migrations, "migrations/sqlite/*.sql")
-	if err != nil {
-		return 0, err
-	}
-	for _, name := range names {
-		digits, _, _ := strings.Cut(path.Base(name), "_")
-		n, err := strconv.ParseInt(digits, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("reading migrations: %w", err)
-		}
-		newest = max(newest, n)
-	}
-	return newest, nil
 }
 
 // Snapshot writes what a record holds at one moment to a new SQLite file (0600),
@@ -131,28 +90,15 @@ func Snapshot(ctx context.Context, where, to string) (err error) {
 	if _, err := os.Stat(to); err == nil {
 		return fmt.Errorf("%s: %w", to, fs.ErrExist)
 	}
-	if IsURL(where) {
+	if sqldb.IsURL(where) {
 		return copyOut(ctx, where, to)
 	}
-	db, err := openAsIs(ctx, where)
+	db, err := sqldb.OpenAsIs(ctx, where)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := touch(to); err != nil { // SQLite takes an empty file, and keeps its mode
-		return err
-	}
-	// query_only would stop it: to SQLite the copy is a write, though to another file.
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	if _, err := conn.ExecContext(ctx, `PRAGMA query_only(0)`); err != nil {
-		return err
-	}
-	_, err = conn.ExecContext(ctx, `VACUUM INTO ?`, to)
-	return err
+	return db.VacuumInto(ctx, to)
 }
 
 func copyOut(ctx context.Context, where, to string) (err error) {
@@ -166,12 +112,12 @@ func copyOut(ctx context.Context, where, to string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, copied.Close()) }()
-	_, err = from.copyTo(ctx, copied, copying{progress: func(Copied) {}})
+	_, err = from.copyTo(ctx, copied, copying{progress: func(CopyProgress) {}})
 	return err
 }
 
 // Prunable counts the certificates that Prune would remove.
 func (s *Store) Prunable(ctx context.Context, before time.Time) (n int, err error) {
-	return count(ctx, s.read, `SELECT COUNT(*) FROM certificates c WHERE c.not_after < ?
+	return count(ctx, s.db.Read, `SELECT COUNT(*) FROM certificates c WHERE c.not_after < ?
 		AND NOT EXISTS (SELECT 1 FROM certificates n WHERE n.lineage = c.lineage AND n.not_after >= ?)`, millis(before), millis(before))
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -54,7 +55,7 @@ func snapshot(t *testing.T, where string) {
 		t.Errorf("%v %v", info, err)
 	}
 	copied := open(t, to)
-	if list, _, err := copied.List(t.Context(), store.Query{}); err != nil || len(list) != 1 || list[0].Serial != "1001" {
+	if list, _, err := copied.List(t.Context(), record.Query{}); err != nil || len(list) != 1 || list[0].Serial != "1001" {
 		t.Errorf("%+v %v", list, err)
 	}
 	if err := store.Snapshot(t.Context(), where, to); err == nil {

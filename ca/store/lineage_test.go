@@ -10,13 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
 // renewalOf is the n-th certificate of the tests, as a renewal in a lineage.
-func renewalOf(first store.Certificate, n int) store.Certificate {
+func renewalOf(first record.Certificate, n int) record.Certificate {
 	c := entry(n, first.Service)
-	c.Kind, c.Lineage, c.Previous, c.NotAfter = store.Renewed, first.Lineage, first.Serial, first.NotAfter
+	c.Kind, c.Lineage, c.Previous, c.NotAfter = kinds.Renewed, first.Lineage, first.Serial, first.NotAfter
 	return c
 }
 
@@ -28,8 +30,8 @@ func lineageIsFull(t *testing.T, where string) {
 	first, other := entry(20, "a"), entry(22, "a")
 	commit(t, s, first)
 	commit(t, s, other)
-	add := func(c store.Certificate, token store.Token) error {
-		_, err := s.Commit(t.Context(), store.Issue{Certificate: c, Token: token, MaxLineage: 3})
+	add := func(c record.Certificate, token store.Token) error {
+		_, err := s.Commit(t.Context(), store.Issuance{Certificate: c, Token: token, MaxLineage: 3})
 		return err
 	}
 	for n := 30; n < 32; n++ {
@@ -41,10 +43,10 @@ func lineageIsFull(t *testing.T, where string) {
 	if err := add(renewalOf(first, 32), token); !errors.Is(err, store.ErrLineageFull) {
 		t.Errorf("the fourth: %v", err)
 	}
-	if _, err := s.Spent(t.Context(), token, ""); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Spent(t.Context(), token, ""); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("a refused renewal has spent its token: %v", err)
 	}
-	if _, err := s.Get(t.Context(), "1032"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Get(t.Context(), "1032"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("a refused certificate is in the record: %v", err)
 	}
 	if err := add(renewalOf(other, 33), store.Token{}); err != nil {
@@ -55,7 +57,7 @@ func lineageIsFull(t *testing.T, where string) {
 	if err := add(later, token); err != nil {
 		t.Errorf("when those before have expired: %v", err)
 	}
-	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: first.Serial, RevokedAt: base}}); err != nil {
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: first.Serial, RevokedAt: base}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := add(renewalOf(first, 35), store.Token{}); !errors.Is(err, store.ErrRevoked) {
@@ -79,7 +81,7 @@ func lineageIsFullAtOnce(t *testing.T, where string) {
 			group.Go(func() {
 				for i := range each / 4 {
 					c := renewalOf(first, 100+p*each+w*each/4+i)
-					switch _, err := s.Commit(t.Context(), store.Issue{Certificate: c, MaxLineage: most}); {
+					switch _, err := s.Commit(t.Context(), store.Issuance{Certificate: c, MaxLineage: most}); {
 					case err == nil:
 						issued.Add(1)
 					case errors.Is(err, store.ErrLineageFull):
@@ -95,7 +97,7 @@ func lineageIsFullAtOnce(t *testing.T, where string) {
 	if issued.Load() != most-1 || full.Load() != 3*each-(most-1) {
 		t.Errorf("%d issued and %d refused, want %d and %d", issued.Load(), full.Load(), most-1, 3*each-(most-1))
 	}
-	n, err := processes[0].RevokeSet(t.Context(), store.Selection{Lineage: first.Lineage}, store.Revocation{RevokedAt: base})
+	n, err := processes[0].RevokeSet(t.Context(), record.Selection{Lineage: first.Lineage}, record.Revocation{RevokedAt: base})
 	if err != nil || n != most {
 		t.Errorf("%d revoked, %v; want %d", n, err, most)
 	}
@@ -161,8 +163,8 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 	}
 	w.issue(2)
 	w.sequence()
-	page, _, err := w.s.List(t.Context(), store.Query{})
-	bounded := slices.DeleteFunc(page, func(c store.Certificate) bool { return c.ProofUntil.IsZero() })
+	page, _, err := w.s.List(t.Context(), record.Query{})
+	bounded := slices.DeleteFunc(page, func(c record.Certificate) bool { return c.ProofUntil.IsZero() })
 	if err != nil || len(bounded) != 1 || bounded[0].Serial != "1009" || !bounded[0].ProofUntil.Equal(bounded[0].NotAfter) {
 		t.Errorf("new certificates with the end of a proof: %+v, %v", bounded, err)
 	}
@@ -186,11 +188,11 @@ func crowded(t *testing.T, where string) {
 	gone := renewalOf(entry(22, "service-22"), 999)
 	gone.NotAfter = base // expired
 	commit(t, s, gone)
-	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1020", RevokedAt: base}}); err != nil {
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1020", RevokedAt: base}}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := store.Crowded(t.Context(), where, 3, base)
-	want := []store.LineageCount{{Service: "service-20", Lineage: "1020", Live: 4}, {Service: "service-22", Lineage: "1022", Live: 3}}
+	want := []record.LineageCount{{Service: "service-20", Lineage: "1020", Live: 4}, {Service: "service-22", Lineage: "1022", Live: 3}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
 	}

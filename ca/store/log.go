@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
@@ -53,21 +55,21 @@ const (
 	logLock = 0x61727471
 )
 
-// entry is an event as the log has it. subject is the digest of the row that the
+// toEntry is an event as the log has it. subject is the digest of the row that the
 // event tells of, or zero.
-func (e Event) entry(subject [sha256.Size]byte) translog.Entry {
+func toEntry(e record.Event, subject [sha256.Size]byte) translog.Entry {
 	return translog.Entry{
 		At: e.At, Kind: e.Kind, Caller: e.Caller, Service: e.Service, Serial: e.Serial, Rule: e.Rule, Detail: e.Detail, Subject: subject,
 	}
 }
 
-// subject digests all that the record says about a certificate, the copies of
+// certificateDigest digests all that the record says about a certificate, the copies of
 // what its DER says included: lists and limits go by those.
 //
 // The end of a proof came later than the rest. A certificate without one has the
 // form from before, so that entries of then still fit; one with it has another form,
 // so that taking the end away, or putting one there, is as visible as changing it.
-func (c *Certificate) subject() [sha256.Size]byte {
+func certificateDigest(c *record.Certificate) [sha256.Size]byte {
 	form := "certificate 1"
 	if !c.ProofUntil.IsZero() {
 		form = "certificate 2"
@@ -85,13 +87,13 @@ func (c *Certificate) subject() [sha256.Size]byte {
 
 // revocationRow is a revocation with the copies that lists are made by.
 type revocationRow struct {
-	Revocation
+	record.Revocation
 	lineage, issuer string
 	notAfter        time.Time
 	mark            int64
 }
 
-func (r *revocationRow) subject() [sha256.Size]byte {
+func (r *revocationRow) revocationDigest() [sha256.Size]byte {
 	return translog.NewFields("revocation 1").
 		Text(r.Serial).Text(r.lineage).Text(r.issuer).Int(millis(r.notAfter)).Int(r.mark).
 		Int(millis(r.RevokedAt)).Int(int64(r.Reason)).Text(r.Note).Text(r.Caller).Digest()
@@ -101,11 +103,11 @@ const eventColumns = `at, kind, caller, service, serial, rule, detail`
 
 // addEvent writes an event and its leaf, in the transaction of the row that
 // subject is the digest of. It returns the id of the event.
-func addEvent(ctx context.Context, tx *txn, e Event, subject [sha256.Size]byte) (id int64, err error) {
-	leaf := e.entry(subject).Leaf()
+func addEvent(ctx context.Context, tx *sqldb.Txn, e record.Event, subject [sha256.Size]byte) (id int64, err error) {
+	leaf := toEntry(e, subject).Leaf()
 	args := []any{millis(e.At), e.Kind, e.Caller, e.Service, e.Serial, e.Rule, e.Detail}
 	const text = `INSERT INTO events (` + eventColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?)`
-	if tx.locks { // PostgreSQL, where a statement is a round trip: both rows in one
+	if tx.Concurrent { // PostgreSQL, where a statement is a round trip: both rows in one
 		const both = `WITH e AS (` + text + ` RETURNING id) INSERT INTO log_pending (event, leaf) SELECT id, CAST(? AS BYTEA) FROM e RETURNING event`
 		err = tx.QueryRowContext(ctx, both, append(args, leaf[:])...).Scan(&id)
 	} else { // SQLite, where the driver knows the id at once
@@ -123,8 +125,8 @@ func addEvent(ctx context.Context, tx *txn, e Event, subject [sha256.Size]byte) 
 	return id, nil
 }
 
-// leaf is a committed event that waits for its place.
-type leaf struct {
+// pendingLeaf is a committed event that waits for its place.
+type pendingLeaf struct {
 	event int64
 	hash  tlog.Hash
 }
@@ -142,18 +144,18 @@ type leaf struct {
 func (s *Store) Sequence(ctx context.Context, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
 	defer func() { s.noteFault(err) }()
 	waiting := false
-	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM log_pending)`).Scan(&waiting); err != nil {
+	if err := s.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM log_pending)`).Scan(&waiting); err != nil {
 		return nil, false, fmt.Errorf("looking for events to log: %w", err)
 	}
 	if !waiting {
-		tree, head, err := logState(ctx, s.read)
+		tree, head, err := logState(ctx, s.db.Read)
 		if err == nil {
-			err = continues(tree, head, key.Verifier(), seen)
+			err = checkContinuation(tree, head, key.Verifier(), seen)
 		}
 		return head, false, err
 	}
 	// Past the fault: this is what finds out that there is none any more.
-	err = s.writer.change(ctx, func(tx *txn) (err error) {
+	err = s.db.ChangeStopped(ctx, func(tx *sqldb.Txn) (err error) {
 		head, more, err = sequence(ctx, tx, key, seen)
 		return err
 	})
@@ -163,16 +165,16 @@ func (s *Store) Sequence(ctx context.Context, key *translog.Key, seen translog.H
 	return head, more, nil
 }
 
-func sequence(ctx context.Context, tx *txn, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
+func sequence(ctx context.Context, tx *sqldb.Txn, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
 	mine := true
-	if tx.locks { // it ends with the transaction, however that ends
+	if tx.Concurrent { // it ends with the transaction, however that ends
 		if err := tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock(?)`, int64(logLock)).Scan(&mine); err != nil {
 			return nil, false, err
 		}
 	}
 	tree, head, err := logState(ctx, tx)
 	if err == nil {
-		err = continues(tree, head, key.Verifier(), seen)
+		err = checkContinuation(tree, head, key.Verifier(), seen)
 	}
 	if err != nil || !mine {
 		return head, false, err
@@ -192,10 +194,18 @@ func sequence(ctx context.Context, tx *txn, key *translog.Key, seen translog.Hea
 	return head, len(leaves) == maxSequence, err
 }
 
-// continues refuses a tree that the head beside it does not sign, and a head that
+// noteFault keeps the last outcome of a look at the log: a log that was rolled
+// back stops all writing, until it is again what it was.
+func (s *Store) noteFault(err error) {
+	if err == nil || errors.Is(err, ErrRolledBack) {
+		s.db.Stop(err)
+	}
+}
+
+// checkContinuation refuses a tree that the head beside it does not sign, and a head that
 // is behind what was seen. Otherwise whoever can write to the database could have
 // any history signed by waiting a second.
-func continues(tree translog.Tree, text []byte, v translog.Verifier, seen translog.Head) error {
+func checkContinuation(tree translog.Tree, text []byte, v translog.Verifier, seen translog.Head) error {
 	if text == nil && tree.Size() == 0 {
 		if seen.Size > 0 {
 			return fmt.Errorf("%w: its log has no head, and had %d entries", ErrRolledBack, seen.Size)
@@ -215,20 +225,20 @@ func continues(tree translog.Tree, text []byte, v translog.Verifier, seen transl
 // takePending removes and returns the events that wait, oldest first. One
 // statement does both: with two, an event with a smaller id could be committed in
 // between.
-func takePending(ctx context.Context, tx *txn) ([]leaf, error) {
+func takePending(ctx context.Context, tx *sqldb.Txn) ([]pendingLeaf, error) {
 	rows, err := tx.QueryContext(ctx, `DELETE FROM log_pending WHERE event IN (SELECT event FROM log_pending ORDER BY event LIMIT ?)
 		RETURNING event, leaf`, maxSequence)
 	if err != nil {
 		return nil, err
 	}
-	leaves, err := collect(rows, func(l *leaf) error {
+	leaves, err := sqldb.Collect(rows, func(l *pendingLeaf) error {
 		var hash []byte
 		if err := rows.Scan(&l.event, &hash); err != nil {
 			return err
 		}
 		return toHash(&l.hash, hash)
 	})
-	slices.SortFunc(leaves, func(a, b leaf) int { return cmp.Compare(a.event, b.event) })
+	slices.SortFunc(leaves, func(a, b pendingLeaf) int { return cmp.Compare(a.event, b.event) })
 	return leaves, err
 }
 
@@ -241,7 +251,7 @@ func toHash(out *tlog.Hash, b []byte) error {
 }
 
 // extend appends leaves to the tree and stores them with the subtrees that they complete.
-func extend(ctx context.Context, tx *txn, tree *translog.Tree, leaves []leaf) (err error) {
+func extend(ctx context.Context, tx *sqldb.Txn, tree *translog.Tree, leaves []pendingLeaf) (err error) {
 	index := tree.Size()
 	complete := func(level int, n int64, root tlog.Hash) {
 		if err == nil && level%tileHeight == 0 {

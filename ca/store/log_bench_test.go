@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -100,7 +101,7 @@ func BenchmarkLog(b *testing.B) {
 	})
 	b.Run("search", func(b *testing.B) {
 		for b.Loop() {
-			if page, _, err := s.Search(b.Context(), store.Search{Prefix: "service-17"}); err != nil || len(page) == 0 {
+			if page, _, err := s.Search(b.Context(), record.Search{Prefix: "service-17"}); err != nil || len(page) == 0 {
 				b.Fatal(len(page), err)
 			}
 		}

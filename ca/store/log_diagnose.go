@@ -7,7 +7,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // A leaf that does not fit says only that something was changed. But a row says
@@ -15,16 +18,16 @@ import (
 // row of a certificate has copies of what its DER says. With one of them put back,
 // the leaf fits again, and that is what was changed.
 
-// gone tells of a row that is not there.
-func (r *logRow) gone() LogFinding {
+// missingFinding tells of a row that is not there.
+func (r *logRow) missingFinding() translog.Finding {
 	if r.event == nil {
-		return r.about(FaultDeleted, fmt.Sprintf("event %d is gone", r.id))
+		return r.newFinding(FaultDeleted, fmt.Sprintf("event %d is gone", r.id))
 	}
 	what := "certificate"
-	if r.event.Kind == revoked {
+	if r.event.Kind == kinds.Revoked {
 		what = "revocation"
 	}
-	return r.about(FaultDeleted, "the "+what+" is gone")
+	return r.newFinding(FaultDeleted, "the "+what+" is gone")
 }
 
 // repair puts one copy back in place of another.
@@ -37,47 +40,47 @@ type repair struct {
 
 // diagnose says what is wrong with a row that does not fit its leaf. early tells
 // that its time is before that of an entry before it.
-func (r *logRow) diagnose(early bool) LogFinding {
+func (r *logRow) diagnose(early bool) translog.Finding {
 	for _, fix := range r.repairs() {
 		again := r.clone()
 		fix.do(&again)
-		if e, ok := again.remade(); !ok || e != r.leaf {
+		if e, ok := again.recomputedLeaf(); !ok || e != r.leaf {
 			continue
 		}
 		if fix.at == nil {
-			return r.about(FaultAltered, fix.field+" was changed")
+			return r.newFinding(FaultAltered, fix.field+" was changed")
 		}
 		fault := FaultAltered
 		if fix.at.Before(fix.was) && (strings.HasSuffix(fix.field, "_at") || strings.HasSuffix(fix.field, " at")) {
 			fault = FaultBackdated
 		}
-		return r.about(fault, fmt.Sprintf("%s was %s", fix.field, fix.was.UTC().Format(time.RFC3339)))
+		return r.newFinding(fault, fmt.Sprintf("%s was %s", fix.field, fix.was.UTC().Format(time.RFC3339)))
 	}
-	return r.guess(early)
+	return r.unexplainedFinding(early)
 }
 
-// guess is for what no copy explains.
-func (r *logRow) guess(early bool) LogFinding {
+// unexplainedFinding is for what no copy explains.
+func (r *logRow) unexplainedFinding(early bool) translog.Finding {
 	if r.cert != nil {
 		leaf, err := x509.ParseCertificate(r.cert.DER)
 		if err != nil || leaf.SerialNumber.String() != r.cert.Serial {
-			return r.about(FaultAltered, "der was changed: it is not this certificate")
+			return r.newFinding(FaultAltered, "der was changed: it is not this certificate")
 		}
-		if said := NewCertificate([]*x509.Certificate{leaf}, r.cert.IssuedAt); said.KeyHash != r.cert.KeyHash || !said.NotAfter.Equal(r.cert.NotAfter) {
-			return r.about(FaultAltered, "der was changed: it is not what the row says")
+		if said := record.NewCertificate([]*x509.Certificate{leaf}, r.cert.IssuedAt); said.KeyHash != r.cert.KeyHash || !said.NotAfter.Equal(r.cert.NotAfter) {
+			return r.newFinding(FaultAltered, "der was changed: it is not what the row says")
 		}
 		chain, err := x509.ParseCertificates(r.cert.Chain)
 		if err != nil || len(chain) > 0 && leaf.CheckSignatureFrom(chain[0]) != nil {
-			return r.about(FaultAltered, "der or chain was changed: its issuer did not sign it")
+			return r.newFinding(FaultAltered, "der or chain was changed: its issuer did not sign it")
 		}
 		if r.cert.IssuedAt.Before(leaf.NotBefore) && leaf.NotBefore.Before(time.Now()) {
-			return r.about(FaultBackdated, "issued_at and the event's time are before the certificate begins")
+			return r.newFinding(FaultBackdated, "issued_at and the event's time are before the certificate begins")
 		}
 	}
 	if early {
-		return r.about(FaultBackdated, "it is not what was logged, and its time is before that of an earlier entry")
+		return r.newFinding(FaultBackdated, "it is not what was logged, and its time is before that of an earlier entry")
 	}
-	return r.about(FaultAltered, "it is not what was logged")
+	return r.newFinding(FaultAltered, "it is not what was logged")
 }
 
 func (r *logRow) clone() logRow {
@@ -95,13 +98,13 @@ func (r *logRow) clone() logRow {
 	return out
 }
 
-// remade is the leaf of rows that need no look at the database.
-func (r *logRow) remade() (hash [32]byte, ok bool) {
+// recomputedLeaf is the leaf of rows that need no look at the database.
+func (r *logRow) recomputedLeaf() (hash [32]byte, ok bool) {
 	switch {
 	case r.cert != nil:
-		return r.event.entry(r.cert.subject()).Leaf(), true
+		return toEntry(*r.event, certificateDigest(r.cert)).Leaf(), true
 	case r.revoke != nil:
-		return r.event.entry(r.revoke.subject()).Leaf(), true
+		return toEntry(*r.event, r.revoke.revocationDigest()).Leaf(), true
 	}
 	return hash, false
 }
@@ -147,11 +150,11 @@ func (r *logRow) certRepairs() []repair {
 	if err != nil {
 		return nil
 	}
-	said := NewCertificate([]*x509.Certificate{leaf}, r.cert.IssuedAt)
+	said := record.NewCertificate([]*x509.Certificate{leaf}, r.cert.IssuedAt)
 	return []repair{
 		{"not_after", &r.cert.NotAfter, said.NotAfter, func(r *logRow) { r.cert.NotAfter = said.NotAfter }},
 		{"not_before", &r.cert.NotBefore, said.NotBefore, func(r *logRow) { r.cert.NotBefore = said.NotBefore }},
-		{field: "names", do: func(r *logRow) { r.cert.Names = pemfile.Names(leaf) }},
+		{field: "names", do: func(r *logRow) { r.cert.Names = certs.Names(leaf) }},
 		{field: "key_hash", do: func(r *logRow) { r.cert.KeyHash = said.KeyHash }},
 		{field: "issuer", do: func(r *logRow) { r.cert.Issuer = said.Issuer }},
 		// Most certificates have no end of a proof, and most of the others end with it.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -24,7 +25,7 @@ func logFindings(t *testing.T, where string) {
 	kept := w.head()
 	w.revoke("1005")
 	w.issue(3)
-	if err := w.s.Refuse(t.Context(), store.Event{At: w.start.Add(310 * time.Second), Caller: "someone", Rule: "names", Detail: "sign"}); err != nil {
+	if err := w.s.Refuse(t.Context(), record.Event{At: w.start.Add(310 * time.Second), Caller: "someone", Rule: "names", Detail: "sign"}); err != nil {
 		t.Fatal(err)
 	}
 	w.sequence()

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
@@ -23,7 +24,7 @@ func (s *Store) Begin(ctx context.Context, key *translog.Key) (head []byte, err 
 	if head, err = key.Sign(translog.Head{Root: empty.Root(), Time: time.Now()}); err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, func(tx *txn) error {
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		var leaves bool
 		if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM log_entries)`).Scan(&leaves); err != nil {
 			return err
@@ -47,7 +48,7 @@ func (s *Store) Begin(ctx context.Context, key *translog.Key) (head []byte, err 
 
 // Withdraw takes back a head that Begin has returned, if nothing was recorded since.
 func (s *Store) Withdraw(ctx context.Context, head []byte) error {
-	err := s.change(ctx, func(tx *txn) error {
+	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM log_state WHERE size = 0 AND head = ? AND NOT EXISTS (SELECT 1 FROM events)`, string(head))
 		return err
 	})
@@ -62,7 +63,7 @@ func (s *Store) Withdraw(ctx context.Context, head []byte) error {
 // none). Errors: [ErrNoHead]; [translog.ErrForeign] for the record of another
 // authority; [ErrRolledBack].
 func (s *Store) Resume(ctx context.Context, v translog.Verifier, known translog.Head) (text []byte, newest translog.Head, err error) {
-	if _, text, err = logState(ctx, s.read); err != nil && text == nil {
+	if _, text, err = logState(ctx, s.db.Read); err != nil && text == nil {
 		return nil, newest, fmt.Errorf("reading the head of the log: %w", err)
 	}
 	if text == nil {
@@ -109,7 +110,7 @@ func (s *Store) extends(ctx context.Context, newest, known translog.Head) error 
 
 // LogHead returns the newest signed head, nil if nothing was signed yet.
 func (s *Store) LogHead(ctx context.Context) ([]byte, error) {
-	_, head, err := logState(ctx, s.read)
+	_, head, err := logState(ctx, s.db.Read)
 	if err != nil {
 		return nil, fmt.Errorf("reading the head of the log: %w", err)
 	}
@@ -117,7 +118,7 @@ func (s *Store) LogHead(ctx context.Context) ([]byte, error) {
 }
 
 // logState reads the tree and its head; both are empty before the first one.
-func logState(ctx context.Context, q querier) (tree translog.Tree, head []byte, err error) {
+func logState(ctx context.Context, q sqldb.Querier) (tree translog.Tree, head []byte, err error) {
 	var size int64
 	var edge []byte
 	err = q.QueryRowContext(ctx, `SELECT size, edge, head FROM log_state WHERE id = 1`).Scan(&size, &edge, &head)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -127,7 +128,7 @@ func prunedStaysVerifiable(t *testing.T, where string) {
 	if _, err := w.s.Get(ctx, "1002"); err != nil {
 		t.Errorf("a lineage lost its first certificate while it lives: %v", err)
 	}
-	if _, err := w.s.Get(ctx, "1003"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.s.Get(ctx, "1003"); !errors.Is(err, record.ErrNotFound) {
 		t.Error(err)
 	}
 	for range 2 { // with the prunes waiting, and with their place

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
@@ -29,7 +30,7 @@ func (s *nameSet) add(name string, notAfter, id int64) {
 	s.n++
 }
 
-func (s *nameSet) addAll(c *Certificate, id int64) {
+func (s *nameSet) addAll(c *record.Certificate, id int64) {
 	names := slices.Clone(c.Names)
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
@@ -61,7 +62,7 @@ func (v *logVerifier) nameIndex(ctx context.Context) error {
 		return err
 	}
 	if index != v.names {
-		v.add(LogFinding{Fault: FaultAltered, Index: -1,
+		v.add(translog.Finding{Fault: FaultAltered, Index: -1,
 			Text: fmt.Sprintf("the table of names is not what the certificates say: it has %d rows, they have %d names", index.n, v.names.n)})
 	}
 	return nil

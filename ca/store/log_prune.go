@@ -10,6 +10,9 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
@@ -17,9 +20,6 @@ import (
 // every kept head says it is. It is an event of its own, whose subject is the
 // digest of the leaves that lost their rows: a row that was deleted by other
 // means cannot be passed off as pruned.
-
-// pruned is the kind of event that tells of removed rows.
-const pruned = "pruned"
 
 // maxPrune bounds one transaction, for which other writers wait.
 const maxPrune = 500
@@ -35,7 +35,7 @@ var ErrUnsequenced = errors.New("events wait for their place in the log")
 // what keeps it from renewing. Refusals stay. See [ErrUnsequenced].
 func (s *Store) Prune(ctx context.Context, caller string, before time.Time, limit int) (removed int, err error) {
 	limit = min(max(limit, 1), maxPrune)
-	err = s.change(ctx, func(tx *txn) error {
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		removed = 0 // PostgreSQL may run this again
 		rows, err := tx.QueryContext(ctx, `SELECT c.id, c.serial FROM certificates c WHERE c.not_after < ?
 			AND NOT EXISTS (SELECT 1 FROM certificates n WHERE n.lineage = c.lineage AND n.not_after >= ?)
@@ -43,8 +43,8 @@ func (s *Store) Prune(ctx context.Context, caller string, before time.Time, limi
 		if err != nil {
 			return err
 		}
-		var going doomed
-		if _, err := collect(rows, func(*struct{}) error {
+		var going pruneSet
+		if _, err := sqldb.Collect(rows, func(*struct{}) error {
 			var id int64
 			var serial string
 			err := rows.Scan(&id, &serial)
@@ -54,8 +54,8 @@ func (s *Store) Prune(ctx context.Context, caller string, before time.Time, limi
 			return err
 		}
 		removed = len(going.ids)
-		return going.prune(ctx, tx, Event{
-			At: time.Now(), Kind: pruned, Caller: caller,
+		return going.prune(ctx, tx, record.Event{
+			At: time.Now(), Kind: kinds.Pruned, Caller: caller,
 			Detail: fmt.Sprintf("%d certificates that expired before %s", removed, before.UTC().Format(time.RFC3339)),
 		})
 	})
@@ -65,22 +65,22 @@ func (s *Store) Prune(ctx context.Context, caller string, before time.Time, limi
 	return removed, nil
 }
 
-func marks(n int) string { return strings.TrimSuffix(strings.Repeat(`?,`, n), `,`) }
+func placeholders(n int) string { return strings.TrimSuffix(strings.Repeat(`?,`, n), `,`) }
 
-// doomed are certificates that go, as arguments of statements.
-type doomed struct{ ids, serials []any }
+// pruneSet are certificates that go, as arguments of statements.
+type pruneSet struct{ ids, serials []any }
 
-func (d doomed) prune(ctx context.Context, tx *txn, e Event) error {
-	const ofTheirs = ` FROM events e WHERE e.kind <> '` + refused + `' AND e.serial IN (`
+func (d pruneSet) prune(ctx context.Context, tx *sqldb.Txn, e record.Event) error {
+	const ofTheirs = ` FROM events e WHERE e.kind <> '` + kinds.Refused + `' AND e.serial IN (`
 	var waiting bool
-	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1`+ofTheirs+marks(len(d.serials))+`) AND e.id IN (SELECT event FROM log_pending))`, d.serials...).Scan(&waiting)
+	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1`+ofTheirs+placeholders(len(d.serials))+`) AND e.id IN (SELECT event FROM log_pending))`, d.serials...).Scan(&waiting)
 	if err != nil {
 		return err
 	}
 	if waiting {
 		return ErrUnsequenced
 	}
-	leaves, err := prunedLeaves(ctx, tx, `WHERE event IN (SELECT e.id`+ofTheirs+marks(len(d.serials))+`))`, d.serials...)
+	leaves, err := prunedLeaves(ctx, tx, `WHERE event IN (SELECT e.id`+ofTheirs+placeholders(len(d.serials))+`))`, d.serials...)
 	if err != nil {
 		return err
 	}
@@ -92,14 +92,14 @@ func (d doomed) prune(ctx context.Context, tx *txn, e Event) error {
 	for _, l := range leaves {
 		indexes = append(indexes, l.index)
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE log_entries SET pruned = ? WHERE idx IN (`+marks(len(leaves))+`)`, indexes...)
+	_, err = tx.ExecContext(ctx, `UPDATE log_entries SET pruned = ? WHERE idx IN (`+placeholders(len(leaves))+`)`, indexes...)
 	for _, step := range []struct {
 		text string
 		args []any
 	}{
-		{`DELETE FROM events WHERE kind <> '` + refused + `' AND serial IN (` + marks(len(d.serials)) + `)`, d.serials},
-		{`DELETE FROM revocations WHERE certificate IN (` + marks(len(d.ids)) + `)`, d.ids},
-		{`DELETE FROM certificates WHERE id IN (` + marks(len(d.ids)) + `)`, d.ids},
+		{`DELETE FROM events WHERE kind <> '` + kinds.Refused + `' AND serial IN (` + placeholders(len(d.serials)) + `)`, d.serials},
+		{`DELETE FROM revocations WHERE certificate IN (` + placeholders(len(d.ids)) + `)`, d.ids},
+		{`DELETE FROM certificates WHERE id IN (` + placeholders(len(d.ids)) + `)`, d.ids},
 	} {
 		if err == nil {
 			_, err = tx.ExecContext(ctx, step.text, step.args...)
@@ -108,19 +108,19 @@ func (d doomed) prune(ctx context.Context, tx *txn, e Event) error {
 	return err
 }
 
-// placed is a leaf with its place in the log.
-type placed struct {
+// indexedLeaf is a leaf with its place in the log.
+type indexedLeaf struct {
 	index int64
 	hash  tlog.Hash
 }
 
 // prunedLeaves returns leaves in the order of the log.
-func prunedLeaves(ctx context.Context, q querier, where string, args ...any) ([]placed, error) {
+func prunedLeaves(ctx context.Context, q sqldb.Querier, where string, args ...any) ([]indexedLeaf, error) {
 	rows, err := q.QueryContext(ctx, `SELECT idx, leaf FROM log_entries `+where+` ORDER BY idx`, args...)
 	if err != nil {
 		return nil, err
 	}
-	return collect(rows, func(l *placed) error {
+	return sqldb.Collect(rows, func(l *indexedLeaf) error {
 		var hash []byte
 		if err := rows.Scan(&l.index, &hash); err != nil {
 			return err
@@ -130,7 +130,7 @@ func prunedLeaves(ctx context.Context, q querier, where string, args ...any) ([]
 }
 
 // prunedSubject names leaves with their places, as [prunedLeaves] returns them.
-func prunedSubject(leaves []placed) [sha256.Size]byte {
+func prunedSubject(leaves []indexedLeaf) [sha256.Size]byte {
 	f := translog.NewFields("pruned 1")
 	for _, l := range leaves {
 		f = f.Int(l.index).Bytes(l.hash[:])

@@ -8,6 +8,9 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
@@ -26,7 +29,7 @@ func (s *Store) LogConsistency(ctx context.Context, head translog.Head, from, to
 	if from < 1 || from > to || to > head.Size {
 		return nil, fmt.Errorf("proving the log: want 1 ≤ from ≤ to ≤ %d", head.Size)
 	}
-	proof, err := tlog.ProveTree(to, from, s.hashes(ctx, s.read, head))
+	proof, err := tlog.ProveTree(to, from, s.hashes(ctx, s.db.Read, head))
 	if err != nil {
 		return nil, fmt.Errorf("proving the log from %d to %d: %w", from, to, err)
 	}
@@ -34,13 +37,13 @@ func (s *Store) LogConsistency(ctx context.Context, head translog.Head, from, to
 }
 
 // LogEntry returns an entry, by the rows of today, with its proof in the tree of
-// the head (RFC 6962 §2.1.1). [ErrNotFound] means that the head has no such index,
+// the head (RFC 6962 §2.1.1). [record.ErrNotFound] means that the head has no such index,
 // [ErrLog] that the rows are not those that were logged.
 func (s *Store) LogEntry(ctx context.Context, head translog.Head, index int64) (LogEntry, error) {
 	if index < 0 || index >= head.Size {
-		return LogEntry{}, fmt.Errorf("log entry %d of %d: %w", index, head.Size, ErrNotFound)
+		return LogEntry{}, fmt.Errorf("log entry %d of %d: %w", index, head.Size, record.ErrNotFound)
 	}
-	page, err := logPage(ctx, s.read, index, 1)
+	page, err := logPage(ctx, s.db.Read, index, 1)
 	if err == nil && (len(page) == 0 || page[0].index != index) {
 		err = ErrLog
 	}
@@ -50,7 +53,7 @@ func (s *Store) LogEntry(ctx context.Context, head translog.Head, index int64) (
 	row := &page[0]
 	out := LogEntry{Index: index, Leaf: row.leaf}
 	if row.pruned == 0 {
-		entry, err := row.entry(ctx, s.read)
+		entry, err := row.rebuildEntry(ctx, s.db.Read)
 		if err != nil {
 			return LogEntry{}, fmt.Errorf("reading log entry %d: %w", index, err)
 		}
@@ -58,21 +61,21 @@ func (s *Store) LogEntry(ctx context.Context, head translog.Head, index int64) (
 			return LogEntry{}, fmt.Errorf("reading log entry %d: %w: its rows were altered", index, ErrLog)
 		}
 	}
-	if out.Proof, err = tlog.ProveRecord(head.Size, index, s.hashes(ctx, s.read, head)); err != nil {
+	if out.Proof, err = tlog.ProveRecord(head.Size, index, s.hashes(ctx, s.db.Read, head)); err != nil {
 		return LogEntry{}, fmt.Errorf("proving log entry %d: %w", index, err)
 	}
 	return out, nil
 }
 
 // hashes reads hashes of the tree that a head signs, and checks each against it.
-func (s *Store) hashes(ctx context.Context, q querier, head translog.Head) tlog.HashReader {
+func (s *Store) hashes(ctx context.Context, q sqldb.Querier, head translog.Head) tlog.HashReader {
 	return tlog.TileHashReader(tlog.Tree{N: head.Size, Hash: head.Root}, tiles{ctx, q})
 }
 
 // tiles shows the stored hashes as the library wants them: 256 of one level each.
 type tiles struct {
 	ctx context.Context //nolint:containedctx // the library's interface has none; it lives for one proof
-	q   querier
+	q   sqldb.Querier
 }
 
 func (tiles) Height() int { return tileHeight }
@@ -89,7 +92,7 @@ func (t tiles) ReadTiles(list []tlog.Tile) ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		hashes, err := collect(rows, func(b *[]byte) error { return rows.Scan(b) })
+		hashes, err := sqldb.Collect(rows, func(b *[]byte) error { return rows.Scan(b) })
 		if err != nil {
 			return nil, err
 		}
@@ -114,8 +117,8 @@ type logRow struct {
 	id     int64 // of the event
 	leaf   tlog.Hash
 	pruned int64
-	event  *Event // nil: it is gone
-	cert   *Certificate
+	event  *record.Event // nil: it is gone
+	cert   *record.Certificate
 	certID int64
 	broken error // why the row of the certificate cannot be read
 	revoke *revocationRow
@@ -124,7 +127,7 @@ type logRow struct {
 const logEvent = `l.event, l.leaf, %s, e.id, e.at, e.kind, e.caller, e.service, e.serial, e.rule, e.detail`
 
 // logPage reads up to limit leaves from an index on, each with its rows.
-func logPage(ctx context.Context, q querier, from int64, limit int) ([]logRow, error) {
+func logPage(ctx context.Context, q sqldb.Querier, from int64, limit int) ([]logRow, error) {
 	rows, err := q.QueryContext(ctx, `SELECT l.idx, `+fmt.Sprintf(logEvent, `l.pruned`)+` FROM log_entries l LEFT JOIN events e ON e.id = l.event
 		WHERE l.idx >= ? ORDER BY l.idx LIMIT ?`, from, limit)
 	if err != nil {
@@ -134,7 +137,7 @@ func logPage(ctx context.Context, q querier, from int64, limit int) ([]logRow, e
 }
 
 // pendingPage reads up to limit events after the given id that have no place yet.
-func pendingPage(ctx context.Context, q querier, after int64, limit int) ([]logRow, error) {
+func pendingPage(ctx context.Context, q sqldb.Querier, after int64, limit int) ([]logRow, error) {
 	rows, err := q.QueryContext(ctx, `SELECT -1, `+fmt.Sprintf(logEvent, `0`)+` FROM log_pending l LEFT JOIN events e ON e.id = l.event
 		WHERE l.event > ? ORDER BY l.event LIMIT ?`, after, limit)
 	if err != nil {
@@ -143,8 +146,8 @@ func pendingPage(ctx context.Context, q querier, after int64, limit int) ([]logR
 	return scanLog(ctx, q, rows)
 }
 
-func scanLog(ctx context.Context, q querier, rows *sql.Rows) ([]logRow, error) {
-	page, err := collect(rows, func(r *logRow) error {
+func scanLog(ctx context.Context, q sqldb.Querier, rows *sql.Rows) ([]logRow, error) {
+	page, err := sqldb.Collect(rows, func(r *logRow) error {
 		var leaf []byte
 		var id, at sql.NullInt64
 		var text [6]sql.NullString
@@ -152,7 +155,7 @@ func scanLog(ctx context.Context, q querier, rows *sql.Rows) ([]logRow, error) {
 			return err
 		}
 		if id.Valid {
-			r.event = &Event{ID: id.Int64, At: fromMillis(at.Int64), Kind: text[0].String, Caller: text[1].String,
+			r.event = &record.Event{ID: id.Int64, At: fromMillis(at.Int64), Kind: text[0].String, Caller: text[1].String,
 				Service: text[2].String, Serial: text[3].String, Rule: text[4].String, Detail: text[5].String}
 		}
 		if len(leaf) == len(r.leaf) { // another length stays zero, and fits nothing
@@ -166,10 +169,6 @@ func scanLog(ctx context.Context, q querier, rows *sql.Rows) ([]logRow, error) {
 	return page, errors.Join(joinCertificates(ctx, q, page), joinRevocations(ctx, q, page))
 }
 
-func isCertificate(kind string) bool {
-	return kind == Issued || kind == Renewed || kind == Rekeyed || kind == Own || kind == Entered
-}
-
 // serials are those of the rows whose event is of a kind.
 func serials(page []logRow, of func(kind string) bool) (args []any) {
 	for _, r := range page {
@@ -180,28 +179,28 @@ func serials(page []logRow, of func(kind string) bool) (args []any) {
 	return args
 }
 
-func joinCertificates(ctx context.Context, q querier, page []logRow) error {
-	args := serials(page, isCertificate)
+func joinCertificates(ctx context.Context, q sqldb.Querier, page []logRow) error {
+	args := serials(page, kinds.OfCertificate)
 	if len(args) == 0 {
 		return nil
 	}
-	rows, err := q.QueryContext(ctx, `SELECT `+columns+joined+` WHERE c.serial IN (`+marks(len(args))+`)`, args...)
+	rows, err := q.QueryContext(ctx, `SELECT `+columns+revocationJoin+` WHERE c.serial IN (`+placeholders(len(args))+`)`, args...)
 	if err != nil {
 		return err
 	}
-	found, err := collect(rows, func(t *target) (err error) {
+	found, err := sqldb.Collect(rows, func(t *storedCertificate) (err error) {
 		t.id, err = scan(rows, &t.c)
 		return err
 	})
 	if err != nil {
 		return joinOneByOne(ctx, q, page)
 	}
-	by := make(map[string]*target, len(found))
+	by := make(map[string]*storedCertificate, len(found))
 	for i := range found {
 		by[found[i].c.Serial] = &found[i]
 	}
 	for i := range page {
-		if e := page[i].event; e != nil && isCertificate(e.Kind) && by[e.Serial] != nil {
+		if e := page[i].event; e != nil && kinds.OfCertificate(e.Kind) && by[e.Serial] != nil {
 			page[i].cert, page[i].certID = &by[e.Serial].c, by[e.Serial].id
 		}
 	}
@@ -209,37 +208,36 @@ func joinCertificates(ctx context.Context, q querier, page []logRow) error {
 }
 
 // joinOneByOne finds the row that cannot be read: it must not hide the others.
-func joinOneByOne(ctx context.Context, q querier, page []logRow) error {
+func joinOneByOne(ctx context.Context, q sqldb.Querier, page []logRow) error {
 	for i := range page {
 		r := &page[i]
-		if r.event == nil || !isCertificate(r.event.Kind) || r.pruned != 0 {
+		if r.event == nil || !kinds.OfCertificate(r.event.Kind) || r.pruned != 0 {
 			continue
 		}
-		var c Certificate
-		err := getRow(ctx, q, r.event.Serial, &r.certID, &c)
+		found, err := find(ctx, q, r.event.Serial)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err == nil:
-			r.cert = &c
-		case !errors.Is(err, ErrNotFound):
+			r.cert, r.certID = &found.c, found.id
+		case !errors.Is(err, record.ErrNotFound):
 			r.broken = err
 		}
 	}
 	return nil
 }
 
-func joinRevocations(ctx context.Context, q querier, page []logRow) error {
-	args := serials(page, func(kind string) bool { return kind == revoked })
+func joinRevocations(ctx context.Context, q sqldb.Querier, page []logRow) error {
+	args := serials(page, func(kind string) bool { return kind == kinds.Revoked })
 	if len(args) == 0 {
 		return nil
 	}
 	rows, err := q.QueryContext(ctx, `SELECT r.serial, r.lineage, r.issuer, r.not_after, r.mark, r.revoked_at, r.reason, r.note, r.caller
-		FROM revocations r WHERE r.certificate IN (SELECT id FROM certificates WHERE serial IN (`+marks(len(args))+`))`, args...)
+		FROM revocations r WHERE r.certificate IN (SELECT id FROM certificates WHERE serial IN (`+placeholders(len(args))+`))`, args...)
 	if err != nil {
 		return err
 	}
-	found, err := collect(rows, func(r *revocationRow) error {
+	found, err := sqldb.Collect(rows, func(r *revocationRow) error {
 		var end, at int64
 		err := rows.Scan(&r.Serial, &r.lineage, &r.issuer, &end, &r.mark, &at, &r.Reason, &r.Note, &r.Caller)
 		r.notAfter, r.RevokedAt = fromMillis(end), fromMillis(at)
@@ -253,7 +251,7 @@ func joinRevocations(ctx context.Context, q querier, page []logRow) error {
 		by[found[i].Serial] = &found[i]
 	}
 	for i := range page {
-		if e := page[i].event; e != nil && e.Kind == revoked {
+		if e := page[i].event; e != nil && e.Kind == kinds.Revoked {
 			page[i].revoke = by[e.Serial]
 		}
 	}
@@ -265,24 +263,24 @@ var (
 	errRowBroken = errors.New("the row that it tells of cannot be read")
 )
 
-// entry makes the entry again from the rows of today; [errRowGone] and
+// rebuildEntry makes the entry again from the rows of today; [errRowGone] and
 // [errRowBroken] say why not.
-func (r *logRow) entry(ctx context.Context, q querier) (e translog.Entry, err error) {
+func (r *logRow) rebuildEntry(ctx context.Context, q sqldb.Querier) (e translog.Entry, err error) {
 	if r.event == nil {
 		return e, errRowGone
 	}
-	e = r.event.entry([32]byte{})
+	e = toEntry(*r.event, [32]byte{})
 	switch kind := r.event.Kind; {
 	case r.broken != nil:
 		return e, errRowBroken
-	case isCertificate(kind) && r.cert == nil, kind == revoked && r.revoke == nil:
+	case kinds.OfCertificate(kind) && r.cert == nil, kind == kinds.Revoked && r.revoke == nil:
 		return e, errRowGone
-	case isCertificate(kind):
-		e.Subject = r.cert.subject()
-	case kind == revoked:
-		e.Subject = r.revoke.subject()
-	case kind == pruned:
-		var leaves []placed
+	case kinds.OfCertificate(kind):
+		e.Subject = certificateDigest(r.cert)
+	case kind == kinds.Revoked:
+		e.Subject = r.revoke.revocationDigest()
+	case kind == kinds.Pruned:
+		var leaves []indexedLeaf
 		leaves, err = prunedLeaves(ctx, q, `WHERE pruned = ?`, r.id)
 		e.Subject = prunedSubject(leaves)
 	}

@@ -19,6 +19,8 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx", to tamper with
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -75,8 +77,8 @@ func (w *logWorld) issue(n int) {
 		at := w.start.Add(time.Duration(w.n) * time.Second)
 		leaf := w.sign(&x509.Certificate{SerialNumber: big.NewInt(1000 + w.n), Subject: pkix.Name{CommonName: "storage"}, DNSNames: []string{"storage"},
 			NotBefore: at.Add(-time.Minute), NotAfter: at.Add(time.Hour)}, w.issuer)
-		c := store.NewCertificate([]*x509.Certificate{leaf, w.issuer}, at)
-		c.Service, c.Kind, c.Caller = "storage", store.Issued, "token"
+		c := record.NewCertificate([]*x509.Certificate{leaf, w.issuer}, at)
+		c.Service, c.Kind, c.Caller = "storage", kinds.Issued, "token"
 		if w.n == 9 { // one that rests on a proof with an end
 			c.ProofUntil = c.NotAfter
 		}
@@ -86,7 +88,7 @@ func (w *logWorld) issue(n int) {
 
 func (w *logWorld) revoke(serial string) {
 	w.t.Helper()
-	if err := w.s.Revoke(w.t.Context(), store.RevokeRequest{Revocation: store.Revocation{
+	if err := w.s.Revoke(w.t.Context(), store.RevokeRequest{Revocation: record.Revocation{
 		Serial: serial, RevokedAt: w.start.Add(time.Duration(w.n) * time.Second), Reason: 1, Note: "lost", Caller: "operator"}}); err != nil {
 		w.t.Fatal(err)
 	}
@@ -111,7 +113,7 @@ func (w *logWorld) sequence() []byte {
 	}
 }
 
-func (w *logWorld) verify(kept ...translog.Head) store.LogReport {
+func (w *logWorld) verify(kept ...translog.Head) translog.Report {
 	w.t.Helper()
 	report, err := w.s.VerifyLog(w.t.Context(), store.LogCheck{Verifier: w.key.Verifier(), Kept: kept})
 	if err != nil {
@@ -165,7 +167,7 @@ func logGrows(t *testing.T, where string) {
 		heads = append(heads, w.seen)
 	}
 	w.revoke("1002")
-	if err := w.s.Refuse(t.Context(), store.Event{At: w.start.Add(time.Hour), Caller: "someone", Rule: "names", Detail: "sign"}); err != nil {
+	if err := w.s.Refuse(t.Context(), record.Event{At: w.start.Add(time.Hour), Caller: "someone", Rule: "names", Detail: "sign"}); err != nil {
 		t.Fatal(err)
 	}
 	report := w.verify(heads...)
@@ -199,7 +201,7 @@ func logGrows(t *testing.T, where string) {
 			t.Errorf("entry %d: %+v, %v", index, said, err)
 		}
 	}
-	if _, err := w.s.LogEntry(t.Context(), w.seen, 310); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.s.LogEntry(t.Context(), w.seen, 310); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("an entry beyond the end: %v", err)
 	}
 	for _, bad := range [][2]int64{{0, 1}, {5, 4}, {1, 311}} {
@@ -254,7 +256,7 @@ func oneSequencer(t *testing.T, where string) {
 			for n := range 40 {
 				c := entry(100*i+n, "storage")
 				c.IssuedAt = w.start
-				if _, err = s.Commit(t.Context(), store.Issue{Certificate: c}); err != nil {
+				if _, err = s.Commit(t.Context(), store.Issuance{Certificate: c}); err != nil {
 					break
 				}
 				if _, _, err = s.Sequence(t.Context(), w.key, translog.Head{}); err != nil {

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +10,8 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
@@ -33,28 +34,6 @@ const (
 	clockStep = 5 * time.Minute
 )
 
-// LogFinding is one thing that is wrong.
-type LogFinding struct {
-	Fault   string    `json:"fault"` // FaultAltered and so on
-	Index   int64     `json:"index"` // in the log; -1 if there is none
-	At      time.Time `json:"at,omitzero"`
-	Kind    string    `json:"kind,omitempty"` // of the event
-	Service string    `json:"service,omitempty"`
-	Serial  string    `json:"serial,omitempty"` // decimal
-	Text    string    `json:"text"`             // what is wrong with it
-}
-
-// LogReport is what became of a verification.
-type LogReport struct {
-	Head     translog.Head `json:"-"`
-	Size     int64         `json:"size"`    // entries that the head signs
-	Checked  int64         `json:"checked"` // entries that were made again from their rows
-	Pruned   int64         `json:"pruned"`  // entries whose rows were pruned
-	Pending  int64         `json:"pending"` // events that have no place yet; they were made again too
-	Findings []LogFinding  `json:"findings"`
-	More     int64         `json:"more"` // findings beyond the first 1000
-}
-
 // LogCheck says what to verify the log against.
 type LogCheck struct {
 	Verifier translog.Verifier
@@ -69,33 +48,33 @@ type LogCheck struct {
 // beginning of the log. It reads one snapshot, in pages, beside a running
 // authority. An error means that it could not be done; what is wrong with the log
 // is in the report.
-func (s *Store) VerifyLog(ctx context.Context, check LogCheck) (report LogReport, err error) {
-	err = s.snapshot(ctx, func(q querier) error {
-		v := &logVerifier{q: q, check: check, lost: make(map[tlog.Hash]int), strays: make(map[tlog.Hash]int)}
+func (s *Store) VerifyLog(ctx context.Context, check LogCheck) (report translog.Report, err error) {
+	err = s.db.Snapshot(ctx, func(q sqldb.Querier) error {
+		v := &logVerifier{q: q, check: check, misplacedLeaves: make(map[tlog.Hash]int), misplacedRows: make(map[tlog.Hash]int)}
 		err := v.run(ctx)
 		report = v.report
 		return err
 	})
 	if err != nil {
-		return LogReport{}, fmt.Errorf("verifying the log: %w", err)
+		return translog.Report{}, fmt.Errorf("verifying the log: %w", err)
 	}
 	return report, nil
 }
 
 // logVerifier is one verification.
 type logVerifier struct {
-	q      querier
-	check  LogCheck
-	report LogReport
-	tree   translog.Tree // over the leaves as they are stored
-	broken bool          // a leaf is missing, so the tree ends there
-	latest time.Time     // latest time of an entry so far
-	late   bool          // the entry before was out of order too
+	q          sqldb.Querier
+	check      LogCheck
+	report     translog.Report
+	tree       translog.Tree // over the leaves as they are stored
+	broken     bool          // a leaf is missing, so the tree ends there
+	latest     time.Time     // latest time of an entry so far
+	outOfOrder bool          // the entry before was out of order too
 
-	blocks []int64           // of 256 leaves whose root is not the stored one
-	lost   map[tlog.Hash]int // leaves whose rows do not fit → finding
-	strays map[tlog.Hash]int // leaves that rows in another place would fit → finding about that place
-	names  nameSet           // of all certificates, as they themselves have them
+	badBlocks       []int64           // of 256 leaves whose root is not the stored one
+	misplacedLeaves map[tlog.Hash]int // leaves whose rows do not fit → finding
+	misplacedRows   map[tlog.Hash]int // leaves that rows in another place would fit → finding about that place
+	names           nameSet           // of all certificates, as they themselves have them
 }
 
 func (v *logVerifier) run(ctx context.Context) error {
@@ -105,12 +84,12 @@ func (v *logVerifier) run(ctx context.Context) error {
 	}
 	if text != nil {
 		if v.report.Head, err = v.check.Verifier.Open(text); err != nil {
-			v.add(LogFinding{Fault: FaultUnsigned, Index: -1, Text: "the newest head: " + err.Error()})
+			v.add(translog.Finding{Fault: FaultUnsigned, Index: -1, Text: "the newest head: " + err.Error()})
 		}
 	}
 	v.report.Size = v.report.Head.Size
 	slices.SortFunc(v.check.Kept, func(a, b translog.Head) int { return cmp.Compare(a.Size, b.Size) })
-	for _, step := range []func(context.Context) error{v.entries, v.root, v.pending, v.unlogged, v.prunes, v.nameIndex} {
+	for _, step := range []func(context.Context) error{v.entries, v.root, v.pending, v.unlogged, v.verifyPrunes, v.nameIndex} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -118,7 +97,7 @@ func (v *logVerifier) run(ctx context.Context) error {
 	return nil
 }
 
-func (v *logVerifier) add(f LogFinding) {
+func (v *logVerifier) add(f translog.Finding) {
 	if len(v.report.Findings) >= maxFindings {
 		v.report.More++
 		return
@@ -126,9 +105,9 @@ func (v *logVerifier) add(f LogFinding) {
 	v.report.Findings = append(v.report.Findings, f)
 }
 
-// about begins a finding about a row.
-func (r *logRow) about(fault, text string) LogFinding {
-	f := LogFinding{Fault: fault, Index: r.index, Text: text}
+// newFinding begins a finding about a row.
+func (r *logRow) newFinding(fault, text string) translog.Finding {
+	f := translog.Finding{Fault: fault, Index: r.index, Text: text}
 	if e := r.event; e != nil {
 		f.At, f.Kind, f.Service, f.Serial = e.At, e.Kind, e.Service, e.Serial
 	}
@@ -150,10 +129,10 @@ func (v *logVerifier) entries(ctx context.Context) error {
 			}
 			next = row.index + 1
 			if row.index >= v.report.Size {
-				v.add(row.about(FaultInserted, "it is behind the end of the signed log"))
+				v.add(row.newFinding(FaultInserted, "it is behind the end of the signed log"))
 				continue
 			}
-			if err := v.entry(ctx, row); err != nil {
+			if err := v.verifyEntry(ctx, row); err != nil {
 				return err
 			}
 		}
@@ -171,24 +150,24 @@ func (v *logVerifier) entries(ctx context.Context) error {
 
 func (v *logVerifier) missing(from, to int64) {
 	v.broken = true
-	v.add(LogFinding{Fault: FaultDeleted, Index: from, Text: fmt.Sprintf("entries %d to %d are gone from the log", from, to)})
+	v.add(translog.Finding{Fault: FaultDeleted, Index: from, Text: fmt.Sprintf("entries %d to %d are gone from the log", from, to)})
 }
 
-// entry checks one row and puts its leaf into the tree.
-func (v *logVerifier) entry(ctx context.Context, row *logRow) error {
+// verifyEntry checks one row and puts its leaf into the tree.
+func (v *logVerifier) verifyEntry(ctx context.Context, row *logRow) error {
 	if !v.broken {
-		v.grow(ctx, row.leaf)
+		v.appendLeaf(ctx, row.leaf)
 	}
 	if row.pruned != 0 {
 		v.report.Pruned++
 		return nil
 	}
 	v.report.Checked++
-	return v.row(ctx, row)
+	return v.verifyRow(ctx, row)
 }
 
-// grow appends a leaf, and compares what that completes with what is kept.
-func (v *logVerifier) grow(ctx context.Context, leaf tlog.Hash) {
+// appendLeaf appends a leaf, and compares what that completes with what is kept.
+func (v *logVerifier) appendLeaf(ctx context.Context, leaf tlog.Hash) {
 	v.tree.Append(leaf, func(level int, n int64, root tlog.Hash) {
 		if level != tileHeight {
 			return
@@ -196,7 +175,7 @@ func (v *logVerifier) grow(ctx context.Context, leaf tlog.Hash) {
 		var stored []byte // absent and different are the same here: it only narrows down where to look
 		err := v.q.QueryRowContext(ctx, `SELECT hash FROM log_nodes WHERE level = ? AND n = ?`, level, n).Scan(&stored)
 		if err != nil || !slices.Equal(stored, root[:]) {
-			v.blocks = append(v.blocks, n)
+			v.badBlocks = append(v.badBlocks, n)
 		}
 	})
 	v.compareKept()
@@ -206,26 +185,26 @@ func (v *logVerifier) grow(ctx context.Context, leaf tlog.Hash) {
 func (v *logVerifier) compareKept() {
 	for _, kept := range v.check.Kept {
 		if kept.Size == v.tree.Size() && kept.Root != v.tree.Root() {
-			v.add(LogFinding{Fault: FaultRolledBack, Index: -1, At: kept.Time,
+			v.add(translog.Finding{Fault: FaultRolledBack, Index: -1, At: kept.Time,
 				Text: fmt.Sprintf("the first %d entries are not those that the kept head signs", kept.Size)})
 		}
 	}
 }
 
-// row compares a row with its leaf, and its time with those before.
-func (v *logVerifier) row(ctx context.Context, row *logRow) error {
-	entry, err := row.entry(ctx, v.q)
+// verifyRow compares a row with its leaf, and its time with those before.
+func (v *logVerifier) verifyRow(ctx context.Context, row *logRow) error {
+	entry, err := row.rebuildEntry(ctx, v.q)
 	switch {
 	case errors.Is(err, errRowGone):
-		v.add(row.gone())
+		v.add(row.missingFinding())
 		return nil
 	case errors.Is(err, errRowBroken):
-		v.add(row.about(FaultAltered, "the row cannot be read: "+row.broken.Error()))
+		v.add(row.newFinding(FaultAltered, "the row cannot be read: "+row.broken.Error()))
 		return nil
 	case err != nil:
 		return err
 	}
-	if i, ok := v.strays[row.leaf]; ok {
+	if i, ok := v.misplacedRows[row.leaf]; ok {
 		v.report.Findings[i].Fault, v.report.Findings[i].Text = FaultMoved, fmt.Sprintf("its rows are those of entry %d", row.index)
 	}
 	if row.cert != nil {
@@ -233,32 +212,32 @@ func (v *logVerifier) row(ctx context.Context, row *logRow) error {
 	}
 	before := v.latest.Sub(row.event.At)
 	if made := entry.Leaf(); made != row.leaf {
-		v.misfit(row, made, before > clockStep)
+		v.reportMismatch(row, made, before > clockStep)
 		return nil
 	}
 	if before > clockStep {
-		if !v.late { // one finding for a run of them: a clock that was set back makes many
-			v.add(row.about(FaultBackdated, fmt.Sprintf("its time is %s before that of an earlier entry", before.Round(time.Second))))
+		if !v.outOfOrder { // one finding for a run of them: a clock that was set back makes many
+			v.add(row.newFinding(FaultBackdated, fmt.Sprintf("its time is %s before that of an earlier entry", before.Round(time.Second))))
 		}
-		v.late = true
+		v.outOfOrder = true
 		return nil
 	}
-	v.late = false
+	v.outOfOrder = false
 	if row.event.At.After(v.latest) {
 		v.latest = row.event.At
 	}
 	return nil
 }
 
-// misfit reports a row that is not what its leaf says. Two that changed places
+// reportMismatch reports a row that is not what its leaf says. Two that changed places
 // are told by each other's leaf.
-func (v *logVerifier) misfit(row *logRow, made tlog.Hash, early bool) {
+func (v *logVerifier) reportMismatch(row *logRow, made tlog.Hash, early bool) {
 	f := row.diagnose(early)
-	if i, ok := v.lost[made]; ok {
+	if i, ok := v.misplacedLeaves[made]; ok {
 		f.Fault, f.Text = FaultMoved, fmt.Sprintf("its rows are those of entry %d", v.report.Findings[i].Index)
 	}
 	if n := len(v.report.Findings); n < maxFindings {
-		v.lost[row.leaf], v.strays[made] = n, n
+		v.misplacedLeaves[row.leaf], v.misplacedRows[made] = n, n
 	}
 	v.add(f)
 }
@@ -267,14 +246,14 @@ func (v *logVerifier) misfit(row *logRow, made tlog.Hash, early bool) {
 func (v *logVerifier) root(context.Context) error {
 	if !v.broken && v.report.Size > 0 && v.tree.Root() != v.report.Head.Root {
 		text := "the leaves are not those that the head signs: rows and leaves were changed together"
-		for _, n := range v.blocks[:min(len(v.blocks), 5)] {
+		for _, n := range v.badBlocks[:min(len(v.badBlocks), 5)] {
 			text += fmt.Sprintf("; look among entries %d to %d", n<<tileHeight, (n+1)<<tileHeight-1)
 		}
-		v.add(LogFinding{Fault: FaultAltered, Index: -1, At: v.report.Head.Time, Text: text})
+		v.add(translog.Finding{Fault: FaultAltered, Index: -1, At: v.report.Head.Time, Text: text})
 	}
 	for _, kept := range v.check.Kept {
 		if kept.Size > v.report.Size {
-			v.add(LogFinding{Fault: FaultRolledBack, Index: -1, At: kept.Time,
+			v.add(translog.Finding{Fault: FaultRolledBack, Index: -1, At: kept.Time,
 				Text: fmt.Sprintf("the log has %d entries, a kept head signs %d", v.report.Size, kept.Size)})
 		}
 	}
@@ -291,7 +270,7 @@ func (v *logVerifier) pending(ctx context.Context) error {
 		for i := range page {
 			v.report.Pending++
 			after = page[i].id
-			if err := v.row(ctx, &page[i]); err != nil {
+			if err := v.verifyRow(ctx, &page[i]); err != nil {
 				return err
 			}
 		}
@@ -300,20 +279,20 @@ func (v *logVerifier) pending(ctx context.Context) error {
 
 // unlogged looks for rows that no entry tells of.
 func (v *logVerifier) unlogged(ctx context.Context) error {
-	const certs = `'` + Issued + `', '` + Renewed + `', '` + Rekeyed + `', '` + Own + `', '` + Entered + `'`
+	const certs = `'` + kinds.Issued + `', '` + kinds.Renewed + `', '` + kinds.Rekeyed + `', '` + kinds.SelfIssued + `', '` + kinds.Entered + `'`
 	for _, look := range []struct{ what, text string }{
 		{"event", `SELECT e.at, e.kind, e.service, e.serial FROM events e WHERE NOT EXISTS (SELECT 1 FROM log_entries l WHERE l.event = e.id)
 			AND NOT EXISTS (SELECT 1 FROM log_pending p WHERE p.event = e.id) ORDER BY e.id LIMIT ?`},
 		{"certificate", `SELECT c.issued_at, c.kind, c.service, c.serial FROM certificates c
 			WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.serial = c.serial AND e.serial <> '' AND e.kind IN (` + certs + `)) ORDER BY c.id LIMIT ?`},
-		{"revocation", `SELECT r.revoked_at, '` + revoked + `', '', r.serial FROM revocations r
-			WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.serial = r.serial AND e.serial <> '' AND e.kind = '` + revoked + `') ORDER BY r.id LIMIT ?`},
+		{"revocation", `SELECT r.revoked_at, '` + kinds.Revoked + `', '', r.serial FROM revocations r
+			WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.serial = r.serial AND e.serial <> '' AND e.kind = '` + kinds.Revoked + `') ORDER BY r.id LIMIT ?`},
 	} {
 		rows, err := v.q.QueryContext(ctx, look.text, maxFindings)
 		if err != nil {
 			return err
 		}
-		found, err := collect(rows, func(f *LogFinding) error {
+		found, err := sqldb.Collect(rows, func(f *translog.Finding) error {
 			var at int64
 			err := rows.Scan(&at, &f.Kind, &f.Service, &f.Serial)
 			f.At = fromMillis(at)
@@ -330,14 +309,14 @@ func (v *logVerifier) unlogged(ctx context.Context) error {
 	return nil
 }
 
-// prunes looks for entries that are marked as pruned without a prune.
-func (v *logVerifier) prunes(ctx context.Context) error {
+// verifyPrunes looks for entries that are marked as pruned without a prune.
+func (v *logVerifier) verifyPrunes(ctx context.Context) error {
 	rows, err := v.q.QueryContext(ctx, `SELECT MIN(p.idx), COUNT(*) FROM log_entries p WHERE p.pruned <> 0
-		AND NOT EXISTS (SELECT 1 FROM events e WHERE e.id = p.pruned AND e.kind = '`+pruned+`') GROUP BY p.pruned ORDER BY 1 LIMIT ?`, maxFindings)
+		AND NOT EXISTS (SELECT 1 FROM events e WHERE e.id = p.pruned AND e.kind = '`+kinds.Pruned+`') GROUP BY p.pruned ORDER BY 1 LIMIT ?`, maxFindings)
 	if err != nil {
 		return err
 	}
-	found, err := collect(rows, func(f *LogFinding) error {
+	found, err := sqldb.Collect(rows, func(f *translog.Finding) error {
 		var n int64
 		err := rows.Scan(&f.Index, &n)
 		f.Text = fmt.Sprintf("the rows of this and %d more entries are gone, and no prune tells of it", n-1)
@@ -348,22 +327,4 @@ func (v *logVerifier) prunes(ctx context.Context) error {
 		v.add(f)
 	}
 	return err
-}
-
-// snapshot runs reads that all see the same state of the database.
-func (s *Store) snapshot(ctx context.Context, fn func(querier) error) error {
-	_, many := s.read.(numbered)
-	opt := &sql.TxOptions{ReadOnly: true}
-	if many { // SQLite has no other isolation than this one
-		opt.Isolation = sql.LevelRepeatableRead
-	}
-	tx, err := s.dbs[len(s.dbs)-1].BeginTx(ctx, opt)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // it read only; this closes its statements as well
-	if many {
-		return fn(numbered{tx})
-	}
-	return fn(&prepared{on: tx})
 }

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -121,7 +124,7 @@ func begin(t *testing.T, where string) {
 	if _, _, err := s.Resume(t.Context(), other.Verifier(), translog.Head{}); !errors.Is(err, translog.ErrForeign) {
 		t.Errorf("by another key: %v", err)
 	}
-	if err := s.Tell(t.Context(), store.Event{At: time.Now(), Kind: store.Restored, Caller: "operator"}); err != nil {
+	if err := s.Tell(t.Context(), record.Event{At: time.Now(), Kind: kinds.Restored, Caller: "operator"}); err != nil {
 		t.Error(err)
 	}
 	if text, more, err := s.Sequence(t.Context(), key, newest); err != nil || more || bytes.Equal(text, head) {
@@ -148,7 +151,7 @@ func beginOverLeaves(t *testing.T, where string) {
 	if _, err := open(t, where).Begin(t.Context(), w.key); err != nil {
 		t.Error(err)
 	}
-	if err := open(t, where).Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1001", RevokedAt: base}}); err != nil {
+	if err := open(t, where).Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1001", RevokedAt: base}}); err != nil {
 		t.Errorf("revoking after all tables of numbers were emptied: %v", err)
 	}
 }
@@ -203,7 +206,7 @@ func TestFileThatVanishes(t *testing.T) {
 			commit(t, s, entry(1, "a"))
 			vanish(t, path)
 			for range 2 { // also on a new connection
-				if _, err := s.Commit(t.Context(), store.Issue{Certificate: entry(2, "a")}); !errors.Is(err, store.ErrRemoved) {
+				if _, err := s.Commit(t.Context(), store.Issuance{Certificate: entry(2, "a")}); !errors.Is(err, store.ErrRemoved) {
 					t.Errorf("acknowledged: %v", err)
 				}
 			}
@@ -229,7 +232,7 @@ func TestName(t *testing.T) {
 		"postgres://pki@127.0.0.1/record": `database "record" of 127.0.0.1`,
 		"postgres://pki:x@127.0.0.1/pki":  "the database",
 	} {
-		if got := store.Name(where); got != want {
+		if got := sqldb.Name(where); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -259,7 +262,7 @@ func alter(t testing.TB, where string, texts ...string) {
 func rawDB(t testing.TB, where string) *sql.DB {
 	t.Helper()
 	driver := "sqlite"
-	if store.IsURL(where) {
+	if sqldb.IsURL(where) {
 		driver = "pgx"
 	}
 	db, err := sql.Open(driver, where)

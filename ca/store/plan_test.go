@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
 )
 
 // whole is how the databases say that they read a whole table or sort a result.
@@ -25,7 +25,7 @@ func everyPageIsARangeScan(t *testing.T, where string) {
 		}
 	}
 	for n := range 1 << 6 {
-		q := store.Query{Now: time.Now()}
+		q := record.Query{Now: time.Now()}
 		set := func(bit int, set func()) {
 			if n&(1<<bit) != 0 {
 				set()
@@ -37,7 +37,7 @@ func everyPageIsARangeScan(t *testing.T, where string) {
 		set(3, func() { q.ExpiresBefore = time.Now() })
 		set(4, func() { q.SoonestFirst = true })
 		set(5, func() { q.Cursor = "1.1" })
-		for _, state := range []string{"", store.StateValid, store.StateExpired, store.StateRevoked} {
+		for _, state := range []string{"", record.StateValid, record.StateExpired, record.StateRevoked} {
 			q.State = state
 			plan, err := s.Plan(t.Context(), q)
 			if err != nil {

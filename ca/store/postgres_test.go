@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -71,7 +72,7 @@ func FuzzCheck(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, where string) {
-		if !store.IsURL(where) || store.Check(where) != nil {
+		if !sqldb.IsURL(where) || store.Check(where) != nil {
 			return
 		}
 		u, err := url.Parse(where)

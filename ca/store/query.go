@@ -12,94 +12,68 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
-
-// States of a certificate. Revoked wins over expired: it is the fact that
-// somebody will look for.
-const (
-	StateValid   = "valid"
-	StateExpired = "expired"
-	StateRevoked = "revoked"
-)
-
-// MaxPage is how many rows a page has at most.
-const MaxPage = 1000
 
 const (
 	defaultLimit = 100
-	maxLimit     = MaxPage
+	maxLimit     = record.MaxPage
 )
-
-// Query selects certificates; the zero value selects all. Filters combine with "and".
-type Query struct {
-	Service       string    // exact
-	Name          string    // exact name in the certificate: DNS, IP or URI
-	Issuer        string    // subject key id of the intermediate, hex
-	State         string    // StateValid, StateExpired or StateRevoked; "" is any
-	ExpiresBefore time.Time // exclusive; zero is any
-	SoonestFirst  bool      // order by expiry upwards; the default is downwards
-	Limit         int       // rows per page; 0 means 100, more than 1000 means 1000
-	Cursor        string    // what the page before returned
-	Now           time.Time // the moment that state is judged at; zero means now
-}
 
 const columns = `c.id, c.serial, c.service, c.kind, c.provisioner, c.caller, c.lineage, c.previous, i.key_id, c.key_hash, c.names,
 	c.not_before, c.not_after, c.issued_at, c.proof_until, c.der, h.der, r.revoked_at, r.reason, r.note, r.caller`
 
-// joined has outer joins only: they leave it to the filters where a scan begins.
-const joined = ` FROM certificates c LEFT JOIN revocations r ON r.certificate = c.id` + named
+// revocationJoin has outer joins only: they leave it to the filters where a scan begins.
+const revocationJoin = ` FROM certificates c LEFT JOIN revocations r ON r.certificate = c.id` + nameJoin
 
-const named = ` LEFT JOIN issuers i ON i.id = c.issuer LEFT JOIN chains h ON h.id = c.chain`
+const nameJoin = ` LEFT JOIN issuers i ON i.id = c.issuer LEFT JOIN chains h ON h.id = c.chain`
 
-// State says what the certificate is at the given moment.
-func (c *Certificate) State(now time.Time) string {
-	switch {
-	case c.Revocation != nil:
-		return StateRevoked
-	case !now.Before(c.NotAfter):
-		return StateExpired
+// Get returns one certificate by its decimal serial, or [record.ErrNotFound].
+func (s *Store) Get(ctx context.Context, serial string) (record.Certificate, error) {
+	if err := s.db.Stopped(); err != nil {
+		return record.Certificate{}, err
 	}
-	return StateValid
+	return get(ctx, s.db.Read, serial)
 }
 
-// Get returns one certificate by its decimal serial, or [ErrNotFound].
-func (s *Store) Get(ctx context.Context, serial string) (Certificate, error) {
-	if err := s.stopped(); err != nil {
-		return Certificate{}, err
-	}
-	return get(ctx, s.read, serial)
+func get(ctx context.Context, q sqldb.Querier, serial string) (record.Certificate, error) {
+	found, err := find(ctx, q, serial)
+	return found.c, err
 }
 
-func get(ctx context.Context, q querier, serial string) (c Certificate, err error) {
-	var id int64
-	return c, getRow(ctx, q, serial, &id, &c)
+// storedCertificate is a certificate with its number in the table.
+type storedCertificate struct {
+	id int64
+	c  record.Certificate
 }
 
-func getRow(ctx context.Context, q querier, serial string, id *int64, c *Certificate) (err error) {
-	*id, err = scan(q.QueryRowContext(ctx, `SELECT `+columns+joined+` WHERE c.serial = ?`, serial), c)
+// find returns a certificate by its decimal serial, or [record.ErrNotFound].
+func find(ctx context.Context, q sqldb.Querier, serial string) (found storedCertificate, err error) {
+	found.id, err = scan(q.QueryRowContext(ctx, `SELECT `+columns+revocationJoin+` WHERE c.serial = ?`, serial), &found.c)
 	if errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("certificate %s: %w", pemfile.HexSerial(serial), ErrNotFound)
+		return storedCertificate{}, fmt.Errorf("certificate %s: %w", certs.HexSerial(serial), record.ErrNotFound)
 	}
 	if err != nil {
-		return fmt.Errorf("reading certificate %s: %w", serial, err)
+		return storedCertificate{}, fmt.Errorf("reading certificate %s: %w", serial, err)
 	}
-	return nil
+	return found, nil
 }
 
 // List returns one page and the cursor of the next one, "" after the last. The
 // cursor is a position, not an offset: rows that come in between shift nothing.
-func (s *Store) List(ctx context.Context, q Query) (page []Certificate, next string, err error) {
-	text, args, limit, err := q.build()
+func (s *Store) List(ctx context.Context, q record.Query) (page []record.Certificate, next string, err error) {
+	text, args, limit, err := buildQuery(q)
 	if err != nil {
 		return nil, "", err
 	}
-	rows, err := s.read.QueryContext(ctx, text, args...)
+	rows, err := s.db.Read.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, "", fmt.Errorf("listing certificates: %w", err)
 	}
 	var ids []int64
-	page, err = collect(rows, func(c *Certificate) error {
+	page, err = sqldb.Collect(rows, func(c *record.Certificate) error {
 		id, err := scan(rows, c)
 		ids = append(ids, id)
 		return err
@@ -115,37 +89,37 @@ func (s *Store) List(ctx context.Context, q Query) (page []Certificate, next str
 	return page, next, nil
 }
 
-// plan is where a list begins: rows are scanned in the order of an index, which
+// indexScan is where a list begins: rows are scanned in the order of an index, which
 // ends with the two columns of its position, and the others are looked up.
-type plan struct {
+type indexScan struct {
 	from            string
 	notAfter, id    string // columns of the position
 	service, issuer string // conditions on one argument
 }
 
-func (q Query) plan() plan {
+func chooseIndex(q record.Query) indexScan {
 	switch {
 	case q.Name != "":
-		return plan{joined + ` JOIN certificate_names n ON n.id = c.id`, "n.not_after", "n.id", `c.service = ?`, issuedBy}
-	case q.State == StateRevoked:
+		return indexScan{revocationJoin + ` JOIN certificate_names n ON n.id = c.id`, "n.not_after", "n.id", `c.service = ?`, issuedBy}
+	case q.State == record.StateRevoked:
 		// Few among many, so the scan begins with them; COALESCE keeps it so.
-		return plan{` FROM revocations r LEFT JOIN certificates c ON c.id = r.certificate` + named,
+		return indexScan{` FROM revocations r LEFT JOIN certificates c ON c.id = r.certificate` + nameJoin,
 			"r.not_after", "r.certificate", `COALESCE(c.service, '') = ?`, `r.issuer = ?`}
 	}
-	return plan{joined, "c.not_after", "c.id", `c.service = ?`, issuedBy}
+	return indexScan{revocationJoin, "c.not_after", "c.id", `c.service = ?`, issuedBy}
 }
 
 const issuedBy = `c.issuer = (SELECT id FROM issuers WHERE key_id = ?)`
 
 // build writes the SQL. Each filter names columns that an index starts with, and
 // the order is the rest of that index.
-func (q Query) build() (text string, args []any, limit int, err error) {
+func buildQuery(q record.Query) (text string, args []any, limit int, err error) {
 	limit = q.Limit
 	if limit <= 0 {
 		limit = defaultLimit
 	}
 	limit = min(limit, maxLimit)
-	p, now := q.plan(), q.Now
+	p, now := chooseIndex(q), q.Now
 	if now.IsZero() {
 		now = time.Now()
 	}
@@ -165,14 +139,14 @@ func (q Query) build() (text string, args []any, limit int, err error) {
 	}
 	switch q.State {
 	case "":
-	case StateValid:
+	case record.StateValid:
 		add(p.notAfter+` > ? AND r.certificate IS NULL`, millis(now))
-	case StateExpired:
+	case record.StateExpired:
 		add(p.notAfter+` <= ? AND r.certificate IS NULL`, millis(now))
-	case StateRevoked:
+	case record.StateRevoked:
 		add(`r.certificate IS NOT NULL`)
 	default:
-		return "", nil, 0, fmt.Errorf("state %q: want %s, %s or %s", q.State, StateValid, StateExpired, StateRevoked)
+		return "", nil, 0, fmt.Errorf("state %q: want %s, %s or %s", q.State, record.StateValid, record.StateExpired, record.StateRevoked)
 	}
 	op, order := "<", " DESC"
 	if q.SoonestFirst {
@@ -197,11 +171,11 @@ func (q Query) build() (text string, args []any, limit int, err error) {
 // Issuers returns the subject key ids (hex) of all intermediates that have a
 // certificate in the record, sorted.
 func (s *Store) Issuers(ctx context.Context) ([]string, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT key_id FROM issuers`)
+	rows, err := s.db.Read.QueryContext(ctx, `SELECT key_id FROM issuers`)
 	if err != nil {
 		return nil, fmt.Errorf("listing issuers: %w", err)
 	}
-	ids, err := collect(rows, func(v *string) error { return rows.Scan(v) })
+	ids, err := sqldb.Collect(rows, func(v *string) error { return rows.Scan(v) })
 	slices.Sort(ids) // here: each database has its own idea of an order
 	return ids, err
 }
@@ -220,9 +194,7 @@ func parseCursor(s string) (at, id int64, err error) {
 	return at, id, nil
 }
 
-type scanner interface{ Scan(dest ...any) error }
-
-func scan(row scanner, c *Certificate) (id int64, err error) {
+func scan(row sqldb.Scanner, c *record.Certificate) (id int64, err error) {
 	var notBefore, notAfter, issuedAt, proof int64
 	var names string
 	var keyHash []byte
@@ -238,21 +210,7 @@ func scan(row scanner, c *Certificate) (id int64, err error) {
 		c.ProofUntil = fromMillis(proof)
 	}
 	if revokedAt.Valid {
-		c.Revocation = &Revocation{Serial: c.Serial, RevokedAt: fromMillis(revokedAt.Int64), Reason: int(reason.Int64), Note: note.String, Caller: by.String}
+		c.Revocation = &record.Revocation{Serial: c.Serial, RevokedAt: fromMillis(revokedAt.Int64), Reason: int(reason.Int64), Note: note.String, Caller: by.String}
 	}
 	return id, json.Unmarshal([]byte(names), &c.Names)
-}
-
-// collect reads all rows and closes them.
-func collect[T any](rows *sql.Rows, scan func(*T) error) (_ []T, err error) {
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	var out []T
-	for rows.Next() {
-		var v T
-		if err := scan(&v); err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, rows.Err()
 }

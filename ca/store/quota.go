@@ -5,27 +5,38 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
 )
 
 // Live counts the certificates of a service that have neither expired at now nor
 // been revoked, up to most: what is beyond it is not looked at.
 func (s *Store) Live(ctx context.Context, service string, now time.Time, most int) (int, error) {
-	return countLive(ctx, s.read, service, now, most)
+	return countLive(ctx, s.db.Read, liveCount{service, now, most})
+}
+
+// liveCount asks how many certificates of a service are live at a time; most is the
+// largest answer.
+type liveCount struct {
+	service string
+	at      time.Time
+	most    int
 }
 
 // countLive first counts by the index alone, revoked ones included: mostly that is
 // answer enough, and the second look at each row is saved.
-func countLive(ctx context.Context, q querier, service string, now time.Time, most int) (n int, err error) {
+func countLive(ctx context.Context, q sqldb.Querier, ask liveCount) (n int, err error) {
 	const from = ` FROM certificates c WHERE c.service = ? AND c.not_after > ?`
 	for _, and := range []string{``, ` AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)`} {
-		if n, err = count(ctx, q, `SELECT COUNT(*) FROM (SELECT 1`+from+and+` LIMIT ?) AS counted`, service, millis(now), most); err != nil || n < most {
+		if n, err = count(ctx, q, `SELECT COUNT(*) FROM (SELECT 1`+from+and+` LIMIT ?) AS counted`, ask.service, millis(ask.at), ask.most); err != nil || n < ask.most {
 			return n, err
 		}
 	}
 	return n, nil
 }
 
-func count(ctx context.Context, q querier, text string, args ...any) (n int, err error) {
+func count(ctx context.Context, q sqldb.Querier, text string, args ...any) (n int, err error) {
 	if err = q.QueryRowContext(ctx, text, args...).Scan(&n); err != nil {
 		return 0, fmt.Errorf("counting certificates: %w", err)
 	}
@@ -35,7 +46,7 @@ func count(ctx context.Context, q querier, text string, args ...any) (n int, err
 // LiveByService counts the certificates that have not expired at now, revoked
 // ones included, of each service that has any.
 func (s *Store) LiveByService(ctx context.Context, now time.Time) (map[string]int, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT service, COUNT(*) FROM certificates WHERE not_after > ? GROUP BY service`, millis(now))
+	rows, err := s.db.Read.QueryContext(ctx, `SELECT service, COUNT(*) FROM certificates WHERE not_after > ? GROUP BY service`, millis(now))
 	if err != nil {
 		return nil, fmt.Errorf("counting certificates: %w", err)
 	}
@@ -43,7 +54,7 @@ func (s *Store) LiveByService(ctx context.Context, now time.Time) (map[string]in
 		service string
 		n       int
 	}
-	lines, err := collect(rows, func(l *line) error { return rows.Scan(&l.service, &l.n) })
+	lines, err := sqldb.Collect(rows, func(l *line) error { return rows.Scan(&l.service, &l.n) })
 	if err != nil {
 		return nil, fmt.Errorf("counting certificates: %w", err)
 	}
@@ -54,40 +65,29 @@ func (s *Store) LiveByService(ctx context.Context, now time.Time) (map[string]in
 	return out, nil
 }
 
-// LineageCount says how many certificates of a lineage have neither expired nor been
-// revoked.
-type LineageCount struct {
-	Service string
-	Lineage string // serial of its first certificate, decimal
-	Live    int
-}
-
 // maxCrowded bounds what Crowded returns.
 const maxCrowded = 20
 
 // Crowded returns the lineages with at least so many live certificates, the largest
 // ones first, 20 at most. Like [Inspect] it takes a record as it is, whatever the
 // version of its schema, and migrates nothing.
-func Crowded(ctx context.Context, where string, least int, now time.Time) (_ []LineageCount, err error) {
+func Crowded(ctx context.Context, where string, least int, now time.Time) (_ []record.LineageCount, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("counting lineages: %w", err)
 		}
 	}()
-	db, err := openAsIs(ctx, where)
+	db, err := sqldb.OpenAsIs(ctx, where)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	text := `SELECT MIN(c.service), c.lineage, COUNT(*) FROM certificates c
+	const text = `SELECT MIN(c.service), c.lineage, COUNT(*) FROM certificates c
 		WHERE c.not_after > ? AND NOT EXISTS (SELECT 1 FROM revocations r WHERE r.certificate = c.id)
 		GROUP BY c.lineage HAVING COUNT(*) >= ? ORDER BY 3 DESC, 2 LIMIT ?`
-	if IsURL(where) {
-		text = dollars(text)
-	}
-	rows, err := db.QueryContext(ctx, text, millis(now), least, maxCrowded)
+	rows, err := db.Read.QueryContext(ctx, text, millis(now), least, maxCrowded)
 	if err != nil {
 		return nil, err
 	}
-	return collect(rows, func(l *LineageCount) error { return rows.Scan(&l.Service, &l.Lineage, &l.Live) })
+	return sqldb.Collect(rows, func(l *record.LineageCount) error { return rows.Scan(&l.Service, &l.Lineage, &l.Live) })
 }

@@ -5,31 +5,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/big"
-	"strings"
-	"time"
-)
 
-// Revocation says that, when and why a certificate was revoked.
-type Revocation struct {
-	Serial    string    `json:"serial"` // decimal
-	RevokedAt time.Time `json:"revoked_at"`
-	Reason    int       `json:"reason"` // RFC 5280 §5.3.1
-	Note      string    `json:"note,omitempty"`
-	Caller    string    `json:"caller"`
-}
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
+)
 
 // RevokeRequest is one revocation.
 type RevokeRequest struct {
-	Revocation
+	record.Revocation
 	Token Token // spent in the same transaction, if set
 }
 
 // Revoke marks a certificate as revoked and records who did it, in one
-// transaction. An unknown serial is [ErrNotFound], a second time
+// transaction. An unknown serial is [record.ErrNotFound], a second time
 // [ErrAlreadyRevoked], a spent token [ErrTokenUsed].
 func (s *Store) Revoke(ctx context.Context, req RevokeRequest) error {
-	err := s.change(ctx, func(tx *txn) error { return revoke(ctx, tx, req) })
+	err := s.db.Change(ctx, func(tx *sqldb.Txn) error { return revoke(ctx, tx, req) })
 	if errors.Is(err, errSpent) {
 		err = ErrTokenUsed
 	}
@@ -39,7 +31,7 @@ func (s *Store) Revoke(ctx context.Context, req RevokeRequest) error {
 	return nil
 }
 
-func revoke(ctx context.Context, tx *txn, req RevokeRequest) error {
+func revoke(ctx context.Context, tx *sqldb.Txn, req RevokeRequest) error {
 	if err := spend(ctx, tx, req.Token, ""); err != nil {
 		return err
 	}
@@ -47,16 +39,15 @@ func revoke(ctx context.Context, tx *txn, req RevokeRequest) error {
 	if err != nil {
 		return err
 	}
-	var id int64
-	var c Certificate
-	if err := getRow(ctx, tx, req.Serial, &id, &c); err != nil {
+	found, err := find(ctx, tx, req.Serial)
+	if err != nil {
 		return err
 	}
 	// A renewal that is about to commit ends first, or waits and sees this revocation.
-	if err := tx.lock(ctx, lineageLock, c.Service, true); err != nil {
+	if err := lockService(ctx, tx, found.c.Service); err != nil {
 		return err
 	}
-	return addRevocation(ctx, tx, target{id, c}, req.Revocation, mark)
+	return addRevocation(ctx, tx, newRevocation{found, req.Revocation, mark})
 }
 
 // RevokeCertificate is [Store.Revoke] for a certificate that the record may not
@@ -64,14 +55,14 @@ func revoke(ctx context.Context, tx *txn, req RevokeRequest) error {
 // this authority issued it, and c.Service and c.Issuer, are for the caller to see.
 // A certificate with the serial and not the content of one in the record is
 // [ErrSerialTaken].
-func (s *Store) RevokeCertificate(ctx context.Context, c Certificate, r Revocation) error {
-	c.Kind, c.Caller, c.IssuedAt = Entered, r.Caller, r.RevokedAt
-	row, err := newRow(Issue{Certificate: c})
+func (s *Store) RevokeCertificate(ctx context.Context, c record.Certificate, r record.Revocation) error {
+	c.Kind, c.Caller, c.IssuedAt = kinds.Entered, r.Caller, r.RevokedAt
+	row, err := newRow(Issuance{Certificate: c})
 	if err != nil {
 		return fmt.Errorf("revoking %s: %w", c.Serial, err)
 	}
-	s.recall(row)
-	err = s.change(ctx, func(tx *txn) error { return row.revoke(ctx, tx, r) })
+	s.cachedIDs(row)
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error { return row.revoke(ctx, tx, r) })
 	if err != nil {
 		return fmt.Errorf("revoking %s: %w", c.Serial, err)
 	}
@@ -79,87 +70,68 @@ func (s *Store) RevokeCertificate(ctx context.Context, c Certificate, r Revocati
 }
 
 // revoke enters the certificate, if it is not there, and revokes it.
-func (r *row) revoke(ctx context.Context, tx *txn, revocation Revocation) error {
+func (r *certificateRow) revoke(ctx context.Context, tx *sqldb.Txn, revocation record.Revocation) error {
 	c := r.issue.Certificate
 	// First, as all who revoke do: it also keeps two from entering the same one.
 	mark, err := nextMark(ctx, tx)
 	if err != nil {
 		return err
 	}
-	var id int64
-	var have Certificate
-	err = getRow(ctx, tx, c.Serial, &id, &have)
-	if errors.Is(err, ErrNotFound) {
+	have, err := find(ctx, tx, c.Serial)
+	if errors.Is(err, record.ErrNotFound) {
 		if err := r.insert(ctx, tx); err != nil {
 			return err
 		}
-		err = getRow(ctx, tx, c.Serial, &id, &have)
+		have, err = find(ctx, tx, c.Serial)
 	}
 	switch {
 	case err != nil:
 		return err
-	case !bytes.Equal(have.DER, c.DER):
+	case !bytes.Equal(have.c.DER, c.DER):
 		return ErrSerialTaken
 	}
-	if err := tx.lock(ctx, lineageLock, have.Service, true); err != nil {
+	if err := lockService(ctx, tx, have.c.Service); err != nil {
 		return err
 	}
-	return addRevocation(ctx, tx, target{id, have}, revocation, mark)
+	return addRevocation(ctx, tx, newRevocation{have, revocation, mark})
 }
 
-// target is a certificate to revoke, with its number in the table.
-type target struct {
-	id int64
-	c  Certificate
+// newRevocation is a revocation of a certificate that is in the table.
+type newRevocation struct {
+	of   storedCertificate
+	why  record.Revocation
+	mark int64 // of the transaction
 }
 
-func addRevocation(ctx context.Context, tx *txn, t target, r Revocation, mark int64) error {
-	c := t.c
+func addRevocation(ctx context.Context, tx *sqldb.Txn, n newRevocation) error {
+	c, r := n.of.c, n.why
 	res, err := tx.ExecContext(ctx, `INSERT INTO revocations (certificate, serial, lineage, issuer, not_after, revoked_at, reason, note, caller, mark)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		t.id, c.Serial, c.Lineage, c.Issuer, millis(c.NotAfter), millis(r.RevokedAt), r.Reason, r.Note, r.Caller, mark)
+		n.of.id, c.Serial, c.Lineage, c.Issuer, millis(c.NotAfter), millis(r.RevokedAt), r.Reason, r.Note, r.Caller, n.mark)
 	if err != nil {
 		return fmt.Errorf("inserting the revocation: %w", err)
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
+	if rows, err := res.RowsAffected(); err != nil || rows == 0 {
 		return errors.Join(err, ErrAlreadyRevoked)
 	}
-	made := revocationRow{r, c.Lineage, c.Issuer, c.NotAfter, mark}
+	made := revocationRow{r, c.Lineage, c.Issuer, c.NotAfter, n.mark}
 	made.Serial = c.Serial
-	_, err = addEvent(ctx, tx, Event{At: r.RevokedAt, Kind: revoked, Caller: r.Caller, Service: c.Service, Serial: c.Serial, Detail: r.Note}, made.subject())
+	_, err = addEvent(ctx, tx, record.Event{At: r.RevokedAt, Kind: kinds.Revoked, Caller: r.Caller, Service: c.Service, Serial: c.Serial, Detail: r.Note}, made.revocationDigest())
 	return err
 }
 
 // LineageRevoked reports whether any certificate of a lineage was revoked: a
 // thief who renewed before the owner noticed must not keep the successor.
 func (s *Store) LineageRevoked(ctx context.Context, lineage string) (bool, error) {
-	if err := s.stopped(); err != nil {
+	if err := s.db.Stopped(); err != nil {
 		return false, err
 	}
-	return lineageRevoked(ctx, s.read, lineage)
+	return lineageRevoked(ctx, s.db.Read, lineage)
 }
 
-func lineageRevoked(ctx context.Context, q querier, lineage string) (found bool, err error) {
+func lineageRevoked(ctx context.Context, q sqldb.Querier, lineage string) (found bool, err error) {
 	if err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM revocations WHERE lineage = ?)`, lineage).Scan(&found); err != nil {
 		return false, fmt.Errorf("looking up lineage %s: %w", lineage, err)
 	}
 	return found, nil
-}
-
-// ParseSerial brings a serial to the decimal form of the record. It takes
-// decimal digits, hex after 0x, and hex with colons as openssl prints it.
-func ParseSerial(s string) (string, error) {
-	text, base := strings.TrimSpace(s), 10
-	switch {
-	case strings.HasPrefix(text, "0x"), strings.HasPrefix(text, "0X"):
-		text, base = text[2:], 16
-	case strings.Contains(text, ":"):
-		text, base = strings.ReplaceAll(text, ":", ""), 16
-	}
-	n, ok := new(big.Int).SetString(text, base)
-	// RFC 5280 §4.1.2.2: positive, at most 20 octets.
-	if !ok || len(text) > 50 || strings.ContainsAny(text, "_+-") || n.Sign() <= 0 || n.BitLen() > 160 {
-		return "", fmt.Errorf("serial %.60q: want decimal digits, 0x and hex, or hex with colons", s)
-	}
-	return n.String(), nil
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -27,7 +29,7 @@ func revokeCertificate(t *testing.T, where string) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	revocation := store.Revocation{RevokedAt: now, Reason: 1, Note: "lost", Caller: "operator"}
+	revocation := record.Revocation{RevokedAt: now, Reason: 1, Note: "lost", Caller: "operator"}
 	if err := w.s.RevokeCertificate(t.Context(), taken, revocation); !errors.Is(err, store.ErrSerialTaken) {
 		t.Errorf("another certificate of this serial: %v", err)
 	}
@@ -49,7 +51,7 @@ func revokeCertificate(t *testing.T, where string) {
 		t.Errorf("revoked %d times", done)
 	}
 	c, err := w.s.Get(t.Context(), "1003")
-	if err != nil || c.Kind != store.Entered || c.Caller != "operator" || c.Service != "storage" || c.Lineage != "1003" || c.Revocation == nil || c.Revocation.Reason != 1 {
+	if err != nil || c.Kind != kinds.Entered || c.Caller != "operator" || c.Service != "storage" || c.Lineage != "1003" || c.Revocation == nil || c.Revocation.Reason != 1 {
 		t.Errorf("%+v %v", c, err)
 	}
 	known, err := w.s.Get(t.Context(), "1001")
@@ -59,18 +61,18 @@ func revokeCertificate(t *testing.T, where string) {
 	if err := w.s.RevokeCertificate(t.Context(), known, revocation); err != nil {
 		t.Errorf("one that the record has: %v", err)
 	}
-	if known, err = w.s.Get(t.Context(), "1001"); err != nil || known.Kind != store.Issued || known.Revocation == nil {
+	if known, err = w.s.Get(t.Context(), "1001"); err != nil || known.Kind != kinds.Issued || known.Revocation == nil {
 		t.Errorf("%+v %v", known, err)
 	}
 	mark, err := w.s.RevocationMark(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed, err := w.s.RevokedBetween(t.Context(), "010203", 0, mark, w.start)
+	listed, err := w.s.RevokedBetween(t.Context(), record.RevokedRange{Issuer: "010203", UpTo: mark, Now: w.start})
 	if err != nil || len(listed) != 2 {
 		t.Errorf("%+v %v", listed, err)
 	}
-	for _, kind := range []string{store.Entered, "revoked"} {
+	for _, kind := range []string{kinds.Entered, "revoked"} {
 		if events, err := w.s.Events(t.Context(), kind, 0, 10); err != nil || len(events) == 0 || events[0].Serial != "1003" {
 			t.Errorf("%s: %+v %v", kind, events, err)
 		}
@@ -80,7 +82,7 @@ func revokeCertificate(t *testing.T, where string) {
 		t.Errorf("log: %+v", report)
 	}
 	w.tamper(`UPDATE certificates SET service = 'other' WHERE serial = '1003'`)
-	if report := w.verify(); len(report.Findings) != 1 || report.Findings[0].Kind != store.Entered {
+	if report := w.verify(); len(report.Findings) != 1 || report.Findings[0].Kind != kinds.Entered {
 		t.Errorf("an entered row that was changed: %+v", report)
 	}
 }

@@ -3,25 +3,17 @@ package store
 import (
 	"context"
 	"fmt"
-	"time"
-)
 
-// Selection names what [Store.RevokeSet] revokes: a service or a lineage, one of
-// the two.
-type Selection struct {
-	Service string
-	Lineage string // serial of the first certificate, decimal
-	// Since leaves out what expired before it. An expired certificate can be
-	// renewed for a while, so that a set which spared it would not hold.
-	Since time.Time
-}
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+)
 
 // RevokeSet revokes all certificates of a selection that are not revoked yet, in
 // one transaction, and returns how many. What is issued to the same service
 // afterwards, by a new token, is not among them. r.Serial is ignored. None is
-// [ErrNotFound].
-func (s *Store) RevokeSet(ctx context.Context, sel Selection, r Revocation) (n int, err error) {
-	err = s.change(ctx, func(tx *txn) (err error) {
+// [record.ErrNotFound].
+func (s *Store) RevokeSet(ctx context.Context, sel record.Selection, r record.Revocation) (n int, err error) {
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) (err error) {
 		n, err = revokeSet(ctx, tx, sel, r)
 		return err
 	})
@@ -31,21 +23,21 @@ func (s *Store) RevokeSet(ctx context.Context, sel Selection, r Revocation) (n i
 	return n, nil
 }
 
-func revokeSet(ctx context.Context, tx *txn, sel Selection, r Revocation) (int, error) {
+func revokeSet(ctx context.Context, tx *sqldb.Txn, sel record.Selection, r record.Revocation) (int, error) {
 	mark, err := nextMark(ctx, tx)
 	if err != nil {
 		return 0, err
 	}
 	service := sel.Service
 	if sel.Lineage != "" {
-		var first Certificate
-		if err := getRow(ctx, tx, sel.Lineage, new(int64), &first); err != nil {
+		first, err := get(ctx, tx, sel.Lineage)
+		if err != nil {
 			return 0, err
 		}
 		service = first.Service
 	}
 	// From here no renewal commits: those before are selected, those after are refused.
-	if err := tx.lock(ctx, lineageLock, service, true); err != nil {
+	if err := lockService(ctx, tx, service); err != nil {
 		return 0, err
 	}
 	set, err := unrevoked(ctx, tx, sel)
@@ -53,10 +45,10 @@ func revokeSet(ctx context.Context, tx *txn, sel Selection, r Revocation) (int, 
 		return 0, err
 	}
 	if len(set) == 0 {
-		return 0, ErrNotFound
+		return 0, record.ErrNotFound
 	}
 	for _, t := range set {
-		if err := addRevocation(ctx, tx, t, r, mark); err != nil {
+		if err := addRevocation(ctx, tx, newRevocation{t, r, mark}); err != nil {
 			return 0, err
 		}
 	}
@@ -65,19 +57,19 @@ func revokeSet(ctx context.Context, tx *txn, sel Selection, r Revocation) (int, 
 
 // Selected returns what RevokeSet would revoke now, in the order of issue. Of
 // each certificate Serial, Service, Lineage, Issuer and NotAfter are filled in.
-func (s *Store) Selected(ctx context.Context, sel Selection) ([]Certificate, error) {
-	set, err := unrevoked(ctx, s.read, sel)
+func (s *Store) Selected(ctx context.Context, sel record.Selection) ([]record.Certificate, error) {
+	set, err := unrevoked(ctx, s.db.Read, sel)
 	if err != nil {
 		return nil, fmt.Errorf("selecting certificates: %w", err)
 	}
-	out := make([]Certificate, len(set))
+	out := make([]record.Certificate, len(set))
 	for i, t := range set {
 		out[i] = t.c
 	}
 	return out, nil
 }
 
-func unrevoked(ctx context.Context, q querier, sel Selection) ([]target, error) {
+func unrevoked(ctx context.Context, q sqldb.Querier, sel record.Selection) ([]storedCertificate, error) {
 	where, arg := ` AND c.service = ?`, sel.Service
 	if sel.Lineage != "" {
 		where, arg = ` AND c.lineage = ?`, sel.Lineage
@@ -88,7 +80,7 @@ func unrevoked(ctx context.Context, q querier, sel Selection) ([]target, error) 
 	if err != nil {
 		return nil, err
 	}
-	return collect(rows, func(t *target) error {
+	return sqldb.Collect(rows, func(t *storedCertificate) error {
 		var end int64
 		err := rows.Scan(&t.id, &t.c.Serial, &t.c.Service, &t.c.Lineage, &t.c.Issuer, &end)
 		t.c.NotAfter = fromMillis(end)

@@ -5,20 +5,16 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-)
 
-// Search selects certificates by the beginning of a name.
-type Search struct {
-	Prefix string // of a name: DNS, IP or URI, in lower case
-	Limit  int    // as in [Query]
-	Cursor string // what the page before returned
-}
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/record"
+)
 
 // Search returns one page of the certificates that have a name with the prefix,
 // in the order of names, and the cursor of the next page, "" after the last. A
 // certificate with several such names is there once, so a page may have fewer rows
 // than its limit. An empty prefix is an error: that is what List is for.
-func (s *Store) Search(ctx context.Context, q Search) (page []Certificate, next string, err error) {
+func (s *Store) Search(ctx context.Context, q record.Search) (page []record.Certificate, next string, err error) {
 	if err := checkPrefix(q.Prefix); err != nil {
 		return nil, "", err
 	}
@@ -30,7 +26,7 @@ func (s *Store) Search(ctx context.Context, q Search) (page []Certificate, next 
 	// The names with a prefix are a range of the index: from the prefix itself to
 	// the text of which the last byte is one more.
 	last := len(q.Prefix) - 1
-	text, args := `SELECT n.name, n.not_after, `+columns+joined+` JOIN certificate_names n ON n.id = c.id WHERE n.name >= ? AND n.name < ?`,
+	text, args := `SELECT n.name, n.not_after, `+columns+revocationJoin+` JOIN certificate_names n ON n.id = c.id WHERE n.name >= ? AND n.name < ?`,
 		[]any{q.Prefix, q.Prefix[:last] + string(rune(q.Prefix[last]+1))}
 	if q.Cursor != "" {
 		at, err := parseSearchCursor(q.Cursor)
@@ -39,11 +35,11 @@ func (s *Store) Search(ctx context.Context, q Search) (page []Certificate, next 
 		}
 		text, args = text+` AND (n.name, n.not_after, n.id) > (?, ?, ?)`, append(args, at.name, at.notAfter, at.id)
 	}
-	rows, err := s.read.QueryContext(ctx, text+` ORDER BY n.name, n.not_after, n.id LIMIT ?`, append(args, limit+1)...)
+	rows, err := s.db.Read.QueryContext(ctx, text+` ORDER BY n.name, n.not_after, n.id LIMIT ?`, append(args, limit+1)...)
 	if err != nil {
 		return nil, "", fmt.Errorf("searching certificates: %w", err)
 	}
-	found, err := collect(rows, func(h *hit) (err error) {
+	found, err := sqldb.Collect(rows, func(h *hit) (err error) {
 		h.id, err = scan(prefixed{rows, []any{&h.name, &h.notAfter}}, &h.cert)
 		return err
 	})
@@ -74,7 +70,7 @@ func checkPrefix(p string) error {
 type hit struct {
 	name         string
 	notAfter, id int64
-	cert         Certificate
+	cert         record.Certificate
 }
 
 // first tells whether this is the first name of its certificate that the search finds.
@@ -106,7 +102,7 @@ func parseSearchCursor(s string) (h hit, err error) {
 
 // prefixed scans columns that stand before those of a certificate.
 type prefixed struct {
-	rows  scanner
+	rows  sqldb.Scanner
 	first []any
 }
 

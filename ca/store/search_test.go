@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
 )
 
 func TestSearch(t *testing.T) { engines(t, search) }
@@ -18,7 +18,7 @@ func search(t *testing.T, where string) {
 		commit(t, s, c)
 	}
 	all := func(prefix string, limit int) (serials []string) {
-		for q := (store.Search{Prefix: prefix, Limit: limit}); ; {
+		for q := (record.Search{Prefix: prefix, Limit: limit}); ; {
 			page, next, err := s.Search(t.Context(), q)
 			if err != nil {
 				t.Fatal(err)
@@ -40,7 +40,7 @@ func search(t *testing.T, where string) {
 			}
 		}
 	}
-	for _, bad := range []store.Search{{}, {Prefix: "a b"}, {Prefix: "ä"}, {Prefix: "a", Cursor: "x"}, {Prefix: "a", Cursor: "1.2"}, {Prefix: "a", Cursor: "1.x.a"}, {Prefix: "a", Cursor: "x.1.a"}, {Prefix: "a", Cursor: "1.1."}} {
+	for _, bad := range []record.Search{{}, {Prefix: "a b"}, {Prefix: "ä"}, {Prefix: "a", Cursor: "x"}, {Prefix: "a", Cursor: "1.2"}, {Prefix: "a", Cursor: "1.x.a"}, {Prefix: "a", Cursor: "x.1.a"}, {Prefix: "a", Cursor: "1.1."}} {
 		if _, _, err := s.Search(t.Context(), bad); err == nil {
 			t.Errorf("%+v was accepted", bad)
 		}
@@ -57,7 +57,7 @@ func FuzzSearch(f *testing.F) {
 	f.Add("~", "1.2.name")
 	f.Add("%", "-1.-1.a")
 	f.Fuzz(func(t *testing.T, prefix, cursor string) {
-		page, _, err := s.Search(t.Context(), store.Search{Prefix: prefix, Cursor: cursor})
+		page, _, err := s.Search(t.Context(), record.Search{Prefix: prefix, Cursor: cursor})
 		if err == nil && len(page) > 3 {
 			t.Errorf("%q %q: %d rows", prefix, cursor, len(page))
 		}

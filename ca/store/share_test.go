@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -21,7 +23,7 @@ func insertMark(ctx context.Context, tx *store.Txn, name string) error {
 	return err
 }
 
-func marks(t *testing.T, s *store.Store) (n int) {
+func placeholders(t *testing.T, s *store.Store) (n int) {
 	t.Helper()
 	err := s.Change(t.Context(), func(tx *store.Txn) error {
 		return tx.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM lineages`).Scan(&n)
@@ -86,7 +88,7 @@ func TestCrowdSharesATransaction(t *testing.T) {
 			t.Errorf("change %d: %v", i, err)
 		}
 	}
-	if n := marks(t, other); n != 3 {
+	if n := placeholders(t, other); n != 3 {
 		t.Errorf("%d changes are in the record, want 3", n)
 	}
 }
@@ -123,7 +125,7 @@ func TestWhoeverLeavesTheLineIsNotServed(t *testing.T) {
 		close(hold)
 		group.Wait()
 	})
-	if n := marks(t, open(t, path)); n != 1 {
+	if n := placeholders(t, open(t, path)); n != 1 {
 		t.Errorf("%d changes, want the one that had begun", n)
 	}
 }
@@ -145,7 +147,7 @@ func TestTransactionThatSQLiteTookBack(t *testing.T) {
 	if told[2] != nil {
 		t.Errorf("the next transaction: %v", told[2])
 	}
-	if n := marks(t, open(t, path)); n != 1 {
+	if n := placeholders(t, open(t, path)); n != 1 {
 		t.Errorf("%d changes, want the last one", n)
 	}
 }
@@ -172,7 +174,7 @@ func TestFullDisk(t *testing.T) {
 	if full == nil || !strings.Contains(full.Error(), "full") || !store.Unavailable(full) {
 		t.Fatalf("%v, unavailable %v", full, store.Unavailable(full))
 	}
-	if page, _, err := s.List(t.Context(), store.Query{}); err != nil || len(page) != acknowledged {
+	if page, _, err := s.List(t.Context(), record.Query{}); err != nil || len(page) != acknowledged {
 		t.Errorf("%d in the record, %d acknowledged, %v", len(page), acknowledged, err)
 	}
 	pragma(`PRAGMA max_page_count = 1000000`)
@@ -193,7 +195,7 @@ func oneTokenManyBuyers(t *testing.T, where string) {
 		bought := make([]string, 8)
 		for i := range bought {
 			group.Go(func() {
-				c, err := processes[i%2].Commit(t.Context(), store.Issue{Certificate: entry(100*round+i, "a"), Token: token})
+				c, err := processes[i%2].Commit(t.Context(), store.Issuance{Certificate: entry(100*round+i, "a"), Token: token})
 				if err != nil && !errors.Is(err, store.ErrTokenUsed) {
 					t.Error(err)
 				}
@@ -211,7 +213,7 @@ func oneTokenManyBuyers(t *testing.T, where string) {
 			t.Errorf("round %d: the token bought %d certificates: %q", round, n, bought)
 		}
 	}
-	if page, _, err := processes[0].List(t.Context(), store.Query{}); err != nil || len(page) != 10 {
+	if page, _, err := processes[0].List(t.Context(), record.Query{}); err != nil || len(page) != 10 {
 		t.Errorf("%d certificates in the record, want 10: %v", len(page), err)
 	}
 }
@@ -230,8 +232,8 @@ func revocationAgainstRenewals(t *testing.T, where string) {
 			group.Go(func() {
 				for n := 1; n < 1000; n++ { // on a busy machine the revocation may wait for long
 					next := entry(10_000*round+1000*worker+n, "a")
-					next.Lineage, next.Previous, next.Kind = first.Serial, first.Serial, store.Renewed
-					if _, err := renewing.Commit(t.Context(), store.Issue{Certificate: next}); err != nil {
+					next.Lineage, next.Previous, next.Kind = first.Serial, first.Serial, kinds.Renewed
+					if _, err := renewing.Commit(t.Context(), store.Issuance{Certificate: next}); err != nil {
 						if !errors.Is(err, store.ErrRevoked) {
 							t.Error(err)
 						}
@@ -240,7 +242,7 @@ func revocationAgainstRenewals(t *testing.T, where string) {
 				}
 			})
 		}
-		if err := revoking.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: first.Serial, RevokedAt: base}}); err != nil {
+		if err := revoking.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: first.Serial, RevokedAt: base}}); err != nil {
 			t.Error(err)
 		}
 		group.Wait()
@@ -256,7 +258,7 @@ func revocationAgainstRenewals(t *testing.T, where string) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if e.Kind == store.Renewed && revoked[c.Lineage] {
+			if e.Kind == kinds.Renewed && revoked[c.Lineage] {
 				t.Errorf("%s was renewed after its lineage had been revoked", c.Lineage)
 			}
 			revoked[c.Lineage] = revoked[c.Lineage] || e.Kind == "revoked"
@@ -278,7 +280,7 @@ func revocationMark(t *testing.T, where string) {
 	commit(t, one, entry(1, "a"))
 	commit(t, one, entry(2, "b"))
 	revoke := func(serial string) store.RevokeRequest {
-		return store.RevokeRequest{Revocation: store.Revocation{Serial: serial, RevokedAt: base}}
+		return store.RevokeRequest{Revocation: record.Revocation{Serial: serial, RevokedAt: base}}
 	}
 	overtook := make(chan struct{})
 	err := one.Change(t.Context(), func(tx *store.Txn) error {
@@ -302,7 +304,7 @@ func revocationMark(t *testing.T, where string) {
 		t.Fatal(err)
 	}
 	<-overtook
-	list, err := one.RevokedBetween(t.Context(), "aa", 0, 2, base.Add(-time.Hour))
+	list, err := one.RevokedBetween(t.Context(), record.RevokedRange{Issuer: "aa", UpTo: 2, Now: base.Add(-time.Hour)})
 	if err != nil || len(list) != 2 || list[0].Serial != "1001" {
 		t.Errorf("%v %v", list, err)
 	}

@@ -7,8 +7,8 @@
 //	s, err := store.Open(ctx, "/var/lib/artstore-pki/pki.db")
 //	s, err := store.Open(ctx, "postgres://pki@db.internal/pki?sslmode=verify-full&sslrootcert=/etc/pki/db.crt")
 //	defer s.Close()
-//	stored, err := s.Commit(ctx, store.Issue{Certificate: c, Token: token})
-//	page, next, err := s.List(ctx, store.Query{Service: "ingester"})
+//	stored, err := s.Commit(ctx, store.Issuance{Certificate: c, Token: token})
+//	page, next, err := s.List(ctx, record.Query{Service: "ingester"})
 //
 // Promises, the same for both:
 //
@@ -34,18 +34,18 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 )
 
 // Errors that callers match.
 var (
-	ErrNoRecord       = errors.New("there is no record")
-	ErrNotFound       = errors.New("not in the record")
+	ErrNoRecord       = sqldb.ErrNoRecord
+	ErrRemoved        = sqldb.ErrRemoved
 	ErrTokenUsed      = errors.New("token already used for another key")
 	ErrRevoked        = errors.New("revoked")
 	ErrAlreadyRevoked = errors.New("already revoked")
@@ -57,21 +57,14 @@ var (
 
 // Store is an open record. It is safe for concurrent use.
 type Store struct {
-	dbs    []*sql.DB // the writer first
-	read   querier
-	writer writer
-	file   *watchedFile // of SQLite; nil for PostgreSQL
-	fault  atomic.Pointer[fault]
+	db *sqldb.DB
 
 	issuers, chains sync.Map // what was seen in the tables of these names → its number there
 	secrets         sync.Map // likewise → its value
 }
 
-// writer runs changes in transactions, as its database does best.
-type writer interface {
-	change(ctx context.Context, fn func(*txn) error) error
-	close() error
-}
+// New returns the record in an open database.
+func New(db *sqldb.DB) *Store { return &Store{db: db} }
 
 // Open opens a record and brings its schema up to date. where is the path of an
 // SQLite file, or the postgres:// URL of a database. Where there is no record the
@@ -83,48 +76,38 @@ type writer interface {
 // A schema newer than this program is an error: running it backwards would lose
 // what the newer one wrote.
 func Open(ctx context.Context, where string) (*Store, error) {
-	if IsURL(where) {
-		return openPostgres(ctx, where)
+	db, err := sqldb.Open(ctx, where)
+	if err != nil {
+		return nil, err
 	}
-	return openSQLite(ctx, where)
+	return New(db), nil
 }
 
 // Create makes the schema of a record in a file (0600) or in a database that
 // exists. What is there already stays: [Store.Begin] and [Copy] refuse a place
 // that has a record.
 func Create(ctx context.Context, where string) (*Store, error) {
-	if IsURL(where) {
-		return createPostgres(ctx, where)
+	db, err := sqldb.Create(ctx, where)
+	if err != nil {
+		return nil, err
 	}
-	return createSQLite(ctx, where)
+	return New(db), nil
 }
 
 // Check returns why [Open] would refuse a location, without looking for it: a
 // secret in it, or a server that would not be verified.
-func Check(where string) error {
-	if !IsURL(where) {
-		return nil
-	}
-	_, err := parsePostgres(where)
-	return err
-}
+func Check(where string) error { return sqldb.Check(where) }
 
-// Name is a location in messages: it has no parameters of a URL.
-func Name(where string) string {
-	if !IsURL(where) {
-		return where
-	}
-	config, err := parsePostgres(where)
-	if err != nil {
-		return "the database"
-	}
-	return nameOf(config)
-}
+// Unavailable reports whether an operation failed because the database cannot be
+// used now: it is locked, full, read-only, stopped, out of reach, gone or older than
+// it was. The same operation may succeed later. Any other error is a fault of the
+// record or of ours.
+func Unavailable(err error) bool { return errors.Is(err, ErrRolledBack) || sqldb.Unavailable(err) }
 
 // Empty reports whether nothing has been recorded yet and no log was begun.
 func (s *Store) Empty(ctx context.Context) (bool, error) {
 	var found bool
-	if err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates) OR EXISTS (SELECT 1 FROM events)
+	if err := s.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM certificates) OR EXISTS (SELECT 1 FROM events)
 		OR EXISTS (SELECT 1 FROM log_state)`).Scan(&found); err != nil {
 		return false, fmt.Errorf("looking whether the record is empty: %w", err)
 	}
@@ -132,21 +115,16 @@ func (s *Store) Empty(ctx context.Context) (bool, error) {
 }
 
 // Close waits for running queries and closes the record. Closing twice is harmless.
-func (s *Store) Close() error {
-	var errs []error
-	if s.writer != nil {
-		errs = append(errs, s.writer.close())
-	}
-	for i := range s.dbs { // the writer last: it checkpoints the log of SQLite
-		errs = append(errs, s.dbs[len(s.dbs)-1-i].Close())
-	}
-	return errors.Join(errs...)
-}
+func (s *Store) Close() error { return s.db.Close() }
+
+// Intact is false while nothing is written because the record was removed or
+// rolled back under this process.
+func (s *Store) Intact() bool { return s.db.Intact() == nil }
 
 // Ready writes and returns why that is impossible (full disk, read-only file,
 // lock, a server that is away).
 func (s *Store) Ready(ctx context.Context) error {
-	err := s.change(ctx, func(tx *txn) error {
+	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO heartbeat (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, millis(time.Now()))
 		return err
 	})
@@ -156,20 +134,11 @@ func (s *Store) Ready(ctx context.Context) error {
 	return nil
 }
 
-// change runs fn in one transaction; fn may run more than once, and must not come
-// back to the Store: it would wait for itself. A crash before the commit leaves
-// nothing of it, one after it everything: callers answer only after change has
-// returned nil.
-//
-// Nothing is committed to a record that is not the one that was opened, see intact.go.
-func (s *Store) change(ctx context.Context, fn func(*txn) error) error {
-	if err := s.stopped(); err != nil {
-		return err
-	}
-	return s.writer.change(ctx, fn)
-}
-
-func millis(t time.Time) int64 { return t.UnixMilli() }
+// Times in the tables.
+var (
+	millis     = sqldb.Millis
+	fromMillis = sqldb.FromMillis
+)
 
 // millisOrZero is for times that may be absent; the zero time is 0.
 func millisOrZero(t time.Time) int64 {
@@ -178,5 +147,3 @@ func millisOrZero(t time.Time) int64 {
 	}
 	return millis(t)
 }
-
-func fromMillis(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

@@ -17,26 +17,24 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smallstep/certificates/authority/provisioner"
-	"github.com/smallstep/certificates/db"
-	"golang.org/x/crypto/ssh"
-
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
 var base = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func entry(n int, service string) store.Certificate {
+func entry(n int, service string) record.Certificate {
 	serial := fmt.Sprint(1000 + n)
-	return store.Certificate{
-		Serial: serial, Lineage: serial, Service: service, Kind: store.Issued, Issuer: "aa", KeyHash: store.KeyHash([]byte(serial)), Caller: "test",
+	return record.Certificate{
+		Serial: serial, Lineage: serial, Service: service, Kind: kinds.Issued, Issuer: "aa", KeyHash: record.KeyHash([]byte(serial)), Caller: "test",
 		Names: []string{service, fmt.Sprintf("n%d", n)}, NotBefore: base, NotAfter: base.Add(time.Duration(n/2) * time.Hour), IssuedAt: base, DER: []byte{1}, Chain: []byte{2},
 	}
 }
 
-func commit(t testing.TB, s *store.Store, c store.Certificate) {
+func commit(t testing.TB, s *store.Store, c record.Certificate) {
 	t.Helper()
-	if _, err := s.Commit(t.Context(), store.Issue{Certificate: c}); err != nil {
+	if _, err := s.Commit(t.Context(), store.Issuance{Certificate: c}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -48,22 +46,22 @@ func pagesAreComplete(t *testing.T, where string) {
 	for i := range 25 {
 		commit(t, s, entry(i, []string{"a", "b"}[i%2]))
 	}
-	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1003", RevokedAt: base}}); err != nil {
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1003", RevokedAt: base}}); err != nil {
 		t.Fatal(err)
 	}
 	now := base.Add(6 * time.Hour) // certificates 0 to 13 have expired
 	for name, tc := range map[string]struct {
-		q    store.Query
+		q    record.Query
 		want int
 	}{
-		"all": {store.Query{}, 25}, "service": {store.Query{Service: "a"}, 13}, "name": {store.Query{Name: "n7"}, 1},
-		"common name": {store.Query{Name: "b"}, 12}, "issuer": {store.Query{Issuer: "AA"}, 25}, "no issuer": {store.Query{Issuer: "bb"}, 0},
-		"expired": {store.Query{State: store.StateExpired}, 13}, "valid": {store.Query{State: store.StateValid}, 11}, "revoked": {store.Query{State: store.StateRevoked}, 1},
-		"expires before": {store.Query{ExpiresBefore: base.Add(2 * time.Hour)}, 4}, "soonest": {store.Query{SoonestFirst: true}, 25},
-		"joined": {store.Query{Name: "a", State: store.StateValid, ExpiresBefore: base.Add(9 * time.Hour)}, 2},
+		"all": {record.Query{}, 25}, "service": {record.Query{Service: "a"}, 13}, "name": {record.Query{Name: "n7"}, 1},
+		"common name": {record.Query{Name: "b"}, 12}, "issuer": {record.Query{Issuer: "AA"}, 25}, "no issuer": {record.Query{Issuer: "bb"}, 0},
+		"expired": {record.Query{State: record.StateExpired}, 13}, "valid": {record.Query{State: record.StateValid}, 11}, "revoked": {record.Query{State: record.StateRevoked}, 1},
+		"expires before": {record.Query{ExpiresBefore: base.Add(2 * time.Hour)}, 4}, "soonest": {record.Query{SoonestFirst: true}, 25},
+		"joined": {record.Query{Name: "a", State: record.StateValid, ExpiresBefore: base.Add(9 * time.Hour)}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var got []store.Certificate
+			var got []record.Certificate
 			for q := tc.q; ; {
 				q.Limit, q.Now = 3, now
 				page, next, err := s.List(t.Context(), q)
@@ -78,7 +76,7 @@ func pagesAreComplete(t *testing.T, where string) {
 			if len(got) != tc.want {
 				t.Errorf("%d rows, want %d", len(got), tc.want)
 			}
-			sorted := slices.IsSortedFunc(got, func(a, b store.Certificate) int {
+			sorted := slices.IsSortedFunc(got, func(a, b record.Certificate) int {
 				if tc.q.SoonestFirst {
 					return a.NotAfter.Compare(b.NotAfter)
 				}
@@ -89,7 +87,7 @@ func pagesAreComplete(t *testing.T, where string) {
 			}
 		})
 	}
-	for _, q := range []store.Query{{State: "lost"}, {Cursor: "x"}, {Cursor: "1.y"}} {
+	for _, q := range []record.Query{{State: "lost"}, {Cursor: "x"}, {Cursor: "1.y"}} {
 		if _, _, err := s.List(t.Context(), q); err == nil {
 			t.Errorf("%+v was accepted", q)
 		}
@@ -102,36 +100,36 @@ func tokenIsSpentOnOneKey(t *testing.T, where string) {
 	s := open(t, where)
 	ctx := t.Context()
 	token := store.Token{Hash: sha256.Sum256([]byte("t")), Expires: base.Add(time.Hour)}
-	if _, err := s.Spent(ctx, token, "k"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Spent(ctx, token, "k"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("unused: %v", err)
 	}
 	first := entry(5, "a")
-	if _, err := s.Commit(ctx, store.Issue{Certificate: first, Token: token, MaxLive: 1}); err != nil {
+	if _, err := s.Commit(ctx, store.Issuance{Certificate: first, Token: token, MaxLive: 1}); err != nil {
 		t.Fatal(err)
 	}
 	other := open(t, where) // a second process sees it
 	again := entry(2, "a")
 	again.KeyHash = first.KeyHash
-	if got, err := other.Commit(ctx, store.Issue{Certificate: again, Token: token, MaxLive: 1}); err != nil || got.Serial != first.Serial {
+	if got, err := other.Commit(ctx, store.Issuance{Certificate: again, Token: token, MaxLive: 1}); err != nil || got.Serial != first.Serial {
 		t.Errorf("same key: %s %v", got.Serial, err)
 	}
 	unused := store.Token{Hash: sha256.Sum256([]byte("u")), Expires: base.Add(time.Hour)}
-	if _, err := s.Commit(ctx, store.Issue{Certificate: again, Token: unused, MaxLive: 1}); !errors.Is(err, store.ErrTooMany) {
+	if _, err := s.Commit(ctx, store.Issuance{Certificate: again, Token: unused, MaxLive: 1}); !errors.Is(err, store.ErrTooMany) {
 		t.Errorf("no room: %v", err)
 	}
-	if _, err := s.Spent(ctx, unused, "k"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Spent(ctx, unused, "k"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("a refused token is spent: %v", err)
 	}
-	if _, err := other.Commit(ctx, store.Issue{Certificate: entry(3, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
+	if _, err := other.Commit(ctx, store.Issuance{Certificate: entry(3, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
 		t.Errorf("other key: %v", err)
 	}
-	if _, err := s.Get(ctx, "1003"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Get(ctx, "1003"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("a refused certificate is in the record: %v", err)
 	}
 	if err := s.SweepTokens(ctx, base.Add(2*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Spent(ctx, token, "k"); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Spent(ctx, token, "k"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("swept: %v", err)
 	}
 }
@@ -144,15 +142,15 @@ func nothingHalfCommitted(t *testing.T, where string) {
 	s := open(t, where)
 	commit(t, s, entry(1, "a"))
 	token := store.Token{Hash: sha256.Sum256([]byte("t")), Expires: base}
-	if _, err := s.Commit(t.Context(), store.Issue{Certificate: entry(1, "a"), Token: token}); err == nil {
+	if _, err := s.Commit(t.Context(), store.Issuance{Certificate: entry(1, "a"), Token: token}); err == nil {
 		t.Error("a serial was used twice")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Commit(ctx, store.Issue{Certificate: entry(2, "a"), Token: token}); !errors.Is(err, context.Canceled) {
+	if _, err := s.Commit(ctx, store.Issuance{Certificate: entry(2, "a"), Token: token}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	if _, err := s.Spent(t.Context(), token, ""); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Spent(t.Context(), token, ""); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("the token is spent without a certificate: %v", err)
 	}
 	events, err := s.Events(t.Context(), "", 0, 10)
@@ -166,12 +164,12 @@ func TestRevokedLineageTakesNoMore(t *testing.T) { engines(t, revokedLineageTake
 func revokedLineageTakesNoMore(t *testing.T, where string) {
 	s := open(t, where)
 	commit(t, s, entry(1, "a"))
-	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: store.Revocation{Serial: "1001", RevokedAt: base}}); err != nil {
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1001", RevokedAt: base}}); err != nil {
 		t.Fatal(err)
 	}
 	next := entry(2, "a")
 	next.Lineage, next.Previous = "1001", "1001"
-	if _, err := s.Commit(t.Context(), store.Issue{Certificate: next}); !errors.Is(err, store.ErrRevoked) {
+	if _, err := s.Commit(t.Context(), store.Issuance{Certificate: next}); !errors.Is(err, store.ErrRevoked) {
 		t.Errorf("renewal: %v", err)
 	}
 }
@@ -205,92 +203,6 @@ func TestFile(t *testing.T) {
 	}
 }
 
-func TestAuthDB(t *testing.T) { engines(t, authDB) }
-
-func authDB(t *testing.T, where string) {
-	s := open(t, where)
-	adb := s.AuthDB(t.Context())
-	chain := chainFor(t, 7)
-	storer := adb.(interface {
-		StoreCertificate(*x509.Certificate) error
-		StoreRenewedCertificate(*x509.Certificate, ...*x509.Certificate) error
-	})
-	if err := storer.StoreCertificate(chain); err != nil {
-		t.Fatal(err)
-	}
-	if err := storer.StoreRenewedCertificate(chain, chainFor(t, 8)); err != nil {
-		t.Fatal(err)
-	}
-	if c, err := s.Get(t.Context(), "8"); err != nil || c.Lineage != "7" {
-		t.Errorf("lineage %q %v", c.Lineage, err)
-	}
-	if c, err := adb.GetCertificate("7"); err != nil || !c.Equal(chain) {
-		t.Error(err)
-	}
-	if fresh, err := adb.UseToken("id", "token"); err != nil || !fresh {
-		t.Errorf("first use: %v %v", fresh, err)
-	}
-	if fresh, err := adb.UseToken("id", "token"); err != nil || fresh {
-		t.Errorf("second use: %v %v", fresh, err)
-	}
-	info := &db.RevokedCertificateInfo{Serial: "7", RevokedAt: base}
-	if err := adb.Revoke(info); err != nil {
-		t.Error(err)
-	}
-	if err := adb.Revoke(info); !errors.Is(err, db.ErrAlreadyExists) {
-		t.Errorf("twice: %v", err)
-	}
-	if revoked, err := adb.IsRevoked("7"); err != nil || !revoked {
-		t.Errorf("revoked: %v %v", revoked, err)
-	}
-	if revoked, err := adb.IsRevoked("9"); err != nil || revoked {
-		t.Errorf("unknown: %v %v", revoked, err)
-	}
-	chained := adb.(interface {
-		StoreCertificateChain(provisioner.Interface, ...*x509.Certificate) error
-		GetCertificateData(string) (*db.CertificateData, error)
-	})
-	if err := chained.StoreCertificateChain(&provisioner.JWK{Name: "enrolment"}, chainFor(t, 9), chain); err != nil {
-		t.Fatal(err)
-	}
-	if data, err := chained.GetCertificateData("9"); err != nil || data.Provisioner.Name != "enrolment" {
-		t.Errorf("provisioner %+v %v", data, err)
-	}
-	if err := chained.StoreCertificateChain(nil); err == nil {
-		t.Error("an empty chain was stored")
-	}
-	if _, err := chained.GetCertificateData("10"); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("unknown: %v", err)
-	}
-	noSSH(t, adb, info)
-	if err := adb.Shutdown(); err != nil {
-		t.Error(err)
-	}
-	if err := s.Ready(t.Context()); err != nil {
-		t.Errorf("the record belongs to who opened it: %v", err)
-	}
-}
-
-// noSSH: this authority signs no SSH certificates, and says so or has none.
-func noSSH(t *testing.T, adb db.AuthDB, info *db.RevokedCertificateInfo) {
-	t.Helper()
-	if err := adb.RevokeSSH(info); !errors.Is(err, db.ErrNotImplemented) {
-		t.Error(err)
-	}
-	if err := adb.(interface{ StoreSSHCertificate(*ssh.Certificate) error }).StoreSSHCertificate(nil); !errors.Is(err, db.ErrNotImplemented) {
-		t.Error(err)
-	}
-	if revoked, err := adb.IsSSHRevoked("7"); revoked || err != nil {
-		t.Error(revoked, err)
-	}
-	if host, err := adb.IsSSHHost("a"); host || err != nil {
-		t.Error(host, err)
-	}
-	if list, err := adb.GetSSHHostPrincipals(); len(list) != 0 || err != nil {
-		t.Error(list, err)
-	}
-}
-
 // TestWhoTrustsWhat: services are asked for by what they reported and by whom
 // their certificates are from.
 func TestWhoTrustsWhat(t *testing.T) { engines(t, whoTrustsWhat) }
@@ -305,11 +217,11 @@ func whoTrustsWhat(t *testing.T, where string) {
 			c.NotAfter = now.Add(-time.Minute)
 		}
 		if service == "ca" {
-			c.Kind = store.Own
+			c.Kind = kinds.SelfIssued
 		}
 		commit(t, s, c)
 	}
-	if err := s.Revoke(ctx, store.RevokeRequest{Revocation: store.Revocation{Serial: "1013", RevokedAt: base}}); err != nil {
+	if err := s.Revoke(ctx, store.RevokeRequest{Revocation: record.Revocation{Serial: "1013", RevokedAt: base}}); err != nil {
 		t.Fatal(err)
 	}
 	services := func(list []string, err error) []string {
@@ -341,7 +253,7 @@ func whoTrustsWhat(t *testing.T, where string) {
 			t.Errorf("%s: %v %v", issuer, found, err)
 		}
 	}
-	if err := s.Refuse(ctx, store.Event{At: now, Caller: "c", Rule: "names", Detail: "no"}); err != nil {
+	if err := s.Refuse(ctx, record.Event{At: now, Caller: "c", Rule: "names", Detail: "no"}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := s.Events(ctx, "refused", 0, 10); err != nil || len(got) != 1 || got[0].Rule != "names" || !got[0].At.Equal(now) {
@@ -374,7 +286,7 @@ func FuzzParseSerial(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		out, err := store.ParseSerial(s)
+		out, err := record.ParseSerial(s)
 		if err != nil {
 			return
 		}
@@ -382,7 +294,7 @@ func FuzzParseSerial(f *testing.F) {
 		if !ok || n.Sign() <= 0 || n.BitLen() > 160 {
 			t.Fatalf("%q gave %q", s, out)
 		}
-		if again, err := store.ParseSerial(out); err != nil || again != out {
+		if again, err := record.ParseSerial(out); err != nil || again != out {
 			t.Fatalf("%q is not stable: %q %v", out, again, err)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -96,16 +97,16 @@ type Opened struct {
 func OpenRecord(ctx context.Context, dir, setting string, v translog.Verifier) (out Opened, err error) {
 	where := Database(dir, setting)
 	if out.Marker, _, err = ReadMarker(dir, v); err != nil {
-		return out, &RecordError{Where: store.Name(where), Err: err}
+		return out, &RecordError{Where: sqldb.Name(where), Err: err}
 	}
 	if out.Store, err = store.Open(ctx, where); err != nil {
 		if errors.Is(err, store.ErrNoRecord) {
-			err = &RecordError{store.Name(where), out.Marker, err}
+			err = &RecordError{sqldb.Name(where), out.Marker, err}
 		}
 		return out, err
 	}
 	if out.Text, out.Head, err = out.Store.Resume(ctx, v, out.Marker); err != nil {
-		err = &RecordError{store.Name(where), out.Marker, err}
+		err = &RecordError{sqldb.Name(where), out.Marker, err}
 		return out, errors.Join(err, out.Store.Close())
 	}
 	return out, nil

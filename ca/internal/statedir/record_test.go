@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -39,7 +41,7 @@ func recordDir(t *testing.T, entries int) (dir string, key *translog.Key) {
 		t.Fatal(err)
 	}
 	for range entries {
-		if err := s.Tell(t.Context(), store.Event{At: time.Now(), Kind: store.Restored}); err != nil {
+		if err := s.Tell(t.Context(), record.Event{At: time.Now(), Kind: kinds.Restored}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 )
 
 // Files of a state directory, for [Path].
@@ -28,7 +28,7 @@ func Database(dir, setting string) string {
 	switch {
 	case setting == "":
 		return Path(dir, RecordFile)
-	case store.IsURL(setting), filepath.IsAbs(setting):
+	case sqldb.IsURL(setting), filepath.IsAbs(setting):
 		return setting
 	}
 	return Path(dir, setting)

@@ -2,9 +2,7 @@ package ca
 
 import (
 	"crypto/x509"
-	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -14,9 +12,9 @@ import (
 // has seen a new root in one answer must not miss it in the next.
 
 func (a *Authority) getRoots(w http.ResponseWriter, r *http.Request) {
-	a.noteTrust(r)
+	a.recordTrustReport(r)
 	// 201 is what step-ca answers, and clients check.
-	answer(w, http.StatusCreated, stepapi.RootsResponse{Certificates: pemsOf(a.state.Load().roots)})
+	writeJSON(w, http.StatusCreated, stepapi.RootsResponse{Certificates: pemsOf(a.state.Load().roots)})
 }
 
 func (a *Authority) getRootsPEM(w http.ResponseWriter, _ *http.Request) {
@@ -24,7 +22,7 @@ func (a *Authority) getRootsPEM(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (a *Authority) getIntermediates(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusCreated, stepapi.RootsResponse{Certificates: pemsOf(a.state.Load().intermediates)})
+	writeJSON(w, http.StatusCreated, stepapi.RootsResponse{Certificates: pemsOf(a.state.Load().intermediates)})
 }
 
 func (a *Authority) getIntermediatesPEM(w http.ResponseWriter, _ *http.Request) {
@@ -33,19 +31,19 @@ func (a *Authority) getIntermediatesPEM(w http.ResponseWriter, _ *http.Request) 
 
 func answerPEM(w http.ResponseWriter, certs []*x509.Certificate) {
 	w.Header().Set("Content-Type", "application/x-pem-file")
-	_, _ = w.Write(pemfile.EncodeCertificates(certs)) // the client has gone: there is nobody left to tell
+	_, _ = w.Write(pemfile.EncodeCertificates(certs)) // the client may have gone
 }
 
-// noteTrust takes a report of the bundle in effect also from a peer that merely
-// refreshes its trust: a rotation then need not wait for its next renewal.
-func (a *Authority) noteTrust(r *http.Request) {
+// recordTrustReport records the bundle in effect also for a peer that only refreshes its
+// trust: a rotation then need not wait for the next renewal of that peer.
+func (a *Authority) recordTrustReport(r *http.Request) {
 	digest := reportedTrust(r)
 	if digest == "" {
 		return
 	}
 	_, entry, err := a.verifyPeer(r.Context(), r.TLS)
 	if err != nil {
-		return // a stranger's report counts for nobody
+		return // an unauthenticated report counts for no lineage
 	}
 	if err := a.record.ReportTrust(r.Context(), entry.Lineage, digest); err != nil {
 		a.logger.WarnContext(r.Context(), "trust report not recorded", "service", entry.Service, "err", err)
@@ -62,13 +60,4 @@ func pemsOf(certs []*x509.Certificate) []string {
 		out = append(out, pemOf(c))
 	}
 	return out
-}
-
-// parseFingerprint accepts what people copy: upper case, colons, dashes.
-func parseFingerprint(s string) (string, error) {
-	fp := strings.ToLower(strings.NewReplacer(":", "", "-", "").Replace(strings.TrimSpace(s)))
-	if !fingerprintForm.MatchString(fp) {
-		return "", fmt.Errorf("fingerprint %.80q: want 64 hex digits (SHA-256)", s)
-	}
-	return fp, nil
 }

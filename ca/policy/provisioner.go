@@ -1,21 +1,19 @@
-package ca
+package policy
 
 import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/jose"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 )
 
 // Provisioner is one way to prove who may obtain a certificate. The three types
@@ -41,11 +39,11 @@ type Provisioner struct {
 	// say it themselves.
 	Profiles []string `yaml:"profiles,omitempty"`
 
-	acmeOptions `yaml:",inline"`
+	ACMEOptions `yaml:",inline"`
 }
 
-// acmeOptions say how names are proven. ACME only.
-type acmeOptions struct {
+// ACMEOptions say how names are proven. ACME only.
+type ACMEOptions struct {
 	// Challenges are http-01, dns-01, tls-alpn-01; empty means all three.
 	Challenges []string `yaml:"challenges,omitempty"`
 	// Resolver is the DNS server that is asked, host:port; empty means the system's.
@@ -74,83 +72,93 @@ const (
 	typeACME = "ACME"
 )
 
-var allChallenges = []string{string(provisioner.HTTP_01), string(provisioner.DNS_01), string(provisioner.TLS_ALPN_01)}
+var allChallenges = []string{"http-01", "dns-01", "tls-alpn-01"} // RFC 8555 §8, RFC 8737 §3
 
-// provisioners are the inner form.
+// provisioners are the valid form of the entries.
 type provisioners struct {
-	jwks []jwk
-	x5cs []x5c
-	acme *acmeRules // nil: there is none
+	JWKs []JWK
+	X5Cs []X5C
+	ACME *ACME // nil if there is none
 }
 
-// only returns the one JWK provisioner whose key has this id; nil if several have, or none.
-func (p *provisioners) only(kid string) (found *jwk) {
-	for i := range p.jwks {
-		if p.jwks[i].key.KeyID == kid {
+// ByKeyID returns the one JWK provisioner whose key has this id; nil if several have, or none.
+func (p *provisioners) ByKeyID(kid string) (found *JWK) {
+	for i := range p.JWKs {
+		if p.JWKs[i].Key.KeyID == kid {
 			if found != nil {
 				return nil
 			}
-			found = &p.jwks[i]
+			found = &p.JWKs[i]
 		}
 	}
 	return found
 }
 
-// scopeOf finds the provisioner of a token.
-func (p *provisioners) scopeOf(name string) (scope, error) {
-	for _, j := range p.jwks {
-		if j.name == name {
-			return j.scope, nil
+// ScopeOf finds the provisioner of a token by its name.
+func (p *provisioners) ScopeOf(name string) (s Scope, ok bool) {
+	for _, j := range p.JWKs {
+		if j.Name == name {
+			return j.Scope, true
 		}
 	}
-	for _, x := range p.x5cs {
-		if x.name == name {
-			return x.scope, nil
+	for _, x := range p.X5Cs {
+		if x.Name == name {
+			return x.Scope, true
 		}
 	}
-	return scope{}, errProvisioner
+	return Scope{}, false
 }
 
-type jwk struct {
-	scope
-	key     *jose.JSONWebKey // public, with key id
-	publish bool
+// JWK is a provisioner of enrolment tokens.
+type JWK struct {
+	Scope
+	// Key is public and has a key id.
+	Key *jose.JSONWebKey
+	// Publish serves the encrypted private key to everyone.
+	Publish bool
 }
 
-type x5c struct {
-	scope
-	file  string              // of roots; empty: they are the authority's own
-	roots []*x509.Certificate // read when the state is published
+// X5C is a provisioner of tokens that the key of a certificate signs.
+type X5C struct {
+	Scope
+	// File has the roots; empty means the authority's own.
+	File string
+	// Roots are read by the authority when it takes the rules into use.
+	Roots []*x509.Certificate
 }
 
-// scope is which services the tokens of a provisioner are good for.
-type scope struct {
-	name     string
-	profiles []string // that its tokens are good for; nil means all
+// Scope says for which services a provisioner may enrol.
+type Scope struct {
+	// Name is that of the provisioner.
+	Name string
+	// Services are those that its tokens are good for; nil means all.
+	Services []string
 }
 
-// serves returns why a token of the provisioner is not good for a service, or nil.
-func (s scope) serves(service string) error {
-	if s.profiles == nil || slices.Contains(s.profiles, service) {
+// Serves returns why a token of the provisioner is not good for a service, or nil.
+func (s Scope) Serves(service string) error {
+	if s.Services == nil || slices.Contains(s.Services, service) {
 		return nil
 	}
-	return refuse(ruleProvisioner, "provisioner %s is not for service %.80q (provisioners, profiles of %s)", s.name, service, s.name)
+	return denial.New(denial.Provisioner, "provisioner %s is not for service %.80q (provisioners, profiles of %s)", s.Name, service, s.Name)
 }
 
-type acmeRules struct {
-	name              string
-	challenges        []string
-	resolver          string
-	httpPort, tlsPort string
-	networks          []netip.Prefix
-	requireEAB        bool
-	accountsPerHour   int
+// ACME is the provisioner of type ACME. Its fields are those of [ACMEOptions], with
+// their defaults filled in.
+type ACME struct {
+	Name              string
+	Challenges        []string
+	Resolver          string // empty means the system's
+	HTTPPort, TLSPort string
+	Networks          []netip.Prefix // empty means everywhere but on the own machine and link
+	RequireEAB        bool
+	AccountsPerHour   int
 }
 
 // The name is part of a file name and of addresses.
 var provisionerName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
 
-func parseProvisioners(list []Provisioner, profiles map[string]*profile, bad *problems) (out provisioners) {
+func parseProvisioners(list []Provisioner, profiles map[string]*Service, bad *problems) (out provisioners) {
 	taken := make(map[string]bool)
 	for i, p := range list {
 		at := fmt.Sprintf("provisioners[%d]", i)
@@ -158,18 +166,18 @@ func parseProvisioners(list []Provisioner, profiles map[string]*profile, bad *pr
 			bad.add("%s.name: %q is empty, taken or has characters other than letters, digits and . _ @ -", at, p.Name)
 		}
 		taken[p.Name] = true
-		p.foreign(at, bad)
-		who := p.scope(at, profiles, bad)
+		p.checkUnused(at, bad)
+		who := p.parseScope(at, profiles, bad)
 		switch p.Type {
 		case typeJWK:
-			out.jwks = p.jwk(at, out.jwks, who, bad)
+			out.JWKs = p.parseJWK(at, out.JWKs, who, bad)
 		case typeX5C:
-			out.x5cs = append(out.x5cs, x5c{scope: who, file: p.Roots})
+			out.X5Cs = append(out.X5Cs, X5C{Scope: who, File: p.Roots})
 		case typeACME:
-			if out.acme != nil {
+			if out.ACME != nil {
 				bad.add("%s: a second one of type %s", at, typeACME)
 			}
-			out.acme = p.acme(at, bad)
+			out.ACME = p.parseACME(at, bad)
 		default:
 			bad.add("%s.type: %q is not supported, only %s, %s and %s are", at, p.Type, typeJWK, typeX5C, typeACME)
 		}
@@ -185,18 +193,18 @@ func parseProvisioners(list []Provisioner, profiles map[string]*profile, bad *pr
 // has the key says of a token which of the two it is by, so the narrower list
 // would not hold.
 func (p *provisioners) checkShared(bad *problems) {
-	first := make(map[string]jwk)
-	for _, j := range p.jwks {
-		sum, err := j.key.Thumbprint(crypto.SHA256) // not the key id, which anybody chooses
+	first := make(map[string]JWK)
+	for _, j := range p.JWKs {
+		sum, err := j.Key.Thumbprint(crypto.SHA256) // not the key id, which anybody chooses
 		if err != nil {
-			bad.add("provisioner %s: key: not a JWK in JSON", j.name)
+			bad.add("provisioner %s: key: not a JWK in JSON", j.Name)
 			continue
 		}
 		other, shared := first[string(sum)]
 		if !shared {
 			first[string(sum)] = j
-		} else if !sameSet(j.profiles, other.profiles) {
-			bad.add("provisioners %s and %s have the same key and different profiles: make a key for each", other.name, j.name)
+		} else if !sameSet(j.Services, other.Services) {
+			bad.add("provisioners %s and %s have the same key and different profiles: make a key for each", other.Name, j.Name)
 		}
 	}
 }
@@ -205,8 +213,9 @@ func sameSet(a, b []string) bool {
 	return (a == nil) == (b == nil) && difference(a, b) == ""
 }
 
-// foreign finds settings of another type: ignored, they would be rules that do not hold.
-func (p Provisioner) foreign(at string, bad *problems) {
+// checkUnused refuses settings of another type: if they were ignored, they would be
+// rules that do not hold.
+func (p Provisioner) checkUnused(at string, bad *problems) {
 	for _, f := range []struct {
 		key, of string
 		set     bool
@@ -231,9 +240,9 @@ func (p Provisioner) foreign(at string, bad *problems) {
 	}
 }
 
-// scope refuses a list that is there and empty: it reads like no service at
+// parseScope refuses a list that is there and empty: it reads like no service at
 // all, and absent means every service.
-func (p Provisioner) scope(at string, profiles map[string]*profile, bad *problems) scope {
+func (p Provisioner) parseScope(at string, profiles map[string]*Service, bad *problems) Scope {
 	if p.Profiles != nil && len(p.Profiles) == 0 {
 		bad.add("%s.profiles: it is empty; list services, or leave the key out for all of them", at)
 	}
@@ -242,10 +251,10 @@ func (p Provisioner) scope(at string, profiles map[string]*profile, bad *problem
 			bad.add("%s.profiles: service %.80q has no profile", at, service)
 		}
 	}
-	return scope{p.Name, p.Profiles}
+	return Scope{p.Name, p.Profiles}
 }
 
-func (p Provisioner) jwk(at string, list []jwk, who scope, bad *problems) []jwk {
+func (p Provisioner) parseJWK(at string, list []JWK, who Scope, bad *problems) []JWK {
 	key := new(jose.JSONWebKey)
 	err := key.UnmarshalJSON([]byte(p.Key))
 	switch {
@@ -256,20 +265,20 @@ func (p Provisioner) jwk(at string, list []jwk, who scope, bad *problems) []jwk 
 	case key.KeyID == "":
 		bad.add("%s.key: has no kid", at)
 	default:
-		list = append(list, jwk{who, key, p.PublishEncryptedKey})
+		list = append(list, JWK{who, key, p.PublishEncryptedKey})
 	}
 	return list
 }
 
-func (p Provisioner) acme(at string, bad *problems) *acmeRules {
-	out := &acmeRules{name: p.Name, challenges: p.Challenges, resolver: p.Resolver, requireEAB: p.RequireEAB, accountsPerHour: p.AccountsPerHour}
+func (p Provisioner) parseACME(at string, bad *problems) *ACME {
+	out := &ACME{Name: p.Name, Challenges: p.Challenges, Resolver: p.Resolver, RequireEAB: p.RequireEAB, AccountsPerHour: p.AccountsPerHour}
 	for _, c := range p.Challenges {
 		if !slices.Contains(allChallenges, c) {
 			bad.add("%s.challenges: %q is none of %s", at, c, strings.Join(allChallenges, ", "))
 		}
 	}
-	if len(out.challenges) == 0 {
-		out.challenges = allChallenges
+	if len(out.Challenges) == 0 {
+		out.Challenges = allChallenges
 	}
 	if p.Resolver != "" {
 		checkAddress(bad, at+".resolver", p.Resolver)
@@ -289,67 +298,19 @@ func (p Provisioner) acme(at string, bad *problems) *acmeRules {
 			bad.add("%s.networks: %q is not a network such as 10.0.0.0/8", at, text)
 			continue
 		}
-		out.networks = append(out.networks, n)
+		out.Networks = append(out.Networks, n)
 	}
 	if p.AccountsPerHour < 0 || p.AccountsPerHour > 1e6 {
 		bad.add("%s.accounts_per_hour: want a number from 0 to 1000000", at)
 	}
-	if out.accountsPerHour == 0 {
-		out.accountsPerHour = defaultAccountsPerHour
+	if out.AccountsPerHour == 0 {
+		out.AccountsPerHour = defaultAccountsPerHour
 	}
-	out.httpPort, out.tlsPort = port("http_port", p.HTTPPort, 80), port("tls_port", p.TLSPort, 443)
+	out.HTTPPort, out.TLSPort = port("http_port", p.HTTPPort, 80), port("tls_port", p.TLSPort, 443)
 	return out
 }
 
-// provisioners gives each one the form in which smallstep tells clients what
-// there is, and finds the one of ACME.
-func (a *Authority) provisioners(st *state) (list provisioner.List, err error) {
-	for _, p := range st.rules.jwks {
-		j := &provisioner.JWK{Type: typeJWK, Name: p.name, Key: p.key}
-		if p.publish {
-			if j.EncryptedKey, err = a.files.readJWE(p.name); err != nil {
-				return nil, fmt.Errorf("publishing the encrypted key: %w", err)
-			}
-		}
-		list = append(list, j)
-	}
-	for i, p := range st.rules.x5cs {
-		if p.roots, err = a.rootsOf(st, p); err != nil {
-			return nil, err
-		}
-		st.rules.x5cs[i] = p
-		list = append(list, &provisioner.X5C{Type: typeX5C, Name: p.name, Roots: pemfile.EncodeCertificates(p.roots)})
-	}
-	if p := st.rules.acme; p != nil {
-		out := &provisioner.ACME{Type: typeACME, Name: p.name}
-		for _, c := range p.challenges {
-			out.Challenges = append(out.Challenges, provisioner.ACMEChallenge(c))
-		}
-		list = append(list, out)
-	}
-	return list, nil
-}
-
-// rootsOf reads what certificates in tokens chain to. A file that is not sound
-// fails the reload: an empty list would be nobody's, and half of one a surprise.
-func (a *Authority) rootsOf(st *state, p x5c) ([]*x509.Certificate, error) {
-	if p.file == "" {
-		return st.roots, nil
-	}
-	path := p.file
-	if !filepath.IsAbs(path) {
-		path = a.files.path(path)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading the roots of provisioner %s: %w", p.name, err)
-	}
-	roots, err := pemfile.Certificates(data)
-	if err != nil {
-		return nil, fmt.Errorf("reading the roots of provisioner %s: %s: %w", p.name, path, err)
-	}
-	if len(roots) == 0 || slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return !c.IsCA }) {
-		return nil, fmt.Errorf("reading the roots of provisioner %s: %s: want certificates of authorities", p.name, path)
-	}
-	return roots, nil
+// ACMEServices are the services with acme: true.
+func (r *Rules) ACMEServices() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(r.Services)), func(s string) bool { return !r.Services[s].ACME })
 }

@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"context"
@@ -7,9 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
+	"strconv"
+	"strings"
 
 	"github.com/pressly/goose/v3"
 )
+
+// ErrNoRecord reports a location where there is no record.
+var ErrNoRecord = errors.New("there is no record")
 
 // Both dialects have the same numbers: a record of one can be copied into the other.
 //
@@ -89,4 +95,21 @@ func migratePostgres(ctx context.Context, db *sql.DB) (err error) {
 		err = errors.Join(err, unlock)
 	}()
 	return migrate(ctx, db, goose.DialectPostgres, "postgres")
+}
+
+// NewestMigration returns the number of the last migration; both dialects have the same.
+func NewestMigration() (newest int64, err error) {
+	names, err := fs.Glob(migrations, "migrations/sqlite/*.sql")
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range names {
+		digits, _, _ := strings.Cut(path.Base(name), "_")
+		n, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("reading migrations: %w", err)
+		}
+		newest = max(newest, n)
+	}
+	return newest, nil
 }

@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"context"
@@ -44,16 +44,16 @@ func IsURL(where string) bool {
 }
 
 // openPostgres opens the record in a PostgreSQL database that has one.
-func openPostgres(ctx context.Context, where string) (*Store, error) {
+func openPostgres(ctx context.Context, where string) (*DB, error) {
 	return startPostgres(ctx, where, mustBePostgres)
 }
 
 // createPostgres makes the schema in a PostgreSQL database that exists.
-func createPostgres(ctx context.Context, where string) (*Store, error) {
+func createPostgres(ctx context.Context, where string) (*DB, error) {
 	return startPostgres(ctx, where, func(context.Context, *sql.DB, *pgx.ConnConfig) error { return nil })
 }
 
-func startPostgres(ctx context.Context, where string, look func(context.Context, *sql.DB, *pgx.ConnConfig) error) (*Store, error) {
+func startPostgres(ctx context.Context, where string, look func(context.Context, *sql.DB, *pgx.ConnConfig) error) (*DB, error) {
 	db, config, err := connectPostgres(where)
 	if err != nil {
 		return nil, fmt.Errorf("opening the record: %w", err)
@@ -64,7 +64,7 @@ func startPostgres(ctx context.Context, where string, look func(context.Context,
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the record in %s: %w", nameOf(config), err), db.Close())
 	}
-	return &Store{dbs: []*sql.DB{db}, read: numbered{db}, writer: concurrent{db}}, nil
+	return &DB{pools: []*sql.DB{db}, Read: postgresQuerier{db}, writer: txPerCaller{db}}, nil
 }
 
 // mustBePostgres reports [ErrNoRecord] for a database that is absent, or has no
@@ -161,16 +161,16 @@ func isLocal(config *pgx.ConnConfig) bool {
 	return true
 }
 
-// concurrent is the writing side of PostgreSQL: one transaction per caller, in
+// txPerCaller is the writing side of PostgreSQL: one transaction per caller, in
 // as many processes as there are. Transactions are READ COMMITTED; what must not
 // happen twice is a unique key, and what must not happen at once is behind a
-// lock (see [txn.lock]).
-type concurrent struct{ db *sql.DB }
+// lock (see the locks of the callers).
+type txPerCaller struct{ db *sql.DB }
 
 // change runs fn in a transaction, and again if the server ended it in favour of
 // another one. A crash before the commit leaves nothing of it. If the connection
 // breaks during COMMIT the outcome is not known: the caller is told that it failed.
-func (c concurrent) change(ctx context.Context, fn func(*txn) error) (err error) {
+func (c txPerCaller) change(ctx context.Context, fn func(*Txn) error) (err error) {
 	for range pgTries {
 		if err = c.once(ctx, fn); !isConflict(err) {
 			return err
@@ -179,18 +179,18 @@ func (c concurrent) change(ctx context.Context, fn func(*txn) error) (err error)
 	return err
 }
 
-func (c concurrent) once(ctx context.Context, fn func(*txn) error) error {
+func (c txPerCaller) once(ctx context.Context, fn func(*Txn) error) error {
 	tx, err := c.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if err := guarded(fn, &txn{numbered{tx}, true}); err != nil {
+	if err := guarded(fn, &Txn{postgresQuerier{tx}, true}); err != nil {
 		return errors.Join(err, ignoreDone(tx.Rollback()))
 	}
 	return tx.Commit()
 }
 
-func (concurrent) close() error { return nil }
+func (txPerCaller) close() error { return nil }
 
 // isConflict: serialization_failure and deadlock_detected.
 func isConflict(err error) bool {

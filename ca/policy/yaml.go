@@ -1,4 +1,4 @@
-package ca
+package policy
 
 import (
 	"bytes"
@@ -121,13 +121,13 @@ func givenType(n *yaml.Node) string {
 	return fmt.Sprintf("%.80q", n.Value)
 }
 
-// lengthOfTime stands for a Go type in the reports of [lifetimes.UnmarshalYAML].
+// lengthOfTime stands for a Go type in the reports of [Lifetimes.UnmarshalYAML].
 const lengthOfTime = "length of time"
 
 // UnmarshalYAML reads lengths of time as the flags of the commands do. The
 // decoder does not hand its strictness down, so unknown and repeated keys are
 // refused here. Reports have the form of the library's: [plainYAML] finds the keys.
-func (l *lifetimes) UnmarshalYAML(n *yaml.Node) error {
+func (l *Lifetimes) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.MappingNode {
 		return &yaml.TypeError{Errors: []string{cannotUnmarshal(n, "lifetimes")}}
 	}
@@ -157,7 +157,7 @@ func cannotUnmarshal(n *yaml.Node, into string) string {
 }
 
 // set takes the value of one key, or says what is wrong with it.
-func (l *lifetimes) set(key string, value *yaml.Node) (problem string) {
+func (l *Lifetimes) set(key string, value *yaml.Node) (problem string) {
 	grace := new(time.Duration)
 	into, known := map[string]*time.Duration{"default": &l.Default, "min": &l.Min, "max": &l.Max, "grace": grace}[key]
 	if !known {

@@ -1,4 +1,4 @@
-package ca
+package policy
 
 import (
 	"crypto/x509"
@@ -7,8 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/internal/keytype"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // Deviations says in words where a certificate differs from what its service
@@ -17,47 +19,47 @@ import (
 // issuer in it explains a life that was cut short. A service without a profile
 // is an error.
 func (c Config) Deviations(service string, chain []*x509.Certificate) ([]string, error) {
-	r, err := c.parse()
+	r, err := c.Parse()
 	if err != nil {
 		return nil, err
 	}
-	p, ok := r.profiles[service]
+	p, ok := r.Services[service]
 	if !ok {
-		return nil, refuse(ruleProfile, "service %.80q has no profile", service)
+		return nil, denial.New(denial.Profile, "service %.80q has no profile", service)
 	}
 	return p.deviations(chain), nil
 }
 
-func (p *profile) deviations(chain []*x509.Certificate) (out []string) {
+func (p *Service) deviations(chain []*x509.Certificate) (out []string) {
 	leaf := chain[0]
-	if leaf.Subject.CommonName != p.service {
+	if leaf.Subject.CommonName != p.Name {
 		out = append(out, fmt.Sprintf("issued to %q", leaf.Subject.CommonName))
 	}
-	has := slices.DeleteFunc(pemfile.Names(leaf), func(n string) bool { return !slices.Contains(p.names, n) && p.has(n) }) // asked for, and allowed
-	if text := difference(p.names, has); text != "" {
+	has := slices.DeleteFunc(certs.Names(leaf), func(n string) bool { return !slices.Contains(p.Names, n) && p.has(n) }) // asked for, and allowed
+	if text := difference(p.Names, has); text != "" {
 		out = append(out, "names changed: "+text)
 	}
-	if text := difference(usageNames(p.usages), usageNames(leaf.ExtKeyUsage)); text != "" {
+	if text := difference(usageNames(p.Usages), usageNames(leaf.ExtKeyUsage)); text != "" {
 		out = append(out, "usages changed: "+text)
 	}
-	if kind := keyType(leaf.PublicKey); !slices.Contains(p.keyTypes, kind) {
+	if kind := keytype.Of(leaf.PublicKey); !slices.Contains(p.keyTypes, kind) {
 		out = append(out, "key type "+kind+" is not allowed any more")
 	}
-	if !p.lives(chain) {
-		life := leaf.NotAfter.Sub(leaf.NotBefore) - lifetime.Backdate(p.life.Default)
-		out = append(out, fmt.Sprintf("lifetime changed: %s instead of %s", p.life.Default, life))
+	if !p.lifetimeMatches(chain) {
+		life := leaf.NotAfter.Sub(leaf.NotBefore) - lifetime.Backdate(p.Lifetimes.Default)
+		out = append(out, fmt.Sprintf("lifetime changed: %s instead of %s", p.Lifetimes.Default, life))
 	}
 	return out
 }
 
-// lives compares the life with the profile's default, at the resolution of
+// lifetimeMatches compares the life with the profile's default, at the resolution of
 // X.509. One that was cut to its issuer's dates is as long as it can be.
-func (p *profile) lives(chain []*x509.Certificate) bool {
+func (p *Service) lifetimeMatches(chain []*x509.Certificate) bool {
 	leaf := chain[0]
 	if len(chain) > 1 && (leaf.NotAfter.Equal(chain[1].NotAfter) || leaf.NotBefore.Equal(chain[1].NotBefore)) {
 		return true
 	}
-	off := leaf.NotAfter.Sub(leaf.NotBefore) - p.life.Default - lifetime.Backdate(p.life.Default)
+	off := leaf.NotAfter.Sub(leaf.NotBefore) - p.Lifetimes.Default - lifetime.Backdate(p.Lifetimes.Default)
 	return off.Abs() <= time.Second
 }
 

@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"errors"
@@ -14,45 +14,6 @@ import (
 
 // ErrRemoved reports that the file of the record is not at its place any more.
 var ErrRemoved = errors.New("the file of the record was removed or replaced while it was in use")
-
-// fault is why nothing is written any more.
-type fault struct{ err error }
-
-// intact returns why the open record is not the one that the location names, nil
-// if it is: [ErrRemoved], or [ErrRolledBack] since [Store.Sequence] found that.
-func (s *Store) intact() error {
-	if err := s.stopped(); err != nil {
-		return err
-	}
-	if s.file != nil {
-		return s.file.check()
-	}
-	return nil
-}
-
-// stopped is the cheap half of intact, for each look at who asks: the answers of a
-// record that was rolled back would admit the revoked, and turn others away for good.
-func (s *Store) stopped() error {
-	if f := s.fault.Load(); f != nil {
-		return f.err
-	}
-	return nil
-}
-
-// Intact is false while nothing is written because the record was removed or
-// rolled back under this process.
-func (s *Store) Intact() bool { return s.intact() == nil }
-
-// noteFault keeps the last outcome of a look at the log: a log that was rolled
-// back stops all writing, until it is again what it was.
-func (s *Store) noteFault(err error) {
-	switch {
-	case errors.Is(err, ErrRolledBack):
-		s.fault.Store(&fault{err})
-	case err == nil:
-		s.fault.Store(nil)
-	}
-}
 
 // watchedFile is an SQLite file with its write-ahead log, as they were when they
 // were opened. A process that has them open does not notice when they are

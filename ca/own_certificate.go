@@ -13,9 +13,10 @@ import (
 
 	"go.step.sm/crypto/keyutil"
 
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 const (
@@ -67,7 +68,7 @@ func (a *Authority) Watch(ctx context.Context, yield func(ServerIdentity) error)
 		case !good:
 			return fmt.Errorf("getting the authority's own certificate: %w", err)
 		default:
-			a.logger.WarnContext(ctx, "own certificate not renewed, will retry", "service", ownService, "err", err)
+			a.logger.WarnContext(ctx, "own certificate not renewed, will retry", "service", policy.AuthorityService, "err", err)
 			due = began.Add(retry)
 			retry = min(2*retry, longestWait)
 		}
@@ -106,7 +107,7 @@ type basis struct {
 }
 
 func (st *state) ownBasis() basis {
-	return basis{string(st.intermediates[0].Raw), strings.Join(st.config.DNSNames, " "), st.rules.own.life.Default, st.config.CRLURL}
+	return basis{string(st.intermediates[0].Raw), strings.Join(st.config.DNSNames, " "), st.rules.Own.Lifetimes.Default, st.config.CRLURL}
 }
 
 // look brings the certificate and the lists up to date, and yields what changed.
@@ -119,12 +120,12 @@ func (w *watcher) look(ctx context.Context, st *state, yield func(ServerIdentity
 	}
 	w.unsent = w.unsent || changed
 	if changed && w.lists.have(w.cert.Leaf) {
-		w.a.logger.WarnContext(ctx, "own certificate was revoked, renewing", "service", ownService, "serial", pemfile.Serial(w.cert.Leaf))
+		w.a.logger.WarnContext(ctx, "own certificate was revoked, renewing", "service", policy.AuthorityService, "serial", certs.Serial(w.cert.Leaf))
 		w.renewAt = time.Time{}
 	}
 	if w.cert.Leaf == nil || !time.Now().Before(w.renewAt) || w.made != st.ownBasis() {
 		received := time.Now()
-		cert, err := w.a.ownCertificate(ctx, st)
+		cert, err := w.a.issueOwn(ctx, st)
 		if err != nil {
 			return err
 		}
@@ -181,9 +182,9 @@ func waitUntil(ctx context.Context, due time.Time, wake ...<-chan struct{}) bool
 	}
 }
 
-// ownCertificate issues to the authority itself, by the same rules and into the
+// issueOwn issues to the authority itself, by the same rules and into the
 // same record as for everyone. The chain has no root yet.
-func (a *Authority) ownCertificate(ctx context.Context, st *state) (tls.Certificate, error) {
+func (a *Authority) issueOwn(ctx context.Context, st *state) (tls.Certificate, error) {
 	key, err := keyutil.GenerateSigner("EC", "P-256", 0)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("making a key: %w", err)
@@ -197,9 +198,9 @@ func (a *Authority) ownCertificate(ctx context.Context, st *state) (tls.Certific
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("making a request: %w", err)
 	}
-	done, err := a.issue(ctx, st, verified{
-		caller: caller{kind: byItself, name: "the authority", service: ownService},
-		action: actSign, names: st.rules.own.names, key: key.Public(), keyHash: store.KeyHash(csr.RawSubjectPublicKeyInfo),
+	done, err := a.issue(ctx, st, VerifiedRequest{
+		caller: caller{kind: callerAuthority, name: "the authority", service: policy.AuthorityService},
+		action: actSign, names: st.rules.Own.Names, key: key.Public(), keyHash: record.KeyHash(csr.RawSubjectPublicKeyInfo),
 	})
 	if err != nil {
 		return tls.Certificate{}, err

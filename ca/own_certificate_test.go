@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
 )
 
 // watched is an authority in a bubble with a Watch that runs.
@@ -79,12 +79,12 @@ func serials(id *ca.ServerIdentity) (out []*big.Int) {
 func TestRevokedOwnCertificateIsReplaced(t *testing.T) {
 	watchInBubble(t, func(t *testing.T, w *watched) {
 		first := w.newest()
-		record, err := ca.OpenRecord(t.Context(), w.dir)
+		rec, err := ca.OpenRecord(t.Context(), w.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = record.Close() }()
-		if n, err := record.RevokeSet(t.Context(), store.Selection{Service: "ca"}, 0, ""); n != 1 || err != nil {
+		defer func() { _ = rec.Close() }()
+		if n, err := rec.RevokeSet(t.Context(), record.Selection{Service: "ca"}, 0, ""); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
 		time.Sleep(time.Minute)
@@ -129,12 +129,12 @@ func TestReloadKeepsOwnCertificate(t *testing.T) {
 				t.Error("a reload that changes nothing made another certificate")
 			}
 		}
-		record, err := ca.OpenRecord(t.Context(), w.dir)
+		rec, err := ca.OpenRecord(t.Context(), w.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = record.Close() }()
-		if all, _, err := record.List(t.Context(), store.Query{}); err != nil || len(all) != 1 {
+		defer func() { _ = rec.Close() }()
+		if all, _, err := rec.List(t.Context(), record.Query{}); err != nil || len(all) != 1 {
 			t.Errorf("%d certificates in the record after three reloads, %v; want 1", len(all), err)
 		}
 		for name, edit := range map[string]func(string) string{

@@ -1,7 +1,6 @@
-package ca
+package policy
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,15 +12,15 @@ import (
 // smallstep's libraries know of no such mark, and believe whoever has a certificate
 // under the root for the host of the URL.
 
-// sharedNames says which profiles can obtain names of the authority itself, one line
+// SharedNames says which profiles can obtain names of the authority itself, one line
 // for all that can obtain the same ones. It is no error: on a developer's machine
 // everything is localhost, and services beside the authority share its host.
-func (r *rules) sharedNames() (out []string) {
+func (r *Rules) SharedNames() (out []string) {
 	services := map[string][]string{} // by the names in common
-	for _, service := range slices.Sorted(maps.Keys(r.profiles)) {
+	for _, service := range slices.Sorted(maps.Keys(r.Services)) {
 		var shared []string
-		for _, n := range r.own.names {
-			if p := r.profiles[service]; p.has(n) || p.coversByWildcard(n) {
+		for _, n := range r.Own.Names {
+			if p := r.Services[service]; p.has(n) || p.coversByWildcard(n) {
 				shared = append(shared, n)
 			}
 		}
@@ -35,11 +34,4 @@ func (r *rules) sharedNames() (out []string) {
 			shared, strings.Join(services[shared], ", ")))
 	}
 	return out
-}
-
-// warnOfSharedNames is for each load of the configuration.
-func (a *Authority) warnOfSharedNames(ctx context.Context, r *rules) {
-	for _, text := range r.sharedNames() {
-		a.logger.WarnContext(ctx, "services share a name with the authority", "rule", "shared-name", "what", text)
-	}
 }

@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"context"
@@ -9,13 +9,15 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+
+	"github.com/artstore/artstore-pki/internal/panics"
 )
 
 // maxShare bounds the changes of one transaction: the first caller of a crowd
 // waits for the others in it.
 const maxShare = 128
 
-// shared is the writing side of SQLite. Callers that come while a transaction is
+// groupCommitter is the writing side of SQLite. Callers that come while a transaction is
 // being written share the next one, and with it the flush to the disk that costs
 // more than all they do. There is no goroutine of its own: whoever gets the turn
 // runs everybody's changes, and each caller is answered after the commit.
@@ -23,23 +25,23 @@ const maxShare = 128
 // A change that fails takes back nothing but itself. The crash story: nobody has
 // been answered before COMMIT has returned, so a crash before it loses what nobody
 // was told of.
-type shared struct {
+type groupCommitter struct {
 	db   *sql.DB
 	file *watchedFile
 	turn chan struct{} // holds the right to write; a channel, because waiters must be able to leave
 
 	mu    sync.Mutex // guards queue
-	queue []*change
+	queue []*pendingChange
 
 	// Of whoever has the turn.
 	conn   *sql.Conn
-	stmts  *prepared
+	stmts  *sqliteQuerier
 	closed bool
 }
 
-// change is one caller's part of a transaction.
-type change struct {
-	fn   func(*txn) error // may run more than once
+// pendingChange is one caller's part of a transaction.
+type pendingChange struct {
+	fn   func(*Txn) error // may run more than once
 	err  error            // of fn, or of the transaction
 	done chan struct{}    // closed when err is final
 }
@@ -48,11 +50,11 @@ var errClosed = errors.New("the record is closed")
 
 // change runs fn in a transaction. A caller whose context ends leaves if its
 // change has not begun; from then on it is told how the change ended.
-func (s *shared) change(ctx context.Context, fn func(*txn) error) error {
+func (s *groupCommitter) change(ctx context.Context, fn func(*Txn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &change{fn: fn, done: make(chan struct{})}
+	c := &pendingChange{fn: fn, done: make(chan struct{})}
 	s.mu.Lock()
 	s.queue = append(s.queue, c)
 	s.mu.Unlock()
@@ -65,14 +67,14 @@ func (s *shared) change(ctx context.Context, fn func(*txn) error) error {
 			}
 			<-c.done
 		case s.turn <- struct{}{}:
-			s.round(context.WithoutCancel(ctx)) // for others too
+			s.runBatch(context.WithoutCancel(ctx)) // for others too
 			<-s.turn
 		}
 	}
 	return c.err
 }
 
-func (c *change) isDone() bool {
+func (c *pendingChange) isDone() bool {
 	select {
 	case <-c.done:
 		return true
@@ -82,7 +84,7 @@ func (c *change) isDone() bool {
 }
 
 // leave takes a change out of the queue, if it is still there.
-func (s *shared) leave(c *change) bool {
+func (s *groupCommitter) leave(c *pendingChange) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := slices.Index(s.queue, c)
@@ -92,14 +94,14 @@ func (s *shared) leave(c *change) bool {
 	return i >= 0
 }
 
-func (s *shared) empty() bool {
+func (s *groupCommitter) empty() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.queue) == 0
 }
 
 // take returns the next change to run, or nil.
-func (s *shared) take() *change {
+func (s *groupCommitter) take() *pendingChange {
 	if s.empty() {
 		runtime.Gosched() // those whom the round before answered are on their way
 	}
@@ -113,14 +115,14 @@ func (s *shared) take() *change {
 	return c
 }
 
-// round runs one transaction with what is queued, and with what comes while it
+// runBatch runs one transaction with what is queued, and with what comes while it
 // runs, and answers.
-func (s *shared) round(ctx context.Context) {
+func (s *groupCommitter) runBatch(ctx context.Context) {
 	c := s.take()
 	if c == nil {
 		return // another round had it
 	}
-	batch, failed := s.transact(ctx, c)
+	batch, failed := s.runChanges(ctx, c)
 	if failed == nil {
 		failed = s.exec(ctx, `COMMIT`)
 	}
@@ -128,7 +130,7 @@ func (s *shared) round(ctx context.Context) {
 		failed = s.file.check() // what was committed to a file without a name is lost
 	}
 	if failed != nil && s.conn != nil {
-		s.discard(ctx)
+		s.dropConnection(ctx)
 	}
 	for _, c := range batch {
 		if failed != nil {
@@ -138,18 +140,18 @@ func (s *shared) round(ctx context.Context) {
 	}
 }
 
-// transact runs changes; failed is not of one of them but everybody's. Savepoints
+// runChanges runs changes; failed is not of one of them but everybody's. Savepoints
 // are dear, because SQLite copies each page that is written after one. Nearly all
 // changes succeed, so there are none until one fails; then all begin anew, with them.
-func (s *shared) transact(ctx context.Context, first *change) (batch []*change, failed error) {
-	batch = []*change{first}
+func (s *groupCommitter) runChanges(ctx context.Context, first *pendingChange) (batch []*pendingChange, failed error) {
+	batch = []*pendingChange{first}
 	failed = s.begin(ctx)
 	savepoints := false
 	for i := 0; i < len(batch) && failed == nil; i++ {
 		c := batch[i]
 		if savepoints {
-			c.err, failed = s.part(ctx, c.fn)
-		} else if c.err = guarded(c.fn, &txn{querier: s.stmts}); c.err != nil {
+			c.err, failed = s.runInSavepoint(ctx, c.fn)
+		} else if c.err = guarded(c.fn, &Txn{Querier: s.stmts}); c.err != nil {
 			savepoints, i = true, -1
 			failed = s.restart(ctx)
 		}
@@ -164,7 +166,7 @@ func (s *shared) transact(ctx context.Context, first *change) (batch []*change, 
 
 // begin opens a transaction that writes from the start: one that reads first
 // could fail later, because another process wrote in between.
-func (s *shared) begin(ctx context.Context) error {
+func (s *groupCommitter) begin(ctx context.Context) error {
 	if s.closed {
 		return errClosed
 	}
@@ -178,7 +180,7 @@ func (s *shared) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.conn, s.stmts = conn, &prepared{on: conn, unbroken: true}
+	s.conn, s.stmts = conn, &sqliteQuerier{on: conn, unbroken: true}
 	if err := s.exec(ctx, `BEGIN IMMEDIATE`); err != nil {
 		return err
 	}
@@ -186,20 +188,20 @@ func (s *shared) begin(ctx context.Context) error {
 }
 
 // restart takes back what was done.
-func (s *shared) restart(ctx context.Context) error {
+func (s *groupCommitter) restart(ctx context.Context) error {
 	_ = s.exec(ctx, `ROLLBACK`) // it fails if SQLite did it already; if it fails otherwise, begin does, too
 	return s.begin(ctx)
 }
 
-// part runs one change as a savepoint. failed is the end of the whole
+// runInSavepoint runs one change as a savepoint. failed is the end of the whole
 // transaction: when the disk is full, for instance, SQLite takes all of it back
 // by itself, and then the savepoint is gone as well. To go on would commit the
 // later parts without the earlier ones.
-func (s *shared) part(ctx context.Context, fn func(*txn) error) (err, failed error) {
+func (s *groupCommitter) runInSavepoint(ctx context.Context, fn func(*Txn) error) (err, failed error) {
 	if failed := s.exec(ctx, `SAVEPOINT part`); failed != nil {
 		return nil, failed
 	}
-	if err = guarded(fn, &txn{querier: s.stmts}); err != nil {
+	if err = guarded(fn, &Txn{Querier: s.stmts}); err != nil {
 		if failed := s.exec(ctx, `ROLLBACK TO part`); failed != nil {
 			return err, errors.Join(err, failed)
 		}
@@ -209,22 +211,18 @@ func (s *shared) part(ctx context.Context, fn func(*txn) error) (err, failed err
 
 // guarded turns a panic into an error: it is one caller's, and the others who
 // share the transaction must not hang.
-func guarded(fn func(*txn) error, tx *txn) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic in a change: %v", p)
-		}
-	}()
+func guarded(fn func(*Txn) error, tx *Txn) (err error) {
+	defer panics.Catch(func(p *panics.Error) { err = fmt.Errorf("panic in a change: %v", p.Value) })
 	return fn(tx)
 }
 
-func (s *shared) exec(ctx context.Context, text string) error {
+func (s *groupCommitter) exec(ctx context.Context, text string) error {
 	_, err := s.stmts.ExecContext(ctx, text)
 	return err
 }
 
-// discard gives up a connection whose state is in doubt; the next round takes a new one.
-func (s *shared) discard(ctx context.Context) {
+// dropConnection gives up a connection whose state is in doubt; the next round takes a new one.
+func (s *groupCommitter) dropConnection(ctx context.Context) {
 	s.file.closed()
 	_ = s.exec(ctx, `ROLLBACK`) // it fails if there is nothing to take back
 	_ = s.stmts.close()
@@ -234,7 +232,7 @@ func (s *shared) discard(ctx context.Context) {
 }
 
 // close waits for the round that runs; later changes fail.
-func (s *shared) close() error {
+func (s *groupCommitter) close() error {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
 	s.closed = true

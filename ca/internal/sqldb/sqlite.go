@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"context"
@@ -23,7 +23,7 @@ import (
 const readers = 4
 
 // openSQLite opens the record in a file that has one.
-func openSQLite(ctx context.Context, path string) (*Store, error) {
+func openSQLite(ctx context.Context, path string) (*DB, error) {
 	if err := mustBeSQLite(ctx, path); err != nil {
 		return nil, fmt.Errorf("opening the record %s: %w", path, err)
 	}
@@ -31,7 +31,7 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 }
 
 // createSQLite makes the schema in a file that is absent (it gets mode 0600) or has no record.
-func createSQLite(ctx context.Context, path string) (*Store, error) {
+func createSQLite(ctx context.Context, path string) (*DB, error) {
 	if err := touch(path); err != nil {
 		return nil, fmt.Errorf("making the record: %w", err)
 	}
@@ -59,11 +59,11 @@ func mustBeSQLite(ctx context.Context, path string) (err error) {
 }
 
 // startSQLite opens the connections to a file that is there, and brings its schema up to date.
-func startSQLite(ctx context.Context, path string) (_ *Store, err error) {
-	s := &Store{}
+func startSQLite(ctx context.Context, path string) (_ *DB, err error) {
+	db := &DB{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.Close())
+			err = errors.Join(err, db.Close())
 		}
 	}()
 	// The writer keeps 16 MB of pages, and copies them from the log into the file
@@ -72,7 +72,7 @@ func startSQLite(ctx context.Context, path string) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.dbs = append(s.dbs, write)
+	db.pools = append(db.pools, write)
 	if err := migrateSQLite(ctx, write); err != nil {
 		return nil, fmt.Errorf("opening the record %s: %w", path, err)
 	}
@@ -80,13 +80,13 @@ func startSQLite(ctx context.Context, path string) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.dbs = append(s.dbs, read)
-	s.read = &prepared{on: read}
-	if s.file, err = watchFile(path); err != nil {
+	db.pools = append(db.pools, read)
+	db.Read = &sqliteQuerier{on: read}
+	if db.file, err = watchFile(path); err != nil {
 		return nil, fmt.Errorf("opening the record: %w", err)
 	}
-	s.writer = recording(&shared{db: write, file: s.file, turn: make(chan struct{}, 1)})
-	return s, nil
+	db.writer = &groupCommitter{db: write, file: db.file, turn: make(chan struct{}, 1)}
+	return db, nil
 }
 
 const (
@@ -143,4 +143,23 @@ func connect(path string, conns int, extra string) (*sql.DB, error) {
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	return db, nil
+}
+
+// VacuumInto writes what an SQLite database holds now to a new file (0600), while
+// others go on writing.
+func (db *DB) VacuumInto(ctx context.Context, to string) (err error) {
+	if err := touch(to); err != nil { // SQLite takes an empty file, and keeps its mode
+		return err
+	}
+	// query_only would stop it: to SQLite the copy is a write, though to another file.
+	conn, err := db.pools[len(db.pools)-1].Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if _, err := conn.ExecContext(ctx, `PRAGMA query_only(0)`); err != nil {
+		return err
+	}
+	_, err = conn.ExecContext(ctx, `VACUUM INTO ?`, to)
+	return err
 }

@@ -1,4 +1,4 @@
-package ca
+package policy
 
 import (
 	"errors"
@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,12 +15,13 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
-// Config is pki.yaml. It is the outer form: [LoadConfig] and [Open] refuse one
+// Config is pki.yaml. It is the outer form: [Load] and [Open] refuse one
 // that is not valid, and say everything that is wrong with it at once.
 type Config struct {
 	// Name is part of the subjects of the authority's certificates.
@@ -48,7 +50,7 @@ type Config struct {
 	// certificates, with the issuer behind it. Empty means that they name no place.
 	CRLURL string `yaml:"crl_url,omitempty"`
 	// Lifetime holds for every profile that does not say otherwise, and for the authority's own certificate.
-	Lifetime lifetimes `yaml:"lifetime,omitempty"`
+	Lifetime Lifetimes `yaml:"lifetime,omitempty"`
 	// AuditLog is a file of JSON lines, one for each thing issued, revoked or
 	// refused; relative to the state directory. Empty means none.
 	AuditLog string `yaml:"audit_log,omitempty"`
@@ -86,7 +88,7 @@ type Profile struct {
 	// KeyTypes are EC-P256, EC-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096; empty means all but RSA-2048.
 	KeyTypes []string `yaml:"key_types,omitempty"`
 	// Lifetime replaces the default of the configuration, field by field.
-	Lifetime lifetimes `yaml:"lifetime,omitempty"`
+	Lifetime Lifetimes `yaml:"lifetime,omitempty"`
 	// ACME lets whoever answers challenges for Names obtain them, without a token.
 	// Off by default. It takes a provisioner of type ACME.
 	ACME bool `yaml:"acme,omitempty"`
@@ -100,9 +102,9 @@ type Profile struct {
 	MaxLivePerLineage int `yaml:"max_live_per_lineage,omitempty"`
 }
 
-// lifetimes are lengths of time such as 24h or 90d, as [humantime.Parse] reads
+// Lifetimes are lengths of time such as 24h or 90d, as [humantime.Parse] reads
 // them; 10 s is the shortest.
-type lifetimes struct {
+type Lifetimes struct {
 	// Default is the life of a certificate whose request names no end; 0 means 24h.
 	Default time.Duration `yaml:"default,omitempty"`
 	// Min and Max are the shortest and the longest life that a request may ask for.
@@ -115,18 +117,19 @@ type lifetimes struct {
 	Grace *time.Duration `yaml:"grace,omitempty"`
 }
 
+// Bounds and defaults of what a configuration says.
 const (
 	maxConfig       = 1 << 20
-	defaultLifetime = 24 * time.Hour
+	DefaultLifetime = 24 * time.Hour
 	defaultMin      = 5 * time.Minute
-	shortest        = 10 * time.Second // below it, clock skew and renewal race
+	MinLifetime     = 10 * time.Second // below it, clock skew and renewal race
 
-	ownService = "ca" // reserved for the authority's own certificate
+	AuthorityService = "ca" // reserved for the authority's own certificate
 )
 
-// LoadConfig reads and checks pki.yaml in a state directory. Unknown keys are
+// Load reads and checks pki.yaml in a state directory. Unknown keys are
 // errors that name line and key; an error tells everything that is wrong.
-func LoadConfig(dir string) (Config, error) {
+func Load(dir string) (Config, error) {
 	path := statedir.Path(dir, statedir.ConfigFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -140,7 +143,7 @@ func LoadConfig(dir string) (Config, error) {
 }
 
 // Decode sets c to a pki.yaml that is in no state directory yet, and checks it as
-// [LoadConfig] does. After an error c is what it was.
+// [Load] does. After an error c is what it was.
 func (c *Config) Decode(data []byte) error {
 	parsed, err := parseConfig(data)
 	if err == nil {
@@ -160,7 +163,7 @@ func parseConfig(data []byte) (Config, error) {
 	if err := emptyProfiles(data); err != nil {
 		return c, err
 	}
-	_, err := c.parse()
+	_, err := c.Parse()
 	return c, err
 }
 
@@ -184,13 +187,16 @@ func emptyProfiles(data []byte) error {
 	return nil
 }
 
-// rules is the inner form of Config: it exists only if everything is valid, and
-// nothing behind it checks again.
-type rules struct {
-	profiles  map[string]*profile
-	own       *profile
-	limits    Limits
-	enrollers map[string][]string // services that may make tokens, and for which others
+// Rules are the valid form of Config. They are immutable, but for the roots of X5C.
+type Rules struct {
+	// Services are those with a profile, by name.
+	Services map[string]*Service
+	// Own is what the authority issues to itself.
+	Own *Service
+	// Limits have their defaults filled in.
+	Limits Limits
+	// Enrollers are the services that may make tokens, with the services they may enrol.
+	Enrollers map[string][]string
 	provisioners
 }
 
@@ -206,9 +212,11 @@ func (p problems) err() error {
 	return errors.New(strings.Join(p, "; "))
 }
 
-func (c Config) parse() (*rules, error) {
+// Parse returns the valid form of the configuration, or one error with everything that
+// is wrong.
+func (c Config) Parse() (*Rules, error) {
 	var bad problems
-	r := &rules{profiles: make(map[string]*profile, len(c.Profiles))}
+	r := &Rules{Services: make(map[string]*Service, len(c.Profiles))}
 	if strings.TrimSpace(c.Name) == "" || len(c.Name) > 48 { // RFC 5280 ub-common-name is 64, and a suffix follows
 		bad.add("name: want 1 to 48 characters")
 	}
@@ -217,7 +225,7 @@ func (c Config) parse() (*rules, error) {
 			checkAddress(&bad, key, addr)
 		}
 	}
-	if err := checkFile(c.RootKey); err != nil {
+	if err := CheckFile(c.RootKey); err != nil {
 		bad.add("root_key: %v", err)
 	}
 	if u, err := url.Parse(c.CRLURL); c.CRLURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
@@ -226,24 +234,24 @@ func (c Config) parse() (*rules, error) {
 	if err := store.Check(c.Database); err != nil {
 		bad.add("database: %v", err)
 	}
-	life := c.Lifetime.or(lifetimes{})
-	life.check(&bad, "lifetime")
-	r.own = Profile{Names: c.DNSNames, Usages: []string{usageServer}}.parse(ownService, life, &bad)
+	life := c.Lifetime.WithDefaults(Lifetimes{})
+	life.validate(&bad, "lifetime")
+	r.Own = Profile{Names: c.DNSNames, Usages: []string{usageServer}}.parse(AuthorityService, life, &bad)
 	for _, service := range slices.Sorted(maps.Keys(c.Profiles)) {
-		if service == ownService {
+		if service == AuthorityService {
 			bad.add("profiles.%s: the name is reserved for the authority itself", service)
 			continue
 		}
-		r.profiles[service] = c.Profiles[service].parse(service, life, &bad)
+		r.Services[service] = c.Profiles[service].parse(service, life, &bad)
 	}
-	r.limits = c.Limits.parse(&bad)
+	r.Limits = c.Limits.parse(&bad)
 	for _, service := range c.Auditors {
-		if r.profiles[service] == nil {
+		if r.Services[service] == nil {
 			bad.add("auditors: service %.80q has no profile", service)
 		}
 	}
-	r.provisioners = parseProvisioners(c.Provisioners, r.profiles, &bad)
-	r.enrollers = parseEnrollers(c.Enrollers, r.profiles, &bad)
+	r.provisioners = parseProvisioners(c.Provisioners, r.Services, &bad)
+	r.Enrollers = parseEnrollers(c.Enrollers, r.Services, &bad)
 	return r, bad.err()
 }
 
@@ -260,13 +268,13 @@ func checkAddress(bad *problems, key, addr string) {
 	}
 }
 
-// or fills unset fields from the outer lifetimes, then from the defaults.
-func (l lifetimes) or(outer lifetimes) lifetimes {
+// WithDefaults fills unset fields from the outer lifetimes, then from the defaults.
+func (l Lifetimes) WithDefaults(outer Lifetimes) Lifetimes {
 	if l.Default == 0 {
 		l.Default = outer.Default
 	}
 	if l.Default == 0 {
-		l.Default = defaultLifetime
+		l.Default = DefaultLifetime
 	}
 	if l.Min == 0 {
 		l.Min = outer.Min
@@ -283,9 +291,9 @@ func (l lifetimes) or(outer lifetimes) lifetimes {
 	return l
 }
 
-func (l lifetimes) check(bad *problems, at string) {
-	if l.Min < shortest {
-		bad.add("%s.min: %s is shorter than %s", at, l.Min, shortest)
+func (l Lifetimes) validate(bad *problems, at string) {
+	if l.Min < MinLifetime {
+		bad.add("%s.min: %s is shorter than %s", at, l.Min, MinLifetime)
 	}
 	if l.Default < l.Min || l.Default > l.Max {
 		bad.add("%s.default: %s is not between min %s and max %s", at, l.Default, l.Min, l.Max)
@@ -293,4 +301,52 @@ func (l lifetimes) check(bad *problems, at string) {
 	if g := l.Grace; g != nil && (*g < 0 || *g > lifetime.MaxGrace) {
 		bad.add("%s.grace: %s is not between 0s and %s", at, *g, lifetime.MaxGrace)
 	}
+}
+
+// CheckReload refuses next if it changes what is opened once, at start. A listener that
+// moves would need its old socket until the new one is there, and new certificates
+// would name a crl_url where nothing answers yet.
+func (c Config) CheckReload(next Config) error {
+	var bad problems
+	for _, one := range []struct{ key, before, after string }{
+		{"address", c.Address, next.Address}, {"metrics", c.Metrics, next.Metrics},
+		{"crl_address", c.CRLAddress, next.CRLAddress}, {"database", c.Database, next.Database},
+	} {
+		if one.before != one.after {
+			bad.add("%s: it does not change while the authority runs; restart it", one.key)
+		}
+	}
+	return bad.err()
+}
+
+// PublicHost returns the host, and the port if it is not 443, for the audience of tokens:
+// step and smallstep's libraries take the URL of the authority from there. A port that
+// is chosen when the authority starts is left out, because it is not known here.
+func (c Config) PublicHost() string {
+	host, port := names.URLHost(c.DNSNames), uint64(c.PublicPort)
+	if _, listened, err := net.SplitHostPort(c.Address); err == nil && port == 0 {
+		port, _ = strconv.ParseUint(listened, 10, 16) // it is a number, or the configuration would not be valid
+	}
+	if port == 0 || port == httpsPort {
+		return host
+	}
+	return host + ":" + strconv.FormatUint(port, 10)
+}
+
+const httpsPort = 443 // which a URL without a port means (RFC 9110 §4.2.2)
+
+// ErrURI reports a URI in place of the path of a file: keys that are elsewhere,
+// in a token or a cloud, are not supported.
+var ErrURI = errors.New("it is a URI, and only files are supported")
+
+// uri begins with a scheme (RFC 3986 §3.1); one letter is a drive of Windows.
+var uri = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+:`)
+
+// CheckFile refuses a path that was meant as a URI: a file of that name would be
+// taken for a key in hardware.
+func CheckFile(path string) error {
+	if uri.MatchString(path) {
+		return fmt.Errorf("%.80q: %w", path, ErrURI)
+	}
+	return nil
 }

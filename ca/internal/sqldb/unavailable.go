@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"context"
@@ -49,5 +49,5 @@ var (
 		"57P01", "57P02", "57P03", // shutdown, crash, cannot connect now
 		"58", // system errors
 	}
-	brokenConn = []error{ErrRemoved, ErrRolledBack, driver.ErrBadConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded}
+	brokenConn = []error{ErrRemoved, driver.ErrBadConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded}
 )

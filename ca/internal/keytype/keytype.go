@@ -1,0 +1,70 @@
+// Package keytype has the kinds of keys that pki.yaml and init name.
+package keytype
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"fmt"
+
+	"go.step.sm/crypto/keyutil"
+)
+
+// The kinds by their names.
+const (
+	P256    = "EC-P256"
+	P384    = "EC-P384"
+	Ed25519 = "Ed25519"
+	RSA2048 = "RSA-2048"
+	RSA3072 = "RSA-3072"
+	RSA4096 = "RSA-4096"
+)
+
+var (
+	// All are the kinds that a profile can list. Read only.
+	All = []string{P256, P384, Ed25519, RSA2048, RSA3072, RSA4096}
+	// Default are those of a profile that lists none. Read only.
+	Default = []string{P256, P384, Ed25519, RSA3072, RSA4096}
+)
+
+// Of returns the kind of a public key. For a key of a kind that is not in All it
+// returns a text for messages.
+func Of(key crypto.PublicKey) string {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P256():
+			return P256
+		case elliptic.P384():
+			return P384
+		}
+		return "EC-" + k.Curve.Params().Name
+	case ed25519.PublicKey:
+		return Ed25519
+	case *rsa.PublicKey:
+		return fmt.Sprintf("RSA-%d", k.N.BitLen())
+	}
+	return fmt.Sprintf("%T", key)
+}
+
+// New makes a key for a certificate of the authority: P256, which "" means too,
+// Ed25519 or RSA3072. Other kinds are an error.
+func New(kind string) (crypto.Signer, error) {
+	kty, crv, size := "EC", "P-256", 0
+	switch kind {
+	case "", P256:
+	case Ed25519:
+		kty, crv = "OKP", "Ed25519"
+	case RSA3072:
+		kty, crv, size = "RSA", "", 3072
+	default:
+		return nil, fmt.Errorf("key type %q: want %s, %s or %s", kind, P256, Ed25519, RSA3072)
+	}
+	key, err := keyutil.GenerateSigner(kty, crv, size)
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	return key, nil
+}

@@ -1,0 +1,142 @@
+package ca
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/smallstep/certificates/authority"
+	"github.com/smallstep/certificates/authority/config"
+	"github.com/smallstep/certificates/authority/provisioner"
+	"github.com/smallstep/certificates/db"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/internal/panics"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+)
+
+// errNoDatabase answers every call of smallstep's authority to its database.
+var errNoDatabase = errors.New("smallstep's authority has no database here")
+
+// noDatabase is the database of the embedded smallstep authority. Every method
+// returns an error. The authority needs a database, or it would make one of its
+// own, but none of our routes lets it use it: checks of tokens and revocations,
+// and what is recorded, are ours alone. A route of smallstep's that is added by
+// mistake thus fails, instead of recording a certificate that no profile allowed.
+//
+// The optional interfaces are here for the same reason: smallstep takes a database
+// without them for one where there is nothing to do, and goes on.
+type noDatabase struct{}
+
+var _ interface {
+	db.AuthDB
+	db.CertificateStorer
+} = noDatabase{}
+
+func (noDatabase) IsRevoked(string) (bool, error)                         { return true, errNoDatabase }
+func (noDatabase) IsSSHRevoked(string) (bool, error)                      { return true, errNoDatabase }
+func (noDatabase) Revoke(*db.RevokedCertificateInfo) error                { return errNoDatabase }
+func (noDatabase) RevokeSSH(*db.RevokedCertificateInfo) error             { return errNoDatabase }
+func (noDatabase) GetCertificate(string) (*x509.Certificate, error)       { return nil, errNoDatabase }
+func (noDatabase) GetCertificateData(string) (*db.CertificateData, error) { return nil, errNoDatabase }
+func (noDatabase) UseToken(string, string) (bool, error)                  { return false, errNoDatabase }
+func (noDatabase) IsSSHHost(string) (bool, error)                         { return false, errNoDatabase }
+func (noDatabase) GetSSHHostPrincipals() ([]string, error)                { return nil, errNoDatabase }
+func (noDatabase) StoreCertificate(*x509.Certificate) error               { return errNoDatabase }
+func (noDatabase) StoreSSHCertificate(*ssh.Certificate) error             { return errNoDatabase }
+
+func (noDatabase) StoreCertificateChain(provisioner.Interface, ...*x509.Certificate) error {
+	return errNoDatabase
+}
+
+func (noDatabase) StoreRenewedCertificate(*x509.Certificate, ...*x509.Certificate) error {
+	return errNoDatabase
+}
+
+// Shutdown has nothing to close, and fails like the others.
+func (noDatabase) Shutdown() error { return errNoDatabase }
+
+// embedSmallstep builds smallstep's authority over our state: it holds provisioners and
+// checks tokens. Its lists are fixed, therefore each state has its own.
+func (a *Authority) embedSmallstep(st *state) (_ *authority.Authority, err error) {
+	defer panics.Catch(panicTo(&err))
+	auth := &config.AuthConfig{
+		// A token is spent in the database, so tokens made before a restart are as good as later ones.
+		DisableIssuedAtCheck: true,
+	}
+	if auth.Provisioners, err = a.smallstepProvisioners(st); err != nil {
+		return nil, err
+	}
+	chain := st.intermediates[:1]
+	return authority.NewEmbedded(
+		authority.WithConfig(&config.Config{DNSNames: st.config.DNSNames, AuthorityConfig: auth, CommonName: st.config.Name}),
+		authority.WithX509RootCerts(st.roots...),
+		authority.WithX509IntermediateCerts(st.intermediates...),
+		authority.WithX509SignerChain(chain, st.signer),
+		authority.WithDatabase(noDatabase{}),
+		authority.WithQuietInit(),
+	)
+}
+
+// panicTo makes a panic of the library an error of the caller: one bad request must not
+// take the authority down (v0.30.2 has a known one in its policy engine).
+func panicTo(err *error) func(*panics.Error) {
+	return func(p *panics.Error) { *err = fmt.Errorf("panic in the embedded authority: %v", p.Value) }
+}
+
+// smallstepProvisioners gives each one the form in which smallstep tells clients what
+// there is, and finds the one of ACME.
+func (a *Authority) smallstepProvisioners(st *state) (list provisioner.List, err error) {
+	for _, p := range st.rules.JWKs {
+		j := &provisioner.JWK{Type: provisioner.TypeJWK.String(), Name: p.Name, Key: p.Key}
+		if p.Publish {
+			if j.EncryptedKey, err = a.files.readJWE(p.Name); err != nil {
+				return nil, fmt.Errorf("publishing the encrypted key: %w", err)
+			}
+		}
+		list = append(list, j)
+	}
+	for i, p := range st.rules.X5Cs {
+		if p.Roots, err = a.rootsOf(st, p); err != nil {
+			return nil, err
+		}
+		st.rules.X5Cs[i] = p
+		list = append(list, &provisioner.X5C{Type: provisioner.TypeX5C.String(), Name: p.Name, Roots: pemfile.EncodeCertificates(p.Roots)})
+	}
+	if p := st.rules.ACME; p != nil {
+		out := &provisioner.ACME{Type: provisioner.TypeACME.String(), Name: p.Name}
+		for _, c := range p.Challenges {
+			out.Challenges = append(out.Challenges, provisioner.ACMEChallenge(c))
+		}
+		list = append(list, out)
+	}
+	return list, nil
+}
+
+// rootsOf reads what certificates in tokens chain to. A file that is not sound
+// fails the reload: an empty list would be nobody's, and half of one a surprise.
+func (a *Authority) rootsOf(st *state, p policy.X5C) ([]*x509.Certificate, error) {
+	if p.File == "" {
+		return st.roots, nil
+	}
+	path := p.File
+	if !filepath.IsAbs(path) {
+		path = a.files.path(path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the roots of provisioner %s: %w", p.Name, err)
+	}
+	roots, err := pemfile.Certificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading the roots of provisioner %s: %s: %w", p.Name, path, err)
+	}
+	if len(roots) == 0 || slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return !c.IsCA }) {
+		return nil, fmt.Errorf("reading the roots of provisioner %s: %s: want certificates of authorities", p.Name, path)
+	}
+	return roots, nil
+}
