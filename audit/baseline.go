@@ -71,7 +71,7 @@ func parseAcceptance(line string) (a acceptance, over time.Time, err error) {
 	if !slices.ContainsFunc(checks, func(c check) bool { return c.id == a.check }) {
 		return a, over, fmt.Errorf("there is no check %.40q", a.check)
 	}
-	if a.subject, line, err = subject(line); err != nil {
+	if a.subject, line, err = parseSubject(line); err != nil {
 		return a, over, err
 	}
 	until, line := word(line)
@@ -101,24 +101,24 @@ func word(line string) (first, rest string) {
 	return line, ""
 }
 
-func subject(line string) (subject, rest string, err error) {
+func parseSubject(line string) (parseSubject, rest string, err error) {
 	line = strings.TrimLeft(line, " \t")
 	if quote, err := strconv.QuotedPrefix(line); err == nil && line[0] == '"' {
-		subject, err = strconv.Unquote(quote)
+		parseSubject, err = strconv.Unquote(quote)
 		rest = line[len(quote):]
 		if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
 			return "", "", fmt.Errorf("no blank behind %.80s", quote)
 		}
-		return subject, rest, err
+		return parseSubject, rest, err
 	}
-	subject, rest = word(line)
-	if subject == "" || strings.Contains(subject, `"`) {
+	parseSubject, rest = word(line)
+	if parseSubject == "" || strings.Contains(parseSubject, `"`) {
 		return "", "", fmt.Errorf("want a subject: %sHEX, or a place, in double quotes if it has blanks", bySHA256)
 	}
-	if !wholeHash(subject) {
-		return "", "", fmt.Errorf("%.80q: want %s and 64 hexadecimal digits, lower case", subject, bySHA256)
+	if !wholeHash(parseSubject) {
+		return "", "", fmt.Errorf("%.80q: want %s and 64 hexadecimal digits, lower case", parseSubject, bySHA256)
 	}
-	return subject, rest, nil
+	return parseSubject, rest, nil
 }
 
 // wholeHash is false for what begins as a hash and is none: cut off in copying,
@@ -137,15 +137,15 @@ func quoted(s string) string {
 	return s
 }
 
-// accepting applies a baseline to the rows of a run, and makes the next one.
-type accepting struct {
+// baselineFilter applies a baseline to the rows of a run, and makes the next one.
+type baselineFilter struct {
 	*Baseline
 	used map[acceptance]bool
 	next map[acceptance]string // the name to remember it by; nil if nobody wants it
 }
 
-func newAccepting(b *Baseline, next bool) *accepting {
-	a := &accepting{Baseline: b, used: map[acceptance]bool{}}
+func newBaselineFilter(b *Baseline, next bool) *baselineFilter {
+	a := &baselineFilter{Baseline: b, used: map[acceptance]bool{}}
 	if b == nil {
 		a.Baseline = &Baseline{}
 	}
@@ -156,11 +156,14 @@ func newAccepting(b *Baseline, next bool) *accepting {
 }
 
 // apply takes from a row what is accepted.
-func (a *accepting) apply(r *Row) {
-	if r.Cert == nil || len(r.Findings) == 0 || len(a.order) == 0 && a.next == nil {
+func (a *baselineFilter) apply(r *Row) {
+	if r.Cert == nil && r.Document == nil || len(r.Findings) == 0 || len(a.order) == 0 && a.next == nil {
 		return
 	}
-	self := bySHA256 + r.Cert.hexFingerprint()
+	self := r.Place // of what is no certificate
+	if r.Cert != nil {
+		self = bySHA256 + r.Cert.HexFingerprint()
+	}
 	left := r.Findings[:0:0]
 	for _, f := range r.Findings {
 		key := acceptance{f.Check, self}
@@ -185,21 +188,27 @@ func (a *accepting) apply(r *Row) {
 }
 
 // keep takes a finding into the next baseline.
-func (a *accepting) keep(r *Row, f Finding, subject string) {
+func (a *baselineFilter) keep(r *Row, f Finding, subject string) {
 	if a.next == nil || f.Severity < Warn {
 		return
 	}
+	var name string
+	if r.Cert != nil {
+		name = r.Cert.Name
+	} else {
+		name, subject = r.Document.Name, r.Place
+	}
 	if subject == "" {
-		subject = bySHA256 + r.Cert.hexFingerprint()
-		if r.renews() {
+		subject = bySHA256 + r.Cert.HexFingerprint()
+		if r.AutoRenewed() {
 			subject = r.Place // tomorrow it is another certificate
 		}
 	}
-	a.next[acceptance{f.Check, subject}] = r.Cert.name
+	a.next[acceptance{f.Check, subject}] = name
 }
 
 // stale are the acceptances that nothing was found for, of the checks that ran.
-func (a *accepting) stale(ran []check) (out []string) {
+func (a *baselineFilter) stale(ran []check) (out []string) {
 	for _, key := range a.order {
 		if !a.used[key] && slices.ContainsFunc(ran, func(c check) bool { return c.id == key.check }) {
 			out = append(out, key.String())
@@ -210,7 +219,7 @@ func (a *accepting) stale(ran []check) (out []string) {
 
 // write writes the next baseline. A date that is over is not taken along: who
 // writes a new one accepts again.
-func (a *accepting) write(out io.Writer, now time.Time) error {
+func (a *baselineFilter) write(out io.Writer, now time.Time) error {
 	w := bufio.NewWriter(out)
 	_, _ = fmt.Fprintf(w, "# Accepted findings of artstore-pki audit: CHECK SUBJECT [%sDATE] [# why]\n", untilMark) // Flush keeps the error
 	for _, key := range slices.SortedFunc(maps.Keys(a.next), func(a, b acceptance) int { return strings.Compare(a.String(), b.String()) }) {

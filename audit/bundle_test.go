@@ -2,15 +2,12 @@ package audit_test
 
 import (
 	"bytes"
-	"crypto/x509"
 	"fmt"
 	"maps"
 	"testing"
-
-	"github.com/artstore/artstore-pki/audit"
 )
 
-// A bundle that is read in place has the rows of the same certificates in small
+// A bundle whose leaves are put off has the rows of the same certificates in small
 // files: what is damaged stands between them, and the authorities in it serve all.
 func TestLargeBundle(t *testing.T) {
 	root, intermediate, leaf := hierarchy(t, odd)
@@ -61,28 +58,4 @@ func TestLargeChain(t *testing.T) {
 		"ca.crt": "OK", "fine.pem": "OK", "fine.pem#2": "OK", // the intermediate is one row, at its first place
 		"swapped.pem#2": "WARN chain-order", "two.pem#2": "OK", "two.pem#3": "OK",
 	})
-}
-
-// Contract: what crypto/x509 takes for an authority's certificate is never put off.
-func FuzzMayIssue(f *testing.F) {
-	root, intermediate, leaf := hierarchy(f)
-	for _, p := range []*pair{root, intermediate, leaf} {
-		f.Add(p.cert.Raw)
-	}
-	f.Fuzz(func(t *testing.T, der []byte) {
-		if c, err := x509.ParseCertificate(der); err == nil && c.IsCA && !audit.MayIssue(der) {
-			t.Error("an authority is not recognized")
-		}
-	})
-}
-
-func TestMayIssue(t *testing.T) {
-	root, _, leaf := hierarchy(t)
-	// The bytes of an extension that says no, in a name.
-	feint := newPair(t, nil, "\x06\x03\x55\x1d\x13\x04\x02\x30", authority, called("\x06\x03U\x1d\x13\x04\x020\x00"))
-	for p, want := range map[*pair]bool{root: true, feint: true, leaf: false} {
-		if got := audit.MayIssue(p.cert.Raw); got != want {
-			t.Errorf("%s: %v", p.cert.Subject, got)
-		}
-	}
 }

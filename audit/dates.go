@@ -1,97 +1,127 @@
 package audit
 
 import (
-	"fmt"
-	"time"
-
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/wording"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
-// threshold is how near its end a certificate is reported: within a time of it,
-// or with a share of its life left, whichever comes later. A field that is zero
-// does not count. A fixed time alone is a permanent alarm for short lives, a
-// share alone is years early for a root.
-type threshold struct {
-	before time.Duration
-	share  float64
-}
-
-var (
-	defaultWarn = threshold{30 * 24 * time.Hour, 1. / 3}
-	defaultCrit = threshold{7 * 24 * time.Hour, 1. / 6}
-)
-
-// of is the time before the end of such a life.
-func (t threshold) of(life time.Duration) time.Duration {
-	share := time.Duration(t.share * float64(life))
-	switch {
-	case t.share == 0:
-		return t.before
-	case t.before == 0:
-		return share
+// neverValid is the only thing to say about the dates of such a certificate.
+func neverValid(s *Subject, _ criteria) (Severity, string) {
+	if !s.Cert.Inverted() {
+		return severityOK, ""
 	}
-	return min(t.before, share)
+	return Crit, "it is never valid: it ends " + wording.Span(wording.Between(s.Cert.NotAfter, s.Cert.NotBefore)) + " before it begins"
 }
 
 func expired(s *Subject, at criteria) (Severity, string) {
-	if at.now.Before(s.Cert.notAfter) {
-		return fine, ""
+	if at.now.Before(s.Cert.NotAfter) || s.Cert.Inverted() {
+		return severityOK, ""
 	}
-	return Crit, "expired " + span(at.now.Sub(s.Cert.notAfter)) + " ago"
+	return Crit, "expired " + wording.Span(wording.Between(s.Cert.NotAfter, at.now)) + " ago"
 }
 
 func notYetValid(s *Subject, at criteria) (Severity, string) {
-	if !at.now.Before(s.Cert.notBefore) {
-		return fine, ""
+	if !at.now.Before(s.Cert.NotBefore) || s.Cert.Inverted() {
+		return severityOK, ""
 	}
-	return Crit, "not valid for another " + span(s.Cert.notBefore.Sub(at.now))
+	return Crit, "not valid for another " + wording.Span(wording.Between(at.now, s.Cert.NotBefore))
 }
 
 func overdue(s *Subject, at criteria) (Severity, string) {
-	if !s.renews() || !at.now.Before(s.Cert.notAfter) {
-		return fine, ""
+	if !s.AutoRenewed() || s.Cert.Inverted() || !at.now.Before(s.Cert.NotAfter) {
+		return severityOK, ""
 	}
-	why, late := lifetime.Overdue(s.Cert.notBefore, s.Cert.notAfter, at.now)
+	why, late := lifetime.Overdue(s.Cert.NotBefore, s.Cert.NotAfter, at.now)
 	if !late {
-		return fine, ""
+		return severityOK, ""
 	}
 	return Crit, "renewal overdue: " + why
 }
 
 func expiring(s *Subject, at criteria) (Severity, string) {
-	left := s.Cert.notAfter.Sub(at.now)
-	if s.renews() || left <= 0 {
-		return fine, ""
+	left := wording.Between(at.now, s.Cert.NotAfter)
+	if s.AutoRenewed() || s.Authority() || !at.now.Before(s.Cert.NotAfter) || s.Cert.Inverted() {
+		return severityOK, ""
 	}
-	text := "expires in " + span(left)
-	switch life := life(s.Cert); {
-	case left <= at.crit.of(life):
-		return Crit, text
-	case left <= at.warn.of(life):
-		return Warn, text
+	var severity Severity
+	switch life := s.Cert.Life(); {
+	case left <= at.crit.window(life):
+		severity = Crit
+	case left <= at.warn.window(life):
+		severity = Warn
+	default:
+		return severityOK, ""
 	}
-	return fine, ""
+	return severity, "expires in " + wording.Span(left)
 }
 
-// span is a duration in two units at most, as people say it.
-func span(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch d = d.Abs(); {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return units(int(d.Minutes()), "m", int(d.Seconds())%60, "s")
-	case d < day:
-		return units(int(d.Hours()), "h", int(d.Minutes())%60, "m")
-	case d < 10*day:
-		return units(int(d/day), "d", int(d.Hours())%24, "h")
+// chainEnds is found at a leaf that lives longer than what certifies it: from then
+// on peers refuse it. Of several paths the one that lasts longest counts.
+func chainEnds(s *Subject, at criteria) (Severity, string) {
+	r := s.ruling(at)
+	// Less than a thousandth of its life is what passes between two commands.
+	if r.last == nil || r.verdict == chainInvalid || wording.Between(r.last.NotAfter, s.Cert.NotAfter) <= s.Cert.Life()/1000 || !at.now.Before(s.Cert.NotAfter) {
+		return severityOK, ""
 	}
-	return fmt.Sprintf("%dd", int(d/day))
+	left, severity := wording.Between(at.now, r.last.NotAfter), Warn
+	if left <= at.crit.window(s.Cert.Life()) {
+		severity = Crit
+	}
+	return severity, "its chain ends in " + wording.Span(left) + " with " + cert.FromX509(r.last).Name + ", " +
+		wording.Span(wording.Between(r.last.NotAfter, s.Cert.NotAfter)) + " before it does itself"
 }
 
-func units(large int, name string, small int, smallName string) string {
-	if small == 0 {
-		return fmt.Sprintf("%d%s", large, name)
+// authorityShare is the part of its life from which on the end of an authority is
+// near at the latest: all that it has issued has to be issued again before.
+const authorityShare = 10
+
+// maxBelow bounds the authorities whose leaves are remembered.
+const maxBelow = 4 << 10
+
+// authorityExpiring judges authorities by the leaves below them as well: one that has
+// less time left than they live can issue none that lasts as long. Rows of authorities
+// come after those of leaves.
+func authorityExpiring(v *inventory) func(*Row) (Severity, string) {
+	below := map[string]wording.Seconds{} // the longest life of a leaf, by the subject of an authority above it
+	return func(r *Row) (Severity, string) {
+		if r.Leaf() {
+			for _, name := range r.above() {
+				if _, known := below[name]; known || len(below) < maxBelow {
+					below[name] = max(below[name], r.Cert.Life())
+				}
+			}
+		}
+		c := r.Cert
+		if c == nil || !r.Authority() || !r.Judged.Before(c.NotAfter) || c.Inverted() {
+			return severityOK, ""
+		}
+		left, whole := wording.Between(r.Judged, c.NotAfter), c.Life()
+		text := "expires in " + wording.Span(left)
+		// A leaf that lives nearly as long as its authority does not make that a warning from the first day on.
+		longest := min(below[string(c.RawSubject)], whole/3)
+		switch {
+		case left <= v.crit.window(whole):
+			return Crit, text
+		case left <= v.warn.window(whole):
+			return Warn, text
+		case left <= longest:
+			return Warn, text + ", and leaves below it live " + wording.Span(below[string(c.RawSubject)])
+		case left <= whole/authorityShare:
+			return Warn, text + ", less than a tenth of its life"
+		}
+		return severityOK, ""
 	}
-	return fmt.Sprintf("%d%s%d%s", large, name, small, smallName)
+}
+
+// above are the subjects of the authorities above a leaf, as far as that is known.
+func (r *Row) above() []string {
+	if r.ruled == nil || len(r.ruled.paths) == 0 {
+		return []string{string(r.Cert.RawIssuer)}
+	}
+	var out []string
+	for _, c := range r.ruled.paths[0][1:] {
+		out = append(out, string(c.RawSubject))
+	}
+	return out
 }

@@ -1,14 +1,16 @@
 // Package audit says what expires when, and what is wrong with it: on disk, on
 // the wire, and in the record of the authority.
 //
-//	report, err := audit.NewRenderer("table", os.Stdout, audit.Terminal{})
-//	summary, err := audit.Run(ctx, audit.Config{Report: report, Sources: []audit.Source{
-//		audit.Targets{Names: []string{"/etc/artstore/tls", "storage:8010"}, Bundle: roots},
+//	out, err := report.New("table", os.Stdout, report.Terminal{})
+//	summary, err := audit.Run(ctx, audit.Config{Report: out, Sources: []audit.Source{
+//		source.Targets{Names: []string{"/etc/artstore/tls", "storage:8010"}, Bundle: roots},
 //	}})
 //
 // It is a pipeline of three parts that know nothing of each other: a [Source]
 // finds certificates and yields each as a [Subject], the table of checks turns
-// a subject into findings, a [Renderer] writes the report.
+// a subject into findings, a [Renderer] writes the report. Package source has the
+// source for files and servers, package report the renderers, package cert what is
+// known of one certificate; [Record] is the source for the record of an authority.
 //
 // # Promises
 //

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/source"
 )
 
 func request(t testing.TB, key crypto.Signer, tpl *x509.CertificateRequest) []byte {
@@ -51,7 +51,7 @@ func jwt(header, claims, signature string) []byte {
 	return []byte(part([]byte(header)) + "." + part([]byte(claims)) + "." + part([]byte(signature)) + "\n")
 }
 
-func explained(t *testing.T, targets audit.Targets) (text string, r *report) {
+func explained(t *testing.T, targets source.Targets) (text string, r *keptReport) {
 	t.Helper()
 	targets.Documents = true
 	r = run(t, targets)
@@ -64,7 +64,7 @@ func explained(t *testing.T, targets audit.Targets) (text string, r *report) {
 func one(t *testing.T, data []byte) (text, state string) {
 	t.Helper()
 	dir := write(t, map[string][]byte{"file": data})
-	text, r := explained(t, audit.Targets{Names: []string{filepath.Join(dir, "file")}})
+	text, r := explained(t, source.Targets{Names: []string{filepath.Join(dir, "file")}})
 	if len(r.Rows) != 1 {
 		t.Fatalf("%d rows", len(r.Rows))
 	}
@@ -124,7 +124,7 @@ func TestRequest(t *testing.T) {
 		}
 	}
 	// An audit says nothing of them.
-	dir := write(t, map[string][]byte{"a.csr": pemBlock("CERTIFICATE REQUEST", good), "t": jwt(`{}`, `{}`, ""), "x.crt": encode(newPair(t, nil, "x"))})
+	dir := write(t, map[string][]byte{"a.csr": pemBlock("CERTIFICATE REQUEST", good), "t": jwt(`{}`, `{}`, ""), "x.crt": encode(newPair(t, newPair(t, nil, "Test Root", authority), "x"))})
 	want(t, states(t, run(t, paths(dir)), dir), map[string]string{"x.crt": "OK"})
 }
 
@@ -144,23 +144,23 @@ func TestRevocationList(t *testing.T) {
 		"both.crl":    append(list(mute, now.Add(-time.Hour), now.Add(48*time.Hour)), encode(mute)...),
 		"cut.crl":     pemBlock("X509 CRL", []byte("0")),
 	})
-	text, r := explained(t, audit.Targets{Names: []string{dir}})
+	text, r := explained(t, source.Targets{Names: []string{dir}})
 	got := states(t, r, dir)
 	if !strings.HasPrefix(got["cut.crl"], "ERROR parsing the revocation list: ") {
 		t.Error(got["cut.crl"])
 	}
 	delete(got, "cut.crl")
 	want(t, got, map[string]string{
-		"ca.crt": "OK", "fresh.crl": "OK", "stale.crl": "EXPIRED expired", "early.crl": "NOT-YET not-yet-valid", "forged.crl": "CRIT bad-signature",
-		"foreign.crl": "OK", "both.crl": "CRIT wrong-usage", "both.crl#2": "OK",
+		"ca.crt": "OK", "fresh.crl": "OK", "stale.crl": "EXPIRED crl-expired", "early.crl": "NOT-YET not-yet-valid", "forged.crl": "CRIT bad-signature",
+		"foreign.crl": "OK crl-no-issuer", "both.crl": "CRIT wrong-usage", "both.crl#2": "OK",
 	})
 	contains(t, text, "  kind         revocation list\n  name         of Test Root\n  valid        from ", ", over for 1d\n", " left\n",
 		"  revoked      2 certificates\n  number       7\n", "  issuer       Test Root, whose signature is genuine\n",
-		"  issuer       not here, so that the signature was not judged\n", "  finding      expired: over since 1d; ")
-	if _, state := one(t, revocations(t, root, now, now.Add(time.Hour))); state != "OK" {
+		"  issuer       not here, so that the signature was not judged\n", "  finding      crl-expired: out of date for 1d; ")
+	if _, state := one(t, revocations(t, root, now, now.Add(time.Hour))); state != "OK crl-no-issuer" {
 		t.Error("in DER: ", state)
 	}
-	within(t, "a large one", func() {
+	Location(t, "a large one", func() {
 		if _, state := one(t, pemBlock("X509 CRL", make([]byte, 3<<20))); state != "ERROR the revocation list is larger than 2 MiB" {
 			t.Error(state)
 		}
@@ -236,14 +236,15 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// Contract: anything is an error or a document with a name that explains itself.
+// Contract: anything is an error or a document with a name that explains itself; of a
+// damaged list both, as the dates can be read.
 func fuzzDocument(f *testing.F, block string) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if block != "" {
 			data = pemBlock(block, data)
 		}
-		for _, p := range audit.Parse(data) {
-			if p.Doc && (p.Err != nil || p.Cert != nil) {
+		for _, p := range readParts(data) {
+			if p.Twofold {
 				t.Errorf("%+v", p)
 			}
 		}
@@ -256,7 +257,10 @@ func FuzzRequest(f *testing.F) {
 }
 
 func FuzzRevocationList(f *testing.F) {
-	f.Add(revocations(f, newPair(f, nil, "x", authority, signs), time.Now(), time.Now().Add(time.Hour)))
+	until := time.Now().Add(time.Hour).UTC()
+	list := revocations(f, newPair(f, nil, "x", authority, signs), time.Now(), until)
+	f.Add(list)
+	f.Add(bytes.Replace(list, []byte(until.Format("060102150405Z")), []byte("991399999999Z"), 1)) // there is no such month
 	fuzzDocument(f, "X509 CRL")
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/endpoint"
+	"github.com/artstore/artstore-pki/audit/source"
 )
 
 // serve shakes hands with everyone who comes, until the test ends.
@@ -45,7 +47,7 @@ func accept(t *testing.T, handle func(net.Conn)) (address string) {
 func TestEndpoints(t *testing.T) {
 	root, intermediate, leaf := hierarchy(t)
 	stranger := newPair(t, nil, "Stranger Root", authority)
-	bundle := certs([]*pair{root})
+	bundle := bundleOf([]*pair{root})
 	server := func(c tls.Certificate) *tls.Config {
 		return &tls.Config{Certificates: []tls.Certificate{c}, MinVersion: tls.VersionTLS12}
 	}
@@ -57,7 +59,7 @@ func TestEndpoints(t *testing.T) {
 		"fine":       serve(t, server(leaf.tls(intermediate))),
 		"mutual":     serve(t, mutual),
 		"tls 1.2":    serve(t, old),
-		"expired":    serve(t, server(newPair(t, intermediate, "old", lives(2*day, day)).tls(intermediate))),
+		"expired":    serve(t, server(newPair(t, intermediate, "old", lives(2*Day, Day)).tls(intermediate))),
 		"incomplete": serve(t, server(leaf.tls())),
 		"stranger":   serve(t, server(newPair(t, stranger, "x").tls(stranger))),
 		"other name": serve(t, server(newPair(t, intermediate, "x", named("elsewhere")).tls(intermediate))),
@@ -70,7 +72,7 @@ func TestEndpoints(t *testing.T) {
 	for name, address := range addresses {
 		all, label[address] = append(all, address), name
 	}
-	r := run(t, audit.Targets{Names: all, Bundle: bundle, Timeout: patience})
+	r := run(t, source.Targets{Names: all, Bundle: bundle, Timeout: patience})
 	got := map[string]string{}
 	for _, row := range r.Rows {
 		// A place has the row of its leaf, and those of the authorities that it shows first.
@@ -93,7 +95,7 @@ func TestEndpoints(t *testing.T) {
 	want(t, got, map[string]string{
 		"fine": "OK", "mutual": "OK", "tls 1.2": "WARN tls-version",
 		"expired": "EXPIRED expired", "incomplete": "CRIT chain-incomplete", "stranger": "CRIT untrusted",
-		"other name": "CRIT name-mismatch", "cleartext": "ERROR it does not speak TLS",
+		"other name": "CRIT name-mismatch", "cleartext": "ERROR it does not speak TLS; try smtp://" + addresses["cleartext"],
 	})
 	for _, row := range r.Rows {
 		if label[row.Place] == "fine" && !row.Cert.X509().IsCA && (row.TLS == nil || row.TLS.Version != tls.VersionTLS13 || row.TLS.CurveID == 0) {
@@ -102,19 +104,19 @@ func TestEndpoints(t *testing.T) {
 	}
 
 	// Without a bundle the certificate is read all the same, and its chain not judged.
-	r = run(t, audit.Targets{Names: []string{"https://" + addresses["stranger"] + "/health"}, Timeout: patience})
+	r = run(t, source.Targets{Names: []string{"https://" + addresses["stranger"] + "/health"}, Timeout: patience})
 	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.X509().Subject.CommonName != "x" || r.Unjudged != 1 {
 		t.Errorf("%+v, %d not judged", r.Rows, r.Unjudged)
 	}
 	// The order in which they are sent is seen.
 	lower := newPair(t, intermediate, "Lower Intermediate", authority)
-	r = run(t, audit.Targets{Names: []string{serve(t, server(newPair(t, lower, "x").tls(intermediate, lower)))}, Bundle: bundle, Timeout: patience})
+	r = run(t, source.Targets{Names: []string{serve(t, server(newPair(t, lower, "x").tls(intermediate, lower)))}, Bundle: bundle, Timeout: patience})
 	if first := r.Rows[0]; first.State != "WARN" || first.Findings[0].Check != "chain-order" || len(first.Findings) != 1 {
 		t.Errorf("%+v", first)
 	}
 	// An intermediate that ends before its leaf is seen, though only the server has it.
-	brief := newPair(t, root, "Brief Intermediate", authority, lives(29*day, 30*day))
-	r = run(t, audit.Targets{Names: []string{serve(t, server(newPair(t, brief, "x").tls(brief)))}, Bundle: bundle, Timeout: patience})
+	brief := newPair(t, root, "Brief Intermediate", authority, lives(29*Day, 30*Day))
+	r = run(t, source.Targets{Names: []string{serve(t, server(newPair(t, brief, "x").tls(brief)))}, Bundle: bundle, Timeout: patience})
 	if first := r.Rows[0]; first.State != "CRIT" || first.Findings[0].Check != "expiring" || first.Cert.X509().Subject.CommonName != "Brief Intermediate" {
 		t.Errorf("%+v", first)
 	}
@@ -122,7 +124,7 @@ func TestEndpoints(t *testing.T) {
 
 func TestSilentEndpoint(t *testing.T) {
 	address := accept(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
-	r := run(t, audit.Targets{Names: []string{address}, Timeout: 50 * time.Millisecond})
+	r := run(t, source.Targets{Names: []string{address}, Timeout: 50 * time.Millisecond})
 	if got := states(t, r, "")[address]; got != "ERROR no answer within 50ms" {
 		t.Error(got)
 	}
@@ -142,7 +144,7 @@ func TestSilentHoldsNobodyUp(t *testing.T) {
 		defer close(other)
 		_ = tls.Server(c, config).Handshake()
 	})
-	r := run(t, audit.Targets{Names: []string{late, prompt}, Parallel: 1, Timeout: patience})
+	r := run(t, source.Targets{Names: []string{late, prompt}, Parallel: 1, Fast: true, Timeout: patience})
 	want(t, states(t, r, ""), map[string]string{late: "OK", prompt: "OK"})
 }
 
@@ -172,7 +174,7 @@ func TestTurns(t *testing.T) {
 	for range servers {
 		names = append(names, "smtp://"+accept(t, handle))
 	}
-	r := run(t, audit.Targets{Names: names, Parallel: parallel, Timeout: patience})
+	r := run(t, source.Targets{Names: names, Parallel: parallel, Timeout: patience})
 	for place, state := range states(t, r, "") {
 		if state != "ERROR it speaks SMTP, and does not offer STARTTLS" {
 			t.Errorf("%s: %s", place, state)
@@ -187,13 +189,14 @@ func TestParseAddress(t *testing.T) {
 	for text, want := range map[string]string{
 		"storage:8010": "storage 8010", "[::1]:443": "::1 443",
 		"https://admin/x": "admin 443", "https://[::1]:8000": "::1 8000", "artstore_admin_module:8000": "artstore_admin_module 8000",
+		"ldaps://directory": "directory 636", "IMAPS://mail": "mail 993", "tls://h:7": "h 7", "mysql://u:p@db/x": "db 3306",
 	} {
-		if host, port, err := audit.ParseAddress(text); err != nil || host+" "+port != want {
+		if host, port, err := endpoint.Parse(text); err != nil || host+" "+port != want {
 			t.Errorf("%s: %q %q %v", text, host, port, err)
 		}
 	}
-	for _, text := range []string{"", "storage", ":443", "a/b:443", "storage:nonsense", "storage:65536", "storage:-1", "https://", "http://x:1", "x:y:z"} {
-		if host, port, err := audit.ParseAddress(text); err == nil {
+	for _, text := range []string{"", "storage", ":443", "a/b:443", "storage:nonsense", "storage:65536", "storage:0", "storage:-1", "https://", "http://x:1", "x:y:z"} {
+		if host, port, err := endpoint.Parse(text); err == nil {
 			t.Errorf("%q: %q %q", text, host, port)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/report"
+	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/internal/pkitest"
 )
 
@@ -19,7 +21,7 @@ import (
 func ExampleRun() {
 	dir, bundle := exampleCertificates()
 	defer func() { _ = os.RemoveAll(dir) }()
-	report, err := audit.NewRenderer("table", os.Stderr, audit.Terminal{})
+	report, err := report.New("table", os.Stderr, report.Terminal{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -27,7 +29,7 @@ func ExampleRun() {
 	defer cancel()
 	summary, err := audit.Run(ctx, audit.Config{
 		Report:  report,
-		Sources: []audit.Source{audit.Targets{Names: []string{dir}, Bundle: bundle}}, // and HOST:PORT for servers
+		Sources: []audit.Source{source.Targets{Names: []string{dir}, Bundle: bundle}}, // and HOST:PORT for servers
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -5,19 +5,27 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/mattn/go-runewidth"
+
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/report"
+	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// random is what keys make different from run to run, in a width that stays.
-var random = regexp.MustCompile(`[0-9a-f]{64}|[A-Za-z0-9+/]{43}=`)
+// random is what keys make different from run to run, in a width that stays, and
+// the table of checks, which has tests of its own.
+var random = regexp.MustCompile(`[0-9a-f]{64}|[A-Za-z0-9+/]{43}=|"rules":\[.*\]|"ruleIndex":\d+`)
 
 // golden compares with a file below testdata, or writes it.
 func golden(t *testing.T, name string, got []byte) {
@@ -43,10 +51,10 @@ func numbered(n int64) spec {
 func doomsday() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
 
 // everything is a report that has something in every field that a format shows.
-func everything(t *testing.T) *report {
+func everything(t *testing.T) *keptReport {
 	t.Helper()
 	now := doomsday()
-	decade := dates(now.Add(-100*day), now.Add(3650*day))
+	decade := dates(now.Add(-100*Day), now.Add(3650*Day))
 	root := newPair(t, nil, "Test Root", authority, decade, numbered(1))
 	intermediate := newPair(t, root, "Test Intermediate", authority, decade, numbered(2))
 	leaf := func(n int64, cn string, from, to time.Duration) audit.Subject {
@@ -57,17 +65,17 @@ func everything(t *testing.T) *report {
 		}
 	}
 	late := leaf(3, "ingester", -20*time.Hour, 4*time.Hour)
-	late.Block, late.Key = 2, &audit.KeyFile{Path: "/etc/ingester/tls.key", Mode: 0o644, Fits: true}
+	late.Block, late.Key = 2, &cert.KeyFile{Path: "/etc/ingester/tls.key", Mode: 0o644, Fits: true}
 	served := leaf(4, "storage", -time.Hour, 23*time.Hour)
 	served.Kind, served.Place, served.Host = "endpoint", "storage:8010", "storage"
 	served.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, CurveID: tls.X25519}
-	half, err := audit.ParseCertificate(negative(t, newPair(t, intermediate, "half", dates(now.Add(-day), now.Add(-time.Hour)), odd)))
+	half, err := cert.Parse(negative(t, newPair(t, intermediate, "half", dates(now.Add(-Day), now.Add(-time.Hour)), odd)))
 	accepted, wrong := audit.ParseBaseline("expiring /etc/accepted/tls.crt until=2026-04-01 # its renewal is planned\nweak-key /etc/gone.crt\n")
 	must(t, wrong)
 	r, failed := judged(t.Context(), audit.Config{
 		Now: doomsday, Baseline: accepted,
 		Sources: []audit.Source{static{
-			late, served, leaf(5, "over", -20*day, -day), leaf(6, "soon", -340*day, 25*day), leaf(8, "accepted", -340*day, 25*day), leaf(7, `a "b", <c> & d`, -time.Hour, 23*time.Hour),
+			late, served, leaf(5, "over", -20*Day, -Day), leaf(6, "soon", -340*Day, 25*Day), leaf(8, "accepted", -340*Day, 25*Day), leaf(7, `a "b", <c> & d`, -time.Hour, 23*time.Hour),
 			{Kind: "file", Place: "/etc/half.crt", Cert: half, Err: err},
 			{Kind: "endpoint", Place: "dead:443", Err: errors.New("no answer within 5s")},
 			{Kind: "file", Place: "/a/ca.crt", Cert: seen(root.cert)}, {Kind: "file", Place: "/b/ca.crt", Cert: seen(root.cert)},
@@ -80,7 +88,7 @@ func everything(t *testing.T) *report {
 // What programs parse changes only on purpose.
 func TestGolden(t *testing.T) {
 	r := everything(t)
-	for _, format := range audit.Formats() {
+	for _, format := range report.Formats() {
 		if format == "html" || format == "pem" { // the one has a file of its own, the other is nothing but random
 			continue
 		}
@@ -95,27 +103,81 @@ func TestGolden(t *testing.T) {
 // What inspect says of one place: chain, key, renewal, and what is no certificate.
 func TestGoldenInspect(t *testing.T) {
 	now := doomsday()
-	decade := dates(now.Add(-100*day), now.Add(3650*day))
+	decade := dates(now.Add(-100*Day), now.Add(3650*Day))
 	root := newPair(t, nil, "Test Root", authority, decade, numbered(1))
 	intermediate := newPair(t, root, "Test Intermediate", authority, decade, numbered(2))
 	leaf := newPair(t, intermediate, "ingester", dates(now.Add(-18*time.Hour), now.Add(6*time.Hour)), numbered(3))
 	dir := write(t, map[string][]byte{
 		"ca.crt": encode(root), "tls.crt": encode(leaf, intermediate), "tls.key": leaf.keyPEM(t),
-		"lone.crt": encode(newPair(t, intermediate, "lone", dates(now.Add(-day), now.Add(300*day)), numbered(4))),
+		"lone.crt": encode(newPair(t, intermediate, "lone", dates(now.Add(-Day), now.Add(300*Day)), numbered(4))),
 		"token":    jwt(`{"alg":"ES256"}`, `{"sub":"svc","sans":["svc"],"iss":"enrol","nbf":1772366000,"exp":1772366300}`, "s"),
 		"cut.crt":  encode(root)[:100],
 	})
-	r := &report{}
+	r := &keptReport{}
 	here, err := os.Getwd()
 	must(t, err)
 	t.Chdir(dir)
-	_, err = audit.Run(t.Context(), audit.Config{Now: doomsday, Report: r, Sources: []audit.Source{audit.Targets{Names: []string{"."}, Documents: true}}})
+	_, err = audit.Run(t.Context(), audit.Config{Now: doomsday, Report: r, Sources: []audit.Source{source.Targets{Names: []string{"."}, Documents: true}}})
 	t.Chdir(here)
 	must(t, err)
-	slices.SortStableFunc(r.Rows, audit.WorstFirst)
+	slices.SortStableFunc(r.Rows, worstFirst)
 	for format, name := range map[string]string{"text": "inspect.text", "json": "inspect.json"} {
 		var b bytes.Buffer
 		must(t, r.render(format, &b, 0))
 		golden(t, name, b.Bytes())
+	}
+}
+
+// A table on a terminal says where before it says on which day, what all paths have
+// in common once, and breaks texts at words; no line is wider than the terminal.
+func TestGoldenWidths(t *testing.T) {
+	now := doomsday()
+	root := newPair(t, nil, "Test Root", authority, dates(now.Add(-100*Day), now.Add(3650*Day)), numbered(1))
+	leaf := func(n int64, place string, left time.Duration) audit.Subject {
+		p := newPair(t, root, "ingester-of-the-second-floor", dates(now.Add(-20*time.Hour), now.Add(left)), numbered(n))
+		return audit.Subject{Kind: "file", Place: place, Cert: seen(p.cert), Bundle: seenAll([]*pair{root})}
+	}
+	const deep = "/srv/artstore/secrets/production/services"
+	late := leaf(2, deep+"/ingester/current/identity/tls.crt", 4*time.Hour)
+	late.Block, late.Key = 2, &cert.KeyFile{Path: deep + "/ingester/current/identity/tls.key", Mode: 0o644, Fits: true}
+	recorded := leaf(3, "state/ca: ingester", 23*time.Hour)
+	recorded.Kind, recorded.Lineage = "record", true
+	ca := audit.Subject{Kind: "file", Place: deep + "/ingester/current/ca.crt", Cert: seen(root.cert)}
+	again := ca
+	again.Place = deep + "/storage/ca.crt"
+	r, err := judged(t.Context(), audit.Config{
+		Now: doomsday, Clock: func() time.Time { return now.Add(-Day) },
+		Sources: []audit.Source{static{
+			late, leaf(4, deep+"/storage/identity/tls.crt", 23*time.Hour), recorded, ca, again,
+			{Kind: "endpoint", Place: "storage.production.example.org:8010", Err: errors.New("no answer within 5s")},
+		}},
+	})
+	must(t, err)
+	for _, width := range []int{60, 80, 120} {
+		var b bytes.Buffer
+		must(t, r.WriteTable(&b, width))
+		golden(t, fmt.Sprintf("report.table%d", width), b.Bytes())
+		for line := range strings.Lines(b.String()) {
+			if n := runewidth.StringWidth(strings.TrimSuffix(line, "\n")); n > width {
+				t.Errorf("%d columns of %d: %s", n, width, line)
+			}
+		}
+	}
+}
+
+// What paths have in common is left out of those of lists and keys, too.
+func TestSharedDirectoryOfDocuments(t *testing.T) {
+	root := newPair(t, nil, "Test Root", authority)
+	dir := write(t, map[string][]byte{
+		"a-directory-with-a-long-name/ca.crt": encode(root), "a-directory-with-a-long-name/tls.crt": encode(newPair(t, root, "a")),
+		"a-directory-with-a-long-name/a.crl":     pemBlock("X509 CRL", crlOf(t, root, -2*Day, -Day)),
+		"a-directory-with-a-long-name/other.key": newPair(t, root, "b").keyPEM(t),
+	})
+	var b strings.Builder
+	must(t, run(t, paths(dir)).WriteTable(&b, 80))
+	for _, place := range []string{"  …/tls.crt\n", "  …/a.crl\n", "  …/other.key\n"} {
+		if !strings.Contains(b.String(), place) {
+			t.Errorf("no %q in\n%s", place, b.String())
+		}
 	}
 }

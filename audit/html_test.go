@@ -17,6 +17,8 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/report"
 )
 
 var update = flag.Bool("update", false, "write testdata/report.html")
@@ -64,7 +66,7 @@ func shape(t *testing.T, page []byte) (out []string) {
 func TestHTMLOfHostileText(t *testing.T) {
 	page := func(text string) []byte {
 		r := fixed(t)
-		root := newPair(t, nil, strings.ToValidUTF8(text, "é"), authority, dates(r.Now.Add(-time.Hour), r.Now.Add(300*day)))
+		root := newPair(t, nil, strings.ToValidUTF8(text, "é"), authority, dates(r.Now.Add(-time.Hour), r.Now.Add(300*Day)))
 		r.Rows = append(r.Rows,
 			audit.Row{Subject: audit.Subject{Kind: "file", Place: text, Cert: seen(root.cert)}, State: "OK", Judged: r.Now, Also: []string{text}, Accepted: []string{text}},
 			audit.Row{Subject: audit.Subject{Kind: "file", Place: text, Err: errors.New(text)}, State: "ERROR", Judged: r.Now})
@@ -91,50 +93,16 @@ func TestHTMLOfHostileText(t *testing.T) {
 	}
 }
 
-// A page has room for the worst 50 000, whenever they come, holds no more on the
-// way, and says what is missing.
-func TestHTMLOfMoreThanItHolds(t *testing.T) {
-	const room, over = 50_000, 7
-	now := time.Now()
-	var b bytes.Buffer
-	out, err := audit.NewRenderer("html", &b, audit.Terminal{})
-	must(t, err)
-	row := func(place, state string, findings ...audit.Finding) {
-		must(t, out.Row(&audit.Row{Subject: audit.Subject{Kind: "file", Place: place}, State: state, Judged: now, Findings: findings}))
-		if held := audit.Held(out); held > room {
-			t.Fatalf("%d rows are held", held)
-		}
-	}
-	for i := range room + over - 1 {
-		row(fmt.Sprintf("/mild/%05d", i), "OK")
-	}
-	row("/last/and/worst", "CRIT", audit.Finding{Check: "expired", Severity: audit.Crit, Text: "expired"})
-	must(t, out.End(&audit.Summary{Now: now}))
-	page := b.String()
-	note := fmt.Sprintf("%d rows are, the mildest and longest-lived, in the verdict only: this page has room for %d", over, room)
-	for text, want := range map[string]bool{note: true, "/mild/00000": true, "/mild/49998": true, "/mild/49999": false, "/mild/50005": false} {
-		if strings.Contains(page, text) != want {
-			t.Errorf("%q: want it there: %t", text, want)
-		}
-	}
-	if worst, mild := strings.Index(page, "/last/and/worst"), strings.Index(page, "/mild/"); worst < 0 || worst > mild {
-		t.Error("the worst row is not the first")
-	}
-	if first, all := strings.Count(page, "<tr class="), strings.Count(page, "\nok\tOK\t"); first != 500 || first+all != room {
-		t.Errorf("%d rows in sight, and %d as text", first, all)
-	}
-}
-
 var drawn = regexp.MustCompile(`translate\((\d+) \d+\)"><title>(?:(\d+) certificates)?[^<]*</title><path d="M-(\d+) 0A`)
 
 // No mark of a timeline lies upon another, and together they stand for all rows.
 func TestTimelineOfMany(t *testing.T) {
 	const rows = 3000
-	cert := seen(newPair(t, nil, "x", lives(time.Hour, 2000*day)).cert)
 	var b bytes.Buffer
-	out, err := audit.NewRenderer("html", &b, audit.Terminal{})
+	out, err := report.New("html", &b, report.Terminal{})
 	must(t, err)
 	for i := range rows {
+		cert := seen(newPair(t, nil, "x", lives(time.Hour, 2000*Day)).cert)
 		left := time.Duration(float64(time.Hour) * math.Pow(20_000, float64(i)/rows))
 		must(t, out.Row(&audit.Row{Subject: audit.Subject{Kind: "file", Place: fmt.Sprintf("%04d", i), Cert: cert}, State: "OK", Judged: cert.X509().NotAfter.Add(-left)}))
 	}
@@ -157,8 +125,9 @@ func TestTimelineOfMany(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
+	root := newPair(t, nil, "Test Root", authority)
 	leaf := func(from, to time.Duration) audit.Subject {
-		return audit.Subject{Kind: "file", Place: "x", Cert: seen(newPair(t, nil, "x", lives(from, from+to)).cert)}
+		return audit.Subject{Kind: "file", Place: "x", Cert: seen(newPair(t, root, "x", lives(from, from+to)).cert)}
 	}
 	for _, c := range []struct {
 		rows static
@@ -169,10 +138,10 @@ func TestVerdict(t *testing.T) {
 		{static{leaf(time.Hour, 23*time.Hour), leaf(time.Hour, 20*time.Hour)}, "All 2 certificates are fine"},
 		{static{{Kind: "file", Place: "x", Err: errors.New("cut off")}}, "1 place could not be checked"},
 		{static{leaf(48*time.Hour, -time.Hour)}, "1 certificate has expired"},
-		{static{leaf(48*time.Hour, -time.Hour), leaf(48*time.Hour, -time.Minute), leaf(340*day, 6*day-time.Minute)}, "2 certificates have expired, 1 expires within 6 days"},
+		{static{leaf(48*time.Hour, -time.Hour), leaf(48*time.Hour, -time.Minute), leaf(340*Day, 6*Day-time.Minute)}, "2 certificates have expired, 1 expires within 6 days"},
 		{static{leaf(20*time.Hour, 4*time.Hour)}, "1 certificate is overdue for renewal"},
 	} {
-		out := &report{}
+		out := &keptReport{}
 		_, err := audit.Run(t.Context(), audit.Config{Sources: []audit.Source{c.rows}, Report: out, Disable: []string{"same-key"}})
 		must(t, err)
 		var b bytes.Buffer
@@ -186,7 +155,7 @@ func TestVerdict(t *testing.T) {
 
 // Letters are readable in both schemes: WCAG 2.2 success criterion 1.4.3.
 func TestContrast(t *testing.T) {
-	css, err := os.ReadFile("html/style.css")
+	css, err := os.ReadFile("report/html/style.css")
 	must(t, err)
 	blocks := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllSubmatch(css, -1)
 	for i, scheme := range []string{"light", "dark"} {
@@ -210,5 +179,55 @@ func TestContrast(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A page of a forecast says when it was made and what it is of, counts a
+// certificate in three places once, and its cards add up.
+func TestHTMLForecast(t *testing.T) {
+	now := doomsday()
+	root := newPair(t, nil, "Test Root", authority, dates(now.Add(-100*Day), now.Add(3650*Day)), numbered(1))
+	leaf := func(n int64, cn string, left time.Duration) *cert.Certificate {
+		return seen(newPair(t, root, cn, dates(now.Add(-20*time.Hour), now.Add(left)), numbered(n)).cert)
+	}
+	late, later, fine := leaf(2, "ingester", 4*time.Hour), leaf(3, "storage", 4*time.Hour+30*time.Minute), leaf(4, "query", 30*time.Hour)
+	bundle := seenAll([]*pair{root})
+	at := func(kind, place string, c *cert.Certificate) audit.Subject {
+		return audit.Subject{Kind: kind, Place: place, Cert: c, Bundle: bundle}
+	}
+	r, err := judged(t.Context(), audit.Config{
+		Now: doomsday, Clock: func() time.Time { return now.Add(-20 * time.Hour) },
+		About: audit.About{Host: "host", Command: []string{"artstore-pki", "audit", "--at=+20h", "state"}, Targets: []string{"state"}, Record: "state/ca", Bundle: "ca.crt"},
+		Sources: []audit.Source{static{
+			at("file", "/a/tls.crt", late), at("file", "/b/tls.crt", late), at("endpoint", "ingester:1", late), at("file", "/c/tls.crt", later), at("file", "/d/tls.crt", fine),
+			{Kind: "file", Place: "/e", Err: errors.New("cut off")},
+		}},
+	})
+	must(t, err)
+	var b bytes.Buffer
+	must(t, r.render("html", &b, 0))
+	golden(t, "forecast.html", varying.ReplaceAll(b.Bytes(), []byte("$1$2$3$4…")))
+	for _, want := range []string{
+		"<title>Forecast: 2 certificates are overdue for renewal", "Forecast: judged as of 2026-03-01 12:00:00 UTC, made 2026-02-28 16:00:00 UTC",
+		"Of those overdue, ingester is the first to end, in 4h.", "<b>2</b> critical", "<b>1</b> fine", "<b>1</b> places not read", "and 2 more", "Host: host", "--at=&#43;20h",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if s := r.Summary; s.Certificates != 3 || s.Crit+s.Warn+s.Fine+s.Partial != 3 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Documents that have a finding are not counted as certificates.
+func TestHTMLCountsDocuments(t *testing.T) {
+	root := newPair(t, nil, "Test Root", authority)
+	stale := pemBlock("X509 CRL", crlOf(t, root, -2*Day, -Day))
+	r := run(t, paths(write(t, map[string][]byte{"ca.crt": encode(root), "a.crl": stale, "b.crl": stale})))
+	var b bytes.Buffer
+	must(t, r.render("html", &b, 0))
+	if _, group, _ := strings.Cut(b.String(), ">crl-expired<"); !strings.Contains(group[:min(len(group), 200)], "2 documents") {
+		t.Errorf("the group counts otherwise: %.200s", group)
 	}
 }

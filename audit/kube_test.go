@@ -10,7 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/format"
+	"github.com/artstore/artstore-pki/audit/source"
 )
 
 func b64(data []byte) string { return base64.StdEncoding.EncodeToString(data) }
@@ -30,7 +31,7 @@ func indent(data []byte) string {
 
 func TestSecrets(t *testing.T) {
 	root, intermediate, leaf := hierarchy(t)
-	other := newPair(t, root, "other", lives(2*day, day))
+	other := newPair(t, root, "other", lives(2*Day, Day))
 	odd := newPair(t, root, "odd", odd)
 	tls := secretYAML("tls", "ca.crt", b64(encode(root)), "tls.crt", b64(encode(leaf, intermediate)), "tls.key", b64(leaf.keyPEM(t)))
 	stream := "# two of them\n---\n" + tls + "--- # and\n" + secretYAML("old", "tls.crt", b64(encode(other)), "tls.key", b64(leaf.keyPEM(t))) +
@@ -61,13 +62,13 @@ func TestSecrets(t *testing.T) {
 		}},
 		"ConfigMap": {config, []string{"roots:ca.crt Test Root", "roots:odd.der refused"}},
 		"plain":     {plain, []string{"plain:any ingester", "plain:any key"}},
-		"JSON list": {string(asJSON), []string{"x/a:tls.crt ingester", "unnamed:c.p7b other", "document 1 error: 1 of its 3 items could not be read in full"}},
+		"JSON list": {string(asJSON), []string{"x/a:tls.crt ingester", "unnamed:c.p7b other", "unnamed:s.p12 error: there is no certificate in it", "document 1 error: 1 of its 3 items could not be read in full"}},
 		"YAML list": {asYAML, []string{"prod/tls:ca.crt Test Root", "prod/tls:tls.crt ingester", "prod/tls:tls.crt Test Intermediate", "prod/tls:tls.key key"}},
 		"comments":  {"# kind: Secret\n# apiVersion\napiVersion: v1", nil},
 		"windows":   {strings.ReplaceAll(tls, "\n", "\r\n"), []string{"prod/tls:ca.crt Test Root", "prod/tls:tls.crt ingester", "prod/tls:tls.crt Test Intermediate", "prod/tls:tls.key key"}},
 		"anchors":   {"apiVersion: v1\nkind: Secret\nmetadata: {name: x}\nx-c: &c " + b64(encode(leaf)) + "\ndata: {a.crt: *c, b.crt: *c}\n", []string{"x:a.crt ingester", "x:b.crt ingester"}},
 	} {
-		if got, want := read(audit.Parse([]byte(c.text))), strings.Join(c.want, ", "); got != want || audit.Format([]byte(c.text)) != "Kubernetes" {
+		if got, want := decodeObject(readParts([]byte(c.text))), strings.Join(c.want, ", "); got != want || format.Sniff([]byte(c.text)) != "Kubernetes" {
 			t.Errorf("%s:\n%s\nwant\n%s", name, got, want)
 		}
 	}
@@ -124,7 +125,7 @@ users:
 		"pki/large.crt": make([]byte, 300<<10), "pki/nothing.crt": pemBlock("X", nil), "pki/bundle.p7b": envelope(leaf.cert.Raw),
 	})
 	must(t, os.Chmod(filepath.Join(dir, "pki/user.key"), 0o644))
-	r := run(t, audit.Targets{Names: []string{filepath.Join(dir, "config")}})
+	r := run(t, source.Targets{Names: []string{filepath.Join(dir, "config")}})
 	want(t, states(t, r, dir), map[string]string{
 		"config#clusters/files:certificate-authority":    "OK", // and the others are the same
 		"config#clusters/bad:certificate-authority-data": "ERROR it is not in Base64",
@@ -136,7 +137,7 @@ users:
 		"config#users/itself:client-certificate":         "ERROR it is neither PEM nor a certificate in DER",
 		"config#users/device:client-certificate":         "ERROR it is no regular file",
 		"config#users/large:client-certificate":          "ERROR it is larger than 256 KiB, too much for a file that another one refers to",
-		"config#users/nothing:client-certificate":        "ERROR there is no certificate in it",
+		"config#users/nothing:client-certificate":        "ERROR there is no certificate in it, but \"X\"",
 		"config#users/again:client-certificate":          "OK",
 	})
 	for _, row := range r.Rows {
@@ -145,7 +146,7 @@ users:
 		}
 	}
 	// On standard input, files are looked for where the program runs.
-	r = run(t, audit.Targets{Names: []string{"-"}, Stdin: strings.NewReader(text)})
+	r = run(t, source.Targets{Names: []string{"-"}, Stdin: strings.NewReader(text)})
 	if got := states(t, r, dir)["-#users/gone:client-certificate"]; got != "ERROR no such file or directory" {
 		t.Error(got)
 	}
@@ -153,7 +154,7 @@ users:
 	for i := range 300 {
 		many += fmt.Sprintf("- {name: u%d, user: {client-certificate: gone%d}}\n", i, i)
 	}
-	r = run(t, audit.Targets{Names: []string{"-"}, Stdin: strings.NewReader(many)})
+	r = run(t, source.Targets{Names: []string{"-"}, Stdin: strings.NewReader(many)})
 	if got := states(t, r, dir)["-#users/u256:client-certificate"]; len(r.Rows) != 257 || !strings.HasPrefix(got, "ERROR it refers to more than 256 files") {
 		t.Errorf("%d rows, %s", len(r.Rows), got)
 	}
@@ -192,8 +193,8 @@ func TestHostileManifests(t *testing.T) {
 		"tags":           {head + "data: !!binary " + strings.Repeat("!a ", 60_000), "document 1 error: it could not be decoded"},
 		"secrets quoted": {head + "data: {a: [hunter2]}\nusers: hunter2\n", "document 1 error: it could not be decoded: near line 4 something is wrong"},
 	} {
-		within(t, name, func() {
-			got := read(audit.Parse([]byte(c.text)))
+		Location(t, name, func() {
+			got := decodeObject(readParts([]byte(c.text)))
 			if c.want == "…" { // whatever it is, as long as it ends
 				return
 			}
@@ -202,7 +203,7 @@ func TestHostileManifests(t *testing.T) {
 			}
 		})
 	}
-	if got := read(audit.Parse([]byte("apiVersion: v1\nkind: List\n" + object))); !strings.HasPrefix(got, "… error: it holds more than 20000 entries, 16 MiB or 100") {
+	if got := decodeObject(readParts([]byte("apiVersion: v1\nkind: List\n" + object))); !strings.HasPrefix(got, "… error: it holds more than 20000 entries, 16 MiB or 100") {
 		t.Errorf("many aliases: %.300s", got)
 	}
 }
@@ -216,10 +217,10 @@ func FuzzKube(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"v1","kind":"SecretList","items":[{"kind":"Secret","stringData":{"a.crt":"x"}},7]}`))
 	f.Add([]byte("---\nkind: List\napiVersion: v1\nitems: [&a {kind: ConfigMap, binaryData: {a.p12: MIIB}}, *a]\n...\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if audit.Format(data) != "Kubernetes" {
+		if format.Sniff(data) != "Kubernetes" {
 			return
 		}
-		for _, p := range audit.Parse(data) {
+		for _, p := range readParts(data) {
 			if p.Place == "" && !bytes.Contains(data, []byte("kind")) {
 				t.Errorf("%+v", p)
 			}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/source"
 )
 
 // oversized is a public key of 180 000 bits and the largest exponent that crypto/rsa
@@ -86,9 +86,9 @@ func TestOversizedKeys(t *testing.T) {
 		"key.pem":     pemBlock("RSA PRIVATE KEY", key),
 	})
 	start := cpuTime(t)
-	text, r := explained(t, audit.Targets{Names: []string{
+	text, r := explained(t, source.Targets{Names: []string{
 		filepath.Join(dir, "leaf.crt"), filepath.Join(dir, "long.crt"), filepath.Join(dir, "request.pem"), filepath.Join(dir, "list.pem"), filepath.Join(dir, "key.pem"),
-	}, Bundle: certs([]*pair{root})})
+	}, Bundle: bundleOf([]*pair{root})})
 	if used := cpuTime(t) - start; used > time.Second {
 		t.Errorf("it took %v of processor time", used)
 	}

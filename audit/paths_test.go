@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -20,7 +21,7 @@ import (
 func TestDirectory(t *testing.T) {
 	root, intermediate, leaf := hierarchy(t)
 	_, _, other := hierarchy(t)
-	expired := newPair(t, intermediate, "old", lives(2*day, day))
+	expired := newPair(t, intermediate, "old", lives(2*Day, Day))
 	dir := write(t, map[string][]byte{
 		"ca.crt":               encode(root),
 		"good/tls.crt":         encode(leaf, intermediate),
@@ -58,9 +59,11 @@ func TestDirectory(t *testing.T) {
 	}
 	want(t, got, map[string]string{
 		"ca.crt":               "OK",
+		"nothing/request.pem":  "OK", // named, for its name promises a certificate
 		"alone/svc.crt":        "CRIT chain-incomplete",
 		"bad/cut.key":          "ERROR block 1 is damaged or cut off",
 		"bad/garbled.key":      "ERROR the private key is damaged or of an unsupported kind",
+		"bad/locked.key":       "OK key-not-compared",
 		"bad/binary.crt":       "ERROR it is neither PEM nor a certificate in DER",
 		"bad/broken.crt":       "ERROR no such file or directory",
 		"bad/fifo.crt":         "ERROR it is no regular file",
@@ -98,7 +101,7 @@ func TestNamedFiles(t *testing.T) {
 	r := run(t, paths(at("tls.crt"), at("tls.key"), at("notes.txt"), at("request.pem"), at("absent"), at("fifo"), at("none")))
 	want(t, states(t, r, dir), map[string]string{
 		"tls.crt": "OK", "tls.crt#2": "OK",
-		"tls.key":     "ERROR there is no certificate in it",
+		"tls.key":     "OK",
 		"notes.txt":   "ERROR it is neither PEM nor a certificate in DER",
 		"request.pem": "ERROR there is no certificate in it",
 		"absent":      "ERROR no such file or directory",
@@ -110,8 +113,8 @@ func TestNamedFiles(t *testing.T) {
 	}
 	// A bundle that is given goes before the one that lies there.
 	_, _, other := hierarchy(t)
-	r = run(t, audit.Targets{Names: []string{at("tls.crt")}, Bundle: certs([]*pair{other.issuer.issuer})})
-	if got := states(t, r, dir)["tls.crt"]; got != "CRIT chain-incomplete" {
+	r = run(t, source.Targets{Names: []string{at("tls.crt")}, Bundle: bundleOf([]*pair{other.issuer.issuer})})
+	if got := states(t, r, dir)["tls.crt"]; got != "CRIT untrusted" {
 		t.Error(got)
 	}
 }
@@ -135,7 +138,7 @@ func TestTooLarge(t *testing.T) {
 // replaced is no finding.
 func TestGenerations(t *testing.T) {
 	root, intermediate, leaf := hierarchy(t)
-	old := newPair(t, intermediate, "ingester", lives(2*day, day))
+	old := newPair(t, intermediate, "ingester", lives(2*Day, Day))
 	dir := write(t, map[string][]byte{
 		"k8s/..2026_01_01/tls.crt": encode(old, intermediate), "k8s/..2026_01_01/tls.key": old.keyPEM(t),
 		"k8s/..2026_02_02/tls.crt": encode(leaf, intermediate), "k8s/..2026_02_02/tls.key": leaf.keyPEM(t),
@@ -150,10 +153,17 @@ func TestGenerations(t *testing.T) {
 	} {
 		must(t, os.Symlink(to, filepath.Join(dir, link)))
 	}
-	want(t, states(t, run(t, paths(dir)), dir), map[string]string{
-		"k8s/tls.crt": "OK", "k8s/ca.crt": "OK", "bare/v-2/tls.crt": "OK", "bare/other/tls.crt": "OK",
+	r := run(t, paths(dir))
+	// No file is reached through bare/live, so that it says nothing about v-1.
+	want(t, states(t, r, dir), map[string]string{
+		"k8s/tls.crt": "OK", "k8s/ca.crt": "OK", "bare/v-1/tls.crt": "EXPIRED expired", "bare/v-2/tls.crt": "OK", "bare/other/tls.crt": "OK",
 		"bare/other/tls.crt#2": "OK",
 	})
+	var table strings.Builder
+	must(t, r.WriteTable(&table, 0))
+	if want := "\nleft out: links to what is seen elsewhere (2), replaced generations (1)\n"; !strings.Contains(table.String(), want) {
+		t.Errorf("got\n%s", table.String())
+	}
 }
 
 // An identity that is swapped all the time never looks torn.
@@ -162,7 +172,7 @@ func TestLiveDirectory(t *testing.T) {
 	dir := t.TempDir()
 	swap := func() {
 		leaf := newPair(t, intermediate, "ingester")
-		must(t, enroll.WriteFiles(dir, rotation.Material{Certificate: leaf.tls(intermediate), Roots: certs([]*pair{root})}))
+		must(t, enroll.WriteFiles(dir, rotation.Material{Certificate: leaf.tls(intermediate), Roots: bundleOf([]*pair{root})}))
 	}
 	swap()
 	stop := make(chan struct{})

@@ -21,7 +21,8 @@ import (
 	der "golang.org/x/crypto/cryptobyte/asn1"
 	"software.sslmate.com/src/go-pkcs12"
 
-	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/format"
+	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -30,7 +31,7 @@ import (
 // take hours.
 const prompt = time.Minute
 
-func within(t *testing.T, what string, act func()) {
+func Location(t *testing.T, what string, act func()) {
 	t.Helper()
 	start := time.Now()
 	act()
@@ -39,8 +40,8 @@ func within(t *testing.T, what string, act func()) {
 	}
 }
 
-// read is what is in a file, as text: names of certificates, "key" and errors.
-func read(parts []audit.Part) string {
+// decodeObject is what is in a file, as text: names of certificates, "key" and errors.
+func decodeObject(parts []readPart) string {
 	var out []string
 	for _, p := range parts {
 		text := strings.TrimSuffix(p.Place+" ", " ")
@@ -83,9 +84,9 @@ func TestPKCS12(t *testing.T) {
 		for _, password := range passwords {
 			data, err := encoder.Encode(leaf.key, leaf.cert, chain, password)
 			must(t, err)
-			parts := audit.Parse(data, "wrong", password)
+			parts := readParts(data, "wrong", password)
 			const want = "ingester, Test Intermediate, Test Root, key"
-			if got := read(parts); got != want || audit.Format(data) != "PKCS #12" {
+			if got := decodeObject(parts); got != want || format.Sniff(data) != "PKCS #12" {
 				t.Errorf("%s, password %q: %s", name, password, got)
 				continue
 			}
@@ -94,7 +95,7 @@ func TestPKCS12(t *testing.T) {
 			}
 			store, err := encoder.EncodeTrustStore(chain, password)
 			must(t, err)
-			if got := read(audit.Parse(store, password)); got != "Test Intermediate, Test Root" {
+			if got := decodeObject(readParts(store, password)); got != "Test Intermediate, Test Root" {
 				t.Errorf("%s, trust store, password %q: %s", name, password, got)
 			}
 		}
@@ -102,8 +103,45 @@ func TestPKCS12(t *testing.T) {
 		if name != "plain" {
 			must(t, err)
 			const want = "error: neither the empty password nor one of the 2 that were given opens it"
-			if got := read(audit.Parse(data, "wrong", "too")); got != want {
+			if got := decodeObject(readParts(data, "wrong", "too")); got != want {
 				t.Errorf("%s: %s", name, got)
+			}
+		}
+	}
+}
+
+// GnuTLS hashes a password 600 000 times for the seal, for the certificates and for
+// the key. The right one is found behind a wrong one, and its key is compared.
+func TestPKCS12OfGnuTLS(t *testing.T) {
+	leaf := newPair(t, nil, "leaf")
+	data, err := pkcs12.Modern2023.WithIterations(600_000).Encode(leaf.key, leaf.cert, nil, "secret")
+	must(t, err)
+	if got := decodeObject(readParts(data, "wrong", "secret")); got != "leaf, key" {
+		t.Error(got)
+	}
+}
+
+// NSS streams all of a store: lengths are not stated, strings come in pieces, also
+// behind implicit tags. testdata/nss.store is what pk12util -o writes, with the password "secret".
+func TestPKCS12OfNSS(t *testing.T) {
+	data, err := os.ReadFile("testdata/nss.store")
+	must(t, err)
+	if got := decodeObject(readParts(data, "secret")); got != "key, a" {
+		t.Error(got)
+	}
+}
+
+// A key that is not encrypted is not locked, whatever password was tried before the empty one.
+func TestPKCS12NotLocked(t *testing.T) {
+	leaf := newPair(t, nil, "leaf")
+	key, err := x509.MarshalPKCS8PrivateKey(leaf.key)
+	must(t, err)
+	certs, err := pkcs12.Passwordless.Encode(leaf.key, leaf.cert, nil, "")
+	must(t, err)
+	for name, data := range map[string][]byte{"library": certs, "bare": pfx(sequence(sequence(idKeyBag, explicit(key))))} {
+		for _, p := range readParts(data, "given") {
+			if p.Locked {
+				t.Errorf("%s: %+v", name, p)
 			}
 		}
 	}
@@ -134,7 +172,7 @@ func TestPKCS12OfOpenSSL(t *testing.T) {
 		}
 		data, err := os.ReadFile(out)
 		must(t, err)
-		if got := read(audit.Parse(data, "secret")); got != c.want {
+		if got := decodeObject(readParts(data, "secret")); got != c.want {
 			t.Errorf("%q: %s", c.options, got)
 		}
 	}
@@ -168,10 +206,10 @@ func TestPKCS12PaddedByChance(t *testing.T) {
 		kdf := sequence(idPBKDF2, sequence(octets([]byte("salt")), number(1), sequence(idHMAC)))
 		how := sequence(idPBES2, sequence(kdf, sequence(idAES, octets(iv))))
 		data := pfx(sequence(sequence(idShrouded, explicit(sequence(how, octets(text))))))
-		if got := read(audit.Parse(data, "secret")); got != "key" {
+		if got := decodeObject(readParts(data, "secret")); got != "key" {
 			t.Errorf("after %d tries: %s", n, got)
 		}
-		if parts := audit.Parse(data, "secret"); len(parts) != 1 || parts[0].Key == nil {
+		if parts := readParts(data, "secret"); len(parts) != 1 || parts[0].Key == nil {
 			t.Errorf("the right password does not open the key: %+v", parts)
 		}
 		return
@@ -196,8 +234,8 @@ func TestPKCS12OfJava(t *testing.T) {
 		keytool("-genkeypair", "-alias", name, "-dname", "CN="+name, "-keyalg", "EC", "-validity", "300")
 	}
 	keytool("-importcert", "-noprompt", "-alias", "other", "-file", filepath.Join(dir, "other.pem"))
-	r := run(t, audit.Targets{Names: []string{filepath.Join(dir, "store.p12")}, Passwords: []secret.String{secret.New("changeit")}})
-	if len(r.Rows) != 3 || r.Unchecked != 0 {
+	r := run(t, source.Targets{Names: []string{filepath.Join(dir, "store.p12")}, Passwords: []secret.String{secret.New("changeit")}})
+	if len(r.Rows) != 3 || r.Partial+r.Unread != 0 {
 		t.Fatalf("%+v", r.Rows)
 	}
 	for _, row := range r.Rows {
@@ -230,7 +268,7 @@ func TestStoreRows(t *testing.T) {
 	for _, name := range []string{"open.p12", "shut.pfx"} {
 		must(t, os.Chmod(filepath.Join(dir, name), 0o644))
 	}
-	r := run(t, audit.Targets{Names: []string{dir}, Passwords: []secret.String{secret.New("secret")}})
+	r := run(t, source.Targets{Names: []string{dir}, Passwords: []secret.String{secret.New("secret")}})
 	got := states(t, r, dir)
 	if row := got["odd.p12"]; !strings.HasPrefix(row, "ERROR parsing the certificate: x509: negative serial") {
 		t.Errorf("odd.p12: %s", row)
@@ -238,7 +276,7 @@ func TestStoreRows(t *testing.T) {
 	delete(got, "odd.p12")
 	want(t, got, map[string]string{
 		"ca.crt": "OK", "open.p12": "WARN key-readable", "shut.pfx": "OK", "wrong.p12": "CRIT key-mismatch", "odd.p12#2": "OK",
-		"unknown.p12": "ERROR neither the empty password nor one of the 1 that were given opens it",
+		"unknown.p12": "ERROR neither the empty password nor the one that was given opens it",
 		"empty.p12":   "ERROR the file is empty", "text.p12": "ERROR it is neither PEM nor a certificate in DER",
 	})
 	if strings.Contains(fmt.Sprintf("%+v", r.Rows), "secret") {
@@ -309,7 +347,7 @@ func pbes2(iterations int64) []byte {
 // Whatever a store asks for, there is a row, and soon.
 func TestHostileStores(t *testing.T) {
 	const endless = 1<<31 - 1
-	tooOften := "error: a password is hashed 2147483647 times over: more than 2000000 times for one file is not done"
+	tooOften := "error: a password is hashed 2147483647 times over: more than 4000000 times for one file is not done"
 	pbe := func(n int64) []byte { return sequence(idPBE3DES, sequence(octets([]byte("salt")), number(n))) }
 	deep := shrouded(pbes2(endless))
 	for range 3 {
@@ -334,20 +372,21 @@ func TestHostileStores(t *testing.T) {
 		"key, no times":       {pfx(sequence(shrouded(pbes2(0)))), "error: the PKCS #12 store is damaged"},
 		"bag in bags":         {pfx(sequence(deep)), tooOften},
 		"bags without an end": {pfx(sequence(abyss)), ""},
-		"many derivations":    {pfx(sequence(bytes.Repeat(shrouded(pbes2(300_000)), 50))), "something, something, something, error: a password is hashed 300000 times over: more than 2000000 times for one file is not done"},
+		"many derivations":    {pfx(sequence(bytes.Repeat(shrouded(pbes2(300_000)), 50))), "something, something, something, something, something, something, error: a password is hashed 300000 times over: more than 4000000 times for one file is not done"},
 		"many keys":           {pfx(sequence(keys)), strings.Repeat("key, ", 100) + "error: it has more than 100 private keys"},
 		"bad key":             {pfx(sequence(sequence(idKeyBag, explicit(sequence(number(0)))), sequence(idShrouded, explicit(number(0))), sequence(idShrouded, explicit(sequence(number(0)))))), "error: the private key is damaged or of an unsupported kind, error: the private key is damaged or of an unsupported kind, error: the private key is damaged or of an unsupported kind"},
-		"indefinite":          {append([]byte{0x30, 0x80}, pfx(nil)[2:]...), "error: it is PKCS #12 in BER; openssl pkcs12 -in FILE -nodes -out OUT and -export write it anew in DER"},
+		"indefinite":          {append(append([]byte{0x30, 0x80}, pfx(sequence())[2:]...), 0, 0), ""},
+		"no end":              {append([]byte{0x30, 0x80}, pfx(nil)[2:]...), "error: reading its BER: it is no BER"},
 		"cut":                 {pfx(sequence(keys))[:5000], "error: the PKCS #12 store is damaged"},
 		"no MAC":              {pfx(nil, sequence(number(1))), "error: the PKCS #12 store is damaged"},
 		"unknown MAC":         {pfx(nil, macOf(sequence(idData), 1)), "error: the algorithm 1.2.840.113549.1.7.1 is not supported"},
 		"large":               {append(pfx(nil), make([]byte, 8<<20)...), "error: it is larger than 8 MiB, too much for a PKCS #12 store"},
 		"nothing in it":       {pfx(sequence()), ""},
-		"no bags":             {pfx(number(1)), "error: neither the empty password nor one of the 0 that were given opens it"},
+		"no bags":             {pfx(number(1)), "error: the empty password does not open it, and no other was given: --password-file"},
 		"no certificate":      {pfx(sequence(sequence(oid(1, 2, 840, 113549, 1, 12, 10, 1, 3), explicit(number(1))))), "error: it is neither PEM nor a certificate in DER"},
 	} {
-		within(t, name, func() {
-			got := read(audit.Parse(c.data))
+		Location(t, name, func() {
+			got := decodeObject(readParts(c.data))
 			if got != c.want && (c.want == "" || !strings.HasPrefix(got, c.want)) {
 				t.Errorf("%s: %.300s\nwant %.300s", name, got, c.want)
 			}
@@ -355,8 +394,8 @@ func TestHostileStores(t *testing.T) {
 	}
 	// The work of all passwords is on one account.
 	sealed := pfx(sequence(), macOf(sequence(idSHA1), 900_000))
-	within(t, "many passwords", func() {
-		if got := read(audit.Parse(sealed, strings.Split("a b c d e f g h", " ")...)); !strings.HasPrefix(got, "error: a password is hashed 900000 times over") {
+	Location(t, "many passwords", func() {
+		if got := decodeObject(readParts(sealed, strings.Split("a b c d e f g h", " ")...)); !strings.HasPrefix(got, "error: a password is hashed 900000 times over") {
 			t.Error(got)
 		}
 	})
@@ -374,11 +413,11 @@ func FuzzPKCS12(f *testing.F) {
 	f.Add(pfx(sequence(shrouded(pbes2(1))), macOf(sequence(idSHA1), 1)))
 	f.Add(pfx(sequence(sequence(idSafeBag, explicit(sequence(shrouded(pbes2(1))))))))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if audit.Format(data) != "PKCS #12" {
+		if format.Sniff(data) != "PKCS #12" {
 			return
 		}
-		for _, p := range audit.Parse(data, "secret") {
-			if p.Cert != nil && p.Key != nil || p.Doc || p.Place != "" {
+		for _, p := range readParts(data, "secret") {
+			if p.Twofold || p.Doc || p.Place != "" {
 				t.Errorf("%+v", p)
 			}
 		}

@@ -10,7 +10,7 @@ import (
 
 	der "golang.org/x/crypto/cryptobyte/asn1"
 
-	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/format"
 )
 
 // envelope is SignedData without a signature, as chains are handed over in.
@@ -36,7 +36,7 @@ func TestPKCS7(t *testing.T) {
 		"cut":         {envelope(all)[:300], "error: the PKCS #7 envelope is damaged"},
 		"damaged PEM": {pemBlock("PKCS7", envelope(all))[:200], "error: block 1 is damaged or cut off"},
 	} {
-		if got := read(audit.Parse(c.data)); got != c.want {
+		if got := decodeObject(readParts(c.data)); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 	}
@@ -61,7 +61,7 @@ func TestPKCS7OfOpenSSL(t *testing.T) {
 		}
 		data, err := os.ReadFile(out)
 		must(t, err)
-		if got := read(audit.Parse(data)); got != "ingester, Test Intermediate, Test Root" {
+		if got := decodeObject(readParts(data)); got != "ingester, Test Intermediate, Test Root" {
 			t.Errorf("%s: %s", form, got)
 		}
 	}
@@ -74,8 +74,8 @@ func FuzzPKCS7(f *testing.F) {
 	f.Add(append(bytes.Clone(leaf.cert.Raw), intermediate.cert.Raw...))
 	f.Add(envelope(leaf.cert.Raw))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if audit.Format(data) == "PKCS #7" {
-			for _, p := range audit.Parse(data) {
+		if format.Sniff(data) == "PKCS #7" {
+			for _, p := range readParts(data) {
 				if p.Cert == nil && p.Err == nil {
 					t.Errorf("%+v", p)
 				}
@@ -84,9 +84,9 @@ func FuzzPKCS7(f *testing.F) {
 		if _, err := x509.ParseCertificate(data); err != nil {
 			return
 		}
-		parts := audit.Parse(envelope(data))
-		if len(parts) != 1 || parts[0].Cert == nil || parts[0].Err != nil || !bytes.Equal(parts[0].Cert.Raw(), data) {
-			t.Errorf("%s", read(parts))
+		parts := readParts(envelope(data))
+		if len(parts) != 1 || parts[0].Cert == nil || parts[0].Err != nil || !bytes.Equal(parts[0].Cert.Raw, data) {
+			t.Errorf("%s", decodeObject(parts))
 		}
 	})
 }

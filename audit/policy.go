@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"fmt"
 	"time"
+
+	"github.com/artstore/artstore-pki/audit/internal/wording"
 )
 
 // limit is the longest validity of what is issued from a day on.
@@ -51,27 +53,27 @@ var publicPolicy = []byte{0x06, 0x06, 0x67, 0x81, 0x0c, 0x01, 0x02}
 // longLived judges the whole validity of leaves: by the operator's policy if
 // there is one, and by those of others that will refuse it.
 func longLived(s *Subject, at criteria) (Severity, string) {
-	if !s.leaf() {
-		return fine, ""
+	if !s.Leaf() {
+		return severityOK, ""
 	}
 	c := s.Cert
-	valid := c.notAfter.Sub(c.notBefore)
-	if at.longest > 0 && life(c) > at.longest {
-		return Warn, fmt.Sprintf("it lives %s, longer than the %s of your policy", span(life(c)), span(at.longest))
+	valid := wording.Between(c.NotBefore, c.NotAfter)
+	if at.longest > 0 && c.Life() > wording.InSeconds(at.longest) {
+		return Warn, fmt.Sprintf("it lives %s, longer than the %s of your policy", wording.Span(c.Life()), wording.Span(wording.InSeconds(at.longest)))
 	}
 	var rules []*limit
-	if bytes.Contains(c.raw, publicPolicy) {
-		rules = append(rules, publicLimits.at(c.notBefore))
+	if bytes.Contains(c.Raw, publicPolicy) {
+		rules = append(rules, publicLimits.at(c.NotBefore))
 	}
 	if allows(c, x509.ExtKeyUsageServerAuth) {
-		rules = append(rules, appleLimits.at(c.notBefore))
+		rules = append(rules, appleLimits.at(c.NotBefore))
 	}
 	for _, l := range rules {
-		if l != nil && valid > time.Duration(l.days)*24*time.Hour {
-			return Warn, fmt.Sprintf("it lives %s: %s %d days", span(valid), l.who, l.days)
+		if l != nil && valid > wording.Seconds(l.days)*wording.Day {
+			return Warn, fmt.Sprintf("it lives %s: %s %d days", wording.Span(valid), l.who, l.days)
 		}
 	}
-	return fine, ""
+	return severityOK, ""
 }
 
 // hybrids are the key exchanges that a quantum computer does not break.
@@ -81,7 +83,7 @@ var hybrids = map[tls.CurveID]bool{tls.X25519MLKEM768: true, tls.SecP256r1MLKEM7
 // the audit offered a hybrid one. Before TLS 1.3 there is none, and another check.
 func keyExchangeOld(s *Subject, _ criteria) (Severity, string) {
 	if s.TLS == nil || s.TLS.CurveID == 0 || s.TLS.Version < tls.VersionTLS13 || hybrids[s.TLS.CurveID] {
-		return fine, ""
+		return severityOK, ""
 	}
-	return Info, "it exchanges keys by " + keyExchange(s.TLS) + ", which is not post-quantum"
+	return Info, "it exchanges keys by " + s.KeyExchange() + ", which is not post-quantum"
 }

@@ -45,8 +45,8 @@ func TestLongLived(t *testing.T) {
 		{"public, 2027", []spec{public, from(2027, 3, 15, 101)}, 0, "it lives 101d" + rule + "100 days"},
 		{"public, 2029", []spec{public, from(2029, 3, 15, 48)}, 0, "it lives 48d" + rule + "47 days"},
 		{"public, 2029, allowed", []spec{public, from(2029, 3, 15, 47)}, 0, ""},
-		{"own policy", []spec{from(2026, 5, 1, 91)}, 90 * day, "it lives 90d, longer than the 90d of your policy"},
-		{"own policy, within", []spec{from(2026, 5, 1, 90)}, 90 * day, ""},
+		{"own policy", []spec{from(2026, 5, 1, 91)}, 90 * Day, "it lives 90d, longer than the 90d of your policy"},
+		{"own policy, within", []spec{from(2026, 5, 1, 90)}, 90 * Day, ""},
 	} {
 		p := newPair(t, root, "svc", c.specs...)
 		r, err := judged(t.Context(), audit.Config{MaxLifetime: c.max, Only: []string{"long-lived"}, Sources: []audit.Source{static{on("file", "x", p)}}})
@@ -61,7 +61,7 @@ func TestLongLived(t *testing.T) {
 }
 
 func TestKeyExchange(t *testing.T) {
-	p := newPair(t, nil, "svc")
+	p := newPair(t, newPair(t, nil, "Test Root", authority), "svc")
 	for _, c := range []struct {
 		version uint16
 		curve   tls.CurveID
@@ -75,7 +75,8 @@ func TestKeyExchange(t *testing.T) {
 	} {
 		s := on("endpoint", "x", p)
 		s.TLS = &tls.ConnectionState{Version: c.version, CurveID: c.curve}
-		r := run(t, static{s})
+		r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{static{s}}, Disable: []string{"not-judged"}})
+		must(t, err)
 		if got := findings(r, "key-exchange")["endpoint x key-exchange"]; got != c.want {
 			t.Errorf("%v: %q, want %q", c.curve, got, c.want)
 		}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/internal/pgtest"
 )
 
@@ -22,12 +22,12 @@ func TestPostgres(t *testing.T) {
 	t.Cleanup(server.Stop)
 	server.Start(t)
 	address := server.Address()
-	r := run(t, audit.Targets{Names: []string{"postgres://" + address}, Bundle: certs([]*pair{root}), Timeout: patience})
+	r := run(t, source.Targets{Names: []string{"postgres://" + address}, Bundle: bundleOf([]*pair{root}), Timeout: patience})
 	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.X509().Subject.CommonName != "ingester" || r.Rows[0].TLS.Version != tls.VersionTLS13 {
 		t.Errorf("%+v", r.Rows)
 	}
 	// It speaks no TLS to those who begin with it.
-	r = run(t, audit.Targets{Names: []string{address}, Timeout: patience})
+	r = run(t, source.Targets{Names: []string{address}, Timeout: patience})
 	if got := states(t, r, "")[address]; !strings.HasPrefix(got, "ERROR ") {
 		t.Error(got)
 	}

@@ -3,21 +3,13 @@ package audit
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
-)
 
-// Recorded is what the record of an authority knows of one certificate.
-type Recorded struct {
-	Service             string
-	Lineage             string   // the same for a certificate and what replaced it
-	Names               []string // as issued
-	NotBefore, NotAfter time.Time
-	Revoked             bool
-	DER                 []byte
-	Chain               []byte // DER of the intermediates, one behind the other, its issuer first
-}
+	"github.com/artstore/artstore-pki/audit/cert"
+)
 
 // Record is the record of an authority. Of each lineage only the latest
 // certificate counts, and none if that was revoked: what was replaced may expire
@@ -30,38 +22,53 @@ type Record struct {
 	// List yields certificates, latest expiry first; it stops when yield says so.
 	List func(ctx context.Context, yield func(Recorded) bool) error
 	Now  time.Time // zero means the present
+	// Roots are the trust bundle of the authority. They judge the chains for which
+	// there is no other bundle.
+	Roots []*x509.Certificate
+	// Issuers are the other certificates of the authority, also those that are no
+	// longer in use. What one of them or a root has signed ought to be in the record,
+	// or to be one of them. Those that stand beside recorded certificates are known.
+	Issuers []*x509.Certificate
 }
 
-// gone is how long a service that ended without being revoked is reported.
-const gone = 30 * 24 * time.Hour
+// reportGoneFor is how long a service that ended without being revoked is reported.
+const reportGoneFor = 30 * 24 * time.Hour
 
-// remembered is how long what has ended is still recognized where it is in use:
+// recognizeFor is how long what has ended is still recognized where it is in use:
 // that it has a successor is the cause that whoever finds it looks for.
-const remembered = 7 * 24 * time.Hour
+const recognizeFor = 7 * 24 * time.Hour
 
 // Collect implements [Source].
 func (r Record) Collect(ctx context.Context, yield func(Subject)) {
-	r.prepare(ctx, newView()).Collect(ctx, yield)
+	r.prepare(ctx, newInventory()).Collect(ctx, yield)
 }
 
-// prepare reads the record once: into the view, and for the rows of it.
-func (r Record) prepare(ctx context.Context, v *view) Source {
+// prepare reads the record once: into the inventory, and for the rows of it.
+func (r Record) prepare(ctx context.Context, v *inventory) Source {
 	if r.Now.IsZero() {
 		r.Now = time.Now()
 	}
 	v.asOf = time.Now() // not Now, which may be another moment than that of reading
 	if v.recorded == nil {
-		v.recorded = map[certID]entry{}
+		v.recorded = map[cert.ID]recordEntry{}
 	}
-	heads, err := r.heads(ctx, v)
+	for _, x := range r.Roots {
+		root := cert.FromX509(x)
+		v.lent = append(v.lent, root)
+		v.authority(root)
+	}
+	for _, x := range r.Issuers {
+		v.authority(cert.FromX509(x))
+	}
+	heads, err := r.currentCertificates(ctx, v)
 	v.torn = v.torn || err != nil
-	return &ledger{r.Name, r.Now, heads, err}
+	return &loadedRecord{r.Name, r.Now, heads, err}
 }
 
-// ledger is a record that was read. It is judged as of that moment: by the time
+// loadedRecord is a record that was read. It is judged as of that moment: by the time
 // all else has been looked at, a short-lived certificate has a successor that
 // the reading could not know.
-type ledger struct {
+type loadedRecord struct {
 	name  string
 	read  time.Time
 	heads []Recorded
@@ -69,67 +76,24 @@ type ledger struct {
 }
 
 // Collect implements [Source].
-func (l *ledger) Collect(_ context.Context, yield func(Subject)) {
+func (l *loadedRecord) Collect(_ context.Context, yield func(Subject)) {
 	if l.err != nil {
 		yield(Subject{Kind: kindRecord, Place: l.name, Err: l.err})
 	}
 	for _, c := range l.heads {
 		s := Subject{Kind: kindRecord, Place: l.name + ": " + c.Service, Lineage: true, known: l.read}
-		s.Cert, s.Err = ParseCertificate(c.DER)
+		s.Cert, s.Err = cert.Parse(c.DER)
 		yield(s)
 	}
 }
 
-// lineage is one line of succession, as far as the list goes back.
-type lineage struct {
-	head   Recorded
-	id     certID // of the head
-	holder string // service and names
-	began  time.Time
-
-	renewals int           // that the list shows
-	longest  time.Duration // between two of them
-
-	disk, wire string // where the head was found
-	older      string // where one that it has replaced was found
-}
-
-// add takes the certificate that came before those that the line has.
-func (l *lineage) add(c *Recorded) {
-	if !l.began.IsZero() {
-		l.renewals++
-		l.longest = max(l.longest, l.began.Sub(c.NotBefore))
-	}
-	l.began = c.NotBefore
-}
-
-// note remembers where a certificate of the line was found.
-func (l *lineage) note(id certID, r *Row) {
-	switch {
-	case id != l.id:
-		l.older = r.Place
-	case r.Kind == kindEndpoint:
-		l.wire = r.Place
-	default:
-		l.disk = r.Place
-	}
-}
-
-// serial is the head's, as this project shows it.
-func (l *lineage) serial() string {
-	if c := remains(l.head.DER); c != nil {
-		return c.serial
-	}
-	return "another"
-}
-
-// heads picks the certificates that ought to be in use, and enters all into the
-// view. Memory grows with the lineages of the last month and the certificates of
+// currentCertificates picks the certificates that ought to be in use, and enters all into the
+// inventory. Memory grows with the lineages of the last month and the certificates of
 // the last week, not with the record.
-func (r Record) heads(ctx context.Context, v *view) (heads []Recorded, err error) {
+func (r Record) currentCertificates(ctx context.Context, v *inventory) (currentCertificates []Recorded, err error) {
 	lineages := map[string]*lineage{}
 	err = r.List(ctx, func(c Recorded) bool {
-		if r.Now.Sub(c.NotAfter) > gone {
+		if r.Now.Sub(c.NotAfter) > reportGoneFor {
 			return false // the rest is older
 		}
 		l := lineages[c.Lineage]
@@ -138,9 +102,9 @@ func (r Record) heads(ctx context.Context, v *view) (heads []Recorded, err error
 			l = &lineage{head: c, id: derID(c.DER), holder: fmt.Sprintf("%q %q", c.Service, names)}
 			lineages[c.Lineage] = l
 		}
-		l.add(&c)
-		if r.Now.Sub(c.NotAfter) <= remembered {
-			v.enter(l, &c)
+		l.addEarlier(&c)
+		if r.Now.Sub(c.NotAfter) <= recognizeFor {
+			v.addRecorded(l, &c)
 		}
 		return true
 	})
@@ -152,11 +116,11 @@ func (r Record) heads(ctx context.Context, v *view) (heads []Recorded, err error
 	}
 	for _, l := range lineages {
 		if !l.head.Revoked && !began[l.holder].After(l.head.NotBefore) {
-			heads = append(heads, l.head)
+			currentCertificates = append(currentCertificates, l.head)
 		}
 	}
-	slices.SortFunc(heads, func(a, b Recorded) int {
+	slices.SortFunc(currentCertificates, func(a, b Recorded) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Lineage, b.Lineage))
 	})
-	return heads, err
+	return currentCertificates, err
 }

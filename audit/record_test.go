@@ -10,14 +10,14 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 )
 
-// entry is a line of a record: who, in which lineage, issued and ending at hours from now.
-type entry struct {
+// recordEntry is a line of a record: who, in which lineage, issued and ending at hours from now.
+type recordEntry struct {
 	service, lineage string
 	from, to         int
 	revoked          bool
 }
 
-func record(t *testing.T, entries ...entry) audit.Record {
+func record(t *testing.T, entries ...recordEntry) audit.Record {
 	t.Helper()
 	root := newPair(t, nil, "Test Root", authority)
 	now := time.Now().Truncate(time.Second)
@@ -42,16 +42,16 @@ func record(t *testing.T, entries ...entry) audit.Record {
 
 func TestRecord(t *testing.T) {
 	r := run(t, record(t,
-		entry{"renewed", "a", -40, -16, false}, entry{"renewed", "a", -24, 0, false}, entry{"renewed", "a", -8, 16, false},
-		entry{"late", "b", -20, 4, false},
-		entry{"dead", "c", -100, -76, false},
-		entry{"gone", "d", -2000, -1976, false},
-		entry{"revoked", "e", -20, 4, true},
-		entry{"revoked before", "f", -40, -16, false}, entry{"revoked before", "f", -20, 4, true},
-		entry{"enrolled again", "g", -60, -36, false}, entry{"enrolled again", "h", -2, 22, false},
+		recordEntry{"renewed", "a", -40, -16, false}, recordEntry{"renewed", "a", -24, 0, false}, recordEntry{"renewed", "a", -8, 16, false},
+		recordEntry{"late", "b", -20, 4, false},
+		recordEntry{"dead", "c", -100, -76, false},
+		recordEntry{"gone", "d", -2000, -1976, false},
+		recordEntry{"revoked", "e", -20, 4, true},
+		recordEntry{"revoked before", "f", -40, -16, false}, recordEntry{"revoked before", "f", -20, 4, true},
+		recordEntry{"enrolled again", "g", -60, -36, false}, recordEntry{"enrolled again", "h", -2, 22, false},
 		// Replicas: both began before the other's latest renewal, and one has stopped.
-		entry{"replica", "i", -50, -26, false}, entry{"replica", "i", -30, -6, false},
-		entry{"replica", "j", -45, -21, false}, entry{"replica", "j", -2, 22, false},
+		recordEntry{"replica", "i", -50, -26, false}, recordEntry{"replica", "i", -30, -6, false},
+		recordEntry{"replica", "j", -45, -21, false}, recordEntry{"replica", "j", -2, 22, false},
 	))
 	got := map[string]string{}
 	for _, row := range r.Rows {
@@ -77,7 +77,7 @@ func TestRecord(t *testing.T) {
 // A record is a source by itself too.
 func TestRecordAlone(t *testing.T) {
 	var got []string
-	r := record(t, entry{"renewed", "a", -40, -16, false}, entry{"renewed", "a", -8, 16, false}, entry{"late", "b", -20, 4, false})
+	r := record(t, recordEntry{"renewed", "a", -40, -16, false}, recordEntry{"renewed", "a", -8, 16, false}, recordEntry{"late", "b", -20, 4, false})
 	r.Collect(t.Context(), func(s audit.Subject) {
 		if s.Err != nil || s.Cert.X509().NotAfter.Before(time.Now()) {
 			t.Errorf("%+v", s)
@@ -105,7 +105,7 @@ func TestDamagedRecord(t *testing.T) {
 // Looking at all the rest takes time, and services renew meanwhile: the record is
 // judged as of the moment it was read.
 func TestRecordIsJudgedAsRead(t *testing.T) {
-	source := record(t, entry{"svc", "a", -8, 16, false})
+	source := record(t, recordEntry{"svc", "a", -8, 16, false})
 	source.Now = time.Now()
 	r, err := judged(t.Context(), audit.Config{
 		Sources: []audit.Source{source},

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/report"
 )
 
 // A wide table has more columns, shows what is worth knowing, and cuts nothing.
@@ -28,15 +29,15 @@ func TestWideTable(t *testing.T) {
 		}
 	}
 	got := strings.Fields(strings.SplitN(text, "\n", 2)[0])
-	if want := []string{"STATE", "LEFT", "ENDS", "NAME", "NAMES", "ISSUER", "SERIAL", "KEY", "PLACE"}; !slices.Equal(got, want) {
+	if want := []string{"STATE", "LEFT", "ENDS", "NAME", "NAMES", "ISSUER", "SERIAL", "KEY", "SIGNATURE", "PLACE"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	squeezed := strings.Join(strings.Fields(text), " ")
 	for _, want := range []string{
-		"OVERDUE 4h 2026-03-01 16:00:00 ingester ingester,localhost,127.0.0.1 Test Intermediate SERIAL ECDSA P-256 /etc/artstore/ingester/tls.crt#2 renewal overdue",
-		"ERROR - - - - - - - storage:8010 no answer within 5s",
+		"OVERDUE 4h 2026-03-01 16:00 ingester ingester,localhost,127.0.0.1 Test Intermediate SERIAL ECDSA P-256 ECDSA-SHA256 /etc/artstore/ingester/tls.crt#2 renewal overdue",
+		"ERROR - - - - - - - - storage:8010 no answer within 5s",
 		"/etc/artstore/admin-module/tls.crt it exchanges keys by X25519",
-		"Test Root - Test Root SERIAL ECDSA P-256 /a/ca.crt and 1 more",
+		"Test Root - Test Root SERIAL ECDSA P-256 ECDSA-SHA256 /a/ca.crt and 1 more",
 		" key-exchange: let the server take X25519MLKEM768",
 	} {
 		if !strings.Contains(squeezed, want) {
@@ -53,7 +54,7 @@ func TestColours(t *testing.T) {
 	r := fixed(t)
 	var plain, coloured bytes.Buffer
 	must(t, r.WriteTable(&plain, 0))
-	out, err := audit.NewRenderer("table", &coloured, audit.Terminal{Colour: true})
+	out, err := report.New("table", &coloured, report.Terminal{Colour: true})
 	must(t, err)
 	for i := range r.Rows {
 		must(t, out.Row(&r.Rows[i]))

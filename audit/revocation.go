@@ -2,76 +2,114 @@ package audit
 
 import (
 	"bytes"
-	"crypto/x509"
 	"fmt"
-	"time"
+	"slices"
+
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/wording"
 )
 
-// revocations is a list (CRL) made ready for look-ups. It belongs to one goroutine.
-type revocations struct {
-	name    string // for the report
-	list    *x509.RevocationList
-	serials map[string]time.Time // as pemfile.Serial has them; when each was revoked
-	signed  map[certID]bool      // by which authorities, as far as somebody asked
-}
-
-func newRevocations(name string, list *x509.RevocationList) *revocations {
-	l := &revocations{name, list, make(map[string]time.Time, len(list.RevokedCertificateEntries)), map[certID]bool{}}
-	for _, e := range list.RevokedCertificateEntries {
-		if e.ReasonCode != removeFromCRL {
-			l.serials["0x"+e.SerialNumber.Text(16)] = e.RevocationTime
+// addListUses remembers which lists a leaf is judged by: that of its issuer, and beside that
+// those of the authorities above it, which nginx and PostgreSQL ask for too.
+func (v *inventory) addListUses(r *Row) {
+	lists := slices.Concat(v.lists, r.Lists)
+	if len(lists) == 0 || !r.Leaf() || r.Kind == kindRecord {
+		return
+	}
+	issuers := [][]byte{r.Cert.RawIssuer}
+	if r.ruled != nil && len(r.ruled.paths) > 0 {
+		for _, c := range r.ruled.paths[0][1:] {
+			issuers = append(issuers, c.RawIssuer)
 		}
 	}
-	return l
+	covered := slices.ContainsFunc(lists, func(l *cert.List) bool { return l.Whole && bytes.Equal(l.Issuer, r.Cert.RawIssuer) })
+	for _, l := range lists {
+		use := v.useOf(l)
+		use.lacked = use.lacked || !covered
+		use.used = use.used || covered && slices.ContainsFunc(issuers, func(name []byte) bool { return bytes.Equal(l.Issuer, name) })
+	}
 }
 
-// removeFromCRL in a delta list takes a certificate off hold (RFC 5280 section 5.3.1).
-const removeFromCRL = 8
+// useKey is one for all copies of a list at one place.
+func useKey(place string, signature []byte) string { return place + "\x00" + string(signature) }
 
-// subject is the row of a list that cannot be relied upon; nil for one that can.
-// What it says still counts: nobody takes a revocation back.
-func (l *revocations) subject(now time.Time) *Subject {
-	if next := l.list.NextUpdate; !next.IsZero() && !now.Before(next) {
-		return &Subject{Kind: kindList, Place: l.name, Err: fmt.Errorf("the revocation list has been out of date for %s: fetch a new one", span(now.Sub(next)))}
+func (v *inventory) useOf(l *cert.List) *listUse {
+	if use := v.useOfList[l]; use != nil {
+		return use
 	}
-	return nil
+	key := useKey(l.Name, l.Signature())
+	if v.uses[key] == nil {
+		v.uses[key] = &listUse{}
+	}
+	v.useOfList[l] = v.uses[key]
+	return v.uses[key]
+}
+
+// unused judges a list by the leaves that have it, once all are known. A file may have
+// the lists of all authorities; what matters is that the leaves have one that is theirs.
+func (v *inventory) unused(r *Row) (flaw, bool) {
+	use := v.uses[useKey(r.Place, r.Document.List.Signature)]
+	if use == nil || use.used || !use.lacked {
+		return flaw{}, false
+	}
+	where := "beside it"
+	if r.given {
+		where = "that was found"
+	}
+	return flaw{"crl-unused", Warn, "no certificate " + where + " is judged by it: it is not of their issuers, or only a part of such a list"}, true
+}
+
+// uncovered judges leaves where lists were given, so that somebody checks revocation. What the
+// record knows is judged by that.
+func uncovered(v *inventory) func(*Row) (Severity, string) {
+	return func(r *Row) (Severity, string) {
+		if len(v.lists) == 0 || !r.Leaf() || r.Kind == kindRecord {
+			return severityOK, ""
+		}
+		if _, known := v.recorded[r.Cert.ID()]; known {
+			return severityOK, ""
+		}
+		for _, l := range slices.Concat(v.lists, r.Lists) {
+			if !l.Whole || !bytes.Equal(l.Issuer, r.Cert.RawIssuer) {
+				continue
+			}
+			if issuer := r.issuer(); issuer == nil || l.SignedBy(issuer) {
+				return severityOK, ""
+			}
+		}
+		return Warn, "no revocation list says whether it is revoked: none is by its issuer " + r.Cert.IssuerName
+	}
 }
 
 // revoked judges by the record, and by the lists that were given.
-func revoked(v *view) func(*Row) (Severity, string) {
+func revoked(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
-		if r.Cert == nil || r.Err != nil || r.Kind == kindRecord {
-			return fine, ""
+		if !r.parsed() || r.Kind == kindRecord {
+			return severityOK, ""
 		}
-		if v.recorded[r.Cert.id()].revoked {
+		if v.recorded[r.Cert.ID()].revoked {
 			return Crit, "the record says that it is revoked"
 		}
-		for _, l := range v.lists {
-			if severity, text := l.judge(r); severity != fine {
+		for _, l := range slices.Concat(v.lists, r.Lists) {
+			if severity, text := checkRevoked(l, r); severity != severityOK {
 				return severity, text
 			}
 		}
-		return fine, ""
+		return severityOK, ""
 	}
 }
 
-func (l *revocations) judge(r *Row) (Severity, string) {
-	at, listed := l.serials[r.Cert.serial]
-	if !listed || !bytes.Equal(l.list.RawIssuer, r.Cert.issuer) {
-		return fine, ""
+func checkRevoked(l *cert.List, r *Row) (Severity, string) {
+	at, listed := l.RevokedAt(r.Cert.Serial)
+	if !listed || !bytes.Equal(l.Issuer, r.Cert.RawIssuer) {
+		return severityOK, ""
 	}
-	if issuer := r.issuer(); issuer != nil && !l.isBy(issuer) {
-		return Warn, "the list in " + l.name + " says that it is revoked, and " + issuer.name + " has not signed that list"
+	issuer := r.issuer()
+	if l.Found && (issuer == nil || !l.SignedBy(issuer)) {
+		return severityOK, "" // the row of the list says so
 	}
-	return Crit, fmt.Sprintf("revoked %s ago, says the list in %s", span(r.Judged.Sub(at)), l.name)
-}
-
-func (l *revocations) isBy(issuer *Certificate) bool {
-	id := issuer.id()
-	signed, asked := l.signed[id]
-	if !asked {
-		signed = !issuer.key.oversized() && l.list.CheckSignatureFrom(issuer.X509()) == nil
-		l.signed[id] = signed
+	if issuer != nil && !l.SignedBy(issuer) {
+		return Warn, "the list in " + l.Name + " says that it is revoked, and " + issuer.Name + " has not signed that list"
 	}
-	return signed
+	return Crit, fmt.Sprintf("revoked %s ago, says the list in %s", wording.Span(wording.Between(at, r.Judged)), l.Name)
 }

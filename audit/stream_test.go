@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/report"
+	"github.com/artstore/artstore-pki/audit/source"
 )
 
 // Rows come in the order of the walk, however pieces of it overtake each other.
@@ -61,7 +63,7 @@ func TestBrokenReport(t *testing.T) {
 	if !errors.Is(err, broken) || n != 1 {
 		t.Errorf("%v after %d rows", err, n)
 	}
-	if _, err := audit.NewRenderer("yaml", nil, audit.Terminal{}); err == nil || !strings.Contains(err.Error(), "table, wide, json") {
+	if _, err := report.New("yaml", nil, report.Terminal{}); err == nil || !strings.Contains(err.Error(), "table, wide, json") {
 		t.Errorf("%v", err)
 	}
 }
@@ -82,7 +84,7 @@ func TestGlobs(t *testing.T) {
 		{nil, []string{"**/*.crt"}, "b.pem ca.pem"},
 		{[]string{"[", "nothing"}, nil, ""},
 	} {
-		r := run(t, audit.Targets{Names: []string{dir}, Include: c.include, Exclude: c.exclude})
+		r := run(t, source.Targets{Names: []string{dir}, Include: c.include, Exclude: c.exclude})
 		var got []string
 		for place, state := range states(t, r, dir) {
 			if strings.HasPrefix(state, "ERROR") {
@@ -101,7 +103,7 @@ func TestGlobs(t *testing.T) {
 func TestKnownPaths(t *testing.T) {
 	root, upper, _ := hierarchy(t)
 	lower := newPair(t, upper, "Lower", authority)
-	brief := newPair(t, root, "Brief", authority, lives(day, 10*day))
+	brief := newPair(t, root, "Brief", authority, lives(Day, 10*Day))
 	limited := newPair(t, root, "Limited", authority, func(c *x509.Certificate) {
 		c.PermittedDNSDomainsCritical, c.PermittedDNSDomains = true, []string{"inside"}
 	})
@@ -111,10 +113,10 @@ func TestKnownPaths(t *testing.T) {
 		"ca.crt": encode(root), "1.crt": encode(leaf(lower), lower, upper), "2.crt": encode(leaf(lower), lower, upper), "3.crt": encode(leaf(lower), lower),
 		"4.crt": encode(leaf(forger), lower, upper), "5.crt": encode(leaf(lower), upper),
 		"6.crt": encode(leaf(limited, named("a.inside")), limited), "7.crt": encode(leaf(limited, named("a.outside")), limited),
-		"8.crt": encode(leaf(brief, lives(time.Hour, 30*day)), brief), "9.crt": encode(leaf(brief, lives(time.Hour, 30*day)), brief),
+		"8.crt": encode(leaf(brief, lives(time.Hour, 30*Day)), brief), "9.crt": encode(leaf(brief, lives(time.Hour, 30*Day)), brief),
 	}
 	dir := write(t, files)
-	for at, late := range map[time.Duration]string{0: "OK", 20 * day: "CRIT chain-invalid"} {
+	for at, late := range map[time.Duration]string{0: "OK", 20 * Day: "CRIT chain-invalid"} {
 		now := func() time.Time { return time.Now().Add(at) }
 		r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{paths(dir)}, Now: now, Only: []string{"chain-incomplete", "untrusted", "chain-invalid"}})
 		must(t, err)

@@ -1,62 +1,64 @@
 package audit
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
-	"github.com/artstore/artstore-pki/internal/fileperm"
+	"github.com/artstore/artstore-pki/audit/cert"
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
-// looseBits are the permissions that let others read a key.
-const looseBits fs.FileMode = 0o077
-
 func keyMismatch(s *Subject, _ criteria) (Severity, string) {
-	if s.Key == nil || s.Key.Fits {
-		return fine, ""
+	if s.Key == nil || s.Key.Fits || s.Key.Opaque {
+		return severityOK, ""
 	}
 	return Crit, "the key in " + s.Key.Path + " does not fit"
 }
 
+// keyNotCompared makes silence about a key mean that it fits.
+func keyNotCompared(s *Subject, _ criteria) (Severity, string) {
+	if s.Key == nil || !s.Key.Opaque {
+		return severityOK, ""
+	}
+	return Info, "whether the key in " + s.Key.Path + " fits is unknown: " + s.Key.WhyOpaque()
+}
+
 func keyReadable(s *Subject, _ criteria) (Severity, string) {
-	if s.Key == nil || s.Key.Locked || s.Key.Mode&looseBits == 0 {
-		return fine, ""
+	if s.Key == nil {
+		return severityOK, ""
 	}
-	// A group may read what belongs to root: the rule is the one of the services.
-	if info, err := os.Stat(s.Key.Path); err == nil && info.Mode().Perm() == s.Key.Mode.Perm() && !fileperm.Exposed(info) {
-		return fine, ""
+	text := s.Key.Exposed()
+	if text == "" {
+		return severityOK, ""
 	}
-	return Warn, fmt.Sprintf("others may use its key: %s has mode %04o", s.Key.Path, s.Key.Mode.Perm())
+	return exposedSeverity(s.Cert.IsCA), "others may use its key: " + text
 }
 
 func nameMismatch(s *Subject, _ criteria) (Severity, string) {
-	if s.Host == "" || !s.leaf() || s.Cert.X509().VerifyHostname(s.Host) == nil {
-		return fine, ""
+	if s.Host == "" || !s.Leaf() || s.Cert.X509().VerifyHostname(s.Host) == nil {
+		return severityOK, ""
 	}
 	return Crit, "it does not have the name " + s.Host
 }
 
 // noNames asks for the extension, not for names that Go knows: an otherName is one too.
 func noNames(s *Subject, _ criteria) (Severity, string) {
-	if !s.leaf() || !allows(s.Cert, x509.ExtKeyUsageServerAuth) {
-		return fine, ""
+	if !s.Leaf() || !allows(s.Cert, x509.ExtKeyUsageServerAuth) {
+		return severityOK, ""
 	}
-	if s.Cert.hasNames {
-		return fine, ""
+	if s.Cert.HasAltNames {
+		return severityOK, ""
 	}
 	return Warn, "no subject alternative name: clients do not look at the common name"
 }
 
 // allows reports whether a certificate may be used so; one that names no usage may be used for anything.
-func allows(c *Certificate, use x509.ExtKeyUsage) bool {
-	return len(c.usages) == 0 && !c.otherUsages ||
-		slices.Contains(c.usages, use) || slices.Contains(c.usages, x509.ExtKeyUsageAny)
+func allows(c *cert.Certificate, use x509.ExtKeyUsage) bool {
+	return len(c.ExtKeyUsage) == 0 && !c.OtherUsages && !c.NoUsage ||
+		slices.Contains(c.ExtKeyUsage, use) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
 const (
@@ -65,14 +67,14 @@ const (
 )
 
 func weakKey(s *Subject, _ criteria) (Severity, string) {
-	k := s.Cert.key
-	if k.oversized() {
+	k := s.Cert.Key
+	if k.Oversized() {
 		return Crit, fmt.Sprintf("%s: peers compute with %d bits at most, and nothing is verified with it here", k, pubkey.MaxRSA)
 	}
-	weak := k.algorithm == "DSA" || k.algorithm == "RSA" && k.bits < leastRSA ||
-		strings.HasPrefix(k.algorithm, "ECDSA") && k.bits < leastCurve
+	weak := k.Algorithm == "DSA" || k.Algorithm == "RSA" && k.Bits < leastRSA ||
+		strings.HasPrefix(k.Algorithm, "ECDSA") && k.Bits < leastCurve
 	if !weak {
-		return fine, ""
+		return severityOK, ""
 	}
 	return Crit, "weak key: " + k.String()
 }
@@ -83,59 +85,95 @@ var weakSignatures = []x509.SignatureAlgorithm{
 
 // weakSignature leaves roots alone: they are trusted for being known, nobody verifies their signature.
 func weakSignature(s *Subject, _ criteria) (Severity, string) {
-	if s.Cert.selfIssued() || !slices.Contains(weakSignatures, s.Cert.signature) {
-		return fine, ""
+	if s.Cert.SelfIssued() || !slices.Contains(weakSignatures, s.Cert.SignatureAlgorithm) {
+		return severityOK, ""
 	}
-	return Crit, "weak signature: " + s.Cert.signature.String()
+	return Crit, "weak signature: " + s.Cert.SignatureAlgorithm.String()
 }
 
 // wrongUsage judges what the certificate may be used for against what it is, and
 // as far as that is seen, what it is used for.
 func wrongUsage(s *Subject, _ criteria) (Severity, string) {
 	c := s.Cert
-	says := func(u x509.KeyUsage) bool { return c.keyUsage&u != 0 }
+	says := func(u x509.KeyUsage) bool { return c.KeyUsage&u != 0 }
 	forTLS := allows(c, x509.ExtKeyUsageServerAuth) || allows(c, x509.ExtKeyUsageClientAuth)
 	switch {
-	case c.keyUsage != 0 && c.isCA && !says(x509.KeyUsageCertSign):
+	case c.KeyUsage != 0 && s.Authority() && !says(x509.KeyUsageCertSign):
 		return Crit, "it is an authority's and may not sign certificates: no chain through it verifies"
-	case c.isCA:
-		return fine, ""
-	case s.Kind == kindEndpoint && !allows(c, x509.ExtKeyUsageServerAuth):
+	case s.Authority():
+		return severityOK, ""
+	case s.Kind == KindEndpoint && !allows(c, x509.ExtKeyUsageServerAuth):
 		return Crit, "a server shows it, and it is not for servers"
+	case forTLS && c.BarsTLS():
+		return Crit, "its key usage allows nothing that TLS needs"
+	case !forTLS && c.HasHostNames:
+		return Warn, "it has names of hosts, and its usages allow neither servers nor clients of TLS"
+	case c.IsCA:
+		return Warn, "it is an authority's, and is used as a leaf: with its key certificates can be issued"
 	case says(x509.KeyUsageCertSign):
 		return Warn, "it may sign certificates, and is no authority's"
-	case c.keyUsage != 0 && forTLS && !says(x509.KeyUsageDigitalSignature):
+	case c.KeyUsage != 0 && forTLS && !says(x509.KeyUsageDigitalSignature):
 		return Warn, "it may not sign, as every handshake of TLS 1.3 does"
 	}
-	return fine, ""
+	return severityOK, ""
 }
 
 // sharedKeys finds those with the same public key under another name. Under the
 // same name that is one certificate in several places, or its renewal. The first
 // one of a key is gone when the second comes, so the finding is that of the
 // second, and names the first.
-func sharedKeys(*view) func(*Row) (Severity, string) {
-	type holder struct{ name, place string }
-	holders := map[[sha256.Size]byte]holder{}
+func sharedKeys(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
-		if r.Cert == nil || r.Err != nil {
-			return fine, ""
+		if !r.parsed() {
+			return severityOK, ""
 		}
-		key := sha256.Sum256(r.Cert.public)
-		first, known := holders[key]
-		switch {
-		case !known:
-			holders[key] = holder{r.Cert.name, r.Place}
-		case first.name != r.Cert.name:
+		if first, _ := v.owner(r.Cert.PublicKeyInfo); first.name != r.Cert.Name {
 			return Warn, "its key is also that of " + first.name + " in " + first.place
 		}
-		return fine, ""
+		return severityOK, ""
 	}
 }
 
+// oldProtocol judges what a server agreed to, and what it accepts besides: TLS 1.0
+// and 1.1 must not be used by anybody (RFC 8996).
 func oldProtocol(s *Subject, _ criteria) (Severity, string) {
-	if s.TLS == nil || s.TLS.Version == 0 || s.TLS.Version >= tls.VersionTLS13 {
-		return fine, ""
+	if s.TLS == nil || s.TLS.Version == 0 {
+		return severityOK, ""
 	}
-	return Warn, "it speaks " + protocol(s.TLS) + " to a client that offers TLS 1.3"
+	var text string
+	if s.TLS.Version < tls.VersionTLS13 {
+		text = "it speaks " + s.Protocol() + " to a client that offers TLS 1.3"
+	}
+	switch {
+	case s.OldestVersion == 0 && text == "":
+		return severityOK, ""
+	case s.OldestVersion == 0:
+		return Warn, text
+	case text == "":
+		return Warn, "it also accepts " + tls.VersionName(s.OldestVersion)
+	}
+	return Warn, text + ", and also accepts " + tls.VersionName(s.OldestVersion)
+}
+
+// oddFile says of a certificate what is odd in its file, or in that of its key.
+func oddFile(s *Subject, _ criteria) (Severity, string) {
+	o, where := s.Oddity, ""
+	if o == nil && s.Key != nil {
+		o, where = s.Key.Oddity, "in the file of its key "
+	}
+	if o == nil {
+		return severityOK, ""
+	}
+	if o.UnreadByAll {
+		return Crit, where + o.Text
+	}
+	return Warn, where + o.Text
+}
+
+// exposedSeverity is worse for a key that signs certificates.
+func exposedSeverity(authority bool) Severity {
+	if authority {
+		return Crit
+	}
+	return Warn
 }

@@ -10,14 +10,19 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"io"
 	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/report"
+	"github.com/artstore/artstore-pki/audit/source"
 )
 
 // uses sets key usages, and extended ones if there are any.
@@ -64,10 +69,10 @@ func TestStrengthAndUsage(t *testing.T) {
 		}, "", "OK"},
 		{"a client's, served", uses(0, client), "endpoint", "CRIT wrong-usage"},
 		{"a client's, on disk", uses(0, client), "file", "OK"},
-		{"any, served", uses(0, x509.ExtKeyUsageAny), "endpoint", "OK"},
+		{"any, served", uses(0, x509.ExtKeyUsageAny), "endpoint", "CRIT not-interoperable"},
 		{"may sign certificates", uses(x509.KeyUsageDigitalSignature|x509.KeyUsageCertSign, server), "", "WARN wrong-usage"},
 		{"may not sign", uses(x509.KeyUsageKeyEncipherment, server), "", "WARN wrong-usage"},
-		{"may not sign, for mail", uses(x509.KeyUsageKeyEncipherment, mail), "", "OK"},
+		{"may not sign, for mail", uses(x509.KeyUsageKeyEncipherment, mail), "", "WARN wrong-usage"},
 		{"authority that may not sign certificates", func(c *x509.Certificate) {
 			authority(c)
 			c.KeyUsage = x509.KeyUsageCRLSign
@@ -117,7 +122,7 @@ func TestChainOrder(t *testing.T) {
 		"keyed.pem": append(leaf.keyPEM(t), encode(leaf, intermediate)...), "cas.pem": encode(root, lower, intermediate),
 	})
 	got := map[string]string{}
-	for _, row := range run(t, audit.Targets{Names: []string{dir}, Bundle: certs([]*pair{root})}).Rows {
+	for _, row := range run(t, source.Targets{Names: []string{dir}, Bundle: bundleOf([]*pair{root})}).Rows {
 		if row.Cert.X509().IsCA {
 			continue
 		}
@@ -128,6 +133,7 @@ func TestChainOrder(t *testing.T) {
 	want(t, got, map[string]string{
 		"first.pem":   "chain-order: the leaf is not first: Test Intermediate stands before it",
 		"swapped.pem": "chain-order: the chain is out of order: Test Intermediate stands before Lower Intermediate",
+		"extra.pem":   "chain-order: Lower Intermediate stands there and has issued none of the others",
 	})
 }
 
@@ -141,8 +147,8 @@ func TestChecks(t *testing.T) {
 		ids = append(ids, c.Check)
 	}
 	root := newPair(t, nil, "Test Root", authority)
-	bad := newPair(t, root, "bad", lives(2*day, day), named(), signedWith(x509.ECDSAWithSHA1))
-	s := audit.Subject{Place: "x", Cert: seen(bad.cert), Host: "elsewhere", Key: &audit.KeyFile{Path: "k", Mode: os.FileMode(0o644)}}
+	bad := newPair(t, root, "bad", lives(2*Day, Day), named(), signedWith(x509.ECDSAWithSHA1))
+	s := audit.Subject{Place: "x", Cert: seen(bad.cert), Host: "elsewhere", Key: &cert.KeyFile{Path: "k", Mode: os.FileMode(0o644)}}
 	for _, c := range []struct {
 		only, disable []string
 		want          string
@@ -151,7 +157,6 @@ func TestChecks(t *testing.T) {
 		{[]string{"no-san", "key-readable"}, nil, "WARN key-readable no-san"},
 		{nil, []string{"expired", "weak-signature"}, "CRIT key-mismatch key-readable name-mismatch no-san"},
 		{[]string{"expired"}, []string{"expired"}, "OK"},
-		{[]string{"nonsense"}, nil, "OK"},
 	} {
 		r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{static{s}}, Only: c.only, Disable: c.disable})
 		must(t, err)
@@ -167,20 +172,38 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// Run refuses what would be a panic later, or a report that is green for nothing.
+func TestRunRefuses(t *testing.T) {
+	report, err := report.New("json", io.Discard, report.Terminal{})
+	must(t, err)
+	for _, c := range []struct {
+		cfg  audit.Config
+		want string
+	}{
+		{audit.Config{}, "there is no Report"},
+		{audit.Config{Report: report, Only: []string{"expierd"}}, `no check "expierd"`},
+		{audit.Config{Report: report, Disable: []string{"nonsense"}}, `no check "nonsense"`},
+	} {
+		if _, err := audit.Run(t.Context(), c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
+	}
+}
+
 func TestThresholds(t *testing.T) {
-	const year = 365 * day
+	const year = 365 * Day
 	root := newPair(t, nil, "Test Root", authority)
 	for _, c := range []struct {
 		left time.Duration // of a year
 		cfg  audit.Config
 		want string
 	}{
-		{40 * day, audit.Config{}, "OK"},
-		{40 * day, audit.Config{WarnBefore: 50 * day}, "WARN expiring"},
-		{40 * day, audit.Config{WarnShare: 0.2}, "WARN expiring"},
-		{40 * day, audit.Config{WarnBefore: 50 * day, WarnShare: 0.1}, "OK"},
-		{40 * day, audit.Config{CritBefore: 41 * day}, "CRIT expiring"},
-		{6 * day, audit.Config{CritShare: 0.01}, "WARN expiring"},
+		{40 * Day, audit.Config{}, "OK"},
+		{40 * Day, audit.Config{WarnBefore: 50 * Day}, "WARN expiring"},
+		{40 * Day, audit.Config{WarnShare: 0.2}, "WARN expiring"},
+		{40 * Day, audit.Config{WarnBefore: 50 * Day, WarnShare: 0.1}, "OK"},
+		{40 * Day, audit.Config{CritBefore: 41 * Day}, "CRIT expiring"},
+		{6 * Day, audit.Config{CritShare: 0.01}, "WARN expiring"},
 	} {
 		leaf := newPair(t, root, "svc", lives(year-c.left, year))
 		c.cfg.Sources = []audit.Source{static{{Place: "x", Cert: seen(leaf.cert)}}}
@@ -190,4 +213,11 @@ func TestThresholds(t *testing.T) {
 			t.Errorf("%+v: %s", c.cfg, got)
 		}
 	}
+}
+
+// Servers compare the key with the first certificate, and do not start with another one.
+func TestLeafNotFirstBesideItsKey(t *testing.T) {
+	root, intermediate, leaf := hierarchy(t)
+	dir := write(t, map[string][]byte{"ca.crt": encode(root), "tls.crt": encode(intermediate, leaf), "tls.key": leaf.keyPEM(t)})
+	want(t, states(t, run(t, paths(dir)), dir), map[string]string{"ca.crt": "OK", "tls.crt": "OK", "tls.crt#2": "CRIT chain-order"})
 }

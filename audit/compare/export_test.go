@@ -1,0 +1,4 @@
+package compare
+
+// ReadUpTo is readUpTo.
+var ReadUpTo = readUpTo

@@ -1,0 +1,35 @@
+package ber
+
+import (
+	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	der "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+// timeLayouts are what is met in the wild, beyond the one form for each type
+// that RFC 5280 section 4.1.2.5 allows: without seconds, without a zone.
+var timeLayouts = map[der.Tag][]string{
+	der.UTCTime:         {"060102150405Z0700", "0601021504Z0700", "060102150405"},
+	der.GeneralizedTime: {"20060102150405Z0700", "200601021504Z0700", "20060102150405"},
+}
+
+// ReadTime reads a time of either type. It returns false for what is none.
+func ReadTime(s *cryptobyte.String) (time.Time, bool) {
+	var text cryptobyte.String
+	var tag der.Tag
+	if !s.ReadAnyASN1(&text, &tag) {
+		return time.Time{}, false
+	}
+	for _, layout := range timeLayouts[tag] {
+		t, err := time.Parse(layout, string(text))
+		if err != nil {
+			continue
+		}
+		if tag == der.UTCTime && t.Year() >= 2050 {
+			t = t.AddDate(-100, 0, 0) // RFC 5280 section 4.1.2.5.1; Go's years turn at 69
+		}
+		return t.UTC(), true
+	}
+	return time.Time{}, false
+}

@@ -1,0 +1,50 @@
+package format
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+
+	"golang.org/x/crypto/cryptobyte"
+	der "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/ber"
+)
+
+// maxListBytes bounds a list that is parsed whole: some 50 000 entries.
+const maxListBytes = 2 << 20
+
+var errLargeList = cert.TooLargeError(fmt.Sprintf("the revocation list is larger than %d MiB", maxListBytes>>20))
+
+// readList reads a CRL (RFC 5280 section 5), also a delta list. Of one that
+// crypto/x509 refuses, as it does version 1, the dates are there beside the error.
+func readList(data []byte) (*cert.Document, error) {
+	if len(data) > maxListBytes {
+		return nil, errLargeList
+	}
+	l, err := x509.ParseRevocationList(bytes.Clone(data))
+	if err != nil {
+		return datesOfList(data), fmt.Errorf("parsing the revocation list: %w", err)
+	}
+	return cert.ListDocument(l), nil
+}
+
+// datesOfList tells by the beginning of a TBSCertList whether this is a list (RFC 5280
+// section 5.1: where a certificate has its validity, a list has a time), and
+// reads its dates; nil if it is none.
+func datesOfList(data []byte) *cert.Document {
+	var outer, tbs cryptobyte.String
+	input := cryptobyte.String(data)
+	if !input.ReadASN1(&outer, der.SEQUENCE) || !outer.ReadASN1(&tbs, der.SEQUENCE) ||
+		!tbs.SkipOptionalASN1(der.INTEGER) || !tbs.SkipASN1(der.SEQUENCE) || !tbs.SkipASN1(der.SEQUENCE) {
+		return nil
+	}
+	d := &cert.Document{What: cert.RevocationList, Name: cert.RevocationList}
+	var is bool
+	if d.From, is = ber.ReadTime(&tbs); !is {
+		return nil
+	}
+	d.Until, _ = ber.ReadTime(&tbs) // it is optional
+	return d
+}

@@ -1,0 +1,43 @@
+package format
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/artstore/artstore-pki/audit/internal/javastore"
+)
+
+func isJava(head []byte) bool { return javastore.Is(head) }
+
+// parseJava reads a JKS or JCEKS. Its certificates need no password; its keys are
+// known to be there. Each entry is an object: its chain belongs to its key.
+func parseJava(data []byte, with *Context) (out []Part) {
+	entries, err := javastore.Read(data)
+	names := map[string]int{}
+	for _, e := range entries {
+		in := &Location{Object: unique(names, e.Alias)}
+		for i, cert := range e.Chain {
+			c, err := with.Known.Parse(bytes.Clone(cert))
+			out = append(out, Part{Block: i + 1, Cert: c, Err: err, In: in})
+		}
+		if e.Key {
+			out = append(out, Part{IsKey: true, Locked: true, In: in})
+		}
+	}
+	if err != nil {
+		out = append(out, Part{Err: err, In: &Location{Object: fmt.Sprintf("entry %d", len(entries)+1)}})
+	}
+	return out
+}
+
+// unique tells objects of one name apart.
+func unique(names map[string]int, name string) string {
+	if name == "" {
+		name = "unnamed"
+	}
+	names[name]++
+	if n := names[name]; n > 1 {
+		return fmt.Sprintf("%s (%d)", name, n)
+	}
+	return name
+}

@@ -1,0 +1,385 @@
+package format
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Kubernetes keeps certificates in Secrets and ConfigMaps, and in the files that
+// kubectl reads. A manifest is somebody else's text: what it may cost is bounded
+// before the decoders see it, because they hold a hundred bytes for some of one.
+
+const (
+	// maxManifest bounds a file; a Secret has 1 MiB at most.
+	maxManifest = 8 << 20
+	// maxNodes bounds the values of one document, by the characters that separate
+	// them. They are not in Base64, so certificates do not count.
+	maxNodes = 200_000
+	// maxEntries bounds what all objects of a file hold: aliases can repeat an
+	// object of a thousand entries a thousand times.
+	maxEntries = 20_000
+	// maxBad bounds the documents that cannot be decoded.
+	maxBad = 100
+	// maxHeld is the same in bytes.
+	maxHeld = 16 << 20
+	// maxSteps is the same in keys that are looked at.
+	maxSteps = 1_000_000
+)
+
+var (
+	errLargeManifest = fmt.Errorf("it is larger than %d MiB, too much for a manifest", maxManifest>>20)
+	errDenseManifest = fmt.Errorf("it has more than %d values in one document", maxNodes)
+	errFullManifest  = fmt.Errorf("it holds more than %d entries, %d MiB or %d damaged documents; the rest was not read", maxEntries, maxHeld>>20, maxBad)
+	errBadBase64     = errors.New("it is not in Base64")
+)
+
+var (
+	apiVersion = []byte("apiVersion")
+	// kubeKinds are the kinds of objects that may hold certificates; documents with
+	// none of them are not even decoded.
+	kubeKinds   = regexp.MustCompile(`\bkind["']?\s*:\s*["']?(Config|List|(Secret|ConfigMap|` + strings.Join(bundleKinds, "|") + `)(List)?)\b`)
+	documentEnd = regexp.MustCompile(`(?m)^(---|\.\.\.)(\s|$)`)
+)
+
+// isKube tells a manifest from PEM with comments before it.
+func isKube(head []byte) bool {
+	return !bytes.HasPrefix(head, beginMarker) && bytes.Contains(head[:min(len(head), sniffed)], apiVersion) && kubeField.Match(head[:min(len(head), sniffed)])
+}
+
+var kubeField = regexp.MustCompile(`(^|[\n{,])\s*["']?apiVersion["']?\s*:`)
+
+// kubeObject is what is read of an object, from YAML and from JSON: Secret and
+// ConfigMap, Config, and lists of the first two, whose items stay undecoded.
+type kubeObject[T any] struct {
+	Kind       string              `json:"kind"`
+	Metadata   kubeName            `json:"metadata"`
+	Data       map[string]string   `json:"data"`
+	StringData map[string]string   `json:"stringData"`
+	BinaryData map[string]string   `json:"binaryData"`
+	Clusters   []kubeConfigCluster `json:"clusters"`
+	Users      []kubeConfigUser    `json:"users"`
+	Items      []T                 `json:"items"`
+
+	Webhooks lenient[[]kubeWebhook] `json:"webhooks"`
+	Spec     lenient[kubeSpec]      `json:"spec"`
+	Status   lenient[kubeStatus]    `json:"status"`
+}
+
+// lenient is left empty by a value of another shape: other kinds have members of the same name.
+type lenient[T any] struct{ value T }
+
+func (l *lenient[T]) UnmarshalJSON(data []byte) error {
+	if json.Unmarshal(data, &l.value) != nil {
+		l.value = *new(T)
+	}
+	return nil
+}
+
+// kubeWebhook is how the API server reaches a webhook: with a trust bundle in Base64.
+type kubeWebhook struct {
+	Name         string `json:"name"`
+	ClientConfig struct {
+		CABundle string `json:"caBundle"`
+	} `json:"clientConfig"`
+}
+
+// kubeSpec has what APIService, CertificateSigningRequest, ClusterTrustBundle and
+// CustomResourceDefinition keep there.
+type kubeSpec struct {
+	CABundle    string `json:"caBundle"`
+	Request     string `json:"request"`
+	TrustBundle string `json:"trustBundle"` // PEM
+	Conversion  struct {
+		Webhook kubeWebhook `json:"webhook"`
+	} `json:"conversion"`
+}
+
+type kubeStatus struct {
+	Certificate string `json:"certificate"`
+}
+
+type kubeName struct {
+	Name      string `json:"name"`
+	Namespace string `json:"namespace"`
+}
+
+type kubeConfigCluster struct {
+	Name    string `json:"name"`
+	Cluster struct {
+		File string `json:"certificate-authority"`
+		Data string `json:"certificate-authority-data"`
+	} `json:"cluster"`
+}
+
+type kubeConfigUser struct {
+	Name string `json:"name"`
+	User struct {
+		CertFile string `json:"client-certificate"`
+		CertData string `json:"client-certificate-data"`
+		KeyFile  string `json:"client-key"`
+		KeyData  string `json:"client-key-data"`
+	} `json:"user"`
+}
+
+// manifest is one file while it is read.
+type manifest struct {
+	with     *Context
+	parts    []Part
+	entries  int
+	reserved int
+	steps    int            // over nodes of YAML
+	names    map[string]int // of objects
+	line     int            // of the file, from 0, where the document begins
+}
+
+func parseKube(data []byte, with *Context) []Part {
+	if len(data) > maxManifest {
+		return []Part{{Err: errLargeManifest}}
+	}
+	m := &manifest{with: with, names: map[string]int{}}
+	n, bad := 0, 0
+	for line, doc := range documents(data) {
+		n++
+		m.line = line
+		if !kubeKinds.Match(doc) {
+			m.other(doc, fmt.Sprintf("document %d", n))
+			continue
+		}
+		if err := m.readDocument(doc); err != nil {
+			m.add(Part{Err: err, In: &Location{Object: fmt.Sprintf("document %d", n)}})
+			bad++
+		}
+		if bad == maxBad || m.full() {
+			m.add(Part{Err: errFullManifest, In: &Location{Object: "…"}})
+			break
+		}
+	}
+	return m.parts
+}
+
+// other reads the PEM in an object of any other kind, as operators and charts have it.
+func (m *manifest) other(doc []byte, object string) {
+	switch {
+	case ourMarker.Match(doc):
+		m.parse(&Location{Object: object}, dropOddity(parsePEM(doc, m.with), false))
+	case isArmourInBase64(doc):
+		m.parse(&Location{Object: object}, parseArmourInBase64(doc, m.with))
+	}
+}
+
+func (m *manifest) add(p Part) { m.parts = append(m.parts, p) }
+
+func (m *manifest) full() bool {
+	return m.entries > maxEntries || m.reserved > maxHeld || m.steps > maxSteps
+}
+
+// documents splits a stream of YAML, and counts the lines before each document. A
+// marker at the start of a line ends one wherever it stands (YAML 1.2.2 section 9.1.2).
+func documents(data []byte) iter.Seq2[int, []byte] {
+	return func(yield func(int, []byte) bool) {
+		line, start := 0, 0
+		for _, at := range append(documentEnd.FindAllIndex(data, -1), []int{len(data)}) {
+			doc := data[start:at[0]]
+			if len(bytes.TrimSpace(doc)) > 0 && !yield(line, doc) {
+				return
+			}
+			line += bytes.Count(doc, []byte("\n"))
+			start = min(at[0]+3, len(data))
+		}
+	}
+}
+
+func (m *manifest) readDocument(doc []byte) error {
+	nodes := 0
+	for _, c := range []byte(",:-?{[&*!#|\n") {
+		nodes += bytes.Count(doc, []byte{c})
+	}
+	if nodes > maxNodes {
+		return errDenseManifest
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(doc), []byte("{")) && json.Valid(doc) {
+		return decodeObject(m, json.RawMessage(doc), func(item json.RawMessage, o *kubeObject[json.RawMessage]) error {
+			return json.Unmarshal(item, o)
+		})
+	}
+	var root yaml.Node
+	// documents left no second one in it, and comments alone are none.
+	if err := yaml.NewDecoder(bytes.NewReader(doc)).Decode(&root); err != nil && !errors.Is(err, io.EOF) {
+		return m.undecodable(err)
+	}
+	if len(root.Content) == 0 {
+		return nil
+	}
+	return decodeObject(m, root.Content[0], m.fromYAML)
+}
+
+// decodeObject decodes an object, and if it is a list, its items: one that is of the
+// wrong shape costs itself. What was decoded of it before is used.
+func decodeObject[T any](m *manifest, doc T, decode func(T, *kubeObject[T]) error) error {
+	var whole kubeObject[T]
+	err := decode(doc, &whole)
+	m.readObject(whole.Kind, &whole.Metadata, []map[string]string{whole.Data, whole.BinaryData}, whole.StringData)
+	m.readConfig(whole.Kind, whole.Clusters, whole.Users)
+	m.readBundles(whole.Kind, &whole.Metadata, fields{whole.Webhooks.value, whole.Spec.value, whole.Status.value})
+	if !strings.HasSuffix(whole.Kind, "List") {
+		whole.Items = nil
+	}
+	bad := 0
+	for _, i := range whole.Items {
+		var o kubeObject[T]
+		if decode(i, &o) != nil {
+			bad++
+		}
+		m.readObject(o.Kind, &o.Metadata, []map[string]string{o.Data, o.BinaryData}, o.StringData)
+		m.readBundles(o.Kind, &o.Metadata, fields{o.Webhooks.value, o.Spec.value, o.Status.value})
+		if m.entries++; m.full() {
+			break
+		}
+	}
+	switch {
+	case err != nil:
+		return m.undecodable(err)
+	case bad > 0:
+		return fmt.Errorf("%d of its %d items could not be read in full", bad, len(whole.Items))
+	}
+	return nil
+}
+
+var lineNumber = regexp.MustCompile(`\bline (\d+)`)
+
+// undecodable says where a document is wrong, but not what stands there: decoders
+// quote the value, and that may be a key.
+func (m *manifest) undecodable(err error) error {
+	found := lineNumber.FindStringSubmatch(err.Error())
+	if found == nil {
+		return errors.New("it could not be decoded")
+	}
+	line, _ := strconv.Atoi(found[1])
+	return fmt.Errorf("it could not be decoded: near line %d something is wrong", m.line+line)
+}
+
+// readObject reads the entries of a Secret or a ConfigMap, by name.
+func (m *manifest) readObject(kind string, name *kubeName, encoded []map[string]string, plain map[string]string) {
+	if kind == "ConfigMap" {
+		plain, encoded[0] = encoded[0], nil
+	} else if kind != "Secret" {
+		return
+	}
+	object := unique(m.names, strings.TrimPrefix(name.Namespace+"/"+name.Name, "/"))
+	keep := map[string][]byte{}
+	for _, some := range encoded {
+		for entry, text := range some {
+			content, err := base64.StdEncoding.DecodeString(text)
+			if err != nil && expectedEntry(entry) {
+				m.add(Part{Err: errBadBase64, In: &Location{Object: object, Entry: entry}})
+			}
+			if keep[entry] = content; !m.reserve(len(text)) {
+				return
+			}
+		}
+	}
+	for entry, text := range plain { // stringData wins over data
+		if keep[entry] = []byte(text); !m.reserve(len(text)) {
+			return
+		}
+	}
+	for _, entry := range sortedKeys(keep) {
+		m.entry(&Location{Object: object, Entry: entry}, keep[entry], expectedEntry(entry))
+	}
+}
+
+func (m *manifest) reserve(size int) bool {
+	m.entries++
+	m.reserved += size
+	return !m.full()
+}
+
+// expectedEntry reports whether an entry is called as certificates and their stores are.
+func expectedEntry(name string) bool {
+	return slices.Contains(certNames, strings.ToLower(filepath.Ext(name)))
+}
+
+// entry reads one value of an object. It is PEM as a rule, and sometimes a store.
+func (m *manifest) entry(in *Location, content []byte, expected bool) {
+	var parts []Part
+	content, odd := decoded(content)
+	switch {
+	case len(content) == 0: // cert-manager makes them before it has anything to put there
+	case isPEM(content) && (expected || ourMarker.Match(content)):
+		parts = parsePEM(content, m.with)
+		encodedOddly(parts, odd)
+	case expected:
+		parts = parseAs(binaryFormats, content, m.with)
+	}
+	if expected && len(content) > 0 {
+		parts = requireCertificate(in.Entry, parts)
+	}
+	m.parse(in, parts)
+}
+
+// parse adds what was read at a place.
+func (m *manifest) parse(in *Location, parts []Part) {
+	for _, p := range parts {
+		at := *in
+		if p.In != nil {
+			at.Loose, at.Locked = p.In.Loose, p.In.Locked
+			if p.In.Object != "" { // of a store
+				at.Entry = strings.TrimPrefix(at.Entry+"#"+p.In.Object, "#")
+			}
+		}
+		p.In = &at
+		m.add(p)
+	}
+}
+
+// readConfig reads a kubeconfig: users and clusters, the data in it and the files that it names.
+func (m *manifest) readConfig(kind string, clusters []kubeConfigCluster, users []kubeConfigUser) {
+	if kind != "Config" {
+		return
+	}
+	for _, c := range clusters {
+		object := unique(m.names, "clusters/"+c.Name)
+		m.dataOrFile(object, "certificate-authority", c.Cluster.File, c.Cluster.Data)
+	}
+	for _, u := range users {
+		object := unique(m.names, "users/"+u.Name)
+		m.dataOrFile(object, "client-certificate", u.User.CertFile, u.User.CertData)
+		m.dataOrFile(object, "client-key", u.User.KeyFile, u.User.KeyData)
+	}
+}
+
+// dataOrFile is data, or a file; kubectl takes the data if there are both.
+func (m *manifest) dataOrFile(object, field, file, data string) {
+	if !m.reserve(len(data)) {
+		return
+	}
+	content, err := base64.StdEncoding.DecodeString(data)
+	switch {
+	case err != nil:
+		m.add(Part{Err: errBadBase64, In: &Location{Object: object, Entry: field + "-data"}})
+	case data != "":
+		m.entry(&Location{Object: object, Entry: field + "-data"}, content, true)
+	case file != "":
+		m.add(Part{In: &Location{Object: object, Entry: field, File: file}})
+	}
+}
+
+func sortedKeys(m map[string][]byte) (out []string) {
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}

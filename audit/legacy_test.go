@@ -1,0 +1,141 @@
+package audit_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"io"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/source"
+)
+
+// played is a server that openssl s_server plays.
+type played struct {
+	key     string   // as in legacyKeys
+	version string   // option of s_server
+	suites  []string // families, one server each; of TLS 1.3 there is one
+}
+
+// legacyKeys are how openssl makes keys.
+var legacyKeys = map[string][]string{
+	"rsa1024":   {"genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"},
+	"rsa2048":   {"genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"},
+	"rsa-pss":   {"genpkey", "-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048"},
+	"p256":      {"genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"},
+	"p384":      {"genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"},
+	"secp256k1": {"genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:secp256k1"},
+	"brainpool": {"genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:brainpoolP256r1"},
+	"ed25519":   {"genpkey", "-algorithm", "ED25519"},
+	"ed448":     {"genpkey", "-algorithm", "ED448"},
+	"dsa":       {"dsaparam", "-genkey", "-noout", "1024"},
+}
+
+// legacy are the combinations that OpenSSL 3.0 can play. SSL 3 is none of them.
+func legacy() (out []played) {
+	for _, version := range []string{"-tls1", "-tls1_1", "-tls1_2"} {
+		for _, key := range []string{"rsa1024", "rsa2048"} {
+			out = append(out, played{key, version, []string{"kRSA", "kDHE", "kECDHE"}})
+		}
+		for _, key := range []string{"p256", "p384", "secp256k1", "brainpool"} {
+			out = append(out, played{key, version, []string{"kECDHE"}})
+		}
+		out = append(out, played{"dsa", version, []string{"kDHE"}})
+	}
+	for _, key := range []string{"rsa-pss", "ed25519", "ed448"} {
+		out = append(out, played{key, "-tls1_2", []string{"kECDHE"}})
+	}
+	for _, key := range []string{"rsa1024", "rsa2048", "rsa-pss", "p256", "p384", "ed25519", "ed448"} {
+		out = append(out, played{key, "-tls1_3", []string{"ALL"}})
+	}
+	// One that speaks all versions, the newest of which has no place for its key.
+	return append(out, played{"secp256k1", "-no_ssl3", []string{"ALL"}})
+}
+
+// start runs s_server, which says at which port it listens.
+func (p played) start(t *testing.T, openssl, dir, suites string) (address string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), openssl, "s_server", "-accept", "127.0.0.1:0", "-www", p.version, "-cipher", suites+":@SECLEVEL=0",
+		"-cert", filepath.Join(dir, p.key+".crt"), "-key", filepath.Join(dir, p.key+".key"))
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Wait() }) // it was killed
+	said := bufio.NewReader(out)
+	for {
+		line, err := said.ReadString('\n')
+		must(t, err)
+		if at, found := strings.CutPrefix(strings.TrimSpace(line), "ACCEPT "); found {
+			go func() { _, _ = io.Copy(io.Discard, said) }()
+			return at
+		}
+	}
+}
+
+// Whatever a server speaks, and whatever key it has: an expired certificate is
+// critical, and never a server that could not be reached. Its handshake may have failed.
+func TestLegacyServers(t *testing.T) {
+	openssl := judgeProgram(t, "openssl")
+	dir := t.TempDir()
+	for key, args := range legacyKeys {
+		file := filepath.Join(dir, key+".key")
+		generate := append(slices.Clone(args[:1]), append([]string{"-out", file}, args[1:]...)...)
+		for _, args := range [][]string{generate, {"req", "-x509", "-key", file, "-out", filepath.Join(dir, key+".crt"), "-subj", "/CN=" + key, "-days", "9", "-addext", "basicConstraints=critical,CA:FALSE"}} {
+			if said, err := exec.CommandContext(t.Context(), openssl, args...).CombinedOutput(); err != nil {
+				t.Fatalf("openssl %s: %v: %s", args, err, said)
+			}
+		}
+	}
+	name := map[string]string{}
+	var addresses []string
+	for _, p := range legacy() {
+		for _, suites := range p.suites {
+			address := p.start(t, openssl, dir, suites)
+			addresses, name[address] = append(addresses, address), p.key+" "+p.version+" "+suites
+		}
+	}
+	later := func() time.Time { return time.Now().Add(10 * Day) }
+	r, err := judged(t.Context(), audit.Config{Now: later, Sources: []audit.Source{source.Targets{Names: addresses, Timeout: patience, Fast: true}}})
+	must(t, err)
+	for _, row := range r.Rows {
+		if row.State != "EXPIRED" || row.Severity() != audit.Crit || row.TLS == nil || row.TLS.Version == 0 {
+			t.Errorf("%s: %s %v", name[row.Place], row.State, row.Err)
+		}
+		delete(name, row.Place)
+	}
+	for _, missing := range name {
+		t.Errorf("%s: no row", missing)
+	}
+}
+
+// peeked is a connection of which something was read already.
+type peeked struct {
+	net.Conn
+	in io.Reader
+}
+
+func (p *peeked) Read(b []byte) (int, error) { return p.in.Read(b) }
+
+// The oldest servers hang up on a hello that is newer than they are.
+func TestIntolerantServer(t *testing.T) {
+	_, intermediate, over := hierarchy(t, lives(2*Day, Day))
+	config := &tls.Config{Certificates: []tls.Certificate{over.tls(intermediate)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}
+	address := accept(t, func(c net.Conn) {
+		const version = 9 // behind the headers of record and message
+		in := bufio.NewReader(c)
+		if head, err := in.Peek(version + 2); err != nil || head[version+1] > 1 {
+			return
+		}
+		_ = tls.Server(&peeked{c, in}, config).Handshake() // refusals are the point
+	})
+	const want = "EXPIRED expired tls-version shaking hands: EOF; it takes TLS 1.0 with "
+	if got := shownBy(t, source.Targets{Names: []string{address}}); !strings.HasPrefix(got[0], want) {
+		t.Errorf("%q", got)
+	}
+}

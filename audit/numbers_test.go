@@ -1,0 +1,300 @@
+package audit_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/asn1"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	der "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/report"
+)
+
+// noEnd is the date of what never ends (RFC 5280 section 4.1.2.5).
+func noEnd() time.Time { return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC) }
+
+// No length of time saturates, as time.Duration does after 292 years.
+func TestWithoutEnd(t *testing.T) {
+	root := newPair(t, nil, "Test Root", authority, dates(doomsday().Add(-Day), noEnd()))
+	leaf := newPair(t, root, "forever", dates(doomsday().Add(-Day), noEnd()))
+	subjects := static{
+		{Kind: "file", Place: "/leaf", Cert: seen(leaf.cert), Bundle: seenAll([]*pair{root})},
+		{Kind: "endpoint", Place: "h:1", Cert: seen(leaf.cert), Bundle: seenAll([]*pair{root}), TLS: &tls.ConnectionState{Version: tls.VersionTLS13}},
+	}
+	const left, days = "251629934399", "2912383d"
+	r, err := judged(t.Context(), audit.Config{Now: doomsday, Sources: []audit.Source{subjects}})
+	must(t, err)
+	for _, format := range report.Formats() {
+		var b bytes.Buffer
+		must(t, r.render(format, &b, 0))
+		var wants []string
+		switch format {
+		case "json", "ndjson":
+			wants = []string{`"seconds_left":` + left, `"not_after":"9999-12-31T23:59:59Z"`, "it lives 2912384d"}
+		case "csv":
+			wants = []string{"," + left + ","}
+		case "prom":
+			wants = []string{" 253402300799\n"}
+		case "table", "wide":
+			wants = []string{days, "it lives 2912384d"}
+		case "text":
+			wants = []string{days + " left", "it lives 2912384d"}
+		case "html":
+			wants = []string{days, ">1000 y<"}
+		}
+		for _, want := range wants {
+			if !strings.Contains(b.String(), want) {
+				t.Errorf("%s: no %s in\n%.2000s", format, want, b.String())
+			}
+		}
+		if strings.Contains(b.String(), "9223372036") || strings.Contains(b.String(), "106751") {
+			t.Errorf("%s: saturated", format)
+		}
+	}
+	// A third of such a life is more than 292 years too.
+	r, err = judged(t.Context(), audit.Config{Now: func() time.Time { return time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC) }, WarnShare: 0.33, CritShare: 0.01, Only: []string{"expiring"}, Sources: []audit.Source{subjects}})
+	must(t, err)
+	if r.Rows[0].State != "WARN" || r.Rows[0].Findings[0].Text != "expires in 365241d" {
+		t.Errorf("%s %+v", r.Rows[0].State, r.Rows[0].Findings)
+	}
+}
+
+// Dates that RFC 3339 cannot write end no report: with an offset, the last moment
+// of the year 9999 is in the next one.
+func TestYear10000(t *testing.T) {
+	dated := func(from, to string) []byte {
+		at := func(text string) asn1.RawValue {
+			return asn1.RawValue{Tag: asn1.TagGeneralizedTime, Bytes: []byte(text)}
+		}
+		name := asn1.RawValue{FullBytes: []byte{0x30, 0}}
+		tbs, err := asn1.Marshal(struct {
+			Serial            int
+			Algorithm, Issuer asn1.RawValue
+			Validity          struct{ From, To asn1.RawValue }
+			Subject           asn1.RawValue
+		}{1, name, name, struct{ From, To asn1.RawValue }{at(from), at(to)}, name})
+		must(t, err)
+		der, err := asn1.Marshal([]asn1.RawValue{{FullBytes: tbs}})
+		must(t, err)
+		return der
+	}
+	c, reason := cert.Parse(dated("00000101000000+0700", "99991231235959-0700"))
+	if c == nil || reason == nil {
+		t.Fatal(c, reason)
+	}
+	r := run(t, static{{Kind: "file", Place: "a", Cert: c, Err: reason}})
+	for _, format := range report.Formats() {
+		var b bytes.Buffer
+		must(t, r.render(format, &b, 0))
+		if format == "json" && (!json.Valid(b.Bytes()) || !strings.Contains(b.String(), `"not_after":"9999-12-31T23:59:59Z"`) || !strings.Contains(b.String(), `"not_before":"0000-01-01T00:00:00Z"`)) {
+			t.Error(b.String())
+		}
+	}
+}
+
+// A certificate counts once, as what is worst about it, and the parts of the
+// summary add up, whatever the rows are and in whatever order they come.
+func TestSummaryAddsUp(t *testing.T) {
+	var certs []*cert.Certificate
+	root := newPair(t, nil, "Test Root", authority)
+	for range 6 {
+		certs = append(certs, seen(newPair(t, root, "x", lives(time.Hour, 400*Day)).cert))
+	}
+	for seed := range uint64(300) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		worst, places, failed := map[*cert.Certificate]int{}, 0, 0
+		at := map[audit.Severity]int{}
+		var rows static
+		for range random.IntN(20) {
+			s := audit.Subject{Kind: "file", Place: "p"}
+			rank := random.IntN(3) // 0 fine, 1 a warning, 2 critical
+			if random.IntN(4) > 0 {
+				s.Cert = certs[random.IntN(len(certs))]
+			}
+			if s.Cert == nil || random.IntN(3) == 0 {
+				s.Err = errors.New("cut off")
+				failed++
+			}
+			switch {
+			case s.Cert == nil:
+				rank = 0
+				places++
+			case s.Err != nil && rank < 2:
+				rank = 0
+				worst[s.Cert] = max(worst[s.Cert], 3) // read in part: behind a warning, before critical
+			default:
+				worst[s.Cert] = max(worst[s.Cert], []int{1, 2, 4}[rank])
+			}
+			s.Place = []string{"fine", "warn", "crit"}[rank]
+			at[[]audit.Severity{0, audit.Warn, audit.Crit}[rank]]++
+			rows = append(rows, s)
+		}
+		got := audit.Tally(rows, func(place string) audit.Severity {
+			return map[string]audit.Severity{"warn": audit.Warn, "crit": audit.Crit}[place]
+		})
+		var want [5]int
+		for _, w := range worst {
+			want[w]++
+		}
+		if got.Certificates != len(worst) || got.Fine != want[1] || got.Warn != want[2] || got.Partial != want[3] || got.Crit != want[4] || got.Unread != places {
+			t.Fatalf("seed %d: %+v, want %v of %d and %d places", seed, got, want, len(worst), places)
+		}
+		if got.Fine+got.Warn+got.Crit+got.Partial != got.Certificates {
+			t.Fatalf("seed %d: it does not add up: %s", seed, got)
+		}
+		if found, unchecked := got.Count(audit.Warn); found != at[audit.Warn]+at[audit.Crit] || unchecked != failed {
+			t.Fatalf("seed %d: %d and %d rows for the exit status", seed, found, unchecked)
+		}
+	}
+}
+
+// A name of 64 KiB makes no format for people long, and is whole in JSON.
+func TestLongNames(t *testing.T) {
+	const long = 64 << 10
+	name := strings.Repeat("n", long-1) + "!"
+	root := newPair(t, nil, name, authority)
+	leaf := newPair(t, root, name, named(strings.Repeat("d", long), "b"))
+	hostile := audit.Subject{Kind: "file", Place: "/" + name, Cert: seen(leaf.cert), Bundle: seenAll([]*pair{root}), Err: errors.New(name)}
+	r := run(t, static{
+		hostile, {Kind: "file", Place: "/x", Cert: seen(leaf.cert), Chain: seenAll([]*pair{root})},
+		{Kind: "file", Place: "/ca", Cert: seen(root.cert)}, {Kind: "endpoint", Place: name, Err: errors.New(name)},
+	})
+	for _, format := range report.Formats() {
+		var b bytes.Buffer
+		must(t, r.render(format, &b, 0))
+		size := b.Len()
+		switch format {
+		case "json", "ndjson":
+			if !strings.Contains(b.String(), `"name":"`+name+`"`) {
+				t.Errorf("%s: the name is not whole", format)
+			}
+			continue
+		case "pem": // the certificates themselves are whole
+			for block, rest := pem.Decode(b.Bytes()); block != nil; block, rest = pem.Decode(rest) {
+				size -= len(pem.EncodeToMemory(block))
+			}
+		case "html": // its style and script
+			size -= 40 << 10
+		}
+		if size > 32<<10 {
+			t.Errorf("%s: %d bytes for %d rows", format, size, len(r.Rows))
+		}
+	}
+}
+
+// What names the unread and the findings for Prometheus has bounded labels, and no
+// series comes twice.
+func TestPrometheusNames(t *testing.T) {
+	c := seen(newPair(t, nil, "x", lives(time.Hour, 900*Day)).cert)
+	gone := &fs.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}
+	twice := static{
+		{Kind: "file", Place: "/a\x1b", Cert: c}, {Kind: "file", Place: "/a\x1b", Cert: c},
+		{Kind: "file", Place: "/gone", Err: gone}, {Kind: "file", Place: "/gone", Err: gone}, {Kind: "file", Place: "/odd", Err: errors.New("anything")},
+	}
+	var b bytes.Buffer
+	must(t, run(t, twice).WritePrometheus(&b))
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(b.Bytes()))
+	must(t, err)
+	if n := len(families["artstore_audit_place_unread"].GetMetric()); n != 2 {
+		t.Errorf("%d places that were not read", n)
+	}
+	for _, want := range []string{
+		`artstore_audit_place_unread{kind="file",place="/gone",block="0",reason="absent"} 1`, `reason="other"`, "artstore_audit_chains_not_judged 2\n",
+		`artstore_audit_certificate_finding{kind="file",place="/a\\u001b",block="0",name="x",fingerprint_sha256="`, `",check="long-lived",severity="warn"} 1`, "artstore_audit_complete 1\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %s in\n%s", want, b.String())
+		}
+	}
+}
+
+// An audit that is interrupted closes its report, which says so, and looks at
+// nothing more.
+func TestInterruptedReport(t *testing.T) {
+	_, _, leaf := hierarchy(t)
+	for _, format := range []string{"json", "ndjson", "table", "html", "csv", "prom", "text"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var b, next bytes.Buffer
+		out, err := report.New(format, &b, report.Terminal{})
+		must(t, err)
+		first := static{{Kind: "file", Place: "first", Cert: seen(leaf.cert)}}
+		_, err = audit.Run(ctx, audit.Config{
+			Report: out, NewBaseline: &next, Sources: []audit.Source{interrupting{first, cancel}, static{{Kind: "file", Place: "/elsewhere", Cert: seen(leaf.cert)}}},
+		})
+		if !errors.Is(err, context.Canceled) || !strings.Contains(b.String(), "first") || strings.Contains(b.String(), "/elsewhere") || next.Len() > 0 {
+			t.Errorf("%s: %v\n%.500s", format, err, b.String())
+		}
+		want := "INTERRUPTED"
+		switch format {
+		case "json", "ndjson":
+			want = `"complete":false}` + "\n"
+			lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+			if whole := b.String(); format == "json" && !json.Valid([]byte(whole)) || format == "ndjson" && (len(lines) != 2 || !json.Valid([]byte(lines[1]))) {
+				t.Errorf("%s", whole)
+			}
+		case "prom":
+			want = "artstore_audit_complete 0\n"
+		case "csv":
+			continue // it has no place to say so; the exit status does
+		}
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%s: no %s in\n%.500s", format, want, b.String())
+		}
+	}
+}
+
+// An algorithm that Go has no name for is named by its object identifier.
+func TestUnknownAlgorithm(t *testing.T) {
+	c := postQuantum(t)
+	r := run(t, static{{Kind: "file", Place: "/pq.crt", Cert: c}})
+	for _, format := range []string{"json", "ndjson", "csv", "wide", "text", "html"} {
+		var b bytes.Buffer
+		must(t, r.render(format, &b, 0))
+		if n := strings.Count(b.String(), "ML-DSA-44"); n < 2 {
+			t.Errorf("%s: key and signature are named %d times:\n%.1000s", format, n, b.String())
+		}
+	}
+}
+
+// postQuantum is a certificate of ML-DSA-44 (RFC 9881) with a key of the right length.
+func postQuantum(t *testing.T) *cert.Certificate {
+	t.Helper()
+	p := newPair(t, nil, "post-quantum")
+	id := sequence(oid(2, 16, 840, 1, 101, 3, 4, 3, 17)) // ML-DSA-44, RFC 9881
+	made := takenApart(t, p.cert.RawTBSCertificate)
+	made[algorithm], made[publicKey] = id, sequence(id, element(der.BIT_STRING, make([]byte, 1+1312)))
+	c, err := cert.Parse(made.sealed(t, p, id))
+	must(t, err)
+	return c
+}
+
+// What is said of documents of several kinds is not said of the last kind alone.
+func TestSummaryOfDocuments(t *testing.T) {
+	root := newPair(t, nil, "Test Root", authority)
+	files := map[string][]byte{"ca.crt": encode(root), "a.crl": pemBlock("X509 CRL", crlOf(t, root, -2*Day, -Day))}
+	if got := run(t, paths(write(t, files))).String(); !strings.HasSuffix(got, "; 1 revocation list: 0 to watch, 1 critical") {
+		t.Errorf("one kind: %s", got)
+	}
+	files["other.key"] = newPair(t, root, "a").keyPEM(t)
+	dir := write(t, files)
+	must(t, os.Chmod(filepath.Join(dir, "other.key"), 0o644))
+	if got := run(t, paths(dir)).String(); !strings.HasSuffix(got, "; 1 revocation list; 1 private key; of these 2 documents 1 to watch, 1 critical") {
+		t.Errorf("two kinds: %s", got)
+	}
+}

@@ -1,0 +1,202 @@
+package audit_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+)
+
+// negative makes the serial number of a certificate negative, which crypto/x509
+// refuses since Go 1.23 and others do not mind.
+func negative(t testing.TB, p *pair) []byte {
+	t.Helper()
+	der := bytes.Clone(p.cert.Raw)
+	serial := p.cert.SerialNumber.Bytes()
+	i := bytes.Index(der, serial)
+	if i < 0 || serial[0]&0x80 != 0 {
+		t.Fatal("no serial number that can be turned")
+	}
+	der[i] |= 0x80
+	if _, err := x509.ParseCertificate(der); err == nil {
+		t.Fatal("crypto/x509 takes it")
+	}
+	return der
+}
+
+// odd fixes the first byte of the serial number, so that negative can turn it.
+func odd(c *x509.Certificate) { c.SerialNumber.SetInt64(0x0102030405060708) }
+
+func TestRefused(t *testing.T) {
+	root := newPair(t, nil, "Test Root", authority)
+	fine := newPair(t, root, "fine", odd)
+	over := newPair(t, root, "over", odd, lives(2*Day, Day))
+	soon := newPair(t, root, "soon", odd, lives(340*Day, 365*Day))
+	hour := newPair(t, root, "hour", odd, lives(50*time.Minute, time.Hour))
+	dir := write(t, map[string][]byte{
+		"fine.crt": pemBlock("CERTIFICATE", negative(t, fine)), "over.crt": pemBlock("CERTIFICATE", negative(t, over)),
+		"soon.der": negative(t, soon), "hour.crt": pemBlock("CERTIFICATE", negative(t, hour)),
+		"fine.key":     over.keyPEM(t), // nothing but the dates is judged
+		"trailing.crt": pemBlock("CERTIFICATE", append(bytes.Clone(fine.cert.Raw), "more"...)), "ca.crt": encode(root),
+	})
+	r := run(t, paths(dir))
+	const serial = " parsing the certificate: x509: negative serial number"
+	want(t, states(t, r, dir), map[string]string{
+		"fine.crt": "ERROR" + serial, "over.crt": "EXPIRED expired" + serial, "soon.der": "ERROR expiring" + serial,
+		"hour.crt": "OVERDUE renewal-overdue" + serial, "trailing.crt": "ERROR parsing the certificate: x509: trailing data", "ca.crt": "OK", "fine.key": "OK",
+	})
+	if crit, unchecked := r.Count(audit.Crit); crit != 2 || unchecked != 5 {
+		t.Errorf("%d critical, %d unchecked", crit, unchecked)
+	}
+	if got := r.String(); got != "6 certificates: 1 fine, 0 to watch, 2 critical, 3 read in part; 1 private key" {
+		t.Error(got)
+	}
+	var b bytes.Buffer
+	must(t, r.WriteTable(&b, 0))
+	must(t, r.Explain(&b))
+	for _, part := range []string{"EXPIRED  -1d ", "  over  ", "OVERDUE  9m", "  name         soon\n  serial       0x-7efdfcfbfaf9f8f8\n  valid "} {
+		if !strings.Contains(b.String(), part) {
+			t.Errorf("no %q in\n%s", part, b.String())
+		}
+	}
+	b.Reset()
+	must(t, r.WriteJSON(&b))
+	var got struct {
+		Rows []struct{ Error, Name, Issuer string }
+	}
+	must(t, json.Unmarshal(b.Bytes(), &got))
+	if first := got.Rows[0]; first.Name != "over" || first.Issuer != "Test Root" || !strings.Contains(first.Error, "negative") {
+		t.Errorf("%+v", first)
+	}
+}
+
+// Dates in forms that RFC 5280 does not allow are dates all the same.
+func TestRemainsDates(t *testing.T) {
+	p := newPair(t, nil, "x", authority, dates(time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC), time.Date(2060, 2, 3, 4, 5, 6, 0, time.UTC)))
+	for name, c := range map[string]struct{ old, new, want string }{
+		"as it is":         {"\x17\x0d310203040506Z", "\x17\x0d310203040506Z", "2031-02-03T04:05:06Z 2060-02-03T04:05:06Z"},
+		"the last century": {"\x17\x0d310203040506Z", "\x17\x0d680203040506Z", "1968-02-03T04:05:06Z 2060-02-03T04:05:06Z"},
+		"the wrong type":   {"\x18\x0f20600203040506Z", "\x18\x0f20310203040506Z", "2031-02-03T04:05:06Z 2031-02-03T04:05:06Z"},
+		"no seconds":       {"\x18\x0f20600203040506Z", "\x17\x0f3202030405+0100", "2031-02-03T04:05:06Z 2032-02-03T03:05:00Z"},
+		"no time":          {"\x18\x0f20600203040506Z", "\x18\x0f2060-02-03 04:0", ""},
+		"text":             {"\x18\x0f20600203040506Z", "\x0c\x0f20600203040506Z", ""},
+	} {
+		text := ""
+		if got := remains(bytes.Replace(p.cert.Raw, []byte(c.old), []byte(c.new), 1)); got != nil {
+			text = got.NotBefore.Format(time.RFC3339) + " " + got.NotAfter.Format(time.RFC3339)
+		}
+		if text != c.want {
+			t.Errorf("%s: %s, want %s", name, text, c.want)
+		}
+	}
+}
+
+// Contract: anything gives nothing, or a certificate with serial number and dates
+// whose raw bytes are the beginning of the input; what crypto/x509 takes gives the same as there.
+func FuzzRemains(f *testing.F) {
+	root, _, leaf := hierarchy(f, odd)
+	f.Add(leaf.cert.Raw)
+	f.Add(root.cert.Raw)
+	f.Add(negative(f, leaf))
+	f.Add(leaf.cert.Raw[:100])
+	_, strange := made(f)
+	for _, data := range strange {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got := remains(data)
+		if got != nil && (got.SerialNumber == nil || !bytes.HasPrefix(data, got.Raw)) {
+			t.Errorf("%+v", got)
+		}
+		c, err := x509.ParseCertificate(data)
+		switch {
+		case err != nil:
+		case got == nil:
+			t.Error("nothing of what crypto/x509 takes")
+		case got.SerialNumber.Cmp(c.SerialNumber) != 0 || !got.NotBefore.Equal(c.NotBefore) || !got.NotAfter.Equal(c.NotAfter):
+			t.Errorf("%v %v %v, want %v %v %v", got.SerialNumber, got.NotBefore, got.NotAfter, c.SerialNumber, c.NotBefore, c.NotAfter)
+		}
+	})
+}
+
+const corpora = "../../shared/corpora"
+
+// Every certificate of the test suites of others is a row; none of it is in this repository.
+func TestCorpora(t *testing.T) {
+	if _, err := os.Stat(corpora); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("the test suites of others are not part of this repository; this runs where they lie in " + corpora)
+	}
+	parsed, inPart, refused := 0, 0, 0
+	count := func(data []byte) {
+		for _, p := range readParts(data) {
+			switch {
+			case p.Cert != nil && p.Err == nil:
+				parsed++
+			case p.Cert != nil:
+				inPart++
+			case p.Err != nil:
+				refused++
+			}
+		}
+	}
+	must(t, filepath.WalkDir(corpora, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		must(t, err)
+		if strings.HasSuffix(path, ".gz") {
+			z, err := gzip.NewReader(bytes.NewReader(data))
+			must(t, err)
+			var all any
+			must(t, json.NewDecoder(z).Decode(&all))
+			eachPEM(all, count)
+			return nil
+		}
+		count(data)
+		return nil
+	}))
+	t.Logf("%d parse, %d are read in part, %d not at all", parsed, inPart, refused)
+	if parsed == 0 || inPart == 0 {
+		t.Error("nothing was read")
+	}
+	r := run(t, paths(corpora))
+	for _, write := range []func(io.Writer) error{
+		func(w io.Writer) error { return r.WriteTable(w, 80) }, r.Explain, r.WriteJSON, r.WriteNDJSON, r.WriteCSV,
+	} {
+		must(t, write(io.Discard))
+	}
+	if series := metrics(t, r); len(series) < len(r.Rows) {
+		t.Errorf("%d series for %d rows", len(series), len(r.Rows))
+	}
+	t.Log(r.String())
+}
+
+// eachPEM visits the PEM strings of decoded JSON.
+func eachPEM(v any, visit func([]byte)) {
+	switch v := v.(type) {
+	case string:
+		if block, _ := pem.Decode([]byte(v)); block != nil {
+			visit([]byte(v))
+		}
+	case []any:
+		for _, one := range v {
+			eachPEM(one, visit)
+		}
+	case map[string]any:
+		for _, one := range v {
+			eachPEM(one, visit)
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package report
+
+import (
+	"encoding/csv"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+var csvHead = []string{
+	"state", "seconds_left", "not_before", "not_after", "name", "names", "kind", "place", "block", "also",
+	"findings", "error", "issuer", "serial", "ca", "fingerprint_sha256",
+	"key_algorithm", "key_bits", "signature_algorithm", "protocol", "key_exchange", "judged_at",
+}
+
+// csvRenderer writes a table for spreadsheets (RFC 4180), whose first line names the
+// columns. Lists are joined by blanks. No cell is a formula, and none is longer than
+// a spreadsheet takes.
+type csvRenderer struct{ w *csv.Writer }
+
+func newCSV(out io.Writer, _ Terminal) audit.Renderer {
+	w := csv.NewWriter(out)
+	w.UseCRLF = true
+	_ = w.Write(csvHead) // Error keeps the error
+	return &csvRenderer{w}
+}
+
+// Row implements [Renderer].
+func (c *csvRenderer) Row(r *audit.Row) error { return c.w.Write(rowForCSV(r)) }
+
+// End implements [Renderer].
+func (c *csvRenderer) End(*audit.Summary) error {
+	c.w.Flush()
+	return c.w.Error()
+}
+
+// rowForCSV are the dates of a document, as far as it has them.
+func documentForCSV(d *cert.Document, now time.Time) (left, from, to string) {
+	if !d.From.IsZero() {
+		from = d.From.UTC().Format(time.RFC3339)
+	}
+	if !d.Until.IsZero() {
+		left, to = strconv.FormatInt(int64(wording.Between(now, d.Until)), 10), d.Until.UTC().Format(time.RFC3339)
+	}
+	return left, from, to
+}
+
+func rowForCSV(r *audit.Row) []string {
+	var found []string
+	for _, f := range r.Findings {
+		found = append(found, f.Check)
+	}
+	reason := ""
+	if r.Err != nil {
+		reason = r.Err.Error()
+	}
+	c, left, from, to, authority, fingerprint, bits := r.Cert, "", "", "", "", "", ""
+	if c == nil {
+		c = &cert.Certificate{}
+		if d := r.Document; d != nil {
+			c.Name = d.Name
+			left, from, to = documentForCSV(d, r.Judged)
+		}
+	} else {
+		left = strconv.FormatInt(int64(wording.Between(r.Judged, c.NotAfter)), 10)
+		from, to = c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339)
+		authority, fingerprint = strconv.FormatBool(c.IsCA), c.HexFingerprint()
+		if c.Key.Bits > 0 {
+			bits = strconv.Itoa(c.Key.Bits)
+		}
+	}
+	return []string{
+		r.State, left, from, to, csvCell(shorten(c.Name, maxName)), csvCell(shortenList(c.Names, " ")), r.Kind,
+		csvCell(shortenPlace(r.Place)), strconv.Itoa(r.Block), csvCell(shortenList(r.Also, " ")),
+		strings.Join(found, " "), csvCell(shorten(reason, maxPhrase)), csvCell(shorten(c.IssuerName, maxName)), c.Serial, authority, fingerprint,
+		c.Key.Algorithm, bits, c.SignatureName, r.Protocol(), r.KeyExchange(), r.Judged.UTC().Format(time.RFC3339),
+	}
+}
+
+// csvCell is a cell with what a stranger may have written. Spreadsheets take some
+// beginnings for a formula and run it; behind an apostrophe they do not.
+func csvCell(s string) string {
+	cell := printable.Clean(s)
+	if cell != "" && strings.ContainsAny(cell[:1], "=+-@\t\r") {
+		return "'" + cell
+	}
+	return cell
+}

@@ -1,0 +1,259 @@
+package report
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/lifetime"
+)
+
+// textRenderer writes everything a person asks of each certificate: who, until
+// when, when it is renewed and why then, its chain, and what is wrong with it,
+// worst first. It is for few certificates, and keeps them all.
+type textRenderer struct {
+	out  io.Writer
+	rows []audit.Row
+}
+
+// Row implements [Renderer].
+func (e *textRenderer) Row(r *audit.Row) error {
+	e.rows = append(e.rows, *r)
+	return nil
+}
+
+// End implements [Renderer].
+func (e *textRenderer) End(s *audit.Summary) error {
+	slices.SortStableFunc(e.rows, worstFirst)
+	w := bufio.NewWriter(e.out)
+	leaves := slices.ContainsFunc(e.rows, func(r audit.Row) bool { return r.Leaf() })
+	between := ""
+	if text := s.Moment(time.DateTime, time.Local); text != "" {
+		_, _ = fmt.Fprintf(w, "%s\n\n", text) // Flush keeps the error
+	}
+	for i := range e.rows {
+		row := &e.rows[i]
+		if leaves && row.Cert != nil && row.Cert.IsCA && len(row.Findings) == 0 {
+			continue // the trees have it
+		}
+		_, _ = fmt.Fprint(w, between) // Flush keeps the error
+		between = "\n"
+		writeRow(row, w)
+	}
+	if !s.Complete {
+		_, _ = fmt.Fprintf(w, "\n%s\n", interrupted)
+	}
+	return w.Flush()
+}
+
+func worstFirst(a, b audit.Row) int {
+	return cmp.Or(cmp.Compare(b.Rank(), a.Rank()), a.End().Compare(b.End()), cmp.Compare(a.Place, b.Place))
+}
+
+func writeRow(r *audit.Row, w io.Writer) {
+	cells := cellsOf(r)
+	_, _ = fmt.Fprintf(w, "%s: %s\n", cells[len(cells)-1], r.State)
+	line := func(label, format string, args ...any) {
+		_, _ = fmt.Fprintf(w, "  %-12s %s\n", label, cell(fmt.Sprintf(format, args...)))
+	}
+	if r.Err != nil {
+		line("error", "%s", shorten(r.Err.Error(), maxPhrase))
+	}
+	if r.Document != nil {
+		writeDocument(r.Document, line, r.Judged)
+	}
+	if c := r.Cert; c != nil && r.Err != nil {
+		line("name", "%s", shorten(c.Name, maxName)) // the rest is unknown
+		line("serial", "%s", shorten(c.Serial, maxName))
+		line("valid", "%s to %s, %s", wording.Stamp(c.NotBefore), wording.Stamp(c.NotAfter), left(c, r.Judged))
+		line("fingerprint", "SHA-256 %s", c.HexFingerprint())
+	} else if c != nil {
+		writeSubject(r, line)
+		line("valid", "%s to %s, %s", wording.Stamp(c.NotBefore), wording.Stamp(c.NotAfter), left(c, r.Judged))
+		line("renewal", "%s", renewalOf(r))
+		writeKey(r, line)
+		for i, text := range treeOf(r) {
+			line(map[bool]string{true: "chain"}[i == 0], "%s", text)
+		}
+	}
+	for _, f := range r.Findings {
+		label := "finding"
+		if f.Severity == audit.Info {
+			label = "to know"
+		}
+		line(label, "%s: %s; %s (%s)", f.Check, shorten(f.Text, maxPhrase), f.Remedy, f.Cites)
+	}
+	if len(r.Accepted) > 0 {
+		line("accepted", "%s", strings.Join(r.Accepted, ", "))
+	}
+	if r.Err == nil && r.Severity() < audit.Warn {
+		line("findings", "none")
+	}
+}
+
+func writeSubject(r *audit.Row, line func(string, string, ...any)) {
+	c := r.Cert
+	kind := "end entity"
+	if c.IsCA {
+		kind = "certificate authority"
+	}
+	line("name", "%s (%s)", shorten(c.Name, maxName), kind)
+	if len(c.Names) > 0 {
+		line("names", "%s", shortenList(c.Names, ", "))
+	}
+	line("issuer", "%s", shorten(c.IssuerName, maxName))
+	line("serial", "%s", shorten(c.Serial, maxName))
+}
+
+// renewalOf says when and why then; certificates of authorities have procedures instead.
+func renewalOf(r *audit.Row) string {
+	c := r.Cert
+	switch {
+	case r.Authority():
+		return "by the authority's operator"
+	case !r.AutoRenewed():
+		return fmt.Sprintf("by whoever made it: it lives %s, and nothing here says that a program renews it", wording.Span(c.Life()))
+	}
+	from, to := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
+	when := "between"
+	if r.Judged.After(to) {
+		when = "was due between"
+	}
+	return fmt.Sprintf("%s %s and %s: at a random point from %.2f to %.2f of its life of %s, so that a fleet does not renew at once",
+		when, wording.Stamp(from), wording.Stamp(to), lifetime.RenewFrom, lifetime.RenewTo, wording.Span(c.Life()))
+}
+
+// writeKey is the cryptography.
+func writeKey(r *audit.Row, line func(string, string, ...any)) {
+	c := r.Cert
+	if len(c.ExtKeyUsage) > 0 {
+		line("usages", "%s", usages(c))
+	}
+	key := c.Key.String()
+	if r.Key != nil {
+		fits := "fits"
+		switch {
+		case r.Key.Opaque:
+			fits = "was not compared: " + r.Key.WhyOpaque()
+		case !r.Key.Fits:
+			fits = "does not fit"
+		}
+		key += fmt.Sprintf("; the private key in %s (mode %04o) %s", r.Key.Path, r.Key.Mode.Perm(), fits)
+	}
+	line("key", "%s", key)
+	line("signature", "%s", c.SignatureName)
+	line("fingerprint", "SHA-256 %s", c.HexFingerprint())
+	pin := sha256.Sum256(c.PublicKeyInfo)
+	line("key pin", "SHA-256 %s", base64.StdEncoding.EncodeToString(pin[:])) // as curl --pinnedpubkey takes it
+	if r.TLS != nil {
+		line("served over", "%s", strings.Join(nonEmpty(r.Protocol(), r.KeyExchange()), ", "))
+	}
+}
+
+// treeOf draws the chain from the leaf up to where it ends.
+func treeOf(r *audit.Row) (out []string) {
+	c := r.Cert
+	rest := slices.Concat(r.Chain, r.Bundle)
+	for depth := 0; depth <= len(rest); depth++ {
+		where := ""
+		if depth > 0 {
+			where = strings.Repeat("  ", depth-1) + "└ "
+		}
+		text := fmt.Sprintf("%s%s, until %s", where, shorten(c.Name, maxName), wording.Stamp(c.NotAfter))
+		for _, b := range r.Bundle {
+			if b.Fingerprint == c.Fingerprint {
+				text += ", in the trust bundle"
+			}
+		}
+		out = append(out, text)
+		if c.SelfIssued() {
+			return out
+		}
+		next := c.IssuerIn(rest)
+		if next == nil {
+			end := ", not here"
+			if slices.ContainsFunc(rest, func(i *cert.Certificate) bool { return bytes.Equal(i.RawSubject, c.RawIssuer) }) {
+				end = ", which is here and does not verify it"
+			}
+			return append(out, strings.Repeat("  ", depth)+"└ "+shorten(c.IssuerName, maxName)+end)
+		}
+		c = next
+	}
+	return out
+}
+
+func left(c *cert.Certificate, now time.Time) string {
+	d := wording.Span(wording.Between(now, c.NotAfter))
+	if now.Before(c.NotAfter) {
+		return d + " left"
+	}
+	return "over for " + d
+}
+
+func usages(c *cert.Certificate) string {
+	var out []string
+	for _, u := range c.ExtKeyUsage {
+		switch u {
+		case x509.ExtKeyUsageServerAuth:
+			out = append(out, "server")
+		case x509.ExtKeyUsageClientAuth:
+			out = append(out, "client")
+		case x509.ExtKeyUsageAny:
+			out = append(out, "any")
+		default:
+			out = append(out, fmt.Sprintf("usage %d", u))
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func nonEmpty(list ...string) (out []string) {
+	for _, s := range list {
+		if s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// writeDocument writes the lines of what is no certificate.
+func writeDocument(d *cert.Document, line func(string, string, ...any), now time.Time) {
+	line("kind", "%s", d.What)
+	line("name", "%s", d.Name)
+	if valid := validity(d, now); valid != "" {
+		line("valid", "%s", valid)
+	}
+	for _, one := range d.Details {
+		line(one.Label, "%s", one.Text)
+	}
+}
+
+// validity is "" for what has no dates at all.
+func validity(d *cert.Document, now time.Time) string {
+	var parts []string
+	if !d.From.IsZero() {
+		parts = append(parts, "from "+wording.Stamp(d.From))
+	}
+	switch {
+	case d.Until.IsZero() && d.From.IsZero():
+		return ""
+	case d.Until.IsZero():
+		parts = append(parts, "without an end")
+	case now.Before(d.Until):
+		parts = append(parts, "to "+wording.Stamp(d.Until)+", "+wording.Span(wording.Between(now, d.Until))+" left")
+	default:
+		parts = append(parts, "to "+wording.Stamp(d.Until)+", over for "+wording.Span(wording.Between(d.Until, now)))
+	}
+	return strings.Join(parts, " ")
+}

@@ -1,0 +1,247 @@
+package report
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/lifetime"
+)
+
+const (
+	// maxPageRows bounds what a page keeps and holds.
+	maxPageRows = 50_000
+	// shownRows are in sight at first, and how many more script.js shows at a time.
+	shownRows = 500
+	// maxPageText is the longest text of a stranger in a page, in bytes.
+	maxPageText = 1 << 10
+	// lifeSteps is how finely style.css can draw the share of a life.
+	lifeSteps = 20
+)
+
+//go:embed html
+var pageFiles embed.FS
+
+var pageTemplate = template.Must(template.ParseFS(pageFiles, "html/*.gohtml"))
+
+// htmlRenderer writes one page for people that needs nothing else: verdict, what to do,
+// timeline, table. A certificate is one row of it, with all its places. What is worst is known at the end, so it keeps what it will
+// show, about a kilobyte for each row, of the worst [maxPageRows] only.
+type htmlRenderer struct {
+	out     io.Writer
+	program string
+	worst   worstRows
+	rows    []pageRow // at the end, worst first
+	tally   counts
+}
+
+// pageRow is what a page shows of a row. Every text is printable, on one line and
+// without tabs; More has lines of them.
+type pageRow struct {
+	State, Left, Ends, Name, More, Place string
+	Used                                 int // of its life, of lifeSteps
+	Notes                                []pageNote
+	rank, at                             int // at in the report
+	dated, renews                        bool
+	id                                   cert.ID  // if it is dated
+	also                                 []string // further places
+	left                                 wording.Seconds
+	end                                  time.Time
+}
+
+// pageNote is a finding, or why something could not be checked.
+type pageNote struct {
+	Class, Check, Text string // without a check: the latter
+	Place              string // where it is so, of a row with several
+}
+
+// rankNames are classes in style.css and words, by rank.
+var rankNames = [...]struct{ class, word string }{
+	{"ok", "fine"}, {"warn", "to watch"}, {"unchecked", "not checked"}, {"crit", "critical"},
+}
+
+// Class is one of rankNames.
+func (r *pageRow) Class() string { return rankNames[r.rank].class }
+
+func newHTML(out io.Writer, to Terminal) audit.Renderer {
+	return &htmlRenderer{out: out, program: to.Program}
+}
+
+// Row implements [Renderer].
+func (h *htmlRenderer) Row(r *audit.Row) error {
+	h.tally.count(r)
+	h.worst.add(r)
+	return nil
+}
+
+// End implements [Renderer].
+func (h *htmlRenderer) End(s *audit.Summary) error {
+	h.rows = merged(h.worst.sorted())
+	p, err := h.buildPage(s)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(h.out)
+	if err := pageTemplate.ExecuteTemplate(w, "page.gohtml", p); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+// merged makes one row of all that show the same certificate: the first, which is
+// the worst, with the places and the notes of the others.
+func merged(rows []pageRow) []pageRow {
+	first := map[cert.ID]int{}
+	out := rows[:0]
+	for _, r := range rows {
+		at, known := first[r.id]
+		if !r.dated || !known {
+			if r.dated {
+				first[r.id] = len(out)
+			}
+			out = append(out, r)
+			continue
+		}
+		one := &out[at]
+		one.also = append(one.also, r.Place)
+		for _, n := range r.Notes {
+			same := func(o pageNote) bool { return o.Class == n.Class && o.Check == n.Check && o.Text == n.Text }
+			if len(one.Notes) < maxNotes && !slices.ContainsFunc(one.Notes, same) {
+				one.Notes = append(one.Notes, n)
+			}
+		}
+	}
+	for i := range out {
+		if one := &out[i]; len(one.also) > 0 {
+			one.More += "\nAlso in: " + pageText(pageList(one.also, ", "))
+			one.Place += fmt.Sprintf(" and %d more", len(one.also))
+		}
+	}
+	return out
+}
+
+// maxNotes bounds what one row of a page says of its certificate.
+const maxNotes = 100
+
+// pagePlace is the last cell of a table.
+func pagePlace(r *audit.Row) string {
+	cells := cellsOf(r)
+	return pageText(cells[len(cells)-1])
+}
+
+// fillPageRow adds what does not matter for the order.
+func fillPageRow(r *audit.Row, p *pageRow) {
+	p.State, p.Notes = r.State, pageNotes(r)
+	c := r.Cert
+	if c == nil {
+		return
+	}
+	p.dated, p.renews, p.id = true, r.AutoRenewed(), c.ID()
+	p.left, p.Name, p.More = wording.Between(r.Judged, c.NotAfter), pageText(c.Name), pageDetails(r)
+	p.Left, p.Ends = wording.Span(p.left), c.NotAfter.UTC().Format(pageMinute)
+	if p.left < 0 {
+		p.Left += " ago"
+	}
+	if whole := wording.Between(c.NotBefore, c.NotAfter); whole > 0 {
+		share := float64(wording.Between(c.NotBefore, r.Judged)) / float64(whole)
+		p.Used = int(min(1, max(0, share)) * lifeSteps)
+	}
+}
+
+// Record is the row as text, for script.js and for people without it: a line of
+// cellsOf with tabs between them; then one for each note and each detail, which
+// begin with a tab. A detail has no further one.
+func (r *pageRow) Record() string {
+	var b strings.Builder
+	b.WriteString(strings.Join([]string{r.Class(), r.State, r.Left, r.Ends, r.Name, r.Place}, "\t"))
+	if r.Left != "" {
+		fmt.Fprintf(&b, "\t%d/%d used", r.Used, lifeSteps)
+	}
+	for _, n := range r.Notes {
+		b.WriteString("\n\t" + n.Class + "\t" + n.Check + "\t" + n.Text)
+	}
+	if r.More != "" {
+		b.WriteString("\n\t" + strings.ReplaceAll(r.More, "\n", "\n\t"))
+	}
+	return b.String()
+}
+
+func pageNotes(r *audit.Row) (out []pageNote) {
+	if r.Err != nil {
+		out = append(out, pageNote{Class: "unchecked", Text: pageText(r.Err.Error()), Place: pagePlace(r)})
+	}
+	for _, f := range r.Findings {
+		out = append(out, pageNote{f.Severity.String(), f.Check, pageText(f.Text), pagePlace(r)})
+	}
+	return out
+}
+
+// pageDetails are lines about a certificate for whoever opens its row.
+func pageDetails(r *audit.Row) string {
+	c := r.Cert
+	lines := make([]string, 0, 8)
+	add := func(label, text string) {
+		if text != "" {
+			lines = append(lines, label+": "+pageText(text))
+		}
+	}
+	add("Names", pageList(c.Names, ", "))
+	add("Issuer", c.IssuerName)
+	add("Serial", c.Serial)
+	add("Key", c.Key.String())
+	add("Signature", c.SignatureName)
+	add("SHA-256", c.HexFingerprint())
+	add("Valid from", c.NotBefore.UTC().Format(pageTime))
+	if r.AutoRenewed() {
+		from, to := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
+		add("Renews", "by a program, from "+from.UTC().Format(pageTime)+" to "+to.UTC().Format(pageTime))
+	}
+	if r.TLS != nil && r.TLS.Version != 0 {
+		add("Connection", strings.TrimSpace(r.Protocol()+" "+r.KeyExchange()))
+	}
+	add("Also in", pageList(r.Also, ", "))
+	add("Accepted", pageList(r.Accepted, ", "))
+	return strings.Join(lines, "\n")
+}
+
+const (
+	pageTime   = "2006-01-02 15:04:05 MST"
+	pageMinute = "2006-01-02 15:04"
+)
+
+// pageList joins as many of a list as a text of a page may have bytes.
+func pageList(list []string, between string) string {
+	size := 0
+	for i, s := range list {
+		if size += len(s) + len(between); size > maxPageText*3/4 && i > 0 {
+			return fmt.Sprintf("%s and %d more", strings.Join(list[:i], between), len(list)-i)
+		}
+	}
+	return strings.Join(list, between)
+}
+
+// pageText makes a text of a stranger fit to be seen, and a field of a record; escaping is up to the template.
+func pageText(s string) string {
+	return cell(shorten(s, maxPageText))
+}
+
+// asset is a file of the page with the source expression that lets it run
+// (Content Security Policy level 3 section 2.3.1).
+func asset(name string) (text, allowed string, err error) {
+	data, err := pageFiles.ReadFile("html/" + name)
+	if err != nil {
+		return "", "", err
+	}
+	sum := sha256.Sum256(data)
+	return string(data), "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'", nil
+}

@@ -1,0 +1,236 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"html/template"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/wording"
+)
+
+const (
+	// groupShown are the rows of a group in sight, groupMost those in the page; the table has all.
+	groupShown = 5
+	groupMost  = 100
+)
+
+// pageData is what html/page.gohtml shows.
+type pageData struct {
+	CSP        string
+	Style      template.CSS
+	Script     template.JS
+	Program    string
+	MadeAt     string // for people
+	Made       string // for programs, RFC 3339
+	Moment     string // that it is of another moment; empty: of the one it was made at
+	Prefix     string // of the title, of a forecast
+	Audited    []string
+	Verdict    pageHeadline
+	Groups     []group // that someone should act on
+	Infos      []group
+	Unread     group // no certificates
+	Timelines  []timeline
+	Rows, More []pageRow // in sight, and the rest
+	Ranks      []tile    // of the rows
+	Total      int
+	Step       int      // rows that are shown at a time
+	States     []string // words in use
+	Notes      []string
+	Policy     []string
+}
+
+// group is all that one check has found.
+type group struct {
+	Class, Check, Remedy, Cites string
+	Count                       string
+	Shown, More                 []groupRow
+	Beyond                      int // rows that are in the table only
+	certificates, documents     int
+	listed                      int // findings
+	last                        int // row
+	at                          int // in the table of checks
+	severity                    audit.Severity
+}
+
+type groupRow struct{ Name, Place, Text string }
+
+func (h *htmlRenderer) buildPage(s *audit.Summary) (*pageData, error) {
+	style, styleHash, err := asset("style.css")
+	if err != nil {
+		return nil, err
+	}
+	script, scriptHash, err := asset("script.js")
+	if err != nil {
+		return nil, err
+	}
+	shown := min(shownRows, len(h.rows))
+	p := &pageData{
+		CSP:   "default-src 'none'; style-src " + styleHash + "; script-src " + scriptHash + "; base-uri 'none'; form-action 'none'",
+		Style: template.CSS(style), Script: template.JS(script), //nolint:gosec // G203: files of this package, not a stranger's text
+		Program: cmp.Or(h.program, "artstore-pki"), MadeAt: s.ReportTime().UTC().Format(pageTime), Made: s.ReportTime().UTC().Format("2006-01-02T15:04:05Z"),
+		Moment: s.Moment(pageTime, time.UTC), Audited: aboutLines(&s.About),
+		Verdict: h.headline(s), Rows: h.rows[:shown], More: h.rows[shown:], Total: len(h.rows), Step: shownRows,
+		Timelines: h.timelines(), Notes: h.notes(s),
+	}
+	for _, text := range s.Policy {
+		p.Policy = append(p.Policy, pageText(text))
+	}
+	for i := range h.rows {
+		if word := h.rows[i].State; !slices.Contains(p.States, word) {
+			p.States = append(p.States, word)
+		}
+	}
+	if s.Forecast() {
+		p.Prefix = "Forecast: "
+	}
+	for rank := len(rankNames) - 1; rank >= 0; rank-- {
+		is := tile{Class: rankNames[rank].class, Word: rankNames[rank].word}
+		for i := range h.rows {
+			if h.rows[i].rank == rank {
+				is.Count++
+			}
+		}
+		p.Ranks = append(p.Ranks, is)
+	}
+	p.Groups, p.Infos, p.Unread = h.groups()
+	return p, nil
+}
+
+// groups are worst first, then in the order of the checks.
+func (h *htmlRenderer) groups() (act, infos []group, unread group) {
+	type key struct {
+		check    string
+		severity audit.Severity
+	}
+	found := map[key]*group{}
+	unread.Class = "unchecked"
+	places, parts := 0, 0
+	for i := range h.rows {
+		row := &h.rows[i]
+		for _, n := range row.Notes {
+			if n.Check == "" {
+				unread.add(row, n, audit.Warn)
+				continue
+			}
+			id := key{n.Check, severityOf(n.Class)}
+			if found[id] == nil {
+				found[id] = newGroup(n.Check)
+			}
+			found[id].add(row, n, id.severity)
+		}
+		switch {
+		case !slices.ContainsFunc(row.Notes, func(n pageNote) bool { return n.Check == "" }):
+		case row.dated:
+			parts++
+		default:
+			places++
+		}
+	}
+	for _, g := range found {
+		g.Class, g.Count = g.severity.String(), g.counts()
+		if g.severity == audit.Info {
+			infos = append(infos, *g)
+			continue
+		}
+		act = append(act, *g)
+	}
+	order := func(a, b group) int { return cmp.Or(cmp.Compare(b.severity, a.severity), cmp.Compare(a.at, b.at)) }
+	slices.SortFunc(act, order)
+	slices.SortFunc(infos, order)
+	counts := []string{wording.Plural(places, "place", "places")}
+	if parts > 0 {
+		counts = append(counts, wording.Plural(parts, "certificate", "certificates")+" in part")
+	}
+	if places == 0 {
+		counts = counts[1:]
+	}
+	unread.Count = strings.Join(counts, ", ")
+	return act, infos, unread
+}
+
+func newGroup(id string) *group {
+	checks := audit.Checks()
+	g := &group{Check: id, at: slices.IndexFunc(checks, func(c audit.Finding) bool { return c.Check == id })}
+	if g.at >= 0 {
+		g.Remedy, g.Cites = checks[g.at].Remedy, checks[g.at].Cites
+	}
+	return g
+}
+
+func severityOf(name string) audit.Severity {
+	for s := audit.Info; s < audit.Crit; s++ {
+		if s.String() == name {
+			return s
+		}
+	}
+	return audit.Crit
+}
+
+func (g *group) add(row *pageRow, n pageNote, severity audit.Severity) {
+	g.severity = max(g.severity, severity)
+	one := groupRow{row.Name, n.Place, n.Text}
+	if row.at != g.last { // one certificate may have it in several places
+		g.last = row.at
+		if row.dated {
+			g.certificates++
+		} else {
+			g.documents++
+		}
+	}
+	switch g.listed++; {
+	case g.listed <= groupShown:
+		g.Shown = append(g.Shown, one)
+	case g.listed <= groupMost:
+		g.More = append(g.More, one)
+	default:
+		g.Beyond++
+	}
+}
+
+// counts say how many things have the finding: a document is no certificate.
+func (g *group) counts() string {
+	var parts []string
+	if g.certificates > 0 {
+		parts = append(parts, wording.Plural(g.certificates, "certificate", "certificates"))
+	}
+	if g.documents > 0 {
+		parts = append(parts, wording.Plural(g.documents, "document", "documents"))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// aboutLines say what was audited, for people.
+func aboutLines(a *audit.About) (out []string) {
+	for _, one := range []struct{ label, text string }{
+		{"Host", a.Host}, {"Command", pageList(a.Command, " ")}, {"Targets", pageList(a.Targets, ", ")}, {"Record", a.Record}, {"Trust bundle", a.Bundle},
+	} {
+		if one.text != "" {
+			out = append(out, one.label+": "+pageText(one.text))
+		}
+	}
+	return out
+}
+
+func (h *htmlRenderer) notes(s *audit.Summary) (out []string) {
+	if !s.Complete {
+		out = append(out, interrupted+".")
+	}
+	if s.Unjudged > 0 {
+		out = append(out, wording.Plural(s.Unjudged, "chain was", "chains were")+" not judged, because there is no trust bundle to judge by: --ca-cert names one.")
+	}
+	if s.Accepted > 0 {
+		out = append(out, wording.Plural(s.Accepted, "finding is", "findings are")+" accepted by the baseline and left out; the rows say which.")
+	}
+	for _, line := range s.Stale {
+		out = append(out, "The baseline accepts what was not found: "+pageText(line))
+	}
+	if h.worst.dropped > 0 {
+		out = append(out, fmt.Sprintf("%s, the mildest and longest-lived, in the verdict only: this page has room for %d; -o json and -o csv have all.",
+			wording.Plural(h.worst.dropped, "row is", "rows are"), maxPageRows))
+	}
+	return out
+}

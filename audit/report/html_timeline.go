@@ -1,0 +1,263 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/artstore/artstore-pki/audit/internal/wording"
+)
+
+// A timeline is drawn twice, for wide and for narrow screens: letters in a
+// picture that shrinks could not be read. Lengths are in pixels.
+const (
+	wideTimeline, narrowTimeline = 960, 320
+
+	timelineEdge = 14   // beside the first and the last mark
+	pastShare    = 0.25 // of the width, for what has ended, if anything has
+	laneHeight   = 48
+	laneMark     = 29 // from the top of a lane to the middle of its marks
+	axisHeight   = 26
+	markGap      = 2  // between marks; what is nearer is one
+	tickEvery    = 40 // what is nearer than this gets no label
+	titleNames   = 3  // of certificates in the title of a mark
+)
+
+const year = 365 * wording.Day
+
+// timeSteps are where a timeline may end, and its ticks.
+var timeSteps = []struct {
+	after wording.Seconds
+	label string
+}{
+	{wording.Hour, "1 h"}, {6 * wording.Hour, "6 h"}, {wording.Day, "1 d"}, {7 * wording.Day, "7 d"}, {30 * wording.Day, "30 d"}, {90 * wording.Day, "90 d"},
+	{year, "1 y"}, {3 * year, "3 y"}, {10 * year, "10 y"}, {30 * year, "30 y"}, {100 * year, "100 y"},
+	{1000 * year, "1000 y"}, {10_000 * year, "10 000 y"},
+}
+
+// leastEnd is the step that the shortest timeline ends at.
+const leastEnd = 2
+
+// timeline is a picture of when certificates end, on a scale that is
+// logarithmic in both directions from the present: an hour matters to what ends
+// today, and not to what ends in years.
+type timeline struct {
+	Class         string
+	Width, Height int
+	Now           int // x of the present
+	Bottom        int // y of the axis
+	Ticks         []tick
+	Lanes         []lane
+}
+
+type tick struct {
+	X     int
+	Label string
+}
+
+// lane holds the marks of one state; there is none for a state that nothing has.
+type lane struct {
+	Class, Word string
+	Top, Line   int
+	Marks       []mark
+}
+
+// mark is one certificate, or several that end at about the same time.
+type mark struct {
+	X, Y  int
+	Path  string
+	Count string // empty for one
+	Base  int    // of the count, below Y
+	Title string
+	// First and Last are ends, as rows have them.
+	First, Last string
+}
+
+type scale struct {
+	now, past, future float64 // x of the present, and room to both sides
+	first, last       wording.Seconds
+}
+
+func (h *htmlRenderer) timelines() []timeline {
+	var dated []*pageRow
+	for i := range h.rows {
+		if h.rows[i].dated {
+			dated = append(dated, &h.rows[i])
+		}
+	}
+	if len(dated) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(dated, func(a, b *pageRow) int { return a.end.Compare(b.end) })
+	return []timeline{draw("wide", wideTimeline, dated), draw("narrow", narrowTimeline, dated)}
+}
+
+// draw takes rows by their ends.
+func draw(class string, width int, rows []*pageRow) timeline {
+	s := newScale(float64(width), rows[0].left, rows[len(rows)-1].left)
+	t := timeline{Class: class, Width: width, Now: int(s.now)}
+	for rank := len(rankNames) - 1; rank >= 0; rank-- {
+		l := lane{Class: rankNames[rank].class, Word: rankNames[rank].word, Top: t.Bottom, Line: t.Bottom + laneMark}
+		l.Marks = s.marks(rank, l.Line, rows)
+		if len(l.Marks) > 0 {
+			t.Lanes = append(t.Lanes, l)
+			t.Bottom += laneHeight
+		}
+	}
+	t.Height, t.Ticks = t.Bottom+axisHeight, s.ticks()
+	return t
+}
+
+func newScale(width float64, first, last wording.Seconds) scale {
+	s := scale{now: timelineEdge, first: min(first, 0), last: timeSteps[leastEnd].after}
+	if first < 0 {
+		s.past = width * pastShare
+		s.now += s.past
+		s.first = min(first, -timeSteps[leastEnd].after)
+	}
+	s.future = width - timelineEdge - s.now
+	for _, step := range timeSteps[leastEnd:] {
+		if s.last = step.after; step.after >= last {
+			break
+		}
+	}
+	return s
+}
+
+// x is where on the scale something is that ends in d.
+func (s *scale) x(d wording.Seconds) float64 {
+	hours := func(d wording.Seconds) float64 { return math.Abs(float64(d)) / float64(wording.Hour) }
+	share := func(whole wording.Seconds) float64 {
+		return min(1, math.Log1p(hours(d))/math.Log1p(hours(whole)))
+	}
+	if d < 0 {
+		return s.now - s.past*share(s.first)
+	}
+	return s.now + s.future*share(s.last)
+}
+
+// ticks are labelled from the present outward, as far as labels have room.
+func (s *scale) ticks() (out []tick) {
+	out = append(out, tick{int(s.now), "now"})
+	for side, edge := range map[wording.Seconds]wording.Seconds{-1: -s.first, 1: s.last} {
+		at := s.now
+		for _, step := range timeSteps {
+			x := s.x(side * step.after)
+			if step.after > edge || math.Abs(x-at) < tickEvery {
+				continue
+			}
+			label := step.label
+			if side < 0 {
+				label = "−" + label
+			}
+			out = append(out, tick{int(x), label})
+			at = x
+		}
+	}
+	slices.SortFunc(out, func(a, b tick) int { return a.X - b.X })
+	return out
+}
+
+// cluster is what one mark stands for.
+type cluster struct {
+	rows []*pageRow
+	sum  float64 // of their x
+}
+
+func (c *cluster) x() float64  { return c.sum / float64(len(c.rows)) }
+func (c *cluster) radius() int { return markRadius(len(c.rows)) }
+
+// overlaps tells whether the marks of c and the next cluster would. What has ended
+// shares no mark with what has not.
+func (c *cluster) overlaps(next *cluster) bool {
+	return (c.rows[0].left < 0) == (next.rows[0].left < 0) && next.x()-c.x() < float64(c.radius()+next.radius()+markGap)
+}
+
+// marks takes rows by their ends.
+func (s *scale) marks(rank, y int, rows []*pageRow) (out []mark) {
+	var all []cluster
+	for _, r := range rows {
+		if r.rank != rank {
+			continue
+		}
+		all = append(all, cluster{[]*pageRow{r}, s.x(r.left)})
+		// A mark that has grown may reach the one before it.
+		for n := len(all); n > 1 && all[n-2].overlaps(&all[n-1]); n = len(all) {
+			all[n-2].rows = append(all[n-2].rows, all[n-1].rows...)
+			all[n-2].sum += all[n-1].sum
+			all = all[:n-1]
+		}
+	}
+	for _, c := range all {
+		n, radius := len(c.rows), c.radius()
+		m := mark{
+			X: int(c.x()), Y: y, Path: markPath(rank, radius), Base: 4,
+			Title: markTitle(c.rows), First: c.rows[0].Ends, Last: c.rows[n-1].Ends,
+		}
+		if n > 1 {
+			m.Count = short(n)
+		}
+		if rankNames[rank].class == "warn" {
+			m.Base = radius - 5 // where a triangle is wide
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// markRadius has room for what [short] makes of n.
+func markRadius(n int) int {
+	if n == 1 {
+		return 6
+	}
+	return [...]int{9, 11, 13, 16}[len(short(n))-1]
+}
+
+// markPath is the outline of a mark around 0,0 (SVG 2 section 9.3), another one for each rank.
+func markPath(rank, r int) string {
+	switch rankNames[rank].class {
+	case "crit": // a diamond
+		r += 2
+		return fmt.Sprintf("M0-%[1]dL%[1]d 0L0 %[1]dL-%[1]d 0Z", r)
+	case "warn": // a triangle
+		return fmt.Sprintf("M0-%[1]dL%[1]d %[2]dL-%[1]d %[2]dZ", r+3, r-1)
+	case "unchecked": // a square
+		return fmt.Sprintf("M-%[1]d-%[1]dH%[1]dV%[1]dH-%[1]dZ", r-1)
+	}
+	return fmt.Sprintf("M-%[1]d 0A%[1]d %[1]d 0 1 1 %[1]d 0A%[1]d %[1]d 0 1 1-%[1]d 0Z", r)
+}
+
+// short is a number of certificates of a page in four characters at most.
+func short(n int) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprint(n)
+	case n < 9950:
+		return fmt.Sprintf("%.1fk", float64(n)/1000)
+	}
+	return fmt.Sprintf("%.0fk", float64(n)/1000)
+}
+
+// markTitle is for pointers that rest on a mark, and for those who cannot see it.
+func markTitle(in []*pageRow) string {
+	when := func(r *pageRow) string {
+		if r.left < 0 {
+			return "ended " + r.Left
+		}
+		return "ends in " + r.Left
+	}
+	first, last := in[0], in[len(in)-1]
+	if len(in) == 1 {
+		return first.Name + " " + when(first)
+	}
+	var names []string
+	for _, r := range in[:min(titleNames, len(in))] {
+		names = append(names, r.Name)
+	}
+	text := fmt.Sprintf("%d certificates: the first %s, the last %s: %s", len(in), when(first), when(last), strings.Join(names, ", "))
+	if more := len(in) - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}

@@ -1,0 +1,223 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/wording"
+)
+
+// counts counts certificates for the verdict, each once as what is worst about it,
+// and what is no certificate.
+type counts struct {
+	of     [len(phrases)]int
+	within wording.Seconds // what will expire first does so within it, and so do all others that are expiring
+	seen   map[cert.ID]int
+	others [audit.Crit + 1]int // documents, by severity
+	places int                 // that were not read
+}
+
+// phrase is a clause of the verdict. is picks its rows; the first that does counts.
+type phrase struct {
+	class, one, many string // behind a number
+	is               func(*audit.Row) bool
+}
+
+func hasState(word string) func(*audit.Row) bool {
+	return func(r *audit.Row) bool { return r.State == word }
+}
+
+// Where the phrases have what is expiring, which says a time too, and what was not
+// read in full.
+const (
+	expiringAt  = 3
+	uncheckedAt = 6
+)
+
+var phrases = [...]phrase{
+	{"crit", "has expired", "have expired", hasState("EXPIRED")},
+	{"crit", "is revoked", "are revoked", hasState("REVOKED")},
+	{"crit", "is overdue for renewal", "are overdue for renewal", hasState("OVERDUE")},
+	{"warn", "expires within %s", "expire within %s", func(r *audit.Row) bool {
+		return slices.ContainsFunc(r.Findings, func(f audit.Finding) bool { return f.Check == "expiring" })
+	}},
+	{"crit", "is not valid yet", "are not valid yet", hasState("NOT-YET")},
+	{"crit", "has a critical problem", "have critical problems", func(r *audit.Row) bool { return r.Severity() == audit.Crit }},
+	{"unchecked", "was read in part", "were read in part", func(r *audit.Row) bool { return r.Err != nil }},
+	{"warn", "is to watch", "are to watch", func(r *audit.Row) bool { return r.Severity() == audit.Warn }},
+}
+
+func (t *counts) count(r *audit.Row) {
+	switch {
+	case r.Cert == nil && r.Err != nil:
+		t.places++
+		return
+	case r.Cert == nil:
+		t.others[r.Severity()]++
+		return
+	case t.seen == nil:
+		t.seen = map[cert.ID]int{}
+	}
+	i := slices.IndexFunc(phrases[:], func(p phrase) bool { return p.is(r) })
+	if i < 0 {
+		i = len(phrases)
+	}
+	if i == expiringAt {
+		t.within = max(t.within, wording.Between(r.Judged, r.Cert.NotAfter))
+	}
+	id := r.Cert.ID()
+	before, known := t.seen[id]
+	if known && before <= i {
+		return
+	}
+	t.seen[id] = i
+	if known && before < len(phrases) {
+		t.of[before]--
+	}
+	if i < len(phrases) {
+		t.of[i]++
+	}
+}
+
+// pageHeadline is the first thing that a reader of a page sees.
+type pageHeadline struct {
+	Class string // of the worst; nothing if there is none
+	Title string
+	Rest  []string // sentences
+	Tiles []tile
+}
+
+type tile struct {
+	Class, Word string
+	Count       int
+}
+
+func (h *htmlRenderer) headline(s *audit.Summary) pageHeadline {
+	clauses := h.tally.clauses()
+	v := pageHeadline{Class: rankNames[0].class, Tiles: tilesOf(s)}
+	for rank, name := range rankNames {
+		if slices.ContainsFunc(v.Tiles, func(t tile) bool { return t.Class == name.class && t.Count > 0 }) || rank == 3 && h.tally.others[audit.Crit] > 0 {
+			v.Class = name.class // the ranks go up
+		}
+	}
+	if s.Certificates == 0 && len(clauses) == 0 {
+		v.Class = "nothing"
+	}
+	v.Title, v.Rest = title(s, clauses), h.rest(s, clauses)
+	return v
+}
+
+// tilesOf add up: those of certificates are all of them, and the rest is named.
+func tilesOf(s *audit.Summary) []tile {
+	out := []tile{{"crit", "critical", s.Crit}, {"warn", "to watch", s.Warn}, {"ok", "fine", s.Fine}}
+	for _, t := range []tile{{"unchecked", "read in part", s.Partial}, {"unchecked", "places not read", s.Unread}, {"info", "other documents", s.Documents}} {
+		if t.Count > 0 {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// clause says of some things how they are.
+type clause struct {
+	n               int
+	one, many, text string
+}
+
+func (t *counts) clauses() (out []clause) {
+	add := func(n int, one, many, text string) {
+		if n > 0 {
+			out = append(out, clause{n, one, many, text})
+		}
+	}
+	for i, p := range phrases {
+		text := p.many
+		if t.of[i] == 1 {
+			text = p.one
+		}
+		if i == expiringAt {
+			text = fmt.Sprintf(text, ceiling(t.within))
+		}
+		if i == uncheckedAt {
+			add(t.others[audit.Crit], "document", "documents", map[bool]string{true: "has a critical problem", false: "have critical problems"}[t.others[audit.Crit] == 1])
+			add(t.places, "place", "places", "could not be checked")
+		}
+		add(t.of[i], "certificate", "certificates", text)
+	}
+	return out
+}
+
+// sentence joins clauses; what is counted is said when it changes.
+func sentence(clauses []clause) string {
+	var parts []string
+	counted := ""
+	for _, c := range clauses {
+		if c.one == counted {
+			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.text))
+			continue
+		}
+		counted = c.one
+		parts = append(parts, wording.Plural(c.n, c.one, c.many)+" "+c.text)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// title is one line: the two worst clauses, or that there are none.
+func title(s *audit.Summary, clauses []clause) string {
+	switch {
+	case len(clauses) > 0:
+		return sentence(clauses[:min(2, len(clauses))])
+	case s.Certificates == 0:
+		return "No certificate was found"
+	case s.Certificates == 1:
+		return "The one certificate is fine"
+	}
+	return fmt.Sprintf("All %d certificates are fine", s.Certificates)
+}
+
+func (h *htmlRenderer) rest(s *audit.Summary, clauses []clause) (out []string) {
+	if len(clauses) > 2 {
+		out = append(out, "Besides, "+sentence(clauses[2:])+".")
+	}
+	if s.Certificates == 0 && len(clauses) == 0 {
+		return append(out, "Was this the right place to look?")
+	}
+	first := func(is func(*pageRow) bool) *pageRow { // of a rank, rows are by their ends
+		for i := range h.rows {
+			if h.rows[i].dated && is(&h.rows[i]) {
+				return &h.rows[i]
+			}
+		}
+		return nil
+	}
+	if late := first(func(r *pageRow) bool { return r.State == "OVERDUE" }); late != nil {
+		out = append(out, fmt.Sprintf("Of those overdue, %s is the first to end, in %s.", late.Name, late.Left))
+	}
+	if n := first(func(r *pageRow) bool { return r.rank == 0 }); n != nil {
+		which := "The next to end"
+		if len(clauses) > 0 {
+			which = "Of the others, the next to end"
+		}
+		text := fmt.Sprintf("%s is %s, in %s", which, n.Name, n.Left)
+		if n.renews {
+			text += "; a program renews it before"
+		}
+		out = append(out, text+".")
+	}
+	return out
+}
+
+// ceiling is the least whole number of minutes, hours or days that holds d.
+func ceiling(d wording.Seconds) string {
+	unit, one, many := wording.Day, "day", "days"
+	switch {
+	case d <= wording.Hour:
+		unit, one, many = wording.Minute, "minute", "minutes"
+	case d <= 48*wording.Hour:
+		unit, one, many = wording.Hour, "hour", "hours"
+	}
+	return wording.Plural(int((d+unit-1)/unit), one, many)
+}

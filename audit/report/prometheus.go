@@ -1,0 +1,183 @@
+package report
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+const metricPrefix = "artstore_audit_"
+
+// prometheusRenderer writes the text format of Prometheus, as its node exporter takes
+// it from a file. Dates are points in time, not what is left: a rule subtracts
+// time(), and series that do not change cost nothing to keep. All series of one
+// metric come together, so all metrics but the first are kept: a line for each
+// certificate, finding, and place that was not read.
+type prometheusRenderer struct {
+	w         *bufio.Writer
+	notBefore []byte
+	lists     []byte
+	named     []byte // findings with their certificates
+	unread    []byte
+	seen      map[uint64]bool // label sets
+	seed      maphash.Seed
+	findings  []countedFinding
+}
+
+func newPrometheus(out io.Writer, _ Terminal) audit.Renderer {
+	p := &prometheusRenderer{w: bufio.NewWriter(out), seen: map[uint64]bool{}, seed: maphash.MakeSeed()}
+	// Each check is there at its worst severity even with none: a series that
+	// comes and goes is hard to make a rule of.
+	for _, c := range audit.Checks() {
+		p.findings = append(p.findings, countedFinding{Finding: c})
+	}
+	p.family("not_after_timestamp_seconds", "When a certificate ends.")
+	return p
+}
+
+func (p *prometheusRenderer) family(name, help string) {
+	_, _ = fmt.Fprintf(p.w, "# HELP %[1]s%[2]s %[3]s\n# TYPE %[1]s%[2]s gauge\n", metricPrefix, name, help) // Flush keeps the error
+}
+
+// Row implements [Renderer].
+func (p *prometheusRenderer) Row(r *audit.Row) error {
+	for _, f := range r.Findings {
+		p.count(f)
+	}
+	if r.Err != nil {
+		labels := fmt.Sprintf(`kind="%s",place="%s",block="%d",reason="%s"`, metricLabel(r.Kind), metricLabel(shortenPlace(r.Place)), r.Block, reason(r.Err))
+		p.unread = p.once(p.unread, "place_unread", labels)
+	}
+	name, fingerprint := "", ""
+	if r.Cert != nil {
+		name, fingerprint = metricLabel(shorten(r.Cert.Name, maxName)), r.Cert.HexFingerprint()
+	}
+	labels := fmt.Sprintf(`kind="%s",place="%s",block="%d",name="%s",fingerprint_sha256="%s"`, metricLabel(r.Kind), metricLabel(shortenPlace(r.Place)), r.Block, name, fingerprint)
+	for _, f := range r.Findings {
+		p.named = p.once(p.named, "certificate_finding", fmt.Sprintf(`%s,check="%s",severity="%s"`, labels, f.Check, f.Severity))
+	}
+	if d := r.Document; d != nil && d.What == cert.RevocationList && !d.Until.IsZero() {
+		labels := fmt.Sprintf(`place="%s",block="%d",name="%s"`, metricLabel(shortenPlace(r.Place)), r.Block, metricLabel(shorten(d.Name, maxName)))
+		if p.first("crl", labels) {
+			p.lists = fmt.Appendf(p.lists, "%scrl_next_update_timestamp_seconds{%s} %d\n", metricPrefix, labels, d.Until.Unix())
+		}
+	}
+	if r.Cert == nil || !p.first("", labels) {
+		return nil
+	}
+	p.notBefore = fmt.Appendf(p.notBefore, "%snot_before_timestamp_seconds{%s} %d\n", metricPrefix, labels, r.Cert.NotBefore.Unix())
+	_, err := fmt.Fprintf(p.w, "%snot_after_timestamp_seconds{%s} %d\n", metricPrefix, labels, r.Cert.NotAfter.Unix())
+	return err
+}
+
+// once appends a series of the value 1, unless it is there.
+func (p *prometheusRenderer) once(to []byte, metric, labels string) []byte {
+	if !p.first(metric, labels) {
+		return to
+	}
+	return fmt.Appendf(to, "%s%s{%s} 1\n", metricPrefix, metric, labels)
+}
+
+// first reports whether a label set is new. One that comes again makes Prometheus
+// refuse the whole page. Rows that are alike once they are printable and short
+// show the same certificate, so nothing is lost.
+func (p *prometheusRenderer) first(metric, labels string) bool {
+	id := maphash.String(p.seed, metric+"\x00"+labels)
+	if p.seen[id] {
+		return false
+	}
+	p.seen[id] = true
+	return true
+}
+
+// reasons are why a place was not read, in a number of words that is bounded: a
+// label that says the error as it is would make a series of each one.
+var reasons = []struct {
+	word string
+	is   func(error) bool
+}{
+	{"absent", func(err error) bool { return errors.Is(err, fs.ErrNotExist) }},
+	{"permission", func(err error) bool { return errors.Is(err, fs.ErrPermission) }},
+	{"refused", func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }},
+	{"timeout", func(err error) bool {
+		return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT)
+	}},
+	{"large", func(err error) bool { return isTooLarge(err) }},
+	{"kind", func(err error) bool { return errors.Is(err, cert.ErrNotRegular) }},
+}
+
+func reason(err error) string {
+	for _, r := range reasons {
+		if r.is(err) {
+			return r.word
+		}
+	}
+	return "other"
+}
+
+// End implements [Renderer].
+func (p *prometheusRenderer) End(s *audit.Summary) error {
+	p.family("not_before_timestamp_seconds", "When a certificate begins to be valid.")
+	_, _ = p.w.Write(p.notBefore)
+	p.family("findings", "Findings by check and severity.")
+	for _, f := range p.findings {
+		_, _ = fmt.Fprintf(p.w, "%sfindings{check=\"%s\",severity=\"%s\"} %d\n", metricPrefix, f.Check, f.Severity, f.count)
+	}
+	p.family("certificate_finding", "1 for each finding, with the certificate that has it.")
+	_, _ = p.w.Write(p.named)
+	p.family("crl_next_update_timestamp_seconds", "When a revocation list is out of date.")
+	_, _ = p.w.Write(p.lists)
+	p.family("place_unread", "1 for each place that could not be read, or not in full.")
+	_, _ = p.w.Write(p.unread)
+	single := func(name, help string, value int64) {
+		p.family(name, help)
+		_, _ = fmt.Fprintf(p.w, "%s%s %d\n", metricPrefix, name, value)
+	}
+	single("certificates", "Certificates that were found, each counted once.", int64(s.Certificates))
+	single("unchecked", "Certificates of which nothing but dates was judged, and places that could not be read.", int64(s.Partial+s.Unread))
+	single("chains_not_judged", "Leaves whose chain was not judged for want of a trust bundle.", int64(s.Unjudged))
+	single("judged_timestamp_seconds", "The moment that the report is of.", s.Now.Unix())
+	complete := int64(0)
+	if s.Complete {
+		complete = 1
+	}
+	single("made_timestamp_seconds", "When the report was made; before the moment that it is of, it is a forecast.", s.ReportTime().Unix())
+	single("complete", "0 if the audit was interrupted.", complete)
+	return p.w.Flush()
+}
+
+type countedFinding struct {
+	audit.Finding
+	count int
+}
+
+func (p *prometheusRenderer) count(f audit.Finding) {
+	same := func(c countedFinding) bool { return c.Check == f.Check && c.Severity == f.Severity }
+	at := slices.IndexFunc(p.findings, same)
+	if at < 0 {
+		at, p.findings = len(p.findings), append(p.findings, countedFinding{Finding: f})
+	}
+	p.findings[at].count++
+}
+
+// metricLabel escapes what is not printable first, so that a label is also safe where it is shown.
+func metricLabel(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(printable.Clean(s))
+}
+
+func isTooLarge(err error) bool {
+	_, is := errors.AsType[cert.TooLargeError](err)
+	return is
+}

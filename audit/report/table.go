@@ -1,0 +1,378 @@
+package report
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-runewidth"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+// A table that has to fit a terminal cuts these columns last, and no further.
+const (
+	fairName   = 24 // what is longer gives way to places
+	leastName  = 16
+	leastPlace = 24
+	gap        = "  "
+)
+
+// tableRenderer writes one line for each row and one for each finding under it, worst
+// first, then what to do about them, and a summary. What is worst is known at the
+// end, so it keeps what it will print: some 300 bytes for each row.
+type tableRenderer struct {
+	out   io.Writer
+	to    Terminal
+	wide  bool // more columns and findings that are an [Info]; it cuts nothing
+	lines []tableLine
+	found map[string]bool // ids of checks
+}
+
+var (
+	tableHead = []string{"STATE", "LEFT", "ENDS", "NAME", "PLACE"}
+	wideHead  = []string{"STATE", "LEFT", "ENDS", "NAME", "NAMES", "ISSUER", "SERIAL", "KEY", "SIGNATURE", "PLACE"}
+)
+
+// colours of a state by its rank (ECMA-48 SGR): green, yellow, magenta, red and
+// bold. The word says the same.
+var colours = [...]string{"\x1b[32m", "\x1b[33m", "\x1b[35m", "\x1b[1;31m"}
+
+const noColour = "\x1b[0m"
+
+type tableLine struct {
+	cells []string // the last is the place
+	more  string   // behind the place, and never cut
+	notes []string
+	rank  int
+	end   time.Time
+	path  bool // the place is one of a file
+}
+
+// placeOf is the last cell.
+func (l *tableLine) place() string { return l.cells[len(l.cells)-1] }
+
+// Row implements [Renderer].
+func (t *tableRenderer) Row(r *audit.Row) error {
+	if t.found == nil {
+		t.found = map[string]bool{}
+	}
+	least := audit.Warn
+	if t.wide {
+		least = audit.Info
+	}
+	for _, f := range r.Findings {
+		t.found[f.Check] = t.found[f.Check] || f.Severity >= least
+	}
+	cells := cellsOf(r)
+	if t.wide {
+		cells = slices.Insert(cells, len(cells)-1, wideCellsOf(r)...)
+	}
+	place, more := placeOf(r, t.to.Width > 0)
+	cells[len(cells)-1] = place
+	t.lines = append(t.lines, tableLine{cells, more, notesOf(r, least), r.Rank(), r.End(), r.InFile()})
+	return nil
+}
+
+// End implements [Renderer].
+func (t *tableRenderer) End(s *audit.Summary) error {
+	slices.SortStableFunc(t.lines, func(a, b tableLine) int {
+		return cmp.Or(cmp.Compare(b.rank, a.rank), a.end.Compare(b.end), cmp.Compare(a.place(), b.place()))
+	})
+	w := bufio.NewWriter(t.out)
+	put := func(indent, text string) { // Flush keeps the error
+		for _, line := range wrapped(text, t.to.Width-len(indent)) {
+			_, _ = fmt.Fprintln(w, indent+line)
+		}
+	}
+	if text := s.Moment(timeOfTable, time.Local); text != "" {
+		put("", text)
+	}
+	head := tableLine{cells: slices.Clone(tableHead)}
+	if t.wide {
+		head.cells = slices.Clone(wideHead)
+	}
+	lines := slices.Insert(t.lines, 0, head)
+	widths, shared := fit(lines, t.to.Width)
+	if shared != "" {
+		put("", fmt.Sprintf("%s is %s", elided, shared))
+	}
+	indent := strings.Repeat(" ", widths[0]) + gap
+	for i, l := range lines {
+		_, _ = fmt.Fprintln(w, l.text(widths, t.to.Colour && i > 0))
+		for _, note := range l.notes {
+			put(indent, note)
+		}
+	}
+	for _, line := range t.remedies() {
+		put("", line)
+	}
+	for _, line := range leftOutLines(s) {
+		put("", line)
+	}
+	if !s.Complete {
+		put("", interrupted)
+	}
+	put("", s.String())
+	return w.Flush()
+}
+
+// wrapped breaks a text at words, so that no line is wider than width; those that
+// follow are indented. What has no blank to break at is broken anywhere. 0 and
+// less break nothing.
+func wrapped(text string, width int) (out []string) {
+	indent := ""
+	for width > len(gap) && runewidth.StringWidth(text) > width {
+		line := runewidth.Truncate(text, width, "")
+		if at := strings.LastIndexByte(text[:min(len(text), len(line)+1)], ' '); at > 0 {
+			line = text[:at]
+		}
+		if line == "" { // a character that is wider than the terminal
+			break
+		}
+		out = append(out, indent+line)
+		text = strings.TrimPrefix(text[len(line):], " ")
+		if indent == "" {
+			indent = gap
+			width -= len(gap)
+		}
+	}
+	return append(out, indent+text)
+}
+
+// text is the line of a row, with its state in colour or not.
+func (l *tableLine) text(widths []int, coloured bool) string {
+	var b strings.Builder
+	last := len(l.cells) - 1
+	for n, cell := range l.cells[:last] {
+		if widths[n] == 0 {
+			continue
+		}
+		cell = runewidth.FillRight(runewidth.Truncate(cell, widths[n], "…"), widths[n])
+		if n == 0 && coloured {
+			cell = colours[l.rank] + cell + noColour
+		}
+		_, _ = b.WriteString(cell + gap) // never fails
+	}
+	// The end of a path says more than its beginning.
+	return b.String() + cutLeft(l.cells[last], max(1, widths[last]-runewidth.StringWidth(l.more))) + l.more
+}
+
+// cell makes text of strangers fit for a table, where a tab would look like the
+// beginning of the next column.
+func cell(s string) string { return strings.ReplaceAll(printable.Clean(s), "\t", `\u0009`) }
+
+// timeOfTable is for a column: nobody acts by the second, and what is left says more.
+const timeOfTable = "2006-01-02 15:04"
+
+// cellsOf are those of a narrow table.
+func cellsOf(r *audit.Row) []string {
+	place, more := placeOf(r, false)
+	d := r.Document
+	if r.Cert == nil && d != nil && !d.Until.IsZero() {
+		left := wording.Span(wording.Between(r.Judged, d.Until))
+		if r.Judged.After(d.Until) {
+			left = "-" + left
+		}
+		return []string{r.State, left, d.Until.Local().Format(timeOfTable), cell(shorten(d.Name, maxName)), place + more}
+	}
+	if r.Cert == nil && d != nil {
+		return []string{r.State, "-", "-", cell(shorten(d.Name, maxName)), place + more}
+	}
+	if r.Cert == nil {
+		return []string{r.State, "-", "-", "-", place + more}
+	}
+	left := wording.Span(wording.Between(r.Judged, r.Cert.NotAfter))
+	if r.Judged.After(r.Cert.NotAfter) {
+		left = "-" + left
+	}
+	return []string{r.State, left, r.Cert.NotAfter.Local().Format(timeOfTable), cell(shorten(r.Cert.Name, maxName)), place + more}
+}
+
+// placeOf is where it is, and what tells it from others there; brief for a terminal.
+func placeOf(r *audit.Row, brief bool) (place, more string) {
+	if r.Block > 1 {
+		more = fmt.Sprintf("#%d", r.Block)
+	}
+	switch n := len(r.Also); {
+	case n > 0 && brief:
+		more += fmt.Sprintf(" +%d", n)
+	case n > 0:
+		more += fmt.Sprintf(" and %d more", n)
+	}
+	if r.InRecord() && r.Cert != nil { // replicas differ in nothing but their numbers
+		serial := shorten(r.Cert.Serial, maxName)
+		if brief && len(serial) > briefSerial {
+			serial = serial[:briefSerial] + "…"
+		}
+		more += " " + serial
+	}
+	return cell(shortenPlace(r.Place)), more
+}
+
+// briefSerial is enough of a serial number to tell replicas apart.
+const briefSerial = 10
+
+// wideCellsOf are the cells that only a wide table has, before the place.
+func wideCellsOf(r *audit.Row) []string {
+	c := r.Cert
+	if c == nil {
+		return []string{"-", "-", "-", "-", "-"}
+	}
+	out := []string{shortenList(c.Names, ","), shorten(c.IssuerName, maxName), shorten(c.Serial, maxName), c.Key.String(), c.SignatureName}
+	for i := range out {
+		out[i] = cell(cmp.Or(out[i], "-"))
+	}
+	return out
+}
+
+func notesOf(r *audit.Row, least audit.Severity) (out []string) {
+	if r.Err != nil {
+		out = append(out, cell(shorten(r.Err.Error(), maxPhrase)))
+	}
+	for _, f := range r.Findings {
+		if f.Severity >= least {
+			out = append(out, cell(shorten(f.Text, maxPhrase)))
+		}
+	}
+	return out
+}
+
+// elided stands for the directories that all files of a table have in common.
+const elided = "…/"
+
+// columns of every table.
+const (
+	columnEnds = 2
+	columnName = 3
+)
+
+// fit computes the widths of columns; one of the width 0 is left out. Of a table
+// that is too wide, what the paths have in common goes first and is returned, then
+// the time of day, then the day (what is left says the same), then the end of long
+// names, then the beginning of places, then the end of names. The others are short by
+// nature.
+func fit(lines []tableLine, width int) (widths []int, shared string) {
+	widths = measure(lines)
+	if width <= 0 || sum(widths) <= width {
+		return widths, ""
+	}
+	if shared = commonDirectory(lines); shared != "" {
+		for i := range lines {
+			if l := &lines[i]; l.path && i > 0 {
+				l.cells[len(l.cells)-1] = elided + strings.TrimPrefix(l.place(), shared)
+			}
+		}
+		widths = measure(lines)
+	}
+	for _, room := range []int{len(time.DateOnly), 0} {
+		if sum(widths) > width {
+			widths[columnEnds] = room
+			for i := range lines {
+				ends := &lines[i].cells[columnEnds]
+				*ends = (*ends)[:min(len(*ends), room)]
+			}
+		}
+	}
+	for _, c := range []struct{ column, least int }{{columnName, fairName}, {len(widths) - 1, leastPlace}, {columnName, leastName}} {
+		widths[c.column] -= max(0, min(sum(widths)-width, widths[c.column]-c.least))
+	}
+	return widths, shared
+}
+
+func measure(lines []tableLine) []int {
+	widths := make([]int, len(lines[0].cells))
+	for _, l := range lines {
+		for n, cell := range l.cells {
+			width := runewidth.StringWidth(cell)
+			if n == len(l.cells)-1 {
+				width += runewidth.StringWidth(l.more)
+			}
+			widths[n] = max(widths[n], width)
+		}
+	}
+	return widths
+}
+
+// sum is the width of a line.
+func sum(widths []int) (total int) {
+	for _, w := range widths {
+		if w > 0 {
+			total += w + len(gap)
+		}
+	}
+	return total - len(gap)
+}
+
+// commonDirectory is what all paths of a table begin with, up to a slash; "" if
+// there are no two of them, or if it is no longer than what would stand for it.
+func commonDirectory(lines []tableLine) string {
+	shared, paths := "", 0
+	for i := range lines {
+		if !lines[i].path {
+			continue
+		}
+		place := lines[i].place()
+		if paths++; paths == 1 {
+			shared = place
+		}
+		n := 0
+		for n < min(len(shared), len(place)) && shared[n] == place[n] {
+			n++
+		}
+		shared = shared[:n]
+	}
+	shared = shared[:strings.LastIndexByte(shared, '/')+1]
+	if paths < 2 || len(shared) <= len(elided) {
+		return ""
+	}
+	return shared
+}
+
+func cutLeft(s string, width int) string {
+	over := runewidth.StringWidth(s) - width
+	if over <= 0 {
+		return s
+	}
+	return runewidth.TruncateLeft(s, over+1, "…")
+}
+
+// remedies says once for each kind of finding what to do.
+func (t *tableRenderer) remedies() (out []string) {
+	for _, c := range audit.Checks() {
+		if t.found[c.Check] {
+			out = append(out, fmt.Sprintf("%s: %s (%s)", c.Check, c.Remedy, c.Cites))
+		}
+	}
+	if len(out) > 0 {
+		out = append([]string{""}, out...)
+	}
+	return out
+}
+
+// leftOut are the lines for people: the numbers, and below them the paths that were kept.
+func leftOutLines(s *audit.Summary) (out []string) {
+	var parts []string
+	for _, l := range s.LeftOut {
+		parts = append(parts, fmt.Sprintf("%s (%d)", l.Reason, l.Count))
+		for i, path := range l.Paths {
+			if i == 0 {
+				out = append(out, l.Reason+":")
+			}
+			out = append(out, "  "+cell(path))
+		}
+		if n := l.Count - len(l.Paths); n > 0 && len(l.Paths) > 0 {
+			out = append(out, fmt.Sprintf("  and %d more", n))
+		}
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	return append([]string{"left out: " + strings.Join(parts, ", ")}, out...)
+}
