@@ -35,11 +35,11 @@ func (c *Client) AccessToken(ctx context.Context) (AccessToken, error) {
 		return AccessToken{}, err
 	}
 	defer leave()
-	current, err := c.keeper.get(ctx)
+	current, err := c.tokens.get(ctx)
 	if err != nil {
 		return AccessToken{}, err
 	}
-	defer current.lease.done()
+	defer current.lease.unref()
 	t := current.token
 	b := readBinding(t.secret.Expose())
 	return AccessToken{
@@ -53,10 +53,10 @@ func (c *Client) AccessToken(ctx context.Context) (AccessToken, error) {
 // reports whether the token was the current one; any other changes nothing, so
 // that a late 401 does not cost the token that has replaced it.
 func (c *Client) RejectToken(token secret.String) bool {
-	current := c.keeper.cur.Load()
+	current := c.tokens.cur.Load()
 	if current.token == nil || current.token.secret.Expose() != token.Expose() {
 		return false
 	}
-	c.keeper.invalidate(current.token)
+	c.tokens.invalidate(current.token)
 	return true
 }

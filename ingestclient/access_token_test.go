@@ -16,7 +16,7 @@ import (
 // The token that is handed out is the one that uploads use: one fetch for all,
 // with what it is bound to, and never printed.
 func TestAccessTokenIsTheCachedOne(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	first, err := w.c.AccessToken(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +28,7 @@ func TestAccessTokenIsTheCachedOne(t *testing.T) {
 	if err != nil || again != first || w.admin.count() != 1 {
 		t.Errorf("%v; the same token: %t; %d fetches, want 1", err, again == first, w.admin.count())
 	}
-	if !first.Bound || first.Opaque || first.Thumbprint == "" || w.shelf.stale > 0 {
+	if !first.Bound || first.Opaque || first.Thumbprint == "" || w.storage.stale > 0 {
 		t.Errorf("bound %t, opaque %t, thumbprint %q: want it bound to the client's certificate", first.Bound, first.Opaque, first.Thumbprint)
 	}
 	if left := time.Until(first.ExpiresAt); left > 1795*time.Second || left < 1700*time.Second {
@@ -41,7 +41,7 @@ func TestAccessTokenIsTheCachedOne(t *testing.T) {
 
 // A rejected token is replaced once; a late rejection of an older one costs nothing.
 func TestRejectedAccessToken(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	old, err := w.c.AccessToken(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -73,12 +73,12 @@ func TestAccessTokenWithoutBinding(t *testing.T) {
 		"opaque": {"just-a-text", true},
 		"a JWT":  {"e30.e30.c2ln", false},
 	} {
-		w := newWorld(t, nil)
+		w := newServers(t, nil)
 		cfg := w.cfg
 		cfg.TokenURL = w.serve(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = fmt.Fprintf(w, `{"access_token":%q,"expires_in":60}`, c.token)
 		})
-		client, err := ingestclient.NewOver(cfg, w.rotor, mid)
+		client, err := ingestclient.NewWithFake(cfg, w.fake, mid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,13 +92,13 @@ func TestAccessTokenWithoutBinding(t *testing.T) {
 
 // Errors are those of uploads: what the endpoint said, the caller's deadline, a closed client.
 func TestAccessTokenErrors(t *testing.T) {
-	w := newWorld(t, func(cfg *ingestclient.Config) { cfg.ClientSecret = fixedSecret("wrong") })
+	w := newServers(t, func(cfg *ingestclient.Config) { cfg.ClientSecret = fixedSecret("wrong") })
 	if _, err := w.c.AccessToken(t.Context()); !errors.Is(err, ingestclient.ErrCredentials) {
 		t.Errorf("a wrong secret: %v", err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	fresh := newWorld(t, nil)
+	fresh := newServers(t, nil)
 	if _, err := fresh.c.AccessToken(ended); !errors.Is(err, context.Canceled) {
 		t.Errorf("a caller that gave up: %v", err)
 	}

@@ -1,6 +1,7 @@
 package ingestclient
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ func parseAnswer(raw []byte) (answer, error) {
 		return answer{}, errors.New("no usable file_id in it")
 	}
 	out := answer{fileID: a.FileID, name: a.Name, size: -1, sha256: strings.TrimPrefix(strings.ToLower(a.Checksum), "sha256:")}
-	out.at, _ = time.Parse(time.RFC3339, or(a.Uploaded, a.Created)) // without a zone it is no moment
+	out.at, _ = time.Parse(time.RFC3339, cmp.Or(a.Uploaded, a.Created)) // without a zone it is no moment
 	out.status = clean(a.Status)
 	out.kept = kept{a.FileSize != nil, a.FileID, a.Description, a.Tags, a.Retention, a.TTLDays}
 	switch {
@@ -122,7 +123,7 @@ func parseError(raw []byte) (code, message string) {
 	if _, detail := parsePart(body.Detail); message == "" {
 		message = detail
 	}
-	message = or(message, body.Message)
+	message = cmp.Or(message, body.Message)
 	if !errorCode.MatchString(code) || tokenShaped.MatchString(code) {
 		code = ""
 	}
@@ -142,7 +143,7 @@ func parsePart(raw json.RawMessage) (code, message string) {
 		Message string `json:"message"`
 	}
 	if json.Unmarshal(raw, &object) == nil {
-		return or(object.Code, object.Error), object.Message
+		return cmp.Or(object.Code, object.Error), object.Message
 	}
 	var list []struct {
 		Msg string `json:"msg"`

@@ -21,8 +21,8 @@ import (
 
 func TestThousandColdCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{latency: 300 * time.Millisecond}
-		c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+		e := &fakeServers{latency: 300 * time.Millisecond}
+		c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 		var wg sync.WaitGroup
 		for range 1000 {
 			wg.Go(func() {
@@ -54,11 +54,11 @@ func TestOutageAndRecovery(t *testing.T) {
 }
 
 func outage(t *testing.T, status int, retryAfter time.Duration) {
-	e := &endpoint{latency: 20 * time.Millisecond, status: status}
+	e := &fakeServers{latency: 20 * time.Millisecond, status: status}
 	if retryAfter > 0 {
 		e.header = http.Header{"Retry-After": {fmt.Sprint(int(retryAfter.Seconds()))}}
 	}
-	c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+	c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 	var recovered atomic.Int64 // nanoseconds since the begin
 	begun := time.Now()
 	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -104,7 +104,7 @@ func TestRequestsPerLifetime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const lives = 20
 				begun := time.Now()
-				e := &endpoint{life: fmt.Sprint(int(life.Seconds())), latency: 200 * time.Millisecond}
+				e := &fakeServers{life: fmt.Sprint(int(life.Seconds())), latency: 200 * time.Millisecond}
 				e.token = func(int, string) string {
 					return fmt.Sprintf("ends-%d", time.Now().Add(-200*time.Millisecond).Add(life).Sub(begun))
 				}
@@ -118,7 +118,7 @@ func TestRequestsPerLifetime(t *testing.T) {
 					return 200, `{"file_id":"f1","size":1}`
 				}
 				cfg := config()
-				c, err := ingestclient.NewOver(cfg, ingestclient.NewRotor(e.grip(1)), nil) // jitter as it comes
+				c, err := ingestclient.NewWithFake(cfg, ingestclient.NewFakeIdentity(e.generation(1)), nil) // jitter as it comes
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -145,7 +145,7 @@ func TestTwentyRotationsInTenSeconds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("10 s of real uploads")
 	}
-	w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts = 1 })
+	w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 1 })
 	id, rotate := w.identity(time.Minute)
 	c, err := ingestclient.New(w.cfg, id)
 	if err != nil {
@@ -166,11 +166,11 @@ func TestTwentyRotationsInTenSeconds(t *testing.T) {
 			}
 		})
 	}
-	pace := time.NewTicker(480 * time.Millisecond)
-	defer pace.Stop()
+	ticker := time.NewTicker(480 * time.Millisecond)
+	defer ticker.Stop()
 	const rotations = 20
 	for n := range int64(rotations) {
-		<-pace.C
+		<-ticker.C
 		rotate()
 		for c.Stats().Swaps <= n {
 			if _, err := c.Metadata(ctx, "0000-1"); err != nil {
@@ -181,8 +181,8 @@ func TestTwentyRotationsInTenSeconds(t *testing.T) {
 	stop()
 	wg.Wait()
 	st := c.Stats()
-	if st.Rejected+st.UploadErrors+st.Retries != 0 || w.shelf.stale != 0 || st.Swaps != rotations || st.TokenFetches != rotations+1 {
-		t.Errorf("%d stale tokens, %+v", w.shelf.stale, st)
+	if st.Rejected+st.UploadErrors+st.Retries != 0 || w.storage.stale != 0 || st.Swaps != rotations || st.TokenFetches != rotations+1 {
+		t.Errorf("%d stale tokens, %+v", w.storage.stale, st)
 	}
 	t.Logf("%d uploads, %d rotations: 401 %d, failed %d, repeated %d, token fetches %d (1 + %d rotations)",
 		st.Uploads, st.Swaps, st.Rejected, st.UploadErrors, st.Retries, st.TokenFetches, rotations)
@@ -191,26 +191,26 @@ func TestTwentyRotationsInTenSeconds(t *testing.T) {
 // An element that reads nothing, or a byte a second, at first; the file is whole afterwards.
 func TestUnwillingElementIsLeftAndTheFileIsWhole(t *testing.T) {
 	for name, tc := range map[string]struct {
-		pace pace
+		slow slowTransport
 		want error
 	}{
-		"stops reading": {pace{1 << 10, func(n int) time.Duration {
+		"stops reading": {slowTransport{1 << 10, func(n int) time.Duration {
 			if n > 1<<14 {
 				return -1
 			}
 			return 0
 		}, 0}, ingestclient.ErrStalled},
-		"a byte a second": {pace{1, every(time.Second), 0}, ingestclient.ErrTooSlow},
+		"a byte a second": {slowTransport{1, every(time.Second), 0}, ingestclient.ErrTooSlow},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := &endpoint{}
-				g := e.grip(1)
-				side := &unwilling{bad: tc.pace}
+				e := &fakeServers{}
+				g := e.generation(1)
+				side := &unwilling{bad: tc.slow}
 				g.Storage = side
 				cfg := config()
 				cfg.MaxAttempts = 3
-				c := over(t, cfg, ingestclient.NewRotor(g))
+				c := over(t, cfg, ingestclient.NewFakeIdentity(g))
 				b := content(1 << 17)
 				rec, err := c.Upload(t.Context(), ingestclient.BytesContent("a", b), ingestclient.Meta{})
 				if err != nil || rec.Attempts != 2 || rec.SHA256 != hexSum(b) || !strings.Contains(side.stored, string(b)) {
@@ -226,7 +226,7 @@ func TestUnwillingElementIsLeftAndTheFileIsWhole(t *testing.T) {
 
 // unwilling behaves badly once.
 type unwilling struct {
-	bad    pace
+	bad    slowTransport
 	n      int
 	cause  error
 	stored string

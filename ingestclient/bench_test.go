@@ -9,7 +9,7 @@ import (
 // BenchmarkTokenHit takes the cached token, as every request does; uploads are
 // measured in bench/ingest.
 func BenchmarkTokenHit(b *testing.B) {
-	w := newWorld(b, nil)
+	w := newServers(b, nil)
 	if _, err := w.c.Upload(b.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{}); err != nil {
 		b.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package ingestclient
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,34 +17,34 @@ import (
 	"unicode/utf8"
 )
 
-// errStopped is what a transport reads that still wants the body after the attempt is over.
+// errStopped is the read error for a transport that still reads the body after the attempt has ended.
 var errStopped = errors.New("upload attempt is over")
 
 // body streams one multipart form: fields, then the content between a header
 // and a trailer that were built beforehand, so that Content-Length is exact
 // (servers can refuse by it, and nothing is chunked) and memory is constant.
 //
-// An incomplete body is the client's proof that nothing was stored. So whatever
-// is wrong with the content ends the body before its trailer.
+// An incomplete body proves to the client that nothing was stored. So any failure of
+// the content ends the body before its trailer.
 type body struct {
 	head, tail []byte
 	content    io.ReadCloser
 	size       int64     // of content
 	sum        hash.Hash // nil: none is computed
 	progress   func(sent, total int64)
-	watch      *watch
+	watch      *progressWatch
 	pace       func(n int) error // waits until n more bytes may go out; nil is no limit
-	consent    func() bool       // asked before the first byte goes out; nil is yes
+	mayBegin   func() bool       // called before the first byte; false ends the body. nil is true
 
-	off    int64         // of the whole; touched by the reading goroutine only
-	left   int64         // of content, not yet read
-	sent   atomic.Int64  // of content
-	digest atomic.Value  // string, hex; set when the last byte was read
-	fault  atomic.Value  // error: why the content could not be read
-	over   atomic.Bool   // the attempt is over
-	end    atomic.Int32  // whether the end of the request goes out: endOpen, endSent or endCut
-	closed chan struct{} // the transport has let go
-	once   sync.Once
+	off     int64         // of the whole body; used by the reading goroutine only
+	left    int64         // of content, not yet read
+	sent    atomic.Int64  // of content
+	digest  atomic.Value  // string, hex; set when the last byte was read
+	failure atomic.Value  // error: why the content could not be read
+	over    atomic.Bool   // the attempt has ended
+	end     atomic.Int32  // whether the end of the request goes out: endOpen, endSent or endCut
+	closed  chan struct{} // closed by Close: the transport will not read any more
+	once    sync.Once
 }
 
 // newBody builds the form around content of the given size and returns it with its content type.
@@ -57,7 +58,7 @@ func newBody(content io.ReadCloser, size int64, name string, meta *Meta) (*body,
 	}
 	h := textproto.MIMEHeader{}
 	h.Set("Content-Disposition", fmt.Sprintf(`form-data; name="file"; filename="%s"`, cleanName(name)))
-	h.Set("Content-Type", or(cleanHeader(meta.ContentType), "application/octet-stream"))
+	h.Set("Content-Type", cmp.Or(cleanHeader(meta.ContentType), "application/octet-stream"))
 	if _, err := w.CreatePart(h); err != nil {
 		return nil, "", err
 	}
@@ -109,27 +110,27 @@ func (b *body) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if b.off == 0 && b.consent != nil && !b.consent() {
+	if b.off == 0 && b.mayBegin != nil && !b.mayBegin() {
 		return 0, errStopped
 	}
 	b.watch.begin()
-	n, err := b.read(p)
+	n, err := b.readForm(p)
 	b.off += int64(n)
 	b.watch.move(n)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errStopped) {
-		b.fault.CompareAndSwap(nil, fault{err})
+		b.failure.CompareAndSwap(nil, bodyError{err})
 	}
 	if b.off == b.length() && b.digest.Load() == nil {
 		b.digest.Store(b.finish())
-		b.watch.await()
+		b.watch.expectResponse()
 	}
 	return n, err
 }
 
-// fault gives errors of different types one type: atomic.Value wants that.
-type fault struct{ error }
+// bodyError wraps any error, because an atomic.Value holds one type only.
+type bodyError struct{ error }
 
-func (b *body) read(p []byte) (int, error) {
+func (b *body) readForm(p []byte) (int, error) {
 	head := int64(len(b.head))
 	switch {
 	case b.off < head:
@@ -155,8 +156,8 @@ func (b *body) read(p []byte) (int, error) {
 	return n, nil
 }
 
-// check looks whether the content has ended where it was said to end, and is
-// what was opened.
+// check returns an error if the content is longer than its size, or has changed since
+// it was opened.
 func (b *body) check() error {
 	switch n, err := io.ReadFull(b.content, make([]byte, 1)); {
 	case n > 0:
@@ -171,14 +172,14 @@ func (b *body) check() error {
 }
 
 func (b *body) readContent(p []byte) (int, error) {
-	// Never beyond the size that Content-Length was computed from, should the content have grown.
+	// Never more than the size in Content-Length, even if the content has grown.
 	n, err := b.content.Read(p[:min(int64(len(p)), b.left)])
 	if b.pace != nil && n > 0 {
-		b.watch.hold()
+		b.watch.suspend()
 		paced := b.pace(n)
-		b.watch.release()
+		b.watch.unsuspend()
 		if paced != nil {
-			return 0, errStopped // the attempt is over; who ended it says why
+			return 0, errStopped // the attempt has ended; who ended it says why
 		}
 	}
 	b.left -= int64(n)
@@ -198,7 +199,7 @@ func (b *body) readContent(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close is called by the transport, exactly when it will not read any more.
+// Close is called by the transport as soon as it will not read any more.
 func (b *body) Close() error {
 	b.once.Do(func() {
 		_ = b.content.Close() // read only: nothing to lose
@@ -214,19 +215,19 @@ func (b *body) finish() string {
 	return hex.EncodeToString(b.sum.Sum(nil))
 }
 
-// What becomes of the end of the request, without which no server takes the body
-// for complete. It is decided once, by the transport that asks for it or by the
-// attempt that is given up, whoever is first.
+// States of the end of the request, without which no server takes the body as
+// complete. It leaves endOpen once: the transport reads the end, or the attempt is
+// given up first.
 const (
 	endOpen int32 = iota
 	endSent
 	endCut
 )
 
-// cut keeps back the end of the request, and reports whether it was kept back.
+// cut prevents that the end of the request is sent, and reports whether it was in time.
 func (b *body) cut() bool { return b.end.CompareAndSwap(endOpen, endCut) || b.end.Load() == endCut }
 
-// complete reports whether every byte was handed over.
+// complete reports whether the transport has read every byte.
 func (b *body) complete() bool { return b.digest.Load() != nil }
 
 // is reports whether the whole content has this size and checksum.
@@ -240,9 +241,9 @@ func (b *body) digestHex() string {
 	return s
 }
 
-// broken returns why the content could not be read, or nil.
-func (b *body) broken() error {
-	if f, ok := b.fault.Load().(fault); ok {
+// contentError returns why the content could not be read, or nil.
+func (b *body) contentError() error {
+	if f, ok := b.failure.Load().(bodyError); ok {
 		return f.error
 	}
 	return nil

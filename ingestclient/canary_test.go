@@ -37,7 +37,7 @@ func TestCanary(t *testing.T) {
 			}()
 		}
 	}
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	var answer atomic.Int64 // a token request that Close has ended may still be at the server
 	var assertions sync.Map
 	w.cfg.TokenURL = w.serve(func(rw http.ResponseWriter, r *http.Request) {
@@ -54,7 +54,7 @@ func TestCanary(t *testing.T) {
 		rw.WriteHeader(status)
 		fmt.Fprintf(rw, `{"error":%q,"error_description":%q,"detail":%q}`, password, body, body)
 	})
-	w.shelf.before = func(rw http.ResponseWriter, r *http.Request) bool {
+	w.storage.before = func(rw http.ResponseWriter, r *http.Request) bool {
 		auth := r.Header.Get("Authorization")
 		code := 500
 		if strings.Contains(r.URL.Path, "refuse") {
@@ -77,7 +77,7 @@ func TestCanary(t *testing.T) {
 		if i >= 5 {
 			cfg = signing
 		}
-		c, err := ingestclient.NewOver(cfg, w.rotor, mid)
+		c, err := ingestclient.NewWithFake(cfg, w.fake, mid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,7 +85,7 @@ func TestCanary(t *testing.T) {
 		say(err, c, c.Stats())
 		_, err = c.Metadata(t.Context(), "refuse")
 		say(err, c)
-		w.rotor.Set(w.grip(uint64(i + 100)))
+		w.fake.Set(w.generation(uint64(i + 100)))
 		_ = c.Close()
 		say(c)
 	}

@@ -9,14 +9,14 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/tlsalert"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// safety says when a request may be sent again.
+// safety is when a request may be sent again.
 type safety int
 
 const (
@@ -25,8 +25,8 @@ const (
 	incomplete        // only if the server cannot have seen all of it, or will recognise it
 )
 
-// byStatus is the table of what an answer means. mode says that the message is
-// the Python dialect's for a mode that takes no uploads.
+// byStatus returns what an answer means. mode is true if the message is that of the
+// Python dialect for a mode without uploads.
 func byStatus(status int, code string, mode bool) (safety, error) {
 	switch status {
 	case http.StatusUnauthorized:
@@ -58,49 +58,21 @@ func pythonMode(message string) bool {
 	return strings.Contains(message, "not allowed in") && strings.HasSuffix(message, "mode")
 }
 
-// transportError says what a failed round trip means. The reason the attempt was
-// ended for, by the caller or by a watch, goes before whatever the transport made of it.
+// transportError wraps the error of a round trip in its sentinel. If the caller or a
+// progressWatch ended the attempt, the result is the cause of that instead.
 func transportError(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
 	switch {
-	case certificateRefused(err):
+	case tlsalert.CertificateRefused(err):
 		return fmt.Errorf("%w: %w", ErrClientCertificate, err)
 	case refusedByUs(err):
 		return fmt.Errorf("%w: %w", ErrServerCertificate, err)
-	case refusedByPeer(err), noTLS(err):
+	case tlsalert.Refused(err), noTLS(err):
 		return fmt.Errorf("%w: %w", ErrTLSPeer, err)
 	}
-	return fmt.Errorf("%w: %w", ErrConnection, quiet(err))
-}
-
-// certificateAlerts are the alerts with which a server refuses a certificate, ours
-// that is; otherAlerts those with which it ends a handshake because of what we offer. Under TLS 1.3 they arrive after the client has
-// finished its side, so they can look like an answer to a request that was sent;
-// it was never read. crypto/tls does not export their type, so their text counts.
-var (
-	certificateAlerts = []string{
-		"tls: bad certificate", "tls: unsupported certificate", "tls: revoked certificate", "tls: expired certificate",
-		"tls: unknown certificate", "tls: unknown certificate authority", "tls: access denied", "tls: certificate required",
-	}
-	otherAlerts = []string{
-		"tls: handshake failure", "tls: protocol version not supported", "tls: no application protocol", "tls: unrecognized name",
-	}
-)
-
-func certificateRefused(err error) bool { return slices.Contains(certificateAlerts, alert(err)) }
-
-func refusedByPeer(err error) bool {
-	return certificateRefused(err) || slices.Contains(otherAlerts, alert(err))
-}
-
-// alert is the text of the alert that the server has sent, or "".
-func alert(err error) string {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
-		return op.Err.Error()
-	}
-	return ""
+	return fmt.Errorf("%w: %w", ErrConnection, withoutServerText(err))
 }
 
 func refusedByUs(err error) bool {
@@ -111,15 +83,15 @@ func refusedByUs(err error) bool {
 	return ok || errors.Is(err, rotation.ErrRevoked) || errors.Is(err, rotation.ErrPeerDenied)
 }
 
-// noTLS reports whether the server speaks something else.
+// noTLS reports whether the server does not speak TLS.
 func noTLS(err error) bool {
 	_, ok := errors.AsType[tls.RecordHeaderError](err)
 	return ok
 }
 
-// quiet keeps errors of known kinds and cuts the others before the first quote:
-// net/http quotes there what the server sent, which may be anything.
-func quiet(err error) error {
+// withoutServerText returns errors of known kinds as they are, and cuts others before
+// the first quote: there net/http quotes text of the server, which may be a secret.
+func withoutServerText(err error) error {
 	for _, known := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, context.DeadlineExceeded, context.Canceled} {
 		if errors.Is(err, known) {
 			return err
@@ -135,17 +107,18 @@ func quiet(err error) error {
 	return errors.New(strings.TrimSpace(text))
 }
 
-// unread reports whether the server had closed the connection before this
-// request was written to it. net/http says so with an unexported value, which it
-// sets only when the end was seen while no request was under way; should the
-// text ever change, the failure counts as ambiguous, which is merely careful.
-func unread(err error) bool {
+// notRead reports whether the server had closed the connection before this request
+// was written to it. net/http has an unexported error for that, which it returns only
+// if the connection ended while no request was under way. If its text changes, the
+// failure counts as ambiguous, which is safe.
+func notRead(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "server closed idle connection")
 }
 
-// answered fills e from an answer that is no success, to what was sent then.
+// answered sets e from an answer that is no success, to a request with token t that was
+// sent at that time, and returns when the request may be sent again.
 func (e *RequestError) answered(resp *http.Response, raw []byte, t *token, sent time.Time) safety {
-	// The token goes first, whatever its length: what is left is cleaned by shape only.
+	// First the token itself is removed; after that, text that looks like a token.
 	e.Status, e.token = resp.StatusCode, t
 	e.Code, e.Message = parseError(t.redact(raw))
 	e.retryAfter = retryAfter(resp.Header, time.Now())
@@ -155,4 +128,88 @@ func (e *RequestError) answered(resp *http.Response, raw []byte, t *token, sent 
 		e.Err = t.explain(e.Err, resp.Header, sent)
 	}
 	return safe
+}
+
+// newError returns the error of this attempt, with the bytes sent.
+func (a *attempt) newError(err error) *RequestError {
+	e := a.localError(err)
+	e.Sent = a.body.sent.Load()
+	return e
+}
+
+// classifyRetry sets whether e may be repeated: yes if the server cannot have all of
+// the request, or recognises a second one by its id. If the server may have all of it,
+// e is also ErrAmbiguous.
+func (a *attempt) classifyRetry(e *RequestError) *RequestError {
+	partly := a.body.cut() || a.writeFailed.Load()
+	keyed := a.meta.keyed() || a.meta.IdempotencyKey != ""
+	e.Retryable = partly || keyed
+	if !partly {
+		a.unresolved = a
+		e.Err = fmt.Errorf("%w: %w", ErrAmbiguous, e.Err)
+	}
+	return e
+}
+
+// transportFailure returns the error of an attempt without an answer.
+func (a *attempt) transportFailure(ctx context.Context, err error) *RequestError {
+	if broken := a.body.contentError(); broken != nil {
+		return a.newError(broken) // sending it again would read the same
+	}
+	e := a.newError(transportError(ctx, err))
+	switch {
+	case errors.Is(err, rotation.ErrRetired) && a.body.sent.Load() == 0:
+		e.Retryable, e.retired = true, a.cred.lease
+		return e
+	case errors.Is(e, ErrTLSPeer), notRead(err):
+		e.Retryable = true
+		return e
+	// The caller or Close ended it. The outcome is as unknown as after a lost
+	// connection, but it is not repeated. ctx is asked and not err, because the error
+	// of a dial that takes too long is a deadline as well.
+	case ended(ctx):
+		e = a.classifyRetry(e)
+		e.Retryable = false // the caller does not wait any more
+		return e
+	}
+	return a.classifyRetry(e)
+}
+
+// ended reports whether the caller or Close ended an attempt, and not its progressWatch.
+func ended(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return cause != nil && !errors.Is(cause, ErrNoAnswer) && !errors.Is(cause, ErrStalled) && !errors.Is(cause, ErrTooSlow)
+}
+
+// checkAccepted compares the size and the checksum of a 2xx with what was sent.
+func (a *attempt) checkAccepted(resp *http.Response, raw []byte) *RequestError {
+	got, err := parseAnswer(raw)
+	if err == nil && !a.body.complete() {
+		err = errors.New("it came before the content was sent")
+	}
+	if err != nil {
+		e := a.newError(fmt.Errorf("%w: %w", ErrAnswer, err))
+		e.Status = resp.StatusCode
+		return a.classifyRetry(e)
+	}
+	// This is not repeated: a second copy beside a wrong one does not help. The error
+	// has the id of the wrong one.
+	if err := got.check(a.body); err != nil {
+		e := a.newError(err)
+		e.Status, e.FileID = resp.StatusCode, got.fileID
+		return e
+	}
+	a.file = &File{FileID: got.fileID, Name: a.name, Element: a.at.base, Size: got.size, SHA256: got.sha256, Dropped: a.meta.dropped(got.kept)}
+	return nil
+}
+
+// classifyRefusal returns the error for any other status.
+func (a *attempt) classifyRefusal(resp *http.Response, raw []byte) *RequestError {
+	e := a.newError(nil)
+	safe := e.answered(resp, raw, a.cred.token, a.began)
+	if safe == incomplete {
+		return a.classifyRetry(e)
+	}
+	e.Retryable = safe == always
+	return e
 }

@@ -33,49 +33,49 @@ func (f *File) Named(name string) bool { return f.Name == cleanName(name) }
 // Stats counts since New.
 type Stats struct {
 	Uploads       int64 // stored
-	UploadErrors  int64 // given up
+	UploadErrors  int64 // failed
 	Bytes         int64 // of content stored
 	Retries       int64 // attempts after the first
 	Rejected      int64 // answers with 401
 	TokenFetches  int64 // requests sent to the token endpoint
-	TokenFailures int64 // of them without a token
-	Swaps         int64 // identities taken over
-	InFlight      int64 // requests now
+	TokenFailures int64 // of them those without a token
+	Swaps         int64 // new generations of the identity in use
+	InFlight      int64 // requests now; the others are totals
 }
 
 // EventKind says what happened.
 type EventKind string
 
-// What happens.
+// The kinds of events.
 const (
-	EventUpload EventKind = "upload" // one is over, good or bad
+	EventUpload EventKind = "upload" // an upload has ended, stored or not
 	EventRetry  EventKind = "retry"  // an attempt failed and will be repeated
-	EventToken  EventKind = "token"  // a token request is over
+	EventToken  EventKind = "token"  // a token request has ended
 	EventSwap   EventKind = "swap"   // a new generation of the identity is in use
 )
 
-// Event is one thing that happened, for metrics.
+// Event is passed to Config.Observer, for metrics.
 type Event struct {
 	Kind    EventKind
 	Took    time.Duration
 	Bytes   int64 // of content, for uploads
 	Attempt int
-	Err     error // nil if it went well
+	Err     error // nil after success
 }
 
 // Client uploads files over a rotating identity. It is safe for concurrent use.
 type Client struct {
 	settings *settings // not embedded: its fields would become the client's API
-	keeper   *keeper
-	fleet    *fleet
+	tokens   *tokenManager
+	selector *elementSelector
 	count    *counters
-	id       identity
+	id       leaseSource
 	closed   sync.Once
 
 	mu       sync.Mutex // guards the rest; never held across I/O
-	flying   map[*context.CancelCauseFunc]struct{}
+	inFlight map[*context.CancelCauseFunc]struct{}
 	draining bool
-	idle     chan struct{} // closed when draining and nothing flies
+	idle     chan struct{} // closed when draining and no request is in flight
 }
 
 // counters are Stats being counted.
@@ -92,33 +92,33 @@ func New(cfg Config, id *rotation.Identity) (*Client, error) {
 		return nil, err
 	}
 	if id == nil {
-		return newClient(s, cleartext(s)), nil
+		return newClient(s, cleartextSource(s)), nil
 	}
-	own, err := rotating(id, s)
+	own, err := rotatingSource(id, s)
 	if err != nil {
 		return nil, fmt.Errorf("checking the ingest configuration: %w", err)
 	}
 	return newClient(s, own), nil
 }
 
-func newClient(s *settings, id identity) *Client {
+func newClient(s *settings, id leaseSource) *Client {
 	count := &counters{}
-	k := newKeeper(s, id, count)
+	k := newTokenManager(s, id, count)
 	first := k.cur.Load().lease
 	s.Logger.Info("ingest client opened", "client_id", s.ClientID)
 	if first.serial != "" {
 		s.Logger.Info("TLS identity loaded", first.describe(s)...)
 	}
 	return &Client{
-		settings: s, keeper: k, fleet: newFleet(s, k), count: count, id: id,
-		flying: map[*context.CancelCauseFunc]struct{}{}, idle: make(chan struct{}),
+		settings: s, tokens: k, selector: newElementSelector(s, k), count: count, id: id,
+		inFlight: map[*context.CancelCauseFunc]struct{}{}, idle: make(chan struct{}),
 	}
 }
 
 // enter registers a request. It returns the context that Close ends.
 func (c *Client) enter(ctx context.Context) (context.Context, func(), error) {
-	// Registered by its cancel function rather than joined to a context of the
-	// client: that would cost a goroutine for each request.
+	// The cancel function is registered, rather than a context of the client joined
+	// to ctx: that would cost a goroutine for each request.
 	ctx, cancel := context.WithCancelCause(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -126,13 +126,13 @@ func (c *Client) enter(ctx context.Context) (context.Context, func(), error) {
 		cancel(ErrClosed)
 		return nil, nil, ErrClosed
 	}
-	c.flying[&cancel] = struct{}{}
+	c.inFlight[&cancel] = struct{}{}
 	return ctx, func() {
 		cancel(nil)
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.flying, &cancel)
-		if c.draining && len(c.flying) == 0 {
+		delete(c.inFlight, &cancel)
+		if c.draining && len(c.inFlight) == 0 {
 			close(c.idle)
 		}
 	}, nil
@@ -141,7 +141,7 @@ func (c *Client) enter(ctx context.Context) (context.Context, func(), error) {
 // Shutdown refuses new requests with [ErrClosed] and waits for those in flight. If
 // ctx ends first, they go on and its cause is returned; Close would end them.
 func (c *Client) Shutdown(ctx context.Context) error {
-	c.refuse()
+	c.drain()
 	select {
 	case <-c.idle:
 		return nil
@@ -150,14 +150,14 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	}
 }
 
-func (c *Client) refuse() {
+func (c *Client) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.draining {
 		return
 	}
 	c.draining = true
-	if len(c.flying) == 0 {
+	if len(c.inFlight) == 0 {
 		close(c.idle)
 	}
 }
@@ -166,34 +166,34 @@ func (c *Client) refuse() {
 // goroutines are gone, and closes the connections. It may be called again, and
 // during anything else. The error is always nil.
 func (c *Client) Close() error {
-	// The order matters: requests use the keeper, and the keeper's fetches use
-	// the connections.
-	c.refuse()
+	// The order matters: requests use the token manager, and its fetches use the
+	// connections.
+	c.drain()
 	c.mu.Lock()
-	for cancel := range c.flying {
+	for cancel := range c.inFlight {
 		(*cancel)(ErrClosed)
 	}
 	c.mu.Unlock()
 	<-c.idle
-	c.keeper.close()
+	c.tokens.shutdown()
 	c.id.close()
 	c.closed.Do(func() { c.settings.Logger.Info("ingest client closed", "client_id", c.settings.ClientID) })
 	return nil
 }
 
-// Format prints the same for every verb: there is nothing inside to be read
-// safely, and a secret's place is not in a dump.
+// Format prints the same for every verb, so that no dump of a client shows a secret
+// or reads a field that another goroutine writes.
 func (c *Client) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "ingestclient.Client") }
 
 // Stats returns the counters. They are read one by one.
 func (c *Client) Stats() Stats {
 	c.mu.Lock()
-	flying := len(c.flying)
+	inFlight := len(c.inFlight)
 	c.mu.Unlock()
 	n := c.count
 	return Stats{
 		Uploads: n.uploads.Load(), UploadErrors: n.uploadErrors.Load(), Bytes: n.bytes.Load(), Retries: n.retries.Load(),
 		Rejected: n.rejected.Load(), TokenFetches: n.fetches.Load(), TokenFailures: n.fetchFailures.Load(),
-		Swaps: n.swaps.Load(), InFlight: int64(flying),
+		Swaps: n.swaps.Load(), InFlight: int64(inFlight),
 	}
 }

@@ -1,6 +1,7 @@
 package ingestclient
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -41,7 +42,7 @@ func (s *settings) checkAuth() (errs []error) {
 			s.ClientAuth = AuthKeyJWT
 		}
 	}
-	s.Dialect = or(s.Dialect, map[bool]Dialect{true: JSON, false: Form}[s.ClientAuth == AuthPost])
+	s.Dialect = cmp.Or(s.Dialect, map[bool]Dialect{true: JSON, false: Form}[s.ClientAuth == AuthPost])
 	switch {
 	case s.Dialect != JSON && s.Dialect != Form:
 		fail("unknown Dialect %q: use json or form", s.Dialect)
@@ -75,44 +76,44 @@ func (s *settings) checkAuth() (errs []error) {
 	return errs
 }
 
-// proof is what one token request is signed with. It is obtained anew for each,
+// clientCredential is what one token request is signed with. It is obtained anew for each,
 // because secrets and keys rotate too.
-type proof struct {
+type clientCredential struct {
 	secret secret.String
 	key    crypto.Signer
 	kid    string
 	digest [sha256.Size]byte // another one after a change of either: then a refusal of the old one is void
 }
 
-// prove asks for the secret or the key. Its error is worth another try: files
+// loadCredential asks for the secret or the key. Its error is worth another try: files
 // and key stores come back.
-func (s *settings) prove(ctx context.Context) (proof, error) {
+func (s *settings) loadCredential(ctx context.Context) (clientCredential, error) {
 	switch {
 	case s.ClientSecret != nil:
 		sec, err := s.ClientSecret(ctx)
 		if err != nil {
-			return proof{}, fmt.Errorf("reading the client secret: %w", err)
+			return clientCredential{}, fmt.Errorf("reading the client secret: %w", err)
 		}
-		return proof{secret: sec, digest: sha256.Sum256([]byte(sec.Expose()))}, nil
+		return clientCredential{secret: sec, digest: sha256.Sum256([]byte(sec.Expose()))}, nil
 	case s.ClientKey != nil:
 		key, kid, err := s.ClientKey(ctx)
 		if err == nil && key == nil {
 			err = errors.New("there is none")
 		}
 		if err != nil {
-			return proof{}, fmt.Errorf("reading the client key: %w", err)
+			return clientCredential{}, fmt.Errorf("reading the client key: %w", err)
 		}
 		der, err := x509.MarshalPKIXPublicKey(key.Public())
 		if err != nil {
-			return proof{}, fmt.Errorf("reading the client key: %w", err)
+			return clientCredential{}, fmt.Errorf("reading the client key: %w", err)
 		}
-		return proof{key: key, kid: kid, digest: sha256.Sum256(append(der, kid...))}, nil
+		return clientCredential{key: key, kid: kid, digest: sha256.Sum256(append(der, kid...))}, nil
 	}
-	return proof{}, nil // the certificate of the connection is the proof
+	return clientCredential{}, nil // the certificate of the connection is the proof
 }
 
 // authenticate puts p into a request of the Form dialect.
-func (s *settings) authenticate(form url.Values, h http.Header, p proof, now time.Time) error {
+func (s *settings) authenticate(form url.Values, h http.Header, p clientCredential, now time.Time) error {
 	switch s.ClientAuth {
 	case AuthBasic:
 		// RFC 6749 section 2.3.1: both are form-encoded before they are joined by a colon.
@@ -141,9 +142,9 @@ func (s *settings) authenticate(form url.Values, h http.Header, p proof, now tim
 // wrong clock of our own it would be refused for ever.
 type clock struct{ ahead time.Duration }
 
-// learn reads the Date of an answer to a request that was sent at start, and
+// adjust reads the Date of an answer to a request that was sent at start, and
 // reports whether that changes what an assertion says.
-func (c *clock) learn(h http.Header, start, now time.Time) bool {
+func (c *clock) adjust(h http.Header, start, now time.Time) bool {
 	date, err := http.ParseTime(h.Get("Date"))
 	if err != nil {
 		return false

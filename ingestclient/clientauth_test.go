@@ -82,10 +82,10 @@ func TestAssertionIsDatedByTheEndpoint(t *testing.T) {
 		t.Run(off.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				key := newKey(t)
-				e := &endpoint{status: 401, header: http.Header{"Date": {time.Now().Add(off).UTC().Format(http.TimeFormat)}}}
+				e := &fakeServers{status: 401, header: http.Header{"Date": {time.Now().Add(off).UTC().Format(http.TimeFormat)}}}
 				cfg := config()
 				cfg.ClientSecret, cfg.ClientKey = nil, fixedKey(key, "")
-				c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
+				c := over(t, cfg, ingestclient.NewFakeIdentity(e.generation(1)))
 				err := touch(t, c)
 				if auth, ok := errors.AsType[*ingestclient.AuthError](err); !ok || !auth.Temporary {
 					t.Fatalf("a refusal that will not come again: %v", err)
@@ -115,7 +115,7 @@ func TestNewKeyEndsTheWait(t *testing.T) {
 	}{"key": {ed, "k"}, "kid": {first, "k2"}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := &endpoint{status: 401}
+				e := &fakeServers{status: 401}
 				cur := &struct {
 					key crypto.Signer
 					kid string
@@ -123,7 +123,7 @@ func TestNewKeyEndsTheWait(t *testing.T) {
 				cfg := config()
 				cfg.ClientSecret = nil
 				cfg.ClientKey = func(context.Context) (crypto.Signer, string, error) { return cur.key, cur.kid, nil }
-				c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
+				c := over(t, cfg, ingestclient.NewFakeIdentity(e.generation(1)))
 				for range 40 {
 					if err := touch(t, c); !errors.Is(err, ingestclient.ErrCredentials) {
 						t.Fatal(err)
@@ -164,7 +164,7 @@ func (b badSigner) Sign(r io.Reader, d []byte, o crypto.SignerOpts) ([]byte, err
 
 func TestKeysThatAreNotThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{}
+		e := &fakeServers{}
 		key := badSigner{newKey(t), &atomic.Bool{}}
 		var answer atomic.Int64
 		cfg := config()
@@ -181,7 +181,7 @@ func TestKeysThatAreNotThere(t *testing.T) {
 			return key, "", nil
 		}
 		key.gone.Store(true)
-		c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
+		c := over(t, cfg, ingestclient.NewFakeIdentity(e.generation(1)))
 		for answer.Store(0); answer.Load() < 4; answer.Add(1) {
 			err := touch(t, c)
 			if auth, ok := errors.AsType[*ingestclient.AuthError](err); !ok || !auth.Temporary || e.count() != 0 {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// clockSlack is what clocks may differ by before one of them is blamed: a Date
-// has whole seconds, and services allow about as much.
+// clockSlack is the difference between clocks that is not reported: a Date has whole
+// seconds, and services allow about as much.
 const clockSlack = 5 * time.Second
 
 // dates are the NumericDate claims of a JWT (RFC 7519 section 4.1). Zero is absent.
@@ -25,7 +25,7 @@ func numericDate(claim any) time.Time {
 	return time.Unix(int64(whole), int64(part*float64(time.Second)))
 }
 
-// redact takes the token out of what a server answered.
+// redact removes the token from an answer.
 func (t *token) redact(raw []byte) []byte {
 	if t == nil {
 		return raw
@@ -33,9 +33,10 @@ func (t *token) redact(raw []byte) []byte {
 	return bytes.ReplaceAll(raw, []byte(t.secret.Expose()), []byte("[redacted]"))
 }
 
-// explain adds to a 401 which clock is off, if t was not valid by the clock of
-// the element that rejected it: that is the Date of its answer to what was sent
-// then. The issuer's clock shows in iat, which it wrote while we waited for the token.
+// explain adds to a 401 which clock is wrong, if t was not valid by the clock of the
+// element that rejected it. That clock is the Date of its answer to the request that
+// was sent at that time. The clock of the issuer is in iat, which it set while the
+// client waited for the token.
 func (t *token) explain(rejected error, h http.Header, sent time.Time) error {
 	there, err := http.ParseTime(h.Get("Date"))
 	if t == nil || err != nil {
@@ -58,15 +59,15 @@ func (t *token) explain(rejected error, h http.Header, sent time.Time) error {
 	if off := clockOff(there, sent, time.Now()).Round(time.Second); off.Abs() > clockSlack {
 		why += "; the clock of the storage element is " + direction(off)
 	}
-	// A token from a cache of the issuer has an older iat, so only a later one is a clock that is fast;
-	// a slow one shows in the end: the life that was promised is shorter.
+	// A token from a cache of the issuer has an older iat, so only a later iat shows a
+	// fast clock. A slow clock shows in exp: the life is shorter than expires_in.
 	if off := t.issuerOffset(); off.Abs() > clockSlack {
 		why += "; the clock of the token endpoint is " + direction(off)
 	}
 	return fmt.Errorf("%w: %w: %s", rejected, ErrClock, why)
 }
 
-// issuerOffset is how far the issuer's clock is ahead of ours.
+// issuerOffset returns how far the issuer's clock is ahead of ours.
 func (t *token) issuerOffset() time.Duration {
 	begun := t.start.Round(0)
 	switch {
@@ -78,9 +79,9 @@ func (t *token) issuerOffset() time.Duration {
 	return 0
 }
 
-// clockOff is how far a server's clock is ahead of ours, if it showed there at some
-// moment between sent and got. A time between the two proves nothing, and is 0: an
-// answer can take long, and the clock still be right.
+// clockOff returns how far a server's clock is ahead of ours, if it was at there at some
+// moment between sent and got. The result is 0 if there is between the two: an answer
+// can take long although the clock is right.
 func clockOff(there, sent, got time.Time) time.Duration {
 	sent, got = sent.Round(0), got.Round(0) // by the calendar, like there
 	switch {

@@ -1,6 +1,7 @@
 package ingestclient
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -176,7 +177,7 @@ type Config struct {
 type settings struct {
 	Config
 	token   *url.URL
-	storage []listed
+	storage []elementInfo
 	// registry is nil when the elements are configured.
 	registry   *url.URL
 	pace       *pace.Bucket
@@ -238,7 +239,7 @@ func (s *settings) checkStorage(errs *[]error) (https bool) {
 		default:
 			named[base(u)] = true
 			https = https || secure(u)
-			s.storage = append(s.storage, listed{base: base(u), priority: e.Priority, free: -1})
+			s.storage = append(s.storage, elementInfo{base: base(u), priority: e.Priority, free: -1})
 		}
 	}
 	return https
@@ -248,7 +249,7 @@ func (s *settings) checkStorage(errs *[]error) (https bool) {
 // is nothing to verify, and no tunnel is asked for.
 func (s *settings) checkWays() (errs []error) {
 	tokens := s.token == nil || secure(s.token)
-	storage := !slices.ContainsFunc(s.storage, func(l listed) bool { return strings.HasPrefix(l.base, "http:") })
+	storage := !slices.ContainsFunc(s.storage, func(l elementInfo) bool { return strings.HasPrefix(l.base, "http:") })
 	for _, f := range []struct {
 		name       string
 		set, https bool
@@ -298,17 +299,17 @@ func (c Config) checkURL(field, raw string, errs *[]error) *url.URL {
 
 func (s *settings) fill() {
 	d := Defaults()
-	s.DefaultTokenLifetime = or(s.DefaultTokenLifetime, d.DefaultTokenLifetime)
-	s.PoolSize = or(s.PoolSize, d.PoolSize)
-	s.TokenTimeout = or(s.TokenTimeout, d.TokenTimeout)
-	s.ResponseTimeout = or(s.ResponseTimeout, d.ResponseTimeout)
-	s.StallTimeout = or(s.StallTimeout, d.StallTimeout)
-	s.MinRate = or(s.MinRate, d.MinRate)
-	s.ExpectFrom = or(s.ExpectFrom, d.ExpectFrom)
-	s.MaxAttempts = or(s.MaxAttempts, d.MaxAttempts)
-	s.MaxRetryAfter = or(s.MaxRetryAfter, d.MaxRetryAfter)
-	s.TokenLag = max(0, or(s.TokenLag, d.TokenLag))
-	s.MinVersion = or(s.MinVersion, d.MinVersion)
+	s.DefaultTokenLifetime = cmp.Or(s.DefaultTokenLifetime, d.DefaultTokenLifetime)
+	s.PoolSize = cmp.Or(s.PoolSize, d.PoolSize)
+	s.TokenTimeout = cmp.Or(s.TokenTimeout, d.TokenTimeout)
+	s.ResponseTimeout = cmp.Or(s.ResponseTimeout, d.ResponseTimeout)
+	s.StallTimeout = cmp.Or(s.StallTimeout, d.StallTimeout)
+	s.MinRate = cmp.Or(s.MinRate, d.MinRate)
+	s.ExpectFrom = cmp.Or(s.ExpectFrom, d.ExpectFrom)
+	s.MaxAttempts = cmp.Or(s.MaxAttempts, d.MaxAttempts)
+	s.MaxRetryAfter = cmp.Or(s.MaxRetryAfter, d.MaxRetryAfter)
+	s.TokenLag = max(0, cmp.Or(s.TokenLag, d.TokenLag))
+	s.MinVersion = cmp.Or(s.MinVersion, d.MinVersion)
 	if s.StallTimeout < 0 {
 		s.StallTimeout = math.MaxInt64
 	}
@@ -326,12 +327,4 @@ func (s *settings) fill() {
 	if s.Observer == nil {
 		s.Observer = func(Event) {}
 	}
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }

@@ -63,15 +63,15 @@ func TestSizes(t *testing.T) {
 				continue
 			}
 			t.Run(kind+"/"+name, func(t *testing.T) {
-				w := newWorld(t, nil)
+				w := newServers(t, nil)
 				asked := false
-				w.shelf.before = func(http.ResponseWriter, *http.Request) bool { asked = true; return false }
+				w.storage.before = func(http.ResponseWriter, *http.Request) bool { asked = true; return false }
 				file, err := w.c.Upload(t.Context(), content, ingestclient.Meta{})
 				if !errors.Is(err, tc.want) || (err == nil) != (tc.want == nil) {
 					t.Fatalf("%v, want %v", err, tc.want)
 				}
-				if tc.want != nil && (len(w.shelf.files) != 0 || w.shelf.loads != 0) || tc.want == nil && file.Size != tc.size {
-					t.Errorf("%d complete uploads, %+v", w.shelf.loads, file)
+				if tc.want != nil && (len(w.storage.files) != 0 || w.storage.loads != 0) || tc.want == nil && file.Size != tc.size {
+					t.Errorf("%d complete uploads, %+v", w.storage.loads, file)
 				}
 				if tc.size < 0 && asked {
 					t.Error("a request was sent")
@@ -127,7 +127,7 @@ func TestReaderIsReadAgain(t *testing.T) {
 	defer func() { _ = c.Close() }()
 	s.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterBytes: 1 << 16, Count: 2})
 	b := content(8 << 20)
-	file, err := c.UploadReader(t.Context(), "dir/r.bin", bytes.NewReader(b), int64(len(b)), ingestclient.Meta{})
+	file, err := c.Upload(t.Context(), ingestclient.ReaderContent("dir/r.bin", bytes.NewReader(b), int64(len(b))), ingestclient.Meta{})
 	if err != nil || file.Name != "r.bin" || file.Attempts < 2 || !bytes.Equal(s.Content(t, file.FileID), b) {
 		t.Errorf("%+v, %v", file, err)
 	}

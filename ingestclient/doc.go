@@ -2,7 +2,7 @@
 // TLS, with access tokens of a service account, while certificates, trust and
 // tokens change under it.
 //
-//	id, err := rotation.Open(ctx, rotation.Config{Source: rotation.Files(files)})
+//	id, err := rotation.Open(ctx, rotation.Config{Source: files.Source(set)})
 //	c, err := ingestclient.New(ingestclient.Config{
 //		TokenURL: "https://admin:8000/api/v1/auth/token",
 //		ClientID: "sa_prod_ingester_1a2b3c4d", ClientSecret: readSecret,
@@ -14,26 +14,25 @@
 //
 // A token may be bound to the certificate it was fetched with (RFC 8705); with
 // another one it is worth a 401. So the client publishes the two as one
-// immutable value, a pinned generation of the identity and its token, and each
-// attempt takes that value once. After a rotation the client pins the new
-// generation, fetches a token over it, and only then swaps; requests in flight
-// finish on the old pair, which is given back after the last of them. If the
-// new token cannot be had, the old pair keeps working and refreshing itself as
-// long as its certificate is valid. A JWT that carries no binding is taken over
-// without a fetch; an opaque token is assumed to be bound.
+// immutable value, a lease of a generation of the identity and its token, and each
+// attempt takes that value once. After a rotation the client leases the new
+// generation, fetches a token over it, and only then uses both. Requests in flight
+// end on the old pair, whose lease is returned after the last of them. If there is no
+// new token, the old pair stays in use, and is refreshed as long as its certificate
+// is valid. A JWT without a binding is used with the new certificate too; an opaque
+// token is assumed to be bound.
 //
 // # Tokens
 //
-// A token that is good is handed out without a lock. It is refreshed in the
-// background 60 s before its end (a fifth of its life if that is shorter, and a
-// little earlier by chance) and handed out until 5 s before it. A failed refresh
-// costs nothing while the token lives. Fetches are shared, run on the client's
-// own time and never on a caller's deadline, and every caller waits until its
-// own deadline at most. However many callers there are, the endpoint is asked no
-// more than five times a second; after a failure it is left alone for longer and
-// longer, and callers get the last answer at once. A changed secret or a new
-// certificate ends such a pause, and an endpoint that is back is noticed within a
-// second. The client proves who it is by a secret, a signature or its certificate.
+// A valid token is used without a lock. It is refreshed in the background 60 s before
+// its end (a fifth of its life if that is shorter, and a little earlier by chance)
+// and used until 5 s before its end. A failed refresh delays nobody while the token
+// is valid. Callers share one token request. It does not end with the deadline of a
+// caller, and each caller waits until its own deadline at most. The endpoint gets at
+// most five requests a second, with any number of callers. After a failure there is a
+// pause that grows, in which callers get the last error at once. A changed secret or
+// a new certificate ends the pause; that the endpoint is back is noticed within a
+// second. The client authenticates by a secret, a signature or its certificate.
 //
 // # Uploads
 //
@@ -47,14 +46,13 @@
 // # Storage Elements
 //
 // One client serves several elements with one token: a configured list with
-// priorities, or what the Admin Module's registry says. The next one is asked, at
-// once, when the first is down, full or in a mode that takes no uploads; who was
-// found so is set aside for a while, so that a dead element costs an attempt per
-// pause and not one per file. With several elements, an element must say 100
-// Continue before it gets any byte of a file, so that one that hangs has got
-// nothing and the next one can be asked. An attempt without an outcome ties the upload to
-// its element. Metadata and Download look at each until one has the file; Files
-// lists what one of them has.
+// priorities, or the list of the Admin Module's registry. If the first element is
+// down, full or in a mode without uploads, the next one is tried at once. The first
+// one is then avoided for a while, so that it costs an attempt for each pause and not
+// for each file. With several elements, an element must send 100 Continue before it
+// gets any byte of a file: one that hangs has got nothing, and the next one can be
+// tried. After an attempt without an outcome only its element is tried again. Metadata
+// and Download ask each element until one has the file; Files lists the files of one.
 //
 // # What is repeated
 //

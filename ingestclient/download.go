@@ -2,6 +2,7 @@ package ingestclient
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,14 +13,15 @@ import (
 	"net/http/httptrace"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/tlsalert"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// Metadata looks up what is stored under id. SHA256 and Size are the Storage
-// Element's words. An id that is not there is [ErrNotFound].
+// Metadata looks up what is stored under id. SHA256 and Size are as the Storage
+// Element reports them. The error for an unknown id is [ErrNotFound].
 func (c *Client) Metadata(ctx context.Context, id string) (*File, error) {
 	var rec *File
-	n, err := c.read(ctx, "looking up", id, func(ctx context.Context, p place) (e *RequestError) {
+	n, err := c.readFrom(ctx, "looking up", id, func(ctx context.Context, p destination) (e *RequestError) {
 		rec, e = c.lookUp(ctx, p, id)
 		return e
 	})
@@ -30,13 +32,12 @@ func (c *Client) Metadata(ctx context.Context, id string) (*File, error) {
 	return rec, nil
 }
 
-// Download writes the content stored under id to w. Size and SHA256 of the
-// File are computed from what was written. It is repeated only as long as
-// nothing was written.
+// Download writes the content stored under id to w. Size and SHA256 of the File are
+// computed from the bytes written. A failure is repeated only if nothing was written.
 func (c *Client) Download(ctx context.Context, id string, w io.Writer) (*File, error) {
 	var rec *File
-	n, err := c.read(ctx, "downloading", id, func(ctx context.Context, p place) (e *RequestError) {
-		rec, e = c.copy(ctx, p, id, w)
+	n, err := c.readFrom(ctx, "downloading", id, func(ctx context.Context, p destination) (e *RequestError) {
+		rec, e = c.downloadTo(ctx, p, id, w)
 		return e
 	})
 	if err != nil {
@@ -46,8 +47,9 @@ func (c *Client) Download(ctx context.Context, id string, w io.Writer) (*File, e
 	return rec, nil
 }
 
-// read repeats a GET with a credential each time, and asks each element.
-func (c *Client) read(ctx context.Context, op, id string, try func(context.Context, place) *RequestError) (int, error) {
+// readFrom repeats a GET, with the current credential each time, and asks each
+// element. It returns the number of attempts.
+func (c *Client) readFrom(ctx context.Context, op, id string, try func(context.Context, destination) *RequestError) (int, error) {
 	if !validID(id) {
 		return 0, &RequestError{Op: op, Name: fmt.Sprintf("%q", clean(id)), Attempt: 1, Err: fmt.Errorf("%w: not an id", ErrNotFound)}
 	}
@@ -57,25 +59,25 @@ func (c *Client) read(ctx context.Context, op, id string, try func(context.Conte
 	}
 	defer leave()
 	return c.repeat(ctx, func(int) *RequestError {
-		elements, err := c.fleet.all(ctx)
+		elements, err := c.selector.all(ctx)
 		if err != nil {
-			e := (&upload{name: id}).homeless(ctx, err)
+			e := (&upload{name: id}).noElement(ctx, err)
 			e.Op = op
 			return e
 		}
-		cred, err := c.keeper.get(ctx)
+		cred, err := c.tokens.get(ctx)
 		if err != nil {
 			e := (&upload{name: id}).noToken(ctx, err)
 			e.Op = op
 			return e
 		}
-		defer cred.lease.done()
-		return search(ctx, elements, func(at *element) *RequestError { return try(ctx, place{cred, at}) })
+		defer cred.lease.unref()
+		return search(ctx, elements, func(at *element) *RequestError { return try(ctx, destination{cred, at}) })
 	})
 }
 
-// search asks one element after the other for what only one of them has. It is
-// not found only if all say so: one that cannot be asked may have it.
+// search asks one element after the other for a file that only one of them has. The
+// result is ErrNotFound only if all say so: one that cannot be asked may have it.
 func search(ctx context.Context, elements []*element, ask func(*element) *RequestError) (missing *RequestError) {
 	for _, at := range elements {
 		e := ask(at)
@@ -85,8 +87,8 @@ func search(ctx context.Context, elements []*element, ask func(*element) *Reques
 		e.Element = at.base
 		switch {
 		case errors.Is(e, ErrNotFound):
-			missing = orElse(missing, e)
-		case e.Retryable && down(e) && ctx.Err() == nil:
+			missing = cmp.Or(missing, e)
+		case e.Retryable && isElementFault(e) && ctx.Err() == nil:
 			missing = e
 		default:
 			return e
@@ -95,14 +97,7 @@ func search(ctx context.Context, elements []*element, ask func(*element) *Reques
 	return missing
 }
 
-func orElse(e, otherwise *RequestError) *RequestError {
-	if e != nil {
-		return e
-	}
-	return otherwise
-}
-
-func (c *Client) lookUp(ctx context.Context, p place, id string) (*File, *RequestError) {
+func (c *Client) lookUp(ctx context.Context, p destination, id string) (*File, *RequestError) {
 	var raw []byte
 	e := c.send(ctx, p, request{op: "looking up", name: id, url: p.at.file(id)}, func(resp *http.Response) (err error) {
 		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -120,12 +115,12 @@ func (c *Client) lookUp(ctx context.Context, p place, id string) (*File, *Reques
 	return rec, nil
 }
 
-func (c *Client) copy(ctx context.Context, p place, id string, w io.Writer) (*File, *RequestError) {
+func (c *Client) downloadTo(ctx context.Context, p destination, id string, w io.Writer) (*File, *RequestError) {
 	rec := &File{FileID: id, Element: p.at.base}
 	sum := sha256.New()
-	out := &sink{w: io.MultiWriter(w, sum)}
-	// What w has taken cannot be taken back, so only a failure before the first
-	// byte may be repeated; the caller can compare SHA256 with Metadata's.
+	out := &trackingWriter{w: io.MultiWriter(w, sum)}
+	// Bytes written to w cannot be taken back, so only a failure before the first one
+	// may be repeated. The caller can compare SHA256 with that of Metadata.
 	e := c.send(ctx, p, request{op: "downloading", name: id, url: p.at.file(id) + "/download"}, func(resp *http.Response) (err error) {
 		rec.Size, err = io.Copy(out, resp.Body)
 		return err
@@ -141,28 +136,28 @@ func (c *Client) copy(ctx context.Context, p place, id string, w io.Writer) (*Fi
 	return rec, nil
 }
 
-// sink remembers its own errors: io.Copy does not say which side failed.
-type sink struct {
+// trackingWriter keeps its own errors: io.Copy does not tell which side failed.
+type trackingWriter struct {
 	w   io.Writer
 	err error
 }
 
-func (s *sink) Write(p []byte) (int, error) {
+func (s *trackingWriter) Write(p []byte) (int, error) {
 	n, err := s.w.Write(p)
 	s.err = err
 	return n, err
 }
 
-// request is one that carries no file: a GET, or a POST if it has a form.
+// request is a request without a file: a GET, or a POST if it has a form.
 type request struct {
 	op, name, url string
 	form          *form
 	bare          bool // without a token
-	every         bool // every answer is used, not only a 200
+	every         bool // any status is passed to use, not only 200
 }
 
-// send sends one request without a file and hands a 200 to use, under a watch.
-func (c *Client) send(ctx context.Context, p place, r request, use func(*http.Response) error) *RequestError {
+// send sends one request without a file, under a progressWatch, and passes a 200 to use.
+func (c *Client) send(ctx context.Context, p destination, r request, use func(*http.Response) error) *RequestError {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w := newWatch(c.settings, cancel)
@@ -170,17 +165,17 @@ func (c *Client) send(ctx context.Context, p place, r request, use func(*http.Re
 	fail := func(err error) *RequestError {
 		return &RequestError{Op: r.op, Name: r.name, Retryable: ctx.Err() == nil || errors.Is(context.Cause(ctx), ErrNoAnswer), Err: err}
 	}
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { w.await() }}
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { w.expectResponse() }}
 	req, err := r.build(httptrace.WithClientTrace(ctx, trace))
 	if err != nil {
 		return fail(err)
 	}
-	c.sign(req, p.cred)
+	c.setHeaders(req, p.cred)
 	if r.bare {
 		req.Header.Del("Authorization")
 	}
 	sent := time.Now()
-	resp, err := roundTrip(p.cred.lease.storage, req)
+	resp, err := tlsalert.RoundTrip(p.cred.lease.storage, req)
 	if err != nil {
 		e := fail(transportError(ctx, err))
 		if errors.Is(err, rotation.ErrRetired) {
@@ -189,17 +184,17 @@ func (c *Client) send(ctx context.Context, p place, r request, use func(*http.Re
 		return e
 	}
 	defer func() {
-		_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // a little that is left must not cost the connection
+		_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // a body that was read to its end keeps the connection usable
 		_ = resp.Body.Close()
 	}()
-	w.resume()
+	w.expectContent()
 	if resp.StatusCode != http.StatusOK && !r.every {
-		raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status says enough
+		raw, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer)) // the status alone is enough
 		e := fail(nil)
 		e.Retryable = e.answered(resp, raw, p.cred.token, sent) != never
 		return e
 	}
-	resp.Body = &watched{resp.Body, w}
+	resp.Body = &watchedBody{resp.Body, w}
 	if err := use(resp); err != nil {
 		return fail(transportError(ctx, err))
 	}
@@ -217,13 +212,13 @@ func (r request) build(ctx context.Context) (*http.Request, error) {
 	return req, err
 }
 
-// watched tells the watch what comes in.
-type watched struct {
+// watchedBody reports each read to a progressWatch.
+type watchedBody struct {
 	io.ReadCloser
-	watch *watch
+	watch *progressWatch
 }
 
-func (r *watched) Read(p []byte) (int, error) {
+func (r *watchedBody) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p)
 	r.watch.move(n)
 	return n, err

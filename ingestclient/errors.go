@@ -7,17 +7,18 @@ import (
 	"time"
 )
 
-// What went wrong, for errors.Is. Tokens first.
+// Errors for errors.Is, those about tokens first.
 var (
-	// ErrCredentials: the token endpoint knows the account not, or not this secret.
+	// ErrCredentials: unknown client id, or wrong secret, key or certificate.
 	ErrCredentials = errors.New("credentials refused")
 	// ErrTokenEndpoint: unreachable, overloaded or failing.
 	ErrTokenEndpoint = errors.New("token endpoint unavailable")
-	// ErrTokenAnswer: 200, but no token in it that could be sent.
+	// ErrTokenAnswer: 200 without a token that can be sent.
 	ErrTokenAnswer = errors.New("token answer not usable")
-	// ErrTokenBinding: RFC 8705: something between us and the endpoint ends TLS.
+	// ErrTokenBinding: the token is bound to another certificate than ours (RFC 8705 §3):
+	// a proxy on the way to the endpoint ends TLS.
 	ErrTokenBinding = errors.New("token is bound to another certificate")
-	// ErrUnauthorized: 401, also with a fresh token. With [ErrClock] if a clock that is off explains it.
+	// ErrUnauthorized: 401, also with a new token. It comes with [ErrClock] if a wrong clock explains it.
 	ErrUnauthorized = errors.New("token rejected by the storage element")
 	// ErrForbidden: 403.
 	ErrForbidden = errors.New("not allowed")
@@ -35,19 +36,19 @@ var (
 	ErrRejected = errors.New("request rejected")
 	// ErrServer: 408, 425, 429 and 5xx.
 	ErrServer = errors.New("storage element failed")
-	// ErrUnavailable: the element itself says that it is not ready; from Client.Probe only.
+	// ErrUnavailable: the element says that it is not ready; from Client.Probe only.
 	ErrUnavailable = errors.New("storage element is not ready")
-	// ErrClock: a rejected token was not valid yet, or no more, by the clock of the element that rejected it.
+	// ErrClock: a rejected token was not yet valid, or expired, by the clock of the element that rejected it.
 	ErrClock = errors.New("the clocks differ")
-	// ErrAnswer: 2xx, but not what the API promises.
+	// ErrAnswer: 2xx, but not in the form of the API.
 	ErrAnswer = errors.New("answer not usable")
 	// ErrChecksum: by size or SHA-256; RequestError.FileID names it.
 	ErrChecksum = errors.New("stored content differs from what was sent")
 	// ErrFileChanged: nothing was stored.
 	ErrFileChanged = errors.New("file changed while it was read")
-	// ErrContent: also a negative size. Nothing was stored.
+	// ErrContent: it could not be read, or its size is negative. Nothing was stored.
 	ErrContent = errors.New("reading the content failed")
-	// ErrConnection: dialling, or lost on the way.
+	// ErrConnection: there is none, or it was lost.
 	ErrConnection = errors.New("connection failed")
 	// ErrTLSPeer: one side did not accept the other; also every [ErrServerCertificate] and [ErrClientCertificate].
 	ErrTLSPeer = errors.New("TLS peer refused")
@@ -61,7 +62,7 @@ var (
 	ErrTooSlow = errors.New("slower than the minimum rate")
 	// ErrNoAnswer: Config.ResponseTimeout.
 	ErrNoAnswer = errors.New("no answer within the response timeout")
-	// ErrAmbiguous: never retried without an id that makes it safe.
+	// ErrAmbiguous: repeated only with an id that makes it safe.
 	ErrAmbiguous = errors.New("sent completely, outcome unknown: it may be stored")
 	// ErrClosed: Shutdown or Close was called.
 	ErrClosed = errors.New("ingest client is closed")
@@ -109,9 +110,9 @@ type RequestError struct {
 	Err       error
 
 	retryAfter time.Duration
-	token      *token // that was sent, of a 401
-	retired    *lease // that was no longer to be had; nothing was sent
-	elsewhere  bool   // another element may be asked at once
+	token      *token // the one that was sent, after a 401
+	retired    *lease // the one whose generation was retired; nothing was sent
+	elsewhere  bool   // another element may be tried at once
 }
 
 func (e *RequestError) Error() string {

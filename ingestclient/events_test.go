@@ -32,7 +32,7 @@ func TestEventsAreNotChanged(t *testing.T) {
 				}
 			})
 		}
-		c := over(t, cfg, ingestclient.NewRotor((&endpoint{status: 503}).grip(1)))
+		c := over(t, cfg, ingestclient.NewFakeIdentity((&fakeServers{status: 503}).generation(1)))
 		for range 20 {
 			ctx, giveUp := context.WithCancel(t.Context())
 			time.AfterFunc(time.Millisecond, giveUp) // between two attempts

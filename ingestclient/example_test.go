@@ -10,6 +10,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -17,7 +18,7 @@ import (
 func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	id, err := rotation.Open(ctx, rotation.Config{Source: rotation.Files(rotation.FileSet{
+	id, err := rotation.Open(ctx, rotation.Config{Source: files.Source(files.Set{
 		Cert: "/etc/ingester/tls.crt", Key: "/etc/ingester/tls.key", CA: "/etc/ingester/ca.crt",
 	})})
 	if err != nil {
@@ -45,10 +46,10 @@ func Example() {
 
 // Content that is not a file: anything that can be read at an offset, of a size
 // that is known.
-func ExampleClient_UploadReader() {
+func ExampleReaderContent() {
 	var c *ingestclient.Client // of New
 	text := "kept for a year"
-	_, err := c.UploadReader(context.Background(), "note.txt", strings.NewReader(text), int64(len(text)), ingestclient.Meta{ContentType: "text/plain"})
+	_, err := c.Upload(context.Background(), ingestclient.ReaderContent("note.txt", strings.NewReader(text), int64(len(text))), ingestclient.Meta{ContentType: "text/plain"})
 	switch {
 	case errors.Is(err, ingestclient.ErrAmbiguous):
 		// It may be stored. Sending it again could store it twice.

@@ -10,19 +10,18 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Hooks for the external tests: parsers and pure functions under their own
-// names, and a rotating identity whose round trippers a test chooses, because a
-// synctest bubble cannot hold sockets.
+// For the external tests: parsers and pure functions, and a fake of a rotating
+// identity whose round trippers the test chooses, because a synctest bubble must
+// not use sockets.
 var (
-	Schedule   = schedule
-	ParseError = parseError
-	Clean      = clean
-	CleanName  = cleanName
-	RetryAfter = retryAfter
-	Backoff    = backoff
-	Hold       = hold
-	ByStatus   = byStatus
-	LastWord   = lastWord
+	RefreshTimes = refreshTimes
+	ParseError   = parseError
+	Clean        = clean
+	CleanName    = cleanName
+	RetryAfter   = retryAfter
+	Backoff      = tokenPause
+	HoldFor      = holdFor
+	ByStatus     = byStatus
 )
 
 const (
@@ -53,7 +52,7 @@ type ParsedToken struct {
 
 func ParseToken(body []byte) (ParsedToken, error) {
 	a, err := parseTokenAnswer(body)
-	return ParsedToken{a.secret, a.life, a.known, a.cnf, a.x5t}, err
+	return ParsedToken{a.secret, a.lifetime, a.known, a.cnf, a.x5t}, err
 }
 
 // ParsedAnswer is what an upload answer came out as.
@@ -73,27 +72,29 @@ func ParsePage(raw []byte) ([]*File, int, error) {
 	return p.files, p.total, err
 }
 
-// Grip is one generation of a Rotor.
-type Grip struct {
+// FakeGeneration is one generation of a FakeIdentity.
+type FakeGeneration struct {
 	Number         uint64
 	Thumb          string
 	NotAfter       time.Time
 	Storage, Token http.RoundTripper
 }
 
-// Rotor is a rotating identity made of Grips; it counts what is leased.
-type Rotor struct {
+// FakeIdentity is a rotating identity made of FakeGenerations; it counts their leases.
+type FakeIdentity struct {
 	mu     sync.Mutex
-	cur    Grip
+	cur    FakeGeneration
 	fns    []func()
 	leased map[uint64]int
 	Closed int
 }
 
-func NewRotor(g Grip) *Rotor { return &Rotor{cur: g, leased: map[uint64]int{}} }
+func NewFakeIdentity(g FakeGeneration) *FakeIdentity {
+	return &FakeIdentity{cur: g, leased: map[uint64]int{}}
+}
 
 // Set publishes g and notifies, as a rotation does.
-func (r *Rotor) Set(g Grip) {
+func (r *FakeIdentity) Set(g FakeGeneration) {
 	r.mu.Lock()
 	r.cur = g
 	fns := r.fns
@@ -104,13 +105,13 @@ func (r *Rotor) Set(g Grip) {
 }
 
 // Leased returns how many leases of generation n are out.
-func (r *Rotor) Leased(n uint64) int {
+func (r *FakeIdentity) Leased(n uint64) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.leased[n]
 }
 
-func (r *Rotor) lease() *lease {
+func (r *FakeIdentity) lease() *lease {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.cur
@@ -125,8 +126,8 @@ func (r *Rotor) lease() *lease {
 	})
 }
 
-// NewOver is New over a Rotor; jitter replaces the random numbers, nil keeps them.
-func NewOver(cfg Config, r *Rotor, jitter func() float64) (*Client, error) {
+// NewWithFake is New with a FakeIdentity; jitter replaces the random numbers, nil keeps them.
+func NewWithFake(cfg Config, r *FakeIdentity, jitter func() float64) (*Client, error) {
 	s, err := cfg.parse(&rotation.Identity{})
 	if err != nil {
 		return nil, err
@@ -134,7 +135,7 @@ func NewOver(cfg Config, r *Rotor, jitter func() float64) (*Client, error) {
 	if jitter != nil {
 		s.jitter = jitter
 	}
-	return newClient(s, identity{
+	return newClient(s, leaseSource{
 		lease: r.lease,
 		subscribe: func(fn func()) func() {
 			r.mu.Lock()
@@ -173,11 +174,11 @@ func Next(cfg Config, failures []*RequestError, d time.Duration) (waits []time.D
 	return waits
 }
 
-// TakeToken takes what an attempt takes, and gives it back.
+// TakeToken takes a credential as an attempt does, and returns its lease.
 func (c *Client) TakeToken(ctx context.Context) error {
-	cred, err := c.keeper.get(ctx)
+	cred, err := c.tokens.get(ctx)
 	if err == nil {
-		cred.lease.done()
+		cred.lease.unref()
 	}
 	return err
 }

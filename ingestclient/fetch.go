@@ -13,12 +13,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/tlsalert"
 )
 
 const userAgent = "artstore-ingestclient"
 
-// oauthCodes are the error codes that may appear in errors and logs. A list of
-// what is allowed, because anything else in that body can be an echo of the request.
+// oauthCodes are the error codes that may appear in errors and logs. Other text of the
+// body may be an echo of the request, and so of the secret.
 var oauthCodes = []string{
 	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
 	"access_denied", "server_error", "temporarily_unavailable", "slow_down", "rate_limit_exceeded",
@@ -27,7 +29,7 @@ var oauthCodes = []string{
 // tokenRequest builds the request of either dialect: RFC 6749 section 4.4.2, or
 // the JSON object of the Python Admin Module, whose grant_type is optional but
 // has only this value. now is the endpoint's time.
-func (s *settings) tokenRequest(ctx context.Context, p proof, now time.Time) (*http.Request, error) {
+func (s *settings) tokenRequest(ctx context.Context, p clientCredential, now time.Time) (*http.Request, error) {
 	h := http.Header{}
 	var body []byte
 	if s.Dialect == JSON {
@@ -64,10 +66,9 @@ func (s *settings) tokenRequest(ctx context.Context, p proof, now time.Time) (*h
 	return req, nil
 }
 
-// fetch asks the token endpoint over l. It uses the RoundTripper directly, so
-// that no redirect is followed with the secret. Fetches do not overlap: c is
-// theirs alone.
-func (s *settings) fetch(ctx context.Context, l *lease, p proof, c *clock) (*token, error) {
+// fetch sends one token request over l. It uses the RoundTripper directly, so that the
+// secret follows no redirect. Calls do not overlap, so they need no lock for c.
+func (s *settings) fetch(ctx context.Context, l *lease, p clientCredential, c *clock) (*token, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.TokenTimeout)
 	defer cancel()
 	start := time.Now()
@@ -75,7 +76,7 @@ func (s *settings) fetch(ctx context.Context, l *lease, p proof, c *clock) (*tok
 	if err != nil {
 		return nil, &AuthError{Temporary: true, Err: err} // a signer in hardware may come back
 	}
-	resp, err := roundTrip(l.token, req)
+	resp, err := tlsalert.RoundTrip(l.token, req)
 	if err != nil {
 		return nil, &AuthError{Temporary: true, Err: fmt.Errorf("%w: %w", ErrTokenEndpoint, transportError(ctx, err))}
 	}
@@ -84,7 +85,7 @@ func (s *settings) fetch(ctx context.Context, l *lease, p proof, c *clock) (*tok
 	if err != nil {
 		return nil, &AuthError{Status: resp.StatusCode, Temporary: true, Err: fmt.Errorf("%w: %w", ErrTokenEndpoint, transportError(ctx, err))}
 	}
-	moved := c.learn(resp.Header, start, time.Now())
+	moved := c.adjust(resp.Header, start, time.Now())
 	if resp.StatusCode != http.StatusOK {
 		e := refusal(resp, body)
 		// The assertion was dated by a wrong clock; the next one will not be.

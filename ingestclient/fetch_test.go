@@ -26,7 +26,7 @@ type seenRequest struct {
 func askOnce(t *testing.T, change func(*ingestclient.Config)) seenRequest {
 	t.Helper()
 	var seen seenRequest
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	cfg := w.cfg
 	cfg.TokenURL = w.serve(func(rw http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
@@ -34,7 +34,7 @@ func askOnce(t *testing.T, change func(*ingestclient.Config)) seenRequest {
 		fmt.Fprint(rw, `{"access_token":"tok","expires_in":60}`)
 	})
 	change(&cfg)
-	c, err := ingestclient.NewOver(cfg, w.rotor, mid)
+	c, err := ingestclient.NewWithFake(cfg, w.fake, mid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestTokenRefusals(t *testing.T) {
 		"not a token":    {200, ``, `{"access_token":"s3cret:%&","expires_in":0}`, ingestclient.ErrTokenAnswer, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, nil)
+			w := newServers(t, nil)
 			var elsewhere atomic.Int64
 			target := w.serve(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) })
 			w.cfg.TokenURL = w.serve(func(rw http.ResponseWriter, _ *http.Request) {
@@ -109,7 +109,7 @@ func TestTokenRefusals(t *testing.T) {
 				rw.WriteHeader(tc.status)
 				_, _ = io.WriteString(rw, tc.body)
 			})
-			c := over(t, w.cfg, w.rotor)
+			c := over(t, w.cfg, w.fake)
 			_, err := c.Metadata(t.Context(), "f1")
 			auth, ok := errors.AsType[*ingestclient.AuthError](err)
 			if !ok || !errors.Is(err, tc.want) || auth.Status != tc.status || auth.Code != tc.code || auth.Temporary != tc.temporary {
@@ -149,7 +149,7 @@ func TestCleartextByName(t *testing.T) {
 			fmt.Fprint(w, `{"access_token":"tok"}`)
 			return
 		}
-		(&shelf{}).ServeHTTP(w, r)
+		(&storageServer{}).ServeHTTP(w, r)
 	}))
 	defer srv.Close()
 	cfg := config()
@@ -183,7 +183,7 @@ func TestSecretGetsItsContextFromTheClient(t *testing.T) {
 		<-ctx.Done() // ends with Close, not with the caller
 		return secret.String{}, ctx.Err()
 	}
-	c := over(t, cfg, ingestclient.NewRotor((&endpoint{}).grip(1)))
+	c := over(t, cfg, ingestclient.NewFakeIdentity((&fakeServers{}).generation(1)))
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-entered; cancel() }()
 	if _, err := c.Metadata(ctx, "f1"); !errors.Is(err, context.Canceled) {

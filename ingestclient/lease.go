@@ -7,12 +7,11 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient/internal/wire"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -22,15 +21,15 @@ const expectWait = 3 * time.Second
 
 const dialTimeout = 10 * time.Second
 
-// identity is what the client needs of a rotating identity.
-type identity struct {
+// leaseSource is what the client needs of a rotating identity.
+type leaseSource struct {
 	lease     func() *lease              // pins the current generation
 	subscribe func(func()) (stop func()) // calls back after a change
 	close     func()                     // closes the connections of all generations
 }
 
-// dialer dials for uploads, with fewer system calls: bench/ingest shows what they
-// save.
+// dialer dials for uploads. Its connections need fewer system calls; bench/ingest
+// measures how much that saves.
 func dialer() func(ctx context.Context, network, addr string) (net.Conn, error) {
 	d := &net.Dialer{Timeout: dialTimeout}
 	var records wire.Coalescer
@@ -43,11 +42,11 @@ func dialer() func(ctx context.Context, network, addr string) (net.Conn, error) 
 	}
 }
 
-// rotating adapts id. Tokens and uploads have a transport of their own, so that a
+// rotatingSource adapts id. Tokens and uploads have a transport of their own, so that a
 // full upload pool cannot keep a token request waiting. Tokens go over HTTP/1.1:
 // HTTP/2 has nothing to offer for one request an hour, and net/http loses the alert
 // of a server that refuses our certificate where it arrives before the request.
-func rotating(id *rotation.Identity, s *settings) (identity, error) {
+func rotatingSource(id *rotation.Identity, s *settings) (leaseSource, error) {
 	storage, errStorage := id.Transport(rotation.TransportOptions{
 		HTTP1Only: !s.HTTP2, MaxConnsPerHost: s.PoolSize, ExpectContinueTimeout: expectWait, DialContext: dialer(),
 		MinVersion: s.MinVersion, CipherSuites: s.CipherSuites, Trust: s.StorageTrust, Proxy: s.StorageProxy,
@@ -56,15 +55,15 @@ func rotating(id *rotation.Identity, s *settings) (identity, error) {
 		HTTP1Only: true, MaxConnsPerHost: 2, MinVersion: s.MinVersion, CipherSuites: s.CipherSuites, Trust: s.TokenTrust, Proxy: s.TokenProxy,
 	})
 	if err := errors.Join(errStorage, errTokens); err != nil {
-		return identity{}, err
+		return leaseSource{}, err
 	}
 	plain := cleartextTransport(s)
-	return identity{
+	return leaseSource{
 		lease: func() *lease {
 			l := id.Lease()
 			gen := l.Generation()
 			return newLease(lease{
-				number: gen.Number(), thumb: l.Thumbprint(), serial: pemfile.Serial(gen.Leaf()), notAfter: gen.Leaf().NotAfter,
+				number: gen.Number(), thumb: l.Thumbprint(), serial: certs.Serial(gen.Leaf()), notAfter: gen.Leaf().NotAfter,
 				storage: s.Wrap(byScheme{l.RoundTripper(storage), plain}), token: s.Wrap(byScheme{l.RoundTripper(tokens), plain}), release: l.Release,
 			})
 		},
@@ -94,10 +93,10 @@ func (b byScheme) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.plain.RoundTrip(r)
 }
 
-// cleartext is the identity of a client that has none.
-func cleartext(s *settings) identity {
+// cleartextSource is the identity of a client that has none.
+func cleartextSource(s *settings) leaseSource {
 	t := cleartextTransport(s)
-	return identity{
+	return leaseSource{
 		lease:     func() *lease { return newLease(lease{storage: s.Wrap(t), token: s.Wrap(t), release: func() {}}) },
 		subscribe: func(func()) func() { return func() {} },
 		close:     t.CloseIdleConnections,
@@ -112,9 +111,9 @@ func cleartextTransport(s *settings) *http.Transport {
 	}
 }
 
-// lease is one pinned generation. It is released when the client has moved on
-// and the last request that uses it is over, so a request started with the old
-// certificate and its token ends with them.
+// lease is one leased generation of the identity. It is returned when the client has
+// moved to another one and the last request over it has ended. So a request that
+// began with a certificate and its token ends with them.
 type lease struct {
 	number   uint64
 	thumb    string    // RFC 8705 x5t#S256, "" without a certificate
@@ -127,7 +126,7 @@ type lease struct {
 	gone     *atomic.Bool // the identity has retired it
 }
 
-// newLease starts with one reference, the client's own.
+// newLease returns l with one reference, the client's own.
 func newLease(l lease) *lease {
 	l.refs = new(atomic.Int64)
 	l.refs.Store(1)
@@ -135,7 +134,8 @@ func newLease(l lease) *lease {
 	return &l
 }
 
-// describe is what logs say of the certificate, with the lowest protocol that is spoken and the suites that were chosen for it.
+// describe returns log attributes: the certificate, the lowest TLS version that is
+// spoken, and the cipher suites if they were configured.
 func (l *lease) describe(s *settings) []any {
 	attrs := []any{"protocol", strings.ReplaceAll(tls.VersionName(s.MinVersion), " ", "v"), "serial", l.serial, "fingerprint", l.thumb, "not_after", l.notAfter}
 	if len(s.CipherSuites) == 0 {
@@ -148,7 +148,8 @@ func (l *lease) describe(s *settings) []any {
 	return append(attrs, "cipher_suites", strings.Join(names, ":"))
 }
 
-// acquire adds a reference unless the lease is already on its way out.
+// acquire adds a reference. False means that there was none left: the generation was
+// returned.
 func (l *lease) acquire() bool {
 	for {
 		n := l.refs.Load()
@@ -161,9 +162,9 @@ func (l *lease) acquire() bool {
 	}
 }
 
-// done gives one reference back; the last one returns the generation to the
-// identity, which then closes what no other holder needs.
-func (l *lease) done() {
+// unref ends one reference; the last one returns the generation to the identity,
+// which closes the connections that no other holder needs.
+func (l *lease) unref() {
 	if l.refs.Add(-1) == 0 {
 		l.release()
 	}
@@ -174,32 +175,9 @@ func (l *lease) expired(now time.Time) bool {
 	return l.gone.Load() || !l.notAfter.IsZero() && !now.Before(l.notAfter)
 }
 
-// credential is what a request is made with. It is published as one value: no
-// request ever pairs the token of one certificate with the connections of another.
+// credential is the lease and the token of a request. It is published as one value,
+// so that no request has the token of one certificate and the connections of another.
 type credential struct {
 	lease *lease
 	token *token // nil: none yet, or rejected
-}
-
-// life is the context of everything that outlives a caller; it ends with Close.
-// It has no parent, because New takes no context: a client outlives the call that makes it.
-type life struct {
-	over chan struct{}
-	once sync.Once
-}
-
-func newLife() *life { return &life{over: make(chan struct{})} }
-
-func (l *life) end()                        { l.once.Do(func() { close(l.over) }) }
-func (l *life) Done() <-chan struct{}       { return l.over }
-func (l *life) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (l *life) Value(any) any               { return nil }
-
-func (l *life) Err() error {
-	select {
-	case <-l.over:
-		return context.Canceled
-	default:
-		return nil
-	}
 }

@@ -49,7 +49,7 @@ func (c *Client) Files(ctx context.Context, url string) iter.Seq2[*File, error] 
 		}
 		for restart := 0; ; restart++ {
 			stop := false
-			err := c.list(ctx, at, func(f *File) bool {
+			err := c.listAll(ctx, at, func(f *File) bool {
 				stop = !yield(f, nil)
 				return !stop
 			})
@@ -69,9 +69,9 @@ func listing(url string, err error) *RequestError {
 	return &RequestError{Op: "listing", Name: "files", Element: strings.TrimSuffix(url, "/"), Attempt: 1, Err: err}
 }
 
-// element is one of the client's own. Others get no token of ours.
+// element returns the client's element with this URL. Other servers get no token of ours.
 func (c *Client) element(ctx context.Context, url string) (*element, error) {
-	all, err := c.fleet.all(ctx)
+	all, err := c.selector.all(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -82,11 +82,10 @@ func (c *Client) element(ctx context.Context, url string) (*element, error) {
 	return all[i], nil
 }
 
-// list reads all pages once. Files that are stored meanwhile move the others to
-// later pages, where they are seen again. Files that are removed would move
-// others to pages that were read: so each page must have the last file of the
-// one before.
-func (c *Client) list(ctx context.Context, at *element, yield func(*File) bool) error {
+// listAll reads all pages once. A file that is stored meanwhile moves others to later
+// pages, where they are yielded again. A file that is removed moves others to pages
+// that were read: so each page must contain the last file of the one before.
+func (c *Client) listAll(ctx context.Context, at *element, yield func(*File) bool) error {
 	last := ""
 	for offset := 0; ; {
 		p, err := c.page(ctx, at, offset)
@@ -115,19 +114,19 @@ func (c *Client) list(ctx context.Context, at *element, yield func(*File) bool) 
 	}
 }
 
-// page reads one page. The Python element calls the offset skip; each ignores
-// the other's word.
+// page reads one page. The Python element calls the offset skip; each element ignores
+// the parameter of the other.
 func (c *Client) page(ctx context.Context, at *element, offset int) (p page, err error) {
 	_, err = c.repeat(ctx, func(int) *RequestError {
-		cred, err := c.keeper.get(ctx)
+		cred, err := c.tokens.get(ctx)
 		if err != nil {
 			e := (&upload{name: "files"}).noToken(ctx, err)
 			e.Op, e.Element = "listing", at.base
 			return e
 		}
-		defer cred.lease.done()
+		defer cred.lease.unref()
 		var e *RequestError
-		if p, e = c.askPage(ctx, place{cred, at}, offset); e != nil {
+		if p, e = c.askPage(ctx, destination{cred, at}, offset); e != nil {
 			e.Element = at.base
 		}
 		return e
@@ -135,7 +134,7 @@ func (c *Client) page(ctx context.Context, at *element, offset int) (p page, err
 	return p, err
 }
 
-func (c *Client) askPage(ctx context.Context, p place, offset int) (page, *RequestError) {
+func (c *Client) askPage(ctx context.Context, p destination, offset int) (page, *RequestError) {
 	var raw []byte
 	var ahead time.Duration
 	r := request{op: "listing", name: "files", url: p.at.files(fmt.Sprintf("?limit=%d&offset=%d&skip=%d", listPage, offset, offset))}

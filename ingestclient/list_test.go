@@ -119,14 +119,14 @@ func TestFilesOfElementsThatFail(t *testing.T) {
 	}
 }
 
-// shelfList answers as a Storage Element whose list change alters before each page.
-type shelfList struct {
+// pagedList answers as a Storage Element whose list change alters before each page.
+type pagedList struct {
 	ids    []string // the newest first
 	most   int      // of a page
-	change func(l *shelfList)
+	change func(l *pagedList)
 }
 
-func (l *shelfList) answer(w http.ResponseWriter, r *http.Request) bool {
+func (l *pagedList) answer(w http.ResponseWriter, r *http.Request) bool {
 	if r.URL.Path != "/api/v1/files" {
 		return false
 	}
@@ -146,16 +146,16 @@ func (l *shelfList) answer(w http.ResponseWriter, r *http.Request) bool {
 // A list that ends well has each file that was there all the time, whatever is
 // stored and removed between its pages.
 func TestFilesWhileTheListChanges(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	for seed := range uint64(40) {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		l := &shelfList{most: 10 + rng.IntN(10)}
+		l := &pagedList{most: 10 + rng.IntN(10)}
 		for i := range 120 {
 			l.ids = append(l.ids, fmt.Sprint("old-", i))
 		}
 		stays := slices.Clone(l.ids)
 		pages := 0
-		l.change = func(l *shelfList) {
+		l.change = func(l *pagedList) {
 			pages++
 			for range rng.IntN(4) {
 				l.ids = slices.Insert(l.ids, 0, fmt.Sprintf("new-%d-%d", pages, len(l.ids)))
@@ -166,7 +166,7 @@ func TestFilesWhileTheListChanges(t *testing.T) {
 				l.ids = slices.Delete(l.ids, gone, gone+1)
 			}
 		}
-		w.shelf.before = l.answer
+		w.storage.before = l.answer
 		seen, _, err := filesOf(t, w.c, w.cfg.Elements[0].URL)
 		if err != nil {
 			if !errors.Is(err, ingestclient.ErrAnswer) {
@@ -184,19 +184,19 @@ func TestFilesWhileTheListChanges(t *testing.T) {
 
 // Removals that move the list are noticed, and after a few of them it ends with an error.
 func TestFilesOfAListThatShrinks(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	for removals, good := range map[int]bool{1: true, 1000: false} {
-		l := &shelfList{most: 10}
+		l := &pagedList{most: 10}
 		for i := range 4000 {
 			l.ids = append(l.ids, fmt.Sprint("f-", i))
 		}
 		pages := 0
-		l.change = func(l *shelfList) {
+		l.change = func(l *pagedList) {
 			if pages++; pages > 1 && pages-1 <= removals {
 				l.ids = l.ids[12:] // more than two pages have in common
 			}
 		}
-		w.shelf.before = l.answer
+		w.storage.before = l.answer
 		seen, _, err := filesOf(t, w.c, w.cfg.Elements[0].URL)
 		if good && (err != nil || seen["f-3999"] == 0 || seen["f-12"] == 0) || !good && !errors.Is(err, ingestclient.ErrAnswer) {
 			t.Errorf("%d removals: %d files, %v", removals, len(seen), err)
@@ -206,12 +206,12 @@ func TestFilesOfAListThatShrinks(t *testing.T) {
 
 // What could hide a file is an error, never an end.
 func TestFilesOfAnswersThatAreNoList(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	for _, body := range []string{
 		`{}`, `[]`, `null`, `{"items":[]}`, `{"total":0}`, `{"items":null,"total":0}`, `{"items":[],"total":-1}`, `{"items":[],"total":3}`,
 		`{"items":[{}],"total":1}`, `{"files":[{"file_id":"a","file_size":1}],"total":1}`, `{"files":[{"file_id":"a","checksum":"` + strings.Repeat("0a", 32) + `"}],"total":1}`,
 	} {
-		w.shelf.before = func(w http.ResponseWriter, _ *http.Request) bool { fmt.Fprint(w, body); return true }
+		w.storage.before = func(w http.ResponseWriter, _ *http.Request) bool { fmt.Fprint(w, body); return true }
 		if seen, _, err := filesOf(t, w.c, w.cfg.Elements[0].URL); !errors.Is(err, ingestclient.ErrAnswer) {
 			t.Errorf("%s: %v, %v", body, seen, err)
 		}
@@ -220,10 +220,10 @@ func TestFilesOfAnswersThatAreNoList(t *testing.T) {
 
 // Times of a list are moved by what the element's clock differs.
 func TestFilesOfAnElementWithAnotherClock(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	for ahead, moved := range map[time.Duration]bool{0: false, time.Second: false, -time.Hour: true, 48 * time.Hour: true} {
 		var there time.Time // when it answers, so that it does not matter how long the request is on its way
-		w.shelf.before = func(w http.ResponseWriter, _ *http.Request) bool {
+		w.storage.before = func(w http.ResponseWriter, _ *http.Request) bool {
 			there = time.Now().Add(ahead)
 			w.Header().Set("Date", there.UTC().Format(http.TimeFormat))
 			fmt.Fprintf(w, `{"files":[{"file_id":"a","file_size":1,"checksum":"%s","created_at":%q}],"total":1}`, strings.Repeat("0a", 32), there.Format(time.RFC3339Nano))

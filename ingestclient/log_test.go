@@ -15,7 +15,7 @@ import (
 
 // What an operator reads, over a life with a rotation, a refusal and an outage.
 func TestLogLines(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	out := &logtest.Buffer{}
 	w.cfg.Logger = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	id, rotate := w.identity(0)
@@ -72,19 +72,19 @@ func TestLogLines(t *testing.T) {
 // and one when it ends, however many files wait for it.
 func TestOneLineForAnOutage(t *testing.T) {
 	for name, tc := range map[string]struct {
-		cut        func(f *fleet, down bool)
+		cut        func(f *fakeElements, down bool)
 		begin, end string
 	}{
-		"token endpoint": {func(f *fleet, down bool) { f.endpoint.status = map[bool]int{true: 503}[down] }, `level=WARN msg="token request failed"`, `level=INFO msg="token endpoint is back"`},
-		"unreachable":    {func(f *fleet, down bool) { f.endpoint.status = map[bool]int{true: -1}[down] }, `level=WARN msg="token endpoint unreachable"`, `level=INFO msg="token endpoint is back"`},
-		"element":        {func(f *fleet, down bool) { f.status = map[string]int{"a": map[bool]int{true: 503}[down]} }, `level=WARN msg="storage element fails" url=https://a`, `level=INFO msg="storage element is back" url=https://a`},
+		"token endpoint": {func(f *fakeElements, down bool) { f.fakeServers.status = map[bool]int{true: 503}[down] }, `level=WARN msg="token request failed"`, `level=INFO msg="token endpoint is back"`},
+		"unreachable":    {func(f *fakeElements, down bool) { f.fakeServers.status = map[bool]int{true: -1}[down] }, `level=WARN msg="token endpoint unreachable"`, `level=INFO msg="token endpoint is back"`},
+		"element":        {func(f *fakeElements, down bool) { f.status = map[string]int{"a": map[bool]int{true: 503}[down]} }, `level=WARN msg="storage element fails" url=https://a`, `level=INFO msg="storage element is back" url=https://a`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, out := &fleet{}, &logtest.Buffer{}
-				cfg := fleetConfig(only("https://a"))
+				f, out := &fakeElements{}, &logtest.Buffer{}
+				cfg := elementsConfig(only("https://a"))
 				cfg.MaxAttempts, cfg.Logger = 4, slog.New(slog.NewTextHandler(out, nil))
-				c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))
+				c := over(t, cfg, ingestclient.NewFakeIdentity(f.generation(1)))
 				f.set(func() { tc.cut(f, true) })
 				var all sync.WaitGroup
 				for range 8 {

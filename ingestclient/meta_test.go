@@ -8,8 +8,8 @@ import (
 )
 
 func TestMetaThatMakesNoSense(t *testing.T) {
-	f := &fleet{}
-	c := over(t, config(), ingestclient.NewRotor(f.grip(1)))
+	f := &fakeElements{}
+	c := over(t, config(), ingestclient.NewFakeIdentity(f.generation(1)))
 	for _, m := range []ingestclient.Meta{
 		{FileID: "a/b"}, {Retention: "for ever"}, {TTLDays: -1}, {TTLDays: 366}, {TTLDays: 5, Retention: "permanent"},
 	} {

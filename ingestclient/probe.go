@@ -25,21 +25,20 @@ func (c *Client) Elements(ctx context.Context) ([]Element, error) {
 		return nil, err
 	}
 	defer leave()
-	all, err := c.fleet.all(ctx)
+	all, err := c.selector.all(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("listing the storage elements: %w", err)
 	}
-	return c.fleet.public(all), nil
+	return c.selector.public(all), nil
 }
 
 // Probe asks one of the client's Storage Elements, named by its URL, whether it
-// would take a file with our token. It stores nothing and repeats nothing. The
-// questions are, in this order: whether it is ready, and what its mode and free
-// space are, without a token; a look-up of an id that nobody has; an upload
-// without a file.
+// would store a file with our token. It stores nothing and repeats nothing. It sends,
+// in this order: requests for readiness, and for mode and free space, without a token;
+// a look-up of an id that does not exist; an upload without a file.
 //
-// nil means yes. Else the error is a [*RequestError], with the same sentinels as
-// an upload's, and [ErrUnavailable] for an element that says that it is not
+// nil means yes. Otherwise the error is a [*RequestError], with the same sentinels as
+// that of an upload, and [ErrUnavailable] for an element that says that it is not
 // ready. A token that is rejected is replaced once.
 func (c *Client) Probe(ctx context.Context, url string) error {
 	ctx, leave, err := c.enter(ctx)
@@ -52,7 +51,7 @@ func (c *Client) Probe(ctx context.Context, url string) error {
 		return probing(err)
 	}
 	e := c.probe(ctx, at)
-	c.fleet.learn(at, 0, e)
+	c.selector.recordOutcome(at, 0, e)
 	if e == nil {
 		return nil
 	}
@@ -64,17 +63,18 @@ func probing(err error) *RequestError {
 	return &RequestError{Op: "probing", Name: "storage element", Attempt: 1, Err: err}
 }
 
-// probe asks with the current token, and once more with another if that one is rejected.
+// probe runs probeOnce with the current token, and once more with another one if that
+// one is rejected.
 func (c *Client) probe(ctx context.Context, at *element) *RequestError {
 	for again := true; ; again = false {
-		cred, err := c.keeper.get(ctx)
+		cred, err := c.tokens.get(ctx)
 		if err != nil {
 			e := (&upload{name: "storage element"}).noToken(ctx, err)
 			e.Op = "probing"
 			return e
 		}
-		e := c.question(ctx, place{cred, at})
-		cred.lease.done()
+		e := c.probeOnce(ctx, destination{cred, at})
+		cred.lease.unref()
 		if e == nil || e.Status != http.StatusUnauthorized {
 			return e
 		}
@@ -82,12 +82,12 @@ func (c *Client) probe(ctx context.Context, at *element) *RequestError {
 		if !again {
 			return e
 		}
-		c.keeper.invalidate(cred.token)
+		c.tokens.invalidate(cred.token)
 	}
 }
 
-// question asks everything, with one credential.
-func (c *Client) question(ctx context.Context, p place) *RequestError {
+// probeOnce sends all requests of a probe, with one credential.
+func (c *Client) probeOnce(ctx context.Context, p destination) *RequestError {
 	if e := c.askReady(ctx, p); e != nil {
 		return e
 	}
@@ -109,7 +109,7 @@ func (c *Client) question(ctx context.Context, p place) *RequestError {
 }
 
 // askReady asks as an orchestrator does, without a token.
-func (c *Client) askReady(ctx context.Context, p place) *RequestError {
+func (c *Client) askReady(ctx context.Context, p destination) *RequestError {
 	var status int
 	var raw []byte
 	r := request{op: "probing", name: readyPath, url: p.at.base + readyPath, bare: true, every: true}
@@ -135,7 +135,7 @@ func (c *Client) askReady(ctx context.Context, p place) *RequestError {
 
 // askInfo reads mode and space where an element tells them: the Python one
 // looks for the file before it looks at its mode.
-func (c *Client) askInfo(ctx context.Context, p place) *RequestError {
+func (c *Client) askInfo(ctx context.Context, p destination) *RequestError {
 	var raw []byte
 	e := c.send(ctx, p, request{op: "probing", name: infoPath, url: p.at.base + infoPath, bare: true}, func(resp *http.Response) (err error) {
 		raw, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -143,7 +143,7 @@ func (c *Client) askInfo(ctx context.Context, p place) *RequestError {
 	})
 	if e != nil {
 		if e.Status != 0 {
-			return nil // it does not tell; that is no reason to refuse it
+			return nil // an element without this API is not refused
 		}
 		return e
 	}
@@ -160,8 +160,9 @@ func (c *Client) askInfo(ctx context.Context, p place) *RequestError {
 	return e
 }
 
-// askUpload posts a form without a file: a server that would let us upload says that the file is missing.
-func (c *Client) askUpload(ctx context.Context, p place) *RequestError {
+// askUpload posts a form without a file: a server that would store a file answers that
+// the file is missing.
+func (c *Client) askUpload(ctx context.Context, p destination) *RequestError {
 	f, err := emptyForm()
 	if err != nil {
 		return probing(err)

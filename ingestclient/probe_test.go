@@ -122,8 +122,8 @@ func TestProbeAnswers(t *testing.T) {
 		"failing":               {answers{upload: `500 {}`}, ingestclient.ErrServer, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := &endpoint{storage: tc.of}
-			c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+			e := &fakeServers{storage: tc.of}
+			c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 			err := c.Probe(t.Context(), "https://storage.test")
 			if (tc.want == nil) != (err == nil) || tc.want != nil && (!errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.text)) {
 				t.Errorf("%v", err)
@@ -136,8 +136,8 @@ func TestProbeAnswers(t *testing.T) {
 }
 
 func TestProbeGoesNowhereElse(t *testing.T) {
-	e := &endpoint{}
-	c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+	e := &fakeServers{}
+	c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 	if err := c.Probe(t.Context(), "https://elsewhere.test"); !errors.Is(err, ingestclient.ErrRejected) || len(e.seen) != 0 {
 		t.Errorf("%v, tokens %q", err, e.seen)
 	}
@@ -158,8 +158,8 @@ func TestProbeGoesNowhereElse(t *testing.T) {
 // a probe finds it well.
 func TestElementsInTheOrderOfUploads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fleet{status: map[string]int{"a": -1}}
-		c := over(t, fleetConfig(threeElements), ingestclient.NewRotor(f.grip(1)))
+		f := &fakeElements{status: map[string]int{"a": -1}}
+		c := over(t, elementsConfig(threeElements), ingestclient.NewFakeIdentity(f.generation(1)))
 		order := func(want string) {
 			t.Helper()
 			all, err := c.Elements(t.Context())
@@ -180,7 +180,7 @@ func TestElementsInTheOrderOfUploads(t *testing.T) {
 			t.Errorf("probe of one that is down: %v", err)
 		}
 	})
-	e := &endpoint{storage: answers{}.of}
+	e := &fakeServers{storage: answers{}.of}
 	cfg := config()
 	cfg.Elements = append(cfg.Elements, ingestclient.Element{URL: "https://b", Priority: 1})
 	var down atomic.Bool // the renewal of the list reads it too
@@ -191,7 +191,7 @@ func TestElementsInTheOrderOfUploads(t *testing.T) {
 		}
 		return answers{}.of(r, token)
 	}
-	c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
+	c := over(t, cfg, ingestclient.NewFakeIdentity(e.generation(1)))
 	first := func() string {
 		all, err := c.Elements(t.Context())
 		if err != nil {
@@ -212,7 +212,7 @@ func TestElementsInTheOrderOfUploads(t *testing.T) {
 // returned and used.
 func TestElementsWhileTheirListIsRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := over(t, fleetConfig(threeElements), ingestclient.NewRotor((&fleet{}).grip(1)))
+		c := over(t, elementsConfig(threeElements), ingestclient.NewFakeIdentity((&fakeElements{}).generation(1)))
 		for range 200 {
 			time.Sleep(time.Minute)
 			for range 4 {
@@ -246,13 +246,13 @@ func TestRejectedByAClock(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := &endpoint{life: fmt.Sprint(tc.life.Seconds()), latency: tc.slow, token: func(int, string) string {
+				e := &fakeServers{life: fmt.Sprint(tc.life.Seconds()), latency: tc.slow, token: func(int, string) string {
 					at := time.Now().Add(tc.issuer)
 					return jwt(fmt.Sprintf(`{"iat":%d,"nbf":%d,"exp":%d,"aud":"canary"}`, at.Unix(), at.Unix(), at.Add(tc.life).Unix()))
 				}}
-				g := e.grip(1)
+				g := e.generation(1)
 				g.Storage = dated{tc.element, tc.slow}
-				c := over(t, config(), ingestclient.NewRotor(g))
+				c := over(t, config(), ingestclient.NewFakeIdentity(g))
 				_, uploaded := c.Upload(t.Context(), ingestclient.BytesContent("a", []byte("x")), ingestclient.Meta{})
 				for what, err := range map[string]error{"upload": uploaded, "probe": c.Probe(t.Context(), "https://storage.test")} {
 					text := fmt.Sprint(err)
@@ -303,8 +303,8 @@ func TestDatesOfAnyType(t *testing.T) {
 // A probe ends with its caller's patience.
 func TestProbeEndsWithItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{latency: time.Hour}
-		c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+		e := &fakeServers{latency: time.Hour}
+		c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := c.Probe(ctx, "https://storage.test"); !errors.Is(err, context.DeadlineExceeded) {

@@ -14,12 +14,12 @@ import (
 // the minimum rate, is our own doing and ends nothing.
 func TestUploadsShareTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{}
-		g := e.grip(1)
-		g.Storage = pace{1 << 15, every(0), 0} // takes everything, and answers 503
+		e := &fakeServers{}
+		g := e.generation(1)
+		g.Storage = slowTransport{1 << 15, every(0), 0} // takes everything, and answers 503
 		cfg := config()
 		cfg.MaxRate, cfg.MinRate, cfg.StallTimeout = 4<<10, 1<<10, 10*time.Second
-		c := over(t, cfg, ingestclient.NewRotor(g))
+		c := over(t, cfg, ingestclient.NewFakeIdentity(g))
 		begun := time.Now()
 		var wg sync.WaitGroup
 		for range 8 {
@@ -41,9 +41,9 @@ func TestUploadsShareTheLimit(t *testing.T) {
 // Under a limit, too, an element that stops reading is a stall, and the caller's end is the end.
 func TestLimitedUploadsStillEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{}
-		g := e.grip(1)
-		g.Storage = pace{1 << 12, func(n int) time.Duration {
+		e := &fakeServers{}
+		g := e.generation(1)
+		g.Storage = slowTransport{1 << 12, func(n int) time.Duration {
 			if n > 1<<16 {
 				return -1
 			}
@@ -51,12 +51,12 @@ func TestLimitedUploadsStillEnd(t *testing.T) {
 		}, 0}
 		cfg := config()
 		cfg.MaxRate, cfg.MinRate = 1<<12, -1
-		c := over(t, cfg, ingestclient.NewRotor(g))
+		c := over(t, cfg, ingestclient.NewFakeIdentity(g))
 		if _, err := c.Upload(t.Context(), ingestclient.BytesContent("a", make([]byte, 1<<18)), ingestclient.Meta{}); !errors.Is(err, ingestclient.ErrStalled) {
 			t.Error(err)
 		}
 		cfg.MaxRate = 1
-		slow := over(t, cfg, ingestclient.NewRotor(g))
+		slow := over(t, cfg, ingestclient.NewFakeIdentity(g))
 		go func() { time.Sleep(time.Hour); _ = slow.Close() }()
 		begun := time.Now()
 		_, err := slow.Upload(t.Context(), ingestclient.BytesContent("a", make([]byte, 1<<18)), ingestclient.Meta{})

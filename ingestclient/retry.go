@@ -6,16 +6,17 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/artstore/artstore-pki/ingestclient/internal/pace"
+	"github.com/artstore/artstore-pki/internal/backoff"
+	"github.com/artstore/artstore-pki/internal/wallclock"
 )
 
 const (
 	retryMin, retryMax = 100 * time.Millisecond, 5 * time.Second
 	lagMin, lagMax     = 250 * time.Millisecond, 4 * time.Second
-	maxMoves           = 3 // a generation was retired before anything was sent: that costs no attempt
+	maxMoves           = 3 // retries because a generation was retired before anything was sent; they count as no attempt
 )
 
-// retry decides about the next attempt of one request.
+// retry decides whether and when one request is sent again.
 type retry struct {
 	s        *settings
 	failures int
@@ -24,9 +25,10 @@ type retry struct {
 	since    time.Time // of the first 401
 }
 
-// next says whether to try again after e, and when. Rejected tokens have a budget
-// of their own: the first 401 is answered with a new token at once, further ones
-// may come from a server that has not loaded the key yet which signed it.
+// next returns whether to try again after e, and after which wait. A 401 does not
+// count as a failure: after the first one the next attempt, with a new token, follows
+// at once; later ones are repeated for Config.TokenLag, because the server may not
+// have loaded the key that signed the token.
 func (r *retry) next(e *RequestError, now time.Time, u float64) (wait time.Duration, again bool) {
 	if errors.Is(e, ErrUnauthorized) {
 		r.rejected++
@@ -38,8 +40,8 @@ func (r *retry) next(e *RequestError, now time.Time, u float64) (wait time.Durat
 		if left <= 0 {
 			return 0, false
 		}
-		wait = min(lagMax, lagMin<<min(r.rejected-2, 8))
-		return min(left, wait/2+time.Duration(u*float64(wait)/2)), true
+		wait = backoff.Half(backoff.Step(lagMin, lagMax, r.rejected-2), u)
+		return min(left, wait), true
 	}
 	if e.retired != nil && r.moves < maxMoves {
 		r.moves++
@@ -49,8 +51,7 @@ func (r *retry) next(e *RequestError, now time.Time, u float64) (wait time.Durat
 	if !e.Retryable || r.failures >= r.s.MaxAttempts {
 		return 0, false
 	}
-	span := min(retryMax, retryMin<<min(r.failures, 8))
-	wait = retryMin + time.Duration(u*float64(span-retryMin))
+	wait = backoff.Between(retryMin, backoff.Step(retryMin, retryMax, r.failures), u)
 	return max(wait, min(e.retryAfter, r.s.MaxRetryAfter)), true
 }
 
@@ -67,26 +68,26 @@ func (c *Client) repeat(ctx context.Context, try func(attempt int) *RequestError
 		now := time.Now()
 		wait, again := r.next(e, now, c.settings.jitter())
 		if e.retired != nil {
-			c.keeper.abandon(e.retired)
+			c.tokens.dropRetired(e.retired)
 		}
 		if errors.Is(e, ErrUnauthorized) {
 			c.count.rejected.Add(1)
-			if r.rejected == 1 { // a lagging server would refuse the next one just as well
-				c.keeper.invalidate(e.token)
+			if r.rejected == 1 { // a server without the key would refuse the next token too
+				c.tokens.invalidate(e.token)
 			}
 		}
 		if !again || ctx.Err() != nil {
 			return n, e
 		}
 		if end, ok := ctx.Deadline(); ok && end.Sub(now) < wait {
-			return n, e // the answer at hand says more than a deadline that passes while we sleep
+			return n, e // this error says more than a deadline that passes during the wait
 		}
 		c.count.retries.Add(1)
 		c.settings.Observer(Event{Kind: EventRetry, Attempt: n, Bytes: e.Sent, Err: e})
-		// The outage behind it has a line of its own, once.
+		// An outage behind it is logged elsewhere, once.
 		c.settings.Logger.Debug("request will be repeated", "path", e.Name, "err", e)
-		if err := pace.Sleep(ctx, wait); err != nil {
-			last := *e // the observer has e, and may look at it at any time
+		if err := wallclock.Sleep(ctx, wait); err != nil {
+			last := *e // a copy: the observer has e, and may read it at any time
 			last.Err = fmt.Errorf("%w: %w", err, e.Err)
 			return n, &last
 		}

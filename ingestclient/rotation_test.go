@@ -54,7 +54,7 @@ func (a *authority) identity(drain time.Duration) (*rotation.Identity, func()) {
 func TestRotatingIdentityUnderLoad(t *testing.T) {
 	for name, http2 := range map[string]bool{"http/1.1": false, "http/2": true} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts, c.HTTP2 = 1, http2 })
+			w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts, c.HTTP2 = 1, http2 })
 			id, rotate := w.identity(time.Minute)
 			c, err := ingestclient.New(w.cfg, id)
 			if err != nil {
@@ -85,8 +85,8 @@ func TestRotatingIdentityUnderLoad(t *testing.T) {
 			cancel()
 			wg.Wait()
 			st := c.Stats()
-			if w.shelf.stale != 0 || st.Rejected != 0 || st.Retries != 0 || st.UploadErrors != 0 || st.TokenFetches > rotations+1 || st.Swaps != rotations {
-				t.Errorf("%d stale tokens, %+v", w.shelf.stale, st)
+			if w.storage.stale != 0 || st.Rejected != 0 || st.Retries != 0 || st.UploadErrors != 0 || st.TokenFetches > rotations+1 || st.Swaps != rotations {
+				t.Errorf("%d stale tokens, %+v", w.storage.stale, st)
 			}
 			if err := errors.Join(c.Shutdown(t.Context()), c.Close(), c.Close()); err != nil {
 				t.Error(err)
@@ -104,7 +104,7 @@ func TestRotatingIdentityUnderLoad(t *testing.T) {
 // The endpoint is away for longer than the identity keeps a superseded
 // generation: requests move on without a failure that costs an attempt.
 func TestRetiredGenerationIsLeft(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	var down atomic.Bool
 	w.cfg.TokenURL = w.serve(func(rw http.ResponseWriter, r *http.Request) {
 		if down.Load() {
@@ -140,14 +140,14 @@ func TestRetiredGenerationIsLeft(t *testing.T) {
 			break
 		}
 	}
-	if err != nil || w.shelf.stale != 0 || c.Stats().Rejected != 0 {
-		t.Errorf("%v, %d stale tokens, %+v", err, w.shelf.stale, c.Stats())
+	if err != nil || w.storage.stale != 0 || c.Stats().Rejected != 0 {
+		t.Errorf("%v, %d stale tokens, %+v", err, w.storage.stale, c.Stats())
 	}
 }
 
 // A token endpoint still without TLS, permitted by name, next to a Storage Element with it.
 func TestCleartextHalfBesideAnIdentity(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	id, _ := w.identity(0)
 	cfg := w.cfg
 	plain := plainServer(t, func(rw http.ResponseWriter, _ *http.Request) {

@@ -93,15 +93,15 @@ func thumbOf(c *x509.Certificate) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// grip is a generation with a certificate of its own and real connections.
-func (a *authority) grip(n uint64) ingestclient.Grip {
+// generation is a generation with a certificate of its own and real connections.
+func (a *authority) generation(n uint64) ingestclient.FakeGeneration {
 	cert := a.issue("ingester")
 	t := &http.Transport{
 		TLSClientConfig:       &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: a.pool(), ServerName: "localhost", MinVersion: tls.VersionTLS13},
 		ExpectContinueTimeout: time.Minute, MaxIdleConnsPerHost: 16,
 	}
 	a.t.Cleanup(t.CloseIdleConnections)
-	return ingestclient.Grip{Number: n, Thumb: thumbOf(cert.Leaf), NotAfter: cert.Leaf.NotAfter, Storage: t, Token: t}
+	return ingestclient.FakeGeneration{Number: n, Thumb: thumbOf(cert.Leaf), NotAfter: cert.Leaf.NotAfter, Storage: t, Token: t}
 }
 
 // serve runs h over mutual TLS until the test ends and returns its URL.
@@ -149,13 +149,13 @@ func (c *lingerer) Close() error {
 	return nil
 }
 
-// admin answers token requests in the JSON dialect with tokens bound to the peer's certificate.
-type admin struct {
+// adminServer answers token requests in the JSON dialect with tokens bound to the peer's certificate.
+type adminServer struct {
 	mu      sync.Mutex
 	fetches int
 }
 
-func (m *admin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (m *adminServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var req struct{ ClientID, ClientSecret string }
 	_ = json.NewDecoder(r.Body).Decode(&struct {
 		ID     *string `json:"client_id"`
@@ -174,18 +174,18 @@ func (m *admin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		boundTo(n, thumbOf(r.TLS.PeerCertificates[0])))
 }
 
-func (m *admin) count() int {
+func (m *adminServer) count() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.fetches
 }
 
-// shelf is a Storage Element that keeps files in memory; before may answer
+// storageServer is a Storage Element that keeps files in memory; before may answer
 // instead of it, by returning true.
-type shelf struct {
+type storageServer struct {
 	mu     sync.Mutex
 	golang bool // the Go dialect
-	files  map[string]stored
+	files  map[string]storedFile
 	before func(w http.ResponseWriter, r *http.Request) bool
 	alter  func(body map[string]any) // changes the answer to an upload
 	stale  int                       // requests whose token is bound to another certificate
@@ -194,12 +194,12 @@ type shelf struct {
 	length int64                     // its Content-Length
 }
 
-type stored struct {
+type storedFile struct {
 	name, sum, description, version, tags, contentType string
 	content                                            []byte
 }
 
-func (s *shelf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *storageServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.before != nil && s.before(w, r) {
 		return
 	}
@@ -226,13 +226,13 @@ func (s *shelf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *shelf) upload(w http.ResponseWriter, r *http.Request) {
+func (s *storageServer) upload(w http.ResponseWriter, r *http.Request) {
 	mr, err := r.MultipartReader()
 	if err != nil {
 		s.fail(w, 400, "VALIDATION_ERROR", "not multipart")
 		return
 	}
-	var f stored
+	var f storedFile
 	id := ""
 	for {
 		part, err := mr.NextPart()
@@ -273,13 +273,13 @@ func (s *shelf) upload(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if s.files == nil {
-		s.files = map[string]stored{}
+		s.files = map[string]storedFile{}
 	}
 	s.files[id] = f
 	s.answer(w, 201, id, f)
 }
 
-func (s *shelf) answer(w http.ResponseWriter, status int, id string, f stored) {
+func (s *storageServer) answer(w http.ResponseWriter, status int, id string, f storedFile) {
 	body := map[string]any{"file_id": id, "original_filename": f.name, "checksum": f.sum, "message": "File uploaded successfully"}
 	if s.golang {
 		body["size"] = len(f.content)
@@ -293,7 +293,7 @@ func (s *shelf) answer(w http.ResponseWriter, status int, id string, f stored) {
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-func (s *shelf) read(w http.ResponseWriter, id string, download bool) {
+func (s *storageServer) read(w http.ResponseWriter, id string, download bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f, ok := s.files[id]
@@ -307,7 +307,7 @@ func (s *shelf) read(w http.ResponseWriter, id string, download bool) {
 	}
 }
 
-func (s *shelf) fail(w http.ResponseWriter, status int, code, message string) {
+func (s *storageServer) fail(w http.ResponseWriter, status int, code, message string) {
 	w.WriteHeader(status)
 	if s.golang {
 		fmt.Fprintf(w, `{"error":{"code":%q,"message":%q}}`, code, message)
@@ -317,7 +317,7 @@ func (s *shelf) fail(w http.ResponseWriter, status int, code, message string) {
 }
 
 // only returns the single stored file.
-func (s *shelf) only(t testing.TB) stored {
+func (s *storageServer) only(t testing.TB) storedFile {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -327,30 +327,30 @@ func (s *shelf) only(t testing.TB) stored {
 	for _, f := range s.files {
 		return f
 	}
-	return stored{}
+	return storedFile{}
 }
 
-// world is both servers over mutual TLS and a client of theirs.
-type world struct {
+// servers are both servers over mutual TLS, and a client of theirs.
+type servers struct {
 	*authority
-	admin *admin
-	shelf *shelf
-	rotor *ingestclient.Rotor
-	cfg   ingestclient.Config
-	c     *ingestclient.Client
+	admin   *adminServer
+	storage *storageServer
+	fake    *ingestclient.FakeIdentity
+	cfg     ingestclient.Config
+	c       *ingestclient.Client
 }
 
-func newWorld(t testing.TB, change func(*ingestclient.Config)) *world {
+func newServers(t testing.TB, change func(*ingestclient.Config)) *servers {
 	t.Helper()
-	w := &world{authority: newAuthority(t), admin: &admin{}, shelf: &shelf{}}
+	w := &servers{authority: newAuthority(t), admin: &adminServer{}, storage: &storageServer{}}
 	w.cfg = config()
 	w.cfg.TokenURL = w.serve(w.admin.ServeHTTP) + "/api/v1/auth/token"
-	w.cfg.Elements = only(w.serve(w.shelf.ServeHTTP))
+	w.cfg.Elements = only(w.serve(w.storage.ServeHTTP))
 	if change != nil {
 		change(&w.cfg)
 	}
-	w.rotor = ingestclient.NewRotor(w.grip(1))
-	c, err := ingestclient.NewOver(w.cfg, w.rotor, mid)
+	w.fake = ingestclient.NewFakeIdentity(w.generation(1))
+	c, err := ingestclient.NewWithFake(w.cfg, w.fake, mid)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,9 +27,9 @@ func TestOlderTLS(t *testing.T) {
 		"1.2 and no overlap": {minVersion: tls.VersionTLS12, suites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}, err: ingestclient.ErrTLSPeer},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, nil)
+			w := newServers(t, nil)
 			var negotiated atomic.Uint32
-			srv := httptest.NewUnstartedServer(w.shelf)
+			srv := httptest.NewUnstartedServer(w.storage)
 			srv.TLS = &tls.Config{
 				Certificates: []tls.Certificate{w.issue("server")}, ClientCAs: w.pool(), ClientAuth: tls.RequireAndVerifyClientCert,
 				MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12,

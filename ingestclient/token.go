@@ -2,6 +2,7 @@ package ingestclient
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -28,47 +29,47 @@ type token struct {
 	bound  bool // to the certificate it was fetched with (RFC 8705); true when that cannot be known
 	dates       // by the clock of who issued it
 
-	// The schedule counts from start, the moment the request was sent: the
-	// answer's way back never lengthens a token's life.
+	// The times below count from start, when the request was sent, so that a slow
+	// answer never lengthens a token's life.
 	start     time.Time
 	got       time.Time     // when the answer had come, by the calendar
 	promised  time.Duration // expires_in; 0 if the answer had none
-	life      time.Duration
+	lifetime  time.Duration
 	refreshAt time.Duration // from here on a new one is fetched in the background
 	useUntil  time.Duration // from here on it is not handed out
 }
 
-type phase int
+type tokenState int
 
 const (
-	fresh phase = iota
-	stale       // usable, and due for a refresh
-	dead
+	fresh      tokenState = iota
+	refreshDue            // usable, and due for a refresh
+	expired
 )
 
-// phase says what may be done with t. A nil token is dead.
-func (t *token) phase(now time.Time) phase {
+// stateAt says what may be done with t. A nil token is dead.
+func (t *token) stateAt(now time.Time) tokenState {
 	if t == nil {
-		return dead
+		return expired
 	}
-	// The monotonic clock stops while a laptop sleeps and the wall clock may be
-	// set back: whichever says more time has passed is believed.
+	// The monotonic clock stops while a laptop sleeps, and the wall clock may be set
+	// back: the one by which more time has passed counts.
 	age := max(now.Sub(t.start), now.Round(0).Sub(t.start.Round(0)))
 	switch {
 	case age < t.refreshAt:
 		return fresh
 	case age < t.useUntil:
-		return stale
+		return refreshDue
 	}
-	return dead
+	return expired
 }
 
-// schedule divides a token's life. The refresh is due a minute before the end,
+// refreshTimes divides a token's life. The refresh is due a minute before the end,
 // or a fifth of the life for shorter ones (12 s of a token of 60 s), and up to a
-// quarter of that earlier by u in [0, 1), so that a fleet started together
-// drifts apart; never later. The last 5 s (a tenth of lives under 50 s) are left
+// quarter of that earlier by u in [0, 1), so that clients started together do not
+// refresh together; never later. The last 5 s (a tenth of lives under 50 s) are left
 // unused: a token that dies on the way is a 401.
-func schedule(life time.Duration, u float64) (refreshAt, useUntil time.Duration) {
+func refreshTimes(life time.Duration, u float64) (refreshAt, useUntil time.Duration) {
 	lead := min(time.Minute, life/5)
 	margin := min(5*time.Second, life/10)
 	return life - lead - time.Duration(u*float64(lead)/4), life - margin
@@ -76,8 +77,8 @@ func schedule(life time.Duration, u float64) (refreshAt, useUntil time.Duration)
 
 // tokenAnswer is a valid answer of the token endpoint.
 type tokenAnswer struct {
-	secret secret.String
-	life   time.Duration // 0: the answer does not say
+	secret   secret.String
+	lifetime time.Duration // 0: the answer does not say
 	binding
 }
 
@@ -152,8 +153,8 @@ type binding struct {
 	dates
 }
 
-// readBinding looks into a JWT without verifying it: that is the Storage
-// Element's part. Opaque tokens give the zero value.
+// readBinding reads the claims of a JWT without verifying it, which the Storage Element
+// does. It returns the zero value for an opaque token.
 func readBinding(t string) binding {
 	parts := strings.Split(t, ".")
 	if len(parts) != 3 {
@@ -196,9 +197,9 @@ func newToken(a tokenAnswer, thumb string, start time.Time, s *settings) (*token
 		start:  start,
 		got:    time.Now().Round(0),
 	}
-	t.promised, t.life = a.life, or(a.life, s.DefaultTokenLifetime)
-	t.refreshAt, t.useUntil = schedule(t.life, s.jitter())
-	if t.phase(time.Now()) == dead {
+	t.promised, t.lifetime = a.lifetime, cmp.Or(a.lifetime, s.DefaultTokenLifetime)
+	t.refreshAt, t.useUntil = refreshTimes(t.lifetime, s.jitter())
+	if t.stateAt(time.Now()) == expired {
 		return nil, fmt.Errorf("%w: it was over when it arrived", ErrTokenAnswer)
 	}
 	return t, nil

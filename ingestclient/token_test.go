@@ -18,9 +18,10 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// endpoint is a token endpoint and Storage Element in memory, for synctest
-// bubbles: latency and answers are the test's. It records when it was asked.
-type endpoint struct {
+// fakeServers are a token endpoint and a Storage Element in memory, because a
+// synctest bubble must not use sockets. The test sets latency and answers; each
+// request is recorded.
+type fakeServers struct {
 	mu      sync.Mutex
 	latency time.Duration
 	life    string // expires_in as JSON
@@ -36,18 +37,18 @@ type endpoint struct {
 	seen    []string // tokens seen by the storage
 }
 
-type side struct {
-	e     *endpoint
+type fakeTokenTransport struct {
+	e     *fakeServers
 	thumb string
 }
 
-// grip is generation n of an identity that talks to e.
-func (e *endpoint) grip(n uint64) ingestclient.Grip {
+// generation is generation n of an identity that talks to e.
+func (e *fakeServers) generation(n uint64) ingestclient.FakeGeneration {
 	thumb := fmt.Sprintf("thumb-%d", n)
-	return ingestclient.Grip{Number: n, Thumb: thumb, Token: side{e, thumb}, Storage: storageSide{e}}
+	return ingestclient.FakeGeneration{Number: n, Thumb: thumb, Token: fakeTokenTransport{e, thumb}, Storage: fakeStorageTransport{e}}
 }
 
-func (s side) RoundTrip(req *http.Request) (*http.Response, error) {
+func (s fakeTokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	e := s.e
 	body, _ := io.ReadAll(req.Body)
 	_ = req.Body.Close()
@@ -88,9 +89,9 @@ func reply(req *http.Request, status int, body string, h http.Header) *http.Resp
 	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(body)), Request: req}
 }
 
-type storageSide struct{ e *endpoint }
+type fakeStorageTransport struct{ e *fakeServers }
 
-func (s storageSide) RoundTrip(req *http.Request) (*http.Response, error) {
+func (s fakeStorageTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
 	s.e.mu.Lock()
 	s.e.seen = append(s.e.seen, token)
@@ -106,19 +107,19 @@ func (s storageSide) RoundTrip(req *http.Request) (*http.Response, error) {
 	return reply(req, status, body, nil), nil
 }
 
-func (e *endpoint) count() int {
+func (e *fakeServers) count() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.asked)
 }
 
-func (e *endpoint) set(change func()) {
+func (e *fakeServers) set(change func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	change()
 }
 
-func (e *endpoint) lastSeen() string {
+func (e *fakeServers) lastSeen() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.seen[len(e.seen)-1]
@@ -138,9 +139,9 @@ func fixedSecret(v string) func(context.Context) (secret.String, error) {
 // mid makes the schedule and the pauses of a test exact and typical.
 func mid() float64 { return 0.5 }
 
-func over(t *testing.T, cfg ingestclient.Config, r *ingestclient.Rotor) *ingestclient.Client {
+func over(t *testing.T, cfg ingestclient.Config, r *ingestclient.FakeIdentity) *ingestclient.Client {
 	t.Helper()
-	c, err := ingestclient.NewOver(cfg, r, mid)
+	c, err := ingestclient.NewWithFake(cfg, r, mid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,11 +165,11 @@ func TestScheduleFitsShortAndLongTokens(t *testing.T) {
 		{10 * time.Second, 8 * time.Second, 9 * time.Second},
 		{time.Second, 800 * time.Millisecond, 900 * time.Millisecond},
 	} {
-		refresh, until := ingestclient.Schedule(tc.life, 0)
+		refresh, until := ingestclient.RefreshTimes(tc.life, 0)
 		if refresh != tc.refresh || until != tc.until {
 			t.Errorf("%v: refresh at %v, used until %v; want %v, %v", tc.life, refresh, until, tc.refresh, tc.until)
 		}
-		early, same := ingestclient.Schedule(tc.life, 0.999)
+		early, same := ingestclient.RefreshTimes(tc.life, 0.999)
 		if early >= refresh || same != until || early <= tc.life/2 {
 			t.Errorf("%v: jitter moved the refresh from %v to %v and the end to %v", tc.life, refresh, early, same)
 		}
@@ -180,9 +181,9 @@ func TestTokenLives(t *testing.T) {
 	for _, life := range []time.Duration{60 * time.Second, 300 * time.Second, 1800 * time.Second} {
 		t.Run(life.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := &endpoint{life: fmt.Sprintf("%d", int(life.Seconds()))}
-				c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
-				refresh, _ := ingestclient.Schedule(life, mid())
+				e := &fakeServers{life: fmt.Sprintf("%d", int(life.Seconds()))}
+				c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
+				refresh, _ := ingestclient.RefreshTimes(life, mid())
 				step := func(d time.Duration, fetches int, token string) {
 					t.Helper()
 					time.Sleep(d)
@@ -206,8 +207,8 @@ func TestTokenLives(t *testing.T) {
 
 func TestNotHandedOutInItsLastSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{life: "300"}
-		c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+		e := &fakeServers{life: "300"}
+		c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 		if err := touch(t, c); err != nil {
 			t.Fatal(err)
 		}
@@ -230,8 +231,8 @@ func TestNotHandedOutInItsLastSeconds(t *testing.T) {
 // A life counts from the request, not from the answer.
 func TestSlowAnswerDoesNotLengthenLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{life: "100", latency: 25 * time.Second}
-		c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+		e := &fakeServers{life: "100", latency: 25 * time.Second}
+		c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 		if err := touch(t, c); err != nil {
 			t.Fatal(err)
 		}
@@ -253,8 +254,8 @@ func TestSlowAnswerDoesNotLengthenLife(t *testing.T) {
 
 func TestColdHerdIsOneFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{latency: 300 * time.Millisecond}
-		c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+		e := &fakeServers{latency: 300 * time.Millisecond}
+		c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 		var late, failed atomic.Int64
 		var wg sync.WaitGroup
 		for i := range 200 {
@@ -289,8 +290,8 @@ func TestColdHerdIsOneFetch(t *testing.T) {
 // latency ever lets a token arrive.
 func TestDeadlinesShorterThanTheFetchRecover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{latency: 300 * time.Millisecond}
-		c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+		e := &fakeServers{latency: 300 * time.Millisecond}
+		c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 		good := 0
 		for range 20 {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -310,10 +311,10 @@ func TestDeadEndpointIsSpared(t *testing.T) {
 	for name, latency := range map[string]time.Duration{"at once": 0, "after 20 ms": 20 * time.Millisecond, "never": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := &endpoint{latency: latency, status: 500}
+				e := &fakeServers{latency: latency, status: 500}
 				cfg := config()
 				cfg.MaxAttempts = 4
-				c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
+				c := over(t, cfg, ingestclient.NewFakeIdentity(e.generation(1)))
 				end, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				defer cancel()
 				var wg sync.WaitGroup
@@ -342,8 +343,8 @@ func TestDeadEndpointIsSpared(t *testing.T) {
 
 func TestFailedRefreshKeepsTheToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{life: "300"}
-		c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+		e := &fakeServers{life: "300"}
+		c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 		if err := touch(t, c); err != nil {
 			t.Fatal(err)
 		}
@@ -374,8 +375,8 @@ func TestFailedRefreshKeepsTheToken(t *testing.T) {
 
 func TestRetryAfterIsObeyed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{status: 429, header: http.Header{"Retry-After": {"17"}}}
-		c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+		e := &fakeServers{status: 429, header: http.Header{"Retry-After": {"17"}}}
+		c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 		begun := time.Now()
 		for time.Since(begun) < 16900*time.Millisecond {
 			if err := touch(t, c); !errors.Is(err, ingestclient.ErrTokenEndpoint) {
@@ -397,14 +398,14 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 // A refused secret is not tried again for long, but a new one at once.
 func TestNewSecretEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{status: 401}
+		e := &fakeServers{status: 401}
 		var current atomic.Value
 		current.Store("old")
 		cfg := config()
 		cfg.ClientSecret = func(context.Context) (secret.String, error) {
 			return secret.New(current.Load().(string)), nil
 		}
-		c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
+		c := over(t, cfg, ingestclient.NewFakeIdentity(e.generation(1)))
 		for range 40 {
 			err := touch(t, c)
 			auth, ok := errors.AsType[*ingestclient.AuthError](err)
@@ -430,7 +431,7 @@ func TestNewSecretEndsTheWait(t *testing.T) {
 
 func TestUnreadableSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{}
+		e := &fakeServers{}
 		cfg := config()
 		gone := errors.New("open secret: no such file")
 		var calls atomic.Int64
@@ -440,7 +441,7 @@ func TestUnreadableSecret(t *testing.T) {
 			}
 			return secret.New("s"), nil
 		}
-		c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
+		c := over(t, cfg, ingestclient.NewFakeIdentity(e.generation(1)))
 		if err := touch(t, c); !errors.Is(err, gone) || e.count() != 0 {
 			t.Fatalf("%v after %d requests", err, e.count())
 		}
@@ -455,7 +456,7 @@ func TestUnreadableSecret(t *testing.T) {
 // answers that come late do not cost it.
 func TestRejectedTokenIsReplacedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{}
+		e := &fakeServers{}
 		var n atomic.Int64
 		e.storage = func(_ *http.Request, token string) (int, string) {
 			if token == "opaque-thumb-1-1" {
@@ -464,7 +465,7 @@ func TestRejectedTokenIsReplacedOnce(t *testing.T) {
 			}
 			return 200, `{"file_id":"f1","size":1}`
 		}
-		c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+		c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
@@ -494,7 +495,7 @@ func TestTokenLagIsWaitedOut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				begun := time.Now()
-				e := &endpoint{storage: func(*http.Request, string) (int, string) {
+				e := &fakeServers{storage: func(*http.Request, string) (int, string) {
 					if time.Since(begun) < tc.heals {
 						return 401, ""
 					}
@@ -502,7 +503,7 @@ func TestTokenLagIsWaitedOut(t *testing.T) {
 				}}
 				cfg := config()
 				cfg.TokenLag = tc.lag
-				c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
+				c := over(t, cfg, ingestclient.NewFakeIdentity(e.generation(1)))
 				if err := touch(t, c); !errors.Is(err, tc.want) {
 					t.Errorf("got %v", err)
 				}
@@ -519,8 +520,8 @@ func TestTokenLagIsWaitedOut(t *testing.T) {
 
 func TestCloseEndsAWaitingFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{latency: time.Hour}
-		r := ingestclient.NewRotor(e.grip(1))
+		e := &fakeServers{latency: time.Hour}
+		r := ingestclient.NewFakeIdentity(e.generation(1))
 		c := over(t, config(), r)
 		done := make(chan error, 1)
 		go func() { _, err := c.Metadata(context.WithoutCancel(t.Context()), "f1"); done <- err }()
@@ -535,7 +536,7 @@ func TestCloseEndsAWaitingFetch(t *testing.T) {
 			t.Errorf("after Close: %v", err)
 		}
 		_ = c.Close()
-		r.Set(e.grip(2)) // a rotation after the end is nobody's business
+		r.Set(e.generation(2)) // a rotation after the end is nobody's business
 		if r.Leased(1) != 0 || r.Leased(2) != 0 {
 			t.Errorf("leases left: %d, %d", r.Leased(1), r.Leased(2))
 		}

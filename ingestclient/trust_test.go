@@ -51,7 +51,7 @@ func trusting(t *testing.T, leaf *ingesttest.CA, name string, peers *ingesttest.
 
 func trustIn(t *testing.T, ca *ingesttest.CA) *rotation.Trust {
 	t.Helper()
-	trust, err := rotation.OpenTrust(t.Context(), rotation.TrustConfig{Source: rotation.Static(rotation.Material{Roots: []*x509.Certificate{ca.Root()}})})
+	trust, err := rotation.OpenTrust(t.Context(), rotation.Config{Source: rotation.Static(rotation.Material{Roots: []*x509.Certificate{ca.Root()}})})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,27 +62,27 @@ func trustIn(t *testing.T, ca *ingesttest.CA) *rotation.Trust {
 // The two sides may chain to different roots. Each needs the right one, and the
 // error says who refused whom.
 func TestTrustOfEachSide(t *testing.T) {
-	clients, admins, elements, strangers := ingesttest.NewCA(t), ingesttest.NewCA(t), ingesttest.NewCA(t), ingesttest.NewCA(t)
+	clients, fakeAdminTransport, elements, strangers := ingesttest.NewCA(t), ingesttest.NewCA(t), ingesttest.NewCA(t), ingesttest.NewCA(t)
 	own, strange := identityOf(t, clients.Material(t, "ingester")), identityOf(t, strangers.Material(t, "ingester"))
 	// The element asks the Admin Module for keys.
-	jwks, err := identityOf(t, trusting(t, clients, "storage-element", admins)).Transport(rotation.TransportOptions{})
+	jwks, err := identityOf(t, trusting(t, clients, "storage-element", fakeAdminTransport)).Transport(rotation.TransportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = jwks.Close() })
-	s := ingesttest.Start(t, ingesttest.Options{AdminTLS: served(t, admins, clients), StorageTLS: served(t, elements, clients), JWKSTransport: jwks, Unbound: true})
+	s := ingesttest.Start(t, ingesttest.Options{AdminTLS: served(t, fakeAdminTransport, clients), StorageTLS: served(t, elements, clients), JWKSTransport: jwks, Unbound: true})
 	for name, tc := range map[string]struct {
 		id              *rotation.Identity
 		tokens, storage *ingesttest.CA
 		want            error
 		atToken         bool // the token endpoint is where it ends
 	}{
-		"both right":         {own, admins, elements, nil, false},
+		"both right":         {own, fakeAdminTransport, elements, nil, false},
 		"tokens wrong":       {own, elements, elements, ingestclient.ErrServerCertificate, true},
 		"tokens not given":   {own, nil, elements, ingestclient.ErrServerCertificate, true},
-		"elements wrong":     {own, admins, admins, ingestclient.ErrServerCertificate, false},
-		"elements not given": {own, admins, nil, ingestclient.ErrServerCertificate, false},
-		"refused by them":    {strange, admins, elements, ingestclient.ErrClientCertificate, true},
+		"elements wrong":     {own, fakeAdminTransport, fakeAdminTransport, ingestclient.ErrServerCertificate, false},
+		"elements not given": {own, fakeAdminTransport, nil, ingestclient.ErrServerCertificate, false},
+		"refused by them":    {strange, fakeAdminTransport, elements, ingestclient.ErrClientCertificate, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := s.Config()

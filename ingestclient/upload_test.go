@@ -46,8 +46,8 @@ func TestUploadBothDialects(t *testing.T) {
 	for _, golang := range []bool{false, true} {
 		for _, size := range []int{0, 1, 70_000, 3 << 20} {
 			t.Run(fmt.Sprintf("go=%v/%d", golang, size), func(t *testing.T) {
-				w := newWorld(t, nil)
-				w.shelf.golang = golang
+				w := newServers(t, nil)
+				w.storage.golang = golang
 				b := content(size)
 				var last, total int64
 				rec, err := w.c.UploadFile(t.Context(), file(t, b), ingestclient.Meta{
@@ -57,17 +57,17 @@ func TestUploadBothDialects(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				got := w.shelf.only(t)
+				got := w.storage.only(t)
 				if !bytes.Equal(got.content, b) || rec.SHA256 != hexSum(b) || rec.Size != int64(size) || rec.Attempts != 1 || rec.Replayed {
 					t.Errorf("stored %d bytes, receipt %+v", len(got.content), rec)
 				}
 				if got.name != `данные %221%22.bin` || got.description != "a\r\nb" || got.version != "2" || got.tags != `["x","y"]` || got.contentType != "image/xEvil: 1" {
 					t.Errorf("form came in as %+v", got)
 				}
-				if w.shelf.length <= int64(size) || w.shelf.length > int64(size)+2000 {
-					t.Errorf("Content-Length %d for %d bytes", w.shelf.length, size)
+				if w.storage.length <= int64(size) || w.storage.length > int64(size)+2000 {
+					t.Errorf("Content-Length %d for %d bytes", w.storage.length, size)
 				}
-				if expect := w.shelf.header.Get("Expect") != ""; expect != (size >= 1<<20) {
+				if expect := w.storage.header.Get("Expect") != ""; expect != (size >= 1<<20) {
 					t.Errorf("Expect sent: %v", expect)
 				}
 				if size > 0 && (last != int64(size) || total != last) {
@@ -79,7 +79,7 @@ func TestUploadBothDialects(t *testing.T) {
 }
 
 func TestDownloadAndMetadata(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	b := content(100_000)
 	rec, err := w.c.Upload(t.Context(), ingestclient.BytesContent("dir/a.bin", b), ingestclient.Meta{})
 	if err != nil {
@@ -133,8 +133,8 @@ func TestEarlyAnswers(t *testing.T) {
 	} {
 		for _, expect := range []int64{1, -1} {
 			t.Run(fmt.Sprintf("%d/expect=%d", tc.status, expect), func(t *testing.T) {
-				w := newWorld(t, func(c *ingestclient.Config) { c.ExpectFrom = expect })
-				w.shelf.before = func(w http.ResponseWriter, r *http.Request) bool {
+				w := newServers(t, func(c *ingestclient.Config) { c.ExpectFrom = expect })
+				w.storage.before = func(w http.ResponseWriter, r *http.Request) bool {
 					w.Header().Set("Location", "https://elsewhere.test/")
 					w.WriteHeader(tc.status)
 					_, _ = io.WriteString(w, tc.body)
@@ -183,9 +183,9 @@ func (r *countedReader) Close() error { r.s.closes.Add(1); return nil }
 
 // A connection that is lost before all was sent proves that nothing was stored: it is sent again.
 func TestResetMidBodyIsRepeated(t *testing.T) {
-	w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts = 3; c.ExpectFrom = -1 })
+	w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 3; c.ExpectFrom = -1 })
 	var n atomic.Int64
-	w.shelf.before = func(w http.ResponseWriter, r *http.Request) bool {
+	w.storage.before = func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPost || n.Add(1) > 2 {
 			return false
 		}
@@ -196,13 +196,13 @@ func TestResetMidBodyIsRepeated(t *testing.T) {
 	}
 	b := content(16 << 20)
 	rec, err := w.c.UploadFile(t.Context(), file(t, b), ingestclient.Meta{})
-	if err != nil || rec.Attempts != 3 || w.shelf.loads != 1 || w.c.Stats().Retries != 2 {
-		t.Fatalf("%+v, %v, %d loads", rec, err, w.shelf.loads)
+	if err != nil || rec.Attempts != 3 || w.storage.loads != 1 || w.c.Stats().Retries != 2 {
+		t.Fatalf("%+v, %v, %d loads", rec, err, w.storage.loads)
 	}
 }
 
 // dropAnswer lets the upload in and loses the answer, times times.
-func dropAnswer(s *shelf, times int64) {
+func dropAnswer(s *storageServer, times int64) {
 	var n atomic.Int64
 	s.before = func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodPost || n.Add(1) > times {
@@ -223,33 +223,33 @@ func (b *blackHole) Write(p []byte) (int, error) { return len(p), nil }
 
 func TestLostAnswerIsAmbiguous(t *testing.T) {
 	for _, size := range []int{10, 5 << 20} {
-		w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts = 4 })
-		dropAnswer(w.shelf, 1)
+		w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 4 })
+		dropAnswer(w.storage, 1)
 		_, err := w.c.UploadFile(t.Context(), file(t, content(size)), ingestclient.Meta{})
 		e, ok := errors.AsType[*ingestclient.RequestError](err)
 		if !ok || !errors.Is(err, ingestclient.ErrAmbiguous) || !errors.Is(err, ingestclient.ErrConnection) || e.Retryable || e.Sent != int64(size) || e.Attempt != 1 {
 			t.Errorf("%d bytes: %#v", size, err)
 		}
-		if w.shelf.loads != 1 {
-			t.Errorf("sent %d times", w.shelf.loads)
+		if w.storage.loads != 1 {
+			t.Errorf("sent %d times", w.storage.loads)
 		}
 	}
 }
 
 // With an id of our choice a lost answer is looked up instead of sending again.
 func TestLostAnswerWithFileIDIsLookedUp(t *testing.T) {
-	w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts = 4 })
-	dropAnswer(w.shelf, 1)
+	w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 4 })
+	dropAnswer(w.storage, 1)
 	b := content(1000)
 	rec, err := w.c.UploadFile(t.Context(), file(t, b), ingestclient.Meta{FileID: "11111111-2222-3333-4444-555555555555"})
 	if err != nil || !rec.Replayed || rec.Attempts != 2 || rec.SHA256 != hexSum(b) || rec.FileID != "11111111-2222-3333-4444-555555555555" {
 		t.Fatalf("%+v, %v", rec, err)
 	}
-	if w.shelf.loads != 1 {
-		t.Errorf("sent %d times", w.shelf.loads)
+	if w.storage.loads != 1 {
+		t.Errorf("sent %d times", w.storage.loads)
 	}
 	// The same id again, as after a restart: refused with 500, found, equal.
-	w.shelf.before = nil
+	w.storage.before = nil
 	rec, err = w.c.UploadFile(t.Context(), file(t, b), ingestclient.Meta{FileID: rec.FileID})
 	if err != nil || !rec.Replayed {
 		t.Errorf("%+v, %v", rec, err)
@@ -264,10 +264,10 @@ func TestLostAnswerWithFileIDIsLookedUp(t *testing.T) {
 }
 
 func TestIdempotencyKeyMakesRetriesSafe(t *testing.T) {
-	w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts = 2 })
-	dropAnswer(w.shelf, 1)
+	w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 2 })
+	dropAnswer(w.storage, 1)
 	rec, err := w.c.UploadFile(t.Context(), file(t, content(10)), ingestclient.Meta{IdempotencyKey: "k-1"})
-	if err != nil || rec.Attempts != 2 || w.shelf.header.Get("Idempotency-Key") != "k-1" {
+	if err != nil || rec.Attempts != 2 || w.storage.header.Get("Idempotency-Key") != "k-1" {
 		t.Fatalf("%+v, %v", rec, err)
 	}
 }
@@ -289,9 +289,9 @@ func TestServerFailures(t *testing.T) {
 		{500, "", false, 3, false},
 	} {
 		t.Run(fmt.Sprintf("%d/%v", tc.status, tc.read), func(t *testing.T) {
-			w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts, c.MaxRetryAfter = 3, 50*time.Millisecond })
+			w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts, c.MaxRetryAfter = 3, 50*time.Millisecond })
 			var n atomic.Int64
-			w.shelf.before = func(w http.ResponseWriter, r *http.Request) bool {
+			w.storage.before = func(w http.ResponseWriter, r *http.Request) bool {
 				n.Add(1)
 				if tc.read {
 					_, _ = io.Copy(io.Discard, r.Body)
@@ -323,8 +323,8 @@ func TestWrongAnswers(t *testing.T) {
 		"uppercase":      {func(b map[string]any) { b["checksum"] = strings.ToUpper(b["checksum"].(string)) }, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, nil)
-			w.shelf.alter = tc.alter
+			w := newServers(t, nil)
+			w.storage.alter = tc.alter
 			_, err := w.c.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{})
 			if !errors.Is(err, tc.want) || errors.Is(err, ingestclient.ErrAmbiguous) != tc.ambiguous {
 				t.Errorf("got %v", err)
@@ -340,8 +340,8 @@ func TestWrongAnswers(t *testing.T) {
 func TestSkipChecksum(t *testing.T) {
 	other := strings.Repeat("0", 64)
 	for size, want := range map[int]error{10: nil, 9: ingestclient.ErrChecksum} {
-		w := newWorld(t, func(c *ingestclient.Config) { c.SkipChecksum = true })
-		w.shelf.alter = func(b map[string]any) { b["file_size"], b["checksum"] = size, other }
+		w := newServers(t, func(c *ingestclient.Config) { c.SkipChecksum = true })
+		w.storage.alter = func(b map[string]any) { b["file_size"], b["checksum"] = size, other }
 		r, err := w.c.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{})
 		if !errors.Is(err, want) || want == nil && (r == nil || r.SHA256 != other || r.Size != 10) {
 			t.Errorf("size %d: %+v, %v", size, r, err)
@@ -349,34 +349,34 @@ func TestSkipChecksum(t *testing.T) {
 	}
 }
 
-// gate is content that stops in the middle until told to go on.
-type gate struct {
+// pausedContent stops in the middle until told to go on.
+type pausedContent struct {
 	path      string
 	reached   chan struct{}
 	goOn      chan struct{}
 	reachedBy sync.Once
 }
 
-func (g *gate) Name() string { return "gate" }
+func (g *pausedContent) Name() string { return "gate" }
 
-func (g *gate) Open() (io.ReadCloser, int64, error) {
+func (g *pausedContent) Open() (io.ReadCloser, int64, error) {
 	r, n, err := ingestclient.FileContent(g.path).Open()
 	if err != nil {
 		return nil, 0, err
 	}
-	return &gateReader{r, g}, n, nil
+	return &pausedReader{r, g}, n, nil
 }
 
-type gateReader struct {
+type pausedReader struct {
 	io.ReadCloser
-	g *gate
+	g *pausedContent
 }
 
-func (r *gateReader) Unchanged() error {
+func (r *pausedReader) Unchanged() error {
 	return r.ReadCloser.(interface{ Unchanged() error }).Unchanged()
 }
 
-func (r *gateReader) Read(p []byte) (int, error) {
+func (r *pausedReader) Read(p []byte) (int, error) {
 	n, err := r.ReadCloser.Read(p[:min(len(p), 1000)])
 	r.g.reachedBy.Do(func() {
 		close(r.g.reached)
@@ -394,8 +394,8 @@ func TestFileChangesWhileItIsRead(t *testing.T) {
 		"removed":   os.Remove,
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts = 3 })
-			g := &gate{path: file(t, content(100_000)), reached: make(chan struct{}), goOn: make(chan struct{})}
+			w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 3 })
+			g := &pausedContent{path: file(t, content(100_000)), reached: make(chan struct{}), goOn: make(chan struct{})}
 			old := time.Now().Add(-time.Hour)
 			if err := os.Chtimes(g.path, old, old); err != nil {
 				t.Fatal(err)
@@ -412,7 +412,7 @@ func TestFileChangesWhileItIsRead(t *testing.T) {
 			if !ok || !errors.Is(err, ingestclient.ErrFileChanged) || errors.Is(err, ingestclient.ErrAmbiguous) || e.Attempt != 1 {
 				t.Errorf("got %v", err)
 			}
-			if w.shelf.loads != 0 {
+			if w.storage.loads != 0 {
 				t.Error("a torn file was stored")
 			}
 		})
@@ -445,7 +445,7 @@ func replace(p string) error {
 }
 
 func TestSourcesThatCannotBeRead(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
@@ -488,9 +488,9 @@ func (short) Open() (io.ReadCloser, int64, error) {
 }
 
 func TestShutdownWaitsAndRefuses(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	inside, goOn := make(chan struct{}), make(chan struct{})
-	w.shelf.before = func(http.ResponseWriter, *http.Request) bool {
+	w.storage.before = func(http.ResponseWriter, *http.Request) bool {
 		close(inside)
 		<-goOn
 		return false
@@ -516,16 +516,16 @@ func TestShutdownWaitsAndRefuses(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if err := errors.Join(w.c.Close(), w.c.Close()); err != nil || w.rotor.Closed == 0 || w.rotor.Leased(1) != 0 {
-		t.Errorf("%v, closed %d times, %d leases", err, w.rotor.Closed, w.rotor.Leased(1))
+	if err := errors.Join(w.c.Close(), w.c.Close()); err != nil || w.fake.Closed == 0 || w.fake.Leased(1) != 0 {
+		t.Errorf("%v, closed %d times, %d leases", err, w.fake.Closed, w.fake.Leased(1))
 	}
 }
 
 func TestCloseEndsUploads(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	inside, never := make(chan struct{}), make(chan struct{})
 	defer close(never)
-	w.shelf.before = func(_ http.ResponseWriter, r *http.Request) bool {
+	w.storage.before = func(_ http.ResponseWriter, r *http.Request) bool {
 		_, _ = io.Copy(io.Discard, r.Body)
 		close(inside)
 		<-never
@@ -546,11 +546,11 @@ func TestCloseEndsUploads(t *testing.T) {
 }
 
 func TestPeersThatDoNotFit(t *testing.T) {
-	w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts = 2 })
+	w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 2 })
 	strangers := newAuthority(t)
 	// The server does not know our root.
-	over := func(g ingestclient.Grip) error {
-		c, err := ingestclient.NewOver(w.cfg, ingestclient.NewRotor(g), mid)
+	over := func(g ingestclient.FakeGeneration) error {
+		c, err := ingestclient.NewWithFake(w.cfg, ingestclient.NewFakeIdentity(g), mid)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -558,26 +558,26 @@ func TestPeersThatDoNotFit(t *testing.T) {
 		_, err = c.Upload(t.Context(), ingestclient.BytesContent("a", content(10)), ingestclient.Meta{})
 		return err
 	}
-	theirs := strangers.grip(1)
+	theirs := strangers.generation(1)
 	theirs.Storage.(*http.Transport).TLSClientConfig.RootCAs = w.pool()
-	err := over(ingestclient.Grip{Number: 1, Thumb: theirs.Thumb, Storage: theirs.Storage, Token: theirs.Storage})
+	err := over(ingestclient.FakeGeneration{Number: 1, Thumb: theirs.Thumb, Storage: theirs.Storage, Token: theirs.Storage})
 	if !errors.Is(err, ingestclient.ErrTLSPeer) || !errors.Is(err, ingestclient.ErrTokenEndpoint) {
 		t.Errorf("stranger at the token endpoint: %v", err)
 	}
-	good := w.grip(1)
-	err = over(ingestclient.Grip{Number: 1, Thumb: good.Thumb, Storage: theirs.Storage, Token: good.Token})
+	good := w.generation(1)
+	err = over(ingestclient.FakeGeneration{Number: 1, Thumb: good.Thumb, Storage: theirs.Storage, Token: good.Token})
 	if !errors.Is(err, ingestclient.ErrTLSPeer) || errors.Is(err, ingestclient.ErrAmbiguous) {
 		t.Errorf("stranger at the storage: %v", err)
 	}
 	// We do not know theirs.
-	good2 := w.grip(1)
+	good2 := w.generation(1)
 	good2.Storage.(*http.Transport).TLSClientConfig.RootCAs = strangers.pool()
-	err = over(ingestclient.Grip{Number: 1, Thumb: good.Thumb, Storage: good2.Storage, Token: good.Token})
+	err = over(ingestclient.FakeGeneration{Number: 1, Thumb: good.Thumb, Storage: good2.Storage, Token: good.Token})
 	if !errors.Is(err, ingestclient.ErrTLSPeer) {
 		t.Errorf("strange server: %v", err)
 	}
 	w.cfg.Elements = only("https://127.0.0.1:1")
-	if err = over(w.grip(1)); !errors.Is(err, ingestclient.ErrConnection) || errors.Is(err, ingestclient.ErrAmbiguous) {
+	if err = over(w.generation(1)); !errors.Is(err, ingestclient.ErrConnection) || errors.Is(err, ingestclient.ErrAmbiguous) {
 		t.Errorf("nobody there: %v", err)
 	}
 }
@@ -585,7 +585,7 @@ func TestPeersThatDoNotFit(t *testing.T) {
 // The main promise (RFC 8705 section 6.3): tokens bound to certificates, a
 // rotation every few uploads, and no request is ever refused.
 func TestRotationsUnderLoad(t *testing.T) {
-	w := newWorld(t, func(c *ingestclient.Config) { c.MaxAttempts = 1 })
+	w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 1 })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
@@ -611,7 +611,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		w.rotor.Set(w.grip(n + 2))
+		w.fake.Set(w.generation(n + 2))
 		for w.c.Stats().Swaps != int64(n+1) && !t.Failed() {
 			if _, err := w.c.Upload(t.Context(), ingestclient.BytesContent("c", nil), ingestclient.Meta{}); err != nil {
 				t.Fatal(err)
@@ -622,13 +622,13 @@ func TestRotationsUnderLoad(t *testing.T) {
 	cancel()
 	wg.Wait()
 	st := w.c.Stats()
-	if w.shelf.stale != 0 || st.Rejected != 0 || st.Retries != 0 || st.UploadErrors != 0 {
-		t.Errorf("%d stale tokens, %+v", w.shelf.stale, st)
+	if w.storage.stale != 0 || st.Rejected != 0 || st.Retries != 0 || st.UploadErrors != 0 {
+		t.Errorf("%d stale tokens, %+v", w.storage.stale, st)
 	}
 	if w.admin.count() != rotations+1 || len(swapped) != rotations {
 		t.Errorf("%d fetches for %d rotations", w.admin.count(), rotations)
 	}
-	if w.rotor.Leased(1) != 0 || w.rotor.Leased(rotations+1) != 1 {
+	if w.fake.Leased(1) != 0 || w.fake.Leased(rotations+1) != 1 {
 		t.Error("leases are left")
 	}
 }

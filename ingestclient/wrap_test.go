@@ -31,7 +31,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // Config.Wrap is around every request to both endpoints, before and after a rotation.
 func TestWrapSeesBothEndpoints(t *testing.T) {
 	s := &seen{paths: map[string]int{}}
-	w := newWorld(t, nil)
+	w := newServers(t, nil)
 	w.cfg.Wrap = s.wrap
 	id, rotate := w.identity(time.Minute)
 	c, err := ingestclient.New(w.cfg, id)

@@ -36,9 +36,9 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/devstack"
-	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -97,7 +97,7 @@ type Stack struct {
 	opt     Options
 	client  *source
 	admin   *devstack.Admin
-	door    *tokenDoor
+	proxy   *tokenProxy
 	storage *devstack.Storage
 }
 
@@ -124,8 +124,8 @@ func (s *Stack) startAdmin(t testing.TB) {
 		Logger:     s.opt.Logger,
 	})
 	must(t, err)
-	s.door = &tokenDoor{next: s.admin.Handler()}
-	s.AdminURL = s.serve(t, s.admin, s.door, s.secured(t, s.opt.AdminTLS, adminName))
+	s.proxy = &tokenProxy{next: s.admin.Handler()}
+	s.AdminURL = s.serve(t, s.admin, s.proxy, s.secured(t, s.opt.AdminTLS, adminName))
 	s.TokenURL = s.AdminURL + devstack.TokenPath
 	if s.opt.Dialect == "go" {
 		s.TokenURL = s.AdminURL + devstack.FormTokenPath
@@ -166,10 +166,10 @@ type service interface {
 
 // secured serves with the caller's configuration, or by this stack's authority. The
 // Storage Element asks the Admin Module for keys; nobody but the client asks it.
-func (s *Stack) secured(t testing.TB, own *tls.Config, name string) httpsrv.Config {
+func (s *Stack) secured(t testing.TB, own *tls.Config, name string) httpserver.Config {
 	t.Helper()
 	if own != nil {
-		return httpsrv.Config{TLS: own}
+		return httpserver.Config{TLS: own}
 	}
 	peers := []string{clientName}
 	if name == adminName {
@@ -177,10 +177,10 @@ func (s *Stack) secured(t testing.TB, own *tls.Config, name string) httpsrv.Conf
 	}
 	server, err := open(t, rotation.Static(s.CA.Material(t, name))).Server(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
 	must(t, err)
-	return httpsrv.Config{Server: server}
+	return httpserver.Config{Server: server}
 }
 
-func (s *Stack) serve(t testing.TB, svc service, h http.Handler, conf httpsrv.Config) (url string) {
+func (s *Stack) serve(t testing.TB, svc service, h http.Handler, conf httpserver.Config) (url string) {
 	t.Helper()
 	var lc net.ListenConfig
 	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -192,7 +192,7 @@ func (s *Stack) serve(t testing.TB, svc service, h http.Handler, conf httpsrv.Co
 	running.Go(func() {
 		// Faults may hold requests beyond any patience; those are cut at the end.
 		conf.Handler, conf.Drain, conf.Logger = h, drainTimeout, s.opt.Logger
-		err := httpsrv.Serve(ctx, ln, conf)
+		err := httpserver.Serve(ctx, ln, conf)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			report(t, "serving", err)
 		}

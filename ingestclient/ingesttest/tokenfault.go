@@ -17,12 +17,12 @@ type TokenFault struct {
 	Status int
 	// RetryAfter goes with Status, in whole seconds.
 	RetryAfter time.Duration
-	// Count is how often it strikes. 0 means until it is replaced.
+	// Count is how many requests it applies to. 0 means until it is replaced.
 	Count int
 }
 
-// tokenDoor stands before the token endpoint.
-type tokenDoor struct {
+// tokenProxy is before the token endpoint, and answers in its place while there is a fault.
+type tokenProxy struct {
 	next http.Handler
 
 	mu       sync.Mutex
@@ -30,12 +30,12 @@ type tokenDoor struct {
 	requests int
 }
 
-func (d *tokenDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (p *tokenProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
-		d.next.ServeHTTP(w, r)
+		p.next.ServeHTTP(w, r)
 		return
 	}
-	f := d.strike()
+	f := p.activeFault()
 	timer := time.NewTimer(f.Delay)
 	defer timer.Stop()
 	select {
@@ -52,21 +52,21 @@ func (d *tokenDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		w.WriteHeader(f.Status)
 	default:
-		d.next.ServeHTTP(w, r)
+		p.next.ServeHTTP(w, r)
 	}
 }
 
-func (d *tokenDoor) strike() TokenFault {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.requests++
-	if d.fault == nil {
+func (p *tokenProxy) activeFault() TokenFault {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requests++
+	if p.fault == nil {
 		return TokenFault{}
 	}
-	f := *d.fault
-	if d.fault.Count > 0 {
-		if d.fault.Count--; d.fault.Count == 0 {
-			d.fault = nil
+	f := *p.fault
+	if p.fault.Count > 0 {
+		if p.fault.Count--; p.fault.Count == 0 {
+			p.fault = nil
 		}
 	}
 	return f
@@ -75,14 +75,14 @@ func (d *tokenDoor) strike() TokenFault {
 // SetTokenFault replaces what the token endpoint does wrong; the zero value ends it.
 func (s *Stack) SetTokenFault(t testing.TB, f TokenFault) {
 	t.Helper()
-	s.door.mu.Lock()
-	defer s.door.mu.Unlock()
-	s.door.fault = &f
+	s.proxy.mu.Lock()
+	defer s.proxy.mu.Unlock()
+	s.proxy.fault = &f
 }
 
 // TokenRequests is how often the token endpoint was asked.
 func (s *Stack) TokenRequests() int {
-	s.door.mu.Lock()
-	defer s.door.mu.Unlock()
-	return s.door.requests
+	s.proxy.mu.Lock()
+	defer s.proxy.mu.Unlock()
+	return s.proxy.requests
 }

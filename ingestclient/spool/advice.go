@@ -10,8 +10,8 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// describe makes the reason for a claim that is put aside, with the command that settles it.
-func (s *Spool) describe(it *item, err error, to aside) *reason {
+// newReason returns the reason file of a claim that is quarantined, with the command that resolves it.
+func (s *Spool) newReason(it *item, err error, to quarantine) *reason {
 	r := &reason{
 		State: to, ID: it.id, Name: strings.ToValidUTF8(it.name, "\uFFFD"), Size: it.seen.Size,
 		Error: err.Error(), Attempts: it.tries, At: time.Now().UTC(), OnSuccess: s.cfg.OnSuccess,
@@ -30,7 +30,7 @@ func (s *Spool) describe(it *item, err error, to aside) *reason {
 		resolve += " --state-dir " + shellWord(absolute(s.layout.state.Name()))
 	}
 	switch {
-	case to == asideAmbiguous:
+	case to == quarantineAmbiguous:
 		r.Advice = "it may be stored: " + resolve + " --auto asks the elements for it, and with --yes does what it says; " +
 			"if they cannot tell, --stored --yes or --resend --yes is your word"
 	case errors.Is(err, ingestclient.ErrChecksum):

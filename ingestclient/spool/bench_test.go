@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 	"github.com/artstore/artstore-pki/internal/uuid"
 )
 
@@ -13,7 +14,7 @@ import (
 // for the disk: it is claimed, opened, compared and dropped.
 func BenchmarkClaim(b *testing.B) {
 	dir := b.TempDir()
-	s, err := Open(Config{Dir: dir, Uploader: nobody{}, Logger: slog.New(slog.DiscardHandler)})
+	s, err := Open(Config{Dir: dir, Uploader: failingUploader{}, Logger: slog.New(slog.DiscardHandler)})
 	must(b, err)
 	path := filepath.Join(dir, "a")
 	for b.Loop() {
@@ -22,13 +23,13 @@ func BenchmarkClaim(b *testing.B) {
 		info, err := os.Lstat(path)
 		must(b, err)
 		b.StartTimer()
-		it := &item{id: uuid.New(), name: "a", seen: identify(info)}
-		must(b, s.layout.take(it.id, it.name, it.seen))
+		it := &item{id: uuid.New(), name: "a", seen: fileat.IDOf(info)}
+		must(b, s.layout.claimFile(it.id, it.name, it.seen))
 		f, err := s.openClaim(it)
 		must(b, err)
-		must(b, (&openClaim{f, &claimContent{spool: s, item: &item{id: it.id, name: it.name, seen: it.seen, open: true}}, it.seen}).Unchanged())
+		must(b, (&claimReader{f, &claimContent{spool: s, item: &item{id: it.id, name: it.name, seen: it.seen, open: true}}, it.seen}).Unchanged())
 		must(b, f.Close())
-		must(b, s.layout.drop(it.id))
+		must(b, s.layout.removeClaim(it.id))
 	}
 	must(b, s.Close())
 }

@@ -12,19 +12,20 @@ import (
 	"sync"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 )
 
-// claimContent is the content of a claim as the uploader reads it. Each time it
-// is opened it must be the file that was claimed.
+// claimContent is the content of a claim for the uploader. Each Open checks that the
+// file is the one that was claimed.
 type claimContent struct {
 	spool *Spool
 	item  *item
 
 	mu   sync.Mutex
-	over bool // the upload has returned; a transport may still read
+	over bool // the upload has returned; its transport may still read
 }
 
-// finish waits for an intent that is being written. After it, none is.
+// finish waits for an intent that is being written. After it, none is written any more.
 func (c *claimContent) finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,44 +41,44 @@ func (c *claimContent) Open() (io.ReadCloser, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	return &openClaim{f, c, c.item.seen}, c.item.seen.Size, nil
+	return &claimReader{f, c, c.item.seen}, c.item.seen.Size, nil
 }
 
-type openClaim struct {
+type claimReader struct {
 	*os.File
 	claim *claimContent
-	seen  identity // of the item, which somebody else may change once the upload is over
+	seen  fileat.ID // of the item, which somebody else may change once the upload is over
 }
 
-// Unchanged is asked when all content is sent, and the end of the request is
-// not. It is the last moment to write the intent down: before, the element has
-// nothing that it could store.
-func (o *openClaim) Unchanged() error {
+// Unchanged is called when all content is sent, and the end of the request is not. It
+// is the last moment to record the intent: until then the element has nothing that it
+// could store.
+func (o *claimReader) Unchanged() error {
 	c := o.claim
 	info, err := o.Stat()
-	if err == nil && identify(info) == o.seen {
+	if err == nil && fileat.IDOf(info) == o.seen {
 		info, err = c.spool.layout.state.Lstat(contentPath(c.item.id, c.item.name))
 	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ingestclient.ErrFileChanged, err)
-	case identify(info) != o.seen:
+	case fileat.IDOf(info) != o.seen:
 		return fmt.Errorf("%w: it was written to, or another file took its place", ingestclient.ErrFileChanged)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over {
-		return errOver
+		return errUploadEnded
 	}
-	return c.spool.announce(c.item)
+	return c.spool.journalIntent(c.item)
 }
 
-var errOver = errors.New("the upload is over")
+var errUploadEnded = errors.New("the upload is over")
 
-// readOwn reads a small file of the state without following a link or waiting
-// for the writer of a FIFO.
+// readOwn reads a small file of the state. It does not follow a link, and does not
+// wait for the writer of a FIFO.
 func (l layout) readOwn(name string) ([]byte, error) {
-	if err := l.ownedFile(name); err != nil {
+	if err := l.checkFile(name); err != nil {
 		return nil, err
 	}
 	f, err := l.openFile(name)
@@ -87,7 +88,7 @@ func (l layout) readOwn(name string) ([]byte, error) {
 	defer func() { _ = f.Close() }() // only read from
 	info, err := f.Stat()
 	if err == nil {
-		err = ownedFile(l.path(name), info)
+		err = checkOwnedFile(l.path(name), info)
 	}
 	if err != nil {
 		return nil, err
@@ -95,15 +96,15 @@ func (l layout) readOwn(name string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// openClaim opens the file of a claim, and no other: no link is followed, a FIFO
-// is not waited for, and what is opened must be what was claimed.
+// openClaim opens the file of a claim. It does not follow a link and does not wait for
+// the writer of a FIFO; the open file must be the one that was claimed.
 func (s *Spool) openClaim(it *item) (*os.File, error) {
 	f, err := s.layout.openFile(contentPath(it.id, it.name))
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || identify(info) != it.seen) {
+	if err == nil && (!info.Mode().IsRegular() || fileat.IDOf(info) != it.seen) {
 		err = fmt.Errorf("%w: it is not what was claimed", ingestclient.ErrFileChanged)
 	}
 	if err != nil {
@@ -112,7 +113,7 @@ func (s *Spool) openClaim(it *item) (*os.File, error) {
 	return f, nil
 }
 
-// hash is the SHA-256 of a claimed file in hex.
+// hash returns the SHA-256 of a claimed file in hex.
 func (s *Spool) hash(ctx context.Context, it *item) (string, error) {
 	f, err := s.openClaim(it)
 	if err != nil {
@@ -122,7 +123,7 @@ func (s *Spool) hash(ctx context.Context, it *item) (string, error) {
 	return digest(ctx, f)
 }
 
-// digest is the SHA-256 of what is left to read, in hex.
+// digest returns the SHA-256 of the rest of f in hex.
 func digest(ctx context.Context, f io.Reader) (string, error) {
 	h := sha256.New()
 	for {

@@ -16,14 +16,14 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 )
 
-// scripted is the real client, whose word about a file the test may change after
-// the upload, or before it.
-type scripted struct {
+// alteredUploader is the real client, but the test can replace its answer, before the
+// upload or after it: a real element cannot be made to lose its answer at that point.
+type alteredUploader struct {
 	next          spool.Uploader
 	before, after func(name string) error
 }
 
-func (s scripted) Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.File, error) {
+func (s alteredUploader) Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.File, error) {
 	fail := func(err error) error {
 		return &ingestclient.RequestError{Op: "uploading", Name: content.Name(), Attempt: 1, Err: err}
 	}
@@ -43,12 +43,12 @@ func (s scripted) Upload(ctx context.Context, content ingestclient.Content, meta
 // past makes a new directory with a file in each state, all of which but the
 // refused one the element has: stored, ambiguous, refused, and interrupted behind
 // its intent. Their names begin with round.
-func (b *bench) past(round string, again bool) {
+func (b *fixture) past(round string, again bool) {
 	b.Helper()
 	b.dir = b.TempDir()
 	b.cfg.Dir = b.dir
 	usual := b.cfg.Uploader
-	b.cfg.Uploader = scripted{
+	b.cfg.Uploader = alteredUploader{
 		next:   b.client,
 		before: func(name string) error { return failing(name, "refused", ingestclient.ErrTooLarge) },
 		after:  func(name string) error { return failing(name, "lost", ingestclient.ErrAmbiguous) },
@@ -88,16 +88,16 @@ func failing(name, suffix string, err error) error {
 	return nil
 }
 
-func (b *bench) lines() []string {
+func (b *fixture) lines() []string {
 	b.Helper()
 	lines := strings.SplitAfter(readAll(b.T, b.journalPath()), "\n")
 	return lines[:len(lines)-1] // behind the last line end is nothing
 }
 
-func (b *bench) journalPath() string { return filepath.Join(b.dir, spool.StateDir, "journal") }
+func (b *fixture) journalPath() string { return filepath.Join(b.dir, spool.StateDir, "journal") }
 
 // once looks that nothing of the round is stored more than once.
-func (b *bench) once(what, round string) {
+func (b *fixture) once(what, round string) {
 	b.Helper()
 	copies := map[string]int{}
 	for _, f := range b.stack.Files() {
@@ -123,7 +123,7 @@ func TestDamagedLines(t *testing.T) {
 	for _, mode := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
 		for _, again := range []bool{false, true} {
 			t.Run(fmt.Sprint(mode, " ", again), func(t *testing.T) {
-				b := newBench(t, ingesttest.Options{Dialect: "go"})
+				b := newFixture(t, ingesttest.Options{Dialect: "go"})
 				b.cfg.OnSuccess, b.cfg.Workers = mode, 1
 				b.past("0-", again)
 				lines, refused := len(b.lines()), 0
@@ -152,7 +152,7 @@ func TestDamagedLines(t *testing.T) {
 }
 
 // survives starts the spool twice, and kills it the first time before it has done anything.
-func (b *bench) survives(what string) (refused bool) {
+func (b *fixture) survives(what string) (refused bool) {
 	b.Helper()
 	for _, run := range []bool{false, true} {
 		s, err := spool.Open(b.cfg)
@@ -177,7 +177,7 @@ func TestRemovedClaims(t *testing.T) {
 	for _, mode := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
 		for _, what := range []string{"ambiguous", "failed", "claimed", "claimed/*/file", "ambiguous/*/file"} {
 			t.Run(string(mode)+" "+what, func(t *testing.T) {
-				b := newBench(t, ingesttest.Options{Dialect: "go"})
+				b := newFixture(t, ingesttest.Options{Dialect: "go"})
 				b.cfg.OnSuccess, b.cfg.Workers = mode, 1
 				var logs bytes.Buffer
 				b.cfg.Logger = slog.New(slog.NewTextHandler(&logs, nil))
@@ -220,7 +220,7 @@ func TestRemovedClaims(t *testing.T) {
 
 // intentOfSource gives the intent of an interrupted claim the identity of its
 // file, as announce does.
-func (b *bench) intentOfSource(name string) {
+func (b *fixture) intentOfSource(name string) {
 	b.Helper()
 	lines := b.lines()
 	n := strings.Split(strings.Split(lines[len(lines)-1], `"n":`)[1], ",")[0]
@@ -233,7 +233,7 @@ func (b *bench) intentOfSource(name string) {
 // A source that was changed or removed since is no lost receipt: it is another
 // file, or none.
 func TestRemovedClaimOfAnotherFile(t *testing.T) {
-	b := newBench(t, ingesttest.Options{Dialect: "go"})
+	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	b.cfg.OnSuccess = spool.KeepSource
 	b.lose("a.txt", "one")
 	b.must(os.RemoveAll(filepath.Join(b.dir, spool.StateDir, "ambiguous", b.status().Ambiguous[0].ID)))

@@ -7,21 +7,22 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 )
 
-// outcome is what a worker reports.
-type outcome struct {
+// workResult is the report of a worker about one item.
+type workResult struct {
 	item    *item
-	verdict verdict
+	outcome outcome
 	err     error
 	as      admission
-	asked   bool // the element answered: it is alive whatever it said
+	asked   bool // the element answered, so it works
 }
 
 var errOther = errors.New("the element holds other content under this id")
 
-// deliver brings a claim one step further: to its end, or to what must happen
-// before the next attempt. The order is the promise:
+// deliver makes one attempt to bring a claim to its end. The order of the steps is
+// what the spool promises:
 //
 //	content sent → claim durable → intent durable → end of the request sent → receipt verified → receipt durable → source disposed of
 //
@@ -30,23 +31,23 @@ var errOther = errors.New("the element holds other content under this id")
 // each element was known to keep our ids, it is looked up and sent under the
 // same id, else it is ambiguous. Killed after the receipt, only the disposal is
 // left.
-func (s *Spool) deliver(ctx context.Context, it *item) outcome {
+func (s *Spool) deliver(ctx context.Context, it *item) workResult {
 	switch {
-	case it.aside != nil:
-		return s.finish(it, s.putAside(it), verdictRefused)
+	case it.quarantined != nil:
+		return s.finish(it, s.quarantineClaim(it), outcomeRefused)
 	case it.stored != nil:
-		return s.finish(it, s.acknowledge(it), verdictStored)
+		return s.finish(it, s.acknowledge(it), outcomeStored)
 	}
 	if it.open {
-		if out, over := s.resolve(ctx, it); over {
+		if out, over := s.resolveAmbiguous(ctx, it); over {
 			return out
 		}
-	} else if out, over := s.unchanged(ctx, it); over {
+	} else if out, over := s.skipUnchanged(ctx, it); over {
 		return out
 	}
 	meta := s.cfg.Meta
 	if !it.open {
-		it.proven, it.reach = s.proven(ctx), s.reach(ctx)
+		it.proven, it.reach = s.provenElements(ctx), s.reachableElements(ctx)
 	}
 	if s.cfg.Finder != nil {
 		meta.FileID, meta.FileIDOffered = it.id, it.proven == nil
@@ -56,73 +57,74 @@ func (s *Spool) deliver(ctx context.Context, it *item) outcome {
 	rec, err := s.cfg.Uploader.Upload(ctx, content, meta)
 	content.finish()
 	if err != nil {
-		return s.failed(ctx, it, err)
+		return s.handleFailure(ctx, it, err)
 	}
-	if err := s.learn(meta.FileID, rec); err != nil {
+	if err := s.recordIDSupport(meta.FileID, rec); err != nil {
 		s.cfg.Logger.Debug("not written down", "element", rec.Element, "err", err) // the next receipt says it again
 	}
-	s.receive(it, rec)
-	return s.finish(it, s.acknowledge(it), verdictStored)
+	s.newReceipt(it, rec)
+	return s.finish(it, s.acknowledge(it), outcomeStored)
 }
 
-// finish is the end of a claim, unless our own disk failed: the claim is tried again then.
-func (s *Spool) finish(it *item, err error, v verdict) outcome {
+// finish returns the outcome v, or outcomeLocal if err is not nil: our own disk
+// failed, and the item is tried again.
+func (s *Spool) finish(it *item, err error, v outcome) workResult {
 	if err != nil {
-		return outcome{item: it, verdict: verdictLocal, err: err}
+		return workResult{item: it, outcome: outcomeLocal, err: err}
 	}
-	return outcome{item: it, verdict: v, asked: v == verdictStored && it.tries > 0}
+	return workResult{item: it, outcome: v, asked: v == outcomeStored && it.tries > 0}
 }
 
-// announce makes the claim and the intent durable. It is called when all but the
-// end of the request is sent.
-func (s *Spool) announce(it *item) error {
+// journalIntent makes the claim and the intent durable. It is called when all of the
+// request but its end is sent.
+func (s *Spool) journalIntent(it *item) error {
 	if it.open {
 		return nil
 	}
-	if err := s.layout.settle(it.id, it.name); err != nil {
+	if err := s.layout.syncClaim(it.id, it.name); err != nil {
 		return fmt.Errorf("making a claim durable: %w", err)
 	}
-	intent := it.record(opIntent)
+	intent := it.newRecord(journal.OpIntent)
 	if intent.Proven = it.proven; it.proven == nil {
 		intent.Elements = it.reach
 	}
-	if err := s.journal.append(intent); err != nil {
+	if err := s.journal.Append(intent); err != nil {
 		return err
 	}
 	it.open = true
 	return nil
 }
 
-func (it *item) record(what op) *record {
-	r := &record{Op: what, ID: it.id, File: it.seen, At: time.Now().UTC()}
-	r.setName(it.name)
+func (it *item) newRecord(what journal.Op) *journal.Record {
+	r := &journal.Record{Op: what, ID: it.id, File: it.seen, At: time.Now().UTC()}
+	r.SetPath(it.name)
 	return r
 }
 
-// receive turns a verified receipt into what will be written of it.
-func (s *Spool) receive(it *item, rec *ingestclient.File) {
-	what := opStored
+// newReceipt sets the record of a verified receipt.
+func (s *Spool) newReceipt(it *item, rec *ingestclient.File) {
+	what := journal.OpStored
 	if s.layout.keep {
-		what = opKept
+		what = journal.OpKept
 	}
-	it.stored = it.record(what)
+	it.stored = it.newRecord(what)
 	it.stored.FileID, it.stored.SHA256 = rec.FileID, rec.SHA256
 }
 
-// acknowledge writes the receipt, says so, and disposes of the source. Killed
-// before the receipt is durable, the file is looked up again; after it, only
+// acknowledge records the receipt, disposes of the source, and reports the event.
+// Killed before the receipt is durable, the file is looked up again; after it, only
 // the disposal is repeated, and the event with it.
 func (s *Spool) acknowledge(it *item) error {
 	if !it.logged {
-		if err := s.journal.append(it.stored); err != nil {
+		if err := s.journal.Append(it.stored); err != nil {
 			return err
 		}
 		it.logged = true
 	}
-	if err := s.dispose(it); err != nil {
+	if err := s.disposeSource(it); err != nil {
 		return fmt.Errorf("disposing of a stored file: %w", err)
 	}
-	if it.silent {
+	if it.noEvent {
 		return nil
 	}
 	s.stored.Add(1)
@@ -131,142 +133,142 @@ func (s *Spool) acknowledge(it *item) error {
 	return nil
 }
 
-// forgetRecord drops the record of a claim that is none any more. Where sources stay,
-// an intent without an end stays too: the source is there, and only the record
-// says that it was sent.
+// forgetRecord drops the record of a claim that has ended. With KeepSource an intent
+// without an end stays: the source is still there, and only the record says that it
+// was sent.
 func (s *Spool) forgetRecord(it *item) {
 	if !s.layout.keep || !it.open || it.stored != nil {
-		s.journal.forget(it.id)
+		s.journal.Forget(it.id)
 	}
 }
 
-func (s *Spool) dispose(it *item) error {
-	end := s.layout.drop
+func (s *Spool) disposeSource(it *item) error {
+	end := s.layout.removeClaim
 	if s.cfg.OnSuccess == MoveSource {
 		end = func(id string) error { return s.layout.archive(id, it.name) }
 	}
 	if err := end(it.id); err != nil {
 		return err
 	}
-	s.journal.forget(it.id)
+	s.journal.Forget(it.id)
 	return nil
 }
 
-// unchanged recognises a kept file that was only touched, or replaced by an
-// equal one. It costs one reading, of files of the same name and size only.
-func (s *Spool) unchanged(ctx context.Context, it *item) (out outcome, over bool) {
+// skipUnchanged recognises a kept file that was only touched, or replaced by an equal
+// one. It reads only files of the same name and size.
+func (s *Spool) skipUnchanged(ctx context.Context, it *item) (out workResult, over bool) {
 	if !s.layout.keep {
-		return outcome{}, false
+		return workResult{}, false
 	}
-	was := s.journal.keptAs(it.name)
+	was := s.journal.KeptAs(it.name)
 	if was == nil || was.File.Size != it.seen.Size {
-		return outcome{}, false
+		return workResult{}, false
 	}
 	digest, err := s.hash(ctx, it)
 	if err != nil {
-		return s.unread(it, err, asideFailed), true
+		return s.readFailure(it, err, quarantineFailed), true
 	}
 	if digest != was.SHA256 {
-		return outcome{}, false
+		return workResult{}, false
 	}
-	it.stored, it.silent = it.record(opKept), true
+	it.stored, it.noEvent = it.newRecord(journal.OpKept), true
 	it.stored.FileID, it.stored.SHA256 = was.FileID, was.SHA256
-	return s.finish(it, s.acknowledge(it), verdictStored), true
+	return s.finish(it, s.acknowledge(it), outcomeStored), true
 }
 
-// unread: a claimed file could not be read, or we were told to stop.
-func (s *Spool) unread(it *item, err error, to aside) outcome {
+// readFailure returns the result if a claimed file could not be read, or the run ends.
+func (s *Spool) readFailure(it *item, err error, to quarantine) workResult {
 	if errors.Is(err, context.Canceled) {
-		return outcome{item: it, verdict: verdictStopped, err: err}
+		return workResult{item: it, outcome: outcomeStopped, err: err}
 	}
-	return s.refuse(it, err, to)
+	return s.quarantineItem(it, err, to)
 }
 
-// resolve learns what became of an upload without an outcome. over: there is
+// resolveAmbiguous looks up an upload without an outcome. over reports that there is
 // nothing to send now.
-func (s *Spool) resolve(ctx context.Context, it *item) (out outcome, over bool) {
-	if !s.canAsk(ctx, it) {
-		return s.refuse(it, fmt.Errorf("interrupted: %w", ingestclient.ErrAmbiguous), asideAmbiguous), true
+func (s *Spool) resolveAmbiguous(ctx context.Context, it *item) (out workResult, over bool) {
+	if !s.canLookUp(ctx, it) {
+		return s.quarantineItem(it, fmt.Errorf("interrupted: %w", ingestclient.ErrAmbiguous), quarantineAmbiguous), true
 	}
 	rec, err := s.cfg.Finder.Metadata(ctx, it.id)
 	if errors.Is(err, ingestclient.ErrNotFound) {
-		return outcome{}, false // and if it arrives yet, our next attempt is a duplicate of the same id
+		return workResult{}, false // if it arrives later, our next attempt is a duplicate under the same id
 	}
 	if err != nil {
-		v := judge(ctx, err)
-		if !v.pauses() && v != verdictStopped {
-			v = verdictElement // a question stores nothing and proves nothing about the file
+		v := classify(ctx, err)
+		if !v.pauses() && v != outcomeStopped {
+			v = outcomeElement // a look-up proves nothing about the file
 		}
-		return outcome{item: it, verdict: v, err: err}, true
+		return workResult{item: it, outcome: v, err: err}, true
 	}
 	digest, err := s.hash(ctx, it)
 	switch {
 	case err != nil:
-		return s.unread(it, err, asideAmbiguous), true
+		return s.readFailure(it, err, quarantineAmbiguous), true
 	case rec.Size != it.seen.Size || rec.SHA256 != digest:
-		return s.refuse(it, errOther, asideAmbiguous), true
+		return s.quarantineItem(it, errOther, quarantineAmbiguous), true
 	}
-	s.receive(it, rec)
-	out = s.finish(it, s.acknowledge(it), verdictStored)
-	out.asked = out.verdict == verdictStored
+	s.newReceipt(it, rec)
+	out = s.finish(it, s.acknowledge(it), outcomeStored)
+	out.asked = out.outcome == outcomeStored
 	return out, true
 }
 
-// failed judges an upload, and records what is certain.
-func (s *Spool) failed(ctx context.Context, it *item, err error) outcome {
+// handleFailure classifies a failed upload, and records it if nothing was stored.
+func (s *Spool) handleFailure(ctx context.Context, it *item, err error) workResult {
 	if errors.Is(err, ingestclient.ErrAmbiguous) {
 		it.open = true
 	}
 	if it.open && sentNothing(err, it.proven != nil) {
-		if appended := s.journal.append(it.record(opUnsent)); appended == nil {
+		if appended := s.journal.Append(it.newRecord(journal.OpUnsent)); appended == nil {
 			it.open = false
 		}
 	}
-	v := judge(ctx, err)
+	v := classify(ctx, err)
 	switch {
-	case v == verdictRefused:
-		out := s.refuse(it, err, asideFailed)
-		out.asked = out.verdict == verdictRefused && !errors.Is(err, ingestclient.ErrContent)
+	case v == outcomeRefused:
+		out := s.quarantineItem(it, err, quarantineFailed)
+		out.asked = out.outcome == outcomeRefused && !errors.Is(err, ingestclient.ErrContent)
 		return out
-	case v == verdictUnknown && it.proven == nil:
-		return s.refuse(it, err, asideAmbiguous)
-	case v == verdictUnknown && ctx.Err() != nil:
-		v = verdictStopped
-	case v == verdictUnknown:
-		v = verdictElement
+	case v == outcomeUnknown && it.proven == nil:
+		return s.quarantineItem(it, err, quarantineAmbiguous)
+	case v == outcomeUnknown && ctx.Err() != nil:
+		v = outcomeStopped
+	case v == outcomeUnknown:
+		v = outcomeElement
 	}
-	return outcome{item: it, verdict: v, err: err}
+	return workResult{item: it, outcome: v, err: err}
 }
 
-// refuse puts a claim aside. What has no outcome at an element that makes ids
-// itself also says something about the element: it pauses.
-func (s *Spool) refuse(it *item, err error, to aside) outcome {
-	it.aside = s.describe(it, err, to)
-	if it.proven != nil && it.aside.FileID == "" {
-		it.aside.FileID = it.id
+// quarantineItem moves a claim to failed/ or ambiguous/. After an unknown outcome the
+// spool pauses as well, because the element may lose what it is sent.
+func (s *Spool) quarantineItem(it *item, err error, to quarantine) workResult {
+	it.quarantined = s.newReason(it, err, to)
+	if it.proven != nil && it.quarantined.FileID == "" {
+		it.quarantined.FileID = it.id
 	}
-	out := s.finish(it, s.putAside(it), verdictRefused)
+	out := s.finish(it, s.quarantineClaim(it), outcomeRefused)
 	if out.err == nil {
 		out.err = err
 	}
-	if out.verdict == verdictRefused && to == asideAmbiguous {
-		out.verdict = verdictUnknown
+	if out.outcome == outcomeRefused && to == quarantineAmbiguous {
+		out.outcome = outcomeUnknown
 	}
 	return out
 }
 
-func (s *Spool) putAside(it *item) error {
-	if err := s.layout.putAside(it.aside); err != nil {
+func (s *Spool) quarantineClaim(it *item) error {
+	if err := s.layout.quarantineClaim(it.quarantined); err != nil {
 		return fmt.Errorf("putting a file aside: %w", err)
 	}
 	s.forgetRecord(it)
 	i := 0
-	if it.aside.State == asideAmbiguous {
+	if it.quarantined.State == quarantineAmbiguous {
 		i = 1
 	}
-	s.asideNow[i].Add(1)
+	s.quarantinedNow[i].Add(1)
 	s.cfg.Observer(Event{
-		Kind: string(it.aside.State), Name: it.name, FileID: it.aside.FileID, Size: it.seen.Size, Err: errors.New(it.aside.Error),
+		Kind: string(it.quarantined.State), Name: it.name, FileID: it.quarantined.FileID, Size: it.seen.Size, Err: errors.New(it.quarantined.Error),
 	})
 	return nil
 }

@@ -14,12 +14,12 @@ import (
 )
 
 // onSmallDisk puts the spool on a file system of one mebibyte.
-func onSmallDisk(t *testing.T) *bench {
+func onSmallDisk(t *testing.T) *fixture {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a small file system needs root; .ci/run has it in a container")
 	}
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	if err := syscall.Mount("tmpfs", b.dir, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
 		t.Skipf("mounting a small file system: %v", err)
 	}
@@ -114,7 +114,7 @@ func TestStateOnAnotherFileSystem(t *testing.T) {
 }
 
 func TestLowDiskClaimsNothing(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.cfg.MinFree = 1 << 60
 	s, _ := b.start()
 	b.write("a", "one")

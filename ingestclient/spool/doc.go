@@ -1,17 +1,17 @@
-// Package spool sends the files that appear in a directory, and never loses one:
-// killed at any instant, it goes on where it was, and nothing is stored twice
-// unless somebody asks for it.
+// Package spool sends the files that appear in a directory, and never loses one. Killed
+// at any instant, the next start goes on where it was, and no file is stored twice
+// unless the operator asks for it.
 //
 //	s, err := spool.Open(spool.Config{Dir: "/in", Uploader: client, Finder: client, Prober: client})
 //	defer s.Close()
 //	err = s.Run(ctx) // until ctx ends; then what is under way is finished
 //
-// # Two truths
+// # Directories and journal
 //
-// Where a file is, the directories say. What the element may know of it, the
-// journal says. Neither repeats the other, so they cannot disagree. A file is
-// claimed by one rename (or, where sources stay, one link) into a directory
-// whose path tells its id and name:
+// The directories say where a file is. The journal says what the element may know of
+// it. Neither repeats the other, so they cannot disagree. A file is claimed by one
+// rename (or, where sources stay, one link) into a directory whose path tells its id
+// and name:
 //
 //	DIR/report.pdf                                         waits
 //	DIR/.artstore-ingest/claimed/<id>/file/report.pdf      being sent, or next
@@ -36,41 +36,40 @@
 //	                         recognises. Else: ambiguous/, and a human decides
 //	stored, kept             only the disposal is left
 //
-// A journal that ends in the middle of a line was cut while writing what nobody
-// had been told was written. Any other line that is no record, and a line that is
-// missing between two others, is damage: every claim without a record counts as one
-// with an intent then. Where sources stay, nothing is sent after damage.
+// A journal that ends in the middle of a line was cut during a write that was not yet
+// acknowledged. Any other line that is no record, and a line that is missing between
+// two others, is damage: every claim without a record counts as one with an intent
+// then. Where sources stay, nothing is sent after damage.
 //
-// An intent ends with a receipt, or with the record that nothing was stored. One
-// without an end, whose claim somebody has removed, is a lost receipt. Where sources
-// stay, its file is claimed again and counts as sent.
+// An intent ends with a receipt, or with the record that nothing was stored. If the
+// claim of an intent without an end was removed by hand, its receipt is lost. Where
+// sources stay, its file is claimed again and counts as sent.
 //
-// # Whose state it is
+// # Owner of the state
 //
-// Others may write to DIR. What is below the state is ours alone: each part of it
-// belongs to us and is closed to others for writing, or the start is refused
-// (TestStateOfSomebodyElseIsRefused). DIR and the state are opened once, and each
-// step goes through what is open, without following a link, so that renaming
-// leads none of them elsewhere (TestStepsStayInTheStateThatWasOpened,
-// TestSourcesBehindLinksAreNotTouched). What is sent is the file that was claimed
-// (TestSwappedClaimIsNotSent). No step needs a second name for a file of others
-// but the claims of KeepSource (TestFilesOfOthers).
+// Other users may write to DIR. Each part of the state must belong to the user of the
+// spool and be closed to others for writing, or the start is refused
+// (TestStateOfSomebodyElseIsRefused). DIR and the state are opened once. Each step
+// works in the open directories and follows no link, so that a rename cannot lead it
+// to another place (TestStepsStayInTheStateThatWasOpened,
+// TestSourcesBehindLinksAreNotTouched). Only the file that was claimed is sent
+// (TestSwappedClaimIsNotSent). No step needs a second name for a file of another user,
+// except the claims of KeepSource (TestFilesOfOthers).
 //
 // # Failures
 //
-// What the element says about a file ends in failed/. Everything else, be it the
-// element, the account, the token endpoint, a full store or our own disk, closes
-// one gate for all files. The elements are asked whether it is over, and then one
-// file at a time is on trial, until one is stored. Files wait in the directory
-// meanwhile, where they were put. Half of the workers at
-// most send files from 64 MiB up, so that small ones always move.
+// A file that the element refuses goes to failed/. Every other failure, of the element,
+// the account, the token endpoint, a full store or our own disk, stops all files (type
+// breaker). Then the elements are probed, and after a good answer one file at a time is
+// tried, until one is stored. Files wait in DIR meanwhile. At most half of the workers
+// send files from 64 MiB up, so that small files never wait for large ones.
 //
 // # Rules for callers
 //
 // DIR, everything in it and the state is one local POSIX file system with hard links. The
-// Uploader's errors are judged by the sentinels of ingestclient. Each content that
-// it is given must be read to its end and asked whether it is unchanged before the
-// end of a request goes out, as ingestclient.Client does: that writes the intent.
-// Writers rename whole files in, or are done when the
-// file stands still for Settle.
+// Uploader's errors are classified by the sentinels of ingestclient. The Uploader must
+// read each content to its end and call its method Unchanged before it sends the end
+// of the request, as ingestclient.Client does: that call records the intent. Writers
+// rename complete files into DIR, or do not change a file for the time Settle once it
+// is complete.
 package spool

@@ -3,6 +3,8 @@ package spool
 import (
 	"os"
 	"testing"
+
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 )
 
 // Identify is the identity of a file, as records of the journal have it.
@@ -12,5 +14,5 @@ func Identify(t testing.TB, path string) any {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return identify(info)
+	return fileat.IDOf(info)
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 )
 
 // asUser does something with the rights of an ordinary user on files.
@@ -43,13 +45,13 @@ func TestFilesOfOthers(t *testing.T) {
 	must(t, filepath.WalkDir(filepath.Dir(l.dir), func(path string, d fs.DirEntry, err error) error {
 		return errors.Join(err, os.Chown(path, us, us))
 	}))
-	write := func(name string) identity {
+	write := func(name string) fileat.ID {
 		path := filepath.Join(l.dir, name)
 		must(t, os.WriteFile(path, []byte(name), 0o644))
 		must(t, os.Chown(path, others, others))
 		info, err := os.Lstat(path)
 		must(t, err)
-		return identify(info)
+		return fileat.IDOf(info)
 	}
 	content := func(path string) string {
 		raw, err := os.ReadFile(path)
@@ -60,20 +62,20 @@ func TestFilesOfOthers(t *testing.T) {
 	}
 	back, kept := write("back"), write("kept")
 	asUser(t, us, func() {
-		for _, err := range []error{l.take("1", "back", back), l.giveBack("1", "back"), l.take("1", "back", back)} {
+		for _, err := range []error{l.claimFile("1", "back", back), l.unclaim("1", "back"), l.claimFile("1", "back", back)} {
 			if err != nil {
 				t.Error(err)
 			}
 		}
 		kind := l
 		kind.keep = true
-		if err := kind.take("2", "kept", kept); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "protected_hardlinks") {
+		if err := kind.claimFile("2", "kept", kept); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "protected_hardlinks") {
 			t.Errorf("kept: %v", err)
 		}
 	})
 	write("back") // a namesake
 	asUser(t, us, func() {
-		if err := l.giveBack("1", "back"); !errors.Is(err, fs.ErrExist) {
+		if err := l.unclaim("1", "back"); !errors.Is(err, fs.ErrExist) {
 			t.Errorf("over a namesake: %v", err)
 		}
 	})
@@ -81,7 +83,7 @@ func TestFilesOfOthers(t *testing.T) {
 		id := map[string]string{"done/stored": "3", "done/stored~4": "4"}[want]
 		seen := write("stored")
 		asUser(t, us, func() {
-			if err := l.take(id, "stored", seen); err != nil {
+			if err := l.claimFile(id, "stored", seen); err != nil {
 				t.Error(err)
 			}
 			if err := l.moveTo(contentPath(id, "stored"), doneDir+"/moved"); err != nil { // and then came an error

@@ -17,8 +17,8 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 )
 
-// bench is a spooled directory with a real Storage Element behind it.
-type bench struct {
+// fixture is a spooled directory with a real Storage Element behind it.
+type fixture struct {
 	*testing.T
 	dir    string
 	stack  *ingesttest.Stack
@@ -29,9 +29,9 @@ type bench struct {
 	events []spool.Event
 }
 
-func newBench(t *testing.T, opt ingesttest.Options) *bench {
+func newFixture(t *testing.T, opt ingesttest.Options) *fixture {
 	t.Helper()
-	b := &bench{T: t, dir: t.TempDir(), stack: ingesttest.Start(t, opt)}
+	b := &fixture{T: t, dir: t.TempDir(), stack: ingesttest.Start(t, opt)}
 	cfg := b.stack.Config()
 	cfg.MaxAttempts = 1
 	var err error
@@ -48,14 +48,14 @@ func newBench(t *testing.T, opt ingesttest.Options) *bench {
 	return b
 }
 
-func (b *bench) observe(e spool.Event) {
+func (b *fixture) observe(e spool.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.events = append(b.events, e)
 }
 
 // kinds lists what happened, in order.
-func (b *bench) kinds() []string {
+func (b *fixture) kinds() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	out := make([]string, len(b.events))
@@ -65,14 +65,14 @@ func (b *bench) kinds() []string {
 	return out
 }
 
-func (b *bench) must(err error) {
+func (b *fixture) must(err error) {
 	b.Helper()
 	if err != nil {
 		b.Fatal(err)
 	}
 }
 
-func (b *bench) write(name, content string) string {
+func (b *fixture) write(name, content string) string {
 	b.Helper()
 	path := filepath.Join(b.dir, name)
 	b.must(os.MkdirAll(filepath.Dir(path), 0o700))
@@ -81,7 +81,7 @@ func (b *bench) write(name, content string) string {
 }
 
 // run is one life of the spool, from Open to Close.
-func (b *bench) run() spool.Snapshot {
+func (b *fixture) run() spool.Snapshot {
 	b.Helper()
 	s, err := spool.Open(b.cfg)
 	b.must(err)
@@ -91,7 +91,7 @@ func (b *bench) run() spool.Snapshot {
 }
 
 // start runs a spool until stop.
-func (b *bench) start() (s *spool.Spool, stop func() error) {
+func (b *fixture) start() (s *spool.Spool, stop func() error) {
 	b.Helper()
 	cfg := b.cfg
 	cfg.Once = false
@@ -113,7 +113,7 @@ func (b *bench) start() (s *spool.Spool, stop func() error) {
 }
 
 // until polls: what changes is behind a socket and a disk.
-func (b *bench) until(what string, ok func() bool) {
+func (b *fixture) until(what string, ok func() bool) {
 	b.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for !ok() {
@@ -124,7 +124,7 @@ func (b *bench) until(what string, ok func() bool) {
 	}
 }
 
-func (b *bench) status() *spool.Status {
+func (b *fixture) status() *spool.Status {
 	b.Helper()
 	st, err := spool.ReadStatus(b.Context(), spool.Config{Dir: b.dir, StateDir: b.cfg.StateDir, Recursive: true})
 	b.must(err)
@@ -132,7 +132,7 @@ func (b *bench) status() *spool.Status {
 }
 
 // check compares the element and the directory with what is expected.
-func (b *bench) check(stored []string, waiting, claimed, failed, ambiguous int) {
+func (b *fixture) check(stored []string, waiting, claimed, failed, ambiguous int) {
 	b.Helper()
 	var names []string
 	for _, f := range b.stack.Files() {
@@ -148,14 +148,14 @@ func (b *bench) check(stored []string, waiting, claimed, failed, ambiguous int) 
 	}
 }
 
-// refusing is an uploader whose answers the test writes. It stands in front of
-// the real client, where a real element cannot be brought to say it on demand.
-type refusing struct {
+// fakeUploader answers as the test says, and otherwise asks the real client: a real
+// element cannot be made to give these answers on demand.
+type fakeUploader struct {
 	next spool.Uploader
 	say  func(name string) error // nil: ask next
 }
 
-func (r refusing) Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.File, error) {
+func (r fakeUploader) Upload(ctx context.Context, content ingestclient.Content, meta ingestclient.Meta) (*ingestclient.File, error) {
 	if err := r.say(content.Name()); err != nil {
 		return nil, &ingestclient.RequestError{Op: "uploading", Name: content.Name(), Attempt: 1, Err: err}
 	}

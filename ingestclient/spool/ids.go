@@ -6,23 +6,24 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 )
 
-// unlisted stands for the URL of the elements where no [Prober] lists them.
-const unlisted = "unlisted"
+// unlistedElement stands for the URL of the elements where no [Prober] lists them.
+const unlistedElement = "unlisted"
 
-// proven lists the elements that an upload may reach, if each of them stores
+// provenElements lists the elements that an upload may reach, if each of them stores
 // under the id that it is offered; else it is nil. Only in the first case is an
 // upload without an outcome looked up and repeated under its id. What no receipt
 // has proved is not believed.
-func (s *Spool) proven(ctx context.Context) []string {
+func (s *Spool) provenElements(ctx context.Context) []string {
 	if s.cfg.Finder == nil {
 		return nil
 	}
 	urls := s.elements(ctx)
 	for _, url := range urls {
-		known := s.journal.idsAt(url)
-		if known == opIgnoresIDs || known == "" && !s.cfg.IDsKept {
+		known := s.journal.IDsAt(url)
+		if known == journal.OpIgnoresIDs || known == "" && !s.cfg.IDsKept {
 			return nil
 		}
 	}
@@ -32,7 +33,7 @@ func (s *Spool) proven(ctx context.Context) []string {
 // elements lists the URLs of the elements, or nothing if that is not known.
 func (s *Spool) elements(ctx context.Context) []string {
 	if s.cfg.Prober == nil {
-		return []string{unlisted}
+		return []string{unlistedElement}
 	}
 	list, err := s.cfg.Prober.Elements(ctx)
 	if err != nil {
@@ -45,17 +46,17 @@ func (s *Spool) elements(ctx context.Context) []string {
 	return urls
 }
 
-// reach lists the elements that an upload may reach, if they can be listed.
-func (s *Spool) reach(ctx context.Context) []string {
+// reachableElements lists the elements that an upload may reach, if they can be listed.
+func (s *Spool) reachableElements(ctx context.Context) []string {
 	if s.cfg.Prober == nil {
 		return nil
 	}
 	return s.elements(ctx)
 }
 
-// canAsk reports whether a look-up asks each element that may have the file. One
+// canLookUp reports whether a look-up asks each element that may have the file. One
 // that is listed no more may have it, and is not asked.
-func (s *Spool) canAsk(ctx context.Context, it *item) bool {
+func (s *Spool) canLookUp(ctx context.Context, it *item) bool {
 	if s.cfg.Finder == nil || len(it.proven) == 0 {
 		return false
 	}
@@ -63,25 +64,25 @@ func (s *Spool) canAsk(ctx context.Context, it *item) bool {
 	return !slices.ContainsFunc(it.proven, func(url string) bool { return !slices.Contains(now, url) })
 }
 
-// learn writes down what a receipt proves of an element and was not known yet.
-func (s *Spool) learn(offered string, got *ingestclient.File) error {
+// recordIDSupport writes down what a receipt proves of an element and was not known yet.
+func (s *Spool) recordIDSupport(offered string, got *ingestclient.File) error {
 	if offered == "" {
 		return nil
 	}
 	url := got.Element
 	if s.cfg.Prober == nil {
-		url = unlisted
+		url = unlistedElement
 	}
-	fact := opKeepsIDs
+	fact := journal.OpKeepsIDs
 	if got.FileID != offered {
-		fact = opIgnoresIDs
+		fact = journal.OpIgnoresIDs
 	}
-	known := s.journal.idsAt(url)
-	if known == fact || known == opIgnoresIDs { // it is not forgiven: another copy may do it again
+	known := s.journal.IDsAt(url)
+	if known == fact || known == journal.OpIgnoresIDs { // it is not forgiven: another copy may do it again
 		return nil
 	}
-	if fact == opIgnoresIDs {
+	if fact == journal.OpIgnoresIDs {
 		s.cfg.Logger.Warn("the element makes file ids itself; uploads without an outcome will be put aside", "path", s.cfg.Dir, "element", got.Element)
 	}
-	return s.journal.append(&record{Op: fact, ID: url, At: time.Now().UTC()})
+	return s.journal.Append(&journal.Record{Op: fact, ID: url, At: time.Now().UTC()})
 }

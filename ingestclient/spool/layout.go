@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
@@ -16,7 +18,7 @@ import (
 // directory, unless Config says another place.
 const StateDir = ".artstore-ingest"
 
-// Directories of the state; those of [aside] are the others.
+// Directories of the state; those of [quarantine] are the others.
 const (
 	claimedDir = "claimed"
 	doneDir    = "done"
@@ -24,42 +26,42 @@ const (
 
 const (
 	contentDir = "file"        // in a claim: the file, below its path
-	reasonFile = "reason.json" // in a claim: why it was put aside
+	reasonFile = "reason.json" // in a claim: why it was quarantined
 )
 
-// aside is where a claim ends that was not stored.
-type aside string
+// quarantine is where a claim ends that was not stored.
+type quarantine string
 
 const (
-	asideFailed    aside = "failed"
-	asideAmbiguous aside = "ambiguous"
+	quarantineFailed    quarantine = "failed"
+	quarantineAmbiguous quarantine = "ambiguous"
 )
 
-// reason is the content of reason.json, for whoever comes to look.
+// reason is the content of reason.json, for the operator.
 type reason struct {
-	State    aside     `json:"state"`
-	ID       string    `json:"id"`      // of the claim
-	FileID   string    `json:"file_id"` // the element's, or the one it was offered; "" if neither is known
-	Name     string    `json:"name"`
-	Size     int64     `json:"size"` // bytes
-	SHA256   string    `json:"sha256,omitempty"`
-	Status   int       `json:"status,omitempty"` // HTTP
-	Error    string    `json:"error"`
-	Attempts int       `json:"attempts"`
-	At       time.Time `json:"at"`
-	Advice   string    `json:"advice"`
+	State    quarantine `json:"state"`
+	ID       string     `json:"id"`      // of the claim
+	FileID   string     `json:"file_id"` // the element's, or the one it was offered; "" if neither is known
+	Name     string     `json:"name"`
+	Size     int64      `json:"size"` // bytes
+	SHA256   string     `json:"sha256,omitempty"`
+	Status   int        `json:"status,omitempty"` // HTTP
+	Error    string     `json:"error"`
+	Attempts int        `json:"attempts"`
+	At       time.Time  `json:"at"`
+	Advice   string     `json:"advice"`
 
 	Elements  []string     `json:"elements,omitempty"`   // that may have it, as far as that is known
 	OnSuccess SourceAction `json:"on_success,omitempty"` // what was to become of the source
 }
 
-// layout knows the spooled directory and the state, and every step that moves a
-// file. Each step is one system call that happens or does not; what a crash
-// leaves between two of them is said at each.
+// layout is the spooled directory and the state, with every step that moves a file.
+// Each step is one system call, which happens or does not; each method says what a
+// crash between two of them leaves.
 //
-// Both directories are opened once, and each step goes through what is open:
-// whoever may write to the spooled directory can rename in it at any time, and
-// leads no step anywhere else with that.
+// Both directories are opened once, and each step works in the open directories. So a
+// user who may write to the spooled directory and renames in it cannot lead a step to
+// another place.
 type layout struct {
 	dir     string   // spooled
 	sources *os.File // the same, open
@@ -71,57 +73,57 @@ type layout struct {
 func claimPath(id string) string         { return filepath.Join(claimedDir, id) }
 func contentPath(id, name string) string { return filepath.Join(claimPath(id), contentDir, name) }
 
-// path is where something of the state is, for messages.
+// path returns the path of a name in the state, for messages.
 func (l layout) path(name string) string { return filepath.Join(l.state.Name(), name) }
 
-// errMoved: what stands at the name is not what was looked at.
+// errMoved: the name has another file than the one that was inspected.
 var errMoved = errors.New("it changed since it was looked at")
 
-// take claims the file at name under id: one rename, or one link if sources
-// stay. Killed before it, an empty directory is left; after it, the claim is
-// whole, because its path says all there is to know. Only a regular file that
-// is still the one that was seen is kept.
-func (l layout) take(id, name string, seen identity) error {
+// claimFile claims the file at name under id: one rename, or one link if sources stay.
+// Killed before it, an empty directory is left; after it, the claim is complete,
+// because its path tells its id and name. The claim is undone if its file is not
+// regular, or not the one that was seen.
+func (l layout) claimFile(id, name string, seen fileat.ID) error {
 	to := contentPath(id, name)
 	if err := l.state.MkdirAll(filepath.Dir(to), durable.Dir); err != nil {
 		return err
 	}
-	move := place.rename
+	move := fileat.Entry.Rename
 	if l.keep {
-		move = place.link
+		move = fileat.Entry.Link
 	}
 	if err := l.between(name, to, move); err != nil {
 		if l.keep && errors.Is(err, fs.ErrPermission) {
 			err = fmt.Errorf("keeping files takes a second name for each, and Linux has none for files of others that we may not write (fs.protected_hardlinks): %w", err)
 		}
-		return errors.Join(err, l.drop(id))
+		return errors.Join(err, l.removeClaim(id))
 	}
 	info, err := l.state.Lstat(to)
-	if err == nil && info.Mode().IsRegular() && identify(info) == seen {
+	if err == nil && info.Mode().IsRegular() && fileat.IDOf(info) == seen {
 		return nil
 	}
 	if err == nil {
 		err = errMoved
 	}
-	return errors.Join(err, l.giveBack(id, name))
+	return errors.Join(err, l.unclaim(id, name))
 }
 
-// giveBack undoes a claim, unless another file has taken the name meanwhile:
+// unclaim undoes a claim, unless another file has taken the name meanwhile:
 // then the claim stays and err is [fs.ErrExist]. Killed between link and
 // remove, the file has both names, and the next start finishes the claim's.
-func (l layout) giveBack(id, name string) error {
+func (l layout) unclaim(id, name string) error {
 	if !l.keep {
-		err := l.between(name, contentPath(id, name), func(source, claim place) error {
-			if err := claim.move(source); err != nil && !claim.same(source) {
+		err := l.between(name, contentPath(id, name), func(source, claim fileat.Entry) error {
+			if err := claim.Move(source); err != nil && !claim.Same(source) {
 				return err
 			}
-			return durable.SyncOpenDir(source.dir)
+			return durable.SyncOpenDir(source.Dir)
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return l.drop(id)
+	return l.removeClaim(id)
 }
 
 // archive moves the stored file of a claim to done/, beside a namesake if there
@@ -142,24 +144,24 @@ func (l layout) archive(id, name string) error {
 	if err := durable.SyncDirIn(l.state, filepath.Dir(to)); err != nil {
 		return err
 	}
-	return l.drop(id)
+	return l.removeClaim(id)
 }
 
 func (l layout) moveTo(from, to string) error {
-	source, err := at(l.claims, from)
+	source, err := fileat.At(l.claims, from)
 	if err != nil {
 		return err
 	}
-	defer source.close()
-	target, err := at(l.claims, to)
+	defer source.Close()
+	target, err := fileat.At(l.claims, to)
 	if err != nil {
 		return err
 	}
-	defer target.close()
-	return source.move(target)
+	defer target.Close()
+	return source.Move(target)
 }
 
-// same reports whether two names of the state are of one file.
+// Same reports whether two names of the state are of one file.
 func (l layout) same(a, b string) bool {
 	x, err := l.state.Lstat(a)
 	if err != nil {
@@ -169,15 +171,14 @@ func (l layout) same(a, b string) bool {
 	return err == nil && os.SameFile(x, y)
 }
 
-// drop removes a claim with what is in it. Its file is stored, given back,
-// archived or linked elsewhere. Killed half-way, what is left is removed by the
-// next start for the same reason.
-func (l layout) drop(id string) error { return l.state.RemoveAll(claimPath(id)) }
+// removeClaim removes a claim and its file, which is stored, returned, archived or
+// linked elsewhere. Killed half-way, the next start removes the rest for the same reason.
+func (l layout) removeClaim(id string) error { return l.state.RemoveAll(claimPath(id)) }
 
-// putAside moves a whole claim to failed/ or ambiguous/, with its reason. The
+// quarantineClaim moves a whole claim to failed/ or ambiguous/, with its reason. The
 // reason is written first: killed before the rename, the next start reads it and
 // renames.
-func (l layout) putAside(r *reason) error {
+func (l layout) quarantineClaim(r *reason) error {
 	raw, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
@@ -185,19 +186,19 @@ func (l layout) putAside(r *reason) error {
 	if err := durable.WriteFileIn(l.state, filepath.Join(claimPath(r.ID), reasonFile), append(raw, '\n'), durable.Private); err != nil {
 		return err
 	}
-	return l.finishAside(r.ID, r.State)
+	return l.finishQuarantine(r.ID, r.State)
 }
 
-func (l layout) finishAside(id string, to aside) error {
+func (l layout) finishQuarantine(id string, to quarantine) error {
 	if err := l.state.Rename(claimPath(id), filepath.Join(string(to), id)); err != nil {
 		return err
 	}
 	return errors.Join(durable.SyncDirIn(l.state, string(to)), durable.SyncDirIn(l.state, claimedDir))
 }
 
-// retake brings a claim back that was put aside. Killed before its reason is
+// reclaim brings a claim back that was quarantined. Killed before its reason is
 // removed, the next start removes it, because a record says that it was decided.
-func (l layout) retake(id string, from aside) error {
+func (l layout) reclaim(id string, from quarantine) error {
 	if err := l.state.Rename(filepath.Join(string(from), id), claimPath(id)); err != nil {
 		return err
 	}
@@ -207,13 +208,13 @@ func (l layout) retake(id string, from aside) error {
 	return nil
 }
 
-// settle makes the claim itself durable. A power cut that undid the rename
+// syncClaim makes the claim itself durable. A power cut that undid the rename
 // after the upload began would let the file be claimed, and sent, once more.
-func (l layout) settle(id, name string) error {
+func (l layout) syncClaim(id, name string) error {
 	source, err := l.sourceAt(name)
 	if err == nil {
-		err = durable.SyncOpenDir(source.dir)
-		source.close()
+		err = durable.SyncOpenDir(source.Dir)
+		source.Close()
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err // a source directory may be gone by now: so is the name in it
@@ -226,21 +227,21 @@ func (l layout) settle(id, name string) error {
 	return nil
 }
 
-// known lists what must not be claimed where sources stay: it is stored, on its
-// way, or put aside, and has a second name in the directory.
-func (l layout) known(j *journal) (map[identity]bool, error) {
-	known := map[identity]bool{}
-	for _, id := range j.identities() {
+// excludedFiles lists the files that must not be claimed with KeepSource: they are
+// stored, claimed or quarantined, and still have their name in the spooled directory.
+func (l layout) excludedFiles(j *journal.Journal) (map[fileat.ID]bool, error) {
+	known := map[fileat.ID]bool{}
+	for _, id := range j.KeptFiles() {
 		known[id] = true
 	}
-	for _, dir := range []string{claimedDir, string(asideFailed), string(asideAmbiguous)} {
+	for _, dir := range []string{claimedDir, string(quarantineFailed), string(quarantineAmbiguous)} {
 		list, err := l.list(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 		for _, h := range list {
 			if h.name != "" {
-				known[identify(h.info)] = true
+				known[fileat.IDOf(h.info)] = true
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 )
@@ -22,7 +23,7 @@ func openLayout(cfg Config, create bool) (l layout, err error) {
 	l = layout{keep: cfg.OnSuccess == KeepSource}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, l.close())
+			err = errors.Join(err, l.Close())
 		}
 	}()
 	if l.dir, err = filepath.EvalSymlinks(cfg.Dir); err != nil { // a walk does not enter a root that is a link
@@ -43,7 +44,7 @@ func openLayout(cfg Config, create bool) (l layout, err error) {
 		return l, err
 	}
 	if create {
-		err = made(os.Mkdir(state, durable.Dir))
+		err = ignoreExists(os.Mkdir(state, durable.Dir))
 	} else if _, absent := os.Lstat(state); errors.Is(absent, fs.ErrNotExist) {
 		return l, nil
 	}
@@ -61,44 +62,45 @@ func openLayout(cfg Config, create bool) (l layout, err error) {
 			return l, err
 		}
 	}
-	if err := l.guard(create); err != nil {
+	if err := l.checkState(create); err != nil {
 		return l, err
 	}
-	_, err = l.isAtHome()
+	_, err = l.isRecorded()
 	return l, err
 }
 
-// guard looks at what the state has to have, and makes the directories.
-func (l layout) guard(create bool) error {
-	for _, d := range []string{claimedDir, doneDir, string(asideFailed), string(asideAmbiguous)} {
+// checkState checks the owner and the kind of each part of the state. With create it
+// makes the directories first.
+func (l layout) checkState(create bool) error {
+	for _, d := range []string{claimedDir, doneDir, string(quarantineFailed), string(quarantineAmbiguous)} {
 		if create {
-			if err := made(l.state.Mkdir(d, durable.Dir)); err != nil {
+			if err := ignoreExists(l.state.Mkdir(d, durable.Dir)); err != nil {
 				return err
 			}
 		}
-		if err := l.ownedDir(d); err != nil && (create || !errors.Is(err, fs.ErrNotExist)) {
+		if err := l.checkDir(d); err != nil && (create || !errors.Is(err, fs.ErrNotExist)) {
 			return err
 		}
 	}
-	for _, f := range []string{lockName, snapshotName, journalName, homeName} {
-		if err := l.ownedFile(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, f := range []string{lockName, snapshotName, journal.FileName, directoryName} {
+		if err := l.checkFile(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	return nil
 }
 
-// made forgives that a directory is there.
-func made(err error) error {
+// ignoreExists returns nil for an error that says that a directory exists.
+func ignoreExists(err error) error {
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
 	return err
 }
 
-// inPlace is nil while both directories have the names under which the next
+// checkUnmoved returns nil while both directories have the paths at which the next
 // start looks for them.
-func (l layout) inPlace() error {
+func (l layout) checkUnmoved() error {
 	for _, d := range []struct {
 		path string
 		open *os.File
@@ -118,8 +120,8 @@ func (l layout) inPlace() error {
 	return nil
 }
 
-// tidy removes what interrupted writes left.
-func (l layout) tidy() error {
+// removeTemporary removes the files that interrupted writes left.
+func (l layout) removeTemporary() error {
 	entries, err := l.readDir(".")
 	if err != nil {
 		return err
@@ -135,7 +137,7 @@ func (l layout) tidy() error {
 	return nil
 }
 
-func (l layout) close() error {
+func (l layout) Close() error {
 	var errs []error
 	if l.state != nil {
 		errs = append(errs, l.state.Close())
@@ -155,7 +157,7 @@ func openOwned(path string) (*os.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := ownedDirectory(path, there); err != nil {
+	if err := checkOwnedDir(path, there); err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(path)
@@ -167,7 +169,7 @@ func openOwned(path string) (*os.Root, error) {
 		err = fmt.Errorf("%s changed while it was opened", path)
 	}
 	if err == nil {
-		err = ownedDirectory(path, info)
+		err = checkOwnedDir(path, info)
 	}
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
@@ -175,39 +177,39 @@ func openOwned(path string) (*os.Root, error) {
 	return root, nil
 }
 
-func (l layout) ownedFile(name string) error {
+func (l layout) checkFile(name string) error {
 	info, err := l.state.Lstat(name)
 	if err != nil {
 		return err
 	}
-	return ownedFile(l.path(name), info)
+	return checkOwnedFile(l.path(name), info)
 }
 
-func (l layout) ownedDir(name string) error {
+func (l layout) checkDir(name string) error {
 	info, err := l.state.Lstat(name)
 	if err != nil {
 		return err
 	}
-	return ownedDirectory(l.path(name), info)
+	return checkOwnedDir(l.path(name), info)
 }
 
-// ownedDirectory is nil for a directory that nobody but us can change.
-func ownedDirectory(path string, info fs.FileInfo) error {
+// checkOwnedDir returns nil for a directory that only this user can change.
+func checkOwnedDir(path string, info fs.FileInfo) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is not a directory, and whoever made it could redirect what is kept there; remove it", path)
 	}
-	return owned(path, info)
+	return checkOwner(path, info)
 }
 
-// ownedFile is nil for a regular file that nobody but us can change.
-func ownedFile(path string, info fs.FileInfo) error {
+// checkOwnedFile returns nil for a regular file that only this user can change.
+func checkOwnedFile(path string, info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file; remove it", path)
 	}
-	return owned(path, info)
+	return checkOwner(path, info)
 }
 
-func owned(path string, info fs.FileInfo) error {
+func checkOwner(path string, info fs.FileInfo) error {
 	uid, ok := fileperm.Owner(info)
 	if us := os.Geteuid(); !ok || uid != us {
 		return fmt.Errorf("%s belongs to user %d, who could change what is kept there, and this is user %d; run as that user, or if nobody should have made it, look at what is in it and remove it", path, uid, us)

@@ -48,7 +48,7 @@ const asideID = "99999999-2222-4333-8444-555555555555"
 // had a hand in what is in it. It is refused then, with the reason; nothing is
 // read, sent, removed or waited for.
 func TestStateOfSomebodyElseIsRefused(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	claim, put := filepath.Join("claimed", claimID), filepath.Join("ambiguous", asideID)
 	run, resolve := "Open ReadStatus", "Resolve ReadStatus"
 	for place, by := range map[string]string{
@@ -100,7 +100,7 @@ func TestStateOfSomebodyElseIsRefused(t *testing.T) {
 }
 
 // ways are the ways into a state.
-func (b *bench) ways() map[string]func() error {
+func (b *fixture) ways() map[string]func() error {
 	return map[string]func() error{
 		"Open": func() error {
 			s, err := spool.Open(b.cfg)
@@ -122,7 +122,7 @@ func (b *bench) ways() map[string]func() error {
 
 // A directory in which others can rename is taken, with a warning.
 func TestOpenDirectoryIsWarnedOf(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	for mode, warned := range map[fs.FileMode]bool{0o755: false, 0o777: true, 0o777 | fs.ModeSticky: false} {
 		b.must(os.Chmod(b.dir, mode))
 		var out bytes.Buffer
@@ -142,15 +142,15 @@ func TestOpenDirectoryIsWarnedOf(t *testing.T) {
 }
 
 // with is b for another directory.
-func (b *bench) with(t *testing.T) *bench {
+func (b *fixture) with(t *testing.T) *fixture {
 	cfg := b.cfg
 	cfg.Dir, cfg.Observer = t.TempDir(), nil
-	return &bench{T: t, dir: cfg.Dir, stack: b.stack, client: b.client, cfg: cfg}
+	return &fixture{T: t, dir: cfg.Dir, stack: b.stack, client: b.client, cfg: cfg}
 }
 
 // damage leaves at path what others could have made there. Links lead to what
 // was there, so that only the link is wrong.
-func damage(b *bench, path, outside, fault string) {
+func damage(b *fixture, path, outside, fault string) {
 	b.Helper()
 	switch fault {
 	case "another owner":

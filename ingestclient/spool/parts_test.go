@@ -14,33 +14,35 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 	"github.com/artstore/artstore-pki/internal/uuid"
 )
 
-func TestGate(t *testing.T) {
+func TestBreaker(t *testing.T) {
 	at := time.Unix(1000, 0)
-	g := &gate{jitter: func() float64 { return 1 }}
+	g := &breaker{jitter: func() float64 { return 1 }}
 	down := errors.New("down")
-	if as := g.admit(at); as != admitFile {
+	if as := g.allow(at); as != admitFile {
 		t.Fatal("an open gate admits")
 	}
-	if !g.failure(verdictElement, down, admitFile, at) || g.failure(verdictElement, down, admitFile, at) {
+	if !g.failure(outcomeElement, down, admitFile, at) || g.failure(outcomeElement, down, admitFile, at) {
 		t.Error("the first failure closes it, those already under way say nothing new")
 	}
-	if as := g.admit(at.Add(pauseMin - 1)); as != admitNothing {
+	if as := g.allow(at.Add(pauseMin - 1)); as != admitNothing {
 		t.Error("admitted within the pause")
 	}
-	if as := g.admit(at.Add(pauseMin)); as != admitTrial {
+	if as := g.allow(at.Add(pauseMin)); as != admitTrial {
 		t.Error("no trial after the pause")
 	}
-	if as := g.admit(at.Add(time.Hour)); as != admitNothing {
+	if as := g.allow(at.Add(time.Hour)); as != admitNothing {
 		t.Error("a second trial beside the first")
 	}
 	g.release(admitTrial)
-	if as := g.admit(at.Add(pauseMin)); as != admitTrial {
+	if as := g.allow(at.Add(pauseMin)); as != admitTrial {
 		t.Error("no trial after one that told nothing")
 	}
-	g.failure(verdictElement, down, admitTrial, at)
+	g.failure(outcomeElement, down, admitTrial, at)
 	if want := at.Add(2 * pauseMin); !g.until.Equal(want) {
 		t.Errorf("next trial %s, want %s", g.until, want)
 	}
@@ -52,19 +54,19 @@ func TestGate(t *testing.T) {
 // Elements that can be asked are asked before each trial. One that says that it
 // is ready and loses what it is sent gets three files, then one in half an hour,
 // one in an hour and so on.
-func TestGateBelievesLess(t *testing.T) {
+func TestBreakerAfterUnknownOutcomes(t *testing.T) {
 	at := time.Unix(1000, 0)
-	g := &gate{jitter: func() float64 { return 1 }, asks: true, closed: true}
+	g := &breaker{jitter: func() float64 { return 1 }, asks: true, closed: true}
 	trials := 0
 	for end := at.Add(3 * time.Hour); at.Before(end); at = at.Add(time.Second) {
-		switch g.admit(at) {
+		switch g.allow(at) {
 		case admitFile:
 			t.Fatal("a closed gate admits any file")
 		case admitProbe:
-			g.answered(at)
+			g.probed(at)
 		case admitTrial:
 			trials++
-			g.failure(verdictUnknown, ingestclient.ErrAmbiguous, admitTrial, at)
+			g.failure(outcomeUnknown, ingestclient.ErrAmbiguous, admitTrial, at)
 		}
 	}
 	if want := maxRisked + 2; trials != want { // after 30 and 90 minutes; the next is due after 210
@@ -77,52 +79,52 @@ func TestGateBelievesLess(t *testing.T) {
 
 func TestPause(t *testing.T) {
 	for _, tt := range []struct {
-		why  verdict
+		why  outcome
 		n    int
 		u    float64
 		want time.Duration
 	}{
-		{verdictElement, 1, 0, pauseMin / 2},
-		{verdictElement, 1, 1, pauseMin},
-		{verdictFull, 3, 1, 4 * pauseMin},
-		{verdictElement, 1000, 1, pauseMax},
-		{verdictCredentials, 1, 1, pauseRefused},
-		{verdictCredentials, 1000, 0, pauseLockout / 2},
+		{outcomeElement, 1, 0, pauseMin / 2},
+		{outcomeElement, 1, 1, pauseMin},
+		{outcomeFull, 3, 1, 4 * pauseMin},
+		{outcomeElement, 1000, 1, pauseMax},
+		{outcomeCredentials, 1, 1, pauseRefused},
+		{outcomeCredentials, 1000, 0, pauseLockout / 2},
 	} {
-		if got := pause(tt.why, tt.n, tt.u); got != tt.want {
+		if got := probeDelay(tt.why, tt.n, tt.u); got != tt.want {
 			t.Errorf("%+v: %s", tt, got)
 		}
 	}
 }
 
-func TestJudge(t *testing.T) {
+func TestClassify(t *testing.T) {
 	up := func(status int, err error) error {
 		return &ingestclient.RequestError{Op: "uploading", Status: status, Attempt: 1, Err: err}
 	}
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, tt := range []struct {
-		ctx  context.Context //nolint:containedctx // a case
+		ctx  context.Context // a case
 		err  error
-		want verdict
+		want outcome
 	}{
-		{t.Context(), errJournal, verdictLocal},
-		{t.Context(), up(500, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrServer)), verdictUnknown},
-		{t.Context(), up(0, ingestclient.ErrFileChanged), verdictChanged},
-		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrContent, fs.ErrNotExist)), verdictGone},
-		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrContent, fs.ErrPermission)), verdictRefused},
-		{stopped, up(0, context.Canceled), verdictStopped},
-		{t.Context(), up(0, ingestclient.ErrClosed), verdictStopped},
-		{t.Context(), up(507, ingestclient.ErrFull), verdictFull},
-		{t.Context(), up(403, ingestclient.ErrForbidden), verdictCredentials},
-		{t.Context(), up(413, ingestclient.ErrTooLarge), verdictRefused},
-		{t.Context(), up(422, ingestclient.ErrRejected), verdictRefused},
-		{t.Context(), up(302, ingestclient.ErrRejected), verdictElement},
-		{t.Context(), up(405, ingestclient.ErrRejected), verdictElement},
-		{t.Context(), up(404, ingestclient.ErrNotFound), verdictElement},
-		{t.Context(), errors.New("never heard of"), verdictElement},
+		{t.Context(), journal.ErrWrite, outcomeLocal},
+		{t.Context(), up(500, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrServer)), outcomeUnknown},
+		{t.Context(), up(0, ingestclient.ErrFileChanged), outcomeChanged},
+		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrContent, fs.ErrNotExist)), outcomeGone},
+		{t.Context(), up(0, fmt.Errorf("%w: %w", ingestclient.ErrContent, fs.ErrPermission)), outcomeRefused},
+		{stopped, up(0, context.Canceled), outcomeStopped},
+		{t.Context(), up(0, ingestclient.ErrClosed), outcomeStopped},
+		{t.Context(), up(507, ingestclient.ErrFull), outcomeFull},
+		{t.Context(), up(403, ingestclient.ErrForbidden), outcomeCredentials},
+		{t.Context(), up(413, ingestclient.ErrTooLarge), outcomeRefused},
+		{t.Context(), up(422, ingestclient.ErrRejected), outcomeRefused},
+		{t.Context(), up(302, ingestclient.ErrRejected), outcomeElement},
+		{t.Context(), up(405, ingestclient.ErrRejected), outcomeElement},
+		{t.Context(), up(404, ingestclient.ErrNotFound), outcomeElement},
+		{t.Context(), errors.New("never heard of"), outcomeElement},
 	} {
-		if got := judge(tt.ctx, tt.err); got != tt.want {
+		if got := classify(tt.ctx, tt.err); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
 		}
 	}
@@ -131,24 +133,24 @@ func TestJudge(t *testing.T) {
 func TestPauseReason(t *testing.T) {
 	of := func(err error) error { return fmt.Errorf("%w: %w", ingestclient.ErrConnection, err) }
 	for _, tt := range []struct {
-		v    verdict
+		v    outcome
 		err  error
 		want string
 	}{
-		{verdictLocal, errJournal, "disk"},
-		{verdictFull, ingestclient.ErrFull, "full"},
-		{verdictFull, ingestclient.ErrMode, "mode"},
-		{verdictElement, fmt.Errorf("%w: %w", ingestclient.ErrUnavailable, ingestclient.ErrFull), "full"},
-		{verdictElement, ingestclient.ErrUnavailable, "failing"},
-		{verdictUnknown, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrServer), "failing"},
-		{verdictUnknown, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrNoAnswer), "hanging"},
-		{verdictElement, ingestclient.ErrStalled, "hanging"},
-		{verdictElement, of(os.ErrDeadlineExceeded), "hanging"},
-		{verdictElement, of(fs.ErrClosed), "unreachable"},
-		{verdictElement, of(ingestclient.ErrTLSPeer), "tls"},
-		{verdictElement, &ingestclient.AuthError{Err: of(ingestclient.ErrTokenEndpoint)}, "token"},
-		{verdictCredentials, &ingestclient.AuthError{Err: ingestclient.ErrCredentials}, "credentials"},
-		{verdictElement, errors.New("never heard of"), "element"},
+		{outcomeLocal, journal.ErrWrite, "disk"},
+		{outcomeFull, ingestclient.ErrFull, "full"},
+		{outcomeFull, ingestclient.ErrMode, "mode"},
+		{outcomeElement, fmt.Errorf("%w: %w", ingestclient.ErrUnavailable, ingestclient.ErrFull), "full"},
+		{outcomeElement, ingestclient.ErrUnavailable, "failing"},
+		{outcomeUnknown, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrServer), "failing"},
+		{outcomeUnknown, fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrNoAnswer), "hanging"},
+		{outcomeElement, ingestclient.ErrStalled, "hanging"},
+		{outcomeElement, of(os.ErrDeadlineExceeded), "hanging"},
+		{outcomeElement, of(fs.ErrClosed), "unreachable"},
+		{outcomeElement, of(ingestclient.ErrTLSPeer), "tls"},
+		{outcomeElement, &ingestclient.AuthError{Err: of(ingestclient.ErrTokenEndpoint)}, "token"},
+		{outcomeCredentials, &ingestclient.AuthError{Err: ingestclient.ErrCredentials}, "credentials"},
+		{outcomeElement, errors.New("never heard of"), "element"},
 	} {
 		if got := pauseReason(tt.v, tt.err); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
@@ -177,15 +179,15 @@ func TestSentNothing(t *testing.T) {
 }
 
 // Huge files hold half of the workers at most, and the older of two goes first.
-func TestLanes(t *testing.T) {
-	l := &lanes{workers: 4}
+func TestQueue(t *testing.T) {
+	l := &queue{workers: 4}
 	file := func(name string, size int64, age int64) *item {
-		return &item{name: name, seen: identity{Size: size, MTime: -age}}
+		return &item{name: name, seen: fileat.ID{Size: size, MTime: -age}}
 	}
 	for i := range 4 {
 		l.push(file(fmt.Sprint("huge", i), largeFrom, int64(100-i)))
 	}
-	if l.room(true) || !l.room(false) {
+	if l.hasRoom(true) || !l.hasRoom(false) {
 		t.Error("four huge files fill their lane and no other")
 	}
 	for i := range 4 {
@@ -208,77 +210,84 @@ func TestLanes(t *testing.T) {
 	if it := l.pop(); it.name != "small2" {
 		t.Errorf("then %s", it.name)
 	}
-	if l.len() != 2 || len(l.rest()) != 2 || l.len() != 0 {
+	if l.size() != 2 || len(l.takeAll()) != 2 || l.size() != 0 {
 		t.Error("rest does not empty it")
 	}
 }
 
 // Only standing still counts, whatever the modification time says.
-func TestSettled(t *testing.T) {
+func TestStability(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &settled{after: 2 * time.Second}
-		f := found{name: "a", id: identity{Size: 1, MTime: 1}} // decades old
-		if done, again := s.update([]found{f}, time.Now()); len(done) != 0 || again != 2*time.Second {
+		s := &stability{after: 2 * time.Second}
+		f := foundFile{name: "a", id: fileat.ID{Size: 1, MTime: 1}} // decades old
+		if done, again := s.update([]foundFile{f}, time.Now()); len(done) != 0 || again != 2*time.Second {
 			t.Errorf("at once: %v, %s", done, again)
 		}
 		time.Sleep(1500 * time.Millisecond)
 		f.id.Size = 2
-		if done, again := s.update([]found{f}, time.Now()); len(done) != 0 || again != 2*time.Second {
+		if done, again := s.update([]foundFile{f}, time.Now()); len(done) != 0 || again != 2*time.Second {
 			t.Errorf("after a write: %v, %s", done, again)
 		}
 		time.Sleep(2 * time.Second)
-		older := found{name: "b", id: identity{MTime: 0}}
-		s.seen["b"] = sighting{older.id, time.Time{}}
-		if done, again := s.update([]found{f, older}, time.Now()); len(done) != 2 || done[0].name != "b" || again != 0 {
+		older := foundFile{name: "b", id: fileat.ID{MTime: 0}}
+		s.seen["b"] = firstSeen{older.id, time.Time{}}
+		if done, again := s.update([]foundFile{f, older}, time.Now()); len(done) != 2 || done[0].name != "b" || again != 0 {
 			t.Errorf("after two seconds: %v, %s", done, again)
 		}
 	})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func testLayout(t *testing.T) layout {
 	t.Helper()
 	l, err := openLayout(Config{Dir: t.TempDir()}, true)
 	must(t, err)
-	t.Cleanup(func() { must(t, l.close()) })
+	t.Cleanup(func() { must(t, l.Close()) })
 	return l
 }
 
 // A claim takes what was seen or nothing, and gives back without replacing.
-func TestTakeAndGiveBack(t *testing.T) {
+func TestClaimAndUnclaim(t *testing.T) {
 	l := testLayout(t)
-	write := func(content string) identity {
+	write := func(content string) fileat.ID {
 		must(t, os.WriteFile(filepath.Join(l.dir, "a"), []byte(content), 0o600))
 		info, err := os.Lstat(filepath.Join(l.dir, "a"))
 		must(t, err)
-		return identify(info)
+		return fileat.IDOf(info)
 	}
 	seen := write("one")
 	write("longer")
-	if err := l.take("x", "a", seen); !errors.Is(err, errMoved) {
+	if err := l.claimFile("x", "a", seen); !errors.Is(err, errMoved) {
 		t.Errorf("a changed file: %v", err)
 	}
 	info, err := os.Lstat(filepath.Join(l.dir, "a"))
 	must(t, err)
-	must(t, l.take("x", "a", identify(info)))
-	must(t, l.settle("x", "a"))
+	must(t, l.claimFile("x", "a", fileat.IDOf(info)))
+	must(t, l.syncClaim("x", "a"))
 	write("namesake")
-	if err := l.giveBack("x", "a"); !errors.Is(err, fs.ErrExist) {
+	if err := l.unclaim("x", "a"); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("over a namesake: %v", err)
 	}
 	must(t, os.Remove(filepath.Join(l.dir, "a")))
 	must(t, os.Link(l.path(contentPath("x", "a")), filepath.Join(l.dir, "a"))) // killed between link and remove
-	must(t, l.giveBack("x", "a"))
+	must(t, l.unclaim("x", "a"))
 	if got, _ := os.ReadFile(filepath.Join(l.dir, "a")); string(got) != "longer" {
 		t.Errorf("came back as %q", got)
 	}
-	if err := l.take("y", "absent", identity{}); !errors.Is(err, fs.ErrNotExist) {
+	if err := l.claimFile("y", "absent", fileat.ID{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an absent file: %v", err)
 	}
 	if left, _ := os.ReadDir(l.path(claimedDir)); len(left) != 0 {
 		t.Errorf("left in work: %v", left)
 	}
 	must(t, os.MkdirAll(filepath.Join(l.dir, "sub", "below"), 0o700)) // in the place of a file, at the last moment
-	if err := l.take("z", "sub", seen); !errors.Is(err, errMoved) {
+	if err := l.claimFile("z", "sub", seen); !errors.Is(err, errMoved) {
 		t.Errorf("a directory: %v", err)
 	}
 	if _, err := os.Lstat(filepath.Join(l.dir, "sub", "below")); err != nil {
@@ -287,44 +296,44 @@ func TestTakeAndGiveBack(t *testing.T) {
 }
 
 // What cannot be put aside now is put aside later; a crowd decides on a file.
-func TestGiveBackKeepsWhatMayBeStored(t *testing.T) {
+func TestUnclaimKeepsWhatMayBeStored(t *testing.T) {
 	s := &Spool{layout: testLayout(t), cfg: Config{Logger: slog.New(slog.DiscardHandler)}}
 	must(t, os.WriteFile(filepath.Join(s.layout.dir, "a"), []byte("x"), 0o600))
 	info, err := os.Lstat(filepath.Join(s.layout.dir, "a"))
 	must(t, err)
-	must(t, s.layout.take("x", "a", identify(info)))
-	l := &loop{Spool: s, lanes: lanes{workers: 1}}
-	l.giveBack(&item{id: "x", name: "a", open: true})
-	if l.lanes.len() != 1 {
+	must(t, s.layout.claimFile("x", "a", fileat.IDOf(info)))
+	l := &loop{Spool: s, queue: queue{workers: 1}}
+	l.unclaimItem(&item{id: "x", name: "a", open: true})
+	if l.queue.size() != 1 {
 		t.Fatal("not queued again")
 	}
-	if it := l.lanes.rest()[0]; it.seen != identify(info) {
+	if it := l.queue.takeAll()[0]; it.seen != fileat.IDOf(info) {
 		t.Errorf("not looked at again: %+v", it.seen)
 	}
 	l.stopping = true
-	l.giveBack(&item{id: "x", name: "a", open: true})
-	if _, err := os.Lstat(s.layout.path(contentPath("x", "a"))); err != nil || l.lanes.len() != 0 {
-		t.Errorf("at the end: %v, %d queued", err, l.lanes.len())
+	l.unclaimItem(&item{id: "x", name: "a", open: true})
+	if _, err := os.Lstat(s.layout.path(contentPath("x", "a"))); err != nil || l.queue.size() != 0 {
+		t.Errorf("at the end: %v, %d queued", err, l.queue.size())
 	}
-	l.say(errors.New("trouble"))
-	if !l.over() {
+	l.logTrouble(errors.New("trouble"))
+	if !l.isFinished() {
 		t.Error("a run that only empties the directory goes on without being able to")
 	}
-	l.say(nil)
+	l.logTrouble(nil)
 }
 
 // bare is a spool without an element.
 func bare(t *testing.T, after SourceAction) *Spool {
 	t.Helper()
-	s, err := Open(Config{Dir: t.TempDir(), Uploader: nobody{}, OnSuccess: after, Logger: slog.New(slog.DiscardHandler)})
+	s, err := Open(Config{Dir: t.TempDir(), Uploader: failingUploader{}, OnSuccess: after, Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	t.Cleanup(func() { must(t, s.Close()) })
 	return s
 }
 
-type nobody struct{}
+type failingUploader struct{}
 
-func (nobody) Upload(context.Context, ingestclient.Content, ingestclient.Meta) (*ingestclient.File, error) {
+func (failingUploader) Upload(context.Context, ingestclient.Content, ingestclient.Meta) (*ingestclient.File, error) {
 	return nil, errors.New("nobody is here")
 }
 
@@ -333,8 +342,8 @@ func (s *Spool) testClaim(t *testing.T, content string) *item {
 	must(t, os.WriteFile(filepath.Join(s.layout.dir, "a"), []byte(content), 0o600))
 	info, err := os.Lstat(filepath.Join(s.layout.dir, "a"))
 	must(t, err)
-	it := &item{id: uuid.New(), name: "a", seen: identify(info)}
-	must(t, s.layout.take(it.id, "a", it.seen))
+	it := &item{id: uuid.New(), name: "a", seen: fileat.IDOf(info)}
+	must(t, s.layout.claimFile(it.id, "a", it.seen))
 	return it
 }
 
@@ -344,14 +353,14 @@ func TestHashIsInterrupted(t *testing.T) {
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.hash(stopped, it)
-	if out := s.unread(it, err, asideFailed); out.verdict != verdictStopped || it.aside != nil {
+	if out := s.readFailure(it, err, quarantineFailed); out.outcome != outcomeStopped || it.quarantined != nil {
 		t.Errorf("%v: %+v", err, out)
 	}
 	_, err = s.hash(t.Context(), &item{id: it.id, name: "gone"})
-	if out := s.unread(it, err, asideFailed); out.verdict != verdictRefused || !errors.Is(out.err, fs.ErrNotExist) {
+	if out := s.readFailure(it, err, quarantineFailed); out.outcome != outcomeRefused || !errors.Is(out.err, fs.ErrNotExist) {
 		t.Errorf("%v: %+v", err, out)
 	}
-	if list, err := s.layout.list(string(asideFailed)); err != nil || len(list) != 1 {
+	if list, err := s.layout.list(string(quarantineFailed)); err != nil || len(list) != 1 {
 		t.Errorf("%v, %v", list, err)
 	}
 }
@@ -369,38 +378,38 @@ func TestStepsThatOurDiskRefuses(t *testing.T) {
 		}
 	}
 	it := s.testClaim(t, "x")
-	it.stored = it.record(opStored)
+	it.stored = it.newRecord(journal.OpStored)
 	unblock := block(s.layout.path(doneDir))
-	if out := s.deliver(t.Context(), it); out.verdict != verdictLocal || !it.logged {
+	if out := s.deliver(t.Context(), it); out.outcome != outcomeLocal || !it.logged {
 		t.Errorf("archive: %+v", out)
 	}
 	unblock()
-	if out := s.deliver(t.Context(), it); out.verdict != verdictStored {
+	if out := s.deliver(t.Context(), it); out.outcome != outcomeStored {
 		t.Errorf("archive again: %+v", out)
 	}
 	it = s.testClaim(t, "y")
-	unblock = block(s.layout.path(string(asideFailed)))
-	if out := s.refuse(it, errOther, asideFailed); out.verdict != verdictLocal {
+	unblock = block(s.layout.path(string(quarantineFailed)))
+	if out := s.quarantineItem(it, errOther, quarantineFailed); out.outcome != outcomeLocal {
 		t.Errorf("aside: %+v", out)
 	}
 	unblock()
-	if out := s.deliver(t.Context(), it); out.verdict != verdictRefused {
+	if out := s.deliver(t.Context(), it); out.outcome != outcomeRefused {
 		t.Errorf("aside again: %+v", out)
 	}
 	it = s.testClaim(t, "z")
-	must(t, s.journal.close())
+	must(t, s.journal.Close())
 	content := &claimContent{spool: s, item: it}
 	f, _, err := content.Open()
 	must(t, err)
-	if err := f.(*openClaim).Unchanged(); !errors.Is(err, errJournal) || it.open {
+	if err := f.(*claimReader).Unchanged(); !errors.Is(err, journal.ErrWrite) || it.open {
 		t.Errorf("intent: %v", err)
 	}
 	must(t, f.Close())
-	it.stored = it.record(opStored)
-	if out := s.deliver(t.Context(), it); out.verdict != verdictLocal || it.logged {
+	it.stored = it.newRecord(journal.OpStored)
+	if out := s.deliver(t.Context(), it); out.outcome != outcomeLocal || it.logged {
 		t.Errorf("receipt: %+v", out)
 	}
-	s.journal.file, s.journal.fatal = nil, nil // its end was the test's
+	s.journal = nil // the test has closed it
 }
 
 // A transport may still read when the upload has returned, and its item is looked
@@ -417,45 +426,46 @@ func TestReaderThatOutlivesTheUpload(t *testing.T) {
 		must(t, err)
 		late := make(chan error, 1)
 		content.finish()
-		go func() { late <- f.(*openClaim).Unchanged() }()
+		go func() { late <- f.(*claimReader).Unchanged() }()
 		s.seeAgain(it, info)
-		if err := <-late; !errors.Is(err, errOver) || it.open {
+		if err := <-late; !errors.Is(err, errUploadEnded) || it.open {
 			t.Errorf("after the end: %v", err)
 		}
 		must(t, f.Close())
-		must(t, s.layout.drop(it.id))
+		must(t, s.layout.removeClaim(it.id))
 	}
 }
 
 // A journal that cannot be written any more ends Run; the next start recovers.
 func TestRunEndsWithTheJournal(t *testing.T) {
 	s := bare(t, DeleteSource)
-	s.journal.breakWith(errJournal)
-	if err := s.Run(t.Context()); !errors.Is(err, errJournal) {
+	must(t, s.journal.Close())
+	if err := s.Run(t.Context()); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("Run: %v", err)
 	}
+	s.journal = nil // the test has closed it
 }
 
 // Events that are no files, or no longer, change nothing.
 func TestEventsThatAreNothing(t *testing.T) {
 	s := bare(t, DeleteSource)
-	l := &loop{Spool: s, scanner: scanner{dir: s.layout.dir}, settled: settled{seen: map[string]sighting{}}, nextScan: time.Now().Add(time.Hour)}
+	l := &loop{Spool: s, scanner: scanner{dir: s.layout.dir}, stability: stability{seen: map[string]firstSeen{}}, nextScan: time.Now().Add(time.Hour)}
 	must(t, os.Symlink("elsewhere", filepath.Join(s.layout.dir, "link")))
 	must(t, os.WriteFile(filepath.Join(s.layout.dir, "a"), nil, 0o600))
 	for _, e := range []event{{path: filepath.Join(s.layout.dir, "gone"), moved: true}, {path: filepath.Join(s.layout.dir, ".hidden"), moved: true},
 		{path: filepath.Join(s.layout.dir, "link"), moved: true}, {path: filepath.Join(s.layout.dir, "a")}} {
-		if l.changed(e, time.Now()); len(l.ready) != 0 {
+		if l.handleChange(e, time.Now()); len(l.ready) != 0 {
 			t.Errorf("%+v is ready", e)
 		}
 	}
 	for range 2 {
-		l.changed(event{path: filepath.Join(s.layout.dir, "a"), moved: true}, time.Now())
+		l.handleChange(event{path: filepath.Join(s.layout.dir, "a"), moved: true}, time.Now())
 	}
 	if len(l.ready) != 1 {
 		t.Errorf("ready %v", l.ready)
 	}
 	now := time.Now()
-	if l.changed(event{}, now); !l.nextScan.Equal(now) {
+	if l.handleChange(event{}, now); !l.nextScan.Equal(now) {
 		t.Error("lost events cause no scan")
 	}
 }

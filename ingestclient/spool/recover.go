@@ -10,19 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 )
 
 var errDamaged = errors.New("the journal is damaged in its middle")
 
 func jitter() float64 { return rand.Float64() } //nolint:gosec // G404: spreads probes, guards nothing
-
-func or[T cmp.Ordered](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
-}
 
 func orLogger(l *slog.Logger) *slog.Logger {
 	if l == nil {
@@ -38,10 +33,28 @@ func orObserver(f func(Event)) func(Event) {
 	return f
 }
 
-// recover settles what a crash or a stop left in claimed/. Each claim is where its
+// openJournal reads the journal of the state, if there is one. Nothing is written
+// until Start.
+func openJournal(l layout) (j *journal.Journal, damaged bool, err error) {
+	j = journal.New(l.state, claimedDir)
+	f, err := l.openFile(journal.FileName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return j, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("opening the journal: %w", err)
+	}
+	damaged, err = j.Read(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, false, fmt.Errorf("reading the journal: %w", err)
+	}
+	return j, damaged, nil
+}
+
+// resumeClaims settles what a crash or a stop left in claimed/. Each claim is where its
 // directory says and may be at the element if the journal says so; the table is
 // in the package comment.
-func (s *Spool) recover() (err error) {
+func (s *Spool) resumeClaims() (err error) {
 	var damaged bool
 	if s.journal, damaged, err = openJournal(s.layout); err != nil {
 		return err
@@ -59,7 +72,7 @@ func (s *Spool) recover() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := s.journal.start(); err != nil {
+	if err := s.journal.Start(); err != nil {
 		return err
 	}
 	for _, h := range claims {
@@ -67,7 +80,7 @@ func (s *Spool) recover() (err error) {
 			return fmt.Errorf("recovering %s: %w", s.layout.path(claimPath(h.id)), err)
 		}
 	}
-	slices.SortFunc(s.found, func(a, b *item) int { return cmp.Compare(a.seen.MTime, b.seen.MTime) })
+	slices.SortFunc(s.recovered, func(a, b *item) int { return cmp.Compare(a.seen.MTime, b.seen.MTime) })
 	return nil
 }
 
@@ -76,10 +89,10 @@ func (s *Spool) recover() (err error) {
 // the journal knew.
 func (s *Spool) setAsideJournal() error {
 	if s.layout.keep {
-		return fmt.Errorf("%w: it alone says which of the kept files were uploaded; move it away to upload all of them again: %s", errDamaged, s.layout.path(journalName))
+		return fmt.Errorf("%w: it alone says which of the kept files were uploaded; move it away to upload all of them again: %s", errDamaged, s.layout.path(journal.FileName))
 	}
-	damaged := journalName + ".damaged"
-	if err := s.layout.state.Link(journalName, damaged); err != nil && !errors.Is(err, fs.ErrExist) {
+	damaged := journal.FileName + ".damaged"
+	if err := s.layout.state.Link(journal.FileName, damaged); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	s.cfg.Logger.Error("journal damaged; claims without a record count as sent", "path", s.layout.path(damaged))
@@ -88,8 +101,8 @@ func (s *Spool) setAsideJournal() error {
 
 // claims lists what is in claimed/, and makes the journal say of each what it has
 // to say of it: a damaged one does not know any more which were not sent.
-func (s *Spool) claims(damaged bool) ([]held, error) {
-	if err := s.restore(); err != nil {
+func (s *Spool) claims(damaged bool) ([]claimOnDisk, error) {
+	if err := s.restoreRemoved(); err != nil {
 		return nil, err
 	}
 	claims, err := s.layout.list(claimedDir)
@@ -99,23 +112,23 @@ func (s *Spool) claims(damaged bool) ([]held, error) {
 	present := map[string]bool{}
 	for _, h := range claims {
 		present[h.id] = true
-		if rec := s.journal.of(h.id); damaged && h.name != "" && (rec == nil || rec.Op == opUnsent) {
-			s.journal.assume((&item{id: h.id, name: h.name, seen: identify(h.info)}).record(opIntent))
+		if rec := s.journal.Last(h.id); damaged && h.name != "" && (rec == nil || rec.Op == journal.OpUnsent) {
+			s.journal.Assume((&item{id: h.id, name: h.name, seen: fileat.IDOf(h.info)}).newRecord(journal.OpIntent))
 		}
 	}
 	if s.layout.keep { // what is aside has a source, and only the record stays if somebody removes the rest
-		for _, r := range s.journal.unfinished() {
+		for _, r := range s.journal.Unfinished() {
 			present[r.ID] = true
 		}
 	}
-	s.journal.prune(func(id string) bool { return present[id] }, s.layout.exists)
+	s.journal.Prune(func(id string) bool { return present[id] }, s.layout.exists)
 	return claims, nil
 }
 
-func (s *Spool) resume(h held) error {
+func (s *Spool) resume(h claimOnDisk) error {
 	switch {
 	case h.name == "": // killed between two steps of a claim, or after the last
-		return s.layout.drop(h.id)
+		return s.layout.removeClaim(h.id)
 	case h.reason != nil && s.decided(h.id): // killed while it was brought back
 		if err := s.layout.state.Remove(filepath.Join(claimPath(h.id), reasonFile)); err != nil {
 			return err
@@ -123,47 +136,47 @@ func (s *Spool) resume(h held) error {
 		h.reason = nil
 		return s.resume(h)
 	case h.reason != nil: // killed between the reason and the rename
-		return s.layout.finishAside(h.id, h.reason.State)
-	case s.waits(h): // killed between link and removal while it was given back
-		return s.layout.drop(h.id)
+		return s.layout.finishQuarantine(h.id, h.reason.State)
+	case s.stillInSource(h): // killed between link and removal while it was given back
+		return s.layout.removeClaim(h.id)
 	}
 	it := &item{id: h.id, name: h.name}
 	if !h.info.Mode().IsRegular() { // killed while such a claim was given back
-		if err := s.layout.giveBack(h.id, h.name); !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrPermission) {
+		if err := s.layout.unclaim(h.id, h.name); !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 	}
-	rec := s.journal.of(h.id)
+	rec := s.journal.Last(h.id)
 	switch {
 	case rec == nil:
-	case rec.Op == opStored, rec.Op == opKept:
+	case rec.Op == journal.OpStored, rec.Op == journal.OpKept:
 		it.stored, it.logged = rec, true
-	case rec.Op == opIntent:
+	case rec.Op == journal.OpIntent:
 		it.open, it.proven, it.reach = true, rec.Proven, rec.Elements
 	}
 	s.seeAgain(it, h.info)
-	s.found = append(s.found, it)
+	s.recovered = append(s.recovered, it)
 	return nil
 }
 
-// decided reports whether what was put aside was settled since.
+// decided reports whether what was quarantined was settled since.
 func (s *Spool) decided(id string) bool {
-	rec := s.journal.of(id)
+	rec := s.journal.Last(id)
 	return rec != nil && rec.Decided
 }
 
-// waits reports whether a claim of which nothing was sent still has its name in
+// stillInSource reports whether a claim of which nothing was sent still has its name in
 // the spooled directory: the next scan claims it again.
-func (s *Spool) waits(h held) bool {
-	rec := s.journal.of(h.id)
-	unsent := rec == nil || rec.Op == opUnsent
+func (s *Spool) stillInSource(h claimOnDisk) bool {
+	rec := s.journal.Last(h.id)
+	unsent := rec == nil || rec.Op == journal.OpUnsent
 	return unsent && !s.layout.keep && s.layout.isSource(h.name, contentPath(h.id, h.name))
 }
 
 // retryAmbiguous claims again what lies in ambiguous/. The journal forgets the
 // intent first: the operator has said that a second copy is acceptable.
 func (s *Spool) retryAmbiguous() error {
-	list, err := s.layout.list(string(asideAmbiguous))
+	list, err := s.layout.list(string(quarantineAmbiguous))
 	if err != nil {
 		return err
 	}
@@ -171,15 +184,15 @@ func (s *Spool) retryAmbiguous() error {
 		if h.name == "" || !h.info.Mode().IsRegular() {
 			continue
 		}
-		r := &record{Op: opUnsent, ID: h.id, File: identify(h.info), Decided: true, At: time.Now().UTC()}
-		r.setName(h.name)
-		if err := s.journal.append(r); err != nil {
+		r := &journal.Record{Op: journal.OpUnsent, ID: h.id, File: fileat.IDOf(h.info), Decided: true, At: time.Now().UTC()}
+		r.SetPath(h.name)
+		if err := s.journal.Append(r); err != nil {
 			return err
 		}
-		if err := s.layout.retake(h.id, asideAmbiguous); err != nil {
+		if err := s.layout.reclaim(h.id, quarantineAmbiguous); err != nil {
 			return err
 		}
-		s.found = append(s.found, &item{id: h.id, name: h.name, seen: identify(h.info)})
+		s.recovered = append(s.recovered, &item{id: h.id, name: h.name, seen: fileat.IDOf(h.info)})
 	}
 	return nil
 }

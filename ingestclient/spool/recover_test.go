@@ -22,7 +22,7 @@ import (
 const claimID = "11111111-2222-4333-8444-555555555555"
 
 // claimed makes what a crash leaves: a claim, and lines of the journal.
-func (b *bench) claimed(content string, lines ...string) string {
+func (b *fixture) claimed(content string, lines ...string) string {
 	b.Helper()
 	path := b.write(filepath.Join(spool.StateDir, "claimed", claimID, "file", "a.txt"), content)
 	for _, rec := range lines {
@@ -35,7 +35,7 @@ func line(rec string) string {
 	return fmt.Sprintf(`{"crc":"%08x","rec":%s}`+"\n", crc32.Checksum([]byte(rec), crc32.MakeTable(crc32.Castagnoli)), rec)
 }
 
-func (b *bench) journal(text string) {
+func (b *fixture) journal(text string) {
 	b.Helper()
 	f, err := os.OpenFile(filepath.Join(b.dir, spool.StateDir, "journal"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	b.must(err)
@@ -73,7 +73,7 @@ func TestRecovery(t *testing.T) {
 		{name: "receipt of a kept file", lines: []string{"kept"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBench(t, ingesttest.Options{Dialect: tt.dialect})
+			b := newFixture(t, ingesttest.Options{Dialect: tt.dialect})
 			if tt.there != "" {
 				_, err := b.client.Upload(t.Context(), ingestclient.BytesContent("a.txt", []byte(tt.there)), ingestclient.Meta{FileID: claimID})
 				b.must(err)
@@ -94,7 +94,7 @@ func TestRecovery(t *testing.T) {
 
 // A claim without a file, or with a reason, was interrupted between two steps.
 func TestRecoveryOfHalfSteps(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.must(os.MkdirAll(filepath.Join(b.dir, spool.StateDir, "claimed", claimID, "file"), 0o700))
 	b.write(filepath.Join(spool.StateDir, ".journal.tmp123"), "left by a killed write")
 	b.write(filepath.Join(spool.StateDir, "claimed", "notes.txt"), "not ours")
@@ -104,7 +104,7 @@ func TestRecoveryOfHalfSteps(t *testing.T) {
 		t.Errorf("left %v", left)
 	}
 	for _, state := range []string{"failed", "ambiguous"} {
-		b := newBench(t, ingesttest.Options{})
+		b := newFixture(t, ingesttest.Options{})
 		b.claimed("one", rec("intent"))
 		raw, err := json.Marshal(map[string]string{"state": state, "id": claimID, "error": "it was so"})
 		b.must(err)
@@ -120,22 +120,22 @@ func TestRecoveryOfHalfSteps(t *testing.T) {
 // Somebody put something else in the place of a file at the moment of its claim,
 // and then came the crash. It goes back whole, a directory with all that is in it.
 func TestRecoveryGivesBackWhatIsNoFile(t *testing.T) {
-	for name, put := range map[string]func(b *bench, path string){
-		"FIFO": func(b *bench, path string) { b.must(syscall.Mkfifo(path, 0o600)) },
-		"link": func(b *bench, path string) { b.must(os.Symlink("elsewhere", path)) },
-		"directory of others": func(b *bench, path string) {
+	for name, put := range map[string]func(b *fixture, path string){
+		"FIFO": func(b *fixture, path string) { b.must(syscall.Mkfifo(path, 0o600)) },
+		"link": func(b *fixture, path string) { b.must(os.Symlink("elsewhere", path)) },
+		"directory of others": func(b *fixture, path string) {
 			b.must(os.Mkdir(path, 0o700))
 			b.must(os.WriteFile(filepath.Join(path, "one"), nil, 0o600))
 			b.must(os.Chmod(path, 0o777))
 		},
-		"directory with two files": func(b *bench, path string) {
+		"directory with two files": func(b *fixture, path string) {
 			b.must(os.Mkdir(path, 0o700))
 			b.must(os.WriteFile(filepath.Join(path, "one"), nil, 0o600))
 			b.must(os.WriteFile(filepath.Join(path, "two"), nil, 0o600))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, ingesttest.Options{})
+			b := newFixture(t, ingesttest.Options{})
 			claim := filepath.Join(b.dir, spool.StateDir, "claimed", claimID, "file", "thing")
 			b.must(os.MkdirAll(filepath.Dir(claim), 0o700))
 			put(b, claim)
@@ -165,7 +165,7 @@ func TestRecoveryGivesBackWhatIsNoFile(t *testing.T) {
 // What is more than one claimed file in a claim was put there by hand. The start
 // says so, before one of them is sent and the others are removed with it.
 func TestClaimWithTwoFilesStopsTheStart(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	path := b.claimed("one")
 	b.must(os.WriteFile(path+".copy", nil, 0o600))
 	if s, err := spool.Open(b.cfg); err == nil || !strings.Contains(err.Error(), "holds more than the file") {
@@ -178,7 +178,7 @@ func TestClaimWithTwoFilesStopsTheStart(t *testing.T) {
 // was being given back: the file is sent once, not once for each name.
 func TestRecoveryOfAClaimThatWasGivenBack(t *testing.T) {
 	for _, lines := range [][]string{nil, {rec("intent"), rec("unsent")}} {
-		b := newBench(t, ingesttest.Options{Dialect: "go"})
+		b := newFixture(t, ingesttest.Options{Dialect: "go"})
 		claim := b.claimed("one", lines...)
 		b.must(os.Link(claim, filepath.Join(b.dir, "a.txt")))
 		b.run()
@@ -189,7 +189,7 @@ func TestRecoveryOfAClaimThatWasGivenBack(t *testing.T) {
 // Where others can rename the state away while it is used, nothing more is
 // claimed until it is back: the next start would not find it.
 func TestStateThatIsReplacedIsNoticed(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	s, _ := b.start()
 	b.write("a.txt", "one")
 	b.until("stored", func() bool { return len(b.stack.Files()) == 1 })
@@ -217,7 +217,7 @@ func TestSwappedClaimIsNotSent(t *testing.T) {
 		"file": func(path string) error { return os.WriteFile(path, []byte("another"), 0o600) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, ingesttest.Options{})
+			b := newFixture(t, ingesttest.Options{})
 			b.must(os.WriteFile(secret, []byte("secret"), 0o600))
 			path := b.claimed("one")
 			s, err := spool.Open(b.cfg)
@@ -239,7 +239,7 @@ func TestSwappedClaimIsNotSent(t *testing.T) {
 
 // A directory may be named through links.
 func TestDirectoryBehindLinks(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	parent := t.TempDir()
 	b.must(os.Symlink(b.dir, filepath.Join(parent, "link")))
 	b.must(os.Symlink(parent, filepath.Join(parent, "up")))
@@ -259,7 +259,7 @@ func TestDirectoryBehindLinks(t *testing.T) {
 }
 
 func TestUnreadableReasonStopsTheStart(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.claimed("one")
 	for _, bad := range []string{"{", `{"state":"elsewhere"}`} {
 		b.write(filepath.Join(spool.StateDir, "claimed", claimID, "reason.json"), bad)
@@ -274,14 +274,14 @@ func TestUnreadableReasonStopsTheStart(t *testing.T) {
 // a record count as sent, and with keep, where the journal alone knows what is
 // stored, it stops the start.
 func TestDamagedJournal(t *testing.T) {
-	b := newBench(t, ingesttest.Options{Dialect: "go"})
+	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	b.claimed("one")
 	b.journal(line(rec("stored"))[:30])
 	b.run()
 	b.check([]string{"a.txt"}, 0, 0, 0, 0)
 
 	// A whole line with another content is no crash: with keep it is a receipt.
-	b = newBench(t, ingesttest.Options{})
+	b = newFixture(t, ingesttest.Options{})
 	b.cfg.OnSuccess = spool.KeepSource
 	b.write("a.txt", "one")
 	b.run()
@@ -295,7 +295,7 @@ func TestDamagedJournal(t *testing.T) {
 		t.Errorf("an altered last line, with keep: %v", err)
 	}
 
-	b = newBench(t, ingesttest.Options{Dialect: "go"})
+	b = newFixture(t, ingesttest.Options{Dialect: "go"})
 	b.claimed("one")
 	b.journal("garbage\n" + strings.ReplaceAll(line(`{"op":"intent","id":"other","at":"2026-01-01T00:00:00Z"}`), "x", "x"))
 	keep := b.cfg
@@ -313,7 +313,7 @@ func TestDamagedJournal(t *testing.T) {
 // A claim that a crash of the element's answer left is hashed; the digest in
 // the event is that of the content.
 func TestRecoveredReceiptIsWhole(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	_, err := b.client.Upload(t.Context(), ingestclient.BytesContent("a.txt", []byte("one")), ingestclient.Meta{FileID: claimID})
 	b.must(err)
 	b.claimed("one", rec("proven intent"))

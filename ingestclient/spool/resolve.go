@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,9 +11,11 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 )
 
-// Decision is what becomes of a file that was put aside.
+// Decision is what becomes of a file that was quarantined.
 type Decision string
 
 // Decisions.
@@ -53,15 +56,15 @@ type Resolution struct {
 // ErrUnknownID is returned by Resolve for an id that names no file it could settle.
 var ErrUnknownID = errors.New("no file was put aside under this id")
 
-// Resolve decides about files that were put aside, and with Apply does it. It
+// Resolve decides about files that were quarantined, and with Apply does it. It
 // holds the lock of the spool meanwhile: beside a running instance it returns
 // [ErrLocked]. What became of a source that is stored is what was configured
-// when it was put aside.
+// when it was quarantined.
 //
 // Killed at any instant, a file is where it was, or settled; calling it again
 // goes on. On an error the files before the one that failed are settled.
 func Resolve(ctx context.Context, cfg ResolveConfig) (out []Resolution, err error) {
-	s, err := openAside(cfg)
+	s, err := openQuarantine(cfg)
 	if err == nil {
 		defer func() { err = errors.Join(err, s.Close()) }()
 		out, err = s.resolveAll(ctx, cfg)
@@ -72,8 +75,8 @@ func Resolve(ctx context.Context, cfg ResolveConfig) (out []Resolution, err erro
 	return out, nil
 }
 
-// openAside locks a spool that was used before.
-func openAside(cfg ResolveConfig) (*Spool, error) {
+// openQuarantine locks a spool that was used before.
+func openQuarantine(cfg ResolveConfig) (*Spool, error) {
 	if cfg.Decision == "" && cfg.Lister == nil || cfg.Decision != "" && cfg.Decision != DecideStored && cfg.Decision != DecideResend {
 		return nil, errors.New("it takes a decision, stored or resend, or elements to ask")
 	}
@@ -103,13 +106,13 @@ func (s *Spool) resolveAll(ctx context.Context, cfg ResolveConfig) ([]Resolution
 		return nil, errUnread
 	}
 	s.journal = journal
-	files, err := s.aside(cfg)
+	files, err := s.listQuarantined(cfg)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]Resolution, len(files))
 	if cfg.Decision == "" {
-		if out, err = s.auto(ctx, cfg.Lister, files); err != nil {
+		if out, err = s.resolveAuto(ctx, cfg.Lister, files); err != nil {
 			return nil, err
 		}
 	}
@@ -122,38 +125,38 @@ func (s *Spool) resolveAll(ctx context.Context, cfg ResolveConfig) ([]Resolution
 	if !cfg.Apply {
 		return out, nil
 	}
-	if err := journal.start(); err != nil {
+	if err := journal.Start(); err != nil {
 		return nil, err
 	}
 	for i, f := range files {
-		if err := s.settle(ctx, f, &out[i]); err != nil {
+		if err := s.applyResolution(ctx, f, &out[i]); err != nil {
 			return out, fmt.Errorf("settling %s: %w", f.id, err)
 		}
 	}
 	return out, nil
 }
 
-// asideFile is a file that was put aside.
-type asideFile struct {
-	held
-	in aside
+// quarantinedFile is a file that was quarantined.
+type quarantinedFile struct {
+	claimOnDisk
+	in quarantine
 }
 
 // path is that of its content.
-func (f asideFile) path() string { return filepath.Join(string(f.in), f.id, contentDir, f.name) }
+func (f quarantinedFile) path() string { return filepath.Join(string(f.in), f.id, contentDir, f.name) }
 
-// aside lists the chosen files, the oldest first. Without a decision that is
+// listQuarantined lists the chosen files, the oldest first. Without a decision that is
 // only for ambiguous ones: what an element refused is not stored there.
-func (s *Spool) aside(cfg ResolveConfig) ([]asideFile, error) {
-	var files []asideFile
-	for _, in := range []aside{asideAmbiguous, asideFailed} {
+func (s *Spool) listQuarantined(cfg ResolveConfig) ([]quarantinedFile, error) {
+	var files []quarantinedFile
+	for _, in := range []quarantine{quarantineAmbiguous, quarantineFailed} {
 		list, err := s.layout.list(string(in))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 		for _, h := range list {
 			named := slices.Contains(cfg.IDs, h.id)
-			if in == asideFailed && (!named || cfg.Decision == "") || in == asideAmbiguous && len(cfg.IDs) > 0 && !named {
+			if in == quarantineFailed && (!named || cfg.Decision == "") || in == quarantineAmbiguous && len(cfg.IDs) > 0 && !named {
 				continue
 			}
 			if h.name == "" || !h.info.Mode().IsRegular() && cfg.Decision != DecideResend { // what is no file can only go back
@@ -162,46 +165,46 @@ func (s *Spool) aside(cfg ResolveConfig) ([]asideFile, error) {
 			if h.reason == nil {
 				h.reason = &reason{}
 			}
-			files = append(files, asideFile{held: h, in: in})
+			files = append(files, quarantinedFile{claimOnDisk: h, in: in})
 		}
 	}
 	for _, id := range cfg.IDs {
-		if !slices.ContainsFunc(files, func(f asideFile) bool { return f.id == id }) {
+		if !slices.ContainsFunc(files, func(f quarantinedFile) bool { return f.id == id }) {
 			return nil, fmt.Errorf("%w: %s", ErrUnknownID, id)
 		}
 	}
-	slices.SortFunc(files, func(a, b asideFile) int { return a.reason.At.Compare(b.reason.At) })
+	slices.SortFunc(files, func(a, b quarantinedFile) int { return a.reason.At.Compare(b.reason.At) })
 	return files, nil
 }
 
-// settle does what was decided. Killed before the record is durable, or before the
+// applyResolution does what was decided. Killed before the record is durable, or before the
 // rename, the file is still aside, and deciding again does no harm. After it, the
 // file is a claim, and the next start does what its record says.
-func (s *Spool) settle(ctx context.Context, f asideFile, r *Resolution) error {
-	rec := &record{Op: opUnsent, ID: f.id, File: identify(f.info), Decided: true, At: time.Now().UTC()}
-	rec.setName(f.name)
+func (s *Spool) applyResolution(ctx context.Context, f quarantinedFile, r *Resolution) error {
+	rec := &journal.Record{Op: journal.OpUnsent, ID: f.id, File: fileat.IDOf(f.info), Decided: true, At: time.Now().UTC()}
+	rec.SetPath(f.name)
 	after := s.afterwards(f)
 	switch r.Decision {
 	case DecideResend:
 	case DecideStored:
 		if r.SHA256 == "" {
-			digest, err := s.hashAside(ctx, f)
+			digest, err := s.hashQuarantined(ctx, f)
 			if err != nil {
 				return err
 			}
 			r.SHA256 = digest
 		}
-		rec.Op, rec.FileID, rec.SHA256 = opStored, r.FileID, r.SHA256
+		rec.Op, rec.FileID, rec.SHA256 = journal.OpStored, r.FileID, r.SHA256
 		if after == KeepSource {
-			rec.Op = opKept
+			rec.Op = journal.OpKept
 		}
 	default:
 		return nil
 	}
-	if err := s.journal.append(rec); err != nil {
+	if err := s.journal.Append(rec); err != nil {
 		return err
 	}
-	if err := s.layout.retake(f.id, f.in); err != nil {
+	if err := s.layout.reclaim(f.id, f.in); err != nil {
 		return err
 	}
 	r.Done = true
@@ -211,27 +214,27 @@ func (s *Spool) settle(ctx context.Context, f asideFile, r *Resolution) error {
 	if after == MoveSource {
 		return s.layout.archive(f.id, f.name)
 	}
-	return s.layout.drop(f.id)
+	return s.layout.removeClaim(f.id)
 }
 
 // afterwards is what becomes of a stored source. A claim that is a link has its
 // source in the directory still. Where nothing says it, the file is moved: that
 // loses nothing.
-func (s *Spool) afterwards(f asideFile) SourceAction {
+func (s *Spool) afterwards(f quarantinedFile) SourceAction {
 	if s.layout.isSource(f.name, f.path()) {
 		return KeepSource
 	}
-	return or(f.reason.OnSuccess, MoveSource)
+	return cmp.Or(f.reason.OnSuccess, MoveSource)
 }
 
-func (s *Spool) hashAside(ctx context.Context, f asideFile) (string, error) {
+func (s *Spool) hashQuarantined(ctx context.Context, f quarantinedFile) (string, error) {
 	file, err := s.layout.openFile(f.path())
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = file.Close() }() // only read from
 	info, err := file.Stat()
-	if err == nil && (!info.Mode().IsRegular() || identify(info) != identify(f.info)) {
+	if err == nil && (!info.Mode().IsRegular() || fileat.IDOf(info) != fileat.IDOf(f.info)) {
 		err = fmt.Errorf("%w: %s", ingestclient.ErrFileChanged, f.name)
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 )
 
 const (
@@ -33,7 +34,7 @@ type Lister interface {
 
 // suspect is a file that may be stored, and what is needed to recognise it.
 type suspect struct {
-	asideFile
+	quarantinedFile
 	sha256 string
 	err    error     // it cannot be read
 	begun  time.Time // when it was claimed; zero if that is not known
@@ -47,8 +48,8 @@ type inventory struct {
 	trouble []string                      // why others were not
 }
 
-// auto asks all elements at once for all files.
-func (s *Spool) auto(ctx context.Context, lister Lister, files []asideFile) ([]Resolution, error) {
+// resolveAuto asks all elements at once for all files.
+func (s *Spool) resolveAuto(ctx context.Context, lister Lister, files []quarantinedFile) ([]Resolution, error) {
 	if len(files) == 0 {
 		return nil, nil
 	}
@@ -56,7 +57,7 @@ func (s *Spool) auto(ctx context.Context, lister Lister, files []asideFile) ([]R
 	if err != nil {
 		return nil, err
 	}
-	have := inquire(ctx, lister, suspects)
+	have := listElements(ctx, lister, suspects)
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func (s *Spool) auto(ctx context.Context, lister Lister, files []asideFile) ([]R
 		if out[i].Decision != DecideStored || out[i].FileID == x.id {
 			continue
 		}
-		if twin := s.twin(ctx, x, suspects); twin != "" {
+		if twin := s.duplicateOf(ctx, x, suspects); twin != "" {
 			out[i].Decision, out[i].Why = DecideNothing, "it is there once, and "+twin+" has the same name and content"
 		} else if others[out[i].FileID] {
 			out[i].Decision, out[i].Why = DecideNothing, "what is there is the copy of another file of this spool"
@@ -82,15 +83,15 @@ func (s *Spool) auto(ctx context.Context, lister Lister, files []asideFile) ([]R
 }
 
 // suspects reads the files.
-func (s *Spool) suspects(ctx context.Context, files []asideFile) ([]suspect, error) {
+func (s *Spool) suspects(ctx context.Context, files []quarantinedFile) ([]suspect, error) {
 	out := make([]suspect, len(files))
 	for i, f := range files {
-		out[i] = suspect{asideFile: f}
-		if p, err := at(s.layout.claims, f.path()); err == nil {
-			out[i].begun = p.changed()
-			p.close()
+		out[i] = suspect{quarantinedFile: f}
+		if p, err := fileat.At(s.layout.claims, f.path()); err == nil {
+			out[i].begun = p.Changed()
+			p.Close()
 		}
-		out[i].sha256, out[i].err = s.hashAside(ctx, f)
+		out[i].sha256, out[i].err = s.hashQuarantined(ctx, f)
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
@@ -99,19 +100,19 @@ func (s *Spool) suspects(ctx context.Context, files []asideFile) ([]suspect, err
 }
 
 // receipts are the ids at elements that the journal knows as those of other files.
-func (s *Spool) receipts(files []asideFile) map[string]bool {
+func (s *Spool) receipts(files []quarantinedFile) map[string]bool {
 	known := map[string]bool{}
-	for _, r := range s.journal.received() {
-		if r.FileID != "" && !slices.ContainsFunc(files, func(f asideFile) bool { return f.id == r.ID }) {
+	for _, r := range s.journal.Stored() {
+		if r.FileID != "" && !slices.ContainsFunc(files, func(f quarantinedFile) bool { return f.id == r.ID }) {
 			known[r.FileID] = true
 		}
 	}
 	return known
 }
 
-// twin is the id of another ambiguous file that the same copy could be of, or "".
-func (s *Spool) twin(ctx context.Context, x suspect, chosen []suspect) string {
-	all, err := s.layout.list(string(asideAmbiguous))
+// duplicateOf is the id of another ambiguous file that the same copy could be of, or "".
+func (s *Spool) duplicateOf(ctx context.Context, x suspect, chosen []suspect) string {
+	all, err := s.layout.list(string(quarantineAmbiguous))
 	if err != nil {
 		return "a file that cannot be listed"
 	}
@@ -123,7 +124,7 @@ func (s *Spool) twin(ctx context.Context, x suspect, chosen []suspect) string {
 		if i := slices.IndexFunc(chosen, func(c suspect) bool { return c.id == h.id }); i >= 0 {
 			sum = chosen[i].sha256
 		} else if h.info.Mode().IsRegular() {
-			sum, err = s.hashAside(ctx, asideFile{held: h, in: asideAmbiguous})
+			sum, err = s.hashQuarantined(ctx, quarantinedFile{claimOnDisk: h, in: quarantineAmbiguous})
 		}
 		if err != nil || sum == "" || sum == x.sha256 {
 			return h.id
@@ -132,8 +133,8 @@ func (s *Spool) twin(ctx context.Context, x suspect, chosen []suspect) string {
 	return ""
 }
 
-// inquire lists each element once.
-func inquire(ctx context.Context, lister Lister, suspects []suspect) *inventory {
+// listElements lists each element once.
+func listElements(ctx context.Context, lister Lister, suspects []suspect) *inventory {
 	have := &inventory{bySum: map[string][]*ingestclient.File{}, byID: map[string]*ingestclient.File{}, asked: map[string]bool{}}
 	for _, x := range suspects {
 		have.bySum[x.sha256], have.byID[x.id] = nil, nil
@@ -195,7 +196,7 @@ func decide(x suspect, have *inventory, now time.Time) Resolution {
 	here, elsewhere := have.matches(x)
 	switch {
 	case len(here) == 1:
-		return x.when(here[0])
+		return x.decideByTime(here[0])
 	case len(here) > 1:
 		return stays("%d files of this name and content are stored: %s", len(here), placesOf(here))
 	case len(elsewhere) > 0:
@@ -221,9 +222,9 @@ func (have *inventory) matches(x suspect) (here, elsewhere []*ingestclient.File)
 	return here, elsewhere
 }
 
-// when decides about the only file of x's name and content: one from another
+// decideByTime decides about the only file of x's name and content: one from another
 // time may be an earlier or a later file that looked the same.
-func (x suspect) when(f *ingestclient.File) Resolution {
+func (x suspect) decideByTime(f *ingestclient.File) Resolution {
 	from, to := x.begun.Add(-listedEarly), x.reason.At.Add(lateArrival)
 	if f.Uploaded.IsZero() || x.begun.IsZero() || x.reason.At.IsZero() || f.Uploaded.Before(from) || f.Uploaded.After(to) {
 		return Resolution{

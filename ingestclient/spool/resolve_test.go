@@ -17,7 +17,7 @@ import (
 )
 
 // lose uploads a file whose answer is lost: the element has it, and the spool cannot know.
-func (b *bench) lose(name, content string) {
+func (b *fixture) lose(name, content string) {
 	b.Helper()
 	b.write(name, content)
 	b.stack.SetFaults(b, ingesttest.Fault{Kind: "reset", AfterStore: true, Count: 1})
@@ -26,17 +26,17 @@ func (b *bench) lose(name, content string) {
 }
 
 // drop puts a file into ambiguous/ that no element has.
-func (b *bench) drop(name, content string) {
+func (b *fixture) drop(name, content string) {
 	b.Helper()
 	b.write(name, content)
 	cfg := b.cfg
-	b.cfg.Uploader = refusing{next: b.client, say: func(string) error { return ingestclient.ErrAmbiguous }}
+	b.cfg.Uploader = fakeUploader{next: b.client, say: func(string) error { return ingestclient.ErrAmbiguous }}
 	b.run()
 	b.cfg.Uploader = cfg.Uploader
 }
 
 // age lets time pass since files were put aside.
-func (b *bench) age(by time.Duration) {
+func (b *fixture) age(by time.Duration) {
 	b.Helper()
 	paths, err := filepath.Glob(filepath.Join(b.dir, spool.StateDir, "*", "*", "reason.json"))
 	b.must(err)
@@ -53,7 +53,7 @@ func (b *bench) age(by time.Duration) {
 }
 
 // resolve settles, after a dry run that must decide the same and change nothing.
-func (b *bench) resolve(word spool.Decision, ids ...string) []spool.Resolution {
+func (b *fixture) resolve(word spool.Decision, ids ...string) []spool.Resolution {
 	b.Helper()
 	cfg := spool.ResolveConfig{Dir: b.dir, IDs: ids, Decision: word, Lister: b.client}
 	before := b.status()
@@ -88,7 +88,7 @@ func TestResolve(t *testing.T) {
 	for _, mode := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
 		for _, dialect := range []string{"go", "python"} {
 			t.Run(string(mode)+"/"+dialect, func(t *testing.T) {
-				b := newBench(t, ingesttest.Options{Dialect: dialect})
+				b := newFixture(t, ingesttest.Options{Dialect: dialect})
 				b.cfg.OnSuccess, b.cfg.Finder = mode, nil // ids of the element: ambiguous
 				b.lose("there.txt", "one")
 				b.drop("absent.txt", "two")
@@ -126,7 +126,7 @@ func TestResolve(t *testing.T) {
 }
 
 // sources compares where stored files are with what the mode says.
-func (b *bench) sources(mode spool.SourceAction, names []string) {
+func (b *fixture) sources(mode spool.SourceAction, names []string) {
 	b.Helper()
 	for _, name := range names {
 		_, inDir := os.Lstat(filepath.Join(b.dir, name))
@@ -140,7 +140,7 @@ func (b *bench) sources(mode spool.SourceAction, names []string) {
 // A refused file is sent again by its id, where that is said, and no other way.
 func TestResolveOfRefusedFiles(t *testing.T) {
 	for _, mode := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
-		b := newBench(t, ingesttest.Options{Dialect: "go"})
+		b := newFixture(t, ingesttest.Options{Dialect: "go"})
 		b.cfg.OnSuccess = mode
 		b.write("a.txt", "one")
 		b.stack.SetFaults(t, ingesttest.Fault{Kind: "status", Status: 413})
@@ -163,51 +163,51 @@ func TestResolveOfRefusedFiles(t *testing.T) {
 
 // What the lists do not prove stays where it is.
 func TestResolveOfWhatNobodyCanTell(t *testing.T) {
-	store := func(b *bench, name, content string) {
+	store := func(b *fixture, name, content string) {
 		_, err := b.client.Upload(b.Context(), ingestclient.BytesContent(name, []byte(content)), ingestclient.Meta{})
 		b.must(err)
 	}
 	for name, tc := range map[string]struct {
-		prepare func(b *bench)
+		prepare func(b *fixture)
 		want    string
 		why     string
 	}{
-		"the list fails": {func(b *bench) {
+		"the list fails": {func(b *fixture) {
 			b.drop("a.txt", "one")
 			b.age(time.Hour)
 			b.stack.SetFaults(b, ingesttest.Fault{Kind: "status", Status: 500, On: "list"})
 		}, "a.txt stays", "not each element could be asked: https://"},
-		"stored before": {func(b *bench) {
+		"stored before": {func(b *fixture) {
 			store(b, "a.txt", "one")
 			time.Sleep(2500 * time.Millisecond) // more than clocks are believed to differ
 			b.drop("a.txt", "one")
 		}, "a.txt stays", "not from the time of the upload"},
-		"stored later": {func(b *bench) {
+		"stored later": {func(b *fixture) {
 			b.drop("a.txt", "one")
 			b.age(time.Hour)
 			store(b, "a.txt", "one")
 		}, "a.txt stays", "not from the time of the upload"},
-		"stored twice": {func(b *bench) {
+		"stored twice": {func(b *fixture) {
 			b.lose("a.txt", "one")
 			store(b, "a.txt", "one")
 		}, "a.txt stays", "2 files of this name and content"},
-		"another name": {func(b *bench) {
+		"another name": {func(b *fixture) {
 			b.drop("a.txt", "one")
 			store(b, "b.txt", "one")
 			b.age(time.Hour)
 		}, "a.txt stays", "under another name"},
-		"other content": {func(b *bench) {
+		"other content": {func(b *fixture) {
 			b.drop("a.txt", "one")
 			store(b, "a.txt", "two")
 			b.age(time.Hour)
 		}, "a.txt resend", ""},
-		"one copy, two files": {func(b *bench) {
+		"one copy, two files": {func(b *fixture) {
 			b.cfg.Recursive = true
 			b.drop("x/a.txt", "one")
 			b.lose("y/a.txt", "one")
 			b.age(time.Second)
 		}, "x/a.txt stays, y/a.txt stays", "has the same name and content"},
-		"an element that is gone": {func(b *bench) {
+		"an element that is gone": {func(b *fixture) {
 			b.drop("a.txt", "one")
 			b.age(time.Hour)
 			path := filepath.Join(b.dir, spool.StateDir, "ambiguous", b.status().Ambiguous[0].ID, "reason.json")
@@ -215,7 +215,7 @@ func TestResolveOfWhatNobodyCanTell(t *testing.T) {
 		}, "a.txt stays", "https://gone, which is none of the elements now"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t, ingesttest.Options{Dialect: "go"})
+			b := newFixture(t, ingesttest.Options{Dialect: "go"})
 			tc.prepare(b)
 			list := b.resolve("")
 			if got := decisions(list); got != tc.want || !strings.Contains(list[0].Why, tc.why) {
@@ -227,7 +227,7 @@ func TestResolveOfWhatNobodyCanTell(t *testing.T) {
 
 // The copy that the journal knows as another file's receipt proves nothing.
 func TestResolveKeepsToItsOwnCopy(t *testing.T) {
-	b := newBench(t, ingesttest.Options{Dialect: "go"})
+	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	b.cfg.OnSuccess, b.cfg.Recursive = spool.KeepSource, true
 	b.drop("x/a.txt", "one")
 	b.write("y/a.txt", "one")
@@ -240,7 +240,7 @@ func TestResolveKeepsToItsOwnCopy(t *testing.T) {
 
 // The id that we had offered is proof by itself, whatever the times are.
 func TestResolveByID(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.cfg.IDsKept = false
 	b.lose("a.txt", "one")
 	b.age(240 * time.Hour)
@@ -253,7 +253,7 @@ func TestResolveByID(t *testing.T) {
 }
 
 func TestResolveRefusals(t *testing.T) {
-	b := newBench(t, ingesttest.Options{Dialect: "go"})
+	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	word := spool.ResolveConfig{Dir: b.dir, Decision: spool.DecideStored, Apply: true}
 	if _, err := spool.Resolve(t.Context(), word); err == nil {
 		t.Error("settled where nothing was ever ingested")

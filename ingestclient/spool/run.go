@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/uuid"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 )
 
 // maxBalks claims may fail at one look before the others wait for the next.
@@ -21,32 +20,32 @@ const maxBalks = 8
 // beside it and report through channels.
 type loop struct {
 	*Spool
-	scanner scanner
-	settled settled
-	gate    gate
-	lanes   lanes
-	known   map[identity]bool // where sources stay: not to be claimed again
+	scanner   scanner
+	stability stability
+	breaker   breaker
+	queue     queue
+	excluded  map[fileat.ID]bool // where sources stay: not to be claimed again
 
-	ready    []found // complete, oldest first
-	waiting  int     // complete or not, at the last scan
-	scanning bool
-	scanned  bool // at least once, with nothing incomplete left
-	stopping bool
-	low      error           // on disk space: how much is free, and how much there has to be
-	trouble  error           // of the last scan, or of claims since
-	balked   bool            // a claim failed since the last scan
-	bad      map[string]bool // names whose claim failed: others go first
-	nextScan time.Time
-	uploads  context.Context //nolint:containedctx // it outlives Run's by DrainTimeout, and ends with it
-	probes   context.Context //nolint:containedctx // it ends with run
-	results  chan outcome
-	answers  chan error // of probes
-	scans    chan scanResult
-	team     sync.WaitGroup
+	ready       []foundFile // complete, oldest first
+	waiting     int         // complete or not, at the last scan
+	scanning    bool
+	scanned     bool // at least once, with nothing incomplete left
+	stopping    bool
+	lowDisk     error           // on disk space: how much is free, and how much there has to be
+	trouble     error           // of the last scan, or of claims since
+	claimFailed bool            // a claim failed since the last scan
+	failedNames map[string]bool // names whose claim failed: others go first
+	nextScan    time.Time
+	uploads     context.Context // it outlives Run's by DrainTimeout, and ends with it
+	probes      context.Context // it ends with run
+	results     chan workResult
+	answers     chan error // of probes
+	scans       chan scanResult
+	team        sync.WaitGroup
 }
 
 type scanResult struct {
-	files []found
+	files []foundFile
 	err   error
 }
 
@@ -55,10 +54,10 @@ type scanResult struct {
 // under way finish within DrainTimeout, and gives the rest back. The error is
 // nil after such an end; others are of the directory or the journal.
 func (s *Spool) Run(ctx context.Context) error {
-	known := map[identity]bool{}
+	known := map[fileat.ID]bool{}
 	if s.layout.keep {
 		var err error
-		if known, err = s.layout.known(s.journal); err != nil {
+		if known, err = s.layout.excludedFiles(s.journal); err != nil {
 			return fmt.Errorf("running the spool: %w", err)
 		}
 	}
@@ -73,28 +72,28 @@ func (s *Spool) Run(ctx context.Context) error {
 	uploads, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	l := &loop{
-		Spool: s, known: known, uploads: uploads, bad: map[string]bool{},
-		scanner: scanner{dir: s.layout.dir, recursive: s.cfg.Recursive, watch: watch},
-		settled: settled{after: s.cfg.Settle, seen: map[string]sighting{}}, lanes: lanes{workers: s.cfg.Workers},
+		Spool: s, excluded: known, uploads: uploads, failedNames: map[string]bool{},
+		scanner:   scanner{dir: s.layout.dir, recursive: s.cfg.Recursive, watch: watch},
+		stability: stability{after: s.cfg.Settle, seen: map[string]firstSeen{}}, queue: queue{workers: s.cfg.Workers},
 		// What an element is worth shows with the first file that it stores.
-		gate:    gate{jitter: s.cfg.jitter, asks: s.cfg.Prober != nil, closed: s.cfg.Prober != nil || s.cfg.Finder != nil && s.proven(ctx) == nil},
-		results: make(chan outcome, s.cfg.Workers), answers: make(chan error, 1), scans: make(chan scanResult, 1),
+		breaker: breaker{jitter: s.cfg.jitter, asks: s.cfg.Prober != nil, closed: s.cfg.Prober != nil || s.cfg.Finder != nil && s.provenElements(ctx) == nil},
+		results: make(chan workResult, s.cfg.Workers), answers: make(chan error, 1), scans: make(chan scanResult, 1),
 	}
-	for _, it := range s.found {
-		l.lanes.push(it)
+	for _, it := range s.recovered {
+		l.queue.push(it)
 	}
 	if watch != nil {
 		watch.add(s.layout.dir) // before the first scan: what comes between the two is seen twice, not never
 		l.team.Go(watch.run)
 	}
 	defer l.team.Wait()
-	defer watch.close()
+	defer watch.Close()
 	defer s.publishLast()
 	err = l.run(ctx)
 	return errors.Join(err, l.drain(cancel))
 }
 
-// run is the life before the drain.
+// run handles scans, uploads and probes until ctx ends.
 func (l *loop) run(ctx context.Context) error {
 	probes, stop := context.WithCancel(ctx)
 	defer stop()
@@ -103,17 +102,17 @@ func (l *loop) run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		now := time.Now()
-		l.look(ctx, now)
+		l.scanIfDue(ctx, now)
 		l.claim()
 		l.dispatch(now)
 		l.publish(now)
-		if err := l.journal.broken(); err != nil {
+		if err := l.journal.Err(); err != nil {
 			return fmt.Errorf("writing the journal: %w", err)
 		}
-		if l.cfg.Once && l.over() {
+		if l.cfg.Once && l.isFinished() {
 			return nil
 		}
-		tick.Reset(l.pause(now))
+		tick.Reset(l.nextWake(now))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -121,25 +120,25 @@ func (l *loop) run(ctx context.Context) error {
 		case out := <-l.results:
 			l.handle(out, time.Now())
 		case err := <-l.answers:
-			l.answered(err, time.Now())
+			l.handleProbe(err, time.Now())
 		case r := <-l.scans:
 			l.scanning = false
-			l.take(r, time.Now())
+			l.addScan(r, time.Now())
 		case e := <-l.scanner.watch.changes():
-			l.changed(e, time.Now())
+			l.handleChange(e, time.Now())
 		}
 	}
 }
 
-// look starts a scan if one is due.
-func (l *loop) look(ctx context.Context, now time.Time) {
+// scanIfDue starts a scan if one is due.
+func (l *loop) scanIfDue(ctx context.Context, now time.Time) {
 	if l.scanning || now.Before(l.nextScan) {
 		return
 	}
 	l.scanning = true
 	l.team.Go(func() {
-		var files []found
-		err := l.layout.inPlace()
+		var files []foundFile
+		err := l.layout.checkUnmoved()
 		if err == nil {
 			files, err = l.scanner.scan(ctx)
 		}
@@ -147,29 +146,29 @@ func (l *loop) look(ctx context.Context, now time.Time) {
 	})
 }
 
-func (l *loop) take(r scanResult, now time.Time) {
+func (l *loop) addScan(r scanResult, now time.Time) {
 	l.nextScan = now.Add(l.cfg.Rescan)
 	if r.err != nil {
-		l.say(fmt.Errorf("scanning: %w", r.err))
+		l.logTrouble(fmt.Errorf("scanning: %w", r.err))
 		return
 	}
-	if !l.balked {
-		l.say(nil)
+	if !l.claimFailed {
+		l.logTrouble(nil)
 	}
-	l.balked = false
-	files := slices.DeleteFunc(r.files, func(f found) bool { return l.known[f.id] })
-	complete, again := l.settled.update(files, now)
+	l.claimFailed = false
+	files := slices.DeleteFunc(r.files, func(f foundFile) bool { return l.excluded[f.id] })
+	complete, again := l.stability.update(files, now)
 	// What could not be claimed last time goes last, or it would hold up the rest.
-	good := slices.DeleteFunc(slices.Clone(complete), func(f found) bool { return l.bad[f.name] })
-	complete = append(good, slices.DeleteFunc(complete, func(f found) bool { return !l.bad[f.name] })...)
+	good := slices.DeleteFunc(slices.Clone(complete), func(f foundFile) bool { return l.failedNames[f.name] })
+	complete = append(good, slices.DeleteFunc(complete, func(f foundFile) bool { return !l.failedNames[f.name] })...)
 	l.ready, l.waiting, l.scanned = complete, len(files), again == 0
 	if again > 0 && again < l.cfg.Rescan {
 		l.nextScan = now.Add(again)
 	}
 }
 
-// changed handles one event of the watcher.
-func (l *loop) changed(e event, now time.Time) {
+// handleChange handles one event of the watcher.
+func (l *loop) handleChange(e event, now time.Time) {
 	if e.path == "" {
 		l.nextScan = now
 		return
@@ -181,83 +180,17 @@ func (l *loop) changed(e event, now time.Time) {
 	if err != nil {
 		return
 	}
-	f, ok := l.scanner.look(e.path, info.Mode().Type())
-	if !ok || l.known[f.id] || slices.ContainsFunc(l.ready, func(r found) bool { return r.name == f.name }) {
+	f, ok := l.scanner.inspect(e.path, info.Mode().Type())
+	if !ok || l.excluded[f.id] || slices.ContainsFunc(l.ready, func(r foundFile) bool { return r.name == f.name }) {
 		return
 	}
 	l.ready = append(l.ready, f)
-	l.settled.seen[f.name] = sighting{id: f.id} // long ago: the next scan must not make it wait
+	l.stability.seen[f.name] = firstSeen{id: f.id} // long ago: the next scan must not make it wait
 	l.waiting++
 }
 
-// claim takes files as long as there is room behind an open gate. Behind a
-// closed one two are enough, so that the probe is another file than the one that
-// closed it: the others wait where they are, and whoever wrote them still can
-// take them back.
-func (l *loop) claim() {
-	l.checkDisk()
-	rest, failed := l.ready[:0], 0
-	for i, f := range l.ready {
-		if l.low != nil || failed >= maxBalks || !l.gate.open() && l.lanes.len()+l.lanes.busy > 1 {
-			rest = append(rest, l.ready[i:]...)
-			break
-		}
-		if !l.lanes.room(f.id.Size >= largeFrom) {
-			rest = append(rest, f)
-			continue
-		}
-		if !l.claimOne(f) {
-			failed++
-		}
-	}
-	l.ready = rest
-}
-
-// claimOne reports whether the next one is worth a try.
-func (l *loop) claimOne(f found) bool {
-	it := &item{id: uuid.New(), name: f.name, seen: f.id}
-	l.waiting--
-	delete(l.settled.seen, f.name)
-	err := l.layout.take(it.id, it.name, it.seen)
-	if err != nil {
-		info, stayed := l.layout.state.Lstat(contentPath(it.id, it.name))
-		if stayed != nil { // it is where it was, or gone
-			if errors.Is(err, errMoved) || errors.Is(err, fs.ErrNotExist) {
-				return true
-			}
-			l.bad[f.name], l.balked = true, true
-			l.say(fmt.Errorf("claiming: %w", err))
-			return false
-		}
-		l.seeAgain(it, info) // its name was taken meanwhile: it cannot go back
-	}
-	if l.layout.keep {
-		l.known[it.seen] = true
-	}
-	delete(l.bad, f.name)
-	l.lanes.push(it)
-	return true
-}
-
-// checkDisk says once when there is too little room to go on, and when that is over.
-func (l *loop) checkDisk() {
-	var low error
-	if l.cfg.MinFree >= 0 && len(l.ready) > 0 {
-		if free, err := freeBytes(l.layout.state.Name()); err == nil && free < l.cfg.MinFree {
-			low = fmt.Errorf("%d bytes are free, and %d are wanted", free, l.cfg.MinFree)
-		}
-	}
-	switch {
-	case low != nil && l.low == nil:
-		l.cfg.Logger.Warn("files are not claimed", "path", l.cfg.Dir, "reason", reasonLowDisk, "err", low)
-	case low == nil && l.low != nil:
-		l.cfg.Logger.Info("files are claimed again", "path", l.cfg.Dir)
-	}
-	l.low = low
-}
-
-// say reports trouble of our own once, and when it is over.
-func (l *loop) say(err error) {
+// logTrouble logs a failure of the directory once, and its end.
+func (l *loop) logTrouble(err error) {
 	switch {
 	case err != nil && l.trouble == nil:
 		l.cfg.Logger.Error("files cannot be claimed", "path", l.cfg.Dir, "err", err)
@@ -267,20 +200,20 @@ func (l *loop) say(err error) {
 	l.trouble = err
 }
 
-// dispatch starts uploads while the gate and the lanes allow.
+// dispatch starts uploads, a probe or a trial, as the breaker and the queue allow.
 func (l *loop) dispatch(now time.Time) {
-	for l.lanes.len() > 0 && l.lanes.busy < l.lanes.workers {
-		as := l.gate.admit(now)
+	for l.queue.size() > 0 && l.queue.busy < l.queue.workers {
+		as := l.breaker.allow(now)
 		switch as {
 		case admitNothing:
 			return
 		case admitProbe:
-			l.team.Go(func() { l.answers <- ask(l.probes, l.cfg.Prober) })
+			l.team.Go(func() { l.answers <- askElements(l.probes, l.cfg.Prober) })
 			return
 		}
-		it := l.lanes.pop()
+		it := l.queue.pop()
 		if it == nil {
-			l.gate.release(as)
+			l.breaker.release(as)
 			return
 		}
 		l.team.Go(func() {
@@ -291,163 +224,112 @@ func (l *loop) dispatch(now time.Time) {
 	}
 }
 
-// answered takes the answer to a probe.
-func (l *loop) answered(err error, now time.Time) {
+// handleProbe takes the answer to a probe.
+func (l *loop) handleProbe(err error, now time.Time) {
 	if err == nil {
-		l.gate.answered(now)
+		l.breaker.probed(now)
 		return
 	}
-	v := judge(l.probes, err)
-	if v == verdictStopped {
-		l.gate.release(admitProbe)
+	v := classify(l.probes, err)
+	if v == outcomeStopped {
+		l.breaker.release(admitProbe)
 		return
 	}
 	if !v.pauses() { // a question proves nothing about a file
-		v = verdictElement
+		v = outcomeElement
 	}
 	l.pauseFor(v, err, admitProbe, now)
 }
 
-// pause is how long nothing but reports can change anything.
-func (l *loop) pause(now time.Time) time.Duration {
+// nextWake returns how long run can wait for reports.
+func (l *loop) nextWake(now time.Time) time.Duration {
 	next := now.Add(publishInterval)
 	if !l.scanning && l.nextScan.Before(next) {
 		next = l.nextScan
 	}
-	if !l.gate.open() && !l.gate.busy && l.lanes.len() > 0 && l.gate.until.Before(next) {
-		next = l.gate.until
+	if !l.breaker.open() && !l.breaker.busy && l.queue.size() > 0 && l.breaker.until.Before(next) {
+		next = l.breaker.until
 	}
 	return max(time.Millisecond, next.Sub(now))
 }
 
-// over ends a run that only empties the directory.
-func (l *loop) over() bool {
-	if l.lanes.busy > 0 {
+// isFinished reports whether a run with Once has nothing left to do.
+func (l *loop) isFinished() bool {
+	if l.queue.busy > 0 {
 		return false
 	}
-	if l.gate.failures >= giveUpProbes || l.gate.risked >= maxRisked || l.gate.why == verdictCredentials || l.low != nil {
+	if l.breaker.failures >= giveUpProbes || l.breaker.risked >= maxRisked || l.breaker.why == outcomeCredentials || l.lowDisk != nil {
 		return true
 	}
-	if l.trouble != nil && l.lanes.len() == 0 {
+	if l.trouble != nil && l.queue.size() == 0 {
 		return true
 	}
-	return l.scanned && !l.scanning && len(l.ready) == 0 && l.lanes.len() == 0
+	return l.scanned && !l.scanning && len(l.ready) == 0 && l.queue.size() == 0
 }
 
 // handle takes a worker's report.
-func (l *loop) handle(out outcome, now time.Time) {
+func (l *loop) handle(out workResult, now time.Time) {
 	it := out.item
-	l.lanes.end(it)
+	l.queue.end(it)
 	switch {
 	case out.asked:
-		if l.gate.success() {
-			l.cfg.Logger.Info("uploads go on", "path", l.cfg.Dir)
+		if l.breaker.success() {
+			l.cfg.Logger.Info("uploads resumed", "path", l.cfg.Dir)
 			l.cfg.Observer(Event{Kind: "resumed"})
 		}
-	case out.verdict.pauses(), out.verdict == verdictUnknown:
-		l.pauseFor(out.verdict, out.err, out.as, now)
+	case out.outcome.pauses(), out.outcome == outcomeUnknown:
+		l.pauseFor(out.outcome, out.err, out.as, now)
 	default:
-		l.gate.release(out.as)
+		l.breaker.release(out.as)
 	}
 	switch {
-	case out.verdict == verdictRefused, out.verdict == verdictUnknown:
-		l.cfg.Logger.Error("file put aside", "path", it.name, "state", string(it.aside.State), "id", it.id, "err", out.err)
-	case out.verdict == verdictChanged, out.verdict == verdictStopped:
-		l.giveBack(it)
-	case out.verdict == verdictGone:
+	case out.outcome == outcomeRefused, out.outcome == outcomeUnknown:
+		l.cfg.Logger.Error("file put aside", "path", it.name, "state", string(it.quarantined.State), "id", it.id, "err", out.err)
+	case out.outcome == outcomeChanged, out.outcome == outcomeStopped:
+		l.unclaimItem(it)
+	case out.outcome == outcomeGone:
 		l.cfg.Logger.Error("claimed file is gone", "path", it.name, "id", it.id)
 		l.forget(it)
-	case out.verdict != verdictStored:
-		l.again(it)
+	case out.outcome != outcomeStored:
+		l.requeue(it)
 	}
 }
 
-func (l *loop) pauseFor(why verdict, err error, as admission, now time.Time) {
-	if l.gate.failure(why, err, as, now) {
+func (l *loop) pauseFor(why outcome, err error, as admission, now time.Time) {
+	if l.breaker.failure(why, err, as, now) {
 		word := pauseReason(why, err)
 		l.cfg.Logger.Warn("uploads pause", "path", l.cfg.Dir, "reason", word, "err", err)
 		l.cfg.Observer(Event{Kind: "paused", Reason: word, Err: err})
 	}
 }
 
-// again queues a file behind the others. One that fails again and again while
-// others are stored is at fault itself, whatever the element calls it.
-func (l *loop) again(it *item) {
+// requeue queues a file behind the others. A file that fails crowdedTries times while
+// others are stored is quarantined, whatever the element says of it.
+func (l *loop) requeue(it *item) {
 	done := l.stored.Load()
 	if it.tries <= 1 {
 		it.others = done
 	}
-	if it.tries >= crowdedTries && done-it.others >= crowdedStored && it.stored == nil && it.aside == nil {
-		to := asideFailed
+	if it.tries >= crowdedTries && done-it.others >= crowdedStored && it.stored == nil && it.quarantined == nil {
+		to := quarantineFailed
 		if it.open {
-			to = asideAmbiguous
+			to = quarantineAmbiguous
 		}
-		it.aside = l.describe(it, errCrowded, to)
-		it.aside.FileID = it.id
+		it.quarantined = l.newReason(it, errCrowded, to)
+		it.quarantined.FileID = it.id
 	}
-	l.lanes.push(it)
+	l.queue.push(it)
 }
 
 var errCrowded = errors.New("the element kept failing on this file while it stored others")
 
-// giveBack ends a claim that was not sent. What may be stored stays claimed,
-// and the next start goes on with it.
-func (l *loop) giveBack(it *item) {
-	if it.open || it.stored != nil || it.aside != nil {
-		if !l.stopping {
-			l.refresh(it)
-		}
-		return
-	}
-	l.scanned = false // it has to be found again
-	if err := l.layout.giveBack(it.id, it.name); err != nil {
-		l.cfg.Logger.Warn("file not given back; it stays claimed", "path", it.name, "id", it.id, "err", err)
-		if !l.stopping {
-			l.refresh(it)
-		}
-		return
-	}
-	l.forget(it)
-}
-
-func (l *loop) refresh(it *item) {
-	if info, err := l.layout.state.Lstat(contentPath(it.id, it.name)); err == nil {
-		l.seeAgain(it, info)
-	}
-	l.again(it)
-}
-
-// seeAgain takes a claim as it is now. What is no file can only be put aside.
-func (s *Spool) seeAgain(it *item, info fs.FileInfo) {
-	it.seen = identify(info)
-	if info.Mode().IsRegular() {
-		return
-	}
-	to := asideFailed
-	if it.open {
-		to = asideAmbiguous
-	}
-	it.aside = s.describe(it, errIrregular, to)
-}
-
-var errIrregular = errors.New("it is not a regular file, and cannot go back to where it was")
-
-func (l *loop) forget(it *item) {
-	if !it.open { // else it is not to be sent under another id, if its source is there still
-		delete(l.known, it.seen)
-	}
-	l.forgetRecord(it)
-	if err := l.layout.drop(it.id); err != nil {
-		l.cfg.Logger.Warn("claim not removed", "id", it.id, "err", err)
-	}
-}
-
-// drain ends uploads under way, by patience first, and gives back the rest.
+// drain waits for uploads under way, cancels them after DrainTimeout, and returns the
+// files that were not sent.
 func (l *loop) drain(cancel context.CancelFunc) error {
 	l.stopping = true
 	timer := time.NewTimer(l.cfg.DrainTimeout)
 	defer timer.Stop()
-	for l.lanes.busy > 0 || l.scanning {
+	for l.queue.busy > 0 || l.scanning {
 		select {
 		case <-timer.C:
 			cancel()
@@ -457,8 +339,8 @@ func (l *loop) drain(cancel context.CancelFunc) error {
 			l.scanning = false
 		}
 	}
-	for _, it := range l.lanes.rest() {
-		l.giveBack(it)
+	for _, it := range l.queue.takeAll() {
+		l.unclaimItem(it)
 	}
-	return l.journal.broken()
+	return l.journal.Err()
 }

@@ -8,16 +8,18 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 )
 
-// found is a file that may be claimed.
-type found struct {
+// foundFile is a file that may be claimed.
+type foundFile struct {
 	name string // below the spooled directory
-	id   identity
+	id   fileat.ID
 }
 
-// older orders by age, then by name: the same on every machine.
-func older(a, b found) int {
+// compareAge orders by age, then by name: the same on every machine.
+func compareAge(a, b foundFile) int {
 	if a.id.MTime != b.id.MTime {
 		if a.id.MTime < b.id.MTime {
 			return -1
@@ -27,8 +29,8 @@ func older(a, b found) int {
 	return strings.Compare(a.name, b.name)
 }
 
-// ignored reports the names that are not ours: what writers use for files that
-// are not whole yet, and everything hidden, our own state among it.
+// ignored reports names that are never sent: those that writers use for incomplete
+// files, and hidden ones, of which the state is one.
 func ignored(base string) bool {
 	return strings.HasPrefix(base, ".") || strings.HasSuffix(base, ".part") || strings.HasSuffix(base, ".tmp")
 }
@@ -43,8 +45,8 @@ type scanner struct {
 // scan lists regular files, and tells the watcher of directories. Nothing is
 // opened but directories: a FIFO would hang, a device could do anything. What
 // vanishes meanwhile, or cannot be read below the top, is skipped.
-func (s scanner) scan(ctx context.Context) ([]found, error) {
-	var out []found
+func (s scanner) scan(ctx context.Context) ([]foundFile, error) {
+	var out []foundFile
 	err := filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
 		if path == s.dir {
 			s.watch.add(path)
@@ -64,7 +66,7 @@ func (s scanner) scan(ctx context.Context) ([]found, error) {
 			s.watch.add(path)
 			return nil
 		}
-		if f, ok := s.look(path, d.Type()); ok {
+		if f, ok := s.inspect(path, d.Type()); ok {
 			out = append(out, f)
 		}
 		return nil
@@ -82,40 +84,40 @@ func skip(d fs.DirEntry) error {
 	return nil
 }
 
-func (s scanner) look(path string, kind fs.FileMode) (found, bool) {
+func (s scanner) inspect(path string, kind fs.FileMode) (foundFile, bool) {
 	if !kind.IsRegular() {
-		return found{}, false
+		return foundFile{}, false
 	}
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {
-		return found{}, false
+		return foundFile{}, false
 	}
 	name, err := filepath.Rel(s.dir, path)
-	return found{name: name, id: identify(info)}, err == nil
+	return foundFile{name: name, id: fileat.IDOf(info)}, err == nil
 }
 
-// sighting is when a file was first seen as it is now.
-type sighting struct {
-	id    identity
+// firstSeen is when a file was first seen as it is now.
+type firstSeen struct {
+	id    fileat.ID
 	since time.Time
 }
 
-// settled remembers files until they have stood still for a while. The clock is
-// ours: a modification time says nothing, because cp -p and rsync set it to the
-// original's while they still write.
-type settled struct {
+// stability records since when each file is unchanged, by our clock. A modification time
+// cannot tell that, because cp -p and rsync set it to that of the original while they
+// still write.
+type stability struct {
 	after time.Duration
-	seen  map[string]sighting
+	seen  map[string]firstSeen
 }
 
 // update takes the result of a scan and returns what is complete, oldest first,
 // and when to look again for what is not; 0: nothing waits.
-func (s *settled) update(files []found, now time.Time) (complete []found, again time.Duration) {
-	seen := make(map[string]sighting, len(files))
+func (s *stability) update(files []foundFile, now time.Time) (complete []foundFile, again time.Duration) {
+	seen := make(map[string]firstSeen, len(files))
 	for _, f := range files {
 		was, ok := s.seen[f.name]
 		if !ok || was.id != f.id {
-			was = sighting{f.id, now}
+			was = firstSeen{f.id, now}
 		}
 		seen[f.name] = was
 		left := s.after - now.Sub(was.since)
@@ -128,6 +130,6 @@ func (s *settled) update(files []found, now time.Time) (complete []found, again 
 		}
 	}
 	s.seen = seen // what is gone is forgotten
-	slices.SortFunc(complete, older)
+	slices.SortFunc(complete, compareAge)
 	return complete, again
 }

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/flock"
@@ -126,18 +128,18 @@ type Event struct {
 
 // Spool is an open directory. Run it once, then close it.
 type Spool struct {
-	cfg     Config
-	layout  layout
-	journal *journal
-	lock    *os.File
-	found   []*item // by recovery, in order of age
+	cfg       Config
+	layout    layout
+	journal   *journal.Journal
+	lock      *os.File
+	recovered []*item // by recovery, in order of age
 
-	stored    atomic.Int64
-	bytes     atomic.Int64
-	asideNow  [2]atomic.Int64 // failed, ambiguous
-	mu        sync.Mutex      // guards what follows
-	snapshot  Snapshot
-	published Snapshot
+	stored         atomic.Int64
+	bytes          atomic.Int64
+	quarantinedNow [2]atomic.Int64 // failed, ambiguous
+	mu             sync.Mutex      // guards what follows
+	snapshot       Snapshot
+	published      Snapshot
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -154,8 +156,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Workers < 0 || c.Rescan < 0 || c.DrainTimeout < 0 {
 		return c, errors.New("checking the configuration: Workers, Rescan or DrainTimeout is negative")
 	}
-	c.Workers, c.Rescan, c.DrainTimeout = or(c.Workers, defaultWorkers), or(c.Rescan, defaultRescan), or(c.DrainTimeout, defaultDrain)
-	c.Settle, c.MinFree = or(c.Settle, defaultSettle), or(c.MinFree, defaultMinFree)
+	c.Workers, c.Rescan, c.DrainTimeout = cmp.Or(c.Workers, defaultWorkers), cmp.Or(c.Rescan, defaultRescan), cmp.Or(c.DrainTimeout, defaultDrain)
+	c.Settle, c.MinFree = cmp.Or(c.Settle, defaultSettle), cmp.Or(c.MinFree, defaultMinFree)
 	c.Logger, c.Observer = orLogger(c.Logger), orObserver(c.Observer)
 	if c.jitter == nil {
 		c.jitter = jitter
@@ -177,7 +179,7 @@ func Open(cfg Config) (*Spool, error) {
 	for _, finding := range fileperm.Parents(s.layout.state.Name()) {
 		cfg.Logger.Warn("others can take the state away, and the next start would not find it", "path", s.layout.state.Name(), "err", finding)
 	}
-	for _, step := range []func() error{s.takeLock, s.layout.tidy, s.layout.settleIn, s.recover} {
+	for _, step := range []func() error{s.takeLock, s.layout.removeTemporary, s.layout.recordDirectory, s.resumeClaims} {
 		if err := step(); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the spool %s: %w", cfg.Dir, err), s.Close())
 		}
@@ -206,9 +208,9 @@ func (s *Spool) takeLock() error {
 
 // Close gives the directory free. Call it after Run has returned.
 func (s *Spool) Close() error {
-	errs := []error{s.layout.close()}
+	errs := []error{s.layout.Close()}
 	if s.journal != nil {
-		errs = append(errs, s.journal.close())
+		errs = append(errs, s.journal.Close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())

@@ -20,7 +20,7 @@ import (
 func TestOnSuccess(t *testing.T) {
 	for _, after := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
 		t.Run(string(after), func(t *testing.T) {
-			b := newBench(t, ingesttest.Options{})
+			b := newFixture(t, ingesttest.Options{})
 			b.cfg.OnSuccess, b.cfg.Recursive = after, true
 			b.write("a.txt", "one")
 			b.write("sub/a.txt", "two")
@@ -43,7 +43,7 @@ func TestOnSuccess(t *testing.T) {
 
 // Moving replaces nothing: a namesake goes beside what is there.
 func TestMoveKeepsNamesakes(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.cfg.OnSuccess = spool.MoveSource
 	for _, content := range []string{"one", "two"} {
 		b.write("a.txt", content)
@@ -58,7 +58,7 @@ func TestMoveKeepsNamesakes(t *testing.T) {
 
 // A kept file is sent again only if its content changed.
 func TestKeepNoticesChanges(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.cfg.OnSuccess = spool.KeepSource
 	path := b.write("a.txt", "one")
 	b.run()
@@ -76,7 +76,7 @@ func TestKeepNoticesChanges(t *testing.T) {
 
 // Nothing is opened that could hang or lead elsewhere, and nothing that is not whole.
 func TestLeavesAloneWhatIsNoFile(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.write("sub/below.txt", "not asked for")
 	for _, name := range []string{".hidden", "a.part", "b.tmp"} {
 		b.write(name, "x")
@@ -92,7 +92,7 @@ func TestLeavesAloneWhatIsNoFile(t *testing.T) {
 }
 
 func TestSecondInstanceIsRefused(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	s, stop := b.start()
 	if _, err := spool.Open(b.cfg); !errors.Is(err, spool.ErrLocked) {
 		t.Errorf("second Open: %v", err)
@@ -108,7 +108,7 @@ func TestSecondInstanceIsRefused(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	for name, change := range map[string]func(*spool.Config){
 		"no dir":      func(c *spool.Config) { c.Dir = "" },
 		"no uploader": func(c *spool.Config) { c.Uploader = nil },
@@ -129,7 +129,7 @@ func TestConfigIsChecked(t *testing.T) {
 // Permanent refusals quarantine one file; the others go on.
 func TestRefusedFileIsPutAside(t *testing.T) {
 	for _, after := range []spool.SourceAction{spool.DeleteSource, spool.KeepSource} {
-		b := newBench(t, ingesttest.Options{MaxFileSize: 10})
+		b := newFixture(t, ingesttest.Options{MaxFileSize: 10})
 		b.cfg.OnSuccess = after
 		b.write("big", strings.Repeat("x", 100<<10))
 		b.write("small", "x")
@@ -145,7 +145,7 @@ func TestRefusedFileIsPutAside(t *testing.T) {
 
 // An upload that was stored and got no answer is recognised by its id.
 func TestLostAnswerIsLookedUp(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterStore: true, Count: 1})
 	b.write("a.txt", "one")
 	b.run()
@@ -158,7 +158,7 @@ func TestLostAnswerIsLookedUp(t *testing.T) {
 // Where the element makes ids itself, the same is ambiguous: listed, never
 // repeated by itself, repeated on demand.
 func TestLostAnswerIsAmbiguous(t *testing.T) {
-	b := newBench(t, ingesttest.Options{Dialect: "go"})
+	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	b.stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterStore: true, Count: 1})
 	b.write("a.txt", "one")
 	b.run()
@@ -174,24 +174,24 @@ func TestLostAnswerIsAmbiguous(t *testing.T) {
 
 // An element that answers nobody must not make the whole queue ambiguous.
 func TestAmbiguousPauses(t *testing.T) {
-	b := newBench(t, ingesttest.Options{Dialect: "go"})
+	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	for i := range 20 {
 		b.write(fmt.Sprintf("%02d", i), "x")
 	}
 	b.cfg.Workers = 1
-	b.cfg.Uploader = refusing{say: func(string) error { return ingestclient.ErrAmbiguous }}
+	b.cfg.Uploader = fakeUploader{say: func(string) error { return ingestclient.ErrAmbiguous }}
 	b.run()
 	b.check(nil, 17, 0, 0, 3)
 }
 
 // An element that ignores our ids is found out by its first receipt.
 func TestElementThatIgnoresIDs(t *testing.T) {
-	b := newBench(t, ingesttest.Options{Dialect: "go"})
+	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	b.cfg.Finder, b.cfg.Workers = b.client, 1
 	b.write("a", "one")
 	b.must(os.Chtimes(filepath.Join(b.dir, "a"), time.Time{}, time.Now().Add(-time.Hour)))
 	var n atomic.Int32
-	b.cfg.Uploader = refusing{next: b.client, say: func(string) error {
+	b.cfg.Uploader = fakeUploader{next: b.client, say: func(string) error {
 		if n.Add(1) == 2 {
 			return ingestclient.ErrAmbiguous
 		}
@@ -217,13 +217,13 @@ func TestGateClosesForAll(t *testing.T) {
 	} {
 		t.Run(tt.err.Error(), func(t *testing.T) {
 			t.Parallel()
-			b := newBench(t, ingesttest.Options{})
+			b := newFixture(t, ingesttest.Options{})
 			for i := range 100 {
 				b.write(fmt.Sprintf("%03d", i), "x")
 			}
 			var calls atomic.Int32
 			b.cfg.Workers = 1
-			b.cfg.Uploader = refusing{say: func(string) error { calls.Add(1); return tt.err }}
+			b.cfg.Uploader = fakeUploader{say: func(string) error { calls.Add(1); return tt.err }}
 			b.run()
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -240,10 +240,10 @@ func TestGateClosesForAll(t *testing.T) {
 
 // A file that fails alone, again and again, ends aside instead of being first forever.
 func TestFileThatFailsAlone(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.cfg.Workers = 1
 	var stored []int // what the element had at each attempt
-	b.cfg.Uploader = refusing{next: b.client, say: func(name string) error {
+	b.cfg.Uploader = fakeUploader{next: b.client, say: func(name string) error {
 		if name == "poison" {
 			stored = append(stored, len(b.stack.Files()))
 			b.write(fmt.Sprintf("good%d", len(stored)), "x")
@@ -264,9 +264,9 @@ func TestFileThatFailsAlone(t *testing.T) {
 
 // A file that changes while it is read goes back, and is sent when it stands still.
 func TestChangedFileGoesBack(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	var n atomic.Int32
-	b.cfg.Uploader = refusing{next: b.client, say: func(string) error {
+	b.cfg.Uploader = fakeUploader{next: b.client, say: func(string) error {
 		if n.Add(1) == 1 {
 			return ingestclient.ErrFileChanged
 		}
@@ -280,7 +280,7 @@ func TestChangedFileGoesBack(t *testing.T) {
 // Stopping lets uploads finish, then cuts them, and loses nothing either way.
 func TestStop(t *testing.T) {
 	t.Run("in time", func(t *testing.T) {
-		b := newBench(t, ingesttest.Options{})
+		b := newFixture(t, ingesttest.Options{})
 		b.stack.SetFaults(t, ingesttest.Fault{Kind: "delay", Delay: time.Minute})
 		s, stop := b.start()
 		b.write("a", "one")
@@ -290,7 +290,7 @@ func TestStop(t *testing.T) {
 		b.check([]string{"a"}, 0, 0, 0, 0)
 	})
 	t.Run("cut", func(t *testing.T) {
-		b := newBench(t, ingesttest.Options{})
+		b := newFixture(t, ingesttest.Options{})
 		b.cfg.DrainTimeout, b.cfg.Workers = 50*time.Millisecond, 1
 		b.stack.SetFaults(t, ingesttest.Fault{Kind: "stall", Delay: time.Minute})
 		s, stop := b.start()
@@ -310,7 +310,7 @@ func TestStop(t *testing.T) {
 
 // The daemon notices files by inotify long before the rescan.
 func TestNoticesRenameAndClose(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.cfg.Rescan, b.cfg.Settle, b.cfg.OnClose, b.cfg.Recursive = time.Hour, time.Hour, true, true
 	s, _ := b.start()
 	b.until("scanned", func() bool { return s.Ready() == nil })
@@ -322,7 +322,7 @@ func TestNoticesRenameAndClose(t *testing.T) {
 
 // A file that is written to is not taken before it stands still.
 func TestSettles(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.cfg.Settle = time.Second
 	s, _ := b.start()
 	content := ""

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/flock"
 )
@@ -54,43 +56,43 @@ func (s *Spool) Ready() error {
 	if now.State == "running" && now.Reason == "" {
 		return nil
 	}
-	return fmt.Errorf("%s", strings.TrimRight(strings.Join([]string{or(now.State, "starting"), now.Reason, now.Error}, ": "), ": "))
+	return fmt.Errorf("%s", strings.TrimRight(strings.Join([]string{cmp.Or(now.State, "starting"), now.Reason, now.Error}, ": "), ": "))
 }
 
 // publish makes the snapshot, and writes it down if it is time.
 func (l *loop) publish(now time.Time) {
 	n := Snapshot{
 		PID: os.Getpid(), At: now.UTC().Truncate(time.Millisecond), State: "running",
-		Waiting: l.waiting, Claimed: l.lanes.len() + l.lanes.busy, Uploading: l.lanes.busy,
-		Stored: l.stored.Load(), Bytes: l.bytes.Load(), Failed: l.asideNow[0].Load(), Ambiguous: l.asideNow[1].Load(),
+		Waiting: l.waiting, Claimed: l.queue.size() + l.queue.busy, Uploading: l.queue.busy,
+		Stored: l.stored.Load(), Bytes: l.bytes.Load(), Failed: l.quarantinedNow[0].Load(), Ambiguous: l.quarantinedNow[1].Load(),
 	}
-	age := l.lanes.oldest(now)
+	age := l.queue.oldest(now)
 	for _, f := range l.ready {
 		age = max(age, now.Sub(time.Unix(0, f.id.MTime)))
 	}
 	n.Oldest = age.Seconds()
 	switch {
-	case l.gate.failures > 0:
-		n.State, n.Reason, n.Error = "paused", pauseReason(l.gate.why, l.gate.err), l.gate.err.Error()
-		n.Since, n.Next = l.gate.since.UTC(), l.gate.until.UTC()
+	case l.breaker.failures > 0:
+		n.State, n.Reason, n.Error = "paused", pauseReason(l.breaker.why, l.breaker.err), l.breaker.err.Error()
+		n.Since, n.Next = l.breaker.since.UTC(), l.breaker.until.UTC()
 	case l.trouble != nil:
 		n.Reason, n.Error = reasonDirectory, l.trouble.Error()
-	case l.low != nil:
-		n.Reason, n.Error = reasonLowDisk, l.low.Error()
+	case l.lowDisk != nil:
+		n.Reason, n.Error = reasonLowDisk, l.lowDisk.Error()
 	}
-	l.put(n, false)
+	l.storeSnapshot(n, false)
 }
 
 func (s *Spool) publishLast() {
 	n := s.Snapshot()
 	n.State, n.Uploading, n.At = "stopped", 0, time.Now().UTC().Truncate(time.Millisecond)
-	n.Stored, n.Bytes, n.Failed, n.Ambiguous = s.stored.Load(), s.bytes.Load(), s.asideNow[0].Load(), s.asideNow[1].Load()
-	s.put(n, true)
+	n.Stored, n.Bytes, n.Failed, n.Ambiguous = s.stored.Load(), s.bytes.Load(), s.quarantinedNow[0].Load(), s.quarantinedNow[1].Load()
+	s.storeSnapshot(n, true)
 }
 
-// put keeps n; the file is a courtesy to `ingest status`, so that failing to
+// storeSnapshot keeps n; the file is a courtesy to `ingest status`, so that failing to
 // write it stops nothing.
-func (s *Spool) put(n Snapshot, always bool) {
+func (s *Spool) storeSnapshot(n Snapshot, always bool) {
 	s.mu.Lock()
 	was := s.published
 	s.snapshot = n
@@ -141,7 +143,7 @@ func ReadStatus(ctx context.Context, cfg Config) (*Status, error) {
 		return nil, fmt.Errorf("reading the spool %s: %w", cfg.Dir, err)
 	}
 	st, err := readStatus(ctx, l, cfg.Recursive)
-	if err = errors.Join(err, l.close()); err != nil {
+	if err = errors.Join(err, l.Close()); err != nil {
 		return nil, fmt.Errorf("reading the spool %s: %w", cfg.Dir, err)
 	}
 	st.Dir = filepath.Clean(cfg.Dir)
@@ -151,7 +153,7 @@ func ReadStatus(ctx context.Context, cfg Config) (*Status, error) {
 func readStatus(ctx context.Context, l layout, recursive bool) (st *Status, err error) {
 	none := []Item{} // an empty list in JSON, not null
 	st = &Status{Dir: l.dir, Waiting: none, Claimed: none, Failed: none, Ambiguous: none}
-	known := map[identity]bool{}
+	known := map[fileat.ID]bool{}
 	if l.state != nil {
 		if known, err = st.readState(l); err != nil {
 			return nil, err
@@ -161,7 +163,7 @@ func readStatus(ctx context.Context, l layout, recursive bool) (st *Status, err 
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(files, older)
+	slices.SortFunc(files, compareAge)
 	for _, f := range files {
 		if !known[f.id] {
 			st.Waiting = append(st.Waiting, Item{Name: f.name, Size: f.id.Size, Modified: time.Unix(0, f.id.MTime).UTC()})
@@ -171,8 +173,8 @@ func readStatus(ctx context.Context, l layout, recursive bool) (st *Status, err 
 }
 
 // readState also lists what does not wait although it has a name in the spooled
-// directory: where sources stay, those that are stored, claimed or put aside.
-func (st *Status) readState(l layout) (known map[identity]bool, err error) {
+// directory: where sources stay, those that are stored, claimed or quarantined.
+func (st *Status) readState(l layout) (known map[fileat.ID]bool, err error) {
 	if st.Running, err = l.locked(); err != nil {
 		return nil, err
 	}
@@ -184,7 +186,7 @@ func (st *Status) readState(l layout) (known map[identity]bool, err error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	for dir, to := range map[string]*[]Item{claimedDir: &st.Claimed, string(asideFailed): &st.Failed, string(asideAmbiguous): &st.Ambiguous} {
+	for dir, to := range map[string]*[]Item{claimedDir: &st.Claimed, string(quarantineFailed): &st.Failed, string(quarantineAmbiguous): &st.Ambiguous} {
 		if *to, err = items(l, dir); err != nil {
 			return nil, err
 		}
@@ -193,7 +195,7 @@ func (st *Status) readState(l layout) (known map[identity]bool, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.known(j)
+	return l.excludedFiles(j)
 }
 
 func items(l layout, dir string) ([]Item, error) {

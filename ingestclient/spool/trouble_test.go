@@ -16,10 +16,10 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// troubled stands in for a Storage Element for hours of a synctest bubble, into
-// which no real connection reaches. What it answers is what ArtStore's Go
-// element answers (e2e tests hold that element to it).
-type troubled struct {
+// fakeElement is a Storage Element in memory, because a synctest bubble must not use
+// sockets, and the test takes hours of its clock. It answers as ArtStore's Go element
+// does, which e2e tests check.
+type fakeElement struct {
 	healed atomic.Bool
 	ready  error // of a probe
 	upload error // of a file that was sent completely
@@ -32,7 +32,7 @@ var errFailed = &ingestclient.RequestError{
 	Op: "uploading", Status: 500, Attempt: 1, Err: fmt.Errorf("%w: %w", ingestclient.ErrAmbiguous, ingestclient.ErrServer),
 }
 
-func (e *troubled) Upload(ctx context.Context, content ingestclient.Content, _ ingestclient.Meta) (*ingestclient.File, error) {
+func (e *fakeElement) Upload(ctx context.Context, content ingestclient.Content, _ ingestclient.Meta) (*ingestclient.File, error) {
 	select {
 	case <-time.After(100 * time.Millisecond):
 	case <-ctx.Done():
@@ -47,18 +47,18 @@ func (e *troubled) Upload(ctx context.Context, content ingestclient.Content, _ i
 	return &ingestclient.File{FileID: content.Name(), Name: content.Name()}, nil
 }
 
-func (e *troubled) Elements(context.Context) ([]ingestclient.Element, error) {
+func (e *fakeElement) Elements(context.Context) ([]ingestclient.Element, error) {
 	return []ingestclient.Element{{URL: "https://element"}}, nil
 }
 
-func (e *troubled) Probe(context.Context, string) error {
+func (e *fakeElement) Probe(context.Context, string) error {
 	if e.healed.Load() {
 		return nil
 	}
 	return e.ready
 }
 
-func (e *troubled) stored() (files, twice int) {
+func (e *fakeElement) stored() (files, twice int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, n := range e.store {
@@ -98,7 +98,7 @@ func TestElementInTrouble(t *testing.T) {
 			}
 			log := &lines{}
 			synctest.Test(t, func(t *testing.T) {
-				element := &troubled{ready: tt.ready, upload: tt.upload, store: map[string]int{}}
+				element := &fakeElement{ready: tt.ready, upload: tt.upload, store: map[string]int{}}
 				s, err := Open(Config{
 					Dir: dir, Uploader: element, Prober: element, Settle: -1, Workers: workers, Logger: slog.New(log), Rescan: time.Minute, bubble: true,
 				})

@@ -85,11 +85,11 @@ func (w *watcher) parse(b []byte) {
 		}
 		name := strings.TrimRight(string(b[:size]), "\x00")
 		b = b[size:]
-		w.tell(wd, mask, name)
+		w.notify(wd, mask, name)
 	}
 }
 
-func (w *watcher) tell(wd int32, mask uint32, name string) {
+func (w *watcher) notify(wd int32, mask uint32, name string) {
 	w.mu.Lock()
 	dir := w.dirs[wd]
 	if mask&syscall.IN_IGNORED != 0 {
@@ -117,7 +117,7 @@ func (w *watcher) changes() <-chan event {
 	return w.events
 }
 
-func (w *watcher) close() {
+func (w *watcher) Close() {
 	if w != nil {
 		_ = w.file.Close() // nothing was written
 	}

@@ -16,4 +16,4 @@ func newWatcher() (*watcher, error)    { return nil, errors.ErrUnsupported }
 func (*watcher) add(string)            {}
 func (*watcher) run()                  {}
 func (*watcher) changes() <-chan event { return nil }
-func (*watcher) close()                {}
+func (*watcher) Close()                {}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/wallclock"
 )
 
 // burst is what may go out at once after a pause, as a part of a second: less
@@ -36,22 +38,7 @@ func (b *Bucket) Take(ctx context.Context, n int) error {
 	if wait <= 0 {
 		return nil
 	}
-	return Sleep(ctx, wait)
-}
-
-// Sleep waits for d or the end of ctx, whose cause it returns.
-func Sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return context.Cause(ctx)
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return wallclock.Sleep(ctx, wait)
 }
 
 func (b *Bucket) reserve(n int, now time.Time) time.Duration {

@@ -18,10 +18,10 @@ type Prober interface {
 	Probe(ctx context.Context, url string) error
 }
 
-// ask is nil as soon as one element would take a file, or does not say: some
+// askElements is nil as soon as one element would take a file, or does not say: some
 // have no address for the question, and some accounts may store what they may
 // not look up. The file on trial decides then.
-func ask(ctx context.Context, p Prober) error {
+func askElements(ctx context.Context, p Prober) error {
 	elements, err := p.Elements(ctx)
 	if err != nil {
 		return err
@@ -29,7 +29,7 @@ func ask(ctx context.Context, p Prober) error {
 	var all []error
 	for _, e := range elements {
 		err := p.Probe(ctx, e.URL)
-		if err == nil || silent(err) {
+		if err == nil || isInconclusive(err) {
 			return nil
 		}
 		all = append(all, fmt.Errorf("%s: %w", e.URL, err))
@@ -40,7 +40,7 @@ func ask(ctx context.Context, p Prober) error {
 	return errors.Join(all...)
 }
 
-func silent(err error) bool {
+func isInconclusive(err error) bool {
 	e, ok := errors.AsType[*ingestclient.RequestError](err)
 	if !ok {
 		return false

@@ -8,29 +8,29 @@ import (
 	"path/filepath"
 )
 
-// held is one claim as its directory tells it.
-type held struct {
+// claimOnDisk is one claim as its directory shows it.
+type claimOnDisk struct {
 	id     string
 	name   string // "": there is no file in it
 	info   fs.FileInfo
 	reason *reason // nil: it was not put aside
 }
 
-// list reads the claims in one of the directories of claims. What is no claim
-// is left alone: it is not ours.
-func (l layout) list(dir string) ([]held, error) {
+// list reads the claims in one of the directories of claims. It ignores entries that
+// are no claims.
+func (l layout) list(dir string) ([]claimOnDisk, error) {
 	entries, err := l.readDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	var out []held
+	var out []claimOnDisk
 	for _, e := range entries {
 		if !validID(e.Name()) {
 			continue
 		}
 		h, err := l.readHeld(filepath.Join(dir, e.Name()), e.Name())
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // a running daemon was quicker
+			continue // a running spool has moved it
 		}
 		if err != nil {
 			return nil, err
@@ -49,9 +49,9 @@ func (l layout) readDir(name string) ([]fs.DirEntry, error) {
 	return entries, errors.Join(err, d.Close())
 }
 
-func (l layout) readHeld(dir, id string) (held, error) {
-	h := held{id: id}
-	if err := l.ownedDir(dir); err != nil {
+func (l layout) readHeld(dir, id string) (claimOnDisk, error) {
+	h := claimOnDisk{id: id}
+	if err := l.checkDir(dir); err != nil {
 		return h, err
 	}
 	if err := l.findContent(&h, filepath.Join(dir, contentDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +65,7 @@ func (l layout) readHeld(dir, id string) (held, error) {
 	if err == nil {
 		err = json.Unmarshal(raw, r)
 	}
-	if err == nil && r.State != asideFailed && r.State != asideAmbiguous {
+	if err == nil && r.State != quarantineFailed && r.State != quarantineAmbiguous {
 		err = fmt.Errorf("state %q", r.State)
 	}
 	if err != nil {
@@ -76,11 +76,10 @@ func (l layout) readHeld(dir, id string) (held, error) {
 }
 
 // findContent looks for the file of a claim below its directory of contents. The
-// directories on the way are ours, with nothing else in them. What is not so is
-// no directory of a claim: somebody put it in the place of the file at the moment
-// of the claim, and it is not entered.
-func (l layout) findContent(h *held, base string) error {
-	if err := l.ownedDir(base); err != nil {
+// directories on the way are ours, with nothing else in them. A directory that is not
+// so was put in the place of the file at the moment of the claim, and is not entered.
+func (l layout) findContent(h *claimOnDisk, base string) error {
+	if err := l.checkDir(base); err != nil {
 		return err
 	}
 	entries, err := l.readDir(base)
@@ -89,7 +88,7 @@ func (l layout) findContent(h *held, base string) error {
 		if h.info, err = l.state.Lstat(at); err != nil {
 			break
 		}
-		if h.name, err = filepath.Rel(base, at); err != nil || !h.info.IsDir() || ownedDirectory(at, h.info) != nil {
+		if h.name, err = filepath.Rel(base, at); err != nil || !h.info.IsDir() || checkOwnedDir(at, h.info) != nil {
 			return err
 		}
 		if entries, err = l.readDir(at); len(entries) > 1 {

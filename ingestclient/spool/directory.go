@@ -10,21 +10,22 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-const homeName = "directory.json"
+const directoryName = "directory.json"
 
-// home is the content of directory.json: the directory whose state this is. It
-// may be moved, which changes its path, or restored from a copy, which changes
-// the other two.
-type home struct {
+// directoryRecord is the content of directory.json: the spooled directory to which this
+// state belongs. Moving that directory changes its path; restoring it from a copy
+// changes the other two.
+type directoryRecord struct {
 	Path string `json:"path"`
 	Dev  uint64 `json:"dev"`
 	Ino  uint64 `json:"ino"`
 }
 
-func (h home) is(other home) bool {
+func (h directoryRecord) is(other directoryRecord) bool {
 	return h.Path == other.Path || h.Ino != 0 && h.Ino == other.Ino && h.Dev == other.Dev
 }
 
@@ -69,43 +70,43 @@ func within(dir, path string) (bool, error) {
 // for the name.
 func (l layout) sameFileSystem() error {
 	absent := StateDir + "-" + rand.Text()
-	err := place{l.sources, absent}.rename(place{l.claims, absent})
+	err := fileat.Entry{Dir: l.sources, Base: absent}.Rename(fileat.Entry{Dir: l.claims, Base: absent})
 	if errors.Is(err, syscall.EXDEV) {
 		return fmt.Errorf("%s is on another file system or mount than %s, and a claim is one rename: %w", l.state.Name(), l.dir, syscall.EXDEV)
 	}
 	return nil
 }
 
-// isAtHome reports whether what directory.json says is up to date. The state of
-// another directory is an error: its claims would go back to the wrong one.
-func (l layout) isAtHome() (bool, error) {
-	now, err := l.home()
+// isRecorded reports whether directory.json is up to date. The state of another
+// directory is an error: its claims would be returned to the wrong one.
+func (l layout) isRecorded() (bool, error) {
+	now, err := l.currentDirectory()
 	if err != nil {
 		return false, err
 	}
-	raw, err := l.readOwn(homeName)
+	raw, err := l.readOwn(directoryName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	var was home
+	var was directoryRecord
 	if err == nil {
 		err = json.Unmarshal(raw, &was)
 	}
 	switch {
 	case err != nil:
-		return false, fmt.Errorf("reading %s: %w", l.path(homeName), err)
+		return false, fmt.Errorf("reading %s: %w", l.path(directoryName), err)
 	case !was.is(now) && filepath.Dir(l.state.Name()) != l.dir:
-		return false, fmt.Errorf("%s is the state of %s, and each directory needs its own; if that one was moved here, remove %s", l.state.Name(), was.Path, l.path(homeName))
+		return false, fmt.Errorf("%s is the state of %s, and each directory needs its own; if that one was moved here, remove %s", l.state.Name(), was.Path, l.path(directoryName))
 	}
 	return was == now, nil
 }
 
-// settleIn writes down whose state this is. It is called with the lock held.
-func (l layout) settleIn() error {
-	if known, err := l.isAtHome(); err != nil || known {
+// recordDirectory writes directory.json. The caller holds the lock of the spool.
+func (l layout) recordDirectory() error {
+	if known, err := l.isRecorded(); err != nil || known {
 		return err
 	}
-	now, err := l.home()
+	now, err := l.currentDirectory()
 	if err != nil {
 		return err
 	}
@@ -113,15 +114,15 @@ func (l layout) settleIn() error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFileIn(l.state, homeName, append(raw, '\n'), durable.Private)
+	return durable.WriteFileIn(l.state, directoryName, append(raw, '\n'), durable.Private)
 }
 
-func (l layout) home() (home, error) {
+func (l layout) currentDirectory() (directoryRecord, error) {
 	info, err := l.sources.Stat()
 	if err != nil {
-		return home{}, err
+		return directoryRecord{}, err
 	}
 	path, err := filepath.Abs(l.dir)
-	id := identify(info)
-	return home{Path: strings.ToValidUTF8(path, "\uFFFD"), Dev: id.Dev, Ino: id.Ino}, err
+	id := fileat.IDOf(info)
+	return directoryRecord{Path: strings.ToValidUTF8(path, "\uFFFD"), Dev: id.Dev, Ino: id.Ino}, err
 }

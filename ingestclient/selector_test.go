@@ -17,10 +17,10 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// fleet is several Storage Elements in memory, told apart by host, for synctest
-// bubbles, with a token endpoint and a registry.
-type fleet struct {
-	endpoint
+// fakeElements are several Storage Elements in memory, told apart by host, with a
+// token endpoint and a registry, because a synctest bubble must not use sockets.
+type fakeElements struct {
+	fakeServers
 	status   map[string]int // of an element's answers to uploads; 0 means 201, -1 that nobody is there
 	info     map[string]string
 	registry func() (int, string)
@@ -30,18 +30,18 @@ type fleet struct {
 	health   []string        // hosts whose readiness was asked
 }
 
-func (f *fleet) grip(n uint64) ingestclient.Grip {
-	g := f.endpoint.grip(n)
-	g.Storage, g.Token = elements{f}, admins{f, g.Token}
+func (f *fakeElements) generation(n uint64) ingestclient.FakeGeneration {
+	g := f.fakeServers.generation(n)
+	g.Storage, g.Token = fakeElementTransport{f}, fakeAdminTransport{f, g.Token}
 	return g
 }
 
-type admins struct {
-	f     *fleet
+type fakeAdminTransport struct {
+	f     *fakeElements
 	token http.RoundTripper
 }
 
-func (a admins) RoundTrip(r *http.Request) (*http.Response, error) {
+func (a fakeAdminTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method == http.MethodPost {
 		return a.token.RoundTrip(r)
 	}
@@ -56,9 +56,9 @@ func (a admins) RoundTrip(r *http.Request) (*http.Response, error) {
 	return reply(r, status, body, nil), nil
 }
 
-type elements struct{ f *fleet }
+type fakeElementTransport struct{ f *fakeElements }
 
-func (e elements) RoundTrip(r *http.Request) (*http.Response, error) {
+func (e fakeElementTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	f := e.f
 	host := r.URL.Host
 	if strings.HasSuffix(r.URL.Path, "/info") {
@@ -101,7 +101,7 @@ func (e elements) RoundTrip(r *http.Request) (*http.Response, error) {
 	return reply(r, 200, fmt.Sprintf(`{"file_id":"f1","size":1,"checksum":%q}`, hexSum([]byte("x"))), nil), nil
 }
 
-func (f *fleet) asked() string {
+func (f *fakeElements) asked() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := strings.Join(f.uploads, " ")
@@ -109,7 +109,7 @@ func (f *fleet) asked() string {
 	return s
 }
 
-func fleetConfig(elements []ingestclient.Element) ingestclient.Config {
+func elementsConfig(elements []ingestclient.Element) ingestclient.Config {
 	cfg := config()
 	cfg.Elements = elements
 	return cfg
@@ -150,8 +150,8 @@ func TestNextElement(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &fleet{status: tc.status}
-				c := over(t, fleetConfig(threeElements), ingestclient.NewRotor(f.grip(1)))
+				f := &fakeElements{status: tc.status}
+				c := over(t, elementsConfig(threeElements), ingestclient.NewFakeIdentity(f.generation(1)))
 				rec, err := send(t, c, ingestclient.Meta{})
 				if asked := f.asked(); asked != tc.asked || !errors.Is(err, tc.want) || f.count() != 1 {
 					t.Fatalf("asked %q with %d tokens: %v", asked, f.count(), err)
@@ -171,10 +171,10 @@ func TestNextElement(t *testing.T) {
 // at the element that may have it.
 func TestKeyedRetryStaysAtItsElement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fleet{status: map[string]int{"a": -2}}
-		cfg := fleetConfig(threeElements)
+		f := &fakeElements{status: map[string]int{"a": -2}}
+		cfg := elementsConfig(threeElements)
 		cfg.MaxAttempts = 3
-		c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))
+		c := over(t, cfg, ingestclient.NewFakeIdentity(f.generation(1)))
 		_, err := send(t, c, ingestclient.Meta{IdempotencyKey: "k"})
 		if asked := f.asked(); asked != "a a a" || !errors.Is(err, ingestclient.ErrAmbiguous) {
 			t.Errorf("%q, %v", asked, err)
@@ -185,8 +185,8 @@ func TestKeyedRetryStaysAtItsElement(t *testing.T) {
 // A dead element costs one attempt each time its pause is over, not one for each file.
 func TestDeadElementIsSpared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fleet{status: map[string]int{"a": -1}}
-		c := over(t, fleetConfig(threeElements), ingestclient.NewRotor(f.grip(1)))
+		f := &fakeElements{status: map[string]int{"a": -1}}
+		c := over(t, elementsConfig(threeElements), ingestclient.NewFakeIdentity(f.generation(1)))
 		var sent atomic.Int64
 		var wg sync.WaitGroup
 		for range 8 {
@@ -224,11 +224,11 @@ func TestDeadElementIsSpared(t *testing.T) {
 // Elements of one priority are filled by free space, as they say themselves.
 func TestFreeSpaceDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fleet{info: map[string]string{
+		f := &fakeElements{info: map[string]string{
 			"a": `{"mode":"rw","capacity":{"available_bytes":10}}`, "b": `{"mode":"rw","capacity_bytes":100,"used_bytes":5}`,
 			"c": `{"mode":"ro","capacity_bytes":1000,"used_bytes":0}`, "d": `nonsense`,
 		}}
-		c := over(t, fleetConfig([]ingestclient.Element{{URL: "https://a"}, {URL: "https://b"}, {URL: "https://c"}, {URL: "https://d", Priority: 1}}), ingestclient.NewRotor(f.grip(1)))
+		c := over(t, elementsConfig([]ingestclient.Element{{URL: "https://a"}, {URL: "https://b"}, {URL: "https://c"}, {URL: "https://d", Priority: 1}}), ingestclient.NewFakeIdentity(f.generation(1)))
 		if _, err := send(t, c, ingestclient.Meta{}); err != nil { // nothing is known yet, and nobody waits for it
 			t.Fatal(err)
 		}
@@ -267,10 +267,10 @@ func TestDiscovery(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &fleet{registry: func() (int, string) { return 200, tc.list }}
-				cfg := fleetConfig(nil)
+				f := &fakeElements{registry: func() (int, string) { return 200, tc.list }}
+				cfg := elementsConfig(nil)
 				cfg.RegistryURL = "https://admin.test/api/v1/storage-elements?status=online"
-				c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))
+				c := over(t, cfg, ingestclient.NewFakeIdentity(f.generation(1)))
 				rec, err := send(t, c, ingestclient.Meta{Retention: tc.retention})
 				if !errors.Is(err, tc.want) || err == nil && rec.Element != tc.at {
 					t.Errorf("%+v, %v", rec, err)
@@ -286,10 +286,10 @@ func TestRegistryTroubles(t *testing.T) {
 		status.Store(503)
 		list := atomic.Value{}
 		list.Store(pythonList)
-		f := &fleet{registry: func() (int, string) { return int(status.Load()), list.Load().(string) }}
-		cfg := fleetConfig(nil)
+		f := &fakeElements{registry: func() (int, string) { return int(status.Load()), list.Load().(string) }}
+		cfg := elementsConfig(nil)
 		cfg.RegistryURL = "https://admin.test/list"
-		c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))
+		c := over(t, cfg, ingestclient.NewFakeIdentity(f.generation(1)))
 		for range 50 { // half a second: the failure is remembered
 			if _, err := send(t, c, ingestclient.Meta{}); !errors.Is(err, ingestclient.ErrRegistry) {
 				t.Fatal(err)
@@ -328,10 +328,10 @@ func TestRegistryTroubles(t *testing.T) {
 
 func TestRegistryDoesNotHoldCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fleet{registry: func() (int, string) { time.Sleep(5 * time.Second); return 200, pythonList }}
-		cfg := fleetConfig(nil)
+		f := &fakeElements{registry: func() (int, string) { time.Sleep(5 * time.Second); return 200, pythonList }}
+		cfg := elementsConfig(nil)
 		cfg.RegistryURL = "https://admin.test/list"
-		c := over(t, cfg, ingestclient.NewRotor(f.grip(1)))
+		c := over(t, cfg, ingestclient.NewFakeIdentity(f.generation(1)))
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
 		begun := time.Now()
@@ -359,8 +359,8 @@ func TestSearchAsksEveryElement(t *testing.T) {
 		{map[string]int{"a": 403, "b": 404, "c": 0}, ingestclient.ErrForbidden, ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			f := &fleet{status: tc.status}
-			c := over(t, fleetConfig(threeElements), ingestclient.NewRotor(f.grip(1)))
+			f := &fakeElements{status: tc.status}
+			c := over(t, elementsConfig(threeElements), ingestclient.NewFakeIdentity(f.generation(1)))
 			rec, err := c.Metadata(t.Context(), "f1")
 			if !errors.Is(err, tc.want) || err == nil && rec.Element != tc.at {
 				t.Errorf("%v: %+v, %v", tc.status, rec, err)
@@ -391,8 +391,8 @@ func TestWaysToNameElements(t *testing.T) {
 func TestElementWithoutContinue(t *testing.T) {
 	for ready, want := range map[int]string{0: "a a a a", -1: "a b b b"} {
 		synctest.Test(t, func(t *testing.T) {
-			f := &fleet{deaf: map[string]bool{"a": true}, status: map[string]int{"a": ready}}
-			c := over(t, fleetConfig(threeElements), ingestclient.NewRotor(f.grip(1)))
+			f := &fakeElements{deaf: map[string]bool{"a": true}, status: map[string]int{"a": ready}}
+			c := over(t, elementsConfig(threeElements), ingestclient.NewFakeIdentity(f.generation(1)))
 			for range 3 {
 				if _, err := send(t, c, ingestclient.Meta{}); err != nil {
 					t.Error(err)

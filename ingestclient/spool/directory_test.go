@@ -11,7 +11,7 @@ import (
 )
 
 // refused checks that there is no way in.
-func (b *bench) refused(want string) {
+func (b *fixture) refused(want string) {
 	b.Helper()
 	for what, open := range b.ways() {
 		if err := open(); err == nil || !strings.Contains(err.Error(), want) {
@@ -20,8 +20,8 @@ func (b *bench) refused(want string) {
 	}
 }
 
-// move gives the spooled directory another path.
-func (b *bench) move(to string) {
+// Move gives the spooled directory another path.
+func (b *fixture) move(to string) {
 	b.Helper()
 	b.must(os.Rename(b.dir, to))
 	b.dir, b.cfg.Dir = to, to
@@ -32,7 +32,7 @@ func (b *bench) move(to string) {
 func TestStateDirectoryElsewhere(t *testing.T) {
 	for _, onSuccess := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
 		t.Run(string(onSuccess), func(t *testing.T) {
-			b := newBench(t, ingesttest.Options{})
+			b := newFixture(t, ingesttest.Options{})
 			state := filepath.Join(t.TempDir(), "state")
 			b.cfg.StateDir, b.cfg.Recursive, b.cfg.OnSuccess = state, true, onSuccess
 			b.write("sub/a.txt", "one")
@@ -58,7 +58,7 @@ func TestStateDirectoryElsewhere(t *testing.T) {
 // to the wrong place. One that was moved is the same directory, and so is one
 // that was made anew.
 func TestStateOfAnotherDirectoryIsRefused(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	b.cfg.StateDir = filepath.Join(t.TempDir(), "state")
 	first := b.dir
 	b.write("a.txt", "one")
@@ -73,7 +73,7 @@ func TestStateOfAnotherDirectoryIsRefused(t *testing.T) {
 }
 
 func TestStateOfADirectoryThatWasMoved(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	parent := t.TempDir()
 	b.move(filepath.Join(parent, "first"))
 	b.cfg.StateDir = filepath.Join(parent, "state")
@@ -106,7 +106,7 @@ func TestStateOfADirectoryThatWasMoved(t *testing.T) {
 }
 
 func TestStateDirectoryWithinTheOther(t *testing.T) {
-	b := newBench(t, ingesttest.Options{})
+	b := newFixture(t, ingesttest.Options{})
 	for _, state := range []string{b.dir, filepath.Join(b.dir, "state"), filepath.Join(b.dir, ".state"), filepath.Dir(b.dir)} {
 		b.cfg.StateDir = state
 		b.refused("are within each other")

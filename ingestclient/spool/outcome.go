@@ -8,25 +8,26 @@ import (
 	"net/http"
 
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 )
 
-// verdict is what an attempt means for the file and for those behind it.
-type verdict int
+// outcome is what the end of an attempt means for its file and for the files behind it.
+type outcome int
 
 const (
-	verdictStored      verdict = iota
-	verdictElement             // it takes nothing now: pause, then one probe
-	verdictFull                // the same, because there is no room or the mode is wrong
-	verdictCredentials         // the same, until a human acts
-	verdictLocal               // our own disk: the same
-	verdictRefused             // this file, for good: to failed/
-	verdictUnknown             // it may be stored, and nobody can say: to ambiguous/
-	verdictChanged             // it is still being written: back to where it came from
-	verdictGone                // somebody removed the claimed file
-	verdictStopped             // we were told to stop
+	outcomeStored      outcome = iota
+	outcomeElement             // the element stores nothing now: pause, then probe
+	outcomeFull                // the same, because it is full or in a mode without uploads
+	outcomeCredentials         // the same, until an operator acts
+	outcomeLocal               // the same, because of our own disk
+	outcomeRefused             // this file can never be stored: to failed/
+	outcomeUnknown             // it may be stored, and that cannot be looked up: to ambiguous/
+	outcomeChanged             // it is still written to: back to its source directory
+	outcomeGone                // the claimed file was removed
+	outcomeStopped             // the run ends
 )
 
-// Why nothing is sent: the words of status, health, metrics and logs.
+// Reasons why nothing is sent, in status, health, metrics and logs.
 const (
 	reasonFull        = "full"        // no element has room
 	reasonMode        = "mode"        // each element is in a mode that takes nothing
@@ -42,13 +43,13 @@ const (
 	reasonDirectory   = "directory"   // files cannot be claimed
 )
 
-// pauseReason is the word for a pause. Where several elements failed in several
-// ways, the first of the list counts.
-func pauseReason(v verdict, err error) string {
+// pauseReason returns the reason for a pause. If several elements failed in several
+// ways, the first match in the list counts.
+func pauseReason(v outcome, err error) string {
 	switch v {
-	case verdictCredentials:
+	case outcomeCredentials:
 		return reasonCredentials
-	case verdictLocal:
+	case outcomeLocal:
 		return reasonDisk
 	}
 	for _, c := range []struct {
@@ -75,15 +76,15 @@ func pauseReason(v verdict, err error) string {
 }
 
 // pauses reports whether the whole queue has to wait.
-func (v verdict) pauses() bool {
-	return v == verdictElement || v == verdictFull || v == verdictCredentials || v == verdictLocal
+func (v outcome) pauses() bool {
+	return v == outcomeElement || v == outcomeFull || v == outcomeCredentials || v == outcomeLocal
 }
 
-// judge classifies a failed request. An unknown outcome goes before its cause:
-// what was lost matters more than why. Whatever is not known to be the file's
-// fault is the element's, because a file that waits can still be sent, and one
-// in failed/ waits for a human.
-func judge(ctx context.Context, err error) verdict {
+// classify returns the outcome of a failed request. That the outcome is unknown counts
+// before its cause. An error that is not known to be the fault of the file counts as
+// one of the element, because a file that waits can still be sent, and one in failed/
+// waits for an operator.
+func classify(ctx context.Context, err error) outcome {
 	is := func(targets ...error) bool {
 		for _, t := range targets {
 			if errors.Is(err, t) {
@@ -97,38 +98,37 @@ func judge(ctx context.Context, err error) verdict {
 		status = e.Status
 	}
 	switch {
-	case is(errJournal):
-		return verdictLocal
+	case is(journal.ErrWrite):
+		return outcomeLocal
 	case is(ingestclient.ErrAmbiguous):
-		return verdictUnknown
+		return outcomeUnknown
 	case is(ingestclient.ErrFileChanged):
-		return verdictChanged
+		return outcomeChanged
 	case is(ingestclient.ErrContent) && is(fs.ErrNotExist):
-		return verdictGone
+		return outcomeGone
 	case ctx.Err() != nil, is(ingestclient.ErrClosed):
-		return verdictStopped
+		return outcomeStopped
 	case is(ingestclient.ErrFull, ingestclient.ErrMode):
-		return verdictFull
+		return outcomeFull
 	case is(ingestclient.ErrCredentials, ingestclient.ErrTokenBinding, ingestclient.ErrUnauthorized, ingestclient.ErrForbidden):
-		return verdictCredentials
+		return outcomeCredentials
 	case is(ingestclient.ErrTooLarge, ingestclient.ErrChecksum, ingestclient.ErrContent):
-		return verdictRefused
+		return outcomeRefused
 	case is(ingestclient.ErrRejected) && !wrongAddress(status):
-		return verdictRefused
+		return outcomeRefused
 	}
-	return verdictElement
+	return outcomeElement
 }
 
-// wrongAddress: a redirect or "no such method" comes from something that is no
-// Storage Element. Neither is the file's fault.
+// wrongAddress reports a redirect or "no such method", which a server sends that is no
+// Storage Element. Neither is the fault of the file.
 func wrongAddress(status int) bool {
 	return status >= 300 && status < 400 || status == http.StatusMethodNotAllowed
 }
 
-// sentNothing reports whether a failed upload proves that the element has no
-// complete copy. A failure without a word of doubt does, if it was the only
-// attempt; behind it there may be an earlier one, repeated under the same id,
-// whose outcome nobody learnt.
+// sentNothing reports whether a failed upload proves that the element has no complete
+// copy. An error that is not ambiguous does, if it was the only attempt. With an id of
+// our choice (chosen), an earlier attempt without an outcome may have been repeated.
 func sentNothing(err error, chosen bool) bool {
 	if errors.Is(err, ingestclient.ErrAmbiguous) || errors.Is(err, ingestclient.ErrChecksum) {
 		return false

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
 )
 
 // names lists all below dir, in order.
@@ -26,40 +29,40 @@ func names(t *testing.T, dir string) (out []string) {
 func TestStepsStayInTheStateThatWasOpened(t *testing.T) {
 	s := bare(t, MoveSource)
 	l := s.layout
-	must(t, l.inPlace())
+	must(t, l.checkUnmoved())
 	back := s.testClaim(t, "back")
-	must(t, l.giveBack(back.id, back.name))
+	must(t, l.unclaim(back.id, back.name))
 	state, away := filepath.Join(l.dir, StateDir), filepath.Join(t.TempDir(), "away")
 	must(t, os.Rename(state, away))
-	for _, d := range []string{claimedDir, doneDir, string(asideFailed), string(asideAmbiguous)} {
+	for _, d := range []string{claimedDir, doneDir, string(quarantineFailed), string(quarantineAmbiguous)} {
 		must(t, os.MkdirAll(filepath.Join(state, d), 0o777))
 	}
 	theirs := names(t, state)
 
 	stored := s.testClaim(t, "stored")
-	stored.stored = stored.record(opStored)
-	must(t, l.settle(stored.id, stored.name))
+	stored.stored = stored.newRecord(journal.OpStored)
+	must(t, l.syncClaim(stored.id, stored.name))
 	if out := s.deliver(t.Context(), stored); out.err != nil {
 		t.Error(out.err)
 	}
 	refused := s.testClaim(t, "refused")
-	if out := s.refuse(refused, errOther, asideFailed); out.verdict != verdictRefused {
+	if out := s.quarantineItem(refused, errOther, quarantineFailed); out.outcome != outcomeRefused {
 		t.Error(out.err)
 	}
 	back = s.testClaim(t, "given back")
-	must(t, l.giveBack(back.id, back.name))
-	must(t, s.journal.start()) // writes it anew
-	s.put(Snapshot{State: "running"}, true)
+	must(t, l.unclaim(back.id, back.name))
+	must(t, s.journal.Start()) // writes it anew
+	s.storeSnapshot(Snapshot{State: "running"}, true)
 
 	if now := names(t, state); !slices.Equal(now, theirs) {
 		t.Errorf("in the other state: %q", now)
 	}
-	for _, want := range []string{filepath.Join(doneDir, "a"), filepath.Join(string(asideFailed), refused.id, contentDir, "a"), journalName, snapshotName} {
+	for _, want := range []string{filepath.Join(doneDir, "a"), filepath.Join(string(quarantineFailed), refused.id, contentDir, "a"), journal.FileName, snapshotName} {
 		if _, err := os.Lstat(filepath.Join(away, want)); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := l.inPlace(); err == nil {
+	if err := l.checkUnmoved(); err == nil {
 		t.Error("it is not noticed")
 	}
 }
@@ -72,7 +75,7 @@ func TestSourcesBehindLinksAreNotTouched(t *testing.T) {
 		l.keep = keep
 		outside := t.TempDir()
 		sub := filepath.Join(l.dir, "sub")
-		for _, target := range []string{outside, filepath.Join(StateDir, string(asideFailed)), "real"} {
+		for _, target := range []string{outside, filepath.Join(StateDir, string(quarantineFailed)), "real"} {
 			to := target
 			if !filepath.IsAbs(to) {
 				to = filepath.Join(l.dir, to)
@@ -84,7 +87,7 @@ func TestSourcesBehindLinksAreNotTouched(t *testing.T) {
 			must(t, err)
 			must(t, os.Symlink(target, sub))
 			name := filepath.Join("sub", "a")
-			if err := l.take("x", name, identify(info)); !errors.Is(err, fs.ErrNotExist) {
+			if err := l.claimFile("x", name, fileat.IDOf(info)); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: taken: %v", target, err)
 			}
 			must(t, l.state.MkdirAll(filepath.Dir(contentPath("y", name)), 0o700))
@@ -92,19 +95,19 @@ func TestSourcesBehindLinksAreNotTouched(t *testing.T) {
 			if l.exists(name) || l.isSource(name, contentPath("y", name)) {
 				t.Errorf("%s: it is found through the link", target)
 			}
-			must(t, l.settle("y", name))
+			must(t, l.syncClaim("y", name))
 			must(t, os.Remove(path))
-			if err := l.giveBack("y", name); !keep && !errors.Is(err, fs.ErrNotExist) {
+			if err := l.unclaim("y", name); !keep && !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: given back: %v", target, err)
 			}
 			if left := names(t, to); len(left) != 0 {
 				t.Errorf("%s: %q came through the link", target, left)
 			}
-			must(t, l.drop("y"))
+			must(t, l.removeClaim("y"))
 			must(t, os.Remove(sub))
 		}
 	}
-	if _, err := at(testLayout(t).sources, "../a"); err == nil {
+	if _, err := fileat.At(testLayout(t).sources, "../a"); err == nil {
 		t.Error("a name leads out of the directory")
 	}
 }

@@ -1,11 +1,11 @@
-package spool
+package fileat
 
 import "golang.org/x/sys/unix"
 
 // renameNew moves what is at p, and replaces nothing.
-func (p place) renameNew(to place) error {
+func (p Entry) renameNew(to Entry) error {
 	err := uninterrupted(func() error {
-		return unix.Renameat2(int(p.dir.Fd()), p.base, int(to.dir.Fd()), to.base, unix.RENAME_NOREPLACE)
+		return unix.Renameat2(int(p.Dir.Fd()), p.Base, int(to.Dir.Fd()), to.Base, unix.RENAME_NOREPLACE)
 	})
 	return linkError("renameat2", p, to, err)
 }

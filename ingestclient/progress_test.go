@@ -13,14 +13,14 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// pace is a storage side that reads the body piece by piece, as the network lets it.
-type pace struct {
+// slowTransport is a fake Storage Element that reads the body piece by piece, as the network lets it.
+type slowTransport struct {
 	piece  int
 	pause  func(read int) time.Duration // before each piece; negative: for ever
 	answer time.Duration                // after the last byte
 }
 
-func (p pace) RoundTrip(req *http.Request) (*http.Response, error) {
+func (p slowTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	defer func() { _ = req.Body.Close() }()
 	ctx := req.Context()
 	buf := make([]byte, p.piece)
@@ -64,35 +64,35 @@ func every(d time.Duration) func(int) time.Duration { return func(int) time.Dura
 
 func TestWatchEndsWhatDoesNotMove(t *testing.T) {
 	for name, tc := range map[string]struct {
-		pace      pace
+		slow      slowTransport
 		stall     time.Duration
 		rate      int64
 		want      error
 		after     time.Duration
 		ambiguous bool
 	}{
-		"stalls in the middle": {pace{1 << 15, func(n int) time.Duration {
+		"stalls in the middle": {slowTransport{1 << 15, func(n int) time.Duration {
 			if n > 1<<19 {
 				return -1
 			}
 			return time.Second
 		}, 0}, 0, 0, ingestclient.ErrStalled, 77 * time.Second, false},
-		"trickles":            {pace{100, every(time.Second), 0}, 0, 0, ingestclient.ErrTooSlow, time.Minute, false},
-		"slow but welcome":    {pace{1 << 14, every(30 * time.Second), 0}, 0, -1, ingestclient.ErrServer, 0, false},
-		"hours, no total":     {pace{1 << 15, every(20 * time.Second), 0}, 0, 0, ingestclient.ErrServer, 0, false},
-		"never stalls":        {pace{1 << 20, every(10 * time.Minute), 0}, -1, -1, ingestclient.ErrServer, 0, false},
-		"answer comes late":   {pace{1 << 15, every(0), 29 * time.Second}, 0, 0, ingestclient.ErrServer, 29 * time.Second, false},
-		"answer never comes":  {pace{1 << 15, every(0), -1}, 0, 0, ingestclient.ErrNoAnswer, 30 * time.Second, true},
-		"shorter by settings": {pace{1 << 15, every(3 * time.Second), 0}, 2 * time.Second, 0, ingestclient.ErrStalled, 2 * time.Second, false},
+		"trickles":            {slowTransport{100, every(time.Second), 0}, 0, 0, ingestclient.ErrTooSlow, time.Minute, false},
+		"slow but welcome":    {slowTransport{1 << 14, every(30 * time.Second), 0}, 0, -1, ingestclient.ErrServer, 0, false},
+		"hours, no total":     {slowTransport{1 << 15, every(20 * time.Second), 0}, 0, 0, ingestclient.ErrServer, 0, false},
+		"never stalls":        {slowTransport{1 << 20, every(10 * time.Minute), 0}, -1, -1, ingestclient.ErrServer, 0, false},
+		"answer comes late":   {slowTransport{1 << 15, every(0), 29 * time.Second}, 0, 0, ingestclient.ErrServer, 29 * time.Second, false},
+		"answer never comes":  {slowTransport{1 << 15, every(0), -1}, 0, 0, ingestclient.ErrNoAnswer, 30 * time.Second, true},
+		"shorter by settings": {slowTransport{1 << 15, every(3 * time.Second), 0}, 2 * time.Second, 0, ingestclient.ErrStalled, 2 * time.Second, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := &endpoint{}
-				g := e.grip(1)
-				g.Storage = tc.pace
+				e := &fakeServers{}
+				g := e.generation(1)
+				g.Storage = tc.slow
 				cfg := config()
 				cfg.StallTimeout, cfg.MinRate = tc.stall, tc.rate
-				c := over(t, cfg, ingestclient.NewRotor(g))
+				c := over(t, cfg, ingestclient.NewFakeIdentity(g))
 				begun := time.Now()
 				_, err := c.Upload(t.Context(), ingestclient.BytesContent("a", make([]byte, 1<<20)), ingestclient.Meta{})
 				if !errors.Is(err, tc.want) || errors.Is(err, ingestclient.ErrAmbiguous) != tc.ambiguous {
@@ -109,16 +109,16 @@ func TestWatchEndsWhatDoesNotMove(t *testing.T) {
 func TestCallersDeadlineEndsAnUpload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for answer, ambiguous := range map[time.Duration]bool{0: false, -1: true} {
-			e := &endpoint{}
-			g := e.grip(1)
-			g.Storage = pace{1 << 10, every(time.Second), answer}
+			e := &fakeServers{}
+			g := e.generation(1)
+			g.Storage = slowTransport{1 << 10, every(time.Second), answer}
 			size := 1 << 20
 			if ambiguous {
 				size = 10
 			}
 			cfg := config()
 			cfg.MaxAttempts = 5
-			c := over(t, cfg, ingestclient.NewRotor(g))
+			c := over(t, cfg, ingestclient.NewFakeIdentity(g))
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			_, err := c.Upload(ctx, ingestclient.BytesContent("a", make([]byte, size)), ingestclient.Meta{})
 			cancel()
@@ -132,10 +132,10 @@ func TestCallersDeadlineEndsAnUpload(t *testing.T) {
 // A pause that outlasts the caller's deadline is not begun.
 func TestNoSleepBeyondTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{status: 429, header: http.Header{"Retry-After": {"20"}}}
+		e := &fakeServers{status: 429, header: http.Header{"Retry-After": {"20"}}}
 		cfg := config()
 		cfg.MaxAttempts = 5
-		c := over(t, cfg, ingestclient.NewRotor(e.grip(1)))
+		c := over(t, cfg, ingestclient.NewFakeIdentity(e.generation(1)))
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		begun := time.Now()
@@ -184,13 +184,13 @@ func (d *downloads) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func TestStalledDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{}
-		g := e.grip(1)
+		e := &fakeServers{}
+		g := e.generation(1)
 		d := &downloads{}
 		g.Storage = d
 		cfg := config()
 		cfg.MaxAttempts = 5
-		c := over(t, cfg, ingestclient.NewRotor(g))
+		c := over(t, cfg, ingestclient.NewFakeIdentity(g))
 		var out bytes.Buffer
 		begun := time.Now()
 		_, err := c.Download(t.Context(), "f1", &out)

@@ -25,14 +25,14 @@ func boundTo(n int, thumb string) string {
 
 func TestBoundTokenIsFetchedBeforeTheSwitch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{token: boundTo}
-		r := ingestclient.NewRotor(e.grip(1))
+		e := &fakeServers{token: boundTo}
+		r := ingestclient.NewFakeIdentity(e.generation(1))
 		c := over(t, config(), r)
 		if err := touch(t, c); err != nil {
 			t.Fatal(err)
 		}
 		e.set(func() { e.latency = 5 * time.Second })
-		r.Set(e.grip(2))
+		r.Set(e.generation(2))
 		synctest.Wait()
 		begun := time.Now()
 		if err := touch(t, c); err != nil || e.lastSeen() != boundTo(1, "thumb-1") || time.Since(begun) != 0 {
@@ -56,19 +56,19 @@ func TestBoundTokenIsFetchedBeforeTheSwitch(t *testing.T) {
 func TestRequestInFlightKeepsItsPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		e := &endpoint{token: boundTo}
+		e := &fakeServers{token: boundTo}
 		e.storage = func(_ *http.Request, token string) (int, string) {
 			if token == boundTo(1, "thumb-1") {
 				<-release
 			}
 			return 200, `{"file_id":"f1","size":1}`
 		}
-		r := ingestclient.NewRotor(e.grip(1))
+		r := ingestclient.NewFakeIdentity(e.generation(1))
 		c := over(t, config(), r)
 		done := make(chan error, 1)
 		go func() { done <- touch(t, c) }()
 		synctest.Wait()
-		r.Set(e.grip(2))
+		r.Set(e.generation(2))
 		time.Sleep(time.Second)
 		if err := touch(t, c); err != nil {
 			t.Fatal(err)
@@ -89,11 +89,11 @@ func TestRequestInFlightKeepsItsPair(t *testing.T) {
 
 func TestUnboundTokenIsCarriedOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{token: func(int, string) string { return jwt(`{"sub":"x"}`) }}
-		r := ingestclient.NewRotor(e.grip(1))
+		e := &fakeServers{token: func(int, string) string { return jwt(`{"sub":"x"}`) }}
+		r := ingestclient.NewFakeIdentity(e.generation(1))
 		c := over(t, config(), r)
 		for n := uint64(1); n <= 5; n++ {
-			r.Set(e.grip(n))
+			r.Set(e.generation(n))
 			synctest.Wait()
 			if err := touch(t, c); err != nil {
 				t.Fatal(err)
@@ -107,10 +107,10 @@ func TestUnboundTokenIsCarriedOver(t *testing.T) {
 
 func TestRotationBeforeTheFirstTokenFetchesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{}
-		r := ingestclient.NewRotor(e.grip(1))
+		e := &fakeServers{}
+		r := ingestclient.NewFakeIdentity(e.generation(1))
 		c := over(t, config(), r)
-		r.Set(e.grip(2))
+		r.Set(e.generation(2))
 		synctest.Wait()
 		if e.count() != 0 || r.Leased(1) != 0 {
 			t.Errorf("%d fetches, %d old leases", e.count(), r.Leased(1))
@@ -123,8 +123,8 @@ func TestRotationBeforeTheFirstTokenFetchesNothing(t *testing.T) {
 
 func TestWrongBindingIsAnErrorOfTheFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{token: func(n int, _ string) string { return boundTo(n, "thumb-of-a-proxy") }}
-		c := over(t, config(), ingestclient.NewRotor(e.grip(1)))
+		e := &fakeServers{token: func(n int, _ string) string { return boundTo(n, "thumb-of-a-proxy") }}
+		c := over(t, config(), ingestclient.NewFakeIdentity(e.generation(1)))
 		if err := touch(t, c); !errors.Is(err, ingestclient.ErrTokenBinding) {
 			t.Errorf("got %v", err)
 		}
@@ -138,16 +138,16 @@ func TestWrongBindingIsAnErrorOfTheFetch(t *testing.T) {
 // certificate; when the old certificate ends, there is nothing left to wait for.
 func TestFailedTakeoverKeepsTheOldPairWhileItsCertificateLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{life: "60", token: boundTo}
-		first := e.grip(1)
+		e := &fakeServers{life: "60", token: boundTo}
+		first := e.generation(1)
 		first.NotAfter = time.Now().Add(10 * time.Minute)
-		r := ingestclient.NewRotor(first)
+		r := ingestclient.NewFakeIdentity(first)
 		c := over(t, config(), r)
 		if err := touch(t, c); err != nil {
 			t.Fatal(err)
 		}
-		refusing := &endpoint{status: 503}
-		second := refusing.grip(2)
+		refusing := &fakeServers{status: 503}
+		second := refusing.generation(2)
 		second.Storage = first.Storage
 		r.Set(second)
 		for range 59 {
@@ -178,16 +178,16 @@ func TestFailedTakeoverKeepsTheOldPairWhileItsCertificateLives(t *testing.T) {
 // A newer certificate ends the backoff of the one before.
 func TestNextRotationEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{token: boundTo}
-		r := ingestclient.NewRotor(e.grip(1))
+		e := &fakeServers{token: boundTo}
+		r := ingestclient.NewFakeIdentity(e.generation(1))
 		c := over(t, config(), r)
 		if err := touch(t, c); err != nil {
 			t.Fatal(err)
 		}
-		refusing := &endpoint{status: 401}
-		r.Set(refusing.grip(2))
+		refusing := &fakeServers{status: 401}
+		r.Set(refusing.generation(2))
 		time.Sleep(time.Second)
-		r.Set(e.grip(3))
+		r.Set(e.generation(3))
 		time.Sleep(ingestclient.Spacing)
 		synctest.Wait()
 		if err := touch(t, c); err != nil || e.thumbs[1] != "thumb-3" || c.Stats().Swaps != 1 {
@@ -203,8 +203,8 @@ func TestNextRotationEndsTheWait(t *testing.T) {
 // request carries the token of its own certificate, one fetch per rotation.
 func TestDayOfRotations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &endpoint{token: boundTo, life: "300", latency: 100 * time.Millisecond}
-		r := ingestclient.NewRotor(e.grip(1))
+		e := &fakeServers{token: boundTo, life: "300", latency: 100 * time.Millisecond}
+		r := ingestclient.NewFakeIdentity(e.generation(1))
 		c := over(t, config(), r)
 		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
 		defer cancel()
@@ -224,7 +224,7 @@ func TestDayOfRotations(t *testing.T) {
 			time.Sleep(time.Minute)
 			if ctx.Err() == nil {
 				rotations++
-				r.Set(e.grip(uint64(rotations + 1)))
+				r.Set(e.generation(uint64(rotations + 1)))
 			}
 		}
 		wg.Wait()

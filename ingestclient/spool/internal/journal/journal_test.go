@@ -1,4 +1,4 @@
-package spool
+package journal
 
 import (
 	"bytes"
@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 )
 
 func must(t testing.TB, err error) {
@@ -19,21 +21,21 @@ func must(t testing.TB, err error) {
 }
 
 // someRecords covers what a line can hold.
-func someRecords() []*record {
-	file := identity{Dev: 1, Ino: 2, Size: 3, MTime: 4}
-	out := []*record{
-		{Op: opIntent, ID: "one", File: file, At: time.Unix(5, 0).UTC()},
-		{Op: opUnsent, ID: "one", File: file, At: time.Unix(6, 0).UTC()},
-		{Op: opStored, ID: "two", FileID: "f", SHA256: "s", File: file, At: time.Unix(7, 0).UTC()},
-		{Op: opKept, ID: "three", FileID: "f", SHA256: "s", File: file, At: time.Unix(8, 0).UTC()},
+func someRecords() []*Record {
+	file := fileat.ID{Dev: 1, Ino: 2, Size: 3, MTime: 4}
+	out := []*Record{
+		{Op: OpIntent, ID: "one", File: file, At: time.Unix(5, 0).UTC()},
+		{Op: OpUnsent, ID: "one", File: file, At: time.Unix(6, 0).UTC()},
+		{Op: OpStored, ID: "two", FileID: "f", SHA256: "s", File: file, At: time.Unix(7, 0).UTC()},
+		{Op: OpKept, ID: "three", FileID: "f", SHA256: "s", File: file, At: time.Unix(8, 0).UTC()},
 	}
 	for i, name := range []string{"a.txt", `quo"te\ ` + "\n", "sub/файл", "bad\xff"} {
-		out[i].setName(name)
+		out[i].SetPath(name)
 	}
 	return out
 }
 
-func encode(t testing.TB, recs []*record) []byte {
+func encode(t testing.TB, recs []*Record) []byte {
 	t.Helper()
 	var b []byte
 	for _, r := range recs {
@@ -44,9 +46,9 @@ func encode(t testing.TB, recs []*record) []byte {
 	return b
 }
 
-func decode(t testing.TB, b []byte) (out []*record, torn, damaged bool) {
+func decode(t testing.TB, b []byte) (out []*Record, torn, damaged bool) {
 	t.Helper()
-	torn, damaged, err := readRecords(bytes.NewReader(b), func(r *record) { out = append(out, r) })
+	torn, damaged, err := readRecords(bytes.NewReader(b), func(r *Record) { out = append(out, r) })
 	must(t, err)
 	return out, torn, damaged
 }
@@ -58,7 +60,7 @@ func TestRecordsComeBack(t *testing.T) {
 		t.Fatalf("%d records, torn %v, damaged %v", len(got), torn, damaged)
 	}
 	for i := range want {
-		if got[i].name() != want[i].name() || fmt.Sprint(*got[i]) != fmt.Sprint(*want[i]) {
+		if got[i].Path() != want[i].Path() || fmt.Sprint(*got[i]) != fmt.Sprint(*want[i]) {
 			t.Errorf("%d: got %+v, want %+v", i, got[i], want[i])
 		}
 	}
@@ -110,7 +112,7 @@ func FuzzJournal(f *testing.F) {
 			t.Fatalf("%d records became %d", len(first), len(again))
 		}
 		for i := range first {
-			if first[i].name() != again[i].name() || first[i].ID != again[i].ID || first[i].Op != again[i].Op {
+			if first[i].Path() != again[i].Path() || first[i].ID != again[i].ID || first[i].Op != again[i].Op {
 				t.Fatalf("%+v became %+v", first[i], again[i])
 			}
 		}
@@ -122,87 +124,102 @@ func FuzzJournal(f *testing.F) {
 	})
 }
 
-func openTest(t *testing.T, l layout) *journal {
+const testClaims = "claimed"
+
+// testState returns an empty state.
+func testState(t *testing.T) *os.Root {
 	t.Helper()
-	j, damaged, err := openJournal(l)
+	root, err := os.OpenRoot(t.TempDir())
 	must(t, err)
-	if damaged {
-		t.Fatal("damaged")
+	t.Cleanup(func() { _ = root.Close() })
+	must(t, root.Mkdir(testClaims, 0o700))
+	return root
+}
+
+func openTest(t *testing.T, root *os.Root) *Journal {
+	t.Helper()
+	j := New(root, testClaims)
+	if f, err := root.Open(FileName); err == nil {
+		damaged, err := j.Read(f)
+		must(t, errors.Join(err, f.Close()))
+		if damaged {
+			t.Fatal("damaged")
+		}
 	}
-	must(t, j.start())
-	t.Cleanup(func() { _ = j.close() })
+	must(t, j.Start())
+	t.Cleanup(func() { _ = j.Close() })
 	return j
 }
 
 // Records of many goroutines are all there, and share their commits.
 func TestGroupCommit(t *testing.T) {
-	l := testLayout(t)
-	j := openTest(t, l)
+	root := testState(t)
+	j := openTest(t, root)
 	var wg sync.WaitGroup
 	for n := range 64 {
 		wg.Go(func() {
 			for i := range 20 {
-				r := &record{Op: opIntent, ID: fmt.Sprintf("%d-%d", n, i)}
-				if err := j.append(r); err != nil {
+				r := &Record{Op: OpIntent, ID: fmt.Sprintf("%d-%d", n, i)}
+				if err := j.Append(r); err != nil {
 					t.Error(err)
 				}
-				if got := j.of(r.ID); got != r {
+				if got := j.Last(r.ID); got != r {
 					t.Errorf("%s is not there after append", r.ID)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	must(t, j.close())
-	if err := j.append(&record{Op: opIntent, ID: "late"}); !errors.Is(err, errJournal) {
+	must(t, j.Close())
+	if err := j.Append(&Record{Op: OpIntent, ID: "late"}); !errors.Is(err, ErrWrite) {
 		t.Errorf("append after close: %v", err)
 	}
-	if again := openTest(t, l); len(again.live) != 64*20 {
+	if again := openTest(t, root); len(again.live) != 64*20 {
 		t.Errorf("%d records came back", len(again.live))
 	}
 }
 
 // History goes, when there is enough of it, and what matters stays.
 func TestCompaction(t *testing.T) {
-	l := testLayout(t)
-	j := openTest(t, l)
-	must(t, j.append(&record{Op: opKept, ID: "kept", Name: "k"}))
-	j.forget("kept")
-	must(t, j.append(&record{Op: opIntent, ID: "open", Name: "o"}))
+	root := testState(t)
+	j := openTest(t, root)
+	must(t, j.Append(&Record{Op: OpKept, ID: "kept", Name: "k"}))
+	j.Forget("kept")
+	must(t, j.Append(&Record{Op: OpIntent, ID: "open", Name: "o"}))
 	for n := range 3 * compactFrom / 1000 {
 		id := fmt.Sprint(n)
-		must(t, j.append(&record{Op: opStored, ID: id, Name: strings.Repeat("n", 1000)}))
-		j.forget(id)
+		must(t, j.Append(&Record{Op: OpStored, ID: id, Name: strings.Repeat("n", 1000)}))
+		j.Forget(id)
 	}
-	info, err := os.Stat(l.path(journalName))
+	info, err := root.Stat(FileName)
 	must(t, err)
 	if info.Size() > 2*compactFrom {
 		t.Errorf("%d bytes", info.Size())
 	}
-	must(t, j.close())
-	again := openTest(t, l)
-	if again.keptAs("k") == nil || again.of("open") == nil {
+	must(t, j.Close())
+	again := openTest(t, root)
+	if again.KeptAs("k") == nil || again.Last("open") == nil {
 		t.Error("lost what matters")
 	}
-	again.prune(func(string) bool { return false }, func(string) bool { return false })
-	if len(again.identities()) != 0 || again.of("open") != nil {
+	again.Prune(func(string) bool { return false }, func(string) bool { return false })
+	if len(again.KeptFiles()) != 0 || again.Last("open") != nil {
 		t.Error("prune left something")
 	}
 }
 
 // A write that fails half-way is taken back; a failed fsync ends the journal.
 func TestWriteFailures(t *testing.T) {
-	l := testLayout(t)
-	j := openTest(t, l)
-	must(t, j.append(&record{Op: opIntent, ID: "good"}))
+	root := testState(t)
+	j := openTest(t, root)
+	must(t, j.Append(&Record{Op: OpIntent, ID: "good"}))
 	must(t, j.file.Close())
-	if err := j.append(&record{Op: opIntent, ID: "bad"}); !errors.Is(err, errJournal) || j.of("bad") != nil {
+	if err := j.Append(&Record{Op: OpIntent, ID: "bad"}); !errors.Is(err, ErrWrite) || j.Last("bad") != nil {
 		t.Errorf("append to a closed file: %v", err)
 	}
-	if j.broken() == nil { // it could not be taken back either
+	if j.Err() == nil { // it could not be taken back either
 		t.Error("not broken")
 	}
-	if again := openTest(t, l); again.of("good") == nil || again.of("bad") != nil {
+	if again := openTest(t, root); again.Last("good") == nil || again.Last("bad") != nil {
 		t.Error("what was acknowledged is not what is there")
 	}
 }

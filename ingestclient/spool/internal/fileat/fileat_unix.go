@@ -1,6 +1,6 @@
 //go:build unix
 
-package spool
+package fileat
 
 import (
 	"errors"
@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func identify(info fs.FileInfo) identity {
-	id := identity{Size: info.Size(), MTime: info.ModTime().UnixNano()}
+// IDOf returns what tells a file from another one of its name.
+func IDOf(info fs.FileInfo) ID {
+	id := ID{Size: info.Size(), MTime: info.ModTime().UnixNano()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		id.Dev, id.Ino = uint64(st.Dev), st.Ino //nolint:unconvert // a name for a device, of another width on each system
 	}
@@ -25,9 +26,9 @@ func openDir(parent *os.File, name string) (*os.File, error) {
 	return openAt(parent, name, unix.O_DIRECTORY)
 }
 
-// open opens for reading without following a link, and without waiting for the
+// Open opens for reading without following a link, and without waiting for the
 // writer of a FIFO.
-func (p place) open() (*os.File, error) { return openAt(p.dir, p.base, unix.O_NONBLOCK) }
+func (p Entry) Open() (*os.File, error) { return openAt(p.Dir, p.Base, unix.O_NONBLOCK) }
 
 func openAt(dir *os.File, name string, flags int) (*os.File, error) {
 	fd, path := -1, filepath.Join(dir.Name(), name)
@@ -41,20 +42,20 @@ func openAt(dir *os.File, name string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// rename moves what is at p, and replaces what is there.
-func (p place) rename(to place) error {
-	err := uninterrupted(func() error { return unix.Renameat(int(p.dir.Fd()), p.base, int(to.dir.Fd()), to.base) })
+// Rename moves what is at p, and replaces what is there.
+func (p Entry) Rename(to Entry) error {
+	err := uninterrupted(func() error { return unix.Renameat(int(p.Dir.Fd()), p.Base, int(to.Dir.Fd()), to.Base) })
 	return linkError("renameat", p, to, err)
 }
 
-// link gives what is at p another name, and replaces nothing.
-func (p place) link(to place) error {
-	err := uninterrupted(func() error { return unix.Linkat(int(p.dir.Fd()), p.base, int(to.dir.Fd()), to.base, 0) })
+// Link gives what is at p another name, and replaces nothing.
+func (p Entry) Link(to Entry) error {
+	err := uninterrupted(func() error { return unix.Linkat(int(p.Dir.Fd()), p.Base, int(to.Dir.Fd()), to.Base, 0) })
 	return linkError("linkat", p, to, err)
 }
 
-// same reports whether both are names of one file.
-func (p place) same(other place) bool {
+// Same reports whether both are names of one file.
+func (p Entry) Same(other Entry) bool {
 	a, err := p.stat()
 	if err != nil {
 		return false
@@ -63,13 +64,14 @@ func (p place) same(other place) bool {
 	return err == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
 
-func (p place) exists() bool {
+// Exists reports whether there is a file of this name, of whatever kind.
+func (p Entry) Exists() bool {
 	_, err := p.stat()
 	return err == nil
 }
 
-// changed is when the inode was changed last: of a claim's file, when it was claimed.
-func (p place) changed() time.Time {
+// Changed is when the inode was changed last: of a claim's file, when it was claimed.
+func (p Entry) Changed() time.Time {
 	st, err := p.stat()
 	if err != nil {
 		return time.Time{}
@@ -77,8 +79,8 @@ func (p place) changed() time.Time {
 	return time.Unix(st.Ctim.Unix())
 }
 
-func (p place) stat() (st unix.Stat_t, err error) {
-	err = uninterrupted(func() error { return unix.Fstatat(int(p.dir.Fd()), p.base, &st, unix.AT_SYMLINK_NOFOLLOW) })
+func (p Entry) stat() (st unix.Stat_t, err error) {
+	err = uninterrupted(func() error { return unix.Fstatat(int(p.Dir.Fd()), p.Base, &st, unix.AT_SYMLINK_NOFOLLOW) })
 	return st, err
 }
 
@@ -90,15 +92,15 @@ func uninterrupted(call func() error) error {
 	}
 }
 
-func linkError(op string, from, to place, err error) error {
+func linkError(op string, from, to Entry, err error) error {
 	if err == nil {
 		return nil
 	}
 	return &os.LinkError{Op: op, Old: from.String(), New: to.String(), Err: err}
 }
 
-// freeBytes is what an ordinary user may still write below path.
-func freeBytes(path string) (int64, error) {
+// FreeBytes is what an ordinary user may still write below path.
+func FreeBytes(path string) (int64, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(path, &st); err != nil {
 		return 0, os.NewSyscallError("statfs", err)
