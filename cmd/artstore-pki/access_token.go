@@ -8,10 +8,11 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/tokensocket"
 )
 
-func accessTokenCommand(u *ui) *cli.Command {
+func accessTokenCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "access-token",
 		Usage: "print an access token of the service account",
@@ -24,24 +25,24 @@ token cnf, which names the certificate. docs/access-token.md has the rest.
    artstore-pki access-token --config ingester.env
 
 Each call asks the endpoint. A program that needs tokens all the time asks access-token serve.`,
-		Flags: append(append(settingsFlags(), u.logFlags(slog.LevelWarn)...),
+		Flags: append(append(settingsFlags(), u.LogFlags(slog.LevelWarn)...),
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON object with the token, its type and the seconds that it may be used"},
 		),
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
-		Action:             u.runAccessToken,
+		Action:             u.Action(runAccessToken),
 		Subcommands:        []*cli.Command{accessTokenServeCommand(u)},
 	}
 }
 
-func (u *ui) runAccessToken(c *cli.Context) (err error) {
+func runAccessToken(u *ui.UI, c *cli.Context) (err error) {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	given, err := u.settings(c)
+	given, err := readSettings(u, c)
 	if err != nil {
 		return err
 	}
-	a, err := u.openAccess(c, given, u.logger(slog.LevelWarn))
+	a, err := openAccess(u, c, given, u.Logger(slog.LevelWarn))
 	if err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func (u *ui) runAccessToken(c *cli.Context) (err error) {
 		return err
 	}
 	if c.Bool("json") {
-		return json.NewEncoder(u.out).Encode(tokensocket.NewAnswer(token, time.Now())) //nolint:gosec // G117: to print it is what the command is for
+		return json.NewEncoder(u.Out).Encode(tokensocket.NewAnswer(token, time.Now())) //nolint:gosec // G117: to print it is what the command is for
 	}
-	return u.print("%s", token.Value.Expose())
+	return u.Outf("%s", token.Value.Expose())
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/fileperm"
@@ -25,7 +26,7 @@ const (
 	flagGroup  = "group"
 )
 
-func accessTokenServeCommand(u *ui) *cli.Command {
+func accessTokenServeCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
 		Usage: "hand out the access token over a Unix socket",
@@ -39,18 +40,18 @@ has another one. Whoever can open the socket has the token: it has mode 0600.
 
 A socket that a killed process left is replaced; one that is served is not. SIGTERM ends it.
 docs/access-token.md shows how programs use it.`,
-		Flags: append(append(settingsFlags(), u.logFlags(slog.LevelInfo)...),
+		Flags: append(append(settingsFlags(), u.LogFlags(slog.LevelInfo)...),
 			&cli.StringFlag{Name: flagSocket, Required: true, Usage: "`PATH` of the socket, in a directory that only its users can enter"},
 			&cli.StringFlag{Name: flagGroup, Usage: "`GROUP`, by name or number, whose members may use the socket as well: mode 0660"},
 			&cli.StringFlag{Name: flagReadyFile, Usage: "`FILE` that gets the path of the socket once the service answers"},
 			metricsFlag("; meant for loopback"),
 		),
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
-		Action:             u.runAccessTokenServe,
+		Action:             u.Action(runAccessTokenServe),
 	}
 }
 
-func (u *ui) runAccessTokenServe(c *cli.Context) (err error) {
+func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
@@ -58,12 +59,12 @@ func (u *ui) runAccessTokenServe(c *cli.Context) (err error) {
 	if socket.Group, err = groupID(c.String(flagGroup)); err != nil {
 		return err
 	}
-	given, err := u.settings(c)
+	given, err := readSettings(u, c)
 	if err != nil {
 		return err
 	}
-	logger := u.logger(slog.LevelInfo)
-	a, err := u.openAccess(c, given, logger)
+	logger := u.Logger(slog.LevelInfo)
+	a, err := openAccess(u, c, given, logger)
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func (u *ui) runAccessTokenServe(c *cli.Context) (err error) {
 		return err
 	}
 	served.ready = tokenReady(client, a.id)
-	u.warnOnce(fileperm.Parents(socket.Path), "others can put a socket of their own in place of "+socket.Path)
+	u.WarnOnce(fileperm.Parents(socket.Path), "others can put a socket of their own in place of "+socket.Path)
 	ln, err := tokensocket.Listen(c.Context, socket)
 	if err != nil {
 		return tokenSocketHint(err)
@@ -88,26 +89,26 @@ func (u *ui) runAccessTokenServe(c *cli.Context) (err error) {
 	group.Go(func() error {
 		return tokensocket.Serve(ctx, ln, tokensocket.Config{Client: client, Observer: metrics.asked, Logger: logger})
 	})
-	if err := u.announceSocket(c, socket.Path); err != nil {
+	if err := announceSocket(u, c, socket.Path); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	u.say("access-token: stopped")
+	u.Infof("access-token: stopped")
 	return nil
 }
 
 func tokenSocketHint(err error) error {
 	if errors.Is(err, tokensocket.ErrBusy) {
-		return withHint(err, "one process serves a socket: stop the other one, or choose another path with --socket")
+		return ui.WithHint(err, "one process serves a socket: stop the other one, or choose another path with --socket")
 	}
 	return err
 }
 
 // announceSocket says that the socket is served, on the terminal and in the ready file.
-func (u *ui) announceSocket(c *cli.Context, path string) error {
-	u.say("access-token: serving on %s", path)
+func announceSocket(u *ui.UI, c *cli.Context, path string) error {
+	u.Infof("access-token: serving on %s", path)
 	if ready := c.String(flagReadyFile); ready != "" {
 		if err := durable.WriteFile(ready, []byte(path+"\n"), durable.Public); err != nil {
 			return fmt.Errorf("writing the ready file: %w", err)
@@ -125,13 +126,13 @@ func groupID(name string) (int, error) {
 	if _, err := strconv.Atoi(name); err != nil {
 		found, err := user.LookupGroup(name)
 		if err != nil {
-			return 0, usagef("--%s %q: there is no such group", flagGroup, printable.Clean(name))
+			return 0, ui.UsageErrorf("--%s %q: there is no such group", flagGroup, printable.Clean(name))
 		}
 		text = found.Gid
 	}
 	id, err := strconv.ParseUint(text, 10, 31)
 	if err != nil || id == 0 {
-		return 0, usagef("--%s %q: want a group other than root's", flagGroup, printable.Clean(name))
+		return 0, ui.UsageErrorf("--%s %q: want a group other than root's", flagGroup, printable.Clean(name))
 	}
 	return int(id), nil
 }

@@ -4,18 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-func acmeCommand(u *ui) *cli.Command {
+func acmeCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "acme",
 		Usage: "make, list and revoke keys that bind ACME accounts (external account binding)",
@@ -33,19 +33,19 @@ account. The HMAC key is a secret: it is printed once, here or into the file of 
 					Flags: []cli.Flag{
 						dirFlag(),
 						&cli.StringSliceFlag{Name: "profile", Usage: "a `SERVICE` with acme: true that the account may have certificates of; may be repeated"},
-						spanFlag("lifetime", ca.DefaultEABLife, "how long an account may be bound"),
+						durationFlag("lifetime", ca.DefaultEABLife, "how long an account may be bound"),
 						&cli.StringFlag{Name: "note", Usage: "`TEXT` to remember the key by"},
 						&cli.StringFlag{Name: "out", Usage: "new `FILE` for the key, in place of standard output"},
 						outputFlag(outputText, outputJSON),
 					},
-					Action: u.runEABCreate,
+					Action: u.Action(runEABCreate),
 				},
 				{
 					Name:        "list",
 					Usage:       "list the keys, without their secrets",
 					Description: `A key is unused, bound (to the account shown), expired before it was used, or revoked.`,
 					Flags:       []cli.Flag{dirFlag(), outputFlag(outputTable, outputJSON)},
-					Action:      u.runEABList,
+					Action:      u.Action(runEABList),
 				},
 				{
 					Name:      "revoke",
@@ -54,46 +54,46 @@ account. The HMAC key is a secret: it is printed once, here or into the file of 
 					Description: `An unused key binds nothing any more, and the account of a used one can order nothing more. The
 certificates that it has stay valid: "artstore-pki revoke" is for those.`,
 					Flags:  []cli.Flag{dirFlag()},
-					Action: u.runEABRevoke,
+					Action: u.Action(runEABRevoke),
 				},
 			},
 		}},
 	}
 }
 
-func (u *ui) runEABCreate(c *cli.Context) error {
+func runEABCreate(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	format, out := c.String(flagOutput), c.String("out")
 	if format != outputText && format != outputJSON {
-		return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
+		return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
 	}
 	if len(c.StringSlice("profile")) == 0 {
-		return usagef("--profile is missing: name a service with acme: true")
+		return ui.UsageErrorf("--profile is missing: name a service with acme: true")
 	}
-	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = record.Close() }() // what it wrote is committed
-	k, key, err := record.NewEABKey(c.Context, ca.EABOptions{Profiles: c.StringSlice("profile"), Life: spanOf(c, "lifetime"), Note: c.String("note")})
+	defer func() { _ = rec.Close() }() // what it wrote is committed
+	k, key, err := rec.NewEABKey(c.Context, ca.EABOptions{Profiles: c.StringSlice("profile"), Life: durationOf(c, "lifetime"), Note: c.String("note")})
 	if err != nil {
-		return withHint(err, "profiles are in pki.yaml of --%s", flagDir)
+		return ui.WithHint(err, "profiles are in pki.yaml of --%s", flagDir)
 	}
 	text := fmt.Sprintf("kid:      %s\nhmac-key: %s\n", k.ID, key.Expose())
 	if format == outputJSON {
 		text = fmt.Sprintf("{\n  \"kid\": %q,\n  \"hmac_key\": %q\n}\n", k.ID, key.Expose())
 	}
 	if out == "" {
-		_, err = fmt.Fprint(u.out, text)
+		_, err = fmt.Fprint(u.Out, text)
 	} else {
 		err = durable.WriteNew(out, []byte(text), durable.Private)
 	}
 	if err != nil { // nobody has the key: it must not bind anything
-		return errors.Join(fmt.Errorf("handing out the key: %w", err), record.RevokeEABKey(c.Context, k.ID))
+		return errors.Join(fmt.Errorf("handing out the key: %w", err), rec.RevokeEABKey(c.Context, k.ID))
 	}
-	u.say("the key binds one account to %s, until %s", strings.Join(k.Profiles, ", "), k.Expires.Format(time.RFC3339))
+	u.Infof("the key binds one account to %s, until %s", strings.Join(k.Profiles, ", "), k.Expires.Format(time.RFC3339))
 	return nil
 }
 
@@ -110,7 +110,7 @@ type eabRow struct {
 	Revoked  *time.Time `json:"revoked,omitempty"`
 }
 
-func newEABRow(k store.EABKey, now time.Time) eabRow {
+func newEABRow(k record.EABKey, now time.Time) eabRow {
 	r := eabRow{Kid: k.ID, Status: "unused", Profiles: k.Profiles, Note: k.Note, Created: k.Created, Expires: k.Expires, Account: k.Account}
 	if !k.Bound.IsZero() {
 		r.Bound = &k.Bound
@@ -129,16 +129,16 @@ func newEABRow(k store.EABKey, now time.Time) eabRow {
 	return r
 }
 
-func (u *ui) runEABList(c *cli.Context) error {
+func runEABList(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = record.Close() }() // read only
-	list, err := record.EABKeys(c.Context)
+	defer func() { _ = rec.Close() }() // read only
+	list, err := rec.EABKeys(c.Context)
 	if err != nil {
 		return err
 	}
@@ -148,44 +148,42 @@ func (u *ui) runEABList(c *cli.Context) error {
 	}
 	switch format := c.String(flagOutput); format {
 	case outputJSON:
-		return u.writeJSON(map[string]any{"schema_version": 1, "keys": rows})
+		return u.JSON(map[string]any{"schema_version": 1, "keys": rows})
 	case outputTable:
-		return u.eabTable(rows)
+		return eabTable(u, rows)
 	default:
-		return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
+		return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
 	}
 }
 
-func (u *ui) eabTable(rows []eabRow) error {
-	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "KID\tSTATUS\tEXPIRES\tPROFILES\tACCOUNT\tNOTE") // errors come with Flush
+func eabTable(u *ui.UI, rows []eabRow) error {
+	t := u.NewTable("KID", "STATUS", "EXPIRES", "PROFILES", "ACCOUNT", "NOTE")
 	for _, r := range rows {
 		account := r.Account
 		if account == "" {
 			account = "-"
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Kid, r.Status, r.Expires.Format(time.RFC3339),
-			printable.Clean(strings.Join(r.Profiles, ",")), account, printable.Clean(r.Note))
+		t.Row(r.Kid, r.Status, r.Expires.Format(time.RFC3339), strings.Join(r.Profiles, ","), account, r.Note)
 	}
-	return w.Flush()
+	return t.Flush()
 }
 
-func (u *ui) runEABRevoke(c *cli.Context) error {
+func runEABRevoke(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
-	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = record.Close() }() // what it wrote is committed
+	defer func() { _ = rec.Close() }() // what it wrote is committed
 	kid := c.Args().First()
-	switch err := record.RevokeEABKey(c.Context, kid); {
-	case errors.Is(err, store.ErrNotFound):
-		return withHint(fmt.Errorf("revoking external account key %.64q: there is none, or it was revoked before", kid), "artstore-pki acme eab list shows all keys")
+	switch err := rec.RevokeEABKey(c.Context, kid); {
+	case errors.Is(err, record.ErrNotFound):
+		return ui.WithHint(fmt.Errorf("revoking external account key %.64q: there is none, or it was revoked before", kid), "artstore-pki acme eab list shows all keys")
 	case err != nil:
 		return err
 	}
-	u.say("revoked %s", kid)
+	u.Infof("revoked %s", kid)
 	return nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"time"
@@ -9,8 +8,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
-	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/audit/report"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -32,12 +31,14 @@ const (
 	flagOnly    = "only"
 	flagDisable = "disable"
 
+	flagFast          = "fast"
 	flagInclude       = "include"
 	flagExclude       = "exclude"
 	flagMaxLifetime   = "max-lifetime"
 	flagCRL           = "crl"
 	flagBaseline      = "baseline"
 	flagWriteBaseline = "write-baseline"
+	flagExplain       = "explain"
 )
 
 // severities that --fail-on takes.
@@ -45,10 +46,10 @@ var severities = []audit.Severity{audit.Info, audit.Warn, audit.Crit}
 
 // auditFormats are all but those of inspect.
 func auditFormats() []string {
-	return slices.DeleteFunc(audit.Formats(), func(f string) bool { return f == outputText || f == outputPEM })
+	return slices.DeleteFunc(report.Formats(), func(f string) bool { return f == outputText || f == outputPEM })
 }
 
-func auditCommand(u *ui) *cli.Command {
+func auditCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "audit",
 		Usage:     "what expires when, and what is wrong: on disk, on the wire, in the record",
@@ -57,73 +58,96 @@ func auditCommand(u *ui) *cli.Command {
 --record at the latest certificate of each service in the authority's record. Worst first. A
 certificate that programs renew is judged by whether it was renewed in time, another one by
 the share of its life that is left. What cannot be read or reached is a row, and ends nothing.
-@LIST is a file with one target a line, - a file on standard input. URL is postgres://, smtp:// or
-https://HOST[:PORT]; of the first two, servers are asked for TLS as their protocols have it.
-Files are PEM, DER, PKCS #12, PKCS #7, kubeconfigs, and Secrets and ConfigMaps in YAML or JSON.
-Chains are judged by --ca-cert; without it, by the nearest ca.crt beside or above a file.
+A server is asked up to five times more, for old versions and for further certificates.
+@LIST is a file with one target a line, - a file on standard input, 'DIR/**/*.pem' what matches. URL is
+SCHEME://HOST[:PORT]: postgres, mysql, smtp, imap, pop3, ldap and ftp are asked for TLS as their
+protocols have it; https, ldaps, imaps, smtps and others speak it at once, and so does HOST:PORT.
+Files are PEM, DER, PKCS #12, PKCS #7, JKS, certificates of SSH, JSON Web Keys, kubeconfigs, and objects of
+Kubernetes in YAML or JSON. A store that cannot be read is a row that says what it is and what converts it.
+Chains are judged by --ca-cert; without it, by the nearest ca.crt, ca.pem or root_ca.crt beside a
+file or above it, up to what was named.
 With --record, or with paths and servers, they are compared: what a server shows although it was
 replaced, what is in use and not in the record, what was issued and is found nowhere.
---checks lists the checks and what to do about each. -o prom is for the node exporter's textfile collector,
--o html one page for people that needs nothing else.`,
+"artstore-pki audit diff" compares two reports. --checks lists the checks and what to do.
+-o prom is for the node exporter's textfile collector, -o html one page for people that needs nothing else.`,
 		Flags: append(judgeFlags(auditFormats()...),
-			&cli.StringFlag{Name: "record", Usage: "state directory `DIR` of an authority, whose record is audited too"},
+			&cli.StringFlag{Name: flagRecord, Usage: "audit the record of an authority too: its state directory `DIR`, or https://HOST:PORT with --cert of one of its auditors"},
 			&cli.StringSliceFlag{Name: flagInclude, Usage: "of directories, look only at files that match `GLOB`: *.crt, or prod/**/*.pem below what was named; may be repeated"},
 			&cli.StringSliceFlag{Name: flagExclude, Usage: "of directories, leave out files and directories that match `GLOB`; may be repeated"},
-			&cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this `SEVERITY` up: info, warn or crit"},
+			&cli.BoolFlag{Name: flagFast, Usage: "connect to each server once: do not ask for old versions of TLS, nor for certificates with other algorithms"},
+			failOnFlag(),
 			thresholdFlag(flagWarn, "warn this long `BEFORE` the end of what people renew, or at this share of its life: 60d, 25% (default: 30d or a third, what comes later)"),
 			thresholdFlag(flagCrit, "the same for critical findings, `BEFORE` the end (default: 7d or a sixth, what comes later)"),
-			&cli.GenericFlag{Name: flagMaxLifetime, Value: &span{}, DefaultText: "any", Usage: "warn about leaves that live longer than this `TIME`, such as 90d"},
+			&cli.GenericFlag{Name: flagMaxLifetime, Value: &longDuration{}, DefaultText: "any", Usage: "warn about leaves that live longer than this `TIME`, such as 90d"},
 			&cli.StringSliceFlag{Name: flagCRL, Usage: "revocation list `FILE`, PEM or DER, to judge certificates by; may be repeated"},
 			&cli.StringFlag{Name: flagBaseline, Usage: "leave out the findings that this `FILE` accepts"},
 			&cli.StringFlag{Name: flagWriteBaseline, Usage: "write a baseline that accepts all findings of this run to `FILE`"},
 			&cli.StringSliceFlag{Name: flagOnly, Usage: "run only the check `ID`; may be repeated"},
 			&cli.StringSliceFlag{Name: flagDisable, Usage: "leave out the check `ID`; may be repeated"},
+			&cli.BoolFlag{Name: flagExplain, Usage: "list what was left out on purpose, and why: files of other kinds, links to directories, what is excluded"},
 			&cli.BoolFlag{Name: "checks", Usage: "list the checks, with what to do about each, and end"},
 		),
 		CustomHelpTemplate: commandHelpHead + statusesAudit + "\n",
-		Action:             u.runAudit,
+		Subcommands:        []*cli.Command{auditDiffCommand(u)},
+		Action:             u.Action(runAudit),
 	}
+}
+
+func failOnFlag() cli.Flag {
+	return &cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this `SEVERITY` up: info, warn or crit"}
 }
 
 // judgeFlags are what audit and inspect share.
 func judgeFlags(formats ...string) []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "ca-cert", EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM, that the chains must lead to"},
+		&cli.StringFlag{Name: flagCACert, EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM, that the chains must lead to (default: the ca.crt of a --cert DIR)"},
 		&cli.StringFlag{Name: flagAt, Usage: "judge at another `TIME` than now: 2027-01-31T12:00:00Z, or +14d from now"},
 		&cli.StringSliceFlag{Name: flagPasswordFile, Usage: "`FILE` with a password to try on PKCS #12 stores, after the empty one; may be repeated"},
 		&cli.StringFlag{Name: flagServerName, Usage: "ask servers for `NAME`, and want it in their certificates, instead of the host in their address"},
-		&cli.StringFlag{Name: flagCert, Usage: "`FILE` with the client certificate and its chain, PEM, for servers that ask for one and pass --ca-cert"},
+		&cli.StringFlag{Name: flagCert, Usage: "client certificate for servers that ask for one and pass --ca-cert: a `DIR` that issue wrote, or a file with --key"},
 		&cli.StringFlag{Name: flagKey, Usage: "`FILE` with the key of --cert, PEM"},
-		spanFlag("timeout", 5*time.Second, "wait this long for each server"),
+		durationFlag("timeout", 5*time.Second, "wait this long for each server"),
 		outputFlag(formats...),
 	}
 }
 
-func (u *ui) runAudit(c *cli.Context) error {
+func runAudit(u *ui.UI, c *cli.Context) error {
 	if c.Bool("checks") {
-		return u.listChecks()
+		return listChecks(u, c.String(flagOutput) == outputJSON)
 	}
-	if c.Args().Len() == 0 && c.String("record") == "" {
-		return usagef("nothing to audit: want a file, a directory, HOST:PORT or --record")
+	if c.Args().Len() == 0 && c.String(flagRecord) == "" {
+		return ui.UsageErrorf("nothing to audit: want a file, a directory, HOST:PORT or --record")
 	}
 	format := c.String(flagOutput)
 	if !slices.Contains(auditFormats(), format) {
-		return usagef("--%s %q: want one of %s", flagOutput, printable.Clean(format), strings.Join(auditFormats(), ", "))
+		return ui.UsageErrorf("--%s %q: want one of %s", flagOutput, printable.Clean(format), strings.Join(auditFormats(), ", "))
 	}
 	least, err := failOn(c)
 	if err != nil {
 		return err
 	}
-	summary, err := u.look(c, format, c.String("record"))
+	summary, err := auditArguments(u, c, format)
 	if err != nil {
 		return err
 	}
-	return conclude(summary, least)
+	if summary.Judged == 0 && summary.Unjudged > 0 && ofChains(c.StringSlice(flagOnly)) {
+		return ui.WithHint(ui.UsageErrorf("--%s wants chains judged, and there is no trust bundle for any", flagOnly), "--ca-cert or --record names one, or a ca.crt lies beside the files")
+	}
+	return exitStatusFor(summary, least)
 }
 
-func (u *ui) listChecks() error {
+// ofChains reports whether checks were chosen, and none of them judges anything without a trust bundle.
+func ofChains(only []string) bool {
+	needBundle := []string{"chain-incomplete", "untrusted", "chain-invalid", "chain-ends"}
+	return len(only) > 0 && !slices.ContainsFunc(only, func(id string) bool { return !slices.Contains(needBundle, id) })
+}
+
+func listChecks(u *ui.UI, asJSON bool) error {
+	if asJSON {
+		return u.JSON(map[string]any{"schema_version": 1, "checks": audit.Checks()})
+	}
 	for _, c := range audit.Checks() {
-		if err := u.print("%-16s %-4s  %s (%s)", c.Check, c.Severity, c.Remedy, c.Cites); err != nil {
+		if err := u.Outf("%-16s %-4s  %s (%s)", c.Check, c.Severity, c.Remedy, c.Cites); err != nil {
 			return err
 		}
 	}
@@ -139,7 +163,7 @@ func checkIDs(c *cli.Context, flag string) ([]string, error) {
 	ids := c.StringSlice(flag)
 	for _, id := range ids {
 		if !slices.Contains(known, id) {
-			return nil, withHint(usagef("--%s %q: there is no such check", flag, printable.Clean(id)), "known ids: %s", strings.Join(known, ", "))
+			return nil, ui.WithHint(ui.UsageErrorf("--%s %q: there is no such check", flag, printable.Clean(id)), "known ids: %s", strings.Join(known, ", "))
 		}
 	}
 	return ids, nil
@@ -151,57 +175,57 @@ func failOn(c *cli.Context) (audit.Severity, error) {
 			return s, nil
 		}
 	}
-	return 0, usagef("--%s %q: want info, warn or crit", flagFailOn, printable.Clean(c.String(flagFailOn)))
+	return 0, ui.UsageErrorf("--%s %q: want info, warn or crit", flagFailOn, printable.Clean(c.String(flagFailOn)))
 }
 
-// conclude turns a summary into an exit status. Findings win over what could not
+// exitStatusFor turns a summary into an exit status. Findings win over what could not
 // be checked: they are certain.
-func conclude(s *audit.Summary, least audit.Severity) error {
+func exitStatusFor(s *audit.Summary, least audit.Severity) error {
 	findings, unchecked := s.Count(least)
 	switch {
 	case findings > 0:
-		return exitStatus(exitFindings)
+		return ui.ExitStatus(exitFindings)
 	case unchecked > 0:
-		return exitStatus(exitFailure)
+		return ui.ExitStatus(ui.ExitFailure)
 	}
 	return nil
 }
 
-// look audits the arguments, and the record if there is one, and writes the report.
-func (u *ui) look(c *cli.Context, format, record string) (*audit.Summary, error) {
-	cfg, err := u.auditConfig(c)
+// auditArguments audits the arguments, and the record if there is one, and writes the report.
+func auditArguments(u *ui.UI, c *cli.Context, format string) (*audit.Summary, error) {
+	cfg, err := auditConfig(u, c)
 	if err != nil {
 		return nil, err
 	}
-	if record != "" {
-		r, err := openRecord(c.Context, record, "record")
+	if c.String(flagRecord) != "" {
+		source, release, err := recordSource(c, cfg.Now())
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = r.Close() }() // read only
-		cfg.Sources = append(cfg.Sources, recordSource(r, record, cfg.Now))
+		defer release()
+		cfg.Sources = append(cfg.Sources, source)
 	}
-	width, _ := u.terminal(u.out)
-	if cfg.Report, err = audit.NewRenderer(format, u.out, audit.Terminal{Width: width, Colour: u.colour(u.out), Program: "artstore-pki " + version()}); err != nil {
+	width, _ := u.Terminal(u.Out)
+	if cfg.Report, err = report.New(format, u.Out, report.Terminal{Width: width, Colour: u.Colour(u.Out), Program: "artstore-pki " + version()}); err != nil {
 		return nil, err
 	}
-	if width, ok := u.terminal(u.err); ok && u.quietUntilEnd(format) {
-		p := newProgress(cfg.Report, u.err, width)
+	if width, ok := u.Terminal(u.Err); ok && quietUntilEnd(u, format) {
+		p := newProgress(cfg.Report, u.Err, width)
 		defer p.stop()
 		cfg.Report = p
 	}
-	return u.accept(c, cfg)
+	return runWithBaseline(u, c, cfg)
 }
 
 // quietUntilEnd reports whether a progress line can share the terminal: rows
 // that are printed as they come would end up in it.
-func (u *ui) quietUntilEnd(format string) bool {
-	_, shared := u.terminal(u.out)
+func quietUntilEnd(u *ui.UI, format string) bool {
+	_, shared := u.Terminal(u.Out)
 	return !shared || format == outputTable || format == outputWide || format == outputText
 }
 
-// judgedAt reads --at: a point in time, or a distance from the present.
-func judgedAt(text string) (func() time.Time, error) {
+// parseAt reads --at: a point in time, or a distance from the present.
+func parseAt(text string) (func() time.Time, error) {
 	if text == "" {
 		return time.Now, nil
 	}
@@ -212,33 +236,7 @@ func judgedAt(text string) (func() time.Time, error) {
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return nil, usagef("--%s %q: want a time such as 2027-01-31T12:00:00Z, or +36h, +14d", flagAt, printable.Clean(text))
+		return nil, ui.UsageErrorf("--%s %q: want a time such as 2027-01-31T12:00:00Z, or +36h, +14d", flagAt, printable.Clean(text))
 	}
 	return func() time.Time { return at }, nil
-}
-
-// recordSource shows the record of an authority to the audit, which knows no database.
-func recordSource(r *ca.Record, name string, now func() time.Time) audit.Source {
-	list := func(ctx context.Context, yield func(audit.Recorded) bool) error {
-		query := store.Query{Limit: 1000}
-		for {
-			page, next, err := r.List(ctx, query)
-			if err != nil {
-				return err
-			}
-			for _, c := range page {
-				if !yield(audit.Recorded{
-					Service: c.Service, Lineage: c.Lineage, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
-					Revoked: c.Revocation != nil, DER: c.DER, Chain: c.Chain,
-				}) {
-					return nil
-				}
-			}
-			if next == "" {
-				return nil
-			}
-			query.Cursor = next
-		}
-	}
-	return audit.Record{Name: name, List: list, Now: now()}
 }

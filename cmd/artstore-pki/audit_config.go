@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/source"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -24,15 +27,19 @@ const (
 	maxBaseline = 8 << 20
 )
 
-func (u *ui) auditConfig(c *cli.Context) (cfg audit.Config, err error) {
+func auditConfig(u *ui.UI, c *cli.Context) (cfg audit.Config, err error) {
 	warn, crit := thresholdOf(c, flagWarn), thresholdOf(c, flagCrit)
 	cfg = audit.Config{
-		WarnBefore: warn.before, WarnShare: warn.share, CritBefore: crit.before, CritShare: crit.share, MaxLifetime: spanOf(c, flagMaxLifetime),
+		WarnBefore: warn.before, WarnShare: warn.share, CritBefore: crit.before, CritShare: crit.share, MaxLifetime: durationOf(c, flagMaxLifetime),
+		Explain: c.Bool(flagExplain),
 	}
-	if cfg.Now, err = judgedAt(c.String(flagAt)); err != nil {
+	if cfg.Now, err = parseAt(c.String(flagAt)); err != nil {
 		return cfg, err
 	}
-	bundle, err := readBundle(c.String("ca-cert"))
+	if c.String(flagAt) != "" {
+		cfg.Clock = time.Now
+	}
+	bundle, err := readBundle(clientFilesOf(c).roots)
 	if err != nil {
 		return cfg, err
 	}
@@ -49,21 +56,56 @@ func (u *ui) auditConfig(c *cli.Context) (cfg audit.Config, err error) {
 		return cfg, err
 	}
 	cfg.Lists = map[string]*x509.RevocationList{}
+	var unread []string
 	for _, path := range c.StringSlice(flagCRL) {
-		if cfg.Lists[path], err = readList(path); err != nil {
-			return cfg, withHint(err, "--%s wants a revocation list in PEM or DER, such as the one that an authority serves", flagCRL)
+		n, err := readLists(path, cfg.Lists)
+		if err != nil {
+			return cfg, ui.WithHint(err, "--%s wants a revocation list in PEM or DER, such as the one that an authority serves", flagCRL)
+		}
+		if n > 0 {
+			unread = append(unread, path)
 		}
 	}
-	targets := audit.Targets{
-		Stdin: u.in, Bundle: bundle, Timeout: spanOf(c, "timeout"), Include: c.StringSlice(flagInclude), Exclude: c.StringSlice(flagExclude),
+	targets := source.Targets{
+		Stdin: u.In, Bundle: bundle, Timeout: durationOf(c, "timeout"), Include: c.StringSlice(flagInclude), Exclude: c.StringSlice(flagExclude),
 		ServerName: c.String(flagServerName), Documents: c.Command.Name == cmdInspect,
+		Fast: c.Bool(flagFast) || c.Command.Name == cmdInspect, // which explains what one client sees
 	}
 	if targets.Names, err = expandTargets(c.Args().Slice()); err != nil {
 		return cfg, err
 	}
-	err = u.openWith(c, &targets)
+	cfg.About = aboutAudit(c)
+	err = readCredentials(u, c, &targets)
+	targets.Names = append(targets.Names, unread...) // which reads of a list what can be read
 	cfg.Sources = []audit.Source{targets}
 	return cfg, err
+}
+
+// aboutAudit is for the reader of the report. Files with passwords are names in it.
+func aboutAudit(c *cli.Context) audit.About {
+	host, _ := os.Hostname() // a host without a name is left out
+	about := audit.About{Host: host, Record: c.String(flagRecord), Bundle: clientFilesOf(c).roots, Command: []string{"artstore-pki", c.Command.Name}}
+	for _, f := range c.Command.Flags {
+		name := f.Names()[0]
+		if !c.IsSet(name) {
+			continue
+		}
+		var values []string
+		switch f.(type) {
+		case *cli.StringSliceFlag:
+			values = c.StringSlice(name)
+		case *cli.GenericFlag:
+			values = []string{fmt.Sprint(c.Generic(name))}
+		default:
+			values = []string{fmt.Sprint(c.Value(name))}
+		}
+		for _, value := range values {
+			about.Command = append(about.Command, fmt.Sprintf("--%s=%s", name, value))
+		}
+	}
+	about.Targets = c.Args().Slice()
+	about.Command = append(about.Command, about.Targets...)
+	return about
 }
 
 // wantPatterns refuses patterns that could match nothing, because of how they are written.
@@ -71,16 +113,16 @@ func wantPatterns(c *cli.Context, flags ...string) error {
 	for _, flag := range flags {
 		for _, p := range c.StringSlice(flag) {
 			if !doublestar.ValidatePattern(p) {
-				return usagef("--%s %q: this is no pattern: a [ or { stays open, or a \\ is last", flag, printable.Clean(p))
+				return ui.UsageErrorf("--%s %q: this is no pattern: a [ or { stays open, or a \\ is last", flag, printable.Clean(p))
 			}
 		}
 	}
 	return nil
 }
 
-// accept runs the audit, and writes the next baseline if one is wanted. What the
+// runWithBaseline runs the audit, and writes the next baseline if one is wanted. What the
 // present one accepts for nothing is said on stderr: some formats have no place for it.
-func (u *ui) accept(c *cli.Context, cfg audit.Config) (*audit.Summary, error) {
+func runWithBaseline(u *ui.UI, c *cli.Context, cfg audit.Config) (*audit.Summary, error) {
 	var next bytes.Buffer
 	path := c.String(flagWriteBaseline)
 	if path != "" {
@@ -91,7 +133,7 @@ func (u *ui) accept(c *cli.Context, cfg audit.Config) (*audit.Summary, error) {
 		return nil, err
 	}
 	for _, line := range summary.Stale {
-		u.say("note: %s accepts what was not found: %s", c.String(flagBaseline), line)
+		u.Infof("note: %s accepts what was not found: %s", c.String(flagBaseline), line)
 	}
 	if path == "" {
 		return summary, nil
@@ -107,7 +149,7 @@ func readBundle(path string) ([]*x509.Certificate, error) {
 		return nil, nil
 	}
 	bundle, err := readCertificates(path)
-	return bundle, withHint(err, "--ca-cert wants the roots of the authority in PEM, such as the ca.crt that issue writes")
+	return bundle, ui.WithHint(err, "--ca-cert wants the roots of the authority in PEM, such as the ca.crt that issue writes")
 }
 
 func readBaseline(path string) (*audit.Baseline, error) {
@@ -120,24 +162,49 @@ func readBaseline(path string) (*audit.Baseline, error) {
 	}
 	b, err := audit.ParseBaseline(string(data))
 	if err != nil {
-		return nil, withHint(fmt.Errorf("%s: %w", path, err), "--%s makes one", flagWriteBaseline)
+		return nil, ui.WithHint(fmt.Errorf("%s: %w", path, err), "--%s makes one", flagWriteBaseline)
 	}
 	return b, nil
 }
 
-func readList(path string) (*x509.RevocationList, error) {
+// readLists reads all lists of a file into lists, by the path, and the number of the block
+// from the second on. It counts those that cannot be parsed: the others judge all the same.
+func readLists(path string, lists map[string]*x509.RevocationList) (unread int, err error) {
 	data, err := readUpTo(path, maxList)
 	if err != nil {
-		return nil, fmt.Errorf("reading a revocation list: %w", err)
+		return 0, fmt.Errorf("reading a revocation list: %w", err)
 	}
-	if block, _ := pem.Decode(data); block != nil && block.Type == "X509 CRL" {
-		data = block.Bytes
+	one := func(der []byte, n int) {
+		name := path
+		if n > 1 {
+			name = fmt.Sprintf("%s#%d", path, n)
+		}
+		list, err := x509.ParseRevocationList(der)
+		if err != nil {
+			unread++
+			return
+		}
+		lists[name] = list
 	}
-	list, err := x509.ParseRevocationList(data)
-	if err != nil {
-		return nil, fmt.Errorf("reading a revocation list in %s: %w", path, err)
+	n := 0
+	for rest := data; ; {
+		block, behind := pem.Decode(rest)
+		if block == nil {
+			break
+		}
+		if rest = behind; block.Type == "X509 CRL" {
+			n++
+			one(block.Bytes, n)
+		}
 	}
-	return list, nil
+	switch {
+	case n > 0:
+	case len(data) == 0 || data[0] != 0x30: // no SEQUENCE: a wrong name on the command line
+		return 0, fmt.Errorf("reading a revocation list in %s: there is none in it", path)
+	default:
+		one(data, 1)
+	}
+	return unread, nil
 }
 
 // readUpTo reads a file that is expected to be no larger than limit bytes.

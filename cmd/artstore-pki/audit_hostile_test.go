@@ -29,7 +29,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/report"
 )
 
 // What one hostile input may cost, as a process of its own: the program takes 29
@@ -95,12 +95,14 @@ var hostile = map[string]struct {
 		hostileMust(t, os.WriteFile(path, nil, 0o600))
 		hostileMust(t, os.Truncate(path, 8<<30))
 	}, "sparse.pem", "it is larger than 32 MiB"},
-	"begins":        {content(func(*testing.T) []byte { return bytes.Repeat([]byte("-----BEGIN CERTIFICATE-----\n"), 200_000) }), "begins.pem", "block 1 is damaged or cut off"},
-	"begin and end": {content(func(*testing.T) []byte { return bytes.Repeat([]byte("-----BEGIN A-----\n-----END A-----\n"), 100_000) }), "a.pem", "there is no certificate in it"},
+	"begins":         {content(func(*testing.T) []byte { return bytes.Repeat([]byte("-----BEGIN CERTIFICATE-----\n"), 200_000) }), "begins.pem", "block 1 is damaged or cut off"},
+	"begin and end":  {content(func(*testing.T) []byte { return bytes.Repeat([]byte("-----BEGIN A-----\n-----END A-----\n"), 100_000) }), "a.pem", "there is no certificate in it"},
+	"damaged blocks": {content(repeated("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")), "blocks.pem", "19900 more blocks could not be read"},
+	"keys":           {content(repeated("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")), "keys.pem", "19000 more private keys were not read"},
 	"headers": {content(func(*testing.T) []byte {
 		return []byte("-----BEGIN CERTIFICATE-----\n" + strings.Repeat("a: b\n", 400_000))
 	}), "headers.pem", "block 1 is damaged or cut off"},
-	"iterations":   {content(iterationBomb), "bomb.p12", "more than 2000000 times"},
+	"iterations":   {content(iterationBomb), "bomb.p12", "more than 4000000 times"},
 	"YAML aliases": {content(yamlBomb), "bomb.yaml", ""},
 	"YAML depth": {content(func(*testing.T) []byte {
 		return []byte("apiVersion: v1\nkind: Secret\ndata: " + strings.Repeat("[", 100_000))
@@ -114,8 +116,14 @@ var hostile = map[string]struct {
 	"names of files": {evilNames, "dir", "caf\\ufffd.crt"},
 }
 
+// repeated is 20 000 times the same block.
+func repeated(block string) func(*testing.T) []byte {
+	return func(*testing.T) []byte { return bytes.Repeat([]byte(block), 20_000) }
+}
+
 // Each of them is a row, in two seconds and 64 MiB.
 func TestHostileCost(t *testing.T) {
+	long(t, "it reads large hostile files")
 	t.Parallel() // with the other long ones
 	for name, c := range hostile {
 		t.Run(name, func(t *testing.T) {
@@ -144,7 +152,7 @@ func TestHostileSinks(t *testing.T) {
 	for _, name := range []string{"injection", "names of files", "damage between", "10 000 names"} {
 		hostile[name].make(t, filepath.Join(dir, name))
 	}
-	for _, format := range audit.Formats() {
+	for _, format := range report.Formats() {
 		t.Run(format, func(t *testing.T) {
 			args := []string{"audit", "-o", format, dir}
 			if !slices.Contains(auditFormats(), format) {

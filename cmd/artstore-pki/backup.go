@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca/backup"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
@@ -23,7 +24,7 @@ const (
 	standardStream = "-" // in place of FILE
 )
 
-func backupCommand(u *ui) *cli.Command {
+func backupCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "backup",
 		Usage:     "save a state directory to one file, while the authority runs",
@@ -39,25 +40,25 @@ SQLite file. Restore with "artstore-pki restore".`,
 			&cli.StringFlag{Name: flagPassphrase, Usage: "encrypt with the passphrase in this `FILE`"},
 			&cli.BoolFlag{Name: "with-password", Usage: "save secrets/password as well; the backup alone is then the authority"},
 		},
-		Action: u.runBackup,
+		Action: u.Action(runBackup),
 	}
 }
 
-func (u *ui) runBackup(c *cli.Context) error {
+func runBackup(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
-	recipients, err := u.recipientsOf(c)
+	recipients, err := recipientsOf(u, c)
 	if err != nil {
 		return err
 	}
 	opt := backup.Options{Dir: c.String(flagDir), Encrypted: len(recipients) > 0, WithPassword: c.Bool("with-password")}
 	if opt.WithPassword && !opt.Encrypted {
-		return withHint(usagef("--with-password would put keys and password into one readable file"), "encrypt it with --%s or --%s", flagRecipient, flagPassphrase)
+		return ui.WithHint(ui.UsageErrorf("--with-password would put keys and password into one readable file"), "encrypt it with --%s or --%s", flagRecipient, flagPassphrase)
 	}
 	files := 0
 	path := c.Args().First()
-	err = u.writeBackup(path, func(w io.Writer) (err error) {
+	err = writeBackup(u, path, func(w io.Writer) (err error) {
 		if opt.Encrypted {
 			sealed, err := age.Encrypt(w, recipients...)
 			if err != nil {
@@ -73,9 +74,9 @@ func (u *ui) runBackup(c *cli.Context) error {
 	})
 	switch {
 	case errors.Is(err, backup.ErrClearSecret):
-		return withHint(err, "encrypt the backup with --%s or --%s", flagRecipient, flagPassphrase)
+		return ui.WithHint(err, "encrypt the backup with --%s or --%s", flagRecipient, flagPassphrase)
 	case errors.Is(err, os.ErrExist):
-		return withHint(err, "nothing was replaced; choose another FILE")
+		return ui.WithHint(err, "nothing was replaced; choose another FILE")
 	case lossHint(err, opt.Dir) != nil:
 		return lossHint(err, opt.Dir)
 	case err != nil:
@@ -84,39 +85,39 @@ func (u *ui) runBackup(c *cli.Context) error {
 	if path == standardStream {
 		path = "standard output"
 	}
-	u.say("backup: %d files in %s", files, path)
+	u.Infof("backup: %d files in %s", files, path)
 	return nil
 }
 
 // writeBackup writes to a new file (0600), which is there as a whole or not at
 // all, or to standard output. There a backup that was cut ends without its
 // manifest, and restore refuses it.
-func (u *ui) writeBackup(path string, fill func(io.Writer) error) error {
+func writeBackup(u *ui.UI, path string, fill func(io.Writer) error) error {
 	if path != standardStream {
 		return durable.WriteNewStream(path, durable.Private, fill)
 	}
-	if _, ok := u.terminal(u.out); ok {
-		return usagef("a backup does not go to a terminal: want FILE, or a pipe")
+	if _, ok := u.Terminal(u.Out); ok {
+		return ui.UsageErrorf("a backup does not go to a terminal: want FILE, or a pipe")
 	}
-	return fill(u.out)
+	return fill(u.Out)
 }
 
 // recipientsOf are those that a backup is encrypted to; none means that it is not.
-func (u *ui) recipientsOf(c *cli.Context) ([]age.Recipient, error) {
+func recipientsOf(u *ui.UI, c *cli.Context) ([]age.Recipient, error) {
 	keys, file := c.StringSlice(flagRecipient), c.String(flagPassphrase)
 	if len(keys) > 0 && file != "" {
-		return nil, usagef("want --%s or --%s, not both", flagRecipient, flagPassphrase)
+		return nil, ui.UsageErrorf("want --%s or --%s, not both", flagRecipient, flagPassphrase)
 	}
 	var out []age.Recipient
 	for _, k := range keys {
 		r, err := age.ParseX25519Recipient(k)
 		if err != nil {
-			return nil, usagef("--%s: want a public key, age1…", flagRecipient)
+			return nil, ui.UsageErrorf("--%s: want a public key, age1…", flagRecipient)
 		}
 		out = append(out, r)
 	}
 	if file != "" {
-		passphrase, err := u.readSecret(file)
+		passphrase, err := u.ReadSecret(file)
 		if err != nil {
 			return nil, fmt.Errorf("reading the passphrase: %w", err)
 		}
@@ -129,7 +130,7 @@ func (u *ui) recipientsOf(c *cli.Context) ([]age.Recipient, error) {
 	return out, nil
 }
 
-func restoreCommand(u *ui) *cli.Command {
+func restoreCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "restore",
 		Usage:     "make a state directory from a backup",
@@ -144,19 +145,19 @@ about them.`,
 			&cli.StringFlag{Name: flagIdentity, Usage: "decrypt with the age identity in this `FILE`"},
 			&cli.StringFlag{Name: flagPassphrase, Usage: "decrypt with the passphrase in this `FILE`"},
 		},
-		Action: u.runRestore,
+		Action: u.Action(runRestore),
 	}
 }
 
-func (u *ui) runRestore(c *cli.Context) error {
+func runRestore(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
-	identities, err := u.identitiesOf(c)
+	identities, err := identitiesOf(u, c)
 	if err != nil {
 		return err
 	}
-	from := u.in
+	from := u.In
 	if path := c.Args().First(); path != standardStream {
 		f, err := os.Open(path)
 		if err != nil {
@@ -177,27 +178,27 @@ func (u *ui) runRestore(c *cli.Context) error {
 		}
 		return err
 	}
-	u.say("restored: %s, as it was at %s, root %s", dir, res.Created.Local().Format("2006-01-02 15:04:05"), res.RootFingerprint)
+	u.Infof("restored: %s, as it was at %s, root %s", dir, res.Created.Local().Format("2006-01-02 15:04:05"), res.RootFingerprint)
 	if res.NoHead {
-		u.say("restored: the record has no signed head, as before there was a log; artstore-pki record accept --dir %s goes on with it", dir)
+		u.Infof("restored: the record has no signed head, as before there was a log; artstore-pki record accept --dir %s goes on with it", dir)
 	} else {
-		u.say("restored: the log had %s", res.Log)
+		u.Infof("restored: the log had %s", res.Log)
 	}
 	if !res.Password {
-		u.say("restored: the password of the keys was not in the backup; name it with --%s", flagPasswordFile)
+		u.Infof("restored: the password of the keys was not in the backup; name it with --%s", flagPasswordFile)
 	}
 	if res.Elsewhere != "" {
-		u.say("restored: pki.yaml names another database; the record is in pki.db, from where artstore-pki migrate copies it")
+		u.Infof("restored: pki.yaml names another database; the record is in pki.db, from where artstore-pki migrate copies it")
 	}
 	return nil
 }
 
-func (u *ui) identitiesOf(c *cli.Context) ([]age.Identity, error) {
+func identitiesOf(u *ui.UI, c *cli.Context) ([]age.Identity, error) {
 	switch id, pass := c.String(flagIdentity), c.String(flagPassphrase); {
 	case id != "" && pass != "":
-		return nil, usagef("want --%s or --%s, not both", flagIdentity, flagPassphrase)
+		return nil, ui.UsageErrorf("want --%s or --%s, not both", flagIdentity, flagPassphrase)
 	case id != "":
-		data, err := u.readSecret(id)
+		data, err := u.ReadSecret(id)
 		if err != nil {
 			return nil, fmt.Errorf("reading the identity: %w", err)
 		}
@@ -207,7 +208,7 @@ func (u *ui) identitiesOf(c *cli.Context) ([]age.Identity, error) {
 		}
 		return ids, nil
 	case pass != "":
-		passphrase, err := u.readSecret(pass)
+		passphrase, err := u.ReadSecret(pass)
 		if err != nil {
 			return nil, fmt.Errorf("reading the passphrase: %w", err)
 		}
@@ -228,7 +229,7 @@ func opened(f io.Reader, identities []age.Identity) (io.Reader, error) {
 		return in, nil
 	}
 	if len(identities) == 0 {
-		return nil, withHint(errors.New("reading the backup: it is encrypted"), "name what opens it with --%s or --%s", flagIdentity, flagPassphrase)
+		return nil, ui.WithHint(errors.New("reading the backup: it is encrypted"), "name what opens it with --%s or --%s", flagIdentity, flagPassphrase)
 	}
 	out, err := age.Decrypt(in, identities...)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -27,6 +28,7 @@ import (
 // key passwords, private keys in several encodings, client secrets, tokens. The
 // one thing exempt is the token on the standard output of `token` and `access-token`.
 func TestNoSecretInAnyOutput(t *testing.T) {
+	long(t, "it runs nearly all commands")
 	t.Parallel() // with the other long ones, most of which wait
 	dir := t.TempDir()
 	p := &program{t: t, dir: dir}
@@ -120,23 +122,23 @@ func (p *program) Write(b []byte) (int, error) {
 }
 
 func (p *program) run(ctx context.Context, stdout *bytes.Buffer, args ...string) int {
-	std := stdio{in: strings.NewReader(""), out: p, err: p, getenv: func(string) string { return "" }}
+	std := ui.Streams{In: strings.NewReader(""), Out: p, Err: p, Getenv: func(string) string { return "" }}
 	if stdout != nil {
-		std.out = stdout
+		std.Out = stdout
 	}
 	return run(ctx, std, append([]string{"artstore-pki"}, args...))
 }
 
 func (p *program) ok(args ...string) {
 	p.t.Helper()
-	if code := p.run(p.t.Context(), nil, args...); code != exitOK {
+	if code := p.run(p.t.Context(), nil, args...); code != ui.ExitOK {
 		p.t.Fatalf("%q: exit status %d\n%s", args, code, p.tail())
 	}
 }
 
 func (p *program) fails(args ...string) {
 	p.t.Helper()
-	if code := p.run(p.t.Context(), nil, args...); code == exitOK {
+	if code := p.run(p.t.Context(), nil, args...); code == ui.ExitOK {
 		p.t.Fatalf("%q succeeded, and should not", args)
 	}
 }
@@ -144,7 +146,7 @@ func (p *program) fails(args ...string) {
 func (p *program) token(service string) {
 	p.t.Helper()
 	var token bytes.Buffer
-	if code := p.run(p.t.Context(), &token, "token", "--dir", p.path("ca"), service); code != exitOK {
+	if code := p.run(p.t.Context(), &token, "token", "--dir", p.path("ca"), service); code != ui.ExitOK {
 		p.t.Fatalf("token %s: exit status %d\n%s", service, code, p.tail())
 	}
 	p.write(service+".token", token.String())
@@ -154,7 +156,7 @@ func (p *program) token(service string) {
 func (p *program) accessToken(name string, args ...string) {
 	p.t.Helper()
 	var token bytes.Buffer
-	if code := p.run(p.t.Context(), &token, append([]string{"access-token", "--log-level", "debug"}, args...)...); code != exitOK {
+	if code := p.run(p.t.Context(), &token, append([]string{"access-token", "--log-level", "debug"}, args...)...); code != ui.ExitOK {
 		p.t.Fatalf("access-token: exit status %d\n%s", code, p.tail())
 	}
 	p.write(name, token.String())

@@ -20,9 +20,11 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/settings"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // setPKI makes the sets of the table below.
@@ -30,19 +32,20 @@ type setPKI struct {
 	t                  *testing.T
 	root, inter, other *x509.Certificate
 	key, otherKey      crypto.Signer // of inter and other
+	rootKey            crypto.Signer
 }
 
 func newSetPKI(t *testing.T) *setPKI {
 	p := &setPKI{t: t}
-	rootKey := p.ecKey()
+	p.rootKey = p.ecKey()
 	authority := func(name string) *x509.Certificate {
 		return &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	}
 	root := authority("root")
-	p.root = p.sign(root, root, rootKey.Public(), rootKey)
+	p.root = p.sign(root, root, p.rootKey.Public(), p.rootKey)
 	p.key, p.otherKey = p.ecKey(), p.ecKey()
-	p.inter = p.sign(authority("intermediate"), p.root, p.key.Public(), rootKey)
-	p.other = p.sign(authority("intermediate"), p.root, p.otherKey.Public(), rootKey) // the same name, an older key
+	p.inter = p.sign(authority("intermediate"), p.root, p.key.Public(), p.rootKey)
+	p.other = p.sign(authority("intermediate"), p.root, p.otherKey.Public(), p.rootKey) // the same name, an older key
 	return p
 }
 
@@ -104,6 +107,17 @@ func (p *setPKI) with(key crypto.Signer, label string, usages ...x509.ExtKeyUsag
 	}
 }
 
+// under is a set below an intermediate that permits the usages.
+func (p *setPKI) under(permits []x509.ExtKeyUsage) certSet {
+	inter := p.sign(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "Narrow"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: permits,
+	}, p.root, p.key.Public(), p.rootKey)
+	wide := p.inter
+	defer func() { p.inter = wide }()
+	p.inter = inter
+	return p.with(p.ecKey(), "PRIVATE KEY", x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)
+}
+
 // TestOneSetThreeAnswers: what a running service, "config check" and "audit" say
 // about the same files. They differ where the row says why.
 func TestOneSetThreeAnswers(t *testing.T) {
@@ -128,6 +142,9 @@ func TestOneSetThreeAnswers(t *testing.T) {
 	encrypted.key = pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte{0x30, 0}})
 	mismatch := whole
 	mismatch.key = p.set().key
+	twice, reversed := p.set(), p.set()
+	twice.cert = slices.Concat(twice.cert, twice.cert, pemfile.EncodeCertificates([]*x509.Certificate{p.inter}))
+	reversed.cert = append(pemfile.EncodeCertificates([]*x509.Certificate{p.inter}), reversed.cert...)
 	for _, c := range []struct {
 		name   string
 		set    certSet
@@ -144,10 +161,18 @@ func TestOneSetThreeAnswers(t *testing.T) {
 		{"no extended key usages", p.with(p.ecKey(), "PRIVATE KEY"), "", "", "", ""},
 		{"server only", p.with(p.ecKey(), "PRIVATE KEY", both[1]), "", "lacks clientAuth", "",
 			"the client of config check connects to others; a service may serve only, and is refused when it begins to connect"},
-		{"surplus certificate", p.set(p.inter, p.other), "warns: not part of the chain", "", "",
-			"peers get the chain without it, so there is nothing for config check to refuse; audit verifies as peers do, who tolerate it"},
-		{"surplus certificate between", p.set(p.other, p.inter), "warns: not part of the chain", "", "",
+		{"surplus certificate", p.set(p.inter, p.other), "warns: not part of the chain", "", "chain-order",
+			"peers get the chain without it, so there is nothing for config check to refuse"},
+		{"surplus certificate between", p.set(p.other, p.inter), "warns: not part of the chain", "", "chain-order",
 			"as above"},
+		{"the intermediate twice", p.set(p.inter, p.inter), "warns: not part of the chain", "", "chain-order", "as above"},
+		{"the leaf twice", twice, "warns: not part of the chain", "", "chain-order", "as above"},
+		{"the leaf is not first", reversed, "does not fit the first certificate", "does not fit", "chain-order", ""},
+		{"an intermediate for clients", p.under(both[:1]), "warns: does not permit all", "", "chain-invalid",
+			"config check verifies no chain"},
+		{"an intermediate for mail", p.under([]x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection}), "permits neither clientAuth nor serverAuth", "", "chain-invalid",
+			"as above"},
+		{"a leaf for mail", p.with(p.ecKey(), "PRIVATE KEY", x509.ExtKeyUsageEmailProtection), "neither clientAuth nor serverAuth", "lacks clientAuth", "wrong-usage", ""},
 		{"weak key", p.with(rsaKey(1024), "PRIVATE KEY", both...), "warns: RSA key of 1024 bits", "", "weak-key",
 			"a running service must not fail for it; config check asks whether the program can run; audit is there to judge it"},
 		{"key that others can read", readable, "warns: others can read the private key", "lets others read the key", "key-readable",
@@ -190,7 +215,7 @@ func writeSet(t *testing.T, path string, data []byte, mode os.FileMode) {
 
 func askRotation(t *testing.T, dir string) string {
 	id, err := rotation.Open(t.Context(), rotation.Config{
-		Source: rotation.Files(rotation.FileSet{Dir: dir}), Logger: slog.New(slog.DiscardHandler),
+		Source: files.Source(files.Set{Dir: dir}), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return err.Error()
@@ -232,7 +257,7 @@ func (f *findings) End(*audit.Summary) error { return nil }
 
 func askAudit(t *testing.T, dir string) string {
 	var f findings
-	_, err := audit.Run(t.Context(), audit.Config{Sources: []audit.Source{audit.Targets{Names: []string{dir}}}, Report: &f, WarnBefore: time.Hour, CritBefore: time.Hour})
+	_, err := audit.Run(t.Context(), audit.Config{Sources: []audit.Source{source.Targets{Names: []string{dir}}}, Report: &f, WarnBefore: time.Hour, CritBefore: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

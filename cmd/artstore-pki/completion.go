@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/settings"
 )
 
@@ -47,7 +48,7 @@ end
 complete -c artstore-pki -a '(__artstore_pki_complete)'`,
 }
 
-func completionCommand(u *ui) *cli.Command {
+func completionCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "completion",
 		Usage:     "print a script that completes commands, options and their values",
@@ -61,16 +62,16 @@ fish: artstore-pki completion fish | source`,
 			}
 			script, known := completionScripts[c.Args().First()]
 			if !known {
-				return usagef("shell %q: want bash, zsh or fish", c.Args().First())
+				return ui.UsageErrorf("shell %q: want bash, zsh or fish", c.Args().First())
 			}
-			_, err := u.out.Write([]byte(script + "\n")) // print would make one line of it
+			_, err := u.Out.Write([]byte(script + "\n")) // print would make one line of it
 			return err
 		},
 	}
 }
 
 // completeCommand is what the scripts call.
-func completeCommand(u *ui) *cli.Command {
+func completeCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "complete",
 		Usage:     "print what can stand in place of the last word",
@@ -78,7 +79,7 @@ func completeCommand(u *ui) *cli.Command {
 		Hidden:    true,
 		Action: func(c *cli.Context) error {
 			for _, word := range complete(newApp(u), c.Args().Slice()) {
-				if err := u.print("%s", word); err != nil {
+				if err := u.Outf("%s", word); err != nil {
 					return err
 				}
 			}
@@ -146,6 +147,9 @@ func values(flags []cli.Flag, name string) (out []string) {
 		}
 	}
 	i := slices.IndexFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+	if choices, known := ui.LogChoices()[flags[i].Names()[0]]; known {
+		return choices
+	}
 	switch flags[i].Names()[0] {
 	case flagOutput:
 		if f, ok := flags[i].(*cli.StringFlag); ok {
@@ -155,10 +159,6 @@ func values(flags []cli.Flag, name string) (out []string) {
 		for _, s := range severities {
 			out = append(out, s.String())
 		}
-	case flagLogLevel:
-		return logLevels
-	case flagLogFormat:
-		return logFormats
 	case flagOnly, flagDisable:
 		for _, c := range audit.Checks() {
 			out = append(out, c.Check)

@@ -1,17 +1,13 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
-	"text/tabwriter"
-
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/settings"
 )
 
-func configCommand(u *ui) *cli.Command {
+func configCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:        "config",
 		Usage:       "show and check the settings of everything that uploads",
@@ -19,7 +15,7 @@ func configCommand(u *ui) *cli.Command {
 	}
 }
 
-func configShowCommand(u *ui) *cli.Command {
+func configShowCommand(u *ui.UI) *cli.Command {
 	flags := append(settingsFlags(),
 		&cli.BoolFlag{Name: "origin", Usage: "also print what set each: a flag, a variable, a line of the file, or the default"},
 		&cli.BoolFlag{Name: "json", Usage: "print a JSON array instead"},
@@ -36,12 +32,12 @@ is printed as that file's path.`,
 			if err := wantArgs(c, 0, 0); err != nil {
 				return err
 			}
-			sheet := u.sheet(c)
-			if err := u.showSettings(c, sheet.Lines()); err != nil {
+			collected := collectSettings(u, c)
+			if err := showSettings(u, c, collected.Lines()); err != nil {
 				return err
 			}
-			if err := sheet.Problems(); err != nil {
-				return &usage{err}
+			if err := collected.Problems(); err != nil {
+				return ui.UsageErrorf("%w", err)
 			}
 			return nil
 		},
@@ -56,7 +52,7 @@ type shownSetting struct {
 	Origin   string `json:"origin,omitempty"`
 }
 
-func (u *ui) showSettings(c *cli.Context, lines []settings.Line) error {
+func showSettings(u *ui.UI, c *cli.Context, lines []settings.Line) error {
 	if c.Bool("json") {
 		out := make([]shownSetting, 0, len(lines))
 		for _, l := range lines {
@@ -66,19 +62,15 @@ func (u *ui) showSettings(c *cli.Context, lines []settings.Line) error {
 			}
 			out = append(out, shown)
 		}
-		enc := json.NewEncoder(u.out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(out)
+		return u.JSON(out)
 	}
-	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
+	t := u.NewTable()
 	for _, l := range lines {
-		row := l.Variable + "\t" + printable.Clean(l.Value)
+		row := []string{l.Variable, l.Value}
 		if c.Bool("origin") {
-			row += "\t" + printable.Clean(l.Origin)
+			row = append(row, l.Origin)
 		}
-		if _, err := fmt.Fprintln(w, row); err != nil {
-			return err
-		}
+		t.Row(row...)
 	}
-	return w.Flush()
+	return t.Flush()
 }

@@ -11,12 +11,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/settings"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-func configCheckCommand(u *ui) *cli.Command {
+func configCheckCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "check",
 		Usage: "check every setting and the certificate files; with --connect also the peers",
@@ -25,34 +26,34 @@ gets a token and asks each Storage Element, over the certificate that uploads wo
 it would take a file with this token: is it ready, its mode and free space, a look-up of an id
 that nobody has, an upload without a file. It stores nothing and prints one line for each: ok or
 FAIL, what, and what to do about it. Without a token it asks the elements for readiness only.`,
-		Flags: append(append(settingsFlags(), u.logFlags(slog.LevelError)...),
+		Flags: append(append(settingsFlags(), u.LogFlags(slog.LevelError)...),
 			&cli.BoolFlag{Name: "connect", Usage: "get a token, and reach each Storage Element over mutual TLS; stores nothing"},
 		),
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
-		Action:             u.runConfigCheck,
+		Action:             u.Action(runConfigCheck),
 	}
 }
 
-func (u *ui) runConfigCheck(c *cli.Context) error {
+func runConfigCheck(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	given, err := u.settings(c)
+	given, err := readSettings(u, c)
 	if err != nil {
 		return err
 	}
-	if err := u.print("ok    settings"); err != nil || !c.Bool("connect") {
+	if err := u.Outf("ok    settings"); err != nil || !c.Bool("connect") {
 		return err
 	}
-	return u.checkPeers(c, given)
+	return checkPeers(u, c, given)
 }
 
 var errPeers = errors.New("a peer cannot be used; the lines above say which and why")
 
 // checkPeers asks each peer once, over one identity, and reports on each.
-func (u *ui) checkPeers(c *cli.Context, given *settings.Settings) (err error) {
-	logger := u.logger(slog.LevelError)
-	id, err := u.settingsIdentity(c, given, logger)
+func checkPeers(u *ui.UI, c *cli.Context, given *settings.Settings) (err error) {
+	logger := u.Logger(slog.LevelError)
+	id, err := settingsIdentity(u, c, given, logger)
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func (u *ui) checkPeers(c *cli.Context, given *settings.Settings) (err error) {
 	failed := false
 	report := func(what string, err error) {
 		if err == nil {
-			_ = u.print("ok    %s", what) // a broken pipe shows at the last line
+			_ = u.Outf("ok    %s", what) // a broken pipe shows at the last line
 			return
 		}
 		failed = true
@@ -79,7 +80,7 @@ func (u *ui) checkPeers(c *cli.Context, given *settings.Settings) (err error) {
 		if hint := hintFor(err); hint != "" {
 			line += "; " + hint
 		}
-		_ = u.print("%s", line)
+		_ = u.Outf("%s", line)
 	}
 	cfg.MaxAttempts = 1
 	client, err := ingestclient.New(cfg, id)
@@ -91,7 +92,7 @@ func (u *ui) checkPeers(c *cli.Context, given *settings.Settings) (err error) {
 	report("token from "+given.Token.URL, noToken)
 	ask := client.Probe
 	if noToken != nil { // an element has faults of its own, which should show in the same run
-		ask = func(ctx context.Context, url string) error { return askReady(ctx, onlyTo(cfg, url), id) }
+		ask = func(ctx context.Context, url string) error { return askReady(ctx, forElement(cfg, url), id) }
 	}
 	for _, url := range given.Storage.URLs {
 		report("Storage Element "+url, ask(c.Context, url))

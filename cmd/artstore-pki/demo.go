@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
@@ -22,7 +23,7 @@ const (
 // errDemoFailed makes the exit status 1; the report above it says what failed.
 var errDemoFailed = errors.New("the demo saw failures")
 
-func demoCommand(u *ui) *cli.Command {
+func demoCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
 		Usage: "watch it work: authority, Admin Module, Storage Element and ingester on this machine",
@@ -31,32 +32,32 @@ files without a break. Meanwhile every service rotates its certificate and key s
 times, the authority's intermediate is replaced, a new root joins the trust bundle, signs,
 and the old root leaves. The end prints what happened and audits everything that was started; any
 failure or finding makes the exit status 1.`,
-		Flags: append(u.logFlags(slog.LevelError),
-			spanFlag("duration", demoDuration, "how long to upload, counted from the moment all services answer; a slow machine takes what the first two changes need"),
-			spanFlag("leaf-lifetime", demoLeafLifetime, "lifetime of every certificate, 10s at least"),
+		Flags: append(u.LogFlags(slog.LevelError),
+			durationFlag("duration", demoDuration, "how long to upload, counted from the moment all services answer; a slow machine takes what the first two changes need"),
+			durationFlag("leaf-lifetime", demoLeafLifetime, "lifetime of every certificate, 10s at least"),
 			&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Usage: "keep the state in this new directory `DIR` (default: a temporary one, removed at the end)"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print what the packages log: short for --log-level info"},
 		),
-		Action: u.runDemo,
+		Action: u.Action(runDemo),
 	}
 }
 
-func (u *ui) runDemo(c *cli.Context) (err error) {
+func runDemo(u *ui.UI, c *cli.Context) (err error) {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	opt := demoOptions{Duration: spanOf(c, "duration"), LeafLifetime: spanOf(c, "leaf-lifetime"), Dir: c.String(flagDir)}
+	opt := demoOptions{Duration: durationOf(c, "duration"), LeafLifetime: durationOf(c, "leaf-lifetime"), Dir: c.String(flagDir)}
 	if opt.LeafLifetime < minLeafLifetime {
-		return usagef("--leaf-lifetime %s: want %s at least", opt.LeafLifetime, minLeafLifetime)
+		return ui.UsageErrorf("--leaf-lifetime %s: want %s at least", opt.LeafLifetime, minLeafLifetime)
 	}
 	if opt.Duration <= 0 {
-		return usagef("--duration %s: want more than nothing", opt.Duration)
+		return ui.UsageErrorf("--duration %s: want more than nothing", opt.Duration)
 	}
 	level := slog.LevelError
 	if c.Bool("verbose") {
 		level = slog.LevelInfo
 	}
-	opt.Logger = u.logger(level)
+	opt.Logger = u.Logger(level)
 	if opt.Dir == "" {
 		if opt.Dir, err = os.MkdirTemp("", "artstore-demo-"); err != nil {
 			return fmt.Errorf("making a temporary directory: %w", err)
@@ -65,7 +66,7 @@ func (u *ui) runDemo(c *cli.Context) (err error) {
 	} else if err := durable.EmptyDir(opt.Dir); err != nil {
 		return fmt.Errorf("preparing the state directory: %w", err)
 	}
-	return u.demo(c.Context, opt)
+	return demonstrate(c.Context, u, opt)
 }
 
 // demoOptions say what to demonstrate.
@@ -76,28 +77,28 @@ type demoOptions struct {
 	Logger       *slog.Logger
 }
 
-// demo starts the world, loads it, changes what it stands on, and reports.
-func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
+// demonstrate starts the stack, loads it, changes what it stands on, and reports.
+func demonstrate(ctx context.Context, u *ui.UI, opt demoOptions) (err error) {
 	start := time.Now()
-	w, err := startWorld(ctx, opt)
+	w, err := startStack(ctx, opt)
 	if err != nil {
 		return fmt.Errorf("starting the demo: %w", err)
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	u.say("all services answer after %.1fs; state in %s", time.Since(start).Seconds(), opt.Dir)
+	u.Infof("all services answer after %.1fs; state in %s", time.Since(start).Seconds(), opt.Dir)
 	for _, s := range w.services {
 		address := s.url
 		if address == "" {
 			address = "uploads, with certificate-bound tokens"
 		}
-		u.say("  %-16s %s", s.name, address)
+		u.Infof("  %-16s %s", s.name, address)
 	}
 
 	runCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	load := newLoad(w.client)
+	load := newLoadGenerator(w.client)
 	plan := newPlan(w, opt)
-	status := u.startStatus(w, load, plan)
+	status := startStatus(u, w, load, plan)
 	planDone := make(chan error, 1)
 	go func() { planDone <- plan.Run(runCtx, status.event) }()
 	go func() { plan.Over(runCtx); cancel() }()
@@ -106,11 +107,11 @@ func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
 	status.stop()
 	if ctx.Err() != nil {
 		if failed := load.firstErrors(); failed != nil { // an interruption must not hide them
-			u.say("uploads that failed:\n%v", failed)
+			u.Infof("uploads that failed:\n%v", failed)
 		}
 		return ctx.Err()
 	}
-	u.say("uploads stopped; reading every stored file back from disk")
+	u.Infof("uploads stopped; reading every stored file back from disk")
 	report, err := w.report(ctx, u, load, plan)
 	if err != nil {
 		return err
@@ -122,7 +123,7 @@ func (u *ui) demo(ctx context.Context, opt demoOptions) (err error) {
 		return planErr
 	}
 	if report.failed() {
-		return withHint(errDemoFailed, "run it again with --verbose to see what the packages log")
+		return ui.WithHint(errDemoFailed, "run it again with --verbose to see what the packages log")
 	}
 	return nil
 }

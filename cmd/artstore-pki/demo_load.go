@@ -22,8 +22,8 @@ const (
 	largeSize    = 8 << 20
 )
 
-// load uploads until its context ends, and keeps how long each upload took.
-type load struct {
+// loadGenerator uploads until its context ends, and keeps how long each upload took.
+type loadGenerator struct {
 	uploader
 	content []byte // random, largeSize long; small files are windows of it
 
@@ -31,14 +31,14 @@ type load struct {
 	took   []time.Duration
 }
 
-func newLoad(client *ingestclient.Client) *load {
+func newLoadGenerator(client *ingestclient.Client) *loadGenerator {
 	content := make([]byte, largeSize)
 	_, _ = rand.Read(content) // never fails (Go 1.24)
-	return &load{uploader: uploader{client: client}, content: content}
+	return &loadGenerator{uploader: uploader{client: client}, content: content}
 }
 
 // Run uploads until ctx ends; what has started by then is finished.
-func (l *load) Run(ctx context.Context) {
+func (l *loadGenerator) Run(ctx context.Context) {
 	var workers sync.WaitGroup
 	for w := range smallWorkers {
 		workers.Go(func() {
@@ -54,7 +54,7 @@ func (l *load) Run(ctx context.Context) {
 	workers.Wait()
 }
 
-func (l *load) time(ctx context.Context, name string, content []byte) {
+func (l *loadGenerator) time(ctx context.Context, name string, content []byte) {
 	start := time.Now()
 	if _, err := l.upload(ctx, name, content); err != nil {
 		return // counted, and kept for the report
@@ -65,7 +65,7 @@ func (l *load) time(ctx context.Context, name string, content []byte) {
 }
 
 // quantiles returns the given quantiles of the upload times.
-func (l *load) quantiles(qs ...float64) []time.Duration {
+func (l *loadGenerator) quantiles(qs ...float64) []time.Duration {
 	l.tookMu.Lock()
 	took := slices.Clone(l.took)
 	l.tookMu.Unlock()

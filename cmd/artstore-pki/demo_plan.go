@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // When the plan acts, as shares of the demo's duration. The steps after the new
@@ -41,9 +41,9 @@ type planStep struct {
 	act   func(ctx context.Context) (did string, err error)
 }
 
-func newPlan(w *world, opt demoOptions) *plan {
+func newPlan(w *stack, opt demoOptions) *plan {
 	p := &plan{authority: w.authority, start: time.Now(), duration: opt.Duration, promised: make(chan struct{})}
-	p.oldRoot = pemfile.Fingerprint(w.authority.Roots()[0])
+	p.oldRoot = certs.Fingerprint(w.authority.Roots()[0])
 	p.steps = []planStep{
 		{"rotate the intermediate", p.after(rotateIntermediateAt), p.rotateIntermediate},
 		{"add a root", p.after(addRootAt), p.addRoot},

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/report"
+	"github.com/artstore/artstore-pki/audit/source"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -32,7 +35,7 @@ type demoReport struct {
 }
 
 // report collects the figures; it asks the servers and the disk, not our own memory of them.
-func (w *world) report(ctx context.Context, u *ui, l *load, p *plan) (*demoReport, error) {
+func (w *stack) report(ctx context.Context, u *ui.UI, l *loadGenerator, p *plan) (*demoReport, error) {
 	stats := w.client.Stats()
 	q := l.quantiles(0.50, 0.99)
 	r := &demoReport{
@@ -58,31 +61,29 @@ func (w *world) report(ctx context.Context, u *ui, l *load, p *plan) (*demoRepor
 
 // audit looks at everything the demo started: its directory, its servers as a
 // stranger meets them, and the authority's record.
-func (w *world) audit(ctx context.Context, u *ui, table io.Writer) (*audit.Summary, error) {
+func (w *stack) audit(ctx context.Context, u *ui.UI, table io.Writer) (*audit.Summary, error) {
 	dir := filepath.Join(w.opt.Dir, "ca")
-	record, err := openRecord(ctx, dir, flagDir)
+	record, release, err := localRecord(ctx, dir, flagDir, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = record.Close() }() // read only
-	servers := audit.Targets{Bundle: w.authority.Roots(), Timeout: healthTimeout}
+	defer release()
+	servers := source.Targets{Bundle: w.authority.Roots(), Timeout: healthTimeout}
 	for _, s := range w.services {
 		if s.url != "" {
 			servers.Names = append(servers.Names, s.url)
 		}
 	}
-	width, _ := u.terminal(u.out)
-	out, err := audit.NewRenderer(outputTable, table, audit.Terminal{Width: width})
+	width, _ := u.Terminal(u.Out)
+	out, err := report.New(outputTable, table, report.Terminal{Width: width})
 	if err != nil {
 		return nil, err
 	}
-	return audit.Run(ctx, audit.Config{Report: out, Sources: []audit.Source{
-		audit.Targets{Names: []string{w.opt.Dir}}, servers, recordSource(record, dir, time.Now),
-	}})
+	return audit.Run(ctx, audit.Config{Report: out, Sources: []audit.Source{source.Targets{Names: []string{w.opt.Dir}}, servers, record}})
 }
 
 // healthy asks a service as the ingester does.
-func (w *world) healthy(ctx context.Context, s *demoService) error {
+func (w *stack) healthy(ctx context.Context, s *demoService) error {
 	transport, err := w.ingester.identity.Transport(rotation.TransportOptions{})
 	if err != nil {
 		return err
@@ -111,11 +112,11 @@ func (r *demoReport) failed() bool {
 		r.storedErr != nil || r.unhealthy != nil || findings+unchecked > 0
 }
 
-func (r *demoReport) write(u *ui) error {
+func (r *demoReport) write(u *ui.UI) error {
 	lines := []string{
 		"",
 		fmt.Sprintf("uploads        %d in %s (%.1f/s), each compared by size and SHA-256", r.uploads, r.elapsed.Round(time.Second), float64(r.uploads)/r.elapsed.Seconds()),
-		fmt.Sprintf("bytes          %s", sizeText(r.bytes)),
+		fmt.Sprintf("bytes          %s", ui.Size(r.bytes)),
 		fmt.Sprintf("read back      %d files on disk fit their checksum", r.stored),
 		fmt.Sprintf("latency        p50 %s, p99 %s", r.p50.Round(100*time.Microsecond), r.p99.Round(100*time.Microsecond)),
 		fmt.Sprintf("token fetches  %d (%d failed)", r.fetches, r.fetchFailures),
@@ -129,31 +130,17 @@ func (r *demoReport) write(u *ui) error {
 	}
 	lines = append(lines, fmt.Sprintf("failures       %d", r.failures), "")
 	for _, line := range lines {
-		if err := u.print("%s", line); err != nil {
+		if err := u.Outf("%s", line); err != nil {
 			return err
 		}
 	}
-	if _, err := r.table.WriteTo(u.out); err != nil {
+	if _, err := r.table.WriteTo(u.Out); err != nil {
 		return err
 	}
 	for _, err := range []error{r.errors, r.storedErr, r.unhealthy} {
 		if err != nil {
-			u.say("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+			u.Infof("%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
 	}
 	return nil
-}
-
-// sizeText prints bytes in binary units.
-func sizeText(n int64) string {
-	const unit = 1024
-	switch {
-	case n < unit:
-		return fmt.Sprintf("%d B", n)
-	case n < unit*unit:
-		return fmt.Sprintf("%.1f KiB", float64(n)/unit)
-	case n < unit*unit*unit:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(unit*unit))
-	}
-	return fmt.Sprintf("%.2f GiB", float64(n)/(unit*unit*unit))
 }

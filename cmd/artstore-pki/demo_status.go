@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
 const (
@@ -14,9 +16,9 @@ const (
 
 // status shows the running demo: one live line on a terminal, plain lines elsewhere.
 type status struct {
-	u    *ui
-	w    *world
-	load *load
+	u    *ui.UI
+	w    *stack
+	load *loadGenerator
 	plan *plan
 
 	live  bool
@@ -26,9 +28,9 @@ type status struct {
 	mu    sync.Mutex // guards the terminal line: events and the ticker both write
 }
 
-func (u *ui) startStatus(w *world, l *load, p *plan) *status {
+func startStatus(u *ui.UI, w *stack, l *loadGenerator, p *plan) *status {
 	s := &status{u: u, w: w, load: l, plan: p, quit: make(chan struct{})}
-	s.width, s.live = u.terminal(u.err)
+	s.width, s.live = u.Terminal(u.Err)
 	s.ended.Go(s.run)
 	return s
 }
@@ -55,18 +57,18 @@ func (s *status) stop() {
 	close(s.quit)
 	s.ended.Wait()
 	s.erase()
-	s.u.say("%s", s.line())
+	s.u.Infof("%s", s.line())
 }
 
 // event prints a line that stays.
 func (s *status) event(text string) {
 	s.erase()
-	s.u.say("%s  %s", s.clock(), text)
+	s.u.Infof("%s  %s", s.clock(), text)
 }
 
 func (s *status) show(line string) {
 	if !s.live {
-		s.u.say("%s", line)
+		s.u.Infof("%s", line)
 		return
 	}
 	s.mu.Lock()
@@ -74,7 +76,7 @@ func (s *status) show(line string) {
 	if r := []rune(line); len(r) >= s.width {
 		line = string(r[:s.width-1])
 	}
-	_, _ = fmt.Fprintf(s.u.err, "\r\x1b[K%s", line) // a vanished terminal must not end the demo
+	_, _ = fmt.Fprintf(s.u.Err, "\r\x1b[K%s", line) // a vanished terminal must not end the demo
 }
 
 func (s *status) erase() {
@@ -83,7 +85,7 @@ func (s *status) erase() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, _ = fmt.Fprint(s.u.err, "\r\x1b[K")
+	_, _ = fmt.Fprint(s.u.Err, "\r\x1b[K")
 }
 
 func (s *status) clock() string {
@@ -97,6 +99,6 @@ func (s *status) line() string {
 		rotations = append(rotations, fmt.Sprintf("%s %d", service.short, service.rotations.Load()))
 	}
 	return fmt.Sprintf("%s  uploads %d (%s)  failures %d  tokens %d  rotations: %s  next: %s", s.clock(),
-		s.load.uploads.Load(), sizeText(s.load.bytes.Load()), s.load.failures.Load(),
+		s.load.uploads.Load(), ui.Size(s.load.bytes.Load()), s.load.failures.Load(),
 		s.w.client.Stats().TokenFetches, strings.Join(rotations, " "), s.plan.next())
 }

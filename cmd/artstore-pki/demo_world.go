@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/devstack"
-	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
@@ -38,8 +38,8 @@ const (
 	demoBcryptCost = 10
 )
 
-// world is everything the demo runs, in this process, on loopback ports.
-type world struct {
+// stack is everything the demo runs, in this process, on loopback ports.
+type stack struct {
 	opt       demoOptions
 	authority *ca.Authority
 	password  secret.String
@@ -63,14 +63,14 @@ type demoService struct {
 	rotations   atomic.Int64 // of the leaf; a changed trust bundle alone does not count
 }
 
-// startWorld returns when all services answer.
-func startWorld(ctx context.Context, opt demoOptions) (_ *world, err error) {
+// startStack returns when all services answer.
+func startStack(ctx context.Context, opt demoOptions) (_ *stack, err error) {
 	start, cancelStart := context.WithTimeout(ctx, startTimeout)
 	defer cancelStart()
 	// The services outlive the start's deadline and the demo's own interruption:
 	// Close ends them, in order.
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	w := &world{opt: opt, stop: stop}
+	w := &stack{opt: opt, stop: stop}
 	w.running, run = errgroup.WithContext(run)
 	defer func() {
 		if err != nil {
@@ -88,7 +88,7 @@ func startWorld(ctx context.Context, opt demoOptions) (_ *world, err error) {
 }
 
 // Close ends everything in reverse order and joins it.
-func (w *world) Close() (err error) {
+func (w *stack) Close() (err error) {
 	for i := len(w.closers) - 1; i >= 0; i-- {
 		err = errors.Join(err, w.closers[i]())
 	}
@@ -100,9 +100,9 @@ func (w *world) Close() (err error) {
 	return err
 }
 
-func (w *world) onClose(f func() error) { w.closers = append(w.closers, f) }
+func (w *stack) onClose(f func() error) { w.closers = append(w.closers, f) }
 
-func (w *world) startCA(start, run context.Context) error {
+func (w *stack) startCA(start, run context.Context) error {
 	dir := filepath.Join(w.opt.Dir, "ca")
 	result, err := ca.Init(start, ca.InitOptions{Dir: dir, Name: "ArtStore demo", LeafLifetime: w.opt.LeafLifetime})
 	if err != nil {
@@ -119,7 +119,7 @@ func (w *world) startCA(start, run context.Context) error {
 		return err
 	}
 	s := w.add(&demoService{name: nameCA, short: "ca", healthPath: "/health", identity: server.identity})
-	ln, err := s.listen(start)
+	ln, err := s.listenOn(start)
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (w *world) startCA(start, run context.Context) error {
 	return nil
 }
 
-func (w *world) startAdmin(start, run context.Context) error {
+func (w *stack) startAdmin(start, run context.Context) error {
 	s, err := w.enrol(start, nameAdmin)
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (w *world) startAdmin(start, run context.Context) error {
 	return w.serve(run, s, w.admin.Handler(), nameIngester, nameStorage)
 }
 
-func (w *world) startStorage(start, run context.Context) error {
+func (w *stack) startStorage(start, run context.Context) error {
 	s, err := w.enrol(start, nameStorage)
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (w *world) startStorage(start, run context.Context) error {
 	return w.serve(run, s, w.storage.Handler(), nameIngester)
 }
 
-func (w *world) startIngester(start, _ context.Context) error {
+func (w *stack) startIngester(start, _ context.Context) error {
 	s, err := w.enrol(start, nameIngester)
 	if err != nil {
 		return err
@@ -199,7 +199,7 @@ func (w *world) startIngester(start, _ context.Context) error {
 }
 
 // waitHealthy asks each server once; their listeners already queue connections.
-func (w *world) waitHealthy(start, _ context.Context) error {
+func (w *stack) waitHealthy(start, _ context.Context) error {
 	for _, s := range w.services {
 		if s.healthPath == "" {
 			continue
@@ -213,7 +213,7 @@ func (w *world) waitHealthy(start, _ context.Context) error {
 
 // enrol gets a service its identity as a stranger would: with a one-time token
 // and the authority's URL, nothing else.
-func (w *world) enrol(ctx context.Context, name string) (*demoService, error) {
+func (w *stack) enrol(ctx context.Context, name string) (*demoService, error) {
 	source, err := enroll.New(enroll.Config{
 		URL: w.url(nameCA),
 		Dir: filepath.Join(w.opt.Dir, name, "identity"),
@@ -233,7 +233,7 @@ func (w *world) enrol(ctx context.Context, name string) (*demoService, error) {
 }
 
 // add registers a service and counts the rotations of its leaf.
-func (w *world) add(s *demoService) *demoService {
+func (w *stack) add(s *demoService) *demoService {
 	w.services = append(w.services, s)
 	last := s.identity.Current().Thumbprint()
 	stop := s.identity.Subscribe(func(c rotation.Change) {
@@ -248,22 +248,22 @@ func (w *world) add(s *demoService) *demoService {
 }
 
 // serve answers at a free loopback port; only peers with one of the names get in.
-func (w *world) serve(run context.Context, s *demoService, h http.Handler, peers ...string) error {
+func (w *stack) serve(run context.Context, s *demoService, h http.Handler, peers ...string) error {
 	server, err := s.identity.Server(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
 	if err != nil {
 		return err
 	}
-	ln, err := s.listen(run)
+	ln, err := s.listenOn(run)
 	if err != nil {
 		return err
 	}
 	w.running.Go(func() error {
-		return httpsrv.Serve(run, ln, httpsrv.Config{Handler: h, Server: server, Logger: w.logger(s.name)})
+		return httpserver.Serve(run, ln, httpserver.Config{Handler: h, Server: server, Logger: w.logger(s.name)})
 	})
 	return nil
 }
 
-func (s *demoService) listen(ctx context.Context) (net.Listener, error) {
+func (s *demoService) listenOn(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", loopback)
 	if err != nil {
@@ -273,7 +273,7 @@ func (s *demoService) listen(ctx context.Context) (net.Listener, error) {
 	return ln, nil
 }
 
-func (w *world) url(name string) string {
+func (w *stack) url(name string) string {
 	for _, s := range w.services {
 		if s.name == name {
 			return s.url
@@ -282,4 +282,4 @@ func (w *world) url(name string) string {
 	return ""
 }
 
-func (w *world) logger(name string) *slog.Logger { return w.opt.Logger.With("component", name) }
+func (w *stack) logger(name string) *slog.Logger { return w.opt.Logger.With("component", name) }

@@ -11,12 +11,13 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/internal/devstack"
-	"github.com/artstore/artstore-pki/internal/httpsrv"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-func devCommand(u *ui) *cli.Command {
+func devCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "dev",
 		Usage: "certificates and reference services for development: not for production",
@@ -26,10 +27,10 @@ func devCommand(u *ui) *cli.Command {
 	}
 }
 
-func devAdminCommand(u *ui) *cli.Command {
-	flags := append(u.devFlags("127.0.0.1:8000"),
-		spanFlag("token-lifetime", 5*time.Minute, "lifetime of access tokens"),
-		spanFlag("key-rotation", 24*time.Hour, "how often the signing key is replaced; old and new overlap in the JWKS"),
+func devAdminCommand(u *ui.UI) *cli.Command {
+	flags := append(devFlags(u, "127.0.0.1:8000"),
+		durationFlag("token-lifetime", 5*time.Minute, "lifetime of access tokens"),
+		durationFlag("key-rotation", 24*time.Hour, "how often the signing key is replaced; old and new overlap in the JWKS"),
 		&cli.BoolFlag{Name: "bound-tokens", Usage: "bind tokens to the client certificate (RFC 8705)"},
 		&cli.StringFlag{Name: "account", Usage: "make a service account of this `NAME`, or keep it if its secret file is there"},
 		&cli.StringFlag{Name: "account-id-file", Usage: "`FILE` for the client id of --account; the id is printed too"},
@@ -41,12 +42,12 @@ func devAdminCommand(u *ui) *cli.Command {
 		Description: `Issues OAuth 2.0 access tokens to service accounts over mutual TLS, in ArtStore's JSON
 dialect (/api/v1/auth/token) and in Keycloak's (/realms/artstore/protocol/openid-connect/token).`,
 		Flags:  append(flags, identityFlags()...),
-		Action: u.runDevAdmin,
+		Action: u.Action(runDevAdmin),
 	}
 }
 
-func devStorageCommand(u *ui) *cli.Command {
-	flags := append(u.devFlags("127.0.0.1:8010"),
+func devStorageCommand(u *ui.UI) *cli.Command {
+	flags := append(devFlags(u, "127.0.0.1:8010"),
 		&cli.StringFlag{Name: "jwks-url", Required: true, Usage: "`URL` of the Admin Module's key set"},
 		&cli.StringFlag{Name: "mode", Value: "rw", Usage: "edit, rw, ro or ar"},
 		&cli.StringFlag{Name: "dialect", Value: "python", Usage: "answers as ArtStore's storage element in python or in go"},
@@ -60,12 +61,12 @@ func devStorageCommand(u *ui) *cli.Command {
 		Description: `Takes files over mutual TLS from the peers named by --allow that bring a valid access token,
 keeps them on disk with their SHA-256, and gives them back.`,
 		Flags:  append(flags, identityFlags()...),
-		Action: u.runDevStorage,
+		Action: u.Action(runDevStorage),
 	}
 }
 
-func (u *ui) devFlags(listenAt string) []cli.Flag {
-	return append(u.logFlags(slog.LevelInfo),
+func devFlags(u *ui.UI, listenAt string) []cli.Flag {
+	return append(u.LogFlags(slog.LevelInfo),
 		&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
 		&cli.StringSliceFlag{Name: "allow", Required: true, Usage: "`NAME` in a client certificate that may connect; repeat for more"},
 		&cli.DurationFlag{Name: "clock-offset", DefaultText: "0s", Usage: "how far the service's clock is ahead, a `TIME` such as 2m or -2m: to see what a wrong clock does to tokens"},
@@ -73,36 +74,36 @@ func (u *ui) devFlags(listenAt string) []cli.Flag {
 	)
 }
 
-func (u *ui) runDevAdmin(c *cli.Context) error {
+func runDevAdmin(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	if (c.String("account") == "") != (c.String("account-secret-file") == "") {
-		return usagef("--account and --account-secret-file go together")
+		return ui.UsageErrorf("--account and --account-secret-file go together")
 	}
-	logger := u.logger(slog.LevelInfo)
+	logger := u.Logger(slog.LevelInfo)
 	admin, err := devstack.NewAdmin(devstack.AdminConfig{
-		Dir: c.String(flagDir), TokenLifetime: spanOf(c, "token-lifetime"),
-		SigningKeyRotation: spanOf(c, "key-rotation"), BoundTokens: c.Bool("bound-tokens"), ClockOffset: c.Duration("clock-offset"), Logger: logger,
+		Dir: c.String(flagDir), TokenLifetime: durationOf(c, "token-lifetime"),
+		SigningKeyRotation: durationOf(c, "key-rotation"), BoundTokens: c.Bool("bound-tokens"), ClockOffset: c.Duration("clock-offset"), Logger: logger,
 	})
 	if err != nil {
 		return fmt.Errorf("starting the Admin Module: %w", err)
 	}
-	if err := u.account(c, admin); err != nil {
+	if err := ensureAccount(u, c, admin); err != nil {
 		return err
 	}
-	return u.serveDev(c, "Admin Module", logger, func(*rotation.Identity) (devService, error) { return admin, nil })
+	return serveDev(u, c, "Admin Module", logger, func(*rotation.Identity) (devService, error) { return admin, nil })
 }
 
-func (u *ui) runDevStorage(c *cli.Context) error {
+func runDevStorage(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	if err := httpsURL("jwks-url", c.String("jwks-url")); err != nil {
 		return err
 	}
-	logger := u.logger(slog.LevelInfo)
-	return u.serveDev(c, "Storage Element", logger, func(id *rotation.Identity) (devService, error) {
+	logger := u.Logger(slog.LevelInfo)
+	return serveDev(u, c, "Storage Element", logger, func(id *rotation.Identity) (devService, error) {
 		jwks, err := id.Transport(rotation.TransportOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("starting the Storage Element: %w", err)
@@ -127,8 +128,8 @@ type devService interface {
 }
 
 // serveDev serves one of them over its rotating identity until the end.
-func (u *ui) serveDev(c *cli.Context, what string, logger *slog.Logger, open func(*rotation.Identity) (devService, error)) (err error) {
-	id, err := u.openIdentity(c, logger)
+func serveDev(u *ui.UI, c *cli.Context, what string, logger *slog.Logger, open func(*rotation.Identity) (devService, error)) (err error) {
+	id, err := openIdentity(u, c, logger)
 	if err != nil {
 		return err
 	}
@@ -152,9 +153,9 @@ func (u *ui) serveDev(c *cli.Context, what string, logger *slog.Logger, open fun
 	}
 	group.Go(func() error { return service.Run(ctx) })
 	group.Go(func() error {
-		return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: service.Handler(), Server: server, Logger: logger})
+		return httpserver.Serve(ctx, ln, httpserver.Config{Handler: service.Handler(), Server: server, Logger: logger})
 	})
-	if err := u.announce(c, what, ln); err != nil {
+	if err := announce(u, c, what, ln); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	return group.Wait()

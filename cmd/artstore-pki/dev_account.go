@@ -9,42 +9,43 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/devstack"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// account makes the service account that the flags ask for, or finds it again
+// ensureAccount makes the service account that the flags ask for, or finds it again
 // after a restart. The secret is written before the id is known to anyone; the
 // secret file alone is enough to find the id, so a crash between the two heals.
-func (u *ui) account(c *cli.Context, admin *devstack.Admin) error {
+func ensureAccount(u *ui.UI, c *cli.Context, admin *devstack.Admin) error {
 	name, secretFile := c.String("account"), c.String("account-secret-file")
 	if name == "" {
 		return nil
 	}
-	given, err := u.readSecret(secretFile)
+	given, err := u.ReadSecret(secretFile)
 	var id string
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		id, err = newAccount(c, admin)
 	case err == nil:
 		if id, err = admin.FindAccount(c.Context, name, given); err != nil {
-			err = withHint(fmt.Errorf("%s is there already: %w", secretFile, err), "move the file away to get a new account; nothing was replaced")
+			err = ui.WithHint(fmt.Errorf("%s is there already: %w", secretFile, err), "move the file away to get a new account; nothing was replaced")
 		}
 	}
 	if err == nil {
-		err = keepID(c.String("account-id-file"), id)
+		err = writeClientID(c.String("account-id-file"), id)
 	}
 	if err != nil {
 		return fmt.Errorf("making the account %s: %w", name, err)
 	}
-	return u.print("%s", id)
+	return u.Outf("%s", id)
 }
 
 func newAccount(c *cli.Context, admin *devstack.Admin) (id string, err error) {
 	// Found now and not after the secret is written, the way out is to move one file.
 	if path := c.String("account-id-file"); path != "" {
 		if _, err := os.Lstat(path); err == nil {
-			return "", withHint(fmt.Errorf("%s is there already, without its secret", path), "move the file away to get a new account; nothing was replaced")
+			return "", ui.WithHint(fmt.Errorf("%s is there already, without its secret", path), "move the file away to get a new account; nothing was replaced")
 		}
 	}
 	id, clientSecret, err := admin.AddAccount(c.String("account"))
@@ -54,8 +55,8 @@ func newAccount(c *cli.Context, admin *devstack.Admin) (id string, err error) {
 	return id, durable.WriteNew(c.String("account-secret-file"), []byte(clientSecret.Expose()+"\n"), durable.Private)
 }
 
-// keepID writes the id, or finds it written.
-func keepID(path, id string) error {
+// writeClientID writes the id, or finds it written.
+func writeClientID(path, id string) error {
 	if path == "" {
 		return nil
 	}
@@ -68,7 +69,7 @@ func keepID(path, id string) error {
 		return err
 	}
 	if strings.TrimSpace(string(there)) != id {
-		return withHint(fmt.Errorf("%s holds another id", path), "move the file away; nothing was replaced")
+		return ui.WithHint(fmt.Errorf("%s holds another id", path), "move the file away; nothing was replaced")
 	}
 	return nil
 }

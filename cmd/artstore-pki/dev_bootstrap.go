@@ -11,12 +11,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/secret"
 )
 
-func devBootstrapCommand(u *ui) *cli.Command {
+func devBootstrapCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "bootstrap",
 		Usage: "make an authority if there is none, and fresh enrolment tokens",
@@ -30,63 +32,63 @@ services whose certificates have expired meanwhile. Tokens go to files (0600) on
 			dirFlag(), passwordFileFlag(),
 			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of a new authority"},
 			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach a new authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
-			spanFlag(flagLifetime, day, "lifetime of service certificates of a new authority, a `TIME` such as 36h or 14d; 10s at least"),
+			durationFlag(flagLifetime, day, "lifetime of service certificates of a new authority, a `TIME` such as 36h or 14d; 10s at least"),
 			&cli.StringSliceFlag{Name: "token", Usage: "`SERVICE[:NAME,...]=FILE` to write a token for; repeat for more"},
-			spanFlag("token-lifetime", 10*time.Minute, "how long the tokens may be used, 1h at most"),
+			durationFlag("token-lifetime", 10*time.Minute, "how long the tokens may be used, 1h at most"),
 		},
-		Action: u.runDevBootstrap,
+		Action: u.Action(runDevBootstrap),
 	}
 }
 
-func (u *ui) runDevBootstrap(c *cli.Context) error {
+func runDevBootstrap(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	var orders []tokenOrder
+	var orders []tokenRequest
 	for _, text := range c.StringSlice("token") {
-		order, err := parseTokenOrder(text)
+		order, err := parseTokenRequest(text)
 		if err != nil {
 			return err
 		}
 		orders = append(orders, order)
 	}
-	pw, err := u.password(c)
+	pw, err := passwordOf(u, c)
 	if err != nil {
 		return err
 	}
-	if err := u.ensureAuthority(c, pw); err != nil {
+	if err := ensureAuthority(u, c, pw); err != nil {
 		return err
 	}
 	for _, order := range orders {
-		opt := ca.TokenOptions{Dir: c.String(flagDir), Password: pw, Service: order.service, Names: order.names, Lifetime: spanOf(c, "token-lifetime")}
+		opt := ca.TokenOptions{Dir: c.String(flagDir), Password: pw, Service: order.service, Names: order.names, Lifetime: durationOf(c, "token-lifetime")}
 		if err := writeToken(c.Context, opt, order.path); err != nil {
 			return fmt.Errorf("making a token for %s: %w", order.service, err)
 		}
-		u.say("token for %s written to %s", order.service, order.path)
+		u.Infof("token for %s written to %s", order.service, order.path)
 	}
 	return nil
 }
 
 // ensureAuthority makes the authority in an absent or empty directory. Anything
 // else without a pki.yaml is somebody else's, or what a killed run left behind.
-func (u *ui) ensureAuthority(c *cli.Context, pw secret.String) error {
+func ensureAuthority(u *ui.UI, c *cli.Context, pw secret.String) error {
 	dir := c.String(flagDir)
-	_, err := ca.LoadConfig(dir)
+	_, err := policy.Load(dir)
 	if err == nil {
-		u.say("authority in %s kept; --name, --dns and --lifetime count for a new one only", dir)
+		u.Infof("authority in %s kept; --name, --dns and --lifetime count for a new one only", dir)
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("opening the authority in %s: %w", dir, err)
 	}
 	result, err := ca.Init(c.Context, ca.InitOptions{
-		Dir: dir, Name: c.String("name"), DNSNames: c.StringSlice("dns"), LeafLifetime: spanOf(c, flagLifetime), Password: pw,
+		Dir: dir, Name: c.String("name"), DNSNames: c.StringSlice("dns"), LeafLifetime: durationOf(c, flagLifetime), Password: pw,
 	})
 	if err != nil {
 		return fmt.Errorf("making the authority in %s: %w", dir, err)
 	}
-	u.say("authority made in %s", dir)
-	u.say("root fingerprint (SHA-256): %s", result.RootFingerprint)
+	u.Infof("authority made in %s", dir)
+	u.Infof("root fingerprint (SHA-256): %s", result.RootFingerprint)
 	return nil
 }
 
@@ -98,14 +100,14 @@ func writeToken(ctx context.Context, opt ca.TokenOptions, path string) error {
 	return durable.WriteFile(path, []byte(token.Expose()+"\n"), durable.Private)
 }
 
-// tokenOrder is one --token.
-type tokenOrder struct {
+// tokenRequest is one --token.
+type tokenRequest struct {
 	service string
 	names   []string // nil means all of the profile
 	path    string
 }
 
-func parseTokenOrder(text string) (o tokenOrder, err error) {
+func parseTokenRequest(text string) (o tokenRequest, err error) {
 	what, path, ok := strings.Cut(text, "=")
 	service, names, narrowed := strings.Cut(what, ":") // the first colon: names may be IPv6 addresses
 	if narrowed {
@@ -113,7 +115,7 @@ func parseTokenOrder(text string) (o tokenOrder, err error) {
 	}
 	o.service, o.path = service, path
 	if !ok || service == "" || path == "" || narrowed && names == "" {
-		return o, usagef("--token %q: want SERVICE=FILE or SERVICE:NAME,NAME=FILE", printable.Clean(text))
+		return o, ui.UsageErrorf("--token %q: want SERVICE=FILE or SERVICE:NAME,NAME=FILE", printable.Clean(text))
 	}
 	return o, nil
 }

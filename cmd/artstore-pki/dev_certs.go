@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -27,7 +28,7 @@ const (
 	longestDevLife = 3 * humantime.Year
 )
 
-func devCertsCommand(u *ui) *cli.Command {
+func devCertsCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "certs",
 		Usage:     "keep certificates for a developer's ArtStore in a directory",
@@ -40,7 +41,7 @@ life left. Otherwise it touches nothing. Files that it did not make are kept.
 The profiles in DIR/ca/pki.yaml say which services and names there are, and how long certificates
 live: edit it and run again. The key password stands beside the keys: for development only.`,
 		Flags: []cli.Flag{
-			spanFlag(flagLifetime, 30*day, "lifetime of the certificates in a new DIR, a `TIME` such as 36h, 14d or 2y; after that, pki.yaml says it"),
+			durationFlag(flagLifetime, 30*day, "lifetime of the certificates in a new DIR, a `TIME` such as 36h, 14d or 2y; after that, pki.yaml says it"),
 			&cli.BoolFlag{Name: flagRenew, Usage: "replace all certificates, whatever their state"},
 			&cli.BoolFlag{Name: flagDryRun, Usage: "say what would be done, and do nothing"},
 			&cli.BoolFlag{Name: flagExpired, Usage: "keep an expired certificate in DIR/fixtures/expired, too"},
@@ -48,13 +49,13 @@ live: edit it and run again. The key password stands beside the keys: for develo
 			outputFlag(outputTable, outputJSON),
 			passwordFileFlag(),
 		},
-		Action: u.runDevCerts,
+		Action: u.Action(runDevCerts),
 	}
 }
 
 // devCerts is one run of the command.
 type devCerts struct {
-	u        *ui
+	u        *ui.UI
 	dir      string
 	password secret.String
 	life     time.Duration
@@ -65,31 +66,31 @@ type devCerts struct {
 	report   *devReport
 }
 
-func (u *ui) newDevCerts(c *cli.Context) (*devCerts, error) {
+func newDevCerts(u *ui.UI, c *cli.Context) (*devCerts, error) {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return nil, err
 	}
 	d := &devCerts{
 		u: u, dir: filepath.Clean(c.Args().First()),
-		life: spanOf(c, flagLifetime), lifeSet: c.IsSet(flagLifetime), renew: c.Bool(flagRenew), dryRun: c.Bool(flagDryRun),
+		life: durationOf(c, flagLifetime), lifeSet: c.IsSet(flagLifetime), renew: c.Bool(flagRenew), dryRun: c.Bool(flagDryRun),
 		fixtures: map[string]bool{flagExpired: c.Bool(flagExpired), flagNotYetValid: c.Bool(flagNotYetValid)},
 	}
 	if c.Args().First() == "" { // an unset variable in a script; it would mean the current directory
-		return nil, usagef("the directory has an empty name")
+		return nil, ui.UsageErrorf("the directory has an empty name")
 	}
 	if d.life < shortestDevLife || d.life > longestDevLife {
-		return nil, usagef("--%s %s: want %s to %s", flagLifetime, span{Duration: d.life}, shortestDevLife, span{Duration: longestDevLife})
+		return nil, ui.UsageErrorf("--%s %s: want %s to %s", flagLifetime, longDuration{Duration: d.life}, shortestDevLife, longDuration{Duration: longestDevLife})
 	}
 	var err error
 	if d.report, err = newDevReport(u, c.String(flagOutput)); err != nil {
 		return nil, err
 	}
-	d.password, err = u.password(c)
+	d.password, err = passwordOf(u, c)
 	return d, err
 }
 
-func (u *ui) runDevCerts(c *cli.Context) error {
-	d, err := u.newDevCerts(c)
+func runDevCerts(u *ui.UI, c *cli.Context) error {
+	d, err := newDevCerts(u, c)
 	if err != nil {
 		return err
 	}
@@ -97,16 +98,16 @@ func (u *ui) runDevCerts(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := d.plan(made)
+	p, err := d.makePlan(made)
 	if err != nil {
 		return err
 	}
 	d.report.begin(p)
 	idle := !p.work()
 	if d.dryRun || idle {
-		err = d.tell(p)
+		err = d.reportPlan(p)
 	} else {
-		err = d.carryOut(c.Context, p)
+		err = d.apply(c.Context, p)
 	}
 	if ctxErr := c.Err(); ctxErr != nil {
 		return ctxErr // what failed for it is not worth a line each
@@ -116,12 +117,12 @@ func (u *ui) runDevCerts(c *cli.Context) error {
 	}
 	switch {
 	case d.dryRun:
-		d.u.say("dry run: nothing was changed")
+		d.u.Infof("dry run: nothing was changed")
 	case idle && err == nil:
-		d.u.say("nothing to do")
+		d.u.Infof("nothing to do")
 	}
 	for _, left := range p.abandoned {
-		d.u.say("%s stays, but %s has no profile for it any more", left, filepath.Join(d.authorityDir(), "pki.yaml"))
+		d.u.Infof("%s stays, but %s has no profile for it any more", left, filepath.Join(d.authorityDir(), "pki.yaml"))
 	}
 	if err == nil {
 		d.advise(p)
@@ -129,26 +130,26 @@ func (u *ui) runDevCerts(c *cli.Context) error {
 	return devHint(err)
 }
 
-// tell reports a plan that is not carried out.
-func (d *devCerts) tell(p *devPlan) (err error) {
+// reportPlan reports a plan that is not carried out.
+func (d *devCerts) reportPlan(p *devPlan) (err error) {
 	for _, item := range p.items {
-		err = errors.Join(err, d.settle(item))
+		err = errors.Join(err, d.reportItem(item))
 	}
 	return errors.Join(err, p.trustErr)
 }
 
-// settle reports an item about which nothing more will be done.
-func (d *devCerts) settle(item *devItem) error {
-	if item.verdict == toKeep && !d.dryRun {
-		item.verdict = wasKept
+// reportItem reports an item about which nothing more will be done.
+func (d *devCerts) reportItem(item *devItem) error {
+	if item.action == toKeep && !d.dryRun {
+		item.action = wasKept
 	}
 	d.report.line(item)
 	return item.err
 }
 
-// carryOut does what the plan says. One certificate that fails does not keep
+// apply does what the plan says. One certificate that fails does not keep
 // the others from being made: each is complete in itself.
-func (d *devCerts) carryOut(ctx context.Context, p *devPlan) (err error) {
+func (d *devCerts) apply(ctx context.Context, p *devPlan) (err error) {
 	err = p.trustErr
 	if p.linkTrust {
 		err = errors.Join(err, linkTrust(d.dir))
@@ -160,7 +161,7 @@ func (d *devCerts) carryOut(ctx context.Context, p *devPlan) (err error) {
 		}
 	}()
 	for _, item := range p.items {
-		if item.verdict.due() && item.err == nil {
+		if item.action.due() && item.err == nil {
 			if issuer == nil {
 				var openErr error
 				if issuer, openErr = d.openIssuer(ctx); openErr != nil {
@@ -172,7 +173,7 @@ func (d *devCerts) carryOut(ctx context.Context, p *devPlan) (err error) {
 				return err
 			}
 		}
-		err = errors.Join(err, d.settle(item))
+		err = errors.Join(err, d.reportItem(item))
 	}
 	return err
 }
@@ -185,7 +186,7 @@ func (d *devCerts) advise(p *devPlan) {
 			continue
 		}
 		file := func(name string) string { return shellWord(filepath.Join(item.dir, name)) }
-		d.u.say("next: curl --cacert %s --cert %s --key %s https://localhost:8000/health/live",
+		d.u.Infof("next: curl --cacert %s --cert %s --key %s https://localhost:8000/health/live",
 			shellWord(filepath.Join(d.dir, devTrust)), file("tls.crt"), file("tls.key"))
 		return
 	}
@@ -204,7 +205,7 @@ func shellWord(path string) string {
 
 func devHint(err error) error {
 	if errors.Is(err, fs.ErrExist) {
-		return withHint(err, "move it out of the way and run again; what this command did not make it does not touch")
+		return ui.WithHint(err, "move it out of the way and run again; what this command did not make it does not touch")
 	}
 	return err
 }

@@ -12,12 +12,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-// holding is what a directory was found to hold.
-type holding struct {
+// onDisk is what a directory was found to hold.
+type onDisk struct {
 	chain, roots []*x509.Certificate
 	missing      []string // of the three files
 	fault        error    // the reason why they cannot be read
@@ -28,12 +29,12 @@ type holding struct {
 	foreign      error    // something that is not ours to replace
 }
 
-func (h holding) usable() bool { return h.fault == nil && len(h.missing) == 0 }
+func (h onDisk) usable() bool { return h.fault == nil && len(h.missing) == 0 }
 
 var identityFiles = [...]string{"tls.crt", "tls.key", "ca.crt"}
 
 // lookAt reads the three files of a directory strictly.
-func lookAt(dir string) (h holding) {
+func lookAt(dir string) (h onDisk) {
 	if h.foreign = foreignIn(dir); h.foreign != nil {
 		return h
 	}
@@ -66,7 +67,7 @@ func unfinishedIn(dir string) bool {
 	return err == nil && slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), "pending-") })
 }
 
-func (h *holding) parse(data map[string][]byte) {
+func (h *onDisk) parse(data map[string][]byte) {
 	key, err := pemfile.PrivateKey(data["tls.key"])
 	if err != nil {
 		h.fault = fmt.Errorf("tls.key: %w", err)
@@ -80,7 +81,7 @@ func (h *holding) parse(data map[string][]byte) {
 		h.fault = fmt.Errorf("tls.crt: %w", err)
 		return
 	}
-	h.fits = pemfile.Fits(h.chain[0], key)
+	h.fits = certs.Fits(h.chain[0], key)
 }
 
 // foreignIn finds what enroll will refuse to replace, so that a dry run tells,
@@ -98,15 +99,15 @@ func foreignIn(dir string) error {
 	return nil
 }
 
-// moment is what a decision is made against.
-type moment struct {
+// decisionInput is what a decision is made against.
+type decisionInput struct {
 	now   time.Time
 	facts authorityFacts
 }
 
 // decide says what to do about a certificate, and every reason why it cannot
 // stay. It is pure: what it needs to know was looked at before.
-func decide(item *devItem, h holding, m moment) (verdict, []string) {
+func decide(item *devItem, h onDisk, m decisionInput) (itemAction, []string) {
 	switch {
 	case len(h.missing) == len(identityFiles):
 		return toMake, nil
@@ -127,7 +128,7 @@ func decide(item *devItem, h holding, m moment) (verdict, []string) {
 	add(!issuedBy(h.chain, m.facts), "issuer changed")
 	add(!sameCertificates(h.roots, m.facts.roots), "trust bundle changed")
 	why = append(why, h.differs...)
-	reason := timely(item.fixture, h.chain[0], m.now)
+	reason := checkDates(item.fixture, h.chain[0], m.now)
 	add(reason != "", reason)
 	if len(why) > 0 {
 		return toReplace, why
@@ -152,9 +153,9 @@ func sameCertificates(a, b []*x509.Certificate) bool {
 	return bytes.Equal(pemfile.EncodeCertificates(a), pemfile.EncodeCertificates(b))
 }
 
-// timely returns why the dates will not do: a fixture must stay outside of its
+// checkDates returns why the dates will not do: a fixture must stay outside of its
 // life, anything else needs more than a third of it.
-func timely(fixture string, leaf *x509.Certificate, now time.Time) string {
+func checkDates(fixture string, leaf *x509.Certificate, now time.Time) string {
 	before, over := now.Before(leaf.NotBefore), !now.Before(leaf.NotAfter)
 	switch {
 	case fixture == flagExpired && over, fixture == flagNotYetValid && now.Add(day).Before(leaf.NotBefore):

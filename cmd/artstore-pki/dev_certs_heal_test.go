@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
 // TestDevCertsHeals takes away or damages one piece at a time, as a crash, a
 // stray command or another program may, and lets the next run find it.
 func TestDevCertsHeals(t *testing.T) {
+	long(t, "it makes certificates again and again")
 	dir := devCertsPlain(t, 30*day, "--expired")
 	file := func(name string) string { return filepath.Join(dir, name) }
 	do := func(errs ...error) {
@@ -59,10 +61,10 @@ func TestDevCertsHeals(t *testing.T) {
 			c.harm()
 			code, out, talk := devCertsRun(t, dir)
 			line := lineOf(out, file("localhost"))
-			if code != exitOK || !strings.HasPrefix(line, c.state+" ") || !strings.Contains(line, "  "+c.why) {
+			if code != ui.ExitOK || !strings.HasPrefix(line, c.state+" ") || !strings.Contains(line, "  "+c.why) {
 				t.Errorf("exit status %d, %q, want %s because %q\n%s", code, line, c.state, c.why, talk)
 			}
-			if code, _, talk := devCertsRun(t, dir); code != exitOK || !strings.HasPrefix(talk, "nothing to do\n") {
+			if code, _, talk := devCertsRun(t, dir); code != ui.ExitOK || !strings.HasPrefix(talk, "nothing to do\n") {
 				t.Errorf("afterwards: exit status %d, %s", code, talk)
 			}
 			if left, _ := filepath.Glob(file("*/pending-*")); len(left) > 0 || len(globAll(t, file(devUnfinished+"*"))) > 0 {
@@ -83,14 +85,14 @@ func TestDevCertsOtherAuthority(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, "ca")); err != nil {
 		t.Fatal(err)
 	}
-	if code, out, talk := devCertsRun(t, dir); code != exitFailure || out != "" || !strings.Contains(talk, "directory is not empty") {
+	if code, out, talk := devCertsRun(t, dir); code != ui.ExitFailure || out != "" || !strings.Contains(talk, "directory is not empty") {
 		t.Errorf("without an authority: exit status %d\n%s%s", code, out, talk)
 	}
 	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(dir, "ca"), PlainKeys: true}); err != nil { // the profiles of init
 		t.Fatal(err)
 	}
 	code, out, talk := devCertsRun(t, dir)
-	if line := lineOf(out, filepath.Join(dir, "admin-module")); code != exitOK || !strings.Contains(line, "issuer changed; trust bundle changed; lifetime changed") {
+	if line := lineOf(out, filepath.Join(dir, "admin-module")); code != ui.ExitOK || !strings.Contains(line, "issuer changed; trust bundle changed; lifetime changed") {
 		t.Errorf("exit status %d, %q\n%s", code, line, talk)
 	}
 	for _, name := range []string{"fixtures/expired", "localhost", "storage-element-03"} {
@@ -101,7 +103,7 @@ func TestDevCertsOtherAuthority(t *testing.T) {
 	if a, b := devPool(t, filepath.Join(dir, "ca.crt")), devPool(t, filepath.Join(dir, "admin-module", "ca.crt")); !a.Equal(b) {
 		t.Error("the trust bundles differ")
 	}
-	if code, _, talk := devCertsRun(t, dir, "--expired"); code != exitFailure || !strings.Contains(talk, "--expired: there is no profile localhost") {
+	if code, _, talk := devCertsRun(t, dir, "--expired"); code != ui.ExitFailure || !strings.Contains(talk, "--expired: there is no profile localhost") {
 		t.Errorf("fixtures without a profile: exit status %d, %s", code, talk)
 	}
 }
@@ -109,15 +111,16 @@ func TestDevCertsOtherAuthority(t *testing.T) {
 // TestDevCertsInterrupted stops a run after each of its first lines; what it
 // leaves is not in the way of the next.
 func TestDevCertsInterrupted(t *testing.T) {
+	long(t, "it interrupts many runs")
 	t.Parallel() // with the other long ones, most of which wait
 	dir := devCertsPlain(t, 30*day)
 	for n := range 4 {
 		ctx, cancel := context.WithCancel(t.Context())
 		out := &stopAfter{lines: n, stop: cancel}
 		var talk strings.Builder
-		code := run(ctx, stdio{in: strings.NewReader(""), out: out, err: &talk, getenv: func(string) string { return "" }}, []string{"artstore-pki", "dev", "certs", "--renew", dir})
+		code := run(ctx, ui.Streams{In: strings.NewReader(""), Out: out, Err: &talk, Getenv: func(string) string { return "" }}, []string{"artstore-pki", "dev", "certs", "--renew", dir})
 		cancel()
-		if code != exitInterrupted || !strings.HasSuffix(talk.String(), "artstore-pki: interrupted\n") {
+		if code != ui.ExitInterrupted || !strings.HasSuffix(talk.String(), "artstore-pki: interrupted\n") {
 			t.Fatalf("after %d lines: exit status %d\n%s", n, code, talk.String())
 		}
 	}
@@ -130,7 +133,7 @@ func TestDevCertsInterrupted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if code, out, talk := devCertsRun(t, dir); code != exitOK || strings.Count(out, "made ") != len(devNames) {
+	if code, out, talk := devCertsRun(t, dir); code != ui.ExitOK || strings.Count(out, "made ") != len(devNames) {
 		t.Errorf("exit status %d\n%s%s", code, out, talk)
 	}
 	if left := globAll(t, filepath.Join(dir, ".*")); len(left) > 0 {

@@ -20,6 +20,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/rotation"
@@ -39,15 +41,15 @@ const (
 
 // devProfiles gives each service of ArtStore a key of its own and both of its
 // names: code says admin-module, the containers are called artstore_admin_module.
-func devProfiles() map[string]ca.Profile {
+func devProfiles() map[string]policy.Profile {
 	local := []string{devLocal, "127.0.0.1", "::1"}
-	profiles := map[string]ca.Profile{devLocal: {Names: local}}
+	profiles := map[string]policy.Profile{devLocal: {Names: local}}
 	for _, service := range []string{
 		"admin-module", "storage-element", "storage-element-01", "storage-element-02", "storage-element-03",
 		"ingester-module", "query-module",
 	} {
 		container := "artstore_" + strings.ReplaceAll(service, "-", "_")
-		profiles[service] = ca.Profile{Names: append([]string{service, container}, local...)}
+		profiles[service] = policy.Profile{Names: append([]string{service, container}, local...)}
 	}
 	return profiles
 }
@@ -74,7 +76,7 @@ func (d *devCerts) prepare(ctx context.Context) (made bool, err error) {
 			d.dir, entries[i].Name(), devAuthority, durable.ErrNotEmpty)
 	}
 	if d.dryRun {
-		d.u.say("an authority would be made in %s", d.authorityDir())
+		d.u.Infof("an authority would be made in %s", d.authorityDir())
 		return false, nil
 	}
 	if err := d.makeAuthority(ctx); err != nil {
@@ -122,9 +124,9 @@ func (d *devCerts) makeAuthority(ctx context.Context) error {
 	if err := durable.SyncDir(d.dir); err != nil {
 		return err
 	}
-	d.u.say("authority made in %s, root fingerprint (SHA-256): %s", d.authorityDir(), result.RootFingerprint)
+	d.u.Infof("authority made in %s, root fingerprint (SHA-256): %s", d.authorityDir(), result.RootFingerprint)
 	if result.PasswordFile != "" {
-		d.u.say("for development only: the password of its keys was generated and stands beside them")
+		d.u.Infof("for development only: the password of its keys was generated and stands beside them")
 	}
 	return nil
 }
@@ -151,7 +153,7 @@ type devIssuer struct {
 
 func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
 	// Errors alone: that services share localhost with the authority is what they are for here.
-	i := &devIssuer{dir: d.authorityDir(), password: d.password, logger: d.u.logger(slog.LevelError)}
+	i := &devIssuer{dir: d.authorityDir(), password: d.password, logger: d.u.Logger(slog.LevelError)}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
 	i.stop = stop
 	i.running, run = errgroup.WithContext(run)
@@ -160,7 +162,7 @@ func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
 			err = fmt.Errorf("starting the authority in %s: %w", i.dir, err)
 			hinted := lossHint(err, i.dir)
 			if hinted == nil {
-				hinted = withHint(err, "if its keys have a password of their own, --%s names the file", flagPasswordFile)
+				hinted = ui.WithHint(err, "if its keys have a password of their own, --%s names the file", flagPasswordFile)
 			}
 			err = errors.Join(hinted, i.Close())
 		}
@@ -204,14 +206,14 @@ func (i *devIssuer) obtain(ctx context.Context, item *devItem) {
 	}
 	m, err := get(ctx, item)
 	if err != nil {
-		item.verdict, item.err = failed, fmt.Errorf("making the certificate in %s: %w", item.dir, err)
+		item.action, item.err = failed, fmt.Errorf("making the certificate in %s: %w", item.dir, err)
 		return
 	}
 	item.until = m.Certificate.Leaf.NotAfter
-	if item.verdict == toMake {
-		item.verdict = wasMade
+	if item.action == toMake {
+		item.action = wasMade
 	} else {
-		item.verdict = replaced
+		item.action = replaced
 	}
 }
 
@@ -225,9 +227,9 @@ func (i *devIssuer) enrol(ctx context.Context, item *devItem) (rotation.Material
 }
 
 // keyTypeFor is the default where the profile allows it, else what it lists first.
-func keyTypeFor(p ca.Profile) enroll.KeyType {
-	if len(p.KeyTypes) == 0 || slices.Contains(p.KeyTypes, string(enroll.ECP256)) {
-		return enroll.ECP256
+func keyTypeFor(p policy.Profile) enroll.KeyType {
+	if len(p.KeyTypes) == 0 || slices.Contains(p.KeyTypes, "EC-P256") {
+		return "EC-P256"
 	}
 	return enroll.KeyType(p.KeyTypes[0])
 }

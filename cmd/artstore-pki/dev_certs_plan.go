@@ -12,31 +12,32 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-// verdict is what is to be done about one certificate, and then what was done.
-type verdict string
+// itemAction is what is to be done about one certificate, and then what was done.
+type itemAction string
 
 const (
-	toKeep    verdict = "keep"
-	toMake    verdict = "make"
-	toReplace verdict = "replace"
-	wasKept   verdict = "kept"
-	wasMade   verdict = "made"
-	replaced  verdict = "replaced"
-	failed    verdict = "failed"
+	toKeep    itemAction = "keep"
+	toMake    itemAction = "make"
+	toReplace itemAction = "replace"
+	wasKept   itemAction = "kept"
+	wasMade   itemAction = "made"
+	replaced  itemAction = "replaced"
+	failed    itemAction = "failed"
 )
 
-func (v verdict) due() bool { return v == toMake || v == toReplace }
+func (v itemAction) due() bool { return v == toMake || v == toReplace }
 
 // devItem is one directory with a certificate in it.
 type devItem struct {
 	service string // its profile
 	fixture string // flagExpired or flagNotYetValid; "" for what services use
 	dir     string
-	profile ca.Profile
-	verdict verdict
+	profile policy.Profile
+	action  itemAction
 	reasons []string
 	until   time.Time // end of the certificate; zero for one that is not there
 	err     error
@@ -58,12 +59,12 @@ type devPlan struct {
 }
 
 func (p *devPlan) work() bool {
-	return p.linkTrust || slices.ContainsFunc(p.items, func(i *devItem) bool { return i.verdict.due() && i.err == nil })
+	return p.linkTrust || slices.ContainsFunc(p.items, func(i *devItem) bool { return i.action.due() && i.err == nil })
 }
 
 // authorityFacts is what the state directory says without opening the authority.
 type authorityFacts struct {
-	config ca.Config
+	config policy.Config
 	roots  []*x509.Certificate
 	issuer *x509.Certificate // the intermediate that signs now
 }
@@ -71,7 +72,7 @@ type authorityFacts struct {
 // readAuthority reads the copies that the authority keeps for others; should a
 // crash have left them old, they still describe certificates that are good.
 func readAuthority(dir string) (a authorityFacts, err error) {
-	if a.config, err = ca.LoadConfig(dir); err != nil {
+	if a.config, err = policy.Load(dir); err != nil {
 		return a, err
 	}
 	if a.roots, err = readCertificates(filepath.Join(dir, "certs", "root_ca.crt")); err != nil {
@@ -85,29 +86,29 @@ func readAuthority(dir string) (a authorityFacts, err error) {
 	return a, nil
 }
 
-// plan looks at everything and decides, without changing anything. made is
+// makePlan looks at everything and decides, without changing anything. made is
 // false only in a dry run for a directory that has no authority yet.
-func (d *devCerts) plan(made bool) (*devPlan, error) {
-	facts := authorityFacts{config: ca.Config{Profiles: devProfiles()}}
+func (d *devCerts) makePlan(made bool) (*devPlan, error) {
+	facts := authorityFacts{config: policy.Config{Profiles: devProfiles()}}
 	if made {
 		var err error
 		if facts, err = readAuthority(d.authorityDir()); err != nil {
-			return nil, withHint(err, "put %s right, or begin anew in another directory", d.authorityDir())
+			return nil, ui.WithHint(err, "put %s right, or begin anew in another directory", d.authorityDir())
 		}
 		if has := facts.config.Lifetime.Default; d.lifeSet && has != d.life {
-			return nil, withHint(fmt.Errorf("--%s %s: certificates in %s live %s", flagLifetime, span{Duration: d.life}, d.dir, span{Duration: has}),
+			return nil, ui.WithHint(fmt.Errorf("--%s %s: certificates in %s live %s", flagLifetime, longDuration{Duration: d.life}, d.dir, longDuration{Duration: has}),
 				"set lifetime.default (and max) in %s and run again without --%s", filepath.Join(d.authorityDir(), "pki.yaml"), flagLifetime)
 		}
 	}
 	p := &devPlan{}
 	for _, service := range slices.Sorted(maps.Keys(facts.config.Profiles)) {
 		if service == devFixtures || service == devTrust {
-			return nil, withHint(fmt.Errorf("reading the profiles: %q cannot be a service here: %s is something else",
+			return nil, ui.WithHint(fmt.Errorf("reading the profiles: %q cannot be a service here: %s is something else",
 				service, filepath.Join(d.dir, service)), "give the profile another name")
 		}
 		profile := facts.config.Profiles[service]
 		if len(profile.Names) == 0 {
-			return nil, withHint(fmt.Errorf("reading the profiles: profiles.%s lists no names, so there is no telling what its certificate would be for", service),
+			return nil, ui.WithHint(fmt.Errorf("reading the profiles: profiles.%s lists no names, so there is no telling what its certificate would be for", service),
 				"list them in %s: patterns and wildcards say only what may be asked for", filepath.Join(d.authorityDir(), "pki.yaml"))
 		}
 		p.items = append(p.items, &devItem{service: service, dir: filepath.Join(d.dir, service), profile: profile})
@@ -125,7 +126,7 @@ func (d *devCerts) plan(made bool) (*devPlan, error) {
 
 // addFixtures takes those asked for now and those asked for once: one that went
 // stale would make a test pass for the wrong reason.
-func (d *devCerts) addFixtures(p *devPlan, profiles map[string]ca.Profile) error {
+func (d *devCerts) addFixtures(p *devPlan, profiles map[string]policy.Profile) error {
 	profile, ok := profiles[devLocal]
 	for _, kind := range []string{flagExpired, flagNotYetValid} {
 		dir := filepath.Join(d.dir, devFixtures, kind)
@@ -134,7 +135,7 @@ func (d *devCerts) addFixtures(p *devPlan, profiles map[string]ca.Profile) error
 		case ok && (err == nil || d.fixtures[kind]):
 			p.items = append(p.items, &devItem{service: devLocal, fixture: kind, dir: dir, profile: profile})
 		case d.fixtures[kind]:
-			return withHint(fmt.Errorf("--%s: there is no profile %s, whose names it would have", kind, devLocal),
+			return ui.WithHint(fmt.Errorf("--%s: there is no profile %s, whose names it would have", kind, devLocal),
 				"put it back into %s", filepath.Join(d.authorityDir(), "pki.yaml"))
 		case err == nil:
 			p.abandoned = append(p.abandoned, dir)
@@ -143,32 +144,32 @@ func (d *devCerts) addFixtures(p *devPlan, profiles map[string]ca.Profile) error
 	return nil
 }
 
-// judge fills in verdict and reasons.
+// judge fills in action and reasons.
 func (d *devCerts) judge(item *devItem, facts authorityFacts) {
 	h := lookAt(item.dir)
 	if len(h.chain) > 0 {
 		item.until = h.chain[0].NotAfter
 	}
 	if h.foreign != nil {
-		item.verdict, item.err = failed, fmt.Errorf("making the certificate of %s: %w", item.service, h.foreign)
+		item.action, item.err = failed, fmt.Errorf("making the certificate of %s: %w", item.service, h.foreign)
 		return
 	}
 	if h.usable() {
 		differs, err := facts.config.Deviations(item.service, h.chain)
 		if err != nil {
-			item.verdict, item.err = failed, err
+			item.action, item.err = failed, err
 			return
 		}
 		h.differs = differs
 	}
-	item.verdict, item.reasons = decide(item, h, moment{now: time.Now(), facts: facts})
-	if d.renew && item.verdict == toKeep {
-		item.verdict, item.reasons = toReplace, []string{"--" + flagRenew}
+	item.action, item.reasons = decide(item, h, decisionInput{now: time.Now(), facts: facts})
+	if d.renew && item.action == toKeep {
+		item.action, item.reasons = toReplace, []string{"--" + flagRenew}
 	}
 }
 
 // abandoned finds directories of ours whose profile was taken out of pki.yaml.
-func (d *devCerts) abandoned(profiles map[string]ca.Profile) (dirs []string) {
+func (d *devCerts) abandoned(profiles map[string]policy.Profile) (dirs []string) {
 	entries, err := os.ReadDir(d.dir)
 	if err != nil {
 		return nil // a dry run without a directory

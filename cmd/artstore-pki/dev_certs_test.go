@@ -14,14 +14,15 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // devCertsRun runs the command and returns its status and what it printed.
 func devCertsRun(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, talk strings.Builder
-	code = run(t.Context(), stdio{in: strings.NewReader(""), out: &out, err: &talk, getenv: func(string) string { return "" }},
+	code = run(t.Context(), ui.Streams{In: strings.NewReader(""), Out: &out, Err: &talk, Getenv: func(string) string { return "" }},
 		append([]string{"artstore-pki", "dev", "certs"}, args...))
 	return code, out.String(), talk.String()
 }
@@ -30,7 +31,7 @@ func devCertsRun(t *testing.T, args ...string) (code int, stdout, stderr string)
 func devCertsDir(t *testing.T, args ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "not", "there", "certs")
-	if code, out, talk := devCertsRun(t, append(args, dir)...); code != exitOK {
+	if code, out, talk := devCertsRun(t, append(args, dir)...); code != ui.ExitOK {
 		t.Fatalf("exit status %d\n%s%s", code, out, talk)
 	}
 	return dir
@@ -45,7 +46,7 @@ func devCertsPlain(t *testing.T, life time.Duration, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code, out, talk := devCertsRun(t, append(args, dir)...); code != exitOK {
+	if code, out, talk := devCertsRun(t, append(args, dir)...); code != ui.ExitOK {
 		t.Fatalf("exit status %d\n%s%s", code, out, talk)
 	}
 	return dir
@@ -169,7 +170,7 @@ func devHandshakes(t *testing.T, dir string) {
 
 func leafNamesOf(t *testing.T, dir string) []string {
 	t.Helper()
-	return pemfile.Names(devPair(t, dir).Leaf)
+	return certs.Names(devPair(t, dir).Leaf)
 }
 
 func equalSets(a, b []string) bool {
@@ -226,7 +227,7 @@ func TestShellWord(t *testing.T) {
 
 func TestDevCertsUsage(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "certs")
-	if code, _, talk := devCertsRun(t, ""); code != exitUsage || !strings.Contains(talk, "empty name") {
+	if code, _, talk := devCertsRun(t, ""); code != ui.ExitUsage || !strings.Contains(talk, "empty name") {
 		t.Errorf("an empty name: exit status %d, %s", code, talk)
 	}
 	for _, c := range []struct {
@@ -244,7 +245,7 @@ func TestDevCertsUsage(t *testing.T) {
 		{dir + " --p12", "flag provided but not defined"},
 	} {
 		code, out, talk := devCertsRun(t, strings.Fields(c.args)...)
-		if code != exitUsage || out != "" || !strings.Contains(talk, c.want) {
+		if code != ui.ExitUsage || out != "" || !strings.Contains(talk, c.want) {
 			t.Errorf("%q: exit status %d, %q; want %q", c.args, code, talk, c.want)
 		}
 		if _, err := os.Stat(dir); err == nil {
@@ -266,16 +267,16 @@ func TestDevCertsManifest(t *testing.T) {
 		code           int
 		want           string
 	}{
-		{"no YAML", "profiles:", "profiles", exitFailure, "reading configuration"},
-		{"a misspelt key", "    names: [\"localhost\"", "    nams: [\"localhost\"", exitFailure, `unknown key "nams"`},
-		{"a wildcard", `["localhost"`, `["*.localhost"`, exitFailure, "is a wildcard"},
-		{"patterns alone", `  "query-module":`, "  \"workers\": {patterns: [\"*.workers.internal\"]}\n  \"query-module\":", exitFailure, "profiles.workers lists no names"},
-		{"a service in the place of fixtures", `  "query-module":`, `  "fixtures":`, exitFailure, `"fixtures" cannot be a service here`},
-		{"a service in the place of the bundle", `  "query-module":`, `  "ca.crt":`, exitFailure, `"ca.crt" cannot be a service here`},
-		{"a service out of the directory", `  "query-module":`, `  "../query-module":`, exitFailure, "a service name has"},
-		{"a key that nothing here makes", `    names: ["localhost"`, "    key_types: [RSA-2048]\n    names: [\"localhost\"", exitFailure, `unknown key type`},
-		{"another kind of key", `    names: ["localhost"`, "    key_types: [Ed25519]\n    names: [\"localhost\"", exitOK, ""},
-		{"as client only", `    names: ["localhost"`, "    usages: [client]\n    names: [\"localhost\"", exitOK, ""},
+		{"no YAML", "profiles:", "profiles", ui.ExitFailure, "reading configuration"},
+		{"a misspelt key", "    names: [\"localhost\"", "    nams: [\"localhost\"", ui.ExitFailure, `unknown key "nams"`},
+		{"a wildcard", `["localhost"`, `["*.localhost"`, ui.ExitFailure, "is a wildcard"},
+		{"patterns alone", `  "query-module":`, "  \"workers\": {patterns: [\"*.workers.internal\"]}\n  \"query-module\":", ui.ExitFailure, "profiles.workers lists no names"},
+		{"a service in the place of fixtures", `  "query-module":`, `  "fixtures":`, ui.ExitFailure, `"fixtures" cannot be a service here`},
+		{"a service in the place of the bundle", `  "query-module":`, `  "ca.crt":`, ui.ExitFailure, `"ca.crt" cannot be a service here`},
+		{"a service out of the directory", `  "query-module":`, `  "../query-module":`, ui.ExitFailure, "a service name has"},
+		{"a key that nothing here makes", `    names: ["localhost"`, "    key_types: [RSA-2048]\n    names: [\"localhost\"", ui.ExitFailure, `unknown key type`},
+		{"another kind of key", `    names: ["localhost"`, "    key_types: [Ed25519]\n    names: [\"localhost\"", ui.ExitOK, ""},
+		{"as client only", `    names: ["localhost"`, "    usages: [client]\n    names: [\"localhost\"", ui.ExitOK, ""},
 	} {
 		text := strings.Replace(string(good), c.old, c.new, 1)
 		if text == string(good) {
@@ -288,7 +289,7 @@ func TestDevCertsManifest(t *testing.T) {
 		if code != c.code || !strings.Contains(talk, c.want) {
 			t.Errorf("%s: exit status %d, %q\n%s", c.name, code, talk, out)
 		}
-		if c.code == exitOK && strings.Count(out, "replaced ") != 1 {
+		if c.code == ui.ExitOK && strings.Count(out, "replaced ") != 1 {
 			t.Errorf("%s: %s", c.name, out)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -24,9 +25,9 @@ const (
 
 var errUploadsFailed = errors.New("uploads failed")
 
-func devIngesterCommand(u *ui) *cli.Command {
-	flags := append(append(settingsFlags(), u.logFlags(slog.LevelInfo)...),
-		spanFlag("every", time.Second, "pause between two files for one Storage Element"),
+func devIngesterCommand(u *ui.UI) *cli.Command {
+	flags := append(append(settingsFlags(), u.LogFlags(slog.LevelInfo)...),
+		durationFlag("every", time.Second, "pause between two files for one Storage Element"),
 		&cli.Int64Flag{Name: "count", Usage: "stop after this many files in all; 0 goes on until told to stop"},
 		metricsFlag(""),
 	)
@@ -39,36 +40,36 @@ stop are finished; then it prints the totals. The exit status is 1 if any upload
 It is ready while its certificate is valid and the last upload to each succeeded.`,
 		Flags:              flags,
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
-		Action:             u.runDevIngester,
+		Action:             u.Action(runDevIngester),
 	}
 }
 
-func (u *ui) runDevIngester(c *cli.Context) (err error) {
+func runDevIngester(u *ui.UI, c *cli.Context) (err error) {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	given, err := u.settings(c)
+	given, err := readSettings(u, c)
 	if err != nil {
 		return err
 	}
 	switch {
 	case !given.TLS.Enabled:
-		return usagef("TLS__ENABLED=false: this command shows rotation, which needs TLS")
+		return ui.UsageErrorf("TLS__ENABLED=false: this command shows rotation, which needs TLS")
 	case given.Storage.Registry != "":
-		return usagef("ADMIN_MODULE__REGISTRY_URL: this command uploads to every Storage Element by name")
+		return ui.UsageErrorf("ADMIN_MODULE__REGISTRY_URL: this command uploads to every Storage Element by name")
 	}
-	logger := u.logger(slog.LevelInfo)
-	a, err := u.openAccess(c, given, logger)
+	logger := u.Logger(slog.LevelInfo)
+	a, err := openAccess(u, c, given, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.close(c.Context)) }()
-	in := &ingester{u: u, id: a.id, every: spanOf(c, "every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
+	in := &ingester{u: u, id: a.id, every: durationOf(c, "every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
 	_, _ = rand.Read(in.content) // never fails (Go 1.24)
 	served := identityMetrics(c, a.id, in.ready)
 	a.cfg.Observer = newIngestMetrics(served.registry).observe
 	for _, url := range given.Storage.URLs {
-		client, err := a.client(onlyTo(a.cfg, url))
+		client, err := a.client(forElement(a.cfg, url))
 		if err != nil {
 			return err
 		}
@@ -79,7 +80,7 @@ func (u *ui) runDevIngester(c *cli.Context) (err error) {
 
 // ingester uploads to several Storage Elements with one identity.
 type ingester struct {
-	u       *ui
+	u       *ui.UI
 	id      *rotation.Identity
 	every   time.Duration
 	count   int64  // files in all; 0: no end
@@ -103,7 +104,7 @@ func (in *ingester) run(c *cli.Context, served metricsServer) error {
 		return err
 	}
 	aside.Go(func() error {
-		every(ctxAside, ingestSays, func(int) { in.u.say("ingester: %s", in.totals()) })
+		every(ctxAside, ingestSays, func(int) { in.u.Infof("ingester: %s", in.summary()) })
 		return nil
 	})
 	var work errgroup.Group
@@ -113,7 +114,7 @@ func (in *ingester) run(c *cli.Context, served metricsServer) error {
 	err := work.Wait()
 	stop()
 	err = errors.Join(err, aside.Wait())
-	in.u.say("ingester: stopped: %s", in.totals())
+	in.u.Infof("ingester: stopped: %s", in.summary())
 	if err == nil && in.failures() > 0 {
 		err = errUploadsFailed
 	}
@@ -133,10 +134,10 @@ func (in *ingester) feed(ctx context.Context, s *sink) (err error) {
 		size, at := ingestMin+n*7919%(ingestMax-ingestMin), n*4099%(len(in.content)-ingestMax) // primes: both wander over their range
 		file, uploadErr := s.upload(ctx, fmt.Sprintf("ingested-%06d.bin", n), in.content[at:at+size])
 		if uploadErr != nil {
-			in.u.say("ingester: %v", uploadErr)
+			in.u.Infof("ingester: %v", uploadErr)
 			return
 		}
-		if err = in.u.print("%s  %s  %d  %s", file.FileID, file.SHA256, file.Size, s.url); err != nil {
+		if err = in.u.Outf("%s  %s  %d  %s", file.FileID, file.SHA256, file.Size, s.url); err != nil {
 			stop()
 		}
 	})
@@ -160,7 +161,7 @@ func (in *ingester) failures() (n int64) {
 	return n
 }
 
-func (in *ingester) totals() string {
+func (in *ingester) summary() string {
 	var uploads, bytes, tokens int64
 	for _, s := range in.sinks {
 		uploads += s.uploads.Load()
@@ -169,5 +170,5 @@ func (in *ingester) totals() string {
 	}
 	leaf := in.id.Current().Leaf()
 	return fmt.Sprintf("uploads %d (%s)  failures %d  tokens %d  certificate until %s",
-		uploads, sizeText(bytes), in.failures(), tokens, leaf.NotAfter.Local().Format(time.TimeOnly))
+		uploads, ui.Size(bytes), in.failures(), tokens, leaf.NotAfter.Local().Format(time.TimeOnly))
 }

@@ -16,7 +16,7 @@ func FuzzTokenOrder(f *testing.F) {
 	f.Add("=x")
 	f.Add("ingester=")
 	f.Fuzz(func(t *testing.T, text string) {
-		o, err := parseTokenOrder(text)
+		o, err := parseTokenRequest(text)
 		if err != nil {
 			return
 		}

@@ -9,13 +9,15 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
 // Every command line in the documents is one that the program has, with the flags
 // that it has. Prose is not parsed: what stands as code is, in blocks, in
 // sentences and in tables.
 func TestDocsNameRealCommands(t *testing.T) {
-	app, count := newApp(newUI(stdio{getenv: func(string) string { return "" }})), 0
+	app, count := newApp(ui.New(ui.Streams{Getenv: func(string) string { return "" }})), 0
 	for _, path := range documents(t) {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -42,7 +44,7 @@ func TestDocsNameRealCommands(t *testing.T) {
 
 // The finder finds what the test is for.
 func TestCommandLines(t *testing.T) {
-	app := newApp(newUI(stdio{getenv: func(string) string { return "" }}))
+	app := newApp(ui.New(ui.Streams{Getenv: func(string) string { return "" }}))
 	doc := "Run `artstore-pki rotate --now`.\n\n| a | `revoke --fil` | `list` |\n\n```\n$ artstore-pki token a b --dirr ca >t  # -x\n" +
 		"artstore-pki show SERIAL --output \\\n   --bad; x=\"$(artstore-pki fingerprint --dir ca more)\"\n```\n\n" +
 		"    go run ./cmd/artstore-pki log prove\n\n`artstore-pki COMMAND --help`, `revoke`, `artstore-pki`, `restore it --all`\n"

@@ -20,6 +20,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )

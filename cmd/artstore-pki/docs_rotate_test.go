@@ -11,13 +11,14 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // TestRotationProgram builds the program of docs/operations.md as it stands there,
 // and rotates with it: an intermediate beside a running authority, which signs with
 // it after SIGHUP, then a root.
 func TestRotationProgram(t *testing.T) {
+	long(t, "it builds a program and rotates a root")
 	t.Parallel()
 	_, rest, _ := strings.Cut(readDoc(t, "operations.md"), "<!-- rotate.go: built and run by a test -->\n```go\n")
 	source, _, found := strings.Cut(rest, "```\n<!-- /rotate.go -->")
@@ -63,7 +64,7 @@ func TestRotationProgram(t *testing.T) {
 		t.Errorf("services that do not trust the new root yet: %q", got)
 	}
 	run("activate", added)
-	if now, err := ca.ActiveRoot(filepath.Join(w.dir, "ca")); err != nil || pemfile.Fingerprint(now) != added {
+	if now, err := ca.ActiveRoot(filepath.Join(w.dir, "ca")); err != nil || certs.Fingerprint(now) != added {
 		t.Errorf("the active root is not %s, %v", added, err)
 	}
 }
@@ -79,5 +80,5 @@ func (w *killWorld) issuer(t *testing.T, url string) string {
 	w.ok(t, "issue", "--ca-url", url, "--token-file", "token", "--out", "id")
 	chain, err := readCertificates(filepath.Join(w.dir, "id", "tls.crt"))
 	must(t, err)
-	return pemfile.Fingerprint(chain[1])
+	return certs.Fingerprint(chain[1])
 }

@@ -115,13 +115,26 @@ func TestHintsAreExplained(t *testing.T) {
 	}
 }
 
-// hints are the literal texts given to withHint, constants named hint…, and what hintFor returns.
+// hints are the literal texts given to WithHint, constants named hint…, and what
+// hintFor returns, in the command and in the packages below it.
 func hints(t *testing.T) (out []string) {
 	t.Helper()
-	inspect(t, ".", func(n ast.Node) {
+	below, err := filepath.Glob(filepath.Join("internal", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range append(below, ".") {
+		out = append(out, hintsIn(t, dir)...)
+	}
+	return out
+}
+
+func hintsIn(t *testing.T, dir string) (out []string) {
+	t.Helper()
+	inspect(t, dir, func(n ast.Node) {
 		switch n := n.(type) {
 		case *ast.CallExpr:
-			if f, ok := n.Fun.(*ast.Ident); ok && f.Name == "withHint" && len(n.Args) > 1 {
+			if name := calledName(n); name == "WithHint" && len(n.Args) > 1 {
 				out = append(out, literal(n.Args[1]))
 			}
 		case *ast.ValueSpec:
@@ -141,6 +154,17 @@ func hints(t *testing.T) (out []string) {
 		}
 	})
 	return out
+}
+
+// calledName is the name of a called function, without its package.
+func calledName(call *ast.CallExpr) string {
+	switch f := call.Fun.(type) {
+	case *ast.Ident:
+		return f.Name
+	case *ast.SelectorExpr:
+		return f.Sel.Name
+	}
+	return ""
 }
 
 func literal(e ast.Expr) string {

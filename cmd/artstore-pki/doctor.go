@@ -1,13 +1,12 @@
 package main
 
 import (
-	"fmt"
 	"net/http"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -18,7 +17,7 @@ const statusesDoctor = `   0    all is well
    3    there are warnings
    130  interrupted`
 
-func doctorCommand(u *ui) *cli.Command {
+func doctorCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
 		Usage: "look for what is wrong with an authority, and change nothing",
@@ -29,47 +28,47 @@ also compares the record with its log; "artstore-pki log verify" says more about
 		Flags: []cli.Flag{dirFlag(), passwordFileFlag(), outputFlag(outputText, outputJSON),
 			&cli.BoolFlag{Name: "log", Usage: "compare the whole record with its log"}},
 		CustomHelpTemplate: commandHelpHead + statusesDoctor + "\n",
-		Action:             u.runDoctor,
+		Action:             u.Action(runDoctor),
 	}
 }
 
-func (u *ui) runDoctor(c *cli.Context) error {
+func runDoctor(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	opt := ca.DoctorOptions{Dir: c.String(flagDir), PasswordFile: c.String(flagPasswordFile), Log: c.Bool("log"), Get: (&http.Transport{}).RoundTrip}
 	if opt.PasswordFile == "" {
-		opt.Password = secret.New(u.getenv(envPassword))
+		opt.Password = secret.New(u.Getenv(envPassword))
 	}
 	list := ca.Doctor(c.Context, opt)
-	if err := u.writeDiagnoses(c.String(flagOutput), list); err != nil {
+	if err := writeDiagnoses(u, c.String(flagOutput), list); err != nil {
 		return err
 	}
-	status := exitStatus(exitOK)
+	status := ui.ExitStatus(ui.ExitOK)
 	for _, d := range list {
 		switch d.Severity {
 		case ca.DiagnosisError:
-			return exitStatus(exitFailure)
+			return ui.ExitStatus(ui.ExitFailure)
 		case ca.DiagnosisWarning:
 			status = exitFindings
 		}
 	}
-	if status != exitOK {
+	if status != ui.ExitOK {
 		return status
 	}
 	return nil
 }
 
-func (u *ui) writeDiagnoses(format string, list []ca.Diagnosis) error {
+func writeDiagnoses(u *ui.UI, format string, list []ca.Diagnosis) error {
 	switch format {
 	case outputJSON:
-		return u.writeJSON(map[string]any{"schema_version": 1, "diagnoses": list})
+		return u.JSON(map[string]any{"schema_version": 1, "diagnoses": list})
 	case outputText:
-		w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
+		t := u.NewTable()
 		for _, d := range list {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", d.Severity, d.Check, printable.Clean(d.Text)) // Flush keeps the error
+			t.Row(d.Severity, d.Check, d.Text)
 		}
-		return w.Flush()
+		return t.Flush()
 	}
-	return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
+	return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
 }

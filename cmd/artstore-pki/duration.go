@@ -11,26 +11,26 @@ import (
 
 const day = humantime.Day
 
-// span is the value of a flag for a length of time, as [humantime.Parse] reads it.
-type span struct {
+// longDuration is the value of a flag for a length of time, as [humantime.Parse] reads it.
+type longDuration struct {
 	time.Duration
 	zero bool // 0 is a value, too
 }
 
-// spanFlag is a flag for a length of time that is more than nothing; spanOf reads it.
-func spanFlag(name string, value time.Duration, usage string) *cli.GenericFlag {
-	return &cli.GenericFlag{Name: name, Value: &span{Duration: value}, Usage: usage}
+// durationFlag is a flag for a length of time that is more than nothing; spanOf reads it.
+func durationFlag(name string, value time.Duration, usage string) *cli.GenericFlag {
+	return &cli.GenericFlag{Name: name, Value: &longDuration{Duration: value}, Usage: usage}
 }
 
-func spanOf(c *cli.Context, name string) time.Duration {
-	if s, ok := c.Generic(name).(*span); ok {
+func durationOf(c *cli.Context, name string) time.Duration {
+	if s, ok := c.Generic(name).(*longDuration); ok {
 		return s.Duration
 	}
 	return 0
 }
 
 // Set parses a length of time.
-func (s *span) Set(text string) error {
+func (s *longDuration) Set(text string) error {
 	d, err := humantime.Parse(text)
 	if err != nil {
 		return err
@@ -43,4 +43,4 @@ func (s *span) Set(text string) error {
 }
 
 // String is the shortest form that Set reads back.
-func (s span) String() string { return humantime.Format(s.Duration) }
+func (s longDuration) String() string { return humantime.Format(s.Duration) }

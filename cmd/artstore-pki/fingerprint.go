@@ -6,10 +6,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-func fingerprintCommand(u *ui) *cli.Command {
+func fingerprintCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "fingerprint",
 		Usage: "print the fingerprint of the authority's root",
@@ -24,7 +25,7 @@ func fingerprintCommand(u *ui) *cli.Command {
 			if err != nil {
 				return hintStateDir(fmt.Errorf("reading the root: %w", err), c.String(flagDir), hintDoctor)
 			}
-			return u.print("%s", pemfile.Fingerprint(root))
+			return u.Outf("%s", certs.Fingerprint(root))
 		},
 	}
 }

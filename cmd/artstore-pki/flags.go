@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -69,16 +70,16 @@ func readyFileFlag() cli.Flag {
 	return &cli.StringFlag{Name: flagReadyFile, Usage: "`FILE` that gets the URL once the service answers"}
 }
 
-// password reads the password of the authority's keys; zero means "not given".
-func (u *ui) password(c *cli.Context) (secret.String, error) {
+// passwordOf reads the password of the authority's keys; zero means "not given".
+func passwordOf(u *ui.UI, c *cli.Context) (secret.String, error) {
 	if path := c.String(flagPasswordFile); path != "" {
-		s, err := u.readSecret(path)
+		s, err := u.ReadSecret(path)
 		if err != nil {
 			return s, fmt.Errorf("reading the key password: %w", err)
 		}
 		return s, nil
 	}
-	return secret.New(u.getenv(envPassword)), nil
+	return secret.New(u.Getenv(envPassword)), nil
 }
 
 // wantArgs checks the number of positional arguments.
@@ -87,11 +88,11 @@ func wantArgs(c *cli.Context, least, most int) error {
 	var err error
 	switch {
 	case n < least:
-		err = usagef("missing argument: want %s", c.Command.ArgsUsage)
+		err = ui.UsageErrorf("missing argument: want %s", c.Command.ArgsUsage)
 	case most >= 0 && n > most:
-		err = usagef("unexpected argument %q", printable.Clean(c.Args().Get(most)))
+		err = ui.UsageErrorf("unexpected argument %q", printable.Clean(c.Args().Get(most)))
 	}
-	return withHint(err, "see %s --help", helpName(c))
+	return ui.WithHint(err, "see %s --help", helpName(c))
 }
 
 // listen opens a TCP listener at the address that a flag gave; a busy port gets
@@ -100,16 +101,16 @@ func listen(c *cli.Context, flag, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(c.Context, "tcp", addr)
 	if err != nil {
-		return nil, withHint(fmt.Errorf("listening: %w", err), "choose another address with --%s; port 0 takes a free one", flag)
+		return nil, ui.WithHint(fmt.Errorf("listening: %w", err), "choose another address with --%s; port 0 takes a free one", flag)
 	}
 	return ln, nil
 }
 
 // announce says that a service answers at the listener's address, on the
 // terminal and in the ready file.
-func (u *ui) announce(c *cli.Context, what string, ln net.Listener) error {
+func announce(u *ui.UI, c *cli.Context, what string, ln net.Listener) error {
 	address := serviceURL(ln)
-	u.say("%s: serving on %s", what, address)
+	u.Infof("%s: serving on %s", what, address)
 	if path := c.String(flagReadyFile); path != "" {
 		if err := durable.WriteFile(path, []byte(address+"\n"), durable.Public); err != nil {
 			return fmt.Errorf("writing the ready file: %w", err)
@@ -132,11 +133,14 @@ func serviceURL(ln net.Listener) string {
 // httpsURL checks the URL of a peer.
 func httpsURL(flag, value string) error {
 	if value == "" {
-		return usagef("missing --%s", flag)
+		return ui.UsageErrorf("missing --%s", flag)
 	}
 	u, err := url.Parse(value)
-	if err != nil || u.Host == "" || u.Scheme != "https" {
-		return usagef("--%s %q: want https://HOST:PORT", flag, printable.Clean(value))
+	switch {
+	case err != nil: // its text repeats the value, which may have a password in it
+		return ui.UsageErrorf("--%s is not a URL: want https://HOST:PORT", flag)
+	case u.Host == "" || u.Scheme != "https" || u.User != nil:
+		return ui.UsageErrorf("--%s %q: want https://HOST:PORT", flag, printable.Clean(u.Redacted()))
 	}
 	return nil
 }

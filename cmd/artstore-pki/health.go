@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -31,7 +32,7 @@ if the answer is 200. Meant for health checks in images that hold nothing but th
 Only cleartext http to loopback is asked: a check that skipped verification would prove
 nothing, and one with a certificate would prove that the check has one.`,
 		Flags: []cli.Flag{
-			spanFlag("timeout", healthWait, "wait for the whole answer"),
+			durationFlag("timeout", healthWait, "wait for the whole answer"),
 		},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 1, 1); err != nil {
@@ -41,7 +42,7 @@ nothing, and one with a certificate would prove that the check has one.`,
 			if err := loopbackURL(target); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(c.Context, spanOf(c, "timeout"))
+			ctx, cancel := context.WithTimeout(c.Context, durationOf(c, "timeout"))
 			defer cancel()
 			if err := askHealth(ctx, target); err != nil {
 				return fmt.Errorf("asking %s: %w", target, err)
@@ -55,10 +56,10 @@ nothing, and one with a certificate would prove that the check has one.`,
 func loopbackURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "http" || u.User != nil {
-		return usagef("URL %q: want http://127.0.0.1:PORT/readyz", printable.Clean(raw))
+		return ui.UsageErrorf("URL %q: want http://127.0.0.1:PORT/readyz", printable.Clean(raw))
 	}
 	if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsLoopback() {
-		return usagef("URL %q: want a loopback address: cleartext from elsewhere proves nothing", printable.Clean(raw))
+		return ui.UsageErrorf("URL %q: want a loopback address: cleartext from elsewhere proves nothing", printable.Clean(raw))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -59,7 +60,7 @@ EXIT STATUS:
 // exit statuses, and a wrong flag is an error with status 2 on stderr, not a
 // page of help on stdout.
 func finishCommand(c *cli.Command) {
-	c.OnUsageError = usageError
+	c.OnUsageError = onUsageError
 	c.HideHelpCommand = true
 	for _, sub := range c.Subcommands {
 		finishCommand(sub)
@@ -95,7 +96,7 @@ func afterRequired(flags []cli.Flag, do cli.ActionFunc) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		for _, name := range names {
 			if !c.IsSet(name) {
-				return withHint(usagef("missing --%s", name), "see %s --help", helpName(c))
+				return ui.WithHint(ui.UsageErrorf("missing --%s", name), "see %s --help", helpName(c))
 			}
 		}
 		return do(c)
@@ -110,13 +111,13 @@ func isGroup(c *cli.Command) bool { return c.CustomHelpTemplate == groupHelp }
 func noCommand(c *cli.Context) error {
 	name := c.Args().First()
 	if name == "" {
-		return withHint(usagef("no command given"), "see %s --help", helpName(c))
+		return ui.WithHint(ui.UsageErrorf("no command given"), "see %s --help", helpName(c))
 	}
 	hint := "see " + helpName(c) + " --help"
 	if near := cli.SuggestCommand(c.App.Commands, name); near != "" {
 		hint = strings.ToLower(near[:1]) + near[1:] // the library's whole sentence
 	}
-	return withHint(usagef("unknown command %q", printable.Clean(name)), "%s", hint)
+	return ui.WithHint(ui.UsageErrorf("unknown command %q", printable.Clean(name)), "%s", hint)
 }
 
 // usageLine is how the command in args is called.
@@ -163,7 +164,12 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 	}
 	options, positional, err := splitArgs(last.Flags, rest)
 	if err != nil {
-		return nil, withHint(err, "see %s --help", strings.Join(path, " "))
+		return nil, ui.WithHint(err, "see %s --help", strings.Join(path, " "))
+	}
+	if len(options) > 0 && len(positional) > 0 {
+		if below := findCommand(last.Subcommands, positional[0]); below != nil { // the library would run it, and lose the options
+			return nil, ui.WithHint(ui.UsageErrorf("%s %s has options of its own: they go behind it", strings.Join(path, " "), below.Name), "see %s %s --help", strings.Join(path, " "), below.Name)
+		}
 	}
 	out := append(append([]string{args[0]}, path[1:]...), options...)
 	if len(positional) > 0 {
@@ -194,7 +200,7 @@ func splitArgs(flags []cli.Flag, args []string) (options, positional []string, e
 			continue
 		}
 		if i++; i == len(args) {
-			return nil, nil, usagef("%s: flag needs an argument", printable.Clean(a))
+			return nil, nil, ui.UsageErrorf("%s: flag needs an argument", printable.Clean(a))
 		}
 		options = append(options, args[i])
 	}
@@ -221,4 +227,15 @@ func findCommand(commands []*cli.Command, name string) *cli.Command {
 		}
 	}
 	return nil
+}
+
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	return ui.WithHint(ui.UsageErrorf("%w", err), "see %s --help", helpName(c))
+}
+
+func helpName(c *cli.Context) string {
+	if c.Command != nil && c.Command.HelpName != "" {
+		return c.Command.HelpName
+	}
+	return c.App.Name
 }

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
 // eachCommand calls f for every command that does something, with the words that call it.
@@ -26,13 +29,13 @@ func eachCommand(app *cli.App, f func(c *cli.Command, words []string)) {
 }
 
 func testApp() *cli.App {
-	return newApp(newUI(stdio{getenv: func(string) string { return "" }}))
+	return newApp(ui.New(ui.Streams{Getenv: func(string) string { return "" }}))
 }
 
 func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), stdio{in: strings.NewReader(""), out: &out, err: &errs, getenv: func(string) string { return "" }}, args)
+	code = run(t.Context(), ui.Streams{In: strings.NewReader(""), Out: &out, Err: &errs, Getenv: func(string) string { return "" }}, args)
 	return code, out.String(), errs.String()
 }
 
@@ -46,17 +49,17 @@ func TestEveryCommand(t *testing.T) {
 		count++
 		name := strings.Join(words, " ")
 		code, out, errs := call(t, append(slices.Clone(words), "--help")...)
-		if code != exitOK || errs != "" || !strings.Contains(out, "\nUSAGE:\n   "+name) ||
+		if code != ui.ExitOK || errs != "" || !strings.Contains(out, "\nUSAGE:\n   "+name) ||
 			!strings.Contains(out, "\nEXIT STATUS:\n") || !endsInStatuses.MatchString(out) {
 			t.Errorf("%s --help: status %d, stderr %q\n%s", name, code, errs, out)
 		}
 		for _, more := range [][]string{{"argument", "--help"}, {"--help", "argument"}, {"-h"}} {
-			if code, same, errs := call(t, append(slices.Clone(words), more...)...); code != exitOK || same != out || errs != "" {
+			if code, same, errs := call(t, append(slices.Clone(words), more...)...); code != ui.ExitOK || same != out || errs != "" {
 				t.Errorf("%s %s: status %d, stderr %q, another text than --help alone: %t", name, more, code, errs, same != out)
 			}
 		}
 		code, out, errs = call(t, append(slices.Clone(words), "argument", "--no-such-flag")...)
-		if code != exitUsage || out != "" || !strings.Contains(errs, "no-such-flag") || !strings.Contains(errs, "usage: "+name) {
+		if code != ui.ExitUsage || out != "" || !strings.Contains(errs, "no-such-flag") || !strings.Contains(errs, "usage: "+name) {
 			t.Errorf("%s argument --no-such-flag: status %d, stdout %q, stderr %q", name, code, out, errs)
 		}
 	})
@@ -65,7 +68,7 @@ func TestEveryCommand(t *testing.T) {
 	}
 	for _, args := range [][]string{{"nonsense"}, {"dev", "nonsense"}, {"dev"}, {}, {"--nonsense"}} {
 		code, out, errs := call(t, append([]string{"artstore-pki"}, args...)...)
-		if code != exitUsage || out != "" || !strings.Contains(errs, "usage: artstore-pki") {
+		if code != ui.ExitUsage || out != "" || !strings.Contains(errs, "usage: artstore-pki") {
 			t.Errorf("%q: status %d, stdout %q, stderr %q", args, code, out, errs)
 		}
 	}
@@ -75,7 +78,7 @@ func TestEveryCommand(t *testing.T) {
 func TestMissingFlags(t *testing.T) {
 	for _, words := range [][]string{{"dev", "storage", "--dir", "x", "--allow", "y"}, {"dev", "admin", "--dir", "x"}, {"access-token", "serve"}} {
 		code, out, errs := call(t, append([]string{"artstore-pki"}, words...)...)
-		if code != exitUsage || out != "" || !strings.Contains(errs, "error: missing --") || !strings.Contains(errs, "--help") {
+		if code != ui.ExitUsage || out != "" || !strings.Contains(errs, "error: missing --") || !strings.Contains(errs, "--help") {
 			t.Errorf("%q: status %d, stdout %q, stderr %q", words, code, out, errs)
 		}
 	}
@@ -98,4 +101,27 @@ func TestFlagsAfterArguments(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestFlagsFirst(t *testing.T) {
+	app := newApp(ui.New(ui.Streams{Getenv: func(string) string { return "" }}))
+	for _, c := range []struct{ in, want string }{
+		{"artstore-pki", "artstore-pki"},
+		{"artstore-pki --help", "artstore-pki --help"},
+		{"artstore-pki token ingester --dir d", "artstore-pki token --dir d -- ingester"},
+		{"artstore-pki token ingester --dir=d a b", "artstore-pki token --dir=d -- ingester a b"},
+		{"artstore-pki token --dir d -- --odd", "artstore-pki token --dir d -- --odd"},
+		{"artstore-pki issue x --out o --force y", "artstore-pki issue --out o --force -- x y"},
+		{"artstore-pki dev admin --listen :0 a", "artstore-pki dev admin --listen :0 -- a"},
+		{"artstore-pki nonsense --flag x", "artstore-pki nonsense --flag x"},
+	} {
+		got, err := flagsFirst(app, strings.Fields(c.in))
+		if err != nil || !slices.Equal(got, strings.Fields(c.want)) {
+			t.Errorf("flagsFirst(%q) = %q, %v; want %q", c.in, got, err, c.want)
+		}
+	}
+	var bad *ui.UsageError
+	if _, err := flagsFirst(app, []string{"artstore-pki", "token", "x", "--dir"}); !errors.As(err, &bad) {
+		t.Errorf("a flag without its value: %v, want a usage error", err)
+	}
 }

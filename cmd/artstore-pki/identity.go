@@ -11,8 +11,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/rotation/files"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -44,13 +46,13 @@ func identityFlags() []cli.Flag {
 const flagTrustRefresh = "trust-refresh"
 
 func trustRefreshFlag() cli.Flag {
-	f := spanFlag(flagTrustRefresh, 0, "how often the trust bundle and the revoked lists are looked at, a `TIME` such as 10m (default: a sixth of the certificate's life, 1h at most)")
+	f := durationFlag(flagTrustRefresh, 0, "how often the trust bundle and the revoked lists are looked at, a `TIME` such as 10m (default: a sixth of the certificate's life, 1h at most)")
 	f.EnvVars, f.DefaultText = []string{"ARTSTORE_PKI_TRUST_REFRESH"}, " "
 	return f
 }
 
-// identityChoice is where an identity comes from: three files, or an authority.
-type identityChoice struct {
+// identityOptions is where an identity comes from: three files, or an authority.
+type identityOptions struct {
 	cert, key, caCert                  string
 	url, tokenFile, state, fingerprint string
 	authority                          string        // enroll.Config.AuthorityName
@@ -58,7 +60,7 @@ type identityChoice struct {
 }
 
 // place says for the log where an identity comes from.
-func (i identityChoice) place() []any {
+func (i identityOptions) place() []any {
 	if i.url == "" {
 		return []any{"cert", i.cert, "key", i.key, "ca_cert", i.caCert}
 	}
@@ -67,16 +69,16 @@ func (i identityChoice) place() []any {
 
 // openIdentity gives the rotating identity that the flags describe: files that
 // somebody else renews, or a certificate enrolled with a token and renewed by us.
-func (u *ui) openIdentity(c *cli.Context, logger *slog.Logger) (*rotation.Identity, error) {
-	return u.openChoice(c.Context, identityChoice{
+func openIdentity(u *ui.UI, c *cli.Context, logger *slog.Logger) (*rotation.Identity, error) {
+	return openIdentityFrom(c.Context, u, identityOptions{
 		cert: c.String("cert"), key: c.String("key"), caCert: c.String("ca-cert"),
 		url: c.String(flagCAURL), tokenFile: c.String(flagTokenFile), state: c.String("state"), fingerprint: c.String("root-fingerprint"),
-		authority: c.String(flagAuthority), trustRefresh: spanOf(c, flagTrustRefresh),
+		authority: c.String(flagAuthority), trustRefresh: durationOf(c, flagTrustRefresh),
 	}, logger)
 }
 
-func (u *ui) openChoice(ctx context.Context, choice identityChoice, logger *slog.Logger) (*rotation.Identity, error) {
-	source, err := u.identitySource(choice, logger)
+func openIdentityFrom(ctx context.Context, u *ui.UI, choice identityOptions, logger *slog.Logger) (*rotation.Identity, error) {
+	source, err := identitySource(u, choice, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -95,32 +97,32 @@ func (u *ui) openChoice(ctx context.Context, choice identityChoice, logger *slog
 	if _, ok := source.(*enroll.Source); ok {
 		return nil, err
 	}
-	return nil, withHint(err, "artstore-pki issue --out DIR makes a set of files that fit")
+	return nil, ui.WithHint(err, "artstore-pki issue --out DIR makes a set of files that fit")
 }
 
-func (u *ui) identitySource(i identityChoice, logger *slog.Logger) (rotation.Source, error) {
+func identitySource(u *ui.UI, i identityOptions, logger *slog.Logger) (rotation.Source, error) {
 	if i.url == "" {
 		if i.cert == "" || i.key == "" || i.caCert == "" {
-			return nil, withHint(usagef("no certificate: want --cert, --key and --ca-cert, or --%s with --state and --%s", flagCAURL, flagTokenFile),
+			return nil, ui.WithHint(ui.UsageErrorf("no certificate: want --cert, --key and --ca-cert, or --%s with --state and --%s", flagCAURL, flagTokenFile),
 				"artstore-pki issue --ca-url URL --token-file FILE --out DIR makes the three files")
 		}
-		return rotation.Files(rotation.FileSet{Cert: i.cert, Key: i.key, CA: i.caCert}), nil
+		return files.Source(files.Set{Cert: i.cert, Key: i.key, CA: i.caCert}), nil
 	}
 	if i.cert != "" || i.key != "" || i.caCert != "" {
-		return nil, usagef("--cert, --key and --ca-cert do not go with --%s", flagCAURL)
+		return nil, ui.UsageErrorf("--cert, --key and --ca-cert do not go with --%s", flagCAURL)
 	}
 	if err := httpsURL(flagCAURL, i.url); err != nil {
 		return nil, err
 	}
 	if i.state == "" {
-		return nil, usagef("missing --state: the directory that keeps the certificate over a restart")
+		return nil, ui.UsageErrorf("missing --state: the directory that keeps the certificate over a restart")
 	}
-	u.warnOfReplaceable(i.state)
+	u.WarnOfReplaceable(i.state)
 	return enroll.New(enroll.Config{
 		URL:             i.url,
 		RootFingerprint: i.fingerprint,
 		AuthorityName:   i.authority,
-		Token:           u.tokenSource(i.tokenFile),
+		Token:           tokenSource(u, i.tokenFile),
 		Dir:             i.state,
 		TrustRefresh:    i.trustRefresh,
 		Logger:          logger,
@@ -129,22 +131,22 @@ func (u *ui) identitySource(i identityChoice, logger *slog.Logger) (rotation.Sou
 
 // tokenSource reads the token anew each time: an operator heals a service whose
 // certificate has expired by writing a fresh token to the same file.
-func (u *ui) tokenSource(path string) func(context.Context) (secret.String, error) {
+func tokenSource(u *ui.UI, path string) func(context.Context) (secret.String, error) {
 	if path == "" {
 		return nil
 	}
-	return func(context.Context) (secret.String, error) { return u.readToken(path) }
+	return func(context.Context) (secret.String, error) { return readToken(u, path) }
 }
 
-func (u *ui) readToken(path string) (secret.String, error) {
+func readToken(u *ui.UI, path string) (secret.String, error) {
 	if path != "-" {
-		token, err := u.readSecret(path)
+		token, err := u.ReadSecret(path)
 		if err != nil {
 			return token, fmt.Errorf("reading the token: %w", err)
 		}
 		return token, nil
 	}
-	b, err := io.ReadAll(io.LimitReader(u.in, 64<<10))
+	b, err := io.ReadAll(io.LimitReader(u.In, 64<<10))
 	if err != nil {
 		return secret.String{}, fmt.Errorf("reading the token from standard input: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/rotation"
@@ -19,8 +20,8 @@ import (
 )
 
 const (
-	exitAside = 3 // something lies in failed/ or ambiguous/ that was put there by this run
-	exitLeft  = 4 // files are left that the element did not take
+	exitFailedFiles = 3 // something lies in failed/ or ambiguous/ that was put there by this run
+	exitRemaining   = 4 // files are left that the element did not take
 
 	ingestTalk = 15 * time.Second // between two lines of talk, if anything changed
 )
@@ -33,7 +34,7 @@ const ingestStatuses = `   0    told to stop, or with --once: everything was sto
    130  interrupted before it had begun
 `
 
-func ingestCommand(u *ui) *cli.Command {
+func ingestCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "ingest",
 		Usage:     "upload what appears in a directory, and lose nothing",
@@ -46,9 +47,9 @@ into DIR. Refused files end in DIR/.artstore-ingest/failed, each with its reason
 may be stored, in ambiguous. While the Storage Element takes nothing, everything waits.
 artstore-pki ingest status DIR looks at it from outside, ingest resolve settles what was put aside.
 docs/ingest.md has the rest.`,
-		Flags:              slices.Concat(settingsFlags(), spoolFlags(), metaFlags(), u.logFlags(slog.LevelInfo)),
+		Flags:              slices.Concat(settingsFlags(), spoolFlags(), metaFlags(), u.LogFlags(slog.LevelInfo)),
 		CustomHelpTemplate: commandHelpHead + ingestStatuses,
-		Action:             u.runIngest,
+		Action:             u.Action(runIngest),
 		Subcommands:        []*cli.Command{ingestStatusCommand(u), ingestResolveCommand(u)},
 	}
 }
@@ -57,16 +58,16 @@ func spoolFlags() []cli.Flag {
 	const category = "directory"
 	return []cli.Flag{
 		&cli.StringFlag{Name: "on-success", Category: category, Value: string(spool.DeleteSource), Usage: "what becomes of a stored file: delete, move (to .artstore-ingest/done) or keep"},
-		&cli.GenericFlag{Name: "settle", Category: category, Value: &span{2 * time.Second, true}, Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
+		&cli.GenericFlag{Name: "settle", Category: category, Value: &longDuration{2 * time.Second, true}, Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
 		&cli.BoolFlag{Name: "on-close", Category: category, Usage: "take a file as soon as its writer closes it (Linux); wrong for files that are opened more than once"},
-		&cli.GenericFlag{Name: "rescan", Category: category, Value: &span{Duration: 5 * time.Second}, Usage: "pause between two looks at the whole directory"},
+		&cli.GenericFlag{Name: "rescan", Category: category, Value: &longDuration{Duration: 5 * time.Second}, Usage: "pause between two looks at the whole directory"},
 		&cli.BoolFlag{Name: flagRecursive, Category: category, Usage: "include sub-directories"},
 		stateDirFlag(category),
 		&cli.Int64Flag{Name: "min-free", Category: category, Value: 1 << 20, Usage: "claim nothing below this many free `BYTES`; 0 turns it off"},
 		&cli.StringFlag{Name: "file-ids", Category: "transfer", Value: "auto", Usage: "who chooses ids: client (each element is known to take ours, as ArtStore's Python one does: interrupted uploads are repeated), element (they become ambiguous), or auto: find out from the first receipt"},
 		&cli.BoolFlag{Name: "retry-ambiguous", Category: "transfer", Usage: "send what lies in ambiguous once more, at the risk of a second copy"},
 		&cli.IntFlag{Name: "workers", Category: "transfer", Value: 8, Usage: "uploads at a time"},
-		&cli.GenericFlag{Name: "drain-timeout", Category: "transfer", Value: &span{30 * time.Second, true}, Usage: "how long uploads may go on after SIGTERM"},
+		&cli.GenericFlag{Name: "drain-timeout", Category: "transfer", Value: &longDuration{30 * time.Second, true}, Usage: "how long uploads may go on after SIGTERM"},
 		&cli.BoolFlag{Name: "once", Usage: "send what is there, then end"},
 		metricsFlag("; meant for loopback"),
 	}
@@ -84,7 +85,7 @@ func stateDirFlag(category string) cli.Flag {
 	}
 }
 
-func (u *ui) runIngest(c *cli.Context) (err error) {
+func runIngest(u *ui.UI, c *cli.Context) (err error) {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
@@ -92,12 +93,12 @@ func (u *ui) runIngest(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	given, err := u.settings(c)
+	given, err := readSettings(u, c)
 	if err != nil {
 		return err
 	}
-	logger := u.logger(slog.LevelInfo)
-	a, err := u.openAccess(c, given, logger)
+	logger := u.Logger(slog.LevelInfo)
+	a, err := openAccess(u, c, given, logger)
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func (u *ui) runIngest(c *cli.Context) (err error) {
 		cfg.Finder, cfg.IDsKept = client, true
 	case "element":
 	default:
-		return usagef("--file-ids %q: want auto, client or element", printable.Clean(ids))
+		return ui.UsageErrorf("--file-ids %q: want auto, client or element", printable.Clean(ids))
 	}
 	in := &ingest{u: u, id: a.id, dir: c.Args().First()}
 	cfg.Observer = in.observe
@@ -140,10 +141,10 @@ func clientMetrics(c *cli.Context, name string, id *rotation.Identity) metricsSe
 
 func ingestHint(err error) error {
 	if errors.Is(err, spool.ErrLocked) {
-		return withHint(err, "artstore-pki ingest status DIR shows what it does")
+		return ui.WithHint(err, "artstore-pki ingest status DIR shows what it does")
 	}
 	if errors.Is(err, syscall.EXDEV) {
-		return withHint(err, "--state-dir takes a directory beside DIR, in the same mount")
+		return ui.WithHint(err, "--state-dir takes a directory beside DIR, in the same mount")
 	}
 	return err
 }
@@ -155,17 +156,17 @@ func spoolConfig(c *cli.Context) (spool.Config, error) {
 	}
 	cfg := spool.Config{
 		Dir: c.Args().First(), StateDir: c.String(flagStateDir), Meta: meta,
-		OnSuccess: spool.SourceAction(c.String("on-success")), Settle: spanOf(c, "settle"), OnClose: c.Bool("on-close"),
-		Rescan: spanOf(c, "rescan"), Recursive: c.Bool(flagRecursive), Workers: c.Int("workers"), MinFree: c.Int64("min-free"),
-		DrainTimeout: spanOf(c, "drain-timeout"), RetryAmbiguous: c.Bool("retry-ambiguous"), Once: c.Bool("once"),
+		OnSuccess: spool.SourceAction(c.String("on-success")), Settle: durationOf(c, "settle"), OnClose: c.Bool("on-close"),
+		Rescan: durationOf(c, "rescan"), Recursive: c.Bool(flagRecursive), Workers: c.Int("workers"), MinFree: c.Int64("min-free"),
+		DrainTimeout: durationOf(c, "drain-timeout"), RetryAmbiguous: c.Bool("retry-ambiguous"), Once: c.Bool("once"),
 	}
 	switch cfg.OnSuccess {
 	case spool.DeleteSource, spool.MoveSource, spool.KeepSource:
 	default:
-		return cfg, usagef("--on-success %q: want delete, move or keep", printable.Clean(string(cfg.OnSuccess)))
+		return cfg, ui.UsageErrorf("--on-success %q: want delete, move or keep", printable.Clean(string(cfg.OnSuccess)))
 	}
 	if cfg.Workers < 1 || cfg.Rescan <= 0 || cfg.DrainTimeout <= 0 || cfg.Settle < 0 || cfg.MinFree < 0 {
-		return cfg, usagef("--workers, --rescan and --drain-timeout must be more than 0, --settle and --min-free not less")
+		return cfg, ui.UsageErrorf("--workers, --rescan and --drain-timeout must be more than 0, --settle and --min-free not less")
 	}
 	// On the command line 0 is nothing; in the package it is the default.
 	if cfg.Settle == 0 {
@@ -179,7 +180,7 @@ func spoolConfig(c *cli.Context) (spool.Config, error) {
 
 // ingest is one run of the command.
 type ingest struct {
-	u     *ui
+	u     *ui.UI
 	id    *rotation.Identity // nil without TLS
 	spool *spool.Spool
 	dir   string
@@ -193,8 +194,8 @@ func (in *ingest) run(c *cli.Context, served metricsServer) error {
 		return err
 	}
 	if !c.Bool("once") {
-		aside.Go(func() error { return in.talk(ctxAside) })
-		in.u.say("ingest: watching %s", in.dir)
+		aside.Go(func() error { return in.reportProgress(ctxAside) })
+		in.u.Infof("ingest: watching %s", in.dir)
 	}
 	err := in.spool.Run(ctxAside)
 	stop()
@@ -203,12 +204,12 @@ func (in *ingest) run(c *cli.Context, served metricsServer) error {
 		return err
 	}
 	last := in.spool.Snapshot()
-	in.u.say("ingest: stopped: %s", totals(last))
+	in.u.Infof("ingest: stopped: %s", totals(last))
 	if !c.Bool("once") || c.Err() != nil {
 		return nil
 	}
 	if last.Reason != "" {
-		in.u.say("ingest: files are left (%s): %s", last.Reason, printable.Clean(last.Error))
+		in.u.Infof("ingest: files are left (%s): %s", last.Reason, printable.Clean(last.Error))
 	}
 	return onceStatus(last)
 }
@@ -216,11 +217,11 @@ func (in *ingest) run(c *cli.Context, served metricsServer) error {
 func onceStatus(s spool.Snapshot) error {
 	switch {
 	case s.Waiting+s.Claimed > 0:
-		return exitStatus(exitLeft)
+		return ui.ExitStatus(exitRemaining)
 	case s.Failed+s.Ambiguous > 0:
-		return exitStatus(exitAside)
+		return ui.ExitStatus(exitFailedFiles)
 	case s.Reason != "": // a directory that could not be read: nobody knows what is in it
-		return exitStatus(exitLeft)
+		return ui.ExitStatus(exitRemaining)
 	}
 	return nil
 }
@@ -237,16 +238,16 @@ func (in *ingest) ready(context.Context) error {
 func (in *ingest) observe(e spool.Event) {
 	if e.Kind == "stored" {
 		// If nobody reads it any more, the file is stored all the same.
-		_ = in.u.print("%s  %s  %d  %s", e.FileID, e.SHA256, e.Size, e.Name)
+		_ = in.u.Outf("%s  %s  %d  %s", e.FileID, e.SHA256, e.Size, e.Name)
 	}
 }
 
-// talk says how far it is, when that has changed.
-func (in *ingest) talk(ctx context.Context) error {
+// reportProgress says how far it is, when that has changed.
+func (in *ingest) reportProgress(ctx context.Context) error {
 	said := ""
 	every(ctx, ingestTalk, func(int) {
 		if now := totals(in.spool.Snapshot()); now != said {
-			in.u.say("ingest: %s", now)
+			in.u.Infof("ingest: %s", now)
 			said = now
 		}
 	})
@@ -255,5 +256,5 @@ func (in *ingest) talk(ctx context.Context) error {
 
 func totals(s spool.Snapshot) string {
 	return fmt.Sprintf("stored %d (%s)  failed %d  ambiguous %d  waiting %d  claimed %d",
-		s.Stored, sizeText(s.Bytes), s.Failed, s.Ambiguous, s.Waiting, s.Claimed)
+		s.Stored, ui.Size(s.Bytes), s.Failed, s.Ambiguous, s.Waiting, s.Claimed)
 }

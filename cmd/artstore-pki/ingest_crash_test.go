@@ -42,6 +42,7 @@ type crashSpool struct {
 //
 // Without the environment variable, a few points of each kind of spool are drawn.
 func TestIngestCrashMatrix(t *testing.T) {
+	afterKills(t)
 	all, kinds := os.Getenv(crashEnv) != "", changing
 	if os.Getenv(crashEnv) == "long" {
 		kinds = append(kinds, "write", "fchmod", "renameat2") // to sockets, temporary files and the terminal; of files that Linux does not link
@@ -164,7 +165,7 @@ func (m *crashMatrix) cut(t *testing.T, kind string, n int) bool {
 	for range map[bool]int{true: 2, false: 1}[m.after == "keep"] { // the second finds nothing to do
 		var out bytes.Buffer
 		err := m.command(t.Context(), &out, m.ingest(dir)).Run()
-		if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != exitAside) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != exitFailedFiles) {
 			t.Fatalf("%s: the next start: %v\n%s", at, err, &out)
 		}
 	}
@@ -188,7 +189,7 @@ func (m *crashMatrix) strace(t *testing.T, dir, kind string, n int) (cut bool) {
 	cmd.Dir = m.dir
 	out, err := cmd.CombinedOutput()
 	exit, ok := errors.AsType[*exec.ExitError](err)
-	if cut = killed(err); !cut && err != nil && (!ok || exit.ExitCode() != exitAside) {
+	if cut = killed(err); !cut && err != nil && (!ok || exit.ExitCode() != exitFailedFiles) {
 		t.Fatalf("%s %d of %s: %v\n%s", kind, n, dir, err, out)
 	}
 	if !cut {

@@ -12,10 +12,12 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/settings"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -60,8 +62,8 @@ func settingFlag(s settings.Setting) cli.Flag {
 
 func envNote(name string) string { return " [$" + name + "]" }
 
-// sheet collects what flags, environment and file say.
-func (u *ui) sheet(c *cli.Context) *settings.Sheet {
+// collectSettings collects what flags, environment and file say.
+func collectSettings(u *ui.UI, c *cli.Context) *settings.Collected {
 	given := map[string][]string{}
 	for _, s := range settings.Table() {
 		for _, name := range []string{s.Flag, s.FileFlag} {
@@ -76,23 +78,23 @@ func (u *ui) sheet(c *cli.Context) *settings.Sheet {
 			}
 		}
 	}
-	return settings.Collect(settings.Input{Flags: given, Environ: u.environ(), File: c.String(flagConfig)})
+	return settings.Collect(settings.Input{Flags: given, Environ: u.Environ(), File: c.String(flagConfig)})
 }
 
-// settings are those of the command line; everything that is wrong is said at once.
-func (u *ui) settings(c *cli.Context) (*settings.Settings, error) {
-	s, err := u.sheet(c).Parse()
+// readSettings are those of the command line; everything that is wrong is said at once.
+func readSettings(u *ui.UI, c *cli.Context) (*settings.Settings, error) {
+	s, err := collectSettings(u, c).Parse()
 	if err != nil {
 		return nil, badSettings(err)
 	}
 	for _, path := range s.SecretFiles() {
-		u.warnOfExposed(path)
+		u.WarnOfExposed(path)
 	}
 	return s, nil
 }
 
 func badSettings(err error) error {
-	return withHint(&usage{err}, "artstore-pki config show --origin prints every setting and what set it; docs/auth-api.md explains each")
+	return ui.WithHint(ui.UsageErrorf("%w", err), "artstore-pki config show --origin prints every setting and what set it; docs/auth-api.md explains each")
 }
 
 // ingestConfig is a client for all Storage Elements, the first of which comes first.
@@ -130,8 +132,8 @@ func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Confi
 	return cfg, nil
 }
 
-// onlyTo is cfg for one Storage Element of those it has.
-func onlyTo(cfg ingestclient.Config, url string) ingestclient.Config {
+// forElement is cfg for one Storage Element of those it has.
+func forElement(cfg ingestclient.Config, url string) ingestclient.Config {
 	cfg.Elements = []ingestclient.Element{{URL: url}}
 	return cfg
 }
@@ -160,8 +162,8 @@ func clientSecret(text settings.Text) func(context.Context) (secret.String, erro
 	}
 }
 
-// access is what every command that uploads runs on.
-type access struct {
+// uploadSession is what every command that uploads runs on.
+type uploadSession struct {
 	cfg     ingestclient.Config
 	tracer  *tracer
 	id      *rotation.Identity // nil if the settings say that there is no TLS
@@ -170,13 +172,13 @@ type access struct {
 }
 
 // openAccess gets the identity, which may mean to wait for a certificate.
-func (u *ui) openAccess(c *cli.Context, given *settings.Settings, logger *slog.Logger) (*access, error) {
+func openAccess(u *ui.UI, c *cli.Context, given *settings.Settings, logger *slog.Logger) (*uploadSession, error) {
 	cfg, err := ingestConfig(given, logger)
 	if err != nil {
 		return nil, err
 	}
-	a := &access{cfg: cfg}
-	if a.tracer, err = u.openTracer(c.Context); err != nil {
+	a := &uploadSession{cfg: cfg}
+	if a.tracer, err = openTracer(c.Context, u); err != nil {
 		return nil, err
 	}
 	a.tracer.trace(&a.cfg)
@@ -184,7 +186,7 @@ func (u *ui) openAccess(c *cli.Context, given *settings.Settings, logger *slog.L
 		a.tracer.close(c.Context)
 		return nil, err
 	}
-	if a.id, err = u.settingsIdentity(c, given, logger); err != nil {
+	if a.id, err = settingsIdentity(u, c, given, logger); err != nil {
 		a.tracer.close(c.Context)
 		return nil, errors.Join(err, a.untrust())
 	}
@@ -208,7 +210,7 @@ func openTrust(ctx context.Context, s *settings.Settings, cfg *ingestclient.Conf
 		if side.path == "" {
 			continue
 		}
-		t, err := rotation.OpenTrust(ctx, rotation.TrustConfig{Source: rotation.TrustFiles(side.path, ""), Logger: cfg.Logger})
+		t, err := rotation.OpenTrust(ctx, rotation.Config{Source: files.Source(files.Set{CA: side.path}), Logger: cfg.Logger})
 		if err != nil {
 			return nil, errors.Join(err, closeAll())
 		}
@@ -219,7 +221,7 @@ func openTrust(ctx context.Context, s *settings.Settings, cfg *ingestclient.Conf
 }
 
 // client makes one, which close closes.
-func (a *access) client(cfg ingestclient.Config) (*ingestclient.Client, error) {
+func (a *uploadSession) client(cfg ingestclient.Config) (*ingestclient.Client, error) {
 	client, err := ingestclient.New(cfg, a.id)
 	if err == nil {
 		a.clients = append(a.clients, client)
@@ -228,7 +230,7 @@ func (a *access) client(cfg ingestclient.Config) (*ingestclient.Client, error) {
 }
 
 // close closes the newest client first, and then what they run on.
-func (a *access) close(ctx context.Context) (err error) {
+func (a *uploadSession) close(ctx context.Context) (err error) {
 	for _, client := range slices.Backward(a.clients) {
 		err = errors.Join(err, client.Close())
 	}
@@ -241,12 +243,12 @@ func (a *access) close(ctx context.Context) (err error) {
 }
 
 // settingsIdentity opens the identity that the settings describe; nil if they
-// say that there is no TLS.
-func (u *ui) settingsIdentity(c *cli.Context, s *settings.Settings, logger *slog.Logger) (*rotation.Identity, error) {
+// Infof that there is no TLS.
+func settingsIdentity(u *ui.UI, c *cli.Context, s *settings.Settings, logger *slog.Logger) (*rotation.Identity, error) {
 	if !s.TLS.Enabled {
 		return nil, nil
 	}
-	return u.openChoice(c.Context, identityChoice{
+	return openIdentityFrom(c.Context, u, identityOptions{
 		cert: s.TLS.Cert, key: s.TLS.Key, caCert: s.TLS.CA,
 		url: s.Authority.URL, tokenFile: s.Authority.TokenFile, state: s.Authority.State, fingerprint: s.Authority.RootFingerprint,
 		authority: s.Authority.AuthorityName, trustRefresh: s.Authority.TrustRefresh,

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	"github.com/artstore/artstore-pki/internal/logtest"
 )
@@ -33,6 +34,7 @@ const killsEnv = "ARTSTORE_INGEST_KILLS"
 // with its checksum; only where the element makes ids itself may it be listed
 // as ambiguous instead.
 func TestIngestSurvivesKill(t *testing.T) {
+	afterKills(t)
 	t.Parallel()
 	kills := 12
 	if v := os.Getenv(killsEnv); v != "" {
@@ -196,7 +198,7 @@ func (w *killWorld) rounds(t *testing.T, dialect string, kills, files int) {
 	}
 	var out bytes.Buffer
 	err := w.command(t.Context(), &out, w.ingest(dir, dialect)).Run()
-	if exit, ok := err.(*exec.ExitError); err != nil && (!ok || exit.ExitCode() != exitAside && exit.ExitCode() != exitOK) { //nolint:errorlint // os/exec wraps nothing here
+	if exit, ok := err.(*exec.ExitError); err != nil && (!ok || exit.ExitCode() != exitFailedFiles && exit.ExitCode() != ui.ExitOK) { //nolint:errorlint // os/exec wraps nothing here
 		t.Fatalf("the last run: %v\n%s", err, &out)
 	}
 	w.compare(t, dialect, want)
@@ -253,7 +255,7 @@ func (w *killWorld) settle(t *testing.T, dir string, run []string) {
 	for range 2 {
 		var out bytes.Buffer
 		err := w.command(t.Context(), &out, append([]string{"ingest", "resolve", dir, "--auto", "--yes"}, w.access()...)).Run()
-		if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != exitAside) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != exitFailedFiles) {
 			t.Fatalf("ingest resolve: %v\n%s", err, &out)
 		}
 		reasons, err := filepath.Glob(filepath.Join(w.dir, dir, spool.StateDir, "ambiguous", "*", "reason.json"))

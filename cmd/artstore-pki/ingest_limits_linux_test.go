@@ -34,6 +34,7 @@ func (w *killWorld) fill(t *testing.T, dir string, files int) map[string]string 
 
 // With too few file descriptors ingest says so; no file suffers, and the next start sends them all.
 func TestIngestWithFewDescriptors(t *testing.T) {
+	long(t, "it uploads with few descriptors")
 	t.Parallel()
 	w := newKillWorld(t)
 	for _, dialect := range []string{"python", "go"} {
@@ -56,6 +57,7 @@ func TestIngestWithFewDescriptors(t *testing.T) {
 
 // An element whose disk is full costs no file, and nobody has to come.
 func TestIngestWaitsForSpace(t *testing.T) {
+	long(t, "it waits for space on a full disk")
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=4m"); errors.Is(err, syscall.EPERM) {
 		t.Skip("only root can make a small disk")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -18,7 +19,7 @@ const resolveStatuses = `   0    every file is decided; with --yes, and done
    130  interrupted
 `
 
-func ingestResolveCommand(u *ui) *cli.Command {
+func ingestResolveCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "resolve",
 		Usage:     "settle files that ingest put aside",
@@ -38,13 +39,13 @@ that was refused (failed). Stop ingest before: it has the directory.`,
 			&cli.BoolFlag{Name: "yes", Usage: "do it"},
 			stateDirFlag(""),
 			outputFlag(outputText, outputJSON),
-		}, settingsFlags(), u.logFlags(slog.LevelWarn)),
+		}, settingsFlags(), u.LogFlags(slog.LevelWarn)),
 		CustomHelpTemplate: commandHelpHead + resolveStatuses,
-		Action:             u.runIngestResolve,
+		Action:             u.Action(runIngestResolve),
 	}
 }
 
-func (u *ui) runIngestResolve(c *cli.Context) (err error) {
+func runIngestResolve(u *ui.UI, c *cli.Context) (err error) {
 	if err := wantArgs(c, 1, -1); err != nil {
 		return err
 	}
@@ -57,10 +58,10 @@ func (u *ui) runIngestResolve(c *cli.Context) (err error) {
 		}
 	}
 	if words != 1 {
-		return usagef("want one of --auto, --stored and --resend")
+		return ui.UsageErrorf("want one of --auto, --stored and --resend")
 	}
 	if cfg.Decision == "" {
-		a, failed := u.openLister(c, &cfg)
+		a, failed := openLister(u, c, &cfg)
 		if failed != nil {
 			return failed
 		}
@@ -68,27 +69,27 @@ func (u *ui) runIngestResolve(c *cli.Context) (err error) {
 	}
 	list, err := spool.Resolve(c.Context, cfg)
 	if errors.Is(err, spool.ErrLocked) {
-		return withHint(err, "stop that instance first: it has the directory")
+		return ui.WithHint(err, "stop that instance first: it has the directory")
 	}
 	if err != nil && len(list) == 0 {
 		return err
 	}
-	if shown := u.showResolutions(c, list); shown != nil {
+	if shown := showResolutions(u, c, list); shown != nil {
 		return errors.Join(err, shown)
 	}
 	if err == nil && slices.ContainsFunc(list, func(r spool.Resolution) bool { return r.Decision == spool.DecideNothing }) {
-		err = exitStatus(exitAside)
+		err = ui.ExitStatus(exitFailedFiles)
 	}
 	return err
 }
 
 // openLister opens what uploads run on, for its lists.
-func (u *ui) openLister(c *cli.Context, cfg *spool.ResolveConfig) (*access, error) {
-	given, err := u.settings(c)
+func openLister(u *ui.UI, c *cli.Context, cfg *spool.ResolveConfig) (*uploadSession, error) {
+	given, err := readSettings(u, c)
 	if err != nil {
 		return nil, err
 	}
-	a, err := u.openAccess(c, given, u.logger(slog.LevelWarn))
+	a, err := openAccess(u, c, given, u.Logger(slog.LevelWarn))
 	if err != nil {
 		return nil, err
 	}
@@ -100,16 +101,16 @@ func (u *ui) openLister(c *cli.Context, cfg *spool.ResolveConfig) (*access, erro
 	return a, nil
 }
 
-func (u *ui) showResolutions(c *cli.Context, list []spool.Resolution) error {
+func showResolutions(u *ui.UI, c *cli.Context, list []spool.Resolution) error {
 	if c.String(flagOutput) == outputJSON {
 		if list == nil {
 			list = []spool.Resolution{} // a list in JSON, not null
 		}
-		return u.printJSON(list)
+		return u.JSON(list)
 	}
 	open := 0
 	for _, r := range list {
-		if err := u.print("%s  %s  %s  (%s)", r.ID, r.Decision, printable.Clean(r.Name), printable.Clean(r.Why)); err != nil {
+		if err := u.Outf("%s  %s  %s  (%s)", r.ID, r.Decision, printable.Clean(r.Name), printable.Clean(r.Why)); err != nil {
 			return err
 		}
 		if r.Decision != spool.DecideNothing && !r.Done {
@@ -118,9 +119,9 @@ func (u *ui) showResolutions(c *cli.Context, list []spool.Resolution) error {
 	}
 	switch {
 	case len(list) == 0:
-		u.say("ingest resolve: nothing to settle")
+		u.Infof("ingest resolve: nothing to settle")
 	case open > 0 && !c.Bool("yes"):
-		u.say("ingest resolve: nothing was changed; --yes does it")
+		u.Infof("ingest resolve: nothing was changed; --yes does it")
 	}
 	return nil
 }

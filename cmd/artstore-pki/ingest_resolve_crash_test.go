@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 )
@@ -19,6 +20,7 @@ import (
 // is at the element once and where --on-success says. Without the environment
 // variable of that test a few points are drawn.
 func TestResolveCrashes(t *testing.T) {
+	afterKills(t)
 	all := os.Getenv(crashEnv) != ""
 	if err := tracing(t); err != nil && !all {
 		t.Skipf("strace cannot kill programs here: %v", err)
@@ -72,14 +74,14 @@ func (c *resolveCrash) cut(kind string, n int) bool {
 	out, status := c.sh("exec strace " + strings.Join(killAt(log, kind, kind, n), " ") + " " + line)
 	at := fmt.Sprintf("%s %d", kind, n)
 	cut := status == -1
-	if !cut && status != exitOK {
+	if !cut && status != ui.ExitOK {
 		c.Fatalf("%s: status %d:\n%s", at, status, out)
 	}
-	if out, status := c.sh(line); status != exitOK {
+	if out, status := c.sh(line); status != ui.ExitOK {
 		c.Fatalf("%s: called again, status %d:\n%s", at, status, out)
 	}
-	c.ingest(c.mode, exitOK)
-	c.ingest(c.mode, exitOK)
+	c.ingest(c.mode, ui.ExitOK)
+	c.ingest(c.mode, ui.ExitOK)
 	copies := 0
 	for _, f := range c.stack.Files() {
 		if f.Name == name {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 )
@@ -87,7 +88,7 @@ func (w *resolveWorld) put(mode spool.SourceAction, name string, fault ingesttes
 	w.Helper()
 	must(w.T, os.WriteFile(filepath.Join(w.in, name), []byte(strings.Repeat(name, 1000)), 0o600))
 	w.stack.SetFaults(w.T, fault)
-	if out, got := w.sh(w.line(mode)); got != exitAside && got != exitLeft {
+	if out, got := w.sh(w.line(mode)); got != exitFailedFiles && got != exitRemaining {
 		w.Fatalf("%s: status %d:\n%s", name, got, out)
 	}
 	w.stack.SetFaults(w.T)
@@ -142,31 +143,31 @@ func TestAdviceLeadsWhereItSays(t *testing.T) {
 			}
 
 			auto := w.command(advice["lost"], "--auto")
-			if out, status := w.sh(auto); status != exitOK || !strings.Contains(out, "  stored  lost  (https://") || !strings.Contains(out, "--yes does it") {
+			if out, status := w.sh(auto); status != ui.ExitOK || !strings.Contains(out, "  stored  lost  (https://") || !strings.Contains(out, "--yes does it") {
 				t.Errorf("%s: status %d:\n%s", auto, status, out)
 			}
 			if got := w.advice(); len(got) != 3 {
 				t.Errorf("a dry run changed it: %v", got)
 			}
-			if out, status := w.sh(auto + " --yes"); status != exitOK {
+			if out, status := w.sh(auto + " --yes"); status != ui.ExitOK {
 				t.Errorf("status %d:\n%s", status, out)
 			}
 			auto = w.command(advice["absent"], "--auto") + " --yes -o json"
 			out, status := w.sh(auto)
 			var list []spool.Resolution
-			if err := json.Unmarshal([]byte(out[strings.IndexByte(out, '['):]), &list); err != nil || status != exitAside || len(list) != 1 || list[0].Decision != spool.DecideNothing || !strings.Contains(list[0].Why, "may still be on its way") {
+			if err := json.Unmarshal([]byte(out[strings.IndexByte(out, '['):]), &list); err != nil || status != exitFailedFiles || len(list) != 1 || list[0].Decision != spool.DecideNothing || !strings.Contains(list[0].Why, "may still be on its way") {
 				t.Errorf("%s: status %d, %v:\n%s", auto, status, err, out)
 			}
 			for _, name := range []string{"absent", "refused"} {
 				base, _, _ := strings.Cut(w.command(advice[name], "--resend --yes"), " --auto")
 				line := strings.TrimSuffix(base, " --resend --yes") + " --resend --yes"
-				if out, status := w.sh(line); status != exitOK || !strings.Contains(out, "  resend  "+name+"  (") {
+				if out, status := w.sh(line); status != ui.ExitOK || !strings.Contains(out, "  resend  "+name+"  (") {
 					t.Errorf("%s: status %d:\n%s", line, status, out)
 				}
 			}
 
-			w.ingest(mode, exitOK)
-			w.ingest(mode, exitOK)
+			w.ingest(mode, ui.ExitOK)
+			w.ingest(mode, ui.ExitOK)
 			var names []string
 			for _, f := range w.stack.Files() {
 				names = append(names, f.Name)
@@ -187,15 +188,15 @@ func TestResolveCommandLines(t *testing.T) {
 		status int
 		text   string
 	}{
-		"artstore-pki ingest resolve":                       {exitUsage, "missing argument: want DIR [ID...]"},
-		"artstore-pki ingest resolve x":                     {exitUsage, "want one of --auto, --stored and --resend"},
-		"artstore-pki ingest resolve x --auto --stored":     {exitUsage, "want one of --auto, --stored and --resend"},
-		"artstore-pki ingest resolve $PWD/nowhere --stored": {exitFailure, "no such file or directory"},
-		"artstore-pki ingest resolve /tmp --stored --yes":   {exitFailure, "ingest never ran there"},
-		"mkdir -p in && artstore-pki ingest in --once --settle 0s; artstore-pki ingest resolve in --auto -o json": {exitOK, "[]"},
-		"artstore-pki ingest resolve in 11111111-2222-4333-8444-555555555555 --stored":                            {exitFailure, "no file was put aside under this id"},
+		"artstore-pki ingest resolve":                       {ui.ExitUsage, "missing argument: want DIR [ID...]"},
+		"artstore-pki ingest resolve x":                     {ui.ExitUsage, "want one of --auto, --stored and --resend"},
+		"artstore-pki ingest resolve x --auto --stored":     {ui.ExitUsage, "want one of --auto, --stored and --resend"},
+		"artstore-pki ingest resolve $PWD/nowhere --stored": {ui.ExitFailure, "no such file or directory"},
+		"artstore-pki ingest resolve /tmp --stored --yes":   {ui.ExitFailure, "ingest never ran there"},
+		"mkdir -p in && artstore-pki ingest in --once --settle 0s; artstore-pki ingest resolve in --auto -o json": {ui.ExitOK, "[]"},
+		"artstore-pki ingest resolve in 11111111-2222-4333-8444-555555555555 --stored":                            {ui.ExitFailure, "no file was put aside under this id"},
 		"(artstore-pki ingest in & p=$!; until artstore-pki ingest status in | grep -q running,; do sleep 0.1; done; artstore-pki ingest resolve in --stored; s=$?; kill -INT $p; wait $p; exit $s)": {
-			exitFailure, "hint: stop that instance first"},
+			ui.ExitFailure, "hint: stop that instance first"},
 	} {
 		if out, status := w.sh("cd '" + w.bin + "' && mkdir -p in && artstore-pki ingest in --once >/dev/null 2>&1; " + line); status != want.status || !strings.Contains(out, want.text) {
 			t.Errorf("%s: status %d, want %d with %q:\n%s", line, status, want.status, want.text, out)

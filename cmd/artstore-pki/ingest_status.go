@@ -1,14 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -16,7 +15,7 @@ import (
 // shownWaiting is how many files of a long queue the table lists; JSON has all.
 const shownWaiting = 10
 
-func ingestStatusCommand(u *ui) *cli.Command {
+func ingestStatusCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "status",
 		Usage:     "look at an ingested directory, whether or not ingest runs",
@@ -28,11 +27,11 @@ oldest first.`,
 			&cli.BoolFlag{Name: flagRecursive, Usage: "include sub-directories, as ingest was told to"},
 			stateDirFlag(""),
 		},
-		Action: u.runIngestStatus,
+		Action: u.Action(runIngestStatus),
 	}
 }
 
-func (u *ui) runIngestStatus(c *cli.Context) error {
+func runIngestStatus(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
@@ -41,38 +40,37 @@ func (u *ui) runIngestStatus(c *cli.Context) error {
 		return err
 	}
 	if c.String(flagOutput) == outputJSON {
-		return u.printJSON(st)
+		return u.JSON(st)
 	}
-	return u.ingestTable(st)
+	return ingestTable(u, st)
 }
 
-func (u *ui) ingestTable(st *spool.Status) error {
-	if err := u.print("%s: %s", st.Dir, daemonText(st)); err != nil {
+func ingestTable(u *ui.UI, st *spool.Status) error {
+	if err := u.Outf("%s: %s", st.Dir, daemonText(st)); err != nil {
 		return err
 	}
-	if err := u.print("waiting %d  claimed %d  failed %d  ambiguous %d", len(st.Waiting), len(st.Claimed), len(st.Failed), len(st.Ambiguous)); err != nil {
+	if err := u.Outf("waiting %d  claimed %d  failed %d  ambiguous %d", len(st.Waiting), len(st.Claimed), len(st.Failed), len(st.Ambiguous)); err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
-	rows := 0
-	add := func(state string, list []spool.Item) error {
-		for _, it := range list[:min(len(list), shownWaiting)] {
-			if rows++; rows == 1 {
-				_, _ = fmt.Fprintln(w, "\nSTATE\tID\tSIZE\tMODIFIED\tNAME\tWHY") // an error comes back from Flush
-			}
-			_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", state, it.ID, sizeText(it.Size),
-				it.Modified.Local().Format(time.DateTime), printable.Clean(it.Name), printable.Clean(it.Error))
-			if err != nil {
-				return err
-			}
-		}
-		if more := len(list) - shownWaiting; more > 0 {
-			_, err := fmt.Fprintf(w, "%s\t\t\t\tand %d more\t\n", state, more)
-			return err
-		}
+	if len(st.Ambiguous)+len(st.Failed)+len(st.Claimed)+len(st.Waiting) == 0 {
 		return nil
 	}
-	return errors.Join(add("ambiguous", st.Ambiguous), add("failed", st.Failed), add("claimed", st.Claimed), add("waiting", st.Waiting), w.Flush())
+	if err := u.Outf(""); err != nil {
+		return err
+	}
+	t := u.NewTable("STATE", "ID", "SIZE", "MODIFIED", "NAME", "WHY")
+	for _, part := range []struct {
+		state string
+		items []spool.Item
+	}{{"ambiguous", st.Ambiguous}, {"failed", st.Failed}, {"claimed", st.Claimed}, {"waiting", st.Waiting}} {
+		for _, it := range part.items[:min(len(part.items), shownWaiting)] {
+			t.Row(part.state, it.ID, ui.Size(it.Size), it.Modified.Local().Format(time.DateTime), it.Name, it.Error)
+		}
+		if more := len(part.items) - shownWaiting; more > 0 {
+			t.Row(part.state, "", "", "", fmt.Sprintf("and %d more", more))
+		}
+	}
+	return t.Flush()
 }
 
 func daemonText(st *spool.Status) string {

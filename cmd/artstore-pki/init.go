@@ -9,10 +9,12 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-func initCommand(u *ui) *cli.Command {
+func initCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "init",
 		Usage: "make a new authority: root, intermediate, enrolment key, pki.yaml",
@@ -27,26 +29,26 @@ a password of less than 8 characters.`,
 			&cli.StringFlag{Name: "address", Value: "127.0.0.1:9443", Usage: "`HOST:PORT` that serve listens on"},
 			&cli.StringFlag{Name: "database", Usage: "keep the record at the postgres:// `URL` of an empty database, for several authorities; no password in it (default: pki.db in the state directory)"},
 			&cli.StringFlag{Name: "key-type", Value: "EC-P256", Usage: "`TYPE` of the authority's keys: EC-P256, Ed25519, RSA-3072"},
-			spanFlag(flagLifetime, day, "default lifetime of service certificates, a `TIME` such as 36h or 14d; 10s at least"),
+			durationFlag(flagLifetime, day, "default lifetime of service certificates, a `TIME` such as 36h or 14d; 10s at least"),
 			&cli.BoolFlag{Name: "plain-keys", Usage: "leave all keys unencrypted: quicker, and no password to keep; for tests and authorities to throw away"},
 			&cli.StringFlag{Name: "offline-root", Usage: "write the root key to `FILE` instead of the state directory"},
 			passwordFileFlag(),
 		},
-		Action: u.runInit,
+		Action: u.Action(runInit),
 	}
 }
 
-func (u *ui) runInit(c *cli.Context) error {
+func runInit(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	pw, err := u.password(c)
+	pw, err := passwordOf(u, c)
 	if err != nil {
 		return err
 	}
 	plain := c.Bool("plain-keys")
 	if plain && !pw.IsZero() {
-		return usagef("--plain-keys and a password do not go together")
+		return ui.UsageErrorf("--plain-keys and a password do not go together")
 	}
 	dir := c.String(flagDir)
 	result, err := ca.Init(c.Context, ca.InitOptions{
@@ -56,7 +58,7 @@ func (u *ui) runInit(c *cli.Context) error {
 		Address:      c.String("address"),
 		Database:     c.String("database"),
 		KeyType:      c.String("key-type"),
-		LeafLifetime: spanOf(c, flagLifetime),
+		LeafLifetime: durationOf(c, flagLifetime),
 		OfflineRoot:  c.String("offline-root"),
 		Password:     pw,
 		PlainKeys:    plain,
@@ -64,33 +66,33 @@ func (u *ui) runInit(c *cli.Context) error {
 	if err != nil {
 		return hintInit(fmt.Errorf("making the authority in %s: %w", dir, err), dir)
 	}
-	u.say("authority made in %s", dir)
-	u.say("root fingerprint (SHA-256): %s", result.RootFingerprint)
+	u.Infof("authority made in %s", dir)
+	u.Infof("root fingerprint (SHA-256): %s", result.RootFingerprint)
 	if result.PasswordFile != "" {
-		u.say("warning: the key password was generated and stands in %s, beside the keys it protects; for production keep it elsewhere", result.PasswordFile)
+		u.Infof("warning: the key password was generated and stands in %s, beside the keys it protects; for production keep it elsewhere", result.PasswordFile)
 	}
 	if plain {
-		u.say("warning: the keys are not encrypted; whoever reads %s is this authority", dir)
+		u.Infof("warning: the keys are not encrypted; whoever reads %s is this authority", dir)
 	}
 	for _, text := range result.SharedNames {
-		u.say("warning: %s", text)
+		u.Infof("warning: %s", text)
 	}
 	if offline := c.String("offline-root"); offline != "" {
-		u.say("the root key is in %s: take it off this machine", offline)
+		u.Infof("the root key is in %s: take it off this machine", offline)
 	} else {
-		u.say("the root key is in %s: serve needs it only to rotate the intermediate; keep a copy elsewhere", filepath.Join(dir, "secrets"))
+		u.Infof("the root key is in %s: serve needs it only to rotate the intermediate; keep a copy elsewhere", filepath.Join(dir, "secrets"))
 	}
-	u.say("next: artstore-pki serve --dir %s", strings.TrimSpace(dir))
+	u.Infof("next: artstore-pki serve --dir %s", strings.TrimSpace(dir))
 	return nil
 }
 
 // hintInit says what to do about the refusals of init.
 func hintInit(err error, dir string) error {
 	switch {
-	case errors.Is(err, ca.ErrURI):
-		return withHint(err, "name a file on a removable disk; one that has a colon in its name is ./FILE")
+	case errors.Is(err, policy.ErrURI):
+		return ui.WithHint(err, "name a file on a removable disk; one that has a colon in its name is ./FILE")
 	case errors.Is(err, ca.ErrPassword):
-		return withHint(err, "without --%s and $%s a password is generated", flagPasswordFile, envPassword)
+		return ui.WithHint(err, "without --%s and $%s a password is generated", flagPasswordFile, envPassword)
 	case errors.Is(err, durable.ErrNotEmpty):
 		return hintUnfinished(err, dir)
 	}

@@ -14,6 +14,7 @@ import (
 // there and in one that is not. TestInitSurvivesKill rarely meets the moment in
 // which the parts of an authority come to their place one after the other.
 func TestInitCrashes(t *testing.T) {
+	afterKills(t)
 	if err := tracing(t); err != nil && os.Getenv(crashEnv) == "" {
 		t.Skipf("strace cannot kill programs here: %v", err)
 	} else if err != nil {

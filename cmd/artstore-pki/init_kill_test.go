@@ -15,6 +15,7 @@ import (
 // left, the next init succeeds, or there is a whole authority already: what was
 // killed is in nobody's way.
 func TestInitSurvivesKill(t *testing.T) {
+	afterKills(t)
 	t.Parallel()
 	for _, there := range []bool{false, true} {
 		w := &killWorld{dir: t.TempDir()}

@@ -12,7 +12,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
@@ -20,7 +21,7 @@ import (
 
 const obtainTimeout = time.Minute
 
-func issueCommand(u *ui) *cli.Command {
+func issueCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "issue",
 		Usage: "get a certificate with an enrolment token",
@@ -40,14 +41,14 @@ kept, and the token is not spent.`,
 				return err
 			}
 			if c.String(flagTokenFile) == "" {
-				return withHint(usagef("missing --%s", flagTokenFile), "artstore-pki token SERVICE makes one on the authority's machine")
+				return ui.WithHint(ui.UsageErrorf("missing --%s", flagTokenFile), "artstore-pki token SERVICE makes one on the authority's machine")
 			}
-			return u.issue(c, c.String("out"))
+			return runIssue(u, c, c.String("out"))
 		},
 	}
 }
 
-func renewCommand(u *ui) *cli.Command {
+func renewCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "renew",
 		Usage:     "replace a certificate by one with a new key",
@@ -71,13 +72,13 @@ next renew --exec if it failed. Exit status: 0 renewed, or not due; that of CMD 
 			if c.Bool(flagExec) {
 				most = -1
 				if c.Args().Len() < 2 {
-					return usagef("missing command after DIR --%s", flagExec)
+					return ui.UsageErrorf("missing command after DIR --%s", flagExec)
 				}
 			}
 			if err := wantArgs(c, 1, most); err != nil {
 				return err
 			}
-			return u.renew(c)
+			return runRenew(u, c)
 		},
 	}
 }
@@ -86,18 +87,18 @@ func keyTypeFlag() cli.Flag {
 	return &cli.StringFlag{Name: "key-type", Usage: "`TYPE` of the new key: EC-P256, EC-P384, Ed25519, RSA-3072, RSA-4096 (default: that of the key there, else EC-P256)"}
 }
 
-// enrolment is the configuration that the flags of issue and renew give.
-func (u *ui) enrolment(c *cli.Context, dir string) (enroll.Config, error) {
+// enrolmentConfig is the configuration that the flags of issue and renew give.
+func enrolmentConfig(u *ui.UI, c *cli.Context, dir string) (enroll.Config, error) {
 	cfg := enroll.Config{
 		URL: c.String(flagCAURL), Dir: dir, KeyType: keyTypeOf(c.String("key-type")),
-		RootFingerprint: c.String("root-fingerprint"), AuthorityName: c.String(flagAuthority), Logger: u.logger(slog.LevelWarn),
+		RootFingerprint: c.String("root-fingerprint"), AuthorityName: c.String(flagAuthority), Logger: u.Logger(slog.LevelWarn),
 	}
 	return cfg, httpsURL(flagCAURL, cfg.URL)
 }
 
 // keyTypeOf takes the names of key types in any case.
 func keyTypeOf(text string) enroll.KeyType {
-	for _, k := range []enroll.KeyType{enroll.ECP256, enroll.ECP384, enroll.Ed25519, enroll.RSA3072, enroll.RSA4096} {
+	for _, k := range enroll.KeyTypes() {
 		if strings.EqualFold(string(k), text) {
 			return k
 		}
@@ -105,14 +106,14 @@ func keyTypeOf(text string) enroll.KeyType {
 	return enroll.KeyType(text) // enroll says which there are
 }
 
-func (u *ui) issue(c *cli.Context, dir string) error {
-	cfg, err := u.enrolment(c, dir)
+func runIssue(u *ui.UI, c *cli.Context, dir string) error {
+	cfg, err := enrolmentConfig(u, c, dir)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
 	defer cancel()
-	token, err := u.readToken(c.String(flagTokenFile)) // now, so that a missing file is the first thing said
+	token, err := readToken(u, c.String(flagTokenFile)) // now, so that a missing file is the first thing said
 	if err != nil {
 		return err
 	}
@@ -121,16 +122,16 @@ func (u *ui) issue(c *cli.Context, dir string) error {
 	if err != nil {
 		return hintHeld(fmt.Errorf("getting a certificate in %s: %w", dir, err), dir)
 	}
-	return u.obtained(dir, m)
+	return reportObtained(u, dir, m)
 }
 
-// obtained says what lies in dir now.
-func (u *ui) obtained(dir string, m rotation.Material) error {
-	u.warnOfReplaceable(dir)
+// reportObtained says what lies in dir now.
+func reportObtained(u *ui.UI, dir string, m rotation.Material) error {
+	u.WarnOfReplaceable(dir)
 	leaf := m.Certificate.Leaf
-	u.say("%s: valid until %s, serial %s", leaf.Subject.CommonName, leaf.NotAfter.Local().Format(time.DateTime), pemfile.Serial(leaf))
+	u.Infof("%s: valid until %s, serial %s", leaf.Subject.CommonName, leaf.NotAfter.Local().Format(time.DateTime), certs.Serial(leaf))
 	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
-		if err := u.print("%s", filepath.Join(dir, name)); err != nil {
+		if err := u.Outf("%s", filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}
@@ -147,6 +148,6 @@ func hintHeld(err error, dir string) error {
 	if unread != nil || time.Now().After(chain[0].NotAfter) {
 		return err
 	}
-	return withHint(err, "%s holds a certificate of %s until %s; artstore-pki renew %s replaces it without a token",
+	return ui.WithHint(err, "%s holds a certificate of %s until %s; artstore-pki renew %s replaces it without a token",
 		dir, chain[0].Subject.CommonName, chain[0].NotAfter.Local().Format(time.DateTime), dir)
 }

@@ -7,12 +7,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-const maxPage = store.MaxPage
+const maxPage = record.MaxPage
 
-func listCommand(u *ui) *cli.Command {
+func listCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "list",
 		Usage: "list certificates in the record",
@@ -25,25 +27,25 @@ the next page goes to stderr. --search finds names by their beginning, in the or
 			&cli.StringFlag{Name: "search", Usage: "only certificates with a name that begins with `TEXT`; not with other filters"},
 			&cli.StringFlag{Name: "state", Usage: "only valid, expired or revoked ones"},
 			&cli.StringFlag{Name: "issuer", Usage: "only from this intermediate: its common name, or the beginning of its subject key id in `HEX`"},
-			&cli.GenericFlag{Name: "expires-within", Value: &span{}, DefaultText: "any", Usage: "only those that end within this `TIME`, such as 36h or 14d; soonest first"},
+			&cli.GenericFlag{Name: "expires-within", Value: &longDuration{}, DefaultText: "any", Usage: "only those that end within this `TIME`, such as 36h or 14d; soonest first"},
 			&cli.IntFlag{Name: "limit", Value: 100, Usage: "rows per page, 1000 at most"},
 			&cli.StringFlag{Name: "cursor", Usage: "continue where the page before ended"},
 			&cli.BoolFlag{Name: "all", Usage: "all pages, one after the other"},
 			outputFlag(outputTable, outputJSON, outputCSV),
 		},
-		Action: u.runList,
+		Action: u.Action(runList),
 	}
 }
 
-func (u *ui) runList(c *cli.Context) error {
+func runList(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	if limit := c.Int("limit"); limit < 1 || limit > maxPage {
-		return usagef("--limit %d: want 1 to %d; --all prints all pages", limit, maxPage)
+		return ui.UsageErrorf("--limit %d: want 1 to %d; --all prints all pages", limit, maxPage)
 	}
 	now := time.Now()
-	out, err := u.listWriter(c.String(flagOutput), now)
+	out, err := newListWriter(u, c.String(flagOutput), now)
 	if err != nil {
 		return err
 	}
@@ -51,28 +53,28 @@ func (u *ui) runList(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = record.Close() }() // read only
+	defer func() { _ = rec.Close() }() // read only
 	if query.Issuer != "" {
-		if query.Issuer, err = record.Issuer(c.Context, query.Issuer); err != nil {
-			return withHint(err, "artstore-pki show SERIAL prints the whole key id of an issuer, inspect its common name")
+		if query.Issuer, err = rec.Issuer(c.Context, query.Issuer); err != nil {
+			return ui.WithHint(err, "artstore-pki show SERIAL prints the whole key id of an issuer, inspect its common name")
 		}
 	}
-	return u.printPages(c, record, query, out)
+	return printPages(u, c, rec, query, out)
 }
 
 // printPages prints one page, or with --all every one.
-func (u *ui) printPages(c *cli.Context, record *ca.Record, query store.Query, out listWriter) error {
+func printPages(u *ui.UI, c *cli.Context, rec *ca.Record, query record.Query, out listWriter) error {
 	pages, rows := pagesOf(query, c.String("search")), 0
 	limit := c.Int("limit")
 	if c.Bool("all") {
 		limit = maxPage
 	}
 	for cursor := c.String("cursor"); ; {
-		page, next, err := pages(c.Context, record, limit, cursor)
+		page, next, err := pages(c.Context, rec, limit, cursor)
 		if err != nil {
 			return err
 		}
@@ -88,44 +90,44 @@ func (u *ui) printPages(c *cli.Context, record *ca.Record, query store.Query, ou
 		}
 		switch {
 		case next != "":
-			u.say("more: --cursor %s", next)
+			u.Infof("more: --cursor %s", next)
 		case rows == 0:
-			u.say("no certificate is like that")
+			u.Infof("no certificate is like that")
 		}
 		return nil
 	}
 }
 
 // queryOf reads the filters.
-func queryOf(c *cli.Context, now time.Time) (store.Query, error) {
-	query := store.Query{
+func queryOf(c *cli.Context, now time.Time) (record.Query, error) {
+	query := record.Query{
 		Service: c.String("service"), Name: c.String("name"), State: c.String("state"), Issuer: c.String("issuer"), Now: now,
 	}
-	if within := spanOf(c, "expires-within"); within > 0 {
+	if within := durationOf(c, "expires-within"); within > 0 {
 		query.ExpiresBefore, query.SoonestFirst = now.Add(within), true
 	}
-	if c.String("search") != "" && query != (store.Query{Now: now}) {
-		return query, usagef("--search stands alone: no --service, --name, --state, --issuer or --expires-within with it")
+	if c.String("search") != "" && query != (record.Query{Now: now}) {
+		return query, ui.UsageErrorf("--search stands alone: no --service, --name, --state, --issuer or --expires-within with it")
 	}
 	return query, nil
 }
 
 // pageFunc reads the page behind a cursor.
-type pageFunc func(ctx context.Context, record *ca.Record, limit int, cursor string) ([]store.Certificate, string, error)
+type pageFunc func(ctx context.Context, rec *ca.Record, limit int, cursor string) ([]record.Certificate, string, error)
 
 // pagesOf reads the pages of a query, or of a search if there is a prefix.
-func pagesOf(query store.Query, prefix string) pageFunc {
-	return func(ctx context.Context, record *ca.Record, limit int, cursor string) ([]store.Certificate, string, error) {
+func pagesOf(query record.Query, prefix string) pageFunc {
+	return func(ctx context.Context, rec *ca.Record, limit int, cursor string) ([]record.Certificate, string, error) {
 		if prefix != "" {
-			return record.Search(ctx, store.Search{Prefix: prefix, Limit: limit, Cursor: cursor})
+			return rec.Search(ctx, record.Search{Prefix: prefix, Limit: limit, Cursor: cursor})
 		}
 		query.Limit, query.Cursor = limit, cursor
-		return record.List(ctx, query)
+		return rec.List(ctx, query)
 	}
 }
 
-func rowsOf(page []store.Certificate, now time.Time) []ca.Row {
-	rows := make([]ca.Row, len(page))
+func rowsOf(page []record.Certificate, now time.Time) []stepapi.RecordRow {
+	rows := make([]stepapi.RecordRow, len(page))
 	for i, cert := range page {
 		rows[i] = ca.NewRow(cert, now)
 	}

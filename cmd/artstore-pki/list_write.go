@@ -3,38 +3,31 @@ package main
 import (
 	"encoding/csv"
 	"encoding/json"
-	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// listWriter prints pages as they come: a record may be larger than the memory.
+// newListWriter prints pages as they come: a record may be larger than the memory.
 type listWriter interface {
-	page(rows []ca.Row) error
+	page(rows []stepapi.RecordRow) error
 	end() error
 }
 
-func (u *ui) listWriter(format string, now time.Time) (listWriter, error) {
+func newListWriter(u *ui.UI, format string, now time.Time) (listWriter, error) {
 	switch format {
 	case outputJSON:
-		return &listJSON{to: u.out}, nil
+		return &listJSON{to: u.Out}, nil
 	case outputCSV:
-		return &listCSV{to: csv.NewWriter(u.out)}, nil
+		return &listCSV{to: csv.NewWriter(u.Out)}, nil
 	case outputTable:
-		return &listTable{to: tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0), now: now}, nil
+		return &listTable{to: u.NewTable("SERIAL", "SERVICE", "STATE", "ENDS", "LEFT", "KIND", "NAMES"), now: now}, nil
 	}
-	return nil, usagef("--%s %q: want %s, %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON, outputCSV)
-}
-
-func (u *ui) writeJSON(v any) error {
-	enc := json.NewEncoder(u.out)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return nil, ui.UsageErrorf("--%s %q: want %s, %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON, outputCSV)
 }
 
 // listJSON writes one object whatever the number of pages is.
@@ -43,7 +36,7 @@ type listJSON struct {
 	some bool
 }
 
-func (l *listJSON) page(rows []ca.Row) error {
+func (l *listJSON) page(rows []stepapi.RecordRow) error {
 	for _, r := range rows {
 		text, err := json.MarshalIndent(r, "    ", "  ")
 		if err != nil {
@@ -74,7 +67,7 @@ type listCSV struct {
 	head bool
 }
 
-func (l *listCSV) page(rows []ca.Row) error {
+func (l *listCSV) page(rows []stepapi.RecordRow) error {
 	if !l.head { // Flush keeps the errors of all writes
 		l.head = true
 		_ = l.to.Write([]string{"serial", "service", "state", "names", "not_before", "not_after", "kind", "caller", "lineage", "issuer"})
@@ -91,21 +84,16 @@ func (l *listCSV) end() error {
 	return l.to.Error()
 }
 
-// listTable aligns each page by itself.
+// listTable aligns each page with those before it.
 type listTable struct {
-	to   *tabwriter.Writer
-	now  time.Time
-	head bool
+	to  *ui.Table
+	now time.Time
 }
 
-func (l *listTable) page(rows []ca.Row) error {
-	if !l.head {
-		l.head = true
-		_, _ = fmt.Fprintln(l.to, "SERIAL\tSERVICE\tSTATE\tENDS\tLEFT\tHOW\tNAMES") // Flush keeps the error
-	}
+func (l *listTable) page(rows []stepapi.RecordRow) error {
 	for _, r := range rows {
-		_, _ = fmt.Fprintf(l.to, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.SerialHex, printable.Clean(r.Service), r.State,
-			r.NotAfter.Local().Format(time.DateTime), left(r.NotAfter.Sub(l.now)), r.Kind, printable.Clean(strings.Join(r.Names, " ")))
+		l.to.Row(r.SerialHex, r.Service, r.State,
+			r.NotAfter.Local().Format(time.DateTime), left(r.NotAfter.Sub(l.now)), r.Kind, strings.Join(r.Names, " "))
 	}
 	return l.end()
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -23,7 +23,7 @@ const statusesLog = `   0    the record is what was logged
    3    the record was changed, or the log was; the output says what
    130  interrupted`
 
-func logCommand(u *ui) *cli.Command {
+func logCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "log",
 		Usage: "show and verify the tamper-evident log of the record",
@@ -35,7 +35,7 @@ func logCommand(u *ui) *cli.Command {
 				Description: `Prints the head as a signed note (c2sp.org/tlog-checkpoint); the key that checks it goes to stderr.
 Keep both on another machine: "log verify --head FILE" shows later whether the log was rolled back.`,
 				Flags:  []cli.Flag{dirFlag()},
-				Action: u.runLogHead,
+				Action: u.Action(runLogHead),
 			},
 			{
 				Name:  "verify",
@@ -51,13 +51,13 @@ beside a running authority, and with a record that the authority refuses because
 					outputFlag(outputText, outputJSON),
 				},
 				CustomHelpTemplate: commandHelpHead + statusesLog + "\n",
-				Action:             u.runLogVerify,
+				Action:             u.Action(runLogVerify),
 			},
 		},
 	}
 }
 
-func (u *ui) runLogHead(c *cli.Context) error {
+func runLogHead(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
@@ -75,20 +75,20 @@ func (u *ui) runLogHead(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := u.out.Write(head); err != nil { // as it is: its signature counts
+	if _, err := u.Out.Write(head); err != nil { // as it is: its signature counts
 		return err
 	}
-	u.say("key: %s", key)
+	u.Infof("key: %s", key)
 	return nil
 }
 
-func (u *ui) runLogVerify(c *cli.Context) error {
+func runLogVerify(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	format := c.String(flagOutput)
 	if format != outputText && format != outputJSON {
-		return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
+		return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
 	}
 	var opt ca.LogOptions
 	for _, path := range c.StringSlice("head") {
@@ -98,11 +98,11 @@ func (u *ui) runLogVerify(c *cli.Context) error {
 		}
 		opt.Heads = append(opt.Heads, text)
 	}
-	report, err := u.verifyLog(c.Context, c.String(flagDir), opt)
+	report, err := verifyLog(c.Context, u, c.String(flagDir), opt)
 	if err != nil {
 		return err
 	}
-	return u.writeLogReport(format, report, len(opt.Heads))
+	return writeLogReport(u, format, report, len(opt.Heads))
 }
 
 // readHead reads a kept head, and no more of a wrong file than a head has.
@@ -123,21 +123,21 @@ func readHead(path string) ([]byte, error) {
 }
 
 // verifyLog keeps one line on a terminal that says how far it is, when it takes long.
-func (u *ui) verifyLog(ctx context.Context, dir string, opt ca.LogOptions) (store.LogReport, error) {
-	width, ok := u.terminal(u.err)
+func verifyLog(ctx context.Context, u *ui.UI, dir string, opt ca.LogOptions) (translog.Report, error) {
+	width, ok := u.Terminal(u.Err)
 	next, shown := time.Now().Add(progressAfter), false
 	if ok {
 		opt.Progress = func(done, total int64) {
 			if now := time.Now(); now.After(next) {
 				next, shown = now.Add(progressEvery), true
 				line := runewidth.Truncate(fmt.Sprintf("%d of %d entries", done, total), width-1, "…")
-				_, _ = io.WriteString(u.err, eraseLine+line) // nobody is left to tell
+				_, _ = io.WriteString(u.Err, eraseLine+line) // nobody is left to tell
 			}
 		}
 	}
 	report, err := ca.VerifyLog(ctx, dir, opt)
 	if shown {
-		_, _ = io.WriteString(u.err, eraseLine)
+		_, _ = io.WriteString(u.Err, eraseLine)
 	}
 	if err != nil {
 		err = fmt.Errorf("opening the record in %s: %w", dir, err)
@@ -148,26 +148,26 @@ func (u *ui) verifyLog(ctx context.Context, dir string, opt ca.LogOptions) (stor
 	return report, err
 }
 
-func (u *ui) writeLogReport(format string, r store.LogReport, kept int) error {
+func writeLogReport(u *ui.UI, format string, r translog.Report, kept int) error {
 	if format == outputJSON {
 		if r.Findings == nil {
-			r.Findings = []store.LogFinding{} // a list, not null
+			r.Findings = []translog.Finding{} // a list, not null
 		}
-		if err := u.writeJSON(map[string]any{"schema_version": 1, "log": r}); err != nil {
+		if err := u.JSON(map[string]any{"schema_version": 1, "log": r}); err != nil {
 			return err
 		}
 	} else {
 		for _, f := range r.Findings {
-			if err := u.print("%s", findingLine(f)); err != nil {
+			if err := u.Outf("%s", findingLine(f)); err != nil {
 				return err
 			}
 		}
 	}
 	bad := int64(len(r.Findings)) + r.More
-	u.say("log: %d entries, head of %s; %d made again from their rows, %d pruned, %d waiting; %d kept heads compared; %d findings",
+	u.Infof("log: %d entries, head of %s; %d made again from their rows, %d pruned, %d waiting; %d kept heads compared; %d findings",
 		r.Size, headTime(r.Head), r.Checked, r.Pruned, r.Pending, kept, bad)
 	if bad > 0 {
-		return exitStatus(exitFindings)
+		return ui.ExitStatus(exitFindings)
 	}
 	return nil
 }
@@ -180,7 +180,7 @@ func headTime(h translog.Head) string {
 }
 
 // findingLine says what is wrong, with which entry, and what that one is about.
-func findingLine(f store.LogFinding) string {
+func findingLine(f translog.Finding) string {
 	line := f.Fault
 	if f.Index >= 0 {
 		line += fmt.Sprintf(": entry %d", f.Index)
@@ -188,7 +188,7 @@ func findingLine(f store.LogFinding) string {
 	if f.Kind != "" {
 		line += fmt.Sprintf(": %s %s", f.Kind, f.Service)
 		if f.Serial != "" {
-			line += " " + pemfile.HexSerial(f.Serial)
+			line += " " + certs.HexSerial(f.Serial)
 		}
 		line += " at " + f.At.Local().Format(time.DateTime)
 	}

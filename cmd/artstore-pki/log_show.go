@@ -1,20 +1,21 @@
 package main
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-func logShowCommand(u *ui) *cli.Command {
+func logShowCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "show",
 		Usage: "print the events of the record: what was issued, revoked and refused, and by which rule",
@@ -23,67 +24,65 @@ were refused, with the rule; refusals beyond 100 an hour and caller are only cou
 that prove nothing are in the metrics. With --after it goes on behind the event of that number.`,
 		Flags: []cli.Flag{
 			dirFlag(),
-			&cli.StringFlag{Name: "kind", Usage: "only this kind: " + strings.Join(store.EventKinds(), ", ")},
+			&cli.StringFlag{Name: "kind", Usage: "only this kind: " + strings.Join(kinds.All(), ", ")},
 			&cli.Int64Flag{Name: "after", Value: -1, DefaultText: "the newest", Usage: "events behind the one with this `NUMBER`, oldest first; 0 begins at the first"},
 			&cli.IntFlag{Name: "limit", Value: 100, Usage: "events to print, 1000 at most"},
 			outputFlag(outputTable, outputJSON),
 		},
-		Action: u.runLogShow,
+		Action: u.Action(runLogShow),
 	}
 }
 
-func (u *ui) runLogShow(c *cli.Context) error {
+func runLogShow(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	kind, limit, format := c.String("kind"), c.Int("limit"), c.String(flagOutput)
 	switch {
-	case kind != "" && !slices.Contains(store.EventKinds(), kind):
-		return usagef("--kind %q: want one of %s", printable.Clean(kind), strings.Join(store.EventKinds(), ", "))
-	case limit < 1 || limit > store.MaxPage:
-		return usagef("--limit %d: want 1 to %d", limit, store.MaxPage)
+	case kind != "" && !slices.Contains(kinds.All(), kind):
+		return ui.UsageErrorf("--kind %q: want one of %s", printable.Clean(kind), strings.Join(kinds.All(), ", "))
+	case limit < 1 || limit > record.MaxPage:
+		return ui.UsageErrorf("--limit %d: want 1 to %d", limit, record.MaxPage)
 	case format != outputTable && format != outputJSON:
-		return usagef("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
+		return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
 	}
-	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = record.Close() }() // read only
-	var events []store.Event
+	defer func() { _ = rec.Close() }() // read only
+	var events []record.Event
 	if after := c.Int64("after"); after >= 0 {
-		events, err = record.Events(c.Context, kind, after, limit)
+		events, err = rec.Events(c.Context, kind, after, limit)
 	} else {
-		events, err = record.LatestEvents(c.Context, kind, limit)
+		events, err = rec.LatestEvents(c.Context, kind, limit)
 	}
 	if err != nil {
 		return err
 	}
-	if err := u.writeEvents(format, events); err != nil {
+	if err := writeEvents(u, format, events); err != nil {
 		return err
 	}
 	if len(events) == 0 {
-		u.say("no event is like that")
+		u.Infof("no event is like that")
 	}
 	return nil
 }
 
-func (u *ui) writeEvents(format string, events []store.Event) error {
+func writeEvents(u *ui.UI, format string, events []record.Event) error {
 	if format == outputJSON {
 		if events == nil {
-			events = []store.Event{} // a list, not null
+			events = []record.Event{} // a list, not null
 		}
-		return u.writeJSON(map[string]any{"schema_version": 1, "events": events})
+		return u.JSON(map[string]any{"schema_version": 1, "events": events})
 	}
-	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "NUMBER\tTIME\tKIND\tCALLER\tSERVICE\tSERIAL\tRULE\tDETAIL") // Flush keeps the error
+	t := u.NewTable("NUMBER", "TIME", "KIND", "CALLER", "SERVICE", "SERIAL", "RULE", "DETAIL")
 	for _, e := range events {
 		serial := ""
 		if e.Serial != "" {
-			serial = pemfile.HexSerial(e.Serial)
+			serial = certs.HexSerial(e.Serial)
 		}
-		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.ID, e.At.Local().Format(time.DateTime), e.Kind,
-			printable.Clean(e.Caller), printable.Clean(e.Service), serial, printable.Clean(e.Rule), printable.Clean(e.Detail))
+		t.Row(strconv.FormatInt(e.ID, 10), e.At.Local().Format(time.DateTime), e.Kind, e.Caller, e.Service, serial, e.Rule, e.Detail)
 	}
-	return w.Flush()
+	return t.Flush()
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
 // Every command that serves, has metrics, or reads the settings of an upload and
@@ -17,7 +19,7 @@ func TestLongCommandsHaveLogFlags(t *testing.T) {
 			return
 		}
 		count++
-		for _, flag := range []string{flagLogLevel, flagLogFormat} {
+		for flag := range ui.LogChoices() {
 			if !hasFlag(c, flag) {
 				t.Errorf("%s has no --%s", name, flag)
 			}

@@ -11,15 +11,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/coredump"
-)
-
-// Exit statuses, the same for every command.
-const (
-	exitOK          = 0
-	exitFailure     = 1
-	exitUsage       = 2
-	exitInterrupted = 130 // 128 + SIGINT, as shells report it
 )
 
 func main() { os.Exit(realMain()) }
@@ -27,9 +20,9 @@ func main() { os.Exit(realMain()) }
 // realMain is main without the exit. Nearly every command holds a key or a token,
 // so none of them can be dumped.
 func realMain() int {
-	std := stdio{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, vars: os.Environ}
+	std := ui.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Vars: os.Environ}
 	if err := coredump.Disable(); err != nil {
-		newUI(std).say("warning: %v; a crash may write keys to the disk", err)
+		ui.New(std).Infof("warning: %v; a crash may write keys to the disk", err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -38,29 +31,30 @@ func realMain() int {
 
 // run is the whole program: it never exits and reads no global state, so that
 // defers run and tests can call it.
-func run(ctx context.Context, std stdio, args []string) int {
-	u := newUI(std)
+func run(ctx context.Context, std ui.Streams, args []string) int {
+	u := ui.New(std)
+	u.Hint = hintFor
 	app := newApp(u)
 	sorted, err := flagsFirst(app, args)
 	if err == nil {
 		err = app.RunContext(ctx, sorted)
 	}
-	return u.finish(ctx, err, usageLine(app, args))
+	return u.Finish(ctx, err, usageLine(app, args))
 }
 
-func newApp(u *ui) *cli.App {
+func newApp(u *ui.UI) *cli.App {
 	app := &cli.App{
 		Name:                      "artstore-pki",
 		Usage:                     "internal PKI that keeps working while everything under it rotates",
 		Version:                   version(),
-		Writer:                    u.out,
-		ErrWriter:                 u.err,
+		Writer:                    u.Out,
+		ErrWriter:                 u.Err,
 		Suggest:                   true,
 		HideHelpCommand:           true,
 		DisableSliceFlagSeparator: true, // paths and names may hold commas
 		CustomAppHelpTemplate:     appHelp,
 		ExitErrHandler:            func(*cli.Context, error) {}, // run maps errors to statuses
-		OnUsageError:              usageError,
+		OnUsageError:              onUsageError,
 		Commands: []*cli.Command{
 			demoCommand(u),
 			initCommand(u),

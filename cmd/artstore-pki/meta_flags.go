@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -25,13 +26,13 @@ func metaFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "tags", Category: category, Usage: "`TAG` stored with each file, such as project=atlas; repeat for more (the Go Storage Element keeps them)"},
 		&cli.StringFlag{Name: "content-type", Category: category, DefaultText: "application/octet-stream", Usage: "media `TYPE` of each file, such as image/tiff"},
 		&cli.StringFlag{Name: "retention", Category: category, Usage: "`CLASS` of storage: permanent or temporary; chooses among several Storage Elements by their mode (default: whichever takes the file)"},
-		&cli.GenericFlag{Name: "ttl", Category: category, Value: &span{}, DefaultText: " ", Usage: "how long temporary files should be kept, a `TIME` in whole days from 1d to 365d; no Storage Element obeys it yet"},
+		&cli.GenericFlag{Name: "ttl", Category: category, Value: &longDuration{}, DefaultText: " ", Usage: "how long temporary files should be kept, a `TIME` in whole days from 1d to 365d; no Storage Element obeys it yet"},
 	}
 }
 
 // metaOf checks what the flags say: no Storage Element says it as clearly.
 func metaOf(c *cli.Context) (ingestclient.Meta, error) {
-	ttl := spanOf(c, "ttl")
+	ttl := durationOf(c, "ttl")
 	meta := ingestclient.Meta{
 		Description: c.String("description"), Tags: c.StringSlice("tags"), ContentType: c.String("content-type"),
 		Retention: c.String("retention"), TTLDays: int(ttl / day),
@@ -39,22 +40,22 @@ func metaOf(c *cli.Context) (ingestclient.Meta, error) {
 	switch meta.Retention {
 	case "", retentionPermanent, retentionTemporary:
 	default:
-		return meta, usagef("--retention %q: want permanent or temporary", printable.Clean(meta.Retention))
+		return meta, ui.UsageErrorf("--retention %q: want permanent or temporary", printable.Clean(meta.Retention))
 	}
 	if meta.ContentType != "" {
 		if kind, _, err := mime.ParseMediaType(meta.ContentType); err != nil || !strings.Contains(kind, "/") {
-			return meta, usagef("--content-type %q: want a media type such as image/tiff", printable.Clean(meta.ContentType))
+			return meta, ui.UsageErrorf("--content-type %q: want a media type such as image/tiff", printable.Clean(meta.ContentType))
 		}
 	}
 	switch {
 	case ttl%day != 0 || ttl > maxTTL:
-		return meta, usagef("--ttl: want whole days, from 1d to 365d")
+		return meta, ui.UsageErrorf("--ttl: want whole days, from 1d to 365d")
 	case ttl != 0 && meta.Retention == retentionPermanent:
-		return meta, usagef("--ttl is for temporary files")
+		return meta, ui.UsageErrorf("--ttl is for temporary files")
 	}
 	for _, tag := range meta.Tags {
 		if tag == "" {
-			return meta, usagef("--tags: a tag is empty")
+			return meta, ui.UsageErrorf("--tags: a tag is empty")
 		}
 	}
 	return meta, nil

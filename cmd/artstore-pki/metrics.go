@@ -11,7 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/prom"
@@ -73,5 +73,5 @@ func (m metricsServer) serve(ctx context.Context, ln net.Listener) error {
 			_, _ = w.Write([]byte("ok\n"))
 		})
 	}
-	return httpsrv.Serve(ctx, ln, httpsrv.Config{Handler: mux, BodyTimeout: requestTimeout, WriteTimeout: answerTimeout})
+	return httpserver.Serve(ctx, ln, httpserver.Config{Handler: mux, BodyTimeout: requestTimeout, WriteTimeout: answerTimeout})
 }

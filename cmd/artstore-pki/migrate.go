@@ -9,12 +9,13 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
 // copyTalks is how often a long copy says how far it is.
 const copyTalks = 2 * time.Second
 
-func migrateCommand(u *ui) *cli.Command {
+func migrateCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "migrate",
 		Usage: "copy the record between SQLite and PostgreSQL",
@@ -26,37 +27,37 @@ nothing. The source stays as it is; name the new place in pki.yaml afterwards.`,
 			&cli.StringFlag{Name: "from", Required: true, Usage: "`FILE` or URL that has the record"},
 			&cli.StringFlag{Name: "to", Required: true, Usage: "`FILE` or URL that gets it"},
 		},
-		Action: u.runMigrate,
+		Action: u.Action(runMigrate),
 	}
 }
 
-func (u *ui) runMigrate(c *cli.Context) error {
+func runMigrate(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	from, to := c.String("from"), c.String("to")
 	for name, where := range map[string]string{"from": from, "to": to} {
 		if err := store.Check(where); err != nil {
-			return usagef("--%s: %w", name, err)
+			return ui.UsageErrorf("--%s: %w", name, err)
 		}
 	}
-	copied, err := u.migrate(c.Context, from, to)
+	copied, err := copyRecord(c.Context, u, from, to)
 	switch {
 	case errors.Is(err, store.ErrNotEmpty):
-		return withHint(err, "a record is copied into an empty place only; nothing was written")
+		return ui.WithHint(err, "a record is copied into an empty place only; nothing was written")
 	case errors.Is(err, store.ErrChanged):
-		return withHint(err, "nothing was written to the target; try again once no authority uses the source")
+		return ui.WithHint(err, "nothing was written to the target; try again once no authority uses the source")
 	case err != nil:
 		return err
 	}
 	for _, t := range copied {
-		u.say("%s: %d", t.Table, t.Rows)
+		u.Infof("%s: %d", t.Table, t.Rows)
 	}
-	u.say("copied and counted; next: name the new place under database: in pki.yaml, then start the authority")
+	u.Infof("copied and counted; next: name the new place under database: in pki.yaml, then start the authority")
 	return nil
 }
 
-func (u *ui) migrate(ctx context.Context, from, to string) (_ []store.Copied, err error) {
+func copyRecord(ctx context.Context, u *ui.UI, from, to string) (_ []store.CopyProgress, err error) {
 	source, err := store.Open(ctx, from)
 	if err != nil {
 		return nil, fmt.Errorf("opening the source: %w", err)
@@ -68,10 +69,10 @@ func (u *ui) migrate(ctx context.Context, from, to string) (_ []store.Copied, er
 	}
 	defer func() { err = errors.Join(err, target.Close()) }()
 	said := time.Now()
-	return store.Copy(ctx, source, target, func(c store.Copied) {
+	return store.Copy(ctx, source, target, func(c store.CopyProgress) {
 		if now := time.Now(); now.Sub(said) >= copyTalks {
 			said = now
-			u.say("copying %s: %d", c.Table, c.Rows)
+			u.Infof("copying %s: %d", c.Table, c.Rows)
 		}
 	})
 }

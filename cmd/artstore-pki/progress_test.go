@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
 // kept is a renderer that prints at its end, as a table does: what prints as it
@@ -104,9 +106,9 @@ func check(t *testing.T, err error) {
 func onTerminal(t *testing.T, out io.Writer, env map[string]string, args ...string) string {
 	t.Helper()
 	screen, terminal := pty(t)
-	std := stdio{in: strings.NewReader(""), out: out, err: terminal, getenv: func(name string) string { return env[name] }}
+	std := ui.Streams{In: strings.NewReader(""), Out: out, Err: terminal, Getenv: func(name string) string { return env[name] }}
 	if out == nil {
-		std.out = terminal
+		std.Out = terminal
 	}
 	shown := make(chan string)
 	go func() {
@@ -169,18 +171,28 @@ func TestReadList(t *testing.T) {
 	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(7), NextUpdate: time.Now().Add(time.Hour)}, issuer, key)
 	check(t, err)
 	path := filepath.Join(t.TempDir(), "ca.crl")
+	pemList := pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
 	for _, c := range []struct {
-		data  []byte
-		wrong string
+		data          []byte
+		lists, unread int
 	}{
-		{der, ""}, {pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}), ""},
-		{nil, "reading a revocation list in " + path}, {der[:len(der)-1], "reading a revocation list in " + path},
+		{der, 1, 0}, {pemList, 1, 0}, {slices.Concat(pemList, pemList, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL"})), 2, 1},
+		{der[:len(der)-1], 0, 1},
 	} {
 		check(t, os.WriteFile(path, c.data, 0o600))
-		l, err := readList(path)
-		if c.wrong == "" && (err != nil || l.Number.Int64() != 7) || c.wrong != "" && (err == nil || !strings.Contains(err.Error(), c.wrong)) {
-			t.Errorf("%d bytes: %v", len(c.data), err)
+		lists := map[string]*x509.RevocationList{}
+		unread, err := readLists(path, lists)
+		check(t, err)
+		if len(lists) != c.lists || unread != c.unread || c.lists > 0 && lists[path].Number.Int64() != 7 {
+			t.Errorf("%d bytes: %d lists, unread %d", len(c.data), len(lists), unread)
 		}
+	}
+	check(t, os.WriteFile(path+".other", []byte("# a baseline"), 0o600))
+	if _, err := readLists(path+".other", nil); err == nil || !strings.Contains(err.Error(), "reading a revocation list in "+path) {
+		t.Error(err)
+	}
+	if _, err := readLists(path+".absent", nil); err == nil {
+		t.Error("an absent file is no mistake")
 	}
 	if _, err := readUpTo(path, 10); err == nil || !strings.Contains(err.Error(), "larger") {
 		t.Error(err)

@@ -7,9 +7,10 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-func pruneCommand(u *ui) *cli.Command {
+func pruneCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "prune",
 		Usage: "remove certificates that expired long ago from the record",
@@ -19,20 +20,20 @@ pruning. It works beside a running authority, in short transactions. An SQLite f
 the room is used again.`,
 		Flags: []cli.Flag{
 			dirFlag(),
-			&cli.GenericFlag{Name: "older-than", Value: &span{}, DefaultText: "none", Usage: "remove what expired longer ago than this `TIME`, such as 90d or 1y; 72h at least"},
+			&cli.GenericFlag{Name: "older-than", Value: &longDuration{}, DefaultText: "none", Usage: "remove what expired longer ago than this `TIME`, such as 90d or 1y; 72h at least"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say how many"},
 		},
-		Action: u.runPrune,
+		Action: u.Action(runPrune),
 	}
 }
 
-func (u *ui) runPrune(c *cli.Context) error {
+func runPrune(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	age := spanOf(c, "older-than")
+	age := durationOf(c, "older-than")
 	if age == 0 {
-		return withHint(usagef("missing --older-than"), "see %s --help", helpName(c))
+		return ui.WithHint(ui.UsageErrorf("missing --older-than"), "see %s --help", helpName(c))
 	}
 	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
@@ -45,15 +46,15 @@ func (u *ui) runPrune(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		u.say("prune: %d certificates would be removed", n)
+		u.Infof("prune: %d certificates would be removed", n)
 		return nil
 	}
 	n, err := record.Prune(c.Context, before)
 	if n > 0 || err == nil {
-		u.say("prune: %d certificates removed", n)
+		u.Infof("prune: %d certificates removed", n)
 	}
 	if errors.Is(err, store.ErrUnsequenced) {
-		return withHint(err, "the running authority gives places within a second: try again, or start it once")
+		return ui.WithHint(err, "the running authority gives places within a second: try again, or start it once")
 	}
 	return err
 }

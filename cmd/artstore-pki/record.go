@@ -13,6 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -40,7 +41,7 @@ func openRecord(ctx context.Context, dir, flag string) (*ca.Record, error) {
 		if _, config := os.Stat(filepath.Join(dir, "pki.yaml")); config == nil {
 			return nil, hintStateDir(err, dir, hintDoctor)
 		}
-		return nil, withHint(err, "--%s names the state directory of the authority", flag)
+		return nil, ui.WithHint(err, "--%s names the state directory of the authority", flag)
 	}
 	return record, nil
 }
@@ -53,12 +54,12 @@ func lossHint(err error, dir string) error {
 	case !errors.As(err, &lost):
 		return nil
 	case errors.Is(err, translog.ErrForeign):
-		return withHint(err, "nothing was changed; name the right place under database: in pki.yaml, or restore a backup: artstore-pki restore --dir NEW FILE")
+		return ui.WithHint(err, "nothing was changed; name the right place under database: in pki.yaml, or restore a backup: artstore-pki restore --dir NEW FILE")
 	}
-	return withHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; artstore-pki record accept --dir %s shows the loss and how to go on without the record", dir)
+	return ui.WithHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; artstore-pki record accept --dir %s shows the loss and how to go on without the record", dir)
 }
 
-func recordCommand(u *ui) *cli.Command {
+func recordCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "record",
 		Usage: "go on although the record was lost",
@@ -75,14 +76,14 @@ The record of another authority is never accepted.`,
 				dirFlag(), passwordFileFlag(),
 				&cli.Int64Flag{Name: flagEntries, DefaultText: "none", Usage: "accept the loss; `N` is the size of the log that is lost, as this command says it"},
 			},
-			Action: u.runRecordAccept,
+			Action: u.Action(runRecordAccept),
 		}},
 	}
 }
 
 const flagEntries = "entries"
 
-func (u *ui) runRecordAccept(c *cli.Context) error {
+func runRecordAccept(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
@@ -92,20 +93,20 @@ func (u *ui) runRecordAccept(c *cli.Context) error {
 	}
 	opt := ca.AcceptOptions{Dir: dir, PasswordFile: c.String(flagPasswordFile), Entries: c.Int64(flagEntries)}
 	if opt.PasswordFile == "" {
-		opt.Password = secret.New(u.getenv(envPassword))
+		opt.Password = secret.New(u.Getenv(envPassword))
 	}
 	head, err := ca.AcceptLoss(c.Context, opt)
 	switch {
 	case errors.Is(err, ca.ErrOtherLoss):
-		return withHint(err, "nothing was changed; without --%s the command says what would be lost", flagEntries)
+		return ui.WithHint(err, "nothing was changed; without --%s the command says what would be lost", flagEntries)
 	case err != nil:
 		if hinted := lossHint(err, dir); hinted != nil {
 			return hinted
 		}
 		return err
 	}
-	u.say("record: accepted; its log goes on with %s", head)
-	u.say("record: revoke again what was revoked since, and remove log.head at the agents")
+	u.Infof("record: accepted; its log goes on with %s", head)
+	u.Infof("record: revoke again what was revoked since, and remove log.head at the agents")
 	return nil
 }
 
@@ -124,7 +125,7 @@ func showLoss(ctx context.Context, dir string) error {
 	default:
 		err = fmt.Errorf("%w; the marker is of %s and names %d entries", loss.Reason, headTime(loss.Known), loss.Known.Size)
 	}
-	return withHint(&usage{err}, "nothing was changed; revocations and spent tokens among the lost entries are forgotten with --%s %d", flagEntries, loss.Known.Size)
+	return ui.WithHint(ui.UsageErrorf("%w", err), "nothing was changed; revocations and spent tokens among the lost entries are forgotten with --%s %d", flagEntries, loss.Known.Size)
 }
 
 // left is a remaining time in two units at most.

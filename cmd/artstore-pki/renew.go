@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -24,10 +25,10 @@ const (
 	hookOwed = "exec.pending"
 )
 
-// renew renews what DIR holds, and runs the command after it.
-func (u *ui) renew(c *cli.Context) error {
+// runRenew renews what DIR holds, and runs the command after it.
+func runRenew(u *ui.UI, c *cli.Context) error {
 	dir, command := c.Args().First(), c.Args().Tail()
-	cfg, err := u.renewal(c, dir)
+	cfg, err := renewalConfig(u, c, dir)
 	if err != nil {
 		return err
 	}
@@ -42,14 +43,14 @@ func (u *ui) renew(c *cli.Context) error {
 		return fmt.Errorf("renewing a certificate in %s: %w", dir, err)
 	}
 	if renewed {
-		err = u.obtained(dir, m)
+		err = reportObtained(u, dir, m)
 	} else {
-		u.say("%s: not due, valid until %s", m.Certificate.Leaf.Subject.CommonName, m.Certificate.Leaf.NotAfter.Local().Format(time.DateTime))
+		u.Infof("%s: not due, valid until %s", m.Certificate.Leaf.Subject.CommonName, m.Certificate.Leaf.NotAfter.Local().Format(time.DateTime))
 	}
 	if err != nil || len(command) == 0 {
 		return err
 	}
-	return u.afterRenewal(c.Context, dir, command, renewed)
+	return afterRenewal(c.Context, u, dir, command, renewed)
 }
 
 func renewAlways(ctx context.Context, cfg enroll.Config) (rotation.Material, bool, error) {
@@ -57,29 +58,29 @@ func renewAlways(ctx context.Context, cfg enroll.Config) (rotation.Material, boo
 	return m, err == nil, err
 }
 
-// renewal is what DIR says about its authority, and what the flags say in its place.
-func (u *ui) renewal(c *cli.Context, dir string) (enroll.Config, error) {
+// renewalConfig is what DIR says about its authority, and what the flags say in its place.
+func renewalConfig(u *ui.UI, c *cli.Context, dir string) (enroll.Config, error) {
 	stored, unread := enroll.ReadConfig(dir)
 	if unread != nil && c.String(flagCAURL) == "" {
 		if errors.Is(unread, fs.ErrNotExist) {
-			return stored, withHint(usagef("missing --%s: %s does not say which authority it is of", flagCAURL, dir), "the next renewal finds it there")
+			return stored, ui.WithHint(ui.UsageErrorf("missing --%s: %s does not say which authority it is of", flagCAURL, dir), "the next renewal finds it there")
 		}
-		return stored, withHint(unread, "with --%s the file is not needed; a renewal writes it anew", flagCAURL)
+		return stored, ui.WithHint(unread, "with --%s the file is not needed; a renewal writes it anew", flagCAURL)
 	}
 	if unread == nil && c.String(flagCAURL) == "" {
-		stored.Logger, stored.KeyType = u.logger(slog.LevelWarn), keyTypeOf(c.String("key-type"))
+		stored.Logger, stored.KeyType = u.Logger(slog.LevelWarn), keyTypeOf(c.String("key-type"))
 		if name := c.String(flagAuthority); name != "" {
 			stored.AuthorityName = name
 		}
 		return stored, nil
 	}
-	return u.enrolment(c, dir)
+	return enrolmentConfig(u, c, dir)
 }
 
 // afterRenewal runs the command if there was a renewal, or if it failed after the
 // last one. That it is owed is on disk before it runs: a crash in between runs it
 // once more.
-func (u *ui) afterRenewal(ctx context.Context, dir string, command []string, renewed bool) error {
+func afterRenewal(ctx context.Context, u *ui.UI, dir string, command []string, renewed bool) error {
 	owed := filepath.Join(dir, hookOwed)
 	if !renewed {
 		if _, err := os.Lstat(owed); errors.Is(err, fs.ErrNotExist) {
@@ -89,13 +90,13 @@ func (u *ui) afterRenewal(ctx context.Context, dir string, command []string, ren
 		return fmt.Errorf("noting the command to run: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // G204: the operator's own command line
-	cmd.Stdout, cmd.Stderr = u.err, u.err
+	cmd.Stdout, cmd.Stderr = u.Err, u.Err
 	if err := cmd.Run(); err != nil {
-		u.complain("error", fmt.Sprintf("the certificate is renewed, but running %q failed: %v; the next renew --%s runs it again", command, err, flagExec))
+		u.Complain("error", fmt.Sprintf("the certificate is renewed, but running %q failed: %v; the next renew --%s runs it again", command, err, flagExec))
 		if status := new(exec.ExitError); errors.As(err, &status) && status.ExitCode() > 0 {
-			return exitStatus(status.ExitCode())
+			return ui.ExitStatus(status.ExitCode())
 		}
-		return exitStatus(exitFailure)
+		return ui.ExitStatus(ui.ExitFailure)
 	}
 	if err := os.Remove(owed); err != nil {
 		return fmt.Errorf("noting that the command ran: %w", err)

@@ -9,11 +9,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-func revokeCommand(u *ui) *cli.Command {
+func revokeCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "revoke",
 		Usage:     "revoke a certificate, a lineage or a service; none of it can renew any more",
@@ -35,48 +38,48 @@ those of RFC 5280, but for holds, because a revocation is for good:
 			&cli.BoolFlag{Name: "dry-run", Usage: "list what would be revoked, and change nothing"},
 			&cli.BoolFlag{Name: "yes", Usage: "revoke a set without listing it first"},
 		},
-		Action: u.runRevoke,
+		Action: u.Action(runRevoke),
 	}
 }
 
-func (u *ui) runRevoke(c *cli.Context) error {
+func runRevoke(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 1); err != nil {
 		return err
 	}
 	reason, err := ca.ParseReason(c.String("reason"))
 	if err != nil {
-		return withHint(usagef("--reason: %w", err), "see %s --help", helpName(c))
+		return ui.WithHint(ui.UsageErrorf("--reason: %w", err), "see %s --help", helpName(c))
 	}
-	what, err := whatToRevoke(c)
+	what, err := parseRevokeArgs(c)
 	if err != nil {
 		return err
 	}
-	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = record.Close() }() // a revocation is committed before its call returns
-	if what.set != (store.Selection{}) {
+	defer func() { _ = rec.Close() }() // a revocation is committed before its call returns
+	if what.set != (record.Selection{}) {
 		if c.Bool("dry-run") || !c.Bool("yes") {
-			return u.listSet(c, record, what.set)
+			return listSet(u, c, rec, what.set)
 		}
-		err = u.revokeSet(c, record, what.set, reason)
+		err = revokeSet(u, c, rec, what.set, reason)
 	} else if c.Bool("dry-run") {
-		err = u.showOne(c, record, what)
+		err = showOne(u, c, rec, what)
 	} else {
-		err = u.revokeOne(c, record, what, reason)
+		err = revokeOne(u, c, rec, what, reason)
 	}
-	return withHint(err, "artstore-pki list prints the serials and states")
+	return ui.WithHint(err, "artstore-pki list prints the serials and states")
 }
 
-// doomed is what the command line names: a serial, a certificate or a set.
-type doomed struct {
+// revocationTarget is what the command line names: a serial, a certificate or a set.
+type revocationTarget struct {
 	serial string
 	cert   *x509.Certificate
-	set    store.Selection
+	set    record.Selection
 }
 
-func whatToRevoke(c *cli.Context) (what doomed, err error) {
+func parseRevokeArgs(c *cli.Context) (what revocationTarget, err error) {
 	given := 0
 	for _, v := range []string{c.Args().First(), c.String("file"), c.String("service"), c.String("lineage")} {
 		if v != "" {
@@ -84,12 +87,12 @@ func whatToRevoke(c *cli.Context) (what doomed, err error) {
 		}
 	}
 	if given != 1 {
-		return what, usagef("want one of SERIAL, --file, --service and --lineage")
+		return what, ui.UsageErrorf("want one of SERIAL, --file, --service and --lineage")
 	}
-	what.set = store.Selection{Service: c.String("service"), Lineage: c.String("lineage")}
+	what.set = record.Selection{Service: c.String("service"), Lineage: c.String("lineage")}
 	if arg := c.Args().First(); arg != "" {
-		if what.serial, err = store.ParseSerial(arg); err != nil {
-			return what, &usage{err}
+		if what.serial, err = record.ParseSerial(arg); err != nil {
+			return what, ui.UsageErrorf("%w", err)
 		}
 	}
 	if file := c.String("file"); file != "" {
@@ -102,65 +105,65 @@ func whatToRevoke(c *cli.Context) (what doomed, err error) {
 	return what, nil
 }
 
-func (u *ui) revokeOne(c *cli.Context, record *ca.Record, what doomed, reason int) error {
+func revokeOne(u *ui.UI, c *cli.Context, rec *ca.Record, what revocationTarget, reason int) error {
 	note := c.String("note")
 	if what.cert == nil {
-		if err := record.Revoke(c.Context, what.serial, reason, note); err != nil {
+		if err := rec.Revoke(c.Context, what.serial, reason, note); err != nil {
 			return err
 		}
-		u.say("revoked %s (%s)", pemfile.HexSerial(what.serial), c.String("reason"))
+		u.Infof("revoked %s (%s)", certs.HexSerial(what.serial), c.String("reason"))
 		return nil
 	}
-	cert, err := record.RevokeCertificate(c.Context, what.cert, reason, note)
+	cert, err := rec.RevokeCertificate(c.Context, what.cert, reason, note)
 	if err != nil {
 		return err
 	}
 	how := c.String("reason")
-	if cert.Kind == store.Entered {
+	if cert.Kind == kinds.Entered {
 		how += ", entered: the record did not have it"
 	}
-	u.say("revoked %s (%s)", pemfile.HexSerial(cert.Serial), how)
+	u.Infof("revoked %s (%s)", certs.HexSerial(cert.Serial), how)
 	return nil
 }
 
-func (u *ui) revokeSet(c *cli.Context, record *ca.Record, set store.Selection, reason int) error {
-	n, err := record.RevokeSet(c.Context, set, reason, c.String("note"))
+func revokeSet(u *ui.UI, c *cli.Context, rec *ca.Record, set record.Selection, reason int) error {
+	n, err := rec.RevokeSet(c.Context, set, reason, c.String("note"))
 	if err != nil {
 		return err
 	}
-	u.say("revoked %d certificates (%s)", n, c.String("reason"))
+	u.Infof("revoked %d certificates (%s)", n, c.String("reason"))
 	return nil
 }
 
 // listSet prints what a set is. Without --dry-run that is a refusal: somebody
 // meant to revoke, and nothing was revoked.
-func (u *ui) listSet(c *cli.Context, record *ca.Record, set store.Selection) error {
-	list, err := record.Selected(c.Context, set)
+func listSet(u *ui.UI, c *cli.Context, rec *ca.Record, set record.Selection) error {
+	list, err := rec.Selected(c.Context, set)
 	if err != nil {
-		return withHint(err, "artstore-pki list prints the serials and states")
+		return ui.WithHint(err, "artstore-pki list prints the serials and states")
 	}
 	for _, cert := range list {
-		if err := u.print("%s %s %s", pemfile.HexSerial(cert.Serial), cert.Service, cert.NotAfter.Format(time.RFC3339)); err != nil {
+		if err := u.Outf("%s %s %s", certs.HexSerial(cert.Serial), cert.Service, cert.NotAfter.Format(time.RFC3339)); err != nil {
 			return err
 		}
 	}
 	if c.Bool("dry-run") {
-		u.say("%d certificates would be revoked", len(list))
+		u.Infof("%d certificates would be revoked", len(list))
 		return nil
 	}
-	return withHint(usagef("%d certificates would be revoked", len(list)), "nothing was revoked; --yes does it")
+	return ui.WithHint(ui.UsageErrorf("%d certificates would be revoked", len(list)), "nothing was revoked; --yes does it")
 }
 
 // showOne refuses what revokeOne would refuse.
-func (u *ui) showOne(c *cli.Context, record *ca.Record, what doomed) (err error) {
-	var cert store.Certificate
+func showOne(u *ui.UI, c *cli.Context, rec *ca.Record, what revocationTarget) (err error) {
+	var cert record.Certificate
 	if what.cert != nil {
-		cert, _, err = record.Revocable(c.Context, what.cert)
-	} else if cert, err = record.Show(c.Context, what.serial); err == nil && cert.Revocation != nil {
-		err = fmt.Errorf("revoking %s: %w", pemfile.HexSerial(what.serial), store.ErrAlreadyRevoked)
+		cert, _, err = rec.Revocable(c.Context, what.cert)
+	} else if cert, err = rec.Show(c.Context, what.serial); err == nil && cert.Revocation != nil {
+		err = fmt.Errorf("revoking %s: %w", certs.HexSerial(what.serial), store.ErrAlreadyRevoked)
 	}
 	if err != nil {
 		return err
 	}
-	return u.print("%s %s %s", pemfile.HexSerial(cert.Serial), cert.Service, cert.NotAfter.Format(time.RFC3339))
+	return u.Outf("%s %s %s", certs.HexSerial(cert.Serial), cert.Service, cert.NotAfter.Format(time.RFC3339))
 }

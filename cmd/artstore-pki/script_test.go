@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,6 +48,7 @@ const scriptWait = 2 * time.Minute
 type scriptT struct{}
 
 // TestScript runs testdata/script: one behaviour each, against the real program.
+// Which of them run under -race and -short is said in script_plan_test.go.
 // Beyond testscript's own commands they have:
 //
 //	readyfile VAR FILE    wait for a ready file of a service and put its URL into $VAR
@@ -63,10 +65,29 @@ type scriptT struct{}
 //	expire DIR FILE       sign the token in FILE anew, with DIR's enrolment key and times that are over
 func TestScript(t *testing.T) {
 	t.Parallel() // with the other long ones, most of which wait
+	all := readScripts(t)
+	out := leftOut(all, raceEnabled, testing.Short())
+	for _, s := range all {
+		if why := out[s.name()]; why != "" {
+			t.Run(s.name(), func(t *testing.T) { t.Skip(why) })
+		}
+	}
+	run := slices.DeleteFunc(all, func(s script) bool { return out[s.name()] != "" })
+	paths, bin := make([]string, 0, len(run)), ""
+	if raceEnabled {
+		paths, bin = plainScripts(t, run)
+	} else {
+		for _, s := range run {
+			paths = append(paths, s.path)
+		}
+	}
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Files: paths,
 		Setup: func(env *testscript.Env) error {
 			env.Values[scriptT{}] = env.T()
+			if bin != "" {
+				env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/internal/httpsrv"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -40,7 +41,7 @@ const (
 // often that a fifth of all CPU time goes there. It costs some 30 MiB.
 const gcPercent = 400
 
-func serveCommand(u *ui) *cli.Command {
+func serveCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
 		Usage: "run the authority",
@@ -49,26 +50,26 @@ provisioner for it, over TLS 1.3 with a certificate that it issues to itself and
 Metrics and readiness have a listener of their own, for loopback. SIGHUP reads pki.yaml, the
 password file and the keys again and opens the audit log anew: what is bad is reported and
 the old state stays. SIGTERM lets requests in flight finish.`,
-		Flags: append(u.logFlags(slog.LevelInfo),
+		Flags: append(u.LogFlags(slog.LevelInfo),
 			dirFlag(), passwordFileFlag(), listenFlag(""), readyFileFlag(),
 			metricsFlag("; overrides pki.yaml"),
 			&cli.StringFlag{Name: "audit-log", Usage: "`FILE` that gets a line of JSON for all that is issued, revoked or refused; overrides pki.yaml"},
 			&cli.StringFlag{Name: flagCRLListen, Usage: "`HOST:PORT` for GET /crl in cleartext; overrides pki.yaml"},
 		),
-		Action: u.runServe,
+		Action: u.Action(runServe),
 	}
 }
 
-func (u *ui) runServe(c *cli.Context) (err error) {
+func runServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	if u.getenv("GOGC") == "" {
+	if u.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	logger := u.logger(slog.LevelInfo)
+	logger := u.Logger(slog.LevelInfo)
 	registry := newRegistry()
-	authority, err := u.openAuthority(c, logger, registry)
+	authority, err := openAuthority(u, c, logger, registry)
 	if err != nil {
 		return err
 	}
@@ -96,29 +97,29 @@ func (u *ui) runServe(c *cli.Context) (err error) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP) // before anybody learns that it serves: without a receiver the signal kills
 	defer signal.Stop(hangup)
-	group.Go(func() error { return u.reloadOn(ctx, hangup, authority) })
+	group.Go(func() error { return reloadOn(ctx, u, hangup, authority) })
 	if err := metrics.start(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	if err := server.serveCRL(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	if err := u.announce(c, "authority", ln); err != nil {
+	if err := announce(u, c, "authority", ln); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	u.say("authority: stopped")
+	u.Infof("authority: stopped")
 	return nil
 }
 
-func (u *ui) openAuthority(c *cli.Context, logger *slog.Logger, registry prometheus.Registerer) (*ca.Authority, error) {
+func openAuthority(u *ui.UI, c *cli.Context, logger *slog.Logger, registry prometheus.Registerer) (*ca.Authority, error) {
 	dir, opt := c.String(flagDir), ca.Options{
 		Dir: c.String(flagDir), PasswordFile: c.String(flagPasswordFile), AuditLog: c.String("audit-log"), Logger: logger, Registerer: registry,
 	}
 	if opt.PasswordFile == "" {
-		opt.Password = secret.New(u.getenv(envPassword))
+		opt.Password = secret.New(u.Getenv(envPassword))
 	}
 	authority, err := ca.Open(c.Context, opt)
 	if err != nil {
@@ -156,7 +157,7 @@ func (s *authorityServer) serve(ctx context.Context, ln net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.authority.KeepLog(ctx) })
 	group.Go(func() error {
-		return httpsrv.Serve(ctx, ln, httpsrv.Config{
+		return httpserver.Serve(ctx, ln, httpserver.Config{
 			Handler: s.authority.Handler(), Server: s.server, Conns: s.conns, Refused: s.refused, Logger: s.logger,
 			BodyTimeout: requestTimeout, WriteTimeout: answerTimeout, Idle: authorityIdle, Streams: authorityStreams,
 		})
@@ -165,9 +166,9 @@ func (s *authorityServer) serve(ctx context.Context, ln net.Listener) error {
 }
 
 // conns are the caps of pki.yaml in effect, also after a reload.
-func (s *authorityServer) conns() httpsrv.Conns {
+func (s *authorityServer) conns() httpserver.Conns {
 	l := s.authority.Config().Limits
-	return httpsrv.Conns{Total: l.Connections, PerAddress: l.ConnectionsPerAddress}
+	return httpserver.Conns{Total: l.Connections, PerAddress: l.ConnectionsPerAddress}
 }
 
 func (s *authorityServer) refused(what string) {
@@ -201,7 +202,7 @@ func (s *authorityServer) serveCRL(ctx context.Context, c *cli.Context, group *e
 		return err
 	}
 	group.Go(func() error {
-		return httpsrv.Serve(ctx, ln, httpsrv.Config{
+		return httpserver.Serve(ctx, ln, httpserver.Config{
 			Handler: s.authority.CRLHandler(), Conns: s.conns, Refused: s.refused, Logger: s.logger,
 			BodyTimeout: requestTimeout, WriteTimeout: answerTimeout, Idle: authorityIdle,
 		})
@@ -221,7 +222,7 @@ func (o ownCertificate) Watch(ctx context.Context, yield func(rotation.Material)
 }
 
 // reloadOn reads pki.yaml again at each signal until ctx ends.
-func (u *ui) reloadOn(ctx context.Context, hangup <-chan os.Signal, authority *ca.Authority) error {
+func reloadOn(ctx context.Context, u *ui.UI, hangup <-chan os.Signal, authority *ca.Authority) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -229,9 +230,9 @@ func (u *ui) reloadOn(ctx context.Context, hangup <-chan os.Signal, authority *c
 		case <-hangup:
 		}
 		if err := authority.Reload(ctx); err != nil {
-			u.say("authority: configuration not reloaded, the old one stays: %v", err)
+			u.Infof("authority: configuration not reloaded, the old one stays: %v", err)
 			continue
 		}
-		u.say("authority: configuration reloaded")
+		u.Infof("authority: configuration reloaded")
 	}
 }

@@ -49,6 +49,7 @@ const (
 // TestServeUnderFlood holds whatever one address can hold, while another address is
 // served. Its small numbers show the cap; the full ones show times and memory.
 func TestServeUnderFlood(t *testing.T) {
+	long(t, "it holds hundreds of connections")
 	if os.Getenv(floodEnv) == "" {
 		t.Parallel()
 		f := startFlooded(t)

@@ -5,35 +5,35 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
-	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-func showCommand(u *ui) *cli.Command {
+func showCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:        "show",
 		Usage:       "show one certificate of the record",
 		ArgsUsage:   "SERIAL",
 		Description: `SERIAL is decimal, 0x and hex, or hex with colons. Prints everything the record knows.`,
 		Flags:       []cli.Flag{dirFlag(), outputFlag(outputText, outputJSON, outputPEM)},
-		Action:      u.runShow,
+		Action:      u.Action(runShow),
 	}
 }
 
-func (u *ui) runShow(c *cli.Context) error {
+func runShow(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 1, 1); err != nil {
 		return err
 	}
-	serial, err := store.ParseSerial(c.Args().First())
+	serial, err := record.ParseSerial(c.Args().First())
 	if err != nil {
-		return &usage{err}
+		return ui.UsageErrorf("%w", err)
 	}
 	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
@@ -42,9 +42,9 @@ func (u *ui) runShow(c *cli.Context) error {
 	defer func() { _ = record.Close() }() // read only
 	cert, err := record.Show(c.Context, serial)
 	if err != nil {
-		return withHint(err, "artstore-pki list prints the serials")
+		return ui.WithHint(err, "artstore-pki list prints the serials")
 	}
-	return u.writeCertificate(c.String(flagOutput), cert)
+	return writeCertificate(u, c.String(flagOutput), cert)
 }
 
 // until is empty for a proof without an end.
@@ -55,35 +55,35 @@ func until(t time.Time) string {
 	return t.Local().Format(time.DateTime)
 }
 
-func (u *ui) writeCertificate(format string, cert store.Certificate) error {
+func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
 	now := time.Now()
 	r := ca.NewRow(cert, now)
 	switch format {
 	case outputJSON:
-		return u.writeJSON(map[string]any{"schema_version": 1, "certificate": r, "revocation": cert.Revocation})
+		return u.JSON(map[string]any{"schema_version": 1, "certificate": r, "revocation": cert.Revocation})
 	case outputPEM:
 		chain, err := x509.ParseCertificates(slices.Concat(cert.DER, cert.Chain))
 		if err != nil {
 			return err
 		}
-		_, err = u.out.Write(pemfile.EncodeCertificates(chain))
+		_, err = u.Out.Write(pemfile.EncodeCertificates(chain))
 		return err
 	case outputText:
 	default:
-		return usagef("--%s %q: want text, %s or pem", flagOutput, printable.Clean(format), outputJSON)
+		return ui.UsageErrorf("--%s %q: want text, %s or pem", flagOutput, printable.Clean(format), outputJSON)
 	}
-	w := tabwriter.NewWriter(u.out, 0, 0, 2, ' ', 0)
+	t := u.NewTable()
 	for _, line := range [][2]string{
 		{"serial", r.Serial + " (" + r.SerialHex + ")"}, {"service", r.Service}, {"state", r.State}, {"names", strings.Join(r.Names, " ")},
 		{"valid from", r.NotBefore.Local().Format(time.DateTime)}, {"valid until", r.NotAfter.Local().Format(time.DateTime) + " (" + left(r.NotAfter.Sub(now)) + " left)"},
 		{"how", r.Kind + " by " + r.Caller}, {"lineage", r.Lineage}, {"previous", r.Previous}, {"proof until", until(r.ProofUntil)}, {"issuer key", r.Issuer}, {"public key", cert.KeyHash},
 	} {
 		if line[1] != "" {
-			_, _ = fmt.Fprintf(w, "%s\t%s\n", line[0], printable.Clean(line[1])) // Flush keeps the error
+			t.Row(line[0], line[1])
 		}
 	}
 	if rev := cert.Revocation; rev != nil {
-		_, _ = fmt.Fprintf(w, "revoked\t%s by %s, %s\n", rev.RevokedAt.Local().Format(time.DateTime), printable.Clean(rev.Caller), ca.ReasonName(rev.Reason))
+		t.Row("revoked", fmt.Sprintf("%s by %s, %s", rev.RevokedAt.Local().Format(time.DateTime), rev.Caller, ca.ReasonName(rev.Reason)))
 	}
-	return w.Flush()
+	return t.Flush()
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
 // expandTargets replaces each @FILE among the arguments by the targets in that file.
@@ -16,11 +18,11 @@ func expandTargets(args []string) (out []string, err error) {
 		}
 		data, err := os.ReadFile(path)
 		if err != nil {
-			return nil, withHint(fmt.Errorf("reading a list of targets: %w", err), "@FILE names a list, one target a line; a path that begins with @ is ./@…")
+			return nil, ui.WithHint(fmt.Errorf("reading a list of targets: %w", err), "@FILE names a list, one target a line; a path that begins with @ is ./@…")
 		}
 		list := targetList(string(data))
 		if len(list) == 0 {
-			return nil, usagef("%s: there is no target in this list", a)
+			return nil, ui.UsageErrorf("%s: there is no target in this list", a)
 		}
 		out = append(out, list...)
 	}

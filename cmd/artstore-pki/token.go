@@ -7,11 +7,12 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/secret"
 )
 
-func tokenCommand(u *ui) *cli.Command {
+func tokenCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "token",
 		Usage:     "make a one-time enrolment token for a service",
@@ -30,7 +31,7 @@ authority is asked for it over mutual TLS: the certificate is that of a service 
 			&cli.StringFlag{Name: flagKey, Usage: "private key `FILE` of --cert, PEM"},
 			&cli.StringFlag{Name: flagCACert, Usage: "trust bundle `FILE` for the authority, PEM"},
 			&cli.StringFlag{Name: "out", Usage: "write the token to `FILE` (0600) instead of standard output"},
-			spanFlag("lifetime", 5*time.Minute, "how long the token may be used"),
+			durationFlag("lifetime", 5*time.Minute, "how long the token may be used"),
 			&cli.StringFlag{Name: "provisioner", Usage: "sign with the enrolment key of this `NAME` in pki.yaml (default: the first that is for SERVICE)"},
 			&cli.BoolFlag{Name: "revoke", Usage: "make a token to revoke the certificate with serial SERVICE instead (for step ca revoke --token)"},
 		},
@@ -38,47 +39,47 @@ authority is asked for it over mutual TLS: the certificate is that of a service 
 			if err := wantArgs(c, 1, -1); err != nil {
 				return err
 			}
-			token, err := u.token(c)
+			token, err := makeToken(u, c)
 			if err != nil {
 				return err
 			}
 			if out := c.String("out"); out != "" {
 				return durable.WriteFile(out, []byte(token.Expose()+"\n"), durable.Private)
 			}
-			return u.print("%s", token.Expose())
+			return u.Outf("%s", token.Expose())
 		},
 	}
 }
 
-// token makes the token, here or at the authority.
-func (u *ui) token(c *cli.Context) (secret.String, error) {
+// makeToken makes the token, here or at the authority.
+func makeToken(u *ui.UI, c *cli.Context) (secret.String, error) {
 	service, names := c.Args().First(), c.Args().Tail()
 	if c.String(flagCert) != "" {
-		return u.askToken(c, service, names)
+		return askToken(u, c, service, names)
 	}
 	for _, flag := range []string{flagKey, flagCACert} {
 		if c.String(flag) != "" {
-			return secret.String{}, usagef("--%s goes with --%s", flag, flagCert)
+			return secret.String{}, ui.UsageErrorf("--%s goes with --%s", flag, flagCert)
 		}
 	}
-	if at := c.String(flagCAURL); at != "" && at != u.getenv(envCAURL) { // said here, and not for other commands
-		return secret.String{}, usagef("--%s goes with --%s: without a certificate, the token is made from --%s", flagCAURL, flagCert, flagDir)
+	if at := c.String(flagCAURL); at != "" && at != u.Getenv(envCAURL) { // said here, and not for other commands
+		return secret.String{}, ui.UsageErrorf("--%s goes with --%s: without a certificate, the token is made from --%s", flagCAURL, flagCert, flagDir)
 	}
-	return u.mintToken(c, service, names)
+	return mintToken(u, c, service, names)
 }
 
 const hintProfiles = "services and their names are the profiles in pki.yaml of --dir"
 
 // mintToken signs a token with the enrolment key of the state directory.
-func (u *ui) mintToken(c *cli.Context, service string, names []string) (secret.String, error) {
-	pw, err := u.password(c)
+func mintToken(u *ui.UI, c *cli.Context, service string, names []string) (secret.String, error) {
+	pw, err := passwordOf(u, c)
 	if err != nil {
 		return secret.String{}, err
 	}
 	token, err := ca.NewToken(c.Context, ca.TokenOptions{
 		Dir: c.String(flagDir), Password: pw,
 		Service: service, Names: names,
-		Lifetime: spanOf(c, "lifetime"), Revoke: c.Bool("revoke"), Provisioner: c.String("provisioner"),
+		Lifetime: durationOf(c, "lifetime"), Revoke: c.Bool("revoke"), Provisioner: c.String("provisioner"),
 	})
 	if err != nil {
 		return token, hintStateDir(fmt.Errorf("making a token for %s: %w", service, err), c.String(flagDir), hintProfiles)

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
@@ -28,9 +29,9 @@ type tracer struct{ provider *sdktrace.TracerProvider }
 
 // openTracer is on where the standard variables name a collector; the exporter
 // reads its other ones (headers, certificates, timeouts) itself.
-func (u *ui) openTracer(ctx context.Context) (*tracer, error) {
-	named := u.getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || u.getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
-	if !named || strings.EqualFold(u.getenv("OTEL_SDK_DISABLED"), "true") || u.getenv("OTEL_TRACES_EXPORTER") == "none" {
+func openTracer(ctx context.Context, u *ui.UI) (*tracer, error) {
+	named := u.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || u.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
+	if !named || strings.EqualFold(u.Getenv("OTEL_SDK_DISABLED"), "true") || u.Getenv("OTEL_TRACES_EXPORTER") == "none" {
 		return nil, nil
 	}
 	exporter, err := otlptracehttp.New(ctx)

@@ -15,6 +15,8 @@ import (
 
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
 // traced is a collector, a token endpoint and a Storage Element in one.
@@ -74,13 +76,13 @@ func TestUploadIsTraced(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
-	std := stdio{in: strings.NewReader(""), out: &out, err: &errs, getenv: os.Getenv, vars: func() []string {
+	std := ui.Streams{In: strings.NewReader(""), Out: &out, Err: &errs, Getenv: os.Getenv, Vars: func() []string {
 		return []string{
 			"TLS__ENABLED=false", "TLS__ALLOW_CLEARTEXT=true", "ADMIN_MODULE__BASE_URL=" + srv.URL, "STORAGE_ELEMENT__BASE_URL=" + srv.URL,
 			"SERVICE_ACCOUNT__CLIENT_ID=sa", "SERVICE_ACCOUNT__CLIENT_SECRET=canary-secret",
 		}
 	}}
-	if code := run(t.Context(), std, []string{"artstore-pki", "upload", path}); code != exitOK {
+	if code := run(t.Context(), std, []string{"artstore-pki", "upload", path}); code != ui.ExitOK {
 		t.Fatalf("status %d\n%s", code, errs.String())
 	}
 	c.mu.Lock()

@@ -12,12 +12,13 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-func uploadCommand(u *ui) *cli.Command {
-	flags := slices.Concat(settingsFlags(), u.logFlags(slog.LevelWarn), metaFlags(), []cli.Flag{
+func uploadCommand(u *ui.UI) *cli.Command {
+	flags := slices.Concat(settingsFlags(), u.LogFlags(slog.LevelWarn), metaFlags(), []cli.Flag{
 		&cli.BoolFlag{Name: flagRecursive, Aliases: []string{"r"}, Usage: "upload the files of each directory that is named, and of those below it"},
 		&cli.StringFlag{Name: flagName, Usage: "file `NAME` of what comes from standard input"},
 	})
@@ -39,11 +40,11 @@ the size before the content, and a failed attempt is repeated from the begin. Of
 regular files are taken, in order of their names; links are not followed.`,
 		Flags:              flags,
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
-		Action:             u.runUpload,
+		Action:             u.Action(runUpload),
 	}
 }
 
-func (u *ui) runUpload(c *cli.Context) (err error) {
+func runUpload(u *ui.UI, c *cli.Context) (err error) {
 	if err := wantArgs(c, 1, -1); err != nil {
 		return err
 	}
@@ -54,12 +55,12 @@ func (u *ui) runUpload(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	given, err := u.settings(c)
+	given, err := readSettings(u, c)
 	if err != nil {
 		return err
 	}
-	logger := u.logger(slog.LevelWarn)
-	a, err := u.openAccess(c, given, logger)
+	logger := u.Logger(slog.LevelWarn)
+	a, err := openAccess(u, c, given, logger)
 	if err != nil {
 		return err
 	}
@@ -68,7 +69,7 @@ func (u *ui) runUpload(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	run := &uploadRun{ui: u, client: client, tracer: a.tracer, meta: meta, recursive: c.Bool(flagRecursive), stdinName: c.String(flagName)}
+	run := &uploadRun{UI: u, client: client, tracer: a.tracer, meta: meta, recursive: c.Bool(flagRecursive), stdinName: c.String(flagName)}
 	for _, arg := range c.Args().Slice() {
 		run.take(c.Context, arg)
 		if c.Err() != nil {
@@ -80,7 +81,7 @@ func (u *ui) runUpload(c *cli.Context) (err error) {
 
 // uploadRun is one run of the command.
 type uploadRun struct {
-	*ui
+	*ui.UI
 	client    *ingestclient.Client
 	tracer    *tracer
 	meta      ingestclient.Meta
@@ -100,7 +101,7 @@ func (r *uploadRun) fail(err error) {
 func (r *uploadRun) send(ctx context.Context, path string, content ingestclient.Content, size int64) {
 	ctx, end := r.tracer.upload(ctx, filepath.Base(path))
 	meta := r.meta
-	progress, finish := r.progressBar(path, size)
+	progress, finish := progressBar(r.UI, path, size)
 	meta.Progress = progress
 	file, err := r.client.Upload(ctx, content, meta)
 	finish()
@@ -109,19 +110,19 @@ func (r *uploadRun) send(ctx context.Context, path string, content ingestclient.
 		return
 	}
 	if len(file.Dropped) > 0 {
-		r.warnOnce([]string{strings.Join(file.Dropped, ", ")}, "not kept by "+file.Element)
+		r.WarnOnce([]string{strings.Join(file.Dropped, ", ")}, "not kept by "+file.Element)
 	}
-	r.fail(r.print("%s  %s  %d  %s", file.FileID, file.SHA256, file.Size, path))
+	r.fail(r.Outf("%s  %s  %d  %s", file.FileID, file.SHA256, file.Size, path))
 }
 
 // progressBar shows a bar on a terminal and nothing elsewhere; the line that
 // reports the stored file is printed either way.
-func (u *ui) progressBar(path string, total int64) (progress func(sent, total int64), finish func()) {
-	width, ok := u.terminal(u.err)
+func progressBar(u *ui.UI, path string, total int64) (progress func(sent, total int64), finish func()) {
+	width, ok := u.Terminal(u.Err)
 	if !ok {
 		return nil, func() {}
 	}
-	bars := mpb.New(mpb.WithOutput(u.err), mpb.WithWidth(min(width, 80)))
+	bars := mpb.New(mpb.WithOutput(u.Err), mpb.WithWidth(min(width, 80)))
 	bar := bars.AddBar(total,
 		mpb.BarRemoveOnComplete(),
 		mpb.PrependDecorators(decor.Name(printable.Clean(filepath.Base(path))+" ")),

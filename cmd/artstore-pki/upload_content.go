@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
@@ -29,11 +30,11 @@ func checkStdin(c *cli.Context) error {
 	}
 	switch name := c.String(flagName); {
 	case count > 1:
-		return usagef("- is given %d times, and standard input can be read once", count)
+		return ui.UsageErrorf("- is given %d times, and standard input can be read once", count)
 	case count == 1 && name == "":
-		return usagef("- needs --%s: standard input has no name", flagName)
+		return ui.UsageErrorf("- needs --%s: standard input has no name", flagName)
 	case count == 0 && name != "":
-		return usagef("--%s is for standard input: want - as FILE", flagName)
+		return ui.UsageErrorf("--%s is for standard input: want - as FILE", flagName)
 	}
 	return nil
 }
@@ -76,7 +77,7 @@ func (r *uploadRun) sendDirectory(ctx context.Context, dir string) error {
 			r.fail(fmt.Errorf("uploading %s: %w", shown, err))
 		case entry.IsDir():
 		case !entry.Type().IsRegular():
-			r.say("upload: %s is not a regular file: skipped", shown)
+			r.Infof("upload: %s is not a regular file: skipped", shown)
 		default:
 			var size int64
 			if info, err := entry.Info(); err == nil {
@@ -102,7 +103,7 @@ func (r *uploadRun) sendStdin(ctx context.Context) (err error) {
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	size, err := copyUntil(ctx, f, r.in)
+	size, err := copyUntil(ctx, f, r.In)
 	if err != nil {
 		return fmt.Errorf("uploading %s: reading standard input: %w", r.stdinName, err)
 	}

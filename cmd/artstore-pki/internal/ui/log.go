@@ -1,4 +1,4 @@
-package main
+package ui
 
 import (
 	"context"
@@ -28,6 +28,11 @@ var (
 	logFormats = []string{logText, logJSON}
 )
 
+// LogChoices returns the values of each flag of LogFlags.
+func LogChoices() map[string][]string {
+	return map[string][]string{flagLogLevel: logLevels, flagLogFormat: logFormats}
+}
+
 // logChoice is what --log-level and --log-format say. The zero value leaves the
 // command its own level, and lines of text.
 type logChoice struct {
@@ -35,16 +40,16 @@ type logChoice struct {
 	json  bool
 }
 
-// logFlags belong to every command that runs for long or holds an identity.
+// LogFlags belong to every command that runs for long or holds an identity.
 // usual is the level of the command without the flag.
-func (u *ui) logFlags(usual slog.Level) []cli.Flag {
+func (u *UI) LogFlags(usual slog.Level) []cli.Flag {
 	const category = "log"
 	return []cli.Flag{
 		&cli.StringFlag{Name: flagLogFormat, Category: category, EnvVars: []string{envLogFormat}, DefaultText: logText,
 			Usage: "`FORMAT` of all that goes to stderr: text, or json with one object a line",
 			Action: func(_ *cli.Context, name string) error {
 				if name != "" && name != logText && name != logJSON {
-					return usagef("--%s %q: want %s", flagLogFormat, printable.Clean(name), strings.Join(logFormats, " or "))
+					return UsageErrorf("--%s %q: want %s", flagLogFormat, printable.Clean(name), strings.Join(logFormats, " or "))
 				}
 				u.log.json = name == logJSON
 				return nil
@@ -57,7 +62,7 @@ func (u *ui) logFlags(usual slog.Level) []cli.Flag {
 				}
 				var level slog.Level
 				if err := level.UnmarshalText([]byte(name)); err != nil || strings.ContainsAny(name, "+-") {
-					return usagef("--%s %q: want %s", flagLogLevel, printable.Clean(name), strings.Join(logLevels, ", "))
+					return UsageErrorf("--%s %q: want %s", flagLogLevel, printable.Clean(name), strings.Join(logLevels, ", "))
 				}
 				u.log.level = &level
 				return nil
@@ -65,23 +70,23 @@ func (u *ui) logFlags(usual slog.Level) []cli.Flag {
 	}
 }
 
-// logger writes the packages' logs to stderr: from the level of --log-level up,
+// Logger writes the packages' logs to stderr: from the level of --log-level up,
 // or without that flag from usual up.
-func (u *ui) logger(usual slog.Level) *slog.Logger {
+func (u *UI) Logger(usual slog.Level) *slog.Logger {
 	if u.log.level != nil {
 		usual = *u.log.level
 	}
 	options := &slog.HandlerOptions{Level: usual}
 	if u.log.json {
-		return slog.New(slog.NewJSONHandler(u.err, options))
+		return slog.New(slog.NewJSONHandler(u.Err, options))
 	}
-	return slog.New(slog.NewTextHandler(u.err, options))
+	return slog.New(slog.NewTextHandler(u.Err, options))
 }
 
 // object writes a line of talk as a JSON object, whatever the level of the log:
 // a program that reads stderr can then parse every line of it.
-func (u *ui) object(level slog.Level, msg string, attrs ...slog.Attr) {
+func (u *UI) object(level slog.Level, msg string, attrs ...slog.Attr) {
 	record := slog.NewRecord(time.Now(), level, msg, 0)
 	record.AddAttrs(attrs...)
-	_ = slog.NewJSONHandler(u.err, &slog.HandlerOptions{Level: slog.LevelDebug}).Handle(context.Background(), record) //nolint:forbidigo // this handler ignores it; and nobody is left to tell if stderr is gone
+	_ = slog.NewJSONHandler(u.Err, &slog.HandlerOptions{Level: slog.LevelDebug}).Handle(context.Background(), record) //nolint:forbidigo // this handler ignores it; and nobody is left to tell if stderr is gone
 }

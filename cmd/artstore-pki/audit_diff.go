@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/audit/compare"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+// maxDiffText bounds what one line says of a name or a finding, in bytes.
+const maxDiffText = 256
+
+const statusesDiff = `   0    nothing is worse
+   1    a place could not be read that could be read before, or a report could not be read
+   2    the command line is wrong
+   3    something is worse, or new, at or above --fail-on
+   130  interrupted`
+
+// auditDiffCommand is below audit: a directory of this name is ./diff there.
+func auditDiffCommand(u *ui.UI) *cli.Command {
+	return &cli.Command{
+		Name:      "diff",
+		Usage:     "what appeared, vanished, got worse and got better between two reports",
+		ArgsUsage: "OLD.json NEW.json",
+		Description: `Compares two reports that audit -o json or -o ndjson wrote, and were not interrupted:
+
+artstore-pki audit /etc/artstore -o json > today.json
+artstore-pki audit diff yesterday.json today.json
+
+A certificate that was replaced by its renewal is counted, and no change.`,
+		Flags:              []cli.Flag{failOnFlag(), outputFlag(outputTable, outputJSON)},
+		CustomHelpTemplate: commandHelpHead + statusesDiff + "\n",
+		Action:             u.Action(runAuditDiff),
+	}
+}
+
+// runAuditDiff says how a report differs from an earlier one.
+func runAuditDiff(u *ui.UI, c *cli.Context) error {
+	if err := wantArgs(c, 2, 2); err != nil {
+		return err
+	}
+	format := c.String(flagOutput)
+	if format != outputTable && format != outputJSON {
+		return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
+	}
+	least, err := failOn(c)
+	if err != nil {
+		return err
+	}
+	before, err := readReport(c.Args().Get(0))
+	if err != nil {
+		return err
+	}
+	now, err := readReport(c.Args().Get(1))
+	if err != nil {
+		return err
+	}
+	changes := compare.Diff(before, now)
+	if err := printChanges(u, changes, format); err != nil {
+		return err
+	}
+	switch worse, unread := changes.Count(least.String()); {
+	case worse > 0:
+		return ui.ExitStatus(exitFindings)
+	case unread > 0:
+		return ui.ExitStatus(ui.ExitFailure)
+	}
+	return nil
+}
+
+func readReport(path string) (*compare.Report, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading a report: %w", err)
+	}
+	defer func() { _ = f.Close() }() // read only
+	r, err := compare.Read(f)
+	if err != nil {
+		return nil, ui.WithHint(fmt.Errorf("%s: %w", path, err), "audit -o json and -o ndjson write reports that can be compared")
+	}
+	return r, nil
+}
+
+func printChanges(u *ui.UI, changes *compare.Changes, format string) error {
+	counts := map[string]int{"unchanged": changes.Same, "renewed": changes.Renewed}
+	for _, kind := range []string{compare.Appeared, compare.Vanished, compare.Worse, compare.Better} {
+		counts[kind] = changes.Of(kind)
+	}
+	if format == outputJSON {
+		list := append([]compare.Change{}, changes.List...) // [], never null
+		return u.JSON(map[string]any{"schema_version": 1, "changes": list, "summary": counts})
+	}
+	if err := changeTable(u, changes.List); err != nil {
+		return err
+	}
+	return u.Outf("%d appeared, %d vanished, %d worse, %d better, %d unchanged; %d renewed",
+		counts[compare.Appeared], counts[compare.Vanished], counts[compare.Worse], counts[compare.Better], counts["unchanged"], counts["renewed"])
+}
+
+func changeTable(u *ui.UI, list []compare.Change) error {
+	if len(list) == 0 {
+		return nil
+	}
+	t := u.NewTable("CHANGE", "WAS", "IS", "NAME", "PLACE")
+	for _, c := range list {
+		place := diffText(c.Place)
+		if c.Block > 1 {
+			place = fmt.Sprintf("%s#%d", place, c.Block)
+		}
+		t.Row(c.Change, diffText(c.Was), diffText(c.Is), diffText(c.Name), place)
+		for _, text := range c.Findings {
+			t.Row("", "", "", "", diffText(text))
+		}
+		if len(c.Gone) > 0 {
+			t.Row("", "", "", "", "no more: "+diffText(strings.Join(c.Gone, ", ")))
+		}
+	}
+	return t.Flush()
+}
+
+// diffText is a cell: what stands in a report may come from a stranger.
+func diffText(s string) string {
+	if len(s) > maxDiffText {
+		s = strings.ToValidUTF8(s[:maxDiffText], "") + "…"
+	}
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"encoding/pem"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// The record as a source of an audit, which knows no database: that in a state
+// directory, or that of a running authority over HTTP.
+
+const flagRecord = "record"
+
+// recordSource opens the record that --record names; release ends what was opened.
+func recordSource(c *cli.Context, now time.Time) (source audit.Source, release func(), err error) {
+	if name := c.String(flagRecord); !strings.Contains(name, "://") {
+		return localRecord(c.Context, name, flagRecord, now)
+	}
+	return remoteRecord(c, now)
+}
+
+// localRecord opens the record in dir, which flag named.
+func localRecord(ctx context.Context, dir, flag string, now time.Time) (source audit.Source, release func(), err error) {
+	r, err := openRecord(ctx, dir, flag)
+	if err != nil {
+		return nil, nil, err
+	}
+	release = func() { _ = r.Close() } // read only
+	roots, issuers, err := r.Authorities()
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return audit.Record{Name: dir, Now: now, List: allPages(storePages(r)), Roots: roots, Issuers: issuers}, release, nil
+}
+
+// recordPages reads the page behind a cursor, "" for the first.
+type recordPages func(ctx context.Context, cursor string) (page []audit.Recorded, next string, err error)
+
+func allPages(read recordPages) func(context.Context, func(audit.Recorded) bool) error {
+	return func(ctx context.Context, yield func(audit.Recorded) bool) error {
+		for cursor := ""; ; {
+			page, next, err := read(ctx, cursor)
+			if err != nil {
+				return err
+			}
+			for _, c := range page {
+				if !yield(c) {
+					return nil
+				}
+			}
+			if next == "" {
+				return nil
+			}
+			cursor = next
+		}
+	}
+}
+
+func storePages(r *ca.Record) recordPages {
+	return func(ctx context.Context, cursor string) (out []audit.Recorded, next string, err error) {
+		page, next, err := r.List(ctx, record.Query{Limit: maxPage, Cursor: cursor})
+		for _, c := range page {
+			out = append(out, audit.Recorded{
+				Service: c.Service, Lineage: c.Lineage, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+				Revoked: c.Revocation != nil, DER: c.DER, Chain: c.Chain,
+			})
+		}
+		return out, next, err
+	}
+}
+
+// remoteRecord asks a running authority, as one of its auditors.
+func remoteRecord(c *cli.Context, now time.Time) (source audit.Source, release func(), err error) {
+	address := c.String(flagRecord)
+	if err := httpsURL(flagRecord, address); err != nil {
+		return nil, nil, err
+	}
+	files := clientFilesOf(c)
+	if files.cert == "" {
+		return nil, nil, ui.WithHint(ui.UsageErrorf("--%s %s wants --%s", flagRecord, address, flagCert),
+			"the certificate of a service in auditors of pki.yaml: a directory that issue wrote, or a file with --%s and --%s", flagKey, flagCACert)
+	}
+	cert, roots, err := files.read()
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := enroll.NewClient(address, roots, cert)
+	if err != nil {
+		return nil, nil, err
+	}
+	roots, issuers, err := client.RecordAuthorities(c.Context)
+	if err != nil {
+		client.Close()
+		return nil, nil, hintRefused(err, "auditors in pki.yaml of the authority lists who may read its record")
+	}
+	return audit.Record{Name: address, Now: now, List: allPages(remotePages(client)), Roots: roots, Issuers: issuers}, client.Close, nil
+}
+
+func remotePages(client *enroll.Client) recordPages {
+	return func(ctx context.Context, cursor string) (out []audit.Recorded, next string, err error) {
+		page, err := client.RecordPage(ctx, cursor)
+		for _, row := range page.Certificates {
+			one := audit.Recorded{
+				Service: row.Service, Lineage: row.Lineage, Names: row.Names, NotBefore: row.NotBefore, NotAfter: row.NotAfter,
+				Revoked: row.State == record.StateRevoked,
+			}
+			one.DER, one.Chain = leafAndChain(row.PEM)
+			out = append(out, one)
+		}
+		return out, page.Next, err
+	}
+}
+
+// leafAndChain takes the DER out of PEM. The audit parses it, and tells if it cannot.
+func leafAndChain(text string) (leaf, chain []byte) {
+	for rest := []byte(text); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return leaf, chain
+		}
+		if leaf == nil {
+			leaf = block.Bytes
+		} else {
+			chain = append(chain, block.Bytes...)
+		}
+	}
+}

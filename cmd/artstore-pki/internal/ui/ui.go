@@ -1,0 +1,215 @@
+// Package ui is how commands talk: streams, secrets, tables, logs, exit statuses.
+//
+// The rules of output, for every command:
+//
+//   - stdout is data (a token, a table, JSON); stderr is talk.
+//   - Talk is lower case, without a full stop, one thought a line.
+//   - An error is one line that says what and where; a hint follows if there is
+//     something to do about it. Hints live here and in the commands, never in packages.
+//   - Whatever came from a file, a certificate or the network is cleaned of
+//     control characters before it reaches a terminal.
+//   - Nothing secret is printed but the token that `token` or `access-token` was asked for.
+package ui
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+// Exit statuses, the same for every command.
+const (
+	ExitOK          = 0
+	ExitFailure     = 1
+	ExitUsage       = 2
+	ExitInterrupted = 130 // 128 + SIGINT, as shells report it
+)
+
+// Streams is what a program has of the outside world.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Getenv   func(string) string
+	// Vars returns all variables as NAME=value; nil means none.
+	Vars func() []string
+}
+
+// Environ is the whole environment: settings are also looked for by their near misses.
+func (s Streams) Environ() []string {
+	if s.Vars == nil {
+		return nil
+	}
+	return s.Vars()
+}
+
+// UI is how commands talk to people and print for programs. Make one with [New].
+type UI struct {
+	Streams
+	// Hint returns the advice for an error that carries none, or "". It may be nil.
+	Hint   func(error) string
+	log    logChoice
+	warned sync.Map // lines of warnOnce
+}
+
+// New returns a UI on std.
+func New(std Streams) *UI { return &UI{Streams: std} }
+
+// Action gives run the streams: the library calls an action with its context alone.
+func (u *UI) Action(run func(*UI, *cli.Context) error) cli.ActionFunc {
+	return func(c *cli.Context) error { return run(u, c) }
+}
+
+// Infof prints one line of talk.
+func (u *UI) Infof(format string, args ...any) {
+	text := printable.Clean(fmt.Sprintf(format, args...))
+	if u.log.json {
+		u.object(slog.LevelInfo, text)
+		return
+	}
+	_, _ = fmt.Fprintln(u.Err, text) // nobody is left to tell if stderr is gone
+}
+
+// Complain prints one line about how the command ended: kind is error, hint or usage.
+func (u *UI) Complain(kind, text string) {
+	text = printable.Clean(text)
+	if u.log.json {
+		u.object(slog.LevelError, "command failed", slog.String(kind, text))
+		return
+	}
+	_, _ = fmt.Fprintf(u.Err, "artstore-pki: %s: %s\n", kind, text) // as in Infof
+}
+
+// Outf writes one line of data.
+func (u *UI) Outf(format string, args ...any) error {
+	_, err := fmt.Fprintln(u.Out, printable.Clean(fmt.Sprintf(format, args...)))
+	return err
+}
+
+// JSON writes one document, over several lines.
+func (u *UI) JSON(v any) error {
+	enc := json.NewEncoder(u.Out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// Terminal reports whether w is a terminal that understands a live line, and its width.
+func (u *UI) Terminal(w io.Writer) (width int, ok bool) {
+	f, isFile := w.(*os.File)
+	if !isFile || u.Getenv("TERM") == "dumb" {
+		return 0, false
+	}
+	fd := int(f.Fd())
+	if !term.IsTerminal(fd) {
+		return 0, false
+	}
+	width, _, err := term.GetSize(fd)
+	if err != nil || width <= 0 {
+		width = 80
+	}
+	return width, true
+}
+
+// Colour reports whether w wants colours. The word says the same everywhere.
+func (u *UI) Colour(w io.Writer) bool {
+	_, ok := u.Terminal(w)
+	return ok && u.Getenv("NO_COLOR") == "" // no-color.org
+}
+
+// hinted is an error with advice for the operator.
+type hinted struct {
+	error
+	hint string
+}
+
+// Unwrap returns the error without the advice.
+func (h *hinted) Unwrap() error { return h.error }
+
+// WithHint adds advice to err; nil stays nil.
+func WithHint(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return &hinted{err, fmt.Sprintf(format, args...)}
+}
+
+// UsageError is an error of the command line itself: exit status 2.
+type UsageError struct{ error }
+
+// Unwrap returns what is wrong.
+func (e *UsageError) Unwrap() error { return e.error }
+
+// UsageErrorf returns an error for a wrong command line.
+func UsageErrorf(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
+
+// ExitStatus is an outcome that the output has said already, and that is no error.
+type ExitStatus int
+
+func (s ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// Finish prints err, its hint and for a wrong command line the right one, and
+// chooses the exit status.
+func (u *UI) Finish(ctx context.Context, err error, usageLine string) int {
+	if err == nil {
+		return ExitOK
+	}
+	var status ExitStatus
+	if errors.As(err, &status) {
+		return int(status)
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		u.Infof("artstore-pki: interrupted")
+		return ExitInterrupted
+	}
+	for line := range strings.Lines(err.Error()) { // errors.Join: one line for each thing that is wrong
+		u.Complain("error", strings.TrimRight(line, "\n"))
+	}
+	if hint := u.hintOf(err); hint != "" {
+		u.Complain("hint", hint)
+	}
+	var bad *UsageError
+	if errors.As(err, &bad) {
+		u.Complain("usage", usageLine)
+		return ExitUsage
+	}
+	return ExitFailure
+}
+
+// hintOf returns the advice that err carries, else that of u.Hint.
+func (u *UI) hintOf(err error) string {
+	var h *hinted
+	if errors.As(err, &h) && h.hint != "" {
+		return h.hint
+	}
+	if u.Hint == nil {
+		return ""
+	}
+	return u.Hint(err)
+}
+
+// HasHint reports whether err carries advice.
+func HasHint(err error) bool { return errors.As(err, new(*hinted)) }
+
+// Size returns n bytes as text in binary units, such as 1.5 MiB.
+func Size(n int64) string {
+	const unit = 1024
+	switch {
+	case n < unit:
+		return fmt.Sprintf("%d B", n)
+	case n < unit*unit:
+		return fmt.Sprintf("%.1f KiB", float64(n)/unit)
+	case n < unit*unit*unit:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(unit*unit))
+	}
+	return fmt.Sprintf("%.2f GiB", float64(n)/(unit*unit*unit))
+}
