@@ -33,11 +33,11 @@ func corpusIn(dir string, size int) corpus {
 	return corpus{filepath.Join(dir, "files"), filepath.Join(dir, "bundle.pem"), filepath.Join(dir, "root.pem"), size}
 }
 
-// make writes leaves of one authority: 70 % P-256 and 30 % RSA-2048 keys,
+// generate writes leaves of one authority: 70 % P-256 and 30 % RSA-2048 keys,
 // four names and an address each, twenty in a directory. What a certificate
 // holds decides what it costs to read. Nobody has the private halves of the RSA
 // keys, and nobody needs them.
-func (c corpus) make() error {
+func (c corpus) generate() error {
 	issuer, root, err := authority()
 	if err != nil {
 		return err

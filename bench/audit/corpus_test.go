@@ -13,7 +13,7 @@ func TestCorpus(t *testing.T) {
 		dir, size = t.TempDir(), 40
 	}
 	c := corpusIn(dir, size)
-	if err := c.make(); err != nil {
+	if err := c.generate(); err != nil {
 		t.Fatal(err)
 	}
 	if err := walker(io.Discard, c.files, c.root); err != nil {

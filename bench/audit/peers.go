@@ -25,10 +25,14 @@ var modules = []struct{ name, module string }{
 	{"x509-certificate-exporter", "github.com/enix/x509-certificate-exporter/v4/cmd/x509-certificate-exporter@latest"},
 }
 
-// install gets those that "go install" serves, and says which it does not.
+// install finds those that are in PATH, gets those that "go install" serves, and says which it does not.
 func install(ctx context.Context, out *frame.Printer, bin string) map[string]string {
 	found := map[string]string{}
 	for _, m := range modules {
+		if path, err := exec.LookPath(m.name); err == nil {
+			found[m.name] = path
+			continue
+		}
 		cmd := exec.CommandContext(ctx, "go", "install", m.module) //nolint:gosec // G204: of the list above
 		cmd.Env = append(os.Environ(), "GOBIN="+bin, "CGO_ENABLED=0")
 		if text, err := cmd.CombinedOutput(); err != nil {
@@ -59,7 +63,7 @@ func filePeers(c corpus, bin map[string]string) (out []contender) {
 	}
 	if p := bin["x509-certificate-exporter"]; p != "" {
 		out = append(out, server("x509-certificate-exporter", p, func(address string) ([]string, string) {
-			return []string{"--listen-address=" + address, "--watch-dir=" + c.files}, "/metrics"
+			return []string{"--listen-address=" + address, "--watch-file=" + filepath.Join(c.files, "*", "*.crt")}, "/metrics"
 		}))
 	}
 	files := some(c.files, opensslFiles)
@@ -124,6 +128,7 @@ func server(name, program string, start func(address string) (args []string, pag
 		}
 		args, page := start(address)
 		cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // G204: the contenders are in this program
+		cmd.Env = append(os.Environ(), oneProcessor)
 		if err := cmd.Start(); err != nil {
 			return frame.Usage{}, err
 		}

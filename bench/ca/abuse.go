@@ -37,25 +37,25 @@ type state struct {
 	rows int64 // of all tables
 }
 
-// abuse measures what strangers on 127.0.0.2 cost: rows, memory, CPU time, and
+// measureAttacks measures what strangers on 127.0.0.2 cost: rows, memory, CPU time, and
 // the honest client on 127.0.0.1 beside them.
-func (b *bench) abuse(ctx context.Context) (err error) {
+func (b *bench) measureAttacks(ctx context.Context) (err error) {
 	dir := filepath.Join(b.dir, "abused")
 	s, err := b.startOurs(ctx, b.ours, dir, acmeToo)
 	if err != nil {
 		return err
 	}
 	defer func() { err = joined(err, s.stop) }()
-	before, err := s.state(ctx, dir)
+	before, err := s.readState(ctx, dir)
 	if err != nil {
 		return err
 	}
 	const calm = 500
-	honest, err := s.honest(ctx, calm)
+	honest, err := s.issueSerially(ctx, calm)
 	if err != nil {
 		return err
 	}
-	after, err := s.state(ctx, dir)
+	after, err := s.readState(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -80,22 +80,22 @@ func (b *bench) abuse(ctx context.Context) (err error) {
 		if len(a.body) > 1<<16 {
 			n /= 60
 		}
-		if err := b.attack(ctx, victim{s, dir, honest.micros(), each}, a, n); err != nil {
+		if err := b.runAttack(ctx, target{s, dir, honest.micros(), each}, a, n); err != nil {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}
 	}
 	return nil
 }
 
-// victim is who is attacked, and what an honest request costs it.
-type victim struct {
+// target is the server under attack, and what an honest request costs it.
+type target struct {
 	*server
 	dir          string
 	micros, rows float64
 }
 
-func (b *bench) attack(ctx context.Context, s victim, a attack, n int) error {
-	before, err := s.state(ctx, s.dir)
+func (b *bench) runAttack(ctx context.Context, s target, a attack, n int) error {
+	before, err := s.readState(ctx, s.dir)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (b *bench) attack(ctx context.Context, s victim, a attack, n int) error {
 	var beside sync.WaitGroup
 	beside.Go(func() {
 		for quiet.Err() == nil {
-			if _, err := s.honest(ctx, 1); err != nil {
+			if _, err := s.issueSerially(ctx, 1); err != nil {
 				refused++
 			} else {
 				served++
@@ -130,7 +130,7 @@ func (b *bench) attack(ctx context.Context, s victim, a attack, n int) error {
 	if err != nil {
 		return err
 	}
-	after, err := s.state(ctx, s.dir)
+	after, err := s.readState(ctx, s.dir)
 	if err != nil {
 		return err
 	}
@@ -140,22 +140,22 @@ func (b *bench) attack(ctx context.Context, s victim, a attack, n int) error {
 	return nil
 }
 
-// honest obtains n certificates, one after the other.
-func (s *server) honest(ctx context.Context, n int) (took, error) {
+// issueSerially obtains n certificates, one after the other.
+func (s *server) issueSerially(ctx context.Context, n int) (measurement, error) {
 	c := s.client(nil, "")
 	defer c.CloseIdleConnections()
 	if err := greet(ctx, s, c); err != nil {
-		return took{}, err
+		return measurement{}, err
 	}
 	w := work{clients: []*http.Client{c}, url: s.url + "/1.0/sign"}
 	for range n {
 		_, csr, err := request()
 		if err != nil {
-			return took{}, err
+			return measurement{}, err
 		}
 		body, err := s.signBody(csr)
 		if err != nil {
-			return took{}, err
+			return measurement{}, err
 		}
 		w.bodies = append(w.bodies, body)
 	}
@@ -192,9 +192,9 @@ func (s *server) flood(ctx context.Context, a attack, n int) (string, error) {
 	return strings.Join(answers, ","), ctx.Err()
 }
 
-// state counts the rows of all tables, and the memory of the process. The inner
+// readState counts the rows of all tables, and the memory of the process. The inner
 // nodes of the log are left out: they follow a second later, one for 256 events.
-func (s *server) state(ctx context.Context, dir string) (out state, err error) {
+func (s *server) readState(ctx context.Context, dir string) (out state, err error) {
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "pki.db")+"?mode=ro")
 	if err != nil {
 		return out, err

@@ -56,7 +56,7 @@ func (b *bench) compare(ctx context.Context, what string, prepare func(context.C
 		return err
 	}
 	defer func() { err = joined(err, stop) }()
-	all, err := frame.Rounds(b.order, b.rounds, len(servers), func(i int) (took, error) {
+	all, err := frame.Rounds(b.order, b.rounds, len(servers), func(i int) (measurement, error) {
 		t, err := once(ctx, servers[i], prepare)
 		if err != nil {
 			err = fmt.Errorf("%s: %w", servers[i].name, err)
@@ -79,16 +79,16 @@ func (b *bench) compare(ctx context.Context, what string, prepare func(context.C
 		for _, t := range all[i] {
 			rate, cpu, median = append(rate, t.rate()), append(cpu, t.micros()), append(median, t.median*1e3)
 		}
-		b.Print("  %-36s %8.0f %8.2f %10.0f %8.2f %10.2f\n", s.name, slices.Max(rate), frame.Paired(all[i], all[base], took.rate),
-			slices.Min(cpu), frame.Paired(all[i], all[base], took.micros), slices.Min(median))
+		b.Print("  %-36s %8.0f %8.2f %10.0f %8.2f %10.2f\n", s.name, slices.Max(rate), frame.Paired(all[i], all[base], measurement.rate),
+			slices.Min(cpu), frame.Paired(all[i], all[base], measurement.micros), slices.Min(median))
 	}
 	return nil
 }
 
-func once(ctx context.Context, s *server, prepare func(context.Context, *server) (work, error)) (took, error) {
+func once(ctx context.Context, s *server, prepare func(context.Context, *server) (work, error)) (measurement, error) {
 	w, err := prepare(ctx, s)
 	if err != nil {
-		return took{}, err
+		return measurement{}, err
 	}
 	defer func() {
 		for _, c := range w.all() {
@@ -98,7 +98,7 @@ func once(ctx context.Context, s *server, prepare func(context.Context, *server)
 	// The first request of each connection has a handshake in it; that is not what is measured.
 	for _, c := range w.all() {
 		if err := greet(ctx, s, c); err != nil {
-			return took{}, err
+			return measurement{}, err
 		}
 	}
 	return s.run(ctx, w)

@@ -57,12 +57,12 @@ func (b *bench) inProcess(ctx context.Context) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	all, err := frame.Rounds(b.order, b.rounds, len(lanes), func(i int) (took, error) {
+	all, err := frame.Rounds(b.order, b.rounds, len(lanes), func(i int) (measurement, error) {
 		do, err := lanes[i].prepare()
 		if err != nil {
-			return took{}, err
+			return measurement{}, err
 		}
-		t, err := b.together(do)
+		t, err := b.runParallel(do)
 		if err != nil {
 			err = fmt.Errorf("%s: %w", lanes[i].name, err)
 		}
@@ -78,7 +78,7 @@ func (b *bench) inProcess(ctx context.Context) (err error) {
 		for _, t := range all[i] {
 			rate, cpu = append(rate, t.rate()), append(cpu, t.micros())
 		}
-		b.Print("  %-44s %8.0f %8.2f %10.0f %8.2f\n", l.name, slices.Max(rate), frame.Paired(all[i], all[0], took.rate), slices.Min(cpu), frame.Paired(all[i], all[0], took.micros))
+		b.Print("  %-44s %8.0f %8.2f %10.0f %8.2f\n", l.name, slices.Max(rate), frame.Paired(all[i], all[0], measurement.rate), slices.Min(cpu), frame.Paired(all[i], all[0], measurement.micros))
 	}
 	return nil
 }
@@ -122,11 +122,11 @@ func (b *bench) prepared(ctx context.Context, s *server, h http.Handler) (func()
 	}, nil
 }
 
-// together does one thing b.requests times, b.clients at a time.
-func (b *bench) together(do func() error) (took, error) {
+// runParallel does one thing b.requests times, b.clients at a time.
+func (b *bench) runParallel(do func() error) (measurement, error) {
 	cpu := frame.OwnCPU()
 	wall, err := frame.Together(b.requests, b.clients, do)
-	return took{seconds: wall.Seconds(), cpu: (frame.OwnCPU() - cpu).Seconds(), n: b.requests}, err
+	return measurement{seconds: wall.Seconds(), cpu: (frame.OwnCPU() - cpu).Seconds(), n: b.requests}, err
 }
 
 // raw is the least that an authority does.

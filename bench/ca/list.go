@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -63,19 +65,19 @@ func (b *bench) questions(ctx context.Context, r *ca.Record, serials []string) e
 	now := time.Now()
 	for _, q := range []struct {
 		name string
-		ask  func() store.Query
+		ask  func() record.Query
 	}{
-		{"expires before, soonest first", func() store.Query {
-			return store.Query{ExpiresBefore: now.Add(time.Duration(b.order.IntN(300*24)) * time.Hour), SoonestFirst: true}
+		{"expires before, soonest first", func() record.Query {
+			return record.Query{ExpiresBefore: now.Add(time.Duration(b.order.IntN(300*24)) * time.Hour), SoonestFirst: true}
 		}},
-		{"expires before, latest first", func() store.Query {
-			return store.Query{ExpiresBefore: now.Add(time.Duration(b.order.IntN(300*24)) * time.Hour)}
+		{"expires before, latest first", func() record.Query {
+			return record.Query{ExpiresBefore: now.Add(time.Duration(b.order.IntN(300*24)) * time.Hour)}
 		}},
-		{"name", func() store.Query { return store.Query{Name: host(b.order.IntN(b.rows))} }},
-		{"service, valid", func() store.Query {
-			return store.Query{Service: serviceOf(b.order.IntN(services)), State: store.StateValid}
+		{"name", func() record.Query { return record.Query{Name: host(b.order.IntN(b.rows))} }},
+		{"service, valid", func() record.Query {
+			return record.Query{Service: serviceOf(b.order.IntN(services)), State: record.StateValid}
 		}},
-		{"revoked", func() store.Query { return store.Query{State: store.StateRevoked} }},
+		{"revoked", func() record.Query { return record.Query{State: record.StateRevoked} }},
 	} {
 		if err := b.ask(ctx, q.name, func() error { _, _, err := r.List(ctx, q.ask()); return err }); err != nil {
 			return err
@@ -83,7 +85,7 @@ func (b *bench) questions(ctx context.Context, r *ca.Record, serials []string) e
 	}
 	cursor := ""
 	if err := b.ask(ctx, "the next page, two hundred in a row", func() (err error) {
-		_, cursor, err = r.List(ctx, store.Query{Cursor: cursor})
+		_, cursor, err = r.List(ctx, record.Query{Cursor: cursor})
 		return err
 	}); err != nil {
 		return err
@@ -144,7 +146,7 @@ func fill(ctx context.Context, record, issuer string, n int) (serials []string, 
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				c, err := certificate(i, issuer, chain)
 				if err == nil {
-					_, err = s.Commit(ctx, store.Issue{Certificate: c})
+					_, err = s.Commit(ctx, store.Issuance{Certificate: c})
 				}
 				mu.Lock()
 				serials = append(serials, c.Serial)
@@ -162,18 +164,18 @@ func fill(ctx context.Context, record, issuer string, n int) (serials []string, 
 	return serials, errors.Join(errs...)
 }
 
-func certificate(i int, issuer string, chain []byte) (store.Certificate, error) {
+func certificate(i int, issuer string, chain []byte) (record.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128))
 	if err != nil {
-		return store.Certificate{}, err
+		return record.Certificate{}, err
 	}
 	der := make([]byte, leafSize)
 	_, _ = rand.Read(der) // it cannot fail
 	from := time.Now().Truncate(time.Second).Add(time.Duration(i%(365*24)) * time.Hour)
 	name := serviceOf(i % services)
-	return store.Certificate{
-		Serial: serial.String(), Lineage: serial.String(), Service: name, Kind: store.Issued, Provisioner: provisioner,
-		Caller: "token " + provisioner + "/" + name, Issuer: issuer, KeyHash: store.KeyHash(der), Names: []string{name, host(i)},
+	return record.Certificate{
+		Serial: serial.String(), Lineage: serial.String(), Service: name, Kind: kinds.Issued, Provisioner: provisioner,
+		Caller: "token " + provisioner + "/" + name, Issuer: issuer, KeyHash: record.KeyHash(der), Names: []string{name, host(i)},
 		NotBefore: from, NotAfter: from.Add(24 * time.Hour), IssuedAt: from, DER: der, Chain: chain,
 	}, nil
 }

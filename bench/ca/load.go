@@ -135,16 +135,16 @@ func (s *server) enrolled(ctx context.Context) (*http.Client, error) {
 	return s.client(cert, ""), nil
 }
 
-// took is one turn of one lane.
-type took struct {
+// measurement is one turn of one lane.
+type measurement struct {
 	seconds float64
 	cpu     float64 // seconds of the server
 	median  float64 // seconds of a request
 	n       int
 }
 
-func (t took) rate() float64   { return float64(t.n) / t.seconds }
-func (t took) micros() float64 { return t.cpu / float64(t.n) * 1e6 }
+func (t measurement) rate() float64   { return float64(t.n) / t.seconds }
+func (t measurement) micros() float64 { return t.cpu / float64(t.n) * 1e6 }
 
 // work is requests that were made before the clock starts.
 type work struct {
@@ -158,7 +158,7 @@ type work struct {
 func (w work) all() []*http.Client { return slices.Concat(w.clients, w.spare) }
 
 // run sends everything, each client one request after the other.
-func (s *server) run(ctx context.Context, w work) (t took, err error) {
+func (s *server) run(ctx context.Context, w work) (t measurement, err error) {
 	before, err := s.cpu()
 	if err != nil {
 		return t, err
@@ -191,7 +191,7 @@ func (s *server) run(ctx context.Context, w work) (t took, err error) {
 		})
 	}
 	wg.Wait()
-	t = took{seconds: time.Since(start).Seconds(), n: len(w.bodies)}
+	t = measurement{seconds: time.Since(start).Seconds(), n: len(w.bodies)}
 	after, err := s.cpu()
 	slices.Sort(times)
 	t.cpu, t.median = (after - before).Seconds(), times[len(times)/2].Seconds()

@@ -22,7 +22,6 @@ type options struct {
 	stepCA   string
 	ours     string
 	before   string
-	noStore  string
 	requests int
 	clients  int
 	rounds   int
@@ -44,7 +43,6 @@ func parse(args []string) (options, error) {
 	o.table.Flag(fs, tables)
 	fs.StringVar(&o.ours, "artstore-pki", "", "our binary, for sign, renew and abuse")
 	fs.StringVar(&o.before, "before", "", "our binary of another commit, for sign and renew, which ratios are then by; empty leaves the lane out")
-	fs.StringVar(&o.noStore, "no-store", "", "our binary built with -tags nostore: the limit of the pipeline; empty leaves the lane out")
 	fs.StringVar(&o.stepCA, "step-ca", "", "step-ca binary to compare with; empty leaves its lanes out")
 	fs.IntVar(&o.requests, "n", 4000, "requests of a lane in each round")
 	fs.IntVar(&o.clients, "clients", 16, "clients, each on a connection of its own")
@@ -95,7 +93,7 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	title, machine := frame.Header("ca")
 	b.Print("%s\nmachine %s, load %s\n", title, machine, frame.Load())
 	if err := o.table.Run(ctx, tables, map[string]func(context.Context) error{
-		"sign": b.sign, "renew": b.renew, "inprocess": b.inProcess, "list": b.list, "crl": b.crl, "abuse": b.abuse,
+		"sign": b.sign, "renew": b.renew, "inprocess": b.inProcess, "list": b.list, "crl": b.crl, "abuse": b.measureAttacks,
 	}); err != nil {
 		return err
 	}

@@ -82,9 +82,6 @@ func (b *bench) lanes() []lane {
 	if b.before != "" {
 		all = append(all, lane{laneBefore, run(b.before)})
 	}
-	if b.noStore != "" {
-		all = append(all, lane{"artstore-pki without a store (limit)", run(b.noStore)})
-	}
 	if b.stepCA != "" {
 		for _, db := range []string{"badgerv2", "bbolt"} {
 			all = append(all, lane{laneStepCA + db, func(ctx context.Context, dir string) (*server, error) { return b.startStepCA(ctx, db, dir) }})

@@ -19,7 +19,7 @@ import (
 // options are the flags.
 type options struct {
 	table  frame.Tables
-	be     string
+	role   string
 	size   int64
 	files  int
 	rounds int
@@ -39,7 +39,7 @@ func parse(args []string) (options, error) {
 	fs.IntVar(&o.files, "files", 10_000, "small files of 4 KiB")
 	fs.IntVar(&o.rounds, "rounds", 5, "rounds; every lane runs once in each, in random order")
 	fs.Uint64Var(&o.seed, "seed", 1, "of the order of the rounds")
-	fs.StringVar(&o.be, "be", "", "be this process of the comparison, with a job on standard input; for the program itself")
+	fs.StringVar(&o.role, "be", "", "be this process of the comparison, with a job on standard input; for the program itself")
 	quick := fs.Bool("quick", false, "a smoke test; its figures mean nothing")
 	if err := fs.Parse(args); err != nil {
 		return o, err
@@ -58,8 +58,8 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	if o.be != "" {
-		return be(ctx, o.be, os.Stdin, w)
+	if o.role != "" {
+		return runRole(ctx, o.role, os.Stdin, w)
 	}
 	// Nothing of this may be slow because a disk is.
 	dir, err := os.MkdirTemp(memory(), "ingest-bench-")

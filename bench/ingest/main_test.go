@@ -42,7 +42,7 @@ func TestBoundTokens(t *testing.T) {
 	}
 	b := &bench{Printer: frame.Printer{W: io.Discard}, dir: t.TempDir()}
 	for name, one := range map[string]struct {
-		make func(context.Context, job) (*rotated, error)
+		make func(context.Context, job) (*rotatingClient, error)
 		ours bool
 	}{"ours": {rotatingOurs, true}, "x/oauth2": {rotatingOAuth2, false}} {
 		ca, j, s, err := b.stage(strings.ReplaceAll(name, "/", ""))
@@ -89,11 +89,11 @@ func TestForms(t *testing.T) {
 }
 
 func TestBest(t *testing.T) {
-	rounds := []took{{2, frame.Usage{CPU: 3, Memory: 4}}, {1, frame.Usage{CPU: 5, Memory: 6}}}
-	if got := best(rounds); got != (took{1, frame.Usage{CPU: 3, Memory: 6}}) {
+	rounds := []measurement{{2, frame.Usage{CPU: 3, Memory: 4}}, {1, frame.Usage{CPU: 5, Memory: 6}}}
+	if got := best(rounds); got != (measurement{1, frame.Usage{CPU: 3, Memory: 6}}) {
 		t.Errorf("best = %+v", got)
 	}
-	if got := frame.Paired(rounds[1:], rounds[:1], took.speed); got != 2 {
+	if got := frame.Paired(rounds[1:], rounds[:1], measurement.speed); got != 2 {
 		t.Errorf("half the time is %v of the speed", got)
 	}
 }

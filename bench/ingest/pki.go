@@ -11,7 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/pkitest"
-	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 const host = "localhost"
@@ -38,8 +38,8 @@ func issue(ca *pkitest.CA, dir, name string) error {
 	return nil
 }
 
-func fileSet(dir string) rotation.FileSet {
-	return rotation.FileSet{Dir: dir, Cert: "tls.crt", Key: "tls.key", CA: "ca.crt"}
+func fileSet(dir string) files.Set {
+	return files.Set{Dir: dir, Cert: "tls.crt", Key: "tls.key", CA: "ca.crt"}
 }
 
 // plainTLS is what a program that does not rotate would load from dir.

@@ -27,8 +27,8 @@ type job struct {
 	Files, Workers int
 }
 
-// took is what a process says about itself, and what the kernel says.
-type took struct {
+// measurement is what a process says about itself, and what the kernel says.
+type measurement struct {
 	Seconds     float64    // of the transfer, without the start of the process
 	frame.Usage `json:"-"` // of the whole process
 }
@@ -36,11 +36,11 @@ type took struct {
 // lane is one way to do it, as a process of its own.
 type lane struct {
 	name string
-	run  func(context.Context) (took, error)
+	run  func(context.Context) (measurement, error)
 }
 
-// be is one process of the comparison.
-func be(ctx context.Context, name string, in io.Reader, out io.Writer) error {
+// runRole runs one process of the comparison.
+func runRole(ctx context.Context, name string, in io.Reader, out io.Writer) error {
 	var j job
 	if err := json.NewDecoder(in).Decode(&j); err != nil {
 		return err
@@ -56,19 +56,19 @@ func be(ctx context.Context, name string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(out).Encode(took{Seconds: seconds})
+	return json.NewEncoder(out).Encode(measurement{Seconds: seconds})
 }
 
 // own is a lane that is this program.
 func own(name, as string, j job) lane {
-	return lane{name, func(ctx context.Context) (took, error) {
+	return lane{name, func(ctx context.Context) (measurement, error) {
 		self, err := os.Executable()
 		if err != nil {
-			return took{}, err
+			return measurement{}, err
 		}
 		in, err := json.Marshal(j)
 		if err != nil {
-			return took{}, err
+			return measurement{}, err
 		}
 		cmd := exec.CommandContext(ctx, self, "-be", as) //nolint:gosec // G204: itself
 		cmd.Stdin = bytes.NewReader(in)
@@ -82,7 +82,7 @@ func own(name, as string, j job) lane {
 
 // curl is a lane that is curl, told to do what j says.
 func curl(name, version string, j job) lane {
-	return lane{name, func(ctx context.Context) (took, error) {
+	return lane{name, func(ctx context.Context) (measurement, error) {
 		cmd := exec.CommandContext(ctx, "curl", "--silent", "--show-error", version, "--tlsv1.3", //nolint:gosec // G204: paths of this program
 			"--cacert", j.Client+"/ca.crt", "--cert", j.Client+"/tls.crt", "--key", j.Client+"/tls.key",
 			"--form", "file=@"+j.File, "--header", "Authorization: Bearer bench",
@@ -100,11 +100,11 @@ func curl(name, version string, j job) lane {
 	}}
 }
 
-func measured(cmd *exec.Cmd) ([]byte, took, error) {
+func measured(cmd *exec.Cmd) ([]byte, measurement, error) {
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	u, err := frame.Measure(cmd)
-	return out.Bytes(), took{Usage: u}, err
+	return out.Bytes(), measurement{Usage: u}, err
 }
 
 // start runs the server until stop, and fills in where it listens.
@@ -137,8 +137,8 @@ func start(ctx context.Context, j *job) (stop func() error, err error) {
 }
 
 // interleave runs each lane once in each round.
-func (b *bench) interleave(ctx context.Context, lanes []lane) ([][]took, error) {
-	return frame.Rounds(b.order, b.rounds, len(lanes), func(i int) (took, error) {
+func (b *bench) interleave(ctx context.Context, lanes []lane) ([][]measurement, error) {
+	return frame.Rounds(b.order, b.rounds, len(lanes), func(i int) (measurement, error) {
 		t, err := lanes[i].run(ctx)
 		if err != nil {
 			err = fmt.Errorf("%s: %w", lanes[i].name, err)

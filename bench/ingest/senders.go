@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/bench/internal/frame"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -110,7 +111,7 @@ func pump(w io.Writer, r io.Reader, buf []byte, sum io.Writer) error {
 // client is ours, as a user makes it.
 func client(ctx context.Context, j job, cfg ingestclient.Config) (*ingestclient.Client, func(), error) {
 	quiet := slog.New(slog.DiscardHandler)
-	id, err := rotation.Open(ctx, rotation.Config{Source: rotation.Files(fileSet(j.Client)), Logger: quiet})
+	id, err := rotation.Open(ctx, rotation.Config{Source: files.Source(fileSet(j.Client)), Logger: quiet})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -97,13 +97,13 @@ func (j job) oauth2(ctx context.Context, transport http.RoundTripper) oauth2.Tok
 	return cfg.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: transport}))
 }
 
-// asker is a token provider for google's cache, which has none for client credentials.
-type asker struct {
+// tokenProvider is a token provider for google's cache, which has none for client credentials.
+type tokenProvider struct {
 	url    string
 	client *http.Client
 }
 
-func (a asker) Token(ctx context.Context) (*auth.Token, error) {
+func (a tokenProvider) Token(ctx context.Context) (*auth.Token, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, strings.NewReader(url.Values{"grant_type": {"client_credentials"}}.Encode()))
 	if err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func (b *bench) outage(ctx context.Context) error {
 	}
 	defer stop()
 	source := j.oauth2(ctx, transport)
-	cached := auth.NewCachedTokenProvider(asker{j.URL + tokenPath, &http.Client{Transport: transport}}, nil)
+	cached := auth.NewCachedTokenProvider(tokenProvider{j.URL + tokenPath, &http.Client{Transport: transport}}, nil)
 	b.Print("\nToken endpoint down (500 at once), %d callers in a loop for %v\n  %-34s %12s %14s\n", callers, outageFor, "", "requests/s", "answers/s")
 	for _, one := range []struct {
 		name string
@@ -155,14 +155,14 @@ func (b *bench) outage(ctx context.Context) error {
 		{"x/oauth2", func(context.Context) error { _, err := source.Token(); return err }},
 		{"google auth", func(ctx context.Context) error { _, err := cached.Token(ctx); return err }},
 	} {
-		before, answers := s.fetches.Load(), besiege(ctx, one.ask)
+		before, answers := s.fetches.Load(), callConcurrently(ctx, one.ask)
 		b.Print("  %-34s %12.1f %14.0f\n", one.name, float64(s.fetches.Load()-before)/outageFor.Seconds(), float64(answers)/outageFor.Seconds())
 	}
 	return ctx.Err()
 }
 
-// besiege has the callers ask for the time of the outage, and counts their answers.
-func besiege(ctx context.Context, ask func(context.Context) error) (answers int64) {
+// callConcurrently has the callers ask for the time of the outage, and counts their answers.
+func callConcurrently(ctx context.Context, ask func(context.Context) error) (answers int64) {
 	ctx, cancel := context.WithTimeout(ctx, outageFor)
 	defer cancel()
 	var n atomic.Int64
@@ -186,7 +186,7 @@ func (b *bench) rotation(ctx context.Context) error {
 		rotations, rotations*every, uploaders, "", "uploads", "401", "failed", "fetches")
 	for _, one := range []struct {
 		name string
-		make func(context.Context, job) (*rotated, error)
+		make func(context.Context, job) (*rotatingClient, error)
 	}{{"ingestclient", rotatingOurs}, {"x/oauth2, idle connections closed", rotatingOAuth2}} {
 		ca, j, s, err := b.stage("rotation-" + strings.Fields(one.name)[0][:1])
 		if err != nil {
@@ -208,15 +208,15 @@ func (b *bench) rotation(ctx context.Context) error {
 	return nil
 }
 
-// rotated is a client whose files change under it.
-type rotated struct {
+// rotatingClient is a client whose files change under it.
+type rotatingClient struct {
 	upload  func(context.Context) error
 	swapped func() error // is told of a change, if it has to be
 	stop    func()
 }
 
 // under swaps the files of j's client under load and counts the uploads.
-func (r *rotated) under(ctx context.Context, ca *pkitest.CA, j job) (good, bad int64, err error) {
+func (r *rotatingClient) under(ctx context.Context, ca *pkitest.CA, j job) (good, bad int64, err error) {
 	loading, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var ok, failed atomic.Int64
@@ -247,18 +247,18 @@ func (r *rotated) under(ctx context.Context, ca *pkitest.CA, j job) (good, bad i
 	return ok.Load(), failed.Load(), err
 }
 
-func rotatingOurs(ctx context.Context, j job) (*rotated, error) {
+func rotatingOurs(ctx context.Context, j job) (*rotatingClient, error) {
 	c, stop, err := client(ctx, j, ingestclient.Config{})
 	content := make([]byte, smallSize)
 	upload := func(ctx context.Context) error {
 		_, err := c.Upload(ctx, ingestclient.BytesContent("x", content), ingestclient.Meta{})
 		return err
 	}
-	return &rotated{upload, func() error { return nil }, stop}, err // it sees the files by itself
+	return &rotatingClient{upload, func() error { return nil }, stop}, err // it sees the files by itself
 }
 
 // rotatingOAuth2 is the advice one finds: GetClientCertificate, and idle connections closed after each change.
-func rotatingOAuth2(ctx context.Context, j job) (*rotated, error) {
+func rotatingOAuth2(ctx context.Context, j job) (*rotatingClient, error) {
 	config, err := plainTLS(j.Client)
 	if err != nil {
 		return nil, err
@@ -281,5 +281,5 @@ func rotatingOAuth2(ctx context.Context, j job) (*rotated, error) {
 		}
 		return err
 	}
-	return &rotated{upload, swapped, transport.CloseIdleConnections}, nil
+	return &rotatingClient{upload, swapped, transport.CloseIdleConnections}, nil
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/pkitest"
 )
 
-// serve prepares identities and starts the server, which knows the small file
+// startServer prepares identities and starts the server, which knows the small file
 // and those in sums.
-func (b *bench) serve(ctx context.Context, sums map[int64]string) (job, func() error, error) {
+func (b *bench) startServer(ctx context.Context, sums map[int64]string) (job, func() error, error) {
 	j := job{
 		Client: filepath.Join(b.dir, "client"), Server: filepath.Join(b.dir, "server"), File: b.largeFile(),
 		Size: b.size, Files: b.files, Sums: sums,
@@ -46,7 +46,7 @@ func (b *bench) writeLarge() (string, error) {
 }
 
 // best of each figure over the rounds: neighbours on the machine only ever add.
-func best(rounds []took) took {
+func best(rounds []measurement) measurement {
 	least := rounds[0]
 	for _, t := range rounds {
 		least.Seconds, least.CPU, least.Memory = min(least.Seconds, t.Seconds), min(least.CPU, t.CPU), max(least.Memory, t.Memory)
@@ -55,14 +55,14 @@ func best(rounds []took) took {
 }
 
 // speed is what ratios are of: of the same content, the inverse of the time.
-func (t took) speed() float64 { return 1 / t.Seconds }
+func (t measurement) speed() float64 { return 1 / t.Seconds }
 
 func (b *bench) large(ctx context.Context) error {
 	sum, err := b.writeLarge()
 	if err != nil {
 		return err
 	}
-	j, stop, err := b.serve(ctx, map[int64]string{b.size: sum})
+	j, stop, err := b.startServer(ctx, map[int64]string{b.size: sum})
 	if err != nil {
 		return err
 	}
@@ -88,13 +88,13 @@ func (b *bench) large(ctx context.Context) error {
 			b.Print("  %-34s %8s %12s %12s %12s %10.1f\n", l.name, "", "", "", "", t.MiB())
 			continue
 		}
-		b.Print("  %-34s %8.0f %12.2f %12.2f %12.2f %10.1f\n", l.name, float64(b.size)/t.Seconds/1e6, frame.Paired(all[i], all[0], took.speed), frame.Paired(all[i], all[2], took.speed), t.CPU.Seconds()/gib, t.MiB())
+		b.Print("  %-34s %8.0f %12.2f %12.2f %12.2f %10.1f\n", l.name, float64(b.size)/t.Seconds/1e6, frame.Paired(all[i], all[0], measurement.speed), frame.Paired(all[i], all[2], measurement.speed), t.CPU.Seconds()/gib, t.MiB())
 	}
 	return nil
 }
 
 func (b *bench) small(ctx context.Context) error {
-	j, stop, err := b.serve(ctx, map[int64]string{})
+	j, stop, err := b.startServer(ctx, map[int64]string{})
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (b *bench) small(ctx context.Context) error {
 		}
 		for i, l := range lanes {
 			t := best(all[i])
-			b.Print("  %-34s %8d %10.0f %10.2f %14.0f\n", l.name, workers, float64(b.files)/t.Seconds, frame.Paired(all[i], all[0], took.speed), t.CPU.Seconds()*1e6/float64(b.files))
+			b.Print("  %-34s %8d %10.0f %10.2f %14.0f\n", l.name, workers, float64(b.files)/t.Seconds, frame.Paired(all[i], all[0], measurement.speed), t.CPU.Seconds()*1e6/float64(b.files))
 		}
 	}
 	return stop()

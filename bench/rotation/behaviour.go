@@ -30,9 +30,9 @@ func behaviour(ctx context.Context, w io.Writer, dir string, o options) error {
 func trustTable(ctx context.Context, t *table, dir string) error {
 	t.line("\nA client that resumes, after the server changed whom it accepts")
 	t.line("server\torigin\troot removed\tpeer denied\tnew certificate, old ticket")
-	for i, d := range doors() {
+	for i, d := range serverKinds() {
 		row := make([]string, 0, 3)
-		for j, ask := range []func(context.Context, door, string) (string, error){rootRemoved, peerDenied, ticketHeals} {
+		for j, ask := range []func(context.Context, serverKind, string) (string, error){rootRemoved, peerDenied, ticketHeals} {
 			answer, err := ask(ctx, d, fmt.Sprintf("%s-%d-%d", dir, i, j))
 			if err != nil {
 				return fmt.Errorf("asking %s: %w", d.name, err)
@@ -44,16 +44,16 @@ func trustTable(ctx context.Context, t *table, dir string) error {
 	return nil
 }
 
-// visitor dials one server as one client after the other, with one session cache:
+// resumingClient dials one server as one client after the other, with one session cache:
 // what a process does whose certificate is renewed.
-type visitor struct {
+type resumingClient struct {
 	addr  string
 	roots identity // whose bundle verifies the server
 	cache tls.ClientSessionCache
 }
 
-// visit reports whether the server answered, and whether the session was resumed.
-func (v visitor) visit(ctx context.Context, as identity) (served, resumed bool) {
+// connect reports whether the server answered, and whether the session was resumed.
+func (v resumingClient) connect(ctx context.Context, as identity) (served, resumed bool) {
 	conf := &tls.Config{
 		MinVersion: tls.VersionTLS13, RootCAs: v.roots.pool(), ServerName: host,
 		Certificates: []tls.Certificate{as.cert}, ClientSessionCache: v.cache,
@@ -70,15 +70,15 @@ func (v visitor) visit(ctx context.Context, as identity) (served, resumed bool) 
 	return err == nil, resumed
 }
 
-// scene is a server that trusts two authorities and a client of each.
-type scene struct {
-	visitor
-	room           room
-	old, next      identity
-	server, narrow identity // trusting both, and trusting the next one only
+// scenario is a server that trusts two authorities and a client of each.
+type scenario struct {
+	resumingClient
+	server       runningServer
+	old, next    identity
+	wide, narrow identity // the server's, trusting both, and trusting the next one only
 }
 
-func newScene(ctx context.Context, d door, dir string) (*scene, error) {
+func newScenario(ctx context.Context, d serverKind, dir string) (*scenario, error) {
 	before, err := newAuthority("old")
 	if err != nil {
 		return nil, err
@@ -87,29 +87,29 @@ func newScene(ctx context.Context, d door, dir string) (*scene, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scene{}
+	s := &scenario{}
 	if s.old, err = before.issue("client", 20); err != nil {
 		return nil, err
 	}
 	if s.next, err = after.issue("client", 21); err != nil {
 		return nil, err
 	}
-	if s.server, err = after.issue("server", 22); err != nil {
+	if s.wide, err = after.issue("server", 22); err != nil {
 		return nil, err
 	}
-	s.narrow = s.server
-	s.server.roots = append(s.server.roots[:1:1], before.root)
-	if s.room, err = d.open(ctx, dir, s.server); err != nil {
+	s.narrow = s.wide
+	s.wide.roots = append(s.wide.roots[:1:1], before.root)
+	if s.server, err = d.open(ctx, dir, s.wide); err != nil {
 		return nil, err
 	}
-	s.visitor = visitor{addr: s.room.addr, roots: s.narrow, cache: tls.NewLRUClientSessionCache(4)}
-	// The first visit leaves a ticket, the second shows that it opens the door.
-	if ok, _ := s.visit(ctx, s.old); !ok {
-		s.room.close()
+	s.resumingClient = resumingClient{addr: s.server.addr, roots: s.narrow, cache: tls.NewLRUClientSessionCache(4)}
+	// The first visit leaves a ticket, the second shows that the server accepts it.
+	if ok, _ := s.connect(ctx, s.old); !ok {
+		s.server.close()
 		return nil, fmt.Errorf("the first visit was refused")
 	}
-	if ok, _ := s.visit(ctx, s.old); !ok {
-		s.room.close()
+	if ok, _ := s.connect(ctx, s.old); !ok {
+		s.server.close()
 		return nil, fmt.Errorf("the second visit was refused")
 	}
 	return s, nil
@@ -120,9 +120,9 @@ const (
 	admitted = "ADMITTED"
 )
 
-// verdict of a client that should not get in any more.
-func (s *scene) verdict(ctx context.Context) string {
-	ok, resumed := s.visit(ctx, s.old)
+// outcome of a client that should not get in any more.
+func (s *scenario) outcome(ctx context.Context) string {
+	ok, resumed := s.connect(ctx, s.old)
 	switch {
 	case ok && resumed:
 		return admitted + " by resuming"
@@ -132,48 +132,48 @@ func (s *scene) verdict(ctx context.Context) string {
 	return refused
 }
 
-func rootRemoved(ctx context.Context, d door, dir string) (string, error) {
-	s, err := newScene(ctx, d, dir)
+func rootRemoved(ctx context.Context, d serverKind, dir string) (string, error) {
+	s, err := newScenario(ctx, d, dir)
 	if err != nil {
 		return "", err
 	}
-	defer s.room.close()
-	if err := s.room.trust(ctx, s.narrow); err != nil {
+	defer s.server.close()
+	if err := s.server.trust(ctx, s.narrow); err != nil {
 		return "", err
 	}
-	return s.verdict(ctx), nil
+	return s.outcome(ctx), nil
 }
 
-func peerDenied(ctx context.Context, d door, dir string) (string, error) {
-	s, err := newScene(ctx, d, dir)
+func peerDenied(ctx context.Context, d serverKind, dir string) (string, error) {
+	s, err := newScenario(ctx, d, dir)
 	if err != nil {
 		return "", err
 	}
-	defer s.room.close()
-	if s.room.deny == nil {
+	defer s.server.close()
+	if s.server.deny == nil {
 		return "-", nil
 	}
-	if err := s.room.deny(ctx); err != nil {
+	if err := s.server.deny(ctx); err != nil {
 		return "", err
 	}
-	return s.verdict(ctx), nil
+	return s.outcome(ctx), nil
 }
 
 // ticketHeals: the client has renewed under the root that stays, but its cache
 // still offers the ticket of before.
-func ticketHeals(ctx context.Context, d door, dir string) (string, error) {
-	s, err := newScene(ctx, d, dir)
+func ticketHeals(ctx context.Context, d serverKind, dir string) (string, error) {
+	s, err := newScenario(ctx, d, dir)
 	if err != nil {
 		return "", err
 	}
-	defer s.room.close()
-	if err := s.room.trust(ctx, s.narrow); err != nil {
+	defer s.server.close()
+	if err := s.server.trust(ctx, s.narrow); err != nil {
 		return "", err
 	}
 	const tries = 5
 	good := 0
 	for range tries {
-		if ok, _ := s.visit(ctx, s.next); ok {
+		if ok, _ := s.connect(ctx, s.next); ok {
 			good++
 		}
 	}

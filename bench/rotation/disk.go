@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 // reader is a watcher of files, asked for the serial and the number of
@@ -29,7 +30,7 @@ func readers() []readerKind {
 
 func openReader(ctx context.Context, cert, key, ca string) (reader, error) {
 	id, err := rotation.Open(ctx, rotation.Config{
-		Source: rotation.Files(rotation.FileSet{Cert: cert, Key: key, CA: ca}), Logger: slog.New(slog.DiscardHandler),
+		Source: files.Source(files.Set{Cert: cert, Key: key, CA: ca}), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return reader{}, err
@@ -138,7 +139,7 @@ type trial struct {
 	patience time.Duration // for a file that was completed
 }
 
-func (tr *trial) folder() string {
+func (tr *trial) makeFolder() string {
 	tr.made++
 	return fmt.Sprintf("%s-%d", tr.dir, tr.made)
 }
@@ -188,7 +189,7 @@ func (tr *trial) once(ctx context.Context, c change) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	dir := tr.folder()
+	dir := tr.makeFolder()
 	var links *folder
 	if c.links {
 		links, err = newFolder(dir, first)
@@ -225,7 +226,7 @@ func (tr *trial) cutShort(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := tr.folder()
+	dir := tr.makeFolder()
 	if err := plain(dir, first); err != nil {
 		return "", err
 	}

@@ -41,7 +41,7 @@ func handshakeTable(ctx context.Context, w io.Writer, r *rig, p plan) error {
 	lanes := make([]*lane, 0, len(all))
 	defer func() {
 		for _, l := range lanes {
-			l.close()
+			l.shutdown()
 		}
 	}()
 	for _, v := range all {

@@ -47,7 +47,7 @@ func newLane(ctx context.Context, v variant, network string) (*lane, error) {
 	return l, nil
 }
 
-func (l *lane) close() {
+func (l *lane) shutdown() {
 	_ = l.listener.Close() // ends serve
 	l.wg.Wait()
 	close(l.done)
@@ -63,8 +63,8 @@ func (l *lane) serve(ctx context.Context) {
 	}
 }
 
-// hail is what a client says; a real HTTP server answers it as well.
-const hail = "GET / HTTP/1.0\r\n\r\n"
+// greeting is what a client says; a real HTTP server answers it as well.
+const greeting = "GET / HTTP/1.0\r\n\r\n"
 
 // echo answers one byte, so that a client knows the verdict of a TLS 1.3 server
 // and has read its tickets.
@@ -99,7 +99,7 @@ func ping(ctx context.Context, conn *tls.Conn) (resumed bool, err error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return false, err
 	}
-	if _, err := conn.Write([]byte(hail)); err != nil {
+	if _, err := conn.Write([]byte(greeting)); err != nil {
 		return false, err
 	}
 	var b [1]byte

@@ -20,17 +20,17 @@ const (
 	firstSerial = 1000
 )
 
-// ordeal is what every strategy goes through.
-type ordeal struct {
+// rotationScenario is what every strategy goes through.
+type rotationScenario struct {
 	ca        *authority
 	dir       string
 	http2     bool
 	rotations int
 }
 
-// drive is the load on one strategy. Serials count up from firstSerial, so that
+// loadRun is the load on one strategy. Serials count up from firstSerial, so that
 // comparing them says which identity is older.
-type drive struct {
+type loadRun struct {
 	url       string
 	client    *http.Client
 	published atomic.Int64 // serial in effect
@@ -65,7 +65,7 @@ func load(ctx context.Context, w io.Writer, dir string, o options) error {
 				continue
 			}
 			at := filepath.Join(dir, fmt.Sprintf("load-%d-%t", i, http2))
-			out, err := s.endure(ctx, ordeal{ca, at, http2, o.rotations})
+			out, err := s.runScenario(ctx, rotationScenario{ca, at, http2, o.rotations})
 			if err != nil {
 				return fmt.Errorf("driving %s: %w", s.name, err)
 			}
@@ -92,8 +92,8 @@ func protocol(http2 bool) string {
 	return "HTTP/1.1"
 }
 
-// endure runs one strategy against a server of its own.
-func (s strategy) endure(ctx context.Context, o ordeal) (outcome, error) {
+// runScenario runs one strategy against a server of its own.
+func (s strategy) runScenario(ctx context.Context, o rotationScenario) (outcome, error) {
 	server, err := o.ca.issue("server", 1)
 	if err != nil {
 		return outcome{}, err
@@ -110,13 +110,13 @@ func (s strategy) endure(ctx context.Context, o ordeal) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	defer srv.close()
+	defer srv.shutdown()
 	sub, err := s.open(ctx, files, o.http2)
 	if err != nil {
 		return outcome{}, err
 	}
 	defer sub.close()
-	d := &drive{url: "https://" + srv.addr, client: &http.Client{Transport: sub.http, Timeout: 5 * time.Minute}, stop: make(chan struct{})}
+	d := &loadRun{url: "https://" + srv.addr, client: &http.Client{Transport: sub.http, Timeout: 5 * time.Minute}, stop: make(chan struct{})}
 	d.published.Store(firstSerial)
 	d.rotate = func(ctx context.Context, n int) error {
 		next, err := o.ca.issue("client", int64(firstSerial+n))
@@ -131,7 +131,7 @@ func (s strategy) endure(ctx context.Context, o ordeal) (outcome, error) {
 	return d.run(ctx, srv, o)
 }
 
-func (d *drive) run(ctx context.Context, srv *target, o ordeal) (outcome, error) {
+func (d *loadRun) run(ctx context.Context, srv *target, o rotationScenario) (outcome, error) {
 	stream, err := d.send(ctx, http.MethodGet, "/stream", "") //nolint:bodyclose // follow closes it
 	if err != nil {
 		return outcome{}, err
@@ -144,7 +144,7 @@ func (d *drive) run(ctx context.Context, srv *target, o ordeal) (outcome, error)
 	go func() { ended <- follow(stream.Body) }()
 	var wg sync.WaitGroup
 	for range workers {
-		wg.Go(func() { d.work(ctx) })
+		wg.Go(func() { d.askUntil(ctx) })
 	}
 	var rotated error
 	for n := 1; n <= o.rotations && rotated == nil && pause(ctx, interval); n++ {
@@ -169,7 +169,7 @@ func (d *drive) run(ctx context.Context, srv *target, o ordeal) (outcome, error)
 	return out, rotated
 }
 
-func (d *drive) send(ctx context.Context, method, path, body string) (*http.Response, error) {
+func (d *loadRun) send(ctx context.Context, method, path, body string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, d.url+path, strings.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -177,7 +177,7 @@ func (d *drive) send(ctx context.Context, method, path, body string) (*http.Resp
 	return d.client.Do(req)
 }
 
-func (d *drive) work(ctx context.Context) {
+func (d *loadRun) askUntil(ctx context.Context) {
 	for {
 		select {
 		case <-d.stop:
@@ -203,7 +203,7 @@ func (d *drive) work(ctx context.Context) {
 }
 
 // ask returns the serial that the server saw.
-func (d *drive) ask(ctx context.Context, method string) (int64, error) {
+func (d *loadRun) ask(ctx context.Context, method string) (int64, error) {
 	resp, err := d.send(ctx, method, "/work", "")
 	if err != nil {
 		return 0, err

@@ -76,7 +76,7 @@ func TestLaneReportsRefusals(t *testing.T) {
 		if _, err := l.shake(t.Context(), conf); err == nil {
 			t.Errorf("%s: a stranger was served", network)
 		}
-		l.close()
+		l.shutdown()
 	}
 	if _, err := newLane(t.Context(), variant{}, "udp"); err == nil {
 		t.Error("an unknown network was accepted")
@@ -130,7 +130,7 @@ func TestStaleIsJudgedByTheStartOfARequest(t *testing.T) {
 		if s.name != oursName {
 			continue
 		}
-		out, err := s.endure(t.Context(), ordeal{ca, t.TempDir() + "/load", true, 1})
+		out, err := s.runScenario(t.Context(), rotationScenario{ca, t.TempDir() + "/load", true, 1})
 		if err != nil || out.requests == 0 || out.failed != 0 || out.stale != 0 || out.old != 0 || out.stream != nil {
 			t.Errorf("%+v, %v", out, err)
 		}

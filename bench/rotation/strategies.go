@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 	"github.com/prometheus/common/config"
 	"k8s.io/client-go/transport"
 )
@@ -48,7 +49,7 @@ func strategies() []strategy {
 
 func openOurs(ctx context.Context, f *folder, http2 bool) (subject, error) {
 	id, err := rotation.Open(ctx, rotation.Config{
-		Source: rotation.Files(rotation.FileSet{Cert: f.cert(), Key: f.key(), CA: f.ca()}), Logger: slog.New(slog.DiscardHandler),
+		Source: files.Source(files.Set{Cert: f.cert(), Key: f.key(), CA: f.ca()}), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return subject{}, err

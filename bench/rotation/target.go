@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	thinking   = 3 * time.Millisecond  // of the server per request: some are always in flight when a rotation comes
-	beat       = 20 * time.Millisecond // between the bytes of the long stream
-	serialName = "Client-Serial"
-	lastByte   = '!'
+	serverDelay = 3 * time.Millisecond  // of the server per request: some are always in flight when a rotation comes
+	streamEvery = 20 * time.Millisecond // between the bytes of the long stream
+	serialName  = "Client-Serial"
+	lastByte    = '!'
 )
 
 // target is the server that every strategy meets: static TLS, mutual, and a
@@ -55,7 +55,7 @@ func newTarget(ctx context.Context, id identity) (*target, error) {
 	return t, nil
 }
 
-func (t *target) close() {
+func (t *target) shutdown() {
 	_ = t.server.Close() // cuts what is left; that was counted before
 	<-t.done
 }
@@ -86,7 +86,7 @@ func (t *target) left(serial string) (all, old int) {
 }
 
 func work(w http.ResponseWriter, r *http.Request) {
-	pause(r.Context(), thinking)
+	pause(r.Context(), serverDelay)
 	w.Header().Set(serialName, r.TLS.PeerCertificates[0].SerialNumber.String())
 	_, _ = io.WriteString(w, "ok") // a client that is gone has failed at its own end
 }
@@ -106,7 +106,7 @@ func (t *target) stream(w http.ResponseWriter, r *http.Request) {
 			return
 		case <-r.Context().Done():
 			return
-		case <-time.After(beat):
+		case <-time.After(streamEvery):
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -129,7 +130,7 @@ func staticConfig(r *rig) *tls.Config {
 
 func ours(ctx context.Context, r *rig) (variant, error) {
 	id, err := rotation.Open(ctx, rotation.Config{
-		Source: rotation.Files(rotation.FileSet{Cert: r.files.cert(), Key: r.files.key(), CA: r.files.ca()}),
+		Source: files.Source(files.Set{Cert: r.files.cert(), Key: r.files.key(), CA: r.files.ca()}),
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

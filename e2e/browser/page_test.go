@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/report"
 )
 
 const day = 24 * time.Hour
@@ -39,6 +41,7 @@ type maker struct {
 	now    time.Time
 	key    *ecdsa.PrivateKey
 	issuer *x509.Certificate
+	serial int64 // of the last leaf
 }
 
 func newMaker(t testing.TB) *maker {
@@ -69,15 +72,16 @@ func (m *maker) sign(template *x509.Certificate, key *ecdsa.PrivateKey) *x509.Ce
 
 // leaf is valid between these distances from now.
 func (m *maker) leaf(name string, from, to time.Duration) audit.Subject {
+	m.serial++
 	c := m.sign(&x509.Certificate{
-		SerialNumber: big.NewInt(m.now.UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"svc.internal", "localhost"},
+		SerialNumber: big.NewInt(m.now.UnixNano() + m.serial), Subject: pkix.Name{CommonName: name}, DNSNames: []string{"svc.internal", "localhost"},
 		NotBefore: m.now.Add(from), NotAfter: m.now.Add(to), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, m.newKey())
 	return m.subject("/etc/artstore/"+name+"/tls.crt", c)
 }
 
 func (m *maker) subject(place string, c *x509.Certificate) audit.Subject {
-	parsed, err := audit.ParseCertificate(c.Raw)
+	parsed, err := cert.Parse(c.Raw)
 	must(m.t, err)
 	return audit.Subject{Kind: "file", Place: place, Cert: parsed}
 }
@@ -85,7 +89,7 @@ func (m *maker) subject(place string, c *x509.Certificate) audit.Subject {
 // twelve rows of all states, one of them hostile.
 func twelve(m *maker) sample {
 	readable := m.leaf("gateway", -100*day, 200*day)
-	readable.Key = &audit.KeyFile{Path: "/etc/artstore/gateway/tls.key", Mode: 0o644, Fits: true}
+	readable.Key = &cert.KeyFile{Path: "/etc/artstore/gateway/tls.key", Mode: 0o644, Fits: true}
 	return sample{
 		m.leaf("legacy-ftp", -400*day, -35*day), m.leaf("billing", -2*day, -3*time.Hour),
 		m.leaf("ingester", -20*time.Hour, 4*time.Hour), m.leaf("admin-module", -time.Hour, 23*time.Hour),
@@ -123,7 +127,7 @@ func write(t testing.TB, s sample) string {
 	f, err := os.Create(path)
 	must(t, err)
 	defer func() { must(t, f.Close()) }()
-	out, err := audit.NewRenderer("html", f, audit.Terminal{Program: "artstore-pki v0"})
+	out, err := report.New("html", f, report.Terminal{Program: "artstore-pki v0"})
 	must(t, err)
 	_, err = audit.Run(t.Context(), audit.Config{Sources: []audit.Source{s}, Report: out})
 	must(t, err)

@@ -16,37 +16,38 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/rotation"
+	"github.com/artstore/artstore-pki/rotation/files"
 	"github.com/prometheus/exporter-toolkit/web"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 )
 
-// door is a server whose mind can be changed; room is one that runs.
-type door struct {
+// serverKind is a server whose rules can change while it runs; runningServer is one that runs.
+type serverKind struct {
 	name, origin string
-	open         func(ctx context.Context, dir string, id identity) (room, error)
+	open         func(ctx context.Context, dir string, id identity) (runningServer, error)
 }
 
-type room struct {
+type runningServer struct {
 	addr  string
 	trust func(context.Context, identity) error // from now on only the roots of this identity
 	deny  func(context.Context) error           // from now on no client; nil when there is no such rule
 	close func()
 }
 
-func doors() []door {
-	return []door{
-		{oursName, ownCode, ourDoor},
-		{"go-spiffe MTLSServerConfig", ownCode, spiffeDoor},
-		{"exporter-toolkit Serve", ownCode, toolkitDoor},
-		{"VerifyConnection on a live pool", pattern, liveDoor},
+func serverKinds() []serverKind {
+	return []serverKind{
+		{oursName, ownCode, openOursServer},
+		{"go-spiffe MTLSServerConfig", ownCode, openSPIFFE},
+		{"exporter-toolkit Serve", ownCode, openToolkit},
+		{"VerifyConnection on a live pool", pattern, openLive},
 	}
 }
 
 var errDenied = errors.New("denied")
 
-// doorman serves the one byte of ping over conf.
-func doorman(ctx context.Context, conf *tls.Config) (string, func(), error) {
+// serveOnce serves the one byte of ping over conf.
+func serveOnce(ctx context.Context, conf *tls.Config) (string, func(), error) {
 	l, err := newLane(ctx, served("", "", conf), loopback)
 	if err != nil {
 		return "", nil, err
@@ -56,19 +57,19 @@ func doorman(ctx context.Context, conf *tls.Config) (string, func(), error) {
 			continue // the verdict is what the client sees
 		}
 	}()
-	return l.listener.Addr().String(), l.close, nil
+	return l.listener.Addr().String(), l.shutdown, nil
 }
 
-func ourDoor(ctx context.Context, dir string, id identity) (room, error) {
-	files, err := newFolder(dir, id)
+func openOursServer(ctx context.Context, dir string, id identity) (runningServer, error) {
+	folder, err := newFolder(dir, id)
 	if err != nil {
-		return room{}, err
+		return runningServer{}, err
 	}
 	ours, err := rotation.Open(ctx, rotation.Config{
-		Source: rotation.Files(rotation.FileSet{Cert: files.cert(), Key: files.key(), CA: files.ca()}), Logger: slog.New(slog.DiscardHandler),
+		Source: files.Source(files.Set{Cert: folder.cert(), Key: folder.key(), CA: folder.ca()}), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
-		return room{}, err
+		return runningServer{}, err
 	}
 	var denied atomic.Bool
 	conf, err := ours.ServerTLSConfig(rotation.ServerOptions{Authorize: func(cs tls.ConnectionState) error {
@@ -78,17 +79,17 @@ func ourDoor(ctx context.Context, dir string, id identity) (room, error) {
 		return rotation.AnyVerifiedPeer()(cs)
 	}})
 	if err != nil {
-		return room{}, errors.Join(err, ours.Close())
+		return runningServer{}, errors.Join(err, ours.Close())
 	}
-	addr, stop, err := doorman(ctx, conf)
+	addr, stop, err := serveOnce(ctx, conf)
 	if err != nil {
-		return room{}, errors.Join(err, ours.Close())
+		return runningServer{}, errors.Join(err, ours.Close())
 	}
-	return room{
+	return runningServer{
 		addr: addr, close: func() { stop(); _ = ours.Close() }, // documented to return nil
 		deny: func(context.Context) error { denied.Store(true); return nil },
 		trust: func(ctx context.Context, to identity) error {
-			if err := files.swap(to); err != nil {
+			if err := folder.swap(to); err != nil {
 				return err
 			}
 			return eventually(ctx, func() bool { return len(ours.Current().Roots()) == len(to.roots) })
@@ -96,10 +97,10 @@ func ourDoor(ctx context.Context, dir string, id identity) (room, error) {
 	}, nil
 }
 
-func spiffeDoor(ctx context.Context, _ string, id identity) (room, error) {
+func openSPIFFE(ctx context.Context, _ string, id identity) (runningServer, error) {
 	svid, bundle, err := spiffeSource(id)
 	if err != nil {
-		return room{}, err
+		return runningServer{}, err
 	}
 	var denied atomic.Bool
 	conf := tlsconfig.MTLSServerConfig(svid, bundle, func(spiffeid.ID, [][]*x509.Certificate) error {
@@ -109,17 +110,17 @@ func spiffeDoor(ctx context.Context, _ string, id identity) (room, error) {
 		return nil
 	})
 	conf.MinVersion = tls.VersionTLS13
-	addr, stop, err := doorman(ctx, conf)
-	return room{
+	addr, stop, err := serveOnce(ctx, conf)
+	return runningServer{
 		addr: addr, close: stop,
 		deny:  func(context.Context) error { denied.Store(true); return nil },
 		trust: func(_ context.Context, to identity) error { bundle.SetX509Authorities(to.roots); return nil },
 	}, err
 }
 
-// liveDoor is the recipe of many services: any certificate, judged in
+// openLive is the recipe of many services: any certificate, judged in
 // VerifyConnection by the pool of the moment, tickets as crypto/tls makes them.
-func liveDoor(ctx context.Context, _ string, id identity) (room, error) {
+func openLive(ctx context.Context, _ string, id identity) (runningServer, error) {
 	var pool atomic.Pointer[x509.CertPool]
 	var denied atomic.Bool
 	pool.Store(id.pool())
@@ -139,18 +140,18 @@ func liveDoor(ctx context.Context, _ string, id identity) (room, error) {
 			return err
 		},
 	}
-	addr, stop, err := doorman(ctx, conf)
-	return room{
+	addr, stop, err := serveOnce(ctx, conf)
+	return runningServer{
 		addr: addr, close: stop,
 		deny:  func(context.Context) error { denied.Store(true); return nil },
 		trust: func(_ context.Context, to identity) error { pool.Store(to.pool()); return nil },
 	}, err
 }
 
-// toolkitDoor runs exporter-toolkit's own server.
-func toolkitDoor(ctx context.Context, dir string, id identity) (room, error) {
+// openToolkit runs exporter-toolkit's own server.
+func openToolkit(ctx context.Context, dir string, id identity) (runningServer, error) {
 	if err := plain(dir, id); err != nil {
-		return room{}, err
+		return runningServer{}, err
 	}
 	conf := filepath.Join(dir, "web.yml")
 	write := func(sans string) error {
@@ -159,17 +160,17 @@ func toolkitDoor(ctx context.Context, dir string, id identity) (room, error) {
 		return durable.WriteFile(conf, []byte(text), durable.Private)
 	}
 	if err := write("client"); err != nil {
-		return room{}, err
+		return runningServer{}, err
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
-		return room{}, err
+		return runningServer{}, err
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	srv := &http.Server{ReadHeaderTimeout: time.Second, ErrorLog: slog.NewLogLogger(quiet.Handler(), 0)}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = web.Serve(ln, srv, &web.FlagConfig{WebConfigFile: &conf}, quiet) }) // returns when closed
-	return room{
+	return runningServer{
 		addr: ln.Addr().String(), close: func() { _ = ln.Close(); _ = srv.Close(); wg.Wait() },
 		deny:  func(context.Context) error { return write("somebody-else") },
 		trust: func(_ context.Context, to identity) error { return plain(dir, to) },
