@@ -1,7 +1,7 @@
 # Short names for what .ci/run does; the commands live there.
 CI := bash .ci/run
 .DEFAULT_GOAL := build
-.PHONY: build image test race lint interop devcerts guide fuzz cover soak bench-rotation bench-audit bench-ingest bench-ca bench-test demo compose ci clean
+.PHONY: build image test race lint interop devcerts guide fuzz cover soak bench-rotation bench-audit bench-ingest bench-ca bench-test demo compose ci hooks clean
 
 build: ## the binary, static
 	CGO_ENABLED=0 go build -trimpath -o artstore-pki ./cmd/artstore-pki
@@ -64,6 +64,9 @@ compose: ## the stack of compose/ in Docker, two rotations long
 
 ci: ## everything
 	$(CI)
+
+hooks: ## gofmt, vet and internal/arch before each commit, by git's core.hooksPath
+	git config core.hooksPath scripts/hooks
 
 clean:
 	rm -rf artstore-pki dist coverage.out coverage.html

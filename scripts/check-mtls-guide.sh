@@ -275,6 +275,7 @@ import (
 
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/rotation/files"
 )
 
 func main() {
