@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/challenge"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
+	"github.com/artstore/artstore-pki/ca/internal/ratelimit"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 )
@@ -239,7 +240,7 @@ func problemType(rule denial.Rule) problem.Type {
 // acmeState is what ACME keeps in memory of one state.
 type acmeState struct {
 	validator *challenge.Validator
-	accounts  *buckets[netip.Prefix] // new accounts by address
+	accounts  *ratelimit.Buckets[netip.Prefix] // new accounts by address
 }
 
 // newACME returns nil if there is no provisioner of ACME. Counts of new accounts
@@ -250,9 +251,9 @@ func newACME(rules *policy.ACME, old *state) *acmeState {
 	}
 	out := &acmeState{
 		validator: challenge.New(challenge.Config{Resolver: rules.Resolver, HTTPPort: rules.HTTPPort, TLSPort: rules.TLSPort, Networks: rules.Networks}),
-		accounts:  &buckets[netip.Prefix]{rate: policy.Rate{PerSecond: float64(rules.AccountsPerHour) / time.Hour.Seconds(), Burst: rules.AccountsPerHour}},
+		accounts:  ratelimit.New[netip.Prefix](policy.Rate{PerSecond: float64(rules.AccountsPerHour) / time.Hour.Seconds(), Burst: rules.AccountsPerHour}),
 	}
-	if old != nil && old.acme != nil && old.acme.accounts.rate == out.accounts.rate {
+	if old != nil && old.acme != nil && old.acme.accounts.Rate() == out.accounts.Rate() {
 		out.accounts = old.acme.accounts
 	}
 	return out

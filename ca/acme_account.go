@@ -103,7 +103,7 @@ func (s *acmeSession) createAccount(r *http.Request, req accountRequest) (*acme.
 		return nil, err
 	}
 	if eab == "" { // a client with a key of the operator is not counted
-		if wait := s.st.acme.accounts.take(addressOf(r), time.Now()); wait > 0 {
+		if wait := s.st.acme.accounts.Take(addressOf(r), time.Now()); wait > 0 {
 			p := problem.New(problem.RateLimited, "this address has made %d accounts within an hour: use one of them, or try again in %s (pki.yaml, accounts_per_hour)",
 				s.st.rules.ACME.AccountsPerHour, wait.Round(time.Second))
 			p.RetryAfter = wait

@@ -21,6 +21,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -172,7 +173,7 @@ func (a *Authority) publish(st *state) (err error) {
 	for _, c := range st.intermediates {
 		st.issuerPEM[c] = pemOf(c)
 	}
-	st.digest = trustDigest(st.roots)
+	st.digest = stepapi.TrustDigest(st.roots)
 	st.superseded = make(chan struct{})
 	if old := a.state.Swap(st); old != nil {
 		close(old.superseded)

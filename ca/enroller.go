@@ -81,7 +81,7 @@ func (a *Authority) postToken(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	st := a.state.Load()
-	if a.tooSoon(w, r, st.limits.tokens.take(c.service, time.Now()), limitTokens) {
+	if a.tooSoon(w, r, st.limits.tokens.Take(c.service, time.Now()), limitTokens) {
 		return nil
 	}
 	var req stepapi.TokenRequest

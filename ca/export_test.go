@@ -180,21 +180,6 @@ func (a *Authority) SwapCRLKey(key crypto.Signer) (before crypto.Signer) {
 // Addressed is the bucket of a request's address.
 func Addressed(remote string) string { return addressOf(&http.Request{RemoteAddr: remote}).String() }
 
-// Buckets is a limit per key.
-type Buckets struct{ b buckets[int] }
-
-// NewBuckets makes one with the given rate.
-func NewBuckets(r policy.Rate) *Buckets { return &Buckets{buckets[int]{rate: r}} }
-
-// Take is how long key must wait.
-func (b *Buckets) Take(key int, now time.Time) time.Duration { return b.b.take(key, now) }
-
-// Charge charges key for a failure.
-func (b *Buckets) Charge(key int, now time.Time) { b.b.charge(key, now) }
-
-// Len is how many keys are remembered.
-func (b *Buckets) Len() int { return b.b.limiters.Size() }
-
 // ForgetLive makes the next first certificate of each service count.
 func (a *Authority) ForgetLive() {
 	a.live.mu.Lock()

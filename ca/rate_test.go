@@ -26,65 +26,6 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-func TestBuckets(t *testing.T) {
-	start := time.Now()
-	b := ca.NewBuckets(policy.Rate{PerSecond: 10, Burst: 40})
-	for i := range 40 {
-		if w := b.Take(1, start); w != 0 {
-			t.Fatalf("request %d of the burst must wait %s", i, w)
-		}
-	}
-	for range 3 { // refusals do not add up
-		if w := b.Take(1, start); w <= 0 || w > 100*time.Millisecond {
-			t.Errorf("beyond the burst: %s", w)
-		}
-	}
-	if w := b.Take(2, start); w != 0 {
-		t.Errorf("another key must wait %s", w)
-	}
-	if w := b.Take(1, start.Add(time.Second)); w != 0 {
-		t.Errorf("a second later: %s", w)
-	}
-	for range 30 { // each costs a twentieth of the burst, also beyond its end
-		b.Charge(3, start)
-	}
-	if w := b.Take(3, start); w < 2*time.Second || w > 2200*time.Millisecond {
-		t.Errorf("after 30 failures: %s, want the time of 21 tokens", w)
-	}
-	// Requests that were let in together fail together: the debt ends at one burst.
-	together := ca.NewBuckets(policy.Rate{PerSecond: 1000, Burst: 2000})
-	for range 1200 {
-		if w := together.Take(1, start); w != 0 {
-			t.Fatalf("a request of the burst must wait %s", w)
-		}
-	}
-	for range 1200 {
-		together.Charge(1, start)
-	}
-	if w := together.Take(1, start); w < 2*time.Second || w > 2100*time.Millisecond {
-		t.Errorf("after 1200 failures at one moment: %s, want the time of one burst", w)
-	}
-	off := ca.NewBuckets(policy.Rate{Burst: 1})
-	for range 10 {
-		if off.Charge(1, start); off.Take(1, start) != 0 {
-			t.Error("a limit of 0 is none")
-		}
-	}
-}
-
-func TestBucketsAreBounded(t *testing.T) {
-	b, now := ca.NewBuckets(policy.Rate{PerSecond: 1, Burst: 1}), time.Now()
-	for i := range 20_000 {
-		b.Take(i, now)
-	}
-	if n := b.Len(); n != 1<<14 {
-		t.Errorf("%d keys", n)
-	}
-	if b.Take(19_999, now) == 0 || b.Take(0, now) != 0 {
-		t.Error("not the least recently used were forgotten")
-	}
-}
-
 func TestAddresses(t *testing.T) {
 	for remote, want := range map[string]string{
 		"192.0.2.1:99": "192.0.2.1/32", "[::ffff:192.0.2.1]:1": "192.0.2.1/32", "[2001:db8:1:2:3:4:5:6]:1": "2001:db8:1:2::/64",

@@ -8,13 +8,10 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
-	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
+	"github.com/artstore/artstore-pki/ca/internal/ratelimit"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/connlimit"
@@ -25,45 +22,35 @@ const (
 	limitAddress = "address"
 	limitService = "service"
 	limitTokens  = "enroller"
-
-	// failuresPerBurst: so many bad credentials empty the bucket of an address.
-	// Each is cheap to send and costs a signature to refuse; who sends good ones
-	// does not notice.
-	failuresPerBurst = 20
-
-	// maxBuckets bounds the memory of one limit to some megabytes. Beyond it the
-	// address that was quiet for longest is forgotten, and starts with a full
-	// bucket: under an attack from that many addresses no address is limited wrongly.
-	maxBuckets = 1 << 14
 )
 
 // limits are the buckets in use.
 type limits struct {
-	addresses buckets[netip.Prefix]
-	services  buckets[string]
-	tokens    buckets[string] // by enroller
+	addresses *ratelimit.Buckets[netip.Prefix]
+	services  *ratelimit.Buckets[string]
+	tokens    *ratelimit.Buckets[string] // by enroller
 }
 
 func newLimits(l policy.Limits) *limits {
 	return &limits{
-		addresses: buckets[netip.Prefix]{rate: *l.PerAddress},
-		services:  buckets[string]{rate: *l.PerService},
-		tokens:    buckets[string]{rate: *l.PerEnroller},
+		addresses: ratelimit.New[netip.Prefix](*l.PerAddress),
+		services:  ratelimit.New[string](*l.PerService),
+		tokens:    ratelimit.New[string](*l.PerEnroller),
 	}
 }
 
 // sameRates reports whether the buckets can go on under another configuration.
 func (l *limits) sameRates(to policy.Limits) bool {
-	return l.addresses.rate == *to.PerAddress && l.services.rate == *to.PerService && l.tokens.rate == *to.PerEnroller
+	return l.addresses.Rate() == *to.PerAddress && l.services.Rate() == *to.PerService && l.tokens.Rate() == *to.PerEnroller
 }
 
 // wait returns how long the sender of a request must wait, and by which limit; 0 if not at all.
 func (l *limits) wait(r *http.Request, now time.Time) (wait time.Duration, by string) {
-	if wait = l.addresses.take(addressOf(r), now); wait > 0 {
+	if wait = l.addresses.Take(addressOf(r), now); wait > 0 {
 		return wait, limitAddress
 	}
 	if service := serviceOf(r); service != "" {
-		if wait = l.services.take(service, now); wait > 0 {
+		if wait = l.services.Take(service, now); wait > 0 {
 			return wait, limitService
 		}
 	}
@@ -73,7 +60,7 @@ func (l *limits) wait(r *http.Request, now time.Time) (wait time.Duration, by st
 // charge counts a request without a good credential, and makes its address wait.
 func (a *Authority) charge(r *http.Request) {
 	a.metrics.unauthenticated.Inc()
-	a.state.Load().limits.addresses.charge(addressOf(r), time.Now())
+	a.state.Load().limits.addresses.Charge(addressOf(r), time.Now())
 }
 
 // addressOf is the peer of the connection. Headers that proxies set are not
@@ -88,52 +75,6 @@ func serviceOf(r *http.Request) string {
 	}
 	leaf := r.TLS.VerifiedChains[0][0]
 	return cmp.Or(append([]string{leaf.Subject.CommonName}, certs.Names(leaf)...)...)
-}
-
-// buckets are token buckets by key, the least recently used of which are forgotten.
-type buckets[K comparable] struct {
-	rate policy.Rate
-
-	mu       sync.Mutex
-	limiters lru.Cache[K, *rate.Limiter]
-}
-
-// take takes one token, or returns when there will be one.
-func (b *buckets[K]) take(key K, now time.Time) (wait time.Duration) {
-	if b.rate.PerSecond == 0 {
-		return 0
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	limiter := b.limiter(key)
-	r := limiter.ReserveN(now, 1)
-	if wait = r.DelayFrom(now); wait > 0 {
-		r.CancelAt(now) // a refused request does not put off the next one
-	}
-	return wait
-}
-
-// charge takes as many tokens as a failure costs, also those of the future, but no
-// more than one burst of them: requests that were let in together and fail together
-// must not lock their address out for longer than an empty bucket takes to fill.
-func (b *buckets[K]) charge(key K, now time.Time) {
-	if b.rate.PerSecond == 0 {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	limiter := b.limiter(key)
-	left := int(limiter.TokensAt(now)) + b.rate.Burst
-	limiter.ReserveN(now, min(max(1, b.rate.Burst/failuresPerBurst), max(0, left)))
-}
-
-func (b *buckets[K]) limiter(key K) *rate.Limiter {
-	limiter, ok := b.limiters.Get(key)
-	if !ok {
-		limiter = rate.NewLimiter(rate.Limit(b.rate.PerSecond), b.rate.Burst)
-		b.limiters.Add(key, limiter, maxBuckets)
-	}
-	return limiter
 }
 
 // rejectIfLimited answers a request that comes too soon, and reports whether it did. The

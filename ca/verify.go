@@ -365,5 +365,3 @@ func reportedTrust(r *http.Request) string {
 	}
 	return ""
 }
-
-func trustDigest(roots []*x509.Certificate) string { return stepapi.TrustDigest(roots) }

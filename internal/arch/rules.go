@@ -96,9 +96,10 @@ func Rules() []Rule {
 		Rule{Package: "ca/internal/keytype", Modules: []string{"go.step.sm/crypto/keyutil"}, Why: "which kinds of keys there are does not depend on who uses them"},
 		Rule{Package: "ca/internal/lru", Why: "what bounds memory knows nothing of what it holds"},
 		Rule{Package: "ca/policy", Own: with(leaves, "ca/internal/denial", "ca/internal/keytype", "ca/internal/names", "ca/internal/statedir", "ca/store"), Modules: []string{"go.step.sm/crypto/jose", "go.yaml.in/yaml/v3"}, Why: "the configuration says what is allowed, and knows nothing of who asks"},
+		Rule{Package: "ca/internal/ratelimit", Own: []string{"ca/internal/lru", "ca/policy"}, Modules: []string{"golang.org/x/time/rate"}, Why: "how many requests may come does not depend on what they ask for"},
 		Rule{Package: "ca/internal/problem", Why: "what a client is told has one form, and needs nothing of who tells it"},
 		Rule{Package: "ca/internal/challenge", Own: []string{"ca/internal/problem"}, Why: "what connects to machines of strangers knows no account, no record and no key"},
-		Rule{Package: "ca", Own: with(leaves, serving, "ca/internal/challenge", "ca/internal/denial", "ca/internal/keytype", "ca/internal/lru", "ca/internal/names", "ca/internal/problem", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
+		Rule{Package: "ca", Own: with(leaves, serving, "ca/internal/challenge", "ca/internal/denial", "ca/internal/keytype", "ca/internal/lru", "ca/internal/names", "ca/internal/problem", "ca/internal/ratelimit", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
 		Rule{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
 		Rule{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/policy", "ca/record", "ca/record/kinds", "ca/store"), Modules: []string{"*"}, Why: whyCA},
 
