@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/certrow"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 )
@@ -103,7 +104,8 @@ func spentOn(ctx context.Context, q sqldb.Querier, token Token) (serial string, 
 }
 
 func replay(ctx context.Context, q sqldb.Querier, serial, keyHash string) (record.Certificate, error) {
-	c, err := get(ctx, q, serial)
+	found, err := certrow.Find(ctx, q, serial)
+	c := found.Certificate
 	switch {
 	case errors.Is(err, record.ErrNotFound), err == nil && c.KeyHash != keyHash:
 		return record.Certificate{}, ErrTokenUsed

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/artstore/artstore-pki/ca/internal/certrow"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
@@ -184,24 +185,24 @@ func joinCertificates(ctx context.Context, q sqldb.Querier, page []logRow) error
 	if len(args) == 0 {
 		return nil
 	}
-	rows, err := q.QueryContext(ctx, `SELECT `+columns+revocationJoin+` WHERE c.serial IN (`+placeholders(len(args))+`)`, args...)
+	rows, err := q.QueryContext(ctx, `SELECT `+certrow.Columns+certrow.From+` WHERE c.serial IN (`+placeholders(len(args))+`)`, args...)
 	if err != nil {
 		return err
 	}
-	found, err := sqldb.Collect(rows, func(t *storedCertificate) (err error) {
-		t.id, err = scan(rows, &t.c)
+	found, err := sqldb.Collect(rows, func(t *certrow.Stored) (err error) {
+		t.ID, err = certrow.Scan(rows, &t.Certificate)
 		return err
 	})
 	if err != nil {
 		return joinOneByOne(ctx, q, page)
 	}
-	by := make(map[string]*storedCertificate, len(found))
+	by := make(map[string]*certrow.Stored, len(found))
 	for i := range found {
-		by[found[i].c.Serial] = &found[i]
+		by[found[i].Certificate.Serial] = &found[i]
 	}
 	for i := range page {
 		if e := page[i].event; e != nil && kinds.OfCertificate(e.Kind) && by[e.Serial] != nil {
-			page[i].cert, page[i].certID = &by[e.Serial].c, by[e.Serial].id
+			page[i].cert, page[i].certID = &by[e.Serial].Certificate, by[e.Serial].ID
 		}
 	}
 	return nil
@@ -214,12 +215,12 @@ func joinOneByOne(ctx context.Context, q sqldb.Querier, page []logRow) error {
 		if r.event == nil || !kinds.OfCertificate(r.event.Kind) || r.pruned != 0 {
 			continue
 		}
-		found, err := find(ctx, q, r.event.Serial)
+		found, err := certrow.Find(ctx, q, r.event.Serial)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err == nil:
-			r.cert, r.certID = &found.c, found.id
+			r.cert, r.certID = &found.Certificate, found.ID
 		case !errors.Is(err, record.ErrNotFound):
 			r.broken = err
 		}

@@ -2,19 +2,15 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/certrow"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
-	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 const (
@@ -22,43 +18,13 @@ const (
 	maxLimit     = record.MaxPage
 )
 
-const columns = `c.id, c.serial, c.service, c.kind, c.provisioner, c.caller, c.lineage, c.previous, i.key_id, c.key_hash, c.names,
-	c.not_before, c.not_after, c.issued_at, c.proof_until, c.der, h.der, r.revoked_at, r.reason, r.note, r.caller`
-
-// revocationJoin has outer joins only: they leave it to the filters where a scan begins.
-const revocationJoin = ` FROM certificates c LEFT JOIN revocations r ON r.certificate = c.id` + nameJoin
-
-const nameJoin = ` LEFT JOIN issuers i ON i.id = c.issuer LEFT JOIN chains h ON h.id = c.chain`
-
 // Get returns one certificate by its decimal serial, or [record.ErrNotFound].
 func (s *Store) Get(ctx context.Context, serial string) (record.Certificate, error) {
 	if err := s.db.Stopped(); err != nil {
 		return record.Certificate{}, err
 	}
-	return get(ctx, s.db.Read, serial)
-}
-
-func get(ctx context.Context, q sqldb.Querier, serial string) (record.Certificate, error) {
-	found, err := find(ctx, q, serial)
-	return found.c, err
-}
-
-// storedCertificate is a certificate with its number in the table.
-type storedCertificate struct {
-	id int64
-	c  record.Certificate
-}
-
-// find returns a certificate by its decimal serial, or [record.ErrNotFound].
-func find(ctx context.Context, q sqldb.Querier, serial string) (found storedCertificate, err error) {
-	found.id, err = scan(q.QueryRowContext(ctx, `SELECT `+columns+revocationJoin+` WHERE c.serial = ?`, serial), &found.c)
-	if errors.Is(err, sql.ErrNoRows) {
-		return storedCertificate{}, fmt.Errorf("certificate %s: %w", certs.HexSerial(serial), record.ErrNotFound)
-	}
-	if err != nil {
-		return storedCertificate{}, fmt.Errorf("reading certificate %s: %w", serial, err)
-	}
-	return found, nil
+	found, err := certrow.Find(ctx, s.db.Read, serial)
+	return found.Certificate, err
 }
 
 // List returns one page and the cursor of the next one, "" after the last. The
@@ -74,7 +40,7 @@ func (s *Store) List(ctx context.Context, q record.Query) (page []record.Certifi
 	}
 	var ids []int64
 	page, err = sqldb.Collect(rows, func(c *record.Certificate) error {
-		id, err := scan(rows, c)
+		id, err := certrow.Scan(rows, c)
 		ids = append(ids, id)
 		return err
 	})
@@ -90,28 +56,28 @@ func (s *Store) List(ctx context.Context, q record.Query) (page []record.Certifi
 }
 
 // indexScan is where a list begins: rows are scanned in the order of an index, which
-// ends with the two columns of its position, and the others are looked up.
+// ends with the two certrow.Columns of its position, and the others are looked up.
 type indexScan struct {
 	from            string
-	notAfter, id    string // columns of the position
+	notAfter, id    string // certrow.Columns of the position
 	service, issuer string // conditions on one argument
 }
 
 func chooseIndex(q record.Query) indexScan {
 	switch {
 	case q.Name != "":
-		return indexScan{revocationJoin + ` JOIN certificate_names n ON n.id = c.id`, "n.not_after", "n.id", `c.service = ?`, issuedBy}
+		return indexScan{certrow.From + ` JOIN certificate_names n ON n.id = c.id`, "n.not_after", "n.id", `c.service = ?`, issuedBy}
 	case q.State == record.StateRevoked:
 		// Few among many, so the scan begins with them; COALESCE keeps it so.
-		return indexScan{` FROM revocations r LEFT JOIN certificates c ON c.id = r.certificate` + nameJoin,
+		return indexScan{` FROM revocations r LEFT JOIN certificates c ON c.id = r.certificate` + certrow.Names,
 			"r.not_after", "r.certificate", `COALESCE(c.service, '') = ?`, `r.issuer = ?`}
 	}
-	return indexScan{revocationJoin, "c.not_after", "c.id", `c.service = ?`, issuedBy}
+	return indexScan{certrow.From, "c.not_after", "c.id", `c.service = ?`, issuedBy}
 }
 
 const issuedBy = `c.issuer = (SELECT id FROM issuers WHERE key_id = ?)`
 
-// build writes the SQL. Each filter names columns that an index starts with, and
+// build writes the SQL. Each filter names certrow.Columns that an index starts with, and
 // the order is the rest of that index.
 func buildQuery(q record.Query) (text string, args []any, limit int, err error) {
 	limit = q.Limit
@@ -159,7 +125,7 @@ func buildQuery(q record.Query) (text string, args []any, limit int, err error) 
 		}
 		add(`(`+p.notAfter+`, `+p.id+`) `+op+` (?, ?)`, at, id)
 	}
-	text = `SELECT ` + columns + p.from
+	text = `SELECT ` + certrow.Columns + p.from
 	if len(where) > 0 {
 		text += ` WHERE ` + strings.Join(where, ` AND `)
 	}
@@ -192,25 +158,4 @@ func parseCursor(s string) (at, id int64, err error) {
 		return 0, 0, fmt.Errorf("cursor %.40q: not one that a page returned", s)
 	}
 	return at, id, nil
-}
-
-func scan(row sqldb.Scanner, c *record.Certificate) (id int64, err error) {
-	var notBefore, notAfter, issuedAt, proof int64
-	var names string
-	var keyHash []byte
-	var revokedAt, reason sql.NullInt64
-	var note, by sql.NullString
-	if err := row.Scan(&id, &c.Serial, &c.Service, &c.Kind, &c.Provisioner, &c.Caller, &c.Lineage, &c.Previous, &c.Issuer, &keyHash, &names,
-		&notBefore, &notAfter, &issuedAt, &proof, &c.DER, &c.Chain, &revokedAt, &reason, &note, &by); err != nil {
-		return 0, err
-	}
-	c.KeyHash = hex.EncodeToString(keyHash)
-	c.NotBefore, c.NotAfter, c.IssuedAt = fromMillis(notBefore), fromMillis(notAfter), fromMillis(issuedAt)
-	if proof != 0 {
-		c.ProofUntil = fromMillis(proof)
-	}
-	if revokedAt.Valid {
-		c.Revocation = &record.Revocation{Serial: c.Serial, RevokedAt: fromMillis(revokedAt.Int64), Reason: int(reason.Int64), Note: note.String, Caller: by.String}
-	}
-	return id, json.Unmarshal([]byte(names), &c.Names)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/artstore/artstore-pki/ca/internal/certrow"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
@@ -39,12 +40,12 @@ func revoke(ctx context.Context, tx *sqldb.Txn, req RevokeRequest) error {
 	if err != nil {
 		return err
 	}
-	found, err := find(ctx, tx, req.Serial)
+	found, err := certrow.Find(ctx, tx, req.Serial)
 	if err != nil {
 		return err
 	}
 	// A renewal that is about to commit ends first, or waits and sees this revocation.
-	if err := lockService(ctx, tx, found.c.Service); err != nil {
+	if err := lockService(ctx, tx, found.Certificate.Service); err != nil {
 		return err
 	}
 	return addRevocation(ctx, tx, newRevocation{found, req.Revocation, mark})
@@ -77,20 +78,20 @@ func (r *certificateRow) revoke(ctx context.Context, tx *sqldb.Txn, revocation r
 	if err != nil {
 		return err
 	}
-	have, err := find(ctx, tx, c.Serial)
+	have, err := certrow.Find(ctx, tx, c.Serial)
 	if errors.Is(err, record.ErrNotFound) {
 		if err := r.insert(ctx, tx); err != nil {
 			return err
 		}
-		have, err = find(ctx, tx, c.Serial)
+		have, err = certrow.Find(ctx, tx, c.Serial)
 	}
 	switch {
 	case err != nil:
 		return err
-	case !bytes.Equal(have.c.DER, c.DER):
+	case !bytes.Equal(have.Certificate.DER, c.DER):
 		return ErrSerialTaken
 	}
-	if err := lockService(ctx, tx, have.c.Service); err != nil {
+	if err := lockService(ctx, tx, have.Certificate.Service); err != nil {
 		return err
 	}
 	return addRevocation(ctx, tx, newRevocation{have, revocation, mark})
@@ -98,16 +99,16 @@ func (r *certificateRow) revoke(ctx context.Context, tx *sqldb.Txn, revocation r
 
 // newRevocation is a revocation of a certificate that is in the table.
 type newRevocation struct {
-	of   storedCertificate
+	of   certrow.Stored
 	why  record.Revocation
 	mark int64 // of the transaction
 }
 
 func addRevocation(ctx context.Context, tx *sqldb.Txn, n newRevocation) error {
-	c, r := n.of.c, n.why
+	c, r := n.of.Certificate, n.why
 	res, err := tx.ExecContext(ctx, `INSERT INTO revocations (certificate, serial, lineage, issuer, not_after, revoked_at, reason, note, caller, mark)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		n.of.id, c.Serial, c.Lineage, c.Issuer, millis(c.NotAfter), millis(r.RevokedAt), r.Reason, r.Note, r.Caller, n.mark)
+		n.of.ID, c.Serial, c.Lineage, c.Issuer, millis(c.NotAfter), millis(r.RevokedAt), r.Reason, r.Note, r.Caller, n.mark)
 	if err != nil {
 		return fmt.Errorf("inserting the revocation: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/artstore/artstore-pki/ca/internal/certrow"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 )
@@ -30,11 +31,11 @@ func revokeSet(ctx context.Context, tx *sqldb.Txn, sel record.Selection, r recor
 	}
 	service := sel.Service
 	if sel.Lineage != "" {
-		first, err := get(ctx, tx, sel.Lineage)
+		first, err := certrow.Find(ctx, tx, sel.Lineage)
 		if err != nil {
 			return 0, err
 		}
-		service = first.Service
+		service = first.Certificate.Service
 	}
 	// From here no renewal commits: those before are selected, those after are refused.
 	if err := lockService(ctx, tx, service); err != nil {
@@ -64,12 +65,12 @@ func (s *Store) Selected(ctx context.Context, sel record.Selection) ([]record.Ce
 	}
 	out := make([]record.Certificate, len(set))
 	for i, t := range set {
-		out[i] = t.c
+		out[i] = t.Certificate
 	}
 	return out, nil
 }
 
-func unrevoked(ctx context.Context, q sqldb.Querier, sel record.Selection) ([]storedCertificate, error) {
+func unrevoked(ctx context.Context, q sqldb.Querier, sel record.Selection) ([]certrow.Stored, error) {
 	where, arg := ` AND c.service = ?`, sel.Service
 	if sel.Lineage != "" {
 		where, arg = ` AND c.lineage = ?`, sel.Lineage
@@ -80,10 +81,10 @@ func unrevoked(ctx context.Context, q sqldb.Querier, sel record.Selection) ([]st
 	if err != nil {
 		return nil, err
 	}
-	return sqldb.Collect(rows, func(t *storedCertificate) error {
+	return sqldb.Collect(rows, func(t *certrow.Stored) error {
 		var end int64
-		err := rows.Scan(&t.id, &t.c.Serial, &t.c.Service, &t.c.Lineage, &t.c.Issuer, &end)
-		t.c.NotAfter = fromMillis(end)
+		err := rows.Scan(&t.ID, &t.Certificate.Serial, &t.Certificate.Service, &t.Certificate.Lineage, &t.Certificate.Issuer, &end)
+		t.Certificate.NotAfter = fromMillis(end)
 		return err
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/artstore/artstore-pki/ca/internal/certrow"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 )
@@ -26,7 +27,7 @@ func (s *Store) Search(ctx context.Context, q record.Search) (page []record.Cert
 	// The names with a prefix are a range of the index: from the prefix itself to
 	// the text of which the last byte is one more.
 	last := len(q.Prefix) - 1
-	text, args := `SELECT n.name, n.not_after, `+columns+revocationJoin+` JOIN certificate_names n ON n.id = c.id WHERE n.name >= ? AND n.name < ?`,
+	text, args := `SELECT n.name, n.not_after, `+certrow.Columns+certrow.From+` JOIN certificate_names n ON n.id = c.id WHERE n.name >= ? AND n.name < ?`,
 		[]any{q.Prefix, q.Prefix[:last] + string(rune(q.Prefix[last]+1))}
 	if q.Cursor != "" {
 		at, err := parseSearchCursor(q.Cursor)
@@ -40,7 +41,7 @@ func (s *Store) Search(ctx context.Context, q record.Search) (page []record.Cert
 		return nil, "", fmt.Errorf("searching certificates: %w", err)
 	}
 	found, err := sqldb.Collect(rows, func(h *hit) (err error) {
-		h.id, err = scan(prefixed{rows, []any{&h.name, &h.notAfter}}, &h.cert)
+		h.id, err = certrow.Scan(prefixed{rows, []any{&h.name, &h.notAfter}}, &h.cert)
 		return err
 	})
 	if err != nil {
