@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -9,6 +10,8 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -85,4 +88,32 @@ func mintToken(u *ui.UI, c *cli.Context, service string, names []string) (secret
 		return token, hintStateDir(fmt.Errorf("making a token for %s: %w", service, err), c.String(flagDir), hintProfiles)
 	}
 	return token, nil
+}
+
+// askToken asks a running authority for a token, with the certificate of an enroller.
+func askToken(_ *ui.UI, c *cli.Context, service string, names []string) (secret.String, error) {
+	for _, flag := range []string{"revoke", "provisioner"} {
+		if c.IsSet(flag) {
+			return secret.String{}, ui.UsageErrorf("--%s does not go with --%s", flag, flagCert)
+		}
+	}
+	if err := httpsURL(flagCAURL, c.String(flagCAURL)); err != nil {
+		return secret.String{}, err
+	}
+	cert, roots, err := clientFilesOf(c).read()
+	if err != nil {
+		return secret.String{}, err
+	}
+	client, err := enroll.NewClient(c.String(flagCAURL), roots, cert)
+	if err != nil {
+		return secret.String{}, err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
+	defer cancel()
+	token, err := client.EnrolmentToken(ctx, stepapi.TokenRequest{Service: service, Names: names, Lifetime: durationOf(c, "lifetime").String()})
+	if err == nil {
+		return token, nil
+	}
+	return token, hintRefused(fmt.Errorf("making a token for %s: %w", service, err), "enrollers and profiles in pki.yaml of the authority say who may enrol what")
 }

@@ -22,7 +22,7 @@ const (
 // when its package fits.
 var (
 	manyExported = map[string]int{"ca": 37, "ca/store": 29, "ingestclient": 29, "ingestclient/spool": 24}
-	manyFiles    = map[string]int{"ca": 52, "cmd/artstore-pki": 67}
+	manyFiles    = map[string]int{"ca": 52, "cmd/artstore-pki": 61}
 )
 
 // What there should be none of, by the same rule.
