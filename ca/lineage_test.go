@@ -18,9 +18,9 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
-	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -228,7 +228,7 @@ func TestRenewalsEndWithX5C(t *testing.T) {
 			edit(t, c, `UPDATE certificates SET proof_until = ?`, time.Now().Add(9*time.Second).UnixMilli())
 			refusedByProof(t, c, child, "the certificate that vouched for this lineage ends at")
 			report, err := openRecord(t, c).VerifyLog(t.Context(), ca.LogOptions{})
-			if err != nil || len(report.Findings) == 0 || report.Findings[0].Fault != store.FaultAltered {
+			if err != nil || len(report.Findings) == 0 || report.Findings[0].Fault != eventlog.FaultAltered {
 				t.Errorf("the edit of the record is not found: %+v, %v", report.Findings, err)
 			}
 		})

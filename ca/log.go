@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -209,13 +210,13 @@ func (r *Record) VerifyLog(ctx context.Context, opt LogOptions) (translog.Report
 
 // verifyLog compares with known heads of this log, too.
 func (r *Record) verifyLog(ctx context.Context, v translog.Verifier, opt LogOptions, known []translog.Head) (translog.Report, error) {
-	check := store.LogCheck{Verifier: v, Kept: known, Progress: opt.Progress}
+	check := translog.Check{Verifier: v, Kept: known, Progress: opt.Progress}
 	var foreign []translog.Finding
 	for _, text := range opt.Heads {
 		h, err := v.Open(text)
 		switch {
 		case errors.Is(err, translog.ErrForeign):
-			foreign = append(foreign, translog.Finding{Fault: store.FaultUnsigned, Index: -1,
+			foreign = append(foreign, translog.Finding{Fault: eventlog.FaultUnsigned, Index: -1,
 				Text: "a kept head was signed by another key: it is of another log, or the key was replaced"})
 		case err != nil:
 			return translog.Report{}, err

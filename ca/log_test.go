@@ -23,8 +23,8 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
-	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -163,7 +163,7 @@ func TestKeptHead(t *testing.T) {
 	other := catest.Start(t, catest.Options{Profiles: profiles()})
 	foreign, _ := headOf(t, other, 1)
 	report, err = record.VerifyLog(t.Context(), ca.LogOptions{Heads: [][]byte{foreign}})
-	if err != nil || len(report.Findings) != 1 || report.Findings[0].Fault != store.FaultUnsigned {
+	if err != nil || len(report.Findings) != 1 || report.Findings[0].Fault != eventlog.FaultUnsigned {
 		t.Errorf("a head of another log: %+v, %v", report, err)
 	}
 	if _, err := record.VerifyLog(t.Context(), ca.LogOptions{Heads: [][]byte{[]byte("x")}}); err == nil {

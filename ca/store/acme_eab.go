@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
@@ -145,7 +146,7 @@ func bind(ctx context.Context, tx *sqldb.Txn, k record.EABKey) error {
 
 func tellOfEAB(ctx context.Context, tx *sqldb.Txn, e record.Event) error {
 	e.Kind = kinds.EABChanged
-	_, err := addEvent(ctx, tx, e, [sha256.Size]byte{})
+	_, err := eventlog.Append(ctx, tx, e, [sha256.Size]byte{})
 	return err
 }
 

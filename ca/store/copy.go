@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
@@ -32,7 +33,7 @@ var notCopied = []string{"goose_db_version", "heartbeat"}
 
 // Errors of [Copy] that callers match.
 var (
-	ErrNotEmpty = errors.New("the target is not empty")
+	ErrNotEmpty = eventlog.ErrNotEmpty
 	ErrChanged  = errors.New("the source was written to while it was copied; stop its authority first")
 )
 
@@ -106,12 +107,12 @@ func (from *Store) copyTo(ctx context.Context, to *Store, how copying) (all []Co
 
 // tellMigrated adds the event to the copy, whose head is that of the source.
 func tellMigrated(ctx context.Context, tx *sqldb.Txn) error {
-	tree, _, err := logState(ctx, tx)
+	tree, _, err := eventlog.State(ctx, tx)
 	if err != nil {
 		return err
 	}
 	detail := "from the record of " + translog.Head{Size: tree.Size(), Root: tree.Root()}.String()
-	_, err = addEvent(ctx, tx, record.Event{At: time.Now(), Kind: kinds.Migrated, Caller: "operator", Detail: detail}, [sha256.Size]byte{})
+	_, err = eventlog.Append(ctx, tx, record.Event{At: time.Now(), Kind: kinds.Migrated, Caller: "operator", Detail: detail}, [sha256.Size]byte{})
 	return err
 }
 

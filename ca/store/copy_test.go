@@ -56,7 +56,7 @@ func TestCopy(t *testing.T) {
 		if got := everything(t, s); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s has another record", name)
 		}
-		report, err := s.VerifyLog(t.Context(), store.LogCheck{Verifier: w.key.Verifier(), Kept: []translog.Head{w.seen}})
+		report, err := s.VerifyLog(t.Context(), translog.Check{Verifier: w.key.Verifier(), Kept: []translog.Head{w.seen}})
 		if err != nil || report.Checked != 1200 || report.Pending != int64(2+moves) || len(report.Findings) != 0 {
 			t.Errorf("%s: log %+v %v", name, report, err)
 		}

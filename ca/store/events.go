@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
@@ -22,7 +23,7 @@ func (s *Store) Refuse(ctx context.Context, e record.Event) error {
 // Tell records an event that is about no certificate of the record.
 func (s *Store) Tell(ctx context.Context, e record.Event) error {
 	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
-		_, err := addEvent(ctx, tx, e, [sha256.Size]byte{})
+		_, err := eventlog.Append(ctx, tx, e, [sha256.Size]byte{})
 		return err
 	})
 	if err != nil {
@@ -53,7 +54,7 @@ type eventRange struct {
 }
 
 func (s *Store) events(ctx context.Context, r eventRange) ([]record.Event, error) {
-	text, args := `SELECT id, `+eventColumns+` FROM events WHERE id > ?`, []any{r.after}
+	text, args := `SELECT id, at, kind, caller, service, serial, rule, detail FROM events WHERE id > ?`, []any{r.after}
 	if r.kind != "" {
 		text, args = text+` AND kind = ?`, append(args, r.kind)
 	}

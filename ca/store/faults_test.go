@@ -84,7 +84,7 @@ func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]fu
 		"entry":     func(ctx context.Context, s *store.Store) error { return first(s.LogEntry(ctx, w.seen, 0)) },
 		"proof":     func(ctx context.Context, s *store.Store) error { return first(s.LogConsistency(ctx, w.seen, 1, 3)) },
 		"verify": func(ctx context.Context, s *store.Store) error {
-			return first(s.VerifyLog(ctx, store.LogCheck{Verifier: w.key.Verifier()}))
+			return first(s.VerifyLog(ctx, translog.Check{Verifier: w.key.Verifier()}))
 		},
 
 		"acme account": func(ctx context.Context, s *store.Store) error { return first(s.ACME().GetAccount(ctx, acc.ID)) },

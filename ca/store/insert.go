@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
@@ -37,7 +38,7 @@ func newRow(issue Issuance) (*certificateRow, error) {
 	if err != nil || len(keyHash) != sha256.Size {
 		return nil, fmt.Errorf("key hash %.80q: not a SHA-256 in hex", c.KeyHash)
 	}
-	return &certificateRow{issue: issue, names: string(names), keyHash: keyHash, sum: sha256.Sum256(c.Chain), subject: certificateDigest(&c)}, nil
+	return &certificateRow{issue: issue, names: string(names), keyHash: keyHash, sum: sha256.Sum256(c.Chain), subject: eventlog.CertificateDigest(&c)}, nil
 }
 
 // cachedIDs fills in the ids of issuer and chain, if an earlier commit found them.
@@ -96,7 +97,7 @@ func (r *certificateRow) insert(ctx context.Context, tx *sqldb.Txn) error {
 			return err
 		}
 	}
-	_, err = addEvent(ctx, tx, record.Event{At: c.IssuedAt, Kind: c.Kind, Caller: c.Caller, Service: c.Service, Serial: c.Serial}, r.subject)
+	_, err = eventlog.Append(ctx, tx, record.Event{At: c.IssuedAt, Kind: c.Kind, Caller: c.Caller, Service: c.Service, Serial: c.Serial}, r.subject)
 	return err
 }
 

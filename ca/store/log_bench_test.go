@@ -109,7 +109,7 @@ func BenchmarkLog(b *testing.B) {
 	b.Run("verify", func(b *testing.B) {
 		before, entries := cpuTime(b), int64(0)
 		for b.Loop() {
-			report, err := s.VerifyLog(b.Context(), store.LogCheck{Verifier: key.Verifier()})
+			report, err := s.VerifyLog(b.Context(), translog.Check{Verifier: key.Verifier()})
 			if err != nil || report.Checked != head.Size { // fill dates its revocations back, and that is found
 				b.Fatal(report.Checked, err)
 			}

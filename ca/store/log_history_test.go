@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -39,7 +40,7 @@ func TestRolledBack(t *testing.T) {
 		t.Errorf("an old copy is no sound log: %+v", report)
 	}
 	report := w.verify(kept)
-	if len(report.Findings) != 1 || report.Findings[0].Fault != store.FaultRolledBack || !strings.Contains(report.Findings[0].Text, "20 entries, a kept head signs 25") {
+	if len(report.Findings) != 1 || report.Findings[0].Fault != eventlog.FaultRolledBack || !strings.Contains(report.Findings[0].Text, "20 entries, a kept head signs 25") {
 		t.Errorf("%+v", report)
 	}
 	if _, _, err := w.s.Sequence(t.Context(), w.key, kept); !errors.Is(err, store.ErrLog) {
@@ -57,7 +58,7 @@ func TestRolledBack(t *testing.T) {
 	w.sequence()
 	w.issue(5)
 	w.sequence()
-	if report = w.verify(kept); len(report.Findings) != 1 || report.Findings[0].Fault != store.FaultRolledBack || !strings.Contains(report.Findings[0].Text, "first 25 entries") {
+	if report = w.verify(kept); len(report.Findings) != 1 || report.Findings[0].Fault != eventlog.FaultRolledBack || !strings.Contains(report.Findings[0].Text, "first 25 entries") {
 		t.Errorf("%+v", report)
 	}
 	if _, _, err := w.s.Sequence(t.Context(), w.key, kept); !errors.Is(err, store.ErrLog) {
@@ -88,7 +89,7 @@ func sequencerSignsNoForgery(t *testing.T, where string) {
 	if _, _, err := w.s.Sequence(t.Context(), w.key, w.seen); err == nil {
 		t.Error("a log without its head was begun anew over the entries that are there")
 	}
-	if report := w.verify(); report.Pending != 1 || len(report.Findings) == 0 || report.Findings[0].Fault != store.FaultInserted {
+	if report := w.verify(); report.Pending != 1 || len(report.Findings) == 0 || report.Findings[0].Fault != eventlog.FaultInserted {
 		t.Errorf("%+v", report)
 	}
 }
@@ -143,7 +144,7 @@ func prunedStaysVerifiable(t *testing.T, where string) {
 	}
 	w.tamper(`UPDATE log_entries SET pruned = (SELECT max(pruned) FROM log_entries) WHERE idx = 1; DELETE FROM events WHERE serial = '1002'`)
 	report := w.verify()
-	if len(report.Findings) == 0 || report.Findings[0].Fault != store.FaultAltered || report.Findings[0].Kind != "pruned" {
+	if len(report.Findings) == 0 || report.Findings[0].Fault != eventlog.FaultAltered || report.Findings[0].Kind != "pruned" {
 		t.Errorf("a row that was deleted hides among pruned ones: %+v", report)
 	}
 }

@@ -115,7 +115,7 @@ func (w *logWorld) sequence() []byte {
 
 func (w *logWorld) verify(kept ...translog.Head) translog.Report {
 	w.t.Helper()
-	report, err := w.s.VerifyLog(w.t.Context(), store.LogCheck{Verifier: w.key.Verifier(), Kept: kept})
+	report, err := w.s.VerifyLog(w.t.Context(), translog.Check{Verifier: w.key.Verifier(), Kept: kept})
 	if err != nil {
 		w.t.Fatal(err)
 	}

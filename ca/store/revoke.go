@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/artstore/artstore-pki/ca/internal/certrow"
+	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
@@ -115,9 +116,9 @@ func addRevocation(ctx context.Context, tx *sqldb.Txn, n newRevocation) error {
 	if rows, err := res.RowsAffected(); err != nil || rows == 0 {
 		return errors.Join(err, ErrAlreadyRevoked)
 	}
-	made := revocationRow{r, c.Lineage, c.Issuer, c.NotAfter, n.mark}
+	made := eventlog.Revocation{Revocation: r, Lineage: c.Lineage, Issuer: c.Issuer, NotAfter: c.NotAfter, Mark: n.mark}
 	made.Serial = c.Serial
-	_, err = addEvent(ctx, tx, record.Event{At: r.RevokedAt, Kind: kinds.Revoked, Caller: r.Caller, Service: c.Service, Serial: c.Serial, Detail: r.Note}, made.revocationDigest())
+	_, err = eventlog.Append(ctx, tx, record.Event{At: r.RevokedAt, Kind: kinds.Revoked, Caller: r.Caller, Service: c.Service, Serial: c.Serial, Detail: r.Note}, made.Digest())
 	return err
 }
 

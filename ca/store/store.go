@@ -39,6 +39,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 )
 
@@ -57,14 +58,15 @@ var (
 
 // Store is an open record. It is safe for concurrent use.
 type Store struct {
-	db *sqldb.DB
+	db  *sqldb.DB
+	log *eventlog.Log
 
 	issuers, chains sync.Map // what was seen in the tables of these names → its number there
 	secrets         sync.Map // likewise → its value
 }
 
 // New returns the record in an open database.
-func New(db *sqldb.DB) *Store { return &Store{db: db} }
+func New(db *sqldb.DB) *Store { return &Store{db: db, log: eventlog.New(db)} }
 
 // Open opens a record and brings its schema up to date. where is the path of an
 // SQLite file, or the postgres:// URL of a database. Where there is no record the

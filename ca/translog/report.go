@@ -1,6 +1,19 @@
 package translog
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Check says what to verify a log against.
+type Check struct {
+	Verifier Verifier
+	// Kept are heads of this log that were kept elsewhere, as [Verifier.Open] returned them.
+	Kept []Head
+	// Progress, if set, is called now and then.
+	Progress func(done, total int64)
+}
 
 // Finding is one thing that is wrong with a log, or with the record that it is made of.
 type Finding struct {
@@ -22,4 +35,12 @@ type Report struct {
 	Pending  int64     `json:"pending"` // events that have no place yet; they were made again too
 	Findings []Finding `json:"findings"`
 	More     int64     `json:"more"` // findings beyond the first 1000
+}
+
+// Inclusion is an entry of a log with the proof that a head has it (RFC 6962 §2.1.1).
+type Inclusion struct {
+	Index   int64
+	Leaf    tlog.Hash
+	Payload []byte // what the leaf is the hash of; nil if it was pruned
+	Proof   []tlog.Hash
 }

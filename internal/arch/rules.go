@@ -89,7 +89,8 @@ func Rules() []Rule {
 		Rule{Package: "ca/record", Own: leaves, Why: "what the record says does not depend on where it is kept"},
 		Rule{Package: "ca/internal/sqldb", Own: leaves, Modules: []string{"github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, Why: "what runs transactions knows nothing of what the tables mean"},
 		Rule{Package: "ca/internal/certrow", Own: with(leaves, "ca/internal/sqldb", "ca/record"), Why: "how a certificate lies in the tables does not depend on who reads it"},
-		Rule{Package: "ca/store", Own: with(leaves, "ca/internal/certrow", "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
+		Rule{Package: "ca/internal/eventlog", Own: with(leaves, "ca/internal/certrow", "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/translog"), Modules: []string{"golang.org/x/mod"}, Why: "the log tells of what others record, and knows none of them"},
+		Rule{Package: "ca/store", Own: with(leaves, "ca/internal/certrow", "ca/internal/eventlog", "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
 		Rule{Package: "ca/internal/statedir", Own: with(leaves, "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "what two rooms of the authority share knows neither of them"},
 		Rule{Package: "ca/internal/damage", Own: with(leaves, "ca/internal/statedir"), Modules: []string{"modernc.org/sqlite"}, Why: "what damages a state directory in tests knows files only"},
 		Rule{Package: "ca/internal/names", Own: leaves, Modules: []string{"golang.org/x/net", "golang.org/x/crypto/cryptobyte"}, Why: "which names there are does not depend on who issues them"},
@@ -100,7 +101,7 @@ func Rules() []Rule {
 		Rule{Package: "ca/internal/ratelimit", Own: []string{"ca/internal/lru", "ca/policy"}, Modules: []string{"golang.org/x/time/rate"}, Why: "how many requests may come does not depend on what they ask for"},
 		Rule{Package: "ca/internal/problem", Why: "what a client is told has one form, and needs nothing of who tells it"},
 		Rule{Package: "ca/internal/challenge", Own: []string{"ca/internal/problem"}, Why: "what connects to machines of strangers knows no account, no record and no key"},
-		Rule{Package: "ca", Own: with(leaves, serving, "ca/internal/challenge", "ca/internal/denial", "ca/internal/keytype", "ca/internal/lru", "ca/internal/names", "ca/internal/problem", "ca/internal/ratelimit", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
+		Rule{Package: "ca", Own: with(leaves, serving, "ca/internal/challenge", "ca/internal/denial", "ca/internal/eventlog", "ca/internal/keytype", "ca/internal/lru", "ca/internal/names", "ca/internal/problem", "ca/internal/ratelimit", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Modules: []string{smallstep, "*"}, Why: whyCA},
 		Rule{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
 		Rule{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/policy", "ca/record", "ca/record/kinds", "ca/store"), Modules: []string{"*"}, Why: whyCA},
 

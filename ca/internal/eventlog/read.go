@@ -1,4 +1,4 @@
-package store
+package eventlog
 
 import (
 	"context"
@@ -15,61 +15,53 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// LogEntry is an entry with the proof that a head has it.
-type LogEntry struct {
-	Index   int64
-	Leaf    tlog.Hash
-	Payload []byte // what the leaf is the hash of; nil if it was pruned
-	Proof   []tlog.Hash
-}
-
-// LogConsistency proves that the log of size to begins with the log of size from
+// Consistency proves that the log of size to begins with the log of size from
 // (RFC 6962 §2.1.2). Neither may be larger than the head; an error is [ErrLog]
 // when the database no longer holds what the head signs.
-func (s *Store) LogConsistency(ctx context.Context, head translog.Head, from, to int64) ([]tlog.Hash, error) {
+func (l *Log) Consistency(ctx context.Context, head translog.Head, from, to int64) ([]tlog.Hash, error) {
 	if from < 1 || from > to || to > head.Size {
 		return nil, fmt.Errorf("proving the log: want 1 ≤ from ≤ to ≤ %d", head.Size)
 	}
-	proof, err := tlog.ProveTree(to, from, s.hashes(ctx, s.db.Read, head))
+	proof, err := tlog.ProveTree(to, from, l.hashes(ctx, l.db.Read, head))
 	if err != nil {
 		return nil, fmt.Errorf("proving the log from %d to %d: %w", from, to, err)
 	}
 	return proof, nil
 }
 
-// LogEntry returns an entry, by the rows of today, with its proof in the tree of
+// Entry returns an entry, by the rows of today, with its proof in the tree of
 // the head (RFC 6962 §2.1.1). [record.ErrNotFound] means that the head has no such index,
 // [ErrLog] that the rows are not those that were logged.
-func (s *Store) LogEntry(ctx context.Context, head translog.Head, index int64) (LogEntry, error) {
+func (l *Log) Entry(ctx context.Context, head translog.Head, index int64) (translog.Inclusion, error) {
 	if index < 0 || index >= head.Size {
-		return LogEntry{}, fmt.Errorf("log entry %d of %d: %w", index, head.Size, record.ErrNotFound)
+		return translog.Inclusion{}, fmt.Errorf("log entry %d of %d: %w", index, head.Size, record.ErrNotFound)
 	}
-	page, err := logPage(ctx, s.db.Read, index, 1)
+	page, err := logPage(ctx, l.db.Read, index, 1)
 	if err == nil && (len(page) == 0 || page[0].index != index) {
 		err = ErrLog
 	}
 	if err != nil {
-		return LogEntry{}, fmt.Errorf("reading log entry %d: %w", index, err)
+		return translog.Inclusion{}, fmt.Errorf("reading log entry %d: %w", index, err)
 	}
 	row := &page[0]
-	out := LogEntry{Index: index, Leaf: row.leaf}
+	out := translog.Inclusion{Index: index, Leaf: row.leaf}
 	if row.pruned == 0 {
-		entry, err := row.rebuildEntry(ctx, s.db.Read)
+		entry, err := row.rebuildEntry(ctx, l.db.Read)
 		if err != nil {
-			return LogEntry{}, fmt.Errorf("reading log entry %d: %w", index, err)
+			return translog.Inclusion{}, fmt.Errorf("reading log entry %d: %w", index, err)
 		}
 		if out.Payload = entry.Marshal(); tlog.RecordHash(out.Payload) != row.leaf {
-			return LogEntry{}, fmt.Errorf("reading log entry %d: %w: its rows were altered", index, ErrLog)
+			return translog.Inclusion{}, fmt.Errorf("reading log entry %d: %w: its rows were altered", index, ErrLog)
 		}
 	}
-	if out.Proof, err = tlog.ProveRecord(head.Size, index, s.hashes(ctx, s.db.Read, head)); err != nil {
-		return LogEntry{}, fmt.Errorf("proving log entry %d: %w", index, err)
+	if out.Proof, err = tlog.ProveRecord(head.Size, index, l.hashes(ctx, l.db.Read, head)); err != nil {
+		return translog.Inclusion{}, fmt.Errorf("proving log entry %d: %w", index, err)
 	}
 	return out, nil
 }
 
 // hashes reads hashes of the tree that a head signs, and checks each against it.
-func (s *Store) hashes(ctx context.Context, q sqldb.Querier, head translog.Head) tlog.HashReader {
+func (l *Log) hashes(ctx context.Context, q sqldb.Querier, head translog.Head) tlog.HashReader {
 	return tlog.TileHashReader(tlog.Tree{N: head.Size, Hash: head.Root}, tiles{ctx, q})
 }
 
@@ -122,7 +114,7 @@ type logRow struct {
 	cert   *record.Certificate
 	certID int64
 	broken error // why the row of the certificate cannot be read
-	revoke *revocationRow
+	revoke *Revocation
 }
 
 const logEvent = `l.event, l.leaf, %s, e.id, e.at, e.kind, e.caller, e.service, e.serial, e.rule, e.detail`
@@ -156,7 +148,7 @@ func scanLog(ctx context.Context, q sqldb.Querier, rows *sql.Rows) ([]logRow, er
 			return err
 		}
 		if id.Valid {
-			r.event = &record.Event{ID: id.Int64, At: fromMillis(at.Int64), Kind: text[0].String, Caller: text[1].String,
+			r.event = &record.Event{ID: id.Int64, At: sqldb.FromMillis(at.Int64), Kind: text[0].String, Caller: text[1].String,
 				Service: text[2].String, Serial: text[3].String, Rule: text[4].String, Detail: text[5].String}
 		}
 		if len(leaf) == len(r.leaf) { // another length stays zero, and fits nothing
@@ -233,21 +225,21 @@ func joinRevocations(ctx context.Context, q sqldb.Querier, page []logRow) error 
 	if len(args) == 0 {
 		return nil
 	}
-	rows, err := q.QueryContext(ctx, `SELECT r.serial, r.lineage, r.issuer, r.not_after, r.mark, r.revoked_at, r.reason, r.note, r.caller
+	rows, err := q.QueryContext(ctx, `SELECT r.serial, r.Lineage, r.Issuer, r.not_after, r.Mark, r.revoked_at, r.reason, r.note, r.caller
 		FROM revocations r WHERE r.certificate IN (SELECT id FROM certificates WHERE serial IN (`+placeholders(len(args))+`))`, args...)
 	if err != nil {
 		return err
 	}
-	found, err := sqldb.Collect(rows, func(r *revocationRow) error {
+	found, err := sqldb.Collect(rows, func(r *Revocation) error {
 		var end, at int64
-		err := rows.Scan(&r.Serial, &r.lineage, &r.issuer, &end, &r.mark, &at, &r.Reason, &r.Note, &r.Caller)
-		r.notAfter, r.RevokedAt = fromMillis(end), fromMillis(at)
+		err := rows.Scan(&r.Serial, &r.Lineage, &r.Issuer, &end, &r.Mark, &at, &r.Reason, &r.Note, &r.Caller)
+		r.NotAfter, r.RevokedAt = sqldb.FromMillis(end), sqldb.FromMillis(at)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	by := make(map[string]*revocationRow, len(found))
+	by := make(map[string]*Revocation, len(found))
 	for i := range found {
 		by[found[i].Serial] = &found[i]
 	}
@@ -277,9 +269,9 @@ func (r *logRow) rebuildEntry(ctx context.Context, q sqldb.Querier) (e translog.
 	case kinds.OfCertificate(kind) && r.cert == nil, kind == kinds.Revoked && r.revoke == nil:
 		return e, errRowGone
 	case kinds.OfCertificate(kind):
-		e.Subject = certificateDigest(r.cert)
+		e.Subject = CertificateDigest(r.cert)
 	case kind == kinds.Revoked:
-		e.Subject = r.revoke.revocationDigest()
+		e.Subject = r.revoke.Digest()
 	case kind == kinds.Pruned:
 		var leaves []indexedLeaf
 		leaves, err = prunedLeaves(ctx, q, `WHERE pruned = ?`, r.id)

@@ -1,4 +1,4 @@
-package store
+package eventlog
 
 import (
 	"cmp"
@@ -34,22 +34,13 @@ const (
 	clockStep = 5 * time.Minute
 )
 
-// LogCheck says what to verify the log against.
-type LogCheck struct {
-	Verifier translog.Verifier
-	// Kept are heads of this log that were kept elsewhere, as [translog.Verifier] opened them.
-	Kept []translog.Head
-	// Progress, if set, is called now and then.
-	Progress func(done, total int64)
-}
-
-// VerifyLog makes every entry again from the rows of today and compares: entries
+// Verify makes every entry again from the rows of today and compares: entries
 // with their leaves, leaves with the signed head, and with each kept head the
 // beginning of the log. It reads one snapshot, in pages, beside a running
 // authority. An error means that it could not be done; what is wrong with the log
 // is in the report.
-func (s *Store) VerifyLog(ctx context.Context, check LogCheck) (report translog.Report, err error) {
-	err = s.db.Snapshot(ctx, func(q sqldb.Querier) error {
+func (l *Log) Verify(ctx context.Context, check translog.Check) (report translog.Report, err error) {
+	err = l.db.Snapshot(ctx, func(q sqldb.Querier) error {
 		v := &logVerifier{q: q, check: check, misplacedLeaves: make(map[tlog.Hash]int), misplacedRows: make(map[tlog.Hash]int)}
 		err := v.run(ctx)
 		report = v.report
@@ -64,7 +55,7 @@ func (s *Store) VerifyLog(ctx context.Context, check LogCheck) (report translog.
 // logVerifier is one verification.
 type logVerifier struct {
 	q          sqldb.Querier
-	check      LogCheck
+	check      translog.Check
 	report     translog.Report
 	tree       translog.Tree // over the leaves as they are stored
 	broken     bool          // a leaf is missing, so the tree ends there
@@ -78,7 +69,7 @@ type logVerifier struct {
 }
 
 func (v *logVerifier) run(ctx context.Context) error {
-	_, text, err := logState(ctx, v.q)
+	_, text, err := State(ctx, v.q)
 	if err != nil && text == nil {
 		return err
 	}
@@ -295,7 +286,7 @@ func (v *logVerifier) unlogged(ctx context.Context) error {
 		found, err := sqldb.Collect(rows, func(f *translog.Finding) error {
 			var at int64
 			err := rows.Scan(&at, &f.Kind, &f.Service, &f.Serial)
-			f.At = fromMillis(at)
+			f.At = sqldb.FromMillis(at)
 			return err
 		})
 		if err != nil {

@@ -1,4 +1,4 @@
-package store
+package eventlog
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -34,7 +35,7 @@ func (s *nameSet) addAll(c *record.Certificate, id int64) {
 	names := slices.Clone(c.Names)
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		s.add(name, millis(c.NotAfter), id)
+		s.add(name, sqldb.Millis(c.NotAfter), id)
 	}
 }
 

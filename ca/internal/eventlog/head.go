@@ -1,4 +1,4 @@
-package store
+package eventlog
 
 import (
 	"context"
@@ -19,12 +19,12 @@ import (
 // Begin makes an empty place a record: it signs the head of the empty log (RFC
 // 6962 §2.1) and returns it. From then on the record says whose it is, and one
 // that was emptied can be told from a new one. A place with a log is [ErrNotEmpty].
-func (s *Store) Begin(ctx context.Context, key *translog.Key) (head []byte, err error) {
+func (l *Log) Begin(ctx context.Context, key *translog.Key) (head []byte, err error) {
 	var empty translog.Tree
 	if head, err = key.Sign(translog.Head{Root: empty.Root(), Time: time.Now()}); err != nil {
 		return nil, err
 	}
-	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
+	err = l.db.Change(ctx, func(tx *sqldb.Txn) error {
 		var leaves bool
 		if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM log_entries)`).Scan(&leaves); err != nil {
 			return err
@@ -47,8 +47,8 @@ func (s *Store) Begin(ctx context.Context, key *translog.Key) (head []byte, err 
 }
 
 // Withdraw takes back a head that Begin has returned, if nothing was recorded since.
-func (s *Store) Withdraw(ctx context.Context, head []byte) error {
-	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
+func (l *Log) Withdraw(ctx context.Context, head []byte) error {
+	err := l.db.Change(ctx, func(tx *sqldb.Txn) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM log_state WHERE size = 0 AND head = ? AND NOT EXISTS (SELECT 1 FROM events)`, string(head))
 		return err
 	})
@@ -62,8 +62,8 @@ func (s *Store) Withdraw(ctx context.Context, head []byte) error {
 // that the log goes on from known, a head that the caller kept (the zero value for
 // none). Errors: [ErrNoHead]; [translog.ErrForeign] for the record of another
 // authority; [ErrRolledBack].
-func (s *Store) Resume(ctx context.Context, v translog.Verifier, known translog.Head) (text []byte, newest translog.Head, err error) {
-	if _, text, err = logState(ctx, s.db.Read); err != nil && text == nil {
+func (l *Log) Resume(ctx context.Context, v translog.Verifier, known translog.Head) (text []byte, newest translog.Head, err error) {
+	if _, text, err = State(ctx, l.db.Read); err != nil && text == nil {
 		return nil, newest, fmt.Errorf("reading the head of the log: %w", err)
 	}
 	if text == nil {
@@ -73,7 +73,7 @@ func (s *Store) Resume(ctx context.Context, v translog.Verifier, known translog.
 		return nil, newest, err
 	}
 	if err = older(newest, known); err == nil && known.Size > 0 && newest.Size > known.Size {
-		err = s.extends(ctx, newest, known)
+		err = l.extends(ctx, newest, known)
 	}
 	if err != nil {
 		return nil, newest, err
@@ -94,8 +94,8 @@ func older(head, known translog.Head) error {
 
 // extends checks the consistency of two heads by the tree in the database (RFC
 // 6962 §2.1.2).
-func (s *Store) extends(ctx context.Context, newest, known translog.Head) error {
-	proof, err := s.LogConsistency(ctx, newest, known.Size, newest.Size)
+func (l *Log) extends(ctx context.Context, newest, known translog.Head) error {
+	proof, err := l.Consistency(ctx, newest, known.Size, newest.Size)
 	if ctx.Err() != nil {
 		return err
 	}
@@ -108,17 +108,17 @@ func (s *Store) extends(ctx context.Context, newest, known translog.Head) error 
 	return nil
 }
 
-// LogHead returns the newest signed head, nil if nothing was signed yet.
-func (s *Store) LogHead(ctx context.Context) ([]byte, error) {
-	_, head, err := logState(ctx, s.db.Read)
+// Head returns the newest signed head, nil if nothing was signed yet.
+func (l *Log) Head(ctx context.Context) ([]byte, error) {
+	_, head, err := State(ctx, l.db.Read)
 	if err != nil {
 		return nil, fmt.Errorf("reading the head of the log: %w", err)
 	}
 	return head, nil
 }
 
-// logState reads the tree and its head; both are empty before the first one.
-func logState(ctx context.Context, q sqldb.Querier) (tree translog.Tree, head []byte, err error) {
+// State reads the tree and its head; both are empty before the first one.
+func State(ctx context.Context, q sqldb.Querier) (tree translog.Tree, head []byte, err error) {
 	var size int64
 	var edge []byte
 	err = q.QueryRowContext(ctx, `SELECT size, edge, head FROM log_state WHERE id = 1`).Scan(&size, &edge, &head)

@@ -1,4 +1,4 @@
-package store
+package eventlog
 
 import (
 	"crypto/x509"
@@ -102,9 +102,9 @@ func (r *logRow) clone() logRow {
 func (r *logRow) recomputedLeaf() (hash [32]byte, ok bool) {
 	switch {
 	case r.cert != nil:
-		return toEntry(*r.event, certificateDigest(r.cert)).Leaf(), true
+		return toEntry(*r.event, CertificateDigest(r.cert)).Leaf(), true
 	case r.revoke != nil:
-		return toEntry(*r.event, r.revoke.revocationDigest()).Leaf(), true
+		return toEntry(*r.event, r.revoke.Digest()).Leaf(), true
 	}
 	return hash, false
 }

@@ -1,9 +1,8 @@
-package store
+package eventlog
 
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -24,22 +23,18 @@ import (
 // maxPrune bounds one transaction, for which other writers wait.
 const maxPrune = 500
 
-// ErrUnsequenced reports events that have no place in the log yet: it passes
-// within a second while an authority runs.
-var ErrUnsequenced = errors.New("events wait for their place in the log")
-
 // Prune removes up to limit certificates (500 at most) that expired before the
 // given moment, with their revocations and events, in one transaction, and
 // returns how many. Call it until that is less than limit. A lineage goes only
 // when all of it has expired: while one of it lives, the revocation of another is
 // what keeps it from renewing. Refusals stay. See [ErrUnsequenced].
-func (s *Store) Prune(ctx context.Context, caller string, before time.Time, limit int) (removed int, err error) {
+func (l *Log) Prune(ctx context.Context, caller string, before time.Time, limit int) (removed int, err error) {
 	limit = min(max(limit, 1), maxPrune)
-	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
+	err = l.db.Change(ctx, func(tx *sqldb.Txn) error {
 		removed = 0 // PostgreSQL may run this again
 		rows, err := tx.QueryContext(ctx, `SELECT c.id, c.serial FROM certificates c WHERE c.not_after < ?
 			AND NOT EXISTS (SELECT 1 FROM certificates n WHERE n.lineage = c.lineage AND n.not_after >= ?)
-			ORDER BY c.not_after, c.id LIMIT ?`, millis(before), millis(before), limit)
+			ORDER BY c.not_after, c.id LIMIT ?`, sqldb.Millis(before), sqldb.Millis(before), limit)
 		if err != nil {
 			return err
 		}
@@ -84,7 +79,7 @@ func (d pruneSet) prune(ctx context.Context, tx *sqldb.Txn, e record.Event) erro
 	if err != nil {
 		return err
 	}
-	id, err := addEvent(ctx, tx, e, prunedSubject(leaves))
+	id, err := Append(ctx, tx, e, prunedSubject(leaves))
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,8 @@
-package store
+package eventlog
 
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,36 +12,8 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
-	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
-
-// The log. Every event is written with its leaf, a hash of the event and of the
-// row it tells of. [Store.Sequence] gives the leaves of committed events their
-// places and signs the tree.
-//
-// The crash story: before its commit an event is nowhere; after it, event and
-// leaf wait in log_pending; the sequencer takes leaves out of there and puts them
-// into the tree, with the head that signs it, in one transaction. A head leaves
-// the process after that transaction only, so no head that anybody has seen can be
-// taken back by a crash.
-
-// ErrLog reports that what the database holds as the log does not continue the
-// head that was signed last. Signing on would make the change look genuine.
-var ErrLog = errors.New("the log does not continue its last signed head")
-
-// ErrRolledBack is an [ErrLog]: the record is an older state of itself, or another
-// record took its place. What was recorded since is missing, revocations too.
-var ErrRolledBack error = rolledBack{}
-
-type rolledBack struct{}
-
-func (rolledBack) Error() string { return "the record was rolled back" }
-func (rolledBack) Unwrap() error { return ErrLog }
-
-// ErrNoHead reports a record whose log has no signed head. [Store.Begin] makes the
-// first one, so this is a record that was emptied, or one from before there was a log.
-var ErrNoHead = errors.New("its log has no signed head")
 
 const (
 	// tileHeight is how many levels of the tree lie between two that are stored:
@@ -54,76 +24,6 @@ const (
 	// logLock is the advisory lock of the one replica that sequences; the number means nothing.
 	logLock = 0x61727471
 )
-
-// toEntry is an event as the log has it. subject is the digest of the row that the
-// event tells of, or zero.
-func toEntry(e record.Event, subject [sha256.Size]byte) translog.Entry {
-	return translog.Entry{
-		At: e.At, Kind: e.Kind, Caller: e.Caller, Service: e.Service, Serial: e.Serial, Rule: e.Rule, Detail: e.Detail, Subject: subject,
-	}
-}
-
-// certificateDigest digests all that the record says about a certificate, the copies of
-// what its DER says included: lists and limits go by those.
-//
-// The end of a proof came later than the rest. A certificate without one has the
-// form from before, so that entries of then still fit; one with it has another form,
-// so that taking the end away, or putting one there, is as visible as changing it.
-func certificateDigest(c *record.Certificate) [sha256.Size]byte {
-	form := "certificate 1"
-	if !c.ProofUntil.IsZero() {
-		form = "certificate 2"
-	}
-	fields := translog.NewFields(form).
-		Text(c.Serial).Text(c.Service).Text(c.Kind).Text(c.Provisioner).Text(c.Caller).
-		Text(c.Lineage).Text(c.Previous).Text(c.Issuer).Text(c.KeyHash).Texts(c.Names).
-		Int(millis(c.NotBefore)).Int(millis(c.NotAfter)).Int(millis(c.IssuedAt)).
-		Bytes(c.DER).Bytes(c.Chain)
-	if !c.ProofUntil.IsZero() {
-		fields = fields.Int(millis(c.ProofUntil))
-	}
-	return fields.Digest()
-}
-
-// revocationRow is a revocation with the copies that lists are made by.
-type revocationRow struct {
-	record.Revocation
-	lineage, issuer string
-	notAfter        time.Time
-	mark            int64
-}
-
-func (r *revocationRow) revocationDigest() [sha256.Size]byte {
-	return translog.NewFields("revocation 1").
-		Text(r.Serial).Text(r.lineage).Text(r.issuer).Int(millis(r.notAfter)).Int(r.mark).
-		Int(millis(r.RevokedAt)).Int(int64(r.Reason)).Text(r.Note).Text(r.Caller).Digest()
-}
-
-const eventColumns = `at, kind, caller, service, serial, rule, detail`
-
-// addEvent writes an event and its leaf, in the transaction of the row that
-// subject is the digest of. It returns the id of the event.
-func addEvent(ctx context.Context, tx *sqldb.Txn, e record.Event, subject [sha256.Size]byte) (id int64, err error) {
-	leaf := toEntry(e, subject).Leaf()
-	args := []any{millis(e.At), e.Kind, e.Caller, e.Service, e.Serial, e.Rule, e.Detail}
-	const text = `INSERT INTO events (` + eventColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?)`
-	if tx.Concurrent { // PostgreSQL, where a statement is a round trip: both rows in one
-		const both = `WITH e AS (` + text + ` RETURNING id) INSERT INTO log_pending (event, leaf) SELECT id, CAST(? AS BYTEA) FROM e RETURNING event`
-		err = tx.QueryRowContext(ctx, both, append(args, leaf[:])...).Scan(&id)
-	} else { // SQLite, where the driver knows the id at once
-		var res sql.Result
-		if res, err = tx.ExecContext(ctx, text, args...); err == nil {
-			id, err = res.LastInsertId()
-		}
-		if err == nil {
-			_, err = tx.ExecContext(ctx, `INSERT INTO log_pending (event, leaf) VALUES (?, ?)`, id, leaf[:])
-		}
-	}
-	if err != nil {
-		return 0, fmt.Errorf("inserting the event: %w", err)
-	}
-	return id, nil
-}
 
 // pendingLeaf is a committed event that waits for its place.
 type pendingLeaf struct {
@@ -141,21 +41,21 @@ type pendingLeaf struct {
 // back behind the process that wrote it: that is [ErrRolledBack], nothing is
 // signed, and nothing else is written until the log is again what it was. Other
 // changes of the log are [ErrLog] and stop only the signing.
-func (s *Store) Sequence(ctx context.Context, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
-	defer func() { s.noteFault(err) }()
+func (l *Log) Sequence(ctx context.Context, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
+	defer func() { l.noteFault(err) }()
 	waiting := false
-	if err := s.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM log_pending)`).Scan(&waiting); err != nil {
+	if err := l.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM log_pending)`).Scan(&waiting); err != nil {
 		return nil, false, fmt.Errorf("looking for events to log: %w", err)
 	}
 	if !waiting {
-		tree, head, err := logState(ctx, s.db.Read)
+		tree, head, err := State(ctx, l.db.Read)
 		if err == nil {
 			err = checkContinuation(tree, head, key.Verifier(), seen)
 		}
 		return head, false, err
 	}
 	// Past the fault: this is what finds out that there is none any more.
-	err = s.db.ChangeStopped(ctx, func(tx *sqldb.Txn) (err error) {
+	err = l.db.ChangeStopped(ctx, func(tx *sqldb.Txn) (err error) {
 		head, more, err = sequence(ctx, tx, key, seen)
 		return err
 	})
@@ -172,7 +72,7 @@ func sequence(ctx context.Context, tx *sqldb.Txn, key *translog.Key, seen transl
 			return nil, false, err
 		}
 	}
-	tree, head, err := logState(ctx, tx)
+	tree, head, err := State(ctx, tx)
 	if err == nil {
 		err = checkContinuation(tree, head, key.Verifier(), seen)
 	}
@@ -196,9 +96,9 @@ func sequence(ctx context.Context, tx *sqldb.Txn, key *translog.Key, seen transl
 
 // noteFault keeps the last outcome of a look at the log: a log that was rolled
 // back stops all writing, until it is again what it was.
-func (s *Store) noteFault(err error) {
+func (l *Log) noteFault(err error) {
 	if err == nil || errors.Is(err, ErrRolledBack) {
-		s.db.Stop(err)
+		l.db.Stop(err)
 	}
 }
 
