@@ -12,7 +12,6 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
-	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 func acmeCommand(u *ui.UI) *cli.Command {
@@ -31,7 +30,7 @@ account that shows the key is bound to it, and may order certificates of these p
 names that it proves as always. With require_eab: true in pki.yaml, there is no other way to an
 account. The HMAC key is a secret: it is printed once, here or into the file of --out (0600).`,
 					Flags: []cli.Flag{
-						dirFlag(),
+						sharedFlag(flagDir),
 						&cli.StringSliceFlag{Name: "profile", Usage: "a `SERVICE` with acme: true that the account may have certificates of; may be repeated"},
 						durationFlag("lifetime", ca.DefaultEABLife, "how long an account may be bound"),
 						&cli.StringFlag{Name: "note", Usage: "`TEXT` to remember the key by"},
@@ -44,7 +43,7 @@ account. The HMAC key is a secret: it is printed once, here or into the file of 
 					Name:        "list",
 					Usage:       "list the keys, without their secrets",
 					Description: `A key is unused, bound (to the account shown), expired before it was used, or revoked.`,
-					Flags:       []cli.Flag{dirFlag(), outputFlag(outputTable, outputJSON)},
+					Flags:       []cli.Flag{sharedFlag(flagDir), outputFlag(outputTable, outputJSON)},
 					Action:      u.Action(runEABList),
 				},
 				{
@@ -53,7 +52,7 @@ account. The HMAC key is a secret: it is printed once, here or into the file of 
 					ArgsUsage: "KID",
 					Description: `An unused key binds nothing any more, and the account of a used one can order nothing more. The
 certificates that it has stay valid: "artstore-pki revoke" is for those.`,
-					Flags:  []cli.Flag{dirFlag()},
+					Flags:  []cli.Flag{sharedFlag(flagDir)},
 					Action: u.Action(runEABRevoke),
 				},
 			},
@@ -65,9 +64,9 @@ func runEABCreate(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	format, out := c.String(flagOutput), c.String("out")
-	if format != outputText && format != outputJSON {
-		return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
+	format, err := outputOf(c, outputText, outputJSON)
+	if err != nil {
+		return err
 	}
 	if len(c.StringSlice("profile")) == 0 {
 		return ui.UsageErrorf("--profile is missing: name a service with acme: true")
@@ -85,7 +84,7 @@ func runEABCreate(u *ui.UI, c *cli.Context) error {
 	if format == outputJSON {
 		text = fmt.Sprintf("{\n  \"kid\": %q,\n  \"hmac_key\": %q\n}\n", k.ID, key.Expose())
 	}
-	if out == "" {
+	if out := c.String("out"); out == "" {
 		_, err = fmt.Fprint(u.Out, text)
 	} else {
 		err = durable.WriteNew(out, []byte(text), durable.Private)
@@ -133,6 +132,10 @@ func runEABList(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
+	format, err := outputOf(c, outputTable, outputJSON)
+	if err != nil {
+		return err
+	}
 	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
@@ -146,14 +149,10 @@ func runEABList(u *ui.UI, c *cli.Context) error {
 	for _, k := range list {
 		rows = append(rows, newEABRow(k, time.Now()))
 	}
-	switch format := c.String(flagOutput); format {
-	case outputJSON:
+	if format == outputJSON {
 		return u.JSON(map[string]any{"schema_version": 1, "keys": rows})
-	case outputTable:
-		return eabTable(u, rows)
-	default:
-		return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
 	}
+	return eabTable(u, rows)
 }
 
 func eabTable(u *ui.UI, rows []eabRow) error {

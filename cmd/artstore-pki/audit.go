@@ -240,3 +240,5 @@ func parseAt(text string) (func() time.Time, error) {
 	}
 	return func() time.Time { return at }, nil
 }
+
+const flagServerName = "servername"

@@ -253,3 +253,24 @@ func targetList(text string) (out []string) {
 	}
 	return out
 }
+
+// readCredentials reads what stores and servers are opened with: passwords, and a client certificate.
+func readCredentials(u *ui.UI, c *cli.Context, t *source.Targets) error {
+	for _, path := range c.StringSlice(flagPasswordFile) {
+		password, err := u.ReadSecret(path)
+		if err != nil {
+			return ui.WithHint(fmt.Errorf("reading a password: %w", err), "--%s names a file with one password; the empty one is tried without", flagPasswordFile)
+		}
+		t.Passwords = append(t.Passwords, password)
+	}
+	id := clientFilesOf(c)
+	switch {
+	case id.cert == "" && id.key == "":
+		return nil
+	case id.cert == "" || id.key == "":
+		return id.incomplete(ui.UsageErrorf("--%s and --%s go together", flagCert, flagKey))
+	}
+	pair, err := clientCertificate(id.cert, id.key)
+	t.Certificates = append(t.Certificates, pair)
+	return err
+}

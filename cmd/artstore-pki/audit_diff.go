@@ -9,7 +9,6 @@ import (
 
 	"github.com/artstore/artstore-pki/audit/compare"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
-	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // maxDiffText bounds what one line says of a name or a finding, in bytes.
@@ -44,9 +43,9 @@ func runAuditDiff(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 2, 2); err != nil {
 		return err
 	}
-	format := c.String(flagOutput)
-	if format != outputTable && format != outputJSON {
-		return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
+	format, err := outputOf(c, outputTable, outputJSON)
+	if err != nil {
+		return err
 	}
 	least, err := failOn(c)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -26,57 +25,6 @@ func recordSource(c *cli.Context, now time.Time) (source audit.Source, release f
 		return localRecord(c.Context, name, flagRecord, now)
 	}
 	return remoteRecord(c, now)
-}
-
-// localRecord opens the record in dir, which flag named.
-func localRecord(ctx context.Context, dir, flag string, now time.Time) (source audit.Source, release func(), err error) {
-	r, err := openRecord(ctx, dir, flag)
-	if err != nil {
-		return nil, nil, err
-	}
-	release = func() { _ = r.Close() } // read only
-	roots, issuers, err := r.Authorities()
-	if err != nil {
-		release()
-		return nil, nil, err
-	}
-	return audit.Record{Name: dir, Now: now, List: allPages(storePages(r)), Roots: roots, Issuers: issuers}, release, nil
-}
-
-// recordPages reads the page behind a cursor, "" for the first.
-type recordPages func(ctx context.Context, cursor string) (page []audit.Recorded, next string, err error)
-
-func allPages(read recordPages) func(context.Context, func(audit.Recorded) bool) error {
-	return func(ctx context.Context, yield func(audit.Recorded) bool) error {
-		for cursor := ""; ; {
-			page, next, err := read(ctx, cursor)
-			if err != nil {
-				return err
-			}
-			for _, c := range page {
-				if !yield(c) {
-					return nil
-				}
-			}
-			if next == "" {
-				return nil
-			}
-			cursor = next
-		}
-	}
-}
-
-func storePages(r *ca.Record) recordPages {
-	return func(ctx context.Context, cursor string) (out []audit.Recorded, next string, err error) {
-		page, next, err := r.List(ctx, record.Query{Limit: maxPage, Cursor: cursor})
-		for _, c := range page {
-			out = append(out, audit.Recorded{
-				Service: c.Service, Lineage: c.Lineage, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
-				Revoked: c.Revocation != nil, DER: c.DER, Chain: c.Chain,
-			})
-		}
-		return out, next, err
-	}
 }
 
 // remoteRecord asks a running authority, as one of its auditors.

@@ -35,7 +35,7 @@ password of the keys is left out unless --with-password asks for it, and so is a
 pki.yaml names elsewhere. A record in PostgreSQL is copied row by row, and is in the backup as an
 SQLite file. Restore with "artstore-pki restore".`,
 		Flags: []cli.Flag{
-			dirFlag(),
+			sharedFlag(flagDir),
 			&cli.StringSliceFlag{Name: flagRecipient, Usage: "encrypt to this `KEY` (age1…); may be repeated"},
 			&cli.StringFlag{Name: flagPassphrase, Usage: "encrypt with the passphrase in this `FILE`"},
 			&cli.BoolFlag{Name: "with-password", Usage: "save secrets/password as well; the backup alone is then the authority"},
@@ -141,7 +141,7 @@ compared with the manifest of the backup before the directory becomes an authori
 issued and revocations made after the backup are not in it: docs/operations.md says what to do
 about them.`,
 		Flags: []cli.Flag{
-			dirFlag(),
+			sharedFlag(flagDir),
 			&cli.StringFlag{Name: flagIdentity, Usage: "decrypt with the age identity in this `FILE`"},
 			&cli.StringFlag{Name: flagPassphrase, Usage: "decrypt with the passphrase in this `FILE`"},
 		},

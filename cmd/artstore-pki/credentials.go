@@ -4,48 +4,22 @@ import (
 	"cmp"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
-	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
 const (
-	flagServerName = "servername"
-	flagCert       = "cert"
-	flagKey        = "key"
-	flagCACert     = "ca-cert"
+	flagCert   = "cert"
+	flagKey    = "key"
+	flagCACert = "ca-cert"
 )
-
-// readCredentials reads what stores and servers are opened with: passwords, and a client certificate.
-func readCredentials(u *ui.UI, c *cli.Context, t *source.Targets) error {
-	for _, path := range c.StringSlice(flagPasswordFile) {
-		password, err := u.ReadSecret(path)
-		if err != nil {
-			return ui.WithHint(fmt.Errorf("reading a password: %w", err), "--%s names a file with one password; the empty one is tried without", flagPasswordFile)
-		}
-		t.Passwords = append(t.Passwords, password)
-	}
-	id := clientFilesOf(c)
-	switch {
-	case id.cert == "" && id.key == "":
-		return nil
-	case id.cert == "" || id.key == "":
-		return id.incomplete(ui.UsageErrorf("--%s and --%s go together", flagCert, flagKey))
-	}
-	pair, err := clientCertificate(id.cert, id.key)
-	t.Certificates = append(t.Certificates, pair)
-	return err
-}
 
 // clientFiles are what a client certificate is read from, and the trust bundle that
 // goes with it. Each may be "".
@@ -113,20 +87,15 @@ func clientCertificate(certFile, keyFile string) (tls.Certificate, error) {
 	return pair, nil
 }
 
-// hintRefused says what to do about the refusal of an authority; forbidden is the hint
-// for a caller whom it knows and who may not.
-func hintRefused(err error, forbidden string) error {
-	answered, ok := errors.AsType[*enroll.Error](err)
-	if !ok {
-		return err
+// readCertificates reads a chain or a bundle, strictly.
+func readCertificates(path string) ([]*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates: %w", err)
 	}
-	switch answered.Status {
-	case http.StatusUnauthorized:
-		return ui.WithHint(err, "the certificate of --%s must be a good one of this authority: renew it, or enrol again", flagCert)
-	case http.StatusForbidden:
-		return ui.WithHint(err, "%s", forbidden)
-	case http.StatusNotFound:
-		return ui.WithHint(err, "this authority has no such route: is it an artstore-pki of this version?")
+	certs, err := pemfile.Certificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("reading certificates in %s: %w", path, err)
 	}
-	return err
+	return certs, nil
 }

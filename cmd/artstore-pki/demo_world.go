@@ -33,7 +33,6 @@ const (
 const (
 	startTimeout  = 2 * time.Minute // a second on a quiet machine; deriving keys from passwords is slow on a busy one
 	healthTimeout = 10 * time.Second
-	loopback      = "127.0.0.1:0"
 	// The account lives as long as the demo; a higher cost would only slow down token requests.
 	demoBcryptCost = 10
 )

@@ -74,7 +74,7 @@ func devFlags(u *ui.UI, listenAt string) []cli.Flag {
 		&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
 		&cli.StringSliceFlag{Name: "allow", Required: true, Usage: "`NAME` in a client certificate that may connect; repeat for more"},
 		&cli.DurationFlag{Name: "clock-offset", DefaultText: "0s", Usage: "how far the service's clock is ahead, a `TIME` such as 2m or -2m: to see what a wrong clock does to tokens"},
-		listenFlag(listenAt), readyFileFlag(), metricsFlag(""),
+		listenFlag(listenAt), sharedFlag(flagReadyFile), metricsFlag(""),
 	)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -29,10 +30,10 @@ services whose certificates have expired meanwhile. Tokens go to files (0600) on
 --token SERVICE=FILE makes a token for all names of the service's profile;
 --token SERVICE:NAME,NAME=FILE for these names of it alone.`,
 		Flags: []cli.Flag{
-			dirFlag(), passwordFileFlag(),
+			sharedFlag(flagDir), sharedFlag(flagPasswordFile),
 			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of a new authority"},
 			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach a new authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
-			durationFlag(flagLifetime, day, "lifetime of service certificates of a new authority, a `TIME` such as 36h or 14d; 10s at least"),
+			durationFlag(flagLifetime, humantime.Day, "lifetime of service certificates of a new authority, a `TIME` such as 36h or 14d; 10s at least"),
 			&cli.StringSliceFlag{Name: "token", Usage: "`SERVICE[:NAME,...]=FILE` to write a token for; repeat for more"},
 			durationFlag("token-lifetime", 10*time.Minute, "how long the tokens may be used, 1h at most"),
 		},

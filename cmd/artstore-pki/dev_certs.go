@@ -16,7 +16,6 @@ import (
 )
 
 const (
-	flagLifetime    = "lifetime"
 	flagRenew       = "renew"
 	flagDryRun      = "dry-run"
 	flagExpired     = "expired"
@@ -41,13 +40,13 @@ life left. Otherwise it touches nothing. Files that it did not make are kept.
 The profiles in DIR/ca/pki.yaml say which services and names there are, and how long certificates
 live: edit it and run again. The key password stands beside the keys: for development only.`,
 		Flags: []cli.Flag{
-			durationFlag(flagLifetime, 30*day, "lifetime of the certificates in a new DIR, a `TIME` such as 36h, 14d or 2y; after that, pki.yaml says it"),
+			durationFlag(flagLifetime, 30*humantime.Day, "lifetime of the certificates in a new DIR, a `TIME` such as 36h, 14d or 2y; after that, pki.yaml says it"),
 			&cli.BoolFlag{Name: flagRenew, Usage: "replace all certificates, whatever their state"},
 			&cli.BoolFlag{Name: flagDryRun, Usage: "say what would be done, and do nothing"},
 			&cli.BoolFlag{Name: flagExpired, Usage: "keep an expired certificate in DIR/fixtures/expired, too"},
 			&cli.BoolFlag{Name: flagNotYetValid, Usage: "keep one that begins in a year in DIR/fixtures/not-yet-valid, too"},
 			outputFlag(outputTable, outputJSON),
-			passwordFileFlag(),
+			sharedFlag(flagPasswordFile),
 		},
 		Action: u.Action(runDevCerts),
 	}
@@ -79,12 +78,13 @@ func newDevCerts(u *ui.UI, c *cli.Context) (*devCerts, error) {
 		return nil, ui.UsageErrorf("the directory has an empty name")
 	}
 	if d.life < shortestDevLife || d.life > longestDevLife {
-		return nil, ui.UsageErrorf("--%s %s: want %s to %s", flagLifetime, longDuration{Duration: d.life}, shortestDevLife, longDuration{Duration: longestDevLife})
+		return nil, ui.UsageErrorf("--%s %s: want %s to %s", flagLifetime, humantime.Format(d.life), shortestDevLife, humantime.Format(longestDevLife))
 	}
-	var err error
-	if d.report, err = newDevReport(u, c.String(flagOutput)); err != nil {
+	format, err := outputOf(c, outputTable, outputJSON)
+	if err != nil {
 		return nil, err
 	}
+	d.report = newDevReport(u, format)
 	d.password, err = passwordOf(u, c)
 	return d, err
 }

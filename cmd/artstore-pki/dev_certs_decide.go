@@ -14,6 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/fileperm"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -158,7 +159,7 @@ func sameCertificates(a, b []*x509.Certificate) bool {
 func checkDates(fixture string, leaf *x509.Certificate, now time.Time) string {
 	before, over := now.Before(leaf.NotBefore), !now.Before(leaf.NotAfter)
 	switch {
-	case fixture == flagExpired && over, fixture == flagNotYetValid && now.Add(day).Before(leaf.NotBefore):
+	case fixture == flagExpired && over, fixture == flagNotYetValid && now.Add(humantime.Day).Before(leaf.NotBefore):
 		return ""
 	case fixture == flagExpired:
 		return "not expired"

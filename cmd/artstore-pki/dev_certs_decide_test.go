@@ -7,12 +7,14 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // TestDecide judges one real certificate at other times, beside other
 // authorities and with other things wrong.
 func TestDecide(t *testing.T) {
-	dir, other := devCertsPlain(t, 30*time.Hour, "--expired", "--not-yet-valid"), devCertsPlain(t, day)
+	dir, other := devCertsPlain(t, 30*time.Hour, "--expired", "--not-yet-valid"), devCertsPlain(t, humantime.Day)
 	facts, err := readAuthority(filepath.Join(dir, "ca"))
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +64,7 @@ func TestDecide(t *testing.T) {
 		{"expired as it should be", flagExpired, expired, start.Add(time.Hour), facts, toKeep, nil},
 		{"expired, and is not", flagExpired, good, start, facts, toReplace, []string{"not expired"}},
 		{"not yet valid as it should be", flagNotYetValid, future, start, facts, toKeep, nil},
-		{"not yet valid, but tomorrow", flagNotYetValid, future, future.chain[0].NotBefore.Add(-day), facts, toReplace, []string{"valid within a day"}},
+		{"not yet valid, but tomorrow", flagNotYetValid, future, future.chain[0].NotBefore.Add(-humantime.Day), facts, toReplace, []string{"valid within a day"}},
 		{"not yet valid, and was", flagNotYetValid, expired, start.Add(time.Hour), facts, toReplace, []string{"valid within a day"}},
 	} {
 		got, why := decide(&devItem{fixture: c.fixture}, c.h, decisionInput{now: c.at, facts: c.facts})

@@ -9,13 +9,14 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // TestDevCertsHeals takes away or damages one piece at a time, as a crash, a
 // stray command or another program may, and lets the next run find it.
 func TestDevCertsHeals(t *testing.T) {
 	long(t, "it makes certificates again and again")
-	dir := devCertsPlain(t, 30*day, "--expired")
+	dir := devCertsPlain(t, 30*humantime.Day, "--expired")
 	file := func(name string) string { return filepath.Join(dir, name) }
 	do := func(errs ...error) {
 		t.Helper()
@@ -81,7 +82,7 @@ func TestDevCertsHeals(t *testing.T) {
 // TestDevCertsOtherAuthority puts one with other services in the place of the
 // first: all that it knows is replaced, the rest is mentioned.
 func TestDevCertsOtherAuthority(t *testing.T) {
-	dir := devCertsPlain(t, 30*day, "--expired")
+	dir := devCertsPlain(t, 30*humantime.Day, "--expired")
 	if err := os.RemoveAll(filepath.Join(dir, "ca")); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestDevCertsOtherAuthority(t *testing.T) {
 func TestDevCertsInterrupted(t *testing.T) {
 	long(t, "it interrupts many runs")
 	t.Parallel() // with the other long ones, most of which wait
-	dir := devCertsPlain(t, 30*day)
+	dir := devCertsPlain(t, 30*humantime.Day)
 	for n := range 4 {
 		ctx, cancel := context.WithCancel(t.Context())
 		out := &stopAfter{lines: n, stop: cancel}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // itemAction is what is to be done about one certificate, and then what was done.
@@ -96,7 +97,7 @@ func (d *devCerts) makePlan(made bool) (*devPlan, error) {
 			return nil, ui.WithHint(err, "put %s right, or begin anew in another directory", d.authorityDir())
 		}
 		if has := facts.config.Lifetime.Default; d.lifeSet && has != d.life {
-			return nil, ui.WithHint(fmt.Errorf("--%s %s: certificates in %s live %s", flagLifetime, longDuration{Duration: d.life}, d.dir, longDuration{Duration: has}),
+			return nil, ui.WithHint(fmt.Errorf("--%s %s: certificates in %s live %s", flagLifetime, humantime.Format(d.life), d.dir, humantime.Format(has)),
 				"set lifetime.default (and max) in %s and run again without --%s", filepath.Join(d.authorityDir(), "pki.yaml"), flagLifetime)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
-	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 // devReport prints one line for each certificate, as soon as it is settled, or
@@ -17,15 +16,12 @@ type devReport struct {
 	err   error
 }
 
-func newDevReport(u *ui.UI, format string) (*devReport, error) {
-	if format != outputTable && format != outputJSON {
-		return nil, ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
-	}
+func newDevReport(u *ui.UI, format string) *devReport {
 	r := &devReport{u: u}
 	if format == outputTable {
 		r.table = u.NewTable("STATE", "PATH", "UNTIL", "REASON", "NAMES")
 	}
-	return r, nil
+	return r
 }
 
 // begin takes the widths from the plan: nobody should have to wait for the last

@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // devCertsRun runs the command and returns its status and what it printed.
@@ -256,7 +257,7 @@ func TestDevCertsUsage(t *testing.T) {
 
 // TestDevCertsManifest: pki.yaml is edited by hand, and is wrong at times.
 func TestDevCertsManifest(t *testing.T) {
-	dir := devCertsPlain(t, 30*day)
+	dir := devCertsPlain(t, 30*humantime.Day)
 	path := filepath.Join(dir, "ca", "pki.yaml")
 	good, err := os.ReadFile(path)
 	if err != nil {

@@ -7,8 +7,6 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
-	"github.com/artstore/artstore-pki/internal/printable"
-	"github.com/artstore/artstore-pki/secret"
 )
 
 const statusesDoctor = `   0    all is well
@@ -25,7 +23,7 @@ func doctorCommand(u *ui.UI) *cli.Command {
 password, where the root key is, integrity and schema of the database, the clock, and, if pki.yaml
 has a crl_url, the list that is served there. It works beside a running authority. With --log it
 also compares the record with its log; "artstore-pki log verify" says more about that.`,
-		Flags: []cli.Flag{dirFlag(), passwordFileFlag(), outputFlag(outputText, outputJSON),
+		Flags: []cli.Flag{sharedFlag(flagDir), sharedFlag(flagPasswordFile), outputFlag(outputText, outputJSON),
 			&cli.BoolFlag{Name: "log", Usage: "compare the whole record with its log"}},
 		CustomHelpTemplate: commandHelpHead + statusesDoctor + "\n",
 		Action:             u.Action(runDoctor),
@@ -36,12 +34,14 @@ func runDoctor(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	opt := ca.DoctorOptions{Dir: c.String(flagDir), PasswordFile: c.String(flagPasswordFile), Log: c.Bool("log"), Get: (&http.Transport{}).RoundTrip}
-	if opt.PasswordFile == "" {
-		opt.Password = secret.New(u.Getenv(envPassword))
+	format, err := outputOf(c, outputText, outputJSON)
+	if err != nil {
+		return err
 	}
+	opt := ca.DoctorOptions{Dir: c.String(flagDir), Log: c.Bool("log"), Get: (&http.Transport{}).RoundTrip}
+	opt.PasswordFile, opt.Password = passwordSource(u, c)
 	list := ca.Doctor(c.Context, opt)
-	if err := writeDiagnoses(u, c.String(flagOutput), list); err != nil {
+	if err := writeDiagnoses(u, format, list); err != nil {
 		return err
 	}
 	status := ui.ExitStatus(ui.ExitOK)
@@ -60,15 +60,12 @@ func runDoctor(u *ui.UI, c *cli.Context) error {
 }
 
 func writeDiagnoses(u *ui.UI, format string, list []ca.Diagnosis) error {
-	switch format {
-	case outputJSON:
+	if format == outputJSON {
 		return u.JSON(map[string]any{"schema_version": 1, "diagnoses": list})
-	case outputText:
-		t := u.NewTable()
-		for _, d := range list {
-			t.Row(d.Severity, d.Check, d.Text)
-		}
-		return t.Flush()
 	}
-	return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
+	t := u.NewTable()
+	for _, d := range list {
+		t.Row(d.Severity, d.Check, d.Text)
+	}
+	return t.Flush()
 }

@@ -9,19 +9,26 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-const day = humantime.Day
-
-// longDuration is the value of a flag for a length of time, as [humantime.Parse] reads it.
+// longDuration is the value of a flag for a length of time, as [humantime.Parse]
+// reads it: with days, weeks and years, which the library's own flag does not know.
+// It is the value of a [cli.GenericFlag]. The zero value has no default and takes no 0.
 type longDuration struct {
 	time.Duration
 	zero bool // 0 is a value, too
 }
 
-// durationFlag is a flag for a length of time that is more than nothing; spanOf reads it.
+// durationFlag returns a flag for a length of time that is more than nothing;
+// [durationOf] reads it.
 func durationFlag(name string, value time.Duration, usage string) *cli.GenericFlag {
 	return &cli.GenericFlag{Name: name, Value: &longDuration{Duration: value}, Usage: usage}
 }
 
+// durationOrZero returns a value that is d by default and that can be set to 0,
+// for flags where 0 turns something off.
+func durationOrZero(d time.Duration) *longDuration { return &longDuration{d, true} }
+
+// durationOf returns the value of a flag. It is 0 for a flag that was not given
+// and has no default, or that the command does not have.
 func durationOf(c *cli.Context, name string) time.Duration {
 	if s, ok := c.Generic(name).(*longDuration); ok {
 		return s.Duration
@@ -29,7 +36,8 @@ func durationOf(c *cli.Context, name string) time.Duration {
 	return 0
 }
 
-// Set parses a length of time.
+// Set parses a length of time. The error names what was given, and matches
+// [humantime.ErrSyntax].
 func (s *longDuration) Set(text string) error {
 	d, err := humantime.Parse(text)
 	if err != nil {

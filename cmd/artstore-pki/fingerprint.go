@@ -16,7 +16,7 @@ func fingerprintCommand(u *ui.UI) *cli.Command {
 		Usage: "print the fingerprint of the authority's root",
 		Description: `Prints the SHA-256 of the active root certificate in hex, as step ca bootstrap
 --fingerprint wants it.`,
-		Flags: []cli.Flag{dirFlag()},
+		Flags: []cli.Flag{sharedFlag(flagDir)},
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 0, 0); err != nil {
 				return err

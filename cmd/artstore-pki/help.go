@@ -96,7 +96,7 @@ func afterRequired(flags []cli.Flag, do cli.ActionFunc) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		for _, name := range names {
 			if !c.IsSet(name) {
-				return ui.WithHint(ui.UsageErrorf("missing --%s", name), "see %s --help", helpName(c))
+				return seeHelp(c, ui.UsageErrorf("missing --%s", name))
 			}
 		}
 		return do(c)
@@ -111,13 +111,13 @@ func isGroup(c *cli.Command) bool { return c.CustomHelpTemplate == groupHelp }
 func noCommand(c *cli.Context) error {
 	name := c.Args().First()
 	if name == "" {
-		return ui.WithHint(ui.UsageErrorf("no command given"), "see %s --help", helpName(c))
+		return seeHelp(c, ui.UsageErrorf("no command given"))
 	}
-	hint := "see " + helpName(c) + " --help"
+	err := ui.UsageErrorf("unknown command %q", printable.Clean(name))
 	if near := cli.SuggestCommand(c.App.Commands, name); near != "" {
-		hint = strings.ToLower(near[:1]) + near[1:] // the library's whole sentence
+		return ui.WithHint(err, "%s", strings.ToLower(near[:1])+near[1:]) // the library's whole sentence
 	}
-	return ui.WithHint(ui.UsageErrorf("unknown command %q", printable.Clean(name)), "%s", hint)
+	return seeHelp(c, err)
 }
 
 // usageLine is how the command in args is called.
@@ -230,12 +230,5 @@ func findCommand(commands []*cli.Command, name string) *cli.Command {
 }
 
 func onUsageError(c *cli.Context, err error, _ bool) error {
-	return ui.WithHint(ui.UsageErrorf("%w", err), "see %s --help", helpName(c))
-}
-
-func helpName(c *cli.Context) string {
-	if c.Command != nil && c.Command.HelpName != "" {
-		return c.Command.HelpName
-	}
-	return c.App.Name
+	return seeHelp(c, ui.UsageErrorf("%w", err))
 }

@@ -59,7 +59,7 @@ func spoolFlags() []cli.Flag {
 	const category = "directory"
 	return []cli.Flag{
 		&cli.StringFlag{Name: "on-success", Category: category, Value: string(spool.DeleteSource), Usage: "what becomes of a stored file: delete, move (to .artstore-ingest/done) or keep"},
-		&cli.GenericFlag{Name: "settle", Category: category, Value: &longDuration{2 * time.Second, true}, Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
+		&cli.GenericFlag{Name: "settle", Category: category, Value: durationOrZero(2 * time.Second), Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
 		&cli.BoolFlag{Name: "on-close", Category: category, Usage: "take a file as soon as its writer closes it (Linux); wrong for files that are opened more than once"},
 		&cli.GenericFlag{Name: "rescan", Category: category, Value: &longDuration{Duration: 5 * time.Second}, Usage: "pause between two looks at the whole directory"},
 		&cli.BoolFlag{Name: flagRecursive, Category: category, Usage: "include sub-directories"},
@@ -68,7 +68,7 @@ func spoolFlags() []cli.Flag {
 		&cli.StringFlag{Name: "file-ids", Category: "transfer", Value: "auto", Usage: "who chooses ids: client (each element is known to take ours, as ArtStore's Python one does: interrupted uploads are repeated), element (they become ambiguous), or auto: find out from the first receipt"},
 		&cli.BoolFlag{Name: "retry-ambiguous", Category: "transfer", Usage: "send what lies in ambiguous once more, at the risk of a second copy"},
 		&cli.IntFlag{Name: "workers", Category: "transfer", Value: 8, Usage: "uploads at a time"},
-		&cli.GenericFlag{Name: "drain-timeout", Category: "transfer", Value: &longDuration{30 * time.Second, true}, Usage: "how long uploads may go on after SIGTERM"},
+		&cli.GenericFlag{Name: "drain-timeout", Category: "transfer", Value: durationOrZero(30 * time.Second), Usage: "how long uploads may go on after SIGTERM"},
 		&cli.BoolFlag{Name: "once", Usage: "send what is there, then end"},
 		metricsFlag("; meant for loopback"),
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 func initCommand(u *ui.UI) *cli.Command {
@@ -23,16 +24,16 @@ encrypted with a password; without one given, a random password is generated and
 beside them, which is right for development only. A directory that is not empty is refused, and
 a password of less than 8 characters.`,
 		Flags: []cli.Flag{
-			dirFlag(),
+			sharedFlag(flagDir),
 			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of the authority, part of its certificates' subjects"},
 			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach the authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
 			&cli.StringFlag{Name: "address", Value: "127.0.0.1:9443", Usage: "`HOST:PORT` that serve listens on"},
 			&cli.StringFlag{Name: "database", Usage: "keep the record at the postgres:// `URL` of an empty database, for several authorities; no password in it (default: pki.db in the state directory)"},
 			&cli.StringFlag{Name: "key-type", Value: "EC-P256", Usage: "`TYPE` of the authority's keys: EC-P256, Ed25519, RSA-3072"},
-			durationFlag(flagLifetime, day, "default lifetime of service certificates, a `TIME` such as 36h or 14d; 10s at least"),
+			durationFlag(flagLifetime, humantime.Day, "default lifetime of service certificates, a `TIME` such as 36h or 14d; 10s at least"),
 			&cli.BoolFlag{Name: "plain-keys", Usage: "leave all keys unencrypted: quicker, and no password to keep; for tests and authorities to throw away"},
 			&cli.StringFlag{Name: "offline-root", Usage: "write the root key to `FILE` instead of the state directory"},
-			passwordFileFlag(),
+			sharedFlag(flagPasswordFile),
 		},
 		Action: u.Action(runInit),
 	}

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"slices"
-
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
-	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 func inspectCommand(u *ui.UI) *cli.Command {
@@ -52,17 +49,13 @@ func runInspect(u *ui.UI, c *cli.Context) error {
 }
 
 func inspectFormat(c *cli.Context) (string, error) {
-	format := c.String(flagOutput)
 	switch asJSON, asPEM := c.Bool(outputJSON), c.Bool(outputPEM); {
 	case asJSON && asPEM, (asJSON || asPEM) && c.IsSet(flagOutput):
 		return "", ui.UsageErrorf("--%s, --%s and --%s exclude each other", outputJSON, outputPEM, flagOutput)
 	case asJSON:
-		format = outputJSON
+		return outputJSON, nil
 	case asPEM:
-		format = outputPEM
+		return outputPEM, nil
 	}
-	if !slices.Contains([]string{outputText, outputJSON, outputPEM}, format) {
-		return "", ui.UsageErrorf("--%s %q: want %s, %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON, outputPEM)
-	}
-	return format, nil
+	return outputOf(c, outputText, outputJSON, outputPEM)
 }

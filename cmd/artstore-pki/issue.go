@@ -31,7 +31,7 @@ token names the service, its names and the root to trust. After a lost answer th
 command with the same token gets the same certificate. Files that something else made are
 kept, and the token is not spent.`,
 		Flags: []cli.Flag{
-			caURLFlag(), tokenFileFlag(), authorityNameFlag(),
+			sharedFlag(flagCAURL), sharedFlag(flagTokenFile), sharedFlag(flagAuthority),
 			&cli.StringFlag{Name: "out", Required: true, Usage: "directory `DIR` for the three files"},
 			&cli.StringFlag{Name: "root-fingerprint", Usage: "SHA-256 of the authority's root in `HEX`, instead of the token's"},
 			keyTypeFlag(),
@@ -63,7 +63,7 @@ With --if-due it does nothing before the certificate is due, and is for a timer.
 next renew --exec if it failed. Exit status: 0 renewed, or not due; that of CMD if CMD failed;
 1 anything else failed, also if another process holds DIR; 2 wrong command line.`,
 		Flags: []cli.Flag{
-			caURLFlag(), authorityNameFlag(), keyTypeFlag(),
+			sharedFlag(flagCAURL), sharedFlag(flagAuthority), keyTypeFlag(),
 			&cli.BoolFlag{Name: "if-due", Usage: "only when the certificate is due: between 0.60 and 0.70 of its life"},
 			&cli.BoolFlag{Name: flagExec, Usage: "run the command that follows, CMD ARG…, after a renewal; the last flag"},
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ func listCommand(u *ui.UI) *cli.Command {
 		Description: `Prints one page of what was ever issued, latest expiry first. If there is more, the cursor of
 the next page goes to stderr. --search finds names by their beginning, in the order of names.`,
 		Flags: []cli.Flag{
-			dirFlag(),
+			sharedFlag(flagDir),
 			&cli.StringFlag{Name: "service", Usage: "only this `SERVICE`"},
 			&cli.StringFlag{Name: "name", Usage: "only certificates with this `NAME` (DNS, IP or URI)"},
 			&cli.StringFlag{Name: "search", Usage: "only certificates with a name that begins with `TEXT`; not with other filters"},
@@ -50,7 +51,7 @@ func runList(u *ui.UI, c *cli.Context) error {
 		return ui.UsageErrorf("--limit %d: want 1 to %d; --all prints all pages", limit, maxPage)
 	}
 	now := time.Now()
-	out, err := newListWriter(u, c.String(flagOutput), now)
+	format, err := outputOf(c, outputTable, outputJSON, outputCSV)
 	if err != nil {
 		return err
 	}
@@ -68,7 +69,7 @@ func runList(u *ui.UI, c *cli.Context) error {
 			return ui.WithHint(err, "artstore-pki show SERIAL prints the whole key id of an issuer, inspect its common name")
 		}
 	}
-	return printPages(u, c, rec, query, out)
+	return printPages(u, c, rec, query, newListWriter(u, format, now))
 }
 
 // printPages prints one page, or with --all every one.
@@ -145,16 +146,14 @@ type listWriter interface {
 	end() error
 }
 
-func newListWriter(u *ui.UI, format string, now time.Time) (listWriter, error) {
+func newListWriter(u *ui.UI, format string, now time.Time) listWriter {
 	switch format {
 	case outputJSON:
-		return &listJSON{to: u.Out}, nil
+		return &listJSON{to: u.Out}
 	case outputCSV:
-		return &listCSV{to: csv.NewWriter(u.Out)}, nil
-	case outputTable:
-		return &listTable{to: u.NewTable("SERIAL", "SERVICE", "STATE", "ENDS", "LEFT", "KIND", "NAMES"), now: now}, nil
+		return &listCSV{to: csv.NewWriter(u.Out)}
 	}
-	return nil, ui.UsageErrorf("--%s %q: want %s, %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON, outputCSV)
+	return &listTable{to: u.NewTable("SERIAL", "SERVICE", "STATE", "ENDS", "LEFT", "KIND", "NAMES"), now: now}
 }
 
 // listJSON writes one object whatever the number of pages is.
@@ -226,3 +225,16 @@ func (l *listTable) page(rows []stepapi.RecordRow) error {
 }
 
 func (l *listTable) end() error { return l.to.Flush() }
+
+// left is a remaining time in two units at most.
+func left(d time.Duration) string {
+	switch {
+	case d <= 0:
+		return "-"
+	case d < time.Minute:
+		return d.Round(time.Second).String()
+	case d < 48*time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}

@@ -14,7 +14,6 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
-	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 const statusesLog = `   0    the record is what was logged
@@ -34,7 +33,7 @@ func logCommand(u *ui.UI) *cli.Command {
 				Usage: "print the newest signed head of the log",
 				Description: `Prints the head as a signed note (c2sp.org/tlog-checkpoint); the key that checks it goes to stderr.
 Keep both on another machine: "log verify --head FILE" shows later whether the log was rolled back.`,
-				Flags:  []cli.Flag{dirFlag()},
+				Flags:  []cli.Flag{sharedFlag(flagDir)},
 				Action: u.Action(runLogHead),
 			},
 			{
@@ -46,7 +45,7 @@ deleted, inserted or moved rows, entries that the log's key did not sign. With -
 begin with what that head signs; agents keep one as log.head beside their certificates. It works
 beside a running authority, and with a record that the authority refuses because it was rolled back.`,
 				Flags: []cli.Flag{
-					dirFlag(),
+					sharedFlag(flagDir),
 					&cli.StringSliceFlag{Name: "head", Usage: "a head that was kept elsewhere, in `FILE`; may be repeated"},
 					outputFlag(outputText, outputJSON),
 				},
@@ -86,9 +85,9 @@ func runLogVerify(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	format := c.String(flagOutput)
-	if format != outputText && format != outputJSON {
-		return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputText, outputJSON)
+	format, err := outputOf(c, outputText, outputJSON)
+	if err != nil {
+		return err
 	}
 	var opt ca.LogOptions
 	for _, path := range c.StringSlice("head") {

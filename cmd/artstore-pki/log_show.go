@@ -23,7 +23,7 @@ func logShowCommand(u *ui.UI) *cli.Command {
 were refused, with the rule; refusals beyond 100 an hour and caller are only counted, and requests
 that prove nothing are in the metrics. With --after it goes on behind the event of that number.`,
 		Flags: []cli.Flag{
-			dirFlag(),
+			sharedFlag(flagDir),
 			&cli.StringFlag{Name: "kind", Usage: "only this kind: " + strings.Join(kinds.All(), ", ")},
 			&cli.Int64Flag{Name: "after", Value: -1, DefaultText: "the newest", Usage: "events behind the one with this `NUMBER`, oldest first; 0 begins at the first"},
 			&cli.IntFlag{Name: "limit", Value: 100, Usage: "events to print, 1000 at most"},
@@ -37,14 +37,16 @@ func runLogShow(u *ui.UI, c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	kind, limit, format := c.String("kind"), c.Int("limit"), c.String(flagOutput)
+	kind, limit := c.String("kind"), c.Int("limit")
 	switch {
 	case kind != "" && !slices.Contains(kinds.All(), kind):
 		return ui.UsageErrorf("--kind %q: want one of %s", printable.Clean(kind), strings.Join(kinds.All(), ", "))
 	case limit < 1 || limit > record.MaxPage:
 		return ui.UsageErrorf("--limit %d: want 1 to %d", limit, record.MaxPage)
-	case format != outputTable && format != outputJSON:
-		return ui.UsageErrorf("--%s %q: want %s or %s", flagOutput, printable.Clean(format), outputTable, outputJSON)
+	}
+	format, err := outputOf(c, outputTable, outputJSON)
+	if err != nil {
+		return err
 	}
 	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {

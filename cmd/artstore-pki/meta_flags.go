@@ -8,6 +8,7 @@ import (
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -15,7 +16,7 @@ import (
 const (
 	retentionPermanent = "permanent"
 	retentionTemporary = "temporary"
-	maxTTL             = 365 * day
+	maxTTL             = 365 * humantime.Day
 )
 
 // metaFlags say what goes with each file; metaOf reads them.
@@ -35,7 +36,7 @@ func metaOf(c *cli.Context) (ingestclient.Meta, error) {
 	ttl := durationOf(c, "ttl")
 	meta := ingestclient.Meta{
 		Description: c.String("description"), Tags: c.StringSlice("tags"), ContentType: c.String("content-type"),
-		Retention: c.String("retention"), TTLDays: int(ttl / day),
+		Retention: c.String("retention"), TTLDays: int(ttl / humantime.Day),
 	}
 	switch meta.Retention {
 	case "", retentionPermanent, retentionTemporary:
@@ -48,7 +49,7 @@ func metaOf(c *cli.Context) (ingestclient.Meta, error) {
 		}
 	}
 	switch {
-	case ttl%day != 0 || ttl > maxTTL:
+	case ttl%humantime.Day != 0 || ttl > maxTTL:
 		return meta, ui.UsageErrorf("--ttl: want whole days, from 1d to 365d")
 	case ttl != 0 && meta.Retention == retentionPermanent:
 		return meta, ui.UsageErrorf("--ttl is for temporary files")

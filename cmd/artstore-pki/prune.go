@@ -19,7 +19,7 @@ goes when all of it has expired. The log stays verifiable: it keeps their places
 pruning. It works beside a running authority, in short transactions. An SQLite file keeps its size;
 the room is used again.`,
 		Flags: []cli.Flag{
-			dirFlag(),
+			sharedFlag(flagDir),
 			&cli.GenericFlag{Name: "older-than", Value: &longDuration{}, DefaultText: "none", Usage: "remove what expired longer ago than this `TIME`, such as 90d or 1y; 72h at least"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say how many"},
 		},
@@ -33,7 +33,7 @@ func runPrune(u *ui.UI, c *cli.Context) error {
 	}
 	age := durationOf(c, "older-than")
 	if age == 0 {
-		return ui.WithHint(ui.UsageErrorf("missing --older-than"), "see %s --help", helpName(c))
+		return seeHelp(c, ui.UsageErrorf("missing --older-than"))
 	}
 	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {

@@ -4,60 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
-	"github.com/artstore/artstore-pki/secret"
 )
 
 // What list, show and revoke share: they open the database of the state
 // directory beside a running authority and need no key.
 
-const (
-	outputTable = "table"
-	outputJSON  = "json"
-	outputCSV   = "csv"
-	outputWide  = "wide"
-	outputText  = "text"
-	outputPEM   = "pem"
-)
-
-func outputFlag(formats ...string) cli.Flag {
-	return &cli.StringFlag{Name: flagOutput, Aliases: []string{"o"}, Value: formats[0], Usage: strings.Join(formats, ", ")}
-}
-
-// openRecord opens the record in dir, which flag named.
-func openRecord(ctx context.Context, dir, flag string) (*ca.Record, error) {
-	record, err := ca.OpenRecord(ctx, dir)
-	if err != nil {
-		err = fmt.Errorf("opening the record in %s: %w", dir, err)
-		if _, config := os.Stat(filepath.Join(dir, "pki.yaml")); config == nil {
-			return nil, hintStateDir(err, dir, hintDoctor)
-		}
-		return nil, ui.WithHint(err, "--%s names the state directory of the authority", flag)
-	}
-	return record, nil
-}
-
-// lossHint adds what to do about a record that is not the one that the authority
-// left, or returns nil if that is not the matter.
-func lossHint(err error, dir string) error {
-	var lost *ca.RecordError
-	switch {
-	case !errors.As(err, &lost):
-		return nil
-	case errors.Is(err, translog.ErrForeign):
-		return ui.WithHint(err, "nothing was changed; name the right place under database: in pki.yaml, or restore a backup: artstore-pki restore --dir NEW FILE")
-	}
-	return ui.WithHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; artstore-pki record accept --dir %s shows the loss and how to go on without the record", dir)
-}
+const ()
 
 func recordCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
@@ -73,7 +31,7 @@ there is none. Without --entries it says what would be lost, and changes nothing
 event of the log (accepted). Revoke again what was revoked since; on each replica, run it again.
 The record of another authority is never accepted.`,
 			Flags: []cli.Flag{
-				dirFlag(), passwordFileFlag(),
+				sharedFlag(flagDir), sharedFlag(flagPasswordFile),
 				&cli.Int64Flag{Name: flagEntries, DefaultText: "none", Usage: "accept the loss; `N` is the size of the log that is lost, as this command says it"},
 			},
 			Action: u.Action(runRecordAccept),
@@ -91,10 +49,8 @@ func runRecordAccept(u *ui.UI, c *cli.Context) error {
 	if !c.IsSet(flagEntries) {
 		return showLoss(c.Context, dir)
 	}
-	opt := ca.AcceptOptions{Dir: dir, PasswordFile: c.String(flagPasswordFile), Entries: c.Int64(flagEntries)}
-	if opt.PasswordFile == "" {
-		opt.Password = secret.New(u.Getenv(envPassword))
-	}
+	opt := ca.AcceptOptions{Dir: dir, Entries: c.Int64(flagEntries)}
+	opt.PasswordFile, opt.Password = passwordSource(u, c)
 	head, err := ca.AcceptLoss(c.Context, opt)
 	switch {
 	case errors.Is(err, ca.ErrOtherLoss):
@@ -126,17 +82,4 @@ func showLoss(ctx context.Context, dir string) error {
 		err = fmt.Errorf("%w; the marker is of %s and names %d entries", loss.Reason, headTime(loss.Known), loss.Known.Size)
 	}
 	return ui.WithHint(ui.UsageErrorf("%w", err), "nothing was changed; revocations and spent tokens among the lost entries are forgotten with --%s %d", flagEntries, loss.Known.Size)
-}
-
-// left is a remaining time in two units at most.
-func left(d time.Duration) string {
-	switch {
-	case d <= 0:
-		return "-"
-	case d < time.Minute:
-		return d.Round(time.Second).String()
-	case d < 48*time.Hour:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
-	}
-	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }

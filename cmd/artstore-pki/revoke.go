@@ -29,7 +29,7 @@ still be renewed by the grace after its end. A set is listed with --dry-run and 
 those of RFC 5280, but for holds, because a revocation is for good:
 ` + strings.Join(ca.Reasons(), ", ") + `.`,
 		Flags: []cli.Flag{
-			dirFlag(),
+			sharedFlag(flagDir),
 			&cli.StringFlag{Name: "note", Usage: "`TEXT` for the record"},
 			&cli.StringFlag{Name: "file", Usage: "revoke the certificate in this `FILE` (PEM)"},
 			&cli.StringFlag{Name: "service", Usage: "revoke all certificates of this `SERVICE`"},
@@ -48,7 +48,7 @@ func runRevoke(u *ui.UI, c *cli.Context) error {
 	}
 	reason, err := ca.ParseReason(c.String("reason"))
 	if err != nil {
-		return ui.WithHint(ui.UsageErrorf("--reason: %w", err), "see %s --help", helpName(c))
+		return seeHelp(c, ui.UsageErrorf("--reason: %w", err))
 	}
 	what, err := parseRevokeArgs(c)
 	if err != nil {

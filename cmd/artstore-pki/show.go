@@ -13,7 +13,6 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/pemfile"
-	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 func showCommand(u *ui.UI) *cli.Command {
@@ -22,7 +21,7 @@ func showCommand(u *ui.UI) *cli.Command {
 		Usage:       "show one certificate of the record",
 		ArgsUsage:   "SERIAL",
 		Description: `SERIAL is decimal, 0x and hex, or hex with colons. Prints everything the record knows.`,
-		Flags:       []cli.Flag{dirFlag(), outputFlag(outputText, outputJSON, outputPEM)},
+		Flags:       []cli.Flag{sharedFlag(flagDir), outputFlag(outputText, outputJSON, outputPEM)},
 		Action:      u.Action(runShow),
 	}
 }
@@ -35,6 +34,10 @@ func runShow(u *ui.UI, c *cli.Context) error {
 	if err != nil {
 		return ui.UsageErrorf("%w", err)
 	}
+	format, err := outputOf(c, outputText, outputJSON, outputPEM)
+	if err != nil {
+		return err
+	}
 	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
 	if err != nil {
 		return err
@@ -44,7 +47,7 @@ func runShow(u *ui.UI, c *cli.Context) error {
 	if err != nil {
 		return ui.WithHint(err, "artstore-pki list prints the serials")
 	}
-	return writeCertificate(u, c.String(flagOutput), cert)
+	return writeCertificate(u, format, cert)
 }
 
 // until is empty for a proof without an end.
@@ -68,9 +71,6 @@ func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
 		}
 		_, err = u.Out.Write(pemfile.EncodeCertificates(chain))
 		return err
-	case outputText:
-	default:
-		return ui.UsageErrorf("--%s %q: want text, %s or pem", flagOutput, printable.Clean(format), outputJSON)
 	}
 	t := u.NewTable()
 	for _, line := range [][2]string{

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 func TestThreshold(t *testing.T) {
 	for text, want := range map[string]threshold{
-		"30d": {before: 30 * day}, "36h": {before: 36 * time.Hour}, "25%": {share: 0.25}, "0.5%": {share: 0.005}, "100%": {share: 1},
+		"30d": {before: 30 * humantime.Day}, "36h": {before: 36 * time.Hour}, "25%": {share: 0.25}, "0.5%": {share: 0.005}, "100%": {share: 1},
 	} {
 		var got threshold
 		if err := got.Set(text); err != nil || got != want {
@@ -16,8 +18,8 @@ func TestThreshold(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "%", "0%", "101%", "-1%", "+1%", "1e1%", "inf%", "nan%", "0x1p1%", "1%%", " 1%", "1 %", "30", "-1d", "0d", ".%"} {
-		got := threshold{before: day}
-		if err := got.Set(bad); !errors.Is(err, errThreshold) || got.before != day {
+		got := threshold{before: humantime.Day}
+		if err := got.Set(bad); !errors.Is(err, errThreshold) || got.before != humantime.Day {
 			t.Errorf("%q is taken as %+v, %v", bad, got, err)
 		}
 	}

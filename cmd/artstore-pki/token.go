@@ -28,8 +28,8 @@ It is signed with the enrolment key in the state directory. With --cert, the run
 authority is asked for it over mutual TLS: the certificate is that of a service which
 "enrollers" of pki.yaml allows to enrol SERVICE.`,
 		Flags: []cli.Flag{
-			dirFlag(), passwordFileFlag(),
-			caURLFlag(),
+			sharedFlag(flagDir), sharedFlag(flagPasswordFile),
+			sharedFlag(flagCAURL),
 			&cli.StringFlag{Name: flagCert, Usage: "ask the authority with this certificate: a `DIR` that issue wrote, or a file with --key and --ca-cert"},
 			&cli.StringFlag{Name: flagKey, Usage: "private key `FILE` of --cert, PEM"},
 			&cli.StringFlag{Name: flagCACert, Usage: "trust bundle `FILE` for the authority, PEM"},

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+)
+
+// hintFor knows the advice for errors that any command can meet.
+func hintFor(err error) string {
+	var op *net.OpError
+	var answered *enroll.Error
+	switch {
+	case errors.Is(err, enroll.ErrNotAuthority):
+		return "nothing was sent to it; check the address. An authority of an older version gets the mark when it is updated and started anew; a stock step-ca is named with --authority-name"
+	case errors.Is(err, enroll.ErrBusy):
+		return "one process renews a directory: stop the other one, or leave the renewals to it"
+	case errors.Is(err, enroll.ErrOtherAuthority):
+		return "if the authority was replaced on purpose: stop the service, artstore-pki token SERVICE on the new authority, artstore-pki issue --out with this directory, and start it; else a stranger answers there"
+	case errors.Is(err, enroll.ErrNoToken):
+		return "artstore-pki token SERVICE makes a token on the authority's machine; give it with --token-file, or ARTSTORE_PKI_TOKEN_FILE"
+	case errors.Is(err, durable.ErrNotEmpty):
+		return "choose an empty or new directory; nothing was written"
+	case errors.Is(err, os.ErrPermission):
+		return "check the owner and mode of the path"
+	case errors.As(err, &op) && op.Op == "dial":
+		return "is the service running, and is this its address?"
+	case errors.As(err, &answered) && strings.Contains(answered.Error(), "max_live_per_lineage"):
+		return "what is there works until it expires; if its owner did not make so many, the key was stolen: artstore-pki revoke --lineage SERIAL"
+	case errors.As(err, &answered) && (answered.Status == http.StatusUnauthorized || answered.Status == http.StatusForbidden):
+		return "a token works once and for minutes, and a revoked certificate cannot renew: artstore-pki token SERVICE makes a new token"
+	case strings.Contains(err.Error(), "fingerprint"): // enroll has no type for it: only this page would ask
+		return "artstore-pki fingerprint prints the right one on the authority's machine"
+	case errors.Is(err, ingestclient.ErrCredentials):
+		return "check the client id and the secret file"
+	case errors.Is(err, ingestclient.ErrClock):
+		return "set the clocks of the machines by NTP"
+	case errors.Is(err, ingestclient.ErrUnauthorized):
+		return "the element must take the keys, issuer and audience of this token endpoint"
+	case errors.Is(err, ingestclient.ErrServerCertificate):
+		return "this side refuses the server: its root belongs into TLS__CA_CERT_FILE, or for one side into ADMIN_MODULE__CA_CERT_FILE or STORAGE_ELEMENT__CA_CERT_FILE, and the address must be a name in its certificate"
+	case errors.Is(err, ingestclient.ErrClientCertificate):
+		return "the server refuses this side: it must have our root in its trust bundle, and a name of our certificate on its --allow list"
+	case errors.Is(err, ingestclient.ErrTLSPeer), errors.Is(err, ingestclient.ErrConnection):
+		// In TLS 1.3 a server refuses a certificate after the handshake; its alert can get lost in the reset that follows.
+		return "does the peer accept this certificate? same trust bundle, and a name of it on the server's --allow list"
+	}
+	return ""
+}
+
+// hintDoctor is for a state directory that is damaged somewhere.
+const hintDoctor = "nothing was changed; artstore-pki doctor --dir DIR lists all that is wrong, artstore-pki restore makes a directory of a backup"
+
+// hintStateDir says what to do when something in a state directory could not be
+// used. The kind of the error decides, because advice about another cause costs
+// more time than none; otherwise is the advice for all other kinds.
+func hintStateDir(err error, dir, otherwise string) error {
+	if hinted := lossHint(err, dir); hinted != nil {
+		return hinted
+	}
+	_, missing := os.Stat(filepath.Join(dir, "pki.yaml"))
+	_, config := policy.Load(dir)
+	_, trust := ca.ActiveRoot(dir)
+	switch {
+	case err == nil, errors.As(err, new(*net.OpError)), ui.HasHint(err):
+		return err // a database that does not answer, or advice is there already
+	case errors.Is(err, ca.ErrWrongPassword), errors.Is(err, ca.ErrNoPassword):
+		return ui.WithHint(err, "the password is read from --%s FILE, else from $%s, else from secrets/password", flagPasswordFile, envPassword)
+	case errors.Is(err, os.ErrPermission):
+		return err
+	case ca.Unfinished(dir):
+		return hintUnfinished(err, dir)
+	case errors.Is(missing, os.ErrNotExist):
+		return ui.WithHint(err, "make it with: artstore-pki init --dir %s", dir)
+	case config != nil:
+		return ui.WithHint(err, "nothing was changed; artstore-pki init --dir NEW makes a commented pki.yaml to compare with")
+	case trust != nil:
+		return ui.WithHint(err, hintDoctor)
+	}
+	return ui.WithHint(err, "%s", otherwise)
+}
+
+// hintUnfinished tells a state directory that was never finished from one that is in use.
+func hintUnfinished(err error, dir string) error {
+	if !ca.Unfinished(dir) {
+		return err
+	}
+	return ui.WithHint(err, "%s has no pki.yaml, so no authority has run there; if an init or restore that was killed left it, remove it and run the command again", dir)
+}
+
+// lossHint adds what to do about a record that is not the one that the authority
+// left, or returns nil if that is not the matter.
+func lossHint(err error, dir string) error {
+	var lost *ca.RecordError
+	switch {
+	case !errors.As(err, &lost):
+		return nil
+	case errors.Is(err, translog.ErrForeign):
+		return ui.WithHint(err, "nothing was changed; name the right place under database: in pki.yaml, or restore a backup: artstore-pki restore --dir NEW FILE")
+	}
+	return ui.WithHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; artstore-pki record accept --dir %s shows the loss and how to go on without the record", dir)
+}
+
+// hintRefused says what to do about the refusal of an authority; forbidden is the hint
+// for a caller whom it knows and who may not.
+func hintRefused(err error, forbidden string) error {
+	answered, ok := errors.AsType[*enroll.Error](err)
+	if !ok {
+		return err
+	}
+	switch answered.Status {
+	case http.StatusUnauthorized:
+		return ui.WithHint(err, "the certificate of --%s must be a good one of this authority: renew it, or enrol again", flagCert)
+	case http.StatusForbidden:
+		return ui.WithHint(err, "%s", forbidden)
+	case http.StatusNotFound:
+		return ui.WithHint(err, "this authority has no such route: is it an artstore-pki of this version?")
+	}
+	return err
+}

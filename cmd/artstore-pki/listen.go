@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/durable"
+)
+
+const loopback = "127.0.0.1:0"
+
+// listen opens a TCP listener at the address that a flag gave; a busy port gets
+// its hint here.
+func listen(c *cli.Context, flag, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(c.Context, "tcp", addr)
+	if err != nil {
+		return nil, ui.WithHint(fmt.Errorf("listening: %w", err), "choose another address with --%s; port 0 takes a free one", flag)
+	}
+	return ln, nil
+}
+
+// announce says that a service answers at the listener's address, on the
+// terminal and in the ready file.
+func announce(u *ui.UI, c *cli.Context, what string, ln net.Listener) error {
+	address := serviceURL(ln)
+	u.Infof("%s: serving on %s", what, address)
+	if path := c.String(flagReadyFile); path != "" {
+		if err := durable.WriteFile(path, []byte(address+"\n"), durable.Public); err != nil {
+			return fmt.Errorf("writing the ready file: %w", err)
+		}
+	}
+	return nil
+}
+
+func serviceURL(ln net.Listener) string {
+	host, port, err := net.SplitHostPort(ln.Addr().String())
+	if err != nil {
+		return "https://" + ln.Addr().String()
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}
