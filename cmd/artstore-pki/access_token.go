@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/tokensocket"
 )
@@ -35,7 +36,7 @@ Each call asks the endpoint. A program that needs tokens all the time asks acces
 }
 
 func runAccessToken(u *ui.UI, c *cli.Context) (err error) {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	given, err := readSettings(u, c)

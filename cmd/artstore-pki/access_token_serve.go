@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -43,7 +44,7 @@ docs/access-token.md shows how programs use it.`,
 		Flags: append(append(settingsFlags(), u.LogFlags(slog.LevelInfo)...),
 			&cli.StringFlag{Name: flagSocket, Required: true, Usage: "`PATH` of the socket, in a directory that only its users can enter"},
 			&cli.StringFlag{Name: flagGroup, Usage: "`GROUP`, by name or number, whose members may use the socket as well: mode 0660"},
-			&cli.StringFlag{Name: flagReadyFile, Usage: "`FILE` that gets the path of the socket once the service answers"},
+			&cli.StringFlag{Name: flags.ReadyFile, Usage: "`FILE` that gets the path of the socket once the service answers"},
 			metricsFlag("; meant for loopback"),
 		),
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
@@ -52,7 +53,7 @@ docs/access-token.md shows how programs use it.`,
 }
 
 func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	socket := tokensocket.Socket{Path: c.String(flagSocket)}
@@ -109,7 +110,7 @@ func tokenSocketHint(err error) error {
 // announceSocket says that the socket is served, on the terminal and in the ready file.
 func announceSocket(u *ui.UI, c *cli.Context, path string) error {
 	u.Infof("access-token: serving on %s", path)
-	if ready := c.String(flagReadyFile); ready != "" {
+	if ready := c.String(flags.ReadyFile); ready != "" {
 		if err := durable.WriteFile(ready, []byte(path+"\n"), durable.Public); err != nil {
 			return fmt.Errorf("writing the ready file: %w", err)
 		}

@@ -10,7 +10,11 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
@@ -30,12 +34,12 @@ account that shows the key is bound to it, and may order certificates of these p
 names that it proves as always. With require_eab: true in pki.yaml, there is no other way to an
 account. The HMAC key is a secret: it is printed once, here or into the file of --out (0600).`,
 					Flags: []cli.Flag{
-						sharedFlag(flagDir),
+						flags.Shared(flags.Dir),
 						&cli.StringSliceFlag{Name: "profile", Usage: "a `SERVICE` with acme: true that the account may have certificates of; may be repeated"},
-						durationFlag("lifetime", ca.DefaultEABLife, "how long an account may be bound"),
+						values.DurationFlag("lifetime", ca.DefaultEABLife, "how long an account may be bound"),
 						&cli.StringFlag{Name: "note", Usage: "`TEXT` to remember the key by"},
 						&cli.StringFlag{Name: "out", Usage: "new `FILE` for the key, in place of standard output"},
-						outputFlag(outputText, outputJSON),
+						output.Flag(output.Text, output.JSON),
 					},
 					Action: u.Action(runEABCreate),
 				},
@@ -43,7 +47,7 @@ account. The HMAC key is a secret: it is printed once, here or into the file of 
 					Name:        "list",
 					Usage:       "list the keys, without their secrets",
 					Description: `A key is unused, bound (to the account shown), expired before it was used, or revoked.`,
-					Flags:       []cli.Flag{sharedFlag(flagDir), outputFlag(outputTable, outputJSON)},
+					Flags:       []cli.Flag{flags.Shared(flags.Dir), output.Flag(output.Table, output.JSON)},
 					Action:      u.Action(runEABList),
 				},
 				{
@@ -52,7 +56,7 @@ account. The HMAC key is a secret: it is printed once, here or into the file of 
 					ArgsUsage: "KID",
 					Description: `An unused key binds nothing any more, and the account of a used one can order nothing more. The
 certificates that it has stay valid: "artstore-pki revoke" is for those.`,
-					Flags:  []cli.Flag{sharedFlag(flagDir)},
+					Flags:  []cli.Flag{flags.Shared(flags.Dir)},
 					Action: u.Action(runEABRevoke),
 				},
 			},
@@ -61,27 +65,27 @@ certificates that it has stay valid: "artstore-pki revoke" is for those.`,
 }
 
 func runEABCreate(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	format, err := outputOf(c, outputText, outputJSON)
+	format, err := output.Of(c, output.Text, output.JSON)
 	if err != nil {
 		return err
 	}
 	if len(c.StringSlice("profile")) == 0 {
 		return ui.UsageErrorf("--profile is missing: name a service with acme: true")
 	}
-	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := records.Open(c.Context, c.String(flags.Dir), flags.Dir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = rec.Close() }() // what it wrote is committed
-	k, key, err := rec.NewEABKey(c.Context, ca.EABOptions{Profiles: c.StringSlice("profile"), Life: durationOf(c, "lifetime"), Note: c.String("note")})
+	k, key, err := rec.NewEABKey(c.Context, ca.EABOptions{Profiles: c.StringSlice("profile"), Life: values.DurationOf(c, "lifetime"), Note: c.String("note")})
 	if err != nil {
-		return ui.WithHint(err, "profiles are in pki.yaml of --%s", flagDir)
+		return ui.WithHint(err, "profiles are in pki.yaml of --%s", flags.Dir)
 	}
 	text := fmt.Sprintf("kid:      %s\nhmac-key: %s\n", k.ID, key.Expose())
-	if format == outputJSON {
+	if format == output.JSON {
 		text = fmt.Sprintf("{\n  \"kid\": %q,\n  \"hmac_key\": %q\n}\n", k.ID, key.Expose())
 	}
 	if out := c.String("out"); out == "" {
@@ -129,14 +133,14 @@ func newEABRow(k record.EABKey, now time.Time) eabRow {
 }
 
 func runEABList(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	format, err := outputOf(c, outputTable, outputJSON)
+	format, err := output.Of(c, output.Table, output.JSON)
 	if err != nil {
 		return err
 	}
-	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := records.Open(c.Context, c.String(flags.Dir), flags.Dir)
 	if err != nil {
 		return err
 	}
@@ -149,7 +153,7 @@ func runEABList(u *ui.UI, c *cli.Context) error {
 	for _, k := range list {
 		rows = append(rows, newEABRow(k, time.Now()))
 	}
-	if format == outputJSON {
+	if format == output.JSON {
 		return u.JSON(map[string]any{"schema_version": 1, "keys": rows})
 	}
 	return eabTable(u, rows)
@@ -168,10 +172,10 @@ func eabTable(u *ui.UI, rows []eabRow) error {
 }
 
 func runEABRevoke(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 1, 1); err != nil {
+	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
 	}
-	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := records.Open(c.Context, c.String(flags.Dir), flags.Dir)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,11 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/report"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -46,7 +50,7 @@ var severities = []audit.Severity{audit.Info, audit.Warn, audit.Crit}
 
 // auditFormats are all but those of inspect.
 func auditFormats() []string {
-	return slices.DeleteFunc(report.Formats(), func(f string) bool { return f == outputText || f == outputPEM })
+	return slices.DeleteFunc(report.Formats(), func(f string) bool { return f == output.Text || f == output.PEM })
 }
 
 func auditCommand(u *ui.UI) *cli.Command {
@@ -76,9 +80,9 @@ replaced, what is in use and not in the record, what was issued and is found now
 			&cli.StringSliceFlag{Name: flagExclude, Usage: "of directories, leave out files and directories that match `GLOB`; may be repeated"},
 			&cli.BoolFlag{Name: flagFast, Usage: "connect to each server once: do not ask for old versions of TLS, nor for certificates with other algorithms"},
 			failOnFlag(),
-			thresholdFlag(flagWarn, "warn this long `BEFORE` the end of what people renew, or at this share of its life: 60d, 25% (default: 30d or a third, what comes later)"),
-			thresholdFlag(flagCrit, "the same for critical findings, `BEFORE` the end (default: 7d or a sixth, what comes later)"),
-			&cli.GenericFlag{Name: flagMaxLifetime, Value: &longDuration{}, DefaultText: "any", Usage: "warn about leaves that live longer than this `TIME`, such as 90d"},
+			values.ThresholdFlag(flagWarn, "warn this long `BEFORE` the end of what people renew, or at this share of its life: 60d, 25% (default: 30d or a third, what comes later)"),
+			values.ThresholdFlag(flagCrit, "the same for critical findings, `BEFORE` the end (default: 7d or a sixth, what comes later)"),
+			&cli.GenericFlag{Name: flagMaxLifetime, Value: &values.Duration{}, DefaultText: "any", Usage: "warn about leaves that live longer than this `TIME`, such as 90d"},
 			&cli.StringSliceFlag{Name: flagCRL, Usage: "revocation list `FILE`, PEM or DER, to judge certificates by; may be repeated"},
 			&cli.StringFlag{Name: flagBaseline, Usage: "leave out the findings that this `FILE` accepts"},
 			&cli.StringFlag{Name: flagWriteBaseline, Usage: "write a baseline that accepts all findings of this run to `FILE`"},
@@ -100,27 +104,27 @@ func failOnFlag() cli.Flag {
 // judgeFlags are what audit and inspect share.
 func judgeFlags(formats ...string) []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: flagCACert, EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM, that the chains must lead to (default: the ca.crt of a --cert DIR)"},
+		&cli.StringFlag{Name: credentials.CACert, EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM, that the chains must lead to (default: the ca.crt of a --cert DIR)"},
 		&cli.StringFlag{Name: flagAt, Usage: "judge at another `TIME` than now: 2027-01-31T12:00:00Z, or +14d from now"},
-		&cli.StringSliceFlag{Name: flagPasswordFile, Usage: "`FILE` with a password to try on PKCS #12 stores, after the empty one; may be repeated"},
+		&cli.StringSliceFlag{Name: flags.PasswordFile, Usage: "`FILE` with a password to try on PKCS #12 stores, after the empty one; may be repeated"},
 		&cli.StringFlag{Name: flagServerName, Usage: "ask servers for `NAME`, and want it in their certificates, instead of the host in their address"},
-		&cli.StringFlag{Name: flagCert, Usage: "client certificate for servers that ask for one and pass --ca-cert: a `DIR` that issue wrote, or a file with --key"},
-		&cli.StringFlag{Name: flagKey, Usage: "`FILE` with the key of --cert, PEM"},
-		durationFlag("timeout", 5*time.Second, "wait this long for each server"),
-		outputFlag(formats...),
+		&cli.StringFlag{Name: credentials.Cert, Usage: "client certificate for servers that ask for one and pass --ca-cert: a `DIR` that issue wrote, or a file with --key"},
+		&cli.StringFlag{Name: credentials.Key, Usage: "`FILE` with the key of --cert, PEM"},
+		values.DurationFlag("timeout", 5*time.Second, "wait this long for each server"),
+		output.Flag(formats...),
 	}
 }
 
 func runAudit(u *ui.UI, c *cli.Context) error {
 	if c.Bool("checks") {
-		return listChecks(u, c.String(flagOutput) == outputJSON)
+		return listChecks(u, c.String(output.Name) == output.JSON)
 	}
 	if c.Args().Len() == 0 && c.String(flagRecord) == "" {
 		return ui.UsageErrorf("nothing to audit: want a file, a directory, HOST:PORT or --record")
 	}
-	format := c.String(flagOutput)
+	format := c.String(output.Name)
 	if !slices.Contains(auditFormats(), format) {
-		return ui.UsageErrorf("--%s %q: want one of %s", flagOutput, printable.Clean(format), strings.Join(auditFormats(), ", "))
+		return ui.UsageErrorf("--%s %q: want one of %s", output.Name, printable.Clean(format), strings.Join(auditFormats(), ", "))
 	}
 	least, err := failOn(c)
 	if err != nil {
@@ -221,7 +225,7 @@ func auditArguments(u *ui.UI, c *cli.Context, format string) (*audit.Summary, er
 // that are printed as they come would end up in it.
 func quietUntilEnd(u *ui.UI, format string) bool {
 	_, shared := u.Terminal(u.Out)
-	return !shared || format == outputTable || format == outputWide || format == outputText
+	return !shared || format == output.Table || format == output.Wide || format == output.Text
 }
 
 // parseAt reads --at: a point in time, or a distance from the present.

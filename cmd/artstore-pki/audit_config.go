@@ -15,7 +15,10 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/source"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -29,9 +32,9 @@ const (
 )
 
 func auditConfig(u *ui.UI, c *cli.Context) (cfg audit.Config, err error) {
-	warn, crit := thresholdOf(c, flagWarn), thresholdOf(c, flagCrit)
+	warn, crit := values.ThresholdOf(c, flagWarn), values.ThresholdOf(c, flagCrit)
 	cfg = audit.Config{
-		WarnBefore: warn.before, WarnShare: warn.share, CritBefore: crit.before, CritShare: crit.share, MaxLifetime: durationOf(c, flagMaxLifetime),
+		WarnBefore: warn.Before, WarnShare: warn.Share, CritBefore: crit.Before, CritShare: crit.Share, MaxLifetime: values.DurationOf(c, flagMaxLifetime),
 		Explain: c.Bool(flagExplain),
 	}
 	if cfg.Now, err = parseAt(c.String(flagAt)); err != nil {
@@ -40,7 +43,7 @@ func auditConfig(u *ui.UI, c *cli.Context) (cfg audit.Config, err error) {
 	if c.String(flagAt) != "" {
 		cfg.Clock = time.Now
 	}
-	bundle, err := readBundle(clientFilesOf(c).roots)
+	bundle, err := readBundle(credentials.FilesOf(c).Roots)
 	if err != nil {
 		return cfg, err
 	}
@@ -68,7 +71,7 @@ func auditConfig(u *ui.UI, c *cli.Context) (cfg audit.Config, err error) {
 		}
 	}
 	targets := source.Targets{
-		Stdin: u.In, Bundle: bundle, Timeout: durationOf(c, "timeout"), Include: c.StringSlice(flagInclude), Exclude: c.StringSlice(flagExclude),
+		Stdin: u.In, Bundle: bundle, Timeout: values.DurationOf(c, "timeout"), Include: c.StringSlice(flagInclude), Exclude: c.StringSlice(flagExclude),
 		ServerName: c.String(flagServerName), Documents: c.Command.Name == cmdInspect,
 		Fast: c.Bool(flagFast) || c.Command.Name == cmdInspect, // which explains what one client sees
 	}
@@ -85,7 +88,7 @@ func auditConfig(u *ui.UI, c *cli.Context) (cfg audit.Config, err error) {
 // aboutAudit is for the reader of the report. Files with passwords are names in it.
 func aboutAudit(c *cli.Context) audit.About {
 	host, _ := os.Hostname() // a host without a name is left out
-	about := audit.About{Host: host, Record: c.String(flagRecord), Bundle: clientFilesOf(c).roots, Command: []string{"artstore-pki", c.Command.Name}}
+	about := audit.About{Host: host, Record: c.String(flagRecord), Bundle: credentials.FilesOf(c).Roots, Command: []string{"artstore-pki", c.Command.Name}}
 	for _, f := range c.Command.Flags {
 		name := f.Names()[0]
 		if !c.IsSet(name) {
@@ -149,7 +152,7 @@ func readBundle(path string) ([]*x509.Certificate, error) {
 	if path == "" {
 		return nil, nil
 	}
-	bundle, err := readCertificates(path)
+	bundle, err := credentials.ReadChain(path)
 	return bundle, ui.WithHint(err, "--ca-cert wants the roots of the authority in PEM, such as the ca.crt that issue writes")
 }
 
@@ -256,21 +259,21 @@ func targetList(text string) (out []string) {
 
 // readCredentials reads what stores and servers are opened with: passwords, and a client certificate.
 func readCredentials(u *ui.UI, c *cli.Context, t *source.Targets) error {
-	for _, path := range c.StringSlice(flagPasswordFile) {
+	for _, path := range c.StringSlice(flags.PasswordFile) {
 		password, err := u.ReadSecret(path)
 		if err != nil {
-			return ui.WithHint(fmt.Errorf("reading a password: %w", err), "--%s names a file with one password; the empty one is tried without", flagPasswordFile)
+			return ui.WithHint(fmt.Errorf("reading a password: %w", err), "--%s names a file with one password; the empty one is tried without", flags.PasswordFile)
 		}
 		t.Passwords = append(t.Passwords, password)
 	}
-	id := clientFilesOf(c)
+	id := credentials.FilesOf(c)
 	switch {
-	case id.cert == "" && id.key == "":
+	case id.Cert == "" && id.Key == "":
 		return nil
-	case id.cert == "" || id.key == "":
-		return id.incomplete(ui.UsageErrorf("--%s and --%s go together", flagCert, flagKey))
+	case id.Cert == "" || id.Key == "":
+		return id.Incomplete(ui.UsageErrorf("--%s and --%s go together", credentials.Cert, credentials.Key))
 	}
-	pair, err := clientCertificate(id.cert, id.key)
+	pair, err := credentials.Certificate(id.Cert, id.Key)
 	t.Certificates = append(t.Certificates, pair)
 	return err
 }

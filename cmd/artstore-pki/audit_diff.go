@@ -8,6 +8,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit/compare"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -32,7 +34,7 @@ artstore-pki audit /etc/artstore -o json > today.json
 artstore-pki audit diff yesterday.json today.json
 
 A certificate that was replaced by its renewal is counted, and no change.`,
-		Flags:              []cli.Flag{failOnFlag(), outputFlag(outputTable, outputJSON)},
+		Flags:              []cli.Flag{failOnFlag(), output.Flag(output.Table, output.JSON)},
 		CustomHelpTemplate: commandHelpHead + statusesDiff + "\n",
 		Action:             u.Action(runAuditDiff),
 	}
@@ -40,10 +42,10 @@ A certificate that was replaced by its renewal is counted, and no change.`,
 
 // runAuditDiff says how a report differs from an earlier one.
 func runAuditDiff(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 2, 2); err != nil {
+	if err := flags.WantArgs(c, 2, 2); err != nil {
 		return err
 	}
-	format, err := outputOf(c, outputTable, outputJSON)
+	format, err := output.Of(c, output.Table, output.JSON)
 	if err != nil {
 		return err
 	}
@@ -90,7 +92,7 @@ func printChanges(u *ui.UI, changes *compare.Changes, format string) error {
 	for _, kind := range []string{compare.Appeared, compare.Vanished, compare.Worse, compare.Better} {
 		counts[kind] = changes.Of(kind)
 	}
-	if format == outputJSON {
+	if format == output.JSON {
 		list := append([]compare.Change{}, changes.List...) // [], never null
 		return u.JSON(map[string]any{"schema_version": 1, "changes": list, "summary": counts})
 	}

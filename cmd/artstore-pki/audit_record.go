@@ -10,6 +10,10 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -22,7 +26,7 @@ const flagRecord = "record"
 // recordSource opens the record that --record names; release ends what was opened.
 func recordSource(c *cli.Context, now time.Time) (source audit.Source, release func(), err error) {
 	if name := c.String(flagRecord); !strings.Contains(name, "://") {
-		return localRecord(c.Context, name, flagRecord, now)
+		return records.Local(c.Context, name, flagRecord, now)
 	}
 	return remoteRecord(c, now)
 }
@@ -30,15 +34,15 @@ func recordSource(c *cli.Context, now time.Time) (source audit.Source, release f
 // remoteRecord asks a running authority, as one of its auditors.
 func remoteRecord(c *cli.Context, now time.Time) (source audit.Source, release func(), err error) {
 	address := c.String(flagRecord)
-	if err := httpsURL(flagRecord, address); err != nil {
+	if err := flags.HTTPSURL(flagRecord, address); err != nil {
 		return nil, nil, err
 	}
-	files := clientFilesOf(c)
-	if files.cert == "" {
-		return nil, nil, ui.WithHint(ui.UsageErrorf("--%s %s wants --%s", flagRecord, address, flagCert),
-			"the certificate of a service in auditors of pki.yaml: a directory that issue wrote, or a file with --%s and --%s", flagKey, flagCACert)
+	files := credentials.FilesOf(c)
+	if files.Cert == "" {
+		return nil, nil, ui.WithHint(ui.UsageErrorf("--%s %s wants --%s", flagRecord, address, credentials.Cert),
+			"the certificate of a service in auditors of pki.yaml: a directory that issue wrote, or a file with --%s and --%s", credentials.Key, credentials.CACert)
 	}
-	cert, roots, err := files.read()
+	cert, roots, err := files.Read()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -49,12 +53,12 @@ func remoteRecord(c *cli.Context, now time.Time) (source audit.Source, release f
 	roots, issuers, err := client.RecordAuthorities(c.Context)
 	if err != nil {
 		client.Close()
-		return nil, nil, hintRefused(err, "auditors in pki.yaml of the authority lists who may read its record")
+		return nil, nil, hints.Refused(err, "auditors in pki.yaml of the authority lists who may read its record")
 	}
-	return audit.Record{Name: address, Now: now, List: allPages(remotePages(client)), Roots: roots, Issuers: issuers}, client.Close, nil
+	return audit.Record{Name: address, Now: now, List: records.All(remotePages(client)), Roots: roots, Issuers: issuers}, client.Close, nil
 }
 
-func remotePages(client *enroll.Client) recordPages {
+func remotePages(client *enroll.Client) records.Pages {
 	return func(ctx context.Context, cursor string) (out []audit.Recorded, next string, err error) {
 		page, err := client.RecordPage(ctx, cursor)
 		for _, row := range page.Certificates {

@@ -12,6 +12,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca/backup"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
@@ -35,7 +37,7 @@ password of the keys is left out unless --with-password asks for it, and so is a
 pki.yaml names elsewhere. A record in PostgreSQL is copied row by row, and is in the backup as an
 SQLite file. Restore with "artstore-pki restore".`,
 		Flags: []cli.Flag{
-			sharedFlag(flagDir),
+			flags.Shared(flags.Dir),
 			&cli.StringSliceFlag{Name: flagRecipient, Usage: "encrypt to this `KEY` (age1…); may be repeated"},
 			&cli.StringFlag{Name: flagPassphrase, Usage: "encrypt with the passphrase in this `FILE`"},
 			&cli.BoolFlag{Name: "with-password", Usage: "save secrets/password as well; the backup alone is then the authority"},
@@ -45,14 +47,14 @@ SQLite file. Restore with "artstore-pki restore".`,
 }
 
 func runBackup(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 1, 1); err != nil {
+	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
 	}
 	recipients, err := recipientsOf(u, c)
 	if err != nil {
 		return err
 	}
-	opt := backup.Options{Dir: c.String(flagDir), Encrypted: len(recipients) > 0, WithPassword: c.Bool("with-password")}
+	opt := backup.Options{Dir: c.String(flags.Dir), Encrypted: len(recipients) > 0, WithPassword: c.Bool("with-password")}
 	if opt.WithPassword && !opt.Encrypted {
 		return ui.WithHint(ui.UsageErrorf("--with-password would put keys and password into one readable file"), "encrypt it with --%s or --%s", flagRecipient, flagPassphrase)
 	}
@@ -77,8 +79,8 @@ func runBackup(u *ui.UI, c *cli.Context) error {
 		return ui.WithHint(err, "encrypt the backup with --%s or --%s", flagRecipient, flagPassphrase)
 	case errors.Is(err, os.ErrExist):
 		return ui.WithHint(err, "nothing was replaced; choose another FILE")
-	case lossHint(err, opt.Dir) != nil:
-		return lossHint(err, opt.Dir)
+	case hints.Loss(err, opt.Dir) != nil:
+		return hints.Loss(err, opt.Dir)
 	case err != nil:
 		return err
 	}
@@ -141,7 +143,7 @@ compared with the manifest of the backup before the directory becomes an authori
 issued and revocations made after the backup are not in it: docs/operations.md says what to do
 about them.`,
 		Flags: []cli.Flag{
-			sharedFlag(flagDir),
+			flags.Shared(flags.Dir),
 			&cli.StringFlag{Name: flagIdentity, Usage: "decrypt with the age identity in this `FILE`"},
 			&cli.StringFlag{Name: flagPassphrase, Usage: "decrypt with the passphrase in this `FILE`"},
 		},
@@ -150,7 +152,7 @@ about them.`,
 }
 
 func runRestore(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 1, 1); err != nil {
+	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
 	}
 	identities, err := identitiesOf(u, c)
@@ -170,11 +172,11 @@ func runRestore(u *ui.UI, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	dir := c.String(flagDir)
+	dir := c.String(flags.Dir)
 	res, err := backup.Restore(c.Context, in, dir)
 	if err != nil {
 		if errors.Is(err, durable.ErrNotEmpty) {
-			err = hintUnfinished(err, dir)
+			err = hints.Unfinished(err, dir)
 		}
 		return err
 	}
@@ -185,7 +187,7 @@ func runRestore(u *ui.UI, c *cli.Context) error {
 		u.Infof("restored: the log had %s", res.Log)
 	}
 	if !res.Password {
-		u.Infof("restored: the password of the keys was not in the backup; name it with --%s", flagPasswordFile)
+		u.Infof("restored: the password of the keys was not in the backup; name it with --%s", flags.PasswordFile)
 	}
 	if res.Elsewhere != "" {
 		u.Infof("restored: pki.yaml names another database; the record is in pki.db, from where artstore-pki migrate copies it")

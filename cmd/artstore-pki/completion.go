@@ -7,6 +7,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/settings"
 )
@@ -57,7 +59,7 @@ func completionCommand(u *ui.UI) *cli.Command {
 zsh:  source <(artstore-pki completion zsh), behind compinit; or as _artstore-pki in a directory of fpath
 fish: artstore-pki completion fish | source`,
 		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, 1, 1); err != nil {
+			if err := flags.WantArgs(c, 1, 1); err != nil {
 				return err
 			}
 			script, known := completionScripts[c.Args().First()]
@@ -125,7 +127,7 @@ func options(flags []cli.Flag, before []string, current string) []string {
 	}
 	if n := len(before); n > 0 && strings.HasPrefix(before[n-1], "-") && !strings.Contains(before[n-1], "=") {
 		if name := strings.TrimLeft(before[n-1], "-"); takesValue(flags, name) {
-			return values(flags, name)
+			return valuesOf(flags, name)
 		}
 	}
 	if !strings.HasPrefix(current, "-") {
@@ -139,8 +141,8 @@ func options(flags []cli.Flag, before []string, current string) []string {
 	return out
 }
 
-// values are those that an option takes, if it is one with few of them.
-func values(flags []cli.Flag, name string) (out []string) {
+// valuesOf are those that an option takes, if it is one with few of them.
+func valuesOf(flags []cli.Flag, name string) (out []string) {
 	for _, setting := range settings.Table() {
 		if setting.Flag == name {
 			return setting.Choices
@@ -151,7 +153,7 @@ func values(flags []cli.Flag, name string) (out []string) {
 		return choices
 	}
 	switch flags[i].Names()[0] {
-	case flagOutput:
+	case output.Name:
 		if f, ok := flags[i].(*cli.StringFlag); ok {
 			return strings.Split(f.Usage, ", ") // outputFlag writes it so
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/settings"
 )
@@ -16,7 +17,7 @@ func configCommand(u *ui.UI) *cli.Command {
 }
 
 func configShowCommand(u *ui.UI) *cli.Command {
-	flags := append(settingsFlags(),
+	list := append(settingsFlags(),
 		&cli.BoolFlag{Name: "origin", Usage: "also print what set each: a flag, a variable, a line of the file, or the default"},
 		&cli.BoolFlag{Name: "json", Usage: "print a JSON array instead"},
 	)
@@ -26,10 +27,10 @@ func configShowCommand(u *ui.UI) *cli.Command {
 		Description: `Prints each setting as it was given, secrets redacted, whatever else is wrong. A flag goes before
 the environment, that before --config, that before the default. A value that is itself in a file
 is printed as that file's path.`,
-		Flags:              flags,
+		Flags:              list,
 		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
 		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, 0, 0); err != nil {
+			if err := flags.WantArgs(c, 0, 0); err != nil {
 				return err
 			}
 			collected := collectSettings(u, c)

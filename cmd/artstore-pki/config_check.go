@@ -11,6 +11,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/settings"
@@ -35,7 +37,7 @@ FAIL, what, and what to do about it. Without a token it asks the elements for re
 }
 
 func runConfigCheck(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	given, err := readSettings(u, c)
@@ -77,7 +79,7 @@ func checkPeers(u *ui.UI, c *cli.Context, given *settings.Settings) (err error) 
 		}
 		failed = true
 		line := fmt.Sprintf("FAIL  %s: %s", what, strings.ReplaceAll(err.Error(), "\n", ": "))
-		if hint := hintFor(err); hint != "" {
+		if hint := hints.For(err); hint != "" {
 			line += "; " + hint
 		}
 		_ = u.Outf("%s", line)

@@ -10,7 +10,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
@@ -33,9 +35,9 @@ times, the authority's intermediate is replaced, a new root joins the trust bund
 and the old root leaves. The end prints what happened and audits everything that was started; any
 failure or finding makes the exit status 1.`,
 		Flags: append(u.LogFlags(slog.LevelError),
-			durationFlag("duration", demoDuration, "how long to upload, counted from the moment all services answer; a slow machine takes what the first two changes need"),
-			durationFlag("leaf-lifetime", demoLeafLifetime, "lifetime of every certificate, 10s at least"),
-			&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Usage: "keep the state in this new directory `DIR` (default: a temporary one, removed at the end)"},
+			values.DurationFlag("duration", demoDuration, "how long to upload, counted from the moment all services answer; a slow machine takes what the first two changes need"),
+			values.DurationFlag("leaf-lifetime", demoLeafLifetime, "lifetime of every certificate, 10s at least"),
+			&cli.StringFlag{Name: flags.Dir, Aliases: []string{"d"}, Usage: "keep the state in this new directory `DIR` (default: a temporary one, removed at the end)"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print what the packages log: short for --log-level info"},
 		),
 		Action: u.Action(runDemo),
@@ -43,10 +45,10 @@ failure or finding makes the exit status 1.`,
 }
 
 func runDemo(u *ui.UI, c *cli.Context) (err error) {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	opt := demoOptions{Duration: durationOf(c, "duration"), LeafLifetime: durationOf(c, "leaf-lifetime"), Dir: c.String(flagDir)}
+	opt := demoOptions{Duration: values.DurationOf(c, "duration"), LeafLifetime: values.DurationOf(c, "leaf-lifetime"), Dir: c.String(flags.Dir)}
 	if opt.LeafLifetime < minLeafLifetime {
 		return ui.UsageErrorf("--leaf-lifetime %s: want %s at least", opt.LeafLifetime, minLeafLifetime)
 	}

@@ -14,6 +14,9 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/report"
 	"github.com/artstore/artstore-pki/audit/source"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/rotation"
 )
@@ -63,7 +66,7 @@ func (w *stack) report(ctx context.Context, u *ui.UI, l *loadGenerator, p *plan)
 // stranger meets them, and the authority's record.
 func (w *stack) audit(ctx context.Context, u *ui.UI, table io.Writer) (*audit.Summary, error) {
 	dir := filepath.Join(w.opt.Dir, "ca")
-	record, release, err := localRecord(ctx, dir, flagDir, time.Now())
+	record, release, err := records.Local(ctx, dir, flags.Dir, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +78,7 @@ func (w *stack) audit(ctx context.Context, u *ui.UI, table io.Writer) (*audit.Su
 		}
 	}
 	width, _ := u.Terminal(u.Out)
-	out, err := report.New(outputTable, table, report.Terminal{Width: width})
+	out, err := report.New(output.Table, table, report.Terminal{Width: width})
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,9 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/internal/devstack"
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -33,8 +35,8 @@ func devCommand(u *ui.UI) *cli.Command {
 
 func devAdminCommand(u *ui.UI) *cli.Command {
 	flags := append(devFlags(u, "127.0.0.1:8000"),
-		durationFlag("token-lifetime", 5*time.Minute, "lifetime of access tokens"),
-		durationFlag("key-rotation", 24*time.Hour, "how often the signing key is replaced; old and new overlap in the JWKS"),
+		values.DurationFlag("token-lifetime", 5*time.Minute, "lifetime of access tokens"),
+		values.DurationFlag("key-rotation", 24*time.Hour, "how often the signing key is replaced; old and new overlap in the JWKS"),
 		&cli.BoolFlag{Name: "bound-tokens", Usage: "bind tokens to the client certificate (RFC 8705)"},
 		&cli.StringFlag{Name: "account", Usage: "make a service account of this `NAME`, or keep it if its secret file is there"},
 		&cli.StringFlag{Name: "account-id-file", Usage: "`FILE` for the client id of --account; the id is printed too"},
@@ -71,15 +73,15 @@ keeps them on disk with their SHA-256, and gives them back.`,
 
 func devFlags(u *ui.UI, listenAt string) []cli.Flag {
 	return append(u.LogFlags(slog.LevelInfo),
-		&cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
+		&cli.StringFlag{Name: flags.Dir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
 		&cli.StringSliceFlag{Name: "allow", Required: true, Usage: "`NAME` in a client certificate that may connect; repeat for more"},
 		&cli.DurationFlag{Name: "clock-offset", DefaultText: "0s", Usage: "how far the service's clock is ahead, a `TIME` such as 2m or -2m: to see what a wrong clock does to tokens"},
-		listenFlag(listenAt), sharedFlag(flagReadyFile), metricsFlag(""),
+		flags.ListenAt(listenAt), flags.Shared(flags.ReadyFile), metricsFlag(""),
 	)
 }
 
 func runDevAdmin(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	if (c.String("account") == "") != (c.String("account-secret-file") == "") {
@@ -87,8 +89,8 @@ func runDevAdmin(u *ui.UI, c *cli.Context) error {
 	}
 	logger := u.Logger(slog.LevelInfo)
 	admin, err := devstack.NewAdmin(devstack.AdminConfig{
-		Dir: c.String(flagDir), TokenLifetime: durationOf(c, "token-lifetime"),
-		SigningKeyRotation: durationOf(c, "key-rotation"), BoundTokens: c.Bool("bound-tokens"), ClockOffset: c.Duration("clock-offset"), Logger: logger,
+		Dir: c.String(flags.Dir), TokenLifetime: values.DurationOf(c, "token-lifetime"),
+		SigningKeyRotation: values.DurationOf(c, "key-rotation"), BoundTokens: c.Bool("bound-tokens"), ClockOffset: c.Duration("clock-offset"), Logger: logger,
 	})
 	if err != nil {
 		return fmt.Errorf("starting the Admin Module: %w", err)
@@ -100,10 +102,10 @@ func runDevAdmin(u *ui.UI, c *cli.Context) error {
 }
 
 func runDevStorage(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	if err := httpsURL("jwks-url", c.String("jwks-url")); err != nil {
+	if err := flags.HTTPSURL("jwks-url", c.String("jwks-url")); err != nil {
 		return err
 	}
 	logger := u.Logger(slog.LevelInfo)
@@ -113,7 +115,7 @@ func runDevStorage(u *ui.UI, c *cli.Context) error {
 			return nil, fmt.Errorf("starting the Storage Element: %w", err)
 		}
 		storage, err := devstack.NewStorage(devstack.StorageConfig{
-			Dir: c.String(flagDir), Mode: devstack.Mode(c.String("mode")), Dialect: devstack.Dialect(c.String("dialect")),
+			Dir: c.String(flags.Dir), Mode: devstack.Mode(c.String("mode")), Dialect: devstack.Dialect(c.String("dialect")),
 			MaxFileSize: c.Int64("max-file-size"), Capacity: c.Int64("capacity"),
 			JWKSURL: c.String("jwks-url"), JWKSTransport: jwks,
 			RequireBound: c.Bool("require-bound"), ClockOffset: c.Duration("clock-offset"), Logger: logger,
@@ -146,7 +148,7 @@ func serveDev(u *ui.UI, c *cli.Context, what string, logger *slog.Logger, open f
 	if err != nil {
 		return err
 	}
-	ln, err := listen(c, flagListen, c.String(flagListen))
+	ln, err := listen(c, flags.Listen, c.String(flags.Listen))
 	if err != nil {
 		return err
 	}

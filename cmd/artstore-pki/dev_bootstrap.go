@@ -12,7 +12,9 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
@@ -30,19 +32,19 @@ services whose certificates have expired meanwhile. Tokens go to files (0600) on
 --token SERVICE=FILE makes a token for all names of the service's profile;
 --token SERVICE:NAME,NAME=FILE for these names of it alone.`,
 		Flags: []cli.Flag{
-			sharedFlag(flagDir), sharedFlag(flagPasswordFile),
+			flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile),
 			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of a new authority"},
 			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach a new authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
-			durationFlag(flagLifetime, humantime.Day, "lifetime of service certificates of a new authority, a `TIME` such as 36h or 14d; 10s at least"),
+			values.DurationFlag(flags.Lifetime, humantime.Day, "lifetime of service certificates of a new authority, a `TIME` such as 36h or 14d; 10s at least"),
 			&cli.StringSliceFlag{Name: "token", Usage: "`SERVICE[:NAME,...]=FILE` to write a token for; repeat for more"},
-			durationFlag("token-lifetime", 10*time.Minute, "how long the tokens may be used, 1h at most"),
+			values.DurationFlag("token-lifetime", 10*time.Minute, "how long the tokens may be used, 1h at most"),
 		},
 		Action: u.Action(runDevBootstrap),
 	}
 }
 
 func runDevBootstrap(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	var orders []tokenRequest
@@ -53,7 +55,7 @@ func runDevBootstrap(u *ui.UI, c *cli.Context) error {
 		}
 		orders = append(orders, order)
 	}
-	pw, err := passwordOf(u, c)
+	pw, err := flags.Password(u, c)
 	if err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func runDevBootstrap(u *ui.UI, c *cli.Context) error {
 		return err
 	}
 	for _, order := range orders {
-		opt := ca.TokenOptions{Dir: c.String(flagDir), Password: pw, Service: order.service, Names: order.names, Lifetime: durationOf(c, "token-lifetime")}
+		opt := ca.TokenOptions{Dir: c.String(flags.Dir), Password: pw, Service: order.service, Names: order.names, Lifetime: values.DurationOf(c, "token-lifetime")}
 		if err := writeToken(c.Context, opt, order.path); err != nil {
 			return fmt.Errorf("making a token for %s: %w", order.service, err)
 		}
@@ -73,7 +75,7 @@ func runDevBootstrap(u *ui.UI, c *cli.Context) error {
 // ensureAuthority makes the authority in an absent or empty directory. Anything
 // else without a pki.yaml is somebody else's, or what a killed run left behind.
 func ensureAuthority(u *ui.UI, c *cli.Context, pw secret.String) error {
-	dir := c.String(flagDir)
+	dir := c.String(flags.Dir)
 	_, err := policy.Load(dir)
 	if err == nil {
 		u.Infof("authority in %s kept; --name, --dns and --lifetime count for a new one only", dir)
@@ -83,7 +85,7 @@ func ensureAuthority(u *ui.UI, c *cli.Context, pw secret.String) error {
 		return fmt.Errorf("opening the authority in %s: %w", dir, err)
 	}
 	result, err := ca.Init(c.Context, ca.InitOptions{
-		Dir: dir, Name: c.String("name"), DNSNames: c.StringSlice("dns"), LeafLifetime: durationOf(c, flagLifetime), Password: pw,
+		Dir: dir, Name: c.String("name"), DNSNames: c.StringSlice("dns"), LeafLifetime: values.DurationOf(c, flags.Lifetime), Password: pw,
 	})
 	if err != nil {
 		return fmt.Errorf("making the authority in %s: %w", dir, err)

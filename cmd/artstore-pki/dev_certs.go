@@ -10,7 +10,10 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -40,13 +43,13 @@ life left. Otherwise it touches nothing. Files that it did not make are kept.
 The profiles in DIR/ca/pki.yaml say which services and names there are, and how long certificates
 live: edit it and run again. The key password stands beside the keys: for development only.`,
 		Flags: []cli.Flag{
-			durationFlag(flagLifetime, 30*humantime.Day, "lifetime of the certificates in a new DIR, a `TIME` such as 36h, 14d or 2y; after that, pki.yaml says it"),
+			values.DurationFlag(flags.Lifetime, 30*humantime.Day, "lifetime of the certificates in a new DIR, a `TIME` such as 36h, 14d or 2y; after that, pki.yaml says it"),
 			&cli.BoolFlag{Name: flagRenew, Usage: "replace all certificates, whatever their state"},
 			&cli.BoolFlag{Name: flagDryRun, Usage: "say what would be done, and do nothing"},
 			&cli.BoolFlag{Name: flagExpired, Usage: "keep an expired certificate in DIR/fixtures/expired, too"},
 			&cli.BoolFlag{Name: flagNotYetValid, Usage: "keep one that begins in a year in DIR/fixtures/not-yet-valid, too"},
-			outputFlag(outputTable, outputJSON),
-			sharedFlag(flagPasswordFile),
+			output.Flag(output.Table, output.JSON),
+			flags.Shared(flags.PasswordFile),
 		},
 		Action: u.Action(runDevCerts),
 	}
@@ -66,26 +69,26 @@ type devCerts struct {
 }
 
 func newDevCerts(u *ui.UI, c *cli.Context) (*devCerts, error) {
-	if err := wantArgs(c, 1, 1); err != nil {
+	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return nil, err
 	}
 	d := &devCerts{
 		u: u, dir: filepath.Clean(c.Args().First()),
-		life: durationOf(c, flagLifetime), lifeSet: c.IsSet(flagLifetime), renew: c.Bool(flagRenew), dryRun: c.Bool(flagDryRun),
+		life: values.DurationOf(c, flags.Lifetime), lifeSet: c.IsSet(flags.Lifetime), renew: c.Bool(flagRenew), dryRun: c.Bool(flagDryRun),
 		fixtures: map[string]bool{flagExpired: c.Bool(flagExpired), flagNotYetValid: c.Bool(flagNotYetValid)},
 	}
 	if c.Args().First() == "" { // an unset variable in a script; it would mean the current directory
 		return nil, ui.UsageErrorf("the directory has an empty name")
 	}
 	if d.life < shortestDevLife || d.life > longestDevLife {
-		return nil, ui.UsageErrorf("--%s %s: want %s to %s", flagLifetime, humantime.Format(d.life), shortestDevLife, humantime.Format(longestDevLife))
+		return nil, ui.UsageErrorf("--%s %s: want %s to %s", flags.Lifetime, humantime.Format(d.life), shortestDevLife, humantime.Format(longestDevLife))
 	}
-	format, err := outputOf(c, outputTable, outputJSON)
+	format, err := output.Of(c, output.Table, output.JSON)
 	if err != nil {
 		return nil, err
 	}
 	d.report = newDevReport(u, format)
-	d.password, err = passwordOf(u, c)
+	d.password, err = flags.Password(u, c)
 	return d, err
 }
 

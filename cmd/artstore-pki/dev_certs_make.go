@@ -21,6 +21,8 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/humantime"
@@ -160,9 +162,9 @@ func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("starting the authority in %s: %w", i.dir, err)
-			hinted := lossHint(err, i.dir)
+			hinted := hints.Loss(err, i.dir)
 			if hinted == nil {
-				hinted = ui.WithHint(err, "if its keys have a password of their own, --%s names the file", flagPasswordFile)
+				hinted = ui.WithHint(err, "if its keys have a password of their own, --%s names the file", flags.PasswordFile)
 			}
 			err = errors.Join(hinted, i.Close())
 		}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
@@ -76,10 +78,10 @@ func readAuthority(dir string) (a authorityFacts, err error) {
 	if a.config, err = policy.Load(dir); err != nil {
 		return a, err
 	}
-	if a.roots, err = readCertificates(filepath.Join(dir, "certs", "root_ca.crt")); err != nil {
+	if a.roots, err = credentials.ReadChain(filepath.Join(dir, "certs", "root_ca.crt")); err != nil {
 		return a, err
 	}
-	issuers, err := readCertificates(filepath.Join(dir, "certs", "intermediate_ca.crt"))
+	issuers, err := credentials.ReadChain(filepath.Join(dir, "certs", "intermediate_ca.crt"))
 	if err != nil {
 		return a, err
 	}
@@ -97,8 +99,8 @@ func (d *devCerts) makePlan(made bool) (*devPlan, error) {
 			return nil, ui.WithHint(err, "put %s right, or begin anew in another directory", d.authorityDir())
 		}
 		if has := facts.config.Lifetime.Default; d.lifeSet && has != d.life {
-			return nil, ui.WithHint(fmt.Errorf("--%s %s: certificates in %s live %s", flagLifetime, humantime.Format(d.life), d.dir, humantime.Format(has)),
-				"set lifetime.default (and max) in %s and run again without --%s", filepath.Join(d.authorityDir(), "pki.yaml"), flagLifetime)
+			return nil, ui.WithHint(fmt.Errorf("--%s %s: certificates in %s live %s", flags.Lifetime, humantime.Format(d.life), d.dir, humantime.Format(has)),
+				"set lifetime.default (and max) in %s and run again without --%s", filepath.Join(d.authorityDir(), "pki.yaml"), flags.Lifetime)
 		}
 	}
 	p := &devPlan{}

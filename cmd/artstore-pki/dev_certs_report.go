@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -18,7 +19,7 @@ type devReport struct {
 
 func newDevReport(u *ui.UI, format string) *devReport {
 	r := &devReport{u: u}
-	if format == outputTable {
+	if format == output.Table {
 		r.table = u.NewTable("STATE", "PATH", "UNTIL", "REASON", "NAMES")
 	}
 	return r

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/humantime"
@@ -64,7 +65,7 @@ func devPair(t *testing.T, dir string) tls.Certificate {
 
 func devPool(t *testing.T, path string) *x509.CertPool {
 	t.Helper()
-	roots, err := readCertificates(path)
+	roots, err := credentials.ReadChain(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +208,7 @@ func devOldFaults(t *testing.T, dir string) {
 			t.Errorf("%s: signed by the root itself, or the intermediate is not sent: chain of %d", service, len(chain))
 		}
 	}
-	if roots, err := readCertificates(filepath.Join(dir, "ca.crt")); err != nil || len(roots) != 1 || !roots[0].IsCA {
+	if roots, err := credentials.ReadChain(filepath.Join(dir, "ca.crt")); err != nil || len(roots) != 1 || !roots[0].IsCA {
 		t.Errorf("no file to trust by: %d certificates, %v", len(roots), err)
 	}
 }

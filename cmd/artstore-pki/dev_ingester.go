@@ -12,7 +12,9 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -27,7 +29,7 @@ var errUploadsFailed = errors.New("uploads failed")
 
 func devIngesterCommand(u *ui.UI) *cli.Command {
 	flags := append(append(settingsFlags(), u.LogFlags(slog.LevelInfo)...),
-		durationFlag("every", time.Second, "pause between two files for one Storage Element"),
+		values.DurationFlag("every", time.Second, "pause between two files for one Storage Element"),
 		&cli.Int64Flag{Name: "count", Usage: "stop after this many files in all; 0 goes on until told to stop"},
 		metricsFlag(""),
 	)
@@ -45,7 +47,7 @@ It is ready while its certificate is valid and the last upload to each succeeded
 }
 
 func runDevIngester(u *ui.UI, c *cli.Context) (err error) {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	given, err := readSettings(u, c)
@@ -64,7 +66,7 @@ func runDevIngester(u *ui.UI, c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.close(c.Context)) }()
-	in := &ingester{u: u, id: a.id, every: durationOf(c, "every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
+	in := &ingester{u: u, id: a.id, every: values.DurationOf(c, "every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
 	_, _ = rand.Read(in.content) // never fails (Go 1.24)
 	served := identityMetrics(c, a.id, in.ready)
 	a.cfg.Observer = newIngestMetrics(served.registry).observe

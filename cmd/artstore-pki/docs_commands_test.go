@@ -30,7 +30,7 @@ func TestDocsNameRealCommands(t *testing.T) {
 			}
 		}
 	}
-	for _, hint := range hints(t) {
+	for _, hint := range hintTexts(t) {
 		for _, line := range callsIn(hint, false) {
 			if text := wrongCommand(app, line); text != "" {
 				t.Errorf("a hint: %s: %s", hint, text)

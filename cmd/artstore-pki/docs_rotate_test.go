@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
@@ -78,7 +79,7 @@ func (w *killWorld) issuer(t *testing.T, url string) string {
 	must(t, cmd.Run())
 	must(t, os.WriteFile(filepath.Join(w.dir, "token"), token.Bytes(), 0o600))
 	w.ok(t, "issue", "--ca-url", url, "--token-file", "token", "--out", "id")
-	chain, err := readCertificates(filepath.Join(w.dir, "id", "tls.crt"))
+	chain, err := credentials.ReadChain(filepath.Join(w.dir, "id", "tls.crt"))
 	must(t, err)
 	return certs.Fingerprint(chain[1])
 }

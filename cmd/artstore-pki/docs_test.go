@@ -100,7 +100,7 @@ var verb = regexp.MustCompile(`%[a-z]`)
 // Every hint of the commands is in the page, with FLAG or the like in place of what is filled in.
 func TestHintsAreExplained(t *testing.T) {
 	doc, count := readDoc(t, "troubleshooting.md"), 0
-	for _, hint := range hints(t) {
+	for _, hint := range hintTexts(t) {
 		for _, part := range verb.Split(hint, -1) {
 			if part = strings.Trim(part, " -"); len(part) < 4 {
 				continue
@@ -115,9 +115,10 @@ func TestHintsAreExplained(t *testing.T) {
 	}
 }
 
-// hints are the literal texts given to WithHint, constants named hint…, and what
-// hintFor returns, in the command and in the packages below it.
-func hints(t *testing.T) (out []string) {
+// hintTexts are the literal texts given to WithHint, constants named hint…, and, of
+// the package hints, its constants and what For returns. They are looked for in the
+// command and in the packages below it.
+func hintTexts(t *testing.T) (out []string) {
 	t.Helper()
 	below, err := filepath.Glob(filepath.Join("internal", "*"))
 	if err != nil {
@@ -131,6 +132,7 @@ func hints(t *testing.T) (out []string) {
 
 func hintsIn(t *testing.T, dir string) (out []string) {
 	t.Helper()
+	all := filepath.Base(dir) == "hints"
 	inspect(t, dir, func(n ast.Node) {
 		switch n := n.(type) {
 		case *ast.CallExpr:
@@ -138,11 +140,11 @@ func hintsIn(t *testing.T, dir string) (out []string) {
 				out = append(out, literal(n.Args[1]))
 			}
 		case *ast.ValueSpec:
-			if strings.HasPrefix(n.Names[0].Name, "hint") && len(n.Values) == 1 {
+			if (all || strings.HasPrefix(n.Names[0].Name, "hint")) && len(n.Values) == 1 {
 				out = append(out, literal(n.Values[0]))
 			}
 		case *ast.FuncDecl:
-			if n.Name.Name != "hintFor" {
+			if !all || n.Name.Name != "For" {
 				return
 			}
 			ast.Inspect(n, func(inner ast.Node) bool {

@@ -6,6 +6,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -23,7 +25,7 @@ func doctorCommand(u *ui.UI) *cli.Command {
 password, where the root key is, integrity and schema of the database, the clock, and, if pki.yaml
 has a crl_url, the list that is served there. It works beside a running authority. With --log it
 also compares the record with its log; "artstore-pki log verify" says more about that.`,
-		Flags: []cli.Flag{sharedFlag(flagDir), sharedFlag(flagPasswordFile), outputFlag(outputText, outputJSON),
+		Flags: []cli.Flag{flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), output.Flag(output.Text, output.JSON),
 			&cli.BoolFlag{Name: "log", Usage: "compare the whole record with its log"}},
 		CustomHelpTemplate: commandHelpHead + statusesDoctor + "\n",
 		Action:             u.Action(runDoctor),
@@ -31,15 +33,15 @@ also compares the record with its log; "artstore-pki log verify" says more about
 }
 
 func runDoctor(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	format, err := outputOf(c, outputText, outputJSON)
+	format, err := output.Of(c, output.Text, output.JSON)
 	if err != nil {
 		return err
 	}
-	opt := ca.DoctorOptions{Dir: c.String(flagDir), Log: c.Bool("log"), Get: (&http.Transport{}).RoundTrip}
-	opt.PasswordFile, opt.Password = passwordSource(u, c)
+	opt := ca.DoctorOptions{Dir: c.String(flags.Dir), Log: c.Bool("log"), Get: (&http.Transport{}).RoundTrip}
+	opt.PasswordFile, opt.Password = flags.PasswordSource(u, c)
 	list := ca.Doctor(c.Context, opt)
 	if err := writeDiagnoses(u, format, list); err != nil {
 		return err
@@ -60,7 +62,7 @@ func runDoctor(u *ui.UI, c *cli.Context) error {
 }
 
 func writeDiagnoses(u *ui.UI, format string, list []ca.Diagnosis) error {
-	if format == outputJSON {
+	if format == output.JSON {
 		return u.JSON(map[string]any{"schema_version": 1, "diagnoses": list})
 	}
 	t := u.NewTable()

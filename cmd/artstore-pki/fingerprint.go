@@ -6,6 +6,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
@@ -16,14 +18,14 @@ func fingerprintCommand(u *ui.UI) *cli.Command {
 		Usage: "print the fingerprint of the authority's root",
 		Description: `Prints the SHA-256 of the active root certificate in hex, as step ca bootstrap
 --fingerprint wants it.`,
-		Flags: []cli.Flag{sharedFlag(flagDir)},
+		Flags: []cli.Flag{flags.Shared(flags.Dir)},
 		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, 0, 0); err != nil {
+			if err := flags.WantArgs(c, 0, 0); err != nil {
 				return err
 			}
-			root, err := ca.ActiveRoot(c.String(flagDir))
+			root, err := ca.ActiveRoot(c.String(flags.Dir))
 			if err != nil {
-				return hintStateDir(fmt.Errorf("reading the root: %w", err), c.String(flagDir), hintDoctor)
+				return hints.StateDir(fmt.Errorf("reading the root: %w", err), c.String(flags.Dir), hints.Doctor)
 			}
 			return u.Outf("%s", certs.Fingerprint(root))
 		},

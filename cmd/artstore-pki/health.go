@@ -13,7 +13,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -32,17 +34,17 @@ if the answer is 200. Meant for health checks in images that hold nothing but th
 Only cleartext http to loopback is asked: a check that skipped verification would prove
 nothing, and one with a certificate would prove that the check has one.`,
 		Flags: []cli.Flag{
-			durationFlag("timeout", healthWait, "wait for the whole answer"),
+			values.DurationFlag("timeout", healthWait, "wait for the whole answer"),
 		},
 		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, 1, 1); err != nil {
+			if err := flags.WantArgs(c, 1, 1); err != nil {
 				return err
 			}
 			target := c.Args().First()
 			if err := loopbackURL(target); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(c.Context, durationOf(c, "timeout"))
+			ctx, cancel := context.WithTimeout(c.Context, values.DurationOf(c, "timeout"))
 			defer cancel()
 			if err := askHealth(ctx, target); err != nil {
 				return fmt.Errorf("asking %s: %w", target, err)

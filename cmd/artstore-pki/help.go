@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -79,9 +80,9 @@ func finishCommand(c *cli.Command) {
 
 // afterRequired looks for the flags that must be given before it does anything:
 // the library answers a missing one with a page of help on stdout and status 1.
-func afterRequired(flags []cli.Flag, do cli.ActionFunc) cli.ActionFunc {
+func afterRequired(list []cli.Flag, do cli.ActionFunc) cli.ActionFunc {
 	var names []string
-	for _, f := range flags {
+	for _, f := range list {
 		switch f := f.(type) {
 		case *cli.StringFlag:
 			if f.Required {
@@ -96,7 +97,7 @@ func afterRequired(flags []cli.Flag, do cli.ActionFunc) cli.ActionFunc {
 	return func(c *cli.Context) error {
 		for _, name := range names {
 			if !c.IsSet(name) {
-				return seeHelp(c, ui.UsageErrorf("missing --%s", name))
+				return flags.SeeHelp(c, ui.UsageErrorf("missing --%s", name))
 			}
 		}
 		return do(c)
@@ -111,13 +112,13 @@ func isGroup(c *cli.Command) bool { return c.CustomHelpTemplate == groupHelp }
 func noCommand(c *cli.Context) error {
 	name := c.Args().First()
 	if name == "" {
-		return seeHelp(c, ui.UsageErrorf("no command given"))
+		return flags.SeeHelp(c, ui.UsageErrorf("no command given"))
 	}
 	err := ui.UsageErrorf("unknown command %q", printable.Clean(name))
 	if near := cli.SuggestCommand(c.App.Commands, name); near != "" {
 		return ui.WithHint(err, "%s", strings.ToLower(near[:1])+near[1:]) // the library's whole sentence
 	}
-	return seeHelp(c, err)
+	return flags.SeeHelp(c, err)
 }
 
 // usageLine is how the command in args is called.
@@ -230,5 +231,5 @@ func findCommand(commands []*cli.Command, name string) *cli.Command {
 }
 
 func onUsageError(c *cli.Context, err error, _ bool) error {
-	return seeHelp(c, ui.UsageErrorf("%w", err))
+	return flags.SeeHelp(c, ui.UsageErrorf("%w", err))
 }

@@ -11,7 +11,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/rotation/files"
@@ -34,9 +36,9 @@ func identityFlags() []cli.Flag {
 		&cli.StringFlag{Name: "cert", Category: category, EnvVars: []string{"TLS__CERT_FILE"}, Usage: "certificate chain `FILE`, PEM, leaf first; watched for changes"},
 		&cli.StringFlag{Name: "key", Category: category, EnvVars: []string{"TLS__KEY_FILE"}, Usage: "private key `FILE`, PEM"},
 		&cli.StringFlag{Name: "ca-cert", Category: category, EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM"},
-		sharedFlag(flagCAURL),
-		sharedFlag(flagAuthority),
-		sharedFlag(flagTokenFile),
+		flags.Shared(flags.CAURL),
+		flags.Shared(flags.AuthorityName),
+		flags.Shared(flags.TokenFile),
 		&cli.StringFlag{Name: "state", Usage: "directory `DIR` for a certificate obtained and renewed from --ca-url"},
 		&cli.StringFlag{Name: "root-fingerprint", Usage: "SHA-256 of the authority's root in `HEX`; the token has it too"},
 		trustRefreshFlag(),
@@ -46,7 +48,7 @@ func identityFlags() []cli.Flag {
 const flagTrustRefresh = "trust-refresh"
 
 func trustRefreshFlag() cli.Flag {
-	f := durationFlag(flagTrustRefresh, 0, "how often the trust bundle and the revoked lists are looked at, a `TIME` such as 10m (default: a sixth of the certificate's life, 1h at most)")
+	f := values.DurationFlag(flagTrustRefresh, 0, "how often the trust bundle and the revoked lists are looked at, a `TIME` such as 10m (default: a sixth of the certificate's life, 1h at most)")
 	f.EnvVars, f.DefaultText = []string{"ARTSTORE_PKI_TRUST_REFRESH"}, " "
 	return f
 }
@@ -72,8 +74,8 @@ func (i identityOptions) place() []any {
 func openIdentity(u *ui.UI, c *cli.Context, logger *slog.Logger) (*rotation.Identity, error) {
 	return openIdentityFrom(c.Context, u, identityOptions{
 		cert: c.String("cert"), key: c.String("key"), caCert: c.String("ca-cert"),
-		url: c.String(flagCAURL), tokenFile: c.String(flagTokenFile), state: c.String("state"), fingerprint: c.String("root-fingerprint"),
-		authority: c.String(flagAuthority), trustRefresh: durationOf(c, flagTrustRefresh),
+		url: c.String(flags.CAURL), tokenFile: c.String(flags.TokenFile), state: c.String("state"), fingerprint: c.String("root-fingerprint"),
+		authority: c.String(flags.AuthorityName), trustRefresh: values.DurationOf(c, flagTrustRefresh),
 	}, logger)
 }
 
@@ -103,15 +105,15 @@ func openIdentityFrom(ctx context.Context, u *ui.UI, choice identityOptions, log
 func identitySource(u *ui.UI, i identityOptions, logger *slog.Logger) (rotation.Source, error) {
 	if i.url == "" {
 		if i.cert == "" || i.key == "" || i.caCert == "" {
-			return nil, ui.WithHint(ui.UsageErrorf("no certificate: want --cert, --key and --ca-cert, or --%s with --state and --%s", flagCAURL, flagTokenFile),
+			return nil, ui.WithHint(ui.UsageErrorf("no certificate: want --cert, --key and --ca-cert, or --%s with --state and --%s", flags.CAURL, flags.TokenFile),
 				"artstore-pki issue --ca-url URL --token-file FILE --out DIR makes the three files")
 		}
 		return files.Source(files.Set{Cert: i.cert, Key: i.key, CA: i.caCert}), nil
 	}
 	if i.cert != "" || i.key != "" || i.caCert != "" {
-		return nil, ui.UsageErrorf("--cert, --key and --ca-cert do not go with --%s", flagCAURL)
+		return nil, ui.UsageErrorf("--cert, --key and --ca-cert do not go with --%s", flags.CAURL)
 	}
-	if err := httpsURL(flagCAURL, i.url); err != nil {
+	if err := flags.HTTPSURL(flags.CAURL, i.url); err != nil {
 		return nil, err
 	}
 	if i.state == "" {

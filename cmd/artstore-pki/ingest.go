@@ -13,7 +13,9 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/rotation"
@@ -59,16 +61,16 @@ func spoolFlags() []cli.Flag {
 	const category = "directory"
 	return []cli.Flag{
 		&cli.StringFlag{Name: "on-success", Category: category, Value: string(spool.DeleteSource), Usage: "what becomes of a stored file: delete, move (to .artstore-ingest/done) or keep"},
-		&cli.GenericFlag{Name: "settle", Category: category, Value: durationOrZero(2 * time.Second), Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
+		&cli.GenericFlag{Name: "settle", Category: category, Value: values.OrZero(2 * time.Second), Usage: "how long a file must stand still to be complete; 0: at once, for writers that rename whole files in"},
 		&cli.BoolFlag{Name: "on-close", Category: category, Usage: "take a file as soon as its writer closes it (Linux); wrong for files that are opened more than once"},
-		&cli.GenericFlag{Name: "rescan", Category: category, Value: &longDuration{Duration: 5 * time.Second}, Usage: "pause between two looks at the whole directory"},
+		&cli.GenericFlag{Name: "rescan", Category: category, Value: &values.Duration{Duration: 5 * time.Second}, Usage: "pause between two looks at the whole directory"},
 		&cli.BoolFlag{Name: flagRecursive, Category: category, Usage: "include sub-directories"},
 		stateDirFlag(category),
 		&cli.Int64Flag{Name: "min-free", Category: category, Value: 1 << 20, Usage: "claim nothing below this many free `BYTES`; 0 turns it off"},
 		&cli.StringFlag{Name: "file-ids", Category: "transfer", Value: "auto", Usage: "who chooses ids: client (each element is known to take ours, as ArtStore's Python one does: interrupted uploads are repeated), element (they become ambiguous), or auto: find out from the first receipt"},
 		&cli.BoolFlag{Name: "retry-ambiguous", Category: "transfer", Usage: "send what lies in ambiguous once more, at the risk of a second copy"},
 		&cli.IntFlag{Name: "workers", Category: "transfer", Value: 8, Usage: "uploads at a time"},
-		&cli.GenericFlag{Name: "drain-timeout", Category: "transfer", Value: durationOrZero(30 * time.Second), Usage: "how long uploads may go on after SIGTERM"},
+		&cli.GenericFlag{Name: "drain-timeout", Category: "transfer", Value: values.OrZero(30 * time.Second), Usage: "how long uploads may go on after SIGTERM"},
 		&cli.BoolFlag{Name: "once", Usage: "send what is there, then end"},
 		metricsFlag("; meant for loopback"),
 	}
@@ -87,7 +89,7 @@ func stateDirFlag(category string) cli.Flag {
 }
 
 func runIngest(u *ui.UI, c *cli.Context) (err error) {
-	if err := wantArgs(c, 1, 1); err != nil {
+	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
 	}
 	cfg, err := spoolConfig(c)
@@ -157,9 +159,9 @@ func spoolConfig(c *cli.Context) (spool.Config, error) {
 	}
 	cfg := spool.Config{
 		Dir: c.Args().First(), StateDir: c.String(flagStateDir), Meta: meta,
-		OnSuccess: spool.SourceAction(c.String("on-success")), Settle: durationOf(c, "settle"), OnClose: c.Bool("on-close"),
-		Rescan: durationOf(c, "rescan"), Recursive: c.Bool(flagRecursive), Workers: c.Int("workers"), MinFree: c.Int64("min-free"),
-		DrainTimeout: durationOf(c, "drain-timeout"), RetryAmbiguous: c.Bool("retry-ambiguous"), Once: c.Bool("once"),
+		OnSuccess: spool.SourceAction(c.String("on-success")), Settle: values.DurationOf(c, "settle"), OnClose: c.Bool("on-close"),
+		Rescan: values.DurationOf(c, "rescan"), Recursive: c.Bool(flagRecursive), Workers: c.Int("workers"), MinFree: c.Int64("min-free"),
+		DrainTimeout: values.DurationOf(c, "drain-timeout"), RetryAmbiguous: c.Bool("retry-ambiguous"), Once: c.Bool("once"),
 	}
 	switch cfg.OnSuccess {
 	case spool.DeleteSource, spool.MoveSource, spool.KeepSource:

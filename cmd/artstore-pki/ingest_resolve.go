@@ -7,6 +7,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	"github.com/artstore/artstore-pki/internal/printable"
@@ -38,7 +40,7 @@ that was refused (failed). Stop ingest before: it has the directory.`,
 			&cli.BoolFlag{Name: "resend", Usage: "the files are not stored: send them at the next start of ingest"},
 			&cli.BoolFlag{Name: "yes", Usage: "do it"},
 			stateDirFlag(""),
-			outputFlag(outputText, outputJSON),
+			output.Flag(output.Text, output.JSON),
 		}, settingsFlags(), u.LogFlags(slog.LevelWarn)),
 		CustomHelpTemplate: commandHelpHead + resolveStatuses,
 		Action:             u.Action(runIngestResolve),
@@ -46,7 +48,7 @@ that was refused (failed). Stop ingest before: it has the directory.`,
 }
 
 func runIngestResolve(u *ui.UI, c *cli.Context) (err error) {
-	if err := wantArgs(c, 1, -1); err != nil {
+	if err := flags.WantArgs(c, 1, -1); err != nil {
 		return err
 	}
 	cfg := spool.ResolveConfig{Dir: c.Args().First(), StateDir: c.String(flagStateDir), IDs: c.Args().Tail(), Apply: c.Bool("yes")}
@@ -102,7 +104,7 @@ func openLister(u *ui.UI, c *cli.Context, cfg *spool.ResolveConfig) (*uploadSess
 }
 
 func showResolutions(u *ui.UI, c *cli.Context, list []spool.Resolution) error {
-	if c.String(flagOutput) == outputJSON {
+	if c.String(output.Name) == output.JSON {
 		if list == nil {
 			list = []spool.Resolution{} // a list in JSON, not null
 		}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	"github.com/artstore/artstore-pki/internal/printable"
@@ -23,7 +25,7 @@ func ingestStatusCommand(u *ui.UI) *cli.Command {
 		Description: `Reads files only and disturbs nothing. The table has what was put aside first, then what waits,
 oldest first.`,
 		Flags: []cli.Flag{
-			outputFlag(outputTable, outputJSON),
+			output.Flag(output.Table, output.JSON),
 			&cli.BoolFlag{Name: flagRecursive, Usage: "include sub-directories, as ingest was told to"},
 			stateDirFlag(""),
 		},
@@ -32,14 +34,14 @@ oldest first.`,
 }
 
 func runIngestStatus(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 1, 1); err != nil {
+	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
 	}
 	st, err := spool.ReadStatus(c.Context, spool.Config{Dir: c.Args().First(), StateDir: c.String(flagStateDir), Recursive: c.Bool(flagRecursive)})
 	if err != nil {
 		return err
 	}
-	if c.String(flagOutput) == outputJSON {
+	if c.String(output.Name) == output.JSON {
 		return u.JSON(st)
 	}
 	return ingestTable(u, st)

@@ -10,7 +10,10 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
@@ -24,26 +27,26 @@ encrypted with a password; without one given, a random password is generated and
 beside them, which is right for development only. A directory that is not empty is refused, and
 a password of less than 8 characters.`,
 		Flags: []cli.Flag{
-			sharedFlag(flagDir),
+			flags.Shared(flags.Dir),
 			&cli.StringFlag{Name: "name", Value: "ArtStore", Usage: "`NAME` of the authority, part of its certificates' subjects"},
 			&cli.StringSliceFlag{Name: "dns", Usage: "`NAME` or IP address clients reach the authority by; repeat for more (default: localhost, 127.0.0.1, ::1)"},
 			&cli.StringFlag{Name: "address", Value: "127.0.0.1:9443", Usage: "`HOST:PORT` that serve listens on"},
 			&cli.StringFlag{Name: "database", Usage: "keep the record at the postgres:// `URL` of an empty database, for several authorities; no password in it (default: pki.db in the state directory)"},
 			&cli.StringFlag{Name: "key-type", Value: "EC-P256", Usage: "`TYPE` of the authority's keys: EC-P256, Ed25519, RSA-3072"},
-			durationFlag(flagLifetime, humantime.Day, "default lifetime of service certificates, a `TIME` such as 36h or 14d; 10s at least"),
+			values.DurationFlag(flags.Lifetime, humantime.Day, "default lifetime of service certificates, a `TIME` such as 36h or 14d; 10s at least"),
 			&cli.BoolFlag{Name: "plain-keys", Usage: "leave all keys unencrypted: quicker, and no password to keep; for tests and authorities to throw away"},
 			&cli.StringFlag{Name: "offline-root", Usage: "write the root key to `FILE` instead of the state directory"},
-			sharedFlag(flagPasswordFile),
+			flags.Shared(flags.PasswordFile),
 		},
 		Action: u.Action(runInit),
 	}
 }
 
 func runInit(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	pw, err := passwordOf(u, c)
+	pw, err := flags.Password(u, c)
 	if err != nil {
 		return err
 	}
@@ -51,7 +54,7 @@ func runInit(u *ui.UI, c *cli.Context) error {
 	if plain && !pw.IsZero() {
 		return ui.UsageErrorf("--plain-keys and a password do not go together")
 	}
-	dir := c.String(flagDir)
+	dir := c.String(flags.Dir)
 	result, err := ca.Init(c.Context, ca.InitOptions{
 		Dir:          dir,
 		Name:         c.String("name"),
@@ -59,7 +62,7 @@ func runInit(u *ui.UI, c *cli.Context) error {
 		Address:      c.String("address"),
 		Database:     c.String("database"),
 		KeyType:      c.String("key-type"),
-		LeafLifetime: durationOf(c, flagLifetime),
+		LeafLifetime: values.DurationOf(c, flags.Lifetime),
 		OfflineRoot:  c.String("offline-root"),
 		Password:     pw,
 		PlainKeys:    plain,
@@ -93,9 +96,9 @@ func hintInit(err error, dir string) error {
 	case errors.Is(err, policy.ErrURI):
 		return ui.WithHint(err, "name a file on a removable disk; one that has a colon in its name is ./FILE")
 	case errors.Is(err, ca.ErrPassword):
-		return ui.WithHint(err, "without --%s and $%s a password is generated", flagPasswordFile, envPassword)
+		return ui.WithHint(err, "without --%s and $%s a password is generated", flags.PasswordFile, flags.EnvPassword)
 	case errors.Is(err, durable.ErrNotEmpty):
-		return hintUnfinished(err, dir)
+		return hints.Unfinished(err, dir)
 	}
 	return err
 }

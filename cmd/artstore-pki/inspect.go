@@ -4,6 +4,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -17,9 +19,9 @@ whether that fits, its chain drawn up to the root, and what is wrong with it. Ch
 judged by --ca-cert; without it, by the nearest ca.crt, ca.pem or root_ca.crt beside a file or
 above it, up to what was named. Besides what audit reads it explains certificate requests, revocation lists, and tokens, of which it shows claims only.
 --pem prints the certificates themselves, a leaf and behind it what came with it.`,
-		Flags: append(judgeFlags(outputText, outputJSON, outputPEM),
-			&cli.BoolFlag{Name: outputJSON, Usage: "the same as -o json"},
-			&cli.BoolFlag{Name: outputPEM, Usage: "the same as -o pem"}),
+		Flags: append(judgeFlags(output.Text, output.JSON, output.PEM),
+			&cli.BoolFlag{Name: output.JSON, Usage: "the same as -o json"},
+			&cli.BoolFlag{Name: output.PEM, Usage: "the same as -o pem"}),
 		CustomHelpTemplate: commandHelpHead + statusesInspect + "\n",
 		Action:             u.Action(runInspect),
 	}
@@ -34,7 +36,7 @@ const statusesInspect = `   0    explained, and nothing critical found
    130  interrupted`
 
 func runInspect(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 1, 1); err != nil {
+	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
 	}
 	format, err := inspectFormat(c)
@@ -49,13 +51,13 @@ func runInspect(u *ui.UI, c *cli.Context) error {
 }
 
 func inspectFormat(c *cli.Context) (string, error) {
-	switch asJSON, asPEM := c.Bool(outputJSON), c.Bool(outputPEM); {
-	case asJSON && asPEM, (asJSON || asPEM) && c.IsSet(flagOutput):
-		return "", ui.UsageErrorf("--%s, --%s and --%s exclude each other", outputJSON, outputPEM, flagOutput)
+	switch asJSON, asPEM := c.Bool(output.JSON), c.Bool(output.PEM); {
+	case asJSON && asPEM, (asJSON || asPEM) && c.IsSet(output.Name):
+		return "", ui.UsageErrorf("--%s, --%s and --%s exclude each other", output.JSON, output.PEM, output.Name)
 	case asJSON:
-		return outputJSON, nil
+		return output.JSON, nil
 	case asPEM:
-		return outputPEM, nil
+		return output.PEM, nil
 	}
-	return outputOf(c, outputText, outputJSON, outputPEM)
+	return output.Of(c, output.Text, output.JSON, output.PEM)
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/rotation"
@@ -31,17 +33,17 @@ token names the service, its names and the root to trust. After a lost answer th
 command with the same token gets the same certificate. Files that something else made are
 kept, and the token is not spent.`,
 		Flags: []cli.Flag{
-			sharedFlag(flagCAURL), sharedFlag(flagTokenFile), sharedFlag(flagAuthority),
+			flags.Shared(flags.CAURL), flags.Shared(flags.TokenFile), flags.Shared(flags.AuthorityName),
 			&cli.StringFlag{Name: "out", Required: true, Usage: "directory `DIR` for the three files"},
 			&cli.StringFlag{Name: "root-fingerprint", Usage: "SHA-256 of the authority's root in `HEX`, instead of the token's"},
 			keyTypeFlag(),
 		},
 		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, 0, 0); err != nil {
+			if err := flags.WantArgs(c, 0, 0); err != nil {
 				return err
 			}
-			if c.String(flagTokenFile) == "" {
-				return ui.WithHint(ui.UsageErrorf("missing --%s", flagTokenFile), "artstore-pki token SERVICE makes one on the authority's machine")
+			if c.String(flags.TokenFile) == "" {
+				return ui.WithHint(ui.UsageErrorf("missing --%s", flags.TokenFile), "artstore-pki token SERVICE makes one on the authority's machine")
 			}
 			return runIssue(u, c, c.String("out"))
 		},
@@ -63,7 +65,7 @@ With --if-due it does nothing before the certificate is due, and is for a timer.
 next renew --exec if it failed. Exit status: 0 renewed, or not due; that of CMD if CMD failed;
 1 anything else failed, also if another process holds DIR; 2 wrong command line.`,
 		Flags: []cli.Flag{
-			sharedFlag(flagCAURL), sharedFlag(flagAuthority), keyTypeFlag(),
+			flags.Shared(flags.CAURL), flags.Shared(flags.AuthorityName), keyTypeFlag(),
 			&cli.BoolFlag{Name: "if-due", Usage: "only when the certificate is due: between 0.60 and 0.70 of its life"},
 			&cli.BoolFlag{Name: flagExec, Usage: "run the command that follows, CMD ARG…, after a renewal; the last flag"},
 		},
@@ -75,7 +77,7 @@ next renew --exec if it failed. Exit status: 0 renewed, or not due; that of CMD 
 					return ui.UsageErrorf("missing command after DIR --%s", flagExec)
 				}
 			}
-			if err := wantArgs(c, 1, most); err != nil {
+			if err := flags.WantArgs(c, 1, most); err != nil {
 				return err
 			}
 			return runRenew(u, c)
@@ -90,10 +92,10 @@ func keyTypeFlag() cli.Flag {
 // enrolmentConfig is the configuration that the flags of issue and renew give.
 func enrolmentConfig(u *ui.UI, c *cli.Context, dir string) (enroll.Config, error) {
 	cfg := enroll.Config{
-		URL: c.String(flagCAURL), Dir: dir, KeyType: keyTypeOf(c.String("key-type")),
-		RootFingerprint: c.String("root-fingerprint"), AuthorityName: c.String(flagAuthority), Logger: u.Logger(slog.LevelWarn),
+		URL: c.String(flags.CAURL), Dir: dir, KeyType: keyTypeOf(c.String("key-type")),
+		RootFingerprint: c.String("root-fingerprint"), AuthorityName: c.String(flags.AuthorityName), Logger: u.Logger(slog.LevelWarn),
 	}
-	return cfg, httpsURL(flagCAURL, cfg.URL)
+	return cfg, flags.HTTPSURL(flags.CAURL, cfg.URL)
 }
 
 // keyTypeOf takes the names of key types in any case.
@@ -113,7 +115,7 @@ func runIssue(u *ui.UI, c *cli.Context, dir string) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
 	defer cancel()
-	token, err := readToken(u, c.String(flagTokenFile)) // now, so that a missing file is the first thing said
+	token, err := readToken(u, c.String(flags.TokenFile)) // now, so that a missing file is the first thing said
 	if err != nil {
 		return err
 	}
@@ -144,7 +146,7 @@ func hintHeld(err error, dir string) error {
 	if !ok || denial.Status != http.StatusUnauthorized && denial.Status != http.StatusForbidden {
 		return err
 	}
-	chain, unread := readCertificates(filepath.Join(dir, "tls.crt"))
+	chain, unread := credentials.ReadChain(filepath.Join(dir, "tls.crt"))
 	if unread != nil || time.Now().After(chain[0].NotAfter) {
 		return err
 	}

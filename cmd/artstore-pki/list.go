@@ -13,7 +13,11 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -27,31 +31,31 @@ func listCommand(u *ui.UI) *cli.Command {
 		Description: `Prints one page of what was ever issued, latest expiry first. If there is more, the cursor of
 the next page goes to stderr. --search finds names by their beginning, in the order of names.`,
 		Flags: []cli.Flag{
-			sharedFlag(flagDir),
+			flags.Shared(flags.Dir),
 			&cli.StringFlag{Name: "service", Usage: "only this `SERVICE`"},
 			&cli.StringFlag{Name: "name", Usage: "only certificates with this `NAME` (DNS, IP or URI)"},
 			&cli.StringFlag{Name: "search", Usage: "only certificates with a name that begins with `TEXT`; not with other filters"},
 			&cli.StringFlag{Name: "state", Usage: "only valid, expired or revoked ones"},
 			&cli.StringFlag{Name: "issuer", Usage: "only from this intermediate: its common name, or the beginning of its subject key id in `HEX`"},
-			&cli.GenericFlag{Name: "expires-within", Value: &longDuration{}, DefaultText: "any", Usage: "only those that end within this `TIME`, such as 36h or 14d; soonest first"},
+			&cli.GenericFlag{Name: "expires-within", Value: &values.Duration{}, DefaultText: "any", Usage: "only those that end within this `TIME`, such as 36h or 14d; soonest first"},
 			&cli.IntFlag{Name: "limit", Value: 100, Usage: "rows per page, 1000 at most"},
 			&cli.StringFlag{Name: "cursor", Usage: "continue where the page before ended"},
 			&cli.BoolFlag{Name: "all", Usage: "all pages, one after the other"},
-			outputFlag(outputTable, outputJSON, outputCSV),
+			output.Flag(output.Table, output.JSON, output.CSV),
 		},
 		Action: u.Action(runList),
 	}
 }
 
 func runList(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	if limit := c.Int("limit"); limit < 1 || limit > maxPage {
 		return ui.UsageErrorf("--limit %d: want 1 to %d; --all prints all pages", limit, maxPage)
 	}
 	now := time.Now()
-	format, err := outputOf(c, outputTable, outputJSON, outputCSV)
+	format, err := output.Of(c, output.Table, output.JSON, output.CSV)
 	if err != nil {
 		return err
 	}
@@ -59,7 +63,7 @@ func runList(u *ui.UI, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := records.Open(c.Context, c.String(flags.Dir), flags.Dir)
 	if err != nil {
 		return err
 	}
@@ -109,7 +113,7 @@ func queryOf(c *cli.Context, now time.Time) (record.Query, error) {
 	query := record.Query{
 		Service: c.String("service"), Name: c.String("name"), State: c.String("state"), Issuer: c.String("issuer"), Now: now,
 	}
-	if within := durationOf(c, "expires-within"); within > 0 {
+	if within := values.DurationOf(c, "expires-within"); within > 0 {
 		query.ExpiresBefore, query.SoonestFirst = now.Add(within), true
 	}
 	if c.String("search") != "" && query != (record.Query{Now: now}) {
@@ -148,9 +152,9 @@ type listWriter interface {
 
 func newListWriter(u *ui.UI, format string, now time.Time) listWriter {
 	switch format {
-	case outputJSON:
+	case output.JSON:
 		return &listJSON{to: u.Out}
-	case outputCSV:
+	case output.CSV:
 		return &listCSV{to: csv.NewWriter(u.Out)}
 	}
 	return &listTable{to: u.NewTable("SERIAL", "SERVICE", "STATE", "ENDS", "LEFT", "KIND", "NAMES"), now: now}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
@@ -28,7 +29,7 @@ func listen(c *cli.Context, flag, addr string) (net.Listener, error) {
 func announce(u *ui.UI, c *cli.Context, what string, ln net.Listener) error {
 	address := serviceURL(ln)
 	u.Infof("%s: serving on %s", what, address)
-	if path := c.String(flagReadyFile); path != "" {
+	if path := c.String(flags.ReadyFile); path != "" {
 		if err := durable.WriteFile(path, []byte(address+"\n"), durable.Public); err != nil {
 			return fmt.Errorf("writing the ready file: %w", err)
 		}

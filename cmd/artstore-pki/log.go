@@ -12,6 +12,10 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
@@ -33,7 +37,7 @@ func logCommand(u *ui.UI) *cli.Command {
 				Usage: "print the newest signed head of the log",
 				Description: `Prints the head as a signed note (c2sp.org/tlog-checkpoint); the key that checks it goes to stderr.
 Keep both on another machine: "log verify --head FILE" shows later whether the log was rolled back.`,
-				Flags:  []cli.Flag{sharedFlag(flagDir)},
+				Flags:  []cli.Flag{flags.Shared(flags.Dir)},
 				Action: u.Action(runLogHead),
 			},
 			{
@@ -45,9 +49,9 @@ deleted, inserted or moved rows, entries that the log's key did not sign. With -
 begin with what that head signs; agents keep one as log.head beside their certificates. It works
 beside a running authority, and with a record that the authority refuses because it was rolled back.`,
 				Flags: []cli.Flag{
-					sharedFlag(flagDir),
+					flags.Shared(flags.Dir),
 					&cli.StringSliceFlag{Name: "head", Usage: "a head that was kept elsewhere, in `FILE`; may be repeated"},
-					outputFlag(outputText, outputJSON),
+					output.Flag(output.Text, output.JSON),
 				},
 				CustomHelpTemplate: commandHelpHead + statusesLog + "\n",
 				Action:             u.Action(runLogVerify),
@@ -57,11 +61,11 @@ beside a running authority, and with a record that the authority refuses because
 }
 
 func runLogHead(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	dir := c.String(flagDir)
-	record, err := openRecord(c.Context, dir, flagDir)
+	dir := c.String(flags.Dir)
+	record, err := records.Open(c.Context, dir, flags.Dir)
 	if err != nil {
 		return err
 	}
@@ -82,10 +86,10 @@ func runLogHead(u *ui.UI, c *cli.Context) error {
 }
 
 func runLogVerify(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	format, err := outputOf(c, outputText, outputJSON)
+	format, err := output.Of(c, output.Text, output.JSON)
 	if err != nil {
 		return err
 	}
@@ -97,7 +101,7 @@ func runLogVerify(u *ui.UI, c *cli.Context) error {
 		}
 		opt.Heads = append(opt.Heads, text)
 	}
-	report, err := verifyLog(c.Context, u, c.String(flagDir), opt)
+	report, err := verifyLog(c.Context, u, c.String(flags.Dir), opt)
 	if err != nil {
 		return err
 	}
@@ -140,7 +144,7 @@ func verifyLog(ctx context.Context, u *ui.UI, dir string, opt ca.LogOptions) (tr
 	}
 	if err != nil {
 		err = fmt.Errorf("opening the record in %s: %w", dir, err)
-		if hinted := lossHint(err, dir); hinted != nil {
+		if hinted := hints.Loss(err, dir); hinted != nil {
 			return report, hinted
 		}
 	}
@@ -148,7 +152,7 @@ func verifyLog(ctx context.Context, u *ui.UI, dir string, opt ca.LogOptions) (tr
 }
 
 func writeLogReport(u *ui.UI, format string, r translog.Report, kept int) error {
-	if format == outputJSON {
+	if format == output.JSON {
 		if r.Findings == nil {
 			r.Findings = []translog.Finding{} // a list, not null
 		}

@@ -10,6 +10,9 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/printable"
@@ -23,18 +26,18 @@ func logShowCommand(u *ui.UI) *cli.Command {
 were refused, with the rule; refusals beyond 100 an hour and caller are only counted, and requests
 that prove nothing are in the metrics. With --after it goes on behind the event of that number.`,
 		Flags: []cli.Flag{
-			sharedFlag(flagDir),
+			flags.Shared(flags.Dir),
 			&cli.StringFlag{Name: "kind", Usage: "only this kind: " + strings.Join(kinds.All(), ", ")},
 			&cli.Int64Flag{Name: "after", Value: -1, DefaultText: "the newest", Usage: "events behind the one with this `NUMBER`, oldest first; 0 begins at the first"},
 			&cli.IntFlag{Name: "limit", Value: 100, Usage: "events to print, 1000 at most"},
-			outputFlag(outputTable, outputJSON),
+			output.Flag(output.Table, output.JSON),
 		},
 		Action: u.Action(runLogShow),
 	}
 }
 
 func runLogShow(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	kind, limit := c.String("kind"), c.Int("limit")
@@ -44,11 +47,11 @@ func runLogShow(u *ui.UI, c *cli.Context) error {
 	case limit < 1 || limit > record.MaxPage:
 		return ui.UsageErrorf("--limit %d: want 1 to %d", limit, record.MaxPage)
 	}
-	format, err := outputOf(c, outputTable, outputJSON)
+	format, err := output.Of(c, output.Table, output.JSON)
 	if err != nil {
 		return err
 	}
-	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := records.Open(c.Context, c.String(flags.Dir), flags.Dir)
 	if err != nil {
 		return err
 	}
@@ -72,7 +75,7 @@ func runLogShow(u *ui.UI, c *cli.Context) error {
 }
 
 func writeEvents(u *ui.UI, format string, events []record.Event) error {
-	if format == outputJSON {
+	if format == output.JSON {
 		if events == nil {
 			events = []record.Event{} // a list, not null
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -15,7 +16,7 @@ func TestLongCommandsHaveLogFlags(t *testing.T) {
 	count := 0
 	eachCommand(testApp(), func(c *cli.Command, words []string) {
 		name := strings.Join(words[1:], " ")
-		if !hasFlag(c, flagReadyFile) && !hasFlag(c, flagMetrics) && !hasFlag(c, flagConfig) || name == "config show" {
+		if !hasFlag(c, flags.ReadyFile) && !hasFlag(c, flagMetrics) && !hasFlag(c, flagConfig) || name == "config show" {
 			return
 		}
 		count++

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/coredump"
 )
@@ -33,7 +34,7 @@ func realMain() int {
 // defers run and tests can call it.
 func run(ctx context.Context, std ui.Streams, args []string) int {
 	u := ui.New(std)
-	u.Hint = hintFor
+	u.Hint = hints.For
 	app := newApp(u)
 	sorted, err := flagsFirst(app, args)
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
@@ -27,13 +28,13 @@ func metaFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "tags", Category: category, Usage: "`TAG` stored with each file, such as project=atlas; repeat for more (the Go Storage Element keeps them)"},
 		&cli.StringFlag{Name: "content-type", Category: category, DefaultText: "application/octet-stream", Usage: "media `TYPE` of each file, such as image/tiff"},
 		&cli.StringFlag{Name: "retention", Category: category, Usage: "`CLASS` of storage: permanent or temporary; chooses among several Storage Elements by their mode (default: whichever takes the file)"},
-		&cli.GenericFlag{Name: "ttl", Category: category, Value: &longDuration{}, DefaultText: " ", Usage: "how long temporary files should be kept, a `TIME` in whole days from 1d to 365d; no Storage Element obeys it yet"},
+		&cli.GenericFlag{Name: "ttl", Category: category, Value: &values.Duration{}, DefaultText: " ", Usage: "how long temporary files should be kept, a `TIME` in whole days from 1d to 365d; no Storage Element obeys it yet"},
 	}
 }
 
 // metaOf checks what the flags say: no Storage Element says it as clearly.
 func metaOf(c *cli.Context) (ingestclient.Meta, error) {
-	ttl := durationOf(c, "ttl")
+	ttl := values.DurationOf(c, "ttl")
 	meta := ingestclient.Meta{
 		Description: c.String("description"), Tags: c.StringSlice("tags"), ContentType: c.String("content-type"),
 		Retention: c.String("retention"), TTLDays: int(ttl / humantime.Day),

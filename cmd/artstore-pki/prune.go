@@ -7,7 +7,10 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 )
 
 func pruneCommand(u *ui.UI) *cli.Command {
@@ -19,8 +22,8 @@ goes when all of it has expired. The log stays verifiable: it keeps their places
 pruning. It works beside a running authority, in short transactions. An SQLite file keeps its size;
 the room is used again.`,
 		Flags: []cli.Flag{
-			sharedFlag(flagDir),
-			&cli.GenericFlag{Name: "older-than", Value: &longDuration{}, DefaultText: "none", Usage: "remove what expired longer ago than this `TIME`, such as 90d or 1y; 72h at least"},
+			flags.Shared(flags.Dir),
+			&cli.GenericFlag{Name: "older-than", Value: &values.Duration{}, DefaultText: "none", Usage: "remove what expired longer ago than this `TIME`, such as 90d or 1y; 72h at least"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say how many"},
 		},
 		Action: u.Action(runPrune),
@@ -28,14 +31,14 @@ the room is used again.`,
 }
 
 func runPrune(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	age := durationOf(c, "older-than")
+	age := values.DurationOf(c, "older-than")
 	if age == 0 {
-		return seeHelp(c, ui.UsageErrorf("missing --older-than"))
+		return flags.SeeHelp(c, ui.UsageErrorf("missing --older-than"))
 	}
-	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	record, err := records.Open(c.Context, c.String(flags.Dir), flags.Dir)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -31,7 +33,7 @@ there is none. Without --entries it says what would be lost, and changes nothing
 event of the log (accepted). Revoke again what was revoked since; on each replica, run it again.
 The record of another authority is never accepted.`,
 			Flags: []cli.Flag{
-				sharedFlag(flagDir), sharedFlag(flagPasswordFile),
+				flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile),
 				&cli.Int64Flag{Name: flagEntries, DefaultText: "none", Usage: "accept the loss; `N` is the size of the log that is lost, as this command says it"},
 			},
 			Action: u.Action(runRecordAccept),
@@ -42,21 +44,21 @@ The record of another authority is never accepted.`,
 const flagEntries = "entries"
 
 func runRecordAccept(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	dir := c.String(flagDir)
+	dir := c.String(flags.Dir)
 	if !c.IsSet(flagEntries) {
 		return showLoss(c.Context, dir)
 	}
 	opt := ca.AcceptOptions{Dir: dir, Entries: c.Int64(flagEntries)}
-	opt.PasswordFile, opt.Password = passwordSource(u, c)
+	opt.PasswordFile, opt.Password = flags.PasswordSource(u, c)
 	head, err := ca.AcceptLoss(c.Context, opt)
 	switch {
 	case errors.Is(err, ca.ErrOtherLoss):
 		return ui.WithHint(err, "nothing was changed; without --%s the command says what would be lost", flagEntries)
 	case err != nil:
-		if hinted := lossHint(err, dir); hinted != nil {
+		if hinted := hints.Loss(err, dir); hinted != nil {
 			return hinted
 		}
 		return err
@@ -75,7 +77,7 @@ func showLoss(ctx context.Context, dir string) error {
 	case loss == nil:
 		return ca.ErrNothingLost
 	case errors.Is(loss.Reason, translog.ErrForeign):
-		return lossHint(loss.Reason, dir)
+		return hints.Loss(loss.Reason, dir)
 	case loss.Known.Size == 0:
 		err = fmt.Errorf("%w; the marker knows of no entries", loss.Reason)
 	default:

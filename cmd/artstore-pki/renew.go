@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/rotation"
@@ -61,15 +62,15 @@ func renewAlways(ctx context.Context, cfg enroll.Config) (rotation.Material, boo
 // renewalConfig is what DIR says about its authority, and what the flags say in its place.
 func renewalConfig(u *ui.UI, c *cli.Context, dir string) (enroll.Config, error) {
 	stored, unread := enroll.ReadConfig(dir)
-	if unread != nil && c.String(flagCAURL) == "" {
+	if unread != nil && c.String(flags.CAURL) == "" {
 		if errors.Is(unread, fs.ErrNotExist) {
-			return stored, ui.WithHint(ui.UsageErrorf("missing --%s: %s does not say which authority it is of", flagCAURL, dir), "the next renewal finds it there")
+			return stored, ui.WithHint(ui.UsageErrorf("missing --%s: %s does not say which authority it is of", flags.CAURL, dir), "the next renewal finds it there")
 		}
-		return stored, ui.WithHint(unread, "with --%s the file is not needed; a renewal writes it anew", flagCAURL)
+		return stored, ui.WithHint(unread, "with --%s the file is not needed; a renewal writes it anew", flags.CAURL)
 	}
-	if unread == nil && c.String(flagCAURL) == "" {
+	if unread == nil && c.String(flags.CAURL) == "" {
 		stored.Logger, stored.KeyType = u.Logger(slog.LevelWarn), keyTypeOf(c.String("key-type"))
-		if name := c.String(flagAuthority); name != "" {
+		if name := c.String(flags.AuthorityName); name != "" {
 			stored.AuthorityName = name
 		}
 		return stored, nil

@@ -12,6 +12,9 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
@@ -29,7 +32,7 @@ still be renewed by the grace after its end. A set is listed with --dry-run and 
 those of RFC 5280, but for holds, because a revocation is for good:
 ` + strings.Join(ca.Reasons(), ", ") + `.`,
 		Flags: []cli.Flag{
-			sharedFlag(flagDir),
+			flags.Shared(flags.Dir),
 			&cli.StringFlag{Name: "note", Usage: "`TEXT` for the record"},
 			&cli.StringFlag{Name: "file", Usage: "revoke the certificate in this `FILE` (PEM)"},
 			&cli.StringFlag{Name: "service", Usage: "revoke all certificates of this `SERVICE`"},
@@ -43,18 +46,18 @@ those of RFC 5280, but for holds, because a revocation is for good:
 }
 
 func runRevoke(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 0, 1); err != nil {
+	if err := flags.WantArgs(c, 0, 1); err != nil {
 		return err
 	}
 	reason, err := ca.ParseReason(c.String("reason"))
 	if err != nil {
-		return seeHelp(c, ui.UsageErrorf("--reason: %w", err))
+		return flags.SeeHelp(c, ui.UsageErrorf("--reason: %w", err))
 	}
 	what, err := parseRevokeArgs(c)
 	if err != nil {
 		return err
 	}
-	rec, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	rec, err := records.Open(c.Context, c.String(flags.Dir), flags.Dir)
 	if err != nil {
 		return err
 	}
@@ -96,7 +99,7 @@ func parseRevokeArgs(c *cli.Context) (what revocationTarget, err error) {
 		}
 	}
 	if file := c.String("file"); file != "" {
-		certs, err := readCertificates(file)
+		certs, err := credentials.ReadChain(file)
 		if err != nil {
 			return what, err
 		}

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -34,7 +36,7 @@ Metrics and readiness have a listener of their own, for loopback. SIGHUP reads p
 password file and the keys again and opens the audit log anew: what is bad is reported and
 the old state stays. SIGTERM lets requests in flight finish.`,
 		Flags: append(u.LogFlags(slog.LevelInfo),
-			sharedFlag(flagDir), sharedFlag(flagPasswordFile), listenFlag(""), sharedFlag(flagReadyFile),
+			flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), flags.ListenAt(""), flags.Shared(flags.ReadyFile),
 			metricsFlag("; overrides pki.yaml"),
 			&cli.StringFlag{Name: "audit-log", Usage: "`FILE` that gets a line of JSON for all that is issued, revoked or refused; overrides pki.yaml"},
 			&cli.StringFlag{Name: flagCRLListen, Usage: "`HOST:PORT` for GET /crl in cleartext; overrides pki.yaml"},
@@ -44,7 +46,7 @@ the old state stays. SIGTERM lets requests in flight finish.`,
 }
 
 func runServe(u *ui.UI, c *cli.Context) (err error) {
-	if err := wantArgs(c, 0, 0); err != nil {
+	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
 	if u.Getenv("GOGC") == "" {
@@ -58,14 +60,14 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, authority.Close()) }()
 
-	addr, metrics := c.String(flagListen), metricsServer{address: c.String(flagMetrics), registry: registry, ready: authority.Ready}
+	addr, metrics := c.String(flags.Listen), metricsServer{address: c.String(flagMetrics), registry: registry, ready: authority.Ready}
 	if addr == "" {
 		addr = authority.Config().Address
 	}
 	if metrics.address == "" {
 		metrics.address = authority.Config().Metrics
 	}
-	ln, err := listen(c, flagListen, addr)
+	ln, err := listen(c, flags.Listen, addr)
 	if err != nil {
 		return err
 	}
@@ -98,13 +100,13 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 }
 
 func openAuthority(u *ui.UI, c *cli.Context, logger *slog.Logger, registry prometheus.Registerer) (*ca.Authority, error) {
-	dir, opt := c.String(flagDir), ca.Options{
-		Dir: c.String(flagDir), AuditLog: c.String("audit-log"), Logger: logger, Registerer: registry,
+	dir, opt := c.String(flags.Dir), ca.Options{
+		Dir: c.String(flags.Dir), AuditLog: c.String("audit-log"), Logger: logger, Registerer: registry,
 	}
-	opt.PasswordFile, opt.Password = passwordSource(u, c)
+	opt.PasswordFile, opt.Password = flags.PasswordSource(u, c)
 	authority, err := ca.Open(c.Context, opt)
 	if err != nil {
-		err = hintStateDir(fmt.Errorf("opening the authority in %s: %w", dir, err), dir, hintDoctor)
+		err = hints.StateDir(fmt.Errorf("opening the authority in %s: %w", dir, err), dir, hints.Doctor)
 	}
 	return authority, err
 }

@@ -11,6 +11,9 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -21,24 +24,24 @@ func showCommand(u *ui.UI) *cli.Command {
 		Usage:       "show one certificate of the record",
 		ArgsUsage:   "SERIAL",
 		Description: `SERIAL is decimal, 0x and hex, or hex with colons. Prints everything the record knows.`,
-		Flags:       []cli.Flag{sharedFlag(flagDir), outputFlag(outputText, outputJSON, outputPEM)},
+		Flags:       []cli.Flag{flags.Shared(flags.Dir), output.Flag(output.Text, output.JSON, output.PEM)},
 		Action:      u.Action(runShow),
 	}
 }
 
 func runShow(u *ui.UI, c *cli.Context) error {
-	if err := wantArgs(c, 1, 1); err != nil {
+	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
 	}
 	serial, err := record.ParseSerial(c.Args().First())
 	if err != nil {
 		return ui.UsageErrorf("%w", err)
 	}
-	format, err := outputOf(c, outputText, outputJSON, outputPEM)
+	format, err := output.Of(c, output.Text, output.JSON, output.PEM)
 	if err != nil {
 		return err
 	}
-	record, err := openRecord(c.Context, c.String(flagDir), flagDir)
+	record, err := records.Open(c.Context, c.String(flags.Dir), flags.Dir)
 	if err != nil {
 		return err
 	}
@@ -62,9 +65,9 @@ func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
 	now := time.Now()
 	r := ca.NewRow(cert, now)
 	switch format {
-	case outputJSON:
+	case output.JSON:
 		return u.JSON(map[string]any{"schema_version": 1, "certificate": r, "revocation": cert.Revocation})
-	case outputPEM:
+	case output.PEM:
 		chain, err := x509.ParseCertificates(slices.Concat(cert.DER, cert.Chain))
 		if err != nil {
 			return err

@@ -8,7 +8,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -28,18 +32,18 @@ It is signed with the enrolment key in the state directory. With --cert, the run
 authority is asked for it over mutual TLS: the certificate is that of a service which
 "enrollers" of pki.yaml allows to enrol SERVICE.`,
 		Flags: []cli.Flag{
-			sharedFlag(flagDir), sharedFlag(flagPasswordFile),
-			sharedFlag(flagCAURL),
-			&cli.StringFlag{Name: flagCert, Usage: "ask the authority with this certificate: a `DIR` that issue wrote, or a file with --key and --ca-cert"},
-			&cli.StringFlag{Name: flagKey, Usage: "private key `FILE` of --cert, PEM"},
-			&cli.StringFlag{Name: flagCACert, Usage: "trust bundle `FILE` for the authority, PEM"},
+			flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile),
+			flags.Shared(flags.CAURL),
+			&cli.StringFlag{Name: credentials.Cert, Usage: "ask the authority with this certificate: a `DIR` that issue wrote, or a file with --key and --ca-cert"},
+			&cli.StringFlag{Name: credentials.Key, Usage: "private key `FILE` of --cert, PEM"},
+			&cli.StringFlag{Name: credentials.CACert, Usage: "trust bundle `FILE` for the authority, PEM"},
 			&cli.StringFlag{Name: "out", Usage: "write the token to `FILE` (0600) instead of standard output"},
-			durationFlag("lifetime", 5*time.Minute, "how long the token may be used"),
+			values.DurationFlag("lifetime", 5*time.Minute, "how long the token may be used"),
 			&cli.StringFlag{Name: "provisioner", Usage: "sign with the enrolment key of this `NAME` in pki.yaml (default: the first that is for SERVICE)"},
 			&cli.BoolFlag{Name: "revoke", Usage: "make a token to revoke the certificate with serial SERVICE instead (for step ca revoke --token)"},
 		},
 		Action: func(c *cli.Context) error {
-			if err := wantArgs(c, 1, -1); err != nil {
+			if err := flags.WantArgs(c, 1, -1); err != nil {
 				return err
 			}
 			token, err := makeToken(u, c)
@@ -57,16 +61,16 @@ authority is asked for it over mutual TLS: the certificate is that of a service 
 // makeToken makes the token, here or at the authority.
 func makeToken(u *ui.UI, c *cli.Context) (secret.String, error) {
 	service, names := c.Args().First(), c.Args().Tail()
-	if c.String(flagCert) != "" {
+	if c.String(credentials.Cert) != "" {
 		return askToken(u, c, service, names)
 	}
-	for _, flag := range []string{flagKey, flagCACert} {
+	for _, flag := range []string{credentials.Key, credentials.CACert} {
 		if c.String(flag) != "" {
-			return secret.String{}, ui.UsageErrorf("--%s goes with --%s", flag, flagCert)
+			return secret.String{}, ui.UsageErrorf("--%s goes with --%s", flag, credentials.Cert)
 		}
 	}
-	if at := c.String(flagCAURL); at != "" && at != u.Getenv(envCAURL) { // said here, and not for other commands
-		return secret.String{}, ui.UsageErrorf("--%s goes with --%s: without a certificate, the token is made from --%s", flagCAURL, flagCert, flagDir)
+	if at := c.String(flags.CAURL); at != "" && at != u.Getenv(flags.EnvCAURL) { // said here, and not for other commands
+		return secret.String{}, ui.UsageErrorf("--%s goes with --%s: without a certificate, the token is made from --%s", flags.CAURL, credentials.Cert, flags.Dir)
 	}
 	return mintToken(u, c, service, names)
 }
@@ -75,17 +79,17 @@ const hintProfiles = "services and their names are the profiles in pki.yaml of -
 
 // mintToken signs a token with the enrolment key of the state directory.
 func mintToken(u *ui.UI, c *cli.Context, service string, names []string) (secret.String, error) {
-	pw, err := passwordOf(u, c)
+	pw, err := flags.Password(u, c)
 	if err != nil {
 		return secret.String{}, err
 	}
 	token, err := ca.NewToken(c.Context, ca.TokenOptions{
-		Dir: c.String(flagDir), Password: pw,
+		Dir: c.String(flags.Dir), Password: pw,
 		Service: service, Names: names,
-		Lifetime: durationOf(c, "lifetime"), Revoke: c.Bool("revoke"), Provisioner: c.String("provisioner"),
+		Lifetime: values.DurationOf(c, "lifetime"), Revoke: c.Bool("revoke"), Provisioner: c.String("provisioner"),
 	})
 	if err != nil {
-		return token, hintStateDir(fmt.Errorf("making a token for %s: %w", service, err), c.String(flagDir), hintProfiles)
+		return token, hints.StateDir(fmt.Errorf("making a token for %s: %w", service, err), c.String(flags.Dir), hintProfiles)
 	}
 	return token, nil
 }
@@ -94,26 +98,26 @@ func mintToken(u *ui.UI, c *cli.Context, service string, names []string) (secret
 func askToken(_ *ui.UI, c *cli.Context, service string, names []string) (secret.String, error) {
 	for _, flag := range []string{"revoke", "provisioner"} {
 		if c.IsSet(flag) {
-			return secret.String{}, ui.UsageErrorf("--%s does not go with --%s", flag, flagCert)
+			return secret.String{}, ui.UsageErrorf("--%s does not go with --%s", flag, credentials.Cert)
 		}
 	}
-	if err := httpsURL(flagCAURL, c.String(flagCAURL)); err != nil {
+	if err := flags.HTTPSURL(flags.CAURL, c.String(flags.CAURL)); err != nil {
 		return secret.String{}, err
 	}
-	cert, roots, err := clientFilesOf(c).read()
+	cert, roots, err := credentials.FilesOf(c).Read()
 	if err != nil {
 		return secret.String{}, err
 	}
-	client, err := enroll.NewClient(c.String(flagCAURL), roots, cert)
+	client, err := enroll.NewClient(c.String(flags.CAURL), roots, cert)
 	if err != nil {
 		return secret.String{}, err
 	}
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
 	defer cancel()
-	token, err := client.EnrolmentToken(ctx, stepapi.TokenRequest{Service: service, Names: names, Lifetime: durationOf(c, "lifetime").String()})
+	token, err := client.EnrolmentToken(ctx, stepapi.TokenRequest{Service: service, Names: names, Lifetime: values.DurationOf(c, "lifetime").String()})
 	if err == nil {
 		return token, nil
 	}
-	return token, hintRefused(fmt.Errorf("making a token for %s: %w", service, err), "enrollers and profiles in pki.yaml of the authority say who may enrol what")
+	return token, hints.Refused(fmt.Errorf("making a token for %s: %w", service, err), "enrollers and profiles in pki.yaml of the authority say who may enrol what")
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/printable"
@@ -49,7 +50,7 @@ regular files are taken, in order of their names; links are not followed.`,
 }
 
 func runUpload(u *ui.UI, c *cli.Context) (err error) {
-	if err := wantArgs(c, 1, -1); err != nil {
+	if err := flags.WantArgs(c, 1, -1); err != nil {
 		return err
 	}
 	if err := checkStdin(c); err != nil {

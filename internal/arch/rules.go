@@ -13,6 +13,7 @@ const (
 	whyCA     = "the authority issues and records; who uses certificates, and how they are looked at, is not its business"
 	whyAudit  = "audit judges what it is shown; how certificates come to be must not leak into its checks"
 	whyBridge = "an adapter brings the one library that it adapts to: who wants another must not pay for this one"
+	whyFlags  = "what reads a command line knows no command, and nothing of what the commands do"
 	whyDev    = "the reference services are peers of the client, not parts of it, and get their certificates like any service"
 )
 
@@ -43,6 +44,9 @@ var leaves = []string{
 // serving is what a package that listens may have besides the leaves. It is no
 // leaf for rotation: who embeds an identity has a server of its own.
 const serving = "httpserver"
+
+// rooms is the folder of what the commands share.
+const rooms = "cmd/artstore-pki/internal/"
 
 // Rules returns the house as it is drawn in docs/architecture.md. A row may
 // stand before its package does.
@@ -117,6 +121,12 @@ func Rules() []Rule {
 
 		Rule{Package: "examples/...", Own: []string{"ingestclient", "rotation", "rotation/enroll", "rotation/files"}, Why: "an example does what a user of the module can do: it needs no internal package and no other module"},
 		Rule{Package: "cmd/artstore-pki/internal/ui", Own: leaves, Modules: []string{"github.com/urfave/cli/v2", "golang.org/x/term"}, Why: "what talks to people knows no command and nothing that can fail"},
+		Rule{Package: "cmd/artstore-pki/internal/values", Own: leaves, Modules: []string{"github.com/urfave/cli/v2"}, Why: "a kind of value does not depend on the flags that take it"},
+		Rule{Package: "cmd/artstore-pki/internal/flags", Own: with(leaves, rooms+"ui"), Modules: []string{"github.com/urfave/cli/v2"}, Why: whyFlags},
+		Rule{Package: "cmd/artstore-pki/internal/output", Own: with(leaves, rooms+"ui"), Modules: []string{"github.com/urfave/cli/v2"}, Why: whyFlags},
+		Rule{Package: "cmd/artstore-pki/internal/credentials", Own: with(leaves, rooms+"ui"), Modules: []string{"github.com/urfave/cli/v2"}, Why: whyFlags},
+		Rule{Package: "cmd/artstore-pki/internal/hints", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"credentials", "ca", "ca/policy", "ca/translog", "ingestclient", "rotation/enroll"), Why: "advice knows the kinds of errors and the names of flags, and opens nothing"},
+		Rule{Package: "cmd/artstore-pki/internal/records", Own: with(leaves, rooms+"ui", rooms+"hints", "audit", "ca", "ca/record"), Why: "whoever looks at a record needs no key and serves nothing"},
 		Rule{Package: "cmd/...", Own: with(leaves, serving, "cmd/artstore-pki/internal/...",
 			"audit", "audit/cert", "audit/compare", "audit/report", "audit/source",
 			"ca", "ca/backup", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",

@@ -1,4 +1,4 @@
-package main
+package values
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 )
 
 func TestSpan(t *testing.T) {
-	s := longDuration{Duration: time.Hour}
+	s := Duration{Duration: time.Hour}
 	for _, bad := range []string{"", "0", "0d", "0s", "30", "-1d"} {
 		if err := s.Set(bad); !errors.Is(err, humantime.ErrSyntax) || s.Duration != time.Hour {
 			t.Errorf("%q is taken as %s, %v", bad, s.Duration, err)
@@ -18,7 +18,7 @@ func TestSpan(t *testing.T) {
 	if err := s.Set("1w12h"); err != nil || s.Duration != 180*time.Hour || s.String() != "7d12h" {
 		t.Errorf("1w12h is %s, %v", s, err)
 	}
-	pause := longDuration{Duration: time.Hour, zero: true}
+	pause := Duration{Duration: time.Hour, zero: true}
 	if err := pause.Set("0"); err != nil || pause.Duration != 0 || pause.String() != "0s" {
 		t.Errorf("0 is %s, %v", pause, err)
 	}

@@ -12,7 +12,7 @@
 //     read is warned of once (ui.ReadSecret).
 //   - What a flag was given reaches a terminal without control characters, and a
 //     URL without its password.
-package main
+package flags
 
 import (
 	"net/url"
@@ -25,54 +25,54 @@ import (
 
 // Names of flags that several commands have.
 const (
-	flagDir          = "dir"
-	flagCAURL        = "ca-url"
-	flagTokenFile    = "token-file"
-	flagAuthority    = "authority-name"
-	flagPasswordFile = "password-file"
-	flagListen       = "listen"
-	flagReadyFile    = "ready-file"
-	flagLifetime     = "lifetime"
+	Dir           = "dir"
+	CAURL         = "ca-url"
+	TokenFile     = "token-file"
+	AuthorityName = "authority-name"
+	PasswordFile  = "password-file"
+	Listen        = "listen"
+	ReadyFile     = "ready-file"
+	Lifetime      = "lifetime"
 )
 
 // The variables of the environment that stand in for a flag.
 const (
 	envDir      = "ARTSTORE_PKI_DIR"
-	envCAURL    = "ARTSTORE_PKI_CA_URL"
-	envPassword = "ARTSTORE_PKI_PASSWORD" //nolint:gosec // G101: the name of a variable, not its value
+	EnvCAURL    = "ARTSTORE_PKI_CA_URL"
+	EnvPassword = "ARTSTORE_PKI_PASSWORD" //nolint:gosec // G101: the name of a variable, not its value
 )
 
 // Shared returns a new flag of that name. A command has a copy of its own,
 // because the library keeps in a flag what it has parsed. A name without a row
 // is a mistake in this program, and panics.
-func sharedFlag(name string) cli.Flag {
+func Shared(name string) cli.Flag {
 	switch name {
-	case flagDir:
-		return &cli.StringFlag{Name: flagDir, Aliases: []string{"d"}, Value: "artstore-ca", EnvVars: []string{envDir},
+	case Dir:
+		return &cli.StringFlag{Name: Dir, Aliases: []string{"d"}, Value: "artstore-ca", EnvVars: []string{envDir},
 			Usage: "state directory `DIR` of the authority"}
-	case flagPasswordFile:
-		return &cli.StringFlag{Name: flagPasswordFile,
-			Usage: "`FILE` with the password of the authority's keys; else $" + envPassword + ", else secrets/password in the state directory"}
-	case flagCAURL:
-		return &cli.StringFlag{Name: flagCAURL, EnvVars: []string{envCAURL}, Usage: "`URL` of the authority, such as https://ca:9443"}
-	case flagAuthority:
-		return &cli.StringFlag{Name: flagAuthority, Usage: "accept as the authority a server whose certificate has this `NAME` and no mark of an authority: a stock step-ca. Any service that can obtain the name can then pass for it"}
-	case flagTokenFile:
-		return &cli.StringFlag{Name: flagTokenFile, Usage: "`FILE` with a one-time enrolment token; - reads standard input"}
-	case flagReadyFile:
-		return &cli.StringFlag{Name: flagReadyFile, Usage: "`FILE` that gets the URL once the service answers"}
+	case PasswordFile:
+		return &cli.StringFlag{Name: PasswordFile,
+			Usage: "`FILE` with the password of the authority's keys; else $" + EnvPassword + ", else secrets/password in the state directory"}
+	case CAURL:
+		return &cli.StringFlag{Name: CAURL, EnvVars: []string{EnvCAURL}, Usage: "`URL` of the authority, such as https://ca:9443"}
+	case AuthorityName:
+		return &cli.StringFlag{Name: AuthorityName, Usage: "accept as the authority a server whose certificate has this `NAME` and no mark of an authority: a stock step-ca. Any service that can obtain the name can then pass for it"}
+	case TokenFile:
+		return &cli.StringFlag{Name: TokenFile, Usage: "`FILE` with a one-time enrolment token; - reads standard input"}
+	case ReadyFile:
+		return &cli.StringFlag{Name: ReadyFile, Usage: "`FILE` that gets the URL once the service answers"}
 	}
 	panic("no command shares the flag --" + name)
 }
 
 // ListenAt returns --listen with an address that a service has without it; ""
 // leaves that to the service.
-func listenFlag(address string) cli.Flag {
-	return &cli.StringFlag{Name: flagListen, Value: address, Usage: "`HOST:PORT` to listen on; port 0 chooses a free one"}
+func ListenAt(address string) cli.Flag {
+	return &cli.StringFlag{Name: Listen, Value: address, Usage: "`HOST:PORT` to listen on; port 0 chooses a free one"}
 }
 
 // WantArgs checks the number of arguments that are no flags. A negative most is no limit.
-func wantArgs(c *cli.Context, least, most int) error {
+func WantArgs(c *cli.Context, least, most int) error {
 	n := c.Args().Len()
 	var err error
 	switch {
@@ -81,11 +81,11 @@ func wantArgs(c *cli.Context, least, most int) error {
 	case most >= 0 && n > most:
 		err = ui.UsageErrorf("unexpected argument %q", printable.Clean(c.Args().Get(most)))
 	}
-	return seeHelp(c, err)
+	return SeeHelp(c, err)
 }
 
 // SeeHelp adds to an error of the command line where the command is explained; nil stays nil.
-func seeHelp(c *cli.Context, err error) error {
+func SeeHelp(c *cli.Context, err error) error {
 	name := c.App.Name
 	if c.Command != nil && c.Command.HelpName != "" {
 		name = c.Command.HelpName
@@ -95,7 +95,7 @@ func seeHelp(c *cli.Context, err error) error {
 
 // HTTPSURL checks that a flag names a server: a URL with https and a host, and
 // without a password, because a URL is logged and printed.
-func httpsURL(flag, value string) error {
+func HTTPSURL(flag, value string) error {
 	if value == "" {
 		return ui.UsageErrorf("missing --%s", flag)
 	}

@@ -1,4 +1,16 @@
-package main
+// Package hints has the advice that is printed below an error: what the operator
+// can do about it. The packages of this module say what failed and where; that
+// a command of this program helps is known here and in the commands only.
+//
+// Invariants:
+//
+//   - A hint is chosen by the kind of an error. The one exception is an error of
+//     another process, of which there is only its text.
+//   - docs/troubleshooting.md has each hint (TestHintsAreExplained), and each
+//     command in a hint exists (TestDocsNameRealCommands).
+//   - The error stays the same: errors.Is and errors.As find below a hint what
+//     they found before.
+package hints
 
 import (
 	"errors"
@@ -11,14 +23,18 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-// hintFor knows the advice for errors that any command can meet.
-func hintFor(err error) string {
+// For returns the advice for errors that any command can meet, or "" if there
+// is none. The order counts: an error can match several kinds, and the first one
+// says most about its cause.
+func For(err error) string {
 	var op *net.OpError
 	var answered *enroll.Error
 	switch {
@@ -59,14 +75,14 @@ func hintFor(err error) string {
 	return ""
 }
 
-// hintDoctor is for a state directory that is damaged somewhere.
-const hintDoctor = "nothing was changed; artstore-pki doctor --dir DIR lists all that is wrong, artstore-pki restore makes a directory of a backup"
+// Doctor is the advice for a state directory that is damaged somewhere.
+const Doctor = "nothing was changed; artstore-pki doctor --dir DIR lists all that is wrong, artstore-pki restore makes a directory of a backup"
 
-// hintStateDir says what to do when something in a state directory could not be
+// StateDir adds what to do when something in a state directory could not be
 // used. The kind of the error decides, because advice about another cause costs
 // more time than none; otherwise is the advice for all other kinds.
-func hintStateDir(err error, dir, otherwise string) error {
-	if hinted := lossHint(err, dir); hinted != nil {
+func StateDir(err error, dir, otherwise string) error {
+	if hinted := Loss(err, dir); hinted != nil {
 		return hinted
 	}
 	_, missing := os.Stat(filepath.Join(dir, "pki.yaml"))
@@ -76,32 +92,34 @@ func hintStateDir(err error, dir, otherwise string) error {
 	case err == nil, errors.As(err, new(*net.OpError)), ui.HasHint(err):
 		return err // a database that does not answer, or advice is there already
 	case errors.Is(err, ca.ErrWrongPassword), errors.Is(err, ca.ErrNoPassword):
-		return ui.WithHint(err, "the password is read from --%s FILE, else from $%s, else from secrets/password", flagPasswordFile, envPassword)
+		return ui.WithHint(err, "the password is read from --%s FILE, else from $%s, else from secrets/password", flags.PasswordFile, flags.EnvPassword)
 	case errors.Is(err, os.ErrPermission):
 		return err
 	case ca.Unfinished(dir):
-		return hintUnfinished(err, dir)
+		return Unfinished(err, dir)
 	case errors.Is(missing, os.ErrNotExist):
 		return ui.WithHint(err, "make it with: artstore-pki init --dir %s", dir)
 	case config != nil:
 		return ui.WithHint(err, "nothing was changed; artstore-pki init --dir NEW makes a commented pki.yaml to compare with")
 	case trust != nil:
-		return ui.WithHint(err, hintDoctor)
+		return ui.WithHint(err, Doctor)
 	}
 	return ui.WithHint(err, "%s", otherwise)
 }
 
-// hintUnfinished tells a state directory that was never finished from one that is in use.
-func hintUnfinished(err error, dir string) error {
+// Unfinished adds what to do about a state directory that an init or a restore
+// has begun and that was never in use. Any other directory gets no advice here:
+// to remove it would be wrong.
+func Unfinished(err error, dir string) error {
 	if !ca.Unfinished(dir) {
 		return err
 	}
 	return ui.WithHint(err, "%s has no pki.yaml, so no authority has run there; if an init or restore that was killed left it, remove it and run the command again", dir)
 }
 
-// lossHint adds what to do about a record that is not the one that the authority
+// Loss adds what to do about a record that is not the one that the authority
 // left, or returns nil if that is not the matter.
-func lossHint(err error, dir string) error {
+func Loss(err error, dir string) error {
 	var lost *ca.RecordError
 	switch {
 	case !errors.As(err, &lost):
@@ -112,16 +130,16 @@ func lossHint(err error, dir string) error {
 	return ui.WithHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; artstore-pki record accept --dir %s shows the loss and how to go on without the record", dir)
 }
 
-// hintRefused says what to do about the refusal of an authority; forbidden is the hint
+// Refused adds what to do about the refusal of an authority; forbidden is the hint
 // for a caller whom it knows and who may not.
-func hintRefused(err error, forbidden string) error {
+func Refused(err error, forbidden string) error {
 	answered, ok := errors.AsType[*enroll.Error](err)
 	if !ok {
 		return err
 	}
 	switch answered.Status {
 	case http.StatusUnauthorized:
-		return ui.WithHint(err, "the certificate of --%s must be a good one of this authority: renew it, or enrol again", flagCert)
+		return ui.WithHint(err, "the certificate of --%s must be a good one of this authority: renew it, or enrol again", credentials.Cert)
 	case http.StatusForbidden:
 		return ui.WithHint(err, "%s", forbidden)
 	case http.StatusNotFound:

@@ -1,4 +1,4 @@
-package main
+package flags
 
 import (
 	"fmt"
@@ -12,8 +12,8 @@ import (
 // Password reads the password of the authority's keys from the file that the
 // command line names, else from the environment. The zero value means that
 // neither has one; the authority then looks into its state directory.
-func passwordOf(u *ui.UI, c *cli.Context) (secret.String, error) {
-	path, password := passwordSource(u, c)
+func Password(u *ui.UI, c *cli.Context) (secret.String, error) {
+	path, password := PasswordSource(u, c)
 	if path == "" {
 		return password, nil
 	}
@@ -26,9 +26,9 @@ func passwordOf(u *ui.UI, c *cli.Context) (secret.String, error) {
 
 // PasswordSource returns the file with the password, or else the password of the
 // environment. It is for what reads the file again later, as a reload does.
-func passwordSource(u *ui.UI, c *cli.Context) (file string, password secret.String) {
-	if file = c.String(flagPasswordFile); file != "" {
+func PasswordSource(u *ui.UI, c *cli.Context) (file string, password secret.String) {
+	if file = c.String(PasswordFile); file != "" {
 		return file, secret.String{}
 	}
-	return "", secret.New(u.Getenv(envPassword))
+	return "", secret.New(u.Getenv(EnvPassword))
 }

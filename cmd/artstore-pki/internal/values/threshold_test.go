@@ -1,4 +1,4 @@
-package main
+package values
 
 import (
 	"errors"
@@ -9,21 +9,21 @@ import (
 )
 
 func TestThreshold(t *testing.T) {
-	for text, want := range map[string]threshold{
-		"30d": {before: 30 * humantime.Day}, "36h": {before: 36 * time.Hour}, "25%": {share: 0.25}, "0.5%": {share: 0.005}, "100%": {share: 1},
+	for text, want := range map[string]Threshold{
+		"30d": {Before: 30 * humantime.Day}, "36h": {Before: 36 * time.Hour}, "25%": {Share: 0.25}, "0.5%": {Share: 0.005}, "100%": {Share: 1},
 	} {
-		var got threshold
+		var got Threshold
 		if err := got.Set(text); err != nil || got != want {
 			t.Errorf("%q: %+v, %v", text, got, err)
 		}
 	}
 	for _, bad := range []string{"", "%", "0%", "101%", "-1%", "+1%", "1e1%", "inf%", "nan%", "0x1p1%", "1%%", " 1%", "1 %", "30", "-1d", "0d", ".%"} {
-		got := threshold{before: humantime.Day}
-		if err := got.Set(bad); !errors.Is(err, errThreshold) || got.before != humantime.Day {
+		got := Threshold{Before: humantime.Day}
+		if err := got.Set(bad); !errors.Is(err, errThreshold) || got.Before != humantime.Day {
 			t.Errorf("%q is taken as %+v, %v", bad, got, err)
 		}
 	}
-	if text := (threshold{}).String(); text != "" {
+	if text := (Threshold{}).String(); text != "" {
 		t.Error(text)
 	}
 }
@@ -35,11 +35,11 @@ func FuzzThreshold(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		var got, again threshold
+		var got, again Threshold
 		if got.Set(text) != nil {
 			return
 		}
-		if got.share < 0 || got.share > 1 || got.before < 0 || (got.share > 0) == (got.before > 0) {
+		if got.Share < 0 || got.Share > 1 || got.Before < 0 || (got.Share > 0) == (got.Before > 0) {
 			t.Fatalf("%q = %+v", text, got)
 		}
 		if err := again.Set(got.String()); err != nil {

@@ -1,0 +1,87 @@
+// Package records opens the record of an authority for commands that look at it:
+// beside a running authority, and without any key. It also is the record as a
+// source of an audit, which knows no database.
+package records
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+)
+
+// Open opens the record in dir. Its errors advise: a directory without a pki.yaml
+// was named wrongly, by the flag that is called flag; in another one something is damaged.
+func Open(ctx context.Context, dir, flag string) (*ca.Record, error) {
+	record, err := ca.OpenRecord(ctx, dir)
+	if err != nil {
+		err = fmt.Errorf("opening the record in %s: %w", dir, err)
+		if _, config := os.Stat(filepath.Join(dir, "pki.yaml")); config == nil {
+			return nil, hints.StateDir(err, dir, hints.Doctor)
+		}
+		return nil, ui.WithHint(err, "--%s names the state directory of the authority", flag)
+	}
+	return record, nil
+}
+
+// Local opens the record in dir, as [Open] does, as the source of an audit that
+// judges at now. The caller calls release when the audit is over.
+func Local(ctx context.Context, dir, flag string, now time.Time) (source audit.Source, release func(), err error) {
+	r, err := Open(ctx, dir, flag)
+	if err != nil {
+		return nil, nil, err
+	}
+	release = func() { _ = r.Close() } // read only
+	roots, issuers, err := r.Authorities()
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return audit.Record{Name: dir, Now: now, List: All(storePages(r)), Roots: roots, Issuers: issuers}, release, nil
+}
+
+// Pages reads the page behind a cursor, "" for the first.
+type Pages func(ctx context.Context, cursor string) (page []audit.Recorded, next string, err error)
+
+// All returns all certificates behind read, page after page, in the form that
+// [audit.Record] wants: it ends early when yield returns false.
+func All(read Pages) func(context.Context, func(audit.Recorded) bool) error {
+	return func(ctx context.Context, yield func(audit.Recorded) bool) error {
+		for cursor := ""; ; {
+			page, next, err := read(ctx, cursor)
+			if err != nil {
+				return err
+			}
+			for _, c := range page {
+				if !yield(c) {
+					return nil
+				}
+			}
+			if next == "" {
+				return nil
+			}
+			cursor = next
+		}
+	}
+}
+
+// storePages reads the pages of a database that is open here.
+func storePages(r *ca.Record) Pages {
+	return func(ctx context.Context, cursor string) (out []audit.Recorded, next string, err error) {
+		page, next, err := r.List(ctx, record.Query{Limit: record.MaxPage, Cursor: cursor})
+		for _, c := range page {
+			out = append(out, audit.Recorded{
+				Service: c.Service, Lineage: c.Lineage, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+				Revoked: c.Revocation != nil, DER: c.DER, Chain: c.Chain,
+			})
+		}
+		return out, next, err
+	}
+}
