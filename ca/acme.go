@@ -204,7 +204,7 @@ func problemOf(err error) *problem.Document {
 	var p *problem.Document
 	var stored *acme.Error
 	var denied *denial.Error
-	var s *RequestError
+	var s *denial.RequestError
 	switch {
 	case errors.As(err, &p):
 		return p

@@ -84,7 +84,7 @@ func readJWS(r *http.Request) ([]byte, error) {
 // parseFlattened reads a JWS in JSON with one signature (RFC 8555 §6.2); errors
 // quote nothing of it.
 func parseFlattened(what string, body []byte) (_ *jose.JSONWebSignature, head jose.Header, err error) {
-	defer panics.Catch(panicTo(&err))
+	defer panics.Catch(panics.Into(&err, "the embedded authority"))
 	if err := checkFlattened(what, body); err != nil {
 		return nil, head, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -27,7 +28,7 @@ func (s *acmeSession) postRevoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	entry, err := a.lookUp(r.Context(), cert)
-	var unknown *RequestError
+	var unknown *denial.RequestError
 	if errors.As(err, &unknown) {
 		return problem.New(problem.Unauthorized, "the certificate is not in the record of this authority")
 	}

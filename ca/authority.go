@@ -21,6 +21,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -171,7 +172,7 @@ func (a *Authority) publish(st *state) (err error) {
 	}
 	st.issuerPEM = make(map[*x509.Certificate]string)
 	for _, c := range st.intermediates {
-		st.issuerPEM[c] = pemOf(c)
+		st.issuerPEM[c] = string(pemfile.EncodeCertificates([]*x509.Certificate{c}))
 	}
 	st.digest = stepapi.TrustDigest(st.roots)
 	st.superseded = make(chan struct{})

@@ -116,8 +116,6 @@ func (d *doctor) profiles(cfg policy.Config) {
 	}
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
 func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 	now := time.Now()
 	for i, list := range [][]*x509.Certificate{roots, intermediates} {

@@ -114,21 +114,21 @@ func askedClaims(st *state, req stepapi.TokenRequest, entry record.Certificate) 
 	if req.Lifetime != "" {
 		var err error
 		if life, err = time.ParseDuration(req.Lifetime); err != nil || life <= 0 || life > maxTokenLife {
-			return newClaims{}, badRequest("lifetime: %.40q is not a duration such as 5m, %s at most", req.Lifetime, maxTokenLife)
+			return newClaims{}, denial.BadRequest("lifetime: %.40q is not a duration such as 5m, %s at most", req.Lifetime, maxTokenLife)
 		}
 	}
 	if len(req.Names) > stepapi.MaxNames {
-		return newClaims{}, badRequest("sans: %d names are more than %d", len(req.Names), stepapi.MaxNames)
+		return newClaims{}, denial.BadRequest("sans: %d names are more than %d", len(req.Names), stepapi.MaxNames)
 	}
 	asked, err := names.CanonicalAll(req.Names)
 	if err != nil {
-		return newClaims{}, badRequest("sans: %v", err)
+		return newClaims{}, denial.BadRequest("sans: %v", err)
 	}
 	if p := st.rules.Services[req.Service]; len(asked) == 0 && p != nil {
 		asked = p.Names
 	}
 	if life = min(life, time.Until(entry.NotAfter)); life <= 0 {
-		return newClaims{}, unauthorized("the client certificate expired at %s", stamp(entry.NotAfter))
+		return newClaims{}, denial.Unauthorized("the client certificate expired at %s", stamp(entry.NotAfter))
 	}
 	c, err := freshClaims(life)
 	c.Subject, c.SANs, c.Actor = req.Service, asked, &actor{entry.Service, entry.Serial}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -118,7 +117,7 @@ func (a *Authority) errorHandler(h func(http.ResponseWriter, *http.Request) erro
 		if err == nil {
 			return
 		}
-		var s *RequestError
+		var s *denial.RequestError
 		var denied *denial.Error
 		switch {
 		case errors.As(err, &s):
@@ -176,7 +175,7 @@ func (a *Authority) postRekey(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if req.CSR == "" {
-		return badRequest("csr: it is missing")
+		return denial.BadRequest("csr: it is missing")
 	}
 	v, err := a.verifyRenewal(r.Context(), r, req.CSR)
 	if err != nil {
@@ -219,13 +218,13 @@ func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	}
 	serial, err := record.ParseSerial(req.Serial)
 	if err != nil {
-		return badRequest("%v", err)
+		return denial.BadRequest("%v", err)
 	}
 	if !req.Passive {
-		return &RequestError{http.StatusNotImplemented, "only passive revocation is supported: the certificate leaves through the CRL and cannot renew"}
+		return &denial.RequestError{Status: http.StatusNotImplemented, Text: "only passive revocation is supported: the certificate leaves through the CRL and cannot renew"}
 	}
 	if err := CheckReason(req.ReasonCode); err != nil {
-		return badRequest("reasonCode: %v", err)
+		return denial.BadRequest("reasonCode: %v", err)
 	}
 	c, token, err := a.verifyRevoke(r, req.OTT)
 	if err != nil {
@@ -242,15 +241,6 @@ func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// clip keeps a free text from the wire short enough to be shown.
-func clip(s string) string {
-	const most = 500
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…" // not through the middle of a character
-}
-
 func readBody(r *http.Request, v any) error {
 	dec := json.NewDecoder(r.Body)
 	err := dec.Decode(v)
@@ -262,9 +252,9 @@ func readBody(r *http.Request, v any) error {
 	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return &RequestError{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
+		return &denial.RequestError{Status: http.StatusRequestEntityTooLarge, Text: fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
 	}
-	return badRequest("the body is not the JSON object that this route takes")
+	return denial.BadRequest("the body is not the JSON object that this route takes")
 }
 
 var errTrailing = errors.New("something follows the object")

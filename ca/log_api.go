@@ -9,6 +9,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -28,7 +29,7 @@ func (a *Authority) getLogHead(w http.ResponseWriter, _ *http.Request) error {
 func (a *Authority) currentHead() (*signedHead, error) {
 	h := a.head.Load()
 	if h == nil {
-		return nil, &RequestError{http.StatusNotFound, "the log has no head yet"}
+		return nil, &denial.RequestError{Status: http.StatusNotFound, Text: "the log has no head yet"}
 	}
 	return h, nil
 }
@@ -65,7 +66,7 @@ func (a *Authority) getLogProof(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if from < 1 || from > to || to > h.Size {
-		return badRequest("from and to: want 1 ≤ from ≤ to ≤ %d, the size of the log", h.Size)
+		return denial.BadRequest("from and to: want 1 ≤ from ≤ to ≤ %d, the size of the log", h.Size)
 	}
 	proof, err := a.record.LogConsistency(r.Context(), h.Head, from, to)
 	if err != nil {
@@ -82,7 +83,7 @@ func sizeParam(q url.Values, key string, absent int64) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
-		return 0, badRequest("%s: not a number of entries", key)
+		return 0, denial.BadRequest("%s: not a number of entries", key)
 	}
 	return n, nil
 }
@@ -98,7 +99,7 @@ func (a *Authority) getLogEntry(w http.ResponseWriter, r *http.Request) error {
 	}
 	index, err := strconv.ParseInt(chi.URLParam(r, "index"), 10, 64)
 	if err != nil || index < 0 || index >= h.Size {
-		return &RequestError{http.StatusNotFound, fmt.Sprintf("want an index below %d, the size of the log", h.Size)}
+		return &denial.RequestError{Status: http.StatusNotFound, Text: fmt.Sprintf("want an index below %d, the size of the log", h.Size)}
 	}
 	e, err := a.record.LogEntry(r.Context(), h.Head, index)
 	if err != nil {

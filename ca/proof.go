@@ -50,25 +50,25 @@ type renewalToken struct {
 // parseProof reads a token and checks its signature, by the certificate in its
 // own header. Its errors go to unauthenticated clients and quote nothing of it.
 func parseProof(text string) (_ *renewalToken, err error) {
-	defer panics.Catch(panicTo(&err))
+	defer panics.Catch(panics.Into(&err, "the embedded authority"))
 	if len(text) > maxProof {
-		return nil, unauthorized("the renewal token is longer than %d bytes", maxProof)
+		return nil, denial.Unauthorized("the renewal token is longer than %d bytes", maxProof)
 	}
 	head, err := compactHeader(text)
 	if err != nil {
-		return nil, unauthorized("the renewal token is not a signed JWT: %v", err)
+		return nil, denial.Unauthorized("the renewal token is not a signed JWT: %v", err)
 	}
 	chain, err := head.certificates(stepapi.ProofHeader, 1) // the leaf alone counts: its chain is in the record
 	if err != nil {
-		return nil, unauthorized("the renewal token was refused: %v", err)
+		return nil, denial.Unauthorized("the renewal token was refused: %v", err)
 	}
 	tok, err := jose.ParseSigned(text)
 	if err != nil || len(tok.Headers) != 1 {
-		return nil, unauthorized("the renewal token is not a signed JWT")
+		return nil, denial.Unauthorized("the renewal token is not a signed JWT")
 	}
 	p := &renewalToken{sum: signedPart(text), leaf: chain[0]}
 	if err := tok.Claims(p.leaf.PublicKey, p); err != nil { // the kind of key decides which algorithms are taken
-		return nil, unauthorized("the renewal token is not signed by the key of its certificate")
+		return nil, denial.Unauthorized("the renewal token is not signed by the key of its certificate")
 	}
 	return p, nil
 }
@@ -80,20 +80,20 @@ func (p *renewalToken) validate(st *state, use action, der []byte, now time.Time
 	err := p.ValidateWithLeeway(jose.Expected{Issuer: stepapi.ProofIssuer, Subject: p.leaf.Subject.CommonName, Time: now}, tokenLeeway)
 	switch {
 	case errors.Is(err, jose.ErrInvalidIssuer):
-		return unauthorized("the renewal token was refused: its issuer is not %s", stepapi.ProofIssuer)
+		return denial.Unauthorized("the renewal token was refused: its issuer is not %s", stepapi.ProofIssuer)
 	case errors.Is(err, jose.ErrInvalidSubject):
-		return unauthorized("the renewal token was refused: its subject is not that of the certificate")
+		return denial.Unauthorized("the renewal token was refused: its subject is not that of the certificate")
 	case err != nil:
-		return unauthorized("the renewal token was refused: %s; the time here is %s", tokenFault(err), now.UTC().Format(time.RFC3339))
+		return denial.Unauthorized("the renewal token was refused: %s; the time here is %s", tokenFault(err), now.UTC().Format(time.RFC3339))
 	case p.Expiry == nil:
-		return unauthorized("the renewal token has no expiry: it could be used for ever")
+		return denial.Unauthorized("the renewal token has no expiry: it could be used for ever")
 	case p.Expiry.Time().Sub(now) > maxProofLife+tokenLeeway:
-		return unauthorized("the renewal token lives longer than %s", maxProofLife)
+		return denial.Unauthorized("the renewal token lives longer than %s", maxProofLife)
 	case !slices.ContainsFunc(p.Audience, func(a string) bool { return st.isAudience(a, use, "") }):
-		return unauthorized("the renewal token was refused: it is for another purpose")
+		return denial.Unauthorized("the renewal token was refused: it is for another purpose")
 	}
 	if der != nil && p.Confirmation.Fingerprint != stepapi.RequestFingerprint(der) {
-		return unauthorized("the renewal token is not bound to this request")
+		return denial.Unauthorized("the renewal token is not bound to this request")
 	}
 	return nil
 }

@@ -281,3 +281,12 @@ func checkPrune(before time.Time) error {
 func (r *Record) Close() error {
 	return r.store.Close()
 }
+
+// clip keeps a free text from the wire short enough to be shown.
+func clip(s string) string {
+	const most = 500
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…" // not through the middle of a character
+}

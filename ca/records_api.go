@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -86,7 +87,7 @@ func (a *Authority) getRecordCertificate(w http.ResponseWriter, r *http.Request)
 	}
 	serial, err := record.ParseSerial(chi.URLParam(r, "serial"))
 	if err != nil {
-		return badRequest("%v", err)
+		return denial.BadRequest("%v", err)
 	}
 	c, err := a.record.Get(r.Context(), serial)
 	if err != nil {
@@ -160,14 +161,14 @@ const (
 func parameters(raw string, known ...string) (url.Values, error) {
 	q, err := url.ParseQuery(raw)
 	if err != nil {
-		return nil, badRequest("the query is not well formed")
+		return nil, denial.BadRequest("the query is not well formed")
 	}
 	for key, values := range q {
 		switch {
 		case !slices.Contains(known, key):
-			return nil, badRequest("unknown parameter %.40q: want %s", key, strings.Join(known, ", "))
+			return nil, denial.BadRequest("unknown parameter %.40q: want %s", key, strings.Join(known, ", "))
 		case len(values) != 1 || len(values[0]) > maxParameter || strings.ContainsRune(values[0], 0): // PostgreSQL has no texts with a NUL
-			return nil, badRequest("%s: want one value of at most %d bytes", key, maxParameter)
+			return nil, denial.BadRequest("%s: want one value of at most %d bytes", key, maxParameter)
 		}
 	}
 	return q, nil
@@ -180,7 +181,7 @@ func pageSize(q url.Values) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > maxAPIPage {
-		return 0, badRequest("limit: want 1 to %d", maxAPIPage)
+		return 0, denial.BadRequest("limit: want 1 to %d", maxAPIPage)
 	}
 	return n, nil
 }
@@ -206,14 +207,14 @@ func parseRecordQuery(raw string, now time.Time) (out recordQuery, err error) {
 	}
 	if name := q.Get("name"); name != "" {
 		if out.Name, err = names.Canonical(name); err != nil {
-			return recordQuery{}, badRequest("%v", err)
+			return recordQuery{}, denial.BadRequest("%v", err)
 		}
 	}
 	if out.Cursor != "" && !cursorForm.MatchString(out.Cursor) {
-		return recordQuery{}, badRequest("cursor: not one that a page returned")
+		return recordQuery{}, denial.BadRequest("cursor: not one that a page returned")
 	}
 	if !slices.Contains([]string{"", record.StateValid, record.StateExpired, record.StateRevoked}, out.State) {
-		return recordQuery{}, badRequest("state: want %s, %s or %s", record.StateValid, record.StateExpired, record.StateRevoked)
+		return recordQuery{}, denial.BadRequest("state: want %s, %s or %s", record.StateValid, record.StateExpired, record.StateRevoked)
 	}
 	if text := q.Get("expires_before"); text != "" {
 		if out.ExpiresBefore, err = askedTime("expires_before", text, now); err != nil {
@@ -222,7 +223,7 @@ func parseRecordQuery(raw string, now time.Time) (out recordQuery, err error) {
 		out.SoonestFirst = true
 	}
 	if !slices.Contains([]string{"", "true", "false"}, q.Get("pem")) {
-		return recordQuery{}, badRequest("pem: want true or false")
+		return recordQuery{}, denial.BadRequest("pem: want true or false")
 	}
 	out.pem = q.Get("pem") == "true"
 	return out, nil

@@ -18,7 +18,7 @@ import (
 func requestDER(text string) ([]byte, error) {
 	block, rest := pem.Decode([]byte(text))
 	if block == nil || !strings.HasSuffix(block.Type, "CERTIFICATE REQUEST") || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, badRequest("csr: not one PEM certificate request")
+		return nil, denial.BadRequest("csr: not one PEM certificate request")
 	}
 	return block.Bytes, nil
 }
@@ -27,7 +27,7 @@ func requestDER(text string) ([]byte, error) {
 func parseRequest(der []byte) (*x509.CertificateRequest, error) {
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, badRequest("csr: it does not parse")
+		return nil, denial.BadRequest("csr: it does not parse")
 	}
 	return csr, checkRequest(csr)
 }
@@ -39,7 +39,7 @@ func checkRequest(csr *x509.CertificateRequest) error {
 		return denial.New(denial.SoundPublicKey, "the key of the request: %v", err)
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return badRequest("csr: its signature is wrong")
+		return denial.BadRequest("csr: its signature is wrong")
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Tok
 	}
 	serial, err := record.ParseSerial(cl.Subject)
 	if err != nil {
-		return caller{}, store.Token{}, unauthorized("the token's subject is not a serial")
+		return caller{}, store.Token{}, denial.Unauthorized("the token's subject is not a serial")
 	}
 	token := cl.oneTimeToken()
 	if cl.certificate != nil {
@@ -65,7 +65,7 @@ func (a *Authority) serves(ctx context.Context, st *state, cl *claims, c caller)
 }
 
 // revoke authorizes the caller, then commits. Unknown serials are [record.ErrNotFound].
-// What is revoked already is a [RequestError].
+// What is revoked already is a [denial.RequestError].
 func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeRequest) error {
 	w := accessRequest{action: actRevoke, serial: req.Serial}
 	if err := a.authorize(ctx, a.state.Load(), c, w); err != nil {
@@ -76,7 +76,7 @@ func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeReques
 	case errors.Is(err, store.ErrTokenUsed):
 		return a.recordDenial(ctx, c, w, denial.New(denial.Token, "the token was already used"))
 	case errors.Is(err, store.ErrAlreadyRevoked):
-		return badRequest("certificate %s is already revoked", certs.HexSerial(req.Serial))
+		return denial.BadRequest("certificate %s is already revoked", certs.HexSerial(req.Serial))
 	case err != nil:
 		return err
 	}
@@ -107,7 +107,7 @@ func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 	if list == nil {
 		i := slices.IndexFunc(st.intermediates, func(c *x509.Certificate) bool { return issuerID(c) == id })
 		if i < 0 {
-			return &RequestError{http.StatusNotFound, "no such issuer here"}
+			return &denial.RequestError{Status: http.StatusNotFound, Text: "no such issuer here"}
 		}
 		var err error
 		if list, err = a.currentCRL(r.Context(), st, st.intermediates[i], false); err != nil {

@@ -63,7 +63,9 @@ func (noDatabase) Shutdown() error { return errNoDatabase }
 // embedSmallstep builds smallstep's authority over our state: it holds provisioners and
 // checks tokens. Its lists are fixed, therefore each state has its own.
 func (a *Authority) embedSmallstep(st *state) (_ *authority.Authority, err error) {
-	defer panics.Catch(panicTo(&err))
+	// One bad configuration or request must not take the authority down: v0.30.2 is
+	// known to panic in its policy engine.
+	defer panics.Catch(panics.Into(&err, "the embedded authority"))
 	auth := &config.AuthConfig{
 		// A token is spent in the database, so tokens made before a restart are as good as later ones.
 		DisableIssuedAtCheck: true,
@@ -80,12 +82,6 @@ func (a *Authority) embedSmallstep(st *state) (_ *authority.Authority, err error
 		authority.WithDatabase(noDatabase{}),
 		authority.WithQuietInit(),
 	)
-}
-
-// panicTo makes a panic of the library an error of the caller: one bad request must not
-// take the authority down (v0.30.2 has a known one in its policy engine).
-func panicTo(err *error) func(*panics.Error) {
-	return func(p *panics.Error) { *err = fmt.Errorf("panic in the embedded authority: %v", p.Value) }
 }
 
 // smallstepProvisioners gives each one the form in which smallstep tells clients what

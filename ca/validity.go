@@ -53,7 +53,7 @@ func askedTime(key, text string, base time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return t, badRequest("%s: neither a time (RFC 3339) nor a duration", key)
+		return t, denial.BadRequest("%s: neither a time (RFC 3339) nor a duration", key)
 	}
 	return t, nil
 }
@@ -162,3 +162,6 @@ func earliestOf(first time.Time, others ...time.Time) time.Time {
 	}
 	return first
 }
+
+// stamp is how a moment stands in a text for people.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

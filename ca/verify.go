@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
@@ -32,23 +31,6 @@ const (
 	tokenLeeway  = time.Minute
 	maxTokenLife = time.Hour
 )
-
-// RequestError is an error of the client (4xx, or 501). A 401 is counted and charged
-// to the address, not recorded: an unauthenticated client could fill the record.
-type RequestError struct {
-	Status int
-	Text   string
-}
-
-func (s *RequestError) Error() string { return s.Text }
-
-func unauthorized(format string, args ...any) error {
-	return &RequestError{http.StatusUnauthorized, fmt.Sprintf(format, args...)}
-}
-
-func badRequest(format string, args ...any) error {
-	return &RequestError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
-}
 
 // VerifiedRequest is an authenticated request for a certificate. Only the verify
 // functions make one, so nothing that is not verified can be prepared.
@@ -86,14 +68,14 @@ type claims struct {
 // the signature, which lets unauthenticated clients fill the database, and parses it
 // four times.
 func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
-	defer panics.Catch(panicTo(&err))
+	defer panics.Catch(panics.Into(&err, "the embedded authority"))
 	head, err := compactHeader(ott)
 	if err != nil {
-		return nil, unauthorized("the token is not a signed JWT: %v", err)
+		return nil, denial.Unauthorized("the token is not a signed JWT: %v", err)
 	}
 	tok, err := jose.ParseSigned(ott)
 	if err != nil || len(tok.Headers) != 1 {
-		return nil, unauthorized("the token is not a signed JWT")
+		return nil, denial.Unauthorized("the token is not a signed JWT")
 	}
 	c := &claims{kid: tok.Headers[0].KeyID}
 	key, issuer, err := c.signingKey(st, tok, head)
@@ -101,7 +83,7 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 		return nil, err
 	}
 	if err := tok.Claims(key, c); err != nil { // the kind of key decides which algorithms are taken
-		return nil, unauthorized("the token was refused: %s", tokenFault(err))
+		return nil, denial.Unauthorized("the token was refused: %s", tokenFault(err))
 	}
 	if c.Issuer != issuer {
 		return nil, errProvisioner
@@ -113,15 +95,15 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 	err = c.ValidateWithLeeway(jose.Expected{Time: now}, tokenLeeway) // the issuer found the key
 	switch {
 	case err != nil:
-		return nil, unauthorized("the token was refused: %s", tokenFault(err))
+		return nil, denial.Unauthorized("the token was refused: %s", tokenFault(err))
 	case !slices.ContainsFunc(c.Audience, func(a string) bool { return st.isAudience(a, use, fragment) }):
-		return nil, unauthorized("the token was refused: it is for another purpose")
+		return nil, denial.Unauthorized("the token was refused: it is for another purpose")
 	case c.Subject == "":
-		return nil, unauthorized("the token was refused: it has no subject")
+		return nil, denial.Unauthorized("the token was refused: it has no subject")
 	case c.ID == "" || c.Expiry == nil:
-		return nil, unauthorized("the token has no id or no expiry: it could be used for ever")
+		return nil, denial.Unauthorized("the token has no id or no expiry: it could be used for ever")
 	case c.Expiry.Time().Sub(now) > maxTokenLife+tokenLeeway:
-		return nil, unauthorized("the token lives longer than %s", maxTokenLife)
+		return nil, denial.Unauthorized("the token lives longer than %s", maxTokenLife)
 	}
 	return c, nil
 }
@@ -137,11 +119,11 @@ func (c *claims) signingKey(st *state, tok *jose.JSONWebToken, head joseHeader) 
 		Issuer string `json:"iss"`
 	}
 	if err := tok.UnsafeClaimsWithoutVerification(&who); err != nil {
-		return nil, "", unauthorized("the token is not a signed JWT")
+		return nil, "", denial.Unauthorized("the token is not a signed JWT")
 	}
 	if i := slices.IndexFunc(st.rules.X5Cs, func(p policy.X5C) bool { return p.Name == who.Issuer }); i >= 0 {
 		if c.certificate, err = tokenCertificate(st.rules.X5Cs[i], head); err != nil {
-			return nil, "", unauthorized("the token was refused: %v", err)
+			return nil, "", denial.Unauthorized("the token was refused: %v", err)
 		}
 		return c.certificate.PublicKey, who.Issuer, nil
 	}
@@ -161,7 +143,7 @@ func (c *claims) provisioner() string {
 	return c.Issuer + ":" + c.kid
 }
 
-var errProvisioner = unauthorized("the token's provisioner is not known here")
+var errProvisioner = denial.Unauthorized("the token's provisioner is not known here")
 
 // tokenFault says which check failed; the library's text names functions and repeats the token's content.
 func tokenFault(err error) string {
@@ -285,7 +267,7 @@ func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
 // to our roots is not enough: it must be in the record, byte for byte.
 func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (c caller, entry record.Certificate, err error) {
 	if conn == nil || len(conn.VerifiedChains) == 0 || len(conn.VerifiedChains[0]) == 0 {
-		return c, entry, unauthorized("this needs a client certificate of this authority")
+		return c, entry, denial.Unauthorized("this needs a client certificate of this authority")
 	}
 	cert := conn.VerifiedChains[0][0]
 	if entry, err = a.lookUp(ctx, cert); err != nil {
@@ -293,7 +275,7 @@ func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (
 	}
 	// The handshake checked this, perhaps long ago: connections outlive certificates.
 	if now := time.Now(); now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
-		return c, entry, unauthorized("the client certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
+		return c, entry, denial.Unauthorized("the client certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return callerOf(entry), entry, nil
 }
@@ -302,7 +284,7 @@ func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (
 func (a *Authority) lookUp(ctx context.Context, cert *x509.Certificate) (record.Certificate, error) {
 	entry, err := a.record.Get(ctx, cert.SerialNumber.String())
 	if errors.Is(err, record.ErrNotFound) || err == nil && !slices.Equal(entry.DER, cert.Raw) {
-		return entry, unauthorized("the client certificate is not in the record of this authority")
+		return entry, denial.Unauthorized("the client certificate is not in the record of this authority")
 	}
 	return entry, err
 }

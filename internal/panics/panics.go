@@ -29,3 +29,11 @@ func Catch(handle func(*Error)) {
 		handle(&Error{Value: p, Stack: string(debug.Stack())})
 	}
 }
+
+// Into is a handler for Catch that makes the panic an error of the caller. The error
+// names what was called and has no stack.
+//
+//	defer panics.Catch(panics.Into(&err, "the parser"))
+func Into(err *error, what string) func(*Error) {
+	return func(p *Error) { *err = fmt.Errorf("panic in %s: %v", what, p.Value) }
+}

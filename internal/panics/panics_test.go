@@ -34,3 +34,17 @@ func TestCatch(t *testing.T) {
 		t.Errorf("caught %v", err)
 	}
 }
+
+func TestInto(t *testing.T) {
+	parse := func(f func()) (err error) {
+		defer panics.Catch(panics.Into(&err, "the parser"))
+		f()
+		return nil
+	}
+	if err := parse(func() {}); err != nil {
+		t.Errorf("without a panic: %v", err)
+	}
+	if err := parse(burst); err == nil || err.Error() != "panic in the parser: unexpected EOF" {
+		t.Errorf("caught %v", err)
+	}
+}

@@ -1,5 +1,6 @@
 // Package denial has the rules that refuse a request, and the error that says which
-// one did.
+// one did ([Error]). A request that cannot be understood, or whose sender is not
+// known, is refused by no rule: that is a [RequestError].
 package denial
 
 import (

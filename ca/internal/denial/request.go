@@ -1,0 +1,25 @@
+package denial
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// RequestError is an error of the client (4xx, or 501). A 401 is counted and charged
+// to the address, not recorded: an unauthenticated client could fill the record.
+type RequestError struct {
+	Status int // HTTP
+	Text   string
+}
+
+func (e *RequestError) Error() string { return e.Text }
+
+// BadRequest returns a [RequestError] with status 400.
+func BadRequest(format string, args ...any) error {
+	return &RequestError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
+// Unauthorized returns a [RequestError] with status 401: the request has no good credential.
+func Unauthorized(format string, args ...any) error {
+	return &RequestError{http.StatusUnauthorized, fmt.Sprintf(format, args...)}
+}
