@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/reasons"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -67,7 +68,7 @@ func parseRevoke(payload []byte) (*x509.Certificate, int, error) {
 	if err := json.Unmarshal(payload, &req); err != nil {
 		return nil, 0, malformed("the payload is not {certificate, reason}")
 	}
-	if !validReason(req.Reason) {
+	if reasons.Check(req.Reason) != nil {
 		return nil, 0, problem.New(problem.BadRevocationReason, "%d is not a reason that this authority takes (RFC 5280 §5.3.1)", req.Reason)
 	}
 	der, err := base64.RawURLEncoding.DecodeString(req.Certificate)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/reasons"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/panics"
@@ -223,7 +224,7 @@ func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	if !req.Passive {
 		return &denial.RequestError{Status: http.StatusNotImplemented, Text: "only passive revocation is supported: the certificate leaves through the CRL and cannot renew"}
 	}
-	if err := CheckReason(req.ReasonCode); err != nil {
+	if err := reasons.Check(req.ReasonCode); err != nil {
 		return denial.BadRequest("reasonCode: %v", err)
 	}
 	c, token, err := a.verifyRevoke(r, req.OTT)

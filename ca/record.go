@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/reasons"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/lifetime"
@@ -130,7 +131,7 @@ func (r *Record) Revoke(ctx context.Context, serial string, reason int, note str
 	if err != nil {
 		return err
 	}
-	if err := CheckReason(reason); err != nil {
+	if err := reasons.Check(reason); err != nil {
 		return fmt.Errorf("revoking %s: %w", serial, err)
 	}
 	_, err = r.revokeAudited(auditLine{Serial: serial}, func() (int, error) {
@@ -160,7 +161,7 @@ func (r *Record) Selected(ctx context.Context, sel record.Selection) ([]record.C
 // valid or could still be renewed by the grace after their end. It returns how
 // many; none is [record.ErrNotFound].
 func (r *Record) RevokeSet(ctx context.Context, sel record.Selection, reason int, note string) (int, error) {
-	if err := CheckReason(reason); err != nil {
+	if err := reasons.Check(reason); err != nil {
 		return 0, fmt.Errorf("revoking certificates: %w", err)
 	}
 	sel, err := r.resolve(ctx, sel)

@@ -87,10 +87,6 @@ func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeReques
 	return nil
 }
 
-// validReason reports which reasons of RFC 5280 §5.3.1 are taken: 7 is unused; 6
-// and 8 are for holds, which this authority does not have.
-func validReason(code int) bool { return code >= 0 && code <= 10 && (code < 6 || code > 8) }
-
 // getCRL answers the list of the issuing intermediate, or of ?issuer=<subject
 // key id, hex>, in DER, or with ?pem in PEM; ?all is those of all roots and
 // intermediates in PEM, as one file.

@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/ca/record/reasons"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
@@ -71,7 +71,7 @@ func (r *Record) unknown(cert *x509.Certificate) (c record.Certificate, err erro
 // (kind [kinds.Entered]) in the same transaction, if an intermediate of this
 // authority signed it. Errors are those of Revocable.
 func (r *Record) RevokeCertificate(ctx context.Context, cert *x509.Certificate, reason int, note string) (c record.Certificate, err error) {
-	if err := CheckReason(reason); err != nil {
+	if err := reasons.Check(reason); err != nil {
 		return c, fmt.Errorf("revoking %s: %w", certs.HexSerial(cert.SerialNumber.String()), err)
 	}
 	if c, _, err = r.Revocable(ctx, cert); err != nil {
@@ -81,49 +81,4 @@ func (r *Record) RevokeCertificate(ctx context.Context, cert *x509.Certificate, 
 		return 1, r.store.RevokeCertificate(ctx, c, record.Revocation{RevokedAt: time.Now(), Reason: reason, Note: clip(note), Caller: operator})
 	})
 	return c, err
-}
-
-// reasons are the names of RFC 5280 §5.3.1, by their number. 7 is not used.
-var reasons = [...]string{
-	"unspecified", "keyCompromise", "cACompromise", "affiliationChanged", "superseded",
-	"cessationOfOperation", "certificateHold", "", "removeFromCRL", "privilegeWithdrawn", "aACompromise",
-}
-
-// ReasonName is the name of a reason.
-func ReasonName(code int) string {
-	if code < 0 || code >= len(reasons) || reasons[code] == "" {
-		return fmt.Sprintf("reason %d", code)
-	}
-	return reasons[code]
-}
-
-// Reasons are the names of the reasons that are taken.
-func Reasons() (names []string) {
-	for code, name := range reasons {
-		if validReason(code) {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// ParseReason returns the number of a reason that is taken.
-func ParseReason(name string) (int, error) {
-	code := slices.Index(reasons[:], name)
-	if name == "" || code < 0 {
-		return 0, fmt.Errorf("%.40q is not a reason of RFC 5280; want one of %s", name, strings.Join(Reasons(), ", "))
-	}
-	return code, CheckReason(code)
-}
-
-// CheckReason returns why a reason is not taken. Holds are not: a revocation here
-// is for good, and certificates live for hours.
-func CheckReason(code int) error {
-	switch {
-	case validReason(code):
-		return nil
-	case code == 6 || code == 8:
-		return fmt.Errorf("reason %s is not supported: a revocation is for good", ReasonName(code))
-	}
-	return fmt.Errorf("%d is not a reason of RFC 5280", code)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/ca/record/reasons"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
@@ -30,7 +31,7 @@ authority signed it. --service and --lineage revoke a set at once: every certifi
 still be renewed by the grace after its end. A set is listed with --dry-run and revoked with
 --yes. A running authority sees it at once; whoever has a token can enrol anew. Reasons are
 those of RFC 5280, but for holds, because a revocation is for good:
-` + strings.Join(ca.Reasons(), ", ") + `.`,
+` + strings.Join(reasons.Taken(), ", ") + `.`,
 		Flags: []cli.Flag{
 			flags.Shared(flags.Dir),
 			&cli.StringFlag{Name: "note", Usage: "`TEXT` for the record"},
@@ -49,7 +50,7 @@ func runRevoke(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 1); err != nil {
 		return err
 	}
-	reason, err := ca.ParseReason(c.String("reason"))
+	reason, err := reasons.Parse(c.String("reason"))
 	if err != nil {
 		return flags.SeeHelp(c, ui.UsageErrorf("--reason: %w", err))
 	}

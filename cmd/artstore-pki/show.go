@@ -11,6 +11,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/record/reasons"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
@@ -86,7 +87,7 @@ func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
 		}
 	}
 	if rev := cert.Revocation; rev != nil {
-		t.Row("revoked", fmt.Sprintf("%s by %s, %s", rev.RevokedAt.Local().Format(time.DateTime), rev.Caller, ca.ReasonName(rev.Reason)))
+		t.Row("revoked", fmt.Sprintf("%s by %s, %s", rev.RevokedAt.Local().Format(time.DateTime), rev.Caller, reasons.Name(rev.Reason)))
 	}
 	return t.Flush()
 }
