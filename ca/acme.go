@@ -13,6 +13,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/challenge"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
@@ -98,7 +99,7 @@ func (a *Authority) signedRoute(h acmeHandler) http.HandlerFunc {
 
 // acmeSession is one request.
 type acmeSession struct {
-	store *store.ACME
+	store *acmestore.Store
 	a     *Authority
 	st    *state
 	base  string // of all addresses: https://host/acme/provisioner/
@@ -113,7 +114,7 @@ func (a *Authority) newSession(r *http.Request) (*acmeSession, error) {
 		return nil, problem.New(problem.Malformed, "there is no ACME provisioner of this name").With(http.StatusNotFound)
 	}
 	u := &url.URL{Scheme: "https", Host: r.Host, Path: acmePrefix + "/" + st.rules.ACME.Name + "/"}
-	s := &acmeSession{store: a.record.ACME(), a: a, st: st, base: u.String()}
+	s := &acmeSession{store: a.acmeRecord, a: a, st: st, base: u.String()}
 	if !st.isOwnHost(u.Hostname()) {
 		s.base = "https://" + st.config.PublicHost() + u.Path
 		return s, malformed("the host of the request is none of this authority's names (pki.yaml, dns_names)")
@@ -265,7 +266,7 @@ func (a *Authority) sweepACME(ctx context.Context) {
 	if now.Unix()-last < int64(sweepEvery/time.Second) || !a.acmeSwept.CompareAndSwap(last, now.Unix()) {
 		return
 	}
-	if err := a.record.SweepACME(context.WithoutCancel(ctx), now); err != nil {
+	if err := a.acmeRecord.Sweep(context.WithoutCancel(ctx), now); err != nil {
 		a.logger.WarnContext(ctx, "ACME orders not swept", "err", err)
 	}
 }

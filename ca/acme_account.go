@@ -11,8 +11,8 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
-	"github.com/artstore/artstore-pki/ca/store"
 )
 
 // maxContact is how much of addresses an account may leave with us, in bytes.
@@ -116,10 +116,10 @@ func (s *acmeSession) createAccount(r *http.Request, req accountRequest) (*acme.
 	acc := &acme.Account{Key: s.call.key, Contact: req.Contact, Status: acme.StatusValid, LocationPrefix: s.link("account", ""), ProvisionerName: s.st.rules.ACME.Name}
 	err = s.store.CreateBoundAccount(r.Context(), acc, eab)
 	switch {
-	case errors.Is(err, store.ErrEABGone): // another request was faster
+	case errors.Is(err, acmestore.ErrEABGone): // another request was faster
 		return nil, errBindingGone()
-	case errors.Is(err, store.ErrTooManyAccounts):
-		p := problem.New(problem.RateLimited, "%s: try again in a minute", store.ErrTooManyAccounts)
+	case errors.Is(err, acmestore.ErrTooManyAccounts):
+		p := problem.New(problem.RateLimited, "%s: try again in a minute", acmestore.ErrTooManyAccounts)
 		p.RetryAfter = time.Minute
 		return nil, p
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/smallstep/certificates/acme"
 	"github.com/smallstep/certificates/authority/provisioner"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
@@ -86,7 +87,7 @@ func parseFinalize(payload []byte) (*x509.CertificateRequest, error) {
 
 // requestFor is the request of an account for the names of its order, in the name
 // of the one service that has them.
-func (s *acmeSession) requestFor(r *http.Request, o store.Order, csr *x509.CertificateRequest) (v VerifiedRequest, err error) {
+func (s *acmeSession) requestFor(r *http.Request, o acmestore.Order, csr *x509.CertificateRequest) (v VerifiedRequest, err error) {
 	p, err := s.profileFor(r, o.Identifiers, o.Profile)
 	if err != nil {
 		return v, err
@@ -109,7 +110,7 @@ func (s *acmeSession) requestFor(r *http.Request, o store.Order, csr *x509.Certi
 
 // matchOrder returns the names of an order if a request is for exactly these. A
 // common name counts as one of them (RFC 8555 §7.4).
-func matchOrder(o store.Order, csr *x509.CertificateRequest) ([]string, error) {
+func matchOrder(o acmestore.Order, csr *x509.CertificateRequest) ([]string, error) {
 	ordered, err := identifierNames(o.Identifiers)
 	if err != nil {
 		return nil, err

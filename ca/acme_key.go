@@ -10,8 +10,8 @@ import (
 	"github.com/smallstep/certificates/acme"
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
-	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
@@ -54,7 +54,7 @@ func (s *acmeSession) verifyBinding(r *http.Request, raw []byte) (eab string, er
 		return "", err
 	}
 	secret, err := s.store.EABSecret(r.Context(), kid)
-	if errors.Is(err, store.ErrEABGone) {
+	if errors.Is(err, acmestore.ErrEABGone) {
 		return "", errBindingGone()
 	}
 	if err != nil {
@@ -71,7 +71,7 @@ func (s *acmeSession) verifyBinding(r *http.Request, raw []byte) (eab string, er
 }
 
 func errBindingGone() error {
-	return problem.New(problem.Unauthorized, "externalAccountBinding: %s; ask the operator for another one", store.ErrEABGone)
+	return problem.New(problem.Unauthorized, "externalAccountBinding: %s; ask the operator for another one", acmestore.ErrEABGone)
 }
 
 // sameKey compares a JWK in JSON with a key by their thumbprints (RFC 7638).
@@ -147,7 +147,7 @@ func (s *acmeSession) postKeyChange(w http.ResponseWriter, r *http.Request) erro
 		return err
 	}
 	err = s.store.ChangeKey(r.Context(), acc.ID, acc.Key, next)
-	var taken *store.ErrKeyInUse
+	var taken *acmestore.KeyInUseError
 	switch {
 	case errors.As(err, &taken):
 		p := problem.New(problem.Malformed, "an account has the new key already").With(http.StatusConflict)

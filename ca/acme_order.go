@@ -16,12 +16,12 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/challenge"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/ca/policy"
-	"github.com/artstore/artstore-pki/ca/store"
 )
 
 const (
@@ -78,10 +78,10 @@ func (s *acmeSession) postNewOrder(w http.ResponseWriter, r *http.Request) error
 		list = append(list, az)
 		o.AuthorizationIDs = append(o.AuthorizationIDs, az.ID)
 	}
-	if err := s.store.AddOrder(r.Context(), store.NewOrder{Order: o, Authorizations: list, Profile: p.Name}); err != nil {
+	if err := s.store.AddOrder(r.Context(), acmestore.NewOrder{Order: o, Authorizations: list, Profile: p.Name}); err != nil {
 		return err
 	}
-	return s.writeOrder(w, http.StatusCreated, store.Order{Order: o, Profile: p.Name})
+	return s.writeOrder(w, http.StatusCreated, acmestore.Order{Order: o, Profile: p.Name})
 }
 
 func (s *acmeSession) newAuthorization(id acme.Identifier, o *acme.Order) (*acme.Authorization, error) {
@@ -218,7 +218,7 @@ func identifierName(id acme.Identifier) (string, error) {
 }
 
 // ownOrder is an order of the account.
-func (s *acmeSession) ownOrder(r *http.Request) (store.Order, error) {
+func (s *acmeSession) ownOrder(r *http.Request) (acmestore.Order, error) {
 	o, err := s.store.Order(r.Context(), chi.URLParam(r, "id"))
 	if err == nil && o.AccountID != s.call.account.ID {
 		err = problem.New(problem.Unauthorized, "the order is another account's")
@@ -252,7 +252,7 @@ type wireOrder struct {
 	Certificate    string            `json:"certificate,omitempty"`
 }
 
-func (s *acmeSession) writeOrder(w http.ResponseWriter, status int, o store.Order) error {
+func (s *acmeSession) writeOrder(w http.ResponseWriter, status int, o acmestore.Order) error {
 	at := s.link("order", o.ID)
 	out := wireOrder{
 		Status: o.Status, Expires: o.ExpiresAt, Identifiers: o.Identifiers, Profile: o.Profile,

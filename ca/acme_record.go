@@ -65,7 +65,7 @@ func (r *Record) NewEABKey(ctx context.Context, opt EABOptions) (record.EABKey, 
 	}
 	profiles := slices.Compact(slices.Sorted(slices.Values(opt.Profiles)))
 	now := time.Now().UTC()
-	k, key, err := r.store.NewEABKey(ctx, operator, record.EABKey{Profiles: profiles, Note: clip(opt.Note), Created: now, Expires: now.Add(opt.Life)})
+	k, key, err := r.acme.NewEABKey(ctx, operator, record.EABKey{Profiles: profiles, Note: clip(opt.Note), Created: now, Expires: now.Add(opt.Life)})
 	if err != nil {
 		return k, secret.String{}, err
 	}
@@ -73,11 +73,11 @@ func (r *Record) NewEABKey(ctx context.Context, opt EABOptions) (record.EABKey, 
 }
 
 // EABKeys lists the external account keys, the oldest first.
-func (r *Record) EABKeys(ctx context.Context) ([]record.EABKey, error) { return r.store.EABKeys(ctx) }
+func (r *Record) EABKeys(ctx context.Context) ([]record.EABKey, error) { return r.acme.EABKeys(ctx) }
 
 // RevokeEABKey ends a key, and what the account that it bound may order; its
 // certificates stay as they are. One that is unknown, or was revoked before, is
 // [record.ErrNotFound].
 func (r *Record) RevokeEABKey(ctx context.Context, id string) error {
-	return r.store.RevokeEABKey(ctx, operator, id, time.Now())
+	return r.acme.RevokeEABKey(ctx, operator, id, time.Now())
 }

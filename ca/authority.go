@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/smallstep/certificates/authority"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -45,19 +46,20 @@ type Options struct {
 
 // Authority issues and records. It is safe for concurrent use; it starts no goroutines.
 type Authority struct {
-	files     files
-	record    *store.Store
-	logger    *slog.Logger
-	metrics   *metrics
-	auditMu   sync.RWMutex // held by who writes to audit, so that a reload closes none in use
-	audit     *auditLog
-	auditPath string          // of Options
-	life      context.Context //nolint:containedctx // validations of ACME challenges go on when the request that asked for them has ended, and end with the authority
-	end       context.CancelFunc
-	state     atomic.Pointer[state]
-	changeSem chan struct{} // held to change the state; a channel, because the holder does I/O and waiters must be able to leave
-	refusals  quota
-	soundKeys struct { // RSA keys that validateKey has let pass
+	files      files
+	record     *store.Store
+	acmeRecord *acmestore.Store // the part of the record that ACME works on
+	logger     *slog.Logger
+	metrics    *metrics
+	auditMu    sync.RWMutex // held by who writes to audit, so that a reload closes none in use
+	audit      *auditLog
+	auditPath  string          // of Options
+	life       context.Context //nolint:containedctx // validations of ACME challenges go on when the request that asked for them has ended, and end with the authority
+	end        context.CancelFunc
+	state      atomic.Pointer[state]
+	changeSem  chan struct{} // held to change the state; a channel, because the holder does I/O and waiters must be able to leave
+	refusals   quota
+	soundKeys  struct { // RSA keys that validateKey has let pass
 		sync.Mutex
 		lru.Cache[[sha256.Size]byte, struct{}]
 	}

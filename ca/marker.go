@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -81,7 +82,7 @@ func (a *Authority) openRecord(ctx context.Context, cfg policy.Config) (err erro
 	if err != nil {
 		return err
 	}
-	a.record = in.Store
+	a.record, a.acmeRecord = in.Store, acmestore.New(in.DB)
 	if err := a.setHead(in.Text); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
@@ -28,6 +29,7 @@ import (
 // revoke. It works beside a running serve, which notices revocations at once.
 type Record struct {
 	store     *store.Store
+	acme      *acmestore.Store
 	dir       string
 	auditPath string
 }
@@ -52,7 +54,7 @@ func OpenRecord(ctx context.Context, dir string) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Record{store: in.Store, dir: dir, auditPath: cfg.AuditLog}, nil
+	return &Record{store: in.Store, acme: acmestore.New(in.DB), dir: dir, auditPath: cfg.AuditLog}, nil
 }
 
 // VerifyLog is [Record.VerifyLog] for a record that need not be the one that the

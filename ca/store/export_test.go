@@ -83,5 +83,5 @@ func (s *Store) explain(ctx context.Context, text string, args ...any) (string, 
 	return strings.Join(steps, "\n"), err
 }
 
-// NewEABSecret draws a secret of an external account key.
-var NewEABSecret = newEABSecret
+// DB is the database that the record is in.
+func (s *Store) DB() *sqldb.DB { return s.db }

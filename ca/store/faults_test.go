@@ -2,13 +2,18 @@ package store_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/smallstep/certificates/acme"
+	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -87,18 +92,24 @@ func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]fu
 			return first(s.VerifyLog(ctx, translog.Check{Verifier: w.key.Verifier()}))
 		},
 
-		"acme account": func(ctx context.Context, s *store.Store) error { return first(s.ACME().GetAccount(ctx, acc.ID)) },
-		"acme update":  func(ctx context.Context, s *store.Store) error { return s.ACME().UpdateAccount(ctx, acc) },
-		"acme order":   func(ctx context.Context, s *store.Store) error { return first(s.ACME().Order(ctx, order.ID)) },
+		"acme account": func(ctx context.Context, s *store.Store) error {
+			return first(acmestore.New(s.DB()).GetAccount(ctx, acc.ID))
+		},
+		"acme update": func(ctx context.Context, s *store.Store) error { return acmestore.New(s.DB()).UpdateAccount(ctx, acc) },
+		"acme order": func(ctx context.Context, s *store.Store) error {
+			return first(acmestore.New(s.DB()).Order(ctx, order.ID))
+		},
 		"acme orders": func(ctx context.Context, s *store.Store) error {
-			return first(s.ACME().GetOrdersByAccountID(ctx, acc.ID))
+			return first(acmestore.New(s.DB()).GetOrdersByAccountID(ctx, acc.ID))
 		},
 		"acme authorization": func(ctx context.Context, s *store.Store) error {
-			return first(s.ACME().GetAuthorization(ctx, order.AuthorizationIDs[0]))
+			return first(acmestore.New(s.DB()).GetAuthorization(ctx, order.AuthorizationIDs[0]))
 		},
-		"acme nonce": func(ctx context.Context, s *store.Store) error { return first(s.ACME().CreateNonce(ctx)) },
-		"eab":        func(ctx context.Context, s *store.Store) error { return first(s.EABKeys(ctx)) },
-		"acme sweep": func(ctx context.Context, s *store.Store) error { return s.SweepACME(ctx, now.AddDate(1, 0, 0)) },
+		"acme nonce": func(ctx context.Context, s *store.Store) error { return first(acmestore.New(s.DB()).CreateNonce(ctx)) },
+		"eab":        func(ctx context.Context, s *store.Store) error { return first(acmestore.New(s.DB()).EABKeys(ctx)) },
+		"acme sweep": func(ctx context.Context, s *store.Store) error {
+			return acmestore.New(s.DB()).Sweep(ctx, now.AddDate(1, 0, 0))
+		},
 	}
 }
 
@@ -109,12 +120,32 @@ func faultyWorld(t *testing.T, where string) (*logWorld, map[string]func(context
 	w.issue(4)
 	w.sequence()
 	w.issue(1)
-	acc := acmeAccount(t, w.s.ACME())
-	order, err := w.s.ACME().Order(t.Context(), acmeOrder(t, w.s.ACME(), acc, "storage").ID)
+	acc, order := acmeOrder(t, acmestore.New(w.s.DB()))
+	return w, operations(w, acc, order)
+}
+
+// acmeOrder stores an account with an order for one name.
+func acmeOrder(t *testing.T, a *acmestore.Store) (*acme.Account, *acme.Order) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w, operations(w, acc, order.Order)
+	acc := &acme.Account{Key: &jose.JSONWebKey{Key: key.Public()}, Status: acme.StatusValid}
+	if err := a.CreateAccount(t.Context(), acc); err != nil {
+		t.Fatal(err)
+	}
+	o := &acme.Order{AccountID: acc.ID, Status: acme.StatusPending, Identifiers: []acme.Identifier{{Type: acme.DNS, Value: "storage"}}, ExpiresAt: time.Now().Add(24 * time.Hour)}
+	az := &acme.Authorization{ID: rand.Text(), AccountID: acc.ID, Identifier: o.Identifiers[0], Status: acme.StatusPending, ExpiresAt: o.ExpiresAt,
+		Challenges: []*acme.Challenge{{ID: rand.Text(), AccountID: acc.ID, Type: acme.DNS01, Status: acme.StatusPending}}}
+	if err := a.AddOrder(t.Context(), acmestore.NewOrder{Order: o, Authorizations: []*acme.Authorization{az}}); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := a.Order(t.Context(), o.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return acc, stored.Order
 }
 
 // TestClosedRecord: nothing answers as if all were well, and nothing hangs.

@@ -101,6 +101,27 @@ func (r *certificateRow) insert(ctx context.Context, tx *sqldb.Txn) error {
 	return err
 }
 
+// Statuses of an order in its table (RFC 8555 §7.1.6). Package acmestore writes the others.
+const (
+	orderReady = "ready"
+	orderValid = "valid"
+)
+
+// finishOrder gives an order its certificate, in the transaction that records it.
+func finishOrder(ctx context.Context, tx *sqldb.Txn, order string, c record.Certificate) error {
+	res, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = ?, certificate = ?, sweep_at = ? WHERE id = ? AND status = ? AND expires > ?`,
+		orderValid, c.Serial, sqldb.Millis(c.NotAfter), order, orderReady, sqldb.Millis(c.IssuedAt))
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(err, ErrOrderGone)
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE acme_accounts SET proven_at = ? WHERE id = (SELECT account FROM acme_orders WHERE id = ?)`,
+		sqldb.Millis(c.IssuedAt), order)
+	return err
+}
+
 // joinText asks whether a lineage was revoked, and counts its live certificates up
 // to a number: one statement, for each is a round trip to PostgreSQL. A certificate
 // that was revoked needs no look: where there is one, the lineage gets nothing.

@@ -62,7 +62,6 @@ type Store struct {
 	log *eventlog.Log
 
 	issuers, chains sync.Map // what was seen in the tables of these names → its number there
-	secrets         sync.Map // likewise → its value
 }
 
 // New returns the record in an open database.

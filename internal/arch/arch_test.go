@@ -64,6 +64,7 @@ func TestPlantedImportIsFound(t *testing.T) {
 		{"ca", module + "/rotation", "not its business"},
 		{"ca", module + "/audit", "not its business"},
 		{"ca/store", module + "/ca", "not its business"},
+		{"ca/store", smallstep + "/acme", "420 packages"},
 		{"ca", module + "/ca/backup", "not its business"},
 		{"ca/backup", smallstep + "/db", "420 packages"},
 		{"ca/catest", smallstep + "/authority", "420 packages"},
@@ -110,7 +111,7 @@ func TestDrawnArrowsAreAllowed(t *testing.T) {
 		{"ingestclient/ingesttest", module + "/internal/devstack"},
 		{"ca", "github.com/smallstep/certificates/authority/provisioner"},
 		{"ca", module + "/ca/store"},
-		{"ca/store", "github.com/smallstep/certificates"},
+		{"ca/internal/acmestore", "github.com/smallstep/certificates/acme"},
 		{"ca/backup", module + "/ca"},
 		{"ca/catest", module + "/ca"},
 		{"internal/devstack", "github.com/go-chi/chi/v5"},
@@ -129,12 +130,12 @@ func TestDrawnArrowsAreAllowed(t *testing.T) {
 func TestPrefixIsNoArrow(t *testing.T) {
 	for _, c := range []struct{ pkg, imp string }{
 		{"rotation", "github.com/fsnotify/fsnotifyx"},
-		{"ca/store", "github.com/smallstep/certificatesx/y"}, // any module: allowed
+		{"ca/catest", "github.com/smallstep/certificatesx/y"}, // any module: allowed
 		{"cmd/artstore-pki", module + "/rotationx"},
 		{"rotation", module + "/internal/secretx"},
 	} {
 		got := arch.Check(map[string][]string{c.pkg: {c.imp}}, arch.Rules())
-		if allowed := c.pkg == "ca/store"; allowed != (len(got) == 0) {
+		if allowed := c.pkg == "ca/catest"; allowed != (len(got) == 0) {
 			t.Errorf("%s imports %s: %v", c.pkg, c.imp, got)
 		}
 	}
@@ -189,14 +190,7 @@ func TestImportersStayLight(t *testing.T) {
 			t.Logf("%s is not there yet", pkg)
 			continue
 		}
-		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./"+pkg)
-		cmd.Dir = root(t)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Errorf("listing dependencies of %s: %v\n%s", pkg, err, out)
-			continue
-		}
-		for _, dep := range strings.Fields(string(out)) {
+		for _, dep := range dependencies(t, pkg) {
 			light := strings.HasPrefix(dep, module) || dep == "github.com/fsnotify/fsnotify" ||
 				strings.HasPrefix(dep, "github.com/fsnotify/fsnotify/") || strings.HasPrefix(dep, "golang.org/x/sys/")
 			if !light {
@@ -204,6 +198,28 @@ func TestImportersStayLight(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRecordLinksNoServer: who reads or copies a record does not link an ACME server.
+func TestRecordLinksNoServer(t *testing.T) {
+	for _, dep := range dependencies(t, "ca/store") {
+		if strings.HasPrefix(dep, "github.com/smallstep/") || strings.HasPrefix(dep, "go.step.sm/") {
+			t.Errorf("importing ca/store links %s", dep)
+		}
+	}
+}
+
+// dependencies are the packages that a package of ours links, the standard library
+// left out.
+func dependencies(t *testing.T, pkg string) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", "./"+pkg)
+	cmd.Dir = root(t)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("listing dependencies of %s: %v\n%s", pkg, err, out)
+	}
+	return strings.Fields(string(out))
 }
 
 // copyReal copies go.mod and, if it exists, one package of this repository.

@@ -85,7 +85,8 @@ func (e *RecordError) Unwrap() error { return e.Err }
 
 // Opened is a record that is this authority's, and holds all that the marker names.
 type Opened struct {
-	Store  *store.Store
+	DB     *sqldb.DB
+	Store  *store.Store  // of DB: who closes it closes the database
 	Text   []byte        // the newest signed head of its log
 	Head   translog.Head // the same, opened
 	Marker translog.Head // zero if there is no marker yet
@@ -99,12 +100,13 @@ func OpenRecord(ctx context.Context, dir, setting string, v translog.Verifier) (
 	if out.Marker, _, err = ReadMarker(dir, v); err != nil {
 		return out, &RecordError{Where: sqldb.Name(where), Err: err}
 	}
-	if out.Store, err = store.Open(ctx, where); err != nil {
+	if out.DB, err = sqldb.Open(ctx, where); err != nil {
 		if errors.Is(err, store.ErrNoRecord) {
 			err = &RecordError{sqldb.Name(where), out.Marker, err}
 		}
 		return out, err
 	}
+	out.Store = store.New(out.DB)
 	if out.Text, out.Head, err = out.Store.Resume(ctx, v, out.Marker); err != nil {
 		err = &RecordError{sqldb.Name(where), out.Marker, err}
 		return out, errors.Join(err, out.Store.Close())

@@ -1,4 +1,4 @@
-package store
+package acmestore
 
 import (
 	"context"
@@ -17,18 +17,18 @@ func authorization(row sqldb.Scanner, az *acme.Authorization) (err error) {
 	if err := row.Scan(&az.ID, &az.AccountID, &az.Identifier.Type, &az.Identifier.Value, &az.Token, &az.Status, &expires, &problem); err != nil {
 		return err
 	}
-	az.ExpiresAt = fromMillis(expires)
+	az.ExpiresAt = sqldb.FromMillis(expires)
 	az.Error, err = parseProblem(problem)
 	return err
 }
 
 // GetAuthorization returns an authorization with its challenges, or a malformed problem.
-func (a *ACME) GetAuthorization(ctx context.Context, id string) (*acme.Authorization, error) {
+func (s *Store) GetAuthorization(ctx context.Context, id string) (*acme.Authorization, error) {
 	az := new(acme.Authorization)
-	if err := authorization(a.s.db.Read.QueryRowContext(ctx, selectAuthorization+`id = ?`, id), az); err != nil {
+	if err := authorization(s.db.Read.QueryRowContext(ctx, selectAuthorization+`id = ?`, id), az); err != nil {
 		return nil, notFoundProblem("authorization", id, err)
 	}
-	rows, err := a.s.db.Read.QueryContext(ctx, selectChallenge+`c.authorization_id = ? ORDER BY c.position`, id)
+	rows, err := s.db.Read.QueryContext(ctx, selectChallenge+`c.authorization_id = ? ORDER BY c.position`, id)
 	if err != nil {
 		return nil, fmt.Errorf("reading authorization %s: %w", id, err)
 	}
@@ -44,8 +44,8 @@ func (a *ACME) GetAuthorization(ctx context.Context, id string) (*acme.Authoriza
 
 // DeactivateAuthorization gives an authorization up (RFC 8555 §7.5.2), and with it
 // the order that it belongs to (§7.1.6). One that has ended stays as it is.
-func (a *ACME) DeactivateAuthorization(ctx context.Context, id string) error {
-	err := a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
+func (s *Store) DeactivateAuthorization(ctx context.Context, id string) error {
+	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		res, err := tx.ExecContext(ctx, `UPDATE acme_authorizations SET status = ? WHERE id = ? AND status IN (?, ?)`,
 			acme.StatusDeactivated, id, acme.StatusPending, acme.StatusValid)
 		if err != nil {
@@ -78,9 +78,9 @@ func challenge(row sqldb.Scanner, ch *acme.Challenge) (err error) {
 }
 
 // GetChallenge returns a challenge of an authorization, or a malformed problem.
-func (a *ACME) GetChallenge(ctx context.Context, id, authzID string) (*acme.Challenge, error) {
+func (s *Store) GetChallenge(ctx context.Context, id, authzID string) (*acme.Challenge, error) {
 	ch := new(acme.Challenge)
-	if err := challenge(a.s.db.Read.QueryRowContext(ctx, selectChallenge+`c.id = ? AND c.authorization_id = ?`, id, authzID), ch); err != nil {
+	if err := challenge(s.db.Read.QueryRowContext(ctx, selectChallenge+`c.id = ? AND c.authorization_id = ?`, id, authzID), ch); err != nil {
 		return nil, notFoundProblem("challenge", id, err)
 	}
 	return ch, nil
@@ -90,12 +90,12 @@ func (a *ACME) GetChallenge(ctx context.Context, id, authzID string) (*acme.Chal
 // transaction what follows from it (RFC 8555 §7.1.6): the authorization is as its
 // challenge, and the order is ready after its last authorization, or has failed
 // with the first.
-func (a *ACME) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
+func (s *Store) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
 	problem, err := problemJSON(ch.Error)
 	if err != nil {
 		return fmt.Errorf("encoding a problem: %w", err)
 	}
-	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		// Two challenges of one order may be answered at the same moment, and each must
 		// see the other: the row of the order is locked first.
 		if _, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = status WHERE `+orderOf, ch.AuthorizationID); err != nil {
@@ -115,7 +115,7 @@ func (a *ACME) UpdateChallenge(ctx context.Context, ch *acme.Challenge) error {
 	if err != nil {
 		return fmt.Errorf("updating challenge %s: %w", ch.ID, err)
 	}
-	now, err := a.GetChallenge(ctx, ch.ID, ch.AuthorizationID)
+	now, err := s.GetChallenge(ctx, ch.ID, ch.AuthorizationID)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package store_test
+package acmestore_test
 
 import (
 	"encoding/base64"
@@ -11,21 +11,23 @@ import (
 
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
-func newEAB(t testing.TB, s *store.Store, life time.Duration, profiles ...string) (record.EABKey, []byte) {
+func newEAB(t testing.TB, s *replica, life time.Duration, profiles ...string) (record.EABKey, []byte) {
 	t.Helper()
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	k, secret, err := s.NewEABKey(t.Context(), "operator", record.EABKey{Profiles: profiles, Note: "rack 4", Created: now, Expires: now.Add(life)})
+	k, secret, err := s.acme.NewEABKey(t.Context(), "operator", record.EABKey{Profiles: profiles, Note: "rack 4", Created: now, Expires: now.Add(life)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return k, secret
 }
 
-func boundAccount(t testing.TB, a *store.ACME, eab string) (*acme.Account, error) {
+func boundAccount(t testing.TB, a *acmestore.Store, eab string) (*acme.Account, error) {
 	t.Helper()
 	acc := &acme.Account{Key: acmeKey(t), Status: acme.StatusValid, ProvisionerName: "acme"}
 	return acc, a.CreateBoundAccount(t.Context(), acc, eab)
@@ -35,7 +37,7 @@ func boundAccount(t testing.TB, a *store.ACME, eab string) (*acme.Account, error
 // option if nothing was done.
 func TestEABSecretIsNoOption(t *testing.T) {
 	for range 2000 {
-		if text := base64.RawURLEncoding.EncodeToString(store.NewEABSecret()); text[0] == '-' {
+		if text := base64.RawURLEncoding.EncodeToString(acmestore.NewEABSecret()); text[0] == '-' {
 			t.Fatalf("%.4s…", text)
 		}
 	}
@@ -47,7 +49,7 @@ func TestEABOnce(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		one, two := open(t, where), open(t, where)
 		k, secret := newEAB(t, one, time.Hour, "web", "api")
-		if got, err := two.ACME().EABSecret(t.Context(), k.ID); err != nil || !slices.Equal(got, secret) || len(secret) != 32 {
+		if got, err := two.acme.EABSecret(t.Context(), k.ID); err != nil || !slices.Equal(got, secret) || len(secret) != 32 {
 			t.Fatalf("%d bytes, %v", len(got), err)
 		}
 		var wg sync.WaitGroup
@@ -55,12 +57,12 @@ func TestEABOnce(t *testing.T) {
 		var bound []*acme.Account
 		for i := range 8 {
 			wg.Go(func() {
-				acc, err := boundAccount(t, []*store.Store{one, two}[i%2].ACME(), k.ID)
+				acc, err := boundAccount(t, []*replica{one, two}[i%2].acme, k.ID)
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
 					bound = append(bound, acc)
-				} else if !errors.Is(err, store.ErrEABGone) {
+				} else if !errors.Is(err, acmestore.ErrEABGone) {
 					t.Error(err)
 				}
 			})
@@ -69,14 +71,14 @@ func TestEABOnce(t *testing.T) {
 		if len(bound) != 1 {
 			t.Fatalf("one key bound %d accounts", len(bound))
 		}
-		if _, err := one.ACME().EABSecret(t.Context(), k.ID); !errors.Is(err, store.ErrEABGone) {
+		if _, err := one.acme.EABSecret(t.Context(), k.ID); !errors.Is(err, acmestore.ErrEABGone) {
 			t.Errorf("the secret of a used key: %v", err)
 		}
-		got, ok, err := two.ACME().Binding(t.Context(), bound[0].ID)
+		got, ok, err := two.acme.Binding(t.Context(), bound[0].ID)
 		if err != nil || !ok || got.ID != k.ID || !slices.Equal(got.Profiles, []string{"web", "api"}) || got.Account != bound[0].ID || got.Bound.IsZero() || got.Note != "rack 4" {
 			t.Errorf("%+v, %v, %v", got, ok, err)
 		}
-		list, err := one.EABKeys(t.Context())
+		list, err := one.acme.EABKeys(t.Context())
 		if err != nil || len(list) != 1 || list[0].Account != bound[0].ID || !list[0].Expires.Equal(k.Expires) {
 			t.Errorf("%+v, %v", list, err)
 		}
@@ -87,9 +89,9 @@ func TestEABOnce(t *testing.T) {
 }
 
 // leftSecrets looks past all code of ours.
-func leftSecrets(t testing.TB, s *store.Store, secret []byte) (n int) {
+func leftSecrets(t testing.TB, s *replica, secret []byte) (n int) {
 	t.Helper()
-	err := s.Change(t.Context(), func(tx *store.Txn) error {
+	err := s.db.Change(t.Context(), func(tx *sqldb.Txn) error {
 		return tx.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM acme_eab_keys WHERE secret = ?`, secret).Scan(&n)
 	})
 	if err != nil {
@@ -103,21 +105,21 @@ func leftSecrets(t testing.TB, s *store.Store, secret []byte) (n int) {
 func TestEABGone(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
-		a := s.ACME()
+		a := s.acme
 		late, _ := newEAB(t, s, -time.Minute, "web")
 		revoked, secret := newEAB(t, s, time.Hour, "web")
-		if err := s.RevokeEABKey(t.Context(), "operator", revoked.ID, time.Now()); err != nil {
+		if err := s.acme.RevokeEABKey(t.Context(), "operator", revoked.ID, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if n := leftSecrets(t, s, secret); n != 0 {
 			t.Errorf("the secret of a revoked key is in %d rows", n)
 		}
 		for _, id := range []string{late.ID, revoked.ID, "nobody"} {
-			if _, err := a.EABSecret(t.Context(), id); !errors.Is(err, store.ErrEABGone) {
+			if _, err := a.EABSecret(t.Context(), id); !errors.Is(err, acmestore.ErrEABGone) {
 				t.Errorf("secret: %v", err)
 			}
 			acc, err := boundAccount(t, a, id)
-			if !errors.Is(err, store.ErrEABGone) {
+			if !errors.Is(err, acmestore.ErrEABGone) {
 				t.Errorf("binding: %v", err)
 			}
 			if _, err := a.GetAccount(t.Context(), acc.ID); !acme.IsErrNotFound(err) {
@@ -125,7 +127,7 @@ func TestEABGone(t *testing.T) {
 			}
 		}
 		for _, id := range []string{revoked.ID, "nobody"} {
-			if err := s.RevokeEABKey(t.Context(), "operator", id, time.Now()); !errors.Is(err, record.ErrNotFound) {
+			if err := s.acme.RevokeEABKey(t.Context(), "operator", id, time.Now()); !errors.Is(err, record.ErrNotFound) {
 				t.Errorf("revoking %s: %v", id, err)
 			}
 		}
@@ -138,13 +140,13 @@ func TestEABGone(t *testing.T) {
 			t.Fatalf("an account of before: %v", err)
 		}
 		next, _ := newEAB(t, s, time.Hour, "db")
-		if err := a.CreateBoundAccount(t.Context(), acc, next.ID); !errors.Is(err, store.ErrEABGone) {
+		if err := a.CreateBoundAccount(t.Context(), acc, next.ID); !errors.Is(err, acmestore.ErrEABGone) {
 			t.Errorf("a second key for an account: %v", err)
 		}
 		if _, err := a.EABSecret(t.Context(), next.ID); err != nil {
 			t.Errorf("it used up the key: %v", err)
 		}
-		if err := s.RevokeEABKey(t.Context(), "operator", first.ID, time.Now()); err != nil {
+		if err := s.acme.RevokeEABKey(t.Context(), "operator", first.ID, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if k, ok, err := a.Binding(t.Context(), acc.ID); !ok || err != nil || k.Revoked.IsZero() {
@@ -158,7 +160,7 @@ func TestEABGone(t *testing.T) {
 func TestACMESparesFirstOrders(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
-		a := s.ACME()
+		a := s.acme
 		first := acmeAccount(t, a)
 		o := acmeOrder(t, a, first, "web.example")
 		for range 510 {
@@ -169,7 +171,7 @@ func TestACMESparesFirstOrders(t *testing.T) {
 		}
 		ready(t, a, o)
 		now := time.Now()
-		if err := s.Change(t.Context(), func(tx *store.Txn) error { // an order for everybody
+		if err := s.db.Change(t.Context(), func(tx *sqldb.Txn) error { // an order for everybody
 			_, err := tx.ExecContext(t.Context(), `INSERT INTO acme_orders
 				(id, account, provisioner, status, identifiers, asked, not_before, not_after, created_at, expires, sweep_at, problem, certificate)
 				SELECT 'order of ' || id, id, 'acme', 'pending', '[]', 0, 0, 0, ?, ?, ?, '', '' FROM acme_accounts`,
@@ -179,7 +181,7 @@ func TestACMESparesFirstOrders(t *testing.T) {
 			t.Fatal(err)
 		}
 		acc := &acme.Account{Key: acmeKey(t), Status: acme.StatusValid}
-		if err := a.CreateAccount(t.Context(), acc); !errors.Is(err, store.ErrTooManyAccounts) {
+		if err := a.CreateAccount(t.Context(), acc); !errors.Is(err, acmestore.ErrTooManyAccounts) {
 			t.Errorf("one more: %v", err)
 		}
 		k, _ := newEAB(t, s, time.Hour, "web")
@@ -194,9 +196,9 @@ func TestUpgradeBeforeEAB(t *testing.T) { engines(t, upgradeBeforeEAB) }
 
 func upgradeBeforeEAB(t *testing.T, where string) {
 	s := open(t, where)
-	acc := acmeAccount(t, s.ACME())
-	o := acmeOrder(t, s.ACME(), acc, "web.example")
-	err := s.Change(t.Context(), func(tx *store.Txn) (err error) {
+	acc := acmeAccount(t, s.acme)
+	o := acmeOrder(t, s.acme, acc, "web.example")
+	err := s.db.Change(t.Context(), func(tx *sqldb.Txn) (err error) {
 		for _, text := range []string{
 			`UPDATE acme_orders SET asked = 0`, // it kept the dates that the authority chose
 			`DROP TABLE acme_eab_keys`, `ALTER TABLE acme_accounts DROP COLUMN eab`, `ALTER TABLE acme_orders DROP COLUMN profile`,
@@ -212,16 +214,16 @@ func upgradeBeforeEAB(t *testing.T, where string) {
 		t.Fatal(err)
 	}
 	s = open(t, where)
-	if got, err := s.ACME().GetAccount(t.Context(), acc.ID); err != nil || !got.IsValid() {
+	if got, err := s.acme.GetAccount(t.Context(), acc.ID); err != nil || !got.IsValid() {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if _, bound, err := s.ACME().Binding(t.Context(), acc.ID); bound || err != nil {
+	if _, bound, err := s.acme.Binding(t.Context(), acc.ID); bound || err != nil {
 		t.Errorf("it is bound: %v, %v", bound, err)
 	}
-	if got, err := s.ACME().Order(t.Context(), o.ID); err != nil || got.Profile != "" || !got.NotAfter.IsZero() || !got.NotBefore.IsZero() {
+	if got, err := s.acme.Order(t.Context(), o.ID); err != nil || got.Profile != "" || !got.NotAfter.IsZero() || !got.NotBefore.IsZero() {
 		t.Errorf("%+v, %v", got, err)
 	}
-	ready(t, s.ACME(), o)
+	ready(t, s.acme, o)
 	if _, err := s.Commit(t.Context(), store.Issuance{Certificate: newCertificate(t, "web"), Order: o.ID}); err != nil {
 		t.Error(err)
 	}
@@ -235,15 +237,15 @@ func TestEABEvents(t *testing.T) {
 		s := open(t, where)
 		used, secret := newEAB(t, s, time.Hour, "web")
 		revoked, _ := newEAB(t, s, time.Hour, "api")
-		acc, err := boundAccount(t, s.ACME(), used.ID)
+		acc, err := boundAccount(t, s.acme, used.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := boundAccount(t, s.ACME(), used.ID); !errors.Is(err, store.ErrEABGone) {
+		if _, err := boundAccount(t, s.acme, used.ID); !errors.Is(err, acmestore.ErrEABGone) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			err = s.RevokeEABKey(t.Context(), "operator", revoked.ID, time.Now())
+			err = s.acme.RevokeEABKey(t.Context(), "operator", revoked.ID, time.Now())
 		}
 		if !errors.Is(err, record.ErrNotFound) {
 			t.Fatal(err)

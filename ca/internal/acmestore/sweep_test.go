@@ -1,4 +1,4 @@
-package store_test
+package acmestore_test
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 )
@@ -20,10 +21,7 @@ import (
 // Time ends nonces, orders and accounts; what a certificate needs stays until that ends.
 func TestACMESweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := store.Create(t.Context(), filepath.Join(t.TempDir(), "sweep.db"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := create(t, filepath.Join(t.TempDir(), "sweep.db"))
 		sweepWorld(t, s)
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -31,8 +29,8 @@ func TestACMESweep(t *testing.T) {
 	})
 }
 
-func sweepWorld(t *testing.T, s *store.Store) {
-	a := s.ACME()
+func sweepWorld(t *testing.T, s *replica) {
+	a := s.acme
 	idle, busy := acmeAccount(t, a), acmeAccount(t, a)
 	pending := acmeOrder(t, a, busy, "a.example")
 	done := acmeOrder(t, a, busy, "b.example")
@@ -62,7 +60,7 @@ func sweepWorld(t *testing.T, s *store.Store) {
 	look := func(after time.Duration, wantPending, wantDone, wantIdle, wantBusy bool) {
 		t.Helper()
 		time.Sleep(after)
-		if err := s.SweepACME(t.Context(), time.Now()); err != nil {
+		if err := s.acme.Sweep(t.Context(), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		exists("the pending order", second(a.Order(t.Context(), pending.ID)), wantPending)
@@ -88,7 +86,7 @@ func sweepWorld(t *testing.T, s *store.Store) {
 func TestACMELimits(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
-		a := s.ACME()
+		a := s.acme
 		proven := acmeAccount(t, a)
 		o := acmeOrder(t, a, proven, "web.example")
 		ready(t, a, o)
@@ -129,7 +127,7 @@ func TestACMELimits(t *testing.T) {
 func TestACMEWithoutDatabase(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
-		a := s.ACME()
+		a := s.acme
 		acc := acmeAccount(t, a)
 		o := acmeOrder(t, a, acc, "web.example")
 		nonce, err := a.CreateNonce(t.Context())
@@ -144,7 +142,7 @@ func TestACMEWithoutDatabase(t *testing.T) {
 			"CreateAccount":           a.CreateAccount(ctx, acc),
 			"GetAccount":              second(a.GetAccount(ctx, acc.ID)),
 			"UpdateAccount":           a.UpdateAccount(ctx, acc),
-			"AddOrder":                a.AddOrder(ctx, store.NewOrder{Order: o}),
+			"AddOrder":                a.AddOrder(ctx, acmestore.NewOrder{Order: o}),
 			"Order":                   second(a.Order(ctx, o.ID)),
 			"GetOrdersByAccountID":    second(a.GetOrdersByAccountID(ctx, acc.ID)),
 			"GetAuthorization":        second(a.GetAuthorization(ctx, "x")),
@@ -152,15 +150,15 @@ func TestACMEWithoutDatabase(t *testing.T) {
 			"ChangeKey":               a.ChangeKey(ctx, acc.ID, acc.Key, acc.Key),
 			"EABSecret":               second(a.EABSecret(ctx, "x")),
 			"Binding":                 third(a.Binding(ctx, acc.ID)),
-			"NewEABKey":               third(s.NewEABKey(ctx, "operator", record.EABKey{})),
-			"EABKeys":                 second(s.EABKeys(ctx)),
-			"RevokeEABKey":            s.RevokeEABKey(ctx, "operator", "x", time.Now()),
+			"NewEABKey":               third(s.acme.NewEABKey(ctx, "operator", record.EABKey{})),
+			"EABKeys":                 second(s.acme.EABKeys(ctx)),
+			"RevokeEABKey":            s.acme.RevokeEABKey(ctx, "operator", "x", time.Now()),
 			"GetChallenge":            second(a.GetChallenge(ctx, "x", "y")),
 			"UpdateChallenge":         a.UpdateChallenge(ctx, &acme.Challenge{}),
 			"GetCertificate":          second(a.GetCertificate(ctx, "1")),
 			"DeleteNonce":             a.DeleteNonce(ctx, nonce),
-			"SweepACME":               s.SweepACME(ctx, time.Now()),
-			"CreateNonce of another":  second(open(t, where).ACME().CreateNonce(canceled(t))),
+			"Sweep":                   s.acme.Sweep(ctx, time.Now()),
+			"CreateNonce of another":  second(open(t, where).acme.CreateNonce(canceled(t))),
 		} {
 			var p *acme.Error
 			if err == nil || errors.As(err, &p) || acme.IsErrNotFound(err) {
@@ -184,7 +182,7 @@ func TestACMENothingHalf(t *testing.T) {
 		t.Run(gone, func(t *testing.T) {
 			where := filepath.Join(t.TempDir(), "half.db")
 			s := open(t, where)
-			a := s.ACME()
+			a := s.acme
 			acc := acmeAccount(t, a)
 			o := acmeOrder(t, a, acc, "web.example")
 			ready(t, a, o)
@@ -198,10 +196,10 @@ func TestACMENothingHalf(t *testing.T) {
 			}
 			az := &acme.Authorization{ID: "az", Challenges: []*acme.Challenge{{ID: "ch"}}}
 			next := &acme.Order{AccountID: acc.ID, Identifiers: o.Identifiers, Status: acme.StatusPending}
-			added := a.AddOrder(t.Context(), store.NewOrder{Order: next, Authorizations: []*acme.Authorization{az}})
+			added := a.AddOrder(t.Context(), acmestore.NewOrder{Order: next, Authorizations: []*acme.Authorization{az}})
 			_, nonce := a.CreateNonce(t.Context())
 			_, committed := s.Commit(t.Context(), store.Issuance{Certificate: newCertificate(t, "web"), Order: o.ID})
-			fails := map[string]error{"sweeping": s.SweepACME(t.Context(), time.Now())}
+			fails := map[string]error{"sweeping": s.acme.Sweep(t.Context(), time.Now())}
 			switch gone {
 			case "acme_challenges", "acme_authorizations":
 				fails = map[string]error{"an order": added}

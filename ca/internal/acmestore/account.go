@@ -1,4 +1,4 @@
-package store
+package acmestore
 
 import (
 	"context"
@@ -16,18 +16,6 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 )
 
-// ACME is the part of the record that an ACME server works on, in the types of
-// smallstep's. It has no state beside the database: an order that began at one
-// replica goes on at another.
-//
-// Status only goes forward (pending, ready, valid or invalid), whatever two
-// requests read before they wrote: an update that comes too late changes nothing
-// and returns what is there.
-type ACME struct{ s *Store }
-
-// ACME shows the record to an ACME server.
-func (s *Store) ACME() *ACME { return &ACME{s} }
-
 // Limits of what strangers leave behind: anybody can make accounts. The oldest
 // that never got a certificate and has no order under way makes room for the next.
 const (
@@ -39,20 +27,16 @@ const (
 	orderGrace   = time.Hour           // an account with an order younger than this makes no room
 )
 
-// ErrTooManyAccounts says that all accounts that never got a certificate have an
-// order under way: a new one has to wait.
-var ErrTooManyAccounts = errors.New("too many accounts have their first order under way")
-
 // CreateAccount stores an account under a new id. If the key has one already, by
 // a request at the same moment, that one is returned in acc.
-func (a *ACME) CreateAccount(ctx context.Context, acc *acme.Account) error {
-	return a.CreateBoundAccount(ctx, acc, "")
+func (s *Store) CreateAccount(ctx context.Context, acc *acme.Account) error {
+	return s.CreateBoundAccount(ctx, acc, "")
 }
 
 // CreateBoundAccount is CreateAccount for an account that an external account key
 // vouches for. It uses up the key in the same transaction. Errors: [ErrEABGone],
 // [ErrTooManyAccounts].
-func (a *ACME) CreateBoundAccount(ctx context.Context, acc *acme.Account, eab string) error {
+func (s *Store) CreateBoundAccount(ctx context.Context, acc *acme.Account, eab string) error {
 	keyID, jwk, err := encodeKey(acc.Key)
 	if err != nil {
 		return err
@@ -61,11 +45,11 @@ func (a *ACME) CreateBoundAccount(ctx context.Context, acc *acme.Account, eab st
 	if err != nil {
 		return fmt.Errorf("encoding contacts: %w", err)
 	}
-	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		now := time.Now()
 		res, err := tx.ExecContext(ctx, `INSERT INTO acme_accounts (id, key_id, jwk, contact, status, location, provisioner, created_at, proven_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO NOTHING`,
-			rand.Text(), keyID, jwk, string(contact), acc.Status, acc.LocationPrefix, acc.ProvisionerName, millis(now))
+			rand.Text(), keyID, jwk, string(contact), acc.Status, acc.LocationPrefix, acc.ProvisionerName, sqldb.Millis(now))
 		if err != nil {
 			return err
 		}
@@ -113,7 +97,7 @@ func makeRoom(ctx context.Context, tx *sqldb.Txn, newest string, now time.Time) 
 	res, err := tx.ExecContext(ctx, `DELETE FROM acme_accounts WHERE id IN (SELECT id FROM `+unproven+` AND id <> ?
 		AND NOT EXISTS (SELECT 1 FROM acme_orders o WHERE o.account = acme_accounts.id AND o.created_at > ? AND o.status IN (?, ?))
 		ORDER BY created_at LIMIT ?)`,
-		newest, millis(now.Add(-orderGrace)), acme.StatusPending, acme.StatusReady, n-maxUnproven)
+		newest, sqldb.Millis(now.Add(-orderGrace)), acme.StatusPending, acme.StatusReady, n-maxUnproven)
 	if err != nil {
 		return err
 	}
@@ -123,15 +107,10 @@ func makeRoom(ctx context.Context, tx *sqldb.Txn, newest string, now time.Time) 
 	return nil
 }
 
-// ErrKeyInUse says that another account has the new key, by its id.
-type ErrKeyInUse struct{ Account string }
-
-func (e *ErrKeyInUse) Error() string { return "account " + e.Account + " has this key" }
-
 // ChangeKey gives an account another key (RFC 8555 §7.3.5). A key that another
-// account has is [ErrKeyInUse]; an account that meanwhile has another key than
+// account has is [KeyInUseError]; an account that meanwhile has another key than
 // from, or is not active, is acme.ErrNotFound.
-func (a *ACME) ChangeKey(ctx context.Context, id string, from, to *jose.JSONWebKey) error {
+func (s *Store) ChangeKey(ctx context.Context, id string, from, to *jose.JSONWebKey) error {
 	old, _, err := encodeKey(from)
 	if err != nil {
 		return err
@@ -140,11 +119,11 @@ func (a *ACME) ChangeKey(ctx context.Context, id string, from, to *jose.JSONWebK
 	if err != nil {
 		return err
 	}
-	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		var other string
 		err := tx.QueryRowContext(ctx, `SELECT id FROM acme_accounts WHERE key_id = ?`, next).Scan(&other)
 		if err == nil {
-			return &ErrKeyInUse{other}
+			return &KeyInUseError{other}
 		}
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err
@@ -166,18 +145,18 @@ func (a *ACME) ChangeKey(ctx context.Context, id string, from, to *jose.JSONWebK
 }
 
 // GetAccount returns an account, or acme.ErrNotFound.
-func (a *ACME) GetAccount(ctx context.Context, id string) (*acme.Account, error) {
-	return a.accountWhere(ctx, `id = ?`, id)
+func (s *Store) GetAccount(ctx context.Context, id string) (*acme.Account, error) {
+	return s.accountWhere(ctx, `id = ?`, id)
 }
 
 // GetAccountByKeyID returns the account of a key by its thumbprint, or acme.ErrNotFound.
-func (a *ACME) GetAccountByKeyID(ctx context.Context, kid string) (*acme.Account, error) {
-	return a.accountWhere(ctx, `key_id = ?`, kid)
+func (s *Store) GetAccountByKeyID(ctx context.Context, kid string) (*acme.Account, error) {
+	return s.accountWhere(ctx, `key_id = ?`, kid)
 }
 
-func (a *ACME) accountWhere(ctx context.Context, where, arg string) (*acme.Account, error) {
+func (s *Store) accountWhere(ctx context.Context, where, arg string) (*acme.Account, error) {
 	acc := new(acme.Account)
-	err := scanAccount(a.s.db.Read.QueryRowContext(ctx, selectAccount+where, arg), acc)
+	err := scanAccount(s.db.Read.QueryRowContext(ctx, selectAccount+where, arg), acc)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil, acme.ErrNotFound
@@ -200,12 +179,12 @@ func scanAccount(row sqldb.Scanner, acc *acme.Account) error {
 
 // UpdateAccount changes contacts, or deactivates; there is no way back from that.
 // Orders under way end with their account (RFC 8555 §7.3.6).
-func (a *ACME) UpdateAccount(ctx context.Context, acc *acme.Account) error {
+func (s *Store) UpdateAccount(ctx context.Context, acc *acme.Account) error {
 	contact, err := json.Marshal(acc.Contact)
 	if err != nil {
 		return fmt.Errorf("encoding contacts: %w", err)
 	}
-	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE acme_accounts SET contact = ?, status = ? WHERE id = ? AND status = ?`,
 			string(contact), acc.Status, acc.ID, acme.StatusValid); err != nil {
 			return err
@@ -221,46 +200,4 @@ func (a *ACME) UpdateAccount(ctx context.Context, acc *acme.Account) error {
 		return fmt.Errorf("updating account %s: %w", acc.ID, err)
 	}
 	return nil
-}
-
-// SweepACME forgets used nonces that expired, orders that are over and accounts
-// that nobody used for long. An order with a certificate stays until that ends:
-// it says who may revoke it.
-func (s *Store) SweepACME(ctx context.Context, now time.Time) error {
-	return s.db.Change(ctx, func(tx *sqldb.Txn) error {
-		for _, del := range []struct {
-			what string
-			args []any
-		}{
-			{`acme_nonces WHERE expires < ?`, []any{millis(now)}},
-			{`acme_orders WHERE sweep_at < ?`, []any{millis(now)}},
-			{`acme_accounts WHERE proven_at = 0 AND eab = '' AND created_at < ?`, []any{millis(now.Add(-unprovenLife))}},
-			{`acme_accounts WHERE (proven_at > 0 OR eab <> '') AND proven_at < ? AND created_at < ? AND NOT EXISTS (SELECT 1 FROM acme_orders o WHERE o.account = acme_accounts.id)`,
-				[]any{millis(now.Add(-provenLife)), millis(now.Add(-provenLife))}},
-			{`acme_eab_keys WHERE expires < ? AND created_at < ? AND NOT EXISTS (SELECT 1 FROM acme_accounts a WHERE a.id = acme_eab_keys.account)`,
-				[]any{millis(now), millis(now.Add(-provenLife))}},
-		} {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM `+del.what, del.args...); err != nil {
-				return fmt.Errorf("sweeping %.12s: %w", del.what, err)
-			}
-		}
-		return nil
-	})
-}
-
-// problemJSON keeps an error of ACME as its client sees it; "" for none.
-func problemJSON(e *acme.Error) (string, error) {
-	if e == nil {
-		return "", nil
-	}
-	b, err := json.Marshal(e)
-	return string(b), err
-}
-
-func parseProblem(text string) (*acme.Error, error) {
-	if text == "" {
-		return nil, nil
-	}
-	e := new(acme.Error)
-	return e, json.Unmarshal([]byte(text), e)
 }

@@ -1,4 +1,4 @@
-package store
+package acmestore
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 
 	"github.com/smallstep/certificates/acme"
 
+	"github.com/artstore/artstore-pki/ca/internal/certrow"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
-	"github.com/artstore/artstore-pki/ca/record"
 )
 
 // sweepLag is how long an order without a certificate stays to be looked at.
@@ -37,18 +37,18 @@ const (
 // AddOrder stores an order, its authorizations and challenges in one
 // transaction, under a new id. The oldest unfinished one of the account makes
 // room if there are too many.
-func (a *ACME) AddOrder(ctx context.Context, o NewOrder) error {
+func (s *Store) AddOrder(ctx context.Context, o NewOrder) error {
 	o.ID = rand.Text()
 	identifiers, err := json.Marshal(o.Identifiers)
 	if err != nil {
 		return fmt.Errorf("encoding identifiers: %w", err)
 	}
-	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO acme_orders
 			(id, account, provisioner, status, identifiers, asked, not_before, not_after, created_at, expires, sweep_at, problem, certificate, profile)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', '', ?)`,
-			o.ID, o.AccountID, o.ProvisionerID, o.Status, string(identifiers), o.asked(), millis(o.NotBefore), millis(o.NotAfter),
-			millis(time.Now()), millis(o.ExpiresAt), millis(o.ExpiresAt.Add(sweepLag)), o.Profile); err != nil {
+			o.ID, o.AccountID, o.ProvisionerID, o.Status, string(identifiers), o.asked(), sqldb.Millis(o.NotBefore), sqldb.Millis(o.NotAfter),
+			sqldb.Millis(time.Now()), sqldb.Millis(o.ExpiresAt), sqldb.Millis(o.ExpiresAt.Add(sweepLag)), o.Profile); err != nil {
 			return err
 		}
 		for i := range o.Authorizations {
@@ -81,7 +81,7 @@ func (o NewOrder) addAuthorization(ctx context.Context, tx *sqldb.Txn, position 
 	az := o.Authorizations[position]
 	if _, err := tx.ExecContext(ctx, `INSERT INTO acme_authorizations
 		(id, order_id, position, account, kind, value, token, status, expires, problem) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, '')`,
-		az.ID, o.ID, position, az.AccountID, az.Identifier.Type, az.Identifier.Value, az.Token, az.Status, millis(az.ExpiresAt)); err != nil {
+		az.ID, o.ID, position, az.AccountID, az.Identifier.Type, az.Identifier.Value, az.Token, az.Status, sqldb.Millis(az.ExpiresAt)); err != nil {
 		return err
 	}
 	for i, ch := range az.Challenges {
@@ -101,9 +101,9 @@ type Order struct {
 
 // Order returns an order, or a malformed problem. One that is past its end and was
 // not finished is invalid, whatever its row says.
-func (a *ACME) Order(ctx context.Context, id string) (_ Order, err error) {
+func (s *Store) Order(ctx context.Context, id string) (_ Order, err error) {
 	o := Order{Order: &acme.Order{ID: id}}
-	row := a.s.db.Read.QueryRowContext(ctx, `SELECT account, provisioner, status, identifiers, asked, not_before, not_after, expires, problem, certificate, profile
+	row := s.db.Read.QueryRowContext(ctx, `SELECT account, provisioner, status, identifiers, asked, not_before, not_after, expires, problem, certificate, profile
 		FROM acme_orders WHERE id = ?`, id)
 	var identifiers, problem string
 	var asked int
@@ -112,12 +112,12 @@ func (a *ACME) Order(ctx context.Context, id string) (_ Order, err error) {
 	if err != nil {
 		return o, notFoundProblem("order", id, err)
 	}
-	o.ExpiresAt = fromMillis(expires)
+	o.ExpiresAt = sqldb.FromMillis(expires)
 	if asked&askedNotBefore != 0 {
-		o.NotBefore = fromMillis(notBefore)
+		o.NotBefore = sqldb.FromMillis(notBefore)
 	}
 	if asked&askedNotAfter != 0 {
-		o.NotAfter = fromMillis(notAfter)
+		o.NotAfter = sqldb.FromMillis(notAfter)
 	}
 	if o.Error, err = parseProblem(problem); err != nil {
 		return o, fmt.Errorf("reading order %s: %w", id, err)
@@ -128,7 +128,7 @@ func (a *ACME) Order(ctx context.Context, id string) (_ Order, err error) {
 	if underWay := o.Status == acme.StatusPending || o.Status == acme.StatusReady; underWay && !time.Now().Before(o.ExpiresAt) {
 		o.Status, o.Error = acme.StatusInvalid, orderProblem("the order expired before it was finalized")
 	}
-	o.AuthorizationIDs, err = a.ids(ctx, `SELECT id FROM acme_authorizations WHERE order_id = ? ORDER BY position`, id)
+	o.AuthorizationIDs, err = s.ids(ctx, `SELECT id FROM acme_authorizations WHERE order_id = ? ORDER BY position`, id)
 	return o, err
 }
 
@@ -150,8 +150,8 @@ func endOrders(ctx context.Context, tx *sqldb.Txn, c condition, why string) erro
 	return err
 }
 
-func (a *ACME) ids(ctx context.Context, query string, args ...any) ([]string, error) {
-	rows, err := a.s.db.Read.QueryContext(ctx, query, args...)
+func (s *Store) ids(ctx context.Context, query string, args ...any) ([]string, error) {
+	rows, err := s.db.Read.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("listing ids: %w", err)
 	}
@@ -167,37 +167,26 @@ func notFoundProblem(what, id string, err error) error {
 }
 
 // GetOrdersByAccountID lists the orders of an account that can still be worked on (RFC 8555 §7.1.2.1).
-func (a *ACME) GetOrdersByAccountID(ctx context.Context, accountID string) ([]string, error) {
-	return a.ids(ctx, `SELECT id FROM acme_orders WHERE account = ? AND status IN (?, ?) AND expires > ? ORDER BY created_at`,
-		accountID, acme.StatusPending, acme.StatusReady, millis(time.Now()))
-}
-
-// finishOrder gives an order its certificate, in the transaction that records it.
-func finishOrder(ctx context.Context, tx *sqldb.Txn, order string, c record.Certificate) error {
-	res, err := tx.ExecContext(ctx, `UPDATE acme_orders SET status = ?, certificate = ?, sweep_at = ? WHERE id = ? AND status = ? AND expires > ?`,
-		acme.StatusValid, c.Serial, millis(c.NotAfter), order, acme.StatusReady, millis(c.IssuedAt))
-	if err != nil {
-		return err
-	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(err, ErrOrderGone)
-	}
-	_, err = tx.ExecContext(ctx, `UPDATE acme_accounts SET proven_at = ? WHERE id = (SELECT account FROM acme_orders WHERE id = ?)`,
-		millis(c.IssuedAt), order)
-	return err
+func (s *Store) GetOrdersByAccountID(ctx context.Context, accountID string) ([]string, error) {
+	return s.ids(ctx, `SELECT id FROM acme_orders WHERE account = ? AND status IN (?, ?) AND expires > ? ORDER BY created_at`,
+		accountID, acme.StatusPending, acme.StatusReady, sqldb.Millis(time.Now()))
 }
 
 // GetCertificate returns the certificate of an order by its serial.
-func (a *ACME) GetCertificate(ctx context.Context, serial string) (*acme.Certificate, error) {
+func (s *Store) GetCertificate(ctx context.Context, serial string) (*acme.Certificate, error) {
 	out := &acme.Certificate{ID: serial}
-	err := a.s.db.Read.QueryRowContext(ctx, `SELECT id, account FROM acme_orders WHERE certificate = ?`, serial).Scan(&out.OrderID, &out.AccountID)
+	err := s.db.Read.QueryRowContext(ctx, `SELECT id, account FROM acme_orders WHERE certificate = ?`, serial).Scan(&out.OrderID, &out.AccountID)
 	if err != nil {
 		return nil, notFoundProblem("certificate", serial, err)
 	}
-	c, err := a.s.Get(ctx, serial)
+	if err := s.db.Stopped(); err != nil {
+		return nil, err
+	}
+	found, err := certrow.Find(ctx, s.db.Read, serial)
 	if err != nil {
 		return nil, err
 	}
+	c := found.Certificate
 	if out.Leaf, err = x509.ParseCertificate(c.DER); err == nil {
 		out.Intermediates, err = x509.ParseCertificates(c.Chain)
 	}

@@ -1,4 +1,4 @@
-package store
+package acmestore
 
 import (
 	"context"
@@ -28,12 +28,12 @@ const (
 )
 
 // CreateNonce makes a nonce that any replica will accept once.
-func (a *ACME) CreateNonce(ctx context.Context) (acme.Nonce, error) {
-	key, err := a.s.secret(ctx, nonceKey)
+func (s *Store) CreateNonce(ctx context.Context) (acme.Nonce, error) {
+	key, err := s.secret(ctx, nonceKey)
 	if err != nil {
 		return "", err
 	}
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, nonceSize), uint64(millis(time.Now().Add(nonceLife)))) //nolint:gosec // G115: after 1970
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, nonceSize), uint64(sqldb.Millis(time.Now().Add(nonceLife)))) //nolint:gosec // G115: after 1970
 	b = b[:8+nonceRandom]
 	_, _ = rand.Read(b[8:]) // it never fails
 	return acme.Nonce(base64.RawURLEncoding.EncodeToString(append(b, macOf(key, b)...))), nil
@@ -41,20 +41,20 @@ func (a *ACME) CreateNonce(ctx context.Context) (acme.Nonce, error) {
 
 // CheckNonce tells whether a nonce is ours and has not expired, without looking
 // whether it was used. It costs no query and stores nothing.
-func (a *ACME) CheckNonce(ctx context.Context, nonce acme.Nonce) error {
-	_, err := a.parseNonce(ctx, nonce)
+func (s *Store) CheckNonce(ctx context.Context, nonce acme.Nonce) error {
+	_, err := s.parseNonce(ctx, nonce)
 	return err
 }
 
 // DeleteNonce uses up a nonce. One that is not ours, has expired or was used is a
 // badNonce problem, to which clients answer with another one.
-func (a *ACME) DeleteNonce(ctx context.Context, nonce acme.Nonce) error {
-	expires, err := a.parseNonce(ctx, nonce)
+func (s *Store) DeleteNonce(ctx context.Context, nonce acme.Nonce) error {
+	expires, err := s.parseNonce(ctx, nonce)
 	if err != nil {
 		return err
 	}
 	var n int64
-	err = a.s.db.Change(ctx, func(tx *sqldb.Txn) error {
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		hash := sha256.Sum256([]byte(nonce))
 		res, err := tx.ExecContext(ctx, `INSERT INTO acme_nonces (hash, expires) VALUES (?, ?) ON CONFLICT DO NOTHING`, hash[:nonceMAC], expires)
 		if err != nil {
@@ -72,12 +72,12 @@ func (a *ACME) DeleteNonce(ctx context.Context, nonce acme.Nonce) error {
 	return nil
 }
 
-func (a *ACME) parseNonce(ctx context.Context, nonce acme.Nonce) (expires int64, err error) {
+func (s *Store) parseNonce(ctx context.Context, nonce acme.Nonce) (expires int64, err error) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(string(nonce)) // strict: no second spelling of a used one
 	if err != nil || len(b) != nonceSize {
 		return 0, badNonce("it is not one of this server")
 	}
-	key, err := a.s.secret(ctx, nonceKey)
+	key, err := s.secret(ctx, nonceKey)
 	if err != nil {
 		return 0, err
 	}
@@ -85,7 +85,7 @@ func (a *ACME) parseNonce(ctx context.Context, nonce acme.Nonce) (expires int64,
 		return 0, badNonce("it is not one of this server")
 	}
 	expires = int64(binary.BigEndian.Uint64(b)) //nolint:gosec // G115: we wrote it
-	if millis(time.Now()) >= expires {
+	if sqldb.Millis(time.Now()) >= expires {
 		return 0, badNonce("it has expired")
 	}
 	return expires, nil

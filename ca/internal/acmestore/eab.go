@@ -1,4 +1,4 @@
-package store
+package acmestore
 
 import (
 	"context"
@@ -21,12 +21,6 @@ import (
 // somebody by another way, and the first account that proves it by a MAC is bound
 // to it. The secret lies in the record in clear, since a MAC needs it so, until the
 // key is used or revoked; then it is erased.
-
-// Errors of external account keys that callers match.
-var (
-	// ErrEABGone is a key that is unknown, was used, was revoked or has expired.
-	ErrEABGone = errors.New("the external account key is unknown, used, revoked or expired")
-)
 
 const eabSecret = 32 // bytes: as many as the MAC of HS256 has (RFC 2104 §3)
 
@@ -53,7 +47,7 @@ func (s *Store) NewEABKey(ctx context.Context, caller string, k record.EABKey) (
 	}
 	err = s.db.Change(ctx, func(tx *sqldb.Txn) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO acme_eab_keys (id, secret, profiles, note, created_at, expires, account, bound_at, revoked_at)
-			VALUES (?, ?, ?, ?, ?, ?, '', 0, 0)`, k.ID, secret, string(profiles), k.Note, millis(k.Created), millis(k.Expires))
+			VALUES (?, ?, ?, ?, ?, ?, '', 0, 0)`, k.ID, secret, string(profiles), k.Note, sqldb.Millis(k.Created), sqldb.Millis(k.Expires))
 		if err != nil {
 			return err
 		}
@@ -82,7 +76,7 @@ func (s *Store) EABKeys(ctx context.Context) ([]record.EABKey, error) {
 // was revoked is [record.ErrNotFound].
 func (s *Store) RevokeEABKey(ctx context.Context, caller, id string, now time.Time) error {
 	err := s.db.Change(ctx, func(tx *sqldb.Txn) error {
-		res, err := tx.ExecContext(ctx, `UPDATE acme_eab_keys SET revoked_at = ?, secret = ? WHERE id = ? AND revoked_at = 0`, millis(now), []byte{}, id)
+		res, err := tx.ExecContext(ctx, `UPDATE acme_eab_keys SET revoked_at = ?, secret = ? WHERE id = ? AND revoked_at = 0`, sqldb.Millis(now), []byte{}, id)
 		if err != nil {
 			return err
 		}
@@ -98,9 +92,9 @@ func (s *Store) RevokeEABKey(ctx context.Context, caller, id string, now time.Ti
 }
 
 // EABSecret returns the secret of a key that can still bind an account, or [ErrEABGone].
-func (a *ACME) EABSecret(ctx context.Context, id string) (secret []byte, err error) {
-	err = a.s.db.Read.QueryRowContext(ctx, `SELECT secret FROM acme_eab_keys WHERE id = ? AND account = '' AND revoked_at = 0 AND expires > ?`,
-		id, millis(time.Now())).Scan(&secret)
+func (s *Store) EABSecret(ctx context.Context, id string) (secret []byte, err error) {
+	err = s.db.Read.QueryRowContext(ctx, `SELECT secret FROM acme_eab_keys WHERE id = ? AND account = '' AND revoked_at = 0 AND expires > ?`,
+		id, sqldb.Millis(time.Now())).Scan(&secret)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return nil, ErrEABGone
@@ -111,8 +105,8 @@ func (a *ACME) EABSecret(ctx context.Context, id string) (secret []byte, err err
 }
 
 // Binding returns the key that an account is bound to. ok is false if there is none.
-func (a *ACME) Binding(ctx context.Context, account string) (k record.EABKey, ok bool, err error) {
-	err = eabKey(a.s.db.Read.QueryRowContext(ctx, `SELECT `+eabColumns+` FROM acme_accounts a JOIN acme_eab_keys k ON k.id = a.eab WHERE a.id = ?`, account), &k)
+func (s *Store) Binding(ctx context.Context, account string) (k record.EABKey, ok bool, err error) {
+	err = eabKey(s.db.Read.QueryRowContext(ctx, `SELECT `+eabColumns+` FROM acme_accounts a JOIN acme_eab_keys k ON k.id = a.eab WHERE a.id = ?`, account), &k)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return k, false, nil
@@ -130,7 +124,7 @@ func bind(ctx context.Context, tx *sqldb.Txn, k record.EABKey) error {
 		args []any
 	}{
 		{`UPDATE acme_eab_keys SET account = ?, bound_at = ?, secret = ? WHERE id = ? AND account = '' AND revoked_at = 0 AND expires > ?`,
-			[]any{k.Account, millis(k.Bound), []byte{}, k.ID, millis(k.Bound)}},
+			[]any{k.Account, sqldb.Millis(k.Bound), []byte{}, k.ID, sqldb.Millis(k.Bound)}},
 		{`UPDATE acme_accounts SET eab = ? WHERE id = ? AND eab = ''`, []any{k.ID, k.Account}},
 	} {
 		res, err := tx.ExecContext(ctx, change.text, change.args...)
@@ -158,7 +152,7 @@ func eabKey(row sqldb.Scanner, k *record.EABKey) error {
 	if err := row.Scan(&k.ID, &profiles, &k.Note, &created, &expires, &k.Account, &bound, &revoked); err != nil {
 		return err
 	}
-	k.Created, k.Expires, k.Bound, k.Revoked = fromMillis(created), fromMillis(expires), momentOf(bound), momentOf(revoked)
+	k.Created, k.Expires, k.Bound, k.Revoked = sqldb.FromMillis(created), sqldb.FromMillis(expires), momentOf(bound), momentOf(revoked)
 	return json.Unmarshal([]byte(profiles), &k.Profiles)
 }
 
@@ -167,5 +161,5 @@ func momentOf(ms int64) time.Time {
 	if ms == 0 {
 		return time.Time{}
 	}
-	return fromMillis(ms)
+	return sqldb.FromMillis(ms)
 }

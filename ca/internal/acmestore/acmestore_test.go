@@ -1,11 +1,13 @@
-package store_test
+package acmestore_test
 
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
+	"math/big"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,12 +17,13 @@ import (
 	"github.com/smallstep/certificates/acme"
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
-func acmeAccount(t testing.TB, a *store.ACME) *acme.Account {
+func acmeAccount(t testing.TB, a *acmestore.Store) *acme.Account {
 	t.Helper()
 	acc := &acme.Account{
 		Key: acmeKey(t), Contact: []string{"mailto:a@b.example"}, Status: acme.StatusValid,
@@ -42,7 +45,7 @@ func acmeKey(t testing.TB) *jose.JSONWebKey {
 }
 
 // acmeOrder stores an order for one name, with one challenge.
-func acmeOrder(t testing.TB, a *store.ACME, acc *acme.Account, name string) *acme.Order {
+func acmeOrder(t testing.TB, a *acmestore.Store, acc *acme.Account, name string) *acme.Order {
 	t.Helper()
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	o := &acme.Order{
@@ -53,14 +56,14 @@ func acmeOrder(t testing.TB, a *store.ACME, acc *acme.Account, name string) *acm
 	for _, kind := range []acme.ChallengeType{acme.DNS01, acme.HTTP01} {
 		az.Challenges = append(az.Challenges, &acme.Challenge{ID: rand.Text(), AccountID: acc.ID, Value: name, Token: az.Token, Type: kind, Status: acme.StatusPending})
 	}
-	if err := a.AddOrder(t.Context(), store.NewOrder{Order: o, Authorizations: []*acme.Authorization{az}, Profile: "web"}); err != nil {
+	if err := a.AddOrder(t.Context(), acmestore.NewOrder{Order: o, Authorizations: []*acme.Authorization{az}, Profile: "web"}); err != nil {
 		t.Fatal(err)
 	}
 	return o
 }
 
 // ready answers all challenges of an order.
-func ready(t testing.TB, a *store.ACME, o *acme.Order) {
+func ready(t testing.TB, a *acmestore.Store, o *acme.Order) {
 	t.Helper()
 	now, err := a.Order(t.Context(), o.ID)
 	if err != nil {
@@ -75,7 +78,7 @@ func ready(t testing.TB, a *store.ACME, o *acme.Order) {
 }
 
 // answered ends the first challenge of an authorization.
-func answered(t testing.TB, a *store.ACME, authorization string, status acme.Status) {
+func answered(t testing.TB, a *acmestore.Store, authorization string, status acme.Status) {
 	t.Helper()
 	az, err := a.GetAuthorization(t.Context(), authorization)
 	if err != nil {
@@ -93,7 +96,7 @@ func answered(t testing.TB, a *store.ACME, authorization string, status acme.Sta
 // What goes in comes out, at another process too.
 func TestACMERoundTrip(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
-		a, b := open(t, where).ACME(), open(t, where).ACME()
+		a, b := open(t, where).acme, open(t, where).acme
 		acc := acmeAccount(t, a)
 		kid, err := acme.KeyToID(acc.Key)
 		if err != nil {
@@ -140,7 +143,7 @@ func second[T any](_ T, err error) error { return err }
 // One key has one account, also when two requests come at once.
 func TestACMEAccountOfAKey(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
-		a := open(t, where).ACME()
+		a := open(t, where).acme
 		first := acmeAccount(t, a)
 		ids := make([]string, 8)
 		var wg sync.WaitGroup
@@ -174,9 +177,9 @@ func TestACMEAccountOfAKey(t *testing.T) {
 // its authorization and its order in the same transaction (RFC 8555 §7.1.6).
 func TestACMEForwardOnly(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
-		a := open(t, where).ACME()
+		a := open(t, where).acme
 		acc := acmeAccount(t, a)
-		read := func(o *acme.Order) (store.Order, *acme.Authorization) {
+		read := func(o *acme.Order) (acmestore.Order, *acme.Authorization) {
 			t.Helper()
 			now, err := a.Order(t.Context(), o.ID)
 			if err != nil {
@@ -236,7 +239,7 @@ func TestACMEForwardOnly(t *testing.T) {
 // The challenges of one order that are answered at the same moment make it ready.
 func TestACMEReadyRace(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
-		one, two := open(t, where).ACME(), open(t, where).ACME()
+		one, two := open(t, where).acme, open(t, where).acme
 		acc := acmeAccount(t, one)
 		for range 20 {
 			o := &acme.Order{AccountID: acc.ID, Status: acme.StatusPending, ExpiresAt: time.Now().Add(time.Hour)}
@@ -245,14 +248,14 @@ func TestACMEReadyRace(t *testing.T) {
 				list = append(list, &acme.Authorization{ID: rand.Text(), AccountID: acc.ID, Status: acme.StatusPending, ExpiresAt: o.ExpiresAt,
 					Challenges: []*acme.Challenge{{ID: rand.Text(), Status: acme.StatusPending}}})
 			}
-			if err := one.AddOrder(t.Context(), store.NewOrder{Order: o, Authorizations: list}); err != nil {
+			if err := one.AddOrder(t.Context(), acmestore.NewOrder{Order: o, Authorizations: list}); err != nil {
 				t.Fatal(err)
 			}
 			var wg sync.WaitGroup
 			for i, az := range list {
 				wg.Go(func() {
 					ch := &acme.Challenge{ID: az.Challenges[0].ID, AuthorizationID: az.ID, Status: acme.StatusValid}
-					if err := []*store.ACME{one, two}[i%2].UpdateChallenge(t.Context(), ch); err != nil {
+					if err := []*acmestore.Store{one, two}[i%2].UpdateChallenge(t.Context(), ch); err != nil {
 						t.Error(err)
 					}
 				})
@@ -269,11 +272,11 @@ func TestACMEReadyRace(t *testing.T) {
 func TestACMEOrderExpires(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
-		a := s.ACME()
+		a := s.acme
 		acc := acmeAccount(t, a)
 		az := &acme.Authorization{ID: rand.Text(), AccountID: acc.ID, Status: acme.StatusPending, Challenges: []*acme.Challenge{{ID: rand.Text(), Status: acme.StatusPending}}}
 		o := &acme.Order{AccountID: acc.ID, Status: acme.StatusPending, ExpiresAt: time.Now().Add(-time.Minute)}
-		if err := a.AddOrder(t.Context(), store.NewOrder{Order: o, Authorizations: []*acme.Authorization{az}}); err != nil {
+		if err := a.AddOrder(t.Context(), acmestore.NewOrder{Order: o, Authorizations: []*acme.Authorization{az}}); err != nil {
 			t.Fatal(err)
 		}
 		answered(t, a, az.ID, acme.StatusValid)
@@ -290,7 +293,7 @@ func TestACMEOrderExpires(t *testing.T) {
 // Another key takes the place of an account's, once, and never that of another account.
 func TestACMEChangeKey(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
-		a := open(t, where).ACME()
+		a := open(t, where).acme
 		one, two := acmeAccount(t, a), acmeAccount(t, a)
 		from, to := one.Key, acmeKey(t)
 		if err := a.ChangeKey(t.Context(), one.ID, from, to); err != nil {
@@ -306,7 +309,7 @@ func TestACMEChangeKey(t *testing.T) {
 		if err := a.ChangeKey(t.Context(), one.ID, from, acmeKey(t)); !acme.IsErrNotFound(err) {
 			t.Errorf("from a key of before: %v", err)
 		}
-		var taken *store.ErrKeyInUse
+		var taken *acmestore.KeyInUseError
 		if err := a.ChangeKey(t.Context(), two.ID, two.Key, to); !errors.As(err, &taken) || taken.Account != one.ID {
 			t.Errorf("to the key of another: %v", err)
 		}
@@ -324,7 +327,7 @@ func TestACMEChangeKey(t *testing.T) {
 func TestACMEFinish(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
-		a := s.ACME()
+		a := s.acme
 		acc := acmeAccount(t, a)
 		o := acmeOrder(t, a, acc, "web.example")
 		c := newCertificate(t, "web")
@@ -360,7 +363,7 @@ func TestACMEFinish(t *testing.T) {
 func TestACMEFinishRace(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		one, two := open(t, where), open(t, where)
-		a := one.ACME()
+		a := one.acme
 		o := acmeOrder(t, a, acmeAccount(t, a), "web.example")
 		ready(t, a, o)
 		token := store.Token{Hash: [32]byte{1}, Expires: time.Now().Add(time.Hour)}
@@ -371,7 +374,7 @@ func TestACMEFinishRace(t *testing.T) {
 			wg.Go(func() {
 				c := newCertificate(t, "web")
 				c.KeyHash = first.KeyHash // the same key
-				got, err := []*store.Store{one, two}[i%2].Commit(t.Context(), store.Issuance{Certificate: c, Order: o.ID, Token: token})
+				got, err := []*replica{one, two}[i%2].Commit(t.Context(), store.Issuance{Certificate: c, Order: o.ID, Token: token})
 				if err != nil {
 					t.Error(err)
 				}
@@ -390,7 +393,7 @@ func TestACMEFinishRace(t *testing.T) {
 // A nonce is good once, at any replica, until it expires; asking for one stores nothing.
 func TestACMENonces(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
-		one, two := open(t, where).ACME(), open(t, where).ACME()
+		one, two := open(t, where).acme, open(t, where).acme
 		nonce, err := one.CreateNonce(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -419,7 +422,7 @@ func TestACMENonces(t *testing.T) {
 		}
 		for i := range 10 {
 			wg.Go(func() {
-				if []*store.ACME{one, two}[i%2].DeleteNonce(t.Context(), fresh) == nil {
+				if []*acmestore.Store{one, two}[i%2].DeleteNonce(t.Context(), fresh) == nil {
 					mu.Lock()
 					good++
 					mu.Unlock()
@@ -442,3 +445,23 @@ func newCertificate(t testing.TB, service string) record.Certificate {
 }
 
 var serials atomic.Int64
+
+// chainFor is a self-signed certificate with a serial.
+func chainFor(t testing.TB, serial int64) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "a"}, DNSNames: []string{"a"}, NotBefore: now, NotAfter: now.Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

@@ -1,0 +1,4 @@
+package acmestore
+
+// NewEABSecret draws a secret of an external account key.
+var NewEABSecret = newEABSecret
