@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/logtest"
@@ -67,7 +68,11 @@ func TestCanary(t *testing.T) {
 	w.cfg.ClientSecret = fixedSecret(password)
 	w.cfg.MaxAttempts = 2
 	w.cfg.Logger = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	w.cfg.Observer = func(e ingestclient.Event) { say(e, e.Err) }
+	w.cfg.Observer = ingestclient.Observer{
+		Upload: func(_ time.Duration, _ int64, _ int, err error) { say(err) },
+		Retry:  func(_ int, _ int64, err error) { say(err) },
+		Token:  func(_ time.Duration, err error) { say(err) },
+	}
 	key := newKey(t)
 	signing := w.cfg
 	signing.ClientSecret, signing.ClientKey = nil, fixedKey(key, "kid")

@@ -43,24 +43,39 @@ type Stats struct {
 	InFlight      int64 // requests now; the others are totals
 }
 
-// EventKind says what happened.
-type EventKind string
+// Observer has the functions that a client calls when something has happened. Any
+// of them may be nil. They are called from many goroutines at a time and must not
+// block. An error that was passed is not changed afterwards.
+type Observer struct {
+	// Upload is called when an upload has ended, after all its attempts. After a
+	// success err is nil, size is the length of the content in bytes, and attempts
+	// is how often it was sent; after a failure both numbers are 0.
+	Upload func(took time.Duration, size int64, attempts int, err error)
+	// Retry is called when the given attempt, counted from 1, has failed and another
+	// will follow. sent is how many bytes of the body had been handed to the kernel.
+	Retry func(attempt int, sent int64, err error)
+	// Token is called when a request to the token endpoint has ended.
+	Token func(took time.Duration, err error)
+	// Swap is called when requests use a new generation of the identity.
+	Swap func()
+}
 
-// The kinds of events.
-const (
-	EventUpload EventKind = "upload" // an upload has ended, stored or not
-	EventRetry  EventKind = "retry"  // an attempt failed and will be repeated
-	EventToken  EventKind = "token"  // a token request has ended
-	EventSwap   EventKind = "swap"   // a new generation of the identity is in use
-)
-
-// Event is passed to Config.Observer, for metrics.
-type Event struct {
-	Kind    EventKind
-	Took    time.Duration
-	Bytes   int64 // of content, for uploads
-	Attempt int
-	Err     error // nil after success
+// complete puts functions that do nothing in the place of nil, so that callers
+// need not ask.
+func (o Observer) complete() Observer {
+	if o.Upload == nil {
+		o.Upload = func(time.Duration, int64, int, error) {}
+	}
+	if o.Retry == nil {
+		o.Retry = func(int, int64, error) {}
+	}
+	if o.Token == nil {
+		o.Token = func(time.Duration, error) {}
+	}
+	if o.Swap == nil {
+		o.Swap = func() {}
+	}
+	return o
 }
 
 // Client uploads files over a rotating identity. It is safe for concurrent use.

@@ -1,7 +1,6 @@
 package ingestclient
 
 import (
-	"cmp"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -16,11 +15,13 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// ClientAuth is how a client proves to the token endpoint who it is.
+// ClientAuth is how a client proves to the token endpoint who it is. All but
+// AuthJSON send the form of RFC 6749 section 4.4.2, as Keycloak reads it.
 type ClientAuth string
 
 // The methods there are.
 const (
+	AuthJSON   ClientAuth = "json"            // id and secret in a JSON object, as the Python Admin Module reads it
 	AuthPost   ClientAuth = "post"            // id and secret in the body: RFC 6749 section 2.3.1
 	AuthBasic  ClientAuth = "basic"           // the same, as HTTP Basic
 	AuthKeyJWT ClientAuth = "private_key_jwt" // an assertion signed with Config.ClientKey: RFC 7523 section 2.2
@@ -32,26 +33,19 @@ const (
 	skewMatters   = 10 * time.Second // servers forgive less, and Date has whole seconds
 )
 
-// checkAuth fills in ClientAuth and Dialect and refuses combinations in which a
-// credential would be ignored or no endpoint could read it.
+// checkAuth fills in ClientAuth and refuses a configuration in which a credential
+// is missing or would be ignored.
 func (s *settings) checkAuth() (errs []error) {
 	fail := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if s.ClientAuth == "" {
-		s.ClientAuth = AuthPost
+		s.ClientAuth = AuthJSON
 		if s.ClientKey != nil {
 			s.ClientAuth = AuthKeyJWT
 		}
 	}
-	s.Dialect = cmp.Or(s.Dialect, map[bool]Dialect{true: JSON, false: Form}[s.ClientAuth == AuthPost])
-	switch {
-	case s.Dialect != JSON && s.Dialect != Form:
-		fail("unknown Dialect %q: use json or form", s.Dialect)
-	case s.Dialect == JSON && s.ClientAuth != AuthPost:
-		fail("ClientAuth %s needs Dialect form: the JSON endpoint reads a secret from the body and nothing else", s.ClientAuth)
-	}
 	wantSecret, wantKey := false, false
 	switch s.ClientAuth {
-	case AuthPost, AuthBasic:
+	case AuthJSON, AuthPost, AuthBasic:
 		wantSecret = true
 	case AuthKeyJWT:
 		wantKey = true
@@ -60,7 +54,7 @@ func (s *settings) checkAuth() (errs []error) {
 			fail("ClientAuth tls_client_auth proves the client by its certificate: it needs an identity and an https TokenURL")
 		}
 	default:
-		fail("unknown ClientAuth %q: use post, basic, private_key_jwt or tls_client_auth", s.ClientAuth)
+		fail("unknown ClientAuth %q: use json, post, basic, private_key_jwt or tls_client_auth", s.ClientAuth)
 		return errs
 	}
 	for name, f := range map[string]struct{ given, want bool }{
@@ -112,7 +106,7 @@ func (s *settings) loadCredential(ctx context.Context) (clientCredential, error)
 	return clientCredential{}, nil // the certificate of the connection is the proof
 }
 
-// authenticate puts p into a request of the Form dialect.
+// authenticate puts p into the form of a request, or into its header.
 func (s *settings) authenticate(form url.Values, h http.Header, p clientCredential, now time.Time) error {
 	switch s.ClientAuth {
 	case AuthBasic:

@@ -204,30 +204,28 @@ func TestClientAuthCombinations(t *testing.T) {
 	key := fixedKey(newKey(t), "")
 	secret := fixedSecret("s")
 	for _, tc := range []struct {
-		auth    ingestclient.ClientAuth
-		dialect ingestclient.Dialect
-		secret  bool
-		key     bool
-		want    string // "" is good
+		auth   ingestclient.ClientAuth
+		secret bool
+		key    bool
+		want   string // "" is good
 	}{
-		{"", "", true, false, ""},
-		{"", "", false, true, ""},
-		{"", "", false, false, "ClientSecret is nil"},
-		{"", "", true, true, "ClientSecret is set, and ClientAuth private_key_jwt would ignore it"},
-		{"post", ingestclient.Form, true, false, ""},
-		{"basic", "", true, false, ""},
-		{"basic", ingestclient.JSON, true, false, "needs Dialect form"},
-		{"basic", "", false, true, "ClientKey is set"},
-		{"private_key_jwt", "", false, true, ""},
-		{"private_key_jwt", ingestclient.JSON, false, true, "needs Dialect form"},
-		{"private_key_jwt", "", false, false, "ClientKey is nil"},
-		{"tls_client_auth", "", false, false, ""},
-		{"tls_client_auth", "", true, false, "would ignore it"},
-		{"tls_client_auth", ingestclient.JSON, false, false, "needs Dialect form"},
-		{"magic", "", true, false, `unknown ClientAuth "magic"`},
+		{"", true, false, ""},
+		{"", false, true, ""},
+		{"", false, false, "ClientSecret is nil"},
+		{"", true, true, "ClientSecret is set, and ClientAuth private_key_jwt would ignore it"},
+		{"json", true, false, ""},
+		{"json", false, true, "ClientSecret is nil"},
+		{"post", true, false, ""},
+		{"basic", true, false, ""},
+		{"basic", false, true, "ClientKey is set"},
+		{"private_key_jwt", false, true, ""},
+		{"private_key_jwt", false, false, "ClientKey is nil"},
+		{"tls_client_auth", false, false, ""},
+		{"tls_client_auth", true, false, "would ignore it"},
+		{"magic", true, false, `unknown ClientAuth "magic"`},
 	} {
 		cfg := config()
-		cfg.ClientAuth, cfg.Dialect, cfg.ClientSecret = tc.auth, tc.dialect, nil
+		cfg.ClientAuth, cfg.ClientSecret = tc.auth, nil
 		if tc.secret {
 			cfg.ClientSecret = secret
 		}

@@ -21,28 +21,6 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Dialect is how the token endpoint wants to be asked.
-type Dialect string
-
-// The two token endpoints ArtStore has.
-const (
-	JSON Dialect = "json" // a JSON object, as the Python Admin Module reads it
-	Form Dialect = "form" // RFC 6749 section 4.4, as Keycloak reads it
-)
-
-// SecretFile reads the client secret from path anew for each token request, for
-// [Config.ClientSecret]: a secret that was replaced is used at once. What is read,
-// and what is refused, says [secret.ReadFile].
-func SecretFile(path string) func(context.Context) (secret.String, error) {
-	return func(context.Context) (secret.String, error) {
-		s, err := secret.ReadFile(path)
-		if err != nil {
-			return s, fmt.Errorf("reading the client secret: %w", err)
-		}
-		return s, nil
-	}
-}
-
 // Element is a Storage Element as the configuration names it.
 type Element struct {
 	URL      string // base URL, to which API paths are added
@@ -76,12 +54,10 @@ func Defaults() Config {
 type Config struct {
 	// TokenURL is the whole URL of the token endpoint; it need not live under the Admin Module's address.
 	TokenURL string
-	// Dialect is the encoding of token requests. Empty means JSON, or Form where ClientAuth needs it.
-	Dialect Dialect
 	// ClientID names the service account.
 	ClientID string
-	// ClientAuth is how the client proves who it is. Empty means AuthKeyJWT if
-	// ClientKey is set, else AuthPost. All but AuthPost need the Form dialect. A
+	// ClientAuth is how the client proves who it is, and with it the form of token
+	// requests. Empty means AuthKeyJWT if ClientKey is set, else AuthJSON. A
 	// ClientSecret or ClientKey that the method would ignore is an error.
 	ClientAuth ClientAuth
 	// ClientSecret is called for each token request, so that a replaced secret
@@ -93,7 +69,8 @@ type Config struct {
 	// assertion (ECDSA P-256, RSA from 2048 bits or Ed25519) with its kid, which
 	// may be empty. The key may live in hardware: only Public and Sign are used.
 	ClientKey func(context.Context) (key crypto.Signer, kid string, err error)
-	// Scope is sent with Form requests when not empty; ArtStore's realm needs none.
+	// Scope is sent with the request if it is not empty, except with AuthJSON, whose
+	// endpoint reads none. ArtStore's realm of Keycloak needs none.
 	Scope string
 	// DefaultTokenLifetime counts for answers without expires_in. 0 means 300 s. Too long a value makes uploads see 401 first.
 	DefaultTokenLifetime time.Duration
@@ -167,8 +144,8 @@ type Config struct {
 	Wrap func(http.RoundTripper) http.RoundTripper
 	// Logger gets state changes and failures that will be retried. nil means slog.Default.
 	Logger *slog.Logger
-	// Observer is called for each event, from many goroutines at a time; it must not block. nil means none.
-	Observer func(Event)
+	// Observer is told what happens, for metrics.
+	Observer Observer
 }
 
 // settings is a Config that was found valid: defaults filled in, URLs parsed,
@@ -324,7 +301,5 @@ func (s *settings) fill() {
 	if s.Logger == nil {
 		s.Logger = slog.Default()
 	}
-	if s.Observer == nil {
-		s.Observer = func(Event) {}
-	}
+	s.Observer = s.Observer.complete()
 }

@@ -1,7 +1,6 @@
 package ingestclient
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"io/fs"
@@ -79,20 +78,6 @@ func (f *openFile) Unchanged() error {
 	return nil
 }
 
-type bytesContent struct {
-	name string
-	b    []byte
-}
-
-// BytesContent sends b, which must not be changed until the upload is over.
-func BytesContent(name string, b []byte) Content { return &bytesContent{name, b} }
-
-func (s *bytesContent) Name() string { return s.name }
-
-func (s *bytesContent) Open() (io.ReadCloser, int64, error) {
-	return io.NopCloser(bytes.NewReader(s.b)), int64(len(s.b)), nil
-}
-
 type readerContent struct {
 	name string
 	r    io.ReaderAt
@@ -100,7 +85,8 @@ type readerContent struct {
 }
 
 // ReaderContent sends all of r, which has size bytes: fewer or more end the
-// upload with [ErrFileChanged]. Each attempt reads from the begin.
+// upload with [ErrFileChanged]. Each attempt reads from the begin. For content in
+// memory r is a bytes.Reader or a strings.Reader.
 func ReaderContent(name string, r io.ReaderAt, size int64) Content {
 	return &readerContent{name, r, size}
 }

@@ -19,18 +19,23 @@ func TestEventsAreNotChanged(t *testing.T) {
 		var reading sync.WaitGroup
 		cfg := config()
 		cfg.MaxAttempts = 4
-		cfg.Observer = func(e ingestclient.Event) {
+		observe := func(err error) {
 			reading.Go(func() {
 				for range 2 { // at once, and when the caller below gives up
-					if failed, ok := errors.AsType[*ingestclient.RequestError](e.Err); ok {
+					if failed, ok := errors.AsType[*ingestclient.RequestError](err); ok {
 						_ = fmt.Sprintf("%+v", *failed)
 					}
-					if auth, ok := errors.AsType[*ingestclient.AuthError](e.Err); ok {
+					if auth, ok := errors.AsType[*ingestclient.AuthError](err); ok {
 						_ = fmt.Sprintf("%+v", *auth)
 					}
 					time.Sleep(time.Millisecond)
 				}
 			})
+		}
+		cfg.Observer = ingestclient.Observer{
+			Upload: func(_ time.Duration, _ int64, _ int, err error) { observe(err) },
+			Retry:  func(_ int, _ int64, err error) { observe(err) },
+			Token:  func(_ time.Duration, err error) { observe(err) },
 		}
 		c := over(t, cfg, ingestclient.NewFakeIdentity((&fakeServers{status: 503}).generation(1)))
 		for range 20 {

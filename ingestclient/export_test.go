@@ -1,6 +1,7 @@
 package ingestclient
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"sync"
@@ -30,6 +31,11 @@ const (
 	Incomplete = incomplete
 	Spacing    = spacing
 )
+
+// BytesContent is the content that most tests send.
+func BytesContent(name string, b []byte) Content {
+	return ReaderContent(name, bytes.NewReader(b), int64(len(b)))
+}
 
 // Parse reports what New would say about cfg.
 func Parse(cfg Config, withIdentity bool) error {

@@ -26,13 +26,13 @@ var oauthCodes = []string{
 	"access_denied", "server_error", "temporarily_unavailable", "slow_down", "rate_limit_exceeded",
 }
 
-// tokenRequest builds the request of either dialect: RFC 6749 section 4.4.2, or
-// the JSON object of the Python Admin Module, whose grant_type is optional but
+// tokenRequest builds the request: the form of RFC 6749 section 4.4.2, or the
+// JSON object of the Python Admin Module, whose grant_type is optional but
 // has only this value. now is the endpoint's time.
 func (s *settings) tokenRequest(ctx context.Context, p clientCredential, now time.Time) (*http.Request, error) {
 	h := http.Header{}
 	var body []byte
-	if s.Dialect == JSON {
+	if s.ClientAuth == AuthJSON {
 		h.Set("Content-Type", "application/json")
 		b, err := json.Marshal(map[string]string{"grant_type": "client_credentials", "client_id": s.ClientID, "client_secret": p.secret.Expose()})
 		if err != nil {

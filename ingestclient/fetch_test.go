@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/secret"
@@ -48,7 +49,7 @@ func askOnce(t *testing.T, change func(*ingestclient.Config)) seenRequest {
 // A secret with everything that has to be escaped somewhere.
 const awkward = `:hC%=#>a9q,Gw unR+&"é`
 
-func TestTokenRequestDialects(t *testing.T) {
+func TestTokenRequests(t *testing.T) {
 	secret := func(c *ingestclient.Config) { c.ClientSecret = fixedSecret(awkward) }
 
 	got := askOnce(t, secret)
@@ -58,14 +59,14 @@ func TestTokenRequestDialects(t *testing.T) {
 		t.Errorf("JSON: %v, %+v", err, got)
 	}
 
-	got = askOnce(t, func(c *ingestclient.Config) { secret(c); c.Dialect, c.Scope = ingestclient.Form, "files:write" })
+	got = askOnce(t, func(c *ingestclient.Config) { secret(c); c.ClientAuth, c.Scope = "post", "files:write" })
 	form, err := url.ParseQuery(got.body)
 	if err != nil || form.Get("client_secret") != awkward || form.Get("client_id") != "sa_test_1" || form.Get("grant_type") != "client_credentials" ||
 		form.Get("scope") != "files:write" || got.header.Get("Content-Type") != "application/x-www-form-urlencoded" {
 		t.Errorf("form: %v, %+v", err, got)
 	}
 
-	got = askOnce(t, func(c *ingestclient.Config) { secret(c); c.Dialect, c.ClientAuth = ingestclient.Form, "basic" })
+	got = askOnce(t, func(c *ingestclient.Config) { secret(c); c.ClientAuth = "basic" })
 	id, pass, ok := (&http.Request{Header: got.header}).BasicAuth()
 	pass, err = url.QueryUnescape(pass)
 	if !ok || id != "sa_test_1" || pass != awkward || err != nil || strings.Contains(got.body, "client_secret") {
@@ -154,8 +155,11 @@ func TestCleartextByName(t *testing.T) {
 	defer srv.Close()
 	cfg := config()
 	cfg.TokenURL, cfg.Elements, cfg.AllowCleartext = srv.URL+"/token", only(srv.URL+"/"), true
-	events := make(chan ingestclient.Event, 10)
-	cfg.Observer = func(e ingestclient.Event) { events <- e }
+	events := make(chan string, 10)
+	cfg.Observer.Token = func(_ time.Duration, err error) { events <- fmt.Sprint("token ", err) }
+	cfg.Observer.Upload = func(took time.Duration, size int64, attempts int, err error) {
+		events <- fmt.Sprint("upload ", took > 0, size, attempts, err)
+	}
 	c, err := ingestclient.New(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -164,11 +168,10 @@ func TestCleartextByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.Close()
-	if e := <-events; e.Kind != "token" || e.Err != nil {
-		t.Errorf("%+v", e)
-	}
-	if e := <-events; e.Kind != "upload" || e.Err != nil || e.Bytes != 10 || e.Took <= 0 || e.Attempt != 1 {
-		t.Errorf("%+v", e)
+	for _, want := range []string{"token <nil>", "upload true 10 1 <nil>"} {
+		if got := <-events; got != want {
+			t.Errorf("observed %q, want %q", got, want)
+		}
 	}
 	if st := c.Stats(); st.Uploads != 1 || st.Bytes != 10 || st.TokenFetches != 1 || st.InFlight != 0 {
 		t.Errorf("%+v", st)

@@ -18,13 +18,13 @@ func TestConfigReportsEverythingAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := ingestclient.Config{
-		TokenURL: "http://admin.test/token", Elements: only("https://user:pa55@storage.test"), Dialect: "xml", ClientAuth: "magic",
+		TokenURL: "http://admin.test/token", Elements: only("https://user:pa55@storage.test"), ClientAuth: "magic",
 		PoolSize: -1, TokenTimeout: -1, MaxAttempts: -1, MaxRetryAfter: -1, ResponseTimeout: -1, DefaultTokenLifetime: -1,
 	}
 	err := ingestclient.Parse(bad, false)
 	for _, want := range []string{
 		"TokenURL is http://", "AllowCleartext", "Elements[0].URL must not carry a user or password", "no identity", "ClientID is empty",
-		`unknown Dialect "xml"`, `unknown ClientAuth "magic"`, "PoolSize is negative", "TokenTimeout is negative", "MaxAttempts is negative",
+		`unknown ClientAuth "magic"`, "PoolSize is negative", "TokenTimeout is negative", "MaxAttempts is negative",
 		"MaxRetryAfter is negative", "ResponseTimeout is negative", "DefaultTokenLifetime is negative",
 	} {
 		if !strings.Contains(fmt.Sprint(err), want) {
@@ -56,8 +56,7 @@ func TestConfigOneByOne(t *testing.T) {
 		"empty":              {func(c *ingestclient.Config) { c.Elements = only("") }, true, "Elements[0].URL is empty"},
 		"query at storage":   {func(c *ingestclient.Config) { c.Elements[0].URL += "?a=b" }, true, "must end with its path"},
 		"query at token":     {func(c *ingestclient.Config) { c.TokenURL += "?a=b" }, true, ""},
-		"basic with JSON":    {func(c *ingestclient.Config) { c.ClientAuth, c.Dialect = "basic", ingestclient.JSON }, true, "needs Dialect form"},
-		"basic with form":    {func(c *ingestclient.Config) { c.ClientAuth, c.Dialect = "basic", ingestclient.Form }, true, ""},
+		"basic":              {func(c *ingestclient.Config) { c.ClientAuth = "basic" }, true, ""},
 		"everything off": {func(c *ingestclient.Config) {
 			c.StallTimeout, c.MinRate, c.ExpectFrom, c.TokenLag = ingestclient.Off, ingestclient.Off, ingestclient.Off, ingestclient.Off
 		}, true, ""},

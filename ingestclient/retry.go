@@ -83,7 +83,7 @@ func (c *Client) repeat(ctx context.Context, try func(attempt int) *RequestError
 			return n, e // this error says more than a deadline that passes during the wait
 		}
 		c.count.retries.Add(1)
-		c.settings.Observer(Event{Kind: EventRetry, Attempt: n, Bytes: e.Sent, Err: e})
+		c.settings.Observer.Retry(n, e.Sent, e)
 		// An outage behind it is logged elsewhere, once.
 		c.settings.Logger.Debug("request will be repeated", "path", e.Name, "err", e)
 		if err := wallclock.Sleep(ctx, wait); err != nil {

@@ -217,7 +217,7 @@ func (m *tokenManager) retire(old, l *lease) {
 	}
 	m.count.swaps.Add(1)
 	m.Logger.Info("TLS identity taken over", l.describe(m.settings)...)
-	m.Observer(Event{Kind: EventSwap})
+	m.Observer.Swap()
 	old.unref()
 }
 
@@ -249,7 +249,7 @@ func (m *tokenManager) requestToken(l *lease, fail *failure) (*token, error) {
 	start := time.Now()
 	t, err := m.fetch(m.ctx, l, p, &m.clock)
 	m.count.fetches.Add(1)
-	m.Observer(Event{Kind: EventToken, Took: time.Since(start), Err: err})
+	m.Observer.Token(time.Since(start), err)
 	if err != nil {
 		m.count.fetchFailures.Add(1)
 	}

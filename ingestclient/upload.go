@@ -32,16 +32,17 @@ func (c *Client) Upload(ctx context.Context, content Content, meta Meta) (*File,
 	begun := time.Now()
 	u := &upload{Client: c, content: content, meta: meta, name: filepath.Base(content.Name())}
 	rec, err := u.run(ctx)
-	e := Event{Kind: EventUpload, Took: time.Since(begun), Err: err}
+	took := time.Since(begun)
 	if err != nil {
 		c.count.uploadErrors.Add(1)
-	} else {
-		c.count.uploads.Add(1)
-		c.count.bytes.Add(rec.Size)
-		rec.Took, e.Bytes, e.Attempt = e.Took, rec.Size, rec.Attempts
+		c.settings.Observer.Upload(took, 0, 0, err)
+		return rec, err
 	}
-	c.settings.Observer(e)
-	return rec, err
+	c.count.uploads.Add(1)
+	c.count.bytes.Add(rec.Size)
+	rec.Took = took
+	c.settings.Observer.Upload(took, rec.Size, rec.Attempts, nil)
+	return rec, nil
 }
 
 // UploadFile is Upload of [FileContent].

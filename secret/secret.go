@@ -9,6 +9,7 @@ package secret
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +37,13 @@ type String struct{ v string }
 
 // New wraps v.
 func New(v string) String { return String{v} }
+
+// File returns a function that reads the secret from path anew each time, by
+// [ReadFile], for fields like ClientSecret of the package ingestclient: a secret
+// that was replaced is used at once.
+func File(path string) func(context.Context) (String, error) {
+	return func(context.Context) (String, error) { return ReadFile(path) }
+}
 
 // ReadFile reads a secret from a file, or a pipe, of at most 64 KiB. One trailing
 // newline (LF or CRLF) is removed, because editors and echo add one. An empty

@@ -150,7 +150,7 @@ func oursSmall(ctx context.Context, j job) (float64, error) {
 	defer stop()
 	content := make([]byte, smallSize)
 	return together(j, func() error {
-		_, err := c.Upload(ctx, ingestclient.BytesContent("x", content), ingestclient.Meta{})
+		_, err := c.Upload(ctx, ingestclient.ReaderContent("x", bytes.NewReader(content), int64(len(content))), ingestclient.Meta{})
 		return err
 	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -149,7 +150,7 @@ func (b *bench) outage(ctx context.Context) error {
 		ask  func(context.Context) error
 	}{
 		{"ingestclient", func(ctx context.Context) error {
-			_, err := c.Upload(ctx, ingestclient.BytesContent("x", make([]byte, smallSize)), ingestclient.Meta{})
+			_, err := c.Upload(ctx, ingestclient.ReaderContent("x", bytes.NewReader(make([]byte, smallSize)), smallSize), ingestclient.Meta{})
 			return err
 		}},
 		{"x/oauth2", func(context.Context) error { _, err := source.Token(); return err }},
@@ -251,7 +252,7 @@ func rotatingOurs(ctx context.Context, j job) (*rotatingClient, error) {
 	c, stop, err := client(ctx, j, ingestclient.Config{})
 	content := make([]byte, smallSize)
 	upload := func(ctx context.Context) error {
-		_, err := c.Upload(ctx, ingestclient.BytesContent("x", content), ingestclient.Meta{})
+		_, err := c.Upload(ctx, ingestclient.ReaderContent("x", bytes.NewReader(content), int64(len(content))), ingestclient.Meta{})
 		return err
 	}
 	return &rotatingClient{upload, func() error { return nil }, stop}, err // it sees the files by itself

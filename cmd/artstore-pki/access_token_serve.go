@@ -72,7 +72,7 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	defer func() { err = errors.Join(err, a.close(c.Context)) }()
 	served := clientMetrics(c, "access-token", a.id)
 	metrics := newTokenMetrics(served.registry)
-	a.cfg.Observer = metrics.observe
+	a.cfg.Observer = metrics.observer()
 	client, err := a.client(a.cfg)
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/tokensocket"
 )
 
@@ -18,7 +17,7 @@ func TestTokenMetrics(t *testing.T) {
 	for _, outcome := range []string{tokensocket.Served, tokensocket.Served, tokensocket.Failed} {
 		m.asked(outcome)
 	}
-	m.observe(ingestclient.Event{Kind: ingestclient.EventToken, Err: errors.New("x")})
+	m.observer().Token(0, errors.New("x"))
 	for what, got := range map[string]float64{
 		"served":        testutil.ToFloat64(m.socket.WithLabelValues(tokensocket.Served)) - 2,
 		"failed":        testutil.ToFloat64(m.socket.WithLabelValues(tokensocket.Failed)) - 1,

@@ -69,7 +69,7 @@ func runDevIngester(u *ui.UI, c *cli.Context) (err error) {
 	in := &ingester{u: u, id: a.id, every: values.DurationOf(c, "every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
 	_, _ = rand.Read(in.content) // never fails (Go 1.24)
 	served := identityMetrics(c, a.id, in.ready)
-	a.cfg.Observer = newIngestMetrics(served.registry).observe
+	a.cfg.Observer = newIngestMetrics(served.registry).observer()
 	for _, url := range given.Storage.URLs {
 		client, err := a.client(forElement(a.cfg, url))
 		if err != nil {

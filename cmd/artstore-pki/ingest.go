@@ -107,7 +107,7 @@ func runIngest(u *ui.UI, c *cli.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, a.close(c.Context)) }()
 	served := clientMetrics(c, "ingest", a.id)
-	a.cfg.Observer = newIngestMetrics(served.registry).observe
+	a.cfg.Observer = newIngestMetrics(served.registry).observer()
 	client, err := a.client(a.cfg)
 	if err != nil {
 		return err

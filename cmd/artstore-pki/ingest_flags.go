@@ -97,6 +97,15 @@ func badSettings(err error) error {
 	return ui.WithHint(ui.UsageErrorf("%w", err), "artstore-pki config show --origin prints every setting and what set it; docs/auth-api.md explains each")
 }
 
+// clientAuth is the method of the client for the two settings that decide it:
+// post in JSON is what the Python Admin Module reads, all else goes in a form.
+func clientAuth(s *settings.Settings) ingestclient.ClientAuth {
+	if s.Token.Dialect == "json" && s.Account.Method == "post" {
+		return ingestclient.AuthJSON
+	}
+	return ingestclient.ClientAuth(s.Account.Method)
+}
+
 // ingestConfig is a client for all Storage Elements, the first of which comes first.
 func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Config, error) {
 	id, err := s.Account.ID.Read()
@@ -104,9 +113,9 @@ func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Confi
 		return ingestclient.Config{}, fmt.Errorf("reading the client id: %w", err)
 	}
 	cfg := ingestclient.Config{
-		TokenURL: s.Token.URL, Dialect: ingestclient.Dialect(s.Token.Dialect), TokenTimeout: s.Token.Timeout,
+		TokenURL: s.Token.URL, TokenTimeout: s.Token.Timeout,
 		DefaultTokenLifetime: s.Token.Lifetime, TokenLag: s.Token.Lag,
-		ClientID: strings.TrimSpace(id.Expose()), ClientAuth: ingestclient.ClientAuth(s.Account.Method), Scope: s.Account.Scope,
+		ClientID: strings.TrimSpace(id.Expose()), ClientAuth: clientAuth(s), Scope: s.Account.Scope,
 		RegistryURL: s.Storage.Registry, PoolSize: s.Storage.PoolSize, HTTP2: s.Storage.HTTP2, ResponseTimeout: s.Storage.Timeout,
 		MaxAttempts: s.Storage.MaxRetries + 1, MaxRetryAfter: s.Storage.MaxRetryAfter,
 		StallTimeout: s.Upload.StallTimeout, MinRate: s.Upload.MinRate, MaxRate: max(0, s.Upload.MaxRate), ExpectFrom: s.Upload.ExpectFrom,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -36,28 +37,31 @@ func newIngestMetrics(registry prometheus.Registerer) *ingestMetrics {
 	return m
 }
 
-// observe is the Observer of a client.
-func (m *ingestMetrics) observe(e ingestclient.Event) {
-	status := "success"
-	if e.Err != nil {
-		status = "failure"
+// observer is what a client reports to.
+func (m *ingestMetrics) observer() ingestclient.Observer {
+	return ingestclient.Observer{
+		Token: func(took time.Duration, err error) {
+			m.tokens.WithLabelValues(outcome(err)).Inc()
+			m.tokenTook.Observe(took.Seconds())
+			if err != nil {
+				m.errors.WithLabelValues(errorType(err)).Inc()
+			}
+		},
+		Retry: func(int, int64, error) { m.retries.Inc() },
+		Upload: func(took time.Duration, size int64, _ int, err error) {
+			m.uploads.WithLabelValues(outcome(err)).Inc()
+			m.uploadTook.Observe(took.Seconds())
+			m.bytes.Add(float64(size))
+		},
 	}
-	switch e.Kind {
-	case ingestclient.EventToken:
-		m.tokens.WithLabelValues(status).Inc()
-		m.tokenTook.Observe(e.Took.Seconds())
-		if e.Err != nil {
-			m.errors.WithLabelValues(errorType(e.Err)).Inc()
-		}
-	case ingestclient.EventRetry:
-		m.retries.Inc()
-	case ingestclient.EventUpload:
-		m.uploads.WithLabelValues(status).Inc()
-		m.uploadTook.Observe(e.Took.Seconds())
-		if e.Err == nil {
-			m.bytes.Add(float64(e.Bytes))
-		}
+}
+
+// outcome is the value of the label "status".
+func outcome(err error) string {
+	if err != nil {
+		return "failure"
 	}
+	return "success"
 }
 
 // errorType is told by what an error is, never by its text.

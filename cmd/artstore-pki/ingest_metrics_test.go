@@ -16,12 +16,13 @@ func TestIngestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := newIngestMetrics(registry)
 	refused := &ingestclient.AuthError{Err: fmt.Errorf("%w: %w", ingestclient.ErrTokenEndpoint, ingestclient.ErrTLSPeer)}
-	for _, e := range []ingestclient.Event{
-		{Kind: "token", Took: time.Second}, {Kind: "token", Err: refused}, {Kind: "token", Err: errors.New("x")},
-		{Kind: "upload", Bytes: 7, Took: time.Second}, {Kind: "upload", Bytes: 9, Err: errors.New("x")}, {Kind: "retry"}, {Kind: "swap"},
-	} {
-		m.observe(e)
-	}
+	o := m.observer()
+	o.Token(time.Second, nil)
+	o.Token(0, refused)
+	o.Token(0, errors.New("x"))
+	o.Upload(time.Second, 7, 1, nil)
+	o.Upload(0, 0, 0, errors.New("x"))
+	o.Retry(1, 0, refused)
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)

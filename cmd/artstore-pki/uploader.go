@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ type uploader struct {
 func (l *uploader) upload(ctx context.Context, name string, content []byte) (*ingestclient.File, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), uploadTimeout)
 	defer cancel()
-	file, err := l.client.Upload(ctx, ingestclient.BytesContent(name, content), ingestclient.Meta{})
+	file, err := l.client.Upload(ctx, ingestclient.ReaderContent(name, bytes.NewReader(content), int64(len(content))), ingestclient.Meta{})
 	if err == nil && file.Size != int64(len(content)) {
 		err = fmt.Errorf("uploading %s: %d bytes stored, want %d", name, file.Size, len(content))
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/files"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 func main() {
@@ -31,7 +32,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	err := upload(ctx, files.Set{Dir: *identity}, ingestclient.Config{
-		TokenURL: *tokenURL, ClientID: *clientID, ClientSecret: ingestclient.SecretFile(*secretFile),
+		TokenURL: *tokenURL, ClientID: *clientID, ClientSecret: secret.File(*secretFile),
 		Elements: []ingestclient.Element{{URL: *element}},
 	}, flag.Args())
 	if err != nil {

@@ -1,9 +1,11 @@
 package ingesttest_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +27,7 @@ func Example() {
 
 		stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterBytes: 1000, Count: 1})
 		stack.SetTokenFault(t, ingesttest.TokenFault{Status: http.StatusServiceUnavailable, Count: 1})
-		file, err := client.Upload(t.Context(), ingestclient.BytesContent("a.txt", make([]byte, 32<<20)), ingestclient.Meta{}) // more than any socket buffer: a lost connection is noticed while writing
+		file, err := client.Upload(t.Context(), ingestclient.ReaderContent("a.txt", bytes.NewReader(make([]byte, 32<<20)), 32<<20), ingestclient.Meta{}) // more than any socket buffer: a lost connection is noticed while writing
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +58,7 @@ func TestTokenFaults(t *testing.T) {
 	s := ingesttest.Start(t, ingesttest.Options{Unbound: true})
 	upload := func(ctx context.Context) error {
 		c := newClient(t, s)
-		_, err := c.Upload(ctx, ingestclient.BytesContent("f", nil), ingestclient.Meta{})
+		_, err := c.Upload(ctx, ingestclient.ReaderContent("f", strings.NewReader(""), 0), ingestclient.Meta{})
 		return err
 	}
 	s.SetTokenFault(t, ingesttest.TokenFault{Status: -1, Count: 1})

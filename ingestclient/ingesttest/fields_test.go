@@ -2,6 +2,7 @@ package ingesttest_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/artstore/artstore-pki/ingestclient"
@@ -26,7 +27,7 @@ func TestDroppedFieldsAreSaid(t *testing.T) {
 		{"go", "edit", ingestclient.Meta{Retention: "temporary", TTLDays: 30}, nil}, // what the mode gives anyway
 	} {
 		s := ingesttest.Start(t, ingesttest.Options{Dialect: tc.dialect, Mode: tc.mode})
-		rec, err := newClient(t, s).Upload(t.Context(), ingestclient.BytesContent("f", []byte("x")), tc.meta)
+		rec, err := newClient(t, s).Upload(t.Context(), ingestclient.ReaderContent("f", strings.NewReader("x"), 1), tc.meta)
 		if err != nil || !slices.Equal(rec.Dropped, tc.want) {
 			t.Errorf("%s %s: %+v, %v", tc.dialect, tc.mode, rec, err)
 		}

@@ -5,7 +5,7 @@
 //
 //	stack := ingesttest.Start(t, ingesttest.Options{})
 //	client, err := ingestclient.New(stack.Config(), stack.Identity)
-//	file, err := client.Upload(ctx, ingestclient.BytesContent("a.txt", data), ingestclient.Meta{})
+//	file, err := client.Upload(ctx, ingestclient.FileContent("a.txt"), ingestclient.Meta{})
 //	stack.RotateClient(t)                                          // a new certificate and key
 //	stack.SetFaults(t, ingesttest.Fault{Kind: "reset", AfterBytes: 1000, Count: 1}) // then break something
 //	stack.SetTokenFault(t, ingesttest.TokenFault{Status: 503, RetryAfter: 2 * time.Second})
@@ -202,12 +202,12 @@ func (s *Stack) serve(t testing.TB, svc service, h http.Handler, conf httpserver
 
 // Config is an [ingestclient.Config] for this stack, to be changed as the test likes.
 func (s *Stack) Config() ingestclient.Config {
-	dialect := ingestclient.JSON
+	auth := ingestclient.AuthJSON
 	if s.opt.Dialect == "go" {
-		dialect = ingestclient.Form
+		auth = ingestclient.AuthPost
 	}
 	return ingestclient.Config{
-		TokenURL: s.TokenURL, Dialect: dialect, ClientID: s.ClientID, Elements: []ingestclient.Element{{URL: s.StorageURL}}, Logger: s.opt.Logger,
+		TokenURL: s.TokenURL, ClientAuth: auth, ClientID: s.ClientID, Elements: []ingestclient.Element{{URL: s.StorageURL}}, Logger: s.opt.Logger,
 		ClientSecret: func(context.Context) (secret.String, error) { return s.ClientSecret, nil },
 	}
 }

@@ -38,7 +38,7 @@ func TestUploadAcrossRotations(t *testing.T) {
 			for i, change := range []func(testing.TB){func(testing.TB) {}, s.RotateClient, s.RotateSigningKey, s.RotateClient} {
 				change(t)
 				data := bytes.Repeat([]byte{byte(i)}, 100_000*i)
-				rec, err := c.Upload(t.Context(), ingestclient.BytesContent("file.bin", data), ingestclient.Meta{})
+				rec, err := c.Upload(t.Context(), ingestclient.ReaderContent("file.bin", bytes.NewReader(data), int64(len(data))), ingestclient.Meta{})
 				if err != nil {
 					t.Fatalf("upload %d: %v", i+1, err)
 				}
@@ -57,7 +57,7 @@ func TestFaultsStrikeTheClient(t *testing.T) {
 	s := ingesttest.Start(t, ingesttest.Options{Dialect: "go", MaxFileSize: 1000})
 	c := newClient(t, s)
 	upload := func(data string) error {
-		_, err := c.Upload(t.Context(), ingestclient.BytesContent("f", []byte(data)), ingestclient.Meta{})
+		_, err := c.Upload(t.Context(), ingestclient.ReaderContent("f", strings.NewReader(data), int64(len(data))), ingestclient.Meta{})
 		return err
 	}
 	s.SetFaults(t, ingesttest.Fault{Kind: "status", Status: http.StatusUnauthorized, Count: 1})
@@ -90,11 +90,11 @@ func TestCredentialsCanBeWithdrawn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if _, err := c.Upload(t.Context(), ingestclient.BytesContent("f", nil), ingestclient.Meta{}); err != nil {
+	if _, err := c.Upload(t.Context(), ingestclient.ReaderContent("f", strings.NewReader(""), 0), ingestclient.Meta{}); err != nil {
 		t.Errorf("the new secret: %v", err)
 	}
 	s.Suspend(t)
-	if _, err := newClient(t, s).Upload(t.Context(), ingestclient.BytesContent("f", nil), ingestclient.Meta{}); err == nil {
+	if _, err := newClient(t, s).Upload(t.Context(), ingestclient.ReaderContent("f", strings.NewReader(""), 0), ingestclient.Meta{}); err == nil {
 		t.Error("a suspended account uploaded")
 	}
 }
@@ -130,7 +130,7 @@ func TestOwnTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if _, err := c.Upload(t.Context(), ingestclient.BytesContent("f", []byte("x")), ingestclient.Meta{}); err != nil {
+	if _, err := c.Upload(t.Context(), ingestclient.ReaderContent("f", strings.NewReader("x"), 1), ingestclient.Meta{}); err != nil {
 		t.Error(err)
 	}
 	if ca.Root().Subject.CommonName == "" || s.CA == ca {

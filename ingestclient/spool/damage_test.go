@@ -66,7 +66,7 @@ func (b *fixture) past(round string, again bool) {
 	if b.cfg.OnSuccess == spool.KeepSource {
 		b.must(os.Link(claim, filepath.Join(b.dir, name)))
 	}
-	_, err := b.client.Upload(b.Context(), ingestclient.BytesContent(name, []byte(name)), ingestclient.Meta{})
+	_, err := b.client.Upload(b.Context(), ingestclient.ReaderContent(name, strings.NewReader(name), int64(len(name))), ingestclient.Meta{})
 	b.must(err)
 	lines := b.lines()
 	var last struct {

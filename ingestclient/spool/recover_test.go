@@ -75,7 +75,7 @@ func TestRecovery(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newFixture(t, ingesttest.Options{Dialect: tt.dialect})
 			if tt.there != "" {
-				_, err := b.client.Upload(t.Context(), ingestclient.BytesContent("a.txt", []byte(tt.there)), ingestclient.Meta{FileID: claimID})
+				_, err := b.client.Upload(t.Context(), ingestclient.ReaderContent("a.txt", strings.NewReader(tt.there), int64(len(tt.there))), ingestclient.Meta{FileID: claimID})
 				b.must(err)
 			}
 			var lines []string
@@ -314,7 +314,7 @@ func TestDamagedJournal(t *testing.T) {
 // the event is that of the content.
 func TestRecoveredReceiptIsWhole(t *testing.T) {
 	b := newFixture(t, ingesttest.Options{})
-	_, err := b.client.Upload(t.Context(), ingestclient.BytesContent("a.txt", []byte("one")), ingestclient.Meta{FileID: claimID})
+	_, err := b.client.Upload(t.Context(), ingestclient.ReaderContent("a.txt", strings.NewReader("one"), int64(len("one"))), ingestclient.Meta{FileID: claimID})
 	b.must(err)
 	b.claimed("one", rec("proven intent"))
 	b.run()

@@ -164,7 +164,7 @@ func TestResolveOfRefusedFiles(t *testing.T) {
 // What the lists do not prove stays where it is.
 func TestResolveOfWhatNobodyCanTell(t *testing.T) {
 	store := func(b *fixture, name, content string) {
-		_, err := b.client.Upload(b.Context(), ingestclient.BytesContent(name, []byte(content)), ingestclient.Meta{})
+		_, err := b.client.Upload(b.Context(), ingestclient.ReaderContent(name, strings.NewReader(content), int64(len(content))), ingestclient.Meta{})
 		b.must(err)
 	}
 	for name, tc := range map[string]struct {

@@ -10,6 +10,7 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
 )
 
 // The Go code of README.md, which a test of the command compares with this file.
@@ -53,7 +54,7 @@ func upload(ctx context.Context, id *rotation.Identity) (*ingestclient.File, err
 	up, err := ingestclient.New(ingestclient.Config{
 		TokenURL:     "https://admin:8000/api/v1/auth/token",
 		ClientID:     "sa_prod_ingester_1a2b3c4d",
-		ClientSecret: ingestclient.SecretFile("/run/secrets/client-secret"), // read anew for each token
+		ClientSecret: secret.File("/run/secrets/client-secret"), // read anew for each token
 		Elements:     []ingestclient.Element{{URL: "https://storage:8010"}},
 	}, id)
 	if err != nil {

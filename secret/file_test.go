@@ -1,4 +1,4 @@
-package ingestclient_test
+package secret_test
 
 import (
 	"errors"
@@ -6,14 +6,13 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/secret"
 )
 
 // The file is read anew each time, so that a replaced secret is used at once.
-func TestSecretFile(t *testing.T) {
+func TestFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
-	read := ingestclient.SecretFile(path)
+	read := secret.File(path)
 	if _, err := read(t.Context()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent: %v", err)
 	}
