@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
+	spoolstatus "github.com/artstore/artstore-pki/ingestclient/spool/status"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/prom"
@@ -217,7 +218,7 @@ func (in *ingest) run(c *cli.Context, served metricsServer) error {
 	return onceStatus(last)
 }
 
-func onceStatus(s spool.Snapshot) error {
+func onceStatus(s spoolstatus.Snapshot) error {
 	switch {
 	case s.Waiting+s.Claimed > 0:
 		return ui.ExitStatus(exitRemaining)
@@ -257,7 +258,7 @@ func (in *ingest) reportProgress(ctx context.Context) error {
 	return nil
 }
 
-func totals(s spool.Snapshot) string {
+func totals(s spoolstatus.Snapshot) string {
 	return fmt.Sprintf("stored %d (%s)  failed %d  ambiguous %d  waiting %d  claimed %d",
 		s.Stored, ui.Size(s.Bytes), s.Failed, s.Ambiguous, s.Waiting, s.Claimed)
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient/spool"
+	spoolstatus "github.com/artstore/artstore-pki/ingestclient/spool/status"
 )
 
 // fill puts files into dir, and returns their checksums by name.
@@ -75,10 +76,10 @@ func TestIngestWaitsForSpace(t *testing.T) {
 		want := w.fill(t, dir, 200)
 		args := slices.DeleteFunc(w.ingest(dir, dialect), func(arg string) bool { return arg == "--once" })
 		ingest := w.start(t, args...)
-		w.until(t, dir, ingest, "it is paused", func(st *spool.Status) bool { return st.Last != nil && st.Last.State == "paused" })
+		w.until(t, dir, ingest, "it is paused", func(st *spoolstatus.Report) bool { return st.Last != nil && st.Last.State == "paused" })
 		time.Sleep(5 * time.Second) // of a full disk, with some looks at it
 		must(t, os.Remove(filepath.Join(disk, "filler")))
-		w.until(t, dir, ingest, "nothing waits", func(st *spool.Status) bool { return len(st.Waiting)+len(st.Claimed) == 0 })
+		w.until(t, dir, ingest, "nothing waits", func(st *spoolstatus.Report) bool { return len(st.Waiting)+len(st.Claimed) == 0 })
 		ingest.kill()
 		st, err := spool.ReadStatus(t.Context(), spool.Config{Dir: filepath.Join(w.dir, dir)})
 		must(t, err)
@@ -91,7 +92,7 @@ func TestIngestWaitsForSpace(t *testing.T) {
 }
 
 // until waits for what the status of the spool says.
-func (w *killWorld) until(t *testing.T, dir string, p *process, what string, reached func(*spool.Status) bool) {
+func (w *killWorld) until(t *testing.T, dir string, p *process, what string, reached func(*spoolstatus.Report) bool) {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Minute)
 	for {

@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
+	spoolstatus "github.com/artstore/artstore-pki/ingestclient/spool/status"
 )
 
 // resolveWorld is a drop box with real services, and a shell to type into.
@@ -102,7 +103,7 @@ func (w *resolveWorld) line(mode spool.SourceAction) string {
 func (w *resolveWorld) advice() map[string]string {
 	w.Helper()
 	text, _ := w.sh("artstore-pki ingest status " + w.quoted() + w.state + " -o json")
-	var st spool.Status
+	var st spoolstatus.Report
 	if err := json.Unmarshal([]byte(text), &st); err != nil {
 		w.Fatalf("%v:\n%s", err, text)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
+	spoolstatus "github.com/artstore/artstore-pki/ingestclient/spool/status"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -47,7 +48,7 @@ func runIngestStatus(u *ui.UI, c *cli.Context) error {
 	return ingestTable(u, st)
 }
 
-func ingestTable(u *ui.UI, st *spool.Status) error {
+func ingestTable(u *ui.UI, st *spoolstatus.Report) error {
 	if err := u.Outf("%s: %s", st.Dir, daemonText(st)); err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func ingestTable(u *ui.UI, st *spool.Status) error {
 	t := u.NewTable("STATE", "ID", "SIZE", "MODIFIED", "NAME", "WHY")
 	for _, part := range []struct {
 		state string
-		items []spool.Item
+		items []spoolstatus.Item
 	}{{"ambiguous", st.Ambiguous}, {"failed", st.Failed}, {"claimed", st.Claimed}, {"waiting", st.Waiting}} {
 		for _, it := range part.items[:min(len(part.items), shownWaiting)] {
 			t.Row(part.state, it.ID, ui.Size(it.Size), it.Modified.Local().Format(time.DateTime), it.Name, it.Error)
@@ -75,7 +76,7 @@ func ingestTable(u *ui.UI, st *spool.Status) error {
 	return t.Flush()
 }
 
-func daemonText(st *spool.Status) string {
+func daemonText(st *spoolstatus.Report) string {
 	switch {
 	case st.Running && st.Last != nil && st.Last.State != "stopped":
 		text := fmt.Sprintf("%s, process %d", st.Last.State, st.Last.PID)

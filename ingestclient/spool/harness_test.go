@@ -15,6 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/ingestclient/ingesttest"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
+	"github.com/artstore/artstore-pki/ingestclient/spool/status"
 )
 
 // fixture is a spooled directory with a real Storage Element behind it.
@@ -81,7 +82,7 @@ func (b *fixture) write(name, content string) string {
 }
 
 // run is one life of the spool, from Open to Close.
-func (b *fixture) run() spool.Snapshot {
+func (b *fixture) run() status.Snapshot {
 	b.Helper()
 	s, err := spool.Open(b.cfg)
 	b.must(err)
@@ -124,7 +125,7 @@ func (b *fixture) until(what string, ok func() bool) {
 	}
 }
 
-func (b *fixture) status() *spool.Status {
+func (b *fixture) status() *status.Report {
 	b.Helper()
 	st, err := spool.ReadStatus(b.Context(), spool.Config{Dir: b.dir, StateDir: b.cfg.StateDir, Recursive: true})
 	b.must(err)

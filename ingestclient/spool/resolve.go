@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"path/filepath"
 	"slices"
 	"time"
@@ -34,8 +35,12 @@ type ResolveConfig struct {
 	IDs []string
 	// Decision is the operator's word: DecideStored or DecideResend. Empty means to ask Lister.
 	Decision Decision
-	// Lister tells what the elements have.
-	Lister Lister
+	// Lister lists what each element has stored. *ingestclient.Client is one. Files
+	// ends without an error only if it has yielded each file that was there.
+	Lister interface {
+		Elements(ctx context.Context) ([]ingestclient.Element, error)
+		Files(ctx context.Context, url string) iter.Seq2[*ingestclient.File, error]
+	}
 	// Apply does what was decided. Without it nothing is changed.
 	Apply bool
 }

@@ -25,10 +25,9 @@ const (
 	maxMatches = 1000
 )
 
-// Lister lists what each element has stored. [*ingestclient.Client] is one.
-type Lister interface {
+// elementLister is the type of [ResolveConfig.Lister].
+type elementLister interface {
 	Elements(ctx context.Context) ([]ingestclient.Element, error)
-	// Files ends without an error only if it has yielded each file that was there.
 	Files(ctx context.Context, url string) iter.Seq2[*ingestclient.File, error]
 }
 
@@ -49,7 +48,7 @@ type inventory struct {
 }
 
 // resolveAuto asks all elements at once for all files.
-func (s *Spool) resolveAuto(ctx context.Context, lister Lister, files []quarantinedFile) ([]Resolution, error) {
+func (s *Spool) resolveAuto(ctx context.Context, lister elementLister, files []quarantinedFile) ([]Resolution, error) {
 	if len(files) == 0 {
 		return nil, nil
 	}
@@ -134,7 +133,7 @@ func (s *Spool) duplicateOf(ctx context.Context, x suspect, chosen []suspect) st
 }
 
 // listElements lists each element once.
-func listElements(ctx context.Context, lister Lister, suspects []suspect) *inventory {
+func listElements(ctx context.Context, lister elementLister, suspects []suspect) *inventory {
 	have := &inventory{bySum: map[string][]*ingestclient.File{}, byID: map[string]*ingestclient.File{}, asked: map[string]bool{}}
 	for _, x := range suspects {
 		have.bySum[x.sha256], have.byID[x.id] = nil, nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
 	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
+	"github.com/artstore/artstore-pki/ingestclient/spool/status"
 )
 
 // names lists all below dir, in order.
@@ -52,7 +53,7 @@ func TestStepsStayInTheStateThatWasOpened(t *testing.T) {
 	back = s.testClaim(t, "given back")
 	must(t, l.unclaim(back.id, back.name))
 	must(t, s.journal.Start()) // writes it anew
-	s.storeSnapshot(Snapshot{State: "running"}, true)
+	s.storeSnapshot(status.Snapshot{State: "running"}, true)
 
 	if now := names(t, state); !slices.Equal(now, theirs) {
 		t.Errorf("in the other state: %q", now)

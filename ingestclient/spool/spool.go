@@ -14,6 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/ingestclient/spool/internal/journal"
+	"github.com/artstore/artstore-pki/ingestclient/spool/status"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/flock"
@@ -138,8 +139,8 @@ type Spool struct {
 	bytes          atomic.Int64
 	quarantinedNow [2]atomic.Int64 // failed, ambiguous
 	mu             sync.Mutex      // guards what follows
-	snapshot       Snapshot
-	published      Snapshot
+	snapshot       status.Snapshot
+	published      status.Snapshot
 }
 
 func (c Config) withDefaults() (Config, error) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ingestclient/spool/internal/fileat"
+	"github.com/artstore/artstore-pki/ingestclient/spool/status"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/flock"
 )
@@ -23,28 +24,8 @@ const (
 	snapshotName = "state.json"
 )
 
-// Snapshot is how a running spool is. It is written to the state directory at
-// most once a second.
-type Snapshot struct {
-	PID       int       `json:"pid"`
-	At        time.Time `json:"at"`
-	State     string    `json:"state"`            // "running", "paused", "stopped"
-	Reason    string    `json:"reason,omitempty"` // why nothing is sent or claimed, in one of the words of docs/ingest.md
-	Error     string    `json:"error,omitempty"`
-	Since     time.Time `json:"since,omitzero"` // of the pause
-	Next      time.Time `json:"next,omitzero"`  // probe
-	Waiting   int       `json:"waiting"`        // files not claimed yet, at the last look
-	Claimed   int       `json:"claimed"`
-	Uploading int       `json:"uploading"`
-	Oldest    float64   `json:"oldest_seconds"` // age of the file that waits longest
-	Stored    int64     `json:"stored"`         // since the start, as the next three
-	Bytes     int64     `json:"bytes"`
-	Failed    int64     `json:"failed"`
-	Ambiguous int64     `json:"ambiguous"`
-}
-
 // Snapshot returns the present state.
-func (s *Spool) Snapshot() Snapshot {
+func (s *Spool) Snapshot() status.Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.snapshot
@@ -61,7 +42,7 @@ func (s *Spool) Ready() error {
 
 // publish makes the snapshot, and writes it down if it is time.
 func (l *loop) publish(now time.Time) {
-	n := Snapshot{
+	n := status.Snapshot{
 		PID: os.Getpid(), At: now.UTC().Truncate(time.Millisecond), State: "running",
 		Waiting: l.waiting, Claimed: l.queue.size() + l.queue.busy, Uploading: l.queue.busy,
 		Stored: l.stored.Load(), Bytes: l.bytes.Load(), Failed: l.quarantinedNow[0].Load(), Ambiguous: l.quarantinedNow[1].Load(),
@@ -92,7 +73,7 @@ func (s *Spool) publishLast() {
 
 // storeSnapshot keeps n; the file is a courtesy to `ingest status`, so that failing to
 // write it stops nothing.
-func (s *Spool) storeSnapshot(n Snapshot, always bool) {
+func (s *Spool) storeSnapshot(n status.Snapshot, always bool) {
 	s.mu.Lock()
 	was := s.published
 	s.snapshot = n
@@ -111,33 +92,9 @@ func (s *Spool) storeSnapshot(n Snapshot, always bool) {
 	}
 }
 
-// Status is what the files of a spool tell, whether or not it runs.
-type Status struct {
-	Dir       string    `json:"dir"`
-	Running   bool      `json:"running"`
-	Last      *Snapshot `json:"last,omitempty"` // nil: it never ran
-	Waiting   []Item    `json:"waiting"`
-	Claimed   []Item    `json:"claimed"`
-	Failed    []Item    `json:"failed"`
-	Ambiguous []Item    `json:"ambiguous"`
-}
-
-// Item is one file of a spool.
-type Item struct {
-	ID       string    `json:"id,omitempty"` // of the claim: the directory that holds it
-	FileID   string    `json:"file_id,omitempty"`
-	Name     string    `json:"name"`
-	Size     int64     `json:"size"` // bytes
-	Modified time.Time `json:"modified,omitzero"`
-	Since    time.Time `json:"since,omitzero"` // put aside
-	Error    string    `json:"error,omitempty"`
-	Advice   string    `json:"advice,omitempty"`
-	Attempts int       `json:"attempts,omitempty"`
-}
-
 // ReadStatus looks at a spool without disturbing it. Of cfg it takes Dir,
 // StateDir and Recursive, which should be those of the spool.
-func ReadStatus(ctx context.Context, cfg Config) (*Status, error) {
+func ReadStatus(ctx context.Context, cfg Config) (*status.Report, error) {
 	l, err := openLayout(cfg, false)
 	if err != nil {
 		return nil, fmt.Errorf("reading the spool %s: %w", cfg.Dir, err)
@@ -150,12 +107,12 @@ func ReadStatus(ctx context.Context, cfg Config) (*Status, error) {
 	return st, nil
 }
 
-func readStatus(ctx context.Context, l layout, recursive bool) (st *Status, err error) {
-	none := []Item{} // an empty list in JSON, not null
-	st = &Status{Dir: l.dir, Waiting: none, Claimed: none, Failed: none, Ambiguous: none}
+func readStatus(ctx context.Context, l layout, recursive bool) (st *status.Report, err error) {
+	none := []status.Item{} // an empty list in JSON, not null
+	st = &status.Report{Dir: l.dir, Waiting: none, Claimed: none, Failed: none, Ambiguous: none}
 	known := map[fileat.ID]bool{}
 	if l.state != nil {
-		if known, err = st.readState(l); err != nil {
+		if known, err = readState(l, st); err != nil {
 			return nil, err
 		}
 	}
@@ -166,7 +123,7 @@ func readStatus(ctx context.Context, l layout, recursive bool) (st *Status, err 
 	slices.SortFunc(files, compareAge)
 	for _, f := range files {
 		if !known[f.id] {
-			st.Waiting = append(st.Waiting, Item{Name: f.name, Size: f.id.Size, Modified: time.Unix(0, f.id.MTime).UTC()})
+			st.Waiting = append(st.Waiting, status.Item{Name: f.name, Size: f.id.Size, Modified: time.Unix(0, f.id.MTime).UTC()})
 		}
 	}
 	return st, nil
@@ -174,19 +131,19 @@ func readStatus(ctx context.Context, l layout, recursive bool) (st *Status, err 
 
 // readState also lists what does not wait although it has a name in the spooled
 // directory: where sources stay, those that are stored, claimed or quarantined.
-func (st *Status) readState(l layout) (known map[fileat.ID]bool, err error) {
+func readState(l layout, st *status.Report) (known map[fileat.ID]bool, err error) {
 	if st.Running, err = l.locked(); err != nil {
 		return nil, err
 	}
 	raw, err := l.readOwn(snapshotName)
 	if err == nil {
-		st.Last = &Snapshot{}
+		st.Last = &status.Snapshot{}
 		err = json.Unmarshal(raw, st.Last)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	for dir, to := range map[string]*[]Item{claimedDir: &st.Claimed, string(quarantineFailed): &st.Failed, string(quarantineAmbiguous): &st.Ambiguous} {
+	for dir, to := range map[string]*[]status.Item{claimedDir: &st.Claimed, string(quarantineFailed): &st.Failed, string(quarantineAmbiguous): &st.Ambiguous} {
 		if *to, err = items(l, dir); err != nil {
 			return nil, err
 		}
@@ -198,23 +155,23 @@ func (st *Status) readState(l layout) (known map[fileat.ID]bool, err error) {
 	return l.excludedFiles(j)
 }
 
-func items(l layout, dir string) ([]Item, error) {
+func items(l layout, dir string) ([]status.Item, error) {
 	list, err := l.list(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	out := []Item{}
+	out := []status.Item{}
 	for _, h := range list {
 		if h.name == "" {
 			continue
 		}
-		it := Item{ID: h.id, Name: h.name, Size: h.info.Size(), Modified: h.info.ModTime().UTC()}
+		it := status.Item{ID: h.id, Name: h.name, Size: h.info.Size(), Modified: h.info.ModTime().UTC()}
 		if r := h.reason; r != nil {
 			it.FileID, it.Since, it.Error, it.Advice, it.Attempts = r.FileID, r.At, r.Error, r.Advice, r.Attempts
 		}
 		out = append(out, it)
 	}
-	slices.SortFunc(out, func(a, b Item) int { return a.Modified.Compare(b.Modified) })
+	slices.SortFunc(out, func(a, b status.Item) int { return a.Modified.Compare(b.Modified) })
 	return out, nil
 }
 

@@ -81,7 +81,8 @@ func Rules() []Rule {
 
 		Rule{Package: "ingestclient", Own: with(leaves, "rotation", "ingestclient/internal/..."), Why: whyClient},
 		Rule{Package: "ingestclient/internal/...", Own: leaves, Why: "rooms of the client that know nothing of it: the standard library and leaves are enough for each"},
-		Rule{Package: "ingestclient/spool", Own: with(leaves, "ingestclient", "ingestclient/spool/internal/..."), Why: "it is the client's queue: its journal and its files are its own"},
+		Rule{Package: "ingestclient/spool", Own: with(leaves, "ingestclient", "ingestclient/spool/internal/...", "ingestclient/spool/status"), Why: "it is the client's queue: its journal and its files are its own"},
+		Rule{Package: "ingestclient/spool/status", Why: "it is values that commands print, and knows nothing"},
 		Rule{Package: "ingestclient/spool/internal/fileat", Modules: []string{"golang.org/x/sys"}, Why: "it moves files between open directories, for which the standard library has no call, and knows no queue"},
 		Rule{Package: "ingestclient/spool/internal/journal", Own: with(leaves, "ingestclient/spool/internal/fileat"), Why: "the journal says what may be at an element, and must not know who asks"},
 		Rule{Package: "ingestclient/ingesttest", Own: with(leaves, serving, "rotation", "ingestclient", "internal/devstack"), Modules: []string{"*"}, Why: whyClient},
@@ -149,7 +150,7 @@ func Rules() []Rule {
 		Rule{Package: "cmd/artstore-pki/internal/records", Own: with(leaves, rooms+"ui", rooms+"hints", "audit", "ca", "ca/record"), Why: "whoever looks at a record needs no key and serves nothing"},
 		Rule{Package: "cmd/...", Own: with(leaves, serving, "cmd/artstore-pki/internal/...",
 			"audit", "audit/cert", "audit/compare", "audit/report", "audit/source",
-			"ca", "ca/backup", "ca/policy", "ca/record", "ca/record/kinds", "ca/record/reasons", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
+			"ca", "ca/backup", "ca/policy", "ca/record", "ca/record/kinds", "ca/record/reasons", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "ingestclient/spool/status", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
 		), Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
 	)
 }

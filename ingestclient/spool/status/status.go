@@ -1,0 +1,50 @@
+// Package status has what a spool tells of itself: the values that `ingest status`
+// prints and that a running spool writes down for it. The names in JSON are part of
+// the interface of both.
+package status
+
+import "time"
+
+// Snapshot is how a running spool is. It is written to the state directory at
+// most once a second.
+type Snapshot struct {
+	PID       int       `json:"pid"`
+	At        time.Time `json:"at"`
+	State     string    `json:"state"`            // "running", "paused", "stopped"
+	Reason    string    `json:"reason,omitempty"` // why nothing is sent or claimed, in one of the words of docs/ingest.md
+	Error     string    `json:"error,omitempty"`
+	Since     time.Time `json:"since,omitzero"` // of the pause
+	Next      time.Time `json:"next,omitzero"`  // probe
+	Waiting   int       `json:"waiting"`        // files not claimed yet, at the last look
+	Claimed   int       `json:"claimed"`
+	Uploading int       `json:"uploading"`
+	Oldest    float64   `json:"oldest_seconds"` // age of the file that waits longest
+	Stored    int64     `json:"stored"`         // since the start, as the next three
+	Bytes     int64     `json:"bytes"`
+	Failed    int64     `json:"failed"`
+	Ambiguous int64     `json:"ambiguous"`
+}
+
+// Report is what the files of a spool tell, whether or not it runs.
+type Report struct {
+	Dir       string    `json:"dir"`
+	Running   bool      `json:"running"`
+	Last      *Snapshot `json:"last,omitempty"` // nil: it never ran
+	Waiting   []Item    `json:"waiting"`
+	Claimed   []Item    `json:"claimed"`
+	Failed    []Item    `json:"failed"`
+	Ambiguous []Item    `json:"ambiguous"`
+}
+
+// Item is one file of a spool.
+type Item struct {
+	ID       string    `json:"id,omitempty"` // of the claim: the directory that holds it
+	FileID   string    `json:"file_id,omitempty"`
+	Name     string    `json:"name"`
+	Size     int64     `json:"size"` // bytes
+	Modified time.Time `json:"modified,omitzero"`
+	Since    time.Time `json:"since,omitzero"` // put aside
+	Error    string    `json:"error,omitempty"`
+	Advice   string    `json:"advice,omitempty"`
+	Attempts int       `json:"attempts,omitempty"`
+}
