@@ -17,6 +17,7 @@ import (
 	"github.com/smallstep/certificates/authority"
 
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -153,7 +154,7 @@ func (a *Authority) publish(st *state) (err error) {
 		return err
 	}
 	for _, i := range st.intermediates {
-		if rootOf(i, st.roots) == nil {
+		if cacert.RootOf(i, st.roots) == nil {
 			return fmt.Errorf("intermediate %q was signed by none of the roots", i.Subject.CommonName)
 		}
 	}

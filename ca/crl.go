@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/keytype"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/revocation"
@@ -98,8 +99,8 @@ type crlHead struct {
 
 // signCRL makes a CertificateList (RFC 5280 §5.1) and checks its own signature: a
 // key that fails must not take the list that is out there with it.
-func signCRL(issuing issuer, head crlHead, entries *crlEntries) ([]byte, error) {
-	alg, err := crlAlgorithm(issuing.key.Public())
+func signCRL(issuing cacert.Issuer, head crlHead, entries *crlEntries) ([]byte, error) {
+	alg, err := crlAlgorithm(issuing.Key.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +112,7 @@ func signCRL(issuing issuer, head crlHead, entries *crlEntries) ([]byte, error) 
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(1) // v2
 		alg.add(b)
-		b.AddBytes(issuing.cert.RawSubject)
+		b.AddBytes(issuing.Cert.RawSubject)
 		addTime(b, head.thisUpdate)
 		addTime(b, head.nextUpdate)
 		if len(entries.der) > 0 { // an empty list must be absent (§5.1.2.6)
@@ -121,7 +122,7 @@ func signCRL(issuing issuer, head crlHead, entries *crlEntries) ([]byte, error) 
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				addExtension(b, oidAuthorityKey, func(b *cryptobyte.Builder) {
 					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-						b.AddASN1(cbasn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(issuing.cert.SubjectKeyId) })
+						b.AddASN1(cbasn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(issuing.Cert.SubjectKeyId) })
 					})
 				})
 				addExtension(b, oidCRLNumber, func(b *cryptobyte.Builder) { b.AddASN1BigInt(head.number) })
@@ -133,14 +134,14 @@ func signCRL(issuing issuer, head crlHead, entries *crlEntries) ([]byte, error) 
 	})
 	tbs, err := b.Bytes()
 	if err != nil {
-		return nil, fmt.Errorf("encoding the CRL of %q: %w", issuing.cert.Subject.CommonName, err)
+		return nil, fmt.Errorf("encoding the CRL of %q: %w", issuing.Cert.Subject.CommonName, err)
 	}
-	sig, err := crypto.SignMessage(issuing.key, rand.Reader, tbs, alg.hash)
+	sig, err := crypto.SignMessage(issuing.Key, rand.Reader, tbs, alg.hash)
 	if err == nil {
-		err = issuing.cert.CheckSignature(alg.check, tbs, sig)
+		err = issuing.Cert.CheckSignature(alg.check, tbs, sig)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("signing the CRL of %q: %w", issuing.cert.Subject.CommonName, err)
+		return nil, fmt.Errorf("signing the CRL of %q: %w", issuing.Cert.Subject.CommonName, err)
 	}
 	out := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+1<<10))
 	out.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {

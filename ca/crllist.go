@@ -11,8 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/wallclock"
 )
 
 const (
@@ -68,7 +70,7 @@ type generator struct {
 	entries crlEntries
 	upTo    int64 // up to which entries are complete
 	changed bool  // entries are not those of current
-	issuing issuer
+	issuing cacert.Issuer
 }
 
 // Lists are those of all issuers that were asked for, by subject key id.
@@ -104,7 +106,7 @@ func (a *Authority) currentCRL(ctx context.Context, st *state, issuing *x509.Cer
 	if err != nil {
 		return nil, err
 	}
-	m := a.lists.forIssuer(issuerID(issuing))
+	m := a.lists.forIssuer(cacert.KeyID(issuing))
 	serves := func(now time.Time) bool {
 		c := m.current.Load()
 		return c != nil && c.isFresh(now) && (c.upTo >= mark || !exact && now.Before(c.replaceableAt()))
@@ -121,7 +123,7 @@ func (a *Authority) currentCRL(ctx context.Context, st *state, issuing *x509.Cer
 	if serves(time.Now()) { // made while we waited: all who wait share one
 		return m.current.Load(), nil
 	}
-	if c := m.current.Load(); c != nil && c.isFresh(time.Now()) && !waitUntil(ctx, c.replaceableAt(), nil) {
+	if c := m.current.Load(); c != nil && c.isFresh(time.Now()) && !wallclock.Until(ctx, c.replaceableAt(), nil) {
 		return nil, ctx.Err()
 	}
 	return a.makeCRL(ctx, st, m, issuing)
@@ -138,7 +140,7 @@ func (a *Authority) makeCRL(ctx context.Context, st *state, m *generator, issuin
 		// The clock was ahead, and entries may have been dropped as expired that have not.
 		m.entries, m.upTo, m.changed = crlEntries{}, 0, true
 	}
-	fresh, err := a.record.RevokedBetween(ctx, record.RevokedRange{Issuer: issuerID(issuing), After: m.upTo, UpTo: mark, Now: now})
+	fresh, err := a.record.RevokedBetween(ctx, record.RevokedRange{Issuer: cacert.KeyID(issuing), After: m.upTo, UpTo: mark, Now: now})
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +205,7 @@ func (m *Lists) size() (bytes int) {
 // openSigner finds the key once: for a retired issuer that means to derive a key
 // from the password, which takes a second.
 func (a *Authority) openSigner(st *state, m *generator, issuing *x509.Certificate) error {
-	if m.issuing.cert != nil {
+	if m.issuing.Cert != nil {
 		return nil
 	}
 	signer := st.signer
@@ -213,6 +215,6 @@ func (a *Authority) openSigner(st *state, m *generator, issuing *x509.Certificat
 			return err
 		}
 	}
-	m.issuing = issuer{issuing, signer}
+	m.issuing = cacert.Issuer{Cert: issuing, Key: signer}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -123,7 +124,7 @@ func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 		for _, c := range list {
 			name := c.Subject.CommonName
 			switch {
-			case role == "intermediate" && rootOf(c, roots) == nil:
+			case role == "intermediate" && cacert.RootOf(c, roots) == nil:
 				d.add("trust", DiagnosisError, "%s %q was signed by none of the roots", role, name)
 			case now.Before(c.NotBefore):
 				d.add("clock", DiagnosisError, "%s %q begins at %s: the clock is behind, it says %s", role, name, stamp(c.NotBefore), stamp(now))
@@ -246,7 +247,7 @@ func (d *doctor) log(ctx context.Context) {
 func fetchCRL(ctx context.Context, get func(*http.Request) (*http.Response, error), at string, issuing *x509.Certificate) (next time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, crlWait)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at+"?issuer="+issuerID(issuing), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at+"?issuer="+cacert.KeyID(issuing), nil)
 	if err != nil {
 		return next, err
 	}

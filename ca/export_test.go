@@ -12,6 +12,7 @@ import (
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
@@ -147,7 +148,7 @@ func SignCRL(cert *x509.Certificate, key crypto.Signer, template *x509.Revocatio
 		}
 	}
 	e.expire(template.ThisUpdate)
-	return signCRL(issuer{cert, key}, crlHead{template.Number, template.ThisUpdate, template.NextUpdate}, &e)
+	return signCRL(cacert.Issuer{Cert: cert, Key: key}, crlHead{template.Number, template.ThisUpdate, template.NextUpdate}, &e)
 }
 
 // CRLMade is how many entries the issuing intermediate's list has, and when it was made.
@@ -162,7 +163,7 @@ func (a *Authority) CRLMade(ctx context.Context, exact bool) (entries int, made 
 
 // SetCRLClock pretends that the issuing intermediate's list was made at another time.
 func (a *Authority) SetCRLClock(made time.Time) {
-	m := a.lists.forIssuer(issuerID(a.state.Load().intermediates[0]))
+	m := a.lists.forIssuer(cacert.KeyID(a.state.Load().intermediates[0]))
 	c := *m.current.Load()
 	c.made = made
 	m.current.Store(&c)
@@ -170,10 +171,10 @@ func (a *Authority) SetCRLClock(made time.Time) {
 
 // SwapCRLKey has another key sign the issuing intermediate's list, and returns the one before.
 func (a *Authority) SwapCRLKey(key crypto.Signer) (before crypto.Signer) {
-	m := a.lists.forIssuer(issuerID(a.state.Load().intermediates[0]))
+	m := a.lists.forIssuer(cacert.KeyID(a.state.Load().intermediates[0]))
 	m.sem <- struct{}{} // Watch makes lists, too
 	defer func() { <-m.sem }()
-	before, m.issuing.key = m.issuing.key, key
+	before, m.issuing.Key = m.issuing.Key, key
 	return before
 }
 

@@ -17,6 +17,7 @@ import (
 	"go.step.sm/crypto/jose"
 	"go.step.sm/crypto/pemutil"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -190,16 +191,16 @@ func (f files) writeCopies(roots, intermediates []*x509.Certificate) error {
 
 // writeIssuer stores a CA certificate and its key, the key first: a certificate
 // without a key would be an issuer that cannot sign.
-func (f files) writeIssuer(i issuer) error {
-	key, err := f.encodeKey(i.key)
+func (f files) writeIssuer(i cacert.Issuer) error {
+	key, err := f.encodeKey(i.Key)
 	if err != nil {
 		return err
 	}
-	fp := certs.Fingerprint(i.cert)
+	fp := certs.Fingerprint(i.Cert)
 	if err := durable.WriteNew(f.keyPath(fp), key, durable.Private); err != nil {
 		return fmt.Errorf("writing key: %w", err)
 	}
-	if err := durable.WriteNew(f.path("certs/"+fp+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{i.cert}), durable.Public); err != nil {
+	if err := durable.WriteNew(f.path("certs/"+fp+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{i.Cert}), durable.Public); err != nil {
 		return fmt.Errorf("writing certificate: %w", err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -63,7 +64,7 @@ const enrolment = "enrolment"
 
 // newAuthority is a whole authority in memory, before any of it is written.
 type newAuthority struct {
-	root, intermediate issuer
+	root, intermediate cacert.Issuer
 	public             *jose.JSONWebKey
 	jwe                string
 	yaml               []byte
@@ -115,11 +116,11 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 	// The last step: the copy outside is never replaced, so one that an interrupted
 	// Init had left would be in the way of the next.
 	if opt.OfflineRoot != "" {
-		if err := moveRootKey(f.keyPath(certs.Fingerprint(w.root.cert)), opt.OfflineRoot); err != nil {
+		if err := moveRootKey(f.keyPath(certs.Fingerprint(w.root.Cert)), opt.OfflineRoot); err != nil {
 			return nil, err
 		}
 	}
-	res := &InitResult{Root: w.root.cert, RootFingerprint: certs.Fingerprint(w.root.cert), Provisioner: enrolment, SharedNames: w.shared}
+	res := &InitResult{Root: w.root.Cert, RootFingerprint: certs.Fingerprint(w.root.Cert), Provisioner: enrolment, SharedNames: w.shared}
 	if w.generated {
 		res.PasswordFile = f.path(statedir.PasswordFile)
 	}
@@ -167,10 +168,10 @@ func (opt InitOptions) withDefaults() InitOptions {
 		opt.LeafLifetime = policy.DefaultLifetime
 	}
 	if opt.RootLifetime == 0 {
-		opt.RootLifetime = defaultRootLifetime
+		opt.RootLifetime = cacert.RootLifetime
 	}
 	if opt.IntermediateLifetime == 0 {
-		opt.IntermediateLifetime = defaultIntermediateLifetime
+		opt.IntermediateLifetime = cacert.IntermediateLifetime
 	}
 	if opt.Profiles == nil {
 		opt.Profiles = artstoreProfiles()
@@ -193,10 +194,10 @@ func artstoreProfiles() map[string]policy.Profile {
 }
 
 func (w *newAuthority) generate(opt InitOptions, password secret.String) (err error) {
-	if w.root, err = newIssuer(opt.Name, opt.KeyType, opt.RootLifetime, issuer{}); err != nil {
+	if w.root, err = cacert.New(cacert.Template{Name: opt.Name, KeyType: opt.KeyType, Lifetime: opt.RootLifetime}, cacert.Issuer{}); err != nil {
 		return fmt.Errorf("making the root: %w", err)
 	}
-	if w.intermediate, err = newIssuer(opt.Name, opt.KeyType, opt.IntermediateLifetime, w.root); err != nil {
+	if w.intermediate, err = cacert.New(cacert.Template{Name: opt.Name, KeyType: opt.KeyType, Lifetime: opt.IntermediateLifetime}, w.root); err != nil {
 		return fmt.Errorf("making the intermediate: %w", err)
 	}
 	if err := w.makeEnrolmentKey(opt.PlainKeys, password); err != nil {
@@ -253,7 +254,7 @@ func (w *newAuthority) write(ctx context.Context, f files, opt InitOptions) erro
 	if err := durable.WriteNew(f.jwePath(enrolment), []byte(w.jwe+"\n"), durable.Private); err != nil {
 		return fmt.Errorf("writing the enrolment key: %w", err)
 	}
-	for _, i := range []issuer{w.root, w.intermediate} {
+	for _, i := range []cacert.Issuer{w.root, w.intermediate} {
 		if err := f.writeIssuer(i); err != nil {
 			return err
 		}
@@ -261,7 +262,7 @@ func (w *newAuthority) write(ctx context.Context, f files, opt InitOptions) erro
 	if err := f.writeRootList(w.root); err != nil {
 		return err
 	}
-	roots, intermediates := []*x509.Certificate{w.root.cert}, []*x509.Certificate{w.intermediate.cert}
+	roots, intermediates := []*x509.Certificate{w.root.Cert}, []*x509.Certificate{w.intermediate.Cert}
 	if err := errors.Join(f.writeCurrent(roots, intermediates), f.writeCopies(roots, intermediates)); err != nil {
 		return err
 	}

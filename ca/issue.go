@@ -14,6 +14,7 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 	"go.step.sm/crypto/x509util"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -112,7 +113,7 @@ func (a *Authority) prepare(ctx context.Context, st *state, v VerifiedRequest) (
 		return prepared{}, err
 	}
 	if at := st.config.CRLURL; at != "" {
-		t.CRLDistributionPoints = []string{at + "?issuer=" + issuerID(st.intermediates[0])}
+		t.CRLDistributionPoints = []string{at + "?issuer=" + cacert.KeyID(st.intermediates[0])}
 	}
 	if v.proof, err = a.proofEndFor(ctx, p, v); err != nil {
 		return prepared{}, err
@@ -155,7 +156,7 @@ func (v VerifiedRequest) validity(p *policy.Service, issuing *x509.Certificate) 
 }
 
 func leafTemplate(v VerifiedRequest, p *policy.Service) (*x509.Certificate, error) {
-	serial, err := newSerial()
+	serial, err := cacert.NewSerial()
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 )
 
 // ownLists are the revoked lists for the authority's own listener: those that
@@ -41,7 +43,7 @@ func (l *ownLists) refresh(ctx context.Context, a *Authority, st *state) (change
 	}
 	before := len(l.lists)
 	l.lists = slices.DeleteFunc(l.lists, func(o ownList) bool {
-		return time.Now().After(o.issuer.NotAfter) || rootOf(o.issuer, st.roots) == nil
+		return time.Now().After(o.issuer.NotAfter) || cacert.RootOf(o.issuer, st.roots) == nil
 	})
 	return changed || len(l.lists) != before, err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
@@ -232,8 +233,8 @@ func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
 		}
 		certs, _ := pemfile.Certificates(data) // a damaged one has no name, and doctor says so
 		for _, c := range certs {
-			if c.Subject.CommonName == text && !slices.Contains(found, issuerID(c)) {
-				found = append(found, issuerID(c))
+			if c.Subject.CommonName == text && !slices.Contains(found, cacert.KeyID(c)) {
+				found = append(found, cacert.KeyID(c))
 			}
 		}
 	}

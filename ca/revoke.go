@@ -14,6 +14,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -97,11 +98,11 @@ func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 	}
 	id := query.Get("issuer")
 	if id == "" {
-		id = issuerID(st.intermediates[0])
+		id = cacert.KeyID(st.intermediates[0])
 	}
 	list := st.rootLists[id]
 	if list == nil {
-		i := slices.IndexFunc(st.intermediates, func(c *x509.Certificate) bool { return issuerID(c) == id })
+		i := slices.IndexFunc(st.intermediates, func(c *x509.Certificate) bool { return cacert.KeyID(c) == id })
 		if i < 0 {
 			return &denial.RequestError{Status: http.StatusNotFound, Text: "no such issuer here"}
 		}
@@ -119,7 +120,7 @@ func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 func (a *Authority) getAllCRLs(w http.ResponseWriter, r *http.Request, st *state) error {
 	var lists []*List
 	for _, c := range st.roots {
-		if l := st.rootLists[issuerID(c)]; l != nil {
+		if l := st.rootLists[cacert.KeyID(c)]; l != nil {
 			lists = append(lists, l)
 		}
 	}

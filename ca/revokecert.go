@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/record/reasons"
@@ -59,7 +60,7 @@ func (r *Record) unknown(cert *x509.Certificate) (c record.Certificate, err erro
 	}
 	c = record.NewCertificate([]*x509.Certificate{cert, intermediates[i]}, time.Now())
 	// Lists are made by issuer. A thief of its key may have left the identifier out.
-	c.Issuer, c.Kind, c.Caller = issuerID(intermediates[i]), kinds.Entered, operator
+	c.Issuer, c.Kind, c.Caller = cacert.KeyID(intermediates[i]), kinds.Entered, operator
 	if c.Service = clip(cert.Subject.CommonName); c.Service == "" && len(c.Names) > 0 {
 		c.Service = clip(c.Names[0])
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
@@ -24,13 +25,13 @@ func (f files) rootListPath(root *x509.Certificate) string {
 }
 
 // writeRootList makes the empty list of a root.
-func (f files) writeRootList(root issuer) error {
+func (f files) writeRootList(root cacert.Issuer) error {
 	now := time.Now()
-	der, err := signCRL(root, crlHead{number: big.NewInt(now.UnixMicro()), thisUpdate: now, nextUpdate: root.cert.NotAfter}, &crlEntries{})
+	der, err := signCRL(root, crlHead{number: big.NewInt(now.UnixMicro()), thisUpdate: now, nextUpdate: root.Cert.NotAfter}, &crlEntries{})
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(f.rootListPath(root.cert), pem.EncodeToMemory(&pem.Block{Type: typeCRL, Bytes: der}), durable.Public); err != nil {
+	if err := durable.WriteFile(f.rootListPath(root.Cert), pem.EncodeToMemory(&pem.Block{Type: typeCRL, Bytes: der}), durable.Public); err != nil {
 		return fmt.Errorf("writing the root's list: %w", err)
 	}
 	return nil
@@ -60,7 +61,7 @@ func (f files) readRootLists(roots []*x509.Certificate) (map[string]*List, error
 		if err != nil {
 			return nil, fmt.Errorf("reading the root's list %s: it is not that of %q", path, root.Subject.CommonName)
 		}
-		lists[issuerID(root)] = &List{der: block.Bytes, sum: sha256.Sum256(block.Bytes)}
+		lists[cacert.KeyID(root)] = &List{der: block.Bytes, sum: sha256.Sum256(block.Bytes)}
 	}
 	return lists, nil
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca/internal/keytype"
+	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
@@ -36,15 +36,15 @@ func (a *Authority) RotateIntermediate(ctx context.Context) error {
 // [Authority.ActivateRoot].
 func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error) {
 	err = a.update(ctx, func(next *state) error {
-		root, err := newIssuer(next.config.Name, keytype.Of(next.roots[0].PublicKey), lifeOf(next.roots[0]), issuer{})
+		root, err := cacert.New(cacert.SuccessorOf(next.roots[0], next.config.Name), cacert.Issuer{})
 		if err != nil {
 			return err
 		}
 		if err := errors.Join(a.files.writeIssuer(root), a.files.writeRootList(root)); err != nil {
 			return err
 		}
-		next.roots = append(slices.Clone(next.roots), root.cert)
-		fingerprint = certs.Fingerprint(root.cert)
+		next.roots = append(slices.Clone(next.roots), root.Cert)
+		fingerprint = certs.Fingerprint(root.Cert)
 		return a.files.writeCurrent(next.roots, next.intermediates)
 	})
 	if err != nil {
@@ -124,7 +124,7 @@ func (a *Authority) usersOf(ctx context.Context, st *state, root *x509.Certifica
 	var issuers []string
 	for _, c := range st.intermediates {
 		if c.CheckSignatureFrom(root) == nil {
-			issuers = append(issuers, issuerID(c))
+			issuers = append(issuers, cacert.KeyID(c))
 		}
 	}
 	return a.record.UsersOf(ctx, issuers, time.Now())
@@ -137,7 +137,7 @@ func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.C
 		return err
 	}
 	old := next.intermediates[0]
-	fresh, err := newIssuer(next.config.Name, keytype.Of(old.PublicKey), lifeOf(old), issuer{roots[0], rootKey})
+	fresh, err := cacert.New(cacert.SuccessorOf(old, next.config.Name), cacert.Issuer{Cert: roots[0], Key: rootKey})
 	if err != nil {
 		return err
 	}
@@ -145,11 +145,11 @@ func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.C
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(a.files.writeIssuer(fresh), a.files.writeRootList(issuer{roots[0], rootKey})); err != nil {
+	if err := errors.Join(a.files.writeIssuer(fresh), a.files.writeRootList(cacert.Issuer{Cert: roots[0], Key: rootKey})); err != nil {
 		return err
 	}
-	next.roots, next.signer = roots, fresh.key
-	next.intermediates = append([]*x509.Certificate{fresh.cert}, kept...)
+	next.roots, next.signer = roots, fresh.Key
+	next.intermediates = append([]*x509.Certificate{fresh.Cert}, kept...)
 	return a.files.writeCurrent(next.roots, next.intermediates)
 }
 
@@ -158,7 +158,7 @@ func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.C
 func (a *Authority) unretired(ctx context.Context, list []*x509.Certificate) ([]*x509.Certificate, error) {
 	var kept []*x509.Certificate
 	for _, c := range list {
-		used, err := a.record.Unexpired(ctx, issuerID(c), time.Now())
+		used, err := a.record.Unexpired(ctx, cacert.KeyID(c), time.Now())
 		if err != nil {
 			return nil, err
 		}
@@ -168,9 +168,6 @@ func (a *Authority) unretired(ctx context.Context, list []*x509.Certificate) ([]
 	}
 	return kept, nil
 }
-
-// lifeOf is how long a CA certificate was made for; its successor gets the same.
-func lifeOf(c *x509.Certificate) time.Duration { return c.NotAfter.Sub(c.NotBefore) - caBackdate }
 
 func findRoot(roots []*x509.Certificate, fingerprint string) (int, error) {
 	fp, err := certs.ParseFingerprint(fingerprint)
