@@ -115,7 +115,7 @@ func (a *Authority) newSession(r *http.Request) (*acmeSession, error) {
 	}
 	u := &url.URL{Scheme: "https", Host: r.Host, Path: acmePrefix + "/" + st.rules.ACME.Name + "/"}
 	s := &acmeSession{store: a.acmeRecord, a: a, st: st, base: u.String()}
-	if !st.isOwnHost(u.Hostname()) {
+	if !st.rules.IsOwnHost(u.Hostname()) {
 		s.base = "https://" + st.config.PublicHost() + u.Path
 		return s, malformed("the host of the request is none of this authority's names (pki.yaml, dns_names)")
 	}
@@ -184,8 +184,8 @@ func writeResource(w http.ResponseWriter, status int, v any) error {
 func (a *Authority) problem(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err)
 	if r.Context().Err() == nil && store.Unavailable(err) {
-		p = problem.New(problem.ServerInternal, databaseAway).With(http.StatusServiceUnavailable)
-		w.Header().Set("Retry-After", retryDatabase)
+		p = problem.New(problem.ServerInternal, denial.DatabaseAway).With(http.StatusServiceUnavailable)
+		w.Header().Set("Retry-After", denial.RetryDatabase)
 	}
 	switch {
 	case p.Status < http.StatusInternalServerError:

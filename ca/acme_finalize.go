@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/pkcs10"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -79,7 +80,7 @@ func parseFinalize(payload []byte) (*x509.CertificateRequest, error) {
 	if err != nil {
 		return nil, problem.New(problem.BadCSR, "the request for a certificate does not parse (PKCS #10 in DER)")
 	}
-	if err := checkRequest(csr); err != nil {
+	if err := pkcs10.Check(csr); err != nil {
 		return nil, problem.New(problem.BadCSR, "%v", err)
 	}
 	return csr, nil

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/smallstep/certificates/acme"
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/joseheader"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/internal/panics"
 	"github.com/artstore/artstore-pki/internal/pubkey"
@@ -95,6 +97,54 @@ func parseFlattened(what string, body []byte) (_ *jose.JSONWebSignature, head jo
 	return jws, jws.Signatures[0].Protected, nil
 }
 
+// checkFlattened wants the one form that ACME allows (RFC 8555 §6.2): a flattened JWS
+// without an unprotected header. A private key in the header is refused here.
+func checkFlattened(what string, body []byte) error {
+	var form map[string]json.RawMessage
+	var protected string
+	if err := json.Unmarshal(body, &form); err != nil {
+		return malformed("%s is not a JWS in JSON", what)
+	}
+	for member := range form {
+		switch member {
+		case "protected", "payload", "signature":
+		case "header":
+			return malformed("%s has a header that is not protected", what)
+		default:
+			return malformed("%s is not a JWS in JSON with one signature", what)
+		}
+	}
+	if err := json.Unmarshal(form["protected"], &protected); err != nil {
+		return malformed("%s is not a JWS in JSON", what)
+	}
+	var all map[string]json.RawMessage
+	h, err := joseheader.Decode(protected)
+	if err == nil {
+		all, err = h.Members()
+	}
+	if err != nil {
+		return malformed("%s is not a JWS: %v", what, err)
+	}
+	if raw, has := all["jwk"]; has {
+		return checkJWK("jwk", raw)
+	}
+	return nil
+}
+
+// checkJWK wants a JSON object without the members of a private or a symmetric key.
+func checkJWK(what string, raw []byte) error {
+	var key map[string]json.RawMessage
+	if json.Unmarshal(raw, &key) != nil {
+		return malformed("%s: not a JSON object", what)
+	}
+	for _, private := range []string{"d", "p", "q", "k"} { // RFC 7518 §6.2.2, §6.3.2, §6.4.1
+		if _, has := key[private]; has {
+			return malformed("%s: a private key must never be sent; make a new one", what)
+		}
+	}
+	return nil
+}
+
 // parseJWS reads a JWS that the key of an account has signed, or is said to have.
 func parseJWS(body []byte) (*jose.JSONWebSignature, jose.Header, error) {
 	jws, head, err := parseFlattened("the body", body)
@@ -154,7 +204,7 @@ func (s *acmeSession) verificationKey(ctx context.Context, r *http.Request, head
 // which it registered.
 func (s *acmeSession) accountID(kid string) (id string, ours bool) {
 	u, err := url.Parse(kid)
-	if err != nil || u.Scheme != "https" || !s.st.isOwnHost(u.Hostname()) {
+	if err != nil || u.Scheme != "https" || !s.st.rules.IsOwnHost(u.Hostname()) {
 		return path.Base(kid), false
 	}
 	id = path.Base(u.Path)

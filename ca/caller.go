@@ -3,6 +3,8 @@ package ca
 import (
 	"context"
 	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -16,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
 // caller is the authenticated sender of a request. Only the verify functions make
@@ -219,4 +222,33 @@ func (q *quota) allow(list []credential, now time.Time) bool {
 		n.used++
 	}
 	return true
+}
+
+// maxSoundKeys is how many RSA keys are remembered to have passed.
+const maxSoundKeys = 10_000
+
+// validateKey is [pubkey.Validate], the expensive half of checking a key, for callers
+// who were authenticated. An RSA key that has passed is remembered, so that only the
+// first certificate for it costs the test.
+func (a *Authority) validateKey(key crypto.PublicKey) error {
+	k, ok := key.(*rsa.PublicKey)
+	if !ok {
+		return pubkey.Validate(key)
+	}
+	id := sha256.Sum256(x509.MarshalPKCS1PublicKey(k))
+	a.soundKeys.Lock()
+	_, known := a.soundKeys.Get(id)
+	a.soundKeys.Unlock()
+	if known {
+		return nil
+	}
+	if err := pubkey.Validate(key); err != nil {
+		return err
+	}
+	a.soundKeys.Lock()
+	defer a.soundKeys.Unlock()
+	if _, known := a.soundKeys.Get(id); !known { // another request may have been faster
+		a.soundKeys.Add(id, struct{}{}, maxSoundKeys)
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/pkcs10"
 	"github.com/artstore/artstore-pki/ca/record"
 )
 
@@ -36,7 +37,7 @@ func (a *Authority) IssueFixture(ctx context.Context, service string, csr *x509.
 // credential: it has opened the state directory.
 func (a *Authority) verifyOperator(ctx context.Context, service string, csr *x509.CertificateRequest) (v VerifiedRequest, err error) {
 	v.caller, v.action = caller{kind: callerOperator, name: operator, service: service}, actSign
-	if err := checkRequest(csr); err != nil {
+	if err := pkcs10.Check(csr); err != nil {
 		return v, fmt.Errorf("checking the request: %w", err)
 	}
 	if v.names, err = names.OfRequest(csr); err != nil {

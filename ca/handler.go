@@ -105,11 +105,6 @@ func (a *Authority) limitAndRecover(next http.Handler) http.Handler {
 	})
 }
 
-const (
-	retryDatabase = "5" // seconds
-	databaseAway  = "the authority's database is not available: try again in " + retryDatabase + " s"
-)
-
 // errorHandler turns the error of a handler into an answer. Internal errors are logged
 // and answered as 500 without detail.
 func (a *Authority) errorHandler(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
@@ -139,8 +134,8 @@ func (a *Authority) errorHandler(h func(http.ResponseWriter, *http.Request) erro
 			writeError(w, http.StatusServiceUnavailable, "the request was cut")
 		case store.Unavailable(err):
 			a.logger.ErrorContext(r.Context(), "database not available", "path", r.URL.Path, "err", err)
-			w.Header().Set("Retry-After", retryDatabase)
-			writeError(w, http.StatusServiceUnavailable, databaseAway)
+			w.Header().Set("Retry-After", denial.RetryDatabase)
+			writeError(w, http.StatusServiceUnavailable, denial.DatabaseAway)
 		default:
 			a.logger.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
 			writeError(w, http.StatusInternalServerError, "internal error; the authority's log has the reason")

@@ -16,7 +16,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
-	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/joseheader"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -54,11 +54,11 @@ func parseProof(text string) (_ *renewalToken, err error) {
 	if len(text) > maxProof {
 		return nil, denial.Unauthorized("the renewal token is longer than %d bytes", maxProof)
 	}
-	head, err := compactHeader(text)
+	head, err := joseheader.Compact(text)
 	if err != nil {
 		return nil, denial.Unauthorized("the renewal token is not a signed JWT: %v", err)
 	}
-	chain, err := head.certificates(stepapi.ProofHeader, 1) // the leaf alone counts: its chain is in the record
+	chain, err := head.Certificates(stepapi.ProofHeader, 1) // the leaf alone counts: its chain is in the record
 	if err != nil {
 		return nil, denial.Unauthorized("the renewal token was refused: %v", err)
 	}
@@ -105,16 +105,7 @@ func (st *state) isAudience(audience string, use action, fragment string) bool {
 	if err != nil || u.Scheme != "https" || u.Fragment != fragment {
 		return false
 	}
-	return strings.TrimPrefix(u.Path, stepapi.Prefix) == "/"+string(use) && st.isOwnHost(u.Hostname())
-}
-
-// isOwnHost reports whether a host is one of dns_names.
-func (st *state) isOwnHost(host string) bool {
-	if slices.Contains(st.rules.Own.Names, host) { // mostly; they are canonical
-		return true
-	}
-	name, err := names.Canonical(host)
-	return err == nil && slices.Contains(st.rules.Own.Names, name)
+	return strings.TrimPrefix(u.Path, stepapi.Prefix) == "/"+string(use) && st.rules.IsOwnHost(u.Hostname())
 }
 
 // verifyProof authenticates a renewal by a token. A certificate that has not

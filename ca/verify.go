@@ -17,7 +17,9 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/internal/joseheader"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/pkcs10"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -69,7 +71,7 @@ type claims struct {
 // four times.
 func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 	defer panics.Catch(panics.Into(&err, "the embedded authority"))
-	head, err := compactHeader(ott)
+	head, err := joseheader.Compact(ott)
 	if err != nil {
 		return nil, denial.Unauthorized("the token is not a signed JWT: %v", err)
 	}
@@ -111,7 +113,7 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 // signingKey returns the key that must have signed the token, and the issuer that must
 // stand in it: the enrolment key that its header names, or that of the certificate
 // that it brings.
-func (c *claims) signingKey(st *state, tok *jose.JSONWebToken, head joseHeader) (key crypto.PublicKey, issuer string, err error) {
+func (c *claims) signingKey(st *state, tok *jose.JSONWebToken, head joseheader.Header) (key crypto.PublicKey, issuer string, err error) {
 	if p := st.rules.ByKeyID(c.kid); p != nil { // nearly always
 		return p.Key, p.Name, nil
 	}
@@ -181,11 +183,11 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 	if v, err = a.enrolment(ctx, st, c); err != nil {
 		return v, err
 	}
-	der, err := requestDER(req.CSR)
+	der, err := pkcs10.Decode(req.CSR)
 	if err != nil {
 		return v, err
 	}
-	csr, err := parseRequest(der)
+	csr, err := pkcs10.Parse(der)
 	if err != nil {
 		return v, a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, err)
 	}
@@ -305,7 +307,7 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 	var der []byte
 	if csrPEM != "" {
 		v.action = actRekey
-		if der, err = requestDER(csrPEM); err != nil {
+		if der, err = pkcs10.Decode(csrPEM); err != nil {
 			return v, err
 		}
 	}
@@ -330,7 +332,7 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 		v.provisioner = *ext
 	}
 	if der != nil {
-		csr, err := parseRequest(der)
+		csr, err := pkcs10.Parse(der)
 		if err != nil {
 			return v, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, err)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/smallstep/certificates/authority/provisioner"
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/internal/joseheader"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
@@ -22,8 +23,8 @@ import (
 
 // tokenCertificate is the certificate of a token. It chains to the roots of the provisioner,
 // and its key may sign. Its signature on the token is the provisioner's to check.
-func tokenCertificate(p policy.X5C, head joseHeader) (*x509.Certificate, error) {
-	chain, err := head.certificates("x5c", maxTokenChain)
+func tokenCertificate(p policy.X5C, head joseheader.Header) (*x509.Certificate, error) {
+	chain, err := head.Certificates("x5c", joseheader.MaxChain)
 	if err != nil {
 		return nil, err
 	}

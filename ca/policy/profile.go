@@ -182,6 +182,15 @@ func (p *Service) keysFor(name string) string {
 	return at + ".names"
 }
 
+// IsOwnHost reports whether a host is one of dns_names.
+func (r *Rules) IsOwnHost(host string) bool {
+	if slices.Contains(r.Own.Names, host) { // mostly; they are canonical
+		return true
+	}
+	name, err := names.Canonical(host)
+	return err == nil && slices.Contains(r.Own.Names, name)
+}
+
 // Allowing returns the profiles that have all of some canonical names, by service.
 func (r *Rules) Allowing(asked []string) (out []*Service) {
 	for _, service := range slices.Sorted(maps.Keys(r.Services)) {

@@ -5,6 +5,13 @@ import (
 	"net/http"
 )
 
+// What a client is told while the database is away: the text, and the seconds of the
+// header Retry-After (RFC 9110 §10.2.3).
+const (
+	DatabaseAway  = "the authority's database is not available: try again in " + RetryDatabase + " s"
+	RetryDatabase = "5"
+)
+
 // RequestError is an error of the client (4xx, or 501). A 401 is counted and charged
 // to the address, not recorded: an unauthenticated client could fill the record.
 type RequestError struct {
