@@ -43,12 +43,12 @@ func runAccessToken(u *ui.UI, c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a, err := openAccess(u, c, given, u.Logger(slog.LevelWarn))
+	a, err := openSession(u, c, sessionSetup{Settings: given, Logger: u.Logger(slog.LevelWarn)})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.close(c.Context)) }()
-	client, err := a.client(a.cfg)
+	defer func() { err = errors.Join(err, a.endSession(c.Context)) }()
+	client, err := a.newClient(a.cfg)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os/user"
 	"strconv"
@@ -15,7 +14,6 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
-	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/tokensocket"
@@ -60,37 +58,26 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	if socket.Group, err = groupID(c.String(flagGroup)); err != nil {
 		return err
 	}
-	given, err := readSettings(u, c)
+	d, err := openDaemon(u, c, "access-token")
 	if err != nil {
 		return err
 	}
-	logger := u.Logger(slog.LevelInfo)
-	a, err := openAccess(u, c, given, logger)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.close(c.Context)) }()
-	served := clientMetrics(c, "access-token", a.id)
-	metrics := newTokenMetrics(served.registry)
-	a.cfg.Observer = metrics.observer()
-	client, err := a.client(a.cfg)
-	if err != nil {
-		return err
-	}
-	served.ready = tokenReady(client, a.id)
+	defer func() { err = errors.Join(err, d.endSession(c.Context)) }()
+	metrics := newTokenMetrics(d.Served.registry)
+	d.Served.ready = tokenReady(d.Client, d.id)
 	u.WarnOnce(fileperm.Parents(socket.Path), "others can put a socket of their own in place of "+socket.Path)
 	ln, err := tokensocket.Listen(c.Context, socket)
 	if err != nil {
 		return tokenSocketHint(err)
 	}
 	group, ctx := errgroup.WithContext(c.Context)
-	if err := served.start(ctx, c, group); err != nil {
+	if err := d.Served.start(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	group.Go(func() error {
-		return tokensocket.Serve(ctx, ln, tokensocket.Config{Client: client, Observer: metrics.asked, Logger: logger})
+		return tokensocket.Serve(ctx, ln, tokensocket.Config{Client: d.Client, Observer: metrics.asked, Logger: d.cfg.Logger})
 	})
-	if err := announceSocket(u, c, socket.Path); err != nil {
+	if err := announce(u, c, "access-token", socket.Path); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	if err := group.Wait(); err != nil {
@@ -105,17 +92,6 @@ func tokenSocketHint(err error) error {
 		return ui.WithHint(err, "one process serves a socket: stop the other one, or choose another path with --socket")
 	}
 	return err
-}
-
-// announceSocket says that the socket is served, on the terminal and in the ready file.
-func announceSocket(u *ui.UI, c *cli.Context, path string) error {
-	u.Infof("access-token: serving on %s", path)
-	if ready := c.String(flags.ReadyFile); ready != "" {
-		if err := durable.WriteFile(ready, []byte(path+"\n"), durable.Public); err != nil {
-			return fmt.Errorf("writing the ready file: %w", err)
-		}
-	}
-	return nil
 }
 
 // groupID is the number of a group; 0 if none is named.
@@ -149,15 +125,11 @@ func tokenReady(client *ingestclient.Client, id *rotation.Identity) func(context
 	}
 }
 
-// tokenMetrics are those of token requests, with the names of ingestMetrics, and
-// of what is asked on the socket.
-type tokenMetrics struct {
-	*ingestMetrics
-	socket *prometheus.CounterVec
-}
+// tokenMetrics count what is asked on the socket, beside the metrics of the client.
+type tokenMetrics struct{ socket *prometheus.CounterVec }
 
 func newTokenMetrics(registry prometheus.Registerer) tokenMetrics {
-	m := tokenMetrics{newIngestMetrics(registry), prometheus.NewCounterVec(prometheus.CounterOpts{
+	m := tokenMetrics{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "artstore_access_token_requests_total",
 		Help: "Requests on the socket, by outcome: served, failed, rejected, late, limited.",
 	}, []string{"outcome"})}

@@ -158,12 +158,21 @@ func listChecks(u *ui.UI, asJSON bool) error {
 	return nil
 }
 
+// auditChoices are the values of the flags that take few, for completion.
+func auditChoices() map[string][]string {
+	var names, ids []string
+	for _, s := range severities {
+		names = append(names, s.String())
+	}
+	for _, f := range audit.Checks() {
+		ids = append(ids, f.Check)
+	}
+	return map[string][]string{flagFailOn: names, flagOnly: ids, flagDisable: ids}
+}
+
 // checkIDs reads a flag that names checks.
 func checkIDs(c *cli.Context, flag string) ([]string, error) {
-	var known []string
-	for _, f := range audit.Checks() {
-		known = append(known, f.Check)
-	}
+	known := auditChoices()[flag]
 	ids := c.StringSlice(flag)
 	for _, id := range ids {
 		if !slices.Contains(known, id) {

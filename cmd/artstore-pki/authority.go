@@ -41,8 +41,11 @@ type authorityServer struct {
 	atCap     *prometheus.CounterVec // nil counts nothing
 }
 
-// startAuthority joins ca and rotation, which do not know each other.
-func startAuthority(ctx context.Context, authority *ca.Authority, logger *slog.Logger) (*authorityServer, error) {
+// startAuthority joins ca and rotation, which do not know each other: the
+// authority issues a certificate to itself, and rotation serves with it. It
+// returns when there is one. With a registry, connections and requests that are
+// refused by a cap are counted there.
+func startAuthority(ctx context.Context, authority *ca.Authority, logger *slog.Logger, registry prometheus.Registerer) (*authorityServer, error) {
 	id, err := rotation.Open(ctx, rotation.Config{Source: ownCertificate{authority}, Logger: logger})
 	if err != nil {
 		return nil, fmt.Errorf("getting the authority's own certificate: %w", err)
@@ -53,7 +56,11 @@ func startAuthority(ctx context.Context, authority *ca.Authority, logger *slog.L
 	if err != nil {
 		return nil, errors.Join(err, id.Close())
 	}
-	return &authorityServer{authority: authority, identity: id, server: server, logger: logger}, nil
+	s := &authorityServer{authority: authority, identity: id, server: server, logger: logger}
+	if registry != nil {
+		s.atCap = capMetric(registry)
+	}
+	return s, nil
 }
 
 // serve answers, and keeps the log, until ctx ends.

@@ -6,7 +6,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
@@ -50,7 +49,14 @@ end
 complete -c artstore-pki -a '(__artstore_pki_complete)'`,
 }
 
-func completionCommand(u *ui.UI) *cli.Command {
+// completer completes the command lines of a program.
+type completer struct {
+	App     func() *cli.App     // a program to look into; it is not run
+	Choices map[string][]string // the values of options that have few, by name, besides those that are known here
+}
+
+// scripts is the command that prints the scripts.
+func (k completer) scripts(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "completion",
 		Usage:     "print a script that completes commands, options and their values",
@@ -72,15 +78,15 @@ fish: artstore-pki completion fish | source`,
 	}
 }
 
-// completeCommand is what the scripts call.
-func completeCommand(u *ui.UI) *cli.Command {
+// callee is the hidden command that the scripts call.
+func (k completer) callee(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "complete",
 		Usage:     "print what can stand in place of the last word",
 		ArgsUsage: "-- WORD...",
 		Hidden:    true,
 		Action: func(c *cli.Context) error {
-			for _, word := range complete(newApp(u), c.Args().Slice()) {
+			for _, word := range k.words(c.Args().Slice()) {
 				if err := u.Outf("%s", word); err != nil {
 					return err
 				}
@@ -90,9 +96,10 @@ func completeCommand(u *ui.UI) *cli.Command {
 	}
 }
 
-// complete lists what can stand in place of the last word; nothing where a file
+// words lists what can stand in place of the last word; nothing where a file
 // or a free text goes, for which shells know better.
-func complete(app *cli.App, words []string) (out []string) {
+func (k completer) words(words []string) (out []string) {
+	app := k.App()
 	if len(words) == 0 {
 		return nil
 	}
@@ -106,7 +113,7 @@ func complete(app *cli.App, words []string) (out []string) {
 	case len(last.Subcommands) > 0 && len(rest) == 0 && !strings.HasPrefix(current, "-"):
 		out = commandNames(last.Subcommands)
 	default:
-		out = options(last.Flags, rest, current)
+		out = k.options(last.Flags, rest, current)
 	}
 	return slices.DeleteFunc(out, func(word string) bool { return !strings.HasPrefix(word, current) })
 }
@@ -121,13 +128,13 @@ func commandNames(list []*cli.Command) (out []string) {
 }
 
 // options are the values of the option that stands last, else all options of a command.
-func options(flags []cli.Flag, before []string, current string) []string {
+func (k completer) options(flags []cli.Flag, before []string, current string) []string {
 	if slices.Contains(before, "--") {
 		return nil
 	}
 	if n := len(before); n > 0 && strings.HasPrefix(before[n-1], "-") && !strings.Contains(before[n-1], "=") {
 		if name := strings.TrimLeft(before[n-1], "-"); takesValue(flags, name) {
-			return valuesOf(flags, name)
+			return k.values(flags, name)
 		}
 	}
 	if !strings.HasPrefix(current, "-") {
@@ -141,8 +148,8 @@ func options(flags []cli.Flag, before []string, current string) []string {
 	return out
 }
 
-// valuesOf are those that an option takes, if it is one with few of them.
-func valuesOf(flags []cli.Flag, name string) (out []string) {
+// values are those that an option takes, if it is one with few of them.
+func (k completer) values(flags []cli.Flag, name string) []string {
 	for _, setting := range settings.Table() {
 		if setting.Flag == name {
 			return setting.Choices
@@ -152,19 +159,8 @@ func valuesOf(flags []cli.Flag, name string) (out []string) {
 	if choices, known := ui.LogChoices()[flags[i].Names()[0]]; known {
 		return choices
 	}
-	switch flags[i].Names()[0] {
-	case output.Name:
-		if f, ok := flags[i].(*cli.StringFlag); ok {
-			return strings.Split(f.Usage, ", ") // outputFlag writes it so
-		}
-	case flagFailOn:
-		for _, s := range severities {
-			out = append(out, s.String())
-		}
-	case flagOnly, flagDisable:
-		for _, c := range audit.Checks() {
-			out = append(out, c.Check)
-		}
+	if f, ok := flags[i].(*cli.StringFlag); ok && f.Name == output.Name {
+		return strings.Split(f.Usage, ", ") // output.Flag writes it so
 	}
-	return out
+	return k.Choices[flags[i].Names()[0]]
 }

@@ -9,7 +9,7 @@ import (
 )
 
 func TestComplete(t *testing.T) {
-	app := testApp()
+	complete := completer{App: testApp, Choices: auditChoices()}
 	for _, c := range []struct{ words, want string }{
 		{"", ""},
 		{"au", "audit"},
@@ -34,11 +34,11 @@ func TestComplete(t *testing.T) {
 		if c.words != "" {
 			words = strings.Split(c.words, " ")
 		}
-		if got := strings.Join(complete(app, words), " "); got != c.want {
+		if got := strings.Join(complete.words(words), " "); got != c.want {
 			t.Errorf("%q: %q, want %q", c.words, got, c.want)
 		}
 	}
-	if got := complete(app, []string{""}); slices.Contains(got, "complete") || !slices.Contains(got, "audit") || len(got) < 15 {
+	if got := complete.words([]string{""}); slices.Contains(got, "complete") || !slices.Contains(got, "audit") || len(got) < 15 {
 		t.Error(got)
 	}
 }
@@ -46,14 +46,15 @@ func TestComplete(t *testing.T) {
 // Every option of every command is completed, and its values are what the command takes.
 func TestCompleteEverything(t *testing.T) {
 	app := testApp()
+	complete := completer{App: func() *cli.App { return app }, Choices: auditChoices()}
 	eachCommand(app, func(c *cli.Command, words []string) {
-		got := complete(app, append(slices.Clone(words[1:]), "-"))
+		got := complete.words(append(slices.Clone(words[1:]), "-"))
 		for _, f := range c.Flags {
 			name := "--" + f.Names()[0]
 			if !slices.Contains(got, name) {
 				t.Errorf("%q does not complete %s", words, name)
 			}
-			for _, value := range complete(app, append(slices.Clone(words[1:]), name, "")) {
+			for _, value := range complete.words(append(slices.Clone(words[1:]), name, "")) {
 				if _, isBool := f.(*cli.BoolFlag); !isBool && (value == "" || strings.ContainsAny(value, " \t")) {
 					t.Errorf("%q %s completes %q", words, name, value)
 				}

@@ -54,23 +54,11 @@ var errPeers = errors.New("a peer cannot be used; the lines above say which and 
 
 // checkPeers asks each peer once, over one identity, and reports on each.
 func checkPeers(u *ui.UI, c *cli.Context, given *settings.Settings) (err error) {
-	logger := u.Logger(slog.LevelError)
-	id, err := settingsIdentity(u, c, given, logger)
+	a, err := openSession(u, c, sessionSetup{Settings: given, Logger: u.Logger(slog.LevelError), Untraced: true})
 	if err != nil {
 		return err
 	}
-	if id != nil {
-		defer func() { err = errors.Join(err, id.Close()) }()
-	}
-	cfg, err := ingestConfig(given, logger)
-	if err != nil {
-		return err
-	}
-	untrust, err := openTrust(c.Context, given, &cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, untrust()) }()
+	defer func() { err = errors.Join(err, a.endSession(c.Context)) }()
 	failed := false
 	report := func(what string, err error) {
 		if err == nil {
@@ -84,17 +72,16 @@ func checkPeers(u *ui.UI, c *cli.Context, given *settings.Settings) (err error) 
 		}
 		_ = u.Outf("%s", line)
 	}
-	cfg.MaxAttempts = 1
-	client, err := ingestclient.New(cfg, id)
+	a.cfg.MaxAttempts = 1
+	client, err := a.newClient(a.cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, client.Close()) }()
 	_, noToken := client.AccessToken(c.Context)
 	report("token from "+given.Token.URL, noToken)
 	ask := client.Probe
 	if noToken != nil { // an element has faults of its own, which should show in the same run
-		ask = func(ctx context.Context, url string) error { return askReady(ctx, forElement(cfg, url), id) }
+		ask = func(ctx context.Context, url string) error { return askReady(ctx, forElement(a.cfg, url), a.id) }
 	}
 	for _, url := range given.Storage.URLs {
 		report("Storage Element "+url, ask(c.Context, url))

@@ -113,7 +113,7 @@ func (w *stack) startCA(start, run context.Context) error {
 	if w.authority, err = ca.Open(start, ca.Options{Dir: dir, Password: w.password, Logger: w.logger(nameCA)}); err != nil {
 		return err
 	}
-	server, err := startAuthority(start, w.authority, w.logger(nameCA))
+	server, err := startAuthority(start, w.authority, w.logger(nameCA), nil)
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ func runDevAdmin(u *ui.UI, c *cli.Context) error {
 	if err := ensureAccount(u, c, admin); err != nil {
 		return err
 	}
-	return serveDev(u, c, "Admin Module", logger, func(*rotation.Identity) (devService, error) { return admin, nil })
+	return devServer{"Admin Module", logger, func(*rotation.Identity) (devService, error) { return admin, nil }}.serve(u, c)
 }
 
 func runDevStorage(u *ui.UI, c *cli.Context) error {
@@ -109,7 +109,7 @@ func runDevStorage(u *ui.UI, c *cli.Context) error {
 		return err
 	}
 	logger := u.Logger(slog.LevelInfo)
-	return serveDev(u, c, "Storage Element", logger, func(id *rotation.Identity) (devService, error) {
+	return devServer{"Storage Element", logger, func(id *rotation.Identity) (devService, error) {
 		jwks, err := id.Transport(rotation.TransportOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("starting the Storage Element: %w", err)
@@ -124,7 +124,7 @@ func runDevStorage(u *ui.UI, c *cli.Context) error {
 			return nil, fmt.Errorf("starting the Storage Element: %w", err)
 		}
 		return storage, nil
-	})
+	}}.serve(u, c)
 }
 
 // devService is what both reference services are to a listener.
@@ -133,14 +133,21 @@ type devService interface {
 	Run(ctx context.Context) error
 }
 
-// serveDev serves one of them over its rotating identity until the end.
-func serveDev(u *ui.UI, c *cli.Context, what string, logger *slog.Logger, open func(*rotation.Identity) (devService, error)) (err error) {
-	id, err := openIdentity(u, c, logger)
+// devServer says how to serve one of them.
+type devServer struct {
+	what   string // its name in the talk
+	logger *slog.Logger
+	open   func(*rotation.Identity) (devService, error)
+}
+
+// serve serves over the rotating identity of the flags until the end.
+func (d devServer) serve(u *ui.UI, c *cli.Context) (err error) {
+	id, err := openIdentity(u, c, d.logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, id.Close()) }()
-	service, err := open(id)
+	service, err := d.open(id)
 	if err != nil {
 		return err
 	}
@@ -159,9 +166,9 @@ func serveDev(u *ui.UI, c *cli.Context, what string, logger *slog.Logger, open f
 	}
 	group.Go(func() error { return service.Run(ctx) })
 	group.Go(func() error {
-		return httpserver.Serve(ctx, ln, httpserver.Config{Handler: service.Handler(), Server: server, Logger: logger})
+		return httpserver.Serve(ctx, ln, httpserver.Config{Handler: service.Handler(), Server: server, Logger: d.logger})
 	})
-	if err := announce(u, c, what, ln); err != nil {
+	if err := announce(u, c, d.what, serviceURL(ln)); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	return group.Wait()

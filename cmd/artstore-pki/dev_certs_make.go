@@ -172,7 +172,7 @@ func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
 	if i.authority, err = ca.Open(ctx, ca.Options{Dir: i.dir, Password: i.password, Logger: i.logger}); err != nil {
 		return nil, err
 	}
-	if i.server, err = startAuthority(ctx, i.authority, i.logger); err != nil {
+	if i.server, err = startAuthority(ctx, i.authority, i.logger, nil); err != nil {
 		return nil, err
 	}
 	var lc net.ListenConfig

@@ -61,17 +61,17 @@ func runDevIngester(u *ui.UI, c *cli.Context) (err error) {
 		return ui.UsageErrorf("ADMIN_MODULE__REGISTRY_URL: this command uploads to every Storage Element by name")
 	}
 	logger := u.Logger(slog.LevelInfo)
-	a, err := openAccess(u, c, given, logger)
+	a, err := openSession(u, c, sessionSetup{Settings: given, Logger: logger})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.close(c.Context)) }()
+	defer func() { err = errors.Join(err, a.endSession(c.Context)) }()
 	in := &ingester{u: u, id: a.id, every: values.DurationOf(c, "every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
 	_, _ = rand.Read(in.content) // never fails (Go 1.24)
 	served := identityMetrics(c, a.id, in.ready)
 	a.cfg.Observer = newIngestMetrics(served.registry).observer()
 	for _, url := range given.Storage.URLs {
-		client, err := a.client(forElement(a.cfg, url))
+		client, err := a.newClient(forElement(a.cfg, url))
 		if err != nil {
 			return err
 		}

@@ -109,7 +109,7 @@ func commandLines(app *cli.App, doc string) (out []docLine) {
 	for _, m := range codeSpan.FindAllStringSubmatch(prose.String(), -1) {
 		words := strings.Fields(m[1])
 		// Tables and sentences leave the program's name out; a flag shows that a call is meant.
-		short := len(words) > 1 && findCommand(app.Commands, words[0]) != nil &&
+		short := len(words) > 1 && app.Command(words[0]) != nil &&
 			slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "--") })
 		if short {
 			out = append(out, docLine{words: cutCall(words)})

@@ -233,3 +233,5 @@ func findCommand(commands []*cli.Command, name string) *cli.Command {
 func onUsageError(c *cli.Context, err error, _ bool) error {
 	return flags.SeeHelp(c, ui.UsageErrorf("%w", err))
 }
+
+const flagExec = "exec"

@@ -20,7 +20,6 @@ import (
 	spoolstatus "github.com/artstore/artstore-pki/ingestclient/spool/status"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/rotation"
-	"github.com/artstore/artstore-pki/rotation/prom"
 )
 
 const (
@@ -97,50 +96,30 @@ func runIngest(u *ui.UI, c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	given, err := readSettings(u, c)
+	d, err := openDaemon(u, c, "ingest")
 	if err != nil {
 		return err
 	}
-	logger := u.Logger(slog.LevelInfo)
-	a, err := openAccess(u, c, given, logger)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, a.close(c.Context)) }()
-	served := clientMetrics(c, "ingest", a.id)
-	a.cfg.Observer = newIngestMetrics(served.registry).observer()
-	client, err := a.client(a.cfg)
-	if err != nil {
-		return err
-	}
-	cfg.Uploader, cfg.Prober, cfg.Logger = client, client, logger
+	defer func() { err = errors.Join(err, d.endSession(c.Context)) }()
+	cfg.Uploader, cfg.Prober, cfg.Logger = d.Client, d.Client, d.cfg.Logger
 	switch ids := c.String("file-ids"); ids {
 	case "auto":
-		cfg.Finder = client
+		cfg.Finder = d.Client
 	case "client":
-		cfg.Finder, cfg.IDsKept = client, true
+		cfg.Finder, cfg.IDsKept = d.Client, true
 	case "element":
 	default:
 		return ui.UsageErrorf("--file-ids %q: want auto, client or element", printable.Clean(ids))
 	}
-	in := &ingest{u: u, id: a.id, dir: c.Args().First()}
+	in := &ingest{u: u, id: d.id, dir: c.Args().First()}
 	cfg.Observer = in.observe
 	if in.spool, err = spool.Open(cfg); err != nil {
 		return ingestHint(err)
 	}
 	defer func() { err = errors.Join(err, in.spool.Close()) }()
-	served.registry.MustRegister(spoolCollector{in.spool})
-	served.ready = in.ready
-	return in.run(c, served)
-}
-
-// clientMetrics are those of the identity, if there is one, under the name of the command.
-func clientMetrics(c *cli.Context, name string, id *rotation.Identity) metricsServer {
-	served := metricsServer{address: c.String(flagMetrics), registry: newRegistry()}
-	if id != nil {
-		served.registry.MustRegister(prom.NewCollector(map[string]*rotation.Identity{name: id}))
-	}
-	return served
+	d.Served.registry.MustRegister(spoolCollector{in.spool})
+	d.Served.ready = in.ready
+	return in.run(c, d.Served)
 }
 
 func ingestHint(err error) error {

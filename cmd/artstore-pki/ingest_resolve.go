@@ -67,7 +67,7 @@ func runIngestResolve(u *ui.UI, c *cli.Context) (err error) {
 		if failed != nil {
 			return failed
 		}
-		defer func() { err = errors.Join(err, a.close(c.Context)) }()
+		defer func() { err = errors.Join(err, a.endSession(c.Context)) }()
 	}
 	list, err := spool.Resolve(c.Context, cfg)
 	if errors.Is(err, spool.ErrLocked) {
@@ -91,13 +91,13 @@ func openLister(u *ui.UI, c *cli.Context, cfg *spool.ResolveConfig) (*uploadSess
 	if err != nil {
 		return nil, err
 	}
-	a, err := openAccess(u, c, given, u.Logger(slog.LevelWarn))
+	a, err := openSession(u, c, sessionSetup{Settings: given, Logger: u.Logger(slog.LevelWarn)})
 	if err != nil {
 		return nil, err
 	}
-	client, err := a.client(a.cfg)
+	client, err := a.newClient(a.cfg)
 	if err != nil {
-		return nil, errors.Join(err, a.close(c.Context))
+		return nil, errors.Join(err, a.endSession(c.Context))
 	}
 	cfg.Lister = client
 	return a, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
+// loopback is the address of a listener that only this machine reaches, at a free port.
 const loopback = "127.0.0.1:0"
 
 // listen opens a TCP listener at the address that a flag gave; a busy port gets
@@ -24,10 +25,10 @@ func listen(c *cli.Context, flag, addr string) (net.Listener, error) {
 	return ln, nil
 }
 
-// announce says that a service answers at the listener's address, on the
-// terminal and in the ready file.
-func announce(u *ui.UI, c *cli.Context, what string, ln net.Listener) error {
-	address := serviceURL(ln)
+// announce says that a service answers at an address, a URL or the path of a
+// socket, on the terminal and in the ready file. Who waits for the file can
+// connect when it is there, so the service listens before.
+func announce(u *ui.UI, c *cli.Context, what, address string) error {
 	u.Infof("%s: serving on %s", what, address)
 	if path := c.String(flags.ReadyFile); path != "" {
 		if err := durable.WriteFile(path, []byte(address+"\n"), durable.Public); err != nil {
@@ -37,6 +38,8 @@ func announce(u *ui.UI, c *cli.Context, what string, ln net.Listener) error {
 	return nil
 }
 
+// serviceURL is the URL of a listener. One that listens on all addresses is
+// reached as localhost, a name that certificates can have.
 func serviceURL(ln net.Listener) string {
 	host, port, err := net.SplitHostPort(ln.Addr().String())
 	if err != nil {

@@ -44,6 +44,7 @@ func run(ctx context.Context, std ui.Streams, args []string) int {
 }
 
 func newApp(u *ui.UI) *cli.App {
+	complete := completer{App: func() *cli.App { return newApp(u) }, Choices: auditChoices()}
 	app := &cli.App{
 		Name:                      "artstore-pki",
 		Usage:                     "internal PKI that keeps working while everything under it rotates",
@@ -83,8 +84,8 @@ func newApp(u *ui.UI) *cli.App {
 			ingestCommand(u),
 			healthCommand(),
 			devCommand(u),
-			completionCommand(u),
-			completeCommand(u),
+			complete.scripts(u),
+			complete.callee(u),
 		},
 	}
 	app.Action = noCommand

@@ -75,3 +75,12 @@ func (m metricsServer) serve(ctx context.Context, ln net.Listener) error {
 	}
 	return httpserver.Serve(ctx, ln, httpserver.Config{Handler: mux, BodyTimeout: requestTimeout, WriteTimeout: answerTimeout})
 }
+
+// clientMetrics are those of the identity, if there is one, under the name of the command.
+func clientMetrics(c *cli.Context, name string, id *rotation.Identity) metricsServer {
+	served := metricsServer{address: c.String(flagMetrics), registry: newRegistry()}
+	if id != nil {
+		served.registry.MustRegister(prom.NewCollector(map[string]*rotation.Identity{name: id}))
+	}
+	return served
+}

@@ -21,7 +21,6 @@ import (
 )
 
 const (
-	flagExec = "exec"
 	// hookOwed is in an identity directory while the command after a renewal has yet to succeed.
 	hookOwed = "exec.pending"
 )

@@ -72,12 +72,11 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(c.Context)
-	server, err := startAuthority(ctx, authority, logger)
+	server, err := startAuthority(ctx, authority, logger, registry)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	defer func() { err = errors.Join(err, server.identity.Close()) }()
-	server.atCap = capMetric(registry)
 	group.Go(func() error { return server.serve(ctx, ln) })
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP) // before anybody learns that it serves: without a receiver the signal kills
@@ -89,7 +88,7 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := server.serveCRL(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	if err := announce(u, c, "authority", ln); err != nil {
+	if err := announce(u, c, "authority", serviceURL(ln)); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	if err := group.Wait(); err != nil {

@@ -89,9 +89,9 @@ func (t *tracer) upload(ctx context.Context, name string) (_ context.Context, en
 	}
 }
 
-// close sends what is left. A collector that is away costs the wait and no error:
+// flush sends what is left, and ends the tracer. A collector that is away costs the wait and no error:
 // the files are uploaded.
-func (t *tracer) close(ctx context.Context) {
+func (t *tracer) flush(ctx context.Context) {
 	if t == nil {
 		return
 	}

@@ -65,16 +65,16 @@ func runUpload(u *ui.UI, c *cli.Context) (err error) {
 		return err
 	}
 	logger := u.Logger(slog.LevelWarn)
-	a, err := openAccess(u, c, given, logger)
+	a, err := openSession(u, c, sessionSetup{Settings: given, Logger: logger})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.close(c.Context)) }()
-	client, err := a.client(a.cfg)
+	defer func() { err = errors.Join(err, a.endSession(c.Context)) }()
+	client, err := a.newClient(a.cfg)
 	if err != nil {
 		return err
 	}
-	run := &uploadRun{UI: u, client: client, tracer: a.tracer, meta: meta, recursive: c.Bool(flagRecursive), stdinName: c.String(flagName)}
+	run := &uploadRun{UI: u, session: a, client: client, meta: meta, recursive: c.Bool(flagRecursive), stdinName: c.String(flagName)}
 	for _, arg := range c.Args().Slice() {
 		run.take(c.Context, arg)
 		if c.Err() != nil {
@@ -88,7 +88,7 @@ func runUpload(u *ui.UI, c *cli.Context) (err error) {
 type uploadRun struct {
 	*ui.UI
 	client    *ingestclient.Client
-	tracer    *tracer
+	session   *uploadSession
 	meta      ingestclient.Meta
 	recursive bool
 	stdinName string
@@ -104,7 +104,7 @@ func (r *uploadRun) fail(err error) {
 
 // send uploads one file; path is what its line shows.
 func (r *uploadRun) send(ctx context.Context, path string, content ingestclient.Content, size int64) {
-	ctx, end := r.tracer.upload(ctx, filepath.Base(path))
+	ctx, end := r.session.traceUpload(ctx, filepath.Base(path))
 	meta := r.meta
 	progress, finish := progressBar(r.UI, path, size)
 	meta.Progress = progress

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"crypto"
-	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -16,8 +14,6 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/settings"
-	"github.com/artstore/artstore-pki/rotation"
-	"github.com/artstore/artstore-pki/rotation/files"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -141,12 +137,6 @@ func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Confi
 	return cfg, nil
 }
 
-// forElement is cfg for one Storage Element of those it has.
-func forElement(cfg ingestclient.Config, url string) ingestclient.Config {
-	cfg.Elements = []ingestclient.Element{{URL: url}}
-	return cfg
-}
-
 func clientKey(pem settings.Text, kid string) func(context.Context) (crypto.Signer, string, error) {
 	return func(context.Context) (crypto.Signer, string, error) {
 		text, err := pem.Read()
@@ -169,97 +159,4 @@ func clientSecret(text settings.Text) func(context.Context) (secret.String, erro
 		}
 		return s, nil
 	}
-}
-
-// uploadSession is what every command that uploads runs on.
-type uploadSession struct {
-	cfg     ingestclient.Config
-	tracer  *tracer
-	id      *rotation.Identity // nil if the settings say that there is no TLS
-	clients []*ingestclient.Client
-	untrust func() error
-}
-
-// openAccess gets the identity, which may mean to wait for a certificate.
-func openAccess(u *ui.UI, c *cli.Context, given *settings.Settings, logger *slog.Logger) (*uploadSession, error) {
-	cfg, err := ingestConfig(given, logger)
-	if err != nil {
-		return nil, err
-	}
-	a := &uploadSession{cfg: cfg}
-	if a.tracer, err = openTracer(c.Context, u); err != nil {
-		return nil, err
-	}
-	a.tracer.trace(&a.cfg)
-	if a.untrust, err = openTrust(c.Context, given, &a.cfg); err != nil {
-		a.tracer.close(c.Context)
-		return nil, err
-	}
-	if a.id, err = settingsIdentity(u, c, given, logger); err != nil {
-		a.tracer.close(c.Context)
-		return nil, errors.Join(err, a.untrust())
-	}
-	return a, nil
-}
-
-// openTrust opens the trust bundles that the settings name for one side, and puts
-// them into cfg. The function it returns closes them, after the clients.
-func openTrust(ctx context.Context, s *settings.Settings, cfg *ingestclient.Config) (func() error, error) {
-	var open []*rotation.Trust
-	closeAll := func() (err error) {
-		for _, t := range open {
-			err = errors.Join(err, t.Close())
-		}
-		return err
-	}
-	for _, side := range []struct {
-		path string
-		into **rotation.Trust
-	}{{s.Token.CA, &cfg.TokenTrust}, {s.Storage.CA, &cfg.StorageTrust}} {
-		if side.path == "" {
-			continue
-		}
-		t, err := rotation.OpenTrust(ctx, rotation.Config{Source: files.Source(files.Set{CA: side.path}), Logger: cfg.Logger})
-		if err != nil {
-			return nil, errors.Join(err, closeAll())
-		}
-		open = append(open, t)
-		*side.into = t
-	}
-	return closeAll, nil
-}
-
-// client makes one, which close closes.
-func (a *uploadSession) client(cfg ingestclient.Config) (*ingestclient.Client, error) {
-	client, err := ingestclient.New(cfg, a.id)
-	if err == nil {
-		a.clients = append(a.clients, client)
-	}
-	return client, err
-}
-
-// close closes the newest client first, and then what they run on.
-func (a *uploadSession) close(ctx context.Context) (err error) {
-	for _, client := range slices.Backward(a.clients) {
-		err = errors.Join(err, client.Close())
-	}
-	if a.id != nil {
-		err = errors.Join(err, a.id.Close())
-	}
-	err = errors.Join(err, a.untrust())
-	a.tracer.close(ctx)
-	return err
-}
-
-// settingsIdentity opens the identity that the settings describe; nil if they
-// Infof that there is no TLS.
-func settingsIdentity(u *ui.UI, c *cli.Context, s *settings.Settings, logger *slog.Logger) (*rotation.Identity, error) {
-	if !s.TLS.Enabled {
-		return nil, nil
-	}
-	return openIdentityFrom(c.Context, u, identityOptions{
-		cert: s.TLS.Cert, key: s.TLS.Key, caCert: s.TLS.CA,
-		url: s.Authority.URL, tokenFile: s.Authority.TokenFile, state: s.Authority.State, fingerprint: s.Authority.RootFingerprint,
-		authority: s.Authority.AuthorityName, trustRefresh: s.Authority.TrustRefresh,
-	}, logger)
 }
