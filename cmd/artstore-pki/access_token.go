@@ -9,7 +9,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/internal/tokensocket"
 )
 
@@ -26,10 +28,10 @@ token cnf, which names the certificate. docs/access-token.md has the rest.
    artstore-pki access-token --config ingester.env
 
 Each call asks the endpoint. A program that needs tokens all the time asks access-token serve.`,
-		Flags: append(append(settingsFlags(), u.LogFlags(slog.LevelWarn)...),
+		Flags: append(append(uploads.Flags(), u.LogFlags(slog.LevelWarn)...),
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON object with the token, its type and the seconds that it may be used"},
 		),
-		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		CustomHelpTemplate: help.Head + uploads.Statuses + "\n",
 		Action:             u.Action(runAccessToken),
 		Subcommands:        []*cli.Command{accessTokenServeCommand(u)},
 	}
@@ -39,16 +41,16 @@ func runAccessToken(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	given, err := readSettings(u, c)
+	given, err := uploads.Read(u, c)
 	if err != nil {
 		return err
 	}
-	a, err := openSession(u, c, sessionSetup{Settings: given, Logger: u.Logger(slog.LevelWarn)})
+	a, err := uploads.Open(u, c, uploads.Setup{Settings: given, Logger: u.Logger(slog.LevelWarn)})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.endSession(c.Context)) }()
-	client, err := a.newClient(a.cfg)
+	defer func() { err = errors.Join(err, a.Close(c.Context)) }()
+	client, err := a.NewClient(a.Config)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/fileperm"
 	"github.com/artstore/artstore-pki/internal/printable"
@@ -39,13 +42,13 @@ has another one. Whoever can open the socket has the token: it has mode 0600.
 
 A socket that a killed process left is replaced; one that is served is not. SIGTERM ends it.
 docs/access-token.md shows how programs use it.`,
-		Flags: append(append(settingsFlags(), u.LogFlags(slog.LevelInfo)...),
+		Flags: append(append(uploads.Flags(), u.LogFlags(slog.LevelInfo)...),
 			&cli.StringFlag{Name: flagSocket, Required: true, Usage: "`PATH` of the socket, in a directory that only its users can enter"},
 			&cli.StringFlag{Name: flagGroup, Usage: "`GROUP`, by name or number, whose members may use the socket as well: mode 0660"},
 			&cli.StringFlag{Name: flags.ReadyFile, Usage: "`FILE` that gets the path of the socket once the service answers"},
-			metricsFlag("; meant for loopback"),
+			serving.MetricsFlag("; meant for loopback"),
 		),
-		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		CustomHelpTemplate: help.Head + uploads.Statuses + "\n",
 		Action:             u.Action(runAccessTokenServe),
 	}
 }
@@ -58,26 +61,26 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	if socket.Group, err = groupID(c.String(flagGroup)); err != nil {
 		return err
 	}
-	d, err := openDaemon(u, c, "access-token")
+	d, err := uploads.OpenDaemon(u, c, "access-token")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.endSession(c.Context)) }()
-	metrics := newTokenMetrics(d.Served.registry)
-	d.Served.ready = tokenReady(d.Client, d.id)
+	defer func() { err = errors.Join(err, d.Close(c.Context)) }()
+	metrics := newTokenMetrics(d.Served.Registry)
+	d.Served.Ready = tokenReady(d.Client, d.Identity)
 	u.WarnOnce(fileperm.Parents(socket.Path), "others can put a socket of their own in place of "+socket.Path)
 	ln, err := tokensocket.Listen(c.Context, socket)
 	if err != nil {
 		return tokenSocketHint(err)
 	}
 	group, ctx := errgroup.WithContext(c.Context)
-	if err := d.Served.start(ctx, c, group); err != nil {
+	if err := d.Served.Start(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	group.Go(func() error {
-		return tokensocket.Serve(ctx, ln, tokensocket.Config{Client: d.Client, Observer: metrics.asked, Logger: d.cfg.Logger})
+		return tokensocket.Serve(ctx, ln, tokensocket.Config{Client: d.Client, Observer: metrics.asked, Logger: d.Config.Logger})
 	})
-	if err := announce(u, c, "access-token", socket.Path); err != nil {
+	if err := serving.Announce(u, c, "access-token", socket.Path); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	if err := group.Wait(); err != nil {

@@ -7,17 +7,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/internal/tokensocket"
 )
 
 // The daemon counts what is asked of it and what it asks.
 func TestTokenMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	m, client := newTokenMetrics(registry), newIngestMetrics(registry)
+	m, client := newTokenMetrics(registry), uploads.NewMetrics(registry)
 	for _, outcome := range []string{tokensocket.Served, tokensocket.Served, tokensocket.Failed} {
 		m.asked(outcome)
 	}
-	client.observer().Token(0, errors.New("x"))
+	client.Observer().Token(0, errors.New("x"))
 	for what, got := range map[string]float64{
 		"served":        testutil.ToFloat64(m.socket.WithLabelValues(tokensocket.Served)) - 2,
 		"failed":        testutil.ToFloat64(m.socket.WithLabelValues(tokensocket.Failed)) - 1,

@@ -11,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/report"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
@@ -91,7 +92,7 @@ replaced, what is in use and not in the record, what was issued and is found now
 			&cli.BoolFlag{Name: flagExplain, Usage: "list what was left out on purpose, and why: files of other kinds, links to directories, what is excluded"},
 			&cli.BoolFlag{Name: "checks", Usage: "list the checks, with what to do about each, and end"},
 		),
-		CustomHelpTemplate: commandHelpHead + statusesAudit + "\n",
+		CustomHelpTemplate: help.Head + statusesAudit + "\n",
 		Subcommands:        []*cli.Command{auditDiffCommand(u)},
 		Action:             u.Action(runAudit),
 	}
@@ -219,7 +220,7 @@ func auditArguments(u *ui.UI, c *cli.Context, format string) (*audit.Summary, er
 		cfg.Sources = append(cfg.Sources, source)
 	}
 	width, _ := u.Terminal(u.Out)
-	if cfg.Report, err = report.New(format, u.Out, report.Terminal{Width: width, Colour: u.Colour(u.Out), Program: "artstore-pki " + version()}); err != nil {
+	if cfg.Report, err = report.New(format, u.Out, report.Terminal{Width: width, Colour: u.Colour(u.Out), Program: "artstore-pki " + help.Version()}); err != nil {
 		return nil, err
 	}
 	if width, ok := u.Terminal(u.Err); ok && quietUntilEnd(u, format) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit/compare"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
@@ -35,7 +36,7 @@ artstore-pki audit diff yesterday.json today.json
 
 A certificate that was replaced by its renewal is counted, and no change.`,
 		Flags:              []cli.Flag{failOnFlag(), output.Flag(output.Table, output.JSON)},
-		CustomHelpTemplate: commandHelpHead + statusesDiff + "\n",
+		CustomHelpTemplate: help.Head + statusesDiff + "\n",
 		Action:             u.Action(runAuditDiff),
 	}
 }

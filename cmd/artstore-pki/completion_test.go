@@ -6,10 +6,12 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 )
 
 func TestComplete(t *testing.T) {
-	complete := completer{App: testApp, Choices: auditChoices()}
+	complete := help.Completer{App: testApp, Choices: auditChoices()}
 	for _, c := range []struct{ words, want string }{
 		{"", ""},
 		{"au", "audit"},
@@ -34,11 +36,11 @@ func TestComplete(t *testing.T) {
 		if c.words != "" {
 			words = strings.Split(c.words, " ")
 		}
-		if got := strings.Join(complete.words(words), " "); got != c.want {
+		if got := strings.Join(complete.Words(words), " "); got != c.want {
 			t.Errorf("%q: %q, want %q", c.words, got, c.want)
 		}
 	}
-	if got := complete.words([]string{""}); slices.Contains(got, "complete") || !slices.Contains(got, "audit") || len(got) < 15 {
+	if got := complete.Words([]string{""}); slices.Contains(got, "complete") || !slices.Contains(got, "audit") || len(got) < 15 {
 		t.Error(got)
 	}
 }
@@ -46,15 +48,15 @@ func TestComplete(t *testing.T) {
 // Every option of every command is completed, and its values are what the command takes.
 func TestCompleteEverything(t *testing.T) {
 	app := testApp()
-	complete := completer{App: func() *cli.App { return app }, Choices: auditChoices()}
+	complete := help.Completer{App: func() *cli.App { return app }, Choices: auditChoices()}
 	eachCommand(app, func(c *cli.Command, words []string) {
-		got := complete.words(append(slices.Clone(words[1:]), "-"))
+		got := complete.Words(append(slices.Clone(words[1:]), "-"))
 		for _, f := range c.Flags {
 			name := "--" + f.Names()[0]
 			if !slices.Contains(got, name) {
 				t.Errorf("%q does not complete %s", words, name)
 			}
-			for _, value := range complete.words(append(slices.Clone(words[1:]), name, "")) {
+			for _, value := range complete.Words(append(slices.Clone(words[1:]), name, "")) {
 				if _, isBool := f.(*cli.BoolFlag); !isBool && (value == "" || strings.ContainsAny(value, " \t")) {
 					t.Errorf("%q %s completes %q", words, name, value)
 				}

@@ -4,7 +4,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/internal/settings"
 )
 
@@ -17,7 +19,7 @@ func configCommand(u *ui.UI) *cli.Command {
 }
 
 func configShowCommand(u *ui.UI) *cli.Command {
-	list := append(settingsFlags(),
+	list := append(uploads.Flags(),
 		&cli.BoolFlag{Name: "origin", Usage: "also print what set each: a flag, a variable, a line of the file, or the default"},
 		&cli.BoolFlag{Name: "json", Usage: "print a JSON array instead"},
 	)
@@ -28,12 +30,12 @@ func configShowCommand(u *ui.UI) *cli.Command {
 the environment, that before --config, that before the default. A value that is itself in a file
 is printed as that file's path.`,
 		Flags:              list,
-		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		CustomHelpTemplate: help.Head + uploads.Statuses + "\n",
 		Action: func(c *cli.Context) error {
 			if err := flags.WantArgs(c, 0, 0); err != nil {
 				return err
 			}
-			collected := collectSettings(u, c)
+			collected := uploads.Collect(u, c)
 			if err := showSettings(u, c, collected.Lines()); err != nil {
 				return err
 			}

@@ -12,8 +12,10 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/settings"
 	"github.com/artstore/artstore-pki/rotation"
@@ -28,10 +30,10 @@ gets a token and asks each Storage Element, over the certificate that uploads wo
 it would take a file with this token: is it ready, its mode and free space, a look-up of an id
 that nobody has, an upload without a file. It stores nothing and prints one line for each: ok or
 FAIL, what, and what to do about it. Without a token it asks the elements for readiness only.`,
-		Flags: append(append(settingsFlags(), u.LogFlags(slog.LevelError)...),
+		Flags: append(append(uploads.Flags(), u.LogFlags(slog.LevelError)...),
 			&cli.BoolFlag{Name: "connect", Usage: "get a token, and reach each Storage Element over mutual TLS; stores nothing"},
 		),
-		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		CustomHelpTemplate: help.Head + uploads.Statuses + "\n",
 		Action:             u.Action(runConfigCheck),
 	}
 }
@@ -40,7 +42,7 @@ func runConfigCheck(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	given, err := readSettings(u, c)
+	given, err := uploads.Read(u, c)
 	if err != nil {
 		return err
 	}
@@ -54,11 +56,11 @@ var errPeers = errors.New("a peer cannot be used; the lines above say which and 
 
 // checkPeers asks each peer once, over one identity, and reports on each.
 func checkPeers(u *ui.UI, c *cli.Context, given *settings.Settings) (err error) {
-	a, err := openSession(u, c, sessionSetup{Settings: given, Logger: u.Logger(slog.LevelError), Untraced: true})
+	a, err := uploads.Open(u, c, uploads.Setup{Settings: given, Logger: u.Logger(slog.LevelError), Untraced: true})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.endSession(c.Context)) }()
+	defer func() { err = errors.Join(err, a.Close(c.Context)) }()
 	failed := false
 	report := func(what string, err error) {
 		if err == nil {
@@ -72,8 +74,8 @@ func checkPeers(u *ui.UI, c *cli.Context, given *settings.Settings) (err error) 
 		}
 		_ = u.Outf("%s", line)
 	}
-	a.cfg.MaxAttempts = 1
-	client, err := a.newClient(a.cfg)
+	a.Config.MaxAttempts = 1
+	client, err := a.NewClient(a.Config)
 	if err != nil {
 		return err
 	}
@@ -81,7 +83,9 @@ func checkPeers(u *ui.UI, c *cli.Context, given *settings.Settings) (err error) 
 	report("token from "+given.Token.URL, noToken)
 	ask := client.Probe
 	if noToken != nil { // an element has faults of its own, which should show in the same run
-		ask = func(ctx context.Context, url string) error { return askReady(ctx, forElement(a.cfg, url), a.id) }
+		ask = func(ctx context.Context, url string) error {
+			return askReady(ctx, uploads.ForElement(a.Config, url), a.Identity)
+		}
 	}
 	for _, url := range given.Storage.URLs {
 		report("Storage Element "+url, ask(c.Context, url))

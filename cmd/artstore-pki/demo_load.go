@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/loadgen"
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
@@ -24,7 +25,7 @@ const (
 
 // loadGenerator uploads until its context ends, and keeps how long each upload took.
 type loadGenerator struct {
-	uploader
+	loadgen.Uploader
 	content []byte // random, largeSize long; small files are windows of it
 
 	tookMu sync.Mutex
@@ -34,7 +35,7 @@ type loadGenerator struct {
 func newLoadGenerator(client *ingestclient.Client) *loadGenerator {
 	content := make([]byte, largeSize)
 	_, _ = rand.Read(content) // never fails (Go 1.24)
-	return &loadGenerator{uploader: uploader{client: client}, content: content}
+	return &loadGenerator{Uploader: loadgen.Uploader{Client: client}, content: content}
 }
 
 // Run uploads until ctx ends; what has started by then is finished.
@@ -42,21 +43,21 @@ func (l *loadGenerator) Run(ctx context.Context) {
 	var workers sync.WaitGroup
 	for w := range smallWorkers {
 		workers.Go(func() {
-			every(ctx, smallEvery, func(n int) {
+			loadgen.Every(ctx, smallEvery, func(n int) {
 				size := smallMin + (n*7919+w*104729)%(smallMax-smallMin) // spread over the range, the same in every run
 				l.time(ctx, fmt.Sprintf("small-%d-%05d.bin", w, n), l.content[n%4096:n%4096+size])
 			})
 		})
 	}
 	workers.Go(func() {
-		every(ctx, largeEvery, func(n int) { l.time(ctx, fmt.Sprintf("large-%05d.bin", n), l.content) })
+		loadgen.Every(ctx, largeEvery, func(n int) { l.time(ctx, fmt.Sprintf("large-%05d.bin", n), l.content) })
 	})
 	workers.Wait()
 }
 
 func (l *loadGenerator) time(ctx context.Context, name string, content []byte) {
 	start := time.Now()
-	if _, err := l.upload(ctx, name, content); err != nil {
+	if _, err := l.Upload(ctx, name, content); err != nil {
 		return // counted, and kept for the report
 	}
 	l.tookMu.Lock()

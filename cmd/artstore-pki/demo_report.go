@@ -42,8 +42,8 @@ func (w *stack) report(ctx context.Context, u *ui.UI, l *loadGenerator, p *plan)
 	stats := w.client.Stats()
 	q := l.quantiles(0.50, 0.99)
 	r := &demoReport{
-		uploads: l.uploads.Load(), bytes: l.bytes.Load(), failures: l.failures.Load(),
-		p50: q[0], p99: q[1], errors: l.firstErrors(),
+		uploads: l.Uploads.Load(), bytes: l.Bytes.Load(), failures: l.Failures.Load(),
+		p50: q[0], p99: q[1], errors: l.FirstErrors(),
 		fetches: stats.TokenFetches, fetchFailures: stats.TokenFailures,
 		elapsed: time.Since(p.start),
 	}

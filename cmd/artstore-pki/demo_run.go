@@ -50,7 +50,7 @@ func demonstrate(ctx context.Context, u *ui.UI, opt demoOptions) (err error) {
 	planErr := <-planDone
 	status.stop()
 	if ctx.Err() != nil {
-		if failed := load.firstErrors(); failed != nil { // an interruption must not hide them
+		if failed := load.FirstErrors(); failed != nil { // an interruption must not hide them
 			u.Infof("uploads that failed:\n%v", failed)
 		}
 		return ctx.Err()

@@ -99,6 +99,6 @@ func (s *status) line() string {
 		rotations = append(rotations, fmt.Sprintf("%s %d", service.short, service.rotations.Load()))
 	}
 	return fmt.Sprintf("%s  uploads %d (%s)  failures %d  tokens %d  rotations: %s  next: %s", s.clock(),
-		s.load.uploads.Load(), ui.Size(s.load.bytes.Load()), s.load.failures.Load(),
+		s.load.Uploads.Load(), ui.Size(s.load.Bytes.Load()), s.load.Failures.Load(),
 		s.w.client.Stats().TokenFetches, strings.Join(rotations, " "), s.plan.next())
 }

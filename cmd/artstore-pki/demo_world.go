@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/devstack"
@@ -113,16 +115,16 @@ func (w *stack) startCA(start, run context.Context) error {
 	if w.authority, err = ca.Open(start, ca.Options{Dir: dir, Password: w.password, Logger: w.logger(nameCA)}); err != nil {
 		return err
 	}
-	server, err := startAuthority(start, w.authority, w.logger(nameCA), nil)
+	server, err := serving.StartAuthority(start, w.authority, w.logger(nameCA), nil)
 	if err != nil {
 		return err
 	}
-	s := w.add(&demoService{name: nameCA, short: "ca", healthPath: "/health", identity: server.identity})
+	s := w.add(&demoService{name: nameCA, short: "ca", healthPath: "/health", identity: server.Identity})
 	ln, err := s.listenOn(start)
 	if err != nil {
 		return err
 	}
-	w.running.Go(func() error { return server.serve(run, ln) })
+	w.running.Go(func() error { return server.Serve(run, ln) })
 	return nil
 }
 
@@ -224,7 +226,7 @@ func (w *stack) enrol(ctx context.Context, name string) (*demoService, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: w.logger(name), DrainTimeout: identityDrain})
+	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: w.logger(name), DrainTimeout: identity.Drain})
 	if err != nil {
 		return nil, fmt.Errorf("enrolling %s: %w", name, err)
 	}
@@ -264,11 +266,11 @@ func (w *stack) serve(run context.Context, s *demoService, h http.Handler, peers
 
 func (s *demoService) listenOn(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", loopback)
+	ln, err := lc.Listen(ctx, "tcp", serving.Loopback)
 	if err != nil {
 		return nil, fmt.Errorf("listening for %s: %w", s.name, err)
 	}
-	s.url = serviceURL(ln)
+	s.url = serving.URL(ln)
 	return ln, nil
 }
 

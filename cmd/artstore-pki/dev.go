@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/httpserver"
@@ -47,7 +49,7 @@ func devAdminCommand(u *ui.UI) *cli.Command {
 		Usage: "run a reference Admin Module",
 		Description: `Issues OAuth 2.0 access tokens to service accounts over mutual TLS, in ArtStore's JSON
 dialect (/api/v1/auth/token) and in Keycloak's (/realms/artstore/protocol/openid-connect/token).`,
-		Flags:  append(flags, identityFlags()...),
+		Flags:  append(flags, identity.Flags()...),
 		Action: u.Action(runDevAdmin),
 	}
 }
@@ -66,7 +68,7 @@ func devStorageCommand(u *ui.UI) *cli.Command {
 		Usage: "run a reference Storage Element",
 		Description: `Takes files over mutual TLS from the peers named by --allow that bring a valid access token,
 keeps them on disk with their SHA-256, and gives them back.`,
-		Flags:  append(flags, identityFlags()...),
+		Flags:  append(flags, identity.Flags()...),
 		Action: u.Action(runDevStorage),
 	}
 }
@@ -76,7 +78,7 @@ func devFlags(u *ui.UI, listenAt string) []cli.Flag {
 		&cli.StringFlag{Name: flags.Dir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
 		&cli.StringSliceFlag{Name: "allow", Required: true, Usage: "`NAME` in a client certificate that may connect; repeat for more"},
 		&cli.DurationFlag{Name: "clock-offset", DefaultText: "0s", Usage: "how far the service's clock is ahead, a `TIME` such as 2m or -2m: to see what a wrong clock does to tokens"},
-		flags.ListenAt(listenAt), flags.Shared(flags.ReadyFile), metricsFlag(""),
+		flags.ListenAt(listenAt), flags.Shared(flags.ReadyFile), serving.MetricsFlag(""),
 	)
 }
 
@@ -142,7 +144,7 @@ type devServer struct {
 
 // serve serves over the rotating identity of the flags until the end.
 func (d devServer) serve(u *ui.UI, c *cli.Context) (err error) {
-	id, err := openIdentity(u, c, d.logger)
+	id, err := identity.OfFlags(u, c, d.logger)
 	if err != nil {
 		return err
 	}
@@ -155,20 +157,20 @@ func (d devServer) serve(u *ui.UI, c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	ln, err := listen(c, flags.Listen, c.String(flags.Listen))
+	ln, err := serving.Listen(c, flags.Listen, c.String(flags.Listen))
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(c.Context)
-	metrics := identityMetrics(c, id, func(context.Context) error { return id.Check() })
-	if err := metrics.start(ctx, c, group); err != nil {
+	metrics := serving.IdentityMetrics(c, id, func(context.Context) error { return id.Check() })
+	if err := metrics.Start(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	group.Go(func() error { return service.Run(ctx) })
 	group.Go(func() error {
 		return httpserver.Serve(ctx, ln, httpserver.Config{Handler: service.Handler(), Server: server, Logger: d.logger})
 	})
-	if err := announce(u, c, d.what, serviceURL(ln)); err != nil {
+	if err := serving.Announce(u, c, d.what, serving.URL(ln)); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	return group.Wait()

@@ -23,6 +23,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/humantime"
@@ -146,7 +147,7 @@ type devIssuer struct {
 	dir       string
 	password  secret.String
 	authority *ca.Authority
-	server    *authorityServer
+	server    *serving.Authority
 	url       string
 	logger    *slog.Logger
 	stop      context.CancelFunc
@@ -172,16 +173,16 @@ func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
 	if i.authority, err = ca.Open(ctx, ca.Options{Dir: i.dir, Password: i.password, Logger: i.logger}); err != nil {
 		return nil, err
 	}
-	if i.server, err = startAuthority(ctx, i.authority, i.logger, nil); err != nil {
+	if i.server, err = serving.StartAuthority(ctx, i.authority, i.logger, nil); err != nil {
 		return nil, err
 	}
 	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", loopback)
+	ln, err := lc.Listen(ctx, "tcp", serving.Loopback)
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
-	i.url = serviceURL(ln)
-	i.running.Go(func() error { return i.server.serve(run, ln) })
+	i.url = serving.URL(ln)
+	i.running.Go(func() error { return i.server.Serve(run, ln) })
 	return i, nil
 }
 
@@ -190,7 +191,7 @@ func (i *devIssuer) Close() error {
 	i.stop()
 	err := i.running.Wait()
 	if i.server != nil {
-		err = errors.Join(err, i.server.identity.Close())
+		err = errors.Join(err, i.server.Identity.Close())
 	}
 	if i.authority != nil {
 		err = errors.Join(err, i.authority.Close())

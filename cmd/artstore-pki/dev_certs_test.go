@@ -15,6 +15,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/humantime"
@@ -80,7 +81,7 @@ func devPool(t *testing.T, path string) *x509.CertPool {
 // only the answer tells that the server has taken the client's certificate.
 func handshake(t *testing.T, server, client *tls.Config) error {
 	t.Helper()
-	ln, err := net.Listen("tcp", loopback) // not net.Pipe: there, two alerts wait for each other
+	ln, err := net.Listen("tcp", serving.Loopback) // not net.Pipe: there, two alerts wait for each other
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/loadgen"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/rotation"
 )
@@ -28,10 +32,10 @@ const (
 var errUploadsFailed = errors.New("uploads failed")
 
 func devIngesterCommand(u *ui.UI) *cli.Command {
-	flags := append(append(settingsFlags(), u.LogFlags(slog.LevelInfo)...),
+	flags := append(append(uploads.Flags(), u.LogFlags(slog.LevelInfo)...),
 		values.DurationFlag("every", time.Second, "pause between two files for one Storage Element"),
 		&cli.Int64Flag{Name: "count", Usage: "stop after this many files in all; 0 goes on until told to stop"},
-		metricsFlag(""),
+		serving.MetricsFlag(""),
 	)
 	return &cli.Command{
 		Name:  "ingester",
@@ -41,7 +45,7 @@ a stored file: id, checksum, size, Storage Element. Uploads under way when it is
 stop are finished; then it prints the totals. The exit status is 1 if any upload failed.
 It is ready while its certificate is valid and the last upload to each succeeded.`,
 		Flags:              flags,
-		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		CustomHelpTemplate: help.Head + uploads.Statuses + "\n",
 		Action:             u.Action(runDevIngester),
 	}
 }
@@ -50,7 +54,7 @@ func runDevIngester(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	given, err := readSettings(u, c)
+	given, err := uploads.Read(u, c)
 	if err != nil {
 		return err
 	}
@@ -61,21 +65,21 @@ func runDevIngester(u *ui.UI, c *cli.Context) (err error) {
 		return ui.UsageErrorf("ADMIN_MODULE__REGISTRY_URL: this command uploads to every Storage Element by name")
 	}
 	logger := u.Logger(slog.LevelInfo)
-	a, err := openSession(u, c, sessionSetup{Settings: given, Logger: logger})
+	a, err := uploads.Open(u, c, uploads.Setup{Settings: given, Logger: logger})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.endSession(c.Context)) }()
-	in := &ingester{u: u, id: a.id, every: values.DurationOf(c, "every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
+	defer func() { err = errors.Join(err, a.Close(c.Context)) }()
+	in := &ingester{u: u, id: a.Identity, every: values.DurationOf(c, "every"), count: c.Int64("count"), content: make([]byte, ingestPool)}
 	_, _ = rand.Read(in.content) // never fails (Go 1.24)
-	served := identityMetrics(c, a.id, in.ready)
-	a.cfg.Observer = newIngestMetrics(served.registry).observer()
+	served := serving.IdentityMetrics(c, a.Identity, in.ready)
+	a.Config.Observer = uploads.NewMetrics(served.Registry).Observer()
 	for _, url := range given.Storage.URLs {
-		client, err := a.newClient(forElement(a.cfg, url))
+		client, err := a.NewClient(uploads.ForElement(a.Config, url))
 		if err != nil {
 			return err
 		}
-		in.sinks = append(in.sinks, &sink{uploader: uploader{client: client}, url: url})
+		in.sinks = append(in.sinks, &sink{Uploader: loadgen.Uploader{Client: client}, url: url})
 	}
 	return in.run(c, served)
 }
@@ -93,20 +97,20 @@ type ingester struct {
 
 // sink is one Storage Element as the ingester sees it.
 type sink struct {
-	uploader
+	loadgen.Uploader
 	url string
 }
 
 // run ends when c's context does, or after count files.
-func (in *ingester) run(c *cli.Context, served metricsServer) error {
+func (in *ingester) run(c *cli.Context, served serving.Metrics) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	aside, ctxAside := errgroup.WithContext(ctx)
-	if err := served.start(ctxAside, c, aside); err != nil {
+	if err := served.Start(ctxAside, c, aside); err != nil {
 		return err
 	}
 	aside.Go(func() error {
-		every(ctxAside, ingestSays, func(int) { in.u.Infof("ingester: %s", in.summary()) })
+		loadgen.Every(ctxAside, ingestSays, func(int) { in.u.Infof("ingester: %s", in.summary()) })
 		return nil
 	})
 	var work errgroup.Group
@@ -128,13 +132,13 @@ func (in *ingester) run(c *cli.Context, served metricsServer) error {
 func (in *ingester) feed(ctx context.Context, s *sink) (err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	every(ctx, in.every, func(n int) {
+	loadgen.Every(ctx, in.every, func(n int) {
 		if in.count > 0 && in.begun.Add(1) > in.count {
 			stop()
 			return
 		}
 		size, at := ingestMin+n*7919%(ingestMax-ingestMin), n*4099%(len(in.content)-ingestMax) // primes: both wander over their range
-		file, uploadErr := s.upload(ctx, fmt.Sprintf("ingested-%06d.bin", n), in.content[at:at+size])
+		file, uploadErr := s.Upload(ctx, fmt.Sprintf("ingested-%06d.bin", n), in.content[at:at+size])
 		if uploadErr != nil {
 			in.u.Infof("ingester: %v", uploadErr)
 			return
@@ -149,7 +153,7 @@ func (in *ingester) feed(ctx context.Context, s *sink) (err error) {
 func (in *ingester) ready(context.Context) error {
 	err := in.id.Check()
 	for _, s := range in.sinks {
-		if bad := s.health(); bad != nil {
+		if bad := s.Health(); bad != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", s.url, bad))
 		}
 	}
@@ -158,7 +162,7 @@ func (in *ingester) ready(context.Context) error {
 
 func (in *ingester) failures() (n int64) {
 	for _, s := range in.sinks {
-		n += s.failures.Load()
+		n += s.Failures.Load()
 	}
 	return n
 }
@@ -166,9 +170,9 @@ func (in *ingester) failures() (n int64) {
 func (in *ingester) summary() string {
 	var uploads, bytes, tokens int64
 	for _, s := range in.sinks {
-		uploads += s.uploads.Load()
-		bytes += s.bytes.Load()
-		tokens += s.client.Stats().TokenFetches
+		uploads += s.Uploads.Load()
+		bytes += s.Bytes.Load()
+		tokens += s.Client.Stats().TokenFetches
 	}
 	leaf := in.id.Current().Leaf()
 	return fmt.Sprintf("uploads %d (%s)  failures %d  tokens %d  certificate until %s",

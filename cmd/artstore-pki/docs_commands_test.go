@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -154,7 +155,7 @@ func wrongCommand(app *cli.App, line docLine) string {
 	if !name.MatchString(words[0]) { // COMMAND, --version, "$@"
 		return ""
 	}
-	path, last, rest := commandPath(app, append([]string{app.Name}, words...))
+	path, last, rest := help.CommandPath(app, append([]string{app.Name}, words...))
 	switch {
 	case last == nil:
 		return `no command "` + words[0] + `"`
@@ -170,7 +171,7 @@ func wrongCommand(app *cli.App, line docLine) string {
 			return `no flag "` + w + `"`
 		}
 	}
-	if _, positional, err := splitArgs(last.Flags, rest); line.whole && err == nil && last.ArgsUsage == "" && len(positional) > 0 && !placeholder.MatchString(positional[0]) {
+	if _, positional, err := help.SplitArgs(last.Flags, rest); line.whole && err == nil && last.ArgsUsage == "" && len(positional) > 0 && !placeholder.MatchString(positional[0]) {
 		return `it takes no arguments, and "` + positional[0] + `" is one`
 	}
 	return ""

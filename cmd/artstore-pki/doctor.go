@@ -7,6 +7,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
@@ -27,7 +28,7 @@ has a crl_url, the list that is served there. It works beside a running authorit
 also compares the record with its log; "artstore-pki log verify" says more about that.`,
 		Flags: []cli.Flag{flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), output.Flag(output.Text, output.JSON),
 			&cli.BoolFlag{Name: "log", Usage: "compare the whole record with its log"}},
-		CustomHelpTemplate: commandHelpHead + statusesDoctor + "\n",
+		CustomHelpTemplate: help.Head + statusesDoctor + "\n",
 		Action:             u.Action(runDoctor),
 	}
 }

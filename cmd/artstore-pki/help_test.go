@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -20,7 +21,7 @@ func eachCommand(app *cli.App, f func(c *cli.Command, words []string)) {
 		for _, c := range list {
 			called := append(slices.Clone(words), c.Name)
 			walk(c.Subcommands, called)
-			if !isGroup(c) {
+			if !help.IsGroup(c) {
 				f(c, called)
 			}
 		}
@@ -94,7 +95,7 @@ func TestFlagsAfterArguments(t *testing.T) {
 				if _, isBool := f.(*cli.BoolFlag); !isBool {
 					given = append(given, "value")
 				}
-				got, err := flagsFirst(app, slices.Concat(words, []string{"argument"}, given))
+				got, err := help.FlagsFirst(app, slices.Concat(words, []string{"argument"}, given))
 				if want := slices.Concat(words, given, []string{"--", "argument"}); err != nil || !slices.Equal(got, want) {
 					t.Errorf("%q, %v; want %q", got, err, want)
 				}
@@ -115,13 +116,13 @@ func TestFlagsFirst(t *testing.T) {
 		{"artstore-pki dev admin --listen :0 a", "artstore-pki dev admin --listen :0 -- a"},
 		{"artstore-pki nonsense --flag x", "artstore-pki nonsense --flag x"},
 	} {
-		got, err := flagsFirst(app, strings.Fields(c.in))
+		got, err := help.FlagsFirst(app, strings.Fields(c.in))
 		if err != nil || !slices.Equal(got, strings.Fields(c.want)) {
 			t.Errorf("flagsFirst(%q) = %q, %v; want %q", c.in, got, err, c.want)
 		}
 	}
 	var bad *ui.UsageError
-	if _, err := flagsFirst(app, []string{"artstore-pki", "token", "x", "--dir"}); !errors.As(err, &bad) {
+	if _, err := help.FlagsFirst(app, []string{"artstore-pki", "token", "x", "--dir"}); !errors.As(err, &bad) {
 		t.Errorf("a flag without its value: %v, want a usage error", err)
 	}
 }

@@ -14,7 +14,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/loadgen"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	spoolstatus "github.com/artstore/artstore-pki/ingestclient/spool/status"
@@ -50,8 +54,8 @@ into DIR. Refused files end in DIR/.artstore-ingest/failed, each with its reason
 may be stored, in ambiguous. While the Storage Element takes nothing, everything waits.
 artstore-pki ingest status DIR looks at it from outside, ingest resolve settles what was put aside.
 docs/ingest.md has the rest.`,
-		Flags:              slices.Concat(settingsFlags(), spoolFlags(), metaFlags(), u.LogFlags(slog.LevelInfo)),
-		CustomHelpTemplate: commandHelpHead + ingestStatuses,
+		Flags:              slices.Concat(uploads.Flags(), spoolFlags(), uploads.MetaFlags(), u.LogFlags(slog.LevelInfo)),
+		CustomHelpTemplate: help.Head + ingestStatuses,
 		Action:             u.Action(runIngest),
 		Subcommands:        []*cli.Command{ingestStatusCommand(u), ingestResolveCommand(u)},
 	}
@@ -72,7 +76,7 @@ func spoolFlags() []cli.Flag {
 		&cli.IntFlag{Name: "workers", Category: "transfer", Value: 8, Usage: "uploads at a time"},
 		&cli.GenericFlag{Name: "drain-timeout", Category: "transfer", Value: values.OrZero(30 * time.Second), Usage: "how long uploads may go on after SIGTERM"},
 		&cli.BoolFlag{Name: "once", Usage: "send what is there, then end"},
-		metricsFlag("; meant for loopback"),
+		serving.MetricsFlag("; meant for loopback"),
 	}
 }
 
@@ -96,12 +100,12 @@ func runIngest(u *ui.UI, c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d, err := openDaemon(u, c, "ingest")
+	d, err := uploads.OpenDaemon(u, c, "ingest")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.endSession(c.Context)) }()
-	cfg.Uploader, cfg.Prober, cfg.Logger = d.Client, d.Client, d.cfg.Logger
+	defer func() { err = errors.Join(err, d.Close(c.Context)) }()
+	cfg.Uploader, cfg.Prober, cfg.Logger = d.Client, d.Client, d.Config.Logger
 	switch ids := c.String("file-ids"); ids {
 	case "auto":
 		cfg.Finder = d.Client
@@ -111,14 +115,14 @@ func runIngest(u *ui.UI, c *cli.Context) (err error) {
 	default:
 		return ui.UsageErrorf("--file-ids %q: want auto, client or element", printable.Clean(ids))
 	}
-	in := &ingest{u: u, id: d.id, dir: c.Args().First()}
+	in := &ingest{u: u, id: d.Identity, dir: c.Args().First()}
 	cfg.Observer = in.observe
 	if in.spool, err = spool.Open(cfg); err != nil {
 		return ingestHint(err)
 	}
 	defer func() { err = errors.Join(err, in.spool.Close()) }()
-	d.Served.registry.MustRegister(spoolCollector{in.spool})
-	d.Served.ready = in.ready
+	d.Served.Registry.MustRegister(spoolCollector{in.spool})
+	d.Served.Ready = in.ready
 	return in.run(c, d.Served)
 }
 
@@ -133,7 +137,7 @@ func ingestHint(err error) error {
 }
 
 func spoolConfig(c *cli.Context) (spool.Config, error) {
-	meta, err := metaOf(c)
+	meta, err := uploads.MetaOf(c)
 	if err != nil {
 		return spool.Config{}, err
 	}
@@ -169,11 +173,11 @@ type ingest struct {
 	dir   string
 }
 
-func (in *ingest) run(c *cli.Context, served metricsServer) error {
+func (in *ingest) run(c *cli.Context, served serving.Metrics) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
 	aside, ctxAside := errgroup.WithContext(ctx)
-	if err := served.start(ctxAside, c, aside); err != nil {
+	if err := served.Start(ctxAside, c, aside); err != nil {
 		return err
 	}
 	if !c.Bool("once") {
@@ -228,7 +232,7 @@ func (in *ingest) observe(e spool.Event) {
 // reportProgress says how far it is, when that has changed.
 func (in *ingest) reportProgress(ctx context.Context) error {
 	said := ""
-	every(ctx, ingestTalk, func(int) {
+	loadgen.Every(ctx, ingestTalk, func(int) {
 		if now := totals(in.spool.Snapshot()); now != said {
 			in.u.Infof("ingest: %s", now)
 			said = now

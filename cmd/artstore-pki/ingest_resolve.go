@@ -8,8 +8,10 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -41,8 +43,8 @@ that was refused (failed). Stop ingest before: it has the directory.`,
 			&cli.BoolFlag{Name: "yes", Usage: "do it"},
 			stateDirFlag(""),
 			output.Flag(output.Text, output.JSON),
-		}, settingsFlags(), u.LogFlags(slog.LevelWarn)),
-		CustomHelpTemplate: commandHelpHead + resolveStatuses,
+		}, uploads.Flags(), u.LogFlags(slog.LevelWarn)),
+		CustomHelpTemplate: help.Head + resolveStatuses,
 		Action:             u.Action(runIngestResolve),
 	}
 }
@@ -67,7 +69,7 @@ func runIngestResolve(u *ui.UI, c *cli.Context) (err error) {
 		if failed != nil {
 			return failed
 		}
-		defer func() { err = errors.Join(err, a.endSession(c.Context)) }()
+		defer func() { err = errors.Join(err, a.Close(c.Context)) }()
 	}
 	list, err := spool.Resolve(c.Context, cfg)
 	if errors.Is(err, spool.ErrLocked) {
@@ -86,18 +88,18 @@ func runIngestResolve(u *ui.UI, c *cli.Context) (err error) {
 }
 
 // openLister opens what uploads run on, for its lists.
-func openLister(u *ui.UI, c *cli.Context, cfg *spool.ResolveConfig) (*uploadSession, error) {
-	given, err := readSettings(u, c)
+func openLister(u *ui.UI, c *cli.Context, cfg *spool.ResolveConfig) (*uploads.Session, error) {
+	given, err := uploads.Read(u, c)
 	if err != nil {
 		return nil, err
 	}
-	a, err := openSession(u, c, sessionSetup{Settings: given, Logger: u.Logger(slog.LevelWarn)})
+	a, err := uploads.Open(u, c, uploads.Setup{Settings: given, Logger: u.Logger(slog.LevelWarn)})
 	if err != nil {
 		return nil, err
 	}
-	client, err := a.newClient(a.cfg)
+	client, err := a.NewClient(a.Config)
 	if err != nil {
-		return nil, errors.Join(err, a.endSession(c.Context))
+		return nil, errors.Join(err, a.Close(c.Context))
 	}
 	cfg.Lister = client
 	return a, nil

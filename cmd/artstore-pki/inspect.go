@@ -5,6 +5,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
@@ -22,7 +23,7 @@ above it, up to what was named. Besides what audit reads it explains certificate
 		Flags: append(judgeFlags(output.Text, output.JSON, output.PEM),
 			&cli.BoolFlag{Name: output.JSON, Usage: "the same as -o json"},
 			&cli.BoolFlag{Name: output.PEM, Usage: "the same as -o pem"}),
-		CustomHelpTemplate: commandHelpHead + statusesInspect + "\n",
+		CustomHelpTemplate: help.Head + statusesInspect + "\n",
 		Action:             u.Action(runInspect),
 	}
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/rotation"
@@ -54,7 +56,7 @@ func renewCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "renew",
 		Usage:     "replace a certificate by one with a new key",
-		ArgsUsage: "DIR [--" + flagExec + " CMD ARG…]",
+		ArgsUsage: "DIR [--" + help.Exec + " CMD ARG…]",
 		Description: `Renews what "issue" or a service wrote to DIR, over mutual TLS with the current certificate: new
 key of the same type, new certificate, and the trust bundle of the moment, swapped in one step;
 owner, group and mode stay. No token is needed while the certificate is valid. The authority and
@@ -67,14 +69,14 @@ next renew --exec if it failed. Exit status: 0 renewed, or not due; that of CMD 
 		Flags: []cli.Flag{
 			flags.Shared(flags.CAURL), flags.Shared(flags.AuthorityName), keyTypeFlag(),
 			&cli.BoolFlag{Name: "if-due", Usage: "only when the certificate is due: between 0.60 and 0.70 of its life"},
-			&cli.BoolFlag{Name: flagExec, Usage: "run the command that follows, CMD ARG…, after a renewal; the last flag"},
+			&cli.BoolFlag{Name: help.Exec, Usage: "run the command that follows, CMD ARG…, after a renewal; the last flag"},
 		},
 		Action: func(c *cli.Context) error {
 			most := 1
-			if c.Bool(flagExec) {
+			if c.Bool(help.Exec) {
 				most = -1
 				if c.Args().Len() < 2 {
-					return ui.UsageErrorf("missing command after DIR --%s", flagExec)
+					return ui.UsageErrorf("missing command after DIR --%s", help.Exec)
 				}
 			}
 			if err := flags.WantArgs(c, 1, most); err != nil {
@@ -115,7 +117,7 @@ func runIssue(u *ui.UI, c *cli.Context, dir string) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
 	defer cancel()
-	token, err := readToken(u, c.String(flags.TokenFile)) // now, so that a missing file is the first thing said
+	token, err := identity.ReadToken(u, c.String(flags.TokenFile)) // now, so that a missing file is the first thing said
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
@@ -53,7 +54,7 @@ beside a running authority, and with a record that the authority refuses because
 					&cli.StringSliceFlag{Name: "head", Usage: "a head that was kept elsewhere, in `FILE`; may be repeated"},
 					output.Flag(output.Text, output.JSON),
 				},
-				CustomHelpTemplate: commandHelpHead + statusesLog + "\n",
+				CustomHelpTemplate: help.Head + statusesLog + "\n",
 				Action:             u.Action(runLogVerify),
 			},
 		},

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -16,7 +17,7 @@ func TestLongCommandsHaveLogFlags(t *testing.T) {
 	count := 0
 	eachCommand(testApp(), func(c *cli.Command, words []string) {
 		name := strings.Join(words[1:], " ")
-		if !hasFlag(c, flags.ReadyFile) && !hasFlag(c, flagMetrics) && !hasFlag(c, flagConfig) || name == "config show" {
+		if !hasFlag(c, flags.ReadyFile) && !hasFlag(c, serving.MetricsName) && !hasFlag(c, "config") || name == "config show" {
 			return
 		}
 		count++

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/coredump"
@@ -36,27 +37,27 @@ func run(ctx context.Context, std ui.Streams, args []string) int {
 	u := ui.New(std)
 	u.Hint = hints.For
 	app := newApp(u)
-	sorted, err := flagsFirst(app, args)
+	sorted, err := help.FlagsFirst(app, args)
 	if err == nil {
 		err = app.RunContext(ctx, sorted)
 	}
-	return u.Finish(ctx, err, usageLine(app, args))
+	return u.Finish(ctx, err, help.UsageLine(app, args))
 }
 
 func newApp(u *ui.UI) *cli.App {
-	complete := completer{App: func() *cli.App { return newApp(u) }, Choices: auditChoices()}
+	complete := help.Completer{App: func() *cli.App { return newApp(u) }, Choices: auditChoices()}
 	app := &cli.App{
 		Name:                      "artstore-pki",
 		Usage:                     "internal PKI that keeps working while everything under it rotates",
-		Version:                   version(),
+		Version:                   help.Version(),
 		Writer:                    u.Out,
 		ErrWriter:                 u.Err,
 		Suggest:                   true,
 		HideHelpCommand:           true,
 		DisableSliceFlagSeparator: true, // paths and names may hold commas
-		CustomAppHelpTemplate:     appHelp,
+		CustomAppHelpTemplate:     help.App,
 		ExitErrHandler:            func(*cli.Context, error) {}, // run maps errors to statuses
-		OnUsageError:              onUsageError,
+		OnUsageError:              help.OnUsageError,
 		Commands: []*cli.Command{
 			demoCommand(u),
 			initCommand(u),
@@ -84,13 +85,13 @@ func newApp(u *ui.UI) *cli.App {
 			ingestCommand(u),
 			healthCommand(),
 			devCommand(u),
-			complete.scripts(u),
-			complete.callee(u),
+			complete.Scripts(u),
+			complete.Callee(u),
 		},
 	}
-	app.Action = noCommand
+	app.Action = help.NoCommand
 	for _, c := range app.Commands {
-		finishCommand(c)
+		help.Finish(c)
 	}
 	return app
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/rotation"
@@ -92,7 +93,7 @@ func afterRenewal(ctx context.Context, u *ui.UI, dir string, command []string, r
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // G204: the operator's own command line
 	cmd.Stdout, cmd.Stderr = u.Err, u.Err
 	if err := cmd.Run(); err != nil {
-		u.Complain("error", fmt.Sprintf("the certificate is renewed, but running %q failed: %v; the next renew --%s runs it again", command, err, flagExec))
+		u.Complain("error", fmt.Sprintf("the certificate is renewed, but running %q failed: %v; the next renew --%s runs it again", command, err, help.Exec))
 		if status := new(exec.ExitError); errors.As(err, &status) && status.ExitCode() > 0 {
 			return ui.ExitStatus(status.ExitCode())
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
@@ -37,9 +38,9 @@ password file and the keys again and opens the audit log anew: what is bad is re
 the old state stays. SIGTERM lets requests in flight finish.`,
 		Flags: append(u.LogFlags(slog.LevelInfo),
 			flags.Shared(flags.Dir), flags.Shared(flags.PasswordFile), flags.ListenAt(""), flags.Shared(flags.ReadyFile),
-			metricsFlag("; overrides pki.yaml"),
+			serving.MetricsFlag("; overrides pki.yaml"),
 			&cli.StringFlag{Name: "audit-log", Usage: "`FILE` that gets a line of JSON for all that is issued, revoked or refused; overrides pki.yaml"},
-			&cli.StringFlag{Name: flagCRLListen, Usage: "`HOST:PORT` for GET /crl in cleartext; overrides pki.yaml"},
+			&cli.StringFlag{Name: serving.CRLListen, Usage: "`HOST:PORT` for GET /crl in cleartext; overrides pki.yaml"},
 		),
 		Action: u.Action(runServe),
 	}
@@ -53,42 +54,42 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 		debug.SetGCPercent(gcPercent)
 	}
 	logger := u.Logger(slog.LevelInfo)
-	registry := newRegistry()
+	registry := serving.NewRegistry()
 	authority, err := openAuthority(u, c, logger, registry)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, authority.Close()) }()
 
-	addr, metrics := c.String(flags.Listen), metricsServer{address: c.String(flagMetrics), registry: registry, ready: authority.Ready}
+	addr, metrics := c.String(flags.Listen), serving.Metrics{Address: c.String(serving.MetricsName), Registry: registry, Ready: authority.Ready}
 	if addr == "" {
 		addr = authority.Config().Address
 	}
-	if metrics.address == "" {
-		metrics.address = authority.Config().Metrics
+	if metrics.Address == "" {
+		metrics.Address = authority.Config().Metrics
 	}
-	ln, err := listen(c, flags.Listen, addr)
+	ln, err := serving.Listen(c, flags.Listen, addr)
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(c.Context)
-	server, err := startAuthority(ctx, authority, logger, registry)
+	server, err := serving.StartAuthority(ctx, authority, logger, registry)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	defer func() { err = errors.Join(err, server.identity.Close()) }()
-	group.Go(func() error { return server.serve(ctx, ln) })
+	defer func() { err = errors.Join(err, server.Identity.Close()) }()
+	group.Go(func() error { return server.Serve(ctx, ln) })
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP) // before anybody learns that it serves: without a receiver the signal kills
 	defer signal.Stop(hangup)
 	group.Go(func() error { return reloadOn(ctx, u, hangup, authority) })
-	if err := metrics.start(ctx, c, group); err != nil {
+	if err := metrics.Start(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	if err := server.serveCRL(ctx, c, group); err != nil {
+	if err := server.ServeCRL(ctx, c, group); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	if err := announce(u, c, "authority", serviceURL(ln)); err != nil {
+	if err := serving.Announce(u, c, "authority", serving.URL(ln)); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	if err := group.Wait(); err != nil {

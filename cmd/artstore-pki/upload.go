@@ -17,13 +17,15 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/uploads"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 func uploadCommand(u *ui.UI) *cli.Command {
-	flags := slices.Concat(settingsFlags(), u.LogFlags(slog.LevelWarn), metaFlags(), []cli.Flag{
+	flags := slices.Concat(uploads.Flags(), u.LogFlags(slog.LevelWarn), uploads.MetaFlags(), []cli.Flag{
 		&cli.BoolFlag{Name: flagRecursive, Aliases: []string{"r"}, Usage: "upload the files of each directory that is named, and of those below it"},
 		&cli.StringFlag{Name: flagName, Usage: "file `NAME` of what comes from standard input"},
 	})
@@ -44,7 +46,7 @@ else --config, else their defaults; config show prints them, config check tries 
 the size before the content, and a failed attempt is repeated from the begin. Of a directory
 regular files are taken, in order of their names; links are not followed.`,
 		Flags:              flags,
-		CustomHelpTemplate: commandHelpHead + statusesSettings + "\n",
+		CustomHelpTemplate: help.Head + uploads.Statuses + "\n",
 		Action:             u.Action(runUpload),
 	}
 }
@@ -56,21 +58,21 @@ func runUpload(u *ui.UI, c *cli.Context) (err error) {
 	if err := checkStdin(c); err != nil {
 		return err
 	}
-	meta, err := metaOf(c)
+	meta, err := uploads.MetaOf(c)
 	if err != nil {
 		return err
 	}
-	given, err := readSettings(u, c)
+	given, err := uploads.Read(u, c)
 	if err != nil {
 		return err
 	}
 	logger := u.Logger(slog.LevelWarn)
-	a, err := openSession(u, c, sessionSetup{Settings: given, Logger: logger})
+	a, err := uploads.Open(u, c, uploads.Setup{Settings: given, Logger: logger})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.endSession(c.Context)) }()
-	client, err := a.newClient(a.cfg)
+	defer func() { err = errors.Join(err, a.Close(c.Context)) }()
+	client, err := a.NewClient(a.Config)
 	if err != nil {
 		return err
 	}
@@ -88,7 +90,7 @@ func runUpload(u *ui.UI, c *cli.Context) (err error) {
 type uploadRun struct {
 	*ui.UI
 	client    *ingestclient.Client
-	session   *uploadSession
+	session   *uploads.Session
 	meta      ingestclient.Meta
 	recursive bool
 	stdinName string
@@ -104,7 +106,7 @@ func (r *uploadRun) fail(err error) {
 
 // send uploads one file; path is what its line shows.
 func (r *uploadRun) send(ctx context.Context, path string, content ingestclient.Content, size int64) {
-	ctx, end := r.session.traceUpload(ctx, filepath.Base(path))
+	ctx, end := r.session.Trace(ctx, filepath.Base(path))
 	meta := r.meta
 	progress, finish := progressBar(r.UI, path, size)
 	meta.Progress = progress

@@ -1,4 +1,4 @@
-package main
+package uploads
 
 import (
 	"errors"
@@ -9,22 +9,23 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// ingestMetrics have the names of ArtStore's ingester, and the labels of them
+// Metrics have the names of ArtStore's ingester, and the labels of them
 // that mean something here.
-type ingestMetrics struct {
+type Metrics struct {
 	tokens, uploads, errors *prometheus.CounterVec
 	bytes, retries          prometheus.Counter
 	tokenTook, uploadTook   prometheus.Histogram
 }
 
-func newIngestMetrics(registry prometheus.Registerer) *ingestMetrics {
+// NewMetrics returns metrics that registry shows.
+func NewMetrics(registry prometheus.Registerer) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	took := func(name, help string, buckets ...float64) prometheus.Histogram {
 		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
 	}
-	m := &ingestMetrics{
+	m := &Metrics{
 		tokens:     counter("auth_token_requests_total", "Token requests, by outcome.", "status"),
 		errors:     counter("auth_errors_total", "Token requests without a token, by cause.", "error_type"),
 		uploads:    counter("ingester_upload_total", "Uploads that are over, retries included, by outcome.", "status"),
@@ -37,8 +38,8 @@ func newIngestMetrics(registry prometheus.Registerer) *ingestMetrics {
 	return m
 }
 
-// observer is what a client reports to.
-func (m *ingestMetrics) observer() ingestclient.Observer {
+// Observer returns what a client reports to: it becomes ingestclient.Config.Observer.
+func (m *Metrics) Observer() ingestclient.Observer {
 	return ingestclient.Observer{
 		Token: func(took time.Duration, err error) {
 			m.tokens.WithLabelValues(outcome(err)).Inc()

@@ -1,4 +1,4 @@
-package main
+package help
 
 import (
 	"slices"
@@ -49,14 +49,15 @@ end
 complete -c artstore-pki -a '(__artstore_pki_complete)'`,
 }
 
-// completer completes the command lines of a program.
-type completer struct {
+// Completer completes the command lines of a program. The program itself prints
+// what fits, so that a script of a shell never offers what is not there.
+type Completer struct {
 	App     func() *cli.App     // a program to look into; it is not run
 	Choices map[string][]string // the values of options that have few, by name, besides those that are known here
 }
 
-// scripts is the command that prints the scripts.
-func (k completer) scripts(u *ui.UI) *cli.Command {
+// Scripts returns the command that prints the script of a shell.
+func (k Completer) Scripts(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "completion",
 		Usage:     "print a script that completes commands, options and their values",
@@ -78,15 +79,15 @@ fish: artstore-pki completion fish | source`,
 	}
 }
 
-// callee is the hidden command that the scripts call.
-func (k completer) callee(u *ui.UI) *cli.Command {
+// Callee returns the hidden command that the scripts call.
+func (k Completer) Callee(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "complete",
 		Usage:     "print what can stand in place of the last word",
 		ArgsUsage: "-- WORD...",
 		Hidden:    true,
 		Action: func(c *cli.Context) error {
-			for _, word := range k.words(c.Args().Slice()) {
+			for _, word := range k.Words(c.Args().Slice()) {
 				if err := u.Outf("%s", word); err != nil {
 					return err
 				}
@@ -96,15 +97,15 @@ func (k completer) callee(u *ui.UI) *cli.Command {
 	}
 }
 
-// words lists what can stand in place of the last word; nothing where a file
+// Words returns what can stand in place of the last word; nothing where a file
 // or a free text goes, for which shells know better.
-func (k completer) words(words []string) (out []string) {
+func (k Completer) Words(words []string) (out []string) {
 	app := k.App()
 	if len(words) == 0 {
 		return nil
 	}
 	before, current := words[:len(words)-1], words[len(words)-1]
-	_, last, rest := commandPath(app, append([]string{app.Name}, before...))
+	_, last, rest := CommandPath(app, append([]string{app.Name}, before...))
 	switch {
 	case last == nil && len(rest) == 0:
 		out = commandNames(app.Commands)
@@ -128,7 +129,7 @@ func commandNames(list []*cli.Command) (out []string) {
 }
 
 // options are the values of the option that stands last, else all options of a command.
-func (k completer) options(flags []cli.Flag, before []string, current string) []string {
+func (k Completer) options(flags []cli.Flag, before []string, current string) []string {
 	if slices.Contains(before, "--") {
 		return nil
 	}
@@ -149,7 +150,7 @@ func (k completer) options(flags []cli.Flag, before []string, current string) []
 }
 
 // values are those that an option takes, if it is one with few of them.
-func (k completer) values(flags []cli.Flag, name string) []string {
+func (k Completer) values(flags []cli.Flag, name string) []string {
 	for _, setting := range settings.Table() {
 		if setting.Flag == name {
 			return setting.Choices

@@ -1,4 +1,4 @@
-package main
+package uploads
 
 import (
 	"context"
@@ -52,6 +52,7 @@ func (t *tracer) trace(cfg *ingestclient.Config) {
 	}
 }
 
+// wrap has each request of rt become a span, with a name that has no id in it.
 func (t *tracer) wrap(rt http.RoundTripper) http.RoundTripper {
 	return otelhttp.NewTransport(rt,
 		otelhttp.WithTracerProvider(t.provider),

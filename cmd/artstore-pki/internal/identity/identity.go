@@ -1,4 +1,13 @@
-package main
+// Package identity opens the rotating identity that a command line describes:
+// three files that somebody else renews, or a certificate that is enrolled with a
+// token and renewed by this process.
+//
+// Invariants:
+//
+//   - One of the two ways is complete, and nothing of the other one is given; all
+//     else is an error of the command line.
+//   - A token is read anew for each enrolment, and is never kept.
+package identity
 
 import (
 	"context"
@@ -23,14 +32,14 @@ import (
 // identityWait bounds how long a command waits for its first certificate.
 const identityWait = time.Minute
 
-// identityDrain is how long an upload may go on with the certificate it started
+// Drain is how long an upload may go on with the certificate it started
 // with, after the next one has taken over: as long as that one is valid, so that
 // a large file is not sent twice.
-const identityDrain = 24 * time.Hour
+const Drain = 24 * time.Hour
 
-// The names of ArtStore's settings for certificate files (notes on both
-// ArtStore systems use them) are accepted as they are.
-func identityFlags() []cli.Flag {
+// Flags returns the flags of a service with an identity. The variables that
+// ArtStore's own modules have for certificate files are accepted as they are.
+func Flags() []cli.Flag {
 	const category = "certificate"
 	return []cli.Flag{
 		&cli.StringFlag{Name: "cert", Category: category, EnvVars: []string{"TLS__CERT_FILE"}, Usage: "certificate chain `FILE`, PEM, leaf first; watched for changes"},
@@ -53,41 +62,43 @@ func trustRefreshFlag() cli.Flag {
 	return f
 }
 
-// identityOptions is where an identity comes from: three files, or an authority.
-type identityOptions struct {
-	cert, key, caCert                  string
-	url, tokenFile, state, fingerprint string
-	authority                          string        // enroll.Config.AuthorityName
-	trustRefresh                       time.Duration // enroll.Config.TrustRefresh
+// Options say where an identity comes from: three files, or an authority.
+type Options struct {
+	Cert, Key, CA                      string
+	URL, TokenFile, State, Fingerprint string
+	AuthorityName                      string        // enroll.Config.AuthorityName
+	TrustRefresh                       time.Duration // enroll.Config.TrustRefresh
 }
 
 // place says for the log where an identity comes from.
-func (i identityOptions) place() []any {
-	if i.url == "" {
-		return []any{"cert", i.cert, "key", i.key, "ca_cert", i.caCert}
+func (i Options) place() []any {
+	if i.URL == "" {
+		return []any{"cert", i.Cert, "key", i.Key, "ca_cert", i.CA}
 	}
-	return []any{"ca_url", i.url, "state", i.state}
+	return []any{"ca_url", i.URL, "state", i.State}
 }
 
-// openIdentity gives the rotating identity that the flags describe: files that
-// somebody else renews, or a certificate enrolled with a token and renewed by us.
-func openIdentity(u *ui.UI, c *cli.Context, logger *slog.Logger) (*rotation.Identity, error) {
-	return openIdentityFrom(c.Context, u, identityOptions{
-		cert: c.String("cert"), key: c.String("key"), caCert: c.String("ca-cert"),
-		url: c.String(flags.CAURL), tokenFile: c.String(flags.TokenFile), state: c.String("state"), fingerprint: c.String("root-fingerprint"),
-		authority: c.String(flags.AuthorityName), trustRefresh: values.DurationOf(c, flagTrustRefresh),
+// OfFlags opens the identity that the flags of [Flags] describe. The caller closes it.
+func OfFlags(u *ui.UI, c *cli.Context, logger *slog.Logger) (*rotation.Identity, error) {
+	return Open(c.Context, u, Options{
+		Cert: c.String("cert"), Key: c.String("key"), CA: c.String("ca-cert"),
+		URL: c.String(flags.CAURL), TokenFile: c.String(flags.TokenFile), State: c.String("state"), Fingerprint: c.String("root-fingerprint"),
+		AuthorityName: c.String(flags.AuthorityName), TrustRefresh: values.DurationOf(c, flagTrustRefresh),
 	}, logger)
 }
 
-func openIdentityFrom(ctx context.Context, u *ui.UI, choice identityOptions, logger *slog.Logger) (*rotation.Identity, error) {
-	source, err := identitySource(u, choice, logger)
+// Open opens an identity, and waits for its first certificate: a minute at most,
+// because a service that starts without one could only fail later. The error says
+// what it was waiting for. The caller closes the identity.
+func Open(ctx context.Context, u *ui.UI, choice Options, logger *slog.Logger) (*rotation.Identity, error) {
+	source, err := source(u, choice, logger)
 	if err != nil {
 		return nil, err
 	}
 	logger.Info("opening the TLS identity", choice.place()...)
 	ctx, cancel := context.WithTimeout(ctx, identityWait)
 	defer cancel()
-	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: logger, DrainTimeout: identityDrain})
+	id, err := rotation.Open(ctx, rotation.Config{Source: source, Logger: logger, DrainTimeout: Drain})
 	if err == nil {
 		return id, nil
 	}
@@ -102,31 +113,31 @@ func openIdentityFrom(ctx context.Context, u *ui.UI, choice identityOptions, log
 	return nil, ui.WithHint(err, "artstore-pki issue --out DIR makes a set of files that fit")
 }
 
-func identitySource(u *ui.UI, i identityOptions, logger *slog.Logger) (rotation.Source, error) {
-	if i.url == "" {
-		if i.cert == "" || i.key == "" || i.caCert == "" {
+func source(u *ui.UI, i Options, logger *slog.Logger) (rotation.Source, error) {
+	if i.URL == "" {
+		if i.Cert == "" || i.Key == "" || i.CA == "" {
 			return nil, ui.WithHint(ui.UsageErrorf("no certificate: want --cert, --key and --ca-cert, or --%s with --state and --%s", flags.CAURL, flags.TokenFile),
 				"artstore-pki issue --ca-url URL --token-file FILE --out DIR makes the three files")
 		}
-		return files.Source(files.Set{Cert: i.cert, Key: i.key, CA: i.caCert}), nil
+		return files.Source(files.Set{Cert: i.Cert, Key: i.Key, CA: i.CA}), nil
 	}
-	if i.cert != "" || i.key != "" || i.caCert != "" {
+	if i.Cert != "" || i.Key != "" || i.CA != "" {
 		return nil, ui.UsageErrorf("--cert, --key and --ca-cert do not go with --%s", flags.CAURL)
 	}
-	if err := flags.HTTPSURL(flags.CAURL, i.url); err != nil {
+	if err := flags.HTTPSURL(flags.CAURL, i.URL); err != nil {
 		return nil, err
 	}
-	if i.state == "" {
+	if i.State == "" {
 		return nil, ui.UsageErrorf("missing --state: the directory that keeps the certificate over a restart")
 	}
-	u.WarnOfReplaceable(i.state)
+	u.WarnOfReplaceable(i.State)
 	return enroll.New(enroll.Config{
-		URL:             i.url,
-		RootFingerprint: i.fingerprint,
-		AuthorityName:   i.authority,
-		Token:           tokenSource(u, i.tokenFile),
-		Dir:             i.state,
-		TrustRefresh:    i.trustRefresh,
+		URL:             i.URL,
+		RootFingerprint: i.Fingerprint,
+		AuthorityName:   i.AuthorityName,
+		Token:           tokenSource(u, i.TokenFile),
+		Dir:             i.State,
+		TrustRefresh:    i.TrustRefresh,
 		Logger:          logger,
 	})
 }
@@ -137,10 +148,11 @@ func tokenSource(u *ui.UI, path string) func(context.Context) (secret.String, er
 	if path == "" {
 		return nil
 	}
-	return func(context.Context) (secret.String, error) { return readToken(u, path) }
+	return func(context.Context) (secret.String, error) { return ReadToken(u, path) }
 }
 
-func readToken(u *ui.UI, path string) (secret.String, error) {
+// ReadToken reads a token from a file, or with - from standard input.
+func ReadToken(u *ui.UI, path string) (secret.String, error) {
 	if path != "-" {
 		token, err := u.ReadSecret(path)
 		if err != nil {

@@ -1,4 +1,15 @@
-package main
+// Package uploads makes clients that upload from a command line: it collects the
+// settings of flags, environment and file, opens the identity, trust and traces
+// that they describe, and has the metrics of what is uploaded.
+//
+// Invariants:
+//
+//   - Every command that uploads takes the same settings, by the same names.
+//   - All that is wrong with the settings is said at once, before anything is opened.
+//   - What is opened is closed in reverse order: clients, identity, trust, traces.
+//   - Spans and metrics hold methods, addresses, statuses and file names, never
+//     headers, tokens or content (TestUploadIsTraced).
+package uploads
 
 import (
 	"context"
@@ -22,14 +33,15 @@ const (
 	envConfig  = "ARTSTORE_PKI_CONFIG"
 )
 
-const statusesSettings = `   0    done
+// Statuses are the exit statuses of a command with settings, for the end of its help.
+const Statuses = `   0    done
    1    it failed; the error says what and where
    2    the command line or a setting is wrong
    130  interrupted`
 
-// settingsFlags are the flags of everything that uploads. The environment is
+// Flags returns the flags of everything that uploads. The environment is
 // not theirs to read: the library would not tell it from the command line.
-func settingsFlags() []cli.Flag {
+func Flags() []cli.Flag {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: flagConfig, EnvVars: []string{envConfig}, Usage: "`FILE` with settings: YAML if it ends in .yaml or .yml, else lines of NAME=value"},
 	}
@@ -58,8 +70,8 @@ func settingFlag(s settings.Setting) cli.Flag {
 
 func envNote(name string) string { return " [$" + name + "]" }
 
-// collectSettings collects what flags, environment and file say.
-func collectSettings(u *ui.UI, c *cli.Context) *settings.Collected {
+// Collect returns what flags, environment and file say, right or wrong.
+func Collect(u *ui.UI, c *cli.Context) *settings.Collected {
 	given := map[string][]string{}
 	for _, s := range settings.Table() {
 		for _, name := range []string{s.Flag, s.FileFlag} {
@@ -77,9 +89,11 @@ func collectSettings(u *ui.UI, c *cli.Context) *settings.Collected {
 	return settings.Collect(settings.Input{Flags: given, Environ: u.Environ(), File: c.String(flagConfig)})
 }
 
-// readSettings are those of the command line; everything that is wrong is said at once.
-func readSettings(u *ui.UI, c *cli.Context) (*settings.Settings, error) {
-	s, err := collectSettings(u, c).Parse()
+// Read returns the settings that apply to this command line. The error names
+// everything that is wrong with them, and is one of the command line. It warns of
+// files with secrets that others can read.
+func Read(u *ui.UI, c *cli.Context) (*settings.Settings, error) {
+	s, err := Collect(u, c).Parse()
 	if err != nil {
 		return nil, badSettings(err)
 	}

@@ -1,4 +1,14 @@
-package main
+// Package serving has what commands need to serve: listeners at addresses that
+// flags name, the announcement that a service answers, its metrics, and the
+// authority behind its own certificate.
+//
+// Invariants:
+//
+//   - Who reads a ready file can connect: it is written after the listener is open.
+//   - A port that is taken stops a service before it announces itself.
+//   - What serves ends with its context; each goroutine belongs to a group that
+//     the command waits for.
+package serving
 
 import (
 	"fmt"
@@ -11,12 +21,12 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// loopback is the address of a listener that only this machine reaches, at a free port.
-const loopback = "127.0.0.1:0"
+// Loopback is the address of a listener that only this machine reaches, at a free port.
+const Loopback = "127.0.0.1:0"
 
-// listen opens a TCP listener at the address that a flag gave; a busy port gets
+// Listen opens a TCP listener at the address that a flag gave; a busy port gets
 // its hint here.
-func listen(c *cli.Context, flag, addr string) (net.Listener, error) {
+func Listen(c *cli.Context, flag, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(c.Context, "tcp", addr)
 	if err != nil {
@@ -25,10 +35,10 @@ func listen(c *cli.Context, flag, addr string) (net.Listener, error) {
 	return ln, nil
 }
 
-// announce says that a service answers at an address, a URL or the path of a
+// Announce says that a service answers at an address, a URL or the path of a
 // socket, on the terminal and in the ready file. Who waits for the file can
 // connect when it is there, so the service listens before.
-func announce(u *ui.UI, c *cli.Context, what, address string) error {
+func Announce(u *ui.UI, c *cli.Context, what, address string) error {
 	u.Infof("%s: serving on %s", what, address)
 	if path := c.String(flags.ReadyFile); path != "" {
 		if err := durable.WriteFile(path, []byte(address+"\n"), durable.Public); err != nil {
@@ -38,9 +48,9 @@ func announce(u *ui.UI, c *cli.Context, what, address string) error {
 	return nil
 }
 
-// serviceURL is the URL of a listener. One that listens on all addresses is
+// URL returns the URL of a listener. One that listens on all addresses is
 // reached as localhost, a name that certificates can have.
-func serviceURL(ln net.Listener) string {
+func URL(ln net.Listener) string {
 	host, port, err := net.SplitHostPort(ln.Addr().String())
 	if err != nil {
 		return "https://" + ln.Addr().String()

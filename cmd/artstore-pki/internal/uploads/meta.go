@@ -1,4 +1,4 @@
-package main
+package uploads
 
 import (
 	"mime"
@@ -20,8 +20,8 @@ const (
 	maxTTL             = 365 * humantime.Day
 )
 
-// metaFlags say what goes with each file; metaOf reads them.
-func metaFlags() []cli.Flag {
+// MetaFlags returns the flags for what goes with each file; [MetaOf] reads them.
+func MetaFlags() []cli.Flag {
 	const category = "file"
 	return []cli.Flag{
 		&cli.StringFlag{Name: "description", Category: category, Usage: "`TEXT` stored with each file"},
@@ -32,8 +32,9 @@ func metaFlags() []cli.Flag {
 	}
 }
 
-// metaOf checks what the flags say: no Storage Element says it as clearly.
-func metaOf(c *cli.Context) (ingestclient.Meta, error) {
+// MetaOf returns what the flags say. It checks it here, because no Storage
+// Element says as clearly what is wrong.
+func MetaOf(c *cli.Context) (ingestclient.Meta, error) {
 	ttl := values.DurationOf(c, "ttl")
 	meta := ingestclient.Meta{
 		Description: c.String("description"), Tags: c.StringSlice("tags"), ContentType: c.String("content-type"),

@@ -1,4 +1,4 @@
-package main
+package uploads
 
 import (
 	"errors"
@@ -14,9 +14,9 @@ import (
 
 func TestIngestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	m := newIngestMetrics(registry)
+	m := NewMetrics(registry)
 	refused := &ingestclient.AuthError{Err: fmt.Errorf("%w: %w", ingestclient.ErrTokenEndpoint, ingestclient.ErrTLSPeer)}
-	o := m.observer()
+	o := m.Observer()
 	o.Token(time.Second, nil)
 	o.Token(0, refused)
 	o.Token(0, errors.New("x"))

@@ -1,4 +1,4 @@
-package main
+package serving
 
 import (
 	"context"
@@ -32,20 +32,21 @@ const authorityIdle = 15 * time.Second
 // authorityStreams: a client of the authority has one request at a time, or a few.
 const authorityStreams = 32
 
-// authorityServer is a running authority: the embedded CA behind its own rotating certificate.
-type authorityServer struct {
-	authority *ca.Authority
-	identity  *rotation.Identity
-	server    *rotation.Server
-	logger    *slog.Logger
-	atCap     *prometheus.CounterVec // nil counts nothing
+// Authority is a running authority: the embedded CA behind its own rotating certificate.
+type Authority struct {
+	Identity *rotation.Identity // of the server; the caller closes it at the end
+
+	ca     *ca.Authority
+	server *rotation.Server
+	logger *slog.Logger
+	atCap  *prometheus.CounterVec // nil counts nothing
 }
 
-// startAuthority joins ca and rotation, which do not know each other: the
+// StartAuthority joins ca and rotation, which do not know each other: the
 // authority issues a certificate to itself, and rotation serves with it. It
 // returns when there is one. With a registry, connections and requests that are
 // refused by a cap are counted there.
-func startAuthority(ctx context.Context, authority *ca.Authority, logger *slog.Logger, registry prometheus.Registerer) (*authorityServer, error) {
+func StartAuthority(ctx context.Context, authority *ca.Authority, logger *slog.Logger, registry prometheus.Registerer) (*Authority, error) {
 	id, err := rotation.Open(ctx, rotation.Config{Source: ownCertificate{authority}, Logger: logger})
 	if err != nil {
 		return nil, fmt.Errorf("getting the authority's own certificate: %w", err)
@@ -56,20 +57,20 @@ func startAuthority(ctx context.Context, authority *ca.Authority, logger *slog.L
 	if err != nil {
 		return nil, errors.Join(err, id.Close())
 	}
-	s := &authorityServer{authority: authority, identity: id, server: server, logger: logger}
+	s := &Authority{ca: authority, Identity: id, server: server, logger: logger}
 	if registry != nil {
 		s.atCap = capMetric(registry)
 	}
 	return s, nil
 }
 
-// serve answers, and keeps the log, until ctx ends.
-func (s *authorityServer) serve(ctx context.Context, ln net.Listener) error {
+// Serve answers, and keeps the log, until ctx ends.
+func (s *Authority) Serve(ctx context.Context, ln net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.authority.KeepLog(ctx) })
+	group.Go(func() error { return s.ca.KeepLog(ctx) })
 	group.Go(func() error {
 		return httpserver.Serve(ctx, ln, httpserver.Config{
-			Handler: s.authority.Handler(), Server: s.server, Conns: s.conns, Refused: s.refused, Logger: s.logger,
+			Handler: s.ca.Handler(), Server: s.server, Conns: s.conns, Refused: s.refused, Logger: s.logger,
 			BodyTimeout: requestTimeout, WriteTimeout: answerTimeout, Idle: authorityIdle, Streams: authorityStreams,
 		})
 	})
@@ -77,12 +78,13 @@ func (s *authorityServer) serve(ctx context.Context, ln net.Listener) error {
 }
 
 // conns are the caps of pki.yaml in effect, also after a reload.
-func (s *authorityServer) conns() httpserver.Conns {
-	l := s.authority.Config().Limits
+func (s *Authority) conns() httpserver.Conns {
+	l := s.ca.Config().Limits
 	return httpserver.Conns{Total: l.Connections, PerAddress: l.ConnectionsPerAddress}
 }
 
-func (s *authorityServer) refused(what string) {
+// refused counts what a cap refused.
+func (s *Authority) refused(what string) {
 	if s.atCap != nil {
 		s.atCap.WithLabelValues(what).Inc()
 	}
@@ -97,24 +99,25 @@ func capMetric(registry prometheus.Registerer) *prometheus.CounterVec {
 	return m
 }
 
-const flagCRLListen = "crl-listen"
+// CRLListen is the flag for the address of the revocation list.
+const CRLListen = "crl-listen"
 
-// serveCRL answers GET /crl in cleartext, if an address is given.
-func (s *authorityServer) serveCRL(ctx context.Context, c *cli.Context, group *errgroup.Group) error {
-	addr := c.String(flagCRLListen)
+// ServeCRL answers GET /crl in cleartext, if an address is given.
+func (s *Authority) ServeCRL(ctx context.Context, c *cli.Context, group *errgroup.Group) error {
+	addr := c.String(CRLListen)
 	if addr == "" {
-		addr = s.authority.Config().CRLAddress
+		addr = s.ca.Config().CRLAddress
 	}
 	if addr == "" {
 		return nil
 	}
-	ln, err := listen(c, flagCRLListen, addr)
+	ln, err := Listen(c, CRLListen, addr)
 	if err != nil {
 		return err
 	}
 	group.Go(func() error {
 		return httpserver.Serve(ctx, ln, httpserver.Config{
-			Handler: s.authority.CRLHandler(), Conns: s.conns, Refused: s.refused, Logger: s.logger,
+			Handler: s.ca.CRLHandler(), Conns: s.conns, Refused: s.refused, Logger: s.logger,
 			BodyTimeout: requestTimeout, WriteTimeout: answerTimeout, Idle: authorityIdle,
 		})
 	})

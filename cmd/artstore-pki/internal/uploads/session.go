@@ -1,4 +1,4 @@
-package main
+package uploads
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
 	"github.com/artstore/artstore-pki/internal/settings"
@@ -15,38 +16,38 @@ import (
 	"github.com/artstore/artstore-pki/rotation/files"
 )
 
-// uploadSession is what every command that uploads runs on: the configuration of
-// its clients, its identity, its trust and its traces. [openSession] opens one.
-type uploadSession struct {
-	cfg ingestclient.Config // of the clients to come; the caller may change it
-	id  *rotation.Identity  // nil if the settings say that there is no TLS
+// Session is what every command that uploads runs on: the configuration of
+// its clients, its identity, its trust and its traces. [Open] opens one.
+type Session struct {
+	Config   ingestclient.Config // of the clients to come; the caller may change it
+	Identity *rotation.Identity  // nil if the settings say that there is no TLS
 
 	tracer  *tracer // nil: no spans
 	clients []*ingestclient.Client
 	untrust func() error // nil: nothing was opened
 }
 
-// newClient makes a client, which endSession closes.
-func (a *uploadSession) newClient(cfg ingestclient.Config) (*ingestclient.Client, error) {
-	client, err := ingestclient.New(cfg, a.id)
+// NewClient makes a client, which [Session.Close] closes.
+func (a *Session) NewClient(cfg ingestclient.Config) (*ingestclient.Client, error) {
+	client, err := ingestclient.New(cfg, a.Identity)
 	if err == nil {
 		a.clients = append(a.clients, client)
 	}
 	return client, err
 }
 
-// traceUpload begins the span of one file, around all attempts; end closes it.
-func (a *uploadSession) traceUpload(ctx context.Context, name string) (_ context.Context, end func(error)) {
+// Trace begins the span of one file, around all attempts; end closes it.
+func (a *Session) Trace(ctx context.Context, name string) (_ context.Context, end func(error)) {
 	return a.tracer.upload(ctx, name)
 }
 
-// endSession closes the newest client first, and then what they run on.
-func (a *uploadSession) endSession(ctx context.Context) (err error) {
+// Close closes the newest client first, and then what they run on.
+func (a *Session) Close(ctx context.Context) (err error) {
 	for _, client := range slices.Backward(a.clients) {
 		err = errors.Join(err, client.Close())
 	}
-	if a.id != nil {
-		err = errors.Join(err, a.id.Close())
+	if a.Identity != nil {
+		err = errors.Join(err, a.Identity.Close())
 	}
 	if a.untrust != nil {
 		err = errors.Join(err, a.untrust())
@@ -55,8 +56,8 @@ func (a *uploadSession) endSession(ctx context.Context) (err error) {
 	return err
 }
 
-// sessionSetup says what a session is made from.
-type sessionSetup struct {
+// Setup says what a session is made from.
+type Setup struct {
 	Settings *settings.Settings
 	Logger   *slog.Logger
 	// Untraced leaves out the spans, also where the environment names a collector:
@@ -64,28 +65,28 @@ type sessionSetup struct {
 	Untraced bool
 }
 
-// openSession opens what uploads run on. It gets the identity, which can mean to
+// Open opens what uploads run on. It gets the identity, which can mean to
 // wait for a certificate. The caller closes the session, also without a client.
-func openSession(u *ui.UI, c *cli.Context, from sessionSetup) (_ *uploadSession, err error) {
-	s := &uploadSession{}
+func Open(u *ui.UI, c *cli.Context, from Setup) (_ *Session, err error) {
+	s := &Session{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.endSession(c.Context))
+			err = errors.Join(err, s.Close(c.Context))
 		}
 	}()
-	if s.cfg, err = ingestConfig(from.Settings, from.Logger); err != nil {
+	if s.Config, err = ingestConfig(from.Settings, from.Logger); err != nil {
 		return nil, err
 	}
 	if !from.Untraced {
 		if s.tracer, err = openTracer(c.Context, u); err != nil {
 			return nil, err
 		}
-		s.tracer.trace(&s.cfg)
+		s.tracer.trace(&s.Config)
 	}
-	if s.untrust, err = openTrust(c.Context, from.Settings, &s.cfg); err != nil {
+	if s.untrust, err = openTrust(c.Context, from.Settings, &s.Config); err != nil {
 		return nil, err
 	}
-	if s.id, err = settingsIdentity(u, c, from.Settings, from.Logger); err != nil {
+	if s.Identity, err = openIdentity(u, c, from.Settings, from.Logger); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -118,21 +119,21 @@ func openTrust(ctx context.Context, s *settings.Settings, cfg *ingestclient.Conf
 	return closeAll, nil
 }
 
-// settingsIdentity opens the identity that the settings describe; nil if they
+// openIdentity opens the identity that the settings describe; nil if they
 // say that there is no TLS.
-func settingsIdentity(u *ui.UI, c *cli.Context, s *settings.Settings, logger *slog.Logger) (*rotation.Identity, error) {
+func openIdentity(u *ui.UI, c *cli.Context, s *settings.Settings, logger *slog.Logger) (*rotation.Identity, error) {
 	if !s.TLS.Enabled {
 		return nil, nil
 	}
-	return openIdentityFrom(c.Context, u, identityOptions{
-		cert: s.TLS.Cert, key: s.TLS.Key, caCert: s.TLS.CA,
-		url: s.Authority.URL, tokenFile: s.Authority.TokenFile, state: s.Authority.State, fingerprint: s.Authority.RootFingerprint,
-		authority: s.Authority.AuthorityName, trustRefresh: s.Authority.TrustRefresh,
+	return identity.Open(c.Context, u, identity.Options{
+		Cert: s.TLS.Cert, Key: s.TLS.Key, CA: s.TLS.CA,
+		URL: s.Authority.URL, TokenFile: s.Authority.TokenFile, State: s.Authority.State, Fingerprint: s.Authority.RootFingerprint,
+		AuthorityName: s.Authority.AuthorityName, TrustRefresh: s.Authority.TrustRefresh,
 	}, logger)
 }
 
-// forElement is cfg for one Storage Element of those it has.
-func forElement(cfg ingestclient.Config, url string) ingestclient.Config {
+// ForElement is cfg for one Storage Element of those it has.
+func ForElement(cfg ingestclient.Config, url string) ingestclient.Config {
 	cfg.Elements = []ingestclient.Element{{URL: url}}
 	return cfg
 }

@@ -1,0 +1,147 @@
+// Package help explains the commands and reads what was typed: the form of each
+// help page, the order of options and arguments, and completion in shells.
+//
+// Invariants:
+//
+//   - Each help page ends in the exit statuses of its command (TestEveryCommand).
+//   - A command line that is wrong prints nothing on stdout and ends in status 2.
+//   - An option counts wherever it stands, before an argument or behind it
+//     (TestFlagsAfterArguments).
+//   - Each option is completed, and only with values that the command takes
+//     (TestCompleteEverything).
+package help
+
+import (
+	"runtime/debug"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/printable"
+)
+
+// statusesPlain are the exit statuses of a command that has no others.
+const statusesPlain = `   0    done
+   1    it failed; the error says what and where
+   2    the command line is wrong
+   130  interrupted`
+
+// App is the template of the page of the program itself.
+const App = `{{.Name}} - {{.Usage}}
+
+USAGE:
+   {{.Name}} COMMAND [options] [arguments]
+
+COMMANDS:{{range .VisibleCommands}}
+   {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
+
+   {{.Name}} COMMAND --help explains one command.
+
+EXIT STATUS:
+` + statusesPlain + "\n"
+
+// Head is the template of the page of a command, up to the exit statuses. They
+// follow it, for a command that has more of them than the usual ones.
+const Head = `{{.HelpName}} - {{.Usage}}
+
+USAGE:
+   {{.HelpName}}{{if .VisibleFlags}} [options]{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}
+{{if .Description}}
+   {{wrap .Description 3}}
+{{end}}{{if .VisibleFlags}}
+OPTIONS:{{range .VisibleFlags}}
+   {{.}}{{end}}
+{{end}}
+EXIT STATUS:
+`
+
+const groupHelp = `{{.HelpName}} - {{.Usage}}
+
+USAGE:
+   {{.HelpName}} COMMAND [options] [arguments]
+
+COMMANDS:{{range .VisibleCommands}}
+   {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}
+
+EXIT STATUS:
+` + statusesPlain + "\n"
+
+// Finish gives a command what all of them share: its help ends in the
+// exit statuses, and a wrong flag is an error with status 2 on stderr, not a
+// page of help on stdout.
+func Finish(c *cli.Command) {
+	c.OnUsageError = OnUsageError
+	c.HideHelpCommand = true
+	for _, sub := range c.Subcommands {
+		Finish(sub)
+	}
+	if len(c.Subcommands) > 0 && c.Action == nil {
+		c.CustomHelpTemplate = groupHelp
+		c.Action = NoCommand
+		return
+	}
+	if c.CustomHelpTemplate == "" {
+		c.CustomHelpTemplate = Head + statusesPlain + "\n"
+	}
+	c.Description = strings.TrimSpace(c.Description)
+	c.Action = afterRequired(c.Flags, c.Action)
+}
+
+// afterRequired looks for the flags that must be given before it does anything:
+// the library answers a missing one with a page of help on stdout and status 1.
+func afterRequired(list []cli.Flag, do cli.ActionFunc) cli.ActionFunc {
+	var names []string
+	for _, f := range list {
+		switch f := f.(type) {
+		case *cli.StringFlag:
+			if f.Required {
+				names, f.Required = append(names, f.Name), false
+			}
+		case *cli.StringSliceFlag:
+			if f.Required {
+				names, f.Required = append(names, f.Name), false
+			}
+		}
+	}
+	return func(c *cli.Context) error {
+		for _, name := range names {
+			if !c.IsSet(name) {
+				return flags.SeeHelp(c, ui.UsageErrorf("missing --%s", name))
+			}
+		}
+		return do(c)
+	}
+}
+
+// IsGroup reports whether a command does nothing but hold others. Some, such as
+// ingest, have commands below them and do something themselves.
+func IsGroup(c *cli.Command) bool { return c.CustomHelpTemplate == groupHelp }
+
+// NoCommand answers a name that is no command (or none at all).
+func NoCommand(c *cli.Context) error {
+	name := c.Args().First()
+	if name == "" {
+		return flags.SeeHelp(c, ui.UsageErrorf("no command given"))
+	}
+	err := ui.UsageErrorf("unknown command %q", printable.Clean(name))
+	if near := cli.SuggestCommand(c.App.Commands, name); near != "" {
+		return ui.WithHint(err, "%s", strings.ToLower(near[:1])+near[1:]) // the library's whole sentence
+	}
+	return flags.SeeHelp(c, err)
+}
+
+// Version returns the module's version, or the revision it was built from.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
+}
+
+// OnUsageError makes an error of the library one of the command line.
+func OnUsageError(c *cli.Context, err error, _ bool) error {
+	return flags.SeeHelp(c, ui.UsageErrorf("%w", err))
+}
