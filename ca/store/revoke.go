@@ -64,15 +64,15 @@ func (s *Store) RevokeCertificate(ctx context.Context, c record.Certificate, r r
 		return fmt.Errorf("revoking %s: %w", c.Serial, err)
 	}
 	s.cachedIDs(row)
-	err = s.db.Change(ctx, func(tx *sqldb.Txn) error { return row.revoke(ctx, tx, r) })
+	err = s.db.Change(ctx, func(tx *sqldb.Txn) error { return row.enterAndRevoke(ctx, tx, r) })
 	if err != nil {
 		return fmt.Errorf("revoking %s: %w", c.Serial, err)
 	}
 	return nil
 }
 
-// revoke enters the certificate, if it is not there, and revokes it.
-func (r *certificateRow) revoke(ctx context.Context, tx *sqldb.Txn, revocation record.Revocation) error {
+// enterAndRevoke enters the certificate, if it is not there, and revokes it.
+func (r *certificateRow) enterAndRevoke(ctx context.Context, tx *sqldb.Txn, revocation record.Revocation) error {
 	c := r.issue.Certificate
 	// First, as all who revoke do: it also keeps two from entering the same one.
 	mark, err := nextMark(ctx, tx)

@@ -35,7 +35,6 @@ var (
 		"audit/source: named",
 		"audit: anchors",
 		"audit: check",
-		"ca/store: revoke",
 		"ca: List",
 		"ca: VerifyLog",
 		"ca: marker",
@@ -48,9 +47,6 @@ var (
 		"rotation: digestOf",
 	}
 	knownBuiltins = []string{
-		"ca/internal/sqldb: groupCommitter.close",
-		"ca/internal/sqldb: sqliteQuerier.close",
-		"ca/internal/sqldb: txPerCaller.close",
 		"cmd/artstore-pki: tracer.close",
 		"cmd/artstore-pki: uploadSession.close",
 		"internal/fattest: mounted.close",

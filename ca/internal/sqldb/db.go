@@ -40,7 +40,7 @@ type fault struct{ err error }
 // writer runs changes in transactions, as its database does best.
 type writer interface {
 	change(ctx context.Context, fn func(*Txn) error) error
-	close() error
+	shutdown() error
 }
 
 // Open opens the database of a record and brings its schema up to date. where is the
@@ -189,7 +189,7 @@ func (db *DB) Postgres() bool {
 func (db *DB) Close() error {
 	var errs []error
 	if db.writer != nil {
-		errs = append(errs, db.writer.close())
+		errs = append(errs, db.writer.shutdown())
 	}
 	for i := range db.pools { // the writer last: it checkpoints the log of SQLite
 		errs = append(errs, db.pools[len(db.pools)-1-i].Close())

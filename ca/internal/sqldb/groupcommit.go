@@ -225,14 +225,14 @@ func (s *groupCommitter) exec(ctx context.Context, text string) error {
 func (s *groupCommitter) dropConnection(ctx context.Context) {
 	s.file.closed()
 	_ = s.exec(ctx, `ROLLBACK`) // it fails if there is nothing to take back
-	_ = s.stmts.close()
+	_ = s.stmts.closeStatements()
 	_ = s.conn.Raw(func(any) error { return driver.ErrBadConn }) // database/sql closes it
 	_ = s.conn.Close()                                           // it is closed
 	s.conn, s.stmts = nil, nil
 }
 
-// close waits for the round that runs; later changes fail.
-func (s *groupCommitter) close() error {
+// shutdown waits for the round that runs; later changes fail.
+func (s *groupCommitter) shutdown() error {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()
 	s.closed = true
@@ -240,7 +240,7 @@ func (s *groupCommitter) close() error {
 		return nil
 	}
 	s.file.closed()
-	err := errors.Join(s.stmts.close(), s.conn.Close())
+	err := errors.Join(s.stmts.closeStatements(), s.conn.Close())
 	s.conn, s.stmts = nil, nil
 	return err
 }

@@ -190,7 +190,7 @@ func (c txPerCaller) once(ctx context.Context, fn func(*Txn) error) error {
 	return tx.Commit()
 }
 
-func (txPerCaller) close() error { return nil }
+func (txPerCaller) shutdown() error { return nil }
 
 // isConflict: serialization_failure and deadlock_detected.
 func isConflict(err error) bool {

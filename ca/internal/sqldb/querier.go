@@ -128,8 +128,8 @@ func (p *sqliteQuerier) statement(ctx context.Context, text string) *sql.Stmt {
 	return s.(*sql.Stmt)
 }
 
-// close frees the statements. Nobody may use them any more.
-func (p *sqliteQuerier) close() error {
+// closeStatements frees the statements. Nobody may use them any more.
+func (p *sqliteQuerier) closeStatements() error {
 	var errs []error
 	for _, s := range p.by.Range {
 		errs = append(errs, s.(*sql.Stmt).Close())
