@@ -16,8 +16,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
-	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
@@ -231,7 +231,7 @@ func (c Config) Parse() (*Rules, error) {
 	if u, err := url.Parse(c.CRLURL); c.CRLURL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "") {
 		bad.add("crl_url: %.80q is not http://host/path with nothing behind the path", c.CRLURL)
 	}
-	if err := store.Check(c.Database); err != nil {
+	if err := sqldb.Check(c.Database); err != nil {
 		bad.add("database: %v", err)
 	}
 	life := c.Lifetime.WithDefaults(Lifetimes{})

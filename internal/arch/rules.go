@@ -105,7 +105,7 @@ func Rules() []Rule {
 		Rule{Package: "ca/internal/keytype", Modules: []string{"go.step.sm/crypto/keyutil"}, Why: "which kinds of keys there are does not depend on who uses them"},
 		Rule{Package: "ca/internal/cacert", Own: []string{"ca/internal/keytype"}, Modules: []string{"go.step.sm/crypto/x509util"}, Why: "how a CA certificate looks does not depend on where it is kept or what it signs"},
 		Rule{Package: "ca/internal/lru", Why: "what bounds memory knows nothing of what it holds"},
-		Rule{Package: "ca/policy", Own: with(leaves, "ca/internal/denial", "ca/internal/keytype", "ca/internal/names", "ca/internal/statedir", "ca/store"), Modules: []string{"go.step.sm/crypto/jose", "go.yaml.in/yaml/v3"}, Why: "the configuration says what is allowed, and knows nothing of who asks"},
+		Rule{Package: "ca/policy", Own: with(leaves, "ca/internal/denial", "ca/internal/keytype", "ca/internal/names", "ca/internal/sqldb", "ca/internal/statedir"), Modules: []string{"go.step.sm/crypto/jose", "go.yaml.in/yaml/v3"}, Why: "the configuration says what is allowed, and knows nothing of who asks"},
 		Rule{Package: "ca/internal/joseheader", Own: leaves, Why: "what reads a header before anything else does knows no token"},
 		Rule{Package: "ca/internal/pkcs10", Own: with(leaves, "ca/internal/denial"), Why: "what a request for a certificate says does not depend on who may send it"},
 		Rule{Package: "ca/internal/ratelimit", Own: []string{"ca/internal/lru", "ca/policy"}, Modules: []string{"golang.org/x/time/rate"}, Why: "how many requests may come does not depend on what they ask for"},
