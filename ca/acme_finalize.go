@@ -18,8 +18,8 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/pkcs10"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
-	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -99,7 +99,7 @@ func (s *acmeSession) requestFor(r *http.Request, o acmestore.Order, csr *x509.C
 	v.requestedDates = dates{o.NotBefore, o.NotAfter}
 	v.caller = caller{kind: callerAccount, name: "acme " + o.AccountID, service: p.Name, credentials: []credential{{"service " + p.Name, refusalsPerHour}}}
 	v.action, v.order = actSign, o.ID
-	v.key, v.keyHash = csr.PublicKey, record.KeyHash(csr.RawSubjectPublicKeyInfo)
+	v.key, v.keyHash = csr.PublicKey, certs.KeyHash(csr.RawSubjectPublicKeyInfo)
 	v.provisioner = provisioner.Extension{Type: provisioner.TypeACME, Name: s.st.rules.ACME.Name}
 	// An order buys one certificate, like a token: the same key gets it again.
 	v.token = store.Token{

@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/reasons"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // postRevoke revokes a certificate (RFC 8555 §7.6) for the account that
@@ -98,7 +99,7 @@ func (s *acmeSession) authenticateRevoker(ctx context.Context, entry record.Cert
 		return caller{}, forbidden("the account did not order this certificate")
 	}
 	spki, err := x509.MarshalPKIXPublicKey(s.call.key.Key)
-	if err != nil || record.KeyHash(spki) != entry.KeyHash {
+	if err != nil || certs.KeyHash(spki) != entry.KeyHash {
 		return caller{}, forbidden("the request is not signed by the key of this certificate")
 	}
 	return c, nil

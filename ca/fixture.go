@@ -9,7 +9,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/pkcs10"
-	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // IssueFixture issues what tests need and no service ever gets: a certificate
@@ -43,6 +43,6 @@ func (a *Authority) verifyOperator(ctx context.Context, service string, csr *x50
 	if v.names, err = names.OfRequest(csr); err != nil {
 		return v, a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, denial.New(denial.Names, "%v", err))
 	}
-	v.key, v.keyHash = csr.PublicKey, record.KeyHash(csr.RawSubjectPublicKeyInfo)
+	v.key, v.keyHash = csr.PublicKey, certs.KeyHash(csr.RawSubjectPublicKeyInfo)
 	return v, nil
 }

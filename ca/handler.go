@@ -212,7 +212,7 @@ func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	if err := readBody(r, &req); err != nil {
 		return err
 	}
-	serial, err := record.ParseSerial(req.Serial)
+	serial, err := certs.ParseSerial(req.Serial)
 	if err != nil {
 		return denial.BadRequest("%v", err)
 	}

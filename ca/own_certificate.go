@@ -14,7 +14,6 @@ import (
 	"go.step.sm/crypto/keyutil"
 
 	"github.com/artstore/artstore-pki/ca/policy"
-	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
@@ -200,7 +199,7 @@ func (a *Authority) issueOwn(ctx context.Context, st *state) (tls.Certificate, e
 	}
 	done, err := a.issue(ctx, st, VerifiedRequest{
 		caller: caller{kind: callerAuthority, name: "the authority", service: policy.AuthorityService},
-		action: actSign, names: st.rules.Own.Names, key: key.Public(), keyHash: record.KeyHash(csr.RawSubjectPublicKeyInfo),
+		action: actSign, names: st.rules.Own.Names, key: key.Public(), keyHash: certs.KeyHash(csr.RawSubjectPublicKeyInfo),
 	})
 	if err != nil {
 		return tls.Certificate{}, err

@@ -22,6 +22,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record/reasons"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -120,7 +121,7 @@ func (r *Record) Search(ctx context.Context, q record.Search) ([]record.Certific
 // Show returns one certificate. The serial may be decimal, hex after 0x, or hex
 // with colons; an unknown one is [record.ErrNotFound].
 func (r *Record) Show(ctx context.Context, serial string) (record.Certificate, error) {
-	serial, err := record.ParseSerial(serial)
+	serial, err := certs.ParseSerial(serial)
 	if err != nil {
 		return record.Certificate{}, err
 	}
@@ -130,7 +131,7 @@ func (r *Record) Show(ctx context.Context, serial string) (record.Certificate, e
 // Revoke revokes one certificate in the name of the operator. reason is one of
 // RFC 5280 §5.3.1. Errors: [record.ErrNotFound], [store.ErrAlreadyRevoked].
 func (r *Record) Revoke(ctx context.Context, serial string, reason int, note string) error {
-	serial, err := record.ParseSerial(serial)
+	serial, err := certs.ParseSerial(serial)
 	if err != nil {
 		return err
 	}

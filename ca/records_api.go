@@ -85,7 +85,7 @@ func (a *Authority) getRecordCertificate(w http.ResponseWriter, r *http.Request)
 	if err := a.authorizeReading(r); err != nil {
 		return err
 	}
-	serial, err := record.ParseSerial(chi.URLParam(r, "serial"))
+	serial, err := certs.ParseSerial(chi.URLParam(r, "serial"))
 	if err != nil {
 		return denial.BadRequest("%v", err)
 	}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
-	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -35,7 +34,7 @@ func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Tok
 	if err != nil {
 		return caller{}, store.Token{}, err
 	}
-	serial, err := record.ParseSerial(cl.Subject)
+	serial, err := certs.ParseSerial(cl.Subject)
 	if err != nil {
 		return caller{}, store.Token{}, denial.Unauthorized("the token's subject is not a serial")
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
-	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
@@ -102,7 +101,7 @@ func tokenClaims(r *policy.Rules, opt TokenOptions) (newClaims, error) {
 		return c, err
 	}
 	if opt.Revoke {
-		c.Subject, err = record.ParseSerial(opt.Service)
+		c.Subject, err = certs.ParseSerial(opt.Service)
 		return c, err
 	}
 	c.Subject = opt.Service

@@ -23,6 +23,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/panics"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -200,7 +201,7 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 	if err := c.checkHolderNames(v.names); err != nil {
 		return v, a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, err)
 	}
-	v.key, v.keyHash = csr.PublicKey, record.KeyHash(csr.RawSubjectPublicKeyInfo)
+	v.key, v.keyHash = csr.PublicKey, certs.KeyHash(csr.RawSubjectPublicKeyInfo)
 	return v, nil
 }
 
@@ -336,7 +337,7 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 		if err != nil {
 			return v, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, err)
 		}
-		v.key, v.keyHash = csr.PublicKey, record.KeyHash(csr.RawSubjectPublicKeyInfo)
+		v.key, v.keyHash = csr.PublicKey, certs.KeyHash(csr.RawSubjectPublicKeyInfo)
 	}
 	return v, nil
 }

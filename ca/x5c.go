@@ -138,7 +138,7 @@ func (a *Authority) authenticateHolder(ctx context.Context, c *claims) (caller, 
 	}
 	out := callerOf(entry)
 	out.kind, out.name = callerX5C, "x5c "+c.Issuer+"/"+entry.Service+"/"+entry.Serial
-	if serial, err := record.ParseSerial(c.Subject); err != nil || serial != entry.Serial {
+	if serial, err := certs.ParseSerial(c.Subject); err != nil || serial != entry.Serial {
 		return out, a.recordDenial(ctx, out, accessRequest{action: actRevoke}, denial.New(denial.Self, "%s may revoke certificate %s only", out.name, certs.HexSerial(entry.Serial)))
 	}
 	return out, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 const (
@@ -175,7 +176,7 @@ func certificate(i int, issuer string, chain []byte) (record.Certificate, error)
 	name := serviceOf(i % services)
 	return record.Certificate{
 		Serial: serial.String(), Lineage: serial.String(), Service: name, Kind: kinds.Issued, Provisioner: provisioner,
-		Caller: "token " + provisioner + "/" + name, Issuer: issuer, KeyHash: record.KeyHash(der), Names: []string{name, host(i)},
+		Caller: "token " + provisioner + "/" + name, Issuer: issuer, KeyHash: certs.KeyHash(der), Names: []string{name, host(i)},
 		NotBefore: from, NotAfter: from.Add(24 * time.Hour), IssuedAt: from, DER: der, Chain: chain,
 	}, nil
 }

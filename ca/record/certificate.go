@@ -1,13 +1,9 @@
 package record
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"math/big"
-	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -54,7 +50,7 @@ func NewCertificate(chain []*x509.Certificate, issuedAt time.Time) Certificate {
 		Serial:    leaf.SerialNumber.String(),
 		Lineage:   leaf.SerialNumber.String(),
 		Issuer:    hex.EncodeToString(leaf.AuthorityKeyId),
-		KeyHash:   KeyHash(leaf.RawSubjectPublicKeyInfo),
+		KeyHash:   certs.KeyHash(leaf.RawSubjectPublicKeyInfo),
 		NotBefore: leaf.NotBefore.UTC(),
 		NotAfter:  leaf.NotAfter.UTC(),
 		IssuedAt:  issuedAt.UTC(),
@@ -67,12 +63,6 @@ func NewCertificate(chain []*x509.Certificate, issuedAt time.Time) Certificate {
 	return c
 }
 
-// KeyHash names a public key: SHA-256 of its DER SubjectPublicKeyInfo, hex.
-func KeyHash(spki []byte) string {
-	sum := sha256.Sum256(spki)
-	return hex.EncodeToString(sum[:])
-}
-
 // State says what the certificate is at the given moment.
 func (c *Certificate) State(now time.Time) string {
 	switch {
@@ -82,22 +72,4 @@ func (c *Certificate) State(now time.Time) string {
 		return StateExpired
 	}
 	return StateValid
-}
-
-// ParseSerial brings a serial to the decimal form of the record. It takes
-// decimal digits, hex after 0x, and hex with colons as openssl prints it.
-func ParseSerial(s string) (string, error) {
-	text, base := strings.TrimSpace(s), 10
-	switch {
-	case strings.HasPrefix(text, "0x"), strings.HasPrefix(text, "0X"):
-		text, base = text[2:], 16
-	case strings.Contains(text, ":"):
-		text, base = strings.ReplaceAll(text, ":", ""), 16
-	}
-	n, ok := new(big.Int).SetString(text, base)
-	// RFC 5280 §4.1.2.2: positive, at most 20 octets.
-	if !ok || len(text) > 50 || strings.ContainsAny(text, "_+-") || n.Sign() <= 0 || n.BitLen() > 160 {
-		return "", fmt.Errorf("serial %.60q: want decimal digits, 0x and hex, or hex with colons", s)
-	}
-	return n.String(), nil
 }

@@ -7,6 +7,6 @@
 //	c.Service, c.Kind = "ingester", kinds.Issued
 //	page, next, err := s.List(ctx, record.Query{Service: "ingester", State: record.StateValid})
 //
-// Serials are decimal text, as the database has them; [ParseSerial] reads the other
+// Serials are decimal text, as the database has them; certs.ParseSerial reads the other
 // forms. Times are in UTC and exact to the millisecond.
 package record

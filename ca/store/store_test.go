@@ -20,6 +20,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 var base = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -27,7 +28,7 @@ var base = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func entry(n int, service string) record.Certificate {
 	serial := fmt.Sprint(1000 + n)
 	return record.Certificate{
-		Serial: serial, Lineage: serial, Service: service, Kind: kinds.Issued, Issuer: "aa", KeyHash: record.KeyHash([]byte(serial)), Caller: "test",
+		Serial: serial, Lineage: serial, Service: service, Kind: kinds.Issued, Issuer: "aa", KeyHash: certs.KeyHash([]byte(serial)), Caller: "test",
 		Names: []string{service, fmt.Sprintf("n%d", n)}, NotBefore: base, NotAfter: base.Add(time.Duration(n/2) * time.Hour), IssuedAt: base, DER: []byte{1}, Chain: []byte{2},
 	}
 }
@@ -277,25 +278,4 @@ func chainFor(t testing.TB, serial int64) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return c
-}
-
-// FuzzParseSerial: what is accepted is a positive number of at most 20 octets,
-// and its decimal form is accepted as itself.
-func FuzzParseSerial(f *testing.F) {
-	for _, s := range []string{"1", "0x1F", "aa:bb", "-1", "1_0", "", ":", "0x", "99999999999999999999999999999999999999999999999999999"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		out, err := record.ParseSerial(s)
-		if err != nil {
-			return
-		}
-		n, ok := new(big.Int).SetString(out, 10)
-		if !ok || n.Sign() <= 0 || n.BitLen() > 160 {
-			t.Fatalf("%q gave %q", s, out)
-		}
-		if again, err := record.ParseSerial(out); err != nil || again != out {
-			t.Fatalf("%q is not stable: %q %v", out, again, err)
-		}
-	})
 }

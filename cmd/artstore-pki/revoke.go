@@ -95,7 +95,7 @@ func parseRevokeArgs(c *cli.Context) (what revocationTarget, err error) {
 	}
 	what.set = record.Selection{Service: c.String("service"), Lineage: c.String("lineage")}
 	if arg := c.Args().First(); arg != "" {
-		if what.serial, err = record.ParseSerial(arg); err != nil {
+		if what.serial, err = certs.ParseSerial(arg); err != nil {
 			return what, ui.UsageErrorf("%w", err)
 		}
 	}

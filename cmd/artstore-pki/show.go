@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -34,7 +35,7 @@ func runShow(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
 	}
-	serial, err := record.ParseSerial(c.Args().First())
+	serial, err := certs.ParseSerial(c.Args().First())
 	if err != nil {
 		return ui.UsageErrorf("%w", err)
 	}

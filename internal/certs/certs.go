@@ -50,6 +50,12 @@ func ParseFingerprint(s string) (string, error) {
 	return fp, nil
 }
 
+// KeyHash names a public key: SHA-256 of its DER SubjectPublicKeyInfo, hex.
+func KeyHash(spki []byte) string {
+	sum := sha256.Sum256(spki)
+	return hex.EncodeToString(sum[:])
+}
+
 // Pool returns a pool of these certificates alone. It is never nil: in a
 // configuration of crypto/tls or crypto/x509 nil means the roots of the system, which
 // peers in this house must not be verified against.
@@ -85,4 +91,22 @@ func HexSerial(decimal string) string {
 		return decimal
 	}
 	return "0x" + n.Text(16)
+}
+
+// ParseSerial brings a serial to decimal, as the record and the step API have it. It takes
+// decimal digits, hex after 0x, and hex with colons as openssl prints it.
+func ParseSerial(s string) (string, error) {
+	text, base := strings.TrimSpace(s), 10
+	switch {
+	case strings.HasPrefix(text, "0x"), strings.HasPrefix(text, "0X"):
+		text, base = text[2:], 16
+	case strings.Contains(text, ":"):
+		text, base = strings.ReplaceAll(text, ":", ""), 16
+	}
+	n, ok := new(big.Int).SetString(text, base)
+	// RFC 5280 §4.1.2.2: positive, at most 20 octets.
+	if !ok || len(text) > 50 || strings.ContainsAny(text, "_+-") || n.Sign() <= 0 || n.BitLen() > 160 {
+		return "", fmt.Errorf("serial %.60q: want decimal digits, 0x and hex, or hex with colons", s)
+	}
+	return n.String(), nil
 }

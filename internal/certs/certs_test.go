@@ -105,3 +105,24 @@ func TestHowCertificatesAreCalled(t *testing.T) {
 type removedKey struct{ crypto.Signer }
 
 func (removedKey) Public() crypto.PublicKey { return (*ecdsa.PublicKey)(nil) }
+
+// FuzzParseSerial: what is accepted is a positive number of at most 20 octets,
+// and its decimal form is accepted as itself.
+func FuzzParseSerial(f *testing.F) {
+	for _, s := range []string{"1", "0x1F", "aa:bb", "-1", "1_0", "", ":", "0x", "99999999999999999999999999999999999999999999999999999"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		out, err := certs.ParseSerial(s)
+		if err != nil {
+			return
+		}
+		n, ok := new(big.Int).SetString(out, 10)
+		if !ok || n.Sign() <= 0 || n.BitLen() > 160 {
+			t.Fatalf("%q gave %q", s, out)
+		}
+		if again, err := certs.ParseSerial(out); err != nil || again != out {
+			t.Fatalf("%q is not stable: %q %v", out, again, err)
+		}
+	})
+}
