@@ -25,15 +25,6 @@ import (
 // renewal. Whatever is asked is bounded: pages of 1000 rows at most, each a range
 // scan of an index.
 
-// NewRow shows a certificate as it is at a moment.
-func NewRow(c record.Certificate, now time.Time) stepapi.RecordRow {
-	return stepapi.RecordRow{
-		Serial: c.Serial, SerialHex: certs.HexSerial(c.Serial), Service: c.Service, State: c.State(now), Names: c.Names,
-		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Kind: c.Kind, Caller: c.Caller,
-		Lineage: c.Lineage, Previous: c.Previous, Issuer: c.Issuer, ProofUntil: c.ProofUntil,
-	}
-}
-
 type recordCertificate struct {
 	Certificate stepapi.RecordRow  `json:"certificate"`
 	Revocation  *record.Revocation `json:"revocation,omitempty"`
@@ -69,7 +60,7 @@ func (a *Authority) getRecordCertificates(w http.ResponseWriter, r *http.Request
 	out := stepapi.RecordPage{Certificates: make([]stepapi.RecordRow, len(page)), Next: next}
 	for i, c := range page {
 		row := &out.Certificates[i]
-		*row = NewRow(c, q.Now)
+		*row = record.NewRow(c, q.Now)
 		if !q.pem {
 			continue
 		}
@@ -97,7 +88,7 @@ func (a *Authority) getRecordCertificate(w http.ResponseWriter, r *http.Request)
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, recordCertificate{NewRow(c, time.Now()), c.Revocation, text})
+	writeJSON(w, http.StatusOK, recordCertificate{record.NewRow(c, time.Now()), c.Revocation, text})
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 // should be none; no new one comes in.
 var leaks = []string{
 	"audit/cert.Certificate.Life has the type wording.Seconds",
-	"ca.NewRow has the type stepapi.RecordRow",
+	"ca/record.NewRow has the type stepapi.RecordRow",
 	"ca/store.New has the type sqldb.DB",
 	"rotation/enroll.Client.EnrolmentToken has the type stepapi.TokenRequest",
 	"rotation/enroll.Client.RecordPage has the type stepapi.RecordPage",

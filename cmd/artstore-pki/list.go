@@ -139,7 +139,7 @@ func pagesOf(query record.Query, prefix string) pageFunc {
 func rowsOf(page []record.Certificate, now time.Time) []stepapi.RecordRow {
 	rows := make([]stepapi.RecordRow, len(page))
 	for i, cert := range page {
-		rows[i] = ca.NewRow(cert, now)
+		rows[i] = record.NewRow(cert, now)
 	}
 	return rows
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/reasons"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
@@ -65,7 +64,7 @@ func until(t time.Time) string {
 
 func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
 	now := time.Now()
-	r := ca.NewRow(cert, now)
+	r := record.NewRow(cert, now)
 	switch format {
 	case output.JSON:
 		return u.JSON(map[string]any{"schema_version": 1, "certificate": r, "revocation": cert.Revocation})
