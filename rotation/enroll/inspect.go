@@ -46,12 +46,14 @@ func Inspect(dir string) Inspection {
 	if t, err := (&store{dir: dir}).currentTarget(); err == nil {
 		from = filepath.Join(dir, t)
 	}
-	in.read(from)
+	in.read(dir, from)
 	return in
 }
 
-// read reads the three files of a generation strictly.
-func (in *Inspection) read(dir string) {
+// read reads the three files in from, the current generation of dir or dir
+// itself, strictly. A file whose link in dir is gone is missing as well: programs
+// look for it there.
+func (in *Inspection) read(dir, from string) {
 	var key crypto.Signer
 	for _, f := range []struct {
 		name  string
@@ -61,7 +63,10 @@ func (in *Inspection) read(dir string) {
 		{caName, func(b []byte) (err error) { in.Roots, err = pemfile.Certificates(b); return err }},
 		{certName, func(b []byte) (err error) { in.Chain, err = pemfile.Certificates(b); return err }},
 	} {
-		b, err := os.ReadFile(filepath.Join(dir, f.name))
+		b, err := os.ReadFile(filepath.Join(from, f.name))
+		if err == nil {
+			_, err = os.Lstat(filepath.Join(dir, f.name))
+		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			in.Missing = append(in.Missing, f.name)
@@ -75,7 +80,7 @@ func (in *Inspection) read(dir string) {
 			in.Err = err
 		}
 	}
-	if info, err := os.Stat(filepath.Join(dir, keyName)); err == nil {
+	if info, err := os.Stat(filepath.Join(from, keyName)); err == nil {
 		in.KeyExposed = fileperm.Exposed(info)
 	}
 	in.KeyFits = in.Err == nil && len(in.Missing) == 0 && certs.Fits(in.Chain[0], key)

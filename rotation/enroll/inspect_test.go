@@ -44,6 +44,20 @@ func TestInspect(t *testing.T) {
 	}
 }
 
+// A link that is gone is a missing file, although the generation is whole.
+func TestInspectLink(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "identity")
+	if err := enroll.WriteFiles(dir, pkitest.NewCA(t).Leaf(t, "svc")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "tls.key")); err != nil {
+		t.Fatal(err)
+	}
+	if in := enroll.Inspect(dir); !slices.Equal(in.Missing, []string{"tls.key"}) || in.Err != nil || in.Foreign != nil {
+		t.Errorf("%+v", in)
+	}
+}
+
 // What Issue will refuse to replace is found, and what cannot be parsed is no abort.
 func TestInspectForeign(t *testing.T) {
 	dir := t.TempDir()
