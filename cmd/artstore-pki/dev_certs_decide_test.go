@@ -9,7 +9,17 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/humantime"
+	"github.com/artstore/artstore-pki/rotation/enroll"
 )
+
+// onDisk is a directory as a decision has it: what is in it, and how that
+// differs from the profile.
+type onDisk struct {
+	enroll.Inspection
+	differs []string
+}
+
+func look(dir string) onDisk { return onDisk{Inspection: enroll.Inspect(dir)} }
 
 // TestDecide judges one real certificate at other times, beside other
 // authorities and with other things wrong.
@@ -26,9 +36,9 @@ func TestDecide(t *testing.T) {
 	sameRoots := authorityFacts{roots: facts.roots, issuer: strange.issuer}
 	moreRoots := authorityFacts{roots: append(slices.Clone(facts.roots), strange.roots...), issuer: facts.issuer}
 
-	good := lookAt(filepath.Join(dir, "localhost"))
-	expired, future := lookAt(filepath.Join(dir, "fixtures", "expired")), lookAt(filepath.Join(dir, "fixtures", "not-yet-valid"))
-	start, end := good.chain[0].NotBefore, good.chain[0].NotAfter
+	good := look(filepath.Join(dir, "localhost"))
+	expired, future := look(filepath.Join(dir, "fixtures", "expired")), look(filepath.Join(dir, "fixtures", "not-yet-valid"))
+	start, end := good.Chain[0].NotBefore, good.Chain[0].NotAfter
 	life := end.Sub(start)
 	with := func(h onDisk, change func(*onDisk)) onDisk { change(&h); return h }
 
@@ -46,28 +56,28 @@ func TestDecide(t *testing.T) {
 		{"a third left", "", good, end.Add(-life / 3), facts, toReplace, []string{"a third of its life is left"}},
 		{"its last moment", "", good, end, facts, toReplace, []string{"expired"}},
 		{"before its first", "", good, start.Add(-time.Second), facts, toReplace, []string{"not valid yet"}},
-		{"nothing there", "", onDisk{missing: identityFiles[:]}, start, facts, toMake, nil},
-		{"the key is missing", "", onDisk{missing: []string{"tls.key"}}, start, facts, toReplace, []string{"tls.key missing"}},
-		{"two are", "", onDisk{missing: []string{"tls.key", "ca.crt"}}, start, facts, toReplace, []string{"tls.key and ca.crt missing"}},
-		{"damaged", "", onDisk{fault: errors.New("tls.crt: damaged")}, start, facts, toReplace, []string{"not readable: tls.crt: damaged"}},
-		{"another key", "", with(good, func(h *onDisk) { h.fits = false }), start, facts, toReplace, []string{"key does not fit"}},
-		{"an open key", "", with(good, func(h *onDisk) { h.exposed = true }), start, facts, toReplace, []string{"key was readable by others"}},
-		{"a key lying about", "", with(good, func(h *onDisk) { h.unfinished = true }), start, facts, toReplace, []string{"enrolment was cut off"}},
+		{"nothing there", "", onDisk{Inspection: enroll.Inspection{Missing: identityFiles[:]}}, start, facts, toMake, nil},
+		{"the key is missing", "", onDisk{Inspection: enroll.Inspection{Missing: []string{"tls.key"}}}, start, facts, toReplace, []string{"tls.key missing"}},
+		{"two are", "", onDisk{Inspection: enroll.Inspection{Missing: []string{"tls.key", "ca.crt"}}}, start, facts, toReplace, []string{"tls.key and ca.crt missing"}},
+		{"damaged", "", onDisk{Inspection: enroll.Inspection{Err: errors.New("tls.crt: damaged")}}, start, facts, toReplace, []string{"not readable: tls.crt: damaged"}},
+		{"another key", "", with(good, func(h *onDisk) { h.KeyFits = false }), start, facts, toReplace, []string{"key does not fit"}},
+		{"an open key", "", with(good, func(h *onDisk) { h.KeyExposed = true }), start, facts, toReplace, []string{"key was readable by others"}},
+		{"a key lying about", "", with(good, func(h *onDisk) { h.Unfinished = true }), start, facts, toReplace, []string{"enrolment was cut off"}},
 		{"other names", "", with(good, func(h *onDisk) { h.differs = []string{"names changed: + x"} }), start, facts, toReplace, []string{"names changed: + x"}},
 		{"another authority", "", good, start, strange, toReplace, []string{"issuer changed", "trust bundle changed"}},
 		{"another intermediate", "", good, start, sameRoots, toReplace, []string{"issuer changed"}},
 		{"a second root", "", good, start, moreRoots, toReplace, []string{"trust bundle changed"}},
-		{"no intermediate in the chain", "", with(good, func(h *onDisk) { h.chain = h.chain[:1] }), start, facts, toReplace, []string{"issuer changed"}},
-		{"an intermediate that did not sign it", "", with(good, func(h *onDisk) { h.chain = []*x509.Certificate{strange.issuer, facts.issuer} }), start, facts, toReplace, []string{"issuer changed"}},
-		{"everything", "", with(good, func(h *onDisk) { h.fits, h.exposed, h.differs = false, true, []string{"x"} }), end, strange, toReplace,
+		{"no intermediate in the chain", "", with(good, func(h *onDisk) { h.Chain = h.Chain[:1] }), start, facts, toReplace, []string{"issuer changed"}},
+		{"an intermediate that did not sign it", "", with(good, func(h *onDisk) { h.Chain = []*x509.Certificate{strange.issuer, facts.issuer} }), start, facts, toReplace, []string{"issuer changed"}},
+		{"everything", "", with(good, func(h *onDisk) { h.KeyFits, h.KeyExposed, h.differs = false, true, []string{"x"} }), end, strange, toReplace,
 			[]string{"key does not fit", "key was readable by others", "issuer changed", "trust bundle changed", "x", "expired"}},
 		{"expired as it should be", flagExpired, expired, start.Add(time.Hour), facts, toKeep, nil},
 		{"expired, and is not", flagExpired, good, start, facts, toReplace, []string{"not expired"}},
 		{"not yet valid as it should be", flagNotYetValid, future, start, facts, toKeep, nil},
-		{"not yet valid, but tomorrow", flagNotYetValid, future, future.chain[0].NotBefore.Add(-humantime.Day), facts, toReplace, []string{"valid within a day"}},
+		{"not yet valid, but tomorrow", flagNotYetValid, future, future.Chain[0].NotBefore.Add(-humantime.Day), facts, toReplace, []string{"valid within a day"}},
 		{"not yet valid, and was", flagNotYetValid, expired, start.Add(time.Hour), facts, toReplace, []string{"valid within a day"}},
 	} {
-		got, why := decide(&devItem{fixture: c.fixture}, c.h, decisionInput{now: c.at, facts: c.facts})
+		got, why := decide(&devItem{fixture: c.fixture}, c.h.Inspection, decisionInput{now: c.at, facts: c.facts, differs: c.h.differs})
 		if got != c.want || !slices.Equal(why, c.why) {
 			t.Errorf("%s: %s because %q, want %s because %q", c.name, got, why, c.want, c.why)
 		}

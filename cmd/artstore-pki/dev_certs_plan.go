@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/humantime"
+	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
 // itemAction is what is to be done about one certificate, and then what was done.
@@ -149,23 +150,21 @@ func (d *devCerts) addFixtures(p *devPlan, profiles map[string]policy.Profile) e
 
 // judge fills in action and reasons.
 func (d *devCerts) judge(item *devItem, facts authorityFacts) {
-	h := lookAt(item.dir)
-	if len(h.chain) > 0 {
-		item.until = h.chain[0].NotAfter
-	}
-	if h.foreign != nil {
-		item.action, item.err = failed, fmt.Errorf("making the certificate of %s: %w", item.service, h.foreign)
+	in := enroll.Inspect(item.dir)
+	if in.Foreign != nil { // said now, so that a dry run tells, and that no token is made for it
+		item.action, item.err = failed, fmt.Errorf("making the certificate of %s: %w", item.service, in.Foreign)
 		return
 	}
-	if h.usable() {
-		differs, err := facts.config.Deviations(item.service, h.chain)
-		if err != nil {
+	against := decisionInput{now: time.Now(), facts: facts}
+	if usable(in) {
+		item.until = in.Chain[0].NotAfter
+		var err error
+		if against.differs, err = facts.config.Deviations(item.service, in.Chain); err != nil {
 			item.action, item.err = failed, err
 			return
 		}
-		h.differs = differs
 	}
-	item.action, item.reasons = decide(item, h, decisionInput{now: time.Now(), facts: facts})
+	item.action, item.reasons = decide(item, in, against)
 	if d.renew && item.action == toKeep {
 		item.action, item.reasons = toReplace, []string{"--" + flagRenew}
 	}
@@ -178,10 +177,12 @@ func (d *devCerts) abandoned(profiles map[string]policy.Profile) (dirs []string)
 		return nil // a dry run without a directory
 	}
 	for _, e := range entries {
-		_, wanted := profiles[e.Name()]
-		target, err := os.Readlink(filepath.Join(d.dir, e.Name(), "current"))
-		if !wanted && err == nil && strings.HasPrefix(target, "gen-") {
-			dirs = append(dirs, filepath.Join(d.dir, e.Name()))
+		if _, wanted := profiles[e.Name()]; wanted {
+			continue
+		}
+		dir := filepath.Join(d.dir, e.Name())
+		if in := enroll.Inspect(dir); in.Foreign == nil && !empty(in) {
+			dirs = append(dirs, dir)
 		}
 	}
 	return dirs
