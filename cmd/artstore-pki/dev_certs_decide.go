@@ -80,11 +80,11 @@ func sameCertificates(a, b []*x509.Certificate) bool {
 func checkDates(fixture string, leaf *x509.Certificate, now time.Time) string {
 	before, over := now.Before(leaf.NotBefore), !now.Before(leaf.NotAfter)
 	switch {
-	case fixture == flagExpired && over, fixture == flagNotYetValid && now.Add(humantime.Day).Before(leaf.NotBefore):
+	case fixture == devExpired && over, fixture == devNotYetValid && now.Add(humantime.Day).Before(leaf.NotBefore):
 		return ""
-	case fixture == flagExpired:
+	case fixture == devExpired:
 		return "not expired"
-	case fixture == flagNotYetValid:
+	case fixture == devNotYetValid:
 		return "valid within a day"
 	case before:
 		return "not valid yet"

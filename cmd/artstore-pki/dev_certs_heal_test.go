@@ -41,7 +41,7 @@ func TestDevCertsHeals(t *testing.T) {
 		{"the key of another", func() { copyFile(t, file("query-module/tls.key"), resolve(t, file("localhost/tls.key"))) }, "replaced", "key does not fit"},
 		{"a key for all to read", func() { do(os.Chmod(file("localhost/tls.key"), 0o644)) }, "replaced", "key was readable by others"},
 		{"all three of another", func() {
-			for _, name := range identityFiles {
+			for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
 				copyFile(t, file("query-module/"+name), resolve(t, file("localhost/"+name)))
 			}
 		}, "replaced", `issued to "query-module"; names changed: - artstore_query_module, - query-module`},
@@ -51,9 +51,9 @@ func TestDevCertsHeals(t *testing.T) {
 			do(os.Remove(file("localhost/current")))
 		}, "made", "-"},
 		{"a later one", func() { copyFile(t, file("localhost/tls.key"), file("localhost/pending-00.key")) }, "replaced", "enrolment was cut off"},
-		{"an unfinished authority", func() { do(os.Mkdir(file(devUnfinished+"1"), 0o700)) }, "kept", "-"},
+		{"an unfinished authority", func() { do(os.Mkdir(file(".ca-making1"), 0o700)) }, "kept", "-"},
 		{"a fixture that is none", func() {
-			for _, name := range identityFiles {
+			for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
 				copyFile(t, file("localhost/"+name), resolve(t, file("fixtures/expired/"+name)))
 			}
 		}, "kept", "-"},
@@ -68,7 +68,7 @@ func TestDevCertsHeals(t *testing.T) {
 			if code, _, talk := devCertsRun(t, dir); code != ui.ExitOK || !strings.HasPrefix(talk, "nothing to do\n") {
 				t.Errorf("afterwards: exit status %d, %s", code, talk)
 			}
-			if left, _ := filepath.Glob(file("*/pending-*")); len(left) > 0 || len(globAll(t, file(devUnfinished+"*"))) > 0 {
+			if left, _ := filepath.Glob(file("*/pending-*")); len(left) > 0 || len(globAll(t, file(".ca-making*"))) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
 			if got := leafNamesOf(t, file("localhost")); !equalSets(got, []string{"localhost", "127.0.0.1", "::1"}) {

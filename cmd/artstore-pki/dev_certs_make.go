@@ -32,6 +32,9 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
+// issueTimeout bounds the making of one certificate by an authority in this process.
+const issueTimeout = time.Minute
+
 // Names in the directory.
 const (
 	devAuthority   = "ca"
@@ -57,7 +60,7 @@ func devProfiles() map[string]policy.Profile {
 	return profiles
 }
 
-func (d *devCerts) authorityDir() string { return filepath.Join(d.dir, devAuthority) }
+func (d *devCerts) authorityDir() string { return filepath.Join(d.Dir, devAuthority) }
 
 // prepare sees to it that the directory is ours and has an authority. It is ours
 // if it holds one, or nothing at all, or what an interrupted run of this left.
@@ -67,7 +70,7 @@ func (d *devCerts) authorityDir() string { return filepath.Join(d.dir, devAuthor
 // but names of ours; after it, every directory of a service is enroll's, which
 // is complete or gets replaced.
 func (d *devCerts) prepare(ctx context.Context) (made bool, err error) {
-	entries, err := os.ReadDir(d.dir)
+	entries, err := os.ReadDir(d.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("reading the directory: %w", err)
 	}
@@ -76,9 +79,9 @@ func (d *devCerts) prepare(ctx context.Context) (made bool, err error) {
 	}
 	if i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return !unfinished(e) }); i >= 0 {
 		return false, fmt.Errorf("making certificates: %s holds %s, and no authority of this command in %s: %w",
-			d.dir, entries[i].Name(), devAuthority, durable.ErrNotEmpty)
+			d.Dir, entries[i].Name(), devAuthority, durable.ErrNotEmpty)
 	}
-	if d.dryRun {
+	if d.DryRun {
 		d.u.Infof("an authority would be made in %s", d.authorityDir())
 		return false, nil
 	}
@@ -94,10 +97,10 @@ func unfinished(e fs.DirEntry) bool { return e.IsDir() && strings.HasPrefix(e.Na
 // that another run is just completing can no longer take the place.
 func (d *devCerts) sweep(entries []fs.DirEntry) error {
 	for _, e := range entries {
-		if !unfinished(e) || d.dryRun {
+		if !unfinished(e) || d.DryRun {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(d.dir, e.Name())); err != nil {
+		if err := os.RemoveAll(filepath.Join(d.Dir, e.Name())); err != nil {
 			return fmt.Errorf("removing what an interrupted run left: %w", err)
 		}
 	}
@@ -105,18 +108,18 @@ func (d *devCerts) sweep(entries []fs.DirEntry) error {
 }
 
 func (d *devCerts) makeAuthority(ctx context.Context) error {
-	if err := durable.MkdirAll(d.dir); err != nil {
+	if err := durable.MkdirAll(d.Dir); err != nil {
 		return err
 	}
-	if err := os.Chmod(d.dir, durable.Dir); err != nil { // it may have been there, empty
+	if err := os.Chmod(d.Dir, durable.Dir); err != nil { // it may have been there, empty
 		return err
 	}
-	tmp, err := os.MkdirTemp(d.dir, devUnfinished)
+	tmp, err := os.MkdirTemp(d.Dir, devUnfinished)
 	if err != nil {
 		return err
 	}
 	result, err := ca.Init(ctx, ca.InitOptions{
-		Dir: tmp, Name: "ArtStore development", LeafLifetime: d.life, Password: d.password, Profiles: devProfiles(),
+		Dir: tmp, Name: "ArtStore development", LeafLifetime: d.Life, Password: d.Password, Profiles: devProfiles(),
 	})
 	if err == nil {
 		err = os.Rename(tmp, d.authorityDir())
@@ -124,7 +127,7 @@ func (d *devCerts) makeAuthority(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(tmp))
 	}
-	if err := durable.SyncDir(d.dir); err != nil {
+	if err := durable.SyncDir(d.Dir); err != nil {
 		return err
 	}
 	d.u.Infof("authority made in %s, root fingerprint (SHA-256): %s", d.authorityDir(), result.RootFingerprint)
@@ -156,7 +159,7 @@ type devIssuer struct {
 
 func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
 	// Errors alone: that services share localhost with the authority is what they are for here.
-	i := &devIssuer{dir: d.authorityDir(), password: d.password, logger: d.u.Logger(slog.LevelError)}
+	i := &devIssuer{dir: d.authorityDir(), password: d.Password, logger: d.u.Logger(slog.LevelError)}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
 	i.stop = stop
 	i.running, run = errgroup.WithContext(run)
@@ -201,7 +204,7 @@ func (i *devIssuer) Close() error {
 
 // obtain carries out one item of a plan and writes into it what came of that.
 func (i *devIssuer) obtain(ctx context.Context, item *devItem) {
-	ctx, cancel := context.WithTimeout(ctx, obtainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, issueTimeout)
 	defer cancel()
 	get := i.enrol
 	if item.fixture != "" {
@@ -263,7 +266,7 @@ func (i *devIssuer) fixture(ctx context.Context, item *devItem) (m rotation.Mate
 // fixtureDate: an expired one ended a minute ago, because its issuer, which it
 // must not precede, may be as young as this run.
 func (i *devIssuer) fixtureDate(item *devItem) time.Time {
-	if item.fixture == flagNotYetValid {
+	if item.fixture == devNotYetValid {
 		return time.Now().Add(humantime.Year)
 	}
 	life := i.authority.Config().Lifetime.Default

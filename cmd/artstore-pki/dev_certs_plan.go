@@ -38,7 +38,7 @@ func (v itemAction) due() bool { return v == toMake || v == toReplace }
 // devItem is one directory with a certificate in it.
 type devItem struct {
 	service string // its profile
-	fixture string // flagExpired or flagNotYetValid; "" for what services use
+	fixture string // devExpired or devNotYetValid; "" for what services use
 	dir     string
 	profile policy.Profile
 	action  itemAction
@@ -99,8 +99,8 @@ func (d *devCerts) makePlan(made bool) (*devPlan, error) {
 		if facts, err = readAuthority(d.authorityDir()); err != nil {
 			return nil, ui.WithHint(err, "put %s right, or begin anew in another directory", d.authorityDir())
 		}
-		if has := facts.config.Lifetime.Default; d.lifeSet && has != d.life {
-			return nil, ui.WithHint(fmt.Errorf("--%s %s: certificates in %s live %s", flags.Lifetime, humantime.Format(d.life), d.dir, humantime.Format(has)),
+		if has := facts.config.Lifetime.Default; d.LifeSet && has != d.Life {
+			return nil, ui.WithHint(fmt.Errorf("--%s %s: certificates in %s live %s", flags.Lifetime, humantime.Format(d.Life), d.Dir, humantime.Format(has)),
 				"set lifetime.default (and max) in %s and run again without --%s", filepath.Join(d.authorityDir(), "pki.yaml"), flags.Lifetime)
 		}
 	}
@@ -108,14 +108,14 @@ func (d *devCerts) makePlan(made bool) (*devPlan, error) {
 	for _, service := range slices.Sorted(maps.Keys(facts.config.Profiles)) {
 		if service == devFixtures || service == devTrust {
 			return nil, ui.WithHint(fmt.Errorf("reading the profiles: %q cannot be a service here: %s is something else",
-				service, filepath.Join(d.dir, service)), "give the profile another name")
+				service, filepath.Join(d.Dir, service)), "give the profile another name")
 		}
 		profile := facts.config.Profiles[service]
 		if len(profile.Names) == 0 {
 			return nil, ui.WithHint(fmt.Errorf("reading the profiles: profiles.%s lists no names, so there is no telling what its certificate would be for", service),
 				"list them in %s: patterns and wildcards say only what may be asked for", filepath.Join(d.authorityDir(), "pki.yaml"))
 		}
-		p.items = append(p.items, &devItem{service: service, dir: filepath.Join(d.dir, service), profile: profile})
+		p.items = append(p.items, &devItem{service: service, dir: filepath.Join(d.Dir, service), profile: profile})
 	}
 	if err := d.addFixtures(p, facts.config.Profiles); err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func (d *devCerts) makePlan(made bool) (*devPlan, error) {
 	for _, item := range p.items {
 		d.judge(item, facts)
 	}
-	p.linkTrust, p.trustErr = lookAtTrust(d.dir)
+	p.linkTrust, p.trustErr = lookAtTrust(d.Dir)
 	p.abandoned = append(p.abandoned, d.abandoned(facts.config.Profiles)...)
 	return p, nil
 }
@@ -132,13 +132,13 @@ func (d *devCerts) makePlan(made bool) (*devPlan, error) {
 // stale would make a test pass for the wrong reason.
 func (d *devCerts) addFixtures(p *devPlan, profiles map[string]policy.Profile) error {
 	profile, ok := profiles[devLocal]
-	for _, kind := range []string{flagExpired, flagNotYetValid} {
-		dir := filepath.Join(d.dir, devFixtures, kind)
+	for _, kind := range []string{devExpired, devNotYetValid} {
+		dir := filepath.Join(d.Dir, devFixtures, kind)
 		_, err := os.Stat(dir)
 		switch {
-		case ok && (err == nil || d.fixtures[kind]):
+		case ok && (err == nil || slices.Contains(d.Fixtures, kind)):
 			p.items = append(p.items, &devItem{service: devLocal, fixture: kind, dir: dir, profile: profile})
-		case d.fixtures[kind]:
+		case slices.Contains(d.Fixtures, kind):
 			return ui.WithHint(fmt.Errorf("--%s: there is no profile %s, whose names it would have", kind, devLocal),
 				"put it back into %s", filepath.Join(d.authorityDir(), "pki.yaml"))
 		case err == nil:
@@ -165,14 +165,14 @@ func (d *devCerts) judge(item *devItem, facts authorityFacts) {
 		}
 	}
 	item.action, item.reasons = decide(item, in, against)
-	if d.renew && item.action == toKeep {
-		item.action, item.reasons = toReplace, []string{"--" + flagRenew}
+	if d.Renew && item.action == toKeep {
+		item.action, item.reasons = toReplace, []string{"--renew"}
 	}
 }
 
 // abandoned finds directories of ours whose profile was taken out of pki.yaml.
 func (d *devCerts) abandoned(profiles map[string]policy.Profile) (dirs []string) {
-	entries, err := os.ReadDir(d.dir)
+	entries, err := os.ReadDir(d.Dir)
 	if err != nil {
 		return nil // a dry run without a directory
 	}
@@ -180,7 +180,7 @@ func (d *devCerts) abandoned(profiles map[string]policy.Profile) (dirs []string)
 		if _, wanted := profiles[e.Name()]; wanted {
 			continue
 		}
-		dir := filepath.Join(d.dir, e.Name())
+		dir := filepath.Join(d.Dir, e.Name())
 		if in := enroll.Inspect(dir); in.Foreign == nil && !empty(in) {
 			dirs = append(dirs, dir)
 		}

@@ -214,20 +214,6 @@ func devOldFaults(t *testing.T, dir string) {
 	}
 }
 
-func TestShellWord(t *testing.T) {
-	for in, want := range map[string]string{
-		"certs/ca.crt": "certs/ca.crt",
-		"a b/ca.crt":   "'a b/ca.crt'",
-		"it's":         `'it'\''s'`,
-		"$HOME;x":      "'$HOME;x'",
-		"~/x":          "'~/x'",
-	} {
-		if got := shellWord(in); got != want {
-			t.Errorf("%s is written %s, want %s", in, got, want)
-		}
-	}
-}
-
 func TestDevCertsUsage(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "certs")
 	if code, _, talk := devCertsRun(t, ""); code != ui.ExitUsage || !strings.Contains(talk, "empty name") {

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/secret"
+)
+
+// The words for what is kept in DIR/fixtures: the names of directories, and of flags.
+const (
+	devExpired     = "expired"
+	devNotYetValid = "not-yet-valid"
+)
+
+// devOptions say what to keep, and where.
+type devOptions struct {
+	Dir      string
+	Password secret.String // of the keys of the authority; the zero value: one that stands in DIR/ca
+	Life     time.Duration // of the certificates of a new authority
+	LifeSet  bool          // Life was asked for: an authority with another one is an error
+	Renew    bool          // replace what is good, too
+	DryRun   bool          // change nothing
+	Fixtures []string      // which fixtures were asked for; those that are there are kept in any case
+	Format   string        // output.Table or output.JSON
+}
+
+// devCerts is one run of the command.
+type devCerts struct {
+	devOptions
+	u      *ui.UI
+	report *devReport
+}
+
+// keepCertificates does what the command is for. It prints one line for each
+// certificate. An error about one of them does not keep the others from being made.
+func keepCertificates(ctx context.Context, u *ui.UI, opt devOptions) error {
+	d := &devCerts{devOptions: opt, u: u, report: newDevReport(u, opt.Format)}
+	made, err := d.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := d.makePlan(made)
+	if err != nil {
+		return err
+	}
+	d.report.begin(p)
+	idle := !p.work()
+	if d.DryRun || idle {
+		err = d.reportPlan(p)
+	} else {
+		err = d.apply(ctx, p)
+	}
+	if ctxErr := ctx.Err(); ctxErr != nil {
+		return ctxErr // what failed for it is not worth a line each
+	}
+	if endErr := d.report.end(p); endErr != nil {
+		return errors.Join(err, endErr)
+	}
+	switch {
+	case d.DryRun:
+		d.u.Infof("dry run: nothing was changed")
+	case idle && err == nil:
+		d.u.Infof("nothing to do")
+	}
+	for _, left := range p.abandoned {
+		d.u.Infof("%s stays, but %s has no profile for it any more", left, filepath.Join(d.authorityDir(), "pki.yaml"))
+	}
+	if err == nil {
+		d.advise(p)
+	}
+	return devHint(err)
+}
+
+// reportPlan reports a plan that is not carried out.
+func (d *devCerts) reportPlan(p *devPlan) (err error) {
+	for _, item := range p.items {
+		err = errors.Join(err, d.reportItem(item))
+	}
+	return errors.Join(err, p.trustErr)
+}
+
+// reportItem reports an item about which nothing more will be done.
+func (d *devCerts) reportItem(item *devItem) error {
+	if item.action == toKeep && !d.DryRun {
+		item.action = wasKept
+	}
+	d.report.line(item)
+	return item.err
+}
+
+// apply does what the plan says. One certificate that fails does not keep
+// the others from being made: each is complete in itself.
+func (d *devCerts) apply(ctx context.Context, p *devPlan) (err error) {
+	err = p.trustErr
+	if p.linkTrust {
+		err = errors.Join(err, linkTrust(d.Dir))
+	}
+	var issuer *devIssuer
+	defer func() {
+		if issuer != nil {
+			err = errors.Join(err, issuer.Close())
+		}
+	}()
+	for _, item := range p.items {
+		if item.action.due() && item.err == nil {
+			if issuer == nil {
+				var openErr error
+				if issuer, openErr = d.openIssuer(ctx); openErr != nil {
+					return errors.Join(err, openErr)
+				}
+			}
+			issuer.obtain(ctx, item)
+			if ctx.Err() != nil {
+				return err
+			}
+		}
+		err = errors.Join(err, d.reportItem(item))
+	}
+	return err
+}
+
+// advise gives a command to try the certificates with: against "dev admin", or
+// whatever else listens there.
+func (d *devCerts) advise(p *devPlan) {
+	for _, item := range p.items {
+		if item.fixture != "" || item.until.IsZero() {
+			continue
+		}
+		file := func(name string) string { return shellWord(filepath.Join(item.dir, name)) }
+		d.u.Infof("next: curl --cacert %s --cert %s --key %s https://localhost:8000/health/live",
+			shellWord(filepath.Join(d.Dir, devTrust)), file("tls.crt"), file("tls.key"))
+		return
+	}
+}
+
+// shellWord quotes a path where a shell would take it for more or less than one word.
+func shellWord(path string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+@:,", r)
+	}
+	if strings.IndexFunc(path, func(r rune) bool { return !plain(r) }) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
+func devHint(err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return ui.WithHint(err, "move it out of the way and run again; what this command did not make it does not touch")
+	}
+	return err
+}
