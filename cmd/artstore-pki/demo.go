@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/demo"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
@@ -44,7 +45,7 @@ func runDemo(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	opt := demoOptions{Duration: values.DurationOf(c, "duration"), LeafLifetime: values.DurationOf(c, "leaf-lifetime"), Dir: c.String(flags.Dir)}
+	opt := demo.Options{Duration: values.DurationOf(c, "duration"), LeafLifetime: values.DurationOf(c, "leaf-lifetime"), Dir: c.String(flags.Dir)}
 	if opt.LeafLifetime < minLeafLifetime {
 		return ui.UsageErrorf("--leaf-lifetime %s: want %s at least", opt.LeafLifetime, minLeafLifetime)
 	}
@@ -64,5 +65,5 @@ func runDemo(u *ui.UI, c *cli.Context) (err error) {
 	} else if err := durable.EmptyDir(opt.Dir); err != nil {
 		return fmt.Errorf("preparing the state directory: %w", err)
 	}
-	return demonstrate(c.Context, u, opt)
+	return demo.Show(c.Context, u, opt)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/devcerts"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
@@ -39,8 +40,8 @@ live: edit it and run again. The key password stands beside the keys: for develo
 			values.DurationFlag(flags.Lifetime, 30*humantime.Day, "lifetime of the certificates in a new DIR, a `TIME` such as 36h, 14d or 2y; after that, pki.yaml says it"),
 			&cli.BoolFlag{Name: flagRenew, Usage: "replace all certificates, whatever their state"},
 			&cli.BoolFlag{Name: flagDryRun, Usage: "say what would be done, and do nothing"},
-			&cli.BoolFlag{Name: devExpired, Usage: "keep an expired certificate in DIR/fixtures/expired, too"},
-			&cli.BoolFlag{Name: devNotYetValid, Usage: "keep one that begins in a year in DIR/fixtures/not-yet-valid, too"},
+			&cli.BoolFlag{Name: devcerts.Expired, Usage: "keep an expired certificate in DIR/fixtures/expired, too"},
+			&cli.BoolFlag{Name: devcerts.NotYetValid, Usage: "keep one that begins in a year in DIR/fixtures/not-yet-valid, too"},
 			output.Flag(output.Table, output.JSON),
 			flags.Shared(flags.PasswordFile),
 		},
@@ -49,15 +50,15 @@ live: edit it and run again. The key password stands beside the keys: for develo
 }
 
 // devOptionsOf reads the command line.
-func devOptionsOf(u *ui.UI, c *cli.Context) (opt devOptions, err error) {
+func devOptionsOf(u *ui.UI, c *cli.Context) (opt devcerts.Options, err error) {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return opt, err
 	}
-	opt = devOptions{
+	opt = devcerts.Options{
 		Dir: filepath.Clean(c.Args().First()), Life: values.DurationOf(c, flags.Lifetime), LifeSet: c.IsSet(flags.Lifetime),
 		Renew: c.Bool(flagRenew), DryRun: c.Bool(flagDryRun),
 	}
-	for _, fixture := range []string{devExpired, devNotYetValid} {
+	for _, fixture := range []string{devcerts.Expired, devcerts.NotYetValid} {
 		if c.Bool(fixture) {
 			opt.Fixtures = append(opt.Fixtures, fixture)
 		}
@@ -80,5 +81,5 @@ func runDevCerts(u *ui.UI, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return keepCertificates(c.Context, u, opt)
+	return devcerts.Keep(c.Context, u, opt)
 }

@@ -126,7 +126,7 @@ func TestDevCertsInterrupted(t *testing.T) {
 		}
 	}
 	// The other kind of interruption: no chance to clean up, in the middle of making the authority.
-	if err := os.Rename(filepath.Join(dir, "ca"), filepath.Join(dir, devUnfinished+"2")); err != nil {
+	if err := os.Rename(filepath.Join(dir, "ca"), filepath.Join(dir, ".ca-making"+"2")); err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range globAll(t, filepath.Join(dir, "[a-z]*")) {

@@ -1,4 +1,4 @@
-package main
+package devcerts
 
 import (
 	"crypto/x509"
@@ -35,8 +35,8 @@ const (
 
 func (v itemAction) due() bool { return v == toMake || v == toReplace }
 
-// devItem is one directory with a certificate in it.
-type devItem struct {
+// certificate is one directory with a certificate in it.
+type certificate struct {
 	service string // its profile
 	fixture string // devExpired or devNotYetValid; "" for what services use
 	dir     string
@@ -47,23 +47,23 @@ type devItem struct {
 	err     error
 }
 
-func (i *devItem) why() string {
+func (i *certificate) why() string {
 	if len(i.reasons) == 0 {
 		return "-"
 	}
 	return strings.Join(i.reasons, "; ")
 }
 
-// devPlan is everything that a run would do.
-type devPlan struct {
-	items     []*devItem
+// plan is everything that a run would do.
+type plan struct {
+	items     []*certificate
 	linkTrust bool     // DIR/ca.crt is missing
 	trustErr  error    // or is somebody else's
 	abandoned []string // directories whose profile is gone
 }
 
-func (p *devPlan) work() bool {
-	return p.linkTrust || slices.ContainsFunc(p.items, func(i *devItem) bool { return i.action.due() && i.err == nil })
+func (p *plan) work() bool {
+	return p.linkTrust || slices.ContainsFunc(p.items, func(i *certificate) bool { return i.action.due() && i.err == nil })
 }
 
 // authorityFacts is what the state directory says without opening the authority.
@@ -92,8 +92,8 @@ func readAuthority(dir string) (a authorityFacts, err error) {
 
 // makePlan looks at everything and decides, without changing anything. made is
 // false only in a dry run for a directory that has no authority yet.
-func (d *devCerts) makePlan(made bool) (*devPlan, error) {
-	facts := authorityFacts{config: policy.Config{Profiles: devProfiles()}}
+func (d *directory) makePlan(made bool) (*plan, error) {
+	facts := authorityFacts{config: policy.Config{Profiles: Profiles()}}
 	if made {
 		var err error
 		if facts, err = readAuthority(d.authorityDir()); err != nil {
@@ -104,9 +104,9 @@ func (d *devCerts) makePlan(made bool) (*devPlan, error) {
 				"set lifetime.default (and max) in %s and run again without --%s", filepath.Join(d.authorityDir(), "pki.yaml"), flags.Lifetime)
 		}
 	}
-	p := &devPlan{}
+	p := &plan{}
 	for _, service := range slices.Sorted(maps.Keys(facts.config.Profiles)) {
-		if service == devFixtures || service == devTrust {
+		if service == fixturesName || service == trustName {
 			return nil, ui.WithHint(fmt.Errorf("reading the profiles: %q cannot be a service here: %s is something else",
 				service, filepath.Join(d.Dir, service)), "give the profile another name")
 		}
@@ -115,7 +115,7 @@ func (d *devCerts) makePlan(made bool) (*devPlan, error) {
 			return nil, ui.WithHint(fmt.Errorf("reading the profiles: profiles.%s lists no names, so there is no telling what its certificate would be for", service),
 				"list them in %s: patterns and wildcards say only what may be asked for", filepath.Join(d.authorityDir(), "pki.yaml"))
 		}
-		p.items = append(p.items, &devItem{service: service, dir: filepath.Join(d.Dir, service), profile: profile})
+		p.items = append(p.items, &certificate{service: service, dir: filepath.Join(d.Dir, service), profile: profile})
 	}
 	if err := d.addFixtures(p, facts.config.Profiles); err != nil {
 		return nil, err
@@ -130,16 +130,16 @@ func (d *devCerts) makePlan(made bool) (*devPlan, error) {
 
 // addFixtures takes those asked for now and those asked for once: one that went
 // stale would make a test pass for the wrong reason.
-func (d *devCerts) addFixtures(p *devPlan, profiles map[string]policy.Profile) error {
-	profile, ok := profiles[devLocal]
-	for _, kind := range []string{devExpired, devNotYetValid} {
-		dir := filepath.Join(d.Dir, devFixtures, kind)
+func (d *directory) addFixtures(p *plan, profiles map[string]policy.Profile) error {
+	profile, ok := profiles[localName]
+	for _, kind := range []string{Expired, NotYetValid} {
+		dir := filepath.Join(d.Dir, fixturesName, kind)
 		_, err := os.Stat(dir)
 		switch {
 		case ok && (err == nil || slices.Contains(d.Fixtures, kind)):
-			p.items = append(p.items, &devItem{service: devLocal, fixture: kind, dir: dir, profile: profile})
+			p.items = append(p.items, &certificate{service: localName, fixture: kind, dir: dir, profile: profile})
 		case slices.Contains(d.Fixtures, kind):
-			return ui.WithHint(fmt.Errorf("--%s: there is no profile %s, whose names it would have", kind, devLocal),
+			return ui.WithHint(fmt.Errorf("--%s: there is no profile %s, whose names it would have", kind, localName),
 				"put it back into %s", filepath.Join(d.authorityDir(), "pki.yaml"))
 		case err == nil:
 			p.abandoned = append(p.abandoned, dir)
@@ -149,7 +149,7 @@ func (d *devCerts) addFixtures(p *devPlan, profiles map[string]policy.Profile) e
 }
 
 // judge fills in action and reasons.
-func (d *devCerts) judge(item *devItem, facts authorityFacts) {
+func (d *directory) judge(item *certificate, facts authorityFacts) {
 	in := enroll.Inspect(item.dir)
 	if in.Foreign != nil { // said now, so that a dry run tells, and that no token is made for it
 		item.action, item.err = failed, fmt.Errorf("making the certificate of %s: %w", item.service, in.Foreign)
@@ -171,7 +171,7 @@ func (d *devCerts) judge(item *devItem, facts authorityFacts) {
 }
 
 // abandoned finds directories of ours whose profile was taken out of pki.yaml.
-func (d *devCerts) abandoned(profiles map[string]policy.Profile) (dirs []string) {
+func (d *directory) abandoned(profiles map[string]policy.Profile) (dirs []string) {
 	entries, err := os.ReadDir(d.Dir)
 	if err != nil {
 		return nil // a dry run without a directory
@@ -190,12 +190,12 @@ func (d *devCerts) abandoned(profiles map[string]policy.Profile) (dirs []string)
 
 // lookAtTrust tells whether DIR/ca.crt is our link, is missing, or is not ours.
 func lookAtTrust(dir string) (missing bool, err error) {
-	path := filepath.Join(dir, devTrust)
+	path := filepath.Join(dir, trustName)
 	target, err := os.Readlink(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return true, nil
-	case err != nil || target != devTrustTarget:
+	case err != nil || target != trustTarget:
 		return false, fmt.Errorf("making the trust bundle: %s is not ours to replace: %w", path, fs.ErrExist)
 	}
 	return false, nil

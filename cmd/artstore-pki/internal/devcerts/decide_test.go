@@ -1,4 +1,4 @@
-package main
+package devcerts
 
 import (
 	"crypto/x509"
@@ -21,12 +21,12 @@ import (
 func plainCertificates(t *testing.T, life time.Duration, fixtures ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "certs")
-	_, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(dir, "ca"), LeafLifetime: life, Profiles: devProfiles(), PlainKeys: true})
+	_, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(dir, "ca"), LeafLifetime: life, Profiles: Profiles(), PlainKeys: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	u := ui.New(ui.Streams{Out: io.Discard, Err: t.Output(), Getenv: func(string) string { return "" }})
-	if err := keepCertificates(t.Context(), u, devOptions{Dir: dir, Life: life, Fixtures: fixtures, Format: output.Table}); err != nil {
+	if err := Keep(t.Context(), u, Options{Dir: dir, Life: life, Fixtures: fixtures, Format: output.Table}); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -44,7 +44,7 @@ func look(dir string) onDisk { return onDisk{Inspection: enroll.Inspect(dir)} }
 // TestDecide judges one real certificate at other times, beside other
 // authorities and with other things wrong.
 func TestDecide(t *testing.T) {
-	dir, other := plainCertificates(t, 30*time.Hour, devExpired, devNotYetValid), plainCertificates(t, humantime.Day)
+	dir, other := plainCertificates(t, 30*time.Hour, Expired, NotYetValid), plainCertificates(t, humantime.Day)
 	facts, err := readAuthority(filepath.Join(dir, "ca"))
 	if err != nil {
 		t.Fatal(err)
@@ -91,13 +91,13 @@ func TestDecide(t *testing.T) {
 		{"an intermediate that did not sign it", "", with(good, func(h *onDisk) { h.Chain = []*x509.Certificate{strange.issuer, facts.issuer} }), start, facts, toReplace, []string{"issuer changed"}},
 		{"everything", "", with(good, func(h *onDisk) { h.KeyFits, h.KeyExposed, h.differs = false, true, []string{"x"} }), end, strange, toReplace,
 			[]string{"key does not fit", "key was readable by others", "issuer changed", "trust bundle changed", "x", "expired"}},
-		{"expired as it should be", devExpired, expired, start.Add(time.Hour), facts, toKeep, nil},
-		{"expired, and is not", devExpired, good, start, facts, toReplace, []string{"not expired"}},
-		{"not yet valid as it should be", devNotYetValid, future, start, facts, toKeep, nil},
-		{"not yet valid, but tomorrow", devNotYetValid, future, future.Chain[0].NotBefore.Add(-humantime.Day), facts, toReplace, []string{"valid within a day"}},
-		{"not yet valid, and was", devNotYetValid, expired, start.Add(time.Hour), facts, toReplace, []string{"valid within a day"}},
+		{"expired as it should be", Expired, expired, start.Add(time.Hour), facts, toKeep, nil},
+		{"expired, and is not", Expired, good, start, facts, toReplace, []string{"not expired"}},
+		{"not yet valid as it should be", NotYetValid, future, start, facts, toKeep, nil},
+		{"not yet valid, but tomorrow", NotYetValid, future, future.Chain[0].NotBefore.Add(-humantime.Day), facts, toReplace, []string{"valid within a day"}},
+		{"not yet valid, and was", NotYetValid, expired, start.Add(time.Hour), facts, toReplace, []string{"valid within a day"}},
 	} {
-		got, why := decide(&devItem{fixture: c.fixture}, c.h.Inspection, decisionInput{now: c.at, facts: c.facts, differs: c.h.differs})
+		got, why := decide(&certificate{fixture: c.fixture}, c.h.Inspection, decisionInput{now: c.at, facts: c.facts, differs: c.h.differs})
 		if got != c.want || !slices.Equal(why, c.why) {
 			t.Errorf("%s: %s because %q, want %s because %q", c.name, got, why, c.want, c.why)
 		}

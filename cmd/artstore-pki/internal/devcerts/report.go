@@ -1,4 +1,4 @@
-package main
+package devcerts
 
 import (
 	"path/filepath"
@@ -9,16 +9,16 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-// devReport prints one line for each certificate, as soon as it is settled, or
+// report prints one line for each certificate, as soon as it is settled, or
 // all of them as JSON at the end.
-type devReport struct {
+type report struct {
 	u     *ui.UI
 	table *ui.Table // nil with JSON
 	err   error
 }
 
-func newDevReport(u *ui.UI, format string) *devReport {
-	r := &devReport{u: u}
+func newReport(u *ui.UI, format string) *report {
+	r := &report{u: u}
 	if format == output.Table {
 		r.table = u.NewTable("STATE", "PATH", "UNTIL", "REASON", "NAMES")
 	}
@@ -27,7 +27,7 @@ func newDevReport(u *ui.UI, format string) *devReport {
 
 // begin takes the widths from the plan: nobody should have to wait for the last
 // line to see the first.
-func (r *devReport) begin(p *devPlan) {
+func (r *report) begin(p *plan) {
 	if r.table == nil {
 		return
 	}
@@ -37,7 +37,7 @@ func (r *devReport) begin(p *devPlan) {
 	r.flush()
 }
 
-func (r *devReport) line(item *devItem) {
+func (r *report) line(item *certificate) {
 	if r.table == nil {
 		return
 	}
@@ -50,14 +50,14 @@ func (r *devReport) line(item *devItem) {
 }
 
 // flush keeps the first error: a reader that is gone must not stop the making.
-func (r *devReport) flush() {
+func (r *report) flush() {
 	if err := r.table.Flush(); r.err == nil {
 		r.err = err
 	}
 }
 
-// devCertificate is a line in JSON.
-type devCertificate struct {
+// shownCertificate is a line in JSON.
+type shownCertificate struct {
 	Service string     `json:"service"`
 	Fixture string     `json:"fixture,omitempty"`
 	State   itemAction `json:"state"`
@@ -70,14 +70,14 @@ type devCertificate struct {
 	Error   string     `json:"error,omitempty"`
 }
 
-func (r *devReport) end(p *devPlan) error {
+func (r *report) end(p *plan) error {
 	if r.table != nil {
 		return r.err
 	}
-	list := make([]devCertificate, len(p.items))
+	list := make([]shownCertificate, len(p.items))
 	for n, item := range p.items {
 		file := func(name string) string { return filepath.Join(item.dir, name) }
-		c := devCertificate{
+		c := shownCertificate{
 			Service: item.service, Fixture: item.fixture, State: item.action, Reasons: item.reasons, Names: item.profile.Names,
 			Cert: file("tls.crt"), Key: file("tls.key"), CA: file("ca.crt"),
 		}

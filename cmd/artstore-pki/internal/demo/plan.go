@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -41,7 +41,7 @@ type planStep struct {
 	act   func(ctx context.Context) (did string, err error)
 }
 
-func newPlan(w *stack, opt demoOptions) *plan {
+func newPlan(w *stack, opt Options) *plan {
 	p := &plan{authority: w.authority, start: time.Now(), duration: opt.Duration, promised: make(chan struct{})}
 	p.oldRoot = certs.Fingerprint(w.authority.Roots()[0])
 	p.steps = []planStep{

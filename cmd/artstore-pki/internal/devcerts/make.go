@@ -1,4 +1,4 @@
-package main
+package devcerts
 
 import (
 	"context"
@@ -37,19 +37,19 @@ const issueTimeout = time.Minute
 
 // Names in the directory.
 const (
-	devAuthority   = "ca"
-	devTrust       = "ca.crt"
-	devTrustTarget = "ca/certs/root_ca.crt" // the authority keeps it current
-	devFixtures    = "fixtures"
-	devLocal       = "localhost"  // the profile of fixtures, and the one for everything that is not ArtStore
-	devUnfinished  = ".ca-making" // prefix: an authority that Init has not completed
+	authorityName    = "ca"
+	trustName        = "ca.crt"
+	trustTarget      = "ca/certs/root_ca.crt" // the authority keeps it current
+	fixturesName     = "fixtures"
+	localName        = "localhost"  // the profile of fixtures, and the one for everything that is not ArtStore
+	unfinishedPrefix = ".ca-making" // prefix: an authority that Init has not completed
 )
 
-// devProfiles gives each service of ArtStore a key of its own and both of its
+// Profiles returns the profiles of a new authority: it gives each service of ArtStore a key of its own and both of its
 // names: code says admin-module, the containers are called artstore_admin_module.
-func devProfiles() map[string]policy.Profile {
-	local := []string{devLocal, "127.0.0.1", "::1"}
-	profiles := map[string]policy.Profile{devLocal: {Names: local}}
+func Profiles() map[string]policy.Profile {
+	local := []string{localName, "127.0.0.1", "::1"}
+	profiles := map[string]policy.Profile{localName: {Names: local}}
 	for _, service := range []string{
 		"admin-module", "storage-element", "storage-element-01", "storage-element-02", "storage-element-03",
 		"ingester-module", "query-module",
@@ -60,7 +60,7 @@ func devProfiles() map[string]policy.Profile {
 	return profiles
 }
 
-func (d *devCerts) authorityDir() string { return filepath.Join(d.Dir, devAuthority) }
+func (d *directory) authorityDir() string { return filepath.Join(d.Dir, authorityName) }
 
 // prepare sees to it that the directory is ours and has an authority. It is ours
 // if it holds one, or nothing at all, or what an interrupted run of this left.
@@ -69,7 +69,7 @@ func (d *devCerts) authorityDir() string { return filepath.Join(d.Dir, devAuthor
 // whole, so it is there or it is not. Before that, the directory holds nothing
 // but names of ours; after it, every directory of a service is enroll's, which
 // is complete or gets replaced.
-func (d *devCerts) prepare(ctx context.Context) (made bool, err error) {
+func (d *directory) prepare(ctx context.Context) (made bool, err error) {
 	entries, err := os.ReadDir(d.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("reading the directory: %w", err)
@@ -79,7 +79,7 @@ func (d *devCerts) prepare(ctx context.Context) (made bool, err error) {
 	}
 	if i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return !unfinished(e) }); i >= 0 {
 		return false, fmt.Errorf("making certificates: %s holds %s, and no authority of this command in %s: %w",
-			d.Dir, entries[i].Name(), devAuthority, durable.ErrNotEmpty)
+			d.Dir, entries[i].Name(), authorityName, durable.ErrNotEmpty)
 	}
 	if d.DryRun {
 		d.u.Infof("an authority would be made in %s", d.authorityDir())
@@ -91,11 +91,13 @@ func (d *devCerts) prepare(ctx context.Context) (made bool, err error) {
 	return true, d.sweep(entries)
 }
 
-func unfinished(e fs.DirEntry) bool { return e.IsDir() && strings.HasPrefix(e.Name(), devUnfinished) }
+func unfinished(e fs.DirEntry) bool {
+	return e.IsDir() && strings.HasPrefix(e.Name(), unfinishedPrefix)
+}
 
 // sweep removes what interrupted runs left, now that there is an authority: one
 // that another run is just completing can no longer take the place.
-func (d *devCerts) sweep(entries []fs.DirEntry) error {
+func (d *directory) sweep(entries []fs.DirEntry) error {
 	for _, e := range entries {
 		if !unfinished(e) || d.DryRun {
 			continue
@@ -107,19 +109,19 @@ func (d *devCerts) sweep(entries []fs.DirEntry) error {
 	return nil
 }
 
-func (d *devCerts) makeAuthority(ctx context.Context) error {
+func (d *directory) makeAuthority(ctx context.Context) error {
 	if err := durable.MkdirAll(d.Dir); err != nil {
 		return err
 	}
 	if err := os.Chmod(d.Dir, durable.Dir); err != nil { // it may have been there, empty
 		return err
 	}
-	tmp, err := os.MkdirTemp(d.Dir, devUnfinished)
+	tmp, err := os.MkdirTemp(d.Dir, unfinishedPrefix)
 	if err != nil {
 		return err
 	}
 	result, err := ca.Init(ctx, ca.InitOptions{
-		Dir: tmp, Name: "ArtStore development", LeafLifetime: d.Life, Password: d.Password, Profiles: devProfiles(),
+		Dir: tmp, Name: "ArtStore development", LeafLifetime: d.Life, Password: d.Password, Profiles: Profiles(),
 	})
 	if err == nil {
 		err = os.Rename(tmp, d.authorityDir())
@@ -138,15 +140,15 @@ func (d *devCerts) makeAuthority(ctx context.Context) error {
 }
 
 func linkTrust(dir string) error {
-	if err := os.Symlink(devTrustTarget, filepath.Join(dir, devTrust)); err != nil {
+	if err := os.Symlink(trustTarget, filepath.Join(dir, trustName)); err != nil {
 		return fmt.Errorf("making the trust bundle: %w", err)
 	}
 	return durable.SyncDir(dir)
 }
 
-// devIssuer is the authority of the directory, answering at a loopback port for
+// issuer is the authority of the directory, answering at a loopback port for
 // as long as there is something to issue: services enrol as they would anywhere.
-type devIssuer struct {
+type issuer struct {
 	dir       string
 	password  secret.String
 	authority *ca.Authority
@@ -157,9 +159,9 @@ type devIssuer struct {
 	running   *errgroup.Group
 }
 
-func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
+func (d *directory) openIssuer(ctx context.Context) (_ *issuer, err error) {
 	// Errors alone: that services share localhost with the authority is what they are for here.
-	i := &devIssuer{dir: d.authorityDir(), password: d.Password, logger: d.u.Logger(slog.LevelError)}
+	i := &issuer{dir: d.authorityDir(), password: d.Password, logger: d.u.Logger(slog.LevelError)}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
 	i.stop = stop
 	i.running, run = errgroup.WithContext(run)
@@ -190,7 +192,7 @@ func (d *devCerts) openIssuer(ctx context.Context) (_ *devIssuer, err error) {
 }
 
 // Close ends the server, then what it stands on.
-func (i *devIssuer) Close() error {
+func (i *issuer) Close() error {
 	i.stop()
 	err := i.running.Wait()
 	if i.server != nil {
@@ -203,7 +205,7 @@ func (i *devIssuer) Close() error {
 }
 
 // obtain carries out one item of a plan and writes into it what came of that.
-func (i *devIssuer) obtain(ctx context.Context, item *devItem) {
+func (i *issuer) obtain(ctx context.Context, item *certificate) {
 	ctx, cancel := context.WithTimeout(ctx, issueTimeout)
 	defer cancel()
 	get := i.enrol
@@ -223,7 +225,7 @@ func (i *devIssuer) obtain(ctx context.Context, item *devItem) {
 	}
 }
 
-func (i *devIssuer) enrol(ctx context.Context, item *devItem) (rotation.Material, error) {
+func (i *issuer) enrol(ctx context.Context, item *certificate) (rotation.Material, error) {
 	return enroll.Issue(ctx, enroll.Config{
 		URL: i.url, Roots: i.authority.Roots(), Dir: item.dir, KeyType: keyTypeFor(item.profile), Logger: i.logger,
 		Token: func(ctx context.Context) (secret.String, error) {
@@ -242,7 +244,7 @@ func keyTypeFor(p policy.Profile) enroll.KeyType {
 
 // fixture gets a certificate whose time is over or has not come, past the API,
 // which never issues one.
-func (i *devIssuer) fixture(ctx context.Context, item *devItem) (m rotation.Material, err error) {
+func (i *issuer) fixture(ctx context.Context, item *certificate) (m rotation.Material, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return m, fmt.Errorf("making a key: %w", err)
@@ -265,8 +267,8 @@ func (i *devIssuer) fixture(ctx context.Context, item *devItem) (m rotation.Mate
 
 // fixtureDate: an expired one ended a minute ago, because its issuer, which it
 // must not precede, may be as young as this run.
-func (i *devIssuer) fixtureDate(item *devItem) time.Time {
-	if item.fixture == devNotYetValid {
+func (i *issuer) fixtureDate(item *certificate) time.Time {
+	if item.fixture == NotYetValid {
 		return time.Now().Add(humantime.Year)
 	}
 	life := i.authority.Config().Lifetime.Default

@@ -1,4 +1,4 @@
-package main
+package devcerts
 
 import (
 	"bytes"
@@ -29,7 +29,7 @@ func usable(in enroll.Inspection) bool { return in.Err == nil && len(in.Missing)
 
 // decide says what to do about a certificate, and every reason why it cannot
 // stay. It is pure: what it needs to know was looked at before.
-func decide(item *devItem, in enroll.Inspection, m decisionInput) (itemAction, []string) {
+func decide(item *certificate, in enroll.Inspection, m decisionInput) (itemAction, []string) {
 	switch {
 	case empty(in):
 		return toMake, nil
@@ -80,11 +80,11 @@ func sameCertificates(a, b []*x509.Certificate) bool {
 func checkDates(fixture string, leaf *x509.Certificate, now time.Time) string {
 	before, over := now.Before(leaf.NotBefore), !now.Before(leaf.NotAfter)
 	switch {
-	case fixture == devExpired && over, fixture == devNotYetValid && now.Add(humantime.Day).Before(leaf.NotBefore):
+	case fixture == Expired && over, fixture == NotYetValid && now.Add(humantime.Day).Before(leaf.NotBefore):
 		return ""
-	case fixture == devExpired:
+	case fixture == Expired:
 		return "not expired"
-	case fixture == devNotYetValid:
+	case fixture == NotYetValid:
 		return "valid within a day"
 	case before:
 		return "not valid yet"

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -41,22 +41,22 @@ const (
 
 // stack is everything the demo runs, in this process, on loopback ports.
 type stack struct {
-	opt       demoOptions
+	opt       Options
 	authority *ca.Authority
 	password  secret.String
 	admin     *devstack.Admin
 	storage   *devstack.Storage
 	client    *ingestclient.Client
-	ingester  *demoService
-	services  []*demoService
+	ingester  *service
+	services  []*service
 
 	stop    context.CancelFunc
 	running *errgroup.Group
 	closers []func() error // run in reverse
 }
 
-// demoService is one rotating identity with, for servers, its address.
-type demoService struct {
+// service is one rotating identity with, for servers, its address.
+type service struct {
 	name, short string
 	url         string
 	healthPath  string // "" for a client
@@ -65,7 +65,7 @@ type demoService struct {
 }
 
 // startStack returns when all services answer.
-func startStack(ctx context.Context, opt demoOptions) (_ *stack, err error) {
+func startStack(ctx context.Context, opt Options) (_ *stack, err error) {
 	start, cancelStart := context.WithTimeout(ctx, startTimeout)
 	defer cancelStart()
 	// The services outlive the start's deadline and the demo's own interruption:
@@ -119,7 +119,7 @@ func (w *stack) startCA(start, run context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := w.add(&demoService{name: nameCA, short: "ca", healthPath: "/health", identity: server.Identity})
+	s := w.add(&service{name: nameCA, short: "ca", healthPath: "/health", identity: server.Identity})
 	ln, err := s.listenOn(start)
 	if err != nil {
 		return err
@@ -214,7 +214,7 @@ func (w *stack) waitHealthy(start, _ context.Context) error {
 
 // enrol gets a service its identity as a stranger would: with a one-time token
 // and the authority's URL, nothing else.
-func (w *stack) enrol(ctx context.Context, name string) (*demoService, error) {
+func (w *stack) enrol(ctx context.Context, name string) (*service, error) {
 	source, err := enroll.New(enroll.Config{
 		URL: w.url(nameCA),
 		Dir: filepath.Join(w.opt.Dir, name, "identity"),
@@ -230,11 +230,11 @@ func (w *stack) enrol(ctx context.Context, name string) (*demoService, error) {
 	if err != nil {
 		return nil, fmt.Errorf("enrolling %s: %w", name, err)
 	}
-	return w.add(&demoService{name: name, identity: id}), nil
+	return w.add(&service{name: name, identity: id}), nil
 }
 
 // add registers a service and counts the rotations of its leaf.
-func (w *stack) add(s *demoService) *demoService {
+func (w *stack) add(s *service) *service {
 	w.services = append(w.services, s)
 	last := s.identity.Current().Thumbprint()
 	stop := s.identity.Subscribe(func(c rotation.Change) {
@@ -249,7 +249,7 @@ func (w *stack) add(s *demoService) *demoService {
 }
 
 // serve answers at a free loopback port; only peers with one of the names get in.
-func (w *stack) serve(run context.Context, s *demoService, h http.Handler, peers ...string) error {
+func (w *stack) serve(run context.Context, s *service, h http.Handler, peers ...string) error {
 	server, err := s.identity.Server(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
 	if err != nil {
 		return err
@@ -264,7 +264,7 @@ func (w *stack) serve(run context.Context, s *demoService, h http.Handler, peers
 	return nil
 }
 
-func (s *demoService) listenOn(ctx context.Context) (net.Listener, error) {
+func (s *service) listenOn(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", serving.Loopback)
 	if err != nil {

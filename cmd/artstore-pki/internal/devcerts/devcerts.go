@@ -1,4 +1,16 @@
-package main
+// Package devcerts keeps certificates for a developer's ArtStore in a directory:
+// an authority, and for each profile of its pki.yaml a directory with tls.crt,
+// tls.key and ca.crt. A run looks at all of it, decides what must be replaced,
+// and replaces that and nothing else.
+//
+// Invariants:
+//
+//   - What this package did not make it does not touch (TestDevCertsHeals).
+//   - A run that is killed at any instant leaves a directory that the next run
+//     completes (TestDevCertsInterrupted).
+//   - A decision is pure: what it needs was looked at before (TestDecide).
+//   - What lies in the directory of a service is known to rotation/enroll alone.
+package devcerts
 
 import (
 	"context"
@@ -12,14 +24,14 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// The words for what is kept in DIR/fixtures: the names of directories, and of flags.
+// The kinds of what is kept in DIR/fixtures: the names of directories, and of flags.
 const (
-	devExpired     = "expired"
-	devNotYetValid = "not-yet-valid"
+	Expired     = "expired"
+	NotYetValid = "not-yet-valid"
 )
 
-// devOptions say what to keep, and where.
-type devOptions struct {
+// Options say what to keep, and where. Dir, Life and Format are needed.
+type Options struct {
 	Dir      string
 	Password secret.String // of the keys of the authority; the zero value: one that stands in DIR/ca
 	Life     time.Duration // of the certificates of a new authority
@@ -30,17 +42,17 @@ type devOptions struct {
 	Format   string        // output.Table or output.JSON
 }
 
-// devCerts is one run of the command.
-type devCerts struct {
-	devOptions
+// directory is the directory in one run.
+type directory struct {
+	Options
 	u      *ui.UI
-	report *devReport
+	report *report
 }
 
-// keepCertificates does what the command is for. It prints one line for each
+// Keep makes and replaces what must be. It prints one line for each
 // certificate. An error about one of them does not keep the others from being made.
-func keepCertificates(ctx context.Context, u *ui.UI, opt devOptions) error {
-	d := &devCerts{devOptions: opt, u: u, report: newDevReport(u, opt.Format)}
+func Keep(ctx context.Context, u *ui.UI, opt Options) error {
+	d := &directory{Options: opt, u: u, report: newReport(u, opt.Format)}
 	made, err := d.prepare(ctx)
 	if err != nil {
 		return err
@@ -74,11 +86,11 @@ func keepCertificates(ctx context.Context, u *ui.UI, opt devOptions) error {
 	if err == nil {
 		d.advise(p)
 	}
-	return devHint(err)
+	return hintForeign(err)
 }
 
 // reportPlan reports a plan that is not carried out.
-func (d *devCerts) reportPlan(p *devPlan) (err error) {
+func (d *directory) reportPlan(p *plan) (err error) {
 	for _, item := range p.items {
 		err = errors.Join(err, d.reportItem(item))
 	}
@@ -86,7 +98,7 @@ func (d *devCerts) reportPlan(p *devPlan) (err error) {
 }
 
 // reportItem reports an item about which nothing more will be done.
-func (d *devCerts) reportItem(item *devItem) error {
+func (d *directory) reportItem(item *certificate) error {
 	if item.action == toKeep && !d.DryRun {
 		item.action = wasKept
 	}
@@ -96,12 +108,12 @@ func (d *devCerts) reportItem(item *devItem) error {
 
 // apply does what the plan says. One certificate that fails does not keep
 // the others from being made: each is complete in itself.
-func (d *devCerts) apply(ctx context.Context, p *devPlan) (err error) {
+func (d *directory) apply(ctx context.Context, p *plan) (err error) {
 	err = p.trustErr
 	if p.linkTrust {
 		err = errors.Join(err, linkTrust(d.Dir))
 	}
-	var issuer *devIssuer
+	var issuer *issuer
 	defer func() {
 		if issuer != nil {
 			err = errors.Join(err, issuer.Close())
@@ -127,14 +139,14 @@ func (d *devCerts) apply(ctx context.Context, p *devPlan) (err error) {
 
 // advise gives a command to try the certificates with: against "dev admin", or
 // whatever else listens there.
-func (d *devCerts) advise(p *devPlan) {
+func (d *directory) advise(p *plan) {
 	for _, item := range p.items {
 		if item.fixture != "" || item.until.IsZero() {
 			continue
 		}
 		file := func(name string) string { return shellWord(filepath.Join(item.dir, name)) }
 		d.u.Infof("next: curl --cacert %s --cert %s --key %s https://localhost:8000/health/live",
-			shellWord(filepath.Join(d.Dir, devTrust)), file("tls.crt"), file("tls.key"))
+			shellWord(filepath.Join(d.Dir, trustName)), file("tls.crt"), file("tls.key"))
 		return
 	}
 }
@@ -150,7 +162,7 @@ func shellWord(path string) string {
 	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
-func devHint(err error) error {
+func hintForeign(err error) error {
 	if errors.Is(err, fs.ErrExist) {
 		return ui.WithHint(err, "move it out of the way and run again; what this command did not make it does not touch")
 	}

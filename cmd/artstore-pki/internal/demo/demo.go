@@ -1,4 +1,15 @@
-package main
+// Package demo shows that a stack keeps working while everything under it rotates:
+// it runs an authority, an Admin Module, a Storage Element and an ingester in one
+// process, on loopback, uploads without a break, and changes what they stand on.
+//
+// Invariants:
+//
+//   - The parts meet as strangers would: over TLS, with a one-time token for the
+//     first certificate and nothing shared in memory.
+//   - What has begun is finished: an upload, a change of the authority, and the
+//     report, also when the time of the demo is over.
+//   - The figures come from the servers and the disk, not from what was sent.
+package demo
 
 import (
 	"context"
@@ -10,19 +21,21 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-// errDemoFailed makes the exit status 1; the report above it says what failed.
-var errDemoFailed = errors.New("the demo saw failures")
+// errFailed makes the exit status 1; the report above it says what failed.
+var errFailed = errors.New("the demo saw failures")
 
-// demoOptions say what to demonstrate.
-type demoOptions struct {
+// Options say what to show. Each field is needed.
+type Options struct {
 	Duration     time.Duration // of the upload load
-	LeafLifetime time.Duration
-	Dir          string // empty directory for all state
+	LeafLifetime time.Duration // of each certificate; the services rotate as often
+	Dir          string        // empty directory for all state
 	Logger       *slog.Logger
 }
 
-// demonstrate starts the stack, loads it, changes what it stands on, and reports.
-func demonstrate(ctx context.Context, u *ui.UI, opt demoOptions) (err error) {
+// Show starts the stack, loads it, changes what it stands on, and reports. It
+// returns when all has ended. A failed upload, a finding of the audit or a service
+// that does not answer is an error, after the report.
+func Show(ctx context.Context, u *ui.UI, opt Options) (err error) {
 	start := time.Now()
 	w, err := startStack(ctx, opt)
 	if err != nil {
@@ -67,7 +80,7 @@ func demonstrate(ctx context.Context, u *ui.UI, opt demoOptions) (err error) {
 		return planErr
 	}
 	if report.failed() {
-		return ui.WithHint(errDemoFailed, "run it again with --verbose to see what the packages log")
+		return ui.WithHint(errFailed, "run it again with --verbose to see what the packages log")
 	}
 	return nil
 }

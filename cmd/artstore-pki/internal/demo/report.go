@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"bytes"
@@ -21,8 +21,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// demoReport is what the end of the demo prints.
-type demoReport struct {
+// summary is what the end of the demo prints.
+type summary struct {
 	uploads, bytes, failures int64
 	p50, p99                 time.Duration
 	errors                   error
@@ -38,10 +38,10 @@ type demoReport struct {
 }
 
 // report collects the figures; it asks the servers and the disk, not our own memory of them.
-func (w *stack) report(ctx context.Context, u *ui.UI, l *loadGenerator, p *plan) (*demoReport, error) {
+func (w *stack) report(ctx context.Context, u *ui.UI, l *loadGenerator, p *plan) (*summary, error) {
 	stats := w.client.Stats()
 	q := l.quantiles(0.50, 0.99)
-	r := &demoReport{
+	r := &summary{
 		uploads: l.Uploads.Load(), bytes: l.Bytes.Load(), failures: l.Failures.Load(),
 		p50: q[0], p99: q[1], errors: l.FirstErrors(),
 		fetches: stats.TokenFetches, fetchFailures: stats.TokenFailures,
@@ -86,7 +86,7 @@ func (w *stack) audit(ctx context.Context, u *ui.UI, table io.Writer) (*audit.Su
 }
 
 // healthy asks a service as the ingester does.
-func (w *stack) healthy(ctx context.Context, s *demoService) error {
+func (w *stack) healthy(ctx context.Context, s *service) error {
 	transport, err := w.ingester.identity.Transport(rotation.TransportOptions{})
 	if err != nil {
 		return err
@@ -109,13 +109,13 @@ func (w *stack) healthy(ctx context.Context, s *demoService) error {
 	return nil
 }
 
-func (r *demoReport) failed() bool {
+func (r *summary) failed() bool {
 	findings, unchecked := r.audit.Count(audit.Warn)
 	return r.failures > 0 || r.fetchFailures > 0 || r.uploads == 0 || int64(r.stored) != r.uploads ||
 		r.storedErr != nil || r.unhealthy != nil || findings+unchecked > 0
 }
 
-func (r *demoReport) write(u *ui.UI) error {
+func (r *summary) write(u *ui.UI) error {
 	lines := []string{
 		"",
 		fmt.Sprintf("uploads        %d in %s (%.1f/s), each compared by size and SHA-256", r.uploads, r.elapsed.Round(time.Second), float64(r.uploads)/r.elapsed.Seconds()),
