@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/smallstep/certificates/authority"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmesrv"
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
@@ -65,7 +66,6 @@ type Authority struct {
 		lru.Cache[[sha256.Size]byte, struct{}]
 	}
 	swept            atomic.Int64 // unix seconds of the last sweep of spent tokens
-	acmeSwept        atomic.Int64 // likewise, of ACME orders and nonces
 	lists            Lists
 	live             liveCounts
 	full             fullLineages
@@ -89,7 +89,7 @@ type state struct {
 	signer        crypto.Signer                // of intermediates[0]
 	digest        string                       // stepapi.TrustDigest of roots
 	smallstep     *authority.Authority
-	acme          *acmeState             // nil without ACME
+	acme          *acmesrv.Server
 	enrolmentKeys map[string]tokenSigner // enrolment keys for tokens of enrollers, by the service that they are for
 	rootLists     map[string]*List       // by subject key id, see writeRootList
 	limits        *limits                // carried over while its configuration stays
@@ -167,7 +167,7 @@ func (a *Authority) publish(st *state) (err error) {
 	if st.enrolmentKeys, err = a.files.tokenSigners(st.rules); err != nil {
 		return err
 	}
-	st.acme = newACME(st.rules.ACME, a.state.Load())
+	st.acme = a.newACME(st)
 	if old := a.state.Load(); old != nil && old.limits.sameRates(st.rules.Limits) {
 		st.limits = old.limits
 	} else {

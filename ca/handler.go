@@ -14,6 +14,7 @@ import (
 	"github.com/smallstep/certificates/api"
 	"github.com/smallstep/certificates/authority"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmesrv"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/reasons"
@@ -31,7 +32,9 @@ func (a *Authority) Handler() http.Handler {
 	r.Use(a.limitAndRecover, a.measure, middleware.GetHead) // RFC 9110 §9.1: HEAD wherever GET is
 	a.routes(r)
 	r.Route(stepapi.Prefix, a.routes)
-	r.Route(acmePrefix, a.acmeRoutes)
+	r.Route(acmesrv.Prefix, func(r chi.Router) {
+		acmesrv.Routes(r, func() *acmesrv.Server { return a.state.Load().acme })
+	})
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) { writeError(w, http.StatusNotFound, "no such route") })
 	r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, http.StatusMethodNotAllowed, "method not allowed")

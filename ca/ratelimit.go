@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/acmesrv"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/ca/internal/ratelimit"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -92,7 +93,7 @@ func (a *Authority) tooSoon(w http.ResponseWriter, r *http.Request, wait time.Du
 	seconds := int(math.Ceil(wait.Seconds()))
 	w.Header().Set("Retry-After", strconv.Itoa(seconds))
 	text := fmt.Sprintf("too many requests of this %s: try again in %d s", by, seconds)
-	if strings.HasPrefix(r.URL.Path, acmePrefix+"/") { // RFC 8555 §6.6
+	if strings.HasPrefix(r.URL.Path, acmesrv.Prefix+"/") { // RFC 8555 §6.6
 		problem.New(problem.RateLimited, "%s", text).Write(w)
 		return true
 	}

@@ -95,7 +95,7 @@ func (r Rule) refuses(imp string) string {
 		if slices.Contains(r.Modules, smallstep) {
 			return ""
 		}
-		return "only ca and ca/internal/acmestore may import smallstep: about 420 packages come with it"
+		return "only ca, ca/internal/acmesrv and ca/internal/acmestore may import smallstep: about 420 packages come with it"
 	}
 	for _, m := range r.Modules {
 		if m == "*" || within(m, imp) {

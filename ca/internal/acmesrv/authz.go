@@ -1,4 +1,4 @@
-package ca
+package acmesrv
 
 import (
 	"context"
@@ -34,7 +34,7 @@ type wireChallenge struct {
 	Error     json.Marshaler     `json:"error,omitempty"`
 }
 
-func (s *acmeSession) wireChallenge(ch *acme.Challenge) wireChallenge {
+func (s *session) wireChallenge(ch *acme.Challenge) wireChallenge {
 	out := wireChallenge{Type: ch.Type, URL: s.link("challenge", ch.AuthorizationID, ch.ID), Status: ch.Status, Token: ch.Token, Validated: ch.ValidatedAt}
 	if ch.Error != nil {
 		out.Error = problemOf(ch.Error)
@@ -43,9 +43,9 @@ func (s *acmeSession) wireChallenge(ch *acme.Challenge) wireChallenge {
 }
 
 // postAuthorization reads an authorization or gives it up (RFC 8555 §7.5, §7.5.2).
-func (s *acmeSession) postAuthorization(w http.ResponseWriter, r *http.Request) error {
+func (s *session) postAuthorization(w http.ResponseWriter, r *http.Request) error {
 	id := chi.URLParam(r, "id")
-	az, err := s.store.GetAuthorization(r.Context(), id)
+	az, err := s.record.GetAuthorization(r.Context(), id)
 	if err != nil {
 		return err
 	}
@@ -59,17 +59,17 @@ func (s *acmeSession) postAuthorization(w http.ResponseWriter, r *http.Request) 
 		if err := json.Unmarshal(s.call.payload, &req); err != nil || req.Status != acme.StatusDeactivated {
 			return malformed(`an authorization can be read with an empty payload, or given up with {"status": "deactivated"}`)
 		}
-		if err := s.store.DeactivateAuthorization(r.Context(), id); err != nil {
+		if err := s.record.DeactivateAuthorization(r.Context(), id); err != nil {
 			return err
 		}
-		if az, err = s.store.GetAuthorization(r.Context(), id); err != nil {
+		if az, err = s.record.GetAuthorization(r.Context(), id); err != nil {
 			return err
 		}
 	}
 	return s.writeAuthorization(w, az)
 }
 
-func (s *acmeSession) writeAuthorization(w http.ResponseWriter, az *acme.Authorization) error {
+func (s *session) writeAuthorization(w http.ResponseWriter, az *acme.Authorization) error {
 	out := wireAuthorization{Identifier: az.Identifier, Status: az.Status, Expires: az.ExpiresAt, Wildcard: names.IsWildcard(az.Identifier.Value)}
 	out.Identifier.Value = strings.TrimPrefix(az.Identifier.Value, "*.") // RFC 8555 §7.1.4
 	if !time.Now().Before(az.ExpiresAt) {                                // RFC 8555 §7.1.6
@@ -89,15 +89,15 @@ func (s *acmeSession) writeAuthorization(w http.ResponseWriter, az *acme.Authori
 // postChallenge validates a challenge at once (RFC 8555 §7.5.1), or shows it to a
 // POST-as-GET. It gets one look: an order whose challenge failed is over, and the
 // client makes another.
-func (s *acmeSession) postChallenge(w http.ResponseWriter, r *http.Request) error {
-	ch, err := s.store.GetChallenge(r.Context(), chi.URLParam(r, "id"), chi.URLParam(r, "az"))
+func (s *session) postChallenge(w http.ResponseWriter, r *http.Request) error {
+	ch, err := s.record.GetChallenge(r.Context(), chi.URLParam(r, "id"), chi.URLParam(r, "az"))
 	if err != nil {
 		return err
 	}
 	if ch.AccountID != s.call.account.ID {
 		return problem.New(problem.Unauthorized, "the challenge is another account's")
 	}
-	az, err := s.store.GetAuthorization(r.Context(), ch.AuthorizationID)
+	az, err := s.record.GetAuthorization(r.Context(), ch.AuthorizationID)
 	if err != nil {
 		return err
 	}
@@ -115,12 +115,12 @@ func (s *acmeSession) postChallenge(w http.ResponseWriter, r *http.Request) erro
 
 // validate looks whether a challenge was answered, and keeps the outcome. A client
 // that goes meanwhile changes nothing: it asks for the outcome later.
-func (s *acmeSession) validate(ctx context.Context, ch *acme.Challenge) error {
+func (s *session) validate(ctx context.Context, ch *acme.Challenge) error {
 	keyAuth, err := acme.KeyAuthorization(ch.Token, s.call.account.Key)
 	if err != nil {
 		return err
 	}
-	p := s.st.acme.validator.Validate(s.a.life, challenge.Challenge{Kind: string(ch.Type), Name: ch.Value, Token: ch.Token, KeyAuthorization: keyAuth})
+	p := s.validator.Validate(s.authority.Life(), challenge.Challenge{Kind: string(ch.Type), Name: ch.Value, Token: ch.Token, KeyAuthorization: keyAuth})
 	switch {
 	case p == nil:
 		ch.Status, ch.ValidatedAt = acme.StatusValid, time.Now().UTC().Format(time.RFC3339)
@@ -128,7 +128,7 @@ func (s *acmeSession) validate(ctx context.Context, ch *acme.Challenge) error {
 		return p
 	default:
 		ch.Status, ch.Error = acme.StatusInvalid, &acme.Error{Type: p.Type.URN(), Detail: p.Detail}
-		s.a.logger.InfoContext(ctx, "challenge failed", "name", ch.Value, "type", p.Type, "err", p.Detail)
+		s.logger.InfoContext(ctx, "challenge failed", "name", ch.Value, "type", p.Type, "err", p.Detail)
 	}
-	return s.store.UpdateChallenge(context.WithoutCancel(ctx), ch)
+	return s.record.UpdateChallenge(context.WithoutCancel(ctx), ch)
 }

@@ -1,4 +1,4 @@
-package ca
+package acmesrv
 
 import (
 	"encoding/json"
@@ -42,9 +42,9 @@ func parseBinding(raw []byte, url string) (jws *jose.JSONWebSignature, kid strin
 
 // verifyBinding returns the external account key that vouches for the key of the
 // request; "" if there is none and none is required.
-func (s *acmeSession) verifyBinding(r *http.Request, raw []byte) (eab string, err error) {
+func (s *session) verifyBinding(r *http.Request, raw []byte) (eab string, err error) {
 	if len(raw) == 0 || string(raw) == "null" {
-		if s.st.rules.ACME.RequireEAB {
+		if s.rules.ACME.RequireEAB {
 			return "", problem.New(problem.ExternalAccountRequired, "new accounts need an external account binding: ask the operator for a key (artstore-pki acme eab create)")
 		}
 		return "", nil
@@ -53,7 +53,7 @@ func (s *acmeSession) verifyBinding(r *http.Request, raw []byte) (eab string, er
 	if err != nil {
 		return "", err
 	}
-	secret, err := s.store.EABSecret(r.Context(), kid)
+	secret, err := s.record.EABSecret(r.Context(), kid)
 	if errors.Is(err, acmestore.ErrEABGone) {
 		return "", errBindingGone()
 	}
@@ -128,7 +128,7 @@ func validKey(key *jose.JSONWebKey) error {
 
 // postKeyChange gives the account another key. The old key has signed the request
 // and the new one what is in it.
-func (s *acmeSession) postKeyChange(w http.ResponseWriter, r *http.Request) error {
+func (s *session) postKeyChange(w http.ResponseWriter, r *http.Request) error {
 	acc := s.call.account
 	next, change, err := parseKeyChange(s.call.payload, s.call.url)
 	if err != nil {
@@ -146,7 +146,7 @@ func (s *acmeSession) postKeyChange(w http.ResponseWriter, r *http.Request) erro
 	if err := validKey(next); err != nil {
 		return err
 	}
-	err = s.store.ChangeKey(r.Context(), acc.ID, acc.Key, next)
+	err = s.record.ChangeKey(r.Context(), acc.ID, acc.Key, next)
 	var taken *acmestore.KeyInUseError
 	switch {
 	case errors.As(err, &taken):
@@ -158,6 +158,6 @@ func (s *acmeSession) postKeyChange(w http.ResponseWriter, r *http.Request) erro
 	case err != nil:
 		return err
 	}
-	s.a.logger.InfoContext(r.Context(), "key of an ACME account changed", "account", acc.ID)
+	s.logger.InfoContext(r.Context(), "key of an ACME account changed", "account", acc.ID)
 	return s.writeAccount(w, http.StatusOK, acc)
 }

@@ -1,4 +1,4 @@
-package ca
+package acmesrv
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/smallstep/certificates/acme"
 
@@ -15,7 +14,6 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/reasons"
-	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
@@ -23,13 +21,12 @@ import (
 // ordered it, or for the holder of its key, authorized like all other revocations.
 // Accounts that have merely proven the same names may not: it would let a moment's
 // hold on a name take certificates away that were obtained in another way.
-func (s *acmeSession) postRevoke(w http.ResponseWriter, r *http.Request) error {
-	a := s.a
+func (s *session) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	cert, reason, err := parseRevoke(s.call.payload)
 	if err != nil {
 		return err
 	}
-	entry, err := a.lookUp(r.Context(), cert)
+	entry, err := s.authority.Recorded(r.Context(), cert)
 	var unknown *denial.RequestError
 	if errors.As(err, &unknown) {
 		return problem.New(problem.Unauthorized, "the certificate is not in the record of this authority")
@@ -37,16 +34,14 @@ func (s *acmeSession) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c, err := s.authenticateRevoker(r.Context(), entry)
+	account, err := s.authenticateRevoker(r.Context(), entry)
 	if err != nil {
 		return err
 	}
 	if entry.Revocation != nil {
 		return alreadyRevoked()
 	}
-	err = a.revoke(r.Context(), c, store.RevokeRequest{
-		Revocation: record.Revocation{Serial: entry.Serial, RevokedAt: time.Now(), Reason: reason, Caller: c.name},
-	})
+	err = s.authority.Revoke(r.Context(), Revocation{Entry: entry, Account: account, Reason: reason})
 	if errors.As(err, &unknown) { // by another request, meanwhile
 		return alreadyRevoked()
 	}
@@ -83,26 +78,25 @@ func parseRevoke(payload []byte) (*x509.Certificate, int, error) {
 	return cert, req.Reason, nil
 }
 
-// authenticateRevoker returns the caller, if the certificate is its own.
-func (s *acmeSession) authenticateRevoker(ctx context.Context, entry record.Certificate) (caller, error) {
-	c := callerOf(entry)
+// authenticateRevoker returns the account that ordered the certificate, or "" if the
+// key of the certificate signed the request. It refuses all others.
+func (s *session) authenticateRevoker(ctx context.Context, entry record.Certificate) (account string, err error) {
 	if acc := s.call.account; acc != nil {
-		c.kind, c.name = callerAccount, "acme "+acc.ID
-		ordered, err := s.store.GetCertificate(ctx, entry.Serial)
+		ordered, err := s.record.GetCertificate(ctx, entry.Serial)
 		if err == nil && ordered.AccountID == acc.ID {
-			return c, nil
+			return acc.ID, nil
 		}
 		var p *acme.Error
 		if err != nil && !errors.As(err, &p) {
-			return caller{}, err
+			return "", err
 		}
-		return caller{}, forbidden("the account did not order this certificate")
+		return "", forbidden("the account did not order this certificate")
 	}
 	spki, err := x509.MarshalPKIXPublicKey(s.call.key.Key)
 	if err != nil || certs.KeyHash(spki) != entry.KeyHash {
-		return caller{}, forbidden("the request is not signed by the key of this certificate")
+		return "", forbidden("the request is not signed by the key of this certificate")
 	}
-	return c, nil
+	return "", nil
 }
 
 func forbidden(why string) error { return problem.New(problem.Unauthorized, "%s", why) }

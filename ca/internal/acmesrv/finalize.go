@@ -1,7 +1,6 @@
-package ca
+package acmesrv
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -11,15 +10,12 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/smallstep/certificates/acme"
-	"github.com/smallstep/certificates/authority/provisioner"
 
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/pkcs10"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
-	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -29,7 +25,7 @@ import (
 // The crash story: certificate, event, the order's key and the order itself are
 // one commit. Before it the order is ready and can be finalized again; after it
 // the order is valid and points to its certificate, which the client fetches.
-func (s *acmeSession) postFinalize(w http.ResponseWriter, r *http.Request) error {
+func (s *session) postFinalize(w http.ResponseWriter, r *http.Request) error {
 	o, err := s.ownOrder(r)
 	if err != nil {
 		return err
@@ -51,15 +47,15 @@ func (s *acmeSession) postFinalize(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return err
 	}
-	v, err := s.requestFor(r, o, csr)
+	req, err := s.requestFor(r, o, csr)
 	if err != nil {
-		s.a.countRefusal(err)
+		s.authority.CountDenial(err)
 		return err
 	}
-	if _, err := s.a.issue(r.Context(), s.st, v); err != nil {
+	if err := s.authority.Issue(r.Context(), req); err != nil {
 		return err
 	}
-	if o, err = s.store.Order(r.Context(), o.ID); err != nil {
+	if o, err = s.record.Order(r.Context(), o.ID); err != nil {
 		return err
 	}
 	return s.writeOrder(w, http.StatusOK, o)
@@ -88,25 +84,13 @@ func parseFinalize(payload []byte) (*x509.CertificateRequest, error) {
 
 // requestFor is the request of an account for the names of its order, in the name
 // of the one service that has them.
-func (s *acmeSession) requestFor(r *http.Request, o acmestore.Order, csr *x509.CertificateRequest) (v VerifiedRequest, err error) {
+func (s *session) requestFor(r *http.Request, o acmestore.Order, csr *x509.CertificateRequest) (req Request, err error) {
 	p, err := s.profileFor(r, o.Identifiers, o.Profile)
 	if err != nil {
-		return v, err
+		return req, err
 	}
-	if v.names, err = matchOrder(o, csr); err != nil {
-		return v, err
-	}
-	v.requestedDates = dates{o.NotBefore, o.NotAfter}
-	v.caller = caller{kind: callerAccount, name: "acme " + o.AccountID, service: p.Name, credentials: []credential{{"service " + p.Name, refusalsPerHour}}}
-	v.action, v.order = actSign, o.ID
-	v.key, v.keyHash = csr.PublicKey, certs.KeyHash(csr.RawSubjectPublicKeyInfo)
-	v.provisioner = provisioner.Extension{Type: provisioner.TypeACME, Name: s.st.rules.ACME.Name}
-	// An order buys one certificate, like a token: the same key gets it again.
-	v.token = store.Token{
-		Hash:    sha256.Sum256([]byte("acme order\x00" + o.ID)),
-		Expires: o.ExpiresAt.Add(2 * tokenLeeway),
-	}
-	return v, nil
+	list, err := matchOrder(o, csr)
+	return Request{Order: o, Service: p.Name, Names: list, CSR: csr}, err
 }
 
 // matchOrder returns the names of an order if a request is for exactly these. A
@@ -136,11 +120,11 @@ func matchOrder(o acmestore.Order, csr *x509.CertificateRequest) ([]string, erro
 }
 
 // postCertificate hands out the chain of an order (RFC 8555 §7.4.2).
-func (s *acmeSession) postCertificate(w http.ResponseWriter, r *http.Request) error {
+func (s *session) postCertificate(w http.ResponseWriter, r *http.Request) error {
 	if err := s.postAsGet(); err != nil {
 		return err
 	}
-	c, err := s.store.GetCertificate(r.Context(), chi.URLParam(r, "id"))
+	c, err := s.record.GetCertificate(r.Context(), chi.URLParam(r, "id"))
 	if err != nil {
 		return err
 	}

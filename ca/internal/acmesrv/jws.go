@@ -1,4 +1,4 @@
-package ca
+package acmesrv
 
 import (
 	"context"
@@ -23,21 +23,12 @@ import (
 // The gate verifies a request before it stores anything, the use of a nonce
 // included: otherwise strangers could fill the database.
 
-// verifiedJWS is a request whose signature was verified.
-type verifiedJWS struct {
-	url     string           // that was signed, and that of the request
-	kid     string           // address of the account, as the client writes it
-	account *acme.Account    // nil: signed by a key that need not have one
-	key     *jose.JSONWebKey // that verified
-	payload []byte
-}
-
-// acmeAlgorithms are those of the kinds of keys in keytype.All.
-var acmeAlgorithms = []string{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.EdDSA}
+// algorithms are those of the kinds of keys in keytype.All.
+var algorithms = []string{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.EdDSA}
 
 // verify authenticates one request (RFC 8555 §6.2 to §6.5). The nonce is used up
 // last, when everything else is known to be right.
-func (s *acmeSession) verify(r *http.Request) error {
+func (s *session) verify(r *http.Request) error {
 	ctx := r.Context()
 	body, err := readJWS(r)
 	if err != nil {
@@ -48,7 +39,7 @@ func (s *acmeSession) verify(r *http.Request) error {
 		return err
 	}
 	nonce := acme.Nonce(head.Nonce)
-	if err := s.store.CheckNonce(ctx, nonce); err != nil {
+	if err := s.record.CheckNonce(ctx, nonce); err != nil {
 		return err
 	}
 	call := verifiedJWS{kid: head.KeyID}
@@ -61,7 +52,7 @@ func (s *acmeSession) verify(r *http.Request) error {
 	if call.payload, err = jws.Verify(call.key); err != nil {
 		return malformed("the signature does not verify")
 	}
-	if err := s.store.DeleteNonce(ctx, nonce); err != nil {
+	if err := s.record.DeleteNonce(ctx, nonce); err != nil {
 		return err
 	}
 	s.call = call
@@ -151,9 +142,9 @@ func parseJWS(body []byte) (*jose.JSONWebSignature, jose.Header, error) {
 	if err != nil {
 		return nil, head, err
 	}
-	if !slices.Contains(acmeAlgorithms, head.Algorithm) {
-		p := problem.New(problem.BadSignatureAlgorithm, "the algorithm of the signature is none of %s", strings.Join(acmeAlgorithms, ", "))
-		p.Algorithms = acmeAlgorithms // RFC 8555 §6.2
+	if !slices.Contains(algorithms, head.Algorithm) {
+		p := problem.New(problem.BadSignatureAlgorithm, "the algorithm of the signature is none of %s", strings.Join(algorithms, ", "))
+		p.Algorithms = algorithms // RFC 8555 §6.2
 		return nil, head, p
 	}
 	if (head.JSONWebKey == nil) == (head.KeyID == "") {
@@ -173,7 +164,7 @@ func signedURL(r *http.Request, head jose.Header) (string, error) {
 
 // verificationKey finds the key that must have signed: that of an account, or, where RFC
 // 8555 §6.2 has it so, one in the request itself.
-func (s *acmeSession) verificationKey(ctx context.Context, r *http.Request, head jose.Header) (*jose.JSONWebKey, *acme.Account, error) {
+func (s *session) verificationKey(ctx context.Context, r *http.Request, head jose.Header) (*jose.JSONWebKey, *acme.Account, error) {
 	name := path.Base(r.URL.Path)
 	if key := head.JSONWebKey; key != nil {
 		if name != "new-account" && name != "revoke-cert" {
@@ -186,7 +177,7 @@ func (s *acmeSession) verificationKey(ctx context.Context, r *http.Request, head
 		return nil, nil, malformed("want jwk, the key of the account, in place of kid")
 	}
 	id, ours := s.accountID(head.KeyID)
-	acc, err := s.store.GetAccount(ctx, id)
+	acc, err := s.record.GetAccount(ctx, id)
 	if acme.IsErrNotFound(err) || err == nil && !ours {
 		return nil, nil, problem.New(problem.AccountDoesNotExist, "there is no account at the address in kid; it may have been unused for too long, then register anew")
 	}
@@ -202,13 +193,13 @@ func (s *acmeSession) verificationKey(ctx context.Context, r *http.Request, head
 // accountID is the id in the address of an account. The address may be under
 // another name of this authority than the request: a client keeps the one under
 // which it registered.
-func (s *acmeSession) accountID(kid string) (id string, ours bool) {
+func (s *session) accountID(kid string) (id string, ours bool) {
 	u, err := url.Parse(kid)
-	if err != nil || u.Scheme != "https" || !s.st.rules.IsOwnHost(u.Hostname()) {
+	if err != nil || u.Scheme != "https" || !s.rules.IsOwnHost(u.Hostname()) {
 		return path.Base(kid), false
 	}
 	id = path.Base(u.Path)
-	return id, u.Path == acmePrefix+"/"+s.st.rules.ACME.Name+"/account/"+id
+	return id, u.Path == Prefix+"/"+s.rules.ACME.Name+"/account/"+id
 }
 
 // accountKey is the one gate for keys that come with a request: nothing is
@@ -218,4 +209,16 @@ func accountKey(key *jose.JSONWebKey) (*jose.JSONWebKey, error) {
 		return nil, problem.New(problem.BadPublicKey, "the key of the account was refused: %v", err)
 	}
 	return &jose.JSONWebKey{Key: key.Key}, nil
+}
+
+// active refuses an account that was deactivated (RFC 8555 §7.3.6) or belongs to
+// a provisioner of another name.
+func (s *session) active(acc *acme.Account) error {
+	if !acc.IsValid() {
+		return problem.New(problem.Unauthorized, "the account is %s", acc.Status).With(http.StatusUnauthorized)
+	}
+	if acc.ProvisionerName != s.rules.ACME.Name {
+		return problem.New(problem.Unauthorized, "the account belongs to another provisioner").With(http.StatusUnauthorized)
+	}
+	return nil
 }

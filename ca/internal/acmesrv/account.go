@@ -1,4 +1,4 @@
-package ca
+package acmesrv
 
 import (
 	"encoding/json"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/problem"
+	"github.com/artstore/artstore-pki/internal/connlimit"
 )
 
 // maxContact is how much of addresses an account may leave with us, in bytes.
@@ -56,7 +57,7 @@ func checkContact(text string) error {
 }
 
 // postNewAccount makes an account, or finds that of a known key (RFC 8555 §7.3, §7.3.1).
-func (s *acmeSession) postNewAccount(w http.ResponseWriter, r *http.Request) error {
+func (s *session) postNewAccount(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	req, err := parseAccount(s.call.payload)
 	if err != nil {
@@ -66,7 +67,7 @@ func (s *acmeSession) postNewAccount(w http.ResponseWriter, r *http.Request) err
 	if err != nil {
 		return malformed("the key has no thumbprint")
 	}
-	acc, err := s.store.GetAccountByKeyID(ctx, id)
+	acc, err := s.record.GetAccountByKeyID(ctx, id)
 	if err != nil && !acme.IsErrNotFound(err) {
 		return err
 	}
@@ -75,7 +76,7 @@ func (s *acmeSession) postNewAccount(w http.ResponseWriter, r *http.Request) err
 		if err := s.active(acc); err != nil {
 			return err
 		}
-		_, bound, err := s.store.Binding(ctx, acc.ID)
+		_, bound, err := s.record.Binding(ctx, acc.ID)
 		if err != nil {
 			return err
 		}
@@ -97,15 +98,15 @@ func (s *acmeSession) postNewAccount(w http.ResponseWriter, r *http.Request) err
 }
 
 // createAccount stores a new account, or the binding of one that has none.
-func (s *acmeSession) createAccount(r *http.Request, req accountRequest) (*acme.Account, error) {
+func (s *session) createAccount(r *http.Request, req accountRequest) (*acme.Account, error) {
 	eab, err := s.verifyBinding(r, req.ExternalAccountBinding)
 	if err != nil {
 		return nil, err
 	}
 	if eab == "" { // a client with a key of the operator is not counted
-		if wait := s.st.acme.accounts.Take(addressOf(r), time.Now()); wait > 0 {
+		if wait := s.accounts.Take(connlimit.AddressOf(r.RemoteAddr), time.Now()); wait > 0 {
 			p := problem.New(problem.RateLimited, "this address has made %d accounts within an hour: use one of them, or try again in %s (pki.yaml, accounts_per_hour)",
-				s.st.rules.ACME.AccountsPerHour, wait.Round(time.Second))
+				s.rules.ACME.AccountsPerHour, wait.Round(time.Second))
 			p.RetryAfter = wait
 			return nil, p
 		}
@@ -113,8 +114,8 @@ func (s *acmeSession) createAccount(r *http.Request, req accountRequest) (*acme.
 	if err := validKey(s.call.key); err != nil {
 		return nil, err
 	}
-	acc := &acme.Account{Key: s.call.key, Contact: req.Contact, Status: acme.StatusValid, LocationPrefix: s.link("account", ""), ProvisionerName: s.st.rules.ACME.Name}
-	err = s.store.CreateBoundAccount(r.Context(), acc, eab)
+	acc := &acme.Account{Key: s.call.key, Contact: req.Contact, Status: acme.StatusValid, LocationPrefix: s.link("account", ""), ProvisionerName: s.rules.ACME.Name}
+	err = s.record.CreateBoundAccount(r.Context(), acc, eab)
 	switch {
 	case errors.Is(err, acmestore.ErrEABGone): // another request was faster
 		return nil, errBindingGone()
@@ -126,26 +127,14 @@ func (s *acmeSession) createAccount(r *http.Request, req accountRequest) (*acme.
 	return acc, err
 }
 
-// active refuses an account that was deactivated (RFC 8555 §7.3.6) or belongs to
-// a provisioner of another name.
-func (s *acmeSession) active(acc *acme.Account) error {
-	if !acc.IsValid() {
-		return problem.New(problem.Unauthorized, "the account is %s", acc.Status).With(http.StatusUnauthorized)
-	}
-	if acc.ProvisionerName != s.st.rules.ACME.Name {
-		return problem.New(problem.Unauthorized, "the account belongs to another provisioner").With(http.StatusUnauthorized)
-	}
-	return nil
-}
-
-func (s *acmeSession) writeAccount(w http.ResponseWriter, status int, acc *acme.Account) error {
+func (s *session) writeAccount(w http.ResponseWriter, status int, acc *acme.Account) error {
 	at := s.link("account", acc.ID)
 	w.Header().Set("Location", at)
 	return writeResource(w, status, map[string]any{"status": acc.Status, "contact": append([]string{}, acc.Contact...), "orders": at + "/orders"})
 }
 
 // ownAccount is the account of the request, if the address is its own.
-func (s *acmeSession) ownAccount(r *http.Request) (*acme.Account, error) {
+func (s *session) ownAccount(r *http.Request) (*acme.Account, error) {
 	if acc := s.call.account; acc != nil && acc.ID == chi.URLParam(r, "id") {
 		return acc, nil
 	}
@@ -153,7 +142,7 @@ func (s *acmeSession) ownAccount(r *http.Request) (*acme.Account, error) {
 }
 
 // postAccount reads, updates and deactivates an account (RFC 8555 §7.3.2, §7.3.6).
-func (s *acmeSession) postAccount(w http.ResponseWriter, r *http.Request) error {
+func (s *session) postAccount(w http.ResponseWriter, r *http.Request) error {
 	acc, err := s.ownAccount(r)
 	if err != nil {
 		return err
@@ -175,14 +164,14 @@ func (s *acmeSession) postAccount(w http.ResponseWriter, r *http.Request) error 
 	if req.Contact != nil {
 		acc.Contact = req.Contact
 	}
-	if err := s.store.UpdateAccount(r.Context(), acc); err != nil {
+	if err := s.record.UpdateAccount(r.Context(), acc); err != nil {
 		return err
 	}
 	return s.writeAccount(w, http.StatusOK, acc)
 }
 
 // postOrders lists the orders that can still be worked on (RFC 8555 §7.1.2.1).
-func (s *acmeSession) postOrders(w http.ResponseWriter, r *http.Request) error {
+func (s *session) postOrders(w http.ResponseWriter, r *http.Request) error {
 	acc, err := s.ownAccount(r)
 	if err != nil {
 		return err
@@ -190,7 +179,7 @@ func (s *acmeSession) postOrders(w http.ResponseWriter, r *http.Request) error {
 	if err := s.postAsGet(); err != nil {
 		return err
 	}
-	ids, err := s.store.GetOrdersByAccountID(r.Context(), acc.ID)
+	ids, err := s.record.GetOrdersByAccountID(r.Context(), acc.ID)
 	if err != nil {
 		return err
 	}
@@ -202,7 +191,7 @@ func (s *acmeSession) postOrders(w http.ResponseWriter, r *http.Request) error {
 }
 
 // postAsGet wants an empty payload (RFC 8555 §6.3).
-func (s *acmeSession) postAsGet() error {
+func (s *session) postAsGet() error {
 	if len(s.call.payload) > 0 {
 		return malformed("the payload of a POST-as-GET must be empty")
 	}

@@ -1,4 +1,4 @@
-package ca
+package acmesrv
 
 import (
 	"crypto/ecdsa"

@@ -1,4 +1,4 @@
-package ca
+package acmesrv
 
 import (
 	"crypto/rand"
@@ -52,21 +52,21 @@ func parseOrder(payload []byte) (req orderRequest, err error) {
 
 // postNewOrder stores an order that a profile allows, with its authorizations and
 // challenges, in one transaction (RFC 8555 §7.4).
-func (s *acmeSession) postNewOrder(w http.ResponseWriter, r *http.Request) error {
+func (s *session) postNewOrder(w http.ResponseWriter, r *http.Request) error {
 	req, err := parseOrder(s.call.payload)
 	if err != nil {
 		return err
 	}
 	p, err := s.profileFor(r, req.Identifiers, req.Profile)
 	if err == nil { // what could not be in the certificate is refused with the order (RFC 8555 §7.4)
-		_, err = validityOf(p, dates{req.NotBefore, req.NotAfter}, bounds{now: time.Now(), issuing: s.st.intermediates[0]})
+		err = s.authority.CheckDates(p, req.NotBefore, req.NotAfter)
 	}
 	if err != nil {
-		s.a.countRefusal(err)
+		s.authority.CountDenial(err)
 		return err
 	}
 	o := &acme.Order{
-		AccountID: s.call.account.ID, ProvisionerID: s.st.rules.ACME.Name, Status: acme.StatusPending, Identifiers: req.Identifiers,
+		AccountID: s.call.account.ID, ProvisionerID: s.rules.ACME.Name, Status: acme.StatusPending, Identifiers: req.Identifiers,
 		NotBefore: req.NotBefore.UTC().Truncate(time.Second), NotAfter: req.NotAfter.UTC().Truncate(time.Second), ExpiresAt: time.Now().Add(orderLife).UTC().Truncate(time.Second),
 	}
 	list := make([]*acme.Authorization, 0, len(req.Identifiers))
@@ -78,21 +78,21 @@ func (s *acmeSession) postNewOrder(w http.ResponseWriter, r *http.Request) error
 		list = append(list, az)
 		o.AuthorizationIDs = append(o.AuthorizationIDs, az.ID)
 	}
-	if err := s.store.AddOrder(r.Context(), acmestore.NewOrder{Order: o, Authorizations: list, Profile: p.Name}); err != nil {
+	if err := s.record.AddOrder(r.Context(), acmestore.NewOrder{Order: o, Authorizations: list, Profile: p.Name}); err != nil {
 		return err
 	}
 	return s.writeOrder(w, http.StatusCreated, acmestore.Order{Order: o, Profile: p.Name})
 }
 
-func (s *acmeSession) newAuthorization(id acme.Identifier, o *acme.Order) (*acme.Authorization, error) {
+func (s *session) newAuthorization(id acme.Identifier, o *acme.Order) (*acme.Authorization, error) {
 	az := &acme.Authorization{ID: rand.Text(), AccountID: o.AccountID, Identifier: id, Token: newToken(), Status: acme.StatusPending, ExpiresAt: o.ExpiresAt}
-	for _, kind := range s.st.rules.ACME.Challenges {
+	for _, kind := range s.rules.ACME.Challenges {
 		if proves(kind, id) {
 			az.Challenges = append(az.Challenges, &acme.Challenge{ID: rand.Text(), Type: acme.ChallengeType(kind), Status: acme.StatusPending})
 		}
 	}
 	if len(az.Challenges) == 0 {
-		return nil, denial.New(denial.ACME, "%.80q cannot be proven by %s, which is all that the provisioner has (pki.yaml, challenges)", id.Value, strings.Join(s.st.rules.ACME.Challenges, ", "))
+		return nil, denial.New(denial.ACME, "%.80q cannot be proven by %s, which is all that the provisioner has (pki.yaml, challenges)", id.Value, strings.Join(s.rules.ACME.Challenges, ", "))
 	}
 	return az, nil
 }
@@ -118,38 +118,38 @@ func proves(kind string, id acme.Identifier) bool {
 }
 
 // profileFor finds the profile of an order among those that the account may use.
-func (s *acmeSession) profileFor(r *http.Request, ids []acme.Identifier, want string) (*policy.Service, error) {
-	key, bound, err := s.store.Binding(r.Context(), s.call.account.ID)
+func (s *session) profileFor(r *http.Request, ids []acme.Identifier, want string) (*policy.Service, error) {
+	key, bound, err := s.record.Binding(r.Context(), s.call.account.ID)
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case bound && !key.Revoked.IsZero():
 		return nil, problem.New(problem.Unauthorized, "the external account key of this account was revoked")
-	case !bound && s.st.rules.ACME.RequireEAB:
+	case !bound && s.rules.ACME.RequireEAB:
 		return nil, problem.New(problem.ExternalAccountRequired, "the account has no external account binding: register again with a key from the operator")
 	}
 	may := func(service string) bool { return !bound || slices.Contains(key.Profiles, service) }
-	return s.st.acmeProfile(ids, want, may)
+	return s.profileOf(ids, want, may)
 }
 
-// acmeProfile finds the profile that an order is for. If the client names one
+// profileOf finds the profile that an order is for. If the client names one
 // (draft-ietf-acme-profiles), that one must have all its names. Otherwise all
 // names must be of one profile and of no other: the authority does not choose
 // between services.
-func (st *state) acmeProfile(ids []acme.Identifier, want string, may func(service string) bool) (*policy.Service, error) {
+func (s *Server) profileOf(ids []acme.Identifier, want string, may func(service string) bool) (*policy.Service, error) {
 	list, err := identifierNames(ids)
 	if err != nil {
 		return nil, err
 	}
 	usable := func(p *policy.Service) bool { return p.ACME && may(p.Name) }
 	var offered, found []string
-	for _, service := range slices.Sorted(maps.Keys(st.rules.Services)) {
-		if usable(st.rules.Services[service]) {
+	for _, service := range slices.Sorted(maps.Keys(s.rules.Services)) {
+		if usable(s.rules.Services[service]) {
 			offered = append(offered, service)
 		}
 	}
-	for _, p := range st.rules.Allowing(list) {
+	for _, p := range s.rules.Allowing(list) {
 		if usable(p) {
 			found = append(found, p.Name)
 		}
@@ -158,25 +158,25 @@ func (st *state) acmeProfile(ids []acme.Identifier, want string, may func(servic
 	case want != "" && !slices.Contains(offered, want):
 		return nil, problem.New(problem.InvalidProfile, "there is no profile %.64q for this account, only %q", want, offered)
 	case want != "" && slices.Contains(found, want):
-		return st.rules.Services[want], nil
+		return s.rules.Services[want], nil
 	case want != "":
-		return nil, st.noProfile(ids, []string{want}, "profile %q does not have all of %q", want, list)
+		return nil, s.noProfile(ids, []string{want}, "profile %q does not have all of %q", want, list)
 	case len(found) == 0:
-		return nil, st.noProfile(ids, offered, "no profile with acme: true has all of %q", list)
+		return nil, s.noProfile(ids, offered, "no profile with acme: true has all of %q", list)
 	case len(found) > 1:
 		return nil, denial.New(denial.ACME, "%q are names of more than one service: %s; name one as the profile of the order", list, strings.Join(found, ", "))
 	}
-	return st.rules.Services[found[0]], nil
+	return s.rules.Services[found[0]], nil
 }
 
 // noProfile is the refusal of names, with a subproblem for each that none of the
 // services has (RFC 8555 §6.7.1).
-func (st *state) noProfile(ids []acme.Identifier, services []string, format string, args ...any) error {
+func (s *Server) noProfile(ids []acme.Identifier, services []string, format string, args ...any) error {
 	denied := denial.New(denial.ACME, format, args...)
 	p := problem.New(problem.RejectedIdentifier, "%s", denied)
 	for _, id := range ids {
 		name, err := names.Canonical(id.Value)
-		if err != nil || slices.ContainsFunc(services, func(s string) bool { return st.rules.Services[s].Allows([]string{name}, nil) == nil }) {
+		if err != nil || slices.ContainsFunc(services, func(service string) bool { return s.rules.Services[service].Allows([]string{name}, nil) == nil }) {
 			continue
 		}
 		p.Subproblems = append(p.Subproblems, problem.Subproblem{
@@ -218,15 +218,15 @@ func identifierName(id acme.Identifier) (string, error) {
 }
 
 // ownOrder is an order of the account.
-func (s *acmeSession) ownOrder(r *http.Request) (acmestore.Order, error) {
-	o, err := s.store.Order(r.Context(), chi.URLParam(r, "id"))
+func (s *session) ownOrder(r *http.Request) (acmestore.Order, error) {
+	o, err := s.record.Order(r.Context(), chi.URLParam(r, "id"))
 	if err == nil && o.AccountID != s.call.account.ID {
 		err = problem.New(problem.Unauthorized, "the order is another account's")
 	}
 	return o, err
 }
 
-func (s *acmeSession) postOrder(w http.ResponseWriter, r *http.Request) error {
+func (s *session) postOrder(w http.ResponseWriter, r *http.Request) error {
 	o, err := s.ownOrder(r)
 	if err == nil {
 		err = s.postAsGet()
@@ -252,7 +252,7 @@ type wireOrder struct {
 	Certificate    string            `json:"certificate,omitempty"`
 }
 
-func (s *acmeSession) writeOrder(w http.ResponseWriter, status int, o acmestore.Order) error {
+func (s *session) writeOrder(w http.ResponseWriter, status int, o acmestore.Order) error {
 	at := s.link("order", o.ID)
 	out := wireOrder{
 		Status: o.Status, Expires: o.ExpiresAt, Identifiers: o.Identifiers, Profile: o.Profile,
@@ -269,13 +269,4 @@ func (s *acmeSession) writeOrder(w http.ResponseWriter, status int, o acmestore.
 	}
 	w.Header().Set("Location", at)
 	return writeResource(w, status, out)
-}
-
-// countRefusal counts what is refused to an account that has proven nothing yet:
-// any client could fill the record with such refusals.
-func (a *Authority) countRefusal(err error) {
-	var r *denial.Error
-	if errors.As(err, &r) {
-		a.metrics.refused.WithLabelValues(string(r.Rule)).Inc()
-	}
 }
