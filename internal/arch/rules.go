@@ -26,6 +26,7 @@ var leaves = []string{
 	"internal/fileperm",
 	"internal/flock",
 	"internal/humantime",
+	"internal/jws",
 	"internal/lifetime",
 	"internal/lograte",
 	"internal/logtest",
