@@ -10,14 +10,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
-	"encoding/asn1"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/jws"
 )
 
 // Type is the client_assertion_type of RFC 7523 section 2.2.
@@ -43,79 +40,36 @@ func Sign(c Claims, key crypto.Signer, kid string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	header, err := json.Marshal(struct {
+	header := struct {
 		Alg string `json:"alg"`
 		Kid string `json:"kid,omitempty"`
 		Typ string `json:"typ"`
-	}{alg, kid, "JWT"})
-	if err != nil {
-		return "", err
-	}
-	payload, err := json.Marshal(struct {
+	}{alg, kid, "JWT"}
+	claims := struct {
 		Issuer   string `json:"iss"`
 		Subject  string `json:"sub"`
 		Audience string `json:"aud"`
 		ID       string `json:"jti"`
 		IssuedAt int64  `json:"iat"`
 		Expires  int64  `json:"exp"`
-	}{c.ClientID, c.ClientID, c.Audience, rand.Text(), c.IssuedAt.Unix(), c.IssuedAt.Add(c.Life).Unix()})
-	if err != nil {
-		return "", err
-	}
-	input := encode(header) + "." + encode(payload)
-	sig, err := sign(key, alg, []byte(input))
-	if err != nil {
-		return "", fmt.Errorf("signing: %w", err)
-	}
-	return input + "." + encode(sig), nil
+	}{c.ClientID, c.ClientID, c.Audience, rand.Text(), c.IssuedAt.Unix(), c.IssuedAt.Add(c.Life).Unix()}
+	return jws.Sign(key, header, claims)
 }
 
-// algorithm is the alg of RFC 7518 section 3.1 and RFC 8037 section 3.1.
+// algorithm returns how a key signs, if it is one of those that are allowed here.
 func algorithm(key crypto.Signer) (string, error) {
 	switch pub := key.Public().(type) {
 	case *ecdsa.PublicKey:
-		if pub.Curve == elliptic.P256() {
-			return "ES256", nil
+		if pub.Curve != elliptic.P256() {
+			return "", errors.New("an ECDSA key must be on P-256")
 		}
-		return "", errors.New("an ECDSA key must be on P-256")
 	case *rsa.PublicKey:
-		if pub.Size()*8 >= minRSABits {
-			return "RS256", nil
+		if pub.Size()*8 < minRSABits {
+			return "", fmt.Errorf("an RSA key must have %d bits at least", minRSABits)
 		}
-		return "", fmt.Errorf("an RSA key must have %d bits at least", minRSABits)
 	case ed25519.PublicKey:
-		return "EdDSA", nil
 	default:
 		return "", fmt.Errorf("keys of type %T are not known", pub)
 	}
+	return jws.AlgorithmOf(key.Public())
 }
-
-func sign(key crypto.Signer, alg string, input []byte) ([]byte, error) {
-	if alg == "EdDSA" { // signs the message, not a digest of it
-		return key.Sign(rand.Reader, input, crypto.Hash(0))
-	}
-	digest := sha256.Sum256(input)
-	sig, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
-	if err != nil || alg == "RS256" {
-		return sig, err
-	}
-	return fixed(sig)
-}
-
-// fixed turns the DER that crypto.Signer returns into R and S side by side, 32
-// bytes each (RFC 7518 section 3.4).
-func fixed(der []byte) ([]byte, error) {
-	var rs struct{ R, S *big.Int }
-	if rest, err := asn1.Unmarshal(der, &rs); err != nil || len(rest) > 0 {
-		return nil, errors.New("the key returned no ECDSA signature")
-	}
-	if rs.R.Sign() <= 0 || rs.S.Sign() <= 0 || rs.R.BitLen() > 256 || rs.S.BitLen() > 256 {
-		return nil, errors.New("the key returned an ECDSA signature out of range")
-	}
-	out := make([]byte, 64)
-	rs.R.FillBytes(out[:32])
-	rs.S.FillBytes(out[32:])
-	return out, nil
-}
-
-func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
