@@ -2,23 +2,17 @@ package enroll
 
 import (
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/http"
 	"net/url"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/jws"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -33,7 +27,7 @@ const proofLife = 5 * time.Minute
 // renewalToken makes a token for one path of the authority at host, by its clock. csr (PEM) is
 // the request that it is bound to; nil if there is none.
 func (i *identity) renewalToken(host, path string, csr []byte, now time.Time) (secret.String, error) {
-	alg, hash, err := algorithm(i.key.Public())
+	alg, err := jws.AlgorithmOf(i.key.Public())
 	if err != nil {
 		return secret.String{}, fmt.Errorf("making a renewal token: %w", err)
 	}
@@ -48,61 +42,11 @@ func (i *identity) renewalToken(host, path string, csr []byte, now time.Time) (s
 	if block, _ := pem.Decode(csr); block != nil {
 		claims["cnf"] = map[string]string{"x5rt#S256": stepapi.RequestFingerprint(block.Bytes)}
 	}
-	header, err := json.Marshal(map[string]any{"alg": alg, "typ": "JWT", stepapi.ProofHeader: chain})
+	text, err := jws.Sign(i.key, map[string]any{"alg": alg, "typ": "JWT", stepapi.ProofHeader: chain}, claims)
 	if err != nil {
-		return secret.String{}, err
+		return secret.String{}, fmt.Errorf("making a renewal token: %w", err)
 	}
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		return secret.String{}, err
-	}
-	text := base64.RawURLEncoding.EncodeToString(header) + "." + base64.RawURLEncoding.EncodeToString(payload)
-	signature, err := sign(i.key, hash, []byte(text))
-	if err != nil {
-		return secret.String{}, fmt.Errorf("making a renewal token: signing: %w", err)
-	}
-	return secret.New(text + "." + base64.RawURLEncoding.EncodeToString(signature)), nil
-}
-
-// algorithm names how a key signs a JWT (RFC 7518 §3.1, RFC 8037 §3.1).
-func algorithm(pub crypto.PublicKey) (name string, hash crypto.Hash, err error) {
-	switch k := pub.(type) {
-	case ed25519.PublicKey:
-		return "EdDSA", 0, nil
-	case *rsa.PublicKey:
-		return "RS256", crypto.SHA256, nil
-	case *ecdsa.PublicKey:
-		switch k.Curve.Params().BitSize {
-		case 256:
-			return "ES256", crypto.SHA256, nil
-		case 384:
-			return "ES384", crypto.SHA384, nil
-		}
-	}
-	return "", 0, errors.New("no JWT algorithm for this kind of key")
-}
-
-func sign(key crypto.Signer, hash crypto.Hash, message []byte) ([]byte, error) {
-	if hash != 0 {
-		h := hash.New()
-		_, _ = h.Write(message) // a hash does not fail
-		message = h.Sum(nil)
-	}
-	signature, err := key.Sign(rand.Reader, message, hash)
-	pub, ok := key.Public().(*ecdsa.PublicKey)
-	if err != nil || !ok {
-		return signature, err
-	}
-	// JWS wants the two numbers side by side, each of the curve's size (RFC 7518 §3.4).
-	var rs struct{ R, S *big.Int }
-	if _, err := asn1.Unmarshal(signature, &rs); err != nil {
-		return nil, err
-	}
-	size := pub.Curve.Params().BitSize / 8
-	out := make([]byte, 2*size)
-	rs.R.FillBytes(out[:size])
-	rs.S.FillBytes(out[size:])
-	return out, nil
+	return secret.New(text), nil
 }
 
 // renewExpired gets a successor of a certificate that cannot be shown in a handshake.

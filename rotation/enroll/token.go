@@ -1,12 +1,11 @@
 package enroll
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
+	"github.com/artstore/artstore-pki/internal/jws"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -27,7 +26,7 @@ type claims struct {
 }
 
 // parseToken reads the claims of a token. Its errors never quote it, and for
-// that reason do not wrap what encoding/json and base64 say, which do.
+// that reason do not wrap what encoding/json and jws say, which do.
 //
 // The times are left alone: whether the token is over is for the clock of the
 // authority to say, and a wrong clock here must not cost a good token.
@@ -36,11 +35,11 @@ func parseToken(token secret.String) (claims, error) {
 	if len(raw) > maxToken {
 		return claims{}, fmt.Errorf("reading the token: longer than %d bytes", maxToken)
 	}
-	parts := strings.Split(raw, ".")
-	if len(parts) != 3 {
+	parts, ok := jws.Split(raw)
+	if !ok {
 		return claims{}, errors.New("reading the token: not a JWT (three parts joined by dots)")
 	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	payload, err := jws.Decode(parts.Payload)
 	if err != nil {
 		return claims{}, errors.New("reading the token: its second part is not base64url")
 	}
