@@ -3,7 +3,6 @@ package ingestclient
 import (
 	"bytes"
 	"cmp"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/jws"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -156,11 +156,11 @@ type binding struct {
 // readBinding reads the claims of a JWT without verifying it, which the Storage Element
 // does. It returns the zero value for an opaque token.
 func readBinding(t string) binding {
-	parts := strings.Split(t, ".")
-	if len(parts) != 3 {
+	parts, ok := jws.Split(t)
+	if !ok {
 		return binding{}
 	}
-	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
+	payload, err := jws.Decode(strings.TrimRight(parts.Payload, "=")) // some services pad
 	if err != nil {
 		return binding{}
 	}
