@@ -2,7 +2,6 @@ package format
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"regexp"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit/cert"
 	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/jws"
 )
 
 // maxToken bounds a token, in bytes.
@@ -78,8 +78,8 @@ func parseToken(data []byte, with *Context) []Part {
 }
 
 func readToken(text string) (*cert.Document, error) {
-	parts := strings.Split(text, ".")
-	if len(parts) != 3 {
+	parts, ok := jws.Split(text)
+	if !ok {
 		return nil, errBadToken
 	}
 	var header struct {
@@ -90,8 +90,8 @@ func readToken(text string) (*cert.Document, error) {
 	for _, into := range []struct {
 		part string
 		what any
-	}{{parts[0], &header}, {parts[1], &c}, {parts[1], &all}} {
-		content, err := base64.RawURLEncoding.DecodeString(into.part)
+	}{{parts.Header, &header}, {parts.Payload, &c}, {parts.Payload, &all}} {
+		content, err := jws.Decode(into.part)
 		if err != nil || json.Unmarshal(content, into.what) != nil { // which would quote it
 			return nil, errBadToken
 		}
@@ -109,7 +109,7 @@ func readToken(text string) (*cert.Document, error) {
 	d.Add("root", "%s", c.Root)
 	d.Add("signature", "%s, not judged", header.Algorithm)
 	d.Add("also has", "%s", strings.Join(unknownClaims(all), ", "))
-	if header.Algorithm == "none" || parts[2] == "" {
+	if header.Algorithm == "none" || parts.Signature == "" {
 		d.Flaws = append(d.Flaws, cert.Flaw{Check: "bad-signature", Text: "it is not signed: everyone can make one like it"})
 	}
 	return d, nil
