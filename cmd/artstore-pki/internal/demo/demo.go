@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
@@ -23,14 +22,6 @@ import (
 
 // errFailed makes the exit status 1; the report above it says what failed.
 var errFailed = errors.New("the demo saw failures")
-
-// Options say what to show. Each field is needed.
-type Options struct {
-	Duration     time.Duration // of the upload load
-	LeafLifetime time.Duration // of each certificate; the services rotate as often
-	Dir          string        // empty directory for all state
-	Logger       *slog.Logger
-}
 
 // Show starts the stack, loads it, changes what it stands on, and reports. It
 // returns when all has ended. A failed upload, a finding of the audit or a service

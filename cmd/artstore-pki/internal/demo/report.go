@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"time"
@@ -18,7 +17,6 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
-	"github.com/artstore/artstore-pki/rotation"
 )
 
 // summary is what the end of the demo prints.
@@ -83,30 +81,6 @@ func (w *stack) audit(ctx context.Context, u *ui.UI, table io.Writer) (*audit.Su
 		return nil, err
 	}
 	return audit.Run(ctx, audit.Config{Report: out, Sources: []audit.Source{source.Targets{Names: []string{w.opt.Dir}}, servers, record}})
-}
-
-// healthy asks a service as the ingester does.
-func (w *stack) healthy(ctx context.Context, s *service) error {
-	transport, err := w.ingester.identity.Transport(rotation.TransportOptions{})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = transport.Close() }() // one request; nothing is left to lose
-	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+s.healthPath, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		return fmt.Errorf("asking %s for its health: %w", s.name, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("asking %s for its health: status %d", s.name, resp.StatusCode)
-	}
-	return nil
 }
 
 func (r *summary) failed() bool {

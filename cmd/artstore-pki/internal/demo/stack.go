@@ -39,6 +39,14 @@ const (
 	demoBcryptCost = 10
 )
 
+// Options say what to show. Each field is needed.
+type Options struct {
+	Duration     time.Duration // of the upload load
+	LeafLifetime time.Duration // of each certificate; the services rotate as often
+	Dir          string        // empty directory for all state
+	Logger       *slog.Logger
+}
+
 // stack is everything the demo runs, in this process, on loopback ports.
 type stack struct {
 	opt       Options
@@ -284,3 +292,27 @@ func (w *stack) url(name string) string {
 }
 
 func (w *stack) logger(name string) *slog.Logger { return w.opt.Logger.With("component", name) }
+
+// healthy asks a service as the ingester does.
+func (w *stack) healthy(ctx context.Context, s *service) error {
+	transport, err := w.ingester.identity.Transport(rotation.TransportOptions{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = transport.Close() }() // one request; nothing is left to lose
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+s.healthPath, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("asking %s for its health: %w", s.name, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("asking %s for its health: status %d", s.name, resp.StatusCode)
+	}
+	return nil
+}

@@ -3,13 +3,74 @@ package devcerts
 import (
 	"bytes"
 	"crypto/x509"
+	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
+
+// itemAction is what is to be done about one certificate, and then what was done.
+type itemAction string
+
+const (
+	toKeep    itemAction = "keep"
+	toMake    itemAction = "make"
+	toReplace itemAction = "replace"
+	wasKept   itemAction = "kept"
+	wasMade   itemAction = "made"
+	replaced  itemAction = "replaced"
+	failed    itemAction = "failed"
+)
+
+func (v itemAction) due() bool { return v == toMake || v == toReplace }
+
+// certificate is one directory with a certificate in it.
+type certificate struct {
+	service string // its profile
+	fixture string // devExpired or devNotYetValid; "" for what services use
+	dir     string
+	profile policy.Profile
+	action  itemAction
+	reasons []string
+	until   time.Time // end of the certificate; zero for one that is not there
+	err     error
+}
+
+func (i *certificate) why() string {
+	if len(i.reasons) == 0 {
+		return "-"
+	}
+	return strings.Join(i.reasons, "; ")
+}
+
+// authorityFacts is what the state directory says without opening the authority.
+type authorityFacts struct {
+	config policy.Config
+	roots  []*x509.Certificate
+	issuer *x509.Certificate // the intermediate that signs now
+}
+
+// readAuthority reads the copies that the authority keeps for others; should a
+// crash have left them old, they still describe certificates that are good.
+func readAuthority(dir string) (a authorityFacts, err error) {
+	if a.config, err = policy.Load(dir); err != nil {
+		return a, err
+	}
+	if a.roots, err = credentials.ReadChain(filepath.Join(dir, "certs", "root_ca.crt")); err != nil {
+		return a, err
+	}
+	issuers, err := credentials.ReadChain(filepath.Join(dir, "certs", "intermediate_ca.crt"))
+	if err != nil {
+		return a, err
+	}
+	a.issuer = issuers[0]
+	return a, nil
+}
 
 // identityFiles are the files that a service reads its identity from.
 var identityFiles = [...]string{"tls.crt", "tls.key", "ca.crt"}

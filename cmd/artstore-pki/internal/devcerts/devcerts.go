@@ -18,36 +18,9 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
-	"github.com/artstore/artstore-pki/secret"
 )
-
-// The kinds of what is kept in DIR/fixtures: the names of directories, and of flags.
-const (
-	Expired     = "expired"
-	NotYetValid = "not-yet-valid"
-)
-
-// Options say what to keep, and where. Dir, Life and Format are needed.
-type Options struct {
-	Dir      string
-	Password secret.String // of the keys of the authority; the zero value: one that stands in DIR/ca
-	Life     time.Duration // of the certificates of a new authority
-	LifeSet  bool          // Life was asked for: an authority with another one is an error
-	Renew    bool          // replace what is good, too
-	DryRun   bool          // change nothing
-	Fixtures []string      // which fixtures were asked for; those that are there are kept in any case
-	Format   string        // output.Table or output.JSON
-}
-
-// directory is the directory in one run.
-type directory struct {
-	Options
-	u      *ui.UI
-	report *report
-}
 
 // Keep makes and replaces what must be. It prints one line for each
 // certificate. An error about one of them does not keep the others from being made.

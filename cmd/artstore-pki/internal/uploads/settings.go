@@ -110,7 +110,7 @@ func badSettings(err error) error {
 // clientAuth is the method of the client for the two settings that decide it:
 // post in JSON is what the Python Admin Module reads, all else goes in a form.
 func clientAuth(s *settings.Settings) ingestclient.ClientAuth {
-	if s.Token.Dialect == "json" && s.Account.Method == "post" {
+	if s.Token.Dialect == "json" && s.Account.Method == "post" { //nolint:usestdlibvars // a method of authentication, not of HTTP
 		return ingestclient.AuthJSON
 	}
 	return ingestclient.ClientAuth(s.Account.Method)
