@@ -73,22 +73,22 @@ func runList(u *ui.UI, c *cli.Context) error {
 			return ui.WithHint(err, "artstore-pki show SERIAL prints the whole key id of an issuer, inspect its common name")
 		}
 	}
-	return printPages(u, c, rec, query, newListWriter(u, format, now))
+	return printPages(u, c, pagesOf(rec, query, c.String("search")), newListWriter(u, format, now))
 }
 
 // printPages prints one page, or with --all every one.
-func printPages(u *ui.UI, c *cli.Context, rec *ca.Record, query record.Query, out listWriter) error {
-	pages, rows := pagesOf(query, c.String("search")), 0
+func printPages(u *ui.UI, c *cli.Context, pages pageFunc, out listWriter) error {
+	rows := 0
 	limit := c.Int("limit")
 	if c.Bool("all") {
 		limit = maxPage
 	}
 	for cursor := c.String("cursor"); ; {
-		page, next, err := pages(c.Context, rec, limit, cursor)
+		page, next, err := pages(c.Context, limit, cursor)
 		if err != nil {
 			return err
 		}
-		if err := out.page(rowsOf(page, query.Now)); err != nil {
+		if err := out.page(page); err != nil {
 			return err
 		}
 		rows += len(page)
@@ -123,19 +123,22 @@ func queryOf(c *cli.Context, now time.Time) (record.Query, error) {
 }
 
 // pageFunc reads the page behind a cursor.
-type pageFunc func(ctx context.Context, rec *ca.Record, limit int, cursor string) ([]record.Certificate, string, error)
+type pageFunc func(ctx context.Context, limit int, cursor string) (page []stepapi.RecordRow, next string, err error)
 
 // pagesOf reads the pages of a query, or of a search if there is a prefix.
-func pagesOf(query record.Query, prefix string) pageFunc {
-	return func(ctx context.Context, rec *ca.Record, limit int, cursor string) ([]record.Certificate, string, error) {
+func pagesOf(rec *ca.Record, query record.Query, prefix string) pageFunc {
+	return func(ctx context.Context, limit int, cursor string) ([]stepapi.RecordRow, string, error) {
 		if prefix != "" {
-			return rec.Search(ctx, record.Search{Prefix: prefix, Limit: limit, Cursor: cursor})
+			page, next, err := rec.Search(ctx, record.Search{Prefix: prefix, Limit: limit, Cursor: cursor})
+			return rowsOf(page, query.Now), next, err
 		}
 		query.Limit, query.Cursor = limit, cursor
-		return rec.List(ctx, query)
+		page, next, err := rec.List(ctx, query)
+		return rowsOf(page, query.Now), next, err
 	}
 }
 
+// rowsOf says of each certificate what list prints, as it is at now.
 func rowsOf(page []record.Certificate, now time.Time) []stepapi.RecordRow {
 	rows := make([]stepapi.RecordRow, len(page))
 	for i, cert := range page {

@@ -14,11 +14,6 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-// What list, show and revoke share: they open the database of the state
-// directory beside a running authority and need no key.
-
-const ()
-
 func recordCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "record",

@@ -51,7 +51,7 @@ func runRenew(u *ui.UI, c *cli.Context) error {
 	if err != nil || len(command) == 0 {
 		return err
 	}
-	return afterRenewal(c.Context, u, dir, command, renewed)
+	return commandAfter{u: u, dir: dir, command: command}.run(c.Context, renewed)
 }
 
 func renewAlways(ctx context.Context, cfg enroll.Config) (rotation.Material, bool, error) {
@@ -78,11 +78,18 @@ func renewalConfig(u *ui.UI, c *cli.Context, dir string) (enroll.Config, error) 
 	return enrolmentConfig(u, c, dir)
 }
 
-// afterRenewal runs the command if there was a renewal, or if it failed after the
-// last one. That it is owed is on disk before it runs: a crash in between runs it
-// once more.
-func afterRenewal(ctx context.Context, u *ui.UI, dir string, command []string, renewed bool) error {
-	owed := filepath.Join(dir, hookOwed)
+// commandAfter is the command that --exec gives, for the certificates in dir.
+type commandAfter struct {
+	u       *ui.UI
+	dir     string
+	command []string // with its arguments; no shell reads them
+}
+
+// run runs the command if there was a renewal, or if it failed after the last
+// one. That it is owed is on disk before it runs: a crash in between runs it once
+// more. Its exit status becomes that of renew, which has succeeded itself.
+func (a commandAfter) run(ctx context.Context, renewed bool) error {
+	owed := filepath.Join(a.dir, hookOwed)
 	if !renewed {
 		if _, err := os.Lstat(owed); errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -90,10 +97,10 @@ func afterRenewal(ctx context.Context, u *ui.UI, dir string, command []string, r
 	} else if err := durable.WriteFile(owed, nil, durable.Private); err != nil {
 		return fmt.Errorf("noting the command to run: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...) //nolint:gosec // G204: the operator's own command line
-	cmd.Stdout, cmd.Stderr = u.Err, u.Err
+	cmd := exec.CommandContext(ctx, a.command[0], a.command[1:]...) //nolint:gosec // G204: the operator's own command line
+	cmd.Stdout, cmd.Stderr = a.u.Err, a.u.Err                       // stdout has the paths of the files only
 	if err := cmd.Run(); err != nil {
-		u.Complain("error", fmt.Sprintf("the certificate is renewed, but running %q failed: %v; the next renew --%s runs it again", command, err, help.Exec))
+		a.u.Complain("error", fmt.Sprintf("the certificate is renewed, but running %q failed: %v; the next renew --%s runs it again", a.command, err, help.Exec))
 		if status := new(exec.ExitError); errors.As(err, &status) && status.ExitCode() > 0 {
 			return ui.ExitStatus(status.ExitCode())
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"strings"
@@ -63,17 +64,31 @@ func runRevoke(u *ui.UI, c *cli.Context) error {
 		return err
 	}
 	defer func() { _ = rec.Close() }() // a revocation is committed before its call returns
+	r := revocation{
+		u: u, rec: rec, what: what, reason: reason, reasonName: c.String("reason"), note: c.String("note"), dryRun: c.Bool("dry-run"),
+	}
 	if what.set != (record.Selection{}) {
-		if c.Bool("dry-run") || !c.Bool("yes") {
-			return listSet(u, c, rec, what.set)
+		if r.dryRun || !c.Bool("yes") {
+			return r.listSet(c.Context)
 		}
-		err = revokeSet(u, c, rec, what.set, reason)
-	} else if c.Bool("dry-run") {
-		err = showOne(u, c, rec, what)
+		err = r.revokeSet(c.Context)
+	} else if r.dryRun {
+		err = r.showOne(c.Context)
 	} else {
-		err = revokeOne(u, c, rec, what, reason)
+		err = r.revokeOne(c.Context)
 	}
 	return ui.WithHint(err, "artstore-pki list prints the serials and states")
+}
+
+// revocation is one run of the command, with the record that it changes.
+type revocation struct {
+	u          *ui.UI
+	rec        *ca.Record
+	what       revocationTarget
+	reason     int    // RFC 5280 §5.3.1
+	reasonName string // as it was given: it is printed so
+	note       string
+	dryRun     bool
 }
 
 // revocationTarget is what the command line names: a serial, a certificate or a set.
@@ -83,6 +98,7 @@ type revocationTarget struct {
 	set    record.Selection
 }
 
+// parseRevokeArgs wants one way to say what to revoke: two could contradict each other.
 func parseRevokeArgs(c *cli.Context) (what revocationTarget, err error) {
 	given := 0
 	for _, v := range []string{c.Args().First(), c.String("file"), c.String("service"), c.String("lineage")} {
@@ -109,65 +125,67 @@ func parseRevokeArgs(c *cli.Context) (what revocationTarget, err error) {
 	return what, nil
 }
 
-func revokeOne(u *ui.UI, c *cli.Context, rec *ca.Record, what revocationTarget, reason int) error {
-	note := c.String("note")
-	if what.cert == nil {
-		if err := rec.Revoke(c.Context, what.serial, reason, note); err != nil {
+// revokeOne revokes the certificate with a serial, or the one in a file. That one
+// may be unknown here: the record can be a backup that is older than it.
+func (r revocation) revokeOne(ctx context.Context) error {
+	if r.what.cert == nil {
+		if err := r.rec.Revoke(ctx, r.what.serial, r.reason, r.note); err != nil {
 			return err
 		}
-		u.Infof("revoked %s (%s)", certs.HexSerial(what.serial), c.String("reason"))
+		r.u.Infof("revoked %s (%s)", certs.HexSerial(r.what.serial), r.reasonName)
 		return nil
 	}
-	cert, err := rec.RevokeCertificate(c.Context, what.cert, reason, note)
+	cert, err := r.rec.RevokeCertificate(ctx, r.what.cert, r.reason, r.note)
 	if err != nil {
 		return err
 	}
-	how := c.String("reason")
+	how := r.reasonName
 	if cert.Kind == kinds.Entered {
 		how += ", entered: the record did not have it"
 	}
-	u.Infof("revoked %s (%s)", certs.HexSerial(cert.Serial), how)
+	r.u.Infof("revoked %s (%s)", certs.HexSerial(cert.Serial), how)
 	return nil
 }
 
-func revokeSet(u *ui.UI, c *cli.Context, rec *ca.Record, set record.Selection, reason int) error {
-	n, err := rec.RevokeSet(c.Context, set, reason, c.String("note"))
+// revokeSet revokes in one transaction: all of the set, or nothing.
+func (r revocation) revokeSet(ctx context.Context) error {
+	n, err := r.rec.RevokeSet(ctx, r.what.set, r.reason, r.note)
 	if err != nil {
 		return err
 	}
-	u.Infof("revoked %d certificates (%s)", n, c.String("reason"))
+	r.u.Infof("revoked %d certificates (%s)", n, r.reasonName)
 	return nil
 }
 
 // listSet prints what a set is. Without --dry-run that is a refusal: somebody
 // meant to revoke, and nothing was revoked.
-func listSet(u *ui.UI, c *cli.Context, rec *ca.Record, set record.Selection) error {
-	list, err := rec.Selected(c.Context, set)
+func (r revocation) listSet(ctx context.Context) error {
+	list, err := r.rec.Selected(ctx, r.what.set)
 	if err != nil {
 		return ui.WithHint(err, "artstore-pki list prints the serials and states")
 	}
 	for _, cert := range list {
-		if err := u.Outf("%s %s %s", certs.HexSerial(cert.Serial), cert.Service, cert.NotAfter.Format(time.RFC3339)); err != nil {
+		if err := r.u.Outf("%s %s %s", certs.HexSerial(cert.Serial), cert.Service, cert.NotAfter.Format(time.RFC3339)); err != nil {
 			return err
 		}
 	}
-	if c.Bool("dry-run") {
-		u.Infof("%d certificates would be revoked", len(list))
+	if r.dryRun {
+		r.u.Infof("%d certificates would be revoked", len(list))
 		return nil
 	}
 	return ui.WithHint(ui.UsageErrorf("%d certificates would be revoked", len(list)), "nothing was revoked; --yes does it")
 }
 
 // showOne refuses what revokeOne would refuse.
-func showOne(u *ui.UI, c *cli.Context, rec *ca.Record, what revocationTarget) (err error) {
+func (r revocation) showOne(ctx context.Context) (err error) {
 	var cert record.Certificate
-	if what.cert != nil {
-		cert, _, err = rec.Revocable(c.Context, what.cert)
-	} else if cert, err = rec.Show(c.Context, what.serial); err == nil && cert.Revocation != nil {
-		err = fmt.Errorf("revoking %s: %w", certs.HexSerial(what.serial), store.ErrAlreadyRevoked)
+	if r.what.cert != nil {
+		cert, _, err = r.rec.Revocable(ctx, r.what.cert)
+	} else if cert, err = r.rec.Show(ctx, r.what.serial); err == nil && cert.Revocation != nil {
+		err = fmt.Errorf("revoking %s: %w", certs.HexSerial(r.what.serial), store.ErrAlreadyRevoked)
 	}
 	if err != nil {
 		return err
 	}
-	return u.Outf("%s %s %s", certs.HexSerial(cert.Serial), cert.Service, cert.NotAfter.Format(time.RFC3339))
+	return r.u.Outf("%s %s %s", certs.HexSerial(cert.Serial), cert.Service, cert.NotAfter.Format(time.RFC3339))
 }

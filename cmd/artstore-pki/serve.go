@@ -21,8 +21,6 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-const ()
-
 // gcPercent is GOGC of serve: its heap is small, so the default collects it so
 // often that a fifth of all CPU time goes there. It costs some 30 MiB.
 const gcPercent = 400
