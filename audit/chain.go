@@ -39,7 +39,7 @@ const (
 	remedyAnchor     = "put the root into the trust bundle beside it: some clients trust nothing else"
 )
 
-// verifyChain verifies the leaf as its peers do (RFC 5280 section 6.1). What is not
+// verifyChain verifies the leaf as its peers do (RFC 5280 §6.1). What is not
 // trusted by the roots of the bundle alone is tried with all that the bundle holds,
 // because Go and GnuTLS trust any certificate in it and OpenSSL trusts roots only.
 func (s *Subject) verifyChain(at criteria) ruling {
@@ -217,7 +217,7 @@ func notJudged(s *Subject, at criteria) (Severity, string) {
 }
 
 // misidentified is the index of the first certificate of a path whose authority
-// key identifier (RFC 5280 section 4.2.1.1) is that of another issuer, or -1.
+// key identifier (RFC 5280 §4.2.1.1) is that of another issuer, or -1.
 func misidentified(path []*x509.Certificate) int {
 	for i, child := range path {
 		parent := path[min(i+1, len(path)-1)]
@@ -236,7 +236,7 @@ func misidentified(path []*x509.Certificate) int {
 const maxOrdered = 100
 
 // chainOrder judges the order in which certificates lie or were sent, and those among
-// them that certify nothing. Peers should tolerate both (RFC 9846 section 4.5.1), and
+// them that certify nothing. Peers should tolerate both (RFC 9846 §4.5.1), and
 // not all do. Package rotation sends what [certs.Chain] returns and leaves out the
 // rest, so the same function says here what it would leave out.
 func chainOrder(s *Subject, at criteria) (Severity, string) {

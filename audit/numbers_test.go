@@ -25,7 +25,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
-// noEnd is the date of what never ends (RFC 5280 section 4.1.2.5).
+// noEnd is the date of what never ends (RFC 5280 §4.1.2.5).
 func noEnd() time.Time { return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC) }
 
 // No length of time saturates, as time.Duration does after 292 years.

@@ -19,7 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
-// Elements of a TBSCertificate (RFC 5280 section 4.1).
+// Elements of a TBSCertificate (RFC 5280 §4.1).
 const (
 	version = iota
 	serial
@@ -88,7 +88,7 @@ var (
 	oidAlternativeName = []byte{0x55, 0x1d, 0x11}
 	oidUnknown         = []byte{0x2a, 0x03, 0x04}
 	oidHuge            = slices.Concat([]byte{0x2a}, bytes.Repeat([]byte{0xff}, 40), []byte{0x7f})
-	oidPadded          = []byte{0x2a, 0x80, 0x03} // an arc that begins with nothing (X.690 section 8.19.2)
+	oidPadded          = []byte{0x2a, 0x80, 0x03} // an arc that begins with nothing (X.690 §8.19.2)
 )
 
 // Oddity is something that issuers of this world have done, or that a test suite

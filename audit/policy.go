@@ -23,7 +23,7 @@ type limits []limit
 var (
 	// appleLimits are for all server certificates, also those of private authorities.
 	appleLimits = limits{{date(2019, time.July, 1), 825, "Apple's platforms refuse a server's beyond"}}
-	// publicLimits are the CA/Browser Forum's, Baseline Requirements section 6.3.2.
+	// publicLimits are the CA/Browser Forum's, Baseline Requirements §6.3.2.
 	publicLimits = limits{
 		{date(2018, time.March, 1), 825, publicRule}, {date(2020, time.September, 1), 398, publicRule},
 		{date(2026, time.March, 15), 200, publicRule}, {date(2027, time.March, 15), 100, publicRule}, {date(2029, time.March, 15), 47, publicRule},

@@ -84,7 +84,7 @@ const shortLived = 7 * wording.Day
 // Leaf reports whether this certificate could be parsed and is judged as the first
 // of a chain. That is every end-entity certificate, and every other one that is used
 // like one: peers verify what a server shows first, whatever its basic constraints
-// say (RFC 9846 section 4.5.1, RFC 5280 section 6.1).
+// say (RFC 9846 §4.5.1, RFC 5280 §6.1).
 func (s *Subject) Leaf() bool { return s.parsed() && !s.Authority() }
 
 // Authority reports whether a certificate is judged as that of an authority. Beside its

@@ -194,7 +194,7 @@ func TestLeafAsIssuerInFile(t *testing.T) {
 	}
 }
 
-// Usages go down the whole path (RFC 5280 section 4.2.1.12, as all peers apply it).
+// Usages go down the whole path (RFC 5280 §4.2.1.12, as all peers apply it).
 func TestUsagesOfIssuers(t *testing.T) {
 	const server, client, anything = x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageAny
 	root := newPair(t, nil, "Test Root", authority)

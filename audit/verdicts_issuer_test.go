@@ -200,7 +200,7 @@ func organization(name string) option {
 	return with(func(c *x509.Certificate) { c.Subject.CommonName, c.Subject.Organization = "", []string{name} })
 }
 
-// constraintCases are name constraints (RFC 5280 section 4.2.1.10).
+// constraintCases are name constraints (RFC 5280 §4.2.1.10).
 func constraintCases() []verdictCase {
 	return []verdictCase{
 		{"a permitted DNS name", below(withoutPath, permits("test"), withoutPath), ""},

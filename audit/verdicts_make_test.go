@@ -43,7 +43,7 @@ type certPlan struct {
 	damage  bool    // of the signature
 }
 
-// tbsCertificate is RFC 5280 section 4.1.
+// tbsCertificate is RFC 5280 §4.1.
 type tbsCertificate struct {
 	Version    int `asn1:"optional,explicit,default:0,tag:0"`
 	Serial     asn1.RawValue

@@ -70,7 +70,7 @@ func rsa512(r *certPlan) {
 	})(r)
 }
 
-// rsaPSSKey changes the identifier of an RSA key to id-RSASSA-PSS (RFC 4055 section 3.1).
+// rsaPSSKey changes the identifier of an RSA key to id-RSASSA-PSS (RFC 4055 §3.1).
 func rsaPSSKey(r *certPlan) {
 	edit(func(t *tbsCertificate) {
 		var info struct {

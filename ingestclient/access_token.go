@@ -14,7 +14,7 @@ type AccessToken struct {
 	// ExpiresAt is when the client itself stops using the token: 5 s before the
 	// end of its life, or a tenth of lives under 50 s.
 	ExpiresAt time.Time
-	// Bound is true for a token with a confirmation claim (RFC 8705 section 3.1):
+	// Bound is true for a token with a confirmation claim (RFC 8705 §3.1):
 	// only a connection with the certificate of Thumbprint can use it.
 	Bound bool
 	// Opaque is true for a token that is no JWT. Whether it is bound cannot be

@@ -73,8 +73,8 @@ func newBody(content io.ReadCloser, size int64, name string, meta *Meta) (*body,
 }
 
 // cleanName is a file name as it can stand in a quoted string: percent-encoded
-// where it cannot (RFC 7578 section 4.2, as browsers do it for quotes and line
-// ends). A backslash escapes what follows (RFC 2183 section 2, by RFC 822), and
+// where it cannot (RFC 7578 §4.2, as browsers do it for quotes and line
+// ends). A backslash escapes what follows (RFC 2183 §2, by RFC 822), and
 // what is no UTF-8 is refused by one server and replaced by another.
 func cleanName(name string) string {
 	name = filepath.Base(name)

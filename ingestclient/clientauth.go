@@ -16,16 +16,16 @@ import (
 )
 
 // ClientAuth is how a client proves to the token endpoint who it is. All but
-// AuthJSON send the form of RFC 6749 section 4.4.2, as Keycloak reads it.
+// AuthJSON send the form of RFC 6749 §4.4.2, as Keycloak reads it.
 type ClientAuth string
 
 // The methods there are.
 const (
 	AuthJSON   ClientAuth = "json"            // id and secret in a JSON object, as the Python Admin Module reads it
-	AuthPost   ClientAuth = "post"            // id and secret in the body: RFC 6749 section 2.3.1
+	AuthPost   ClientAuth = "post"            // id and secret in the body: RFC 6749 §2.3.1
 	AuthBasic  ClientAuth = "basic"           // the same, as HTTP Basic
-	AuthKeyJWT ClientAuth = "private_key_jwt" // an assertion signed with Config.ClientKey: RFC 7523 section 2.2
-	AuthTLS    ClientAuth = "tls_client_auth" // by the certificate of the identity, without a secret: RFC 8705 section 2.1
+	AuthKeyJWT ClientAuth = "private_key_jwt" // an assertion signed with Config.ClientKey: RFC 7523 §2.2
+	AuthTLS    ClientAuth = "tls_client_auth" // by the certificate of the identity, without a secret: RFC 8705 §2.1
 )
 
 const (
@@ -110,7 +110,7 @@ func (s *settings) loadCredential(ctx context.Context) (clientCredential, error)
 func (s *settings) authenticate(form url.Values, h http.Header, p clientCredential, now time.Time) error {
 	switch s.ClientAuth {
 	case AuthBasic:
-		// RFC 6749 section 2.3.1: both are form-encoded before they are joined by a colon.
+		// RFC 6749 §2.3.1: both are form-encoded before they are joined by a colon.
 		req := http.Request{Header: h}
 		req.SetBasicAuth(url.QueryEscape(s.ClientID), url.QueryEscape(p.secret.Expose()))
 		return nil
@@ -126,7 +126,7 @@ func (s *settings) authenticate(form url.Values, h http.Header, p clientCredenti
 		form.Set("client_assertion_type", assertion.Type)
 		form.Set("client_assertion", signed)
 	}
-	// RFC 8705 section 2.1 wants the id in the body; RFC 7521 section 4.2 allows it.
+	// RFC 8705 §2.1 wants the id in the body; RFC 7521 §4.2 allows it.
 	form.Set("client_id", s.ClientID)
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 // seconds, and services allow about as much.
 const clockSlack = 5 * time.Second
 
-// dates are the NumericDate claims of a JWT (RFC 7519 section 4.1). Zero is absent.
+// dates are the NumericDate claims of a JWT (RFC 7519 §4.1). Zero is absent.
 type dates struct{ issued, notBefore, expires time.Time }
 
 // numericDate reads a claim. Anything but a number of seconds that a calendar has is absent.

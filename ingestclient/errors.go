@@ -72,7 +72,7 @@ var (
 // or body, because endpoints echo the request there, secret included.
 type AuthError struct {
 	Status     int           // HTTP status, 0 if there was no answer
-	Code       string        // OAuth error code (RFC 6749 section 5.2) if it is a known one, else ""
+	Code       string        // OAuth error code (RFC 6749 §5.2) if it is a known one, else ""
 	RetryAfter time.Duration // when the endpoint will be asked again, at the earliest, counted from the failure
 	Temporary  bool          // false: asking again with the same secret and certificate is pointless
 	Err        error         // one of the sentinels above, possibly with its cause

@@ -26,7 +26,7 @@ var oauthCodes = []string{
 	"access_denied", "server_error", "temporarily_unavailable", "slow_down", "rate_limit_exceeded",
 }
 
-// tokenRequest builds the request: the form of RFC 6749 section 4.4.2, or the
+// tokenRequest builds the request: the form of RFC 6749 §4.4.2, or the
 // JSON object of the Python Admin Module, whose grant_type is optional but
 // has only this value. now is the endpoint's time.
 func (s *settings) tokenRequest(ctx context.Context, p clientCredential, now time.Time) (*http.Request, error) {
@@ -152,7 +152,7 @@ func oauthCode(h http.Header, body []byte) string {
 	return code
 }
 
-// retryAfter reads the header of that name (RFC 9110 section 10.2.3): seconds or
+// retryAfter reads the header of that name (RFC 9110 §10.2.3): seconds or
 // a date. What cannot be read, or is over, is 0.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	v := strings.TrimSpace(h.Get("Retry-After"))

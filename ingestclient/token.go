@@ -83,7 +83,7 @@ type tokenAnswer struct {
 }
 
 // parseTokenAnswer reads the body of a 200. Only the three fields of RFC 6749
-// section 5.1 count; an absent token_type means Bearer, because one of ArtStore's
+// §5.1 count; an absent token_type means Bearer, because one of ArtStore's
 // test doubles leaves it out. Errors never quote the body.
 func parseTokenAnswer(body []byte) (tokenAnswer, error) {
 	var raw struct {
@@ -149,7 +149,7 @@ func parseLifetime(raw json.RawMessage) (time.Duration, error) {
 type binding struct {
 	known bool   // the token is a JWT, so its claims can be read
 	cnf   bool   // it has a confirmation claim
-	x5t   string // RFC 8705 section 3.1, "" if the claim is of another kind
+	x5t   string // RFC 8705 §3.1, "" if the claim is of another kind
 	dates
 }
 

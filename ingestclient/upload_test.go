@@ -582,7 +582,7 @@ func TestPeersThatDoNotFit(t *testing.T) {
 	}
 }
 
-// The main promise (RFC 8705 section 6.3): tokens bound to certificates, a
+// The main promise (RFC 8705 §6.3): tokens bound to certificates, a
 // rotation every few uploads, and no request is ever refused.
 func TestRotationsUnderLoad(t *testing.T) {
 	w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 1 })

@@ -110,7 +110,7 @@ func (c *Certificate) Verifies() bool { return c.parsed != nil && !c.Key.Oversiz
 func (c *Certificate) MayBeTrusted() bool { return c.parsed != nil }
 
 // tlsKeyUsages are those of which a certificate that names any needs one, to be
-// taken from a TLS server (RFC 5280 section 4.2.1.3).
+// taken from a TLS server (RFC 5280 §4.2.1.3).
 const tlsKeyUsages = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement
 
 // ForSigningOnly reports whether the key usage is that of an authority that can be nothing else.

@@ -30,7 +30,7 @@ func NewList(name string, list *x509.RevocationList) *List {
 	}
 	for _, e := range list.RevokedCertificateEntries {
 		if slices.ContainsFunc(e.Extensions, func(x pkix.Extension) bool { return x.Id.Equal(oidCertificateIssuer) }) {
-			break // this entry and those behind it are of another issuer's certificates (RFC 5280 section 5.3.3)
+			break // this entry and those behind it are of another issuer's certificates (RFC 5280 §5.3.3)
 		}
 		if e.ReasonCode != removeFromCRL {
 			l.serials["0x"+e.SerialNumber.Text(16)] = e.RevocationTime
@@ -49,7 +49,7 @@ var (
 
 // isWhole reports whether a leaf of the issuer that a list does not name is not revoked:
 // not so by a delta list, by one of other certificates or of some reasons only, and by
-// one with a critical extension that is not known here (RFC 5280 sections 5.2 and 6.3.3).
+// one with a critical extension that is not known here (RFC 5280 §5.2 and §6.3.3).
 func isWhole(l *x509.RevocationList) bool {
 	for _, e := range l.Extensions {
 		switch {
@@ -75,7 +75,7 @@ func isWhole(l *x509.RevocationList) bool {
 	return true
 }
 
-// removeFromCRL in a delta list takes a certificate off hold (RFC 5280 section 5.3.1).
+// removeFromCRL in a delta list takes a certificate off hold (RFC 5280 §5.3.1).
 const removeFromCRL = 8
 
 // Size is that of the list itself, in bytes.

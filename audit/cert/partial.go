@@ -101,7 +101,7 @@ func (c *Certificate) readRest(tbs cryptobyte.String) {
 	}
 }
 
-// generalNames are the texts and addresses among names (RFC 5280 section 4.2.1.6).
+// generalNames are the texts and addresses among names (RFC 5280 §4.2.1.6).
 func generalNames(names cryptobyte.String) (out []string) {
 	for !names.Empty() {
 		var value cryptobyte.String

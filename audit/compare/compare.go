@@ -5,10 +5,10 @@
 //	now, err := compare.Read(today)
 //	changes := compare.Diff(before, now)
 //
-// A certificate of an authority is the same one by its fingerprint. Any other row
-// is the same one by its kind, place, block and name: a certificate that was
-// renewed is the same service. What is left over of the same place is compared
-// with what is left over there, so that a file that can be read no more got worse.
+// Rows are matched in two steps. A CA certificate is matched by its fingerprint, any other
+// row by its kind, place, block and name: a certificate that was renewed is the same
+// service. Rows that are left are matched by kind and place alone, so that a file that
+// can no longer be read counts as worse, not as vanished.
 package compare
 
 import (
@@ -20,9 +20,11 @@ import (
 )
 
 const (
-	schemaVersion = 2       // of reports
-	maxReport     = 1 << 28 // bytes of a report: some 300 000 certificates
-	maxRows       = 1 << 20
+	// schemaVersion is the only schema_version of reports that is accepted.
+	schemaVersion = 2
+	// maxReport bounds a report, in bytes: about 300 000 certificates.
+	maxReport = 1 << 28
+	maxRows   = 1 << 20
 )
 
 // Errors of [Read].
@@ -32,7 +34,7 @@ var (
 	ErrTooLarge   = fmt.Errorf("the report is larger than %d MiB, or has more than %d rows", maxReport>>20, maxRows)
 )
 
-// Report is what of a report matters for a comparison.
+// Report has the rows of a report, with the members that a comparison needs.
 type Report struct{ rows []row }
 
 type row struct {
@@ -54,7 +56,8 @@ type finding struct {
 	Text     string `json:"text"`
 }
 
-// value is a whole report in JSON, or a line of one in NDJSON.
+// value is one JSON value of a report: the whole report in JSON, or one line of it in
+// NDJSON. Rows is nil in a line, and Summary is absent except in the last one.
 type value struct {
 	Schema   int             `json:"schema_version"`
 	Rows     *[]row          `json:"rows"`
@@ -67,6 +70,9 @@ type value struct {
 // not complete, or of another schema, is an error.
 func Read(in io.Reader) (*Report, error) { return readUpTo(in, maxReport) }
 
+// readUpTo reads until the summary, which is the last value and says whether the report
+// is complete. The limit is checked first: a value that is cut off by it looks like a
+// report that was cut off.
 func readUpTo(in io.Reader, limit int64) (*Report, error) {
 	limited := &io.LimitedReader{R: in, N: limit + 1}
 	dec := json.NewDecoder(limited)
@@ -119,27 +125,36 @@ const (
 
 // Change is one row that is not as it was.
 type Change struct {
-	Change      string   `json:"change"` // one of the kinds
-	Kind        string   `json:"kind"`   // of the row, like the next ones
-	Place       string   `json:"place"`
-	Block       int      `json:"block,omitempty"`
-	Name        string   `json:"name,omitempty"`
-	Fingerprint string   `json:"fingerprint_sha256,omitempty"`
-	Was         string   `json:"was,omitempty"` // state; empty for what appeared
-	Is          string   `json:"is,omitempty"`  // state; empty for what vanished
-	Severity    string   `json:"severity,omitempty"`
-	Unread      bool     `json:"unread,omitempty"`   // it can be read no more, or not in full
-	Findings    []string `json:"findings,omitempty"` // that are new or more severe, as text
-	Gone        []string `json:"gone,omitempty"`     // ids of checks that find nothing any more
+	// Change is one of the kinds above.
+	Change string `json:"change"`
+	// Kind, Place, Block, Name and Fingerprint are those of the row.
+	Kind        string `json:"kind"`
+	Place       string `json:"place"`
+	Block       int    `json:"block,omitempty"`
+	Name        string `json:"name,omitempty"`
+	Fingerprint string `json:"fingerprint_sha256,omitempty"`
+	// Was and Is are states. Was is empty for a row that appeared, Is for one that vanished.
+	Was      string `json:"was,omitempty"`
+	Is       string `json:"is,omitempty"`
+	Severity string `json:"severity,omitempty"`
+	// Unread is true if the row could be read before and cannot be read in full now.
+	Unread bool `json:"unread,omitempty"`
+	// Findings are those that are new or more severe than before, as text.
+	Findings []string `json:"findings,omitempty"`
+	// Gone has the ids of checks that found something before and find nothing now.
+	Gone []string `json:"gone,omitempty"`
 }
 
 // Changes are all differences, in the order of the new report; what vanished is last.
 type Changes struct {
-	List    []Change
-	Same    int // rows that are as they were
-	Renewed int // of all that are in both reports, those with another certificate
+	List []Change
+	// Same is the number of rows that did not change.
+	Same int
+	// Renewed is the number of rows in both reports whose certificate is another one.
+	Renewed int
 }
 
+// identity is the key by which the rows of two reports are matched.
 type identity struct {
 	kind, place, name string
 	block             int
@@ -152,9 +167,11 @@ func (r *row) identity() identity {
 	return identity{r.Kind, r.Place, r.Name + "\x00" + r.Document, r.Block}
 }
 
+// where is the identity of the second step: what is left of the same place.
 func (r *row) where() identity { return identity{kind: r.Kind, place: r.Place} }
 
-// Diff compares two reports.
+// Diff compares two reports. Each row is matched once at most, and in the order of the
+// reports: of two equal rows the first is matched with the first.
 func Diff(before, now *Report) *Changes {
 	pairs := make([]*row, len(now.rows)) // of before, by the index in now
 	taken := make([]bool, len(before.rows))
@@ -194,12 +211,15 @@ func (r *row) name() string {
 	return r.Document
 }
 
-// severities are in order.
+// severities go from the mildest to the worst.
 var severities = []string{"info", "warn", "crit"}
 
+// rank is 0 for a severity that is absent or unknown.
 func rank(severity string) int { return slices.Index(severities, severity) + 1 }
 
-// compare takes nil for old if the row is new.
+// compare adds the change from old to r; old is nil for a new row. A check counts with
+// its most severe finding. One finding that is worse makes the row worse, whatever else
+// got better.
 func (c *Changes) compare(old, r *row) {
 	change := Change{Kind: r.Kind, Place: r.Place, Block: r.Block, Name: r.name(), Fingerprint: r.Fingerprint, Is: r.State}
 	was := map[string]int{}

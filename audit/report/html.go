@@ -236,7 +236,7 @@ func pageText(s string) string {
 }
 
 // asset is a file of the page with the source expression that lets it run
-// (Content Security Policy level 3 section 2.3.1).
+// (Content Security Policy level 3 §2.3.1).
 func asset(name string) (text, allowed string, err error) {
 	data, err := pageFiles.ReadFile("html/" + name)
 	if err != nil {

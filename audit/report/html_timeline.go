@@ -214,7 +214,7 @@ func markRadius(n int) int {
 	return [...]int{9, 11, 13, 16}[len(short(n))-1]
 }
 
-// markPath is the outline of a mark around 0,0 (SVG 2 section 9.3), another one for each rank.
+// markPath is the outline of a mark around 0,0 (SVG 2 §9.3), another one for each rank.
 func markPath(rank, r int) string {
 	switch rankNames[rank].class {
 	case "crit": // a diamond

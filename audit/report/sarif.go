@@ -87,7 +87,7 @@ type sarifInvocation struct {
 	Properties map[string]any `json:"properties"`
 }
 
-// sarifLevels are by severity (section 3.27.10).
+// sarifLevels are by severity (SARIF 2.1.0 §3.27.10).
 var sarifLevels = [...]string{"none", "note", "warning", "error"}
 
 func sarifRules() (rules []sarifRule) {

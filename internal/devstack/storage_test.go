@@ -105,7 +105,7 @@ func TestRefusedUploads(t *testing.T) {
 				s := start(t, devstack.AdminConfig{}, c)
 				r, err := s.tryUpload(t, s.token(t), tt.fileName, make([]byte, tt.size), tt.fields...)
 				if err != nil && tt.size > 1<<20 {
-					return // the server answered and closed while we were sending: allowed by RFC 9112 section 9.6
+					return // the server answered and closed while we were sending: allowed by RFC 9112 §9.6
 				}
 				check(t, err)
 				status, code := tt.pyStatus, tt.python

@@ -31,7 +31,7 @@ const (
 )
 
 // claims are what ArtStore's Python services expect, what its Go services
-// expect, and the binding of RFC 8705 section 3.1.
+// expect, and the binding of RFC 8705 §3.1.
 type claims struct {
 	jwt.Claims
 	Type      string        `json:"type"`
@@ -94,7 +94,7 @@ func parseTokenJSON(body []byte) (tokenRequest, []fieldError) {
 	return tokenRequest{id: *in.ID, secret: secret.New(*in.Secret), scopes: strings.Fields(allScopes)}, nil
 }
 
-// oauthError is an error answer of RFC 6749 section 5.2.
+// oauthError is an error answer of RFC 6749 §5.2.
 type oauthError struct {
 	status      int
 	Code        string `json:"error"`
@@ -105,7 +105,7 @@ func badRequest(code, description string) *oauthError {
 	return &oauthError{status: http.StatusBadRequest, Code: code, Description: description}
 }
 
-// parseTokenForm reads RFC 6749 section 4.4.2 with the client's credentials in
+// parseTokenForm reads RFC 6749 §4.4.2 with the client's credentials in
 // the body or, already split and still form-encoded, from HTTP Basic.
 func parseTokenForm(body []byte, basicID, basicSecret string, hasBasic bool) (tokenRequest, *oauthError) {
 	form, err := url.ParseQuery(string(body))
@@ -113,7 +113,7 @@ func parseTokenForm(body []byte, basicID, basicSecret string, hasBasic bool) (to
 		return tokenRequest{}, badRequest("invalid_request", "the body is not form-encoded")
 	}
 	for _, values := range form {
-		if len(values) > 1 { // RFC 6749 section 3.2: parameters must not be repeated
+		if len(values) > 1 { // RFC 6749 §3.2: parameters must not be repeated
 			return tokenRequest{}, badRequest("invalid_request", "a parameter is repeated")
 		}
 	}
@@ -129,7 +129,7 @@ func parseTokenForm(body []byte, basicID, basicSecret string, hasBasic bool) (to
 		if !req.secret.IsZero() {
 			return tokenRequest{}, badRequest("invalid_request", "more than one way of client authentication")
 		}
-		// Section 2.3.1: both halves are form-encoded before they become Basic.
+		// RFC 6749 §2.3.1: both halves are form-encoded before they become Basic.
 		id, err1 := url.QueryUnescape(basicID)
 		plain, err2 := url.QueryUnescape(basicSecret)
 		if err1 != nil || err2 != nil || (req.id != "" && req.id != id) {
@@ -296,7 +296,7 @@ func mediaType(r *http.Request) string {
 	return mt
 }
 
-// noStore keeps tokens out of caches, RFC 6749 section 5.1.
+// noStore keeps tokens out of caches, RFC 6749 §5.1.
 func noStore(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Pragma", "no-cache")

@@ -50,7 +50,7 @@ type keySet struct {
 }
 
 // parseKeySet takes the usable keys of a JWKS and ignores others, as RFC 7517
-// section 5 says; a set without any usable key is an error.
+// §5 says; a set without any usable key is an error.
 func parseKeySet(data []byte) (*keySet, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -304,7 +304,7 @@ func (v *verifier) fetch(ctx context.Context) (*keySet, error) {
 	return parseKeySet(data)
 }
 
-// bearerToken reads RFC 6750 section 2.1; the scheme's case does not matter.
+// bearerToken reads RFC 6750 §2.1; the scheme's case does not matter.
 func bearerToken(r *http.Request) (string, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {

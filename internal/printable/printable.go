@@ -29,6 +29,6 @@ func Clean(s string) string {
 // Hidden tells which characters Clean replaces. Of bytes that are no UTF-8 it sees
 // the replacement character.
 func Hidden(r rune) bool {
-	// Cf holds the bidirectional controls (Unicode TR 36 section 2.9); Zl and Zp break lines as \n does.
+	// Cf holds the bidirectional controls (Unicode TR 36 §2.9); Zl and Zp break lines as \n does.
 	return r != '\t' && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) || r == unicode.ReplacementChar)
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// Answer is the successful answer of RFC 6749 section 5.1, with the confirmation
-// of RFC 8705 section 3.2. Encoding it writes the token itself.
+// Answer is the successful answer of RFC 6749 §5.1, with the confirmation
+// of RFC 8705 §3.2. Encoding it writes the token itself.
 type Answer struct {
 	AccessToken string `json:"access_token"`
 	TokenType   string `json:"token_type"` // always Bearer
@@ -19,7 +19,7 @@ type Answer struct {
 	Confirmation *Confirmation `json:"cnf,omitempty"`
 }
 
-// Confirmation is the member of RFC 8705 section 3.1.
+// Confirmation is the member of RFC 8705 §3.1.
 type Confirmation struct {
 	Thumbprint string `json:"x5t#S256"` // SHA-256 of the certificate, base64url without padding
 }

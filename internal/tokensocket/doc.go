@@ -4,8 +4,8 @@
 //	ln, err := tokensocket.Listen(tokensocket.Socket{Path: "/run/ingester/token.sock"})
 //	err = tokensocket.Serve(ctx, ln, tokensocket.Config{Client: client})
 //
-// GET /token answers the client's cached token in the form of RFC 6749 section
-// 5.1. POST /token/reject says that a server answered 401 to a token: the next
+// GET /token answers the client's cached token in the form of RFC 6749
+// §5.1. POST /token/reject says that a server answered 401 to a token: the next
 // GET has another one.
 //
 // # What it promises

@@ -110,7 +110,7 @@ func (s *server) token(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, NewAnswer(t, time.Now()))
 }
 
-// reject takes the form of RFC 7009 section 2.1. As there, a token that is not
+// reject takes the form of RFC 7009 §2.1. As there, a token that is not
 // the current one is no error: what the caller wants is the case.
 func (s *server) reject(w http.ResponseWriter, r *http.Request) {
 	token, status, text := readRejected(http.MaxBytesReader(w, r.Body, maxBody), r.Header)
@@ -168,7 +168,7 @@ func readRejected(body io.Reader, h http.Header) (token secret.String, status in
 	return secret.New(form.Get("token")), 0, ""
 }
 
-// fail answers that there is no token, in the form of RFC 6749 section 5.2: 503
+// fail answers that there is no token, in the form of RFC 6749 §5.2: 503
 // if it may pass, 502 if the token endpoint has refused us.
 func fail(w http.ResponseWriter, err error) {
 	status, code := http.StatusServiceUnavailable, "temporarily_unavailable"
@@ -188,7 +188,7 @@ func retryAfter(w http.ResponseWriter, wait time.Duration) {
 	w.Header().Set("Retry-After", strconv.FormatInt(max(1, int64(math.Ceil(wait.Seconds()))), 10))
 }
 
-// problem is the object of RFC 6749 section 5.2, whose description has no quotes
+// problem is the object of RFC 6749 §5.2, whose description has no quotes
 // and no backslashes.
 func problem(w http.ResponseWriter, status int, code, text string) {
 	text = strings.Map(func(r rune) rune {
@@ -207,7 +207,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
-	h.Set("Pragma", "no-cache") // RFC 6749 section 5.1 wants both
+	h.Set("Pragma", "no-cache") // RFC 6749 §5.1 wants both
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // a peer that is gone needs no answer
 }

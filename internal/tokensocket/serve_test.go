@@ -18,7 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// The answer has the form of RFC 6749 section 5.1, and its token is the client's
+// The answer has the form of RFC 6749 §5.1, and its token is the client's
 // own: a Storage Element takes it on a connection with the certificate of cnf.
 func TestAnswer(t *testing.T) {
 	t.Parallel()
@@ -178,7 +178,7 @@ func TestRejectionsAreLimited(t *testing.T) {
 	}
 }
 
-// Without a token the answer is the error of RFC 6749 section 5.2, and says
+// Without a token the answer is the error of RFC 6749 §5.2, and says
 // whether asking again can help.
 func TestNoToken(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,7 @@ var names = map[string]string{
 	"1.2.840.10045.4.3.3": "ECDSA-SHA384", "1.2.840.10045.4.3.4": "ECDSA-SHA512",
 	"2.16.840.1.101.3.4.3.9": "ECDSA-SHA3-224", "2.16.840.1.101.3.4.3.10": "ECDSA-SHA3-256", "2.16.840.1.101.3.4.3.11": "ECDSA-SHA3-384", "2.16.840.1.101.3.4.3.12": "ECDSA-SHA3-512",
 	"2.16.840.1.101.3.4.3.13": "SHA3-224-RSA", "2.16.840.1.101.3.4.3.14": "SHA3-256-RSA", "2.16.840.1.101.3.4.3.15": "SHA3-384-RSA", "2.16.840.1.101.3.4.3.16": "SHA3-512-RSA",
-	// Curves: RFC 5480 section 2.1.1.1, RFC 5639, SEC 2, RFC 8998.
+	// Curves: RFC 5480 §2.1.1.1, RFC 5639, SEC 2, RFC 8998.
 	"1.3.132.0.33": "P-224", "1.2.840.10045.3.1.7": "P-256", "1.3.132.0.34": "P-384", "1.3.132.0.35": "P-521", "1.2.840.10045.3.1.1": "P-192", "1.3.132.0.10": "secp256k1",
 	"1.3.36.3.3.2.8.1.1.7": "brainpoolP256r1", "1.3.36.3.3.2.8.1.1.11": "brainpoolP384r1", "1.3.36.3.3.2.8.1.1.13": "brainpoolP512r1",
 	"1.2.156.10197.1.301": "SM2", "1.2.156.10197.1.501": "SM2-SM3",
@@ -65,7 +65,7 @@ func Key(info []byte) string {
 	return identifier(&in)
 }
 
-// identifier reads an AlgorithmIdentifier (RFC 5280 section 4.1.1.2).
+// identifier reads an AlgorithmIdentifier (RFC 5280 §4.1.1.2).
 func identifier(in *cryptobyte.String) string {
 	var algorithm cryptobyte.String
 	var id, curve asn1.ObjectIdentifier

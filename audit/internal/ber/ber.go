@@ -1,8 +1,10 @@
-// Package ber writes BER (X.690) anew as DER as far as readers of DER need it: each
-// length is definite and as short as it can be, and each string is in one piece. OpenSSL, Java
-// and NSS stream PKCS #7 and PKCS #12 with lengths that are not known beforehand. What
-// only a schema could tell stays as it is: the order of sets, defaults, and strings in
-// pieces behind an implicit tag. What is DER already comes out the same.
+// Package ber converts BER to DER (X.690), as far as readers of DER need it: each length
+// is definite and as short as possible (X.690 §10.1), and each string is in one piece
+// (§10.2). OpenSSL, Java and NSS write PKCS #7 and PKCS #12 with indefinite lengths,
+// because they do not know the length when they begin.
+//
+// What only a schema could tell stays as it is: the order of sets, default values, and
+// strings in pieces behind an implicit tag. What is DER already comes out unchanged.
 package ber
 
 import (
@@ -12,16 +14,17 @@ import (
 )
 
 const (
-	// MaxSize bounds the input, in bytes.
+	// MaxSize bounds the input, in bytes. Stores and envelopes in use have kilobytes.
 	MaxSize = 8 << 20
-	// MaxDepth bounds values in values; OpenSSL has 30.
+	// MaxDepth bounds the nesting of values, because each level is a call of a function;
+	// OpenSSL allows 30.
 	MaxDepth = 64
 )
 
 var (
-	// ErrDamaged is of what is no BER.
+	// ErrDamaged reports input that is not BER.
 	ErrDamaged = errors.New("it is no BER")
-	// ErrLarge is of what is above the bounds.
+	// ErrLarge reports input that exceeds MaxSize or MaxDepth.
 	ErrLarge = fmt.Errorf("it is larger than %d MiB, or has values in values more than %d deep", MaxSize>>20, MaxDepth)
 )
 
@@ -33,7 +36,8 @@ const (
 	tagBitString = 3
 )
 
-// strings are the universal types that may come in pieces (X.690 sections 8.6, 8.7 and 8.23).
+// strings is a set of the universal tag numbers of strings, bit by bit: those may come in
+// pieces (X.690 §8.6, §8.7 and §8.23).
 const strings = 1<<tagBitString | 1<<4 | 1<<12 | 1<<18 | 1<<19 | 1<<20 | 1<<21 | 1<<22 | 1<<23 | 1<<24 | 1<<25 | 1<<26 | 1<<27 | 1<<28 | 1<<30
 
 // ToDER converts one value; bytes behind it are an error. The result is a new slice
@@ -49,7 +53,8 @@ func ToDER(data []byte) ([]byte, error) {
 	return out, err
 }
 
-// value appends one value to out.
+// value appends the first value of data to out, in DER, and returns what follows it. A
+// constructed string becomes a primitive one of the same type.
 func value(out, data []byte, depth int) (_, rest []byte, err error) {
 	h, body, err := readHeader(data)
 	switch {
@@ -74,7 +79,8 @@ func value(out, data []byte, depth int) (_, rest []byte, err error) {
 	return append(appendHeader(out, h.tag, len(content)), content...), rest, nil
 }
 
-// inside converts the values in a constructed one.
+// inside converts the values in a constructed one. An indefinite length ends with two
+// zero bytes (X.690 §8.1.5); that they are missing means the input was cut off.
 func inside(h header, body []byte, depth int) (content, rest []byte, err error) {
 	if h.length >= 0 {
 		body, rest = body[:h.length], body[h.length:]
@@ -93,8 +99,9 @@ func inside(h header, body []byte, depth int) (content, rest []byte, err error) 
 	return content, rest, nil
 }
 
-// joined puts the pieces of a string together, which are in DER by now. Each of a bit
-// string begins with the number of its unused bits, that only the last one may have.
+// joined joins the pieces of a string; they were converted to DER before. Each piece of a
+// bit string begins with the number of its unused bits, and only the last piece may have
+// any (X.690 §8.6.4).
 func joined(pieces []byte, bits bool) (content []byte, err error) {
 	if bits {
 		content = []byte{0}
@@ -121,7 +128,8 @@ type header struct {
 	length int // -1: indefinite
 }
 
-// readHeader returns what follows the header, which has length bytes at least.
+// readHeader reads tag and length (X.690 §8.1.2, §8.1.3). It guarantees that body, which
+// is what follows the header, has at least length bytes.
 func readHeader(data []byte) (h header, body []byte, err error) {
 	n := 1
 	if len(data) > 0 && data[0]&tagNumber == tagNumber { // a tag of several bytes

@@ -8,7 +8,7 @@ import (
 )
 
 // timeLayouts are what is met in the wild, beyond the one form for each type
-// that RFC 5280 section 4.1.2.5 allows: without seconds, without a zone.
+// that RFC 5280 §4.1.2.5 allows: without seconds, without a zone.
 var timeLayouts = map[der.Tag][]string{
 	der.UTCTime:         {"060102150405Z0700", "0601021504Z0700", "060102150405"},
 	der.GeneralizedTime: {"20060102150405Z0700", "200601021504Z0700", "20060102150405"},
@@ -27,7 +27,7 @@ func ReadTime(s *cryptobyte.String) (time.Time, bool) {
 			continue
 		}
 		if tag == der.UTCTime && t.Year() >= 2050 {
-			t = t.AddDate(-100, 0, 0) // RFC 5280 section 4.1.2.5.1; Go's years turn at 69
+			t = t.AddDate(-100, 0, 0) // RFC 5280 §4.1.2.5.1; Go's years turn at 69
 		}
 		return t.UTC(), true
 	}

@@ -1,5 +1,8 @@
-// Package endpoint says what addresses of servers mean, and asks servers for TLS as
-// their protocols do.
+// Package endpoint parses the addresses of servers and upgrades a connection to TLS with
+// the plaintext protocol of the server (STARTTLS and the like).
+//
+// What a server sends before TLS is not authenticated. It is bounded (64 KiB), and nothing
+// that was sent early is kept as if it had come over TLS.
 package endpoint
 
 import (
@@ -14,12 +17,14 @@ import (
 	"strings"
 )
 
-// scheme is a protocol that a target can name: HOST:PORT without one is TLS from
-// the first byte. A new one is a row in schemes, and a function if it asks for TLS.
+// scheme is a protocol that a target can name. HOST:PORT without a scheme means TLS from
+// the first byte. A new protocol is a row in schemes, and a function if its TLS begins
+// after a plaintext exchange.
 type scheme struct {
-	port string // if the target names none; empty: it must
-	// upgrade asks the server to go over to TLS. It reads nothing beyond the answer.
-	// nil: TLS from the first byte.
+	// port is used if the target names none. If it is empty, the target must name one.
+	port string
+	// upgrade asks the server to begin TLS. It must not read beyond the answer: what
+	// follows belongs to TLS. nil means TLS from the first byte.
 	upgrade func(net.Conn) error
 }
 
@@ -36,14 +41,14 @@ var schemes = map[string]scheme{
 
 var endsInPort = regexp.MustCompile(`:[0-9]+$`)
 
-// IsAddress reports whether a target that does not exist on disk is an address, be
-// it a wrong one.
+// IsAddress reports whether a target that does not exist on disk is meant as an address,
+// even if it is not a valid one.
 func IsAddress(text string) bool {
 	return strings.Contains(text, "://") || endsInPort.MatchString(text)
 }
 
-// Parse splits HOST:PORT or a URL with one of our schemes. What looks like
-// neither is an error, which does not quote it: there may be a password in it.
+// Parse splits HOST:PORT or a URL with one of our schemes. The error does not quote the
+// text: people copy addresses of databases with a password in them.
 func Parse(text string) (host, port string, err error) {
 	if strings.Contains(text, "://") {
 		host, port, err = parseURL(text)
@@ -80,15 +85,15 @@ func parseURL(text string) (host, port string, err error) {
 	return u.Hostname(), port, nil
 }
 
-// UpgradeOf is what a target asks before TLS; nil for one that speaks it at once.
+// UpgradeOf returns the exchange before TLS for an address, or nil if there is none.
 func UpgradeOf(address string) func(net.Conn) error {
 	name, _, _ := strings.Cut(address, "://")
 	return schemes[strings.ToLower(name)].upgrade
 }
 
-// Hinted adds to an error what address may have been meant: that of a protocol
-// which begins without TLS, by what the server says, or by its port. A cause that has
-// what a server sent has a method Sent.
+// Hinted adds to err a scheme that may have been meant: the one of a protocol that begins
+// without TLS, found by what the server sent or by its port. A cause that carries what
+// the server sent has a method Sent. A failure to connect gets no hint.
 func Hinted(address string, cause, err error) error {
 	if op, ok := errors.AsType[*net.OpError](cause); ok && op.Op == "dial" || strings.Contains(address, "://") {
 		return err
@@ -118,7 +123,9 @@ func askedAt(port string) (name string) {
 	return name
 }
 
-// speaks is the scheme of a server that greets first, or "".
+// speaks returns the scheme of a server that greets first, or "". 220 is the greeting of
+// FTP and of SMTP (RFC 959 §5.4, RFC 5321 §4.2); a MySQL greeting is a message of less
+// than 64 KiB with number 0 and protocol version 10.
 func speaks(greeting []byte) string {
 	text := string(greeting[:min(len(greeting), 512)])
 	switch {
@@ -136,8 +143,8 @@ func speaks(greeting []byte) string {
 	return ""
 }
 
-// Place is an address without what else a URL has: people copy those of
-// databases with the password in them.
+// Place returns the address as a report may show it: without user, password, path and
+// query. People copy the URLs of databases with the password in them.
 func Place(address string) string {
 	name, rest, found := strings.Cut(address, "://")
 	if !found {

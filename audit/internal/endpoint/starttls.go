@@ -20,7 +20,8 @@ import (
 
 var errDataBeforeTLS = errors.New("it sends something between its consent and TLS, which somebody on the way may have put there")
 
-// StartTLS runs an upgrade under the deadline of ctx.
+// StartTLS runs an upgrade, which may be nil, under the deadline of ctx. The end of ctx
+// closes the connection, because that is what ends a blocked read.
 func StartTLS(ctx context.Context, conn net.Conn, upgrade func(net.Conn) error) error {
 	if upgrade == nil {
 		return nil
@@ -30,9 +31,12 @@ func StartTLS(ctx context.Context, conn net.Conn, upgrade func(net.Conn) error) 
 	return upgrade(conn)
 }
 
-// sslRequest asks for TLS (PostgreSQL documentation, Message Formats): length and a code that no version has.
+// sslRequest is the SSLRequest of PostgreSQL (documentation, "Message Formats"): the length
+// of the message, and a code where other messages have a protocol version.
 var sslRequest = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 8), 80877103)
 
+// upgradePostgres reads exactly one byte of the answer. A second byte that came before TLS
+// would be an injection (CVE-2021-23222), and TLS then fails on it.
 func upgradePostgres(conn net.Conn) error {
 	if _, err := conn.Write(sslRequest); err != nil {
 		return err
@@ -50,10 +54,11 @@ func upgradePostgres(conn net.Conn) error {
 	return errors.New("it does not speak PostgreSQL")
 }
 
-// maxGreeting bounds what a server may say before TLS.
+// maxGreeting bounds what a server may send before TLS, in bytes. Those in
+// use are far shorter.
 const maxGreeting = 64 << 10
 
-// talk is what is said before TLS, line by line.
+// talk is the exchange of lines before TLS. protocol is for errors.
 type talk struct {
 	*textproto.Reader
 	buffered *bufio.Reader
@@ -71,8 +76,8 @@ func (t *talk) say(line string) error {
 	return err
 }
 
-// end is an error if the server has said more than its consent: it would be taken
-// for something that came under TLS (CVE-2011-0411).
+// end fails if the server has sent more than its consent to TLS. Bytes in the buffer were
+// sent in plaintext and would be taken for something that came over TLS (CVE-2011-0411).
 func (t *talk) end() error {
 	if t.buffered.Buffered() > 0 {
 		return errDataBeforeTLS
@@ -80,7 +85,8 @@ func (t *talk) end() error {
 	return nil
 }
 
-// failed tells a server that says no from one that says something else.
+// failed returns the error for a failed read: the server refused, it speaks another
+// protocol, or the connection failed.
 func (t *talk) failed(what string, err error) error {
 	if refused, ok := errors.AsType[*textproto.Error](err); ok {
 		return fmt.Errorf("reading the %s: %d %s", what, refused.Code, refused.Msg)
@@ -97,8 +103,8 @@ func (t *talk) withoutTLS(what string) error {
 	return fmt.Errorf("it speaks %s, and does not offer %s", t.protocol, what)
 }
 
-// greeted reads the greeting of a server that numbers what it says. net/textproto
-// would wait for the end of a greeting that begins "SSH-".
+// greeted reads the greeting of a server whose replies begin with a number. It looks at
+// three bytes first: net/textproto would wait for the end of a greeting like "SSH-2.0".
 func (t *talk) greeted() error {
 	const digits = "0123456789"
 	if first, err := t.buffered.Peek(3); err == nil && len(bytes.Trim(first, digits)) > 0 {
@@ -110,7 +116,7 @@ func (t *talk) greeted() error {
 	return nil
 }
 
-// upgradeSMTP is RFC 3207.
+// upgradeSMTP asks for TLS as in RFC 3207 §4.
 func upgradeSMTP(conn net.Conn) error {
 	t := newTalk(conn, "SMTP")
 	if err := t.greeted(); err != nil {
@@ -143,7 +149,7 @@ func offersTLS(message string) bool {
 	return false
 }
 
-// upgradeFTP is RFC 4217 section 4.
+// upgradeFTP asks for TLS as in RFC 4217 §4. Only the control connection is audited.
 func upgradeFTP(conn net.Conn) error {
 	t := newTalk(conn, "FTP")
 	if err := t.greeted(); err != nil {
@@ -158,18 +164,18 @@ func upgradeFTP(conn net.Conn) error {
 	return t.end()
 }
 
-// upgradeIMAP is RFC 9051 section 6.2.1.
+// upgradeIMAP asks for TLS as in RFC 9051 §6.2.1. Untagged replies begin with "* ".
 func upgradeIMAP(conn net.Conn) error {
 	return askByLine(newTalk(conn, "IMAP"), "* OK", "a STARTTLS", "a OK", "* ")
 }
 
-// upgradePOP3 is RFC 2595 section 4.
+// upgradePOP3 asks for TLS as in RFC 2595 §4.
 func upgradePOP3(conn net.Conn) error {
 	return askByLine(newTalk(conn, "POP3"), "+OK", "STLS", "+OK", "")
 }
 
-// askByLine asks where a server greets and consents in a line each. Lines that
-// begin with aside, unless that is empty, may come in between.
+// askByLine is the exchange with a server that greets and consents in one line each. If
+// aside is not empty, lines that begin with it may come before the consent.
 func askByLine(t *talk, greeting, ask, consent, aside string) error {
 	line, err := t.ReadLine()
 	switch {
@@ -194,9 +200,11 @@ func askByLine(t *talk, greeting, ask, consent, aside string) error {
 	}
 }
 
-// startTLS of LDAP (RFC 4511 section 4.14.1): message 1, an ExtendedRequest with this name.
+// startTLS is the StartTLS request of LDAP (RFC 4511 §4.14.1) in BER: message 1, an
+// ExtendedRequest [APPLICATION 23] with this requestName.
 const startTLS = "\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037"
 
+// upgradeLDAP asks for TLS as in RFC 4511 §4.14. Result code 0 is success.
 func upgradeLDAP(conn net.Conn) error {
 	if _, err := io.WriteString(conn, startTLS); err != nil {
 		return err
@@ -220,8 +228,8 @@ func upgradeLDAP(conn net.Conn) error {
 	return nil
 }
 
-// readBER reads one SEQUENCE, and nothing behind it. Active
-// Directory writes lengths in four bytes whatever they are, which DER forbids.
+// readBER reads one SEQUENCE, and nothing behind it. Active Directory writes each length
+// in four bytes, which BER allows and DER forbids (X.690 §10.1).
 func readBER(conn net.Conn) ([]byte, error) {
 	const sequence, longForm = 0x30, 0x80
 	message := make([]byte, 2)
@@ -249,8 +257,9 @@ func readBER(conn net.Conn) ([]byte, error) {
 	return append(message, content...), err
 }
 
-// upgradeMySQL is the SSLRequest of MySQL and MariaDB (MySQL Internals, Connection
-// Phase): the greeting says whether there is TLS.
+// upgradeMySQL sends the SSLRequest of MySQL and MariaDB (MySQL Internals, "Connection
+// Phase") if the greeting offers TLS. Lengths have three bytes, little-endian, and the
+// fourth byte of a message is its number.
 func upgradeMySQL(conn net.Conn) error {
 	const (
 		protocol, failure = 10, 0xff
@@ -272,7 +281,9 @@ func upgradeMySQL(conn net.Conn) error {
 	if greeting[0] == failure && len(greeting) > 3 {
 		return fmt.Errorf("reading the greeting: error %d: %s", binary.LittleEndian.Uint16(greeting[1:]), greeting[3:])
 	}
-	_, behind, found := bytes.Cut(greeting[1:], []byte{0}) // the version of the server
+	// The version of the server is text that ends with a zero byte. Behind it are the
+	// thread id (4 bytes), salt (8), a filler (1) and the capabilities (2).
+	_, behind, found := bytes.Cut(greeting[1:], []byte{0})
 	if greeting[0] != protocol || !found || len(behind) < 15 {
 		return errors.New("it does not speak MySQL")
 	}

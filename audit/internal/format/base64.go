@@ -12,7 +12,7 @@ import (
 )
 
 // Certificates are kept in Base64 without armour: in files of their own, in JSON Web
-// Keys (RFC 7517 section 4.7), in metadata of SAML, in property lists of Apple, and, around armour, in what
+// Keys (RFC 7517 §4.7), in metadata of SAML, in property lists of Apple, and, around armour, in what
 // passes on values of Kubernetes.
 
 const (
@@ -94,7 +94,7 @@ func parseArmourInBase64(data []byte, with *Context) (out []Part) {
 func isXML(head []byte) bool { return beginOfXML.Match(head) }
 
 // parseXML reads the certificates in XML signatures and metadata of SAML (XML
-// Signature section 4.5.4), and those in the data of Apple's property lists, such as
+// Signature §4.5.4), and those in the data of Apple's property lists, such as
 // configuration profiles, which may hold anything else too.
 func parseXML(data []byte, with *Context) (out []Part) {
 	for _, m := range certificateXML.FindAllSubmatch(data, -1) {

@@ -17,7 +17,7 @@ const maxListBytes = 2 << 20
 
 var errLargeList = cert.TooLargeError(fmt.Sprintf("the revocation list is larger than %d MiB", maxListBytes>>20))
 
-// readList reads a CRL (RFC 5280 section 5), also a delta list. Of one that
+// readList reads a CRL (RFC 5280 §5), also a delta list. Of one that
 // crypto/x509 refuses, as it does version 1, the dates are there beside the error.
 func readList(data []byte) (*cert.Document, error) {
 	if len(data) > maxListBytes {
@@ -31,7 +31,7 @@ func readList(data []byte) (*cert.Document, error) {
 }
 
 // datesOfList tells by the beginning of a TBSCertList whether this is a list (RFC 5280
-// section 5.1: where a certificate has its validity, a list has a time), and
+// §5.1: where a certificate has its validity, a list has a time), and
 // reads its dates; nil if it is none.
 func datesOfList(data []byte) *cert.Document {
 	var outer, tbs cryptobyte.String

@@ -19,7 +19,7 @@ var oidPBES = [][]byte{
 }
 
 // isKeyDER looks for a SEQUENCE that begins as a private key does: PKCS #8 (RFC 5958
-// section 2), encrypted (section 3), SEC 1 (RFC 5915 section 3) and PKCS #1 (RFC 8017
+// §2), encrypted (§3), SEC 1 (RFC 5915 §3) and PKCS #1 (RFC 8017
 // appendix A.1.2). PKCS #12 has another version.
 func isKeyDER(head []byte) bool {
 	in := ber.InSequence(head)

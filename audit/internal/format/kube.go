@@ -186,7 +186,7 @@ func (m *manifest) full() bool {
 }
 
 // documents splits a stream of YAML, and counts the lines before each document. A
-// marker at the start of a line ends one wherever it stands (YAML 1.2.2 section 9.1.2).
+// marker at the start of a line ends one wherever it stands (YAML 1.2.2 §9.1.2).
 func documents(data []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		line, start := 0, 0

@@ -27,7 +27,7 @@ var (
 
 func isPKCS7(head []byte) bool { return bytes.HasPrefix(ber.InSequence(head), signedDataHead) }
 
-// parsePKCS7 reads the certificates of SignedData (RFC 5652 section 5.1). They are
+// parsePKCS7 reads the certificates of SignedData (RFC 5652 §5.1). They are
 // a SET: their order says nothing.
 func parsePKCS7(data []byte, with *Context) (out []Part) {
 	data, err := ber.Definite(data)

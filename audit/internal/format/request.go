@@ -49,7 +49,7 @@ func readRequest(data []byte) (*cert.Document, error) {
 	return d, nil
 }
 
-// asksForAuthority looks for basic constraints that say CA (RFC 5280 section 4.2.1.9).
+// asksForAuthority looks for basic constraints that say CA (RFC 5280 §4.2.1.9).
 func asksForAuthority(r *x509.CertificateRequest) bool {
 	for _, e := range r.Extensions {
 		if !e.Id.Equal(oidBasicConstraints) {
@@ -63,7 +63,7 @@ func asksForAuthority(r *x509.CertificateRequest) bool {
 	return false
 }
 
-// documentTypes are the PEM blocks of documents (RFC 7468 sections 6 and 7).
+// documentTypes are the PEM blocks of documents (RFC 7468 §6 and §7).
 var documentTypes = map[string]func([]byte) (*cert.Document, error){
 	"CERTIFICATE REQUEST":     readRequest,
 	"NEW CERTIFICATE REQUEST": readRequest,

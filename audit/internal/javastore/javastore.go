@@ -132,7 +132,7 @@ func (r *reader) long(out *[]byte) bool {
 	return r.ReadUint32(&n) && uint64(n) <= uint64(len(r.String)) && r.ReadBytes(out, int(n))
 }
 
-// text is modified UTF-8 (JVM specification section 4.4.7): a NUL has two bytes, and
+// text is modified UTF-8 (JVM specification §4.4.7): a NUL has two bytes, and
 // characters beyond 16 bits have two surrogates, which are none in UTF-8.
 func text(b []byte) string {
 	return strings.ToValidUTF8(string(bytes.ReplaceAll(b, []byte("\xc0\x80"), []byte{0})), "\ufffd")

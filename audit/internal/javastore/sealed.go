@@ -2,7 +2,7 @@ package javastore
 
 import "golang.org/x/crypto/cryptobyte"
 
-// Tags of the Java Object Serialization Specification, section 6.4.2.
+// Tags of the Java Object Serialization Specification §6.4.2.
 const (
 	tagNull      = 0x70
 	tagReference = 0x71

@@ -93,15 +93,15 @@ func Bars(c *x509.Certificate, use x509.ExtKeyUsage) bool {
 	return false
 }
 
-// keyID is an AuthorityKeyIdentifier (RFC 5280 section 4.2.1.1).
+// keyID is an AuthorityKeyIdentifier (RFC 5280 §4.2.1.1).
 type keyID struct {
 	Key    []byte        `asn1:"optional,tag:0"`
 	Issuer asn1.RawValue `asn1:"optional,tag:1"`
 	Serial *big.Int      `asn1:"optional,tag:2"`
 }
 
-// Identifies reports whether the authority key identifier of c (RFC 5280 section
-// 4.2.1.1), as far as it has one, is that of issuer.
+// Identifies reports whether the authority key identifier of c (RFC 5280 §4.2.1.1), as
+// far as it has one, is that of issuer.
 func Identifies(c, issuer *x509.Certificate) bool {
 	if len(c.AuthorityKeyId) > 0 && len(issuer.SubjectKeyId) > 0 && !bytes.Equal(c.AuthorityKeyId, issuer.SubjectKeyId) {
 		return false
@@ -243,7 +243,7 @@ func permits(c *x509.Certificate, name string) bool {
 		(len(c.PermittedDNSDomains) == 0 || slices.ContainsFunc(c.PermittedDNSDomains, under))
 }
 
-// namesOthers reports whether name constraints (RFC 5280 section 4.2.1.10) limit other
+// namesOthers reports whether name constraints (RFC 5280 §4.2.1.10) limit other
 // kinds of names than crypto/x509 compares: mail, DNS, URI and addresses.
 func namesOthers(extension []byte) bool {
 	var lists, subtrees, subtree, name cryptobyte.String

@@ -24,19 +24,26 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// maxIterations is how often a file may have something hashed, all passwords and
-// all that is encrypted in it together: about a second. OpenSSL and Windows write
-// 2 000 for each, Java 10 000, NSS and GnuTLS up to 600 000 for the MAC, for the
-// certificates and for the key.
+// maxIterations bounds the hash iterations that one file may cost, over all passwords
+// that are tried and everything that is encrypted in it. That is about a second of one
+// processor. For each derivation OpenSSL and Windows write 2 000 iterations, Java
+// 10 000, NSS and GnuTLS up to 600 000 (for the MAC, for the certificates and for the
+// key).
 const maxIterations = 4_000_000
 
-// kdfBudget is what is left of the work for one file.
+// kdfBudget counts down the hash iterations that a file may still cost. There is one
+// for each file, so that trying more passwords does not raise the limit.
 type kdfBudget struct {
+	// left is a number of iterations.
 	left int
-	over error // why nothing more is done
+	// over is the error of the first derivation that was refused. It stays set, so that
+	// a file that exceeded its budget costs nothing more.
+	over error
 }
 
-// spend pays for a derivation before it is done.
+// spend takes a derivation off the budget before it is done. Each of the blocks of
+// output costs all iterations again. The division cannot overflow, as the product of
+// two numbers from a file could.
 func (a *kdfBudget) spend(iterations, blocks int) error {
 	if iterations < 1 {
 		return errBadStore
@@ -51,15 +58,17 @@ func (a *kdfBudget) spend(iterations, blocks int) error {
 	return nil
 }
 
-// password is one way to write a password. The old derivation takes it as
-// UTF-16 with a zero behind it, and some programs the empty one as nothing at all.
+// password is one way to write a password. RFC 7292 appendix B.1 wants UTF-16 with two
+// zero bytes behind it. For the empty password some programs write these two zero
+// bytes and others write nothing at all, so both are tried.
 type password struct {
 	text    string
 	nothing bool
 }
 
-// passwords has those that were given first: the empty one costs as much, and is
-// seldom the right one where others are known.
+// passwords returns the passwords to try, in order: the given ones first. The empty
+// password costs as many iterations as any other and is seldom the right one where
+// others are known.
 func passwords(given []secret.String) (out []password) {
 	for _, p := range given {
 		out = append(out, password{text: p.Expose()})
@@ -67,7 +76,7 @@ func passwords(given []secret.String) (out []password) {
 	return append(out, password{}, password{nothing: true})
 }
 
-// utf16 is RFC 7292 appendix B.1.
+// utf16 returns the password as a BMPString with a terminator (RFC 7292 appendix B.1).
 func (p password) utf16() (out []byte) {
 	if p.nothing {
 		return nil
@@ -104,7 +113,8 @@ const (
 	oid3DES     = "1.2.840.113549.3.7"
 )
 
-// hashes by their own identifiers, and those of HMAC with them.
+// hashes has each hash under two identifiers: its own (a MAC of RFC 7292 names that) and
+// the one of HMAC with it (PBKDF2 and PBMAC1 name that: RFC 8018 appendix B.1).
 var hashes = map[string]func() hash.Hash{
 	"1.3.14.3.2.26": sha1.New, "1.2.840.113549.2.7": sha1.New,
 	"2.16.840.1.101.3.4.2.4": sha256.New224, "1.2.840.113549.2.8": sha256.New224,
@@ -115,7 +125,8 @@ var hashes = map[string]func() hash.Hash{
 
 func newRC2(key []byte) (cipher.Block, error) { return rc2.New(key) }
 
-// ciphers with the length of their keys.
+// ciphers has the block ciphers, each in CBC mode, with the length of its key in bytes.
+// The schemes of RFC 7292 appendix C are listed by the identifier of the whole scheme.
 var ciphers = map[string]struct {
 	key  int
 	make func([]byte) (cipher.Block, error)
@@ -127,8 +138,9 @@ var ciphers = map[string]struct {
 
 func unsupported(id string) error { return fmt.Errorf("the algorithm %s is not supported", id) }
 
-// decrypt takes a SEQUENCE that was encrypted with a password. The padding alone
-// does not tell a wrong password: it is right by chance for one in 256.
+// decrypt returns the SEQUENCE that was encrypted with a password. The padding (RFC 8018
+// §6.1.1) does not prove that the password is right: with a wrong one it fits in one
+// case of 256. Therefore the plaintext must also be exactly one SEQUENCE.
 func (a algorithm) decrypt(text []byte, p password, on *kdfBudget) ([]byte, error) {
 	key, iv, id, err := a.deriveKey(p, on)
 	if err != nil {
@@ -151,7 +163,8 @@ func (a algorithm) decrypt(text []byte, p password, on *kdfBudget) ([]byte, erro
 	last := plain[len(plain)-1:]
 	pad := int(last[0])
 	if pad == 0 || pad > size || !bytes.Equal(plain[len(plain)-pad:], bytes.Repeat(last, pad)) {
-		return nil, errPassword // or damaged, which nobody can tell
+		// The store may be damaged instead. Without a MAC both look the same.
+		return nil, errPassword
 	}
 	plain = plain[:len(plain)-pad]
 	if plain, err = ber.Definite(plain); err != nil {
@@ -164,7 +177,8 @@ func (a algorithm) decrypt(text []byte, p password, on *kdfBudget) ([]byte, erro
 	return plain, nil
 }
 
-// deriveKey derives key and initialization vector for the cipher id.
+// deriveKey derives key and initialization vector for the cipher id. With the old schemes
+// both come from the password (RFC 7292 appendix C); PBES2 states its vector.
 func (a algorithm) deriveKey(p password, on *kdfBudget) (key, iv []byte, id string, err error) {
 	if a.id == oidPBES2 {
 		return a.pbes2(p, on)
@@ -185,7 +199,7 @@ func (a algorithm) deriveKey(p password, on *kdfBudget) (key, iv []byte, id stri
 	return key, iv, a.id, err
 }
 
-// pbes2 is RFC 8018 section 6.2.
+// pbes2 reads the parameters of PBES2 and derives the key (RFC 8018 §6.2).
 func (a algorithm) pbes2(p password, on *kdfBudget) (key, iv []byte, id string, err error) {
 	var params, vector cryptobyte.String
 	ok := a.params.ReadASN1(&params, der.SEQUENCE)
@@ -202,7 +216,9 @@ func (a algorithm) pbes2(p password, on *kdfBudget) (key, iv []byte, id string, 
 	return key, vector, scheme.id, err
 }
 
-// pbkdf2 is RFC 8018 section 5.2. A length in the parameters wins over 0.
+// pbkdf2 derives a key of length bytes (RFC 8018 §5.2). A length of 0 means the keyLength
+// of the parameters: a MAC has no length of its own. The hash is HMAC with SHA-1 if none
+// is named (RFC 8018 appendix A.2).
 func (a algorithm) pbkdf2(p password, length int, on *kdfBudget) ([]byte, error) {
 	if a.id != oidPBKDF2 {
 		return nil, unsupported(a.id)
@@ -224,7 +240,8 @@ func (a algorithm) pbkdf2(p password, length int, on *kdfBudget) ([]byte, error)
 		}
 	}
 	size := h().Size()
-	if length < 1 || length > 64 { // the longest hash; of a cipher it is 32 at most
+	// 64 bytes are the longest hash; ciphers need 32 at most.
+	if length < 1 || length > 64 {
 		return nil, errBadStore
 	}
 	if err := on.spend(iterations, (length+size-1)/size); err != nil {
@@ -247,6 +264,9 @@ const (
 	forMAC = 3
 )
 
+// bytes follows the steps of RFC 7292 appendix B.2 and uses its names: v is the block size
+// of the hash, the diversifier is D, in is I = S || P, increase is B. After each block of
+// output, each part of I is replaced by I + B + 1 (step 6C).
 func (d derivation) bytes(purpose byte, size int, on *kdfBudget) (out []byte, err error) {
 	h := d.hash()
 	if err := on.spend(d.iterations, (size+h.Size()-1)/h.Size()); err != nil {
@@ -294,13 +314,14 @@ func addOne(a, b []byte) {
 	}
 }
 
-// storeMAC is MacData (RFC 7292 section 4): it tells whether a password is the right one.
+// storeMAC is MacData (RFC 7292 §4): it tells whether a password is the right one.
 type storeMAC struct {
 	how          algorithm
 	digest, salt cryptobyte.String
 	iterations   int
 }
 
+// readMAC returns nil for what is no MacData. The iterations are 1 if they are absent.
 func readMAC(s cryptobyte.String) *storeMAC {
 	m := &storeMAC{iterations: 1}
 	var info cryptobyte.String
@@ -329,6 +350,7 @@ func (m *storeMAC) verify(content []byte, p password, on *kdfBudget) error {
 	return nil
 }
 
+// key derives the key of the MAC by RFC 7292 appendix B, or by PBMAC1.
 func (m *storeMAC) key(p password, on *kdfBudget) (key []byte, h func() hash.Hash, err error) {
 	if m.how.id != oidPBMAC1 {
 		h = hashes[m.how.id]

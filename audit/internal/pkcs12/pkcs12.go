@@ -1,5 +1,9 @@
-// Package pkcs12 reads stores of PKCS #12 (RFC 7292), whatever a file asks for: each
-// derivation of a key is paid for before it is done.
+// Package pkcs12 reads stores of PKCS #12 (RFC 7292). What a hostile file can cost is
+// bounded: the work of each key derivation is taken off a budget before it is done.
+//
+// Libraries derive keys as often as the file says, 2^31 times in 77 bytes, and take
+// neither a store with two keys nor a certificate that crypto/x509 refuses. All of these
+// are met in practice, and an audit shows them as rows.
 package pkcs12
 
 import (
@@ -17,11 +21,6 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/secret"
 )
-
-// PKCS #12 (RFC 7292) is read here, not with a library: those that exist derive
-// keys as often as the file says, 2^31 times in 77 bytes, and take neither a store
-// with two keys nor a certificate that crypto/x509 refuses. Whatever a file asks
-// for is on account before it is done.
 
 const (
 	// maxStore bounds a file that has to be held twice, encrypted and not.
@@ -44,7 +43,7 @@ var (
 	ErrLongKey = fmt.Errorf("the private key has more than the %d bytes of any key in use", pemfile.MaxKey)
 )
 
-// Object identifiers, as their dotted text: RFC 7292 section 4 and appendix D, RFC 2315 section 14.
+// Object identifiers, as their dotted text: RFC 7292 §4 and appendix D, RFC 2315 §14.
 const (
 	oidData          = "1.2.840.113549.1.7.1"
 	oidEncryptedData = "1.2.840.113549.1.7.6"
@@ -57,21 +56,30 @@ const (
 
 var explicit0 = der.Tag(0).Constructed().ContextSpecific()
 
-// Is looks for a SEQUENCE that begins with the version, 3.
+// Is reports whether head begins as a PFX does: a SEQUENCE whose first member is the
+// version, which is 3 (RFC 7292 §4).
 func Is(head []byte) bool { return bytes.HasPrefix(ber.InSequence(head), []byte{2, 1, 3, 0x30}) }
 
 // Item is what one bag of a store holds: a certificate, a private key, or neither.
 type Item struct {
-	Certificate []byte           // in DER
-	IsKey       bool             // also of one that did not open
-	Key         crypto.PublicKey // of a private key, which is not kept; nil if it is unknown
-	Locked      bool             // of a key: a password had to be given for it
-	Opened      bool             // a password had to be given for what holds it
-	Err         error            // why it could not be read
+	// Certificate is in DER. It may be one that crypto/x509 refuses.
+	Certificate []byte
+	// IsKey is true for a private key, also for one that could not be opened.
+	IsKey bool
+	// Key is the public half of a private key, or nil if it is unknown. The private key
+	// itself is not kept.
+	Key crypto.PublicKey
+	// Locked is true for a key for which a password had to be given.
+	Locked bool
+	// Opened is true if a password had to be given for the bag that holds the item.
+	Opened bool
+	// Err says why the item could not be read.
+	Err error
 }
 
 // Open reads a store with the first password that opens it; the empty one is always
-// tried. What could not be read of it is an item with an error.
+// tried. A bag that cannot be read is an item with an error: one damaged bag does not
+// hide the others.
 func Open(data []byte, given []secret.String) ([]Item, error) {
 	if len(data) > maxStore {
 		return nil, errLargeStore
@@ -99,7 +107,9 @@ func Open(data []byte, given []secret.String) ([]Item, error) {
 		if s.mac != nil || !s.keyLocked || s.account.over != nil {
 			return items, nil //nolint:nilerr // the items say what the end of the account left closed
 		}
-		best = items // the certificates; without a MAC another password may open the key
+		// Without a MAC only the padding of each bag tells whether a password fits. This one
+		// opened the certificates and not the key; another one may open both.
+		best = items
 	}
 	if best == nil {
 		return nil, notOpened(tried)
@@ -121,13 +131,15 @@ func notOpened(given int) error {
 
 // reader is a file before it is opened.
 type reader struct {
-	safes     cryptobyte.String // AuthenticatedSafe
-	mac       *storeMAC         // nil if there is none
-	account   kdfBudget
-	items     []Item
-	opened    bool // a password had to be given for what is read
-	keys      int
-	keyLocked bool // a key did not open
+	// safes is the AuthenticatedSafe (RFC 7292 §4.1), over which the MAC goes.
+	safes   cryptobyte.String
+	mac     *storeMAC // nil if there is none
+	account kdfBudget
+	items   []Item
+	opened  bool // a password had to be given for what is read
+	keys    int
+	// keyLocked is set if the password did not open a key.
+	keyLocked bool
 }
 
 func readStore(data []byte) (*reader, error) {
@@ -149,7 +161,7 @@ func readStore(data []byte) (*reader, error) {
 	return s, nil
 }
 
-// readContent reads a ContentInfo of one kind (RFC 2315 section 7).
+// readContent reads a ContentInfo of one kind (RFC 2315 §7).
 func readContent(s *cryptobyte.String, kind string, content *cryptobyte.String) bool {
 	var info cryptobyte.String
 	var id asn1.ObjectIdentifier
@@ -157,8 +169,8 @@ func readContent(s *cryptobyte.String, kind string, content *cryptobyte.String) 
 		info.ReadASN1(content, explicit0)
 }
 
-// open reads everything with one password. The error is errPassword, or why the
-// store could not be read to the end.
+// open reads everything with one password. The error is errPassword, or says why the
+// store could not be read to its end. What an earlier password yielded is dropped.
 func (s *reader) open(p password) ([]Item, error) {
 	s.items, s.keys, s.keyLocked = nil, 0, false
 	if s.mac != nil {
@@ -187,7 +199,7 @@ func (s *reader) open(p password) ([]Item, error) {
 	return s.items, nil
 }
 
-// decrypt reads one of the safes, encrypted or not.
+// decrypt reads the next safe: data or data encrypted with a password (RFC 7292 §4.1).
 func (s *reader) decrypt(safes *cryptobyte.String, p password) (content cryptobyte.String, err error) {
 	plain := *safes
 	var bytes, encrypted, info, text cryptobyte.String
@@ -210,6 +222,8 @@ func (s *reader) decrypt(safes *cryptobyte.String, p password) (content cryptoby
 }
 
 // readPieces reads an OCTET STRING behind an implicit tag, in one piece or in several.
+// A store that was streamed has several; package ber cannot join them, because the tag
+// hides the type.
 func readPieces(s *cryptobyte.String, tag der.Tag, out *cryptobyte.String) bool {
 	if !s.PeekASN1Tag(tag.Constructed()) {
 		return s.ReadASN1(out, tag)
@@ -223,7 +237,7 @@ func readPieces(s *cryptobyte.String, tag der.Tag, out *cryptobyte.String) bool 
 	return ok
 }
 
-// bags reads SafeContents (RFC 7292 section 4.2). What is neither certificate nor
+// bags reads SafeContents (RFC 7292 §4.2). What is neither certificate nor
 // key is passed over.
 func (s *reader) bags(content cryptobyte.String, p password, depth int) error {
 	var bags cryptobyte.String
@@ -268,7 +282,8 @@ func (s *reader) certificate(value cryptobyte.String) {
 	s.add(Item{Certificate: bytes.Clone(cert)})
 }
 
-// shrouded is a key under a password of its own, which is in practice the same.
+// shrouded reads a PKCS8ShroudedKeyBag (RFC 7292 §4.2.2). Its password may differ from
+// that of the store, but programs use one for both.
 func (s *reader) shrouded(value cryptobyte.String, p password) {
 	var info, text cryptobyte.String
 	if !value.ReadASN1(&info, der.SEQUENCE) {
@@ -296,9 +311,11 @@ func (s *reader) shrouded(value cryptobyte.String, p password) {
 	}
 }
 
-// key keeps the public half.
+// key adds the public half of a private key. The errors of crypto/x509 are not passed
+// on, because they may quote the key.
 func (s *reader) key(pkcs8 []byte, opened bool) {
-	if s.account.over != nil { // and there is a row for that
+	// The item that exceeded the budget has the error already.
+	if s.account.over != nil {
 		return
 	}
 	if s.keys++; s.keys > maxKeys {

@@ -13,7 +13,7 @@ import (
 // BlockSize is that of the cipher, in bytes.
 const BlockSize = 8
 
-// maxKey is the longest key, in bytes (RFC 2268 section 2).
+// maxKey is the longest key, in bytes (RFC 2268 §2).
 const maxKey = 128
 
 // Cipher is a [cipher.Block] for decryption; its Encrypt panics.
@@ -24,7 +24,7 @@ func New(key []byte) (*Cipher, error) {
 	if len(key) == 0 || len(key) > maxKey {
 		return nil, fmt.Errorf("RC2 with a key of %d bytes", len(key))
 	}
-	// Section 2. The effective length is that of the key, so its mask TM has all bits.
+	// RFC 2268 §2. The effective length is that of the key, so its mask TM has all bits.
 	var l [maxKey]byte
 	n := copy(l[:], key)
 	for i := n; i < maxKey; i++ {
@@ -47,10 +47,10 @@ func (c *Cipher) BlockSize() int { return BlockSize }
 // Encrypt implements [cipher.Block] in name only.
 func (c *Cipher) Encrypt(_, _ []byte) { panic("rc2: only decryption is there") }
 
-// rotations of the four words in a mixing round (section 3.1).
+// rotations of the four words in a mixing round (RFC 2268 §3.1).
 var rotations = [4]int{1, 2, 3, 5}
 
-// Decrypt implements [cipher.Block] (section 4).
+// Decrypt implements [cipher.Block] (RFC 2268 §4).
 func (c *Cipher) Decrypt(dst, src []byte) {
 	var r [4]uint16
 	for i := range r {
@@ -75,7 +75,7 @@ func (c *Cipher) Decrypt(dst, src []byte) {
 	}
 }
 
-// piTable is PITABLE, random bytes from the digits of pi (section 2).
+// piTable is PITABLE, random bytes from the digits of pi (RFC 2268 §2).
 var piTable = [256]byte{
 	0xd9, 0x78, 0xf9, 0xc4, 0x19, 0xdd, 0xb5, 0xed, 0x28, 0xe9, 0xfd, 0x79, 0x4a, 0xa0, 0xd8, 0x9d,
 	0xc6, 0x7e, 0x37, 0x83, 0x2b, 0x76, 0x53, 0x8e, 0x62, 0x4c, 0x64, 0x88, 0x44, 0x8b, 0xfb, 0xa2,

@@ -11,7 +11,7 @@ import (
 
 var _ cipher.Block = (*rc2.Cipher)(nil)
 
-// The vectors of RFC 2268 section 5 whose effective key length is that of the key.
+// The vectors of RFC 2268 §5 whose effective key length is that of the key.
 func TestDecrypt(t *testing.T) {
 	for _, v := range []struct{ key, plain, cipher string }{
 		{"ffffffffffffffff", "ffffffffffffffff", "278b27e42e2f0d49"},

@@ -32,8 +32,8 @@ type Offer struct {
 	Family     Family // of the certificate
 }
 
-// Signature algorithms (RFC 9846 section 4.2.3, RFC 8734, RFC 5246 section
-// 7.4.1.4.1), the better ones first.
+// Signature algorithms (RFC 9846 §4.2.3, RFC 8734, RFC 5246
+// §7.4.1.4.1), the better ones first.
 var (
 	schemesRSA   = []uint16{0x0804, 0x0805, 0x0806, 0x0809, 0x080a, 0x080b, 0x0401, 0x0501, 0x0601, 0x0301, 0x0201, 0x0101}
 	schemesECDSA = []uint16{0x0403, 0x0503, 0x0603, 0x081a, 0x081b, 0x081c, 0x0303, 0x0203}
@@ -103,7 +103,7 @@ func (o Offer) suites() (out []uint16) {
 	switch o.Family {
 	case RSA:
 		return slices.Concat(out, suitesRSA, []uint16{suiteRenegotiation})
-	case ECDSA, EdDSA: // RFC 8422 section 2.2: the suites of ECDSA serve EdDSA as well
+	case ECDSA, EdDSA: // RFC 8422 §2.2: the suites of ECDSA serve EdDSA as well
 		return slices.Concat(out, suitesECDSA, []uint16{suiteRenegotiation})
 	case AnyFamily:
 	}
@@ -211,7 +211,7 @@ func (h *hello) record() []byte {
 }
 
 // secret derives the secret that protects the handshake messages of the server
-// (RFC 9846 section 7.1). There is none after a HelloRetryRequest: a second hello
+// (RFC 9846 §7.1). There is none after a HelloRetryRequest: a second hello
 // is not sent.
 func (h *hello) secret(answer *serverHello, message []byte) ([]byte, error) {
 	own := h.keys[answer.group]

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/crypto/cryptobyte"
 )
 
-// Extensions (RFC 9846 section 4.2).
+// Extensions (RFC 9846 §4.2).
 const (
 	extensionServerName           = 0
 	extensionGroups               = 10
@@ -28,7 +28,7 @@ type serverHello struct {
 }
 
 // helloRetry is the random number that makes a ServerHello a HelloRetryRequest
-// (RFC 9846 section 4.1.3): the SHA-256 of that word.
+// (RFC 9846 §4.1.3): the SHA-256 of that word.
 var helloRetry = []byte{
 	0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
 	0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
@@ -75,8 +75,8 @@ func (h *serverHello) take(kind uint16, data cryptobyte.String) bool {
 	return true
 }
 
-// parseCertificates reads a Certificate message: RFC 9846 section 4.5.1, or RFC
-// 5246 section 7.4.2 for the versions before.
+// parseCertificates reads a Certificate message: RFC 9846 §4.5.1, or RFC
+// 5246 §7.4.2 for the versions before.
 func parseCertificates(body cryptobyte.String, version uint16) (out [][]byte, ok bool) {
 	var context, list cryptobyte.String
 	if version >= tls.VersionTLS13 && !body.ReadUint8LengthPrefixed(&context) {

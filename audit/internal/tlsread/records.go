@@ -22,14 +22,14 @@ const (
 	maxAnswer = 512 << 10
 	// maxMessage bounds a handshake message. crypto/tls takes as much of a Certificate.
 	maxMessage = 256 << 10
-	// maxRecord is the longest fragment of any version (RFC 5246 section 6.2.3).
+	// maxRecord is the longest fragment of any version (RFC 5246 §6.2.3).
 	maxRecord = 16<<10 + 2048
 
 	recordHeader = 5
 	headerSize   = 4 // of a handshake message
 )
 
-// Types of records (RFC 9846 section 5.1).
+// Types of records (RFC 9846 §5.1).
 const (
 	recordCCS       = 20
 	recordAlert     = 21
@@ -88,19 +88,19 @@ func (s *stream) record() error {
 			return err
 		}
 	} else if kind == recordHandshake && s.aead != nil {
-		return errMalformed // RFC 9846 section 5: handshake messages are protected from here on
+		return errMalformed // RFC 9846 §5: handshake messages are protected from here on
 	}
 	switch kind {
 	case recordHandshake:
 		s.pending = append(s.pending, body...)
 		return nil
-	case recordCCS: // of the compatibility mode of TLS 1.3 (RFC 9846 section 5)
+	case recordCCS: // of the compatibility mode of TLS 1.3 (RFC 9846 §5)
 		return nil
 	case recordAlert:
 		if len(body) != 2 {
 			return errMalformed
 		}
-		const warning, unrecognizedName = 1, 112 // RFC 6066 section 3: the server goes on
+		const warning, unrecognizedName = 1, 112 // RFC 6066 §3: the server goes on
 		if body[0] == warning && body[1] == unrecognizedName {
 			return nil
 		}
@@ -120,10 +120,10 @@ func (s *stream) full(b []byte) error {
 }
 
 // protect starts the protection of the handshake messages of the server (RFC
-// 9846 section 7.3).
+// 9846 §7.3).
 func (s *stream) protect(suite uint16, secret []byte) error {
 	if len(s.pending) > 0 {
-		return errMalformed // RFC 9846 section 5.1: no message lies across a change of keys
+		return errMalformed // RFC 9846 §5.1: no message lies across a change of keys
 	}
 	hash, keySize := hashOf(suite), 32
 	if suite == tls.TLS_AES_128_GCM_SHA256 {
@@ -151,7 +151,7 @@ func (s *stream) protect(suite uint16, secret []byte) error {
 	return err
 }
 
-// open decrypts a record and finds its type (RFC 9846 section 5.2).
+// open decrypts a record and finds its type (RFC 9846 §5.2).
 func (s *stream) open(header, body []byte) (kind byte, plain []byte, err error) {
 	nonce := make([]byte, len(s.iv))
 	binary.BigEndian.PutUint64(nonce[len(nonce)-8:], s.seq)
@@ -178,7 +178,7 @@ func hashOf(suite uint16) crypto.Hash {
 	return crypto.SHA256
 }
 
-// expandLabel is HKDF-Expand-Label (RFC 9846 section 7.1).
+// expandLabel is HKDF-Expand-Label (RFC 9846 §7.1).
 func expandLabel(hash crypto.Hash, secret []byte, label string, context []byte, size int) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddUint16(uint16(size)) //nolint:gosec // G115: the length of a key or a hash

@@ -6,7 +6,7 @@
 //
 // A certificate is public: up to TLS 1.2 a server sends it in the clear, and in
 // TLS 1.3 under keys that anybody who asks agrees on with the server (RFC 9846
-// section 4.5.1). So the package completes no handshake, proves nothing, and the
+// §4.5.1). So the package completes no handshake, proves nothing, and the
 // caller must not trust what it returns.
 //
 // Work is bounded before anything is verified: a server is read for 512 KiB at
@@ -65,7 +65,7 @@ func Replay(sent, keyLog []byte) (Answer, error) {
 }
 
 // logged finds the secret that protects the handshake messages of the server
-// (RFC 9846 section 7.1) in the format that NSS began.
+// (RFC 9846 §7.1) in the format that NSS began.
 func logged(keyLog []byte) ([]byte, error) {
 	for line := range bytes.Lines(keyLog) {
 		fields := bytes.Fields(line)
@@ -76,7 +76,7 @@ func logged(keyLog []byte) ([]byte, error) {
 	return nil, errors.New("the secret of the handshake is not known")
 }
 
-// Types of handshake messages (RFC 9846 section 4, RFC 5246 section 7.4).
+// Types of handshake messages (RFC 9846 §4, RFC 5246 §7.4).
 const (
 	typeServerHello         = 2
 	typeEncryptedExtensions = 8

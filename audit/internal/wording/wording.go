@@ -7,7 +7,7 @@ import (
 )
 
 // Seconds is a length of time. [time.Time.Sub] saturates at 292 years, and the end
-// of what has none is the year 9999 (RFC 5280 section 4.1.2.5).
+// of what has none is the year 9999 (RFC 5280 §4.1.2.5).
 type Seconds int64
 
 // Units of a length of time.

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	full   = 16 << 10         // plaintext of the largest record (RFC 8446 section 5.1); on the wire it is a little longer
-	batch  = 4 * (full + 256) // RFC 8446 section 5.2: 256 bytes of overhead at most
+	full   = 16 << 10         // plaintext of the largest record (RFC 8446 §5.1); on the wire it is a little longer
+	batch  = 4 * (full + 256) // RFC 8446 §5.2: 256 bytes of overhead at most
 	moment = 2 * time.Millisecond
 )
 
