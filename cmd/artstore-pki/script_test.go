@@ -24,6 +24,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/internal/fattest"
+	"github.com/artstore/artstore-pki/internal/porttest"
 )
 
 // TestMain makes this test binary answer as artstore-pki for the scripts.
@@ -131,7 +132,7 @@ func scriptBusyPort(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func scriptFreePort(ts *testscript.TestScript, _ bool, args []string) {
-	addr, err := freePort()
+	addr, err := porttest.FreeAddress()
 	ts.Check(err)
 	ts.Setenv(args[0], addr)
 }

@@ -1,16 +1,15 @@
 package main
 
 import (
-	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/artstore/artstore-pki/internal/porttest"
 )
 
 // TestHangupReloads sends SIGHUP with a good and with a bad pki.yaml, and asks
@@ -71,25 +70,11 @@ func (p *program) await(want string) {
 // freeAddress is a loopback address that was free a moment ago.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	addr, err := freePort()
+	addr, err := porttest.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return addr
-}
-
-// freePort looks below the ports that systems give to connections and to
-// listeners on port 0: one of those could be taken before the program has it, or
-// while it is killed and started again.
-func freePort() (addr string, err error) {
-	for range 100 {
-		addr = fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
-		var ln net.Listener
-		if ln, err = net.Listen("tcp", addr); err == nil {
-			return addr, ln.Close()
-		}
-	}
-	return "", err
 }
 
 func get(t *testing.T, url string) (status int, body string) {

@@ -32,6 +32,7 @@ var leaves = []string{
 	"internal/logtest",
 	"internal/panics",
 	"internal/pemfile",
+	"internal/porttest",
 	"internal/printable",
 	"internal/pubkey",
 	"internal/revocation",

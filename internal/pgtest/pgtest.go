@@ -39,6 +39,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/porttest"
 )
 
 const (
@@ -181,7 +182,7 @@ func (s *Server) serveOnce(ctx context.Context, owner *syscall.Credential, postg
 	listen := ""
 	if s.port = "5432"; s.TCP { // without TCP it is part of the name of a socket in a directory of our own
 		listen = "127.0.0.1"
-		if s.port, err = freePort(ctx); err != nil {
+		if s.port, err = freePort(); err != nil {
 			return err
 		}
 	}
@@ -265,11 +266,11 @@ func tool(name string) string {
 	return found[len(found)-1]
 }
 
-func freePort(ctx context.Context) (string, error) {
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+func freePort() (string, error) {
+	addr, err := porttest.FreeAddress()
 	if err != nil {
-		return "", fmt.Errorf("finding a port: %w", err)
+		return "", err
 	}
-	_, port, err := net.SplitHostPort(ln.Addr().String())
-	return port, errors.Join(err, ln.Close()) // it takes no socket from others
+	_, port, err := net.SplitHostPort(addr)
+	return port, err
 }
