@@ -19,6 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/acmesrv"
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -66,12 +67,11 @@ type Authority struct {
 		lru.Cache[[sha256.Size]byte, struct{}]
 	}
 	swept            atomic.Int64 // unix seconds of the last sweep of spent tokens
-	lists            Lists
+	lists            *crl.Lists
 	live             liveCounts
 	full             fullLineages
 	revoked          atomic.Pointer[revokedAnswer]
-	revokes          broadcast   // wakes Watch when this process revokes
-	long             atomic.Bool // it was said that the answer is
+	revokes          broadcast // wakes Watch when this process revokes
 	logKey           *translog.Key
 	head             atomic.Pointer[signedHead] // newest signed head of the log, nil before the first entry
 	marker           marker
@@ -91,7 +91,7 @@ type state struct {
 	smallstep     *authority.Authority
 	acme          *acmesrv.Server
 	enrolmentKeys map[string]tokenSigner // enrolment keys for tokens of enrollers, by the service that they are for
-	rootLists     map[string]*List       // by subject key id, see writeRootList
+	rootLists     map[string]*crl.List   // by subject key id, see crl.WriteRoot
 	limits        *limits                // carried over while its configuration stays
 	superseded    chan struct{}          // closed when a newer state has been published
 }
@@ -129,6 +129,7 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	if err := a.openRecord(ctx, cfg); err != nil {
 		return nil, err
 	}
+	a.lists = crl.New(crl.Config{Record: a.record, Logger: a.logger, Key: func(c *x509.Certificate) (crypto.Signer, error) { return f.readKey(c, "") }})
 	audit, err := a.openAudit(cfg)
 	if err != nil {
 		return nil, err
@@ -158,7 +159,7 @@ func (a *Authority) publish(st *state) (err error) {
 			return fmt.Errorf("intermediate %q was signed by none of the roots", i.Subject.CommonName)
 		}
 	}
-	if st.rootLists, err = a.files.readRootLists(st.roots); err != nil {
+	if st.rootLists, err = crl.ReadRoots(a.files.dir, st.roots); err != nil {
 		return err
 	}
 	if st.smallstep, err = a.embedSmallstep(st); err != nil {
@@ -218,7 +219,7 @@ func (a *Authority) Reload(ctx context.Context) error {
 	a.warn(ctx, a.state.Load())
 	a.warnOfExposure(ctx, a.state.Load().config)
 	a.warnOfSharedNames(ctx, a.state.Load().rules)
-	a.lists.reset() // with the keys of retired issuers
+	a.lists.Reset() // with the keys of retired issuers
 	a.auditMu.Lock()
 	audit, a.audit = a.audit, audit
 	a.auditMu.Unlock()
@@ -297,6 +298,16 @@ func (a *Authority) Ready(ctx context.Context) error {
 		}
 	}
 	return a.record.Ready(ctx)
+}
+
+// currentCRL returns the list of an issuer, see [crl.Lists.Get]. The key of the
+// intermediate that issues is open already; that of a retired one is read.
+func (a *Authority) currentCRL(ctx context.Context, st *state, issuing *x509.Certificate, exact bool) (*crl.List, error) {
+	var signer crypto.Signer
+	if issuing.Equal(st.intermediates[0]) {
+		signer = st.signer
+	}
+	return a.lists.Get(ctx, issuing, signer, exact)
 }
 
 // Close brings log and marker up to the record and closes it. Requests still

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -200,7 +201,7 @@ func (d *doctor) record(ctx context.Context, cfg policy.Config) (current bool) {
 	} else {
 		d.add("clock", DiagnosisOK, "it says %s, and nothing in the record is later", stamp(time.Now()))
 	}
-	if size := revokedSize(in.Revoked * entrySize); size > stepapi.MaxRevoked/2 {
+	if size := crl.AnswerSize(in.Revoked * entrySize); size > stepapi.MaxRevoked/2 {
 		d.add("crl", DiagnosisWarning, "%d certificates are revoked and have not expired: GET /revoked is some %d bytes long, and clients read at most %d; shorter lifetimes make it shorter",
 			in.Revoked, size, stepapi.MaxRevoked)
 	}

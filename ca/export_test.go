@@ -2,7 +2,6 @@ package ca
 
 import (
 	"context"
-	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -12,7 +11,6 @@ import (
 
 	"go.step.sm/crypto/jose"
 
-	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
@@ -139,18 +137,6 @@ func (a *Authority) Forge(t *x509.Certificate) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, t, st.intermediates[0], t.PublicKey, st.signer)
 }
 
-// SignCRL makes a list of the given entries.
-func SignCRL(cert *x509.Certificate, key crypto.Signer, template *x509.RevocationList, entries []record.RevokedEntry) ([]byte, error) {
-	var e crlEntries
-	for _, l := range entries {
-		if err := e.add(l); err != nil {
-			return nil, err
-		}
-	}
-	e.expire(template.ThisUpdate)
-	return signCRL(cacert.Issuer{Cert: cert, Key: key}, crlHead{template.Number, template.ThisUpdate, template.NextUpdate}, &e)
-}
-
 // CRLMade is how many entries the issuing intermediate's list has, and when it was made.
 func (a *Authority) CRLMade(ctx context.Context, exact bool) (entries int, made time.Time, err error) {
 	st := a.state.Load()
@@ -158,24 +144,7 @@ func (a *Authority) CRLMade(ctx context.Context, exact bool) (entries int, made 
 	if err != nil {
 		return 0, made, err
 	}
-	return c.entries, c.made, nil
-}
-
-// SetCRLClock pretends that the issuing intermediate's list was made at another time.
-func (a *Authority) SetCRLClock(made time.Time) {
-	m := a.lists.forIssuer(cacert.KeyID(a.state.Load().intermediates[0]))
-	c := *m.current.Load()
-	c.made = made
-	m.current.Store(&c)
-}
-
-// SwapCRLKey has another key sign the issuing intermediate's list, and returns the one before.
-func (a *Authority) SwapCRLKey(key crypto.Signer) (before crypto.Signer) {
-	m := a.lists.forIssuer(cacert.KeyID(a.state.Load().intermediates[0]))
-	m.sem <- struct{}{} // Watch makes lists, too
-	defer func() { <-m.sem }()
-	before, m.issuing.Key = m.issuing.Key, key
-	return before
+	return c.Entries(), c.Made(), nil
 }
 
 // Addressed is the bucket of a request's address.

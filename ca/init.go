@@ -14,6 +14,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -259,7 +260,7 @@ func (w *newAuthority) write(ctx context.Context, f files, opt InitOptions) erro
 			return err
 		}
 	}
-	if err := f.writeRootList(w.root); err != nil {
+	if err := crl.WriteRoot(f.dir, w.root); err != nil {
 		return err
 	}
 	roots, intermediates := []*x509.Certificate{w.root.Cert}, []*x509.Certificate{w.intermediate.Cert}

@@ -73,9 +73,9 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 		gauge("earliest_not_after_seconds", "When the first of all current roots and intermediates expires, as Unix time.",
 			func() float64 { return float64(earliest(a.state.Load()).Unix()) }),
 		gauge("crl_age_seconds", "Age of the oldest revocation list in use; they are made anew at half of their life of 24 h.",
-			func() float64 { return a.lists.age(time.Now()).Seconds() }),
+			func() float64 { return a.lists.Age(time.Now()).Seconds() }),
 		gauge("revoked_bytes", fmt.Sprintf("Length of the answer of GET /revoked; clients read at most %d.", stepapi.MaxRevoked),
-			func() float64 { return float64(a.lists.size()) }),
+			func() float64 { return float64(a.lists.Size()) }),
 		gauge("log_entries", "Entries of the log that the newest signed head covers.",
 			func() float64 { return float64(a.logSize()) }),
 		gauge("log_failing", "1 while the log cannot be extended; the authority's log says why. Somebody must look.",
@@ -99,18 +99,6 @@ func earliest(st *state) time.Time {
 		}
 	}
 	return first
-}
-
-// age is that of the oldest list that was asked for.
-func (m *Lists) age(now time.Time) (age time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, maker := range m.by {
-		if c := maker.current.Load(); c != nil {
-			age = max(age, now.Sub(c.made))
-		}
-	}
-	return age
 }
 
 // outstanding counts live certificates by service when it is asked, once a minute

@@ -9,10 +9,12 @@ import (
 	mrand "math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.step.sm/crypto/keyutil"
 
+	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
@@ -87,7 +89,7 @@ type watcher struct {
 	made    basis           // of cert
 	roots   []*x509.Certificate
 	renewAt time.Time
-	lists   ownLists
+	lists   crl.Parsed
 	unsent  bool          // yield has not accepted what is here
 	spent   time.Duration // on lists, by the last look
 }
@@ -111,14 +113,14 @@ func (st *state) ownBasis() basis {
 
 // look brings the certificate and the lists up to date, and yields what changed.
 func (w *watcher) look(ctx context.Context, st *state, yield func(ServerIdentity) error) error {
-	changed, err := w.lists.refresh(ctx, w.a, st)
-	w.spent = w.lists.spent
+	changed, err := w.lists.Refresh(func(c *x509.Certificate) (*crl.List, error) { return w.a.currentCRL(ctx, st, c, true) }, st.intermediates, st.roots)
+	w.spent = w.lists.Spent
 	if err != nil {
 		// The other lists hold, and so do the old ones: no reason to be without a certificate.
 		w.a.logger.WarnContext(ctx, "revoked lists of the own listener not refreshed, will retry", "err", err)
 	}
 	w.unsent = w.unsent || changed
-	if changed && w.lists.have(w.cert.Leaf) {
+	if changed && w.lists.Has(w.cert.Leaf) {
 		w.a.logger.WarnContext(ctx, "own certificate was revoked, renewing", "service", policy.AuthorityService, "serial", certs.Serial(w.cert.Leaf))
 		w.renewAt = time.Time{}
 	}
@@ -142,7 +144,7 @@ func (w *watcher) look(ctx context.Context, st *state, yield func(ServerIdentity
 	for _, root := range w.roots {
 		served.Certificate = append(served.Certificate, root.Raw)
 	}
-	lists, issuers := w.lists.all()
+	lists, issuers := w.lists.All()
 	defer func(began time.Time) { w.spent += time.Since(began) }(time.Now())
 	err = yield(ServerIdentity{Certificate: served, Roots: slices.Clone(w.roots), Revoked: lists, Issuers: issuers})
 	w.unsent = err != nil
@@ -209,4 +211,28 @@ func (a *Authority) issueOwn(ctx context.Context, st *state) (tls.Certificate, e
 		cert.Certificate = append(cert.Certificate, c.Raw)
 	}
 	return cert, nil
+}
+
+// broadcast wakes everyone who waits for the next event.
+type broadcast struct {
+	mu sync.Mutex
+	ch chan struct{} // closed by the next event; nil without waiters
+}
+
+func (b *broadcast) next() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch == nil {
+		b.ch = make(chan struct{})
+	}
+	return b.ch
+}
+
+func (b *broadcast) send() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch != nil {
+		close(b.ch)
+		b.ch = nil
+	}
 }

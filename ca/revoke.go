@@ -15,6 +15,7 @@ import (
 	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/httpserver"
@@ -87,6 +88,8 @@ func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeReques
 	return nil
 }
 
+const typePEM = "application/x-pem-file"
+
 // getCRL answers the list of the issuing intermediate, or of ?issuer=<subject
 // key id, hex>, in DER, or with ?pem in PEM; ?all is those of all roots and
 // intermediates in PEM, as one file.
@@ -111,13 +114,13 @@ func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if query.Has("pem") {
-		return serveCRL(w, r, list.sum, list.inPEM(), typePEM)
+		return serveCRL(w, r, list.Sum(), list.PEM(), typePEM)
 	}
-	return serveCRL(w, r, list.sum, list.der, "application/pkix-crl")
+	return serveCRL(w, r, list.Sum(), list.DER(), "application/pkix-crl")
 }
 
 func (a *Authority) getAllCRLs(w http.ResponseWriter, r *http.Request, st *state) error {
-	var lists []*List
+	var lists []*crl.List
 	for _, c := range st.roots {
 		if l := st.rootLists[cacert.KeyID(c)]; l != nil {
 			lists = append(lists, l)
@@ -133,8 +136,9 @@ func (a *Authority) getAllCRLs(w http.ResponseWriter, r *http.Request, st *state
 	var body []byte
 	sums := sha256.New()
 	for _, l := range lists {
-		_, _ = sums.Write(l.sum[:]) // a hash does not fail
-		body = append(body, l.inPEM()...)
+		sum := l.Sum()
+		_, _ = sums.Write(sum[:]) // a hash does not fail
+		body = append(body, l.PEM()...)
 	}
 	return serveCRL(w, r, [sha256.Size]byte(sums.Sum(nil)), body, typePEM)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -29,14 +30,15 @@ type revokedAnswer struct {
 // answer costs a few bytes, so that a fleet may ask often.
 func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 	st := a.state.Load()
-	all, lists := sha256.New(), make([]*List, len(st.intermediates))
+	all, lists := sha256.New(), make([]*crl.List, len(st.intermediates))
 	for i, c := range st.intermediates {
 		var err error
 		if lists[i], err = a.currentCRL(r.Context(), st, c, true); err != nil {
 			return err
 		}
 		_, _ = all.Write(c.Raw) // a hash does not fail
-		_, _ = all.Write(lists[i].sum[:])
+		sum := lists[i].Sum()
+		_, _ = all.Write(sum[:])
 	}
 	tag := `"` + hex.EncodeToString(all.Sum(nil)[:16]) + `"`
 	w.Header().Set("ETag", tag)
@@ -57,14 +59,10 @@ func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// revokedSize is how much of the answer a list of so many bytes of DER takes, with
-// its issuer: 48 of them are a line of 64 characters and two for its end.
-func revokedSize(der int) int { return (der+47)/48*66 + 2<<10 }
-
-func encodeRevoked(tag string, issuers []*x509.Certificate, lists []*List) (*revokedAnswer, error) {
+func encodeRevoked(tag string, issuers []*x509.Certificate, lists []*crl.List) (*revokedAnswer, error) {
 	resp := stepapi.RevokedResponse{Lists: make([]stepapi.RevokedList, len(lists))}
 	for i, l := range lists {
-		resp.Lists[i] = stepapi.RevokedList{Issuer: pemOf(issuers[i]), CRL: string(l.inPEM())}
+		resp.Lists[i] = stepapi.RevokedList{Issuer: pemOf(issuers[i]), CRL: string(l.PEM())}
 	}
 	body, err := json.Marshal(resp)
 	return &revokedAnswer{tag, body}, err

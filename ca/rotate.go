@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
@@ -40,7 +41,7 @@ func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(a.files.writeIssuer(root), a.files.writeRootList(root)); err != nil {
+		if err := errors.Join(a.files.writeIssuer(root), crl.WriteRoot(a.files.dir, root)); err != nil {
 			return err
 		}
 		next.roots = append(slices.Clone(next.roots), root.Cert)
@@ -145,7 +146,7 @@ func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.C
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(a.files.writeIssuer(fresh), a.files.writeRootList(cacert.Issuer{Cert: roots[0], Key: rootKey})); err != nil {
+	if err := errors.Join(a.files.writeIssuer(fresh), crl.WriteRoot(a.files.dir, cacert.Issuer{Cert: roots[0], Key: rootKey})); err != nil {
 		return err
 	}
 	next.roots, next.signer = roots, fresh.Key

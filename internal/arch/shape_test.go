@@ -35,7 +35,6 @@ var (
 		"audit/source: named",
 		"audit: anchors",
 		"audit: check",
-		"ca: List",
 		"ca: VerifyLog",
 		"ca: marker",
 		"ca: sign",

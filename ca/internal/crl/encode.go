@@ -1,4 +1,4 @@
-package ca
+package crl
 
 import (
 	"crypto"
@@ -19,25 +19,25 @@ import (
 	"github.com/artstore/artstore-pki/internal/revocation"
 )
 
-// The standard library makes a list from all of its entries each time: with n
-// revocations one by one that is n² of them to read, sort into structures and
-// encode. Here an entry is encoded once, when it comes in, and a new list is
-// those bytes with another head and a signature. What is made is compared with
-// the standard library's, byte for byte, in a test.
+// The standard library makes a list from all of its entries each time: n
+// revocations one by one would make it read, sort and encode n² entries. Here an
+// entry is encoded once, when it comes in, and a new list is those bytes with
+// another head and a signature. A test compares the result with that of the
+// standard library, byte for byte.
 
-// crlEntries are the entries of one issuer's list, encoded.
-type crlEntries struct {
+// entries are those of one issuer's list, encoded.
+type entries struct {
 	der  []byte // RevokedCertificate after RevokedCertificate (RFC 5280 §5.1), oldest first
-	each []crlEntry
+	each []entry
 }
 
-type crlEntry struct {
+type entry struct {
 	notAfter int64 // of the certificate, Unix milliseconds
 	size     int   // bytes in der
 }
 
 // add appends an entry.
-func (e *crlEntries) add(l record.RevokedEntry) error {
+func (e *entries) add(l record.RevokedEntry) error {
 	serial, ok := new(big.Int).SetString(l.Serial, 10)
 	if !ok {
 		return fmt.Errorf("making a CRL: serial %.60q in the record", l.Serial)
@@ -58,13 +58,13 @@ func (e *crlEntries) add(l record.RevokedEntry) error {
 		return fmt.Errorf("making a CRL: encoding serial %s: %w", l.Serial, err)
 	}
 	e.der = append(e.der, der...)
-	e.each = append(e.each, crlEntry{l.NotAfter.UnixMilli(), len(der)})
+	e.each = append(e.each, entry{l.NotAfter.UnixMilli(), len(der)})
 	return nil
 }
 
 // expire drops the entries of certificates that have expired, in place, and
 // reports whether there were any.
-func (e *crlEntries) expire(now time.Time) bool {
+func (e *entries) expire(now time.Time) bool {
 	der, each, at := e.der[:0], e.each[:0], 0
 	for _, x := range e.each {
 		if x.notAfter > now.UnixMilli() {
@@ -79,7 +79,7 @@ func (e *crlEntries) expire(now time.Time) bool {
 
 // ends is the value of the extension that says until when each entry counts: a peer
 // that missed why an entry left the list can tell that from a record that was lost.
-func (e *crlEntries) ends(thisUpdate time.Time) ([]byte, error) {
+func (e *entries) ends(thisUpdate time.Time) ([]byte, error) {
 	if len(e.each) == 0 {
 		return nil, nil
 	}
@@ -90,33 +90,33 @@ func (e *crlEntries) ends(thisUpdate time.Time) ([]byte, error) {
 	return revocation.EncodeEnds(thisUpdate, seconds)
 }
 
-// crlHead is what a list says besides its entries.
-type crlHead struct {
+// head is what a list says besides its entries.
+type head struct {
 	number     *big.Int
 	thisUpdate time.Time
 	nextUpdate time.Time
 }
 
-// signCRL makes a CertificateList (RFC 5280 §5.1) and checks its own signature: a
+// sign makes a CertificateList (RFC 5280 §5.1) and checks its own signature: a
 // key that fails must not take the list that is out there with it.
-func signCRL(issuing cacert.Issuer, head crlHead, entries *crlEntries) ([]byte, error) {
-	alg, err := crlAlgorithm(issuing.Key.Public())
+func sign(issuing cacert.Issuer, h head, listed *entries) ([]byte, error) {
+	alg, err := algorithmOf(issuing.Key.Public())
 	if err != nil {
 		return nil, err
 	}
-	ends, err := entries.ends(head.thisUpdate)
+	ends, err := listed.ends(h.thisUpdate)
 	if err != nil {
 		return nil, err
 	}
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(entries.der)+len(ends)+1<<10))
+	b := cryptobyte.NewBuilder(make([]byte, 0, len(listed.der)+len(ends)+1<<10))
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Int64(1) // v2
 		alg.add(b)
 		b.AddBytes(issuing.Cert.RawSubject)
-		addTime(b, head.thisUpdate)
-		addTime(b, head.nextUpdate)
-		if len(entries.der) > 0 { // an empty list must be absent (§5.1.2.6)
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(entries.der) })
+		addTime(b, h.thisUpdate)
+		addTime(b, h.nextUpdate)
+		if len(listed.der) > 0 { // an empty list must be absent (§5.1.2.6)
+			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(listed.der) })
 		}
 		b.AddASN1(cbasn1.Tag(0).Constructed().ContextSpecific(), func(b *cryptobyte.Builder) {
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -125,7 +125,7 @@ func signCRL(issuing cacert.Issuer, head crlHead, entries *crlEntries) ([]byte, 
 						b.AddASN1(cbasn1.Tag(0).ContextSpecific(), func(b *cryptobyte.Builder) { b.AddBytes(issuing.Cert.SubjectKeyId) })
 					})
 				})
-				addExtension(b, oidCRLNumber, func(b *cryptobyte.Builder) { b.AddASN1BigInt(head.number) })
+				addExtension(b, oidCRLNumber, func(b *cryptobyte.Builder) { b.AddASN1BigInt(h.number) })
 				if ends != nil {
 					addExtension(b, revocation.OIDEnds, func(b *cryptobyte.Builder) { b.AddBytes(ends) })
 				}
@@ -166,7 +166,7 @@ type sigAlgorithm struct {
 	check x509.SignatureAlgorithm
 }
 
-func crlAlgorithm(key crypto.PublicKey) (sigAlgorithm, error) {
+func algorithmOf(key crypto.PublicKey) (sigAlgorithm, error) {
 	switch keytype.Of(key) {
 	case keytype.P256:
 		return sigAlgorithm{asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}, false, crypto.SHA256, x509.ECDSAWithSHA256}, nil

@@ -1,4 +1,4 @@
-package ca
+package crl
 
 import (
 	"crypto/sha256"
@@ -11,38 +11,40 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
 // Programs that use OpenSSL check every certificate of a chain once they have a
-// list, so that they refuse everybody without one of the root. It is made whenever
-// the root's key is at hand, and lives as long as the root: it takes back nothing,
-// for an intermediate that must go is removed with the root it is under.
+// list, so without a list of the root they refuse all certificates. It is made
+// whenever the key of the root is at hand, and is valid as long as the root. It
+// revokes nothing: an intermediate that must go is removed together with its root.
 
-func (f files) rootListPath(root *x509.Certificate) string {
-	return f.path("certs/" + certs.Fingerprint(root) + ".crl")
+func rootPath(dir string, root *x509.Certificate) string {
+	return statedir.Path(dir, "certs/"+certs.Fingerprint(root)+".crl")
 }
 
-// writeRootList makes the empty list of a root.
-func (f files) writeRootList(root cacert.Issuer) error {
+// WriteRoot writes the empty list of a root into a state directory.
+func WriteRoot(dir string, root cacert.Issuer) error {
 	now := time.Now()
-	der, err := signCRL(root, crlHead{number: big.NewInt(now.UnixMicro()), thisUpdate: now, nextUpdate: root.Cert.NotAfter}, &crlEntries{})
+	der, err := sign(root, head{number: big.NewInt(now.UnixMicro()), thisUpdate: now, nextUpdate: root.Cert.NotAfter}, &entries{})
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(f.rootListPath(root.Cert), pem.EncodeToMemory(&pem.Block{Type: typeCRL, Bytes: der}), durable.Public); err != nil {
+	if err := durable.WriteFile(rootPath(dir, root.Cert), pem.EncodeToMemory(&pem.Block{Type: typeCRL, Bytes: der}), durable.Public); err != nil {
 		return fmt.Errorf("writing the root's list: %w", err)
 	}
 	return nil
 }
 
-// readRootLists reads the lists of roots by their subject key ids. A root made
-// before there were any has none until its key is at hand again.
-func (f files) readRootLists(roots []*x509.Certificate) (map[string]*List, error) {
+// ReadRoots reads the lists of roots from a state directory, by the subject key ids
+// of the roots. A root that was made before there were such lists has none until
+// its key is at hand again. A list that is damaged is an error.
+func ReadRoots(dir string, roots []*x509.Certificate) (map[string]*List, error) {
 	lists := make(map[string]*List, len(roots))
 	for _, root := range roots {
-		path := f.rootListPath(root)
+		path := rootPath(dir, root)
 		data, err := os.ReadFile(path)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
