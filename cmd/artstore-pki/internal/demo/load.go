@@ -32,6 +32,8 @@ type loadGenerator struct {
 	took   []time.Duration
 }
 
+// newLoadGenerator makes the content once: random bytes cannot be compressed or
+// found twice by anything on the way.
 func newLoadGenerator(client *ingestclient.Client) *loadGenerator {
 	content := make([]byte, largeSize)
 	_, _ = rand.Read(content) // never fails (Go 1.24)
@@ -55,6 +57,8 @@ func (l *loadGenerator) Run(ctx context.Context) {
 	workers.Wait()
 }
 
+// time uploads one file and keeps how long it took. A failed upload has no time: it
+// would make the quantiles look better or worse than uploads are.
 func (l *loadGenerator) time(ctx context.Context, name string, content []byte) {
 	start := time.Now()
 	if _, err := l.Upload(ctx, name, content); err != nil {

@@ -41,6 +41,7 @@ type planStep struct {
 	act   func(ctx context.Context) (did string, err error)
 }
 
+// newPlan makes the plan of a stack that has one root, as each stack has at its start.
 func newPlan(w *stack, opt Options) *plan {
 	p := &plan{authority: w.authority, start: time.Now(), duration: opt.Duration, promised: make(chan struct{})}
 	p.oldRoot = certs.Fingerprint(w.authority.Roots()[0])
@@ -124,12 +125,15 @@ func (p *plan) next() string {
 	return "nothing more to change"
 }
 
+// after is ready when a share of the time of the demo is over.
 func (p *plan) after(share float64) func(context.Context) (bool, error) {
 	return func(context.Context) (bool, error) {
 		return time.Since(p.start) >= time.Duration(share*float64(p.duration)), nil
 	}
 }
 
+// rotateIntermediate needs no preparation: a chain carries its intermediate, so
+// services that trust the root accept the next one at once.
 func (p *plan) rotateIntermediate(ctx context.Context) (string, error) {
 	if err := p.authority.RotateIntermediate(ctx); err != nil {
 		return "", err
@@ -137,6 +141,8 @@ func (p *plan) rotateIntermediate(ctx context.Context) (string, error) {
 	return "intermediate rotated: new certificates come from a new issuer", nil
 }
 
+// addRoot puts a second root into the trust bundle. It signs nothing yet, because a
+// service that does not have it would refuse every certificate under it.
 func (p *plan) addRoot(ctx context.Context) (did string, err error) {
 	if p.newRoot, err = p.authority.AddRoot(ctx); err != nil {
 		return "", err
@@ -144,11 +150,14 @@ func (p *plan) addRoot(ctx context.Context) (did string, err error) {
 	return fmt.Sprintf("root %s added to the trust bundle: waiting until every service reports it", short(p.newRoot)), nil
 }
 
+// adopted is ready when each lineage has reported the new bundle as in effect.
 func (p *plan) adopted(ctx context.Context) (bool, error) {
 	pending, err := p.authority.TrustAdopted(ctx)
 	return err == nil && len(pending) == 0, err
 }
 
+// activateRoot makes the new root the one that signs. Certificates under the old
+// one stay good until they end.
 func (p *plan) activateRoot(ctx context.Context) (string, error) {
 	if err := p.authority.ActivateRoot(ctx, p.newRoot); err != nil {
 		return "", err
@@ -156,11 +165,14 @@ func (p *plan) activateRoot(ctx context.Context) (string, error) {
 	return fmt.Sprintf("root %s signs from now on", short(p.newRoot)), nil
 }
 
+// unused is ready when no certificate that is still valid needs the old root.
 func (p *plan) unused(ctx context.Context) (bool, error) {
 	users, err := p.authority.RootUsers(ctx, p.oldRoot)
 	return err == nil && len(users) == 0, err
 }
 
+// removeRoot takes the old root out of the bundle. From then on nothing that was
+// signed under it is accepted.
 func (p *plan) removeRoot(ctx context.Context) (string, error) {
 	if err := p.authority.RemoveRoot(ctx, p.oldRoot); err != nil {
 		return "", err

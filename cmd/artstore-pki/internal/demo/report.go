@@ -83,12 +83,16 @@ func (w *stack) audit(ctx context.Context, u *ui.UI, table io.Writer) (*audit.Su
 	return audit.Run(ctx, audit.Config{Report: out, Sources: []audit.Source{source.Targets{Names: []string{w.opt.Dir}}, servers, record}})
 }
 
+// failed reports whether anything went wrong: one upload or token that failed is
+// enough, and so is a file that is not on disk as it was sent.
 func (r *summary) failed() bool {
 	findings, unchecked := r.audit.Count(audit.Warn)
 	return r.failures > 0 || r.fetchFailures > 0 || r.uploads == 0 || int64(r.stored) != r.uploads ||
 		r.storedErr != nil || r.unhealthy != nil || findings+unchecked > 0
 }
 
+// write prints the figures and what the audit found on stdout, and the first
+// errors on stderr.
 func (r *summary) write(u *ui.UI) error {
 	lines := []string{
 		"",

@@ -109,8 +109,11 @@ func (w *stack) Close() (err error) {
 	return err
 }
 
+// onClose has f called at the end, before what was registered earlier.
 func (w *stack) onClose(f func() error) { w.closers = append(w.closers, f) }
 
+// startCA makes an authority in an empty directory and serves it. Its keys are
+// encrypted with a generated password, as init leaves them.
 func (w *stack) startCA(start, run context.Context) error {
 	dir := filepath.Join(w.opt.Dir, "ca")
 	result, err := ca.Init(start, ca.InitOptions{Dir: dir, Name: "ArtStore demo", LeafLifetime: w.opt.LeafLifetime})
@@ -136,6 +139,8 @@ func (w *stack) startCA(start, run context.Context) error {
 	return nil
 }
 
+// startAdmin starts the service that issues access tokens. Tokens and signing keys
+// live about as long as certificates, so that a short demo sees all of them change.
 func (w *stack) startAdmin(start, run context.Context) error {
 	s, err := w.enrol(start, nameAdmin)
 	if err != nil {
@@ -157,6 +162,9 @@ func (w *stack) startAdmin(start, run context.Context) error {
 	return w.serve(run, s, w.admin.Handler(), nameIngester, nameStorage)
 }
 
+// startStorage starts the service that takes files. It gets the keys of tokens from
+// the Admin Module over its own identity, and takes only tokens that are bound to the
+// certificate of their connection (RFC 8705 §3).
 func (w *stack) startStorage(start, run context.Context) error {
 	s, err := w.enrol(start, nameStorage)
 	if err != nil {
@@ -183,6 +191,7 @@ func (w *stack) startStorage(start, run context.Context) error {
 	return w.serve(run, s, w.storage.Handler(), nameIngester)
 }
 
+// startIngester makes the client that uploads. It listens nowhere.
 func (w *stack) startIngester(start, _ context.Context) error {
 	s, err := w.enrol(start, nameIngester)
 	if err != nil {
@@ -272,6 +281,7 @@ func (w *stack) serve(run context.Context, s *service, h http.Handler, peers ...
 	return nil
 }
 
+// listenOn listens at a free port of loopback and keeps the URL.
 func (s *service) listenOn(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", serving.Loopback)
@@ -282,6 +292,7 @@ func (s *service) listenOn(ctx context.Context) (net.Listener, error) {
 	return ln, nil
 }
 
+// url is where the service of that name answers; "" for one that does not.
 func (w *stack) url(name string) string {
 	for _, s := range w.services {
 		if s.name == name {
@@ -291,6 +302,7 @@ func (w *stack) url(name string) string {
 	return ""
 }
 
+// logger marks what a part of the stack logs: all of them share one stderr.
 func (w *stack) logger(name string) *slog.Logger { return w.opt.Logger.With("component", name) }
 
 // healthy asks a service as the ingester does.

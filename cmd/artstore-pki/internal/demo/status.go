@@ -28,6 +28,7 @@ type status struct {
 	mu    sync.Mutex // guards the terminal line: events and the ticker both write
 }
 
+// startStatus begins the display. It ends with stop.
 func startStatus(u *ui.UI, w *stack, l *loadGenerator, p *plan) *status {
 	s := &status{u: u, w: w, load: l, plan: p, quit: make(chan struct{})}
 	s.width, s.live = u.Terminal(u.Err)
@@ -35,6 +36,7 @@ func startStatus(u *ui.UI, w *stack, l *loadGenerator, p *plan) *status {
 	return s
 }
 
+// run prints a line at each tick, until stop.
 func (s *status) run() {
 	pace := plainEvery
 	if s.live {
@@ -66,6 +68,8 @@ func (s *status) event(text string) {
 	s.u.Infof("%s  %s", s.clock(), text)
 }
 
+// show replaces the live line, or prints a plain one. A line as wide as the terminal
+// would wrap, and then could not be erased.
 func (s *status) show(line string) {
 	if !s.live {
 		s.u.Infof("%s", line)
@@ -79,6 +83,7 @@ func (s *status) show(line string) {
 	_, _ = fmt.Fprintf(s.u.Err, "\r\x1b[K%s", line) // a vanished terminal must not end the demo
 }
 
+// erase clears the live line, so that another line can take its place.
 func (s *status) erase() {
 	if !s.live {
 		return
@@ -88,11 +93,13 @@ func (s *status) erase() {
 	_, _ = fmt.Fprint(s.u.Err, "\r\x1b[K")
 }
 
+// clock is the time since the plan began, in minutes and seconds.
 func (s *status) clock() string {
 	d := time.Since(s.plan.start).Round(time.Second)
 	return fmt.Sprintf("%02d:%02d", int(d.Minutes()), int(d.Seconds())%60)
 }
 
+// line says how far everything is.
 func (s *status) line() string {
 	var rotations []string
 	for _, service := range s.w.services {

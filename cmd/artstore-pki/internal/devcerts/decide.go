@@ -17,6 +17,7 @@ import (
 // itemAction is what is to be done about one certificate, and then what was done.
 type itemAction string
 
+// The first three are decisions, the others outcomes. They are words of the output.
 const (
 	toKeep    itemAction = "keep"
 	toMake    itemAction = "make"
@@ -27,6 +28,7 @@ const (
 	failed    itemAction = "failed"
 )
 
+// due reports whether there is something to make.
 func (v itemAction) due() bool { return v == toMake || v == toReplace }
 
 // certificate is one directory with a certificate in it.
@@ -41,6 +43,7 @@ type certificate struct {
 	err     error
 }
 
+// why is a cell of the table; a dash for a certificate that is as it should be.
 func (i *certificate) why() string {
 	if len(i.reasons) == 0 {
 		return "-"
@@ -132,6 +135,8 @@ func issuedBy(chain []*x509.Certificate, facts authorityFacts) bool {
 	return false
 }
 
+// sameCertificates compares whole certificates, in their order: a bundle that was
+// put together anew counts as changed.
 func sameCertificates(a, b []*x509.Certificate) bool {
 	return bytes.Equal(pemfile.EncodeCertificates(a), pemfile.EncodeCertificates(b))
 }

@@ -135,6 +135,7 @@ func shellWord(path string) string {
 	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
+// hintForeign adds what to do about a file that is in the way.
 func hintForeign(err error) error {
 	if errors.Is(err, fs.ErrExist) {
 		return ui.WithHint(err, "move it out of the way and run again; what this command did not make it does not touch")

@@ -68,6 +68,7 @@ func Profiles() map[string]policy.Profile {
 	return profiles
 }
 
+// authorityDir is the state directory of the authority.
 func (d *directory) authorityDir() string { return filepath.Join(d.Dir, authorityName) }
 
 // prepare sees to it that the directory is ours and has an authority. It is ours
@@ -99,6 +100,7 @@ func (d *directory) prepare(ctx context.Context) (made bool, err error) {
 	return true, d.sweep(entries)
 }
 
+// unfinished reports whether a run that was killed has left e.
 func unfinished(e fs.DirEntry) bool {
 	return e.IsDir() && strings.HasPrefix(e.Name(), unfinishedPrefix)
 }
@@ -117,6 +119,8 @@ func (d *directory) sweep(entries []fs.DirEntry) error {
 	return nil
 }
 
+// makeAuthority makes the authority under another name, and moves it into place when
+// it is complete: see prepare.
 func (d *directory) makeAuthority(ctx context.Context) error {
 	if err := durable.MkdirAll(d.Dir); err != nil {
 		return err
@@ -147,6 +151,8 @@ func (d *directory) makeAuthority(ctx context.Context) error {
 	return nil
 }
 
+// linkTrust makes the trust bundle of the whole directory a link to the one that the
+// authority keeps, so that a new root is in it without another run.
 func linkTrust(dir string) error {
 	if err := os.Symlink(trustTarget, filepath.Join(dir, trustName)); err != nil {
 		return fmt.Errorf("making the trust bundle: %w", err)

@@ -43,6 +43,8 @@ type issuer struct {
 	running   *errgroup.Group
 }
 
+// openIssuer opens the authority and serves it at a free port of loopback. The keys
+// are decrypted here, which takes a second: a run that makes nothing does not call it.
 func (d *directory) openIssuer(ctx context.Context) (_ *issuer, err error) {
 	// Errors alone: that services share localhost with the authority is what they are for here.
 	i := &issuer{dir: d.authorityDir(), password: d.Password, logger: d.u.Logger(slog.LevelError)}
@@ -109,6 +111,8 @@ func (i *issuer) obtain(ctx context.Context, item *certificate) {
 	}
 }
 
+// enrol gets a certificate as a service would, with a token for all names of its
+// profile. Files that something else made are an error, and are kept.
 func (i *issuer) enrol(ctx context.Context, item *certificate) (rotation.Material, error) {
 	return enroll.Issue(ctx, enroll.Config{
 		URL: i.url, Roots: i.authority.Roots(), Dir: item.dir, KeyType: keyTypeFor(item.profile), Logger: i.logger,

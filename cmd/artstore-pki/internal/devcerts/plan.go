@@ -23,6 +23,7 @@ type plan struct {
 	abandoned []string // directories whose profile is gone
 }
 
+// work reports whether carrying out the plan would change anything.
 func (p *plan) work() bool {
 	return p.linkTrust || slices.ContainsFunc(p.items, func(i *certificate) bool { return i.action.due() && i.err == nil })
 }

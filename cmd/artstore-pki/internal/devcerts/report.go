@@ -17,6 +17,7 @@ type report struct {
 	err   error
 }
 
+// newReport prints nothing yet.
 func newReport(u *ui.UI, format string) *report {
 	r := &report{u: u}
 	if format == output.Table {
@@ -37,6 +38,7 @@ func (r *report) begin(p *plan) {
 	r.flush()
 }
 
+// line prints one certificate at once. With JSON it is printed at the end.
 func (r *report) line(item *certificate) {
 	if r.table == nil {
 		return
@@ -70,6 +72,7 @@ type shownCertificate struct {
 	Error   string     `json:"error,omitempty"`
 }
 
+// end prints the list in JSON, or returns what went wrong with printing the table.
 func (r *report) end(p *plan) error {
 	if r.table != nil {
 		return r.err

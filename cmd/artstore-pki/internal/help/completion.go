@@ -119,6 +119,7 @@ func (k Completer) Words(words []string) (out []string) {
 	return slices.DeleteFunc(out, func(word string) bool { return !strings.HasPrefix(word, current) })
 }
 
+// commandNames leaves out commands that are hidden.
 func commandNames(list []*cli.Command) (out []string) {
 	for _, c := range list {
 		if !c.Hidden {

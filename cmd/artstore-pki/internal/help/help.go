@@ -57,6 +57,7 @@ OPTIONS:{{range .VisibleFlags}}
 EXIT STATUS:
 `
 
+// groupHelp is the template of a command that only holds others.
 const groupHelp = `{{.HelpName}} - {{.Usage}}
 
 USAGE:

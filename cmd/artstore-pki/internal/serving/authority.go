@@ -90,6 +90,7 @@ func (s *Authority) refused(what string) {
 	}
 }
 
+// capMetric counts what the caps of pki.yaml refuse, by what was refused.
 func capMetric(registry prometheus.Registerer) *prometheus.CounterVec {
 	m := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "artstore_ca_address_cap_refusals_total",
@@ -127,6 +128,8 @@ func (s *Authority) ServeCRL(ctx context.Context, c *cli.Context, group *errgrou
 // ownCertificate is the authority as the source of its own identity.
 type ownCertificate struct{ authority *ca.Authority }
 
+// Watch implements [rotation.Source]: the authority issues a certificate to itself, and
+// another one before that ends.
 func (o ownCertificate) Watch(ctx context.Context, yield func(rotation.Material) error) error {
 	return o.authority.Watch(ctx, func(id ca.ServerIdentity) error {
 		return yield(rotation.Material{

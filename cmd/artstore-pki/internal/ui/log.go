@@ -1,10 +1,8 @@
 package ui
 
 import (
-	"context"
 	"log/slog"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -31,13 +29,6 @@ var (
 // LogChoices returns the values of each flag of LogFlags.
 func LogChoices() map[string][]string {
 	return map[string][]string{flagLogLevel: logLevels, flagLogFormat: logFormats}
-}
-
-// logChoice is what --log-level and --log-format say. The zero value leaves the
-// command its own level, and lines of text.
-type logChoice struct {
-	level *slog.Level
-	json  bool
 }
 
 // LogFlags belong to every command that runs for long or holds an identity.
@@ -81,12 +72,4 @@ func (u *UI) Logger(usual slog.Level) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(u.Err, options))
 	}
 	return slog.New(slog.NewTextHandler(u.Err, options))
-}
-
-// object writes a line of talk as a JSON object, whatever the level of the log:
-// a program that reads stderr can then parse every line of it.
-func (u *UI) object(level slog.Level, msg string, attrs ...slog.Attr) {
-	record := slog.NewRecord(time.Now(), level, msg, 0)
-	record.AddAttrs(attrs...)
-	_ = slog.NewJSONHandler(u.Err, &slog.HandlerOptions{Level: slog.LevelDebug}).Handle(context.Background(), record) //nolint:forbidigo // this handler ignores it; and nobody is left to tell if stderr is gone
 }

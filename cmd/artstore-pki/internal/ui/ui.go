@@ -21,6 +21,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -212,4 +213,19 @@ func Size(n int64) string {
 		return fmt.Sprintf("%.1f MiB", float64(n)/(unit*unit))
 	}
 	return fmt.Sprintf("%.2f GiB", float64(n)/(unit*unit*unit))
+}
+
+// logChoice is what --log-level and --log-format say. The zero value leaves the
+// command its own level, and lines of text.
+type logChoice struct {
+	level *slog.Level
+	json  bool
+}
+
+// object writes a line of talk as a JSON object, whatever the level of the log:
+// a program that reads stderr can then parse every line of it.
+func (u *UI) object(level slog.Level, msg string, attrs ...slog.Attr) {
+	record := slog.NewRecord(time.Now(), level, msg, 0)
+	record.AddAttrs(attrs...)
+	_ = slog.NewJSONHandler(u.Err, &slog.HandlerOptions{Level: slog.LevelDebug}).Handle(context.Background(), record) //nolint:forbidigo // this handler ignores it; and nobody is left to tell if stderr is gone
 }

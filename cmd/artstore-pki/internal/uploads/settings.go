@@ -28,6 +28,7 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
+// The file with settings is a flag of its own: it cannot be a setting in itself.
 const (
 	flagConfig = "config"
 	envConfig  = "ARTSTORE_PKI_CONFIG"
@@ -56,6 +57,8 @@ func Flags() []cli.Flag {
 	return flags
 }
 
+// settingFlag is the flag of one setting. Its default is in the text only: a flag that
+// was not given must not hide what the environment or the file says.
 func settingFlag(s settings.Setting) cli.Flag {
 	usage := s.Doc + envNote(s.Variable())
 	if s.IsBool() {
@@ -68,6 +71,7 @@ func settingFlag(s settings.Setting) cli.Flag {
 	return &cli.StringFlag{Name: s.Flag, DefaultText: s.Default, Usage: usage}
 }
 
+// envNote names a variable as the library does for the flags whose variables it reads.
 func envNote(name string) string { return " [$" + name + "]" }
 
 // Collect returns what flags, environment and file say, right or wrong.
@@ -103,6 +107,8 @@ func Read(u *ui.UI, c *cli.Context) (*settings.Settings, error) {
 	return s, nil
 }
 
+// badSettings makes what is wrong with settings an error of the command line, because
+// exit status 2 is for what the caller has to change.
 func badSettings(err error) error {
 	return ui.WithHint(ui.UsageErrorf("%w", err), "artstore-pki config show --origin prints every setting and what set it; docs/auth-api.md explains each")
 }
@@ -151,6 +157,8 @@ func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Confi
 	return cfg, nil
 }
 
+// clientKey reads the key anew for each token, so that a key that is replaced in its
+// file is used without a restart.
 func clientKey(pem settings.Text, kid string) func(context.Context) (crypto.Signer, string, error) {
 	return func(context.Context) (crypto.Signer, string, error) {
 		text, err := pem.Read()
@@ -165,6 +173,7 @@ func clientKey(pem settings.Text, kid string) func(context.Context) (crypto.Sign
 	}
 }
 
+// clientSecret reads the secret anew for each token, for the same reason.
 func clientSecret(text settings.Text) func(context.Context) (secret.String, error) {
 	return func(context.Context) (secret.String, error) {
 		s, err := text.Read()
