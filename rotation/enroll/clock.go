@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/backoff"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
@@ -92,6 +93,8 @@ const (
 	minBackoff   = 500 * time.Millisecond
 	// startBackoff is the most to wait before the first certificate: someone is watching the service start.
 	startBackoff = 30 * time.Second
+	// maxDoubled ends the doubling. It is far above every ceiling, which ends it in fact.
+	maxDoubled = firstBackoff << 20
 	// Bounds of the longest step with a good certificate, with one that is over, and after a verdict.
 	minStep, maxStep = 2 * time.Second, 2 * time.Hour
 	minOver, maxOver = 5 * time.Second, 45 * time.Minute
@@ -151,7 +154,9 @@ func (r retry) ceiling() time.Duration {
 }
 
 // doubled is the step of exponential backoff after so many failures in a row.
-func doubled(failures int) time.Duration { return firstBackoff << min(max(failures-1, 0), 20) }
+func doubled(failures int) time.Duration {
+	return backoff.Step(firstBackoff, maxDoubled, failures-1)
+}
 
 // tick is how long to sleep at most with a certificate of that life: a tenth of
 // it, so that also a ten-second certificate is renewed within its window.
