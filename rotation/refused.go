@@ -14,6 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/lograte"
 	"github.com/artstore/artstore-pki/internal/printable"
+	"github.com/artstore/artstore-pki/internal/tlsalert"
 	"github.com/artstore/artstore-pki/rotation/status"
 )
 
@@ -145,7 +146,7 @@ func reasonOf(at occasion, err error) reason {
 		return reasonUnknownIssuer
 	case is[*tls.CertificateVerificationError](err): // not for clients, for instance
 		return reasonOther
-	case errors.Is(err, errCleartext), at == inHandshake && !timeout(err) && !alerted(err):
+	case errors.Is(err, errCleartext), at == inHandshake && !timeout(err) && tlsalert.Text(err) == "":
 		return reasonProtocol
 	}
 	return reasonOther
@@ -180,10 +181,4 @@ func hungUp(err error) bool {
 		}
 	}
 	return false
-}
-
-// alerted reports whether the peer ended the handshake, as one does that refuses our certificate.
-func alerted(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "remote error"
 }

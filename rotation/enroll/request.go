@@ -16,6 +16,7 @@ import (
 	"unicode"
 
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/tlsalert"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -176,8 +177,7 @@ func isDenied(err error) bool {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e.isDenied()
 	}
-	op := (*net.OpError)(nil)
-	return errors.As(err, &op) && op.Op == "remote error" // the alert itself has no exported type
+	return tlsalert.Text(err) != ""
 }
 
 // isTemporary reports a failure that may be over with the next attempt: the
