@@ -113,7 +113,7 @@ func Rules() []Rule {
 		Rule{Package: "ca/internal/pkcs10", Own: with(leaves, "ca/internal/denial"), Why: "what a request for a certificate says does not depend on who may send it"},
 		Rule{Package: "ca/internal/ratelimit", Own: []string{"ca/internal/lru", "ca/policy"}, Modules: []string{"golang.org/x/time/rate"}, Why: "how many requests may come does not depend on what they ask for"},
 		Rule{Package: "ca/internal/problem", Why: "what a client is told has one form, and needs nothing of who tells it"},
-		Rule{Package: "ca/internal/challenge", Own: []string{"ca/internal/problem"}, Why: "what connects to machines of strangers knows no account, no record and no key"},
+		Rule{Package: "ca/internal/challenge", Own: with(leaves, "ca/internal/problem"), Why: "what connects to machines of strangers knows no account, no record and no key"},
 		Rule{Package: "ca/internal/acmesrv", Own: with(leaves, "ca/internal/acmestore", "ca/internal/challenge", "ca/internal/denial", "ca/internal/joseheader", "ca/internal/names", "ca/internal/pkcs10", "ca/internal/problem", "ca/internal/ratelimit", "ca/policy", "ca/record", "ca/record/reasons", "ca/store"), Modules: []string{smallstep, "github.com/go-chi/chi/v5", "go.step.sm/crypto/jose"}, Why: "the server of ACME asks an interface for certificates, and never learns how they are issued"},
 		Rule{Package: "ca", Own: with(leaves, serving,
 			"ca/internal/acmesrv",

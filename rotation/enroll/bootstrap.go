@@ -122,7 +122,7 @@ func (d dialer) presented(ctx context.Context, address string) ([]*x509.Certific
 	conn := tls.Client(raw, &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		ServerName: host,
-		RootCAs:    x509.NewCertPool(), // empty, not nil: nil would mean the system's roots
+		RootCAs:    certs.Pool(), // empty, not nil: nil would mean the system's roots
 	})
 	err = conn.HandshakeContext(ctx)
 	var unverified *tls.CertificateVerificationError

@@ -97,12 +97,8 @@ func (d dialer) newClient(url string, roots []*x509.Certificate, cert *tls.Certi
 	if len(roots) == 0 { // a nil pool would mean the system's roots
 		return nil, errors.New("no roots to trust the authority by")
 	}
-	pool := x509.NewCertPool()
-	for _, r := range roots {
-		pool.AddCert(r)
-	}
 	c := &Client{url: url, AuthorityName: d.name, checkRevoked: d.checkRevoked, observe: d.observe}
-	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, VerifyConnection: c.checkIsAuthority}
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: certs.Pool(roots...), VerifyConnection: c.checkIsAuthority}
 	if cert != nil {
 		// Not Certificates: from those, crypto/tls silently sends none if the server's hints do not fit, and the
 		// authority would answer 401 to a caller whose fault it is not.

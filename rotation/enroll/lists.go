@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/revocation"
 )
@@ -152,10 +153,7 @@ func (ls lists) stillVerifiable(i *identity, now time.Time) lists {
 
 // chainsToRoots asks about the issuer's first moment: a wrong clock here must not make a list disappear.
 func chainsToRoots(issuer *x509.Certificate, roots []*x509.Certificate) bool {
-	opts := x509.VerifyOptions{Roots: x509.NewCertPool(), CurrentTime: issuer.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
-	for _, r := range roots {
-		opts.Roots.AddCert(r)
-	}
+	opts := x509.VerifyOptions{Roots: certs.Pool(roots...), CurrentTime: issuer.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
 	_, err := issuer.Verify(opts)
 	return err == nil
 }

@@ -349,16 +349,10 @@ func (i *identity) verify(now time.Time) error {
 		return fmt.Errorf("the certificate issued is over since %s: compare the clocks", leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	opts := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
+		Roots: certs.Pool(i.roots...), Intermediates: certs.Pool(i.chain[1:]...),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // what it may be used for is judged by who publishes it
 		// A slow clock here is no reason to refuse: the moment of issue is within the validity of the whole chain.
 		CurrentTime: leaf.NotBefore,
-	}
-	for _, r := range i.roots {
-		opts.Roots.AddCert(r)
-	}
-	for _, c := range i.chain[1:] {
-		opts.Intermediates.AddCert(c)
 	}
 	if _, err := leaf.Verify(opts); err != nil {
 		return fmt.Errorf("verifying the certificate issued: %w", err)

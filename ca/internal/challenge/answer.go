@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"github.com/artstore/artstore-pki/ca/internal/problem"
+	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/tlsalert"
 )
 
 // bodyLimit is how much of an answer is read; a key authorization has about 90 bytes.
@@ -70,7 +72,7 @@ func (t *attempt) tlsALPN(ctx context.Context, ch Challenge) *problem.Document {
 		NextProtos: []string{alpnProtocol},
 		MinVersion: tls.VersionTLS12, // RFC 8737 §4
 		ServerName: serverName(host),
-		RootCAs:    x509.NewCertPool(),
+		RootCAs:    certs.Pool(),
 	})
 	defer func() { _ = conn.Close() }() // nothing was written to it
 	var unverified *tls.CertificateVerificationError
@@ -88,9 +90,8 @@ const alpnProtocol = "acme-tls/1"
 
 // tlsReason names an alert, which is a number of RFC 8446 §6 and no text of the server.
 func tlsReason(err error) string {
-	var alert *net.OpError
-	if errors.As(err, &alert) && alert.Op == "remote error" {
-		return "alert of the server: " + strings.TrimPrefix(alert.Err.Error(), "tls: ")
+	if text := tlsalert.Text(err); text != "" {
+		return "alert of the server: " + strings.TrimPrefix(text, "tls: ")
 	}
 	var header tls.RecordHeaderError
 	if errors.As(err, &header) {
