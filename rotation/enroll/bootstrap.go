@@ -19,14 +19,28 @@ import (
 // fingerprint is the SHA-256 of a certificate's DER.
 type fingerprint [sha256.Size]byte
 
-// parseFingerprint reads hex in either case, with or without colons, as step and openssl print it.
+// ErrFingerprint reports that the fingerprint of a root was not given where one is
+// needed, is none, or is that of no certificate which the authority serves. It is for
+// errors.Is; the errors say which.
+var ErrFingerprint = errors.New("wrong root fingerprint")
+
+// fingerprintError is an [ErrFingerprint] in words.
+type fingerprintError string
+
+func (e fingerprintError) Error() string        { return string(e) }
+func (e fingerprintError) Is(target error) bool { return target == ErrFingerprint }
+
+// parseFingerprint reads hex as [certs.ParseFingerprint] does. Its error is an
+// [ErrFingerprint] and does not quote the text, which may be part of a token.
 func parseFingerprint(s string) (*fingerprint, error) {
 	var f fingerprint
-	b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(s), ":", ""))
-	if err != nil || len(b) != len(f) {
-		return nil, errors.New("the root fingerprint must be a SHA-256 in hex (64 digits)")
+	text, err := certs.ParseFingerprint(s)
+	if err == nil {
+		_, err = hex.Decode(f[:], []byte(text))
 	}
-	copy(f[:], b)
+	if err != nil {
+		return nil, fingerprintError("the root fingerprint must be a SHA-256 in hex (64 digits)")
+	}
 	return &f, nil
 }
 
@@ -63,8 +77,8 @@ func (d dialer) bootstrap(ctx context.Context, address string, pin *fingerprint)
 	}
 	i := slices.IndexFunc(served, pin.of)
 	if i < 0 {
-		return nil, fmt.Errorf("bootstrapping trust from %s: no certificate with the fingerprint %s: served were %s",
-			address, hex.EncodeToString(pin[:]), describe(served))
+		return nil, fingerprintError(fmt.Sprintf("bootstrapping trust from %s: no certificate with the fingerprint %s: served were %s",
+			address, hex.EncodeToString(pin[:]), describe(served)))
 	}
 	root := served[i]
 	if !selfSigned(root) {

@@ -244,6 +244,11 @@ func TestBootstrap(t *testing.T) {
 	refused("an intermediate", url, certs.Fingerprint(a.issuer.cert), "not a self-signed CA")
 	refused("a root that signs nothing yet", url, certs.Fingerprint(a.bundle()[1]), "is served, but the server's certificate is not issued under it")
 	refused("not a fingerprint", url, "abc", "SHA-256 in hex")
+	for _, bad := range []string{wrong, "abc"} {
+		if _, err := enroll.Bootstrap(t.Context(), url, bad); !errors.Is(err, enroll.ErrFingerprint) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
 	refused("not a URL", "ca.test", wrong, "https://")
 	refused("another name", strings.Replace(url, "127.0.0.1", "localhost", 1), certs.Fingerprint(a.bundle()[0]), "not localhost")
 

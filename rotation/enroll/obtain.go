@@ -246,7 +246,7 @@ func (s *Source) trustAnchors(ctx context.Context, fromToken *fingerprint) ([]*x
 		pin = fromToken
 	}
 	if pin == nil {
-		return nil, errors.New("nothing to trust the authority by: neither roots nor a fingerprint, and none in the token")
+		return nil, fingerprintError("nothing to trust the authority by: neither roots nor a fingerprint, and none in the token")
 	}
 	return s.newDialer().bootstrap(ctx, s.cfg.URL, pin)
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -182,15 +183,19 @@ func FuzzToken(f *testing.F) {
 	})
 }
 
-// FuzzFingerprint: what is accepted is 64 hex digits apart from colons and
+// FuzzFingerprint: what is accepted is 64 hex digits apart from colons, dashes and
 // surrounding space, and means the same bytes in every spelling.
 func FuzzFingerprint(f *testing.F) {
 	f.Add(strings.Repeat("aB", 32))
 	f.Add(" " + strings.Repeat("0f:", 31) + "0f\n")
+	f.Add(strings.Repeat("0f-", 31) + "0f")
 	f.Add("xyz")
 	f.Fuzz(func(t *testing.T, s string) {
 		sum, err := enroll.ParseFingerprint(s)
 		if err != nil {
+			if !errors.Is(err, enroll.ErrFingerprint) {
+				t.Errorf("%q: %v", s, err)
+			}
 			return
 		}
 		again, err := enroll.ParseFingerprint(strings.ToUpper(strings.ReplaceAll(strings.TrimSpace(s), ":", "")))

@@ -62,7 +62,7 @@ func parseToken(token secret.String) (claims, error) {
 	}
 	if wire.Root != "" {
 		if c.pin, err = parseFingerprint(wire.Root); err != nil {
-			return claims{}, errors.New("reading the token: its root fingerprint is not a SHA-256 in hex")
+			return claims{}, fingerprintError("reading the token: its root fingerprint is not a SHA-256 in hex")
 		}
 	}
 	return c, nil

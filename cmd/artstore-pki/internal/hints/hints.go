@@ -27,6 +27,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient"
+	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -56,7 +57,7 @@ func For(err error) string {
 		return "what is there works until it expires; if its owner did not make so many, the key was stolen: artstore-pki revoke --lineage SERIAL"
 	case errors.As(err, &answered) && (answered.Status == http.StatusUnauthorized || answered.Status == http.StatusForbidden):
 		return "a token works once and for minutes, and a revoked certificate cannot renew: artstore-pki token SERVICE makes a new token"
-	case strings.Contains(err.Error(), "fingerprint"): // enroll has no type for it: only this page would ask
+	case errors.Is(err, enroll.ErrFingerprint), errors.Is(err, certs.ErrFingerprint):
 		return "artstore-pki fingerprint prints the right one on the authority's machine"
 	case errors.Is(err, ingestclient.ErrCredentials):
 		return "check the client id and the secret file"
