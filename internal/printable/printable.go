@@ -32,3 +32,23 @@ func Hidden(r rune) bool {
 	// Cf holds the bidirectional controls (Unicode TR 36 §2.9); Zl and Zp break lines as \n does.
 	return r != '\t' && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) || r == unicode.ReplacementChar)
 }
+
+// Line makes text fit for one line of a log, where it need not be told what was wrong
+// with it: characters that do not print and bytes that are no UTF-8 become spaces, those
+// around the text are left out, and what is behind the first most runes is "…".
+func Line(s string, most int) string {
+	s = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
+			return ' '
+		}
+		return r
+	}, s))
+	n := 0
+	for i := range s {
+		if n == most {
+			return s[:i] + "…"
+		}
+		n++
+	}
+	return s
+}

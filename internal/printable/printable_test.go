@@ -36,3 +36,38 @@ func FuzzClean(f *testing.F) {
 		}
 	})
 }
+
+func TestLine(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                         "",
+		" \n ":                     "",
+		"локально":                 "локальн…",
+		"seven 7":                  "seven 7",
+		"a\x1b[2J":                 "a [2J",
+		"one\ntwo\r\n":             "one two",
+		"bad\xffbyt":               "bad byt",
+		"admin\u202egp":            "admin g…",
+		"  after the spaces":       "after t…",
+		"longer than that":         "longer …",
+		"seven 7 \t\x00 \u00a0\n ": "seven 7",
+	} {
+		if got := printable.Line(in, 7); got != want {
+			t.Errorf("Line(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// Contract: what comes out is one line, bounded, without a control character.
+func FuzzLine(f *testing.F) {
+	f.Add("a\x1b[2Jb\n\u202e…\xff", 200)
+	f.Fuzz(func(t *testing.T, s string, most int) {
+		most &= 0xfff
+		out := printable.Line(s, most)
+		if n := utf8.RuneCountInString(out); !utf8.ValidString(out) || n > most+1 || strings.ContainsFunc(out, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("Line(%q, %d) = %q", s, most, out)
+		}
+		if again := printable.Line(out, most+1); again != out {
+			t.Errorf("%q, again %q", out, again)
+		}
+	})
+}
