@@ -162,7 +162,7 @@ func selfSigned(c *x509.Certificate) bool {
 func describe(presented []*x509.Certificate) string {
 	var out []string
 	for _, c := range presented {
-		out = append(out, fmt.Sprintf("%s (%s)", certs.Fingerprint(c), printable(c.Subject.CommonName)))
+		out = append(out, fmt.Sprintf("%s (%s)", certs.Fingerprint(c), oneLine(c.Subject.CommonName)))
 	}
 	return strings.Join(out, ", ")
 }

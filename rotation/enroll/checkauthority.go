@@ -32,9 +32,9 @@ func (c *Client) checkIsAuthority(cs tls.ConnectionState) error {
 		return nil
 	}
 	text := fmt.Sprintf("certificate %s of %q lacks the extended key usage id-kp-cmcRA, which an authority has",
-		certs.Serial(leaf), printable(strings.Join(namesOf(leaf), " ")))
+		certs.Serial(leaf), oneLine(strings.Join(namesOf(leaf), " ")))
 	if c.AuthorityName != "" {
-		text += fmt.Sprintf(", and the name %q", printable(c.AuthorityName))
+		text += fmt.Sprintf(", and the name %q", oneLine(c.AuthorityName))
 	}
 	return fmt.Errorf("%w: its %s", ErrNotAuthority, text)
 }
@@ -42,7 +42,7 @@ func (c *Client) checkIsAuthority(cs tls.ConnectionState) error {
 // checkAuthorityName refuses what no certificate can have as a name.
 func checkAuthorityName(name string) error {
 	if name != "" && net.ParseIP(name) == nil && strings.ContainsAny(name, "*@/: \t") {
-		return fmt.Errorf("the name of the authority must be a DNS name or an IP address, got %q", printable(name))
+		return fmt.Errorf("the name of the authority must be a DNS name or an IP address, got %q", oneLine(name))
 	}
 	return nil
 }

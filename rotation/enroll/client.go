@@ -151,7 +151,7 @@ func (c *Client) Revoke(ctx context.Context, serial string, reason int, token se
 		body: stepapi.RevokeRequest{Serial: serial, OTT: token.Expose(), ReasonCode: reason, Passive: true},
 	}, &out)
 	if err == nil && out.Status != "ok" {
-		return fmt.Errorf("revoking the certificate: unexpected status %q", printable(out.Status))
+		return fmt.Errorf("revoking the certificate: unexpected status %q", oneLine(out.Status))
 	}
 	return err
 }
@@ -171,7 +171,7 @@ func (c *Client) EnrolmentToken(ctx context.Context, want stepapi.TokenRequest) 
 		return secret.String{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	if has.subject != want.Service {
-		return secret.String{}, fmt.Errorf("%s: the answer is a token for %q", doing, printable(has.subject))
+		return secret.String{}, fmt.Errorf("%s: the answer is a token for %q", doing, oneLine(has.subject))
 	}
 	return token, nil
 }
@@ -204,7 +204,7 @@ func (c *Client) Health(ctx context.Context) error {
 		return err
 	}
 	if out.Status != "ok" {
-		return fmt.Errorf("%s: status %q", doing, printable(out.Status))
+		return fmt.Errorf("%s: status %q", doing, oneLine(out.Status))
 	}
 	return nil
 }

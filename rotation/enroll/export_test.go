@@ -35,7 +35,6 @@ func Planned(received, issued, notAfter time.Time, skew time.Duration, u float64
 	return validity{received, issued, notAfter}.renewalTime(skew, u)
 }
 func RetryAfter(h http.Header) time.Duration { return retryAfter(h) }
-func Printable(s string) string              { return printable(s) }
 func ParseURL(s string) (string, error)      { return parseURL(s) }
 
 func ParseFingerprint(s string) ([32]byte, error) {

@@ -49,7 +49,7 @@ func (k KeyType) check() error {
 	if k == "" || slices.Contains(keyTypes, k) {
 		return nil
 	}
-	return fmt.Errorf("unknown key type %q: want one of %q", printable(string(k)), keyTypes)
+	return fmt.Errorf("unknown key type %q: want one of %q", oneLine(string(k)), keyTypes)
 }
 
 // generate makes a key. P-256 is the default because a handshake with it costs
@@ -112,13 +112,13 @@ func request(key crypto.Signer, subject string, names []string) ([]byte, error) 
 		if strings.Contains(n, "://") {
 			u, err := url.Parse(n)
 			if err != nil {
-				return nil, fmt.Errorf("making the CSR: %q is not a URI", printable(n))
+				return nil, fmt.Errorf("making the CSR: %q is not a URI", oneLine(n))
 			}
 			template.URIs = append(template.URIs, u)
 			continue
 		}
 		if n == "" || strings.ContainsAny(n, "@/: \t") {
-			return nil, fmt.Errorf("making the CSR: %q is neither a DNS name, an IP address nor a URI", printable(n))
+			return nil, fmt.Errorf("making the CSR: %q is neither a DNS name, an IP address nor a URI", oneLine(n))
 		}
 		template.DNSNames = append(template.DNSNames, n)
 	}

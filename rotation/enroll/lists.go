@@ -53,7 +53,7 @@ func newSignedList(l *x509.RevocationList, issuer *x509.Certificate) (signedList
 		return signedList{}, errors.New("the revoked list is of another issuer")
 	}
 	if err := l.CheckSignatureFrom(issuer); err != nil {
-		return signedList{}, fmt.Errorf("verifying the revoked list of %q: %w", printable(issuer.Subject.CommonName), err)
+		return signedList{}, fmt.Errorf("verifying the revoked list of %q: %w", oneLine(issuer.Subject.CommonName), err)
 	}
 	return signedList{l, issuer}, nil
 }
@@ -256,7 +256,7 @@ func signedBy(l *x509.RevocationList, candidates []*x509.Certificate) (signedLis
 			return signed, nil
 		}
 	}
-	return signedList{}, fmt.Errorf("the revoked list of %q is signed by no known issuer", printable(l.Issuer.CommonName))
+	return signedList{}, fmt.Errorf("the revoked list of %q is signed by no known issuer", oneLine(l.Issuer.CommonName))
 }
 
 // isUnsupported reports an authority that has no such path: a stock step-ca.

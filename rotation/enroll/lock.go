@@ -51,7 +51,7 @@ func (s *store) acquire() (release func(), err error) {
 	}
 	host, _ := os.Hostname() // a name for people; without it the number is still there
 	if err := f.Truncate(0); err == nil {
-		_, _ = fmt.Fprintf(f, "process %d on %s\n", os.Getpid(), printable(host))
+		_, _ = fmt.Fprintf(f, "process %d on %s\n", os.Getpid(), oneLine(host))
 	}
 	return func() { _ = f.Close() }, nil // nothing was written that could be lost
 }
@@ -59,7 +59,7 @@ func (s *store) acquire() (release func(), err error) {
 // holder is what the lock file says about who holds it.
 func holder(f *os.File) string {
 	text, err := io.ReadAll(io.LimitReader(f, maxHolder))
-	if said := printable(string(text)); err == nil && said != "" {
+	if said := oneLine(string(text)); err == nil && said != "" {
 		return ": " + said
 	}
 	return ""

@@ -102,7 +102,7 @@ func (s *Source) replaceHead(ctx context.Context, cur *identity, heard logHead) 
 	case err != nil:
 		return fmt.Errorf("reading %s: %w", path, err)
 	case kept.origin != heard.origin:
-		return fmt.Errorf("%w: it is %q and was %q", errOtherLog, printable(heard.origin), printable(kept.origin))
+		return fmt.Errorf("%w: it is %q and was %q", errOtherLog, oneLine(heard.origin), oneLine(kept.origin))
 	case heard.size < kept.size: // one of several replicas may be a second behind
 		return nil
 	case heard.size == kept.size && heard.root != kept.root:

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode"
 
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
@@ -234,18 +233,6 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, v, date string) {
 		if d := enroll.RetryAfter(http.Header{"Retry-After": {v}, "Date": {date}}); d < 0 || d > 24*time.Hour {
 			t.Errorf("%q, %q: %v", v, date, d)
-		}
-	})
-}
-
-// FuzzPrintable: one line, bounded, no control characters, whatever comes in.
-func FuzzPrintable(f *testing.F) {
-	f.Add("a\nb\x1b[31m\xff")
-	f.Add(strings.Repeat("ж", 300))
-	f.Fuzz(func(t *testing.T, s string) {
-		out := enroll.Printable(s)
-		if n := len([]rune(out)); n > 201 || strings.ContainsFunc(out, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			t.Errorf("%q (%d runes)", out, n)
 		}
 	})
 }

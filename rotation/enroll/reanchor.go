@@ -101,5 +101,5 @@ func servedRoots(err error) string {
 	if selfSigned(last) {
 		return "the root " + certs.Fingerprint(last)
 	}
-	return fmt.Sprintf("a chain that ends at %q", printable(last.Issuer.CommonName))
+	return fmt.Sprintf("a chain that ends at %q", oneLine(last.Issuer.CommonName))
 }

@@ -13,8 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
+	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/internal/tlsalert"
 	"github.com/artstore/artstore-pki/secret"
@@ -40,7 +40,7 @@ type apiResponse struct {
 
 // callJSON sends one request and decodes its answer into out. Nothing in here
 // retries: whether that is safe and how soon is known only above. Foreign bytes
-// enter errors through printable alone, and never from a body that is not the
+// enter errors through oneLine alone, and never from a body that is not the
 // JSON of a refusal: a proxy's page has no place in a log.
 func (c *Client) callJSON(ctx context.Context, in apiRequest, out any) error {
 	r, err := c.roundTrip(ctx, in)
@@ -148,7 +148,7 @@ func refusal(in apiRequest, resp *http.Response, body []byte) error {
 	case err != nil || wire.Message == "":
 		e.Message = http.StatusText(resp.StatusCode)
 	default:
-		e.Message = printable(redact(redact(wire.Message, in.secret), in.bearer))
+		e.Message = oneLine(redact(redact(wire.Message, in.secret), in.bearer))
 	}
 	return e
 }
@@ -213,23 +213,8 @@ func redact(message string, token secret.String) string {
 	return message
 }
 
-// printable makes foreign text fit for one log line.
-func printable(s string) string {
-	var b strings.Builder
-	n := 0
-	for _, r := range s {
-		if n == maxMessage {
-			b.WriteRune('…')
-			break
-		}
-		if !unicode.IsPrint(r) || r == unicode.ReplacementChar {
-			r = ' '
-		}
-		b.WriteRune(r)
-		n++
-	}
-	return strings.TrimSpace(b.String())
-}
+// oneLine makes foreign text fit for an error and one line of the log.
+func oneLine(s string) string { return printable.Line(s, maxMessage) }
 
 // parseURL returns the address without a trailing slash, or says what is wrong with it.
 func parseURL(raw string) (string, error) {
@@ -240,9 +225,9 @@ func parseURL(raw string) (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("parsing the URL of the authority: %w", err.(*url.Error).Err) //nolint:errorlint // url.Parse documents *url.Error
 	case u.Scheme != "https":
-		return "", fmt.Errorf("the URL of the authority must start with https://, got %q", printable(u.Redacted()))
+		return "", fmt.Errorf("the URL of the authority must start with https://, got %q", oneLine(u.Redacted()))
 	case u.Host == "" || u.Hostname() == "":
-		return "", fmt.Errorf("the URL of the authority names no host: %q", printable(u.Redacted()))
+		return "", fmt.Errorf("the URL of the authority names no host: %q", oneLine(u.Redacted()))
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return "", errors.New("the URL of the authority must be https://host[:port] and nothing else")
 	}

@@ -185,7 +185,7 @@ func (a *agent) stored(ctx context.Context) (*identity, error) {
 func logAttrs(i *identity, err error) []slog.Attr {
 	leaf := i.leaf()
 	attrs := []slog.Attr{
-		slog.String("service", printable(leaf.Subject.CommonName)),
+		slog.String("service", oneLine(leaf.Subject.CommonName)),
 		slog.String("serial", certs.Serial(leaf)),
 		slog.String("fingerprint", certs.Fingerprint(leaf)),
 		slog.Time("not_after", leaf.NotAfter),
