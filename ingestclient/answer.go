@@ -10,7 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/artstore/artstore-pki/internal/printable"
 )
 
 const (
@@ -154,19 +155,10 @@ func parsePart(raw json.RawMessage) (code, message string) {
 	return "", ""
 }
 
-// clean makes text of a server fit for one line of a log.
+// clean makes text of a server fit for one line of a log. Tokens are looked for in the
+// whole line: half of one that the end cuts off would not look like one.
 func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	s = tokenShaped.ReplaceAllString(strings.TrimSpace(s), "[…]")
-	if runes := []rune(s); len(runes) > maxMessage {
-		s = string(runes[:maxMessage]) + "…"
-	}
-	return s
+	return printable.Line(tokenShaped.ReplaceAllString(printable.Line(s, len(s)), "[…]"), maxMessage)
 }
 
 // readAnswer reads and closes the body of resp. If it cannot be read, the status
