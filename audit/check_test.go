@@ -7,7 +7,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 const Day = 24 * time.Hour
@@ -114,7 +114,7 @@ func TestSpan(t *testing.T) {
 		0: "0s", 59 * time.Second: "59s", -90 * time.Second: "1m30s", time.Hour: "1h", 25 * time.Hour: "1d1h",
 		100*time.Hour + 59*time.Minute: "4d4h", 400 * Day: "400d", 2*time.Hour + time.Second: "2h",
 	} {
-		if got := wording.Span(wording.InSeconds(d)); got != want {
+		if got := humantime.Short(humantime.InSeconds(d)); got != want {
 			t.Errorf("Span(%v) = %q, want %q", d, got, want)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
@@ -89,7 +89,7 @@ func (cfg *Config) policy() (out []string) {
 		fmt.Sprintf("What people renew: to watch from %s, critical from %s.", at.warn, at.crit),
 		fmt.Sprintf("What programs renew: due between %.0f %% and %.0f %% of its life; critical when that is overdue.", 100*lifetime.RenewFrom, 100*lifetime.RenewTo))
 	if cfg.MaxLifetime > 0 {
-		out = append(out, fmt.Sprintf("Leaves live %s at most.", wording.Span(wording.InSeconds(cfg.MaxLifetime))))
+		out = append(out, fmt.Sprintf("Leaves live %s at most.", humantime.Short(humantime.InSeconds(cfg.MaxLifetime))))
 	}
 	if len(cfg.Only) > 0 {
 		out = append(out, "Checks, these only: "+strings.Join(cfg.Only, ", ")+".")

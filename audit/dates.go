@@ -2,7 +2,7 @@ package audit
 
 import (
 	"github.com/artstore/artstore-pki/audit/cert"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
@@ -11,21 +11,21 @@ func neverValid(s *Subject, _ criteria) (Severity, string) {
 	if !s.Cert.Inverted() {
 		return severityOK, ""
 	}
-	return Crit, "it is never valid: it ends " + wording.Span(wording.Between(s.Cert.NotAfter, s.Cert.NotBefore)) + " before it begins"
+	return Crit, "it is never valid: it ends " + humantime.Short(humantime.Between(s.Cert.NotAfter, s.Cert.NotBefore)) + " before it begins"
 }
 
 func expired(s *Subject, at criteria) (Severity, string) {
 	if at.now.Before(s.Cert.NotAfter) || s.Cert.Inverted() {
 		return severityOK, ""
 	}
-	return Crit, "expired " + wording.Span(wording.Between(s.Cert.NotAfter, at.now)) + " ago"
+	return Crit, "expired " + humantime.Short(humantime.Between(s.Cert.NotAfter, at.now)) + " ago"
 }
 
 func notYetValid(s *Subject, at criteria) (Severity, string) {
 	if !at.now.Before(s.Cert.NotBefore) || s.Cert.Inverted() {
 		return severityOK, ""
 	}
-	return Crit, "not valid for another " + wording.Span(wording.Between(at.now, s.Cert.NotBefore))
+	return Crit, "not valid for another " + humantime.Short(humantime.Between(at.now, s.Cert.NotBefore))
 }
 
 func overdue(s *Subject, at criteria) (Severity, string) {
@@ -40,7 +40,7 @@ func overdue(s *Subject, at criteria) (Severity, string) {
 }
 
 func expiring(s *Subject, at criteria) (Severity, string) {
-	left := wording.Between(at.now, s.Cert.NotAfter)
+	left := humantime.Between(at.now, s.Cert.NotAfter)
 	if s.AutoRenewed() || s.Authority() || !at.now.Before(s.Cert.NotAfter) || s.Cert.Inverted() {
 		return severityOK, ""
 	}
@@ -53,7 +53,7 @@ func expiring(s *Subject, at criteria) (Severity, string) {
 	default:
 		return severityOK, ""
 	}
-	return severity, "expires in " + wording.Span(left)
+	return severity, "expires in " + humantime.Short(left)
 }
 
 // chainEnds is found at a leaf that lives longer than what certifies it: from then
@@ -61,15 +61,15 @@ func expiring(s *Subject, at criteria) (Severity, string) {
 func chainEnds(s *Subject, at criteria) (Severity, string) {
 	r := s.ruling(at)
 	// Less than a thousandth of its life is what passes between two commands.
-	if r.last == nil || r.verdict == chainInvalid || wording.Between(r.last.NotAfter, s.Cert.NotAfter) <= s.Cert.Life()/1000 || !at.now.Before(s.Cert.NotAfter) {
+	if r.last == nil || r.verdict == chainInvalid || humantime.Between(r.last.NotAfter, s.Cert.NotAfter) <= s.Cert.Life()/1000 || !at.now.Before(s.Cert.NotAfter) {
 		return severityOK, ""
 	}
-	left, severity := wording.Between(at.now, r.last.NotAfter), Warn
+	left, severity := humantime.Between(at.now, r.last.NotAfter), Warn
 	if left <= at.crit.window(s.Cert.Life()) {
 		severity = Crit
 	}
-	return severity, "its chain ends in " + wording.Span(left) + " with " + cert.FromX509(r.last).Name + ", " +
-		wording.Span(wording.Between(r.last.NotAfter, s.Cert.NotAfter)) + " before it does itself"
+	return severity, "its chain ends in " + humantime.Short(left) + " with " + cert.FromX509(r.last).Name + ", " +
+		humantime.Short(humantime.Between(r.last.NotAfter, s.Cert.NotAfter)) + " before it does itself"
 }
 
 // authorityShare is the part of its life from which on the end of an authority is
@@ -83,7 +83,7 @@ const maxBelow = 4 << 10
 // less time left than they live can issue none that lasts as long. Rows of authorities
 // come after those of leaves.
 func authorityExpiring(v *inventory) func(*Row) (Severity, string) {
-	below := map[string]wording.Seconds{} // the longest life of a leaf, by the subject of an authority above it
+	below := map[string]humantime.Seconds{} // the longest life of a leaf, by the subject of an authority above it
 	return func(r *Row) (Severity, string) {
 		if r.Leaf() {
 			for _, name := range r.above() {
@@ -96,8 +96,8 @@ func authorityExpiring(v *inventory) func(*Row) (Severity, string) {
 		if c == nil || !r.Authority() || !r.Judged.Before(c.NotAfter) || c.Inverted() {
 			return severityOK, ""
 		}
-		left, whole := wording.Between(r.Judged, c.NotAfter), c.Life()
-		text := "expires in " + wording.Span(left)
+		left, whole := humantime.Between(r.Judged, c.NotAfter), c.Life()
+		text := "expires in " + humantime.Short(left)
 		// A leaf that lives nearly as long as its authority does not make that a warning from the first day on.
 		longest := min(below[string(c.RawSubject)], whole/3)
 		switch {
@@ -106,7 +106,7 @@ func authorityExpiring(v *inventory) func(*Row) (Severity, string) {
 		case left <= v.warn.window(whole):
 			return Warn, text
 		case left <= longest:
-			return Warn, text + ", and leaves below it live " + wording.Span(below[string(c.RawSubject)])
+			return Warn, text + ", and leaves below it live " + humantime.Short(below[string(c.RawSubject)])
 		case left <= whole/authorityShare:
 			return Warn, text + ", less than a tenth of its life"
 		}

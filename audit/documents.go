@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit/cert"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // flaw is a finding about a document before it is known whether its check was asked for.
@@ -59,10 +59,10 @@ func documentFindings(s *Subject, table []check, now time.Time, more ...flaw) (f
 	if d.What == cert.RevocationList {
 		flaws = append(flaws, listFlaws(d, now)...)
 	} else if !d.Until.IsZero() && !now.Before(d.Until) {
-		flaws = append(flaws, flaw{"expired", Crit, "over since " + wording.Span(wording.Between(d.Until, now))})
+		flaws = append(flaws, flaw{"expired", Crit, "over since " + humantime.Short(humantime.Between(d.Until, now))})
 	}
 	if now.Before(d.From) {
-		flaws = append(flaws, flaw{"not-yet-valid", Crit, "not valid for another " + wording.Span(wording.Between(now, d.From))})
+		flaws = append(flaws, flaw{"not-yet-valid", Crit, "not valid for another " + humantime.Short(humantime.Between(now, d.From))})
 	}
 	for i := range table {
 		for _, f := range flaws {
@@ -81,9 +81,9 @@ func listFlaws(d *cert.Document, now time.Time) []flaw {
 	case d.Until.IsZero():
 		return []flaw{{"crl-expired", Warn, "it does not say when the next one comes, as it must (RFC 5280 section 5.1.2.5)"}}
 	case !now.Before(d.Until):
-		return []flaw{{"crl-expired", Crit, "out of date for " + wording.Span(wording.Between(d.Until, now))}}
-	case 3*wording.Between(d.From, now) > 2*wording.Between(d.From, d.Until):
-		return []flaw{{"crl-expiring", Warn, "two thirds of the time to the next one are over, " + wording.Span(wording.Between(now, d.Until)) + " are left"}}
+		return []flaw{{"crl-expired", Crit, "out of date for " + humantime.Short(humantime.Between(d.Until, now))}}
+	case 3*humantime.Between(d.From, now) > 2*humantime.Between(d.From, d.Until):
+		return []flaw{{"crl-expiring", Warn, "two thirds of the time to the next one are over, " + humantime.Short(humantime.Between(now, d.Until)) + " are left"}}
 	}
 	return nil
 }

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit/cert"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
@@ -29,7 +29,7 @@ func checkReplaced(v *inventory) func(*Row) (Severity, string) {
 		if v.onDisk[id] || !next.notBefore.After(r.Cert.NotBefore) || !pastGrace(next.notBefore, next.notAfter, r.Judged) {
 			return severityOK, ""
 		}
-		return Warn, "a server shows it, and one with the same names that is " + wording.Span(wording.Between(r.Cert.NotBefore, next.notBefore)) +
+		return Warn, "a server shows it, and one with the same names that is " + humantime.Short(humantime.Between(r.Cert.NotBefore, next.notBefore)) +
 			" younger lies in " + next.place
 	}
 }
@@ -38,7 +38,7 @@ func (l *lineage) replacedSince(id cert.ID, now time.Time) (Severity, string) {
 	if l.id == id || l.head.Revoked || !pastGrace(l.head.NotBefore, l.head.NotAfter, now) {
 		return severityOK, ""
 	}
-	ago := wording.Span(wording.Between(lifetime.IssuedAt(l.head.NotBefore, l.head.NotAfter), now))
+	ago := humantime.Short(humantime.Between(lifetime.IssuedAt(l.head.NotBefore, l.head.NotAfter), now))
 	text := "a server shows it, and it was replaced " + ago + " ago by " + l.serial() + ", "
 	if l.disk != "" {
 		return Warn, text + "which lies in " + l.disk
@@ -144,7 +144,7 @@ func renewerStopped(v *inventory) func(*Row) (Severity, string) {
 		if _, late := lifetime.Overdue(r.Cert.NotBefore, r.Cert.NotAfter, r.Judged); late || age <= 2*l.longest {
 			return severityOK, ""
 		}
-		return Warn, "it was renewed every " + wording.Span(wording.InSeconds(l.longest)) + " at least, has not been for " + wording.Span(wording.InSeconds(age)) +
-			", and the next renewal was to be expected " + wording.Span(wording.InSeconds(age-l.longest)) + " ago"
+		return Warn, "it was renewed every " + humantime.Short(humantime.InSeconds(l.longest)) + " at least, has not been for " + humantime.Short(humantime.InSeconds(age)) +
+			", and the next renewal was to be expected " + humantime.Short(humantime.InSeconds(age-l.longest)) + " ago"
 	}
 }

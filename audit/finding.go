@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -80,8 +80,8 @@ var (
 )
 
 // window is the time before the end of such a life.
-func (t threshold) window(life wording.Seconds) wording.Seconds {
-	share, before := wording.Seconds(t.share*float64(life)), wording.InSeconds(t.before)
+func (t threshold) window(life humantime.Seconds) humantime.Seconds {
+	share, before := humantime.Seconds(t.share*float64(life)), humantime.InSeconds(t.before)
 	switch {
 	case t.share == 0:
 		return before
@@ -95,9 +95,9 @@ func (t threshold) String() string {
 	share := fmt.Sprintf("when %.0f %% of its life are left", 100*t.share)
 	switch {
 	case t.share == 0:
-		return wording.Span(wording.InSeconds(t.before)) + " before its end"
+		return humantime.Short(humantime.InSeconds(t.before)) + " before its end"
 	case t.before == 0:
 		return share
 	}
-	return fmt.Sprintf("%s before its end or %s, whichever comes later", wording.Span(wording.InSeconds(t.before)), share)
+	return fmt.Sprintf("%s before its end or %s, whichever comes later", humantime.Short(humantime.InSeconds(t.before)), share)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // limit is the longest validity of what is issued from a day on.
@@ -57,9 +58,9 @@ func longLived(s *Subject, at criteria) (Severity, string) {
 		return severityOK, ""
 	}
 	c := s.Cert
-	valid := wording.Between(c.NotBefore, c.NotAfter)
-	if at.longest > 0 && c.Life() > wording.InSeconds(at.longest) {
-		return Warn, fmt.Sprintf("it lives %s, longer than the %s of your policy", wording.Span(c.Life()), wording.Span(wording.InSeconds(at.longest)))
+	valid := humantime.Between(c.NotBefore, c.NotAfter)
+	if at.longest > 0 && c.Life() > humantime.InSeconds(at.longest) {
+		return Warn, fmt.Sprintf("it lives %s, longer than the %s of your policy", humantime.Short(c.Life()), humantime.Short(humantime.InSeconds(at.longest)))
 	}
 	var rules []*limit
 	if bytes.Contains(c.Raw, publicPolicy) {
@@ -69,8 +70,8 @@ func longLived(s *Subject, at criteria) (Severity, string) {
 		rules = append(rules, appleLimits.at(c.NotBefore))
 	}
 	for _, l := range rules {
-		if l != nil && valid > wording.Seconds(l.days)*wording.Day {
-			return Warn, fmt.Sprintf("it lives %s: %s %d days", wording.Span(valid), l.who, l.days)
+		if l != nil && valid > humantime.Seconds(l.days)*wording.Day {
+			return Warn, fmt.Sprintf("it lives %s: %s %d days", humantime.Short(valid), l.who, l.days)
 		}
 	}
 	return severityOK, ""

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/artstore/artstore-pki/audit/cert"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // addListUses remembers which lists a leaf is judged by: that of its issuer, and beside that
@@ -111,5 +111,5 @@ func checkRevoked(l *cert.List, r *Row) (Severity, string) {
 	if issuer != nil && !l.SignedBy(issuer) {
 		return Warn, "the list in " + l.Name + " says that it is revoked, and " + issuer.Name + " has not signed that list"
 	}
-	return Crit, fmt.Sprintf("revoked %s ago, says the list in %s", wording.Span(wording.Between(at, r.Judged)), l.Name)
+	return Crit, fmt.Sprintf("revoked %s ago, says the list in %s", humantime.Short(humantime.Between(at, r.Judged)), l.Name)
 }

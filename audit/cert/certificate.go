@@ -19,8 +19,8 @@ import (
 
 	"github.com/artstore/artstore-pki/audit/internal/algorithms"
 	"github.com/artstore/artstore-pki/audit/internal/ber"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
@@ -210,8 +210,8 @@ func KeyKindOf(x *x509.Certificate) KeyKind {
 }
 
 // Life is the time from issue to end, without the back-dating.
-func (c *Certificate) Life() wording.Seconds {
-	return wording.Between(lifetime.IssuedAt(c.NotBefore, c.NotAfter), c.NotAfter)
+func (c *Certificate) Life() humantime.Seconds {
+	return humantime.Between(lifetime.IssuedAt(c.NotBefore, c.NotAfter), c.NotAfter)
 }
 
 // ID is the beginning of a fingerprint.

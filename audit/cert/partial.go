@@ -14,7 +14,7 @@ import (
 	der "golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/artstore/artstore-pki/audit/internal/ber"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // crypto/x509 refuses certificates that others go on using: with a negative
@@ -70,10 +70,10 @@ func (c *Certificate) known() string {
 	const shown = 100 // bytes of a name
 	text := fmt.Sprintf("it is %.*q of %.*q, serial number %.*s, key %s", shown, c.Name, shown, c.IssuerName, shown, c.Serial, cmp.Or(c.Key.String(), "unknown"))
 	if !c.NotBefore.IsZero() {
-		text += ", it begins " + wording.Stamp(c.NotBefore)
+		text += ", it begins " + humantime.Stamp(c.NotBefore)
 	}
 	if !c.NotAfter.IsZero() {
-		text += ", it ends " + wording.Stamp(c.NotAfter)
+		text += ", it ends " + humantime.Stamp(c.NotAfter)
 	}
 	return text
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -46,7 +46,7 @@ func documentForCSV(d *cert.Document, now time.Time) (left, from, to string) {
 		from = d.From.UTC().Format(time.RFC3339)
 	}
 	if !d.Until.IsZero() {
-		left, to = strconv.FormatInt(int64(wording.Between(now, d.Until)), 10), d.Until.UTC().Format(time.RFC3339)
+		left, to = strconv.FormatInt(int64(humantime.Between(now, d.Until)), 10), d.Until.UTC().Format(time.RFC3339)
 	}
 	return left, from, to
 }
@@ -68,7 +68,7 @@ func rowForCSV(r *audit.Row) []string {
 			left, from, to = documentForCSV(d, r.Judged)
 		}
 	} else {
-		left = strconv.FormatInt(int64(wording.Between(r.Judged, c.NotAfter)), 10)
+		left = strconv.FormatInt(int64(humantime.Between(r.Judged, c.NotAfter)), 10)
 		from, to = c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339)
 		authority, fingerprint = strconv.FormatBool(c.IsCA), c.HexFingerprint()
 		if c.Key.Bits > 0 {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
@@ -76,11 +76,11 @@ func writeRow(r *audit.Row, w io.Writer) {
 	if c := r.Cert; c != nil && r.Err != nil {
 		line("name", "%s", shorten(c.Name, maxName)) // the rest is unknown
 		line("serial", "%s", shorten(c.Serial, maxName))
-		line("valid", "%s to %s, %s", wording.Stamp(c.NotBefore), wording.Stamp(c.NotAfter), left(c, r.Judged))
+		line("valid", "%s to %s, %s", humantime.Stamp(c.NotBefore), humantime.Stamp(c.NotAfter), left(c, r.Judged))
 		line("fingerprint", "SHA-256 %s", c.HexFingerprint())
 	} else if c != nil {
 		writeSubject(r, line)
-		line("valid", "%s to %s, %s", wording.Stamp(c.NotBefore), wording.Stamp(c.NotAfter), left(c, r.Judged))
+		line("valid", "%s to %s, %s", humantime.Stamp(c.NotBefore), humantime.Stamp(c.NotAfter), left(c, r.Judged))
 		line("renewal", "%s", renewalOf(r))
 		writeKey(r, line)
 		for i, text := range treeOf(r) {
@@ -123,7 +123,7 @@ func renewalOf(r *audit.Row) string {
 	case r.Authority():
 		return "by the authority's operator"
 	case !r.AutoRenewed():
-		return fmt.Sprintf("by whoever made it: it lives %s, and nothing here says that a program renews it", wording.Span(c.Life()))
+		return fmt.Sprintf("by whoever made it: it lives %s, and nothing here says that a program renews it", humantime.Short(c.Life()))
 	}
 	from, to := lifetime.RenewalWindow(c.NotBefore, c.NotAfter)
 	when := "between"
@@ -131,7 +131,7 @@ func renewalOf(r *audit.Row) string {
 		when = "was due between"
 	}
 	return fmt.Sprintf("%s %s and %s: at a random point from %.2f to %.2f of its life of %s, so that a fleet does not renew at once",
-		when, wording.Stamp(from), wording.Stamp(to), lifetime.RenewFrom, lifetime.RenewTo, wording.Span(c.Life()))
+		when, humantime.Stamp(from), humantime.Stamp(to), lifetime.RenewFrom, lifetime.RenewTo, humantime.Short(c.Life()))
 }
 
 // writeKey is the cryptography.
@@ -170,7 +170,7 @@ func treeOf(r *audit.Row) (out []string) {
 		if depth > 0 {
 			where = strings.Repeat("  ", depth-1) + "└ "
 		}
-		text := fmt.Sprintf("%s%s, until %s", where, shorten(c.Name, maxName), wording.Stamp(c.NotAfter))
+		text := fmt.Sprintf("%s%s, until %s", where, shorten(c.Name, maxName), humantime.Stamp(c.NotAfter))
 		for _, b := range r.Bundle {
 			if b.Fingerprint == c.Fingerprint {
 				text += ", in the trust bundle"
@@ -194,7 +194,7 @@ func treeOf(r *audit.Row) (out []string) {
 }
 
 func left(c *cert.Certificate, now time.Time) string {
-	d := wording.Span(wording.Between(now, c.NotAfter))
+	d := humantime.Short(humantime.Between(now, c.NotAfter))
 	if now.Before(c.NotAfter) {
 		return d + " left"
 	}
@@ -243,7 +243,7 @@ func writeDocument(d *cert.Document, line func(string, string, ...any), now time
 func validity(d *cert.Document, now time.Time) string {
 	var parts []string
 	if !d.From.IsZero() {
-		parts = append(parts, "from "+wording.Stamp(d.From))
+		parts = append(parts, "from "+humantime.Stamp(d.From))
 	}
 	switch {
 	case d.Until.IsZero() && d.From.IsZero():
@@ -251,9 +251,9 @@ func validity(d *cert.Document, now time.Time) string {
 	case d.Until.IsZero():
 		parts = append(parts, "without an end")
 	case now.Before(d.Until):
-		parts = append(parts, "to "+wording.Stamp(d.Until)+", "+wording.Span(wording.Between(now, d.Until))+" left")
+		parts = append(parts, "to "+humantime.Stamp(d.Until)+", "+humantime.Short(humantime.Between(now, d.Until))+" left")
 	default:
-		parts = append(parts, "to "+wording.Stamp(d.Until)+", over for "+wording.Span(wording.Between(d.Until, now)))
+		parts = append(parts, "to "+humantime.Stamp(d.Until)+", over for "+humantime.Short(humantime.Between(d.Until, now)))
 	}
 	return strings.Join(parts, " ")
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
@@ -55,7 +55,7 @@ type pageRow struct {
 	dated, renews                        bool
 	id                                   cert.ID  // if it is dated
 	also                                 []string // further places
-	left                                 wording.Seconds
+	left                                 humantime.Seconds
 	end                                  time.Time
 }
 
@@ -147,13 +147,13 @@ func fillPageRow(r *audit.Row, p *pageRow) {
 		return
 	}
 	p.dated, p.renews, p.id = true, r.AutoRenewed(), c.ID()
-	p.left, p.Name, p.More = wording.Between(r.Judged, c.NotAfter), pageText(c.Name), pageDetails(r)
-	p.Left, p.Ends = wording.Span(p.left), c.NotAfter.UTC().Format(pageMinute)
+	p.left, p.Name, p.More = humantime.Between(r.Judged, c.NotAfter), pageText(c.Name), pageDetails(r)
+	p.Left, p.Ends = humantime.Short(p.left), c.NotAfter.UTC().Format(pageMinute)
 	if p.left < 0 {
 		p.Left += " ago"
 	}
-	if whole := wording.Between(c.NotBefore, c.NotAfter); whole > 0 {
-		share := float64(wording.Between(c.NotBefore, r.Judged)) / float64(whole)
+	if whole := humantime.Between(c.NotBefore, c.NotAfter); whole > 0 {
+		share := float64(humantime.Between(c.NotBefore, r.Judged)) / float64(whole)
 		p.Used = int(min(1, max(0, share)) * lifeSteps)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // A timeline is drawn twice, for wide and for narrow screens: letters in a
@@ -28,7 +29,7 @@ const year = 365 * wording.Day
 
 // timeSteps are where a timeline may end, and its ticks.
 var timeSteps = []struct {
-	after wording.Seconds
+	after humantime.Seconds
 	label string
 }{
 	{wording.Hour, "1 h"}, {6 * wording.Hour, "6 h"}, {wording.Day, "1 d"}, {7 * wording.Day, "7 d"}, {30 * wording.Day, "30 d"}, {90 * wording.Day, "90 d"},
@@ -76,7 +77,7 @@ type mark struct {
 
 type scale struct {
 	now, past, future float64 // x of the present, and room to both sides
-	first, last       wording.Seconds
+	first, last       humantime.Seconds
 }
 
 func (h *htmlRenderer) timelines() []timeline {
@@ -109,7 +110,7 @@ func draw(class string, width int, rows []*pageRow) timeline {
 	return t
 }
 
-func newScale(width float64, first, last wording.Seconds) scale {
+func newScale(width float64, first, last humantime.Seconds) scale {
 	s := scale{now: timelineEdge, first: min(first, 0), last: timeSteps[leastEnd].after}
 	if first < 0 {
 		s.past = width * pastShare
@@ -126,9 +127,9 @@ func newScale(width float64, first, last wording.Seconds) scale {
 }
 
 // x is where on the scale something is that ends in d.
-func (s *scale) x(d wording.Seconds) float64 {
-	hours := func(d wording.Seconds) float64 { return math.Abs(float64(d)) / float64(wording.Hour) }
-	share := func(whole wording.Seconds) float64 {
+func (s *scale) x(d humantime.Seconds) float64 {
+	hours := func(d humantime.Seconds) float64 { return math.Abs(float64(d)) / float64(wording.Hour) }
+	share := func(whole humantime.Seconds) float64 {
 		return min(1, math.Log1p(hours(d))/math.Log1p(hours(whole)))
 	}
 	if d < 0 {
@@ -140,7 +141,7 @@ func (s *scale) x(d wording.Seconds) float64 {
 // ticks are labelled from the present outward, as far as labels have room.
 func (s *scale) ticks() (out []tick) {
 	out = append(out, tick{int(s.now), "now"})
-	for side, edge := range map[wording.Seconds]wording.Seconds{-1: -s.first, 1: s.last} {
+	for side, edge := range map[humantime.Seconds]humantime.Seconds{-1: -s.first, 1: s.last} {
 		at := s.now
 		for _, step := range timeSteps {
 			x := s.x(side * step.after)

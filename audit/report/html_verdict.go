@@ -8,13 +8,14 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
 	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // counts counts certificates for the verdict, each once as what is worst about it,
 // and what is no certificate.
 type counts struct {
 	of     [len(phrases)]int
-	within wording.Seconds // what will expire first does so within it, and so do all others that are expiring
+	within humantime.Seconds // what will expire first does so within it, and so do all others that are expiring
 	seen   map[cert.ID]int
 	others [audit.Crit + 1]int // documents, by severity
 	places int                 // that were not read
@@ -66,7 +67,7 @@ func (t *counts) count(r *audit.Row) {
 		i = len(phrases)
 	}
 	if i == expiringAt {
-		t.within = max(t.within, wording.Between(r.Judged, r.Cert.NotAfter))
+		t.within = max(t.within, humantime.Between(r.Judged, r.Cert.NotAfter))
 	}
 	id := r.Cert.ID()
 	before, known := t.seen[id]
@@ -211,7 +212,7 @@ func (h *htmlRenderer) rest(s *audit.Summary, clauses []clause) (out []string) {
 }
 
 // ceiling is the least whole number of minutes, hours or days that holds d.
-func ceiling(d wording.Seconds) string {
+func ceiling(d humantime.Seconds) string {
 	unit, one, many := wording.Day, "day", "days"
 	switch {
 	case d <= wording.Hour:

@@ -13,7 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
@@ -158,7 +158,7 @@ func rowForJSON(r *audit.Row) *jsonRow {
 	}
 	out.jsonCertificate = &jsonCertificate{
 		Name: c.Name, Names: append([]string{}, c.Names...), Serial: c.Serial, Issuer: c.IssuerName, CA: c.IsCA,
-		NotBefore: jsonTime(c.NotBefore), NotAfter: jsonTime(c.NotAfter), SecondsLeft: int64(wording.Between(r.Judged, c.NotAfter)),
+		NotBefore: jsonTime(c.NotBefore), NotAfter: jsonTime(c.NotAfter), SecondsLeft: int64(humantime.Between(r.Judged, c.NotAfter)),
 		Fingerprint: c.HexFingerprint(), Key: c.Key.Algorithm, KeyBits: c.Key.Bits, Signature: c.SignatureName,
 	}
 	out.ChainEnds = r.ChainEnds()

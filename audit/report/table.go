@@ -12,7 +12,7 @@ import (
 	"github.com/mattn/go-runewidth"
 
 	"github.com/artstore/artstore-pki/audit"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -176,7 +176,7 @@ func cellsOf(r *audit.Row) []string {
 	place, more := placeOf(r, false)
 	d := r.Document
 	if r.Cert == nil && d != nil && !d.Until.IsZero() {
-		left := wording.Span(wording.Between(r.Judged, d.Until))
+		left := humantime.Short(humantime.Between(r.Judged, d.Until))
 		if r.Judged.After(d.Until) {
 			left = "-" + left
 		}
@@ -188,7 +188,7 @@ func cellsOf(r *audit.Row) []string {
 	if r.Cert == nil {
 		return []string{r.State, "-", "-", "-", place + more}
 	}
-	left := wording.Span(wording.Between(r.Judged, r.Cert.NotAfter))
+	left := humantime.Short(humantime.Between(r.Judged, r.Cert.NotAfter))
 	if r.Judged.After(r.Cert.NotAfter) {
 		left = "-" + left
 	}

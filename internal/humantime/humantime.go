@@ -1,7 +1,8 @@
 // Package humantime reads and writes lengths of time as people write them in
 // flags and files: what [time.ParseDuration] takes, and weeks, days and years in
 // front of it, as in 90d, 2w, 1y or 1w2d12h. Flags, pki.yaml and settings share
-// it, so that a text which one of them takes is taken by all.
+// it, so that a text which one of them takes is taken by all. It also says how long
+// something has been or will be, rounded down and in few units, for tables and findings.
 package humantime
 
 import (

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit/cert"
-	"github.com/artstore/artstore-pki/audit/internal/wording"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/jws"
 )
 
@@ -104,7 +104,7 @@ func readToken(text string) (*cert.Document, error) {
 	d.Add("issuer", "%s", c.Issuer)
 	d.Add("audience", "%s", strings.Join(c.Audience, ", "))
 	if !c.Issued.IsZero() {
-		d.Add("issued", "%s", wording.Stamp(c.Issued.Time))
+		d.Add("issued", "%s", humantime.Stamp(c.Issued.Time))
 	}
 	d.Add("root", "%s", c.Root)
 	d.Add("signature", "%s, not judged", header.Algorithm)
