@@ -109,20 +109,20 @@ func AcceptLoss(ctx context.Context, opt AcceptOptions) (head translog.Head, err
 // logKeyOf opens the key of the log. Only a directory from before there was a
 // log gets a new one: it has neither half of a key.
 func logKeyOf(opt AcceptOptions, loss *Loss) (*translog.Key, error) {
-	f := files{dir: opt.Dir, password: opt.Password, passwordFile: opt.PasswordFile}
-	key, err := f.openLogKey()
+	f := statedir.Dir{Path: opt.Dir, Password: opt.Password, PasswordFile: opt.PasswordFile}
+	key, err := f.OpenLogKey()
 	var refused *RecordError
 	if !errors.Is(err, fs.ErrNotExist) || errors.As(loss.Reason, &refused) {
 		return key, err
 	}
-	_, intermediates, err := f.readCurrent()
+	_, intermediates, err := f.ReadTrust()
 	if err != nil {
 		return nil, err
 	}
-	if f.plain, err = f.keptPlain(intermediates[0]); err != nil {
+	if f.Plain, err = f.KeptPlain(intermediates[0]); err != nil {
 		return nil, err
 	}
-	return f.makeLogKey()
+	return f.MakeLogKey()
 }
 
 func openOrCreate(ctx context.Context, where string) (*store.Store, error) {

@@ -21,6 +21,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/crl"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -47,9 +48,15 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
+// Errors of reading keys, for callers that know where the password comes from.
+var (
+	ErrWrongPassword = statedir.ErrWrongPassword
+	ErrNoPassword    = statedir.ErrNoPassword
+)
+
 // Authority issues and records. It is safe for concurrent use; it starts no goroutines.
 type Authority struct {
-	files      files
+	files      statedir.Dir
 	record     *store.Store
 	acmeRecord *acmestore.Store // the part of the record that ACME works on
 	logger     *slog.Logger
@@ -103,7 +110,7 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f := files{dir: opt.Dir, password: opt.Password, passwordFile: opt.PasswordFile}
+	f := statedir.Dir{Path: opt.Dir, Password: opt.Password, PasswordFile: opt.PasswordFile}
 	a := &Authority{logger: opt.Logger, auditPath: opt.AuditLog, changeSem: make(chan struct{}, 1)}
 	if a.logger == nil {
 		a.logger = slog.Default()
@@ -114,22 +121,22 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 			err = errors.Join(err, a.Close())
 		}
 	}()
-	roots, intermediates, err := f.readCurrent()
+	roots, intermediates, err := f.ReadTrust()
 	if err != nil {
 		return nil, err
 	}
-	signer, err := f.readKey(intermediates[0], "")
+	signer, err := f.ReadKey(intermediates[0], "")
 	if err != nil {
 		return nil, err
 	}
-	if f.plain, err = f.keptPlain(intermediates[0]); err != nil {
+	if f.Plain, err = f.KeptPlain(intermediates[0]); err != nil {
 		return nil, err
 	}
 	a.files = f
 	if err := a.openRecord(ctx, cfg); err != nil {
 		return nil, err
 	}
-	a.lists = crl.New(crl.Config{Record: a.record, Logger: a.logger, Key: func(c *x509.Certificate) (crypto.Signer, error) { return f.readKey(c, "") }})
+	a.lists = crl.New(crl.Config{Record: a.record, Logger: a.logger, Key: func(c *x509.Certificate) (crypto.Signer, error) { return f.ReadKey(c, "") }})
 	audit, err := a.openAudit(cfg)
 	if err != nil {
 		return nil, err
@@ -159,13 +166,13 @@ func (a *Authority) publish(st *state) (err error) {
 			return fmt.Errorf("intermediate %q was signed by none of the roots", i.Subject.CommonName)
 		}
 	}
-	if st.rootLists, err = crl.ReadRoots(a.files.dir, st.roots); err != nil {
+	if st.rootLists, err = crl.ReadRoots(a.files.Path, st.roots); err != nil {
 		return err
 	}
 	if st.smallstep, err = a.embedSmallstep(st); err != nil {
 		return fmt.Errorf("building the embedded authority: %w", err)
 	}
-	if st.enrolmentKeys, err = a.files.tokenSigners(st.rules); err != nil {
+	if st.enrolmentKeys, err = readTokenSigners(a.files, st.rules); err != nil {
 		return err
 	}
 	st.acme = a.newACME(st)
@@ -198,16 +205,16 @@ func (a *Authority) Reload(ctx context.Context) error {
 	var audit *auditLog
 	err := a.update(ctx, func(next *state) (err error) {
 		before := next.config
-		if next.config, err = policy.Load(a.files.dir); err != nil {
+		if next.config, err = policy.Load(a.files.Path); err != nil {
 			return err
 		}
 		if err := before.CheckReload(next.config); err != nil {
 			return err
 		}
-		if next.roots, next.intermediates, err = a.files.readCurrent(); err != nil {
+		if next.roots, next.intermediates, err = a.files.ReadTrust(); err != nil {
 			return err
 		}
-		if next.signer, err = a.files.readKey(next.intermediates[0], ""); err != nil {
+		if next.signer, err = a.files.ReadKey(next.intermediates[0], ""); err != nil {
 			return err
 		}
 		audit, err = a.openAudit(next.config)
@@ -236,6 +243,15 @@ func (a *Authority) warn(ctx context.Context, st *state) {
 	}
 }
 
+// warnOfExposure says at each start and reload what others can read or change. It
+// stops nothing: what could be read may have been read, and an authority that does
+// not start takes the certificates of all services with it.
+func (a *Authority) warnOfExposure(ctx context.Context, cfg policy.Config) {
+	for _, e := range a.files.Exposures(cfg.RootKey, cfg.Database) {
+		a.logger.ErrorContext(ctx, "others can read or change files of the authority", "err", e.Text)
+	}
+}
+
 // warnOfSharedNames is for each load of the configuration.
 func (a *Authority) warnOfSharedNames(ctx context.Context, r *policy.Rules) {
 	for _, text := range r.SharedNames() {
@@ -248,7 +264,7 @@ func (a *Authority) openAudit(cfg policy.Config) (*auditLog, error) {
 	if a.auditPath != "" {
 		return openAuditLog("", a.auditPath) // relative to where the program runs, as flags are
 	}
-	return openAuditLog(a.files.dir, cfg.AuditLog)
+	return openAuditLog(a.files.Path, cfg.AuditLog)
 }
 
 // update runs one change of the state at a time: fn edits a copy, which is then
@@ -275,8 +291,8 @@ func (a *Authority) update(ctx context.Context, fn func(next *state) error) erro
 // copyTrust refreshes the copies of the trust in certs/. The change is committed
 // already, and the next start tries again.
 func (a *Authority) copyTrust(ctx context.Context, st *state) {
-	if err := a.files.writeCopies(st.roots, st.intermediates); err != nil {
-		a.logger.WarnContext(ctx, "copies of the trust bundle not refreshed", "path", a.files.path("certs"), "err", err)
+	if err := a.files.WriteCopies(st.roots, st.intermediates); err != nil {
+		a.logger.WarnContext(ctx, "copies of the trust bundle not refreshed", "path", a.files.File("certs"), "err", err)
 	}
 }
 

@@ -61,14 +61,14 @@ const (
 // beside an authority. It says what it found of everything, good or bad; what it
 // cannot look at, because something else is broken, it leaves out.
 func Doctor(ctx context.Context, opt DoctorOptions) []Diagnosis {
-	d := &doctor{opt: opt, files: files{dir: opt.Dir, password: opt.Password, passwordFile: opt.PasswordFile}}
+	d := &doctor{opt: opt, files: statedir.Dir{Path: opt.Dir, Password: opt.Password, PasswordFile: opt.PasswordFile}}
 	cfg, err := policy.Load(opt.Dir)
 	if !d.addResult("configuration", err, "pki.yaml is valid: %d profiles, %d provisioners", len(cfg.Profiles), len(cfg.Provisioners)) {
 		return d.out
 	}
 	d.profiles(cfg)
 	d.permissions(cfg)
-	roots, intermediates, err := d.files.readCurrent()
+	roots, intermediates, err := d.files.ReadTrust()
 	if d.addResult("trust", err, "%d roots, %d intermediates", len(roots), len(intermediates)) {
 		d.trust(roots, intermediates)
 		d.keys(cfg, roots, intermediates)
@@ -85,7 +85,7 @@ func Doctor(ctx context.Context, opt DoctorOptions) []Diagnosis {
 
 type doctor struct {
 	opt   DoctorOptions
-	files files
+	files statedir.Dir
 	out   []Diagnosis
 }
 
@@ -144,11 +144,11 @@ func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 // list, and better not for a root.
 func (d *doctor) keys(cfg policy.Config, roots, intermediates []*x509.Certificate) {
 	for _, c := range intermediates {
-		_, err := d.files.readKey(c, "")
+		_, err := d.files.ReadKey(c, "")
 		d.addResult("keys", err, "the key of %q fits", c.Subject.CommonName)
 	}
 	for _, c := range roots {
-		path := d.files.keyPath(certs.Fingerprint(c))
+		path := d.files.KeyPath(certs.Fingerprint(c))
 		if _, err := os.Stat(path); err == nil {
 			d.add("keys", DiagnosisWarning, "the key of root %q is on this machine: move %s to a medium in a safe, and name it in root_key", c.Subject.CommonName, path)
 			continue
@@ -160,19 +160,19 @@ func (d *doctor) keys(cfg policy.Config, roots, intermediates []*x509.Certificat
 		d.add("keys", DiagnosisOK, "the key of root %q is not here", c.Subject.CommonName)
 	}
 	if r, err := cfg.Parse(); err == nil && len(r.Enrollers) > 0 {
-		_, err := d.files.tokenSigners(r)
+		_, err := readTokenSigners(d.files, r)
 		d.addResult("keys", err, "the enrolment keys for %d enrollers can be used", len(r.Enrollers))
 	}
 	for _, name := range []string{"secrets/*.key", "secrets/*.jwe"} {
-		paths, _ := filepath.Glob(d.files.path(name)) // the pattern is well formed
+		paths, _ := filepath.Glob(d.files.File(name)) // the pattern is well formed
 		for _, p := range paths {
 			if encrypted, err := statedir.Encrypted(p); err == nil && !encrypted {
 				d.add("keys", DiagnosisWarning, "%s is not encrypted", p)
 			}
 		}
 	}
-	if _, err := os.Stat(d.files.path(statedir.PasswordFile)); err == nil {
-		d.add("keys", DiagnosisWarning, "the password is beside the keys, in %s: move it and name it with --password-file", d.files.path(statedir.PasswordFile))
+	if _, err := os.Stat(d.files.File(statedir.PasswordFile)); err == nil {
+		d.add("keys", DiagnosisWarning, "the password is beside the keys, in %s: move it and name it with --password-file", d.files.File(statedir.PasswordFile))
 	}
 }
 
@@ -229,7 +229,7 @@ func (d *doctor) marker(ctx context.Context, where string) {
 		err = fmt.Errorf("%w; "+lossRemedy, &RecordError{Where: sqldb.Name(where), Known: known, Err: err})
 	}
 	if d.addResult("record", err, "its log has %d entries, and goes on from the %d of the marker", newest.Size, known.Size) && !marked {
-		d.add("record", DiagnosisWarning, "there is no marker in %s; the next start makes one", d.files.path(statedir.MarkerFile))
+		d.add("record", DiagnosisWarning, "there is no marker in %s; the next start makes one", d.files.File(statedir.MarkerFile))
 	}
 }
 
@@ -297,5 +297,20 @@ func (d *doctor) lineages(ctx context.Context, cfg policy.Config) {
 			d.add("record", DiagnosisWarning, "lineage %s of service %s has %d live certificates, and may have %d (profiles.%s.max_live_per_lineage): it does not renew; was its key copied?",
 				certs.HexSerial(l.Lineage), l.Service, l.Live, p.MaxLineage, l.Service)
 		}
+	}
+}
+
+// permissions reports what others can read or change.
+func (d *doctor) permissions(cfg policy.Config) {
+	list := d.files.Exposures(cfg.RootKey, cfg.Database)
+	for _, e := range list {
+		severity := DiagnosisError
+		if e.Owner {
+			severity = DiagnosisWarning
+		}
+		d.add("permissions", severity, "%s", e.Text)
+	}
+	if len(list) == 0 {
+		d.add("permissions", DiagnosisOK, "secrets and record are the owner's alone")
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
@@ -24,20 +25,20 @@ import (
 // when it is used, that certificate must still be good, and the service still an
 // enroller for the other one. docs/design/0021-enrollers.md
 
-// tokenSigners reads the enrolment keys that tokens for enrollers are signed with;
+// readTokenSigners reads the enrolment keys that tokens for enrollers are signed with;
 // none are read where there are no enrollers. The result is by the service that a
 // token is for.
-func (f files) tokenSigners(r *policy.Rules) (map[string]tokenSigner, error) {
+func readTokenSigners(f statedir.Dir, r *policy.Rules) (map[string]tokenSigner, error) {
 	out := make(map[string]tokenSigner)
 	read := make(map[string]tokenSigner) // by provisioner: decrypting takes a moment
 	for _, enroller := range slices.Sorted(maps.Keys(r.Enrollers)) {
 		for _, service := range r.Enrollers[enroller] {
-			p, err := f.signingProvisioner(r, TokenOptions{Service: service})
+			p, err := signingProvisioner(f, r, TokenOptions{Service: service})
 			if err != nil {
 				return nil, fmt.Errorf("enrollers.%s: %w", enroller, err)
 			}
 			if _, ok := read[p.Name]; !ok {
-				if read[p.Name], err = f.tokenSigner(r, TokenOptions{Service: service, Provisioner: p.Name}); err != nil {
+				if read[p.Name], err = readTokenSigner(f, r, TokenOptions{Service: service, Provisioner: p.Name}); err != nil {
 					return nil, fmt.Errorf("enrollers.%s: %w", enroller, err)
 				}
 			}

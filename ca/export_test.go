@@ -12,6 +12,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -77,7 +78,7 @@ func tokenWith(dir string, change func(*policy.Rules, *newClaims) error) (secret
 	if err != nil {
 		return secret.String{}, err
 	}
-	signer, err := files{dir: dir}.tokenSigner(r, TokenOptions{Provisioner: "enrolment", Revoke: true})
+	signer, err := readTokenSigner(statedir.Dir{Path: dir}, r, TokenOptions{Provisioner: "enrolment", Revoke: true})
 	if err != nil {
 		return secret.String{}, err
 	}
@@ -204,7 +205,7 @@ func Validity(p policy.Profile, d Dates) (notBefore, notAfter time.Time, rule st
 }
 
 // PublishedKey is what publish_encrypted_key serves.
-func PublishedKey(dir string) (string, error) { return files{dir: dir}.readJWE(enrolment) }
+func PublishedKey(dir string) (string, error) { return statedir.Dir{Path: dir}.ReadJWE(enrolment) }
 
 // Mark writes the marker if it is time, and MarkEvery says how often that is.
 func (a *Authority) Mark(ctx context.Context) { a.mark(ctx, false) }

@@ -83,10 +83,10 @@ type newAuthority struct {
 // that is in nobody's way, and after an error there is nothing.
 func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 	opt = opt.withDefaults()
-	f := files{password: opt.Password, plain: opt.PlainKeys}
+	f := statedir.Dir{Password: opt.Password, Plain: opt.PlainKeys}
 	w := &newAuthority{}
-	if f.password.IsZero() && !f.plain {
-		if f.password, err = newPassword(); err != nil {
+	if f.Password.IsZero() && !f.Plain {
+		if f.Password, err = newPassword(); err != nil {
 			return nil, err
 		}
 		w.generated = true
@@ -94,7 +94,7 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 	if err := opt.check(); err != nil {
 		return nil, err
 	}
-	if err := w.generate(opt, f.password); err != nil {
+	if err := w.generate(opt, f.Password); err != nil {
 		return nil, err
 	}
 	staging, err := statedir.Begin(opt.Dir)
@@ -106,24 +106,24 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 			err = errors.Join(err, w.withdraw(ctx, opt), staging.Discard())
 		}
 	}()
-	f.dir = staging.Dir
+	f.Path = staging.Dir
 	if err := w.write(ctx, f, opt); err != nil {
 		return nil, err
 	}
 	if err := staging.Publish(); err != nil {
 		return nil, err
 	}
-	f.dir = opt.Dir
+	f.Path = opt.Dir
 	// The last step: the copy outside is never replaced, so one that an interrupted
 	// Init had left would be in the way of the next.
 	if opt.OfflineRoot != "" {
-		if err := moveRootKey(f.keyPath(certs.Fingerprint(w.root.Cert)), opt.OfflineRoot); err != nil {
+		if err := moveRootKey(f.KeyPath(certs.Fingerprint(w.root.Cert)), opt.OfflineRoot); err != nil {
 			return nil, err
 		}
 	}
 	res := &InitResult{Root: w.root.Cert, RootFingerprint: certs.Fingerprint(w.root.Cert), Provisioner: enrolment, SharedNames: w.shared}
 	if w.generated {
-		res.PasswordFile = f.path(statedir.PasswordFile)
+		res.PasswordFile = f.File(statedir.PasswordFile)
 	}
 	return res, nil
 }
@@ -241,43 +241,43 @@ func (w *newAuthority) makeEnrolmentKey(plain bool, password secret.String) erro
 	return nil
 }
 
-func (w *newAuthority) write(ctx context.Context, f files, opt InitOptions) error {
+func (w *newAuthority) write(ctx context.Context, f statedir.Dir, opt InitOptions) error {
 	for _, dir := range []string{"secrets", "certs"} {
-		if err := durable.MkdirAll(f.path(dir)); err != nil {
+		if err := durable.MkdirAll(f.File(dir)); err != nil {
 			return fmt.Errorf("making a directory: %w", err)
 		}
 	}
 	if w.generated {
-		if err := durable.WriteNew(f.path(statedir.PasswordFile), []byte(f.password.Expose()+"\n"), durable.Private); err != nil {
+		if err := durable.WriteNew(f.File(statedir.PasswordFile), []byte(f.Password.Expose()+"\n"), durable.Private); err != nil {
 			return fmt.Errorf("writing the password: %w", err)
 		}
 	}
-	if err := durable.WriteNew(f.jwePath(enrolment), []byte(w.jwe+"\n"), durable.Private); err != nil {
+	if err := durable.WriteNew(f.JWEPath(enrolment), []byte(w.jwe+"\n"), durable.Private); err != nil {
 		return fmt.Errorf("writing the enrolment key: %w", err)
 	}
 	for _, i := range []cacert.Issuer{w.root, w.intermediate} {
-		if err := f.writeIssuer(i); err != nil {
+		if err := f.WriteIssuer(i); err != nil {
 			return err
 		}
 	}
-	if err := crl.WriteRoot(f.dir, w.root); err != nil {
+	if err := crl.WriteRoot(f.Path, w.root); err != nil {
 		return err
 	}
 	roots, intermediates := []*x509.Certificate{w.root.Cert}, []*x509.Certificate{w.intermediate.Cert}
-	if err := errors.Join(f.writeCurrent(roots, intermediates), f.writeCopies(roots, intermediates)); err != nil {
+	if err := errors.Join(f.WriteTrust(roots, intermediates), f.WriteCopies(roots, intermediates)); err != nil {
 		return err
 	}
-	key, err := f.makeLogKey()
+	key, err := f.MakeLogKey()
 	if err != nil {
 		return err
 	}
-	if w.head, err = makeRecord(ctx, opt.recordIn(f.dir), key); err != nil {
+	if w.head, err = makeRecord(ctx, opt.recordIn(f.Path), key); err != nil {
 		return err
 	}
-	if err := statedir.WriteMarker(f.dir, w.head); err != nil {
+	if err := statedir.WriteMarker(f.Path, w.head); err != nil {
 		return err
 	}
-	if err := durable.WriteNew(f.path(statedir.ConfigFile), w.yaml, durable.Public); err != nil {
+	if err := durable.WriteNew(f.File(statedir.ConfigFile), w.yaml, durable.Public); err != nil {
 		return fmt.Errorf("writing the configuration: %w", err)
 	}
 	return nil

@@ -1,21 +1,15 @@
 package ca
 
 import (
-	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
-	"github.com/artstore/artstore-pki/internal/durable"
 )
 
 // The log of the authority: store keeps and extends it, translog has its
@@ -23,8 +17,6 @@ import (
 // docs/design/0010-the-log.md has the reasons.
 
 const (
-	logKeyFile = "secrets/log.key"
-
 	// sequenceEvery is how long an event waits for its place in the log at most,
 	// and with it how long it could vanish without a trace in a signed head.
 	sequenceEvery = time.Second
@@ -36,64 +28,6 @@ type signedHead struct {
 	translog.Head
 	text   []byte // a signed note
 	header string // base64 of text, for one line of HTTP
-}
-
-// openLogKey reads the key of the log. It is never made anew beside a record: a
-// new key would begin another history, which is what a thief would want.
-func (f files) openLogKey() (*translog.Key, error) {
-	data, err := os.ReadFile(f.path(logKeyFile))
-	if err != nil {
-		return nil, fmt.Errorf("reading the key of the log: %w", err)
-	}
-	signer, err := f.decodeKey(data)
-	if err != nil {
-		return nil, fmt.Errorf("reading the key of the log %s: %w", f.path(logKeyFile), err)
-	}
-	private, ok := signer.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("reading the key of the log %s: %T is no Ed25519 key", f.path(logKeyFile), signer)
-	}
-	return f.publishLogKey(private)
-}
-
-func (f files) makeLogKey() (*translog.Key, error) {
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("making the key of the log: %w", err)
-	}
-	data, err := f.encodeKey(private)
-	if err != nil {
-		return nil, err
-	}
-	if err := durable.WriteNew(f.path(logKeyFile), data, durable.Private); err != nil {
-		return nil, fmt.Errorf("writing the key of the log: %w", err)
-	}
-	return f.publishLogKey(private)
-}
-
-// publishLogKey writes the public half beside the certificates, if it is not
-// there: a crash between the two is healed by the next start. Another public key
-// is never replaced: heads are checked by it.
-func (f files) publishLogKey(private ed25519.PrivateKey) (*translog.Key, error) {
-	key, err := translog.NewKey(private)
-	if err != nil {
-		return nil, err
-	}
-	public := f.path(statedir.LogPublicFile)
-	text := []byte(key.Verifier().String() + "\n")
-	old, err := os.ReadFile(public)
-	switch {
-	case err == nil && bytes.Equal(old, text):
-		return key, nil
-	case err == nil:
-		return nil, fmt.Errorf("reading the key of the log: %s is not the key of %s", f.path(logKeyFile), public)
-	case !errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("reading the public key of the log: %w", err)
-	}
-	if err := durable.WriteFile(public, text, durable.Public); err != nil {
-		return nil, fmt.Errorf("writing the public key of the log: %w", err)
-	}
-	return key, nil
 }
 
 // LogVerifier reads the public key of the log in a state directory. No password

@@ -45,11 +45,11 @@ func (a *Authority) mark(ctx context.Context, now bool) {
 		return
 	}
 	m.at = time.Now()
-	err := statedir.WriteMarker(a.files.dir, h.text)
+	err := statedir.WriteMarker(a.files.Path, h.text)
 	if err == nil {
 		m.size = h.Size
 	} else if !m.failed {
-		a.logger.WarnContext(ctx, "marker not written, will retry", "path", a.files.path(statedir.MarkerFile), "err", err)
+		a.logger.WarnContext(ctx, "marker not written, will retry", "path", a.files.File(statedir.MarkerFile), "err", err)
 	}
 	m.failed = err != nil
 }
@@ -75,10 +75,10 @@ func (a *Authority) markLast() {
 // openRecord opens the record and brings the marker up to it. A directory that
 // was made before there were markers gets its first one here.
 func (a *Authority) openRecord(ctx context.Context, cfg policy.Config) (err error) {
-	if a.logKey, err = a.files.openLogKey(); err != nil {
+	if a.logKey, err = a.files.OpenLogKey(); err != nil {
 		return err
 	}
-	in, err := statedir.OpenRecord(ctx, a.files.dir, cfg.Database, a.logKey.Verifier())
+	in, err := statedir.OpenRecord(ctx, a.files.Path, cfg.Database, a.logKey.Verifier())
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (a *Authority) openRecord(ctx context.Context, cfg policy.Config) (err erro
 	}
 	if in.Marker == (translog.Head{}) {
 		// Without any marker nothing would be noticed the next time, so this must succeed.
-		if err := statedir.WriteMarker(a.files.dir, in.Text); err != nil {
+		if err := statedir.WriteMarker(a.files.Path, in.Text); err != nil {
 			return err
 		}
 		in.Marker = in.Head

@@ -96,7 +96,7 @@ func VerifyLog(ctx context.Context, dir string, opt LogOptions) (report translog
 // bundle, and every other one that its state directory has, which are intermediates
 // and what a rotation has taken out of use. Errors are those of reading the files.
 func (r *Record) Authorities() (roots, others []*x509.Certificate, err error) {
-	return files{dir: r.dir}.authorities()
+	return statedir.Dir{Path: r.dir}.Authorities()
 }
 
 // List returns one page and the cursor of the next, "" after the last.
@@ -294,4 +294,14 @@ func clip(s string) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:most], "") + "…" // not through the middle of a character
+}
+
+// ActiveRoot reads the root that signs now from a state directory; its
+// fingerprint is what clients pin. No password is needed.
+func ActiveRoot(dir string) (*x509.Certificate, error) {
+	roots, _, err := statedir.Dir{Path: dir}.ReadTrust()
+	if err != nil {
+		return nil, err
+	}
+	return roots[0], nil
 }

@@ -102,7 +102,7 @@ func (a *Authority) getRecordAuthorities(w http.ResponseWriter, r *http.Request)
 	if err := a.authorizeReading(r); err != nil {
 		return err
 	}
-	roots, others, err := a.files.authorities()
+	roots, others, err := a.files.Authorities()
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
+	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/record/reasons"
@@ -50,7 +51,7 @@ func (r *Record) Revocable(ctx context.Context, cert *x509.Certificate) (c recor
 
 // unknown makes the row of a certificate that the record does not have.
 func (r *Record) unknown(cert *x509.Certificate) (c record.Certificate, err error) {
-	_, intermediates, err := files{dir: r.dir}.readCurrent()
+	_, intermediates, err := statedir.Dir{Path: r.dir}.ReadTrust()
 	if err != nil {
 		return c, err
 	}

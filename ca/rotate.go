@@ -41,12 +41,12 @@ func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error)
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(a.files.writeIssuer(root), crl.WriteRoot(a.files.dir, root)); err != nil {
+		if err := errors.Join(a.files.WriteIssuer(root), crl.WriteRoot(a.files.Path, root)); err != nil {
 			return err
 		}
 		next.roots = append(slices.Clone(next.roots), root.Cert)
 		fingerprint = certs.Fingerprint(root.Cert)
-		return a.files.writeCurrent(next.roots, next.intermediates)
+		return a.files.WriteTrust(next.roots, next.intermediates)
 	})
 	if err != nil {
 		return "", fmt.Errorf("adding a root: %w", err)
@@ -95,7 +95,7 @@ func (a *Authority) RemoveRoot(ctx context.Context, fingerprint string) error {
 		gone := next.roots[i]
 		next.intermediates = slices.DeleteFunc(slices.Clone(next.intermediates), func(c *x509.Certificate) bool { return c.CheckSignatureFrom(gone) == nil })
 		next.roots = slices.Delete(slices.Clone(next.roots), i, i+1)
-		return a.files.writeCurrent(next.roots, next.intermediates)
+		return a.files.WriteTrust(next.roots, next.intermediates)
 	})
 	if err != nil {
 		return fmt.Errorf("removing root: %w", err)
@@ -133,7 +133,7 @@ func (a *Authority) usersOf(ctx context.Context, st *state, root *x509.Certifica
 
 // issueUnder makes a new intermediate under roots[0] and commits it.
 func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.Certificate) error {
-	rootKey, err := a.files.readKey(roots[0], next.config.RootKey)
+	rootKey, err := a.files.ReadKey(roots[0], next.config.RootKey)
 	if err != nil {
 		return err
 	}
@@ -146,12 +146,12 @@ func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.C
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(a.files.writeIssuer(fresh), crl.WriteRoot(a.files.dir, cacert.Issuer{Cert: roots[0], Key: rootKey})); err != nil {
+	if err := errors.Join(a.files.WriteIssuer(fresh), crl.WriteRoot(a.files.Path, cacert.Issuer{Cert: roots[0], Key: rootKey})); err != nil {
 		return err
 	}
 	next.roots, next.signer = roots, fresh.Key
 	next.intermediates = append([]*x509.Certificate{fresh.Cert}, kept...)
-	return a.files.writeCurrent(next.roots, next.intermediates)
+	return a.files.WriteTrust(next.roots, next.intermediates)
 }
 
 // unretired drops intermediates whose last leaf has expired: nobody needs their

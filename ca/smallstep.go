@@ -90,7 +90,7 @@ func (a *Authority) smallstepProvisioners(st *state) (list provisioner.List, err
 	for _, p := range st.rules.JWKs {
 		j := &provisioner.JWK{Type: provisioner.TypeJWK.String(), Name: p.Name, Key: p.Key}
 		if p.Publish {
-			if j.EncryptedKey, err = a.files.readJWE(p.Name); err != nil {
+			if j.EncryptedKey, err = a.files.ReadJWE(p.Name); err != nil {
 				return nil, fmt.Errorf("publishing the encrypted key: %w", err)
 			}
 		}
@@ -121,7 +121,7 @@ func (a *Authority) rootsOf(st *state, p policy.X5C) ([]*x509.Certificate, error
 	}
 	path := p.File
 	if !filepath.IsAbs(path) {
-		path = a.files.path(path)
+		path = a.files.File(path)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -66,8 +66,8 @@ func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 	if err != nil {
 		return secret.String{}, err
 	}
-	f := files{dir: opt.Dir, password: opt.Password}
-	signer, err := f.tokenSigner(r, opt)
+	f := statedir.Dir{Path: opt.Dir, Password: opt.Password}
+	signer, err := readTokenSigner(f, r, opt)
 	if err != nil {
 		return secret.String{}, err
 	}
@@ -129,7 +129,7 @@ func freshClaims(life time.Duration) (c newClaims, err error) {
 
 // signingProvisioner chooses the provisioner of a token: the one that is asked for, or else
 // the first of pki.yaml that is for the service and whose private key is here.
-func (f files) signingProvisioner(r *policy.Rules, opt TokenOptions) (policy.JWK, error) {
+func signingProvisioner(f statedir.Dir, r *policy.Rules, opt TokenOptions) (policy.JWK, error) {
 	var why error
 	for _, j := range r.JWKs {
 		if opt.Provisioner != "" && j.Name != opt.Provisioner {
@@ -140,7 +140,7 @@ func (f files) signingProvisioner(r *policy.Rules, opt TokenOptions) (policy.JWK
 			err = j.Serves(opt.Service)
 		}
 		if err == nil && opt.Provisioner == "" {
-			_, err = os.Stat(f.jwePath(j.Name))
+			_, err = os.Stat(f.JWEPath(j.Name))
 		}
 		if err == nil {
 			return j, nil
@@ -165,13 +165,13 @@ type tokenSigner struct {
 	key    *jose.JSONWebKey
 }
 
-// tokenSigner reads the key of the provisioner that [files.signingProvisioner] chooses.
-func (f files) tokenSigner(r *policy.Rules, opt TokenOptions) (tokenSigner, error) {
-	p, err := f.signingProvisioner(r, opt)
+// readTokenSigner reads the key of the provisioner that [signingProvisioner] chooses.
+func readTokenSigner(f statedir.Dir, r *policy.Rules, opt TokenOptions) (tokenSigner, error) {
+	p, err := signingProvisioner(f, r, opt)
 	if err != nil {
 		return tokenSigner{}, err
 	}
-	key, err := f.readJWK(p.Name)
+	key, err := f.ReadJWK(p.Name)
 	return tokenSigner{p.Name, p.Key.KeyID, key}, err
 }
 

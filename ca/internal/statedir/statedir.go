@@ -1,6 +1,6 @@
 // Package statedir is what issuing and backups both know of a state directory:
 // names of files, where the record is, which secrets anybody could read, and how
-// a new one begins. ca/files.go has the whole layout.
+// a new one begins. dir.go has the whole layout.
 package statedir
 
 import (
@@ -41,13 +41,13 @@ func Encrypted(path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return strings.HasSuffix(path, ".jwe") && IsJWE(data) || bytes.HasPrefix(data, []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----")), nil
+	return strings.HasSuffix(path, ".jwe") && isJWE(data) || bytes.HasPrefix(data, []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----")), nil
 }
 
-// IsJWE reports whether data is an encrypted key in one of the two forms of a JWE:
+// isJWE reports whether data is an encrypted key in one of the two forms of a JWE:
 // compact (RFC 7516 §7.1), as init writes it, or JSON (§7.2), as step does. A key
 // that is not encrypted is JSON as well, and has no ciphertext.
-func IsJWE(data []byte) bool {
+func isJWE(data []byte) bool {
 	if bytes.HasPrefix(data, []byte("ey")) { // base64url of {"
 		return true
 	}

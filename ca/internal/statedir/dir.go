@@ -1,4 +1,4 @@
-package ca
+package statedir
 
 import (
 	"bytes"
@@ -18,7 +18,6 @@ import (
 	"go.step.sm/crypto/pemutil"
 
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
-	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -50,18 +49,18 @@ const (
 	intermediateFile = "certs/intermediate_ca.crt"
 )
 
-// Errors of reading keys, for those who know where the password comes from.
+// Errors of reading keys, for callers that know where the password comes from.
 var (
 	ErrWrongPassword = errors.New("wrong password")
 	ErrNoPassword    = errors.New("no key password was given")
 )
 
-// files reads and writes the state directory.
-type files struct {
-	dir          string
-	password     secret.String
-	passwordFile string // if password is empty; empty is that in secrets/
-	plain        bool   // keys are not encrypted: [InitOptions].PlainKeys
+// Dir reads and writes a state directory.
+type Dir struct {
+	Path         string
+	Password     secret.String // of the keys
+	PasswordFile string        // read if Password is empty; empty is the file in secrets/
+	Plain        bool          // keys are written without encryption
 }
 
 // current is the content of current.json: fingerprints, the one that signs first.
@@ -72,10 +71,13 @@ type current struct {
 
 var fingerprintForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-func (f files) path(name string) string { return statedir.Path(f.dir, name) }
+// File is where a file of the directory is.
+func (f Dir) File(name string) string { return Path(f.Path, name) }
 
-func (f files) readCurrent() (roots, intermediates []*x509.Certificate, err error) {
-	data, err := os.ReadFile(f.path(currentFile))
+// ReadTrust reads the certificates that are in use, the ones that sign first. It
+// needs no password. Errors name the file, and what is wrong with it.
+func (f Dir) ReadTrust() (roots, intermediates []*x509.Certificate, err error) {
+	data, err := os.ReadFile(f.File(currentFile))
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading trust: %w", err)
 	}
@@ -84,14 +86,14 @@ func (f files) readCurrent() (roots, intermediates []*x509.Certificate, err erro
 	dec.DisallowUnknownFields()
 	switch err := dec.Decode(&cur); {
 	case errors.Is(err, io.EOF):
-		return nil, nil, fmt.Errorf("reading trust %s: the file is empty", f.path(currentFile))
+		return nil, nil, fmt.Errorf("reading trust %s: the file is empty", f.File(currentFile))
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, nil, fmt.Errorf("reading trust %s: the file was cut off", f.path(currentFile))
+		return nil, nil, fmt.Errorf("reading trust %s: the file was cut off", f.File(currentFile))
 	case err != nil:
-		return nil, nil, fmt.Errorf("reading trust %s: %w", f.path(currentFile), err)
+		return nil, nil, fmt.Errorf("reading trust %s: %w", f.File(currentFile), err)
 	}
 	if len(cur.Roots) == 0 || len(cur.Intermediates) == 0 {
-		return nil, nil, fmt.Errorf("reading trust %s: no roots or no intermediates", f.path(currentFile))
+		return nil, nil, fmt.Errorf("reading trust %s: no roots or no intermediates", f.File(currentFile))
 	}
 	for _, fp := range cur.Roots {
 		c, err := f.readCert(fp)
@@ -110,12 +112,14 @@ func (f files) readCurrent() (roots, intermediates []*x509.Certificate, err erro
 	return roots, intermediates, nil
 }
 
-// authorities is [Record.Authorities].
-func (f files) authorities() (roots, others []*x509.Certificate, err error) {
-	if roots, _, err = f.readCurrent(); err != nil {
+// Authorities returns all certificates in the directory: the roots of the trust
+// bundle, and every other one, which are intermediates and what a rotation has taken
+// out of use.
+func (f Dir) Authorities() (roots, others []*x509.Certificate, err error) {
+	if roots, _, err = f.ReadTrust(); err != nil {
 		return nil, nil, err
 	}
-	entries, err := os.ReadDir(f.path("certs"))
+	entries, err := os.ReadDir(f.File("certs"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the certificates of the authority: %w", err)
 	}
@@ -135,11 +139,11 @@ func (f files) authorities() (roots, others []*x509.Certificate, err error) {
 	return roots, others, nil
 }
 
-func (f files) readCert(fp string) (*x509.Certificate, error) {
+func (f Dir) readCert(fp string) (*x509.Certificate, error) {
 	if !fingerprintForm.MatchString(fp) { // it becomes a path
-		return nil, fmt.Errorf("reading trust %s: %.80q is not a fingerprint", f.path(currentFile), fp)
+		return nil, fmt.Errorf("reading trust %s: %.80q is not a fingerprint", f.File(currentFile), fp)
 	}
-	path := f.path("certs/" + fp + ".crt")
+	path := f.File("certs/" + fp + ".crt")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading certificate: %w", err)
@@ -154,8 +158,8 @@ func (f files) readCert(fp string) (*x509.Certificate, error) {
 	return all[0], nil
 }
 
-// writeCurrent is the commit of a change of trust.
-func (f files) writeCurrent(roots, intermediates []*x509.Certificate) error {
+// WriteTrust commits a change of trust, by one rename.
+func (f Dir) WriteTrust(roots, intermediates []*x509.Certificate) error {
 	var cur current
 	for _, c := range roots {
 		cur.Roots = append(cur.Roots, certs.Fingerprint(c))
@@ -167,50 +171,51 @@ func (f files) writeCurrent(roots, intermediates []*x509.Certificate) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.WriteFile(f.path(currentFile), append(data, '\n'), durable.Public); err != nil {
+	if err := durable.WriteFile(f.File(currentFile), append(data, '\n'), durable.Public); err != nil {
 		return fmt.Errorf("writing trust: %w", err)
 	}
 	return nil
 }
 
-// writeCopies brings the two convenience files in line with current.json. They
+// WriteCopies brings the two convenience files in line with current.json. They
 // are for people and other programs: nothing here reads them, so a failure after
 // the commit must not be taken for a failure of the change.
-func (f files) writeCopies(roots, intermediates []*x509.Certificate) error {
+func (f Dir) WriteCopies(roots, intermediates []*x509.Certificate) error {
 	for name, certs := range map[string][]*x509.Certificate{rootsFile: roots, intermediateFile: intermediates[:1]} {
 		data := pemfile.EncodeCertificates(certs)
-		if old, err := os.ReadFile(f.path(name)); err == nil && bytes.Equal(old, data) {
+		if old, err := os.ReadFile(f.File(name)); err == nil && bytes.Equal(old, data) {
 			continue
 		}
-		if err := durable.WriteFile(f.path(name), data, durable.Public); err != nil {
+		if err := durable.WriteFile(f.File(name), data, durable.Public); err != nil {
 			return fmt.Errorf("writing a copy of trust: %w", err)
 		}
 	}
 	return nil
 }
 
-// writeIssuer stores a CA certificate and its key, the key first: a certificate
+// WriteIssuer stores a CA certificate and its key, the key first: a certificate
 // without a key would be an issuer that cannot sign.
-func (f files) writeIssuer(i cacert.Issuer) error {
+func (f Dir) WriteIssuer(i cacert.Issuer) error {
 	key, err := f.encodeKey(i.Key)
 	if err != nil {
 		return err
 	}
 	fp := certs.Fingerprint(i.Cert)
-	if err := durable.WriteNew(f.keyPath(fp), key, durable.Private); err != nil {
+	if err := durable.WriteNew(f.KeyPath(fp), key, durable.Private); err != nil {
 		return fmt.Errorf("writing key: %w", err)
 	}
-	if err := durable.WriteNew(f.path("certs/"+fp+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{i.Cert}), durable.Public); err != nil {
+	if err := durable.WriteNew(f.File("certs/"+fp+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{i.Cert}), durable.Public); err != nil {
 		return fmt.Errorf("writing certificate: %w", err)
 	}
 	return nil
 }
 
-func (f files) keyPath(fp string) string { return f.path("secrets/" + fp + ".key") }
+// KeyPath is where the key of a CA certificate is, by its fingerprint.
+func (f Dir) KeyPath(fp string) string { return f.File("secrets/" + fp + ".key") }
 
-// readKey returns the key of a CA certificate. elsewhere is tried when the key is not in secrets/.
-func (f files) readKey(cert *x509.Certificate, elsewhere string) (crypto.Signer, error) {
-	path := f.keyPath(certs.Fingerprint(cert))
+// ReadKey returns the key of a CA certificate. elsewhere is tried when the key is not in secrets/.
+func (f Dir) ReadKey(cert *x509.Certificate, elsewhere string) (crypto.Signer, error) {
+	path := f.KeyPath(certs.Fingerprint(cert))
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) && elsewhere != "" {
 		path = elsewhere
@@ -229,9 +234,9 @@ func (f files) readKey(cert *x509.Certificate, elsewhere string) (crypto.Signer,
 	return key, nil
 }
 
-func (f files) encodeKey(key crypto.Signer) ([]byte, error) {
+func (f Dir) encodeKey(key crypto.Signer) ([]byte, error) {
 	opts := []pemutil.Options{pemutil.WithPKCS8(true)}
-	if !f.plain {
+	if !f.Plain {
 		pw, err := f.keyPassword()
 		if err != nil {
 			return nil, err
@@ -246,7 +251,7 @@ func (f files) encodeKey(key crypto.Signer) ([]byte, error) {
 }
 
 // decodeKey hides the library's text, which may quote what it read.
-func (f files) decodeKey(data []byte) (crypto.Signer, error) {
+func (f Dir) decodeKey(data []byte) (crypto.Signer, error) {
 	var opts []pemutil.Options
 	if !isPlain(data) {
 		pw, err := f.keyPassword()
@@ -266,10 +271,10 @@ func (f files) decodeKey(data []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// keptPlain reports whether the keys of this directory are not encrypted: later
+// KeptPlain reports whether the keys of this directory are not encrypted: later
 // ones are kept as the issuing one is.
-func (f files) keptPlain(issuing *x509.Certificate) (bool, error) {
-	data, err := os.ReadFile(f.keyPath(certs.Fingerprint(issuing)))
+func (f Dir) KeptPlain(issuing *x509.Certificate) (bool, error) {
+	data, err := os.ReadFile(f.KeyPath(certs.Fingerprint(issuing)))
 	if err != nil {
 		return false, fmt.Errorf("reading the issuing key: %w", err)
 	}
@@ -282,17 +287,18 @@ func isPlain(data []byte) bool {
 	return block != nil && block.Type == "PRIVATE KEY"
 }
 
-func (f files) jwePath(provisioner string) string { return f.path("secrets/" + provisioner + ".jwe") }
+// JWEPath is where the private key of a provisioner is.
+func (f Dir) JWEPath(provisioner string) string { return f.File("secrets/" + provisioner + ".jwe") }
 
-// readJWK decrypts the private key of a provisioner.
-func (f files) readJWK(provisioner string) (*jose.JSONWebKey, error) {
-	path := f.jwePath(provisioner)
+// ReadJWK decrypts the private key of a provisioner.
+func (f Dir) ReadJWK(provisioner string) (*jose.JSONWebKey, error) {
+	path := f.JWEPath(provisioner)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the enrolment key: %w", err)
 	}
 	plain := bytes.TrimSpace(data)
-	if statedir.IsJWE(plain) {
+	if isJWE(plain) {
 		if plain, err = f.decryptJWE(string(plain)); err != nil {
 			return nil, fmt.Errorf("reading the enrolment key %s: %w", path, err)
 		}
@@ -304,16 +310,16 @@ func (f files) readJWK(provisioner string) (*jose.JSONWebKey, error) {
 	return key, nil
 }
 
-// readJWE returns the encrypted private key of a provisioner in the compact form
+// ReadJWE returns the encrypted private key of a provisioner in the compact form
 // (RFC 7516 §7.1), which is what clients expect. One that is not encrypted is an error.
-func (f files) readJWE(provisioner string) (string, error) {
-	path := f.jwePath(provisioner)
+func (f Dir) ReadJWE(provisioner string) (string, error) {
+	path := f.JWEPath(provisioner)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
 	}
 	data = bytes.TrimSpace(data)
-	if !statedir.IsJWE(data) {
+	if !isJWE(data) {
 		return "", fmt.Errorf("%s is not encrypted", path)
 	}
 	jwe, err := jose.ParseEncrypted(string(data))
@@ -323,7 +329,7 @@ func (f files) readJWE(provisioner string) (string, error) {
 	return jwe.CompactSerialize()
 }
 
-func (f files) decryptJWE(text string) ([]byte, error) {
+func (f Dir) decryptJWE(text string) ([]byte, error) {
 	jwe, err := jose.ParseEncrypted(text)
 	if err != nil {
 		return nil, errors.New("not an encrypted JWK")
@@ -340,13 +346,13 @@ func (f files) decryptJWE(text string) ([]byte, error) {
 }
 
 // keyPassword falls back to the password that init generated.
-func (f files) keyPassword() (secret.String, error) {
-	if !f.password.IsZero() {
-		return f.password, nil
+func (f Dir) keyPassword() (secret.String, error) {
+	if !f.Password.IsZero() {
+		return f.Password, nil
 	}
-	path := f.passwordFile
+	path := f.PasswordFile
 	if path == "" {
-		path = f.path(statedir.PasswordFile)
+		path = f.File(PasswordFile)
 	}
 	pw, err := secret.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) { // not wrapped: the state directory is there, hints about a missing one would mislead
@@ -356,14 +362,4 @@ func (f files) keyPassword() (secret.String, error) {
 		return pw, fmt.Errorf("reading the key password: %w", err)
 	}
 	return pw, nil
-}
-
-// ActiveRoot reads the root that signs now from a state directory; its
-// fingerprint is what clients pin. No password is needed.
-func ActiveRoot(dir string) (*x509.Certificate, error) {
-	roots, _, err := files{dir: dir}.readCurrent()
-	if err != nil {
-		return nil, err
-	}
-	return roots[0], nil
 }

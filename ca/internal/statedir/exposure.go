@@ -1,0 +1,69 @@
+package statedir
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/fileperm"
+)
+
+// Exposure is what another user than root and the one of this process can read or
+// change of an authority.
+type Exposure struct {
+	Text  string
+	Owner bool // the directory is that user's own, which may be meant
+}
+
+// Exposures looks at the directory, at what pki.yaml keeps elsewhere (rootKey and
+// database are its settings), at the password file, and at the directories above
+// each. Root may look at the directory of the user that serve runs as: then that user
+// may own all of it, and is named.
+func (f Dir) Exposures(rootKey, database string) (out []Exposure) {
+	var owners []int
+	if info, err := os.Stat(f.Path); err == nil {
+		if uid, ok := fileperm.Owner(info); ok && uid != 0 && uid != os.Geteuid() {
+			out = append(out, Exposure{Owner: true, Text: fmt.Sprintf(
+				"%s belongs to user %d, who can read and change all of it: run commands and serve as that user, or take it with chown -R", f.Path, uid)})
+			owners = append(owners, uid)
+		}
+	}
+	var found []string
+	look := func(path string, most fs.FileMode) { found = append(found, fileperm.File(path, most, owners...)...) }
+	for _, dir := range []string{f.Path, f.File("secrets"), f.File("certs")} {
+		look(dir, 0o750)
+	}
+	look(f.File(ConfigFile), durable.Public)
+	public, _ := filepath.Glob(f.File("certs/*")) // the patterns are well formed
+	for _, p := range public {
+		look(p, durable.Public)
+	}
+	private, _ := filepath.Glob(f.File("secrets/*"))
+	outside := []string{f.PasswordFile, rootKey}
+	if record := Database(f.Path, database); !sqldb.IsURL(record) {
+		private = append(private, record, record+"-wal", record+"-shm") // the last two come and go
+		outside = append(outside, record)
+	}
+	for _, p := range append(private, f.PasswordFile, rootKey) {
+		if p != "" {
+			look(p, fileperm.Secret)
+		}
+	}
+	found = append(found, fileperm.Parents(f.File(ConfigFile), owners...)...)
+	for _, p := range outside {
+		if p != "" {
+			found = append(found, fileperm.Parents(p, owners...)...)
+		}
+	}
+	seen := map[string]bool{}
+	for _, text := range found {
+		if !seen[text] {
+			out = append(out, Exposure{Text: text})
+		}
+		seen[text] = true
+	}
+	return out
+}
