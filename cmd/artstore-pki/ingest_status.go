@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/ingestclient/spool"
 	spoolstatus "github.com/artstore/artstore-pki/ingestclient/spool/status"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -67,7 +67,7 @@ func ingestTable(u *ui.UI, st *spoolstatus.Report) error {
 		items []spoolstatus.Item
 	}{{"ambiguous", st.Ambiguous}, {"failed", st.Failed}, {"claimed", st.Claimed}, {"waiting", st.Waiting}} {
 		for _, it := range part.items[:min(len(part.items), shownWaiting)] {
-			t.Row(part.state, it.ID, ui.Size(it.Size), it.Modified.Local().Format(time.DateTime), it.Name, it.Error)
+			t.Row(part.state, it.ID, ui.Size(it.Size), humantime.Stamp(it.Modified), it.Name, it.Error)
 		}
 		if more := len(part.items) - shownWaiting; more > 0 {
 			t.Row(part.state, "", "", "", fmt.Sprintf("and %d more", more))
@@ -89,5 +89,5 @@ func daemonText(st *spoolstatus.Report) string {
 	case st.Last == nil:
 		return "never ran"
 	}
-	return "not running since " + st.Last.At.Local().Format(time.DateTime)
+	return "not running since " + humantime.Stamp(st.Last.At)
 }

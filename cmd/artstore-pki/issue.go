@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
@@ -133,7 +134,7 @@ func runIssue(u *ui.UI, c *cli.Context, dir string) error {
 func reportObtained(u *ui.UI, dir string, m rotation.Material) error {
 	u.WarnOfReplaceable(dir)
 	leaf := m.Certificate.Leaf
-	u.Infof("%s: valid until %s, serial %s", leaf.Subject.CommonName, leaf.NotAfter.Local().Format(time.DateTime), certs.Serial(leaf))
+	u.Infof("%s: valid until %s, serial %s", leaf.Subject.CommonName, humantime.Stamp(leaf.NotAfter), certs.Serial(leaf))
 	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
 		if err := u.Outf("%s", filepath.Join(dir, name)); err != nil {
 			return err
@@ -153,5 +154,5 @@ func hintHeld(err error, dir string) error {
 		return err
 	}
 	return ui.WithHint(err, "%s holds a certificate of %s until %s; artstore-pki renew %s replaces it without a token",
-		dir, chain[0].Subject.CommonName, chain[0].NotAfter.Local().Format(time.DateTime), dir)
+		dir, chain[0].Subject.CommonName, humantime.Stamp(chain[0].NotAfter), dir)
 }

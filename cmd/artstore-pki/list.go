@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -226,7 +227,7 @@ type listTable struct {
 func (l *listTable) page(rows []stepapi.RecordRow) error {
 	for _, r := range rows {
 		l.to.Row(r.SerialHex, r.Service, r.State,
-			r.NotAfter.Local().Format(time.DateTime), left(r.NotAfter.Sub(l.now)), r.Kind, strings.Join(r.Names, " "))
+			humantime.Stamp(r.NotAfter), left(r.NotAfter.Sub(l.now)), r.Kind, strings.Join(r.Names, " "))
 	}
 	return l.end()
 }

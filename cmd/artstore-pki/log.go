@@ -19,6 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 const statusesLog = `   0    the record is what was logged
@@ -180,7 +181,7 @@ func headTime(h translog.Head) string {
 	if h.Time.IsZero() {
 		return "no time"
 	}
-	return h.Time.Local().Format(time.DateTime)
+	return humantime.Stamp(h.Time)
 }
 
 // findingLine says what is wrong, with which entry, and what that one is about.
@@ -194,7 +195,7 @@ func findingLine(f translog.Finding) string {
 		if f.Serial != "" {
 			line += " " + certs.HexSerial(f.Serial)
 		}
-		line += " at " + f.At.Local().Format(time.DateTime)
+		line += " at " + humantime.Stamp(f.At)
 	}
 	return line + ": " + f.Text
 }

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
@@ -87,7 +87,7 @@ func writeEvents(u *ui.UI, format string, events []record.Event) error {
 		if e.Serial != "" {
 			serial = certs.HexSerial(e.Serial)
 		}
-		t.Row(strconv.FormatInt(e.ID, 10), e.At.Local().Format(time.DateTime), e.Kind, e.Caller, e.Service, serial, e.Rule, e.Detail)
+		t.Row(strconv.FormatInt(e.ID, 10), humantime.Stamp(e.At), e.Kind, e.Caller, e.Service, serial, e.Rule, e.Detail)
 	}
 	return t.Flush()
 }

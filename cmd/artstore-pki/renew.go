@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -46,7 +46,7 @@ func runRenew(u *ui.UI, c *cli.Context) error {
 	if renewed {
 		err = reportObtained(u, dir, m)
 	} else {
-		u.Infof("%s: not due, valid until %s", m.Certificate.Leaf.Subject.CommonName, m.Certificate.Leaf.NotAfter.Local().Format(time.DateTime))
+		u.Infof("%s: not due, valid until %s", m.Certificate.Leaf.Subject.CommonName, humantime.Stamp(m.Certificate.Leaf.NotAfter))
 	}
 	if err != nil || len(command) == 0 {
 		return err

@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/records"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/humantime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
@@ -59,7 +60,7 @@ func until(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.Local().Format(time.DateTime)
+	return humantime.Stamp(t)
 }
 
 func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
@@ -79,7 +80,7 @@ func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
 	t := u.NewTable()
 	for _, line := range [][2]string{
 		{"serial", r.Serial + " (" + r.SerialHex + ")"}, {"service", r.Service}, {"state", r.State}, {"names", strings.Join(r.Names, " ")},
-		{"valid from", r.NotBefore.Local().Format(time.DateTime)}, {"valid until", r.NotAfter.Local().Format(time.DateTime) + " (" + left(r.NotAfter.Sub(now)) + " left)"},
+		{"valid from", humantime.Stamp(r.NotBefore)}, {"valid until", humantime.Stamp(r.NotAfter) + " (" + left(r.NotAfter.Sub(now)) + " left)"},
 		{"how", r.Kind + " by " + r.Caller}, {"lineage", r.Lineage}, {"previous", r.Previous}, {"proof until", until(r.ProofUntil)}, {"issuer key", r.Issuer}, {"public key", cert.KeyHash},
 	} {
 		if line[1] != "" {
@@ -87,7 +88,7 @@ func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
 		}
 	}
 	if rev := cert.Revocation; rev != nil {
-		t.Row("revoked", fmt.Sprintf("%s by %s, %s", rev.RevokedAt.Local().Format(time.DateTime), rev.Caller, reasons.Name(rev.Reason)))
+		t.Row("revoked", fmt.Sprintf("%s by %s, %s", humantime.Stamp(rev.RevokedAt), rev.Caller, reasons.Name(rev.Reason)))
 	}
 	return t.Flush()
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
 // report prints one line for each certificate, as soon as it is settled, or
@@ -45,7 +46,7 @@ func (r *report) line(item *certificate) {
 	}
 	until := "-"
 	if !item.until.IsZero() {
-		until = item.until.Local().Format(time.DateTime)
+		until = humantime.Stamp(item.until)
 	}
 	r.table.Row(string(item.action), item.dir, until, item.why(), strings.Join(item.profile.Names, " "))
 	r.flush()
