@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -227,22 +226,17 @@ type listTable struct {
 func (l *listTable) page(rows []stepapi.RecordRow) error {
 	for _, r := range rows {
 		l.to.Row(r.SerialHex, r.Service, r.State,
-			humantime.Stamp(r.NotAfter), left(r.NotAfter.Sub(l.now)), r.Kind, strings.Join(r.Names, " "))
+			humantime.Stamp(r.NotAfter), left(l.now, r.NotAfter), r.Kind, strings.Join(r.Names, " "))
 	}
 	return l.end()
 }
 
 func (l *listTable) end() error { return l.to.Flush() }
 
-// left is a remaining time in two units at most.
-func left(d time.Duration) string {
-	switch {
-	case d <= 0:
+// left is the time until the end, "-" if it has come.
+func left(now, end time.Time) string {
+	if !now.Before(end) {
 		return "-"
-	case d < time.Minute:
-		return d.Round(time.Second).String()
-	case d < 48*time.Hour:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	}
-	return fmt.Sprintf("%dd", int(d.Hours()/24))
+	return humantime.Short(humantime.Between(now, end))
 }

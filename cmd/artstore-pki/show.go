@@ -80,7 +80,7 @@ func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
 	t := u.NewTable()
 	for _, line := range [][2]string{
 		{"serial", r.Serial + " (" + r.SerialHex + ")"}, {"service", r.Service}, {"state", r.State}, {"names", strings.Join(r.Names, " ")},
-		{"valid from", humantime.Stamp(r.NotBefore)}, {"valid until", humantime.Stamp(r.NotAfter) + " (" + left(r.NotAfter.Sub(now)) + " left)"},
+		{"valid from", humantime.Stamp(r.NotBefore)}, {"valid until", humantime.Stamp(r.NotAfter) + " (" + left(now, r.NotAfter) + " left)"},
 		{"how", r.Kind + " by " + r.Caller}, {"lineage", r.Lineage}, {"previous", r.Previous}, {"proof until", until(r.ProofUntil)}, {"issuer key", r.Issuer}, {"public key", cert.KeyHash},
 	} {
 		if line[1] != "" {
