@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -112,7 +113,7 @@ func mustDo(t testing.TB, cl *client, path string, body any, want int) []byte {
 // and stops no certificate, but it stops a command.
 func TestAuditLogRotates(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: profiles()}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles()}); err != nil {
 		t.Fatal(err)
 	}
 	logs := filepath.Join(t.TempDir(), "logs")
@@ -182,7 +183,7 @@ func TestAuditLogRotates(t *testing.T) {
 // A line that is written while a reload swaps the files is in one of them.
 func TestReloadLosesNoLine(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
 	}
 	path, reg := filepath.Join(t.TempDir(), "audit"), prometheus.NewRegistry()
@@ -234,7 +235,7 @@ func overwriteConfig(t testing.TB, dir, more string) {
 func TestReloadReadsThePassword(t *testing.T) {
 	dir, password := filepath.Join(t.TempDir(), "pki"), filepath.Join(t.TempDir(), "password")
 	damage.File(t, password, []byte("one password\n"))
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, Password: secret.New("one password")}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, Password: secret.New("one password")}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, PasswordFile: password})

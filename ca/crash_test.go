@@ -18,6 +18,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -74,7 +75,7 @@ func killOver(t *testing.T, rounds, processes int, database string) {
 	storage := allowed["storage"]
 	storage.MaxLive = 1_000_000 // 200 rounds leave more than a service has
 	allowed["storage"] = storage
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: allowed, Database: database}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: allowed, Database: database}); err != nil {
 		t.Fatal(err)
 	}
 	var given []bought

@@ -2,7 +2,7 @@
 // the record of it. It speaks the step-ca HTTP API, so the step CLI works
 // unchanged.
 //
-//	_, err := ca.Init(ctx, ca.InitOptions{Dir: dir})
+//	_, err := setup.Init(ctx, setup.Options{Dir: dir})
 //	a, err := ca.Open(ctx, ca.Options{Dir: dir})
 //	go a.Watch(ctx, serverIdentityChanged)    // its own certificate and the revoked lists, for the listener
 //	go a.KeepLog(ctx)                         // signs the head of the log

@@ -11,14 +11,15 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/setup"
 )
 
 // newAuthority makes a state directory without a password, whose root key is elsewhere.
-func newAuthority(t testing.TB, opt ca.InitOptions) string {
+func newAuthority(t testing.TB, opt setup.Options) string {
 	t.Helper()
 	opt.Dir, opt.PlainKeys = filepath.Join(t.TempDir(), "pki"), true
 	opt.OfflineRoot = filepath.Join(t.TempDir(), "root.key")
-	if _, err := ca.Init(t.Context(), opt); err != nil {
+	if _, err := setup.Init(t.Context(), opt); err != nil {
 		t.Fatal(err)
 	}
 	return opt.Dir
@@ -37,7 +38,7 @@ func diagnose(t testing.TB, opt ca.DoctorOptions, severity string) (out []string
 // Each thing that can be wrong is found, and named.
 func TestDoctor(t *testing.T) {
 	for name, tc := range map[string]struct {
-		opt            ca.InitOptions
+		opt            setup.Options
 		damage         func(t *testing.T, dir string)
 		severity, want string
 	}{
@@ -55,7 +56,7 @@ func TestDoctor(t *testing.T) {
 				}
 			}
 		}, severity: ca.DiagnosisError, want: "keys: reading the key of"},
-		"an intermediate that ends": {opt: ca.InitOptions{IntermediateLifetime: 48 * time.Hour}, severity: ca.DiagnosisWarning, want: "trust: intermediate"},
+		"an intermediate that ends": {opt: setup.Options{IntermediateLifetime: 48 * time.Hour}, severity: ca.DiagnosisWarning, want: "trust: intermediate"},
 		"keys in the clear":         {severity: ca.DiagnosisWarning, want: "is not encrypted"},
 		"a root key within reach":   {severity: ca.DiagnosisWarning, want: "take the medium out"},
 		"a password beside": {damage: func(t *testing.T, dir string) { damage.File(t, filepath.Join(dir, "secrets", "password"), []byte("x")) },
@@ -101,7 +102,7 @@ func chmod(t testing.TB, dir, name string, mode os.FileMode) {
 
 // A sound authority has nothing wrong; a clock that is behind its record has.
 func TestDoctorOnARunningAuthority(t *testing.T) {
-	dir := newAuthority(t, ca.InitOptions{})
+	dir := newAuthority(t, setup.Options{})
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +131,7 @@ func TestDoctorOnARunningAuthority(t *testing.T) {
 
 // The list that certificates point to is fetched and verified.
 func TestDoctorFetchesTheList(t *testing.T) {
-	dir, other := newAuthority(t, ca.InitOptions{}), newAuthority(t, ca.InitOptions{})
+	dir, other := newAuthority(t, setup.Options{}), newAuthority(t, setup.Options{})
 	handler := func(dir string) http.Handler {
 		a, err := ca.Open(t.Context(), ca.Options{Dir: dir})
 		if err != nil {
@@ -167,7 +168,7 @@ func TestDoctorFetchesTheList(t *testing.T) {
 
 // Pruning takes what expired longer ago than anything can be renewed.
 func TestPrune(t *testing.T) {
-	dir := newAuthority(t, ca.InitOptions{})
+	dir := newAuthority(t, setup.Options{})
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -19,7 +20,7 @@ import (
 func TestEnrolmentKeyForms(t *testing.T) {
 	const password = "correct-horse-battery"
 	dir := filepath.Join(t.TempDir(), "ca")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, Password: secret.New(password)}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, Password: secret.New(password)}); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "secrets", "enrolment.jwe")
@@ -64,7 +65,7 @@ func TestEnrolmentKeyForms(t *testing.T) {
 // keys would give its enrolment key to everyone.
 func TestPlainKeyIsNotPublished(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "pki.yaml")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
 )
 
 // An authority from nothing to the first token. A program that serves puts
@@ -21,7 +22,7 @@ func Example() {
 	}
 	defer func() { _ = os.RemoveAll(parent) }()
 	dir, ctx := filepath.Join(parent, "ca"), context.Background()
-	if _, err := ca.Init(ctx, ca.InitOptions{
+	if _, err := setup.Init(ctx, setup.Options{
 		Dir: dir, DNSNames: []string{"ca.internal"},
 		PlainKeys: true, // an example has no time for the derivation of keys; never in production
 		Profiles:  map[string]policy.Profile{"storage": {Names: []string{"storage.internal"}}},

@@ -205,7 +205,7 @@ func Validity(p policy.Profile, d Dates) (notBefore, notAfter time.Time, rule st
 }
 
 // PublishedKey is what publish_encrypted_key serves.
-func PublishedKey(dir string) (string, error) { return statedir.Dir{Path: dir}.ReadJWE(enrolment) }
+func PublishedKey(dir string) (string, error) { return statedir.Dir{Path: dir}.ReadJWE("enrolment") }
 
 // Mark writes the marker if it is time, and MarkEvery says how often that is.
 func (a *Authority) Mark(ctx context.Context) { a.mark(ctx, false) }

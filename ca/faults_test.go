@@ -14,6 +14,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -45,7 +46,7 @@ func TestRetiredKeyIsGone(t *testing.T) {
 
 // Without a record there is no list, no count and no readiness, and each says so.
 func TestOpsWithoutARecord(t *testing.T) {
-	dir := newAuthority(t, ca.InitOptions{})
+	dir := newAuthority(t, setup.Options{})
 	reg := prometheus.NewRegistry()
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Registerer: reg})
 	if err != nil {
@@ -71,18 +72,18 @@ func TestOpsWithoutARecord(t *testing.T) {
 // What is wrong with the chain is told from what is wrong with the clock.
 func TestDoctorOnTrust(t *testing.T) {
 	for name, tc := range map[string]struct {
-		opt  ca.InitOptions
+		opt  setup.Options
 		want string
 	}{
-		"expired":   {ca.InitOptions{IntermediateLifetime: time.Millisecond}, "trust: intermediate"},
-		"all of it": {ca.InitOptions{RootLifetime: time.Millisecond}, "trust: root"},
+		"expired":   {setup.Options{IntermediateLifetime: time.Millisecond}, "trust: intermediate"},
+		"all of it": {setup.Options{RootLifetime: time.Millisecond}, "trust: root"},
 	} {
 		dir := newAuthority(t, tc.opt)
 		if bad := diagnose(t, ca.DoctorOptions{Dir: dir}, ca.DiagnosisError); !strings.Contains(strings.Join(bad, "\n"), tc.want) {
 			t.Errorf("%s: %q", name, bad)
 		}
 	}
-	dir, other := newAuthority(t, ca.InitOptions{}), newAuthority(t, ca.InitOptions{})
+	dir, other := newAuthority(t, setup.Options{}), newAuthority(t, setup.Options{})
 	root, err := ca.ActiveRoot(other)
 	if err != nil {
 		t.Fatal(err)

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -24,7 +24,7 @@ import (
 // with a configuration, and never panics.
 func FuzzConfig(f *testing.F) {
 	dir := filepath.Join(f.TempDir(), "pki")
-	if _, err := ca.Init(f.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(f.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		f.Fatal(err)
 	}
 	good, err := os.ReadFile(filepath.Join(dir, "pki.yaml"))

@@ -15,6 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -25,7 +26,7 @@ import (
 // offline root, which the test kit avoids because deriving keys takes seconds.
 func TestEncrypted(t *testing.T) {
 	dir, offline := filepath.Join(t.TempDir(), "pki"), filepath.Join(t.TempDir(), "root.key")
-	res, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, OfflineRoot: offline})
+	res, err := setup.Init(t.Context(), setup.Options{Dir: dir, OfflineRoot: offline})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func TestEncrypted(t *testing.T) {
 			t.Errorf("%s: %v %v", path, info.Mode(), err)
 		}
 	}
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); !errors.Is(err, durable.ErrNotEmpty) {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); !errors.Is(err, durable.ErrNotEmpty) {
 		t.Errorf("init again: %v", err)
 	}
 	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir, Password: secret.New("wrong")}); err == nil || !strings.Contains(err.Error(), "wrong password") {
@@ -100,26 +101,26 @@ func glob(t testing.TB, dir, pattern string) []string {
 
 func TestInitRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
-		opt  ca.InitOptions
+		opt  setup.Options
 		want string
 	}{
-		"key type": {ca.InitOptions{KeyType: "DSA"}, `key type "DSA"`},
-		"lifetime": {ca.InitOptions{LeafLifetime: time.Second}, "shorter than 10s"},
-		"address":  {ca.InitOptions{Address: "nowhere"}, "address"},
-		"name":     {ca.InitOptions{Profiles: map[string]policy.Profile{"x": {Names: []string{"*.x"}}}}, "wildcard"},
-		"offline":  {ca.InitOptions{OfflineRoot: "/nonexistent/root.key"}, "moving the root key"},
-		"pkcs11":   {ca.InitOptions{OfflineRoot: "pkcs11:token=x;object=root"}, "it is a URI"},
-		"cloud":    {ca.InitOptions{OfflineRoot: "awskms:key-id=1"}, "it is a URI"},
-		"taken":    {ca.InitOptions{OfflineRoot: "lifecycle_test.go"}, "moving the root key: lifecycle_test.go: file already exists"},
-		"port":     {ca.InitOptions{Address: "127.0.0.1:99999"}, `port "99999" is not a number from 0 to 65535`},
-		"no port":  {ca.InitOptions{Metrics: "127.0.0.1:"}, `metrics: "127.0.0.1:": port ""`},
-		"service":  {ca.InitOptions{Address: "127.0.0.1:https"}, `port "https"`},
-		"password": {ca.InitOptions{Password: secret.New("пароль1")}, "the password has less than 8 characters"},
+		"key type": {setup.Options{KeyType: "DSA"}, `key type "DSA"`},
+		"lifetime": {setup.Options{LeafLifetime: time.Second}, "shorter than 10s"},
+		"address":  {setup.Options{Address: "nowhere"}, "address"},
+		"name":     {setup.Options{Profiles: map[string]policy.Profile{"x": {Names: []string{"*.x"}}}}, "wildcard"},
+		"offline":  {setup.Options{OfflineRoot: "/nonexistent/root.key"}, "moving the root key"},
+		"pkcs11":   {setup.Options{OfflineRoot: "pkcs11:token=x;object=root"}, "it is a URI"},
+		"cloud":    {setup.Options{OfflineRoot: "awskms:key-id=1"}, "it is a URI"},
+		"taken":    {setup.Options{OfflineRoot: "lifecycle_test.go"}, "moving the root key: lifecycle_test.go: file already exists"},
+		"port":     {setup.Options{Address: "127.0.0.1:99999"}, `port "99999" is not a number from 0 to 65535`},
+		"no port":  {setup.Options{Metrics: "127.0.0.1:"}, `metrics: "127.0.0.1:": port ""`},
+		"service":  {setup.Options{Address: "127.0.0.1:https"}, `port "https"`},
+		"password": {setup.Options{Password: secret.New("пароль1")}, "the password has less than 8 characters"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "pki")
 			tc.opt.Dir, tc.opt.PlainKeys = dir, tc.opt.Password.IsZero()
-			if _, err := ca.Init(t.Context(), tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, err := setup.Init(t.Context(), tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
 			if left, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(left) > 0 {
@@ -144,7 +145,7 @@ func TestKeyTypes(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	made := filepath.Join(t.TempDir(), "pki")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: made, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: made, PlainKeys: true}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ca.Open(t.Context(), ca.Options{Dir: t.TempDir()}); !errors.Is(err, os.ErrNotExist) {

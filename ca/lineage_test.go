@@ -21,6 +21,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -88,7 +89,7 @@ func TestLineageCountsX5C(t *testing.T) {
 // asks, and a count of the metrics each time.
 func TestFullLineageIsTold(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: map[string]policy.Profile{"few": {Names: []string{"few"}, MaxLivePerLineage: 2}}}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: map[string]policy.Profile{"few": {Names: []string{"few"}, MaxLivePerLineage: 2}}}); err != nil {
 		t.Fatal(err)
 	}
 	var logged logtest.Buffer
@@ -121,7 +122,7 @@ func TestFullLineageIsTold(t *testing.T) {
 func TestMaxLivePerLineageConfig(t *testing.T) {
 	for n, bad := range map[int]bool{-1: true, 0: false, 1: false, 1000: false, 1001: true} {
 		p := policy.Profile{Names: []string{"few"}, MaxLivePerLineage: n}
-		_, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(t.TempDir(), "pki"), PlainKeys: true, Profiles: map[string]policy.Profile{"few": p}})
+		_, err := setup.Init(t.Context(), setup.Options{Dir: filepath.Join(t.TempDir(), "pki"), PlainKeys: true, Profiles: map[string]policy.Profile{"few": p}})
 		if bad != (err != nil) || bad && !strings.Contains(err.Error(), "max_live_per_lineage") {
 			t.Errorf("%d: %v", n, err)
 		}

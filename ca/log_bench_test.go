@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -25,7 +26,7 @@ import (
 func BenchmarkReplicas(b *testing.B) {
 	const replicas, callers = 3, 4
 	dir := filepath.Join(b.TempDir(), "ca")
-	if _, err := ca.Init(b.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: profiles(), Database: postgres.Database(b)}); err != nil {
+	if _, err := setup.Init(b.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles(), Database: postgres.Database(b)}); err != nil {
 		b.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(b.Context()))

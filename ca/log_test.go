@@ -25,6 +25,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -174,7 +175,7 @@ func TestKeptHead(t *testing.T) {
 // TestLogKey: its public half heals, the private one is never made anew over a log that is signed.
 func TestLogKey(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
 	}
 	private, public := filepath.Join(dir, "secrets/log.key"), filepath.Join(dir, "certs/log.pub")
@@ -282,7 +283,7 @@ func TestLogKeyIsNotReplaced(t *testing.T) {
 // authority, it signs nothing more and says so, and goes on issuing.
 func TestLogThatCannotGoOn(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: profiles()}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles()}); err != nil {
 		t.Fatal(err)
 	}
 	var logged logtest.Buffer

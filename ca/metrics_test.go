@@ -11,6 +11,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/setup"
 )
 
 // metricValue is the value of a metric, or the count of a histogram, with one of
@@ -46,7 +47,7 @@ func hasLabel(m *dto.Metric, value string) bool {
 // What the metrics say is so, and no label is a stranger's to choose.
 func TestMetrics(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Profiles: profiles(), RootLifetime: 48 * time.Hour}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles(), RootLifetime: 48 * time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	overwriteConfig(t, dir, "limits: {per_address: {per_second: 0.001, burst: 4}}\n")
@@ -105,7 +106,7 @@ func TestMetrics(t *testing.T) {
 // The listener in cleartext has the list and nothing else.
 func TestCRLHandler(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})

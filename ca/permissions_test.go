@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/setup"
 )
 
 // Doctor tells of owners, too: of a directory that another user has as a whole, of
@@ -53,7 +54,7 @@ func TestDoctorOwners(t *testing.T) {
 			if err := os.WriteFile(password, []byte("correct-horse-battery"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+			if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 				t.Fatal(err)
 			}
 			tc.damage(t, dir)

@@ -12,6 +12,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
@@ -119,7 +120,7 @@ func TestProfileNames(t *testing.T) {
 		"a name as a pattern":    {"x", policy.Profile{Patterns: []string{"a.x"}}, "profiles.x.patterns: pattern"},
 		"a U-label":              {"x", policy.Profile{Names: []string{"bücher.x"}}, "write its A-label form xn--bcher-kva.x"},
 	} {
-		_, err := ca.Init(t.Context(), ca.InitOptions{Dir: t.TempDir() + "/pki", PlainKeys: true, Profiles: map[string]policy.Profile{tc.service: tc.profile}})
+		_, err := setup.Init(t.Context(), setup.Options{Dir: t.TempDir() + "/pki", PlainKeys: true, Profiles: map[string]policy.Profile{tc.service: tc.profile}})
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
 )
@@ -45,7 +46,7 @@ func newLossWorld(t *testing.T, pg bool) *lossWorld {
 		w.where, w.other = database, otherDatabase
 	}
 	for dir, database := range map[string]string{w.dir: database, otherDir: otherDatabase} {
-		if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Database: database}); err != nil {
+		if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Database: database}); err != nil {
 			t.Fatal(err)
 		}
 		issueOwn(t, dir, 2)
@@ -314,7 +315,7 @@ func (w *lossWorld) traces(t *testing.T) string {
 // TestMarker: it follows the log, at a bounded rate, and is never ahead of it.
 func TestMarker(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
 	}
 	if got := markerOf(t, dir); got != 0 {
@@ -353,7 +354,7 @@ func TestMarker(t *testing.T) {
 // TestMarkerThatCannotBeWritten: an older marker is a good one, none is not.
 func TestMarkerThatCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
 	}
 	marker := filepath.Join(dir, "certs", "log.head")
@@ -533,7 +534,7 @@ func TestInitTakesNoRecord(t *testing.T) {
 		want    string
 	}{{nowhere, "moving the root key"}, {"", ""}, {"", "the record of another authority"}} {
 		dir := filepath.Join(t.TempDir(), "ca")
-		_, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, Database: database, OfflineRoot: tc.offline})
+		_, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Database: database, OfflineRoot: tc.offline})
 		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 			t.Errorf("%d: %v", i, err)
 		}

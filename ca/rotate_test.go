@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -268,7 +269,7 @@ func TestRevokeToken(t *testing.T) {
 // TestLeafEndsWithItsIssuer: smallstep's own path lets a leaf outlive it.
 func TestLeafEndsWithItsIssuer(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true, IntermediateLifetime: time.Hour}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, IntermediateLifetime: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})

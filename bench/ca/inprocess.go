@@ -22,6 +22,7 @@ import (
 
 	"github.com/artstore/artstore-pki/bench/internal/frame"
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/setup"
 )
 
 // inProcess measures issuing without a network beside the least that a CA does.
@@ -85,7 +86,7 @@ func (b *bench) inProcess(ctx context.Context) (err error) {
 
 // open makes an authority in dir and opens it in this process.
 func (b *bench) open(ctx context.Context, dir string) (*ca.Authority, *server, error) {
-	if _, err := ca.Init(ctx, ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(ctx, setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		return nil, nil, err
 	}
 	if err := configure(dir, unlimited); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
@@ -30,7 +31,7 @@ const (
 // list measures questions to a record of many certificates, and what one costs on disk.
 func (b *bench) list(ctx context.Context) (err error) {
 	dir := filepath.Join(b.dir, "list")
-	if _, err := ca.Init(ctx, ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(ctx, setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		return err
 	}
 	record := filepath.Join(dir, "pki.db")

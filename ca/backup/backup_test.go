@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/durable"
 )
@@ -71,7 +72,7 @@ func TestBackupWhileIssuing(t *testing.T) {
 // files go into none.
 func TestBackupKeepsSecrets(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	damage.File(t, filepath.Join(dir, "secrets", ".hidden.tmp1"), []byte("half a key"))
@@ -163,7 +164,7 @@ func TestRestoreRefuses(t *testing.T) {
 // directory, and what is accepted is an authority.
 func FuzzRestore(f *testing.F) {
 	dir := filepath.Join(f.TempDir(), "pki")
-	if _, err := ca.Init(f.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(f.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		f.Fatal(err)
 	}
 	good := saved(f, dir)

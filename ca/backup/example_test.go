@@ -8,8 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/backup"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -22,7 +22,7 @@ func Example() {
 	}
 	defer func() { _ = os.RemoveAll(parent) }()
 	dir, ctx := filepath.Join(parent, "ca"), context.Background()
-	if _, err := ca.Init(ctx, ca.InitOptions{Dir: dir, Password: secret.New("correct horse battery staple")}); err != nil {
+	if _, err := setup.Init(ctx, setup.Options{Dir: dir, Password: secret.New("correct horse battery staple")}); err != nil {
 		log.Fatal(err)
 	}
 

@@ -28,6 +28,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/httpserver"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/durable"
@@ -60,7 +61,7 @@ type CA struct {
 func Start(t testing.TB, opt Options) *CA {
 	t.Helper()
 	c := &CA{Dir: filepath.Join(t.TempDir(), "ca"), opt: opt}
-	result, err := ca.Init(t.Context(), ca.InitOptions{
+	result, err := setup.Init(t.Context(), setup.Options{
 		Dir: c.Dir, LeafLifetime: opt.Lifetime, Profiles: opt.Profiles, KeyType: opt.KeyType, Database: opt.Database, PlainKeys: true,
 	})
 	if err != nil {

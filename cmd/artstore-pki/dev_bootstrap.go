@@ -12,6 +12,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
@@ -84,7 +85,7 @@ func ensureAuthority(u *ui.UI, c *cli.Context, pw secret.String) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("opening the authority in %s: %w", dir, err)
 	}
-	result, err := ca.Init(c.Context, ca.InitOptions{
+	result, err := setup.Init(c.Context, setup.Options{
 		Dir: dir, Name: c.String("name"), DNSNames: c.StringSlice("dns"), LeafLifetime: values.DurationOf(c, flags.Lifetime), Password: pw,
 	})
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
@@ -89,7 +89,7 @@ func TestDevCertsOtherAuthority(t *testing.T) {
 	if code, out, talk := devCertsRun(t, dir); code != ui.ExitFailure || out != "" || !strings.Contains(talk, "directory is not empty") {
 		t.Errorf("without an authority: exit status %d\n%s%s", code, out, talk)
 	}
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(dir, "ca"), PlainKeys: true}); err != nil { // the profiles of init
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: filepath.Join(dir, "ca"), PlainKeys: true}); err != nil { // the profiles of init
 		t.Fatal(err)
 	}
 	code, out, talk := devCertsRun(t, dir)

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/devcerts"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
@@ -46,7 +46,7 @@ func devCertsDir(t *testing.T, args ...string) string {
 func devCertsPlain(t *testing.T, life time.Duration, args ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "certs")
-	_, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(dir, "ca"), LeafLifetime: life, Profiles: devcerts.Profiles(), PlainKeys: true})
+	_, err := setup.Init(t.Context(), setup.Options{Dir: filepath.Join(dir, "ca"), LeafLifetime: life, Profiles: devcerts.Profiles(), PlainKeys: true})
 	if err != nil {
 		t.Fatal(err)
 	}

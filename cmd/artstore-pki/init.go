@@ -8,8 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/hints"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
@@ -55,7 +55,7 @@ func runInit(u *ui.UI, c *cli.Context) error {
 		return ui.UsageErrorf("--plain-keys and a password do not go together")
 	}
 	dir := c.String(flags.Dir)
-	result, err := ca.Init(c.Context, ca.InitOptions{
+	result, err := setup.Init(c.Context, setup.Options{
 		Dir:          dir,
 		Name:         c.String("name"),
 		DNSNames:     c.StringSlice("dns"),
@@ -95,7 +95,7 @@ func hintInit(err error, dir string) error {
 	switch {
 	case errors.Is(err, policy.ErrURI):
 		return ui.WithHint(err, "name a file on a removable disk; one that has a colon in its name is ./FILE")
-	case errors.Is(err, ca.ErrPassword):
+	case errors.Is(err, setup.ErrPassword):
 		return ui.WithHint(err, "without --%s and $%s a password is generated", flags.PasswordFile, flags.EnvPassword)
 	case errors.Is(err, durable.ErrNotEmpty):
 		return hints.Unfinished(err, dir)

@@ -12,12 +12,13 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite", to tamper with
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/setup"
 )
 
 // TestLogVerifyNames runs the command over a record that somebody wrote to.
 func TestLogVerifyNames(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, PlainKeys: true}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})

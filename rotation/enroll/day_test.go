@@ -16,6 +16,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -126,7 +127,7 @@ var enrollTick = enroll.Tick(15 * time.Minute)
 func realWorld(t *testing.T) (a *ca.Authority, net *network, dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "ca")
-	if _, err := ca.Init(t.Context(), ca.InitOptions{Dir: dir, DNSNames: []string{caHost}, PlainKeys: true, Profiles: map[string]policy.Profile{"ingester": {Names: []string{"ingester"}}}}); err != nil {
+	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, DNSNames: []string{caHost}, PlainKeys: true, Profiles: map[string]policy.Profile{"ingester": {Names: []string{"ingester"}}}}); err != nil {
 		t.Fatal(err)
 	}
 	a, err := ca.Open(t.Context(), ca.Options{Dir: dir, Logger: slog.New(slog.DiscardHandler)})

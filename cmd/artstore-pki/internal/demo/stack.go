@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/identity"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/serving"
 	"github.com/artstore/artstore-pki/httpserver"
@@ -116,7 +117,7 @@ func (w *stack) onClose(f func() error) { w.closers = append(w.closers, f) }
 // encrypted with a generated password, as init leaves them.
 func (w *stack) startCA(start, run context.Context) error {
 	dir := filepath.Join(w.opt.Dir, "ca")
-	result, err := ca.Init(start, ca.InitOptions{Dir: dir, Name: "ArtStore demo", LeafLifetime: w.opt.LeafLifetime})
+	result, err := setup.Init(start, setup.Options{Dir: dir, Name: "ArtStore demo", LeafLifetime: w.opt.LeafLifetime})
 	if err != nil {
 		return err
 	}

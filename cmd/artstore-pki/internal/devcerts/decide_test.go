@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/humantime"
@@ -21,7 +21,7 @@ import (
 func plainCertificates(t *testing.T, life time.Duration, fixtures ...string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "certs")
-	_, err := ca.Init(t.Context(), ca.InitOptions{Dir: filepath.Join(dir, "ca"), LeafLifetime: life, Profiles: Profiles(), PlainKeys: true})
+	_, err := setup.Init(t.Context(), setup.Options{Dir: filepath.Join(dir, "ca"), LeafLifetime: life, Profiles: Profiles(), PlainKeys: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/secret"
@@ -132,7 +132,7 @@ func (d *directory) makeAuthority(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	result, err := ca.Init(ctx, ca.InitOptions{
+	result, err := setup.Init(ctx, setup.Options{
 		Dir: tmp, Name: "ArtStore development", LeafLifetime: d.Life, Password: d.Password, Profiles: Profiles(),
 	})
 	if err == nil {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/ca/translog"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/credentials"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
@@ -96,7 +97,7 @@ func StateDir(err error, dir, otherwise string) error {
 		return ui.WithHint(err, "the password is read from --%s FILE, else from $%s, else from secrets/password", flags.PasswordFile, flags.EnvPassword)
 	case errors.Is(err, os.ErrPermission):
 		return err
-	case ca.Unfinished(dir):
+	case setup.Unfinished(dir):
 		return Unfinished(err, dir)
 	case errors.Is(missing, os.ErrNotExist):
 		return ui.WithHint(err, "make it with: artstore-pki init --dir %s", dir)
@@ -112,7 +113,7 @@ func StateDir(err error, dir, otherwise string) error {
 // has begun and that was never in use. Any other directory gets no advice here:
 // to remove it would be wrong.
 func Unfinished(err error, dir string) error {
-	if !ca.Unfinished(dir) {
+	if !setup.Unfinished(dir) {
 		return err
 	}
 	return ui.WithHint(err, "%s has no pki.yaml, so no authority has run there; if an init or restore that was killed left it, remove it and run the command again", dir)

@@ -1,4 +1,19 @@
-package ca
+// Package setup makes the state directory of an authority: keys, certificates,
+// pki.yaml and an empty record. Everything else opens what is there.
+//
+//	made, err := setup.Init(ctx, setup.Options{Dir: dir, DNSNames: []string{"ca.example"}})
+//	a, err := ca.Open(ctx, ca.Options{Dir: dir})
+//
+// Invariants. Their tests are those of package ca, which opens what is made here,
+// and of package statedir:
+//
+//   - A directory is whole or it is no authority: pki.yaml comes last
+//     (TestPublishKilled).
+//   - A directory that has anything in it (TestEncrypted), and a database with the
+//     record of another authority (TestInitTakesNoRecord), are refused.
+//   - What Init writes, ca.Open reads: the options are checked as pki.yaml before
+//     anything is written (TestInitRefuses).
+package setup
 
 import (
 	"context"
@@ -22,14 +37,14 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// InitOptions say what authority to make. Dir alone is enough.
-type InitOptions struct {
+// Options say what authority to make. Dir alone is enough.
+type Options struct {
 	Dir      string   // state directory: absent or empty
 	Name     string   // default "ArtStore"
 	DNSNames []string // default localhost, 127.0.0.1, ::1
 	Address  string   // default 127.0.0.1:9443
 	Metrics  string   // default none
-	Database string   // default pki.db in Dir; see [Config]
+	Database string   // default pki.db in Dir; see [policy.Config]
 	// KeyType of root and intermediate: EC-P256 (default), Ed25519 or RSA-3072.
 	KeyType string
 	// LeafLifetime is the default lifetime in pki.yaml: 24h if 0, 10s at least.
@@ -37,7 +52,7 @@ type InitOptions struct {
 	RootLifetime         time.Duration // default 10 years
 	IntermediateLifetime time.Duration // default 5 years; never beyond the root
 	// OfflineRoot, if set, is a file that gets the encrypted root key, instead of
-	// secrets/. It must not exist, and be no URI ([ErrURI]).
+	// secrets/. It must not exist, and be no URI.
 	OfflineRoot string
 	// Password encrypts the keys: 8 characters at least ([ErrPassword]). Empty
 	// generates one and writes it to secrets/password.
@@ -50,8 +65,8 @@ type InitOptions struct {
 	Profiles map[string]policy.Profile
 }
 
-// InitResult says what was made.
-type InitResult struct {
+// Result says what was made.
+type Result struct {
 	Root            *x509.Certificate
 	RootFingerprint string // SHA-256, hex
 	Provisioner     string // name of the enrolment provisioner
@@ -69,7 +84,7 @@ type newAuthority struct {
 	public             *jose.JSONWebKey
 	jwe                string
 	yaml               []byte
-	shared             []string // [Rules.SharedNames]
+	shared             []string // [policy.Rules.SharedNames]
 	head               []byte   // of the empty log in the record, once that is made
 	generated          bool
 }
@@ -81,7 +96,7 @@ type newAuthority struct {
 // the disk fails before anything is written. The files are written beside their
 // place and moved there at the end: a process that is killed leaves a directory
 // that is in nobody's way, and after an error there is nothing.
-func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
+func Init(ctx context.Context, opt Options) (_ *Result, err error) {
 	opt = opt.withDefaults()
 	f := statedir.Dir{Password: opt.Password, Plain: opt.PlainKeys}
 	w := &newAuthority{}
@@ -121,7 +136,7 @@ func Init(ctx context.Context, opt InitOptions) (_ *InitResult, err error) {
 			return nil, err
 		}
 	}
-	res := &InitResult{Root: w.root.Cert, RootFingerprint: certs.Fingerprint(w.root.Cert), Provisioner: enrolment, SharedNames: w.shared}
+	res := &Result{Root: w.root.Cert, RootFingerprint: certs.Fingerprint(w.root.Cert), Provisioner: enrolment, SharedNames: w.shared}
 	if w.generated {
 		res.PasswordFile = f.File(statedir.PasswordFile)
 	}
@@ -139,7 +154,7 @@ const minPassword = 8
 // ErrPassword reports a password that is too short for the keys of an authority.
 var ErrPassword = fmt.Errorf("the password has less than %d characters", minPassword)
 
-func (opt InitOptions) check() error {
+func (opt Options) check() error {
 	if !opt.Password.IsZero() && utf8.RuneCountInString(opt.Password.Expose()) < minPassword {
 		return ErrPassword
 	}
@@ -155,7 +170,7 @@ func (opt InitOptions) check() error {
 	return nil
 }
 
-func (opt InitOptions) withDefaults() InitOptions {
+func (opt Options) withDefaults() Options {
 	if opt.Name == "" {
 		opt.Name = "ArtStore"
 	}
@@ -194,7 +209,7 @@ func artstoreProfiles() map[string]policy.Profile {
 	}
 }
 
-func (w *newAuthority) generate(opt InitOptions, password secret.String) (err error) {
+func (w *newAuthority) generate(opt Options, password secret.String) (err error) {
 	if w.root, err = cacert.New(cacert.Template{Name: opt.Name, KeyType: opt.KeyType, Lifetime: opt.RootLifetime}, cacert.Issuer{}); err != nil {
 		return fmt.Errorf("making the root: %w", err)
 	}
@@ -241,7 +256,7 @@ func (w *newAuthority) makeEnrolmentKey(plain bool, password secret.String) erro
 	return nil
 }
 
-func (w *newAuthority) write(ctx context.Context, f statedir.Dir, opt InitOptions) error {
+func (w *newAuthority) write(ctx context.Context, f statedir.Dir, opt Options) error {
 	for _, dir := range []string{"secrets", "certs"} {
 		if err := durable.MkdirAll(f.File(dir)); err != nil {
 			return fmt.Errorf("making a directory: %w", err)

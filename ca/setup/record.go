@@ -1,4 +1,4 @@
-package ca
+package setup
 
 import (
 	"context"
@@ -14,13 +14,13 @@ import (
 // Only Init makes a record. Everything else opens the one that is there.
 
 // inDir reports whether the record is a file in the state directory.
-func (opt InitOptions) inDir() bool {
+func (opt Options) inDir() bool {
 	return opt.Database == "" || !sqldb.IsURL(opt.Database) && filepath.IsLocal(opt.Database)
 }
 
 // recordIn is where the record is while the directory is made in staging: a file
 // in it moves with it, and any other place is where it will be.
-func (opt InitOptions) recordIn(staging string) string {
+func (opt Options) recordIn(staging string) string {
 	if opt.inDir() {
 		return statedir.Database(staging, opt.Database)
 	}
@@ -50,7 +50,7 @@ func makeRecord(ctx context.Context, where string, key *translog.Key) (head []by
 
 // withdraw takes the record back out of a database that is not in the directory:
 // its key goes with the directory, and the next Init would find another authority's.
-func (w *newAuthority) withdraw(ctx context.Context, opt InitOptions) (err error) {
+func (w *newAuthority) withdraw(ctx context.Context, opt Options) (err error) {
 	if w.head == nil || opt.inDir() {
 		return nil
 	}

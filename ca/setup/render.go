@@ -1,4 +1,4 @@
-package ca
+package setup
 
 import (
 	"bytes"
@@ -177,7 +177,7 @@ profiles:
 
 // renderConfig writes pki.yaml for the options. Strings are written as JSON,
 // which YAML reads as it is: nothing in an option can become structure.
-func renderConfig(opt InitOptions, key *jose.JSONWebKey) ([]byte, error) {
+func renderConfig(opt Options, key *jose.JSONWebKey) ([]byte, error) {
 	public, err := key.MarshalJSON()
 	if err != nil {
 		return nil, fmt.Errorf("encoding the enrolment key: %w", err)
