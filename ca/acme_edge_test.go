@@ -16,6 +16,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/policy"
 )
 
@@ -164,11 +165,11 @@ func TestACMEUnprovableNames(t *testing.T) {
 	if err := a.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var doctor strings.Builder
-	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: c.Dir}) {
-		doctor.WriteString(d.Severity + " " + d.Text + "\n")
+	var diagnoses strings.Builder
+	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: c.Dir}) {
+		diagnoses.WriteString(d.Severity + " " + d.Text + "\n")
 	}
-	for _, text := range []string{log.String(), doctor.String()} {
+	for _, text := range []string{log.String(), diagnoses.String()} {
 		if !strings.Contains(text, "und_er.internal") || !strings.Contains(text, "underscore") || !strings.Contains(text, "localhost") || strings.Contains(text, "spiffe") {
 			t.Errorf("%s", text)
 		}

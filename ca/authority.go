@@ -20,6 +20,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/crl"
+	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -97,10 +98,10 @@ type state struct {
 	digest        string                       // stepapi.TrustDigest of roots
 	smallstep     *authority.Authority
 	acme          *acmesrv.Server
-	enrolmentKeys map[string]tokenSigner // enrolment keys for tokens of enrollers, by the service that they are for
-	rootLists     map[string]*crl.List   // by subject key id, see crl.WriteRoot
-	limits        *limits                // carried over while its configuration stays
-	superseded    chan struct{}          // closed when a newer state has been published
+	enrolmentKeys map[string]enrolkey.Key // enrolment keys for tokens of enrollers, by the service that they are for
+	rootLists     map[string]*crl.List    // by subject key id, see crl.WriteRoot
+	limits        *limits                 // carried over while its configuration stays
+	superseded    chan struct{}           // closed when a newer state has been published
 }
 
 // Open opens the state directory that [Init] made: configuration, trust, keys and
@@ -172,7 +173,7 @@ func (a *Authority) publish(st *state) (err error) {
 	if st.smallstep, err = a.embedSmallstep(st); err != nil {
 		return fmt.Errorf("building the embedded authority: %w", err)
 	}
-	if st.enrolmentKeys, err = readTokenSigners(a.files, st.rules); err != nil {
+	if st.enrolmentKeys, err = enrolkey.ForEnrollers(a.files, st.rules); err != nil {
 		return err
 	}
 	st.acme = a.newACME(st)

@@ -37,7 +37,7 @@
 // it four times, and stores token and certificate in two steps. Whatever the proof (an enrolment token, a certificate, an answered
 // challenge), certificates come from one pipeline, and the profile decides.
 //
-// [Doctor], [OpenRecord] and package ca/backup are for operators: they work beside a
+// [OpenRecord] and the packages ca/setup, ca/doctor and ca/backup are for operators: they work beside a
 // running authority, and docs/operations.md says when.
 //
 // Whoever holds the state directory and the key password is the authority.

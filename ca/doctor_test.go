@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/setup"
 )
@@ -25,9 +26,9 @@ func newAuthority(t testing.TB, opt setup.Options) string {
 	return opt.Dir
 }
 
-func diagnose(t testing.TB, opt ca.DoctorOptions, severity string) (out []string) {
+func diagnose(t testing.TB, opt doctor.Options, severity string) (out []string) {
 	t.Helper()
-	for _, d := range ca.Doctor(t.Context(), opt) {
+	for _, d := range doctor.Run(t.Context(), opt) {
 		if d.Severity == severity {
 			out = append(out, d.Check+": "+d.Text)
 		}
@@ -42,43 +43,43 @@ func TestDoctor(t *testing.T) {
 		damage         func(t *testing.T, dir string)
 		severity, want string
 	}{
-		"no configuration": {damage: func(t *testing.T, dir string) { remove(t, dir, "pki.yaml") }, severity: ca.DiagnosisError, want: "configuration: reading"},
+		"no configuration": {damage: func(t *testing.T, dir string) { remove(t, dir, "pki.yaml") }, severity: doctor.Error, want: "configuration: reading"},
 		"bad configuration": {damage: func(t *testing.T, dir string) { overwriteConfig(t, dir, "colour: blue\n") },
-			severity: ca.DiagnosisError, want: `unknown key "colour"`},
+			severity: doctor.Error, want: `unknown key "colour"`},
 		"a key for all to read": {damage: func(t *testing.T, dir string) { chmod(t, dir, "secrets/enrolment.jwe", 0o644) },
-			severity: ca.DiagnosisError, want: "secrets/enrolment.jwe has mode 0644, want 0600"},
-		"a directory for all to write": {damage: func(t *testing.T, dir string) { chmod(t, dir, "certs", 0o777) }, severity: ca.DiagnosisError, want: "certs has mode 0777"},
-		"no trust":                     {damage: func(t *testing.T, dir string) { remove(t, dir, "certs/current.json") }, severity: ca.DiagnosisError, want: "trust: reading trust"},
+			severity: doctor.Error, want: "secrets/enrolment.jwe has mode 0644, want 0600"},
+		"a directory for all to write": {damage: func(t *testing.T, dir string) { chmod(t, dir, "certs", 0o777) }, severity: doctor.Error, want: "certs has mode 0777"},
+		"no trust":                     {damage: func(t *testing.T, dir string) { remove(t, dir, "certs/current.json") }, severity: doctor.Error, want: "trust: reading trust"},
 		"no issuing key": {damage: func(t *testing.T, dir string) {
 			for _, p := range glob(t, dir, "secrets/*.key") {
 				if filepath.Base(p) != "log.key" {
 					remove(t, p, "")
 				}
 			}
-		}, severity: ca.DiagnosisError, want: "keys: reading the key of"},
-		"an intermediate that ends": {opt: setup.Options{IntermediateLifetime: 48 * time.Hour}, severity: ca.DiagnosisWarning, want: "trust: intermediate"},
-		"keys in the clear":         {severity: ca.DiagnosisWarning, want: "is not encrypted"},
-		"a root key within reach":   {severity: ca.DiagnosisWarning, want: "take the medium out"},
+		}, severity: doctor.Error, want: "keys: reading the key of"},
+		"an intermediate that ends": {opt: setup.Options{IntermediateLifetime: 48 * time.Hour}, severity: doctor.Warning, want: "trust: intermediate"},
+		"keys in the clear":         {severity: doctor.Warning, want: "is not encrypted"},
+		"a root key within reach":   {severity: doctor.Warning, want: "take the medium out"},
 		"a password beside": {damage: func(t *testing.T, dir string) { damage.File(t, filepath.Join(dir, "secrets", "password"), []byte("x")) },
-			severity: ca.DiagnosisWarning, want: "the password is beside the keys"},
-		"no record": {damage: func(t *testing.T, dir string) { remove(t, dir, "pki.db") }, severity: ca.DiagnosisError, want: "record: inspecting"},
+			severity: doctor.Warning, want: "the password is beside the keys"},
+		"no record": {damage: func(t *testing.T, dir string) { remove(t, dir, "pki.db") }, severity: doctor.Error, want: "record: inspecting"},
 		"a damaged record": {damage: func(t *testing.T, dir string) {
 			damage.File(t, filepath.Join(dir, "pki.db"), []byte("not a database, but long enough to look like one"))
-		}, severity: ca.DiagnosisError, want: "record: inspecting"},
+		}, severity: doctor.Error, want: "record: inspecting"},
 		"a record of the future": {damage: func(t *testing.T, dir string) {
 			damage.SQL(t, dir, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`)
-		}, severity: ca.DiagnosisError, want: "schema version 99999 is newer"},
+		}, severity: doctor.Error, want: "schema version 99999 is newer"},
 		"an older record": {damage: func(t *testing.T, dir string) {
 			damage.SQL(t, dir, `DELETE FROM goose_db_version WHERE version_id > 1`)
 		},
-			severity: ca.DiagnosisWarning, want: "at the next start"},
+			severity: doctor.Warning, want: "at the next start"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := newAuthority(t, tc.opt)
 			if tc.damage != nil {
 				tc.damage(t, dir)
 			}
-			got := diagnose(t, ca.DoctorOptions{Dir: dir}, tc.severity)
+			got := diagnose(t, doctor.Options{Dir: dir}, tc.severity)
 			if !strings.Contains(strings.Join(got, "\n"), tc.want) {
 				t.Errorf("found %q, want %q", got, tc.want)
 			}
@@ -111,20 +112,20 @@ func TestDoctorOnARunningAuthority(t *testing.T) {
 	if err := a.IssueOwn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if bad := diagnose(t, ca.DoctorOptions{Dir: dir}, ca.DiagnosisError); len(bad) > 0 {
+	if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); len(bad) > 0 {
 		t.Errorf("found %q", bad)
 	}
 	if err := a.SequenceLog(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if good := diagnose(t, ca.DoctorOptions{Dir: dir, Log: true}, ca.DiagnosisOK); !strings.Contains(strings.Join(good, "\n"), "log: 1 entries, 1 made again") {
+	if good := diagnose(t, doctor.Options{Dir: dir, Log: true}, doctor.OK); !strings.Contains(strings.Join(good, "\n"), "log: 1 entries, 1 made again") {
 		t.Errorf("found %q", good)
 	}
 	damage.SQL(t, dir, `UPDATE certificates SET issued_at = issued_at + 3600000`)
-	if bad := diagnose(t, ca.DoctorOptions{Dir: dir, Log: true}, ca.DiagnosisError); !strings.Contains(strings.Join(bad, "\n"), "log: ") {
+	if bad := diagnose(t, doctor.Options{Dir: dir, Log: true}, doctor.Error); !strings.Contains(strings.Join(bad, "\n"), "log: ") {
 		t.Errorf("an altered row was not found: %q", bad)
 	}
-	if bad := diagnose(t, ca.DoctorOptions{Dir: dir}, ca.DiagnosisError); len(bad) != 1 || !strings.Contains(bad[0], "clock: the last certificate was issued at") {
+	if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); len(bad) != 1 || !strings.Contains(bad[0], "clock: the last certificate was issued at") {
 		t.Errorf("found %q", bad)
 	}
 }
@@ -155,13 +156,13 @@ func TestDoctorFetchesTheList(t *testing.T) {
 		"no list": {http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello")) }), "is none of"},
 	} {
 		serve = tc.serve
-		bad := diagnose(t, ca.DoctorOptions{Dir: dir, Get: new(http.Transport).RoundTrip}, ca.DiagnosisError)
+		bad := diagnose(t, doctor.Options{Dir: dir, Get: new(http.Transport).RoundTrip}, doctor.Error)
 		if (len(bad) == 0) != (tc.want == "") || len(bad) > 0 && !strings.Contains(bad[0], tc.want) {
 			t.Errorf("%s: found %q, want %q", name, bad, tc.want)
 		}
 	}
 	server.Close()
-	if bad := diagnose(t, ca.DoctorOptions{Dir: dir, Get: new(http.Transport).RoundTrip}, ca.DiagnosisError); len(bad) != 1 || !strings.Contains(bad[0], "fetching the list") {
+	if bad := diagnose(t, doctor.Options{Dir: dir, Get: new(http.Transport).RoundTrip}, doctor.Error); len(bad) != 1 || !strings.Contains(bad[0], "fetching the list") {
 		t.Errorf("nobody there: %q", bad)
 	}
 }

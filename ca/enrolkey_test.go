@@ -10,6 +10,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -50,7 +51,7 @@ func TestEnrolmentKeyForms(t *testing.T) {
 		if _, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: dir, Password: secret.New("another one"), Service: "ingester"}); err == nil || !strings.Contains(err.Error(), "wrong password") {
 			t.Errorf("%s, wrong password: %v", name, err)
 		}
-		for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: dir, Password: secret.New(password)}) {
+		for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: dir, Password: secret.New(password)}) {
 			if strings.Contains(d.Text, "not encrypted") {
 				t.Errorf("%s: %s", name, d.Text)
 			}

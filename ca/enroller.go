@@ -3,17 +3,12 @@ package ca
 import (
 	"context"
 	"errors"
-	"fmt"
-	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
-	"github.com/artstore/artstore-pki/ca/internal/statedir"
-	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -24,29 +19,6 @@ import (
 // that an operator would use, and writes into it who asked (RFC 8693 §4.1, "act"):
 // when it is used, that certificate must still be good, and the service still an
 // enroller for the other one. docs/design/0021-enrollers.md
-
-// readTokenSigners reads the enrolment keys that tokens for enrollers are signed with;
-// none are read where there are no enrollers. The result is by the service that a
-// token is for.
-func readTokenSigners(f statedir.Dir, r *policy.Rules) (map[string]tokenSigner, error) {
-	out := make(map[string]tokenSigner)
-	read := make(map[string]tokenSigner) // by provisioner: decrypting takes a moment
-	for _, enroller := range slices.Sorted(maps.Keys(r.Enrollers)) {
-		for _, service := range r.Enrollers[enroller] {
-			p, err := signingProvisioner(f, r, TokenOptions{Service: service})
-			if err != nil {
-				return nil, fmt.Errorf("enrollers.%s: %w", enroller, err)
-			}
-			if _, ok := read[p.Name]; !ok {
-				if read[p.Name], err = readTokenSigner(f, r, TokenOptions{Service: service, Provisioner: p.Name}); err != nil {
-					return nil, fmt.Errorf("enrollers.%s: %w", enroller, err)
-				}
-			}
-			out[service] = read[p.Name]
-		}
-	}
-	return out, nil
-}
 
 // evaluateToken decides whether a peer may have a token for a service and names.
 func (a *Authority) evaluateToken(ctx context.Context, st *state, c caller, w accessRequest) error {
@@ -96,7 +68,9 @@ func (a *Authority) postToken(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	token, err := st.enrolmentKeys[req.Service].sign(claims.at(st.config, stepapi.PathSign, st.roots[0]))
+	key := st.enrolmentKeys[req.Service]
+	claims.Issuer = key.Provisioner
+	token, err := key.Sign(claims.at(st.config, stepapi.PathSign, st.roots[0]))
 	if err != nil {
 		return err
 	}

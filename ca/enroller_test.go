@@ -16,8 +16,8 @@ import (
 
 	"go.step.sm/crypto/jose"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -277,7 +277,7 @@ func TestEnrollersInConfiguration(t *testing.T) {
 		}
 	}
 	inDoctor := func(want string) bool {
-		return slices.ContainsFunc(ca.Doctor(t.Context(), ca.DoctorOptions{Dir: c.Dir}), func(d ca.Diagnosis) bool { return strings.Contains(d.Text, want) })
+		return slices.ContainsFunc(doctor.Run(t.Context(), doctor.Options{Dir: c.Dir}), func(d doctor.Diagnosis) bool { return strings.Contains(d.Text, want) })
 	}
 	if !inDoctor("the enrolment keys for 1 enrollers can be used") {
 		t.Error("doctor does not look at the enrolment key")

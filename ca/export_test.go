@@ -12,6 +12,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
@@ -78,17 +79,17 @@ func tokenWith(dir string, change func(*policy.Rules, *newClaims) error) (secret
 	if err != nil {
 		return secret.String{}, err
 	}
-	signer, err := readTokenSigner(statedir.Dir{Path: dir}, r, TokenOptions{Provisioner: "enrolment", Revoke: true})
+	key, err := enrolkey.Read(statedir.Dir{Path: dir}, r, enrolkey.Want{Provisioner: "enrolment", Any: true})
 	if err != nil {
 		return secret.String{}, err
 	}
 	if err := change(r, &c); err != nil {
 		return secret.String{}, err
 	}
-	if c.Issuer != "" {
-		signer.issuer = c.Issuer
+	if c.Issuer == "" {
+		c.Issuer = key.Provisioner
 	}
-	return signer.sign(c.at(cfg, stepapi.PathSign, root))
+	return key.Sign(c.at(cfg, stepapi.PathSign, root))
 }
 
 // RenewByProof runs a renewal for the same key by a token, to the end.

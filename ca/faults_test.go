@@ -13,6 +13,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -38,7 +39,7 @@ func TestRetiredKeyIsGone(t *testing.T) {
 	if err := c.Authority.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "reading the key of") {
 		t.Errorf("ready: %v", err)
 	}
-	if bad := diagnose(t, ca.DoctorOptions{Dir: c.Dir}, ca.DiagnosisError); len(bad) != 1 || !strings.Contains(bad[0], old.Subject.CommonName) {
+	if bad := diagnose(t, doctor.Options{Dir: c.Dir}, doctor.Error); len(bad) != 1 || !strings.Contains(bad[0], old.Subject.CommonName) {
 		t.Errorf("doctor: %q", bad)
 	}
 	enrol(t, c, "storage", "storage")
@@ -79,7 +80,7 @@ func TestDoctorOnTrust(t *testing.T) {
 		"all of it": {setup.Options{RootLifetime: time.Millisecond}, "trust: root"},
 	} {
 		dir := newAuthority(t, tc.opt)
-		if bad := diagnose(t, ca.DoctorOptions{Dir: dir}, ca.DiagnosisError); !strings.Contains(strings.Join(bad, "\n"), tc.want) {
+		if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); !strings.Contains(strings.Join(bad, "\n"), tc.want) {
 			t.Errorf("%s: %q", name, bad)
 		}
 	}
@@ -100,7 +101,7 @@ func TestDoctorOnTrust(t *testing.T) {
 		t.Fatal(err)
 	}
 	damage.File(t, path, bytes.Replace(data, []byte(certs.Fingerprint(mine)), []byte(foreign), 1))
-	if bad := diagnose(t, ca.DoctorOptions{Dir: dir}, ca.DiagnosisError); !strings.Contains(strings.Join(bad, "\n"), "was signed by none of the roots") {
+	if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); !strings.Contains(strings.Join(bad, "\n"), "was signed by none of the roots") {
 		t.Errorf("a foreign root: %q", bad)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
@@ -136,8 +137,8 @@ func TestLongListsAreToldOf(t *testing.T) {
 		t.Errorf("the metric says %.0f bytes", size)
 	}
 	found := false
-	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: c.Dir}) {
-		found = found || d.Check == "crl" && d.Severity == ca.DiagnosisWarning && strings.Contains(d.Text, "GET /revoked is some")
+	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: c.Dir}) {
+		found = found || d.Check == "crl" && d.Severity == doctor.Warning && strings.Contains(d.Text, "GET /revoked is some")
 	}
 	if !found {
 		t.Error("doctor says nothing")

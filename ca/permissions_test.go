@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/setup"
 )
 
@@ -36,14 +36,14 @@ func TestDoctorOwners(t *testing.T) {
 		severity string
 		want     string
 	}{
-		"sound":           {func(*testing.T, string) {}, ca.DiagnosisOK, "the owner's alone"},
-		"the directory":   {give("."), ca.DiagnosisWarning, "ca belongs to user 1600, who can read and change all of it"},
-		"a secret":        {give("secrets/enrolment.jwe"), ca.DiagnosisError, "enrolment.jwe belongs to user 1600"},
-		"a certificate":   {give("certs/current.json"), ca.DiagnosisError, "current.json belongs to user 1600"},
-		"the one above":   {give(".."), ca.DiagnosisError, "belongs to user 1600, who can replace what is below"},
-		"all write above": {chmodTo("..", 0o777), ca.DiagnosisError, "has mode 0777, want 0755: others can replace"},
-		"sticky above":    {chmodTo("..", 0o777|fs.ModeSticky), ca.DiagnosisOK, "the owner's alone"},
-		"the password":    {chmodTo("../password", 0o644), ca.DiagnosisError, "password has mode 0644, want 0600"},
+		"sound":           {func(*testing.T, string) {}, doctor.OK, "the owner's alone"},
+		"the directory":   {give("."), doctor.Warning, "ca belongs to user 1600, who can read and change all of it"},
+		"a secret":        {give("secrets/enrolment.jwe"), doctor.Error, "enrolment.jwe belongs to user 1600"},
+		"a certificate":   {give("certs/current.json"), doctor.Error, "current.json belongs to user 1600"},
+		"the one above":   {give(".."), doctor.Error, "belongs to user 1600, who can replace what is below"},
+		"all write above": {chmodTo("..", 0o777), doctor.Error, "has mode 0777, want 0755: others can replace"},
+		"sticky above":    {chmodTo("..", 0o777|fs.ModeSticky), doctor.OK, "the owner's alone"},
+		"the password":    {chmodTo("../password", 0o644), doctor.Error, "password has mode 0644, want 0600"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			parent := filepath.Join(t.TempDir(), "above")
@@ -59,7 +59,7 @@ func TestDoctorOwners(t *testing.T) {
 			}
 			tc.damage(t, dir)
 			found := ""
-			for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: dir, PasswordFile: password}) {
+			for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: dir, PasswordFile: password}) {
 				if d.Check == "permissions" {
 					found += d.Severity + " " + d.Text + "\n"
 				}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/setup"
@@ -134,8 +135,8 @@ func TestDoctorWarnsOfOverlaps(t *testing.T) {
 	profiles["intruder"] = policy.Profile{Names: []string{"localhost"}, Patterns: []string{"**.internal"}}
 	profiles["app"] = policy.Profile{Names: []string{"localhost", "shop.apps.internal"}}
 	var got []string
-	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: catest.Start(t, catest.Options{Profiles: profiles}).Dir}) {
-		if d.Check == "configuration" && d.Severity == ca.DiagnosisWarning {
+	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: catest.Start(t, catest.Options{Profiles: profiles}).Dir}) {
+		if d.Check == "configuration" && d.Severity == doctor.Warning {
 			if text, _, ok := strings.Cut(d.Text, " have names in common"); ok {
 				got = append(got, text)
 			}
@@ -180,7 +181,7 @@ func TestDoctorWarnsOfNamesOfTheAuthority(t *testing.T) {
 		},
 	})
 	found := false
-	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: c.Dir}) {
+	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: c.Dir}) {
 		found = found || strings.Contains(d.Text, "ca.internal of dns_names can be obtained by gateway, workers:")
 	}
 	if !found {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
@@ -218,8 +219,8 @@ func (w *lossWorld) refused(t *testing.T, want error) {
 		t.Error("the log verifies")
 	}
 	var said []string
-	for _, d := range ca.Doctor(t.Context(), ca.DoctorOptions{Dir: w.dir}) {
-		if d.Check == "record" && d.Severity == ca.DiagnosisError {
+	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: w.dir}) {
+		if d.Check == "record" && d.Severity == doctor.Error {
 			said = append(said, d.Text)
 		}
 	}

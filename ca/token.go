@@ -5,13 +5,12 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -67,11 +66,12 @@ func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 		return secret.String{}, err
 	}
 	f := statedir.Dir{Path: opt.Dir, Password: opt.Password}
-	signer, err := readTokenSigner(f, r, opt)
+	key, err := enrolkey.Read(f, r, enrolkey.Want{Service: opt.Service, Provisioner: opt.Provisioner, Any: opt.Revoke})
 	if err != nil {
 		return secret.String{}, err
 	}
-	return signer.sign(c.at(cfg, use, root))
+	c.Issuer = key.Provisioner
+	return key.Sign(c.at(cfg, use, root))
 }
 
 // at completes claims with where the token is used.
@@ -125,66 +125,4 @@ func freshClaims(life time.Duration) (c newClaims, err error) {
 	c.ID = hex.EncodeToString(id)
 	c.IssuedAt, c.NotBefore, c.Expiry = jose.NewNumericDate(now), jose.NewNumericDate(now), jose.NewNumericDate(now.Add(life))
 	return c, nil
-}
-
-// signingProvisioner chooses the provisioner of a token: the one that is asked for, or else
-// the first of pki.yaml that is for the service and whose private key is here.
-func signingProvisioner(f statedir.Dir, r *policy.Rules, opt TokenOptions) (policy.JWK, error) {
-	var why error
-	for _, j := range r.JWKs {
-		if opt.Provisioner != "" && j.Name != opt.Provisioner {
-			continue
-		}
-		var err error
-		if !opt.Revoke { // whose certificate it is, the authority knows
-			err = j.Serves(opt.Service)
-		}
-		if err == nil && opt.Provisioner == "" {
-			_, err = os.Stat(f.JWEPath(j.Name))
-		}
-		if err == nil {
-			return j, nil
-		}
-		if why == nil {
-			why = err
-		}
-	}
-	switch {
-	case opt.Provisioner != "" && why == nil:
-		return policy.JWK{}, fmt.Errorf("provisioner %.80q of type JWK is not in %s", opt.Provisioner, statedir.ConfigFile)
-	case why == nil:
-		return policy.JWK{}, fmt.Errorf("no provisioner of type JWK is in %s", statedir.ConfigFile)
-	}
-	return policy.JWK{}, fmt.Errorf("choosing an enrolment key: %w", why)
-}
-
-// tokenSigner is an enrolment key.
-type tokenSigner struct {
-	issuer string
-	kid    string
-	key    *jose.JSONWebKey
-}
-
-// readTokenSigner reads the key of the provisioner that [signingProvisioner] chooses.
-func readTokenSigner(f statedir.Dir, r *policy.Rules, opt TokenOptions) (tokenSigner, error) {
-	p, err := signingProvisioner(f, r, opt)
-	if err != nil {
-		return tokenSigner{}, err
-	}
-	key, err := f.ReadJWK(p.Name)
-	return tokenSigner{p.Name, p.Key.KeyID, key}, err
-}
-
-func (s tokenSigner) sign(c newClaims) (secret.String, error) {
-	c.Issuer = s.issuer
-	opts := new(jose.SignerOptions).WithType("JWT").WithHeader("kid", s.kid)
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(s.key.Algorithm), Key: s.key.Key}, opts)
-	if err != nil {
-		return secret.String{}, errors.New("signing a token: the key cannot sign")
-	}
-	text, err := jose.Signed(signer).Claims(c).CompactSerialize()
-	if err != nil {
-		return secret.String{}, errors.New("signing a token: the library refused it")
-	}
-	return secret.New(text), nil
 }

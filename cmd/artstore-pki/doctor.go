@@ -5,7 +5,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/flags"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/help"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/output"
@@ -41,18 +41,18 @@ func runDoctor(u *ui.UI, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	opt := ca.DoctorOptions{Dir: c.String(flags.Dir), Log: c.Bool("log"), Get: (&http.Transport{}).RoundTrip}
+	opt := doctor.Options{Dir: c.String(flags.Dir), Log: c.Bool("log"), Get: (&http.Transport{}).RoundTrip}
 	opt.PasswordFile, opt.Password = flags.PasswordSource(u, c)
-	list := ca.Doctor(c.Context, opt)
+	list := doctor.Run(c.Context, opt)
 	if err := writeDiagnoses(u, format, list); err != nil {
 		return err
 	}
 	status := ui.ExitStatus(ui.ExitOK)
 	for _, d := range list {
 		switch d.Severity {
-		case ca.DiagnosisError:
+		case doctor.Error:
 			return ui.ExitStatus(ui.ExitFailure)
-		case ca.DiagnosisWarning:
+		case doctor.Warning:
 			status = exitFindings
 		}
 	}
@@ -62,7 +62,7 @@ func runDoctor(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
-func writeDiagnoses(u *ui.UI, format string, list []ca.Diagnosis) error {
+func writeDiagnoses(u *ui.UI, format string, list []doctor.Diagnosis) error {
 	if format == output.JSON {
 		return u.JSON(map[string]any{"schema_version": 1, "diagnoses": list})
 	}

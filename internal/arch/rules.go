@@ -121,6 +121,7 @@ func Rules() []Rule {
 			"ca/internal/cacert",
 			"ca/internal/crl",
 			"ca/internal/denial",
+			"ca/internal/enrolkey",
 			"ca/internal/eventlog",
 			"ca/internal/joseheader",
 			"ca/internal/keytype",
@@ -138,6 +139,8 @@ func Rules() []Rule {
 			"ca/store",
 			"ca/translog",
 		), Modules: []string{smallstep, "*"}, Why: whyCA},
+		Rule{Package: "ca/internal/enrolkey", Own: with(leaves, "ca/internal/statedir", "ca/policy"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "a key that signs tokens does not say what is in them"},
+		Rule{Package: "ca/doctor", Own: with(leaves, "ca", "ca/internal/cacert", "ca/internal/crl", "ca/internal/enrolkey", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/store"), Why: "who looks for faults issues nothing, and the authority runs without it"},
 		Rule{Package: "ca/setup", Own: with(leaves, "ca/internal/cacert", "ca/internal/crl", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/store", "ca/translog"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "making an authority is done once, and needs nothing of what runs one"},
 		Rule{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
 		Rule{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/policy", "ca/record", "ca/record/kinds", "ca/setup", "ca/store"), Modules: []string{"*"}, Why: whyCA},
@@ -169,7 +172,7 @@ func Rules() []Rule {
 		Rule{Package: "cmd/artstore-pki/internal/devcerts", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"output", rooms+"credentials", rooms+"hints", rooms+"serving", "ca", "ca/policy", "ca/setup", "rotation", "rotation/enroll"), Modules: []string{"go.step.sm/crypto/x509util", "golang.org/x/sync"}, Why: "certificates for developers come from an authority like any other, over its API"},
 		Rule{Package: "cmd/...", Own: with(leaves, serving, "cmd/artstore-pki/internal/...",
 			"audit", "audit/cert", "audit/compare", "audit/report", "audit/source",
-			"ca", "ca/backup", "ca/policy", "ca/record", "ca/record/kinds", "ca/record/reasons", "ca/setup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "ingestclient/spool/status", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
+			"ca", "ca/backup", "ca/doctor", "ca/policy", "ca/record", "ca/record/kinds", "ca/record/reasons", "ca/setup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "ingestclient/spool/status", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
 		), Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
 	)
 }

@@ -21,8 +21,8 @@ const (
 // numbers only get smaller: lower one when its package got smaller, remove it
 // when its package fits.
 var (
-	manyExported = map[string]int{"ca": 37}
-	manyFiles    = map[string]int{"ca": 52}
+	manyExported = map[string]int{}
+	manyFiles    = map[string]int{"ca": 32}
 )
 
 // What there should be none of, by the same rule.

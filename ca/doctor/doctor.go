@@ -1,4 +1,12 @@
-package ca
+// Package doctor looks at the state directory and the record of an authority, and
+// says what it found of everything, good or bad.
+//
+//	for _, d := range doctor.Run(ctx, doctor.Options{Dir: dir}) {
+//		fmt.Println(d.Severity, d.Check, d.Text)
+//	}
+//
+// It changes nothing, and may run beside an authority.
+package doctor
 
 import (
 	"context"
@@ -14,8 +22,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/crl"
+	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -27,22 +37,22 @@ import (
 
 // Severities of a [Diagnosis], worst last.
 const (
-	DiagnosisOK      = "ok"
-	DiagnosisWarning = "warning"
-	DiagnosisError   = "error" // the authority cannot issue, or is not safe
+	OK      = "ok"
+	Warning = "warning"
+	Error   = "error" // the authority cannot issue, or is not safe
 )
 
-// Diagnosis is one thing that [Doctor] looked at.
+// Diagnosis is one thing that [Run] looked at.
 type Diagnosis struct {
 	Check    string `json:"check"` // configuration, permissions, trust, keys, record, clock, log, crl
 	Severity string `json:"severity"`
 	Text     string `json:"text"`
 }
 
-// DoctorOptions say where to look.
-type DoctorOptions struct {
+// Options say where to look.
+type Options struct {
 	Dir          string
-	Password     secret.String // as in [Options]
+	Password     secret.String // as in [ca.Options]
 	PasswordFile string
 	// Log compares the record with its log, which reads all of it.
 	Log bool
@@ -57,10 +67,10 @@ const (
 	entrySize   = 54 // bytes of DER that an entry of a list takes, with its end
 )
 
-// Doctor looks at a state directory and its record, changes nothing, and may run
+// Run looks at a state directory and its record, changes nothing, and may run
 // beside an authority. It says what it found of everything, good or bad; what it
 // cannot look at, because something else is broken, it leaves out.
-func Doctor(ctx context.Context, opt DoctorOptions) []Diagnosis {
+func Run(ctx context.Context, opt Options) []Diagnosis {
 	d := &doctor{opt: opt, files: statedir.Dir{Path: opt.Dir, Password: opt.Password, PasswordFile: opt.PasswordFile}}
 	cfg, err := policy.Load(opt.Dir)
 	if !d.addResult("configuration", err, "pki.yaml is valid: %d profiles, %d provisioners", len(cfg.Profiles), len(cfg.Provisioners)) {
@@ -84,7 +94,7 @@ func Doctor(ctx context.Context, opt DoctorOptions) []Diagnosis {
 }
 
 type doctor struct {
-	opt   DoctorOptions
+	opt   Options
 	files statedir.Dir
 	out   []Diagnosis
 }
@@ -96,10 +106,10 @@ func (d *doctor) add(check, severity, format string, args ...any) {
 // addResult says the error, or else that all is well; it reports which.
 func (d *doctor) addResult(check string, err error, format string, args ...any) bool {
 	if err != nil {
-		d.add(check, DiagnosisError, "%v", err)
+		d.add(check, Error, "%v", err)
 		return false
 	}
-	d.add(check, DiagnosisOK, format, args...)
+	d.add(check, OK, format, args...)
 	return true
 }
 
@@ -107,14 +117,14 @@ func (d *doctor) addResult(check string, err error, format string, args ...any) 
 func (d *doctor) profiles(cfg policy.Config) {
 	r, err := cfg.Parse()
 	if err != nil { // Load parsed it
-		d.add("configuration", DiagnosisError, "%v", err)
+		d.add("configuration", Error, "%v", err)
 		return
 	}
 	for _, text := range slices.Concat(r.Overlaps(), r.SharedNames()) {
-		d.add("configuration", DiagnosisWarning, "%s", text)
+		d.add("configuration", Warning, "%s", text)
 	}
 	for _, text := range r.Unprovable() {
-		d.add("configuration", DiagnosisWarning, "%s", text)
+		d.add("configuration", Warning, "%s", text)
 	}
 }
 
@@ -126,15 +136,15 @@ func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 			name := c.Subject.CommonName
 			switch {
 			case role == "intermediate" && cacert.RootOf(c, roots) == nil:
-				d.add("trust", DiagnosisError, "%s %q was signed by none of the roots", role, name)
+				d.add("trust", Error, "%s %q was signed by none of the roots", role, name)
 			case now.Before(c.NotBefore):
-				d.add("clock", DiagnosisError, "%s %q begins at %s: the clock is behind, it says %s", role, name, stamp(c.NotBefore), stamp(now))
+				d.add("clock", Error, "%s %q begins at %s: the clock is behind, it says %s", role, name, stamp(c.NotBefore), stamp(now))
 			case now.After(c.NotAfter):
-				d.add("trust", DiagnosisError, "%s %q expired at %s", role, name, stamp(c.NotAfter))
+				d.add("trust", Error, "%s %q expired at %s", role, name, stamp(c.NotAfter))
 			case c.NotAfter.Sub(now) < soonExpires:
-				d.add("trust", DiagnosisWarning, "%s %q expires at %s", role, name, stamp(c.NotAfter))
+				d.add("trust", Warning, "%s %q expires at %s", role, name, stamp(c.NotAfter))
 			default:
-				d.add("trust", DiagnosisOK, "%s %q is good until %s", role, name, stamp(c.NotAfter))
+				d.add("trust", OK, "%s %q is good until %s", role, name, stamp(c.NotAfter))
 			}
 		}
 	}
@@ -150,29 +160,29 @@ func (d *doctor) keys(cfg policy.Config, roots, intermediates []*x509.Certificat
 	for _, c := range roots {
 		path := d.files.KeyPath(certs.Fingerprint(c))
 		if _, err := os.Stat(path); err == nil {
-			d.add("keys", DiagnosisWarning, "the key of root %q is on this machine: move %s to a medium in a safe, and name it in root_key", c.Subject.CommonName, path)
+			d.add("keys", Warning, "the key of root %q is on this machine: move %s to a medium in a safe, and name it in root_key", c.Subject.CommonName, path)
 			continue
 		}
 		if _, err := os.Stat(cfg.RootKey); cfg.RootKey != "" && err == nil {
-			d.add("keys", DiagnosisWarning, "the key of root %q can be read at %s: take the medium out after a rotation", c.Subject.CommonName, cfg.RootKey)
+			d.add("keys", Warning, "the key of root %q can be read at %s: take the medium out after a rotation", c.Subject.CommonName, cfg.RootKey)
 			continue
 		}
-		d.add("keys", DiagnosisOK, "the key of root %q is not here", c.Subject.CommonName)
+		d.add("keys", OK, "the key of root %q is not here", c.Subject.CommonName)
 	}
 	if r, err := cfg.Parse(); err == nil && len(r.Enrollers) > 0 {
-		_, err := readTokenSigners(d.files, r)
+		_, err := enrolkey.ForEnrollers(d.files, r)
 		d.addResult("keys", err, "the enrolment keys for %d enrollers can be used", len(r.Enrollers))
 	}
 	for _, name := range []string{"secrets/*.key", "secrets/*.jwe"} {
 		paths, _ := filepath.Glob(d.files.File(name)) // the pattern is well formed
 		for _, p := range paths {
 			if encrypted, err := statedir.Encrypted(p); err == nil && !encrypted {
-				d.add("keys", DiagnosisWarning, "%s is not encrypted", p)
+				d.add("keys", Warning, "%s is not encrypted", p)
 			}
 		}
 	}
 	if _, err := os.Stat(d.files.File(statedir.PasswordFile)); err == nil {
-		d.add("keys", DiagnosisWarning, "the password is beside the keys, in %s: move it and name it with --password-file", d.files.File(statedir.PasswordFile))
+		d.add("keys", Warning, "the password is beside the keys, in %s: move it and name it with --password-file", d.files.File(statedir.PasswordFile))
 	}
 }
 
@@ -188,21 +198,21 @@ func (d *doctor) record(ctx context.Context, cfg policy.Config) (current bool) {
 	}
 	d.marker(ctx, where)
 	for _, p := range in.Problems {
-		d.add("record", DiagnosisError, "it is damaged: %s; restore a backup", p)
+		d.add("record", Error, "it is damaged: %s; restore a backup", p)
 	}
 	switch {
 	case in.Schema > in.Known:
-		d.add("record", DiagnosisError, "its schema version %d is newer than %d, the newest that this program knows", in.Schema, in.Known)
+		d.add("record", Error, "its schema version %d is newer than %d, the newest that this program knows", in.Schema, in.Known)
 	case in.Schema < in.Known:
-		d.add("record", DiagnosisWarning, "its schema version %d becomes %d at the next start", in.Schema, in.Known)
+		d.add("record", Warning, "its schema version %d becomes %d at the next start", in.Schema, in.Known)
 	}
 	if ahead := time.Until(in.Newest); ahead > clockLeeway {
-		d.add("clock", DiagnosisError, "the last certificate was issued at %s, in %s: the clock is behind now, or was ahead then", stamp(in.Newest), ahead.Round(time.Second))
+		d.add("clock", Error, "the last certificate was issued at %s, in %s: the clock is behind now, or was ahead then", stamp(in.Newest), ahead.Round(time.Second))
 	} else {
-		d.add("clock", DiagnosisOK, "it says %s, and nothing in the record is later", stamp(time.Now()))
+		d.add("clock", OK, "it says %s, and nothing in the record is later", stamp(time.Now()))
 	}
 	if size := crl.AnswerSize(in.Revoked * entrySize); size > stepapi.MaxRevoked/2 {
-		d.add("crl", DiagnosisWarning, "%d certificates are revoked and have not expired: GET /revoked is some %d bytes long, and clients read at most %d; shorter lifetimes make it shorter",
+		d.add("crl", Warning, "%d certificates are revoked and have not expired: GET /revoked is some %d bytes long, and clients read at most %d; shorter lifetimes make it shorter",
 			in.Revoked, size, stepapi.MaxRevoked)
 	}
 	d.lineages(ctx, cfg)
@@ -214,32 +224,32 @@ const lossRemedy = "bring it back, restore a backup, or accept the loss with: ar
 // marker says whether the record is the one that this directory knows, and how
 // much newer it is.
 func (d *doctor) marker(ctx context.Context, where string) {
-	v, err := LogVerifier(d.opt.Dir)
+	v, err := statedir.LogVerifier(d.opt.Dir)
 	if err != nil {
-		d.add("record", DiagnosisError, "%v", err)
+		d.add("record", Error, "%v", err)
 		return
 	}
 	known, marked, err := statedir.ReadMarker(d.opt.Dir, v)
 	if err != nil {
-		d.add("record", DiagnosisError, "%v; "+lossRemedy, err)
+		d.add("record", Error, "%v; "+lossRemedy, err)
 		return
 	}
 	newest, err := store.Look(ctx, where, v, known)
 	if err != nil {
-		err = fmt.Errorf("%w; "+lossRemedy, &RecordError{Where: sqldb.Name(where), Known: known, Err: err})
+		err = fmt.Errorf("%w; "+lossRemedy, &statedir.RecordError{Where: sqldb.Name(where), Known: known, Err: err})
 	}
 	if d.addResult("record", err, "its log has %d entries, and goes on from the %d of the marker", newest.Size, known.Size) && !marked {
-		d.add("record", DiagnosisWarning, "there is no marker in %s; the next start makes one", d.files.File(statedir.MarkerFile))
+		d.add("record", Warning, "there is no marker in %s; the next start makes one", d.files.File(statedir.MarkerFile))
 	}
 }
 
 func (d *doctor) log(ctx context.Context) {
-	report, err := VerifyLog(ctx, d.opt.Dir, LogOptions{})
+	report, err := ca.VerifyLog(ctx, d.opt.Dir, ca.LogOptions{})
 	if !d.addResult("log", err, "%d entries, %d made again from their rows, %d pruned", report.Size, report.Checked, report.Pruned) {
 		return
 	}
 	for _, f := range report.Findings {
-		d.add("log", DiagnosisError, "%s", f.Text)
+		d.add("log", Error, "%s", f.Text)
 	}
 }
 
@@ -290,11 +300,11 @@ func (d *doctor) lineages(ctx context.Context, cfg policy.Config) {
 	}
 	list, err := store.Crowded(ctx, statedir.Database(d.opt.Dir, cfg.Database), least, time.Now())
 	if err != nil {
-		d.add("record", DiagnosisError, "%v", err)
+		d.add("record", Error, "%v", err)
 	}
 	for _, l := range list {
 		if p := r.Services[l.Service]; p != nil && l.Live >= p.MaxLineage {
-			d.add("record", DiagnosisWarning, "lineage %s of service %s has %d live certificates, and may have %d (profiles.%s.max_live_per_lineage): it does not renew; was its key copied?",
+			d.add("record", Warning, "lineage %s of service %s has %d live certificates, and may have %d (profiles.%s.max_live_per_lineage): it does not renew; was its key copied?",
 				certs.HexSerial(l.Lineage), l.Service, l.Live, p.MaxLineage, l.Service)
 		}
 	}
@@ -304,13 +314,15 @@ func (d *doctor) lineages(ctx context.Context, cfg policy.Config) {
 func (d *doctor) permissions(cfg policy.Config) {
 	list := d.files.Exposures(cfg.RootKey, cfg.Database)
 	for _, e := range list {
-		severity := DiagnosisError
+		severity := Error
 		if e.Owner {
-			severity = DiagnosisWarning
+			severity = Warning
 		}
 		d.add("permissions", severity, "%s", e.Text)
 	}
 	if len(list) == 0 {
-		d.add("permissions", DiagnosisOK, "secrets and record are the owner's alone")
+		d.add("permissions", OK, "secrets and record are the owner's alone")
 	}
 }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
