@@ -50,8 +50,8 @@ func makeRecord(ctx context.Context, where string, key *translog.Key) (head []by
 
 // withdraw takes the record back out of a database that is not in the directory:
 // its key goes with the directory, and the next Init would find another authority's.
-func (w *newAuthority) withdraw(ctx context.Context, opt Options) (err error) {
-	if w.head == nil || opt.inDir() {
+func (opt Options) withdraw(ctx context.Context, head []byte) (err error) {
+	if head == nil || opt.inDir() {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx) // it may be the reason
@@ -60,5 +60,5 @@ func (w *newAuthority) withdraw(ctx context.Context, opt Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, record.Close()) }()
-	return record.Withdraw(ctx, w.head)
+	return record.Withdraw(ctx, head)
 }
