@@ -12,6 +12,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/acmesrv"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -37,7 +38,7 @@ func (a *Authority) newACME(st *state) *acmesrv.Server {
 }
 
 func (b acmeAuthority) CheckDates(p *policy.Service, notBefore, notAfter time.Time) error {
-	_, err := validityOf(p, dates{notBefore, notAfter}, bounds{now: time.Now(), issuing: b.st.intermediates[0]})
+	_, err := validity.Decide(p, validity.Dates{NotBefore: notBefore, NotAfter: notAfter}, validity.Bounds{Now: time.Now(), Issuing: b.st.intermediates[0]})
 	return err
 }
 
@@ -53,7 +54,7 @@ func (b acmeAuthority) Issue(ctx context.Context, req acmesrv.Request) error {
 		keyHash:        certs.KeyHash(req.CSR.RawSubjectPublicKeyInfo),
 		provisioner:    provisioner.Extension{Type: provisioner.TypeACME, Name: b.st.rules.ACME.Name},
 		order:          o.ID,
-		requestedDates: dates{o.NotBefore, o.NotAfter},
+		requestedDates: validity.Dates{NotBefore: o.NotBefore, NotAfter: o.NotAfter},
 		// An order buys one certificate, like a token: the same key gets it again.
 		token: store.Token{Hash: sha256.Sum256([]byte("acme order\x00" + o.ID)), Expires: o.ExpiresAt.Add(2 * tokenLeeway)},
 	})

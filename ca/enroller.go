@@ -9,6 +9,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -103,7 +104,7 @@ func askedClaims(st *state, req stepapi.TokenRequest, entry record.Certificate) 
 		asked = p.Names
 	}
 	if life = min(life, time.Until(entry.NotAfter)); life <= 0 {
-		return newClaims{}, denial.Unauthorized("the client certificate expired at %s", stamp(entry.NotAfter))
+		return newClaims{}, denial.Unauthorized("the client certificate expired at %s", validity.Stamp(entry.NotAfter))
 	}
 	c, err := freshClaims(life)
 	c.Subject, c.SANs, c.Actor = req.Service, asked, &actor{entry.Service, entry.Serial}
@@ -115,7 +116,7 @@ func askedClaims(st *state, req stepapi.TokenRequest, entry record.Certificate) 
 func (a *Authority) recordToken(ctx context.Context, c caller, service string, claims newClaims) error {
 	err := a.record.Tell(ctx, record.Event{
 		At: time.Now(), Kind: kinds.TokenMade, Caller: c.name, Service: service,
-		Detail: clip("until " + stamp(claims.Expiry.Time()) + " for " + strings.Join(claims.SANs, " ")),
+		Detail: clip("until " + validity.Stamp(claims.Expiry.Time()) + " for " + strings.Join(claims.SANs, " ")),
 	})
 	if err != nil {
 		return err

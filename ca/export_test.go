@@ -4,14 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
-	"errors"
 	"net/http"
 	"slices"
 	"time"
 
 	"go.step.sm/crypto/jose"
 
-	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -181,29 +179,6 @@ func ParseRecordQuery(raw string) (record.Query, error) {
 
 // SequenceLog gives all events their places, as KeepLog does each second.
 func (a *Authority) SequenceLog(ctx context.Context) error { return a.sequence(ctx) }
-
-// Dates are what a request asks for, and what bounds the answer.
-type Dates struct {
-	NotBefore, NotAfter time.Time // zero: left open
-	Now, Proof          time.Time // the end of the proof may be zero
-	Issuer              *x509.Certificate
-}
-
-// Validity decides the dates of a certificate of a profile. rule is the one that refuses.
-func Validity(p policy.Profile, d Dates) (notBefore, notAfter time.Time, rule string, err error) {
-	r, err := policy.Config{
-		Name: "test", Address: "127.0.0.1:0", DNSNames: []string{"ca"},
-		Provisioners: []policy.Provisioner{{Type: "X5C", Name: "x5c"}}, Profiles: map[string]policy.Profile{"service": p},
-	}.Parse()
-	if err != nil {
-		return notBefore, notAfter, "", err
-	}
-	got, err := validityOf(r.Services["service"], dates{d.NotBefore, d.NotAfter}, bounds{d.Now, d.Issuer, proofEnd{notAfterCap: d.Proof, what: "the proof", remedy: "prove again"}})
-	if denied := (*denial.Error)(nil); errors.As(err, &denied) {
-		rule = string(denied.Rule)
-	}
-	return got.notBefore, got.notAfter, rule, err
-}
 
 // PublishedKey is what publish_encrypted_key serves.
 func PublishedKey(dir string) (string, error) { return statedir.Dir{Path: dir}.ReadJWE("enrolment") }

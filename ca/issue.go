@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/cacert"
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
@@ -122,9 +123,9 @@ func (a *Authority) prepare(ctx context.Context, st *state, v VerifiedRequest) (
 	if err != nil {
 		return prepared{}, a.recordDenial(ctx, v.caller, w, err)
 	}
-	t.NotBefore, t.NotAfter = got.notBefore, got.notAfter
+	t.NotBefore, t.NotAfter = got.NotBefore, got.NotAfter
 	if v.action == actSign && v.provisioner.Type == provisioner.TypeACME {
-		v.proof.notAfterCap = p.NamesUntil(time.Now(), got.notAfter)
+		v.proof.End = p.NamesUntil(time.Now(), got.NotAfter)
 	}
 	out := prepared{v: v, template: t, maxLineage: p.MaxLineage}
 	if v.previous != nil && a.full.pauses(v.previous.Lineage, time.Now()) {
@@ -138,19 +139,19 @@ func (a *Authority) prepare(ctx context.Context, st *state, v VerifiedRequest) (
 
 // validity decides the dates of a certificate: by the moment and what was asked,
 // or those of a fixture.
-func (v VerifiedRequest) validity(p *policy.Service, issuing *x509.Certificate) (dates, error) {
+func (v VerifiedRequest) validity(p *policy.Service, issuing *x509.Certificate) (validity.Dates, error) {
 	now := time.Now()
 	if v.fixtureTime.IsZero() {
-		return validityOf(p, v.requestedDates, bounds{now, issuing, v.proof})
+		return validity.Decide(p, v.requestedDates, validity.Bounds{Now: now, Issuing: issuing, Proof: v.proof})
 	}
-	d, err := validityOf(p, dates{}, bounds{now: v.fixtureTime, issuing: issuing})
+	d, err := validity.Decide(p, validity.Dates{}, validity.Bounds{Now: v.fixtureTime, Issuing: issuing})
 	switch {
 	case err != nil:
 		return d, err
-	case !d.notBefore.Before(d.notAfter):
-		return d, denial.New(denial.Issuer, "the issuing certificate begins at %s", stamp(issuing.NotBefore))
-	case now.After(d.notBefore) && now.Before(d.notAfter):
-		return d, denial.New(denial.Lifetime, "a fixture must not be valid now, and this one would be until %s", stamp(d.notAfter))
+	case !d.NotBefore.Before(d.NotAfter):
+		return d, denial.New(denial.Issuer, "the issuing certificate begins at %s", validity.Stamp(issuing.NotBefore))
+	case now.After(d.NotBefore) && now.Before(d.NotAfter):
+		return d, denial.New(denial.Lifetime, "a fixture must not be valid now, and this one would be until %s", validity.Stamp(d.NotAfter))
 	}
 	return d, nil
 }
@@ -213,7 +214,7 @@ func sign(st *state, p prepared) (signed, error) {
 func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
 	c := record.NewCertificate(s.chain, time.Now())
 	c.Service, c.Kind, c.Provisioner, c.Caller = s.v.caller.service, kindOf(s.v), s.v.provisioner.Name, s.v.caller.name
-	c.ProofUntil = s.v.proof.notAfterCap
+	c.ProofUntil = s.v.proof.End
 	if s.v.previous != nil {
 		c.Lineage, c.Previous = s.v.previous.Lineage, s.v.previous.Serial
 	}

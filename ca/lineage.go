@@ -10,6 +10,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -85,24 +86,24 @@ func refuseLineage(v VerifiedRequest, most int) error {
 // proofEndFor is the end of the proof that a certificate will rest on. Who authenticated
 // a first certificate knows it; a renewal inherits it, for it proves the key and
 // nothing else.
-func (a *Authority) proofEndFor(ctx context.Context, p *policy.Service, v VerifiedRequest) (proofEnd, error) {
+func (a *Authority) proofEndFor(ctx context.Context, p *policy.Service, v VerifiedRequest) (validity.Proof, error) {
 	if v.action == actSign {
 		return v.proof, nil
 	}
-	out := proofEnd{notAfterCap: v.previous.ProofUntil, what: "the certificate that vouched for this lineage", remedy: "sign a token with a newer one"}
+	out := validity.Proof{End: v.previous.ProofUntil, What: "the certificate that vouched for this lineage", Remedy: "sign a token with a newer one"}
 	switch v.provisioner.Type {
 	case provisioner.TypeACME:
-		out.what, out.remedy = "the proof of the names", "prove the names again, with an order"
-		if out.notAfterCap.IsZero() { // issued before the ends of proofs were kept
+		out.What, out.Remedy = "the proof of the names", "prove the names again, with an order"
+		if out.End.IsZero() { // issued before the ends of proofs were kept
 			first, err := a.firstOf(ctx, *v.previous)
 			if err != nil {
 				return out, err
 			}
-			out.notAfterCap = p.NamesUntil(first.IssuedAt, first.NotAfter)
+			out.End = p.NamesUntil(first.IssuedAt, first.NotAfter)
 		}
 	case provisioner.TypeX5C:
-		if out.notAfterCap.IsZero() { // likewise; what vouched for it is not known any more, so it gets no more than it has
-			out.notAfterCap = v.previous.NotAfter
+		if out.End.IsZero() { // likewise; what vouched for it is not known any more, so it gets no more than it has
+			out.End = v.previous.NotAfter
 		}
 	}
 	return out, nil

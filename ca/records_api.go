@@ -14,6 +14,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -208,7 +209,7 @@ func parseRecordQuery(raw string, now time.Time) (out recordQuery, err error) {
 		return recordQuery{}, denial.BadRequest("state: want %s, %s or %s", record.StateValid, record.StateExpired, record.StateRevoked)
 	}
 	if text := q.Get("expires_before"); text != "" {
-		if out.ExpiresBefore, err = askedTime("expires_before", text, now); err != nil {
+		if out.ExpiresBefore, err = validity.AskedTime("expires_before", text, now); err != nil {
 			return recordQuery{}, err
 		}
 		out.SoonestFirst = true

@@ -20,6 +20,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/joseheader"
 	"github.com/artstore/artstore-pki/ca/internal/names"
 	"github.com/artstore/artstore-pki/ca/internal/pkcs10"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -48,8 +49,8 @@ type VerifiedRequest struct {
 	singleUse      bool                // a second use of token is refused, also for the same key
 	previous       *record.Certificate // that is renewed, or vouches for this one
 	order          string              // of ACME that it is for, or empty
-	proof          proofEnd            // end of the proof that it rests on
-	requestedDates dates
+	proof          validity.Proof      // end of the proof that it rests on
+	requestedDates validity.Dates
 	reportedTrust  string    // digest reported, or empty
 	fixtureTime    time.Time // moment to date it by; zero means now, and anything else is for fixtures only
 }
@@ -192,7 +193,7 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 	if err != nil {
 		return v, a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, err)
 	}
-	if v.requestedDates, err = askedDates(req, time.Now()); err != nil {
+	if v.requestedDates, err = validity.Asked(req, time.Now()); err != nil {
 		return v, err
 	}
 	if v.names, err = matchRequest(csr, c); err != nil {

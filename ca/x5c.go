@@ -11,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/joseheader"
 	"github.com/artstore/artstore-pki/ca/internal/names"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -70,7 +71,7 @@ func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v
 		kind: callerX5C, name: "x5c " + c.Issuer + "/" + c.certificate.Subject.CommonName + "/" + serial, serial: serial,
 		credentials: certificateCredentials(c.certificate),
 	}
-	v.proof = proofEnd{c.certificate.NotAfter, "the certificate of the token", "sign a token with a newer one"}
+	v.proof = validity.Proof{End: c.certificate.NotAfter, What: "the certificate of the token", Remedy: "sign a token with a newer one"}
 	v.provisioner = provisioner.Extension{Type: provisioner.TypeX5C, Name: c.Issuer}
 	entry, err := a.lookUpIssued(ctx, st, c.certificate)
 	if err != nil {
