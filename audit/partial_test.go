@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,7 +37,7 @@ func negative(t testing.TB, p *pair) []byte {
 }
 
 // odd fixes the first byte of the serial number, so that negative can turn it.
-func odd(c *x509.Certificate) { c.SerialNumber.SetInt64(0x0102030405060708) }
+func odd(c *x509.Certificate) { c.SerialNumber = big.NewInt(0x0102030405060708) }
 
 func TestRefused(t *testing.T) {
 	root := newPair(t, nil, "Test Root", authority)

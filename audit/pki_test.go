@@ -4,14 +4,11 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,6 +21,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/report"
 	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 // TestMain fixes the time zone: tables show local times, and golden ones must be the same everywhere.
@@ -65,12 +63,9 @@ func named(names ...string) spec {
 
 func newPair(t testing.TB, issuer *pair, cn string, specs ...spec) *pair {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
-	must(t, err)
+	key := testpki.Key(t)
 	tpl := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: cn}, BasicConstraintsValid: true,
+		Subject: pkix.Name{CommonName: cn}, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour).Truncate(time.Second), NotAfter: time.Now().Add(365 * 24 * time.Hour).Truncate(time.Second),
 		DNSNames: []string{cn, "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -78,20 +73,11 @@ func newPair(t testing.TB, issuer *pair, cn string, specs ...spec) *pair {
 	for _, s := range specs {
 		s(tpl)
 	}
-	p := &pair{key: key, issuer: issuer}
-	parent, signer := tpl, crypto.Signer(key)
+	var by *testpki.Pair
 	if issuer != nil {
-		parent, signer = issuer.cert, issuer.key
+		by = &testpki.Pair{Cert: issuer.cert, Key: issuer.key}
 	}
-	pub := key.Public()
-	if tpl.PublicKey != nil {
-		pub = tpl.PublicKey
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tpl, parent, pub, signer)
-	must(t, err)
-	p.cert, err = x509.ParseCertificate(der)
-	must(t, err)
-	return p
+	return &pair{cert: testpki.Issue(t, by, tpl, key).Cert, key: key, issuer: issuer}
 }
 
 func authority(c *x509.Certificate) {

@@ -3,8 +3,6 @@ package rotation_test
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -22,44 +20,26 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/logtest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/files"
 )
 
-// testCA is a root with one intermediate, made with crypto/x509 so that its
-// certificates follow the clock of a synctest bubble.
+// testCA is a root with one intermediate.
 type testCA struct {
 	root, inter       *x509.Certificate
 	rootKey, interKey crypto.Signer
 }
 
-var serials = func() func() *big.Int {
-	var mu sync.Mutex
-	n := int64(1000)
-	return func() *big.Int { mu.Lock(); defer mu.Unlock(); n++; return big.NewInt(n) }
-}()
+func newKey(t testing.TB) crypto.Signer { t.Helper(); return testpki.Key(t) }
 
-func newKey(t testing.TB) crypto.Signer {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
+// serials are numbers that no other certificate or list of the run has.
+func serials() *big.Int { return new(big.Int).SetBytes([]byte(rand.Text()[:15])) }
 
 func sign(t testing.TB, tmpl, parent *x509.Certificate, pub crypto.PublicKey, key crypto.Signer) *x509.Certificate {
 	t.Helper()
-	tmpl.SerialNumber = serials()
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	tmpl.SerialNumber, tmpl.PublicKey = nil, pub
+	return testpki.Issue(t, &testpki.Pair{Cert: parent, Key: key}, tmpl, key).Cert
 }
 
 func newCA(t testing.TB, name string) *testCA {
@@ -266,15 +246,7 @@ func (ca *testCA) crl(t testing.TB, minutes int, revoked ...rotation.Material) *
 
 func signList(t testing.TB, list *x509.RevocationList, issuer *x509.Certificate, key crypto.Signer) *x509.RevocationList {
 	t.Helper()
-	der, err := x509.CreateRevocationList(rand.Reader, list, issuer, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := x509.ParseRevocationList(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return (&testpki.Pair{Cert: issuer, Key: key}).List(t, list)
 }
 
 // taking is m with the lists.

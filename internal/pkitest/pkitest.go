@@ -6,26 +6,20 @@
 //	id := pkitest.Open(t, rotation.Config{Source: src})
 //	src.Push(t, ca.Leaf(t, "storage")) // returns when the new generation is in effect
 //
-// The certificates are made by crypto/x509 from time.Now, so that they follow
-// the clock of a synctest bubble. For a whole authority there is ca/catest.
+// The certificates are those of internal/testpki. For a whole authority there is
+// ca/catest.
 package pkitest
 
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"log/slog"
-	"math/big"
-	"net"
 	"testing"
-	"time"
 
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -38,14 +32,8 @@ type CA struct {
 // NewCA makes a root of ten years.
 func NewCA(t testing.TB) *CA {
 	t.Helper()
-	root := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "pkitest " + rand.Text()}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:  x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
-	}
-	ca := &CA{Root: root, Key: newKey(t)} // self-signed: the template is its own parent
-	ca.Root = ca.certify(t, root, ca.Key.Public())
-	return ca
+	root := testpki.Root(t, "pkitest "+rand.Text())
+	return &CA{Root: root.Cert, Key: root.Key}
 }
 
 // Leaf makes an identity of one hour with a new key: for the DNS name,
@@ -53,47 +41,8 @@ func NewCA(t testing.TB) *CA {
 // change the template first.
 func (ca *CA) Leaf(t testing.TB, name string, edits ...func(*x509.Certificate)) rotation.Material {
 	t.Helper()
-	leaf := &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{name, "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		NotBefore:   time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-	}
-	for _, edit := range edits {
-		edit(leaf)
-	}
-	key := newKey(t)
-	c := ca.certify(t, leaf, key.Public())
-	return rotation.Material{
-		Certificate: tls.Certificate{Certificate: [][]byte{c.Raw}, PrivateKey: key, Leaf: c},
-		Roots:       []*x509.Certificate{ca.Root}, Version: c.SerialNumber.Text(16),
-	}
-}
-
-func newKey(t testing.TB) crypto.Signer {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatalf("making a key: %v", err)
-	}
-	return key
-}
-
-func (ca *CA) certify(t testing.TB, template *x509.Certificate, pub crypto.PublicKey) *x509.Certificate {
-	t.Helper()
-	serial := make([]byte, 8)
-	_, _ = rand.Read(serial) // does not fail
-	serial[0] = serial[0]&0x7f | 1
-	template.SerialNumber = new(big.Int).SetBytes(serial)
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.Root, pub, ca.Key)
-	if err != nil {
-		t.Fatalf("making a certificate: %v", err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatalf("reading a certificate back: %v", err)
-	}
-	return c
+	leaf := (&testpki.Pair{Cert: ca.Root, Key: ca.Key}).Leaf(t, name, edits...)
+	return rotation.Material{Certificate: leaf.TLS(), Roots: []*x509.Certificate{ca.Root}, Version: leaf.Cert.SerialNumber.Text(16)}
 }
 
 // Source is a [rotation.Source] that yields what a test pushes. It is for one

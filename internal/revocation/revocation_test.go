@@ -2,9 +2,7 @@ package revocation_test
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -15,32 +13,18 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/revocation"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 type issuer struct {
 	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer
 }
 
 func newIssuer(t testing.TB) issuer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "issuer"}, SubjectKeyId: []byte{1}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCRLSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issuer{cert, key}
+	p := testpki.Root(t, "issuer", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign })
+	return issuer{p.Cert, p.Key}
 }
 
 // list names these serials; with ends, it says when their certificates end.
@@ -66,15 +50,7 @@ func (i issuer) list(t testing.TB, at time.Time, ends []time.Time, serials ...in
 
 func (i issuer) sign(t testing.TB, l *x509.RevocationList) *x509.RevocationList {
 	t.Helper()
-	der, err := x509.CreateRevocationList(rand.Reader, l, i.cert, i.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed, err := x509.ParseRevocationList(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parsed
+	return (&testpki.Pair{Cert: i.cert, Key: i.key}).List(t, l)
 }
 
 func (i issuer) index(t testing.TB, l *x509.RevocationList) revocation.Index {

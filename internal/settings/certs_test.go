@@ -1,13 +1,9 @@
 package settings_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,31 +11,22 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/settings"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 // pair makes a certificate from the template, signed by itself, and its key, as PEM.
 func pair(t *testing.T, tpl x509.Certificate) (cert, key []byte) {
 	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tpl.SerialNumber, tpl.Subject, tpl.BasicConstraintsValid = big.NewInt(1), pkix.Name{CommonName: "test"}, true
-	if tpl.NotAfter.IsZero() {
-		tpl.NotAfter = time.Now().Add(time.Hour)
-	}
+	tpl.Subject, tpl.BasicConstraintsValid = pkix.Name{CommonName: "test"}, true
 	if tpl.NotBefore.IsZero() {
 		tpl.NotBefore = time.Now().Add(-2 * time.Hour)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &tpl, &tpl, k.Public(), k)
+	p := testpki.Issue(t, nil, &tpl, nil)
+	raw, err := x509.MarshalPKCS8PrivateKey(p.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Cert.Raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
 }
 
 // Each fault of certificate files is named with its setting; a good set is none.

@@ -1,17 +1,15 @@
 package openssl_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"math/big"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/artstore/artstore-pki/audit/internal/openssl"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 // What OpenSSL itself says to each of these cases, and to more, is compared in
@@ -21,34 +19,23 @@ var now = time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
 
 type pair struct {
 	*x509.Certificate
-	key *ecdsa.PrivateKey
+	key crypto.Signer
 }
 
 func issue(t testing.TB, issuer *pair, name string, change func(*x509.Certificate)) *pair {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(1, 0, 0),
-		BasicConstraintsValid: true, IsCA: true,
+		Subject: pkix.Name{CommonName: name}, NotBefore: now.AddDate(-1, 0, 0), NotAfter: now.AddDate(1, 0, 0), BasicConstraintsValid: true, IsCA: true,
 	}
 	if change != nil {
 		change(c)
 	}
-	if issuer == nil {
-		issuer = &pair{c, key}
+	var by *testpki.Pair
+	if issuer != nil {
+		by = &testpki.Pair{Cert: issuer.Certificate, Key: issuer.key}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, c, issuer.Certificate, key.Public(), issuer.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &pair{out, key}
+	made := testpki.Issue(t, by, c, nil)
+	return &pair{made.Cert, made.Key}
 }
 
 func TestPath(t *testing.T) {

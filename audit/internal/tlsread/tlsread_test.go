@@ -13,14 +13,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/artstore/artstore-pki/audit/internal/tlsread"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 func must(t testing.TB, err error) {
@@ -33,10 +32,9 @@ func must(t testing.TB, err error) {
 // certificate is a self-signed one with some more behind it.
 func certificate(t testing.TB, key crypto.Signer, more ...[]byte) tls.Certificate {
 	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"server.example"}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(t, err)
-	return tls.Certificate{Certificate: append([][]byte{der}, more...), PrivateKey: key}
+	shown := testpki.Issue(t, nil, &x509.Certificate{DNSNames: []string{"server.example"}}, key).TLS()
+	shown.Certificate = append(shown.Certificate, more...)
+	return shown
 }
 
 func keys(t testing.TB) (ec, rsaKey, ed crypto.Signer) {
