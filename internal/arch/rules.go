@@ -1,5 +1,7 @@
 package arch
 
+import "slices"
+
 const (
 	ownPrefix = "github.com/artstore/artstore-pki/"
 	smallstep = "github.com/smallstep/certificates"
@@ -53,71 +55,81 @@ const rooms = "cmd/artstore-pki/internal/"
 // Rules returns the house as it is drawn in docs/architecture.md. A row may
 // stand before its package does.
 func Rules() []Rule {
-	rules := make([]Rule, 0, len(leaves)+12)
+	var rules []Rule
 	for _, leaf := range leaves {
 		rules = append(rules, Rule{Package: leaf, Own: leaves, Why: whyLeaf})
 	}
-	return append(rules,
-		Rule{Package: serving, Own: leaves, Why: whyLeaf},
-		Rule{Package: "internal/coredump", Modules: []string{"golang.org/x/sys"}, Why: "it is for main, and asks the kernel for one thing"},
-		Rule{Package: "internal/arch", Why: "a guard that imports what it guards can be broken by it"},
-		Rule{Package: "internal/arch/report", Own: []string{"internal/arch"}, Why: "it prints what the guard counts"},
+	return slices.Concat(rules, serviceRules(), authorityRules(), auditRules(), commandRules())
+}
 
-		Rule{Package: "rotation/status", Why: whyLight},
-		Rule{Package: "rotation", Own: with(leaves, "rotation/status"), Why: whyLight},
-		Rule{Package: "rotation/internal/filewatch", Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyLight},
-		Rule{Package: "rotation/files", Own: with(leaves, "rotation", "rotation/internal/filewatch"), Why: whyLight},
-		Rule{Package: "rotation/enroll", Own: with(leaves, "rotation"), Why: whyLight},
-		Rule{Package: "rotation/spiffe", Own: with(leaves, "rotation"), Modules: []string{
+// serviceRules are those of what services embed, and of what tests share.
+func serviceRules() []Rule {
+	return []Rule{
+		{Package: serving, Own: leaves, Why: whyLeaf},
+		{Package: "internal/coredump", Modules: []string{"golang.org/x/sys"}, Why: "it is for main, and asks the kernel for one thing"},
+		{Package: "internal/arch", Why: "a guard that imports what it guards can be broken by it"},
+		{Package: "internal/arch/report", Own: []string{"internal/arch"}, Why: "it prints what the guard counts"},
+
+		{Package: "rotation/status", Why: whyLight},
+		{Package: "rotation", Own: with(leaves, "rotation/status"), Why: whyLight},
+		{Package: "rotation/internal/filewatch", Modules: []string{"github.com/fsnotify/fsnotify"}, Why: whyLight},
+		{Package: "rotation/files", Own: with(leaves, "rotation", "rotation/internal/filewatch"), Why: whyLight},
+		{Package: "rotation/enroll", Own: with(leaves, "rotation"), Why: whyLight},
+		{Package: "rotation/spiffe", Own: with(leaves, "rotation"), Modules: []string{
 			"github.com/spiffe/go-spiffe/v2/bundle/x509bundle", "github.com/spiffe/go-spiffe/v2/spiffeid", "github.com/spiffe/go-spiffe/v2/svid/x509svid",
 		}, Why: whyBridge}, // not the module: its workloadapi links gRPC
-		Rule{Package: "rotation/prom", Own: with(leaves, "rotation", "rotation/status"), Modules: []string{"github.com/prometheus/client_golang"}, Why: whyBridge},
-		Rule{Package: "rotation/rotgrpc", Own: with(leaves, "rotation"), Modules: []string{"google.golang.org/grpc"}, Why: whyBridge},
-		Rule{Package: "internal/testpki", Why: "tests of leaves use it, so it imports none of them"},
-		Rule{Package: "internal/pkitest", Own: with(leaves, "rotation", "internal/testpki"), Why: "a test kit for what stands on rotation drags nothing else into its tests"},
+		{Package: "rotation/prom", Own: with(leaves, "rotation", "rotation/status"), Modules: []string{"github.com/prometheus/client_golang"}, Why: whyBridge},
+		{Package: "rotation/rotgrpc", Own: with(leaves, "rotation"), Modules: []string{"google.golang.org/grpc"}, Why: whyBridge},
+		{Package: "internal/testpki", Why: "tests of leaves use it, so it imports none of them"},
+		{Package: "internal/pkitest", Own: with(leaves, "rotation", "internal/testpki"), Why: "a test kit for what stands on rotation drags nothing else into its tests"},
 
-		Rule{Package: "internal/pgtest", Own: leaves, Modules: []string{"github.com/jackc/pgx/v5"}, Why: "a test kit for what stores or looks at records drags nothing else into its tests"},
+		{Package: "internal/pgtest", Own: leaves, Modules: []string{"github.com/jackc/pgx/v5"}, Why: "a test kit for what stores or looks at records drags nothing else into its tests"},
 
-		Rule{Package: "internal/fattest", Why: "a test kit for leaves imports none of them"},
-		Rule{Package: "internal/dnstest", Modules: []string{"golang.org/x/net"}, Why: "a test kit for ACME drags nothing else into its tests"},
-		Rule{Package: "scripts/dnsd", Own: with(leaves, "internal/dnstest"), Why: "a tool of a script is that and no more"},
+		{Package: "internal/fattest", Why: "a test kit for leaves imports none of them"},
+		{Package: "internal/dnstest", Modules: []string{"golang.org/x/net"}, Why: "a test kit for ACME drags nothing else into its tests"},
+		{Package: "scripts/dnsd", Own: with(leaves, "internal/dnstest"), Why: "a tool of a script is that and no more"},
 
-		Rule{Package: "ingestclient", Own: with(leaves, "rotation", "ingestclient/internal/..."), Why: whyClient},
-		Rule{Package: "ingestclient/internal/...", Own: leaves, Why: "rooms of the client that know nothing of it: the standard library and leaves are enough for each"},
-		Rule{Package: "ingestclient/spool", Own: with(leaves, "ingestclient", "ingestclient/spool/internal/...", "ingestclient/spool/status"), Why: "it is the client's queue: its journal and its files are its own"},
-		Rule{Package: "ingestclient/spool/status", Why: "it is values that commands print, and knows nothing"},
-		Rule{Package: "ingestclient/spool/internal/fileat", Modules: []string{"golang.org/x/sys"}, Why: "it moves files between open directories, for which the standard library has no call, and knows no queue"},
-		Rule{Package: "ingestclient/spool/internal/journal", Own: with(leaves, "ingestclient/spool/internal/fileat"), Why: "the journal says what may be at an element, and must not know who asks"},
-		Rule{Package: "ingestclient/ingesttest", Own: with(leaves, "internal/testpki", serving, "rotation", "ingestclient", "internal/devstack"), Modules: []string{"*"}, Why: whyClient},
+		{Package: "ingestclient", Own: with(leaves, "rotation", "ingestclient/internal/..."), Why: whyClient},
+		{Package: "ingestclient/internal/...", Own: leaves, Why: "rooms of the client that know nothing of it: the standard library and leaves are enough for each"},
+		{Package: "ingestclient/spool", Own: with(leaves, "ingestclient", "ingestclient/spool/internal/...", "ingestclient/spool/status"), Why: "it is the client's queue: its journal and its files are its own"},
+		{Package: "ingestclient/spool/status", Why: "it is values that commands print, and knows nothing"},
+		{Package: "ingestclient/spool/internal/fileat", Modules: []string{"golang.org/x/sys"}, Why: "it moves files between open directories, for which the standard library has no call, and knows no queue"},
+		{Package: "ingestclient/spool/internal/journal", Own: with(leaves, "ingestclient/spool/internal/fileat"), Why: "the journal says what may be at an element, and must not know who asks"},
+		{Package: "ingestclient/ingesttest", Own: with(leaves, "internal/testpki", serving, "rotation", "ingestclient", "internal/devstack"), Modules: []string{"*"}, Why: whyClient},
 
-		Rule{Package: "internal/tokensocket", Own: with(leaves, serving, "ingestclient"), Why: "it hands out what the client has: how that is configured, and on which identity it runs, is the business of commands"},
+		{Package: "internal/tokensocket", Own: with(leaves, serving, "ingestclient"), Why: "it hands out what the client has: how that is configured, and on which identity it runs, is the business of commands"},
+	}
+}
 
-		Rule{Package: "ca/translog", Modules: []string{"golang.org/x/mod"}, Why: "whoever checks a log must not pay for the authority that writes it"},
-		Rule{Package: "ca/record/kinds", Why: "the words of the record are for all who read it"},
-		Rule{Package: "ca/record/reasons", Why: "the words of the record are for all who read it"},
-		Rule{Package: "ca/record", Own: leaves, Why: "what the record says does not depend on where it is kept"},
-		Rule{Package: "ca/internal/sqldb", Own: leaves, Modules: []string{"github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, Why: "what runs transactions knows nothing of what the tables mean"},
-		Rule{Package: "ca/internal/certrow", Own: with(leaves, "ca/internal/sqldb", "ca/record"), Why: "how a certificate lies in the tables does not depend on who reads it"},
-		Rule{Package: "ca/internal/eventlog", Own: with(leaves, "ca/internal/certrow", "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/translog"), Modules: []string{"golang.org/x/mod"}, Why: "the log tells of what others record, and knows none of them"},
-		Rule{Package: "ca/internal/acmestore", Own: with(leaves, "ca/internal/certrow", "ca/internal/eventlog", "ca/internal/sqldb", "ca/record", "ca/record/kinds"), Modules: []string{smallstep, "go.step.sm/crypto"}, Why: "what an ACME server has to remember says nothing of how it decides"},
-		Rule{Package: "ca/store", Own: with(leaves, "ca/internal/certrow", "ca/internal/eventlog", "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/translog"), Modules: []string{"golang.org/x/mod"}, Why: whyCA},
-		Rule{Package: "ca/internal/statedir", Own: with(leaves, "ca/internal/cacert", "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Modules: []string{"go.step.sm/crypto/jose", "go.step.sm/crypto/pemutil"}, Why: "what two rooms of the authority share knows neither of them"},
-		Rule{Package: "ca/internal/damage", Own: with(leaves, "ca/internal/statedir"), Modules: []string{"modernc.org/sqlite"}, Why: "what damages a state directory in tests knows files only"},
-		Rule{Package: "ca/internal/names", Own: leaves, Modules: []string{"golang.org/x/net", "golang.org/x/crypto/cryptobyte"}, Why: "which names there are does not depend on who issues them"},
-		Rule{Package: "ca/internal/denial", Why: "a rule that refuses is a word, and needs nothing of who applies it"},
-		Rule{Package: "ca/internal/keytype", Modules: []string{"go.step.sm/crypto/keyutil"}, Why: "which kinds of keys there are does not depend on who uses them"},
-		Rule{Package: "ca/internal/cacert", Own: []string{"ca/internal/keytype"}, Modules: []string{"go.step.sm/crypto/x509util"}, Why: "how a CA certificate looks does not depend on where it is kept or what it signs"},
-		Rule{Package: "ca/internal/crl", Own: with(leaves, "ca/internal/cacert", "ca/internal/keytype", "ca/internal/statedir", "ca/record", "ca/store"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: "what is revoked is in the record: who revoked it, and who asks for the list, is not its business"},
-		Rule{Package: "ca/internal/lru", Why: "what bounds memory knows nothing of what it holds"},
-		Rule{Package: "ca/policy", Own: with(leaves, "ca/internal/denial", "ca/internal/keytype", "ca/internal/names", "ca/internal/sqldb", "ca/internal/statedir"), Modules: []string{"go.step.sm/crypto/jose", "go.yaml.in/yaml/v3"}, Why: "the configuration says what is allowed, and knows nothing of who asks"},
-		Rule{Package: "ca/internal/joseheader", Own: leaves, Why: "what reads a header before anything else does knows no token"},
-		Rule{Package: "ca/internal/pkcs10", Own: with(leaves, "ca/internal/denial"), Why: "what a request for a certificate says does not depend on who may send it"},
-		Rule{Package: "ca/internal/validity", Own: with(leaves, "ca/internal/denial", "ca/policy"), Why: "the dates of a certificate follow from what is asked and allowed, whoever asks"},
-		Rule{Package: "ca/internal/ratelimit", Own: []string{"ca/internal/lru", "ca/policy"}, Modules: []string{"golang.org/x/time/rate"}, Why: "how many requests may come does not depend on what they ask for"},
-		Rule{Package: "ca/internal/problem", Why: "what a client is told has one form, and needs nothing of who tells it"},
-		Rule{Package: "ca/internal/challenge", Own: with(leaves, "ca/internal/problem"), Why: "what connects to machines of strangers knows no account, no record and no key"},
-		Rule{Package: "ca/internal/acmesrv", Own: with(leaves, "ca/internal/acmestore", "ca/internal/challenge", "ca/internal/denial", "ca/internal/joseheader", "ca/internal/names", "ca/internal/pkcs10", "ca/internal/problem", "ca/internal/ratelimit", "ca/policy", "ca/record", "ca/record/reasons", "ca/store"), Modules: []string{smallstep, "github.com/go-chi/chi/v5", "go.step.sm/crypto/jose"}, Why: "the server of ACME asks an interface for certificates, and never learns how they are issued"},
-		Rule{Package: "ca", Own: with(leaves, serving,
+// authorityRules are those of what issues and records.
+func authorityRules() []Rule {
+	return []Rule{
+		{Package: "ca/translog", Modules: []string{"golang.org/x/mod"}, Why: "whoever checks a log must not pay for the authority that writes it"},
+		{Package: "ca/record/kinds", Why: "the words of the record are for all who read it"},
+		{Package: "ca/record/reasons", Why: "the words of the record are for all who read it"},
+		{Package: "ca/record", Own: leaves, Why: "what the record says does not depend on where it is kept"},
+		{Package: "ca/internal/sqldb", Own: leaves, Modules: []string{"github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "modernc.org/sqlite"}, Why: "what runs transactions knows nothing of what the tables mean"},
+		{Package: "ca/internal/certrow", Own: with(leaves, "ca/internal/sqldb", "ca/record"), Why: "how a certificate lies in the tables does not depend on who reads it"},
+		{Package: "ca/internal/eventlog", Own: with(leaves, "ca/internal/certrow", "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/translog"), Modules: []string{"golang.org/x/mod"}, Why: "the log tells of what others record, and knows none of them"},
+		{Package: "ca/internal/acmestore", Own: with(leaves, "ca/internal/certrow", "ca/internal/eventlog", "ca/internal/sqldb", "ca/record", "ca/record/kinds"), Modules: []string{smallstep, "go.step.sm/crypto"}, Why: "what an ACME server has to remember says nothing of how it decides"},
+		{Package: "ca/store", Own: with(leaves, "ca/internal/certrow", "ca/internal/eventlog", "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/translog"), Modules: []string{"golang.org/x/mod"}, Why: whyCA},
+		{Package: "ca/internal/statedir", Own: with(leaves, "ca/internal/cacert", "ca/internal/sqldb", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Modules: []string{"go.step.sm/crypto/jose", "go.step.sm/crypto/pemutil"}, Why: "what two rooms of the authority share knows neither of them"},
+		{Package: "ca/internal/damage", Own: with(leaves, "ca/internal/statedir"), Modules: []string{"modernc.org/sqlite"}, Why: "what damages a state directory in tests knows files only"},
+		{Package: "ca/internal/names", Own: leaves, Modules: []string{"golang.org/x/net", "golang.org/x/crypto/cryptobyte"}, Why: "which names there are does not depend on who issues them"},
+		{Package: "ca/internal/denial", Why: "a rule that refuses is a word, and needs nothing of who applies it"},
+		{Package: "ca/internal/keytype", Modules: []string{"go.step.sm/crypto/keyutil"}, Why: "which kinds of keys there are does not depend on who uses them"},
+		{Package: "ca/internal/cacert", Own: []string{"ca/internal/keytype"}, Modules: []string{"go.step.sm/crypto/x509util"}, Why: "how a CA certificate looks does not depend on where it is kept or what it signs"},
+		{Package: "ca/internal/crl", Own: with(leaves, "ca/internal/cacert", "ca/internal/keytype", "ca/internal/statedir", "ca/record", "ca/store"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: "what is revoked is in the record: who revoked it, and who asks for the list, is not its business"},
+		{Package: "ca/internal/lru", Why: "what bounds memory knows nothing of what it holds"},
+		{Package: "ca/policy", Own: with(leaves, "ca/internal/denial", "ca/internal/keytype", "ca/internal/names", "ca/internal/sqldb", "ca/internal/statedir"), Modules: []string{"go.step.sm/crypto/jose", "go.yaml.in/yaml/v3"}, Why: "the configuration says what is allowed, and knows nothing of who asks"},
+		{Package: "ca/internal/joseheader", Own: leaves, Why: "what reads a header before anything else does knows no token"},
+		{Package: "ca/internal/pkcs10", Own: with(leaves, "ca/internal/denial"), Why: "what a request for a certificate says does not depend on who may send it"},
+		{Package: "ca/internal/validity", Own: with(leaves, "ca/internal/denial", "ca/policy"), Why: "the dates of a certificate follow from what is asked and allowed, whoever asks"},
+		{Package: "ca/internal/ratelimit", Own: []string{"ca/internal/lru", "ca/policy"}, Modules: []string{"golang.org/x/time/rate"}, Why: "how many requests may come does not depend on what they ask for"},
+		{Package: "ca/internal/problem", Why: "what a client is told has one form, and needs nothing of who tells it"},
+		{Package: "ca/internal/challenge", Own: with(leaves, "ca/internal/problem"), Why: "what connects to machines of strangers knows no account, no record and no key"},
+		{Package: "ca/internal/acmesrv", Own: with(leaves, "ca/internal/acmestore", "ca/internal/challenge", "ca/internal/denial", "ca/internal/joseheader", "ca/internal/names", "ca/internal/pkcs10", "ca/internal/problem", "ca/internal/ratelimit", "ca/policy", "ca/record", "ca/record/reasons", "ca/store"), Modules: []string{smallstep, "github.com/go-chi/chi/v5", "go.step.sm/crypto/jose"}, Why: "the server of ACME asks an interface for certificates, and never learns how they are issued"},
+		{Package: "ca", Own: with(leaves, serving,
 			"ca/internal/acmesrv",
 			"ca/internal/acmestore",
 			"ca/internal/cacert",
@@ -142,42 +154,52 @@ func Rules() []Rule {
 			"ca/store",
 			"ca/translog",
 		), Modules: []string{smallstep, "*"}, Why: whyCA},
-		Rule{Package: "ca/internal/enrolkey", Own: with(leaves, "ca/internal/statedir", "ca/policy"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "a key that signs tokens does not say what is in them"},
-		Rule{Package: "ca/doctor", Own: with(leaves, "ca", "ca/internal/cacert", "ca/internal/crl", "ca/internal/enrolkey", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/store"), Why: "who looks for faults issues nothing, and the authority runs without it"},
-		Rule{Package: "ca/setup", Own: with(leaves, "ca/internal/cacert", "ca/internal/crl", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/store", "ca/translog"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "making an authority is done once, and needs nothing of what runs one"},
-		Rule{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
-		Rule{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/policy", "ca/record", "ca/record/kinds", "ca/setup", "ca/store"), Modules: []string{"*"}, Why: whyCA},
+		{Package: "ca/internal/enrolkey", Own: with(leaves, "ca/internal/statedir", "ca/policy"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "a key that signs tokens does not say what is in them"},
+		{Package: "ca/doctor", Own: with(leaves, "ca", "ca/internal/cacert", "ca/internal/crl", "ca/internal/enrolkey", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/store"), Why: "who looks for faults issues nothing, and the authority runs without it"},
+		{Package: "ca/setup", Own: with(leaves, "ca/internal/cacert", "ca/internal/crl", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/store", "ca/translog"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "making an authority is done once, and needs nothing of what runs one"},
+		{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
+		{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/policy", "ca/record", "ca/record/kinds", "ca/setup", "ca/store"), Modules: []string{"*"}, Why: whyCA},
+	}
+}
 
-		Rule{Package: "audit/internal/format", Own: with(leaves, "audit/cert", "audit/internal/..."), Modules: []string{"go.yaml.in/yaml/v3", "golang.org/x/crypto/cryptobyte", "golang.org/x/crypto/ssh"}, Why: "what files hold does not depend on how that is judged"},
-		Rule{Package: "audit/internal/...", Own: with(leaves, "audit/internal/ber", "audit/internal/rc2"), Modules: []string{"golang.org/x/crypto/chacha20poly1305", "golang.org/x/crypto/cryptobyte"}, Why: "what turns bytes into other bytes or values knows nothing of what is judged"},
-		Rule{Package: "audit/compare", Why: "it reads reports, whatever made them"},
-		Rule{Package: "audit/cert", Own: with(leaves, "audit/internal/algorithms", "audit/internal/ber", "audit/internal/wording"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: "what is known of a certificate does not depend on who finds or judges it"},
-		Rule{Package: "audit/source", Own: with(leaves, "audit", "audit/cert", "audit/internal/..."), Modules: []string{"github.com/bmatcuk/doublestar/v4"}, Why: "a source finds certificates; what is said of them is not its business"},
-		Rule{Package: "audit/report", Own: with(leaves, "audit", "audit/cert", "audit/internal/wording"), Modules: []string{"github.com/CycloneDX/cyclonedx-go", "github.com/mattn/go-runewidth"}, Why: "a report writes what it is given, wherever that was found"},
-		Rule{Package: "audit", Own: with(leaves, "audit/cert", "audit/internal/endpoint", "audit/internal/openssl", "audit/internal/ordered", "audit/internal/wording"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: whyAudit},
-		Rule{Package: "internal/settings", Own: with(leaves, "ingestclient"), Modules: []string{"go.yaml.in/yaml/v3"}, Why: "settings say what was meant, and take the defaults from where they apply; what they are used for is the business of commands"},
-		Rule{Package: "internal/devstack", Own: with(leaves, serving, "rotation"), Modules: []string{"*"}, Why: whyDev},
+// auditRules are those of what looks at certificates, and of settings and reference services.
+func auditRules() []Rule {
+	return []Rule{
+		{Package: "audit/internal/format", Own: with(leaves, "audit/cert", "audit/internal/..."), Modules: []string{"go.yaml.in/yaml/v3", "golang.org/x/crypto/cryptobyte", "golang.org/x/crypto/ssh"}, Why: "what files hold does not depend on how that is judged"},
+		{Package: "audit/internal/...", Own: with(leaves, "audit/internal/ber", "audit/internal/rc2"), Modules: []string{"golang.org/x/crypto/chacha20poly1305", "golang.org/x/crypto/cryptobyte"}, Why: "what turns bytes into other bytes or values knows nothing of what is judged"},
+		{Package: "audit/compare", Why: "it reads reports, whatever made them"},
+		{Package: "audit/cert", Own: with(leaves, "audit/internal/algorithms", "audit/internal/ber", "audit/internal/wording"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: "what is known of a certificate does not depend on who finds or judges it"},
+		{Package: "audit/source", Own: with(leaves, "audit", "audit/cert", "audit/internal/..."), Modules: []string{"github.com/bmatcuk/doublestar/v4"}, Why: "a source finds certificates; what is said of them is not its business"},
+		{Package: "audit/report", Own: with(leaves, "audit", "audit/cert", "audit/internal/wording"), Modules: []string{"github.com/CycloneDX/cyclonedx-go", "github.com/mattn/go-runewidth"}, Why: "a report writes what it is given, wherever that was found"},
+		{Package: "audit", Own: with(leaves, "audit/cert", "audit/internal/endpoint", "audit/internal/openssl", "audit/internal/ordered", "audit/internal/wording"), Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: whyAudit},
+		{Package: "internal/settings", Own: with(leaves, "ingestclient"), Modules: []string{"go.yaml.in/yaml/v3"}, Why: "settings say what was meant, and take the defaults from where they apply; what they are used for is the business of commands"},
+		{Package: "internal/devstack", Own: with(leaves, serving, "rotation"), Modules: []string{"*"}, Why: whyDev},
+	}
+}
 
-		Rule{Package: "examples/...", Own: []string{"ingestclient", "rotation", "rotation/enroll", "rotation/files", "secret"}, Why: "an example does what a user of the module can do: it needs no internal package and no other module"},
-		Rule{Package: "cmd/artstore-pki/internal/ui", Own: leaves, Modules: []string{"github.com/urfave/cli/v2", "golang.org/x/term"}, Why: "what talks to people knows no command and nothing that can fail"},
-		Rule{Package: "cmd/artstore-pki/internal/values", Own: leaves, Modules: []string{"github.com/urfave/cli/v2"}, Why: "a kind of value does not depend on the flags that take it"},
-		Rule{Package: "cmd/artstore-pki/internal/flags", Own: with(leaves, rooms+"ui"), Modules: []string{"github.com/urfave/cli/v2"}, Why: whyFlags},
-		Rule{Package: "cmd/artstore-pki/internal/output", Own: with(leaves, rooms+"ui"), Modules: []string{"github.com/urfave/cli/v2"}, Why: whyFlags},
-		Rule{Package: "cmd/artstore-pki/internal/credentials", Own: with(leaves, rooms+"ui"), Modules: []string{"github.com/urfave/cli/v2"}, Why: whyFlags},
-		Rule{Package: "cmd/artstore-pki/internal/hints", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"credentials", "ca", "ca/policy", "ca/setup", "ca/translog", "ingestclient", "rotation/enroll"), Why: "advice knows the kinds of errors and the names of flags, and opens nothing"},
-		Rule{Package: "cmd/artstore-pki/internal/records", Own: with(leaves, rooms+"ui", rooms+"hints", "audit", "ca", "ca/record"), Why: "whoever looks at a record needs no key and serves nothing"},
-		Rule{Package: "cmd/artstore-pki/internal/help", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"output", "internal/settings"), Modules: []string{"github.com/urfave/cli/v2"}, Why: "what explains commands is told of them, and cannot do what they do"},
-		Rule{Package: "cmd/artstore-pki/internal/serving", Own: with(leaves, serving, rooms+"ui", rooms+"flags", "ca", "rotation", "rotation/prom"), Modules: []string{"github.com/prometheus/client_golang", "github.com/urfave/cli/v2", "golang.org/x/sync"}, Why: "what serves does not know which command wants it served"},
-		Rule{Package: "cmd/artstore-pki/internal/identity", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"values", "rotation", "rotation/enroll", "rotation/files"), Modules: []string{"github.com/urfave/cli/v2"}, Why: "where an identity comes from does not depend on what it is for"},
-		Rule{Package: "cmd/artstore-pki/internal/uploads", Own: with(leaves, rooms+"ui", rooms+"values", rooms+"identity", rooms+"serving", "ingestclient", "internal/settings", "rotation", "rotation/files"), Modules: []string{"github.com/prometheus/client_golang", "github.com/urfave/cli/v2", "go.opentelemetry.io"}, Why: "what uploads knows no queue, no demo and no other command"},
-		Rule{Package: "cmd/artstore-pki/internal/loadgen", Own: []string{"ingestclient"}, Why: "what makes load knows the client and nothing that it runs on"},
-		Rule{Package: "cmd/artstore-pki/internal/demo", Own: with(leaves, serving, rooms+"ui", rooms+"flags", rooms+"output", rooms+"identity", rooms+"loadgen", rooms+"records", rooms+"serving", "audit", "audit/report", "audit/source", "ca", "ca/setup", "ingestclient", "internal/devstack", "rotation", "rotation/enroll"), Modules: []string{"golang.org/x/sync"}, Why: "the demo joins all parts, and no part knows of it"},
-		Rule{Package: "cmd/artstore-pki/internal/devcerts", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"output", rooms+"credentials", rooms+"hints", rooms+"serving", "ca", "ca/policy", "ca/setup", "rotation", "rotation/enroll"), Modules: []string{"go.step.sm/crypto/x509util", "golang.org/x/sync"}, Why: "certificates for developers come from an authority like any other, over its API"},
-		Rule{Package: "cmd/...", Own: with(leaves, serving, "cmd/artstore-pki/internal/...",
+// commandRules are those of programs. The last one is for all that has none of its own.
+func commandRules() []Rule {
+	return []Rule{
+		{Package: "examples/...", Own: []string{"ingestclient", "rotation", "rotation/enroll", "rotation/files", "secret"}, Why: "an example does what a user of the module can do: it needs no internal package and no other module"},
+		{Package: "cmd/artstore-pki/internal/ui", Own: leaves, Modules: []string{"github.com/urfave/cli/v2", "golang.org/x/term"}, Why: "what talks to people knows no command and nothing that can fail"},
+		{Package: "cmd/artstore-pki/internal/values", Own: leaves, Modules: []string{"github.com/urfave/cli/v2"}, Why: "a kind of value does not depend on the flags that take it"},
+		{Package: "cmd/artstore-pki/internal/flags", Own: with(leaves, rooms+"ui"), Modules: []string{"github.com/urfave/cli/v2"}, Why: whyFlags},
+		{Package: "cmd/artstore-pki/internal/output", Own: with(leaves, rooms+"ui"), Modules: []string{"github.com/urfave/cli/v2"}, Why: whyFlags},
+		{Package: "cmd/artstore-pki/internal/credentials", Own: with(leaves, rooms+"ui"), Modules: []string{"github.com/urfave/cli/v2"}, Why: whyFlags},
+		{Package: "cmd/artstore-pki/internal/hints", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"credentials", "ca", "ca/policy", "ca/setup", "ca/translog", "ingestclient", "rotation/enroll"), Why: "advice knows the kinds of errors and the names of flags, and opens nothing"},
+		{Package: "cmd/artstore-pki/internal/records", Own: with(leaves, rooms+"ui", rooms+"hints", "audit", "ca", "ca/record"), Why: "whoever looks at a record needs no key and serves nothing"},
+		{Package: "cmd/artstore-pki/internal/help", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"output", "internal/settings"), Modules: []string{"github.com/urfave/cli/v2"}, Why: "what explains commands is told of them, and cannot do what they do"},
+		{Package: "cmd/artstore-pki/internal/serving", Own: with(leaves, serving, rooms+"ui", rooms+"flags", "ca", "rotation", "rotation/prom"), Modules: []string{"github.com/prometheus/client_golang", "github.com/urfave/cli/v2", "golang.org/x/sync"}, Why: "what serves does not know which command wants it served"},
+		{Package: "cmd/artstore-pki/internal/identity", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"values", "rotation", "rotation/enroll", "rotation/files"), Modules: []string{"github.com/urfave/cli/v2"}, Why: "where an identity comes from does not depend on what it is for"},
+		{Package: "cmd/artstore-pki/internal/uploads", Own: with(leaves, rooms+"ui", rooms+"values", rooms+"identity", rooms+"serving", "ingestclient", "internal/settings", "rotation", "rotation/files"), Modules: []string{"github.com/prometheus/client_golang", "github.com/urfave/cli/v2", "go.opentelemetry.io"}, Why: "what uploads knows no queue, no demo and no other command"},
+		{Package: "cmd/artstore-pki/internal/loadgen", Own: []string{"ingestclient"}, Why: "what makes load knows the client and nothing that it runs on"},
+		{Package: "cmd/artstore-pki/internal/demo", Own: with(leaves, serving, rooms+"ui", rooms+"flags", rooms+"output", rooms+"identity", rooms+"loadgen", rooms+"records", rooms+"serving", "audit", "audit/report", "audit/source", "ca", "ca/setup", "ingestclient", "internal/devstack", "rotation", "rotation/enroll"), Modules: []string{"golang.org/x/sync"}, Why: "the demo joins all parts, and no part knows of it"},
+		{Package: "cmd/artstore-pki/internal/devcerts", Own: with(leaves, rooms+"ui", rooms+"flags", rooms+"output", rooms+"credentials", rooms+"hints", rooms+"serving", "ca", "ca/policy", "ca/setup", "rotation", "rotation/enroll"), Modules: []string{"go.step.sm/crypto/x509util", "golang.org/x/sync"}, Why: "certificates for developers come from an authority like any other, over its API"},
+		{Package: "cmd/...", Own: with(leaves, serving, "cmd/artstore-pki/internal/...",
 			"audit", "audit/cert", "audit/compare", "audit/report", "audit/source",
 			"ca", "ca/backup", "ca/doctor", "ca/policy", "ca/record", "ca/record/kinds", "ca/record/reasons", "ca/setup", "ca/store", "ca/translog", "ingestclient", "ingestclient/spool", "ingestclient/spool/status", "internal/coredump", "internal/devstack", "internal/settings", "internal/tokensocket", "rotation", "rotation/...",
 		), Modules: []string{"*"}, Why: "commands wire packages together; test kits and guards are not part of the program"},
-	)
+	}
 }
 
 // with returns a new list; appending to the shared one could overwrite a row.

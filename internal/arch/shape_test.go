@@ -22,7 +22,7 @@ const (
 // when its package fits.
 var (
 	manyExported = map[string]int{}
-	manyFiles    = map[string]int{"ca": 32}
+	manyFiles    = map[string]int{"ca": 30}
 )
 
 // What there should be none of, by the same rule.
@@ -229,7 +229,7 @@ func TestFilesHaveAnOrder(t *testing.T) {
 }
 
 // mostUp are the packages that are looked at, with a share above the budget where one may still have it.
-var mostUp = map[string]float64{"./ca": 0.102, "./audit": 0, "./cmd/artstore-pki": 0}
+var mostUp = map[string]float64{"./ca": 0, "./audit": 0, "./cmd/artstore-pki": 0}
 
 func TestGraphsCount(t *testing.T) {
 	dir := t.TempDir()

@@ -34,8 +34,9 @@ const (
 	// its issuer would fail wherever a chain is checked at the begin of the leaf.
 	backdate = time.Hour
 
-	// Default lifetimes.
-	RootLifetime         = 10 * 365 * 24 * time.Hour
+	// RootLifetime is how long a root is valid where nothing else is asked for.
+	RootLifetime = 10 * 365 * 24 * time.Hour
+	// IntermediateLifetime is the same for an intermediate.
 	IntermediateLifetime = 5 * 365 * 24 * time.Hour
 
 	serialRandom = 80 // bits; CA/B BR §7.1 asks for 64

@@ -84,7 +84,7 @@ func TestMetrics(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := http.DefaultTransport.RoundTrip(req)
+		resp, err := (&http.Transport{}).RoundTrip(req)
 		if err != nil {
 			t.Fatal(err)
 		}
