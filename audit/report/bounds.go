@@ -5,13 +5,17 @@ import (
 	"strings"
 )
 
-// What a stranger wrote is of any length, and a report for people is not. JSON has
-// everything whole.
+// Texts from certificates have any length, and an attacker chooses them. Reports for
+// people cut them at these lengths, in bytes; JSON has everything in full.
 const (
-	maxName   = 256     // of one name
-	maxPlace  = 1 << 10 // of a path, and what tells parts of the file apart
-	maxPhrase = 1 << 10 // of what a finding or an error says
-	maxNames  = 8 << 10 // of a list of names
+	// maxName bounds one name.
+	maxName = 256
+	// maxPlace bounds a path together with the entry inside the file.
+	maxPlace = 1 << 10
+	// maxPhrase bounds the text of a finding or an error.
+	maxPhrase = 1 << 10
+	// maxNames bounds a list of names.
+	maxNames = 8 << 10
 )
 
 // shorten cuts a text at a number of bytes, between two characters.
@@ -22,7 +26,8 @@ func shorten(s string, most int) string {
 	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
-// shortenPlace leaves out the middle: both ends of a path say something.
+// shortenPlace leaves out the middle of a path: the beginning says which tree it is in,
+// and the end has the name of the file.
 func shortenPlace(s string) string {
 	if len(s) <= maxPlace {
 		return s
@@ -30,7 +35,7 @@ func shortenPlace(s string) string {
 	return strings.ToValidUTF8(s[:maxPlace/2], "") + "…" + strings.ToValidUTF8(s[len(s)-maxPlace/2:], "")
 }
 
-// shortenList joins as many of a list as have room.
+// shortenList joins the items that fit into maxNames, and says how many it left out.
 func shortenList(list []string, between string) string {
 	var b strings.Builder
 	for i, s := range list {

@@ -12,15 +12,17 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 )
 
-// cbomRenderer writes a bill of materials of cryptography (CycloneDX 1.6, CBOM): each
-// certificate once with the places where it was found, its key, the algorithms of
-// both, and the protocol of each server. It is for asking which of them fall to a
-// quantum computer; findings are for other formats. It keeps a component for each.
+// cbomRenderer writes a cryptographic bill of materials (CBOM of CycloneDX 1.6): each
+// certificate once with the places where it was found, its key, the algorithms of both,
+// and the protocol of each server. Its use is to find what a quantum computer will break;
+// findings are in other formats. It holds all components until the end, because a
+// certificate can be found again.
 type cbomRenderer struct {
 	out     io.Writer
 	program string
 	parts   []cdx.Component
-	at      map[string]int // by reference, in parts
+	// at has the index in parts of each reference.
+	at map[string]int
 }
 
 func newCBOM(out io.Writer, to Terminal) audit.Renderer {
@@ -36,7 +38,8 @@ func (b *cbomRenderer) once(ref, name string, properties cdx.CryptoProperties) s
 	return ref
 }
 
-// maxOccurrences bounds the places that are listed of one certificate.
+// maxOccurrences bounds the places that are listed for one certificate. One certificate
+// of an authority can be in every file of an audit.
 const maxOccurrences = 1000
 
 // found notes a place of a component.
@@ -52,7 +55,8 @@ func (b *cbomRenderer) found(ref string, places ...string) {
 	}
 }
 
-// algorithm adds one; "" has no reference.
+// algorithm adds a component for an algorithm, and returns its reference, or "" for an
+// empty name. A name is a family and, behind a blank, the curve.
 func (b *cbomRenderer) algorithm(name string, primitive cdx.CryptoPrimitive) cdx.BOMReference {
 	if name == "" {
 		return ""
@@ -68,8 +72,8 @@ func (b *cbomRenderer) algorithm(name string, primitive cdx.CryptoPrimitive) cdx
 	}))
 }
 
-// quantumLevel is the category of FIPS 203, 204 and 205; 0 is what a quantum
-// computer breaks, and what is not known.
+// quantumLevel returns the security category, 1 to 5, of an algorithm of FIPS 203, 204 or
+// 205. It returns 0 for what a quantum computer breaks, and for what is not known.
 func quantumLevel(name string) int {
 	for _, c := range []struct {
 		part  string
@@ -85,7 +89,7 @@ func quantumLevel(name string) int {
 	return 0
 }
 
-// Row implements [Renderer].
+// Row implements [audit.Renderer].
 func (b *cbomRenderer) Row(r *audit.Row) error {
 	if r.Cert == nil {
 		return nil
@@ -118,6 +122,8 @@ func (b *cbomRenderer) Row(r *audit.Row) error {
 	return nil
 }
 
+// protocol adds the protocol of a server, which refers to its certificate and to the
+// key exchange. The certificate has the place as well.
 func (b *cbomRenderer) protocol(r *audit.Row, certificate string) {
 	place := cell(shortenPlace(r.Place))
 	refs := []cdx.BOMReference{cdx.BOMReference(certificate)}
@@ -133,7 +139,7 @@ func (b *cbomRenderer) protocol(r *audit.Row, certificate string) {
 	b.found(ref, r.Place)
 }
 
-// End implements [Renderer].
+// End implements [audit.Renderer].
 func (b *cbomRenderer) End(s *audit.Summary) error {
 	name, version := nameAndVersion(b.program)
 	bom := cdx.NewBOM()

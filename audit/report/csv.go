@@ -13,15 +13,16 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
+// csvHead names the columns. docs/audit-report.md describes them.
 var csvHead = []string{
 	"state", "seconds_left", "not_before", "not_after", "name", "names", "kind", "place", "block", "also",
 	"findings", "error", "issuer", "serial", "ca", "fingerprint_sha256",
 	"key_algorithm", "key_bits", "signature_algorithm", "protocol", "key_exchange", "judged_at",
 }
 
-// csvRenderer writes a table for spreadsheets (RFC 4180), whose first line names the
-// columns. Lists are joined by blanks. No cell is a formula, and none is longer than
-// a spreadsheet takes.
+// csvRenderer writes a table for spreadsheets (RFC 4180) whose first line names the
+// columns. Lists are joined by blanks. No cell can be read as a formula, and none is
+// longer than a spreadsheet takes (32 767 characters in Excel).
 type csvRenderer struct{ w *csv.Writer }
 
 func newCSV(out io.Writer, _ Terminal) audit.Renderer {
@@ -31,16 +32,16 @@ func newCSV(out io.Writer, _ Terminal) audit.Renderer {
 	return &csvRenderer{w}
 }
 
-// Row implements [Renderer].
+// Row implements [audit.Renderer].
 func (c *csvRenderer) Row(r *audit.Row) error { return c.w.Write(rowForCSV(r)) }
 
-// End implements [Renderer].
+// End implements [audit.Renderer].
 func (c *csvRenderer) End(*audit.Summary) error {
 	c.w.Flush()
 	return c.w.Error()
 }
 
-// rowForCSV are the dates of a document, as far as it has them.
+// documentForCSV returns the dates of a document. Those that it does not have are empty.
 func documentForCSV(d *cert.Document, now time.Time) (left, from, to string) {
 	if !d.From.IsZero() {
 		from = d.From.UTC().Format(time.RFC3339)
@@ -51,6 +52,8 @@ func documentForCSV(d *cert.Document, now time.Time) (left, from, to string) {
 	return left, from, to
 }
 
+// rowForCSV returns the cells of a row, in the order of csvHead. What does not apply to a
+// row is an empty cell, so that each line has the same number of cells (RFC 4180 §2).
 func rowForCSV(r *audit.Row) []string {
 	var found []string
 	for _, f := range r.Findings {
@@ -83,8 +86,9 @@ func rowForCSV(r *audit.Row) []string {
 	}
 }
 
-// csvCell is a cell with what a stranger may have written. Spreadsheets take some
-// beginnings for a formula and run it; behind an apostrophe they do not.
+// csvCell makes a text from a certificate or a path safe for a spreadsheet. Spreadsheets
+// run a cell that begins with one of these characters as a formula; with an apostrophe
+// before it they show it as text.
 func csvCell(s string) string {
 	cell := printable.Clean(s)
 	if cell != "" && strings.ContainsAny(cell[:1], "=+-@\t\r") {

@@ -4,6 +4,7 @@
 //	summary, err := audit.Run(ctx, audit.Config{Report: out, Sources: sources})
 //
 // [Formats] lists the names that [New] takes. Every text that comes from a
-// certificate or a path is escaped for where it goes: a terminal, JSON, a
-// spreadsheet, a label of Prometheus, a page.
+// certificate or a path is escaped for the format it is written in: a terminal, JSON, a
+// spreadsheet, a label of Prometheus, a page. Such texts are chosen by others, and a
+// report must not run them.
 package report

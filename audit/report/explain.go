@@ -19,21 +19,22 @@ import (
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
-// textRenderer writes everything a person asks of each certificate: who, until
-// when, when it is renewed and why then, its chain, and what is wrong with it,
-// worst first. It is for few certificates, and keeps them all.
+// textRenderer writes everything a person asks of each certificate: its names, its
+// dates, when it is renewed and why then, its chain, and what is wrong with it, worst
+// first. It is for a few certificates, and keeps all rows until the end.
+// The chain of each leaf shows its authorities. One with a finding has its own text.
 type textRenderer struct {
 	out  io.Writer
 	rows []audit.Row
 }
 
-// Row implements [Renderer].
+// Row implements [audit.Renderer].
 func (e *textRenderer) Row(r *audit.Row) error {
 	e.rows = append(e.rows, *r)
 	return nil
 }
 
-// End implements [Renderer].
+// End implements [audit.Renderer].
 func (e *textRenderer) End(s *audit.Summary) error {
 	slices.SortStableFunc(e.rows, worstFirst)
 	w := bufio.NewWriter(e.out)
@@ -57,10 +58,13 @@ func (e *textRenderer) End(s *audit.Summary) error {
 	return w.Flush()
 }
 
+// worstFirst orders rows by rank, then by the date of their end, then by place.
 func worstFirst(a, b audit.Row) int {
 	return cmp.Or(cmp.Compare(b.Rank(), a.Rank()), a.End().Compare(b.End()), cmp.Compare(a.Place, b.Place))
 }
 
+// writeRow writes a headline with place and state, and a line for each thing that is
+// known. A certificate that was read in part has its dates and no more.
 func writeRow(r *audit.Row, w io.Writer) {
 	cells := cellsOf(r)
 	_, _ = fmt.Fprintf(w, "%s: %s\n", cells[len(cells)-1], r.State)
@@ -116,7 +120,8 @@ func writeSubject(r *audit.Row, line func(string, string, ...any)) {
 	line("serial", "%s", shorten(c.Serial, maxName))
 }
 
-// renewalOf says when and why then; certificates of authorities have procedures instead.
+// renewalOf says when a certificate is renewed, and why at that time. Nothing renews the
+// certificate of an authority automatically.
 func renewalOf(r *audit.Row) string {
 	c := r.Cert
 	switch {
@@ -134,7 +139,7 @@ func renewalOf(r *audit.Row) string {
 		when, humantime.Stamp(from), humantime.Stamp(to), lifetime.RenewFrom, lifetime.RenewTo, humantime.Short(c.Life()))
 }
 
-// writeKey is the cryptography.
+// writeKey writes what concerns keys and signatures.
 func writeKey(r *audit.Row, line func(string, string, ...any)) {
 	c := r.Cert
 	if len(c.ExtKeyUsage) > 0 {
@@ -161,7 +166,9 @@ func writeKey(r *audit.Row, line func(string, string, ...any)) {
 	}
 }
 
-// treeOf draws the chain from the leaf up to where it ends.
+// treeOf draws the chain, a line for each certificate, from the leaf up to where it ends:
+// at a root, or at an issuer that is absent. The loop ends although certificates can
+// issue each other in a circle: no chain is longer than the certificates there are.
 func treeOf(r *audit.Row) (out []string) {
 	c := r.Cert
 	rest := slices.Concat(r.Chain, r.Bundle)
@@ -201,6 +208,7 @@ func left(c *cert.Certificate, now time.Time) string {
 	return "over for " + d
 }
 
+// usages names the extended key usages (RFC 5280 §4.2.1.12), by words where TLS looks at them.
 func usages(c *cert.Certificate) string {
 	var out []string
 	for _, u := range c.ExtKeyUsage {
@@ -239,7 +247,8 @@ func writeDocument(d *cert.Document, line func(string, string, ...any), now time
 	}
 }
 
-// validity is "" for what has no dates at all.
+// validity describes the dates of a document, "" if it has none. SSH certificates and
+// tokens may have no end.
 func validity(d *cert.Document, now time.Time) string {
 	var parts []string
 	if !d.From.IsZero() {

@@ -19,13 +19,16 @@ import (
 )
 
 const (
-	// maxPageRows bounds what a page keeps and holds.
+	// maxPageRows bounds the rows that a page keeps and shows. The
+	// verdict counts all rows.
 	maxPageRows = 50_000
-	// shownRows are in sight at first, and how many more script.js shows at a time.
+	// shownRows is the number of rows that are visible at first, and the number that
+	// script.js adds at a time.
 	shownRows = 500
-	// maxPageText is the longest text of a stranger in a page, in bytes.
+	// maxPageText bounds a text from a certificate or a path in a page, in bytes.
 	maxPageText = 1 << 10
-	// lifeSteps is how finely style.css can draw the share of a life.
+	// lifeSteps is the number of steps in which style.css draws the used part of a
+	// lifetime: the policy of the page forbids style attributes.
 	lifeSteps = 20
 )
 
@@ -34,9 +37,10 @@ var pageFiles embed.FS
 
 var pageTemplate = template.Must(template.ParseFS(pageFiles, "html/*.gohtml"))
 
-// htmlRenderer writes one page for people that needs nothing else: verdict, what to do,
-// timeline, table. A certificate is one row of it, with all its places. What is worst is known at the end, so it keeps what it will
-// show, about a kilobyte for each row, of the worst [maxPageRows] only.
+// htmlRenderer writes one page for people that loads nothing else: verdict, what to do,
+// timeline, table. A certificate is one row with all its places. The worst rows are known
+// at the end only, so the renderer keeps what it will show, about a kilobyte for each row,
+// of the worst [maxPageRows].
 type htmlRenderer struct {
 	out     io.Writer
 	program string
@@ -45,27 +49,34 @@ type htmlRenderer struct {
 	tally   counts
 }
 
-// pageRow is what a page shows of a row. Every text is printable, on one line and
-// without tabs; More has lines of them.
+// pageRow is what a page shows of a row. Each text is printable, on one line and
+// without tabs; More has several lines of them. See Record for why.
 type pageRow struct {
 	State, Left, Ends, Name, More, Place string
-	Used                                 int // of its life, of lifeSteps
-	Notes                                []pageNote
-	rank, at                             int // at in the report
-	dated, renews                        bool
-	id                                   cert.ID  // if it is dated
-	also                                 []string // further places
-	left                                 humantime.Seconds
-	end                                  time.Time
+	// Used is the part of the lifetime that is over, from 0 to lifeSteps.
+	Used  int
+	Notes []pageNote
+	// at is the number of the row in the report, so that the order is total.
+	rank, at      int
+	dated, renews bool
+	// id is set if dated is, that is for certificates.
+	id cert.ID
+	// also has the further places of a certificate.
+	also []string
+	left humantime.Seconds
+	end  time.Time
 }
 
-// pageNote is a finding, or why something could not be checked.
+// pageNote is a finding, or the reason why something could not be checked. The latter
+// has no Check.
 type pageNote struct {
 	Class, Check, Text string // without a check: the latter
-	Place              string // where it is so, of a row with several
+	// Place is where the note applies, for a row with several places.
+	Place string
 }
 
-// rankNames are classes in style.css and words, by rank.
+// rankNames has, for each rank from the mildest to the worst, the class in style.css and
+// the word for people.
 var rankNames = [...]struct{ class, word string }{
 	{"ok", "fine"}, {"warn", "to watch"}, {"unchecked", "not checked"}, {"crit", "critical"},
 }
@@ -77,14 +88,14 @@ func newHTML(out io.Writer, to Terminal) audit.Renderer {
 	return &htmlRenderer{out: out, program: to.Program}
 }
 
-// Row implements [Renderer].
+// Row implements [audit.Renderer].
 func (h *htmlRenderer) Row(r *audit.Row) error {
 	h.tally.count(r)
 	h.worst.add(r)
 	return nil
 }
 
-// End implements [Renderer].
+// End implements [audit.Renderer].
 func (h *htmlRenderer) End(s *audit.Summary) error {
 	h.rows = merged(h.worst.sorted())
 	p, err := h.buildPage(s)
@@ -98,8 +109,8 @@ func (h *htmlRenderer) End(s *audit.Summary) error {
 	return w.Flush()
 }
 
-// merged makes one row of all that show the same certificate: the first, which is
-// the worst, with the places and the notes of the others.
+// merged joins the rows of each certificate into one: the first, which is the worst,
+// with the places and the notes of the others. It writes into the array of rows.
 func merged(rows []pageRow) []pageRow {
 	first := map[cert.ID]int{}
 	out := rows[:0]
@@ -139,7 +150,8 @@ func pagePlace(r *audit.Row) string {
 	return pageText(cells[len(cells)-1])
 }
 
-// fillPageRow adds what does not matter for the order.
+// fillPageRow adds what the order does not depend on. It is called only for rows that have
+// a place in the page.
 func fillPageRow(r *audit.Row, p *pageRow) {
 	p.State, p.Notes = r.State, pageNotes(r)
 	c := r.Cert
@@ -158,9 +170,10 @@ func fillPageRow(r *audit.Row, p *pageRow) {
 	}
 }
 
-// Record is the row as text, for script.js and for people without it: a line of
-// cellsOf with tabs between them; then one for each note and each detail, which
-// begin with a tab. A detail has no further one.
+// Record is the row as text. script.js sorts and filters these texts, and people without
+// scripts read them. The first line has the cells of cellsOf with tabs between them. Then
+// comes a line for each note and each detail, which begins with a tab. A note has two
+// tabs more, a detail none.
 func (r *pageRow) Record() string {
 	var b strings.Builder
 	b.WriteString(strings.Join([]string{r.Class(), r.State, r.Left, r.Ends, r.Name, r.Place}, "\t"))
@@ -186,7 +199,7 @@ func pageNotes(r *audit.Row) (out []pageNote) {
 	return out
 }
 
-// pageDetails are lines about a certificate for whoever opens its row.
+// pageDetails are the lines that a reader sees after opening the row of a certificate.
 func pageDetails(r *audit.Row) string {
 	c := r.Cert
 	lines := make([]string, 0, 8)
@@ -230,13 +243,15 @@ func pageList(list []string, between string) string {
 	return strings.Join(list, between)
 }
 
-// pageText makes a text of a stranger fit to be seen, and a field of a record; escaping is up to the template.
+// pageText makes a text from a certificate or a path printable and short, and without
+// tabs. It does not escape for HTML: html/template does, by context.
 func pageText(s string) string {
 	return cell(shorten(s, maxPageText))
 }
 
-// asset is a file of the page with the source expression that lets it run
-// (Content Security Policy level 3 §2.3.1).
+// asset returns a file of the page, and the hash source expression by which the policy of
+// the page allows it (Content Security Policy level 3 §2.3.1). Nothing else runs in the
+// page, even if a text got past the escaping.
 func asset(name string) (text, allowed string, err error) {
 	data, err := pageFiles.ReadFile("html/" + name)
 	if err != nil {

@@ -13,51 +13,64 @@ import (
 )
 
 const (
-	// groupShown are the rows of a group in sight, groupMost those in the page; the table has all.
+	// groupShown rows of a group are visible at first, and groupMost rows are in the page.
+	// The table below the groups has all of them.
 	groupShown = 5
 	groupMost  = 100
 )
 
-// pageData is what html/page.gohtml shows.
+// pageData is what html/page.gohtml shows. The comments of fields say what is not clear
+// from the template.
 type pageData struct {
-	CSP        string
-	Style      template.CSS
-	Script     template.JS
-	Program    string
-	MadeAt     string // for people
-	Made       string // for programs, RFC 3339
-	Moment     string // that it is of another moment; empty: of the one it was made at
-	Prefix     string // of the title, of a forecast
-	Audited    []string
-	Verdict    pageHeadline
-	Groups     []group // that someone should act on
-	Infos      []group
-	Unread     group // no certificates
-	Timelines  []timeline
-	Rows, More []pageRow // in sight, and the rest
-	Ranks      []tile    // of the rows
+	CSP     string
+	Style   template.CSS
+	Script  template.JS
+	Program string
+	MadeAt  string // for people
+	// Made is MadeAt in RFC 3339, for programs.
+	Made string
+	// Moment is set if the report is for another moment than the one it was made at.
+	Moment string
+	// Prefix begins the title of a forecast.
+	Prefix  string
+	Audited []string
+	Verdict pageHeadline
+	Groups  []group // that someone should act on
+	Infos   []group
+	// Unread has places that could not be read.
+	Unread    group
+	Timelines []timeline
+	// Rows are visible at first; More are shown by script.js, Step at a time.
+	Rows, More []pageRow
+	Ranks      []tile // of the rows
 	Total      int
-	Step       int      // rows that are shown at a time
-	States     []string // words in use
-	Notes      []string
-	Policy     []string
+	Step       int // rows that are shown at a time
+	// States are the words that the rows use, for the filter.
+	States []string
+	Notes  []string
+	Policy []string
 }
 
-// group is all that one check has found.
+// group has all findings of one check with one severity.
 type group struct {
 	Class, Check, Remedy, Cites string
 	Count                       string
 	Shown, More                 []groupRow
-	Beyond                      int // rows that are in the table only
-	certificates, documents     int
-	listed                      int // findings
-	last                        int // row
-	at                          int // in the table of checks
-	severity                    audit.Severity
+	// Beyond is the number of rows that only the table has.
+	Beyond                  int
+	certificates, documents int
+	listed                  int // findings
+	// last is the row that was added last: the notes of one row come one after the other.
+	last int
+	// at is the place in the table of checks, or -1 for a check that is not in it.
+	at       int
+	severity audit.Severity
 }
 
 type groupRow struct{ Name, Place, Text string }
 
+// buildPage puts together what the template shows. The policy of the page allows its
+// style and its script by hash, and nothing else: no connection, form, frame or image.
 func (h *htmlRenderer) buildPage(s *audit.Summary) (*pageData, error) {
 	style, styleHash, err := asset("style.css")
 	if err != nil {
@@ -100,7 +113,8 @@ func (h *htmlRenderer) buildPage(s *audit.Summary) (*pageData, error) {
 	return p, nil
 }
 
-// groups are worst first, then in the order of the checks.
+// groups returns the findings by check and severity: those to act on, those to know, and
+// what could not be read. They are ordered by severity, then as the table of checks is.
 func (h *htmlRenderer) groups() (act, infos []group, unread group) {
 	type key struct {
 		check    string
@@ -191,7 +205,7 @@ func (g *group) add(row *pageRow, n pageNote, severity audit.Severity) {
 	}
 }
 
-// counts say how many things have the finding: a document is no certificate.
+// counts says how many certificates and how many documents have the finding.
 func (g *group) counts() string {
 	var parts []string
 	if g.certificates > 0 {
@@ -203,7 +217,7 @@ func (g *group) counts() string {
 	return strings.Join(parts, ", ")
 }
 
-// aboutLines say what was audited, for people.
+// aboutLines says what was audited. A part that is unknown has no line.
 func aboutLines(a *audit.About) (out []string) {
 	for _, one := range []struct{ label, text string }{
 		{"Host", a.Host}, {"Command", pageList(a.Command, " ")}, {"Targets", pageList(a.Targets, ", ")}, {"Record", a.Record}, {"Trust bundle", a.Bundle},
@@ -215,6 +229,7 @@ func aboutLines(a *audit.About) (out []string) {
 	return out
 }
 
+// notes say what the page does not show, so that a reader does not take it for all.
 func (h *htmlRenderer) notes(s *audit.Summary) (out []string) {
 	if !s.Complete {
 		out = append(out, interrupted+".")

@@ -10,24 +10,30 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// A timeline is drawn twice, for wide and for narrow screens: letters in a
-// picture that shrinks could not be read. Lengths are in pixels.
+// A timeline is drawn twice, for wide and for narrow screens: the letters in one picture
+// that shrinks would become too small to read. Lengths are in pixels.
 const (
 	wideTimeline, narrowTimeline = 960, 320
 
-	timelineEdge = 14   // beside the first and the last mark
-	pastShare    = 0.25 // of the width, for what has ended, if anything has
-	laneHeight   = 48
-	laneMark     = 29 // from the top of a lane to the middle of its marks
-	axisHeight   = 26
-	markGap      = 2  // between marks; what is nearer is one
-	tickEvery    = 40 // what is nearer than this gets no label
-	titleNames   = 3  // of certificates in the title of a mark
+	// timelineEdge is the room beside the first and the last mark.
+	timelineEdge = 14
+	// pastShare is the part of the width for the past, if any certificate has ended.
+	pastShare  = 0.25
+	laneHeight = 48
+	// laneMark is the distance from the top of a lane to the middle of its marks.
+	laneMark   = 29
+	axisHeight = 26
+	// markGap is the least distance between two marks; nearer ones become one mark.
+	markGap = 2
+	// tickEvery is the least distance between two labels of the axis.
+	tickEvery = 40
+	// titleNames bounds the certificates that the title of a mark names.
+	titleNames = 3
 )
 
 const year = 365 * wording.Day
 
-// timeSteps are where a timeline may end, and its ticks.
+// timeSteps are the ticks of a timeline. It ends at one of them.
 var timeSteps = []struct {
 	after humantime.Seconds
 	label string
@@ -37,12 +43,12 @@ var timeSteps = []struct {
 	{1000 * year, "1000 y"}, {10_000 * year, "10 000 y"},
 }
 
-// leastEnd is the step that the shortest timeline ends at.
+// leastEnd is the index in timeSteps at which the shortest timeline ends: one day.
 const leastEnd = 2
 
-// timeline is a picture of when certificates end, on a scale that is
-// logarithmic in both directions from the present: an hour matters to what ends
-// today, and not to what ends in years.
+// timeline is a picture of when certificates end. Its scale is logarithmic in both
+// directions from the present: hours matter for a certificate that ends today, and not
+// for one that ends in ten years.
 type timeline struct {
 	Class         string
 	Width, Height int
@@ -64,22 +70,27 @@ type lane struct {
 	Marks       []mark
 }
 
-// mark is one certificate, or several that end at about the same time.
+// mark stands for one certificate, or for several that end at about the same time.
 type mark struct {
-	X, Y  int
-	Path  string
-	Count string // empty for one
-	Base  int    // of the count, below Y
+	X, Y int
+	Path string
+	// Count is empty for one certificate.
+	Count string
+	// Base is the distance from Y down to the base line of the count.
+	Base  int
 	Title string
-	// First and Last are ends, as rows have them.
+	// First and Last are the dates of the first and the last end, as rows have them.
 	First, Last string
 }
 
 type scale struct {
-	now, past, future float64 // x of the present, and room to both sides
+	// now is the x of the present; past and future are the pixels on both sides of it.
+	now, past, future float64
 	first, last       humantime.Seconds
 }
 
+// timelines draws the rows of certificates, ordered by their ends. There is no timeline
+// without certificates.
 func (h *htmlRenderer) timelines() []timeline {
 	var dated []*pageRow
 	for i := range h.rows {
@@ -94,7 +105,8 @@ func (h *htmlRenderer) timelines() []timeline {
 	return []timeline{draw("wide", wideTimeline, dated), draw("narrow", narrowTimeline, dated)}
 }
 
-// draw takes rows by their ends.
+// draw draws rows that are ordered by their ends. Each rank that occurs has a lane, the
+// worst at the top.
 func draw(class string, width int, rows []*pageRow) timeline {
 	s := newScale(float64(width), rows[0].left, rows[len(rows)-1].left)
 	t := timeline{Class: class, Width: width, Now: int(s.now)}
@@ -110,6 +122,8 @@ func draw(class string, width int, rows []*pageRow) timeline {
 	return t
 }
 
+// newScale makes a scale on which the ends from first to last have room, both as seconds
+// from now. The past gets room only if first is negative.
 func newScale(width float64, first, last humantime.Seconds) scale {
 	s := scale{now: timelineEdge, first: min(first, 0), last: timeSteps[leastEnd].after}
 	if first < 0 {
@@ -126,7 +140,8 @@ func newScale(width float64, first, last humantime.Seconds) scale {
 	return s
 }
 
-// x is where on the scale something is that ends in d.
+// x returns the position of an end in d from now. log(1+h) of the hours is 0 at the
+// present, so that both directions meet there. What lies beyond the scale is at its edge.
 func (s *scale) x(d humantime.Seconds) float64 {
 	hours := func(d humantime.Seconds) float64 { return math.Abs(float64(d)) / float64(wording.Hour) }
 	share := func(whole humantime.Seconds) float64 {
@@ -160,7 +175,7 @@ func (s *scale) ticks() (out []tick) {
 	return out
 }
 
-// cluster is what one mark stands for.
+// cluster is the certificates that one mark stands for; it is drawn at their mean.
 type cluster struct {
 	rows []*pageRow
 	sum  float64 // of their x
@@ -169,13 +184,14 @@ type cluster struct {
 func (c *cluster) x() float64  { return c.sum / float64(len(c.rows)) }
 func (c *cluster) radius() int { return markRadius(len(c.rows)) }
 
-// overlaps tells whether the marks of c and the next cluster would. What has ended
-// shares no mark with what has not.
+// overlaps reports whether the marks of c and the next cluster would overlap. A
+// certificate that has ended never shares a mark with one that has not.
 func (c *cluster) overlaps(next *cluster) bool {
 	return (c.rows[0].left < 0) == (next.rows[0].left < 0) && next.x()-c.x() < float64(c.radius()+next.radius()+markGap)
 }
 
-// marks takes rows by their ends.
+// marks returns the marks of one rank. The rows are ordered by their ends, so that only
+// neighbours can overlap.
 func (s *scale) marks(rank, y int, rows []*pageRow) (out []mark) {
 	var all []cluster
 	for _, r := range rows {
@@ -207,7 +223,7 @@ func (s *scale) marks(rank, y int, rows []*pageRow) (out []mark) {
 	return out
 }
 
-// markRadius has room for what [short] makes of n.
+// markRadius is large enough for the text that [short] makes of n, 1 to 4 characters.
 func markRadius(n int) int {
 	if n == 1 {
 		return 6
@@ -229,7 +245,8 @@ func markPath(rank, r int) string {
 	return fmt.Sprintf("M-%[1]d 0A%[1]d %[1]d 0 1 1 %[1]d 0A%[1]d %[1]d 0 1 1-%[1]d 0Z", r)
 }
 
-// short is a number of certificates of a page in four characters at most.
+// short formats a number of certificates in at most four characters. A page has at most
+// maxPageRows of them.
 func short(n int) string {
 	switch {
 	case n < 1000:
@@ -240,7 +257,7 @@ func short(n int) string {
 	return fmt.Sprintf("%.0fk", float64(n)/1000)
 }
 
-// markTitle is for pointers that rest on a mark, and for those who cannot see it.
+// markTitle is shown when a pointer rests on a mark, and read aloud by screen readers.
 func markTitle(in []*pageRow) string {
 	when := func(r *pageRow) string {
 		if r.left < 0 {

@@ -11,17 +11,19 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// counts counts certificates for the verdict, each once as what is worst about it,
-// and what is no certificate.
+// counts counts for the verdict: each certificate once, under the worst that is true of
+// it, and apart from them documents and places that could not be read.
 type counts struct {
-	of     [len(phrases)]int
-	within humantime.Seconds // what will expire first does so within it, and so do all others that are expiring
+	of [len(phrases)]int
+	// within is the largest remaining time of the certificates that count as expiring.
+	within humantime.Seconds
 	seen   map[cert.ID]int
 	others [audit.Crit + 1]int // documents, by severity
 	places int                 // that were not read
 }
 
-// phrase is a clause of the verdict. is picks its rows; the first that does counts.
+// phrase is a clause of the verdict. A certificate counts under the first phrase whose
+// function is returns true for its row.
 type phrase struct {
 	class, one, many string // behind a number
 	is               func(*audit.Row) bool
@@ -31,8 +33,8 @@ func hasState(word string) func(*audit.Row) bool {
 	return func(r *audit.Row) bool { return r.State == word }
 }
 
-// Where the phrases have what is expiring, which says a time too, and what was not
-// read in full.
+// Places in phrases: the clause that also says a time, and the clause before which
+// documents and unread places are named.
 const (
 	expiringAt  = 3
 	uncheckedAt = 6
@@ -51,6 +53,8 @@ var phrases = [...]phrase{
 	{"warn", "is to watch", "are to watch", func(r *audit.Row) bool { return r.Severity() == audit.Warn }},
 }
 
+// count adds a row. A certificate that was counted in another place moves to the worse
+// of the two phrases, which is the earlier one.
 func (t *counts) count(r *audit.Row) {
 	switch {
 	case r.Cert == nil && r.Err != nil:
@@ -83,7 +87,8 @@ func (t *counts) count(r *audit.Row) {
 	}
 }
 
-// pageHeadline is the first thing that a reader of a page sees.
+// pageHeadline is the top of a page. Class is that of the worst finding, or "nothing" if
+// nothing was found.
 type pageHeadline struct {
 	Class string // of the worst; nothing if there is none
 	Title string
@@ -111,7 +116,8 @@ func (h *htmlRenderer) headline(s *audit.Summary) pageHeadline {
 	return v
 }
 
-// tilesOf add up: those of certificates are all of them, and the rest is named.
+// tilesOf returns the numbers at the top. Those of certificates add up to all certificates;
+// the last three appear only if they are not 0.
 func tilesOf(s *audit.Summary) []tile {
 	out := []tile{{"crit", "critical", s.Crit}, {"warn", "to watch", s.Warn}, {"ok", "fine", s.Fine}}
 	for _, t := range []tile{{"unchecked", "read in part", s.Partial}, {"unchecked", "places not read", s.Unread}, {"info", "other documents", s.Documents}} {
@@ -122,7 +128,7 @@ func tilesOf(s *audit.Summary) []tile {
 	return out
 }
 
-// clause says of some things how they are.
+// clause is a number of things, their name, and what is true of them.
 type clause struct {
 	n               int
 	one, many, text string
@@ -151,7 +157,8 @@ func (t *counts) clauses() (out []clause) {
 	return out
 }
 
-// sentence joins clauses; what is counted is said when it changes.
+// sentence joins clauses. It names what is counted only where that changes: "2
+// certificates have expired, 1 is revoked, 1 place could not be checked".
 func sentence(clauses []clause) string {
 	var parts []string
 	counted := ""
@@ -166,7 +173,7 @@ func sentence(clauses []clause) string {
 	return strings.Join(parts, ", ")
 }
 
-// title is one line: the two worst clauses, or that there are none.
+// title has the two worst clauses, or says that all certificates are fine.
 func title(s *audit.Summary, clauses []clause) string {
 	switch {
 	case len(clauses) > 0:
@@ -179,6 +186,8 @@ func title(s *audit.Summary, clauses []clause) string {
 	return fmt.Sprintf("All %d certificates are fine", s.Certificates)
 }
 
+// rest has the sentences below the title: further clauses, and which certificate is the
+// next to end.
 func (h *htmlRenderer) rest(s *audit.Summary, clauses []clause) (out []string) {
 	if len(clauses) > 2 {
 		out = append(out, "Besides, "+sentence(clauses[2:])+".")

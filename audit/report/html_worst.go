@@ -9,15 +9,15 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 )
 
-// worstRows holds the rows that a page has room for. It never has more: a report may
-// be longer than memory.
+// worstRows holds the worst rows of a report, as many as a page has room for. The report
+// itself may be larger than memory.
 type worstRows struct {
 	rows    rowHeap
 	seen    int
 	dropped int
 }
 
-// rowHeap is a heap: the row that gives way to a worse one is the first.
+// rowHeap is a heap whose first row is the mildest: the one to drop for a worse one.
 type rowHeap []pageRow
 
 // add keeps a row unless as many worse ones are held.

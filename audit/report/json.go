@@ -18,16 +18,20 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-// schemaVersion changes when a field changes its meaning or goes away.
+// schemaVersion is raised when a field changes its meaning or is removed. A new field does
+// not raise it. Package compare refuses every other version.
 const schemaVersion = 2
 
-// jsonRenderer writes the report for programs, a row on each line. What is known at the
-// endOf only comes last. Times are RFC 3339 in UTC.
+// jsonRenderer writes the report for programs, one row on each line. It keeps no rows: what
+// is known only at the end is written behind them. Times are RFC 3339 in UTC.
 type jsonRenderer struct {
-	w     *bufio.Writer
-	lines bool // NDJSON: rows alone, each with those fields of the report that it needs
+	w *bufio.Writer
+	// lines selects NDJSON: each line is a JSON value of its own, with those fields of the
+	// report that a reader of one row needs.
+	lines bool
 	rows  int
-	row   bytes.Buffer // the last one
+	// row holds the text of the last row, to reuse the memory.
+	row bytes.Buffer
 }
 
 func newJSON(out io.Writer, _ Terminal) audit.Renderer { return &jsonRenderer{w: bufio.NewWriter(out)} }
@@ -35,7 +39,8 @@ func newNDJSON(out io.Writer, _ Terminal) audit.Renderer {
 	return &jsonRenderer{w: bufio.NewWriter(out), lines: true}
 }
 
-// jsonRow are the members of a row, as docs/audit-report.md has them.
+// jsonRow has the members of a row; docs/audit-report.md describes them. Schema and
+// JudgedAt are there in NDJSON only.
 type jsonRow struct {
 	Schema   int       `json:"schema_version,omitzero"` // of NDJSON, like the next
 	JudgedAt time.Time `json:"judged_at,omitzero"`
@@ -60,7 +65,8 @@ type jsonCertificate struct {
 	NotBefore   time.Time `json:"not_before"`
 	NotAfter    time.Time `json:"not_after"`
 	SecondsLeft int64     `json:"seconds_left"`
-	ChainEnds   time.Time `json:"chain_ends,omitzero"` // of the chain that was verified, the leaf included
+	// ChainEnds is the earliest end in the chain that was verified, with the leaf.
+	ChainEnds   time.Time `json:"chain_ends,omitzero"`
 	RenewsFrom  time.Time `json:"renews_from,omitzero"`
 	RenewsTo    time.Time `json:"renews_to,omitzero"`
 	Fingerprint string    `json:"fingerprint_sha256"`
@@ -71,8 +77,8 @@ type jsonCertificate struct {
 	KeyExchange string    `json:"key_exchange,omitempty"`
 }
 
-// jsonDocument are the members that a row has in place of those of a certificate:
-// the same details for programs, as text.
+// jsonDocument has the members of a row that is no certificate. Details are those that
+// inspect prints, as text.
 type jsonDocument struct {
 	What       string            `json:"what"`
 	Name       string            `json:"document_name"`
@@ -81,7 +87,7 @@ type jsonDocument struct {
 	Details    map[string]string `json:"details"`
 }
 
-// jsonEnd are the members behind the rows, and the last line of NDJSON.
+// jsonEnd has the members behind the rows. In NDJSON it is the last line, and has a Schema.
 type jsonEnd struct {
 	Schema   int            `json:"schema_version,omitzero"` // of NDJSON
 	JudgedAt time.Time      `json:"judged_at"`
@@ -92,7 +98,7 @@ type jsonEnd struct {
 	Complete bool           `json:"complete"`
 }
 
-// Row implements [Renderer].
+// Row implements [audit.Renderer].
 func (j *jsonRenderer) Row(r *audit.Row) error {
 	row := rowForJSON(r)
 	before := ",\n"
@@ -116,9 +122,10 @@ func (j *jsonRenderer) Row(r *audit.Row) error {
 	return err
 }
 
+// jsonHead begins a report that is one JSON value.
 var jsonHead = fmt.Sprintf("{\"schema_version\":%d,\"rows\":[\n", schemaVersion)
 
-// End implements [Renderer].
+// End implements [audit.Renderer].
 func (j *jsonRenderer) End(s *audit.Summary) error {
 	last := jsonEnd{
 		JudgedAt: s.Now.UTC(), MadeAt: s.Made.UTC(), Forecast: s.Forecast(), Audited: s.About, Summary: s, Complete: s.Complete,
@@ -141,6 +148,8 @@ func (j *jsonRenderer) End(s *audit.Summary) error {
 	return j.w.Flush()
 }
 
+// rowForJSON copies the lists, because encoding/json writes a nil slice as null, and
+// programs that loop over a list fail on null.
 func rowForJSON(r *audit.Row) *jsonRow {
 	out := &jsonRow{
 		State: r.State, Kind: r.Kind, Place: r.Place, Block: r.Block, Also: r.Also,
@@ -170,8 +179,9 @@ func rowForJSON(r *audit.Row) *jsonRow {
 	return out
 }
 
-// jsonTime is a time that RFC 3339 can write: with an offset behind its last hour,
-// a date of a certificate is in the year 10000.
+// jsonTime returns the nearest time that RFC 3339 can write, which has years of four
+// digits. A certificate may end in the last hour of 9999 west of Greenwich, and that is
+// the year 10000 in UTC; encoding/json fails on it.
 func jsonTime(t time.Time) time.Time {
 	switch t = t.UTC(); {
 	case t.Year() > 9999:
@@ -182,10 +192,12 @@ func jsonTime(t time.Time) time.Time {
 	return t
 }
 
-// plainJSON escapes those characters that JSON allows and that a terminal, or an
-// eye, would take for something else. What HTML would interpret, encoding/json has escaped.
+// plainJSON escapes characters that JSON allows and that mislead a terminal or a reader,
+// such as those that change the direction of text. encoding/json has escaped those that
+// HTML interprets.
 func plainJSON(text []byte) []byte {
-	first := 0 // that may have to be escaped; few rows have one
+	// first is the index of the first byte that may have to be escaped; few rows have one.
+	first := 0
 	for first < len(text) && text[first] < 0x7f {
 		first++
 	}

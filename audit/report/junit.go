@@ -9,16 +9,16 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 )
 
-// junitRenderer writes the XML that servers of continuous integration take for results
-// of tests: a case for each row, which fails with a critical finding, and is an
-// error if it could not be read. What is milder is its output. The numbers stand
-// in front, so it keeps the cases.
+// junitRenderer writes the XML that servers of continuous integration read as results of
+// tests. Each row is a test case. It fails if it has a critical finding, and is an error
+// if it could not be read; milder findings are its output. The counts stand before the
+// cases, so it keeps the cases until the end.
 type junitRenderer struct {
 	out   io.Writer
 	suite junitSuite
 }
 
-// The elements that Jenkins, GitLab and GitHub agree on; there is no standard.
+// There is no standard. These are the elements that Jenkins, GitLab and GitHub agree on.
 type junitSuites struct {
 	XMLName xml.Name     `xml:"testsuites"`
 	Suites  []junitSuite `xml:"testsuite"`
@@ -60,7 +60,7 @@ func newJUnit(out io.Writer, to Terminal) audit.Renderer {
 	return &junitRenderer{out: out, suite: junitSuite{Name: "artstore-pki audit", Properties: []junitProperty{{"program", to.Program}}}}
 }
 
-// Row implements [Renderer].
+// Row implements [audit.Renderer].
 func (j *junitRenderer) Row(r *audit.Row) error {
 	place, more := placeOf(r, false)
 	one := junitCase{Class: "audit." + r.Kind, Name: place + more, Time: "0"}
@@ -98,7 +98,7 @@ func (j *junitRenderer) Row(r *audit.Row) error {
 	return nil
 }
 
-// End implements [Renderer].
+// End implements [audit.Renderer].
 func (j *junitRenderer) End(s *audit.Summary) error {
 	if !s.Complete {
 		j.suite.Errors++

@@ -11,9 +11,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// pemRenderer writes the certificates themselves, each once: a leaf and behind it what
-// came with it, so that the chain of a server can be kept and compared. Lines
-// between the blocks say what is in them; parsers skip those.
+// pemRenderer writes the certificates themselves, each once: a leaf, and behind it the
+// rest of its chain, so that the chain of a server can be stored and compared. Lines
+// between the blocks say what is in them. Parsers must not fail on text
+// between blocks (RFC 7468 §2).
 type pemRenderer struct {
 	w       *bufio.Writer
 	written map[cert.ID]bool
@@ -23,7 +24,7 @@ func newPEM(out io.Writer, _ Terminal) audit.Renderer {
 	return &pemRenderer{bufio.NewWriter(out), map[cert.ID]bool{}}
 }
 
-// Row implements [Renderer].
+// Row implements [audit.Renderer].
 func (p *pemRenderer) Row(r *audit.Row) error {
 	if r.Cert == nil {
 		return nil
@@ -42,5 +43,5 @@ func (p *pemRenderer) Row(r *audit.Row) error {
 	return nil
 }
 
-// End implements [Renderer].
+// End implements [audit.Renderer].
 func (p *pemRenderer) End(*audit.Summary) error { return p.w.Flush() }

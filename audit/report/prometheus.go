@@ -20,20 +20,22 @@ import (
 
 const metricPrefix = "artstore_audit_"
 
-// prometheusRenderer writes the text format of Prometheus, as its node exporter takes
-// it from a file. Dates are points in time, not what is left: a rule subtracts
-// time(), and series that do not change cost nothing to keep. All series of one
-// metric come together, so all metrics but the first are kept: a line for each
-// certificate, finding, and place that was not read.
+// prometheusRenderer writes the text format of Prometheus, for the textfile collector of
+// its node exporter. Dates are points in time and not the time left: a rule subtracts
+// time(), and a series that does not change costs almost nothing to keep. All series of a
+// metric must stand together, so all metrics but the first are kept: a line for each
+// certificate, each finding and each place that was not read.
 type prometheusRenderer struct {
 	w         *bufio.Writer
 	notBefore []byte
 	lists     []byte
-	named     []byte // findings with their certificates
-	unread    []byte
-	seen      map[uint64]bool // label sets
-	seed      maphash.Seed
-	findings  []countedFinding
+	// named has findings with their certificates.
+	named  []byte
+	unread []byte
+	// seen has hashes of the label sets that were written; see first.
+	seen     map[uint64]bool
+	seed     maphash.Seed
+	findings []countedFinding
 }
 
 func newPrometheus(out io.Writer, _ Terminal) audit.Renderer {
@@ -47,11 +49,12 @@ func newPrometheus(out io.Writer, _ Terminal) audit.Renderer {
 	return p
 }
 
+// family begins a metric. All of them are gauges.
 func (p *prometheusRenderer) family(name, help string) {
 	_, _ = fmt.Fprintf(p.w, "# HELP %[1]s%[2]s %[3]s\n# TYPE %[1]s%[2]s gauge\n", metricPrefix, name, help) // Flush keeps the error
 }
 
-// Row implements [Renderer].
+// Row implements [audit.Renderer].
 func (p *prometheusRenderer) Row(r *audit.Row) error {
 	for _, f := range r.Findings {
 		p.count(f)
@@ -82,7 +85,7 @@ func (p *prometheusRenderer) Row(r *audit.Row) error {
 	return err
 }
 
-// once appends a series of the value 1, unless it is there.
+// once appends a series with the value 1, unless it was written before.
 func (p *prometheusRenderer) once(to []byte, metric, labels string) []byte {
 	if !p.first(metric, labels) {
 		return to
@@ -90,9 +93,10 @@ func (p *prometheusRenderer) once(to []byte, metric, labels string) []byte {
 	return fmt.Appendf(to, "%s%s{%s} 1\n", metricPrefix, metric, labels)
 }
 
-// first reports whether a label set is new. One that comes again makes Prometheus
-// refuse the whole page. Rows that are alike once they are printable and short
-// show the same certificate, so nothing is lost.
+// first reports whether a label set is new. Prometheus refuses a whole page that has one
+// series twice. Rows with equal labels, after these were escaped and cut, show the same
+// certificate, so that nothing is lost. The seed is random: nobody can prepare two names
+// with one hash.
 func (p *prometheusRenderer) first(metric, labels string) bool {
 	id := maphash.String(p.seed, metric+"\x00"+labels)
 	if p.seen[id] {
@@ -102,8 +106,8 @@ func (p *prometheusRenderer) first(metric, labels string) bool {
 	return true
 }
 
-// reasons are why a place was not read, in a number of words that is bounded: a
-// label that says the error as it is would make a series of each one.
+// reasons are the words for why a place was not read. Their number is bounded: a label
+// with the text of the error would make a new series for each error.
 var reasons = []struct {
 	word string
 	is   func(error) bool
@@ -127,7 +131,7 @@ func reason(err error) string {
 	return "other"
 }
 
-// End implements [Renderer].
+// End implements [audit.Renderer].
 func (p *prometheusRenderer) End(s *audit.Summary) error {
 	p.family("not_before_timestamp_seconds", "When a certificate begins to be valid.")
 	_, _ = p.w.Write(p.notBefore)
@@ -172,7 +176,8 @@ func (p *prometheusRenderer) count(f audit.Finding) {
 	p.findings[at].count++
 }
 
-// metricLabel escapes what is not printable first, so that a label is also safe where it is shown.
+// metricLabel escapes a text for the value of a label. What is not printable is escaped
+// first, so that the label is also safe where a dashboard shows it.
 func metricLabel(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(printable.Clean(s))
 }

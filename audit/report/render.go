@@ -10,18 +10,21 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 )
 
-// renderer is a row of the table of formats. A new one is a file of its own and
-// a row here.
+// renderer is a row of the table of formats. A new format is a file of its own and a row
+// in renderers.
 type renderer struct {
 	name string
 	make func(out io.Writer, to Terminal) audit.Renderer
 }
 
-// Terminal is what tables are made for; the zero value is none.
+// Terminal describes where a table is shown. The zero value is a file: nothing is cut or
+// coloured.
 type Terminal struct {
-	Width   int // in columns; 0 cuts nothing
-	Colour  bool
-	Program string // that makes the report, and its version, for whoever reads it as a page
+	// Width is in columns; 0 cuts nothing.
+	Width  int
+	Colour bool
+	// Program is the program that makes the report, and its version behind a blank.
+	Program string
 }
 
 var renderers = []renderer{
@@ -41,7 +44,7 @@ var renderers = []renderer{
 	{"pem", newPEM},
 }
 
-// Formats are the names that [New] takes.
+// Formats returns the names that [New] takes.
 func Formats() (out []string) {
 	for _, r := range renderers {
 		out = append(out, r.name)
@@ -49,7 +52,8 @@ func Formats() (out []string) {
 	return out
 }
 
-// New makes the renderer of a format.
+// New returns the renderer of a format. It writes to out, and does not close it. The error
+// names the formats there are.
 func New(format string, out io.Writer, to Terminal) (audit.Renderer, error) {
 	i := slices.IndexFunc(renderers, func(r renderer) bool { return r.name == format })
 	if i < 0 {
@@ -58,11 +62,11 @@ func New(format string, out io.Writer, to Terminal) (audit.Renderer, error) {
 	return renderers[i].make(out, to), nil
 }
 
-// nameAndVersion takes [Terminal.Program] apart.
+// nameAndVersion splits [Terminal.Program].
 func nameAndVersion(program string) (name, version string) {
 	name, version, _ = strings.Cut(program, " ")
 	return cmp.Or(name, "artstore-pki"), version
 }
 
-// interrupted is for the reader of a report that is not complete.
+// interrupted warns the reader of a report that is not complete.
 const interrupted = "INTERRUPTED: not all was looked at"

@@ -12,9 +12,10 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 )
 
-// sarifRenderer writes the Static Analysis Results Interchange Format 2.1.0 (OASIS): a
-// rule for each check, and a result for each finding and each place that could not
-// be read. What is fine has none.
+// sarifRenderer writes the Static Analysis Results Interchange Format (SARIF 2.1.0, OASIS):
+// a rule for each check, and a result for each finding and each place that could not be
+// read. Rows without findings are not in it. It keeps nothing: the types below are the
+// objects of SARIF, and results are written as they come.
 type sarifRenderer struct {
 	w       *bufio.Writer
 	program string
@@ -101,7 +102,8 @@ func sarifRules() (rules []sarifRule) {
 	})
 }
 
-// put writes a value without the bytes around it; Flush keeps the error of the writer.
+// put writes a value as JSON, with the text that stands before it. The error of the writer
+// is that of Flush.
 func (s *sarifRenderer) put(before string, value any) error {
 	text, err := json.Marshal(value)
 	_, _ = s.w.WriteString(before)
@@ -109,6 +111,8 @@ func (s *sarifRenderer) put(before string, value any) error {
 	return err
 }
 
+// head writes what stands before the results. It is written with the first result or at
+// the end.
 func (s *sarifRenderer) head() error {
 	name, version := nameAndVersion(s.program)
 	driver := map[string]sarifDriver{"driver": {name, version, sarifRules()}}
@@ -119,7 +123,7 @@ func (s *sarifRenderer) head() error {
 	return err
 }
 
-// Row implements [Renderer].
+// Row implements [audit.Renderer].
 func (s *sarifRenderer) Row(r *audit.Row) error {
 	if r.Err != nil {
 		if err := s.result(r, audit.Finding{Check: sarifUnread, Severity: audit.Crit, Text: r.Err.Error()}); err != nil {
@@ -134,6 +138,8 @@ func (s *sarifRenderer) Row(r *audit.Row) error {
 	return nil
 }
 
+// result writes one result. Its fingerprint is that of the certificate, by which servers
+// tell whether they have seen the result before, also in another place.
 func (s *sarifRenderer) result(r *audit.Row, f audit.Finding) error {
 	before := ",\n"
 	if s.results == 0 {
@@ -145,7 +151,8 @@ func (s *sarifRenderer) result(r *audit.Row, f audit.Finding) error {
 	s.results++
 	out := sarifResult{
 		Rule: f.Check, Level: sarifLevels[f.Severity], Message: sarifText{shorten(f.Text, maxPhrase)}, Locations: []sarifLocation{sarifLocationOf(r)},
-		Index: len(s.checks), // of what could not be read
+		// The rule of what could not be read is behind those of the checks.
+		Index: len(s.checks),
 	}
 	if at := slices.IndexFunc(s.checks, func(c audit.Finding) bool { return c.Check == f.Check }); at >= 0 {
 		out.Index = at
@@ -157,6 +164,8 @@ func (s *sarifRenderer) result(r *audit.Row, f audit.Finding) error {
 	return s.put(before, out)
 }
 
+// sarifLocationOf returns where a row was found: as a name always, and as a URI where there
+// is one. A certificate in a database has none.
 func sarifLocationOf(r *audit.Row) sarifLocation {
 	place, more := placeOf(r, false)
 	out := sarifLocation{Logical: []sarifLogical{{place + more, r.Kind}}}
@@ -182,7 +191,7 @@ func sarifLocationOf(r *audit.Row) sarifLocation {
 	return out
 }
 
-// End implements [Renderer].
+// End implements [audit.Renderer].
 func (s *sarifRenderer) End(sum *audit.Summary) error {
 	if s.results == 0 {
 		if err := s.head(); err != nil {

@@ -16,23 +16,26 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-// A table that has to fit a terminal cuts these columns last, and no further.
+// The widths below which a column is not cut, in cells of a terminal.
 const (
-	fairName   = 24 // what is longer gives way to places
+	// fairName is the width down to which names are cut before places are.
+	fairName   = 24
 	leastName  = 16
 	leastPlace = 24
 	gap        = "  "
 )
 
 // tableRenderer writes one line for each row and one for each finding under it, worst
-// first, then what to do about them, and a summary. What is worst is known at the
-// end, so it keeps what it will print: some 300 bytes for each row.
+// first, then what to do about them, and a summary. The order is known at the end only, so
+// it keeps what it will print: about 300 bytes for each row.
 type tableRenderer struct {
-	out   io.Writer
-	to    Terminal
-	wide  bool // more columns and findings that are an [Info]; it cuts nothing
+	out io.Writer
+	to  Terminal
+	// wide adds columns and findings of severity Info, and cuts nothing.
+	wide  bool
 	lines []tableLine
-	found map[string]bool // ids of checks
+	// found has the ids of the checks whose remedy is printed.
+	found map[string]bool
 }
 
 var (
@@ -40,25 +43,28 @@ var (
 	wideHead  = []string{"STATE", "LEFT", "ENDS", "NAME", "NAMES", "ISSUER", "SERIAL", "KEY", "SIGNATURE", "PLACE"}
 )
 
-// colours of a state by its rank (ECMA-48 SGR): green, yellow, magenta, red and
-// bold. The word says the same.
+// colours of a state by its rank (ECMA-48 SGR): green, yellow, magenta, red and bold. The
+// word of the state says the same, for those who do not see colours.
 var colours = [...]string{"\x1b[32m", "\x1b[33m", "\x1b[35m", "\x1b[1;31m"}
 
 const noColour = "\x1b[0m"
 
 type tableLine struct {
-	cells []string // the last is the place
-	more  string   // behind the place, and never cut
+	// cells end with the place.
+	cells []string
+	// more is written behind the place, and is never cut.
+	more  string
 	notes []string
 	rank  int
 	end   time.Time
-	path  bool // the place is one of a file
+	// path is true if the place is the path of a file.
+	path bool
 }
 
-// placeOf is the last cell.
+// place is the last cell.
 func (l *tableLine) place() string { return l.cells[len(l.cells)-1] }
 
-// Row implements [Renderer].
+// Row implements [audit.Renderer].
 func (t *tableRenderer) Row(r *audit.Row) error {
 	if t.found == nil {
 		t.found = map[string]bool{}
@@ -80,7 +86,7 @@ func (t *tableRenderer) Row(r *audit.Row) error {
 	return nil
 }
 
-// End implements [Renderer].
+// End implements [audit.Renderer].
 func (t *tableRenderer) End(s *audit.Summary) error {
 	slices.SortStableFunc(t.lines, func(a, b tableLine) int {
 		return cmp.Or(cmp.Compare(b.rank, a.rank), a.end.Compare(b.end), cmp.Compare(a.place(), b.place()))
@@ -123,9 +129,9 @@ func (t *tableRenderer) End(s *audit.Summary) error {
 	return w.Flush()
 }
 
-// wrapped breaks a text at words, so that no line is wider than width; those that
-// follow are indented. What has no blank to break at is broken anywhere. 0 and
-// less break nothing.
+// wrapped breaks a text between words into lines that are at most width cells wide. Lines
+// after the first are indented. A word that is wider than the line is broken anywhere. A
+// width that leaves no room for the indentation, such as 0, breaks nothing.
 func wrapped(text string, width int) (out []string) {
 	indent := ""
 	for width > len(gap) && runewidth.StringWidth(text) > width {
@@ -164,14 +170,14 @@ func (l *tableLine) text(widths []int, coloured bool) string {
 	return b.String() + cutLeft(l.cells[last], max(1, widths[last]-runewidth.StringWidth(l.more))) + l.more
 }
 
-// cell makes text of strangers fit for a table, where a tab would look like the
-// beginning of the next column.
+// cell makes a text from a certificate or a path safe for a table: control characters are
+// escaped, and so is the tab, which would look like the beginning of the next column.
 func cell(s string) string { return strings.ReplaceAll(printable.Clean(s), "\t", `\u0009`) }
 
-// timeOfTable is for a column: nobody acts by the second, and what is left says more.
+// timeOfTable has no seconds: the column before it says how much time is left.
 const timeOfTable = "2006-01-02 15:04"
 
-// cellsOf are those of a narrow table.
+// cellsOf returns the cells of a narrow table. A document has dates only if it ends.
 func cellsOf(r *audit.Row) []string {
 	place, more := placeOf(r, false)
 	d := r.Document
@@ -195,7 +201,8 @@ func cellsOf(r *audit.Row) []string {
 	return []string{r.State, left, r.Cert.NotAfter.Local().Format(timeOfTable), cell(shorten(r.Cert.Name, maxName)), place + more}
 }
 
-// placeOf is where it is, and what tells it from others there; brief for a terminal.
+// placeOf returns the place of a row, and what tells the row from others in that place;
+// brief is for a terminal.
 func placeOf(r *audit.Row, brief bool) (place, more string) {
 	if r.Block > 1 {
 		more = fmt.Sprintf("#%d", r.Block)
@@ -206,7 +213,8 @@ func placeOf(r *audit.Row, brief bool) (place, more string) {
 	case n > 0:
 		more += fmt.Sprintf(" and %d more", n)
 	}
-	if r.InRecord() && r.Cert != nil { // replicas differ in nothing but their numbers
+	// The replicas of a service have the same names and differ in the serial number.
+	if r.InRecord() && r.Cert != nil {
 		serial := shorten(r.Cert.Serial, maxName)
 		if brief && len(serial) > briefSerial {
 			serial = serial[:briefSerial] + "…"
@@ -219,7 +227,7 @@ func placeOf(r *audit.Row, brief bool) (place, more string) {
 // briefSerial is enough of a serial number to tell replicas apart.
 const briefSerial = 10
 
-// wideCellsOf are the cells that only a wide table has, before the place.
+// wideCellsOf returns the cells that only a wide table has. They stand before the place.
 func wideCellsOf(r *audit.Row) []string {
 	c := r.Cert
 	if c == nil {
@@ -232,6 +240,8 @@ func wideCellsOf(r *audit.Row) []string {
 	return out
 }
 
+// notesOf returns the lines under a row: the error, and the findings of at least the
+// severity.
 func notesOf(r *audit.Row, least audit.Severity) (out []string) {
 	if r.Err != nil {
 		out = append(out, cell(shorten(r.Err.Error(), maxPhrase)))
@@ -253,11 +263,11 @@ const (
 	columnName = 3
 )
 
-// fit computes the widths of columns; one of the width 0 is left out. Of a table
-// that is too wide, what the paths have in common goes first and is returned, then
-// the time of day, then the day (what is left says the same), then the end of long
-// names, then the beginning of places, then the end of names. The others are short by
-// nature.
+// fit computes the widths of the columns, in cells of a terminal; a column of width 0 is
+// left out. A table that is too wide loses, in this order: the directory that all paths
+// share, which is returned; the time of day; the date, because the column before it says
+// what is left; the end of long names; the beginning of places; the end of names. The
+// other columns are always short.
 func fit(lines []tableLine, width int) (widths []int, shared string) {
 	widths = measure(lines)
 	if width <= 0 || sum(widths) <= width {
@@ -286,6 +296,7 @@ func fit(lines []tableLine, width int) (widths []int, shared string) {
 	return widths, shared
 }
 
+// measure returns the width of the widest cell of each column.
 func measure(lines []tableLine) []int {
 	widths := make([]int, len(lines[0].cells))
 	for _, l := range lines {
@@ -300,7 +311,7 @@ func measure(lines []tableLine) []int {
 	return widths
 }
 
-// sum is the width of a line.
+// sum is the width of a line, with the gaps between its columns.
 func sum(widths []int) (total int) {
 	for _, w := range widths {
 		if w > 0 {
@@ -310,8 +321,9 @@ func sum(widths []int) (total int) {
 	return total - len(gap)
 }
 
-// commonDirectory is what all paths of a table begin with, up to a slash; "" if
-// there are no two of them, or if it is no longer than what would stand for it.
+// commonDirectory returns the directory with which all paths of a table begin, with its
+// slash. It is "" if there are fewer than two paths, or if it is no longer than the text
+// that would stand for it.
 func commonDirectory(lines []tableLine) string {
 	shared, paths := "", 0
 	for i := range lines {
@@ -335,6 +347,7 @@ func commonDirectory(lines []tableLine) string {
 	return shared
 }
 
+// cutLeft cuts the beginning of a text that is wider than width.
 func cutLeft(s string, width int) string {
 	over := runewidth.StringWidth(s) - width
 	if over <= 0 {
@@ -343,7 +356,7 @@ func cutLeft(s string, width int) string {
 	return runewidth.TruncateLeft(s, over+1, "…")
 }
 
-// remedies says once for each kind of finding what to do.
+// remedies says what to do, once for each check that found something.
 func (t *tableRenderer) remedies() (out []string) {
 	for _, c := range audit.Checks() {
 		if t.found[c.Check] {
@@ -356,7 +369,8 @@ func (t *tableRenderer) remedies() (out []string) {
 	return out
 }
 
-// leftOut are the lines for people: the numbers, and below them the paths that were kept.
+// leftOutLines says what the audit left out: how many files for each reason, and below
+// that those paths that the summary kept.
 func leftOutLines(s *audit.Summary) (out []string) {
 	var parts []string
 	for _, l := range s.LeftOut {

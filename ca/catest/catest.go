@@ -35,13 +35,18 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Options of an authority for tests. The zero value works: the services of
-// ArtStore, EC-P256, certificates for 24 h.
+// Options of an authority for tests. The zero value works: the services of ArtStore, keys of
+// type EC-P256, certificates for 24 h.
 type Options struct {
-	Lifetime time.Duration             // of certificates; 10 s is the shortest
-	Profiles map[string]policy.Profile // replace those of the ArtStore services
-	KeyType  string                    // of root and intermediate
-	Database string                    // postgres:// URL that replicas share; pki.db in the state directory if empty
+	// Lifetime is that of certificates. The shortest is 10 s.
+	Lifetime time.Duration
+	// Profiles replace those of the ArtStore services.
+	Profiles map[string]policy.Profile
+	// KeyType is that of root and intermediate.
+	KeyType string
+	// Database is a postgres:// URL that replicas share. Empty means pki.db in the state
+	// directory.
+	Database string
 	// Edit may change pki.yaml before the authority opens it.
 	Edit func(yaml []byte) []byte
 	// Wrap, if set, stands around the handler: to count requests or inject faults.
@@ -50,11 +55,15 @@ type Options struct {
 
 // CA is a running authority.
 type CA struct {
-	URL             string // https://127.0.0.1:port
-	RootFingerprint string // SHA-256 of the first root, hex
-	Dir             string // state directory; its keys are not encrypted
-	Authority       *ca.Authority
-	opt             Options
+	// URL is https://127.0.0.1:port.
+	URL string
+	// RootFingerprint is the SHA-256 of the first root, in hex.
+	RootFingerprint string
+	// Dir is the state directory. Its keys are not encrypted, because deriving the
+	// key of the encryption would cost time in each test.
+	Dir       string
+	Authority *ca.Authority
+	opt       Options
 }
 
 // Start makes, opens and serves an authority until the test ends.
@@ -85,7 +94,9 @@ func (c *CA) Replica(t testing.TB) *CA {
 		if err != nil {
 			return err
 		}
-		if strings.HasPrefix(entry.Name(), ".") && path != "." { // of a write that runs, the marker's: it is gone in a moment
+		// A file that begins with a dot belongs to a write in progress, such as that of the
+		// marker, and may vanish before it is copied.
+		if strings.HasPrefix(entry.Name(), ".") && path != "." {
 			return nil
 		}
 		to := filepath.Join(r.Dir, path)
@@ -109,6 +120,7 @@ func (c *CA) Replica(t testing.TB) *CA {
 	return r
 }
 
+// open opens the authority in c.Dir, and serves it until the test ends.
 func (c *CA) open(t testing.TB) {
 	t.Helper()
 	// Not the test's own context: it ends before cleanups, and the server drains in one.
@@ -180,6 +192,7 @@ func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
 	})
 }
 
+// serverConfig is that of "artstore-pki serve": a client without a certificate may enrol.
 func serverConfig(cert tls.Certificate, roots []*x509.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,

@@ -15,13 +15,16 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-// Check re-derives the world from the disk and compares it with the record:
-// every certificate parses, says what its row says, chains to a root that this
-// authority ever had, and does not outlive its issuer; serials and the keys of
-// first certificates are told apart; a lineage begins with a first certificate
-// and goes on under one service; every certificate has its event; the log
-// verifies; keys are 0600.
-// Call it after each act.
+// Check derives the state anew from the disk, and compares it with the record. Call it after
+// each act.
+//
+//   - Every certificate parses, says what its row says, chains to a root that this authority
+//     has ever had, and does not outlive its issuer.
+//   - No serial occurs twice.
+//   - A lineage begins with a first certificate, and stays with one service.
+//   - Every certificate and every revocation has its event.
+//   - The log verifies.
+//   - Files with keys, and the record, have mode 0600.
 func (c *CA) Check(t testing.TB) {
 	t.Helper()
 	rec, err := ca.OpenRecord(t.Context(), c.Dir)
@@ -59,7 +62,8 @@ func (c *CA) Check(t testing.TB) {
 	checkModes(t, c.Dir)
 }
 
-// everyRoot reads all roots the authority ever had: removed ones stay on disk.
+// everyRoot reads all roots that the authority has ever had. Roots that were removed from the
+// trust bundle stay on disk, because certificates under them are still in the record.
 func everyRoot(t testing.TB, dir string) []*x509.Certificate {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(dir, "certs", "*.crt"))
@@ -81,6 +85,8 @@ func everyRoot(t testing.TB, dir string) []*x509.Certificate {
 	return roots
 }
 
+// checkCertificate compares a row with the certificate in it, and verifies the certificate at
+// the time of its issue.
 func checkCertificate(t testing.TB, e record.Certificate, roots []*x509.Certificate) {
 	t.Helper()
 	leaf, err := x509.ParseCertificate(e.DER)
@@ -126,6 +132,8 @@ func checkCertificate(t testing.TB, e record.Certificate, roots []*x509.Certific
 	}
 }
 
+// checkLineage checks that a renewal continues the lineage of a certificate that existed and
+// was not revoked, and that the proof it rests on was not prolonged.
 func checkLineage(t testing.TB, e record.Certificate, all map[string]record.Certificate) {
 	t.Helper()
 	if e.Previous == "" {
@@ -173,7 +181,7 @@ func checkEvents(t testing.TB, rec *ca.Record, all map[string]record.Certificate
 	}
 }
 
-// checkLog expects every event in the log, or waiting for its place there.
+// checkLog expects each event in the log, or waiting for its place in it.
 func checkLog(t testing.TB, rec *ca.Record) {
 	t.Helper()
 	report, err := rec.VerifyLog(t.Context(), ca.LogOptions{})
@@ -185,6 +193,7 @@ func checkLog(t testing.TB, rec *ca.Record) {
 	}
 }
 
+// checkModes expects mode 0600 on keys and on the files of the database.
 func checkModes(t testing.TB, dir string) {
 	t.Helper()
 	secrets, err := filepath.Glob(filepath.Join(dir, "secrets", "*"))

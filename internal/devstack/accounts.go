@@ -27,15 +27,19 @@ import (
 )
 
 const (
-	defaultBcryptCost = 12 // what ArtStore uses
+	// defaultBcryptCost is the cost that ArtStore uses.
+	defaultBcryptCost = 12
 	secretLength      = 32
-	maxSecretLength   = 72 // bcrypt ignores what is beyond
-	maxNameInID       = 20
-	accountsFile      = "accounts.json"
-	statusActive      = "active"
-	statusSuspended   = "suspended"
+	// maxSecretLength is the number of bytes of a password that bcrypt looks at. A longer
+	// one is refused: otherwise every text with the same beginning would be the secret.
+	maxSecretLength = 72
+	maxNameInID     = 20
+	accountsFile    = "accounts.json"
+	statusActive    = "active"
+	statusSuspended = "suspended"
 
-	// Specials are in every secret on purpose: they show who forgets to escape.
+	// specials are in every secret on purpose: a client that forgets to escape them in a
+	// form, a URL or a file of settings fails in development.
 	specials = ":%=#>,+&?/~@!"
 	letters  = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 )
@@ -44,7 +48,7 @@ var errBadName = errors.New("want 1 to 64 characters of a-z, A-Z, 0-9, dot, dash
 
 var accountName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// account is a service account as it lies on disk: never with its secret.
+// account is a service account as it is stored: with the hash of its secret only.
 type account struct {
 	ClientID  string    `json:"client_id"`
 	Subject   string    `json:"sub"` // UUID, the token's sub
@@ -55,18 +59,24 @@ type account struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// accounts is the file of service accounts. Readers see one immutable map;
-// writers take turns, so that no change overwrites another.
+// accounts is the file of service accounts. Readers see one immutable map; writers take
+// turns, so that no change overwrites another.
 type accounts struct {
-	path  string
-	cost  int
-	dummy []byte        // hash of nothing anybody knows, compared for unknown ids
-	slots chan struct{} // bcrypt is CPU by design: at most one comparison per core at a time
+	path string
+	cost int
+	// dummy is the hash of a secret that nobody has. Unknown ids are compared with it, so
+	// that the time of an answer does not tell whether an account exists.
+	dummy []byte
+	// slots allows one comparison per core at a time, because bcrypt is slow by design.
+	slots chan struct{}
 
-	turn    sync.Mutex // among writers only; no request ever waits for it
+	// turn is held by writers only; no request waits for it.
+	turn    sync.Mutex
 	current atomic.Pointer[map[string]account]
 }
 
+// openAccounts reads the accounts in dir; a missing file means that there are none. A
+// cost of 0 is the default.
 func openAccounts(dir string, cost int) (*accounts, error) {
 	if cost == 0 {
 		cost = defaultBcryptCost
@@ -188,8 +198,8 @@ func (a *accounts) resetSecret(id string) (secret.String, error) {
 	return secret.New(plain), nil
 }
 
-// change edits a copy, writes it, and only then publishes it: what a request has
-// seen is on disk.
+// change edits a copy, writes it, and publishes it afterwards. So a secret that a client
+// has used is still valid after a crash.
 func (a *accounts) change(edit func(map[string]account) error) error {
 	a.turn.Lock()
 	defer a.turn.Unlock()
@@ -212,8 +222,8 @@ func (a *accounts) change(edit func(map[string]account) error) error {
 	return nil
 }
 
-// newSecret is about 190 bits from crypto/rand with a special character at
-// least every eighth place.
+// newSecret returns 32 characters from crypto/rand, about 178 bits, of which every
+// eighth is a special character.
 func newSecret() string {
 	var b strings.Builder
 	for i := range secretLength {

@@ -24,10 +24,12 @@ const (
 )
 
 const (
-	defaultTokenLifetime = 5 * time.Minute // Keycloak's realm of ArtStore
+	// defaultTokenLifetime is that of ArtStore's realm in Keycloak.
+	defaultTokenLifetime = 5 * time.Minute
 	defaultKeyRotation   = 24 * time.Hour
 	defaultIssuer        = "artstore-admin-module"
-	retryKeys            = 10 * time.Second
+	// retryKeys is the pause after a key that could not be written.
+	retryKeys = 10 * time.Second
 )
 
 // AdminConfig configures an Admin Module. Dir is required; the zero value of
@@ -182,13 +184,14 @@ func (a *Admin) Handler() http.Handler {
 	return r
 }
 
-// serveJWKS hands out public keys only, RFC 7517.
+// serveJWKS publishes the public keys as a JWK Set (RFC 7517 §5).
 func (a *Admin) serveJWKS(w http.ResponseWriter, _ *http.Request) {
 	answerBy(w)
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(a.keys.ring.Load().jwks) // a client that left needs no answer
 }
 
+// serveHealth answers both probes alike: an Admin Module that was opened is ready.
 func (a *Admin) serveHealth(status string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]any{
@@ -197,7 +200,8 @@ func (a *Admin) serveHealth(status string) http.HandlerFunc {
 	}
 }
 
-// refused logs why, without what was tried.
+// refused logs why a token was refused, without the id and the secret that were given. A
+// client that went away is not logged: its request was not judged.
 func (a *Admin) refused(r *http.Request, err error) {
 	if r.Context().Err() == nil {
 		a.log.Warn("token refused", "err", err)

@@ -25,7 +25,8 @@ const (
 	modeAR   Mode = "ar"
 )
 
-// problem is why a request is refused, independent of the dialect.
+// problem is why a request is refused, whatever the dialect. Each has an answer in both
+// tables below.
 type problem int
 
 const (
@@ -47,12 +48,13 @@ const (
 // answer is how one dialect words a problem.
 type answer struct {
 	status int
-	code   string // Go only
-	text   string
+	// code is for the Go dialect only.
+	code string
+	text string
 }
 
-// The Go Storage Element answers in Russian; clients must not read the text, so
-// plain English serves.
+// goAnswers are those of the Go Storage Element. The real one answers in Russian. Clients
+// must go by status and code, so English will do here.
 var goAnswers = map[problem]answer{
 	problemMalformed:    {http.StatusBadRequest, "VALIDATION_ERROR", "the multipart body cannot be read"},
 	problemNoFile:       {http.StatusBadRequest, "VALIDATION_ERROR", "the field file is missing"},
@@ -68,8 +70,9 @@ var goAnswers = map[problem]answer{
 	problemMethod:       {http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", "method not allowed"},
 }
 
-// The real Python one knows neither 413 nor 507; ours has limits in both
-// dialects, because a limit that only one of them keeps would be a trap.
+// pythonAnswers are those of the Python Storage Element. The real one has no 413 and no
+// 507. This one has its limits in both dialects: a test that passes with one would
+// otherwise fill the disk with the other.
 var pythonAnswers = map[problem]answer{
 	problemMalformed:    {http.StatusBadRequest, "", "There was an error parsing the body"},
 	problemNoFile:       {http.StatusUnprocessableEntity, "", "Field required"},
@@ -85,8 +88,8 @@ var pythonAnswers = map[problem]answer{
 	problemMethod:       {http.StatusMethodNotAllowed, "", "Method Not Allowed"},
 }
 
-// fail answers with a problem and returns the status. detail fills the text's
-// place, if it has one.
+// fail answers with a problem in the dialect, and returns the status. detail is the mode
+// or the id that some texts of the Python dialect name.
 func (s *Storage) fail(w http.ResponseWriter, p problem, detail string) int {
 	if s.cfg.Dialect == golang {
 		a := goAnswers[p]
@@ -109,6 +112,7 @@ func (s *Storage) fail(w http.ResponseWriter, p problem, detail string) int {
 	return a.status
 }
 
+// writeError writes the error object of a dialect.
 func writeError(w http.ResponseWriter, d Dialect, a answer) {
 	if d == golang {
 		writeJSON(w, a.status, map[string]any{"error": map[string]string{"code": a.code, "message": a.text}})
@@ -117,7 +121,8 @@ func writeError(w http.ResponseWriter, d Dialect, a answer) {
 	writeJSON(w, a.status, map[string]string{"detail": a.text})
 }
 
-// uploaded is the body of a 201.
+// uploaded is the body of the 201 to an upload. The checksum is a parameter because the
+// fault "checksum" answers a wrong one.
 func (d Dialect) uploaded(m *metadata, checksum string) map[string]any {
 	if d == golang {
 		body := d.described(m)

@@ -15,9 +15,12 @@ import (
 )
 
 const (
+	// maxFaultBody bounds the body of POST /_faults, in bytes.
 	maxFaultBody = 64 << 10
-	defaultStall = 30 * time.Second // a stall must end even if nobody clears it
-	trickleTick  = 50 * time.Millisecond
+	// defaultStall ends a stall that nobody clears.
+	defaultStall = 30 * time.Second
+	// trickleTick is the pause between two pieces of a body that trickles.
+	trickleTick = 50 * time.Millisecond
 )
 
 // Fault is one way to misbehave. It applies to requests that carried a valid token.
@@ -49,12 +52,14 @@ type Fault struct {
 // Faults decides which requests go wrong. The zero value is not usable; get it
 // from [Storage.Faults]. It is safe for concurrent use.
 type Faults struct {
-	roll func() float64 // uniform in [0, 1)
+	// roll returns a random number, uniform in [0, 1). Tests replace it.
+	roll func() float64
 
-	mu      sync.Mutex
-	active  []Fault
-	fired   map[string]int
-	release chan struct{} // closed when the faults are replaced: whoever stalls goes on
+	mu     sync.Mutex
+	active []Fault
+	fired  map[string]int
+	// release is closed when the faults are replaced, so that requests that stall go on.
+	release chan struct{}
 }
 
 func newFaults() *Faults {
@@ -92,7 +97,8 @@ func (f *Faults) Fired() map[string]int {
 	return out
 }
 
-// check fills in defaults.
+// check fills in defaults, and refuses faults that could never fire or do not fit the
+// kind of request. A test with such a fault would pass without testing anything.
 func (f *Fault) check() error {
 	if f.On == "" {
 		f.On = "upload"
@@ -134,6 +140,8 @@ type activeFault struct {
 	release <-chan struct{}
 }
 
+// choose returns the first fault that applies to a request of this kind, or nil. It counts
+// the fault as fired. A fault whose Count is used up keeps its place with -1.
 func (f *Faults) choose(on string) *activeFault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -153,8 +161,8 @@ func (f *Faults) choose(on string) *activeFault {
 	return nil
 }
 
-// apply does the fault. It returns a status to answer with, or 0 to go on; a
-// dropped connection does not return.
+// apply executes the fault. It returns the status to answer with, or 0 to go on. Where the
+// connection is dropped, it panics with http.ErrAbortHandler and does not return.
 func (s *activeFault) apply(ctx context.Context) (status int) {
 	switch s.Kind {
 	case "delay":
@@ -170,6 +178,7 @@ func (s *activeFault) apply(ctx context.Context) (status int) {
 	return 0
 }
 
+// pause waits for the delay, until the faults are replaced, or until the request ends.
 func (s *activeFault) pause(ctx context.Context) {
 	timer := time.NewTimer(s.Delay)
 	defer timer.Stop()
@@ -180,7 +189,8 @@ func (s *activeFault) pause(ctx context.Context) {
 	}
 }
 
-// faultyBody applies a fault after so many bytes of the body, or slows the body down.
+// faultyBody applies a fault when left bytes of the body were read, or slows the body
+// down. left is -1 after that.
 type faultyBody struct {
 	io.Reader
 	ctx   context.Context // the body of one request lives as long as its context
@@ -188,7 +198,7 @@ type faultyBody struct {
 	left  int64
 }
 
-// errStatus carries a fault's status out of a reader.
+// errStatus carries the status of a fault from the reader of a body to the handler.
 type errStatus int
 
 func (e errStatus) Error() string { return fmt.Sprintf("fault: status %d", int(e)) }
@@ -235,6 +245,7 @@ func parseFaults(body []byte) ([]Fault, error) {
 	return faults, nil
 }
 
+// serveHTTP is /_faults: GET counts, POST replaces all faults, DELETE clears them.
 func (f *Faults) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method {
 	case http.MethodGet:

@@ -21,6 +21,7 @@ import (
 
 const (
 	metaSuffix = ".json"
+	// copyBuffer is the memory of one upload, in bytes, whatever the size of its file.
 	copyBuffer = 64 << 10
 )
 
@@ -32,8 +33,8 @@ var (
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// metadata lies beside each content. A file exists if and only if its metadata
-// does: metadata is written after the content and removed before it.
+// metadata is stored beside each content, as ID.json. A file exists if and only if its
+// metadata does: metadata is written after the content and removed before it.
 type metadata struct {
 	ID          string    `json:"file_id"`
 	Name        string    `json:"original_filename"`
@@ -51,17 +52,23 @@ type metadata struct {
 
 // filestore keeps files on disk and an index of them in memory.
 type filestore struct {
-	files, tmp     string // directories
-	maxFile, total int64  // bytes; total is the capacity
+	files, tmp string // directories
+	// maxFile bounds one file and total all files, in bytes.
+	maxFile, total int64
 
-	mu    sync.Mutex // never held during I/O
+	// mu is never held during I/O.
+	mu    sync.Mutex
 	index map[string]*metadata
-	taken map[string]bool // ids being committed
-	used  int64           // bytes of stored files and of those on their way
+	// taken has the ids of files that are being committed, so that two uploads with one id
+	// cannot both succeed.
+	taken map[string]bool
+	// used counts the bytes of stored files and of uploads in progress.
+	used int64
 }
 
-// openFiles reads what is there. Temporary files and contents without metadata
-// were never acknowledged: they are removed.
+// openFiles reads what is stored. It removes temporary files and contents without
+// metadata: their uploads were never acknowledged. Damaged metadata is an error, because
+// it was acknowledged.
 func openFiles(dir string, maxFile, total int64) (*filestore, error) {
 	s := &filestore{
 		files: filepath.Join(dir, "files"), tmp: filepath.Join(dir, "tmp"), maxFile: maxFile, total: total,
@@ -108,7 +115,8 @@ func readMetadata(path string) (*metadata, error) {
 	return m, nil
 }
 
-// removeUnnamed touches only names that this store makes.
+// removeUnnamed removes contents without metadata. It touches only names of the form that
+// this store makes: a directory given by mistake keeps its files.
 func (s *filestore) removeUnnamed(entries []fs.DirEntry) error {
 	for _, e := range entries {
 		ours := uuidForm.MatchString(e.Name())
@@ -122,7 +130,7 @@ func (s *filestore) removeUnnamed(entries []fs.DirEntry) error {
 	return nil
 }
 
-// incoming is a file on its way: written, measured and hashed, not yet named.
+// incoming is an upload in progress: written, measured and hashed, without a name yet.
 type incoming struct {
 	store *filestore
 	path  string // of the temporary file
@@ -130,8 +138,9 @@ type incoming struct {
 	sum   string
 }
 
-// receive streams r to a temporary file. Room is taken piece by piece, so that
-// uploads at the same time cannot promise themselves the same bytes.
+// receive streams r to a temporary file, which is durable when it returns. Room is reserved
+// with each piece, so that uploads at the same time cannot count on the same room. The
+// announced size is not reserved: a client could announce much and send nothing.
 func (s *filestore) receive(r io.Reader) (*incoming, error) {
 	f, err := os.CreateTemp(s.tmp, "upload-*") // 0600
 	if err != nil {
@@ -159,6 +168,7 @@ func (s *filestore) receive(r io.Reader) (*incoming, error) {
 	return in, nil
 }
 
+// receiveFrom copies r to w. An error of r is a readError, all others are of this side.
 func (in *incoming) receiveFrom(w io.Writer, r io.Reader) error {
 	buf := make([]byte, copyBuffer)
 	for {
@@ -181,12 +191,14 @@ func (in *incoming) receiveFrom(w io.Writer, r io.Reader) error {
 	}
 }
 
-// readError tells a broken upload from a broken disk.
+// readError marks an error of the client's body. The answer is 400 then, and 500 for an
+// error of the disk.
 type readError struct{ err error }
 
 func (e *readError) Error() string { return "reading an upload: " + e.err.Error() }
 func (e *readError) Unwrap() error { return e.err }
 
+// reserve takes more bytes for an upload that has reserved some before.
 func (s *filestore) reserve(have, more int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -200,7 +212,7 @@ func (s *filestore) reserve(have, more int64) error {
 	return nil
 }
 
-// writable writes a little and removes it: the error is of the disk.
+// writable reports whether the disk takes data, by writing a few bytes and removing them.
 func (s *filestore) writable() error {
 	f, err := os.CreateTemp(s.tmp, "ready-*")
 	if err != nil {
@@ -210,7 +222,7 @@ func (s *filestore) writable() error {
 	return errors.Join(err, f.Close(), os.Remove(f.Name()))
 }
 
-// discard gives the room back. It is harmless after commit.
+// discard removes the upload and gives its room back. After commit it does nothing.
 func (in *incoming) discard() {
 	if in.path == "" {
 		return
@@ -260,6 +272,7 @@ func (in *incoming) commit(m *metadata) (err error) {
 	return nil
 }
 
+// claim reserves an id, until commit is over.
 func (s *filestore) claim(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -283,7 +296,10 @@ func (s *filestore) open(id string) (*os.File, error) {
 	return os.Open(filepath.Join(s.files, id))
 }
 
-// remove forgets the file first: from then on nobody gets it, whatever the disk does.
+// remove deletes a file. It leaves the index first, so that no request finds a file of
+// which a part is gone. Metadata is removed and synced before the content: after a crash
+// there may be content without metadata, which the next start removes. The room is free
+// only when the content is gone.
 func (s *filestore) remove(id string) error {
 	s.mu.Lock()
 	m := s.index[id]
@@ -315,7 +331,8 @@ func (s *filestore) list() (all []*metadata, used int64) {
 	return all, s.used
 }
 
-// verify reads every file again and compares size and SHA-256.
+// verify reads every file again and compares size and SHA-256 with the metadata. A file
+// that is damaged does not end it.
 func (s *filestore) verify(ctx context.Context) (good int, err error) {
 	files, _ := s.list()
 	for _, m := range files {

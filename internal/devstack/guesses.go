@@ -15,23 +15,28 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// Comparing a secret costs a quarter of a second of CPU by design, so wrong
-// secrets are counted, and the next ones are refused before the comparison.
+// Comparing a secret costs a quarter of a second of CPU by design. So wrong secrets are
+// counted, and a peer with too many of them is refused before the comparison.
 const (
-	accountGuesses = 10 // wrong secrets of one peer for one account at once, and
+	// accountGuesses wrong secrets of a peer for one account are allowed at once; after
+	// that one each accountRefill.
+	accountGuesses = 10
 	accountRefill  = 6 * time.Second
-	peerGuesses    = 30 // for all accounts together
-	peerRefill     = 2 * time.Second
+	// peerGuesses is the same for one peer and all accounts together.
+	peerGuesses = 30
+	peerRefill  = 2 * time.Second
 
-	// Accounts of a peer are told apart by a hash, so that names which a client
-	// makes up cost no memory, and the answer does not tell whether one exists.
+	// The accounts of a peer are counted in guessShards places, chosen by a hash of the
+	// id. So ids that a client invents cost no memory, and the answer does not tell
+	// whether an account exists.
 	guessShards = 256
+	// maxGuessers bounds the peers that are remembered.
 	maxGuessers = 4096
 )
 
-// guesses counts wrong secrets by peer, and by peer and account. It also lets one
-// secret of a peer be compared at a time: a flood of one peer is in the way of
-// another one's request for one comparison at most.
+// guesses counts wrong secrets for each peer, and for each peer and account. It also
+// compares only one secret of a peer at a time: many requests of one peer delay the
+// request of another by one comparison at most.
 type guesses struct {
 	seed maphash.Seed
 	mu   sync.Mutex
@@ -39,7 +44,9 @@ type guesses struct {
 }
 
 type guesser struct {
-	turn     chan struct{} // of the comparison; a channel, because waiters must be able to leave
+	// turn is held during a comparison. It is a channel, because a request that waits for
+	// it must be able to end.
+	turn     chan struct{}
 	mu       sync.Mutex
 	all      *rate.Limiter
 	accounts [guessShards]*rate.Limiter
@@ -49,8 +56,9 @@ func newGuesses() *guesses {
 	return &guesses{seed: maphash.MakeSeed(), by: make(map[string]*guesser)}
 }
 
-// try runs compare, unless the peer has guessed too often. wait is then how long
-// it must let pass; otherwise it is 0.
+// try runs compare, unless the peer has guessed too often. Then wait is above 0, and is the
+// time until the next guess. The limit is checked again after the queue, because the
+// requests before this one may have used it up.
 func (g *guesses) try(ctx context.Context, peer, id string, compare func() bool) (ok bool, wait time.Duration) {
 	by := g.of(peer)
 	account := int(maphash.String(g.seed, id) % guessShards)
@@ -72,6 +80,7 @@ func (g *guesses) try(ctx context.Context, peer, id string, compare func() bool)
 	return ok, 0
 }
 
+// of returns the counters of a peer. When there are too many peers, all are forgotten.
 func (g *guesses) of(peer string) *guesser {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -94,17 +103,19 @@ func (b *guesser) accountLimiter(i int) *rate.Limiter {
 	return b.accounts[i]
 }
 
-// delay is how long until one more guess is allowed.
+// delay returns the time until one more guess is allowed, 0 for now.
 func (b *guesser) delay(account int, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return max(missing(b.all, now, peerRefill), missing(b.accountLimiter(account), now, accountRefill))
 }
 
+// missing returns the time until the limiter has a whole token.
 func missing(l *rate.Limiter, now time.Time, refill time.Duration) time.Duration {
 	return time.Duration(max(0, 1-l.TokensAt(now)) * float64(refill))
 }
 
+// charge counts a wrong secret. Correct ones cost nothing.
 func (b *guesser) charge(account int, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -112,8 +123,8 @@ func (b *guesser) charge(account int, now time.Time) {
 	b.accountLimiter(account).AllowN(now, 1)
 }
 
-// peerName is what guesses are counted by: the certificate's first name, which a
-// renewal keeps, or the address where there is no TLS.
+// peerName returns the name by which guesses are counted: the first name in the verified
+// certificate, which stays the same after a renewal, or the address without TLS.
 func peerName(r *http.Request) string {
 	if names := verifiedNames(r.TLS); len(names) > 0 {
 		return names[0]
@@ -128,7 +139,8 @@ func verifiedNames(state *tls.ConnectionState) []string {
 	return certs.Names(state.VerifiedChains[0][0])
 }
 
-// tooManyGuesses is the error of a peer that must wait.
+// tooManyGuesses is the error for a peer that must wait. The answer is 429 with Retry-After
+// (RFC 6585 §4).
 type tooManyGuesses struct{ wait time.Duration }
 
 func (e *tooManyGuesses) Error() string {

@@ -27,13 +27,12 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// answerTime is how long a client may take to take a small answer, and to send a
-// small body. A server with uploads cannot have one deadline for all requests, so
-// handlers set their own.
+// answerTime bounds the time in which a client sends a small body and reads a small answer.
+// A server with uploads cannot have one deadline for all requests, so handlers set theirs.
 const answerTime = 30 * time.Second
 
-// answerBy starts that time. Without it, a client that grants no HTTP/2 window
-// (RFC 9113 §6.9) would keep the stream for ever.
+// answerBy sets the write deadline. Without it, a client that grants no flow-control window
+// (RFC 9113 §6.9) would keep its stream for ever.
 func answerBy(w http.ResponseWriter) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // a server that cannot is a test's recorder
 }
@@ -45,8 +44,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // a client that left needs no answer
 }
 
-// peerThumbprint is the x5t#S256 of RFC 8705 of the peer's certificate, and
-// whether there is one that was verified.
+// peerThumbprint returns the x5t#S256 (RFC 8705 §3.1) of the peer's certificate, and whether
+// there is one that was verified.
 func peerThumbprint(state *tls.ConnectionState) (string, bool) {
 	if state == nil || len(state.VerifiedChains) == 0 {
 		return "", false
@@ -55,7 +54,8 @@ func peerThumbprint(state *tls.ConnectionState) (string, bool) {
 	return base64URL(sum[:]), true
 }
 
-// dated sets the Date of answers by a clock that is ahead by the given time.
+// dated sets the Date of answers by a clock that is ahead by the given time, so that tests
+// see what clients do about a wrong clock.
 func dated(ahead time.Duration) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		if ahead == 0 { // net/http sets it
@@ -105,7 +105,8 @@ type storageMetrics struct {
 	requests    *prometheus.CounterVec
 }
 
-// newStorageMetrics takes the gauges' sources, so that figures exist once.
+// newStorageMetrics takes functions for the gauges, so that no second copy of a number can
+// disagree with the first.
 func newStorageMetrics(used, files func() float64) *storageMetrics {
 	m := &storageMetrics{
 		registry: prometheus.NewRegistry(),

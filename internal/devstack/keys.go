@@ -23,14 +23,16 @@ import (
 )
 
 const (
+	// signingKeyBits is the least that RS256 allows (RFC 7518 §3.3).
 	signingKeyBits = 2048
 	keysFile       = "signing-keys.json"
 	keySuffix      = ".pem"
-	// clockSlack is added to the overlap: clocks differ, and a verifier may allow leeway.
+	// clockSlack is added to the time that a retired key stays published: the clocks of
+	// verifiers differ, and they may accept a token a little after its end.
 	clockSlack = time.Minute
 )
 
-// signingKey is a key pair with its RFC 7638 thumbprint as kid.
+// signingKey is a key pair. Its kid is its JWK thumbprint (RFC 7638).
 type signingKey struct {
 	kid string
 	key *rsa.PrivateKey
@@ -42,9 +44,10 @@ type signingKey struct {
 //	current  signs
 //	retired  only the public half is left, until its last token has expired
 type keyring struct {
-	Current string       `json:"current"`
-	Next    string       `json:"next"`
-	Since   time.Time    `json:"since"` // when current began to sign
+	Current string `json:"current"`
+	Next    string `json:"next"`
+	// Since is when current began to sign.
+	Since   time.Time    `json:"since"`
 	Retired []retiredKey `json:"retired"`
 
 	signer  jose.Signer
@@ -58,16 +61,20 @@ type retiredKey struct {
 	Until time.Time       `json:"until"`
 }
 
-// keystore holds the keyring and its files: one private key per file, and one
-// that says which is which. The latter is written last, so a crash leaves at
-// worst a key file that nothing names; opening removes it.
+// keystore holds the keyring and its files: one private key per file, and signing-keys.json,
+// which says which key is which. That file is written last. So a crash leaves at worst a
+// key file that it does not name, which the next start removes.
 type keystore struct {
-	dir     string
-	overlap time.Duration // how long a retired key stays published
-	turn    sync.Mutex    // among writers only; no request ever waits for it
-	ring    atomic.Pointer[keyring]
+	dir string
+	// overlap is how long a retired key stays published.
+	overlap time.Duration
+	// turn is held by writers only; no request waits for it.
+	turn sync.Mutex
+	ring atomic.Pointer[keyring]
 }
 
+// openKeys reads the keys in dir, or makes two if there are none. Damage is an error: new
+// keys would make all tokens in use invalid.
 func openKeys(dir string, tokenLifetime time.Duration) (*keystore, error) {
 	s := &keystore{dir: filepath.Join(dir, "keys"), overlap: tokenLifetime + clockSlack}
 	if err := durable.MkdirAll(s.dir); err != nil {
@@ -134,7 +141,8 @@ func (s *keystore) create() error {
 	return s.publish(&keyring{Since: time.Now().UTC(), current: current, next: next})
 }
 
-// rotate lets next sign and retires current.
+// rotate lets the next key sign and retires the current one. The new next key was never
+// published before, so it waits a whole period for verifiers to fetch it.
 func (s *keystore) rotate(now time.Time) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -147,7 +155,7 @@ func (s *keystore) rotate(now time.Time) error {
 	return s.publish(&keyring{Since: now.UTC(), current: old.next, next: fresh, Retired: retired})
 }
 
-// prune drops retired keys whose tokens are all over.
+// prune drops retired keys of which no valid token is left.
 func (s *keystore) prune(now time.Time) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
@@ -155,7 +163,7 @@ func (s *keystore) prune(now time.Time) error {
 	return s.publish(&keyring{Since: old.Since, current: old.current, next: old.next, Retired: unexpired(old.Retired, now)})
 }
 
-// due returns when something of the ring changes next.
+// due returns when the ring changes next: by a rotation, or because a retired key goes.
 func (s *keystore) due(rotation time.Duration) (at time.Time, isRotation bool) {
 	ring := s.ring.Load()
 	at, isRotation = ring.Since.Add(rotation), true
@@ -184,7 +192,7 @@ func (s *keystore) publish(ring *keyring) error {
 	return s.removeOthers(ring)
 }
 
-// complete derives everything that is not stored.
+// complete derives the fields that are not stored: the signer and the encoded key set.
 func (r *keyring) complete() (err error) {
 	r.Current, r.Next = r.current.kid, r.next.kid
 	options := (&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", r.Current)
@@ -223,7 +231,8 @@ func (s *keystore) newKey() (signingKey, error) {
 	return k, nil
 }
 
-// removeOthers deletes private keys that no longer sign and never will.
+// removeOthers deletes private keys that will not sign again. It runs after the ring is
+// durable, so that a crash never leaves a ring that names a deleted key.
 func (s *keystore) removeOthers(ring *keyring) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {

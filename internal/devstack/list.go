@@ -10,14 +10,15 @@ import (
 	"time"
 )
 
-// Pages of a list, as ArtStore's two elements have them.
+// Sizes of a page, as ArtStore's two Storage Elements have them.
 const (
-	pythonPage = 100 // also the most that it gives
+	// pythonPage is the default and the maximum.
+	pythonPage = 100
 	goPage     = 50
 	goPageMax  = 1000
 )
 
-// window is which part of the list is asked for.
+// window is the part of the list that a request asks for.
 type window struct{ offset, limit int }
 
 // serveList answers with a page of what is stored, the newest first.
@@ -50,6 +51,7 @@ func (s *Storage) serveList(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, s.cfg.Dialect.listed(all[from:to], part, len(all)))
 }
 
+// listed is the body of a list in the dialect. The list is never null.
 func (d Dialect) listed(page []*metadata, part window, total int) map[string]any {
 	entries := make([]map[string]any, 0, len(page))
 	for _, m := range page {
@@ -66,8 +68,8 @@ func (d Dialect) listed(page []*metadata, part window, total int) map[string]any
 	return map[string]any{"total": total, "files": entries}
 }
 
-// window reads offset and limit, or skip and limit. The Python element gives
-// less than it is asked for; the Go one refuses.
+// window reads offset and limit, or skip and limit. A limit that is too large is lowered by
+// the Python dialect, and refused by the Go one.
 func (d Dialect) window(query url.Values) (window, error) {
 	offset, limit := "skip", pythonPage
 	if d == golang {

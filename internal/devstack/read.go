@@ -10,9 +10,11 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-const minDownloadRate = 64 << 10 // bytes per second a download may fall to, on average
+// minDownloadRate bounds the time of a download: its average must be so many bytes per second.
+const minDownloadRate = 64 << 10
 
-// authorise judges the request's token before anything else is looked at.
+// authorise verifies the token of a request. Handlers call it first, so that the answer to a
+// request without a valid token tells nothing about files.
 func (s *Storage) authorise(r *http.Request, scope string) (*tokenInfo, problem) {
 	v, err := s.tokens.verify(r, s.cfg.RequireBound)
 	switch {
@@ -42,6 +44,7 @@ func (s *Storage) serveMetadata(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, s.cfg.Dialect.described(m))
 }
 
+// serveDelete deletes a file, in mode edit only.
 func (s *Storage) serveDelete(w http.ResponseWriter, r *http.Request) {
 	_, p := s.authorise(r, scopeWrite)
 	id := chi.URLParam(r, "id")
@@ -64,6 +67,8 @@ func (s *Storage) serveDelete(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// serveDownload sends the content, or parts of it (RFC 9110 §14). The entity tag is the
+// SHA-256, so that a client can resume with If-Range.
 func (s *Storage) serveDownload(w http.ResponseWriter, r *http.Request) {
 	_, p := s.authorise(r, scopeRead)
 	if p == noProblem && s.cfg.Mode == modeAR {
@@ -97,7 +102,8 @@ func (s *Storage) serveDownload(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", m.ContentType)
 	h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": m.Name}))
-	h.Set("X-Content-Type-Options", "nosniff") // the content is whatever an uploader sent
+	// The type is what an uploader said. A browser must not guess another one and run it.
+	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("ETag", `"`+m.SHA256+`"`)
 	var content io.ReadSeeker = f
 	if bad != nil && (bad.AfterBytes > 0 || bad.Kind == "trickle") {
@@ -109,6 +115,8 @@ func (s *Storage) serveDownload(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", m.UploadedAt, content)
 }
 
+// serveInfo needs no token, like the service that it stands for. Some members have two names:
+// the two dialects name them differently.
 func (s *Storage) serveInfo(w http.ResponseWriter, _ *http.Request) {
 	all, used := s.files.list()
 	writeJSON(w, http.StatusOK, map[string]any{

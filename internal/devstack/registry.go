@@ -12,14 +12,16 @@ import (
 )
 
 const (
-	maxRegistration   = 64 << 10
-	maxRegistrations  = 100_000 // registrations live in memory; a dev service must still not be filled up
-	priorityIncrement = 100     // as in ArtStore's compose file
+	maxRegistration = 64 << 10
+	// maxRegistrations bounds the memory, because registrations are kept in memory only.
+	maxRegistrations = 100_000
+	// priorityIncrement is the step between elements in ArtStore's compose file.
+	priorityIncrement = 100
 )
 
-// registry is the Admin Module's list of Storage Elements and of files. Files
-// are remembered for the life of the process only: a real Admin Module has a
-// database for that, and nothing here depends on it.
+// registry is the Admin Module's list of Storage Elements and of files. Files are kept in
+// memory until the process ends. A real Admin Module has a database for them; nothing here
+// depends on it.
 type registry struct {
 	elements []element
 
@@ -27,7 +29,7 @@ type registry struct {
 	files map[string]registration
 }
 
-// element has the names of both dialects.
+// element has its members under the names of both dialects, such as url and api_url.
 type element struct {
 	ID       string `json:"id"`
 	Name     string `json:"name"`
@@ -116,7 +118,8 @@ func (reg *registry) add(f registration) (status int) {
 	return http.StatusCreated
 }
 
-// bearer checks a token that this module has issued, binding included.
+// bearer verifies a token that this module has issued, with its binding to a certificate. It
+// answers 401 itself if there is none.
 func (a *Admin) bearer(w http.ResponseWriter, r *http.Request) bool {
 	raw, err := bearerToken(r)
 	if err == nil {

@@ -24,7 +24,8 @@ const (
 	defaultMaxFileSize = 1 << 30
 	defaultCapacity    = 16 << 30
 	defaultBodyIdle    = 60 * time.Second
-	retryJWKS          = time.Second
+	// retryJWKS is the pause between fetches as long as there is no key set at all.
+	retryJWKS = time.Second
 )
 
 // StorageConfig configures a Storage Element. Dir, JWKSURL and JWKSTransport are
@@ -111,6 +112,8 @@ func NewStorage(cfg StorageConfig) (*Storage, error) {
 	}, nil
 }
 
+// fill sets the defaults, and refuses what cannot work. MaxFileSize leaves room for the rest
+// of the form, so that their sum does not overflow.
 func (c *StorageConfig) fill() error {
 	if c.Mode == "" {
 		c.Mode = modeRW

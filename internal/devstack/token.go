@@ -22,16 +22,18 @@ import (
 )
 
 const (
+	// maxTokenRequest bounds the body of a token request, in bytes.
 	maxTokenRequest   = 16 << 10
 	grantCredentials  = "client_credentials"
 	allScopes         = "files:read files:write storage:read"
 	tokenTypeBearer   = "Bearer"
 	typeServiceAccess = "service_account"
-	accountRateLimit  = 100
+	// accountRateLimit is only a claim: nothing here enforces it.
+	accountRateLimit = 100
 )
 
-// claims are what ArtStore's Python services expect, what its Go services
-// expect, and the binding of RFC 8705 §3.1.
+// claims has what ArtStore's Python services expect (type, role, rate_limit), what its Go
+// services expect (scope, scopes), and the confirmation of RFC 8705 §3.1.
 type claims struct {
 	jwt.Claims
 	Type      string        `json:"type"`
@@ -45,26 +47,28 @@ type claims struct {
 }
 
 type confirmation struct {
-	Thumbprint string `json:"x5t#S256"` // base64url SHA-256 of the DER certificate
+	// Thumbprint is the SHA-256 of the certificate in DER, in base64url.
+	Thumbprint string `json:"x5t#S256"`
 }
 
-// tokenRequest is a request that was understood; whether it is answered is
-// another question.
+// tokenRequest is a request that was parsed. Its secret is not verified yet.
 type tokenRequest struct {
 	id     string
 	secret secret.String
-	scopes []string // granted if the client is who it says
+	// scopes are granted if the secret is right.
+	scopes []string
 }
 
-// fieldError is one entry of a 422. pydantic's "input" is left out: it would
-// echo the secret.
+// fieldError is one entry of a 422 in the form of pydantic, without the member "input", in
+// which the real service echoes the secret.
 type fieldError struct {
 	Type string   `json:"type"`
 	Loc  []string `json:"loc"`
 	Msg  string   `json:"msg"`
 }
 
-// parseTokenJSON reads the Python dialect. Unknown fields are ignored, as there.
+// parseTokenJSON reads the request of the Python dialect. Unknown fields are ignored, as in
+// the real service. All faulty fields are reported at once.
 func parseTokenJSON(body []byte) (tokenRequest, []fieldError) {
 	var in struct {
 		ID     *string `json:"client_id"`
@@ -101,12 +105,13 @@ type oauthError struct {
 	Description string `json:"error_description"`
 }
 
+// badRequest is an error with status 400.
 func badRequest(code, description string) *oauthError {
 	return &oauthError{status: http.StatusBadRequest, Code: code, Description: description}
 }
 
-// parseTokenForm reads RFC 6749 §4.4.2 with the client's credentials in
-// the body or, already split and still form-encoded, from HTTP Basic.
+// parseTokenForm reads a request of RFC 6749 §4.4.2. The credentials are in the body, or in
+// HTTP Basic: those are given as split at the colon, and still form-encoded.
 func parseTokenForm(body []byte, basicID, basicSecret string, hasBasic bool) (tokenRequest, *oauthError) {
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
@@ -193,7 +198,8 @@ func (a *Admin) serveTokenJSON(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// serveTokenForm is Keycloak's token endpoint.
+// serveTokenForm is the token endpoint of Keycloak (RFC 6749 §3.2). Its errors are those of
+// RFC 6749 §5.2, and no answer may be cached.
 func (a *Admin) serveTokenForm(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	noStore(w)
@@ -242,7 +248,8 @@ var (
 	errNoPeer      = errors.New("tokens are bound to client certificates and the client has none")
 )
 
-// issue signs a token for a client that proved its secret.
+// issue verifies the secret and signs a token. A token is bound to the certificate of the
+// connection (RFC 8705 §3); without one it is refused rather than sent unbound.
 func (a *Admin) issue(r *http.Request, req tokenRequest) (string, error) {
 	var acc account
 	ok, wait := a.guesses.try(r.Context(), peerName(r), req.id, func() (ok bool) {
@@ -288,6 +295,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) (body []byte,
 	return body, err == nil
 }
 
+// mediaType returns the type without its parameters, "" if there is none.
 func mediaType(r *http.Request) string {
 	mt, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
@@ -296,7 +304,7 @@ func mediaType(r *http.Request) string {
 	return mt
 }
 
-// noStore keeps tokens out of caches, RFC 6749 §5.1.
+// noStore keeps tokens out of caches (RFC 6749 §5.1).
 func noStore(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Pragma", "no-cache")

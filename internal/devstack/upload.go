@@ -14,12 +14,16 @@ import (
 )
 
 const (
-	maxField        = 64 << 10 // bytes of one form field
-	maxParts        = 32
-	maxFormOverhead = 1 << 20 // what a request may have besides the file's content
-	temporaryTTL    = 30      // days, of files in edit mode; Go dialect
-	scopeWrite      = "files:write"
-	scopeRead       = "files:read"
+	// maxField bounds one field of the form, in bytes.
+	maxField = 64 << 10
+	// maxParts bounds the fields and files of a form: each may cost maxField of memory.
+	maxParts = 32
+	// maxFormOverhead bounds what a request has besides the content of the file, in bytes.
+	maxFormOverhead = 1 << 20
+	// temporaryTTL is the lifetime in days that a file gets in mode edit. Go dialect only.
+	temporaryTTL = 30
+	scopeWrite   = "files:write"
+	scopeRead    = "files:read"
 )
 
 var (
@@ -36,8 +40,8 @@ type form struct {
 	tags        []string
 }
 
-// readForm reads a multipart form part by part; receive gets the content as it
-// comes. On error nothing of it is left.
+// readForm reads a multipart form part by part (RFC 7578), so that memory does not grow with
+// the file: receive gets the content as a stream. After an error the content is discarded.
 func readForm(mr *multipart.Reader, receive func(io.Reader) (*incoming, error)) (*form, error) {
 	f := &form{fields: map[string]string{}}
 	complete := false
@@ -66,6 +70,7 @@ func readForm(mr *multipart.Reader, receive func(io.Reader) (*incoming, error)) 
 	return nil, errMalformed
 }
 
+// readPart reads the file or one field. A second file is an error.
 func (f *form) readPart(part *multipart.Part, receive func(io.Reader) (*incoming, error)) (err error) {
 	if part.FormName() != "file" {
 		data, err := io.ReadAll(io.LimitReader(part, maxField+1))
@@ -91,7 +96,8 @@ func (f *form) readPart(part *multipart.Part, receive func(io.Reader) (*incoming
 	return err
 }
 
-// finish checks the fields that have a form of their own. It discards on failure.
+// finish checks the tags, which must be a JSON array of strings. It discards the content on
+// failure.
 func (f *form) finish() error {
 	tags := f.fields["tags"]
 	if tags == "" {
@@ -109,8 +115,9 @@ func (s *Storage) serveUpload(w http.ResponseWriter, r *http.Request) {
 	s.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
 }
 
-// upload decides everything it can before the body is read: who, whether, and
-// whether the announced size can fit at all.
+// upload stores a file and answers. It decides all it can before it reads the body: the
+// token, its scope, the mode, and whether the announced size can fit. So a client that asks
+// with "Expect: 100-continue" (RFC 9110 §10.1.1) does not send a body in vain.
 func (s *Storage) upload(w http.ResponseWriter, r *http.Request) (status int) {
 	who, p := s.authorise(r, scopeWrite)
 	if p == noProblem && s.cfg.Mode != modeEdit && s.cfg.Mode != modeRW {
@@ -160,9 +167,9 @@ func (s *Storage) upload(w http.ResponseWriter, r *http.Request) (status int) {
 	return http.StatusCreated
 }
 
-// stopReadingBody prepares an answer that does not wait for the body: net/http would
-// read up to 256 KiB first, for as long as a client takes. Small bodies are
-// still read, within the patience for all bodies, to keep the connection.
+// stopReadingBody prepares an answer that does not wait for the body. Without it net/http
+// reads up to 256 KiB of the body first, for as long as the client takes. A small body is
+// still read, within BodyIdle, so that the connection can be used again.
 func (s *Storage) stopReadingBody(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && (r.ContentLength < 0 || r.ContentLength > maxField) {
 		w.Header().Set("Connection", "close")
@@ -171,7 +178,7 @@ func (s *Storage) stopReadingBody(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyIdle)) // a server that cannot is a test's recorder
 }
 
-// beforeBody applies the fault at once, or puts it into the body. nil does nothing.
+// beforeBody applies the fault now, or puts it into the body. A nil fault does nothing.
 func (s *activeFault) beforeBody(r *http.Request) (status int) {
 	if s == nil || s.AfterStore {
 		return 0
@@ -186,8 +193,8 @@ func (s *activeFault) beforeBody(r *http.Request) (status int) {
 	return 0
 }
 
-// describe makes the metadata of an upload. In the Python dialect the client may
-// choose the id; the Go one ignores it.
+// describe makes the metadata of an upload. In the Python dialect the client may choose the
+// id, which must be a UUID because it becomes the name of a file; the Go dialect ignores it.
 func (s *Storage) describe(f *form, who *tokenInfo) (*metadata, error) {
 	m := &metadata{
 		ID: uuid.New(), Name: f.name, ContentType: f.contentType, Description: f.fields["description"], Version: f.fields["version"],
@@ -205,6 +212,8 @@ func (s *Storage) describe(f *form, who *tokenInfo) (*metadata, error) {
 	return m, nil
 }
 
+// failUpload answers with the problem that an error stands for. Only an error of this side is
+// logged: clients cause all others.
 func (s *Storage) failUpload(w http.ResponseWriter, err error, id string) int {
 	var status errStatus
 	var tooMany *http.MaxBytesError
@@ -227,7 +236,7 @@ func (s *Storage) failUpload(w http.ResponseWriter, err error, id string) int {
 	return s.fail(w, problemInternal, "")
 }
 
-// failStatus words a fault's status as the dialect would.
+// failStatus answers with the status of a fault, in the words of the dialect.
 func (s *Storage) failStatus(w http.ResponseWriter, status int) int {
 	for p, a := range goAnswers {
 		if a.status == status && p != problemDuplicate {
@@ -238,7 +247,7 @@ func (s *Storage) failStatus(w http.ResponseWriter, status int) int {
 	return status
 }
 
-// newSum changes a checksum's first digit.
+// newSum returns another checksum of the same form.
 func newSum(sum string) string {
 	if sum[0] == '0' {
 		return "1" + sum[1:]
@@ -246,7 +255,8 @@ func newSum(sum string) string {
 	return "0" + sum[1:]
 }
 
-// idleBody ends a body that stands still. A total limit would punish large files.
+// idleBody ends a body that moves no byte for the idle time. A limit for the whole body would
+// end large files on slow networks.
 type idleBody struct {
 	io.ReadCloser
 	rc   *http.ResponseController

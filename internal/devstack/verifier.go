@@ -22,15 +22,18 @@ import (
 )
 
 const (
-	maxJWKS            = 256 << 10
-	maxTokenBytes      = 16 << 10
-	maxCachedTokens    = 4096
-	minRSABits         = 2048
-	tokenLeeway        = 5 * time.Second // as ArtStore's Go Storage Element
+	// maxJWKS bounds a key set, and maxTokenBytes a token, in bytes.
+	maxJWKS       = 256 << 10
+	maxTokenBytes = 16 << 10
+	// maxCachedTokens bounds the memory of the cache.
+	maxCachedTokens = 4096
+	minRSABits      = 2048
+	// tokenLeeway is that of ArtStore's Go Storage Element.
+	tokenLeeway        = 5 * time.Second
 	defaultJWKSRefresh = 15 * time.Second
 	jwksTimeout        = 10 * time.Second
-	// minJWKSInterval bounds fetches that requests can cause: a stranger's made-up
-	// kid must not turn this server into a load generator.
+	// minJWKSInterval bounds the fetches that requests can cause. Otherwise tokens with an
+	// invented kid would make this server flood the Admin Module.
 	minJWKSInterval = time.Second
 )
 
@@ -43,14 +46,15 @@ var (
 	errOtherBinder = errors.New("the token is bound to another certificate")
 )
 
-// keySet is a parsed JWKS. Immutable.
+// keySet is a parsed JWK Set. Immutable.
 type keySet struct {
 	byID map[string]*rsa.PublicKey
-	all  []*rsa.PublicKey // for tokens without a kid, which ArtStore's Python module makes
+	// all is for tokens without a kid, which ArtStore's Python module makes.
+	all []*rsa.PublicKey
 }
 
-// parseKeySet takes the usable keys of a JWKS and ignores others, as RFC 7517
-// §5 says; a set without any usable key is an error.
+// parseKeySet takes the RSA signing keys of a JWK Set and ignores others (RFC 7517 §5). A set
+// without any is an error: it must not replace a set that works.
 func parseKeySet(data []byte) (*keySet, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -81,13 +85,15 @@ func parseKeySet(data []byte) (*keySet, error) {
 
 // tokenInfo is what a valid token says. Immutable.
 type tokenInfo struct {
-	subject    string
-	scopes     []string
-	thumbprint string // "" if not bound
+	subject string
+	scopes  []string
+	// thumbprint is "" if the token is not bound.
+	thumbprint string
 	expires    time.Time
 }
 
-// bound compares the token's certificate with the peer's, in constant time.
+// bound compares the thumbprint in the token with that of the peer's certificate, in constant
+// time (RFC 8705 §3). Without TLS a bound token is refused.
 func (v *tokenInfo) bound(state *tls.ConnectionState, required bool) error {
 	if v.thumbprint == "" {
 		if required {
@@ -102,7 +108,8 @@ func (v *tokenInfo) bound(state *tls.ConnectionState, required bool) error {
 	return nil
 }
 
-// verify verifies signature, times and type. Only RS256 is ever tried.
+// verify verifies signature, times and type of a token. Only RS256 is accepted: an attacker
+// chooses the header, and must not choose the algorithm (RFC 8725 §3.1).
 func (ks *keySet) verify(raw string, now time.Time) (*tokenInfo, error) {
 	token, err := jwt.ParseSigned(raw, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil || len(token.Headers) != 1 {
@@ -125,6 +132,8 @@ func (ks *keySet) verify(raw string, now time.Time) (*tokenInfo, error) {
 	return nil, errBadToken
 }
 
+// info checks the claims. A token without an end is refused, and so is a refresh token, which
+// the same key may have signed.
 func (c *claims) info(now time.Time) (*tokenInfo, error) {
 	switch {
 	case c.Expiry == nil, now.After(c.Expiry.Time().Add(tokenLeeway)):
@@ -146,11 +155,12 @@ func (c *claims) info(now time.Time) (*tokenInfo, error) {
 
 func (v *tokenInfo) may(scope string) bool { return slices.Contains(v.scopes, scope) }
 
-// verifier verifies tokens with the Admin Module's published keys.
+// verifier verifies tokens with the keys that the Admin Module publishes.
 type verifier struct {
-	url     string
-	rt      http.RoundTripper
-	ahead   time.Duration // of the clock
+	url string
+	rt  http.RoundTripper
+	// ahead is how far the clock of this service is wrong.
+	ahead   time.Duration
 	metrics *storageMetrics
 	fetches atomic.Int64
 	hits    atomic.Int64
@@ -158,10 +168,12 @@ type verifier struct {
 
 	keys atomic.Pointer[keySet]
 
-	mu       sync.Mutex // of the fields below; never held while fetching
+	// mu guards the fields below. It is never held during a fetch.
+	mu       sync.Mutex
 	inflight chan struct{}
-	last     time.Time // end of the last fetch
-	cache    map[[sha256.Size]byte]*tokenInfo
+	// last is the end of the last fetch, successful or not.
+	last  time.Time
+	cache map[[sha256.Size]byte]*tokenInfo
 }
 
 func newVerifier(url string, rt http.RoundTripper, ahead time.Duration, m *storageMetrics) *verifier {
@@ -171,8 +183,9 @@ func newVerifier(url string, rt http.RoundTripper, ahead time.Duration, m *stora
 // now is the time by which tokens are verified.
 func (v *verifier) now() time.Time { return time.Now().Add(v.ahead) }
 
-// verify returns what the token of a request says, or why it is refused. Signature
-// and times may come from the cache, the binding is compared every time.
+// verify returns what the token of a request says, or why it is refused. Signature and times
+// may come from the cache. The binding is compared on each request, because the same token
+// may come over another connection.
 func (v *verifier) verify(r *http.Request, requireBound bool) (*tokenInfo, error) {
 	start := time.Now()
 	raw, err := bearerToken(r)
@@ -203,6 +216,8 @@ func (v *verifier) verify(r *http.Request, requireBound bool) (*tokenInfo, error
 	return found, nil
 }
 
+// lookUp verifies a token that is not in the cache. For an unknown kid it fetches the key set
+// once more, because the Admin Module may have rotated its key.
 func (v *verifier) lookUp(ctx context.Context, raw string) (*tokenInfo, error) {
 	keys := v.keys.Load()
 	if keys != nil {
@@ -229,6 +244,8 @@ func (v *verifier) cached(hash [sha256.Size]byte, now time.Time) *tokenInfo {
 	return found
 }
 
+// remember caches what a valid token says, under the hash of the token, so that the cache
+// holds no tokens. A full cache drops expired ones first.
 func (v *verifier) remember(hash [sha256.Size]byte, found *tokenInfo, now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -248,8 +265,8 @@ func (v *verifier) remember(hash [sha256.Size]byte, found *tokenInfo, now time.T
 	v.cache[hash] = found
 }
 
-// refresh fetches the key set, or waits for the fetch that is under way, unless
-// the last one ended less than atLeast ago. On failure the old set stays.
+// refresh fetches the key set, or waits for the fetch in progress. It does nothing if the last
+// fetch ended less than atLeast ago. On failure the old key set stays in use.
 func (v *verifier) refresh(ctx context.Context, atLeast time.Duration) error {
 	v.mu.Lock()
 	if running := v.inflight; running != nil {
@@ -304,7 +321,8 @@ func (v *verifier) fetch(ctx context.Context) (*keySet, error) {
 	return parseKeySet(data)
 }
 
-// bearerToken reads RFC 6750 §2.1; the scheme's case does not matter.
+// bearerToken reads the Authorization header (RFC 6750 §2.1). The case of the scheme does not
+// matter (RFC 9110 §11.1). Two headers are an error: two servers could choose differently.
 func bearerToken(r *http.Request) (string, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {

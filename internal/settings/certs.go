@@ -13,10 +13,12 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-// soon is how far ahead a certificate's begin may lie: a client waits that long for it.
+// soon is how far in the future the beginning of a certificate may be. A client waits for
+// it so long, because clocks differ.
 const soon = time.Minute
 
-// identity settles where the certificate comes from, and looks at the files.
+// identity decides where the certificate comes from, files or the authority, and reads the
+// files. Both at once are an error: one of them would be ignored silently.
 func (p *parser) identity(now time.Time) {
 	t, a := &p.out.TLS, &p.out.Authority
 	files := map[string]string{"tls.cert_file": t.Cert, "tls.key_file": t.Key, "tls.ca_cert_file": t.CA}
@@ -49,7 +51,8 @@ func (p *parser) identity(now time.Time) {
 	}
 }
 
-// certificate judges the three files one by one and together.
+// certificate checks the three files, each for itself and whether they fit each other. All
+// problems are reported, so that an operator mends them in one go.
 func (p *parser) certificate(now time.Time) {
 	chain := p.read("tls.cert_file", p.out.TLS.Cert)
 	if chain != nil {
@@ -79,7 +82,8 @@ func (p *parser) certificate(now time.Time) {
 	}
 }
 
-// read returns the certificates in a file, nil if that is a problem.
+// read returns the certificates in a file. It reports a problem and returns nil if there are
+// none.
 func (p *parser) read(key, path string) []*x509.Certificate {
 	data, _, err := readFile(path)
 	if err != nil {
@@ -94,6 +98,8 @@ func (p *parser) read(key, path string) []*x509.Certificate {
 	return certs
 }
 
+// leaf checks what a server would refuse during the handshake, where the message is only an
+// alert.
 func (p *parser) leaf(leaf *x509.Certificate, now time.Time) {
 	const key = "tls.cert_file"
 	switch {
@@ -111,7 +117,8 @@ func (p *parser) leaf(leaf *x509.Certificate, now time.Time) {
 	}
 }
 
-// roots judges a trust bundle.
+// roots checks a trust bundle. One expired certificate is allowed, as during a change of
+// roots; only expired ones are not.
 func (p *parser) roots(key, path string, now time.Time) {
 	bundle, alive := p.read(key, path), false
 	for _, c := range bundle {

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// ciphers settles which suites are offered.
+// ciphers decides which cipher suites are offered.
 //
-// crypto/tls offers all three suites of TLS 1.3 and lets nobody choose, as does
-// OpenSSL's set_ciphers, with which ArtStore's own default (the three names)
-// stopped every client. A list that names all three asks for what is done
-// anyway; one that leaves a suite out asks for what cannot be done, and
-// accepting it would be a lie about security.
+// crypto/tls always offers all three suites of TLS 1.3, and so does OpenSSL's set_ciphers.
+// ArtStore's own default names these three; Python passed it to set_ciphers, which failed,
+// and no client started. Here a list that names all three is accepted, because it asks for
+// what happens anyway. A list that leaves one out is refused: accepting it would claim a
+// restriction that does not exist.
 func (p *parser) ciphers() {
 	const key = "tls.ciphers"
 	var older []uint16

@@ -9,30 +9,38 @@ import (
 
 // Input is where settings come from.
 type Input struct {
-	Flags   map[string][]string // those that were given, by name
-	Environ []string            // NAME=value, as os.Environ
-	File    string              // YAML if it ends in .yaml or .yml, else lines of NAME=value; "" for none
+	// Flags are those that were given, by name.
+	Flags map[string][]string
+	// Environ has NAME=value, as os.Environ returns it.
+	Environ []string
+	// File is YAML if it ends in .yaml or .yml, else lines of NAME=value; "" is none.
+	File string
 }
 
-// Collected is what was found for each setting, as text.
+// Collected is the text that was found for each setting.
 type Collected struct {
-	found    map[string]assignment // by Setting.Key
-	problems []error               // names that are wrong, and a file that cannot be read
+	// found is by Setting.Key.
+	found map[string]assignment
+	// problems are unknown names, contradictions, and a file that cannot be read.
+	problems []error
 }
 
 // assignment is one text that one source gives to one setting.
 type assignment struct {
 	row    Setting
 	text   string
-	isPath bool   // the text is the path of the file that holds the value
+	isPath bool
 	origin string // "--flag", the variable, "file:line" or "default"
 }
 
 // Problem is one thing that is wrong with one setting.
 type Problem struct {
-	Name   string // the variable's, whatever it was that set it
-	Origin string // what set it; "" if nothing did
-	Text   string // never holds a secret
+	// Name is that of the variable, also where a flag or a file set it.
+	Name string
+	// Origin is what set it, "" if nothing did.
+	Origin string
+	// Text never contains a secret.
+	Text string
 }
 
 func (p *Problem) Error() string {
@@ -65,8 +73,8 @@ func Collect(in Input) *Collected {
 	return s
 }
 
-// overlay puts what one source says over what weaker ones said. Within one
-// source no setting is said twice with different texts.
+// overlay puts the assignments of one source over those of weaker sources. Two different
+// texts for one setting in the same source are a problem: no rule could say which is meant.
 func (s *Collected) overlay(layer []assignment) {
 	said := map[string]assignment{}
 	for _, a := range layer {
@@ -101,6 +109,7 @@ func (s *Collected) Lines() []Line {
 	return out
 }
 
+// fromFlags takes values from flags. A flag that was repeated is a list with blanks.
 func fromFlags(flags map[string][]string) (out []assignment) {
 	for _, r := range Table() {
 		if given := flags[r.Flag]; r.Flag != "" && len(given) > 0 {
@@ -113,13 +122,15 @@ func fromFlags(flags map[string][]string) (out []assignment) {
 	return out
 }
 
-// ownPrefixes are those that nothing else uses; sharedPrefixes are used by
-// Kubernetes (STORAGE_ELEMENT_SERVICE_HOST) and by other programs (TLS_…).
+// ownPrefixes are used by nothing else, so an unknown name under them is an error.
+// sharedPrefixes are also used by Kubernetes (STORAGE_ELEMENT_SERVICE_HOST) and by other
+// programs (TLS_…), so only a near miss of a known name is.
 var (
 	ownPrefixes    = []string{"ADMIN_MODULE__", "SERVICE_ACCOUNT__", "STORAGE_ELEMENT__", "TLS__", "TOKEN__", "UPLOAD__"}
 	sharedPrefixes = []string{"ADMIN_MODULE_", "SERVICE_ACCOUNT_", "STORAGE_ELEMENT_", "TLS_", "ARTSTORE_PKI_"}
 )
 
+// fromEnviron takes values from variables. An empty variable is not set.
 func (s *Collected) fromEnviron(environ []string) (out []assignment) {
 	known := variables()
 	for _, entry := range environ {
@@ -144,13 +155,14 @@ func hasPrefix(name string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
-// variable is what one name means.
+// variable is the meaning of one name.
 type variable struct {
-	row    Setting
+	row Setting
+	// isPath is true if text is the path of the file that holds the value.
 	isPath bool
 }
 
-// variables are all names of the environment, those of files with values included.
+// variables returns all names of the environment, also those of files that hold values.
 func variables() map[string]variable {
 	out := map[string]variable{}
 	for _, r := range Table() {

@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/fileperm"
 )
 
+// maxFile bounds each file that is read, in bytes.
 const maxFile = 1 << 20
 
 // entry is one key of a file with its text.
@@ -32,6 +33,8 @@ type lineError struct {
 	text string
 }
 
+// fromFile takes values from a file. Problems are reported in the order of the lines. A secret
+// in a file that others can read is an error, because it is no secret.
 func (s *Collected) fromFile(path string) (out []assignment) {
 	if path == "" {
 		return nil
@@ -64,6 +67,8 @@ func (s *Collected) fromFile(path string) (out []assignment) {
 	return out
 }
 
+// readFile reads at most maxFile bytes. info is that of the open file, so that its mode
+// belongs to the bytes that were read.
 func readFile(path string) (data []byte, info os.FileInfo, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -80,7 +85,7 @@ func readFile(path string) (data []byte, info os.FileInfo, err error) {
 	return data, info, err
 }
 
-// keys are all names of a YAML file.
+// keys returns all names of a YAML file, as section.name.
 func keys() map[string]variable {
 	out := map[string]variable{}
 	for _, r := range Table() {
@@ -92,9 +97,9 @@ func keys() map[string]variable {
 	return out
 }
 
-// parseYAML reads sections of keys with plain values or lists of them. Anchors,
-// aliases and deeper nesting are errors. It reads nodes and not a structure,
-// because they know their line.
+// parseYAML reads sections of keys with plain values or lists of them. Anchors, aliases and
+// deeper nesting are errors. It decodes to nodes, because nodes know their line, and a
+// structure would drop unknown keys.
 func parseYAML(data []byte) (out []entry, wrong []lineError) {
 	var doc yaml.Node
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -134,7 +139,8 @@ func parseYAML(data []byte) (out []entry, wrong []lineError) {
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-// yamlError drops what follows the first quote: the library quotes the file there, which may hold a secret.
+// yamlError drops what follows the first quote: the library quotes the file there, and that
+// may be a secret.
 func yamlError(err error) lineError {
 	line := 1
 	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil && m[1] != "" {
@@ -150,6 +156,7 @@ type pair struct {
 	value *yaml.Node
 }
 
+// pairs returns the keys and values of a mapping, in order.
 func pairs(n *yaml.Node) (out []pair, err error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, errors.New("want keys with values")
@@ -160,7 +167,7 @@ func pairs(n *yaml.Node) (out []pair, err error) {
 	return out, nil
 }
 
-// plain is the text of a scalar, or of a list of scalars with blanks between.
+// plain returns the text of a scalar, or the texts of a list of scalars with blanks between.
 func plain(n *yaml.Node) (string, error) {
 	switch {
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
@@ -182,10 +189,10 @@ func plain(n *yaml.Node) (string, error) {
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// parseEnvFile reads NAME=value, as docker --env-file and systemd's
-// EnvironmentFile do: blank lines, # comments and a leading "export" are
-// skipped, one pair of quotes around a value is taken off, and nothing is
-// expanded, because client secrets have dollars and percents in them.
+// parseEnvFile reads lines of NAME=value, as docker --env-file and systemd's EnvironmentFile
+// do. Blank lines, comments (#) and a leading "export" are skipped, and one pair of quotes
+// around a value is removed. Nothing is expanded, because client secrets contain dollar and
+// percent signs.
 func parseEnvFile(data []byte) (out []entry, wrong []lineError) {
 	n := 0
 	for raw := range strings.Lines(string(data)) {

@@ -9,12 +9,14 @@ import (
 
 const tokenPath = "/api/v1/auth/token" //nolint:gosec // G101: a path of the Python Admin Module
 
-// parser turns what was collected into settings and keeps all that is wrong.
+// parser turns texts into settings, and collects all problems instead of the first one.
 type parser struct {
 	collected *Collected
 	out       *Settings
 	wrong     []error
-	bad       map[string]bool // keys with a problem: what depends on them is not judged
+	// bad has the keys with a problem. What depends on them is not checked, so that one
+	// mistake is reported once.
+	bad map[string]bool
 }
 
 // Parse returns the settings, or everything that is wrong with them, joined:
@@ -38,8 +40,7 @@ func (s *Collected) Parse() (*Settings, error) {
 	return p.out, nil
 }
 
-// rank puts problems into the order of the table, those of the file and of
-// unknown names first.
+// rank orders problems as the table does. Those of the file and of unknown names come first.
 func rank(err error) int {
 	problem, ok := errors.AsType[*Problem](err)
 	if !ok {
@@ -48,6 +49,7 @@ func rank(err error) int {
 	return slices.IndexFunc(Table(), func(r Setting) bool { return r.Variable() == problem.Name })
 }
 
+// value parses one text. A file with a value is not read yet: [Text.Read] does, each time.
 func (p *parser) value(a assignment) {
 	switch t, isText := a.row.target(p.out).(*Text); {
 	case a.text == "":
@@ -62,7 +64,7 @@ func (p *parser) value(a assignment) {
 	}
 }
 
-// fail reports a problem of the setting with key.
+// fail reports a problem of the setting with this key, and what set it.
 func (p *parser) fail(key, text string) {
 	a := p.collected.found[key]
 	origin := a.origin
@@ -73,7 +75,7 @@ func (p *parser) fail(key, text string) {
 	p.wrong = append(p.wrong, &Problem{Name: a.row.Variable(), Origin: origin, Text: text})
 }
 
-// missing reports a setting without which nothing works, and how to give it.
+// missing reports a setting that is required, and all ways to set it.
 func (p *parser) missing(key string) {
 	r := p.collected.found[key].row
 	ways := []string{r.Variable()}
@@ -91,6 +93,8 @@ func (p *parser) missing(key string) {
 	p.fail(key, "is missing: want "+strings.Join(ways, ", "))
 }
 
+// account checks that each method has the credentials it needs, and no others: a secret that
+// is not used is a mistake, and a risk.
 func (p *parser) account() {
 	a, method := p.out.Account, p.out.Account.Method
 	for _, t := range []struct {
@@ -126,8 +130,8 @@ func (p *parser) account() {
 	}
 }
 
-// endpoints settles which addresses are used, and that cleartext is permitted
-// by name wherever it is used.
+// endpoints decides which addresses are used. http:// is accepted only if cleartext is
+// permitted explicitly, because secret, tokens and files would be readable on the way.
 func (p *parser) endpoints() {
 	t := &p.out.Token
 	used := map[string][]string{"storage_element.base_url": p.out.Storage.URLs}
@@ -158,6 +162,7 @@ func (p *parser) endpoints() {
 	}
 }
 
+// scheme checks that an address and the TLS settings agree.
 func (p *parser) scheme(key string, cleartext bool) {
 	switch {
 	case cleartext && !p.out.TLS.AllowCleartext:

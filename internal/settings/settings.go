@@ -6,8 +6,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Settings are valid: only [Collected.Parse] makes them. Durations and sizes of -1
-// mean "off" where the table allows it.
+// Settings are valid, because only [Collected.Parse] makes them. A duration or size of -1
+// means "off", where the table allows that.
 type Settings struct {
 	Token     Token
 	Account   Account
@@ -19,17 +19,19 @@ type Settings struct {
 
 // Token is where tokens come from and how they are used.
 type Token struct {
-	AdminURL string // as given; URL is what counts
+	// AdminURL is as it was given; URL is the one that is used.
+	AdminURL string
 	URL      string // of the endpoint
 	Timeout  time.Duration
 	Dialect  string
 	Lifetime time.Duration
 	Lag      time.Duration
-	CA       string // path of a trust bundle for it; "" is that of TLS
-	Proxy    Text   // URL
+	// CA is the path of a trust bundle for it; "" is that of TLS.
+	CA    string
+	Proxy Text // URL
 }
 
-// Account is who asks for them.
+// Account is the service account that asks for tokens.
 type Account struct {
 	ID     Text
 	Secret Text // of post and basic
@@ -39,21 +41,23 @@ type Account struct {
 	Scope  string
 }
 
-// Storage is where files go.
+// Storage says where files go, and how.
 type Storage struct {
-	URLs          []string // one at least, unless there is a registry
-	Registry      string   // URL
+	// URLs has at least one address, unless there is a Registry.
+	URLs          []string
+	Registry      string // URL
 	Timeout       time.Duration
 	PoolSize      int
 	MaxRetries    int
 	MaxRetryAfter time.Duration
 	HTTP2         bool
-	CA            string // path of a trust bundle for it; "" is that of TLS
-	Proxy         Text   // URL
+	// CA is the path of a trust bundle for it; "" is that of TLS.
+	CA    string
+	Proxy Text // URL
 }
 
-// TLS is how both are spoken to. If it is enabled, either the three files are
-// set or [Authority.URL] is.
+// TLS applies to the token endpoint and to Storage Elements. If it is enabled, either the
+// three files are set or [Authority.URL] is.
 type TLS struct {
 	Enabled        bool
 	Cert, Key, CA  string // paths
@@ -71,7 +75,7 @@ type Authority struct {
 	TrustRefresh time.Duration // 0: a sixth of the certificate's life, 1 h at most
 }
 
-// Upload is when one is given up.
+// Upload has the limits at which an upload is ended.
 type Upload struct {
 	StallTimeout time.Duration
 	MinRate      int64 // bytes per second
@@ -85,7 +89,8 @@ type Text struct {
 	File  string // "" if the value was given itself
 }
 
-// Read returns the value; that of a file as it is now.
+// Read returns the value. A file is read anew each time, so that a replaced secret is used
+// at once.
 func (t Text) Read() (secret.String, error) {
 	if t.File == "" {
 		return t.value, nil

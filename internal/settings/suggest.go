@@ -5,13 +5,15 @@ import (
 	"slices"
 )
 
-// How many edits a name may be away from the one that is suggested for it.
+// The number of edits by which a name may differ from the one that is suggested.
 const (
-	nearMiss = 2 // hardly anything but a slip of the finger
+	// nearMiss is a typing mistake, for names that may belong to another program.
+	nearMiss = 2
 	farMiss  = 6
 )
 
-// suggestion is the end of a sentence about an unknown name; "" if nothing known is near.
+// suggestion returns the end of a sentence about an unknown name, or "" if no known name is
+// within the limit.
 func suggestion[V any](name string, known map[string]V, limit int) string {
 	best, least := "", limit+1
 	for _, k := range slices.Sorted(maps.Keys(known)) { // sorted: of two as near the same each time
@@ -27,7 +29,7 @@ func suggestion[V any](name string, known map[string]V, limit int) string {
 
 const maxName = 100 // bytes of a name that are compared
 
-// distance is Levenshtein's, over bytes.
+// distance is the Levenshtein distance, over bytes. It keeps one row of the matrix.
 func distance(a, b string) int {
 	a, b = a[:min(len(a), maxName)], b[:min(len(b), maxName)]
 	row := make([]int, len(b)+1)

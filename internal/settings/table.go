@@ -12,16 +12,21 @@ import (
 
 // Setting is one row of the table.
 type Setting struct {
-	Key      string   // in a YAML file: section.name
-	Also     []string // further variables, which ArtStore's own modules read
-	Flag     string   // "" if there is none
-	FileFlag string   // of the path, for those that may be in a file of their own
-	Arg      string   // what the flag's argument is called
+	// Key is section.name in a YAML file.
+	Key string
+	// Also has further variables, which ArtStore's own modules read.
+	Also []string
+	Flag string // "" if there is none
+	// FileFlag takes the path, for a value that may be in a file of its own.
+	FileFlag string
+	Arg      string // what the flag's argument is called
 	Default  string
 	Choices  []string // all values, if they are few
-	Doc      string   // one sentence, with its unit and what it bounds
+	// Doc is one sentence, with the unit and what the setting bounds.
+	Doc string
 
-	variable string // if not made of Key
+	// variable is set if it is not made of Key.
+	variable string
 	secret   bool
 	off      bool // the text "off" is a value
 	target   func(*Settings) any
@@ -53,6 +58,9 @@ func (r Setting) IsBool() bool { return r.Type() == typeBool }
 // Table returns all settings, in the order of the documentation.
 func Table() []Setting { return slices.Concat(tokenRows(), storageRows(), tlsRows(), uploadRows()) }
 
+// tokenRows are the settings of tokens. A target returns a pointer to the field, and the type
+// of the pointer says how the text is parsed; see Setting.parse. Defaults come from
+// ingestclient, so that they stand in one place.
 func tokenRows() []Setting {
 	defaults := ingestclient.Defaults()
 	return []Setting{
@@ -259,7 +267,7 @@ func uploadRows() []Setting {
 	}
 }
 
-// formatSize is the shortest text that parseSize reads back as n.
+// formatSize returns the shortest text that parseSize reads as n.
 func formatSize(n int64) string {
 	unit := 0
 	for n >= 1<<10 && n%(1<<10) == 0 && unit < 3 {

@@ -15,7 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Types of which the pointer says how a text is parsed.
+// Types whose pointers say how a text is parsed.
 type (
 	address string // URL of a peer
 	lookup  string // the same, with a query if need be
@@ -31,7 +31,7 @@ const (
 
 const off = "off"
 
-// Type says in a word what the setting's text is.
+// Type names the kind of text that the setting takes, in one word.
 func (r Setting) Type() string {
 	if len(r.Choices) > 0 {
 		return "choice"
@@ -56,7 +56,8 @@ func (r Setting) Type() string {
 	return "text"
 }
 
-// parse turns text into the setting's value in s. Errors never quote a secret or an address.
+// parse turns text into the setting's value in s. Errors never quote a secret or an address,
+// which may contain a password.
 func (r Setting) parse(text string, s *Settings) (err error) {
 	if len(r.Choices) > 0 {
 		i := slices.IndexFunc(r.Choices, func(c string) bool { return strings.EqualFold(c, text) })
@@ -97,7 +98,7 @@ func (r Setting) parse(text string, s *Settings) (err error) {
 	return err
 }
 
-// parseBool reads the words of pydantic, ArtStore's own on and off among them.
+// parseBool reads the words that pydantic accepts, ArtStore's own on and off among them.
 func parseBool(text string) (bool, error) {
 	switch strings.ToLower(text) {
 	case "true", "on", "1", "yes":
@@ -108,7 +109,8 @@ func parseBool(text string) (bool, error) {
 	return false, fmt.Errorf("%.40q is no switch: want true or false, on or off, yes or no, 1 or 0", text)
 }
 
-// parseDuration reads seconds, as ArtStore writes them, or what [humantime.Parse] reads; more than nothing.
+// parseDuration reads seconds, as ArtStore writes them, or what [humantime.Parse] reads. It
+// must be more than 0. The comparison with the maximum is negated, so that NaN fails it.
 func parseDuration(text string) (time.Duration, error) {
 	d, err := humantime.Parse(text)
 	if seconds, notANumber := strconv.ParseFloat(text, 64); notANumber == nil {
@@ -130,7 +132,7 @@ var sizeUnits = map[string]float64{
 	"": 1, "b": 1, "k": 1e3, "kb": 1e3, "m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
 }
 
-// parseSize reads bytes: 65536, 64KiB, 1.5MB, and for rates 64KiB/s; one at least.
+// parseSize reads a number of bytes, at least 1: 65536, 64KiB, 1.5MB, and 64KiB/s for rates.
 func parseSize(text string) (size, error) {
 	number := strings.TrimRight(strings.TrimSuffix(text, "/s"), "bBiIkKmMgG ")
 	unit, known := sizeUnits[strings.ToLower(strings.TrimSpace(strings.TrimSuffix(text, "/s")[len(number):]))]
@@ -146,6 +148,7 @@ func parseSize(text string) (size, error) {
 	return size(n * unit), nil
 }
 
+// maxCount bounds numbers, such as those of connections and retries.
 const maxCount = 100_000
 
 func parseCount(text string) (int, error) {
@@ -156,6 +159,7 @@ func parseCount(text string) (int, error) {
 	return n, nil
 }
 
+// parseAddresses reads a list of addresses. An address twice is an error.
 func parseAddresses(text string) ([]string, error) {
 	var errs []error
 	list := splitList(text)
@@ -175,7 +179,8 @@ func splitList(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' })
 }
 
-// checkAddress checks the URL of a peer. It never quotes it: a password may be in it.
+// checkAddress checks the URL of a server. The error never quotes it, because it may contain
+// a password.
 func checkAddress(text string, query bool) error {
 	u, err := url.Parse(text)
 	switch {
@@ -193,7 +198,8 @@ func checkAddress(text string, query bool) error {
 	return nil
 }
 
-// displayValue is text as it may be printed.
+// displayValue returns the text as it may be printed: a secret, or a URL with a password, is
+// redacted.
 func (r Setting) displayValue(text string) string {
 	if r.secret {
 		return secret.New(text).String()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// way judges the trust bundle and the proxy of one side, which have no use where
-// nothing is spoken over TLS.
+// way checks the trust bundle and the proxy of one side. Both are only for TLS: without it
+// there is no certificate to verify, and no tunnel to ask for.
 func (p *parser) way(section, ca string, proxy Text, urls []string) {
 	caKey, proxyKey := section+".ca_cert_file", section+".proxy_url"
 	cleartext := !p.out.TLS.Enabled
