@@ -37,6 +37,7 @@ Each call asks the endpoint. A program that needs tokens all the time asks acces
 	}
 }
 
+// runAccessToken asks the token endpoint once. Nothing is kept: the next call asks again.
 func runAccessToken(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err

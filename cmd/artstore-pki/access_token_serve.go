@@ -53,6 +53,8 @@ docs/access-token.md shows how programs use it.`,
 	}
 }
 
+// runAccessTokenServe serves until the end of its context. The group and the settings
+// are checked before the socket of another process could be touched.
 func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -90,6 +92,7 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	return nil
 }
 
+// tokenSocketHint adds what to do about a socket that another process serves.
 func tokenSocketHint(err error) error {
 	if errors.Is(err, tokensocket.ErrBusy) {
 		return ui.WithHint(err, "one process serves a socket: stop the other one, or choose another path with --socket")
@@ -131,6 +134,7 @@ func tokenReady(client *ingestclient.Client, id *rotation.Identity) func(context
 // tokenMetrics count what is asked on the socket, beside the metrics of the client.
 type tokenMetrics struct{ socket *prometheus.CounterVec }
 
+// newTokenMetrics registers beside the metrics of the client, which have other names.
 func newTokenMetrics(registry prometheus.Registerer) tokenMetrics {
 	m := tokenMetrics{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "artstore_access_token_requests_total",
@@ -140,4 +144,5 @@ func newTokenMetrics(registry prometheus.Registerer) tokenMetrics {
 	return m
 }
 
+// asked is the observer of the socket.
 func (m tokenMetrics) asked(outcome string) { m.socket.WithLabelValues(outcome).Inc() }

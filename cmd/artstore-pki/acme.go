@@ -64,6 +64,8 @@ certificates that it has stay valid: "artstore-pki revoke" is for those.`,
 	}
 }
 
+// runEABCreate makes a key and hands it out. A key that could not be handed out is
+// revoked: nobody has it, and in the list it would look as if somebody could use it.
 func runEABCreate(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -113,6 +115,8 @@ type eabRow struct {
 	Revoked  *time.Time `json:"revoked,omitempty"`
 }
 
+// newEABRow says what has become of a key. That it is revoked or bound counts more
+// than that its time is over: an account stays bound.
 func newEABRow(k record.EABKey, now time.Time) eabRow {
 	r := eabRow{Kid: k.ID, Status: "unused", Profiles: k.Profiles, Note: k.Note, Created: k.Created, Expires: k.Expires, Account: k.Account}
 	if !k.Bound.IsZero() {
@@ -132,6 +136,7 @@ func newEABRow(k record.EABKey, now time.Time) eabRow {
 	return r
 }
 
+// runEABList lists all keys; there are few, so there are no pages.
 func runEABList(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -159,6 +164,7 @@ func runEABList(u *ui.UI, c *cli.Context) error {
 	return eabTable(u, rows)
 }
 
+// eabTable has a dash for the account of a key that is not bound.
 func eabTable(u *ui.UI, rows []eabRow) error {
 	t := u.NewTable("KID", "STATUS", "EXPIRES", "PROFILES", "ACCOUNT", "NOTE")
 	for _, r := range rows {
@@ -171,6 +177,7 @@ func eabTable(u *ui.UI, rows []eabRow) error {
 	return t.Flush()
 }
 
+// runEABRevoke commits before it returns; a running authority sees it at its next order.
 func runEABRevoke(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err

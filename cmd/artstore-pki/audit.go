@@ -98,6 +98,7 @@ replaced, what is in use and not in the record, what was issued and is found now
 	}
 }
 
+// failOnFlag is shared with audit diff, where it means the same.
 func failOnFlag() cli.Flag {
 	return &cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this `SEVERITY` up: info, warn or crit"}
 }
@@ -116,6 +117,8 @@ func judgeFlags(formats ...string) []cli.Flag {
 	}
 }
 
+// runAudit reads the whole command line before it looks at anything: an audit can run
+// for minutes.
 func runAudit(u *ui.UI, c *cli.Context) error {
 	if c.Bool("checks") {
 		return listChecks(u, c.String(output.Name) == output.JSON)
@@ -147,6 +150,7 @@ func ofChains(only []string) bool {
 	return len(only) > 0 && !slices.ContainsFunc(only, func(id string) bool { return !slices.Contains(needBundle, id) })
 }
 
+// listChecks prints the table of checks, which is what docs and baselines refer to.
 func listChecks(u *ui.UI, asJSON bool) error {
 	if asJSON {
 		return u.JSON(map[string]any{"schema_version": 1, "checks": audit.Checks()})
@@ -183,6 +187,7 @@ func checkIDs(c *cli.Context, flag string) ([]string, error) {
 	return ids, nil
 }
 
+// failOn reads the severity from which findings make the exit status.
 func failOn(c *cli.Context) (audit.Severity, error) {
 	for _, s := range severities {
 		if c.String(flagFailOn) == s.String() {

@@ -31,6 +31,7 @@ const (
 	maxBaseline = 8 << 20
 )
 
+// auditConfig makes the configuration of an audit from flags and arguments.
 func auditConfig(u *ui.UI, c *cli.Context) (cfg audit.Config, err error) {
 	warn, crit := values.ThresholdOf(c, flagWarn), values.ThresholdOf(c, flagCrit)
 	cfg = audit.Config{
@@ -148,6 +149,8 @@ func runWithBaseline(u *ui.UI, c *cli.Context, cfg audit.Config) (*audit.Summary
 	return summary, nil
 }
 
+// readBundle reads the trust bundle; none means that each chain is judged by what lies
+// beside it.
 func readBundle(path string) ([]*x509.Certificate, error) {
 	if path == "" {
 		return nil, nil
@@ -156,6 +159,8 @@ func readBundle(path string) ([]*x509.Certificate, error) {
 	return bundle, ui.WithHint(err, "--ca-cert wants the roots of the authority in PEM, such as the ca.crt that issue writes")
 }
 
+// readBaseline reads accepted findings. One line that cannot be read is an error: left
+// out, it would accept nothing, and nobody would see why.
 func readBaseline(path string) (*audit.Baseline, error) {
 	if path == "" {
 		return nil, nil

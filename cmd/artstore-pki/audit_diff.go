@@ -75,6 +75,7 @@ func runAuditDiff(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
+// readReport reads one of the two reports.
 func readReport(path string) (*compare.Report, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -88,6 +89,7 @@ func readReport(path string) (*compare.Report, error) {
 	return r, nil
 }
 
+// printChanges prints the list and the counts. What is unchanged is counted only.
 func printChanges(u *ui.UI, changes *compare.Changes, format string) error {
 	counts := map[string]int{"unchanged": changes.Same, "renewed": changes.Renewed}
 	for _, kind := range []string{compare.Appeared, compare.Vanished, compare.Worse, compare.Better} {
@@ -104,6 +106,7 @@ func printChanges(u *ui.UI, changes *compare.Changes, format string) error {
 		counts[compare.Appeared], counts[compare.Vanished], counts[compare.Worse], counts[compare.Better], counts["unchanged"], counts["renewed"])
 }
 
+// changeTable has what a finding says in lines of its own below the certificate.
 func changeTable(u *ui.UI, list []compare.Change) error {
 	if len(list) == 0 {
 		return nil

@@ -58,6 +58,7 @@ func remoteRecord(c *cli.Context, now time.Time) (source audit.Source, release f
 	return audit.Record{Name: address, Now: now, List: records.All(remotePages(client)), Roots: roots, Issuers: issuers}, client.Close, nil
 }
 
+// remotePages reads the pages of a running authority, which gives what an auditor may see.
 func remotePages(client *enroll.Client) records.Pages {
 	return func(ctx context.Context, cursor string) (out []audit.Recorded, next string, err error) {
 		page, err := client.RecordPage(ctx, cursor)

@@ -46,6 +46,8 @@ SQLite file. Restore with "artstore-pki restore".`,
 	}
 }
 
+// runBackup writes a backup beside a running authority. An option that would put keys
+// and their password into one readable file is refused before anything is read.
 func runBackup(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -151,6 +153,8 @@ about them.`,
 	}
 }
 
+// runRestore makes a directory that is an authority only when all of it was compared
+// with the manifest. A run that was cut leaves files, and no authority.
 func runRestore(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -195,6 +199,7 @@ func runRestore(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
+// identitiesOf are those that can open a backup; none means that it is not encrypted.
 func identitiesOf(u *ui.UI, c *cli.Context) ([]age.Identity, error) {
 	switch id, pass := c.String(flagIdentity), c.String(flagPassphrase); {
 	case id != "" && pass != "":

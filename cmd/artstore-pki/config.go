@@ -55,6 +55,8 @@ type shownSetting struct {
 	Origin   string `json:"origin,omitempty"`
 }
 
+// showSettings prints settings as they were given. Secrets are redacted by settings
+// itself: here no value of one arrives.
 func showSettings(u *ui.UI, c *cli.Context, lines []settings.Line) error {
 	if c.Bool("json") {
 		out := make([]shownSetting, 0, len(lines))

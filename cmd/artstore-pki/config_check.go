@@ -38,6 +38,7 @@ FAIL, what, and what to do about it. Without a token it asks the elements for re
 	}
 }
 
+// runConfigCheck reaches nothing without --connect, so that it can run in a build.
 func runConfigCheck(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -118,6 +119,8 @@ func askReady(ctx context.Context, cfg ingestclient.Config, id *rotation.Identit
 	return nil
 }
 
+// probe sends one request as uploads would: over the identity and the trust of the
+// settings, or in cleartext where they permit it.
 func probe(cfg ingestclient.Config, id *rotation.Identity, req *http.Request) (*http.Response, error) {
 	if id == nil || req.URL.Scheme == "http" { // permitted by name, or the settings would not be valid
 		return (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)

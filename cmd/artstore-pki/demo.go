@@ -41,6 +41,8 @@ failure or finding makes the exit status 1.`,
 	}
 }
 
+// runDemo checks the times and prepares the directory. A temporary one is removed
+// whatever happens; one that was named stays for a look at it.
 func runDemo(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err

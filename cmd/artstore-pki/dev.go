@@ -73,6 +73,8 @@ keeps them on disk with their SHA-256, and gives them back.`,
 	}
 }
 
+// devFlags are those of both services. Who may connect has no default: a service that
+// lets everybody in would hide mistakes in names.
 func devFlags(u *ui.UI, listenAt string) []cli.Flag {
 	return append(u.LogFlags(slog.LevelInfo),
 		&cli.StringFlag{Name: flags.Dir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
@@ -82,6 +84,8 @@ func devFlags(u *ui.UI, listenAt string) []cli.Flag {
 	)
 }
 
+// runDevAdmin serves the Admin Module. Its account is there before it answers, so that
+// who waits for the ready file can use it.
 func runDevAdmin(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -103,6 +107,8 @@ func runDevAdmin(u *ui.UI, c *cli.Context) error {
 	return devServer{"Admin Module", logger, func(*rotation.Identity) (devService, error) { return admin, nil }}.serve(u, c)
 }
 
+// runDevStorage serves a Storage Element, which gets the keys of tokens over its own
+// identity.
 func runDevStorage(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -203,6 +209,8 @@ func ensureAccount(u *ui.UI, c *cli.Context, admin *devstack.Admin) error {
 	return u.Outf("%s", id)
 }
 
+// newAccount makes an account and writes its secret. A crash before that leaves an
+// account that nobody can use, and the next run makes another one.
 func newAccount(c *cli.Context, admin *devstack.Admin) (id string, err error) {
 	// Found now and not after the secret is written, the way out is to move one file.
 	if path := c.String("account-id-file"); path != "" {

@@ -44,6 +44,7 @@ services whose certificates have expired meanwhile. Tokens go to files (0600) on
 	}
 }
 
+// runDevBootstrap checks all orders before it makes the first token.
 func runDevBootstrap(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -96,6 +97,8 @@ func ensureAuthority(u *ui.UI, c *cli.Context, pw secret.String) error {
 	return nil
 }
 
+// writeToken replaces the token in a file whole, so that a service reads the old one or
+// the new one.
 func writeToken(ctx context.Context, opt ca.TokenOptions, path string) error {
 	token, err := ca.NewToken(ctx, opt)
 	if err != nil {
@@ -111,6 +114,7 @@ type tokenRequest struct {
 	path    string
 }
 
+// parseTokenRequest reads SERVICE=FILE or SERVICE:NAME,NAME=FILE.
 func parseTokenRequest(text string) (o tokenRequest, err error) {
 	what, path, ok := strings.Cut(text, "=")
 	service, names, narrowed := strings.Cut(what, ":") // the first colon: names may be IPv6 addresses

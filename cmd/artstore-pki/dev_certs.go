@@ -76,6 +76,7 @@ func devOptionsOf(u *ui.UI, c *cli.Context) (opt devcerts.Options, err error) {
 	return opt, err
 }
 
+// runDevCerts leaves all that is not the command line to devcerts.
 func runDevCerts(u *ui.UI, c *cli.Context) error {
 	opt, err := devOptionsOf(u, c)
 	if err != nil {

@@ -50,6 +50,7 @@ It is ready while its certificate is valid and the last upload to each succeeded
 	}
 }
 
+// runDevIngester has a client for each element: one client would choose one of them.
 func runDevIngester(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -150,6 +151,7 @@ func (in *ingester) feed(ctx context.Context, s *sink) (err error) {
 	return err
 }
 
+// ready reports why the next upload to one of the elements may fail.
 func (in *ingester) ready(context.Context) error {
 	err := in.id.Check()
 	for _, s := range in.sinks {
@@ -160,6 +162,7 @@ func (in *ingester) ready(context.Context) error {
 	return err
 }
 
+// failures counts those at all elements.
 func (in *ingester) failures() (n int64) {
 	for _, s := range in.sinks {
 		n += s.Failures.Load()
@@ -167,6 +170,7 @@ func (in *ingester) failures() (n int64) {
 	return n
 }
 
+// summary is a line of talk about all elements together.
 func (in *ingester) summary() string {
 	var uploads, bytes, tokens int64
 	for _, s := range in.sinks {

@@ -33,6 +33,7 @@ also compares the record with its log; "artstore-pki log verify" says more about
 	}
 }
 
+// runDoctor changes nothing. An error counts more than a warning in the exit status.
 func runDoctor(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err

@@ -66,6 +66,7 @@ func loopbackURL(raw string) error {
 	return nil
 }
 
+// askHealth is nil for the status 200. Else the error is the first line of the answer.
 func askHealth(ctx context.Context, target string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {

@@ -61,6 +61,7 @@ docs/ingest.md has the rest.`,
 	}
 }
 
+// spoolFlags are those of the queue, beside those of everything that uploads.
 func spoolFlags() []cli.Flag {
 	const category = "directory"
 	return []cli.Flag{
@@ -85,6 +86,8 @@ const (
 	flagStateDir  = "state-dir"
 )
 
+// stateDirFlag is shared with the commands that look at a queue: they must find the
+// same one.
 func stateDirFlag(category string) cli.Flag {
 	return &cli.StringFlag{
 		Name: flagStateDir, Category: category, EnvVars: []string{"ARTSTORE_PKI_INGEST_STATE_DIR"}, DefaultText: "DIR/" + spool.StateDir,
@@ -92,6 +95,8 @@ func stateDirFlag(category string) cli.Flag {
 	}
 }
 
+// runIngest opens what uploads run on and then the queue, and closes them the other way
+// round: no upload may outlive its client.
 func runIngest(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -126,6 +131,7 @@ func runIngest(u *ui.UI, c *cli.Context) (err error) {
 	return in.run(c, d.Served)
 }
 
+// ingestHint adds what to do about a queue that cannot be opened.
 func ingestHint(err error) error {
 	if errors.Is(err, spool.ErrLocked) {
 		return ui.WithHint(err, "artstore-pki ingest status DIR shows what it does")
@@ -136,6 +142,7 @@ func ingestHint(err error) error {
 	return err
 }
 
+// spoolConfig reads the flags of the queue.
 func spoolConfig(c *cli.Context) (spool.Config, error) {
 	meta, err := uploads.MetaOf(c)
 	if err != nil {
@@ -173,6 +180,7 @@ type ingest struct {
 	dir   string
 }
 
+// run works until the context of c ends, or with --once until nothing is left to do now.
 func (in *ingest) run(c *cli.Context, served serving.Metrics) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
@@ -201,6 +209,8 @@ func (in *ingest) run(c *cli.Context, served serving.Metrics) error {
 	return onceStatus(last)
 }
 
+// onceStatus is the outcome of --once. Files that wait count more than files that were
+// put aside: another run can still send them.
 func onceStatus(s spoolstatus.Snapshot) error {
 	switch {
 	case s.Waiting+s.Claimed > 0:
@@ -213,6 +223,7 @@ func onceStatus(s spoolstatus.Snapshot) error {
 	return nil
 }
 
+// ready reports why nothing would be sent now.
 func (in *ingest) ready(context.Context) error {
 	err := in.spool.Ready()
 	if in.id != nil {
@@ -241,6 +252,7 @@ func (in *ingest) reportProgress(ctx context.Context) error {
 	return nil
 }
 
+// totals is a line of talk.
 func totals(s spoolstatus.Snapshot) string {
 	return fmt.Sprintf("stored %d (%s)  failed %d  ambiguous %d  waiting %d  claimed %d",
 		s.Stored, ui.Size(s.Bytes), s.Failed, s.Ambiguous, s.Waiting, s.Claimed)

@@ -49,6 +49,8 @@ that was refused (failed). Stop ingest before: it has the directory.`,
 	}
 }
 
+// runIngestResolve prints each decision, also those after which a file stays where it is:
+// its exit status says whether there is one.
 func runIngestResolve(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 1, -1); err != nil {
 		return err
@@ -105,6 +107,7 @@ func openLister(u *ui.UI, c *cli.Context, cfg *spool.ResolveConfig) (*uploads.Se
 	return a, nil
 }
 
+// showResolutions prints what was decided. It is data: a program reads it.
 func showResolutions(u *ui.UI, c *cli.Context, list []spool.Resolution) error {
 	if c.String(output.Name) == output.JSON {
 		if list == nil {

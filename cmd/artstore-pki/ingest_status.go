@@ -34,6 +34,7 @@ oldest first.`,
 	}
 }
 
+// runIngestStatus reads files only, and needs no settings and no certificate.
 func runIngestStatus(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -48,6 +49,7 @@ func runIngestStatus(u *ui.UI, c *cli.Context) error {
 	return ingestTable(u, st)
 }
 
+// ingestTable lists a few files of each state: a queue may have a million.
 func ingestTable(u *ui.UI, st *spoolstatus.Report) error {
 	if err := u.Outf("%s: %s", st.Dir, daemonText(st)); err != nil {
 		return err
@@ -76,6 +78,8 @@ func ingestTable(u *ui.UI, st *spoolstatus.Report) error {
 	return t.Flush()
 }
 
+// daemonText says whether a process has the directory. A lock tells that, not the last
+// state that was written: a killed process leaves that behind.
 func daemonText(st *spoolstatus.Report) string {
 	switch {
 	case st.Running && st.Last != nil && st.Last.State != "stopped":

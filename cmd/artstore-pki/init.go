@@ -42,6 +42,8 @@ a password of less than 8 characters.`,
 	}
 }
 
+// runInit makes an authority, and says where the root key is and what protects the keys:
+// both are decisions of the operator from then on.
 func runInit(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err

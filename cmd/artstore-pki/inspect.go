@@ -36,6 +36,7 @@ const statusesInspect = `   0    explained, and nothing critical found
    3    explained, with a critical finding
    130  interrupted`
 
+// runInspect is an audit of one argument with a report for people.
 func runInspect(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -51,6 +52,7 @@ func runInspect(u *ui.UI, c *cli.Context) error {
 	return exitStatusFor(summary, audit.Crit)
 }
 
+// inspectFormat reads --output and its two short forms, of which one at most is given.
 func inspectFormat(c *cli.Context) (string, error) {
 	switch asJSON, asPEM := c.Bool(output.JSON), c.Bool(output.PEM); {
 	case asJSON && asPEM, (asJSON || asPEM) && c.IsSet(output.Name):

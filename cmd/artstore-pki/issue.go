@@ -88,6 +88,7 @@ next renew --exec if it failed. Exit status: 0 renewed, or not due; that of CMD 
 	}
 }
 
+// keyTypeFlag is shared by issue and renew.
 func keyTypeFlag() cli.Flag {
 	return &cli.StringFlag{Name: "key-type", Usage: "`TYPE` of the new key: EC-P256, EC-P384, Ed25519, RSA-3072, RSA-4096 (default: that of the key there, else EC-P256)"}
 }
@@ -111,6 +112,8 @@ func keyTypeOf(text string) enroll.KeyType {
 	return enroll.KeyType(text) // enroll says which there are
 }
 
+// runIssue enrols once. After a lost answer the same call gets the same certificate: the
+// key was kept before the token was sent.
 func runIssue(u *ui.UI, c *cli.Context, dir string) error {
 	cfg, err := enrolmentConfig(u, c, dir)
 	if err != nil {

@@ -47,6 +47,7 @@ the next page goes to stderr. --search finds names by their beginning, in the or
 	}
 }
 
+// runList checks the filters before it opens the record.
 func runList(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -153,6 +154,7 @@ type listWriter interface {
 	end() error
 }
 
+// newListWriter returns the writer of a format that [output.Of] has accepted.
 func newListWriter(u *ui.UI, format string, now time.Time) listWriter {
 	switch format {
 	case output.JSON:
@@ -169,6 +171,8 @@ type listJSON struct {
 	some bool
 }
 
+// page writes the beginning of the object with the first row: an error before it leaves
+// stdout empty.
 func (l *listJSON) page(rows []stepapi.RecordRow) error {
 	for _, r := range rows {
 		text, err := json.MarshalIndent(r, "    ", "  ")
@@ -186,6 +190,8 @@ func (l *listJSON) page(rows []stepapi.RecordRow) error {
 	return nil
 }
 
+// end completes the object. A list that was cut is no JSON, and so no reader takes it for
+// whole.
 func (l *listJSON) end() error {
 	text := "\n  ]\n}\n"
 	if !l.some {
@@ -195,6 +201,7 @@ func (l *listJSON) end() error {
 	return err
 }
 
+// listCSV writes a heading and one line for each certificate.
 type listCSV struct {
 	to   *csv.Writer
 	head bool

@@ -62,6 +62,8 @@ beside a running authority, and with a record that the authority refuses because
 	}
 }
 
+// runLogHead prints the head as it was signed, and the key that checks it apart from it:
+// kept in one place, both could be replaced together.
 func runLogHead(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -87,6 +89,7 @@ func runLogHead(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
+// runLogVerify reads all heads that were kept before it opens the record.
 func runLogVerify(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -153,6 +156,7 @@ func verifyLog(ctx context.Context, u *ui.UI, dir string, opt ca.LogOptions) (tr
 	return report, err
 }
 
+// writeLogReport prints each fault on stdout, and makes one the exit status 3.
 func writeLogReport(u *ui.UI, format string, r translog.Report, kept int) error {
 	if format == output.JSON {
 		if r.Findings == nil {
@@ -177,6 +181,7 @@ func writeLogReport(u *ui.UI, format string, r translog.Report, kept int) error 
 	return nil
 }
 
+// headTime is when a head was signed; an empty log may have none.
 func headTime(h translog.Head) string {
 	if h.Time.IsZero() {
 		return "no time"

@@ -36,6 +36,7 @@ that prove nothing are in the metrics. With --after it goes on behind the event 
 	}
 }
 
+// runLogShow prints one page of events, the newest ones unless it is told where to begin.
 func runLogShow(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -74,6 +75,7 @@ func runLogShow(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
+// writeEvents prints what a table has room for; JSON has all.
 func writeEvents(u *ui.UI, format string, events []record.Event) error {
 	if format == output.JSON {
 		if events == nil {

@@ -44,6 +44,7 @@ func run(ctx context.Context, std ui.Streams, args []string) int {
 	return u.Finish(ctx, err, help.UsageLine(app, args))
 }
 
+// newApp makes the program anew: the library keeps in flags what it has parsed.
 func newApp(u *ui.UI) *cli.App {
 	complete := help.Completer{App: func() *cli.App { return newApp(u) }, Choices: auditChoices()}
 	app := &cli.App{

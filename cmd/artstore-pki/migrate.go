@@ -32,6 +32,8 @@ nothing. The source stays as it is; name the new place in pki.yaml afterwards.`,
 	}
 }
 
+// runMigrate copies a record and changes no configuration. What is not yet copied when it
+// is cut is not there: the target takes all or nothing.
 func runMigrate(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -58,6 +60,7 @@ func runMigrate(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
+// copyRecord says from time to time how far it is: a large record takes minutes.
 func copyRecord(ctx context.Context, u *ui.UI, from, to string) (_ []store.CopyProgress, err error) {
 	source, err := store.Open(ctx, from)
 	if err != nil {

@@ -33,12 +33,14 @@ type progress struct {
 	last string // place
 }
 
+// newProgress begins to show the line. The caller calls stop, after the last row.
 func newProgress(next audit.Renderer, to io.Writer, width int) *progress {
 	p := &progress{next: next, to: to, width: width, done: make(chan struct{}), ended: make(chan struct{})}
 	go p.show()
 	return p
 }
 
+// show writes the line until stop, and at last erases it.
 func (p *progress) show() {
 	defer close(p.ended)
 	wait := time.NewTimer(progressAfter)
@@ -59,6 +61,7 @@ func (p *progress) show() {
 	}
 }
 
+// line is shorter than the terminal is wide.
 func (p *progress) line(since time.Duration) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

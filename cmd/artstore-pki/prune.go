@@ -30,6 +30,7 @@ the room is used again.`,
 	}
 }
 
+// runPrune has no default for the age: what is removed does not come back.
 func runPrune(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err

@@ -38,6 +38,8 @@ The record of another authority is never accepted.`,
 
 const flagEntries = "entries"
 
+// runRecordAccept wants the size of the loss as its own first call has said it, so that
+// nobody accepts another loss than the one that was looked at.
 func runRecordAccept(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err

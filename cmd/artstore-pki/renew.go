@@ -54,6 +54,7 @@ func runRenew(u *ui.UI, c *cli.Context) error {
 	return commandAfter{u: u, dir: dir, command: command}.run(c.Context, renewed)
 }
 
+// renewAlways is Renew in the form of RenewIfDue.
 func renewAlways(ctx context.Context, cfg enroll.Config) (rotation.Material, bool, error) {
 	m, err := enroll.Renew(ctx, cfg)
 	return m, err == nil, err

@@ -47,6 +47,8 @@ those of RFC 5280, but for holds, because a revocation is for good:
 	}
 }
 
+// runRevoke lists a set unless it is told to revoke it: one word on the command line can
+// mean a thousand certificates.
 func runRevoke(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 1); err != nil {
 		return err

@@ -44,6 +44,8 @@ the old state stays. SIGTERM lets requests in flight finish.`,
 	}
 }
 
+// runServe opens, listens and only then announces. It ends what it began in reverse
+// order: first the listeners, then the identity, then the authority with its database.
 func runServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -97,6 +99,8 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 	return nil
 }
 
+// openAuthority takes the file of the password rather than its content, because a reload
+// reads it again.
 func openAuthority(u *ui.UI, c *cli.Context, logger *slog.Logger, registry prometheus.Registerer) (*ca.Authority, error) {
 	dir, opt := c.String(flags.Dir), ca.Options{
 		Dir: c.String(flags.Dir), AuditLog: c.String("audit-log"), Logger: logger, Registerer: registry,

@@ -31,6 +31,7 @@ func showCommand(u *ui.UI) *cli.Command {
 	}
 }
 
+// runShow needs no key and no running authority.
 func runShow(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err

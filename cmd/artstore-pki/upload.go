@@ -51,6 +51,7 @@ regular files are taken, in order of their names; links are not followed.`,
 	}
 }
 
+// runUpload tries each argument, also after one that failed, and returns all errors.
 func runUpload(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 1, -1); err != nil {
 		return err
