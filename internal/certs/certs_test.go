@@ -20,7 +20,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey { t.Helper(); return testpki.Key(t) 
 
 func newCert(t testing.TB, key crypto.Signer) *x509.Certificate {
 	t.Helper()
-	return testpki.Issue(t, nil, &x509.Certificate{Subject: pkix.Name{CommonName: "c"}}, key).Cert
+	return testpki.Issue(t, nil, &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "c"}}, key).Cert
 }
 
 func TestFits(t *testing.T) {

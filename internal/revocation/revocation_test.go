@@ -23,7 +23,9 @@ type issuer struct {
 
 func newIssuer(t testing.TB) issuer {
 	t.Helper()
-	p := testpki.Root(t, "issuer", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign })
+	p := testpki.Root(t, "issuer", func(c *x509.Certificate) {
+		c.KeyUsage, c.NotAfter = x509.KeyUsageCRLSign, time.Now().Add(1000*time.Hour)
+	})
 	return issuer{p.Cert, p.Key}
 }
 
