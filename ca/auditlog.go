@@ -94,38 +94,6 @@ func (l *auditLog) Close() error {
 	return f.Close()
 }
 
-// writeAudit writes a line about a caller, after the commit.
-func (a *Authority) writeAudit(ctx context.Context, c caller, line auditLine) {
-	line.Caller, line.Address = c.name, addressIn(ctx)
-	if line.Service == "" {
-		line.Service = c.service
-	}
-	a.auditMu.RLock()
-	defer a.auditMu.RUnlock()
-	if err := a.audit.write(line); err != nil {
-		a.metrics.auditFailures.Inc()
-		a.logger.ErrorContext(ctx, "audit log not written", "path", a.audit.path, "err", err)
-	}
-}
-
-// revokeAudited runs a revocation of a command between opening the log and writing to
-// it: a log that cannot be written stops the revocation, because no client waits for it.
-func (r *Record) revokeAudited(line auditLine, revoke func() (int, error)) (n int, err error) {
-	log, err := openAuditLog(r.dir, r.auditPath)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, log.Close()) }()
-	if n, err = revoke(); err != nil {
-		return 0, err
-	}
-	line.Action, line.Outcome, line.Caller, line.Count = string(actRevoke), outcomeDone, operator, n
-	if err := log.write(line); err != nil {
-		return n, fmt.Errorf("revoked, but not told: %w", err)
-	}
-	return n, nil
-}
-
 // addressKey carries the address of a request to where its fate is decided.
 type addressKey struct{}
 

@@ -252,3 +252,17 @@ func (a *Authority) validateKey(key crypto.PublicKey) error {
 	}
 	return nil
 }
+
+// writeAudit writes a line about a caller, after the commit.
+func (a *Authority) writeAudit(ctx context.Context, c caller, line auditLine) {
+	line.Caller, line.Address = c.name, addressIn(ctx)
+	if line.Service == "" {
+		line.Service = c.service
+	}
+	a.auditMu.RLock()
+	defer a.auditMu.RUnlock()
+	if err := a.audit.write(line); err != nil {
+		a.metrics.auditFailures.Inc()
+		a.logger.ErrorContext(ctx, "audit log not written", "path", a.audit.path, "err", err)
+	}
+}

@@ -376,3 +376,21 @@ func (r *Record) EABKeys(ctx context.Context) ([]record.EABKey, error) { return 
 func (r *Record) RevokeEABKey(ctx context.Context, id string) error {
 	return r.acme.RevokeEABKey(ctx, operator, id, time.Now())
 }
+
+// revokeAudited runs a revocation of a command between opening the log and writing to
+// it: a log that cannot be written stops the revocation, because no client waits for it.
+func (r *Record) revokeAudited(line auditLine, revoke func() (int, error)) (n int, err error) {
+	log, err := openAuditLog(r.dir, r.auditPath)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	if n, err = revoke(); err != nil {
+		return 0, err
+	}
+	line.Action, line.Outcome, line.Caller, line.Count = string(actRevoke), outcomeDone, operator, n
+	if err := log.write(line); err != nil {
+		return n, fmt.Errorf("revoked, but not told: %w", err)
+	}
+	return n, nil
+}
