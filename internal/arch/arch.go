@@ -136,19 +136,7 @@ func Load(root string) (map[string][]string, error) {
 		return nil, err
 	}
 	sets := map[string]map[string]bool{}
-	err := fs.WalkDir(os.DirFS(root), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() {
-			return skipDir(root, name)
-		}
-		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
-			return nil
-		}
-		// One folder is one package here, even where build constraints keep its
-		// files apart: an arrow drawn for another platform is an arrow too.
-		pkg := path.Dir(name)
+	err := walk(root, func(pkg, name string) error {
 		if sets[pkg] == nil {
 			sets[pkg] = map[string]bool{}
 		}
@@ -181,6 +169,24 @@ func checkModule(gomod string) error {
 		}
 	}
 	return fmt.Errorf("reading %s: no module line", gomod)
+}
+
+// walk calls visit for each Go file of ours that is no test, with its package and its
+// path, both relative to root. One folder is one package here, even where build
+// constraints keep its files apart: an arrow drawn for another platform is an arrow too.
+func walk(root string, visit func(pkg, name string) error) error {
+	return fs.WalkDir(os.DirFS(root), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return skipDir(root, name)
+		}
+		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		return visit(path.Dir(name), name)
+	})
 }
 
 // skipDir leaves out what `go list ./...` leaves out as well.

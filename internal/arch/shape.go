@@ -5,8 +5,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -47,17 +45,7 @@ func (s Shape) Uses(m Mechanism) []string { return s.leaves[m] }
 func Shapes(root string) ([]Shape, error) {
 	var order []string
 	readers := map[string]*shapeReader{}
-	err := fs.WalkDir(os.DirFS(root), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() {
-			return skipDir(root, name)
-		}
-		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
-			return nil
-		}
-		pkg := path.Dir(name)
+	err := walk(root, func(pkg, name string) error {
 		if readers[pkg] == nil {
 			readers[pkg] = newShapeReader(pkg)
 			order = append(order, pkg)
