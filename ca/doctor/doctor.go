@@ -28,6 +28,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -88,7 +89,7 @@ func Run(ctx context.Context, opt Options) []Diagnosis {
 	}
 	if cfg.CRLURL != "" && opt.Get != nil && len(intermediates) > 0 {
 		next, err := fetchCRL(ctx, opt.Get, cfg.CRLURL, intermediates[0])
-		d.addResult("crl", err, "the list at %s is good until %s", cfg.CRLURL, stamp(next))
+		d.addResult("crl", err, "the list at %s is good until %s", cfg.CRLURL, validity.Stamp(next))
 	}
 	return d.out
 }
@@ -138,13 +139,13 @@ func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 			case role == "intermediate" && cacert.RootOf(c, roots) == nil:
 				d.add("trust", Error, "%s %q was signed by none of the roots", role, name)
 			case now.Before(c.NotBefore):
-				d.add("clock", Error, "%s %q begins at %s: the clock is behind, it says %s", role, name, stamp(c.NotBefore), stamp(now))
+				d.add("clock", Error, "%s %q begins at %s: the clock is behind, it says %s", role, name, validity.Stamp(c.NotBefore), validity.Stamp(now))
 			case now.After(c.NotAfter):
-				d.add("trust", Error, "%s %q expired at %s", role, name, stamp(c.NotAfter))
+				d.add("trust", Error, "%s %q expired at %s", role, name, validity.Stamp(c.NotAfter))
 			case c.NotAfter.Sub(now) < soonExpires:
-				d.add("trust", Warning, "%s %q expires at %s", role, name, stamp(c.NotAfter))
+				d.add("trust", Warning, "%s %q expires at %s", role, name, validity.Stamp(c.NotAfter))
 			default:
-				d.add("trust", OK, "%s %q is good until %s", role, name, stamp(c.NotAfter))
+				d.add("trust", OK, "%s %q is good until %s", role, name, validity.Stamp(c.NotAfter))
 			}
 		}
 	}
@@ -207,9 +208,9 @@ func (d *doctor) record(ctx context.Context, cfg policy.Config) (current bool) {
 		d.add("record", Warning, "its schema version %d becomes %d at the next start", in.Schema, in.Known)
 	}
 	if ahead := time.Until(in.Newest); ahead > clockLeeway {
-		d.add("clock", Error, "the last certificate was issued at %s, in %s: the clock is behind now, or was ahead then", stamp(in.Newest), ahead.Round(time.Second))
+		d.add("clock", Error, "the last certificate was issued at %s, in %s: the clock is behind now, or was ahead then", validity.Stamp(in.Newest), ahead.Round(time.Second))
 	} else {
-		d.add("clock", OK, "it says %s, and nothing in the record is later", stamp(time.Now()))
+		d.add("clock", OK, "it says %s, and nothing in the record is later", validity.Stamp(time.Now()))
 	}
 	if size := crl.AnswerSize(in.Revoked * entrySize); size > stepapi.MaxRevoked/2 {
 		d.add("crl", Warning, "%d certificates are revoked and have not expired: GET /revoked is some %d bytes long, and clients read at most %d; shorter lifetimes make it shorter",
@@ -282,7 +283,7 @@ func fetchCRL(ctx context.Context, get func(*http.Request) (*http.Response, erro
 		return next, fmt.Errorf("the list at %s is none of %q: %s", at, issuing.Subject.CommonName, strings.TrimPrefix(err.Error(), "x509: "))
 	}
 	if time.Now().After(list.NextUpdate) {
-		return next, fmt.Errorf("the list at %s was good until %s: whatever serves it is stale", at, stamp(list.NextUpdate))
+		return next, fmt.Errorf("the list at %s was good until %s: whatever serves it is stale", at, validity.Stamp(list.NextUpdate))
 	}
 	return list.NextUpdate, nil
 }
@@ -324,5 +325,3 @@ func (d *doctor) permissions(cfg policy.Config) {
 		d.add("permissions", OK, "secrets and record are the owner's alone")
 	}
 }
-
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -155,7 +155,7 @@ func authorityRules() []Rule {
 			"ca/translog",
 		), Modules: []string{smallstep, "*"}, Why: whyCA},
 		{Package: "ca/internal/enrolkey", Own: with(leaves, "ca/internal/statedir", "ca/policy"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "a key that signs tokens does not say what is in them"},
-		{Package: "ca/doctor", Own: with(leaves, "ca", "ca/internal/cacert", "ca/internal/crl", "ca/internal/enrolkey", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/store"), Why: "who looks for faults issues nothing, and the authority runs without it"},
+		{Package: "ca/doctor", Own: with(leaves, "ca", "ca/internal/cacert", "ca/internal/crl", "ca/internal/enrolkey", "ca/internal/sqldb", "ca/internal/statedir", "ca/internal/validity", "ca/policy", "ca/store"), Why: "who looks for faults issues nothing, and the authority runs without it"},
 		{Package: "ca/setup", Own: with(leaves, "ca/internal/cacert", "ca/internal/crl", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/store", "ca/translog"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "making an authority is done once, and needs nothing of what runs one"},
 		{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
 		{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/policy", "ca/record", "ca/record/kinds", "ca/setup", "ca/store"), Modules: []string{"*"}, Why: whyCA},
