@@ -245,7 +245,7 @@ func TestLargeMaxLive(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: p})
 	enrol(t, c, "many", "many")
 	enrol(t, c, "many", "many")
-	damage.Certificates(t, c.Dir, "many", hexID(issuingCertificate(t, c)), 1_000_001, 1498)
+	damage.Certificates(t, c.Dir, damage.Issued{Service: "many", Issuer: hexID(issuingCertificate(t, c)), First: 1_000_001, Count: 1498})
 	c.Authority.ForgetLive() // as ten seconds do
 	status, body := newClient(t, c, nil).do("POST", "/sign", signRequest(t, c.Token(t, "many"), newKey(t), "many", "many"))
 	if status != http.StatusForbidden || !strings.Contains(message(t, body), "max_live") {

@@ -137,7 +137,7 @@ func start(t testing.TB, n int) *world {
 	t.Helper()
 	c := catest.Start(t, catest.Options{})
 	issuing := certificate(t, filepath.Join(c.Dir, "certs", "intermediate_ca.crt"))
-	damage.Certificates(t, c.Dir, "many", cacert.KeyID(issuing), 1_000_001, n)
+	damage.Certificates(t, c.Dir, damage.Issued{Service: "many", Issuer: cacert.KeyID(issuing), First: 1_000_001, Count: n})
 	s, err := store.Open(t.Context(), filepath.Join(c.Dir, "pki.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func (w *world) revoke(t testing.TB, serial int) {
 // the new one. Revocations come from another process.
 func TestLongListsArePaced(t *testing.T) {
 	w := start(t, 1202)
-	damage.Certificates(t, w.dir, "one", cacert.KeyID(w.issuing), 2_000_001, 1)
+	damage.Certificates(t, w.dir, damage.Issued{Service: "one", Issuer: cacert.KeyID(w.issuing), First: 2_000_001, Count: 1})
 	ctx := t.Context()
 	made := func(exact bool) (int, time.Time) {
 		t.Helper()

@@ -22,35 +22,33 @@ func File(t testing.TB, path string, data []byte) {
 	}
 }
 
-// SQL runs statements on the record in dir.
-func SQL(t testing.TB, dir, text string) {
-	t.Helper()
-	db, err := sql.Open("sqlite", statedir.Path(dir, statedir.RecordFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
-	if _, err := db.ExecContext(t.Context(), text); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Certificates puts n unexpired certificates of a service into the record in dir, as
-// another process would, with the serials from first on. issuer is a subject key id
-// under which the record has certificates already.
-func Certificates(t testing.TB, dir, service, issuer string, first, n int) {
+// SQL runs a statement on the record in dir, as another process would.
+func SQL(t testing.TB, dir, text string, args ...any) {
 	t.Helper()
 	db, err := sql.Open("sqlite", statedir.Path(dir, statedir.RecordFile)+"?_pragma=busy_timeout(10000)")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	_, err = db.ExecContext(t.Context(), `WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ? - 1)
+	if _, err := db.ExecContext(t.Context(), text, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Issued are certificates that nobody has asked for.
+type Issued struct {
+	Service string
+	Issuer  string // a subject key id under which the record has certificates already
+	First   int    // serial, from which the others count up
+	Count   int
+}
+
+// Certificates puts unexpired certificates into the record in dir.
+func Certificates(t testing.TB, dir string, many Issued) {
+	t.Helper()
+	SQL(t, dir, `WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ? - 1)
 		INSERT INTO certificates (serial, service, kind, provisioner, caller, lineage, previous, issuer, chain, key_hash, names, not_before, not_after, issued_at, der)
 		SELECT ? + i, ?, 'issued', '', 'test', ? + i, '', (SELECT id FROM issuers WHERE key_id = ?), (SELECT MIN(id) FROM chains),
 			x'00', '[]', 0, ?, 0, x'00' FROM n`,
-		n, first, service, first, issuer, time.Now().Add(time.Hour).UnixMilli())
-	if err != nil {
-		t.Fatal(err)
-	}
+		many.Count, many.First, many.Service, many.First, many.Issuer, time.Now().Add(time.Hour).UnixMilli())
 }
