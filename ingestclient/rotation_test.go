@@ -38,7 +38,7 @@ func (a *authority) identity(drain time.Duration) (*rotation.Identity, func()) {
 	a.t.Helper()
 	src := pushed{make(chan rotation.Material, 1)}
 	rotate := func() {
-		src.next <- rotation.Material{Certificate: a.issue("ingester"), Roots: []*x509.Certificate{a.cert}}
+		src.next <- rotation.Material{Certificate: a.issue("ingester"), Roots: []*x509.Certificate{a.root.Cert}}
 	}
 	rotate()
 	id, err := rotation.Open(a.t.Context(), rotation.Config{Source: src, DrainTimeout: drain, Logger: slog.New(slog.DiscardHandler)})

@@ -1,7 +1,6 @@
 package ingestclient_test
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/tls"
@@ -28,28 +27,25 @@ import (
 // authority is a throwaway CA.
 type authority struct {
 	t    testing.TB
-	cert *x509.Certificate
-	key  crypto.Signer
+	root *testpki.Pair
 }
 
 func newAuthority(t testing.TB) *authority {
 	t.Helper()
-	root := testpki.Root(t, "test root")
-	return &authority{t, root.Cert, root.Key}
+	return &authority{t, testpki.Root(t, "test root")}
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey { t.Helper(); return testpki.Key(t) }
 
 func (a *authority) pool() *x509.CertPool {
 	p := x509.NewCertPool()
-	p.AddCert(a.cert)
+	p.AddCert(a.root.Cert)
 	return p
 }
 
 func (a *authority) issue(name string) tls.Certificate {
 	a.t.Helper()
-	root := &testpki.Pair{Cert: a.cert, Key: a.key}
-	return root.Leaf(a.t, name).TLS(root)
+	return a.root.Leaf(a.t, name).TLS(a.root)
 }
 
 func thumbOf(c *x509.Certificate) string {

@@ -104,7 +104,7 @@ func everything(t *testing.T, s *store.Store) (all []any) {
 
 // TestCopyAllOrNothing: what ends a copy leaves the target empty, and what is
 // there is never added to.
-func TestCopyAllOrNothing(t *testing.T) { engines(t, copyAllOrNothing) }
+func TestCopyAllOrNothing(t *testing.T) { postgres.Engines(t, copyAllOrNothing) }
 
 func copyAllOrNothing(t *testing.T, where string) {
 	source, target := open(t, filepath.Join(t.TempDir(), "source.db")), open(t, where)
@@ -146,7 +146,7 @@ func mustBeEmpty(t *testing.T, s *store.Store) {
 }
 
 // TestEveryTableIsCopied: a table that a migration adds is copied, or left out on purpose.
-func TestEveryTableIsCopied(t *testing.T) { engines(t, everyTableIsCopied) }
+func TestEveryTableIsCopied(t *testing.T) { postgres.Engines(t, everyTableIsCopied) }
 
 func everyTableIsCopied(t *testing.T, where string) {
 	have, err := open(t, where).Tables(t.Context())

@@ -30,7 +30,7 @@ func revocation(serial string) record.Revocation {
 // What was revoked up to a mark is complete up to it, whoever revokes at the
 // same time; what has expired, and what is of another issuer, is not listed.
 func TestMarks(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s, other := open(t, where), open(t, where)
 		ctx := t.Context()
 		const n = 40
@@ -91,7 +91,7 @@ func TestMarks(t *testing.T) {
 
 // A set is revoked as a whole, with what expired lately, and nothing of another.
 func TestRevokeSet(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		ctx := t.Context()
 		for i := range 3 {
@@ -142,7 +142,7 @@ func TestRevokeSet(t *testing.T) {
 
 // While a service is revoked its certificates renew: none gets away.
 func TestNothingRenewsOutOfASet(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s, other := open(t, where), open(t, where)
 		ctx := t.Context()
 		for i := range 20 {
@@ -170,7 +170,7 @@ func TestNothingRenewsOutOfASet(t *testing.T) {
 }
 
 func TestLive(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		ctx := t.Context()
 		for i := range 5 {

@@ -149,7 +149,7 @@ func acmeOrder(t *testing.T, a *acmestore.Store) (*acme.Account, *acme.Order) {
 }
 
 // TestClosedRecord: nothing answers as if all were well, and nothing hangs.
-func TestClosedRecord(t *testing.T) { engines(t, closedRecord) }
+func TestClosedRecord(t *testing.T) { postgres.Engines(t, closedRecord) }
 
 func closedRecord(t *testing.T, where string) {
 	w, ops := faultyWorld(t, where)

@@ -13,7 +13,7 @@ import (
 
 // A record is looked at as it is, by the side of who writes it, and never made.
 func TestInspect(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		in, err := store.Inspect(t.Context(), where)
 		if err != nil || in.Schema != in.Known || in.Known < 4 || in.Rows != 0 || !in.Newest.IsZero() || len(in.Problems) != 0 {
@@ -40,7 +40,7 @@ func TestInspect(t *testing.T) {
 }
 
 // A snapshot is what was committed at one moment, and a record by itself.
-func TestSnapshot(t *testing.T) { engines(t, snapshot) }
+func TestSnapshot(t *testing.T) { postgres.Engines(t, snapshot) }
 
 func snapshot(t *testing.T, where string) {
 	dir := t.TempDir()
@@ -70,7 +70,7 @@ func snapshot(t *testing.T, where string) {
 }
 
 func TestPrunable(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		commit(t, s, entry(1, "a"))
 		commit(t, s, entry(2, "a")) // ends at base+1h

@@ -23,7 +23,7 @@ func renewalOf(first record.Certificate, n int) record.Certificate {
 }
 
 // A lineage takes certificates up to the number of live ones that it may have.
-func TestLineageIsFull(t *testing.T) { engines(t, lineageIsFull) }
+func TestLineageIsFull(t *testing.T) { postgres.Engines(t, lineageIsFull) }
 
 func lineageIsFull(t *testing.T, where string) {
 	s := open(t, where)
@@ -67,7 +67,7 @@ func lineageIsFull(t *testing.T, where string) {
 
 // Callers of several processes that renew one certificate at once get no more than
 // the lineage may have, and all of that.
-func TestLineageIsFullAtOnce(t *testing.T) { engines(t, lineageIsFullAtOnce) }
+func TestLineageIsFullAtOnce(t *testing.T) { postgres.Engines(t, lineageIsFullAtOnce) }
 
 func lineageIsFullAtOnce(t *testing.T, where string) {
 	const most, each = 50, 60
@@ -105,7 +105,7 @@ func lineageIsFullAtOnce(t *testing.T, where string) {
 
 // What each renewal asks about its lineage is a look at two indexes, whatever the
 // number of certificates that have expired in it.
-func TestLineageIsCountedByIndex(t *testing.T) { engines(t, lineageIsCountedByIndex) }
+func TestLineageIsCountedByIndex(t *testing.T) { postgres.Engines(t, lineageIsCountedByIndex) }
 
 func lineageIsCountedByIndex(t *testing.T, where string) {
 	s := open(t, where)
@@ -131,7 +131,7 @@ func lineageIsCountedByIndex(t *testing.T, where string) {
 
 // A record from before the ends of proofs were kept is brought up to date: nothing
 // in it has one, and its log still fits.
-func TestUpgradeBeforeProofs(t *testing.T) { engines(t, upgradeBeforeProofs) }
+func TestUpgradeBeforeProofs(t *testing.T) { postgres.Engines(t, upgradeBeforeProofs) }
 
 func upgradeBeforeProofs(t *testing.T, where string) {
 	w := newLogWorld(t, where)
@@ -174,7 +174,7 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 }
 
 // Lineages with many live certificates are found in a record as it is.
-func TestCrowded(t *testing.T) { engines(t, crowded) }
+func TestCrowded(t *testing.T) { postgres.Engines(t, crowded) }
 
 func crowded(t *testing.T, where string) {
 	s := open(t, where)

@@ -17,7 +17,7 @@ import (
 
 // TestLogFindings is what the log is for: whatever an attacker with the database
 // and without the log key does, is found and named.
-func TestLogFindings(t *testing.T) { engines(t, logFindings) }
+func TestLogFindings(t *testing.T) { postgres.Engines(t, logFindings) }
 
 func logFindings(t *testing.T, where string) {
 	const day = `86400000`
@@ -144,7 +144,9 @@ func refusalLeaf(w *logWorld, detail string) []byte {
 
 // TestBackdatedThroughTheSequencer: an attacker who does all that the program
 // does, and dates it back, has it signed; the entries before it give it away.
-func TestBackdatedThroughTheSequencer(t *testing.T) { engines(t, backdatedThroughTheSequencer) }
+func TestBackdatedThroughTheSequencer(t *testing.T) {
+	postgres.Engines(t, backdatedThroughTheSequencer)
+}
 
 func backdatedThroughTheSequencer(t *testing.T, where string) {
 	w := newLogWorld(t, where)

@@ -68,7 +68,7 @@ func TestRolledBack(t *testing.T) {
 
 // TestSequencerSignsNoForgery: rewriting the edge of the tree and waiting for the
 // next signature does not make a forged history genuine.
-func TestSequencerSignsNoForgery(t *testing.T) { engines(t, sequencerSignsNoForgery) }
+func TestSequencerSignsNoForgery(t *testing.T) { postgres.Engines(t, sequencerSignsNoForgery) }
 
 func sequencerSignsNoForgery(t *testing.T, where string) {
 	w := newLogWorld(t, where)
@@ -96,7 +96,7 @@ func sequencerSignsNoForgery(t *testing.T, where string) {
 
 // TestPrunedStaysVerifiable: rows go, the tree stays; what was not pruned by
 // Prune cannot hide behind it.
-func TestPrunedStaysVerifiable(t *testing.T) { engines(t, prunedStaysVerifiable) }
+func TestPrunedStaysVerifiable(t *testing.T) { postgres.Engines(t, prunedStaysVerifiable) }
 
 func prunedStaysVerifiable(t *testing.T, where string) {
 	w := newLogWorld(t, where)

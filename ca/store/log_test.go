@@ -153,7 +153,7 @@ func (w *logWorld) tamper(text string, blobs ...[]byte) {
 	}
 }
 
-func TestLogGrows(t *testing.T) { engines(t, logGrows) }
+func TestLogGrows(t *testing.T) { postgres.Engines(t, logGrows) }
 
 func logGrows(t *testing.T, where string) {
 	w := newLogWorld(t, where)
@@ -244,7 +244,7 @@ func (w *logWorld) vacuumInto(path string) {
 }
 
 // TestOneSequencer: any number of processes on one record make one log.
-func TestOneSequencer(t *testing.T) { engines(t, oneSequencer) }
+func TestOneSequencer(t *testing.T) { postgres.Engines(t, oneSequencer) }
 
 func oneSequencer(t *testing.T, where string) {
 	w := newLogWorld(t, where)

@@ -96,7 +96,7 @@ func TestOpenMakesNothingInPostgres(t *testing.T) {
 }
 
 // TestBegin: the first head makes a record, once.
-func TestBegin(t *testing.T) { engines(t, begin) }
+func TestBegin(t *testing.T) { postgres.Engines(t, begin) }
 
 func begin(t *testing.T, where string) {
 	s, key, other := open(t, where), logKey(t, 7), logKey(t, 8)
@@ -133,7 +133,7 @@ func begin(t *testing.T, where string) {
 }
 
 // TestBeginOverLeaves: a log that lost its head is damaged, and not begun anew.
-func TestBeginOverLeaves(t *testing.T) { engines(t, beginOverLeaves) }
+func TestBeginOverLeaves(t *testing.T) { postgres.Engines(t, beginOverLeaves) }
 
 func beginOverLeaves(t *testing.T, where string) {
 	w := newLogWorld(t, where)
@@ -157,7 +157,7 @@ func beginOverLeaves(t *testing.T, where string) {
 }
 
 // TestResume: the log of the record goes on from a kept head, or is refused.
-func TestResume(t *testing.T) { engines(t, resume) }
+func TestResume(t *testing.T) { postgres.Engines(t, resume) }
 
 func resume(t *testing.T, where string) {
 	w := newLogWorld(t, where)

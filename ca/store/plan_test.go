@@ -14,7 +14,7 @@ var whole = regexp.MustCompile(`(?m)^SCAN \w+$|TEMP B-TREE|Seq Scan on (certific
 
 // TestEveryPageIsARangeScan asks both databases how they would find each page
 // that a query can ask for.
-func TestEveryPageIsARangeScan(t *testing.T) { engines(t, everyPageIsARangeScan) }
+func TestEveryPageIsARangeScan(t *testing.T) { postgres.Engines(t, everyPageIsARangeScan) }
 
 func everyPageIsARangeScan(t *testing.T, where string) {
 	s := open(t, where)

@@ -90,7 +90,7 @@ func FuzzCheck(f *testing.F) {
 
 // TestStartingTogether: processes that begin on a new database at the same moment
 // make one schema.
-func TestStartingTogether(t *testing.T) { engines(t, startingTogether) }
+func TestStartingTogether(t *testing.T) { postgres.Engines(t, startingTogether) }
 
 func startingTogether(t *testing.T, where string) {
 	var group sync.WaitGroup
@@ -111,7 +111,7 @@ func startingTogether(t *testing.T, where string) {
 }
 
 // TestNewerSchema: a program does not run on what a later one has made.
-func TestNewerSchema(t *testing.T) { engines(t, newerSchema) }
+func TestNewerSchema(t *testing.T) { postgres.Engines(t, newerSchema) }
 
 func newerSchema(t *testing.T, where string) {
 	s := open(t, where)

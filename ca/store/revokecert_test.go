@@ -13,7 +13,7 @@ import (
 
 // TestRevokeCertificate: one that the record does not have is entered and revoked
 // in one step, on the list, and in a log that verifies.
-func TestRevokeCertificate(t *testing.T) { engines(t, revokeCertificate) }
+func TestRevokeCertificate(t *testing.T) { postgres.Engines(t, revokeCertificate) }
 
 func revokeCertificate(t *testing.T, where string) {
 	w := newLogWorld(t, where)

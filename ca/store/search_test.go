@@ -8,7 +8,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 )
 
-func TestSearch(t *testing.T) { engines(t, search) }
+func TestSearch(t *testing.T) { postgres.Engines(t, search) }
 
 func search(t *testing.T, where string) {
 	s := open(t, where)

@@ -185,7 +185,7 @@ func TestFullDisk(t *testing.T) {
 
 // TestOneTokenManyBuyers: callers of two processes spend the same tokens at the
 // same moment, each on a key of its own.
-func TestOneTokenManyBuyers(t *testing.T) { engines(t, oneTokenManyBuyers) }
+func TestOneTokenManyBuyers(t *testing.T) { postgres.Engines(t, oneTokenManyBuyers) }
 
 func oneTokenManyBuyers(t *testing.T, where string) {
 	processes := []*store.Store{open(t, where), open(t, where)}
@@ -220,7 +220,7 @@ func oneTokenManyBuyers(t *testing.T, where string) {
 
 // TestRevocationAgainstRenewals: one process renews a lineage over and over,
 // another one revokes it. In the log no renewal stands behind the revocation.
-func TestRevocationAgainstRenewals(t *testing.T) { engines(t, revocationAgainstRenewals) }
+func TestRevocationAgainstRenewals(t *testing.T) { postgres.Engines(t, revocationAgainstRenewals) }
 
 func revocationAgainstRenewals(t *testing.T, where string) {
 	renewing, revoking := open(t, where), open(t, where)
@@ -273,7 +273,7 @@ func revocationAgainstRenewals(t *testing.T, where string) {
 
 // TestRevocationMark: a list made at some mark has everything committed up to
 // it, so a revocation that began later must not be committed before an earlier one.
-func TestRevocationMark(t *testing.T) { engines(t, revocationMark) }
+func TestRevocationMark(t *testing.T) { postgres.Engines(t, revocationMark) }
 
 func revocationMark(t *testing.T, where string) {
 	one, other := open(t, where), open(t, where)

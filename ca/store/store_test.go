@@ -2,9 +2,6 @@ package store_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -21,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 var base = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -40,7 +38,7 @@ func commit(t testing.TB, s *store.Store, c record.Certificate) {
 	}
 }
 
-func TestPagesAreComplete(t *testing.T) { engines(t, pagesAreComplete) }
+func TestPagesAreComplete(t *testing.T) { postgres.Engines(t, pagesAreComplete) }
 
 func pagesAreComplete(t *testing.T, where string) {
 	s := open(t, where)
@@ -95,7 +93,7 @@ func pagesAreComplete(t *testing.T, where string) {
 	}
 }
 
-func TestTokenIsSpentOnOneKey(t *testing.T) { engines(t, tokenIsSpentOnOneKey) }
+func TestTokenIsSpentOnOneKey(t *testing.T) { postgres.Engines(t, tokenIsSpentOnOneKey) }
 
 func tokenIsSpentOnOneKey(t *testing.T, where string) {
 	s := open(t, where)
@@ -137,7 +135,7 @@ func tokenIsSpentOnOneKey(t *testing.T, where string) {
 
 // TestNothingHalfCommitted makes the last statement of the transaction fail by
 // ending its context, and by a serial that is taken.
-func TestNothingHalfCommitted(t *testing.T) { engines(t, nothingHalfCommitted) }
+func TestNothingHalfCommitted(t *testing.T) { postgres.Engines(t, nothingHalfCommitted) }
 
 func nothingHalfCommitted(t *testing.T, where string) {
 	s := open(t, where)
@@ -160,7 +158,7 @@ func nothingHalfCommitted(t *testing.T, where string) {
 	}
 }
 
-func TestRevokedLineageTakesNoMore(t *testing.T) { engines(t, revokedLineageTakesNoMore) }
+func TestRevokedLineageTakesNoMore(t *testing.T) { postgres.Engines(t, revokedLineageTakesNoMore) }
 
 func revokedLineageTakesNoMore(t *testing.T, where string) {
 	s := open(t, where)
@@ -206,7 +204,7 @@ func TestFile(t *testing.T) {
 
 // TestWhoTrustsWhat: services are asked for by what they reported and by whom
 // their certificates are from.
-func TestWhoTrustsWhat(t *testing.T) { engines(t, whoTrustsWhat) }
+func TestWhoTrustsWhat(t *testing.T) { postgres.Engines(t, whoTrustsWhat) }
 
 func whoTrustsWhat(t *testing.T, where string) {
 	s := open(t, where)
@@ -264,18 +262,7 @@ func whoTrustsWhat(t *testing.T, where string) {
 
 func chainFor(t testing.TB, serial int64) *x509.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "a"}, DNSNames: []string{"a"}, NotBefore: base, NotAfter: base.Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return testpki.Issue(t, nil, &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "a"}, DNSNames: []string{"a"}, NotBefore: base, NotAfter: base.Add(time.Hour),
+	}, nil).Cert
 }

@@ -113,6 +113,15 @@ func (s *Server) Database(t testing.TB) string {
 	return s.url(name)
 }
 
+// Engines runs a test on SQLite and on PostgreSQL: what holds for one must hold for the
+// other. where is the place of a record that is not there yet.
+func (s *Server) Engines(t *testing.T, test func(t *testing.T, where string)) {
+	t.Run("sqlite", func(t *testing.T) {
+		test(t, filepath.Join(t.TempDir(), "a b?#%.db")) // a path that is no URI
+	})
+	t.Run("postgres", func(t *testing.T) { test(t, s.Database(t)) })
+}
+
 func (s *Server) url(database string) string {
 	u := url.URL{Scheme: "postgres", User: url.User(superuser), Path: "/" + database, RawQuery: url.Values{"host": {s.dir}, "port": {s.port}}.Encode()}
 	return u.String()

@@ -2,7 +2,6 @@ package revocation_test
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -16,17 +15,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
-type issuer struct {
-	cert *x509.Certificate
-	key  crypto.Signer
-}
+// issuer is an authority that signs lists only.
+type issuer struct{ *testpki.Pair }
 
 func newIssuer(t testing.TB) issuer {
 	t.Helper()
-	p := testpki.Root(t, "issuer", func(c *x509.Certificate) {
+	return issuer{testpki.Root(t, "issuer", func(c *x509.Certificate) {
 		c.KeyUsage, c.NotAfter = x509.KeyUsageCRLSign, time.Now().Add(1000*time.Hour)
-	})
-	return issuer{p.Cert, p.Key}
+	})}
 }
 
 // list names these serials; with ends, it says when their certificates end.
@@ -47,18 +43,13 @@ func (i issuer) list(t testing.TB, at time.Time, ends []time.Time, serials ...in
 		}
 		l.ExtraExtensions = []pkix.Extension{{Id: revocation.OIDEnds, Value: value}}
 	}
-	return i.sign(t, l)
-}
-
-func (i issuer) sign(t testing.TB, l *x509.RevocationList) *x509.RevocationList {
-	t.Helper()
-	return (&testpki.Pair{Cert: i.cert, Key: i.key}).List(t, l)
+	return i.List(t, l)
 }
 
 func (i issuer) index(t testing.TB, l *x509.RevocationList) revocation.Index {
 	t.Helper()
 	x := revocation.Index{}
-	if err := x.Add(l, i.cert); err != nil {
+	if err := x.Add(l, i.Cert); err != nil {
 		t.Fatal(err)
 	}
 	return x
@@ -70,7 +61,7 @@ func serial(n int64) string { return string(big.NewInt(n).Bytes()) }
 // longer: from its own end where the list says it, from the issuer's where not.
 func TestKeptUntilTheEnd(t *testing.T) {
 	i, now := newIssuer(t), time.Now().Truncate(time.Second)
-	id := revocation.IssuerOf(i.cert)
+	id := revocation.IssuerOf(i.Cert)
 	ends := []time.Time{now.Add(time.Hour), now.Add(3 * time.Hour)}
 	full, empty := i.index(t, i.list(t, now, ends, 7, 8)), i.index(t, i.list(t, now, nil))
 	for name, tc := range map[string]struct {
@@ -150,7 +141,7 @@ func TestJoin(t *testing.T) {
 // A certificate is blocked if no way to a root is free of revoked ones. A root is in
 // nobody's list.
 func TestBlocking(t *testing.T) {
-	root, other := newIssuer(t).cert, newIssuer(t).cert
+	root, other := newIssuer(t).Cert, newIssuer(t).Cert
 	leaf := &x509.Certificate{SerialNumber: big.NewInt(7)}
 	revokedBy := func(list ...*x509.Certificate) func(revocation.Issuer, string) bool {
 		return func(i revocation.Issuer, s string) bool {
@@ -211,7 +202,7 @@ func TestTooMany(t *testing.T) {
 func TestAddRefuses(t *testing.T) {
 	i, now := newIssuer(t), time.Now()
 	with := func(value []byte) *x509.RevocationList {
-		return i.sign(t, &x509.RevocationList{
+		return i.List(t, &x509.RevocationList{
 			Number: big.NewInt(1), ThisUpdate: now, NextUpdate: now.Add(time.Hour),
 			RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: big.NewInt(1), RevocationTime: now}},
 			ExtraExtensions:           []pkix.Extension{{Id: revocation.OIDEnds, Value: value}},
@@ -222,22 +213,22 @@ func TestAddRefuses(t *testing.T) {
 		"OCTET STRING":        with([]byte{4, 4, 0, 0, 0, 0, 0}),
 		"more or fewer":       with([]byte{4, 3, 0, 0, 0}),
 	} {
-		if err := (revocation.Index{}).Add(list, i.cert); err == nil || !strings.Contains(err.Error(), want) {
+		if err := (revocation.Index{}).Add(list, i.Cert); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want …%s…", err, want)
 		}
 	}
-	indirect := i.sign(t, &x509.RevocationList{
+	indirect := i.List(t, &x509.RevocationList{
 		Number: big.NewInt(1), ThisUpdate: now, NextUpdate: now.Add(time.Hour),
 		RevokedCertificateEntries: []x509.RevocationListEntry{{
 			SerialNumber: big.NewInt(1), RevocationTime: now,
 			ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 29}, Critical: true, Value: []byte{5, 0}}}, // certificateIssuer
 		}},
 	})
-	if err := (revocation.Index{}).Add(indirect, i.cert); err == nil || !strings.Contains(err.Error(), "critical extension 2.5.29.29") {
+	if err := (revocation.Index{}).Add(indirect, i.Cert); err == nil || !strings.Contains(err.Error(), "critical extension 2.5.29.29") {
 		t.Errorf("an entry of another CA: %v", err)
 	}
 	x := i.index(t, i.list(t, now, nil, 1))
-	if err := x.Add(i.list(t, now, nil, 2), i.cert); err == nil || !strings.Contains(err.Error(), "two revocation lists") {
+	if err := x.Add(i.list(t, now, nil, 2), i.Cert); err == nil || !strings.Contains(err.Error(), "two revocation lists") {
 		t.Errorf("a second list: %v", err)
 	}
 }
@@ -250,7 +241,7 @@ func TestParseKeptRefuses(t *testing.T) {
 	}
 	good := string(kept.Encode())
 	again, err := revocation.ParseKept([]byte(good))
-	if err != nil || again.Len() != 2 || !again.Names(revocation.IssuerOf(i.cert), serial(300)) {
+	if err != nil || again.Len() != 2 || !again.Names(revocation.IssuerOf(i.Cert), serial(300)) {
 		t.Fatalf("what was written is read as %d entries: %v", again.Len(), err)
 	}
 	if k, err := revocation.ParseKept(nil); k.Len() != 0 || err != nil {
@@ -312,12 +303,12 @@ func FuzzIndex(f *testing.F) {
 			return
 		}
 		x := revocation.Index{}
-		if x.Add(list, i.cert) != nil {
+		if x.Add(list, i.Cert) != nil {
 			return
 		}
 		for _, e := range list.RevokedCertificateEntries {
-			end, named := x[revocation.IssuerOf(i.cert)][string(e.SerialNumber.Bytes())]
-			if !named || end < min(list.ThisUpdate.Unix(), i.cert.NotAfter.Unix()) {
+			end, named := x[revocation.IssuerOf(i.Cert)][string(e.SerialNumber.Bytes())]
+			if !named || end < min(list.ThisUpdate.Unix(), i.Cert.NotAfter.Unix()) {
 				t.Errorf("serial %v: named %v, until %d", e.SerialNumber, named, end)
 			}
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 func acmeAccount(t testing.TB, a *acmestore.Store) *acme.Account {
@@ -95,7 +96,7 @@ func answered(t testing.TB, a *acmestore.Store, authorization string, status acm
 
 // What goes in comes out, at another process too.
 func TestACMERoundTrip(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		a, b := open(t, where).acme, open(t, where).acme
 		acc := acmeAccount(t, a)
 		kid, err := acme.KeyToID(acc.Key)
@@ -142,7 +143,7 @@ func second[T any](_ T, err error) error { return err }
 
 // One key has one account, also when two requests come at once.
 func TestACMEAccountOfAKey(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		a := open(t, where).acme
 		first := acmeAccount(t, a)
 		ids := make([]string, 8)
@@ -176,7 +177,7 @@ func TestACMEAccountOfAKey(t *testing.T) {
 // Status goes forward only: who comes late learns what is there. A challenge moves
 // its authorization and its order in the same transaction (RFC 8555 §7.1.6).
 func TestACMEForwardOnly(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		a := open(t, where).acme
 		acc := acmeAccount(t, a)
 		read := func(o *acme.Order) (acmestore.Order, *acme.Authorization) {
@@ -238,7 +239,7 @@ func TestACMEForwardOnly(t *testing.T) {
 
 // The challenges of one order that are answered at the same moment make it ready.
 func TestACMEReadyRace(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		one, two := open(t, where).acme, open(t, where).acme
 		acc := acmeAccount(t, one)
 		for range 20 {
@@ -270,7 +271,7 @@ func TestACMEReadyRace(t *testing.T) {
 
 // An order that is past its end is invalid, and cannot be finalized.
 func TestACMEOrderExpires(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		a := s.acme
 		acc := acmeAccount(t, a)
@@ -292,7 +293,7 @@ func TestACMEOrderExpires(t *testing.T) {
 
 // Another key takes the place of an account's, once, and never that of another account.
 func TestACMEChangeKey(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		a := open(t, where).acme
 		one, two := acmeAccount(t, a), acmeAccount(t, a)
 		from, to := one.Key, acmeKey(t)
@@ -325,7 +326,7 @@ func TestACMEChangeKey(t *testing.T) {
 
 // An order becomes valid with the commit of its certificate, and in no other way.
 func TestACMEFinish(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		a := s.acme
 		acc := acmeAccount(t, a)
@@ -361,7 +362,7 @@ func TestACMEFinish(t *testing.T) {
 
 // Many replicas finalize one order at once: there is one certificate.
 func TestACMEFinishRace(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		one, two := open(t, where), open(t, where)
 		a := one.acme
 		o := acmeOrder(t, a, acmeAccount(t, a), "web.example")
@@ -392,7 +393,7 @@ func TestACMEFinishRace(t *testing.T) {
 
 // A nonce is good once, at any replica, until it expires; asking for one stores nothing.
 func TestACMENonces(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		one, two := open(t, where).acme, open(t, where).acme
 		nonce, err := one.CreateNonce(t.Context())
 		if err != nil {
@@ -449,19 +450,7 @@ var serials atomic.Int64
 // chainFor is a self-signed certificate with a serial.
 func chainFor(t testing.TB, serial int64) *x509.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "a"}, DNSNames: []string{"a"}, NotBefore: now, NotAfter: now.Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return testpki.Issue(t, nil, &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "a"}, DNSNames: []string{"a"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour),
+	}, nil).Cert
 }

@@ -46,7 +46,7 @@ func TestEABSecretIsNoOption(t *testing.T) {
 // A key binds one account, however many replicas are asked at once, and its secret
 // is gone from then on.
 func TestEABOnce(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		one, two := open(t, where), open(t, where)
 		k, secret := newEAB(t, one, time.Hour, "web", "api")
 		if got, err := two.acme.EABSecret(t.Context(), k.ID); err != nil || !slices.Equal(got, secret) || len(secret) != 32 {
@@ -103,7 +103,7 @@ func leftSecrets(t testing.TB, s *replica, secret []byte) (n int) {
 // Neither a key that expired nor one that was revoked binds anything, and an
 // account keeps its first key.
 func TestEABGone(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		a := s.acme
 		late, _ := newEAB(t, s, -time.Minute, "web")
@@ -158,7 +158,7 @@ func TestEABGone(t *testing.T) {
 // An account whose order is under way makes no room; when all are such, a new one
 // has to wait.
 func TestACMESparesFirstOrders(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		a := s.acme
 		first := acmeAccount(t, a)
@@ -192,7 +192,7 @@ func TestACMESparesFirstOrders(t *testing.T) {
 }
 
 // Accounts and orders from before external account keys and profiles go on.
-func TestUpgradeBeforeEAB(t *testing.T) { engines(t, upgradeBeforeEAB) }
+func TestUpgradeBeforeEAB(t *testing.T) { postgres.Engines(t, upgradeBeforeEAB) }
 
 func upgradeBeforeEAB(t *testing.T, where string) {
 	s := open(t, where)
@@ -233,7 +233,7 @@ func upgradeBeforeEAB(t *testing.T, where string) {
 // Who made a key, which account it bound, and who revoked it stands in the log. A
 // change that fails tells nothing.
 func TestEABEvents(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		used, secret := newEAB(t, s, time.Hour, "web")
 		revoked, _ := newEAB(t, s, time.Hour, "api")

@@ -84,7 +84,7 @@ func sweepWorld(t *testing.T, s *replica) {
 
 // What strangers leave behind is bounded: the oldest makes room.
 func TestACMELimits(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		a := s.acme
 		proven := acmeAccount(t, a)
@@ -125,7 +125,7 @@ func TestACMELimits(t *testing.T) {
 
 // A database that fails is an error everywhere, never a wrong answer.
 func TestACMEWithoutDatabase(t *testing.T) {
-	engines(t, func(t *testing.T, where string) {
+	postgres.Engines(t, func(t *testing.T, where string) {
 		s := open(t, where)
 		a := s.acme
 		acc := acmeAccount(t, a)
