@@ -3,9 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -14,7 +11,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +26,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/artstore/artstore-pki/audit/report"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 // What one hostile input may cost, as a process of its own: the program takes 29
@@ -57,7 +54,7 @@ func hostileRun(t *testing.T, args ...string) (u hostileCost) {
 	var complaints strings.Builder
 	cmd.Stderr = &complaints
 	out, err := cmd.Output()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)
 	}
 	u = hostileCost{out: out, status: cmd.ProcessState.ExitCode(), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
@@ -255,15 +252,10 @@ func evilNames(t *testing.T, dir string) {
 
 func hostileCertificate(t *testing.T, name string, names ...string) []byte {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	hostileMust(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name, Organization: []string{name}}, DNSNames: names,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	hostileMust(t, err)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	c := testpki.Issue(t, nil, &x509.Certificate{
+		Subject: pkix.Name{CommonName: name, Organization: []string{name}}, DNSNames: names, NotAfter: time.Now().Add(24 * time.Hour),
+	}, nil).Cert
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
 func manyNames(t *testing.T) []byte {

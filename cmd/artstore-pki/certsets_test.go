@@ -3,15 +3,12 @@ package main
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"log/slog"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +20,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/settings"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/files"
 )
@@ -30,53 +28,21 @@ import (
 // setPKI makes the sets of the table below.
 type setPKI struct {
 	t                  *testing.T
-	root, inter, other *x509.Certificate
-	key, otherKey      crypto.Signer // of inter and other
-	rootKey            crypto.Signer
+	root, inter, other *testpki.Pair
 }
 
 func newSetPKI(t *testing.T) *setPKI {
-	p := &setPKI{t: t}
-	p.rootKey = p.ecKey()
-	authority := func(name string) *x509.Certificate {
-		return &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	}
-	root := authority("root")
-	p.root = p.sign(root, root, p.rootKey.Public(), p.rootKey)
-	p.key, p.otherKey = p.ecKey(), p.ecKey()
-	p.inter = p.sign(authority("intermediate"), p.root, p.key.Public(), p.rootKey)
-	p.other = p.sign(authority("intermediate"), p.root, p.otherKey.Public(), p.rootKey) // the same name, an older key
-	return p
+	root := testpki.Root(t, "root")
+	return &setPKI{t, root, root.Intermediate(t, "intermediate"), root.Intermediate(t, "intermediate")} // the same name, an older key
 }
 
-func (p *setPKI) ecKey() crypto.Signer {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return k
-}
-
-func (p *setPKI) sign(tmpl, parent *x509.Certificate, pub crypto.PublicKey, key crypto.Signer) *x509.Certificate {
-	tmpl.SerialNumber = big.NewInt(time.Now().UnixNano())
-	if tmpl.NotAfter.IsZero() {
-		tmpl.NotBefore, tmpl.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(90*24*time.Hour)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, key)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return c
-}
-
-func (p *setPKI) leaf(pub crypto.PublicKey, usages ...x509.ExtKeyUsage) *x509.Certificate {
-	return p.sign(&x509.Certificate{
+// leaf makes a certificate of the intermediate for a key. It lives 90 days, because
+// the audit below reports what ends within the hour.
+func (p *setPKI) leaf(key crypto.Signer, usages ...x509.ExtKeyUsage) *x509.Certificate {
+	return testpki.Issue(p.t, p.inter, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "svc"}, DNSNames: []string{"svc"}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages,
-	}, p.inter, pub, p.key)
+		NotAfter: time.Now().Add(90 * 24 * time.Hour),
+	}, key).Cert
 }
 
 // certSet is what lies in a directory.
@@ -85,37 +51,37 @@ type certSet struct {
 	mode      os.FileMode
 }
 
-func (p *setPKI) set(chain ...*x509.Certificate) certSet {
-	key := p.ecKey()
-	leaf := p.leaf(key.Public(), x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)
+// set has a new leaf, in front of chain, and its key.
+func (p *setPKI) set(chain ...*testpki.Pair) certSet {
+	key := testpki.Key(p.t)
+	list := []*x509.Certificate{p.leaf(key, x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)}
+	for _, c := range chain {
+		list = append(list, c.Cert)
+	}
 	data, err := pemfile.EncodePrivateKey(key)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return certSet{pemfile.EncodeCertificates(append([]*x509.Certificate{leaf}, chain...)), data, 0o600}
+	return certSet{pemfile.EncodeCertificates(list), data, 0o600}
 }
 
-// with replaces the leaf and the key of a set.
+// with has a leaf of the usages for key, which is in a PEM block of the label.
 func (p *setPKI) with(key crypto.Signer, label string, usages ...x509.ExtKeyUsage) certSet {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	return certSet{
-		pemfile.EncodeCertificates([]*x509.Certificate{p.leaf(key.Public(), usages...), p.inter}),
+		pemfile.EncodeCertificates([]*x509.Certificate{p.leaf(key, usages...), p.inter.Cert}),
 		pem.EncodeToMemory(&pem.Block{Type: label, Bytes: der}), 0o600,
 	}
 }
 
 // under is a set below an intermediate that permits the usages.
 func (p *setPKI) under(permits []x509.ExtKeyUsage) certSet {
-	inter := p.sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "Narrow"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: permits,
-	}, p.root, p.key.Public(), p.rootKey)
-	wide := p.inter
-	defer func() { p.inter = wide }()
-	p.inter = inter
-	return p.with(p.ecKey(), "PRIVATE KEY", x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)
+	narrow := *p
+	narrow.inter = p.root.Intermediate(p.t, "Narrow", func(c *x509.Certificate) { c.ExtKeyUsage = permits })
+	return narrow.with(testpki.Key(p.t), "PRIVATE KEY", x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)
 }
 
 // TestOneSetThreeAnswers: what a running service, "config check" and "audit" say
@@ -143,8 +109,8 @@ func TestOneSetThreeAnswers(t *testing.T) {
 	mismatch := whole
 	mismatch.key = p.set().key
 	twice, reversed := p.set(), p.set()
-	twice.cert = slices.Concat(twice.cert, twice.cert, pemfile.EncodeCertificates([]*x509.Certificate{p.inter}))
-	reversed.cert = append(pemfile.EncodeCertificates([]*x509.Certificate{p.inter}), reversed.cert...)
+	twice.cert = slices.Concat(twice.cert, twice.cert, pemfile.EncodeCertificates([]*x509.Certificate{p.inter.Cert}))
+	reversed.cert = append(pemfile.EncodeCertificates([]*x509.Certificate{p.inter.Cert}), reversed.cert...)
 	for _, c := range []struct {
 		name   string
 		set    certSet
@@ -157,9 +123,9 @@ func TestOneSetThreeAnswers(t *testing.T) {
 		{"with the root", p.set(p.inter, p.root), "", "", "", ""},
 		{"comment with dashes", comment, "", "", "", ""},
 		{"PKCS #8 under RSA PRIVATE KEY", p.with(rsaKey(2048), "RSA PRIVATE KEY", both...), "", "", "", ""},
-		{"PKCS #8 under EC PRIVATE KEY", p.with(p.ecKey(), "EC PRIVATE KEY", both...), "", "", "", ""},
-		{"no extended key usages", p.with(p.ecKey(), "PRIVATE KEY"), "", "", "", ""},
-		{"server only", p.with(p.ecKey(), "PRIVATE KEY", both[1]), "", "lacks clientAuth", "",
+		{"PKCS #8 under EC PRIVATE KEY", p.with(testpki.Key(t), "EC PRIVATE KEY", both...), "", "", "", ""},
+		{"no extended key usages", p.with(testpki.Key(t), "PRIVATE KEY"), "", "", "", ""},
+		{"server only", p.with(testpki.Key(t), "PRIVATE KEY", both[1]), "", "lacks clientAuth", "",
 			"the client of config check connects to others; a service may serve only, and is refused when it begins to connect"},
 		{"surplus certificate", p.set(p.inter, p.other), "warns: not part of the chain", "", "chain-order",
 			"peers get the chain without it, so there is nothing for config check to refuse"},
@@ -172,7 +138,7 @@ func TestOneSetThreeAnswers(t *testing.T) {
 			"config check verifies no chain"},
 		{"an intermediate for mail", p.under([]x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection}), "permits neither clientAuth nor serverAuth", "", "chain-invalid",
 			"as above"},
-		{"a leaf for mail", p.with(p.ecKey(), "PRIVATE KEY", x509.ExtKeyUsageEmailProtection), "neither clientAuth nor serverAuth", "lacks clientAuth", "wrong-usage", ""},
+		{"a leaf for mail", p.with(testpki.Key(t), "PRIVATE KEY", x509.ExtKeyUsageEmailProtection), "neither clientAuth nor serverAuth", "lacks clientAuth", "wrong-usage", ""},
 		{"weak key", p.with(rsaKey(1024), "PRIVATE KEY", both...), "warns: RSA key of 1024 bits", "", "weak-key",
 			"a running service must not fail for it; config check asks whether the program can run; audit is there to judge it"},
 		{"key that others can read", readable, "warns: others can read the private key", "lets others read the key", "key-readable",
@@ -188,7 +154,7 @@ func TestOneSetThreeAnswers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			for name, data := range map[string][]byte{"tls.crt": c.set.cert, "ca.crt": pemfile.EncodeCertificates([]*x509.Certificate{p.root})} {
+			for name, data := range map[string][]byte{"tls.crt": c.set.cert, "ca.crt": pemfile.EncodeCertificates([]*x509.Certificate{p.root.Cert})} {
 				writeSet(t, filepath.Join(dir, name), data, 0o644)
 			}
 			writeSet(t, filepath.Join(dir, "tls.key"), c.set.key, c.set.mode)

@@ -2,9 +2,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -23,6 +20,7 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 // kept is a renderer that prints at its end, as a table does: what prints as it
@@ -165,11 +163,7 @@ func TestNoColour(t *testing.T) {
 
 // A revocation list may be PEM or DER; anything else is an error that names it.
 func TestReadList(t *testing.T) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	check(t, err)
-	issuer := &x509.Certificate{KeyUsage: x509.KeyUsageCRLSign, SubjectKeyId: []byte{1}, RawSubject: []byte{0x30, 0}}
-	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(7), NextUpdate: time.Now().Add(time.Hour)}, issuer, key)
-	check(t, err)
+	der := testpki.Root(t, "ca").List(t, &x509.RevocationList{Number: big.NewInt(7), NextUpdate: time.Now().Add(time.Hour)}).Raw
 	path := filepath.Join(t.TempDir(), "ca.crl")
 	pemList := pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})
 	for _, c := range []struct {
