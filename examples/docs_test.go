@@ -188,8 +188,7 @@ func (c *checker) check(code string) []string {
 	}
 	var mistakes []string
 	conf := types.Config{Importer: importer.ForCompiler(fset, "gc", c.open), Error: func(err error) {
-		var e types.Error
-		if errors.As(err, &e) && !leftOut.MatchString(e.Msg) {
+		if e, ok := errors.AsType[types.Error](err); ok && !leftOut.MatchString(e.Msg) {
 			mistakes = append(mistakes, e.Msg)
 		}
 	}}

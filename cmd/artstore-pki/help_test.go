@@ -121,8 +121,8 @@ func TestFlagsFirst(t *testing.T) {
 			t.Errorf("flagsFirst(%q) = %q, %v; want %q", c.in, got, err, c.want)
 		}
 	}
-	var bad *ui.UsageError
-	if _, err := help.FlagsFirst(app, []string{"artstore-pki", "token", "x", "--dir"}); !errors.As(err, &bad) {
+	_, err := help.FlagsFirst(app, []string{"artstore-pki", "token", "x", "--dir"})
+	if _, usage := errors.AsType[*ui.UsageError](err); !usage {
 		t.Errorf("a flag without its value: %v, want a usage error", err)
 	}
 }

@@ -64,8 +64,7 @@ func (w *resolveWorld) sh(line string) (string, int) {
 	cmd := exec.CommandContext(w.Context(), "sh", "-c", line)
 	cmd.Env, cmd.Stdout, cmd.Stderr = w.env, &out, &out
 	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		w.Fatal(err)
 	}
 	return out.String(), cmd.ProcessState.ExitCode()

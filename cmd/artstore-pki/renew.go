@@ -102,8 +102,8 @@ func (a commandAfter) run(ctx context.Context, renewed bool) error {
 	cmd.Stdout, cmd.Stderr = a.u.Err, a.u.Err                       // stdout has the paths of the files only
 	if err := cmd.Run(); err != nil {
 		a.u.Complain("error", fmt.Sprintf("the certificate is renewed, but running %q failed: %v; the next renew --%s runs it again", a.command, err, help.Exec))
-		if status := new(exec.ExitError); errors.As(err, &status) && status.ExitCode() > 0 {
-			return ui.ExitStatus(status.ExitCode())
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() > 0 {
+			return ui.ExitStatus(exit.ExitCode())
 		}
 		return ui.ExitStatus(ui.ExitFailure)
 	}

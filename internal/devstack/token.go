@@ -178,7 +178,7 @@ func (a *Admin) serveTokenJSON(w http.ResponseWriter, r *http.Request) {
 		a.metrics.token("python", "refused", start)
 		a.refused(r, err)
 		noStore(w)
-		if tooMany := (*tooManyGuesses)(nil); errors.As(err, &tooMany) { // RFC 6585 §4
+		if tooMany, ok := errors.AsType[*tooManyGuesses](err); ok { // RFC 6585 §4
 			w.Header().Set("Retry-After", tooMany.seconds())
 			writeJSON(w, http.StatusTooManyRequests, map[string]string{"detail": tooMany.Error()})
 			return
@@ -228,7 +228,7 @@ func (a *Admin) serveTokenForm(w http.ResponseWriter, r *http.Request) {
 	token, err := a.issue(r, req)
 	if err != nil {
 		a.refused(r, err)
-		if tooMany := (*tooManyGuesses)(nil); errors.As(err, &tooMany) {
+		if tooMany, ok := errors.AsType[*tooManyGuesses](err); ok {
 			w.Header().Set("Retry-After", tooMany.seconds())
 			refuse("refused", &oauthError{status: http.StatusTooManyRequests, Code: "temporarily_unavailable", Description: tooMany.Error()})
 			return

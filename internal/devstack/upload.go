@@ -215,13 +215,13 @@ func (s *Storage) describe(f *form, who *tokenInfo) (*metadata, error) {
 // failUpload answers with the problem that an error stands for. Only an error of this side is
 // logged: clients cause all others.
 func (s *Storage) failUpload(w http.ResponseWriter, err error, id string) int {
-	var status errStatus
-	var tooMany *http.MaxBytesError
-	var broken *readError
+	status, faulty := errors.AsType[errStatus](err)
+	_, tooMany := errors.AsType[*http.MaxBytesError](err)
+	_, broken := errors.AsType[*readError](err)
 	switch {
-	case errors.As(err, &status):
+	case faulty:
 		return s.failStatus(w, int(status))
-	case errors.Is(err, errTooLarge), errors.As(err, &tooMany):
+	case errors.Is(err, errTooLarge), tooMany:
 		return s.fail(w, problemTooLarge, "")
 	case errors.Is(err, errFull):
 		return s.fail(w, problemFull, "")
@@ -229,7 +229,7 @@ func (s *Storage) failUpload(w http.ResponseWriter, err error, id string) int {
 		return s.fail(w, problemDuplicate, id)
 	case errors.Is(err, errNoFile):
 		return s.fail(w, problemNoFile, "")
-	case errors.Is(err, errMalformed), errors.As(err, &broken):
+	case errors.Is(err, errMalformed), broken:
 		return s.fail(w, problemMalformed, "")
 	}
 	s.log.Error("upload not stored", "err", err)

@@ -37,8 +37,8 @@ import (
 // is none. The order counts: an error can match several kinds, and the first one
 // says most about its cause.
 func For(err error) string {
-	var op *net.OpError
-	var answered *enroll.Error
+	op, network := errors.AsType[*net.OpError](err)
+	answered, refused := errors.AsType[*enroll.Error](err)
 	switch {
 	case errors.Is(err, enroll.ErrNotAuthority):
 		return "nothing was sent to it; check the address. An authority of an older version gets the mark when it is updated and started anew; a stock step-ca is named with --authority-name"
@@ -52,11 +52,11 @@ func For(err error) string {
 		return "choose an empty or new directory; nothing was written"
 	case errors.Is(err, os.ErrPermission):
 		return "check the owner and mode of the path"
-	case errors.As(err, &op) && op.Op == "dial":
+	case network && op.Op == "dial":
 		return "is the service running, and is this its address?"
-	case errors.As(err, &answered) && strings.Contains(answered.Error(), "max_live_per_lineage"):
+	case refused && strings.Contains(answered.Error(), "max_live_per_lineage"):
 		return "what is there works until it expires; if its owner did not make so many, the key was stolen: artstore-pki revoke --lineage SERIAL"
-	case errors.As(err, &answered) && (answered.Status == http.StatusUnauthorized || answered.Status == http.StatusForbidden):
+	case refused && (answered.Status == http.StatusUnauthorized || answered.Status == http.StatusForbidden):
 		return "a token works once and for minutes, and a revoked certificate cannot renew: artstore-pki token SERVICE makes a new token"
 	case errors.Is(err, enroll.ErrFingerprint), errors.Is(err, certs.ErrFingerprint):
 		return "artstore-pki fingerprint prints the right one on the authority's machine"
@@ -122,11 +122,10 @@ func Unfinished(err error, dir string) error {
 // Loss adds what to do about a record that is not the one that the authority
 // left, or returns nil if that is not the matter.
 func Loss(err error, dir string) error {
-	var lost *ca.RecordError
-	switch {
-	case !errors.As(err, &lost):
+	if _, lost := errors.AsType[*ca.RecordError](err); !lost {
 		return nil
-	case errors.Is(err, translog.ErrForeign):
+	}
+	if errors.Is(err, translog.ErrForeign) {
 		return ui.WithHint(err, "nothing was changed; name the right place under database: in pki.yaml, or restore a backup: artstore-pki restore --dir NEW FILE")
 	}
 	return ui.WithHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; artstore-pki record accept --dir %s shows the loss and how to go on without the record", dir)

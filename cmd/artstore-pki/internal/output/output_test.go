@@ -31,7 +31,7 @@ func TestOf(t *testing.T) {
 		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.HasPrefix(err.Error(), c.err) {
 			t.Errorf("%q: %q, %v", c.args, got, err)
 		}
-		if usage := (*ui.UsageError)(nil); err != nil && !errors.As(err, &usage) {
+		if _, usage := errors.AsType[*ui.UsageError](err); err != nil && !usage {
 			t.Errorf("%q: %v is no error of the command line", c.args, err)
 		}
 	}

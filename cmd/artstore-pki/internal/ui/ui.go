@@ -164,8 +164,7 @@ func (u *UI) Finish(ctx context.Context, err error, usageLine string) int {
 	if err == nil {
 		return ExitOK
 	}
-	var status ExitStatus
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[ExitStatus](err); ok {
 		return int(status)
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -178,8 +177,7 @@ func (u *UI) Finish(ctx context.Context, err error, usageLine string) int {
 	if hint := u.hintOf(err); hint != "" {
 		u.Complain("hint", hint)
 	}
-	var bad *UsageError
-	if errors.As(err, &bad) {
+	if _, usage := errors.AsType[*UsageError](err); usage {
 		u.Complain("usage", usageLine)
 		return ExitUsage
 	}
@@ -188,8 +186,7 @@ func (u *UI) Finish(ctx context.Context, err error, usageLine string) int {
 
 // hintOf returns the advice that err carries, else that of u.Hint.
 func (u *UI) hintOf(err error) string {
-	var h *hinted
-	if errors.As(err, &h) && h.hint != "" {
+	if h, ok := errors.AsType[*hinted](err); ok && h.hint != "" {
 		return h.hint
 	}
 	if u.Hint == nil {
