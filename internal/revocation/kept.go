@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// MaxKept is how many entries are kept. The longest lists that clients read have
-	// fewer, so that an authority which forgets all of them at once is still no way in.
+	// MaxKept is the largest number of entries that are kept. The longest list that
+	// clients read has fewer, so an authority may drop all of its entries at once.
 	MaxKept = 1 << 20
 	// MaxFile is the longest form of [Kept] on disk, in bytes.
 	MaxFile = 64 << 20
@@ -22,7 +22,7 @@ const (
 	header = "revoked certificates that later lists do not name, version 1, entries: "
 )
 
-// ErrTooMany reports that entries would have to be forgotten. Nothing is.
+// ErrTooMany is returned if more than [MaxKept] entries would have to be kept.
 var ErrTooMany = fmt.Errorf("more than %d revoked certificates would have to be kept that the lists no longer name", MaxKept)
 
 // Kept are entries of earlier lists that the present ones do not have and that have
@@ -34,7 +34,7 @@ func (k *Kept) Names(issuer Issuer, serial string) bool {
 	return k != nil && k.entries.Names(issuer, serial)
 }
 
-// Len is how many entries are kept.
+// Len returns the number of entries.
 func (k *Kept) Len() int {
 	if k == nil {
 		return 0
@@ -42,7 +42,7 @@ func (k *Kept) Len() int {
 	return k.entries.Len()
 }
 
-// Lasting is how many entries are kept beyond t.
+// Lasting returns how many entries are of certificates that end after t.
 func (k *Kept) Lasting(t time.Time) (n int) {
 	if k == nil {
 		return 0
@@ -71,7 +71,7 @@ func (k *Kept) All(yield func(issuer Issuer, serial string) bool) {
 	}
 }
 
-// Join adds the entries of o.
+// Join returns the entries of k and o together, without those that [Kept.Follow] drops.
 func (k *Kept) Join(o *Kept, lists Index, now time.Time) (*Kept, error) {
 	if o.Len() == 0 {
 		return k.Follow(nil, lists, now)
@@ -79,9 +79,8 @@ func (k *Kept) Join(o *Kept, lists Index, now time.Time) (*Kept, error) {
 	return k.Follow(o.entries, lists, now)
 }
 
-// Follow returns what to keep when the lists before are followed by the lists next:
-// what k keeps and what before names, without what next names itself, and without
-// certificates that have ended.
+// Follow returns the entries to keep when the lists next replace the lists before: those
+// of k and of before, without those that next has and those of certificates that ended.
 func (k *Kept) Follow(before, next Index, now time.Time) (*Kept, error) {
 	out, n := &Kept{Index{}}, 0
 	sources := []Index{before}

@@ -8,10 +8,9 @@
 //		return lists.Names(i, serial) || kept.Names(i, serial)
 //	})
 //
-// A certificate that a list once named stays refused until it has ended, whatever
-// later lists of its issuer say: an authority that lost its record signs a newer,
-// shorter list, and that must not let anybody in again. An entry of a list does not
-// say when its certificate ends. The lists of our authority say it in an extension
+// A certificate that a list once named stays refused until it has ended, because an
+// authority that lost its record signs a newer list with fewer entries. An entry does
+// not say when its certificate ends. The lists of our authority say it in an extension
 // ([EncodeEnds]); for a list without it, the end is that of the issuer.
 package revocation
 
@@ -54,9 +53,9 @@ func (e Edition) Supersedes(o Edition) bool {
 // (big endian), the last second, in Unix time, that the certificate may be valid in.
 type Index map[Issuer]map[string]int64
 
-// Add puts in the entries of a list that was verified by issuer. The error is of a
-// second list of the same issuer, of an entry that must not be ignored and is not
-// understood, or of ends that do not fit the entries.
+// Add adds the entries of a list whose signature issuer has verified. It refuses a
+// second list of the same issuer, an entry with a critical extension, and an extension
+// [OIDEnds] that does not fit the entries.
 func (x Index) Add(list *x509.RevocationList, issuer *x509.Certificate) error {
 	key := IssuerOf(issuer)
 	if x[key] != nil {
@@ -90,7 +89,7 @@ func (x Index) Names(issuer Issuer, serial string) bool {
 	return ok
 }
 
-// Len is how many certificates are named.
+// Len returns how many certificates the lists name.
 func (x Index) Len() (n int) {
 	for _, entries := range x {
 		n += len(entries)
@@ -98,8 +97,8 @@ func (x Index) Len() (n int) {
 	return n
 }
 
-// Blocking returns a revoked certificate if every chain leads over one, and nil if a
-// chain is free of them or there is no chain at all.
+// Blocking returns a revoked certificate if every chain contains one. It returns nil
+// if one chain contains none, or if there is no chain.
 func Blocking(chains [][]*x509.Certificate, revoked func(issuer Issuer, serial string) bool) *x509.Certificate {
 	var found *x509.Certificate
 	for _, chain := range chains {
@@ -121,8 +120,8 @@ func revokedIn(chain []*x509.Certificate, revoked func(Issuer, string) bool) *x5
 	return nil
 }
 
-// HalfOver reports whether a list is past the middle between its two dates, by which
-// whoever still signs lists has replaced it.
+// HalfOver reports whether a list is past the middle between its two dates. An
+// authority that still signs lists has replaced it by then.
 func HalfOver(thisUpdate, nextUpdate, now time.Time) bool {
 	return !nextUpdate.IsZero() && now.After(thisUpdate.Add(nextUpdate.Sub(thisUpdate)/2))
 }
