@@ -1,8 +1,8 @@
 // Package arch keeps promises of this project that no compiler keeps: packages
-// import each other only along the drawn arrows, packages stay small, within one
-// a name has one meaning and most references between files lead one way, and no
-// tracked file holds a key, a certificate or a token. Its own tests use it, and
-// the command in report, which prints the numbers.
+// import each other only along the drawn arrows, packages stay small and have enough
+// comments, within one a name has one meaning and most references between files lead
+// one way, and no tracked file holds a key, a certificate or a token. Its own tests
+// use it, and the command in report, which prints the numbers.
 //
 //	imports, err := arch.Load(root)             // what each package imports
 //	for _, v := range arch.Check(imports, arch.Rules()) {

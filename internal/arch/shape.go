@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -20,7 +21,10 @@ type Shape struct {
 	Exported []string // package-level names; a type with its methods is one name, errors are none
 	Twins    []string // names that a method shares with a type or function of the package, unless it returns that type
 	Builtins []string // functions and methods that are named like a builtin function
-	leaves   map[Mechanism][]string
+	Lines    int      // lines that are not blank, comments counted
+
+	leaves       map[Mechanism][]string
+	halfComments int // see CommentShare
 }
 
 // Mechanism is something that the whole project does in one package only.
@@ -87,7 +91,11 @@ func newShapeReader(pkg string) *shapeReader {
 }
 
 func (r *shapeReader) readFile(root, name string) error {
-	f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, name), nil, parser.ParseComments|parser.SkipObjectResolution)
+	src, err := os.ReadFile(filepath.Join(root, name))
+	if err != nil {
+		return err
+	}
+	f, err := parser.ParseFile(token.NewFileSet(), name, src, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
 		return err
 	}
@@ -95,6 +103,9 @@ func (r *shapeReader) readFile(root, name string) error {
 		return nil
 	}
 	r.shape.Files = append(r.shape.Files, path.Base(name))
+	lines, halfComments := countComments(src)
+	r.shape.Lines += lines
+	r.shape.halfComments += halfComments
 	for _, decl := range f.Decls {
 		switch d := decl.(type) {
 		case *ast.FuncDecl:

@@ -1,6 +1,6 @@
 // Command report prints how the packages of this repository stand: how many
-// files and exported names each has, and how many arrows between its files lead
-// back up.
+// files and exported names each has, which part of its lines are comments, and how
+// many arrows between its files lead back up.
 //
 //	go run ./internal/arch/report                 every package
 //	go run ./internal/arch/report ./ca ./audit    these, with each arrow that leads up
@@ -43,14 +43,14 @@ func run(ctx context.Context, out io.Writer, patterns []string) error {
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "package\tfiles\texported\tarrows\tup\tshare")
+	_, _ = fmt.Fprintln(table, "package\tfiles\texported\tcomments\tarrows\tup\tshare")
 	for _, g := range graphs {
 		i := slices.IndexFunc(shapes, func(s arch.Shape) bool { return s.Package == g.Package })
 		if i < 0 {
 			continue // generated as a whole
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%.0f %%\n",
-			g.Package, len(shapes[i].Files), len(shapes[i].Exported), g.Arrows, len(g.Up), 100*g.UpShare())
+		_, _ = fmt.Fprintf(table, "%s\t%d\t%d\t%.1f %%\t%d\t%d\t%.0f %%\n",
+			g.Package, len(shapes[i].Files), len(shapes[i].Exported), 100*shapes[i].CommentShare(), g.Arrows, len(g.Up), 100*g.UpShare())
 	}
 	if err := table.Flush(); err != nil || !detailed {
 		return err
