@@ -160,7 +160,7 @@ func TestAuditLogRotates(t *testing.T) {
 		t.Errorf("%v failures counted", v)
 	}
 	overwriteConfig(t, dir, "audit_log: /nonexistent/audit\n")
-	r, err := ca.OpenRecord(t.Context(), dir)
+	r, err := ca.StateDir(dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

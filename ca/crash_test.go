@@ -95,7 +95,7 @@ func killOver(t *testing.T, rounds, processes int, database string) {
 	if marked == 0 {
 		t.Error("the marker never left the empty log")
 	}
-	record, err := ca.OpenRecord(t.Context(), dir)
+	record, err := ca.StateDir(dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatalf("the record does not open after a kill: %v", err)
 	}
@@ -128,7 +128,7 @@ func killOver(t *testing.T, rounds, processes int, database string) {
 func markerAfterKill(t *testing.T, dir string, before int64) (size int64) {
 	t.Helper()
 	size = markerOf(t, dir)
-	record, err := ca.OpenRecord(t.Context(), dir) // it compares them
+	record, err := ca.StateDir(dir).OpenRecord(t.Context()) // it compares them
 	if err != nil {
 		t.Fatalf("the record after a kill: %v", err)
 	}
@@ -231,7 +231,7 @@ func issueUntilKilled(t *testing.T, dir string, f *fleet) []bought {
 }
 
 func buy(t *testing.T, dir, url string) (b bought, ok bool) {
-	token, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: dir, Service: "storage"})
+	token, err := ca.StateDir(dir).NewToken(t.Context(), ca.TokenOptions{Service: "storage"})
 	if err != nil {
 		t.Error(err)
 		return b, false

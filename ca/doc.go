@@ -7,7 +7,7 @@
 //	go a.Watch(ctx, serverIdentityChanged)    // its own certificate and the revoked lists, for the listener
 //	go a.KeepLog(ctx)                         // signs the head of the log
 //	http.Handler(a.Handler())                 // behind TLS 1.3, client certificates optional
-//	token, err := ca.NewToken(ctx, ca.TokenOptions{Dir: dir, Service: "ingester"})
+//	token, err := ca.StateDir(dir).NewToken(ctx, ca.TokenOptions{Service: "ingester"})
 //	defer a.Close()
 //
 // Promises:

@@ -181,7 +181,7 @@ func TestPrune(t *testing.T) {
 		}
 	}
 	damage.SQL(t, dir, `UPDATE certificates SET not_after = 1000 WHERE id < 3`)
-	r, err := ca.OpenRecord(t.Context(), dir)
+	r, err := ca.StateDir(dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,10 +45,10 @@ func TestEnrolmentKeyForms(t *testing.T) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: dir, Password: secret.New(password), Service: "ingester"}); err != nil {
+		if _, err := ca.StateDir(dir).NewToken(t.Context(), ca.TokenOptions{Password: secret.New(password), Service: "ingester"}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: dir, Password: secret.New("another one"), Service: "ingester"}); err == nil || !strings.Contains(err.Error(), "wrong password") {
+		if _, err := ca.StateDir(dir).NewToken(t.Context(), ca.TokenOptions{Password: secret.New("another one"), Service: "ingester"}); err == nil || !strings.Contains(err.Error(), "wrong password") {
 			t.Errorf("%s, wrong password: %v", name, err)
 		}
 		for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: dir, Password: secret.New(password)}) {

@@ -35,9 +35,9 @@ func Example() {
 	}
 	defer func() { _ = authority.Close() }()
 
-	token, err := ca.NewToken(ctx, ca.TokenOptions{Dir: dir, Service: "storage"})
+	token, err := ca.StateDir(dir).NewToken(ctx, ca.TokenOptions{Service: "storage"})
 	fmt.Println(token, err)
-	_, err = ca.NewToken(ctx, ca.TokenOptions{Dir: dir, Service: "nobody"})
+	_, err = ca.StateDir(dir).NewToken(ctx, ca.TokenOptions{Service: "nobody"})
 	fmt.Println("a service that pki.yaml does not name:", err != nil)
 	// Output:
 	// [redacted] <nil>

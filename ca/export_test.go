@@ -41,7 +41,7 @@ func (q *Quota) Take(id string, most int, now time.Time) bool {
 func (q *Quota) Len() int { return q.q.counts.Size() }
 
 // TokenAt is an enrolment token for all names of a service that says it is of that
-// issuer, signed with the key of "enrolment", as NewToken would have made it at
+// issuer, signed with the key of "enrolment", as StateDir.NewToken would have made it at
 // another moment. The keys in dir must be plain.
 func TokenAt(dir, issuer, service string, issued time.Time, life time.Duration) (secret.String, error) {
 	return tokenWith(dir, func(r *policy.Rules, c *newClaims) (err error) {
@@ -73,7 +73,7 @@ func tokenWith(dir string, change func(*policy.Rules, *newClaims) error) (secret
 	if err != nil {
 		return secret.String{}, err
 	}
-	root, err := ActiveRoot(dir)
+	root, err := StateDir(dir).ActiveRoot()
 	if err != nil {
 		return secret.String{}, err
 	}

@@ -85,11 +85,11 @@ func TestDoctorOnTrust(t *testing.T) {
 		}
 	}
 	dir, other := newAuthority(t, setup.Options{}), newAuthority(t, setup.Options{})
-	root, err := ca.ActiveRoot(other)
+	root, err := ca.StateDir(other).ActiveRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	mine, err := ca.ActiveRoot(dir)
+	mine, err := ca.StateDir(dir).ActiveRoot()
 	if err != nil {
 		t.Fatal(err)
 	}

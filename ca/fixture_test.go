@@ -74,7 +74,7 @@ func TestFixture(t *testing.T) {
 // recordHolds: a fixture can be listed and revoked like any other certificate.
 func recordHolds(t *testing.T, c *catest.CA, leaf *x509.Certificate) {
 	t.Helper()
-	rec, err := ca.OpenRecord(t.Context(), c.Dir)
+	rec, err := ca.StateDir(c.Dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestFixtureRefused(t *testing.T) {
 			}
 		})
 	}
-	rec, err := ca.OpenRecord(t.Context(), c.Dir)
+	rec, err := ca.StateDir(c.Dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func TestEncrypted(t *testing.T) {
 	if res.PasswordFile != filepath.Join(dir, "secrets", "password") {
 		t.Errorf("password file %q", res.PasswordFile)
 	}
-	root, err := ca.ActiveRoot(dir)
+	root, err := ca.StateDir(dir).ActiveRoot()
 	if err != nil || certs.Fingerprint(root) != res.RootFingerprint {
 		t.Errorf("active root: %v", err)
 	}
@@ -70,7 +70,7 @@ func TestEncrypted(t *testing.T) {
 	if got, err := reg.Gather(); err != nil || len(got) == 0 {
 		t.Errorf("metrics: %d families, %v", len(got), err)
 	}
-	if _, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: dir, Service: "ingester"}); err != nil {
+	if _, err := ca.StateDir(dir).NewToken(t.Context(), ca.TokenOptions{Service: "ingester"}); err != nil {
 		t.Error(err)
 	}
 	if err := a.RotateIntermediate(t.Context()); err != nil {
@@ -221,8 +221,7 @@ func TestNewTokenRefuses(t *testing.T) {
 		"serial":      {ca.TokenOptions{Service: "zz", Revoke: true}, "want decimal digits"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tc.opt.Dir = c.Dir
-			if _, err := ca.NewToken(t.Context(), tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, err := ca.StateDir(c.Dir).NewToken(t.Context(), tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
 		})
@@ -267,7 +266,7 @@ func TestRecord(t *testing.T) {
 	if set, err := r.Selected(t.Context(), record.Selection{Service: "storage"}); err != nil || len(set) != 1 {
 		t.Errorf("a set: %+v %v", set, err)
 	}
-	if _, err := ca.OpenRecord(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ca.StateDir(t.TempDir()).OpenRecord(t.Context()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("elsewhere: %v", err)
 	}
 	c.Check(t)

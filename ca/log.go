@@ -33,10 +33,6 @@ type signedHead struct {
 	header string // base64 of text, for one line of HTTP
 }
 
-// LogVerifier reads the public key of the log in a state directory. No password
-// is needed.
-func LogVerifier(dir string) (translog.Verifier, error) { return statedir.LogVerifier(dir) }
-
 // setHead makes a head the one that is handed out. That of the empty log says
 // nothing to those who keep heads.
 func (a *Authority) setHead(text []byte) error {
@@ -138,7 +134,7 @@ func (r *Record) LogHead(ctx context.Context) ([]byte, error) { return r.store.L
 // head and with those given, see [store.Store.VerifyLog]. A given head that
 // another key signed is a finding; one that is none is an error.
 func (r *Record) VerifyLog(ctx context.Context, opt LogOptions) (translog.Report, error) {
-	v, err := LogVerifier(r.dir)
+	v, err := r.dir.LogVerifier()
 	if err != nil {
 		return translog.Report{}, err
 	}

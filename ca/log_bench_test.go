@@ -46,7 +46,7 @@ func BenchmarkReplicas(b *testing.B) {
 	bodies := make([][]byte, b.N)
 	key := newKey(b)
 	for i := range bodies {
-		token, err := ca.NewToken(b.Context(), ca.TokenOptions{Dir: dir, Service: "storage"})
+		token, err := ca.StateDir(dir).NewToken(b.Context(), ca.TokenOptions{Service: "storage"})
 		if err != nil {
 			b.Fatal(err)
 		}

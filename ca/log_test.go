@@ -37,7 +37,7 @@ func withAuditor(yaml []byte) []byte { return append(yaml, "\nauditors: [storage
 // headOf waits for a head of at least size entries, as a client would see it.
 func headOf(t testing.TB, c *catest.CA, size int64) (text []byte, h translog.Head) {
 	t.Helper()
-	v, err := ca.LogVerifier(c.Dir)
+	v, err := ca.StateDir(c.Dir).LogVerifier()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestHeadsAreHandedOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := ca.LogVerifier(c.Dir)
+	v, err := ca.StateDir(c.Dir).LogVerifier()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestLogKey(t *testing.T) {
 	if err := os.Remove(public); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ca.LogVerifier(dir); err == nil {
+	if _, err := ca.StateDir(dir).LogVerifier(); err == nil {
 		t.Error("read without a file")
 	}
 	if err := reopen(); err != nil {
@@ -219,7 +219,7 @@ func TestLogKey(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "certs/log.head")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ca.AcceptLoss(t.Context(), ca.AcceptOptions{Dir: dir}); err != nil {
+	if _, err := ca.StateDir(dir).AcceptLoss(t.Context(), ca.AcceptOptions{}); err != nil {
 		t.Errorf("an older directory: %v", err)
 	}
 	if err := reopen(); err != nil {
@@ -229,7 +229,7 @@ func TestLogKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	damage.File(t, public, []byte("x"))
-	if _, err := ca.LogVerifier(dir); err == nil {
+	if _, err := ca.StateDir(dir).LogVerifier(); err == nil {
 		t.Error("a broken public key was read")
 	}
 	if err := reopen(); err == nil || !strings.Contains(err.Error(), "is not the key of") {

@@ -80,7 +80,7 @@ func serials(id *ca.ServerIdentity) (out []*big.Int) {
 func TestRevokedOwnCertificateIsReplaced(t *testing.T) {
 	watchInBubble(t, func(t *testing.T, w *watched) {
 		first := w.newest()
-		rec, err := ca.OpenRecord(t.Context(), w.dir)
+		rec, err := ca.StateDir(w.dir).OpenRecord(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +130,7 @@ func TestReloadKeepsOwnCertificate(t *testing.T) {
 				t.Error("a reload that changes nothing made another certificate")
 			}
 		}
-		rec, err := ca.OpenRecord(t.Context(), w.dir)
+		rec, err := ca.StateDir(w.dir).OpenRecord(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

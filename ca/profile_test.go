@@ -51,7 +51,7 @@ func TestPatternsDecide(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, early := ca.NewToken(t.Context(), ca.TokenOptions{Dir: c.Dir, Service: tc.service, Names: tc.names})
+		_, early := ca.StateDir(c.Dir).NewToken(t.Context(), ca.TokenOptions{Service: tc.service, Names: tc.names})
 		status, body := cl.do("POST", "/sign", signRequest(t, token, key, tc.service, tc.names...))
 		if tc.refused == "" {
 			if status != http.StatusCreated || early != nil {
@@ -97,7 +97,7 @@ func TestTokenOfPatterns(t *testing.T) {
 	if status != http.StatusCreated {
 		t.Errorf("for the names listed: %d %s", status, body)
 	}
-	_, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: c.Dir, Service: "workers"})
+	_, err := ca.StateDir(c.Dir).NewToken(t.Context(), ca.TokenOptions{Service: "workers"})
 	if err == nil || !strings.Contains(err.Error(), "profiles.workers.names is empty, so a token must say which names it is for") {
 		t.Error(err)
 	}

@@ -33,7 +33,7 @@ func TestProvisionerProfiles(t *testing.T) {
 	cl := newClient(t, c, nil)
 	storage := enrol(t, c, "storage", "storage")
 
-	if _, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: c.Dir, Service: "ingester"}); err == nil || !strings.Contains(err.Error(), refused) {
+	if _, err := ca.StateDir(c.Dir).NewToken(t.Context(), ca.TokenOptions{Service: "ingester"}); err == nil || !strings.Contains(err.Error(), refused) {
 		t.Errorf("token: %v", err)
 	}
 	forged, err := ca.TokenFor(c.Dir, "ingester", "ingester")
@@ -132,7 +132,7 @@ func TestTokenChoosesItsKey(t *testing.T) {
 		{"storage", "elsewhere", "", "reading the enrolment key"},
 		{"storage", "nowhere", "", `provisioner "nowhere" of type JWK is not in pki.yaml`},
 	} {
-		token, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: c.Dir, Service: tc.service, Provisioner: tc.provisioner})
+		token, err := ca.StateDir(c.Dir).NewToken(t.Context(), ca.TokenOptions{Service: tc.service, Provisioner: tc.provisioner})
 		if tc.refused != "" {
 			if err == nil || !strings.Contains(err.Error(), tc.refused) {
 				t.Errorf("%+v: %v", tc, err)

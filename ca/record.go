@@ -34,7 +34,7 @@ import (
 type Record struct {
 	store     *store.Store
 	acme      *acmestore.Store
-	dir       string
+	dir       StateDir
 	auditPath string
 }
 
@@ -43,41 +43,41 @@ type Record struct {
 // and nothing changed.
 type RecordError = statedir.RecordError
 
-// OpenRecord opens the record in a state directory. No password is needed. A
-// record that [Open] would refuse is a [RecordError] here as well.
-func OpenRecord(ctx context.Context, dir string) (*Record, error) {
-	cfg, err := policy.Load(dir)
+// OpenRecord opens the record of the directory. No password is needed. A record
+// that [Open] would refuse is a [RecordError] here as well.
+func (d StateDir) OpenRecord(ctx context.Context) (*Record, error) {
+	cfg, err := policy.Load(string(d))
 	if err != nil {
 		return nil, err
 	}
-	v, err := LogVerifier(dir)
+	v, err := d.LogVerifier()
 	if err != nil {
 		return nil, err
 	}
-	in, err := statedir.OpenRecord(ctx, dir, cfg.Database, v)
+	in, err := statedir.OpenRecord(ctx, string(d), cfg.Database, v)
 	if err != nil {
 		return nil, err
 	}
-	return &Record{store: in.Store, acme: acmestore.New(in.DB), dir: dir, auditPath: cfg.AuditLog}, nil
+	return &Record{store: in.Store, acme: acmestore.New(in.DB), dir: d, auditPath: cfg.AuditLog}, nil
 }
 
 // VerifyLog is [Record.VerifyLog] for a record that need not be the one that the
 // marker names: the marker is compared like a head that was kept elsewhere. Where
 // there is no record at all the error is a [RecordError].
-func VerifyLog(ctx context.Context, dir string, opt LogOptions) (report translog.Report, err error) {
-	cfg, err := policy.Load(dir)
+func (d StateDir) VerifyLog(ctx context.Context, opt LogOptions) (report translog.Report, err error) {
+	cfg, err := policy.Load(string(d))
 	if err != nil {
 		return report, err
 	}
-	v, err := LogVerifier(dir)
+	v, err := d.LogVerifier()
 	if err != nil {
 		return report, err
 	}
-	marker, ok, err := statedir.ReadMarker(dir, v)
+	marker, ok, err := statedir.ReadMarker(string(d), v)
 	if err != nil {
 		return report, err
 	}
-	where := statedir.Database(dir, cfg.Database)
+	where := statedir.Database(string(d), cfg.Database)
 	s, err := store.Open(ctx, where)
 	if errors.Is(err, store.ErrNoRecord) {
 		return report, &RecordError{Where: sqldb.Name(where), Known: marker, Err: err}
@@ -85,7 +85,7 @@ func VerifyLog(ctx context.Context, dir string, opt LogOptions) (report translog
 	if err != nil {
 		return report, err
 	}
-	r := &Record{store: s, dir: dir}
+	r := &Record{store: s, dir: d}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	var known []translog.Head
 	if ok && marker.Size > 0 {
@@ -98,7 +98,7 @@ func VerifyLog(ctx context.Context, dir string, opt LogOptions) (report translog
 // bundle, and every other one that its state directory has, which are intermediates
 // and what a rotation has taken out of use. Errors are those of reading the files.
 func (r *Record) Authorities() (roots, others []*x509.Certificate, err error) {
-	return statedir.Dir{Path: r.dir}.Authorities()
+	return statedir.Dir{Path: string(r.dir)}.Authorities()
 }
 
 // List returns one page and the cursor of the next, "" after the last.
@@ -228,7 +228,7 @@ func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
 			found = append(found, id)
 		}
 	}
-	paths, _ := filepath.Glob(statedir.Path(r.dir, "certs/*.crt")) // the pattern is well formed
+	paths, _ := filepath.Glob(statedir.Path(string(r.dir), "certs/*.crt")) // the pattern is well formed
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -298,16 +298,6 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:most], "") + "…" // not through the middle of a character
 }
 
-// ActiveRoot reads the root that signs now from a state directory; its
-// fingerprint is what clients pin. No password is needed.
-func ActiveRoot(dir string) (*x509.Certificate, error) {
-	roots, _, err := statedir.Dir{Path: dir}.ReadTrust()
-	if err != nil {
-		return nil, err
-	}
-	return roots[0], nil
-}
-
 // Bounds of external account keys. They are made to be used soon: until then their
 // secret lies in the record.
 const (
@@ -339,7 +329,7 @@ func (r *Record) NewEABKey(ctx context.Context, opt EABOptions) (record.EABKey, 
 	if opt.Life < 0 || opt.Life > MaxEABLife {
 		return none("a life of %s is not between 0 and %s", opt.Life, MaxEABLife)
 	}
-	cfg, err := policy.Load(r.dir)
+	cfg, err := policy.Load(string(r.dir))
 	if err != nil {
 		return record.EABKey{}, secret.String{}, err
 	}
@@ -380,7 +370,7 @@ func (r *Record) RevokeEABKey(ctx context.Context, id string) error {
 // revokeAudited runs a revocation of a command between opening the log and writing to
 // it: a log that cannot be written stops the revocation, because no client waits for it.
 func (r *Record) revokeAudited(line auditLine, revoke func() (int, error)) (n int, err error) {
-	log, err := openAuditLog(r.dir, r.auditPath)
+	log, err := openAuditLog(string(r.dir), r.auditPath)
 	if err != nil {
 		return 0, err
 	}

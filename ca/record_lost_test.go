@@ -208,14 +208,14 @@ func (w *lossWorld) refused(t *testing.T, want error) {
 	}
 	_, err := ca.Open(t.Context(), ca.Options{Dir: w.dir, Logger: slog.New(slog.DiscardHandler)})
 	check("open", err)
-	_, err = ca.OpenRecord(t.Context(), w.dir)
+	_, err = ca.StateDir(w.dir).OpenRecord(t.Context())
 	check("the record", err)
-	found, err := ca.FindLoss(t.Context(), w.dir)
+	found, err := ca.StateDir(w.dir).FindLoss(t.Context())
 	if err != nil || found == nil {
 		t.Fatalf("the loss: %+v %v", found, err)
 	}
 	check("the loss", found.Reason)
-	if report, err := ca.VerifyLog(t.Context(), w.dir, ca.LogOptions{}); err == nil && len(report.Findings) == 0 {
+	if report, err := ca.StateDir(w.dir).VerifyLog(t.Context(), ca.LogOptions{}); err == nil && len(report.Findings) == 0 {
 		t.Error("the log verifies")
 	}
 	var said []string
@@ -233,11 +233,11 @@ func (w *lossWorld) refused(t *testing.T, want error) {
 func (w *lossWorld) accepting(t *testing.T, l loss) {
 	t.Helper()
 	for _, entries := range []int64{0, 4, 6} {
-		if _, err := ca.AcceptLoss(t.Context(), ca.AcceptOptions{Dir: w.dir, Entries: entries}); err == nil {
+		if _, err := ca.StateDir(w.dir).AcceptLoss(t.Context(), ca.AcceptOptions{Entries: entries}); err == nil {
 			t.Errorf("a loss of %d entries was accepted", entries)
 		}
 	}
-	head, err := ca.AcceptLoss(t.Context(), ca.AcceptOptions{Dir: w.dir, Entries: 5})
+	head, err := ca.StateDir(w.dir).AcceptLoss(t.Context(), ca.AcceptOptions{Entries: 5})
 	if (err == nil) != l.accept {
 		t.Fatalf("accepting: %v", err)
 	}
@@ -245,7 +245,7 @@ func (w *lossWorld) accepting(t *testing.T, l loss) {
 		return
 	}
 	issueOwn(t, w.dir, 1)
-	r, err := ca.OpenRecord(t.Context(), w.dir)
+	r, err := ca.StateDir(w.dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func (w *lossWorld) accepting(t *testing.T, l loss) {
 	if err != nil || len(report.Findings) > 0 || report.Size != head.Size+1 {
 		t.Errorf("%+v %v", report, err)
 	}
-	if _, err := ca.AcceptLoss(t.Context(), ca.AcceptOptions{Dir: w.dir, Entries: head.Size + 1}); !errors.Is(err, ca.ErrNothingLost) {
+	if _, err := ca.StateDir(w.dir).AcceptLoss(t.Context(), ca.AcceptOptions{Entries: head.Size + 1}); !errors.Is(err, ca.ErrNothingLost) {
 		t.Errorf("again: %v", err)
 	}
 }
@@ -445,7 +445,7 @@ func TestRecordVanishesUnderServe(t *testing.T) {
 			if status, _ := newClient(t, c, nil).do("GET", "/1.0/revoked", nil); status != http.StatusServiceUnavailable {
 				t.Errorf("lists are answered: %d", status)
 			}
-			if _, err := ca.OpenRecord(t.Context(), c.Dir); err == nil {
+			if _, err := ca.StateDir(c.Dir).OpenRecord(t.Context()); err == nil {
 				t.Error("the record opens")
 			}
 		})
@@ -484,7 +484,7 @@ func mustMark(t *testing.T, c *catest.CA, size int64) {
 // markerOf returns how many entries the marker of a state directory names.
 func markerOf(t *testing.T, dir string) int64 {
 	t.Helper()
-	v, err := ca.LogVerifier(dir)
+	v, err := ca.StateDir(dir).LogVerifier()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -520,7 +520,7 @@ func TestRolledBackUnderServe(t *testing.T) {
 	if status, body := newClient(t, c, cert).do("POST", "/1.0/renew", nil); status != http.StatusServiceUnavailable {
 		t.Errorf("a certificate that is revoked, which the record does not know: %d %s", status, body)
 	}
-	if _, err := ca.OpenRecord(t.Context(), c.Dir); !errors.Is(err, store.ErrRolledBack) {
+	if _, err := ca.StateDir(c.Dir).OpenRecord(t.Context()); !errors.Is(err, store.ErrRolledBack) {
 		t.Errorf("the record opens: %v", err)
 	}
 }

@@ -203,7 +203,7 @@ func (r *Record) Revocable(ctx context.Context, cert *x509.Certificate) (c recor
 
 // unknown makes the row of a certificate that the record does not have.
 func (r *Record) unknown(cert *x509.Certificate) (c record.Certificate, err error) {
-	_, intermediates, err := statedir.Dir{Path: r.dir}.ReadTrust()
+	_, intermediates, err := statedir.Dir{Path: string(r.dir)}.ReadTrust()
 	if err != nil {
 		return c, err
 	}

@@ -93,7 +93,7 @@ func TestTrustChange(t *testing.T) {
 	if len(reopened.Roots()) != 1 || certs.Fingerprint(reopened.Roots()[0]) != newRoot {
 		t.Error("a restart does not see the change")
 	}
-	record, err := ca.OpenRecord(ctx, c.Dir)
+	record, err := ca.StateDir(c.Dir).OpenRecord(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -335,7 +335,7 @@ func TestRenewRekeyRevoke(t *testing.T) {
 
 func openRecord(t testing.TB, c *catest.CA) *ca.Record {
 	t.Helper()
-	r, err := ca.OpenRecord(t.Context(), c.Dir)
+	r, err := ca.StateDir(c.Dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

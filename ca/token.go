@@ -20,8 +20,8 @@ import (
 
 // TokenOptions say what a one-time token is for.
 type TokenOptions struct {
-	Dir      string        // state directory
-	Password secret.String // decrypts the enrolment key; empty reads secrets/password
+	// Password decrypts the enrolment key; empty reads secrets/password.
+	Password secret.String
 	// Service is the profile; with Revoke, the serial of the certificate to revoke.
 	Service string
 	// Names default to all names of the profile. It has to list names for that:
@@ -41,11 +41,11 @@ const defaultTokenLife = 5 * time.Minute
 // NewToken makes a one-time token from the state directory alone; the authority
 // need not run. It refuses what the authority would refuse, with the same rule.
 // The token has the form that step makes and accepts.
-func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
+func (d StateDir) NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 	if err := ctx.Err(); err != nil { // decrypting cannot be interrupted
 		return secret.String{}, err
 	}
-	cfg, err := policy.Load(opt.Dir)
+	cfg, err := policy.Load(string(d))
 	if err != nil {
 		return secret.String{}, err
 	}
@@ -61,11 +61,11 @@ func NewToken(ctx context.Context, opt TokenOptions) (secret.String, error) {
 	if opt.Revoke {
 		use = stepapi.PathRevoke
 	}
-	root, err := ActiveRoot(opt.Dir)
+	root, err := d.ActiveRoot()
 	if err != nil {
 		return secret.String{}, err
 	}
-	f := statedir.Dir{Path: opt.Dir, Password: opt.Password}
+	f := statedir.Dir{Path: string(d), Password: opt.Password}
 	key, err := enrolkey.Read(f, r, enrolkey.Want{Service: opt.Service, Provisioner: opt.Provisioner, Any: opt.Revoke})
 	if err != nil {
 		return secret.String{}, err

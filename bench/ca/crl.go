@@ -37,7 +37,7 @@ func (b *bench) crl(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r, err := ca.OpenRecord(ctx, dir)
+	r, err := ca.StateDir(dir).OpenRecord(ctx)
 	if err != nil {
 		return err
 	}

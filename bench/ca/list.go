@@ -51,7 +51,7 @@ func (b *bench) list(ctx context.Context) (err error) {
 	}
 	b.Print("\n%d certificates committed one by one, %d writers: %.0f a second; %.0f bytes each with indexes and log\n",
 		b.rows, writers, float64(b.rows)/took.Seconds(), float64(full-empty)/float64(b.rows))
-	r, err := ca.OpenRecord(ctx, dir)
+	r, err := ca.StateDir(dir).OpenRecord(ctx)
 	if err != nil {
 		return err
 	}

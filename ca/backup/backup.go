@@ -89,7 +89,7 @@ func Write(ctx context.Context, w io.Writer, opt Options) (n int, err error) {
 	if err := store.Snapshot(ctx, statedir.Database(opt.Dir, cfg.Database), snapshot); err != nil {
 		return 0, err
 	}
-	root, err := ca.ActiveRoot(opt.Dir)
+	root, err := ca.StateDir(opt.Dir).ActiveRoot()
 	if err != nil {
 		return 0, err
 	}
@@ -114,7 +114,7 @@ func Write(ctx context.Context, w io.Writer, opt Options) (n int, err error) {
 // mustBeItsRecord refuses a record that the authority would refuse: a backup of it
 // would be taken for one of the authority.
 func mustBeItsRecord(ctx context.Context, dir string) error {
-	r, err := ca.OpenRecord(ctx, dir)
+	r, err := ca.StateDir(dir).OpenRecord(ctx)
 	if err != nil {
 		return fmt.Errorf("backing up: %w", err)
 	}

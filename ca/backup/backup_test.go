@@ -54,7 +54,7 @@ func TestBackupWhileIssuing(t *testing.T) {
 	if err := again.Ready(t.Context()); err != nil {
 		t.Error(err)
 	}
-	r, err := ca.OpenRecord(t.Context(), dir)
+	r, err := ca.StateDir(dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

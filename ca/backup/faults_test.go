@@ -233,7 +233,7 @@ func TestRestoreMarks(t *testing.T) {
 	if err != nil || res.NoHead {
 		t.Fatalf("%+v %v", res, err)
 	}
-	r, err := ca.OpenRecord(t.Context(), dir)
+	r, err := ca.StateDir(dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +281,7 @@ func TestRestoreFromBeforeHeads(t *testing.T) {
 		if _, err := ca.Open(t.Context(), ca.Options{Dir: dir}); name == "no head" && !errors.Is(err, store.ErrNoHead) {
 			t.Errorf("%s: opened: %v", name, err)
 		}
-		if _, err := ca.AcceptLoss(t.Context(), ca.AcceptOptions{Dir: dir}); err != nil {
+		if _, err := ca.StateDir(dir).AcceptLoss(t.Context(), ca.AcceptOptions{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		(&catest.CA{Dir: dir}).Check(t)

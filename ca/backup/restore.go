@@ -45,7 +45,7 @@ type Result struct {
 	Password        bool   // secrets/password is there
 	// Log is the head of the log that the backup had. Without one (NoHead), as in a
 	// backup from before there was a log, the authority starts only after
-	// [ca.AcceptLoss].
+	// [ca.StateDir.AcceptLoss].
 	Log    translog.Head
 	NoHead bool
 }
@@ -215,7 +215,7 @@ func (b *reader) finish(ctx context.Context, m manifest) (res Result, err error)
 	if err := cfg.Decode(b.yaml); err != nil {
 		return res, fmt.Errorf("reading configuration of the backup: %w", err)
 	}
-	root, err := ca.ActiveRoot(b.dir)
+	root, err := ca.StateDir(b.dir).ActiveRoot()
 	if err != nil {
 		return res, err
 	}

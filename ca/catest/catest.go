@@ -223,7 +223,7 @@ func (c *CA) RevokeToken(t testing.TB, serial string) secret.String {
 // an operator does at the record.
 func (c *CA) Revoke(t testing.TB, serial string) {
 	t.Helper()
-	r, err := ca.OpenRecord(t.Context(), c.Dir)
+	r, err := ca.StateDir(c.Dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,8 +235,7 @@ func (c *CA) Revoke(t testing.TB, serial string) {
 
 func (c *CA) token(t testing.TB, opt ca.TokenOptions) secret.String {
 	t.Helper()
-	opt.Dir = c.Dir
-	token, err := ca.NewToken(t.Context(), opt)
+	token, err := ca.StateDir(c.Dir).NewToken(t.Context(), opt)
 	if err != nil {
 		t.Fatalf("making a token for %s: %v", opt.Service, err)
 	}

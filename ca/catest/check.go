@@ -27,7 +27,7 @@ import (
 //   - Files with keys, and the record, have mode 0600.
 func (c *CA) Check(t testing.TB) {
 	t.Helper()
-	rec, err := ca.OpenRecord(t.Context(), c.Dir)
+	rec, err := ca.StateDir(c.Dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatalf("check: %v", err)
 	}

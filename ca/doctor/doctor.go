@@ -245,7 +245,7 @@ func (d *doctor) marker(ctx context.Context, where string) {
 }
 
 func (d *doctor) log(ctx context.Context) {
-	report, err := ca.VerifyLog(ctx, d.opt.Dir, ca.LogOptions{})
+	report, err := ca.StateDir(d.opt.Dir).VerifyLog(ctx, ca.LogOptions{})
 	if !d.addResult("log", err, "%d entries, %d made again from their rows, %d pruned", report.Size, report.Checked, report.Pruned) {
 		return
 	}

@@ -64,9 +64,10 @@ func runDevBootstrap(u *ui.UI, c *cli.Context) error {
 	if err := ensureAuthority(u, c, pw); err != nil {
 		return err
 	}
+	dir := ca.StateDir(c.String(flags.Dir))
 	for _, order := range orders {
-		opt := ca.TokenOptions{Dir: c.String(flags.Dir), Password: pw, Service: order.service, Names: order.names, Lifetime: values.DurationOf(c, "token-lifetime")}
-		if err := writeToken(c.Context, opt, order.path); err != nil {
+		opt := ca.TokenOptions{Password: pw, Service: order.service, Names: order.names, Lifetime: values.DurationOf(c, "token-lifetime")}
+		if err := writeToken(c.Context, dir, opt, order.path); err != nil {
 			return fmt.Errorf("making a token for %s: %w", order.service, err)
 		}
 		u.Infof("token for %s written to %s", order.service, order.path)
@@ -99,8 +100,8 @@ func ensureAuthority(u *ui.UI, c *cli.Context, pw secret.String) error {
 
 // writeToken replaces the token in a file whole, so that a service reads the old one or
 // the new one.
-func writeToken(ctx context.Context, opt ca.TokenOptions, path string) error {
-	token, err := ca.NewToken(ctx, opt)
+func writeToken(ctx context.Context, dir ca.StateDir, opt ca.TokenOptions, path string) error {
+	token, err := dir.NewToken(ctx, opt)
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func TestRotationProgram(t *testing.T) {
 		t.Errorf("services that do not trust the new root yet: %q", got)
 	}
 	run("activate", added)
-	if now, err := ca.ActiveRoot(filepath.Join(w.dir, "ca")); err != nil || certs.Fingerprint(now) != added {
+	if now, err := ca.StateDir(filepath.Join(w.dir, "ca")).ActiveRoot(); err != nil || certs.Fingerprint(now) != added {
 		t.Errorf("the active root is not %s, %v", added, err)
 	}
 }

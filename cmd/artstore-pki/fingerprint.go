@@ -23,7 +23,7 @@ func fingerprintCommand(u *ui.UI) *cli.Command {
 			if err := flags.WantArgs(c, 0, 0); err != nil {
 				return err
 			}
-			root, err := ca.ActiveRoot(c.String(flags.Dir))
+			root, err := ca.StateDir(c.String(flags.Dir)).ActiveRoot()
 			if err != nil {
 				return hints.StateDir(fmt.Errorf("reading the root: %w", err), c.String(flags.Dir), hints.Doctor)
 			}

@@ -78,7 +78,7 @@ func runLogHead(u *ui.UI, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	key, err := ca.LogVerifier(dir)
+	key, err := ca.StateDir(dir).LogVerifier()
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func verifyLog(ctx context.Context, u *ui.UI, dir string, opt ca.LogOptions) (tr
 			}
 		}
 	}
-	report, err := ca.VerifyLog(ctx, dir, opt)
+	report, err := ca.StateDir(dir).VerifyLog(ctx, opt)
 	if shown {
 		_, _ = io.WriteString(u.Err, eraseLine)
 	}

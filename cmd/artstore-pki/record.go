@@ -48,9 +48,9 @@ func runRecordAccept(u *ui.UI, c *cli.Context) error {
 	if !c.IsSet(flagEntries) {
 		return showLoss(c.Context, dir)
 	}
-	opt := ca.AcceptOptions{Dir: dir, Entries: c.Int64(flagEntries)}
+	opt := ca.AcceptOptions{Entries: c.Int64(flagEntries)}
 	opt.PasswordFile, opt.Password = flags.PasswordSource(u, c)
-	head, err := ca.AcceptLoss(c.Context, opt)
+	head, err := ca.StateDir(dir).AcceptLoss(c.Context, opt)
 	switch {
 	case errors.Is(err, ca.ErrOtherLoss):
 		return ui.WithHint(err, "nothing was changed; without --%s the command says what would be lost", flagEntries)
@@ -67,7 +67,7 @@ func runRecordAccept(u *ui.UI, c *cli.Context) error {
 
 // showLoss says what would be lost. That is a refusal: somebody meant to go on.
 func showLoss(ctx context.Context, dir string) error {
-	loss, err := ca.FindLoss(ctx, dir)
+	loss, err := ca.StateDir(dir).FindLoss(ctx)
 	switch {
 	case err != nil:
 		return err

@@ -83,9 +83,8 @@ func mintToken(u *ui.UI, c *cli.Context, service string, names []string) (secret
 	if err != nil {
 		return secret.String{}, err
 	}
-	token, err := ca.NewToken(c.Context, ca.TokenOptions{
-		Dir: c.String(flags.Dir), Password: pw,
-		Service: service, Names: names,
+	token, err := ca.StateDir(c.String(flags.Dir)).NewToken(c.Context, ca.TokenOptions{
+		Password: pw, Service: service, Names: names,
 		Lifetime: values.DurationOf(c, "lifetime"), Revoke: c.Bool("revoke"), Provisioner: c.String("provisioner"),
 	})
 	if err != nil {

@@ -38,7 +38,6 @@ var (
 		"audit/source: named",
 		"audit: anchors",
 		"audit: check",
-		"ca: VerifyLog",
 		"ca: marker",
 		"ca: sign",
 		"ingestclient/spool: Open",

@@ -149,7 +149,7 @@ func TestRevokedAuthorityIsRefused(t *testing.T) {
 	if _, err := enroll.Renew(t.Context(), cfg); errors.Is(err, enroll.ErrNotAuthority) || thief.requests.Load() == 0 {
 		t.Fatalf("before the revocation: %v", err)
 	}
-	record, err := ca.OpenRecord(t.Context(), authority.Dir)
+	record, err := ca.StateDir(authority.Dir).OpenRecord(t.Context())
 	if err == nil {
 		err = errors.Join(record.Revoke(t.Context(), stolen.Leaf.SerialNumber.String(), 1, "stolen"), record.Close())
 	}

@@ -176,7 +176,7 @@ func TestOutagesOfRealAuthority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, net, dir := realWorld(t)
 		defer serveReal(t, a, net)()
-		token, err := ca.NewToken(t.Context(), ca.TokenOptions{Dir: dir, Service: "ingester"})
+		token, err := ca.StateDir(dir).NewToken(t.Context(), ca.TokenOptions{Service: "ingester"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -121,7 +121,7 @@ func TestHeadIsKept(t *testing.T) {
 	renewUntil(func() bool { _, err := os.Stat(path); return err == nil })
 	first := kept()
 	renewUntil(func() bool { return kept() != first })
-	record, err := ca.OpenRecord(t.Context(), authority.Dir)
+	record, err := ca.StateDir(authority.Dir).OpenRecord(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

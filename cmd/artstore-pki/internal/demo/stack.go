@@ -237,7 +237,7 @@ func (w *stack) enrol(ctx context.Context, name string) (*service, error) {
 		URL: w.url(nameCA),
 		Dir: filepath.Join(w.opt.Dir, name, "identity"),
 		Token: func(ctx context.Context) (secret.String, error) {
-			return ca.NewToken(ctx, ca.TokenOptions{Dir: filepath.Join(w.opt.Dir, "ca"), Password: w.password, Service: name})
+			return ca.StateDir(filepath.Join(w.opt.Dir, "ca")).NewToken(ctx, ca.TokenOptions{Password: w.password, Service: name})
 		},
 		Logger: w.logger(name),
 	})

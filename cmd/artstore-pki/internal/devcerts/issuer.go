@@ -117,7 +117,7 @@ func (i *issuer) enrol(ctx context.Context, item *certificate) (rotation.Materia
 	return enroll.Issue(ctx, enroll.Config{
 		URL: i.url, Roots: i.authority.Roots(), Dir: item.dir, KeyType: keyTypeFor(item.profile), Logger: i.logger,
 		Token: func(ctx context.Context) (secret.String, error) {
-			return ca.NewToken(ctx, ca.TokenOptions{Dir: i.dir, Password: i.password, Service: item.service})
+			return ca.StateDir(i.dir).NewToken(ctx, ca.TokenOptions{Password: i.password, Service: item.service})
 		},
 	})
 }

@@ -89,7 +89,7 @@ func StateDir(err error, dir, otherwise string) error {
 	}
 	_, missing := os.Stat(filepath.Join(dir, "pki.yaml"))
 	_, config := policy.Load(dir)
-	_, trust := ca.ActiveRoot(dir)
+	_, trust := ca.StateDir(dir).ActiveRoot()
 	switch {
 	case err == nil, errors.As(err, new(*net.OpError)), ui.HasHint(err):
 		return err // a database that does not answer, or advice is there already

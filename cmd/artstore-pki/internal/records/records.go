@@ -20,7 +20,7 @@ import (
 // Open opens the record in dir. Its errors advise: a directory without a pki.yaml
 // was named wrongly, by the flag that is called flag; in another one something is damaged.
 func Open(ctx context.Context, dir, flag string) (*ca.Record, error) {
-	record, err := ca.OpenRecord(ctx, dir)
+	record, err := ca.StateDir(dir).OpenRecord(ctx)
 	if err != nil {
 		err = fmt.Errorf("opening the record in %s: %w", dir, err)
 		if _, config := os.Stat(filepath.Join(dir, "pki.yaml")); config == nil {

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +17,25 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Errors of [AcceptLoss] that callers match.
+// StateDir is the path of the state directory of an authority, as package ca/setup
+// makes it. Its methods are what an operator does without a running authority: each
+// call reads the files of the directory anew, and an error names the file.
+type StateDir string
+
+// ActiveRoot reads the root that signs now; its fingerprint is what clients pin. No
+// password is needed.
+func (d StateDir) ActiveRoot() (*x509.Certificate, error) {
+	roots, _, err := statedir.Dir{Path: string(d)}.ReadTrust()
+	if err != nil {
+		return nil, err
+	}
+	return roots[0], nil
+}
+
+// LogVerifier reads the public key of the log. No password is needed.
+func (d StateDir) LogVerifier() (translog.Verifier, error) { return statedir.LogVerifier(string(d)) }
+
+// Errors of [StateDir.AcceptLoss] that callers match.
 var (
 	ErrNothingLost = errors.New("nothing is lost: the record holds what the marker names")
 	ErrOtherLoss   = errors.New("that is not the number of entries that the marker names")
@@ -28,21 +47,21 @@ type Loss struct {
 	Reason error         // why the record is refused: a [RecordError], or why it cannot be compared
 }
 
-// FindLoss compares the record of a directory with its marker, as [Open] does. nil
+// FindLoss compares the record of the directory with its marker, as [Open] does. nil
 // means that nothing is lost.
-func FindLoss(ctx context.Context, dir string) (*Loss, error) {
-	cfg, err := policy.Load(dir)
+func (d StateDir) FindLoss(ctx context.Context) (*Loss, error) {
+	cfg, err := policy.Load(string(d))
 	if err != nil {
 		return nil, err
 	}
-	v, err := LogVerifier(dir)
+	v, err := d.LogVerifier()
 	if errors.Is(err, fs.ErrNotExist) { // made before there was a log
 		return &Loss{Reason: err}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	in, err := statedir.OpenRecord(ctx, dir, cfg.Database, v)
+	in, err := statedir.OpenRecord(ctx, string(d), cfg.Database, v)
 	var refused *RecordError
 	switch {
 	case err == nil:
@@ -55,7 +74,6 @@ func FindLoss(ctx context.Context, dir string) (*Loss, error) {
 
 // AcceptOptions accept a loss.
 type AcceptOptions struct {
-	Dir          string
 	Password     secret.String // as in [Options]
 	PasswordFile string
 	// Entries must be the size of the log that the marker names (Loss.Known). It
@@ -71,8 +89,8 @@ type AcceptOptions struct {
 //
 // A crash leaves the old marker until all else is done, so the loss is to be
 // accepted again.
-func AcceptLoss(ctx context.Context, opt AcceptOptions) (head translog.Head, err error) {
-	loss, err := FindLoss(ctx, opt.Dir)
+func (d StateDir) AcceptLoss(ctx context.Context, opt AcceptOptions) (head translog.Head, err error) {
+	loss, err := d.FindLoss(ctx)
 	switch {
 	case err != nil:
 		return head, err
@@ -83,15 +101,15 @@ func AcceptLoss(ctx context.Context, opt AcceptOptions) (head translog.Head, err
 	case opt.Entries != loss.Known.Size:
 		return head, fmt.Errorf("accepting a loss of %d entries: %w, %d", opt.Entries, ErrOtherLoss, loss.Known.Size)
 	}
-	cfg, err := policy.Load(opt.Dir)
+	cfg, err := policy.Load(string(d))
 	if err != nil {
 		return head, err
 	}
-	key, err := logKeyOf(opt, loss)
+	key, err := logKeyOf(statedir.Dir{Path: string(d), Password: opt.Password, PasswordFile: opt.PasswordFile}, loss)
 	if err != nil {
 		return head, err
 	}
-	rec, err := openOrCreate(ctx, statedir.Database(opt.Dir, cfg.Database))
+	rec, err := openOrCreate(ctx, statedir.Database(string(d), cfg.Database))
 	if err != nil {
 		return head, err
 	}
@@ -103,13 +121,12 @@ func AcceptLoss(ctx context.Context, opt AcceptOptions) (head translog.Head, err
 	if head, err = key.Verifier().Open(text); err != nil {
 		return head, err
 	}
-	return head, statedir.WriteMarker(opt.Dir, text)
+	return head, statedir.WriteMarker(string(d), text)
 }
 
 // logKeyOf opens the key of the log. Only a directory from before there was a
 // log gets a new one: it has neither half of a key.
-func logKeyOf(opt AcceptOptions, loss *Loss) (*translog.Key, error) {
-	f := statedir.Dir{Path: opt.Dir, Password: opt.Password, PasswordFile: opt.PasswordFile}
+func logKeyOf(f statedir.Dir, loss *Loss) (*translog.Key, error) {
 	key, err := f.OpenLogKey()
 	var refused *RecordError
 	if !errors.Is(err, fs.ErrNotExist) || errors.As(loss.Reason, &refused) {
