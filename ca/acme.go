@@ -20,7 +20,7 @@ import (
 )
 
 // acmeAuthority is the authority as the ACME server of one state sees it: an order that
-// is ready becomes a [VerifiedRequest], which is issued as all others are.
+// is ready becomes a verifiedRequest, which is issued as all others are.
 type acmeAuthority struct {
 	a  *Authority
 	st *state
@@ -46,7 +46,7 @@ func (b acmeAuthority) CheckDates(p *policy.Service, notBefore, notAfter time.Ti
 // nothing but names, so its denials are counted by that service.
 func (b acmeAuthority) Issue(ctx context.Context, req acmesrv.Request) error {
 	o := req.Order
-	_, err := b.a.issue(ctx, b.st, VerifiedRequest{
+	_, err := b.a.issue(ctx, b.st, verifiedRequest{
 		caller:         caller{kind: callerAccount, name: "acme " + o.AccountID, service: req.Service, credentials: []credential{{"service " + req.Service, refusalsPerHour}}},
 		action:         actSign,
 		names:          req.Names,

@@ -105,7 +105,7 @@ func (a *Authority) RenewChain(ctx context.Context, chain []*x509.Certificate) e
 	if err != nil {
 		return err
 	}
-	_, err = a.issue(ctx, a.state.Load(), VerifiedRequest{
+	_, err = a.issue(ctx, a.state.Load(), verifiedRequest{
 		caller: callerOf(entry), action: actRenew, names: entry.Names, key: chain[0].PublicKey, keyHash: entry.KeyHash, previous: &entry,
 	})
 	return err
@@ -127,7 +127,7 @@ func (a *Authority) DropRoot(fingerprint string) error {
 
 // HandOutAgain answers a spent token with the certificate it bought.
 func (a *Authority) HandOutAgain(ctx context.Context, entry record.Certificate) error {
-	_, err := a.returnEarlier(ctx, VerifiedRequest{caller: caller{kind: callerToken, name: "token", service: entry.Service}, action: actSign}, entry)
+	_, err := a.returnEarlier(ctx, verifiedRequest{caller: caller{kind: callerToken, name: "token", service: entry.Service}, action: actSign}, entry)
 	return err
 }
 

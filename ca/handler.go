@@ -183,7 +183,7 @@ func (a *Authority) postRekey(w http.ResponseWriter, r *http.Request) error {
 	return a.issueAndRespond(w, r, a.state.Load(), v)
 }
 
-func (a *Authority) issueAndRespond(w http.ResponseWriter, r *http.Request, st *state, v VerifiedRequest) error {
+func (a *Authority) issueAndRespond(w http.ResponseWriter, r *http.Request, st *state, v verifiedRequest) error {
 	done, err := a.issue(r.Context(), st, v)
 	if err != nil {
 		return err

@@ -27,7 +27,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// Issuing is a chain of types: VerifiedRequest → prepared → signed → committed. Each
+// Issuing is a chain of types: verifiedRequest → prepared → signed → committed. Each
 // step takes what only the step before returns, so the wrong order does not
 // compile. The crash story: up to the commit nothing has left and nothing is
 // stored, so a crash loses a signature that no client has; after it the certificate
@@ -36,7 +36,7 @@ import (
 
 // prepared is a certificate that may be issued, unsigned.
 type prepared struct {
-	v        VerifiedRequest
+	v        verifiedRequest
 	template *x509.Certificate
 
 	maxLive, maxLineage int // to be checked by the commit
@@ -56,7 +56,7 @@ type committed struct {
 }
 
 // issue runs the chain against one state.
-func (a *Authority) issue(ctx context.Context, st *state, v VerifiedRequest) (committed, error) {
+func (a *Authority) issue(ctx context.Context, st *state, v verifiedRequest) (committed, error) {
 	start := time.Now()
 	p, err := a.prepare(ctx, st, v)
 	if err != nil {
@@ -84,7 +84,7 @@ func (a *Authority) issue(ctx context.Context, st *state, v VerifiedRequest) (co
 // returnEarlier returns the certificate that the same token and key got before: the
 // client may have lost the answer. It refuses if that certificate has expired, because
 // a token is good for one certificate only.
-func (a *Authority) returnEarlier(ctx context.Context, v VerifiedRequest, entry record.Certificate) (committed, error) {
+func (a *Authority) returnEarlier(ctx context.Context, v verifiedRequest, entry record.Certificate) (committed, error) {
 	if v.singleUse { // its holder makes another one at will
 		return committed{}, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, denial.New(denial.Token, "the renewal token was already used"))
 	}
@@ -101,7 +101,7 @@ func (a *Authority) returnEarlier(ctx context.Context, v VerifiedRequest, entry 
 
 // prepare authorizes the request and builds the certificate from the profile. The
 // request gives the public key, and dates if it asks for any.
-func (a *Authority) prepare(ctx context.Context, st *state, v VerifiedRequest) (prepared, error) {
+func (a *Authority) prepare(ctx context.Context, st *state, v verifiedRequest) (prepared, error) {
 	w := accessRequest{action: v.action, names: v.names, key: v.key, previous: v.previous}
 	if err := a.authorize(ctx, st, v.caller, w); err != nil {
 		return prepared{}, err
@@ -140,7 +140,7 @@ func (a *Authority) prepare(ctx context.Context, st *state, v VerifiedRequest) (
 
 // validity decides the dates of a certificate: by the moment and what was asked,
 // or those of a fixture.
-func (v VerifiedRequest) validity(p *policy.Service, issuing *x509.Certificate) (validity.Dates, error) {
+func (v verifiedRequest) validity(p *policy.Service, issuing *x509.Certificate) (validity.Dates, error) {
 	now := time.Now()
 	if v.fixtureTime.IsZero() {
 		return validity.Decide(p, v.requestedDates, validity.Bounds{Now: now, Issuing: issuing, Proof: v.proof})
@@ -157,7 +157,7 @@ func (v VerifiedRequest) validity(p *policy.Service, issuing *x509.Certificate) 
 	return d, nil
 }
 
-func leafTemplate(v VerifiedRequest, p *policy.Service) (*x509.Certificate, error) {
+func leafTemplate(v verifiedRequest, p *policy.Service) (*x509.Certificate, error) {
 	serial, err := cacert.NewSerial()
 	if err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func leafTemplate(v VerifiedRequest, p *policy.Service) (*x509.Certificate, erro
 // subjectName returns the service as the common name. ACME clients take the common name for one more name to
 // prove when they renew (certbot and lego do), so in their certificates it stands
 // only if it is one; the record knows the service either way.
-func subjectName(v VerifiedRequest) pkix.Name {
+func subjectName(v verifiedRequest) pkix.Name {
 	if v.provisioner.Type == provisioner.TypeACME && !slices.Contains(v.names, v.caller.service) {
 		return pkix.Name{}
 	}
@@ -249,7 +249,7 @@ func (a *Authority) denialFor(ctx context.Context, p prepared, err error) error 
 	return a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, err)
 }
 
-func kindOf(v VerifiedRequest) string {
+func kindOf(v verifiedRequest) string {
 	switch {
 	case v.caller.kind == callerAuthority:
 		return kinds.SelfIssued
@@ -310,7 +310,7 @@ func (a *Authority) IssueFixture(ctx context.Context, service string, csr *x509.
 
 // verifyOperator checks the request as that of any client. The operator needs no
 // credential: it has opened the state directory.
-func (a *Authority) verifyOperator(ctx context.Context, service string, csr *x509.CertificateRequest) (v VerifiedRequest, err error) {
+func (a *Authority) verifyOperator(ctx context.Context, service string, csr *x509.CertificateRequest) (v verifiedRequest, err error) {
 	v.caller, v.action = caller{kind: callerOperator, name: operator, service: service}, actSign
 	if err := pkcs10.Check(csr); err != nil {
 		return v, fmt.Errorf("checking the request: %w", err)

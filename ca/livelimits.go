@@ -69,7 +69,7 @@ func (f *fullLineages) refused(lineage string, now time.Time) (tell bool) {
 
 // lineageFull is the refusal of one more certificate of a lineage. Nothing is taken
 // away: those that it has work until they expire.
-func (a *Authority) lineageFull(ctx context.Context, v VerifiedRequest, most int) error {
+func (a *Authority) lineageFull(ctx context.Context, v verifiedRequest, most int) error {
 	lineage := certs.HexSerial(v.previous.Lineage)
 	if a.full.refused(v.previous.Lineage, time.Now()) {
 		a.logger.ErrorContext(ctx, "a lineage has as many live certificates as it may: something renews in a loop, or the key was stolen",
@@ -78,7 +78,7 @@ func (a *Authority) lineageFull(ctx context.Context, v VerifiedRequest, most int
 	return refuseLineage(v, most)
 }
 
-func refuseLineage(v VerifiedRequest, most int) error {
+func refuseLineage(v verifiedRequest, most int) error {
 	return denial.New(denial.LiveOfLineage, "lineage %s has %d or more live certificates (profiles.%s.max_live_per_lineage): wait until one expires, or enrol anew",
 		certs.HexSerial(v.previous.Lineage), most, v.caller.service)
 }
@@ -86,7 +86,7 @@ func refuseLineage(v VerifiedRequest, most int) error {
 // proofEndFor is the end of the proof that a certificate will rest on. Who authenticated
 // a first certificate knows it; a renewal inherits it, for it proves the key and
 // nothing else.
-func (a *Authority) proofEndFor(ctx context.Context, p *policy.Service, v VerifiedRequest) (validity.Proof, error) {
+func (a *Authority) proofEndFor(ctx context.Context, p *policy.Service, v verifiedRequest) (validity.Proof, error) {
 	if v.action == actSign {
 		return v.proof, nil
 	}

@@ -199,7 +199,7 @@ func (a *Authority) issueOwn(ctx context.Context, st *state) (tls.Certificate, e
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("making a request: %w", err)
 	}
-	done, err := a.issue(ctx, st, VerifiedRequest{
+	done, err := a.issue(ctx, st, verifiedRequest{
 		caller: caller{kind: callerAuthority, name: "the authority", service: policy.AuthorityService},
 		action: actSign, names: st.rules.Own.Names, key: key.Public(), keyHash: certs.KeyHash(csr.RawSubjectPublicKeyInfo),
 	})

@@ -36,9 +36,9 @@ const (
 	maxTokenLife = time.Hour
 )
 
-// VerifiedRequest is an authenticated request for a certificate. Only the verify
+// verifiedRequest is an authenticated request for a certificate. Only the verify
 // functions make one, so nothing that is not verified can be prepared.
-type VerifiedRequest struct {
+type verifiedRequest struct {
 	caller         caller
 	action         action
 	names          []string // canonical, sorted
@@ -177,7 +177,7 @@ func (c *claims) oneTimeToken() store.Token {
 
 // verifySign authenticates POST /sign: a token, and a request signed by its key
 // that asks for exactly what the token says.
-func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignRequest) (v VerifiedRequest, err error) {
+func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignRequest) (v verifiedRequest, err error) {
 	c, err := verifyToken(st, req.OTT, actSign)
 	if err != nil {
 		return v, err
@@ -208,8 +208,8 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 
 // enrolment begins a request with what its token says: who asks, for which
 // service, and whether the maker of the token may enrol that service.
-func (a *Authority) enrolment(ctx context.Context, st *state, c *claims) (v VerifiedRequest, err error) {
-	v = VerifiedRequest{
+func (a *Authority) enrolment(ctx context.Context, st *state, c *claims) (v verifiedRequest, err error) {
+	v = verifiedRequest{
 		action:      actSign,
 		token:       c.oneTimeToken(),
 		provisioner: provisioner.Extension{Type: provisioner.TypeJWK, Name: c.Issuer, CredentialID: c.kid},
@@ -304,7 +304,7 @@ func callerOf(entry record.Certificate) caller {
 // from the csr; everything else in it is ignored). The certificate is that of the
 // connection; without one, that of a token signed with its key. The request for a
 // new key is parsed when its sender is known.
-func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM string) (v VerifiedRequest, err error) {
+func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM string) (v verifiedRequest, err error) {
 	v.action = actRenew
 	var der []byte
 	if csrPEM != "" {

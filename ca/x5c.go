@@ -65,7 +65,7 @@ func descends(chain, roots []*x509.Certificate) bool {
 
 // authenticateX5C completes a request with what the certificate of its token says:
 // caller, end of the proof, provisioner and, for one of ours, the lineage.
-func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v *VerifiedRequest) error {
+func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v *verifiedRequest) error {
 	serial := c.certificate.SerialNumber.String()
 	v.caller = caller{
 		kind: callerX5C, name: "x5c " + c.Issuer + "/" + c.certificate.Subject.CommonName + "/" + serial, serial: serial,
