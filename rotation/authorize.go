@@ -16,6 +16,8 @@ type Authorizer func(tls.ConnectionState) error
 // ErrPeerDenied is matched by the errors of [AllowNames] and [AnyVerifiedPeer].
 var ErrPeerDenied = errors.New("peer is not allowed")
 
+var errNoCertificate = fmt.Errorf("%w: no verified certificate", ErrPeerDenied)
+
 // AllowNames accepts a peer whose leaf has at least one of the names as DNS or
 // URI subject alternative name, compared exactly: no wildcards, no common
 // names, no suffixes. Without names it refuses everyone.

@@ -1,14 +1,10 @@
 package rotation
 
 import (
-	"crypto/x509"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 // maxQueue bounds the failures that wait for a slow subscriber; rotations always wait.
@@ -26,69 +22,10 @@ type Change struct {
 	Overdue bool
 }
 
-// about names a certificate in a line of the log.
-func about(leaf *x509.Certificate) []any {
-	return []any{"serial", certs.Serial(leaf), "fingerprint", certs.Fingerprint(leaf), "not_after", leaf.NotAfter}
-}
-
-// announce logs what g changes of prev, which is nil at the start: one line for
-// each kind of change.
-func (id *Identity) announce(g, prev *Generation, now time.Time) {
-	leaf := g.Leaf()
-	switch {
-	case prev == nil:
-		id.log.Info("identity loaded", about(leaf)...)
-	case !leaf.Equal(prev.Leaf()):
-		id.log.Info("identity rotated", about(leaf)...)
-	case !slices.EqualFunc(g.own.chain, prev.own.chain, (*x509.Certificate).Equal):
-		id.log.Info("certificate chain changed", about(leaf)...)
-	}
-	if prev != nil && g.digestOthers(now) != prev.digestOthers(now) {
-		id.log.Info("other certificates changed", "others", len(g.others))
-	}
-	if prev != nil && g.trust != prev.trust {
-		id.log.Info("trust bundle changed", "roots", len(g.roots), "trust_digest", g.trust)
-	}
-	if prev != nil && g.revoked.digest != prev.revoked.digest {
-		id.log.Info("revocation lists changed", "revoked_lists", len(g.revoked.lists), "revoked_serials", g.revoked.named.Len(), "revoked_kept", g.revoked.kept.Len())
-	}
-	if g.untrusted != nil {
-		id.log.Warn("own trust bundle does not verify the own chain", append(about(leaf), "err", g.untrusted)...)
-	}
-}
-
-// tellOverdue says that nothing has replaced the certificate of n in time, unless
-// that was said before: a generation with other trust may have the same one.
-func (id *Identity) tellOverdue(n *liveGeneration) {
-	e, g := &id.events, n.gen
-	e.mu.Lock()
-	news := id.current.Load() == n && e.overdue != g.thumb // a rotation that came just now is told after this, or instead
-	if news {
-		e.overdue = g.thumb
-		e.add(event{overdue(g), e.subs})
-	}
-	e.mu.Unlock()
-	if news {
-		id.log.Warn("certificate is not renewed in time", about(g.Leaf())...)
-	}
-}
-
 func overdue(g *Generation) Change {
 	return Change{
 		Generation: g, Overdue: true,
 		Err: fmt.Errorf("the certificate is not renewed in time and expires at %s", g.until().UTC().Format(time.RFC3339)),
-	}
-}
-
-// tellExpired says once that the certificate of n is over.
-func (id *Identity) tellExpired(n *liveGeneration) {
-	e := &id.events
-	e.mu.Lock()
-	news := e.expired != n.gen.thumb
-	e.expired = n.gen.thumb
-	e.mu.Unlock()
-	if news {
-		id.log.Error("certificate expired and nothing replaces it", about(n.gen.Leaf())...)
 	}
 }
 

@@ -43,6 +43,16 @@ type serverConn struct {
 	cutAt time.Time   // zero: not draining
 }
 
+// policyEpoch is what peers are admitted by besides the time and the answers of Authorize.
+type policyEpoch struct {
+	gen    *Generation
+	rounds uint64 // calls of Reauthorize
+}
+
+func (s *Server) currentEpoch() policyEpoch {
+	return policyEpoch{s.id.Current(), s.conns.rounds.Load()}
+}
+
 // Handshake runs the server's side of a handshake on raw, within ctx and 10 s,
 // and looks after the connection from then on. It closes raw on errors, and counts
 // a refused peer in RefusedPeers of [Identity.Status]. For servers that get their connections
@@ -230,6 +240,16 @@ func (s *Server) monitorConnections() {
 			return
 		}
 		t.Stop()
+	}
+}
+
+// startMonitoring notes that s has connections, and looks after them unless the identity is over.
+func (id *Identity) startMonitoring(s *Server) {
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	id.serving = append(id.serving, s)
+	if !id.closed {
+		id.wg.Go(s.monitorConnections)
 	}
 }
 

@@ -11,26 +11,6 @@ import (
 	"time"
 )
 
-// wholeRecords turns off short first records: they show a browser on a slow link
-// the head of a page sooner; a program waits for the whole message, and pays a
-// system call for each of them.
-const wholeRecords = true
-
-// clientConfig lacks what is set per connection: the server's name, so that the
-// standard library checks names and addresses, and the bundle that verifies it.
-func clientConfig(g *Generation, o TransportOptions) *tls.Config {
-	return &tls.Config{
-		MinVersion:                  o.MinVersion, // parsed: TLS 1.2 at least
-		CipherSuites:                o.CipherSuites,
-		DynamicRecordSizingDisabled: wholeRecords,
-		// Not Certificates: crypto/tls would send none to a server whose hints do
-		// not name our issuer, and the server's refusal would then blame the wrong thing.
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &g.cert, nil },
-		// A ticket resumes the identity it was issued to: it must not outlive the generation.
-		ClientSessionCache: tls.NewLRUClientSessionCache(sessionCache),
-	}
-}
-
 // ClientTLSConfig returns a configuration for libraries that want one once and dial
 // themselves, bound to serverName, a DNS name or an address: another one cannot
 // be put into its place. Certificate and key, roots that are removed and

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
@@ -32,16 +31,6 @@ func (s *Server) newPeerState(cs tls.ConnectionState, since time.Time) peerState
 		p.ends, p.why = since.Add(s.opts.MaxAge), errTooOld
 	}
 	return p
-}
-
-// policyEpoch is what peers are admitted by besides the time and the answers of Authorize.
-type policyEpoch struct {
-	gen    *Generation
-	rounds uint64 // calls of Reauthorize
-}
-
-func (s *Server) currentEpoch() policyEpoch {
-	return policyEpoch{s.id.Current(), s.conns.rounds.Load()}
 }
 
 // decision is what is wrong with a connection; both nil is nothing.
@@ -108,22 +97,6 @@ func (s *Server) Authorize(cs tls.ConnectionState) error {
 	return err
 }
 
-// evaluateRequest judges the peer of a request. What depends on the generation was found
-// out before in most cases; Authorize is asked each time.
-func (s *Server) evaluateRequest(r *http.Request) decision {
-	var v decision
-	now, g := time.Now(), s.id.Current()
-	if c, ok := r.Context().Value(connKey{}).(*serverConn); ok {
-		v, _ = c.evaluate(g, now)
-	} else {
-		v = g.evaluate(s.newPeerState(*r.TLS, time.Time{}), now)
-	}
-	if v.cut == nil {
-		v.cut = s.authorize(*r.TLS)
-	}
-	return v
-}
-
 // chainsEnd is the moment from which none of the chains is valid, zero if there is none.
 func chainsEnd(chains [][]*x509.Certificate) (end time.Time) {
 	for _, chain := range chains {
@@ -136,13 +109,6 @@ func chainsEnd(chains [][]*x509.Certificate) (end time.Time) {
 		}
 	}
 	return end
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // stillVerifies reports whether a chain that was verified once needs no second look:

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,58 +12,23 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// Material is a candidate for the next generation, as a [Source] delivers it.
-//
-// It is refused when a key does not fit its leaf; when the chain ends before an
-// issuer that the bundle or the generation in effect knows; when a leaf is expired,
-// is a CA or has no usage for TLS; when the bundle is empty or holds a
-// certificate that is no CA; when a revocation list is not signed by a CA under
-// the bundle, is older than the one in effect, or is missing though there was
-// one that its issuer had no reason yet to replace. Self-signed certificates and
-// those that do not lead upwards from the leaf are tolerated and not sent; the
-// latter, a weak key and a key file that others can read are warned of and shown
-// in Warnings of [Identity.Status]. A leaf that is not valid yet waits until it is, unless the one in effect
-// has expired.
-//
-// What a revocation list named stays refused until that certificate has ended,
-// whatever later lists say; see RevokedKept of [Identity.Status].
-//
-// A bundle that no longer holds the root of the own chain is published with
-// Change.Warning: on the way from one root to another that state is intended,
-// and peers may still know the root.
-//
-// Each of Others is judged by itself, by the rules for a leaf and its chain. A
-// bad one does not keep the rest from being published: the last good one at its
-// index stays until it expires, and is then left out of handshakes. One that is
-// not valid yet is left out until it is, unless there is nothing older.
-type Material struct {
-	Certificate tls.Certificate        // leaf first, then its issuers; PrivateKey is a crypto.Signer
-	Others      []tls.Certificate      // more of the kind, which a server chooses by the name that a client asks for
-	Roots       []*x509.Certificate    // trust anchors for peers, of any order
-	Revoked     []*x509.RevocationList // what the issuers of peers took back, at most one list per issuer
-	Issuers     []*x509.Certificate    // intermediates that signed lists in Revoked; they give no trust to peers
-	Kept        []byte                 // what lists before Revoked named and is refused still, in the form of crl.kept
-	Version     string                 // for logs only, for instance a directory name
-
-	// A source of files says here what it found. Of each of Others: its name, and why
-	// it cannot be used if so; the certificate then holds the leaf at most. Both are
-	// void unless they are as long as Others.
-	OtherNames  []string
-	OtherErrors []error
-	// Faults that are tolerated, for Warnings of [Identity.Status]; for instance a key file that others can read.
-	Faults []string
+// bundle is what peers are verified against. It is immutable.
+type bundle struct {
+	roots   []*x509.Certificate
+	pool    *x509.CertPool
+	revoked *revocations
+	trust   string // digest of the roots
 }
 
-// LogValue implements [slog.LogValuer]: the version, never the key.
-func (m Material) LogValue() slog.Value { return slog.StringValue(m.Version) }
+func newBundle(roots []*x509.Certificate, lists *revocations) bundle {
+	return bundle{roots: slices.Clone(roots), pool: certs.Pool(roots...), revoked: lists, trust: stepapi.TrustDigest(roots)}
+}
 
-// String returns the version, so that no format verb reaches the key.
-func (m Material) String() string { return "material " + m.Version }
-
-// GoString is String: %#v would print the scalar of the private key.
-func (m Material) GoString() string { return m.String() }
+// checkRevoked refuses what is revoked; it is half of every VerifyConnection.
+func (b *bundle) checkRevoked(chains [][]*x509.Certificate) error { return b.revoked.check(chains) }
 
 // Generation is one published identity: leaf, key, chain and trust bundle that
 // belong together. It is immutable and stays readable after it was superseded
@@ -140,6 +106,86 @@ func (g *Generation) digestOthers(now time.Time) string {
 	return digestOf(parts)
 }
 
+// certPair is a certificate that passed the gate, with its key.
+type certPair struct {
+	given tls.Certificate
+	key   crypto.Signer
+	chain []*x509.Certificate // leaf first, without trailing roots
+	ends  []*x509.Certificate // the roots that came with it
+
+	warnings []string // what is wrong with it and no reason to refuse it
+}
+
+// ders is the chain in DER.
+func (p certPair) ders() (ders []string) {
+	for _, c := range p.chain {
+		ders = append(ders, string(c.Raw))
+	}
+	return ders
+}
+
+func (p certPair) certificate() tls.Certificate {
+	c := tls.Certificate{
+		PrivateKey: p.key, Leaf: p.chain[0],
+		// A key behind a token may sign with less than its type suggests.
+		SupportedSignatureAlgorithms: p.given.SupportedSignatureAlgorithms,
+		OCSPStaple:                   p.given.OCSPStaple, SignedCertificateTimestamps: p.given.SignedCertificateTimestamps,
+	}
+	for _, cert := range p.chain {
+		c.Certificate = append(c.Certificate, cert.Raw)
+	}
+	return c
+}
+
+// other is one of Material.Others within a generation. It has its own end: a
+// certificate for one name must not take down the service of another one.
+type other struct {
+	name     string     // stays the same from one generation to the next
+	versions []certPair // newest first; the last good one stays beside one that is refused or not valid yet
+	refused  error      // why the newest one of the source is not among the versions
+	serial   string     // of the newest one of the source, "" if not even that could be read
+}
+
+// live are the versions that are in use now or will be.
+func (o other) live(now time.Time) []certPair {
+	var live []certPair
+	for _, p := range o.versions {
+		if !now.Before(p.chain[0].NotAfter) {
+			continue
+		}
+		live = append(live, p)
+		if !now.Before(p.chain[0].NotBefore) {
+			break // what is older will not be used again
+		}
+	}
+	return live
+}
+
+// inUse is the version that handshakes choose now: the newest valid one, or one
+// that is not valid yet when there is nothing else, for a peer's clock may be ahead.
+func (o other) inUse(now time.Time) (p certPair, ok bool) {
+	live := o.live(now)
+	if len(live) == 0 {
+		return certPair{}, false
+	}
+	if last := live[len(live)-1]; !now.Before(last.chain[0].NotBefore) {
+		return last, true
+	}
+	return live[0], true
+}
+
+// other finds a certificate by its name; the zero value if there is none.
+func (g *Generation) other(name string) other {
+	if g == nil {
+		return other{}
+	}
+	i := slices.IndexFunc(g.others, func(o other) bool { return o.name == name })
+	if i < 0 {
+		return other{}
+	}
+	return g.others[i]
+}
+
 // ticketNames identifies the server towards the scope of tickets: a ticket of one
 // service must not open a session with another that happens to share a key.
 func ticketNames(pairs []certPair) string {
@@ -158,4 +204,11 @@ func assemble(m Material, own certPair, lists *revocations) *Generation {
 	return &Generation{
 		bundle: newBundle(m.Roots, lists), version: m.Version, own: own, cert: own.certificate(), thumb: base64.RawURLEncoding.EncodeToString(sum[:]),
 	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }

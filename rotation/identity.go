@@ -73,6 +73,12 @@ type health struct {
 	others   map[string]error // what is wrong with the newest of the other certificates, by name
 }
 
+// postponed is a candidate that waits for its NotBefore.
+type postponed struct {
+	gen    *Generation
+	cancel context.CancelFunc
+}
+
 // Open starts to follow the source and waits for its first good generation. ctx
 // bounds this wait only. A source that gives up before that is not tried again:
 // Open returns its error, so that a wrong path or token shows at once.
@@ -118,6 +124,13 @@ func Open(ctx context.Context, cfg Config) (*Identity, error) {
 // Current is the generation in effect: one atomic load.
 func (id *Identity) Current() *Generation { return id.current.Load().gen }
 
+func (id *Identity) currentGeneration() *Generation {
+	if n := id.current.Load(); n != nil {
+		return n.gen
+	}
+	return nil
+}
+
 // DrainTimeout is Config.DrainTimeout as it is in effect: how long a superseded generation
 // may finish what it carries. For adapters that keep connections of their own.
 func (id *Identity) DrainTimeout() time.Duration { return id.drain }
@@ -127,6 +140,37 @@ type identityObserver struct{ id *Identity }
 
 func (o identityObserver) Mode(mode string, why error) { o.id.noteMode(mode, why) }
 func (o identityObserver) Failed(err error)            { o.id.noteFailure(err) }
+
+// noteFailure records a failure of the source or a refused candidate; nil clears it.
+// A failure that repeats itself is logged once.
+func (id *Identity) noteFailure(err error) {
+	id.mu.Lock()
+	known := err == nil || errText(id.health.err) == err.Error()
+	id.health.err = err
+	id.health.failures++
+	if err == nil {
+		id.health.failures = 0
+	}
+	if !known {
+		id.health.refused++
+	}
+	id.mu.Unlock()
+	if known {
+		return
+	}
+	id.log.Warn("identity not refreshed", "err", err)
+	id.events.push(Change{Generation: id.currentGeneration(), Err: err})
+}
+
+// noteMode records how a file source notices changes.
+func (id *Identity) noteMode(mode string, why error) {
+	id.mu.Lock()
+	id.health.mode, id.health.modeErr = mode, why
+	id.mu.Unlock()
+	if why != nil {
+		id.log.Warn("file notification unavailable, polling only", "err", why)
+	}
+}
 
 // Reload has the source start over and waits for its first answer: nil when
 // what it yields is published, held or unchanged, else why not. For SIGHUP and
@@ -153,16 +197,6 @@ func (id *Identity) requireUsage(u usage) {
 	id.mu.Lock()
 	id.uses |= u
 	id.mu.Unlock()
-}
-
-// startMonitoring notes that s has connections, and looks after them unless the identity is over.
-func (id *Identity) startMonitoring(s *Server) {
-	id.mu.Lock()
-	defer id.mu.Unlock()
-	id.serving = append(id.serving, s)
-	if !id.closed {
-		id.wg.Go(s.monitorConnections)
-	}
 }
 
 // Close stops following the source, cuts all client connections and waits for

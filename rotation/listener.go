@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // maxHandshakes is how many handshakes one listener has under way at a time.
@@ -128,4 +129,20 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// evaluateRequest judges the peer of a request. What depends on the generation was found
+// out before in most cases; Authorize is asked each time.
+func (s *Server) evaluateRequest(r *http.Request) decision {
+	var v decision
+	now, g := time.Now(), s.id.Current()
+	if c, ok := r.Context().Value(connKey{}).(*serverConn); ok {
+		v, _ = c.evaluate(g, now)
+	} else {
+		v = g.evaluate(s.newPeerState(*r.TLS, time.Time{}), now)
+	}
+	if v.cut == nil {
+		v.cut = s.authorize(*r.TLS)
+	}
+	return v
 }

@@ -2,50 +2,12 @@ package rotation
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/rotation/status"
 )
-
-// other is one of Material.Others within a generation. It has its own end: a
-// certificate for one name must not take down the service of another one.
-type other struct {
-	name     string     // stays the same from one generation to the next
-	versions []certPair // newest first; the last good one stays beside one that is refused or not valid yet
-	refused  error      // why the newest one of the source is not among the versions
-	serial   string     // of the newest one of the source, "" if not even that could be read
-}
-
-// live are the versions that are in use now or will be.
-func (o other) live(now time.Time) []certPair {
-	var live []certPair
-	for _, p := range o.versions {
-		if !now.Before(p.chain[0].NotAfter) {
-			continue
-		}
-		live = append(live, p)
-		if !now.Before(p.chain[0].NotBefore) {
-			break // what is older will not be used again
-		}
-	}
-	return live
-}
-
-// inUse is the version that handshakes choose now: the newest valid one, or one
-// that is not valid yet when there is nothing else, for a peer's clock may be ahead.
-func (o other) inUse(now time.Time) (p certPair, ok bool) {
-	live := o.live(now)
-	if len(live) == 0 {
-		return certPair{}, false
-	}
-	if last := live[len(live)-1]; !now.Before(last.chain[0].NotBefore) {
-		return last, true
-	}
-	return live[0], true
-}
 
 // newOther judges one of Material.Others by itself. before is what the
 // generation in effect has under this name.
@@ -89,34 +51,6 @@ func (e *examination) judgeOther(i int, before other) (certPair, error) {
 		e.warning = warning
 	}
 	return p, err
-}
-
-// otherName names one of Others for logs, and for finding its earlier versions.
-func (m Material) otherName(i int) string {
-	if len(m.OtherNames) == len(m.Others) {
-		return m.OtherNames[i]
-	}
-	return fmt.Sprintf("Others[%d]", i)
-}
-
-// otherError is why the source found one of Others unusable, or nil.
-func (m Material) otherError(i int) error {
-	if len(m.OtherErrors) == len(m.Others) {
-		return m.OtherErrors[i]
-	}
-	return nil
-}
-
-// other finds a certificate by its name; the zero value if there is none.
-func (g *Generation) other(name string) other {
-	if g == nil {
-		return other{}
-	}
-	i := slices.IndexFunc(g.others, func(o other) bool { return o.name == name })
-	if i < 0 {
-		return other{}
-	}
-	return g.others[i]
 }
 
 // serving lists the certificates for handshakes of servers, the own first, and

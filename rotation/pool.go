@@ -48,6 +48,21 @@ func (handshakeTimeoutError) Error() string   { return "rotation: TLS handshake 
 func (handshakeTimeoutError) Timeout() bool   { return true }
 func (handshakeTimeoutError) Temporary() bool { return true }
 
+// clientConfig lacks what is set per connection: the server's name, so that the
+// standard library checks names and addresses, and the bundle that verifies it.
+func clientConfig(g *Generation, o TransportOptions) *tls.Config {
+	return &tls.Config{
+		MinVersion:                  o.MinVersion, // parsed: TLS 1.2 at least
+		CipherSuites:                o.CipherSuites,
+		DynamicRecordSizingDisabled: wholeRecords,
+		// Not Certificates: crypto/tls would send none to a server whose hints do
+		// not name our issuer, and the server's refusal would then blame the wrong thing.
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &g.cert, nil },
+		// A ticket resumes the identity it was issued to: it must not outlive the generation.
+		ClientSessionCache: tls.NewLRUClientSessionCache(sessionCache),
+	}
+}
+
 var errHandshakeTimeout net.Error = handshakeTimeoutError{}
 
 func newPool(t *Transport, g *Generation) *pool {

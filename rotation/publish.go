@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"time"
@@ -10,12 +11,6 @@ import (
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/wallclock"
 )
-
-// postponed is a candidate that waits for its NotBefore.
-type postponed struct {
-	gen    *Generation
-	cancel context.CancelFunc
-}
 
 // propose is the yield of every source. No callback runs under publishing, so
 // neither a subscriber nor a log handler can block a candidate for ever.
@@ -65,13 +60,6 @@ func (id *Identity) reportWarnings(g *Generation) {
 	}
 }
 
-func (id *Identity) currentGeneration() *Generation {
-	if n := id.current.Load(); n != nil {
-		return n.gen
-	}
-	return nil
-}
-
 // publish makes g the current generation. The successor is visible before the
 // predecessor refuses requests: whoever is refused finds it on the next load.
 func (id *Identity) publish(g *Generation, now time.Time) {
@@ -104,6 +92,37 @@ func (id *Identity) publish(g *Generation, now time.Time) {
 		return
 	}
 	id.events.push(c)
+}
+
+// about names a certificate in a line of the log.
+func about(leaf *x509.Certificate) []any {
+	return []any{"serial", certs.Serial(leaf), "fingerprint", certs.Fingerprint(leaf), "not_after", leaf.NotAfter}
+}
+
+// announce logs what g changes of prev, which is nil at the start: one line for
+// each kind of change.
+func (id *Identity) announce(g, prev *Generation, now time.Time) {
+	leaf := g.Leaf()
+	switch {
+	case prev == nil:
+		id.log.Info("identity loaded", about(leaf)...)
+	case !leaf.Equal(prev.Leaf()):
+		id.log.Info("identity rotated", about(leaf)...)
+	case !slices.EqualFunc(g.own.chain, prev.own.chain, (*x509.Certificate).Equal):
+		id.log.Info("certificate chain changed", about(leaf)...)
+	}
+	if prev != nil && g.digestOthers(now) != prev.digestOthers(now) {
+		id.log.Info("other certificates changed", "others", len(g.others))
+	}
+	if prev != nil && g.trust != prev.trust {
+		id.log.Info("trust bundle changed", "roots", len(g.roots), "trust_digest", g.trust)
+	}
+	if prev != nil && g.revoked.digest != prev.revoked.digest {
+		id.log.Info("revocation lists changed", "revoked_lists", len(g.revoked.lists), "revoked_serials", g.revoked.named.Len(), "revoked_kept", g.revoked.kept.Len())
+	}
+	if g.untrusted != nil {
+		id.log.Warn("own trust bundle does not verify the own chain", append(about(leaf), "err", g.untrusted)...)
+	}
 }
 
 // postpone keeps g until it is valid; it replaces what was held before.
@@ -181,6 +200,34 @@ func (id *Identity) superviseGeneration(n *liveGeneration) {
 	id.mu.Unlock()
 }
 
+// tellOverdue says that nothing has replaced the certificate of n in time, unless
+// that was said before: a generation with other trust may have the same one.
+func (id *Identity) tellOverdue(n *liveGeneration) {
+	e, g := &id.events, n.gen
+	e.mu.Lock()
+	news := id.current.Load() == n && e.overdue != g.thumb // a rotation that came just now is told after this, or instead
+	if news {
+		e.overdue = g.thumb
+		e.add(event{overdue(g), e.subs})
+	}
+	e.mu.Unlock()
+	if news {
+		id.log.Warn("certificate is not renewed in time", about(g.Leaf())...)
+	}
+}
+
+// tellExpired says once that the certificate of n is over.
+func (id *Identity) tellExpired(n *liveGeneration) {
+	e := &id.events
+	e.mu.Lock()
+	news := e.expired != n.gen.thumb
+	e.expired = n.gen.thumb
+	e.mu.Unlock()
+	if news {
+		id.log.Error("certificate expired and nothing replaces it", about(n.gen.Leaf())...)
+	}
+}
+
 // stillCurrentAt waits until at, and reports whether n is the current generation then.
 func (id *Identity) stillCurrentAt(n *liveGeneration, at time.Time) bool {
 	return wallclock.Until(id.ctx, at, n.replaced) && !isClosed(n.replaced)
@@ -250,35 +297,4 @@ func (id *Identity) drains(n *liveGeneration, p *pool) {
 			id.log.Warn("connections cut: their trust bundle is over", "connections", cut)
 		}
 	})
-}
-
-// noteFailure records a failure of the source or a refused candidate; nil clears it.
-// A failure that repeats itself is logged once.
-func (id *Identity) noteFailure(err error) {
-	id.mu.Lock()
-	known := err == nil || errText(id.health.err) == err.Error()
-	id.health.err = err
-	id.health.failures++
-	if err == nil {
-		id.health.failures = 0
-	}
-	if !known {
-		id.health.refused++
-	}
-	id.mu.Unlock()
-	if known {
-		return
-	}
-	id.log.Warn("identity not refreshed", "err", err)
-	id.events.push(Change{Generation: id.currentGeneration(), Err: err})
-}
-
-// noteMode records how a file source notices changes.
-func (id *Identity) noteMode(mode string, why error) {
-	id.mu.Lock()
-	id.health.mode, id.health.modeErr = mode, why
-	id.mu.Unlock()
-	if why != nil {
-		id.log.Warn("file notification unavailable, polling only", "err", why)
-	}
 }

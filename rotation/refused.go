@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -111,10 +110,9 @@ func (id *Identity) refusedPeers() status.RefusedPeers {
 }
 
 var (
-	errNoCertificate = fmt.Errorf("%w: no verified certificate", ErrPeerDenied)
-	errPeerExpired   = errors.New("the peer's certificate has expired")
-	errTooOld        = errors.New("the connection has reached its age")
-	errCleartext     = errors.New("the request did not come over TLS")
+	errPeerExpired = errors.New("the peer's certificate has expired")
+	errTooOld      = errors.New("the connection has reached its age")
+	errCleartext   = errors.New("the request did not come over TLS")
 )
 
 // deniedError is what Authorize answered, which may be any error.

@@ -104,6 +104,15 @@ func clampToValidity(c *x509.Certificate, now time.Time) time.Time {
 	return now
 }
 
+// anyUsage is for questions about a chain alone; usages are looked at elsewhere.
+var anyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+
+// verify verifies the first certificate; the others may be its intermediates.
+func verify(chain []*x509.Certificate, opts x509.VerifyOptions) ([][]*x509.Certificate, error) {
+	opts.Intermediates = certs.Pool(chain[1:]...)
+	return chain[0].Verify(opts)
+}
+
 func listIssuer(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
 	// Delta lists, and lists for some certificates or by other issuers only, say so in critical extensions (RFC 5280 §5.2).
 	for _, e := range list.Extensions {

@@ -56,6 +56,11 @@ type ServerOptions struct {
 	MaxConnsPerAddress int
 }
 
+// wholeRecords turns off short first records: they show a browser on a slow link
+// the head of a page sooner; a program waits for the whole message, and pays a
+// system call for each of them.
+const wholeRecords = true
+
 // Server is one service of the identity: its configuration, and the connections
 // that were accepted by its Listener or Handshake.
 //

@@ -2,7 +2,11 @@ package rotation
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -22,6 +26,73 @@ const (
 // new ctx, by [Identity.Reload], and must then yield what it has.
 type Source interface {
 	Watch(ctx context.Context, yield func(Material) error) error
+}
+
+// Material is a candidate for the next generation, as a [Source] delivers it.
+//
+// It is refused when a key does not fit its leaf; when the chain ends before an
+// issuer that the bundle or the generation in effect knows; when a leaf is expired,
+// is a CA or has no usage for TLS; when the bundle is empty or holds a
+// certificate that is no CA; when a revocation list is not signed by a CA under
+// the bundle, is older than the one in effect, or is missing though there was
+// one that its issuer had no reason yet to replace. Self-signed certificates and
+// those that do not lead upwards from the leaf are tolerated and not sent; the
+// latter, a weak key and a key file that others can read are warned of and shown
+// in Warnings of [Identity.Status]. A leaf that is not valid yet waits until it is, unless the one in effect
+// has expired.
+//
+// What a revocation list named stays refused until that certificate has ended,
+// whatever later lists say; see RevokedKept of [Identity.Status].
+//
+// A bundle that no longer holds the root of the own chain is published with
+// Change.Warning: on the way from one root to another that state is intended,
+// and peers may still know the root.
+//
+// Each of Others is judged by itself, by the rules for a leaf and its chain. A
+// bad one does not keep the rest from being published: the last good one at its
+// index stays until it expires, and is then left out of handshakes. One that is
+// not valid yet is left out until it is, unless there is nothing older.
+type Material struct {
+	Certificate tls.Certificate        // leaf first, then its issuers; PrivateKey is a crypto.Signer
+	Others      []tls.Certificate      // more of the kind, which a server chooses by the name that a client asks for
+	Roots       []*x509.Certificate    // trust anchors for peers, of any order
+	Revoked     []*x509.RevocationList // what the issuers of peers took back, at most one list per issuer
+	Issuers     []*x509.Certificate    // intermediates that signed lists in Revoked; they give no trust to peers
+	Kept        []byte                 // what lists before Revoked named and is refused still, in the form of crl.kept
+	Version     string                 // for logs only, for instance a directory name
+
+	// A source of files says here what it found. Of each of Others: its name, and why
+	// it cannot be used if so; the certificate then holds the leaf at most. Both are
+	// void unless they are as long as Others.
+	OtherNames  []string
+	OtherErrors []error
+	// Faults that are tolerated, for Warnings of [Identity.Status]; for instance a key file that others can read.
+	Faults []string
+}
+
+// LogValue implements [slog.LogValuer]: the version, never the key.
+func (m Material) LogValue() slog.Value { return slog.StringValue(m.Version) }
+
+// String returns the version, so that no format verb reaches the key.
+func (m Material) String() string { return "material " + m.Version }
+
+// GoString is String: %#v would print the scalar of the private key.
+func (m Material) GoString() string { return m.String() }
+
+// otherName names one of Others for logs, and for finding its earlier versions.
+func (m Material) otherName(i int) string {
+	if len(m.OtherNames) == len(m.Others) {
+		return m.OtherNames[i]
+	}
+	return fmt.Sprintf("Others[%d]", i)
+}
+
+// otherError is why the source found one of Others unusable, or nil.
+func (m Material) otherError(i int) error {
+	if len(m.OtherErrors) == len(m.Others) {
+		return m.OtherErrors[i]
+	}
+	return nil
 }
 
 // Observer is told by a source what happens between candidates. A source that

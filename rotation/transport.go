@@ -252,3 +252,53 @@ func (u *upgraded) Close() error {
 	defer u.release()
 	return u.ReadWriteCloser.Close()
 }
+
+// Lease pins one generation with its connections, so that a caller can do
+// several things with one identity: fetch a token that is bound to the
+// certificate, then use it. Superseded, a leased generation lives on until the
+// lease is released, but not beyond Config.DrainTimeout or its leaf.
+type Lease struct {
+	live    *liveGeneration
+	release func()
+}
+
+// Lease pins the current generation. After [Identity.Close] the lease still
+// names the last generation, and its requests fail.
+func (id *Identity) Lease() *Lease {
+	for {
+		n := id.current.Load()
+		if n.lease() {
+			return &Lease{live: n, release: sync.OnceFunc(n.unlease)}
+		}
+		if id.current.Load() == n { // closed: there will be no successor
+			return &Lease{live: n, release: func() {}}
+		}
+	}
+}
+
+// Generation is the pinned generation.
+func (l *Lease) Generation() *Generation { return l.live.gen }
+
+// Thumbprint is [Generation.Thumbprint] of the pinned generation.
+func (l *Lease) Thumbprint() string { return l.live.gen.thumb }
+
+// RoundTripper sends requests over the pinned generation, with the options and
+// in the pool of t, which must be of the same Identity. Requests fail with [ErrRetired] once the generation is over.
+func (l *Lease) RoundTripper(t *Transport) http.RoundTripper { return leased{l.live, t} }
+
+// Release lets the generation go; it is idempotent. Requests that run hold it
+// on their own.
+func (l *Lease) Release() { l.release() }
+
+type leased struct {
+	live *liveGeneration
+	t    *Transport
+}
+
+func (s leased) RoundTrip(r *http.Request) (*http.Response, error) {
+	p, err := s.live.acquire(s.t, true)
+	if err != nil {
+		return nil, closeBodyAndFail(r, err)
+	}
+	return s.t.send(s.live, p, r)
+}

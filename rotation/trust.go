@@ -11,25 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/certs"
-	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation/status"
 )
-
-// bundle is what peers are verified against. It is immutable.
-type bundle struct {
-	roots   []*x509.Certificate
-	pool    *x509.CertPool
-	revoked *revocations
-	trust   string // digest of the roots
-}
-
-func newBundle(roots []*x509.Certificate, lists *revocations) bundle {
-	return bundle{roots: slices.Clone(roots), pool: certs.Pool(roots...), revoked: lists, trust: stepapi.TrustDigest(roots)}
-}
-
-// checkRevoked refuses what is revoked; it is half of every VerifyConnection.
-func (b *bundle) checkRevoked(chains [][]*x509.Certificate) error { return b.revoked.check(chains) }
 
 // Trust is a trust bundle that is followed like the one of an [Identity]: for
 // servers that chain elsewhere than the own certificate ([TransportOptions.Trust]).

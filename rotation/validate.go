@@ -22,37 +22,6 @@ const (
 	usageClient
 )
 
-// certPair is a certificate that passed the gate, with its key.
-type certPair struct {
-	given tls.Certificate
-	key   crypto.Signer
-	chain []*x509.Certificate // leaf first, without trailing roots
-	ends  []*x509.Certificate // the roots that came with it
-
-	warnings []string // what is wrong with it and no reason to refuse it
-}
-
-// ders is the chain in DER.
-func (p certPair) ders() (ders []string) {
-	for _, c := range p.chain {
-		ders = append(ders, string(c.Raw))
-	}
-	return ders
-}
-
-func (p certPair) certificate() tls.Certificate {
-	c := tls.Certificate{
-		PrivateKey: p.key, Leaf: p.chain[0],
-		// A key behind a token may sign with less than its type suggests.
-		SupportedSignatureAlgorithms: p.given.SupportedSignatureAlgorithms,
-		OCSPStaple:                   p.given.OCSPStaple, SignedCertificateTimestamps: p.given.SignedCertificateTimestamps,
-	}
-	for _, cert := range p.chain {
-		c.Certificate = append(c.Certificate, cert.Raw)
-	}
-	return c
-}
-
 // examination is one candidate at the gate.
 type examination struct {
 	m        Material
@@ -280,13 +249,4 @@ func (e *examination) sentSoFar(before other) (issuers []*x509.Certificate) {
 		issuers = append(issuers, p.chain[1:]...)
 	}
 	return issuers
-}
-
-// anyUsage is for questions about a chain alone; usages are looked at elsewhere.
-var anyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
-
-// verify verifies the first certificate; the others may be its intermediates.
-func verify(chain []*x509.Certificate, opts x509.VerifyOptions) ([][]*x509.Certificate, error) {
-	opts.Intermediates = certs.Pool(chain[1:]...)
-	return chain[0].Verify(opts)
 }
