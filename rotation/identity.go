@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/errtext"
 	"github.com/artstore/artstore-pki/internal/lograte"
 )
 
@@ -145,7 +146,7 @@ func (o identityObserver) Failed(err error)            { o.id.noteFailure(err) }
 // A failure that repeats itself is logged once.
 func (id *Identity) noteFailure(err error) {
 	id.mu.Lock()
-	known := err == nil || errText(id.health.err) == err.Error()
+	known := err == nil || errtext.Of(id.health.err) == err.Error()
 	id.health.err = err
 	id.health.failures++
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/errtext"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/rotation/status"
 )
@@ -78,7 +79,7 @@ func (g *Generation) serving(now time.Time) (pairs []certPair, next time.Time) {
 func otherStatus(g *Generation, refused map[string]error, now time.Time) []status.Other {
 	var all []status.Other
 	for _, o := range g.others {
-		st := status.Other{Name: o.name, Error: errText(refused[o.name])}
+		st := status.Other{Name: o.name, Error: errtext.Of(refused[o.name])}
 		if p, ok := o.inUse(now); ok {
 			leaf := p.chain[0]
 			st.Served, st.Serial, st.Fingerprint = true, certs.Serial(leaf), certs.Fingerprint(leaf)
@@ -105,7 +106,7 @@ func (id *Identity) reportOthers(g *Generation, now time.Time) {
 	id.health.others = refused
 	id.mu.Unlock()
 	for _, o := range g.others {
-		was, is := errText(known[o.name]), errText(o.refused)
+		was, is := errtext.Of(known[o.name]), errtext.Of(o.refused)
 		p, served := o.inUse(now)
 		attrs := []any{"file", o.name, "serial", o.serial}
 		switch {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/errtext"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/rotation/status"
 )
@@ -28,8 +29,8 @@ func (id *Identity) Status() status.Identity {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	h := id.health
-	st.WatchMode, st.WatchError = h.mode, errText(h.modeErr)
-	st.LastSuccess, st.LastError, st.Failures, st.Refused = h.success, errText(h.err), h.failures, h.refused
+	st.WatchMode, st.WatchError = h.mode, errtext.Of(h.modeErr)
+	st.LastSuccess, st.LastError, st.Failures, st.Refused = h.success, errtext.Of(h.err), h.failures, h.refused
 	st.RevokedLists, st.RevokedSerials, st.RevokedKept = len(id.lists.lists), id.lists.named.Len(), id.lists.kept.Len()
 	st.RevokedAt, st.RevokedStale = id.lists.oldest(), id.lists.stale(now) != nil
 	st.Drained, st.Forced = id.drained.Load(), id.forced.Load()
@@ -100,11 +101,4 @@ func (id *Identity) Check() error {
 		err = fmt.Errorf("%w: %w", err, l.RevokedError())
 	}
 	return fmt.Errorf("checking identity: %w", err)
-}
-
-func errText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/artstore/artstore-pki/internal/errtext"
 	"github.com/artstore/artstore-pki/rotation/status"
 )
 
@@ -84,7 +85,7 @@ func (t *Trust) Status() status.Trust {
 	defer t.mu.Unlock()
 	return status.Trust{
 		Roots: len(b.roots), TrustDigest: b.trust, RevokedLists: len(t.lists.lists),
-		RevokedStale: t.lists.stale(time.Now()) != nil, LastError: errText(t.lastErr),
+		RevokedStale: t.lists.stale(time.Now()) != nil, LastError: errtext.Of(t.lastErr),
 	}
 }
 
@@ -143,7 +144,7 @@ func (t *Trust) propose(m Material) error {
 // A failure that repeats itself is logged once.
 func (t *Trust) noteFailure(err error) {
 	t.mu.Lock()
-	known := err == nil || errText(t.lastErr) == err.Error()
+	known := err == nil || errtext.Of(t.lastErr) == err.Error()
 	t.lastErr = err
 	t.mu.Unlock()
 	if !known {

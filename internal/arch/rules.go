@@ -25,6 +25,7 @@ var leaves = []string{
 	"internal/certs",
 	"internal/connlimit",
 	"internal/durable",
+	"internal/errtext",
 	"internal/fileperm",
 	"internal/flock",
 	"internal/humantime",

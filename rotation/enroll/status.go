@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/errtext"
 )
 
 // Status is what an operator asks of a service that renews itself. It holds
@@ -73,9 +74,9 @@ func (s *Source) NextRenewal() time.Time { return s.Status().NextRenewal }
 // that a request to the authority could hold.
 func (a *agent) report() {
 	st := &Status{
-		NextRenewal: a.leaf.at, RenewalFailures: a.leaf.failures, RenewalError: errText(a.leaf.err),
-		NextTrust: a.trust.at, TrustFailures: a.trust.failures, TrustError: errText(a.trust.err),
-		RevokedFailures: a.lists.failures, RevokedError: errText(a.lists.err), Skew: time.Duration(a.skew.Load()),
+		NextRenewal: a.leaf.at, RenewalFailures: a.leaf.failures, RenewalError: errtext.Of(a.leaf.err),
+		NextTrust: a.trust.at, TrustFailures: a.trust.failures, TrustError: errtext.Of(a.trust.err),
+		RevokedFailures: a.lists.failures, RevokedError: errtext.Of(a.lists.err), Skew: time.Duration(a.skew.Load()),
 	}
 	if a.cur != nil {
 		st.Serial, st.NotAfter = certs.Serial(a.cur.leaf()), a.cur.leaf().NotAfter
@@ -83,11 +84,4 @@ func (a *agent) report() {
 		st.RevokedAt, st.RevokedUntil = a.cur.lists.oldest(), a.cur.lists.until()
 	}
 	a.status.Store(st)
-}
-
-func errText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/backoff"
+	"github.com/artstore/artstore-pki/internal/errtext"
 	"github.com/artstore/artstore-pki/internal/wallclock"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/internal/filewatch"
@@ -342,8 +343,8 @@ func (w *fileWatch) report() {
 	if why != nil {
 		mode = modePoll
 	}
-	if mode != w.mode || errText(why) != w.why {
-		w.mode, w.why = mode, errText(why)
+	if mode != w.mode || errtext.Of(why) != w.why {
+		w.mode, w.why = mode, errtext.Of(why)
 		w.observer.Mode(mode, why)
 	}
 }
@@ -353,11 +354,4 @@ func (w *fileWatch) stop() {
 		w.n.Close()
 		w.n = nil
 	}
-}
-
-func errText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
