@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -17,31 +19,13 @@ import (
 )
 
 const (
-	// maxAnswer is above what any request may carry, because an answer holds whole chains and bundles.
-	maxAnswer = 4 * stepapi.MaxBody
-	// maxMessage bounds the authority's words in our errors, in runes.
-	maxMessage = 200
-	// minSecretPart is the length from which a part of a token is blotted out wherever it turns up.
-	minSecretPart = 8
+	// defaultTimeout bounds one request, if [Config.Timeout] says nothing else.
+	defaultTimeout = 30 * time.Second
+	// recordRows of a page: with chains of 4 KiB they are a megabyte.
+	recordRows = 200
+	// maxRecordPage bounds such a page, in bytes: a certificate with 100 names of 253 bytes and its chain takes 60 KiB.
+	maxRecordPage = 16 << 20
 )
-
-// Error is a refusal by the authority: it answered, and the answer was no.
-// Network failures are other errors.
-type Error struct {
-	Status     int           // HTTP status
-	Message    string        // the authority's reason, printable, at most 200 runes, without secrets
-	RetryAfter time.Duration // what the authority asked for; 0 if it did not
-	operation  string
-}
-
-func (e *Error) Error() string {
-	return fmt.Sprintf("%s: the authority answered %d: %s", e.operation, e.Status, e.Message)
-}
-
-// isDenied reports a verdict on the caller, which repeating the request will not change.
-func (e *Error) isDenied() bool {
-	return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
-}
 
 // Client speaks the step API with one authority. [NewClient] makes it: it talks to
 // no other server, whatever its certificate is. It is safe for concurrent use.
@@ -245,4 +229,35 @@ func parseAll(blocks []string) ([]*x509.Certificate, error) {
 		return nil, errors.New("parsing certificates: the list is empty")
 	}
 	return certs, nil
+}
+
+// RecordPage reads a page of the authority's record, with the certificates themselves:
+// those that expire last come first. cursor is "" for the first page and Next of the
+// page before for the others; Next is "" in the last. The certificate that the client
+// shows must be that of an auditor in the authority's pki.yaml.
+func (c *Client) RecordPage(ctx context.Context, cursor string) (out stepapi.RecordPage, err error) {
+	query := url.Values{"pem": {"true"}, "limit": {strconv.Itoa(recordRows)}}
+	if cursor != "" {
+		query.Set("cursor", cursor)
+	}
+	err = c.callJSON(ctx, apiRequest{operation: "reading the record", path: stepapi.PathRecordCertificates + "?" + query.Encode(), limit: maxRecordPage}, &out)
+	return out, err
+}
+
+// RecordAuthorities returns what the certificates of the record lead to: the trust
+// bundle, and the other certificates of the authority, which are its intermediates and
+// what is no longer in use. It asks for the same right as [Client.RecordPage].
+func (c *Client) RecordAuthorities(ctx context.Context) (roots, others []*x509.Certificate, err error) {
+	const doing = "reading the certificates of the authority"
+	var out stepapi.RecordAuthorities
+	if err := c.callJSON(ctx, apiRequest{operation: doing, path: stepapi.PathRecordAuthorities}, &out); err != nil {
+		return nil, nil, err
+	}
+	if roots, err = parseAll(out.Roots); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	if others, err = parseAll(out.Others); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return roots, others, nil
 }

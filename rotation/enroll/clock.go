@@ -101,6 +101,9 @@ const (
 	maxSlow          = 5 * time.Minute
 	// maxAsked bounds what Retry-After may ask for when there is no life left to measure it by.
 	maxAsked = 5 * time.Minute
+	// defaultTrustRefresh is the longest time between two looks at the trust bundle,
+	// if [Config.TrustRefresh] says nothing else.
+	defaultTrustRefresh = time.Hour
 	// maxTick is the longest sleep. Timers stand still while a machine is suspended, so this is how late a renewal is noticed after waking.
 	maxTick = 30 * time.Second
 	minTick = 100 * time.Millisecond

@@ -63,12 +63,6 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Defaults of Config.
-const (
-	defaultTimeout      = 30 * time.Second
-	defaultTrustRefresh = time.Hour
-)
-
 // TokenFile reads the token from path at each use, for [Config.Token]: an
 // operator can put a new one there while the service runs. What is read, and
 // what is refused, says [secret.ReadFile].

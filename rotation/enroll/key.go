@@ -88,18 +88,6 @@ func keyTypeOf(key crypto.Signer) KeyType {
 	return keyECP256
 }
 
-// keyType is the kind of the next key: the configured one, else that of the
-// identity that it replaces, which may be nil.
-func (s *Source) keyType(old *identity) KeyType {
-	switch {
-	case s.cfg.KeyType != "":
-		return s.cfg.KeyType
-	case old != nil:
-		return keyTypeOf(old.key)
-	}
-	return keyECP256
-}
-
 // request makes the CSR (PEM) for a subject and its names. The subject is the
 // common name only; who may connect is decided by the names (RFC 9525 §2).
 func request(key crypto.Signer, subject string, names []string) ([]byte, error) {
@@ -257,4 +245,9 @@ func (p *pendingKeys) forget() error {
 		}
 	}
 	return nil
+}
+
+// escapeGlob makes a path literal for filepath.Glob.
+func escapeGlob(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }

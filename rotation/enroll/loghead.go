@@ -28,9 +28,6 @@ import (
 // The signature is not checked here, where nobody pinned a key: the connection
 // says who gave the head, and "artstore-pki log verify --head" checks it.
 
-// headName is the file in [Config.Dir], beside the links to the current generation.
-const headName = "log.head"
-
 // logHead is the text of a head and what it says.
 type logHead struct {
 	text   []byte

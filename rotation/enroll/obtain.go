@@ -14,7 +14,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 	"github.com/artstore/artstore-pki/rotation"
@@ -203,6 +202,18 @@ func (s *Source) enrol(ctx context.Context, old *identity) (*identity, error) {
 	return s.signWithToken(ctx, want, roots, old)
 }
 
+// keyType is the kind of the next key: the configured one, else that of the
+// identity that it replaces, which may be nil.
+func (s *Source) keyType(old *identity) KeyType {
+	switch {
+	case s.cfg.KeyType != "":
+		return s.cfg.KeyType
+	case old != nil:
+		return keyTypeOf(old.key)
+	}
+	return keyECP256
+}
+
 // signWithToken sends a token to the authority under roots.
 //
 // Crash story: before /sign nothing is lost; after it, the same token and the
@@ -337,25 +348,4 @@ func (s *Source) successor(ctx context.Context, cur *identity, chain []*x509.Cer
 		return nil, fmt.Errorf("renewing the certificate: %w", err)
 	}
 	return i, nil
-}
-
-// verify checks an answer of the authority before anything is replaced by it.
-func (i *identity) verify(now time.Time) error {
-	leaf := i.leaf()
-	if !certs.Fits(leaf, i.key) {
-		return errors.New("the certificate issued is for another key")
-	}
-	if !now.Before(leaf.NotAfter) {
-		return fmt.Errorf("the certificate issued is over since %s: compare the clocks", leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
-	opts := x509.VerifyOptions{
-		Roots: certs.Pool(i.roots...), Intermediates: certs.Pool(i.chain[1:]...),
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // what it may be used for is judged by who publishes it
-		// A slow clock here is no reason to refuse: the moment of issue is within the validity of the whole chain.
-		CurrentTime: leaf.NotBefore,
-	}
-	if _, err := leaf.Verify(opts); err != nil {
-		return fmt.Errorf("verifying the certificate issued: %w", err)
-	}
-	return nil
 }

@@ -20,6 +20,33 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
+const (
+	// maxAnswer is above what any request may carry, because an answer holds whole chains and bundles.
+	maxAnswer = 4 * stepapi.MaxBody
+	// maxMessage bounds the authority's words in our errors, in runes.
+	maxMessage = 200
+	// minSecretPart is the length from which a part of a token is blotted out wherever it turns up.
+	minSecretPart = 8
+)
+
+// Error is a refusal by the authority: it answered, and the answer was no.
+// Network failures are other errors.
+type Error struct {
+	Status     int           // HTTP status
+	Message    string        // the authority's reason, printable, at most 200 runes, without secrets
+	RetryAfter time.Duration // what the authority asked for; 0 if it did not
+	operation  string
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: the authority answered %d: %s", e.operation, e.Status, e.Message)
+}
+
+// isDenied reports a verdict on the caller, which repeating the request will not change.
+func (e *Error) isDenied() bool {
+	return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
+}
+
 // apiRequest is one request. Without a body it is a GET unless method says otherwise.
 type apiRequest struct {
 	operation, method, path string

@@ -11,6 +11,8 @@ import (
 	"io"
 	"math/big"
 	"net/http"
+	"slices"
+	"time"
 
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/revocation"
@@ -57,6 +59,40 @@ func (s *Source) fetchLists(ctx context.Context, roots []*x509.Certificate, tag 
 		got.tag = r.header.Get("ETag")
 	}
 	return got, nil
+}
+
+// succession is what got makes of the lists of i, and what is kept beside them.
+//
+// The authority leaves out the list of an issuer when that one's last certificate
+// has ended. A list that it left out and that is past the middle of its validity, by
+// which the authority replaces those it serves, is dropped: it would be out of date
+// for good. What it named is kept.
+func (i *identity) succession(got fetchedLists, now time.Time) (lists, *revocation.Kept, error) {
+	have := i.lists
+	if got.complete {
+		have = slices.DeleteFunc(slices.Clone(have), func(l signedList) bool {
+			return !slices.ContainsFunc(got.lists, l.sameIssuer) && revocation.HalfOver(l.ThisUpdate, l.NextUpdate, now)
+		})
+	}
+	next := merge(have, got.lists).stillVerifiable(i, now)
+	kept, err := i.keepRevoked(next, now)
+	return next, kept, err
+}
+
+// keepRevoked returns what stays refused when next takes the place of the lists of i.
+func (i *identity) keepRevoked(next lists, now time.Time) (*revocation.Kept, error) {
+	if next.equal(i.lists) && i.kept == nil {
+		return nil, nil //nolint:nilnil // nil keeps none
+	}
+	before, err := i.lists.index()
+	if err != nil {
+		return nil, err
+	}
+	after, err := next.index()
+	if err != nil {
+		return nil, err
+	}
+	return i.kept.Follow(before, after, now)
 }
 
 var errNotLists = errors.New("the answer is not the JSON expected")

@@ -98,26 +98,6 @@ func (s *Source) enrolRefused(ctx context.Context, cur *identity, refused error)
 	return i, nil
 }
 
-// carryOver takes over from the identity in effect what a renewal does not bring,
-// as it is now and not as it was when the job began.
-// From nil it takes over nothing, and neither from an identity of another authority:
-// bundle, lists and the head of the log begin anew together.
-func (i *identity) carryOver(from *identity, now time.Time) (err error) {
-	if from == nil {
-		return nil
-	}
-	if i.byToken && !slices.ContainsFunc(i.roots, func(r *x509.Certificate) bool { return slices.ContainsFunc(from.roots, r.Equal) }) {
-		i.newAuthority = true
-		return nil
-	}
-	if i.roots == nil {
-		i.roots = from.roots
-	}
-	i.lists = from.lists.stillVerifiable(i, now)
-	i.kept, err = from.keepRevoked(i.lists, now)
-	return err
-}
-
 // onRenewed takes the answer of replace. Whatever the reason of a failure, also
 // a full disk or a gate that refuses, the old identity stays in effect and
 // another attempt is planned.

@@ -1,9 +1,6 @@
 package enroll
 
 import (
-	"crypto"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,72 +39,13 @@ const (
 	caName      = "ca.crt"
 	crlName     = "crl.pem"
 	keptName    = "crl.kept"
+	headName    = "log.head"
 	currentName = "current"
 	genPrefix   = "gen-"
 )
 
 // fileNames are the links that a directory shows, the last two only if they lead to something.
 var fileNames = [...]string{certName, keyName, caName, crlName, keptName}
-
-// identity is a key pair with its trust: what a generation on disk holds. It is
-// not changed once made; a renewal or a new bundle makes another one.
-type identity struct {
-	chain []*x509.Certificate // leaf first
-	key   crypto.Signer
-	roots []*x509.Certificate
-	lists lists
-	kept  *revocation.Kept // what earlier lists named and lists does not
-
-	byToken      bool // enrolled, not renewed
-	newAuthority bool // of another authority than the one before: nothing is taken over from that
-}
-
-func (i *identity) leaf() *x509.Certificate { return i.chain[0] }
-
-// certificate is the form that crypto/tls wants.
-func (i *identity) certificate() tls.Certificate {
-	raw := make([][]byte, len(i.chain))
-	for n, c := range i.chain {
-		raw[n] = c.Raw
-	}
-	return tls.Certificate{Certificate: raw, PrivateKey: i.key, Leaf: i.leaf()}
-}
-
-func (i *identity) material() rotation.Material {
-	return rotation.Material{
-		Certificate: i.certificate(), Roots: i.roots, Version: certs.Serial(i.leaf()),
-		Revoked: i.lists.raw(), Issuers: i.lists.issuers(i), Kept: i.kept.Encode(),
-	}
-}
-
-// newIdentity reads a Material back into its parts.
-func newIdentity(m rotation.Material) (*identity, error) {
-	key, ok := m.Certificate.PrivateKey.(crypto.Signer)
-	if !ok || len(m.Certificate.Certificate) == 0 || len(m.Roots) == 0 {
-		return nil, errors.New("the material lacks a key, a certificate or roots")
-	}
-	i := &identity{key: key, roots: m.Roots}
-	for _, der := range m.Certificate.Certificate {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("parsing the chain: %w", err)
-		}
-		i.chain = append(i.chain, c)
-	}
-	for _, l := range m.Revoked {
-		signed, err := signedBy(l, slices.Concat(i.chain[1:], i.roots, m.Issuers))
-		if err != nil {
-			return nil, err
-		}
-		i.lists = append(i.lists, signed)
-	}
-	kept, err := revocation.ParseKept(m.Kept)
-	if err != nil {
-		return nil, fmt.Errorf("parsing the revoked certificates that are kept: %w", err)
-	}
-	i.kept = kept
-	return i, nil
-}
 
 // WriteFiles keeps m in dir for other programs: tls.crt (leaf first, then
 // chain), tls.key (PKCS #8, 0600), ca.crt, crl.pem if m has revoked lists, and
@@ -397,9 +335,4 @@ func (s *store) prune(keep ...string) error {
 		}
 	}
 	return nil
-}
-
-// escapeGlob makes a path literal for filepath.Glob.
-func escapeGlob(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
