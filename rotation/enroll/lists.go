@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
@@ -29,14 +28,10 @@ type lists []signedList
 
 const typeCRL = "X509 CRL" // RFC 7468 §7
 
-// parseList parses a list (DER) and leaves out what nobody here reads: with hundreds
-// of thousands of entries that is half of the memory. Critical extensions of an
-// entry stay, because they are a reason to refuse the list.
-func parseList(der []byte) (*x509.RevocationList, error) {
-	l, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return nil, err
-	}
+// withoutUnread drops from a list what no code here reads: with hundreds of thousands
+// of entries that is half of its memory. Critical extensions of an entry stay, because
+// they are a reason to refuse the list (RFC 5280 §5.3).
+func withoutUnread(l *x509.RevocationList) *x509.RevocationList {
 	l.RevokedCertificates = nil //nolint:staticcheck // SA1019: the parser fills it as well
 	for i := range l.RevokedCertificateEntries {
 		e := &l.RevokedCertificateEntries[i]
@@ -44,7 +39,7 @@ func parseList(der []byte) (*x509.RevocationList, error) {
 			e.Extensions = nil
 		}
 	}
-	return l, nil
+	return l
 }
 
 // newSignedList verifies a list (RFC 5280 §6.3.3: the signer may sign CRLs).
@@ -176,35 +171,21 @@ func (ls lists) encode(i *identity) []byte {
 	return append(pemfile.EncodeRevocationLists(ls.raw()), pemfile.EncodeCertificates(ls.issuers(i))...)
 }
 
-// parseLists reads crl.pem strictly: every block parses, and every list verifies
-// by one of the issuers that follow or by a CA certificate that i has.
+// parseLists reads crl.pem as strictly as [pemfile.RevocationLists] does. Every list must
+// verify by one of the certificates in the file or by a CA certificate that i has, and
+// no issuer may have two. Without any list, as in an empty file, it returns nil.
 func parseLists(data []byte, i *identity) (lists, error) {
-	var revoked []*x509.RevocationList
-	for {
-		block, rest := pem.Decode(data)
-		if block == nil || block.Type != typeCRL {
-			break
-		}
-		if at := bytes.Index(data, []byte("-----BEGIN ")); len(bytes.TrimSpace(data[:at])) > 0 || bytes.Count(data[:len(data)-len(rest)], []byte("-----BEGIN ")) > 1 {
-			return nil, errors.New("damaged PEM before a revoked list")
-		}
-		l, err := parseList(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("parsing revoked list %d: %w", len(revoked)+1, err)
-		}
-		revoked, data = append(revoked, l), rest
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, nil
 	}
-	candidates := slices.Concat(i.chain[1:], i.roots)
-	if len(bytes.TrimSpace(data)) > 0 {
-		more, err := pemfile.Certificates(data)
-		if err != nil {
-			return nil, fmt.Errorf("parsing the issuers of revoked lists: %w", err)
-		}
-		candidates = append(candidates, more...)
+	revoked, issuers, err := pemfile.RevocationLists(data)
+	if err != nil && !errors.Is(err, pemfile.ErrNoBlock) {
+		return nil, fmt.Errorf("parsing the revoked lists: %w", err)
 	}
+	candidates := slices.Concat(i.chain[1:], i.roots, issuers)
 	var out lists
 	for _, l := range revoked {
-		signed, err := signedBy(l, candidates)
+		signed, err := signedBy(withoutUnread(l), candidates)
 		if err != nil {
 			return nil, err
 		}

@@ -242,14 +242,16 @@ func TestParseLists(t *testing.T) {
 	if n, err := enroll.ParseLists(m, nil); n != 0 || err != nil {
 		t.Errorf("nothing: %d lists, %v", n, err)
 	}
+	if n, err := enroll.ParseLists(m, []byte(file(nil, issuer.cert))); n != 0 || err != nil {
+		t.Errorf("an issuer alone: %d lists, %v", n, err)
+	}
 	for want, data := range map[string]string{
 		"no known issuer":    file([]*x509.RevocationList{list}, stranger.cert),
 		"of one issuer":      file([]*x509.RevocationList{list, crl(t, issuer, 2, now)}, issuer.cert),
 		"damaged PEM":        "x" + good,
-		"issuers of":         good + "x",
-		"among certificates": file(nil, issuer.cert) + good,
-		"parsing revoked":    strings.Replace(good, "X509 CRL-----\nM", "X509 CRL-----\nX", 1),
-		"before a revoked":   "-----BEGIN X509 CRL-----\nMII\n" + good,
+		"not PEM after":      good + "x",
+		"parsing revocation": strings.Replace(good, "X509 CRL-----\nM", "X509 CRL-----\nX", 1),
+		"before block 1":     "-----BEGIN X509 CRL-----\nMII\n" + good,
 		"before block":       file(nil, issuer.cert)[:100] + "\n" + file(nil, issuer.cert),
 		"not PEM":            "nothing",
 	} {

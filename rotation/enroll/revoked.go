@@ -172,11 +172,11 @@ func readList(wire stepapi.RevokedList) (signedList, error) {
 	if block == nil || block.Type != typeCRL || len(bytes.TrimSpace(rest)) > 0 {
 		return signedList{}, errors.New("a revoked list is not one PEM block of its kind")
 	}
-	l, err := parseList(block.Bytes)
+	l, err := x509.ParseRevocationList(block.Bytes)
 	if err != nil {
 		return signedList{}, fmt.Errorf("parsing a revoked list: %w", err)
 	}
-	return newSignedList(l, issuer[0])
+	return newSignedList(withoutUnread(l), issuer[0])
 }
 
 // checkRevoked is what the lists held here say about a server.
