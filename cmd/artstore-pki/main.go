@@ -1,6 +1,49 @@
-// Command artstore-pki is a small internal certificate authority, the clients
-// that keep its short-lived certificates fresh, and a demonstration that both
-// work together. One file per command; main turns an error into an exit status.
+// Command artstore-pki is a small internal certificate authority, the clients that keep
+// its short-lived certificates fresh, an audit of certificates wherever they are, and a
+// demonstration that all of this works together.
+//
+// This package has the commands, one file for each; a command below another one has a
+// file of its own as well, such as log_show.go. A file has a function that declares the
+// command (initCommand), with flags and help, a function that runs it (runInit), and what
+// this command alone needs. [newApp] lists them all. A command decides nothing about
+// certificates: it reads the command line, calls the package that decides (ca, rotation,
+// ingestclient, audit), and prints what that package returns.
+//
+// What several commands need is in the packages below this one:
+//
+//   - ui: streams, tables, logs, exit statuses, and the rules of output.
+//   - flags, values, output: the flags that commands share, and the kinds of their values.
+//   - help: the pages of help, the order of options and arguments, completion in shells.
+//   - hints: the advice below an error, chosen by the kind of the error.
+//   - credentials, identity, records: what a command shows to a server, the rotating
+//     identity of a service, the record of an authority.
+//   - serving, uploads, loadgen: what services and clients run on.
+//   - demo, devcerts: two commands that are programs of their own.
+//
+// A command returns an error, and [ui.UI.Finish] alone makes the exit status of it. No
+// error is 0, a [ui.UsageError] is 2, the end of the context by a signal is 130, and any
+// other error is 1. A [ui.ExitStatus] is itself the status: the output has said already
+// what it stands for, so nothing more is printed.
+//
+// Invariants:
+//
+//   - The help of each command is on stdout and ends in its exit statuses. A command line
+//     that is wrong prints nothing on stdout and ends in status 2 (TestEveryCommand,
+//     TestMissingFlags).
+//   - An option counts before an argument and behind it (TestFlagsAfterArguments).
+//   - No output has a secret in it, except the one that a command is asked to print
+//     (TestNoSecretInAnyOutput), and no command leaves a core dump (TestServeMakesNoCoreDump).
+//   - Text of a certificate or of a file name cannot steer a terminal or a program that
+//     reads a report (TestHostileSinks).
+//   - docs/troubleshooting.md has each hint (TestHintsAreExplained), and each command line
+//     in a hint or in a document is one of this program (TestDocsNameRealCommands).
+//   - Commands that serve or upload take --log-level and --log-format
+//     (TestLongCommandsHaveLogFlags).
+//   - An init that was killed leaves a whole authority, or nothing that the next init
+//     stumbles over (TestInitSurvivesKill, TestInitCrashes).
+//   - An ingest that was killed loses no file and stores none twice. Where the Storage
+//     Element chooses the ids, a file can be ambiguous instead (TestIngestSurvivesKill,
+//     TestIngestCrashMatrix).
 package main
 
 import (
@@ -19,8 +62,13 @@ import (
 
 func main() { os.Exit(realMain()) }
 
-// realMain is main without the exit. Nearly every command holds a key or a token,
-// so none of them can be dumped.
+// realMain is main without os.Exit, which would skip the deferred calls. It returns the
+// exit status. Nearly every command holds a key or a token, so core dumps are disabled
+// for all of them; a system that refuses this gets a warning and not a failure, because
+// the command works all the same.
+//
+// SIGINT and SIGTERM end the context of the command. A service then finishes the requests
+// in flight, and a command that waits returns.
 func realMain() int {
 	std := ui.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Vars: os.Environ}
 	if err := coredump.Disable(); err != nil {
@@ -31,8 +79,14 @@ func realMain() int {
 	return run(ctx, std, os.Args)
 }
 
-// run is the whole program: it never exits and reads no global state, so that
-// defers run and tests can call it.
+// run is the whole program for one command line, args[0] being its name. It returns the
+// exit status and never exits, and it reads no global state, so that tests can call it in
+// their own process.
+//
+// Options are moved in front of the arguments first, because the library would take an
+// option behind an argument for one more argument; docs/design/0028-what-the-command-line-library-costs.md
+// lists this and its other habits. The usage line below an error is made from args as they
+// were typed.
 func run(ctx context.Context, std ui.Streams, args []string) int {
 	u := ui.New(std)
 	u.Hint = hints.For
@@ -44,7 +98,11 @@ func run(ctx context.Context, std ui.Streams, args []string) int {
 	return u.Finish(ctx, err, help.UsageLine(app, args))
 }
 
-// newApp makes the program anew: the library keeps in flags what it has parsed.
+// newApp returns the program with all its commands, which print to u. Each run needs a new
+// one, because the library keeps in the flags what it has parsed. Completion makes one
+// more, to look into and not to run.
+//
+// The order of the commands is the order of the page that --help prints.
 func newApp(u *ui.UI) *cli.App {
 	complete := help.Completer{App: func() *cli.App { return newApp(u) }, Choices: auditChoices()}
 	app := &cli.App{
