@@ -18,6 +18,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
+// acmeCommand declares acme eab with its three commands, which keep the keys of external
+// account binding (RFC 8555 §7.3.4). They change the record; a running authority sees the
+// change at the next request. docs/acme.md explains what such a key is for.
 func acmeCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "acme",
@@ -64,8 +67,13 @@ certificates that it has stay valid: "artstore-pki revoke" is for those.`,
 	}
 }
 
-// runEABCreate makes a key and hands it out. A key that could not be handed out is
-// revoked: nobody has it, and in the list it would look as if somebody could use it.
+// runEABCreate makes a key and prints it, or writes it to the new file of --out. The record
+// keeps the key, and no command prints it again. ca.Record.NewEABKey refuses services that
+// have no acme: true.
+//
+// A key that could not be printed or written is revoked at once: nobody has it, and in the
+// list it would look as if somebody could use it. A crash between the two leaves such a key
+// as unused until it expires.
 func runEABCreate(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -82,6 +90,7 @@ func runEABCreate(u *ui.UI, c *cli.Context) error {
 		return err
 	}
 	defer func() { _ = rec.Close() }() // what it wrote is committed
+	// k is what the list shows of the key, and key is the secret itself.
 	k, key, err := rec.NewEABKey(c.Context, ca.EABOptions{Profiles: c.StringSlice("profile"), Life: values.DurationOf(c, "lifetime"), Note: c.String("note")})
 	if err != nil {
 		return ui.WithHint(err, "profiles are in pki.yaml of --%s", flags.Dir)
@@ -95,7 +104,7 @@ func runEABCreate(u *ui.UI, c *cli.Context) error {
 	} else {
 		err = durable.WriteNew(out, []byte(text), durable.Private)
 	}
-	if err != nil { // nobody has the key: it must not bind anything
+	if err != nil {
 		return errors.Join(fmt.Errorf("handing out the key: %w", err), rec.RevokeEABKey(c.Context, k.ID))
 	}
 	u.Infof("the key binds one account to %s, until %s", strings.Join(k.Profiles, ", "), k.Expires.Format(time.RFC3339))
@@ -104,19 +113,24 @@ func runEABCreate(u *ui.UI, c *cli.Context) error {
 
 // eabRow is a key as it is listed.
 type eabRow struct {
-	Kid      string     `json:"kid"`
-	Status   string     `json:"status"`
-	Profiles []string   `json:"profiles"`
-	Note     string     `json:"note,omitempty"`
-	Created  time.Time  `json:"created"`
-	Expires  time.Time  `json:"expires"`
-	Account  string     `json:"account,omitempty"`
-	Bound    *time.Time `json:"bound,omitempty"`
-	Revoked  *time.Time `json:"revoked,omitempty"`
+	Kid string `json:"kid"`
+	// Status is unused, bound, expired or revoked.
+	Status string `json:"status"`
+	// Profiles are the services that the account may have certificates of.
+	Profiles []string `json:"profiles"`
+	Note     string   `json:"note,omitempty"`
+	// Expires is the last moment at which the key can bind an account.
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	// Account is the account that is bound, "" if none is.
+	Account string `json:"account,omitempty"`
+	// Bound and Revoked are nil where that did not happen.
+	Bound   *time.Time `json:"bound,omitempty"`
+	Revoked *time.Time `json:"revoked,omitempty"`
 }
 
-// newEABRow says what has become of a key. That it is revoked or bound counts more
-// than that its time is over: an account stays bound.
+// newEABRow returns the row of a key with its status at now. Revoked counts before bound,
+// and bound before expired: the end of a key ends no account that it has bound.
 func newEABRow(k record.EABKey, now time.Time) eabRow {
 	r := eabRow{Kid: k.ID, Status: "unused", Profiles: k.Profiles, Note: k.Note, Created: k.Created, Expires: k.Expires, Account: k.Account}
 	if !k.Bound.IsZero() {
@@ -136,7 +150,8 @@ func newEABRow(k record.EABKey, now time.Time) eabRow {
 	return r
 }
 
-// runEABList lists all keys; there are few, so there are no pages.
+// runEABList prints all keys without their secrets. There are few of them, one for each
+// account, so there are no pages.
 func runEABList(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -164,7 +179,7 @@ func runEABList(u *ui.UI, c *cli.Context) error {
 	return eabTable(u, rows)
 }
 
-// eabTable has a dash for the account of a key that is not bound.
+// eabTable prints the rows as a table, with a dash for the account of a key that is not bound.
 func eabTable(u *ui.UI, rows []eabRow) error {
 	t := u.NewTable("KID", "STATUS", "EXPIRES", "PROFILES", "ACCOUNT", "NOTE")
 	for _, r := range rows {
@@ -177,7 +192,10 @@ func eabTable(u *ui.UI, rows []eabRow) error {
 	return t.Flush()
 }
 
-// runEABRevoke commits before it returns; a running authority sees it at its next order.
+// runEABRevoke revokes a key: it binds no account any more, and an account that it has bound
+// orders nothing more. The revocation is committed before the command returns. A key that is
+// unknown and one that was revoked before are the same error, because the record does not
+// tell them apart.
 func runEABRevoke(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err

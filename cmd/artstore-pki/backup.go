@@ -19,13 +19,19 @@ import (
 )
 
 const (
-	flagRecipient  = "recipient"
-	flagIdentity   = "identity"
-	flagPassphrase = "passphrase-file"
-	ageMagic       = "age-encryption.org/"
-	standardStream = "-" // in place of FILE
+	flagRecipient  = "recipient"       // of backup
+	flagIdentity   = "identity"        // of restore
+	flagPassphrase = "passphrase-file" // of both
+	// ageMagic is how a file begins that age has encrypted, in its binary form
+	// (c2sp.org/age). The armored form is not read.
+	ageMagic = "age-encryption.org/"
+	// standardStream, in place of FILE, is standard output of backup and standard input
+	// of restore.
+	standardStream = "-"
 )
 
+// backupCommand declares backup. Encryption is that of age, so that a backup can be opened
+// without this program.
 func backupCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "backup",
@@ -46,8 +52,16 @@ SQLite file. Restore with "artstore-pki restore".`,
 	}
 }
 
-// runBackup writes a backup beside a running authority. An option that would put keys
-// and their password into one readable file is refused before anything is read.
+// runBackup writes a backup of a state directory beside a running authority. backup.Write
+// decides what is in it, and takes a consistent copy of the record.
+//
+// It refuses --with-password without encryption, which would put keys and their password
+// into one readable file, before it reads anything. backup.Write refuses keys that are not
+// encrypted themselves, for the same reason (backup.ErrClearSecret), and a record that is
+// not the one of the directory (ca.RecordError). FILE must not exist.
+//
+// Interrupted or killed, it leaves no FILE. On standard output the beginning of a backup is
+// left, which restore refuses as a whole.
 func runBackup(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -71,7 +85,7 @@ func runBackup(u *ui.UI, c *cli.Context) error {
 			if files, err = backup.Write(c.Context, sealed, opt); err != nil {
 				return err
 			}
-			return sealed.Close()
+			return sealed.Close() // writes the last chunk, without which age refuses the file as cut
 		}
 		files, err = backup.Write(c.Context, w, opt)
 		return err
@@ -93,9 +107,10 @@ func runBackup(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
-// writeBackup writes to a new file (0600), which is there as a whole or not at
-// all, or to standard output. There a backup that was cut ends without its
-// manifest, and restore refuses it.
+// writeBackup calls fill with the place that path names: a new file (0600), which is there
+// as a whole or not at all, or standard output for "-". A backup that is cut on standard
+// output ends without its manifest, and restore refuses it. A terminal is refused: it would
+// show the bytes of an archive.
 func writeBackup(u *ui.UI, path string, fill func(io.Writer) error) error {
 	if path != standardStream {
 		return durable.WriteNewStream(path, durable.Private, fill)
@@ -106,7 +121,10 @@ func writeBackup(u *ui.UI, path string, fill func(io.Writer) error) error {
 	return fill(u.Out)
 }
 
-// recipientsOf are those that a backup is encrypted to; none means that it is not.
+// recipientsOf returns what a backup is encrypted to: the keys of --recipient, or the
+// passphrase in the file of --passphrase-file. None means that it is not encrypted. Both
+// together are refused, because age takes a passphrase alone. The error does not repeat a
+// key, since somebody may have given a private one by mistake.
 func recipientsOf(u *ui.UI, c *cli.Context) ([]age.Recipient, error) {
 	keys, file := c.StringSlice(flagRecipient), c.String(flagPassphrase)
 	if len(keys) > 0 && file != "" {
@@ -134,6 +152,7 @@ func recipientsOf(u *ui.UI, c *cli.Context) ([]age.Recipient, error) {
 	return out, nil
 }
 
+// restoreCommand declares restore, which is the other half of backup.
 func restoreCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "restore",
@@ -153,8 +172,13 @@ about them.`,
 	}
 }
 
-// runRestore makes a directory that is an authority only when all of it was compared
-// with the manifest. A run that was cut leaves files, and no authority.
+// runRestore makes a state directory from a backup, in a directory that is absent or empty,
+// and says what the operator has to do next: where the password of the keys comes from,
+// and where the record is now.
+//
+// backup.Restore compares every file with the manifest before the directory comes to its
+// place. After an error nothing is left of it. A restore that was killed leaves files of
+// its own and no pki.yaml, so no authority starts there, and another restore can follow.
 func runRestore(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -199,7 +223,9 @@ func runRestore(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
-// identitiesOf are those that can open a backup; none means that it is not encrypted.
+// identitiesOf returns what may open a backup: the identities in the file of --identity, or
+// the passphrase in that of --passphrase-file; both together are refused. None means that
+// the backup is expected to be in the clear. No error quotes what is in the files.
 func identitiesOf(u *ui.UI, c *cli.Context) ([]age.Identity, error) {
 	switch id, pass := c.String(flagIdentity), c.String(flagPassphrase); {
 	case id != "" && pass != "":
@@ -228,10 +254,13 @@ func identitiesOf(u *ui.UI, c *cli.Context) ([]age.Identity, error) {
 	return nil, nil
 }
 
-// opened decrypts a backup, if it is encrypted.
+// opened returns the archive that f holds, decrypted if f begins as a file of age does. A
+// backup that needs no identity is taken with one as well. The error of a backup that is
+// encrypted says how to open it, or that what was given does not. A file that is neither
+// encrypted nor an archive is found by the reader of the archive.
 func opened(f io.Reader, identities []age.Identity) (io.Reader, error) {
 	in := bufio.NewReader(f)
-	head, _ := in.Peek(len(ageMagic)) // a file that is too short is for the reader of tar to judge
+	head, _ := in.Peek(len(ageMagic)) // the reader of tar reports a file that is too short
 	if string(head) != ageMagic {
 		return in, nil
 	}

@@ -10,6 +10,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/settings"
 )
 
+// configCommand declares config with its two commands: show prints the settings of everything
+// that uploads, check says whether they work. internal/settings has the table of settings
+// and decides which source of a value counts.
 func configCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:        "config",
@@ -18,6 +21,9 @@ func configCommand(u *ui.UI) *cli.Command {
 	}
 }
 
+// configShowCommand declares config show and runs it. It prints all settings first and
+// complains about them after that, with status 2: the command is for somebody who looks for
+// a mistake, so a mistake must not hide the other settings.
 func configShowCommand(u *ui.UI) *cli.Command {
 	list := append(uploads.Flags(),
 		&cli.BoolFlag{Name: "origin", Usage: "also print what set each: a flag, a variable, a line of the file, or the default"},
@@ -49,14 +55,17 @@ is printed as that file's path.`,
 
 // shownSetting is an element of config show --json.
 type shownSetting struct {
+	// Key is the name in a YAML file, and Variable that in the environment.
 	Key      string `json:"key"`
 	Variable string `json:"variable"`
-	Value    string `json:"value"`
-	Origin   string `json:"origin,omitempty"`
+	// Value is the text that was given, or a word in its place for a secret.
+	Value string `json:"value"`
+	// Origin is there with --origin only.
+	Origin string `json:"origin,omitempty"`
 }
 
-// showSettings prints settings as they were given. Secrets are redacted by settings
-// itself: here no value of one arrives.
+// showSettings prints settings as they were given, as a table or with --json as an array.
+// internal/settings redacts secrets: lines has no value of one.
 func showSettings(u *ui.UI, c *cli.Context, lines []settings.Line) error {
 	if c.Bool("json") {
 		out := make([]shownSetting, 0, len(lines))

@@ -21,6 +21,7 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
+// configCheckCommand declares config check.
 func configCheckCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "check",
@@ -38,7 +39,12 @@ FAIL, what, and what to do about it. Without a token it asks the elements for re
 	}
 }
 
-// runConfigCheck reaches nothing without --connect, so that it can run in a build.
+// runConfigCheck checks the settings and the files that they name. All that is wrong with
+// them is one error, with a line for each mistake and status 2. Without --connect it opens
+// no connection, so that it can run where an image is built.
+//
+// With --connect it then asks each peer, and returns status 1 if one cannot be used. It
+// stores nothing anywhere. Its lines go to stdout, because they are what was asked for.
 func runConfigCheck(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -53,9 +59,15 @@ func runConfigCheck(u *ui.UI, c *cli.Context) error {
 	return checkPeers(u, c, given)
 }
 
+// errPeers is the error after the lines that say FAIL.
 var errPeers = errors.New("a peer cannot be used; the lines above say which and why")
 
-// checkPeers asks each peer once, over one identity, and reports on each.
+// checkPeers asks the token endpoint for a token, and each Storage Element whether it would
+// take a file with it, over one identity and without repetitions. It prints one line for
+// each peer and returns errPeers if one failed. Faults do not end it: a machine with three
+// mistakes should show three lines in one run.
+//
+// It sends no spans to a collector, because a check is not a part of the uploads.
 func checkPeers(u *ui.UI, c *cli.Context, given *settings.Settings) (err error) {
 	a, err := uploads.Open(u, c, uploads.Setup{Settings: given, Logger: u.Logger(slog.LevelError), Untraced: true})
 	if err != nil {
@@ -83,7 +95,7 @@ func checkPeers(u *ui.UI, c *cli.Context, given *settings.Settings) (err error) 
 	_, noToken := client.AccessToken(c.Context)
 	report("token from "+given.Token.URL, noToken)
 	ask := client.Probe
-	if noToken != nil { // an element has faults of its own, which should show in the same run
+	if noToken != nil { // without a token an element can still say whether it is ready
 		ask = func(ctx context.Context, url string) error {
 			return askReady(ctx, uploads.ForElement(a.Config, url), a.Identity)
 		}
@@ -97,7 +109,9 @@ func checkPeers(u *ui.UI, c *cli.Context, given *settings.Settings) (err error) 
 	return nil
 }
 
-// askReady asks /health/ready without a token, as a probe of an orchestrator does.
+// askReady asks the first element of cfg for /health/ready without a token, as a probe of an
+// orchestrator does. It returns nil for status 200. The error of a peer that is not reached
+// matches ingestclient.ErrConnection, for which there is advice.
 func askReady(ctx context.Context, cfg ingestclient.Config, id *rotation.Identity) error {
 	ctx, cancel := context.WithTimeout(ctx, cfg.ResponseTimeout)
 	defer cancel()
@@ -119,10 +133,11 @@ func askReady(ctx context.Context, cfg ingestclient.Config, id *rotation.Identit
 	return nil
 }
 
-// probe sends one request as uploads would: over the identity and the trust of the
-// settings, or in cleartext where they permit it.
+// probe sends one request as uploads would: over the identity and the trust of the settings,
+// or in cleartext. Cleartext was permitted by a setting that names it, else the settings
+// would have been refused. It follows no redirect.
 func probe(cfg ingestclient.Config, id *rotation.Identity, req *http.Request) (*http.Response, error) {
-	if id == nil || req.URL.Scheme == "http" { // permitted by name, or the settings would not be valid
+	if id == nil || req.URL.Scheme == "http" {
 		return (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
 	}
 	transport, err := id.Transport(rotation.TransportOptions{MinVersion: cfg.MinVersion, CipherSuites: cfg.CipherSuites, Trust: cfg.StorageTrust, Proxy: cfg.StorageProxy})

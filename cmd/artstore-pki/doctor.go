@@ -12,12 +12,16 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
+// statusesDoctor ends the help of doctor. An error shares status 1 with all that can fail in
+// any command. A warning is 3, so that a timer can tell the two apart.
 const statusesDoctor = `   0    all is well
    1    something is wrong, or it could not be looked at
    2    the command line is wrong
    3    there are warnings
    130  interrupted`
 
+// doctorCommand declares doctor. --log is no part of the default, because it reads the whole
+// record.
 func doctorCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
@@ -33,7 +37,11 @@ also compares the record with its log; "artstore-pki log verify" says more about
 	}
 }
 
-// runDoctor changes nothing. An error counts more than a warning in the exit status.
+// runDoctor prints the diagnoses of ca/doctor, good and bad ones, and changes nothing. It is
+// the one command that opens a record without bringing its schema up to date. The exit
+// status is that of the worst diagnosis: 1 for an error, 3 for a warning.
+//
+// The list that is served at crl_url is fetched without the proxy of the environment.
 func runDoctor(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -63,6 +71,8 @@ func runDoctor(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
+// writeDiagnoses prints the diagnoses in the order in which they were made, as a table
+// without a heading or as JSON.
 func writeDiagnoses(u *ui.UI, format string, list []doctor.Diagnosis) error {
 	if format == output.JSON {
 		return u.JSON(map[string]any{"schema_version": 1, "diagnoses": list})

@@ -12,6 +12,11 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
+// fingerprintCommand declares fingerprint and runs it. It prints what a new client is given
+// to know the authority by: SHA-256 over the DER form of the root that signs now, in hex
+// (docs/design/0003-bootstrap-without-insecureskipverify.md). After a root rotation the
+// fingerprint is another one; tokens carry it, so only clients that were told it by hand
+// need the new one. It needs no password and no running authority.
 func fingerprintCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "fingerprint",

@@ -20,10 +20,16 @@ import (
 )
 
 const (
-	healthAnswer = 1 << 10 // bytes of an answer that are shown: one line is expected
-	healthWait   = 4 * time.Second
+	// healthAnswer is how many bytes of an answer are read. One line is expected.
+	healthAnswer = 1 << 10
+	// healthWait is the default of --timeout, which bounds the request with its answer.
+	healthWait = 4 * time.Second
 )
 
+// healthCommand declares health and runs it: one GET to a listener for metrics on this
+// machine. Status 0 is the answer 200. Any other answer, and no answer, is status 1 with the
+// first line of the answer as the error, because a container engine shows that line. A URL
+// that does not lead to loopback is an error of the command line.
 func healthCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "health",
@@ -54,7 +60,9 @@ nothing, and one with a certificate would prove that the check has one.`,
 	}
 }
 
-// loopbackURL accepts addresses only: a name could lead anywhere.
+// loopbackURL returns an error unless raw is an http URL with a loopback address as its host
+// and without a password. It takes addresses only: a name, localhost too, is whatever the
+// resolver says.
 func loopbackURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "http" || u.User != nil {
@@ -66,14 +74,17 @@ func loopbackURL(raw string) error {
 	return nil
 }
 
-// askHealth is nil for the status 200. Else the error is the first line of the answer.
+// askHealth returns nil if target answers with status 200. For any other status the error is
+// the first line of the answer, or the text of the status if there is none. Redirects are
+// not followed, and the proxy of the environment is not asked: it would answer in place of
+// the service.
 func askHealth(ctx context.Context, target string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return err
 	}
-	transport := &http.Transport{DisableKeepAlives: true} // no proxy: the environment must not answer for the service
-	resp, err := transport.RoundTrip(req)                 // follows no redirect
+	transport := &http.Transport{DisableKeepAlives: true} // Proxy is nil: no proxy
+	resp, err := transport.RoundTrip(req)                 // a client would follow redirects
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
+// initCommand declares init. It has no flag for a metrics address or for profiles: both
+// are in the pki.yaml that init writes, with comments, and are edited there.
 func initCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "init",
@@ -42,8 +44,15 @@ a password of less than 8 characters.`,
 	}
 }
 
-// runInit makes an authority, and says where the root key is and what protects the keys:
-// both are decisions of the operator from then on.
+// runInit makes an authority, which setup.Init does, and then says where the root key is
+// and what protects the keys. Both are decisions of the operator from then on.
+//
+// It refuses, with status 2, a password beside --plain-keys, because one of the two would
+// have no effect. setup.Init refuses a directory that is not empty, a password of less
+// than 8 characters, and an --offline-root that exists or is a URI; those are status 1.
+//
+// An init that was killed has left a whole authority, with its pki.yaml, or a directory
+// that the next init can be run in. An init that returns an error leaves nothing.
 func runInit(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -72,6 +81,7 @@ func runInit(u *ui.UI, c *cli.Context) error {
 	if err != nil {
 		return hintInit(fmt.Errorf("making the authority in %s: %w", dir, err), dir)
 	}
+	// All lines below go to stderr: init has no data to print.
 	u.Infof("authority made in %s", dir)
 	u.Infof("root fingerprint (SHA-256): %s", result.RootFingerprint)
 	if result.PasswordFile != "" {
@@ -80,6 +90,8 @@ func runInit(u *ui.UI, c *cli.Context) error {
 	if plain {
 		u.Infof("warning: the keys are not encrypted; whoever reads %s is this authority", dir)
 	}
+	// A service that can obtain a name of the authority can pass for it where clients compare
+	// names only. With the default names that is every service, so it is said at once.
 	for _, text := range result.SharedNames {
 		u.Infof("warning: %s", text)
 	}
@@ -92,7 +104,8 @@ func runInit(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
-// hintInit says what to do about the refusals of init.
+// hintInit returns err with advice about the refusals of setup.Init that have an obvious
+// way out, and err itself for all others. dir is the state directory.
 func hintInit(err error, dir string) error {
 	switch {
 	case errors.Is(err, policy.ErrURI):

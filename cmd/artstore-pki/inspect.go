@@ -10,6 +10,8 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
+// inspectCommand declares inspect: an audit of one place that explains instead of counting.
+// It shares the flags that say how to judge with audit.
 func inspectCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      cmdInspect,
@@ -28,15 +30,20 @@ above it, up to what was named. Besides what audit reads it explains certificate
 	}
 }
 
+// cmdInspect is the name of the command. The configuration of an audit asks for it, because
+// inspect reads documents that audit leaves out.
 const cmdInspect = "inspect"
 
+// statusesInspect ends the help of inspect. Warnings are status 0 here: a person reads the
+// output, and audit --fail-on warn is there for programs.
 const statusesInspect = `   0    explained, and nothing critical found
    1    something could not be checked; the output says why
    2    the command line is wrong
    3    explained, with a critical finding
    130  interrupted`
 
-// runInspect is an audit of one argument with a report for people.
+// runInspect audits its one argument with a report for people, and returns status 3 for a
+// critical finding, status 1 if something could not be checked.
 func runInspect(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -52,7 +59,8 @@ func runInspect(u *ui.UI, c *cli.Context) error {
 	return exitStatusFor(summary, audit.Crit)
 }
 
-// inspectFormat reads --output and its two short forms, of which one at most is given.
+// inspectFormat returns the format of the report, from --output or from one of its two short
+// forms, --json and --pem. More than one of the three is an error of the command line.
 func inspectFormat(c *cli.Context) (string, error) {
 	switch asJSON, asPEM := c.Bool(output.JSON), c.Bool(output.PEM); {
 	case asJSON && asPEM, (asJSON || asPEM) && c.IsSet(output.Name):

@@ -24,8 +24,12 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
+// obtainTimeout bounds how long a command that gets one certificate or one token waits for
+// the authority, with all its requests together.
 const obtainTimeout = time.Minute
 
+// issueCommand declares issue. Its action checks --token-file itself: other commands that
+// share the flag do without it, and here the error says where a token comes from.
 func issueCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "issue",
@@ -53,6 +57,11 @@ kept, and the token is not spent.`,
 	}
 }
 
+// renewCommand declares renew, which renew.go runs. It stands here because it shares its
+// flags and its configuration with issue.
+//
+// What follows --exec is not parsed for options: help.FlagsFirst leaves it as it is, with
+// DIR in front of it. So there are at least two arguments with --exec, DIR and the command.
 func renewCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "renew",
@@ -88,12 +97,16 @@ next renew --exec if it failed. Exit status: 0 renewed, or not due; that of CMD 
 	}
 }
 
-// keyTypeFlag is shared by issue and renew.
+// keyTypeFlag returns the flag for the type of a new key, of issue and of renew. It has no
+// default of its own: without it a renewal keeps the type of the key that it replaces.
 func keyTypeFlag() cli.Flag {
 	return &cli.StringFlag{Name: "key-type", Usage: "`TYPE` of the new key: EC-P256, EC-P384, Ed25519, RSA-3072, RSA-4096 (default: that of the key there, else EC-P256)"}
 }
 
-// enrolmentConfig is the configuration that the flags of issue and renew give.
+// enrolmentConfig returns the configuration that the flags of issue and renew give, for the
+// certificate in dir. It has no token yet. renew has no --root-fingerprint, and reads "" of
+// it: the trust bundle in dir is its anchor. A --ca-url that is no https URL is an error of
+// the command line.
 func enrolmentConfig(u *ui.UI, c *cli.Context, dir string) (enroll.Config, error) {
 	cfg := enroll.Config{
 		URL: c.String(flags.CAURL), Dir: dir, KeyType: keyTypeOf(c.String("key-type")),
@@ -102,18 +115,25 @@ func enrolmentConfig(u *ui.UI, c *cli.Context, dir string) (enroll.Config, error
 	return cfg, flags.HTTPSURL(flags.CAURL, cfg.URL)
 }
 
-// keyTypeOf takes the names of key types in any case.
+// keyTypeOf returns the key type of a name, in whatever case the name is written. A name
+// that is unknown is returned as it is: enroll refuses it and lists those that it has.
 func keyTypeOf(text string) enroll.KeyType {
 	for _, k := range enroll.KeyTypes() {
 		if strings.EqualFold(string(k), text) {
 			return k
 		}
 	}
-	return enroll.KeyType(text) // enroll says which there are
+	return enroll.KeyType(text)
 }
 
-// runIssue enrols once. After a lost answer the same call gets the same certificate: the
-// key was kept before the token was sent.
+// runIssue enrols once: it reads the token, and enroll.Issue makes a key, asks the
+// authority, and stores the three files in dir. It prints their paths on stdout and what
+// it got on stderr.
+//
+// The private key is on disk before the token is sent. After a lost answer, or when it was
+// killed, the same call with the same token therefore gets the same certificate; another
+// key would be refused, because the token is spent. Files in dir that something else made
+// are refused before the token is spent.
 func runIssue(u *ui.UI, c *cli.Context, dir string) error {
 	cfg, err := enrolmentConfig(u, c, dir)
 	if err != nil {
@@ -121,7 +141,7 @@ func runIssue(u *ui.UI, c *cli.Context, dir string) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, obtainTimeout)
 	defer cancel()
-	token, err := identity.ReadToken(u, c.String(flags.TokenFile)) // now, so that a missing file is the first thing said
+	token, err := identity.ReadToken(u, c.String(flags.TokenFile)) // before anything is sent: a missing file costs nothing
 	if err != nil {
 		return err
 	}
@@ -133,7 +153,9 @@ func runIssue(u *ui.UI, c *cli.Context, dir string) error {
 	return reportObtained(u, dir, m)
 }
 
-// reportObtained says what lies in dir now.
+// reportObtained says what lies in dir now: on stderr the name, end and serial of the
+// certificate, on stdout one path a line, which scripts read. It also warns if others can
+// replace the files. The error is that of writing to stdout.
 func reportObtained(u *ui.UI, dir string, m rotation.Material) error {
 	u.WarnOfReplaceable(dir)
 	leaf := m.Certificate.Leaf
@@ -146,7 +168,10 @@ func reportObtained(u *ui.UI, dir string, m rotation.Material) error {
 	return nil
 }
 
-// hintHeld says that a directory has what a refused token was meant to bring.
+// hintHeld returns err with the advice to renew, if the authority has refused the token
+// (401 or 403) and dir has a certificate that is still valid. This is the mistake of an
+// operator who runs the same issue twice: the token is spent, and not needed. In any other
+// case it returns err as it is.
 func hintHeld(err error, dir string) error {
 	denial, ok := errors.AsType[*enroll.Error](err)
 	if !ok || denial.Status != http.StatusUnauthorized && denial.Status != http.StatusForbidden {

@@ -22,8 +22,11 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
+// maxPage is the most rows that the record returns at once.
 const maxPage = record.MaxPage
 
+// listCommand declares list. --search cannot be combined with the filters: it walks the names
+// in their order, and the filters walk the certificates by their end.
 func listCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "list",
@@ -47,7 +50,10 @@ the next page goes to stderr. --search finds names by their beginning, in the or
 	}
 }
 
-// runList checks the filters before it opens the record.
+// runList prints certificates of the record, a page at a time. It checks all flags before
+// it opens the record, and needs neither a password nor a running authority. The state of a
+// certificate is judged at one moment, the start of the command, on all its pages. An
+// --issuer that names no intermediate, or more than one, is an error.
 func runList(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -77,7 +83,13 @@ func runList(u *ui.UI, c *cli.Context) error {
 	return printPages(u, c, pagesOf(rec, query, c.String("search")), newListWriter(u, format, now))
 }
 
-// printPages prints one page, or with --all every one.
+// printPages prints one page, or with --all every page from the cursor on, and ends the
+// output. If there is more, the cursor of the next page goes to stderr, in the form of the
+// flag that continues there. With --all a page has as many rows as the record gives at
+// once, and --limit does not count.
+//
+// Each page is a query of its own. A cursor is a position and no offset, so certificates
+// that are issued between two pages shift nothing.
 func printPages(u *ui.UI, c *cli.Context, pages pageFunc, out listWriter) error {
 	rows := 0
 	limit := c.Int("limit")
@@ -109,7 +121,8 @@ func printPages(u *ui.UI, c *cli.Context, pages pageFunc, out listWriter) error 
 	}
 }
 
-// queryOf reads the filters.
+// queryOf returns the query of the flags, which is judged at now. --expires-within turns the
+// order round, soonest end first. --search beside a filter is an error of the command line.
 func queryOf(c *cli.Context, now time.Time) (record.Query, error) {
 	query := record.Query{
 		Service: c.String("service"), Name: c.String("name"), State: c.String("state"), Issuer: c.String("issuer"), Now: now,
@@ -123,10 +136,12 @@ func queryOf(c *cli.Context, now time.Time) (record.Query, error) {
 	return query, nil
 }
 
-// pageFunc reads the page behind a cursor.
+// pageFunc returns the page behind a cursor, limit rows at most, and the cursor of the next
+// page, which is "" after the last one. The cursor "" asks for the first page.
 type pageFunc func(ctx context.Context, limit int, cursor string) (page []stepapi.RecordRow, next string, err error)
 
-// pagesOf reads the pages of a query, or of a search if there is a prefix.
+// pagesOf returns the function that reads the pages of query from rec, or, if prefix is not
+// empty, those of a search for names that begin with it.
 func pagesOf(rec *ca.Record, query record.Query, prefix string) pageFunc {
 	return func(ctx context.Context, limit int, cursor string) ([]stepapi.RecordRow, string, error) {
 		if prefix != "" {
@@ -139,7 +154,7 @@ func pagesOf(rec *ca.Record, query record.Query, prefix string) pageFunc {
 	}
 }
 
-// rowsOf says of each certificate what list prints, as it is at now.
+// rowsOf returns for each certificate the row that list prints, with its state at now.
 func rowsOf(page []record.Certificate, now time.Time) []stepapi.RecordRow {
 	rows := make([]stepapi.RecordRow, len(page))
 	for i, cert := range page {
@@ -148,13 +163,16 @@ func rowsOf(page []record.Certificate, now time.Time) []stepapi.RecordRow {
 	return rows
 }
 
-// newListWriter prints pages as they come: a record may be larger than the memory.
+// listWriter prints rows as they come, because a record may be larger than the memory. page
+// prints the rows of one page. end completes the output, and is called once, after the last
+// page; after an error it is not called, so that an output which was cut can be told.
 type listWriter interface {
 	page(rows []stepapi.RecordRow) error
 	end() error
 }
 
-// newListWriter returns the writer of a format that [output.Of] has accepted.
+// newListWriter returns the writer of a format that [output.Of] has accepted, on the standard
+// output of u. The table also prints how much is left of each life, counted from now.
 func newListWriter(u *ui.UI, format string, now time.Time) listWriter {
 	switch format {
 	case output.JSON:
@@ -168,11 +186,11 @@ func newListWriter(u *ui.UI, format string, now time.Time) listWriter {
 // listJSON writes one object whatever the number of pages is.
 type listJSON struct {
 	to   io.Writer
-	some bool
+	some bool // a row was printed, and with it the beginning of the object
 }
 
-// page writes the beginning of the object with the first row: an error before it leaves
-// stdout empty.
+// page writes the beginning of the object together with the first row. An error of the first
+// page therefore leaves stdout empty.
 func (l *listJSON) page(rows []stepapi.RecordRow) error {
 	for _, r := range rows {
 		text, err := json.MarshalIndent(r, "    ", "  ")
@@ -190,8 +208,8 @@ func (l *listJSON) page(rows []stepapi.RecordRow) error {
 	return nil
 }
 
-// end completes the object. A list that was cut is no JSON, and so no reader takes it for
-// whole.
+// end completes the object. A list that was cut before it is not valid JSON, so no program
+// takes it for a whole one.
 func (l *listJSON) end() error {
 	text := "\n  ]\n}\n"
 	if !l.some {
@@ -201,12 +219,13 @@ func (l *listJSON) end() error {
 	return err
 }
 
-// listCSV writes a heading and one line for each certificate.
+// listCSV writes a heading and one line for each certificate (RFC 4180 §2).
 type listCSV struct {
 	to   *csv.Writer
-	head bool
+	head bool // the heading was written
 }
 
+// page cleans the text that callers have chosen, because the CSV may be shown on a terminal.
 func (l *listCSV) page(rows []stepapi.RecordRow) error {
 	if !l.head { // Flush keeps the errors of all writes
 		l.head = true
@@ -219,17 +238,20 @@ func (l *listCSV) page(rows []stepapi.RecordRow) error {
 	return l.end()
 }
 
+// end writes what the writer has buffered, and returns the first error of all writes before.
 func (l *listCSV) end() error {
 	l.to.Flush()
 	return l.to.Error()
 }
 
-// listTable aligns each page with those before it.
+// listTable prints a table whose columns are as wide as the widest cell so far: each page is
+// aligned with those before it.
 type listTable struct {
 	to  *ui.Table
 	now time.Time
 }
 
+// page prints serials in hex, which is shorter than decimal and what show and revoke take too.
 func (l *listTable) page(rows []stepapi.RecordRow) error {
 	for _, r := range rows {
 		l.to.Row(r.SerialHex, r.Service, r.State,
@@ -238,9 +260,10 @@ func (l *listTable) page(rows []stepapi.RecordRow) error {
 	return l.end()
 }
 
+// end prints the heading where there was no row.
 func (l *listTable) end() error { return l.to.Flush() }
 
-// left is the time until the end, "-" if it has come.
+// left returns the time from now until end as text, such as 3d, or "-" if end is not after now.
 func left(now, end time.Time) string {
 	if !now.Before(end) {
 		return "-"

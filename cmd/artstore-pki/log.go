@@ -22,12 +22,17 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
+// statusesLog ends the help of log verify. Status 3 is for findings, so that a timer can
+// tell a record that was changed from one that could not be opened.
 const statusesLog = `   0    the record is what was logged
    1    it could not be verified; the error says why
    2    the command line is wrong
    3    the record was changed, or the log was; the output says what
    130  interrupted`
 
+// logCommand declares log with its three commands: show prints events, head prints what
+// another machine should keep, verify compares. docs/design/0010-the-log.md explains the
+// log, which is a Merkle tree over all events (RFC 6962 §2.1).
 func logCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "log",
@@ -62,8 +67,10 @@ beside a running authority, and with a record that the authority refuses because
 	}
 }
 
-// runLogHead prints the head as it was signed, and the key that checks it apart from it:
-// kept in one place, both could be replaced together.
+// runLogHead prints the newest signed head on stdout, byte for byte as it was signed, and the
+// key that checks it on stderr. They are apart so that a redirection keeps the head alone:
+// a head and its key in one file could be replaced together. A record whose log has no head
+// yet prints nothing. It needs no password and works beside a running authority.
 func runLogHead(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -82,14 +89,20 @@ func runLogHead(u *ui.UI, c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := u.Out.Write(head); err != nil { // as it is: its signature counts
+	if _, err := u.Out.Write(head); err != nil { // not by Outf: the signature is of these bytes
 		return err
 	}
 	u.Infof("key: %s", key)
 	return nil
 }
 
-// runLogVerify reads all heads that were kept before it opens the record.
+// runLogVerify compares the record with its log, and the log with the heads of --head. It
+// reads these files before it opens the record, because a verification of a large record
+// takes minutes and a wrong name should be said at once.
+//
+// ca.StateDir.VerifyLog decides what a finding is. It opens a record that an authority would refuse,
+// since the operator wants to know what is wrong with it. It changes nothing, so an
+// interrupted run leaves nothing. Findings are status 3, an error is status 1.
 func runLogVerify(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -113,7 +126,9 @@ func runLogVerify(u *ui.UI, c *cli.Context) error {
 	return writeLogReport(u, format, report, len(opt.Heads))
 }
 
-// readHead reads a kept head, and no more of a wrong file than a head has.
+// readHead returns the text of a kept head. It reads at most one byte more than the longest
+// head (translog.MaxHead), so that a wrong path to a large file costs nothing. The error
+// says if the file is no head; whether the signature is good is for the verification.
 func readHead(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -130,7 +145,9 @@ func readHead(path string) ([]byte, error) {
 	return text, nil
 }
 
-// verifyLog keeps one line on a terminal that says how far it is, when it takes long.
+// verifyLog returns the report of the verification. If stderr is a terminal and the verification
+// takes longer than half a second, it keeps one line there that says how far it is, and
+// erases the line at the end. Errors of a record that is lost carry advice.
 func verifyLog(ctx context.Context, u *ui.UI, dir string, opt ca.LogOptions) (translog.Report, error) {
 	width, ok := u.Terminal(u.Err)
 	next, shown := time.Now().Add(progressAfter), false
@@ -139,7 +156,7 @@ func verifyLog(ctx context.Context, u *ui.UI, dir string, opt ca.LogOptions) (tr
 			if now := time.Now(); now.After(next) {
 				next, shown = now.Add(progressEvery), true
 				line := runewidth.Truncate(fmt.Sprintf("%d of %d entries", done, total), width-1, "…")
-				_, _ = io.WriteString(u.Err, eraseLine+line) // nobody is left to tell
+				_, _ = io.WriteString(u.Err, eraseLine+line) // a terminal that is gone must not end the verification
 			}
 		}
 	}
@@ -156,7 +173,9 @@ func verifyLog(ctx context.Context, u *ui.UI, dir string, opt ca.LogOptions) (tr
 	return report, err
 }
 
-// writeLogReport prints each fault on stdout, and makes one the exit status 3.
+// writeLogReport prints the findings on stdout and the numbers on stderr, and returns the
+// exit status 3 as an error if there is a finding. kept is how many heads were compared.
+// The report lists 1000 findings at most; the last number counts those beyond as well.
 func writeLogReport(u *ui.UI, format string, r translog.Report, kept int) error {
 	if format == output.JSON {
 		if r.Findings == nil {
@@ -181,7 +200,8 @@ func writeLogReport(u *ui.UI, format string, r translog.Report, kept int) error 
 	return nil
 }
 
-// headTime is when a head was signed; an empty log may have none.
+// headTime returns when a head was signed, as text. An empty log may have no head, and so
+// no time.
 func headTime(h translog.Head) string {
 	if h.Time.IsZero() {
 		return "no time"
@@ -189,7 +209,9 @@ func headTime(h translog.Head) string {
 	return humantime.Stamp(h.Time)
 }
 
-// findingLine says what is wrong, with which entry, and what that one is about.
+// findingLine returns one finding as a line: the fault, the entry, the event that the entry
+// is about, and what is wrong. A finding can be about no entry (the index is -1), and about
+// no event.
 func findingLine(f translog.Finding) string {
 	line := f.Fault
 	if f.Index >= 0 {

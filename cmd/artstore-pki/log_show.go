@@ -18,6 +18,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
+// logShowCommand declares log show. The default of --after is -1 and stands for "the newest
+// events": 0 is a position, in front of the first event.
 func logShowCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "show",
@@ -36,7 +38,10 @@ that prove nothing are in the metrics. With --after it goes on behind the event 
 	}
 }
 
-// runLogShow prints one page of events, the newest ones unless it is told where to begin.
+// runLogShow prints one page of events, oldest first: the newest ones, or with --after those
+// behind a number. A program that follows the record prints a page, and asks again with
+// the number of its last event. An unknown --kind and a --limit outside of 1 to 1000 are
+// errors of the command line. No event is no error: it is said on stderr.
 func runLogShow(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -75,7 +80,8 @@ func runLogShow(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
-// writeEvents prints what a table has room for; JSON has all.
+// writeEvents prints events as a table or as JSON. Both have all fields of an event; the
+// serial is hex in the table, as list prints it, and decimal in JSON.
 func writeEvents(u *ui.UI, format string, events []record.Event) error {
 	if format == output.JSON {
 		if events == nil {

@@ -13,9 +13,11 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-// copyTalks is how often a long copy says how far it is.
+// copyTalks is the shortest time between two lines of a long copy that say how far it is.
 const copyTalks = 2 * time.Second
 
+// migrateCommand declares migrate. Both places are required flags and no arguments, so that
+// the direction of the copy stands on the command line.
 func migrateCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "migrate",
@@ -32,8 +34,14 @@ nothing. The source stays as it is; name the new place in pki.yaml afterwards.`,
 	}
 }
 
-// runMigrate copies a record and changes no configuration. What is not yet copied when it
-// is cut is not there: the target takes all or nothing.
+// runMigrate copies a record from one database to another, in either direction, and changes
+// no configuration: the operator names the new place in pki.yaml when the copy has ended
+// well. It prints the number of rows of each table.
+//
+// store.Copy writes one transaction. Whatever ends the command before its commit, the
+// target has no rows. A target that has a record, and a source that was written to
+// meanwhile, are refused; both places stay as they were. A URL that store.Check refuses,
+// such as one with a password in it, is an error of the command line.
 func runMigrate(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -60,7 +68,10 @@ func runMigrate(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
-// copyRecord says from time to time how far it is: a large record takes minutes.
+// copyRecord opens both places, copies the record, and returns the rows of each table. It
+// says from time to time how far it is, because a large record takes minutes. The source
+// must have a record (store.ErrNoRecord). The schema is made in the target, whatever is
+// there already: store.Copy then refuses one that is not empty.
 func copyRecord(ctx context.Context, u *ui.UI, from, to string) (_ []store.CopyProgress, err error) {
 	source, err := store.Open(ctx, from)
 	if err != nil {

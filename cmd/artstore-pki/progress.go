@@ -13,34 +13,43 @@ import (
 )
 
 const (
-	progressAfter = 500 * time.Millisecond // what is over sooner shows nothing
+	// progressAfter is how long a command runs before its line appears, so that a short one
+	// shows no line at all, and progressEvery is the time between two updates of it.
+	progressAfter = 500 * time.Millisecond
 	progressEvery = 200 * time.Millisecond
-	eraseLine     = "\r\x1b[K"
+	// eraseLine goes to the first column and erases to the end of the line (ECMA-48, EL).
+	eraseLine = "\r\x1b[K"
 )
 
-// progress passes rows on, and meanwhile keeps one line on a terminal that says
-// how far the audit is. The line is gone before anything else is printed.
+// progress is a renderer that passes rows on to another one, and meanwhile keeps one line on
+// a terminal that says how far the audit is. The line is erased before the other renderer
+// prints the end of the report.
 type progress struct {
-	next  audit.Renderer
+	next audit.Renderer
+	// to is the terminal, and width is how many columns it has.
 	to    io.Writer
 	width int
+	// done is closed, once, to end the goroutine that shows the line. The goroutine closes
+	// ended when it has erased the line.
 	done  chan struct{}
 	ended chan struct{}
 	once  sync.Once
 
-	mu   sync.Mutex
+	mu   sync.Mutex // guards rows and last
 	rows int
-	last string // place
+	last string // the place of the last row
 }
 
-// newProgress begins to show the line. The caller calls stop, after the last row.
+// newProgress returns a progress on a terminal of that width, and starts the goroutine that
+// shows it. The caller calls stop when the last row has passed; End does so as well.
 func newProgress(next audit.Renderer, to io.Writer, width int) *progress {
 	p := &progress{next: next, to: to, width: width, done: make(chan struct{}), ended: make(chan struct{})}
 	go p.show()
 	return p
 }
 
-// show writes the line until stop, and at last erases it.
+// show writes the line until stop is called, and erases it then. Errors of the terminal are
+// ignored: the report matters, and it goes elsewhere.
 func (p *progress) show() {
 	defer close(p.ended)
 	wait := time.NewTimer(progressAfter)
@@ -50,7 +59,7 @@ func (p *progress) show() {
 		select {
 		case <-p.done:
 			if shown {
-				_, _ = io.WriteString(p.to, eraseLine) // nobody is left to tell
+				_, _ = io.WriteString(p.to, eraseLine)
 			}
 			return
 		case <-wait.C:
@@ -61,7 +70,9 @@ func (p *progress) show() {
 	}
 }
 
-// line is shorter than the terminal is wide.
+// line returns the text for an audit that runs since so long. It is one column shorter than
+// the terminal is wide: a full line would wrap, and eraseLine erases one line only. The last
+// place comes from a file name or a server, so it is cleaned of control characters.
 func (p *progress) line(since time.Duration) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,10 +80,10 @@ func (p *progress) line(since time.Duration) string {
 	if p.last != "" {
 		text += ", last " + printable.Clean(p.last)
 	}
-	return runewidth.Truncate(text, p.width-1, "…") // a full line would wrap
+	return runewidth.Truncate(text, p.width-1, "…")
 }
 
-// stop erases the line; it may be called more than once.
+// stop ends the goroutine and returns when the line is erased. It may be called more than once.
 func (p *progress) stop() {
 	p.once.Do(func() { close(p.done) })
 	<-p.ended

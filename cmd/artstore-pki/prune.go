@@ -13,6 +13,8 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/values"
 )
 
+// pruneCommand declares prune. Its --older-than is a GenericFlag without a default, so that
+// runPrune can tell that the flag was not given.
 func pruneCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "prune",
@@ -30,7 +32,15 @@ the room is used again.`,
 	}
 }
 
-// runPrune has no default for the age: what is removed does not come back.
+// runPrune removes certificates that expired before --older-than, or with --dry-run counts
+// them. There is no default for the age, because what is removed does not come back. The
+// record decides what goes (ca.Record.Prune): whole lineages only, and nothing that a grace
+// after the end could still renew.
+//
+// It works in short transactions beside a running authority. One that fails or is
+// interrupted has removed a part, which is printed, and another run goes on. Events that
+// have no place in the log yet cannot be pruned, since the log would have a gap: that is
+// store.ErrUnsequenced, which passes within a second while an authority runs.
 func runPrune(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -54,7 +64,7 @@ func runPrune(u *ui.UI, c *cli.Context) error {
 		return nil
 	}
 	n, err := record.Prune(c.Context, before)
-	if n > 0 || err == nil {
+	if n > 0 || err == nil { // an error in the middle leaves what was committed before it
 		u.Infof("prune: %d certificates removed", n)
 	}
 	if errors.Is(err, store.ErrUnsequenced) {

@@ -14,6 +14,9 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
+// recordCommand declares record accept. It is a command and no flag of serve, because a
+// flag stays in a unit file and would accept the next loss as well
+// (docs/design/0014-the-record-is-never-replaced.md).
 func recordCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "record",
@@ -36,10 +39,16 @@ The record of another authority is never accepted.`,
 	}
 }
 
+// flagEntries is the size of the log that the marker beside the keys names, in entries.
 const flagEntries = "entries"
 
-// runRecordAccept wants the size of the loss as its own first call has said it, so that
-// nobody accepts another loss than the one that was looked at.
+// runRecordAccept accepts the loss of a record in two steps. The first call, without
+// --entries, changes nothing and prints what would be lost, with status 2. The second call
+// repeats the number that the first one has printed. A loss that is another one by then is
+// refused (ca.ErrOtherLoss), so that nobody accepts what was not looked at.
+//
+// ca.StateDir.AcceptLoss does the work and writes the event. A crash in it leaves the old marker
+// until all else is done: the loss is then to be accepted again.
 func runRecordAccept(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -48,6 +57,7 @@ func runRecordAccept(u *ui.UI, c *cli.Context) error {
 	if !c.IsSet(flagEntries) {
 		return showLoss(c.Context, dir)
 	}
+	// The password is needed: the head of the log that goes on is signed with its key.
 	opt := ca.AcceptOptions{Entries: c.Int64(flagEntries)}
 	opt.PasswordFile, opt.Password = flags.PasswordSource(u, c)
 	head, err := ca.StateDir(dir).AcceptLoss(c.Context, opt)
@@ -65,7 +75,10 @@ func runRecordAccept(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
-// showLoss says what would be lost. That is a refusal: somebody meant to go on.
+// showLoss returns an error that says what would be lost, and never nil: the operator
+// meant to go on, and nothing was done. A loss is an error of the command line, whose
+// hint has the --entries to repeat. A record of another authority is no loss and cannot be
+// accepted, so it gets other advice. Without a loss the error is ca.ErrNothingLost.
 func showLoss(ctx context.Context, dir string) error {
 	loss, err := ca.StateDir(dir).FindLoss(ctx)
 	switch {

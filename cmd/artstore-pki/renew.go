@@ -21,12 +21,17 @@ import (
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-const (
-	// hookOwed is in an identity directory while the command after a renewal has yet to succeed.
-	hookOwed = "exec.pending"
-)
+// hookOwed is the name of a file in the identity directory. It is there from before the
+// command after a renewal is run until that command has succeeded. It is empty.
+const hookOwed = "exec.pending"
 
-// runRenew renews what DIR holds, and runs the command after it.
+// runRenew renews the certificate that DIR holds, at once or, with --if-due, when it is
+// due, and then runs the command of --exec. enroll decides when a certificate is due, and
+// stores key, certificate and trust bundle in one step. Killed at any moment, DIR has the
+// old set or the new one.
+//
+// A renewal that failed returns an error and status 1, and the command is not run. The
+// renewal may take a minute; the command may take as long as it wants.
 func runRenew(u *ui.UI, c *cli.Context) error {
 	dir, command := c.Args().First(), c.Args().Tail()
 	cfg, err := renewalConfig(u, c, dir)
@@ -54,13 +59,21 @@ func runRenew(u *ui.UI, c *cli.Context) error {
 	return commandAfter{u: u, dir: dir, command: command}.run(c.Context, renewed)
 }
 
-// renewAlways is Renew in the form of RenewIfDue.
+// renewAlways is enroll.Renew with the result of enroll.RenewIfDue: without an error there
+// was a renewal.
 func renewAlways(ctx context.Context, cfg enroll.Config) (rotation.Material, bool, error) {
 	m, err := enroll.Renew(ctx, cfg)
 	return m, err == nil, err
 }
 
-// renewalConfig is what DIR says about its authority, and what the flags say in its place.
+// renewalConfig returns where the certificate in dir comes from: what dir itself says, or,
+// with --ca-url, what the flags say in its place. The file in dir is not needed then, and a
+// renewal writes it anew.
+//
+// A directory that an older version of this program wrote has no such file, which is an
+// error of the command line, because --ca-url is what is missing. A file that cannot be
+// believed, because others can write it, is an error as well: it would choose the
+// authority.
 func renewalConfig(u *ui.UI, c *cli.Context, dir string) (enroll.Config, error) {
 	stored, unread := enroll.ReadConfig(dir)
 	if unread != nil && c.String(flags.CAURL) == "" {
@@ -79,16 +92,23 @@ func renewalConfig(u *ui.UI, c *cli.Context, dir string) (enroll.Config, error) 
 	return enrolmentConfig(u, c, dir)
 }
 
-// commandAfter is the command that --exec gives, for the certificates in dir.
+// commandAfter is the command that --exec gives.
 type commandAfter struct {
-	u       *ui.UI
-	dir     string
-	command []string // with its arguments; no shell reads them
+	u *ui.UI
+	// dir is the identity directory that was renewed, or was not due.
+	dir string
+	// command is the program and its arguments. No shell reads them.
+	command []string
 }
 
-// run runs the command if there was a renewal, or if it failed after the last
-// one. That it is owed is on disk before it runs: a crash in between runs it once
-// more. Its exit status becomes that of renew, which has succeeded itself.
+// run runs the command if there was a renewal, or if the command failed after the last
+// renewal. A file on disk says that the command has yet to succeed. It is written before
+// the command runs and removed after it has succeeded, so a crash between the two runs the
+// command once more, and never leaves a renewal without it.
+//
+// If the command fails, the error is its own exit status, since renew has done its part. A
+// command that could not be started, or that a signal ended, has no status above 0: that is
+// status 1.
 func (a commandAfter) run(ctx context.Context, renewed bool) error {
 	owed := filepath.Join(a.dir, hookOwed)
 	if !renewed {
@@ -99,7 +119,7 @@ func (a commandAfter) run(ctx context.Context, renewed bool) error {
 		return fmt.Errorf("noting the command to run: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, a.command[0], a.command[1:]...) //nolint:gosec // G204: the operator's own command line
-	cmd.Stdout, cmd.Stderr = a.u.Err, a.u.Err                       // stdout has the paths of the files only
+	cmd.Stdout, cmd.Stderr = a.u.Err, a.u.Err                       // stdout of renew has the paths of the files only
 	if err := cmd.Run(); err != nil {
 		a.u.Complain("error", fmt.Sprintf("the certificate is renewed, but running %q failed: %v; the next renew --%s runs it again", a.command, err, help.Exec))
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() > 0 {

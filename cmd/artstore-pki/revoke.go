@@ -21,6 +21,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
+// revokeCommand declares revoke. Its --reason takes the names of RFC 5280 §5.3.1 that are for
+// good; certificateHold and removeFromCRL are refused.
 func revokeCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "revoke",
@@ -47,8 +49,17 @@ those of RFC 5280, but for holds, because a revocation is for good:
 	}
 }
 
-// runRevoke lists a set unless it is told to revoke it: one word on the command line can
-// mean a thousand certificates.
+// runRevoke revokes one certificate, or a set of them: a lineage or all certificates of a
+// service. It lists a set, and revokes nothing, unless --yes is given, because one word on
+// the command line can mean a thousand certificates. One certificate is revoked at once.
+//
+// The record decides (ca.Record): a certificate that is unknown, revoked already, or not of
+// this authority is an error and status 1. A revocation is committed when the command says
+// so; a set is revoked as a whole or not at all, also when the command is killed. A running
+// authority refuses the certificates from then on, and puts them on its next list.
+//
+// The order of the checks is: command line, reason, target, record. What is wrong with the
+// command line is said before a database is opened.
 func runRevoke(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 1); err != nil {
 		return err
@@ -82,25 +93,36 @@ func runRevoke(u *ui.UI, c *cli.Context) error {
 	return ui.WithHint(err, "artstore-pki list prints the serials and states")
 }
 
-// revocation is one run of the command, with the record that it changes.
+// revocation is one run of the command.
 type revocation struct {
-	u          *ui.UI
-	rec        *ca.Record
-	what       revocationTarget
-	reason     int    // RFC 5280 §5.3.1
-	reasonName string // as it was given: it is printed so
-	note       string
-	dryRun     bool
+	u   *ui.UI
+	rec *ca.Record // open; runRevoke closes it
+	// what is the target of the command line.
+	what revocationTarget
+	// reason is the number of RFC 5280 §5.3.1, and reasonName the same as it was typed,
+	// which is what the command prints.
+	reason     int
+	reasonName string
+	// note is free text for the record; "" is none.
+	note string
+	// dryRun lists what would be revoked and changes nothing.
+	dryRun bool
 }
 
-// revocationTarget is what the command line names: a serial, a certificate or a set.
+// revocationTarget is what the command line names. One of the three is set.
 type revocationTarget struct {
+	// serial is decimal, as the record has it.
 	serial string
-	cert   *x509.Certificate
-	set    record.Selection
+	// cert is compared with the record as a whole, and not by its serial alone.
+	cert *x509.Certificate
+	// set names a service or a lineage; the zero value is no set.
+	set record.Selection
 }
 
-// parseRevokeArgs wants one way to say what to revoke: two could contradict each other.
+// parseRevokeArgs returns the target of the command line. It wants exactly one of SERIAL,
+// --file, --service and --lineage: two of them could contradict each other, and none must
+// not mean all. Of a file with several certificates the first one counts, which is the leaf
+// of a chain.
 func parseRevokeArgs(c *cli.Context) (what revocationTarget, err error) {
 	given := 0
 	for _, v := range []string{c.Args().First(), c.String("file"), c.String("service"), c.String("lineage")} {
@@ -127,8 +149,10 @@ func parseRevokeArgs(c *cli.Context) (what revocationTarget, err error) {
 	return what, nil
 }
 
-// revokeOne revokes the certificate with a serial, or the one in a file. That one
-// may be unknown here: the record can be a backup that is older than it.
+// revokeOne revokes the certificate with a serial, or the certificate in a file. The record
+// may not have the one in the file, because it was restored from an older backup. If an
+// intermediate of this authority signed it, it is entered into the record and revoked in one
+// transaction, and the output says so.
 func (r revocation) revokeOne(ctx context.Context) error {
 	if r.what.cert == nil {
 		if err := r.rec.Revoke(ctx, r.what.serial, r.reason, r.note); err != nil {
@@ -149,7 +173,8 @@ func (r revocation) revokeOne(ctx context.Context) error {
 	return nil
 }
 
-// revokeSet revokes in one transaction: all of the set, or nothing.
+// revokeSet revokes all certificates of a set in one transaction, and prints how many they
+// were. An empty set is an error: the name was a wrong one, or nothing of it lives.
 func (r revocation) revokeSet(ctx context.Context) error {
 	n, err := r.rec.RevokeSet(ctx, r.what.set, r.reason, r.note)
 	if err != nil {
@@ -159,8 +184,9 @@ func (r revocation) revokeSet(ctx context.Context) error {
 	return nil
 }
 
-// listSet prints what a set is. Without --dry-run that is a refusal: somebody
-// meant to revoke, and nothing was revoked.
+// listSet prints the certificates of a set, one a line. Without --dry-run it also returns an
+// error of the command line, status 2, because the operator meant to revoke and nothing was
+// revoked: a script that forgot --yes must not believe that it is done.
 func (r revocation) listSet(ctx context.Context) error {
 	list, err := r.rec.Selected(ctx, r.what.set)
 	if err != nil {
@@ -178,7 +204,8 @@ func (r revocation) listSet(ctx context.Context) error {
 	return ui.WithHint(ui.UsageErrorf("%d certificates would be revoked", len(list)), "nothing was revoked; --yes does it")
 }
 
-// showOne refuses what revokeOne would refuse.
+// showOne prints the certificate that revokeOne would revoke, and returns the error that
+// revokeOne would return. It is --dry-run for one certificate.
 func (r revocation) showOne(ctx context.Context) (err error) {
 	var cert record.Certificate
 	if r.what.cert != nil {

@@ -21,10 +21,13 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-// gcPercent is GOGC of serve: its heap is small, so the default collects it so
-// often that a fifth of all CPU time goes there. It costs some 30 MiB.
+// gcPercent is GOGC of serve, unless the variable is set. The heap of an authority is
+// small, so that Go's default of 100 would collect it very often and spend a fifth of all
+// CPU time on it. 400 costs some 30 MiB.
 const gcPercent = 400
 
+// serveCommand declares serve. Each address can be a flag or a line of pki.yaml; the flag
+// counts more, for tests and for containers that share one pki.yaml.
 func serveCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
@@ -44,8 +47,17 @@ the old state stays. SIGTERM lets requests in flight finish.`,
 	}
 }
 
-// runServe opens, listens and only then announces. It ends what it began in reverse
-// order: first the listeners, then the identity, then the authority with its database.
+// runServe serves an authority until the context of c ends. It opens the authority first,
+// which refuses a record that is missing or older than the marker, then it listens, and
+// only when all listeners are open does it announce itself: a client that has seen the
+// ready file can connect.
+//
+// It ends what it began in reverse order: the listeners, which let requests in flight
+// finish, then the identity, and last the authority with its database. An authority that
+// was killed loses nothing that it has answered: each answer follows its commit.
+//
+// A listener that fails ends the others by the context of the group, so that serve never
+// goes on with a part of what it should serve. It then returns that error, status 1.
 func runServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -80,7 +92,7 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 	defer func() { err = errors.Join(err, server.Identity.Close()) }()
 	group.Go(func() error { return server.Serve(ctx, ln) })
 	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP) // before anybody learns that it serves: without a receiver the signal kills
+	signal.Notify(hangup, syscall.SIGHUP) // before it is announced: a SIGHUP that nothing receives ends the process
 	defer signal.Stop(hangup)
 	group.Go(func() error { return reloadOn(ctx, u, hangup, authority) })
 	if err := metrics.Start(ctx, c, group); err != nil {
@@ -99,8 +111,9 @@ func runServe(u *ui.UI, c *cli.Context) (err error) {
 	return nil
 }
 
-// openAuthority takes the file of the password rather than its content, because a reload
-// reads it again.
+// openAuthority returns the authority in the state directory of the flags; the caller
+// closes it. It passes on the file of the password rather than its content, because a
+// reload and a rotation read the file again. Its errors carry advice for the operator.
 func openAuthority(u *ui.UI, c *cli.Context, logger *slog.Logger, registry prometheus.Registerer) (*ca.Authority, error) {
 	dir, opt := c.String(flags.Dir), ca.Options{
 		Dir: c.String(flags.Dir), AuditLog: c.String("audit-log"), Logger: logger, Registerer: registry,
@@ -113,7 +126,9 @@ func openAuthority(u *ui.UI, c *cli.Context, logger *slog.Logger, registry prome
 	return authority, err
 }
 
-// reloadOn reads pki.yaml again at each signal until ctx ends.
+// reloadOn reloads the authority at each signal until ctx ends, and always returns nil. A
+// reload that fails leaves the old state in effect, as a whole: it is said on stderr, and
+// the authority goes on, because a mistake in pki.yaml must not end a service that works.
 func reloadOn(ctx context.Context, u *ui.UI, hangup <-chan os.Signal, authority *ca.Authority) error {
 	for {
 		select {

@@ -20,6 +20,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
+// showCommand declares show, which looks at the record of an authority. inspect explains the
+// certificates of files and servers.
 func showCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:        "show",
@@ -31,7 +33,9 @@ func showCommand(u *ui.UI) *cli.Command {
 	}
 }
 
-// runShow needs no key and no running authority.
+// runShow prints one certificate of the record, with its revocation if there is one. It
+// needs no password and no running authority. A serial that cannot be read is an error of
+// the command line, one that the record does not have is status 1.
 func runShow(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -56,7 +60,9 @@ func runShow(u *ui.UI, c *cli.Context) error {
 	return writeCertificate(u, format, cert)
 }
 
-// until is empty for a proof without an end.
+// until returns when a proof ends, or "" for a proof without an end. No renewal of a
+// certificate may end after the proof that its lineage rests on
+// (docs/design/0019-bounded-lineages.md).
 func until(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -64,6 +70,9 @@ func until(t time.Time) string {
 	return humantime.Stamp(t)
 }
 
+// writeCertificate prints a certificate in one of three formats: what the record says of it
+// as text or as JSON, or the certificate itself with its chain as PEM, leaf first, which a
+// server can use as it is. In the text, lines without a value are left out.
 func writeCertificate(u *ui.UI, format string, cert record.Certificate) error {
 	now := time.Now()
 	r := record.NewRow(cert, now)

@@ -19,6 +19,9 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
+// tokenCommand declares token. Its --out is a file rather than a redirection because the
+// file is private (0600) from its first byte on. The token goes to stdout without --out:
+// that is the one secret that token prints, and all that it prints there.
 func tokenCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "token",
@@ -58,7 +61,11 @@ authority is asked for it over mutual TLS: the certificate is that of a service 
 	}
 }
 
-// makeToken makes the token, here or at the authority.
+// makeToken returns the token, made here or asked for at the authority: --cert decides
+// which. Flags that belong to the other way are an error of the command line, so that
+// nobody believes that a token came from an authority when it was signed here.
+//
+// A variable for --ca-url is no such mistake: it is set for all commands of a machine.
 func makeToken(u *ui.UI, c *cli.Context) (secret.String, error) {
 	service, names := c.Args().First(), c.Args().Tail()
 	if c.String(credentials.Cert) != "" {
@@ -69,15 +76,19 @@ func makeToken(u *ui.UI, c *cli.Context) (secret.String, error) {
 			return secret.String{}, ui.UsageErrorf("--%s goes with --%s", flag, credentials.Cert)
 		}
 	}
-	if at := c.String(flags.CAURL); at != "" && at != u.Getenv(flags.EnvCAURL) { // said here, and not for other commands
+	if at := c.String(flags.CAURL); at != "" && at != u.Getenv(flags.EnvCAURL) { // given as a flag, not by the variable
 		return secret.String{}, ui.UsageErrorf("--%s goes with --%s: without a certificate, the token is made from --%s", flags.CAURL, credentials.Cert, flags.Dir)
 	}
 	return mintToken(u, c, service, names)
 }
 
+// hintProfiles is the advice when the service or a name is refused.
 const hintProfiles = "services and their names are the profiles in pki.yaml of --dir"
 
-// mintToken signs a token with the enrolment key of the state directory.
+// mintToken returns a token that is signed here, with the enrolment key of the state
+// directory. The authority need not run. StateDir.NewToken refuses what the authority would
+// refuse later, by the same rule. Nothing is written: the authority learns of the token
+// when somebody uses it.
 func mintToken(u *ui.UI, c *cli.Context, service string, names []string) (secret.String, error) {
 	pw, err := flags.Password(u, c)
 	if err != nil {
@@ -93,7 +104,13 @@ func mintToken(u *ui.UI, c *cli.Context, service string, names []string) (secret
 	return token, nil
 }
 
-// askToken asks a running authority for a token, with the certificate of an enroller.
+// askToken returns a token of a running authority, which it asks over mutual TLS with the
+// certificate of an enroller (docs/design/0021-enrollers.md). The authority decides
+// whether this enroller may enrol that service, and records the token. The whole exchange
+// takes a minute at most.
+//
+// --revoke and --provisioner are refused beside --cert: the API of the authority has
+// neither.
 func askToken(_ *ui.UI, c *cli.Context, service string, names []string) (secret.String, error) {
 	for _, flag := range []string{"revoke", "provisioner"} {
 		if c.IsSet(flag) {
