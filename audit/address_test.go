@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/internal/endpoint"
 	"github.com/artstore/artstore-pki/audit/source"
 )
@@ -16,7 +18,7 @@ import (
 // A wrong address says what is wrong with it, and is never a file that is not there;
 // a password in it is not shown.
 func TestWrongAddresses(t *testing.T) {
-	t.Chdir(write(t, map[string][]byte{"a:1": nil, "h:99999": nil}))
+	t.Chdir(certtest.Write(t, map[string][]byte{"a:1": nil, "h:99999": nil}))
 	for name, want := range map[string]string{
 		"gopher://h:70":                          `gopher://h:70 ERROR "gopher" is no scheme of an address: want one of amqps, ftp, `,
 		"host:99999":                             `host:99999 ERROR "99999" is no port: want a number from 1 to 65535`,
@@ -33,8 +35,8 @@ func TestWrongAddresses(t *testing.T) {
 		"h:99999":                                `h:99999 ERROR the file is empty`, // it exists
 		"missing.pem":                            `missing.pem ERROR no such file or directory`,
 	} {
-		r := run(t, source.Targets{Names: []string{name}, Timeout: patience})
-		if got := r.Rows[0].Place + " " + states(t, r, "")[r.Rows[0].Place]; len(r.Rows) != 1 || !strings.HasPrefix(got, want) {
+		r := audittest.Run(t, source.Targets{Names: []string{name}, Timeout: audittest.Patience})
+		if got := r.Rows[0].Place + " " + audittest.States(t, r, "")[r.Rows[0].Place]; len(r.Rows) != 1 || !strings.HasPrefix(got, want) {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
@@ -42,10 +44,10 @@ func TestWrongAddresses(t *testing.T) {
 
 // Patterns are expanded, also where no shell has done it.
 func TestPatterns(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	dir := write(t, map[string][]byte{
-		"a/tls.crt": encode(leaf, intermediate), "a/ca.crt": encode(root), "b/deep/tls.crt": encode(leaf, intermediate), "b/ca.crt": encode(root),
-		"[x].pem": encode(root), "b/notes.txt": []byte("notes"),
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	dir := certtest.Write(t, map[string][]byte{
+		"a/tls.crt": certtest.Encode(leaf, intermediate), "a/ca.crt": certtest.Encode(root), "b/deep/tls.crt": certtest.Encode(leaf, intermediate), "b/ca.crt": certtest.Encode(root),
+		"[x].pem": certtest.Encode(root), "b/notes.txt": []byte("notes"),
 	})
 	for pattern, want := range map[string]map[string]string{
 		"*/tls.crt":      {"a/tls.crt": "OK", "a/tls.crt#2": "OK"},
@@ -57,8 +59,8 @@ func TestPatterns(t *testing.T) {
 		"[a":             {"[a": "ERROR syntax error in pattern"},
 		"none/*/tls.crt": {"none/*/tls.crt": "ERROR nothing matches this pattern"},
 	} {
-		r := run(t, paths(filepath.Join(dir, pattern)))
-		got := states(t, r, dir)
+		r := audittest.Run(t, audittest.Paths(filepath.Join(dir, pattern)))
+		got := audittest.States(t, r, dir)
 		for place, state := range want {
 			if got[place] != state {
 				t.Errorf("%s: %s: %q, want %q", pattern, place, got[place], state)
@@ -71,10 +73,10 @@ func TestPatterns(t *testing.T) {
 	if os.Getuid() == 0 {
 		return // root reads everything
 	}
-	must(t, os.Chmod(filepath.Join(dir, "b"), 0))
+	certtest.Must(t, os.Chmod(filepath.Join(dir, "b"), 0))
 	t.Cleanup(func() { _ = os.Chmod(filepath.Join(dir, "b"), 0o700) })
-	r := run(t, paths(filepath.Join(dir, "*/*.crt")))
-	if got := states(t, r, dir); got["a/tls.crt"] != "OK" || !strings.HasPrefix(got["*/*.crt"], "ERROR ") {
+	r := audittest.Run(t, audittest.Paths(filepath.Join(dir, "*/*.crt")))
+	if got := audittest.States(t, r, dir); got["a/tls.crt"] != "OK" || !strings.HasPrefix(got["*/*.crt"], "ERROR ") {
 		t.Errorf("%v", got)
 	}
 }
@@ -91,8 +93,8 @@ func TestHints(t *testing.T) {
 		"+OK ready\r\n":                            "pop3",
 		"\x4a\x00\x00\x00\x0a8.0.36\x00rest of it": "mysql",
 	} {
-		address := accept(t, func(c net.Conn) { _, _ = io.WriteString(c, greeting); _, _ = io.Copy(io.Discard, c) })
-		got := states(t, run(t, source.Targets{Names: []string{address}, Timeout: patience}), "")[address]
+		address := audittest.Accept(t, func(c net.Conn) { _, _ = io.WriteString(c, greeting); _, _ = io.Copy(io.Discard, c) })
+		got := audittest.States(t, audittest.Run(t, source.Targets{Names: []string{address}, Timeout: audittest.Patience}), "")[address]
 		if got != "ERROR it does not speak TLS; try "+want+"://"+address {
 			t.Errorf("%s: %s", want, got)
 		}

@@ -10,13 +10,15 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
 func baseline(t *testing.T, text string) *audit.Baseline {
 	t.Helper()
 	b, err := audit.ParseBaseline(text)
-	must(t, err)
+	certtest.Must(t, err)
 	return b
 }
 
@@ -54,29 +56,29 @@ func TestParseBaseline(t *testing.T) {
 }
 
 // accepted runs an audit with a baseline, and returns the one that it writes.
-func accepted(t *testing.T, b *audit.Baseline, cfg audit.Config) (*keptReport, string) {
+func accepted(t *testing.T, b *audit.Baseline, cfg audit.Config) (*audittest.Report, string) {
 	t.Helper()
 	var next bytes.Buffer
 	cfg.Baseline, cfg.NewBaseline = b, &next
-	r, err := judged(t.Context(), cfg)
-	must(t, err)
+	r, err := audittest.Judge(t.Context(), cfg)
+	certtest.Must(t, err)
 	return r, next.String()
 }
 
 func TestBaseline(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	old := newPair(t, root, "old\x1b", lives(400*Day, 365*Day), named())
-	daily := newPair(t, root, "daily", lives(time.Hour, Day), uses(0))
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	old := certtest.New(t, root, "old\x1b", certtest.Lives(400*certtest.Day, 365*certtest.Day), certtest.Named())
+	daily := certtest.New(t, root, "daily", certtest.Lives(time.Hour, certtest.Day), uses(0))
 	key := func(path string) *cert.KeyFile { return &cert.KeyFile{Path: path, Mode: 0o644, Fits: true} }
-	rows := func(daily *pair) static {
-		return static{
-			{Kind: "file", Place: "/etc/old app/tls.crt", Cert: seen(old.cert)}, {Kind: "file", Place: "/copy.crt", Cert: seen(old.cert)},
-			{Kind: "file", Place: "/daily.crt", Cert: seen(daily.cert), Key: key("/daily.key")},
+	rows := func(daily *certtest.Pair) audittest.Static {
+		return audittest.Static{
+			{Kind: "file", Place: "/etc/old app/tls.crt", Cert: certtest.Seen(old.Cert)}, {Kind: "file", Place: "/copy.crt", Cert: certtest.Seen(old.Cert)},
+			{Kind: "file", Place: "/daily.crt", Cert: certtest.Seen(daily.Cert), Key: key("/daily.key")},
 		}
 	}
 	cfg := audit.Config{Sources: []audit.Source{rows(daily)}}
 	r, text := accepted(t, nil, cfg)
-	sum := "sha256:" + certs.Fingerprint(old.cert)
+	sum := "sha256:" + certs.Fingerprint(old.Cert)
 	// The copy is the same certificate; what a program renews is known by its place.
 	want := "# Accepted findings of artstore-pki audit: CHECK SUBJECT [until=DATE] [# why]\n" +
 		"expired " + sum + " # old\\u001b\nkey-readable /daily.crt # daily\nno-san " + sum + " # old\\u001b\n"
@@ -88,17 +90,17 @@ func TestBaseline(t *testing.T) {
 	}
 
 	// All of it accepted, also after a renewal: nothing is left, and that is said.
-	cfg.Sources = []audit.Source{rows(newPair(t, root, "daily", lives(time.Minute, Day), uses(0)))}
+	cfg.Sources = []audit.Source{rows(certtest.New(t, root, "daily", certtest.Lives(time.Minute, certtest.Day), uses(0)))}
 	r, again := accepted(t, baseline(t, text), cfg)
 	if again != text || r.Accepted != 5 || r.Fine != 2 || len(r.Stale) != 0 {
 		t.Errorf("%+v, next:\n%s", r.Summary, again)
 	}
-	if got := states(t, r, "")["/daily.crt"]; got != "OK" || !strings.Contains(r.String(), "; 5 findings accepted") {
+	if got := audittest.States(t, r, "")["/daily.crt"]; got != "OK" || !strings.Contains(r.String(), "; 5 findings accepted") {
 		t.Errorf("%s, %s", got, r)
 	}
 	var all bytes.Buffer
-	must(t, r.WriteJSON(&all))
-	must(t, r.Explain(&all))
+	certtest.Must(t, r.WriteJSON(&all))
+	certtest.Must(t, r.Explain(&all))
 	for _, part := range []string{`"accepted":["expired","no-san"]`, `"accepted":5`, "\n  accepted     key-readable\n"} {
 		if !strings.Contains(all.String(), part) {
 			t.Errorf("no %s in %s", part, all.String())
@@ -110,7 +112,7 @@ func TestBaseline(t *testing.T) {
 	b := baseline(t, "weak-key \"/gone app.crt\"\nno-san /copy.crt until="+today+"\nkey-readable /daily.crt until="+yesterday+"\nexpired "+sum+" until=2100-01-01\nuntrusted /x\n")
 	cfg.Disable = []string{"untrusted"}
 	r, again = accepted(t, b, cfg)
-	if got := states(t, r, ""); got["/etc/old app/tls.crt"] != "WARN no-san" || got["/copy.crt"] != "OK" || got["/daily.crt"] != "WARN key-readable" {
+	if got := audittest.States(t, r, ""); got["/etc/old app/tls.crt"] != "WARN no-san" || got["/copy.crt"] != "OK" || got["/daily.crt"] != "WARN key-readable" {
 		t.Error(got)
 	}
 	if len(r.Stale) != 1 || r.Stale[0] != `weak-key "/gone app.crt"` || !strings.HasSuffix(r.String(), "; 3 findings accepted, 1 acceptance for nothing") {
@@ -131,7 +133,7 @@ type full struct{}
 func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 
 func TestBaselineNotWritten(t *testing.T) {
-	r := &keptReport{}
+	r := &audittest.Report{}
 	_, err := audit.Run(context.Background(), audit.Config{Report: r, NewBaseline: full{}})
 	if err == nil || !strings.Contains(err.Error(), "no space left") {
 		t.Error(err)
@@ -145,7 +147,7 @@ func FuzzBaseline(f *testing.F) {
 	f.Add("expired \"a\\x00\"", "#")
 	f.Add("", "\"\\\u2028\xff")
 	f.Add("expired sha256:"+strings.Repeat("00", 32), "sha256:x")
-	cert := seen(newPair(f, nil, "x", lives(time.Hour, time.Hour)).cert)
+	cert := certtest.Seen(certtest.New(f, nil, "x", certtest.Lives(time.Hour, time.Hour)).Cert)
 	f.Fuzz(func(t *testing.T, text, place string) {
 		b, err := audit.ParseBaseline(text)
 		if err == nil {
@@ -156,8 +158,8 @@ func FuzzBaseline(f *testing.F) {
 				}
 			}
 		}
-		run := func(b *audit.Baseline) (*keptReport, string) {
-			return accepted(t, b, audit.Config{Sources: []audit.Source{static{{Kind: "file", Place: place, Cert: cert}}}})
+		run := func(b *audit.Baseline) (*audittest.Report, string) {
+			return accepted(t, b, audit.Config{Sources: []audit.Source{audittest.Static{{Kind: "file", Place: place, Cert: cert}}}})
 		}
 		_, first := run(nil)
 		r, second := run(baseline(t, first))

@@ -4,30 +4,35 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
 // A file that is named alone is judged with the bundle and the key beside it, so that
 // what cannot be used there is a row as it is where the directory is named.
 func TestBesideNamedFile(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
+	root, intermediate, leaf := certtest.Hierarchy(t)
 	damaged := []byte("-----BEGIN CERTIFICATE-----\nMIIB!\n-----END CERTIFICATE-----\n")
 	for name, c := range map[string]struct {
 		bundle, key []byte
 		row, state  string
 	}{
-		"fine":                       {encode(root), leaf.keyPEM(t), "", ""},
-		"damage behind the root":     {append(encode(root), damaged...), leaf.keyPEM(t), "ca.crt#2", "ERROR block 2 is damaged or cut off"},
-		"damage before the root":     {append(damaged, encode(root)...), leaf.keyPEM(t), "ca.crt", "ERROR block 1 is damaged or cut off"},
-		"a key that is cut off":      {encode(root), leaf.keyPEM(t)[:100], "tls.key", "ERROR block 1 is damaged or cut off"},
-		"a key that was not written": {encode(root), []byte{}, "tls.key", "ERROR the file is empty"},
-		"a cut behind the key":       {encode(root), append(leaf.keyPEM(t), leaf.keyPEM(t)[:100]...), "tls.key#2", "ERROR block 2 is damaged or cut off"},
+		"fine":                       {certtest.Encode(root), leaf.KeyPEM(t), "", ""},
+		"damage behind the root":     {append(certtest.Encode(root), damaged...), leaf.KeyPEM(t), "ca.crt#2", "ERROR block 2 is damaged or cut off"},
+		"damage before the root":     {append(damaged, certtest.Encode(root)...), leaf.KeyPEM(t), "ca.crt", "ERROR block 1 is damaged or cut off"},
+		"a key that is cut off":      {certtest.Encode(root), leaf.KeyPEM(t)[:100], "tls.key", "ERROR block 1 is damaged or cut off"},
+		"a key that was not written": {certtest.Encode(root), []byte{}, "tls.key", "ERROR the file is empty"},
+		"a cut behind the key":       {certtest.Encode(root), append(leaf.KeyPEM(t), leaf.KeyPEM(t)[:100]...), "tls.key#2", "ERROR block 2 is damaged or cut off"},
 	} {
-		dir := write(t, map[string][]byte{"ca.crt": c.bundle, "tls.crt": encode(leaf, intermediate), "tls.key": c.key})
+		dir := certtest.Write(t, map[string][]byte{"ca.crt": c.bundle, "tls.crt": certtest.Encode(leaf, intermediate), "tls.key": c.key})
 		expected := map[string]string{"tls.crt": "OK", "tls.crt#2": "OK"}
 		if c.row != "" {
 			expected[c.row] = c.state
 		}
-		t.Run(name, func(t *testing.T) { want(t, states(t, run(t, paths(filepath.Join(dir, "tls.crt"))), dir), expected) })
+		t.Run(name, func(t *testing.T) {
+			audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(filepath.Join(dir, "tls.crt"))), dir), expected)
+		})
 	}
 }
 
@@ -35,8 +40,8 @@ func TestBesideNamedFileUnreadableKey(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("NOT RUN: root reads every file")
 	}
-	root, intermediate, leaf := hierarchy(t)
-	dir := write(t, map[string][]byte{"ca.crt": encode(root), "tls.crt": encode(leaf, intermediate), "tls.key": leaf.keyPEM(t)})
-	must(t, os.Chmod(filepath.Join(dir, "tls.key"), 0))
-	want(t, states(t, run(t, paths(filepath.Join(dir, "tls.crt"))), dir), map[string]string{"tls.crt": "OK", "tls.crt#2": "OK"})
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	dir := certtest.Write(t, map[string][]byte{"ca.crt": certtest.Encode(root), "tls.crt": certtest.Encode(leaf, intermediate), "tls.key": leaf.KeyPEM(t)})
+	certtest.Must(t, os.Chmod(filepath.Join(dir, "tls.key"), 0))
+	audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(filepath.Join(dir, "tls.crt"))), dir), map[string]string{"tls.crt": "OK", "tls.crt#2": "OK"})
 }

@@ -5,29 +5,32 @@ import (
 	"fmt"
 	"maps"
 	"testing"
+
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
 // A bundle whose leaves are put off has the rows of the same certificates in small
 // files: what is damaged stands between them, and the authorities in it serve all.
 func TestLargeBundle(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t, odd)
-	stranger := newPair(t, newPair(t, nil, "Other", authority), "stranger")
+	root, intermediate, leaf := certtest.Hierarchy(t, certtest.OddSerial)
+	stranger := certtest.New(t, certtest.New(t, nil, "Other", certtest.Authority), "stranger")
 	const leaves = 2000
 	var bundle bytes.Buffer
 	for range leaves {
-		bundle.Write(encode(leaf))
+		bundle.Write(certtest.Encode(leaf))
 	}
-	bundle.Write(encode(stranger))
+	bundle.Write(certtest.Encode(stranger))
 	bundle.WriteString("a line between\n")
-	bundle.Write(pemBlock("CERTIFICATE", negative(t, leaf)))
-	bundle.Write(pemBlock("CERTIFICATE", bytes.Repeat([]byte{0}, 600)))
-	bundle.Write(encode(intermediate))
-	bundle.Write(leaf.keyPEM(t))
+	bundle.Write(certtest.Block("CERTIFICATE", certtest.NegativeSerial(t, leaf)))
+	bundle.Write(certtest.Block("CERTIFICATE", bytes.Repeat([]byte{0}, 600)))
+	bundle.Write(certtest.Encode(intermediate))
+	bundle.Write(leaf.KeyPEM(t))
 	if bundle.Len() < 1<<20 {
 		t.Fatalf("%d bytes are no large file", bundle.Len())
 	}
-	dir := write(t, map[string][]byte{"a/bundle.pem": bundle.Bytes(), "a/ca.crt": encode(root)})
-	r := run(t, paths(dir))
+	dir := certtest.Write(t, map[string][]byte{"a/bundle.pem": bundle.Bytes(), "a/ca.crt": certtest.Encode(root)})
+	r := audittest.Run(t, audittest.Paths(dir))
 	count := map[string]int{}
 	for _, row := range r.Rows {
 		text := fmt.Sprint(row.State, " ", row.Key != nil && row.Key.Fits, row.Err != nil)
@@ -47,14 +50,14 @@ func TestLargeBundle(t *testing.T) {
 
 // A large file with one leaf is a chain like a small one, and its order is judged.
 func TestLargeChain(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
+	root, intermediate, leaf := certtest.Hierarchy(t)
 	padding := bytes.Repeat([]byte("#\n"), 1<<20)
-	dir := write(t, map[string][]byte{
-		"ca.crt": encode(root), "fine.pem": append(encode(leaf, intermediate), padding...), "swapped.pem": append(encode(intermediate, leaf), padding...),
-		"two.pem": append(encode(intermediate, leaf, newPair(t, intermediate, "other")), padding...),
+	dir := certtest.Write(t, map[string][]byte{
+		"ca.crt": certtest.Encode(root), "fine.pem": append(certtest.Encode(leaf, intermediate), padding...), "swapped.pem": append(certtest.Encode(intermediate, leaf), padding...),
+		"two.pem": append(certtest.Encode(intermediate, leaf, certtest.New(t, intermediate, "other")), padding...),
 	})
-	got := states(t, run(t, paths(dir)), dir)
-	want(t, got, map[string]string{
+	got := audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir)
+	audittest.Want(t, got, map[string]string{
 		"ca.crt": "OK", "fine.pem": "OK", "fine.pem#2": "OK", // the intermediate is one row, at its first place
 		"swapped.pem#2": "WARN chain-order", "two.pem#2": "OK", "two.pem#3": "OK",
 	})

@@ -9,7 +9,6 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/base64"
 	"encoding/json"
 	"math/big"
 	"net"
@@ -19,51 +18,47 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
 func request(t testing.TB, key crypto.Signer, tpl *x509.CertificateRequest) []byte {
 	t.Helper()
 	data, err := x509.CreateCertificateRequest(rand.Reader, tpl, key)
-	must(t, err)
+	certtest.Must(t, err)
 	return data
 }
 
 // revocations is a list of two, signed by p.
-func revocations(t testing.TB, p *pair, from, until time.Time) []byte {
+func revocations(t testing.TB, p *certtest.Pair, from, until time.Time) []byte {
 	t.Helper()
-	issuer := *p.cert
+	issuer := *p.Cert
 	issuer.KeyUsage |= x509.KeyUsageCRLSign // CreateRevocationList insists, others do not
 	data, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number: big.NewInt(7), ThisUpdate: from, NextUpdate: until,
 		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: big.NewInt(1), RevocationTime: from}, {SerialNumber: big.NewInt(2), RevocationTime: from}},
-	}, &issuer, p.key)
-	must(t, err)
+	}, &issuer, p.Key)
+	certtest.Must(t, err)
 	return data
 }
 
 // signs lets an authority sign revocation lists.
 func signs(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }
 
-// jwt is a token that nobody signed; who reads claims does not care.
-func jwt(header, claims, signature string) []byte {
-	part := base64.RawURLEncoding.EncodeToString
-	return []byte(part([]byte(header)) + "." + part([]byte(claims)) + "." + part([]byte(signature)) + "\n")
-}
-
-func explained(t *testing.T, targets source.Targets) (text string, r *keptReport) {
+func explained(t *testing.T, targets source.Targets) (text string, r *audittest.Report) {
 	t.Helper()
 	targets.Documents = true
-	r = run(t, targets)
+	r = audittest.Run(t, targets)
 	var b bytes.Buffer
-	must(t, r.Explain(&b))
+	certtest.Must(t, r.Explain(&b))
 	return b.String(), r
 }
 
 // one explains one file alone.
 func one(t *testing.T, data []byte) (text, state string) {
 	t.Helper()
-	dir := write(t, map[string][]byte{"file": data})
+	dir := certtest.Write(t, map[string][]byte{"file": data})
 	text, r := explained(t, source.Targets{Names: []string{filepath.Join(dir, "file")}})
 	if len(r.Rows) != 1 {
 		t.Fatalf("%d rows", len(r.Rows))
@@ -88,13 +83,13 @@ func contains(t *testing.T, text string, parts ...string) {
 }
 
 func TestRequest(t *testing.T) {
-	key := newPair(t, nil, "x").key
+	key := certtest.New(t, nil, "x").Key
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)
-	must(t, err)
+	certtest.Must(t, err)
 	curve, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
-	must(t, err)
+	certtest.Must(t, err)
 	good := request(t, key, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "svc"}, DNSNames: []string{"svc", "localhost"}, IPAddresses: []net.IP{{127, 0, 0, 1}}})
-	text, state := one(t, pemBlock("CERTIFICATE REQUEST", good))
+	text, state := one(t, certtest.Block("CERTIFICATE REQUEST", good))
 	contains(t, text, "  kind         certificate request\n  name         svc\n  names        svc, localhost, 127.0.0.1\n  key          ECDSA P-256\n  signature    ECDSA-SHA256\n  findings     none\n")
 	if state != "OK" {
 		t.Error(state)
@@ -107,13 +102,13 @@ func TestRequest(t *testing.T) {
 		state string
 	}{
 		"DER":      {good, "OK"},
-		"old name": {pemBlock("NEW CERTIFICATE REQUEST", good), "OK"},
+		"old name": {certtest.Block("NEW CERTIFICATE REQUEST", good), "OK"},
 		"broken":   {broken, "CRIT bad-signature"},
 		"weak":     {request(t, weak, &x509.CertificateRequest{DNSNames: []string{"a"}}), "CRIT weak-key"},
 		"curve":    {request(t, curve, &x509.CertificateRequest{DNSNames: []string{"a"}}), "CRIT weak-key"},
 		"nameless": {request(t, key, &x509.CertificateRequest{}), "WARN no-san"},
 		"CA":       {request(t, key, &x509.CertificateRequest{DNSNames: []string{"a"}, ExtraExtensions: []pkix.Extension{isCA}}), "OK"},
-		"cut":      {pemBlock("CERTIFICATE REQUEST", good[:50]), "ERROR parsing the certificate request: x509: malformed certificate request"},
+		"cut":      {certtest.Block("CERTIFICATE REQUEST", good[:50]), "ERROR parsing the certificate request: x509: malformed certificate request"},
 	} {
 		text, state := one(t, c.data)
 		if state != c.state && (name != "cut" || !strings.HasPrefix(state, "ERROR parsing the certificate request: ")) {
@@ -124,33 +119,33 @@ func TestRequest(t *testing.T) {
 		}
 	}
 	// An audit says nothing of them.
-	dir := write(t, map[string][]byte{"a.csr": pemBlock("CERTIFICATE REQUEST", good), "t": jwt(`{}`, `{}`, ""), "x.crt": encode(newPair(t, newPair(t, nil, "Test Root", authority), "x"))})
-	want(t, states(t, run(t, paths(dir)), dir), map[string]string{"x.crt": "OK"})
+	dir := certtest.Write(t, map[string][]byte{"a.csr": certtest.Block("CERTIFICATE REQUEST", good), "t": audittest.JWT(`{}`, `{}`, ""), "x.crt": certtest.Encode(certtest.New(t, certtest.New(t, nil, "Test Root", certtest.Authority), "x"))})
+	audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir), map[string]string{"x.crt": "OK"})
 }
 
 func TestRevocationList(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority, signs)
-	impostor := newPair(t, nil, "Test Root", authority, signs)
-	mute := newPair(t, nil, "Mute Root", authority)
+	root := certtest.New(t, nil, "Test Root", certtest.Authority, signs)
+	impostor := certtest.New(t, nil, "Test Root", certtest.Authority, signs)
+	mute := certtest.New(t, nil, "Mute Root", certtest.Authority)
 	now := time.Now().Truncate(time.Second)
-	list := func(p *pair, from, until time.Time) []byte {
-		return pemBlock("X509 CRL", revocations(t, p, from, until))
+	list := func(p *certtest.Pair, from, until time.Time) []byte {
+		return certtest.Block("X509 CRL", revocations(t, p, from, until))
 	}
 	fresh := list(root, now.Add(-time.Hour), now.Add(48*time.Hour))
-	dir := write(t, map[string][]byte{
-		"ca.crt": encode(root), "fresh.crl": fresh, "stale.crl": list(root, now.Add(-48*time.Hour), now.Add(-24*time.Hour)),
+	dir := certtest.Write(t, map[string][]byte{
+		"ca.crt": certtest.Encode(root), "fresh.crl": fresh, "stale.crl": list(root, now.Add(-48*time.Hour), now.Add(-24*time.Hour)),
 		"early.crl": list(root, now.Add(time.Hour), now.Add(48*time.Hour)), "forged.crl": list(impostor, now.Add(-time.Hour), now.Add(48*time.Hour)),
-		"foreign.crl": list(newPair(t, nil, "Other", authority, signs), now.Add(-time.Hour), now.Add(48*time.Hour)),
-		"both.crl":    append(list(mute, now.Add(-time.Hour), now.Add(48*time.Hour)), encode(mute)...),
-		"cut.crl":     pemBlock("X509 CRL", []byte("0")),
+		"foreign.crl": list(certtest.New(t, nil, "Other", certtest.Authority, signs), now.Add(-time.Hour), now.Add(48*time.Hour)),
+		"both.crl":    append(list(mute, now.Add(-time.Hour), now.Add(48*time.Hour)), certtest.Encode(mute)...),
+		"cut.crl":     certtest.Block("X509 CRL", []byte("0")),
 	})
 	text, r := explained(t, source.Targets{Names: []string{dir}})
-	got := states(t, r, dir)
+	got := audittest.States(t, r, dir)
 	if !strings.HasPrefix(got["cut.crl"], "ERROR parsing the revocation list: ") {
 		t.Error(got["cut.crl"])
 	}
 	delete(got, "cut.crl")
-	want(t, got, map[string]string{
+	audittest.Want(t, got, map[string]string{
 		"ca.crt": "OK", "fresh.crl": "OK", "stale.crl": "EXPIRED crl-expired", "early.crl": "NOT-YET not-yet-valid", "forged.crl": "CRIT bad-signature",
 		"foreign.crl": "OK crl-no-issuer", "both.crl": "CRIT wrong-usage", "both.crl#2": "OK",
 	})
@@ -160,13 +155,13 @@ func TestRevocationList(t *testing.T) {
 	if _, state := one(t, revocations(t, root, now, now.Add(time.Hour))); state != "OK crl-no-issuer" {
 		t.Error("in DER: ", state)
 	}
-	Location(t, "a large one", func() {
-		if _, state := one(t, pemBlock("X509 CRL", make([]byte, 3<<20))); state != "ERROR the revocation list is larger than 2 MiB" {
+	audittest.Within(t, "a large one", func() {
+		if _, state := one(t, certtest.Block("X509 CRL", make([]byte, 3<<20))); state != "ERROR the revocation list is larger than 2 MiB" {
 			t.Error(state)
 		}
 	})
 	var b bytes.Buffer
-	must(t, r.WriteJSON(&b))
+	certtest.Must(t, r.WriteJSON(&b))
 	var all struct {
 		Rows []struct {
 			What       string
@@ -175,7 +170,7 @@ func TestRevocationList(t *testing.T) {
 			Details    map[string]string
 		}
 	}
-	must(t, json.Unmarshal(b.Bytes(), &all))
+	certtest.Must(t, json.Unmarshal(b.Bytes(), &all))
 	found := false
 	for _, row := range all.Rows {
 		found = found || row.What == "revocation list" && row.Name == "of Test Root" && row.ValidUntil.Equal(now.Add(48*time.Hour)) && row.Details["revoked"] == "2 certificates"
@@ -193,7 +188,7 @@ func TestToken(t *testing.T) {
 			"aud": "https://ca/sign", "iss": "enrol", "sha": "abc", "jti": "hidden id", "evil\x1b[2J": 1})
 		return string(b)
 	}
-	token := jwt(`{"alg":"ES256","typ":"JWT","kid":"k"}`, times(-60, 300), secretPart)
+	token := audittest.JWT(`{"alg":"ES256","typ":"JWT","kid":"k"}`, times(-60, 300), secretPart)
 	text, state := one(t, token)
 	if state != "OK" {
 		t.Error(state)
@@ -209,29 +204,29 @@ func TestToken(t *testing.T) {
 		data  []byte
 		state string
 	}{
-		"over":       {jwt(`{"alg":"ES256"}`, times(-600, -300), "s"), "EXPIRED expired"},
-		"early":      {jwt(`{"alg":"ES256"}`, times(60, 300), "s"), "NOT-YET not-yet-valid"},
-		"unsigned":   {jwt(`{"alg":"none"}`, times(-60, 300), ""), "CRIT bad-signature"},
-		"no claims":  {jwt(`{"alg":"HS256"}`, `{"aud":["a","b"],"exp":17e8}`, "s"), "EXPIRED expired"},
-		"endless":    {jwt(`{"alg":"HS256"}`, `{"a":1}`, "s"), "OK"},
-		"no end":     {jwt(`{"alg":"HS256"}`, `{"nbf":1}`, "s"), "OK"},
-		"bad date":   {jwt(`{"alg":"HS256"}`, `{"exp":1e300}`, "s"), "ERROR the token is damaged"},
-		"bad claims": {jwt(`{"alg":"HS256"}`, `{"sub":7}`, "s"), "ERROR the token is damaged"},
-		"bad list":   {jwt(`{"alg":"HS256"}`, `{"aud":7}`, "s"), "ERROR the token is damaged"},
+		"over":       {audittest.JWT(`{"alg":"ES256"}`, times(-600, -300), "s"), "EXPIRED expired"},
+		"early":      {audittest.JWT(`{"alg":"ES256"}`, times(60, 300), "s"), "NOT-YET not-yet-valid"},
+		"unsigned":   {audittest.JWT(`{"alg":"none"}`, times(-60, 300), ""), "CRIT bad-signature"},
+		"no claims":  {audittest.JWT(`{"alg":"HS256"}`, `{"aud":["a","b"],"exp":17e8}`, "s"), "EXPIRED expired"},
+		"endless":    {audittest.JWT(`{"alg":"HS256"}`, `{"a":1}`, "s"), "OK"},
+		"no end":     {audittest.JWT(`{"alg":"HS256"}`, `{"nbf":1}`, "s"), "OK"},
+		"bad date":   {audittest.JWT(`{"alg":"HS256"}`, `{"exp":1e300}`, "s"), "ERROR the token is damaged"},
+		"bad claims": {audittest.JWT(`{"alg":"HS256"}`, `{"sub":7}`, "s"), "ERROR the token is damaged"},
+		"bad list":   {audittest.JWT(`{"alg":"HS256"}`, `{"aud":7}`, "s"), "ERROR the token is damaged"},
 		"bad JSON":   {[]byte("eyJh.eyJh.x"), "ERROR the token is damaged"},
-		"four parts": {append(bytes.TrimSpace(jwt(`{"alg":"x"}`, `{"a":1}`, "s")), ".x"...), "ERROR the token is damaged"},
-		"not Base64": {append(bytes.TrimSpace(jwt(`{"alg":"x"}`, `{"a":1}`, "s"))[:20], "!.eyJh.x"...), "ERROR the token is damaged"},
-		"large":      {jwt(`{"alg":"x"}`, `{"a":"`+strings.Repeat("x", 70<<10)+`"}`, "s"), "ERROR the token is damaged"},
-		"large tail": {jwt(`{"alg":"x"}`, `{"a":1}`, strings.Repeat("x", 70<<10)), "ERROR the token is damaged"},
+		"four parts": {append(bytes.TrimSpace(audittest.JWT(`{"alg":"x"}`, `{"a":1}`, "s")), ".x"...), "ERROR the token is damaged"},
+		"not Base64": {append(bytes.TrimSpace(audittest.JWT(`{"alg":"x"}`, `{"a":1}`, "s"))[:20], "!.eyJh.x"...), "ERROR the token is damaged"},
+		"large":      {audittest.JWT(`{"alg":"x"}`, `{"a":"`+strings.Repeat("x", 70<<10)+`"}`, "s"), "ERROR the token is damaged"},
+		"large tail": {audittest.JWT(`{"alg":"x"}`, `{"a":1}`, strings.Repeat("x", 70<<10)), "ERROR the token is damaged"},
 	} {
 		if _, state := one(t, c.data); state != c.state {
 			t.Errorf("%s: %s, want %s", name, state, c.state)
 		}
 	}
-	dir := write(t, map[string][]byte{"token": token})
-	must(t, os.Chmod(filepath.Join(dir, "token"), 0o600))
-	r := run(t, paths(filepath.Join(dir, "token")))
-	if got := states(t, r, dir)["token"]; got != "ERROR there is no certificate in it" {
+	dir := certtest.Write(t, map[string][]byte{"token": token})
+	certtest.Must(t, os.Chmod(filepath.Join(dir, "token"), 0o600))
+	r := audittest.Run(t, audittest.Paths(filepath.Join(dir, "token")))
+	if got := audittest.States(t, r, dir)["token"]; got != "ERROR there is no certificate in it" {
 		t.Errorf("an audit: %s", got)
 	}
 }
@@ -241,9 +236,9 @@ func TestToken(t *testing.T) {
 func fuzzDocument(f *testing.F, block string) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if block != "" {
-			data = pemBlock(block, data)
+			data = certtest.Block(block, data)
 		}
-		for _, p := range readParts(data) {
+		for _, p := range audittest.Parts(data) {
 			if p.Twofold {
 				t.Errorf("%+v", p)
 			}
@@ -252,20 +247,20 @@ func fuzzDocument(f *testing.F, block string) {
 }
 
 func FuzzRequest(f *testing.F) {
-	f.Add(request(f, newPair(f, nil, "x").key, &x509.CertificateRequest{DNSNames: []string{"a"}}))
+	f.Add(request(f, certtest.New(f, nil, "x").Key, &x509.CertificateRequest{DNSNames: []string{"a"}}))
 	fuzzDocument(f, "CERTIFICATE REQUEST")
 }
 
 func FuzzRevocationList(f *testing.F) {
 	until := time.Now().Add(time.Hour).UTC()
-	list := revocations(f, newPair(f, nil, "x", authority, signs), time.Now(), until)
+	list := revocations(f, certtest.New(f, nil, "x", certtest.Authority, signs), time.Now(), until)
 	f.Add(list)
 	f.Add(bytes.Replace(list, []byte(until.Format("060102150405Z")), []byte("991399999999Z"), 1)) // there is no such month
 	fuzzDocument(f, "X509 CRL")
 }
 
 func FuzzToken(f *testing.F) {
-	f.Add(jwt(`{"alg":"ES256"}`, `{"sub":"a","exp":1,"aud":["b"]}`, "s"))
+	f.Add(audittest.JWT(`{"alg":"ES256"}`, `{"sub":"a","exp":1,"aud":["b"]}`, "s"))
 	f.Add([]byte("eyJh.eyJh."))
 	fuzzDocument(f, "")
 }

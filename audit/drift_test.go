@@ -10,24 +10,26 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
 // issued is a certificate of a record.
 type issued struct {
 	service, lineage string
-	pair             *pair
+	pair             *certtest.Pair
 	revoked          bool
 }
 
 // recorded is a record with these certificates, that breaks off with err after them.
 func recorded(err error, list ...issued) audit.Record {
-	slices.SortFunc(list, func(a, b issued) int { return b.pair.cert.NotAfter.Compare(a.pair.cert.NotAfter) })
+	slices.SortFunc(list, func(a, b issued) int { return b.pair.Cert.NotAfter.Compare(a.pair.Cert.NotAfter) })
 	return audit.Record{Name: "ca", List: func(_ context.Context, yield func(audit.Recorded) bool) error {
 		for _, i := range list {
-			c, chain := i.pair.cert, []byte(nil)
-			if i.pair.issuer != nil {
-				chain = i.pair.issuer.cert.Raw
+			c, chain := i.pair.Cert, []byte(nil)
+			if i.pair.Issuer != nil {
+				chain = i.pair.Issuer.Cert.Raw
 			}
 			if !yield(audit.Recorded{
 				Service: i.service, Lineage: i.lineage, Names: c.DNSNames, NotBefore: c.NotBefore, NotAfter: c.NotAfter, Revoked: i.revoked, DER: c.Raw, Chain: chain,
@@ -39,16 +41,16 @@ func recorded(err error, list ...issued) audit.Record {
 	}}
 }
 
-func on(kind, place string, p *pair) audit.Subject {
-	s := audit.Subject{Kind: kind, Place: place, Cert: seen(p.cert)}
-	if p.issuer != nil {
-		s.Chain = seenAll([]*pair{p.issuer})
+func on(kind, place string, p *certtest.Pair) audit.Subject {
+	s := audit.Subject{Kind: kind, Place: place, Cert: certtest.Seen(p.Cert)}
+	if p.Issuer != nil {
+		s.Chain = certtest.SeenAll([]*certtest.Pair{p.Issuer})
 	}
 	return s
 }
 
 // findings maps each row that has one of the given checks to the text of it.
-func findings(r *keptReport, ids ...string) map[string]string {
+func findings(r *audittest.Report, ids ...string) map[string]string {
 	out := map[string]string{}
 	for _, row := range r.Rows {
 		for _, f := range row.Findings {
@@ -64,16 +66,18 @@ var drifts = []string{"replaced", "not-seen", "not-recorded", "renewer-stopped",
 
 // One service whose renewal works, and what goes wrong with others.
 func TestDrift(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	renewal := func(cn string, ago time.Duration) *pair { return newPair(t, root, cn, lives(ago, Day)) }
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	renewal := func(cn string, ago time.Duration) *certtest.Pair {
+		return certtest.New(t, root, cn, certtest.Lives(ago, certtest.Day))
+	}
 	good, before := renewal("good", 2*time.Hour), renewal("good", 18*time.Hour)
 	unread, unreadNew := renewal("unread", 18*time.Hour), renewal("unread", 2*time.Hour)
 	unwritten, unwrittenNew := renewal("unwritten", 18*time.Hour), renewal("unwritten", 2*time.Hour)
 	justNow, justNowNew := renewal("just-now", 16*time.Hour), renewal("just-now", time.Minute)
 	lost, withdrawn, forged := renewal("lost", 2*time.Hour), renewal("withdrawn", 2*time.Hour), renewal("forged", 2*time.Hour)
-	late, ended := renewal("late", time.Second), renewal("ended", 2*Day)
-	stranger := newPair(t, newPair(t, nil, "Other Root", authority), "stranger")
-	pretender := newPair(t, newPair(t, nil, "Test Root", authority), "pretender")
+	late, ended := renewal("late", time.Second), renewal("ended", 2*certtest.Day)
+	stranger := certtest.New(t, certtest.New(t, nil, "Other Root", certtest.Authority), "stranger")
+	pretender := certtest.New(t, certtest.New(t, nil, "Test Root", certtest.Authority), "pretender")
 	record := recorded(nil,
 		issued{"good", "1", good, false}, issued{"good", "1", before, false},
 		issued{"unread", "2", unread, false}, issued{"unread", "2", unreadNew, false},
@@ -81,22 +85,22 @@ func TestDrift(t *testing.T) {
 		issued{"just-now", "4", justNow, false}, issued{"just-now", "4", justNowNew, false},
 		issued{"lost", "5", lost, false}, issued{"withdrawn", "6", withdrawn, true},
 	)
-	looked := static{
+	looked := audittest.Static{
 		on("file", "/good.crt", good), on("file", "/unread.crt", unreadNew), on("file", "/unwritten.crt", unwritten), on("file", "/withdrawn.crt", withdrawn),
 		on("file", "/forged.crt", forged), on("file", "/stranger.crt", stranger), on("file", "/pretender.crt", pretender),
 		on("file", "/late.crt", late), on("file", "/ended.crt", ended), on("file", "/root.crt", root),
 		on("endpoint", "good:1", good), on("endpoint", "unread:1", unread), on("endpoint", "unwritten:1", unwritten), on("endpoint", "just-now:1", justNow),
 	}
-	r := run(t, record, looked)
+	r := audittest.Run(t, record, looked)
 	// The record's rows come when the others are known.
 	if got := findings(r, "not-seen"); len(got) != 0 {
 		t.Errorf("a record that comes first knows nothing of what follows: %v", got)
 	}
-	r = run(t, looked, record)
-	serial := "0x" + unreadNew.cert.SerialNumber.Text(16)
-	want(t, findings(r, drifts...), map[string]string{
+	r = audittest.Run(t, looked, record)
+	serial := "0x" + unreadNew.Cert.SerialNumber.Text(16)
+	audittest.Want(t, findings(r, drifts...), map[string]string{
 		"endpoint unread:1 replaced":       "warn: a server shows it, and it was replaced 1h59m ago by " + serial + ", which lies in /unread.crt",
-		"endpoint unwritten:1 replaced":    "warn: a server shows it, and it was replaced 1h59m ago by 0x" + unwrittenNew.cert.SerialNumber.Text(16) + ", which was not found on disk",
+		"endpoint unwritten:1 replaced":    "warn: a server shows it, and it was replaced 1h59m ago by 0x" + unwrittenNew.Cert.SerialNumber.Text(16) + ", which was not found on disk",
 		"record ca: unwritten not-seen":    "warn: it was not found, and the one that it replaces is still in unwritten:1",
 		"record ca: lost not-seen":         "info: it is in the record and was not found anywhere else",
 		"file /withdrawn.crt revoked":      "crit: the record says that it is revoked",
@@ -104,24 +108,24 @@ func TestDrift(t *testing.T) {
 		"file /stranger.crt not-recorded":  "info: another authority than the record's issued it: Other Root",
 		"file /pretender.crt not-recorded": "warn: it says that Test Root issued it, which has not signed it",
 	})
-	if got := states(t, r, "")["ca: lost"]; got != "OK not-seen" || r.Info < 2 || r.Fine != r.Certificates-r.Warn-r.Crit {
+	if got := audittest.States(t, r, "")["ca: lost"]; got != "OK not-seen" || r.Info < 2 || r.Fine != r.Certificates-r.Warn-r.Crit {
 		t.Errorf("%s, %+v", got, r.Summary)
 	}
 	// A record alone has nothing to be compared with, and half a record is none.
-	if got := findings(run(t, record), drifts...); len(got) != 0 {
+	if got := findings(audittest.Run(t, record), drifts...); len(got) != 0 {
 		t.Errorf("a record alone: %v", got)
 	}
 	record.List = recorded(errors.New("disk I/O error"), issued{"lost", "5", lost, false}).List
-	if got := findings(run(t, looked, record), "not-seen", "not-recorded"); len(got) != 0 {
+	if got := findings(audittest.Run(t, looked, record), "not-seen", "not-recorded"); len(got) != 0 {
 		t.Errorf("half a record: %v", got)
 	}
 }
 
 // What is renewed while the audit runs drifts nowhere.
 func TestRenewedMeanwhile(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	before, after := newPair(t, root, "svc", lives(16*time.Hour, Day)), newPair(t, root, "svc", lives(0, Day))
-	r := run(t, static{on("endpoint", "svc:1", after)}, recorded(nil, issued{"svc", "1", before, false}))
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	before, after := certtest.New(t, root, "svc", certtest.Lives(16*time.Hour, certtest.Day)), certtest.New(t, root, "svc", certtest.Lives(0, certtest.Day))
+	r := audittest.Run(t, audittest.Static{on("endpoint", "svc:1", after)}, recorded(nil, issued{"svc", "1", before, false}))
 	if got := findings(r, drifts...); len(got) != 0 {
 		t.Error(got)
 	}
@@ -129,22 +133,22 @@ func TestRenewedMeanwhile(t *testing.T) {
 
 // Without a record, the names say what follows what.
 func TestDriftWithoutRecord(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	before, after := newPair(t, root, "svc", lives(18*time.Hour, Day)), newPair(t, root, "svc", lives(2*time.Hour, Day))
-	other := newPair(t, root, "other", lives(time.Hour, Day))
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	before, after := certtest.New(t, root, "svc", certtest.Lives(18*time.Hour, certtest.Day)), certtest.New(t, root, "svc", certtest.Lives(2*time.Hour, certtest.Day))
+	other := certtest.New(t, root, "other", certtest.Lives(time.Hour, certtest.Day))
 	served := on("endpoint", "svc:1", before)
 	for _, c := range []struct {
 		name   string
-		onDisk static
+		onDisk audittest.Static
 		want   string
 	}{
-		{"the file is newer", static{on("file", "/a.crt", after), on("file", "/other.crt", other)}, "warn: a server shows it, and one with the same names that is 16h younger lies in /a.crt"},
-		{"the same", static{on("file", "/a.crt", before)}, ""},
-		{"replicas", static{on("file", "/a.crt", after), on("file", "/b.crt", before)}, ""},
-		{"another's", static{on("file", "/other.crt", other)}, ""},
-		{"a moment ago", static{on("file", "/a.crt", newPair(t, root, "svc", lives(2*time.Minute, Day)))}, ""},
+		{"the file is newer", audittest.Static{on("file", "/a.crt", after), on("file", "/other.crt", other)}, "warn: a server shows it, and one with the same names that is 16h younger lies in /a.crt"},
+		{"the same", audittest.Static{on("file", "/a.crt", before)}, ""},
+		{"replicas", audittest.Static{on("file", "/a.crt", after), on("file", "/b.crt", before)}, ""},
+		{"another's", audittest.Static{on("file", "/other.crt", other)}, ""},
+		{"a moment ago", audittest.Static{on("file", "/a.crt", certtest.New(t, root, "svc", certtest.Lives(2*time.Minute, certtest.Day)))}, ""},
 	} {
-		if got := findings(run(t, c.onDisk, static{served}), drifts...)["endpoint svc:1 replaced"]; got != c.want {
+		if got := findings(audittest.Run(t, c.onDisk, audittest.Static{served}), drifts...)["endpoint svc:1 replaced"]; got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -152,22 +156,22 @@ func TestDriftWithoutRecord(t *testing.T) {
 
 // Paths are looked at before servers, in whatever order they were named.
 func TestServersComeLast(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	before, after := newPair(t, root, "localhost", lives(18*time.Hour, Day)), newPair(t, root, "localhost", lives(2*time.Hour, Day))
-	dir := write(t, map[string][]byte{"tls.crt": encode(after)})
-	address := serve(t, &tls.Config{Certificates: []tls.Certificate{before.tls()}, MinVersion: tls.VersionTLS13})
-	r := run(t, source.Targets{Names: []string{address, dir}, Bundle: bundleOf([]*pair{root}), Timeout: patience})
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	before, after := certtest.New(t, root, "localhost", certtest.Lives(18*time.Hour, certtest.Day)), certtest.New(t, root, "localhost", certtest.Lives(2*time.Hour, certtest.Day))
+	dir := certtest.Write(t, map[string][]byte{"tls.crt": certtest.Encode(after)})
+	address := audittest.Serve(t, &tls.Config{Certificates: []tls.Certificate{before.TLS()}, MinVersion: tls.VersionTLS13})
+	r := audittest.Run(t, source.Targets{Names: []string{address, dir}, Bundle: certtest.Bundle([]*certtest.Pair{root}), Timeout: audittest.Patience})
 	if got := findings(r, drifts...); len(got) != 1 || !strings.HasSuffix(got["endpoint "+address+" replaced"], "lies in "+dir+"/tls.crt") {
 		t.Error(got)
 	}
 	// Only files: there is nothing to compare them with, and nothing is kept.
-	if got := findings(run(t, source.Targets{Names: []string{dir}}), drifts...); len(got) != 0 {
+	if got := findings(audittest.Run(t, source.Targets{Names: []string{dir}}), drifts...); len(got) != 0 {
 		t.Error(got)
 	}
 }
 
 func TestRenewerStopped(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	for _, c := range []struct {
 		name  string
 		hours []int // since each issue
@@ -183,9 +187,9 @@ func TestRenewerStopped(t *testing.T) {
 	} {
 		var list []issued
 		for _, h := range c.hours {
-			list = append(list, issued{"svc", "1", newPair(t, root, "svc", lives(time.Duration(h)*time.Hour, 15*Day)), false})
+			list = append(list, issued{"svc", "1", certtest.New(t, root, "svc", certtest.Lives(time.Duration(h)*time.Hour, 15*certtest.Day)), false})
 		}
-		if got := findings(run(t, recorded(nil, list...)), drifts...)["record ca: svc renewer-stopped"]; got != c.want {
+		if got := findings(audittest.Run(t, recorded(nil, list...)), drifts...)["record ca: svc renewer-stopped"]; got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
@@ -193,14 +197,14 @@ func TestRenewerStopped(t *testing.T) {
 
 // Two replicas are told apart by their serials, in the table and in full.
 func TestRecordRowsDiffer(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	one, two := newPair(t, root, "svc", lives(time.Hour, Day)), newPair(t, root, "svc", lives(time.Hour, Day))
-	r := run(t, recorded(nil, issued{"svc", "1", one, false}, issued{"svc", "2", two, false}))
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	one, two := certtest.New(t, root, "svc", certtest.Lives(time.Hour, certtest.Day)), certtest.New(t, root, "svc", certtest.Lives(time.Hour, certtest.Day))
+	r := audittest.Run(t, recorded(nil, issued{"svc", "1", one, false}, issued{"svc", "2", two, false}))
 	var b strings.Builder
-	must(t, r.WriteTable(&b, 0))
-	must(t, r.Explain(&b))
-	for _, p := range []*pair{one, two} {
-		if n := strings.Count(b.String(), "ca: svc 0x"+p.cert.SerialNumber.Text(16)); n != 2 {
+	certtest.Must(t, r.WriteTable(&b, 0))
+	certtest.Must(t, r.Explain(&b))
+	for _, p := range []*certtest.Pair{one, two} {
+		if n := strings.Count(b.String(), "ca: svc 0x"+p.Cert.SerialNumber.Text(16)); n != 2 {
 			t.Errorf("serial of a replica: %d times in\n%s", n, b.String())
 		}
 	}

@@ -13,57 +13,32 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/internal/endpoint"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
-// serve shakes hands with everyone who comes, until the test ends.
-func serve(t *testing.T, config *tls.Config) (address string) {
-	t.Helper()
-	return accept(t, func(c net.Conn) { _ = tls.Server(c, config).Handshake() }) // refusals are the point
-}
-
-// accept hands every connection to handle and closes it afterwards.
-func accept(t *testing.T, handle func(net.Conn)) (address string) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				handle(c)
-				_ = c.Close()
-			}()
-		}
-	}()
-	return ln.Addr().String()
-}
-
 func TestEndpoints(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	stranger := newPair(t, nil, "Stranger Root", authority)
-	bundle := bundleOf([]*pair{root})
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	stranger := certtest.New(t, nil, "Stranger Root", certtest.Authority)
+	bundle := certtest.Bundle([]*certtest.Pair{root})
 	server := func(c tls.Certificate) *tls.Config {
 		return &tls.Config{Certificates: []tls.Certificate{c}, MinVersion: tls.VersionTLS12}
 	}
-	mutual := server(leaf.tls(intermediate))
+	mutual := server(leaf.TLS(intermediate))
 	mutual.ClientAuth, mutual.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-	old := server(leaf.tls(intermediate))
+	old := server(leaf.TLS(intermediate))
 	old.MaxVersion, old.ClientAuth = tls.VersionTLS12, tls.RequireAnyClientCert
 	addresses := map[string]string{
-		"fine":       serve(t, server(leaf.tls(intermediate))),
-		"mutual":     serve(t, mutual),
-		"tls 1.2":    serve(t, old),
-		"expired":    serve(t, server(newPair(t, intermediate, "old", lives(2*Day, Day)).tls(intermediate))),
-		"incomplete": serve(t, server(leaf.tls())),
-		"stranger":   serve(t, server(newPair(t, stranger, "x").tls(stranger))),
-		"other name": serve(t, server(newPair(t, intermediate, "x", named("elsewhere")).tls(intermediate))),
-		"cleartext":  accept(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 smtp ready\r\n") }),
+		"fine":       audittest.Serve(t, server(leaf.TLS(intermediate))),
+		"mutual":     audittest.Serve(t, mutual),
+		"tls 1.2":    audittest.Serve(t, old),
+		"expired":    audittest.Serve(t, server(certtest.New(t, intermediate, "old", certtest.Lives(2*certtest.Day, certtest.Day)).TLS(intermediate))),
+		"incomplete": audittest.Serve(t, server(leaf.TLS())),
+		"stranger":   audittest.Serve(t, server(certtest.New(t, stranger, "x").TLS(stranger))),
+		"other name": audittest.Serve(t, server(certtest.New(t, intermediate, "x", certtest.Named("elsewhere")).TLS(intermediate))),
+		"cleartext":  audittest.Accept(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 smtp ready\r\n") }),
 		"nobody":     "127.0.0.1:1",
 		"no port":    "127.0.0.1:0x",
 	}
@@ -72,7 +47,7 @@ func TestEndpoints(t *testing.T) {
 	for name, address := range addresses {
 		all, label[address] = append(all, address), name
 	}
-	r := run(t, source.Targets{Names: all, Bundle: bundle, Timeout: patience})
+	r := audittest.Run(t, source.Targets{Names: all, Bundle: bundle, Timeout: audittest.Patience})
 	got := map[string]string{}
 	for _, row := range r.Rows {
 		// A place has the row of its leaf, and those of the authorities that it shows first.
@@ -84,7 +59,7 @@ func TestEndpoints(t *testing.T) {
 		}
 		one := *r
 		one.Rows = []audit.Row{row}
-		got[label[row.Place]] = states(t, &one, "")[row.Place]
+		got[label[row.Place]] = audittest.States(t, &one, "")[row.Place]
 	}
 	for _, place := range []string{"nobody", "no port"} {
 		if !strings.HasPrefix(got[place], "ERROR ") {
@@ -92,7 +67,7 @@ func TestEndpoints(t *testing.T) {
 		}
 		delete(got, place)
 	}
-	want(t, got, map[string]string{
+	audittest.Want(t, got, map[string]string{
 		"fine": "OK", "mutual": "OK", "tls 1.2": "WARN tls-version",
 		"expired": "EXPIRED expired", "incomplete": "CRIT chain-incomplete", "stranger": "CRIT untrusted",
 		"other name": "CRIT name-mismatch", "cleartext": "ERROR it does not speak TLS; try smtp://" + addresses["cleartext"],
@@ -104,28 +79,28 @@ func TestEndpoints(t *testing.T) {
 	}
 
 	// Without a bundle the certificate is read all the same, and its chain not judged.
-	r = run(t, source.Targets{Names: []string{"https://" + addresses["stranger"] + "/health"}, Timeout: patience})
+	r = audittest.Run(t, source.Targets{Names: []string{"https://" + addresses["stranger"] + "/health"}, Timeout: audittest.Patience})
 	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.X509().Subject.CommonName != "x" || r.Unjudged != 1 {
 		t.Errorf("%+v, %d not judged", r.Rows, r.Unjudged)
 	}
 	// The order in which they are sent is seen.
-	lower := newPair(t, intermediate, "Lower Intermediate", authority)
-	r = run(t, source.Targets{Names: []string{serve(t, server(newPair(t, lower, "x").tls(intermediate, lower)))}, Bundle: bundle, Timeout: patience})
+	lower := certtest.New(t, intermediate, "Lower Intermediate", certtest.Authority)
+	r = audittest.Run(t, source.Targets{Names: []string{audittest.Serve(t, server(certtest.New(t, lower, "x").TLS(intermediate, lower)))}, Bundle: bundle, Timeout: audittest.Patience})
 	if first := r.Rows[0]; first.State != "WARN" || first.Findings[0].Check != "chain-order" || len(first.Findings) != 1 {
 		t.Errorf("%+v", first)
 	}
 	// An intermediate that ends before its leaf is seen, though only the server has it.
-	brief := newPair(t, root, "Brief Intermediate", authority, lives(29*Day, 30*Day))
-	r = run(t, source.Targets{Names: []string{serve(t, server(newPair(t, brief, "x").tls(brief)))}, Bundle: bundle, Timeout: patience})
+	brief := certtest.New(t, root, "Brief Intermediate", certtest.Authority, certtest.Lives(29*certtest.Day, 30*certtest.Day))
+	r = audittest.Run(t, source.Targets{Names: []string{audittest.Serve(t, server(certtest.New(t, brief, "x").TLS(brief)))}, Bundle: bundle, Timeout: audittest.Patience})
 	if first := r.Rows[0]; first.State != "CRIT" || first.Findings[0].Check != "expiring" || first.Cert.X509().Subject.CommonName != "Brief Intermediate" {
 		t.Errorf("%+v", first)
 	}
 }
 
 func TestSilentEndpoint(t *testing.T) {
-	address := accept(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
-	r := run(t, source.Targets{Names: []string{address}, Timeout: 50 * time.Millisecond})
-	if got := states(t, r, "")[address]; got != "ERROR no answer within 50ms" {
+	address := audittest.Accept(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	r := audittest.Run(t, source.Targets{Names: []string{address}, Timeout: 50 * time.Millisecond})
+	if got := audittest.States(t, r, "")[address]; got != "ERROR no answer within 50ms" {
 		t.Error(got)
 	}
 }
@@ -133,19 +108,19 @@ func TestSilentEndpoint(t *testing.T) {
 // A server that keeps silent has no turn: others are done in the meantime, even
 // where one is talked to at a time. This one speaks when the other has been looked at.
 func TestSilentHoldsNobodyUp(t *testing.T) {
-	_, intermediate, leaf := hierarchy(t)
-	config := &tls.Config{Certificates: []tls.Certificate{leaf.tls(intermediate)}}
+	_, intermediate, leaf := certtest.Hierarchy(t)
+	config := &tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate)}}
 	other := make(chan struct{})
-	late := accept(t, func(c net.Conn) {
+	late := audittest.Accept(t, func(c net.Conn) {
 		<-other
 		_ = tls.Server(c, config).Handshake() // refusals are the point
 	})
-	prompt := accept(t, func(c net.Conn) {
+	prompt := audittest.Accept(t, func(c net.Conn) {
 		defer close(other)
 		_ = tls.Server(c, config).Handshake()
 	})
-	r := run(t, source.Targets{Names: []string{late, prompt}, Parallel: 1, Fast: true, Timeout: patience})
-	want(t, states(t, r, ""), map[string]string{late: "OK", prompt: "OK"})
+	r := audittest.Run(t, source.Targets{Names: []string{late, prompt}, Parallel: 1, Fast: true, Timeout: audittest.Patience})
+	audittest.Want(t, audittest.States(t, r, ""), map[string]string{late: "OK", prompt: "OK"})
 }
 
 // Those that answer are talked to by turns: all have greeted before the first is
@@ -172,10 +147,10 @@ func TestTurns(t *testing.T) {
 	}
 	var names []string
 	for range servers {
-		names = append(names, "smtp://"+accept(t, handle))
+		names = append(names, "smtp://"+audittest.Accept(t, handle))
 	}
-	r := run(t, source.Targets{Names: names, Parallel: parallel, Timeout: patience})
-	for place, state := range states(t, r, "") {
+	r := audittest.Run(t, source.Targets{Names: names, Parallel: parallel, Timeout: audittest.Patience})
+	for place, state := range audittest.States(t, r, "") {
 		if state != "ERROR it speaks SMTP, and does not offer STARTTLS" {
 			t.Errorf("%s: %s", place, state)
 		}

@@ -2,7 +2,6 @@ package audit_test
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -10,29 +9,16 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
-	"math/big"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 )
-
-// crlOf is a list in DER: of an issuer, from and to some time from now, with these certificates.
-func crlOf(t testing.TB, by *pair, from, to time.Duration, revoked ...*pair) []byte {
-	t.Helper()
-	issuer := *by.cert
-	issuer.KeyUsage |= x509.KeyUsageCRLSign
-	tpl := &x509.RevocationList{Number: big.NewInt(7), ThisUpdate: time.Now().Add(from), NextUpdate: time.Now().Add(to)}
-	for _, p := range revoked {
-		tpl.RevokedCertificateEntries = append(tpl.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: p.cert.SerialNumber, RevocationTime: time.Now().Add(-time.Hour)})
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, tpl, &issuer, by.key)
-	must(t, err)
-	return der
-}
 
 // versionOne drops the version and the extensions, as openssl ca -gencrl without
 // a section of extensions does; nobody looks at its signature here.
@@ -50,35 +36,37 @@ func versionOne(t testing.TB, from, to time.Time) []byte {
 		Algorithm algorithm
 		Signature asn1.BitString
 	}{one, one.Signature, asn1.BitString{Bytes: make([]byte, 72), BitLength: 576}})
-	must(t, err)
+	certtest.Must(t, err)
 	return der
 }
 
 // A list that is found is a row with its dates, whatever it lies in.
 func TestListsThatAreFound(t *testing.T) {
 	const hour = time.Hour
-	root, other := newPair(t, nil, "Test Root", mayRevoke), newPair(t, nil, "Other Root", mayRevoke)
-	impostor := newPair(t, nil, "Test Root", mayRevoke)
-	list := func(by *pair, from, to time.Duration) []byte { return pemBlock("X509 CRL", crlOf(t, by, from, to)) }
+	root, other := certtest.New(t, nil, "Test Root", mayRevoke), certtest.New(t, nil, "Other Root", mayRevoke)
+	impostor := certtest.New(t, nil, "Test Root", mayRevoke)
+	list := func(by *certtest.Pair, from, to time.Duration) []byte {
+		return certtest.Block("X509 CRL", audittest.CRL(t, by, from, to))
+	}
 	fresh := list(root, -hour, 9*hour)
 	now := time.Now()
-	dir := write(t, map[string][]byte{
-		"sub/authority.crt": encode(root),
-		"a.crl":             fresh, "der.crl": crlOf(t, root, -hour, 9*hour), "no-ending": fresh, "binary": crlOf(t, root, -9*hour, -hour),
+	dir := certtest.Write(t, map[string][]byte{
+		"sub/authority.crt": certtest.Encode(root),
+		"a.crl":             fresh, "der.crl": audittest.CRL(t, root, -hour, 9*hour), "no-ending": fresh, "binary": audittest.CRL(t, root, -9*hour, -hour),
 		"stale.crl": list(root, -9*hour, -hour), "late.crl": list(root, -7*hour, 3*hour), "early.crl": list(root, hour, 9*hour),
 		"foreign.crl": list(other, -hour, 9*hour), "forged.crl": list(impostor, -hour, 9*hour),
 		"three.crl": append(append(bytes.Clone(fresh), list(root, -9*hour, -hour)...), list(other, -hour, 9*hour)...),
-		"v1.crl":    pemBlock("X509 CRL", versionOne(t, now.Add(-hour), now.Add(hour))), "v1old.crl": versionOne(t, now.Add(-2*hour), now.Add(-hour)),
-		"cut.crl": fresh[:len(fresh)/2], "garbled.crl": pemBlock("X509 CRL", []byte("no DER")), "endless.crl": pemBlock("X509 CRL", versionOne(t, now, now)[:20]),
+		"v1.crl":    certtest.Block("X509 CRL", versionOne(t, now.Add(-hour), now.Add(hour))), "v1old.crl": versionOne(t, now.Add(-2*hour), now.Add(-hour)),
+		"cut.crl": fresh[:len(fresh)/2], "garbled.crl": certtest.Block("X509 CRL", []byte("no DER")), "endless.crl": certtest.Block("X509 CRL", versionOne(t, now, now)[:20]),
 		"secret.yaml": []byte("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  ca.crl: " +
-			base64.StdEncoding.EncodeToString(list(root, -9*hour, -hour)) + "\n  bin.crl: " + base64.StdEncoding.EncodeToString(crlOf(t, root, -9*hour, -hour)) + "\n"),
+			base64.StdEncoding.EncodeToString(list(root, -9*hour, -hour)) + "\n  bin.crl: " + base64.StdEncoding.EncodeToString(audittest.CRL(t, root, -9*hour, -hour)) + "\n"),
 	})
-	r := run(t, paths(dir))
+	r := audittest.Run(t, audittest.Paths(dir))
 	got := map[string]string{}
-	for place, state := range states(t, r, dir) {
+	for place, state := range audittest.States(t, r, dir) {
 		got[place], _, _ = strings.Cut(state, " parsing the")
 	}
-	want(t, got, map[string]string{
+	audittest.Want(t, got, map[string]string{
 		"sub/authority.crt": "OK", "a.crl": "OK", "der.crl": "OK", "no-ending": "OK", "binary": "EXPIRED crl-expired",
 		"stale.crl": "EXPIRED crl-expired", "late.crl": "WARN crl-expiring", "early.crl": "NOT-YET not-yet-valid",
 		"foreign.crl": "OK crl-no-issuer", "forged.crl": "CRIT bad-signature",
@@ -88,7 +76,7 @@ func TestListsThatAreFound(t *testing.T) {
 	})
 	for _, format := range []string{"table", "csv", "json", "prom"} {
 		var b bytes.Buffer
-		must(t, r.render(format, &b, 0))
+		certtest.Must(t, r.Render(format, &b, 0))
 		end := time.Now().Add(9 * hour)
 		marks := map[string]string{
 			"table": "-1h", "csv": end.UTC().Format("2006-01-02T15"), "json": `"valid_until":"` + end.UTC().Format("2006-01-02T15"),
@@ -100,20 +88,20 @@ func TestListsThatAreFound(t *testing.T) {
 	}
 	// Each is a row when it is named, too.
 	for _, name := range []string{"stale.crl", "binary"} {
-		r := run(t, source.Targets{Names: []string{filepath.Join(dir, name)}, Bundle: bundleOf([]*pair{root})})
-		want(t, states(t, r, dir), map[string]string{name: "EXPIRED crl-expired"})
+		r := audittest.Run(t, source.Targets{Names: []string{filepath.Join(dir, name)}, Bundle: certtest.Bundle([]*certtest.Pair{root})})
+		audittest.Want(t, audittest.States(t, r, dir), map[string]string{name: "EXPIRED crl-expired"})
 	}
 }
 
 // Certificates are compared with the lists beside them and above them, if an issuer at
 // hand has signed those; with those of Config.Lists in any case.
 func TestRevokedByFoundLists(t *testing.T) {
-	root, impostor := newPair(t, nil, "Test Root", mayRevoke), newPair(t, nil, "Test Root", mayRevoke)
-	bad, good := newPair(t, root, "bad"), newPair(t, root, "good")
-	list := crlOf(t, root, -time.Hour, 9*time.Hour, bad)
-	inPEM := pemBlock("X509 CRL", list)
-	forged := pemBlock("X509 CRL", crlOf(t, impostor, -time.Hour, 9*time.Hour, bad))
-	name := sha256.Sum256(root.cert.RawSubject)
+	root, impostor := certtest.New(t, nil, "Test Root", mayRevoke), certtest.New(t, nil, "Test Root", mayRevoke)
+	bad, good := certtest.New(t, root, "bad"), certtest.New(t, root, "good")
+	list := audittest.CRL(t, root, -time.Hour, 9*time.Hour, bad)
+	inPEM := certtest.Block("X509 CRL", list)
+	forged := certtest.Block("X509 CRL", audittest.CRL(t, impostor, -time.Hour, 9*time.Hour, bad))
+	name := sha256.Sum256(root.Cert.RawSubject)
 	hash := fmt.Sprintf("%x.r0", name[:4])
 	for _, c := range []struct {
 		name  string
@@ -126,47 +114,47 @@ func TestRevokedByFoundLists(t *testing.T) {
 		{"forged", map[string][]byte{"z.crl": forged}, "OK"},
 		{"elsewhere", map[string][]byte{"other/z.crl": inPEM}, "OK"},
 	} {
-		files := map[string][]byte{"ca.crt": encode(root), "a.crt": encode(bad), "below/b.crt": encode(bad), "good.crt": encode(good)}
+		files := map[string][]byte{"ca.crt": certtest.Encode(root), "a.crt": certtest.Encode(bad), "below/b.crt": certtest.Encode(bad), "good.crt": certtest.Encode(good)}
 		for name, data := range c.files {
 			files[name] = data
 		}
-		dir := write(t, files)
-		got := states(t, run(t, paths(dir)), dir)
+		dir := certtest.Write(t, files)
+		got := audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir)
 		if got["a.crt"] != c.want || got["below/b.crt"] != c.want || got["good.crt"] != "OK" {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 	// In one file, and in one object.
 	both := base64.StdEncoding.EncodeToString
-	dir := write(t, map[string][]byte{
-		"ca.crt": encode(root), "all.pem": append(encode(bad), inPEM...),
-		"s.yaml": []byte("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  tls.crt: " + both(encode(bad)) + "\n  ca.crl: " + both(inPEM) + "\n"),
+	dir := certtest.Write(t, map[string][]byte{
+		"ca.crt": certtest.Encode(root), "all.pem": append(certtest.Encode(bad), inPEM...),
+		"s.yaml": []byte("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  tls.crt: " + both(certtest.Encode(bad)) + "\n  ca.crl: " + both(inPEM) + "\n"),
 	})
-	want(t, states(t, run(t, paths(dir)), dir), map[string]string{
+	audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir), map[string]string{
 		"ca.crt": "OK", "all.pem": "REVOKED revoked", "all.pem#2": "OK", "s.yaml#s:tls.crt": "REVOKED revoked", "s.yaml#s:ca.crl": "OK",
 	})
 	// A list that is given and found has one row.
-	dir = write(t, map[string][]byte{"ca.crt": encode(root), "a.crt": encode(bad), "z.crl": inPEM})
+	dir = certtest.Write(t, map[string][]byte{"ca.crt": certtest.Encode(root), "a.crt": certtest.Encode(bad), "z.crl": inPEM})
 	given, err := x509.ParseRevocationList(list)
-	must(t, err)
-	r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{paths(dir)}, Lists: map[string]*x509.RevocationList{filepath.Join(dir, "z.crl"): given}})
-	must(t, err)
+	certtest.Must(t, err)
+	r, err := audittest.Judge(t.Context(), audit.Config{Sources: []audit.Source{audittest.Paths(dir)}, Lists: map[string]*x509.RevocationList{filepath.Join(dir, "z.crl"): given}})
+	certtest.Must(t, err)
 	if len(r.Rows) != 3 {
-		t.Errorf("%v", states(t, r, dir))
+		t.Errorf("%v", audittest.States(t, r, dir))
 	}
 }
 
 // An entry of another issuer's certificate, and those behind it, revoke nothing of this one's.
 func TestIndirectList(t *testing.T) {
-	root := newPair(t, nil, "Test Root", mayRevoke)
-	one, two := newPair(t, root, "one"), newPair(t, root, "two")
-	l, err := x509.ParseRevocationList(crlOf(t, root, -time.Hour, time.Hour, one, two))
-	must(t, err)
+	root := certtest.New(t, nil, "Test Root", mayRevoke)
+	one, two := certtest.New(t, root, "one"), certtest.New(t, root, "two")
+	l, err := x509.ParseRevocationList(audittest.CRL(t, root, -time.Hour, time.Hour, one, two))
+	certtest.Must(t, err)
 	l.RevokedCertificateEntries[1].Extensions = append(l.RevokedCertificateEntries[1].Extensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 29}})
-	dir := write(t, map[string][]byte{"ca.crt": encode(root), "1.crt": encode(one), "2.crt": encode(two)})
-	r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{paths(dir)}, Lists: map[string]*x509.RevocationList{"l": l}})
-	must(t, err)
-	got := states(t, r, dir)
+	dir := certtest.Write(t, map[string][]byte{"ca.crt": certtest.Encode(root), "1.crt": certtest.Encode(one), "2.crt": certtest.Encode(two)})
+	r, err := audittest.Judge(t.Context(), audit.Config{Sources: []audit.Source{audittest.Paths(dir)}, Lists: map[string]*x509.RevocationList{"l": l}})
+	certtest.Must(t, err)
+	got := audittest.States(t, r, dir)
 	if got["1.crt"] != "REVOKED revoked" || got["2.crt"] != "OK" {
 		t.Error(got)
 	}
@@ -175,11 +163,13 @@ func TestIndirectList(t *testing.T) {
 // A list beside certificates is of their issuer, or of one above that; where lists are
 // given, each leaf is on the account of one.
 func TestListsThatCover(t *testing.T) {
-	root, other := newPair(t, nil, "Test Root", mayRevoke), newPair(t, nil, "Other Root", mayRevoke)
-	mid := newPair(t, root, "Test Intermediate", mayRevoke)
-	leaf, foreign := newPair(t, mid, "leaf"), newPair(t, other, "foreign")
-	list := func(by *pair) []byte { return pemBlock("X509 CRL", crlOf(t, by, -time.Hour, 9*time.Hour)) }
-	files := map[string][]byte{"ca.crt": encode(root, other), "leaf.crt": encode(leaf, mid)}
+	root, other := certtest.New(t, nil, "Test Root", mayRevoke), certtest.New(t, nil, "Other Root", mayRevoke)
+	mid := certtest.New(t, root, "Test Intermediate", mayRevoke)
+	leaf, foreign := certtest.New(t, mid, "leaf"), certtest.New(t, other, "foreign")
+	list := func(by *certtest.Pair) []byte {
+		return certtest.Block("X509 CRL", audittest.CRL(t, by, -time.Hour, 9*time.Hour))
+	}
+	files := map[string][]byte{"ca.crt": certtest.Encode(root, other), "leaf.crt": certtest.Encode(leaf, mid)}
 	unused := "WARN crl-unused"
 	for _, c := range []struct {
 		name  string
@@ -191,49 +181,49 @@ func TestListsThatCover(t *testing.T) {
 		{"of the root alone", map[string][]byte{"r.crl": list(root)}, map[string]string{"r.crl": unused}},
 		{"of somebody else", map[string][]byte{"o.crl": list(other)}, map[string]string{"o.crl": unused}},
 		{"of all", map[string][]byte{"all.crl": append(list(mid), list(other)...)}, map[string]string{"all.crl": "OK", "all.crl#2": "OK"}},
-		{"of somebody else, who has a leaf below", map[string][]byte{"o.crl": list(other), "below/f.crt": encode(foreign)}, map[string]string{"o.crl": "OK"}},
-		{"of somebody else, who has a leaf elsewhere", map[string][]byte{"a/f.crt": encode(leaf, mid), "a/o.crl": list(other), "b/f.crt": encode(foreign)}, map[string]string{"a/o.crl": unused}},
+		{"of somebody else, who has a leaf below", map[string][]byte{"o.crl": list(other), "below/f.crt": certtest.Encode(foreign)}, map[string]string{"o.crl": "OK"}},
+		{"of somebody else, who has a leaf elsewhere", map[string][]byte{"a/f.crt": certtest.Encode(leaf, mid), "a/o.crl": list(other), "b/f.crt": certtest.Encode(foreign)}, map[string]string{"a/o.crl": unused}},
 		{"beside no leaf", map[string][]byte{"a/o.crl": list(other)}, map[string]string{"a/o.crl": "OK"}},
 	} {
 		all := maps.Clone(files)
 		maps.Copy(all, c.files)
-		dir := write(t, all)
-		got := states(t, run(t, paths(dir)), dir)
+		dir := certtest.Write(t, all)
+		got := audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir)
 		maps.DeleteFunc(got, func(place, _ string) bool { return !strings.Contains(place, ".crl") })
 		if !maps.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
-	given, err := x509.ParseRevocationList(crlOf(t, mid, -time.Hour, 9*time.Hour))
-	must(t, err)
-	files["foreign.crt"], files["beside/foreign.crt"], files["beside/o.crl"] = encode(foreign), encode(foreign), list(other)
-	dir := write(t, files)
-	r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{paths(dir)}, Lists: map[string]*x509.RevocationList{"given": given}})
-	must(t, err)
-	got := states(t, r, dir)
+	given, err := x509.ParseRevocationList(audittest.CRL(t, mid, -time.Hour, 9*time.Hour))
+	certtest.Must(t, err)
+	files["foreign.crt"], files["beside/foreign.crt"], files["beside/o.crl"] = certtest.Encode(foreign), certtest.Encode(foreign), list(other)
+	dir := certtest.Write(t, files)
+	r, err := audittest.Judge(t.Context(), audit.Config{Sources: []audit.Source{audittest.Paths(dir)}, Lists: map[string]*x509.RevocationList{"given": given}})
+	certtest.Must(t, err)
+	got := audittest.States(t, r, dir)
 	maps.DeleteFunc(got, func(_, state string) bool { return state == "OK" })
-	want(t, got, map[string]string{"foreign.crt": "WARN crl-missing"})
+	audittest.Want(t, got, map[string]string{"foreign.crt": "WARN crl-missing"})
 }
 
 // The issuer of a list that was given is looked for in the trust bundle too.
 func TestIssuersOfListsInBundle(t *testing.T) {
-	root, impostor := newPair(t, nil, "Test Root", mayRevoke), newPair(t, nil, "Test Root", mayRevoke)
-	mayNot := newPair(t, nil, "Test Root", authority)
+	root, impostor := certtest.New(t, nil, "Test Root", mayRevoke), certtest.New(t, nil, "Test Root", mayRevoke)
+	mayNot := certtest.New(t, nil, "Test Root", certtest.Authority)
 	for _, c := range []struct {
 		name     string
-		root, by *pair
+		root, by *certtest.Pair
 		want     string
 	}{
 		{"genuine", root, root, "OK"}, {"forged", root, impostor, "CRIT bad-signature"}, {"by one that may not", mayNot, mayNot, "CRIT wrong-usage"},
 	} {
-		list, err := x509.ParseRevocationList(crlOf(t, c.by, -time.Hour, 9*time.Hour))
-		must(t, err)
-		dir := write(t, map[string][]byte{"tls.crt": encode(newPair(t, c.root, "svc"))})
-		r, err := judged(t.Context(), audit.Config{
-			Sources: []audit.Source{source.Targets{Names: []string{dir}, Bundle: bundleOf([]*pair{c.root})}}, Lists: map[string]*x509.RevocationList{"l": list},
+		list, err := x509.ParseRevocationList(audittest.CRL(t, c.by, -time.Hour, 9*time.Hour))
+		certtest.Must(t, err)
+		dir := certtest.Write(t, map[string][]byte{"tls.crt": certtest.Encode(certtest.New(t, c.root, "svc"))})
+		r, err := audittest.Judge(t.Context(), audit.Config{
+			Sources: []audit.Source{source.Targets{Names: []string{dir}, Bundle: certtest.Bundle([]*certtest.Pair{c.root})}}, Lists: map[string]*x509.RevocationList{"l": list},
 		})
-		must(t, err)
-		if got := states(t, r, dir)["l"]; got != c.want {
+		certtest.Must(t, err)
+		if got := audittest.States(t, r, dir)["l"]; got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +18,8 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/report"
 	"github.com/artstore/artstore-pki/audit/source"
 )
@@ -33,35 +34,32 @@ func golden(t *testing.T, name string, got []byte) {
 	path := filepath.Join("testdata", name)
 	got = random.ReplaceAll(got, []byte("(random)"))
 	if *update {
-		must(t, os.WriteFile(path, got, 0o600))
+		certtest.Must(t, os.WriteFile(path, got, 0o600))
 	}
 	want, err := os.ReadFile(path)
-	must(t, err)
+	certtest.Must(t, err)
 	if !bytes.Equal(got, want) {
 		t.Errorf("not what is in %s; go test ./audit -run %s -update writes it, and git diff shows it:\n%s", path, t.Name(), got)
 	}
 }
 
 // numbered is a certificate whose serial number has a width that does not vary.
-func numbered(n int64) spec {
+func numbered(n int64) certtest.Spec {
 	return func(c *x509.Certificate) { c.SerialNumber = new(big.Int).Add(big.NewInt(1<<60), big.NewInt(n)) }
 }
 
-// doomsday is when everything golden is judged.
-func doomsday() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
-
 // everything is a report that has something in every field that a format shows.
-func everything(t *testing.T) *keptReport {
+func everything(t *testing.T) *audittest.Report {
 	t.Helper()
-	now := doomsday()
-	decade := dates(now.Add(-100*Day), now.Add(3650*Day))
-	root := newPair(t, nil, "Test Root", authority, decade, numbered(1))
-	intermediate := newPair(t, root, "Test Intermediate", authority, decade, numbered(2))
+	now := certtest.Doomsday()
+	decade := certtest.Dates(now.Add(-100*certtest.Day), now.Add(3650*certtest.Day))
+	root := certtest.New(t, nil, "Test Root", certtest.Authority, decade, numbered(1))
+	intermediate := certtest.New(t, root, "Test Intermediate", certtest.Authority, decade, numbered(2))
 	leaf := func(n int64, cn string, from, to time.Duration) audit.Subject {
-		p := newPair(t, intermediate, cn, dates(now.Add(from), now.Add(to)), numbered(n))
+		p := certtest.New(t, intermediate, cn, certtest.Dates(now.Add(from), now.Add(to)), numbered(n))
 		return audit.Subject{
-			Kind: "file", Place: "/etc/" + cn + "/tls.crt", Cert: seen(p.cert),
-			Chain: seenAll([]*pair{intermediate}), Bundle: seenAll([]*pair{root}),
+			Kind: "file", Place: "/etc/" + cn + "/tls.crt", Cert: certtest.Seen(p.Cert),
+			Chain: certtest.SeenAll([]*certtest.Pair{intermediate}), Bundle: certtest.SeenAll([]*certtest.Pair{root}),
 		}
 	}
 	late := leaf(3, "ingester", -20*time.Hour, 4*time.Hour)
@@ -69,19 +67,19 @@ func everything(t *testing.T) *keptReport {
 	served := leaf(4, "storage", -time.Hour, 23*time.Hour)
 	served.Kind, served.Place, served.Host = "endpoint", "storage:8010", "storage"
 	served.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, CurveID: tls.X25519}
-	half, err := cert.Parse(negative(t, newPair(t, intermediate, "half", dates(now.Add(-Day), now.Add(-time.Hour)), odd)))
+	half, err := cert.Parse(certtest.NegativeSerial(t, certtest.New(t, intermediate, "half", certtest.Dates(now.Add(-certtest.Day), now.Add(-time.Hour)), certtest.OddSerial)))
 	accepted, wrong := audit.ParseBaseline("expiring /etc/accepted/tls.crt until=2026-04-01 # its renewal is planned\nweak-key /etc/gone.crt\n")
-	must(t, wrong)
-	r, failed := judged(t.Context(), audit.Config{
-		Now: doomsday, Baseline: accepted,
-		Sources: []audit.Source{static{
-			late, served, leaf(5, "over", -20*Day, -Day), leaf(6, "soon", -340*Day, 25*Day), leaf(8, "accepted", -340*Day, 25*Day), leaf(7, `a "b", <c> & d`, -time.Hour, 23*time.Hour),
+	certtest.Must(t, wrong)
+	r, failed := audittest.Judge(t.Context(), audit.Config{
+		Now: certtest.Doomsday, Baseline: accepted,
+		Sources: []audit.Source{audittest.Static{
+			late, served, leaf(5, "over", -20*certtest.Day, -certtest.Day), leaf(6, "soon", -340*certtest.Day, 25*certtest.Day), leaf(8, "accepted", -340*certtest.Day, 25*certtest.Day), leaf(7, `a "b", <c> & d`, -time.Hour, 23*time.Hour),
 			{Kind: "file", Place: "/etc/half.crt", Cert: half, Err: err},
 			{Kind: "endpoint", Place: "dead:443", Err: errors.New("no answer within 5s")},
-			{Kind: "file", Place: "/a/ca.crt", Cert: seen(root.cert)}, {Kind: "file", Place: "/b/ca.crt", Cert: seen(root.cert)},
+			{Kind: "file", Place: "/a/ca.crt", Cert: certtest.Seen(root.Cert)}, {Kind: "file", Place: "/b/ca.crt", Cert: certtest.Seen(root.Cert)},
 		}},
 	})
-	must(t, failed)
+	certtest.Must(t, failed)
 	return r
 }
 
@@ -94,7 +92,7 @@ func TestGolden(t *testing.T) {
 		}
 		t.Run(format, func(t *testing.T) {
 			var b bytes.Buffer
-			must(t, r.render(format, &b, 100))
+			certtest.Must(t, r.Render(format, &b, 100))
 			golden(t, "report."+format, b.Bytes())
 		})
 	}
@@ -102,28 +100,28 @@ func TestGolden(t *testing.T) {
 
 // What inspect says of one place: chain, key, renewal, and what is no certificate.
 func TestGoldenInspect(t *testing.T) {
-	now := doomsday()
-	decade := dates(now.Add(-100*Day), now.Add(3650*Day))
-	root := newPair(t, nil, "Test Root", authority, decade, numbered(1))
-	intermediate := newPair(t, root, "Test Intermediate", authority, decade, numbered(2))
-	leaf := newPair(t, intermediate, "ingester", dates(now.Add(-18*time.Hour), now.Add(6*time.Hour)), numbered(3))
-	dir := write(t, map[string][]byte{
-		"ca.crt": encode(root), "tls.crt": encode(leaf, intermediate), "tls.key": leaf.keyPEM(t),
-		"lone.crt": encode(newPair(t, intermediate, "lone", dates(now.Add(-Day), now.Add(300*Day)), numbered(4))),
-		"token":    jwt(`{"alg":"ES256"}`, `{"sub":"svc","sans":["svc"],"iss":"enrol","nbf":1772366000,"exp":1772366300}`, "s"),
-		"cut.crt":  encode(root)[:100],
+	now := certtest.Doomsday()
+	decade := certtest.Dates(now.Add(-100*certtest.Day), now.Add(3650*certtest.Day))
+	root := certtest.New(t, nil, "Test Root", certtest.Authority, decade, numbered(1))
+	intermediate := certtest.New(t, root, "Test Intermediate", certtest.Authority, decade, numbered(2))
+	leaf := certtest.New(t, intermediate, "ingester", certtest.Dates(now.Add(-18*time.Hour), now.Add(6*time.Hour)), numbered(3))
+	dir := certtest.Write(t, map[string][]byte{
+		"ca.crt": certtest.Encode(root), "tls.crt": certtest.Encode(leaf, intermediate), "tls.key": leaf.KeyPEM(t),
+		"lone.crt": certtest.Encode(certtest.New(t, intermediate, "lone", certtest.Dates(now.Add(-certtest.Day), now.Add(300*certtest.Day)), numbered(4))),
+		"token":    audittest.JWT(`{"alg":"ES256"}`, `{"sub":"svc","sans":["svc"],"iss":"enrol","nbf":1772366000,"exp":1772366300}`, "s"),
+		"cut.crt":  certtest.Encode(root)[:100],
 	})
-	r := &keptReport{}
+	r := &audittest.Report{}
 	here, err := os.Getwd()
-	must(t, err)
+	certtest.Must(t, err)
 	t.Chdir(dir)
-	_, err = audit.Run(t.Context(), audit.Config{Now: doomsday, Report: r, Sources: []audit.Source{source.Targets{Names: []string{"."}, Documents: true}}})
+	_, err = audit.Run(t.Context(), audit.Config{Now: certtest.Doomsday, Report: r, Sources: []audit.Source{source.Targets{Names: []string{"."}, Documents: true}}})
 	t.Chdir(here)
-	must(t, err)
-	slices.SortStableFunc(r.Rows, worstFirst)
+	certtest.Must(t, err)
+	r.Sort()
 	for format, name := range map[string]string{"text": "inspect.text", "json": "inspect.json"} {
 		var b bytes.Buffer
-		must(t, r.render(format, &b, 0))
+		certtest.Must(t, r.Render(format, &b, 0))
 		golden(t, name, b.Bytes())
 	}
 }
@@ -131,31 +129,31 @@ func TestGoldenInspect(t *testing.T) {
 // A table on a terminal says where before it says on which day, what all paths have
 // in common once, and breaks texts at words; no line is wider than the terminal.
 func TestGoldenWidths(t *testing.T) {
-	now := doomsday()
-	root := newPair(t, nil, "Test Root", authority, dates(now.Add(-100*Day), now.Add(3650*Day)), numbered(1))
+	now := certtest.Doomsday()
+	root := certtest.New(t, nil, "Test Root", certtest.Authority, certtest.Dates(now.Add(-100*certtest.Day), now.Add(3650*certtest.Day)), numbered(1))
 	leaf := func(n int64, place string, left time.Duration) audit.Subject {
-		p := newPair(t, root, "ingester-of-the-second-floor", dates(now.Add(-20*time.Hour), now.Add(left)), numbered(n))
-		return audit.Subject{Kind: "file", Place: place, Cert: seen(p.cert), Bundle: seenAll([]*pair{root})}
+		p := certtest.New(t, root, "ingester-of-the-second-floor", certtest.Dates(now.Add(-20*time.Hour), now.Add(left)), numbered(n))
+		return audit.Subject{Kind: "file", Place: place, Cert: certtest.Seen(p.Cert), Bundle: certtest.SeenAll([]*certtest.Pair{root})}
 	}
 	const deep = "/srv/artstore/secrets/production/services"
 	late := leaf(2, deep+"/ingester/current/identity/tls.crt", 4*time.Hour)
 	late.Block, late.Key = 2, &cert.KeyFile{Path: deep + "/ingester/current/identity/tls.key", Mode: 0o644, Fits: true}
 	recorded := leaf(3, "state/ca: ingester", 23*time.Hour)
 	recorded.Kind, recorded.Lineage = "record", true
-	ca := audit.Subject{Kind: "file", Place: deep + "/ingester/current/ca.crt", Cert: seen(root.cert)}
+	ca := audit.Subject{Kind: "file", Place: deep + "/ingester/current/ca.crt", Cert: certtest.Seen(root.Cert)}
 	again := ca
 	again.Place = deep + "/storage/ca.crt"
-	r, err := judged(t.Context(), audit.Config{
-		Now: doomsday, Clock: func() time.Time { return now.Add(-Day) },
-		Sources: []audit.Source{static{
+	r, err := audittest.Judge(t.Context(), audit.Config{
+		Now: certtest.Doomsday, Clock: func() time.Time { return now.Add(-certtest.Day) },
+		Sources: []audit.Source{audittest.Static{
 			late, leaf(4, deep+"/storage/identity/tls.crt", 23*time.Hour), recorded, ca, again,
 			{Kind: "endpoint", Place: "storage.production.example.org:8010", Err: errors.New("no answer within 5s")},
 		}},
 	})
-	must(t, err)
+	certtest.Must(t, err)
 	for _, width := range []int{60, 80, 120} {
 		var b bytes.Buffer
-		must(t, r.WriteTable(&b, width))
+		certtest.Must(t, r.WriteTable(&b, width))
 		golden(t, fmt.Sprintf("report.table%d", width), b.Bytes())
 		for line := range strings.Lines(b.String()) {
 			if n := runewidth.StringWidth(strings.TrimSuffix(line, "\n")); n > width {
@@ -167,14 +165,14 @@ func TestGoldenWidths(t *testing.T) {
 
 // What paths have in common is left out of those of lists and keys, too.
 func TestSharedDirectoryOfDocuments(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	dir := write(t, map[string][]byte{
-		"a-directory-with-a-long-name/ca.crt": encode(root), "a-directory-with-a-long-name/tls.crt": encode(newPair(t, root, "a")),
-		"a-directory-with-a-long-name/a.crl":     pemBlock("X509 CRL", crlOf(t, root, -2*Day, -Day)),
-		"a-directory-with-a-long-name/other.key": newPair(t, root, "b").keyPEM(t),
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	dir := certtest.Write(t, map[string][]byte{
+		"a-directory-with-a-long-name/ca.crt": certtest.Encode(root), "a-directory-with-a-long-name/tls.crt": certtest.Encode(certtest.New(t, root, "a")),
+		"a-directory-with-a-long-name/a.crl":     certtest.Block("X509 CRL", audittest.CRL(t, root, -2*certtest.Day, -certtest.Day)),
+		"a-directory-with-a-long-name/other.key": certtest.New(t, root, "b").KeyPEM(t),
 	})
 	var b strings.Builder
-	must(t, run(t, paths(dir)).WriteTable(&b, 80))
+	certtest.Must(t, audittest.Run(t, audittest.Paths(dir)).WriteTable(&b, 80))
 	for _, place := range []string{"  …/tls.crt\n", "  …/a.crl\n", "  …/other.key\n"} {
 		if !strings.Contains(b.String(), place) {
 			t.Errorf("no %q in\n%s", place, b.String())

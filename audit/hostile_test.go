@@ -11,43 +11,46 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
 // Each of these has stopped, filled or killed an auditor. Here each costs a row.
 func TestHostileFiles(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
+	root, intermediate, leaf := certtest.Hierarchy(t)
 	var many []string
 	for i := range 10_000 {
 		many = append(many, fmt.Sprintf("host-%d.example", i))
 	}
 	begin := []byte("-----BEGIN CERTIFICATE-----\n")
-	dir := write(t, map[string][]byte{
-		"ca.crt":         encode(root),
+	dir := certtest.Write(t, map[string][]byte{
+		"ca.crt":         certtest.Encode(root),
 		"begins.pem":     bytes.Repeat(begin, 200_000), // 5.6 MB
 		"headers.pem":    append(bytes.Clone(begin), bytes.Repeat([]byte("a: b\n"), 400_000)...),
-		"between.pem":    bytes.Join([][]byte{encode(leaf), pemBlock("CERTIFICATE", []byte("0\x80")), begin, encode(intermediate)}, nil),
-		"names.crt":      encode(newPair(t, intermediate, "many", named(many...)), intermediate),
-		"caf\xe9.crt":    encode(leaf, intermediate),
-		"a\x1b[2J\n.crt": encode(leaf, intermediate),
+		"between.pem":    bytes.Join([][]byte{certtest.Encode(leaf), certtest.Block("CERTIFICATE", []byte("0\x80")), begin, certtest.Encode(intermediate)}, nil),
+		"names.crt":      certtest.Encode(certtest.New(t, intermediate, "many", certtest.Named(many...)), intermediate),
+		"caf\xe9.crt":    certtest.Encode(leaf, intermediate),
+		"a\x1b[2J\n.crt": certtest.Encode(leaf, intermediate),
 		"sparse.pem":     nil,
 	})
 	at := func(name string) string { return filepath.Join(dir, name) }
-	must(t, os.Truncate(at("sparse.pem"), 8<<30))
-	must(t, syscall.Mkfifo(at("fifo.pem"), 0o600))
+	certtest.Must(t, os.Truncate(at("sparse.pem"), 8<<30))
+	certtest.Must(t, syscall.Mkfifo(at("fifo.pem"), 0o600))
 	for link, to := range map[string]string{"zero.crt": "/dev/zero", "loop.crt": "pool.crt", "pool.crt": "loop.crt", "up": "."} {
-		must(t, os.Symlink(to, at(link)))
+		certtest.Must(t, os.Symlink(to, at(link)))
 	}
 	start := time.Now()
-	r := run(t, paths(dir))
-	got := states(t, r, dir)
-	if d := time.Since(start); d > patience {
+	r := audittest.Run(t, audittest.Paths(dir))
+	got := audittest.States(t, r, dir)
+	if d := time.Since(start); d > audittest.Patience {
 		t.Errorf("it took %v", d)
 	}
 	if p := "between.pem#2"; !strings.HasPrefix(got[p], "ERROR parsing the certificate: ") {
 		t.Errorf("%s: %s", p, got[p])
 	}
 	delete(got, "between.pem#2")
-	want(t, got, map[string]string{
+	audittest.Want(t, got, map[string]string{
 		"ca.crt":         "OK",
 		"begins.pem":     "ERROR block 1 is damaged or cut off",
 		"headers.pem":    "ERROR block 1 is damaged or cut off",

@@ -18,6 +18,8 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
@@ -31,13 +33,13 @@ func TestHTML(t *testing.T) {
 	r := fixed(t)
 	r.Policy = []string{"a sentence"}
 	var b bytes.Buffer
-	must(t, r.render("html", &b, 0))
+	certtest.Must(t, r.Render("html", &b, 0))
 	got := varying.ReplaceAll(b.Bytes(), []byte("$1$2$3$4…"))
 	if *update {
-		must(t, os.WriteFile(golden, got, 0o600))
+		certtest.Must(t, os.WriteFile(golden, got, 0o600))
 	}
 	want, err := os.ReadFile(golden)
-	must(t, err)
+	certtest.Must(t, err)
 	if !bytes.Equal(got, want) {
 		t.Errorf("not what is in %s; go test ./audit -run HTML -update writes it, and git diff shows it:\n%s", golden, got)
 	}
@@ -47,7 +49,7 @@ func TestHTML(t *testing.T) {
 func shape(t *testing.T, page []byte) (out []string) {
 	t.Helper()
 	doc, err := html.Parse(bytes.NewReader(page))
-	must(t, err)
+	certtest.Must(t, err)
 	for n := range doc.Descendants() {
 		if n.Type != html.ElementNode {
 			continue
@@ -66,13 +68,13 @@ func shape(t *testing.T, page []byte) (out []string) {
 func TestHTMLOfHostileText(t *testing.T) {
 	page := func(text string) []byte {
 		r := fixed(t)
-		root := newPair(t, nil, strings.ToValidUTF8(text, "é"), authority, dates(r.Now.Add(-time.Hour), r.Now.Add(300*Day)))
+		root := certtest.New(t, nil, strings.ToValidUTF8(text, "é"), certtest.Authority, certtest.Dates(r.Now.Add(-time.Hour), r.Now.Add(300*certtest.Day)))
 		r.Rows = append(r.Rows,
-			audit.Row{Subject: audit.Subject{Kind: "file", Place: text, Cert: seen(root.cert)}, State: "OK", Judged: r.Now, Also: []string{text}, Accepted: []string{text}},
+			audit.Row{Subject: audit.Subject{Kind: "file", Place: text, Cert: certtest.Seen(root.Cert)}, State: "OK", Judged: r.Now, Also: []string{text}, Accepted: []string{text}},
 			audit.Row{Subject: audit.Subject{Kind: "file", Place: text, Err: errors.New(text)}, State: "ERROR", Judged: r.Now})
 		r.Stale, r.Policy = []string{text}, []string{text}
 		var b bytes.Buffer
-		must(t, r.render("html", &b, 0))
+		certtest.Must(t, r.Render("html", &b, 0))
 		return b.Bytes()
 	}
 	want := shape(t, page("harmless"))
@@ -100,13 +102,13 @@ func TestTimelineOfMany(t *testing.T) {
 	const rows = 3000
 	var b bytes.Buffer
 	out, err := report.New("html", &b, report.Terminal{})
-	must(t, err)
+	certtest.Must(t, err)
 	for i := range rows {
-		cert := seen(newPair(t, nil, "x", lives(time.Hour, 2000*Day)).cert)
+		cert := certtest.Seen(certtest.New(t, nil, "x", certtest.Lives(time.Hour, 2000*certtest.Day)).Cert)
 		left := time.Duration(float64(time.Hour) * math.Pow(20_000, float64(i)/rows))
-		must(t, out.Row(&audit.Row{Subject: audit.Subject{Kind: "file", Place: fmt.Sprintf("%04d", i), Cert: cert}, State: "OK", Judged: cert.X509().NotAfter.Add(-left)}))
+		certtest.Must(t, out.Row(&audit.Row{Subject: audit.Subject{Kind: "file", Place: fmt.Sprintf("%04d", i), Cert: cert}, State: "OK", Judged: cert.X509().NotAfter.Add(-left)}))
 	}
-	must(t, out.End(&audit.Summary{Now: time.Now(), Certificates: rows}))
+	certtest.Must(t, out.End(&audit.Summary{Now: time.Now(), Certificates: rows}))
 	for _, picture := range strings.Split(b.String(), "<svg ")[1:] {
 		sum, end, marks := 0, 0, drawn.FindAllStringSubmatch(picture, -1)
 		for _, m := range marks {
@@ -125,27 +127,27 @@ func TestTimelineOfMany(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	leaf := func(from, to time.Duration) audit.Subject {
-		return audit.Subject{Kind: "file", Place: "x", Cert: seen(newPair(t, root, "x", lives(from, from+to)).cert)}
+		return audit.Subject{Kind: "file", Place: "x", Cert: certtest.Seen(certtest.New(t, root, "x", certtest.Lives(from, from+to)).Cert)}
 	}
 	for _, c := range []struct {
-		rows static
+		rows audittest.Static
 		want string
 	}{
 		{nil, "No certificate was found"},
-		{static{leaf(time.Hour, 23*time.Hour)}, "The one certificate is fine"},
-		{static{leaf(time.Hour, 23*time.Hour), leaf(time.Hour, 20*time.Hour)}, "All 2 certificates are fine"},
-		{static{{Kind: "file", Place: "x", Err: errors.New("cut off")}}, "1 place could not be checked"},
-		{static{leaf(48*time.Hour, -time.Hour)}, "1 certificate has expired"},
-		{static{leaf(48*time.Hour, -time.Hour), leaf(48*time.Hour, -time.Minute), leaf(340*Day, 6*Day-time.Minute)}, "2 certificates have expired, 1 expires within 6 days"},
-		{static{leaf(20*time.Hour, 4*time.Hour)}, "1 certificate is overdue for renewal"},
+		{audittest.Static{leaf(time.Hour, 23*time.Hour)}, "The one certificate is fine"},
+		{audittest.Static{leaf(time.Hour, 23*time.Hour), leaf(time.Hour, 20*time.Hour)}, "All 2 certificates are fine"},
+		{audittest.Static{{Kind: "file", Place: "x", Err: errors.New("cut off")}}, "1 place could not be checked"},
+		{audittest.Static{leaf(48*time.Hour, -time.Hour)}, "1 certificate has expired"},
+		{audittest.Static{leaf(48*time.Hour, -time.Hour), leaf(48*time.Hour, -time.Minute), leaf(340*certtest.Day, 6*certtest.Day-time.Minute)}, "2 certificates have expired, 1 expires within 6 days"},
+		{audittest.Static{leaf(20*time.Hour, 4*time.Hour)}, "1 certificate is overdue for renewal"},
 	} {
-		out := &keptReport{}
+		out := &audittest.Report{}
 		_, err := audit.Run(t.Context(), audit.Config{Sources: []audit.Source{c.rows}, Report: out, Disable: []string{"same-key"}})
-		must(t, err)
+		certtest.Must(t, err)
 		var b bytes.Buffer
-		must(t, out.render("html", &b, 0))
+		certtest.Must(t, out.Render("html", &b, 0))
 		_, rest, _ := strings.Cut(b.String(), "<h1>")
 		if got, _, _ := strings.Cut(rest, "</h1>"); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
@@ -156,14 +158,14 @@ func TestVerdict(t *testing.T) {
 // Letters are readable in both schemes: WCAG 2.2 success criterion 1.4.3.
 func TestContrast(t *testing.T) {
 	css, err := os.ReadFile("report/html/style.css")
-	must(t, err)
+	certtest.Must(t, err)
 	blocks := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllSubmatch(css, -1)
 	for i, scheme := range []string{"light", "dark"} {
 		luminance := map[string]float64{}
 		for _, m := range regexp.MustCompile(`--(\w+): #(\w\w)(\w\w)(\w\w);`).FindAllSubmatch(blocks[i][1], -1) {
 			for c, weight := range []float64{0.2126, 0.7152, 0.0722} {
 				n, err := strconv.ParseUint(string(m[2+c]), 16, 8)
-				must(t, err)
+				certtest.Must(t, err)
 				part := float64(n) / 255 / 12.92
 				if n > 10 {
 					part = math.Pow((float64(n)/255+0.055)/1.055, 2.4)
@@ -185,27 +187,27 @@ func TestContrast(t *testing.T) {
 // A page of a forecast says when it was made and what it is of, counts a
 // certificate in three places once, and its cards add up.
 func TestHTMLForecast(t *testing.T) {
-	now := doomsday()
-	root := newPair(t, nil, "Test Root", authority, dates(now.Add(-100*Day), now.Add(3650*Day)), numbered(1))
+	now := certtest.Doomsday()
+	root := certtest.New(t, nil, "Test Root", certtest.Authority, certtest.Dates(now.Add(-100*certtest.Day), now.Add(3650*certtest.Day)), numbered(1))
 	leaf := func(n int64, cn string, left time.Duration) *cert.Certificate {
-		return seen(newPair(t, root, cn, dates(now.Add(-20*time.Hour), now.Add(left)), numbered(n)).cert)
+		return certtest.Seen(certtest.New(t, root, cn, certtest.Dates(now.Add(-20*time.Hour), now.Add(left)), numbered(n)).Cert)
 	}
 	late, later, fine := leaf(2, "ingester", 4*time.Hour), leaf(3, "storage", 4*time.Hour+30*time.Minute), leaf(4, "query", 30*time.Hour)
-	bundle := seenAll([]*pair{root})
+	bundle := certtest.SeenAll([]*certtest.Pair{root})
 	at := func(kind, place string, c *cert.Certificate) audit.Subject {
 		return audit.Subject{Kind: kind, Place: place, Cert: c, Bundle: bundle}
 	}
-	r, err := judged(t.Context(), audit.Config{
-		Now: doomsday, Clock: func() time.Time { return now.Add(-20 * time.Hour) },
+	r, err := audittest.Judge(t.Context(), audit.Config{
+		Now: certtest.Doomsday, Clock: func() time.Time { return now.Add(-20 * time.Hour) },
 		About: audit.About{Host: "host", Command: []string{"artstore-pki", "audit", "--at=+20h", "state"}, Targets: []string{"state"}, Record: "state/ca", Bundle: "ca.crt"},
-		Sources: []audit.Source{static{
+		Sources: []audit.Source{audittest.Static{
 			at("file", "/a/tls.crt", late), at("file", "/b/tls.crt", late), at("endpoint", "ingester:1", late), at("file", "/c/tls.crt", later), at("file", "/d/tls.crt", fine),
 			{Kind: "file", Place: "/e", Err: errors.New("cut off")},
 		}},
 	})
-	must(t, err)
+	certtest.Must(t, err)
 	var b bytes.Buffer
-	must(t, r.render("html", &b, 0))
+	certtest.Must(t, r.Render("html", &b, 0))
 	golden(t, "forecast.html", varying.ReplaceAll(b.Bytes(), []byte("$1$2$3$4…")))
 	for _, want := range []string{
 		"<title>Forecast: 2 certificates are overdue for renewal", "Forecast: judged as of 2026-03-01 12:00:00 UTC, made 2026-02-28 16:00:00 UTC",
@@ -222,11 +224,11 @@ func TestHTMLForecast(t *testing.T) {
 
 // Documents that have a finding are not counted as certificates.
 func TestHTMLCountsDocuments(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	stale := pemBlock("X509 CRL", crlOf(t, root, -2*Day, -Day))
-	r := run(t, paths(write(t, map[string][]byte{"ca.crt": encode(root), "a.crl": stale, "b.crl": stale})))
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	stale := certtest.Block("X509 CRL", audittest.CRL(t, root, -2*certtest.Day, -certtest.Day))
+	r := audittest.Run(t, audittest.Paths(certtest.Write(t, map[string][]byte{"ca.crt": certtest.Encode(root), "a.crl": stale, "b.crl": stale})))
 	var b bytes.Buffer
-	must(t, r.render("html", &b, 0))
+	certtest.Must(t, r.Render("html", &b, 0))
 	if _, group, _ := strings.Cut(b.String(), ">crl-expired<"); !strings.Contains(group[:min(len(group), 200)], "2 documents") {
 		t.Errorf("the group counts otherwise: %.200s", group)
 	}

@@ -19,6 +19,8 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
@@ -28,18 +30,18 @@ var encryptedDER = append([]byte("\x30\x81\x8e\x30\x0b\x06\x09\x2a\x86\x48\x86\x
 // Who may read a key is judged for each encoding of it, with the certificate that it fits,
 // an authority's too, and alone.
 func TestKeyFiles(t *testing.T) {
-	root, _, _ := hierarchy(t)
-	leaf, other := newPair(t, root, "svc"), newPair(t, root, "other")
-	pkcs8 := func(p *pair) []byte {
-		der, err := x509.MarshalPKCS8PrivateKey(p.key)
-		must(t, err)
+	root, _, _ := certtest.Hierarchy(t)
+	leaf, other := certtest.New(t, root, "svc"), certtest.New(t, root, "other")
+	pkcs8 := func(p *certtest.Pair) []byte {
+		der, err := x509.MarshalPKCS8PrivateKey(p.Key)
+		certtest.Must(t, err)
 		return der
 	}
-	encodings := map[string]func(*pair) []byte{
-		"PEM":           func(p *pair) []byte { return p.keyPEM(t) },
+	encodings := map[string]func(*certtest.Pair) []byte{
+		"PEM":           func(p *certtest.Pair) []byte { return p.KeyPEM(t) },
 		"DER":           pkcs8,
-		"encrypted PEM": func(*pair) []byte { return pemBlock("ENCRYPTED PRIVATE KEY", encryptedDER) },
-		"encrypted DER": func(*pair) []byte { return encryptedDER },
+		"encrypted PEM": func(*certtest.Pair) []byte { return certtest.Block("ENCRYPTED PRIVATE KEY", encryptedDER) },
+		"encrypted DER": func(*certtest.Pair) []byte { return encryptedDER },
 	}
 	owners := []struct {
 		name string
@@ -56,16 +58,16 @@ func TestKeyFiles(t *testing.T) {
 			for octal := range strings.FieldsSeq(modes) {
 				var mode fs.FileMode
 				_, err := fmt.Sscanf(octal, "%o", &mode)
-				must(t, err)
-				dir := write(t, map[string][]byte{
-					"fits/tls.crt": encode(leaf), "fits/tls.key": encode1(leaf),
-					"ca/ca.crt": encode(root), "ca/ca.key": encode1(root),
-					"mixed/ca.pem": encode(leaf, root), "mixed/ca.key": encode1(root),
-					"wrong/tls.crt": encode(leaf), "wrong/tls.key": encode1(other),
-					"alone/tls.key":     encode1(newPair(t, root, "nowhere")),
-					"apart/certs/a.crt": encode(other), "apart/private/b.key": encode1(other),
+				certtest.Must(t, err)
+				dir := certtest.Write(t, map[string][]byte{
+					"fits/tls.crt": certtest.Encode(leaf), "fits/tls.key": encode1(leaf),
+					"ca/ca.crt": certtest.Encode(root), "ca/ca.key": encode1(root),
+					"mixed/ca.pem": certtest.Encode(leaf, root), "mixed/ca.key": encode1(root),
+					"wrong/tls.crt": certtest.Encode(leaf), "wrong/tls.key": encode1(other),
+					"alone/tls.key":     encode1(certtest.New(t, root, "nowhere")),
+					"apart/certs/a.crt": certtest.Encode(other), "apart/private/b.key": encode1(other),
 				})
-				must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+				certtest.Must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 					if err != nil || filepath.Ext(path) != ".key" {
 						return err
 					}
@@ -83,7 +85,7 @@ func TestKeyFiles(t *testing.T) {
 				for _, m := range owner.fine {
 					exposed = exposed && m != mode
 				}
-				got := states(t, run(t, source.Targets{Names: []string{dir}, Bundle: bundleOf([]*pair{root})}), dir)
+				got := audittest.States(t, audittest.Run(t, source.Targets{Names: []string{dir}, Bundle: certtest.Bundle([]*certtest.Pair{root})}), dir)
 				is := func(parts ...string) string { // the state, and what is not ""
 					return strings.Join(strings.Fields(strings.Join(parts, " ")), " ")
 				}
@@ -108,7 +110,7 @@ func TestKeyFiles(t *testing.T) {
 				}
 				expected["mixed/ca.pem"] = map[bool]string{true: is(state, unread), false: is("CRIT", "key-mismatch", readable)}[opaque]
 				expected["mixed/ca.pem#2"] = is(crit, readable)
-				t.Run(encoding+" "+owner.name+" "+octal, func(t *testing.T) { want(t, got, expected) })
+				t.Run(encoding+" "+owner.name+" "+octal, func(t *testing.T) { audittest.Want(t, got, expected) })
 			}
 		}
 	}
@@ -116,25 +118,25 @@ func TestKeyFiles(t *testing.T) {
 
 // Keys in DER are found under any name, and the three encodings of OpenSSL are read.
 func TestKeysInDER(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	long, err := rsa.GenerateKey(rand.Reader, 2048)
-	must(t, err)
+	certtest.Must(t, err)
 	large, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
-	must(t, err)
-	short := newPair(t, root, "short")
-	sec1, err := x509.MarshalECPrivateKey(short.key)
-	must(t, err)
+	certtest.Must(t, err)
+	short := certtest.New(t, root, "short")
+	sec1, err := x509.MarshalECPrivateKey(short.Key)
+	certtest.Must(t, err)
 	sec1Large, err := x509.MarshalECPrivateKey(large)
-	must(t, err)
+	certtest.Must(t, err)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(long)
-	must(t, err)
+	certtest.Must(t, err)
 	for name, key := range map[string][]byte{"PKCS #1": x509.MarshalPKCS1PrivateKey(long), "PKCS #8": pkcs8, "SEC 1": sec1, "SEC 1, P-521": sec1Large} {
-		dir := write(t, map[string][]byte{"server": key})
-		must(t, os.Chmod(filepath.Join(dir, "server"), 0o604))
-		want(t, states(t, run(t, paths(dir)), dir), map[string]string{"server": "WARN key-readable"})
+		dir := certtest.Write(t, map[string][]byte{"server": key})
+		certtest.Must(t, os.Chmod(filepath.Join(dir, "server"), 0o604))
+		audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir), map[string]string{"server": "WARN key-readable"})
 		for n := range key { // cut off anywhere: no panic, and no key
-			dir := write(t, map[string][]byte{"cut.der": key[:n]})
-			if got := states(t, run(t, paths(dir)), dir)["cut.der"]; n%50 == 0 && !strings.HasPrefix(got, "ERROR ") {
+			dir := certtest.Write(t, map[string][]byte{"cut.der": key[:n]})
+			if got := audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir)["cut.der"]; n%50 == 0 && !strings.HasPrefix(got, "ERROR ") {
 				t.Errorf("%s cut to %d bytes: %s", name, n, got)
 			}
 			if n > 60 {
@@ -142,63 +144,63 @@ func TestKeysInDER(t *testing.T) {
 			}
 		}
 	}
-	dir := write(t, map[string][]byte{"tls.crt": encode(newPair(t, root, "svc", holds(long.Public()))), "tls.key": x509.MarshalPKCS1PrivateKey(long)})
-	want(t, states(t, run(t, paths(dir)), dir), map[string]string{"tls.crt": "OK"})
+	dir := certtest.Write(t, map[string][]byte{"tls.crt": certtest.Encode(certtest.New(t, root, "svc", certtest.Holds(long.Public()))), "tls.key": x509.MarshalPKCS1PrivateKey(long)})
+	audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir), map[string]string{"tls.crt": "OK"})
 }
 
 // A key that was accepted at its place is accepted; it has no certificate to name it by.
 func TestBaselineOfKeys(t *testing.T) {
-	dir := write(t, map[string][]byte{"tls.key": newPair(t, nil, "x").keyPEM(t)})
-	must(t, os.Chmod(filepath.Join(dir, "tls.key"), 0o644))
+	dir := certtest.Write(t, map[string][]byte{"tls.key": certtest.New(t, nil, "x").KeyPEM(t)})
+	certtest.Must(t, os.Chmod(filepath.Join(dir, "tls.key"), 0o644))
 	var next bytes.Buffer
-	cfg := audit.Config{Sources: []audit.Source{paths(dir)}, NewBaseline: &next}
-	r, err := judged(t.Context(), cfg)
-	must(t, err)
-	want(t, states(t, r, dir), map[string]string{"tls.key": "WARN key-readable"})
+	cfg := audit.Config{Sources: []audit.Source{audittest.Paths(dir)}, NewBaseline: &next}
+	r, err := audittest.Judge(t.Context(), cfg)
+	certtest.Must(t, err)
+	audittest.Want(t, audittest.States(t, r, dir), map[string]string{"tls.key": "WARN key-readable"})
 	cfg.NewBaseline = nil
 	if cfg.Baseline, err = audit.ParseBaseline(next.String()); err != nil {
 		t.Fatal(err)
 	}
-	r, err = judged(t.Context(), cfg)
-	must(t, err)
-	want(t, states(t, r, dir), map[string]string{"tls.key": "OK"})
+	r, err = audittest.Judge(t.Context(), cfg)
+	certtest.Must(t, err)
+	audittest.Want(t, audittest.States(t, r, dir), map[string]string{"tls.key": "OK"})
 }
 
 func FuzzKeyInDER(f *testing.F) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(f, err)
+	certtest.Must(f, err)
 	for _, marshal := range []func() ([]byte, error){
 		func() ([]byte, error) { return x509.MarshalPKCS8PrivateKey(key) },
 		func() ([]byte, error) { return x509.MarshalECPrivateKey(key) },
 	} {
 		der, err := marshal()
-		must(f, err)
+		certtest.Must(f, err)
 		f.Add(der)
 	}
 	f.Add(encryptedDER)
 	f.Add([]byte("\x30\x82\x04\xa4\x02\x01\x00\x02\x82\x01\x01\x00"))
-	f.Fuzz(func(t *testing.T, data []byte) { readParts(data) })
+	f.Fuzz(func(t *testing.T, data []byte) { audittest.Parts(data) })
 }
 
 // An encrypted key cannot be compared. The authority calls it by the fingerprint of its
 // certificate, and one that is called so by nobody is a row.
 func TestEncryptedKeysOfAuthority(t *testing.T) {
-	root, other := newPair(t, nil, "Test Root", authority), newPair(t, nil, "Other Root", authority)
-	name := func(p *pair) string { return fmt.Sprintf("secrets/%x.key", sha256.Sum256(p.cert.Raw)) }
-	key := pemBlock("ENCRYPTED PRIVATE KEY", encryptedDER)
-	dir := write(t, map[string][]byte{"certs/root.crt": encode(root), name(root): key, name(other): key, "secrets/log.key": key})
-	r := run(t, paths(dir))
-	want(t, states(t, r, dir), map[string]string{"certs/root.crt": "OK", name(other): "OK key-not-compared", "secrets/log.key": "OK key-not-compared"})
+	root, other := certtest.New(t, nil, "Test Root", certtest.Authority), certtest.New(t, nil, "Other Root", certtest.Authority)
+	name := func(p *certtest.Pair) string { return fmt.Sprintf("secrets/%x.key", sha256.Sum256(p.Cert.Raw)) }
+	key := certtest.Block("ENCRYPTED PRIVATE KEY", encryptedDER)
+	dir := certtest.Write(t, map[string][]byte{"certs/root.crt": certtest.Encode(root), name(root): key, name(other): key, "secrets/log.key": key})
+	r := audittest.Run(t, audittest.Paths(dir))
+	audittest.Want(t, audittest.States(t, r, dir), map[string]string{"certs/root.crt": "OK", name(other): "OK key-not-compared", "secrets/log.key": "OK key-not-compared"})
 	if got := r.String(); !strings.HasSuffix(got, "; 2 private keys") {
 		t.Error(got)
 	}
 	var b bytes.Buffer
-	must(t, r.render("table", &b, 0))
+	certtest.Must(t, r.Render("table", &b, 0))
 	if !strings.Contains(b.String(), "encrypted private key") {
 		t.Error(b.String())
 	}
 	named := filepath.Join(dir, name(root))
-	want(t, states(t, run(t, paths(dir, named)), dir), map[string]string{
+	audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(dir, named)), dir), map[string]string{
 		"certs/root.crt": "OK", name(root): "OK key-not-compared", name(other): "OK key-not-compared", "secrets/log.key": "OK key-not-compared",
 	})
 }
@@ -206,22 +208,22 @@ func TestEncryptedKeysOfAuthority(t *testing.T) {
 // A server has the key of the first certificate of its file. A leaf behind the chain is
 // surplus, also where it is one of many; one that has its own key there is none.
 func TestSurplusLeaf(t *testing.T) {
-	root, mid, leaf := hierarchy(t)
-	second, third := newPair(t, mid, "second"), newPair(t, mid, "third")
+	root, mid, leaf := certtest.Hierarchy(t)
+	second, third := certtest.New(t, mid, "second"), certtest.New(t, mid, "third")
 	for _, c := range []struct {
 		name  string
 		chain []byte
 		keys  []byte
 		want  map[string]string
 	}{
-		{"behind the chain", encode(leaf, mid, second), leaf.keyPEM(t), map[string]string{"tls.crt": "WARN chain-order", "tls.crt#3": "OK"}},
-		{"two", encode(leaf, mid, second, third), leaf.keyPEM(t), map[string]string{"tls.crt": "WARN chain-order", "tls.crt#3": "OK", "tls.crt#4": "OK"}},
-		{"each with its key", encode(leaf, mid, second), append(leaf.keyPEM(t), second.keyPEM(t)...), map[string]string{"tls.crt": "OK", "tls.crt#3": "OK"}},
-		{"the key of the second", encode(leaf, mid, second), second.keyPEM(t), map[string]string{"tls.crt": "CRIT key-mismatch", "tls.crt#3": "OK"}},
-		{"the key of none", encode(leaf, mid, second), third.keyPEM(t), map[string]string{"tls.crt": "CRIT key-mismatch", "tls.crt#3": "CRIT key-mismatch"}},
+		{"behind the chain", certtest.Encode(leaf, mid, second), leaf.KeyPEM(t), map[string]string{"tls.crt": "WARN chain-order", "tls.crt#3": "OK"}},
+		{"two", certtest.Encode(leaf, mid, second, third), leaf.KeyPEM(t), map[string]string{"tls.crt": "WARN chain-order", "tls.crt#3": "OK", "tls.crt#4": "OK"}},
+		{"each with its key", certtest.Encode(leaf, mid, second), append(leaf.KeyPEM(t), second.KeyPEM(t)...), map[string]string{"tls.crt": "OK", "tls.crt#3": "OK"}},
+		{"the key of the second", certtest.Encode(leaf, mid, second), second.KeyPEM(t), map[string]string{"tls.crt": "CRIT key-mismatch", "tls.crt#3": "OK"}},
+		{"the key of none", certtest.Encode(leaf, mid, second), third.KeyPEM(t), map[string]string{"tls.crt": "CRIT key-mismatch", "tls.crt#3": "CRIT key-mismatch"}},
 	} {
-		dir := write(t, map[string][]byte{"tls.crt": c.chain, "tls.key": c.keys})
-		got := states(t, run(t, source.Targets{Names: []string{dir}, Bundle: bundleOf([]*pair{root})}), dir)
+		dir := certtest.Write(t, map[string][]byte{"tls.crt": c.chain, "tls.key": c.keys})
+		got := audittest.States(t, audittest.Run(t, source.Targets{Names: []string{dir}, Bundle: certtest.Bundle([]*certtest.Pair{root})}), dir)
 		delete(got, "tls.crt#2") // of the authority, which has one row
 		if first, numbered := got["tls.crt#1"]; numbered {
 			got["tls.crt"] = first

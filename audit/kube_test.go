@@ -10,44 +10,38 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
+	"github.com/artstore/artstore-pki/audit/internal/dertest"
 	"github.com/artstore/artstore-pki/audit/internal/format"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
 func b64(data []byte) string { return base64.StdEncoding.EncodeToString(data) }
 
-// secretYAML is a Secret as kubectl prints it.
-func secretYAML(name string, entries ...string) string {
-	out := "apiVersion: v1\ndata:\n"
-	for i := 0; i < len(entries); i += 2 {
-		out += "  " + entries[i] + ": " + entries[i+1] + "\n"
-	}
-	return out + "kind: Secret\nmetadata:\n  name: " + name + "\n  namespace: prod\ntype: kubernetes.io/tls\n"
-}
-
 func indent(data []byte) string {
 	return "    " + strings.ReplaceAll(strings.TrimSpace(string(data)), "\n", "\n    ") + "\n"
 }
 
 func TestSecrets(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	other := newPair(t, root, "other", lives(2*Day, Day))
-	odd := newPair(t, root, "odd", odd)
-	tls := secretYAML("tls", "ca.crt", b64(encode(root)), "tls.crt", b64(encode(leaf, intermediate)), "tls.key", b64(leaf.keyPEM(t)))
-	stream := "# two of them\n---\n" + tls + "--- # and\n" + secretYAML("old", "tls.crt", b64(encode(other)), "tls.key", b64(leaf.keyPEM(t))) +
-		"---\n" + secretYAML("bad", "tls.crt", "'!'", "b.crt", b64([]byte("nothing")), "password", "MDEyMzQ=", "empty.crt", "''") +
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	other := certtest.New(t, root, "other", certtest.Lives(2*certtest.Day, certtest.Day))
+	odd := certtest.New(t, root, "odd", certtest.OddSerial)
+	tls := audittest.SecretYAML("tls", "ca.crt", b64(certtest.Encode(root)), "tls.crt", b64(certtest.Encode(leaf, intermediate)), "tls.key", b64(leaf.KeyPEM(t)))
+	stream := "# two of them\n---\n" + tls + "--- # and\n" + audittest.SecretYAML("old", "tls.crt", b64(certtest.Encode(other)), "tls.key", b64(leaf.KeyPEM(t))) +
+		"---\n" + audittest.SecretYAML("bad", "tls.crt", "'!'", "b.crt", b64([]byte("nothing")), "password", "MDEyMzQ=", "empty.crt", "''") +
 		"...\n---\nkind: Deployment\napiVersion: apps/v1\nspec: {{ .Values.broken }}\n---\nkind: Secret\ndata: {{ .Values.tls }}\n" +
 		"---\n" + tls
-	config := "kind: ConfigMap\napiVersion: v1\nmetadata: {name: roots}\ndata:\n  note: text\n  ca.crt: |\n" + indent(encode(root)) +
-		"binaryData:\n  odd.der: " + b64(negative(t, odd)) + "\n"
-	var plain = "kind: Secret\napiVersion: v1\nmetadata: {name: plain}\nstringData:\n  any: |\n" + indent(append(encode(leaf), leaf.keyPEM(t)...))
+	config := "kind: ConfigMap\napiVersion: v1\nmetadata: {name: roots}\ndata:\n  note: text\n  ca.crt: |\n" + indent(certtest.Encode(root)) +
+		"binaryData:\n  odd.der: " + b64(certtest.NegativeSerial(t, odd)) + "\n"
+	var plain = "kind: Secret\napiVersion: v1\nmetadata: {name: plain}\nstringData:\n  any: |\n" + indent(append(certtest.Encode(leaf), leaf.KeyPEM(t)...))
 	list := map[string]any{"apiVersion": "v1", "kind": "List", "items": []any{
-		map[string]any{"kind": "Secret", "metadata": map[string]any{"name": "a", "namespace": "x"}, "data": map[string]string{"tls.crt": b64(encode(leaf))}},
-		map[string]any{"kind": "Secret", "metadata": map[string]any{"name": []int{7}}, "data": map[string]string{"s.p12": b64(pfx(sequence())), "c.p7b": b64(envelope(other.cert.Raw))}},
-		map[string]any{"kind": "Service", "data": map[string]string{"tls.crt": b64(encode(leaf))}},
+		map[string]any{"kind": "Secret", "metadata": map[string]any{"name": "a", "namespace": "x"}, "data": map[string]string{"tls.crt": b64(certtest.Encode(leaf))}},
+		map[string]any{"kind": "Secret", "metadata": map[string]any{"name": []int{7}}, "data": map[string]string{"s.p12": b64(dertest.PFX(dertest.Sequence())), "c.p7b": b64(envelope(other.Cert.Raw))}},
+		map[string]any{"kind": "Service", "data": map[string]string{"tls.crt": b64(certtest.Encode(leaf))}},
 	}}
 	asJSON, err := json.MarshalIndent(list, "", "\t")
-	must(t, err)
+	certtest.Must(t, err)
 	asYAML := "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimSpace(tls), "\n", "\n  ") + "\n"
 	for name, c := range map[string]struct {
 		text string
@@ -66,17 +60,17 @@ func TestSecrets(t *testing.T) {
 		"YAML list": {asYAML, []string{"prod/tls:ca.crt Test Root", "prod/tls:tls.crt ingester", "prod/tls:tls.crt Test Intermediate", "prod/tls:tls.key key"}},
 		"comments":  {"# kind: Secret\n# apiVersion\napiVersion: v1", nil},
 		"windows":   {strings.ReplaceAll(tls, "\n", "\r\n"), []string{"prod/tls:ca.crt Test Root", "prod/tls:tls.crt ingester", "prod/tls:tls.crt Test Intermediate", "prod/tls:tls.key key"}},
-		"anchors":   {"apiVersion: v1\nkind: Secret\nmetadata: {name: x}\nx-c: &c " + b64(encode(leaf)) + "\ndata: {a.crt: *c, b.crt: *c}\n", []string{"x:a.crt ingester", "x:b.crt ingester"}},
+		"anchors":   {"apiVersion: v1\nkind: Secret\nmetadata: {name: x}\nx-c: &c " + b64(certtest.Encode(leaf)) + "\ndata: {a.crt: *c, b.crt: *c}\n", []string{"x:a.crt ingester", "x:b.crt ingester"}},
 	} {
-		if got, want := decodeObject(readParts([]byte(c.text))), strings.Join(c.want, ", "); got != want || format.Sniff([]byte(c.text)) != "Kubernetes" {
+		if got, want := audittest.Describe(audittest.Parts([]byte(c.text))), strings.Join(c.want, ", "); got != want || format.Sniff([]byte(c.text)) != "Kubernetes" {
 			t.Errorf("%s:\n%s\nwant\n%s", name, got, want)
 		}
 	}
 	// Objects are judged each by itself: its chain, its key, its roots.
-	dir := write(t, map[string][]byte{"s.yaml": []byte(stream), "x/plain.yml": []byte(plain), "deploy.yaml": []byte("kind: Deployment\napiVersion: apps/v1\n")})
-	must(t, os.Chmod(filepath.Join(dir, "x/plain.yml"), 0o644))
-	got := states(t, run(t, paths(dir)), dir)
-	want(t, got, map[string]string{
+	dir := certtest.Write(t, map[string][]byte{"s.yaml": []byte(stream), "x/plain.yml": []byte(plain), "deploy.yaml": []byte("kind: Deployment\napiVersion: apps/v1\n")})
+	certtest.Must(t, os.Chmod(filepath.Join(dir, "x/plain.yml"), 0o644))
+	got := audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir)
+	audittest.Want(t, got, map[string]string{
 		"s.yaml#prod/tls:ca.crt": "OK", "s.yaml#prod/tls:tls.crt": "OK", "s.yaml#prod/tls:tls.crt#2": "OK", "s.yaml#prod/tls (2):tls.crt": "OK",
 		"s.yaml#prod/old:tls.crt": "EXPIRED expired key-mismatch",
 		"s.yaml#prod/bad:tls.crt": "ERROR it is not in Base64",
@@ -87,8 +81,8 @@ func TestSecrets(t *testing.T) {
 }
 
 func TestKubeconfig(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	other := newPair(t, root, "other")
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	other := certtest.New(t, root, "other")
 	text := fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters:
@@ -119,14 +113,14 @@ users:
   user: {client-certificate: pki/nothing.crt, token: abc}
 - name: again
   user: {client-certificate: pki/bundle.p7b}
-`, b64(encode(root)), b64(encode(root)), b64(encode(leaf, intermediate)), b64(leaf.keyPEM(t)), b64(other.keyPEM(t)))
-	dir := write(t, map[string][]byte{
-		"config": []byte(text), "pki/ca.crt": encode(root), "pki/user.crt": encode(leaf), "pki/user.key": leaf.keyPEM(t),
-		"pki/large.crt": make([]byte, 300<<10), "pki/nothing.crt": pemBlock("X", nil), "pki/bundle.p7b": envelope(leaf.cert.Raw),
+`, b64(certtest.Encode(root)), b64(certtest.Encode(root)), b64(certtest.Encode(leaf, intermediate)), b64(leaf.KeyPEM(t)), b64(other.KeyPEM(t)))
+	dir := certtest.Write(t, map[string][]byte{
+		"config": []byte(text), "pki/ca.crt": certtest.Encode(root), "pki/user.crt": certtest.Encode(leaf), "pki/user.key": leaf.KeyPEM(t),
+		"pki/large.crt": make([]byte, 300<<10), "pki/nothing.crt": certtest.Block("X", nil), "pki/bundle.p7b": envelope(leaf.Cert.Raw),
 	})
-	must(t, os.Chmod(filepath.Join(dir, "pki/user.key"), 0o644))
-	r := run(t, source.Targets{Names: []string{filepath.Join(dir, "config")}})
-	want(t, states(t, r, dir), map[string]string{
+	certtest.Must(t, os.Chmod(filepath.Join(dir, "pki/user.key"), 0o644))
+	r := audittest.Run(t, source.Targets{Names: []string{filepath.Join(dir, "config")}})
+	audittest.Want(t, audittest.States(t, r, dir), map[string]string{
 		"config#clusters/files:certificate-authority":    "OK", // and the others are the same
 		"config#clusters/bad:certificate-authority-data": "ERROR it is not in Base64",
 		"config#users/files:client-certificate":          "WARN key-readable",
@@ -146,16 +140,16 @@ users:
 		}
 	}
 	// On standard input, files are looked for where the program runs.
-	r = run(t, source.Targets{Names: []string{"-"}, Stdin: strings.NewReader(text)})
-	if got := states(t, r, dir)["-#users/gone:client-certificate"]; got != "ERROR no such file or directory" {
+	r = audittest.Run(t, source.Targets{Names: []string{"-"}, Stdin: strings.NewReader(text)})
+	if got := audittest.States(t, r, dir)["-#users/gone:client-certificate"]; got != "ERROR no such file or directory" {
 		t.Error(got)
 	}
 	many := "apiVersion: v1\nkind: Config\nusers:\n"
 	for i := range 300 {
 		many += fmt.Sprintf("- {name: u%d, user: {client-certificate: gone%d}}\n", i, i)
 	}
-	r = run(t, source.Targets{Names: []string{"-"}, Stdin: strings.NewReader(many)})
-	if got := states(t, r, dir)["-#users/u256:client-certificate"]; len(r.Rows) != 257 || !strings.HasPrefix(got, "ERROR it refers to more than 256 files") {
+	r = audittest.Run(t, source.Targets{Names: []string{"-"}, Stdin: strings.NewReader(many)})
+	if got := audittest.States(t, r, dir)["-#users/u256:client-certificate"]; len(r.Rows) != 257 || !strings.HasPrefix(got, "ERROR it refers to more than 256 files") {
 		t.Errorf("%d rows, %s", len(r.Rows), got)
 	}
 }
@@ -193,8 +187,8 @@ func TestHostileManifests(t *testing.T) {
 		"tags":           {head + "data: !!binary " + strings.Repeat("!a ", 60_000), "document 1 error: it could not be decoded"},
 		"secrets quoted": {head + "data: {a: [hunter2]}\nusers: hunter2\n", "document 1 error: it could not be decoded: near line 4 something is wrong"},
 	} {
-		Location(t, name, func() {
-			got := decodeObject(readParts([]byte(c.text)))
+		audittest.Within(t, name, func() {
+			got := audittest.Describe(audittest.Parts([]byte(c.text)))
 			if c.want == "…" { // whatever it is, as long as it ends
 				return
 			}
@@ -203,7 +197,7 @@ func TestHostileManifests(t *testing.T) {
 			}
 		})
 	}
-	if got := decodeObject(readParts([]byte("apiVersion: v1\nkind: List\n" + object))); !strings.HasPrefix(got, "… error: it holds more than 20000 entries, 16 MiB or 100") {
+	if got := audittest.Describe(audittest.Parts([]byte("apiVersion: v1\nkind: List\n" + object))); !strings.HasPrefix(got, "… error: it holds more than 20000 entries, 16 MiB or 100") {
 		t.Errorf("many aliases: %.300s", got)
 	}
 }
@@ -211,8 +205,8 @@ func TestHostileManifests(t *testing.T) {
 // Contract: anything gives parts or none; each says where it was, and is a
 // certificate, a key, a reference or a reason.
 func FuzzKube(f *testing.F) {
-	_, intermediate, leaf := hierarchy(f)
-	f.Add([]byte(secretYAML("tls", "tls.crt", b64(encode(leaf, intermediate)), "tls.key", b64(leaf.keyPEM(f)))))
+	_, intermediate, leaf := certtest.Hierarchy(f)
+	f.Add([]byte(audittest.SecretYAML("tls", "tls.crt", b64(certtest.Encode(leaf, intermediate)), "tls.key", b64(leaf.KeyPEM(f)))))
 	f.Add([]byte("apiVersion: v1\nkind: Config\nusers:\n- {name: u, user: {client-certificate: a, client-key-data: Yg==}}\nclusters: [{cluster: {certificate-authority: ca}}]\n"))
 	f.Add([]byte(`{"apiVersion":"v1","kind":"SecretList","items":[{"kind":"Secret","stringData":{"a.crt":"x"}},7]}`))
 	f.Add([]byte("---\nkind: List\napiVersion: v1\nitems: [&a {kind: ConfigMap, binaryData: {a.p12: MIIB}}, *a]\n...\n"))
@@ -220,7 +214,7 @@ func FuzzKube(f *testing.F) {
 		if format.Sniff(data) != "Kubernetes" {
 			return
 		}
-		for _, p := range readParts(data) {
+		for _, p := range audittest.Parts(data) {
 			if p.Place == "" && !bytes.Contains(data, []byte("kind")) {
 				t.Errorf("%+v", p)
 			}

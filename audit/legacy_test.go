@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
@@ -64,13 +66,13 @@ func (p played) start(t *testing.T, openssl, dir, suites string) (address string
 	cmd := exec.CommandContext(t.Context(), openssl, "s_server", "-accept", "127.0.0.1:0", "-www", p.version, "-cipher", suites+":@SECLEVEL=0",
 		"-cert", filepath.Join(dir, p.key+".crt"), "-key", filepath.Join(dir, p.key+".key"))
 	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	certtest.Must(t, err)
+	certtest.Must(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Wait() }) // it was killed
 	said := bufio.NewReader(out)
 	for {
 		line, err := said.ReadString('\n')
-		must(t, err)
+		certtest.Must(t, err)
 		if at, found := strings.CutPrefix(strings.TrimSpace(line), "ACCEPT "); found {
 			go func() { _, _ = io.Copy(io.Discard, said) }()
 			return at
@@ -81,7 +83,7 @@ func (p played) start(t *testing.T, openssl, dir, suites string) (address string
 // Whatever a server speaks, and whatever key it has: an expired certificate is
 // critical, and never a server that could not be reached. Its handshake may have failed.
 func TestLegacyServers(t *testing.T) {
-	openssl := judgeProgram(t, "openssl")
+	openssl := audittest.Program(t, "openssl")
 	dir := t.TempDir()
 	for key, args := range legacyKeys {
 		file := filepath.Join(dir, key+".key")
@@ -100,9 +102,9 @@ func TestLegacyServers(t *testing.T) {
 			addresses, name[address] = append(addresses, address), p.key+" "+p.version+" "+suites
 		}
 	}
-	later := func() time.Time { return time.Now().Add(10 * Day) }
-	r, err := judged(t.Context(), audit.Config{Now: later, Sources: []audit.Source{source.Targets{Names: addresses, Timeout: patience, Fast: true}}})
-	must(t, err)
+	later := func() time.Time { return time.Now().Add(10 * certtest.Day) }
+	r, err := audittest.Judge(t.Context(), audit.Config{Now: later, Sources: []audit.Source{source.Targets{Names: addresses, Timeout: audittest.Patience, Fast: true}}})
+	certtest.Must(t, err)
 	for _, row := range r.Rows {
 		if row.State != "EXPIRED" || row.Severity() != audit.Crit || row.TLS == nil || row.TLS.Version == 0 {
 			t.Errorf("%s: %s %v", name[row.Place], row.State, row.Err)
@@ -124,9 +126,9 @@ func (p *peeked) Read(b []byte) (int, error) { return p.in.Read(b) }
 
 // The oldest servers hang up on a hello that is newer than they are.
 func TestIntolerantServer(t *testing.T) {
-	_, intermediate, over := hierarchy(t, lives(2*Day, Day))
-	config := &tls.Config{Certificates: []tls.Certificate{over.tls(intermediate)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}
-	address := accept(t, func(c net.Conn) {
+	_, intermediate, over := certtest.Hierarchy(t, certtest.Lives(2*certtest.Day, certtest.Day))
+	config := &tls.Config{Certificates: []tls.Certificate{over.TLS(intermediate)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10}
+	address := audittest.Accept(t, func(c net.Conn) {
 		const version = 9 // behind the headers of record and message
 		in := bufio.NewReader(c)
 		if head, err := in.Peek(version + 2); err != nil || head[version+1] > 1 {

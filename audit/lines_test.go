@@ -15,23 +15,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
-
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
 func TestNDJSON(t *testing.T) {
 	r := fixed(t)
 	var lines, whole bytes.Buffer
-	must(t, r.WriteNDJSON(&lines))
-	must(t, r.WriteJSON(&whole))
+	certtest.Must(t, r.WriteNDJSON(&lines))
+	certtest.Must(t, r.WriteJSON(&whole))
 	var report struct{ Rows []map[string]any }
-	must(t, json.Unmarshal(whole.Bytes(), &report))
+	certtest.Must(t, json.Unmarshal(whole.Bytes(), &report))
 	n := 0
 	for line := range bytes.Lines(lines.Bytes()) {
 		var row map[string]any
-		must(t, json.Unmarshal(line, &row))
+		certtest.Must(t, json.Unmarshal(line, &row))
 		if row["complete"] != nil {
 			if row["complete"] != true || row["summary"] == nil || n != len(report.Rows) {
 				t.Errorf("%s", line)
@@ -57,18 +56,18 @@ func TestNDJSON(t *testing.T) {
 func mustJSON(t *testing.T, v any) string {
 	t.Helper()
 	b, err := json.Marshal(v)
-	must(t, err)
+	certtest.Must(t, err)
 	return string(b)
 }
 
 func TestCSV(t *testing.T) {
 	var b bytes.Buffer
-	must(t, fixed(t).WriteCSV(&b))
+	certtest.Must(t, fixed(t).WriteCSV(&b))
 	if lines := strings.Count(b.String(), "\r\n"); lines != 6 || strings.Count(b.String(), "\n") != lines {
 		t.Errorf("%d lines by RFC 4180 in %q", lines, b.String())
 	}
 	records, err := csv.NewReader(&b).ReadAll()
-	must(t, err)
+	certtest.Must(t, err)
 	var got []string
 	for _, r := range records {
 		got = append(got, strings.Join(r[:11], "|"))
@@ -87,35 +86,8 @@ OK|315360000|2025-11-21T12:00:00Z|2036-02-27T12:00:00Z|Test Root||file|/a/ca.crt
 	}
 }
 
-// metrics parses a page of Prometheus; label sets that come twice are an error there.
-func metrics(t *testing.T, r *keptReport) map[string]float64 {
-	t.Helper()
-	var b bytes.Buffer
-	must(t, r.WritePrometheus(&b))
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(&b)
-	must(t, err)
-	out := map[string]float64{}
-	for name, f := range families {
-		for _, m := range f.GetMetric() {
-			labels := model.Metric{model.MetricNameLabel: model.LabelValue(strings.TrimPrefix(name, "artstore_audit_"))}
-			for _, l := range m.GetLabel() {
-				if l.GetName() != "fingerprint_sha256" {
-					labels[model.LabelName(l.GetName())] = model.LabelValue(l.GetValue())
-				}
-			}
-			id := labels.String()
-			if _, twice := out[id]; twice {
-				t.Errorf("twice: %s", id)
-			}
-			out[id] = m.GetGauge().GetValue()
-		}
-	}
-	return out
-}
-
 func TestPrometheus(t *testing.T) {
-	got := metrics(t, fixed(t))
+	got := audittest.Metrics(t, fixed(t))
 	now := float64(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).Unix())
 	want := map[string]float64{
 		`certificates`: 4, `unchecked`: 1, `judged_timestamp_seconds`: now,
@@ -137,9 +109,9 @@ func TestPrometheus(t *testing.T) {
 		t.Errorf("%d series, want %d", len(got), n)
 	}
 	// A place that was named twice is there once, and what differs in bytes that cannot be shown, too.
-	p := newPair(t, nil, "x")
-	r := run(t, static{{Kind: "file", Place: "a\xff", Cert: seen(p.cert)}, {Kind: "file", Place: "a\xfe", Cert: seen(p.cert)}, {Kind: "file", Place: "b", Cert: seen(p.cert)}, {Kind: "file", Place: "b", Cert: seen(p.cert)}})
-	if got := metrics(t, r); unfound(got) != 2*2+len(audit.Checks())+6 {
+	p := certtest.New(t, nil, "x")
+	r := audittest.Run(t, audittest.Static{{Kind: "file", Place: "a\xff", Cert: certtest.Seen(p.Cert)}, {Kind: "file", Place: "a\xfe", Cert: certtest.Seen(p.Cert)}, {Kind: "file", Place: "b", Cert: certtest.Seen(p.Cert)}, {Kind: "file", Place: "b", Cert: certtest.Seen(p.Cert)}})
+	if got := audittest.Metrics(t, r); unfound(got) != 2*2+len(audit.Checks())+6 {
 		t.Errorf("%v", got)
 	}
 }
@@ -160,12 +132,12 @@ func TestInjection(t *testing.T) {
 		`=cmd|' /C calc'!A0`, "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", `a","b` + "\r\nOK,1", "a\"} 1\nevil 1\n", `\`, `\"`, "<script>alert(1)</script>",
 		"\xff\xfe", "\x1b[2J\x9b31m", "a\u2028b", "a\u202eb", "#", "OK\n", "",
 	} {
-		r := run(t, static{{Kind: "file", Place: evil, Err: errors.New(evil)}, {Kind: "file", Place: evil, Cert: seen(newPair(t, nil, "x", called(evil)).cert)}})
+		r := audittest.Run(t, audittest.Static{{Kind: "file", Place: evil, Err: errors.New(evil)}, {Kind: "file", Place: evil, Cert: certtest.Seen(certtest.New(t, nil, "x", called(evil)).Cert)}})
 		var asCSV, asNDJSON bytes.Buffer
-		must(t, r.WriteCSV(&asCSV))
-		must(t, r.WriteNDJSON(&asNDJSON))
+		certtest.Must(t, r.WriteCSV(&asCSV))
+		certtest.Must(t, r.WriteNDJSON(&asNDJSON))
 		records, err := csv.NewReader(&asCSV).ReadAll()
-		must(t, err)
+		certtest.Must(t, err)
 		if len(records) != 3 {
 			t.Errorf("%q: %d lines of CSV", evil, len(records))
 		}
@@ -177,7 +149,7 @@ func TestInjection(t *testing.T) {
 		if text := asNDJSON.String(); strings.Count(text, "\n") != 3 || strings.ContainsAny(text, "\x1b<>") {
 			t.Errorf("%q: NDJSON %q", evil, text)
 		}
-		got := metrics(t, r)
+		got := audittest.Metrics(t, r)
 		if unfound(got) != 2+len(audit.Checks())+6+1 || got["evil"] != 0 {
 			t.Errorf("%q: %v", evil, got)
 		}
@@ -185,7 +157,7 @@ func TestInjection(t *testing.T) {
 }
 
 // called names a certificate by text that no template would take.
-func called(name string) spec {
+func called(name string) certtest.Spec {
 	return func(c *x509.Certificate) { c.Subject.CommonName = strings.ToValidUTF8(name, "?"); c.DNSNames = nil }
 }
 
@@ -193,10 +165,10 @@ func called(name string) spec {
 func FuzzPrometheus(f *testing.F) {
 	f.Add("a\"} 1\nb 2\n")
 	f.Add(`\`)
-	p := newPair(f, nil, "x")
+	p := certtest.New(f, nil, "x")
 	f.Fuzz(func(t *testing.T, place string) {
-		r := run(t, static{{Kind: "file", Place: place, Cert: seen(p.cert)}})
-		if got := metrics(t, r); unfound(got) != 2+len(audit.Checks())+6 {
+		r := audittest.Run(t, audittest.Static{{Kind: "file", Place: place, Cert: certtest.Seen(p.Cert)}})
+		if got := audittest.Metrics(t, r); unfound(got) != 2+len(audit.Checks())+6 {
 			t.Errorf("%q: %v", place, got)
 		}
 	})
@@ -205,7 +177,7 @@ func FuzzPrometheus(f *testing.F) {
 // The page about the formats names every field, metric, label and check.
 func TestDocumented(t *testing.T) {
 	page, err := os.ReadFile("../docs/audit-report.md")
-	must(t, err)
+	certtest.Must(t, err)
 	documented := func(word string) {
 		t.Helper()
 		if !strings.Contains(string(page), "`"+word+"`") {
@@ -215,10 +187,10 @@ func TestDocumented(t *testing.T) {
 	r := fixed(t)
 	r.Rows[0].TLS = &tls.ConnectionState{Version: tls.VersionTLS13, CurveID: tls.X25519MLKEM768}
 	var asJSON, asMetrics bytes.Buffer
-	must(t, r.WriteJSON(&asJSON))
-	must(t, r.WritePrometheus(&asMetrics))
+	certtest.Must(t, r.WriteJSON(&asJSON))
+	certtest.Must(t, r.WritePrometheus(&asMetrics))
 	var all any
-	must(t, json.Unmarshal(asJSON.Bytes(), &all))
+	certtest.Must(t, json.Unmarshal(asJSON.Bytes(), &all))
 	eachKey(all, documented)
 	for _, m := range regexp.MustCompile(`(?m)^artstore\w+|(\w+)="`).FindAllStringSubmatch(asMetrics.String(), -1) {
 		documented(cmp.Or(m[1], m[0]))

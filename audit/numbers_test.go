@@ -22,6 +22,9 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
+	"github.com/artstore/artstore-pki/audit/internal/dertest"
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
@@ -30,18 +33,18 @@ func noEnd() time.Time { return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
 // No length of time saturates, as time.Duration does after 292 years.
 func TestWithoutEnd(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority, dates(doomsday().Add(-Day), noEnd()))
-	leaf := newPair(t, root, "forever", dates(doomsday().Add(-Day), noEnd()))
-	subjects := static{
-		{Kind: "file", Place: "/leaf", Cert: seen(leaf.cert), Bundle: seenAll([]*pair{root})},
-		{Kind: "endpoint", Place: "h:1", Cert: seen(leaf.cert), Bundle: seenAll([]*pair{root}), TLS: &tls.ConnectionState{Version: tls.VersionTLS13}},
+	root := certtest.New(t, nil, "Test Root", certtest.Authority, certtest.Dates(certtest.Doomsday().Add(-certtest.Day), noEnd()))
+	leaf := certtest.New(t, root, "forever", certtest.Dates(certtest.Doomsday().Add(-certtest.Day), noEnd()))
+	subjects := audittest.Static{
+		{Kind: "file", Place: "/leaf", Cert: certtest.Seen(leaf.Cert), Bundle: certtest.SeenAll([]*certtest.Pair{root})},
+		{Kind: "endpoint", Place: "h:1", Cert: certtest.Seen(leaf.Cert), Bundle: certtest.SeenAll([]*certtest.Pair{root}), TLS: &tls.ConnectionState{Version: tls.VersionTLS13}},
 	}
 	const left, days = "251629934399", "2912383d"
-	r, err := judged(t.Context(), audit.Config{Now: doomsday, Sources: []audit.Source{subjects}})
-	must(t, err)
+	r, err := audittest.Judge(t.Context(), audit.Config{Now: certtest.Doomsday, Sources: []audit.Source{subjects}})
+	certtest.Must(t, err)
 	for _, format := range report.Formats() {
 		var b bytes.Buffer
-		must(t, r.render(format, &b, 0))
+		certtest.Must(t, r.Render(format, &b, 0))
 		var wants []string
 		switch format {
 		case "json", "ndjson":
@@ -67,8 +70,8 @@ func TestWithoutEnd(t *testing.T) {
 		}
 	}
 	// A third of such a life is more than 292 years too.
-	r, err = judged(t.Context(), audit.Config{Now: func() time.Time { return time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC) }, WarnShare: 0.33, CritShare: 0.01, Only: []string{"expiring"}, Sources: []audit.Source{subjects}})
-	must(t, err)
+	r, err = audittest.Judge(t.Context(), audit.Config{Now: func() time.Time { return time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC) }, WarnShare: 0.33, CritShare: 0.01, Only: []string{"expiring"}, Sources: []audit.Source{subjects}})
+	certtest.Must(t, err)
 	if r.Rows[0].State != "WARN" || r.Rows[0].Findings[0].Text != "expires in 365241d" {
 		t.Errorf("%s %+v", r.Rows[0].State, r.Rows[0].Findings)
 	}
@@ -88,19 +91,19 @@ func TestYear10000(t *testing.T) {
 			Validity          struct{ From, To asn1.RawValue }
 			Subject           asn1.RawValue
 		}{1, name, name, struct{ From, To asn1.RawValue }{at(from), at(to)}, name})
-		must(t, err)
+		certtest.Must(t, err)
 		der, err := asn1.Marshal([]asn1.RawValue{{FullBytes: tbs}})
-		must(t, err)
+		certtest.Must(t, err)
 		return der
 	}
 	c, reason := cert.Parse(dated("00000101000000+0700", "99991231235959-0700"))
 	if c == nil || reason == nil {
 		t.Fatal(c, reason)
 	}
-	r := run(t, static{{Kind: "file", Place: "a", Cert: c, Err: reason}})
+	r := audittest.Run(t, audittest.Static{{Kind: "file", Place: "a", Cert: c, Err: reason}})
 	for _, format := range report.Formats() {
 		var b bytes.Buffer
-		must(t, r.render(format, &b, 0))
+		certtest.Must(t, r.Render(format, &b, 0))
 		if format == "json" && (!json.Valid(b.Bytes()) || !strings.Contains(b.String(), `"not_after":"9999-12-31T23:59:59Z"`) || !strings.Contains(b.String(), `"not_before":"0000-01-01T00:00:00Z"`)) {
 			t.Error(b.String())
 		}
@@ -111,15 +114,15 @@ func TestYear10000(t *testing.T) {
 // summary add up, whatever the rows are and in whatever order they come.
 func TestSummaryAddsUp(t *testing.T) {
 	var certs []*cert.Certificate
-	root := newPair(t, nil, "Test Root", authority)
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	for range 6 {
-		certs = append(certs, seen(newPair(t, root, "x", lives(time.Hour, 400*Day)).cert))
+		certs = append(certs, certtest.Seen(certtest.New(t, root, "x", certtest.Lives(time.Hour, 400*certtest.Day)).Cert))
 	}
 	for seed := range uint64(300) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		worst, places, failed := map[*cert.Certificate]int{}, 0, 0
 		at := map[audit.Severity]int{}
-		var rows static
+		var rows audittest.Static
 		for range random.IntN(20) {
 			s := audit.Subject{Kind: "file", Place: "p"}
 			rank := random.IntN(3) // 0 fine, 1 a warning, 2 critical
@@ -167,16 +170,16 @@ func TestSummaryAddsUp(t *testing.T) {
 func TestLongNames(t *testing.T) {
 	const long = 64 << 10
 	name := strings.Repeat("n", long-1) + "!"
-	root := newPair(t, nil, name, authority)
-	leaf := newPair(t, root, name, named(strings.Repeat("d", long), "b"))
-	hostile := audit.Subject{Kind: "file", Place: "/" + name, Cert: seen(leaf.cert), Bundle: seenAll([]*pair{root}), Err: errors.New(name)}
-	r := run(t, static{
-		hostile, {Kind: "file", Place: "/x", Cert: seen(leaf.cert), Chain: seenAll([]*pair{root})},
-		{Kind: "file", Place: "/ca", Cert: seen(root.cert)}, {Kind: "endpoint", Place: name, Err: errors.New(name)},
+	root := certtest.New(t, nil, name, certtest.Authority)
+	leaf := certtest.New(t, root, name, certtest.Named(strings.Repeat("d", long), "b"))
+	hostile := audit.Subject{Kind: "file", Place: "/" + name, Cert: certtest.Seen(leaf.Cert), Bundle: certtest.SeenAll([]*certtest.Pair{root}), Err: errors.New(name)}
+	r := audittest.Run(t, audittest.Static{
+		hostile, {Kind: "file", Place: "/x", Cert: certtest.Seen(leaf.Cert), Chain: certtest.SeenAll([]*certtest.Pair{root})},
+		{Kind: "file", Place: "/ca", Cert: certtest.Seen(root.Cert)}, {Kind: "endpoint", Place: name, Err: errors.New(name)},
 	})
 	for _, format := range report.Formats() {
 		var b bytes.Buffer
-		must(t, r.render(format, &b, 0))
+		certtest.Must(t, r.Render(format, &b, 0))
 		size := b.Len()
 		switch format {
 		case "json", "ndjson":
@@ -200,17 +203,17 @@ func TestLongNames(t *testing.T) {
 // What names the unread and the findings for Prometheus has bounded labels, and no
 // series comes twice.
 func TestPrometheusNames(t *testing.T) {
-	c := seen(newPair(t, nil, "x", lives(time.Hour, 900*Day)).cert)
+	c := certtest.Seen(certtest.New(t, nil, "x", certtest.Lives(time.Hour, 900*certtest.Day)).Cert)
 	gone := &fs.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}
-	twice := static{
+	twice := audittest.Static{
 		{Kind: "file", Place: "/a\x1b", Cert: c}, {Kind: "file", Place: "/a\x1b", Cert: c},
 		{Kind: "file", Place: "/gone", Err: gone}, {Kind: "file", Place: "/gone", Err: gone}, {Kind: "file", Place: "/odd", Err: errors.New("anything")},
 	}
 	var b bytes.Buffer
-	must(t, run(t, twice).WritePrometheus(&b))
+	certtest.Must(t, audittest.Run(t, twice).WritePrometheus(&b))
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(bytes.NewReader(b.Bytes()))
-	must(t, err)
+	certtest.Must(t, err)
 	if n := len(families["artstore_audit_place_unread"].GetMetric()); n != 2 {
 		t.Errorf("%d places that were not read", n)
 	}
@@ -227,15 +230,15 @@ func TestPrometheusNames(t *testing.T) {
 // An audit that is interrupted closes its report, which says so, and looks at
 // nothing more.
 func TestInterruptedReport(t *testing.T) {
-	_, _, leaf := hierarchy(t)
+	_, _, leaf := certtest.Hierarchy(t)
 	for _, format := range []string{"json", "ndjson", "table", "html", "csv", "prom", "text"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		var b, next bytes.Buffer
 		out, err := report.New(format, &b, report.Terminal{})
-		must(t, err)
-		first := static{{Kind: "file", Place: "first", Cert: seen(leaf.cert)}}
+		certtest.Must(t, err)
+		first := audittest.Static{{Kind: "file", Place: "first", Cert: certtest.Seen(leaf.Cert)}}
 		_, err = audit.Run(ctx, audit.Config{
-			Report: out, NewBaseline: &next, Sources: []audit.Source{interrupting{first, cancel}, static{{Kind: "file", Place: "/elsewhere", Cert: seen(leaf.cert)}}},
+			Report: out, NewBaseline: &next, Sources: []audit.Source{interrupting{first, cancel}, audittest.Static{{Kind: "file", Place: "/elsewhere", Cert: certtest.Seen(leaf.Cert)}}},
 		})
 		if !errors.Is(err, context.Canceled) || !strings.Contains(b.String(), "first") || strings.Contains(b.String(), "/elsewhere") || next.Len() > 0 {
 			t.Errorf("%s: %v\n%.500s", format, err, b.String())
@@ -262,10 +265,10 @@ func TestInterruptedReport(t *testing.T) {
 // An algorithm that Go has no name for is named by its object identifier.
 func TestUnknownAlgorithm(t *testing.T) {
 	c := postQuantum(t)
-	r := run(t, static{{Kind: "file", Place: "/pq.crt", Cert: c}})
+	r := audittest.Run(t, audittest.Static{{Kind: "file", Place: "/pq.crt", Cert: c}})
 	for _, format := range []string{"json", "ndjson", "csv", "wide", "text", "html"} {
 		var b bytes.Buffer
-		must(t, r.render(format, &b, 0))
+		certtest.Must(t, r.Render(format, &b, 0))
 		if n := strings.Count(b.String(), "ML-DSA-44"); n < 2 {
 			t.Errorf("%s: key and signature are named %d times:\n%.1000s", format, n, b.String())
 		}
@@ -275,26 +278,26 @@ func TestUnknownAlgorithm(t *testing.T) {
 // postQuantum is a certificate of ML-DSA-44 (RFC 9881) with a key of the right length.
 func postQuantum(t *testing.T) *cert.Certificate {
 	t.Helper()
-	p := newPair(t, nil, "post-quantum")
-	id := sequence(oid(2, 16, 840, 1, 101, 3, 4, 3, 17)) // ML-DSA-44, RFC 9881
-	made := takenApart(t, p.cert.RawTBSCertificate)
-	made[algorithm], made[publicKey] = id, sequence(id, element(der.BIT_STRING, make([]byte, 1+1312)))
-	c, err := cert.Parse(made.sealed(t, p, id))
-	must(t, err)
+	p := certtest.New(t, nil, "post-quantum")
+	id := dertest.Sequence(dertest.OID(2, 16, 840, 1, 101, 3, 4, 3, 17)) // ML-DSA-44, RFC 9881
+	made := dertest.TakeApart(t, p.Cert.RawTBSCertificate)
+	made[dertest.Algorithm], made[dertest.PublicKey] = id, dertest.Sequence(id, dertest.Element(der.BIT_STRING, make([]byte, 1+1312)))
+	c, err := cert.Parse(made.Seal(t, p, id))
+	certtest.Must(t, err)
 	return c
 }
 
 // What is said of documents of several kinds is not said of the last kind alone.
 func TestSummaryOfDocuments(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	files := map[string][]byte{"ca.crt": encode(root), "a.crl": pemBlock("X509 CRL", crlOf(t, root, -2*Day, -Day))}
-	if got := run(t, paths(write(t, files))).String(); !strings.HasSuffix(got, "; 1 revocation list: 0 to watch, 1 critical") {
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	files := map[string][]byte{"ca.crt": certtest.Encode(root), "a.crl": certtest.Block("X509 CRL", audittest.CRL(t, root, -2*certtest.Day, -certtest.Day))}
+	if got := audittest.Run(t, audittest.Paths(certtest.Write(t, files))).String(); !strings.HasSuffix(got, "; 1 revocation list: 0 to watch, 1 critical") {
 		t.Errorf("one kind: %s", got)
 	}
-	files["other.key"] = newPair(t, root, "a").keyPEM(t)
-	dir := write(t, files)
-	must(t, os.Chmod(filepath.Join(dir, "other.key"), 0o644))
-	if got := run(t, paths(dir)).String(); !strings.HasSuffix(got, "; 1 revocation list; 1 private key; of these 2 documents 1 to watch, 1 critical") {
+	files["other.key"] = certtest.New(t, root, "a").KeyPEM(t)
+	dir := certtest.Write(t, files)
+	certtest.Must(t, os.Chmod(filepath.Join(dir, "other.key"), 0o644))
+	if got := audittest.Run(t, audittest.Paths(dir)).String(); !strings.HasSuffix(got, "; 1 revocation list; 1 private key; of these 2 documents 1 to watch, 1 critical") {
 		t.Errorf("two kinds: %s", got)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
 // hostileText is in every field that a stranger writes.
@@ -22,17 +24,17 @@ const hostileText = "a\x1b[2J\u202e<b>\"&\xff]]>\n%zz:"
 
 // outputs are reports that a format has to stand: everything, nothing, and what
 // strangers wrote.
-func outputs(t *testing.T) map[string]*keptReport {
+func outputs(t *testing.T) map[string]*audittest.Report {
 	t.Helper()
-	p := newPair(t, nil, "x", called(hostileText), lives(time.Hour, 900*Day))
-	odd := func(kind string) static {
-		return static{{Kind: kind, Place: hostileText, Cert: seen(p.cert)}, {Kind: kind, Place: hostileText, Err: errors.New(hostileText)}, {Kind: kind, Err: errors.New("")}}
+	p := certtest.New(t, nil, "x", called(hostileText), certtest.Lives(time.Hour, 900*certtest.Day))
+	odd := func(kind string) audittest.Static {
+		return audittest.Static{{Kind: kind, Place: hostileText, Cert: certtest.Seen(p.Cert)}, {Kind: kind, Place: hostileText, Err: errors.New(hostileText)}, {Kind: kind, Err: errors.New("")}}
 	}
-	all := map[string]*keptReport{"everything": everything(t), "nothing": run(t)}
+	all := map[string]*audittest.Report{"everything": everything(t), "nothing": audittest.Run(t)}
 	for _, kind := range []string{"file", "endpoint", "record", "crl"} {
-		all["hostile "+kind] = run(t, odd(kind))
+		all["hostile "+kind] = audittest.Run(t, odd(kind))
 	}
-	all["post-quantum"] = run(t, static{{Kind: "file", Place: "pq", Cert: postQuantum(t)}})
+	all["post-quantum"] = audittest.Run(t, audittest.Static{{Kind: "file", Place: "pq", Cert: postQuantum(t)}})
 	return all
 }
 
@@ -42,14 +44,14 @@ func schema(t *testing.T, name string) *jsonschema.Schema {
 	c.AssertFormat()
 	for _, one := range []string{"sarif-schema-2.1.0.json", "bom-1.6.schema.json", "spdx.schema.json", "jsf-0.82.schema.json"} {
 		text, err := os.Open(filepath.Join("testdata/schemas", one))
-		must(t, err)
+		certtest.Must(t, err)
 		doc, err := jsonschema.UnmarshalJSON(text)
-		must(t, err)
-		must(t, text.Close())
-		must(t, c.AddResource("http://cyclonedx.org/schema/"+one, doc))
+		certtest.Must(t, err)
+		certtest.Must(t, text.Close())
+		certtest.Must(t, c.AddResource("http://cyclonedx.org/schema/"+one, doc))
 	}
 	s, err := c.Compile("http://cyclonedx.org/schema/" + name)
-	must(t, err)
+	certtest.Must(t, err)
 	return s
 }
 
@@ -61,9 +63,9 @@ func TestSchemas(t *testing.T) {
 		}
 		for what, r := range outputs(t) {
 			var b bytes.Buffer
-			must(t, r.render(format, &b, 0))
+			certtest.Must(t, r.Render(format, &b, 0))
 			doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(b.Bytes()))
-			must(t, err)
+			certtest.Must(t, err)
 			if err := s.Validate(doc); err != nil {
 				t.Errorf("%s of %s: %v\n%.3000s", format, what, err, b.String())
 			}
@@ -83,7 +85,7 @@ func TestJUnit(t *testing.T) {
 	}
 	for what, r := range outputs(t) {
 		var b bytes.Buffer
-		must(t, r.render("junit", &b, 0))
+		certtest.Must(t, r.Render("junit", &b, 0))
 		counts := map[string]int{}
 		dec := xml.NewDecoder(bytes.NewReader(b.Bytes()))
 		for {
@@ -91,7 +93,7 @@ func TestJUnit(t *testing.T) {
 			if errors.Is(err, io.EOF) {
 				break
 			}
-			must(t, err)
+			certtest.Must(t, err)
 			e, ok := token.(xml.StartElement)
 			if !ok {
 				continue
@@ -114,7 +116,7 @@ func TestJUnit(t *testing.T) {
 				Errors   int `xml:"errors,attr"`
 			} `xml:"testsuite"`
 		}
-		must(t, xml.Unmarshal(b.Bytes(), &parsed))
+		certtest.Must(t, xml.Unmarshal(b.Bytes(), &parsed))
 		if s := parsed.Suite; s.Tests != len(r.Rows) || s.Tests != counts["testcase"] || s.Failures != counts["failure"] || s.Errors != counts["error"] {
 			t.Errorf("%s: %+v, counted %v of %d rows", what, s, counts, len(r.Rows))
 		}
@@ -124,7 +126,7 @@ func TestJUnit(t *testing.T) {
 // A result of SARIF names a rule that is there, and one index is of the same rule.
 func TestSARIFRules(t *testing.T) {
 	var b bytes.Buffer
-	must(t, everything(t).render("sarif", &b, 0))
+	certtest.Must(t, everything(t).Render("sarif", &b, 0))
 	var doc struct {
 		Runs []struct {
 			Tool struct {
@@ -136,7 +138,7 @@ func TestSARIFRules(t *testing.T) {
 			}
 		}
 	}
-	must(t, json.Unmarshal(b.Bytes(), &doc))
+	certtest.Must(t, json.Unmarshal(b.Bytes(), &doc))
 	run := doc.Runs[0]
 	if len(run.Results) < 5 || len(run.Tool.Driver.Rules) != len(audit.Checks())+1 {
 		t.Fatalf("%d results, %d rules", len(run.Results), len(run.Tool.Driver.Rules))

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
@@ -32,12 +33,12 @@ var sha256WithRSA = pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1,
 func sealedByOversized(t testing.TB, data []byte) []byte {
 	t.Helper()
 	algorithm, err := asn1.Marshal(sha256WithRSA)
-	must(t, err)
+	certtest.Must(t, err)
 	ecdsa, err := asn1.Marshal(pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}})
-	must(t, err)
+	certtest.Must(t, err)
 	var whole struct{ Signed, Algorithm, Signature asn1.RawValue }
 	_, err = asn1.Unmarshal(data, &whole)
-	must(t, err)
+	certtest.Must(t, err)
 	body := bytes.Replace(whole.Signed.Bytes, ecdsa, algorithm, 1)
 	signature := bytes.Repeat([]byte{0x21}, 180_000/8)
 	out, err := asn1.Marshal(struct {
@@ -45,50 +46,50 @@ func sealedByOversized(t testing.TB, data []byte) []byte {
 		Algorithm pkix.AlgorithmIdentifier
 		Signature asn1.BitString
 	}{asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: body}, sha256WithRSA, asn1.BitString{Bytes: signature, BitLength: 180_000}})
-	must(t, err)
+	certtest.Must(t, err)
 	return out
 }
 
 // A key that is too long to compute with is a finding wherever it stands, and costs
 // nothing: each file here would take seconds for each signature that is checked.
 func TestOversizedKeys(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	long := newPair(t, root, "Long Intermediate", authority, signs, holds(oversized()))
-	signer := *long.cert // the same name with a key that we have; its signatures are replaced
-	signer.PublicKey = root.key.Public()
-	under := *newPair(t, &pair{cert: &signer, key: root.key}, "ingester")
-	leaf, err := x509.ParseCertificate(sealedByOversized(t, under.cert.Raw))
-	must(t, err)
-	under.cert = leaf
-	list := sealedByOversized(t, revocations(t, &pair{cert: &signer, key: root.key}, time.Now().Add(-time.Hour), time.Now().Add(time.Hour)))
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	long := certtest.New(t, root, "Long Intermediate", certtest.Authority, signs, certtest.Holds(oversized()))
+	signer := *long.Cert // the same name with a key that we have; its signatures are replaced
+	signer.PublicKey = root.Key.Public()
+	under := *certtest.New(t, &certtest.Pair{Cert: &signer, Key: root.Key}, "ingester")
+	leaf, err := x509.ParseCertificate(sealedByOversized(t, under.Cert.Raw))
+	certtest.Must(t, err)
+	under.Cert = leaf
+	list := sealedByOversized(t, revocations(t, &certtest.Pair{Cert: &signer, Key: root.Key}, time.Now().Add(-time.Hour), time.Now().Add(time.Hour)))
 	var csr struct{ Info, Algorithm, Signature asn1.RawValue }
-	_, err = asn1.Unmarshal(request(t, root.key, &x509.CertificateRequest{DNSNames: []string{"ingester"}}), &csr)
-	must(t, err)
+	_, err = asn1.Unmarshal(request(t, root.Key, &x509.CertificateRequest{DNSNames: []string{"ingester"}}), &csr)
+	certtest.Must(t, err)
 	spki, err := x509.MarshalPKIXPublicKey(oversized())
-	must(t, err)
-	own, err := x509.MarshalPKIXPublicKey(root.key.Public())
-	must(t, err)
+	certtest.Must(t, err)
+	own, err := x509.MarshalPKIXPublicKey(root.Key.Public())
+	certtest.Must(t, err)
 	body := bytes.Replace(csr.Info.Bytes, own, spki, 1)
 	whole, err := asn1.Marshal([]asn1.RawValue{{Tag: asn1.TagSequence, IsCompound: true, Bytes: body}, csr.Algorithm, csr.Signature})
-	must(t, err)
+	certtest.Must(t, err)
 	key, err := asn1.Marshal(struct {
 		Version                int
 		N, E, D, P, Q, A, B, C *big.Int
 	}{0, oversized().N, big.NewInt(65537), oversized().N, big.NewInt(3), big.NewInt(5), big.NewInt(1), big.NewInt(1), big.NewInt(1)})
-	must(t, err)
+	certtest.Must(t, err)
 
-	dir := write(t, map[string][]byte{
-		"ca.crt":      encode(root),
-		"leaf.crt":    encode(&under, long),
-		"long.crt":    encode(newPair(t, root, "service", holds(oversized()))),
-		"request.pem": pemBlock("CERTIFICATE REQUEST", sealedByOversized(t, whole)),
-		"list.pem":    append(pemBlock("X509 CRL", list), encode(long)...),
-		"key.pem":     pemBlock("RSA PRIVATE KEY", key),
+	dir := certtest.Write(t, map[string][]byte{
+		"ca.crt":      certtest.Encode(root),
+		"leaf.crt":    certtest.Encode(&under, long),
+		"long.crt":    certtest.Encode(certtest.New(t, root, "service", certtest.Holds(oversized()))),
+		"request.pem": certtest.Block("CERTIFICATE REQUEST", sealedByOversized(t, whole)),
+		"list.pem":    append(certtest.Block("X509 CRL", list), certtest.Encode(long)...),
+		"key.pem":     certtest.Block("RSA PRIVATE KEY", key),
 	})
 	start := cpuTime(t)
 	text, r := explained(t, source.Targets{Names: []string{
 		filepath.Join(dir, "leaf.crt"), filepath.Join(dir, "long.crt"), filepath.Join(dir, "request.pem"), filepath.Join(dir, "list.pem"), filepath.Join(dir, "key.pem"),
-	}, Bundle: bundleOf([]*pair{root})})
+	}, Bundle: certtest.Bundle([]*certtest.Pair{root})})
 	if used := cpuTime(t) - start; used > time.Second {
 		t.Errorf("it took %v of processor time", used)
 	}
@@ -120,6 +121,6 @@ func TestOversizedKeys(t *testing.T) {
 func cpuTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage
-	must(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	certtest.Must(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,43 +16,25 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
-// negative makes the serial number of a certificate negative, which crypto/x509
-// refuses since Go 1.23 and others do not mind.
-func negative(t testing.TB, p *pair) []byte {
-	t.Helper()
-	der := bytes.Clone(p.cert.Raw)
-	serial := p.cert.SerialNumber.Bytes()
-	i := bytes.Index(der, serial)
-	if i < 0 || serial[0]&0x80 != 0 {
-		t.Fatal("no serial number that can be turned")
-	}
-	der[i] |= 0x80
-	if _, err := x509.ParseCertificate(der); err == nil {
-		t.Fatal("crypto/x509 takes it")
-	}
-	return der
-}
-
-// odd fixes the first byte of the serial number, so that negative can turn it.
-func odd(c *x509.Certificate) { c.SerialNumber = big.NewInt(0x0102030405060708) }
-
 func TestRefused(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	fine := newPair(t, root, "fine", odd)
-	over := newPair(t, root, "over", odd, lives(2*Day, Day))
-	soon := newPair(t, root, "soon", odd, lives(340*Day, 365*Day))
-	hour := newPair(t, root, "hour", odd, lives(50*time.Minute, time.Hour))
-	dir := write(t, map[string][]byte{
-		"fine.crt": pemBlock("CERTIFICATE", negative(t, fine)), "over.crt": pemBlock("CERTIFICATE", negative(t, over)),
-		"soon.der": negative(t, soon), "hour.crt": pemBlock("CERTIFICATE", negative(t, hour)),
-		"fine.key":     over.keyPEM(t), // nothing but the dates is judged
-		"trailing.crt": pemBlock("CERTIFICATE", append(bytes.Clone(fine.cert.Raw), "more"...)), "ca.crt": encode(root),
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	fine := certtest.New(t, root, "fine", certtest.OddSerial)
+	over := certtest.New(t, root, "over", certtest.OddSerial, certtest.Lives(2*certtest.Day, certtest.Day))
+	soon := certtest.New(t, root, "soon", certtest.OddSerial, certtest.Lives(340*certtest.Day, 365*certtest.Day))
+	hour := certtest.New(t, root, "hour", certtest.OddSerial, certtest.Lives(50*time.Minute, time.Hour))
+	dir := certtest.Write(t, map[string][]byte{
+		"fine.crt": certtest.Block("CERTIFICATE", certtest.NegativeSerial(t, fine)), "over.crt": certtest.Block("CERTIFICATE", certtest.NegativeSerial(t, over)),
+		"soon.der": certtest.NegativeSerial(t, soon), "hour.crt": certtest.Block("CERTIFICATE", certtest.NegativeSerial(t, hour)),
+		"fine.key":     over.KeyPEM(t), // nothing but the dates is judged
+		"trailing.crt": certtest.Block("CERTIFICATE", append(bytes.Clone(fine.Cert.Raw), "more"...)), "ca.crt": certtest.Encode(root),
 	})
-	r := run(t, paths(dir))
+	r := audittest.Run(t, audittest.Paths(dir))
 	const serial = " parsing the certificate: x509: negative serial number"
-	want(t, states(t, r, dir), map[string]string{
+	audittest.Want(t, audittest.States(t, r, dir), map[string]string{
 		"fine.crt": "ERROR" + serial, "over.crt": "EXPIRED expired" + serial, "soon.der": "ERROR expiring" + serial,
 		"hour.crt": "OVERDUE renewal-overdue" + serial, "trailing.crt": "ERROR parsing the certificate: x509: trailing data", "ca.crt": "OK", "fine.key": "OK",
 	})
@@ -64,19 +45,19 @@ func TestRefused(t *testing.T) {
 		t.Error(got)
 	}
 	var b bytes.Buffer
-	must(t, r.WriteTable(&b, 0))
-	must(t, r.Explain(&b))
+	certtest.Must(t, r.WriteTable(&b, 0))
+	certtest.Must(t, r.Explain(&b))
 	for _, part := range []string{"EXPIRED  -1d ", "  over  ", "OVERDUE  9m", "  name         soon\n  serial       0x-7efdfcfbfaf9f8f8\n  valid "} {
 		if !strings.Contains(b.String(), part) {
 			t.Errorf("no %q in\n%s", part, b.String())
 		}
 	}
 	b.Reset()
-	must(t, r.WriteJSON(&b))
+	certtest.Must(t, r.WriteJSON(&b))
 	var got struct {
 		Rows []struct{ Error, Name, Issuer string }
 	}
-	must(t, json.Unmarshal(b.Bytes(), &got))
+	certtest.Must(t, json.Unmarshal(b.Bytes(), &got))
 	if first := got.Rows[0]; first.Name != "over" || first.Issuer != "Test Root" || !strings.Contains(first.Error, "negative") {
 		t.Errorf("%+v", first)
 	}
@@ -84,7 +65,7 @@ func TestRefused(t *testing.T) {
 
 // Dates in forms that RFC 5280 does not allow are dates all the same.
 func TestRemainsDates(t *testing.T) {
-	p := newPair(t, nil, "x", authority, dates(time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC), time.Date(2060, 2, 3, 4, 5, 6, 0, time.UTC)))
+	p := certtest.New(t, nil, "x", certtest.Authority, certtest.Dates(time.Date(2031, 2, 3, 4, 5, 6, 0, time.UTC), time.Date(2060, 2, 3, 4, 5, 6, 0, time.UTC)))
 	for name, c := range map[string]struct{ old, new, want string }{
 		"as it is":         {"\x17\x0d310203040506Z", "\x17\x0d310203040506Z", "2031-02-03T04:05:06Z 2060-02-03T04:05:06Z"},
 		"the last century": {"\x17\x0d310203040506Z", "\x17\x0d680203040506Z", "1968-02-03T04:05:06Z 2060-02-03T04:05:06Z"},
@@ -94,7 +75,7 @@ func TestRemainsDates(t *testing.T) {
 		"text":             {"\x18\x0f20600203040506Z", "\x0c\x0f20600203040506Z", ""},
 	} {
 		text := ""
-		if got := remains(bytes.Replace(p.cert.Raw, []byte(c.old), []byte(c.new), 1)); got != nil {
+		if got := remains(bytes.Replace(p.Cert.Raw, []byte(c.old), []byte(c.new), 1)); got != nil {
 			text = got.NotBefore.Format(time.RFC3339) + " " + got.NotAfter.Format(time.RFC3339)
 		}
 		if text != c.want {
@@ -106,11 +87,11 @@ func TestRemainsDates(t *testing.T) {
 // Contract: anything gives nothing, or a certificate with serial number and dates
 // whose raw bytes are the beginning of the input; what crypto/x509 takes gives the same as there.
 func FuzzRemains(f *testing.F) {
-	root, _, leaf := hierarchy(f, odd)
-	f.Add(leaf.cert.Raw)
-	f.Add(root.cert.Raw)
-	f.Add(negative(f, leaf))
-	f.Add(leaf.cert.Raw[:100])
+	root, _, leaf := certtest.Hierarchy(f, certtest.OddSerial)
+	f.Add(leaf.Cert.Raw)
+	f.Add(root.Cert.Raw)
+	f.Add(certtest.NegativeSerial(f, leaf))
+	f.Add(leaf.Cert.Raw[:100])
 	_, strange := made(f)
 	for _, data := range strange {
 		f.Add(data)
@@ -140,7 +121,7 @@ func TestCorpora(t *testing.T) {
 	}
 	parsed, inPart, refused := 0, 0, 0
 	count := func(data []byte) {
-		for _, p := range readParts(data) {
+		for _, p := range audittest.Parts(data) {
 			switch {
 			case p.Cert != nil && p.Err == nil:
 				parsed++
@@ -151,17 +132,17 @@ func TestCorpora(t *testing.T) {
 			}
 		}
 	}
-	must(t, filepath.WalkDir(corpora, func(path string, d fs.DirEntry, err error) error {
+	certtest.Must(t, filepath.WalkDir(corpora, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		data, err := os.ReadFile(path)
-		must(t, err)
+		certtest.Must(t, err)
 		if strings.HasSuffix(path, ".gz") {
 			z, err := gzip.NewReader(bytes.NewReader(data))
-			must(t, err)
+			certtest.Must(t, err)
 			var all any
-			must(t, json.NewDecoder(z).Decode(&all))
+			certtest.Must(t, json.NewDecoder(z).Decode(&all))
 			eachPEM(all, count)
 			return nil
 		}
@@ -172,13 +153,13 @@ func TestCorpora(t *testing.T) {
 	if parsed == 0 || inPart == 0 {
 		t.Error("nothing was read")
 	}
-	r := run(t, paths(corpora))
+	r := audittest.Run(t, audittest.Paths(corpora))
 	for _, write := range []func(io.Writer) error{
 		func(w io.Writer) error { return r.WriteTable(w, 80) }, r.Explain, r.WriteJSON, r.WriteNDJSON, r.WriteCSV,
 	} {
-		must(t, write(io.Discard))
+		certtest.Must(t, write(io.Discard))
 	}
-	if series := metrics(t, r); len(series) < len(r.Rows) {
+	if series := audittest.Metrics(t, r); len(series) < len(r.Rows) {
 		t.Errorf("%d series for %d rows", len(series), len(r.Rows))
 	}
 	t.Log(r.String())

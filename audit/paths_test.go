@@ -13,51 +13,53 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
 func TestDirectory(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	_, _, other := hierarchy(t)
-	expired := newPair(t, intermediate, "old", lives(2*Day, Day))
-	dir := write(t, map[string][]byte{
-		"ca.crt":               encode(root),
-		"good/tls.crt":         encode(leaf, intermediate),
-		"good/tls.key":         leaf.keyPEM(t),
-		"mismatch/cert.pem":    encode(leaf, intermediate),
-		"mismatch/key.pem":     other.keyPEM(t),
-		"combined/all.pem":     append(leaf.keyPEM(t), encode(leaf, intermediate)...),
-		"alone/svc.crt":        encode(leaf),
-		"foreign/svc-cert.pem": encode(other),
-		"old/fullchain.pem":    encode(expired, intermediate),
-		"old/privkey.pem":      expired.keyPEM(t),
-		"der/svc.der":          leaf.cert.Raw,
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	_, _, other := certtest.Hierarchy(t)
+	expired := certtest.New(t, intermediate, "old", certtest.Lives(2*certtest.Day, certtest.Day))
+	dir := certtest.Write(t, map[string][]byte{
+		"ca.crt":               certtest.Encode(root),
+		"good/tls.crt":         certtest.Encode(leaf, intermediate),
+		"good/tls.key":         leaf.KeyPEM(t),
+		"mismatch/cert.pem":    certtest.Encode(leaf, intermediate),
+		"mismatch/key.pem":     other.KeyPEM(t),
+		"combined/all.pem":     append(leaf.KeyPEM(t), certtest.Encode(leaf, intermediate)...),
+		"alone/svc.crt":        certtest.Encode(leaf),
+		"foreign/svc-cert.pem": certtest.Encode(other),
+		"old/fullchain.pem":    certtest.Encode(expired, intermediate),
+		"old/privkey.pem":      expired.KeyPEM(t),
+		"der/svc.der":          leaf.Cert.Raw,
 		"nothing/config.yaml":  []byte("tls: on\n"),
-		"nothing/request.pem":  pemBlock("CERTIFICATE REQUEST", []byte("x")),
+		"nothing/request.pem":  certtest.Block("CERTIFICATE REQUEST", []byte("x")),
 		"bad/empty.crt":        nil,
-		"bad/cut.crt":          encode(leaf)[:200],
+		"bad/cut.crt":          certtest.Encode(leaf)[:200],
 		"bad/binary.crt":       {0, 1, 2, 3, 0xff},
-		"bad/cut.key":          leaf.keyPEM(t)[:100],
-		"bad/garbled.key":      pemBlock("PRIVATE KEY", []byte("not DER")),
-		"bad/locked.key":       pemBlock("ENCRYPTED PRIVATE KEY", []byte("x")),
-		"bad/garbled.pem":      pemBlock("CERTIFICATE", []byte("not DER")),
-		"bad/half.pem":         append(encode(leaf, intermediate), encode(other)[:100]...),
+		"bad/cut.key":          leaf.KeyPEM(t)[:100],
+		"bad/garbled.key":      certtest.Block("PRIVATE KEY", []byte("not DER")),
+		"bad/locked.key":       certtest.Block("ENCRYPTED PRIVATE KEY", []byte("x")),
+		"bad/garbled.pem":      certtest.Block("CERTIFICATE", []byte("not DER")),
+		"bad/half.pem":         append(certtest.Encode(leaf, intermediate), certtest.Encode(other)[:100]...),
 		"README":               []byte("-----BEGIN PGP MESSAGE-----"),
 	})
-	must(t, os.Chmod(filepath.Join(dir, "good/tls.key"), 0o644))
-	must(t, os.Symlink("nowhere", filepath.Join(dir, "bad/broken.crt")))
-	must(t, syscall.Mkfifo(filepath.Join(dir, "bad/fifo.crt"), 0o600)) // opening it would wait for ever
-	must(t, os.Symlink("..", filepath.Join(dir, "bad/loop")))
-	r := run(t, paths(dir))
-	got := states(t, r, dir)
+	certtest.Must(t, os.Chmod(filepath.Join(dir, "good/tls.key"), 0o644))
+	certtest.Must(t, os.Symlink("nowhere", filepath.Join(dir, "bad/broken.crt")))
+	certtest.Must(t, syscall.Mkfifo(filepath.Join(dir, "bad/fifo.crt"), 0o600)) // opening it would wait for ever
+	certtest.Must(t, os.Symlink("..", filepath.Join(dir, "bad/loop")))
+	r := audittest.Run(t, audittest.Paths(dir))
+	got := audittest.States(t, r, dir)
 	if p := "bad/garbled.pem"; !strings.HasPrefix(got[p], "ERROR parsing the certificate: ") {
 		t.Errorf("%s: %s", p, got[p])
 	} else {
 		delete(got, p)
 	}
-	want(t, got, map[string]string{
+	audittest.Want(t, got, map[string]string{
 		"ca.crt":               "OK",
 		"nothing/request.pem":  "OK", // named, for its name promises a certificate
 		"alone/svc.crt":        "CRIT chain-incomplete",
@@ -91,15 +93,15 @@ func TestDirectory(t *testing.T) {
 }
 
 func TestNamedFiles(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	dir := write(t, map[string][]byte{
-		"tls.crt": encode(leaf, intermediate), "tls.key": leaf.keyPEM(t), "ca.crt": encode(root),
-		"notes.txt": []byte("hello"), "request.pem": pemBlock("CERTIFICATE REQUEST", []byte("x")), "none/x": nil,
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	dir := certtest.Write(t, map[string][]byte{
+		"tls.crt": certtest.Encode(leaf, intermediate), "tls.key": leaf.KeyPEM(t), "ca.crt": certtest.Encode(root),
+		"notes.txt": []byte("hello"), "request.pem": certtest.Block("CERTIFICATE REQUEST", []byte("x")), "none/x": nil,
 	})
-	must(t, syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
+	certtest.Must(t, syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
 	at := func(name string) string { return filepath.Join(dir, name) }
-	r := run(t, paths(at("tls.crt"), at("tls.key"), at("notes.txt"), at("request.pem"), at("absent"), at("fifo"), at("none")))
-	want(t, states(t, r, dir), map[string]string{
+	r := audittest.Run(t, audittest.Paths(at("tls.crt"), at("tls.key"), at("notes.txt"), at("request.pem"), at("absent"), at("fifo"), at("none")))
+	audittest.Want(t, audittest.States(t, r, dir), map[string]string{
 		"tls.crt": "OK", "tls.crt#2": "OK",
 		"tls.key":     "OK",
 		"notes.txt":   "ERROR it is neither PEM nor a certificate in DER",
@@ -112,9 +114,9 @@ func TestNamedFiles(t *testing.T) {
 		t.Error("ca.crt beside the file was not found")
 	}
 	// A bundle that is given goes before the one that lies there.
-	_, _, other := hierarchy(t)
-	r = run(t, source.Targets{Names: []string{at("tls.crt")}, Bundle: bundleOf([]*pair{other.issuer.issuer})})
-	if got := states(t, r, dir)["tls.crt"]; got != "CRIT untrusted" {
+	_, _, other := certtest.Hierarchy(t)
+	r = audittest.Run(t, source.Targets{Names: []string{at("tls.crt")}, Bundle: certtest.Bundle([]*certtest.Pair{other.Issuer.Issuer})})
+	if got := audittest.States(t, r, dir)["tls.crt"]; got != "CRIT untrusted" {
 		t.Error(got)
 	}
 }
@@ -123,44 +125,44 @@ func TestNamedFiles(t *testing.T) {
 // reading stands for a bad disk: root may read everything else.
 func TestUnreadable(t *testing.T) {
 	dir := t.TempDir()
-	must(t, os.Symlink("/proc/self/mem", filepath.Join(dir, "disk.crt")))
-	want(t, states(t, run(t, paths(dir)), dir), map[string]string{"disk.crt": "ERROR input/output error"})
+	certtest.Must(t, os.Symlink("/proc/self/mem", filepath.Join(dir, "disk.crt")))
+	audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir), map[string]string{"disk.crt": "ERROR input/output error"})
 }
 
 func TestTooLarge(t *testing.T) {
-	dir := write(t, map[string][]byte{"huge.pem": []byte("-----BEGIN ")})
-	must(t, os.Truncate(filepath.Join(dir, "huge.pem"), 8<<30)) // sparse
-	want(t, states(t, run(t, paths(dir)), dir), map[string]string{"huge.pem": "ERROR it is larger than 32 MiB"})
+	dir := certtest.Write(t, map[string][]byte{"huge.pem": []byte("-----BEGIN ")})
+	certtest.Must(t, os.Truncate(filepath.Join(dir, "huge.pem"), 8<<30)) // sparse
+	audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir), map[string]string{"huge.pem": "ERROR it is larger than 32 MiB"})
 }
 
 // Kubernetes and package enroll keep generations side by side behind a link:
 // the files are seen once, under the names that programs use, and what was
 // replaced is no finding.
 func TestGenerations(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	old := newPair(t, intermediate, "ingester", lives(2*Day, Day))
-	dir := write(t, map[string][]byte{
-		"k8s/..2026_01_01/tls.crt": encode(old, intermediate), "k8s/..2026_01_01/tls.key": old.keyPEM(t),
-		"k8s/..2026_02_02/tls.crt": encode(leaf, intermediate), "k8s/..2026_02_02/tls.key": leaf.keyPEM(t),
-		"k8s/..2026_02_02/ca.crt": encode(root),
-		"bare/v-1/tls.crt":        encode(old, intermediate),
-		"bare/v-2/tls.crt":        encode(leaf, intermediate),
-		"bare/other/tls.crt":      encode(leaf, intermediate),
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	old := certtest.New(t, intermediate, "ingester", certtest.Lives(2*certtest.Day, certtest.Day))
+	dir := certtest.Write(t, map[string][]byte{
+		"k8s/..2026_01_01/tls.crt": certtest.Encode(old, intermediate), "k8s/..2026_01_01/tls.key": old.KeyPEM(t),
+		"k8s/..2026_02_02/tls.crt": certtest.Encode(leaf, intermediate), "k8s/..2026_02_02/tls.key": leaf.KeyPEM(t),
+		"k8s/..2026_02_02/ca.crt": certtest.Encode(root),
+		"bare/v-1/tls.crt":        certtest.Encode(old, intermediate),
+		"bare/v-2/tls.crt":        certtest.Encode(leaf, intermediate),
+		"bare/other/tls.crt":      certtest.Encode(leaf, intermediate),
 	})
 	for link, to := range map[string]string{
 		"k8s/..data": "..2026_02_02", "k8s/tls.crt": "..data/tls.crt", "k8s/tls.key": "..data/tls.key", "k8s/ca.crt": "..data/ca.crt",
 		"bare/live": "v-2",
 	} {
-		must(t, os.Symlink(to, filepath.Join(dir, link)))
+		certtest.Must(t, os.Symlink(to, filepath.Join(dir, link)))
 	}
-	r := run(t, paths(dir))
+	r := audittest.Run(t, audittest.Paths(dir))
 	// No file is reached through bare/live, so that it says nothing about v-1.
-	want(t, states(t, r, dir), map[string]string{
+	audittest.Want(t, audittest.States(t, r, dir), map[string]string{
 		"k8s/tls.crt": "OK", "k8s/ca.crt": "OK", "bare/v-1/tls.crt": "EXPIRED expired", "bare/v-2/tls.crt": "OK", "bare/other/tls.crt": "OK",
 		"bare/other/tls.crt#2": "OK",
 	})
 	var table strings.Builder
-	must(t, r.WriteTable(&table, 0))
+	certtest.Must(t, r.WriteTable(&table, 0))
 	if want := "\nleft out: links to what is seen elsewhere (2), replaced generations (1)\n"; !strings.Contains(table.String(), want) {
 		t.Errorf("got\n%s", table.String())
 	}
@@ -168,11 +170,11 @@ func TestGenerations(t *testing.T) {
 
 // An identity that is swapped all the time never looks torn.
 func TestLiveDirectory(t *testing.T) {
-	root, intermediate, _ := hierarchy(t)
+	root, intermediate, _ := certtest.Hierarchy(t)
 	dir := t.TempDir()
 	swap := func() {
-		leaf := newPair(t, intermediate, "ingester")
-		must(t, enroll.WriteFiles(dir, rotation.Material{Certificate: leaf.tls(intermediate), Roots: bundleOf([]*pair{root})}))
+		leaf := certtest.New(t, intermediate, "ingester")
+		certtest.Must(t, enroll.WriteFiles(dir, rotation.Material{Certificate: leaf.TLS(intermediate), Roots: certtest.Bundle([]*certtest.Pair{root})}))
 	}
 	swap()
 	stop := make(chan struct{})
@@ -193,9 +195,9 @@ func TestLiveDirectory(t *testing.T) {
 		if n%2 == 1 {
 			what, rows = filepath.Join(dir, "tls.crt"), 2
 		}
-		r := run(t, paths(what))
+		r := audittest.Run(t, audittest.Paths(what))
 		if findings, unchecked := r.Count(audit.Warn); findings+unchecked > 0 || len(r.Rows) != rows {
-			t.Fatalf("%s: %v", what, states(t, r, dir))
+			t.Fatalf("%s: %v", what, audittest.States(t, r, dir))
 		}
 	}
 }
@@ -203,7 +205,7 @@ func TestLiveDirectory(t *testing.T) {
 func TestCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if r, err := judged(ctx, audit.Config{Sources: []audit.Source{paths(t.TempDir())}, Now: time.Now}); err == nil {
+	if r, err := audittest.Judge(ctx, audit.Config{Sources: []audit.Source{audittest.Paths(t.TempDir())}, Now: time.Now}); err == nil {
 		t.Errorf("%+v", r)
 	}
 }

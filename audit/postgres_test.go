@@ -7,28 +7,30 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/internal/pgtest"
 )
 
 // A real PostgreSQL shows its certificate when it is asked as its clients ask.
 func TestPostgres(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
+	root, intermediate, leaf := certtest.Hierarchy(t)
 	server := pgtest.Server{
 		TCP:      true,
-		Files:    map[string][]byte{"server.crt": encode(leaf, intermediate), "server.key": leaf.keyPEM(t)},
+		Files:    map[string][]byte{"server.crt": certtest.Encode(leaf, intermediate), "server.key": leaf.KeyPEM(t)},
 		Settings: []string{"ssl=on"},
 	}
 	t.Cleanup(server.Stop)
 	server.Start(t)
 	address := server.Address()
-	r := run(t, source.Targets{Names: []string{"postgres://" + address}, Bundle: bundleOf([]*pair{root}), Timeout: patience})
+	r := audittest.Run(t, source.Targets{Names: []string{"postgres://" + address}, Bundle: certtest.Bundle([]*certtest.Pair{root}), Timeout: audittest.Patience})
 	if len(r.Rows) != 2 || r.Rows[0].State != "OK" || r.Rows[0].Cert.X509().Subject.CommonName != "ingester" || r.Rows[0].TLS.Version != tls.VersionTLS13 {
 		t.Errorf("%+v", r.Rows)
 	}
 	// It speaks no TLS to those who begin with it.
-	r = run(t, source.Targets{Names: []string{address}, Timeout: patience})
-	if got := states(t, r, "")[address]; !strings.HasPrefix(got, "ERROR ") {
+	r = audittest.Run(t, source.Targets{Names: []string{address}, Timeout: audittest.Patience})
+	if got := audittest.States(t, r, "")[address]; !strings.HasPrefix(got, "ERROR ") {
 		t.Error(got)
 	}
 }

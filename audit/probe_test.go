@@ -14,16 +14,18 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
 // shownBy are the states of the rows of one server, in the order of the report.
 func shownBy(t *testing.T, targets source.Targets) (out []string) {
 	t.Helper()
-	targets.Timeout = patience
-	for _, row := range run(t, targets).Rows {
-		one := keptReport{Rows: []audit.Row{row}}
-		out = append(out, states(t, &one, "")[row.Place])
+	targets.Timeout = audittest.Patience
+	for _, row := range audittest.Run(t, targets).Rows {
+		one := audittest.Report{Rows: []audit.Row{row}}
+		out = append(out, audittest.States(t, &one, "")[row.Place])
 	}
 	return out
 }
@@ -31,13 +33,13 @@ func shownBy(t *testing.T, targets source.Targets) (out []string) {
 // A server with which crypto/tls comes to no agreement has a row with the reason,
 // and its certificate is judged: by its dates, or in full if it can be parsed.
 func TestRefusedServers(t *testing.T) {
-	root, intermediate, over := hierarchy(t, odd, lives(2*Day, Day))
-	bundle := bundleOf([]*pair{root})
-	broken := tls.Certificate{Certificate: [][]byte{negative(t, over), intermediate.cert.Raw}, PrivateKey: over.key}
+	root, intermediate, over := certtest.Hierarchy(t, certtest.OddSerial, certtest.Lives(2*certtest.Day, certtest.Day))
+	bundle := certtest.Bundle([]*certtest.Pair{root})
+	broken := tls.Certificate{Certificate: [][]byte{certtest.NegativeSerial(t, over), intermediate.Cert.Raw}, PrivateKey: over.Key}
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	must(t, err)
-	byRSA := newPair(t, intermediate, "old", lives(2*Day, Day), holds(rsaKey.Public()))
-	behind := newPair(t, intermediate, "behind")
+	certtest.Must(t, err)
+	byRSA := certtest.New(t, intermediate, "old", certtest.Lives(2*certtest.Day, certtest.Day), certtest.Holds(rsaKey.Public()))
+	behind := certtest.New(t, intermediate, "behind")
 	for name, c := range map[string]struct {
 		config *tls.Config
 		want   string
@@ -51,23 +53,23 @@ func TestRefusedServers(t *testing.T) {
 			"EXPIRED expired shaking hands: tls: failed to parse certificate from server: x509: negative serial number",
 		},
 		"negative serial number behind": {
-			&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{behind.cert.Raw, intermediate.cert.Raw, negative(t, over)}, PrivateKey: behind.key}}},
+			&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{behind.Cert.Raw, intermediate.Cert.Raw, certtest.NegativeSerial(t, over)}, PrivateKey: behind.Key}}},
 			"EXPIRED expired parsing the certificate: x509: negative serial number, " +
 				"ERROR shaking hands: tls: failed to parse certificate from server: x509: negative serial number",
 		},
 		"TLS 1.0": {
-			&tls.Config{Certificates: []tls.Certificate{over.tls(intermediate)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10},
+			&tls.Config{Certificates: []tls.Certificate{over.TLS(intermediate)}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10},
 			"EXPIRED expired tls-version shaking hands: remote error: tls: protocol version not supported; it takes TLS 1.0 with TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
 		},
 		"key exchange by RSA": {
 			&tls.Config{
-				Certificates: []tls.Certificate{{Certificate: [][]byte{byRSA.cert.Raw, intermediate.cert.Raw}, PrivateKey: rsaKey}},
+				Certificates: []tls.Certificate{{Certificate: [][]byte{byRSA.Cert.Raw, intermediate.Cert.Raw}, PrivateKey: rsaKey}},
 				MaxVersion:   tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA},
 			},
 			"EXPIRED expired tls-version shaking hands: remote error: tls: handshake failure; it takes TLS 1.2 with TLS_RSA_WITH_AES_128_CBC_SHA",
 		},
 	} {
-		got := strings.Join(shownBy(t, source.Targets{Names: []string{serve(t, c.config)}, Bundle: bundle}), ", ")
+		got := strings.Join(shownBy(t, source.Targets{Names: []string{audittest.Serve(t, c.config)}, Bundle: bundle}), ", ")
 		if !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
@@ -89,7 +91,7 @@ func TestServersWithoutCertificate(t *testing.T) {
 			_, _ = io.Copy(io.Discard, c)
 		}, "ERROR shaking hands: "},
 	} {
-		if got := shownBy(t, source.Targets{Names: []string{accept(t, c.handle)}}); len(got) != 1 || !strings.HasPrefix(got[0], c.want) {
+		if got := shownBy(t, source.Targets{Names: []string{audittest.Accept(t, c.handle)}}); len(got) != 1 || !strings.HasPrefix(got[0], c.want) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
@@ -98,35 +100,35 @@ func TestServersWithoutCertificate(t *testing.T) {
 // What a server does for other clients is asked for: old versions are a finding,
 // and a certificate for another algorithm is a row.
 func TestOtherClients(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
+	root, intermediate, leaf := certtest.Hierarchy(t)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	must(t, err)
+	certtest.Must(t, err)
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
-	over := newPair(t, intermediate, "over", lives(2*Day, Day), holds(key.Public()))
-	other := newPair(t, newPair(t, nil, "Other Root", authority), "other", holds(edKey.Public()))
-	byRSA := tls.Certificate{Certificate: [][]byte{over.cert.Raw, intermediate.cert.Raw}, PrivateKey: key}
-	byEd := tls.Certificate{Certificate: [][]byte{other.cert.Raw}, PrivateKey: edKey}
+	certtest.Must(t, err)
+	over := certtest.New(t, intermediate, "over", certtest.Lives(2*certtest.Day, certtest.Day), certtest.Holds(key.Public()))
+	other := certtest.New(t, certtest.New(t, nil, "Other Root", certtest.Authority), "other", certtest.Holds(edKey.Public()))
+	byRSA := tls.Certificate{Certificate: [][]byte{over.Cert.Raw, intermediate.Cert.Raw}, PrivateKey: key}
+	byEd := tls.Certificate{Certificate: [][]byte{other.Cert.Raw}, PrivateKey: edKey}
 	for name, c := range map[string]struct {
 		config *tls.Config
 		want   map[string]string // by what stands behind the place
 		fast   string
 	}{
 		"one of each": {
-			&tls.Config{Certificates: []tls.Certificate{leaf.tls(intermediate), byRSA, byEd}},
+			&tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate), byRSA, byEd}},
 			map[string]string{"": "OK", " (RSA)": "EXPIRED expired", " (EdDSA)": "CRIT chain-incomplete"}, "OK",
 		},
 		"up to TLS 1.2": {
-			&tls.Config{Certificates: []tls.Certificate{leaf.tls(intermediate), byRSA}, MaxVersion: tls.VersionTLS12},
+			&tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate), byRSA}, MaxVersion: tls.VersionTLS12},
 			map[string]string{"": "WARN tls-version", " (RSA)": "EXPIRED expired"}, "WARN tls-version",
 		},
 		"TLS 1.0 beside TLS 1.3": {
-			&tls.Config{Certificates: []tls.Certificate{leaf.tls(intermediate)}, MinVersion: tls.VersionTLS10},
+			&tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate)}, MinVersion: tls.VersionTLS10},
 			map[string]string{"": "WARN tls-version"}, "OK",
 		},
 		"another certificate for TLS 1.1": {
 			&tls.Config{MinVersion: tls.VersionTLS11, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-				c := leaf.tls(intermediate)
+				c := leaf.TLS(intermediate)
 				if hello.SupportedVersions[0] < tls.VersionTLS12 {
 					c = byRSA
 				}
@@ -135,22 +137,22 @@ func TestOtherClients(t *testing.T) {
 			map[string]string{"": "WARN tls-version", " (TLS 1.1)": "EXPIRED expired"}, "OK",
 		},
 	} {
-		address := serve(t, c.config)
-		targets := source.Targets{Names: []string{address}, Bundle: bundleOf([]*pair{root}), Timeout: patience}
+		address := audittest.Serve(t, c.config)
+		targets := source.Targets{Names: []string{address}, Bundle: certtest.Bundle([]*certtest.Pair{root}), Timeout: audittest.Patience}
 		got := map[string]string{}
-		for place, state := range states(t, leaves(run(t, targets)), "") {
+		for place, state := range audittest.States(t, leaves(audittest.Run(t, targets)), "") {
 			got[strings.TrimPrefix(place, address)] = state
 		}
-		t.Run(name, func(t *testing.T) { want(t, got, c.want) })
+		t.Run(name, func(t *testing.T) { audittest.Want(t, got, c.want) })
 		targets.Fast = true
-		if got := states(t, leaves(run(t, targets)), ""); len(got) != 1 || got[address] != c.fast {
+		if got := audittest.States(t, leaves(audittest.Run(t, targets)), ""); len(got) != 1 || got[address] != c.fast {
 			t.Errorf("%s, in haste: %v", name, got)
 		}
 	}
 }
 
 // leaves is a report without authorities.
-func leaves(r *keptReport) *keptReport {
+func leaves(r *audittest.Report) *audittest.Report {
 	out := *r
 	out.Rows = slices.DeleteFunc(slices.Clone(r.Rows), func(r audit.Row) bool { return r.Cert != nil && r.Cert.X509() != nil && r.Cert.X509().IsCA })
 	return &out
@@ -158,10 +160,10 @@ func leaves(r *keptReport) *keptReport {
 
 // The finding says which version it is.
 func TestOldestVersion(t *testing.T) {
-	_, intermediate, leaf := hierarchy(t)
+	_, intermediate, leaf := certtest.Hierarchy(t)
 	for least, text := range map[uint16]string{tls.VersionTLS10: "it also accepts TLS 1.0", tls.VersionTLS11: "it also accepts TLS 1.1"} {
-		address := serve(t, &tls.Config{Certificates: []tls.Certificate{leaf.tls(intermediate)}, MinVersion: least})
-		row := run(t, source.Targets{Names: []string{address}, Timeout: patience}).Rows[0]
+		address := audittest.Serve(t, &tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate)}, MinVersion: least})
+		row := audittest.Run(t, source.Targets{Names: []string{address}, Timeout: audittest.Patience}).Rows[0]
 		if len(row.Findings) != 2 || row.Findings[0].Text != text {
 			t.Errorf("%+v", row.Findings)
 		}
@@ -171,18 +173,18 @@ func TestOldestVersion(t *testing.T) {
 // A server that answers a client and keeps silent to the questions after it costs
 // one more timeout, and its row is what the client saw.
 func TestSilentProbes(t *testing.T) {
-	_, intermediate, leaf := hierarchy(t)
-	config := &tls.Config{Certificates: []tls.Certificate{leaf.tls(intermediate)}}
+	_, intermediate, leaf := certtest.Hierarchy(t)
+	config := &tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate)}}
 	var asked atomic.Int64
-	address := accept(t, func(c net.Conn) {
+	address := audittest.Accept(t, func(c net.Conn) {
 		if asked.Add(1) > 1 {
 			_, _ = io.Copy(io.Discard, c)
 			return
 		}
 		_ = tls.Server(c, config).Handshake() // refusals are the point
 	})
-	r := run(t, source.Targets{Names: []string{address}, Timeout: 4 * time.Second})
-	if got := states(t, leaves(r), ""); len(got) != 1 || got[address] != "OK" || asked.Load() != 2 {
+	r := audittest.Run(t, source.Targets{Names: []string{address}, Timeout: 4 * time.Second})
+	if got := audittest.States(t, leaves(r), ""); len(got) != 1 || got[address] != "OK" || asked.Load() != 2 {
 		t.Errorf("%v after %d connections", got, asked.Load())
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
 // recordEntry is a line of a record: who, in which lineage, issued and ending at hours from now.
@@ -19,14 +21,14 @@ type recordEntry struct {
 
 func record(t *testing.T, entries ...recordEntry) audit.Record {
 	t.Helper()
-	root := newPair(t, nil, "Test Root", authority)
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
 	now := time.Now().Truncate(time.Second)
 	var list []audit.Recorded
 	for _, e := range entries {
 		from, to := now.Add(time.Duration(e.from)*time.Hour), now.Add(time.Duration(e.to)*time.Hour)
 		list = append(list, audit.Recorded{
 			Service: e.service, Lineage: e.lineage, Names: []string{e.service, "localhost"}, NotBefore: from, NotAfter: to, Revoked: e.revoked,
-			DER: newPair(t, root, e.service+" "+e.lineage, dates(from, to)).cert.Raw,
+			DER: certtest.New(t, root, e.service+" "+e.lineage, certtest.Dates(from, to)).Cert.Raw,
 		})
 	}
 	slices.SortFunc(list, func(a, b audit.Recorded) int { return b.NotAfter.Compare(a.NotAfter) })
@@ -41,7 +43,7 @@ func record(t *testing.T, entries ...recordEntry) audit.Record {
 }
 
 func TestRecord(t *testing.T) {
-	r := run(t, record(t,
+	r := audittest.Run(t, record(t,
 		recordEntry{"renewed", "a", -40, -16, false}, recordEntry{"renewed", "a", -24, 0, false}, recordEntry{"renewed", "a", -8, 16, false},
 		recordEntry{"late", "b", -20, 4, false},
 		recordEntry{"dead", "c", -100, -76, false},
@@ -61,7 +63,7 @@ func TestRecord(t *testing.T) {
 		}
 		got[row.Place+" "+row.Cert.X509().Subject.CommonName] = state
 	}
-	want(t, got, map[string]string{
+	audittest.Want(t, got, map[string]string{
 		"ca: renewed renewed a":               "OK",
 		"ca: late late b":                     "OVERDUE renewal-overdue",
 		"ca: dead dead c":                     "EXPIRED expired",
@@ -90,14 +92,14 @@ func TestRecordAlone(t *testing.T) {
 }
 
 func TestDamagedRecord(t *testing.T) {
-	r := run(t, audit.Record{Name: "ca", List: func(_ context.Context, yield func(audit.Recorded) bool) error {
+	r := audittest.Run(t, audit.Record{Name: "ca", List: func(_ context.Context, yield func(audit.Recorded) bool) error {
 		yield(audit.Recorded{Service: "svc", Lineage: "a", NotAfter: time.Now(), DER: []byte("x")})
 		return errors.New("disk I/O error")
 	}})
 	if _, unchecked := r.Count(audit.Warn); unchecked != 2 {
-		t.Errorf("%v", states(t, r, ""))
+		t.Errorf("%v", audittest.States(t, r, ""))
 	}
-	if got := states(t, r, "")["ca"]; got != "ERROR disk I/O error" {
+	if got := audittest.States(t, r, "")["ca"]; got != "ERROR disk I/O error" {
 		t.Error(got)
 	}
 }
@@ -107,11 +109,11 @@ func TestDamagedRecord(t *testing.T) {
 func TestRecordIsJudgedAsRead(t *testing.T) {
 	source := record(t, recordEntry{"svc", "a", -8, 16, false})
 	source.Now = time.Now()
-	r, err := judged(t.Context(), audit.Config{
+	r, err := audittest.Judge(t.Context(), audit.Config{
 		Sources: []audit.Source{source},
 		Now:     func() time.Time { return source.Now.Add(24 * time.Hour) },
 	})
-	must(t, err)
+	certtest.Must(t, err)
 	if len(r.Rows) != 1 || r.Rows[0].State != "OK" || !r.Rows[0].Judged.Equal(source.Now) {
 		t.Errorf("%+v", r.Rows)
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
@@ -20,8 +22,8 @@ func TestWideTable(t *testing.T) {
 	i := slices.IndexFunc(r.Rows, func(row audit.Row) bool { return strings.Contains(row.Place, "admin-module") })
 	r.Rows[i].Findings = []audit.Finding{{Check: "key-exchange", Severity: audit.Info, Text: "it exchanges keys by X25519"}}
 	var b, narrow bytes.Buffer
-	must(t, r.render("wide", &b, 80))
-	must(t, r.WriteTable(&narrow, 0))
+	certtest.Must(t, r.Render("wide", &b, 80))
+	certtest.Must(t, r.WriteTable(&narrow, 0))
 	text := b.String()
 	for i := range r.Rows {
 		if c := r.Rows[i].Cert; c != nil {
@@ -53,13 +55,13 @@ func TestWideTable(t *testing.T) {
 func TestColours(t *testing.T) {
 	r := fixed(t)
 	var plain, coloured bytes.Buffer
-	must(t, r.WriteTable(&plain, 0))
+	certtest.Must(t, r.WriteTable(&plain, 0))
 	out, err := report.New("table", &coloured, report.Terminal{Colour: true})
-	must(t, err)
+	certtest.Must(t, err)
 	for i := range r.Rows {
-		must(t, out.Row(&r.Rows[i]))
+		certtest.Must(t, out.Row(&r.Rows[i]))
 	}
-	must(t, out.End(r.Summary))
+	certtest.Must(t, out.End(r.Summary))
 	for _, word := range []string{"\x1b[1;31mOVERDUE\x1b[0m  4h", "\x1b[35mERROR  \x1b[0m  -", "\x1b[33mWARN   \x1b[0m  25d", "\x1b[32mOK     \x1b[0m  23h"} {
 		if !strings.Contains(coloured.String(), "\n"+word) {
 			t.Errorf("no %q in %q", word, coloured.String())
@@ -74,21 +76,21 @@ func TestColours(t *testing.T) {
 // What -o pem prints is a chain that programs take: each certificate once, a
 // leaf before what came with it, and no name that breaks out of its line.
 func TestPEM(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t, called("a\n-----BEGIN CERTIFICATE-----\x1b"))
-	r := run(t, static{
-		{Kind: "endpoint", Place: "a:1", Cert: seen(leaf.cert), Chain: seenAll([]*pair{intermediate}), TLS: &tls.ConnectionState{}},
-		{Kind: "file", Place: "b", Cert: seen(leaf.cert)}, {Kind: "file", Place: "c", Cert: seen(root.cert)},
+	root, intermediate, leaf := certtest.Hierarchy(t, called("a\n-----BEGIN CERTIFICATE-----\x1b"))
+	r := audittest.Run(t, audittest.Static{
+		{Kind: "endpoint", Place: "a:1", Cert: certtest.Seen(leaf.Cert), Chain: certtest.SeenAll([]*certtest.Pair{intermediate}), TLS: &tls.ConnectionState{}},
+		{Kind: "file", Place: "b", Cert: certtest.Seen(leaf.Cert)}, {Kind: "file", Place: "c", Cert: certtest.Seen(root.Cert)},
 		{Kind: "file", Place: "d", Err: errors.New("absent")},
 	})
 	var b bytes.Buffer
-	must(t, r.render("pem", &b, 0))
+	certtest.Must(t, r.Render("pem", &b, 0))
 	var got []*x509.Certificate
 	for block, rest := pem.Decode(b.Bytes()); block != nil; block, rest = pem.Decode(rest) {
 		c, err := x509.ParseCertificate(block.Bytes)
-		must(t, err)
+		certtest.Must(t, err)
 		got = append(got, c)
 	}
-	if len(got) != 3 || !got[0].Equal(leaf.cert) || !got[1].Equal(intermediate.cert) || !got[2].Equal(root.cert) {
+	if len(got) != 3 || !got[0].Equal(leaf.Cert) || !got[1].Equal(intermediate.Cert) || !got[2].Equal(root.Cert) {
 		t.Errorf("%d certificates in\n%s", len(got), b.String())
 	}
 	for line := range strings.Lines(b.String()) {

@@ -13,39 +13,41 @@ import (
 
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/cert"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/internal/endpoint"
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
 // fixed is a report about certificates with fixed dates, judged at a fixed time.
-func fixed(t *testing.T) *keptReport {
+func fixed(t *testing.T) *audittest.Report {
 	t.Helper()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	root := newPair(t, nil, "Test Root", authority, dates(now.Add(-100*Day), now.Add(3650*Day)))
-	intermediate := newPair(t, root, "Test Intermediate", authority, dates(now.Add(-100*Day), now.Add(3650*Day)))
+	root := certtest.New(t, nil, "Test Root", certtest.Authority, certtest.Dates(now.Add(-100*certtest.Day), now.Add(3650*certtest.Day)))
+	intermediate := certtest.New(t, root, "Test Intermediate", certtest.Authority, certtest.Dates(now.Add(-100*certtest.Day), now.Add(3650*certtest.Day)))
 	leaf := func(cn string, from, to time.Duration) audit.Subject {
-		p := newPair(t, intermediate, cn, dates(now.Add(from), now.Add(to)))
-		return audit.Subject{Kind: "file", Place: "/etc/artstore/" + cn + "/tls.crt", Cert: seen(p.cert), Chain: seenAll([]*pair{intermediate})}
+		p := certtest.New(t, intermediate, cn, certtest.Dates(now.Add(from), now.Add(to)))
+		return audit.Subject{Kind: "file", Place: "/etc/artstore/" + cn + "/tls.crt", Cert: certtest.Seen(p.Cert), Chain: certtest.SeenAll([]*certtest.Pair{intermediate})}
 	}
-	soon := leaf("query-module", -340*Day, 25*Day)
+	soon := leaf("query-module", -340*certtest.Day, 25*certtest.Day)
 	late := leaf("ingester", -20*time.Hour, 4*time.Hour)
 	late.Key = &cert.KeyFile{Path: "/etc/artstore/ingester/tls.key", Mode: 0o644, Fits: true}
 	late.Block = 2
-	r, err := judged(t.Context(), audit.Config{
+	r, err := audittest.Judge(t.Context(), audit.Config{
 		Now: func() time.Time { return now },
-		Sources: []audit.Source{static{
+		Sources: []audit.Source{audittest.Static{
 			leaf("admin-module", -time.Hour, 23*time.Hour), soon, late,
 			{Kind: "endpoint", Place: "storage:8010", Err: errors.New("no answer within 5s")},
-			{Kind: "file", Place: "/a/ca.crt", Cert: seen(root.cert)}, {Kind: "file", Place: "/b/ca.crt", Cert: seen(root.cert)},
+			{Kind: "file", Place: "/a/ca.crt", Cert: certtest.Seen(root.Cert)}, {Kind: "file", Place: "/b/ca.crt", Cert: certtest.Seen(root.Cert)},
 		}},
 	})
-	must(t, err)
+	certtest.Must(t, err)
 	return r
 }
 
 func TestTable(t *testing.T) {
 	var b bytes.Buffer
-	must(t, fixed(t).WriteTable(&b, 0))
+	certtest.Must(t, fixed(t).WriteTable(&b, 0))
 	const want = `STATE    LEFT   ENDS              NAME          PLACE
 OVERDUE  4h     2026-03-01 16:00  ingester      /etc/artstore/ingester/tls.crt#2
          renewal overdue: past 0.80 of its life
@@ -66,7 +68,7 @@ key-readable: chmod 600, and a new key if others may have read it (docs/threat-m
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 	b.Reset()
-	must(t, fixed(t).WriteTable(&b, 55))
+	certtest.Must(t, fixed(t).WriteTable(&b, 55))
 	for line := range strings.Lines(b.String()) {
 		if cells := strings.Fields(line); len(cells) > 0 && strings.Contains("OVERDUE WARN OK", cells[0]) && len([]rune(line)) > 56 {
 			t.Errorf("%d wide: %s", len([]rune(line)), line)
@@ -79,7 +81,7 @@ key-readable: chmod 600, and a new key if others may have read it (docs/threat-m
 
 func TestJSON(t *testing.T) {
 	var b bytes.Buffer
-	must(t, fixed(t).WriteJSON(&b))
+	certtest.Must(t, fixed(t).WriteJSON(&b))
 	var got struct {
 		SchemaVersion int `json:"schema_version"`
 		Summary       map[string]int
@@ -92,7 +94,7 @@ func TestJSON(t *testing.T) {
 			SecondsLeft                       int64     `json:"seconds_left"`
 		}
 	}
-	must(t, json.Unmarshal(b.Bytes(), &got))
+	certtest.Must(t, json.Unmarshal(b.Bytes(), &got))
 	if got.SchemaVersion != 2 || got.Summary["crit"] != 1 || got.Summary["warn"] != 1 || got.Summary["places_not_read"] != 1 || got.Summary["certificates"] != 4 {
 		t.Errorf("%+v", got.Summary)
 	}
@@ -112,13 +114,13 @@ func TestJSON(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t, lives(time.Hour, Day))
-	year := newPair(t, intermediate, "by hand")
-	dir := write(t, map[string][]byte{
-		"tls.crt": encode(leaf, intermediate), "tls.key": leaf.keyPEM(t), "ca.crt": encode(root), "x/svc.crt": encode(year), "x/bad.crt": nil,
+	root, intermediate, leaf := certtest.Hierarchy(t, certtest.Lives(time.Hour, certtest.Day))
+	year := certtest.New(t, intermediate, "by hand")
+	dir := certtest.Write(t, map[string][]byte{
+		"tls.crt": certtest.Encode(leaf, intermediate), "tls.key": leaf.KeyPEM(t), "ca.crt": certtest.Encode(root), "x/svc.crt": certtest.Encode(year), "x/bad.crt": nil,
 	})
 	var b bytes.Buffer
-	must(t, run(t, paths(dir)).Explain(&b))
+	certtest.Must(t, audittest.Run(t, audittest.Paths(dir)).Explain(&b))
 	for _, want := range []string{
 		"/tls.crt: OK\n  name         ingester (end entity)\n", "  names        ingester, localhost, 127.0.0.1\n",
 		"from 0.60 to 0.70 of its life of 23h59m", "; the private key in " + dir + "/tls.key (mode 0600) fits\n", "  usages       server, client\n",
@@ -131,15 +133,15 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	// An authority that ends first is the first row, and left to the tree: nothing is printed for it.
-	brief := newPair(t, nil, "Brief Root", authority, lives(0, 100*Day))
-	dir2 := write(t, map[string][]byte{"ca.crt": encode(brief), "svc.crt": encode(newPair(t, brief, "svc"))})
+	brief := certtest.New(t, nil, "Brief Root", certtest.Authority, certtest.Lives(0, 100*certtest.Day))
+	dir2 := certtest.Write(t, map[string][]byte{"ca.crt": certtest.Encode(brief), "svc.crt": certtest.Encode(certtest.New(t, brief, "svc"))})
 	b.Reset()
-	must(t, run(t, paths(dir2)).Explain(&b))
+	certtest.Must(t, audittest.Run(t, audittest.Paths(dir2)).Explain(&b))
 	if !strings.HasPrefix(b.String(), dir2+"/svc.crt: WARN\n") {
 		t.Errorf("begins with %.60q", b.String())
 	}
 	b.Reset()
-	must(t, run(t, paths(dir+"/ca.crt")).Explain(&b))
+	certtest.Must(t, audittest.Run(t, audittest.Paths(dir+"/ca.crt")).Explain(&b))
 	if !strings.Contains(b.String(), "Test Root (certificate authority)") || !strings.Contains(b.String(), "by the authority's operator") {
 		t.Errorf("a bundle alone:\n%s", b.String())
 	}
@@ -148,14 +150,14 @@ func TestExplain(t *testing.T) {
 // Names in a certificate are a stranger's: none of their bytes may steer a terminal.
 func TestHostileNames(t *testing.T) {
 	evil := "a\x1b[2J\x1b]0;t\a\nOK  1d\u202e\u2066"
-	p := newPair(t, nil, evil, authority, lives(time.Hour, 8*Day))
-	leaf := newPair(t, p, evil, lives(time.Hour, time.Hour), named())
+	p := certtest.New(t, nil, evil, certtest.Authority, certtest.Lives(time.Hour, 8*certtest.Day))
+	leaf := certtest.New(t, p, evil, certtest.Lives(time.Hour, time.Hour), certtest.Named())
 	u, err := url.Parse("spiffe://a/b%0a")
-	must(t, err)
-	leaf.cert.URIs, leaf.cert.DNSNames = []*url.URL{u}, []string{evil}
-	leaf.cert.Subject.CommonName = ""
-	r := run(t, static{
-		{Kind: "file", Place: evil, Cert: seen(leaf.cert), Chain: seenAll([]*pair{p}), Bundle: seenAll([]*pair{newPair(t, nil, "r", authority)}), Key: &cert.KeyFile{Path: evil}},
+	certtest.Must(t, err)
+	leaf.Cert.URIs, leaf.Cert.DNSNames = []*url.URL{u}, []string{evil}
+	leaf.Cert.Subject.CommonName = ""
+	r := audittest.Run(t, audittest.Static{
+		{Kind: "file", Place: evil, Cert: certtest.Seen(leaf.Cert), Chain: certtest.SeenAll([]*certtest.Pair{p}), Bundle: certtest.SeenAll([]*certtest.Pair{certtest.New(t, nil, "r", certtest.Authority)}), Key: &cert.KeyFile{Path: evil}},
 		{Kind: "file", Place: evil, Err: errors.New(evil)},
 	})
 	for _, write := range []func(*bytes.Buffer) error{
@@ -165,7 +167,7 @@ func TestHostileNames(t *testing.T) {
 		func(b *bytes.Buffer) error { return r.WriteJSON(b) },
 	} {
 		var b bytes.Buffer
-		must(t, write(&b))
+		certtest.Must(t, write(&b))
 		if i := strings.IndexFunc(b.String(), func(r rune) bool { return r != '\n' && unicode.IsControl(r) }); i >= 0 {
 			t.Errorf("a control character: %q", b.String()[max(0, i-20):])
 		}
@@ -173,17 +175,17 @@ func TestHostileNames(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	root, _, leaf := hierarchy(f)
-	f.Add(encode(root, leaf))
-	f.Add(leaf.keyPEM(f))
-	f.Add(leaf.cert.Raw)
+	root, _, leaf := certtest.Hierarchy(f)
+	f.Add(certtest.Encode(root, leaf))
+	f.Add(leaf.KeyPEM(f))
+	f.Add(leaf.Cert.Raw)
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\nMIIB\n"))
 	f.Add([]byte(strings.Repeat("-----BEGIN CERTIFICATE-----\n", 50)))
 	// Contract: any input gives a row or nothing, a certificate or a reason, both
 	// only for a certificate that crypto/x509 refuses; what looks like a certificate
 	// in PEM never vanishes without a row.
 	f.Fuzz(func(t *testing.T, data []byte) {
-		parts := readParts(data)
+		parts := audittest.Parts(data)
 		for _, p := range parts {
 			if p.Cert == nil || p.Err != nil {
 				continue
@@ -216,9 +218,9 @@ func TestAboutWithoutPasswords(t *testing.T) {
 	for _, format := range report.Formats() {
 		var out bytes.Buffer
 		report, err := report.New(format, &out, report.Terminal{})
-		must(t, err)
+		certtest.Must(t, err)
 		_, err = audit.Run(t.Context(), audit.Config{Report: report, About: audit.About{Command: []string{"audit", address}, Targets: []string{address}}})
-		must(t, err)
+		certtest.Must(t, err)
 		if strings.Contains(out.String(), "secret") {
 			t.Errorf("%s: %s", format, out.String())
 		}

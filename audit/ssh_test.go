@@ -10,25 +10,27 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/internal/format"
 )
 
 // sshCertificate is a line of a file id-cert.pub; p is subject and issuer.
-func sshCertificate(t testing.TB, p *pair, edit func(*ssh.Certificate)) []byte {
+func sshCertificate(t testing.TB, p *certtest.Pair, edit func(*ssh.Certificate)) []byte {
 	t.Helper()
-	signer, err := ssh.NewSignerFromKey(p.key)
-	must(t, err)
+	signer, err := ssh.NewSignerFromKey(p.Key)
+	certtest.Must(t, err)
 	now := uint64(time.Now().Unix())
 	c := &ssh.Certificate{Key: signer.PublicKey(), Serial: 7, CertType: ssh.HostCert, KeyId: "web", ValidPrincipals: []string{"a", "b"}, ValidAfter: now - 7200, ValidBefore: now + 7200}
 	if edit != nil {
 		edit(c)
 	}
-	must(t, c.SignCert(rand.Reader, signer))
+	certtest.Must(t, c.SignCert(rand.Reader, signer))
 	return ssh.MarshalAuthorizedKey(c)
 }
 
 func TestSSH(t *testing.T) {
-	p := newPair(t, nil, "x")
+	p := certtest.New(t, nil, "x")
 	good := sshCertificate(t, p, nil)
 	hour := uint64(time.Now().Unix() - 3600)
 	for name, c := range map[string]struct {
@@ -48,34 +50,34 @@ func TestSSH(t *testing.T) {
 		}
 	}
 	// In a directory too, where a public key is of no concern.
-	dir := write(t, map[string][]byte{"id-cert.pub": bytes.Repeat(good, 2), "id.pub": ssh.MarshalAuthorizedKey(mustKey(t, p))})
-	want(t, states(t, run(t, paths(dir)), dir), map[string]string{"id-cert.pub": "OK", "id-cert.pub#2": "OK"})
-	if got := readParts(bytes.Repeat(good, 1001)); len(got) != 1001 || got[1000].Err == nil {
+	dir := certtest.Write(t, map[string][]byte{"id-cert.pub": bytes.Repeat(good, 2), "id.pub": ssh.MarshalAuthorizedKey(mustKey(t, p))})
+	audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir), map[string]string{"id-cert.pub": "OK", "id-cert.pub#2": "OK"})
+	if got := audittest.Parts(bytes.Repeat(good, 1001)); len(got) != 1001 || got[1000].Err == nil {
 		t.Errorf("%d parts", len(got))
 	}
 }
 
-func mustKey(t testing.TB, p *pair) ssh.PublicKey {
+func mustKey(t testing.TB, p *certtest.Pair) ssh.PublicKey {
 	t.Helper()
-	key, err := ssh.NewPublicKey(p.key.Public())
-	must(t, err)
+	key, err := ssh.NewPublicKey(p.Key.Public())
+	certtest.Must(t, err)
 	return key
 }
 
 // The public half of a private key of OpenSSH is known also when the other one is encrypted.
 func TestOpenSSHKey(t *testing.T) {
-	p := newPair(t, nil, "x")
-	open, err := ssh.MarshalPrivateKey(p.key, "")
-	must(t, err)
-	locked, err := ssh.MarshalPrivateKeyWithPassphrase(p.key, "", []byte("secret"))
-	must(t, err)
+	p := certtest.New(t, nil, "x")
+	open, err := ssh.MarshalPrivateKey(p.Key, "")
+	certtest.Must(t, err)
+	locked, err := ssh.MarshalPrivateKeyWithPassphrase(p.Key, "", []byte("secret"))
+	certtest.Must(t, err)
 	for name, block := range map[string]*pem.Block{"open": open, "locked": locked} {
-		parts := readParts(pem.EncodeToMemory(block))
-		if len(parts) != 1 || !p.key.PublicKey.Equal(parts[0].Key) || parts[0].Locked != (name == "locked") {
+		parts := audittest.Parts(pem.EncodeToMemory(block))
+		if len(parts) != 1 || !p.Key.PublicKey.Equal(parts[0].Key) || parts[0].Locked != (name == "locked") {
 			t.Errorf("%s: %+v", name, parts)
 		}
 		for n := range block.Bytes[:100] {
-			if got := decodeObject(readParts(pemBlock("OPENSSH PRIVATE KEY", block.Bytes[:n]))); !strings.HasPrefix(got, "error: the private key is damaged") {
+			if got := audittest.Describe(audittest.Parts(certtest.Block("OPENSSH PRIVATE KEY", block.Bytes[:n]))); !strings.HasPrefix(got, "error: the private key is damaged") {
 				t.Fatalf("%d bytes: %s", n, got)
 			}
 		}
@@ -84,17 +86,17 @@ func TestOpenSSHKey(t *testing.T) {
 
 // Contract: any line gives a document or an error, never both and never neither.
 func FuzzSSH(f *testing.F) {
-	p := newPair(f, nil, "x")
+	p := certtest.New(f, nil, "x")
 	f.Add(sshCertificate(f, p, nil))
-	block, err := ssh.MarshalPrivateKey(p.key, "")
-	must(f, err)
+	block, err := ssh.MarshalPrivateKey(p.Key, "")
+	certtest.Must(f, err)
 	f.Add(pem.EncodeToMemory(block))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		format := format.Sniff(data)
 		if format != "SSH" && !bytes.Contains(data, []byte("OPENSSH")) {
 			return
 		}
-		for _, part := range readParts(data) {
+		for _, part := range audittest.Parts(data) {
 			if format == "SSH" && part.Doc == (part.Err != nil) {
 				t.Errorf("%+v", part)
 			}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/internal/endpoint"
 	"github.com/artstore/artstore-pki/audit/source"
 )
@@ -19,7 +21,7 @@ import (
 // mailServer speaks SMTP as far as STARTTLS, then TLS.
 func mailServer(t *testing.T, config *tls.Config, replies map[string]string) (address string) {
 	t.Helper()
-	return accept(t, func(c net.Conn) {
+	return audittest.Accept(t, func(c net.Conn) {
 		say := func(text string) { _, _ = io.WriteString(c, text) }
 		say("220-mail.example ESMTP\r\n220 ready\r\n")
 		in := bufio.NewReader(c)
@@ -48,40 +50,40 @@ func mailServer(t *testing.T, config *tls.Config, replies map[string]string) (ad
 }
 
 func TestSMTP(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	config := &tls.Config{Certificates: []tls.Certificate{leaf.tls(intermediate)}}
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	config := &tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate)}}
 	addresses := map[string]string{
 		"fine":       mailServer(t, config, nil),
 		"no TLS":     mailServer(t, config, map[string]string{"EHLO": "250 mail.example\r\n"}),
 		"refuses":    mailServer(t, config, map[string]string{"STARTTLS": "454 not \x1b[2Jnow\r\n"}),
 		"injects":    mailServer(t, config, map[string]string{"STARTTLS": "220 go\r\n250 done already\r\n"}),
-		"not SMTP":   accept(t, func(c net.Conn) { _, _ = io.WriteString(c, "hello\r\n") }),
-		"hangs up":   accept(t, func(net.Conn) {}),
-		"says a lot": accept(t, func(c net.Conn) { _, _ = io.Copy(c, strings.NewReader("220"+strings.Repeat("-x\r\n220", 1<<15))) }),
-		"endless":    accept(t, func(c net.Conn) { _, _ = io.Copy(c, strings.NewReader(strings.Repeat("2", 1<<20))) }),
+		"not SMTP":   audittest.Accept(t, func(c net.Conn) { _, _ = io.WriteString(c, "hello\r\n") }),
+		"hangs up":   audittest.Accept(t, func(net.Conn) {}),
+		"says a lot": audittest.Accept(t, func(c net.Conn) { _, _ = io.Copy(c, strings.NewReader("220"+strings.Repeat("-x\r\n220", 1<<15))) }),
+		"endless":    audittest.Accept(t, func(c net.Conn) { _, _ = io.Copy(c, strings.NewReader(strings.Repeat("2", 1<<20))) }),
 	}
-	got := asked(t, "smtp", addresses, source.Targets{Bundle: bundleOf([]*pair{root}), Timeout: patience})
+	got := asked(t, "smtp", addresses, source.Targets{Bundle: certtest.Bundle([]*certtest.Pair{root}), Timeout: audittest.Patience})
 	for _, name := range []string{"hangs up", "endless"} {
 		if !strings.HasPrefix(got[name], "ERROR ") {
 			t.Errorf("%s: %s", name, got[name])
 		}
 		delete(got, name)
 	}
-	want(t, got, map[string]string{
+	audittest.Want(t, got, map[string]string{
 		"fine": "OK", "no TLS": "ERROR it speaks SMTP, and does not offer STARTTLS",
 		"refuses":  "ERROR reading the answer to STARTTLS: 454 not \x1b[2Jnow",
 		"injects":  "ERROR it sends something between its consent and TLS, which somebody on the way may have put there",
 		"not SMTP": "ERROR it does not speak SMTP", "says a lot": "ERROR reading the greeting: EOF",
 	})
-	silent := map[string]string{"silent": accept(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })}
-	want(t, asked(t, "smtp", silent, source.Targets{Timeout: 50 * time.Millisecond}), map[string]string{"silent": "ERROR no answer within 50ms"})
+	silent := map[string]string{"silent": audittest.Accept(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })}
+	audittest.Want(t, asked(t, "smtp", silent, source.Targets{Timeout: 50 * time.Millisecond}), map[string]string{"silent": "ERROR no answer within 50ms"})
 }
 
 // chatting is a server that says a line first, and one to each line that comes; after
 // the last it speaks TLS. What is said is what stands before and behind " > ".
 func chatting(t *testing.T, config *tls.Config, greeting string, steps ...string) (address string) {
 	t.Helper()
-	return accept(t, func(c net.Conn) {
+	return audittest.Accept(t, func(c net.Conn) {
 		_, _ = io.WriteString(c, greeting)
 		for _, step := range steps {
 			want, reply, _ := strings.Cut(step, " > ")
@@ -98,8 +100,8 @@ func chatting(t *testing.T, config *tls.Config, greeting string, steps ...string
 // Each protocol that asks for TLS does so as its own clients do, and says why there
 // is none.
 func TestUpgrades(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	config := &tls.Config{Certificates: []tls.Certificate{leaf.tls(intermediate)}}
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	config := &tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate)}}
 	const (
 		early     = "ERROR it sends something between its consent and TLS, which somebody on the way may have put there"
 		startTLS  = "\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037"
@@ -150,7 +152,7 @@ func TestUpgrades(t *testing.T) {
 		for address, c := range servers {
 			addresses[c[0]], wants[c[0]] = address, c[1]
 		}
-		got := asked(t, scheme, addresses, source.Targets{Bundle: bundleOf([]*pair{root}), Fast: true, Timeout: patience})
+		got := asked(t, scheme, addresses, source.Targets{Bundle: certtest.Bundle([]*certtest.Pair{root}), Fast: true, Timeout: audittest.Patience})
 		for name, state := range got {
 			if !strings.HasPrefix(state, wants[name]) {
 				t.Errorf("%s, %s: %q, want %q", scheme, name, state, wants[name])
@@ -171,23 +173,23 @@ func asked(t *testing.T, scheme string, addresses map[string]string, targets sou
 		targets.Names, label[url] = append(targets.Names, url), name
 	}
 	got := map[string]string{}
-	r := run(t, targets)
+	r := audittest.Run(t, targets)
 	for _, row := range r.Rows {
 		if row.Cert != nil && row.Cert.X509().IsCA {
 			continue
 		}
 		one := *r
 		one.Rows = []audit.Row{row}
-		got[label[row.Place]] = states(t, &one, "")[row.Place]
+		got[label[row.Place]] = audittest.States(t, &one, "")[row.Place]
 	}
 	return got
 }
 
 func TestPostgresAnswers(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	config := &tls.Config{Certificates: []tls.Certificate{leaf.tls(intermediate)}}
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	config := &tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate)}}
 	server := func(answer string) string {
-		return accept(t, func(c net.Conn) {
+		return audittest.Accept(t, func(c net.Conn) {
 			request := make([]byte, 8)
 			if _, err := io.ReadFull(c, request); err != nil || string(request) != "\x00\x00\x00\x08\x04\xd2\x16\x2f" {
 				return
@@ -199,12 +201,12 @@ func TestPostgresAnswers(t *testing.T) {
 		})
 	}
 	got := asked(t, "postgres", map[string]string{"fine": server("S"), "no TLS": server("N"), "other": server("E"), "hangs up": server("")},
-		source.Targets{Bundle: bundleOf([]*pair{root}), Timeout: patience})
+		source.Targets{Bundle: certtest.Bundle([]*certtest.Pair{root}), Timeout: audittest.Patience})
 	if !strings.HasPrefix(got["hangs up"], "ERROR asking for TLS: ") {
 		t.Error(got["hangs up"])
 	}
 	delete(got, "hangs up")
-	want(t, got, map[string]string{
+	audittest.Want(t, got, map[string]string{
 		"fine": "OK", "no TLS": "ERROR it speaks PostgreSQL, and does not offer TLS", "other": "ERROR it does not speak PostgreSQL",
 	})
 }
@@ -212,15 +214,15 @@ func TestPostgresAnswers(t *testing.T) {
 // A client certificate goes to servers that passed the bundle, and no further; a
 // name of its own chooses the certificate.
 func TestClientCertificateAndName(t *testing.T) {
-	root, intermediate, leaf := hierarchy(t)
-	client := newPair(t, intermediate, "auditor")
-	elsewhere := newPair(t, intermediate, "elsewhere", named("elsewhere.example"))
+	root, intermediate, leaf := certtest.Hierarchy(t)
+	client := certtest.New(t, intermediate, "auditor")
+	elsewhere := certtest.New(t, intermediate, "elsewhere", certtest.Named("elsewhere.example"))
 	names := make(chan string, 8)
 	config := &tls.Config{
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			c := leaf.tls(intermediate)
+			c := leaf.TLS(intermediate)
 			if hello.ServerName == "elsewhere.example" {
-				c = elsewhere.tls(intermediate)
+				c = elsewhere.TLS(intermediate)
 			}
 			return &c, nil
 		},
@@ -233,24 +235,24 @@ func TestClientCertificateAndName(t *testing.T) {
 			return err
 		},
 	}
-	address := serve(t, config)
-	targets := source.Targets{Names: []string{address}, Timeout: patience, Bundle: bundleOf([]*pair{root}), Certificates: []tls.Certificate{client.tls(intermediate)}}
+	address := audittest.Serve(t, config)
+	targets := source.Targets{Names: []string{address}, Timeout: audittest.Patience, Bundle: certtest.Bundle([]*certtest.Pair{root}), Certificates: []tls.Certificate{client.TLS(intermediate)}}
 	for _, name := range []string{"", "elsewhere.example"} {
 		targets.ServerName = name
-		r := run(t, targets)
+		r := audittest.Run(t, targets)
 		if first := r.Rows[0]; first.State != "WARN" || len(first.Findings) != 1 || first.Findings[0].Check != "tls-version" || <-names != "auditor" {
 			t.Errorf("%q: %+v", name, first)
 		}
 	}
 	targets.Bundle = nil
-	run(t, targets)
+	audittest.Run(t, targets)
 	if len(names) != 0 {
 		t.Error("a stranger got the client certificate")
 	}
 	if _, _, err := endpoint.Parse("smtp://mail"); err != nil {
 		t.Error(err)
 	}
-	r := run(t, source.Targets{Names: []string{"postgres://user:hunter2@" + address + "/db?password=hunter2"}, Timeout: patience})
+	r := audittest.Run(t, source.Targets{Names: []string{"postgres://user:hunter2@" + address + "/db?password=hunter2"}, Timeout: audittest.Patience})
 	if got := r.Rows[0].Place; got != "postgres://"+address {
 		t.Error(got)
 	}

@@ -13,22 +13,24 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/report"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
 // Rows come in the order of the walk, however pieces of it overtake each other.
 func TestOrder(t *testing.T) {
-	root, _, leaf := hierarchy(t)
-	files := map[string][]byte{"ca.crt": encode(root), "z/big.pem": append(encode(leaf), strings.Repeat("#\n", 1<<20)...)}
+	root, _, leaf := certtest.Hierarchy(t)
+	files := map[string][]byte{"ca.crt": certtest.Encode(root), "z/big.pem": append(certtest.Encode(leaf), strings.Repeat("#\n", 1<<20)...)}
 	want := []string{}
 	for i := range 300 {
 		name := fmt.Sprintf("a/%03d.crt", i)
-		files[name], want = encode(leaf), append(want, name)
+		files[name], want = certtest.Encode(leaf), append(want, name)
 	}
-	files["a/b/x.crt"] = encode(leaf)
+	files["a/b/x.crt"] = certtest.Encode(leaf)
 	want = append(want, "a/b/x.crt", "z/big.pem", "ca.crt")
-	dir := write(t, files)
+	dir := certtest.Write(t, files)
 	for range 3 {
 		var got []string
 		out := rows(func(r *audit.Row) error {
@@ -36,8 +38,8 @@ func TestOrder(t *testing.T) {
 			got = append(got, rel)
 			return err
 		})
-		_, err := audit.Run(t.Context(), audit.Config{Report: out, Sources: []audit.Source{paths(dir)}})
-		must(t, err)
+		_, err := audit.Run(t.Context(), audit.Config{Report: out, Sources: []audit.Source{audittest.Paths(dir)}})
+		certtest.Must(t, err)
 		if !slices.Equal(got, want) {
 			t.Fatalf("%v", got)
 		}
@@ -52,14 +54,14 @@ func (f rows) End(*audit.Summary) error { return nil }
 
 // A report that cannot be written ends the audit.
 func TestBrokenReport(t *testing.T) {
-	_, _, leaf := hierarchy(t)
+	_, _, leaf := certtest.Hierarchy(t)
 	dir := t.TempDir()
 	for i := range 500 {
-		must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.crt", i)), encode(leaf), 0o600))
+		certtest.Must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.crt", i)), certtest.Encode(leaf), 0o600))
 	}
 	broken := errors.New("no space left on device")
 	n := 0
-	_, err := audit.Run(t.Context(), audit.Config{Sources: []audit.Source{paths(dir)}, Report: rows(func(*audit.Row) error { n++; return broken })})
+	_, err := audit.Run(t.Context(), audit.Config{Sources: []audit.Source{audittest.Paths(dir)}, Report: rows(func(*audit.Row) error { n++; return broken })})
 	if !errors.Is(err, broken) || n != 1 {
 		t.Errorf("%v after %d rows", err, n)
 	}
@@ -69,9 +71,9 @@ func TestBrokenReport(t *testing.T) {
 }
 
 func TestGlobs(t *testing.T) {
-	root, _, leaf := hierarchy(t)
-	dir := write(t, map[string][]byte{
-		"ca.pem": encode(root), "a.crt": encode(leaf), "b.pem": encode(leaf), "x/y/c.crt": encode(leaf), "old/d.crt": encode(leaf), "x/old/e.crt": encode(leaf),
+	root, _, leaf := certtest.Hierarchy(t)
+	dir := certtest.Write(t, map[string][]byte{
+		"ca.pem": certtest.Encode(root), "a.crt": certtest.Encode(leaf), "b.pem": certtest.Encode(leaf), "x/y/c.crt": certtest.Encode(leaf), "old/d.crt": certtest.Encode(leaf), "x/old/e.crt": certtest.Encode(leaf),
 	})
 	for _, c := range []struct {
 		include, exclude []string
@@ -84,9 +86,9 @@ func TestGlobs(t *testing.T) {
 		{nil, []string{"**/*.crt"}, "b.pem ca.pem"},
 		{[]string{"[", "nothing"}, nil, ""},
 	} {
-		r := run(t, source.Targets{Names: []string{dir}, Include: c.include, Exclude: c.exclude})
+		r := audittest.Run(t, source.Targets{Names: []string{dir}, Include: c.include, Exclude: c.exclude})
 		var got []string
-		for place, state := range states(t, r, dir) {
+		for place, state := range audittest.States(t, r, dir) {
 			if strings.HasPrefix(state, "ERROR") {
 				place = ""
 			}
@@ -101,32 +103,34 @@ func TestGlobs(t *testing.T) {
 
 // A path to a root that was verified once is not taken for one that is not there.
 func TestKnownPaths(t *testing.T) {
-	root, upper, _ := hierarchy(t)
-	lower := newPair(t, upper, "Lower", authority)
-	brief := newPair(t, root, "Brief", authority, lives(Day, 10*Day))
-	limited := newPair(t, root, "Limited", authority, func(c *x509.Certificate) {
+	root, upper, _ := certtest.Hierarchy(t)
+	lower := certtest.New(t, upper, "Lower", certtest.Authority)
+	brief := certtest.New(t, root, "Brief", certtest.Authority, certtest.Lives(certtest.Day, 10*certtest.Day))
+	limited := certtest.New(t, root, "Limited", certtest.Authority, func(c *x509.Certificate) {
 		c.PermittedDNSDomainsCritical, c.PermittedDNSDomains = true, []string{"inside"}
 	})
-	forger := newPair(t, nil, "Lower", authority)
-	leaf := func(issuer *pair, specs ...spec) *pair { return newPair(t, issuer, "svc", specs...) }
-	files := map[string][]byte{
-		"ca.crt": encode(root), "1.crt": encode(leaf(lower), lower, upper), "2.crt": encode(leaf(lower), lower, upper), "3.crt": encode(leaf(lower), lower),
-		"4.crt": encode(leaf(forger), lower, upper), "5.crt": encode(leaf(lower), upper),
-		"6.crt": encode(leaf(limited, named("a.inside")), limited), "7.crt": encode(leaf(limited, named("a.outside")), limited),
-		"8.crt": encode(leaf(brief, lives(time.Hour, 30*Day)), brief), "9.crt": encode(leaf(brief, lives(time.Hour, 30*Day)), brief),
+	forger := certtest.New(t, nil, "Lower", certtest.Authority)
+	leaf := func(issuer *certtest.Pair, specs ...certtest.Spec) *certtest.Pair {
+		return certtest.New(t, issuer, "svc", specs...)
 	}
-	dir := write(t, files)
-	for at, late := range map[time.Duration]string{0: "OK", 20 * Day: "CRIT chain-invalid"} {
+	files := map[string][]byte{
+		"ca.crt": certtest.Encode(root), "1.crt": certtest.Encode(leaf(lower), lower, upper), "2.crt": certtest.Encode(leaf(lower), lower, upper), "3.crt": certtest.Encode(leaf(lower), lower),
+		"4.crt": certtest.Encode(leaf(forger), lower, upper), "5.crt": certtest.Encode(leaf(lower), upper),
+		"6.crt": certtest.Encode(leaf(limited, certtest.Named("a.inside")), limited), "7.crt": certtest.Encode(leaf(limited, certtest.Named("a.outside")), limited),
+		"8.crt": certtest.Encode(leaf(brief, certtest.Lives(time.Hour, 30*certtest.Day)), brief), "9.crt": certtest.Encode(leaf(brief, certtest.Lives(time.Hour, 30*certtest.Day)), brief),
+	}
+	dir := certtest.Write(t, files)
+	for at, late := range map[time.Duration]string{0: "OK", 20 * certtest.Day: "CRIT chain-invalid"} {
 		now := func() time.Time { return time.Now().Add(at) }
-		r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{paths(dir)}, Now: now, Only: []string{"chain-incomplete", "untrusted", "chain-invalid"}})
-		must(t, err)
-		got := states(t, r, dir)
+		r, err := audittest.Judge(t.Context(), audit.Config{Sources: []audit.Source{audittest.Paths(dir)}, Now: now, Only: []string{"chain-incomplete", "untrusted", "chain-invalid"}})
+		certtest.Must(t, err)
+		got := audittest.States(t, r, dir)
 		for place := range got {
 			if strings.Contains(place, "#") {
 				delete(got, place)
 			}
 		}
-		want(t, got, map[string]string{
+		audittest.Want(t, got, map[string]string{
 			"ca.crt": "OK", "1.crt": "OK", "2.crt": "OK", "3.crt": "CRIT chain-incomplete", "4.crt": "CRIT chain-incomplete", "5.crt": "CRIT chain-incomplete",
 			"6.crt": "OK", "7.crt": "CRIT chain-invalid", "8.crt": late, "9.crt": late,
 		})
@@ -135,9 +139,9 @@ func TestKnownPaths(t *testing.T) {
 
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	_, _, leaf := hierarchy(t)
-	dir := write(t, map[string][]byte{"a.crt": encode(leaf), "b/c.crt": encode(leaf)})
-	source := interrupting{paths(dir), cancel}
+	_, _, leaf := certtest.Hierarchy(t)
+	dir := certtest.Write(t, map[string][]byte{"a.crt": certtest.Encode(leaf), "b/c.crt": certtest.Encode(leaf)})
+	source := interrupting{audittest.Paths(dir), cancel}
 	if _, err := audit.Run(ctx, audit.Config{Sources: []audit.Source{source}, Report: rows(func(*audit.Row) error { return nil })}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}

@@ -3,6 +3,8 @@ package audit_test
 import (
 	"crypto/x509"
 	"slices"
+
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
 // three is a sound root, intermediate and leaf.
@@ -262,10 +264,10 @@ func dateCases() []verdictCase {
 		{"the leaf is not yet valid", three(nil, nil, some(notYet())), ""},
 		{"the intermediate is not yet valid", three(nil, some(notYet()), nil), ""},
 		{"the root is not yet valid", three(some(notYet()), nil, nil), ""},
-		{"the leaf outlives the intermediate", three(nil, some(valid(-Day, 200*Day)), some(valid(-Day, 360*Day))), ""},
-		{"the leaf is older than its intermediate", three(nil, some(valid(-Day, 1000*Day)), some(valid(-30*Day, 360*Day))), ""},
-		{"the leaf ends before it begins", three(nil, nil, some(valid(10*Day, -10*Day))), ""},
-		{"the intermediate ends before it begins", three(nil, some(valid(10*Day, -10*Day)), nil), ""},
+		{"the leaf outlives the intermediate", three(nil, some(valid(-certtest.Day, 200*certtest.Day)), some(valid(-certtest.Day, 360*certtest.Day))), ""},
+		{"the leaf is older than its intermediate", three(nil, some(valid(-certtest.Day, 1000*certtest.Day)), some(valid(-30*certtest.Day, 360*certtest.Day))), ""},
+		{"the leaf ends before it begins", three(nil, nil, some(valid(10*certtest.Day, -10*certtest.Day))), ""},
+		{"the intermediate ends before it begins", three(nil, some(valid(10*certtest.Day, -10*certtest.Day)), nil), ""},
 		{"all end in the year 9999", three(some(until9999()), some(until9999()), some(until9999())), ""},
 		{"the leaf begins in 1970", three(nil, nil, some(edit(func(t *tbsCertificate) { t.Validity.From = raw(23, []byte("700101000000Z")...) }))), ""},
 		{"the leaf begins in 1950, the first year of UTCTime", three(nil, nil, some(edit(func(t *tbsCertificate) { t.Validity.From = raw(23, []byte("500101000000Z")...) }))), ""},

@@ -8,6 +8,8 @@ import (
 	"math/big"
 	"net"
 	"time"
+
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
 // below makes chains of root, intermediate and leaf with these options for each.
@@ -249,7 +251,7 @@ func (p pki) list(issuer *certified, from, until time.Duration, revoked ...*cert
 func (p pki) part(issuer *certified, critical bool, id asn1.ObjectIdentifier, value ...byte) []byte {
 	p.Helper()
 	return p.listWith(issuer, &x509.RevocationList{
-		ThisUpdate: time.Now().Add(-Day), NextUpdate: time.Now().Add(30 * Day), ExtraExtensions: []pkix.Extension{{Id: id, Critical: critical, Value: value}},
+		ThisUpdate: time.Now().Add(-certtest.Day), NextUpdate: time.Now().Add(30 * certtest.Day), ExtraExtensions: []pkix.Extension{{Id: id, Critical: critical, Value: value}},
 	})
 }
 
@@ -262,14 +264,14 @@ func (p pki) listWith(issuer *certified, tpl *x509.RevocationList, revoked ...*c
 	by := *p.parsed(issuer)
 	by.KeyUsage |= x509.KeyUsageCRLSign // whether it may is up to those who read the list
 	der, err := x509.CreateRevocationList(rand.Reader, tpl, &by, issuer.key)
-	must(p, err)
+	certtest.Must(p, err)
 	return der
 }
 
 func (p pki) parsed(c *certified) *x509.Certificate {
 	p.Helper()
 	cert, err := x509.ParseCertificate(c.der)
-	must(p, err)
+	certtest.Must(p, err)
 	return cert
 }
 
@@ -285,23 +287,33 @@ func listCases() []verdictCase {
 		}
 	}
 	return []verdictCase{
-		{"an empty list", under(func(p pki, root, _ *certified) [][]byte { return [][]byte{p.list(root, -Day, 30*Day)} }), ""},
-		{"a list of others", under(func(p pki, root, _ *certified) [][]byte { return [][]byte{p.list(root, -Day, 30*Day, p.leaf(root))} }), ""},
-		{"revoked", under(func(p pki, root, leaf *certified) [][]byte { return [][]byte{p.list(root, -Day, 30*Day, leaf)} }), ""},
-		{"revoked by the second of two lists", under(func(p pki, root, leaf *certified) [][]byte {
-			return [][]byte{p.list(p.root("Stranger", signs), -Day, 30*Day), p.list(root, -Day, 30*Day, leaf)}
+		{"an empty list", under(func(p pki, root, _ *certified) [][]byte {
+			return [][]byte{p.list(root, -certtest.Day, 30*certtest.Day)}
 		}), ""},
-		{"a list that is out of date", under(func(p pki, root, _ *certified) [][]byte { return [][]byte{p.list(root, -30*Day, -Day)} }), ""},
-		{"revoked by a list that is out of date", under(func(p pki, root, leaf *certified) [][]byte { return [][]byte{p.list(root, -30*Day, -Day, leaf)} }), ""},
-		{"a list that is not yet valid", under(func(p pki, root, _ *certified) [][]byte { return [][]byte{p.list(root, Day, 30*Day)} }), ""},
+		{"a list of others", under(func(p pki, root, _ *certified) [][]byte {
+			return [][]byte{p.list(root, -certtest.Day, 30*certtest.Day, p.leaf(root))}
+		}), ""},
+		{"revoked", under(func(p pki, root, leaf *certified) [][]byte {
+			return [][]byte{p.list(root, -certtest.Day, 30*certtest.Day, leaf)}
+		}), ""},
+		{"revoked by the second of two lists", under(func(p pki, root, leaf *certified) [][]byte {
+			return [][]byte{p.list(p.root("Stranger", signs), -certtest.Day, 30*certtest.Day), p.list(root, -certtest.Day, 30*certtest.Day, leaf)}
+		}), ""},
+		{"a list that is out of date", under(func(p pki, root, _ *certified) [][]byte {
+			return [][]byte{p.list(root, -30*certtest.Day, -certtest.Day)}
+		}), ""},
+		{"revoked by a list that is out of date", under(func(p pki, root, leaf *certified) [][]byte {
+			return [][]byte{p.list(root, -30*certtest.Day, -certtest.Day, leaf)}
+		}), ""},
+		{"a list that is not yet valid", under(func(p pki, root, _ *certified) [][]byte { return [][]byte{p.list(root, certtest.Day, 30*certtest.Day)} }), ""},
 		{"a list of somebody else", under(func(p pki, _, _ *certified) [][]byte {
-			return [][]byte{p.list(p.root("Stranger", signs), -Day, 30*Day)}
+			return [][]byte{p.list(p.root("Stranger", signs), -certtest.Day, 30*certtest.Day)}
 		}), ""},
 		{"a list that somebody else signed in the name of the root", under(func(p pki, _, _ *certified) [][]byte {
-			return [][]byte{p.list(p.root("Root", signs), -Day, 30*Day)}
+			return [][]byte{p.list(p.root("Root", signs), -certtest.Day, 30*certtest.Day)}
 		}), ""},
 		{"revoked in such a list", under(func(p pki, _, leaf *certified) [][]byte {
-			return [][]byte{p.list(p.root("Root", signs), -Day, 30*Day, leaf)}
+			return [][]byte{p.list(p.root("Root", signs), -certtest.Day, 30*certtest.Day, leaf)}
 		}), ""},
 		{"a delta list alone", under(func(p pki, root, _ *certified) [][]byte { return [][]byte{p.part(root, true, oidDelta, 2, 1, 1)} }), ""},
 		{"a list of authorities only", under(func(p pki, root, _ *certified) [][]byte {
@@ -318,16 +330,16 @@ func listCases() []verdictCase {
 		{"lists of the root and of the intermediate", func(p pki) *madeFiles {
 			root := p.root("Root", signs)
 			mid := p.ca(root, "Intermediate", signs)
-			return p.chain(p.leaf(mid), mid).trust(root).lists(p.list(root, -Day, 30*Day), p.list(mid, -Day, 30*Day))
+			return p.chain(p.leaf(mid), mid).trust(root).lists(p.list(root, -certtest.Day, 30*certtest.Day), p.list(mid, -certtest.Day, 30*certtest.Day))
 		}, ""},
 		{"the issuer may not sign lists", func(p pki) *madeFiles {
 			root := p.root("Root")
-			return p.chain(p.leaf(root)).trust(root).lists(p.list(root, -Day, 30*Day))
+			return p.chain(p.leaf(root)).trust(root).lists(p.list(root, -certtest.Day, 30*certtest.Day))
 		}, ""},
 		{"a list of the root for a chain with an intermediate", func(p pki) *madeFiles {
 			root := p.root("Root", signs)
 			mid := p.ca(root, "Intermediate", signs)
-			return p.chain(p.leaf(mid), mid).trust(root).lists(p.list(root, -Day, 30*Day))
+			return p.chain(p.leaf(mid), mid).trust(root).lists(p.list(root, -certtest.Day, 30*certtest.Day))
 		}, ""},
 	}
 }

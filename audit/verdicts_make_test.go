@@ -19,6 +19,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
 // pki makes certificates for verdicts_test.go. Unlike newPair it writes each byte that
@@ -58,7 +60,7 @@ type tbsCertificate struct {
 type option func(*certPlan)
 
 // with applies a spec of pki_test.go.
-func with(s spec) option { return func(r *certPlan) { s(r.Certificate) } }
+func with(s certtest.Spec) option { return func(r *certPlan) { s(r.Certificate) } }
 
 func edit(e func(*tbsCertificate)) option {
 	return func(r *certPlan) { r.edits = append(r.edits, e) }
@@ -67,12 +69,12 @@ func edit(e func(*tbsCertificate)) option {
 // valid moves the dates: from and until are distances from now.
 func valid(from, until time.Duration) option {
 	now := time.Now().Truncate(time.Second)
-	return with(dates(now.Add(from), now.Add(until)))
+	return with(certtest.Dates(now.Add(from), now.Add(until)))
 }
 
-func expiredOnce() option        { return valid(-40*Day, -10*Day) }
-func notYet() option             { return valid(10*Day, 400*Day) }
-func dns(names ...string) option { return with(named(names...)) }
+func expiredOnce() option        { return valid(-40*certtest.Day, -10*certtest.Day) }
+func notYet() option             { return valid(10*certtest.Day, 400*certtest.Day) }
+func dns(names ...string) option { return with(certtest.Named(names...)) }
 func keyUses(u x509.KeyUsage) option {
 	return func(r *certPlan) { r.KeyUsage = u }
 }
@@ -137,7 +139,7 @@ func raw(tag int, content ...byte) asn1.RawValue {
 func (p pki) der(v any) []byte {
 	p.Helper()
 	out, err := asn1.Marshal(v)
-	must(p, err)
+	certtest.Must(p, err)
 	return out
 }
 
@@ -150,7 +152,7 @@ func (p pki) root(name string, options ...option) *certified {
 // ca makes an authority under issuer.
 func (p pki) ca(issuer *certified, name string, options ...option) *certified {
 	p.Helper()
-	return p.issue(issuer, name, append([]option{with(authority)}, options...)...)
+	return p.issue(issuer, name, append([]option{with(certtest.Authority)}, options...)...)
 }
 
 // leaf makes a certificate for server and client with the DNS name server.test.
@@ -162,11 +164,11 @@ func (p pki) leaf(issuer *certified, options ...option) *certified {
 func (p pki) issue(issuer *certified, name string, options ...option) *certified {
 	p.Helper()
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 100))
-	must(p, err)
+	certtest.Must(p, err)
 	now := time.Now().Truncate(time.Second)
 	r := &certPlan{Certificate: &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, BasicConstraintsValid: true,
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(365 * Day),
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(365 * certtest.Day),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}}
 	for _, o := range options {
@@ -181,7 +183,7 @@ func (p pki) issue(issuer *certified, name string, options ...option) *certified
 func (p pki) newKey() crypto.Signer {
 	p.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(p, err)
+	certtest.Must(p, err)
 	return key
 }
 
@@ -203,12 +205,12 @@ func (p pki) sign(issuer *certified, r *certPlan) *certified {
 		parent, signer = &x509.Certificate{RawSubject: issuer.name, SubjectKeyId: issuer.keyID}, issuer.key
 	}
 	der, err := x509.CreateCertificate(rand.Reader, r.Certificate, parent, r.key.Public(), scratch())
-	must(p, err)
+	certtest.Must(p, err)
 	made, err := x509.ParseCertificate(der)
-	must(p, err)
+	certtest.Must(p, err)
 	var tbs tbsCertificate
 	_, err = asn1.Unmarshal(made.RawTBSCertificate, &tbs)
-	must(p, err)
+	certtest.Must(p, err)
 	algorithm, sign := p.signer(signer, r.signing)
 	tbs.Algorithm = asn1.RawValue{FullBytes: algorithm}
 	for _, e := range r.edits {
@@ -266,7 +268,7 @@ func (p pki) signer(key crypto.Signer, s signing) (algorithm []byte, sign func([
 	return p.der(id), func(data []byte) []byte {
 		p.Helper()
 		out, err := key.Sign(rand.Reader, digest(s.hash, data), s.hash)
-		must(p, err)
+		certtest.Must(p, err)
 		return out
 	}
 }
@@ -293,18 +295,18 @@ func rsaKey(bits int) func() crypto.Signer {
 func (c *certified) keyPEM(t testing.TB) []byte {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(c.key)
-	must(t, err)
+	certtest.Must(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 func pemRenderer(list ...*certified) (out []byte) {
 	for _, c := range list {
-		out = append(out, pemBlock("CERTIFICATE", c.der)...)
+		out = append(out, certtest.Block("CERTIFICATE", c.der)...)
 	}
 	return out
 }
 
 func writeFile(t testing.TB, path string, data []byte) {
 	t.Helper()
-	must(t, os.WriteFile(path, data, 0o600))
+	certtest.Must(t, os.WriteFile(path, data, 0o600))
 }

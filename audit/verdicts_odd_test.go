@@ -14,6 +14,9 @@ import (
 	"encoding/hex"
 	"math/big"
 	"strings"
+
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
 func withRSA(bits int) option { return func(r *certPlan) { r.key = rsaKeys[bits]() } }
@@ -211,7 +214,7 @@ func nameCases() []verdictCase {
 
 // littleEndian is a text in UTF-16, as Windows writes it.
 func littleEndian(text string) string {
-	return string(inUTF16(binary.LittleEndian, true, []byte(text)))
+	return string(audittest.UTF16(binary.LittleEndian, true, []byte(text)))
 }
 
 // oddKey makes chains whose key lies in another text.
@@ -246,8 +249,8 @@ func keyCases() []verdictCase {
 		{"the key in SEC 1", func(p pki) *madeFiles {
 			root, mid, leaf := p.three()
 			der, err := x509.MarshalECPrivateKey(leaf.key.(*ecdsa.PrivateKey))
-			must(p, err)
-			return p.chain(leaf, mid).trust(root).file(keyFile, pemBlock("EC PRIVATE KEY", der))
+			certtest.Must(p, err)
+			return p.chain(leaf, mid).trust(root).file(keyFile, certtest.Block("EC PRIVATE KEY", der))
 		}, ""},
 		{"the key of the leaf second in the chain", func(p pki) *madeFiles {
 			root, mid, leaf := p.three()
@@ -273,7 +276,7 @@ func trusted(p pki, root *certified, how byte, use x509.ExtKeyUsage) []byte {
 	id := map[x509.ExtKeyUsage]byte{x509.ExtKeyUsageServerAuth: 1, x509.ExtKeyUsageClientAuth: 2}[use]
 	oid := []byte{6, 8, 0x2b, 6, 1, 5, 5, 7, 3, id}
 	list := append([]byte{how, byte(len(oid))}, oid...)
-	return pemBlock("TRUSTED CERTIFICATE", append(bytes.Clone(root.der), append([]byte{0x30, byte(len(list))}, list...)...))
+	return certtest.Block("TRUSTED CERTIFICATE", append(bytes.Clone(root.der), append([]byte{0x30, byte(len(list))}, list...)...))
 }
 
 // bundleCases are trust bundles, as files.
@@ -308,7 +311,7 @@ func bundleCases() []verdictCase {
 		{"the root with CRLF", from(func(_ pki, root, _ *certified) []byte {
 			return bytes.ReplaceAll(pemRenderer(root), []byte("\n"), []byte("\r\n"))
 		}), ""},
-		{"the root as X509 CERTIFICATE", from(func(_ pki, root, _ *certified) []byte { return pemBlock("X509 CERTIFICATE", root.der) }),
+		{"the root as X509 CERTIFICATE", from(func(_ pki, root, _ *certified) []byte { return certtest.Block("X509 CERTIFICATE", root.der) }),
 			"peers in Go read blocks of the type CERTIFICATE only, and --ca-cert is read as they do"},
 		{"the root without its last line", from(func(_ pki, root, _ *certified) []byte {
 			return bytes.TrimSuffix(pemRenderer(root), []byte("-----END CERTIFICATE-----\n"))
@@ -432,7 +435,7 @@ func textCases() []verdictCase {
 		}, "peers in Go find no certificate behind a byte order mark, and --ca-cert is read as they do"},
 		{"a bundle in UTF-16", func(p pki) *madeFiles {
 			m := below(withoutPath, withoutPath, withoutPath)(p)
-			return m.file(bundleFile, inUTF16(binary.LittleEndian, true, m.files[bundleFile]))
+			return m.file(bundleFile, audittest.UTF16(binary.LittleEndian, true, m.files[bundleFile]))
 		}, ""},
 		{"a bundle in DER", func(p pki) *madeFiles {
 			root, mid, leaf := p.three()

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -71,7 +73,7 @@ func (s *madeServer) start(t *testing.T) (address string) {
 	if s.change != nil {
 		s.change(config)
 	}
-	return accept(t, func(c net.Conn) {
+	return audittest.Accept(t, func(c net.Conn) {
 		conn := tls.Server(c, config)
 		if conn.Handshake() != nil { // refusals are the point
 			return
@@ -87,10 +89,10 @@ func (s *madeServer) start(t *testing.T) (address string) {
 // opinions are those of curl and of openssl s_client: both must take a server.
 func (s *madeServer) opinions(t *testing.T, address, curl, openssl string) opinion {
 	t.Helper()
-	dir := write(t, map[string][]byte{bundleFile: pemRenderer(s.roots...)})
+	dir := certtest.Write(t, map[string][]byte{bundleFile: pemRenderer(s.roots...)})
 	host := cmp.Or(s.host, serverName)
 	_, port, err := net.SplitHostPort(address)
-	must(t, err)
+	certtest.Must(t, err)
 	args := append([]string{"--disable", "--silent", "--show-error", "--noproxy", "*", "--cacert", bundleFile, "--max-time", "50",
 		"--resolve", host + ":" + port + ":" + serverIP}, s.curl...)
 	if ok, said := ask(t, dir, curl, append(args, "https://"+host+":"+port+"/")...); !ok {
@@ -125,14 +127,14 @@ func (s *madeServer) ours(t *testing.T, address string) map[string]opinion {
 	if err != nil {
 		return map[string]opinion{"server": {true, true, "error: " + err.Error()}}
 	}
-	files := write(t, map[string][]byte{chainFile: pemRenderer(s.chain...), bundleFile: pemRenderer(s.roots...)})
+	files := certtest.Write(t, map[string][]byte{chainFile: pemRenderer(s.chain...), bundleFile: pemRenderer(s.roots...)})
 	out := map[string]opinion{}
 	for way, names := range map[string][]string{"server": {address}, "server and files": {files, address}} {
-		targets := source.Targets{Names: names, Bundle: bundle, Timeout: patience}
+		targets := source.Targets{Names: names, Bundle: bundle, Timeout: audittest.Patience}
 		if net.ParseIP(s.host) == nil {
 			targets.ServerName = cmp.Or(s.host, serverName)
 		}
-		out[way] = opinionOf(run(t, targets), func(r *audit.Row) bool {
+		out[way] = opinionOf(audittest.Run(t, targets), func(r *audit.Row) bool {
 			here := func(place string) bool { return place == address || strings.HasPrefix(place, address+" (") } // also for other clients
 			return here(r.Place) || slices.ContainsFunc(r.Also, here)
 		})
@@ -141,7 +143,7 @@ func (s *madeServer) ours(t *testing.T, address string) map[string]opinion {
 }
 
 func TestVerdictsOfServers(t *testing.T) {
-	curl, openssl := judgeProgram(t, "curl"), judgeProgram(t, "openssl")
+	curl, openssl := audittest.Program(t, "curl"), audittest.Program(t, "openssl")
 	var table verdicts
 	t.Run("cases", func(t *testing.T) {
 		for _, theme := range serverCases() {

@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
@@ -88,7 +90,7 @@ func (m *madeFiles) atHome() *madeFiles { return m.purpose("any") }
 // lists has the chain judged by revocation lists.
 func (m *madeFiles) lists(der ...[]byte) *madeFiles {
 	for _, one := range der {
-		m.files[listFile] = append(m.files[listFile], pemBlock("X509 CRL", one)...)
+		m.files[listFile] = append(m.files[listFile], certtest.Block("X509 CRL", one)...)
 	}
 	m.flags = append(m.flags, "-crl_check", "-CRLfile", listFile)
 	return m
@@ -100,26 +102,10 @@ type opinion struct {
 	text              string
 }
 
-// judges are programs that need no package of ours: PATH has them, or the test
-// was not run. ARTSTORE_JUDGES=required, as in .ci/run, makes that a failure.
-func judgeProgram(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	switch {
-	case err == nil:
-		return path
-	case os.Getenv("ARTSTORE_JUDGES") == "required":
-		t.Fatalf("no %s here, and ARTSTORE_JUDGES=required", name)
-	default:
-		t.Skipf("NOT RUN: the verdicts of the audit were compared with nothing, for want of %s", name)
-	}
-	return ""
-}
-
 // ask runs a judge in a directory, without settings of the machine.
 func ask(t *testing.T, dir, program string, args ...string) (ok bool, said string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), audittest.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "OPENSSL_CONF=" + os.DevNull, "HOME=" + dir}
@@ -136,7 +122,7 @@ var verifyError = regexp.MustCompile(`error (\d+) at (\d+) depth lookup: ?([^\n]
 // usual security level 2 has them, and on the key as any program that loads the pair.
 func (m *madeFiles) openssl(t *testing.T, program string) opinion {
 	t.Helper()
-	dir := write(t, m.files)
+	dir := certtest.Write(t, m.files)
 	for _, purpose := range m.purposes {
 		args := []string{"verify", "-no-CApath", "-no-CAstore", "-auth_level", "2", "-purpose", purpose, "-CAfile", bundleFile, "-untrusted", chainFile}
 		ok, said := ask(t, dir, program, append(append(args, m.flags...), chainFile)...)
@@ -168,17 +154,17 @@ var ways = []struct {
 	with func(testing.TB, *madeFiles) (audit.Config, error)
 }{
 	{"directory", func(t testing.TB, m *madeFiles) (audit.Config, error) {
-		return audit.Config{Sources: []audit.Source{paths(write(t, m.files))}}, nil
+		return audit.Config{Sources: []audit.Source{audittest.Paths(certtest.Write(t, m.files))}}, nil
 	}},
 	{"file", func(t testing.TB, m *madeFiles) (audit.Config, error) {
-		return m.judgedByLists(audit.Config{Sources: []audit.Source{paths(filepath.Join(write(t, m.files), chainFile))}})
+		return m.judgedByLists(audit.Config{Sources: []audit.Source{audittest.Paths(filepath.Join(certtest.Write(t, m.files), chainFile))}})
 	}},
 	{"--ca-cert", func(t testing.TB, m *madeFiles) (audit.Config, error) {
 		bundle, err := pemfile.Certificates(m.files[bundleFile])
 		if err != nil {
 			return audit.Config{}, err
 		}
-		dir := write(t, map[string][]byte{chainFile: m.files[chainFile]})
+		dir := certtest.Write(t, map[string][]byte{chainFile: m.files[chainFile]})
 		if m.files[keyFile] != nil {
 			writeFile(t, filepath.Join(dir, keyFile), m.files[keyFile])
 		}
@@ -219,7 +205,7 @@ func (m *madeFiles) judgedByLists(cfg audit.Config) (audit.Config, error) {
 var besides = []string{"expiring", "renewal-overdue", "long-lived", "key-readable", "same-key", "tls-version", "key-exchange", "not-seen"}
 
 // opinionOf is what a report comes to, over the rows that of wants.
-func opinionOf(r *keptReport, of func(*audit.Row) bool) opinion {
+func opinionOf(r *audittest.Report, of func(*audit.Row) bool) opinion {
 	var found []string
 	o := opinion{}
 	for i := range r.Rows {
@@ -257,8 +243,8 @@ func (m *madeFiles) ours(t *testing.T) map[string]opinion {
 			out[way.name] = opinion{true, true, "error: " + err.Error()}
 			continue
 		}
-		r, err := judged(t.Context(), cfg)
-		must(t, err)
+		r, err := audittest.Judge(t.Context(), cfg)
+		certtest.Must(t, err)
 		out[way.name] = opinionOf(r, everyRow)
 	}
 	return out
@@ -351,7 +337,7 @@ func fileCases() map[string][]verdictCase {
 }
 
 func TestVerdictsOfFiles(t *testing.T) {
-	program := judgeProgram(t, "openssl")
+	program := audittest.Program(t, "openssl")
 	var table verdicts
 	t.Run("cases", func(t *testing.T) {
 		for theme, cases := range fileCases() {

@@ -12,17 +12,19 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/audit"
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
 // realPlaces are the files of the rows, without the names that links gave them.
-func realPlaces(t *testing.T, r *keptReport) map[string]bool {
+func realPlaces(t *testing.T, r *audittest.Report) map[string]bool {
 	t.Helper()
 	out := map[string]bool{}
 	for _, row := range r.Rows {
 		for _, place := range append([]string{row.Place}, row.Also...) {
 			path, err := filepath.EvalSymlinks(place)
-			must(t, err)
+			certtest.Must(t, err)
 			out[path] = true
 		}
 	}
@@ -32,13 +34,13 @@ func realPlaces(t *testing.T, r *keptReport) map[string]bool {
 // Every certificate below a directory is in the report, whatever the directories are called and
 // whatever links there are between them; and the walk ends.
 func TestEachCertificateIsInTheReport(t *testing.T) {
-	_, intermediate, _ := hierarchy(t)
-	leaf := encode(newPair(t, intermediate, "svc"))
+	_, intermediate, _ := certtest.Hierarchy(t)
+	leaf := certtest.Encode(certtest.New(t, intermediate, "svc"))
 	names := []string{"node1", "node2", "self", "current", "..data", "..2026_01_01", "..2026_02_02", "gen-1", "gen-2", "v-1", "v-2", "x"}
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		base, err := filepath.EvalSymlinks(t.TempDir())
-		must(t, err)
+		certtest.Must(t, err)
 		root := filepath.Join(base, "root")
 		dirs := []string{root, filepath.Join(base, "outside")}
 		for len(dirs) < 10 {
@@ -46,10 +48,10 @@ func TestEachCertificateIsInTheReport(t *testing.T) {
 		}
 		var files []string
 		for i, d := range dirs {
-			must(t, os.MkdirAll(d, 0o700))
+			certtest.Must(t, os.MkdirAll(d, 0o700))
 			if rnd.IntN(3) > 0 {
 				files = append(files, filepath.Join(d, fmt.Sprintf("%d.crt", i)))
-				must(t, os.WriteFile(files[len(files)-1], leaf, 0o600))
+				certtest.Must(t, os.WriteFile(files[len(files)-1], leaf, 0o600))
 			}
 		}
 		for range 8 {
@@ -64,7 +66,7 @@ func TestEachCertificateIsInTheReport(t *testing.T) {
 			}
 			_ = os.Symlink(to, filepath.Join(from, names[rnd.IntN(len(names))])) // it may be there already
 		}
-		seen := realPlaces(t, existing(run(t, paths(root))))
+		seen := realPlaces(t, existing(audittest.Run(t, audittest.Paths(root))))
 		for _, f := range files {
 			if strings.HasPrefix(f, root+"/") && !seen[f] {
 				t.Errorf("seed %d: %s is in no row", seed, f)
@@ -74,7 +76,7 @@ func TestEachCertificateIsInTheReport(t *testing.T) {
 }
 
 // existing drops the rows of broken links.
-func existing(r *keptReport) *keptReport {
+func existing(r *audittest.Report) *audittest.Report {
 	r.Rows = slices.DeleteFunc(r.Rows, func(row audit.Row) bool { return row.Err != nil })
 	return r
 }
@@ -82,10 +84,10 @@ func existing(r *keptReport) *keptReport {
 // A link to a directory beside it hides nothing; one to a directory elsewhere is followed once, and
 // none leads above the directory that was named.
 func TestLinksToDirectories(t *testing.T) {
-	_, intermediate, leaf := hierarchy(t)
-	expired := encode(newPair(t, intermediate, "old", lives(2*Day, Day)))
-	dir := write(t, map[string][]byte{
-		"in/node1/a.crt": encode(leaf), "in/node2/b.crt": expired, "in/volume/..2026_01_01/tls.crt": encode(leaf),
+	_, intermediate, leaf := certtest.Hierarchy(t)
+	expired := certtest.Encode(certtest.New(t, intermediate, "old", certtest.Lives(2*certtest.Day, certtest.Day)))
+	dir := certtest.Write(t, map[string][]byte{
+		"in/node1/a.crt": certtest.Encode(leaf), "in/node2/b.crt": expired, "in/volume/..2026_01_01/tls.crt": certtest.Encode(leaf),
 		"in/volume/..2026_01_01/unlinked.crt": expired, "in/volume/..2026_01_01/sub/deep.crt": expired,
 		"in/volume/..2025_12_31/tls.crt": expired, "in/volume/..2025_12_30/other.crt": expired,
 		"out/c.crt": expired, "out/deeper/d.crt": expired, "e.crt": expired,
@@ -94,12 +96,12 @@ func TestLinksToDirectories(t *testing.T) {
 		"in/self": "node1", "in/out": "../out", "in/again": "../out", "in/deeper": "../out/deeper", "in/up": "..", "out/back": "../in", "out/loop": ".",
 		"in/volume/..data": "..2026_01_01", "in/volume/tls.crt": "..data/tls.crt", "in/volume/sub": "..data/sub",
 	} {
-		must(t, os.Symlink(to, filepath.Join(dir, link)))
+		certtest.Must(t, os.Symlink(to, filepath.Join(dir, link)))
 	}
-	r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{paths(filepath.Join(dir, "in"))}, Explain: true})
-	must(t, err)
+	r, err := audittest.Judge(t.Context(), audit.Config{Sources: []audit.Source{audittest.Paths(filepath.Join(dir, "in"))}, Explain: true})
+	certtest.Must(t, err)
 	const old = "EXPIRED expired"
-	want(t, states(t, r, filepath.Join(dir, "in")), map[string]string{
+	audittest.Want(t, audittest.States(t, r, filepath.Join(dir, "in")), map[string]string{
 		"node1/a.crt": "OK", "node2/b.crt": old, "volume/tls.crt": "OK",
 		"volume/..2026_01_01/unlinked.crt": old, "volume/..2026_01_01/sub/deep.crt": old, "volume/..2025_12_30/other.crt": old,
 		"again/c.crt": old, "again/deeper/d.crt": old,
@@ -114,7 +116,7 @@ func TestLinksToDirectories(t *testing.T) {
 		}
 	}
 	const elsewhere = "links to what is seen elsewhere"
-	want(t, got, map[string]string{
+	audittest.Want(t, got, map[string]string{
 		"self": elsewhere, "out": elsewhere, "deeper": elsewhere, "again/back": elsewhere, "again/loop": elsewhere,
 		"volume/..data": elsewhere, "volume/sub": elsewhere, "up": "links that lead above the target",
 		"volume/..2025_12_31": "replaced generations",
@@ -123,18 +125,18 @@ func TestLinksToDirectories(t *testing.T) {
 
 // What neither its name nor its beginning promise is none of ours, however large; it is counted.
 func TestFilesOfOtherKinds(t *testing.T) {
-	_, _, leaf := hierarchy(t)
-	dir := write(t, map[string][]byte{"a.crt": encode(leaf), "program": []byte("\x7fELF"), "notes.txt": []byte("hello"), "skip/b.crt": encode(leaf), "c.crt": encode(leaf)})
-	must(t, os.Truncate(filepath.Join(dir, "program"), 40<<20)) // sparse
-	must(t, os.Symlink("user@host.1234:5", filepath.Join(dir, ".#notes.txt")))
-	r, err := judged(t.Context(), audit.Config{Sources: []audit.Source{source.Targets{Names: []string{dir}, Exclude: []string{"skip", "c.*"}}}, Explain: true})
-	must(t, err)
-	want(t, states(t, r, dir), map[string]string{"a.crt": "OK"})
+	_, _, leaf := certtest.Hierarchy(t)
+	dir := certtest.Write(t, map[string][]byte{"a.crt": certtest.Encode(leaf), "program": []byte("\x7fELF"), "notes.txt": []byte("hello"), "skip/b.crt": certtest.Encode(leaf), "c.crt": certtest.Encode(leaf)})
+	certtest.Must(t, os.Truncate(filepath.Join(dir, "program"), 40<<20)) // sparse
+	certtest.Must(t, os.Symlink("user@host.1234:5", filepath.Join(dir, ".#notes.txt")))
+	r, err := audittest.Judge(t.Context(), audit.Config{Sources: []audit.Source{source.Targets{Names: []string{dir}, Exclude: []string{"skip", "c.*"}}}, Explain: true})
+	certtest.Must(t, err)
+	audittest.Want(t, audittest.States(t, r, dir), map[string]string{"a.crt": "OK"})
 	if crit, unchecked := r.Count(audit.Warn); crit+unchecked > 0 {
 		t.Errorf("%d findings, %d unchecked", crit, unchecked)
 	}
 	var table strings.Builder
-	must(t, r.WriteTable(&table, 0))
+	certtest.Must(t, r.WriteTable(&table, 0))
 	const list = `
 left out: excluded by pattern (2), files of other kinds (3)
 excluded by pattern:
@@ -149,8 +151,8 @@ files of other kinds:
 	if got := strings.ReplaceAll(table.String(), dir, "DIR"); !strings.HasSuffix(got, list) {
 		t.Errorf("got\n%s", got)
 	}
-	r, err = judged(t.Context(), audit.Config{Sources: []audit.Source{paths(dir)}})
-	must(t, err)
+	r, err = audittest.Judge(t.Context(), audit.Config{Sources: []audit.Source{audittest.Paths(dir)}})
+	certtest.Must(t, err)
 	if got := r.LeftOut; len(got) != 1 || got[0].Count != 3 || got[0].Paths != nil {
 		t.Errorf("%+v", got)
 	}

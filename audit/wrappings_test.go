@@ -8,8 +8,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"unicode/utf16"
 
+	"github.com/artstore/artstore-pki/audit/internal/audittest"
+	"github.com/artstore/artstore-pki/audit/internal/certtest"
+	"github.com/artstore/artstore-pki/audit/internal/dertest"
 	"golang.org/x/crypto/cryptobyte"
 	der "golang.org/x/crypto/cryptobyte/asn1"
 	"golang.org/x/crypto/ssh"
@@ -27,41 +29,29 @@ const (
 	flawed = "EXPIRED expired odd-file"
 )
 
-func inUTF16(order binary.ByteOrder, mark bool, text []byte) (out []byte) {
-	units := utf16.Encode([]rune(string(text)))
-	if mark {
-		units = append([]uint16{0xfeff}, units...)
-	}
-	for _, unit := range units {
-		out = append(out, 0, 0)
-		order.PutUint16(out[len(out)-2:], unit)
-	}
-	return out
-}
-
 func quoted(t testing.TB, v any) []byte {
 	t.Helper()
 	b, err := json.Marshal(v)
-	must(t, err)
+	certtest.Must(t, err)
 	return b
 }
 
 // texts are wrappings of PEM.
-func texts(t testing.TB, old *pair) map[string]wrapping {
-	plain := encode(old)
+func texts(t testing.TB, old *certtest.Pair) map[string]wrapping {
+	plain := certtest.Encode(old)
 	text := strings.TrimSpace(string(plain))
 	flat := strings.ReplaceAll(text, "\n", `\n`)
-	manifest := []byte(secretYAML("tls", "tls.crt", b64(plain)))
+	manifest := []byte(audittest.SecretYAML("tls", "tls.crt", b64(plain)))
 	return map[string]wrapping{
 		"pem/plain.pem":       {plain, readIt},
 		"pem/windows.pem":     {bytes.ReplaceAll(plain, []byte("\n"), []byte("\r\n")), readIt},
-		"pem/x509.pem":        {pemBlock("X509 CERTIFICATE", old.cert.Raw), flawed},
-		"pem/trusted.crt":     {pemBlock("TRUSTED CERTIFICATE", append(bytes.Clone(old.cert.Raw), sequence(sequence(oid(1, 3, 6, 1, 5, 5, 7, 3, 1)))...)), flawed},
-		"pem/bare.crt":        {pemBlock("TRUSTED CERTIFICATE", old.cert.Raw), flawed},
-		"pem/pkcs7":           {pemBlock("PKCS7", envelope(old.cert.Raw)), readIt},
-		"pem/cms":             {pemBlock("CMS", envelope(old.cert.Raw)), readIt},
-		"pem/signed":          {pemBlock("PKCS #7 SIGNED DATA", envelope(old.cert.Raw)), readIt},
-		"pem/attribute":       {pemBlock("ATTRIBUTE CERTIFICATE", old.cert.Raw), `ERROR "ATTRIBUTE CERTIFICATE" is not read; `},
+		"pem/x509.pem":        {certtest.Block("X509 CERTIFICATE", old.Cert.Raw), flawed},
+		"pem/trusted.crt":     {certtest.Block("TRUSTED CERTIFICATE", append(bytes.Clone(old.Cert.Raw), dertest.Sequence(dertest.Sequence(dertest.OID(1, 3, 6, 1, 5, 5, 7, 3, 1)))...)), flawed},
+		"pem/bare.crt":        {certtest.Block("TRUSTED CERTIFICATE", old.Cert.Raw), flawed},
+		"pem/pkcs7":           {certtest.Block("PKCS7", envelope(old.Cert.Raw)), readIt},
+		"pem/cms":             {certtest.Block("CMS", envelope(old.Cert.Raw)), readIt},
+		"pem/signed":          {certtest.Block("PKCS #7 SIGNED DATA", envelope(old.Cert.Raw)), readIt},
+		"pem/attribute":       {certtest.Block("ATTRIBUTE CERTIFICATE", old.Cert.Raw), `ERROR "ATTRIBUTE CERTIFICATE" is not read; `},
 		"pem/comment.pem":     {append([]byte("subject=CN = old\n"), plain...), readIt},
 		"pem/indented.pem":    {[]byte("  " + strings.ReplaceAll(text, "\n", "\n  ") + "\n"), flawed},
 		"pem/one-line.pem":    {[]byte(strings.ReplaceAll(text, "\n", " ")), flawed},
@@ -69,15 +59,15 @@ func texts(t testing.TB, old *pair) map[string]wrapping {
 		"pem/cut.pem":         {plain[:100], "ERROR block 1 is damaged or cut off"},
 		"pem/mark.pem":        {append([]byte("\xef\xbb\xbf"), plain...), flawed},
 		"pem/second-mark.pem": {append([]byte("x\n\xef\xbb\xbf"), plain...), flawed},
-		"pem/le":              {inUTF16(binary.LittleEndian, true, plain), flawed},
-		"pem/be":              {inUTF16(binary.BigEndian, true, plain), flawed},
-		"pem/le-bare":         {inUTF16(binary.LittleEndian, false, plain), flawed},
-		"pem/be-bare":         {inUTF16(binary.BigEndian, false, plain), flawed},
+		"pem/le":              {audittest.UTF16(binary.LittleEndian, true, plain), flawed},
+		"pem/be":              {audittest.UTF16(binary.BigEndian, true, plain), flawed},
+		"pem/le-bare":         {audittest.UTF16(binary.LittleEndian, false, plain), flawed},
+		"pem/be-bare":         {audittest.UTF16(binary.BigEndian, false, plain), flawed},
 
 		"text/app.json":       {quoted(t, map[string]string{"cert": string(plain)}), readIt},
 		"text/twice.json":     {quoted(t, string(quoted(t, map[string]string{"cert": string(plain)}))), readIt},
 		"text/json-mark":      {append([]byte("\xef\xbb\xbf"), quoted(t, map[string]string{"cert": string(plain)})...), readIt},
-		"text/json-le":        {inUTF16(binary.LittleEndian, true, quoted(t, map[string]string{"cert": string(plain)})), readIt},
+		"text/json-le":        {audittest.UTF16(binary.LittleEndian, true, quoted(t, map[string]string{"cert": string(plain)})), readIt},
 		"text/.env":           {[]byte("TLS_CERT=" + flat + "\n"), readIt},
 		"text/quoted.env":     {[]byte(`TLS_CERT="` + flat + "\\n\"\n"), readIt},
 		"text/lines.env":      {[]byte("TLS_CERT=\"" + text + "\"\n"), readIt},
@@ -87,24 +77,24 @@ func texts(t testing.TB, old *pair) map[string]wrapping {
 		"text/config.toml":    {[]byte("cert = \"\"\"\n" + text + "\"\"\"\n"), readIt},
 		"kube/secret.yaml":    {manifest, readIt},
 		"kube/mark.yaml":      {append([]byte("\xef\xbb\xbf"), manifest...), readIt},
-		"kube/le.yaml":        {inUTF16(binary.LittleEndian, true, manifest), readIt},
-		"kube/be.yaml":        {inUTF16(binary.BigEndian, true, manifest), readIt},
-		"kube/inner.yaml":     {[]byte(secretYAML("tls", "tls.crt", b64(append([]byte("\xef\xbb\xbf"), plain...)))), readIt},
-		"kube/request.yaml":   {[]byte(secretYAML("tls", "tls.crt", b64(pemBlock("CERTIFICATE REQUEST", old.cert.Raw)))), "ERROR there is no certificate in it, but a certificate request"},
-		"name/request.crt":    {pemBlock("CERTIFICATE REQUEST", old.cert.Raw), "ERROR there is no certificate in it, but a certificate request"},
-		"name/key.crt":        {old.keyPEM(t), "ERROR there is no certificate in it, but a private key"},
+		"kube/le.yaml":        {audittest.UTF16(binary.LittleEndian, true, manifest), readIt},
+		"kube/be.yaml":        {audittest.UTF16(binary.BigEndian, true, manifest), readIt},
+		"kube/inner.yaml":     {[]byte(audittest.SecretYAML("tls", "tls.crt", b64(append([]byte("\xef\xbb\xbf"), plain...)))), readIt},
+		"kube/request.yaml":   {[]byte(audittest.SecretYAML("tls", "tls.crt", b64(certtest.Block("CERTIFICATE REQUEST", old.Cert.Raw)))), "ERROR there is no certificate in it, but a certificate request"},
+		"name/request.crt":    {certtest.Block("CERTIFICATE REQUEST", old.Cert.Raw), "ERROR there is no certificate in it, but a certificate request"},
+		"name/key.crt":        {old.KeyPEM(t), "ERROR there is no certificate in it, but a private key"},
 		"name/pgp.cer":        {[]byte("-----BEGIN PGP MESSAGE-----\n\n=abc\n-----END PGP MESSAGE-----\n"), "ERROR there is no certificate in it"},
-		"name/empty.p12":      {pfx(sequence()), "ERROR there is no certificate in it"},
+		"name/empty.p12":      {dertest.PFX(dertest.Sequence()), "ERROR there is no certificate in it"},
 		"name/text.der":       {[]byte("nothing"), "ERROR it is neither PEM nor a certificate in DER"},
-		"name/dhparam.pem":    {pemBlock("DH PARAMETERS", old.cert.Raw), "OK"}, // is a row that says what it is
-		"name/public-key.pem": {pemBlock("PUBLIC KEY", old.cert.Raw), "OK"},
+		"name/dhparam.pem":    {certtest.Block("DH PARAMETERS", old.Cert.Raw), "OK"}, // is a row that says what it is
+		"name/public-key.pem": {certtest.Block("PUBLIC KEY", old.Cert.Raw), "OK"},
 	}
 }
 
 // objects are wrappings in manifests, and in Base64 elsewhere.
-func objects(t testing.TB, old *pair) map[string]wrapping {
-	plain := encode(old)
-	bundle, raw := b64(plain), b64(old.cert.Raw)
+func objects(t testing.TB, old *certtest.Pair) map[string]wrapping {
+	plain := certtest.Encode(old)
+	bundle, raw := b64(plain), b64(old.Cert.Raw)
 	hook := func(kind string) string {
 		return "apiVersion: admissionregistration.k8s.io/v1\nkind: " + kind + "\nmetadata: {name: hooks}\nwebhooks:\n- name: a.example.com\n" +
 			"  clientConfig:\n    caBundle: " + bundle + "\n    service: {name: x}\n"
@@ -115,7 +105,7 @@ func objects(t testing.TB, old *pair) map[string]wrapping {
 	crd := object{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": object{"name": "crd"},
 		"spec": object{"conversion": object{"webhook": object{"clientConfig": object{"caBundle": bundle}}}}}
 	csr := object{"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": object{"name": "csr"},
-		"spec": object{"request": b64(pemBlock("CERTIFICATE REQUEST", nil))}, "status": object{"certificate": bundle}}
+		"spec": object{"request": b64(certtest.Block("CERTIFICATE REQUEST", nil))}, "status": object{"certificate": bundle}}
 	keys := object{"keys": []any{object{"kty": "EC", "use": "jwt-svid"}, object{"kty": "EC", "use": "x509-svid", "kid": "a", "x5c": []string{raw}}}, "spiffe_sequence": 1}
 	lines := regexp.MustCompile(".{1,64}").ReplaceAllString(raw, "$0\r\n")
 	return map[string]wrapping{
@@ -138,8 +128,8 @@ func objects(t testing.TB, old *pair) map[string]wrapping {
 		"base64/one-line.cer": {[]byte(raw), readIt},
 		"base64/lines.crt":    {[]byte(lines), readIt},
 		"base64/no-name":      {[]byte(raw + "\n"), readIt},
-		"base64/le":           {inUTF16(binary.LittleEndian, true, []byte(lines)), readIt},
-		"base64/pkcs7":        {[]byte(b64(envelope(old.cert.Raw))), readIt},
+		"base64/le":           {audittest.UTF16(binary.LittleEndian, true, []byte(lines)), readIt},
+		"base64/pkcs7":        {[]byte(b64(envelope(old.Cert.Raw))), readIt},
 		"base64/cut.cer":      {[]byte(raw[:99]), "ERROR "},
 		"base64/acme.json":    {quoted(t, object{"certificate": bundle}), readIt},
 		"base64/app.env":      {[]byte("CERT_B64=" + bundle), readIt},
@@ -185,7 +175,7 @@ func streamed(data cryptobyte.String) (out []byte) {
 			out = append(append(append(out, uint8(tag), 0x80), streamed(content)...), 0, 0)
 		case tag == der.OCTET_STRING, tag == implicit && len(content) > 20:
 			half := len(content) / 2
-			out = append(append(append(append(out, uint8(tag)|0x20, 0x80), octets(content[:half])...), octets(content[half:])...), 0, 0)
+			out = append(append(append(append(out, uint8(tag)|0x20, 0x80), dertest.Octets(content[:half])...), dertest.Octets(content[half:])...), 0, 0)
 		default:
 			out = append(out, one...)
 		}
@@ -194,35 +184,35 @@ func streamed(data cryptobyte.String) (out []byte) {
 }
 
 // stores are wrappings that are no text, and what is named only.
-func stores(t testing.TB, old *pair) map[string]wrapping {
+func stores(t testing.TB, old *certtest.Pair) map[string]wrapping {
 	named := func(what string) string { return "ERROR it is " + what + ", which is not read; " }
-	jks := javaStore(0xfeedfeed, []string{"own"}, old.cert.Raw)
+	jks := javaStore(0xfeedfeed, []string{"own"}, old.Cert.Raw)
 	bks := append([]byte("\x00\x00\x00\x02\x00\x00\x00\x14"), make([]byte, 100)...)
-	p12, err := pkcs12.Modern2023.Encode(old.key, old.cert, nil, "")
-	must(t, err)
-	other, err := pkcs12.Modern2023.Encode(old.key, old.cert, nil, "secret")
-	must(t, err)
+	p12, err := pkcs12.Modern2023.Encode(old.Key, old.Cert, nil, "")
+	certtest.Must(t, err)
+	other, err := pkcs12.Modern2023.Encode(old.Key, old.Cert, nil, "secret")
+	certtest.Must(t, err)
 	tar := append(make([]byte, 257), "ustar\x00"...)
 	return map[string]wrapping{
-		"der/plain.der":         {old.cert.Raw, readIt},
-		"der/plain":             {old.cert.Raw, readIt},
+		"der/plain.der":         {old.Cert.Raw, readIt},
+		"der/plain":             {old.Cert.Raw, readIt},
 		"der/store.p12":         {p12, readIt},
 		"der/other.p12":         {other, "ERROR the empty password does not open it, and no other was given: --password-file"},
-		"der/pkcs12.pem":        {pemBlock("PKCS12", p12), readIt},
-		"ber/pkcs7.p7b":         {streamed(envelope(old.cert.Raw)), readIt},
-		"ber/cms.pem":           {pemBlock("CMS", streamed(envelope(old.cert.Raw))), readIt},
+		"der/pkcs12.pem":        {certtest.Block("PKCS12", p12), readIt},
+		"ber/pkcs7.p7b":         {streamed(envelope(old.Cert.Raw)), readIt},
+		"ber/cms.pem":           {certtest.Block("CMS", streamed(envelope(old.Cert.Raw))), readIt},
 		"ber/store.p12":         {streamed(p12), readIt},
-		"ber/cut.p7b":           {streamed(envelope(old.cert.Raw))[:99], "ERROR reading its BER: it is no BER"},
-		"kube/ber.yaml":         {[]byte(secretYAML("x", "store.pfx", b64(streamed(p12)))), readIt},
+		"ber/cut.p7b":           {streamed(envelope(old.Cert.Raw))[:99], "ERROR reading its BER: it is no BER"},
+		"kube/ber.yaml":         {[]byte(audittest.SecretYAML("x", "store.pfx", b64(streamed(p12)))), readIt},
 		"ssh/host-cert.pub":     {sshCertificate(t, old, func(c *ssh.Certificate) { c.ValidBefore = c.ValidAfter + 1 }), readIt},
-		"der/pkcs7.p7b":         {envelope(old.cert.Raw), readIt},
+		"der/pkcs7.p7b":         {envelope(old.Cert.Raw), readIt},
 		"java/store.jks":        {jks, readIt},
-		"java/cacerts":          {javaStore(0xcececece, []string{"own"}, old.cert.Raw), readIt},
+		"java/cacerts":          {javaStore(0xcececece, []string{"own"}, old.Cert.Raw), readIt},
 		"java/cut.jks":          {jks[:100], "ERROR the key store of Java is damaged"},
-		"java/secret.yaml":      {[]byte(secretYAML("kafka", "keystore.jks", b64(jks))), readIt},
+		"java/secret.yaml":      {[]byte(audittest.SecretYAML("kafka", "keystore.jks", b64(jks))), readIt},
 		"java/bouncy.bks":       {bks, named("a key store of Bouncy Castle (BKS or UBER)")},
 		"java/unnamed":          {bks, named("a key store of Bouncy Castle (BKS or UBER)")},
-		"java/secret-bks.yaml":  {[]byte(secretYAML("kafka", "store.bks", b64(bks))), named("a key store of Bouncy Castle (BKS or UBER)")},
+		"java/secret-bks.yaml":  {[]byte(audittest.SecretYAML("kafka", "store.bks", b64(bks))), named("a key store of Bouncy Castle (BKS or UBER)")},
 		"windows/store.sst":     {[]byte("\x00\x00\x00\x00CERT\x00\x00"), named("a certificate store of Windows")},
 		"mac/login.keychain":    {[]byte("kych\x00\x01\x00\x00"), named("a key chain of macOS")},
 		"gpg/pubring.kbx":       {[]byte("\x00\x00\x00\x20\x01\x01\x00\x02KBXf"), named("a key box of GnuPG")},
@@ -240,17 +230,17 @@ func stores(t testing.TB, old *pair) map[string]wrapping {
 // One certificate that has expired lies in each form beside one that is good: each
 // is read, or is a row that says why not. None is passed over.
 func TestWrappings(t *testing.T) {
-	old, good := newPair(t, newPair(t, nil, "Old Root", authority), "old", lives(2*Day, Day)), newPair(t, newPair(t, nil, "Test Root", authority), "good")
+	old, good := certtest.New(t, certtest.New(t, nil, "Old Root", certtest.Authority), "old", certtest.Lives(2*certtest.Day, certtest.Day)), certtest.New(t, certtest.New(t, nil, "Test Root", certtest.Authority), "good")
 	all := texts(t, old)
 	maps.Copy(all, stores(t, old))
 	maps.Copy(all, objects(t, old))
-	files := map[string][]byte{"good.pem": encode(good)}
+	files := map[string][]byte{"good.pem": certtest.Encode(good)}
 	for name, w := range all {
 		files[name] = w.data
 	}
-	dir := write(t, files)
+	dir := certtest.Write(t, files)
 	rows := map[string][]string{}
-	for _, row := range run(t, paths(dir)).Rows {
+	for _, row := range audittest.Run(t, audittest.Paths(dir)).Rows {
 		file, _, _ := strings.Cut(strings.TrimPrefix(row.Place, dir+"/"), "#")
 		file, _, _ = strings.Cut(file, ":")
 		text := row.State
@@ -277,16 +267,16 @@ func TestWrappings(t *testing.T) {
 
 // Each entry of a store of Java is judged by itself, at a place with its alias.
 func TestJavaStore(t *testing.T) {
-	root := newPair(t, nil, "Test Root", authority)
-	old, good := newPair(t, root, "old", lives(2*Day, Day)), newPair(t, root, "good")
-	store := javaStore(0xfeedfeed, []string{"good", "old", "old", "\x1b[2J", ""}, good.cert.Raw, old.cert.Raw, good.cert.Raw, good.cert.Raw, []byte("none"))
-	dir := write(t, map[string][]byte{"store.jks": store, "secret.yaml": []byte(secretYAML("kafka", "store.jks", b64(javaStore(0xfeedfeed, []string{"old"}, old.cert.Raw))))})
-	got := states(t, run(t, paths(dir)), dir)
+	root := certtest.New(t, nil, "Test Root", certtest.Authority)
+	old, good := certtest.New(t, root, "old", certtest.Lives(2*certtest.Day, certtest.Day)), certtest.New(t, root, "good")
+	store := javaStore(0xfeedfeed, []string{"good", "old", "old", "\x1b[2J", ""}, good.Cert.Raw, old.Cert.Raw, good.Cert.Raw, good.Cert.Raw, []byte("none"))
+	dir := certtest.Write(t, map[string][]byte{"store.jks": store, "secret.yaml": []byte(audittest.SecretYAML("kafka", "store.jks", b64(javaStore(0xfeedfeed, []string{"old"}, old.Cert.Raw))))})
+	got := audittest.States(t, audittest.Run(t, audittest.Paths(dir)), dir)
 	if text := got["store.jks#unnamed"]; !strings.HasPrefix(text, "ERROR parsing the certificate: ") {
 		t.Errorf("%q", text)
 	}
 	delete(got, "store.jks#unnamed")
-	want(t, got, map[string]string{
+	audittest.Want(t, got, map[string]string{
 		"store.jks#good": "OK", "store.jks#old": "EXPIRED expired", "store.jks#old (2)": "OK", "store.jks#\x1b[2J": "OK",
 		"secret.yaml#prod/kafka:store.jks#old": "EXPIRED expired",
 	})
@@ -294,14 +284,14 @@ func TestJavaStore(t *testing.T) {
 
 // Contract: any text gives parts with a certificate, a key, an error or a document, in bounded time.
 func FuzzTexts(f *testing.F) {
-	old := newPair(f, nil, "old")
+	old := certtest.New(f, nil, "old")
 	for _, some := range []map[string]wrapping{texts(f, old), objects(f, old)} {
 		for _, w := range some {
 			f.Add(w.data)
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, p := range readParts(data) {
+		for _, p := range audittest.Parts(data) {
 			if p.Twofold {
 				t.Errorf("%+v", p)
 			}

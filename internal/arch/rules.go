@@ -166,6 +166,9 @@ func authorityRules() []Rule {
 // auditRules are those of what looks at certificates, and of settings and reference services.
 func auditRules() []Rule {
 	return []Rule{
+		{Package: "audit/internal/certtest", Own: with(leaves, "internal/testpki", "audit/cert"), Why: "what is made for tests does not depend on how it is looked at"},
+		{Package: "audit/internal/dertest", Own: []string{"audit/internal/certtest"}, Modules: []string{"golang.org/x/crypto/cryptobyte"}, Why: "what is made for tests does not depend on how it is looked at"},
+		{Package: "audit/internal/audittest", Own: with(leaves, "audit", "audit/cert", "audit/report", "audit/source", "audit/internal/certtest", "audit/internal/format"), Modules: []string{"github.com/prometheus/common"}, Why: "a test kit drags nothing but the audit into tests"},
 		{Package: "audit/internal/format", Own: with(leaves, "audit/cert", "audit/internal/..."), Modules: []string{"go.yaml.in/yaml/v3", "golang.org/x/crypto/cryptobyte", "golang.org/x/crypto/ssh"}, Why: "what files hold does not depend on how that is judged"},
 		{Package: "audit/internal/...", Own: with(leaves, "audit/internal/ber", "audit/internal/rc2"), Modules: []string{"golang.org/x/crypto/chacha20poly1305", "golang.org/x/crypto/cryptobyte"}, Why: "what turns bytes into other bytes or values knows nothing of what is judged"},
 		{Package: "audit/compare", Why: "it reads reports, whatever made them"},
