@@ -19,15 +19,18 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-// exitFindings is the status of an audit that found something.
+// exitFindings is the status of a command that looked at everything and found something
+// wrong: audit, inspect, doctor and log verify.
 const exitFindings = 3
 
+// statusesAudit ends the help of audit.
 const statusesAudit = `   0    nothing to report
    1    something could not be checked; it has a row that says why
    2    the command line is wrong
    3    findings at or above --fail-on
    130  interrupted`
 
+// Flags of audit. inspect has --at as well, and audit diff --fail-on.
 const (
 	flagAt      = "at"
 	flagFailOn  = "fail-on"
@@ -46,14 +49,17 @@ const (
 	flagExplain       = "explain"
 )
 
-// severities that --fail-on takes.
+// severities are the values of --fail-on, the lowest first.
 var severities = []audit.Severity{audit.Info, audit.Warn, audit.Crit}
 
-// auditFormats are all but those of inspect.
+// auditFormats returns the formats of audit: all of the package report but the two for
+// people who look at one certificate, which inspect has. The first one is the default.
 func auditFormats() []string {
 	return slices.DeleteFunc(report.Formats(), func(f string) bool { return f == output.Text || f == output.PEM })
 }
 
+// auditCommand declares audit, and audit diff below it. Its flags are those that inspect has
+// as well, and those that make sense for many places only.
 func auditCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "audit",
@@ -98,12 +104,13 @@ replaced, what is in use and not in the record, what was issued and is found now
 	}
 }
 
-// failOnFlag is shared with audit diff, where it means the same.
+// failOnFlag returns --fail-on, which audit diff has as well and in the same meaning.
 func failOnFlag() cli.Flag {
 	return &cli.StringFlag{Name: flagFailOn, Value: audit.Crit.String(), Usage: "exit with status 3 on findings from this `SEVERITY` up: info, warn or crit"}
 }
 
-// judgeFlags are what audit and inspect share.
+// judgeFlags returns the flags of audit and inspect: how to judge, and how to reach what is
+// judged. formats are those of the command, the default first.
 func judgeFlags(formats ...string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: credentials.CACert, EnvVars: []string{"TLS__CA_CERT_FILE"}, Usage: "trust bundle `FILE`, PEM, that the chains must lead to (default: the ca.crt of a --cert DIR)"},
@@ -117,8 +124,18 @@ func judgeFlags(formats ...string) []cli.Flag {
 	}
 }
 
-// runAudit reads the whole command line before it looks at anything: an audit can run
-// for minutes.
+// runAudit audits files, servers and the record, and writes the report. It reads the whole
+// command line, and the files that flags name, before it looks at anything, because an audit
+// can run for minutes. The package audit decides what a finding is, the packages below it
+// how a place is read.
+//
+// What cannot be read or reached is a row of the report and not an error, so that one place
+// never hides the others. The status is 3 for findings from --fail-on up, else 1 if
+// something could not be checked. It is 2 for checks of chains that had no trust bundle for
+// any chain: such a report has no findings, and looks as if all were well.
+//
+// An interrupted audit completes its report with what was found until then, and the report
+// says that it is not complete. Nothing is changed but the file of --write-baseline.
 func runAudit(u *ui.UI, c *cli.Context) error {
 	if c.Bool("checks") {
 		return listChecks(u, c.String(output.Name) == output.JSON)
@@ -144,13 +161,15 @@ func runAudit(u *ui.UI, c *cli.Context) error {
 	return exitStatusFor(summary, least)
 }
 
-// ofChains reports whether checks were chosen, and none of them judges anything without a trust bundle.
+// ofChains reports whether --only was given and names nothing but checks that need a trust
+// bundle.
 func ofChains(only []string) bool {
 	needBundle := []string{"chain-incomplete", "untrusted", "chain-invalid", "chain-ends"}
 	return len(only) > 0 && !slices.ContainsFunc(only, func(id string) bool { return !slices.Contains(needBundle, id) })
 }
 
-// listChecks prints the table of checks, which is what docs and baselines refer to.
+// listChecks prints the table of checks: id, severity, what to do, and the section that the
+// check rests on. Baselines, --only and --disable use the ids.
 func listChecks(u *ui.UI, asJSON bool) error {
 	if asJSON {
 		return u.JSON(map[string]any{"schema_version": 1, "checks": audit.Checks()})
@@ -163,7 +182,8 @@ func listChecks(u *ui.UI, asJSON bool) error {
 	return nil
 }
 
-// auditChoices are the values of the flags that take few, for completion.
+// auditChoices returns, by the name of a flag of audit, the values that the flag takes. It is
+// for completion, and for checkIDs.
 func auditChoices() map[string][]string {
 	var names, ids []string
 	for _, s := range severities {
@@ -175,7 +195,8 @@ func auditChoices() map[string][]string {
 	return map[string][]string{flagFailOn: names, flagOnly: ids, flagDisable: ids}
 }
 
-// checkIDs reads a flag that names checks.
+// checkIDs returns the ids that --only or --disable names. An unknown id is an error of the
+// command line: an audit that runs nothing would be green.
 func checkIDs(c *cli.Context, flag string) ([]string, error) {
 	known := auditChoices()[flag]
 	ids := c.StringSlice(flag)
@@ -187,7 +208,7 @@ func checkIDs(c *cli.Context, flag string) ([]string, error) {
 	return ids, nil
 }
 
-// failOn reads the severity from which findings make the exit status.
+// failOn returns the severity of --fail-on, from which on findings make the exit status 3.
 func failOn(c *cli.Context) (audit.Severity, error) {
 	for _, s := range severities {
 		if c.String(flagFailOn) == s.String() {
@@ -197,8 +218,9 @@ func failOn(c *cli.Context) (audit.Severity, error) {
 	return 0, ui.UsageErrorf("--%s %q: want info, warn or crit", flagFailOn, printable.Clean(c.String(flagFailOn)))
 }
 
-// exitStatusFor turns a summary into an exit status. Findings win over what could not
-// be checked: they are certain.
+// exitStatusFor returns the exit status of a summary as an error, or nil for 0. Findings of
+// at least the severity least are 3; else places that could not be checked are 1. Findings
+// come first because they are certain.
 func exitStatusFor(s *audit.Summary, least audit.Severity) error {
 	findings, unchecked := s.Count(least)
 	switch {
@@ -210,7 +232,9 @@ func exitStatusFor(s *audit.Summary, least audit.Severity) error {
 	return nil
 }
 
-// auditArguments audits the arguments, and the record if there is one, and writes the report.
+// auditArguments audits the arguments of audit or inspect, and the record if --record names
+// one, and writes the report in a format that the caller has checked. The record comes last
+// among the sources, because only what was found before can be compared with it.
 func auditArguments(u *ui.UI, c *cli.Context, format string) (*audit.Summary, error) {
 	cfg, err := auditConfig(u, c)
 	if err != nil {
@@ -236,14 +260,17 @@ func auditArguments(u *ui.UI, c *cli.Context, format string) (*audit.Summary, er
 	return runWithBaseline(u, c, cfg)
 }
 
-// quietUntilEnd reports whether a progress line can share the terminal: rows
-// that are printed as they come would end up in it.
+// quietUntilEnd reports whether a progress line can be shown on stderr. It cannot where rows
+// are printed as they come on the same terminal: they would end up in the line. Tables and
+// texts print at the end.
 func quietUntilEnd(u *ui.UI, format string) bool {
 	_, shared := u.Terminal(u.Out)
 	return !shared || format == output.Table || format == output.Wide || format == output.Text
 }
 
-// parseAt reads --at: a point in time, or a distance from the present.
+// parseAt returns the function that tells the moment to judge at, from the text of --at: a
+// moment in the form of RFC 3339, or + and a length of time. Without a text it is time.Now.
+// A length of time moves with the clock during the audit, a moment does not.
 func parseAt(text string) (func() time.Time, error) {
 	if text == "" {
 		return time.Now, nil
@@ -260,4 +287,5 @@ func parseAt(text string) (func() time.Time, error) {
 	return func() time.Time { return at }, nil
 }
 
+// flagServerName has the name that openssl s_client has for it.
 const flagServerName = "servername"

@@ -23,15 +23,24 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-// What audit reads before it looks at anything: a mistake in one of these ends it,
-// because a report that judged by something else would look all right.
+// This file has what audit reads before it looks at anything: flags, and the files that
+// they name. A mistake in one of them ends the command, because a report that was judged by
+// something else would look all right.
 
+// Bounds of files that are read into memory, in bytes. A revocation list of a million
+// entries has 40 MB.
 const (
-	maxList     = 64 << 20 // a revocation list: a million entries are 40 MB
+	maxList     = 64 << 20
 	maxBaseline = 8 << 20
 )
 
-// auditConfig makes the configuration of an audit from flags and arguments.
+// auditConfig returns the configuration of audit or of inspect, from the command line and
+// from the files that it names. The caller adds the record and the report. A flag that
+// inspect does not have reads as its zero value, which the package audit takes for the
+// default.
+//
+// A revocation list of which only a part can be parsed judges with that part, and is a
+// target as well, so that the damage has a row in the report.
 func auditConfig(u *ui.UI, c *cli.Context) (cfg audit.Config, err error) {
 	warn, crit := values.ThresholdOf(c, flagWarn), values.ThresholdOf(c, flagCrit)
 	cfg = audit.Config{
@@ -74,19 +83,21 @@ func auditConfig(u *ui.UI, c *cli.Context) (cfg audit.Config, err error) {
 	targets := source.Targets{
 		Stdin: u.In, Bundle: bundle, Timeout: values.DurationOf(c, "timeout"), Include: c.StringSlice(flagInclude), Exclude: c.StringSlice(flagExclude),
 		ServerName: c.String(flagServerName), Documents: c.Command.Name == cmdInspect,
-		Fast: c.Bool(flagFast) || c.Command.Name == cmdInspect, // which explains what one client sees
+		Fast: c.Bool(flagFast) || c.Command.Name == cmdInspect, // inspect explains what one client sees
 	}
 	if targets.Names, err = expandTargets(c.Args().Slice()); err != nil {
 		return cfg, err
 	}
 	cfg.About = aboutAudit(c)
 	err = readCredentials(u, c, &targets)
-	targets.Names = append(targets.Names, unread...) // which reads of a list what can be read
+	targets.Names = append(targets.Names, unread...)
 	cfg.Sources = []audit.Source{targets}
 	return cfg, err
 }
 
-// aboutAudit is for the reader of the report. Files with passwords are names in it.
+// aboutAudit returns what the report says about its own making: the host, the command with
+// all flags that were given, and the targets. Values from the environment are among the
+// flags. No flag has a secret as its value: passwords are in it as names of files.
 func aboutAudit(c *cli.Context) audit.About {
 	host, _ := os.Hostname() // a host without a name is left out
 	about := audit.About{Host: host, Record: c.String(flagRecord), Bundle: credentials.FilesOf(c).Roots, Command: []string{"artstore-pki", c.Command.Name}}
@@ -113,7 +124,8 @@ func aboutAudit(c *cli.Context) audit.About {
 	return about
 }
 
-// wantPatterns refuses patterns that could match nothing, because of how they are written.
+// wantPatterns returns an error of the command line if a value of one of the flags is no
+// pattern. Such a pattern matches nothing, and its files would be left out in silence.
 func wantPatterns(c *cli.Context, flags ...string) error {
 	for _, flag := range flags {
 		for _, p := range c.StringSlice(flag) {
@@ -125,8 +137,10 @@ func wantPatterns(c *cli.Context, flags ...string) error {
 	return nil
 }
 
-// runWithBaseline runs the audit, and writes the next baseline if one is wanted. What the
-// present one accepts for nothing is said on stderr: some formats have no place for it.
+// runWithBaseline runs the audit and returns its summary. With --write-baseline it then
+// writes the next baseline, in one step; an audit that was interrupted writes none. The
+// lines of the present baseline that matched nothing are listed on stderr, because some
+// formats have no place for them.
 func runWithBaseline(u *ui.UI, c *cli.Context, cfg audit.Config) (*audit.Summary, error) {
 	var next bytes.Buffer
 	path := c.String(flagWriteBaseline)
@@ -149,8 +163,8 @@ func runWithBaseline(u *ui.UI, c *cli.Context, cfg audit.Config) (*audit.Summary
 	return summary, nil
 }
 
-// readBundle reads the trust bundle; none means that each chain is judged by what lies
-// beside it.
+// readBundle returns the trust bundle in a file, or nil without a path: each chain is then
+// judged by the bundle that is found beside it.
 func readBundle(path string) ([]*x509.Certificate, error) {
 	if path == "" {
 		return nil, nil
@@ -159,8 +173,9 @@ func readBundle(path string) ([]*x509.Certificate, error) {
 	return bundle, ui.WithHint(err, "--ca-cert wants the roots of the authority in PEM, such as the ca.crt that issue writes")
 }
 
-// readBaseline reads accepted findings. One line that cannot be read is an error: left
-// out, it would accept nothing, and nobody would see why.
+// readBaseline returns the accepted findings in a file, or nil without a path. One line that
+// cannot be read is an error: a line that is left out accepts nothing, and nobody would see
+// why its finding is back.
 func readBaseline(path string) (*audit.Baseline, error) {
 	if path == "" {
 		return nil, nil
@@ -176,8 +191,11 @@ func readBaseline(path string) (*audit.Baseline, error) {
 	return b, nil
 }
 
-// readLists reads all lists of a file into lists, by the path, and the number of the block
-// from the second on. It counts those that cannot be parsed: the others judge all the same.
+// readLists adds the revocation lists in a file to lists and returns how many could not be
+// parsed; the others judge all the same. The key in lists is the path, with the number of
+// the PEM block behind it from the second list on. The file is PEM, where other blocks are
+// left out, or one list in DER (RFC 5280 §5.1). A file that is neither is an error, because
+// the command line names a wrong one.
 func readLists(path string, lists map[string]*x509.RevocationList) (unread int, err error) {
 	data, err := readUpTo(path, maxList)
 	if err != nil {
@@ -208,7 +226,7 @@ func readLists(path string, lists map[string]*x509.RevocationList) (unread int, 
 	}
 	switch {
 	case n > 0:
-	case len(data) == 0 || data[0] != 0x30: // no SEQUENCE: a wrong name on the command line
+	case len(data) == 0 || data[0] != 0x30: // DER of a list begins with a SEQUENCE
 		return 0, fmt.Errorf("reading a revocation list in %s: there is none in it", path)
 	default:
 		one(data, 1)
@@ -216,7 +234,8 @@ func readLists(path string, lists map[string]*x509.RevocationList) (unread int, 
 	return unread, nil
 }
 
-// readUpTo reads a file that is expected to be no larger than limit bytes.
+// readUpTo returns the content of a file of limit bytes at most. A larger one is an error, and
+// is not read to its end.
 func readUpTo(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -230,7 +249,8 @@ func readUpTo(path string, limit int64) ([]byte, error) {
 	return data, err
 }
 
-// expandTargets replaces each @FILE among the arguments by the targets in that file.
+// expandTargets returns the arguments with each @FILE replaced by the targets in that file. A
+// list that cannot be read or that is empty is an error: an audit of nothing would be green.
 func expandTargets(args []string) (out []string, err error) {
 	for _, a := range args {
 		path, isList := strings.CutPrefix(a, "@")
@@ -251,8 +271,9 @@ func expandTargets(args []string) (out []string, err error) {
 	return out, nil
 }
 
-// targetList takes one target from each line: blanks around it, empty lines and
-// those that begin with # do not count. A list names no further lists.
+// targetList returns the targets in the text of a list, one from each line, without the blanks
+// around it. Empty lines and lines that begin with # are left out. A line that begins with @
+// is a path like any other: a list names no further lists.
 func targetList(text string) (out []string) {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
@@ -262,7 +283,9 @@ func targetList(text string) (out []string) {
 	return out
 }
 
-// readCredentials reads what stores and servers are opened with: passwords, and a client certificate.
+// readCredentials reads into t what stores and servers are opened with: the passwords of
+// --password-file, and the client certificate of --cert and --key, of which both or none are
+// given. A key that does not fit its certificate is an error here and not at each server.
 func readCredentials(u *ui.UI, c *cli.Context, t *source.Targets) error {
 	for _, path := range c.StringSlice(flags.PasswordFile) {
 		password, err := u.ReadSecret(path)

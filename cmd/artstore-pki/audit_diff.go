@@ -17,13 +17,15 @@ import (
 // maxDiffText bounds what one line says of a name or a finding, in bytes.
 const maxDiffText = 256
 
+// statusesDiff ends the help of audit diff.
 const statusesDiff = `   0    nothing is worse
    1    a place could not be read that could be read before, or a report could not be read
    2    the command line is wrong
    3    something is worse, or new, at or above --fail-on
    130  interrupted`
 
-// auditDiffCommand is below audit: a directory of this name is ./diff there.
+// auditDiffCommand declares audit diff. It is a command below audit, so a directory of that
+// name is given to audit as ./diff.
 func auditDiffCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "diff",
@@ -41,7 +43,12 @@ A certificate that was replaced by its renewal is counted, and no change.`,
 	}
 }
 
-// runAuditDiff says how a report differs from an earlier one.
+// runAuditDiff prints how a report differs from an earlier one. audit/compare decides what
+// belongs together and what is worse. The status is 3 if something got worse or appeared
+// with a finding from --fail-on up, else 1 if a place that could be read before cannot be
+// read now. What vanished or got better is printed and is status 0.
+//
+// A report that is not complete is refused: what it lacks would seem to have vanished.
 func runAuditDiff(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 2, 2); err != nil {
 		return err
@@ -75,7 +82,8 @@ func runAuditDiff(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
-// readReport reads one of the two reports.
+// readReport returns the report in a file, JSON or NDJSON. The error says how such a report is
+// made.
 func readReport(path string) (*compare.Report, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -89,7 +97,8 @@ func readReport(path string) (*compare.Report, error) {
 	return r, nil
 }
 
-// printChanges prints the list and the counts. What is unchanged is counted only.
+// printChanges prints the changes and how many there are of each kind. Rows that did not
+// change, and certificates that their renewals replaced, are counted and not listed.
 func printChanges(u *ui.UI, changes *compare.Changes, format string) error {
 	counts := map[string]int{"unchanged": changes.Same, "renewed": changes.Renewed}
 	for _, kind := range []string{compare.Appeared, compare.Vanished, compare.Worse, compare.Better} {
@@ -106,7 +115,8 @@ func printChanges(u *ui.UI, changes *compare.Changes, format string) error {
 		counts[compare.Appeared], counts[compare.Vanished], counts[compare.Worse], counts[compare.Better], counts["unchanged"], counts["renewed"])
 }
 
-// changeTable has what a finding says in lines of its own below the certificate.
+// changeTable prints one row for each change, and below it what its findings say, one line
+// each in the last column. It prints nothing without changes.
 func changeTable(u *ui.UI, list []compare.Change) error {
 	if len(list) == 0 {
 		return nil
@@ -128,7 +138,8 @@ func changeTable(u *ui.UI, list []compare.Change) error {
 	return t.Flush()
 }
 
-// diffText is a cell: what stands in a report may come from a stranger.
+// diffText returns a text of a report as a cell: cut to maxDiffText bytes, and "-" if it is
+// empty. A report repeats what certificates and servers say, so a text can be of any length.
 func diffText(s string) string {
 	if len(s) > maxDiffText {
 		s = strings.ToValidUTF8(s[:maxDiffText], "") + "…"

@@ -18,12 +18,15 @@ import (
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-// The record as a source of an audit, which knows no database: that in a state
-// directory, or that of a running authority over HTTP.
+// This file makes a source of an audit of the record of an authority. The package audit
+// knows no database and no API.
 
+// flagRecord is a state directory or the URL of an authority.
 const flagRecord = "record"
 
-// recordSource opens the record that --record names; release ends what was opened.
+// recordSource returns the record that --record names as a source that judges at now: the
+// record of a state directory, or, if the name has a :// in it, that of a running authority.
+// The caller calls release when the audit is over.
 func recordSource(c *cli.Context, now time.Time) (source audit.Source, release func(), err error) {
 	if name := c.String(flagRecord); !strings.Contains(name, "://") {
 		return records.Local(c.Context, name, flagRecord, now)
@@ -31,7 +34,10 @@ func recordSource(c *cli.Context, now time.Time) (source audit.Source, release f
 	return remoteRecord(c, now)
 }
 
-// remoteRecord asks a running authority, as one of its auditors.
+// remoteRecord returns the record of a running authority as a source. It asks over mutual TLS
+// with the certificate of --cert, whose service the authority must list under auditors in
+// pki.yaml. The certificates of the authority are asked for at once, so that a refusal ends
+// the command before anything is audited.
 func remoteRecord(c *cli.Context, now time.Time) (source audit.Source, release func(), err error) {
 	address := c.String(flagRecord)
 	if err := flags.HTTPSURL(flagRecord, address); err != nil {
@@ -58,7 +64,8 @@ func remoteRecord(c *cli.Context, now time.Time) (source audit.Source, release f
 	return audit.Record{Name: address, Now: now, List: records.All(remotePages(client)), Roots: roots, Issuers: issuers}, client.Close, nil
 }
 
-// remotePages reads the pages of a running authority, which gives what an auditor may see.
+// remotePages returns a function that reads the pages of the record through client. A row
+// whose PEM is damaged has no certificate, and the audit says so.
 func remotePages(client *enroll.Client) records.Pages {
 	return func(ctx context.Context, cursor string) (out []audit.Recorded, next string, err error) {
 		page, err := client.RecordPage(ctx, cursor)
@@ -74,7 +81,9 @@ func remotePages(client *enroll.Client) records.Pages {
 	}
 }
 
-// leafAndChain takes the DER out of PEM. The audit parses it, and tells if it cannot.
+// leafAndChain returns the DER of the first certificate in a PEM text, and of all others one
+// behind the other, as the record keeps a chain. It parses nothing: the audit does, and has a
+// row for what cannot be parsed.
 func leafAndChain(text string) (leaf, chain []byte) {
 	for rest := []byte(text); ; {
 		var block *pem.Block
