@@ -15,6 +15,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/tokensocket"
 )
 
+// accessTokenCommand declares access-token, and access-token serve below it. Both take the
+// settings of everything that uploads.
 func accessTokenCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "access-token",
@@ -37,7 +39,12 @@ Each call asks the endpoint. A program that needs tokens all the time asks acces
 	}
 }
 
-// runAccessToken asks the token endpoint once. Nothing is kept: the next call asks again.
+// runAccessToken asks the token endpoint for a token and prints it on stdout, alone or with
+// --json as an object of RFC 6749 §5.1. Nothing is kept: the next call asks again, and a
+// token that was printed stays good until it expires.
+//
+// ingestclient decides what a good answer is. A token that is bound to a certificate
+// (RFC 8705 §3.1) is of use only to a program that has the key of that certificate.
 func runAccessToken(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err

@@ -23,11 +23,14 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
+// Flags of access-token serve.
 const (
 	flagSocket = "socket"
 	flagGroup  = "group"
 )
 
+// accessTokenServeCommand declares access-token serve. Its --ready-file is not the shared
+// flag, because it gets the path of a socket and no URL.
 func accessTokenServeCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
@@ -53,8 +56,16 @@ docs/access-token.md shows how programs use it.`,
 	}
 }
 
-// runAccessTokenServe serves until the end of its context. The group and the settings
-// are checked before the socket of another process could be touched.
+// runAccessTokenServe keeps a token fresh and hands it out over a Unix socket until its
+// context ends. It checks the group and the settings, and gets its certificate, before it
+// touches the socket: a start that fails leaves the socket of a running process alone.
+//
+// It warns if others could replace the socket, and refuses a socket that another process
+// serves (tokensocket.ErrBusy). The mode of the socket decides who may ask. A socket that a
+// killed process left is replaced at the next start.
+//
+// Readiness means that a token could be handed out now, so that a fault of the token
+// endpoint is seen before a program asks.
 func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -92,7 +103,7 @@ func runAccessTokenServe(u *ui.UI, c *cli.Context) (err error) {
 	return nil
 }
 
-// tokenSocketHint adds what to do about a socket that another process serves.
+// tokenSocketHint returns err with advice if another process serves the socket.
 func tokenSocketHint(err error) error {
 	if errors.Is(err, tokensocket.ErrBusy) {
 		return ui.WithHint(err, "one process serves a socket: stop the other one, or choose another path with --socket")
@@ -100,7 +111,9 @@ func tokenSocketHint(err error) error {
 	return err
 }
 
-// groupID is the number of a group; 0 if none is named.
+// groupID returns the number of the group that name names, which may be a number itself, or 0
+// for no group if name is empty. The group of root is refused: 0 stands for none, and root
+// needs no permission.
 func groupID(name string) (int, error) {
 	if name == "" {
 		return 0, nil
@@ -120,7 +133,9 @@ func groupID(name string) (int, error) {
 	return int(id), nil
 }
 
-// tokenReady reports why no token could be handed out.
+// tokenReady returns a function that reports why no token could be handed out now, or nil. It
+// asks the client, which answers from its cache as long as the token is fresh, and the
+// identity, which is nil without TLS.
 func tokenReady(client *ingestclient.Client, id *rotation.Identity) func(context.Context) error {
 	return func(ctx context.Context) error {
 		_, err := client.AccessToken(ctx)
@@ -131,10 +146,11 @@ func tokenReady(client *ingestclient.Client, id *rotation.Identity) func(context
 	}
 }
 
-// tokenMetrics count what is asked on the socket, beside the metrics of the client.
+// tokenMetrics counts the requests on the socket. The metrics of the client count those to the
+// token endpoint.
 type tokenMetrics struct{ socket *prometheus.CounterVec }
 
-// newTokenMetrics registers beside the metrics of the client, which have other names.
+// newTokenMetrics returns metrics that registry shows. It panics if registry has them already.
 func newTokenMetrics(registry prometheus.Registerer) tokenMetrics {
 	m := tokenMetrics{prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "artstore_access_token_requests_total",
@@ -144,5 +160,6 @@ func newTokenMetrics(registry prometheus.Registerer) tokenMetrics {
 	return m
 }
 
-// asked is the observer of the socket.
+// asked counts one request. outcome is a word of the help text above, which is why the metric
+// has few series.
 func (m tokenMetrics) asked(outcome string) { m.socket.WithLabelValues(outcome).Inc() }

@@ -27,12 +27,17 @@ import (
 )
 
 const (
-	exitFailedFiles = 3 // something lies in failed/ or ambiguous/ that was put there by this run
-	exitRemaining   = 4 // files are left that the element did not take
+	// exitFailedFiles is the status if this run has quarantined files, in failed/ or in
+	// ambiguous/. ingest resolve uses it for files that stay in quarantine.
+	exitFailedFiles = 3
+	// exitRemaining is the status if files are left that were not sent.
+	exitRemaining = 4
 
-	ingestTalk = 15 * time.Second // between two lines of talk, if anything changed
+	// ingestTalk is the time between two lines that say how far it is, if anything changed.
+	ingestTalk = 15 * time.Second
 )
 
+// ingestStatuses ends the help of ingest.
 const ingestStatuses = `   0    told to stop, or with --once: everything was stored
    1    it failed; the error says what and where
    2    the command line is wrong
@@ -41,6 +46,7 @@ const ingestStatuses = `   0    told to stop, or with --once: everything was sto
    130  interrupted before it had begun
 `
 
+// ingestCommand declares ingest, with ingest status and ingest resolve below it.
 func ingestCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "ingest",
@@ -61,7 +67,8 @@ docs/ingest.md has the rest.`,
 	}
 }
 
-// spoolFlags are those of the queue, beside those of everything that uploads.
+// spoolFlags returns the flags of the queue, which spoolConfig reads. The fields of spool.Config
+// say more about each.
 func spoolFlags() []cli.Flag {
 	const category = "directory"
 	return []cli.Flag{
@@ -81,13 +88,14 @@ func spoolFlags() []cli.Flag {
 	}
 }
 
+// Flags that ingest shares with ingest status, ingest resolve and upload.
 const (
 	flagRecursive = "recursive"
 	flagStateDir  = "state-dir"
 )
 
-// stateDirFlag is shared with the commands that look at a queue: they must find the
-// same one.
+// stateDirFlag returns --state-dir. ingest status and ingest resolve have it as well: with
+// another value they would look at another state, and find nothing.
 func stateDirFlag(category string) cli.Flag {
 	return &cli.StringFlag{
 		Name: flagStateDir, Category: category, EnvVars: []string{"ARTSTORE_PKI_INGEST_STATE_DIR"}, DefaultText: "DIR/" + spool.StateDir,
@@ -95,8 +103,15 @@ func stateDirFlag(category string) cli.Flag {
 	}
 }
 
-// runIngest opens what uploads run on and then the queue, and closes them the other way
-// round: no upload may outlive its client.
+// runIngest uploads what appears in a directory until it is told to stop, or with --once until
+// nothing is left to do. It checks the flags, opens client and identity, and then the queue,
+// which locks the directory and settles what an earlier run left in progress. It closes them
+// the other way round, because no upload may outlive its client.
+//
+// ingestclient/spool decides about every file: when it is complete, whether it is sent, sent
+// again, or quarantined. SIGTERM lets uploads in flight go on for --drain-timeout; what is
+// left then is sent by the next run. Killed at any moment, the journal says where each file
+// is. A second ingest of the same directory is refused (spool.ErrLocked).
 func runIngest(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -111,6 +126,8 @@ func runIngest(u *ui.UI, c *cli.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.Close(c.Context)) }()
 	cfg.Uploader, cfg.Prober, cfg.Logger = d.Client, d.Client, d.Config.Logger
+	// A Finder looks up uploads without an outcome by the ids that we chose. Without one they
+	// are ambiguous (docs/design/0026-files-that-may-be-stored.md).
 	switch ids := c.String("file-ids"); ids {
 	case "auto":
 		cfg.Finder = d.Client
@@ -131,7 +148,8 @@ func runIngest(u *ui.UI, c *cli.Context) (err error) {
 	return in.run(c, d.Served)
 }
 
-// ingestHint adds what to do about a queue that cannot be opened.
+// ingestHint returns err with advice if another process has the directory, or if the state is
+// on another file system, where a claim by rename is impossible.
 func ingestHint(err error) error {
 	if errors.Is(err, spool.ErrLocked) {
 		return ui.WithHint(err, "artstore-pki ingest status DIR shows what it does")
@@ -142,7 +160,8 @@ func ingestHint(err error) error {
 	return err
 }
 
-// spoolConfig reads the flags of the queue.
+// spoolConfig returns the configuration that the flags of the queue give, without the client.
+// A value that makes no sense is an error of the command line.
 func spoolConfig(c *cli.Context) (spool.Config, error) {
 	meta, err := uploads.MetaOf(c)
 	if err != nil {
@@ -162,7 +181,8 @@ func spoolConfig(c *cli.Context) (spool.Config, error) {
 	if cfg.Workers < 1 || cfg.Rescan <= 0 || cfg.DrainTimeout <= 0 || cfg.Settle < 0 || cfg.MinFree < 0 {
 		return cfg, ui.UsageErrorf("--workers, --rescan and --drain-timeout must be more than 0, --settle and --min-free not less")
 	}
-	// On the command line 0 is nothing; in the package it is the default.
+	// On the command line 0 turns these two off. In spool.Config 0 is the default, and a
+	// negative value turns them off.
 	if cfg.Settle == 0 {
 		cfg.Settle = -1
 	}
@@ -176,11 +196,15 @@ func spoolConfig(c *cli.Context) (spool.Config, error) {
 type ingest struct {
 	u     *ui.UI
 	id    *rotation.Identity // nil without TLS
-	spool *spool.Spool
-	dir   string
+	spool *spool.Spool       // open; runIngest closes it
+	dir   string             // as it was typed
 }
 
-// run works until the context of c ends, or with --once until nothing is left to do now.
+// run sends files until the context of c ends, or with --once until nothing is left to do now.
+// The server for metrics and the lines about the progress run beside the spool and end after
+// it, so that /metrics shows its last state. If that server fails, the spool ends as well.
+// The error is that of the spool or of the server, or the exit status of --once. A run that
+// was told to stop is status 0, whatever is left: the next one goes on.
 func (in *ingest) run(c *cli.Context, served serving.Metrics) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
@@ -209,21 +233,22 @@ func (in *ingest) run(c *cli.Context, served serving.Metrics) error {
 	return onceStatus(last)
 }
 
-// onceStatus is the outcome of --once. Files that wait count more than files that were
-// put aside: another run can still send them.
+// onceStatus returns the exit status of --once as an error, or nil if everything was stored.
+// Files that wait count more than files in quarantine, because another run can send them. A
+// directory that could not be read counts as files that wait: nobody knows what is in it.
 func onceStatus(s spoolstatus.Snapshot) error {
 	switch {
 	case s.Waiting+s.Claimed > 0:
 		return ui.ExitStatus(exitRemaining)
 	case s.Failed+s.Ambiguous > 0:
 		return ui.ExitStatus(exitFailedFiles)
-	case s.Reason != "": // a directory that could not be read: nobody knows what is in it
+	case s.Reason != "":
 		return ui.ExitStatus(exitRemaining)
 	}
 	return nil
 }
 
-// ready reports why nothing would be sent now.
+// ready returns the reason why nothing would be sent now, or nil. It is what /readyz answers.
 func (in *ingest) ready(context.Context) error {
 	err := in.spool.Ready()
 	if in.id != nil {
@@ -232,15 +257,17 @@ func (in *ingest) ready(context.Context) error {
 	return err
 }
 
-// observe prints one line of data for a stored file. The spool logs the rest.
+// observe prints one line on stdout for a stored file. The spool logs all other events. A line
+// that cannot be printed is no error: the file is stored all the same. After a crash a line
+// can be printed again for a file that was stored before it.
 func (in *ingest) observe(e spool.Event) {
 	if e.Kind == "stored" {
-		// If nobody reads it any more, the file is stored all the same.
 		_ = in.u.Outf("%s  %s  %d  %s", e.FileID, e.SHA256, e.Size, e.Name)
 	}
 }
 
-// reportProgress says how far it is, when that has changed.
+// reportProgress prints the totals on stderr from time to time, if they have changed, until ctx
+// ends. It always returns nil.
 func (in *ingest) reportProgress(ctx context.Context) error {
 	said := ""
 	loadgen.Every(ctx, ingestTalk, func(int) {
@@ -252,16 +279,18 @@ func (in *ingest) reportProgress(ctx context.Context) error {
 	return nil
 }
 
-// totals is a line of talk.
+// totals returns a snapshot as one line for people.
 func totals(s spoolstatus.Snapshot) string {
 	return fmt.Sprintf("stored %d (%s)  failed %d  ambiguous %d  waiting %d  claimed %d",
 		s.Stored, ui.Size(s.Bytes), s.Failed, s.Ambiguous, s.Waiting, s.Claimed)
 }
 
-// spoolCollector shows a spool's snapshot.
+// spoolCollector is a collector of metrics that takes a snapshot of the spool at each scrape, so
+// that all its numbers are of one moment.
 type spoolCollector struct{ spool *spool.Spool }
 
 var (
+	// The counters begin at 0 with each process, as those of Prometheus do.
 	spoolEnded  = prometheus.NewDesc("ingester_spool_files_total", "Files that came to an end, by how.", []string{"result"}, nil)
 	spoolFiles  = prometheus.NewDesc("ingester_spool_files", "Files that are not stored yet, by where they are.", []string{"state"}, nil)
 	spoolOldest = prometheus.NewDesc("ingester_spool_oldest_seconds", "Age of the file that waits longest.", nil, nil)

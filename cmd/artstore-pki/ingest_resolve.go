@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
+// resolveStatuses ends the help of ingest resolve.
 const resolveStatuses = `   0    every file is decided; with --yes, and done
    1    it failed; the error says what and where
    2    the command line or a setting is wrong
@@ -23,6 +24,8 @@ const resolveStatuses = `   0    every file is decided; with --yes, and done
    130  interrupted
 `
 
+// ingestResolveCommand declares ingest resolve. It takes the settings of uploads, but reads
+// them with --auto only.
 func ingestResolveCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "resolve",
@@ -49,14 +52,22 @@ that was refused (failed). Stop ingest before: it has the directory.`,
 	}
 }
 
-// runIngestResolve prints each decision, also those after which a file stays where it is:
-// its exit status says whether there is one.
+// runIngestResolve decides about files in quarantine, prints each decision, and with --yes acts
+// on it. spool.Resolve decides and acts; it holds the lock of the directory, so a running
+// ingest is an error. The operator gives the decision with --stored or --resend, or has the
+// Storage Elements asked with --auto; exactly one of the three is given.
+//
+// Status 3 says that a file stays where it is, because nobody can tell whether it is stored
+// (docs/design/0026-files-that-may-be-stored.md). After an error in the middle the decisions
+// before it are printed, and done with --yes. Killed at any moment, a file is where it was or
+// settled, and the command can be run again.
 func runIngestResolve(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 1, -1); err != nil {
 		return err
 	}
 	cfg := spool.ResolveConfig{Dir: c.Args().First(), StateDir: c.String(flagStateDir), IDs: c.Args().Tail(), Apply: c.Bool("yes")}
 	words := 0
+	// "" has spool.Resolve ask the elements.
 	for flag, decision := range map[string]spool.Decision{"auto": "", "stored": spool.DecideStored, "resend": spool.DecideResend} {
 		if c.Bool(flag) {
 			words++
@@ -89,7 +100,8 @@ func runIngestResolve(u *ui.UI, c *cli.Context) (err error) {
 	return err
 }
 
-// openLister opens what uploads run on, for its lists.
+// openLister opens a session of uploads and puts its client into cfg, for the lists of what
+// each Storage Element has. Nothing is uploaded. The caller closes the session.
 func openLister(u *ui.UI, c *cli.Context, cfg *spool.ResolveConfig) (*uploads.Session, error) {
 	given, err := uploads.Read(u, c)
 	if err != nil {
@@ -107,7 +119,8 @@ func openLister(u *ui.UI, c *cli.Context, cfg *spool.ResolveConfig) (*uploads.Se
 	return a, nil
 }
 
-// showResolutions prints what was decided. It is data: a program reads it.
+// showResolutions prints the decisions on stdout, one a line or as a JSON array. On stderr it
+// says if there was nothing to decide, or if decisions wait for --yes.
 func showResolutions(u *ui.UI, c *cli.Context, list []spool.Resolution) error {
 	if c.String(output.Name) == output.JSON {
 		if list == nil {

@@ -18,6 +18,7 @@ import (
 // shownWaiting is how many files of a long queue the table lists; JSON has all.
 const shownWaiting = 10
 
+// ingestStatusCommand declares ingest status.
 func ingestStatusCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "status",
@@ -34,7 +35,10 @@ oldest first.`,
 	}
 }
 
-// runIngestStatus reads files only, and needs no settings and no certificate.
+// runIngestStatus prints the state of an ingested directory: what is in quarantine, what is
+// claimed, what waits, and whether a process has the directory. It reads files only, needs
+// no settings and no certificate, and works beside a running ingest, after a stopped one, and
+// where there never was one. --recursive and --state-dir must be those that ingest was given.
 func runIngestStatus(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -49,7 +53,9 @@ func runIngestStatus(u *ui.UI, c *cli.Context) error {
 	return ingestTable(u, st)
 }
 
-// ingestTable lists a few files of each state: a queue may have a million.
+// ingestTable prints the report for people: one line about the process, one with the totals,
+// and a table with at most shownWaiting files of each state, because a queue may have a
+// million. Those that need a decision come first.
 func ingestTable(u *ui.UI, st *spoolstatus.Report) error {
 	if err := u.Outf("%s: %s", st.Dir, daemonText(st)); err != nil {
 		return err
@@ -78,8 +84,9 @@ func ingestTable(u *ui.UI, st *spoolstatus.Report) error {
 	return t.Flush()
 }
 
-// daemonText says whether a process has the directory. A lock tells that, not the last
-// state that was written: a killed process leaves that behind.
+// daemonText returns whether a process has the directory, and since when none has. The lock
+// decides, and not the last state that was written, because a killed process leaves its last
+// state behind. The lock without a state of its own means that the process is starting.
 func daemonText(st *spoolstatus.Report) string {
 	switch {
 	case st.Running && st.Last != nil && st.Last.State != "stopped":

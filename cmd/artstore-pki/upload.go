@@ -24,6 +24,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
+// uploadCommand declares upload. Settings, log and metadata of files have flags that ingest
+// has as well.
 func uploadCommand(u *ui.UI) *cli.Command {
 	flags := slices.Concat(uploads.Flags(), u.LogFlags(slog.LevelWarn), uploads.MetaFlags(), []cli.Flag{
 		&cli.BoolFlag{Name: flagRecursive, Aliases: []string{"r"}, Usage: "upload the files of each directory that is named, and of those below it"},
@@ -51,7 +53,15 @@ regular files are taken, in order of their names; links are not followed.`,
 	}
 }
 
-// runUpload tries each argument, also after one that failed, and returns all errors.
+// runUpload uploads the files that the arguments name, one after the other, and prints a line
+// for each file that is stored. It goes on after a file that failed, and returns all errors
+// together at the end: status 1 means that at least one file is not stored.
+//
+// ingestclient decides how often an upload is tried, and compares size and SHA-256 of what
+// was stored. Arguments, metadata and settings are checked before anything is opened. An
+// interruption ends the upload in flight, whose outcome the error tells, and starts no other
+// one; upload keeps no state, so a file can be stored twice if the command is run again.
+// ingest is the command that keeps a journal.
 func runUpload(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 1, -1); err != nil {
 		return err
@@ -90,22 +100,28 @@ func runUpload(u *ui.UI, c *cli.Context) (err error) {
 // uploadRun is one run of the command.
 type uploadRun struct {
 	*ui.UI
-	client    *ingestclient.Client
-	session   *uploads.Session
-	meta      ingestclient.Meta
+	client  *ingestclient.Client
+	session *uploads.Session // for traces; runUpload closes it
+	// meta goes with each file.
+	meta ingestclient.Meta
+	// recursive has directories uploaded; else an argument that is one is an error.
 	recursive bool
+	// stdinName is the file name of standard input, if that is an argument.
 	stdinName string
-	failed    []error
+	// failed has the errors so far, in the order of the files.
+	failed []error
 }
 
-// fail keeps an error for the end: the files after a failed one are still tried.
+// fail keeps an error for the end of the run. nil is no error.
 func (r *uploadRun) fail(err error) {
 	if err != nil {
 		r.failed = append(r.failed, err)
 	}
 }
 
-// send uploads one file; path is what its line shows.
+// send uploads one file and prints its line, which shows path. size is in bytes and is for the
+// progress bar alone: the content tells its own size. An error is kept, also that of printing
+// the line, because a program that reads the lines would miss a stored file.
 func (r *uploadRun) send(ctx context.Context, path string, content ingestclient.Content, size int64) {
 	ctx, end := r.session.Trace(ctx, filepath.Base(path))
 	meta := r.meta
@@ -123,8 +139,9 @@ func (r *uploadRun) send(ctx context.Context, path string, content ingestclient.
 	r.fail(r.Outf("%s  %s  %d  %s", file.FileID, file.SHA256, file.Size, path))
 }
 
-// progressBar shows a bar on a terminal and nothing elsewhere; the line that
-// reports the stored file is printed either way.
+// progressBar shows a bar for an upload of total bytes if stderr is a terminal. It returns the
+// function that the client calls with what was sent, which is nil without a bar, and the
+// function that erases the bar. The bar is erased before the line of the file is printed.
 func progressBar(u *ui.UI, path string, total int64) (progress func(sent, total int64), finish func()) {
 	width, ok := u.Terminal(u.Err)
 	if !ok {
@@ -145,10 +162,12 @@ func progressBar(u *ui.UI, path string, total int64) (progress func(sent, total 
 
 const (
 	flagName = "name"
-	stdinArg = "-"
+	stdinArg = "-" // the argument that stands for standard input
 )
 
-// checkStdin refuses what cannot be meant: standard input has no name, and can be read once.
+// checkStdin returns an error of the command line if standard input is an argument twice, or
+// has no --name, or if --name is given without it. Standard input can be read once, and a
+// file needs a name at the Storage Element.
 func checkStdin(c *cli.Context) error {
 	count := 0
 	for _, arg := range c.Args().Slice() {
@@ -167,7 +186,9 @@ func checkStdin(c *cli.Context) error {
 	return nil
 }
 
-// take uploads what an argument names: standard input, a directory or a file.
+// take uploads what an argument names: standard input, the files of a directory, or a file. A
+// path that cannot be looked at is uploaded like a file, so that the error comes from the
+// package that opens files and says what it says everywhere.
 func (r *uploadRun) take(ctx context.Context, arg string) {
 	if arg == stdinArg {
 		r.fail(r.sendStdin(ctx))
@@ -181,13 +202,15 @@ func (r *uploadRun) take(ctx context.Context, arg string) {
 		r.fail(fmt.Errorf("uploading %s: it is a directory; --%s uploads the files in it", arg, flagRecursive))
 	case err == nil:
 		r.send(ctx, arg, ingestclient.FileContent(arg), info.Size())
-	default: // the upload says what is wrong with it
+	default:
 		r.send(ctx, arg, ingestclient.FileContent(arg), 0)
 	}
 }
 
-// sendDirectory uploads the regular files below dir. What cannot be read is an
-// error of its own, and the rest is uploaded.
+// sendDirectory uploads the regular files below dir, in the order of their names. A directory
+// that cannot be read is an error, and the rest is uploaded. Links, sockets and devices are
+// named on stderr and left out: a link could lead out of dir, or round in a circle. Lines and
+// errors show paths below dir as it was typed, also where dir is a link.
 func (r *uploadRun) sendDirectory(ctx context.Context, dir string) error {
 	root, err := filepath.EvalSymlinks(dir) // WalkDir does not enter a root that is a link
 	if err != nil {
@@ -200,7 +223,7 @@ func (r *uploadRun) sendDirectory(ctx context.Context, dir string) error {
 		}
 		switch {
 		case ctx.Err() != nil:
-			return fs.SkipAll // the upload that was cut has said so
+			return fs.SkipAll // the upload in flight has kept its error
 		case err != nil:
 			r.fail(fmt.Errorf("uploading %s: %w", shown, err))
 		case entry.IsDir():
@@ -217,8 +240,10 @@ func (r *uploadRun) sendDirectory(ctx context.Context, dir string) error {
 	})
 }
 
-// sendStdin copies standard input to a temporary file, which has no name where
-// the system allows that and so goes with the process, and uploads it.
+// sendStdin copies standard input to a temporary file and uploads that file. A Storage Element
+// is told the size before the content, and a repeated attempt has to read the content again;
+// standard input permits neither. The file is removed before it is filled, where the system
+// allows that, so that a killed process leaves nothing. Elsewhere it is removed at the end.
 func (r *uploadRun) sendStdin(ctx context.Context) (err error) {
 	f, err := os.CreateTemp("", "artstore-upload-*") // mode 0600
 	if err != nil {
@@ -239,8 +264,9 @@ func (r *uploadRun) sendStdin(ctx context.Context) (err error) {
 	return nil
 }
 
-// copyUntil copies until the end of from, or of ctx: a read of standard input
-// cannot be ended, so it is left behind then.
+// copyUntil copies from one to the other until from or ctx ends, and returns how many bytes it
+// copied. A read of standard input cannot be interrupted. When ctx ends, the goroutine that
+// reads is left behind, and ends with the process or with the next byte.
 func copyUntil(ctx context.Context, to io.Writer, from io.Reader) (int64, error) {
 	type outcome struct {
 		n   int64
