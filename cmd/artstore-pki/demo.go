@@ -19,9 +19,12 @@ import (
 const (
 	demoDuration     = 4 * time.Minute
 	demoLeafLifetime = time.Minute
-	minLeafLifetime  = 10 * time.Second // below it, renewals and handshakes start to race on a loaded machine
+	// minLeafLifetime is the shortest life of a certificate. Below it, a loaded machine can
+	// take longer for a renewal than the certificate has left.
+	minLeafLifetime = 10 * time.Second
 )
 
+// demoCommand declares demo.
 func demoCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
@@ -41,8 +44,10 @@ failure or finding makes the exit status 1.`,
 	}
 }
 
-// runDemo checks the times and prepares the directory. A temporary one is removed
-// whatever happens; one that was named stays for a look at it.
+// runDemo checks the times, prepares the directory, and leaves the rest to demo.Show. A temporary
+// directory is removed at the end, also after an error. One that was named with --dir must be
+// absent or empty, and stays for a look at it. A demo that was killed leaves its temporary
+// directory, with keys that nothing trusts.
 func runDemo(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err

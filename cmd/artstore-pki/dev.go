@@ -25,6 +25,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
+// devCommand declares dev with its five commands. What is below it is for development and
+// tests: reference services and certificates that need no operator.
 func devCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "dev",
@@ -35,6 +37,8 @@ func devCommand(u *ui.UI) *cli.Command {
 	}
 }
 
+// devAdminCommand declares dev admin. The secret of its account goes to a file and not to
+// stdout, so that a service beside it can read it after a restart.
 func devAdminCommand(u *ui.UI) *cli.Command {
 	flags := append(devFlags(u, "127.0.0.1:8000"),
 		values.DurationFlag("token-lifetime", 5*time.Minute, "lifetime of access tokens"),
@@ -54,6 +58,8 @@ dialect (/api/v1/auth/token) and in Keycloak's (/realms/artstore/protocol/openid
 	}
 }
 
+// devStorageCommand declares dev storage. --dialect chooses between the answers of ArtStore's
+// two Storage Elements, which differ in ids and errors.
 func devStorageCommand(u *ui.UI) *cli.Command {
 	flags := append(devFlags(u, "127.0.0.1:8010"),
 		&cli.StringFlag{Name: "jwks-url", Required: true, Usage: "`URL` of the Admin Module's key set"},
@@ -73,8 +79,10 @@ keeps them on disk with their SHA-256, and gives them back.`,
 	}
 }
 
-// devFlags are those of both services. Who may connect has no default: a service that
-// lets everybody in would hide mistakes in names.
+// devFlags returns the flags of both reference services; listenAt is the address without
+// --listen. --allow has no default: a service that lets everybody in would hide mistakes in
+// the names of certificates. --clock-offset is a flag of the library, because a clock can be
+// behind and lengths of time of our own are never negative.
 func devFlags(u *ui.UI, listenAt string) []cli.Flag {
 	return append(u.LogFlags(slog.LevelInfo),
 		&cli.StringFlag{Name: flags.Dir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},
@@ -84,8 +92,9 @@ func devFlags(u *ui.UI, listenAt string) []cli.Flag {
 	)
 }
 
-// runDevAdmin serves the Admin Module. Its account is there before it answers, so that
-// who waits for the ready file can use it.
+// runDevAdmin serves the reference Admin Module, which internal/devstack has, until its context
+// ends. It makes the account of --account before it listens, so that a client that waits for
+// the ready file can use it at once. Accounts are kept in --dir over a restart.
 func runDevAdmin(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -107,8 +116,9 @@ func runDevAdmin(u *ui.UI, c *cli.Context) error {
 	return devServer{"Admin Module", logger, func(*rotation.Identity) (devService, error) { return admin, nil }}.serve(u, c)
 }
 
-// runDevStorage serves a Storage Element, which gets the keys of tokens over its own
-// identity.
+// runDevStorage serves the reference Storage Element until its context ends. It gets the keys
+// that verify access tokens from --jwks-url over its own identity, so the Admin Module must
+// accept its name. Files are kept in --dir over a restart.
 func runDevStorage(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -135,7 +145,8 @@ func runDevStorage(u *ui.UI, c *cli.Context) error {
 	}}.serve(u, c)
 }
 
-// devService is what both reference services are to a listener.
+// devService is a reference service. Run does its work in the background, such as replacing
+// keys, until ctx ends.
 type devService interface {
 	Handler() http.Handler
 	Run(ctx context.Context) error
@@ -143,12 +154,16 @@ type devService interface {
 
 // devServer says how to serve one of them.
 type devServer struct {
-	what   string // its name in the talk
+	// what is the name of the service in the lines for people.
+	what   string
 	logger *slog.Logger
-	open   func(*rotation.Identity) (devService, error)
+	// open makes the service. It gets the identity, which is open by then.
+	open func(*rotation.Identity) (devService, error)
 }
 
-// serve serves over the rotating identity of the flags until the end.
+// serve opens the rotating identity of the flags and serves over it until the context of c
+// ends. Only peers whose certificate has a name of --allow are let in. It announces itself
+// when both listeners are open. The first part that fails ends the others.
 func (d devServer) serve(u *ui.UI, c *cli.Context) (err error) {
 	id, err := identity.OfFlags(u, c, d.logger)
 	if err != nil {
@@ -182,9 +197,11 @@ func (d devServer) serve(u *ui.UI, c *cli.Context) (err error) {
 	return group.Wait()
 }
 
-// ensureAccount makes the service account that the flags ask for, or finds it again
-// after a restart. The secret is written before the id is known to anyone; the
-// secret file alone is enough to find the id, so a crash between the two heals.
+// ensureAccount makes the service account that the flags ask for, or finds it again after a
+// restart, and prints its id on stdout. It does nothing without --account. The secret is
+// written before the id: the secret is enough to find the id, so the next start completes
+// what a crash between the two has left. A secret that fits no account is an error, and its
+// file stays.
 func ensureAccount(u *ui.UI, c *cli.Context, admin *devstack.Admin) error {
 	name, secretFile := c.String("account"), c.String("account-secret-file")
 	if name == "" {
@@ -209,10 +226,12 @@ func ensureAccount(u *ui.UI, c *cli.Context, admin *devstack.Admin) error {
 	return u.Outf("%s", id)
 }
 
-// newAccount makes an account and writes its secret. A crash before that leaves an
-// account that nobody can use, and the next run makes another one.
+// newAccount makes an account, writes its secret to a new file and returns its id. A crash
+// before the secret is written leaves an account that nobody can use, and the next start
+// makes another one. A file with an id and without its secret is refused before the account
+// is made.
 func newAccount(c *cli.Context, admin *devstack.Admin) (id string, err error) {
-	// Found now and not after the secret is written, the way out is to move one file.
+	// If this were found after the secret is written, two files would have to be moved away.
 	if path := c.String("account-id-file"); path != "" {
 		if _, err := os.Lstat(path); err == nil {
 			return "", ui.WithHint(fmt.Errorf("%s is there already, without its secret", path), "move the file away to get a new account; nothing was replaced")
@@ -225,7 +244,8 @@ func newAccount(c *cli.Context, admin *devstack.Admin) (id string, err error) {
 	return id, durable.WriteNew(c.String("account-secret-file"), []byte(clientSecret.Expose()+"\n"), durable.Private)
 }
 
-// writeClientID writes the id, or finds it written.
+// writeClientID writes the id to a new file, or checks that the file has this id already. It
+// never replaces another one. An empty path is no file.
 func writeClientID(path, id string) error {
 	if path == "" {
 		return nil

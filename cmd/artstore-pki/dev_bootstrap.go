@@ -22,6 +22,7 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
+// devBootstrapCommand declares dev bootstrap, the job that runs before a stack of containers.
 func devBootstrapCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "bootstrap",
@@ -44,7 +45,11 @@ services whose certificates have expired meanwhile. Tokens go to files (0600) on
 	}
 }
 
-// runDevBootstrap checks all orders before it makes the first token.
+// runDevBootstrap makes an authority if there is none, and then writes a token for each --token.
+// It reads all of the command line before it makes anything. Running it again is harmless:
+// the authority stays as it is, and each token file gets a new token.
+//
+// An error in the middle leaves the tokens that were written before it, which are good.
 func runDevBootstrap(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -75,8 +80,10 @@ func runDevBootstrap(u *ui.UI, c *cli.Context) error {
 	return nil
 }
 
-// ensureAuthority makes the authority in an absent or empty directory. Anything
-// else without a pki.yaml is somebody else's, or what a killed run left behind.
+// ensureAuthority makes an authority with the password pw in the state directory, unless a
+// pki.yaml is there. A pki.yaml that cannot be loaded is an error: the directory is an
+// authority, and a new one would lose its record. A directory that has other files and no
+// pki.yaml is refused by setup.Init.
 func ensureAuthority(u *ui.UI, c *cli.Context, pw secret.String) error {
 	dir := c.String(flags.Dir)
 	_, err := policy.Load(dir)
@@ -98,8 +105,8 @@ func ensureAuthority(u *ui.UI, c *cli.Context, pw secret.String) error {
 	return nil
 }
 
-// writeToken replaces the token in a file whole, so that a service reads the old one or
-// the new one.
+// writeToken makes a token and replaces the file at path (0600) in one step, so that a service
+// that reads the file has the old token or the new one, and never a part.
 func writeToken(ctx context.Context, dir ca.StateDir, opt ca.TokenOptions, path string) error {
 	token, err := dir.NewToken(ctx, opt)
 	if err != nil {
@@ -112,13 +119,15 @@ func writeToken(ctx context.Context, dir ca.StateDir, opt ca.TokenOptions, path 
 type tokenRequest struct {
 	service string
 	names   []string // nil means all of the profile
-	path    string
+	path    string   // of the file that gets the token
 }
 
-// parseTokenRequest reads SERVICE=FILE or SERVICE:NAME,NAME=FILE.
+// parseTokenRequest reads SERVICE=FILE or SERVICE:NAME,NAME=FILE. The first colon ends the
+// service, because names may be IPv6 addresses, and the first = ends the names. Whether the
+// service may have the names is for the authority to say.
 func parseTokenRequest(text string) (o tokenRequest, err error) {
 	what, path, ok := strings.Cut(text, "=")
-	service, names, narrowed := strings.Cut(what, ":") // the first colon: names may be IPv6 addresses
+	service, names, narrowed := strings.Cut(what, ":")
 	if narrowed {
 		o.names = strings.Split(names, ",")
 	}

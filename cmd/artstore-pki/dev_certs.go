@@ -18,12 +18,14 @@ const (
 	flagRenew  = "renew"
 	flagDryRun = "dry-run"
 
-	shortestDevLife = 10 * time.Second // pki.yaml takes no less
-	// A fixture that is not valid yet begins in a year and must end within the
-	// five years of its issuer.
+	// shortestDevLife is the shortest lifetime that pki.yaml takes.
+	shortestDevLife = 10 * time.Second
+	// longestDevLife leaves room for the fixture that is not valid yet: it begins in a year
+	// and must end within the five years of its issuer.
 	longestDevLife = 3 * humantime.Year
 )
 
+// devCertsCommand declares dev certs.
 func devCertsCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "certs",
@@ -49,7 +51,9 @@ live: edit it and run again. The key password stands beside the keys: for develo
 	}
 }
 
-// devOptionsOf reads the command line.
+// devOptionsOf returns the options of dev certs from the command line, with the password of the
+// authority's keys. A lifetime outside of the two bounds above is an error of the command
+// line, and so is an empty name of the directory.
 func devOptionsOf(u *ui.UI, c *cli.Context) (opt devcerts.Options, err error) {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return opt, err
@@ -63,7 +67,7 @@ func devOptionsOf(u *ui.UI, c *cli.Context) (opt devcerts.Options, err error) {
 			opt.Fixtures = append(opt.Fixtures, fixture)
 		}
 	}
-	if c.Args().First() == "" { // an unset variable in a script; it would mean the current directory
+	if c.Args().First() == "" { // of a variable that is not set: Clean has made "." of it
 		return opt, ui.UsageErrorf("the directory has an empty name")
 	}
 	if opt.Life < shortestDevLife || opt.Life > longestDevLife {
@@ -76,7 +80,10 @@ func devOptionsOf(u *ui.UI, c *cli.Context) (opt devcerts.Options, err error) {
 	return opt, err
 }
 
-// runDevCerts leaves all that is not the command line to devcerts.
+// runDevCerts keeps the certificates of a developer's directory. devcerts.Keep decides which of
+// them must be replaced, starts an authority for that in this process, and prints what it did.
+// A run that was interrupted leaves each certificate as it was or replaced; the next run does
+// the rest.
 func runDevCerts(u *ui.UI, c *cli.Context) error {
 	opt, err := devOptionsOf(u, c)
 	if err != nil {

@@ -23,14 +23,19 @@ import (
 )
 
 const (
-	ingestMin  = 512 // bytes of one file
+	// ingestMin and ingestMax bound the size of one file, in bytes. Files are windows of one
+	// block of ingestPool random bytes, which is made once.
+	ingestMin  = 512
 	ingestMax  = 16 << 10
 	ingestPool = 1 << 20
-	ingestSays = 15 * time.Second // between two lines of talk
+	// ingestSays is the time between two lines that say how far it is.
+	ingestSays = 15 * time.Second
 )
 
+// errUploadsFailed makes the exit status 1; each failure was printed when it happened.
 var errUploadsFailed = errors.New("uploads failed")
 
+// devIngesterCommand declares dev ingester.
 func devIngesterCommand(u *ui.UI) *cli.Command {
 	flags := append(append(uploads.Flags(), u.LogFlags(slog.LevelInfo)...),
 		values.DurationFlag("every", time.Second, "pause between two files for one Storage Element"),
@@ -50,7 +55,11 @@ It is ready while its certificate is valid and the last upload to each succeeded
 	}
 }
 
-// runDevIngester has a client for each element: one client would choose one of them.
+// runDevIngester uploads small random files to every Storage Element until it is told to stop,
+// or has sent --count files. It has a client for each element, because one client for all
+// would choose one of them for each file. Settings without TLS and a registry in place of
+// addresses are errors of the command line: the command is there to show that uploads to
+// each element go on while certificates rotate.
 func runDevIngester(u *ui.UI, c *cli.Context) (err error) {
 	if err := flags.WantArgs(c, 0, 0); err != nil {
 		return err
@@ -87,22 +96,26 @@ func runDevIngester(u *ui.UI, c *cli.Context) (err error) {
 
 // ingester uploads to several Storage Elements with one identity.
 type ingester struct {
-	u       *ui.UI
-	id      *rotation.Identity
-	every   time.Duration
-	count   int64  // files in all; 0: no end
-	content []byte // random; files are windows of it
+	u  *ui.UI
+	id *rotation.Identity // runDevIngester closes it
+	// every is the pause between two files for one element.
+	every time.Duration
+	// count is the number of files for all elements together; 0 is no limit.
+	count   int64
+	content []byte
 	sinks   []*sink
-	begun   atomic.Int64
+	begun   atomic.Int64 // files that were begun, for all elements
 }
 
-// sink is one Storage Element as the ingester sees it.
+// sink is one Storage Element with its client and its figures.
 type sink struct {
 	loadgen.Uploader
 	url string
 }
 
-// run ends when c's context does, or after count files.
+// run uploads until the context of c ends, or until count files were begun, and waits for the
+// uploads in flight. It returns an error if one upload failed, so that a test can rely on
+// status 0. The server for metrics ends last.
 func (in *ingester) run(c *cli.Context, served serving.Metrics) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()
@@ -128,8 +141,9 @@ func (in *ingester) run(c *cli.Context, served serving.Metrics) error {
 	return err
 }
 
-// feed uploads to one Storage Element until ctx ends or the count is reached.
-// A receipt that cannot be printed is an end too: nobody would know of the file.
+// feed uploads to one Storage Element until ctx ends or the count is reached. A failed upload is
+// printed and counted, and the next one follows. A line that cannot be printed ends it with an
+// error, because nobody would know of the stored file.
 func (in *ingester) feed(ctx context.Context, s *sink) (err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -138,7 +152,7 @@ func (in *ingester) feed(ctx context.Context, s *sink) (err error) {
 			stop()
 			return
 		}
-		size, at := ingestMin+n*7919%(ingestMax-ingestMin), n*4099%(len(in.content)-ingestMax) // primes: both wander over their range
+		size, at := ingestMin+n*7919%(ingestMax-ingestMin), n*4099%(len(in.content)-ingestMax) // primes: sizes and contents differ from file to file
 		file, uploadErr := s.Upload(ctx, fmt.Sprintf("ingested-%06d.bin", n), in.content[at:at+size])
 		if uploadErr != nil {
 			in.u.Infof("ingester: %v", uploadErr)
@@ -151,7 +165,8 @@ func (in *ingester) feed(ctx context.Context, s *sink) (err error) {
 	return err
 }
 
-// ready reports why the next upload to one of the elements may fail.
+// ready returns why the next upload to one of the elements may fail, or nil: the certificate is
+// good and the last upload to each element succeeded.
 func (in *ingester) ready(context.Context) error {
 	err := in.id.Check()
 	for _, s := range in.sinks {
@@ -162,7 +177,7 @@ func (in *ingester) ready(context.Context) error {
 	return err
 }
 
-// failures counts those at all elements.
+// failures returns how many uploads failed, at all elements together.
 func (in *ingester) failures() (n int64) {
 	for _, s := range in.sinks {
 		n += s.Failures.Load()
@@ -170,7 +185,7 @@ func (in *ingester) failures() (n int64) {
 	return n
 }
 
-// summary is a line of talk about all elements together.
+// summary returns the figures of all elements together as one line for people.
 func (in *ingester) summary() string {
 	var uploads, bytes, tokens int64
 	for _, s := range in.sinks {
