@@ -1,23 +1,17 @@
 package ca_test
 
 import (
-	"bytes"
-	"crypto/x509"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/doctor"
-	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/internal/certs"
-	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
 // The list of a retired issuer needs its key: without it the authority says that
@@ -32,15 +26,14 @@ func TestRetiredKeyIsGone(t *testing.T) {
 	if err := c.Authority.Ready(t.Context()); err != nil {
 		t.Errorf("after a rotation: %v", err)
 	}
-	remove(t, c.Dir, "secrets/"+certs.Fingerprint(old)+".key")
+	if err := os.Remove(filepath.Join(c.Dir, "secrets", certs.Fingerprint(old)+".key")); err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Authority.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Authority.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "reading the key of") {
 		t.Errorf("ready: %v", err)
-	}
-	if bad := diagnose(t, doctor.Options{Dir: c.Dir}, doctor.Error); len(bad) != 1 || !strings.Contains(bad[0], old.Subject.CommonName) {
-		t.Errorf("doctor: %q", bad)
 	}
 	enrol(t, c, "storage", "storage")
 }
@@ -67,41 +60,5 @@ func TestOpsWithoutARecord(t *testing.T) {
 	}
 	if err := a.Ready(t.Context()); err == nil {
 		t.Error("ready without a record")
-	}
-}
-
-// What is wrong with the chain is told from what is wrong with the clock.
-func TestDoctorOnTrust(t *testing.T) {
-	for name, tc := range map[string]struct {
-		opt  setup.Options
-		want string
-	}{
-		"expired":   {setup.Options{IntermediateLifetime: time.Millisecond}, "trust: intermediate"},
-		"all of it": {setup.Options{RootLifetime: time.Millisecond}, "trust: root"},
-	} {
-		dir := newAuthority(t, tc.opt)
-		if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); !strings.Contains(strings.Join(bad, "\n"), tc.want) {
-			t.Errorf("%s: %q", name, bad)
-		}
-	}
-	dir, other := newAuthority(t, setup.Options{}), newAuthority(t, setup.Options{})
-	root, err := ca.StateDir(other).ActiveRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mine, err := ca.StateDir(dir).ActiveRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreign := certs.Fingerprint(root)
-	damage.File(t, filepath.Join(dir, "certs", foreign+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{root}))
-	path := filepath.Join(dir, "certs", "current.json")
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	damage.File(t, path, bytes.Replace(data, []byte(certs.Fingerprint(mine)), []byte(foreign), 1))
-	if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); !strings.Contains(strings.Join(bad, "\n"), "was signed by none of the roots") {
-		t.Errorf("a foreign root: %q", bad)
 	}
 }

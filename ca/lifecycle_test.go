@@ -271,3 +271,55 @@ func TestRecord(t *testing.T) {
 	}
 	c.Check(t)
 }
+
+// newAuthority makes a state directory without a password, whose root key is elsewhere.
+func newAuthority(t testing.TB, opt setup.Options) string {
+	t.Helper()
+	opt.Dir, opt.PlainKeys = filepath.Join(t.TempDir(), "pki"), true
+	opt.OfflineRoot = filepath.Join(t.TempDir(), "root.key")
+	if _, err := setup.Init(t.Context(), opt); err != nil {
+		t.Fatal(err)
+	}
+	return opt.Dir
+}
+
+// Pruning takes what expired longer ago than anything can be renewed.
+func TestPrune(t *testing.T) {
+	dir := newAuthority(t, setup.Options{})
+	a, err := ca.Open(t.Context(), ca.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = a.Close() }()
+	for range 3 {
+		if err := a.IssueOwn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage.SQL(t, dir, `UPDATE certificates SET not_after = 1000 WHERE id < 3`)
+	r, err := ca.StateDir(dir).OpenRecord(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	young := time.Now().Add(-71 * time.Hour)
+	if _, err := r.Prunable(t.Context(), young); err == nil {
+		t.Error("what can be renewed could be pruned")
+	}
+	if _, err := r.Prune(t.Context(), young); err == nil {
+		t.Error("what can be renewed was pruned")
+	}
+	before := time.Now().Add(-73 * time.Hour)
+	if n, err := r.Prunable(t.Context(), before); err != nil || n != 2 {
+		t.Errorf("%d prunable, %v", n, err)
+	}
+	if err := a.SequenceLog(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.Prune(t.Context(), before); err != nil || n != 2 {
+		t.Errorf("%d pruned, %v", n, err)
+	}
+	if n, err := r.Prunable(t.Context(), before); err != nil || n != 0 {
+		t.Errorf("%d prunable afterwards, %v", n, err)
+	}
+}

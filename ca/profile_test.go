@@ -3,14 +3,12 @@ package ca_test
 import (
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/setup"
@@ -128,31 +126,6 @@ func TestProfileNames(t *testing.T) {
 	}
 }
 
-// doctor warns of a pattern or wildcard that takes in what another profile has,
-// and of nothing that two profiles list by name.
-func TestDoctorWarnsOfOverlaps(t *testing.T) {
-	profiles := patterned()
-	profiles["intruder"] = policy.Profile{Names: []string{"localhost"}, Patterns: []string{"**.internal"}}
-	profiles["app"] = policy.Profile{Names: []string{"localhost", "shop.apps.internal"}}
-	var got []string
-	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: catest.Start(t, catest.Options{Profiles: profiles}).Dir}) {
-		if d.Check == "configuration" && d.Severity == doctor.Warning {
-			if text, _, ok := strings.Cut(d.Text, " have names in common"); ok {
-				got = append(got, text)
-			}
-		}
-	}
-	want := []string{
-		"**.internal of profiles.intruder and *.apps.internal of profiles.gateway",
-		"**.internal of profiles.intruder and *.workers.internal of profiles.workers",
-		"**.internal of profiles.intruder and shop.apps.internal of profiles.app",
-		"*.apps.internal of profiles.gateway and shop.apps.internal of profiles.app",
-	}
-	if slices.Sort(got); !slices.Equal(got, slices.Sorted(slices.Values(want))) {
-		t.Errorf("%q", got)
-	}
-}
-
 // What a pattern or wildcard allowed is no deviation; what nothing allows is one.
 func TestDeviationsOfPatterns(t *testing.T) {
 	profiles := maps.Clone(patterned())
@@ -165,27 +138,6 @@ func TestDeviationsOfPatterns(t *testing.T) {
 	config.Profiles = map[string]policy.Profile{"gateway": {Names: []string{"gateway"}}}
 	if got, err := config.Deviations("gateway", chainOf(t, cert.Certificate)); err != nil || !slices.Equal(got, []string{"names changed: - *.apps.internal, - a.gw.internal"}) {
 		t.Errorf("%q, %v", got, err)
-	}
-}
-
-// A pattern or a wildcard can stand for a name of the authority as well as a list can.
-func TestDoctorWarnsOfNamesOfTheAuthority(t *testing.T) {
-	c := catest.Start(t, catest.Options{
-		Profiles: map[string]policy.Profile{
-			"gateway": {Wildcards: []string{"*.internal"}},
-			"workers": {Patterns: []string{"**.internal"}},
-			"other":   {Names: []string{"other"}, Wildcards: []string{"*.ca.internal"}, Patterns: []string{"*.x.internal"}},
-		},
-		Edit: func(text []byte) []byte {
-			return regexp.MustCompile(`(?m)^dns_names: .*$`).ReplaceAll(text, []byte(`dns_names: [localhost, 127.0.0.1, ca.internal]`))
-		},
-	})
-	found := false
-	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: c.Dir}) {
-		found = found || strings.Contains(d.Text, "ca.internal of dns_names can be obtained by gateway, workers:")
-	}
-	if !found {
-		t.Error("no warning of both")
 	}
 }
 

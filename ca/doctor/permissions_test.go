@@ -1,6 +1,6 @@
 //go:build unix
 
-package ca_test
+package doctor_test
 
 import (
 	"io/fs"

@@ -1,0 +1,348 @@
+package doctor_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/artstore/artstore-pki/ca"
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/doctor"
+	"github.com/artstore/artstore-pki/ca/internal/damage"
+	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/ca/setup"
+	"github.com/artstore/artstore-pki/ca/translog"
+	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/rotation/enroll"
+	"github.com/artstore/artstore-pki/secret"
+)
+
+// newAuthority makes a state directory without a password, whose root key is elsewhere.
+func newAuthority(t testing.TB, opt setup.Options) string {
+	t.Helper()
+	opt.Dir, opt.PlainKeys = filepath.Join(t.TempDir(), "pki"), true
+	opt.OfflineRoot = filepath.Join(t.TempDir(), "root.key")
+	if _, err := setup.Init(t.Context(), opt); err != nil {
+		t.Fatal(err)
+	}
+	return opt.Dir
+}
+
+func diagnose(t testing.TB, opt doctor.Options, severity string) (out []string) {
+	t.Helper()
+	for _, d := range doctor.Run(t.Context(), opt) {
+		if d.Severity == severity {
+			out = append(out, d.Check+": "+d.Text)
+		}
+	}
+	return out
+}
+
+// Each thing that can be wrong is found, and named.
+func TestDoctor(t *testing.T) {
+	for name, tc := range map[string]struct {
+		opt            setup.Options
+		damage         func(t *testing.T, dir string)
+		severity, want string
+	}{
+		"no configuration": {damage: func(t *testing.T, dir string) { remove(t, dir, "pki.yaml") }, severity: doctor.Error, want: "configuration: reading"},
+		"bad configuration": {damage: func(t *testing.T, dir string) { overwriteConfig(t, dir, "colour: blue\n") },
+			severity: doctor.Error, want: `unknown key "colour"`},
+		"a key for all to read": {damage: func(t *testing.T, dir string) { chmod(t, dir, "secrets/enrolment.jwe", 0o644) },
+			severity: doctor.Error, want: "secrets/enrolment.jwe has mode 0644, want 0600"},
+		"a directory for all to write": {damage: func(t *testing.T, dir string) { chmod(t, dir, "certs", 0o777) }, severity: doctor.Error, want: "certs has mode 0777"},
+		"no trust":                     {damage: func(t *testing.T, dir string) { remove(t, dir, "certs/current.json") }, severity: doctor.Error, want: "trust: reading trust"},
+		"no issuing key": {damage: func(t *testing.T, dir string) {
+			for _, p := range glob(t, dir, "secrets/*.key") {
+				if filepath.Base(p) != "log.key" {
+					remove(t, p, "")
+				}
+			}
+		}, severity: doctor.Error, want: "keys: reading the key of"},
+		"an intermediate that ends": {opt: setup.Options{IntermediateLifetime: 48 * time.Hour}, severity: doctor.Warning, want: "trust: intermediate"},
+		"keys in the clear":         {severity: doctor.Warning, want: "is not encrypted"},
+		"a root key within reach":   {severity: doctor.Warning, want: "take the medium out"},
+		"a password beside": {damage: func(t *testing.T, dir string) { damage.File(t, filepath.Join(dir, "secrets", "password"), []byte("x")) },
+			severity: doctor.Warning, want: "the password is beside the keys"},
+		"no record": {damage: func(t *testing.T, dir string) { remove(t, dir, "pki.db") }, severity: doctor.Error, want: "record: inspecting"},
+		"a damaged record": {damage: func(t *testing.T, dir string) {
+			damage.File(t, filepath.Join(dir, "pki.db"), []byte("not a database, but long enough to look like one"))
+		}, severity: doctor.Error, want: "record: inspecting"},
+		"a record of the future": {damage: func(t *testing.T, dir string) {
+			damage.SQL(t, dir, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, 1)`)
+		}, severity: doctor.Error, want: "schema version 99999 is newer"},
+		"an older record": {damage: func(t *testing.T, dir string) {
+			damage.SQL(t, dir, `DELETE FROM goose_db_version WHERE version_id > 1`)
+		},
+			severity: doctor.Warning, want: "at the next start"},
+		"enrollers with their key": {damage: func(t *testing.T, dir string) { overwriteConfig(t, dir, "enrollers: {ingester: [query-module]}\n") },
+			severity: doctor.OK, want: "the enrolment keys for 1 enrollers can be used"},
+		"enrollers without one": {damage: func(t *testing.T, dir string) {
+			overwriteConfig(t, dir, "enrollers: {ingester: [query-module]}\n")
+			remove(t, dir, "secrets/enrolment.jwe")
+		}, severity: doctor.Error, want: "enrollers.ingester: choosing an enrolment key:"},
+		"no key of the log": {damage: func(t *testing.T, dir string) { remove(t, dir, "certs/log.pub") }, severity: doctor.Error, want: "record: reading the public key of the log"},
+		"no marker":         {damage: func(t *testing.T, dir string) { remove(t, dir, "certs/log.head") }, severity: doctor.Warning, want: "there is no marker"},
+		"a damaged marker": {damage: func(t *testing.T, dir string) { damage.File(t, filepath.Join(dir, "certs", "log.head"), []byte("x")) },
+			severity: doctor.Error, want: "or accept the loss with"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := newAuthority(t, tc.opt)
+			if tc.damage != nil {
+				tc.damage(t, dir)
+			}
+			got := diagnose(t, doctor.Options{Dir: dir}, tc.severity)
+			if !strings.Contains(strings.Join(got, "\n"), tc.want) {
+				t.Errorf("found %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func read(t testing.TB, dir, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func remove(t testing.TB, dir, name string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func chmod(t testing.TB, dir, name string, mode os.FileMode) {
+	t.Helper()
+	if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A sound authority has nothing wrong; a clock that is behind its record has.
+func TestDoctorOnARunningAuthority(t *testing.T) {
+	dir := catest.Start(t, catest.Options{}).Dir // it has issued a certificate to itself
+	if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); len(bad) > 0 {
+		t.Errorf("found %q", bad)
+	}
+	awaitLog(t, dir)
+	if good := diagnose(t, doctor.Options{Dir: dir, Log: true}, doctor.OK); !strings.Contains(strings.Join(good, "\n"), "log: 1 entries, 1 made again") {
+		t.Errorf("found %q", good)
+	}
+	damage.SQL(t, dir, `UPDATE certificates SET issued_at = issued_at + 3600000`)
+	if bad := diagnose(t, doctor.Options{Dir: dir, Log: true}, doctor.Error); !strings.Contains(strings.Join(bad, "\n"), "log: ") {
+		t.Errorf("an altered row was not found: %q", bad)
+	}
+	if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); len(bad) != 1 || !strings.Contains(bad[0], "clock: the last certificate was issued at") {
+		t.Errorf("found %q", bad)
+	}
+}
+
+// awaitLog waits until the log of a running authority has its first entry.
+func awaitLog(t testing.TB, dir string) {
+	t.Helper()
+	r, err := ca.StateDir(dir).OpenRecord(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
+		text, err := r.LogHead(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size, ok := translog.SizeOf(text); ok && size > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no entry in the log: %s", text)
+		}
+	}
+}
+
+// The list that certificates point to is fetched and verified.
+func TestDoctorFetchesTheList(t *testing.T) {
+	dir, other := newAuthority(t, setup.Options{}), newAuthority(t, setup.Options{})
+	handler := func(dir string) http.Handler {
+		a, err := ca.Open(t.Context(), ca.Options{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = a.Close() })
+		return a.CRLHandler()
+	}
+	var serve http.Handler
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve.ServeHTTP(w, r) }))
+	defer server.Close()
+	foreign := handler(other)
+	overwriteConfig(t, dir, "crl_url: "+server.URL+"/crl\n")
+	for name, tc := range map[string]struct {
+		serve http.Handler
+		want  string
+	}{
+		"good":    {handler(dir), ""},
+		"absent":  {http.NotFoundHandler(), "answers 404"},
+		"foreign": {http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { r.URL.RawQuery = ""; foreign.ServeHTTP(w, r) }), "is none of"},
+		"no list": {http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello")) }), "is none of"},
+	} {
+		serve = tc.serve
+		bad := diagnose(t, doctor.Options{Dir: dir, Get: new(http.Transport).RoundTrip}, doctor.Error)
+		if (len(bad) == 0) != (tc.want == "") || len(bad) > 0 && !strings.Contains(bad[0], tc.want) {
+			t.Errorf("%s: found %q, want %q", name, bad, tc.want)
+		}
+	}
+	server.Close()
+	if bad := diagnose(t, doctor.Options{Dir: dir, Get: new(http.Transport).RoundTrip}, doctor.Error); len(bad) != 1 || !strings.Contains(bad[0], "fetching the list") {
+		t.Errorf("nobody there: %q", bad)
+	}
+}
+
+// A retired issuer signs its list until its last certificate has ended, so its key
+// must be there; the key of the new one does not make up for it.
+func TestDoctorMissesTheKeyOfARetiredIssuer(t *testing.T) {
+	c := catest.Start(t, catest.Options{})
+	signing := func() *x509.Certificate {
+		cert, err := pemfile.Certificates(read(t, c.Dir, "certs/intermediate_ca.crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert[0]
+	}
+	old := signing()
+	if err := c.Authority.RotateIntermediate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if bad := diagnose(t, doctor.Options{Dir: c.Dir}, doctor.Error); len(bad) > 0 {
+		t.Errorf("after a rotation: %q", bad)
+	}
+	remove(t, c.Dir, "secrets/"+certs.Fingerprint(old)+".key")
+	if bad := diagnose(t, doctor.Options{Dir: c.Dir}, doctor.Error); len(bad) != 1 || !strings.Contains(bad[0], old.Subject.CommonName) {
+		t.Errorf("found %q", bad)
+	}
+}
+
+// A lineage with as many live certificates as its profile allows does not renew.
+func TestDoctorWarnsOfFullLineages(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: map[string]policy.Profile{
+		"few": {Names: []string{"few"}, MaxLivePerLineage: 1}, "many": {Names: []string{"many"}},
+	}})
+	m, err := enroll.Issue(t.Context(), enroll.Config{
+		URL: c.URL, Roots: c.Roots(), InMemory: true,
+		Token: func(context.Context) (secret.String, error) { return c.Token(t, "few"), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "record: lineage " + certs.HexSerial(certs.Serial(m.Certificate.Leaf)) + " of service few has 1 live certificates, and may have 1 (profiles.few.max_live_per_lineage)"
+	found := diagnose(t, doctor.Options{Dir: c.Dir}, doctor.Warning)
+	if n := slices.IndexFunc(found, func(text string) bool { return strings.Contains(text, "live certificates") }); n < 0 || !strings.HasPrefix(found[n], want) {
+		t.Errorf("found %q, want %q", found, want)
+	}
+}
+
+// What is wrong with the chain is told from what is wrong with the clock.
+func TestDoctorOnTrust(t *testing.T) {
+	for name, tc := range map[string]struct {
+		opt  setup.Options
+		want string
+	}{
+		"expired":   {setup.Options{IntermediateLifetime: time.Millisecond}, "trust: intermediate"},
+		"all of it": {setup.Options{RootLifetime: time.Millisecond}, "trust: root"},
+	} {
+		dir := newAuthority(t, tc.opt)
+		if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); !strings.Contains(strings.Join(bad, "\n"), tc.want) {
+			t.Errorf("%s: %q", name, bad)
+		}
+	}
+	dir, other := newAuthority(t, setup.Options{}), newAuthority(t, setup.Options{})
+	root, err := ca.StateDir(other).ActiveRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, err := ca.StateDir(dir).ActiveRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := certs.Fingerprint(root)
+	damage.File(t, filepath.Join(dir, "certs", foreign+".crt"), pemfile.EncodeCertificates([]*x509.Certificate{root}))
+	damage.File(t, filepath.Join(dir, "certs", "current.json"), bytes.Replace(read(t, dir, "certs/current.json"), []byte(certs.Fingerprint(mine)), []byte(foreign), 1))
+	if bad := diagnose(t, doctor.Options{Dir: dir}, doctor.Error); !strings.Contains(strings.Join(bad, "\n"), "was signed by none of the roots") {
+		t.Errorf("a foreign root: %q", bad)
+	}
+}
+
+// doctor warns of a pattern or wildcard that takes in what another profile has,
+// and of nothing that two profiles list by name.
+func TestDoctorWarnsOfOverlaps(t *testing.T) {
+	profiles := map[string]policy.Profile{
+		"workers":  {Patterns: []string{"*.workers.internal", "10.20.0.0/16", "spiffe://artstore/workers/*"}},
+		"gateway":  {Names: []string{"gateway"}, Patterns: []string{"**.gw.internal"}, Wildcards: []string{"*.apps.internal"}},
+		"intruder": {Names: []string{"localhost"}, Patterns: []string{"**.internal"}},
+		"app":      {Names: []string{"localhost", "shop.apps.internal"}},
+	}
+	var got []string
+	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: catest.Start(t, catest.Options{Profiles: profiles}).Dir}) {
+		if d.Check == "configuration" && d.Severity == doctor.Warning {
+			if text, _, ok := strings.Cut(d.Text, " have names in common"); ok {
+				got = append(got, text)
+			}
+		}
+	}
+	want := []string{
+		"**.internal of profiles.intruder and *.apps.internal of profiles.gateway",
+		"**.internal of profiles.intruder and *.workers.internal of profiles.workers",
+		"**.internal of profiles.intruder and shop.apps.internal of profiles.app",
+		"*.apps.internal of profiles.gateway and shop.apps.internal of profiles.app",
+	}
+	if slices.Sort(got); !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+		t.Errorf("%q", got)
+	}
+}
+
+// A pattern or a wildcard can stand for a name of the authority as well as a list can.
+func TestDoctorWarnsOfNamesOfTheAuthority(t *testing.T) {
+	c := catest.Start(t, catest.Options{
+		Profiles: map[string]policy.Profile{
+			"gateway": {Wildcards: []string{"*.internal"}},
+			"workers": {Patterns: []string{"**.internal"}},
+			"other":   {Names: []string{"other"}, Wildcards: []string{"*.ca.internal"}, Patterns: []string{"*.x.internal"}},
+		},
+		Edit: func(text []byte) []byte {
+			return regexp.MustCompile(`(?m)^dns_names: .*$`).ReplaceAll(text, []byte(`dns_names: [localhost, 127.0.0.1, ca.internal]`))
+		},
+	})
+	found := false
+	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: c.Dir}) {
+		found = found || strings.Contains(d.Text, "ca.internal of dns_names can be obtained by gateway, workers:")
+	}
+	if !found {
+		t.Error("no warning of both")
+	}
+}
+
+func overwriteConfig(t testing.TB, dir, more string) {
+	t.Helper()
+	damage.File(t, filepath.Join(dir, "pki.yaml"), append(read(t, dir, "pki.yaml"), more...))
+}
+
+func glob(t testing.TB, dir, pattern string) []string {
+	t.Helper()
+	out, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(out) == 0 {
+		t.Fatalf("%s: %v %v", pattern, out, err)
+	}
+	return out
+}
