@@ -13,12 +13,9 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
-	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/setup"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/certs"
-	"github.com/artstore/artstore-pki/internal/durable"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -29,31 +26,6 @@ func TestEncrypted(t *testing.T) {
 	res, err := setup.Init(t.Context(), setup.Options{Dir: dir, OfflineRoot: offline})
 	if err != nil {
 		t.Fatal(err)
-	}
-	if res.PasswordFile != filepath.Join(dir, "secrets", "password") {
-		t.Errorf("password file %q", res.PasswordFile)
-	}
-	root, err := ca.StateDir(dir).ActiveRoot()
-	if err != nil || certs.Fingerprint(root) != res.RootFingerprint {
-		t.Errorf("active root: %v", err)
-	}
-	if root.MaxPathLen != 1 || time.Since(root.NotBefore) < time.Hour {
-		t.Errorf("root: path length %d, not before %s", root.MaxPathLen, root.NotBefore)
-	}
-	for _, path := range append(glob(t, dir, "secrets/*"), offline) {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(string(data), "BEGIN PRIVATE KEY") || strings.HasPrefix(string(data), "{") {
-			t.Errorf("%s is not encrypted", path)
-		}
-		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v %v", path, info.Mode(), err)
-		}
-	}
-	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); !errors.Is(err, durable.ErrNotEmpty) {
-		t.Errorf("init again: %v", err)
 	}
 	if _, err := ca.Open(t.Context(), ca.Options{Dir: dir, Password: secret.New("wrong")}); err == nil || !strings.Contains(err.Error(), "wrong password") {
 		t.Errorf("wrong password: %v", err)
@@ -97,37 +69,6 @@ func glob(t testing.TB, dir, pattern string) []string {
 		t.Fatalf("%s: %v %v", pattern, out, err)
 	}
 	return out
-}
-
-func TestInitRefuses(t *testing.T) {
-	for name, tc := range map[string]struct {
-		opt  setup.Options
-		want string
-	}{
-		"key type": {setup.Options{KeyType: "DSA"}, `key type "DSA"`},
-		"lifetime": {setup.Options{LeafLifetime: time.Second}, "shorter than 10s"},
-		"address":  {setup.Options{Address: "nowhere"}, "address"},
-		"name":     {setup.Options{Profiles: map[string]policy.Profile{"x": {Names: []string{"*.x"}}}}, "wildcard"},
-		"offline":  {setup.Options{OfflineRoot: "/nonexistent/root.key"}, "moving the root key"},
-		"pkcs11":   {setup.Options{OfflineRoot: "pkcs11:token=x;object=root"}, "it is a URI"},
-		"cloud":    {setup.Options{OfflineRoot: "awskms:key-id=1"}, "it is a URI"},
-		"taken":    {setup.Options{OfflineRoot: "lifecycle_test.go"}, "moving the root key: lifecycle_test.go: file already exists"},
-		"port":     {setup.Options{Address: "127.0.0.1:99999"}, `port "99999" is not a number from 0 to 65535`},
-		"no port":  {setup.Options{Metrics: "127.0.0.1:"}, `metrics: "127.0.0.1:": port ""`},
-		"service":  {setup.Options{Address: "127.0.0.1:https"}, `port "https"`},
-		"password": {setup.Options{Password: secret.New("пароль1")}, "the password has less than 8 characters"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "pki")
-			tc.opt.Dir, tc.opt.PlainKeys = dir, tc.opt.Password.IsZero()
-			if _, err := setup.Init(t.Context(), tc.opt); err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("error %v, want %q", err, tc.want)
-			}
-			if left, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(left) > 0 {
-				t.Errorf("left behind: %v, %v", left, err)
-			}
-		})
-	}
 }
 
 func TestKeyTypes(t *testing.T) {

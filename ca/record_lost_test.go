@@ -524,20 +524,3 @@ func TestRolledBackUnderServe(t *testing.T) {
 		t.Errorf("the record opens: %v", err)
 	}
 }
-
-// TestInitTakesNoRecord: neither one that has issued nor one that was only made;
-// but an Init that failed leaves nothing behind that stops the next one.
-func TestInitTakesNoRecord(t *testing.T) {
-	database := postgres.Database(t)
-	nowhere := filepath.Join(t.TempDir(), "absent", "root.key")
-	for i, tc := range []struct {
-		offline string
-		want    string
-	}{{nowhere, "moving the root key"}, {"", ""}, {"", "the record of another authority"}} {
-		dir := filepath.Join(t.TempDir(), "ca")
-		_, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Database: database, OfflineRoot: tc.offline})
-		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
-			t.Errorf("%d: %v", i, err)
-		}
-	}
-}

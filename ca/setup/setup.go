@@ -4,15 +4,14 @@
 //	made, err := setup.Init(ctx, setup.Options{Dir: dir, DNSNames: []string{"ca.example"}})
 //	a, err := ca.Open(ctx, ca.Options{Dir: dir})
 //
-// Invariants. Their tests are those of package ca, which opens what is made here,
-// and of package statedir:
+// Invariants:
 //
 //   - A directory is whole or it is no authority: pki.yaml comes last
-//     (TestPublishKilled).
-//   - A directory that has anything in it (TestEncrypted), and a database with the
-//     record of another authority (TestInitTakesNoRecord), are refused.
-//   - What Init writes, ca.Open reads: the options are checked as pki.yaml before
-//     anything is written (TestInitRefuses).
+//     (TestPublishKilled of package statedir).
+//   - A directory that has anything in it (TestInitEncrypts), and a database with
+//     the record of another authority (TestInitTakesNoRecord), are refused.
+//   - What Init writes, ca.Open reads (TestInitWritesEveryOption): the options are
+//     checked as pki.yaml before anything is written (TestInitRefuses).
 package setup
 
 import (
