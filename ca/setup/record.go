@@ -11,15 +11,18 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// Only Init makes a record. Everything else opens the one that is there.
+// Only Init makes a record. Everything else opens an existing one, because a record
+// that is made in the place of a lost one would forget revocations and spent tokens
+// (docs/design/0014-the-record-is-never-replaced.md).
 
 // inDir reports whether the record is a file in the state directory.
 func (opt Options) inDir() bool {
 	return opt.Database == "" || !sqldb.IsURL(opt.Database) && filepath.IsLocal(opt.Database)
 }
 
-// recordIn is where the record is while the directory is made in staging: a file
-// in it moves with it, and any other place is where it will be.
+// recordIn returns where to make the record while the directory is made in staging.
+// A file in the state directory is made in staging and moves with it; a record
+// elsewhere is made in its final place.
 func (opt Options) recordIn(staging string) string {
 	if opt.inDir() {
 		return statedir.Database(staging, opt.Database)
@@ -27,8 +30,10 @@ func (opt Options) recordIn(staging string) string {
 	return statedir.Database(opt.Dir, opt.Database)
 }
 
-// makeRecord makes the record and returns the head of its empty log. In a shared
-// database another authority may have been there before: its certificates would be ours.
+// makeRecord makes the record and returns the signed head of its empty log. A
+// database with the record of another authority is refused: this authority would
+// answer for certificates that it has not issued. The check and the first head are
+// not one transaction; of two authorities that begin at once, Begin refuses one.
 func makeRecord(ctx context.Context, where string, key *translog.Key) (head []byte, err error) {
 	record, err := store.Create(ctx, where)
 	if err != nil {
@@ -48,13 +53,15 @@ func makeRecord(ctx context.Context, where string, key *translog.Key) (head []by
 	return head, err
 }
 
-// withdraw takes the record back out of a database that is not in the directory:
-// its key goes with the directory, and the next Init would find another authority's.
+// withdraw takes the record back out of a database that is not in the directory,
+// after a later step of Init has failed. The key of the record is removed with the
+// directory, so the next Init would refuse the record as that of another authority. A
+// process that is killed before this leaves the record in the database.
 func (opt Options) withdraw(ctx context.Context, head []byte) (err error) {
 	if head == nil || opt.inDir() {
 		return nil
 	}
-	ctx = context.WithoutCancel(ctx) // it may be the reason
+	ctx = context.WithoutCancel(ctx) // Init may have failed because ctx ended
 	record, err := store.Open(ctx, statedir.Database(opt.Dir, opt.Database))
 	if err != nil {
 		return err

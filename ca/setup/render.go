@@ -14,8 +14,9 @@ import (
 	"github.com/artstore/artstore-pki/ca/policy"
 )
 
-// configText is pki.yaml as init writes it: its comments are the documentation
-// that an operator has at hand at night.
+// configText is the template of pki.yaml. Its comments are the documentation that an
+// operator has at hand without this repository, so each key of [policy.Config] is in
+// it, as a comment if it has no value.
 const configText = `# Configuration of the authority. "serve" reads it at start and at SIGHUP; a file
 # that is not valid is refused as a whole, and a running authority keeps the old one.
 # Unknown keys are errors. Lengths of time are written like 10s, 5m, 24h, 90d or 1y.
@@ -175,8 +176,9 @@ profiles:
 {{- end}}
 `
 
-// renderConfig writes pki.yaml for the options. Strings are written as JSON,
-// which YAML reads as it is: nothing in an option can become structure.
+// renderConfig returns pki.yaml for the options. Strings and lists are written as
+// JSON, which is a subset of YAML, so the text of an option cannot add a key. The path of
+// the root key is made absolute: pki.yaml is read from other working directories.
 func renderConfig(opt Options, key *jose.JSONWebKey) ([]byte, error) {
 	public, err := key.MarshalJSON()
 	if err != nil {

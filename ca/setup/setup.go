@@ -37,21 +37,29 @@ import (
 // newAuthority is a whole authority in memory, before any of it is written.
 type newAuthority struct {
 	root, intermediate cacert.Issuer
-	public             *jose.JSONWebKey
-	jwe                string
-	yaml               []byte
-	shared             []string // [policy.Rules.SharedNames]
-	head               []byte   // of the empty log in the record, once that is made
-	generated          bool
+	// public and jwe are the two halves of the enrolment key. jwe is encrypted (RFC
+	// 7516 §7.1, compact form), or the private JWK itself if the keys are plain.
+	public *jose.JSONWebKey
+	jwe    string
+	// yaml is pki.yaml.
+	yaml []byte
+	// shared is what [policy.Rules.SharedNames] says of yaml.
+	shared []string
+	// head is the signed head of the empty log, nil until the record is made.
+	head []byte
+	// generated says that the password is a new one, which goes into secrets/password.
+	generated bool
 }
 
 // Init makes an authority in opt.Dir: keys, certificates, pki.yaml and an empty
 // record. It refuses a directory that is not empty ([durable.ErrNotEmpty]).
 //
-// Everything is made in memory first, so what can fail for a reason other than
-// the disk fails before anything is written. The files are written beside their
-// place and moved there at the end: a process that is killed leaves a directory
-// that is in nobody's way, and after an error there is nothing.
+// Keys, certificates and pki.yaml are made in memory first, so bad options fail
+// before anything is written. The files are written into a staging directory, which
+// is moved into place at the end. A process that is killed before that leaves the
+// staging directory, which does not stop the next Init; one that is killed after it
+// may leave the root key in secrets/ instead of in opt.OfflineRoot, or in both. After
+// an error nothing is left.
 func Init(ctx context.Context, opt Options) (_ *Result, err error) {
 	opt = opt.withDefaults()
 	f := statedir.Dir{Password: opt.Password, Plain: opt.PlainKeys}
@@ -85,8 +93,8 @@ func Init(ctx context.Context, opt Options) (_ *Result, err error) {
 		return nil, err
 	}
 	f.Path = opt.Dir
-	// The last step: the copy outside is never replaced, so one that an interrupted
-	// Init had left would be in the way of the next.
+	// This is the last step because a file at OfflineRoot is never replaced: if a later
+	// step failed, the file would stop the next Init.
 	if opt.OfflineRoot != "" {
 		if err := moveRootKey(f.KeyPath(certs.Fingerprint(w.root.Cert)), opt.OfflineRoot); err != nil {
 			return nil, err
@@ -99,10 +107,12 @@ func Init(ctx context.Context, opt Options) (_ *Result, err error) {
 	return res, nil
 }
 
-// Unfinished reports a directory that has parts of an authority and no pki.yaml:
-// no authority has run there, and an init or restore that was killed may have left it.
+// Unfinished reports whether the directory has parts of an authority and no pki.yaml.
+// An Init or a restore that was killed may have left it; no authority has run there.
 func Unfinished(dir string) bool { return statedir.Unfinished(dir) }
 
+// generate makes everything that needs no disk: keys, certificates and pki.yaml, and
+// checks the options by reading pki.yaml as Open will.
 func (w *newAuthority) generate(opt Options, password secret.String) (err error) {
 	if w.root, err = cacert.New(cacert.Template{Name: opt.Name, KeyType: opt.KeyType, Lifetime: opt.RootLifetime}, cacert.Issuer{}); err != nil {
 		return fmt.Errorf("making the root: %w", err)
@@ -116,7 +126,7 @@ func (w *newAuthority) generate(opt Options, password secret.String) (err error)
 	if w.yaml, err = renderConfig(opt, w.public); err != nil {
 		return err
 	}
-	// What Init writes must be what Open reads: bad options show here.
+	// Open must be able to read what Init writes, so bad options are found here.
 	var cfg policy.Config
 	if err := cfg.Decode(w.yaml); err != nil {
 		return fmt.Errorf("checking the options: %w", err)
@@ -128,6 +138,9 @@ func (w *newAuthority) generate(opt Options, password secret.String) (err error)
 	return err
 }
 
+// makeEnrolmentKey makes a P-256 key for ES256 (RFC 7518 §3.4). Encrypting it derives
+// a key from the password, which is slow on purpose. Errors of the library are not
+// passed on, because nothing says that they do not quote the key.
 func (w *newAuthority) makeEnrolmentKey(plain bool, password secret.String) error {
 	if plain {
 		key, err := jose.GenerateJWK("EC", jose.P256, jose.ES256, "sig", "", 0)
@@ -150,6 +163,9 @@ func (w *newAuthority) makeEnrolmentKey(plain bool, password secret.String) erro
 	return nil
 }
 
+// write writes all files of the authority below f.Path, and makes the record.
+// Certificates come before the lists that name them, and the marker after the head
+// that it holds. pki.yaml is the last file: a directory without it is no authority.
 func (w *newAuthority) write(ctx context.Context, f statedir.Dir, opt Options) error {
 	for _, dir := range []string{"secrets", "certs"} {
 		if err := durable.MkdirAll(f.File(dir)); err != nil {
@@ -192,9 +208,9 @@ func (w *newAuthority) write(ctx context.Context, f statedir.Dir, opt Options) e
 	return nil
 }
 
-// moveRootKey writes the key to its place outside before it removes the one
-// inside: a crash in between leaves two, never none. It may cross file systems,
-// so a rename would not do.
+// moveRootKey writes the key to its place outside before it removes the one inside, so
+// a crash in between leaves two copies and not none. The two places may be on
+// different file systems, so a rename is not enough.
 func moveRootKey(from, to string) error {
 	data, err := os.ReadFile(from)
 	if err != nil {
@@ -209,6 +225,7 @@ func moveRootKey(from, to string) error {
 	return nil
 }
 
+// newPassword returns 256 random bits in base64url, 43 characters.
 func newPassword() (secret.String, error) {
 	b := make([]byte, 32)
 	if _, err := rand.Read(b); err != nil {

@@ -110,7 +110,6 @@ var fewComments = map[string]float64{
 	"ca/doctor":                      0.105,
 	"ca/internal/acmesrv":            0.110,
 	"ca/internal/keytype":            0.125,
-	"ca/setup":                       0.123,
 	"cmd/artstore-pki":               0.060,
 	"cmd/artstore-pki/internal/demo": 0.126,
 	"internal/fattest":               0.128,
