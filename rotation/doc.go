@@ -1,6 +1,6 @@
-// Package rotation keeps the TLS identity of a running service fresh: leaf,
-// key and trust bundle change under it without a restart, a failed request or
-// a connection that still speaks for the old certificate.
+// Package rotation keeps the TLS identity of a running service fresh. Leaf, key and
+// trust bundle change without a restart, without a failed request, and without a
+// connection that goes on with an old certificate for long.
 //
 //	id, err := rotation.Open(ctx, rotation.Config{
 //		Source: files.Source(files.Set{Cert: "tls.crt", Key: "tls.key", CA: "ca.crt"}),
@@ -13,38 +13,44 @@
 //
 // # Generations
 //
-// Everything that changes together is one immutable [Generation] behind one
-// atomic pointer. A handshake, a request or a [Lease] sees one generation and
-// never a mix. A [Source] proposes; the gate decides: a candidate that is
-// expired, torn, truncated or of the wrong usage is never published, and the
-// last good generation stays in effect (see [Material] for the rules).
+// Everything that changes together is one immutable [Generation] behind one atomic
+// pointer. A handshake, a request or a [Lease] sees one generation from start to end.
+// A [Source] proposes candidates, and the gate judges them: [Material] has the rules.
 //
-// # Promises
+// A [Server] judges its peers in the handshake, before each request, and once a second
+// while a connection is open. A [Transport] owns the connections of each generation:
+// the connections of a superseded one are closed when nothing needs them, at the latest
+// after Config.DrainTimeout or when the leaf expires. Revocation lists are part of a
+// generation; without lists nobody is asked whether a certificate is revoked.
 //
-// Servers: the configuration of a generation is built once and handed out
-// without allocation. Tickets survive a renewal and end when names, trust,
-// revocation lists or ServerOptions.PolicyVersion change, which is for tickets
-// only. The [Authorizer] runs on resumed connections too, for each request, and
-// once a second for each open connection: when it refuses a peer, the next
-// request is answered 403 and the connection is cut within about a second, at
-// once by [Server.Reauthorize]. Open connections are judged again when trust or
-// lists change and when their peer expires: those of revoked peers are cut, the
-// others are asked to connect anew and cut after a grace. A refused peer gets to
-// read why.
+// Invariants:
 //
-// Clients: a [Transport] owns the connections of each generation. A request
-// that has started finishes on its generation; the next one uses the new one;
-// connections of a superseded generation are closed when nothing needs them,
-// at the latest after Config.DrainTimeout or when the leaf expires, and at once when
-// the server turns out to be revoked.
-//
-// Revocation: lists are part of the generation ([Material]). In effect, a list
-// never gets older and never gets lost; without lists nothing is asked for.
+//   - A request that starts after a rotation uses the new generation, and a request
+//     that has started finishes on its own (TestRotateUnderLoad).
+//   - A superseded generation is closed after Config.DrainTimeout, leased or not
+//     (TestHardClose).
+//   - A candidate that the gate refuses changes nothing (TestGate).
+//   - A renewal costs no session resumption (TestIdentityRotationKeepsResumption).
+//     Tickets end when trust or lists change (TestResumeAfterTrustRemoved,
+//     TestRevokedClient).
+//   - The [Authorizer] is asked in resumed handshakes too (TestAuthorizerRunsOnResumption)
+//     and for each request (TestDeniedRequestOverOpenConnection). A connection whose
+//     peer it refuses is cut within about a second, or at once by [Server.Reauthorize]
+//     (TestDeniedStreamIsCut).
+//   - A revoked peer loses its open connections, be it a client (TestRevokedClient) or
+//     a server (TestRevokedServer).
+//   - What a list has named stays refused whatever later lists say
+//     (TestPeerNeverUnrevokes), until the certificate has ended
+//     (TestKeptIsDroppedAtItsEnd).
+//   - A refused client can read the alert that says why (TestRefusedPeerReadsWhy).
+//   - A handshake gets its configuration without an allocation
+//     (TestServerConfigZeroAlloc).
+//   - No log line, error or status holds a private key (TestLogsNeverHoldKeys).
 //
 // # Rules for callers
 //
-// Close response bodies, release leases, and close the Identity last. An
-// Authorizer sees an identity whose key is not yet proven (TLS 1.3 servers
-// verify the signature after it): it decides, it must not record. A nil
-// Authorizer is refused, the trust of the operating system is never consulted.
+// Close response bodies, release leases, and close the Identity last. An Authorizer
+// sees an identity whose key is not yet proven, because a TLS 1.3 server verifies the
+// signature after it (RFC 8446 §4.4.3): an Authorizer decides, and must not record. A nil Authorizer is
+// refused. The trust of the operating system is never consulted.
 package rotation

@@ -15,7 +15,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// bundle is what peers are verified against. It is immutable.
+// bundle is what peers are verified against: roots and revocation lists. It is
+// immutable.
 type bundle struct {
 	roots   []*x509.Certificate
 	pool    *x509.CertPool
@@ -27,7 +28,8 @@ func newBundle(roots []*x509.Certificate, lists *revocations) bundle {
 	return bundle{roots: slices.Clone(roots), pool: certs.Pool(roots...), revoked: lists, trust: stepapi.TrustDigest(roots)}
 }
 
-// checkRevoked refuses what is revoked; it is half of every VerifyConnection.
+// checkRevoked returns an error that matches [ErrRevoked] if each of the chains has a
+// revoked certificate. Every VerifyConnection of this package calls it.
 func (b *bundle) checkRevoked(chains [][]*x509.Certificate) error { return b.revoked.check(chains) }
 
 // Generation is one published identity: leaf, key, chain and trust bundle that
@@ -38,37 +40,38 @@ type Generation struct {
 	number    uint64
 	published time.Time
 	version   string
-	own       certPair        // the one that clients show
+	own       certPair        // the certificate that clients show, and servers too
 	cert      tls.Certificate // of own
-	others    []other         // for servers
+	others    []other         // for servers only
 	thumb     string
-	warnings  []string // what else is wrong and no reason to refuse it
+	warnings  []string // faults that are tolerated
 	untrusted error    // why the own bundle does not verify the own chain, or nil
 }
 
 // Number counts the generations of an Identity from 1.
 func (g *Generation) Number() uint64 { return g.number }
 
-// Leaf is the own certificate. The caller must not change it.
+// Leaf returns the own certificate. The caller must not change it.
 func (g *Generation) Leaf() *x509.Certificate { return g.own.chain[0] }
 
-// Chain is the leaf and its issuers as sent to peers, without the root.
+// Chain returns the leaf and its issuers as peers get them, without the root.
 func (g *Generation) Chain() []*x509.Certificate { return slices.Clone(g.own.chain) }
 
-// Certificate is the own certificate with its key, for libraries that want the
-// pair. The caller must not change it, and should ask anew for each use.
+// Certificate returns the own certificate with its key, for libraries that take the
+// pair. The caller must not change it, and should ask again for each use.
 func (g *Generation) Certificate() tls.Certificate { return g.cert }
 
-// Roots is the trust bundle for peers.
+// Roots returns the trust bundle for peers.
 func (g *Generation) Roots() []*x509.Certificate { return slices.Clone(g.roots) }
 
-// Thumbprint is x5t#S256 of the leaf (RFC 8705 §3.1): base64url without padding.
+// Thumbprint returns x5t#S256 of the leaf (RFC 8705 §3.1): base64url without padding.
 func (g *Generation) Thumbprint() string { return g.thumb }
 
-// TrustDigest names the trust bundle, whatever its order: hex, as the authority computes it.
+// TrustDigest returns a digest of the trust bundle in hex, as the authority computes
+// it. It does not depend on the order of the roots.
 func (g *Generation) TrustDigest() string { return g.trust }
 
-// PublishedAt is when the generation came into effect.
+// PublishedAt returns when the generation came into effect.
 func (g *Generation) PublishedAt() time.Time { return g.published }
 
 // LogValue implements [slog.LogValuer].
@@ -79,22 +82,25 @@ func (g *Generation) LogValue() slog.Value {
 // String names the generation by its leaf; no format verb reaches the key.
 func (g *Generation) String() string { return "generation " + certs.Fingerprint(g.Leaf()) }
 
-// GoString is String.
+// GoString is String: %#v would print the private key.
 func (g *Generation) GoString() string { return g.String() }
 
-// from is when the own certificate begins to be valid.
+// from returns when the own certificate becomes valid.
 func (g *Generation) from() time.Time { return g.Leaf().NotBefore }
 
-// until is when the own certificate expires.
+// until returns when the own certificate expires.
 func (g *Generation) until() time.Time { return g.Leaf().NotAfter }
 
 func (g *Generation) expired(now time.Time) bool { return !now.Before(g.until()) }
 
-// digest is over everything that peers can notice from now on: identical content is no rotation.
+// digest covers everything that peers can notice from now on. A candidate with the same
+// digest is no rotation.
 func (g *Generation) digest(now time.Time) string {
 	return digestOf(append(g.own.ders(), g.trust, g.revoked.digest, g.digestOthers(now)))
 }
 
+// digestOthers covers the names of the other certificates, and their versions that have
+// not expired.
 func (g *Generation) digestOthers(now time.Time) string {
 	var parts []string
 	for _, o := range g.others {
@@ -111,12 +117,12 @@ type certPair struct {
 	given tls.Certificate
 	key   crypto.Signer
 	chain []*x509.Certificate // leaf first, without trailing roots
-	ends  []*x509.Certificate // the roots that came with it
+	ends  []*x509.Certificate // the roots that came with the chain, and are not sent
 
-	warnings []string // what is wrong with it and no reason to refuse it
+	warnings []string // faults that are tolerated
 }
 
-// ders is the chain in DER.
+// ders returns the chain in DER.
 func (p certPair) ders() (ders []string) {
 	for _, c := range p.chain {
 		ders = append(ders, string(c.Raw))
@@ -124,6 +130,7 @@ func (p certPair) ders() (ders []string) {
 	return ders
 }
 
+// certificate returns the pair in the form that crypto/tls takes.
 func (p certPair) certificate() tls.Certificate {
 	c := tls.Certificate{
 		PrivateKey: p.key, Leaf: p.chain[0],
@@ -137,16 +144,16 @@ func (p certPair) certificate() tls.Certificate {
 	return c
 }
 
-// other is one of Material.Others within a generation. It has its own end: a
-// certificate for one name must not take down the service of another one.
+// other is one of Material.Others within a generation. It expires by itself: a bad
+// certificate for one name must not end the service under another name.
 type other struct {
-	name     string     // stays the same from one generation to the next
+	name     string     // the same in each generation
 	versions []certPair // newest first; the last good one stays beside one that is refused or not valid yet
 	refused  error      // why the newest one of the source is not among the versions
-	serial   string     // of the newest one of the source, "" if not even that could be read
+	serial   string     // of the newest one of the source, "" if it could not be read
 }
 
-// live are the versions that are in use now or will be.
+// live returns the versions that are in use now or will be, newest first.
 func (o other) live(now time.Time) []certPair {
 	var live []certPair
 	for _, p := range o.versions {
@@ -155,14 +162,15 @@ func (o other) live(now time.Time) []certPair {
 		}
 		live = append(live, p)
 		if !now.Before(p.chain[0].NotBefore) {
-			break // what is older will not be used again
+			break // an older version will not be used again
 		}
 	}
 	return live
 }
 
-// inUse is the version that handshakes choose now: the newest valid one, or one
-// that is not valid yet when there is nothing else, for a peer's clock may be ahead.
+// inUse returns the version that handshakes choose now: the newest valid one. If none is
+// valid, it is one that is not valid yet, because the clock of a peer may be ahead. ok is
+// false if all have expired.
 func (o other) inUse(now time.Time) (p certPair, ok bool) {
 	live := o.live(now)
 	if len(live) == 0 {
@@ -174,7 +182,8 @@ func (o other) inUse(now time.Time) (p certPair, ok bool) {
 	return live[0], true
 }
 
-// other finds a certificate by its name; the zero value if there is none.
+// other returns the other certificate with this name, or the zero value if there is
+// none. g may be nil.
 func (g *Generation) other(name string) other {
 	if g == nil {
 		return other{}
@@ -186,8 +195,8 @@ func (g *Generation) other(name string) other {
 	return g.others[i]
 }
 
-// ticketNames identifies the server towards the scope of tickets: a ticket of one
-// service must not open a session with another that happens to share a key.
+// ticketNames returns all names of the certificates, as one part of the scope of ticket
+// keys: a ticket of one service must not be good at a service with other names.
 func ticketNames(pairs []certPair) string {
 	var names []string
 	for _, p := range pairs {
@@ -197,8 +206,8 @@ func ticketNames(pairs []certPair) string {
 	return strings.Join(slices.Compact(names), "\x00")
 }
 
-// assemble derives everything of a generation that the gate does not decide.
-// The number and the time of publication are set by the publisher.
+// assemble makes a generation of what the gate has accepted. Number and time of
+// publication are set by publish.
 func assemble(m Material, own certPair, lists *revocations) *Generation {
 	sum := sha256.Sum256(own.chain[0].Raw)
 	return &Generation{
@@ -206,6 +215,7 @@ func assemble(m Material, own certPair, lists *revocations) *Generation {
 	}
 }
 
+// earlier returns the earlier one of two moments.
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a

@@ -22,9 +22,9 @@ const (
 type Config struct {
 	Source Source       // required
 	Logger *slog.Logger // default slog.Default()
-	// DrainTimeout is how long a superseded generation may finish what it carries
-	// before its connections are cut; default 1 min. The end of its leaf cuts
-	// them earlier.
+	// DrainTimeout is how long the requests of a superseded generation may go on
+	// before its connections are cut. Default 1 min; a negative value is an error.
+	// If the leaf expires earlier, they are cut then.
 	DrainTimeout time.Duration
 }
 
@@ -38,8 +38,8 @@ type Identity struct {
 	tickets ticketSecret
 	servers atomic.Uint64
 	epoch   atomic.Uint64 // of session tickets, see InvalidateSessions
-	drained atomic.Uint64 // connections that ended by themselves after their time, and
-	forced  atomic.Uint64 // those that had to be cut
+	drained atomic.Uint64 // connections that were asked to end, and ended by themselves
+	forced  atomic.Uint64 // connections that were cut
 	refused [reasons]refusals
 	panics  lograte.Gate // of Authorize
 	current atomic.Pointer[liveGeneration]
@@ -53,9 +53,9 @@ type Identity struct {
 	publishing sync.Mutex // one candidate at a time: gate and publication are one step
 	events     events
 
-	mu       sync.Mutex // guards what follows; no I/O, no callbacks under it
+	mu       sync.Mutex // guards the fields below; no I/O and no callback while it is held
 	uses     usage
-	lists    *revocations // in effect, as signed last: a newer signature alone is no new generation
+	lists    *revocations // in effect, with the newest signatures: a new signature alone makes no new generation
 	health   health
 	held     *postponed
 	retiring []*liveGeneration
@@ -63,6 +63,7 @@ type Identity struct {
 	closed   bool
 }
 
+// health is what [Identity.Status] reports of the source and of the candidates.
 type health struct {
 	mode     string
 	modeErr  error
@@ -80,9 +81,9 @@ type postponed struct {
 	cancel context.CancelFunc
 }
 
-// Open starts to follow the source and waits for its first good generation. ctx
-// bounds this wait only. A source that gives up before that is not tried again:
-// Open returns its error, so that a wrong path or token shows at once.
+// Open starts to follow the source and waits for its first good generation. ctx bounds
+// this wait only. If the source gives up before, Open returns its error and does not
+// start it again, so that a wrong path or token shows at once.
 func Open(ctx context.Context, cfg Config) (*Identity, error) {
 	if cfg.Source == nil {
 		return nil, errors.New("opening identity: Source is missing")
@@ -108,7 +109,7 @@ func Open(ctx context.Context, cfg Config) (*Identity, error) {
 		id.shutdown()
 		return nil, fmt.Errorf("opening identity: %w", err)
 	case <-ctx.Done():
-		// shut joins; a generation published in this instant is dropped with it.
+		// A generation that is published in this instant is dropped by shutdown.
 		id.shutdown()
 		id.mu.Lock()
 		last := id.health.err
@@ -122,9 +123,11 @@ func Open(ctx context.Context, cfg Config) (*Identity, error) {
 	return id, nil
 }
 
-// Current is the generation in effect: one atomic load.
+// Current returns the generation in effect. It costs one atomic load, and is never nil.
 func (id *Identity) Current() *Generation { return id.current.Load().gen }
 
+// currentGeneration is Current for the time before the first generation, when it
+// returns nil.
 func (id *Identity) currentGeneration() *Generation {
 	if n := id.current.Load(); n != nil {
 		return n.gen
@@ -132,8 +135,8 @@ func (id *Identity) currentGeneration() *Generation {
 	return nil
 }
 
-// DrainTimeout is Config.DrainTimeout as it is in effect: how long a superseded generation
-// may finish what it carries. For adapters that keep connections of their own.
+// DrainTimeout returns Config.DrainTimeout, or its default. It is for adapters that keep
+// connections of their own.
 func (id *Identity) DrainTimeout() time.Duration { return id.drain }
 
 // identityObserver keeps the methods of [Observer] off the Identity.
@@ -173,9 +176,10 @@ func (id *Identity) noteMode(mode string, why error) {
 	}
 }
 
-// Reload has the source start over and waits for its first answer: nil when
-// what it yields is published, held or unchanged, else why not. For SIGHUP and
-// administrative endpoints; file changes are noticed without it.
+// Reload restarts the source and waits until the gate has judged what it yields first.
+// The result is nil if that is published, is unchanged, or waits for its NotBefore;
+// otherwise it says why not. It is for SIGHUP and administrative endpoints: changes of
+// files are noticed without it.
 func (id *Identity) Reload(ctx context.Context) error {
 	if id.ctx.Err() != nil {
 		return fmt.Errorf("reloading identity: %w", ErrClosed)
@@ -193,22 +197,25 @@ func (id *Identity) Reload(ctx context.Context) error {
 	}
 }
 
-// requireUsage records a use of the identity that candidates must not break.
+// requireUsage records that this process serves or connects with the identity. From now
+// on the gate refuses candidates that cannot be used so.
 func (id *Identity) requireUsage(u usage) {
 	id.mu.Lock()
 	id.uses |= u
 	id.mu.Unlock()
 }
 
-// Close stops following the source, cuts all client connections and waits for
-// every goroutine. It is idempotent and returns nil. The last generation and
-// the server configurations stay usable. It must not be called from a
-// subscriber, which it would wait for.
+// Close stops following the source, cuts all client connections and waits for every
+// goroutine. It may be called again, and returns nil. The last generation and the
+// server configurations stay usable. A subscriber must not call it: Close waits for
+// subscribers.
 func (id *Identity) Close() error {
 	id.shutdown()
 	return nil
 }
 
+// shutdown ends and joins everything that the Identity runs. The last generation is
+// superseded only after that, so that no goroutine can publish another one.
 func (id *Identity) shutdown() {
 	id.mu.Lock()
 	id.closed = true
@@ -225,7 +232,7 @@ func (id *Identity) shutdown() {
 	})
 }
 
-// liveGenerations lists the generations that may have connections.
+// liveGenerations returns the generations that may have connections, the oldest first.
 func (id *Identity) liveGenerations() []*liveGeneration {
 	id.mu.Lock()
 	defer id.mu.Unlock()

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// ErrClosed is returned for work on an Identity, Transport or Lease that is over.
+// ErrClosed is returned for work on an Identity or Transport that was closed.
 var ErrClosed = errors.New("rotation: closed")
 
-// ErrRetired is returned to a lease that outlived its generation: it was
-// superseded and then either Config.DrainTimeout passed or the leaf expired.
+// ErrRetired is returned for requests over a lease whose generation is over: it was
+// superseded, and then Config.DrainTimeout passed or the leaf expired.
 var ErrRetired = errors.New("rotation: the generation is retired")
 
 // liveGeneration is the mutable side of a Generation: its pools, and the counts of
@@ -24,20 +24,21 @@ type liveGeneration struct {
 	leases     int
 	pools      map[*Transport]*pool
 	outdated   map[*pool]struct{} // made under a trust bundle that was replaced
-	superseded bool
-	over       bool
-	deadline   time.Time     // of the hard close, once superseded
-	replaced   chan struct{} // closed when superseded
-	drained    chan struct{} // closed when superseded and nothing holds it any more
+	superseded bool               // there is a successor, or the Identity is closed
+	over       bool               // all pools are closed, and none is made any more
+	deadline   time.Time          // when all pools are closed at the latest; set once superseded
+	replaced   chan struct{}      // closed when superseded
+	drained    chan struct{}      // closed when superseded and nothing holds a pool any more
 }
 
-func newTenure(g *Generation) *liveGeneration {
+func newLiveGeneration(g *Generation) *liveGeneration {
 	return &liveGeneration{gen: g, pools: map[*Transport]*pool{}, outdated: map[*pool]struct{}{}, replaced: make(chan struct{}), drained: make(chan struct{})}
 }
 
-// acquire counts a request into the pool of t. A request without a lease is
-// refused by a superseded generation with nil, nil and goes to the next one; with a
-// lease only the end of the generation or of the transport refuses it.
+// acquire returns the pool of t with one more request counted in it; release ends the
+// request. For a request without a lease, a superseded generation returns nil, nil: the
+// caller goes to the successor. A request with a lease is refused only if the generation
+// is over ([ErrRetired]) or the transport closed ([ErrClosed]).
 func (n *liveGeneration) acquire(t *Transport, leased bool) (*pool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -50,7 +51,7 @@ func (n *liveGeneration) acquire(t *Transport, leased bool) (*pool, error) {
 		return nil, ErrClosed
 	}
 	p := n.pools[t]
-	if p != nil && p.bundle != t.bundle(n.gen) { // the bundle changed in this instant: see renewTrust
+	if p != nil && p.bundle != t.bundle(n.gen) { // the bundle changed, and outdatePools has not come here yet
 		n.outdated[p] = struct{}{}
 		p = nil
 	}
@@ -62,8 +63,9 @@ func (n *liveGeneration) acquire(t *Transport, leased bool) (*pool, error) {
 	return p, nil
 }
 
-// outdatePools sets the pools of t apart that were made under another trust bundle
-// than the one in effect, and returns all that are. The next request gets a new one.
+// outdatePools returns the pools of t that were made under another trust bundle than the
+// one in effect, each once. The next request gets a new pool. The caller closes those
+// that are returned, when their requests have ended or their time is over.
 func (n *liveGeneration) outdatePools(t *Transport) (all []*pool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -84,7 +86,7 @@ func (n *liveGeneration) outdatePools(t *Transport) (all []*pool) {
 	return all
 }
 
-// forget takes a pool that was outdated off the list; the caller closes it.
+// forget takes an outdated pool off the list. The caller has closed it.
 func (n *liveGeneration) forget(p *pool) {
 	n.mu.Lock()
 	delete(n.outdated, p)
@@ -93,7 +95,7 @@ func (n *liveGeneration) forget(p *pool) {
 	closePools(idle)
 }
 
-// release ends one request; the last one of a superseded generation closes its pool.
+// release ends one request. The last request of a superseded generation closes its pool.
 func (n *liveGeneration) release(p *pool) {
 	n.mu.Lock()
 	p.requests--
@@ -105,7 +107,8 @@ func (n *liveGeneration) release(p *pool) {
 	closePools(idle)
 }
 
-// lease adds a lease, unless the generation was superseded between the load of the current one and here.
+// lease counts one more lease. It returns false if the generation is superseded already:
+// that may happen between the load of the current generation and this call.
 func (n *liveGeneration) lease() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -116,6 +119,7 @@ func (n *liveGeneration) lease() bool {
 	return true
 }
 
+// unlease ends one lease. The last holder of a superseded generation closes its pools.
 func (n *liveGeneration) unlease() {
 	n.mu.Lock()
 	n.leases--
@@ -124,8 +128,9 @@ func (n *liveGeneration) unlease() {
 	closePools(idle)
 }
 
-// supersede ends the office: no new holders from here on. The deadline is the
-// earlier of the grace and the end of the leaf, which peers would refuse anyway.
+// supersede says that there is a successor: from now on there are no new leases, and no
+// new requests without a lease. All pools are closed after grace, or when the leaf
+// expires, if that is earlier: peers would refuse it from then on.
 func (n *liveGeneration) supersede(now time.Time, grace time.Duration) {
 	n.mu.Lock()
 	n.superseded = true
@@ -139,8 +144,9 @@ func (n *liveGeneration) supersede(now time.Time, grace time.Duration) {
 	closePools(idle)
 }
 
-// takeIdle removes the pools that nothing holds; the caller closes them after
-// it let go of mu. A lease holds all pools: its owner has requests to come.
+// takeIdle removes the pools of a superseded generation that nothing holds, and returns
+// them. A lease holds all pools, because its owner has requests to come. The caller holds
+// mu, and closes the pools after it has released mu: closing is I/O.
 func (n *liveGeneration) takeIdle() []*pool {
 	if !n.superseded || n.over || n.leases > 0 {
 		return nil
@@ -159,7 +165,8 @@ func (n *liveGeneration) takeIdle() []*pool {
 	return idle
 }
 
-// closeAll closes whatever is left, requests in flight included, and returns how many connections that were.
+// closeAll closes all pools, requests in flight included, and returns how many
+// connections were open.
 func (n *liveGeneration) closeAll() (cut int) {
 	n.mu.Lock()
 	var rest []*pool
@@ -180,6 +187,7 @@ func (n *liveGeneration) closeAll() (cut int) {
 	return cut
 }
 
+// connections returns the open connections of all pools.
 func (n *liveGeneration) connections() (all []*conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -192,7 +200,7 @@ func (n *liveGeneration) connections() (all []*conn) {
 	return all
 }
 
-// dropTransport closes the pool of one transport, which is closing.
+// dropTransport closes the pools of t, which is closing.
 func (n *liveGeneration) dropTransport(t *Transport) {
 	n.mu.Lock()
 	var gone []*pool
@@ -211,6 +219,7 @@ func (n *liveGeneration) dropTransport(t *Transport) {
 	closePools(append(gone, idle...))
 }
 
+// closeIdle closes the connections of t that no request uses now.
 func (n *liveGeneration) closeIdle(t *Transport) {
 	n.mu.Lock()
 	p := n.pools[t]

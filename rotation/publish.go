@@ -12,8 +12,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/wallclock"
 )
 
-// propose is the yield of every source. No callback runs under publishing, so
-// neither a subscriber nor a log handler can block a candidate for ever.
+// propose is the yield of every source. It returns why the gate refused m, or nil if m
+// is published, is unchanged, or waits for its NotBefore. Subscribers are called by
+// another goroutine, so a slow one cannot hold up a candidate.
 func (id *Identity) propose(m Material) error {
 	id.publishing.Lock()
 	defer id.publishing.Unlock()
@@ -47,7 +48,7 @@ func (id *Identity) propose(m Material) error {
 	return nil
 }
 
-// reportWarnings logs what is newly found to be wrong and no reason to refuse.
+// reportWarnings logs the tolerated faults of g that the candidate before did not have.
 func (id *Identity) reportWarnings(g *Generation) {
 	id.mu.Lock()
 	known := id.health.warnings
@@ -60,15 +61,16 @@ func (id *Identity) reportWarnings(g *Generation) {
 	}
 }
 
-// publish makes g the current generation. The successor is visible before the
-// predecessor refuses requests: whoever is refused finds it on the next load.
+// publish makes g the current generation. The caller holds id.publishing. The order
+// matters: the successor is stored before the predecessor is superseded, so that a
+// request which the predecessor refuses finds the successor with the next load.
 func (id *Identity) publish(g *Generation, now time.Time) {
 	c := Change{Generation: g, Previous: id.currentGeneration(), Warning: g.untrusted}
 	g.number, g.published = 1, now
 	if c.Previous != nil {
 		g.number = c.Previous.number + 1
 	}
-	n, old := newTenure(g), id.current.Load()
+	n, old := newLiveGeneration(g), id.current.Load()
 	id.mu.Lock()
 	if old != nil {
 		id.retiring = append(id.retiring, old)
@@ -94,7 +96,7 @@ func (id *Identity) publish(g *Generation, now time.Time) {
 	id.events.push(c)
 }
 
-// about names a certificate in a line of the log.
+// about returns the attributes of a log line that name a certificate.
 func about(leaf *x509.Certificate) []any {
 	return []any{"serial", certs.Serial(leaf), "fingerprint", certs.Fingerprint(leaf), "not_after", leaf.NotAfter}
 }
@@ -125,7 +127,8 @@ func (id *Identity) announce(g, prev *Generation, now time.Time) {
 	}
 }
 
-// postpone keeps g until it is valid; it replaces what was held before.
+// postpone keeps g until it becomes valid, in place of the candidate that it kept so
+// far. A nil g drops that one.
 func (id *Identity) postpone(g *Generation) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
@@ -145,8 +148,9 @@ func (id *Identity) postpone(g *Generation) {
 	id.wg.Go(func() { id.waitFor(ctx, h) })
 }
 
-// waitFor publishes h when its time has come, or earlier when the generation in
-// effect expires: a leaf that peers with a faster clock accept beats one that nobody accepts.
+// waitFor publishes h when it becomes valid, or when the generation in effect expires, if
+// that is earlier: no peer accepts an expired leaf, but a peer whose clock is ahead
+// accepts a leaf that is not valid yet.
 func (id *Identity) waitFor(ctx context.Context, h *postponed) {
 	defer h.cancel()
 	at := h.gen.from()
@@ -200,12 +204,13 @@ func (id *Identity) superviseGeneration(n *liveGeneration) {
 	id.mu.Unlock()
 }
 
-// tellOverdue says that nothing has replaced the certificate of n in time, unless
-// that was said before: a generation with other trust may have the same one.
+// tellOverdue logs and tells subscribers that nothing has replaced the certificate of n
+// in time. It does so once for each certificate: the next generation may have the same
+// certificate with another trust bundle.
 func (id *Identity) tellOverdue(n *liveGeneration) {
 	e, g := &id.events, n.gen
 	e.mu.Lock()
-	news := id.current.Load() == n && e.overdue != g.thumb // a rotation that came just now is told after this, or instead
+	news := id.current.Load() == n && e.overdue != g.thumb
 	if news {
 		e.overdue = g.thumb
 		e.add(event{overdue(g), e.subs})
@@ -216,7 +221,7 @@ func (id *Identity) tellOverdue(n *liveGeneration) {
 	}
 }
 
-// tellExpired says once that the certificate of n is over.
+// tellExpired logs that the certificate of n has expired, once for each certificate.
 func (id *Identity) tellExpired(n *liveGeneration) {
 	e := &id.events
 	e.mu.Lock()
@@ -233,7 +238,8 @@ func (id *Identity) stillCurrentAt(n *liveGeneration, at time.Time) bool {
 	return wallclock.Until(id.ctx, at, n.replaced) && !isClosed(n.replaced)
 }
 
-// awaitDrain returns when nothing uses n any more, its grace is over or the Identity closes.
+// awaitDrain returns when nothing uses n any more, at the deadline of n, or when the
+// Identity closes.
 func (id *Identity) awaitDrain(n *liveGeneration) {
 	n.mu.Lock()
 	deadline := n.deadline
@@ -241,7 +247,7 @@ func (id *Identity) awaitDrain(n *liveGeneration) {
 	wallclock.Until(id.ctx, deadline, n.drained)
 }
 
-// isClosed reports whether the channel, to which nothing is sent, is closed.
+// isClosed reports whether c is closed. Nothing is ever sent on c.
 func isClosed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -251,8 +257,8 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// succeeded notes that what the source has is in effect, with the lists as they
-// were signed last.
+// succeeded records that the newest candidate is in effect. lists may be newer than those
+// of the generation: with the same content, only the signature is new.
 func (id *Identity) succeeded(now time.Time, lists *revocations) {
 	id.mu.Lock()
 	id.lists = lists
@@ -260,17 +266,18 @@ func (id *Identity) succeeded(now time.Time, lists *revocations) {
 	id.mu.Unlock()
 }
 
-// cutRevoked ends the client connections to peers that g takes back.
+// cutRevoked cuts the client connections to servers that the lists of g revoke.
 func (id *Identity) cutRevoked(g *Generation) {
 	for _, n := range id.liveGenerations() {
 		for _, c := range n.connections() {
-			if c.pool.transport.opts.Trust == nil { // else the lists of that one count
+			if c.pool.transport.opts.Trust == nil { // otherwise the lists of Trust count
 				id.cutIfRevoked(c, &g.bundle)
 			}
 		}
 	}
 }
 
+// cutIfRevoked cuts a client connection if b revokes its server.
 func (id *Identity) cutIfRevoked(c *conn, b *bundle) {
 	if err := b.checkRevoked(c.peerChains()); err != nil {
 		id.log.Warn("connection cut", "peer", c.RemoteAddr().String(), "err", err)
@@ -279,8 +286,8 @@ func (id *Identity) cutIfRevoked(c *conn, b *bundle) {
 	}
 }
 
-// drains accompanies a pool of n that was made under a trust bundle which was
-// replaced since: it closes when nothing holds it any more or its grace is over.
+// drains closes p, a pool of n whose trust bundle was replaced: as soon as nothing holds
+// it, or after Config.DrainTimeout. It returns at once; a goroutine waits.
 func (id *Identity) drains(n *liveGeneration, p *pool) {
 	id.mu.Lock()
 	defer id.mu.Unlock()

@@ -19,54 +19,59 @@ const (
 	maxRestart = 30 * time.Second
 )
 
-// Source delivers candidates until ctx ends, and then returns. yield checks and
-// publishes one; its error says why it was refused, and the last good one stays.
-// yield must not be called after Watch returned. A Watch that returns while ctx
-// lives is started again, with a growing pause; it is also started again, with a
-// new ctx, by [Identity.Reload], and must then yield what it has.
+// Source delivers candidates until ctx ends, and then returns. yield judges a candidate
+// and publishes it. Its error says why the candidate was refused; the last good
+// generation then stays in effect. yield must not be called after Watch has returned.
+// If Watch returns before ctx ends, it is called again after a pause that grows from
+// 100 ms to 30 s. [Identity.Reload] calls it again as well, with a new ctx; Watch must
+// then yield what it has.
 type Source interface {
 	Watch(ctx context.Context, yield func(Material) error) error
 }
 
 // Material is a candidate for the next generation, as a [Source] delivers it.
 //
-// It is refused when a key does not fit its leaf; when the chain ends before an
-// issuer that the bundle or the generation in effect knows; when a leaf is expired,
-// is a CA or has no usage for TLS; when the bundle is empty or holds a
-// certificate that is no CA; when a revocation list is not signed by a CA under
-// the bundle, is older than the one in effect, or is missing though there was
-// one that its issuer had no reason yet to replace. Self-signed certificates and
-// those that do not lead upwards from the leaf are tolerated and not sent; the
-// latter, a weak key and a key file that others can read are warned of and shown
-// in Warnings of [Identity.Status]. A leaf that is not valid yet waits until it is, unless the one in effect
-// has expired.
+// The gate refuses it in these cases:
+//   - The key does not fit the leaf.
+//   - The chain ends before an issuer that the bundle or the generation in effect knows.
+//   - The leaf has expired, is a CA or has no usage for TLS.
+//   - The bundle is empty, or holds a certificate that is no CA.
+//   - A revocation list is not signed by a CA under the bundle, or is older than the
+//     one in effect.
+//   - A revocation list is missing, there was one, and that one is not yet so old that
+//     its issuer would have replaced it.
 //
-// What a revocation list named stays refused until that certificate has ended,
+// Roots in the chain are dropped in silence. A certificate that is not part of the
+// chain, a weak key and a key file that others can read are tolerated: they are logged and
+// shown in Warnings of [Identity.Status]. A leaf that is not valid yet waits until it
+// is valid, unless the leaf in effect has expired.
+//
+// A certificate that a revocation list has named stays refused until it has ended,
 // whatever later lists say; see RevokedKept of [Identity.Status].
 //
-// A bundle that no longer holds the root of the own chain is published with
-// Change.Warning: on the way from one root to another that state is intended,
-// and peers may still know the root.
+// A bundle without the root of the own chain is published with Change.Warning. During
+// a change of the root that state is intended, and peers may still know the old root.
 //
-// Each of Others is judged by itself, by the rules for a leaf and its chain. A
-// bad one does not keep the rest from being published: the last good one at its
-// index stays until it expires, and is then left out of handshakes. One that is
-// not valid yet is left out until it is, unless there is nothing older.
+// Each of Others is judged by itself, by the rules for a leaf and its chain. A bad one
+// does not hold up the rest: its last good version stays until that expires, and
+// is then left out of handshakes. A version that is not valid yet is left out until it
+// is valid, unless there is no older one.
 type Material struct {
 	Certificate tls.Certificate        // leaf first, then its issuers; PrivateKey is a crypto.Signer
-	Others      []tls.Certificate      // more of the kind, which a server chooses by the name that a client asks for
-	Roots       []*x509.Certificate    // trust anchors for peers, of any order
-	Revoked     []*x509.RevocationList // what the issuers of peers took back, at most one list per issuer
+	Others      []tls.Certificate      // more certificates for servers, chosen by the name that a client asks for
+	Roots       []*x509.Certificate    // trust anchors for peers, in any order
+	Revoked     []*x509.RevocationList // of the issuers of peers, at most one list per issuer
 	Issuers     []*x509.Certificate    // intermediates that signed lists in Revoked; they give no trust to peers
-	Kept        []byte                 // what lists before Revoked named and is refused still, in the form of crl.kept
+	Kept        []byte                 // certificates that only earlier lists named and that stay refused, in the form of crl.kept
 	Version     string                 // for logs only, for instance a directory name
 
-	// A source of files says here what it found. Of each of Others: its name, and why
-	// it cannot be used if so; the certificate then holds the leaf at most. Both are
-	// void unless they are as long as Others.
+	// OtherNames has the name of each of Others, and OtherErrors why it cannot be used,
+	// or nil. Both are ignored unless they are as long as Others. A certificate with an
+	// error may lack everything but the leaf.
 	OtherNames  []string
 	OtherErrors []error
-	// Faults that are tolerated, for Warnings of [Identity.Status]; for instance a key file that others can read.
+	// Faults are tolerated faults that the source has found, for Warnings of
+	// [Identity.Status]; for instance a key file that others can read.
 	Faults []string
 }
 
@@ -79,7 +84,8 @@ func (m Material) String() string { return "material " + m.Version }
 // GoString is String: %#v would print the scalar of the private key.
 func (m Material) GoString() string { return m.String() }
 
-// otherName names one of Others for logs, and for finding its earlier versions.
+// otherName returns the name of one of Others. Logs have it, and earlier versions of
+// the certificate are found by it.
 func (m Material) otherName(i int) string {
 	if len(m.OtherNames) == len(m.Others) {
 		return m.OtherNames[i]
@@ -87,7 +93,7 @@ func (m Material) otherName(i int) string {
 	return fmt.Sprintf("Others[%d]", i)
 }
 
-// otherError is why the source found one of Others unusable, or nil.
+// otherError returns why the source says that one of Others cannot be used, or nil.
 func (m Material) otherError(i int) error {
 	if len(m.OtherErrors) == len(m.Others) {
 		return m.OtherErrors[i]
@@ -95,14 +101,15 @@ func (m Material) otherError(i int) error {
 	return nil
 }
 
-// Observer is told by a source what happens between candidates. A source that
-// has a method WatchObserved(ctx, yield, Observer) gets one with each run, in
-// place of Watch. It is called like yield: never after WatchObserved returned.
+// Observer gets from a source what happens between candidates. If a source has a method
+// WatchObserved(ctx, yield, Observer), that method is called in place of Watch. The
+// Observer must not be called after WatchObserved has returned.
 type Observer interface {
 	// Mode says how the source notices changes, for WatchMode of [Identity.Status], and why it
 	// cannot do better; why is nil if nothing is wrong.
 	Mode(mode string, why error)
-	// Failed says that the source cannot be read at present; nil says that it can again.
+	// Failed says that the source cannot be read now. A nil err says that it can be
+	// read again.
 	Failed(err error)
 }
 
@@ -131,25 +138,27 @@ func (s static) Watch(ctx context.Context, yield func(Material) error) error {
 	return ctx.Err()
 }
 
-// sourceRunner keeps a source running: a Watch that returns is started again after a
-// growing pause, and restart starts it again at once.
+// sourceRunner keeps a source running. When Watch returns, it is called again after a
+// growing pause; restart ends Watch and calls it again at once.
 type sourceRunner struct {
 	source    Source
 	propose   func(Material) error // the yield
 	observer  Observer
-	published func() bool // whether there was a first success
+	published func() bool // reports whether a candidate was ever accepted
 	failed    chan error  // capacity 1: the error of a source that gives up before that
 
-	mu      sync.Mutex         // guards what follows
+	mu      sync.Mutex         // guards the fields below
 	round   context.CancelFunc // ends the Watch that runs
-	waiting []chan error       // for the first answer of the next Watch
+	waiting []chan error       // of restarts: each gets the first answer of the next Watch
 }
 
 func newSourceRunner(src Source, propose func(Material) error, o Observer, published func() bool) *sourceRunner {
 	return &sourceRunner{source: src, propose: propose, observer: o, published: published, failed: make(chan error, 1)}
 }
 
-// run returns when ctx ends, or when the source gives up before its first success.
+// run returns when ctx ends, or when the source gives up before a candidate was
+// accepted. A run that accepted a candidate, or lasted longer than maxRestart, resets
+// the pause.
 func (r *sourceRunner) run(ctx context.Context) {
 	failures := 0
 	for ctx.Err() == nil {
@@ -173,8 +182,9 @@ func (r *sourceRunner) run(ctx context.Context) {
 	}
 }
 
-// watchOnce runs Watch with the context round of ctx, which cancel ends, and answers
-// the restarts that wait for it. accepted reports whether a candidate was accepted.
+// watchOnce runs Watch once. round is a child of ctx, and cancel ends it. The restarts
+// that wait for this run get its first answer. accepted reports whether a candidate was
+// accepted; err is never nil.
 func (r *sourceRunner) watchOnce(ctx, round context.Context, cancel context.CancelFunc) (accepted bool, err error) {
 	r.mu.Lock()
 	waiting := r.waiting
@@ -197,7 +207,8 @@ func (r *sourceRunner) watchOnce(ctx, round context.Context, cancel context.Canc
 	return accepted, err
 }
 
-// restart starts the source again. The channel delivers its first answer.
+// restart ends Watch and has it called again. The channel, which is buffered, delivers
+// the first answer of the new run.
 func (r *sourceRunner) restart() <-chan error {
 	done := make(chan error, 1)
 	r.mu.Lock()
@@ -208,8 +219,9 @@ func (r *sourceRunner) restart() <-chan error {
 	return done
 }
 
+// answerWaiting answers restarts. Each channel has room for its one answer.
 func answerWaiting(waiting []chan error, err error) {
 	for _, w := range waiting {
-		w <- err // buffered, and answered once
+		w <- err
 	}
 }
