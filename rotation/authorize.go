@@ -7,10 +7,9 @@ import (
 	"slices"
 )
 
-// Authorizer decides whether the peer of a connection may talk to us. It runs
-// in VerifyConnection: after the chain was verified, on full and on resumed
-// handshakes, and before a TLS 1.3 client has proven its key. So it decides and
-// has no side effects. Its error ends the handshake.
+// Authorizer decides whether a peer is admitted: nil admits it. It is called after the chain was
+// verified, in full and in resumed handshakes, and before a TLS 1.3 client has proven
+// that it has the key. So it must have no side effects. Its error ends the handshake.
 type Authorizer func(tls.ConnectionState) error
 
 // ErrPeerDenied is matched by the errors of [AllowNames] and [AnyVerifiedPeer].
@@ -18,9 +17,9 @@ var ErrPeerDenied = errors.New("peer is not allowed")
 
 var errNoCertificate = fmt.Errorf("%w: no verified certificate", ErrPeerDenied)
 
-// AllowNames accepts a peer whose leaf has at least one of the names as DNS or
-// URI subject alternative name, compared exactly: no wildcards, no common
-// names, no suffixes. Without names it refuses everyone.
+// AllowNames accepts a peer whose leaf has at least one of the names as DNS or URI
+// subject alternative name. Names are compared exactly: there are no wildcards and no
+// suffixes, and the common name does not count. Without names every peer is refused.
 func AllowNames(names ...string) Authorizer {
 	allowed := make(map[string]bool, len(names))
 	for _, n := range names {

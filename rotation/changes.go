@@ -7,18 +7,20 @@ import (
 	"time"
 )
 
-// maxQueue bounds the failures that wait for a slow subscriber; rotations always wait.
+// maxQueue bounds how many changes may wait for a slow subscriber before failures are
+// dropped. Rotations are never dropped.
 const maxQueue = 64
 
-// Change tells subscribers what happened.
+// Change is what a subscriber gets: a rotation, a failure, or a certificate that is
+// overdue.
 type Change struct {
 	Generation *Generation // in effect after the change
-	Previous   *Generation // superseded by it; nil when Err is set
-	Warning    error       // published although the new bundle does not verify the own chain
-	Err        error       // a candidate was refused, the source fails, or Overdue; Generation stays in effect
-	// Overdue: the certificate in effect should have been renewed by now, and is
-	// valid for a fifth of its life yet (as Overdue of [Identity.Status]). Told once for each
-	// certificate, and to a subscriber that comes later when it subscribes.
+	Previous   *Generation // superseded by Generation; nil if Err is set
+	Warning    error       // why the new bundle does not verify the own chain, or nil
+	Err        error       // why a candidate was refused or the source fails, or that the certificate is overdue; Generation stays in effect
+	// Overdue says that the certificate in effect should have been renewed by now, with
+	// a fifth of its life left (as Overdue of [Identity.Status]). A subscriber gets it once for each
+	// certificate; if the certificate is overdue already, it gets it first.
 	Overdue bool
 }
 
@@ -29,15 +31,15 @@ func overdue(g *Generation) Change {
 	}
 }
 
-// events delivers changes in order, from one goroutine that holds no lock, so
-// that a subscriber may call everything but Close.
+// events delivers changes in order. One goroutine calls the subscribers and holds no
+// lock meanwhile, so a subscriber may call everything but Close.
 type events struct {
 	mu    sync.Mutex
 	subs  []*subscriber
 	queue []event
 	wake  chan struct{} // capacity 1
 
-	overdue, expired string // thumbprints of the certificates that were last said to be so
+	overdue, expired string // thumbprint of the last certificate that was told to be overdue or expired
 }
 
 type subscriber struct {
@@ -50,10 +52,10 @@ type event struct {
 	subs   []*subscriber // as of the change
 }
 
-// Subscribe has fn called after every later change, in order, one at a time for
-// all subscribers; a slow fn delays the others and no publication. When the
-// certificate in effect is overdue already, fn is told that first. After stop
-// returned, fn is not started again; one call may still be running.
+// Subscribe calls fn after each later change, in order. One goroutine calls all
+// subscribers: a slow fn delays the others, but no publication. If the certificate in
+// effect is overdue already, fn is called with that first. After stop has returned, fn is not called
+// again; one call may still be running.
 func (id *Identity) Subscribe(fn func(Change)) (stop func()) {
 	s := &subscriber{fn: fn}
 	e := &id.events
@@ -77,6 +79,8 @@ func (id *Identity) Subscribe(fn func(Change)) (stop func()) {
 	}
 }
 
+// push queues a change for all subscribers. A failure is dropped if maxQueue changes wait
+// already.
 func (e *events) push(c Change) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -85,7 +89,7 @@ func (e *events) push(c Change) {
 	}
 }
 
-// add queues an event; the caller holds e.mu.
+// add queues an event and wakes dispatch. The caller holds e.mu.
 func (e *events) add(ev event) {
 	if len(ev.subs) == 0 {
 		return
@@ -97,6 +101,7 @@ func (e *events) add(ev event) {
 	}
 }
 
+// takeAll returns the queued events, oldest first, and empties the queue.
 func (e *events) takeAll() []event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -105,6 +110,7 @@ func (e *events) takeAll() []event {
 	return q
 }
 
+// dispatch calls the subscribers until the Identity closes.
 func (id *Identity) dispatch() {
 	for {
 		select {

@@ -20,30 +20,30 @@ const (
 	lingerBytes = 64 << 10
 )
 
-// connTracker are the open connections of a Server.
+// connTracker has the open connections of a Server.
 type connTracker struct {
-	mu         sync.Mutex
+	mu         sync.Mutex // guards conns, monitoring and next
 	conns      map[*serverConn]struct{}
-	monitoring bool
-	next       time.Time     // when mind looks again; far away while there is no connection
-	changed    chan struct{} // capacity 1: there is a connection that is due earlier
+	monitoring bool          // monitorConnections runs
+	next       time.Time     // when it evaluates the connections again; far away while there is none
+	changed    chan struct{} // capacity 1: a connection was added that is due earlier
 	rounds     atomic.Uint64 // calls of Reauthorize
 }
 
-// serverConn is what lies under the *tls.Conn of an accepted connection.
+// serverConn is the connection under the *tls.Conn of an accepted connection.
 type serverConn struct {
 	net.Conn
 	server *Server
 	opened uint64 // number of the generation in effect when the handshake began
 	peer   peerState
 
-	mu    sync.Mutex  // guards what follows; never held across I/O or Authorize
-	gen   *Generation // that judged the certificate last
-	drain error       // its verdict, nil: nothing is wrong
-	cutAt time.Time   // zero: not draining
+	mu    sync.Mutex  // guards the fields below; never held across I/O or Authorize
+	gen   *Generation // by which the certificate was judged last
+	drain error       // the result: why the connection is draining, or nil
+	cutAt time.Time   // when a draining connection is cut, else zero
 }
 
-// policyEpoch is what peers are admitted by besides the time and the answers of Authorize.
+// policyEpoch changes when peers that were admitted before must be judged again.
 type policyEpoch struct {
 	gen    *Generation
 	rounds uint64 // calls of Reauthorize
@@ -53,13 +53,13 @@ func (s *Server) currentEpoch() policyEpoch {
 	return policyEpoch{s.id.Current(), s.conns.rounds.Load()}
 }
 
-// Handshake runs the server's side of a handshake on raw, within ctx and 10 s,
-// and looks after the connection from then on. It closes raw on errors, and counts
-// a refused peer in RefusedPeers of [Identity.Status]. For servers that get their connections
-// from elsewhere; [Server.Listener] uses it.
+// Handshake runs the server's side of a handshake on raw, within ctx and 10 s, and
+// monitors the connection from then on. It closes raw on errors, and counts a refused peer
+// in RefusedPeers of [Identity.Status]. It is for servers that accept connections by other
+// means than a listener; [Server.Listener] uses it.
 func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error) {
-	std := s.currentEpoch()
-	c := &serverConn{Conn: raw, server: s, opened: std.gen.number, gen: std.gen}
+	epoch := s.currentEpoch()
+	c := &serverConn{Conn: raw, server: s, opened: epoch.gen.number, gen: epoch.gen}
 	conn := tls.Server(c, s.TLSConfig())
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
@@ -76,16 +76,16 @@ func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error)
 	}
 	c.peer = s.newPeerState(conn.ConnectionState(), time.Now())
 	s.conns.add(c)
-	// The standard is from before the handshake. If it changed meanwhile, the peer may have passed by the old one.
-	if s.currentEpoch() != std {
+	// If the epoch changed during the handshake, the peer may have been judged by the old one.
+	if s.currentEpoch() != epoch {
 		s.reevaluateConn(c, time.Now())
 		s.reauthorize(c)
 	}
 	return conn, nil
 }
 
-// answerCleartext tells a client that speaks HTTP without TLS so, in the words
-// that net/http has for it where it runs the handshake.
+// answerCleartext tells a client that it speaks HTTP without TLS, as net/http does where
+// it runs the handshake.
 func answerCleartext(raw net.Conn, err error) {
 	var header tls.RecordHeaderError
 	if !errors.As(err, &header) || header.Conn == nil {
@@ -99,16 +99,17 @@ func answerCleartext(raw net.Conn, err error) {
 	}
 }
 
-// linger gives a refused peer a moment to read the alert that says why, and to
-// close: closing first, with data unread, resets the connection, and a reset
-// discards what is under way to the peer. A TLS 1.3 client has sent its first
-// request by then.
+// linger gives a refused peer time to read the alert that says why. A TLS 1.3 client has
+// sent its first request by then. If the server closed the connection with that data
+// unread, TCP would reset the connection, and a reset discards the alert on its way.
 func linger(raw net.Conn) {
 	if raw.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
-		_, _ = io.CopyN(io.Discard, raw, lingerBytes) // whatever it is, it was refused
+		_, _ = io.CopyN(io.Discard, raw, lingerBytes) // the peer is refused whatever it sends
 	}
 }
 
+// add tracks c. It starts the monitor with the first connection, and wakes it if c is due
+// before its next round.
 func (m *connTracker) add(c *serverConn) {
 	m.mu.Lock()
 	m.conns[c] = struct{}{}
@@ -126,15 +127,15 @@ func (m *connTracker) add(c *serverConn) {
 	}
 }
 
-// scheduleNext notes when the connections will be looked at again.
+// scheduleNext records when the connections are evaluated again.
 func (m *connTracker) scheduleNext(next time.Time) {
 	m.mu.Lock()
 	m.next = next
 	m.mu.Unlock()
 }
 
-// rest notes that there is nothing to look at before next, unless a connection
-// was added meanwhile: then it returns when that one is due.
+// rest records that nothing is to do before next, if there is no connection. It returns
+// next, or an earlier moment if a connection was added meanwhile.
 func (m *connTracker) rest(next time.Time) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -162,7 +163,7 @@ func (c *serverConn) Close() error {
 	return c.Conn.Close()
 }
 
-// cut ends a connection under its user.
+// cut closes a connection that is in use, once, and counts and logs why.
 func (c *serverConn) cut(why error) {
 	if !c.untrack() {
 		return
@@ -185,16 +186,16 @@ func (c *serverConn) untrack() bool {
 	return listed
 }
 
-// due is when the connection is to be cut, zero while it need not be.
+// due returns when a draining connection is cut, zero for others.
 func (c *serverConn) due() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.cutAt
 }
 
-// evaluate returns the verdict on the certificate by g, which is the last one if
-// neither the generation nor, by the end of the peer, the time has changed it.
-// It notes a verdict that is no cut, and returns when to look again.
+// evaluate decides about the certificate of the peer by g, and returns when to evaluate
+// again. The last decision is used again if it was made by g and the certificate has not
+// expired since. A cut is not recorded: the caller ends the connection.
 func (c *serverConn) evaluate(g *Generation, now time.Time) (v decision, next time.Time) {
 	c.mu.Lock()
 	known, drain, cutAt := c.gen == g && (c.drain != nil || now.Before(c.peer.ends)), c.drain, c.cutAt
@@ -206,7 +207,7 @@ func (c *serverConn) evaluate(g *Generation, now time.Time) (v decision, next ti
 		return decision{drain: drain}, cutAt
 	}
 	v = g.evaluate(c.peer, now)
-	if v.cut != nil { // whoever asked ends the connection
+	if v.cut != nil {
 		return v, now
 	}
 	c.mu.Lock()
@@ -216,16 +217,16 @@ func (c *serverConn) evaluate(g *Generation, now time.Time) (v decision, next ti
 	case v.drain == nil:
 		c.cutAt = time.Time{} // also when a root that was missing is back
 		return v, c.peer.ends
-	case c.cutAt.IsZero(): // the grace begins with whoever notices first
+	case c.cutAt.IsZero(): // draining begins now
 		c.cutAt = now.Add(c.server.opts.DrainTimeout)
 	}
 	return v, c.cutAt
 }
 
-// monitorConnections looks at the connections until the identity closes: when a generation
-// comes up, when one is due, and each second while any are open, for the rules
-// of Authorize change without a word, and timers stand still while a machine
-// sleeps. Without connections it sleeps.
+// monitorConnections evaluates the connections until the identity closes: when a
+// generation is published, when a connection is due, and each second while one is open.
+// Each second, because the rules of Authorize may change at any time, and because timers
+// stop while a machine is suspended.
 func (s *Server) monitorConnections() {
 	for {
 		n := s.id.current.Load()
@@ -243,7 +244,7 @@ func (s *Server) monitorConnections() {
 	}
 }
 
-// startMonitoring notes that s has connections, and looks after them unless the identity is over.
+// startMonitoring starts the monitor of s, unless the identity is closed.
 func (id *Identity) startMonitoring(s *Server) {
 	id.mu.Lock()
 	defer id.mu.Unlock()
@@ -253,11 +254,12 @@ func (id *Identity) startMonitoring(s *Server) {
 	}
 }
 
-// reevaluateAll looks at each connection once, and returns when to do so again. The
-// certificates come first: an Authorize that hangs must not keep a revoked peer.
+// reevaluateAll evaluates each connection once, and returns when to do so again. The
+// certificates come first, so that a slow Authorizer does not delay the cut of a revoked
+// peer.
 func (s *Server) reevaluateAll() (next time.Time) {
 	began := time.Now()
-	s.conns.scheduleNext(began.Add(reauthorizeEvery)) // before the list is read: what comes later compares itself to this
+	s.conns.scheduleNext(began.Add(reauthorizeEvery)) // before the list is read: add compares later connections with it
 	all, ends := s.conns.all(), began.Add(noEnd)
 	if len(all) == 0 {
 		return s.conns.rest(ends)
@@ -268,14 +270,15 @@ func (s *Server) reevaluateAll() (next time.Time) {
 	for _, c := range all {
 		s.reauthorize(c)
 	}
-	// An Authorize so slow that a round takes seconds gets half of the time.
+	// If Authorize is so slow that a round takes more than a second, the pause is as long as the round.
 	now := time.Now()
 	next = earlier(ends, now.Add(max(reauthorizeEvery-now.Sub(began), now.Sub(began))))
 	s.conns.scheduleNext(next)
 	return next
 }
 
-// reevaluateConn judges the certificate of a connection, acts on the verdict, and returns when to look again.
+// reevaluateConn evaluates one connection, cuts it if it must be cut now, and returns when
+// to evaluate it again.
 func (s *Server) reevaluateConn(c *serverConn, now time.Time) time.Time {
 	v, next := c.evaluate(s.id.Current(), now)
 	switch {
@@ -296,10 +299,9 @@ func (s *Server) reauthorize(c *serverConn) {
 	}
 }
 
-// Reauthorize asks Authorize about each open connection now, and cuts those it
-// refuses; it returns when that is done. For programs that know when their
-// rules change; without it the connections are cut within about a second. It
-// must not be called by Authorize itself.
+// Reauthorize asks Authorize about each open connection now, cuts those that it refuses,
+// and returns when that is done. It is for programs that know when their rules change;
+// without it, connections are cut within about a second. Authorize must not call it.
 func (s *Server) Reauthorize() {
 	s.conns.rounds.Add(1) // before the list is read: a handshake under way compares this
 	for _, c := range s.conns.all() {

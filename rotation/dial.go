@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// ClientTLSConfig returns a configuration for libraries that want one once and dial
-// themselves, bound to serverName, a DNS name or an address: another one cannot
-// be put into its place. Certificate and key, roots that are removed and
-// revocations are those in effect at each handshake.
+// ClientTLSConfig returns a configuration for libraries that take one once and dial
+// themselves. It is for the server with the name serverName, a DNS name or an address,
+// which cannot be changed in it. At each handshake the certificate in effect is used, and
+// the server is verified by the bundle and the revocation lists in effect.
 //
-// What a bare configuration cannot do: a root that is added later is not known
-// to it, so ask for a new one after each change ([Identity.Subscribe]) or for
-// each dial; it resumes no sessions; and nobody drains its connections. Where a
-// library takes a dialer, [Transport.DialTLSContext] does all three.
+// A configuration alone cannot do three things. It does not know a root that is added
+// later: get a new one after each change ([Identity.Subscribe]) or for each dial. It
+// resumes no sessions. Its connections are not drained. If a library takes a dialer,
+// [Transport.DialTLSContext] does all three.
 func (id *Identity) ClientTLSConfig(serverName string) (*tls.Config, error) {
 	if serverName == "" {
 		return nil, errors.New("building client configuration: the name of the server is missing")
@@ -42,8 +42,8 @@ func (id *Identity) ClientTLSConfig(serverName string) (*tls.Config, error) {
 	}, nil
 }
 
-// verifyServer verifies a server's chain as crypto/tls does, by the bundle in
-// effect now. It follows that verification and can only narrow it.
+// verifyServer verifies the chain of a server by the bundle in effect now. It runs after
+// the verification of crypto/tls, so it can only refuse more.
 func (g *Generation) verifyServer(peer []*x509.Certificate, name string) error {
 	if len(peer) == 0 {
 		return errors.New("the server has no certificate")
@@ -55,29 +55,30 @@ func (g *Generation) verifyServer(peer []*x509.Certificate, name string) error {
 	return g.checkRevoked(chains)
 }
 
-// DialTLSContext connects to addr, host:port, under the generation in effect,
-// for protocols that are not HTTP. The server must have the host as a name. No
-// ALPN protocol is offered; [Transport.Handshake] can.
+// DialTLSContext connects to addr, host:port, with the generation in effect, for
+// protocols other than HTTP. The certificate of the server must have the host as a name.
+// No ALPN protocol is offered; [Transport.Handshake] can offer some.
 //
-// The connection keeps that generation's identity for its whole life, as TLS 1.3
-// cannot change one: superseded, it may go on until Config.DrainTimeout has passed or
-// the leaf expires, and is then cut. The caller dials again.
+// TLS 1.3 cannot change the certificate of an open connection. So the connection is cut
+// when its generation is superseded and Config.DrainTimeout has passed or the leaf
+// expires. The caller then dials again.
 func (t *Transport) DialTLSContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	return t.dialPooled(func(p *pool) (*tls.Conn, error) { return p.dialTLS(ctx, network, addr, nil) })
 }
 
-// Handshake is [Transport.DialTLSContext] over a connection that is there
-// already, which it takes over and closes on errors. The server must have the
-// name serverName, a DNS name or an address.
+// Handshake is [Transport.DialTLSContext] over an existing connection, which it closes on
+// errors. The certificate of the server must have the name serverName, a DNS name or an
+// address.
 func (t *Transport) Handshake(ctx context.Context, raw net.Conn, serverName string, nextProtos ...string) (*tls.Conn, error) {
 	c, err := t.dialPooled(func(p *pool) (*tls.Conn, error) { return p.handshake(ctx, raw, serverName, nextProtos) })
 	if err != nil {
-		_ = raw.Close() // also when it never came to a handshake
+		_ = raw.Close() // again, if the handshake has failed
 	}
 	return c, err
 }
 
-// dialPooled runs dial with the pool of the generation in effect; the connection holds it like a request does.
+// dialPooled calls dial with the pool of the generation in effect. The connection holds
+// the pool like a request, until it is closed.
 func (t *Transport) dialPooled(dial func(*pool) (*tls.Conn, error)) (*tls.Conn, error) {
 	n, p, err := t.acquireCurrent()
 	if err != nil {

@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// maxHandshakes is how many handshakes one listener has under way at a time.
-// More wait in the kernel's queue, for at most the 10 s that each may take.
+// maxHandshakes is how many handshakes a listener runs at a time. Each takes 10 s at
+// most; further connections wait in the queue of the kernel.
 const maxHandshakes = 512
 
-// Listener returns a listener whose connections are *tls.Conn that passed the
-// handshake, for http.Server.Serve and whoever else accepts. A slow or refused
-// peer holds up no other; refused ones get to read why. The server looks after
-// what was accepted; see [Server]. Closing it ends the handshakes under way and
-// closes l. It starts with the first Accept.
+// Listener returns a listener whose connections are of type *tls.Conn and have finished
+// the handshake, for instance for http.Server.Serve. A slow or refused peer holds up no
+// other. The server judges accepted connections again; see [Server]. Close of the
+// listener ends the handshakes under way and closes l. Nothing is accepted from l before
+// the first Accept.
 func (s *Server) Listener(l net.Listener) net.Listener {
-	// The end of the identity is not the end of what it served last.
+	// The context of the identity is not used: a server goes on after Close of the identity.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.id.ctx))
 	return &listener{
 		Listener: l, server: s, ctx: ctx, cancel: cancel,
@@ -51,8 +51,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// accept hands on errors as they are: net/http knows which of them pass, and
-// waits before it calls Accept again.
+// accept runs the handshakes of accepted connections. It passes on errors of l as they
+// are: net/http knows which are temporary, and waits before it calls Accept again.
 func (l *listener) accept() {
 	for {
 		select {
@@ -78,7 +78,7 @@ func (l *listener) handshakeOne(raw net.Conn) {
 	c, err := l.server.Handshake(l.ctx, raw)
 	<-l.slots
 	if err != nil {
-		return // Handshake has logged it
+		return // Handshake has logged the error
 	}
 	select {
 	case l.ready <- c:
@@ -96,8 +96,8 @@ func (l *listener) Close() error {
 
 type connKey struct{}
 
-// ConnContext is for http.Server.ConnContext: it tells [Server.Handler] which
-// connection a request came over. Without it the Handler does not know MaxAge.
+// ConnContext is for http.Server.ConnContext. By it [Server.Handler] finds the connection
+// of a request. Without it, Handler does not enforce MaxAge.
 func (s *Server) ConnContext(ctx context.Context, c net.Conn) context.Context {
 	if secure, ok := c.(*tls.Conn); ok {
 		if own, ok := secure.NetConn().(*serverConn); ok {
@@ -107,10 +107,10 @@ func (s *Server) ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// Handler asks about the peer before each request as a handshake would now.
-// Whoever is no longer admitted is answered 403. Who should connect anew hears
-// of it with the answer, which carries "Connection: close", in HTTP/2 a GOAWAY;
-// requests under way finish. Requests that did not come over TLS are refused.
+// Handler judges the peer before each request as a handshake would judge it now. A peer
+// that would be refused gets status 403. If the connection is draining, the answer has
+// "Connection: close", or a GOAWAY in HTTP/2, and requests under way finish. Requests
+// without TLS are refused.
 func (s *Server) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil {
@@ -131,8 +131,8 @@ func (s *Server) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// evaluateRequest judges the peer of a request. What depends on the generation was found
-// out before in most cases; Authorize is asked each time.
+// evaluateRequest judges the peer of a request. The decision about its certificate is
+// known in most cases; Authorize is asked each time.
 func (s *Server) evaluateRequest(r *http.Request) decision {
 	var v decision
 	now, g := time.Now(), s.id.Current()

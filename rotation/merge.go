@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// Merge makes one source of two: leaf, key and more certificates from identity;
-// roots, revocation lists and what belongs to them from trust. It yields once both
-// have delivered, and when either delivers anew. Each gets the answer for the
-// combination; what a side delivered and had refused is tried again when the
-// other changes, and never keeps the other's change from taking effect beside
-// what was accepted before. When one ends, so does the other, with its error.
+// Merge makes one source of two. Leaf, key and other certificates are of identity; roots
+// and revocation lists are of trust. It yields the combination once both have delivered,
+// and whenever one of them delivers again; that one gets the answer. If the combination
+// is refused, it is tried again when the other side changes. A side whose last delivery
+// was refused does not hold up the other: that one is then combined with what was
+// accepted last. When one source ends, so does the other, with its error.
 func Merge(identity, trust Source) Source { return merged{identity, trust} }
 
 type merged [2]Source
@@ -28,7 +28,7 @@ const (
 
 func (s side) String() string { return [...]string{"identity", "trust"}[s] }
 
-// silent is an [Observer] for nobody.
+// silent is an [Observer] that does nothing.
 type silent struct{}
 
 func (silent) Mode(string, error) {}
@@ -78,17 +78,17 @@ func (m merged) NextRenewal() time.Time {
 	return time.Time{}
 }
 
-// mergeRun is one run of a Merge. Its fields belong to the goroutine of Watch,
-// which does everything that the two sides ask for: one yield at a time, and
-// none after Watch returned.
+// mergeRun is one run of a Merge. Its fields belong to the goroutine of Watch, which
+// executes the calls of both sides. So there is one yield at a time, and none after Watch
+// has returned.
 type mergeRun struct {
 	yield    func(Material) error
 	observer Observer
 	calls    chan func()
 
-	latest, good [2]*Material
-	mode         [2]string
-	why, failed  [2]error
+	latest, good [2]*Material // of each side: delivered last, and accepted last
+	mode         [2]string    // of each side, as Mode said
+	why, failed  [2]error     // of each side, as Mode and Failed said
 }
 
 func (r *mergeRun) serve(ended <-chan struct{}) {
@@ -102,7 +102,7 @@ func (r *mergeRun) serve(ended <-chan struct{}) {
 	}
 }
 
-// sideRun is what one side sees of the run: its yield and its [Observer].
+// sideRun is one side of the run: its source is given its yield and its [Observer].
 type sideRun struct {
 	*mergeRun
 	side side
@@ -128,7 +128,8 @@ func (h *sideRun) runSide(src Source) error {
 	return fmt.Errorf("following %s: %w", h.side, err)
 }
 
-// onRunner has the goroutine of Watch call f, and reports whether it did.
+// onRunner lets the goroutine of Watch call f, and reports whether f was called. It is
+// not called after the run has ended.
 func (h *sideRun) onRunner(f func()) bool {
 	if h.ctx.Err() != nil {
 		return false
@@ -143,8 +144,9 @@ func (h *sideRun) onRunner(f func()) bool {
 	}
 }
 
-// combine offers the new half with the other's latest, and if that was refused
-// before and is again, with the one that was accepted.
+// combine proposes m, which side s has delivered, together with the latest material of
+// the other side. If that is refused, it proposes m with the material of the other side
+// that was accepted last, if that is another one.
 func (r *mergeRun) combine(s side, m Material) error {
 	other := 1 - s
 	r.latest[s] = &m
@@ -179,7 +181,7 @@ func (r *mergeRun) proposePair(pair [2]*Material) error {
 	return err
 }
 
-// Mode implements [Observer]: the mode of the run is the worse one of both sides.
+// Mode implements [Observer]. The mode of the run is the worse one of both sides.
 func (h *sideRun) Mode(mode string, why error) {
 	h.onRunner(func() {
 		if why != nil {
@@ -194,7 +196,7 @@ func (h *sideRun) Mode(mode string, why error) {
 	})
 }
 
-// Failed implements [Observer]: when one side recovers, the failure of the other one remains.
+// Failed implements [Observer]. When one side recovers, the failure of the other remains.
 func (h *sideRun) Failed(err error) {
 	h.onRunner(func() {
 		if err != nil {
@@ -205,7 +207,7 @@ func (h *sideRun) Failed(err error) {
 	})
 }
 
-// both is errors.Join on one line, for logs and Status.
+// both joins two errors, which may be nil, on one line.
 func both(e [2]error) error {
 	switch {
 	case e[0] == nil:

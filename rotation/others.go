@@ -10,8 +10,9 @@ import (
 	"github.com/artstore/artstore-pki/rotation/status"
 )
 
-// newOther judges one of Material.Others by itself. before is what the
-// generation in effect has under this name.
+// newOther judges one of Material.Others by itself. before is the certificate of this name
+// in the generation in effect. Its versions stay behind a new one as long as they are
+// valid and pass the checks.
 func (e *examination) newOther(i int, before other) other {
 	given := e.m.Others[i]
 	o := other{name: e.m.otherName(i)}
@@ -30,7 +31,7 @@ func (e *examination) newOther(i int, before other) other {
 		if err == nil && old.chain[0].Equal(p.chain[0]) {
 			continue
 		}
-		// The bundle may have changed since: what stays must still pass.
+		// The bundle may have changed since it was accepted.
 		if _, err := e.verifyChain(old, before); err == nil {
 			o.versions = append(o.versions, old)
 		}
@@ -39,6 +40,7 @@ func (e *examination) newOther(i int, before other) other {
 	return o
 }
 
+// judgeOther checks the certificate i of Material.Others, its key and its chain.
 func (e *examination) judgeOther(i int, before other) (certPair, error) {
 	if err := e.m.otherError(i); err != nil {
 		return certPair{}, err
@@ -54,8 +56,8 @@ func (e *examination) judgeOther(i int, before other) (certPair, error) {
 	return p, err
 }
 
-// serving lists the certificates for handshakes of servers, the own first, and
-// the next moment at which the list is another one; zero is never.
+// serving returns the certificates for handshakes of servers, the own one first. next is
+// when this list changes by time alone, zero if it does not.
 func (g *Generation) serving(now time.Time) (pairs []certPair, next time.Time) {
 	pairs = []certPair{g.own}
 	note := func(at time.Time) {
@@ -75,7 +77,8 @@ func (g *Generation) serving(now time.Time) (pairs []certPair, next time.Time) {
 	return pairs, next
 }
 
-// otherStatus reports the certificates of g, with what was last found wrong with them.
+// otherStatus reports the other certificates of g. refused says why the newest version
+// of a name is not in use.
 func otherStatus(g *Generation, refused map[string]error, now time.Time) []status.Other {
 	var all []status.Other
 	for _, o := range g.others {
@@ -93,7 +96,8 @@ func otherStatus(g *Generation, refused map[string]error, now time.Time) []statu
 	return all
 }
 
-// reportOthers logs what is newly wrong with the certificates of g.
+// reportOthers logs which of the other certificates of g have a new fault, and which have
+// none any more.
 func (id *Identity) reportOthers(g *Generation, now time.Time) {
 	refused := map[string]error{}
 	for _, o := range g.others {
@@ -122,8 +126,9 @@ func (id *Identity) reportOthers(g *Generation, now time.Time) {
 	}
 }
 
-// superviseOther warns when nothing replaces one of the other certificates in time.
-// That handshakes leave it out from its end on is decided at each handshake.
+// superviseOther warns if nothing replaces one of the other certificates in time, and when
+// it expires. It runs until n is superseded. Handshakes leave an expired certificate out
+// by themselves.
 func (id *Identity) superviseOther(n *liveGeneration, o other) {
 	if len(o.versions) == 0 {
 		return

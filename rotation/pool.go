@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-// alertWait is for net/http to close a connection that it has given up.
+// alertWait is how long explain waits for net/http to close a connection that failed.
 const alertWait = time.Second
 
-// sessionCache is how many servers a generation remembers a ticket of.
+// sessionCache is of how many servers a pool keeps a session ticket.
 const sessionCache = 64
 
-// pool is what one Transport owns of one generation: an http.Transport, its
-// session cache and every net.Conn it dialled. A reference count alone is not
-// enough: net/http dials in the background, and a dial that ends after the pool
-// closed would leave a connection that nobody closes.
+// pool is what one Transport has of one generation: two http.Transports, their session
+// cache and every net.Conn that they dialled. The connections are tracked, because
+// net/http dials in the background: a dial that ends after the pool was closed would
+// otherwise leave a connection that nobody closes.
 type pool struct {
 	transport *Transport
 	gen       *Generation
@@ -30,35 +30,38 @@ type pool struct {
 	http      *http.Transport
 	upgrades  *http.Transport // for requests that leave HTTP: they cannot go over HTTP/2 (RFC 9113 §8.2.2)
 	tls       *tls.Config
-	requests  int           // and raw connections; guarded by liveGeneration.mu
-	draining  bool          // outdated; guarded by liveGeneration.mu
+	requests  int           // under way, and raw connections; guarded by liveGeneration.mu
+	draining  bool          // it is outdated; guarded by liveGeneration.mu
 	drained   chan struct{} // closed when the pool is outdated and nothing holds it any more
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards the fields below
 	conns  map[*conn]struct{}
-	latest map[string]*tls.Conn // the last one to each address, which may be over
+	latest map[string]*tls.Conn // the last connection to each address, which may be closed
 	closed bool
 }
 
-// handshakeTimeoutError is what net/http answers in this case too: a net.Error that
-// is no context.DeadlineExceeded, which callers would take for a deadline of theirs.
+// handshakeTimeoutError is a net.Error like that of net/http for a handshake that takes
+// too long. It is no context.DeadlineExceeded, because a caller would take that for its
+// own deadline.
 type handshakeTimeoutError struct{}
 
 func (handshakeTimeoutError) Error() string   { return "rotation: TLS handshake timeout" }
 func (handshakeTimeoutError) Timeout() bool   { return true }
 func (handshakeTimeoutError) Temporary() bool { return true }
 
-// clientConfig lacks what is set per connection: the server's name, so that the
-// standard library checks names and addresses, and the bundle that verifies it.
+// clientConfig returns the part of a configuration that is the same for all connections
+// of a pool. handshake adds the name of the server and the bundle.
 func clientConfig(g *Generation, o TransportOptions) *tls.Config {
 	return &tls.Config{
 		MinVersion:                  o.MinVersion, // parsed: TLS 1.2 at least
 		CipherSuites:                o.CipherSuites,
 		DynamicRecordSizingDisabled: wholeRecords,
-		// Not Certificates: crypto/tls would send none to a server whose hints do
-		// not name our issuer, and the server's refusal would then blame the wrong thing.
+		// Not Certificates: crypto/tls would send none of them to a server whose
+		// certificate_authorities (RFC 8446 §4.2.4) do not name our issuer, and the
+		// server would complain about a missing certificate.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &g.cert, nil },
-		// A ticket resumes the identity it was issued to: it must not outlive the generation.
+		// A ticket stands for the certificate that it was issued to, so it must not be
+		// used by the next generation.
 		ClientSessionCache: tls.NewLRUClientSessionCache(sessionCache),
 	}
 }
@@ -78,8 +81,9 @@ func newPool(t *Transport, g *Generation) *pool {
 	return p
 }
 
-// newHTTP keeps connections of one kind: net/http could choose the protocol for
-// each request only where it makes the handshake itself.
+// newHTTP returns a transport that offers HTTP/2, or one that does not. A single one
+// cannot serve both kinds of requests: net/http chooses the protocol for each request
+// only if it makes the handshake itself.
 func (p *pool) newHTTP(http2 bool) *http.Transport {
 	o := p.transport.opts
 	var protocols http.Protocols
@@ -90,7 +94,7 @@ func (p *pool) newHTTP(http2 bool) *http.Transport {
 		protos = []string{"h2", "http/1.1"}
 	}
 	return &http.Transport{
-		// Its own: net/http writes its protocols into it with the first request, and handshakes copy p.tls meanwhile.
+		// A clone, because net/http writes to it with the first request, while handshakes copy p.tls.
 		TLSClientConfig:     p.tls.Clone(),
 		TLSHandshakeTimeout: handshakeTimeout,
 		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -101,7 +105,7 @@ func (p *pool) newHTTP(http2 bool) *http.Transport {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if len(p.latest) >= sessionCache {
-				clear(p.latest) // it is for errors only
+				clear(p.latest) // only the text of errors depends on it
 			}
 			p.latest[addr] = c
 			return c, nil
@@ -113,7 +117,7 @@ func (p *pool) newHTTP(http2 bool) *http.Transport {
 	}
 }
 
-// roundTrip sends one request over connections of its kind.
+// roundTrip sends one request, over HTTP/1.1 if it asks for an upgrade.
 func (p *pool) roundTrip(r *http.Request) (*http.Response, error) {
 	over := p.http
 	if r.Header.Get("Upgrade") != "" {
@@ -126,13 +130,13 @@ func (p *pool) roundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// notEstablished is what net/http says, in place of the reason, when an HTTP/2
-// connection ended before its first request. It has no name there.
+// notEstablished is the text of net/http for an HTTP/2 connection that ended before its
+// first request. It hides the reason, and there is no error value to match.
 const notEstablished = "http2: client conn could not be established"
 
-// explain adds the alert with which the server ended the connection. Under TLS 1.3
-// a server refuses a certificate after the client's handshake, so that net/http is
-// told while it reads, and that the error does not reach the request.
+// explain adds to err the alert with which the server ended the connection. A TLS 1.3
+// server refuses a certificate after the client has finished its handshake, so net/http
+// gets the alert while it reads, and does not put it into the error of the request.
 func (p *pool) explain(r *http.Request, err error) error {
 	if err.Error() != notEstablished {
 		return err
@@ -145,12 +149,12 @@ func (p *pool) explain(r *http.Request, err error) error {
 	}
 	select {
 	case <-c.NetConn().(*conn).gone: //nolint:forcetypeassert // handshake made it
-	case <-time.After(alertWait): // it is a later one, which lives
+	case <-time.After(alertWait): // c is a later connection, which is open
 		return err
 	case <-r.Context().Done():
 		return err
 	}
-	// crypto/tls gives an alert to every later Read.
+	// crypto/tls returns a received alert from every later Read.
 	if _, alert := c.Read(make([]byte, 1)); alert != nil && !errors.Is(alert, net.ErrClosed) {
 		return fmt.Errorf("%w: %w", err, alert)
 	}
@@ -174,7 +178,8 @@ func (p *pool) dialTLS(ctx context.Context, network, addr string, protos []strin
 	return p.handshake(ctx, raw, host, protos)
 }
 
-// handshake makes raw a connection of this pool, whatever comes of it.
+// handshake makes raw a connection of this pool, and closes it on errors. name is the
+// name that the certificate of the server must have.
 func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos []string) (*tls.Conn, error) {
 	if fixed := p.transport.opts.ServerName; fixed != "" {
 		name = fixed
@@ -204,7 +209,8 @@ func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos 
 	p.mu.Lock()
 	c.chains = chains
 	p.mu.Unlock()
-	// Lists that came since the handshake looked at its own have passed c over.
+	// cutRevoked may have run before c had its chains, with lists that are newer than those
+	// of the handshake.
 	if err := p.transport.bundle(p.transport.id.Current()).checkRevoked(chains); err != nil {
 		_ = c.Close() // unused
 		return nil, err
@@ -212,8 +218,8 @@ func (p *pool) handshake(ctx context.Context, raw net.Conn, name string, protos 
 	return secure, nil
 }
 
-// authorizeServer is asked about a server whose chain and name were verified, on full and
-// on resumed handshakes.
+// authorizeServer judges a server whose chain and name were verified, in full and in
+// resumed handshakes.
 func (p *pool) authorizeServer(cs tls.ConnectionState) error {
 	if err := p.bundle.checkRevoked(cs.VerifiedChains); err != nil {
 		return err
@@ -224,7 +230,8 @@ func (p *pool) authorizeServer(cs tls.ConnectionState) error {
 	return nil
 }
 
-// track takes a connection into the pool, unless the pool closed meanwhile.
+// track adds a connection to the pool. If the pool was closed meanwhile, it closes the
+// connection and returns [ErrRetired].
 func (p *pool) track(raw net.Conn) (*conn, error) {
 	c := &conn{Conn: raw, pool: p, gone: make(chan struct{})}
 	p.mu.Lock()
@@ -240,9 +247,9 @@ func (p *pool) track(raw net.Conn) (*conn, error) {
 	return c, nil
 }
 
-// close says goodbye on idle connections and then cuts the rest. HTTP/2
-// connections with a stream that ends right now would survive the first part. It
-// returns how many were left when nothing held the pool any more or its time was over.
+// close closes idle connections as HTTP wants it, and then cuts the rest, whose number it
+// returns. The second step is needed even if nothing holds the pool: an HTTP/2 connection
+// whose last stream ends in this moment does not count as idle yet.
 func (p *pool) close() (cut int) {
 	p.mu.Lock()
 	p.closed = true
@@ -265,23 +272,23 @@ func (p *pool) connections() []*conn {
 	return all
 }
 
-// conn tells its pool when it is gone.
+// conn is a connection of a pool, under the *tls.Conn. Its Close takes it off the pool.
 type conn struct {
 	net.Conn
 	pool    *pool
-	chains  [][]*x509.Certificate // of the peer, once known; guarded by pool.mu
-	release func()                // of a connection that is used raw, or nil
+	chains  [][]*x509.Certificate // of the server, nil before the handshake has ended; guarded by pool.mu
+	release func()                // ends the request that a raw connection counts as; nil for others
 	gone    chan struct{}         // closed at the end of the first Close
 }
 
-// peerChains returns the chains of the peer, nil before the handshake has ended.
+// peerChains returns c.chains.
 func (c *conn) peerChains() [][]*x509.Certificate {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
 	return c.chains
 }
 
-// NetConn returns what the dialer made, as tls.Conn's method of this name does.
+// NetConn returns the connection that the dialer made, like the method of tls.Conn.
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
 func (c *conn) Close() error {

@@ -18,11 +18,12 @@ import (
 // maxProxyAnswer bounds the header of a proxy's answer to CONNECT, in bytes.
 const maxProxyAnswer = 16 << 10
 
-// errProxy begins the errors of a proxy, so that nobody looks for the fault at the server.
+// errProxy is in front of the errors of a proxy, so that an operator does not look for
+// the fault at the server.
 var errProxy = errors.New("the proxy")
 
-// checkProxy refuses what is no address of a proxy. Its errors name neither the
-// user nor the password.
+// checkProxy refuses a URL that is no address of a proxy. Its errors have neither the user
+// nor the password.
 func checkProxy(u *url.URL) error {
 	switch {
 	case u == nil:
@@ -37,7 +38,7 @@ func checkProxy(u *url.URL) error {
 	return nil
 }
 
-// proxyAddr is the host and port of a proxy.
+// proxyAddr returns host:port of a proxy.
 func proxyAddr(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -46,8 +47,8 @@ func proxyAddr(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// dialRaw makes the connection on which the handshake with the server at addr
-// runs: directly, or as a tunnel through the proxy.
+// dialRaw makes the connection for the handshake with the server at addr, directly or as
+// a tunnel through the proxy.
 func (t *Transport) dialRaw(ctx context.Context, network, addr string) (net.Conn, error) {
 	if t.opts.Proxy == nil {
 		return t.opts.DialContext(ctx, network, addr)
@@ -66,7 +67,7 @@ func (t *Transport) dialRaw(ctx context.Context, network, addr string) (net.Conn
 	return tunnel, nil
 }
 
-// tunnel asks the proxy at the other end of raw for a way to addr, within ctx.
+// tunnel asks the proxy at the other end of raw for a tunnel to addr, within ctx.
 func (t *Transport) tunnel(ctx context.Context, raw net.Conn, addr string) (net.Conn, error) {
 	if t.opts.Proxy.Scheme == "https" {
 		secure := tls.Client(raw, t.proxyConfig())
@@ -84,8 +85,8 @@ func (t *Transport) tunnel(ctx context.Context, raw net.Conn, addr string) (net.
 	return raw, err
 }
 
-// proxyConfig verifies the proxy itself. It is shown no certificate: the
-// identity is for the server behind it.
+// proxyConfig returns the configuration that verifies the proxy itself. The proxy gets no
+// certificate: the identity is for the server behind it.
 func (t *Transport) proxyConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12, ServerName: t.opts.Proxy.Hostname(), RootCAs: t.proxyBundle().pool, NextProtos: []string{"http/1.1"},
@@ -100,7 +101,8 @@ func (t *Transport) proxyBundle() *bundle {
 	return &t.id.Current().bundle
 }
 
-// askTunnel is one CONNECT (RFC 9110 §9.3.6).
+// askTunnel sends one CONNECT (RFC 9110 §9.3.6) and reads the answer. After that, conn is
+// a connection to addr.
 func askTunnel(conn net.Conn, addr string, user *url.Userinfo) error {
 	if strings.ContainsFunc(addr, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return fmt.Errorf("cannot be asked for the address %q", addr)
@@ -120,14 +122,14 @@ func askTunnel(conn net.Conn, addr string, user *url.Userinfo) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("answered with less than a header, or with one of more than %d bytes", maxProxyAnswer)
 	case err != nil:
-		// net/http quotes what it read; that may be anything.
+		// The error of net/http quotes what the proxy sent, which may be anything.
 		if ne, ok := errors.AsType[net.Error](err); ok {
 			return ne
 		}
 		return errors.New("did not answer in HTTP")
 	case resp.StatusCode/100 != 2:
 		return fmt.Errorf("refused the tunnel: %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
-	case r.Buffered() > 0: // a TLS server waits for its client
+	case r.Buffered() > 0: // a TLS server sends nothing before its client does
 		return errors.New("sent more than its answer before the tunnel was used")
 	}
 	return nil

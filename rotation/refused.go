@@ -17,7 +17,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/status"
 )
 
-// reason is why a peer was refused, in the order of the fields of [status.RefusedPeers].
+// reason is why a peer was refused. The order is that of the fields of
+// [status.RefusedPeers].
 type reason int
 
 const (
@@ -28,12 +29,14 @@ const (
 	reasonDenied
 	reasonProtocol
 	reasonOther
-	reasons // how many there are
+	reasons // the number of reasons
 
-	noRefusal reason = -1
+	noRefusal reason = -1 // nobody was refused
 )
 
-const maxErrorText = 400 // bytes in a line of the log; the peer has a say in them
+// maxErrorText bounds an error in a line of the log, in bytes: a peer can choose parts of
+// its text.
+const maxErrorText = 400
 
 // String is the name of the reason in metrics and logs.
 func (r reason) String() string {
@@ -55,16 +58,16 @@ const (
 	onConnection occasion = "connection" // an open one, which is cut
 )
 
-// refusals of one reason.
+// refusals counts the refusals for one reason, and limits the log lines about them.
 type refusals struct {
 	count atomic.Uint64
 	lines lograte.Gate
 }
 
-// refuse counts and logs that a peer was refused with err, and reports false if
-// err says that it was not: then the caller knows what to make of it. The log has
-// one line per reason and minute, and each refusal at debug level: anyone can
-// cause them.
+// refuse counts and logs that a peer was refused with err. It returns false, and does
+// neither, if err does not mean a refusal: the peer hung up, or its connection was too
+// old. Anyone can cause refusals, so the log has one line for each reason and minute; at
+// debug level it has all.
 func (id *Identity) refuse(at occasion, peer string, err error) bool {
 	why := reasonOf(at, err)
 	if why == noRefusal {
@@ -83,7 +86,7 @@ func (id *Identity) refuse(at occasion, peer string, err error) bool {
 	return true
 }
 
-// peerOf is the address of the other end, "" if the connection has none.
+// peerOf returns the address of the other end, "" if the connection has none.
 func peerOf(c net.Conn) string {
 	if addr := c.RemoteAddr(); addr != nil {
 		return addr.String()
@@ -91,8 +94,8 @@ func peerOf(c net.Conn) string {
 	return ""
 }
 
-// errorText is fit for a line of the log: text of a peer that is part of it can
-// neither steer a terminal nor fill a disk.
+// errorText returns the text of err for one line of the log, without characters that
+// control a terminal, and cut at maxErrorText.
 func errorText(err error) string {
 	s := err.Error()
 	if len(s) > maxErrorText {
@@ -101,6 +104,7 @@ func errorText(err error) string {
 	return printable.Clean(s)
 }
 
+// refusedPeers returns the counts of all reasons.
 func (id *Identity) refusedPeers() status.RefusedPeers {
 	n := func(r reason) uint64 { return id.refused[r].count.Load() }
 	return status.RefusedPeers{
@@ -115,17 +119,18 @@ var (
 	errCleartext   = errors.New("the request did not come over TLS")
 )
 
-// deniedError is what Authorize answered, which may be any error.
+// deniedError wraps the error of an Authorizer, which may be any error.
 type deniedError struct{ error }
 
 func (e deniedError) Unwrap() error { return e.error }
 
-// faultError is of this side: the peer did nothing wrong.
+// faultError wraps a fault of this side: the peer did nothing wrong.
 type faultError struct{ error }
 
 func (e faultError) Unwrap() error { return e.error }
 
-// reasonOf classifies the error of a handshake, a request or a judgement.
+// reasonOf classifies an error by which a handshake failed, a request was refused or an
+// open connection was cut. The order of the cases matters: an error may match several.
 func reasonOf(at occasion, err error) reason {
 	switch {
 	case errors.Is(err, errTooOld), at == inHandshake && hungUp(err):
@@ -150,9 +155,11 @@ func reasonOf(at occasion, err error) reason {
 	return reasonOther
 }
 
-// sentNoCertificate is how crypto/tls says so; it has no error to match.
+// sentNoCertificate is the text of crypto/tls for a client without a certificate. It has
+// no error value to match.
 const sentNoCertificate = "tls: client didn't provide a certificate"
 
+// is reports whether the chain of err has an error of type E.
 func is[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
@@ -168,7 +175,8 @@ func timeout(err error) bool {
 	return ok && n.Timeout()
 }
 
-// hungUp reports whether the peer, or the server that is closing, left without a word.
+// hungUp reports whether the connection ended without a TLS alert: the peer closed it, or
+// this server is closing.
 func hungUp(err error) bool {
 	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "read" || op.Op == "write") && !op.Timeout() {
 		return true

@@ -16,17 +16,19 @@ import (
 	"github.com/artstore/artstore-pki/internal/revocation"
 )
 
-// ErrRevoked is matched by the errors of handshakes with peers whose issuer took their certificate back.
+// ErrRevoked is matched by the errors of handshakes with peers whose certificate, or the
+// certificate of one of its issuers, is revoked.
 var ErrRevoked = errors.New("certificate is revoked")
 
-// revocations is what the lists of a generation take back, and what earlier ones
-// did. About 70 bytes for each serial.
+// revocations are the certificates that the lists of a generation name, and those that
+// only earlier lists named. They take about 70 bytes for each serial number. They are
+// not changed once made.
 type revocations struct {
 	lists  []revocationList
 	given  [sha256.Size]byte // of Material.Kept
-	named  revocation.Index
-	kept   *revocation.Kept
-	digest string // of issuers and serials alone: a list that is only signed anew is no change
+	named  revocation.Index  // by the lists
+	kept   *revocation.Kept  // by earlier lists only
+	digest string            // of issuers and serial numbers: a list with a new signature alone is no change
 }
 
 type revocationList struct {
@@ -37,13 +39,15 @@ type revocationList struct {
 	until   time.Time // NextUpdate, zero if it does not say
 }
 
-// readRevocations verifies the lists of a candidate. prev is what is in effect,
-// or nil. An issuer in m.Issuers counts once it chains to the bundle.
+// readRevocations verifies the lists of a candidate. prev is in effect, or nil. chain is
+// the own chain; a bundle alone has none. An issuer in m.Issuers counts only if it chains
+// to the bundle.
 //
-// A list never gets older, and what it names stays refused until it has ended, so
-// that neither an old file nor an authority that forgot lets anyone in again. A
-// list does not get lost either while its issuer is trusted, unless it is so old
-// that its issuer would have replaced it: then it was retired.
+// It refuses a list that is older than the one in effect, and certificates that were
+// revoked stay so until they have ended. So neither an old file nor an authority that has lost its
+// record admits them again. It also refuses a candidate that lacks a list of an issuer
+// that is still trusted, unless the list is so old that the issuer would have replaced
+// it: then the authority has retired the list.
 func readRevocations(m Material, chain []*x509.Certificate, prev *revocations, now time.Time) (*revocations, error) {
 	issuers, err := listIssuers(m, chain, now)
 	if err != nil {
@@ -66,13 +70,14 @@ func readRevocations(m Material, chain []*x509.Certificate, prev *revocations, n
 	return r, r.index(m, prev, now)
 }
 
-// listIssuers are the CA certificates that may have signed lists.
+// listIssuers returns the CA certificates that may have signed lists: the roots, the
+// issuers of the own chain, and m.Issuers. It returns none if there is no list.
 func listIssuers(m Material, chain []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
 	if len(m.Revoked) == 0 {
 		return nil, nil
 	}
 	issuers := slices.Clone(m.Roots)
-	if len(chain) > 0 { // there is none with a bundle alone
+	if len(chain) > 0 {
 		issuers = append(issuers, chain[1:]...)
 	}
 	for _, c := range m.Issuers {
@@ -84,8 +89,9 @@ func listIssuers(m Material, chain []*x509.Certificate, now time.Time) ([]*x509.
 	return issuers, nil
 }
 
-// chainsTo reports whether c is under the bundle. A retired issuer may have
-// expired; its list then says nothing any more, and is no reason to refuse the rest.
+// chainsTo reports whether c chains to the roots of m. An issuer that was retired may have
+// expired. That is no reason to refuse the candidate, so c is verified for a moment of
+// its own validity.
 func chainsTo(c *x509.Certificate, m Material, now time.Time) bool {
 	_, err := verify(append([]*x509.Certificate{c}, m.Issuers...), x509.VerifyOptions{
 		Roots: certs.Pool(m.Roots...), CurrentTime: clampToValidity(c, now), KeyUsages: anyUsage,
@@ -93,7 +99,7 @@ func chainsTo(c *x509.Certificate, m Material, now time.Time) bool {
 	return err == nil
 }
 
-// clampToValidity is the moment of c's validity that is nearest to now.
+// clampToValidity returns the moment within the validity of c that is nearest to now.
 func clampToValidity(c *x509.Certificate, now time.Time) time.Time {
 	switch {
 	case now.Before(c.NotBefore):
@@ -104,17 +110,22 @@ func clampToValidity(c *x509.Certificate, now time.Time) time.Time {
 	return now
 }
 
-// anyUsage is for questions about a chain alone; usages are looked at elsewhere.
+// anyUsage is for the verification of a chain without its usages, which are checked by
+// checkLeaf and checkIssuerUsages.
 var anyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
 
-// verify verifies the first certificate; the others may be its intermediates.
+// verify verifies the first certificate of a chain, with the others as intermediates.
 func verify(chain []*x509.Certificate, opts x509.VerifyOptions) ([][]*x509.Certificate, error) {
 	opts.Intermediates = certs.Pool(chain[1:]...)
 	return chain[0].Verify(opts)
 }
 
+// listIssuer returns the one of issuers that has signed the list, whose signature it
+// verifies.
 func listIssuer(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.Certificate, error) {
-	// Delta lists, and lists for some certificates or by other issuers only, say so in critical extensions (RFC 5280 §5.2).
+	// A list that is not complete says so in a critical extension: a delta list, a list of
+	// certificates of other issuers, or one for some reasons or kinds of certificates only
+	// (RFC 5280 §5.2.4, §5.2.5).
 	for _, e := range list.Extensions {
 		if e.Critical {
 			return nil, fmt.Errorf("the revocation list of %q has the critical extension %s, which is not supported", list.Issuer.CommonName, e.Id)
@@ -128,7 +139,7 @@ func listIssuer(list *x509.RevocationList, issuers []*x509.Certificate) (*x509.C
 	return nil, fmt.Errorf("the revocation list of %q is not signed by a CA that the trust bundle knows", list.Issuer.CommonName)
 }
 
-// checkSuccession checks that r may follow prev.
+// checkSuccession returns why r must not follow prev, or nil; see readRevocations.
 func (r *revocations) checkSuccession(prev *revocations, m Material, now time.Time) error {
 	if prev == nil {
 		return nil
@@ -146,6 +157,8 @@ func (r *revocations) checkSuccession(prev *revocations, m Material, now time.Ti
 	return nil
 }
 
+// withIssuers returns m with the issuers of the lists of prev: a candidate that lacks a
+// list may lack the certificate of its issuer too.
 func withIssuers(m Material, prev *revocations) Material {
 	m.Issuers = slices.Clone(m.Issuers)
 	for _, l := range prev.lists {
@@ -154,11 +167,14 @@ func withIssuers(m Material, prev *revocations) Material {
 	return m
 }
 
+// sameIssuer compares issuers by name and key, because an issuer may have several
+// certificates.
 func (l revocationList) sameIssuer(o revocationList) bool {
 	return revocation.IssuerOf(l.issuer) == revocation.IssuerOf(o.issuer)
 }
 
-// index makes the lists fit for handshakes, with what prev refuses and they do not name.
+// index makes the maps by which handshakes look up serial numbers: of the lists of m, and
+// of the certificates that only prev or m.Kept refuse.
 func (r *revocations) index(m Material, prev *revocations, now time.Time) error {
 	for i, list := range m.Revoked {
 		if err := r.named.Add(list, r.lists[i].issuer); err != nil {
@@ -184,7 +200,8 @@ func (r *revocations) index(m Material, prev *revocations, now time.Time) error 
 	return nil
 }
 
-// digestOf is over what is refused, whether a list names it or it is kept.
+// digestOf returns a digest in hex of all certificates that are refused, by a list or
+// because of an earlier one. It is "" if there are none.
 func (r *revocations) digestOf() string {
 	var refused []string
 	for key, entry := range r.kept.All {
@@ -203,7 +220,8 @@ func (r *revocations) digestOf() string {
 	return hex.EncodeToString([]byte(digestOf(refused)))
 }
 
-// digestOf hashes strings so that no two lists of them read alike.
+// digestOf hashes strings with their lengths, so that two different lists of strings
+// never have the same input.
 func digestOf(parts []string) string {
 	h := sha256.New()
 	var size [8]byte
@@ -215,7 +233,8 @@ func digestOf(parts []string) string {
 	return string(h.Sum(nil))
 }
 
-// check returns an [ErrRevoked] when every way from the peer to a root leads over a revoked certificate.
+// check returns an [ErrRevoked] if each of the chains has a revoked certificate. With one
+// chain that has none, the peer is as good as without the others.
 func (r *revocations) check(chains [][]*x509.Certificate) error {
 	if r == nil || len(r.named) == 0 && r.kept.Len() == 0 {
 		return nil
@@ -229,7 +248,8 @@ func (r *revocations) check(chains [][]*x509.Certificate) error {
 	return fmt.Errorf("%w: serial %s of %q", ErrRevoked, certs.Serial(c), strings.Join(certs.Names(c), " "))
 }
 
-// oldest is when the list that was not signed anew for longest was signed.
+// oldest returns the earliest thisUpdate (RFC 5280 §5.1.2.4) of the lists, zero without
+// lists.
 func (r *revocations) oldest() (at time.Time) {
 	for _, l := range r.lists {
 		if at.IsZero() || l.edition.ThisUpdate.Before(at) {
@@ -239,8 +259,8 @@ func (r *revocations) oldest() (at time.Time) {
 	return at
 }
 
-// stale says which list should have been replaced by now. It is enforced all the
-// same, but certificates that were revoked since are not on it.
+// stale returns an error that names a list which should have been replaced by now, or
+// nil. The list is still enforced, but certificates that were revoked since are not on it.
 func (r *revocations) stale(now time.Time) error {
 	for _, l := range r.lists {
 		if !l.until.IsZero() && now.After(l.until) {

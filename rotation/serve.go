@@ -73,11 +73,10 @@ func (s *Server) limited(ln net.Listener) net.Listener {
 }
 
 // HTTPServer returns a server for [Server.Listener] that answers with h behind
-// [Server.Handler], and ends what a peer does too slowly: a header after 10 s, a
-// request body of which no byte comes for 30 s while h reads it, an idle
-// connection after 2 min. Headers have 32 KiB, an HTTP/2 connection has 100 open
-// requests. A body may take any time in all, so large uploads work; h limits its
-// size. h should set no read deadlines of its own.
+// [Server.Handler]. Its limits: 10 s for the header of a request and 32 KiB for its size,
+// 30 s without a byte of a request body while h reads it, 2 min for an idle connection,
+// 100 open requests of an HTTP/2 connection. The whole of a body may take any time, so
+// large uploads work; h limits its size. h should not set read deadlines.
 func (s *Server) HTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           s.Handler(watchBodies(h)),
@@ -90,7 +89,8 @@ func (s *Server) HTTPServer(h http.Handler) *http.Server {
 	}
 }
 
-// watchBodies is in place of http.Server.ReadTimeout, which bounds a whole body.
+// watchBodies limits the time without a byte of a body. http.Server.ReadTimeout would
+// limit the time of a whole body.
 func watchBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body == nil || r.Body == http.NoBody {
@@ -104,14 +104,14 @@ func watchBodies(next http.Handler) http.Handler {
 	})
 }
 
-// watchedBody has a deadline while it is read, and none between: in HTTP/2 a
-// deadline that passes ends the body although nobody waits for it. A reverse proxy
-// may read it in another goroutine, and still after its handler has returned.
+// watchedBody sets a read deadline for the time of each Read. Between reads there is
+// none: in HTTP/2 a deadline that passes ends the body even if no Read is waiting. A
+// reverse proxy may call Read in another goroutine, and after its handler has returned.
 type watchedBody struct {
 	io.ReadCloser
 
-	mu       sync.Mutex               // guards what follows
-	deadline *http.ResponseController // nil once the handler has returned, for then it is net/http's again
+	mu       sync.Mutex               // guards the fields below
+	deadline *http.ResponseController // nil once the handler has returned: net/http sets deadlines then
 	ended    bool
 }
 
@@ -123,7 +123,7 @@ func (b *watchedBody) Read(p []byte) (n int, err error) {
 		b.ended = true
 		b.mu.Unlock()
 	}
-	if err == nil || errors.Is(err, io.EOF) { // else it stays, for net/http would wait for the rest
+	if err == nil || errors.Is(err, io.EOF) { // after other errors it stays, because net/http reads the rest
 		b.set(time.Time{})
 	}
 	return n, err
@@ -133,22 +133,22 @@ func (b *watchedBody) set(at time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.deadline != nil {
-		_ = b.deadline.SetReadDeadline(at) // a server that cannot is not ours
+		_ = b.deadline.SetReadDeadline(at) // fails with foreign servers only, which have limits of their own
 	}
 }
 
-// leave ends the handler's time with the body.
+// leave is called when the handler has returned.
 func (b *watchedBody) leave() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.ended { // net/http reads some of the rest before the next request, and sets a deadline for that one
+	if !b.ended { // net/http reads some of the rest before it sets the deadline of the next request
 		_ = b.deadline.SetReadDeadline(time.Now().Add(stallTimeout))
 	}
 	b.deadline = nil
 }
 
-// stallListener accepts connections that give up when a write makes no progress.
-// http.Server.WriteTimeout would bound a whole answer, however large.
+// stallListener accepts connections on which each single write has a time limit.
+// http.Server.WriteTimeout would limit the time of a whole answer, however large.
 type stallListener struct{ net.Listener }
 
 func (l stallListener) Accept() (net.Conn, error) {
@@ -159,11 +159,12 @@ func (l stallListener) Accept() (net.Conn, error) {
 	return &stallConn{Conn: c}, nil
 }
 
-// stallConn lies under crypto/tls, which writes a record of at most 16 KiB at a time.
+// stallConn is the connection under crypto/tls, which writes a record of 16 KiB at most
+// at a time.
 type stallConn struct {
 	net.Conn
-	mu       sync.Mutex
-	deadline time.Time // as set from above
+	mu       sync.Mutex // guards deadline, and the order of two changes
+	deadline time.Time  // of writes, as the user of the connection has set it
 }
 
 func (c *stallConn) SetDeadline(t time.Time) error {
@@ -184,6 +185,8 @@ func (c *stallConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// limit sets the deadline of the next write: stallTimeout, or that of the user if it is
+// earlier.
 func (c *stallConn) limit() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

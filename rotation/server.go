@@ -14,16 +14,15 @@ import (
 
 // ServerOptions configures [Identity.Server] and [Identity.ServerTLSConfig].
 type ServerOptions struct {
-	// Authorize is required; a nil one is refused, because "whoever has a
-	// certificate" should be said by name: [AnyVerifiedPeer]. It is asked in each
-	// handshake, for each request that [Server.Handler] sees, and once a second
-	// about each open connection, concurrently: so it should look at memory only.
-	// Its rules may change at any time; [Server.Reauthorize] applies them at once.
-	// A panic counts as a refusal.
+	// Authorize is required: to admit every verified peer is said by its name,
+	// [AnyVerifiedPeer]. It is called concurrently, in each handshake, for each request
+	// that [Server.Handler] sees, and once a second about each open connection: so it
+	// should use memory only. Its rules may change at any time; [Server.Reauthorize]
+	// applies them at once. A panic counts as a refusal.
 	Authorize Authorizer
-	// ClientCertOptional admits clients without a certificate and does not ask
-	// Authorize about them; those with one are verified and authorised as usual.
-	// Only for an authority, whose new clients have none yet.
+	// ClientCertOptional admits clients without a certificate, and does not ask
+	// Authorize about them. Clients with a certificate are verified and authorized as
+	// usual. It is for an authority only, whose new clients have no certificate yet.
 	ClientCertOptional bool
 	// SendRoots appends the trust bundle to the chain that is served, so that a
 	// new client that knows only a root's fingerprint finds that root in the
@@ -33,46 +32,43 @@ type ServerOptions struct {
 	NextProtos []string
 	// MinVersion is tls.VersionTLS13 by default; tls.VersionTLS12 can be chosen, less is refused.
 	MinVersion uint16
-	// PolicyVersion names the rules that Authorize applies now, if they can
-	// change. It is for session tickets only: when its answer changes, older
-	// tickets are ignored and peers fall back to a full handshake; without it a
-	// ticket that Authorize refuses is offered again and again by clients that
-	// keep it. Open connections and requests do not depend on it: Authorize is
-	// asked about them in any case. Called per handshake: it must be fast and
-	// safe for concurrent use. A panic refuses the handshake.
+	// PolicyVersion returns a name of the rules that Authorize applies now, if they can
+	// change. It is for session tickets only: when the name changes, older tickets are
+	// ignored, and peers make a full handshake. Without it, some clients offer a ticket that
+	// Authorize refuses again and again. It is called concurrently, in each handshake,
+	// so it must be fast. A panic refuses the handshake.
 	PolicyVersion func() string
-	// MaxAge is how long a connection may live, 0 for ever; then it is drained.
+	// MaxAge is how long a connection may live before it is drained; 0 is no limit.
 	MaxAge time.Duration
-	// DrainTimeout is how long a connection may go on once its peer's certificate has
-	// expired or lost its root, or its own age is over; default Config.DrainTimeout.
+	// DrainTimeout is how long a connection may go on after the certificate of its peer
+	// has expired or lost its root, or after MaxAge. Default Config.DrainTimeout.
 	DrainTimeout time.Duration
 	// MaxConns is how many connections [Server.Serve] has open at a time, handshakes
 	// included; a further one waits in the kernel's queue. 0 means 1024.
 	MaxConns int
-	// MaxConnsPerAddress is the share of one IPv4 address or IPv6 /64; a further
-	// connection is closed at once, and the log says so once a minute. 0 means a
-	// quarter of MaxConns. Behind a balancer that ends TCP all clients have its
+	// MaxConnsPerAddress is how many of them one IPv4 address or IPv6 /64 may have; a
+	// further one is closed at once, and the log says so once a minute. 0 means a
+	// quarter of MaxConns. Behind a balancer that terminates TCP all clients have its
 	// address: there it must be MaxConns.
 	MaxConnsPerAddress int
 }
 
-// wholeRecords turns off short first records: they show a browser on a slow link
-// the head of a page sooner; a program waits for the whole message, and pays a
-// system call for each of them.
+// wholeRecords turns off the short first records of crypto/tls. They let a browser on a
+// slow link begin earlier to show a page. A program waits for the whole message, and each
+// short record costs it a system call.
 const wholeRecords = true
 
-// Server is one service of the identity: its configuration, and the connections
-// that were accepted by its Listener or Handshake.
+// Server is one service of the identity: its configuration, and the connections that its
+// Listener or Handshake accepted.
 //
-// TLS 1.3 asks for a certificate once, at the start of a connection. So that an
-// open connection does not outlive the reasons for which it was admitted, each is
-// judged again when trust or revocation lists change, when its peer expires, and
-// by Authorize once a second. Peers that are revoked are cut at once, and peers
-// that Authorize refuses within about a second, or at once by [Server.Reauthorize];
-// their next request is refused before that ([Server.Handler]). Connections whose
-// certificate expired or is of a root that is trusted no more, and those beyond
-// MaxAge, are drained: the client learns of it with its next answer, and the
-// connection is cut after DrainTimeout.
+// TLS 1.3 asks for a certificate once, at the start of a connection. So each open
+// connection is judged again: when trust or revocation lists change, when the certificate
+// of its peer expires, and once a second by Authorize. Revoked peers are cut at once.
+// Peers that Authorize refuses are cut within about a second, or at once by
+// [Server.Reauthorize]; [Server.Handler] refuses their requests before that. A
+// connection is drained if the certificate of its peer has expired or has no trusted root
+// any more, or after MaxAge: the client is told with its next answer, and the connection
+// is cut after DrainTimeout.
 type Server struct {
 	id     *Identity
 	opts   ServerOptions
@@ -83,10 +79,10 @@ type Server struct {
 	conns connTracker
 }
 
-// Server returns a service that follows the identity for its whole life, also
-// after [Identity.Close], when it stays at the last generation and judges open
-// connections no more. From now on candidates without serverAuth are refused.
-// Each call has ticket keys of its own: a ticket of one service is worth nothing at another.
+// Server returns a service that follows the identity. After [Identity.Close] it stays at
+// the last generation, and judges open connections no more. From now on candidates
+// without serverAuth are refused. Each Server has its own ticket keys: a ticket of one
+// cannot be used at another.
 func (id *Identity) Server(opts ServerOptions) (*Server, error) {
 	if opts.Authorize == nil {
 		return nil, errors.New("building server configuration: Authorize is missing")
@@ -114,8 +110,8 @@ func (id *Identity) Server(opts ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-// ServerTLSConfig is the configuration of a new [Server], for libraries that
-// accept connections themselves; these are not judged again once they are open.
+// ServerTLSConfig returns the configuration of a new [Server], for libraries that accept
+// connections themselves. Such connections are not judged again once they are open.
 func (id *Identity) ServerTLSConfig(opts ServerOptions) (*tls.Config, error) {
 	s, err := id.Server(opts)
 	if err != nil {
@@ -124,14 +120,13 @@ func (id *Identity) ServerTLSConfig(opts ServerOptions) (*tls.Config, error) {
 	return s.TLSConfig(), nil
 }
 
-// TLSConfig returns the configuration. Use it as it is: a clone works as well,
-// changed fields have no effect, because each handshake uses the one prebuilt
-// for its generation.
+// TLSConfig returns the configuration. A clone works as well, but changed fields have no
+// effect: each handshake uses the configuration that was built for its generation.
 func (s *Server) TLSConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: s.opts.MinVersion, // parsed: TLS 1.2 at least
 		NextProtos: s.opts.NextProtos,
-		ClientAuth: s.clientAuth(), // never used for a handshake; says the truth to whoever looks
+		ClientAuth: s.clientAuth(), // not used for handshakes; for code that inspects the configuration
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			conf, err := s.config(time.Now())
 			if err != nil {
@@ -142,9 +137,9 @@ func (s *Server) TLSConfig() *tls.Config {
 	}
 }
 
-// InvalidateSessions makes every ticket of every server of the identity
-// worthless: who comes back is asked for its certificate. What narrows trust,
-// names, revocation or PolicyVersion does so by itself.
+// InvalidateSessions makes all session tickets of all servers of the identity invalid:
+// the next handshake of each peer is a full one. A change of trust, names, revocation
+// lists or PolicyVersion does this by itself.
 func (id *Identity) InvalidateSessions() { id.epoch.Add(1) }
 
 func parseVersion(v uint16) (uint16, error) {
@@ -157,12 +152,12 @@ func parseVersion(v uint16) (uint16, error) {
 	return 0, fmt.Errorf("MinVersion %s is not supported, want TLS 1.2 or 1.3", tls.VersionName(v))
 }
 
-// prebuilt is the configuration of one generation, day, policy and epoch. All
-// move slowly, so a handshake costs a few loads and comparisons.
+// prebuilt is the configuration for one generation, day, policy and epoch. These change
+// rarely, so most handshakes find the configuration that they need.
 type prebuilt struct {
 	gen    *Generation
 	epoch  uint64
-	until  time.Time // end of the day its ticket keys are made for, or when another set of certificates is valid
+	until  time.Time // end of the day of its ticket keys, or when the set of valid certificates changes, if that is earlier
 	from   time.Time
 	policy string
 	config *tls.Config
@@ -172,6 +167,8 @@ func (b *prebuilt) fits(g *Generation, epoch uint64, policy string, now time.Tim
 	return b != nil && b.gen == g && b.epoch == epoch && b.policy == policy && now.Before(b.until) && !now.Before(b.from)
 }
 
+// config returns the configuration for a handshake at now, and builds it if the last one
+// does not fit.
 func (s *Server) config(now time.Time) (*tls.Config, error) {
 	policy, err := s.policy()
 	if err != nil {
@@ -183,8 +180,7 @@ func (s *Server) config(now time.Time) (*tls.Config, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A generation that came up while we waited is fine, an older one is not.
-	g = s.id.Current()
+	g = s.id.Current() // a newer one may have been published during the wait for mu
 	if b := s.built.Load(); b.fits(g, epoch, policy, now) {
 		return b.config, nil
 	}
@@ -239,20 +235,21 @@ func (s *Server) build(g *Generation, epoch uint64, policy string, now time.Time
 	}
 	b.config = &tls.Config{
 		MinVersion: s.opts.MinVersion,
-		// Not GetCertificate: that is skipped for clients that dial an address. Of several, crypto/tls takes the first that fits the client.
+		// Not GetCertificate: crypto/tls does not call it for a client that sends no name. Of several certificates it takes the first that the client can use.
 		Certificates:                s.certificates(pairs, g),
 		ClientAuth:                  s.clientAuth(),
 		ClientCAs:                   g.pool,
-		NextProtos:                  s.opts.NextProtos, // those of the outer configuration do not count here
+		NextProtos:                  s.opts.NextProtos,
 		DynamicRecordSizingDisabled: wholeRecords,
-		// Also sees resumed connections; VerifyPeerCertificate does not.
+		// Called for resumed connections too, unlike VerifyPeerCertificate.
 		VerifyConnection: func(cs tls.ConnectionState) error { return s.authorizeConn(g, cs) },
 	}
 	b.config.SetSessionTicketKeys(keys)
 	return b, nil
 }
 
-// authorizeConn is asked in each handshake, after crypto/tls has verified the chain.
+// authorizeConn judges the client in each handshake, after crypto/tls has verified its
+// chain.
 func (s *Server) authorizeConn(g *Generation, cs tls.ConnectionState) error {
 	if s.opts.ClientCertOptional && len(cs.PeerCertificates) == 0 {
 		return nil
@@ -263,9 +260,9 @@ func (s *Server) authorizeConn(g *Generation, cs tls.ConnectionState) error {
 	return s.authorize(cs)
 }
 
-// scope is everything that must be the same for a ticket to be good: who we
-// are, whom we trust, what is taken back, what we ask for. The leaf itself is
-// not part of it, so that a renewal keeps resumption.
+// scope returns everything that must be the same for a ticket to be accepted: the server,
+// its names, its trust, the revocations and the policy. The leaf itself is not part of
+// it, so that a renewal keeps resumption.
 func (s *Server) scope(names string, g *Generation, epoch uint64, policy string) []string {
 	return []string{
 		fmt.Sprintf("server %d auth %d min %04x epoch %d", s.number, s.clientAuth(), s.opts.MinVersion, epoch),

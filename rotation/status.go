@@ -42,13 +42,13 @@ func (id *Identity) Status() status.Identity {
 	return st
 }
 
-// lister is a source that fetches revocation lists, and says why that last failed.
+// lister is a source that fetches revocation lists, and says why that failed last.
 type lister interface{ RevokedError() error }
 
-// renewer is a source that knows when it will have a successor.
+// renewer is a source that knows when it will renew its certificate.
 type renewer interface{ NextRenewal() time.Time }
 
-// connections counts what is open, oldest generation first.
+// connections counts open connections by generation, the oldest first.
 func (id *Identity) connections() []status.Connections {
 	count := map[uint64]status.Connections{}
 	for _, n := range id.liveGenerations() {
@@ -76,11 +76,11 @@ func (id *Identity) connections() []status.Connections {
 	return out
 }
 
-// Check is for readiness probes. It fails when peers would refuse the certificate
-// in effect, and after Close. It fails too when a revocation list is past its
-// NextUpdate (RFC 5280 §5.1.2.5): from then on peers may be let in that are revoked.
-// A failing source alone is no reason, the identity is good until it expires; see
-// Status.LastError and Overdue.
+// Check is for readiness probes. It fails if peers would refuse the certificate in effect,
+// and after Close. It also fails if a revocation list is past its nextUpdate (RFC 5280
+// §5.1.2.5): from then on revoked peers may be admitted. It does not fail because the
+// source fails, as the identity is good until it expires; see LastError and Overdue of
+// [Identity.Status].
 func (id *Identity) Check() error {
 	g, now := id.Current(), time.Now()
 	switch {

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// ticketDay is how long one ticket key encrypts. Its successor still decrypts
-// for as long, so a ticket is good for 24 to 48 hours: enough for sleepy peers,
-// and the forward secrecy that a longer-lived key would cost.
+// ticketDay is for how long one ticket key encrypts. For as long again it still
+// decrypts, so a ticket is good for 24 to 48 hours. A longer life would weaken forward
+// secrecy: a stolen key decrypts all tickets of its time.
 const ticketDay = 24 * time.Hour
 
-// ticketSecret is the root of all ticket keys of the process. A ticket holds the
-// peer's verified chain, so who has the key can be anyone: the secret is random,
-// never leaves the process and is never printed.
+// ticketSecret is the secret that all ticket keys of an Identity are derived from. A
+// ticket holds the verified chain of the peer, so a holder of the key can pose as any
+// peer. The secret is random, never leaves the process and is never printed.
 type ticketSecret struct{ prk []byte }
 
 func newTicketSecret() ticketSecret {
@@ -25,14 +25,14 @@ func newTicketSecret() ticketSecret {
 	return s
 }
 
-// keys derives today's key, which encrypts, and yesterday's, which still
-// decrypts (RFC 5869). Equal scopes give equal keys: that is how resumption
-// survives a renewal. Any difference gives unrelated ones: older tickets cannot
-// be read, and the handshake falls back to a full one without an alert.
+// keys derives two keys (RFC 5869 §2.3): that of day, which encrypts, and that of the day
+// before, which still decrypts. Equal scopes give equal keys, so resumption survives a
+// renewal. Another scope gives unrelated keys: older tickets then cannot be read, and the
+// handshake becomes a full one, without an alert.
 func (s ticketSecret) keys(day time.Time, scope []string) ([][32]byte, error) {
 	h := sha256.New()
 	for _, part := range scope {
-		sum := sha256.Sum256([]byte(part)) // fixed size each: parts cannot run into each other
+		sum := sha256.Sum256([]byte(part)) // of fixed size, so the borders between parts are part of the digest
 		_, _ = h.Write(sum[:])             // a hash does not fail
 	}
 	digest := h.Sum(nil)

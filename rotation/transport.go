@@ -32,24 +32,24 @@ type TransportOptions struct {
 	MinVersion            uint16        // default tls.VersionTLS13; tls.VersionTLS12 can be chosen, less is refused
 	CipherSuites          []uint16      // of TLS 1.2, where MinVersion permits it; default crypto/tls's choice
 
-	// ServerName is the name that the certificate of every server must have, a DNS
-	// name or an address, in place of the host that is dialled; it is also sent to
-	// the server. Default: the host. [Transport.Handshake] takes it in place of its argument.
+	// ServerName is the name that the certificate of every server must have, a DNS name
+	// or an address, in place of the host that is dialled. It is also sent to the
+	// server. Default: the host. [Transport.Handshake] uses it in place of its argument.
 	ServerName string
-	// AuthorizeServer is asked about every server in addition, on full and on
-	// resumed handshakes, after its chain and its name were verified: for instance
-	// AllowNames with a SPIFFE ID. Its error ends the handshake. Default: none.
+	// AuthorizeServer is called for every server, in full and in resumed handshakes,
+	// after its chain and its name were verified: for instance AllowNames with a SPIFFE
+	// ID. Its error ends the handshake. Default: none.
 	AuthorizeServer Authorizer
-	// Trust verifies servers in place of the bundle of the identity, roots and
-	// revocation lists both. When it changes, connections from before are drained
-	// as at a new generation, and those to revoked servers are cut. The own
-	// certificate is the same. It must stay open as long as it is to be followed.
+	// Trust has the roots and revocation lists by which servers are verified, in place of
+	// those of the identity. When it changes, older connections are drained
+	// as after a rotation, and those to revoked servers are cut. It
+	// must stay open as long as the transport is used.
 	Trust *Trust
 
 	// Proxy is asked for a tunnel to each server by CONNECT (RFC 9110 §9.3.6),
 	// within 10 s: http://host:port, or https, with user and password before the
 	// host if the proxy wants them. TLS is with the server, through the tunnel.
-	// Default: none; the environment is not asked.
+	// Default: none; the environment is not read.
 	Proxy *url.URL
 	// ProxyTrust verifies a proxy of the scheme https; default: the bundle of the
 	// identity. The proxy is shown no certificate.
@@ -73,20 +73,20 @@ func (o TransportOptions) idlePerHost() int {
 	return defaultIdleConns
 }
 
-// Transport is an [http.RoundTripper] over the generation that is current when
-// a request starts. It is safe for concurrent use. Only https is spoken.
+// Transport is an [http.RoundTripper] for https only. Each request uses the generation
+// that is current when it starts. It is safe for concurrent use.
 //
-// The response body holds the generation until EOF or Close; a body that is
-// neither read nor closed keeps old connections open until Config.DrainTimeout.
+// A response body keeps its generation open until EOF or Close. A body that is neither
+// read nor closed keeps old connections open until Config.DrainTimeout has passed.
 type Transport struct {
 	id     *Identity
 	opts   TransportOptions
 	closed atomic.Bool
 }
 
-// Transport returns a client transport with connections of its own. From now on
-// candidates without clientAuth are refused. It fails when the certificate in
-// effect has no clientAuth, or opts make no sense.
+// Transport returns a client transport with its own connections. From now on candidates
+// without clientAuth are refused. It fails if the certificate in effect has no
+// clientAuth, or if opts are not valid.
 func (id *Identity) Transport(opts TransportOptions) (*Transport, error) {
 	minVersion, err := parseVersion(opts.MinVersion)
 	if err == nil {
@@ -113,7 +113,7 @@ func (id *Identity) Transport(opts TransportOptions) (*Transport, error) {
 	return t, nil
 }
 
-// bundle is what servers are verified against now, under the generation g.
+// bundle returns what servers are verified against now, by connections of generation g.
 func (t *Transport) bundle(g *Generation) *bundle {
 	if t.opts.Trust != nil {
 		return t.opts.Trust.current.Load()
@@ -121,8 +121,8 @@ func (t *Transport) bundle(g *Generation) *bundle {
 	return &g.bundle
 }
 
-// applyTrust lets go of the connections that were made under another bundle than
-// the one in effect, and cuts those whose server that one takes back.
+// applyTrust is called after a change of Trust. It drains the connections that were made
+// under an older bundle, and cuts those to servers that the new bundle revokes.
 func (t *Transport) applyTrust() {
 	b := t.opts.Trust.current.Load()
 	for _, n := range t.id.liveGenerations() {
@@ -148,7 +148,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.send(n, p, r)
 }
 
-// acquireCurrent counts a request into the pool of the generation in effect.
+// acquireCurrent is acquire of the generation in effect.
 func (t *Transport) acquireCurrent() (*liveGeneration, *pool, error) {
 	for {
 		n := t.id.current.Load()
@@ -156,14 +156,15 @@ func (t *Transport) acquireCurrent() (*liveGeneration, *pool, error) {
 		if p != nil || err != nil {
 			return n, p, err
 		}
-		// Superseded between the load and here: the successor is there already,
-		// unless the Identity was closed.
+		// n was superseded after the load. Its successor is there already, unless the
+		// Identity was closed.
 		if t.id.current.Load() == n {
 			return nil, nil, ErrClosed
 		}
 	}
 }
 
+// send sends r over p and holds p until the answer has ended.
 func (t *Transport) send(n *liveGeneration, p *pool, r *http.Request) (*http.Response, error) {
 	release := sync.OnceFunc(func() { n.release(p) })
 	if err := t.acceptable(r); err != nil {
@@ -195,7 +196,8 @@ func (t *Transport) acceptable(r *http.Request) error {
 	return nil
 }
 
-// closeBodyAndFail keeps the promise of http.RoundTripper to close the body, also on errors.
+// closeBodyAndFail closes the body of a request that was not sent, as [http.RoundTripper]
+// demands, and adds the host to err.
 func closeBodyAndFail(r *http.Request, err error) error {
 	if r.Body != nil {
 		_ = r.Body.Close() // the request failed already
@@ -206,8 +208,8 @@ func closeBodyAndFail(r *http.Request, err error) error {
 	return fmt.Errorf("connecting to %s: %w", r.URL.Host, err)
 }
 
-// CloseIdleConnections closes what the current generation does not use just
-// now; http.Client calls it. Older generations have no idle connections.
+// CloseIdleConnections closes the connections of the current generation that no request
+// uses; http.Client calls it. Older generations have no idle connections.
 func (t *Transport) CloseIdleConnections() { t.id.current.Load().closeIdle(t) }
 
 // Close cuts all connections of all generations, requests in flight included,
@@ -223,7 +225,7 @@ func (t *Transport) Close() error {
 	return nil
 }
 
-// heldBody releases its generation at EOF, at an error or at Close, whichever is first.
+// heldBody releases its pool at EOF, at an error or at Close, whichever comes first.
 type heldBody struct {
 	io.ReadCloser
 	release func()
@@ -242,7 +244,8 @@ func (b *heldBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// upgraded stays writable after its reader saw EOF, so only Close releases it.
+// upgraded is the body of an answer with status 101. It stays writable after EOF, so only
+// Close releases its pool.
 type upgraded struct {
 	io.ReadWriteCloser
 	release func()
@@ -253,10 +256,10 @@ func (u *upgraded) Close() error {
 	return u.ReadWriteCloser.Close()
 }
 
-// Lease pins one generation with its connections, so that a caller can do
-// several things with one identity: fetch a token that is bound to the
-// certificate, then use it. Superseded, a leased generation lives on until the
-// lease is released, but not beyond Config.DrainTimeout or its leaf.
+// Lease pins one generation with its connections, so that a caller can do several things
+// with one certificate: fetch a token that is bound to it, then use the token. A leased
+// generation that was superseded stays usable until the lease is released, but not
+// longer than Config.DrainTimeout, or than its leaf is valid.
 type Lease struct {
 	live    *liveGeneration
 	release func()
@@ -276,20 +279,22 @@ func (id *Identity) Lease() *Lease {
 	}
 }
 
-// Generation is the pinned generation.
+// Generation returns the pinned generation.
 func (l *Lease) Generation() *Generation { return l.live.gen }
 
-// Thumbprint is [Generation.Thumbprint] of the pinned generation.
+// Thumbprint returns [Generation.Thumbprint] of the pinned generation.
 func (l *Lease) Thumbprint() string { return l.live.gen.thumb }
 
-// RoundTripper sends requests over the pinned generation, with the options and
-// in the pool of t, which must be of the same Identity. Requests fail with [ErrRetired] once the generation is over.
+// RoundTripper returns a RoundTripper that sends requests over the pinned generation, with
+// the options of t, which must be of the same Identity. Requests fail with [ErrRetired]
+// once the generation is over.
 func (l *Lease) RoundTripper(t *Transport) http.RoundTripper { return leased{l.live, t} }
 
-// Release lets the generation go; it is idempotent. Requests that run hold it
-// on their own.
+// Release ends the lease; it may be called again. Requests under way keep the generation
+// open.
 func (l *Lease) Release() { l.release() }
 
+// leased is the RoundTripper of a lease.
 type leased struct {
 	live *liveGeneration
 	t    *Transport

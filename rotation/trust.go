@@ -15,11 +15,11 @@ import (
 	"github.com/artstore/artstore-pki/rotation/status"
 )
 
-// Trust is a trust bundle that is followed like the one of an [Identity]: for
-// servers that chain elsewhere than the own certificate ([TransportOptions.Trust]).
-// The rules for its content are those of [Material]: a bundle that is empty or
-// holds a certificate that is no CA is refused, and the last good one stays. All
-// methods are safe for concurrent use.
+// Trust is a trust bundle that is followed like the one of an [Identity], for servers
+// whose certificates have other roots than the own one ([TransportOptions.Trust]). The
+// rules of [Material] apply to its content: a bundle that is empty or has a
+// certificate that is no CA is refused, and the last good one stays. All methods are safe
+// for concurrent use.
 type Trust struct {
 	log     *slog.Logger
 	current atomic.Pointer[bundle]
@@ -29,17 +29,16 @@ type Trust struct {
 
 	publishing sync.Mutex // one candidate at a time
 
-	mu      sync.Mutex // guards what follows
-	lists   *revocations
+	mu      sync.Mutex   // guards the fields below
+	lists   *revocations // in effect, with the newest signatures
 	lastErr error
 	users   map[*Transport]struct{}
 }
 
-// OpenTrust starts to follow the source, for instance files.Source with nothing but CA
-// and CRL, and waits for its first good bundle. Certificates that the source delivers
-// are ignored, and so is cfg.DrainTimeout, which is that of the Identity. ctx
-// bounds this wait only. A source that gives up before that is not tried again:
-// OpenTrust returns its error.
+// OpenTrust starts to follow the source, for instance files.Source with CA and CRL only,
+// and waits for its first good bundle. Certificates that the source delivers are
+// ignored, and cfg.DrainTimeout too: the Identity of a transport has its own. ctx bounds this wait
+// only. If the source gives up before, OpenTrust returns its error.
 func OpenTrust(ctx context.Context, cfg Config) (*Trust, error) {
 	if cfg.Source == nil {
 		return nil, errors.New("opening trust bundle: Source is missing")
@@ -67,15 +66,15 @@ func OpenTrust(ctx context.Context, cfg Config) (*Trust, error) {
 	}
 }
 
-// Close stops following the source and joins. The last bundle stays in effect for
-// the transports that have it. It is idempotent and returns nil.
+// Close stops following the source and waits for its goroutine. The last bundle stays in
+// effect for the transports that use it. It may be called again, and returns nil.
 func (t *Trust) Close() error {
 	t.cancel()
 	t.wg.Wait()
 	return nil
 }
 
-// Roots is the bundle in effect.
+// Roots returns the bundle in effect.
 func (t *Trust) Roots() []*x509.Certificate { return slices.Clone(t.current.Load().roots) }
 
 // Status reports the state of the bundle.
@@ -105,7 +104,8 @@ func (t *Trust) failure() error {
 	return t.lastErr
 }
 
-// propose is the yield of the source.
+// propose is the yield of the source. When it returns nil, all transports that use the
+// bundle have it, and their connections to revoked servers are cut.
 func (t *Trust) propose(m Material) error {
 	t.publishing.Lock()
 	defer t.publishing.Unlock()
@@ -165,7 +165,7 @@ func (t *Trust) noteMode(why error) {
 	}
 }
 
-// addUser has a transport hear of changes, until it is closed.
+// addUser registers a transport that must be told of changes.
 func (t *Trust) addUser(user *Transport) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -13,8 +13,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
-// usage is what this process does with its identity. Once it serves, a
-// candidate without server usage would break it, and likewise for clients.
+// usage is a set of what a certificate may be used for, or of what this process uses its
+// identity for. Once the process serves, a candidate without usageServer is refused, and
+// likewise for clients.
 type usage uint32
 
 const (
@@ -30,14 +31,14 @@ type examination struct {
 	now      time.Time
 	bundle   *x509.CertPool
 	warning  error    // why the bundle does not verify one of the chains
-	warnings []string // what is wrong with a chain and no reason to refuse it
+	warnings []string // faults of a chain that are tolerated
 }
 
-// validate is the gate: a candidate either becomes a generation or is refused
-// with the reason. prev is the generation in effect and lists what it takes
-// back, both nil at the start. A leaf whose NotBefore lies ahead passes; the
-// publisher holds it. What is wrong with one of Material.Others is no reason to
-// refuse the rest.
+// validate is the gate: it makes a generation of a candidate, or returns why it refuses
+// the candidate. prev is the generation in effect and lists are the revocations in
+// effect; both are nil at the start. A leaf that is not valid yet passes: propose keeps
+// it until it is valid. A fault of one of Material.Others is no reason to refuse the
+// rest.
 func validate(m Material, prev *Generation, lists *revocations, need usage) (*Generation, error) {
 	e := &examination{m: m, prev: prev, need: need, now: time.Now()}
 	if err := checkRoots(m.Roots); err != nil {
@@ -70,6 +71,8 @@ func validate(m Material, prev *Generation, lists *revocations, need usage) (*Ge
 	return g, nil
 }
 
+// checkPair checks a certificate and its key by themselves, and orders the chain. Trust
+// is checked by verifyChain.
 func checkPair(c tls.Certificate, need usage, now time.Time) (certPair, error) {
 	key, ok := c.PrivateKey.(crypto.Signer)
 	if !ok {
@@ -85,13 +88,14 @@ func checkPair(c tls.Certificate, need usage, now time.Time) (certPair, error) {
 	if err := checkLeaf(sent[0], need, now); err != nil {
 		return certPair{}, err
 	}
-	// Peers have their own opinion on roots, and a certificate that leads nowhere
-	// makes some of them give up: neither is sent.
+	// Peers trust the roots that they have, and some peers give up at a certificate that
+	// is not part of the chain: neither is sent (RFC 8446 §4.4.2).
 	chain, ends, surplus := certs.Chain(sent)
 	return certPair{c, key, chain, ends, chainWarnings(sent[0], surplus)}, nil
 }
 
-// chainWarnings are told and not refused: that would turn a fault into an outage.
+// chainWarnings returns faults that are logged only. To refuse the certificate for them
+// would turn a small fault into an outage.
 func chainWarnings(leaf *x509.Certificate, surplus []*x509.Certificate) (all []string) {
 	if why := pubkey.Weak(leaf.PublicKey); why != "" {
 		all = append(all, "the leaf has a weak key: "+why)
@@ -102,6 +106,7 @@ func chainWarnings(leaf *x509.Certificate, surplus []*x509.Certificate) (all []s
 	return all
 }
 
+// parseChain parses a chain in DER. None at all is an error.
 func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
 	if len(ders) == 0 {
 		return nil, errors.New("the certificate is missing")
@@ -117,6 +122,8 @@ func parseChain(ders [][]byte) ([]*x509.Certificate, error) {
 	return chain, nil
 }
 
+// checkLeaf refuses a leaf that peers would refuse, or that cannot be used for what this
+// process needs.
 func checkLeaf(leaf *x509.Certificate, need usage, now time.Time) error {
 	if leaf.IsCA {
 		return errors.New("the first certificate is a CA, want the leaf first")
@@ -139,7 +146,8 @@ func checkLeaf(leaf *x509.Certificate, need usage, now time.Time) error {
 	return nil
 }
 
-// usages of a leaf. A certificate without the extension is good for all (RFC 5280 §4.2.1.12).
+// usages returns what a leaf may be used for. A certificate without the extension may be
+// used for everything (RFC 5280 §4.2.1.12).
 func usages(leaf *x509.Certificate) usage {
 	if len(leaf.ExtKeyUsage) == 0 && len(leaf.UnknownExtKeyUsage) == 0 {
 		return usageServer | usageClient
@@ -158,8 +166,9 @@ func usages(leaf *x509.Certificate) usage {
 	return u
 }
 
-// checkRoots refuses what would widen or blind trust: with an empty pool
-// crypto/tls falls back to the roots of the operating system.
+// checkRoots refuses an empty bundle, which verifies no peer, and a bundle with a
+// certificate that is no CA: as a root, crypto/x509 would accept that certificate of a peer
+// without an issuer.
 func checkRoots(roots []*x509.Certificate) error {
 	if len(roots) == 0 {
 		return errors.New("the trust bundle is empty")
@@ -172,14 +181,15 @@ func checkRoots(roots []*x509.Certificate) error {
 	return nil
 }
 
-// verifyChain verifies the chain to the bundle. When the bundle does not know
-// its end, two states look alike and must be told apart: a chain file that was
-// read or written halfway (refused), and a bundle that moved on to other roots
-// (published, with the reason as warning). The chain counts as whole when its
-// last certificate is an intermediate or was signed by a root we have seen: one
-// that came with the chain, or one of the generation in effect. It counts as cut
-// when the issuer that is missing is an intermediate that we sent so far, with
-// the own certificate or with the earlier versions of this one.
+// verifyChain verifies the chain to the bundle. If the bundle does not know the issuer of
+// the last certificate, there are two possible reasons. The chain may be truncated,
+// because its file was read or written halfway: then it is refused. Or the bundle may
+// have other roots now: then it is published, with the reason as warning.
+//
+// The chain counts as truncated if the missing issuer is an intermediate that peers got
+// until now, with the own certificate or with earlier versions of this one. It counts as
+// whole if its last certificate is an intermediate, or was signed by a root that came
+// with the chain or is in the bundle of the generation in effect.
 func (e *examination) verifyChain(p certPair, before other) (warning, refusal error) {
 	at := clampToValidity(p.chain[0], e.now)
 	paths, verr := verify(p.chain, x509.VerifyOptions{Roots: e.bundle, CurrentTime: at, KeyUsages: anyUsage})
@@ -202,7 +212,7 @@ func (e *examination) verifyChain(p certPair, before other) (warning, refusal er
 		}
 		return verr, nil
 	}
-	// The bundle set aside, everything else must hold: dates, path length, name constraints.
+	// Apart from the bundle, everything must hold: dates, path length, name constraints.
 	above := certs.Pool(top)
 	if _, err := verify(p.chain, x509.VerifyOptions{Roots: above, CurrentTime: at, KeyUsages: anyUsage}); err != nil {
 		return nil, fmt.Errorf("verifying the chain: %w", err)
@@ -210,9 +220,9 @@ func (e *examination) verifyChain(p certPair, before other) (warning, refusal er
 	return verr, nil
 }
 
-// checkIssuerUsages refuses a chain whose issuers do not permit what the leaf is used for: the
-// peers of this process would refuse it. What nothing is needed for yet may be used
-// either way.
+// checkIssuerUsages refuses a chain whose issuers do not permit what this process uses
+// the leaf for: its peers would refuse the chain. If the issuers permit less than the
+// leaf says, but all that is needed, that is a warning.
 func (e *examination) checkIssuerUsages(paths [][]*x509.Certificate) error {
 	var permitted usage
 	for _, path := range paths {
@@ -240,7 +250,7 @@ func (e *examination) checkIssuerUsages(paths [][]*x509.Certificate) error {
 	return nil
 }
 
-// sentSoFar are the intermediates that peers got until now.
+// sentSoFar returns the intermediates that peers got until now.
 func (e *examination) sentSoFar(before other) (issuers []*x509.Certificate) {
 	if e.prev != nil {
 		issuers = slices.Clone(e.prev.own.chain[1:])
