@@ -1,9 +1,6 @@
 package audit_test
 
 import (
-	"errors"
-	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,7 +8,6 @@ import (
 
 	"github.com/artstore/artstore-pki/audit/internal/audittest"
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
-	"github.com/artstore/artstore-pki/audit/internal/endpoint"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
@@ -78,36 +74,5 @@ func TestPatterns(t *testing.T) {
 	r := audittest.Run(t, audittest.Paths(filepath.Join(dir, "*/*.crt")))
 	if got := audittest.States(t, r, dir); got["a/tls.crt"] != "OK" || !strings.HasPrefix(got["*/*.crt"], "ERROR ") {
 		t.Errorf("%v", got)
-	}
-}
-
-var errBroken = errors.New("broken")
-
-// A server that was named as one of TLS, and speaks another protocol first, is
-// named with the scheme that asks it for TLS.
-func TestHints(t *testing.T) {
-	for greeting, want := range map[string]string{
-		"220 mail.example ESMTP\r\n":               "smtp",
-		"220 ProFTPD Server\r\n":                   "ftp",
-		"* OK IMAP4rev1\r\n":                       "imap",
-		"+OK ready\r\n":                            "pop3",
-		"\x4a\x00\x00\x00\x0a8.0.36\x00rest of it": "mysql",
-	} {
-		address := audittest.Accept(t, func(c net.Conn) { _, _ = io.WriteString(c, greeting); _, _ = io.Copy(io.Discard, c) })
-		got := audittest.States(t, audittest.Run(t, source.Targets{Names: []string{address}, Timeout: audittest.Patience}), "")[address]
-		if got != "ERROR it does not speak TLS; try "+want+"://"+address {
-			t.Errorf("%s: %s", want, got)
-		}
-	}
-	for address, want := range map[string]string{
-		"h:5432": "broken; try postgres://h:5432", "[::1]:389": "broken; try ldap://[::1]:389", "h:3306": "broken; try mysql://h:3306",
-		"h:587": "broken; try submission://h:587", "h:443": "broken", "https://h:25": "broken",
-	} {
-		if got := endpoint.Hinted(address, io.EOF, errBroken); got.Error() != want {
-			t.Errorf("%s: %s", address, got)
-		}
-	}
-	if got := endpoint.Hinted("h:5432", &net.OpError{Op: "dial", Err: io.EOF}, errBroken); got.Error() != "broken" {
-		t.Error(got)
 	}
 }

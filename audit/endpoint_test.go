@@ -15,7 +15,6 @@ import (
 	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/internal/audittest"
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
-	"github.com/artstore/artstore-pki/audit/internal/endpoint"
 	"github.com/artstore/artstore-pki/audit/source"
 )
 
@@ -157,22 +156,5 @@ func TestTurns(t *testing.T) {
 	}
 	if n := most.Load(); len(r.Rows) != servers || n > parallel {
 		t.Errorf("%d rows, %d at a time, want %d and at most %d", len(r.Rows), n, servers, parallel)
-	}
-}
-
-func TestParseAddress(t *testing.T) {
-	for text, want := range map[string]string{
-		"storage:8010": "storage 8010", "[::1]:443": "::1 443",
-		"https://admin/x": "admin 443", "https://[::1]:8000": "::1 8000", "artstore_admin_module:8000": "artstore_admin_module 8000",
-		"ldaps://directory": "directory 636", "IMAPS://mail": "mail 993", "tls://h:7": "h 7", "mysql://u:p@db/x": "db 3306",
-	} {
-		if host, port, err := endpoint.Parse(text); err != nil || host+" "+port != want {
-			t.Errorf("%s: %q %q %v", text, host, port, err)
-		}
-	}
-	for _, text := range []string{"", "storage", ":443", "a/b:443", "storage:nonsense", "storage:65536", "storage:0", "storage:-1", "https://", "http://x:1", "x:y:z"} {
-		if host, port, err := endpoint.Parse(text); err == nil {
-			t.Errorf("%q: %q %q", text, host, port)
-		}
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/artstore/artstore-pki/audit/cert"
 	"github.com/artstore/artstore-pki/audit/internal/audittest"
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
-	"github.com/artstore/artstore-pki/audit/internal/endpoint"
 	"github.com/artstore/artstore-pki/audit/report"
 )
 
@@ -196,18 +195,6 @@ func FuzzParse(f *testing.F) {
 		}
 		if bytes.Contains(data, []byte("-----BEGIN CERTIFICATE-----")) && len(parts) == 0 {
 			t.Error("a certificate without a row")
-		}
-	})
-}
-
-// Contract: an address is refused, or has a host and a port without brackets and slashes.
-func FuzzParseAddress(f *testing.F) {
-	f.Add("https://[::1]:8000/x")
-	f.Add("a:1")
-	f.Fuzz(func(t *testing.T, text string) {
-		host, _, err := endpoint.Parse(text)
-		if err == nil && (host == "" || strings.ContainsAny(host, "/")) {
-			t.Errorf("%q: %q", text, host)
 		}
 	})
 }
