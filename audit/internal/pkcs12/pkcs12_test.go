@@ -1,4 +1,4 @@
-package audit_test
+package pkcs12_test
 
 import (
 	"bytes"
