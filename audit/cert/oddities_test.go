@@ -1,4 +1,4 @@
-package audit_test
+package cert_test
 
 import (
 	"bytes"
