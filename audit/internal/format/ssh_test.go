@@ -1,4 +1,4 @@
-package audit_test
+package format_test
 
 import (
 	"bytes"
