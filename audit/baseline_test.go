@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -167,4 +169,22 @@ func FuzzBaseline(f *testing.F) {
 			t.Errorf("%q: %s, %q", place, r, second)
 		}
 	})
+}
+
+// A key that was accepted at its place is accepted; it has no certificate to name it by.
+func TestBaselineOfKeys(t *testing.T) {
+	dir := certtest.Write(t, map[string][]byte{"tls.key": certtest.New(t, nil, "x").KeyPEM(t)})
+	certtest.Must(t, os.Chmod(filepath.Join(dir, "tls.key"), 0o644))
+	var next bytes.Buffer
+	cfg := audit.Config{Sources: []audit.Source{audittest.Paths(dir)}, NewBaseline: &next}
+	r, err := audittest.Judge(t.Context(), cfg)
+	certtest.Must(t, err)
+	audittest.Want(t, audittest.States(t, r, dir), map[string]string{"tls.key": "WARN key-readable"})
+	cfg.NewBaseline = nil
+	if cfg.Baseline, err = audit.ParseBaseline(next.String()); err != nil {
+		t.Fatal(err)
+	}
+	r, err = audittest.Judge(t.Context(), cfg)
+	certtest.Must(t, err)
+	audittest.Want(t, audittest.States(t, r, dir), map[string]string{"tls.key": "OK"})
 }

@@ -1,37 +1,15 @@
 //go:build unix
 
-package audit_test
+package source_test
 
 import (
-	"bytes"
 	"maps"
-	"os"
-	"path/filepath"
 	"testing"
 
-	"github.com/artstore/artstore-pki/audit"
 	"github.com/artstore/artstore-pki/audit/internal/audittest"
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/source"
 )
-
-// A key that was accepted at its place is accepted; it has no certificate to name it by.
-func TestBaselineOfKeys(t *testing.T) {
-	dir := certtest.Write(t, map[string][]byte{"tls.key": certtest.New(t, nil, "x").KeyPEM(t)})
-	certtest.Must(t, os.Chmod(filepath.Join(dir, "tls.key"), 0o644))
-	var next bytes.Buffer
-	cfg := audit.Config{Sources: []audit.Source{audittest.Paths(dir)}, NewBaseline: &next}
-	r, err := audittest.Judge(t.Context(), cfg)
-	certtest.Must(t, err)
-	audittest.Want(t, audittest.States(t, r, dir), map[string]string{"tls.key": "WARN key-readable"})
-	cfg.NewBaseline = nil
-	if cfg.Baseline, err = audit.ParseBaseline(next.String()); err != nil {
-		t.Fatal(err)
-	}
-	r, err = audittest.Judge(t.Context(), cfg)
-	certtest.Must(t, err)
-	audittest.Want(t, audittest.States(t, r, dir), map[string]string{"tls.key": "OK"})
-}
 
 // A server has the key of the first certificate of its file. A leaf behind the chain is
 // surplus, also where it is one of many; one that has its own key there is none.

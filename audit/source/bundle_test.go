@@ -1,4 +1,4 @@
-package audit_test
+package source_test
 
 import (
 	"bytes"

@@ -1,6 +1,6 @@
 //go:build unix
 
-package audit_test
+package source_test
 
 import (
 	"crypto/tls"
