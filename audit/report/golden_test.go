@@ -1,4 +1,4 @@
-package audit_test
+package report_test
 
 import (
 	"bytes"
@@ -39,7 +39,7 @@ func golden(t *testing.T, name string, got []byte) {
 	want, err := os.ReadFile(path)
 	certtest.Must(t, err)
 	if !bytes.Equal(got, want) {
-		t.Errorf("not what is in %s; go test ./audit -run %s -update writes it, and git diff shows it:\n%s", path, t.Name(), got)
+		t.Errorf("not what is in %s; go test ./audit/report -run %s -update writes it, and git diff shows it:\n%s", path, t.Name(), got)
 	}
 }
 

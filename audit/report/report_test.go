@@ -1,4 +1,4 @@
-package audit_test
+package report_test
 
 import (
 	"bytes"
@@ -16,6 +16,12 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
 	"github.com/artstore/artstore-pki/audit/report"
 )
+
+// TestMain fixes the time zone: tables show local times, and golden ones must be the same everywhere.
+func TestMain(m *testing.M) {
+	time.Local = time.UTC
+	m.Run()
+}
 
 // fixed is a report about certificates with fixed dates, judged at a fixed time.
 func fixed(t *testing.T) *audittest.Report {

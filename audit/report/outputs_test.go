@@ -1,4 +1,4 @@
-package audit_test
+package report_test
 
 import (
 	"bytes"

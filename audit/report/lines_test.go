@@ -1,4 +1,4 @@
-package audit_test
+package report_test
 
 import (
 	"bytes"
@@ -176,7 +176,7 @@ func FuzzPrometheus(f *testing.F) {
 
 // The page about the formats names every field, metric, label and check.
 func TestDocumented(t *testing.T) {
-	page, err := os.ReadFile("../docs/audit-report.md")
+	page, err := os.ReadFile("../../docs/audit-report.md")
 	certtest.Must(t, err)
 	documented := func(word string) {
 		t.Helper()

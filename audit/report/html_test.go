@@ -1,4 +1,4 @@
-package audit_test
+package report_test
 
 import (
 	"bytes"
@@ -41,7 +41,7 @@ func TestHTML(t *testing.T) {
 	want, err := os.ReadFile(golden)
 	certtest.Must(t, err)
 	if !bytes.Equal(got, want) {
-		t.Errorf("not what is in %s; go test ./audit -run HTML -update writes it, and git diff shows it:\n%s", golden, got)
+		t.Errorf("not what is in %s; go test ./audit/report -run HTML -update writes it, and git diff shows it:\n%s", golden, got)
 	}
 }
 
@@ -157,7 +157,7 @@ func TestVerdict(t *testing.T) {
 
 // Letters are readable in both schemes: WCAG 2.2 success criterion 1.4.3.
 func TestContrast(t *testing.T) {
-	css, err := os.ReadFile("report/html/style.css")
+	css, err := os.ReadFile("html/style.css")
 	certtest.Must(t, err)
 	blocks := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllSubmatch(css, -1)
 	for i, scheme := range []string{"light", "dark"} {

@@ -1,4 +1,4 @@
-package audit_test
+package report_test
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/certtest"
 )
 
-const corpora = "../../shared/corpora"
+const corpora = "../../../shared/corpora"
 
 // Every certificate of the test suites of others is a row; none of it is in this repository.
 func TestCorpora(t *testing.T) {
