@@ -43,7 +43,9 @@ func FilesOf(c *cli.Context) Files {
 	return id
 }
 
-// Incomplete is err, unless what --cert names is not there: it may be a directory then.
+// Incomplete returns err, which says that a flag is missing beside --cert. If the path of --cert
+// does not exist, it returns that error instead: the path may have been meant as a directory,
+// which needs no other flag.
 func (id Files) Incomplete(err error) error {
 	if id.Cert != "" {
 		if _, absent := os.Stat(id.Cert); absent != nil {

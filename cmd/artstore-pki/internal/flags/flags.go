@@ -10,8 +10,8 @@
 //   - A mistake in the command line is a [ui.UsageError], which ends in exit status 2.
 //   - No flag takes a secret as its value. Flags name files; a file that others can
 //     read is warned of once (ui.ReadSecret).
-//   - What a flag was given reaches a terminal without control characters, and a
-//     URL without its password.
+//   - An error shows the value of a flag without control characters, and a URL without
+//     its password (TestHTTPSURL).
 package flags
 
 import (
@@ -65,13 +65,14 @@ func Shared(name string) cli.Flag {
 	panic("no command shares the flag --" + name)
 }
 
-// ListenAt returns --listen with an address that a service has without it; ""
-// leaves that to the service.
+// ListenAt returns --listen with a default address. The default "" means that the service has
+// one of its own, such as that in pki.yaml.
 func ListenAt(address string) cli.Flag {
 	return &cli.StringFlag{Name: Listen, Value: address, Usage: "`HOST:PORT` to listen on; port 0 chooses a free one"}
 }
 
-// WantArgs checks the number of arguments that are no flags. A negative most is no limit.
+// WantArgs returns an error of the command line unless there are least to most arguments beside
+// the flags. A negative most is no limit.
 func WantArgs(c *cli.Context, least, most int) error {
 	n := c.Args().Len()
 	var err error
@@ -84,7 +85,7 @@ func WantArgs(c *cli.Context, least, most int) error {
 	return SeeHelp(c, err)
 }
 
-// SeeHelp adds to an error of the command line where the command is explained; nil stays nil.
+// SeeHelp returns err with the advice to read the help of the command; nil stays nil.
 func SeeHelp(c *cli.Context, err error) error {
 	name := c.App.Name
 	if c.Command != nil && c.Command.HelpName != "" {
@@ -93,8 +94,8 @@ func SeeHelp(c *cli.Context, err error) error {
 	return ui.WithHint(err, "see %s --help", name)
 }
 
-// HTTPSURL checks that a flag names a server: a URL with https and a host, and
-// without a password, because a URL is logged and printed.
+// HTTPSURL returns an error of the command line unless value is the URL of a server: https, a
+// host, and no user or password, because a URL is logged and printed.
 func HTTPSURL(flag, value string) error {
 	if value == "" {
 		return ui.UsageErrorf("missing --%s", flag)

@@ -24,8 +24,8 @@ func Password(u *ui.UI, c *cli.Context) (secret.String, error) {
 	return s, nil
 }
 
-// PasswordSource returns the file with the password, or else the password of the
-// environment. It is for what reads the file again later, as a reload does.
+// PasswordSource returns the file with the password, or else the password of the environment. It
+// is for an authority that runs on and reads the file again at each reload.
 func PasswordSource(u *ui.UI, c *cli.Context) (file string, password secret.String) {
 	if file = c.String(PasswordFile); file != "" {
 		return file, secret.String{}

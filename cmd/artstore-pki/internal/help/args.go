@@ -10,11 +10,11 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-// Exec is the flag behind which another command with its arguments follows: what
-// stands there is none of our options, whatever it looks like.
+// Exec is the flag that another command with its arguments follows. Words behind it are never
+// taken for options of this program.
 const Exec = "exec"
 
-// UsageLine returns how the command in args is called, for the last line of an error.
+// UsageLine returns the form of the command that args call, for the last line of an error.
 func UsageLine(app *cli.App, args []string) string {
 	path, last, _ := CommandPath(app, args)
 	rest := "COMMAND [options] [arguments]"
@@ -95,7 +95,8 @@ func SplitArgs(flags []cli.Flag, args []string) (options, positional []string, e
 	return options, positional, nil
 }
 
-// takesValue reports whether the word behind an option is its value.
+// takesValue reports whether the word behind the option of that name is its value. It is false
+// for an option that the command does not have; the library then reports the option.
 func takesValue(flags []cli.Flag, name string) bool {
 	for _, f := range flags {
 		for _, n := range f.Names() {
@@ -106,10 +107,10 @@ func takesValue(flags []cli.Flag, name string) bool {
 			return !isBool
 		}
 	}
-	return false // unknown: the library says so
+	return false
 }
 
-// findCommand returns nil for a name that no command has.
+// findCommand returns the command of that name, or nil if there is none.
 func findCommand(commands []*cli.Command, name string) *cli.Command {
 	for _, c := range commands {
 		if c.HasName(name) {

@@ -12,9 +12,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/settings"
 )
 
-// The scripts ask the program itself what fits, so that they never say what it
-// does not do. The library's own completion reads os.Args, stops at options
-// behind arguments and knows no values; fish gets a list that goes stale.
+// completionScripts are the scripts of the shells, by the name of the shell. They ask the program
+// itself what fits, so that they never offer a word that it does not take. The library's own
+// completion reads os.Args, stops at options behind arguments and knows no values, and its script
+// for fish is a list that is made once.
 var completionScripts = map[string]string{
 	"bash": `_artstore_pki() {
     COMPREPLY=()
@@ -52,11 +53,14 @@ complete -c artstore-pki -a '(__artstore_pki_complete)'`,
 // Completer completes the command lines of a program. The program itself prints
 // what fits, so that a script of a shell never offers what is not there.
 type Completer struct {
-	App     func() *cli.App     // a program to look into; it is not run
-	Choices map[string][]string // the values of options that have few, by name, besides those that are known here
+	// App returns a program to look into; it is not run.
+	App func() *cli.App
+	// Choices are the values of options that take few, by the name of the option. Those of
+	// settings, logs and formats are known without it.
+	Choices map[string][]string
 }
 
-// Scripts returns the command that prints the script of a shell.
+// Scripts returns the command completion, which prints the script of a shell.
 func (k Completer) Scripts(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "completion",
@@ -73,13 +77,13 @@ fish: artstore-pki completion fish | source`,
 			if !known {
 				return ui.UsageErrorf("shell %q: want bash, zsh or fish", c.Args().First())
 			}
-			_, err := u.Out.Write([]byte(script + "\n")) // print would make one line of it
+			_, err := u.Out.Write([]byte(script + "\n")) // Outf would make one line of it
 			return err
 		},
 	}
 }
 
-// Callee returns the hidden command that the scripts call.
+// Callee returns the hidden command complete, which the scripts call.
 func (k Completer) Callee(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "complete",
@@ -97,8 +101,8 @@ func (k Completer) Callee(u *ui.UI) *cli.Command {
 	}
 }
 
-// Words returns what can stand in place of the last word; nothing where a file
-// or a free text goes, for which shells know better.
+// Words returns the words that can stand in place of the last one. It returns nothing where a file
+// or free text is expected, because the shell completes files itself.
 func (k Completer) Words(words []string) (out []string) {
 	app := k.App()
 	if len(words) == 0 {
@@ -119,7 +123,7 @@ func (k Completer) Words(words []string) (out []string) {
 	return slices.DeleteFunc(out, func(word string) bool { return !strings.HasPrefix(word, current) })
 }
 
-// commandNames leaves out commands that are hidden.
+// commandNames returns the names of the commands that are not hidden.
 func commandNames(list []*cli.Command) (out []string) {
 	for _, c := range list {
 		if !c.Hidden {
@@ -129,7 +133,8 @@ func commandNames(list []*cli.Command) (out []string) {
 	return out
 }
 
-// options are the values of the option that stands last, else all options of a command.
+// options returns the values of the option that stands last in before, if there is one that takes a
+// value, and else all options of the command. Behind "--" there are no options.
 func (k Completer) options(flags []cli.Flag, before []string, current string) []string {
 	if slices.Contains(before, "--") {
 		return nil
@@ -150,7 +155,7 @@ func (k Completer) options(flags []cli.Flag, before []string, current string) []
 	return out
 }
 
-// values are those that an option takes, if it is one with few of them.
+// values returns the values that an option takes, or nil if there are more than a few.
 func (k Completer) values(flags []cli.Flag, name string) []string {
 	for _, setting := range settings.Table() {
 		if setting.Flag == name {

@@ -1,10 +1,12 @@
-// Package help explains the commands and reads what was typed: the form of each
-// help page, the order of options and arguments, and completion in shells.
+// Package help explains the commands and reads the command line: the form of each help page, the
+// order of options and arguments, and completion in shells. It stands around the library of the
+// command line; docs/design/0028-what-the-command-line-library-costs.md says why.
 //
 // Invariants:
 //
 //   - Each help page ends in the exit statuses of its command (TestEveryCommand).
-//   - A command line that is wrong prints nothing on stdout and ends in status 2.
+//   - A command line that is wrong prints nothing on stdout and ends in status 2
+//     (TestEveryCommand, TestMissingFlags).
 //   - An option counts wherever it stands, before an argument or behind it
 //     (TestFlagsAfterArguments).
 //   - Each option is completed, and only with values that the command takes
@@ -69,9 +71,8 @@ COMMANDS:{{range .VisibleCommands}}
 EXIT STATUS:
 ` + statusesPlain + "\n"
 
-// Finish gives a command what all of them share: its help ends in the
-// exit statuses, and a wrong flag is an error with status 2 on stderr, not a
-// page of help on stdout.
+// Finish completes a command and those below it: their help ends in the exit statuses, and a wrong
+// flag is an error with status 2 on stderr, and no page of help on stdout.
 func Finish(c *cli.Command) {
 	c.OnUsageError = OnUsageError
 	c.HideHelpCommand = true
@@ -90,8 +91,9 @@ func Finish(c *cli.Command) {
 	c.Action = afterRequired(c.Flags, c.Action)
 }
 
-// afterRequired looks for the flags that must be given before it does anything:
-// the library answers a missing one with a page of help on stdout and status 1.
+// afterRequired returns do behind a check that all required flags are given. It takes the mark
+// Required from the flags, because the library would answer a missing one with a page of help
+// on stdout and status 1.
 func afterRequired(list []cli.Flag, do cli.ActionFunc) cli.ActionFunc {
 	var names []string
 	for _, f := range list {
@@ -116,11 +118,12 @@ func afterRequired(list []cli.Flag, do cli.ActionFunc) cli.ActionFunc {
 	}
 }
 
-// IsGroup reports whether a command does nothing but hold others. Some, such as
-// ingest, have commands below them and do something themselves.
+// IsGroup reports whether a command has commands below it and does nothing itself. Some, such as
+// ingest, do both.
 func IsGroup(c *cli.Command) bool { return c.CustomHelpTemplate == groupHelp }
 
-// NoCommand answers a name that is no command (or none at all).
+// NoCommand is the action for a name that is no command, or no name at all: an error of the command
+// line, with the nearest name as advice.
 func NoCommand(c *cli.Context) error {
 	name := c.Args().First()
 	if name == "" {
@@ -128,12 +131,13 @@ func NoCommand(c *cli.Context) error {
 	}
 	err := ui.UsageErrorf("unknown command %q", printable.Clean(name))
 	if near := cli.SuggestCommand(c.App.Commands, name); near != "" {
-		return ui.WithHint(err, "%s", strings.ToLower(near[:1])+near[1:]) // the library's whole sentence
+		return ui.WithHint(err, "%s", strings.ToLower(near[:1])+near[1:]) // near is a sentence of the library
 	}
 	return flags.SeeHelp(c, err)
 }
 
-// Version returns the module's version, or the revision it was built from.
+// Version returns the version of the module that the program was built from, as Go recorded it in
+// the build, or "unknown" if it did not.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

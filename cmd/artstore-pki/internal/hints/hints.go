@@ -1,11 +1,11 @@
-// Package hints has the advice that is printed below an error: what the operator
-// can do about it. The packages of this module say what failed and where; that
-// a command of this program helps is known here and in the commands only.
+// Package hints has the advice that is printed below an error: what the operator can do about it.
+// The packages of this module say what failed and where. Only this package and the commands know
+// which command of this program helps.
 //
 // Invariants:
 //
-//   - A hint is chosen by the kind of an error. The one exception is an error of
-//     another process, of which there is only its text.
+//   - A hint is chosen by the kind of an error. The one exception is a refusal of the
+//     authority that names a rule, because only its text says which.
 //   - docs/troubleshooting.md has each hint (TestHintsAreExplained), and each
 //     command in a hint exists (TestDocsNameRealCommands).
 //   - The error stays the same: errors.Is and errors.As find below a hint what
@@ -81,8 +81,8 @@ func For(err error) string {
 const Doctor = "nothing was changed; artstore-pki doctor --dir DIR lists all that is wrong, artstore-pki restore makes a directory of a backup"
 
 // StateDir adds what to do when something in a state directory could not be
-// used. The kind of the error decides, because advice about another cause costs
-// more time than none; otherwise is the advice for all other kinds.
+// used. The kind of the error decides, because advice about another cause costs the operator
+// more time than no advice. otherwise is the advice for all other kinds.
 func StateDir(err error, dir, otherwise string) error {
 	if hinted := Loss(err, dir); hinted != nil {
 		return hinted
@@ -109,9 +109,9 @@ func StateDir(err error, dir, otherwise string) error {
 	return ui.WithHint(err, "%s", otherwise)
 }
 
-// Unfinished adds what to do about a state directory that an init or a restore
-// has begun and that was never in use. Any other directory gets no advice here:
-// to remove it would be wrong.
+// Unfinished returns err with the advice to remove dir, if dir is a state directory that an init
+// or a restore has begun and that was never in use. Any other directory gets no advice here,
+// because it must not be removed.
 func Unfinished(err error, dir string) error {
 	if !setup.Unfinished(dir) {
 		return err
@@ -119,8 +119,8 @@ func Unfinished(err error, dir string) error {
 	return ui.WithHint(err, "%s has no pki.yaml, so no authority has run there; if an init or restore that was killed left it, remove it and run the command again", dir)
 }
 
-// Loss adds what to do about a record that is not the one that the authority
-// left, or returns nil if that is not the matter.
+// Loss returns err with advice if it says that the record in dir is not the one that the
+// authority has left (ca.RecordError). For any other error it returns nil.
 func Loss(err error, dir string) error {
 	if _, lost := errors.AsType[*ca.RecordError](err); !lost {
 		return nil
@@ -131,8 +131,8 @@ func Loss(err error, dir string) error {
 	return ui.WithHint(err, "nothing was changed; bring the record back, or restore a backup: artstore-pki restore --dir NEW FILE; artstore-pki record accept --dir %s shows the loss and how to go on without the record", dir)
 }
 
-// Refused adds what to do about the refusal of an authority; forbidden is the hint
-// for a caller whom it knows and who may not.
+// Refused returns err with advice if a running authority has refused a request. forbidden is the
+// advice for the status 403: the authority knows the caller and does not permit the request.
 func Refused(err error, forbidden string) error {
 	answered, ok := errors.AsType[*enroll.Error](err)
 	if !ok {

@@ -1,10 +1,10 @@
-// Package identity opens the rotating identity that a command line describes:
-// three files that somebody else renews, or a certificate that is enrolled with a
-// token and renewed by this process.
+// Package identity opens the rotating identity that a command line describes: three files that
+// another program renews, or a certificate that is enrolled with a token and renewed by this
+// process.
 //
 // Invariants:
 //
-//   - One of the two ways is complete, and nothing of the other one is given; all
+//   - A command line has all flags of one of the two ways and none of the other one; anything
 //     else is an error of the command line.
 //   - A token is read anew for each enrolment, and is never kept.
 package identity
@@ -56,6 +56,8 @@ func Flags() []cli.Flag {
 
 const flagTrustRefresh = "trust-refresh"
 
+// trustRefreshFlag returns --trust-refresh. It has no default of its own, because the default
+// depends on the certificate; the blank keeps the library from printing one.
 func trustRefreshFlag() cli.Flag {
 	f := values.DurationFlag(flagTrustRefresh, 0, "how often the trust bundle and the revoked lists are looked at, a `TIME` such as 10m (default: a sixth of the certificate's life, 1h at most)")
 	f.EnvVars, f.DefaultText = []string{"ARTSTORE_PKI_TRUST_REFRESH"}, " "
@@ -64,13 +66,17 @@ func trustRefreshFlag() cli.Flag {
 
 // Options say where an identity comes from: three files, or an authority.
 type Options struct {
-	Cert, Key, CA                      string
+	// Cert, Key and CA are paths of PEM files. With a URL they are "".
+	Cert, Key, CA string
+	// URL is that of an authority; State is the directory that keeps the certificate.
+	// TokenFile is needed for the first certificate. Fingerprint is that of the root, in hex;
+	// without it the token has it.
 	URL, TokenFile, State, Fingerprint string
 	AuthorityName                      string        // enroll.Config.AuthorityName
 	TrustRefresh                       time.Duration // enroll.Config.TrustRefresh
 }
 
-// place says for the log where an identity comes from.
+// place returns for the log where an identity comes from, as keys and values.
 func (i Options) place() []any {
 	if i.URL == "" {
 		return []any{"cert", i.Cert, "key", i.Key, "ca_cert", i.CA}
@@ -87,9 +93,9 @@ func OfFlags(u *ui.UI, c *cli.Context, logger *slog.Logger) (*rotation.Identity,
 	}, logger)
 }
 
-// Open opens an identity, and waits for its first certificate: a minute at most,
-// because a service that starts without one could only fail later. The error says
-// what it was waiting for. The caller closes the identity.
+// Open opens an identity and waits for its first certificate, for a minute at most: a service
+// that starts without a certificate would fail with its first connection. The error says what
+// it was waiting for. The caller closes the identity.
 func Open(ctx context.Context, u *ui.UI, choice Options, logger *slog.Logger) (*rotation.Identity, error) {
 	source, err := source(u, choice, logger)
 	if err != nil {
@@ -102,7 +108,7 @@ func Open(ctx context.Context, u *ui.UI, choice Options, logger *slog.Logger) (*
 	if err == nil {
 		return id, nil
 	}
-	// A deadline alone says nothing: the source knows what it was waiting for.
+	// The text of a deadline says nothing. The source knows why it has no certificate yet.
 	if s, ok := source.(*enroll.Source); ok && errors.Is(err, context.DeadlineExceeded) && s.Status().RenewalError != "" {
 		err = fmt.Errorf("%s: %w", s.Status().RenewalError, err)
 	}
@@ -113,6 +119,8 @@ func Open(ctx context.Context, u *ui.UI, choice Options, logger *slog.Logger) (*
 	return nil, ui.WithHint(err, "artstore-pki issue --out DIR makes a set of files that fit")
 }
 
+// source returns the source of the certificates: the three files, or the authority if there is a
+// URL. Flags of both ways, or too few of one, are an error of the command line.
 func source(u *ui.UI, i Options, logger *slog.Logger) (rotation.Source, error) {
 	if i.URL == "" {
 		if i.Cert == "" || i.Key == "" || i.CA == "" {
@@ -142,8 +150,9 @@ func source(u *ui.UI, i Options, logger *slog.Logger) (rotation.Source, error) {
 	})
 }
 
-// tokenSource reads the token anew each time: an operator heals a service whose
-// certificate has expired by writing a fresh token to the same file.
+// tokenSource returns a function that reads the token from a file each time it is asked, or nil
+// without a file. An operator repairs a service whose certificate has expired by writing a new
+// token to the same file; the service need not be restarted.
 func tokenSource(u *ui.UI, path string) func(context.Context) (secret.String, error) {
 	if path == "" {
 		return nil
@@ -151,7 +160,8 @@ func tokenSource(u *ui.UI, path string) func(context.Context) (secret.String, er
 	return func(context.Context) (secret.String, error) { return ReadToken(u, path) }
 }
 
-// ReadToken reads a token from a file, or with - from standard input.
+// ReadToken reads a token from a file, or from standard input if path is "-". Blanks around it
+// are left out.
 func ReadToken(u *ui.UI, path string) (secret.String, error) {
 	if path != "-" {
 		token, err := u.ReadSecret(path)

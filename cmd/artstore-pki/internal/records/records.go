@@ -17,8 +17,9 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-// Open opens the record in dir. Its errors advise: a directory without a pki.yaml
-// was named wrongly, by the flag that is called flag; in another one something is damaged.
+// Open opens the record in dir, which the caller closes. Its errors carry advice. A directory
+// without a pki.yaml was probably named by mistake, so the advice names flag, the flag that
+// named it. In any other directory something is damaged.
 func Open(ctx context.Context, dir, flag string) (*ca.Record, error) {
 	record, err := ca.StateDir(dir).OpenRecord(ctx)
 	if err != nil {

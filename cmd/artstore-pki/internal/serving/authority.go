@@ -20,16 +20,18 @@ import (
 // requestTimeout bounds the reading of one whole request to the authority: its bodies are small.
 const requestTimeout = 30 * time.Second
 
-// answerTimeout bounds a request with its answer. A stream whose peer takes
-// nothing ends then, and its connection authorityIdle later: within a minute.
+// answerTimeout bounds a request with its answer. An HTTP/2 stream whose peer reads nothing ends
+// then, and its connection after another authorityIdle: within a minute together.
 const answerTimeout = 40 * time.Second
 
-// authorityIdle is short because a client is judged by the certificate that it
-// opened the connection with: one that renews on the same connection after the
-// end of a life of a minute would be refused. step-ca has the same 15 s.
+// authorityIdle is how long a connection without requests stays open. It is short because a
+// client is judged by the certificate with which it opened the connection. If certificates live
+// a minute, a renewal over a connection of before would be refused as expired. step-ca has the
+// same 15 s.
 const authorityIdle = 15 * time.Second
 
-// authorityStreams: a client of the authority has one request at a time, or a few.
+// authorityStreams is the number of HTTP/2 streams of a connection. A client of the authority has
+// one request at a time, or a few.
 const authorityStreams = 32
 
 // Authority is a running authority: the embedded CA behind its own rotating certificate.
@@ -42,17 +44,18 @@ type Authority struct {
 	atCap  *prometheus.CounterVec // nil counts nothing
 }
 
-// StartAuthority joins ca and rotation, which do not know each other: the
-// authority issues a certificate to itself, and rotation serves with it. It
-// returns when there is one. With a registry, connections and requests that are
-// refused by a cap are counted there.
+// StartAuthority joins ca and rotation, which do not import each other: the authority issues a
+// certificate to itself, and rotation serves with it. It returns when it has a certificate. If
+// registry is not nil, it counts there the connections and requests that a cap refuses. The
+// caller closes the identity, after Serve has returned.
 func StartAuthority(ctx context.Context, authority *ca.Authority, logger *slog.Logger, registry prometheus.Registerer) (*Authority, error) {
 	id, err := rotation.Open(ctx, rotation.Config{Source: ownCertificate{authority}, Logger: logger})
 	if err != nil {
 		return nil, fmt.Errorf("getting the authority's own certificate: %w", err)
 	}
-	// Enrolment has no certificate yet, so a client certificate is optional here
-	// and here only; the handlers demand one where the API needs it.
+	// A service that enrols has no certificate yet, so client certificates are optional. No
+	// other server of this program permits that. The handlers demand a certificate where the
+	// API needs one.
 	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AnyVerifiedPeer(), ClientCertOptional: true, SendRoots: true})
 	if err != nil {
 		return nil, errors.Join(err, id.Close())
@@ -64,7 +67,8 @@ func StartAuthority(ctx context.Context, authority *ca.Authority, logger *slog.L
 	return s, nil
 }
 
-// Serve answers, and keeps the log, until ctx ends.
+// Serve answers requests on ln and keeps the log of the record, until ctx ends. If one of the two
+// fails, the other ends as well: an authority must not issue what its log does not get.
 func (s *Authority) Serve(ctx context.Context, ln net.Listener) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.ca.KeepLog(ctx) })
@@ -77,7 +81,7 @@ func (s *Authority) Serve(ctx context.Context, ln net.Listener) error {
 	return group.Wait()
 }
 
-// conns are the caps of pki.yaml in effect, also after a reload.
+// conns returns the caps on connections that are in effect, also after a reload.
 func (s *Authority) conns() httpserver.Conns {
 	l := s.ca.Config().Limits
 	return httpserver.Conns{Total: l.Connections, PerAddress: l.ConnectionsPerAddress}
@@ -103,7 +107,9 @@ func capMetric(registry prometheus.Registerer) *prometheus.CounterVec {
 // CRLListen is the flag for the address of the revocation list.
 const CRLListen = "crl-listen"
 
-// ServeCRL answers GET /crl in cleartext, if an address is given.
+// ServeCRL answers GET /crl in cleartext if the flag or pki.yaml has an address for it. A list is
+// signed, and RFC 5280 §8 advises against https here: a client might need the list to verify
+// the server of the list.
 func (s *Authority) ServeCRL(ctx context.Context, c *cli.Context, group *errgroup.Group) error {
 	addr := c.String(CRLListen)
 	if addr == "" {
@@ -125,11 +131,11 @@ func (s *Authority) ServeCRL(ctx context.Context, c *cli.Context, group *errgrou
 	return nil
 }
 
-// ownCertificate is the authority as the source of its own identity.
+// ownCertificate is the source of the identity of the authority: the authority itself.
 type ownCertificate struct{ authority *ca.Authority }
 
-// Watch implements [rotation.Source]: the authority issues a certificate to itself, and
-// another one before that ends.
+// Watch implements [rotation.Source]: the authority issues a certificate to itself, and another one
+// before that one ends.
 func (o ownCertificate) Watch(ctx context.Context, yield func(rotation.Material) error) error {
 	return o.authority.Watch(ctx, func(id ca.ServerIdentity) error {
 		return yield(rotation.Material{

@@ -4,10 +4,11 @@
 //
 // Invariants:
 //
-//   - Who reads a ready file can connect: it is written after the listener is open.
+//   - A client that has seen the ready file can connect: the file is written after the
+//     listener is open.
 //   - A port that is taken stops a service before it announces itself.
-//   - What serves ends with its context; each goroutine belongs to a group that
-//     the command waits for.
+//   - A server ends with its context, and each goroutine belongs to a group that the
+//     command waits for.
 package serving
 
 import (
@@ -24,8 +25,8 @@ import (
 // Loopback is the address of a listener that only this machine reaches, at a free port.
 const Loopback = "127.0.0.1:0"
 
-// Listen opens a TCP listener at the address that a flag gave; a busy port gets
-// its hint here.
+// Listen opens a TCP listener at the address that a flag gave. The error carries the advice to
+// choose another address with that flag.
 func Listen(c *cli.Context, flag, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(c.Context, "tcp", addr)
@@ -35,9 +36,9 @@ func Listen(c *cli.Context, flag, addr string) (net.Listener, error) {
 	return ln, nil
 }
 
-// Announce says that a service answers at an address, a URL or the path of a
-// socket, on the terminal and in the ready file. Who waits for the file can
-// connect when it is there, so the service listens before.
+// Announce says on stderr and in the ready file that a service answers at an address, which is a
+// URL or the path of a socket. The caller listens before it calls Announce, so that a client
+// that has waited for the file can connect.
 func Announce(u *ui.UI, c *cli.Context, what, address string) error {
 	u.Infof("%s: serving on %s", what, address)
 	if path := c.String(flags.ReadyFile); path != "" {
@@ -48,8 +49,8 @@ func Announce(u *ui.UI, c *cli.Context, what, address string) error {
 	return nil
 }
 
-// URL returns the URL of a listener. One that listens on all addresses is
-// reached as localhost, a name that certificates can have.
+// URL returns the URL of a listener. For a listener on all addresses the host is localhost, which
+// certificates can have as a name, unlike 0.0.0.0.
 func URL(ln net.Listener) string {
 	host, port, err := net.SplitHostPort(ln.Addr().String())
 	if err != nil {

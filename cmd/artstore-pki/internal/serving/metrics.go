@@ -41,8 +41,8 @@ func NewRegistry() *prometheus.Registry {
 	return registry
 }
 
-// Start answers in group until ctx ends. It listens before it returns, so that a busy port stops a service before
-// the service says that it answers.
+// Start serves in group until ctx ends; without an address it does nothing. It listens before it
+// returns, so that a busy port stops a service before the service announces itself.
 func (m Metrics) Start(ctx context.Context, c *cli.Context, group *errgroup.Group) error {
 	if m.Address == "" {
 		return nil
@@ -55,15 +55,16 @@ func (m Metrics) Start(ctx context.Context, c *cli.Context, group *errgroup.Grou
 	return nil
 }
 
-// IdentityMetrics is the server of a service that has an identity; the figures
-// go by the name of the command.
+// IdentityMetrics returns the server for the metrics of a service with an identity. The metrics of
+// the identity have the name of the command as their label.
 func IdentityMetrics(c *cli.Context, id *rotation.Identity, ready func(context.Context) error) Metrics {
 	registry := NewRegistry()
 	registry.MustRegister(prom.NewCollector(map[string]*rotation.Identity{c.Command.Name: id}))
 	return Metrics{Address: c.String(MetricsName), Registry: registry, Ready: ready}
 }
 
-// serve answers until ctx ends.
+// serve answers on ln until ctx ends. Readiness is asked for at each request, and its reason is
+// the body of a 503.
 func (m Metrics) serve(ctx context.Context, ln net.Listener) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{}))
@@ -82,7 +83,8 @@ func (m Metrics) serve(ctx context.Context, ln net.Listener) error {
 	return httpserver.Serve(ctx, ln, httpserver.Config{Handler: mux, BodyTimeout: requestTimeout, WriteTimeout: answerTimeout})
 }
 
-// ClientMetrics are those of the identity, if there is one, under the name of the command.
+// ClientMetrics returns the server for the metrics of a client. The metrics of its identity, if it
+// is not nil, have name as their label. The caller sets Ready before it starts the server.
 func ClientMetrics(c *cli.Context, name string, id *rotation.Identity) Metrics {
 	served := Metrics{Address: c.String(MetricsName), Registry: NewRegistry()}
 	if id != nil {

@@ -31,7 +31,7 @@ func LogChoices() map[string][]string {
 	return map[string][]string{flagLogLevel: logLevels, flagLogFormat: logFormats}
 }
 
-// LogFlags belong to every command that runs for long or holds an identity.
+// LogFlags returns --log-level and --log-format, whose values go to u before the action runs.
 // usual is the level of the command without the flag.
 func (u *UI) LogFlags(usual slog.Level) []cli.Flag {
 	const category = "log"
@@ -61,8 +61,8 @@ func (u *UI) LogFlags(usual slog.Level) []cli.Flag {
 	}
 }
 
-// Logger writes the packages' logs to stderr: from the level of --log-level up,
-// or without that flag from usual up.
+// Logger returns the logger for the packages that a command uses. It writes to stderr, from the
+// level of --log-level up, or without that flag from usual up.
 func (u *UI) Logger(usual slog.Level) *slog.Logger {
 	if u.log.level != nil {
 		usual = *u.log.level

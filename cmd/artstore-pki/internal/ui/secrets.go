@@ -8,18 +8,19 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// ReadSecret reads a secret from a file and warns, once for each file, if others
-// can read or replace it. It is no refusal: the secret is out already, and the
-// command may be what puts it right.
+// ReadSecret reads a secret from a file and warns, once for each file, if others can read or
+// replace it. It does not refuse such a file: others may have read the secret already, and the
+// command may be the one that replaces it (docs/design/0020-files-that-others-can-read.md).
 func (u *UI) ReadSecret(path string) (secret.String, error) {
 	u.WarnOfExposed(path)
 	return secret.ReadFile(path)
 }
 
-// WarnOfExposed warns, once per file, of a secret that others can read or replace.
+// WarnOfExposed warns, once for each file, of a secret that others can read or replace. A pipe
+// gets no warning: its content is up to the program that writes to it.
 func (u *UI) WarnOfExposed(path string) {
 	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() { // a pipe is as good as what writes to it
+	if err != nil || !info.Mode().IsRegular() {
 		return
 	}
 	u.WarnOnce(fileperm.SecretFile(path), "a secret that others can read or replace")

@@ -42,6 +42,7 @@ func (t *Table) Row(cells ...string) {
 // that follow after a Flush.
 func (t *Table) Fit(cells ...string) { t.grow(cells) }
 
+// grow makes the columns at least as wide as the cells of one row.
 func (t *Table) grow(cells []string) {
 	for i, cell := range cells {
 		if i == len(t.widths) {

@@ -1,14 +1,16 @@
-// Package ui is how commands talk: streams, secrets, tables, logs, exit statuses.
+// Package ui is how commands print and how they end: streams, secrets, tables, logs, exit
+// statuses.
 //
 // The rules of output, for every command:
 //
-//   - stdout is data (a token, a table, JSON); stderr is talk.
-//   - Talk is lower case, without a full stop, one thought a line.
-//   - An error is one line that says what and where; a hint follows if there is
-//     something to do about it. Hints live here and in the commands, never in packages.
-//   - Whatever came from a file, a certificate or the network is cleaned of
-//     control characters before it reaches a terminal.
-//   - Nothing secret is printed but the token that `token` or `access-token` was asked for.
+//   - stdout has data (a token, a table, JSON); stderr has everything that is said to people.
+//   - A line on stderr is lower case, without a full stop, and has one thought.
+//   - An error is one line that says what and where. A hint follows if the operator can do
+//     something. Commands and the package hints choose it, never the other packages.
+//   - Text from a file, a certificate or the network is cleaned of control characters before
+//     it reaches a terminal (TestFinish, TestTable).
+//   - No secret is printed, except the one that a command is asked for: the token of `token`
+//     and `access-token`, the key of `acme eab create`.
 package ui
 
 import (
@@ -37,7 +39,7 @@ const (
 	ExitInterrupted = 130 // 128 + SIGINT, as shells report it
 )
 
-// Streams is what a program has of the outside world.
+// Streams are the streams and the environment of a program.
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
@@ -46,7 +48,7 @@ type Streams struct {
 	Vars func() []string
 }
 
-// Environ is the whole environment: settings are also looked for by their near misses.
+// Environ returns the whole environment: a name that is nearly that of a setting is a mistake.
 func (s Streams) Environ() []string {
 	if s.Vars == nil {
 		return nil
@@ -54,57 +56,57 @@ func (s Streams) Environ() []string {
 	return s.Vars()
 }
 
-// UI is how commands talk to people and print for programs. Make one with [New].
+// UI prints for people and for programs. [New] makes one.
 type UI struct {
 	Streams
 	// Hint returns the advice for an error that carries none, or "". It may be nil.
 	Hint   func(error) string
 	log    logChoice
-	warned sync.Map // lines of warnOnce
+	warned sync.Map // the lines that WarnOnce has printed
 }
 
 // New returns a UI on std.
 func New(std Streams) *UI { return &UI{Streams: std} }
 
-// Action gives run the streams: the library calls an action with its context alone.
+// Action returns run as an action of the library, which has no place for a UI.
 func (u *UI) Action(run func(*UI, *cli.Context) error) cli.ActionFunc {
 	return func(c *cli.Context) error { return run(u, c) }
 }
 
-// Infof prints one line of talk.
+// Infof prints one line for people on stderr, whose errors have no stream to be reported on.
 func (u *UI) Infof(format string, args ...any) {
 	text := printable.Clean(fmt.Sprintf(format, args...))
 	if u.log.json {
 		u.object(slog.LevelInfo, text)
 		return
 	}
-	_, _ = fmt.Fprintln(u.Err, text) // nobody is left to tell if stderr is gone
+	_, _ = fmt.Fprintln(u.Err, text)
 }
 
-// Complain prints one line about how the command ended: kind is error, hint or usage.
+// Complain prints one line on stderr about how the command ended. kind is error, hint or usage.
 func (u *UI) Complain(kind, text string) {
 	text = printable.Clean(text)
 	if u.log.json {
 		u.object(slog.LevelError, "command failed", slog.String(kind, text))
 		return
 	}
-	_, _ = fmt.Fprintf(u.Err, "artstore-pki: %s: %s\n", kind, text) // as in Infof
+	_, _ = fmt.Fprintf(u.Err, "artstore-pki: %s: %s\n", kind, text)
 }
 
-// Outf writes one line of data.
+// Outf writes one line of data on stdout. Data that was not written is a failure of the command.
 func (u *UI) Outf(format string, args ...any) error {
 	_, err := fmt.Fprintln(u.Out, printable.Clean(fmt.Sprintf(format, args...)))
 	return err
 }
 
-// JSON writes one document, over several lines.
+// JSON writes v as one document on stdout, indented by two blanks.
 func (u *UI) JSON(v any) error {
 	enc := json.NewEncoder(u.Out)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }
 
-// Terminal reports whether w is a terminal that understands a live line, and its width.
+// Terminal reports whether w is a terminal on which a line can be erased, and its columns.
 func (u *UI) Terminal(w io.Writer) (width int, ok bool) {
 	f, isFile := w.(*os.File)
 	if !isFile || u.Getenv("TERM") == "dumb" {
@@ -121,13 +123,13 @@ func (u *UI) Terminal(w io.Writer) (width int, ok bool) {
 	return width, true
 }
 
-// Colour reports whether w wants colours. The word says the same everywhere.
+// Colour reports whether w may get colours. Colours never say what words do not say as well.
 func (u *UI) Colour(w io.Writer) bool {
 	_, ok := u.Terminal(w)
 	return ok && u.Getenv("NO_COLOR") == "" // no-color.org
 }
 
-// hinted is an error with advice for the operator.
+// hinted is an error with advice for the operator. Its text is that of the error alone.
 type hinted struct {
 	error
 	hint string
@@ -136,7 +138,7 @@ type hinted struct {
 // Unwrap returns the error without the advice.
 func (h *hinted) Unwrap() error { return h.error }
 
-// WithHint adds advice to err; nil stays nil.
+// WithHint returns err with advice. Of several the outermost is printed. nil stays nil.
 func WithHint(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
@@ -153,13 +155,13 @@ func (e *UsageError) Unwrap() error { return e.error }
 // UsageErrorf returns an error for a wrong command line.
 func UsageErrorf(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
 
-// ExitStatus is an outcome that the output has said already, and that is no error.
+// ExitStatus is an outcome that the output has told already: Finish prints nothing for it.
 type ExitStatus int
 
 func (s ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
-// Finish prints err, its hint and for a wrong command line the right one, and
-// chooses the exit status.
+// Finish prints err, its hint, and usageLine for a wrong command line, and returns the exit
+// status. A command that was interrupted and failed for another reason reports that reason.
 func (u *UI) Finish(ctx context.Context, err error, usageLine string) int {
 	if err == nil {
 		return ExitOK
@@ -171,7 +173,7 @@ func (u *UI) Finish(ctx context.Context, err error, usageLine string) int {
 		u.Infof("artstore-pki: interrupted")
 		return ExitInterrupted
 	}
-	for line := range strings.Lines(err.Error()) { // errors.Join: one line for each thing that is wrong
+	for line := range strings.Lines(err.Error()) { // errors.Join has a line for each error
 		u.Complain("error", strings.TrimRight(line, "\n"))
 	}
 	if hint := u.hintOf(err); hint != "" {
@@ -184,7 +186,7 @@ func (u *UI) Finish(ctx context.Context, err error, usageLine string) int {
 	return ExitFailure
 }
 
-// hintOf returns the advice that err carries, else that of u.Hint.
+// hintOf returns the advice that err carries, else that of u.Hint, else "".
 func (u *UI) hintOf(err error) string {
 	if h, ok := errors.AsType[*hinted](err); ok && h.hint != "" {
 		return h.hint
@@ -212,17 +214,16 @@ func Size(n int64) string {
 	return fmt.Sprintf("%.2f GiB", float64(n)/(unit*unit*unit))
 }
 
-// logChoice is what --log-level and --log-format say. The zero value leaves the
-// command its own level, and lines of text.
+// logChoice has the values of --log-level and --log-format. The zero value means that of the
+// command, and lines of text.
 type logChoice struct {
 	level *slog.Level
 	json  bool
 }
 
-// object writes a line of talk as a JSON object, whatever the level of the log:
-// a program that reads stderr can then parse every line of it.
+// object writes a line as JSON at any level of the log: a program can parse all of stderr.
 func (u *UI) object(level slog.Level, msg string, attrs ...slog.Attr) {
 	record := slog.NewRecord(time.Now(), level, msg, 0)
 	record.AddAttrs(attrs...)
-	_ = slog.NewJSONHandler(u.Err, &slog.HandlerOptions{Level: slog.LevelDebug}).Handle(context.Background(), record) //nolint:forbidigo // this handler ignores it; and nobody is left to tell if stderr is gone
+	_ = slog.NewJSONHandler(u.Err, &slog.HandlerOptions{Level: slog.LevelDebug}).Handle(context.Background(), record) //nolint:forbidigo // this handler ignores the context; as in Infof, an error of stderr has no place to go
 }
