@@ -1,11 +1,23 @@
 // Package doctor looks at the state directory and the record of an authority, and
-// says what it found of everything, good or bad.
+// reports each thing that it looked at, good or bad.
 //
 //	for _, d := range doctor.Run(ctx, doctor.Options{Dir: dir}) {
 //		fmt.Println(d.Severity, d.Check, d.Text)
 //	}
 //
-// It changes nothing, and may run beside an authority.
+// It needs the key password, because it opens each issuing key. It runs as the user
+// of the authority or as root: another user cannot read the secrets, and each of them
+// would be an error. Only [Options.Get] uses the network, besides a record in
+// PostgreSQL.
+//
+// Invariants:
+//
+//   - It changes nothing: no file is written and no schema is migrated
+//     (TestDoctorChangesNothing), so it may run beside an authority.
+//   - A sound authority has no error (TestDoctorOnARunningAuthority), and each fault
+//     is one that names the file or the certificate (TestDoctor, TestDoctorOnTrust).
+//   - Other users who can read secrets or replace files are found, also through a
+//     directory above (TestDoctorOwners).
 package doctor
 
 import (
@@ -39,38 +51,44 @@ import (
 // Severities of a [Diagnosis], worst last.
 const (
 	OK      = "ok"
-	Warning = "warning"
-	Error   = "error" // the authority cannot issue, or is not safe
+	Warning = "warning" // the authority works, and somebody should act before it does not
+	Error   = "error"   // the authority cannot issue, or is not safe
 )
 
 // Diagnosis is one thing that [Run] looked at.
 type Diagnosis struct {
-	Check    string `json:"check"` // configuration, permissions, trust, keys, record, clock, log, crl
-	Severity string `json:"severity"`
-	Text     string `json:"text"`
+	// Check is one of configuration, permissions, trust, keys, record, clock, log, crl.
+	Check    string `json:"check"`
+	Severity string `json:"severity"` // [OK], [Warning] or [Error]
+	Text     string `json:"text"`     // for people, without secrets
 }
 
 // Options say where to look.
 type Options struct {
-	Dir          string
-	Password     secret.String // as in [ca.Options]
+	Dir string // state directory
+	// Password decrypts the keys. Empty reads PasswordFile, as in [ca.Options].
+	Password secret.String
+	// PasswordFile is read if Password is empty, and its mode is checked. Default
+	// secrets/password in Dir.
 	PasswordFile string
-	// Log compares the record with its log, which reads all of it.
+	// Log compares the record with its log, which reads all of it. It is left out if
+	// the schema of the record is not the one of this program.
 	Log bool
-	// Get fetches crl_url; nil does not look at it.
+	// Get sends the request for crl_url of pki.yaml, as [http.Client.Do] does. nil
+	// leaves the check out.
 	Get func(*http.Request) (*http.Response, error)
 }
 
 const (
 	soonExpires = 30 * 24 * time.Hour // a CA certificate that ends within it is a warning
-	clockLeeway = time.Minute
-	crlWait     = 5 * time.Second
-	entrySize   = 54 // bytes of DER that an entry of a list takes, with its end
+	clockLeeway = time.Minute         // how far the record may be ahead of the clock
+	crlWait     = 5 * time.Second     // for the answer of crl_url
+	entrySize   = 54                  // bytes of DER of a revoked certificate (RFC 5280 §5.3), see [stepapi.MaxRevoked]
 )
 
-// Run looks at a state directory and its record, changes nothing, and may run
-// beside an authority. It says what it found of everything, good or bad; what it
-// cannot look at, because something else is broken, it leaves out.
+// Run looks at a state directory and its record, in an order in which later checks
+// need what earlier ones have read. A check that is not possible because an earlier
+// one has failed is left out. Errors are diagnoses, also those of ctx.
 func Run(ctx context.Context, opt Options) []Diagnosis {
 	d := &doctor{opt: opt, files: statedir.Dir{Path: opt.Dir, Password: opt.Password, PasswordFile: opt.PasswordFile}}
 	cfg, err := policy.Load(opt.Dir)
@@ -104,7 +122,8 @@ func (d *doctor) add(check, severity, format string, args ...any) {
 	d.out = append(d.out, Diagnosis{check, severity, fmt.Sprintf(format, args...)})
 }
 
-// addResult says the error, or else that all is well; it reports which.
+// addResult adds an [Error] with the text of err, or an [OK] with the formatted text
+// if err is nil. It reports whether err is nil.
 func (d *doctor) addResult(check string, err error, format string, args ...any) bool {
 	if err != nil {
 		d.add(check, Error, "%v", err)
@@ -114,7 +133,8 @@ func (d *doctor) addResult(check string, err error, format string, args ...any) 
 	return true
 }
 
-// profiles looks for what a valid configuration may do by accident.
+// profiles warns of what is valid and rarely meant: names that two services can
+// obtain, names of the authority itself, and names that ACME cannot prove.
 func (d *doctor) profiles(cfg policy.Config) {
 	r, err := cfg.Parse()
 	if err != nil { // Load parsed it
@@ -129,6 +149,9 @@ func (d *doctor) profiles(cfg policy.Config) {
 	}
 }
 
+// trust looks at the dates of the CA certificates, and whether a root of the bundle
+// signed each intermediate. The authority dates its certificates back, so one that
+// begins in the future means that the clock of this machine is behind.
 func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 	now := time.Now()
 	for i, list := range [][]*x509.Certificate{roots, intermediates} {
@@ -151,8 +174,10 @@ func (d *doctor) trust(roots, intermediates []*x509.Certificate) {
 	}
 }
 
-// keys must be there for every intermediate, as retired ones still sign their
-// list, and better not for a root.
+// keys wants the key of every intermediate, because a retired one still signs its own
+// revocation list (docs/design/0007-revocation-lists.md), and the enrolment keys for
+// enrollers. It warns of a root key on this machine, of keys that are not encrypted,
+// and of a password beside them.
 func (d *doctor) keys(cfg policy.Config, roots, intermediates []*x509.Certificate) {
 	for _, c := range intermediates {
 		_, err := d.files.ReadKey(c, "")
@@ -187,7 +212,9 @@ func (d *doctor) keys(cfg policy.Config, roots, intermediates []*x509.Certificat
 	}
 }
 
-// record reports whether the record can be opened without being migrated.
+// record looks at the record without opening it for writing. It reports whether the
+// schema is the one of this program: only then is the log compared, because opening
+// an older record migrates it.
 func (d *doctor) record(ctx context.Context, cfg policy.Config) (current bool) {
 	where := statedir.Database(d.opt.Dir, cfg.Database)
 	in, err := store.Inspect(ctx, where)
@@ -220,10 +247,12 @@ func (d *doctor) record(ctx context.Context, cfg policy.Config) (current bool) {
 	return in.Schema == in.Known
 }
 
+// lossRemedy ends the text of each fault that the marker has found.
 const lossRemedy = "bring it back, restore a backup, or accept the loss with: artstore-pki record accept"
 
-// marker says whether the record is the one that this directory knows, and how
-// much newer it is.
+// marker compares the record with the marker in the directory, as the next start
+// does: the log must be signed by the key of this directory and contain the head of
+// the marker (docs/design/0014-the-record-is-never-replaced.md).
 func (d *doctor) marker(ctx context.Context, where string) {
 	v, err := statedir.LogVerifier(d.opt.Dir)
 	if err != nil {
@@ -254,8 +283,10 @@ func (d *doctor) log(ctx context.Context) {
 	}
 }
 
-// fetchCRL asks for the list that new certificates point to, as a peer would, and
-// verifies it.
+// fetchCRL asks for the list that new certificates name as their distribution point
+// (RFC 5280 §4.2.1.13), as a peer would, and returns its nextUpdate. A list that is
+// not signed by the issuing certificate, or whose nextUpdate has passed (RFC 5280
+// §5.1.2.5), is an error.
 func fetchCRL(ctx context.Context, get func(*http.Request) (*http.Response, error), at string, issuing *x509.Certificate) (next time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, crlWait)
 	defer cancel()
@@ -288,12 +319,13 @@ func fetchCRL(ctx context.Context, get func(*http.Request) (*http.Response, erro
 	return list.NextUpdate, nil
 }
 
-// lineages warns of those that are full: they do not renew. Before an upgrade from a
-// version without a cap this is the time to see them.
+// lineages warns of each lineage with as many live certificates as its profile allows
+// (docs/design/0019-bounded-lineages.md): its next renewal is refused. It works on an
+// older schema as well, because an upgrade may bring the limit for the first time.
 func (d *doctor) lineages(ctx context.Context, cfg policy.Config) {
 	r, err := cfg.Parse()
 	if err != nil {
-		return // it was said
+		return // profiles has said so
 	}
 	least := math.MaxInt
 	for _, p := range r.Services {
@@ -311,7 +343,8 @@ func (d *doctor) lineages(ctx context.Context, cfg policy.Config) {
 	}
 }
 
-// permissions reports what others can read or change.
+// permissions adds what other users can read or change. A directory that is another
+// user's as a whole is only a warning, since root may run the doctor.
 func (d *doctor) permissions(cfg policy.Config) {
 	list := d.files.Exposures(cfg.RootKey, cfg.Database)
 	for _, e := range list {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -345,4 +347,47 @@ func glob(t testing.TB, dir, pattern string) []string {
 		t.Fatalf("%s: %v %v", pattern, out, err)
 	}
 	return out
+}
+
+// Nothing in the directory is another one afterwards, whatever is looked at.
+func TestDoctorChangesNothing(t *testing.T) {
+	dir := newAuthority(t, setup.Options{})
+	for name, change := range map[string]func(){
+		"sound":           func() {},
+		"an older record": func() { damage.SQL(t, dir, `DELETE FROM goose_db_version WHERE version_id > 1`) },
+		"no marker":       func() { remove(t, dir, "certs/log.head") },
+	} {
+		change()
+		before := contents(t, dir)
+		doctor.Run(t.Context(), doctor.Options{Dir: dir, Log: true})
+		if after := contents(t, dir); !maps.Equal(after, before) {
+			t.Errorf("%s: files %q, before %q", name, slices.Sorted(maps.Keys(after)), slices.Sorted(maps.Keys(before)))
+		}
+	}
+}
+
+// contents returns the mode and the content of each file below dir, by its path.
+func contents(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		all[path] = info.Mode().String()
+		if info.Mode().IsRegular() {
+			data, err := os.ReadFile(path)
+			all[path] += string(data)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
