@@ -1,18 +1,31 @@
-// Package backup is what operators do to a state directory from outside: save it
-// while the authority runs, and make another one of what was saved.
+// Package backup saves a state directory while the authority runs, and makes another
+// state directory of what was saved.
 //
 //	n, err := backup.Write(ctx, w, backup.Options{Dir: dir, Encrypted: true})
 //	res, err := backup.Restore(ctx, r, newDir)
 //
 // A backup is a tar: pki.yaml first, the files of certs/ and secrets/, the record,
-// and at the end a manifest with the size and SHA-256 of each. Without its end it
-// is none: an interrupted backup cannot be restored by mistake.
+// and at the end a manifest with the size and SHA-256 of each.
 //
-// The record is copied first and the files after it, so a rotation in between
-// leaves a key too many, never a certificate without its issuer.
+// The record is copied before the files, so a rotation in between leaves a key too
+// many in the backup, and never a certificate without its issuer.
 //
-// The manifest tells damage, not forgery: encrypting what is written, to a
-// recipient, is the caller's business. docs/operations.md says when to do what.
+// The manifest shows damage, not forgery: anybody who can write a backup can write a
+// manifest that fits. The caller encrypts what [Write] writes, to a recipient, and
+// passes what it has decrypted to [Restore]. docs/operations.md says when.
+//
+// Invariants:
+//
+//   - A backup has every certificate that was issued before it, while the authority
+//     goes on issuing (TestBackupWhileIssuing).
+//   - A backup that was cut, changed or made up is not restored, and leaves nothing
+//     behind (TestRestoreRefuses, TestRestoreChecksTheAuthority, FuzzRestore).
+//   - No file is written outside of the new directory (FuzzRestore), and no more bytes
+//     than the backup has (TestRestoreSparse, TestRestoreWritesWhatCameIn).
+//   - A secret that is not encrypted is in no backup that is not encrypted, and the
+//     password of the keys is in one only on request (TestBackupKeepsSecrets).
+//   - The restored record says that it was restored, and from which head of the log
+//     (TestRestoreMarks).
 package backup
 
 import (
@@ -38,15 +51,15 @@ import (
 
 const (
 	manifestFile    = "manifest.json"
-	manifestVersion = 1
+	manifestVersion = 1 // changes when an older program must not restore the backup
 )
 
 // manifest is the last file of a backup.
 type manifest struct {
 	Version int                 `json:"version"`
 	Created time.Time           `json:"created"`
-	Root    string              `json:"root_fingerprint"`
-	Files   map[string]fileFact `json:"files"`
+	Root    string              `json:"root_fingerprint"` // SHA-256 in hex, of the active root
+	Files   map[string]fileFact `json:"files"`            // by name in the tar; all but the manifest
 }
 
 type fileFact struct {
@@ -56,6 +69,7 @@ type fileFact struct {
 
 // Options say what to save.
 type Options struct {
+	// Dir is the state directory. While Write runs it has room for a copy of the record.
 	Dir string
 	// Encrypted says that what is written is encrypted on its way. Without it a
 	// secret that is not encrypted by itself is refused ([ErrClearSecret]).
@@ -69,9 +83,13 @@ type Options struct {
 var ErrClearSecret = errors.New("it is not encrypted, and neither is the backup")
 
 // Write writes a consistent backup of a state directory while the authority
-// runs. The record is in it as an SQLite file, wherever it is now. The password of
-// the keys is left out unless asked for, and a root key elsewhere (root_key) always.
-// It returns how many files there are.
+// runs, and returns how many files are in it. The record is in it as an SQLite file,
+// also if it is in PostgreSQL now. The password of the keys is left out unless asked
+// for, and a root key outside of the directory (root_key) always.
+//
+// A record that the authority would refuse is a [ca.RecordError]. A process that is
+// killed leaves a tar without a manifest, which [Restore] refuses, and a directory
+// .backup-* in opt.Dir, which can be removed.
 func Write(ctx context.Context, w io.Writer, opt Options) (n int, err error) {
 	cfg, err := policy.Load(opt.Dir)
 	if err != nil {
@@ -111,8 +129,8 @@ func Write(ctx context.Context, w io.Writer, opt Options) (n int, err error) {
 	return len(b.manifest.Files), b.finish()
 }
 
-// mustBeItsRecord refuses a record that the authority would refuse: a backup of it
-// would be taken for one of the authority.
+// mustBeItsRecord refuses a record that the authority would refuse. Otherwise a backup
+// of the record of another authority, or of an older one, could replace a good backup.
 func mustBeItsRecord(ctx context.Context, dir string) error {
 	r, err := ca.StateDir(dir).OpenRecord(ctx)
 	if err != nil {
@@ -121,8 +139,9 @@ func mustBeItsRecord(ctx context.Context, dir string) error {
 	return r.Close()
 }
 
-// toSave lists pki.yaml and the files of certs/ and secrets/, and refuses secrets
-// that anybody could read in the backup.
+// toSave returns the names of the files to save, pki.yaml first: those of certs/ and
+// secrets/ that [Restore] takes. The error is [ErrClearSecret] for a secret that would
+// be readable in the backup.
 func toSave(opt Options) ([]string, error) {
 	names := []string{statedir.ConfigFile}
 	for _, dir := range []string{"certs", "secrets"} {
@@ -133,7 +152,7 @@ func toSave(opt Options) ([]string, error) {
 		for _, e := range entries {
 			name := dir + "/" + e.Name()
 			if !e.Type().IsRegular() || !backupName.MatchString(name) || name == statedir.PasswordFile && !opt.WithPassword || name == statedir.MarkerFile {
-				continue // a temporary file of a write that runs, not ours, or newer than the record: a restore makes another marker
+				continue // temporary, unknown, or a marker that may be newer than the copy of the record: a restore makes another one
 			}
 			if dir == "secrets" && !opt.Encrypted {
 				if err := wantEncrypted(statedir.Path(opt.Dir, name)); err != nil {
@@ -160,6 +179,9 @@ type writer struct {
 	manifest manifest
 }
 
+// add writes one file with the size that it has when it is opened. A file that is cut
+// while it is read fails in the tar writer; certificates and keys are replaced as whole
+// files, so none of them changes under the reader.
 func (b *writer) add(ctx context.Context, name, path string) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -173,7 +195,7 @@ func (b *writer) add(ctx context.Context, name, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	// No owner and no names: whoever restores is the owner.
+	// The header has no owner: the files belong to the user who restores them.
 	if err := b.tar.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: int64(durable.Private), Size: info.Size(), ModTime: info.ModTime().Truncate(time.Second)}); err != nil {
 		return err
 	}

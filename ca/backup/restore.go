@@ -27,34 +27,40 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
+// Bounds of what Restore takes. A backup comes from outside, so a wrong or malicious
+// one must not fill the disk.
 const (
 	maxBackupFiles  = 10_000
 	maxBackupFile   = 1 << 20 // bytes of each file but the record
-	maxBackupRecord = 1 << 40
+	maxBackupRecord = 1 << 40 // bytes of the record
 )
 
-// backupName is what a backup may hold: nothing above the directory, nothing
-// hidden, no third level.
+// backupName matches the files that a backup may have: none above the directory, none
+// that is hidden, none on a third level.
 var backupName = regexp.MustCompile(`^(pki\.yaml|pki\.db|manifest\.json|(certs|secrets)/[A-Za-z0-9][A-Za-z0-9._@-]{0,200})$`)
 
 // Result says what was restored.
 type Result struct {
 	Created         time.Time // of the backup
-	RootFingerprint string
-	Elsewhere       string // database that pki.yaml names instead of pki.db, where the record is now; or empty
-	Password        bool   // secrets/password is there
-	// Log is the head of the log that the backup had. Without one (NoHead), as in a
-	// backup from before there was a log, the authority starts only after
-	// [ca.StateDir.AcceptLoss].
-	Log    translog.Head
+	RootFingerprint string    // SHA-256 of the active root, in hex
+	// Elsewhere is the database that pki.yaml names, if that is not pki.db. The record
+	// is in pki.db all the same: it must be migrated, or pki.yaml changed.
+	Elsewhere string
+	Password  bool          // secrets/password was in the backup
+	Log       translog.Head // head of the log in the backup
+	// NoHead says that it had none, as in a backup from before there was a log. The
+	// authority then starts only after [ca.StateDir.AcceptLoss].
 	NoHead bool
 }
 
 // Restore makes a state directory from a backup. It refuses a directory that is
-// not empty ([durable.ErrNotEmpty]). The directory comes to its place at the end,
-// after every file has been compared with the manifest; after an error nothing is
-// left. The record gets an event, [kinds.Restored], and the directory a marker that
-// names the head of its log.
+// not empty ([durable.ErrNotEmpty]). The record gets an event, [kinds.Restored], and
+// the directory a marker that names the head of its log.
+//
+// The files are written into a staging directory, which is moved into place at the
+// end, after every file has been compared with the manifest. After an error nothing is
+// left; a process that is killed leaves the staging directory, which does not stop the
+// next Restore.
 func Restore(ctx context.Context, r io.Reader, dir string) (_ Result, err error) {
 	staging, err := statedir.Begin(dir)
 	if err != nil {
@@ -82,16 +88,14 @@ func Restore(ctx context.Context, r io.Reader, dir string) (_ Result, err error)
 	return res, staging.Publish()
 }
 
-// reader writes the files of a backup and keeps what they are.
 type reader struct {
 	dir   string
-	yaml  []byte
-	seen  map[string]fileFact
+	yaml  []byte              // pki.yaml, which is written last
+	seen  map[string]fileFact // to compare with the manifest
 	input counter
 	kept  int64 // bytes of all files
 }
 
-// counter counts what came in.
 type counter struct {
 	in io.Reader
 	n  int64
@@ -103,8 +107,8 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sparse reports whether a file in a tar has holes (the PAX records GNU.sparse.*
-// of GNU tar): then few bytes can become many. Backups have none.
+// sparse reports whether a file in a tar has holes (the PAX records GNU.sparse.* of
+// GNU tar). Few bytes of it can become many on the disk, and [Write] makes none.
 func sparse(h *tar.Header) bool {
 	for key := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
@@ -116,7 +120,7 @@ func sparse(h *tar.Header) bool {
 
 func (b *reader) path(name string) string { return statedir.Path(b.dir, name) }
 
-// readAll reads to the end and compares everything with the manifest.
+// readAll writes all files but pki.yaml, and compares them with the manifest.
 func (b *reader) readAll(ctx context.Context, in *tar.Reader) (m manifest, err error) {
 	for {
 		h, err := in.Next()
@@ -145,7 +149,8 @@ func (b *reader) readAll(ctx context.Context, in *tar.Reader) (m manifest, err e
 	}
 }
 
-// keep writes one file; pki.yaml waits in memory.
+// keep writes one file. pki.yaml stays in memory: it is written after the record was
+// checked, because a directory with it is an authority.
 func (b *reader) keep(name string, in io.Reader) (err error) {
 	sum := sha256.New()
 	in = io.TeeReader(noMore{b, in}, sum)
@@ -160,7 +165,8 @@ func (b *reader) keep(name string, in io.Reader) (err error) {
 	return err
 }
 
-// noMore fails when more is to be kept than came in, whatever made it more.
+// noMore fails when the files have more bytes than were read of the backup. It is the
+// guard for ways to expand a tar that sparse does not know.
 type noMore struct {
 	of *reader
 	in io.Reader
@@ -174,6 +180,8 @@ func (r noMore) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// writeStream writes a new file and flushes it to the disk. Certificates are public,
+// all else is the owner's alone. It returns the number of bytes.
 func writeStream(path string, in io.Reader, name string) (n int64, err error) {
 	mode := durable.Private
 	if strings.HasPrefix(name, "certs/") {
@@ -190,6 +198,8 @@ func writeStream(path string, in io.Reader, name string) (n int64, err error) {
 	return n, errors.Join(err, f.Close())
 }
 
+// compare reads the manifest, and returns an error unless it names exactly the files
+// that were kept, with their sizes and digests.
 func (b *reader) compare(in io.Reader) (m manifest, err error) {
 	data, err := io.ReadAll(in)
 	if err != nil {
@@ -209,7 +219,9 @@ func (b *reader) compare(in io.Reader) (m manifest, err error) {
 	return m, nil
 }
 
-// finish checks that what was restored is an authority, and makes it one.
+// finish checks that the files are those of an authority: configuration, trust, a sound
+// record with a schema that this program knows. pki.yaml comes last, after all else is
+// on the disk. The key password is not needed, so keys are not opened.
 func (b *reader) finish(ctx context.Context, m manifest) (res Result, err error) {
 	var cfg policy.Config
 	if err := cfg.Decode(b.yaml); err != nil {
@@ -247,7 +259,9 @@ func (b *reader) finish(ctx context.Context, m manifest) (res Result, err error)
 	return res, nil
 }
 
-// settle records in the restored record that it is one, and writes the marker.
+// settle adds the event [kinds.Restored] to the record and writes the marker of its
+// head. Without the public key of the log, or without a head, there is nothing to
+// compare with at the start, so none is true and the operator has to accept that.
 func (b *reader) settle(ctx context.Context, created time.Time) (head translog.Head, none bool, err error) {
 	rec, err := store.Open(ctx, b.path(statedir.RecordFile))
 	if err != nil {
