@@ -14,39 +14,40 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 )
 
 // Accounts are bounded, end when they say so, and bind to nothing outside.
 func TestACMEAccount(t *testing.T) {
-	w := startACME(t)
+	w := acmetest.Start(t, catest.Options{})
 	const path = "/acme/acme/new-account"
-	r := rawClient(t, w.CA)
-	if status, kind, _ := r.post(path, r.sign(path, map[string]any{"contact": []string{"mailto:" + strings.Repeat("a", 1000) + "@b.example"}}, nil)); kind != "malformed" {
+	r := acmetest.NewRaw(t, w.CA)
+	if status, kind, _ := r.Post(path, r.Sign(path, map[string]any{"contact": []string{"mailto:" + strings.Repeat("a", 1000) + "@b.example"}}, nil)); kind != "malformed" {
 		t.Errorf("a long contact: %d %s", status, kind)
 	}
-	if status, kind, _ := r.post(path, r.sign(path, map[string]any{"onlyReturnExisting": true}, nil)); kind != "accountDoesNotExist" {
+	if status, kind, _ := r.Post(path, r.Sign(path, map[string]any{"onlyReturnExisting": true}, nil)); kind != "accountDoesNotExist" {
 		t.Errorf("an account that is not there: %d %s", status, kind)
 	}
-	r.register()
+	r.Register()
 	again := *r
-	again.kid = ""
-	if status, _, resp := again.post(path, again.sign(path, map[string]any{}, nil)); status != http.StatusOK || resp.Header.Get("Location") != r.kid {
+	again.KID = ""
+	if status, _, resp := again.Post(path, again.Sign(path, map[string]any{}, nil)); status != http.StatusOK || resp.Header.Get("Location") != r.KID {
 		t.Errorf("the account of a known key: %d %s", status, resp.Header.Get("Location"))
 	}
-	own := strings.TrimPrefix(r.kid, r.url)
-	if status, kind, _ := r.post(own, r.sign(own, map[string]any{"contact": []string{"mailto:" + strings.Repeat("a", 1000) + "@b.example"}}, nil)); kind != "malformed" {
+	own := strings.TrimPrefix(r.KID, r.URL)
+	if status, kind, _ := r.Post(own, r.Sign(own, map[string]any{"contact": []string{"mailto:" + strings.Repeat("a", 1000) + "@b.example"}}, nil)); kind != "malformed" {
 		t.Errorf("a long new contact: %d %s", status, kind)
 	}
-	if status, kind, _ := r.post("/acme/acme/key-change", r.sign("/acme/acme/key-change", map[string]any{}, nil)); status != http.StatusBadRequest || kind != "malformed" {
+	if status, kind, _ := r.Post("/acme/acme/key-change", r.Sign("/acme/acme/key-change", map[string]any{}, nil)); status != http.StatusBadRequest || kind != "malformed" {
 		t.Errorf("key-change: %d %s", status, kind)
 	}
-	if status, _, resp := r.post(own+"/orders", r.sign(own+"/orders", "", nil)); status != http.StatusOK {
+	if status, _, resp := r.Post(own+"/orders", r.Sign(own+"/orders", "", nil)); status != http.StatusOK {
 		t.Errorf("the list of orders: %d %v", status, resp.Status)
 	}
-	if status, kind, _ := r.post(own, r.sign(own, map[string]any{"status": "deactivated"}, nil)); status != http.StatusOK {
+	if status, kind, _ := r.Post(own, r.Sign(own, map[string]any{"status": "deactivated"}, nil)); status != http.StatusOK {
 		t.Fatalf("deactivating: %d %s", status, kind)
 	}
-	if status, kind, _ := r.post(own, r.sign(own, "", nil)); kind != "unauthorized" {
+	if status, kind, _ := r.Post(own, r.Sign(own, "", nil)); kind != "unauthorized" {
 		t.Errorf("a deactivated account: %d %s", status, kind)
 	}
 }
@@ -69,11 +70,11 @@ func TestACMERateLimit(t *testing.T) {
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
 		return append(withProvisioner("  - {type: ACME, name: acme}\n")(b), "\nlimits: {per_address: {per_second: 0.01, burst: 40}}\n"...)
 	}})
-	r := rawClient(t, c)
+	r := acmetest.NewRaw(t, c)
 	const path = "/acme/acme/new-account"
-	bad := strings.Replace(r.sign(path, map[string]any{}, nil), `"signature":"`, `"signature":"AAAA`, 1)
+	bad := strings.Replace(r.Sign(path, map[string]any{}, nil), `"signature":"`, `"signature":"AAAA`, 1)
 	for i := range 40 {
-		status, kind, resp := r.post(path, bad)
+		status, kind, resp := r.Post(path, bad)
 		if status != http.StatusTooManyRequests {
 			continue
 		}
@@ -87,19 +88,19 @@ func TestACMERateLimit(t *testing.T) {
 
 // Asking for nonces leaves nothing behind.
 func TestACMENoncesAreFree(t *testing.T) {
-	w := startACME(t)
-	r := rawClient(t, w.CA)
-	first := r.nonce() // makes the key
-	before := countRows(t, w.Dir, append(acmeTables, "secrets")...)
+	w := acmetest.Start(t, catest.Options{})
+	r := acmetest.NewRaw(t, w.CA)
+	first := r.Nonce() // makes the key
+	before := acmetest.CountRows(t, w.Dir, append(acmeTables, "secrets")...)
 	seen := map[string]bool{first: true}
 	for range 500 {
-		n := r.nonce()
+		n := r.Nonce()
 		if seen[n] {
 			t.Fatal("a nonce came twice")
 		}
 		seen[n] = true
 	}
-	if n := countRows(t, w.Dir, append(acmeTables, "secrets")...); n != before {
+	if n := acmetest.CountRows(t, w.Dir, append(acmeTables, "secrets")...); n != before {
 		t.Errorf("%d rows for 500 nonces", n-before)
 	}
 }
@@ -114,7 +115,7 @@ func TestACMEReplicas(t *testing.T) {
 func acmeReplicas(t *testing.T, database string) {
 	var serving atomic.Pointer[http.Handler]
 	var lose atomic.Bool
-	w := startACMEWith(t, catest.Options{Database: database, Wrap: func(h http.Handler) http.Handler {
+	w := acmetest.Start(t, catest.Options{Database: database, Wrap: func(h http.Handler) http.Handler {
 		serving.Store(&h)
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if lose.Load() && strings.HasSuffix(r.URL.Path, "/finalize") {
@@ -131,16 +132,16 @@ func acmeReplicas(t *testing.T, database string) {
 	t.Cleanup(func() { _ = second.Close() })
 	h2, h1 := second.Handler(), *serving.Load()
 
-	cl := w.account(t)
-	o, err := order(t, cl, "web.example")
+	cl := w.Account(t)
+	o, err := acmetest.Order(t, cl, "web.example")
 	if err != nil {
 		t.Fatal(err)
 	}
 	serving.Store(&h2)
-	w.prove(t, cl, o, "dns-01")
+	w.Prove(t, cl, o, "dns-01")
 	lose.Store(true)
 	key := newKey(t)
-	if _, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, key, "", "web.example"), false); err == nil {
+	if _, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, key, "", "web.example"), false); err == nil {
 		t.Fatal("the answer should have been lost")
 	}
 	lose.Store(false)

@@ -17,14 +17,15 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/doctor"
+	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 	"github.com/artstore/artstore-pki/ca/policy"
 )
 
 // Payloads that are signed right and say nothing sensible.
 func TestACMEPayloads(t *testing.T) {
-	w := startACME(t)
-	r := rawClient(t, w.CA)
-	r.register()
+	w := acmetest.Start(t, catest.Options{})
+	r := acmetest.NewRaw(t, w.CA)
+	r.Register()
 	root := base64.RawURLEncoding.EncodeToString(w.Roots()[0].Raw)
 	for _, tc := range []struct {
 		path    string
@@ -33,7 +34,7 @@ func TestACMEPayloads(t *testing.T) {
 	}{
 		{"order/x/finalize", "[]", "malformed"},
 		{"order/x/finalize", map[string]string{"csr": "!"}, "malformed"},
-		{"order/x/finalize", map[string]string{"csr": base64.RawURLEncoding.EncodeToString(acmeCSR(t, newKey(t), "", "web.example"))}, "malformed"},
+		{"order/x/finalize", map[string]string{"csr": base64.RawURLEncoding.EncodeToString(acmetest.Request(t, newKey(t), "", "web.example"))}, "malformed"},
 		{"revoke-cert", "[]", "malformed"},
 		{"revoke-cert", map[string]any{"certificate": root, "reason": 7}, "badRevocationReason"},
 		{"revoke-cert", map[string]any{"certificate": "!"}, "malformed"},
@@ -44,7 +45,7 @@ func TestACMEPayloads(t *testing.T) {
 		{"new-order", map[string]any{"identifiers": []any{map[string]string{"type": "dns", "value": "192.0.2.7"}}}, "rejectedIdentifier"},
 	} {
 		path := "/acme/acme/" + tc.path
-		if status, kind, _ := r.post(path, r.sign(path, tc.payload, nil)); kind != tc.kind || status >= 500 {
+		if status, kind, _ := r.Post(path, r.Sign(path, tc.payload, nil)); kind != tc.kind || status >= 500 {
 			t.Errorf("%s %v: %d %s, want %s", tc.path, tc.payload, status, kind, tc.kind)
 		}
 	}
@@ -53,15 +54,15 @@ func TestACMEPayloads(t *testing.T) {
 
 // A client may ask for less time than the profile gives.
 func TestACMENotAfter(t *testing.T) {
-	w := startACME(t)
-	cl := w.account(t)
+	w := acmetest.Start(t, catest.Options{})
+	cl := w.Account(t)
 	end := time.Now().Add(2 * time.Hour).UTC().Truncate(time.Second)
 	o, err := cl.AuthorizeOrder(t.Context(), acme.DomainIDs("web.example"), acme.WithOrderNotAfter(end))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.prove(t, cl, o, "http-01")
-	ders, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
+	w.Prove(t, cl, o, "http-01")
+	ders, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, newKey(t), "", "web.example"), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,27 +76,27 @@ func TestACMENotAfter(t *testing.T) {
 
 // The profile of today decides, also for an order of yesterday.
 func TestACMEProfileOfToday(t *testing.T) {
-	w := startACME(t)
-	cl := w.account(t)
-	o := w.proven(t, cl, "http-01", "web.example")
+	w := acmetest.Start(t, catest.Options{})
+	cl := w.Account(t)
+	o := w.Proven(t, cl, "http-01", "web.example")
 	w.Rewrite(t, func(b []byte) []byte { return bytes.Replace(b, []byte("web.example"), []byte("www.example"), 1) })
 	if err := w.Authority.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
-	refusedWith(t, err, "rejectedIdentifier", `profile "web" does not have all of`)
+	_, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, newKey(t), "", "web.example"), false)
+	acmetest.RefusedWith(t, err, "rejectedIdentifier", `profile "web" does not have all of`)
 }
 
 // Of many requests at once to finalize one order, with many keys, one wins.
 func TestACMEFinalizeOnce(t *testing.T) {
-	w := startACME(t)
-	cl := w.account(t)
-	o := w.proven(t, cl, "http-01", "web.example")
+	w := acmetest.Start(t, catest.Options{})
+	cl := w.Account(t)
+	o := w.Proven(t, cl, "http-01", "web.example")
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			// Who loses is told so, or gets the certificate of the winner.
-			_, _, _ = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmeCSR(t, newKey(t), "", "web.example"), false)
+			_, _, _ = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, newKey(t), "", "web.example"), false)
 		})
 	}
 	wg.Wait()
@@ -107,9 +108,9 @@ func TestACMEFinalizeOnce(t *testing.T) {
 
 // Revoking twice is told apart from revoking.
 func TestACMERevokeTwice(t *testing.T) {
-	w := startACME(t)
-	cl := w.account(t)
-	got := w.obtain(t, cl, "dns-01", newKey(t), "web.example")
+	w := acmetest.Start(t, catest.Options{})
+	cl := w.Account(t)
+	got := w.Obtain(t, cl, "dns-01", newKey(t), "web.example")
 	var wg sync.WaitGroup
 	errs := make([]error, 4)
 	for i := range errs {
@@ -121,10 +122,10 @@ func TestACMERevokeTwice(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	r := rawClient(t, w.CA)
-	r.key = got.PrivateKey.(crypto.Signer)
+	r := acmetest.NewRaw(t, w.CA)
+	r.Key = got.PrivateKey.(crypto.Signer)
 	const path = "/acme/acme/revoke-cert"
-	status, kind, _ := r.post(path, r.sign(path, map[string]any{"certificate": base64.RawURLEncoding.EncodeToString(got.Certificate[0])}, nil))
+	status, kind, _ := r.Post(path, r.Sign(path, map[string]any{"certificate": base64.RawURLEncoding.EncodeToString(got.Certificate[0])}, nil))
 	if status != http.StatusBadRequest || kind != "alreadyRevoked" {
 		t.Errorf("%d %s", status, kind)
 	}
@@ -133,14 +134,14 @@ func TestACMERevokeTwice(t *testing.T) {
 
 // Without its record the authority answers errors, and no certificate.
 func TestACMEWithoutRecord(t *testing.T) {
-	w := startACME(t)
-	r := rawClient(t, w.CA)
-	r.register()
-	body := r.sign("/acme/acme/new-order", map[string]any{"identifiers": []any{}}, nil)
+	w := acmetest.Start(t, catest.Options{})
+	r := acmetest.NewRaw(t, w.CA)
+	r.Register()
+	body := r.Sign("/acme/acme/new-order", map[string]any{"identifiers": []any{}}, nil)
 	if err := w.Authority.CloseRecord(); err != nil {
 		t.Fatal(err)
 	}
-	status, kind, resp := r.post("/acme/acme/new-order", body)
+	status, kind, resp := r.Post("/acme/acme/new-order", body)
 	if status != http.StatusInternalServerError || kind != "serverInternal" {
 		t.Errorf("%d %s", status, kind)
 	}

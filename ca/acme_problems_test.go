@@ -23,73 +23,9 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 	"github.com/artstore/artstore-pki/internal/logtest"
 )
-
-// problemDocument is what a client gets (RFC 7807, RFC 8555 §6.7).
-type problemDocument struct {
-	Type, Detail string
-	Status       int
-	Algorithms   []string
-	Subproblems  []struct {
-		Type, Detail string
-		Identifier   struct{ Type, Value string }
-	}
-}
-
-// problemOf posts and reads the problem that comes back; kind is its type without the prefix.
-func (r *rawACME) problem(path, body string, header ...string) (status int, kind string, p problemDocument, h http.Header) {
-	r.t.Helper()
-	status, kind, resp := r.post(path, body, header...)
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if err := json.Unmarshal(data, &p); err != nil && status >= 400 {
-		r.t.Fatalf("%d %s: %v", status, data, err)
-	}
-	return status, kind, p, resp.Header
-}
-
-// rawOrder makes an order and returns the paths of the order, of its authorization,
-// and of its challenges by kind, with their token.
-func (r *rawACME) rawOrder(names ...string) (order, authz string, challenges map[string]string) {
-	r.t.Helper()
-	const path = "/acme/acme/new-order"
-	status, _, resp := r.post(path, r.sign(path, orderOf(names...), nil))
-	if status != http.StatusCreated {
-		data, _ := io.ReadAll(resp.Body)
-		r.t.Fatalf("%d %s", status, data)
-	}
-	var o struct{ Authorizations []string }
-	if err := json.NewDecoder(resp.Body).Decode(&o); err != nil {
-		r.t.Fatal(err)
-	}
-	order, authz = strings.TrimPrefix(resp.Header.Get("Location"), r.url), strings.TrimPrefix(o.Authorizations[0], r.url)
-	_, _, resp = r.post(authz, r.sign(authz, "", nil))
-	var az struct {
-		Challenges []struct{ Type, URL, Token string }
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&az); err != nil {
-		r.t.Fatal(err)
-	}
-	challenges = make(map[string]string)
-	for _, ch := range az.Challenges {
-		if b, err := base64.RawURLEncoding.Strict().DecodeString(ch.Token); err != nil || len(b) < 16 { // RFC 8555 §8.1
-			r.t.Errorf("token %q: %v", ch.Token, err)
-		}
-		challenges[ch.Type], challenges["token"] = strings.TrimPrefix(ch.URL, r.url), ch.Token
-	}
-	return order, authz, challenges
-}
-
-func orderOf(names ...string) map[string]any {
-	ids := make([]map[string]string, 0, len(names))
-	for _, n := range names {
-		ids = append(ids, map[string]string{"type": "dns", "value": n})
-	}
-	return map[string]any{"identifiers": ids}
-}
 
 func with(m map[string]any, key string, v any) map[string]any {
 	m = maps.Clone(m)
@@ -98,43 +34,43 @@ func with(m map[string]any, key string, v any) map[string]any {
 }
 
 func rawCSR(t testing.TB, cn string, names ...string) map[string]string {
-	return map[string]string{"csr": base64.RawURLEncoding.EncodeToString(acmeCSR(t, newKey(t), cn, names...))}
+	return map[string]string{"csr": base64.RawURLEncoding.EncodeToString(acmetest.Request(t, newKey(t), cn, names...))}
 }
 
 // Every problem that a client can cause has its status, its type, the fields that
 // belong to it, and a detail that names the cause.
 func TestACMEProblems(t *testing.T) {
-	w := startACMEWith(t, catest.Options{Edit: func(b []byte) []byte {
+	w := acmetest.Start(t, catest.Options{Edit: func(b []byte) []byte {
 		return append(b, "\nlimits: {per_address: {per_second: 0}}\n"...) // each refusal is charged
 	}})
-	good, other := rawClient(t, w.CA), rawClient(t, w.CA)
-	good.register()
-	other.register()
+	good, other := acmetest.NewRaw(t, w.CA), acmetest.NewRaw(t, w.CA)
+	good.Register()
+	other.Register()
 	const accounts, orders, revoke, change = "/acme/acme/new-account", "/acme/acme/new-order", "/acme/acme/revoke-cert", "/acme/acme/key-change"
-	pending, authz, challenges := good.rawOrder("web.example")
-	gone, goneAuthz, _ := good.rawOrder("web.example")
-	if status, _, _ := good.post(goneAuthz, good.sign(goneAuthz, map[string]string{"status": "deactivated"}, nil)); status != http.StatusOK {
+	pending, authz, challenges := good.Order("web.example")
+	gone, goneAuthz, _ := good.Order("web.example")
+	if status, _, _ := good.Post(goneAuthz, good.Sign(goneAuthz, map[string]string{"status": "deactivated"}, nil)); status != http.StatusOK {
 		t.Fatal("deactivating an authorization")
 	}
-	cl := w.account(t)
+	cl := w.Account(t)
 	own := *good
-	ready := w.proven(t, cl, "http-01", "web.example")
-	readyBy := &rawACME{client: good.client, key: cl.Key, kid: string(cl.KID)}
+	ready := w.Proven(t, cl, "http-01", "web.example")
+	readyBy := good.As(cl.Key, string(cl.KID))
 	finalize := strings.TrimPrefix(ready.FinalizeURL, w.URL)
 	root := base64.RawURLEncoding.EncodeToString(w.Roots()[0].Raw)
-	p521 := rawClient(t, w.CA)
+	p521 := acmetest.NewRaw(t, w.CA)
 	var err error
-	if p521.key, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader); err != nil {
+	if p521.Key, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
 	many := make([]string, 101)
 	for i := range many {
 		many[i] = fmt.Sprintf("n%d.web.example", i)
 	}
-	own.kid = ""
+	own.KID = ""
 	for _, tc := range []struct {
 		name    string
-		by      *rawACME
+		by      *acmetest.Raw
 		path    string
 		payload any
 		status  int
@@ -147,31 +83,31 @@ func TestACMEProblems(t *testing.T) {
 		{"header fields in a contact", &own, accounts, map[string]any{"contact": []string{"mailto:a@b.example?subject=x"}}, 400, "invalidContact", "exactly one address"},
 		{"a long contact", &own, accounts, map[string]any{"contact": []string{"mailto:" + strings.Repeat("a", 1000) + "@b.example"}}, 400, "malformed", "1000 bytes"},
 		{"no account object", &own, accounts, "[]", 400, "malformed", "not an account object"},
-		{"no account of this key", rawClient(t, w.CA), accounts, map[string]any{"onlyReturnExisting": true}, 400, "accountDoesNotExist", "no account has this key"},
+		{"no account of this key", acmetest.NewRaw(t, w.CA), accounts, map[string]any{"onlyReturnExisting": true}, 400, "accountDoesNotExist", "no account has this key"},
 		{"new account by kid", good, accounts, map[string]any{}, 400, "malformed", "want jwk"},
-		{"another account's address", other, strings.TrimPrefix(good.kid, w.URL), "", 403, "unauthorized", "another account"},
-		{"another account's orders", other, strings.TrimPrefix(good.kid, w.URL) + "/orders", "", 403, "unauthorized", "another account"},
-		{"a status that no account gets", good, strings.TrimPrefix(good.kid, w.URL), map[string]string{"status": "revoked"}, 400, "malformed", "deactivated, and nothing else"},
-		{"a contact of nobody", good, strings.TrimPrefix(good.kid, w.URL), map[string]any{"contact": []string{"mailto:"}}, 400, "invalidContact", "exactly one"},
+		{"another account's address", other, strings.TrimPrefix(good.KID, w.URL), "", 403, "unauthorized", "another account"},
+		{"another account's orders", other, strings.TrimPrefix(good.KID, w.URL) + "/orders", "", 403, "unauthorized", "another account"},
+		{"a status that no account gets", good, strings.TrimPrefix(good.KID, w.URL), map[string]string{"status": "revoked"}, 400, "malformed", "deactivated, and nothing else"},
+		{"a contact of nobody", good, strings.TrimPrefix(good.KID, w.URL), map[string]any{"contact": []string{"mailto:"}}, 400, "invalidContact", "exactly one"},
 
 		{"no order", good, orders, "[]", 400, "malformed", "not an order"},
-		{"a date that is none", good, orders, with(orderOf("web.example"), "notAfter", "tomorrow"), 400, "malformed", "RFC 3339"},
-		{"no identifiers", good, orders, orderOf(), 400, "malformed", "no identifiers"},
-		{"too many identifiers", good, orders, orderOf(many...), 400, "malformed", "more than 100"},
+		{"a date that is none", good, orders, with(acmetest.OrderOf("web.example"), "notAfter", "tomorrow"), 400, "malformed", "RFC 3339"},
+		{"no identifiers", good, orders, acmetest.OrderOf(), 400, "malformed", "no identifiers"},
+		{"too many identifiers", good, orders, acmetest.OrderOf(many...), 400, "malformed", "more than 100"},
 		{"an identifier of another type", good, orders, map[string]any{"identifiers": []any{map[string]string{"type": "email", "value": "a@b.example"}}}, 400, "unsupportedIdentifier", "neither of type dns nor ip"},
 		{"a name as an address", good, orders, map[string]any{"identifiers": []any{map[string]string{"type": "ip", "value": "web.example"}}}, 400, "rejectedIdentifier", "not of type ip"},
-		{"no name at all", good, orders, orderOf("a b"), 400, "rejectedIdentifier", "neither a DNS name"},
-		{"an underscore", good, orders, orderOf("und_er.internal"), 400, "rejectedIdentifier", "underscore"},
-		{"twice", good, orders, orderOf("web.example", "WEB.example"), 400, "rejectedIdentifier", "stands there twice"},
-		{"a name of no profile", good, orders, orderOf("web.example", "evil.example"), 400, "rejectedIdentifier", "no profile with acme: true has all of"},
-		{"names of two profiles", good, orders, orderOf("web.example", "other.example"), 400, "rejectedIdentifier", "no profile with acme: true has all of"},
-		{"a name of several profiles", good, orders, orderOf("shared.example"), 400, "rejectedIdentifier", "name one as the profile"},
-		{"a profile without acme", good, orders, with(orderOf("db.example"), "profile", "db"), 400, "invalidProfile", `only ["other" "third" "web"]`},
-		{"a name of another profile", good, orders, with(orderOf("web.example"), "profile", "third"), 400, "rejectedIdentifier", `profile "third" does not have all of ["web.example"]`},
-		{"the authority's machine", good, orders, orderOf("localhost"), 400, "rejectedIdentifier", "machine of the authority"},
-		{"a begin in years", good, orders, with(orderOf("web.example"), "notBefore", "2031-01-01T00:00:00Z"), 400, "malformed", "begins when it is issued"},
-		{"an end in the past", good, orders, with(orderOf("web.example"), "notAfter", "2020-01-01T00:00:00Z"), 400, "malformed", "in the past"},
-		{"an end in years", good, orders, with(orderOf("web.example"), "notAfter", time.Now().AddDate(3, 0, 0).Format(time.RFC3339)), 400, "malformed", "profiles.web.lifetime.max"},
+		{"no name at all", good, orders, acmetest.OrderOf("a b"), 400, "rejectedIdentifier", "neither a DNS name"},
+		{"an underscore", good, orders, acmetest.OrderOf("und_er.internal"), 400, "rejectedIdentifier", "underscore"},
+		{"twice", good, orders, acmetest.OrderOf("web.example", "WEB.example"), 400, "rejectedIdentifier", "stands there twice"},
+		{"a name of no profile", good, orders, acmetest.OrderOf("web.example", "evil.example"), 400, "rejectedIdentifier", "no profile with acme: true has all of"},
+		{"names of two profiles", good, orders, acmetest.OrderOf("web.example", "other.example"), 400, "rejectedIdentifier", "no profile with acme: true has all of"},
+		{"a name of several profiles", good, orders, acmetest.OrderOf("shared.example"), 400, "rejectedIdentifier", "name one as the profile"},
+		{"a profile without acme", good, orders, with(acmetest.OrderOf("db.example"), "profile", "db"), 400, "invalidProfile", `only ["other" "third" "web"]`},
+		{"a name of another profile", good, orders, with(acmetest.OrderOf("web.example"), "profile", "third"), 400, "rejectedIdentifier", `profile "third" does not have all of ["web.example"]`},
+		{"the authority's machine", good, orders, acmetest.OrderOf("localhost"), 400, "rejectedIdentifier", "machine of the authority"},
+		{"a begin in years", good, orders, with(acmetest.OrderOf("web.example"), "notBefore", "2031-01-01T00:00:00Z"), 400, "malformed", "begins when it is issued"},
+		{"an end in the past", good, orders, with(acmetest.OrderOf("web.example"), "notAfter", "2020-01-01T00:00:00Z"), 400, "malformed", "in the past"},
+		{"an end in years", good, orders, with(acmetest.OrderOf("web.example"), "notAfter", time.Now().AddDate(3, 0, 0).Format(time.RFC3339)), 400, "malformed", "profiles.web.lifetime.max"},
 
 		{"an order that is not there", good, "/acme/acme/order/nothing", "", 404, "malformed", `no order "nothing"`},
 		{"another account's order", other, pending, "", 403, "unauthorized", "another account"},
@@ -199,13 +135,12 @@ func TestACMEProblems(t *testing.T) {
 		{"a certificate of the authority", good, revoke, map[string]any{"certificate": root}, 403, "unauthorized", "not in the record"},
 
 		{"a key change without a JWS", good, change, map[string]any{}, 400, "malformed", "not a JWS"},
-		{"key change by jwk", rawClient(t, w.CA), change, map[string]any{}, 400, "malformed", "want kid"},
+		{"key change by jwk", acmetest.NewRaw(t, w.CA), change, map[string]any{}, 400, "malformed", "want kid"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			c := *tc.by.client
-			c.t = t
-			r := rawACME{&c, tc.by.key, tc.by.kid}
-			status, kind, p, h := r.problem(tc.path, r.sign(tc.path, tc.payload, nil))
+			r := tc.by.As(tc.by.Key, tc.by.KID)
+			r.T = t
+			status, kind, p, h := r.Problem(tc.path, r.Sign(tc.path, tc.payload, nil))
 			if status != tc.status || kind != tc.kind || !strings.Contains(p.Detail, tc.detail) || p.Status != status {
 				t.Errorf("%d %s %q (status %d), want %d %s with %q", status, kind, p.Detail, p.Status, tc.status, tc.kind, tc.detail)
 			}
@@ -217,7 +152,7 @@ func TestACMEProblems(t *testing.T) {
 			}
 		})
 	}
-	_, _, p, _ := good.problem(orders, good.sign(orders, orderOf("web.example", "evil.example", "mean.example"), nil))
+	_, _, p, _ := good.Problem(orders, good.Sign(orders, acmetest.OrderOf("web.example", "evil.example", "mean.example"), nil))
 	if len(p.Subproblems) != 2 || p.Subproblems[0].Identifier.Value != "evil.example" || p.Subproblems[1].Identifier.Type != "dns" || !strings.HasSuffix(p.Subproblems[0].Type, ":rejectedIdentifier") {
 		t.Errorf("subproblems: %+v", p.Subproblems)
 	}
@@ -227,7 +162,7 @@ func TestACMEProblems(t *testing.T) {
 // Methods and addresses that ACME does not have are problems too (RFC 8555 §6.3),
 // and what may be read with GET may be read with HEAD.
 func TestACMEMethods(t *testing.T) {
-	w := startACME(t)
+	w := acmetest.Start(t, catest.Options{})
 	cl := newClient(t, w.CA, nil)
 	for _, tc := range []struct {
 		method, path string
@@ -272,7 +207,7 @@ func TestACMEChallengeProblems(t *testing.T) {
 	const canary = "CANARY-of-the-server"
 	var log logtest.Buffer
 	var serving atomic.Pointer[http.Handler]
-	w := startACMEWith(t, catest.Options{Wrap: func(h http.Handler) http.Handler {
+	w := acmetest.Start(t, catest.Options{Wrap: func(h http.Handler) http.Handler {
 		serving.Store(&h)
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { (*serving.Load()).ServeHTTP(rw, r) })
 	}})
@@ -283,8 +218,8 @@ func TestACMEChallengeProblems(t *testing.T) {
 	t.Cleanup(func() { _ = second.Close() })
 	h := second.Handler()
 	serving.Store(&h)
-	r := rawClient(t, w.CA)
-	r.register()
+	r := acmetest.NewRaw(t, w.CA)
+	r.Register()
 	for _, tc := range []struct{ name, challenge, content, kind, detail string }{
 		{"another content", "http-01", canary, "incorrectResponse", "status 200, but its content is not the key authorization"},
 		{"not there", "http-01", "", "incorrectResponse", "status 404"},
@@ -293,19 +228,17 @@ func TestACMEChallengeProblems(t *testing.T) {
 		{"another record", "dns-01", canary, "incorrectResponse", "none of the 1 TXT records"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			order, authz, challenges := r.rawOrder("web.example")
+			order, authz, challenges := r.Order("web.example")
 			path := challenges[tc.challenge]
-			w.mu.Lock()
-			clear(w.txt)
+			w.SetTXT("_acme-challenge.web.example")
 			if tc.content != "" {
-				w.files["/.well-known/acme-challenge/"+challenges["token"]] = tc.content
-				w.txt["_acme-challenge.web.example"] = []string{tc.content}
+				w.SetFile("/.well-known/acme-challenge/"+challenges["token"], tc.content)
+				w.SetTXT("_acme-challenge.web.example", tc.content)
 			}
-			w.mu.Unlock()
-			_, _, resp := r.post(path, r.sign(path, "{}", nil))
+			_, _, resp := r.Post(path, r.Sign(path, "{}", nil))
 			var ch struct {
 				Status string
-				Error  problemDocument
+				Error  acmetest.Problem
 			}
 			data, err := io.ReadAll(resp.Body)
 			if err != nil {
@@ -321,7 +254,7 @@ func TestACMEChallengeProblems(t *testing.T) {
 				t.Errorf("%q has no address", ch.Error.Detail)
 			}
 			for _, path := range []string{order, authz} {
-				if _, _, resp := r.post(path, r.sign(path, "", nil)); resp != nil {
+				if _, _, resp := r.Post(path, r.Sign(path, "", nil)); resp != nil {
 					if data, _ := io.ReadAll(resp.Body); !bytes.Contains(data, []byte(`"status":"invalid"`)) || !bytes.Contains(data, []byte(tc.kind)) {
 						t.Errorf("%s: %s", path, data)
 					}
@@ -337,7 +270,7 @@ func TestACMEChallengeProblems(t *testing.T) {
 
 // Kinds of keys that no profile has are refused with their reason.
 func TestACMEAccountKeys(t *testing.T) {
-	w := startACME(t)
+	w := acmetest.Start(t, catest.Options{})
 	weak, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -348,12 +281,12 @@ func TestACMEAccountKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	const path = "/acme/acme/new-account"
-	r := rawClient(t, w.CA)
-	r.key = ed
-	if status, kind, p, _ := r.problem(path, r.sign(path, map[string]any{}, nil)); status != http.StatusCreated {
+	r := acmetest.NewRaw(t, w.CA)
+	r.Key = ed
+	if status, kind, p, _ := r.Problem(path, r.Sign(path, map[string]any{}, nil)); status != http.StatusCreated {
 		t.Errorf("Ed25519: %d %s %q", status, kind, p.Detail)
 	}
-	head := map[string]any{"alg": "RS256", "nonce": r.nonce(), "url": r.url + path, "jwk": map[string]string{
+	head := map[string]any{"alg": "RS256", "nonce": r.Nonce(), "url": r.URL + path, "jwk": map[string]string{
 		"kty": "RSA", "n": base64.RawURLEncoding.EncodeToString(weak.N.Bytes()), "e": "AQAB",
 	}}
 	protected, err := json.Marshal(head)
@@ -361,7 +294,7 @@ func TestACMEAccountKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := fmt.Sprintf(`{"protected":%q,"payload":"e30","signature":"AAAA"}`, base64.RawURLEncoding.EncodeToString(protected))
-	if status, kind, p, _ := r.problem(path, body); status != 400 || kind != "badPublicKey" || !strings.Contains(p.Detail, "RSA key of 1848 bits") {
+	if status, kind, p, _ := r.Problem(path, body); status != 400 || kind != "badPublicKey" || !strings.Contains(p.Detail, "RSA key of 1848 bits") {
 		t.Errorf("%d %s %q", status, kind, p.Detail)
 	}
 }
@@ -370,7 +303,7 @@ func TestACMEAccountKeys(t *testing.T) {
 // (RFC 8555 §6.6), which make 100 accounts and then none.
 func TestACMEFirstOrderInAFlood(t *testing.T) {
 	const from, path = "X-Test-From", "/acme/acme/new-account"
-	w := startACMEWith(t, catest.Options{
+	w := acmetest.Start(t, catest.Options{
 		Wrap: func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 				r.RemoteAddr = cmp.Or(r.Header.Get(from), r.RemoteAddr)
@@ -379,23 +312,23 @@ func TestACMEFirstOrderInAFlood(t *testing.T) {
 		},
 		Edit: func(b []byte) []byte { return append(b, "\nlimits: {per_address: {per_second: 0}}\n"...) }, // only that of accounts
 	})
-	cl := w.account(t)
+	cl := w.Account(t)
 	var wg sync.WaitGroup
 	var made atomic.Int32
-	flood := rawClient(t, w.CA)
+	flood := acmetest.NewRaw(t, w.CA)
 	for range 4 {
 		wg.Go(func() {
 			for range 500 {
-				r := &rawACME{client: flood.client, key: newKey(t)}
-				if status, _, _ := r.post(path, r.sign(path, map[string]any{}, nil), from, "192.0.2.66:1"); status == http.StatusCreated {
+				r := flood.As(newKey(t), "")
+				if status, _, _ := r.Post(path, r.Sign(path, map[string]any{}, nil), from, "192.0.2.66:1"); status == http.StatusCreated {
 					made.Add(1)
 				}
 			}
 		})
 	}
-	w.obtain(t, cl, "http-01", newKey(t), "web.example")
+	w.Obtain(t, cl, "http-01", newKey(t), "web.example")
 	wg.Wait()
-	w.obtain(t, cl, "http-01", newKey(t), "web.example")
+	w.Obtain(t, cl, "http-01", newKey(t), "web.example")
 	if n := made.Load(); n < 100 || n > 110 { // some more come while the test runs
 		t.Errorf("%d accounts of one address", n)
 	}
@@ -404,7 +337,7 @@ func TestACMEFirstOrderInAFlood(t *testing.T) {
 // An address that has made its accounts is told when to come again.
 func TestACMERegistrationFlood(t *testing.T) {
 	const from = "X-Test-From"
-	w := startACMEWith(t, catest.Options{Wrap: func(h http.Handler) http.Handler {
+	w := acmetest.Start(t, catest.Options{Wrap: func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			r.RemoteAddr = cmp.Or(r.Header.Get(from), r.RemoteAddr)
 			h.ServeHTTP(rw, r)
@@ -413,8 +346,8 @@ func TestACMERegistrationFlood(t *testing.T) {
 	const path = "/acme/acme/new-account"
 	var limited int
 	for i := range 8 {
-		r := rawClient(t, w.CA)
-		status, kind, p, h := r.problem(path, r.sign(path, map[string]any{}, nil))
+		r := acmetest.NewRaw(t, w.CA)
+		status, kind, p, h := r.Problem(path, r.Sign(path, map[string]any{}, nil))
 		if status == http.StatusCreated && i < 3 {
 			continue
 		}
@@ -426,12 +359,12 @@ func TestACMERegistrationFlood(t *testing.T) {
 	if limited != 5 {
 		t.Errorf("%d of 8 were limited, want 5", limited)
 	}
-	if n := countRows(t, w.Dir, "acme_accounts"); n != 3 {
+	if n := acmetest.CountRows(t, w.Dir, "acme_accounts"); n != 3 {
 		t.Errorf("%d accounts", n)
 	}
 	// From another address it goes on.
-	r := rawClient(t, w.CA)
-	if status, kind, p, _ := r.problem(path, r.sign(path, map[string]any{}, nil), from, "192.0.2.1:1"); status != http.StatusCreated {
+	r := acmetest.NewRaw(t, w.CA)
+	if status, kind, p, _ := r.Problem(path, r.Sign(path, map[string]any{}, nil), from, "192.0.2.1:1"); status != http.StatusCreated {
 		t.Errorf("%d %s %q", status, kind, p.Detail)
 	}
 }

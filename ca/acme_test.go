@@ -9,16 +9,19 @@ import (
 	"time"
 
 	"golang.org/x/crypto/acme"
+
+	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 )
 
 // Each challenge leads to a certificate that the profile has, and that is in the
 // record like all others: it renews, and it goes when it is revoked.
 func TestACME(t *testing.T) {
-	w := startACME(t)
-	cl := w.account(t)
+	w := acmetest.Start(t, catest.Options{})
+	cl := w.Account(t)
 	for _, kind := range []string{"http-01", "dns-01", "tls-alpn-01"} {
 		t.Run(kind, func(t *testing.T) {
-			got := w.obtain(t, cl, kind, newKey(t), "web.example", "api.example")
+			got := w.Obtain(t, cl, kind, newKey(t), "web.example", "api.example")
 			entry, err := openRecord(t, w.CA).Show(t.Context(), got.Leaf.SerialNumber.String())
 			if err != nil {
 				t.Fatal(err)
@@ -43,14 +46,14 @@ func TestACME(t *testing.T) {
 
 // The account that ordered may revoke, and the key of the certificate; nobody else.
 func TestACMERevoke(t *testing.T) {
-	w := startACME(t)
-	cl, stranger := w.account(t), w.account(t)
-	one := w.obtain(t, cl, "http-01", newKey(t), "web.example")
-	two := w.obtain(t, cl, "http-01", newKey(t), "web.example")
-	refusedWith(t, stranger.RevokeCert(t.Context(), nil, one.Certificate[0], acme.CRLReasonUnspecified), "unauthorized", "did not order")
-	refusedWith(t, stranger.RevokeCert(t.Context(), newKey(t), one.Certificate[0], acme.CRLReasonUnspecified), "unauthorized", "not signed by the key")
-	refusedWith(t, cl.RevokeCert(t.Context(), nil, one.Certificate[0], acme.CRLReasonCertificateHold), "badRevocationReason", "")
-	refusedWith(t, cl.RevokeCert(t.Context(), nil, w.Roots()[0].Raw, acme.CRLReasonUnspecified), "unauthorized", "not in the record")
+	w := acmetest.Start(t, catest.Options{})
+	cl, stranger := w.Account(t), w.Account(t)
+	one := w.Obtain(t, cl, "http-01", newKey(t), "web.example")
+	two := w.Obtain(t, cl, "http-01", newKey(t), "web.example")
+	acmetest.RefusedWith(t, stranger.RevokeCert(t.Context(), nil, one.Certificate[0], acme.CRLReasonUnspecified), "unauthorized", "did not order")
+	acmetest.RefusedWith(t, stranger.RevokeCert(t.Context(), newKey(t), one.Certificate[0], acme.CRLReasonUnspecified), "unauthorized", "not signed by the key")
+	acmetest.RefusedWith(t, cl.RevokeCert(t.Context(), nil, one.Certificate[0], acme.CRLReasonCertificateHold), "badRevocationReason", "")
+	acmetest.RefusedWith(t, cl.RevokeCert(t.Context(), nil, w.Roots()[0].Raw, acme.CRLReasonUnspecified), "unauthorized", "not in the record")
 	if err := cl.RevokeCert(t.Context(), nil, one.Certificate[0], acme.CRLReasonKeyCompromise); err != nil {
 		t.Errorf("by the account: %v", err)
 	}
@@ -72,8 +75,8 @@ func TestACMERevoke(t *testing.T) {
 // What a profile does not give is refused with the order, before anybody is asked
 // for a proof and before a row is written.
 func TestACMEOrderRefusals(t *testing.T) {
-	w := startACME(t)
-	cl := w.account(t)
+	w := acmetest.Start(t, catest.Options{})
+	cl := w.Account(t)
 	for _, tc := range []struct {
 		text  string
 		names []string
@@ -87,10 +90,10 @@ func TestACMEOrderRefusals(t *testing.T) {
 		{"no profile with acme: true has all of", []string{"*.web.example"}},
 		{"stands there twice", []string{"web.example", "WEB.example"}},
 	} {
-		_, err := order(t, cl, tc.names...)
-		refusedWith(t, err, "rejectedIdentifier", tc.text)
+		_, err := acmetest.Order(t, cl, tc.names...)
+		acmetest.RefusedWith(t, err, "rejectedIdentifier", tc.text)
 	}
-	if _, err := order(t, cl, "192.0.2.7"); err != nil {
+	if _, err := acmetest.Order(t, cl, "192.0.2.7"); err != nil {
 		t.Errorf("an address of the profile: %v", err)
 	}
 	if _, err := cl.AuthorizeOrder(t.Context(), acme.DomainIDs("web.example"), acme.WithOrderNotAfter(time.Now().Add(1000*time.Hour))); err == nil {
@@ -99,19 +102,19 @@ func TestACMEOrderRefusals(t *testing.T) {
 	if _, err := cl.AuthorizeOrder(t.Context(), []acme.AuthzID{{Type: "permanent-identifier", Value: "x"}}); err == nil {
 		t.Error("a permanent identifier was accepted")
 	}
-	if n := countRows(t, w.Dir, "acme_orders"); n != 1 {
+	if n := acmetest.CountRows(t, w.Dir, "acme_orders"); n != 1 {
 		t.Errorf("%d orders stored, want the good one", n)
 	}
-	if w.visited != 0 {
+	if w.Visits() != 0 {
 		t.Error("the authority visited a name that nobody had proven anything for")
 	}
 }
 
 // A request to finalize must fit its order; an order buys one certificate.
 func TestACMEFinalizeRefusals(t *testing.T) {
-	w := startACME(t)
-	cl, stranger := w.account(t), w.account(t)
-	o, err := order(t, cl, "web.example")
+	w := acmetest.Start(t, catest.Options{})
+	cl, stranger := w.Account(t), w.Account(t)
+	o, err := acmetest.Order(t, cl, "web.example")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,43 +123,43 @@ func TestACMEFinalizeRefusals(t *testing.T) {
 		return err
 	}
 	key := newKey(t)
-	refusedWith(t, finalize(cl, acmeCSR(t, key, "", "web.example")), "orderNotReady", "")
-	w.prove(t, cl, o, "http-01")
-	refusedWith(t, finalize(stranger, acmeCSR(t, key, "", "web.example")), "unauthorized", "another account")
-	refusedWith(t, finalize(cl, acmeCSR(t, key, "", "web.example", "api.example")), "badCSR", "")
-	refusedWith(t, finalize(cl, acmeCSR(t, key, "evil.example", "web.example")), "badCSR", "")
-	refusedWith(t, finalize(cl, []byte("no request")), "badCSR", "")
-	refusedWith(t, finalize(cl, otherNamed(t, "web.example")), "badCSR", "an otherName")
-	broken := acmeCSR(t, key, "", "web.example")
+	acmetest.RefusedWith(t, finalize(cl, acmetest.Request(t, key, "", "web.example")), "orderNotReady", "")
+	w.Prove(t, cl, o, "http-01")
+	acmetest.RefusedWith(t, finalize(stranger, acmetest.Request(t, key, "", "web.example")), "unauthorized", "another account")
+	acmetest.RefusedWith(t, finalize(cl, acmetest.Request(t, key, "", "web.example", "api.example")), "badCSR", "")
+	acmetest.RefusedWith(t, finalize(cl, acmetest.Request(t, key, "evil.example", "web.example")), "badCSR", "")
+	acmetest.RefusedWith(t, finalize(cl, []byte("no request")), "badCSR", "")
+	acmetest.RefusedWith(t, finalize(cl, otherNamed(t, "web.example")), "badCSR", "an otherName")
+	broken := acmetest.Request(t, key, "", "web.example")
 	broken[len(broken)-1] ^= 1
-	refusedWith(t, finalize(cl, broken), "badCSR", "its signature is wrong")
+	acmetest.RefusedWith(t, finalize(cl, broken), "badCSR", "its signature is wrong")
 	if len(listAll(t, w.CA)) != 1 { // the authority's own
 		t.Fatal("a certificate was issued")
 	}
-	if err := finalize(cl, acmeCSR(t, key, "", "web.example")); err != nil {
+	if err := finalize(cl, acmetest.Request(t, key, "", "web.example")); err != nil {
 		t.Fatalf("a good request: %v", err)
 	}
-	if err := finalize(cl, acmeCSR(t, newKey(t), "", "web.example")); err != nil {
+	if err := finalize(cl, acmetest.Request(t, newKey(t), "", "web.example")); err != nil {
 		t.Errorf("again: %v", err)
 	}
 	if n := len(listAll(t, w.CA)); n != 2 {
 		t.Errorf("%d certificates for one order", n-1)
 	}
 	// The profile decides on keys.
-	o2, err := order(t, cl, "other.example")
+	o2, err := acmetest.Order(t, cl, "other.example")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.prove(t, cl, o2, "dns-01")
-	_, _, err = cl.CreateOrderCert(t.Context(), o2.FinalizeURL, acmeCSR(t, key, "", "other.example"), false)
-	refusedWith(t, err, "badCSR", "key type")
+	w.Prove(t, cl, o2, "dns-01")
+	_, _, err = cl.CreateOrderCert(t.Context(), o2.FinalizeURL, acmetest.Request(t, key, "", "other.example"), false)
+	acmetest.RefusedWith(t, err, "badCSR", "key type")
 	w.Check(t)
 }
 
 // A challenge that is not answered right ends its order at once.
 func TestACMEChallengeFails(t *testing.T) {
-	w := startACME(t)
-	cl := w.account(t)
+	w := acmetest.Start(t, catest.Options{})
+	cl := w.Account(t)
 	for _, tc := range []struct {
 		name, kind, content string
 	}{
@@ -167,7 +170,7 @@ func TestACMEChallengeFails(t *testing.T) {
 		{"no certificate", "tls-alpn-01", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			o, err := order(t, cl, "web.example")
+			o, err := acmetest.Order(t, cl, "web.example")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -176,14 +179,13 @@ func TestACMEChallengeFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			ch := az.Challenges[slices.IndexFunc(az.Challenges, func(c *acme.Challenge) bool { return c.Type == tc.kind })]
-			w.answer(t, cl, "elsewhere.example", ch)
-			w.mu.Lock()
-			right := w.files[cl.HTTP01ChallengePath(ch.Token)]
-			delete(w.files, cl.HTTP01ChallengePath(ch.Token))
+			w.Answer(t, cl, "elsewhere.example", ch)
+			path := cl.HTTP01ChallengePath(ch.Token)
+			right := w.File(path)
+			w.SetFile(path, tc.content)
 			if tc.content != "" {
-				w.files[cl.HTTP01ChallengePath(ch.Token)], w.files["/elsewhere"] = tc.content, right
+				w.SetFile("/elsewhere", right)
 			}
-			w.mu.Unlock()
 			if _, err := cl.Accept(t.Context(), ch); err != nil {
 				t.Fatal(err)
 			}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 	"github.com/artstore/artstore-pki/internal/pgtest"
 )
 
@@ -37,7 +38,7 @@ func wantAway(t *testing.T, c *catest.CA, method, path string, body any) {
 func TestDatabaseStopped(t *testing.T) {
 	var server pgtest.Server // of its own: it is stopped
 	t.Cleanup(server.Stop)
-	w := startACMEWith(t, catest.Options{Database: server.Database(t)})
+	w := acmetest.Start(t, catest.Options{Database: server.Database(t)})
 	token := w.Token(t, "web", "web.example")
 	server.Stop()
 	wantAway(t, w.CA, "POST", "/sign", signRequest(t, token, newKey(t), "web", "web.example"))
@@ -76,7 +77,7 @@ func TestDatabaseLocked(t *testing.T) {
 
 // HEAD is answered wherever GET is (RFC 9110 §9.1), with its header and no body.
 func TestHead(t *testing.T) {
-	c := startACME(t).CA
+	c := acmetest.Start(t, catest.Options{}).CA
 	headOf(t, c, 1) // not between the two questions for it
 	cl := newClient(t, c, nil)
 	for _, path := range []string{"/health", "/roots", "/roots.pem", "/crl", "/crl?pem", "/revoked", "/1.0/crl", "/log/head", "/nowhere", "/acme/acme/directory"} {

@@ -23,6 +23,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
@@ -82,7 +83,7 @@ func TestHostileKeysCostLittle(t *testing.T) {
 	if raceEnabled {
 		most *= 10 // for base64, JSON and DER; the control is assembler
 	}
-	w := startACMEWith(t, catest.Options{Edit: func(b []byte) []byte {
+	w := acmetest.Start(t, catest.Options{Edit: func(b []byte) []byte {
 		b = withProvisioner(ownX5C)(b)
 		return limitsOf("{per_address: {per_second: 0.001, burst: 400}, per_service: {per_second: 0}}")(b)
 	}})
@@ -142,7 +143,7 @@ func controlCost(t testing.TB) time.Duration {
 
 // hostileRequests are one for each way to make the authority compute with a key. A
 // key is as long as the limits of its route let it be.
-func hostileRequests(t testing.TB, w *acmeWorld) map[string]func(i int) hostileRequest {
+func hostileRequests(t testing.TB, w *acmetest.World) map[string]func(i int) hostileRequest {
 	t.Helper()
 	fixed := func(r hostileRequest) func(int) hostileRequest { return func(int) hostileRequest { return r } }
 	inJSON := func(v any) string {
@@ -180,7 +181,7 @@ func hostileRequests(t testing.TB, w *acmeWorld) map[string]func(i int) hostileR
 		return []string{"Authorization", "Bearer " + handMadeJWT(t, head, claimsFor(t, w.CA, leaf, path, nil), unsigned(hugeKey(t, 2048)))}
 	}
 	jws := func(path string, jwk map[string]any, key *rsa.PublicKey) string {
-		head := map[string]any{"jwk": jwk, "nonce": rawClient(t, w.CA).nonce(), "url": w.URL + path}
+		head := map[string]any{"jwk": jwk, "nonce": acmetest.NewRaw(t, w.CA).Nonce(), "url": w.URL + path}
 		parts := strings.Split(handMadeJWT(t, head, map[string]any{}, unsigned(key)), ".")
 		return inJSON(map[string]string{"protected": parts[0], "payload": parts[1], "signature": parts[2]})
 	}
@@ -188,23 +189,23 @@ func hostileRequests(t testing.TB, w *acmeWorld) map[string]func(i int) hostileR
 	for _, member := range []string{"d", "p", "q"} {
 		private[member] = private["n"].(string)[:5000]
 	}
-	account := rawClient(t, w.CA)
-	account.register()
-	client := w.account(t)
-	ready := w.proven(t, client, "http-01", "web.example")
+	account := acmetest.NewRaw(t, w.CA)
+	account.Register()
+	client := w.Account(t)
+	ready := w.Proven(t, client, "http-01", "web.example")
 	finalize := strings.TrimPrefix(ready.FinalizeURL, w.URL)
-	finalizing := &rawACME{client: account.client, key: client.Key, kid: string(client.KID)}
+	finalizing := account.As(client.Key, string(client.KID))
 	asACME := []string{"Content-Type", "application/jose+json"}
 	acme := func(path, body string) func(int) hostileRequest {
 		return fixed(hostileRequest{path: path, body: body, header: asACME, status: http.StatusBadRequest})
 	}
 	// An account changes its key to one that is long, or says that its old one was a private one.
-	changing := rawClient(t, w.CA)
-	changing.register()
+	changing := acmetest.NewRaw(t, w.CA)
+	changing.Register()
 	const keyChange = "/acme/acme/key-change"
 	change := func(inner string) func(int) hostileRequest {
 		return func(int) hostileRequest {
-			return hostileRequest{path: keyChange, body: changing.sign(keyChange, inner, nil), header: asACME, status: http.StatusBadRequest}
+			return hostileRequest{path: keyChange, body: changing.Sign(keyChange, inner, nil), header: asACME, status: http.StatusBadRequest}
 		}
 	}
 	innerBy := func(key crypto.Signer, oldKey any) string {
@@ -213,7 +214,7 @@ func hostileRequests(t testing.TB, w *acmeWorld) map[string]func(i int) hostileR
 		if err != nil {
 			t.Fatal(err)
 		}
-		signed, err := signer.Sign([]byte(inJSON(map[string]any{"account": changing.kid, "oldKey": oldKey})))
+		signed, err := signer.Sign([]byte(inJSON(map[string]any{"account": changing.KID, "oldKey": oldKey})))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,7 +242,7 @@ func hostileRequests(t testing.TB, w *acmeWorld) map[string]func(i int) hostileR
 		"key-change":               change(jws(keyChange, jwkOf(medium), medium)),
 		"key-change, private key":  change(innerBy(newKey(t), private)),
 		"finalize": func(int) hostileRequest {
-			body := finalizing.sign(finalize, map[string]string{"csr": base64.RawURLEncoding.EncodeToString(hugeRequest(t, short))}, nil)
+			body := finalizing.Sign(finalize, map[string]string{"csr": base64.RawURLEncoding.EncodeToString(hugeRequest(t, short))}, nil)
 			return hostileRequest{path: finalize, body: body, header: asACME, status: http.StatusBadRequest}
 		},
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 	"github.com/artstore/artstore-pki/ca/internal/damage"
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
 	"github.com/artstore/artstore-pki/ca/policy"
@@ -236,15 +237,15 @@ func TestRenewalsEndWithX5C(t *testing.T) {
 // Names that were proven once are good for lifetime.max of the profile; then they
 // are to be proven again.
 func TestRenewalsEndWithACME(t *testing.T) {
-	w := startACME(t)
+	w := acmetest.Start(t, catest.Options{})
 	w.Rewrite(t, func(b []byte) []byte {
 		return []byte(strings.ReplaceAll(string(b), "    acme: true\n", "    acme: true\n    lifetime: {max: 60h}\n"))
 	})
 	if err := w.Authority.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	cl, before := w.account(t), time.Now()
-	got := w.obtain(t, cl, "http-01", newKey(t), "web.example")
+	cl, before := w.Account(t), time.Now()
+	got := w.Obtain(t, cl, "http-01", newKey(t), "web.example")
 	end := time.Now().Add(60 * time.Hour)
 	endsBy(t, w.CA, got, end)
 	entry, err := openRecord(t, w.CA).Show(t.Context(), got.Leaf.SerialNumber.String())

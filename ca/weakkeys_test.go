@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
@@ -27,17 +28,17 @@ func TestWeakKeys(t *testing.T) {
 	if err := os.WriteFile(file, pemfile.EncodeCertificates([]*x509.Certificate{root}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	all := acmeProfiles()
+	all := acmetest.Profiles()
 	for name, p := range all {
 		p.KeyTypes = []string{"EC-P256", "RSA-2048"}
 		all[name] = p
 	}
-	w := startACMEWith(t, catest.Options{Profiles: all, Edit: func(b []byte) []byte {
+	w := acmetest.Start(t, catest.Options{Profiles: all, Edit: func(b []byte) []byte {
 		return limitsOf("{per_address: {per_second: 0}}")(withProvisioner(fmt.Sprintf("  - {type: X5C, name: holders, roots: %q}\n", file))(b))
 	}})
 	cl, peer := newClient(t, w.CA, nil), enrol(t, w.CA, "db", "db.example")
-	mine := w.account(t)
-	ready := w.proven(t, mine, "http-01", "web.example")
+	mine := w.Account(t)
+	ready := w.Proven(t, mine, "http-01", "web.example")
 	for says, key := range weakKeys(t) {
 		t.Run(says, func(t *testing.T) {
 			request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"db.example"}}, key)
@@ -71,8 +72,8 @@ func TestWeakKeys(t *testing.T) {
 				ask("renewal token", "/renew", nil, "Authorization", "Bearer "+handMadeJWT(t, map[string]any{"x5cInsecure": chain}, claimsFor(t, w.CA, weak, "/renew", nil), key.signs(t)))
 			}
 			_, _, err = mine.CreateOrderCert(t.Context(), ready.FinalizeURL, acmeRequest(t, key, "web.example"), false)
-			refusedWith(t, err, "badCSR", says)
-			status, kind, resp := rawClient(t, w.CA).post("/acme/acme/new-account", newAccountBy(t, w.CA, key))
+			acmetest.RefusedWith(t, err, "badCSR", says)
+			status, kind, resp := acmetest.NewRaw(t, w.CA).Post("/acme/acme/new-account", newAccountBy(t, w.CA, key))
 			answer, err := io.ReadAll(resp.Body)
 			if refused("new-account", status, answer); kind != "badPublicKey" || err != nil {
 				t.Errorf("new-account: %s %v", kind, err)
@@ -82,7 +83,7 @@ func TestWeakKeys(t *testing.T) {
 			}
 		})
 	}
-	if n := countRows(t, w.Dir, "acme_accounts"); n != 1 {
+	if n := acmetest.CountRows(t, w.Dir, "acme_accounts"); n != 1 {
 		t.Errorf("%d accounts, want the one with a good key", n)
 	}
 }
@@ -91,7 +92,7 @@ func TestWeakKeys(t *testing.T) {
 func newAccountBy(t testing.TB, c *catest.CA, key weakKey) string {
 	t.Helper()
 	const path = "/acme/acme/new-account"
-	token := handMadeJWT(t, map[string]any{"jwk": jwkOf(&key.PublicKey), "nonce": rawClient(t, c).nonce(), "url": c.URL + path}, map[string]any{}, key.signs(t))
+	token := handMadeJWT(t, map[string]any{"jwk": jwkOf(&key.PublicKey), "nonce": acmetest.NewRaw(t, c).Nonce(), "url": c.URL + path}, map[string]any{}, key.signs(t))
 	parts := strings.Split(token, ".")
 	body, err := json.Marshal(map[string]string{"protected": parts[0], "payload": parts[1], "signature": parts[2]})
 	if err != nil {
@@ -112,7 +113,7 @@ func acmeRequest(t testing.TB, key weakKey, name string) []byte {
 // A key with no fault at all passes at the same entrances, so that the test above
 // does not pass for another reason.
 func TestSoundRSAKey(t *testing.T) {
-	w := startACME(t)
+	w := acmetest.Start(t, catest.Options{})
 	key := newWeakKey(t, 65537, primeFor(t, 1536, 65537), primeFor(t, 1536, 65537)) // not weak
 	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"db.example"}}, key)
 	if err != nil {
@@ -122,11 +123,11 @@ func TestSoundRSAKey(t *testing.T) {
 	if status != http.StatusCreated {
 		t.Errorf("sign: %d %s", status, body)
 	}
-	if status, kind, _ := rawClient(t, w.CA).post("/acme/acme/new-account", newAccountBy(t, w.CA, key)); status != http.StatusCreated {
+	if status, kind, _ := acmetest.NewRaw(t, w.CA).Post("/acme/acme/new-account", newAccountBy(t, w.CA, key)); status != http.StatusCreated {
 		t.Errorf("new-account: %d %s", status, kind)
 	}
-	cl := w.account(t)
-	ready := w.proven(t, cl, "http-01", "web.example")
+	cl := w.Account(t)
+	ready := w.Proven(t, cl, "http-01", "web.example")
 	if _, _, err := cl.CreateOrderCert(t.Context(), ready.FinalizeURL, acmeRequest(t, key, "web.example"), false); err != nil {
 		t.Errorf("finalize: %v", err)
 	}
