@@ -1,7 +1,10 @@
 package ca_test
 
 import (
+	"bytes"
 	"crypto"
+	"io"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -10,8 +13,11 @@ import (
 
 	"golang.org/x/crypto/acme"
 
+	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/internal/acmetest"
+	"github.com/artstore/artstore-pki/ca/policy"
 )
 
 // Each challenge leads to a certificate that the profile has, and that is in the
@@ -72,130 +78,106 @@ func TestACMERevoke(t *testing.T) {
 	w.Check(t)
 }
 
-// What a profile does not give is refused with the order, before anybody is asked
-// for a proof and before a row is written.
-func TestACMEOrderRefusals(t *testing.T) {
-	w := acmetest.Start(t, catest.Options{})
-	cl := w.Account(t)
-	for _, tc := range []struct {
-		text  string
-		names []string
-	}{
-		{"no profile with acme: true has all of", []string{"evil.example"}},
-		{"no profile with acme: true has all of", []string{"db.example"}},
-		{"no profile with acme: true has all of", []string{"web.example", "other.example"}},
-		{"names of more than one service: other, third", []string{"shared.example"}},
-		{"is the machine of the authority", []string{"web.example", "localhost"}},
-		{"is the machine of the authority", []string{"127.0.0.1"}},
-		{"no profile with acme: true has all of", []string{"*.web.example"}},
-		{"stands there twice", []string{"web.example", "WEB.example"}},
-	} {
-		_, err := acmetest.Order(t, cl, tc.names...)
-		acmetest.RefusedWith(t, err, "rejectedIdentifier", tc.text)
+// Without the provisioner there is no ACME.
+func TestNoACME(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles()})
+	for _, path := range []string{"/acme/acme/directory", "/acme/acme/new-nonce"} {
+		if status, body := newClient(t, c, nil).do("GET", path, nil); status != http.StatusNotFound {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
 	}
-	if _, err := acmetest.Order(t, cl, "192.0.2.7"); err != nil {
-		t.Errorf("an address of the profile: %v", err)
-	}
-	if _, err := cl.AuthorizeOrder(t.Context(), acme.DomainIDs("web.example"), acme.WithOrderNotAfter(time.Now().Add(1000*time.Hour))); err == nil {
-		t.Error("a life longer than the profile's was accepted")
-	}
-	if _, err := cl.AuthorizeOrder(t.Context(), []acme.AuthzID{{Type: "permanent-identifier", Value: "x"}}); err == nil {
-		t.Error("a permanent identifier was accepted")
-	}
-	if n := acmetest.CountRows(t, w.Dir, "acme_orders"); n != 1 {
-		t.Errorf("%d orders stored, want the good one", n)
-	}
-	if w.Visits() != 0 {
-		t.Error("the authority visited a name that nobody had proven anything for")
+	if status, _ := newClient(t, c, nil).do("POST", "/acme/acme/new-account", "{}"); status != http.StatusNotFound {
+		t.Errorf("new-account: %d", status)
 	}
 }
 
-// A request to finalize must fit its order; an order buys one certificate.
-func TestACMEFinalizeRefusals(t *testing.T) {
-	w := acmetest.Start(t, catest.Options{})
-	cl, stranger := w.Account(t), w.Account(t)
-	o, err := acmetest.Order(t, cl, "web.example")
-	if err != nil {
-		t.Fatal(err)
+// Who asks too often is told so in ACME's own words, and a bad signature counts for many.
+func TestACMERateLimit(t *testing.T) {
+	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
+		return append(withProvisioner("  - {type: ACME, name: acme}\n")(b), "\nlimits: {per_address: {per_second: 0.01, burst: 40}}\n"...)
+	}})
+	r := acmetest.NewRaw(t, c)
+	const path = "/acme/acme/new-account"
+	bad := strings.Replace(r.Sign(path, map[string]any{}, nil), `"signature":"`, `"signature":"AAAA`, 1)
+	for i := range 40 {
+		status, kind, resp := r.Post(path, bad)
+		if status != http.StatusTooManyRequests {
+			continue
+		}
+		if kind != "rateLimited" || resp.Header.Get("Retry-After") == "" || i > 21 {
+			t.Errorf("after %d requests: %s, %q", i, kind, resp.Header.Get("Retry-After"))
+		}
+		return
 	}
-	finalize := func(by *acme.Client, csr []byte) error {
-		_, _, err := by.CreateOrderCert(t.Context(), o.FinalizeURL, csr, false)
-		return err
-	}
-	key := newKey(t)
-	acmetest.RefusedWith(t, finalize(cl, acmetest.Request(t, key, "", "web.example")), "orderNotReady", "")
-	w.Prove(t, cl, o, "http-01")
-	acmetest.RefusedWith(t, finalize(stranger, acmetest.Request(t, key, "", "web.example")), "unauthorized", "another account")
-	acmetest.RefusedWith(t, finalize(cl, acmetest.Request(t, key, "", "web.example", "api.example")), "badCSR", "")
-	acmetest.RefusedWith(t, finalize(cl, acmetest.Request(t, key, "evil.example", "web.example")), "badCSR", "")
-	acmetest.RefusedWith(t, finalize(cl, []byte("no request")), "badCSR", "")
-	acmetest.RefusedWith(t, finalize(cl, otherNamed(t, "web.example")), "badCSR", "an otherName")
-	broken := acmetest.Request(t, key, "", "web.example")
-	broken[len(broken)-1] ^= 1
-	acmetest.RefusedWith(t, finalize(cl, broken), "badCSR", "its signature is wrong")
-	if len(listAll(t, w.CA)) != 1 { // the authority's own
-		t.Fatal("a certificate was issued")
-	}
-	if err := finalize(cl, acmetest.Request(t, key, "", "web.example")); err != nil {
-		t.Fatalf("a good request: %v", err)
-	}
-	if err := finalize(cl, acmetest.Request(t, newKey(t), "", "web.example")); err != nil {
-		t.Errorf("again: %v", err)
-	}
-	if n := len(listAll(t, w.CA)); n != 2 {
-		t.Errorf("%d certificates for one order", n-1)
-	}
-	// The profile decides on keys.
-	o2, err := acmetest.Order(t, cl, "other.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Prove(t, cl, o2, "dns-01")
-	_, _, err = cl.CreateOrderCert(t.Context(), o2.FinalizeURL, acmetest.Request(t, key, "", "other.example"), false)
-	acmetest.RefusedWith(t, err, "badCSR", "key type")
-	w.Check(t)
+	t.Error("40 bad signatures, and no limit")
 }
 
-// A challenge that is not answered right ends its order at once.
-func TestACMEChallengeFails(t *testing.T) {
+// Without its record the authority answers errors, and no certificate.
+func TestACMEWithoutRecord(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
-	cl := w.Account(t)
-	for _, tc := range []struct {
-		name, kind, content string
-	}{
-		{"nothing there", "http-01", ""},
-		{"another text", "http-01", "something else"},
-		{"a redirect to where the right answer is", "http-01", "redirect /elsewhere"},
-		{"no record", "dns-01", ""},
-		{"no certificate", "tls-alpn-01", ""},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			o, err := acmetest.Order(t, cl, "web.example")
-			if err != nil {
-				t.Fatal(err)
-			}
-			az, err := cl.GetAuthorization(t.Context(), o.AuthzURLs[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			ch := az.Challenges[slices.IndexFunc(az.Challenges, func(c *acme.Challenge) bool { return c.Type == tc.kind })]
-			w.Answer(t, cl, "elsewhere.example", ch)
-			path := cl.HTTP01ChallengePath(ch.Token)
-			right := w.File(path)
-			w.SetFile(path, tc.content)
-			if tc.content != "" {
-				w.SetFile("/elsewhere", right)
-			}
-			if _, err := cl.Accept(t.Context(), ch); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := cl.WaitAuthorization(t.Context(), o.AuthzURLs[0]); err == nil {
-				t.Error("it was believed")
-			}
-			if _, err := cl.WaitOrder(t.Context(), o.URI); err == nil {
-				t.Error("the order lives on")
-			}
-		})
+	r := acmetest.NewRaw(t, w.CA)
+	r.Register()
+	body := r.Sign("/acme/acme/new-order", map[string]any{"identifiers": []any{}}, nil)
+	if err := w.Authority.CloseRecord(); err != nil {
+		t.Fatal(err)
 	}
-	w.Check(t)
+	status, kind, resp := r.Post("/acme/acme/new-order", body)
+	if status != http.StatusInternalServerError || kind != "serverInternal" {
+		t.Errorf("%d %s", status, kind)
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || strings.Contains(string(text), "database") {
+		t.Errorf("the answer tells of the inside: %s, %v", text, err)
+	}
+}
+
+// What ACME cannot prove is said when pki.yaml is read, and by doctor.
+func TestACMEUnprovableNames(t *testing.T) {
+	var log bytes.Buffer
+	c := catest.Start(t, catest.Options{
+		Profiles: map[string]policy.Profile{"web": {Names: []string{"web.example", "und_er.internal", "localhost", "spiffe://a/b"}, ACME: true}},
+		Edit:     withProvisioner("  - {type: ACME, name: acme}\n"),
+	})
+	a, err := ca.Open(t.Context(), ca.Options{Dir: c.Dir, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	if err := a.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var diagnoses strings.Builder
+	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: c.Dir}) {
+		diagnoses.WriteString(d.Severity + " " + d.Text + "\n")
+	}
+	for _, text := range []string{log.String(), diagnoses.String()} {
+		if !strings.Contains(text, "und_er.internal") || !strings.Contains(text, "underscore") || !strings.Contains(text, "localhost") || strings.Contains(text, "spiffe") {
+			t.Errorf("%s", text)
+		}
+	}
+}
+
+// Keys are for profiles that there are, and for a time.
+func TestACMENewEABKey(t *testing.T) {
+	w := acmetest.Start(t, catest.Options{})
+	r := openRecord(t, w.CA)
+	for text, opt := range map[string]ca.EABOptions{
+		"at least one profile":       {},
+		"is no profile with acme":    {Profiles: []string{"web", "db"}},
+		"only other, third, web":     {Profiles: []string{"nothing"}},
+		"is not between 0 and 2160h": {Profiles: []string{"web"}, Life: ca.MaxEABLife + 1},
+		"-1ns is not between 0 and":  {Profiles: []string{"web"}, Life: -1},
+	} {
+		if _, _, err := r.NewEABKey(t.Context(), opt); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%v, want %q", err, text)
+		}
+	}
+	none := catest.Start(t, catest.Options{Profiles: profiles()})
+	if _, _, err := openRecord(t, none).NewEABKey(t.Context(), ca.EABOptions{Profiles: []string{"web"}}); err == nil || !strings.Contains(err.Error(), "no provisioner of type ACME") {
+		t.Errorf("%v", err)
+	}
+	k, key, err := r.NewEABKey(t.Context(), ca.EABOptions{Profiles: []string{"web", "web"}, Note: "rack 4"})
+	if err != nil || len(k.Profiles) != 1 || key.IsZero() || k.Expires.Sub(k.Created) != ca.DefaultEABLife {
+		t.Errorf("%+v, %v", k, err)
+	}
 }

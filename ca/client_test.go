@@ -10,7 +10,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -105,24 +104,6 @@ func newKey(t testing.TB) crypto.Signer {
 		t.Fatal(err)
 	}
 	return key
-}
-
-// otherNamed is a request for one DNS name and, beside it, a user principal name,
-// which crypto/x509 does not parse.
-func otherNamed(t testing.TB, name string) []byte {
-	t.Helper()
-	upn := []byte("\xa0\x15\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x14\x02\x03\xa0\x07\x0c\x05abc\x2f\x64")
-	value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 2, Bytes: []byte(name)}, {FullBytes: upn}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: value}},
-	}, newKey(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return der
 }
 
 func csrOf(t testing.TB, template *x509.CertificateRequest) string {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
+	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/internal/pemfile"
@@ -113,7 +114,7 @@ func TestSign(t *testing.T) {
 	t.Run("a name of another kind", func(t *testing.T) {
 		before := len(listAll(t, c))
 		req := signRequest(t, c.Token(t, "storage", "storage"), newKey(t), "storage", "storage")
-		req.CSR = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: otherNamed(t, "storage")}))
+		req.CSR = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: acmetest.OtherNamed(t, "storage")}))
 		status, body := newClient(t, c, nil).do("POST", "/sign", req)
 		if m := message(t, body); status != http.StatusForbidden || !strings.Contains(m, "an otherName") || !strings.Contains(m, "rule: names") {
 			t.Errorf("%d %s", status, m)

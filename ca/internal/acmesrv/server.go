@@ -11,10 +11,10 @@
 //
 // Invariants:
 //   - Nothing is stored for a request whose signature does not verify; the use of its
-//     nonce is stored last (TestACMEGate in ca).
+//     nonce is stored last (TestACMEGate, FuzzACME).
 //   - No request has state beside the database, so any replica answers the next one
-//     (TestACMEReplicas in ca). What is in memory only limits.
-//   - Certificate, event and order are one commit (TestACMEFinalizeOnce in ca).
+//     (TestACMEReplicas). What is in memory only limits.
+//   - Certificate, event and order are one commit (TestACMEFinalizeOnce).
 //   - A client learns of an error its own part only: a problem quotes no secret and no
 //     server that was asked (FuzzBinding, FuzzKeyChange, FuzzOrder, FuzzAccount).
 package acmesrv

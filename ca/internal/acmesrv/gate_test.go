@@ -1,4 +1,4 @@
-package ca_test
+package acmesrv_test
 
 import (
 	"crypto/ecdsa"

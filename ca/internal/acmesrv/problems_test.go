@@ -1,4 +1,4 @@
-package ca_test
+package acmesrv_test
 
 import (
 	"bytes"
@@ -25,6 +25,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 	"github.com/artstore/artstore-pki/internal/logtest"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 func with(m map[string]any, key string, v any) map[string]any {
@@ -34,7 +35,7 @@ func with(m map[string]any, key string, v any) map[string]any {
 }
 
 func rawCSR(t testing.TB, cn string, names ...string) map[string]string {
-	return map[string]string{"csr": base64.RawURLEncoding.EncodeToString(acmetest.Request(t, newKey(t), cn, names...))}
+	return map[string]string{"csr": base64.RawURLEncoding.EncodeToString(acmetest.Request(t, testpki.Key(t), cn, names...))}
 }
 
 // Every problem that a client can cause has its status, its type, the fields that
@@ -163,7 +164,7 @@ func TestACMEProblems(t *testing.T) {
 // and what may be read with GET may be read with HEAD.
 func TestACMEMethods(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
-	cl := newClient(t, w.CA, nil)
+	cl := acmetest.NewRaw(t, w.CA)
 	for _, tc := range []struct {
 		method, path string
 		status       int
@@ -183,7 +184,7 @@ func TestACMEMethods(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := cl.http.Do(req)
+		resp, err := cl.HTTP.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -319,16 +320,16 @@ func TestACMEFirstOrderInAFlood(t *testing.T) {
 	for range 4 {
 		wg.Go(func() {
 			for range 500 {
-				r := flood.As(newKey(t), "")
+				r := flood.As(testpki.Key(t), "")
 				if status, _, _ := r.Post(path, r.Sign(path, map[string]any{}, nil), from, "192.0.2.66:1"); status == http.StatusCreated {
 					made.Add(1)
 				}
 			}
 		})
 	}
-	w.Obtain(t, cl, "http-01", newKey(t), "web.example")
+	w.Obtain(t, cl, "http-01", testpki.Key(t), "web.example")
 	wg.Wait()
-	w.Obtain(t, cl, "http-01", newKey(t), "web.example")
+	w.Obtain(t, cl, "http-01", testpki.Key(t), "web.example")
 	if n := made.Load(); n < 100 || n > 110 { // some more come while the test runs
 		t.Errorf("%d accounts of one address", n)
 	}

@@ -1,24 +1,19 @@
-package ca_test
+package acmesrv_test
 
 import (
 	"bytes"
 	"crypto"
 	"encoding/base64"
-	"io"
-	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/acme"
 
-	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
-	"github.com/artstore/artstore-pki/ca/doctor"
 	"github.com/artstore/artstore-pki/ca/internal/acmetest"
-	"github.com/artstore/artstore-pki/ca/policy"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 // Payloads that are signed right and say nothing sensible.
@@ -34,7 +29,7 @@ func TestACMEPayloads(t *testing.T) {
 	}{
 		{"order/x/finalize", "[]", "malformed"},
 		{"order/x/finalize", map[string]string{"csr": "!"}, "malformed"},
-		{"order/x/finalize", map[string]string{"csr": base64.RawURLEncoding.EncodeToString(acmetest.Request(t, newKey(t), "", "web.example"))}, "malformed"},
+		{"order/x/finalize", map[string]string{"csr": base64.RawURLEncoding.EncodeToString(acmetest.Request(t, testpki.Key(t), "", "web.example"))}, "malformed"},
 		{"revoke-cert", "[]", "malformed"},
 		{"revoke-cert", map[string]any{"certificate": root, "reason": 7}, "badRevocationReason"},
 		{"revoke-cert", map[string]any{"certificate": "!"}, "malformed"},
@@ -62,7 +57,7 @@ func TestACMENotAfter(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Prove(t, cl, o, "http-01")
-	ders, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, newKey(t), "", "web.example"), false)
+	ders, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, testpki.Key(t), "", "web.example"), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +78,7 @@ func TestACMEProfileOfToday(t *testing.T) {
 	if err := w.Authority.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, newKey(t), "", "web.example"), false)
+	_, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, testpki.Key(t), "", "web.example"), false)
 	acmetest.RefusedWith(t, err, "rejectedIdentifier", `profile "web" does not have all of`)
 }
 
@@ -96,7 +91,7 @@ func TestACMEFinalizeOnce(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			// Who loses is told so, or gets the certificate of the winner.
-			_, _, _ = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, newKey(t), "", "web.example"), false)
+			_, _, _ = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, testpki.Key(t), "", "web.example"), false)
 		})
 	}
 	wg.Wait()
@@ -110,7 +105,7 @@ func TestACMEFinalizeOnce(t *testing.T) {
 func TestACMERevokeTwice(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	cl := w.Account(t)
-	got := w.Obtain(t, cl, "dns-01", newKey(t), "web.example")
+	got := w.Obtain(t, cl, "dns-01", testpki.Key(t), "web.example")
 	var wg sync.WaitGroup
 	errs := make([]error, 4)
 	for i := range errs {
@@ -130,49 +125,4 @@ func TestACMERevokeTwice(t *testing.T) {
 		t.Errorf("%d %s", status, kind)
 	}
 	w.Check(t)
-}
-
-// Without its record the authority answers errors, and no certificate.
-func TestACMEWithoutRecord(t *testing.T) {
-	w := acmetest.Start(t, catest.Options{})
-	r := acmetest.NewRaw(t, w.CA)
-	r.Register()
-	body := r.Sign("/acme/acme/new-order", map[string]any{"identifiers": []any{}}, nil)
-	if err := w.Authority.CloseRecord(); err != nil {
-		t.Fatal(err)
-	}
-	status, kind, resp := r.Post("/acme/acme/new-order", body)
-	if status != http.StatusInternalServerError || kind != "serverInternal" {
-		t.Errorf("%d %s", status, kind)
-	}
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || strings.Contains(string(text), "database") {
-		t.Errorf("the answer tells of the inside: %s, %v", text, err)
-	}
-}
-
-// What ACME cannot prove is said when pki.yaml is read, and by doctor.
-func TestACMEUnprovableNames(t *testing.T) {
-	var log bytes.Buffer
-	c := catest.Start(t, catest.Options{
-		Profiles: map[string]policy.Profile{"web": {Names: []string{"web.example", "und_er.internal", "localhost", "spiffe://a/b"}, ACME: true}},
-		Edit:     withProvisioner("  - {type: ACME, name: acme}\n"),
-	})
-	a, err := ca.Open(t.Context(), ca.Options{Dir: c.Dir, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = a.Close() })
-	if err := a.Reload(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	var diagnoses strings.Builder
-	for _, d := range doctor.Run(t.Context(), doctor.Options{Dir: c.Dir}) {
-		diagnoses.WriteString(d.Severity + " " + d.Text + "\n")
-	}
-	for _, text := range []string{log.String(), diagnoses.String()} {
-		if !strings.Contains(text, "und_er.internal") || !strings.Contains(text, "underscore") || !strings.Contains(text, "localhost") || strings.Contains(text, "spiffe") {
-			t.Errorf("%s", text)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package ca_test
+package acmesrv_test
 
 import (
 	"crypto/ecdsa"
@@ -15,6 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/ca"
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/acmetest"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 // Accounts are bounded, end when they say so, and bind to nothing outside.
@@ -50,40 +51,6 @@ func TestACMEAccount(t *testing.T) {
 	if status, kind, _ := r.Post(own, r.Sign(own, "", nil)); kind != "unauthorized" {
 		t.Errorf("a deactivated account: %d %s", status, kind)
 	}
-}
-
-// Without the provisioner there is no ACME.
-func TestNoACME(t *testing.T) {
-	c := catest.Start(t, catest.Options{Profiles: profiles()})
-	for _, path := range []string{"/acme/acme/directory", "/acme/acme/new-nonce"} {
-		if status, body := newClient(t, c, nil).do("GET", path, nil); status != http.StatusNotFound {
-			t.Errorf("%s: %d %s", path, status, body)
-		}
-	}
-	if status, _ := newClient(t, c, nil).do("POST", "/acme/acme/new-account", "{}"); status != http.StatusNotFound {
-		t.Errorf("new-account: %d", status)
-	}
-}
-
-// Who asks too often is told so in ACME's own words, and a bad signature counts for many.
-func TestACMERateLimit(t *testing.T) {
-	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: func(b []byte) []byte {
-		return append(withProvisioner("  - {type: ACME, name: acme}\n")(b), "\nlimits: {per_address: {per_second: 0.01, burst: 40}}\n"...)
-	}})
-	r := acmetest.NewRaw(t, c)
-	const path = "/acme/acme/new-account"
-	bad := strings.Replace(r.Sign(path, map[string]any{}, nil), `"signature":"`, `"signature":"AAAA`, 1)
-	for i := range 40 {
-		status, kind, resp := r.Post(path, bad)
-		if status != http.StatusTooManyRequests {
-			continue
-		}
-		if kind != "rateLimited" || resp.Header.Get("Retry-After") == "" || i > 21 {
-			t.Errorf("after %d requests: %s, %q", i, kind, resp.Header.Get("Retry-After"))
-		}
-		return
-	}
-	t.Error("40 bad signatures, and no limit")
 }
 
 // Asking for nonces leaves nothing behind.
@@ -140,7 +107,7 @@ func acmeReplicas(t *testing.T, database string) {
 	serving.Store(&h2)
 	w.Prove(t, cl, o, "dns-01")
 	lose.Store(true)
-	key := newKey(t)
+	key := testpki.Key(t)
 	if _, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, key, "", "web.example"), false); err == nil {
 		t.Fatal("the answer should have been lost")
 	}

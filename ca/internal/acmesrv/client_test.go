@@ -1,4 +1,4 @@
-package ca_test
+package acmesrv_test
 
 import (
 	"crypto"
@@ -22,6 +22,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/ca/internal/acmetest"
 	"github.com/artstore/artstore-pki/ca/record"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 // What an unchanged client of golang.org/x/crypto/acme does.
@@ -73,7 +74,7 @@ func acmeBinding(t *testing.T, database string) {
 	if err := register(t, again, k, secret); !errors.Is(err, acme.ErrAccountAlreadyExists) {
 		t.Errorf("the same account again: %v", err)
 	}
-	w.Obtain(t, cl, "http-01", newKey(t), "web.example")
+	w.Obtain(t, cl, "http-01", testpki.Key(t), "web.example")
 	_, err = acmetest.Order(t, cl, "other.example")
 	acmetest.RefusedWith(t, err, "rejectedIdentifier", "no profile with acme: true has all of")
 
@@ -82,7 +83,7 @@ func acmeBinding(t *testing.T, database string) {
 	if err := register(t, cl3, third, secret); err != nil {
 		t.Fatal(err)
 	}
-	w.Obtain(t, cl3, "dns-01", newKey(t), "shared.example") // of two profiles, and this account may use one of them
+	w.Obtain(t, cl3, "dns-01", testpki.Key(t), "shared.example") // of two profiles, and this account may use one of them
 
 	o := w.Proven(t, cl, "http-01", "web.example")
 	if err := rec.RevokeEABKey(t.Context(), k.ID); err != nil {
@@ -90,7 +91,7 @@ func acmeBinding(t *testing.T, database string) {
 	}
 	_, err = acmetest.Order(t, cl, "web.example")
 	acmetest.RefusedWith(t, err, "unauthorized", "external account key of this account was revoked")
-	_, _, err = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, newKey(t), "", "web.example"), false)
+	_, _, err = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, testpki.Key(t), "", "web.example"), false)
 	acmetest.RefusedWith(t, err, "unauthorized", "external account key of this account was revoked")
 	w.Check(t)
 }
@@ -111,32 +112,7 @@ func TestACMEBindingLater(t *testing.T) {
 	if err := register(t, cl, k, secret); !errors.Is(err, acme.ErrAccountAlreadyExists) {
 		t.Fatal(err)
 	}
-	w.Obtain(t, cl, "http-01", newKey(t), "web.example")
-}
-
-// Keys are for profiles that there are, and for a time.
-func TestACMENewEABKey(t *testing.T) {
-	w := acmetest.Start(t, catest.Options{})
-	r := openRecord(t, w.CA)
-	for text, opt := range map[string]ca.EABOptions{
-		"at least one profile":       {},
-		"is no profile with acme":    {Profiles: []string{"web", "db"}},
-		"only other, third, web":     {Profiles: []string{"nothing"}},
-		"is not between 0 and 2160h": {Profiles: []string{"web"}, Life: ca.MaxEABLife + 1},
-		"-1ns is not between 0 and":  {Profiles: []string{"web"}, Life: -1},
-	} {
-		if _, _, err := r.NewEABKey(t.Context(), opt); err == nil || !strings.Contains(err.Error(), text) {
-			t.Errorf("%v, want %q", err, text)
-		}
-	}
-	none := catest.Start(t, catest.Options{Profiles: profiles()})
-	if _, _, err := openRecord(t, none).NewEABKey(t.Context(), ca.EABOptions{Profiles: []string{"web"}}); err == nil || !strings.Contains(err.Error(), "no provisioner of type ACME") {
-		t.Errorf("%v", err)
-	}
-	k, key, err := r.NewEABKey(t.Context(), ca.EABOptions{Profiles: []string{"web", "web"}, Note: "rack 4"})
-	if err != nil || len(k.Profiles) != 1 || key.IsZero() || k.Expires.Sub(k.Created) != ca.DefaultEABLife {
-		t.Errorf("%+v, %v", k, err)
-	}
+	w.Obtain(t, cl, "http-01", testpki.Key(t), "web.example")
 }
 
 // Bindings that are signed right and are wrong otherwise.
@@ -145,7 +121,7 @@ func TestACMEBindingForms(t *testing.T) {
 	const path = "/acme/acme/new-account"
 	k, secret := eab(t, w.CA, "web")
 	r := acmetest.NewRaw(t, w.CA)
-	other := newKey(t)
+	other := testpki.Key(t)
 	mac := func(alg jose.SignatureAlgorithm, payload any, head map[string]any) json.RawMessage {
 		opts := new(jose.SignerOptions)
 		for name, v := range head {
@@ -229,7 +205,7 @@ func TestACMEKeyChangeForms(t *testing.T) {
 	r, other := acmetest.NewRaw(t, w.CA), acmetest.NewRaw(t, w.CA)
 	r.Register()
 	other.Register()
-	next := newKey(t)
+	next := testpki.Key(t)
 	inner := func(key crypto.Signer, payload any, change map[string]any) json.RawMessage {
 		in := r.As(key, "")
 		head := map[string]any{"nonce": nil}
@@ -287,7 +263,7 @@ func TestACMEDeactivateAuthorization(t *testing.T) {
 		if err != nil || now.Status != acme.StatusInvalid {
 			t.Errorf("%+v, %v", now, err)
 		}
-		_, _, err = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, newKey(t), "", "web.example"), false)
+		_, _, err = cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, testpki.Key(t), "", "web.example"), false)
 		acmetest.RefusedWith(t, err, "orderNotReady", "an authorization was deactivated")
 	}
 	w.Check(t)
@@ -356,7 +332,7 @@ func TestACMEDates(t *testing.T) {
 			t.Errorf("the order shows %s to %s, asked was %s to %s", o.NotBefore, o.NotAfter, tc.begin, tc.end)
 		}
 		w.Prove(t, cl, o, "http-01")
-		ders, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, newKey(t), "", "web.example"), false)
+		ders, _, err := cl.CreateOrderCert(t.Context(), o.FinalizeURL, acmetest.Request(t, testpki.Key(t), "", "web.example"), false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -418,7 +394,7 @@ func TestACMEWildcard(t *testing.T) {
 			t.Errorf("%+v, %v", az, err)
 		}
 	}
-	if got := w.Obtain(t, cl, "dns-01", newKey(t), "*.api.example"); got.Leaf.DNSNames[0] != "*.api.example" {
+	if got := w.Obtain(t, cl, "dns-01", testpki.Key(t), "*.api.example"); got.Leaf.DNSNames[0] != "*.api.example" {
 		t.Errorf("%q", got.Leaf.DNSNames)
 	}
 	w.Check(t)
