@@ -39,6 +39,7 @@ func httpClient(t testing.TB, c *catest.CA) *http.Client {
 
 // Raw signs requests by hand: every part of one can be wrong.
 type Raw struct {
+	// T fails when a request cannot be sent at all. A subtest sets its own.
 	T    testing.TB
 	URL  string // of the authority, without a path
 	HTTP *http.Client
@@ -52,7 +53,7 @@ func NewRaw(t testing.TB, c *catest.CA) *Raw {
 	return &Raw{T: t, URL: c.URL, HTTP: httpClient(t, c), Key: testpki.Key(t)}
 }
 
-// As returns the same client with another key and the address of another account.
+// As returns a client for the same authority, on the same connections, with another key and the address of another account.
 func (r *Raw) As(key crypto.Signer, kid string) *Raw {
 	return &Raw{T: r.T, URL: r.URL, HTTP: r.HTTP, Key: key, KID: kid}
 }
@@ -72,6 +73,7 @@ func (r *Raw) Nonce() string {
 // as JSON; change edits the protected header, and nil takes a member of it away.
 func (r *Raw) Sign(path string, payload any, change map[string]any) string {
 	r.T.Helper()
+	// An empty text is a POST-as-GET (RFC 8555 §6.3), which JSON has no value for.
 	data, isText := payload.(string)
 	if !isText {
 		b, err := json.Marshal(payload)
@@ -93,6 +95,7 @@ func (r *Raw) Sign(path string, payload any, change map[string]any) string {
 			opts.WithHeader(k, v)
 		}
 	}
+	// P-521 is no key of this authority, so a test can send one and see it refused.
 	alg := jose.ES256
 	if k, ok := r.Key.(*ecdsa.PrivateKey); ok && k.Curve == elliptic.P521() {
 		alg = jose.ES512
@@ -134,7 +137,9 @@ func (r *Raw) Post(path, body string, header ...string) (int, string, *http.Resp
 		r.T.Fatal(err)
 	}
 	_ = resp.Body.Close()
+	// The caller may read the body again, and has nothing to close.
 	resp.Body = io.NopCloser(bytes.NewReader(data))
+	// An answer that is no problem has no type, and may be no JSON at all.
 	var p struct{ Type string }
 	_ = json.Unmarshal(data, &p)
 	return resp.StatusCode, strings.TrimPrefix(p.Type, problemPrefix), resp

@@ -19,7 +19,8 @@ func CountRows(t testing.TB, dir string, tables ...string) int {
 	return n
 }
 
-// RowCounter returns a function that counts as [CountRows] does, over one connection.
+// RowCounter returns a function that counts as [CountRows] does, over one connection. The
+// function outlives the context of t, so that a fuzz target can call it for each input.
 func RowCounter(t testing.TB, dir string, tables ...string) func() (int, error) {
 	t.Helper()
 	db, err := sql.Open("sqlite", filepath.Join(dir, "pki.db"))

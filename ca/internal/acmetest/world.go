@@ -50,12 +50,14 @@ func Profiles() map[string]policy.Profile {
 func Start(t testing.TB, opt catest.Options, settings ...string) *World {
 	t.Helper()
 	w := &World{txt: make(map[string][]string), files: make(map[string]string)}
+	// The servers come first: their ports go into pki.yaml, which the authority reads once.
 	resolver, httpPort, tlsPort := w.listenDNS(t), w.listenHTTP(t), w.listenTLS(t)
 	entry := fmt.Sprintf("  - {type: ACME, name: acme, resolver: %q, http_port: %s, tls_port: %s, networks: [127.0.0.0/8]%s}\n", resolver, httpPort, tlsPort, strings.Join(settings, ""))
 	edit := opt.Edit
 	if opt.Profiles == nil {
 		opt.Profiles = Profiles()
 	}
+	// The edit of the caller comes last, so that a test can change the entry made here.
 	opt.Edit = func(b []byte) []byte {
 		b = []byte(strings.Replace(string(b), "\nprovisioners:\n", "\nprovisioners:\n"+entry, 1))
 		if edit != nil {
@@ -94,6 +96,7 @@ func (w *World) listenHTTP(t testing.TB) (port string) {
 	return port
 }
 
+// serveChallenge answers as the web server of a client does for http-01 (RFC 8555 §8.3).
 func (w *World) serveChallenge(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -110,7 +113,8 @@ func (w *World) serveChallenge(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write([]byte(text))
 }
 
-// listenTLS shows the certificate of the world to whoever connects and returns the port.
+// listenTLS shows the certificate of the world to each connection, and returns the port. The
+// handshake is all that tls-alpn-01 needs, so each connection is closed after it (RFC 8737 §3).
 func (w *World) listenTLS(t testing.TB) (port string) {
 	t.Helper()
 	ln, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
@@ -131,6 +135,7 @@ func (w *World) listenTLS(t testing.TB) (port string) {
 			if err != nil {
 				return
 			}
+			// The result is for the authority to judge: without a certificate it fails on both sides.
 			_ = conn.(*tls.Conn).HandshakeContext(context.Background())
 			_ = conn.Close()
 		}
@@ -156,14 +161,15 @@ func (w *World) SetFile(path, text string) {
 	}
 }
 
-// SetTXT sets the TXT records of a DNS name.
+// SetTXT replaces the TXT records of a DNS name. Without records the name has none.
 func (w *World) SetTXT(name string, records ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.txt[name] = records
 }
 
-// Visits returns how many requests have come to http-01's port.
+// Visits returns how many requests have come to http-01's port. A test that wants none shows
+// that the authority asked no machine of a client.
 func (w *World) Visits() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -186,7 +192,8 @@ func (w *World) Account(t testing.TB) *acme.Client {
 	return cl
 }
 
-// Order makes an order for names, which are DNS names or IP addresses.
+// Order makes an order for names, which are DNS names or IP addresses. The error is that of
+// the client: refusals are what many tests want.
 func Order(t testing.TB, cl *acme.Client, names ...string) (*acme.Order, error) {
 	t.Helper()
 	var ids []acme.AuthzID
@@ -250,7 +257,8 @@ func (w *World) Prove(t testing.TB, cl *acme.Client, o *acme.Order, kind string)
 	}
 }
 
-// Proven is an order whose challenges are answered.
+// Proven returns a new order whose names are all proven, so that it is ready for a request
+// to finalize it. It is as the server showed it before the proof: its status is pending.
 func (w *World) Proven(t testing.TB, cl *acme.Client, kind string, names ...string) *acme.Order {
 	t.Helper()
 	o, err := Order(t, cl, names...)
@@ -261,7 +269,8 @@ func (w *World) Proven(t testing.TB, cl *acme.Client, kind string, names ...stri
 	return o
 }
 
-// Obtain goes the whole way, from order to certificate.
+// Obtain goes the whole way, from order to certificate. The first name is the common name of
+// the request as well.
 func (w *World) Obtain(t testing.TB, cl *acme.Client, kind string, key crypto.Signer, names ...string) *tls.Certificate {
 	t.Helper()
 	o, err := cl.WaitOrder(t.Context(), w.Proven(t, cl, kind, names...).URI)
