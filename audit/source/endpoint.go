@@ -218,13 +218,13 @@ func (d endpointRequest) presented(ctx context.Context) ([]*x509.Certificate, *t
 	return seen, &state, err
 }
 
-// unproven is why crypto/tls ended a handshake behind a certificate that verifies: the
-// server did not sign with the key of that certificate, so that anybody may show it.
-// A server or a network that ends it is no reason: one that asks for a client
-// certificate does (TLS 1.2).
+// unproven returns an error if crypto/tls ended a handshake after it had verified the
+// certificate: then the server did not sign with the key of that certificate, which
+// anybody can copy. It returns nil if the server or the network ended the handshake, as
+// a server of TLS 1.2 does that asks for a client certificate.
 func unproven(err error) error {
-	var op *net.OpError
-	if err == nil || errors.As(err, &op) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+	_, network := errors.AsType[*net.OpError](err)
+	if err == nil || network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return nil
 	}

@@ -99,8 +99,7 @@ func Hinted(address string, cause, err error) error {
 		return err
 	}
 	name := ""
-	var unfinished interface{ Sent() []byte }
-	if errors.As(cause, &unfinished) {
+	if unfinished, ok := errors.AsType[sentError](cause); ok {
 		name = speaks(unfinished.Sent())
 	}
 	_, port, _ := net.SplitHostPort(address) // it was parsed before
@@ -111,6 +110,12 @@ func Hinted(address string, cause, err error) error {
 		return err
 	}
 	return fmt.Errorf("%w; try %s://%s", err, name, address)
+}
+
+// sentError is the error of a handshake that knows what the server sent before it failed.
+type sentError interface {
+	error
+	Sent() []byte
 }
 
 // askedAt is the shortest name of the scheme that asks for TLS at a port, or "".
