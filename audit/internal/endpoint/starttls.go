@@ -166,36 +166,43 @@ func upgradeFTP(conn net.Conn) error {
 
 // upgradeIMAP asks for TLS as in RFC 9051 §6.2.1. Untagged replies begin with "* ".
 func upgradeIMAP(conn net.Conn) error {
-	return askByLine(newTalk(conn, "IMAP"), "* OK", "a STARTTLS", "a OK", "* ")
+	return byLine{greeting: "* OK", ask: "a STARTTLS", consent: "a OK", untagged: "* "}.run(newTalk(conn, "IMAP"))
 }
 
 // upgradePOP3 asks for TLS as in RFC 2595 §4.
 func upgradePOP3(conn net.Conn) error {
-	return askByLine(newTalk(conn, "POP3"), "+OK", "STLS", "+OK", "")
+	return byLine{greeting: "+OK", ask: "STLS", consent: "+OK"}.run(newTalk(conn, "POP3"))
 }
 
-// askByLine is the exchange with a server that greets and consents in one line each. If
-// aside is not empty, lines that begin with it may come before the consent.
-func askByLine(t *talk, greeting, ask, consent, aside string) error {
+// byLine is the exchange with a server that greets and consents in one line each.
+type byLine struct {
+	greeting string // the beginning of the first line of the server
+	ask      string // the line that asks for TLS
+	consent  string // the beginning of the line that consents
+	untagged string // the beginning of lines that may come before the consent; "" for none
+}
+
+// run asks for TLS, and returns an error if the server does not consent.
+func (l byLine) run(t *talk) error {
 	line, err := t.ReadLine()
 	switch {
 	case err != nil:
 		return t.failed("greeting", err)
-	case !strings.HasPrefix(line, greeting):
+	case !strings.HasPrefix(line, l.greeting):
 		return t.foreign()
 	}
-	if err := t.say(ask); err != nil {
+	if err := t.say(l.ask); err != nil {
 		return err
 	}
 	for {
 		line, err := t.ReadLine()
 		switch {
 		case err != nil:
-			return t.failed("answer to "+ask, err)
-		case strings.HasPrefix(line, consent):
+			return t.failed("answer to "+l.ask, err)
+		case strings.HasPrefix(line, l.consent):
 			return t.end()
-		case aside == "" || !strings.HasPrefix(line, aside):
-			return fmt.Errorf("reading the answer to %s: %s", ask, line)
+		case l.untagged == "" || !strings.HasPrefix(line, l.untagged):
+			return fmt.Errorf("reading the answer to %s: %s", l.ask, line)
 		}
 	}
 }
