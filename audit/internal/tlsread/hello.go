@@ -231,7 +231,7 @@ func (h *hello) secret(answer *serverHello, message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	salt, err := expandLabel(hash, early, "derived", hash.New().Sum(nil), hash.Size())
+	salt, err := keySecret{hash, early}.expand("derived", hash.New().Sum(nil), hash.Size())
 	if err != nil {
 		return nil, err
 	}
@@ -242,5 +242,5 @@ func (h *hello) secret(answer *serverHello, message []byte) ([]byte, error) {
 	transcript := hash.New()
 	_, _ = transcript.Write(h.message) // never fails
 	_, _ = transcript.Write(message)
-	return expandLabel(hash, handshake, "s hs traffic", transcript.Sum(nil), hash.Size())
+	return keySecret{hash, handshake}.expand("s hs traffic", transcript.Sum(nil), hash.Size())
 }

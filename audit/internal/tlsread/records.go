@@ -119,17 +119,18 @@ func (s *stream) full(b []byte) error {
 	return err
 }
 
-// protect starts the protection of the handshake messages of the server (RFC
-// 9846 §7.3).
+// protect decrypts all records from here on with the keys of a traffic secret
+// (RFC 9846 §7.3). Suites that were not offered are an error.
 func (s *stream) protect(suite uint16, secret []byte) error {
 	if len(s.pending) > 0 {
 		return errMalformed // RFC 9846 §5.1: no message lies across a change of keys
 	}
-	hash, keySize := hashOf(suite), 32
+	keySize := 32
 	if suite == tls.TLS_AES_128_GCM_SHA256 {
 		keySize = 16
 	}
-	key, err := expandLabel(hash, secret, "key", nil, keySize)
+	traffic := keySecret{hashOf(suite), secret}
+	key, err := traffic.expand("key", nil, keySize)
 	if err != nil {
 		return err
 	}
@@ -147,7 +148,7 @@ func (s *stream) protect(suite uint16, secret []byte) error {
 	if err != nil {
 		return err
 	}
-	s.iv, err = expandLabel(hash, secret, "iv", nil, s.aead.NonceSize())
+	s.iv, err = traffic.expand("iv", nil, s.aead.NonceSize())
 	return err
 }
 
@@ -178,8 +179,14 @@ func hashOf(suite uint16) crypto.Hash {
 	return crypto.SHA256
 }
 
-// expandLabel is HKDF-Expand-Label (RFC 9846 §7.1).
-func expandLabel(hash crypto.Hash, secret []byte, label string, context []byte, size int) ([]byte, error) {
+// keySecret is a secret of the key schedule of TLS 1.3, with the hash of the cipher suite.
+type keySecret struct {
+	hash  crypto.Hash
+	value []byte
+}
+
+// expand is HKDF-Expand-Label (RFC 9846 §7.1). It returns size bytes.
+func (k keySecret) expand(label string, context []byte, size int) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddUint16(uint16(size)) //nolint:gosec // G115: the length of a key or a hash
 	b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte("tls13 " + label)) })
@@ -188,5 +195,5 @@ func expandLabel(hash crypto.Hash, secret []byte, label string, context []byte, 
 	if err != nil {
 		return nil, err
 	}
-	return hkdf.Expand(hash.New, secret, string(info), size)
+	return hkdf.Expand(k.hash.New, k.value, string(info), size)
 }
