@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"net/http"
@@ -20,6 +19,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/jws"
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/panics"
 	"github.com/artstore/artstore-pki/internal/stepapi"
@@ -181,8 +181,9 @@ func (st *state) verifyChain(entry record.Certificate, leaf *x509.Certificate, a
 func signedPart(text string) [sha256.Size]byte {
 	h := sha256.New()
 	_, _ = h.Write([]byte("renewal"))
-	for _, part := range strings.SplitN(text, ".", 3)[:2] {
-		b, _ := base64.RawURLEncoding.DecodeString(part) // the parser takes no other
+	parts, _ := jws.Split(text) // joseheader took it, so it has three
+	for _, part := range []string{parts.Header, parts.Payload} {
+		b, _ := jws.Decode(part) // the parser takes nothing but base64url
 		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
 		_, _ = h.Write(b) // a hash does not fail
 	}
