@@ -76,8 +76,7 @@ func (b acmeAuthority) Revoke(ctx context.Context, req acmesrv.Revocation) error
 }
 
 func (b acmeAuthority) CountDenial(err error) {
-	var denied *denial.Error
-	if errors.As(err, &denied) {
+	if denied, ok := errors.AsType[*denial.Error](err); ok {
 		b.a.metrics.refused.WithLabelValues(string(denied.Rule)).Inc()
 	}
 }

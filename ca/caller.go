@@ -172,8 +172,8 @@ func (st *state) serviceFor(c caller) (*policy.Service, error) {
 
 // recordDenial records a refusal and returns it. It returns other errors unchanged.
 func (a *Authority) recordDenial(ctx context.Context, c caller, w accessRequest, err error) error {
-	var r *denial.Error
-	if !errors.As(err, &r) {
+	r, ok := errors.AsType[*denial.Error](err)
+	if !ok {
 		return err
 	}
 	a.metrics.refused.WithLabelValues(string(r.Rule)).Inc()

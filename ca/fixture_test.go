@@ -54,8 +54,8 @@ func TestFixture(t *testing.T) {
 			}
 			leaf, opts := chain[0], x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool(), DNSName: "ingester"}
 			opts.Intermediates.AddCert(chain[1])
-			var invalid x509.CertificateInvalidError
-			if _, err := leaf.Verify(opts); !errors.As(err, &invalid) || invalid.Reason != x509.Expired { // Go's word for both
+			_, err = leaf.Verify(opts)
+			if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); !ok || invalid.Reason != x509.Expired { // Go's word for both
 				t.Errorf("verified now: %v", err)
 			}
 			opts.CurrentTime = time.Now().Add(tc.within)

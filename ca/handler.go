@@ -116,15 +116,15 @@ func (a *Authority) errorHandler(h func(http.ResponseWriter, *http.Request) erro
 		if err == nil {
 			return
 		}
-		var s *denial.RequestError
-		var denied *denial.Error
+		s, wrong := errors.AsType[*denial.RequestError](err)
+		denied, refused := errors.AsType[*denial.Error](err)
 		switch {
-		case errors.As(err, &s):
+		case wrong:
 			if s.Status != http.StatusNotFound && s.Status < http.StatusInternalServerError {
 				a.charge(r)
 			}
 			writeError(w, s.Status, s.Text)
-		case errors.As(err, &denied):
+		case refused:
 			// The credential is no longer valid, or the key costs more to check than to send.
 			if denied.Status == http.StatusUnauthorized || denied.Rule == denial.SoundPublicKey {
 				a.charge(r)
@@ -249,8 +249,7 @@ func readBody(r *http.Request, v any) error {
 		}
 		err = errors.Join(errTrailing, err)
 	}
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &denial.RequestError{Status: http.StatusRequestEntityTooLarge, Text: fmt.Sprintf("the body is larger than %d bytes", tooLarge.Limit)}
 	}
 	return denial.BadRequest("the body is not the JSON object that this route takes")

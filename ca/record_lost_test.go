@@ -201,8 +201,8 @@ func (w *lossWorld) refused(t *testing.T, want error) {
 	t.Helper()
 	check := func(what string, err error) {
 		t.Helper()
-		var lost *ca.RecordError
-		if !errors.Is(err, want) || !errors.As(err, &lost) || lost.Known.Size != 5 || strings.Contains(err.Error(), "\n") {
+		lost, ok := errors.AsType[*ca.RecordError](err)
+		if !errors.Is(err, want) || !ok || lost.Known.Size != 5 || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %v", what, err, want)
 		}
 	}

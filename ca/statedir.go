@@ -62,11 +62,10 @@ func (d StateDir) FindLoss(ctx context.Context) (*Loss, error) {
 		return nil, err
 	}
 	in, err := statedir.OpenRecord(ctx, string(d), cfg.Database, v)
-	var refused *RecordError
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil, in.Store.Close()
-	case errors.As(err, &refused):
+	}
+	if refused, ok := errors.AsType[*RecordError](err); ok {
 		return &Loss{Known: refused.Known, Reason: err}, nil
 	}
 	return nil, err
@@ -128,8 +127,7 @@ func (d StateDir) AcceptLoss(ctx context.Context, opt AcceptOptions) (head trans
 // log gets a new one: it has neither half of a key.
 func logKeyOf(f statedir.Dir, loss *Loss) (*translog.Key, error) {
 	key, err := f.OpenLogKey()
-	var refused *RecordError
-	if !errors.Is(err, fs.ErrNotExist) || errors.As(loss.Reason, &refused) {
+	if _, refused := errors.AsType[*RecordError](loss.Reason); refused || !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
 	_, intermediates, err := f.ReadTrust()

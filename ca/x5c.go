@@ -98,11 +98,10 @@ func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v
 // another's. One that ends at a root of ours and is not in the record is forged.
 func (a *Authority) lookUpIssued(ctx context.Context, st *state, cert *x509.Certificate) (*record.Certificate, error) {
 	entry, err := a.lookUp(ctx, cert)
-	var s *denial.RequestError
-	switch {
-	case err == nil:
+	if err == nil {
 		return &entry, nil
-	case !errors.As(err, &s):
+	}
+	if _, wrong := errors.AsType[*denial.RequestError](err); !wrong {
 		return nil, err
 	}
 	for _, i := range slices.Concat(st.intermediates, st.roots) {
