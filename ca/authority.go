@@ -23,6 +23,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/enrolkey"
 	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
+	"github.com/artstore/artstore-pki/ca/internal/throttle"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -74,7 +75,7 @@ type Authority struct {
 		sync.Mutex
 		lru.Cache[[sha256.Size]byte, struct{}]
 	}
-	swept            atomic.Int64 // unix seconds of the last sweep of spent tokens
+	swept            throttle.Throttle // of sweeps of spent tokens
 	lists            *crl.Lists
 	live             liveCounts
 	full             fullLineages

@@ -273,13 +273,14 @@ func committedFrom(entry record.Certificate) (committed, error) {
 	return committed{leaf: leaf, chain: chain}, nil
 }
 
+// sweepEvery is the shortest time between two sweeps.
 const sweepEvery = 10 * time.Minute
 
-// sweep deletes expired tokens every sweepEvery, after a certificate was issued: an
-// idle authority has nothing to sweep.
+// sweep deletes the spent tokens that have expired. It is called after a certificate was
+// issued, because an authority without requests has nothing to sweep.
 func (a *Authority) sweep(ctx context.Context) {
-	now, last := time.Now(), a.swept.Load()
-	if now.Unix()-last < int64(sweepEvery/time.Second) || !a.swept.CompareAndSwap(last, now.Unix()) {
+	now := time.Now()
+	if !a.swept.Due(now, sweepEvery) {
 		return
 	}
 	if err := a.record.SweepTokens(context.WithoutCancel(ctx), now); err != nil {

@@ -25,12 +25,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
 	"github.com/artstore/artstore-pki/ca/internal/challenge"
 	"github.com/artstore/artstore-pki/ca/internal/ratelimit"
+	"github.com/artstore/artstore-pki/ca/internal/throttle"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/record"
 )
@@ -100,13 +100,13 @@ type Server struct {
 
 	validator *challenge.Validator
 	accounts  *ratelimit.Buckets[netip.Prefix] // new accounts by address
-	swept     *atomic.Int64                    // unix seconds of the last sweep; one for all configurations
+	swept     *throttle.Throttle               // one for all configurations
 }
 
 // New makes the server of a configuration. former is that of the configuration before,
 // or nil: counts of new accounts go on over a reload that does not change their limit.
 func New(cfg Config, former *Server) *Server {
-	s := &Server{rules: cfg.Rules, host: cfg.Host, record: cfg.Record, authority: cfg.Authority, logger: cfg.Logger, swept: new(atomic.Int64)}
+	s := &Server{rules: cfg.Rules, host: cfg.Host, record: cfg.Record, authority: cfg.Authority, logger: cfg.Logger, swept: new(throttle.Throttle)}
 	if former != nil {
 		s.swept = former.swept
 	}
@@ -124,8 +124,8 @@ func New(cfg Config, former *Server) *Server {
 
 // sweep forgets what is over, now and then.
 func (s *Server) sweep(ctx context.Context) {
-	now, last := time.Now(), s.swept.Load()
-	if now.Unix()-last < int64(sweepEvery/time.Second) || !s.swept.CompareAndSwap(last, now.Unix()) {
+	now := time.Now()
+	if !s.swept.Due(now, sweepEvery) {
 		return
 	}
 	if err := s.record.Sweep(context.WithoutCancel(ctx), now); err != nil {
