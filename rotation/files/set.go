@@ -17,19 +17,18 @@ const (
 	dirKept = "crl.kept" // of package enroll
 )
 
-// Set names the files of one identity, in PEM: every block must parse, be of
-// the expected type and unencrypted; text may stand before a block, nothing
-// after the last.
+// Set names the files of one identity, in PEM. Every block must parse, be of the expected
+// type and not be encrypted. Text may stand before a block, but not after the last.
 //
-// With Dir and none of Cert, Key and CA, they are tls.crt, tls.key and ca.crt,
-// and CRL is crl.pem if there is one, with crl.kept beside it, in which package
-// enroll keeps what earlier lists named. Without CA, or with CA and CRL only, a
-// set is half of an identity, for [rotation.Merge].
+// If Dir is set and Cert, Key and CA are not, they are tls.crt, tls.key and ca.crt. CRL
+// is then crl.pem, if it exists, with crl.kept beside it, in which package enroll keeps
+// the certificates that only earlier lists named. A set without CA, or with CA and CRL
+// only, is half of an identity, for [rotation.Merge].
 //
-// Each of Others is judged by itself. One that is missing, torn or expired keeps
-// its last good version until that expires, and is then left out; the own
-// certificate is renewed all the same. At the start a bad one is left out. A
-// warning names the file, and [rotation.Identity.Status] has the state of each.
+// Each of Others is judged by itself. If it is missing, torn or expired, its last good
+// version stays in use until that expires, and is then left out. The own
+// certificate is renewed meanwhile. A warning names the file, and
+// [rotation.Identity.Status] has the state of each.
 type Set struct {
 	Dir    string        // what relative names are relative to; default: the working directory
 	Cert   string        // leaf first, then its issuers
@@ -37,21 +36,22 @@ type Set struct {
 	CA     string        // trust bundle
 	CRL    string        // one list per issuer, and intermediates that sign lists; named, it must exist
 	Others []Pair        // more certificates, which a server chooses by name
-	Poll   time.Duration // how often to look without being notified; default 30 s
+	Poll   time.Duration // time between two polls; default 30 s
 }
 
 // Pair names one more certificate with its key, as Cert and Key of [Set].
 type Pair struct{ Cert, Key string }
 
-// resolvedSet is a Set made whole: every name given or filled in, and joined to Dir.
+// resolvedSet is a valid Set, with defaults filled in and names joined to Dir.
 type resolvedSet struct {
-	pairs    []Pair   // the own first; none: trust only. Key "" is in Cert
+	pairs    []Pair   // the own first; empty for trust only. If Key is "", Cert has the key too
 	ca, crl  string   // "" for none
 	kept     string   // likewise
-	optional []string // those that may be missing
+	optional []string // the files that may be missing
 	poll     time.Duration
 }
 
+// resolve checks the set and fills in the defaults. It reads no file.
 func (f Set) resolve() (resolvedSet, error) {
 	p := resolvedSet{poll: f.Poll}
 	if f.Dir != "" && f.Cert == "" && f.Key == "" && f.CA == "" {
@@ -91,6 +91,7 @@ func (f Set) resolve() (resolvedSet, error) {
 	return p, nil
 }
 
+// in joins a relative name to Dir; "" stays "".
 func (f Set) in(name string) string {
 	if name == "" || f.Dir == "" || filepath.IsAbs(name) {
 		return name
@@ -98,7 +99,7 @@ func (f Set) in(name string) string {
 	return filepath.Join(f.Dir, name)
 }
 
-// spare reports a file that only the other certificates need.
+// spare reports whether only the other certificates need this file.
 func (p resolvedSet) spare(name string) bool {
 	if name == p.ca || name == p.crl || name == p.kept || len(p.pairs) == 0 {
 		return false
@@ -106,14 +107,15 @@ func (p resolvedSet) spare(name string) bool {
 	return name != p.pairs[0].Cert && name != p.pairs[0].Key
 }
 
-// secret reports a file that holds a private key.
+// secret reports whether this file has a private key.
 func (p resolvedSet) secret(name string) bool {
 	return slices.ContainsFunc(p.pairs, func(pair Pair) bool {
 		return name == pair.Key || pair.Key == "" && name == pair.Cert
 	})
 }
 
-// names lists the files in the order of their digest, each once.
+// names returns all files, each once, in the order in which the digest of a snapshot
+// covers them.
 func (p resolvedSet) names() []string {
 	var all, out []string
 	for _, pair := range p.pairs {

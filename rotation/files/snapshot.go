@@ -30,21 +30,24 @@ const (
 
 // fileSnapshot is the content of one set of files, through one resolution of links.
 type fileSnapshot struct {
-	parts   map[string]fileContent // by the name in the plan; a missing optional file has none
-	failed  map[string]error       // likewise, for files that the own certificate can do without
-	digest  [sha256.Size]byte
-	touched time.Time // the latest modification
-	version string    // the directory that the first file really came from
+	parts   map[string]fileContent // by name; a missing optional file has none
+	failed  map[string]error       // likewise, for files that only the other certificates need
+	digest  [sha256.Size]byte      // of all content, failures, and modes that expose a key
+	touched time.Time              // the latest modification of a file
+	version string                 // the name of the directory of the first file, without links
 }
 
+// fileContent is one file of a snapshot.
 type fileContent struct {
 	data []byte
 	sum  [sha256.Size]byte
-	dir  string // the real one
+	dir  string // without links
 
-	exposed string // the mode by which others can read it, if it were a key
+	exposed string // the mode of a key file that others can read, else ""
 }
 
+// load reads the files of a set. paths has where they are, failed which could not be
+// resolved. A file that only the other certificates need may fail.
 func load(p resolvedSet, paths map[string]string, failed map[string]error) (*fileSnapshot, error) {
 	r := &fileSnapshot{parts: map[string]fileContent{}, failed: maps.Clone(failed)}
 	all := sha256.New()
@@ -55,7 +58,7 @@ func load(p resolvedSet, paths map[string]string, failed map[string]error) (*fil
 		}
 		path, there := paths[name]
 		if !there {
-			_, _ = all.Write([]byte("missing")) // a hash does not fail; shorter than any sum
+			_, _ = all.Write([]byte("missing")) // shorter than any sum; a hash does not fail
 			continue
 		}
 		limit := int64(maxFile)
@@ -89,14 +92,14 @@ func load(p resolvedSet, paths map[string]string, failed map[string]error) (*fil
 	return r, nil
 }
 
-// sumFailure has the digest tell one failure from another.
+// sumFailure adds the failure of a file to the digest, so that another failure is a change.
 func (r *fileSnapshot) sumFailure(all hash.Hash, name string) {
 	sum := sha256.Sum256([]byte("failed " + r.failed[name].Error()))
 	_, _ = all.Write(sum[:]) // a hash does not fail
 }
 
-// readFile reads the regular file that stands at a resolved path. It never
-// waits: a pipe would, and may be put there between the look and the opening.
+// readFile reads the regular file at a path without links, of limit bytes at most. It
+// never blocks: O_NONBLOCK is for a named pipe that is put there after Lstat.
 func readFile(path string, limit int64) (data []byte, opened fs.FileInfo, err error) {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -127,10 +130,10 @@ func readFile(path string, limit int64) (data []byte, opened fs.FileInfo, err er
 	return b, opened, nil
 }
 
-// material parses strictly and checks that the pairs fit: between the two
-// writes of a careless writer they do not, and nobody needs to hear of that.
-// What is wrong with one of the other certificates is for the gate to say.
-// Errors name paths, never contents.
+// material parses the files, and checks that each key fits its certificate: between two
+// writes of a program that does not rename it does not, and the caller tries again. A
+// fault of one of the other certificates is no error here; it is in OtherErrors.
+// Errors have paths, never contents.
 func (r *fileSnapshot) material(p resolvedSet) (m rotation.Material, err error) {
 	m.Version = r.version
 	for i, names := range p.pairs {
@@ -163,12 +166,14 @@ func (r *fileSnapshot) material(p resolvedSet) (m rotation.Material, err error) 
 	return m, nil
 }
 
+// loadPair returns a certificate with its key. On errors it has the leaf alone, if that
+// can be read, so that a log can name it.
 func (r *fileSnapshot) loadPair(names Pair) (tls.Certificate, error) {
 	chain, key, err := r.chainAndKey(names)
 	if err != nil {
 		c := tls.Certificate{}
 		if chain != nil {
-			c.Leaf = chain[0] // so that a log can name it
+			c.Leaf = chain[0]
 		}
 		return c, err
 	}
@@ -177,7 +182,6 @@ func (r *fileSnapshot) loadPair(names Pair) (tls.Certificate, error) {
 		if path == "" {
 			path = names.Cert
 		}
-		// With the leaf, so that a log can name it.
 		return tls.Certificate{Leaf: chain[0]}, fmt.Errorf("reading private key %s: it does not fit the first certificate of %s", path, names.Cert)
 	}
 	c := tls.Certificate{PrivateKey: key, Leaf: chain[0]}
@@ -213,9 +217,9 @@ func (r *fileSnapshot) chainAndKey(names Pair) ([]*x509.Certificate, crypto.Sign
 	return chain, key, nil
 }
 
-// trustContents is what peers may lose when a bundle or a list is cut between two
-// blocks: the roots, the issuers that have a list, and the intermediates among
-// these.
+// trustContents is the set of roots, of issuers that have a list, and of intermediates
+// that sign lists. A bundle or a file of lists that is cut between two blocks lacks some
+// of them.
 type trustContents map[string]bool
 
 func contentsOf(m rotation.Material) trustContents {
@@ -223,7 +227,7 @@ func contentsOf(m rotation.Material) trustContents {
 	for _, c := range m.Roots {
 		e["root "+string(c.Raw)] = true
 	}
-	for _, l := range m.Revoked { // whose lists follow each other
+	for _, l := range m.Revoked { // by issuer, because a newer list takes the place of an older one
 		e["list "+string(l.RawIssuer)] = true
 	}
 	for _, c := range m.Issuers {
@@ -255,7 +259,7 @@ func leavesBundle(m rotation.Material) bool {
 		pairs = append(pairs[:len(pairs):len(pairs)], m.Certificate)
 	}
 	for _, c := range pairs {
-		if c.Leaf == nil || len(c.Certificate) == 0 { // one of the others, which is refused anyway
+		if c.Leaf == nil || len(c.Certificate) == 0 { // one of the others, which has an error
 			continue
 		}
 		issuers := certs.Pool()
@@ -264,7 +268,7 @@ func leavesBundle(m rotation.Material) bool {
 				issuers.AddCert(issuer)
 			}
 		}
-		// At its own time and for any usage: whether these are right, package rotation decides.
+		// For the time of the leaf and any usage: package rotation checks both.
 		if _, err := c.Leaf.Verify(x509.VerifyOptions{
 			Roots: pool, Intermediates: issuers, CurrentTime: c.Leaf.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 		}); err != nil {

@@ -1,7 +1,24 @@
-// Package files is a [rotation.Source] of certificate, key and trust bundle in files,
-// whoever replaces them:
+// Package files is a [rotation.Source] that reads certificate, key and trust bundle from
+// files, and follows their changes. Any program may replace the files, in any way:
 //
 //	id, err := rotation.Open(ctx, rotation.Config{Source: files.Source(files.Set{Dir: "/etc/tls"})})
+//
+// A reader of files may see them halfway through a change. So all files are read through
+// one resolution of the symbolic links, parsed strictly, and read again after a short
+// time before they are proposed. [Source] has the times.
+//
+// Invariants:
+//
+//   - A state in the middle of a change is never proposed (TestTornStates, TestTornWrites);
+//     a set that is swapped by a link is never mixed with another one (TestTornSwaps).
+//   - A set that changes in place and takes trust away waits for 1 s; a swap does not
+//     wait (TestFilesLoss).
+//   - Changes are found without notifications too, by polling (TestFilesNotifierSeam).
+//   - A bad certificate of Set.Others does not keep the rest from being proposed
+//     (TestABadOtherCertificate).
+//
+// These tests are in package rotation, because they need an identity that follows the
+// files.
 package files
 
 import (
@@ -22,19 +39,20 @@ const (
 	defaultPoll = 30 * time.Second
 	minRetry    = 10 * time.Millisecond
 	maxRetry    = time.Second
-	othersStep  = 100 * time.Millisecond // between looks while one of the other certificates cannot be read
-	// patience is how long a set may be unreadable or torn before anyone is
-	// told: writers that do not rename take a moment. At the start it is also
-	// how long a missing file may take to appear.
+	othersStep  = 100 * time.Millisecond // between attempts while one of the other certificates cannot be read
+	// patience is how long a set may be unreadable or torn before that is reported,
+	// because a writer that does not rename takes some time. At the start it is also how
+	// long a missing file may take to appear.
 	patience = 2 * time.Second
 
-	// debounce is counted from the first notification of a burst: writers touch
-	// several files at once. In a directory where others write all the time it
-	// grows to maxDebounce.
+	// debounce is the pause after the first notification of a burst: a writer changes
+	// several files one after the other. In a directory where other programs write all
+	// the time it grows to maxDebounce.
 	debounce    = 5 * time.Millisecond
 	maxDebounce = 80 * time.Millisecond
 
-	// How long content must stand before it is believed; see candidate.stableFor.
+	// How long content must stay unchanged before it is proposed: in a new directory, in
+	// one that was there before, and if trust would be lost. See fileWatch.assess.
 	standNew   = 5 * time.Millisecond
 	standKnown = 20 * time.Millisecond
 	standLoss  = time.Second
@@ -43,21 +61,22 @@ const (
 	modePoll   = "poll"
 )
 
-// Source follows a set of files. Changes are noticed through the file system's
-// notifications for the directories, their parents and whatever symbolic links
-// lead through, and by polling, always: written in place, renamed over, swapped
-// by a link as Kubernetes does, deleted and made anew, or with the directory
-// replaced. All files are read through one resolution of the links, and must
-// read the same again after a while: 5 ms in a directory that was not there
-// before, 20 ms in one that was. A set there that takes away a root or a list,
-// or whose chain does not lead to its bundle, must stand untouched for 1 s: a writer may
-// be between two blocks of a file, and content alone cannot tell. A writer that
-// pauses for more than 1 s inside a file is taken to be done; one that renames, or swaps a
-// link, avoids the wait.
+// Source follows a set of files. It notices changes by notifications of the file system,
+// for the directories of the files, their parents and the directories on the way of
+// symbolic links, and always by polling too. Files may be written in place, renamed over,
+// swapped by a link as Kubernetes does, or deleted and made again, and a directory may be
+// replaced.
 //
-// Where notifications are not available, or a change came without one, polling
-// remains, and [rotation.Identity.Status] says so. Watching gives up with an error only when it
-// finds no good set at its start.
+// A set is proposed when it reads the same again after some time: 5 ms in a directory that is new,
+// 20 ms in one that was there before. If a set that changed in place lacks a root or a list that was there,
+// or its chain does not lead to its bundle, it must not be written to for 1 s: its writer may
+// be between two blocks of a file, and content cannot tell. A writer that pauses for
+// more than 1 s inside a file is taken to be done. Rename files instead, or swap a link:
+// then there is no such wait.
+//
+// If notifications are not available, or a change came without one, the source only
+// polls, and [rotation.Identity.Status] says so. Watch ends with an error only if it finds
+// no good set in its first 2 s.
 func Source(set Set) rotation.Source { return &source{set: set, notify: newWatcher} }
 
 type source struct {
@@ -67,8 +86,8 @@ type source struct {
 
 func newWatcher() (filewatch.Notifier, error) { return filewatch.New() }
 
-// SetNotifier has the source be told of changes in another way. It is for tests of
-// package rotation and is called before the first Watch.
+// SetNotifier replaces the notifications of the operating system. It is for tests of
+// package rotation, which call it before the first Watch.
 func (s *source) SetNotifier(open func() (filewatch.Notifier, error)) { s.notify = open }
 
 // Watch implements [rotation.Source] for callers that wrap a file source.
@@ -100,22 +119,22 @@ type fileWatch struct {
 	notify   func() (filewatch.Notifier, error)
 
 	n           filewatch.Notifier // nil: polling only
-	mode        string             // as last said
+	mode        string             // as reported last
 	why         string             // likewise
 	watchErr    error              // why not all directories are watched
-	missedEvent bool               // the last change came without notification
-	notified    bool               // this attempt was notified
-	heardAt     time.Time
-	pause       time.Duration // before a notification is followed
-	places      dirIDs        // of the previous attempt
+	missedEvent bool               // the last change came without a notification
+	notified    bool               // this attempt follows a notification
+	heardAt     time.Time          // when the last notification came
+	pause       time.Duration      // between a notification and the attempt
+	places      dirIDs             // of the previous attempt
 
-	next     *candidate
-	last     *candidate // as last accepted, without the material
+	next     *candidate // not proposed yet, nil for none
+	last     *candidate // accepted last, without its material
 	reported bool       // a failure was reported
-	since    time.Time  // of an unbroken run of failures
+	since    time.Time  // when the present run of failures began
 	retries  int        // in that run
 
-	unreadable map[string]time.Time // since when, of the other certificates
+	unreadable map[string]time.Time // since when, by the name of another certificate
 }
 
 // candidate is a set that was read and not yielded yet.
@@ -123,11 +142,11 @@ type candidate struct {
 	digest    [sha256.Size]byte
 	sums      map[string][sha256.Size]byte // by name
 	m         rotation.Material            // empty once it was accepted
-	has       trustContents                // of it then
-	touched   time.Time
-	since     time.Time
-	stableFor time.Duration // from since
-	heard     bool          // a notification came with it
+	has       trustContents                // of m, once it was accepted
+	touched   time.Time                    // the latest modification of a file
+	since     time.Time                    // when it was read first
+	stableFor time.Duration                // how long from since it must stay unchanged
+	heard     bool                         // a notification came with it
 }
 
 func (w *fileWatch) run(ctx context.Context) error {
@@ -144,7 +163,8 @@ func (w *fileWatch) run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// wait returns when there may be something to read.
+// wait returns when there may be something to read: after a notification, after next if
+// that is above 0, and at the next poll.
 func (w *fileWatch) wait(ctx context.Context, poll <-chan time.Time, next time.Duration) {
 	w.notified = false
 	var changes <-chan struct{}
@@ -161,7 +181,7 @@ func (w *fileWatch) wait(ctx context.Context, poll <-chan time.Time, next time.D
 	case <-ctx.Done():
 	case _, alive := <-changes:
 		if !alive {
-			w.stop() // the next attempt starts another
+			w.stop() // the next attempt starts another notifier
 			return
 		}
 		w.debouncePause(ctx)
@@ -170,8 +190,8 @@ func (w *fileWatch) wait(ctx context.Context, poll <-chan time.Time, next time.D
 	}
 }
 
-// debouncePause follows a notification after a pause. Whatever follows in the pause is
-// read with it.
+// debouncePause waits after a notification, so that changes which follow soon are read
+// with it.
 func (w *fileWatch) debouncePause(ctx context.Context) {
 	if time.Since(w.heardAt) > time.Second {
 		w.pause = debounce
@@ -184,8 +204,8 @@ func (w *fileWatch) debouncePause(ctx context.Context) {
 	w.notified, w.missedEvent, w.retries, w.heardAt = true, false, 0, time.Now()
 }
 
-// readOnce reads once, yields what changed, and says when to try again (0: on
-// the next notification or poll). Its error ends Watch.
+// readOnce reads the set and proposes it if it has changed. next is when to try again; 0
+// means with the next notification or poll. An error ends Watch.
 func (w *fileWatch) readOnce() (next time.Duration, err error) {
 	next, err = w.read()
 	if next > 0 {
@@ -212,9 +232,9 @@ func (w *fileWatch) readOnce() (next time.Duration, err error) {
 	return backoff.Step(minRetry, maxRetry, w.retries-1), nil
 }
 
-// read yields what is on disk unless that was accepted already. What must stand
-// for a while first it looks at again after that time. A refused set is yielded
-// again with each attempt: the answer may depend on more than the files.
+// read yields the set on disk, unless it was accepted already. If the set must stay
+// unchanged for some time first, it returns that time. A refused set is yielded again with each
+// attempt, because the answer may depend on more than the files.
 func (w *fileWatch) read() (again time.Duration, err error) {
 	r, before, err := w.snapshot()
 	if err != nil {
@@ -223,7 +243,7 @@ func (w *fileWatch) read() (again time.Duration, err error) {
 	}
 	if w.last != nil && w.last.digest == r.digest {
 		w.next = nil
-		if w.notified { // of the business of others
+		if w.notified { // of a change of other files
 			w.pause = min(2*w.pause, maxDebounce)
 		}
 		return 0, nil
@@ -235,7 +255,7 @@ func (w *fileWatch) read() (again time.Duration, err error) {
 		}
 	}
 	c := w.next
-	if c.stableFor == standLoss && !c.touched.Equal(r.touched) { // written again, be it the same
+	if c.stableFor == standLoss && !c.touched.Equal(r.touched) { // written again, with the same content
 		c.touched, c.since = r.touched, time.Now()
 	}
 	c.heard = c.heard || w.notified
@@ -248,16 +268,16 @@ func (w *fileWatch) read() (again time.Duration, err error) {
 	if err := w.yield(c.m); err != nil {
 		return 0, err
 	}
-	c.has, c.m = contentsOf(c.m), rotation.Material{} // neither the key nor long lists stay in memory
+	c.has, c.m = contentsOf(c.m), rotation.Material{} // so that neither key nor lists stay in memory
 	w.last, w.next = c, nil
 	w.missedEvent = w.n != nil && !c.heard
 	w.report()
 	return 0, nil
 }
 
-// awaitOthers reports whether one of the other certificates could not be read, and
-// that for so short a time that its writer may still be at it. It is then worth
-// waiting for: the writer of one pair often writes the other ones too.
+// awaitOthers reports whether one of the other certificates cannot be read, and has been
+// so for less than patience: its writer may not be done. The set then waits, because a
+// program that writes one pair often writes the others too.
 func (w *fileWatch) awaitOthers(m rotation.Material) (wait bool) {
 	for i, name := range m.OtherNames {
 		since, bad := w.unreadable[name]
@@ -274,12 +294,13 @@ func (w *fileWatch) awaitOthers(m rotation.Material) (wait bool) {
 	return wait
 }
 
-// snapshot reads the set through a fresh resolution. before is where the files were at the last look.
+// snapshot resolves the links and reads the set. before has the directories of the files
+// at the previous attempt.
 func (w *fileWatch) snapshot() (r *fileSnapshot, before dirIDs, err error) {
 	links := newResolver()
 	paths, failed, err := links.all(w.set)
 	before, w.places = w.places, links.places
-	// Watch before reading, also when links are broken: what changes after this is noticed.
+	// Watch before reading, even if links are broken, so that no later change is missed.
 	w.watchDirs(links.watched())
 	if err != nil {
 		return nil, nil, err
@@ -288,7 +309,7 @@ func (w *fileWatch) snapshot() (r *fileSnapshot, before dirIDs, err error) {
 	return r, before, err
 }
 
-// assess makes a reading a candidate and says how long it must stand.
+// assess makes a candidate of a snapshot, and decides how long it must stay unchanged.
 func (w *fileWatch) assess(r *fileSnapshot, before dirIDs) (*candidate, error) {
 	m, err := r.material(w.set)
 	if err != nil {
@@ -304,14 +325,14 @@ func (w *fileWatch) assess(r *fileSnapshot, before dirIDs) (*candidate, error) {
 	switch {
 	case inPlace && w.last != nil && (w.last.has.missingFrom(m) || leavesBundle(m)):
 		c.stableFor = standLoss
-	case inPlace || !w.notified: // a notification on its way must not be taken for none
+	case inPlace || !w.notified: // long enough for a notification to come, else missedEvent would be wrong
 		c.stableFor = standKnown
 	}
 	return c, nil
 }
 
-// watchDirs has the notifier follow the directories. Without one, each attempt
-// tries again to get one: the limits of the system may have eased.
+// watchDirs makes the notifier follow the directories. If there is no notifier, each
+// attempt tries to start one, because limits of the system may have changed.
 func (w *fileWatch) watchDirs(dirs []string) {
 	failed := w.watchErr != nil
 	w.watchErr = nil
@@ -326,7 +347,7 @@ func (w *fileWatch) watchDirs(dirs []string) {
 		failed = true
 	}
 	w.watchErr = w.n.SetDirs(dirs)
-	if failed && w.watchErr == nil { // what changed until now could not be heard of
+	if failed && w.watchErr == nil { // earlier changes could not be notified
 		w.notified, w.missedEvent = true, false
 	}
 	w.report()
@@ -334,7 +355,7 @@ func (w *fileWatch) watchDirs(dirs []string) {
 
 var errDeaf = errors.New("a change came without a notification")
 
-// report says how changes are noticed, when that is news.
+// report tells the observer how changes are noticed, if that has changed.
 func (w *fileWatch) report() {
 	mode, why := modeNotify, w.watchErr
 	if why == nil && w.missedEvent {

@@ -1,5 +1,5 @@
-// Package filewatch tells that something has changed in directories, by the
-// notifications of the operating system.
+// Package filewatch tells that something has changed in directories, by notifications of
+// the operating system. It does not tell what has changed: the caller reads again.
 package filewatch
 
 import (
@@ -13,14 +13,15 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Notifier tells of changes in directories. It is an interface because a test in a
-// synctest bubble needs another one: the operating system's would stop the clock.
+// Notifier tells of changes in directories. It is an interface because tests in a synctest
+// bubble need another one: the clock of a bubble does not advance while a goroutine waits
+// for the operating system.
 type Notifier interface {
-	SetDirs(dirs []string) error // replaces what is watched
-	// Changes has capacity 1; one value stands for any number of changes. It is
+	SetDirs(dirs []string) error // replaces the directories that are watched
+	// Changes has capacity 1, and one value stands for any number of changes. It is
 	// closed when notification ends by itself.
 	Changes() <-chan struct{}
-	Close() // joins
+	Close() // waits for the goroutine of the Notifier
 }
 
 // Watcher is the Notifier of the operating system: one fsnotify watcher for all
@@ -30,7 +31,7 @@ type Watcher struct {
 	FS   *fsnotify.Watcher // for tests
 	wake chan struct{}
 	wg   sync.WaitGroup
-	dirs map[string]os.FileInfo // what is watched; only the caller of SetDirs touches it
+	dirs map[string]os.FileInfo // that are watched; used by SetDirs only
 }
 
 // New starts a Watcher that watches nothing yet.
@@ -44,10 +45,10 @@ func New() (*Watcher, error) {
 	return n, nil
 }
 
-// relay condenses events. Errors count as events: an overflow means that
-// something was missed, and reading again is the answer to that.
+// relay makes one value of any number of events. Errors count as events: after an overflow
+// of the queue some events are lost, so the files must be read again.
 func (n *Watcher) relay() {
-	defer close(n.wake) // the watcher ended, by close or by itself
+	defer close(n.wake) // the watcher has ended, by Close or by itself
 	for {
 		select {
 		case _, ok := <-n.FS.Events:
@@ -69,18 +70,20 @@ func (n *Watcher) relay() {
 // Changes implements [Notifier].
 func (n *Watcher) Changes() <-chan struct{} { return n.wake }
 
-// SetDirs implements [Notifier]. It follows exactly these directories. A path that now leads to another
-// directory is added anew: the old watch followed the old directory away.
+// SetDirs implements [Notifier]. If a path leads to another directory now, it is added
+// again, because the old watch belongs to the old directory. A directory that does not
+// exist is no error: the watch on its parent tells when it appears.
 func (n *Watcher) SetDirs(dirs []string) error {
 	var failed error
 	keep := make(map[string]bool, len(dirs))
-	// A directory made anew may get the inode of the old one, so the watcher is asked as well.
+	// A new directory may have the inode of the removed one, so the list of the watcher is
+	// needed too.
 	live := n.FS.WatchList()
 	for _, d := range dirs {
 		keep[d] = true
 		info, err := os.Stat(d)
 		if err != nil {
-			if !errors.Is(err, fs.ErrNotExist) { // gone in this instant: its parent will tell
+			if !errors.Is(err, fs.ErrNotExist) {
 				failed = fmt.Errorf("watching directory: %w", err)
 			}
 			continue
