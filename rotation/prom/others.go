@@ -6,8 +6,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation/status"
 )
 
-// others shows the other certificates of a server. Their label is the name of the
-// file in the configuration, or the index: a closed set as well.
+// others has the metrics of the other certificates of a server. Their label is the name of
+// the file in the configuration, or the index: a fixed set too.
 type others struct{ notAfter, served *prometheus.Desc }
 
 func newOthers() others {

@@ -1,28 +1,28 @@
-// Package prom shows identities of package rotation to Prometheus.
+// Package prom exports the state of identities of package rotation to Prometheus.
 //
 //	registry.MustRegister(prom.NewCollector(map[string]*rotation.Identity{"ingester": id}))
 //
-// Everything is read from [rotation.Identity.Status] when Prometheus asks, so
-// that the figures are those of what is served now, and cannot go stale when a
-// source stops. All metrics begin with artstore_identity_ and have the label
-// identity, the key of the map. Labels are closed sets: rotations, peers and
-// errors make no new series, and no text of a certificate gets into one.
+// All values are read from [rotation.Identity.Status] at each scrape, so they are those of
+// the generation in effect, and do not go stale when a source stops. All metrics begin with
+// artstore_identity_ and have the label identity, the key of the map. The values of labels
+// are fixed sets: rotations, peers and errors make no new series, and no label has text of
+// a certificate.
 //
 // Three alerts cover most of what goes wrong:
 //
-//	artstore_identity_not_after_timestamp_seconds - time() < 3600   // or what your lifetimes ask for
+//	artstore_identity_not_after_timestamp_seconds - time() < 3600   // depends on your lifetimes
 //	artstore_identity_overdue == 1
 //	artstore_identity_own_trusted == 0                              // unless a root is being replaced
 //
-// Peers that are refused are counted by reason, from 0: no_certificate,
-// unknown_issuer, expired, revoked, denied, protocol, other (see
-// [status.RefusedPeers]). Anyone can cause no_certificate, unknown_issuer and
-// protocol; a rate of the others is a certificate or a rule that is wrong:
+// Refused peers are counted by reason, from 0: no_certificate, unknown_issuer, expired,
+// revoked, denied, protocol, other (see [status.RefusedPeers]). Anyone can cause
+// no_certificate, unknown_issuer and protocol. A rate of the others means that a
+// certificate or a rule is wrong:
 //
 //	sum by (reason) (rate(artstore_identity_peers_refused_total{reason=~"expired|revoked|denied"}[5m])) > 0
 //
-// A time that does not exist (a next renewal nobody knows, a candidate
-// that does not wait) is an absent series, not a zero, which would be 1970.
+// A time that does not exist, for instance of the next renewal, is an absent series and not
+// 0, which would be 1970.
 package prom
 
 import (
@@ -39,8 +39,8 @@ import (
 const prefix = "artstore_identity_"
 
 // NewCollector returns a collector of the identities by name, none of them nil.
-// The map is copied. A closed identity stays at its last state; unregister the
-// collector to be rid of it.
+// The map is copied. A closed identity keeps its last state; unregister the collector to
+// remove it.
 func NewCollector(ids map[string]*rotation.Identity) prometheus.Collector {
 	c := &collector{
 		ids: maps.Clone(ids), metrics: metrics(), others: newOthers(),
@@ -61,7 +61,7 @@ type collector struct {
 	others      others
 }
 
-// metric is one number of a Status; ok false leaves it out.
+// metric is one number of a status. It is left out if value returns false.
 type metric struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
@@ -150,8 +150,8 @@ func (c *collector) collect(out chan<- prometheus.Metric, name string, st status
 	if st.WatchMode != "" {
 		out <- prometheus.MustNewConstMetric(c.mode, prometheus.GaugeValue, 1, name, st.WatchMode)
 	}
-	// Not by number: each rotation would leave series behind for ever. What
-	// matters is whether anything still speaks for an old certificate.
+	// Not by the number of the generation: each rotation would make new series. It matters
+	// only whether connections with an old certificate are open.
 	var current, superseded status.Connections
 	for _, n := range st.Connections {
 		sum := &superseded

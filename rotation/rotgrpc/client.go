@@ -17,8 +17,8 @@ import (
 
 var _ grpc.ClientConnInterface = (*Client)(nil)
 
-// Client is a [grpc.ClientConnInterface], what generated code calls a cc. It
-// is safe for concurrent use.
+// Client is a [grpc.ClientConnInterface], which generated code takes as its cc. It is safe
+// for concurrent use.
 type Client struct {
 	id        *rotation.Identity
 	transport *rotation.Transport
@@ -27,21 +27,19 @@ type Client struct {
 	stop      func() // of the subscription
 	current   atomic.Pointer[generationConn]
 
-	mu     sync.Mutex // one successor at a time; never held across I/O
+	mu     sync.Mutex // guards conns, closed and the change of current; never held across I/O
 	conns  map[*generationConn]struct{}
 	closed bool
 	ending sync.WaitGroup
 }
 
-// NewClient returns a client of target, as grpc.NewClient takes it, that
-// connects with its first call. From now on candidates without clientAuth are
-// refused.
+// NewClient returns a client of target, which is as grpc.NewClient takes it. It connects
+// with its first call. From now on candidates without clientAuth are refused.
 //
-// Of tls, the fields about versions and about who the server is are used:
-// MinVersion, CipherSuites, ServerName, AuthorizeServer, Trust. grpc-go makes
-// the connections and the requests, so HTTP1Only, Proxy, ProxyTrust and
-// DialContext are refused (see grpc.WithContextDialer), and limits and times
-// have no effect. Transport credentials among opts have no effect either.
+// Of tls it uses MinVersion, CipherSuites, ServerName, AuthorizeServer and Trust. It
+// refuses HTTP1Only, Proxy, ProxyTrust and DialContext, because grpc-go makes the
+// connections (see grpc.WithContextDialer). Limits and times in tls have no effect, and
+// neither have transport credentials in opts.
 func NewClient(id *rotation.Identity, target string, tls rotation.TransportOptions, opts ...grpc.DialOption) (*Client, error) {
 	if tls.HTTP1Only || tls.Proxy != nil || tls.ProxyTrust != nil || tls.DialContext != nil {
 		return nil, fmt.Errorf("making a client of %s: HTTP1Only, Proxy, ProxyTrust and DialContext do not apply to gRPC", target)
@@ -56,10 +54,10 @@ func NewClient(id *rotation.Identity, target string, tls rotation.TransportOptio
 		_ = transport.Close() // unused
 		return nil, err
 	}
-	// So that a client that makes no calls lets go of its old connection too.
+	// So that the old connection is closed even if there are no calls.
 	c.stop = id.Subscribe(func(change rotation.Change) {
 		if change.Err == nil {
-			_, _ = c.switchGeneration() // the next call tells
+			_, _ = c.switchGeneration() // the next call returns the error
 		}
 	})
 	return c, nil
@@ -90,8 +88,8 @@ func (c *Client) NewStream(ctx context.Context, desc *grpc.StreamDesc, method st
 	return h, nil
 }
 
-// Close cuts all connections, calls under way included, and waits for what
-// that ends; further calls fail. It is idempotent.
+// Close cuts all connections, calls under way included, and waits until they are closed.
+// Further calls fail. It may be called again.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -104,8 +102,8 @@ func (c *Client) Close() error {
 	return c.transport.Close()
 }
 
-// acquireCurrent counts a call into the connection of the generation in effect. In the usual
-// case that is two atomic loads, a comparison and an uncontended lock.
+// acquireCurrent returns the connection of the generation in effect, with one more call
+// counted in it. The caller ends the call with release.
 func (c *Client) acquireCurrent() (*generationConn, error) {
 	for {
 		l := c.current.Load()
@@ -118,16 +116,16 @@ func (c *Client) acquireCurrent() (*generationConn, error) {
 		if l.acquire() {
 			return l, nil
 		}
-		// Superseded between the load and here, or closed.
+		// It was superseded after the load, or the client is closed.
 		if c.current.Load() == l {
 			return nil, status.Error(codes.Canceled, "rotgrpc: the client is closed")
 		}
 	}
 }
 
-// switchGeneration makes the connection of the generation in effect the current one. The
-// successor is visible before the predecessor refuses calls: whoever is refused
-// finds it on the next load.
+// switchGeneration makes a connection of the generation in effect the current one. The
+// successor is stored before the predecessor refuses calls, so that a call which the
+// predecessor refuses finds the successor with the next load.
 func (c *Client) switchGeneration() (*generationConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,8 +149,8 @@ func (c *Client) switchGeneration() (*generationConn, error) {
 	c.conns[l] = struct{}{}
 	c.current.Store(l)
 	if old != nil {
-		// The transport cuts the connections at the deadline, by the wall clock.
-		// This ends the calls that nobody listens to, which would keep a ClientConn.
+		// The transport cuts the network connections at the deadline. The timer closes the
+		// ClientConn too, which a call that is never received from would keep open.
 		old.timer = time.AfterFunc(c.id.DrainTimeout(), old.idle)
 		if old.supersede() {
 			c.end(old)
@@ -161,8 +159,8 @@ func (c *Client) switchGeneration() (*generationConn, error) {
 	return l, nil
 }
 
-// end closes a connection in the background: a ClientConn may take a moment, and the
-// call whose end this is should not. The caller holds c.mu.
+// end closes a connection in the background, because a ClientConn may take some time and
+// the call that ends must not wait. The caller holds c.mu.
 func (c *Client) end(l *generationConn) {
 	if _, there := c.conns[l]; !there {
 		return
@@ -175,14 +173,14 @@ func (c *Client) end(l *generationConn) {
 	c.ending.Go(func() { _ = l.cc.Close() }) // fails only if it is closed already
 }
 
-// generationConn is the ClientConn of one generation with the calls that are under way.
+// generationConn is the ClientConn of one generation, with a count of its calls.
 type generationConn struct {
 	gen   *rotation.Generation
 	cc    *grpc.ClientConn
-	idle  func()      // closes it
+	idle  func()      // closes cc
 	timer *time.Timer // of the deadline, once superseded; guarded by Client.mu
 
-	mu         sync.Mutex // guards what follows
+	mu         sync.Mutex // guards the fields below
 	calls      int
 	superseded bool
 }

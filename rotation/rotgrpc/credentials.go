@@ -1,4 +1,4 @@
-// Package rotgrpc runs gRPC over identities of package rotation.
+// Package rotgrpc runs gRPC with the identities of package rotation.
 //
 //	server, err := id.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
 //	srv := grpc.NewServer(append(rotgrpc.ServerOptions(server),
@@ -9,32 +9,31 @@
 //	defer client.Close()
 //	health := healthpb.NewHealthClient(client)
 //
-// # Promises
+// A server keeps the promises of [rotation.Server]: with [ServerOptions], Authorize is
+// asked for each call. A client has one grpc.ClientConn for each generation, so a call uses
+// the generation in effect at its start. A single grpc.ClientConn would go on with the
+// old certificate as long as its connection lives.
 //
-// Servers: what [rotation.Server] promises holds for gRPC too. With
-// [ServerOptions], Authorize is asked for each call, as its Handler does for each
-// request. Connections are cut with streams open: those of revoked peers at once,
-// those of peers that Authorize refuses within about a second, or at once by
-// [rotation.Server.Reauthorize]. A connection whose peer expired or lost its root
-// is cut after ServerOptions.DrainTimeout of package rotation. grpc-go lets only
-// its own keepalive say GOAWAY, so MaxConnectionAge is what makes clients move
-// without a failed call: set it below the lifetime of their certificates. In
-// handlers, peer.FromContext has a [credentials.TLSInfo].
+// Invariants:
 //
-// Clients: a call that starts uses the generation in effect. Each generation
-// has a grpc.ClientConn of its own, so that calls under way finish where they
-// began; it closes when the last one is over, at the latest after Config.DrainTimeout
-// or when the leaf expires. Streams that are open then fail with Unavailable or
-// Canceled. A grpc.ClientConn with bare credentials would go on with the old
-// certificate as long as its connection lives.
+//   - No call fails because of rotations, and none that starts after a rotation uses the
+//     older certificate (TestRotationsUnderLoad).
+//   - A superseded connection closes when its last call has ended, however a stream ends
+//     (TestEveryEndOfAStreamReleases), and after Config.DrainTimeout at the latest: open
+//     streams then fail with Unavailable or Canceled (TestEndlessStreamIsCut).
+//   - Connections of revoked peers are cut with streams open (TestRevokedPeerIsCut), and
+//     calls of peers that Authorize refuses get PermissionDenied (TestDenied).
 //
 // # Rules for callers
 //
-// A stream counts until it is over in the sense of [grpc.ClientConn.NewStream]:
-// receive until an error, or cancel its context. Close the client before the
-// identity. The name of the server is TransportOptions.ServerName, or else the
-// host of the target, or the one of grpc.WithAuthority; the server's certificate
-// must have it.
+// Only the keepalive of grpc-go can send GOAWAY. So set MaxConnectionAge below the
+// lifetime of the clients' certificates: then clients connect again without a failed call.
+// In handlers, peer.FromContext has a [credentials.TLSInfo].
+//
+// A stream holds its connection until it is over in the sense of
+// [grpc.ClientConn.NewStream]: receive until an error, or cancel its context. Close the
+// client before the identity. The certificate of the server must have the name
+// TransportOptions.ServerName, or else that of grpc.WithAuthority or the host of the target.
 package rotgrpc
 
 import (
@@ -55,10 +54,9 @@ import (
 
 const h2 = "h2" // RFC 9113 §3.1: the only protocol of gRPC
 
-// ServerOptions returns what a gRPC server needs: [ServerCredentials], and
-// interceptors that refuse a call with PermissionDenied when its peer would no
-// longer be admitted. They are chained behind those of grpc.UnaryInterceptor and
-// grpc.StreamInterceptor and before those of later options.
+// ServerOptions returns [ServerCredentials], and interceptors that refuse a call with
+// PermissionDenied if its peer would not be admitted now. They run after those of
+// grpc.UnaryInterceptor and grpc.StreamInterceptor, and before those of later options.
 func ServerOptions(s *rotation.Server) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(ServerCredentials(s)),
@@ -77,7 +75,7 @@ func ServerOptions(s *rotation.Server) []grpc.ServerOption {
 	}
 }
 
-// admit does not tell the peer why: that is for the log of the server, which Authorize writes.
+// admit does not tell the peer the reason. Authorize logs it.
 func admit(ctx context.Context, s *rotation.Server) error {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -90,17 +88,17 @@ func admit(ctx context.Context, s *rotation.Server) error {
 	return nil
 }
 
-// ServerCredentials returns credentials for grpc.Creds. Connections belong to
-// s, which must offer "h2", as it does by default: one that agrees on another
-// protocol is closed. Alone they let a peer that Authorize refuses now make calls
-// until its connection is cut: see [ServerOptions].
+// ServerCredentials returns credentials for grpc.Creds, whose connections s monitors. s
+// must offer "h2", as it does by default: a connection with another protocol is closed.
+// Without the interceptors of [ServerOptions], a peer that Authorize refuses can make
+// calls until its connection is cut.
 func ServerCredentials(s *rotation.Server) credentials.TransportCredentials {
 	return serverCredentials{s}
 }
 
 type serverCredentials struct{ server *rotation.Server }
 
-// ServerHandshake is bounded by the limit of [rotation.Server.Handshake] and by
+// ServerHandshake takes 10 s at most, the limit of [rotation.Server.Handshake], or
 // grpc.ConnectionTimeout, which is a deadline on raw.
 func (c serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	//nolint:forbidigo // gRPC has none to give
@@ -123,11 +121,11 @@ func (c serverCredentials) Clone() credentials.TransportCredentials { return c }
 // OverrideServerName is deprecated in gRPC and does nothing.
 func (serverCredentials) OverrideServerName(string) error { return nil }
 
-// clientCredentials are those of the connection of one generation.
+// clientCredentials are the credentials of the connection of one generation.
 type clientCredentials struct{ transport *rotation.Transport }
 
-// ClientHandshake asks for the host of authority, which gRPC takes from the
-// target: a resolver can choose addresses, never names.
+// ClientHandshake verifies the host of authority, which gRPC takes from the target: a
+// resolver chooses addresses, never names.
 func (c clientCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	host, _, err := net.SplitHostPort(authority)
 	if err != nil {
@@ -156,12 +154,12 @@ func protocol() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
-// authenticated says about a connection what credentials.NewTLS says, so that
-// authorisation written for that works here.
+// authenticated returns the same information as credentials.NewTLS does, so that
+// authorization code written for it works.
 func authenticated(conn *tls.Conn) (net.Conn, credentials.AuthInfo, error) {
 	state := conn.ConnectionState()
 	if state.NegotiatedProtocol != h2 {
-		_ = conn.Close() // nothing was said yet
+		_ = conn.Close() // nothing was sent
 		return nil, nil, fmt.Errorf("rotgrpc: the connection is for %q, gRPC needs %q", state.NegotiatedProtocol, h2)
 	}
 	info := credentials.TLSInfo{

@@ -13,14 +13,14 @@ import (
 // [grpc.ClientConn.NewStream] lists.
 type heldStream struct {
 	grpc.ClientStream
-	release func() // idempotent
-	single  bool   // one answer and no more
+	release func() // may be called again
+	single  bool   // the server sends one message only
 }
 
-// cancelled covers the end of ctx. OnFinish alone would speak of an attempt,
-// and an interceptor that retries has several in one stream. The context alone
-// would come too early: closed before gRPC has seen it, the connection would
-// get to answer in its place, with another status.
+// cancelled releases the stream after the end of ctx. OnFinish alone is not enough: it is
+// called for each attempt, and an interceptor that retries makes several in one stream.
+// The end of ctx alone would be too early: if the connection were closed before gRPC has
+// noticed the end of ctx, the call would get another status.
 func (h *heldStream) cancelled(ctx context.Context) grpc.CallOption {
 	return grpc.OnFinish(func(error) {
 		if ctx.Err() != nil {
@@ -35,7 +35,7 @@ func (h *heldStream) Header() (metadata.MD, error) {
 	return md, err
 }
 
-// SendMsg: io.EOF says that the reason is to be received.
+// SendMsg does not release the stream at io.EOF: RecvMsg then returns the reason.
 func (h *heldStream) SendMsg(m any) error {
 	err := h.ClientStream.SendMsg(m)
 	h.over(err)

@@ -12,36 +12,36 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// Feed is where certificates come from: *workloadapi.X509Source is one. That
-// package links gRPC, so it is the caller who imports it, or does not.
+// Feed delivers SVIDs and bundles. *workloadapi.X509Source is one; that package links gRPC,
+// so the caller imports it and this package does not.
 type Feed interface {
 	x509svid.Source
 	x509bundle.Source
-	// Updated returns the one channel that is sent on after each change; it keeps
-	// a signal that nobody waits for. So a feed has one follower.
+	// Updated returns a channel with capacity 1 that gets a value after each change. It
+	// is always the same channel, so a feed can have one follower only.
 	Updated() <-chan struct{}
 }
 
-// Follow returns a [rotation.Source] that yields the SVID of feed and the
-// bundle of its own trust domain, at the start and after each update. Bundles
-// of federated domains are left out: an identity trusts one list, and a partner
-// on it could speak for our own domain. Closing feed is the caller's part.
+// Follow returns a [rotation.Source] that yields the SVID of feed and the bundle of its own
+// trust domain, at the start and after each update. Bundles of federated trust domains are
+// left out: an identity has one bundle, and a partner in it could issue IDs of our own
+// domain. The caller closes feed.
 //
-// SVIDs often have no DNS names, and clients of rotation check one: give the
-// server a DNS name beside its SPIFFE ID, or reach it through go-spiffe with
-// [NewSource]. For servers, [rotation.AllowNames] takes SPIFFE IDs.
+// SVIDs often have no DNS name, but clients of package rotation verify one. Give the
+// server a DNS name beside its SPIFFE ID, or connect to it through go-spiffe with
+// [NewSource]. In a server, [rotation.AllowNames] takes SPIFFE IDs.
 func Follow(feed Feed) rotation.Source { return follower{feed} }
 
 type follower struct{ feed Feed }
 
-// Watch implements [rotation.Source]. A refused candidate ends it only at the
-// start, so that a wrong feed shows at once: later the identity has reported
-// the refusal, and the next update may be good.
+// Watch implements [rotation.Source]. A refused candidate ends it only at the start, so
+// that a wrong feed shows at once. Later the identity reports the refusal, and the next
+// update may be good.
 func (f follower) Watch(ctx context.Context, yield func(rotation.Material) error) error {
 	for first := true; ; first = false {
 		m, err := f.material()
 		if err != nil {
-			return err // tried again, with a growing pause
+			return err // rotation calls Watch again after a pause
 		}
 		if err := yield(m); err != nil && first {
 			return err

@@ -1,32 +1,30 @@
-// Package spiffe shows an identity of package rotation to go-spiffe, and the
-// other way round. It does not link gRPC: a service that takes its certificate
-// from files or from the authority pays for three small packages.
+// Package spiffe makes an identity of package rotation a source of go-spiffe ([NewSource]),
+// and a source of go-spiffe a source of package rotation ([Follow]). It does not link gRPC.
 //
 //	src := spiffe.NewSource(id)
 //	svid, err := src.GetX509SVID()                    // x509svid.Source
 //	conf := tlsconfig.MTLSServerConfig(src, src, tlsconfig.AuthorizeMemberOf(td))
 //	conf.SessionTicketsDisabled = true
 //
-// # Promises
+// Invariants:
 //
-// What [Source] returns is the generation in effect, converted once per
-// generation; SVID and bundle of one generation are published together, so two
-// calls may see two generations and one call never sees a mix. The SPIFFE ID is
-// the only URI name of the leaf. A leaf that is no X509-SVID gives an error that
-// names the rule; with the next generation the answer is new.
+//   - A [Source] returns the generation in effect, and one call never mixes two
+//     generations (TestSourceFollowsGenerations).
+//   - A leaf that is no X509-SVID gives an error that names the rule
+//     (TestSourceRefusesWhatIsNoSVID).
+//   - Nothing of gRPC is linked (TestImportersPayNoGRPC).
 //
 // # Rules for callers
 //
-// The trust bundle of an identity is one list for all peers, SPIFFE's is one
-// per trust domain. The source answers for the trust domain of its own SPIFFE
-// ID with the whole list and for no other. So a bundle that also holds roots of
-// partners lets these partners speak for our trust domain: keep such roots out.
+// An identity has one trust bundle for all peers, SPIFFE has one for each trust domain. A
+// Source returns the whole bundle for the trust domain of its own SPIFFE ID, and nothing
+// for others. If the bundle has a root of a partner, that partner can issue IDs of our
+// trust domain: keep such roots out.
 //
-// tlsconfig judges peers in VerifyPeerCertificate, which crypto/tls skips when
-// a session is resumed: a removed root or a denied ID would stay in as long as
-// its ticket lives. Set SessionTicketsDisabled on servers and leave
-// ClientSessionCache nil on clients, or use [rotation.Identity.ServerTLSConfig],
-// which has neither problem.
+// tlsconfig of go-spiffe judges peers in VerifyPeerCertificate, which crypto/tls does not
+// call for a resumed session. So a peer whose root was removed could resume as long
+// as its ticket lives. Set SessionTicketsDisabled on servers and leave ClientSessionCache
+// nil on clients, or use [rotation.Identity.ServerTLSConfig], which has neither problem.
 package spiffe
 
 import (
@@ -48,15 +46,15 @@ var (
 	_ x509bundle.Source = (*Source)(nil)
 )
 
-// Source is an identity as [x509svid.Source] and [x509bundle.Source]. It is
-// safe for concurrent use, starts nothing, and needs no Close: it stays at the
-// last generation when the identity is closed.
+// Source is an identity as [x509svid.Source] and [x509bundle.Source]. It is safe for
+// concurrent use. It starts no goroutine and needs no Close: after Close of the identity
+// it stays at the last generation.
 type Source struct {
 	id   *rotation.Identity
 	last atomic.Pointer[converted]
 }
 
-// converted is one generation as SPIFFE knows it, or why it is none.
+// converted is one generation in the types of go-spiffe, or why it cannot be that.
 type converted struct {
 	gen    *rotation.Generation
 	svid   *x509svid.SVID
@@ -64,20 +62,19 @@ type converted struct {
 	err    error
 }
 
-// NewSource returns the view of id. It does not fail when the leaf is no
-// X509-SVID, because the next one may be.
+// NewSource returns a source for id. It does not fail if the leaf is no X509-SVID, because
+// the next one may be.
 func NewSource(id *rotation.Identity) *Source { return &Source{id: id} }
 
-// GetX509SVID implements [x509svid.Source]. The answer is shared by all
-// callers, who must not change it; its key may live in hardware.
+// GetX509SVID implements [x509svid.Source]. All callers get the same value and must not
+// change it. Its key may be in hardware.
 func (s *Source) GetX509SVID() (*x509svid.SVID, error) {
 	c := s.current()
 	return c.svid, c.err
 }
 
-// GetX509BundleForTrustDomain implements [x509bundle.Source] for the trust
-// domain of the own SPIFFE ID. The answer is shared by all callers, who must
-// not change it.
+// GetX509BundleForTrustDomain implements [x509bundle.Source] for the trust domain of the
+// own SPIFFE ID. All callers get the same value and must not change it.
 func (s *Source) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	c := s.current()
 	if c.err != nil {
@@ -89,8 +86,8 @@ func (s *Source) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bund
 	return c.bundle, nil
 }
 
-// current converts at most a few times per generation: callers that race do
-// the same work, and one that stores an older result is found out by the next.
+// current returns the converted generation in effect. Callers at the same time may each
+// convert it; if one of them stores an older generation, the next call converts again.
 func (s *Source) current() *converted {
 	g := s.id.Current()
 	if c := s.last.Load(); c != nil && c.gen == g {
@@ -108,7 +105,7 @@ func convert(g *rotation.Generation) *converted {
 		return &converted{gen: g, err: fmt.Errorf("converting certificate %s to an X509-SVID: %w", g.Thumbprint(), err)}
 	}
 	key, ok := g.Certificate().PrivateKey.(crypto.Signer)
-	if !ok { // the gate of rotation publishes no such thing
+	if !ok { // cannot happen: the gate of rotation refuses such a key
 		return &converted{gen: g, err: fmt.Errorf("converting certificate %s to an X509-SVID: its key cannot sign", g.Thumbprint())}
 	}
 	return &converted{
@@ -118,9 +115,9 @@ func convert(g *rotation.Generation) *converted {
 	}
 }
 
-// identify applies the rules of the X509-SVID standard to a leaf, those that
-// the gate of rotation does not apply to every leaf. go-spiffe has them behind
-// a parser of encoded private keys only, which a key in hardware does not pass.
+// identify applies the rules of the X509-SVID standard to a leaf that the gate of rotation
+// does not apply. go-spiffe checks them only where it parses an encoded private key, which
+// a key in hardware is not.
 func identify(leaf *x509.Certificate) (spiffeid.ID, error) {
 	id, err := x509svid.IDFromCert(leaf) // §2: exactly one URI, a SPIFFE ID
 	switch {
