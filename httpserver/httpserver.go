@@ -1,33 +1,28 @@
-// Package httpserver runs an HTTP server with a limit on everything that an
-// unauthenticated peer can make grow:
+// Package httpserver runs an HTTP server with a limit on everything that an unauthenticated
+// peer can make grow. With a *rotation.Server it serves mutual TLS:
 //
 //	server, err := identity.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
 //	err = httpserver.Serve(ctx, ln, httpserver.Config{Handler: h, Server: server})
 //
-// With a *rotation.Server it serves mutual TLS, and the limits on the age and the
-// peer of a connection hold without further wiring.
+// Invariants:
 //
-// # What is limited
+//   - The number of connections is limited, in all (TestTotalConns) and for one address or
+//     IPv6 /64 (TestOneAddressAtItsCap), from accept to close, so handshakes count too
+//     (TestCapCountsSilentConnections). One address cannot keep another from being answered.
+//   - So are the open requests of one address (TestOpenRequestsOfOneAddress), and its
+//     bodies that have not arrived (TestParkedBodies).
+//   - The size of a header is limited (TestHeaderLimit), and the time for a body
+//     (TestBodyTimeout), for an answer (TestStreamsWithoutWindowEnd) and without a
+//     request (TestIdleConnectionEnds). The handler limits the size of bodies.
+//   - After the end of ctx, requests under way may finish (TestDrainLetsInFlightFinish),
+//     and are cut after Config.Drain (TestCutAfterDrain).
 //
-//   - Connections, in all and of one address (IPv6: of one /64). A connection
-//     counts from accept to close, so the handshake is included. One address
-//     cannot keep another from being answered.
-//   - Time: to send a header, to send a body, to take an answer, and idle time.
-//   - HTTP/2 (RFC 9113): streams of a connection, bytes that a peer may send
-//     before a handler reads them, time that a write to the connection may take.
-//   - Requests of one address that are open, and those whose bodies are on their way.
-//   - Header size. The handler limits the size of bodies.
-//
-// # What ends a stream that stalls
-//
-// A peer that grants no flow-control window (RFC 9113 §6.9) keeps a handler in
-// its Write, or in the flush after it returned. net/http resets such a stream
-// when WriteTimeout has passed since it was opened: each stream has a timer of
-// its own. A peer that does not read from its TCP connection is different, since
-// then the reset cannot be sent either: HTTP2Config.WriteByteTimeout closes that
-// connection. Over TLS this is a bound on each whole record, because crypto/tls
-// gives up on a connection with the first write that times out: a peer cannot
-// prolong it by taking one byte now and then.
+// A peer that grants no flow-control window (RFC 9113 §6.9) keeps a handler in its Write,
+// or in the flush after it has returned. net/http resets such a stream WriteTimeout after it
+// was opened. If the peer does not read from its TCP connection, the reset cannot be
+// sent either: HTTP2Config.WriteByteTimeout closes that connection (TestDeafConnectionEnds).
+// Over TLS a peer cannot prolong this by taking single bytes, because crypto/tls gives up a
+// connection with the first record that is not written in time.
 package httpserver
 
 import (
@@ -64,8 +59,8 @@ type Config struct {
 	Server Secured
 	// TLS is used as it is; nil serves cleartext, for loopback listeners such as metrics.
 	TLS *tls.Config
-	// Conns is asked at each accept, so the caps may change while the server
-	// runs. nil means the defaults of [Conns].
+	// Conns is called at each accept, so the caps may change while the server runs.
+	// nil means the defaults of [Conns].
 	Conns func() Conns
 	// Streams is how many requests an HTTP/2 connection may have open. 0 means 100.
 	Streams int
@@ -73,27 +68,26 @@ type Config struct {
 	Idle time.Duration
 	// Drain is how long requests in flight may finish after ctx ends. 0 means 10 s.
 	Drain time.Duration
-	// BodyTimeout bounds reading one request with its body. It is for services
-	// with small bodies: with it, an HTTP/2 connection may hold 64 KiB that no
-	// handler has read yet, and an address may have as many unfinished bodies as
-	// connections. 0 means no bound, for uploads, whose handlers watch progress
-	// themselves.
+	// BodyTimeout bounds the time to read one request with its body. It is for services
+	// with small bodies: with it, an HTTP/2 connection may have 64 KiB that no handler
+	// has read, and an address may have as many bodies that have not arrived as
+	// connections. 0 means no bound, for uploads, whose handlers watch progress themselves.
 	BodyTimeout time.Duration
-	// WriteTimeout bounds a whole request, from the end of its header to the last
-	// byte of the answer, so it must be longer than BodyTimeout. A handler whose
-	// answer is large puts it off while the peer takes bytes: see [Paced]. 0
-	// means no bound: handlers then set deadlines themselves.
+	// WriteTimeout bounds a whole request, from the end of its header to the last byte
+	// of the answer, so it must be longer than BodyTimeout. A handler with a large answer
+	// extends it while the peer takes bytes: see [Paced]. 0 means no bound: handlers then
+	// set deadlines themselves.
 	WriteTimeout time.Duration
-	// Refused is told of each connection or request that was over a cap of its
-	// address; what is [LimitConns], [LimitRequests] or [LimitBodies]. It must be
-	// fast and safe for concurrent use.
+	// Refused is called for each connection or request over a cap of its address, with
+	// [LimitConns], [LimitRequests] or [LimitBodies]. It must be fast and safe for
+	// concurrent use.
 	Refused func(what string)
-	// Logger gets a warning a minute about addresses over their cap and, at debug
-	// level, all that net/http reports (refused handshakes and the like). nil means slog.Default.
+	// Logger gets one warning a minute about addresses over their cap and, at debug
+	// level, the log of net/http. nil means slog.Default.
 	Logger *slog.Logger
 }
 
-// Secured is what *rotation.Server offers to net/http.
+// Secured is implemented by *rotation.Server.
 type Secured interface {
 	Listener(net.Listener) net.Listener
 	Handler(http.Handler) http.Handler
@@ -138,7 +132,7 @@ func Serve(ctx context.Context, ln net.Listener, cfg Config) error {
 	if err != nil {
 		err = errors.Join(err, srv.Close())
 	}
-	if served := <-done; !errors.Is(served, http.ErrServerClosed) { // that one says Shutdown was called
+	if served := <-done; !errors.Is(served, http.ErrServerClosed) { // ErrServerClosed says that Shutdown was called
 		err = errors.Join(err, served)
 	}
 	return err

@@ -8,14 +8,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/lograte"
 )
 
-// What Config.Refused is told.
+// Values that Config.Refused gets.
 const (
 	LimitConns    = "connections"
 	LimitRequests = "requests"
 	LimitBodies   = "bodies"
 )
 
-// refusals reports what was over a cap: each to a counter, one a minute to the log.
+// refusals reports each refusal to Config.Refused, and one a minute to the log.
 type refusals struct {
 	tell  func(what string)
 	log   *slog.Logger

@@ -9,9 +9,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/connlimit"
 )
 
-// requestsPerConn: an address may have so many requests open for each connection
-// that it may have. Clients of HTTP/2 have a few at a time, and those behind one
-// address do not all ask at once.
+// requestsPerConn is how many open requests an address may have for each connection that
+// it may have. Clients of HTTP/2 have a few at a time, and those behind one address do not
+// all ask at once.
 const requestsPerConn = 2
 
 // counter counts by address.
@@ -40,10 +40,10 @@ func (c *counter) release(from netip.Prefix) {
 	}
 }
 
-// limitRequests ends a request without an answer while its address has too many
-// open: an answer that the peer does not take would keep the stream as well. A
-// handler of HTTP/2 returns while its answer may still wait for the peer, so the
-// answer is flushed here: what cannot be sent is an open request.
+// limitRequests ends a request without an answer if its address has too many open: an
+// answer that the peer does not take would keep the stream open too. In HTTP/2 a handler
+// can return while its answer still waits for the peer. So the answer is flushed here, and
+// the request counts until it is sent.
 func limitRequests(next http.Handler, conns func() Conns, refusals *refusals) http.Handler {
 	open := newCounter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,19 +55,19 @@ func limitRequests(next http.Handler, conns func() Conns, refusals *refusals) ht
 		defer open.release(from)
 		next.ServeHTTP(w, r)
 		if r.ProtoMajor >= 2 {
-			_ = http.NewResponseController(w).Flush() // whether it was taken, the handler knows as little
+			_ = http.NewResponseController(w).Flush() // no handler is left that an error could be told
 		}
 	})
 }
 
-// limitBodies answers 429 to a request with a body while its address has as many
-// bodies on their way as it may have connections. Honest ones are on their way for
-// a moment, since header and body come together. A peer that holds bodies back
-// pays for them with memory of ours: buffers, and the part of the body that came.
+// limitBodies answers 429 to a request with a body if its address has as many bodies that
+// have not arrived as it may have connections. A body of an honest client arrives soon,
+// because header and body are sent together. A body that is held back costs memory of the
+// server: buffers, and the part that has arrived.
 func limitBodies(next http.Handler, conns func() Conns, refusals *refusals) http.Handler {
 	coming := newCounter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength == 0 { // HTTP/2 sets a Body then, too; -1 is a body of unknown length
+		if r.ContentLength == 0 { // not r.Body == nil: in HTTP/2 it never is; -1 is an unknown length
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -76,7 +76,7 @@ func limitBodies(next http.Handler, conns func() Conns, refusals *refusals) http
 			refusals.add(LimitBodies, from)
 			w.Header().Set("Retry-After", "1")
 			if r.ProtoMajor == 1 {
-				w.Header().Set("Connection", "close") // else net/http would wait for the body
+				w.Header().Set("Connection", "close") // otherwise net/http would wait for the body
 			}
 			http.Error(w, "too many requests of this address whose bodies have not arrived: try again in 1 s", http.StatusTooManyRequests)
 			return
@@ -88,8 +88,8 @@ func limitBodies(next http.Handler, conns func() Conns, refusals *refusals) http
 	})
 }
 
-// countedBody releases its place in the counter with its last byte: how long the handler
-// takes after that is not the delay of the peer.
+// countedBody stops counting with its last byte: the time that the handler takes after
+// that is no delay of the peer.
 type countedBody struct {
 	io.ReadCloser
 	release func()

@@ -1,10 +1,14 @@
-// Package secret holds values that must never be printed: enrolment tokens,
-// client secrets, passwords.
+// Package secret has a type for texts that must never be printed: enrolment tokens, client
+// secrets, passwords. Packages enroll and ingestclient take and return it.
 //
-// A [String] shows itself as [redacted] through fmt, slog, JSON and text
-// encoding. The only way to its content is [String.Expose], so that every use
-// can be found with one search. Packages enroll and ingestclient take and give
-// this one type.
+// The only way to the content of a [String] is [String.Expose], so that one search finds
+// every use.
+//
+// Invariants:
+//
+//   - fmt, slog, JSON and text encoding print [redacted] in place of the content
+//     (TestNeverPrinted).
+//   - No error has the content of a file (TestCheckFile).
 package secret
 
 import (
@@ -22,7 +26,7 @@ import (
 
 const redacted = "[redacted]"
 
-// maxFile bounds a secret read from a file; keys of this project's size are far below it.
+// maxFile bounds a secret that is read from a file, in bytes.
 const maxFile = 64 << 10
 
 // ErrEmpty reports a secret file without content.
@@ -31,26 +35,25 @@ var ErrEmpty = errors.New("the file is empty")
 // ErrExposed reports a secret file that others than its owner can read or replace.
 var ErrExposed = errors.New("others can read or replace this secret")
 
-// String is a secret text. The zero value is "no secret". Two of them with the
-// same content are equal; comparing them is not constant in time.
+// String is a secret text. The zero value means that there is no secret. Two with the same
+// content are equal; the comparison does not take constant time.
 type String struct{ v string }
 
 // New wraps v.
 func New(v string) String { return String{v} }
 
-// File returns a function that reads the secret from path anew each time, by
-// [ReadFile], for fields like ClientSecret of the package ingestclient: a secret
-// that was replaced is used at once.
+// File returns a function that calls [ReadFile] for path each time, so that a replaced
+// secret is used at once. It is for fields like Config.ClientSecret of package ingestclient.
 func File(path string) func(context.Context) (String, error) {
 	return func(context.Context) (String, error) { return ReadFile(path) }
 }
 
-// ReadFile reads a secret from a file, or a pipe, of at most 64 KiB. One trailing
-// newline (LF or CRLF) is removed, because editors and echo add one. An empty
-// file is [ErrEmpty]; errors name the path and never quote the content.
+// ReadFile reads a secret from a file or a pipe, of 64 KiB at most. It removes one newline
+// (LF or CRLF) at the end, because editors and echo add one. The error for an empty file is
+// [ErrEmpty]. Errors have the path and never the content.
 //
-// A file that others can read is read all the same: the secret is out already,
-// and a refusal would turn that into an outage. [CheckFile] tells.
+// It does not refuse a file that others can read: the secret is exposed already, and a
+// refusal would add an outage. [CheckFile] reports such a file.
 func ReadFile(path string) (String, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -71,18 +74,17 @@ func ReadFile(path string) (String, error) {
 	return New(string(b)), nil
 }
 
-// CheckFile reports who besides the owner can read the file at path or put another
-// one in its place, as an error that matches [ErrExposed]; nil if nobody can.
+// CheckFile returns an error that matches [ErrExposed] if others than the owner can read
+// the file at path or replace it. The error says who and how.
 //
-// The mode must be 0600 or less; 0640 is good for a file of root, because that is how
-// Kubernetes mounts secrets for a pod with an fsGroup. File and directories must
-// belong to this user or to root, and the directories above it may be writable by
-// others only with the sticky bit. Access control lists are not looked at. What is
-// not there or no regular file has nothing to report, and neither have systems
-// without owners and modes.
+// The mode must be 0600 or less. 0640 is accepted for a file of root, because Kubernetes
+// mounts secrets so for a pod with an fsGroup. The file and its directories must belong to
+// this user or to root, and a directory that others can write to must have the sticky bit.
+// Access control lists are not checked. The result is nil for a file that does not exist or
+// is no regular file, and on systems without owners and modes.
 func CheckFile(path string) error {
 	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() { // a pipe is as good as what writes to it
+	if err != nil || !info.Mode().IsRegular() {
 		return nil //nolint:nilerr // ReadFile says why it cannot be read
 	}
 	findings := fileperm.SecretFile(path)
@@ -106,7 +108,7 @@ func (s String) String() string {
 	return redacted
 }
 
-// Format implements [fmt.Formatter]: every verb prints the redacted form, %#v and %x included.
+// Format implements [fmt.Formatter]: every verb prints the redacted form, %#v and %x too.
 func (s String) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // LogValue implements [slog.LogValuer] with the redacted form.
