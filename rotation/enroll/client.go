@@ -21,48 +21,50 @@ import (
 const (
 	// defaultTimeout bounds one request, if [Config.Timeout] says nothing else.
 	defaultTimeout = 30 * time.Second
-	// recordRows of a page: with chains of 4 KiB they are a megabyte.
+	// recordRows is how many certificates a page of the record has. With chains of 4 KiB
+	// that is a megabyte.
 	recordRows = 200
-	// maxRecordPage bounds such a page, in bytes: a certificate with 100 names of 253 bytes and its chain takes 60 KiB.
+	// maxRecordPage bounds such a page, in bytes. A certificate with 100 names of 253
+	// bytes takes 60 KiB with its chain.
 	maxRecordPage = 16 << 20
 )
 
-// Client speaks the step API with one authority. [NewClient] makes it: it talks to
-// no other server, whatever its certificate is. It is safe for concurrent use.
-// AuthorityName and TrustDigest are set before the first request.
+// Client speaks the step API with one authority. It is made by [NewClient], and is safe for
+// concurrent use. AuthorityName and TrustDigest must be set before the first request.
 type Client struct {
-	// TrustDigest, if not empty, tells the authority with each renewal which bundle is in effect here.
+	// TrustDigest is the digest of the trust bundle in effect here. If it is not empty,
+	// the authority gets it with each renewal.
 	TrustDigest string
 	// AuthorityName is [Config.AuthorityName].
 	AuthorityName string
 
 	url          string                                   // https://host[:port]
-	http         *http.Client                             // decides whom to trust and which certificate to show; redirects are never followed
-	checkRevoked func(chains [][]*x509.Certificate) error // by the revocation lists that are held; nil holds none
-	observe      func() func(http.Header)                 // if set, called when a request leaves; what it returns, with the header of the answer
+	http         *http.Client                             // has the trust and the certificate; redirects are never followed
+	checkRevoked func(chains [][]*x509.Certificate) error // checks the server by revocation lists; nil if there are none
+	observe      func() func(http.Header)                 // if set, called when a request is sent; its result is called with the header of the answer
 }
 
-// NewClient returns a client for the authority at url, https://host[:port], that
-// trusts roots alone and, if cert is not nil, shows it. Under these roots it talks to
-// the authority and to no other server, or fails with [ErrNotAuthority] before a
-// request leaves. The caller ends it with Close.
+// NewClient returns a client for the authority at url, https://host[:port]. It trusts roots
+// only, and shows cert if that is not nil. If another server under these roots answers,
+// requests fail with [ErrNotAuthority] before anything is sent. The caller ends it with
+// Close.
 func NewClient(url string, roots []*x509.Certificate, cert *tls.Certificate) (*Client, error) {
 	return dialer{timeout: defaultTimeout, dial: (&net.Dialer{}).DialContext}.newClient(url, roots, cert)
 }
 
-// URL is the address of the authority, as it was given.
+// URL returns the address of the authority, as NewClient got it.
 func (c *Client) URL() string { return c.url }
 
-// Close ends the client's connections; requests under way are not waited for.
+// Close closes idle connections. It does not wait for requests under way.
 func (c *Client) Close() {
 	if c.http != nil {
 		c.http.CloseIdleConnections()
 	}
 }
 
-// dialer holds what all connections of one source share. It makes a client for
-// each conversation, because the roots and the certificate to show are those of
-// the generation in effect, and a transport cannot change either.
+// dialer has what all clients of one source share. A source makes a client for each
+// operation, because roots and certificate are those of the identity in effect, and an
+// http.Transport cannot change either.
 type dialer struct {
 	timeout      time.Duration
 	name         string                            // Client.AuthorityName
@@ -71,37 +73,37 @@ type dialer struct {
 	dial         func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
-// newClient makes the one kind of client that this package uses: TLS 1.3, roots
-// given by the caller, no connection kept. An http.Client shared with other
-// work would carry that work's trust, proxies and cookies.
+// newClient makes a client that speaks TLS 1.3, trusts the given roots only, and keeps no
+// connection. A shared http.Client would have trust, proxies and cookies of other code.
 func (d dialer) newClient(url string, roots []*x509.Certificate, cert *tls.Certificate) (*Client, error) {
 	if _, err := parseURL(url); err != nil {
 		return nil, err
 	}
-	if len(roots) == 0 { // a nil pool would mean the system's roots
+	if len(roots) == 0 {
 		return nil, errors.New("no roots to trust the authority by")
 	}
 	c := &Client{url: url, AuthorityName: d.name, checkRevoked: d.checkRevoked, observe: d.observe}
 	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: certs.Pool(roots...), VerifyConnection: c.checkIsAuthority}
 	if cert != nil {
-		// Not Certificates: from those, crypto/tls silently sends none if the server's hints do not fit, and the
-		// authority would answer 401 to a caller whose fault it is not.
+		// Not Certificates: crypto/tls would send none of them if the server's
+		// certificate_authorities (RFC 8446 §4.2.4) do not fit, and the authority would
+		// answer 401.
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
-	transport := &http.Transport{ // no Proxy: the environment has no say about where identities come from
+	transport := &http.Transport{ // without Proxy: the environment must not decide where identities come from
 		TLSClientConfig:     conf,
 		DialContext:         d.dial,
 		TLSHandshakeTimeout: d.timeout,
-		// One identity, one short conversation: no connection outlives its certificate.
+		// So that no connection lives longer than its certificate.
 		DisableKeepAlives: true,
 	}
 	c.http = &http.Client{Transport: transport, Timeout: d.timeout}
 	return c, nil
 }
 
-// Sign exchanges a CSR (PEM) and a one-time token for a chain, leaf first. The
-// chain is as the authority sent it: callers compare the key and verify it.
-// Errors: [*Error] when the authority refuses, others when it was not reached.
+// Sign sends a CSR (PEM) and a one-time token, and returns a chain, leaf first. The caller
+// must verify the chain and compare the key. The error is an [*Error] if the authority
+// refuses, and another one if it was not reached.
 func (c *Client) Sign(ctx context.Context, csr []byte, token secret.String) ([]*x509.Certificate, error) {
 	return c.certify(ctx, apiRequest{
 		operation: "requesting a certificate", path: stepapi.PathSign, secret: token,
@@ -109,15 +111,15 @@ func (c *Client) Sign(ctx context.Context, csr []byte, token secret.String) ([]*
 	})
 }
 
-// Renew replaces the client's certificate by one for the same key. It is here
-// for keys that cannot be replaced at will, as in hardware; [Source] and the
-// function of the same name make a new key each time.
+// Renew returns a successor of the client's certificate for the same key. It is for keys
+// that cannot be replaced, as in hardware; [Source] and the function [Renew] make a new
+// key each time.
 func (c *Client) Renew(ctx context.Context) ([]*x509.Certificate, error) {
 	return c.certify(ctx, apiRequest{operation: "renewing the certificate", method: http.MethodPost, path: stepapi.PathRenew})
 }
 
-// Rekey replaces the client's certificate by one for the key of the CSR (PEM),
-// whose names the authority ignores: it copies those of the old certificate.
+// Rekey returns a successor of the client's certificate for the key of the CSR (PEM). The
+// authority copies the names of the old certificate and ignores those of the CSR.
 func (c *Client) Rekey(ctx context.Context, csr []byte) ([]*x509.Certificate, error) {
 	return c.certify(ctx, apiRequest{
 		operation: "renewing the certificate", path: stepapi.PathRekey,
@@ -125,8 +127,8 @@ func (c *Client) Rekey(ctx context.Context, csr []byte) ([]*x509.Certificate, er
 	})
 }
 
-// Revoke revokes the certificate with the decimal serial number, for a reason
-// of RFC 5280 §5.3.1: with a revocation token, or, if token is zero, the one
+// Revoke revokes the certificate with the decimal serial number, for a reason of RFC 5280
+// §5.3.1. It needs a revocation token; with the zero value, it revokes the certificate
 // that the client shows.
 func (c *Client) Revoke(ctx context.Context, serial string, reason int, token secret.String) error {
 	var out stepapi.RevokeResponse
@@ -140,9 +142,9 @@ func (c *Client) Revoke(ctx context.Context, serial string, reason int, token se
 	return err
 }
 
-// EnrolmentToken asks for a one-time token for another service. The certificate
-// that the client shows must be that of an enroller in the authority's pki.yaml.
-// The token is a secret: it is good for a certificate of that service.
+// EnrolmentToken asks for a one-time token for another service. The client must show the
+// certificate of an enroller in the authority's pki.yaml. The token is a secret: its holder
+// can get a certificate of that service.
 func (c *Client) EnrolmentToken(ctx context.Context, want stepapi.TokenRequest) (secret.String, error) {
 	const doing = "requesting a token"
 	var out stepapi.TokenResponse
@@ -160,8 +162,7 @@ func (c *Client) EnrolmentToken(ctx context.Context, want stepapi.TokenRequest) 
 	return token, nil
 }
 
-// Roots fetches the trust bundle. It is never empty, and holds CA certificates
-// only.
+// Roots fetches the trust bundle. It is never empty, and has CA certificates only.
 func (c *Client) Roots(ctx context.Context) ([]*x509.Certificate, error) {
 	const doing = "fetching the trust bundle"
 	var out stepapi.RootsResponse
@@ -193,8 +194,8 @@ func (c *Client) Health(ctx context.Context) error {
 	return nil
 }
 
-// certify sends a request whose answer is a chain. The member certChain is
-// preferred to crt and ca: it alone can hold more than one intermediate.
+// certify sends a request whose answer is a chain. It prefers the member certChain to crt
+// and ca, because only certChain can have more than one intermediate.
 func (c *Client) certify(ctx context.Context, req apiRequest) ([]*x509.Certificate, error) {
 	var out stepapi.SignResponse
 	if err := c.callJSON(ctx, req, &out); err != nil {
@@ -211,8 +212,8 @@ func (c *Client) certify(ctx context.Context, req apiRequest) ([]*x509.Certifica
 	return chain, nil
 }
 
-// parseAll parses strings of one certificate each; none at all is an error. A
-// string of two would let the order of a chain depend on who split it.
+// parseAll parses strings with one certificate (PEM) each. An empty list is an error, and so
+// is a string with two certificates.
 func parseAll(blocks []string) ([]*x509.Certificate, error) {
 	certs := make([]*x509.Certificate, 0, len(blocks))
 	for _, b := range blocks {
@@ -231,10 +232,10 @@ func parseAll(blocks []string) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// RecordPage reads a page of the authority's record, with the certificates themselves:
-// those that expire last come first. cursor is "" for the first page and Next of the
-// page before for the others; Next is "" in the last. The certificate that the client
-// shows must be that of an auditor in the authority's pki.yaml.
+// RecordPage reads a page of the authority's record, with the certificates themselves.
+// Certificates that expire last come first. cursor is "" for the first page, and Next of the
+// page before for the others; the last page has no Next. The client must show the
+// certificate of an auditor in the authority's pki.yaml.
 func (c *Client) RecordPage(ctx context.Context, cursor string) (out stepapi.RecordPage, err error) {
 	query := url.Values{"pem": {"true"}, "limit": {strconv.Itoa(recordRows)}}
 	if cursor != "" {
@@ -244,9 +245,9 @@ func (c *Client) RecordPage(ctx context.Context, cursor string) (out stepapi.Rec
 	return out, err
 }
 
-// RecordAuthorities returns what the certificates of the record lead to: the trust
-// bundle, and the other certificates of the authority, which are its intermediates and
-// what is no longer in use. It asks for the same right as [Client.RecordPage].
+// RecordAuthorities returns the issuers of the certificates in the record: the trust bundle,
+// and the other certificates of the authority, which are its intermediates and those that
+// are not in use any more. It needs the same right as [Client.RecordPage].
 func (c *Client) RecordAuthorities(ctx context.Context) (roots, others []*x509.Certificate, err error) {
 	const doing = "reading the certificates of the authority"
 	var out stepapi.RecordAuthorities

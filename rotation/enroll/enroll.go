@@ -9,44 +9,40 @@
 //	})
 //	identity, err := rotation.Open(ctx, rotation.Config{Source: src})
 //
-// The private key is made here and never travels: the authority gets a CSR
-// (PKCS #10) with a one-time token, later a CSR over mutual TLS with the
-// certificate that is to be replaced. Every renewal makes a new key.
+// The private key is made here and never leaves the machine. For the first certificate the
+// authority gets a CSR (PKCS #10, RFC 2986) with a one-time token, for the later ones a CSR
+// over mutual TLS with the certificate that is replaced. Every renewal makes a new key.
 //
-// # Promises
+// Invariants:
 //
-//   - Trust is never assumed. The first contact is anchored at roots or at a
-//     fingerprint that the operator or the token brings ([Bootstrap]); there is
-//     no unverified request, and the system's roots are never used.
-//   - A stored certificate that is still valid is used at a restart: neither a
-//     token nor the authority is needed to come back, and a fleet that
-//     restarts does not storm the authority.
-//   - What is published is on disk before (unless [Config.InMemory]), as one
-//     generation behind one rename; a crash leaves the old one or the new one.
-//   - The key of a running enrolment is on disk before the token is sent. If
-//     the answer is lost, the same token with the same key asks again and the
-//     authority gives the same certificate; a token is not lost with a cable.
-//   - Renewal starts at a random point between 0.60 and 0.70 of the life, backs
-//     off with full jitter, honours Retry-After and never gives up. After an
-//     outage a fleet comes back spread over what is left of its certificates. Time
-//     is compared on the wall clock, so that a suspended machine renews within one
-//     tick of waking, and on the authority's, as its answers date themselves.
-//   - An expired certificate is renewed without a token for as long as the
-//     authority takes it: its key signs a proof in place of the handshake.
-//   - The trust bundle and the lists of revoked certificates are refreshed on
-//     their own clocks. No failure of one holds up another. A list is used only
-//     if it verifies by its issuer and that one by the roots, and is replaced by
-//     a newer one only. What a list once named stays refused until that
-//     certificate has ended, whatever later lists say, also over a restart.
-//   - Tokens and requests go to the authority and to no other server under the same
-//     roots: its certificate says what it is, and is on no list that is held here
-//     ([ErrNotAuthority]).
-//
-// # Rules for callers
-//
-// One [Source] owns one directory, as long as it is watched; another one, [Issue] or
-// [Renew] then fails with [ErrBusy], in this process or another. Logs carry serials, fingerprints and names, never
-// keys, tokens or bodies.
+//   - The first contact is verified by roots or by a fingerprint that the operator or the
+//     token gives (TestBootstrap). No request goes over an unverified connection, and
+//     the roots of the operating system are never used.
+//   - Tokens and requests go to the authority and to no other server under the same roots
+//     (TestServiceIsNotTheAuthority), and not to one whose certificate is revoked
+//     (TestRevokedAuthorityIsRefused).
+//   - After a restart a stored certificate that is valid is used, without a token and without
+//     the authority (TestRestartReusesStored).
+//   - A reader of the directory sees one generation, at any moment (TestWriteFilesIsOneStep).
+//     If the gate refuses an identity, the one before is on disk again (TestRefusedYield).
+//   - The key of an enrolment is on disk before the token is sent. If the answer is lost,
+//     the same token with the same key gets the same certificate (TestRealLostAnswer).
+//   - A token is not sent if its certificate could not be stored (TestIssueSparesTheToken).
+//   - Renewal begins between 0.60 and 0.70 of the life, at a random point
+//     (TestRenewalPointsAreUniform), and is tried until it succeeds. After an outage the
+//     requests of a fleet are spread (TestNoHerdAfterOutage).
+//   - A machine that was suspended renews within 30 s of waking
+//     (TestSuspendHealsWithinOneTick). A wrong clock here does no harm, because times
+//     are compared by the clock of the authority too (TestClockSkew).
+//   - An expired certificate is renewed without a token for as long as the authority
+//     permits it (TestGraceNeedsNoToken).
+//   - Certificate, trust bundle and revoked lists are refreshed independently: a failure of
+//     one does not delay the others (TestJobsFailApart, TestListsFailApart).
+//   - A certificate that a list has named stays refused until it has ended, whatever later
+//     lists say, over a restart too (TestForgottenIsKept).
+//   - No log line and no error has a key or a token (TestLogsHoldNoSecrets).
+//   - A directory has one writer at a time: a second [Source], [Issue] or [Renew], in this
+//     process or another, fails with [ErrBusy] (TestOneWriter).
 package enroll
 
 import (
@@ -63,9 +59,9 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// TokenFile reads the token from path at each use, for [Config.Token]: an
-// operator can put a new one there while the service runs. What is read, and
-// what is refused, says [secret.ReadFile].
+// TokenFile returns a function for [Config.Token] that reads the token from path at each
+// use, by [secret.ReadFile]. So an operator can put a new token there while the service
+// runs.
 func TokenFile(path string) func(context.Context) (secret.String, error) {
 	return func(context.Context) (secret.String, error) {
 		t, err := secret.ReadFile(path)
@@ -80,50 +76,51 @@ func TokenFile(path string) func(context.Context) (secret.String, error) {
 type Config struct {
 	// URL of the authority, https://host[:port]. Required.
 	URL string
-	// Roots anchor the first contact. Empty: RootFingerprint does.
+	// Roots verify the first contact. If there are none, RootFingerprint does.
 	Roots []*x509.Certificate
-	// RootFingerprint is the SHA-256 of a root in hex, colons allowed; used when
-	// Roots is empty. Empty as well: the fingerprint that the token brings.
+	// RootFingerprint is the SHA-256 of a root in hex, with or without colons. It is used
+	// if Roots is empty. If it is empty too, the fingerprint in the token is used.
 	RootFingerprint string
-	// AuthorityName is for a stock step-ca, whose certificate does not say that it is
-	// an authority: a server without the mark (extended key usage id-kp-cmcRA) is
-	// accepted if its certificate has this DNS name or IP address. Every service that
-	// can obtain that name under the same root can then pass for the authority.
-	// Empty accepts nobody without the mark.
+	// AuthorityName is for a stock step-ca, whose certificate lacks the extended key usage
+	// of an authority, id-kp-cmcRA (RFC 6402 §2.10). A server without it is accepted if
+	// its certificate has this DNS name or IP address. Then every service that can
+	// obtain this name under the same root can pose as the authority. Default: no server
+	// without the key usage is accepted.
 	AuthorityName string
-	// Token gives a one-time enrolment token, a JWT made by "artstore-pki token";
-	// the zero value means that there is none at the moment. It is asked for each enrolment: at first, and when the authority no
-	// longer accepts the certificate, expired or not. nil: only a stored certificate is renewed.
+	// Token returns a one-time enrolment token, a JWT made by "artstore-pki token"; the
+	// zero value means that there is none now. It is called for each enrolment: for the
+	// first certificate, and when the authority does not accept the certificate any
+	// more, expired or not. If Token is nil, only a stored certificate is renewed.
 	Token func(context.Context) (secret.String, error)
-	// Dir keeps the identity: tls.crt, tls.key (0600), ca.crt, crl.pem if the
-	// authority has revoked lists, and crl.kept (0600) if earlier lists named what
-	// these do not; and log.head, the newest head of the authority's log that follows
-	// from the one before; and authority.json, which [ReadConfig] reads. It is made
-	// (0700) if absent. A renewal keeps owner, group and mode that the files and their
-	// directories were given; a mode above 0640 of a secret one is a mistake and reset. One process
-	// at a time may write here ([ErrBusy]). Required unless InMemory.
+	// Dir has the identity: tls.crt, tls.key (0600), ca.crt; crl.pem if the authority
+	// has revoked lists; crl.kept (0600) if only earlier lists named some certificates;
+	// log.head, the newest head of the authority's log; and authority.json, which
+	// [ReadConfig] reads. It is made (0700) if absent. A renewal keeps owner, group and
+	// mode of the files and directories, but resets a mode above 0640 of a secret file.
+	// Required unless InMemory.
 	Dir string
 	// InMemory keeps nothing on disk. A restart then needs a new token.
 	InMemory bool
-	// KeyType of new keys. Empty means that of the key which is replaced, and
-	// EC-P256 for the first one.
+	// KeyType of new keys. Empty means the type of the key that is replaced, and EC-P256
+	// for the first one.
 	KeyType KeyType
-	// TrustRefresh is the time between two looks at the trust bundle, and at the
-	// revoked lists. 0 means a sixth of the certificate's life, at most 1 h.
+	// TrustRefresh is the time between two requests for the trust bundle, and for the
+	// revoked lists. 0 means a sixth of the life of the certificate, at most 1 h.
 	TrustRefresh time.Duration
 	// Timeout bounds one request to the authority. 0 means 30 s.
 	Timeout time.Duration
-	// Logger gets state changes and failures. What a [rotation.Identity] logs when it
-	// comes into effect is here at debug level only. nil means slog.Default.
+	// Logger gets state changes and failures. New certificates are logged at debug level
+	// only, because a [rotation.Identity] logs them when they come into effect. nil
+	// means slog.Default.
 	Logger *slog.Logger
-	// DialContext replaces net.Dialer, for tunnels and tests. TLS stays ours.
+	// DialContext makes TCP connections in place of net.Dialer, for tunnels and tests.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // Source obtains, stores and renews one identity. It implements
 // rotation.Source.
 type Source struct {
-	cfg          Config // complete: no field left to default
+	cfg          Config // with the defaults filled in
 	pin          *fingerprint
 	store        *store // nil when in memory
 	pending      pendingKeys
@@ -131,17 +128,17 @@ type Source struct {
 	random       func() float64 // uniform in [0, 1)
 	busy         atomic.Bool
 	status       atomic.Pointer[Status]
-	skew         atomic.Int64             // ns that the authority's clock is ahead
-	receivedHead atomic.Pointer[logHead]  // came with a certificate and is not kept yet
-	listHolder   atomic.Pointer[identity] // by whose lists the authority is judged; nil before there is one
+	skew         atomic.Int64             // how far the authority's clock is ahead, in ns
+	receivedHead atomic.Pointer[logHead]  // that came with a certificate and is not stored yet
+	listHolder   atomic.Pointer[identity] // the authority is checked by its lists; nil before there is one
 
 	// These belong to the one Watch that runs.
-	failed    int
-	notBefore time.Time
-	kept      *identity // published last: what a Watch that is called again begins with when nothing is on disk
+	failed    int       // attempts to get a first identity, in a row
+	notBefore time.Time // when the next of these attempts may begin
+	kept      *identity // published last; without a directory, the next Watch begins with it
 }
 
-// New checks cfg and touches neither disk nor network.
+// New checks cfg. It uses neither disk nor network. All faults of cfg are in one error.
 func New(cfg Config) (*Source, error) {
 	s := &Source{cfg: cfg, now: time.Now, random: rand.Float64}
 	var problems []error
@@ -190,11 +187,11 @@ func New(cfg Config) (*Source, error) {
 	return s, nil
 }
 
-// lostAccess tells that a file could not be given to whom its predecessor was.
+// lostAccess logs that a file could not get owner or group of its predecessor.
 func (s *Source) lostAccess(path string) {
 	s.cfg.Logger.Warn("owner or group of a renewed file not kept", slog.String("path", path))
 }
 
-// wall is the present without its monotonic reading: on Linux and macOS that
-// one stands still while the machine sleeps, and a renewal must not.
+// wall returns the present without its monotonic reading: on Linux and macOS the monotonic
+// clock stops while the machine is suspended, and a renewal would come too late.
 func (s *Source) wall() time.Time { return s.now().Round(0) }

@@ -14,22 +14,22 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// identity is a key pair with its trust: what a generation on disk holds. It is
-// not changed once made; a renewal or a new bundle makes another one.
+// identity is a certificate with its key and its trust: the content of a generation on
+// disk. It is not changed once published; a renewal or a new bundle makes another one.
 type identity struct {
 	chain []*x509.Certificate // leaf first
 	key   crypto.Signer
 	roots []*x509.Certificate
 	lists lists
-	kept  *revocation.Kept // what earlier lists named and lists does not
+	kept  *revocation.Kept // certificates that only earlier lists named
 
 	byToken      bool // enrolled, not renewed
-	newAuthority bool // of another authority than the one before: nothing is taken over from that
+	newAuthority bool // of another authority than its predecessor, so nothing of that one is taken over
 }
 
 func (i *identity) leaf() *x509.Certificate { return i.chain[0] }
 
-// certificate is the form that crypto/tls wants.
+// certificate returns the form that crypto/tls takes.
 func (i *identity) certificate() tls.Certificate {
 	raw := make([][]byte, len(i.chain))
 	for n, c := range i.chain {
@@ -38,6 +38,7 @@ func (i *identity) certificate() tls.Certificate {
 	return tls.Certificate{Certificate: raw, PrivateKey: i.key, Leaf: i.leaf()}
 }
 
+// material returns the form that package rotation takes.
 func (i *identity) material() rotation.Material {
 	return rotation.Material{
 		Certificate: i.certificate(), Roots: i.roots, Version: certs.Serial(i.leaf()),
@@ -45,7 +46,7 @@ func (i *identity) material() rotation.Material {
 	}
 }
 
-// newIdentity reads a Material back into its parts.
+// newIdentity is the inverse of material.
 func newIdentity(m rotation.Material) (*identity, error) {
 	key, ok := m.Certificate.PrivateKey.(crypto.Signer)
 	if !ok || len(m.Certificate.Certificate) == 0 || len(m.Roots) == 0 {
@@ -74,10 +75,10 @@ func newIdentity(m rotation.Material) (*identity, error) {
 	return i, nil
 }
 
-// carryOver takes over from the identity in effect what a renewal does not bring,
-// as it is now and not as it was when the job began.
-// From nil it takes over nothing, and neither from an identity of another authority:
-// bundle, lists and the head of the log begin anew together.
+// carryOver copies into i what a renewal does not bring: bundle, lists and kept
+// certificates of from, the identity in effect. They may be newer than those at the begin
+// of the renewal. It copies nothing if from is nil or of another authority: then bundle,
+// lists and the head of the log begin again together.
 func (i *identity) carryOver(from *identity, now time.Time) (err error) {
 	if from == nil {
 		return nil
@@ -94,7 +95,7 @@ func (i *identity) carryOver(from *identity, now time.Time) (err error) {
 	return err
 }
 
-// verify checks an answer of the authority before anything is replaced by it.
+// verify checks an identity that the authority has issued, before it replaces another one.
 func (i *identity) verify(now time.Time) error {
 	leaf := i.leaf()
 	if !certs.Fits(leaf, i.key) {
@@ -105,8 +106,8 @@ func (i *identity) verify(now time.Time) error {
 	}
 	opts := x509.VerifyOptions{
 		Roots: certs.Pool(i.roots...), Intermediates: certs.Pool(i.chain[1:]...),
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // what it may be used for is judged by who publishes it
-		// A slow clock here is no reason to refuse: the moment of issue is within the validity of the whole chain.
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // package rotation checks the usages
+		// Not the present: the clock here may be slow. NotBefore is within the validity of the whole chain.
 		CurrentTime: leaf.NotBefore,
 	}
 	if _, err := leaf.Verify(opts); err != nil {

@@ -27,11 +27,11 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// KeyType is a kind of key, spelled as in pki.yaml: EC-P256, EC-P384, Ed25519, RSA-3072
-// or RSA-4096. RSA is for peers that know nothing else: a handshake costs many times more.
+// KeyType is a kind of key, spelled as in pki.yaml: EC-P256, EC-P384, Ed25519, RSA-3072 or
+// RSA-4096. RSA is for peers that support nothing else: a handshake costs many times more.
 type KeyType string
 
-// KeyTypes lists the kinds that there are; the first one is the default.
+// KeyTypes returns all kinds. The first one is the default.
 func KeyTypes() []KeyType { return slices.Clone(keyTypes) }
 
 const (
@@ -44,7 +44,7 @@ const (
 
 var keyTypes = []KeyType{keyECP256, keyECP384, keyEd25519, keyRSA3072, keyRSA4096}
 
-// check accepts the zero value, too.
+// check refuses unknown kinds. It accepts the zero value.
 func (k KeyType) check() error {
 	if k == "" || slices.Contains(keyTypes, k) {
 		return nil
@@ -52,8 +52,8 @@ func (k KeyType) check() error {
 	return fmt.Errorf("unknown key type %q: want one of %q", oneLine(string(k)), keyTypes)
 }
 
-// generate makes a key. P-256 is the default because a handshake with it costs
-// a fraction of RSA's and, unlike Ed25519, every TLS library in use takes it.
+// generate makes a key. P-256 is the default: a handshake costs a fraction of one with RSA,
+// and every TLS library in use supports it, unlike Ed25519.
 func (k KeyType) generate() (crypto.Signer, error) {
 	switch k {
 	case keyECP384:
@@ -62,15 +62,15 @@ func (k KeyType) generate() (crypto.Signer, error) {
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		return key, err
 	case keyRSA3072:
-		return rsa.GenerateKey(rand.Reader, 3072) // RFC 7525 successors and NIST SP 800-57: 128-bit strength
+		return rsa.GenerateKey(rand.Reader, 3072) // 128 bits of strength (NIST SP 800-57 part 1 §5.6.1)
 	case keyRSA4096:
 		return rsa.GenerateKey(rand.Reader, 4096)
 	}
 	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }
 
-// keyTypeOf is the kind of the successor of key: the same, or the next stronger
-// one for a key that another program made.
+// keyTypeOf returns the kind for a successor of key: the same kind, or the next stronger
+// one if another program has made a key of another size.
 func keyTypeOf(key crypto.Signer) KeyType {
 	switch pub := key.Public().(type) {
 	case ed25519.PublicKey:
@@ -88,8 +88,8 @@ func keyTypeOf(key crypto.Signer) KeyType {
 	return keyECP256
 }
 
-// request makes the CSR (PEM) for a subject and its names. The subject is the
-// common name only; who may connect is decided by the names (RFC 9525 §2).
+// request makes the CSR (PEM) for a subject and its names. The subject is only the common
+// name; peers compare the names (RFC 9525 §2).
 func request(key crypto.Signer, subject string, names []string) ([]byte, error) {
 	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: subject}}
 	for _, n := range names {
@@ -117,9 +117,9 @@ func request(key crypto.Signer, subject string, names []string) ([]byte, error) 
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
-// rekeyRequest asks for a successor of cert: same names, new key. The authority
-// takes the names from the certificate in the handshake; they are repeated for
-// step-ca, which compares them.
+// rekeyRequest makes the CSR (PEM) for a successor of cert with another key. Our authority
+// takes the names from the certificate in the handshake. A stock step-ca compares those of
+// the CSR, so they are the same.
 func rekeyRequest(key crypto.Signer, cert *x509.Certificate) ([]byte, error) {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject:     pkix.Name{CommonName: cert.Subject.CommonName},
@@ -133,23 +133,22 @@ func rekeyRequest(key crypto.Signer, cert *x509.Certificate) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
 }
 
-// pendingKeys remember which key a token was sent with. A one-time token is
-// spent by the request, not by the answer: only the same token with the same
-// key gets the certificate again when the answer was lost, so the key must be
-// safe before the token leaves. Files are named after the token's SHA-256,
-// which says nothing about it.
+// pendingKeys has the key that a token was sent with. A one-time token is spent by the
+// request, not by the answer: if the answer is lost, only the same token with the same key
+// gets the certificate again. So the key must be on disk before the token is sent. The name
+// of its file has the SHA-256 of the token, which does not reveal the token.
 type pendingKeys struct {
-	dir   string // empty: in memory only
-	token string // name of key
+	dir   string // "" for memory only
+	token string // name of the file of key
 	key   crypto.Signer
-	fresh bool // no request with the key has left
+	fresh bool // no request with key was sent before
 }
 
 const pendingPrefix = "pending-"
 
-// keyFor returns the key to use with token, a new one only for a new token. A
-// key file that cannot be read is an error, not a reason for another key: that
-// would spend the token for nothing.
+// keyFor returns the key to use with token. It makes a key only for a new token. If the
+// file of the key cannot be read, that is an error: with another key the token would be
+// spent for nothing.
 func (p *pendingKeys) keyFor(token secret.String, kind KeyType) (crypto.Signer, error) {
 	sum := sha256.Sum256([]byte(token.Expose()))
 	name := pendingPrefix + hex.EncodeToString(sum[:16]) + ".key"
@@ -168,9 +167,9 @@ func (p *pendingKeys) keyFor(token secret.String, kind KeyType) (crypto.Signer, 
 	return key, nil
 }
 
-// onAnswer takes the outcome of a request with the key. If the authority refuses
-// the first one, it has spent the token on another key or not at all, so this key
-// can get nothing and is dropped. Later an earlier answer may have been lost.
+// onAnswer is called with the outcome of a request with the key. If the first request is
+// refused, this key can get no certificate, and is dropped. If a later one is refused, the
+// key stays: the answer to an earlier one may have been lost.
 func (p *pendingKeys) onAnswer(outcome error) error {
 	denial, ok := errors.AsType[*Error](outcome)
 	drop := p.fresh && ok && denial.isDenied()
@@ -204,8 +203,8 @@ func (p *pendingKeys) load(name string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// create makes and stores a key. The write is synced before it returns, and
-// only then does the caller send the token: the order is the point.
+// create makes and stores a key. It is synced before create returns, and the caller sends
+// the token after that; a crash in between leaves an unused key.
 func (p *pendingKeys) create(name string, kind KeyType) (crypto.Signer, error) {
 	key, err := kind.generate()
 	if err != nil {
@@ -227,9 +226,9 @@ func (p *pendingKeys) create(name string, kind KeyType) (crypto.Signer, error) {
 	return key, nil
 }
 
-// forget drops all unfinished enrolments, once a certificate is stored. A crash
-// between the two leaves a key file behind that the next success removes; the
-// key in it is also the stored one, so it gives away nothing more.
+// forget removes the keys of all unfinished enrolments, once a certificate is stored. A
+// crash before that leaves the file of a key, which is the stored key too; the next success
+// removes it.
 func (p *pendingKeys) forget() error {
 	p.token, p.key = "", nil
 	if p.dir == "" {

@@ -16,14 +16,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/revocation"
 )
 
-// signedList is a CRL with the CA certificate whose key signed it: verified, or
-// it does not exist.
+// signedList is a revocation list with the certificate of the CA that signed it. It is only
+// made by newSignedList, so the signature is verified.
 type signedList struct {
 	*x509.RevocationList
 	issuer *x509.Certificate
 }
 
-// lists hold at most one list per issuer. They are not changed once made.
+// lists has at most one list per issuer. It is not changed once made.
 type lists []signedList
 
 const typeCRL = "X509 CRL" // RFC 7468 §7
@@ -42,7 +42,8 @@ func withoutUnread(l *x509.RevocationList) *x509.RevocationList {
 	return l
 }
 
-// newSignedList verifies a list (RFC 5280 §6.3.3: the signer may sign CRLs).
+// newSignedList verifies a list. The issuer must be a CA that may sign lists (RFC 5280
+// §6.3.3).
 func newSignedList(l *x509.RevocationList, issuer *x509.Certificate) (signedList, error) {
 	if !bytes.Equal(l.RawIssuer, issuer.RawSubject) {
 		return signedList{}, errors.New("the revoked list is of another issuer")
@@ -53,13 +54,14 @@ func newSignedList(l *x509.RevocationList, issuer *x509.Certificate) (signedList
 	return signedList{l, issuer}, nil
 }
 
-// sameIssuer compares issuers by their key, because an issuer may have several certificates.
+// sameIssuer compares issuers by name and key, because an issuer may have several
+// certificates.
 func (l signedList) sameIssuer(o signedList) bool {
 	return revocation.IssuerOf(l.issuer) == revocation.IssuerOf(o.issuer)
 }
 
-// merge takes the newer list of each issuer, so that what was revoked stays so,
-// also when another replica answers with an older list or leaves one out.
+// merge returns the newer list of each issuer: a replica of the authority may answer with
+// an older list, or without one.
 func merge(have, got lists) lists {
 	out := slices.Clone(have)
 	for _, g := range got {
@@ -74,6 +76,7 @@ func merge(have, got lists) lists {
 	return out
 }
 
+// index returns the serial numbers of all lists, by issuer.
 func (ls lists) index() (revocation.Index, error) {
 	x := revocation.Index{}
 	for _, l := range ls {
@@ -84,9 +87,9 @@ func (ls lists) index() (revocation.Index, error) {
 	return x, nil
 }
 
-// hasRevoked reports whether the list of an issuer has the serial. It looks at each
-// entry: that is milliseconds for the longest list, once for each connection to the
-// authority, where an index would be tens of megabytes all the time.
+// hasRevoked reports whether the list of the issuer has the serial number. It compares all
+// entries. For the longest list that takes milliseconds, once for each connection to the
+// authority; an index would take tens of megabytes all the time.
 func (ls lists) hasRevoked(issuer revocation.Issuer, serial *big.Int) bool {
 	for _, l := range ls {
 		if revocation.IssuerOf(l.issuer) == issuer {
@@ -100,8 +103,8 @@ func (ls lists) equal(o lists) bool {
 	return slices.EqualFunc(ls, o, func(a, b signedList) bool { return bytes.Equal(a.Raw, b.Raw) })
 }
 
-// stillVerifiable leaves out lists that nothing can be checked by any more: their issuer
-// has expired, or ends neither at a root of i nor in its own chain.
+// stillVerifiable leaves out lists whose issuer has expired, or is neither in the chain of
+// i nor under its roots: no peer has a certificate of such an issuer.
 func (ls lists) stillVerifiable(i *identity, now time.Time) lists {
 	var out lists
 	for _, l := range ls {
@@ -112,14 +115,16 @@ func (ls lists) stillVerifiable(i *identity, now time.Time) lists {
 	return out
 }
 
-// chainsToRoots asks about the issuer's first moment: a wrong clock here must not make a list disappear.
+// chainsToRoots reports whether the issuer is under the roots. It verifies for the begin of
+// the issuer's validity, so that a wrong clock here does not drop a list.
 func chainsToRoots(issuer *x509.Certificate, roots []*x509.Certificate) bool {
 	opts := x509.VerifyOptions{Roots: certs.Pool(roots...), CurrentTime: issuer.NotBefore, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
 	_, err := issuer.Verify(opts)
 	return err == nil
 }
 
-// issuers are those that a reader does not find in the chain or the bundle of i.
+// issuers returns the issuers that are neither in the chain nor in the bundle of i, so
+// that a reader of crl.pem needs them.
 func (ls lists) issuers(i *identity) []*x509.Certificate {
 	var out []*x509.Certificate
 	for _, l := range ls {
@@ -138,7 +143,7 @@ func (ls lists) raw() []*x509.RevocationList {
 	return out
 }
 
-// serials counts what is revoked.
+// serials returns the number of entries of all lists.
 func (ls lists) serials() (n int) {
 	for _, l := range ls {
 		n += len(l.RevokedCertificateEntries)
@@ -146,7 +151,7 @@ func (ls lists) serials() (n int) {
 	return n
 }
 
-// oldest is the ThisUpdate of the list that has not been heard of for longest; zero without lists.
+// oldest returns the earliest ThisUpdate of the lists; zero without lists.
 func (ls lists) oldest() (at time.Time) {
 	for _, l := range ls {
 		if at.IsZero() || l.ThisUpdate.Before(at) {
@@ -156,7 +161,7 @@ func (ls lists) oldest() (at time.Time) {
 	return at
 }
 
-// until is the NextUpdate that comes first; zero if no list says one.
+// until returns the earliest NextUpdate of the lists; zero if no list has one.
 func (ls lists) until() (at time.Time) {
 	for _, l := range ls {
 		if at.IsZero() || !l.NextUpdate.IsZero() && l.NextUpdate.Before(at) {
@@ -166,7 +171,7 @@ func (ls lists) until() (at time.Time) {
 	return at
 }
 
-// encode writes crl.pem: all lists, then the issuers that i does not hold otherwise.
+// encode returns the content of crl.pem: all lists, then their issuers (see issuers).
 func (ls lists) encode(i *identity) []byte {
 	return append(pemfile.EncodeRevocationLists(ls.raw()), pemfile.EncodeCertificates(ls.issuers(i))...)
 }
@@ -197,6 +202,7 @@ func parseLists(data []byte, i *identity) (lists, error) {
 	return out, nil
 }
 
+// signedBy verifies a list by the first of the candidates that fits.
 func signedBy(l *x509.RevocationList, candidates []*x509.Certificate) (signedList, error) {
 	for _, c := range candidates {
 		if signed, err := newSignedList(l, c); err == nil {
@@ -206,7 +212,8 @@ func signedBy(l *x509.RevocationList, candidates []*x509.Certificate) (signedLis
 	return signedList{}, fmt.Errorf("the revoked list of %q is signed by no known issuer", oneLine(l.Issuer.CommonName))
 }
 
-// isUnsupported reports an authority that has no such path: a stock step-ca.
+// isUnsupported reports whether the authority does not have the path of the request, like a
+// stock step-ca.
 func isUnsupported(err error) bool {
 	e := (*Error)(nil)
 	return errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusNotImplemented)

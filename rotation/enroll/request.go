@@ -21,20 +21,21 @@ import (
 )
 
 const (
-	// maxAnswer is above what any request may carry, because an answer holds whole chains and bundles.
+	// maxAnswer bounds an answer, in bytes. It is above the bound of requests, because an
+	// answer has whole chains and bundles.
 	maxAnswer = 4 * stepapi.MaxBody
-	// maxMessage bounds the authority's words in our errors, in runes.
+	// maxMessage bounds text of the authority in errors, in runes.
 	maxMessage = 200
-	// minSecretPart is the length from which a part of a token is blotted out wherever it turns up.
+	// minSecretPart is the length in bytes from which a part of a token is redacted.
 	minSecretPart = 8
 )
 
-// Error is a refusal by the authority: it answered, and the answer was no.
-// Network failures are other errors.
+// Error is an answer of the authority that refuses a request. Failures to reach it are
+// other errors.
 type Error struct {
 	Status     int           // HTTP status
-	Message    string        // the authority's reason, printable, at most 200 runes, without secrets
-	RetryAfter time.Duration // what the authority asked for; 0 if it did not
+	Message    string        // the reason, as the authority says it: printable, at most 200 runes, without secrets
+	RetryAfter time.Duration // as the authority asked for, at most a day; 0 if it did not
 	operation  string
 }
 
@@ -42,20 +43,21 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: the authority answered %d: %s", e.operation, e.Status, e.Message)
 }
 
-// isDenied reports a verdict on the caller, which repeating the request will not change.
+// isDenied reports whether the authority refused the caller (401 or 403). To repeat the
+// request soon is then of no use.
 func (e *Error) isDenied() bool {
 	return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
 }
 
-// apiRequest is one request. Without a body it is a GET unless method says otherwise.
+// apiRequest is one request. Without method it is a POST if it has a body, else a GET.
 type apiRequest struct {
 	operation, method, path string
-	body                    any
-	secret                  secret.String         // must not come back in an error
-	bearer                  secret.String         // goes into the Authorization header; as secret
-	tag                     string                // goes into If-None-Match; an answer of 304 is then no error
+	body                    any                   // is sent as JSON
+	secret                  secret.String         // must not appear in an error
+	bearer                  secret.String         // is sent in the Authorization header; must not appear either
+	tag                     string                // is sent as If-None-Match; status 304 is then no error
 	limit                   int64                 // of the answer, in bytes; 0 means maxAnswer
-	read                    func(io.Reader) error // if set, reads the body of a success in place of decode
+	read                    func(io.Reader) error // if set, reads the body of a success
 }
 
 // apiResponse is a successful answer.
@@ -65,10 +67,9 @@ type apiResponse struct {
 	body   []byte
 }
 
-// callJSON sends one request and decodes its answer into out. Nothing in here
-// retries: whether that is safe and how soon is known only above. Foreign bytes
-// enter errors through oneLine alone, and never from a body that is not the
-// JSON of a refusal: a proxy's page has no place in a log.
+// callJSON sends one request and decodes its answer into out. It never retries: only the
+// callers know whether and when that is safe. Errors have text of the server only from the
+// JSON of a refusal, through oneLine; a page of a proxy does not get into a log.
 func (c *Client) callJSON(ctx context.Context, in apiRequest, out any) error {
 	r, err := c.roundTrip(ctx, in)
 	if err != nil {
@@ -84,6 +85,8 @@ func (c *Client) decode(in apiRequest, r apiResponse, out any) error {
 	return nil
 }
 
+// roundTrip sends one request and reads the answer. The result is a success; everything
+// else is an error.
 func (c *Client) roundTrip(ctx context.Context, in apiRequest) (apiResponse, error) {
 	req, err := c.newRequest(ctx, in)
 	if err != nil {
@@ -101,7 +104,7 @@ func (c *Client) roundTrip(ctx context.Context, in apiRequest) (apiResponse, err
 	resp, err := direct.Do(req)
 	if err != nil {
 		if ue := (*url.Error)(nil); errors.As(err, &ue) {
-			err = ue.Err // its text would repeat method and address
+			err = ue.Err // the text of ue repeats method and address
 		}
 		return apiResponse{}, fmt.Errorf("%s: reaching the authority at %s: %w", in.operation, c.url, err)
 	}
@@ -180,8 +183,8 @@ func refusal(in apiRequest, resp *http.Response, body []byte) error {
 	return e
 }
 
-// retryAfter reads the header of RFC 9110 §10.2.3, seconds or a date, at most a
-// day: callers shorten it further, and a larger number would overflow on the way.
+// retryAfter reads the header Retry-After (RFC 9110 §10.2.3), seconds or a date. The result
+// is a day at most, so that callers can compute with it without an overflow.
 func retryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
 	if s, err := strconv.Atoi(v); err == nil {
@@ -193,13 +196,13 @@ func retryAfter(h http.Header) time.Duration {
 	}
 	from := time.Now()
 	if date, err := http.ParseTime(h.Get("Date")); err == nil {
-		from = date // both by the authority's clock: ours may be off
+		from = date // the authority's clock wrote both dates
 	}
 	return min(max(at.Sub(from), 0), 24*time.Hour)
 }
 
-// isDenied reports a verdict of the authority on the caller, by an HTTP status
-// or by an alert in the handshake, which is how crypto/tls refuses certificates.
+// isDenied reports whether the authority refused the caller, by status 401 or 403 or by an
+// alert in the handshake: a server with crypto/tls refuses certificates so.
 func isDenied(err error) bool {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e.isDenied()
@@ -207,8 +210,8 @@ func isDenied(err error) bool {
 	return tlsalert.Text(err) != ""
 }
 
-// isTemporary reports a failure that may be over with the next attempt: the
-// authority was not reached, was cut off, or says itself that it is busy.
+// isTemporary reports whether the next attempt may succeed: the authority was not reached,
+// the connection broke, or the authority is busy.
 func isTemporary(err error) bool {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout
@@ -216,13 +219,13 @@ func isTemporary(err error) bool {
 	if isDenied(err) {
 		return false
 	}
-	// Not any net.Error: the error numbers of a full disk are that, too.
+	// Not every net.Error: a syscall.Errno, as of a full disk, is a net.Error too.
 	var slow net.Error
 	return errors.As(err, new(*net.OpError)) || errors.As(err, new(*net.DNSError)) || errors.As(err, &slow) && slow.Timeout() ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// retryAfterOf is what the authority asked for, 0 for an error that is not its answer.
+// retryAfterOf returns the Retry-After of an [Error], and 0 for other errors.
 func retryAfterOf(err error) time.Duration {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e.RetryAfter
@@ -230,7 +233,8 @@ func retryAfterOf(err error) time.Duration {
 	return 0
 }
 
-// redact removes every part of the token: an authority that quotes what it refused must not put it into our log.
+// redact removes the parts of a token from a message: an authority may quote the token
+// that it refuses, and the message gets into logs.
 func redact(message string, token secret.String) string {
 	for part := range strings.SplitSeq(token.Expose(), ".") {
 		if len(part) >= minSecretPart {
@@ -240,10 +244,11 @@ func redact(message string, token secret.String) string {
 	return message
 }
 
-// oneLine makes foreign text fit for an error and one line of the log.
+// oneLine makes foreign text printable, on one line and of maxMessage runes at most.
 func oneLine(s string) string { return printable.Line(s, maxMessage) }
 
-// parseURL returns the address without a trailing slash, or says what is wrong with it.
+// parseURL returns the address of an authority without a slash at its end, or an error if
+// it is not https://host[:port].
 func parseURL(raw string) (string, error) {
 	u, err := url.Parse(raw)
 	switch {

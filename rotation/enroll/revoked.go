@@ -22,13 +22,13 @@ import (
 // fetchedLists are the lists that an authority serves.
 type fetchedLists struct {
 	lists    lists
-	tag      string // of the answer; lists are nil if it is the one that was asked with
-	complete bool   // lists are all that it serves
+	tag      string // of the answer; if it is the tag of the request, lists is nil and nothing has changed
+	complete bool   // lists has all that the authority serves
 }
 
-// fetchLists fetches the lists, over a connection verified by roots. Those of
-// issuers that do not end at one of them are left out: their certificates are
-// refused anyway. One list that does not verify spoils the answer.
+// fetchLists fetches the lists, over a connection verified by roots. Lists of issuers that
+// are not under the roots are left out: peers with their certificates are refused anyway.
+// If one list does not verify, the whole answer is an error.
 func (s *Source) fetchLists(ctx context.Context, roots []*x509.Certificate, tag string) (fetchedLists, error) {
 	const doing = "fetching the revoked lists"
 	c, err := s.newDialer().newClient(s.cfg.URL, roots, nil)
@@ -55,18 +55,19 @@ func (s *Source) fetchLists(ctx context.Context, roots []*x509.Certificate, tag 
 	if err != nil || r.status == http.StatusNotModified {
 		return fetchedLists{tag: tag}, err
 	}
-	if !foreign { // else they are to be asked for again, when there are other roots
+	if !foreign { // otherwise the next request must get them again: there may be other roots then
 		got.tag = r.header.Get("ETag")
 	}
 	return got, nil
 }
 
-// succession is what got makes of the lists of i, and what is kept beside them.
+// succession returns the lists that take the place of those of i after the answer got, and
+// the certificates that stay refused beside them.
 //
-// The authority leaves out the list of an issuer when that one's last certificate
-// has ended. A list that it left out and that is past the middle of its validity, by
-// which the authority replaces those it serves, is dropped: it would be out of date
-// for good. What it named is kept.
+// The authority stops serving the list of an issuer whose last certificate has ended. So a
+// list that the answer lacks is dropped when the middle of its validity is past: by then
+// the authority would have replaced it, and later it would be out of date for ever. The
+// certificates that it named are kept.
 func (i *identity) succession(got fetchedLists, now time.Time) (lists, *revocation.Kept, error) {
 	have := i.lists
 	if got.complete {
@@ -79,7 +80,8 @@ func (i *identity) succession(got fetchedLists, now time.Time) (lists, *revocati
 	return next, kept, err
 }
 
-// keepRevoked returns what stays refused when next takes the place of the lists of i.
+// keepRevoked returns the certificates that stay refused, though next, which takes the
+// place of the lists of i, does not name them.
 func (i *identity) keepRevoked(next lists, now time.Time) (*revocation.Kept, error) {
 	if next.equal(i.lists) && i.kept == nil {
 		return nil, nil //nolint:nilnil // nil keeps none
@@ -97,8 +99,8 @@ func (i *identity) keepRevoked(next lists, now time.Time) (*revocation.Kept, err
 
 var errNotLists = errors.New("the answer is not the JSON expected")
 
-// eachList reads a [stepapi.RevokedResponse] list by list: the text of one is in
-// memory at a time, and not the answer, which may be [stepapi.MaxRevoked] long.
+// eachList reads a [stepapi.RevokedResponse] and calls take for each list. Only one list is
+// in memory as text: the whole answer may have [stepapi.MaxRevoked] bytes.
 func eachList(r io.Reader, take func(stepapi.RevokedList) error) error {
 	dec := json.NewDecoder(r)
 	if err := delimiter(dec, '{'); err != nil {
@@ -145,6 +147,7 @@ func listsOf(dec *json.Decoder, take func(stepapi.RevokedList) error) error {
 	return delimiter(dec, ']')
 }
 
+// delimiter reads one bracket or brace.
 func delimiter(dec *json.Decoder, want json.Delim) error {
 	token, err := dec.Token()
 	if err != nil || token != want {
@@ -153,7 +156,8 @@ func delimiter(dec *json.Decoder, want json.Delim) error {
 	return nil
 }
 
-// notLists keeps errors of reading; those of encoding/json would quote the answer.
+// notLists returns errors of reading as they are. Those of encoding/json quote the answer,
+// so errNotLists takes their place.
 func notLists(err error) error {
 	var network interface{ Timeout() bool }
 	if errors.As(err, new(*http.MaxBytesError)) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -179,7 +183,8 @@ func readList(wire stepapi.RevokedList) (signedList, error) {
 	return newSignedList(withoutUnread(l), issuer[0])
 }
 
-// checkRevoked is what the lists held here say about a server.
+// checkRevoked returns an error if the lists in effect here revoke the certificate of a
+// server, or one of its issuers.
 func (s *Source) checkRevoked(chains [][]*x509.Certificate) error {
 	i := s.listHolder.Load()
 	if i == nil {

@@ -16,23 +16,23 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// Names in a directory of [Config.Dir]. The files are links into the
-// current generation, for programs that want plain names:
+// Names in the directory [Config.Dir]. The first five are links into the current
+// generation, for programs that need fixed names:
 //
 //	tls.crt -> current/tls.crt      leaf first, then chain
 //	tls.key -> current/tls.key      PKCS #8, 0600
 //	ca.crt  -> current/ca.crt       trust bundle
-//	crl.pem -> current/crl.pem      revoked lists, then the issuers of theirs that are not in tls.crt or ca.crt; only if there are any
-//	crl.kept -> current/crl.kept    0600, what earlier lists named, those in crl.pem do not, and has not ended; only if there is any
-//	authority.json                 where all this comes from
+//	crl.pem -> current/crl.pem      revoked lists, then their issuers that are not in tls.crt or ca.crt; only if there are any
+//	crl.kept -> current/crl.kept    0600, certificates that only earlier lists named and that have not ended; only if there are any
+//	authority.json                 the address of the authority
 //	log.head                       the newest head of the authority's log
 //	.lock                          locked by the one writer
-//	current -> gen-1234567890       the one link that a rename swaps
+//	current -> gen-1234567890       the link that a rename swaps
 //	gen-1234567890/                 never written again once current points to it
 //
-// Crash story: a generation is complete and synced before the rename that
-// makes it current; a crash before it leaves an orphan that the next save
-// prunes, a crash after it leaves the new generation. There is no third state.
+// Crash story: a generation is complete and synced before the rename that makes it
+// current. A crash before the rename leaves a directory that the next save removes. A
+// crash after it leaves the new generation.
 const (
 	certName    = "tls.crt"
 	keyName     = "tls.key"
@@ -44,14 +44,14 @@ const (
 	genPrefix   = "gen-"
 )
 
-// fileNames are the links that a directory shows, the last two only if they lead to something.
+// fileNames are the links to files of the current generation. The last two exist only if
+// the files do.
 var fileNames = [...]string{certName, keyName, caName, crlName, keptName}
 
-// WriteFiles keeps m in dir for other programs: tls.crt (leaf first, then
-// chain), tls.key (PKCS #8, 0600), ca.crt, crl.pem if m has revoked lists, and
-// crl.kept (0600) if it keeps what they do not name, replaced as one by one rename.
-// Files of these names that WriteFiles or a [Source] did not make are not
-// touched: the error then is fs.ErrExist.
+// WriteFiles stores m in dir for other programs: tls.crt (leaf first, then chain), tls.key
+// (PKCS #8, 0600) and ca.crt; crl.pem if m has revoked lists; crl.kept (0600) if m has kept
+// certificates. One rename replaces them all. Files with these names that neither
+// WriteFiles nor a [Source] has made are not replaced: the error is then fs.ErrExist.
 func WriteFiles(dir string, m rotation.Material) error {
 	i, err := newIdentity(m)
 	if err != nil {
@@ -70,10 +70,11 @@ func WriteFiles(dir string, m rotation.Material) error {
 // store keeps generations in a directory.
 type store struct {
 	dir  string
-	lost func(path string) // is told of a file that could not be given to whom its predecessor was
+	lost func(path string) // is called for a file that could not get owner or group of its predecessor
 }
 
-// check finds out whether save may succeed, before a token is spent on what could not be kept.
+// check makes the directory, and returns an error if save would fail. It is called before a
+// token is spent on a certificate that could not be stored.
 func (s *store) check() error {
 	if err := durable.MkdirAll(s.dir); err != nil {
 		return fmt.Errorf("preparing the identity directory: %w", err)
@@ -87,8 +88,8 @@ func (s *store) check() error {
 	return nil
 }
 
-// firstForeign returns the path of a file in dir that stands where save has to write
-// and that no save made, and where it leads if it is a link. "" means that there is none.
+// firstForeign returns the path of a file in dir that save would have to replace but has
+// not made, and its target if it is a link. path is "" if there is none.
 func firstForeign(dir string) (path, target string) {
 	for _, name := range fileNames {
 		path := filepath.Join(dir, name)
@@ -104,8 +105,8 @@ func firstForeign(dir string) (path, target string) {
 	return "", ""
 }
 
-// currentTarget is the name of the current generation. A link to elsewhere is somebody
-// else's, and swapping it would take away what they point to.
+// currentTarget returns the name of the current generation. A link to another place is not
+// ours, and must not be swapped.
 func (s *store) currentTarget() (string, error) {
 	t, err := os.Readlink(filepath.Join(s.dir, currentName))
 	if err == nil && !strings.HasPrefix(t, genPrefix) {
@@ -114,13 +115,13 @@ func (s *store) currentTarget() (string, error) {
 	return t, err
 }
 
-// load reads the current generation, whole or not at all. Plain files in dir
-// are read too, so that what another tool wrote can be renewed; fs.ErrNotExist
-// means that there is nothing.
+// load reads the current generation. If there is none, it reads the files of dir itself, so
+// that the certificate of another tool can be renewed. The error is fs.ErrNotExist if
+// there is nothing.
 func (s *store) load() (*identity, error) {
 	from := s.dir
 	if t, err := s.currentTarget(); err == nil {
-		from = filepath.Join(s.dir, t) // resolved once: the files are of one generation
+		from = filepath.Join(s.dir, t) // resolved once, so that all files are of one generation
 	}
 	i, err := readIdentity(from)
 	if err != nil {
@@ -129,8 +130,8 @@ func (s *store) load() (*identity, error) {
 	return i, nil
 }
 
-// readIdentity reads the files of dir strictly. That the key fits is
-// checked here because plain files of another tool may be torn; ours cannot.
+// readIdentity reads the files of dir strictly. It checks that the key fits, because
+// another tool may be in the middle of a change of its files.
 func readIdentity(dir string) (*identity, error) {
 	var i identity
 	for _, f := range []struct {
@@ -161,17 +162,16 @@ func readIdentity(dir string) (*identity, error) {
 	return &i, nil
 }
 
-// save makes i the current generation. The returned function takes it back, as
-// long as nothing was saved since: the generation before is kept that long.
+// save makes i the current generation. undo makes the generation before current again; it
+// may be called until the next save, which removes that generation.
 //
-// The plain names come after the swap. At the first save they appear one by
-// one, which is no torn state: nobody had a working set before. Later ones find
-// them there.
+// The links with fixed names are made after the swap. At the first save they appear one
+// after the other; before that no program had a working set. At later ones they exist.
 func (s *store) save(i *identity) (undo func() error, err error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	before, _ := s.currentTarget() // "" is fine: there was none
+	before, _ := s.currentTarget() // "" at the first save
 	gen, err := s.writeGeneration(i, before)
 	if err != nil {
 		return nil, fmt.Errorf("storing the identity: %w", err)
@@ -200,9 +200,9 @@ func (s *store) save(i *identity) (undo func() error, err error) {
 	}, nil
 }
 
-// setHeadAside takes the head of another authority's log out of the way of the
-// first one of the new. It goes before the generation changes: after a crash in
-// between there is no head, and none is better than one that can never be followed.
+// setHeadAside renames the head of the log of another authority, so that the first head of
+// the new one is stored. This must come before the new generation: a crash in between then
+// leaves no head, instead of one that no later head can follow.
 func (s *store) setHeadAside() (restore func() error, err error) {
 	from, to := filepath.Join(s.dir, headName), filepath.Join(s.dir, headName+".old")
 	switch err := os.Rename(from, to); {
@@ -214,7 +214,7 @@ func (s *store) setHeadAside() (restore func() error, err error) {
 	return func() error { return os.Rename(to, from) }, nil
 }
 
-// link makes the plain names, and takes away those that would dangle.
+// link makes the links with fixed names, and removes those whose file does not exist.
 func (s *store) link() error {
 	for _, name := range fileNames {
 		path := filepath.Join(s.dir, name)
@@ -225,16 +225,16 @@ func (s *store) link() error {
 			continue
 		}
 		err := os.Symlink(filepath.Join(currentName, name), path)
-		if err != nil && !errors.Is(err, fs.ErrExist) { // check saw to it that what exists is ours
+		if err != nil && !errors.Is(err, fs.ErrExist) { // check has found that existing ones are ours
 			return err
 		}
 	}
 	return nil
 }
 
-// writeGeneration writes a directory that nothing points to yet. Each file is
-// synced, and so is the directory that holds their names.
-// Owner, group and mode are those of the generation before, if there is one.
+// writeGeneration writes a new generation, to which nothing points yet, and returns its
+// name. Each file is synced, and so is the directory. Owner, group and mode are those of
+// the generation before, if there is one.
 func (s *store) writeGeneration(i *identity, before string) (string, error) {
 	key, err := pemfile.EncodePrivateKey(i.key)
 	if err != nil {
@@ -264,8 +264,9 @@ func (s *store) writeGeneration(i *identity, before string) (string, error) {
 	return filepath.Base(dir), nil
 }
 
-// keepAccess gives the files of generation gen owner, group and mode of those of
-// the generation before. A name that is new there goes by its neighbour.
+// keepAccess gives the files of generation gen owner, group and mode of those of the
+// generation before. crl.pem gets those of ca.crt and crl.kept those of tls.key, because
+// they may be new.
 func (s *store) keepAccess(before, gen string) error {
 	root, err := os.OpenRoot(s.dir)
 	if err != nil {
@@ -281,7 +282,7 @@ func (s *store) keepAccess(before, gen string) error {
 		{caName, caName, durable.Public},
 		{crlName, caName, durable.Public},
 		{keptName, keyName, mostOfSecrets},
-		{".", ".", mostOfDirs}, // last: then the files are as they should be
+		{".", ".", mostOfDirs}, // last: before that, nobody else can open the files
 	} {
 		to := filepath.Join(gen, f.name)
 		if _, err := root.Lstat(to); errors.Is(err, fs.ErrNotExist) {
@@ -298,13 +299,13 @@ func (s *store) keepAccess(before, gen string) error {
 	return nil
 }
 
-// Most that a renewal keeps of modes: a group may read, others what is public.
+// The most permissive modes that a renewal keeps.
 const (
 	mostOfSecrets fs.FileMode = 0o640
 	mostOfDirs    fs.FileMode = 0o755
 )
 
-// swapCurrent swaps the link "current": a new link under another name, renamed over it.
+// swapCurrent makes gen the current generation: it renames a new link over "current".
 func (s *store) swapCurrent(gen string) error {
 	tmp := filepath.Join(s.dir, "."+currentName+"."+gen)
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -319,8 +320,9 @@ func (s *store) swapCurrent(gen string) error {
 	return durable.SyncDir(s.dir)
 }
 
-// prune removes generations other than the last two. The one before stays for
-// readers that have resolved the link and not yet opened the files, and for undo.
+// prune removes generations other than those in keep. The generation before the current
+// one stays for undo, and for readers that have resolved the link but not yet opened all
+// files.
 func (s *store) prune(keep ...string) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
