@@ -1,14 +1,16 @@
-// Package demo shows that a stack keeps working while everything under it rotates:
-// it runs an authority, an Admin Module, a Storage Element and an ingester in one
-// process, on loopback, uploads without a break, and changes what they stand on.
+// Package demo shows that services keep working while their certificates, keys, issuers and roots
+// are replaced. It runs an authority, an Admin Module, a Storage Element and an ingester in one
+// process, on loopback, uploads without a break, and replaces one after the other.
 //
-// Invariants:
+//	err := demo.Show(ctx, u, demo.Options{Duration: 4 * time.Minute, LeafLifetime: time.Minute, Dir: dir, Logger: logger})
 //
-//   - The parts meet as strangers would: over TLS, with a one-time token for the
-//     first certificate and nothing shared in memory.
-//   - What has begun is finished: an upload, a change of the authority, and the
-//     report, also when the time of the demo is over.
-//   - The figures come from the servers and the disk, not from what was sent.
+// Invariants (testdata/script/demo.txtar runs a whole demo):
+//
+//   - The services use what they would use on machines of their own: TLS, and a one-time token
+//     for the first certificate. They share no memory.
+//   - An upload or a change of the authority that has begun is finished, also when the time of
+//     the demo is over.
+//   - The figures of the report come from the servers and from the disk.
 package demo
 
 import (
@@ -23,9 +25,10 @@ import (
 // errFailed makes the exit status 1; the report above it says what failed.
 var errFailed = errors.New("the demo saw failures")
 
-// Show starts the stack, loads it, changes what it stands on, and reports. It
-// returns when all has ended. A failed upload, a finding of the audit or a service
-// that does not answer is an error, after the report.
+// Show starts the services, uploads, carries out the plan of changes meanwhile, and reports. It
+// returns when all goroutines have ended. A failed upload, a finding of the audit or a service
+// that does not answer is an error, which is returned after the report was printed. If ctx ends
+// before the time is over, there is no report, and the error is that of ctx.
 func Show(ctx context.Context, u *ui.UI, opt Options) (err error) {
 	start := time.Now()
 	w, err := startStack(ctx, opt)
@@ -50,11 +53,11 @@ func Show(ctx context.Context, u *ui.UI, opt Options) (err error) {
 	planDone := make(chan error, 1)
 	go func() { planDone <- plan.Run(runCtx, status.event) }()
 	go func() { plan.Over(runCtx); cancel() }()
-	load.Run(runCtx)
+	load.Run(runCtx) // returns when the last upload has ended
 	planErr := <-planDone
 	status.stop()
 	if ctx.Err() != nil {
-		if failed := load.FirstErrors(); failed != nil { // an interruption must not hide them
+		if failed := load.FirstErrors(); failed != nil { // there is no report that would show them
 			u.Infof("uploads that failed:\n%v", failed)
 		}
 		return ctx.Err()

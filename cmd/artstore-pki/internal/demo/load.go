@@ -12,15 +12,15 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// The load of the demo: small files at a steady pace from several workers, as
-// an ingester sees them, and a large one now and then whose upload spans rotations' edges.
+// The load of the demo: small files at a steady pace from several workers, as an ingester has
+// them, and now and then a large file, whose upload may begin before a rotation and end after it.
 const (
 	smallWorkers = 4
-	smallEvery   = 250 * time.Millisecond // per worker: 16 files/s together
-	smallMin     = 512                    // bytes
+	smallEvery   = 250 * time.Millisecond // of each worker: 16 files a second together
+	smallMin     = 512                    // bytes, as the next one
 	smallMax     = 64 << 10
 	largeEvery   = 5 * time.Second
-	largeSize    = 8 << 20
+	largeSize    = 8 << 20 // bytes
 )
 
 // loadGenerator uploads until its context ends, and keeps how long each upload took.
@@ -32,15 +32,15 @@ type loadGenerator struct {
 	took   []time.Duration
 }
 
-// newLoadGenerator makes the content once: random bytes cannot be compressed or
-// found twice by anything on the way.
+// newLoadGenerator returns a generator with random content, which no layer below can compress or
+// find again. The content is made once.
 func newLoadGenerator(client *ingestclient.Client) *loadGenerator {
 	content := make([]byte, largeSize)
 	_, _ = rand.Read(content) // never fails (Go 1.24)
 	return &loadGenerator{Uploader: loadgen.Uploader{Client: client}, content: content}
 }
 
-// Run uploads until ctx ends; what has started by then is finished.
+// Run uploads until ctx ends, and returns when the uploads in flight have ended.
 func (l *loadGenerator) Run(ctx context.Context) {
 	var workers sync.WaitGroup
 	for w := range smallWorkers {
@@ -57,8 +57,8 @@ func (l *loadGenerator) Run(ctx context.Context) {
 	workers.Wait()
 }
 
-// time uploads one file and keeps how long it took. A failed upload has no time: it
-// would make the quantiles look better or worse than uploads are.
+// time uploads one file and keeps how long it took. The time of a failed upload is not kept: it
+// may be far shorter or longer than that of an upload, and would falsify the quantiles.
 func (l *loadGenerator) time(ctx context.Context, name string, content []byte) {
 	start := time.Now()
 	if _, err := l.Upload(ctx, name, content); err != nil {
@@ -69,7 +69,8 @@ func (l *loadGenerator) time(ctx context.Context, name string, content []byte) {
 	l.took = append(l.took, time.Since(start))
 }
 
-// quantiles returns the given quantiles of the upload times.
+// quantiles returns the quantiles qs, each from 0 to 1, of the upload times so far: 0 for each if
+// there was no upload.
 func (l *loadGenerator) quantiles(qs ...float64) []time.Duration {
 	l.tookMu.Lock()
 	took := slices.Clone(l.took)

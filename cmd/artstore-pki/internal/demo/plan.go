@@ -12,14 +12,16 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// When the plan acts, as shares of the demo's duration. The steps after the new
-// root wait for facts, not for a clock: that everyone has it, and that nobody
-// needs the old one.
+// When the plan acts, as shares of the demo's duration. The steps behind the new root do not go
+// by the clock. They wait until every service has reported the new root, and until no valid
+// certificate needs the old one.
 const (
 	rotateIntermediateAt = 0.20
 	addRootAt            = 0.35
-	clockedSteps         = 2 // the first ones
-	planPoll             = time.Second
+	// clockedSteps is how many steps go by the clock. They are the first ones.
+	clockedSteps = 2
+	// planPoll is the time between two looks at whether a step may be taken.
+	planPoll = time.Second
 )
 
 // plan is what changes under the running services, in order.
@@ -27,18 +29,23 @@ type plan struct {
 	authority *ca.Authority
 	start     time.Time
 	duration  time.Duration
-	oldRoot   string // fingerprint
-	newRoot   string
-	steps     []planStep
-	current   atomic.Int64  // index of the step that is waited for
-	promised  chan struct{} // closed once the steps that go by the clock are taken, or cannot be
+	// oldRoot and newRoot are fingerprints. newRoot is "" before the step that adds it.
+	oldRoot string
+	newRoot string
+	steps   []planStep
+	// current is the index of the step that is waited for, len(steps) behind the last one.
+	current atomic.Int64
+	// promised is closed when the steps that go by the clock are taken, or Run has returned.
+	promised chan struct{}
 }
 
-// planStep waits until it may act, then acts.
+// planStep is one change: act makes it as soon as ready is true.
 type planStep struct {
+	// name is for people: "trying to NAME".
 	name  string
 	ready func(ctx context.Context) (bool, error)
-	act   func(ctx context.Context) (did string, err error)
+	// act returns what it did, as a line for people.
+	act func(ctx context.Context) (did string, err error)
 }
 
 // newPlan makes the plan of a stack that has one root, as each stack has at its start.
@@ -54,7 +61,9 @@ func newPlan(w *stack, opt Options) *plan {
 	return p
 }
 
-// Run takes the steps in order until ctx ends; what it did not reach is not an error.
+// Run takes the steps in order until all are taken or ctx ends, and tells event of each. A step
+// that was not reached is no error. A step that has begun is finished although ctx ends, because
+// an authority with half of a change would make the report wrong.
 func (p *plan) Run(ctx context.Context, event func(string)) error {
 	promised := sync.OnceFunc(func() { close(p.promised) })
 	defer promised()
@@ -65,7 +74,7 @@ func (p *plan) Run(ctx context.Context, event func(string)) error {
 		for {
 			ok, err := s.ready(ctx)
 			if ctx.Err() != nil {
-				return nil // the demo's time is over, which is no failure
+				return nil // the time of the demo is over
 			}
 			if err != nil {
 				return fmt.Errorf("waiting to %s: %w", s.name, err)
@@ -92,8 +101,8 @@ func (p *plan) Run(ctx context.Context, event func(string)) error {
 	return nil
 }
 
-// Over waits until the demo's time is over. A slow machine gets as much more as
-// the steps that go by the clock need: a demo without them shows nothing.
+// Over returns when the time of the demo is over, or ctx ends. On a slow machine it waits longer,
+// until the steps that go by the clock are taken: a demo without them shows nothing.
 func (p *plan) Over(ctx context.Context) {
 	over, cancel := context.WithDeadline(ctx, p.start.Add(p.duration))
 	defer cancel()
@@ -117,7 +126,7 @@ func (p *plan) done() (taken, left []string) {
 	return taken, left
 }
 
-// next says what the plan waits for.
+// next returns the name of the step that the plan waits for, for the line about the progress.
 func (p *plan) next() string {
 	if i := int(p.current.Load()); i < len(p.steps) {
 		return p.steps[i].name
@@ -125,7 +134,7 @@ func (p *plan) next() string {
 	return "nothing more to change"
 }
 
-// after is ready when a share of the time of the demo is over.
+// after returns a condition that is true when a share of the time of the demo is over.
 func (p *plan) after(share float64) func(context.Context) (bool, error) {
 	return func(context.Context) (bool, error) {
 		return time.Since(p.start) >= time.Duration(share*float64(p.duration)), nil
@@ -150,7 +159,7 @@ func (p *plan) addRoot(ctx context.Context) (did string, err error) {
 	return fmt.Sprintf("root %s added to the trust bundle: waiting until every service reports it", short(p.newRoot)), nil
 }
 
-// adopted is ready when each lineage has reported the new bundle as in effect.
+// adopted is true when each lineage has reported the new bundle as in effect.
 func (p *plan) adopted(ctx context.Context) (bool, error) {
 	pending, err := p.authority.TrustAdopted(ctx)
 	return err == nil && len(pending) == 0, err
@@ -165,7 +174,7 @@ func (p *plan) activateRoot(ctx context.Context) (string, error) {
 	return fmt.Sprintf("root %s signs from now on", short(p.newRoot)), nil
 }
 
-// unused is ready when no certificate that is still valid needs the old root.
+// unused is true when no certificate that is still valid needs the old root.
 func (p *plan) unused(ctx context.Context) (bool, error) {
 	users, err := p.authority.RootUsers(ctx, p.oldRoot)
 	return err == nil && len(users) == 0, err
@@ -180,7 +189,7 @@ func (p *plan) removeRoot(ctx context.Context) (string, error) {
 	return fmt.Sprintf("root %s removed: its last certificate has expired", short(p.oldRoot)), nil
 }
 
-// short is the beginning of a fingerprint, enough to tell a few apart.
+// short returns the first 12 digits of a fingerprint, which are enough to tell two roots apart.
 func short(fingerprint string) string {
 	return strings.ToLower(fingerprint[:min(12, len(fingerprint))])
 }

@@ -22,20 +22,29 @@ import (
 // summary is what the end of the demo prints.
 type summary struct {
 	uploads, bytes, failures int64
-	p50, p99                 time.Duration
-	errors                   error
-	fetches, fetchFailures   int64
-	taken, left              []string
-	stored                   int // files on disk whose content was read back and fits its checksum
-	storedErr                error
-	rotations                []string
-	unhealthy                error // which services no longer answer
-	audit                    *audit.Summary
-	table                    bytes.Buffer // what the audit found
-	elapsed                  time.Duration
+	// p50 and p99 are quantiles of the times of uploads.
+	p50, p99 time.Duration
+	// errors are the first few of the failed uploads.
+	errors error
+	// fetches and fetchFailures count token requests.
+	fetches, fetchFailures int64
+	// taken and left are the names of steps of the plan.
+	taken, left []string
+	// stored counts files on disk whose content was read back and fits its checksum.
+	stored    int
+	storedErr error
+	// rotations has a word for each service, with how often its leaf was replaced.
+	rotations []string
+	// unhealthy says which services do not answer at the end.
+	unhealthy error
+	audit     *audit.Summary
+	table     bytes.Buffer // the report of the audit
+	elapsed   time.Duration
 }
 
-// report collects the figures; it asks the servers and the disk, not our own memory of them.
+// report collects the figures. It asks the servers for their health, reads every stored file back
+// from the disk, and audits everything that was started. An error means that the audit could not
+// be made; what it and the others found is in the summary.
 func (w *stack) report(ctx context.Context, u *ui.UI, l *loadGenerator, p *plan) (*summary, error) {
 	stats := w.client.Stats()
 	q := l.quantiles(0.50, 0.99)
@@ -49,7 +58,7 @@ func (w *stack) report(ctx context.Context, u *ui.UI, l *loadGenerator, p *plan)
 	r.stored, r.storedErr = w.storage.Verify(ctx)
 	for _, s := range w.services {
 		r.rotations = append(r.rotations, fmt.Sprintf("%s %d", s.name, s.rotations.Load()))
-		if s.healthPath != "" { // nobody connects to a client
+		if s.healthPath != "" { // "" for the client, which listens nowhere
 			r.unhealthy = errors.Join(r.unhealthy, w.healthy(ctx, s))
 		}
 	}
@@ -60,8 +69,9 @@ func (w *stack) report(ctx context.Context, u *ui.UI, l *loadGenerator, p *plan)
 	return r, nil
 }
 
-// audit looks at everything the demo started: its directory, its servers as a
-// stranger meets them, and the authority's record.
+// audit looks at everything that the demo has started: its directory, its servers as any client
+// without a certificate meets them, and the record of the authority. It writes the report to
+// table, for the terminal of u.
 func (w *stack) audit(ctx context.Context, u *ui.UI, table io.Writer) (*audit.Summary, error) {
 	dir := filepath.Join(w.opt.Dir, "ca")
 	record, release, err := records.Local(ctx, dir, flags.Dir, time.Now())
@@ -83,16 +93,16 @@ func (w *stack) audit(ctx context.Context, u *ui.UI, table io.Writer) (*audit.Su
 	return audit.Run(ctx, audit.Config{Report: out, Sources: []audit.Source{source.Targets{Names: []string{w.opt.Dir}}, servers, record}})
 }
 
-// failed reports whether anything went wrong: one upload or token that failed is
-// enough, and so is a file that is not on disk as it was sent.
+// failed reports whether anything went wrong: one upload or token request that failed is enough,
+// and so is a file that is not on disk as it was sent, a warning of the audit, or no upload at all.
 func (r *summary) failed() bool {
 	findings, unchecked := r.audit.Count(audit.Warn)
 	return r.failures > 0 || r.fetchFailures > 0 || r.uploads == 0 || int64(r.stored) != r.uploads ||
 		r.storedErr != nil || r.unhealthy != nil || findings+unchecked > 0
 }
 
-// write prints the figures and what the audit found on stdout, and the first
-// errors on stderr.
+// write prints the figures and the report of the audit on stdout, and the first errors on stderr,
+// one line for each kind.
 func (r *summary) write(u *ui.UI) error {
 	lines := []string{
 		"",

@@ -25,7 +25,7 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Names of the demo's services: profiles of the pki.yaml that init writes.
+// Names of the services, which are profiles of the pki.yaml that setup.Init writes.
 const (
 	nameCA       = "ca"
 	nameAdmin    = "admin-module"
@@ -34,51 +34,66 @@ const (
 )
 
 const (
-	startTimeout  = 2 * time.Minute // a second on a quiet machine; deriving keys from passwords is slow on a busy one
+	// startTimeout bounds the start of all services. A quiet machine needs a second; on a busy
+	// one, deriving keys from passwords takes long.
+	startTimeout = 2 * time.Minute
+	// healthTimeout bounds one request to a service, and the wait for a server in the audit.
 	healthTimeout = 10 * time.Second
-	// The account lives as long as the demo; a higher cost would only slow down token requests.
+	// demoBcryptCost is low, because the account lives as long as the demo. A higher cost would
+	// only slow down token requests.
 	demoBcryptCost = 10
 )
 
 // Options say what to show. Each field is needed.
 type Options struct {
-	Duration     time.Duration // of the upload load
-	LeafLifetime time.Duration // of each certificate; the services rotate as often
-	Dir          string        // empty directory for all state
-	Logger       *slog.Logger
+	// Duration is how long files are uploaded, from the moment at which all services answer.
+	Duration time.Duration
+	// LeafLifetime is the life of each certificate. A service renews at 0.60 to 0.70 of it.
+	LeafLifetime time.Duration
+	// Dir is an empty directory for all state. The caller removes it.
+	Dir string
+	// Logger gets what the packages log, with the service as the attribute component.
+	Logger *slog.Logger
 }
 
-// stack is everything the demo runs, in this process, on loopback ports.
+// stack is everything that the demo runs, in this process, on ports of loopback.
 type stack struct {
 	opt       Options
 	authority *ca.Authority
-	password  secret.String
+	password  secret.String // of the keys of the authority
 	admin     *devstack.Admin
 	storage   *devstack.Storage
-	client    *ingestclient.Client
+	client    *ingestclient.Client // that of ingester
 	ingester  *service
-	services  []*service
+	services  []*service // in the order of their start
 
+	// stop ends the context of all goroutines, which are in running.
 	stop    context.CancelFunc
 	running *errgroup.Group
-	closers []func() error // run in reverse
+	// closers are called by Close, the last one first.
+	closers []func() error
 }
 
-// service is one rotating identity with, for servers, its address.
+// service is one rotating identity, with an address if it is a server.
 type service struct {
-	name, short string
-	url         string
-	healthPath  string // "" for a client
-	identity    *rotation.Identity
-	rotations   atomic.Int64 // of the leaf; a changed trust bundle alone does not count
+	name string
+	// short is the name in the line about the progress.
+	short string
+	// url is "" for a client, and so is healthPath.
+	url        string
+	healthPath string
+	identity   *rotation.Identity
+	// rotations counts new leaves. A change of the trust bundle alone does not count.
+	rotations atomic.Int64
 }
 
-// startStack returns when all services answer.
+// startStack starts all services and returns when they answer. After an error nothing is left
+// running. The caller closes the stack.
 func startStack(ctx context.Context, opt Options) (_ *stack, err error) {
 	start, cancelStart := context.WithTimeout(ctx, startTimeout)
 	defer cancelStart()
-	// The services outlive the start's deadline and the demo's own interruption:
-	// Close ends them, in order.
+	// The services do not end with the deadline of the start or with an interruption. Close ends
+	// them, each before those that it needs.
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w := &stack{opt: opt, stop: stop}
 	w.running, run = errgroup.WithContext(run)
@@ -97,7 +112,8 @@ func startStack(ctx context.Context, opt Options) (_ *stack, err error) {
 	return w, nil
 }
 
-// Close ends everything in reverse order and joins it.
+// Close closes everything in reverse order of the start, waits for all goroutines, and closes the
+// authority last. It may be called on a stack of which only a part was started.
 func (w *stack) Close() (err error) {
 	for i := len(w.closers) - 1; i >= 0; i-- {
 		err = errors.Join(err, w.closers[i]())
@@ -110,7 +126,7 @@ func (w *stack) Close() (err error) {
 	return err
 }
 
-// onClose has f called at the end, before what was registered earlier.
+// onClose registers a function for Close, which calls it before those that were registered earlier.
 func (w *stack) onClose(f func() error) { w.closers = append(w.closers, f) }
 
 // startCA makes an authority in an empty directory and serves it. Its keys are
@@ -217,7 +233,8 @@ func (w *stack) startIngester(start, _ context.Context) error {
 	return nil
 }
 
-// waitHealthy asks each server once; their listeners already queue connections.
+// waitHealthy asks each server once for its health. It needs no second attempt, because the
+// listeners are open and queue connections until their servers accept them.
 func (w *stack) waitHealthy(start, _ context.Context) error {
 	for _, s := range w.services {
 		if s.healthPath == "" {
@@ -230,8 +247,9 @@ func (w *stack) waitHealthy(start, _ context.Context) error {
 	return nil
 }
 
-// enrol gets a service its identity as a stranger would: with a one-time token
-// and the authority's URL, nothing else.
+// enrol opens the identity of a service, which knows nothing but a one-time token and the URL of
+// the authority. The token has the fingerprint of the root in it. A new token is made for each
+// enrolment.
 func (w *stack) enrol(ctx context.Context, name string) (*service, error) {
 	source, err := enroll.New(enroll.Config{
 		URL: w.url(nameCA),
@@ -251,7 +269,8 @@ func (w *stack) enrol(ctx context.Context, name string) (*service, error) {
 	return w.add(&service{name: name, identity: id}), nil
 }
 
-// add registers a service and counts the rotations of its leaf.
+// add registers a service with an open identity, which Close closes, and counts the rotations of
+// its leaf from now on.
 func (w *stack) add(s *service) *service {
 	w.services = append(w.services, s)
 	last := s.identity.Current().Thumbprint()
@@ -266,7 +285,8 @@ func (w *stack) add(s *service) *service {
 	return s
 }
 
-// serve answers at a free loopback port; only peers with one of the names get in.
+// serve serves h at a free port of loopback until run ends. Only peers whose certificate has one of
+// the names may connect.
 func (w *stack) serve(run context.Context, s *service, h http.Handler, peers ...string) error {
 	server, err := s.identity.Server(rotation.ServerOptions{Authorize: rotation.AllowNames(peers...)})
 	if err != nil {
@@ -282,7 +302,7 @@ func (w *stack) serve(run context.Context, s *service, h http.Handler, peers ...
 	return nil
 }
 
-// listenOn listens at a free port of loopback and keeps the URL.
+// listenOn opens a listener at a free port of loopback and keeps its URL in the service.
 func (s *service) listenOn(ctx context.Context) (net.Listener, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", serving.Loopback)
@@ -293,7 +313,7 @@ func (s *service) listenOn(ctx context.Context) (net.Listener, error) {
 	return ln, nil
 }
 
-// url is where the service of that name answers; "" for one that does not.
+// url returns the URL of the service of that name, or "" if it listens nowhere or does not exist.
 func (w *stack) url(name string) string {
 	for _, s := range w.services {
 		if s.name == name {
@@ -303,10 +323,12 @@ func (w *stack) url(name string) string {
 	return ""
 }
 
-// logger marks what a part of the stack logs: all of them share one stderr.
+// logger returns the logger of a service. Its lines have the name, because all services write to
+// one stderr.
 func (w *stack) logger(name string) *slog.Logger { return w.opt.Logger.With("component", name) }
 
-// healthy asks a service as the ingester does.
+// healthy asks a server for its health with the identity of the ingester, over a connection of its
+// own. It returns nil for status 200.
 func (w *stack) healthy(ctx context.Context, s *service) error {
 	transport, err := w.ingester.identity.Transport(rotation.TransportOptions{})
 	if err != nil {

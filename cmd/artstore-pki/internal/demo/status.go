@@ -10,11 +10,12 @@ import (
 )
 
 const (
-	liveEvery  = 500 * time.Millisecond // a terminal's live line
-	plainEvery = 10 * time.Second       // a log's line
+	liveEvery  = 500 * time.Millisecond // on a terminal, where each line replaces the one before
+	plainEvery = 10 * time.Second       // elsewhere, where each line stays
 )
 
-// status shows the running demo: one live line on a terminal, plain lines elsewhere.
+// status shows the running demo on stderr: on a terminal one line that is written again and again,
+// elsewhere a line now and then.
 type status struct {
 	u    *ui.UI
 	w    *stack
@@ -25,10 +26,10 @@ type status struct {
 	width int
 	quit  chan struct{}
 	ended sync.WaitGroup
-	mu    sync.Mutex // guards the terminal line: events and the ticker both write
+	mu    sync.Mutex // guards the line on the terminal: events and the ticker write it
 }
 
-// startStatus begins the display. It ends with stop.
+// startStatus starts the goroutine that prints. The caller ends it with stop.
 func startStatus(u *ui.UI, w *stack, l *loadGenerator, p *plan) *status {
 	s := &status{u: u, w: w, load: l, plan: p, quit: make(chan struct{})}
 	s.width, s.live = u.Terminal(u.Err)
@@ -54,7 +55,7 @@ func (s *status) run() {
 	}
 }
 
-// stop ends the display and leaves the last line standing.
+// stop ends the goroutine, waits for it, and prints the last line so that it stays.
 func (s *status) stop() {
 	close(s.quit)
 	s.ended.Wait()
@@ -62,7 +63,7 @@ func (s *status) stop() {
 	s.u.Infof("%s", s.line())
 }
 
-// event prints a line that stays.
+// event prints a line that stays, with the time since the start of the demo.
 func (s *status) event(text string) {
 	s.erase()
 	s.u.Infof("%s  %s", s.clock(), text)
@@ -80,7 +81,7 @@ func (s *status) show(line string) {
 	if r := []rune(line); len(r) >= s.width {
 		line = string(r[:s.width-1])
 	}
-	_, _ = fmt.Fprintf(s.u.Err, "\r\x1b[K%s", line) // a vanished terminal must not end the demo
+	_, _ = fmt.Fprintf(s.u.Err, "\r\x1b[K%s", line) // a terminal that is gone must not end the demo
 }
 
 // erase clears the live line, so that another line can take its place.
@@ -99,7 +100,7 @@ func (s *status) clock() string {
 	return fmt.Sprintf("%02d:%02d", int(d.Minutes()), int(d.Seconds())%60)
 }
 
-// line says how far everything is.
+// line returns how far the demo is: uploads, tokens, rotations of each service, the next step.
 func (s *status) line() string {
 	var rotations []string
 	for _, service := range s.w.services {

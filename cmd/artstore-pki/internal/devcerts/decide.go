@@ -14,10 +14,10 @@ import (
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
-// itemAction is what is to be done about one certificate, and then what was done.
+// itemAction is what a run will do with one certificate, and later what it has done.
 type itemAction string
 
-// The first three are decisions, the others outcomes. They are words of the output.
+// The first three are decisions, the others outcomes. The output prints these words.
 const (
 	toKeep    itemAction = "keep"
 	toMake    itemAction = "make"
@@ -28,22 +28,22 @@ const (
 	failed    itemAction = "failed"
 )
 
-// due reports whether there is something to make.
+// due reports whether a certificate must be made.
 func (v itemAction) due() bool { return v == toMake || v == toReplace }
 
 // certificate is one directory with a certificate in it.
 type certificate struct {
-	service string // its profile
-	fixture string // devExpired or devNotYetValid; "" for what services use
+	service string // the name of profile
+	fixture string // Expired or NotYetValid; "" for a certificate of a service
 	dir     string
 	profile policy.Profile
 	action  itemAction
-	reasons []string
+	reasons []string  // why it is replaced
 	until   time.Time // end of the certificate; zero for one that is not there
-	err     error
+	err     error     // with the action failed
 }
 
-// why is a cell of the table; a dash for a certificate that is as it should be.
+// why returns the reasons as a cell of the table, "-" if there are none.
 func (i *certificate) why() string {
 	if len(i.reasons) == 0 {
 		return "-"
@@ -51,15 +51,16 @@ func (i *certificate) why() string {
 	return strings.Join(i.reasons, "; ")
 }
 
-// authorityFacts is what the state directory says without opening the authority.
+// authorityFacts are read from the state directory without opening the authority.
 type authorityFacts struct {
 	config policy.Config
 	roots  []*x509.Certificate
 	issuer *x509.Certificate // the intermediate that signs now
 }
 
-// readAuthority reads the copies that the authority keeps for others; should a
-// crash have left them old, they still describe certificates that are good.
+// readAuthority reads configuration, roots and intermediate from their files in the state
+// directory. The authority writes the certificates there for programs that do not open it. After
+// a crash they can be older than the record; the certificates that they name are good all the same.
 func readAuthority(dir string) (a authorityFacts, err error) {
 	if a.config, err = policy.Load(dir); err != nil {
 		return a, err
@@ -78,7 +79,7 @@ func readAuthority(dir string) (a authorityFacts, err error) {
 // identityFiles are the files that a service reads its identity from.
 var identityFiles = [...]string{"tls.crt", "tls.key", "ca.crt"}
 
-// decisionInput is what a decision is made against.
+// decisionInput is what a certificate is compared with.
 type decisionInput struct {
 	now     time.Time
 	facts   authorityFacts
@@ -91,8 +92,8 @@ func empty(in enroll.Inspection) bool { return len(in.Missing) == len(identityFi
 // usable reports whether a directory has all three files, each in good form.
 func usable(in enroll.Inspection) bool { return in.Err == nil && len(in.Missing) == 0 }
 
-// decide says what to do about a certificate, and every reason why it cannot
-// stay. It is pure: what it needs to know was looked at before.
+// decide returns what to do with a certificate, and every reason why it cannot stay. It is a pure
+// function: in is what was found in the directory, m what the certificate should be.
 func decide(item *certificate, in enroll.Inspection, m decisionInput) (itemAction, []string) {
 	switch {
 	case empty(in):
@@ -122,7 +123,9 @@ func decide(item *certificate, in enroll.Inspection, m decisionInput) (itemActio
 	return toKeep, nil
 }
 
-// issuedBy: the intermediate of today, sent along in the chain, signed by a root of today.
+// issuedBy reports whether chain is a leaf and the intermediate that signs now, with good signatures
+// up to a root of the present trust bundle. A leaf of an older intermediate would still be
+// accepted, and is replaced so that all certificates of the directory have one issuer.
 func issuedBy(chain []*x509.Certificate, facts authorityFacts) bool {
 	if len(chain) < 2 || !chain[1].Equal(facts.issuer) || chain[0].CheckSignatureFrom(chain[1]) != nil {
 		return false
@@ -135,14 +138,14 @@ func issuedBy(chain []*x509.Certificate, facts authorityFacts) bool {
 	return false
 }
 
-// sameCertificates compares whole certificates, in their order: a bundle that was
-// put together anew counts as changed.
+// sameCertificates reports whether two bundles have the same certificates in the same order.
 func sameCertificates(a, b []*x509.Certificate) bool {
 	return bytes.Equal(pemfile.EncodeCertificates(a), pemfile.EncodeCertificates(b))
 }
 
-// checkDates returns why the dates will not do: a fixture must stay outside of its
-// life, anything else needs more than a third of it.
+// checkDates returns why the certificate must be replaced because of its dates, or "". A certificate
+// of a service needs more than a third of its life. An expired fixture must be expired, and one
+// that is not yet valid must not become so within a day, so that a test run stays on one side.
 func checkDates(fixture string, leaf *x509.Certificate, now time.Time) string {
 	before, over := now.Before(leaf.NotBefore), !now.Before(leaf.NotAfter)
 	switch {

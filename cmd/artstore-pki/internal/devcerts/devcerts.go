@@ -5,11 +5,11 @@
 //
 // Invariants:
 //
-//   - What this package did not make it does not touch (TestDevCertsHeals).
-//   - A run that is killed at any instant leaves a directory that the next run
-//     completes (TestDevCertsInterrupted).
-//   - A decision is pure: what it needs was looked at before (TestDecide).
-//   - What lies in the directory of a service is known to rotation/enroll alone.
+//   - Files that this package did not make stay as they are (TestDevCertsHeals).
+//   - An interrupted run leaves a directory that the next run completes
+//     (TestDevCertsInterrupted).
+//   - A decision is a pure function of what was looked at before (TestDecide).
+//   - Only rotation/enroll reads and writes the directory of a service.
 package devcerts
 
 import (
@@ -22,8 +22,9 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-// Keep makes and replaces what must be. It prints one line for each
-// certificate. An error about one of them does not keep the others from being made.
+// Keep makes the certificates that are missing and replaces those that cannot stay. It prints one
+// line for each certificate. An error about one certificate does not prevent the others from being
+// made; all errors are returned together at the end.
 func Keep(ctx context.Context, u *ui.UI, opt Options) error {
 	d := &directory{Options: opt, u: u, report: newReport(u, opt.Format)}
 	made, err := d.prepare(ctx)
@@ -42,7 +43,7 @@ func Keep(ctx context.Context, u *ui.UI, opt Options) error {
 		err = d.apply(ctx, p)
 	}
 	if ctxErr := ctx.Err(); ctxErr != nil {
-		return ctxErr // what failed for it is not worth a line each
+		return ctxErr // the errors of single certificates only repeat it
 	}
 	if endErr := d.report.end(p); endErr != nil {
 		return errors.Join(err, endErr)

@@ -18,7 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// The kinds of what is kept in DIR/fixtures: the names of directories, and of flags.
+// The kinds of fixtures: names of directories in DIR/fixtures, and of the flags that ask for them.
 const (
 	Expired     = "expired"
 	NotYetValid = "not-yet-valid"
@@ -26,14 +26,22 @@ const (
 
 // Options say what to keep, and where. Dir, Life and Format are needed.
 type Options struct {
-	Dir      string
-	Password secret.String // of the keys of the authority; the zero value: one that stands in DIR/ca
-	Life     time.Duration // of the certificates of a new authority
-	LifeSet  bool          // Life was asked for: an authority with another one is an error
-	Renew    bool          // replace what is good, too
-	DryRun   bool          // change nothing
-	Fixtures []string      // which fixtures were asked for; those that are there are kept in any case
-	Format   string        // output.Table or output.JSON
+	// Dir is made if it is absent.
+	Dir string
+	// Password decrypts the keys of the authority. The zero value means the one in DIR/ca.
+	Password secret.String
+	// Life is the lifetime of certificates of a new authority. LifeSet says that it was asked
+	// for: an existing authority with another lifetime is then an error.
+	Life    time.Duration
+	LifeSet bool
+	// Renew replaces certificates that could stay as well.
+	Renew bool
+	// DryRun changes nothing.
+	DryRun bool
+	// Fixtures are the kinds that were asked for. Those that are there are kept in any case.
+	Fixtures []string
+	// Format is output.Table or output.JSON.
+	Format string
 }
 
 // directory is the directory in one run.
@@ -49,12 +57,13 @@ const (
 	trustName        = "ca.crt"
 	trustTarget      = "ca/certs/root_ca.crt" // the authority keeps it current
 	fixturesName     = "fixtures"
-	localName        = "localhost"  // the profile of fixtures, and the one for everything that is not ArtStore
-	unfinishedPrefix = ".ca-making" // prefix: an authority that Init has not completed
+	localName        = "localhost"  // the profile of fixtures, and of programs that are not ArtStore's
+	unfinishedPrefix = ".ca-making" // begins the name of an authority that is not complete
 )
 
-// Profiles returns the profiles of a new authority: it gives each service of ArtStore a key of its own and both of its
-// names: code says admin-module, the containers are called artstore_admin_module.
+// Profiles returns the profiles of a new authority: one for each service of ArtStore, with both of
+// its names (admin-module in the code, artstore_admin_module as a container), and localhost. Each
+// profile is a certificate and a key of its own.
 func Profiles() map[string]policy.Profile {
 	local := []string{localName, "127.0.0.1", "::1"}
 	profiles := map[string]policy.Profile{localName: {Names: local}}
@@ -71,13 +80,14 @@ func Profiles() map[string]policy.Profile {
 // authorityDir is the state directory of the authority.
 func (d *directory) authorityDir() string { return filepath.Join(d.Dir, authorityName) }
 
-// prepare sees to it that the directory is ours and has an authority. It is ours
-// if it holds one, or nothing at all, or what an interrupted run of this left.
+// prepare makes sure that the directory has an authority, and refuses a directory that this
+// command has not made: one that has neither an authority nor is empty, but for what an
+// interrupted run has left. made is false in a dry run that would make the authority.
 //
-// Crash story: the authority is made under another name and moved into place
-// whole, so it is there or it is not. Before that, the directory holds nothing
-// but names of ours; after it, every directory of a service is enroll's, which
-// is complete or gets replaced.
+// Crash story: the authority is made under another name and moved into its place by a rename, so
+// it is there as a whole or not at all. A crash before the rename leaves a directory with
+// unfinishedPrefix, which the next run removes. After the rename, enroll makes the directory of
+// each service, which is complete or is replaced by the next run.
 func (d *directory) prepare(ctx context.Context) (made bool, err error) {
 	entries, err := os.ReadDir(d.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -100,13 +110,13 @@ func (d *directory) prepare(ctx context.Context) (made bool, err error) {
 	return true, d.sweep(entries)
 }
 
-// unfinished reports whether a run that was killed has left e.
+// unfinished reports whether e is an authority that an interrupted run has not completed.
 func unfinished(e fs.DirEntry) bool {
 	return e.IsDir() && strings.HasPrefix(e.Name(), unfinishedPrefix)
 }
 
-// sweep removes what interrupted runs left, now that there is an authority: one
-// that another run is just completing can no longer take the place.
+// sweep removes the unfinished authorities of interrupted runs. It is called when the directory has
+// its authority: another run that is just making one can no longer move it into the place.
 func (d *directory) sweep(entries []fs.DirEntry) error {
 	for _, e := range entries {
 		if !unfinished(e) || d.DryRun {
@@ -119,13 +129,13 @@ func (d *directory) sweep(entries []fs.DirEntry) error {
 	return nil
 }
 
-// makeAuthority makes the authority under another name, and moves it into place when
-// it is complete: see prepare.
+// makeAuthority makes the authority under another name, and moves it into its place when it is
+// complete. The crash story is at prepare.
 func (d *directory) makeAuthority(ctx context.Context) error {
 	if err := durable.MkdirAll(d.Dir); err != nil {
 		return err
 	}
-	if err := os.Chmod(d.Dir, durable.Dir); err != nil { // it may have been there, empty
+	if err := os.Chmod(d.Dir, durable.Dir); err != nil { // an empty directory may have any mode
 		return err
 	}
 	tmp, err := os.MkdirTemp(d.Dir, unfinishedPrefix)
@@ -160,7 +170,8 @@ func linkTrust(dir string) error {
 	return durable.SyncDir(dir)
 }
 
-// lookAtTrust tells whether DIR/ca.crt is our link, is missing, or is not ours.
+// lookAtTrust reports whether DIR/ca.crt is missing. Anything there but the link that linkTrust makes
+// is an error, because this command does not replace it.
 func lookAtTrust(dir string) (missing bool, err error) {
 	path := filepath.Join(dir, trustName)
 	target, err := os.Readlink(path)

@@ -27,11 +27,11 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// issueTimeout bounds the making of one certificate by an authority in this process.
+// issueTimeout bounds how long the authority in this process may take for one certificate.
 const issueTimeout = time.Minute
 
-// issuer is the authority of the directory, answering at a loopback port for
-// as long as there is something to issue: services enrol as they would anywhere.
+// issuer is the authority of the directory, served at a port of loopback while certificates are
+// made. Certificates are obtained over its API, as every service does it.
 type issuer struct {
 	dir       string
 	password  secret.String
@@ -46,7 +46,8 @@ type issuer struct {
 // openIssuer opens the authority and serves it at a free port of loopback. The keys
 // are decrypted here, which takes a second: a run that makes nothing does not call it.
 func (d *directory) openIssuer(ctx context.Context) (_ *issuer, err error) {
-	// Errors alone: that services share localhost with the authority is what they are for here.
+	// Errors only. The warning that services share the name localhost with the authority is of no
+	// use here, because certificates for localhost are what the developer has asked for.
 	i := &issuer{dir: d.authorityDir(), password: d.Password, logger: d.u.Logger(slog.LevelError)}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx)) // Close ends it, in order
 	i.stop = stop
@@ -77,7 +78,7 @@ func (d *directory) openIssuer(ctx context.Context) (_ *issuer, err error) {
 	return i, nil
 }
 
-// Close ends the server, then what it stands on.
+// Close ends the server, and then the identity and the authority that it uses.
 func (i *issuer) Close() error {
 	i.stop()
 	err := i.running.Wait()
@@ -90,7 +91,7 @@ func (i *issuer) Close() error {
 	return err
 }
 
-// obtain carries out one item of a plan and writes into it what came of that.
+// obtain makes one certificate of a plan, and sets its action to the outcome.
 func (i *issuer) obtain(ctx context.Context, item *certificate) {
 	ctx, cancel := context.WithTimeout(ctx, issueTimeout)
 	defer cancel()
@@ -111,8 +112,8 @@ func (i *issuer) obtain(ctx context.Context, item *certificate) {
 	}
 }
 
-// enrol gets a certificate as a service would, with a token for all names of its
-// profile. Files that something else made are an error, and are kept.
+// enrol gets a certificate as a service does, with a token for all names of its profile. Files in its
+// directory that another program made are an error, and stay.
 func (i *issuer) enrol(ctx context.Context, item *certificate) (rotation.Material, error) {
 	return enroll.Issue(ctx, enroll.Config{
 		URL: i.url, Roots: i.authority.Roots(), Dir: item.dir, KeyType: keyTypeFor(item.profile), Logger: i.logger,
@@ -122,7 +123,7 @@ func (i *issuer) enrol(ctx context.Context, item *certificate) (rotation.Materia
 	})
 }
 
-// keyTypeFor is the default where the profile allows it, else what it lists first.
+// keyTypeFor returns EC-P256 where the profile allows it, and else the first type that it lists.
 func keyTypeFor(p policy.Profile) enroll.KeyType {
 	if len(p.KeyTypes) == 0 || slices.Contains(p.KeyTypes, "EC-P256") {
 		return "EC-P256"
@@ -130,8 +131,8 @@ func keyTypeFor(p policy.Profile) enroll.KeyType {
 	return enroll.KeyType(p.KeyTypes[0])
 }
 
-// fixture gets a certificate whose time is over or has not come, past the API,
-// which never issues one.
+// fixture gets a certificate that is expired or not yet valid. It calls the authority itself, because
+// the API never issues such a certificate; only the dates differ from an enrolment.
 func (i *issuer) fixture(ctx context.Context, item *certificate) (m rotation.Material, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -153,8 +154,9 @@ func (i *issuer) fixture(ctx context.Context, item *certificate) (m rotation.Mat
 	return m, enroll.WriteFiles(item.dir, m)
 }
 
-// fixtureDate: an expired one ended a minute ago, because its issuer, which it
-// must not precede, may be as young as this run.
+// fixtureDate returns the begin of a fixture. One that is not yet valid begins in a year. An expired
+// one begins so that it ended a minute ago, and not longer ago: a certificate must not begin
+// before its issuer, and the issuer may have been made in this run.
 func (i *issuer) fixtureDate(item *certificate) time.Time {
 	if item.fixture == NotYetValid {
 		return time.Now().Add(humantime.Year)

@@ -19,8 +19,8 @@ import (
 type plan struct {
 	items     []*certificate
 	linkTrust bool     // DIR/ca.crt is missing
-	trustErr  error    // or is somebody else's
-	abandoned []string // directories whose profile is gone
+	trustErr  error    // DIR/ca.crt is not the link of this command
+	abandoned []string // directories of certificates whose profile is not in pki.yaml any more
 }
 
 // work reports whether carrying out the plan would change anything.
@@ -28,8 +28,9 @@ func (p *plan) work() bool {
 	return p.linkTrust || slices.ContainsFunc(p.items, func(i *certificate) bool { return i.action.due() && i.err == nil })
 }
 
-// makePlan looks at everything and decides, without changing anything. made is
-// false only in a dry run for a directory that has no authority yet.
+// makePlan looks at everything and decides, without changing anything. made says that the directory
+// has its authority; a dry run in an empty directory has none. A pki.yaml from which no
+// certificates can be made is an error, with the advice what to edit.
 func (d *directory) makePlan(made bool) (*plan, error) {
 	facts := authorityFacts{config: policy.Config{Profiles: Profiles()}}
 	if made {
@@ -66,8 +67,9 @@ func (d *directory) makePlan(made bool) (*plan, error) {
 	return p, nil
 }
 
-// addFixtures takes those asked for now and those asked for once: one that went
-// stale would make a test pass for the wrong reason.
+// addFixtures adds the fixtures that were asked for now, and those that are there from an earlier
+// run. A fixture that is not kept would change its state by itself, and a test that relies on it
+// would pass for another reason than it says.
 func (d *directory) addFixtures(p *plan, profiles map[string]policy.Profile) error {
 	profile, ok := profiles[localName]
 	for _, kind := range []string{Expired, NotYetValid} {
@@ -86,10 +88,10 @@ func (d *directory) addFixtures(p *plan, profiles map[string]policy.Profile) err
 	return nil
 }
 
-// judge fills in action and reasons.
+// judge looks at the directory of a certificate and sets its action, reasons and end.
 func (d *directory) judge(item *certificate, facts authorityFacts) {
 	in := enroll.Inspect(item.dir)
-	if in.Foreign != nil { // said now, so that a dry run tells, and that no token is made for it
+	if in.Foreign != nil { // found now, so that a dry run says it and no token is made
 		item.action, item.err = failed, fmt.Errorf("making the certificate of %s: %w", item.service, in.Foreign)
 		return
 	}
@@ -108,7 +110,8 @@ func (d *directory) judge(item *certificate, facts authorityFacts) {
 	}
 }
 
-// abandoned finds directories of ours whose profile was taken out of pki.yaml.
+// abandoned returns the directories of certificates that this command has made and whose profile is
+// not in pki.yaml any more. They stay: a service may still use them.
 func (d *directory) abandoned(profiles map[string]policy.Profile) (dirs []string) {
 	entries, err := os.ReadDir(d.Dir)
 	if err != nil {

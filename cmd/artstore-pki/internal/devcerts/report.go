@@ -10,15 +10,15 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// report prints one line for each certificate, as soon as it is settled, or
-// all of them as JSON at the end.
+// report prints one line for each certificate as soon as its outcome is known, or all of them as JSON
+// at the end.
 type report struct {
 	u     *ui.UI
 	table *ui.Table // nil with JSON
-	err   error
+	err   error     // the first one of printing
 }
 
-// newReport prints nothing yet.
+// newReport returns a report in one of the two formats, which has printed nothing yet.
 func newReport(u *ui.UI, format string) *report {
 	r := &report{u: u}
 	if format == output.Table {
@@ -27,8 +27,8 @@ func newReport(u *ui.UI, format string) *report {
 	return r
 }
 
-// begin takes the widths from the plan: nobody should have to wait for the last
-// line to see the first.
+// begin prints the heading, with columns as wide as the plan needs, so that the first line can be
+// printed before the last one is known.
 func (r *report) begin(p *plan) {
 	if r.table == nil {
 		return
@@ -39,7 +39,7 @@ func (r *report) begin(p *plan) {
 	r.flush()
 }
 
-// line prints one certificate at once. With JSON it is printed at the end.
+// line prints one certificate at once. With JSON it does nothing: end prints all of them.
 func (r *report) line(item *certificate) {
 	if r.table == nil {
 		return
@@ -52,14 +52,15 @@ func (r *report) line(item *certificate) {
 	r.flush()
 }
 
-// flush keeps the first error: a reader that is gone must not stop the making.
+// flush prints the rows and keeps the first error for end, because certificates are made also if
+// nobody reads the table any more.
 func (r *report) flush() {
 	if err := r.table.Flush(); r.err == nil {
 		r.err = err
 	}
 }
 
-// shownCertificate is a line in JSON.
+// shownCertificate is a certificate in the JSON output.
 type shownCertificate struct {
 	Service string     `json:"service"`
 	Fixture string     `json:"fixture,omitempty"`
@@ -73,7 +74,7 @@ type shownCertificate struct {
 	Error   string     `json:"error,omitempty"`
 }
 
-// end prints the list in JSON, or returns what went wrong with printing the table.
+// end prints the certificates as JSON, or returns the first error of printing the table.
 func (r *report) end(p *plan) error {
 	if r.table != nil {
 		return r.err

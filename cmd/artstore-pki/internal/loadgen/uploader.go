@@ -1,5 +1,5 @@
-// Package loadgen uploads generated files at a steady pace, for the demo and for
-// the reference ingester. What has started is finished, so that a stop never
+// Package loadgen uploads generated files at a steady pace, for the demo and for the reference
+// ingester. An upload that has begun is finished after the end of the context, so that a stop never
 // looks like a failure.
 package loadgen
 
@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	keptErrors    = 5
-	uploadTimeout = 30 * time.Second
+	keptErrors    = 5                // of which FirstErrors tells
+	uploadTimeout = 30 * time.Second // for one upload, all attempts together
 )
 
 // Uploader sends files that exist in memory only, and counts. It keeps no
@@ -27,14 +27,13 @@ type Uploader struct {
 
 	Uploads, Bytes, Failures atomic.Int64 // Bytes are those of files that are stored
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	errors []error    // the first few
 	last   error      // of the upload that ended last
 }
 
-// Upload sends one file, within half a minute, and compares the size that was
-// stored. The end of ctx does not cut it: what has started is
-// finished, or a stop would look like a failure.
+// Upload sends one file, within half a minute, and counts it. It returns an error if another size
+// was stored than was sent. The end of ctx does not interrupt it.
 func (l *Uploader) Upload(ctx context.Context, name string, content []byte) (*ingestclient.File, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), uploadTimeout)
 	defer cancel()
@@ -57,7 +56,8 @@ func (l *Uploader) Upload(ctx context.Context, name string, content []byte) (*in
 	return file, nil
 }
 
-// Health is nil if there were uploads and the last one succeeded.
+// Health returns nil if the last upload succeeded, its error if it failed, and an error if there was
+// none yet.
 func (l *Uploader) Health() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,14 +67,15 @@ func (l *Uploader) Health() error {
 	return l.last
 }
 
-// FirstErrors joins the first few failures.
+// FirstErrors returns the first few failures as one error, or nil.
 func (l *Uploader) FirstErrors() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return errors.Join(l.errors...)
 }
 
-// Every calls do at a steady pace until ctx ends.
+// Every calls do at a steady pace until ctx ends, with 0, 1, 2 and so on. The first call comes after
+// one pace. A call that takes longer delays the next one, and none is made up for.
 func Every(ctx context.Context, pace time.Duration, do func(n int)) {
 	ticker := time.NewTicker(pace)
 	defer ticker.Stop()

@@ -11,17 +11,16 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// Daemon is what a service with one client runs on: a session, the client
-// and a server for its metrics. The caller says when it is ready, and starts the
-// server.
+// Daemon has what a service with one client needs: a session, the client, and a server for metrics.
+// The caller sets Served.Ready, starts the server, and closes the session at the end.
 type Daemon struct {
 	*Session
 	Client *ingestclient.Client
 	Served serving.Metrics
 }
 
-// OpenDaemon opens what the settings of the command line describe. The figures of
-// the identity go by name, which is the one that the service has in its talk.
+// OpenDaemon reads the settings of the command line and opens a daemon. The metrics of the identity
+// have name as their label.
 func OpenDaemon(u *ui.UI, c *cli.Context, name string) (*Daemon, error) {
 	given, err := Read(u, c)
 	if err != nil {

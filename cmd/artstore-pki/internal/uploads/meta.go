@@ -13,7 +13,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-// Limits and words of both Storage Elements.
+// Limits and words that both of ArtStore's Storage Elements have.
 const (
 	retentionPermanent = "permanent"
 	retentionTemporary = "temporary"
@@ -32,8 +32,8 @@ func MetaFlags() []cli.Flag {
 	}
 }
 
-// MetaOf returns what the flags say. It checks it here, because no Storage
-// Element says as clearly what is wrong.
+// MetaOf returns what goes with each file, from the flags of [MetaFlags]. It checks the values, which
+// the Storage Elements check as well, because their errors come later and say less.
 func MetaOf(c *cli.Context) (ingestclient.Meta, error) {
 	ttl := values.DurationOf(c, "ttl")
 	meta := ingestclient.Meta{

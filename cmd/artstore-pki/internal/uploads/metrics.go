@@ -9,15 +9,15 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// Metrics have the names of ArtStore's ingester, and the labels of them
-// that mean something here.
+// Metrics are those of a client. They have the names that ArtStore's own ingester has for them, so that
+// dashboards fit both, and those of its labels that mean something here.
 type Metrics struct {
 	tokens, uploads, errors *prometheus.CounterVec
 	bytes, retries          prometheus.Counter
 	tokenTook, uploadTook   prometheus.Histogram
 }
 
-// NewMetrics returns metrics that registry shows.
+// NewMetrics returns metrics that registry shows. It panics if registry has them already.
 func NewMetrics(registry prometheus.Registerer) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -38,7 +38,8 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Observer returns what a client reports to: it becomes ingestclient.Config.Observer.
+// Observer returns the functions that a client calls with its outcomes, for
+// ingestclient.Config.Observer.
 func (m *Metrics) Observer() ingestclient.Observer {
 	return ingestclient.Observer{
 		Token: func(took time.Duration, err error) {
@@ -57,7 +58,7 @@ func (m *Metrics) Observer() ingestclient.Observer {
 	}
 }
 
-// outcome is the value of the label "status".
+// outcome returns the value of the label "status".
 func outcome(err error) string {
 	if err != nil {
 		return "failure"
@@ -65,7 +66,8 @@ func outcome(err error) string {
 	return "success"
 }
 
-// errorType is told by what an error is, never by its text.
+// errorType returns the value of the label "error_type". The kind of the error decides and never its
+// text, so that there are few values.
 func errorType(err error) string {
 	for _, c := range []struct {
 		is   error

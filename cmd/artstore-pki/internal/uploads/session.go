@@ -16,18 +16,20 @@ import (
 	"github.com/artstore/artstore-pki/rotation/files"
 )
 
-// Session is what every command that uploads runs on: the configuration of
-// its clients, its identity, its trust and its traces. [Open] opens one.
+// Session has what the clients of a command share: configuration, identity, trust and traces. [Open]
+// opens one, and the caller closes it.
 type Session struct {
-	Config   ingestclient.Config // of the clients to come; the caller may change it
-	Identity *rotation.Identity  // nil if the settings say that there is no TLS
+	// Config is that of the settings. The caller may change it before it makes a client.
+	Config ingestclient.Config
+	// Identity is nil if the settings say that there is no TLS.
+	Identity *rotation.Identity
 
 	tracer  *tracer // nil: no spans
 	clients []*ingestclient.Client
-	untrust func() error // nil: nothing was opened
+	untrust func() error // closes the trust bundles; nil if none was opened
 }
 
-// NewClient makes a client, which [Session.Close] closes.
+// NewClient makes a client with the identity of the session. [Session.Close] closes it.
 func (a *Session) NewClient(cfg ingestclient.Config) (*ingestclient.Client, error) {
 	client, err := ingestclient.New(cfg, a.Identity)
 	if err == nil {
@@ -36,12 +38,14 @@ func (a *Session) NewClient(cfg ingestclient.Config) (*ingestclient.Client, erro
 	return client, err
 }
 
-// Trace begins the span of one file, around all attempts; end closes it.
+// Trace begins the span of one file, around all attempts to upload it. The caller calls end with the
+// outcome. Without a collector both do nothing.
 func (a *Session) Trace(ctx context.Context, name string) (_ context.Context, end func(error)) {
 	return a.tracer.upload(ctx, name)
 }
 
-// Close closes the newest client first, and then what they run on.
+// Close closes the clients, the newest first, then the identity and the trust, which they use, and at
+// last sends the remaining spans. It waits for the collector for 5 s at most.
 func (a *Session) Close(ctx context.Context) (err error) {
 	for _, client := range slices.Backward(a.clients) {
 		err = errors.Join(err, client.Close())
@@ -56,17 +60,17 @@ func (a *Session) Close(ctx context.Context) (err error) {
 	return err
 }
 
-// Setup says what a session is made from.
+// Setup says what a session is made from. Settings and Logger are required.
 type Setup struct {
 	Settings *settings.Settings
 	Logger   *slog.Logger
-	// Untraced leaves out the spans, also where the environment names a collector:
-	// a check of the peers is not a part of anybody's uploads.
+	// Untraced makes no spans, also where the environment names a collector: a check of the peers
+	// is no upload.
 	Untraced bool
 }
 
-// Open opens what uploads run on. It gets the identity, which can mean to
-// wait for a certificate. The caller closes the session, also without a client.
+// Open opens a session. It can wait for the first certificate, a minute at most. The caller closes the
+// session, also if it makes no client.
 func Open(u *ui.UI, c *cli.Context, from Setup) (_ *Session, err error) {
 	s := &Session{}
 	defer func() {
@@ -92,8 +96,9 @@ func Open(u *ui.UI, c *cli.Context, from Setup) (_ *Session, err error) {
 	return s, nil
 }
 
-// openTrust opens the trust bundles that the settings name for one side, and puts
-// them into cfg. The function it returns closes them, after the clients.
+// openTrust opens the trust bundles that the settings name for the token endpoint or for the Storage
+// Elements alone, and puts them into cfg. Their files are watched like those of the identity. The
+// function that it returns closes them, and is called after the clients were closed.
 func openTrust(ctx context.Context, s *settings.Settings, cfg *ingestclient.Config) (func() error, error) {
 	var open []*rotation.Trust
 	closeAll := func() (err error) {
@@ -119,8 +124,8 @@ func openTrust(ctx context.Context, s *settings.Settings, cfg *ingestclient.Conf
 	return closeAll, nil
 }
 
-// openIdentity opens the identity that the settings describe; nil if they
-// say that there is no TLS.
+// openIdentity opens the identity that the settings describe, or returns nil if they say that there is
+// no TLS.
 func openIdentity(u *ui.UI, c *cli.Context, s *settings.Settings, logger *slog.Logger) (*rotation.Identity, error) {
 	if !s.TLS.Enabled {
 		return nil, nil
@@ -132,7 +137,7 @@ func openIdentity(u *ui.UI, c *cli.Context, s *settings.Settings, logger *slog.L
 	}, logger)
 }
 
-// ForElement is cfg for one Storage Element of those it has.
+// ForElement returns cfg with the Storage Element at url as its only one.
 func ForElement(cfg ingestclient.Config, url string) ingestclient.Config {
 	cfg.Elements = []ingestclient.Element{{URL: url}}
 	return cfg

@@ -1,12 +1,13 @@
-// Package uploads makes clients that upload from a command line: it collects the
-// settings of flags, environment and file, opens the identity, trust and traces
-// that they describe, and has the metrics of what is uploaded.
+// Package uploads makes clients that upload from a command line: it collects the settings of flags,
+// environment and file, opens the identity, the trust and the traces that they describe, and has
+// the metrics of uploads. A command adds [Flags], reads them with [Read], and opens a [Session], or
+// a [Daemon] if it runs on.
 //
 // Invariants:
 //
 //   - Every command that uploads takes the same settings, by the same names.
-//   - All that is wrong with the settings is said at once, before anything is opened.
-//   - What is opened is closed in reverse order: clients, identity, trust, traces.
+//   - All mistakes in the settings are reported at once, before anything is opened.
+//   - A session is closed in reverse order of its opening: clients, identity, trust, traces.
 //   - Spans and metrics hold methods, addresses, statuses and file names, never
 //     headers, tokens or content (TestUploadIsTraced).
 package uploads
@@ -28,7 +29,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// The file with settings is a flag of its own: it cannot be a setting in itself.
+// The flag for the file with settings. It is not in the table of settings, because the file cannot
+// name itself.
 const (
 	flagConfig = "config"
 	envConfig  = "ARTSTORE_PKI_CONFIG"
@@ -40,8 +42,9 @@ const Statuses = `   0    done
    2    the command line or a setting is wrong
    130  interrupted`
 
-// Flags returns the flags of everything that uploads. The environment is
-// not theirs to read: the library would not tell it from the command line.
+// Flags returns the flags of everything that uploads, made of the table of settings. None but --config
+// reads its variable itself: the library does not tell a value of the environment from one of the
+// command line, and internal/settings has to know which it is.
 func Flags() []cli.Flag {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: flagConfig, EnvVars: []string{envConfig}, Usage: "`FILE` with settings: YAML if it ends in .yaml or .yml, else lines of NAME=value"},
@@ -57,8 +60,8 @@ func Flags() []cli.Flag {
 	return flags
 }
 
-// settingFlag is the flag of one setting. Its default is in the text only: a flag that
-// was not given must not hide what the environment or the file says.
+// settingFlag returns the flag of one setting. The default is in its text only: a flag that was not
+// given must not hide a value of the environment or of the file.
 func settingFlag(s settings.Setting) cli.Flag {
 	usage := s.Doc + envNote(s.Variable())
 	if s.IsBool() {
@@ -71,10 +74,11 @@ func settingFlag(s settings.Setting) cli.Flag {
 	return &cli.StringFlag{Name: s.Flag, DefaultText: s.Default, Usage: usage}
 }
 
-// envNote names a variable as the library does for the flags whose variables it reads.
+// envNote returns the name of a variable in the form that the library has in its help texts.
 func envNote(name string) string { return " [$" + name + "]" }
 
-// Collect returns what flags, environment and file say, right or wrong.
+// Collect returns all settings of flags, environment and file, with their mistakes: for a command that
+// shows them. [Read] is for all others.
 func Collect(u *ui.UI, c *cli.Context) *settings.Collected {
 	given := map[string][]string{}
 	for _, s := range settings.Table() {
@@ -93,9 +97,8 @@ func Collect(u *ui.UI, c *cli.Context) *settings.Collected {
 	return settings.Collect(settings.Input{Flags: given, Environ: u.Environ(), File: c.String(flagConfig)})
 }
 
-// Read returns the settings that apply to this command line. The error names
-// everything that is wrong with them, and is one of the command line. It warns of
-// files with secrets that others can read.
+// Read returns the settings of this command line. The error has one line for each mistake, and is one
+// of the command line. It warns of files with secrets that others can read.
 func Read(u *ui.UI, c *cli.Context) (*settings.Settings, error) {
 	s, err := Collect(u, c).Parse()
 	if err != nil {
@@ -107,14 +110,15 @@ func Read(u *ui.UI, c *cli.Context) (*settings.Settings, error) {
 	return s, nil
 }
 
-// badSettings makes what is wrong with settings an error of the command line, because
-// exit status 2 is for what the caller has to change.
+// badSettings returns the mistakes in settings as an error of the command line, with exit status 2,
+// because the caller has to change something before the command can work.
 func badSettings(err error) error {
 	return ui.WithHint(ui.UsageErrorf("%w", err), "artstore-pki config show --origin prints every setting and what set it; docs/auth-api.md explains each")
 }
 
-// clientAuth is the method of the client for the two settings that decide it:
-// post in JSON is what the Python Admin Module reads, all else goes in a form.
+// clientAuth returns how the client authenticates at the token endpoint (RFC 6749 §2.3). The dialect
+// and the method of the account decide it: a secret in a JSON object is what the Python Admin
+// Module reads, and all other methods use a form.
 func clientAuth(s *settings.Settings) ingestclient.ClientAuth {
 	if s.Token.Dialect == "json" && s.Account.Method == "post" { //nolint:usestdlibvars // a method of authentication, not of HTTP
 		return ingestclient.AuthJSON
@@ -122,7 +126,9 @@ func clientAuth(s *settings.Settings) ingestclient.ClientAuth {
 	return ingestclient.ClientAuth(s.Account.Method)
 }
 
-// ingestConfig is a client for all Storage Elements, the first of which comes first.
+// ingestConfig returns the configuration of a client for all Storage Elements, which are preferred in
+// the order in which they were given. It reads the client id, which may be in a file, once. Secrets
+// and keys are read for each token.
 func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Config, error) {
 	id, err := s.Account.ID.Read()
 	if err != nil {
@@ -157,8 +163,8 @@ func ingestConfig(s *settings.Settings, logger *slog.Logger) (ingestclient.Confi
 	return cfg, nil
 }
 
-// clientKey reads the key anew for each token, so that a key that is replaced in its
-// file is used without a restart.
+// clientKey returns a function that reads the key of the client, with its id, for each token anew, so
+// that a key that is replaced in its file is used without a restart.
 func clientKey(pem settings.Text, kid string) func(context.Context) (crypto.Signer, string, error) {
 	return func(context.Context) (crypto.Signer, string, error) {
 		text, err := pem.Read()
@@ -173,7 +179,8 @@ func clientKey(pem settings.Text, kid string) func(context.Context) (crypto.Sign
 	}
 }
 
-// clientSecret reads the secret anew for each token, for the same reason.
+// clientSecret returns a function that reads the secret of the client for each token anew, for the
+// same reason.
 func clientSecret(text settings.Text) func(context.Context) (secret.String, error) {
 	return func(context.Context) (secret.String, error) {
 		s, err := text.Read()

@@ -20,15 +20,16 @@ import (
 	"github.com/artstore/artstore-pki/ingestclient"
 )
 
-// traceFlush bounds how long a command waits at its end for the collector.
+// traceFlush bounds how long a command waits at its end for the collector of spans.
 const traceFlush = 5 * time.Second
 
-// tracer sends spans to a collector; one that is nil does nothing. Spans hold
-// methods, addresses, statuses and file names, never headers or bodies.
+// tracer sends spans to a collector. A nil tracer does nothing. Spans have methods, addresses,
+// statuses and file names in them, never headers or bodies.
 type tracer struct{ provider *sdktrace.TracerProvider }
 
-// openTracer is on where the standard variables name a collector; the exporter
-// reads its other ones (headers, certificates, timeouts) itself.
+// openTracer returns a tracer if the standard variables of OpenTelemetry name a collector, and nil if
+// they name none or switch traces off. The exporter reads the other variables (headers,
+// certificates, timeouts) itself.
 func openTracer(ctx context.Context, u *ui.UI) (*tracer, error) {
 	named := u.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || u.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
 	if !named || strings.EqualFold(u.Getenv("OTEL_SDK_DISABLED"), "true") || u.Getenv("OTEL_TRACES_EXPORTER") == "none" {
@@ -45,14 +46,14 @@ func openTracer(ctx context.Context, u *ui.UI) (*tracer, error) {
 	return &tracer{sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(who))}, nil
 }
 
-// trace has every request of a client made from cfg traced.
+// trace changes cfg so that every request of its clients becomes a span.
 func (t *tracer) trace(cfg *ingestclient.Config) {
 	if t != nil {
 		cfg.Wrap = t.wrap
 	}
 }
 
-// wrap has each request of rt become a span, with a name that has no id in it.
+// wrap returns rt with a span around each request. The name of the span has no id in it.
 func (t *tracer) wrap(rt http.RoundTripper) http.RoundTripper {
 	return otelhttp.NewTransport(rt,
 		otelhttp.WithTracerProvider(t.provider),
@@ -61,7 +62,7 @@ func (t *tracer) wrap(rt http.RoundTripper) http.RoundTripper {
 	)
 }
 
-// route leaves ids out of a path: names of spans are few.
+// route returns path with {id} in place of the id of a file, because names of spans should be few.
 func route(path string) string {
 	const files = "/api/v1/files/"
 	at := strings.Index(path, files)
@@ -75,7 +76,7 @@ func route(path string) string {
 	return files + "{id}" + rest
 }
 
-// upload begins the span of one file, around all attempts; end closes it.
+// upload begins the span of one file, around all attempts; end ends it with the outcome.
 func (t *tracer) upload(ctx context.Context, name string) (_ context.Context, end func(error)) {
 	if t == nil {
 		return ctx, func(error) {}
@@ -90,8 +91,8 @@ func (t *tracer) upload(ctx context.Context, name string) (_ context.Context, en
 	}
 }
 
-// flush sends what is left, and ends the tracer. A collector that is away costs the wait and no error:
-// the files are uploaded.
+// flush sends the remaining spans and ends the tracer. It waits for traceFlush at most. A collector that
+// does not answer is no error, because the files are uploaded all the same.
 func (t *tracer) flush(ctx context.Context) {
 	if t == nil {
 		return

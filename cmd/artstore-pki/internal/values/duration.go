@@ -4,7 +4,7 @@
 //
 // Invariants:
 //
-//   - What a value prints, it reads back as the same value (FuzzThreshold, TestSpan).
+//   - The text that a value prints can be read back (FuzzThreshold, TestSpan).
 //   - A text that is refused leaves the value as it was.
 package values
 
@@ -22,11 +22,10 @@ import (
 // It is the value of a [cli.GenericFlag]. The zero value has no default and takes no 0.
 type Duration struct {
 	time.Duration
-	zero bool // 0 is a value, too
+	zero bool // Set takes 0
 }
 
-// DurationFlag returns a flag for a length of time that is more than nothing;
-// [DurationOf] reads it.
+// DurationFlag returns a flag for a length of time that is more than 0; [DurationOf] reads it.
 func DurationFlag(name string, value time.Duration, usage string) *cli.GenericFlag {
 	return &cli.GenericFlag{Name: name, Value: &Duration{Duration: value}, Usage: usage}
 }
