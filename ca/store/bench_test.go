@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -35,7 +36,7 @@ func BenchmarkCommit(b *testing.B) {
 				if engine == "postgres" {
 					where = postgres.Database(b)
 				}
-				benchmarkCommit(b, open(b, where), writers)
+				benchmarkCommit(b, storetest.Open(b, where), writers)
 			})
 		}
 	}
@@ -43,7 +44,7 @@ func BenchmarkCommit(b *testing.B) {
 
 func benchmarkCommit(b *testing.B, s *store.Store, writers int) {
 	next := factory(b)
-	commit(b, s, next().Certificate) // issuer and chain are known from then on
+	storetest.Commit(b, s, next().Certificate) // issuer and chain are known from then on
 	var done atomic.Int64
 	var group sync.WaitGroup
 	before := cpuTime(b)
@@ -103,7 +104,7 @@ func BenchmarkPage(b *testing.B) {
 		}
 	}
 	path := filepath.Join(b.TempDir(), "pki.db")
-	s := open(b, path)
+	s := storetest.Open(b, path)
 	fill(b, s, rows)
 	now := time.Now()
 	for name, q := range map[string]record.Query{
@@ -141,9 +142,9 @@ func BenchmarkLookup(b *testing.B) {
 		if engine == "postgres" {
 			where = postgres.Database(b)
 		}
-		s := open(b, where)
+		s := storetest.Open(b, where)
 		one := factory(b)()
-		commit(b, s, one.Certificate)
+		storetest.Commit(b, s, one.Certificate)
 		for name, look := range map[string]func() error{
 			"token": func() error {
 				_, err := s.Spent(b.Context(), one.Token, "")
@@ -191,7 +192,7 @@ func fill(b *testing.B, s *store.Store, rows int) {
 					return
 				}
 				if i%100 == 0 {
-					if err := s.Revoke(b.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: c.Serial, RevokedAt: base}}); err != nil {
+					if err := s.Revoke(b.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: c.Serial, RevokedAt: storetest.Base}}); err != nil {
 						b.Error(err)
 					}
 					before = record.Certificate{}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -20,19 +21,19 @@ import (
 // goes on where the one before ended.
 func TestCopy(t *testing.T) {
 	dir := t.TempDir()
-	w := newLogWorld(t, filepath.Join(dir, "first.db"))
-	first := w.s
-	second := open(t, postgres.Database(t))
-	third := open(t, filepath.Join(dir, "third.db"))
-	w.issue(1200) // more than one statement takes
-	w.sequence()
-	token := store.Token{Hash: [32]byte{1}, Expires: base}
-	last := entry(2000, "a")
-	last.IssuedAt = w.start.Add(time.Duration(w.n) * time.Second)
+	w := storetest.NewLog(t, filepath.Join(dir, "first.db"))
+	first := w.Store
+	second := storetest.Open(t, postgres.Database(t))
+	third := storetest.Open(t, filepath.Join(dir, "third.db"))
+	w.Issue(1200) // more than one statement takes
+	w.Sequence()
+	token := store.Token{Hash: [32]byte{1}, Expires: storetest.Base}
+	last := storetest.Entry(2000, "a")
+	last.IssuedAt = w.Start.Add(time.Duration(w.Issued) * time.Second)
 	if _, err := first.Commit(t.Context(), store.Issuance{Certificate: last, Token: token, TrustDigest: "d"}); err != nil {
 		t.Fatal(err)
 	}
-	w.revoke("1003") // this and the one before have no place in the log yet
+	w.Revoke("1003") // this and the one before have no place in the log yet
 	calls := 0
 	for _, pair := range [][2]*store.Store{{first, second}, {second, third}} {
 		counts, err := store.Copy(t.Context(), pair[0], pair[1], func(store.CopyProgress) { calls++ })
@@ -50,21 +51,21 @@ func TestCopy(t *testing.T) {
 	for i, s := range []*store.Store{second, third} {
 		name, moves := []string{"PostgreSQL", "SQLite"}[i], i+1
 		told, err := s.Events(t.Context(), kinds.Migrated, 0, 10)
-		if err != nil || len(told) != moves || told[i].Detail != "from the record of "+w.seen.String() {
+		if err != nil || len(told) != moves || told[i].Detail != "from the record of "+w.Seen.String() {
 			t.Errorf("%s: where it came from: %+v %v", name, told, err)
 		}
 		if got := everything(t, s); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s has another record", name)
 		}
-		report, err := s.VerifyLog(t.Context(), translog.Check{Verifier: w.key.Verifier(), Kept: []translog.Head{w.seen}})
+		report, err := s.VerifyLog(t.Context(), translog.Check{Verifier: w.Key.Verifier(), Kept: []translog.Head{w.Seen}})
 		if err != nil || report.Checked != 1200 || report.Pending != int64(2+moves) || len(report.Findings) != 0 {
 			t.Errorf("%s: log %+v %v", name, report, err)
 		}
-		if _, err := s.Commit(t.Context(), store.Issuance{Certificate: entry(3000, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
+		if _, err := s.Commit(t.Context(), store.Issuance{Certificate: storetest.Entry(3000, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
 			t.Errorf("%s: a token that was spent before: %v", name, err)
 		}
-		commit(t, s, entry(4000, "b"))
-		if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1004", RevokedAt: base}}); err != nil {
+		storetest.Commit(t, s, storetest.Entry(4000, "b"))
+		if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1004", RevokedAt: storetest.Base}}); err != nil {
 			t.Error(name, err)
 		}
 		if mark, err := s.RevocationMark(t.Context()); err != nil || mark != 2 {
@@ -76,7 +77,7 @@ func TestCopy(t *testing.T) {
 // everything is what can be asked of a record.
 func everything(t *testing.T, s *store.Store) (all []any) {
 	t.Helper()
-	for q := (record.Query{Limit: 1000, Now: base}); ; {
+	for q := (record.Query{Limit: 1000, Now: storetest.Base}); ; {
 		page, next, err := s.List(t.Context(), q)
 		if err != nil {
 			t.Fatal(err)
@@ -91,11 +92,11 @@ func everything(t *testing.T, s *store.Store) (all []any) {
 		t.Fatal(err)
 	}
 	events = slices.DeleteFunc(events, func(e record.Event) bool { return e.Kind == kinds.Migrated })
-	revoked, err := s.RevokedBetween(t.Context(), record.RevokedRange{Issuer: "010203", UpTo: 10, Now: base.AddDate(-1, 0, 0)})
+	revoked, err := s.RevokedBetween(t.Context(), record.RevokedRange{Issuer: "010203", UpTo: 10, Now: storetest.Base.AddDate(-1, 0, 0)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	without, err := s.WithoutTrust(t.Context(), "d", base)
+	without, err := s.WithoutTrust(t.Context(), "d", storetest.Base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,9 +108,9 @@ func everything(t *testing.T, s *store.Store) (all []any) {
 func TestCopyAllOrNothing(t *testing.T) { postgres.Engines(t, copyAllOrNothing) }
 
 func copyAllOrNothing(t *testing.T, where string) {
-	source, target := open(t, filepath.Join(t.TempDir(), "source.db")), open(t, where)
+	source, target := storetest.Open(t, filepath.Join(t.TempDir(), "source.db")), storetest.Open(t, where)
 	for i := range 600 {
-		commit(t, source, entry(i, "a"))
+		storetest.Commit(t, source, storetest.Entry(i, "a"))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	if _, err := store.Copy(ctx, source, target, func(c store.CopyProgress) {
@@ -123,7 +124,7 @@ func copyAllOrNothing(t *testing.T, where string) {
 	wrote := false
 	if _, err := store.Copy(t.Context(), source, target, func(store.CopyProgress) {
 		if !wrote {
-			commit(t, source, entry(700, "a"))
+			storetest.Commit(t, source, storetest.Entry(700, "a"))
 		}
 		wrote = true
 	}); !errors.Is(err, store.ErrChanged) {
@@ -149,7 +150,7 @@ func mustBeEmpty(t *testing.T, s *store.Store) {
 func TestEveryTableIsCopied(t *testing.T) { postgres.Engines(t, everyTableIsCopied) }
 
 func everyTableIsCopied(t *testing.T, where string) {
-	have, err := open(t, where).Tables(t.Context())
+	have, err := storetest.Open(t, where).Tables(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -15,8 +16,8 @@ import (
 
 // inService is an unexpired certificate of a lineage.
 func inService(n int, service string, lineage string) record.Certificate {
-	c := entry(n, service)
-	c.NotAfter = base.Add(100 * time.Hour)
+	c := storetest.Entry(n, service)
+	c.NotAfter = storetest.Base.Add(100 * time.Hour)
 	if lineage != "" {
 		c.Lineage, c.Previous = lineage, lineage
 	}
@@ -24,23 +25,23 @@ func inService(n int, service string, lineage string) record.Certificate {
 }
 
 func revocation(serial string) record.Revocation {
-	return record.Revocation{Serial: serial, RevokedAt: base, Reason: 4, Note: "why", Caller: "test"}
+	return record.Revocation{Serial: serial, RevokedAt: storetest.Base, Reason: 4, Note: "why", Caller: "test"}
 }
 
 // What was revoked up to a mark is complete up to it, whoever revokes at the
 // same time; what has expired, and what is of another issuer, is not listed.
 func TestMarks(t *testing.T) {
 	postgres.Engines(t, func(t *testing.T, where string) {
-		s, other := open(t, where), open(t, where)
+		s, other := storetest.Open(t, where), storetest.Open(t, where)
 		ctx := t.Context()
 		const n = 40
 		for i := range n {
-			commit(t, s, inService(i, "a", ""))
+			storetest.Commit(t, s, inService(i, "a", ""))
 		}
 		foreign := inService(n, "a", "")
 		foreign.Issuer = "bb"
-		commit(t, s, foreign)
-		commit(t, s, entry(n+1, "a")) // expires at base+20h
+		storetest.Commit(t, s, foreign)
+		storetest.Commit(t, s, storetest.Entry(n+1, "a")) // expires at base+20h
 		done := make(chan error, n+2)
 		var wg sync.WaitGroup
 		for i := range n + 2 {
@@ -55,12 +56,12 @@ func TestMarks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			list, err := s.RevokedBetween(ctx, record.RevokedRange{Issuer: "aa", After: after, UpTo: mark, Now: base.Add(50 * time.Hour)})
+			list, err := s.RevokedBetween(ctx, record.RevokedRange{Issuer: "aa", After: after, UpTo: mark, Now: storetest.Base.Add(50 * time.Hour)})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, l := range list {
-				if seen[l.Serial] || l.Reason != 4 || !l.RevokedAt.Equal(base) || !l.NotAfter.Equal(base.Add(100*time.Hour)) {
+				if seen[l.Serial] || l.Reason != 4 || !l.RevokedAt.Equal(storetest.Base) || !l.NotAfter.Equal(storetest.Base.Add(100*time.Hour)) {
 					t.Errorf("again, or wrong: %+v", l)
 				}
 				seen[l.Serial] = true
@@ -92,15 +93,15 @@ func TestMarks(t *testing.T) {
 // A set is revoked as a whole, with what expired lately, and nothing of another.
 func TestRevokeSet(t *testing.T) {
 	postgres.Engines(t, func(t *testing.T, where string) {
-		s := open(t, where)
+		s := storetest.Open(t, where)
 		ctx := t.Context()
 		for i := range 3 {
-			commit(t, s, inService(i, "a", ""))
+			storetest.Commit(t, s, inService(i, "a", ""))
 		}
-		commit(t, s, inService(3, "a", "1001"))
-		commit(t, s, inService(4, "b", ""))
-		commit(t, s, entry(20, "a")) // ends at base+10h
-		commit(t, s, entry(2+4, "a"))
+		storetest.Commit(t, s, inService(3, "a", "1001"))
+		storetest.Commit(t, s, inService(4, "b", ""))
+		storetest.Commit(t, s, storetest.Entry(20, "a")) // ends at base+10h
+		storetest.Commit(t, s, storetest.Entry(2+4, "a"))
 		serials := func(sel record.Selection) (out []string) {
 			t.Helper()
 			list, err := s.Selected(ctx, sel)
@@ -112,7 +113,7 @@ func TestRevokeSet(t *testing.T) {
 			}
 			return out
 		}
-		since := base.Add(5 * time.Hour)
+		since := storetest.Base.Add(5 * time.Hour)
 		if got := serials(record.Selection{Lineage: "1001", Since: since}); !slices.Equal(got, []string{"1001", "1003"}) {
 			t.Errorf("lineage: %q", got)
 		}
@@ -143,10 +144,10 @@ func TestRevokeSet(t *testing.T) {
 // While a service is revoked its certificates renew: none gets away.
 func TestNothingRenewsOutOfASet(t *testing.T) {
 	postgres.Engines(t, func(t *testing.T, where string) {
-		s, other := open(t, where), open(t, where)
+		s, other := storetest.Open(t, where), storetest.Open(t, where)
 		ctx := t.Context()
 		for i := range 20 {
-			commit(t, s, inService(i, "a", ""))
+			storetest.Commit(t, s, inService(i, "a", ""))
 		}
 		var wg sync.WaitGroup
 		for i := range 20 {
@@ -171,14 +172,14 @@ func TestNothingRenewsOutOfASet(t *testing.T) {
 
 func TestLive(t *testing.T) {
 	postgres.Engines(t, func(t *testing.T, where string) {
-		s := open(t, where)
+		s := storetest.Open(t, where)
 		ctx := t.Context()
 		for i := range 5 {
-			commit(t, s, inService(i, "a", ""))
+			storetest.Commit(t, s, inService(i, "a", ""))
 		}
-		commit(t, s, inService(5, "b", ""))
-		commit(t, s, entry(6, "a")) // ends at base+3h
-		now := base.Add(4 * time.Hour)
+		storetest.Commit(t, s, inService(5, "b", ""))
+		storetest.Commit(t, s, storetest.Entry(6, "a")) // ends at base+3h
+		now := storetest.Base.Add(4 * time.Hour)
 		one := func(most int) int {
 			t.Helper()
 			n, err := s.Live(ctx, "a", now, most)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -38,11 +39,11 @@ func Example() {
 		log.Fatal(err)
 	}
 
-	issue := store.Issuance{Certificate: entry(1, "storage"), Token: store.Token{Hash: [32]byte{1}, Expires: time.Now().Add(time.Hour)}}
+	issue := store.Issuance{Certificate: storetest.Entry(1, "storage"), Token: store.Token{Hash: [32]byte{1}, Expires: time.Now().Add(time.Hour)}}
 	if _, err := s.Commit(ctx, issue); err != nil {
 		log.Fatal(err)
 	}
-	issue.Certificate = entry(2, "storage") // another key: the token is spent
+	issue.Certificate = storetest.Entry(2, "storage") // another key: the token is spent
 	_, err = s.Commit(ctx, issue)
 	fmt.Println("a token is spent once:", err != nil)
 

@@ -14,6 +14,7 @@ import (
 	"go.step.sm/crypto/jose"
 
 	"github.com/artstore/artstore-pki/ca/internal/acmestore"
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -22,11 +23,11 @@ import (
 
 // operations are what others do with a record, by name. Those that write say
 // which tables they need: without one of them they must fail and leave nothing.
-func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]func(context.Context, *store.Store) error {
-	now := w.start.Add(time.Minute)
-	leaf := entry(9000, "storage")
+func operations(w *storetest.Log, acc *acme.Account, order *acme.Order) map[string]func(context.Context, *store.Store) error {
+	now := w.Start.Add(time.Minute)
+	leaf := storetest.Entry(9000, "storage")
 	leaf.IssuedAt = now
-	next := entry(9001, "storage")
+	next := storetest.Entry(9001, "storage")
 	next.Lineage, next.Previous, next.Kind = "1001", "1001", kinds.Renewed
 	token := store.Token{Hash: [32]byte{9}, Expires: now}
 	revocation := record.Revocation{Serial: "1002", RevokedAt: now, Caller: "test"}
@@ -54,7 +55,7 @@ func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]fu
 		},
 		"ready": func(ctx context.Context, s *store.Store) error { return s.Ready(ctx) },
 		"sequence": func(ctx context.Context, s *store.Store) error {
-			_, _, err := s.Sequence(ctx, w.key, translog.Head{})
+			_, _, err := s.Sequence(ctx, w.Key, translog.Head{})
 			return err
 		},
 
@@ -86,10 +87,10 @@ func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]fu
 		"by":        func(ctx context.Context, s *store.Store) error { return first(s.LiveByService(ctx, now)) },
 		"empty":     func(ctx context.Context, s *store.Store) error { return first(s.Empty(ctx)) },
 		"head":      func(ctx context.Context, s *store.Store) error { return first(s.LogHead(ctx)) },
-		"entry":     func(ctx context.Context, s *store.Store) error { return first(s.LogEntry(ctx, w.seen, 0)) },
-		"proof":     func(ctx context.Context, s *store.Store) error { return first(s.LogConsistency(ctx, w.seen, 1, 3)) },
+		"entry":     func(ctx context.Context, s *store.Store) error { return first(s.LogEntry(ctx, w.Seen, 0)) },
+		"proof":     func(ctx context.Context, s *store.Store) error { return first(s.LogConsistency(ctx, w.Seen, 1, 3)) },
 		"verify": func(ctx context.Context, s *store.Store) error {
-			return first(s.VerifyLog(ctx, translog.Check{Verifier: w.key.Verifier()}))
+			return first(s.VerifyLog(ctx, translog.Check{Verifier: w.Key.Verifier()}))
 		},
 
 		"acme account": func(ctx context.Context, s *store.Store) error {
@@ -114,13 +115,13 @@ func operations(w *logWorld, acc *acme.Account, order *acme.Order) map[string]fu
 }
 
 // faultyWorld has something of everything.
-func faultyWorld(t *testing.T, where string) (*logWorld, map[string]func(context.Context, *store.Store) error) {
+func faultyWorld(t *testing.T, where string) (*storetest.Log, map[string]func(context.Context, *store.Store) error) {
 	t.Helper()
-	w := newLogWorld(t, where)
-	w.issue(4)
-	w.sequence()
-	w.issue(1)
-	acc, order := acmeOrder(t, acmestore.New(w.s.DB()))
+	w := storetest.NewLog(t, where)
+	w.Issue(4)
+	w.Sequence()
+	w.Issue(1)
+	acc, order := acmeOrder(t, acmestore.New(w.Store.DB()))
 	return w, operations(w, acc, order)
 }
 
@@ -153,15 +154,15 @@ func TestClosedRecord(t *testing.T) { postgres.Engines(t, closedRecord) }
 
 func closedRecord(t *testing.T, where string) {
 	w, ops := faultyWorld(t, where)
-	if err := w.s.Close(); err != nil {
+	if err := w.Store.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for name, op := range ops {
-		if err := op(t.Context(), w.s); err == nil {
+		if err := op(t.Context(), w.Store); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if err := w.s.Close(); err != nil {
+	if err := w.Store.Close(); err != nil {
 		t.Errorf("closing again: %v", err)
 	}
 }
@@ -173,15 +174,15 @@ func TestNothingHalfDone(t *testing.T) {
 	for _, table := range store.CopiedTables {
 		t.Run(table, func(t *testing.T) {
 			w, ops := faultyWorld(t, filepath.Join(t.TempDir(), "pki.db"))
-			execText(t, w.s, `ALTER TABLE `+table+` RENAME TO lost`)
+			execText(t, w.Store, `ALTER TABLE `+table+` RENAME TO lost`)
 			for name, op := range ops {
-				before := counts(t, w.s, table)
-				err := op(t.Context(), w.s)
+				before := counts(t, w.Store, table)
+				err := op(t.Context(), w.Store)
 				if err == nil {
 					continue
 				}
 				failed[name]++
-				if after := counts(t, w.s, table); after != before {
+				if after := counts(t, w.Store, table); after != before {
 					t.Errorf("%s failed (%v) and left %s, before it %s", name, err, after, before)
 				}
 			}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -17,7 +18,7 @@ import (
 
 // renewalOf is the n-th certificate of the tests, as a renewal in a lineage.
 func renewalOf(first record.Certificate, n int) record.Certificate {
-	c := entry(n, first.Service)
+	c := storetest.Entry(n, first.Service)
 	c.Kind, c.Lineage, c.Previous, c.NotAfter = kinds.Renewed, first.Lineage, first.Serial, first.NotAfter
 	return c
 }
@@ -26,10 +27,10 @@ func renewalOf(first record.Certificate, n int) record.Certificate {
 func TestLineageIsFull(t *testing.T) { postgres.Engines(t, lineageIsFull) }
 
 func lineageIsFull(t *testing.T, where string) {
-	s := open(t, where)
-	first, other := entry(20, "a"), entry(22, "a")
-	commit(t, s, first)
-	commit(t, s, other)
+	s := storetest.Open(t, where)
+	first, other := storetest.Entry(20, "a"), storetest.Entry(22, "a")
+	storetest.Commit(t, s, first)
+	storetest.Commit(t, s, other)
 	add := func(c record.Certificate, token store.Token) error {
 		_, err := s.Commit(t.Context(), store.Issuance{Certificate: c, Token: token, MaxLineage: 3})
 		return err
@@ -39,7 +40,7 @@ func lineageIsFull(t *testing.T, where string) {
 			t.Fatal(err)
 		}
 	}
-	token := store.Token{Hash: [32]byte{7}, Expires: base.Add(time.Hour)}
+	token := store.Token{Hash: [32]byte{7}, Expires: storetest.Base.Add(time.Hour)}
 	if err := add(renewalOf(first, 32), token); !errors.Is(err, store.ErrLineageFull) {
 		t.Errorf("the fourth: %v", err)
 	}
@@ -57,7 +58,7 @@ func lineageIsFull(t *testing.T, where string) {
 	if err := add(later, token); err != nil {
 		t.Errorf("when those before have expired: %v", err)
 	}
-	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: first.Serial, RevokedAt: base}}); err != nil {
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: first.Serial, RevokedAt: storetest.Base}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := add(renewalOf(first, 35), store.Token{}); !errors.Is(err, store.ErrRevoked) {
@@ -71,9 +72,9 @@ func TestLineageIsFullAtOnce(t *testing.T) { postgres.Engines(t, lineageIsFullAt
 
 func lineageIsFullAtOnce(t *testing.T, where string) {
 	const most, each = 50, 60
-	first := entry(20, "a")
-	processes := []*store.Store{open(t, where), open(t, where), open(t, where)}
-	commit(t, processes[0], first)
+	first := storetest.Entry(20, "a")
+	processes := []*store.Store{storetest.Open(t, where), storetest.Open(t, where), storetest.Open(t, where)}
+	storetest.Commit(t, processes[0], first)
 	var issued, full atomic.Int64
 	var group sync.WaitGroup
 	for p, s := range processes {
@@ -97,7 +98,7 @@ func lineageIsFullAtOnce(t *testing.T, where string) {
 	if issued.Load() != most-1 || full.Load() != 3*each-(most-1) {
 		t.Errorf("%d issued and %d refused, want %d and %d", issued.Load(), full.Load(), most-1, 3*each-(most-1))
 	}
-	n, err := processes[0].RevokeSet(t.Context(), record.Selection{Lineage: first.Lineage}, record.Revocation{RevokedAt: base})
+	n, err := processes[0].RevokeSet(t.Context(), record.Selection{Lineage: first.Lineage}, record.Revocation{RevokedAt: storetest.Base})
 	if err != nil || n != most {
 		t.Errorf("%d revoked, %v; want %d", n, err, most)
 	}
@@ -108,9 +109,9 @@ func lineageIsFullAtOnce(t *testing.T, where string) {
 func TestLineageIsCountedByIndex(t *testing.T) { postgres.Engines(t, lineageIsCountedByIndex) }
 
 func lineageIsCountedByIndex(t *testing.T, where string) {
-	s := open(t, where)
+	s := storetest.Open(t, where)
 	for i := range 50 {
-		commit(t, s, entry(i, "a"))
+		storetest.Commit(t, s, storetest.Entry(i, "a"))
 	}
 	plan, err := s.JoinPlan(t.Context())
 	if err != nil {
@@ -134,11 +135,11 @@ func lineageIsCountedByIndex(t *testing.T, where string) {
 func TestUpgradeBeforeProofs(t *testing.T) { postgres.Engines(t, upgradeBeforeProofs) }
 
 func upgradeBeforeProofs(t *testing.T, where string) {
-	w := newLogWorld(t, where)
-	w.issue(8) // the ninth would have an end
-	w.sequence()
-	before := everything(t, w.s)
-	err := w.s.Change(t.Context(), func(tx *store.Txn) (err error) { // what this migration and those behind it do, undone
+	w := storetest.NewLog(t, where)
+	w.Issue(8) // the ninth would have an end
+	w.Sequence()
+	before := everything(t, w.Store)
+	err := w.Store.Change(t.Context(), func(tx *store.Txn) (err error) { // what this migration and those behind it do, undone
 		for _, text := range []string{
 			`ALTER TABLE certificates DROP COLUMN proof_until`, `DROP INDEX certificates_lineage`,
 			`CREATE INDEX certificates_lineage ON certificates (lineage)`,
@@ -151,24 +152,24 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 		}
 		return err
 	})
-	if err = errors.Join(err, w.s.Close()); err != nil {
+	if err = errors.Join(err, w.Store.Close()); err != nil {
 		t.Fatal(err)
 	}
-	w.s = open(t, where)
-	if after := everything(t, w.s); fmt.Sprint(after) != fmt.Sprint(before) {
+	w.Store = storetest.Open(t, where)
+	if after := everything(t, w.Store); fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("the certificates changed:\n%v\n%v", before, after)
 	}
-	if report := w.verify(); len(report.Findings) > 0 || report.Checked != 8 {
+	if report := w.Verify(); len(report.Findings) > 0 || report.Checked != 8 {
 		t.Errorf("the log does not fit: %+v", report)
 	}
-	w.issue(2)
-	w.sequence()
-	page, _, err := w.s.List(t.Context(), record.Query{})
+	w.Issue(2)
+	w.Sequence()
+	page, _, err := w.Store.List(t.Context(), record.Query{})
 	bounded := slices.DeleteFunc(page, func(c record.Certificate) bool { return c.ProofUntil.IsZero() })
 	if err != nil || len(bounded) != 1 || bounded[0].Serial != "1009" || !bounded[0].ProofUntil.Equal(bounded[0].NotAfter) {
 		t.Errorf("new certificates with the end of a proof: %+v, %v", bounded, err)
 	}
-	if report := w.verify(); len(report.Findings) > 0 || report.Checked != 10 {
+	if report := w.Verify(); len(report.Findings) > 0 || report.Checked != 10 {
 		t.Errorf("the log of both: %+v", report)
 	}
 }
@@ -177,26 +178,26 @@ func upgradeBeforeProofs(t *testing.T, where string) {
 func TestCrowded(t *testing.T) { postgres.Engines(t, crowded) }
 
 func crowded(t *testing.T, where string) {
-	s := open(t, where)
+	s := storetest.Open(t, where)
 	for n, renewals := range map[int]int{20: 4, 22: 2, 24: 1} {
-		first := entry(n, fmt.Sprint("service-", n))
-		commit(t, s, first)
+		first := storetest.Entry(n, fmt.Sprint("service-", n))
+		storetest.Commit(t, s, first)
 		for i := range renewals {
-			commit(t, s, renewalOf(first, 100+10*n+i))
+			storetest.Commit(t, s, renewalOf(first, 100+10*n+i))
 		}
 	}
-	gone := renewalOf(entry(22, "service-22"), 999)
-	gone.NotAfter = base // expired
-	commit(t, s, gone)
-	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1020", RevokedAt: base}}); err != nil {
+	gone := renewalOf(storetest.Entry(22, "service-22"), 999)
+	gone.NotAfter = storetest.Base // expired
+	storetest.Commit(t, s, gone)
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1020", RevokedAt: storetest.Base}}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := store.Crowded(t.Context(), where, 3, base)
+	got, err := store.Crowded(t.Context(), where, 3, storetest.Base)
 	want := []record.LineageCount{{Service: "service-20", Lineage: "1020", Live: 4}, {Service: "service-22", Lineage: "1022", Live: 3}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
 	}
-	if _, err := store.Crowded(t.Context(), t.TempDir()+"/absent.db", 3, base); err == nil {
+	if _, err := store.Crowded(t.Context(), t.TempDir()+"/absent.db", 3, storetest.Base); err == nil {
 		t.Error("a record that is not there was counted")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -22,7 +23,7 @@ func BenchmarkCommitWithSequencer(b *testing.B) {
 			if engine == "postgres" {
 				where = postgres.Database(b)
 			}
-			s, stop, done := open(b, where), make(chan struct{}), make(chan error)
+			s, stop, done := storetest.Open(b, where), make(chan struct{}), make(chan error)
 			go func() { done <- sequenceUntil(b, s, stop) }()
 			benchmarkCommit(b, s, 16)
 			close(stop)
@@ -69,7 +70,7 @@ func BenchmarkLog(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	s := open(b, filepath.Join(b.TempDir(), "pki.db"))
+	s := storetest.Open(b, filepath.Join(b.TempDir(), "pki.db"))
 	fill(b, s, rows)
 	stop := make(chan struct{})
 	close(stop)

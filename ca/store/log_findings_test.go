@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -21,19 +22,19 @@ func TestLogFindings(t *testing.T) { postgres.Engines(t, logFindings) }
 
 func logFindings(t *testing.T, where string) {
 	const day = `86400000`
-	w := newLogWorld(t, where)
-	w.issue(300)
-	kept := w.head()
-	w.revoke("1005")
-	w.issue(3)
-	if err := w.s.Refuse(t.Context(), record.Event{At: w.start.Add(310 * time.Second), Caller: "someone", Rule: "names", Detail: "sign"}); err != nil {
+	w := storetest.NewLog(t, where)
+	w.Issue(300)
+	kept := w.Head()
+	w.Revoke("1005")
+	w.Issue(3)
+	if err := w.Store.Refuse(t.Context(), record.Event{At: w.Start.Add(310 * time.Second), Caller: "someone", Rule: "names", Detail: "sign"}); err != nil {
 		t.Fatal(err)
 	}
-	w.sequence()
-	if report := w.verify(kept); len(report.Findings) > 0 || report.Checked != 305 {
+	w.Sequence()
+	if report := w.Verify(kept); len(report.Findings) > 0 || report.Checked != 305 {
 		t.Fatalf("untouched: %+v", report)
 	}
-	foreign := w.sign(&x509.Certificate{SerialNumber: big.NewInt(1008), NotAfter: time.Now()}, nil)
+	foreign := w.Sign(&x509.Certificate{SerialNumber: big.NewInt(1008), NotAfter: time.Now()}, nil)
 	type finding struct {
 		fault, serial string
 		index         int64
@@ -117,9 +118,13 @@ func logFindings(t *testing.T, where string) {
 			continue // a database each takes its time; the program runs the same statements on both
 		}
 		t.Run(tc.name, func(t *testing.T) {
-			copied := w.copyOf(t)
-			copied.tamper(tc.tamper, tc.blobs...)
-			report := copied.verify(kept)
+			place := t.TempDir() + "/copy.db"
+			if strings.HasPrefix(where, "postgres") {
+				place = postgres.Database(t)
+			}
+			copied := w.CopyTo(t, place)
+			copied.Tamper(tc.tamper, tc.blobs...)
+			report := copied.Verify(kept)
 			for _, want := range tc.want {
 				found := false
 				for _, f := range report.Findings {
@@ -137,8 +142,8 @@ func logFindings(t *testing.T, where string) {
 }
 
 // refusalLeaf is the leaf of the world's refusal with another detail.
-func refusalLeaf(w *logWorld, detail string) []byte {
-	leaf := translog.Entry{At: time.UnixMilli(w.start.Add(310 * time.Second).UnixMilli()), Kind: "refused", Caller: "someone", Rule: "names", Detail: detail}.Leaf()
+func refusalLeaf(w *storetest.Log, detail string) []byte {
+	leaf := translog.Entry{At: time.UnixMilli(w.Start.Add(310 * time.Second).UnixMilli()), Kind: "refused", Caller: "someone", Rule: "names", Detail: detail}.Leaf()
 	return leaf[:]
 }
 
@@ -149,16 +154,16 @@ func TestBackdatedThroughTheSequencer(t *testing.T) {
 }
 
 func backdatedThroughTheSequencer(t *testing.T, where string) {
-	w := newLogWorld(t, where)
-	w.issue(3)
+	w := storetest.NewLog(t, where)
+	w.Issue(3)
 	for i := range 2 {
-		late := entry(5000+i, "storage")
-		late.IssuedAt = w.start.Add(-24 * time.Hour)
-		commit(t, w.s, late)
+		late := storetest.Entry(5000+i, "storage")
+		late.IssuedAt = w.Start.Add(-24 * time.Hour)
+		storetest.Commit(t, w.Store, late)
 	}
-	w.issue(1)
-	w.sequence()
-	report := w.verify()
+	w.Issue(1)
+	w.Sequence()
+	report := w.Verify()
 	if len(report.Findings) != 1 || report.Findings[0].Fault != eventlog.FaultBackdated || report.Findings[0].Index != 3 || !strings.Contains(report.Findings[0].Text, "24h0m3s before") {
 		t.Errorf("%+v", report)
 	}
@@ -166,39 +171,39 @@ func backdatedThroughTheSequencer(t *testing.T, where string) {
 
 // TestManyFindings: a report stays small whatever is wrong, and counts the rest.
 func TestManyFindings(t *testing.T) {
-	w := newLogWorld(t, t.TempDir()+"/pki.db")
+	w := storetest.NewLog(t, t.TempDir()+"/pki.db")
 	for i := range 1010 {
-		c := entry(5000+i, "storage")
-		c.IssuedAt = w.start
-		commit(t, w.s, c)
+		c := storetest.Entry(5000+i, "storage")
+		c.IssuedAt = w.Start
+		storetest.Commit(t, w.Store, c)
 	}
-	text := w.sequence()
-	w.tamper(`UPDATE certificates SET provisioner = 'x'`)
-	if report := w.verify(); len(report.Findings) != 1000 || report.More != 10 {
+	text := w.Sequence()
+	w.Tamper(`UPDATE certificates SET provisioner = 'x'`)
+	if report := w.Verify(); len(report.Findings) != 1000 || report.More != 10 {
 		t.Errorf("%d findings and %d more", len(report.Findings), report.More)
 	}
-	if _, err := w.s.LogEntry(t.Context(), w.seen, 5); !errors.Is(err, store.ErrLog) {
+	if _, err := w.Store.LogEntry(t.Context(), w.Seen, 5); !errors.Is(err, store.ErrLog) {
 		t.Errorf("a proof of rows that were altered: %v", err)
 	}
-	if got, err := w.s.LogHead(t.Context()); err != nil || !bytes.Equal(got, text) {
+	if got, err := w.Store.LogHead(t.Context()); err != nil || !bytes.Equal(got, text) {
 		t.Errorf("%q, %v", got, err)
 	}
-	w.tamper(`DELETE FROM log_nodes; DELETE FROM log_entries WHERE idx = 7; UPDATE log_entries SET leaf = x'00' WHERE idx = 9`)
+	w.Tamper(`DELETE FROM log_nodes; DELETE FROM log_entries WHERE idx = 7; UPDATE log_entries SET leaf = x'00' WHERE idx = 9`)
 	for _, index := range []int64{3, 7, 9} {
-		if _, err := w.s.LogEntry(t.Context(), w.seen, index); !errors.Is(err, store.ErrLog) {
+		if _, err := w.Store.LogEntry(t.Context(), w.Seen, index); !errors.Is(err, store.ErrLog) {
 			t.Errorf("a proof without its hashes, entry %d: %v", index, err)
 		}
 	}
-	if err := w.s.Close(); err != nil {
+	if err := w.Store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.s.LogHead(t.Context()); err == nil {
+	if _, err := w.Store.LogHead(t.Context()); err == nil {
 		t.Error("a closed record has a head")
 	}
-	if _, _, err := w.s.Sequence(t.Context(), w.key, w.seen); err == nil {
+	if _, _, err := w.Store.Sequence(t.Context(), w.Key, w.Seen); err == nil {
 		t.Error("a closed record was extended")
 	}
-	if _, err := w.s.Prune(t.Context(), "x", base, 1); err == nil {
+	if _, err := w.Store.Prune(t.Context(), "x", storetest.Base, 1); err == nil {
 		t.Error("a closed record was pruned")
 	}
 }

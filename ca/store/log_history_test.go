@@ -10,6 +10,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/artstore/artstore-pki/ca/internal/eventlog"
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -18,50 +19,50 @@ import (
 // TestRolledBack: a whole older copy of the database is consistent in itself. A
 // kept head tells, and so does the process that signed more.
 func TestRolledBack(t *testing.T) {
-	w := newLogWorld(t, t.TempDir()+"/pki.db")
-	w.issue(20)
-	w.sequence()
+	w := storetest.NewLog(t, t.TempDir()+"/pki.db")
+	w.Issue(20)
+	w.Sequence()
 	old := t.TempDir() + "/old.db"
-	w.vacuumInto(old)
-	w.issue(5)
-	kept := w.head()
-	if err := w.s.Close(); err != nil {
+	w.VacuumInto(old)
+	w.Issue(5)
+	kept := w.Head()
+	if err := w.Store.Close(); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(old)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(w.where, data, 0o600); err != nil {
+	if err := os.WriteFile(w.Where, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.s = open(t, w.where)
-	if report := w.verify(); len(report.Findings) > 0 {
+	w.Store = storetest.Open(t, w.Where)
+	if report := w.Verify(); len(report.Findings) > 0 {
 		t.Errorf("an old copy is no sound log: %+v", report)
 	}
-	report := w.verify(kept)
+	report := w.Verify(kept)
 	if len(report.Findings) != 1 || report.Findings[0].Fault != eventlog.FaultRolledBack || !strings.Contains(report.Findings[0].Text, "20 entries, a kept head signs 25") {
 		t.Errorf("%+v", report)
 	}
-	if _, _, err := w.s.Sequence(t.Context(), w.key, kept); !errors.Is(err, store.ErrLog) {
+	if _, _, err := w.Store.Sequence(t.Context(), w.Key, kept); !errors.Is(err, store.ErrLog) {
 		t.Errorf("the sequencer looked on: %v", err)
 	}
 	// From here on nothing is written, and no list is made that would lack revocations.
-	if err := w.s.Ready(t.Context()); !errors.Is(err, store.ErrRolledBack) || w.s.Intact() {
+	if err := w.Store.Ready(t.Context()); !errors.Is(err, store.ErrRolledBack) || w.Store.Intact() {
 		t.Errorf("a record that was rolled back takes a write: %v", err)
 	}
-	if _, err := w.s.RevocationMark(t.Context()); !errors.Is(err, store.ErrRolledBack) {
+	if _, err := w.Store.RevocationMark(t.Context()); !errors.Is(err, store.ErrRolledBack) {
 		t.Errorf("a record that was rolled back tells its revocations: %v", err)
 	}
 	// Another history of the same length, signed by the real key, as an authority would that was restarted over the copy.
-	w.seen = translog.Head{}
-	w.sequence()
-	w.issue(5)
-	w.sequence()
-	if report = w.verify(kept); len(report.Findings) != 1 || report.Findings[0].Fault != eventlog.FaultRolledBack || !strings.Contains(report.Findings[0].Text, "first 25 entries") {
+	w.Seen = translog.Head{}
+	w.Sequence()
+	w.Issue(5)
+	w.Sequence()
+	if report = w.Verify(kept); len(report.Findings) != 1 || report.Findings[0].Fault != eventlog.FaultRolledBack || !strings.Contains(report.Findings[0].Text, "first 25 entries") {
 		t.Errorf("%+v", report)
 	}
-	if _, _, err := w.s.Sequence(t.Context(), w.key, kept); !errors.Is(err, store.ErrLog) {
+	if _, _, err := w.Store.Sequence(t.Context(), w.Key, kept); !errors.Is(err, store.ErrLog) {
 		t.Errorf("the sequencer took another history for its own: %v", err)
 	}
 }
@@ -71,25 +72,25 @@ func TestRolledBack(t *testing.T) {
 func TestSequencerSignsNoForgery(t *testing.T) { postgres.Engines(t, sequencerSignsNoForgery) }
 
 func sequencerSignsNoForgery(t *testing.T, where string) {
-	w := newLogWorld(t, where)
-	w.issue(4)
-	w.sequence()
-	w.seen = translog.Head{} // a process that has just been started
+	w := storetest.NewLog(t, where)
+	w.Issue(4)
+	w.Sequence()
+	w.Seen = translog.Head{} // a process that has just been started
 	edge := make([]byte, tlog.HashSize)
-	w.tamper(`UPDATE log_state SET edge = %s`, edge)
-	w.issue(1)
-	if _, _, err := w.s.Sequence(t.Context(), w.key, w.seen); !errors.Is(err, store.ErrLog) {
+	w.Tamper(`UPDATE log_state SET edge = %s`, edge)
+	w.Issue(1)
+	if _, _, err := w.Store.Sequence(t.Context(), w.Key, w.Seen); !errors.Is(err, store.ErrLog) {
 		t.Errorf("signed: %v", err)
 	}
-	w.tamper(`UPDATE log_state SET edge = %s`, edge[1:])
-	if _, _, err := w.s.Sequence(t.Context(), w.key, w.seen); !errors.Is(err, store.ErrLog) {
+	w.Tamper(`UPDATE log_state SET edge = %s`, edge[1:])
+	if _, _, err := w.Store.Sequence(t.Context(), w.Key, w.Seen); !errors.Is(err, store.ErrLog) {
 		t.Errorf("a broken edge: %v", err)
 	}
-	w.tamper(`DELETE FROM log_state`)
-	if _, _, err := w.s.Sequence(t.Context(), w.key, w.seen); err == nil {
+	w.Tamper(`DELETE FROM log_state`)
+	if _, _, err := w.Store.Sequence(t.Context(), w.Key, w.Seen); err == nil {
 		t.Error("a log without its head was begun anew over the entries that are there")
 	}
-	if report := w.verify(); report.Pending != 1 || len(report.Findings) == 0 || report.Findings[0].Fault != eventlog.FaultInserted {
+	if report := w.Verify(); report.Pending != 1 || len(report.Findings) == 0 || report.Findings[0].Fault != eventlog.FaultInserted {
 		t.Errorf("%+v", report)
 	}
 }
@@ -99,23 +100,23 @@ func sequencerSignsNoForgery(t *testing.T, where string) {
 func TestPrunedStaysVerifiable(t *testing.T) { postgres.Engines(t, prunedStaysVerifiable) }
 
 func prunedStaysVerifiable(t *testing.T, where string) {
-	w := newLogWorld(t, where)
-	w.start = time.Now().Add(-30 * 24 * time.Hour).UTC()
-	w.issue(10)
-	w.revoke("1003")
-	ctx, before := t.Context(), w.start.Add(2*time.Hour)
-	if _, err := w.s.Prune(ctx, "operator", before, 4); !errors.Is(err, store.ErrUnsequenced) {
+	w := storetest.NewLog(t, where)
+	w.Start = time.Now().Add(-30 * 24 * time.Hour).UTC()
+	w.Issue(10)
+	w.Revoke("1003")
+	ctx, before := t.Context(), w.Start.Add(2*time.Hour)
+	if _, err := w.Store.Prune(ctx, "operator", before, 4); !errors.Is(err, store.ErrUnsequenced) {
 		t.Errorf("pruned what has no place yet: %v", err)
 	}
-	kept := w.head()
+	kept := w.Head()
 	// A living relative keeps a whole lineage: the revocation is what stops it from renewing.
-	relative := entry(5000, "storage")
-	relative.Lineage, relative.NotAfter, relative.IssuedAt = "1002", time.Now().Add(time.Hour), w.start.Add(time.Minute)
-	commit(t, w.s, relative)
-	w.sequence()
+	relative := storetest.Entry(5000, "storage")
+	relative.Lineage, relative.NotAfter, relative.IssuedAt = "1002", time.Now().Add(time.Hour), w.Start.Add(time.Minute)
+	storetest.Commit(t, w.Store, relative)
+	w.Sequence()
 	total := 0
 	for {
-		n, err := w.s.Prune(ctx, "operator", before, 4)
+		n, err := w.Store.Prune(ctx, "operator", before, 4)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,24 +127,24 @@ func prunedStaysVerifiable(t *testing.T, where string) {
 	if total != 9 {
 		t.Errorf("pruned %d, want 9", total)
 	}
-	if _, err := w.s.Get(ctx, "1002"); err != nil {
+	if _, err := w.Store.Get(ctx, "1002"); err != nil {
 		t.Errorf("a lineage lost its first certificate while it lives: %v", err)
 	}
-	if _, err := w.s.Get(ctx, "1003"); !errors.Is(err, record.ErrNotFound) {
+	if _, err := w.Store.Get(ctx, "1003"); !errors.Is(err, record.ErrNotFound) {
 		t.Error(err)
 	}
 	for range 2 { // with the prunes waiting, and with their place
-		if report := w.verify(kept); len(report.Findings) > 0 || report.Pruned != 10 {
+		if report := w.Verify(kept); len(report.Findings) > 0 || report.Pruned != 10 {
 			t.Errorf("%+v", report)
 		}
-		w.sequence()
+		w.Sequence()
 	}
-	e, err := w.s.LogEntry(ctx, w.seen, 0)
-	if err != nil || e.Payload != nil || tlog.CheckRecord(e.Proof, w.seen.Size, w.seen.Root, 0, e.Leaf) != nil {
+	e, err := w.Store.LogEntry(ctx, w.Seen, 0)
+	if err != nil || e.Payload != nil || tlog.CheckRecord(e.Proof, w.Seen.Size, w.Seen.Root, 0, e.Leaf) != nil {
 		t.Errorf("a pruned entry: %+v, %v", e, err)
 	}
-	w.tamper(`UPDATE log_entries SET pruned = (SELECT max(pruned) FROM log_entries) WHERE idx = 1; DELETE FROM events WHERE serial = '1002'`)
-	report := w.verify()
+	w.Tamper(`UPDATE log_entries SET pruned = (SELECT max(pruned) FROM log_entries) WHERE idx = 1; DELETE FROM events WHERE serial = '1002'`)
+	report := w.Verify()
 	if len(report.Findings) == 0 || report.Findings[0].Fault != eventlog.FaultAltered || report.Findings[0].Kind != "pruned" {
 		t.Errorf("a row that was deleted hides among pruned ones: %+v", report)
 	}

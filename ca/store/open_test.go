@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"database/sql"
 	"errors"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -43,7 +43,7 @@ func TestOpenMakesNothing(t *testing.T) {
 		"no tables": func(t *testing.T, path string) { alter(t, path, `CREATE TABLE x (y INTEGER)`, `DROP TABLE x`) },
 		"others":    func(t *testing.T, path string) { alter(t, path, `CREATE TABLE x (y INTEGER)`) },
 		"emptied": func(t *testing.T, path string) {
-			_ = open(t, path).Close()
+			_ = storetest.Open(t, path).Close()
 			alter(t, path, `DELETE FROM goose_db_version`)
 		},
 	} {
@@ -73,21 +73,21 @@ func TestOpenMakesNothingInPostgres(t *testing.T) {
 		"empty":   func(_ *testing.T, where string) string { return where },
 		"renamed": func(_ *testing.T, where string) string { return strings.Replace(where, "/test", "/away", 1) },
 		"emptied": func(t *testing.T, where string) string {
-			_ = open(t, where).Close()
+			_ = storetest.Open(t, where).Close()
 			alter(t, where, `DELETE FROM goose_db_version`)
 			return where
 		},
 	} {
 		for entrance, enter := range entrances(t) {
 			t.Run(name+" "+entrance, func(t *testing.T) {
-				base := postgres.Database(t)
-				where := make(t, base)
-				before := countTables(t, base)
+				server := postgres.Database(t)
+				where := make(t, server)
+				before := countTables(t, server)
 				err := enter(where)
 				if !errors.Is(err, store.ErrNoRecord) || strings.Contains(err.Error(), "\n") {
 					t.Errorf("error %v", err)
 				}
-				if after := countTables(t, base); after != before {
+				if after := countTables(t, server); after != before {
 					t.Errorf("%d tables, were %d", after, before)
 				}
 			})
@@ -99,7 +99,7 @@ func TestOpenMakesNothingInPostgres(t *testing.T) {
 func TestBegin(t *testing.T) { postgres.Engines(t, begin) }
 
 func begin(t *testing.T, where string) {
-	s, key, other := open(t, where), logKey(t, 7), logKey(t, 8)
+	s, key, other := storetest.Open(t, where), storetest.LogKey(t, 7), storetest.LogKey(t, 8)
 	if _, _, err := s.Resume(t.Context(), key.Verifier(), translog.Head{}); !errors.Is(err, store.ErrNoHead) {
 		t.Errorf("before: %v", err)
 	}
@@ -136,22 +136,22 @@ func begin(t *testing.T, where string) {
 func TestBeginOverLeaves(t *testing.T) { postgres.Engines(t, beginOverLeaves) }
 
 func beginOverLeaves(t *testing.T, where string) {
-	w := newLogWorld(t, where)
-	w.issue(2)
-	w.sequence()
-	w.tamper(`DELETE FROM log_state`)
-	if _, err := w.s.Begin(t.Context(), w.key); !errors.Is(err, store.ErrNotEmpty) {
+	w := storetest.NewLog(t, where)
+	w.Issue(2)
+	w.Sequence()
+	w.Tamper(`DELETE FROM log_state`)
+	if _, err := w.Store.Begin(t.Context(), w.Key); !errors.Is(err, store.ErrNotEmpty) {
 		t.Errorf("begun: %v", err)
 	}
-	if _, _, err := w.s.Sequence(t.Context(), w.key, w.seen); !errors.Is(err, store.ErrRolledBack) {
+	if _, _, err := w.Store.Sequence(t.Context(), w.Key, w.Seen); !errors.Is(err, store.ErrRolledBack) {
 		t.Errorf("went on: %v", err)
 	}
-	w.tamper(`DELETE FROM log_entries`)
-	w.tamper(`DELETE FROM revocation_mark`)
-	if _, err := open(t, where).Begin(t.Context(), w.key); err != nil {
+	w.Tamper(`DELETE FROM log_entries`)
+	w.Tamper(`DELETE FROM revocation_mark`)
+	if _, err := storetest.Open(t, where).Begin(t.Context(), w.Key); err != nil {
 		t.Error(err)
 	}
-	if err := open(t, where).Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1001", RevokedAt: base}}); err != nil {
+	if err := storetest.Open(t, where).Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1001", RevokedAt: storetest.Base}}); err != nil {
 		t.Errorf("revoking after all tables of numbers were emptied: %v", err)
 	}
 }
@@ -160,16 +160,16 @@ func beginOverLeaves(t *testing.T, where string) {
 func TestResume(t *testing.T) { postgres.Engines(t, resume) }
 
 func resume(t *testing.T, where string) {
-	w := newLogWorld(t, where)
+	w := storetest.NewLog(t, where)
 	var kept []translog.Head
 	for _, n := range []int{1, 299, 400} {
-		w.issue(n)
-		w.sequence()
-		kept = append(kept, w.seen)
+		w.Issue(n)
+		w.Sequence()
+		kept = append(kept, w.Seen)
 	}
-	v := w.key.Verifier()
+	v := w.Key.Verifier()
 	for _, h := range append(kept, translog.Head{}) {
-		if _, newest, err := w.s.Resume(t.Context(), v, h); err != nil || newest.Size != 700 {
+		if _, newest, err := w.Store.Resume(t.Context(), v, h); err != nil || newest.Size != 700 {
 			t.Errorf("from %d: %v", h.Size, err)
 		}
 	}
@@ -178,16 +178,16 @@ func resume(t *testing.T, where string) {
 	forked.Root[0] ^= 1
 	beside.Root[0] ^= 1
 	for name, h := range map[string]translog.Head{"ahead": ahead, "forked": forked, "beside": beside} {
-		if _, _, err := w.s.Resume(t.Context(), v, h); !errors.Is(err, store.ErrRolledBack) || !errors.Is(err, store.ErrLog) {
+		if _, _, err := w.Store.Resume(t.Context(), v, h); !errors.Is(err, store.ErrRolledBack) || !errors.Is(err, store.ErrLog) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	w.tamper(`UPDATE log_state SET edge = %s`, []byte{1}) // stops the signing, but the record is this one
-	if _, _, err := w.s.Resume(t.Context(), v, kept[1]); err != nil {
+	w.Tamper(`UPDATE log_state SET edge = %s`, []byte{1}) // stops the signing, but the record is this one
+	if _, _, err := w.Store.Resume(t.Context(), v, kept[1]); err != nil {
 		t.Errorf("with a damaged edge: %v", err)
 	}
-	w.tamper(`DELETE FROM log_entries WHERE idx BETWEEN 256 AND 300`)
-	if _, _, err := w.s.Resume(t.Context(), v, kept[1]); !errors.Is(err, store.ErrRolledBack) {
+	w.Tamper(`DELETE FROM log_entries WHERE idx BETWEEN 256 AND 300`)
+	if _, _, err := w.Store.Resume(t.Context(), v, kept[1]); !errors.Is(err, store.ErrRolledBack) {
 		t.Errorf("without its leaves: %v", err)
 	}
 }
@@ -202,11 +202,11 @@ func TestFileThatVanishes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "pki.db")
-			s := open(t, path)
-			commit(t, s, entry(1, "a"))
+			s := storetest.Open(t, path)
+			storetest.Commit(t, s, storetest.Entry(1, "a"))
 			vanish(t, path)
 			for range 2 { // also on a new connection
-				if _, err := s.Commit(t.Context(), store.Issuance{Certificate: entry(2, "a")}); !errors.Is(err, store.ErrRemoved) {
+				if _, err := s.Commit(t.Context(), store.Issuance{Certificate: storetest.Entry(2, "a")}); !errors.Is(err, store.ErrRemoved) {
 					t.Errorf("acknowledged: %v", err)
 				}
 			}
@@ -236,15 +236,6 @@ func TestName(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-}
-
-func logKey(t testing.TB, seed byte) *translog.Key {
-	t.Helper()
-	key, err := translog.NewKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }
 
 // alter runs statements on a database behind the program's back.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 )
 
@@ -17,7 +18,7 @@ var whole = regexp.MustCompile(`(?m)^SCAN \w+$|TEMP B-TREE|Seq Scan on (certific
 func TestEveryPageIsARangeScan(t *testing.T) { postgres.Engines(t, everyPageIsARangeScan) }
 
 func everyPageIsARangeScan(t *testing.T, where string) {
-	s := open(t, where)
+	s := storetest.Open(t, where)
 	issue := factory(t)
 	for range 50 {
 		if _, err := s.Commit(t.Context(), issue()); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/artstore/artstore-pki/ca/internal/sqldb"
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
@@ -114,7 +115,7 @@ func startingTogether(t *testing.T, where string) {
 func TestNewerSchema(t *testing.T) { postgres.Engines(t, newerSchema) }
 
 func newerSchema(t *testing.T, where string) {
-	s := open(t, where)
+	s := storetest.Open(t, where)
 	err := s.Change(t.Context(), func(tx *store.Txn) error {
 		_, err := tx.ExecContext(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (?, ?)`, 99999, true)
 		return err
@@ -130,7 +131,7 @@ func newerSchema(t *testing.T, where string) {
 // TestConflictIsTriedAgain: a transaction that the server ends in favour of
 // another is begun anew, a few times; other errors are not.
 func TestConflictIsTriedAgain(t *testing.T) {
-	s := open(t, postgres.Database(t))
+	s := storetest.Open(t, postgres.Database(t))
 	for code, want := range map[string]int{"40001": 5, "40P01": 5, "23505": 1} {
 		tries := 0
 		err := s.Change(t.Context(), func(*store.Txn) error {
@@ -156,7 +157,7 @@ func TestConflictIsTriedAgain(t *testing.T) {
 // TestSession: what a connection promises does not depend on the server's defaults.
 func TestSession(t *testing.T) {
 	where := postgres.Database(t)
-	set := open(t, where)
+	set := storetest.Open(t, where)
 	name := where[strings.LastIndex(where, "/")+1 : strings.Index(where, "?")]
 	if err := set.Change(t.Context(), func(tx *store.Txn) error {
 		_, err := tx.ExecContext(t.Context(), `ALTER DATABASE `+name+` SET synchronous_commit = off`)
@@ -164,7 +165,7 @@ func TestSession(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, where)
+	s := storetest.Open(t, where)
 	for setting, want := range map[string]string{"synchronous_commit": "on", "idle_in_transaction_session_timeout": "1min"} {
 		var got string
 		err := s.Change(t.Context(), func(tx *store.Txn) error {

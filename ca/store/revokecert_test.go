@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -16,27 +17,27 @@ import (
 func TestRevokeCertificate(t *testing.T) { postgres.Engines(t, revokeCertificate) }
 
 func revokeCertificate(t *testing.T, where string) {
-	w := newLogWorld(t, where)
-	elsewhere := newLogWorld(t, t.TempDir()+"/elsewhere.db") // serials 1001, 1002, …
-	w.issue(1)
-	elsewhere.issue(3)
-	lost, err := elsewhere.s.Get(t.Context(), "1003")
+	w := storetest.NewLog(t, where)
+	elsewhere := storetest.NewLog(t, t.TempDir()+"/elsewhere.db") // serials 1001, 1002, …
+	w.Issue(1)
+	elsewhere.Issue(3)
+	lost, err := elsewhere.Store.Get(t.Context(), "1003")
 	if err != nil {
 		t.Fatal(err)
 	}
-	taken, err := elsewhere.s.Get(t.Context(), "1001")
+	taken, err := elsewhere.Store.Get(t.Context(), "1001")
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
 	revocation := record.Revocation{RevokedAt: now, Reason: 1, Note: "lost", Caller: "operator"}
-	if err := w.s.RevokeCertificate(t.Context(), taken, revocation); !errors.Is(err, store.ErrSerialTaken) {
+	if err := w.Store.RevokeCertificate(t.Context(), taken, revocation); !errors.Is(err, store.ErrSerialTaken) {
 		t.Errorf("another certificate of this serial: %v", err)
 	}
 	var group sync.WaitGroup
 	outcomes := make([]error, 4)
 	for i := range outcomes {
-		group.Go(func() { outcomes[i] = w.s.RevokeCertificate(t.Context(), lost, revocation) })
+		group.Go(func() { outcomes[i] = w.Store.RevokeCertificate(t.Context(), lost, revocation) })
 	}
 	group.Wait()
 	done := 0
@@ -50,39 +51,39 @@ func revokeCertificate(t *testing.T, where string) {
 	if done != 1 {
 		t.Errorf("revoked %d times", done)
 	}
-	c, err := w.s.Get(t.Context(), "1003")
+	c, err := w.Store.Get(t.Context(), "1003")
 	if err != nil || c.Kind != kinds.Entered || c.Caller != "operator" || c.Service != "storage" || c.Lineage != "1003" || c.Revocation == nil || c.Revocation.Reason != 1 {
 		t.Errorf("%+v %v", c, err)
 	}
-	known, err := w.s.Get(t.Context(), "1001")
+	known, err := w.Store.Get(t.Context(), "1001")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.s.RevokeCertificate(t.Context(), known, revocation); err != nil {
+	if err := w.Store.RevokeCertificate(t.Context(), known, revocation); err != nil {
 		t.Errorf("one that the record has: %v", err)
 	}
-	if known, err = w.s.Get(t.Context(), "1001"); err != nil || known.Kind != kinds.Issued || known.Revocation == nil {
+	if known, err = w.Store.Get(t.Context(), "1001"); err != nil || known.Kind != kinds.Issued || known.Revocation == nil {
 		t.Errorf("%+v %v", known, err)
 	}
-	mark, err := w.s.RevocationMark(t.Context())
+	mark, err := w.Store.RevocationMark(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed, err := w.s.RevokedBetween(t.Context(), record.RevokedRange{Issuer: "010203", UpTo: mark, Now: w.start})
+	listed, err := w.Store.RevokedBetween(t.Context(), record.RevokedRange{Issuer: "010203", UpTo: mark, Now: w.Start})
 	if err != nil || len(listed) != 2 {
 		t.Errorf("%+v %v", listed, err)
 	}
 	for _, kind := range []string{kinds.Entered, "revoked"} {
-		if events, err := w.s.Events(t.Context(), kind, 0, 10); err != nil || len(events) == 0 || events[0].Serial != "1003" {
+		if events, err := w.Store.Events(t.Context(), kind, 0, 10); err != nil || len(events) == 0 || events[0].Serial != "1003" {
 			t.Errorf("%s: %+v %v", kind, events, err)
 		}
 	}
-	w.sequence()
-	if report := w.verify(); len(report.Findings) > 0 || report.Checked != 4 {
+	w.Sequence()
+	if report := w.Verify(); len(report.Findings) > 0 || report.Checked != 4 {
 		t.Errorf("log: %+v", report)
 	}
-	w.tamper(`UPDATE certificates SET service = 'other' WHERE serial = '1003'`)
-	if report := w.verify(); len(report.Findings) != 1 || report.Findings[0].Kind != kinds.Entered {
+	w.Tamper(`UPDATE certificates SET service = 'other' WHERE serial = '1003'`)
+	if report := w.Verify(); len(report.Findings) != 1 || report.Findings[0].Kind != kinds.Entered {
 		t.Errorf("an entered row that was changed: %+v", report)
 	}
 }

@@ -5,17 +5,18 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 )
 
 func TestSearch(t *testing.T) { postgres.Engines(t, search) }
 
 func search(t *testing.T, where string) {
-	s := open(t, where)
+	s := storetest.Open(t, where)
 	for i, names := range [][]string{{"storage-element-01", "storage"}, {"storage-element-02"}, {"ingester", "10.0.0.7"}, {"storage_x"}, {"STORAGE"}, {"stora"}, {"storagf"}} {
-		c := entry(i, "a")
+		c := storetest.Entry(i, "a")
 		c.Names = names
-		commit(t, s, c)
+		storetest.Commit(t, s, c)
 	}
 	all := func(prefix string, limit int) (serials []string) {
 		for q := (record.Search{Prefix: prefix, Limit: limit}); ; {
@@ -49,9 +50,9 @@ func search(t *testing.T, where string) {
 
 // FuzzSearch: any prefix and cursor give a page or an error.
 func FuzzSearch(f *testing.F) {
-	s := open(f, f.TempDir()+"/pki.db")
+	s := storetest.Open(f, f.TempDir()+"/pki.db")
 	for i := range 3 {
-		commit(f, s, entry(i, fmt.Sprint("storage", i)))
+		storetest.Commit(f, s, storetest.Entry(i, fmt.Sprint("storage", i)))
 	}
 	f.Add("storage", "")
 	f.Add("~", "1.2.name")

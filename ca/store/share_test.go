@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
@@ -40,7 +41,7 @@ func crowd(t *testing.T, path string, others ...func(context.Context, *store.Txn
 	t.Helper()
 	told := make([]error, len(others))
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, path)
+		s := storetest.Open(t, path)
 		hold, held := make(chan struct{}), make(chan struct{})
 		var group sync.WaitGroup
 		group.Go(func() {
@@ -63,7 +64,7 @@ func crowd(t *testing.T, path string, others ...func(context.Context, *store.Txn
 // committed at once: a second process sees nothing until the last has run.
 func TestCrowdSharesATransaction(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pki.db")
-	other := open(t, path)
+	other := storetest.Open(t, path)
 	good := func(name string) func(context.Context, *store.Txn) error {
 		return func(ctx context.Context, tx *store.Txn) error { return insertMark(ctx, tx, name) }
 	}
@@ -98,7 +99,7 @@ func TestCrowdSharesATransaction(t *testing.T) {
 func TestWhoeverLeavesTheLineIsNotServed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pki.db")
 	synctest.Test(t, func(t *testing.T) {
-		s := open(t, path)
+		s := storetest.Open(t, path)
 		hold, held := make(chan struct{}), make(chan struct{})
 		var group sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
@@ -125,7 +126,7 @@ func TestWhoeverLeavesTheLineIsNotServed(t *testing.T) {
 		close(hold)
 		group.Wait()
 	})
-	if n := placeholders(t, open(t, path)); n != 1 {
+	if n := placeholders(t, storetest.Open(t, path)); n != 1 {
 		t.Errorf("%d changes, want the one that had begun", n)
 	}
 }
@@ -147,14 +148,14 @@ func TestTransactionThatSQLiteTookBack(t *testing.T) {
 	if told[2] != nil {
 		t.Errorf("the next transaction: %v", told[2])
 	}
-	if n := placeholders(t, open(t, path)); n != 1 {
+	if n := placeholders(t, storetest.Open(t, path)); n != 1 {
 		t.Errorf("%d changes, want the last one", n)
 	}
 }
 
 // TestFullDisk lets the file grow no more and then again.
 func TestFullDisk(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "pki.db"))
+	s := storetest.Open(t, filepath.Join(t.TempDir(), "pki.db"))
 	issue := factory(t)
 	pragma := func(text string) {
 		t.Helper()
@@ -188,14 +189,14 @@ func TestFullDisk(t *testing.T) {
 func TestOneTokenManyBuyers(t *testing.T) { postgres.Engines(t, oneTokenManyBuyers) }
 
 func oneTokenManyBuyers(t *testing.T, where string) {
-	processes := []*store.Store{open(t, where), open(t, where)}
+	processes := []*store.Store{storetest.Open(t, where), storetest.Open(t, where)}
 	for round := range 10 {
-		token := store.Token{Hash: sha256.Sum256([]byte{byte(round)}), Expires: base}
+		token := store.Token{Hash: sha256.Sum256([]byte{byte(round)}), Expires: storetest.Base}
 		var group sync.WaitGroup
 		bought := make([]string, 8)
 		for i := range bought {
 			group.Go(func() {
-				c, err := processes[i%2].Commit(t.Context(), store.Issuance{Certificate: entry(100*round+i, "a"), Token: token})
+				c, err := processes[i%2].Commit(t.Context(), store.Issuance{Certificate: storetest.Entry(100*round+i, "a"), Token: token})
 				if err != nil && !errors.Is(err, store.ErrTokenUsed) {
 					t.Error(err)
 				}
@@ -223,15 +224,15 @@ func oneTokenManyBuyers(t *testing.T, where string) {
 func TestRevocationAgainstRenewals(t *testing.T) { postgres.Engines(t, revocationAgainstRenewals) }
 
 func revocationAgainstRenewals(t *testing.T, where string) {
-	renewing, revoking := open(t, where), open(t, where)
+	renewing, revoking := storetest.Open(t, where), storetest.Open(t, where)
 	for round := range 10 {
-		first := entry(10_000*round, "a")
-		commit(t, renewing, first)
+		first := storetest.Entry(10_000*round, "a")
+		storetest.Commit(t, renewing, first)
 		var group sync.WaitGroup
 		for worker := range 3 {
 			group.Go(func() {
 				for n := 1; n < 1000; n++ { // on a busy machine the revocation may wait for long
-					next := entry(10_000*round+1000*worker+n, "a")
+					next := storetest.Entry(10_000*round+1000*worker+n, "a")
 					next.Lineage, next.Previous, next.Kind = first.Serial, first.Serial, kinds.Renewed
 					if _, err := renewing.Commit(t.Context(), store.Issuance{Certificate: next}); err != nil {
 						if !errors.Is(err, store.ErrRevoked) {
@@ -242,7 +243,7 @@ func revocationAgainstRenewals(t *testing.T, where string) {
 				}
 			})
 		}
-		if err := revoking.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: first.Serial, RevokedAt: base}}); err != nil {
+		if err := revoking.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: first.Serial, RevokedAt: storetest.Base}}); err != nil {
 			t.Error(err)
 		}
 		group.Wait()
@@ -276,11 +277,11 @@ func revocationAgainstRenewals(t *testing.T, where string) {
 func TestRevocationMark(t *testing.T) { postgres.Engines(t, revocationMark) }
 
 func revocationMark(t *testing.T, where string) {
-	one, other := open(t, where), open(t, where)
-	commit(t, one, entry(1, "a"))
-	commit(t, one, entry(2, "b"))
+	one, other := storetest.Open(t, where), storetest.Open(t, where)
+	storetest.Commit(t, one, storetest.Entry(1, "a"))
+	storetest.Commit(t, one, storetest.Entry(2, "b"))
 	revoke := func(serial string) store.RevokeRequest {
-		return store.RevokeRequest{Revocation: record.Revocation{Serial: serial, RevokedAt: base}}
+		return store.RevokeRequest{Revocation: record.Revocation{Serial: serial, RevokedAt: storetest.Base}}
 	}
 	overtook := make(chan struct{})
 	err := one.Change(t.Context(), func(tx *store.Txn) error {
@@ -304,7 +305,7 @@ func revocationMark(t *testing.T, where string) {
 		t.Fatal(err)
 	}
 	<-overtook
-	list, err := one.RevokedBetween(t.Context(), record.RevokedRange{Issuer: "aa", UpTo: 2, Now: base.Add(-time.Hour)})
+	list, err := one.RevokedBetween(t.Context(), record.RevokedRange{Issuer: "aa", UpTo: 2, Now: storetest.Base.Add(-time.Hour)})
 	if err != nil || len(list) != 2 || list[0].Serial != "1001" {
 		t.Errorf("%v %v", list, err)
 	}

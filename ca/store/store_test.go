@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
-	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -14,41 +13,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/artstore/artstore-pki/ca/internal/storetest"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 	"github.com/artstore/artstore-pki/ca/store"
-	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
-
-var base = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-
-func entry(n int, service string) record.Certificate {
-	serial := fmt.Sprint(1000 + n)
-	return record.Certificate{
-		Serial: serial, Lineage: serial, Service: service, Kind: kinds.Issued, Issuer: "aa", KeyHash: certs.KeyHash([]byte(serial)), Caller: "test",
-		Names: []string{service, fmt.Sprintf("n%d", n)}, NotBefore: base, NotAfter: base.Add(time.Duration(n/2) * time.Hour), IssuedAt: base, DER: []byte{1}, Chain: []byte{2},
-	}
-}
-
-func commit(t testing.TB, s *store.Store, c record.Certificate) {
-	t.Helper()
-	if _, err := s.Commit(t.Context(), store.Issuance{Certificate: c}); err != nil {
-		t.Fatal(err)
-	}
-}
 
 func TestPagesAreComplete(t *testing.T) { postgres.Engines(t, pagesAreComplete) }
 
 func pagesAreComplete(t *testing.T, where string) {
-	s := open(t, where)
+	s := storetest.Open(t, where)
 	for i := range 25 {
-		commit(t, s, entry(i, []string{"a", "b"}[i%2]))
+		storetest.Commit(t, s, storetest.Entry(i, []string{"a", "b"}[i%2]))
 	}
-	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1003", RevokedAt: base}}); err != nil {
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1003", RevokedAt: storetest.Base}}); err != nil {
 		t.Fatal(err)
 	}
-	now := base.Add(6 * time.Hour) // certificates 0 to 13 have expired
+	now := storetest.Base.Add(6 * time.Hour) // certificates 0 to 13 have expired
 	for name, tc := range map[string]struct {
 		q    record.Query
 		want int
@@ -56,8 +38,8 @@ func pagesAreComplete(t *testing.T, where string) {
 		"all": {record.Query{}, 25}, "service": {record.Query{Service: "a"}, 13}, "name": {record.Query{Name: "n7"}, 1},
 		"common name": {record.Query{Name: "b"}, 12}, "issuer": {record.Query{Issuer: "AA"}, 25}, "no issuer": {record.Query{Issuer: "bb"}, 0},
 		"expired": {record.Query{State: record.StateExpired}, 13}, "valid": {record.Query{State: record.StateValid}, 11}, "revoked": {record.Query{State: record.StateRevoked}, 1},
-		"expires before": {record.Query{ExpiresBefore: base.Add(2 * time.Hour)}, 4}, "soonest": {record.Query{SoonestFirst: true}, 25},
-		"joined": {record.Query{Name: "a", State: record.StateValid, ExpiresBefore: base.Add(9 * time.Hour)}, 2},
+		"expires before": {record.Query{ExpiresBefore: storetest.Base.Add(2 * time.Hour)}, 4}, "soonest": {record.Query{SoonestFirst: true}, 25},
+		"joined": {record.Query{Name: "a", State: record.StateValid, ExpiresBefore: storetest.Base.Add(9 * time.Hour)}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []record.Certificate
@@ -96,36 +78,36 @@ func pagesAreComplete(t *testing.T, where string) {
 func TestTokenIsSpentOnOneKey(t *testing.T) { postgres.Engines(t, tokenIsSpentOnOneKey) }
 
 func tokenIsSpentOnOneKey(t *testing.T, where string) {
-	s := open(t, where)
+	s := storetest.Open(t, where)
 	ctx := t.Context()
-	token := store.Token{Hash: sha256.Sum256([]byte("t")), Expires: base.Add(time.Hour)}
+	token := store.Token{Hash: sha256.Sum256([]byte("t")), Expires: storetest.Base.Add(time.Hour)}
 	if _, err := s.Spent(ctx, token, "k"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("unused: %v", err)
 	}
-	first := entry(5, "a")
+	first := storetest.Entry(5, "a")
 	if _, err := s.Commit(ctx, store.Issuance{Certificate: first, Token: token, MaxLive: 1}); err != nil {
 		t.Fatal(err)
 	}
-	other := open(t, where) // a second process sees it
-	again := entry(2, "a")
+	other := storetest.Open(t, where) // a second process sees it
+	again := storetest.Entry(2, "a")
 	again.KeyHash = first.KeyHash
 	if got, err := other.Commit(ctx, store.Issuance{Certificate: again, Token: token, MaxLive: 1}); err != nil || got.Serial != first.Serial {
 		t.Errorf("same key: %s %v", got.Serial, err)
 	}
-	unused := store.Token{Hash: sha256.Sum256([]byte("u")), Expires: base.Add(time.Hour)}
+	unused := store.Token{Hash: sha256.Sum256([]byte("u")), Expires: storetest.Base.Add(time.Hour)}
 	if _, err := s.Commit(ctx, store.Issuance{Certificate: again, Token: unused, MaxLive: 1}); !errors.Is(err, store.ErrTooMany) {
 		t.Errorf("no room: %v", err)
 	}
 	if _, err := s.Spent(ctx, unused, "k"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("a refused token is spent: %v", err)
 	}
-	if _, err := other.Commit(ctx, store.Issuance{Certificate: entry(3, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
+	if _, err := other.Commit(ctx, store.Issuance{Certificate: storetest.Entry(3, "a"), Token: token}); !errors.Is(err, store.ErrTokenUsed) {
 		t.Errorf("other key: %v", err)
 	}
 	if _, err := s.Get(ctx, "1003"); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("a refused certificate is in the record: %v", err)
 	}
-	if err := s.SweepTokens(ctx, base.Add(2*time.Hour)); err != nil {
+	if err := s.SweepTokens(ctx, storetest.Base.Add(2*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Spent(ctx, token, "k"); !errors.Is(err, record.ErrNotFound) {
@@ -138,15 +120,15 @@ func tokenIsSpentOnOneKey(t *testing.T, where string) {
 func TestNothingHalfCommitted(t *testing.T) { postgres.Engines(t, nothingHalfCommitted) }
 
 func nothingHalfCommitted(t *testing.T, where string) {
-	s := open(t, where)
-	commit(t, s, entry(1, "a"))
-	token := store.Token{Hash: sha256.Sum256([]byte("t")), Expires: base}
-	if _, err := s.Commit(t.Context(), store.Issuance{Certificate: entry(1, "a"), Token: token}); err == nil {
+	s := storetest.Open(t, where)
+	storetest.Commit(t, s, storetest.Entry(1, "a"))
+	token := store.Token{Hash: sha256.Sum256([]byte("t")), Expires: storetest.Base}
+	if _, err := s.Commit(t.Context(), store.Issuance{Certificate: storetest.Entry(1, "a"), Token: token}); err == nil {
 		t.Error("a serial was used twice")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Commit(ctx, store.Issuance{Certificate: entry(2, "a"), Token: token}); !errors.Is(err, context.Canceled) {
+	if _, err := s.Commit(ctx, store.Issuance{Certificate: storetest.Entry(2, "a"), Token: token}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if _, err := s.Spent(t.Context(), token, ""); !errors.Is(err, record.ErrNotFound) {
@@ -161,12 +143,12 @@ func nothingHalfCommitted(t *testing.T, where string) {
 func TestRevokedLineageTakesNoMore(t *testing.T) { postgres.Engines(t, revokedLineageTakesNoMore) }
 
 func revokedLineageTakesNoMore(t *testing.T, where string) {
-	s := open(t, where)
-	commit(t, s, entry(1, "a"))
-	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1001", RevokedAt: base}}); err != nil {
+	s := storetest.Open(t, where)
+	storetest.Commit(t, s, storetest.Entry(1, "a"))
+	if err := s.Revoke(t.Context(), store.RevokeRequest{Revocation: record.Revocation{Serial: "1001", RevokedAt: storetest.Base}}); err != nil {
 		t.Fatal(err)
 	}
-	next := entry(2, "a")
+	next := storetest.Entry(2, "a")
 	next.Lineage, next.Previous = "1001", "1001"
 	if _, err := s.Commit(t.Context(), store.Issuance{Certificate: next}); !errors.Is(err, store.ErrRevoked) {
 		t.Errorf("renewal: %v", err)
@@ -175,7 +157,7 @@ func revokedLineageTakesNoMore(t *testing.T, where string) {
 
 func TestFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pki.db")
-	s := open(t, path)
+	s := storetest.Open(t, path)
 	if err := s.Ready(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -207,10 +189,10 @@ func TestFile(t *testing.T) {
 func TestWhoTrustsWhat(t *testing.T) { postgres.Engines(t, whoTrustsWhat) }
 
 func whoTrustsWhat(t *testing.T, where string) {
-	s := open(t, where)
-	ctx, now := t.Context(), base.Add(time.Hour)
+	s := storetest.Open(t, where)
+	ctx, now := t.Context(), storetest.Base.Add(time.Hour)
 	for i, service := range []string{"z", "a", "old", "gone", "ca"} {
-		c := entry(10+i, service)
+		c := storetest.Entry(10+i, service)
 		c.NotAfter = now.Add(time.Hour)
 		if service == "old" {
 			c.NotAfter = now.Add(-time.Minute)
@@ -218,9 +200,9 @@ func whoTrustsWhat(t *testing.T, where string) {
 		if service == "ca" {
 			c.Kind = kinds.SelfIssued
 		}
-		commit(t, s, c)
+		storetest.Commit(t, s, c)
 	}
-	if err := s.Revoke(ctx, store.RevokeRequest{Revocation: record.Revocation{Serial: "1013", RevokedAt: base}}); err != nil {
+	if err := s.Revoke(ctx, store.RevokeRequest{Revocation: record.Revocation{Serial: "1013", RevokedAt: storetest.Base}}); err != nil {
 		t.Fatal(err)
 	}
 	services := func(list []string, err error) []string {
@@ -263,6 +245,6 @@ func whoTrustsWhat(t *testing.T, where string) {
 func chainFor(t testing.TB, serial int64) *x509.Certificate {
 	t.Helper()
 	return testpki.Issue(t, nil, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "a"}, DNSNames: []string{"a"}, NotBefore: base, NotAfter: base.Add(time.Hour),
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "a"}, DNSNames: []string{"a"}, NotBefore: storetest.Base, NotAfter: storetest.Base.Add(time.Hour),
 	}, nil).Cert
 }

@@ -162,6 +162,7 @@ func authorityRules() []Rule {
 		{Package: "ca/setup", Own: with(leaves, "ca/internal/cacert", "ca/internal/crl", "ca/internal/sqldb", "ca/internal/statedir", "ca/policy", "ca/store", "ca/translog"), Modules: []string{"go.step.sm/crypto/jose"}, Why: "making an authority is done once, and needs nothing of what runs one"},
 		{Package: "ca/backup", Own: with(leaves, "ca", "ca/internal/statedir", "ca/policy", "ca/record", "ca/record/kinds", "ca/store", "ca/translog"), Why: "a backup is of files: it issues nothing, and the authority runs without it"},
 		{Package: "ca/catest", Own: with(leaves, serving, "ca", "ca/policy", "ca/record", "ca/record/kinds", "ca/setup", "ca/store"), Modules: []string{"*"}, Why: whyCA},
+		{Package: "ca/internal/storetest", Own: []string{"ca/record", "ca/record/kinds", "ca/store", "ca/translog", "internal/certs"}, Modules: []string{"github.com/jackc/pgx/v5"}, Why: "a test kit for records knows no authority: what keeps and verifies them knows none either"},
 		{Package: "ca/internal/acmetest", Own: []string{"ca/catest", "ca/policy", "internal/certs", "internal/dnstest", "internal/testpki"}, Modules: []string{"go.step.sm/crypto/jose", "golang.org/x/crypto/acme"}, Why: "a test kit for ACME is a client and its network: it knows nothing of what serves it"},
 	}
 }
