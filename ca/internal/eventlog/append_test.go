@@ -13,8 +13,6 @@ import (
 	"github.com/artstore/artstore-pki/ca/record/kinds"
 )
 
-// The tests of the log as a whole are with package store, which writes what it tells of.
-
 // TestFormsStay: a log is verified by the rows of today, so the form of a row that was
 // logged years ago must never change. A digest here that has to be replaced means that
 // every log with that form is reported as altered.
