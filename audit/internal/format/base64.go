@@ -11,9 +11,9 @@ import (
 	"slices"
 )
 
-// Certificates are kept in Base64 without armour: in files of their own, in JSON Web
-// Keys (RFC 7517 §4.7), in metadata of SAML, in property lists of Apple, and, around armour, in what
-// passes on values of Kubernetes.
+// Certificates are stored in Base64 without the lines of PEM: in files of their own, in
+// JSON Web Keys (RFC 7517 §4.7), in metadata of SAML and in property lists of Apple.
+// Programs that pass on values of Kubernetes store whole PEM texts in Base64.
 
 const (
 	// maxEncoded bounds what is decoded of one file, in bytes.
@@ -36,7 +36,8 @@ var (
 	x5cMember      = regexp.MustCompile(`^\s*\{(?s:.*)"x5c"\s*:`)
 )
 
-// isBase64 takes what decodes to the beginning of something in DER, and has nothing but Base64 in it.
+// isBase64 reports whether data consists of Base64 (RFC 4648 §4) and white space, and
+// decodes to one of the binary formats. DER of more than 127 bytes begins with "MI".
 func isBase64(head []byte) bool {
 	head = bytes.TrimSpace(head[:min(len(head), sniffed)])
 	if !bytes.HasPrefix(head, []byte("MI")) || bytes.ContainsFunc(head, notBase64) {
@@ -46,11 +47,13 @@ func isBase64(head []byte) bool {
 	return err == nil && firstOf(binaryFormats, start) != nil
 }
 
+// notBase64 reports whether a character is neither Base64 nor white space.
 func notBase64(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '+' && r != '/' && r != '=' &&
 		r != '\n' && r != '\r' && r != ' ' && r != '\t'
 }
 
+// parseBase64 reads a file that is one value in Base64.
 func parseBase64(data []byte, with *Context) []Part {
 	if len(data) > maxEncoded {
 		return []Part{{Err: errLongBase64}}
@@ -62,12 +65,13 @@ func parseBase64(data []byte, with *Context) []Part {
 	return parseAs(binaryFormats, content, with)
 }
 
-// unwrapped decodes Base64 in lines, with padding or without.
+// unwrapped decodes Base64 with line breaks anywhere, and with or without padding.
 func unwrapped(text []byte) ([]byte, error) {
 	text = bytes.Join(bytes.Fields(text), nil)
 	return base64.RawStdEncoding.DecodeString(string(bytes.TrimRight(text, "=")))
 }
 
+// isArmourInBase64 reports whether a PEM text in Base64 stands somewhere in data.
 func isArmourInBase64(head []byte) bool { return armourInBase64.Match(head) }
 
 // parseArmourInBase64 reads PEM in Base64 wherever it stands in a text, such as the
@@ -91,11 +95,12 @@ func parseArmourInBase64(data []byte, with *Context) (out []Part) {
 	return out
 }
 
+// isXML reports whether an element begins with what may be a certificate in Base64.
 func isXML(head []byte) bool { return beginOfXML.Match(head) }
 
-// parseXML reads the certificates in XML signatures and metadata of SAML (XML
-// Signature §4.5.4), and those in the data of Apple's property lists, such as
-// configuration profiles, which may hold anything else too.
+// parseXML reads the certificates in XML signatures and in metadata of SAML (XML Signature
+// §4.5.4), and those in data elements of Apple's property lists. A data element may hold
+// anything, so one that is in no binary format is passed over.
 func parseXML(data []byte, with *Context) (out []Part) {
 	for _, m := range certificateXML.FindAllSubmatch(data, -1) {
 		content, err := unwrapped(m[2])
@@ -114,16 +119,17 @@ func parseXML(data []byte, with *Context) (out []Part) {
 	return out
 }
 
+// isJWKS reports whether data is a JSON object with a chain of a key in it.
 func isJWKS(head []byte) bool { return x5cMember.Match(head) }
 
-// parseJWKS reads the chains of JSON Web Keys, in a set of them as SPIFFE's trust
-// bundles are, or wherever else they stand in a document. Each chain is an object.
+// parseJWKS reads the chains of JSON Web Keys (RFC 7517 §4.7), wherever they stand in a
+// document. A trust bundle of SPIFFE is a set of such keys. Each chain is an object.
 func parseJWKS(data []byte, with *Context) (out []Part) {
 	if len(data) > maxJSON {
 		return []Part{{Err: errLargeJSON}}
 	}
 	var whole any
-	if json.Unmarshal(data, &whole) != nil { // which would quote it
+	if json.Unmarshal(data, &whole) != nil { // its error would quote the file
 		return []Part{{Err: errBadJSON}}
 	}
 	names := map[string]int{}
@@ -141,7 +147,7 @@ func parseJWKS(data []byte, with *Context) (out []Part) {
 	return out
 }
 
-// eachChain visits the chains of keys in decoded JSON, in the order of names.
+// eachChain visits the chains of keys in decoded JSON, in the order of the names of members.
 func eachChain(v any, visit func(kid string, chain []any)) {
 	switch v := v.(type) {
 	case []any:

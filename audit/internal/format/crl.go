@@ -12,13 +12,14 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/ber"
 )
 
-// maxListBytes bounds a list that is parsed whole: some 50 000 entries.
+// maxListBytes bounds a list that is parsed, in bytes. It has room for some 50 000 entries.
 const maxListBytes = 2 << 20
 
 var errLargeList = cert.TooLargeError(fmt.Sprintf("the revocation list is larger than %d MiB", maxListBytes>>20))
 
-// readList reads a CRL (RFC 5280 §5), also a delta list. Of one that
-// crypto/x509 refuses, as it does version 1, the dates are there beside the error.
+// readList reads a revocation list (RFC 5280 §5), or a delta list (RFC 5280 §5.2.4). If
+// crypto/x509 refuses the list, as it refuses version 1, the result is the error and a
+// document with the dates, because an expired list is what an audit is for.
 func readList(data []byte) (*cert.Document, error) {
 	if len(data) > maxListBytes {
 		return nil, errLargeList
@@ -30,9 +31,9 @@ func readList(data []byte) (*cert.Document, error) {
 	return cert.ListDocument(l), nil
 }
 
-// datesOfList tells by the beginning of a TBSCertList whether this is a list (RFC 5280
-// §5.1: where a certificate has its validity, a list has a time), and
-// reads its dates; nil if it is none.
+// datesOfList reads the dates of a list by its beginning. It returns nil if data is no
+// list: behind the issuer, a list has the time thisUpdate (RFC 5280 §5.1), and a
+// certificate has a SEQUENCE of two times.
 func datesOfList(data []byte) *cert.Document {
 	var outer, tbs cryptobyte.String
 	input := cryptobyte.String(data)

@@ -7,10 +7,12 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/javastore"
 )
 
+// isJava reports whether data begins as a JKS or a JCEKS does.
 func isJava(head []byte) bool { return javastore.Is(head) }
 
-// parseJava reads a JKS or JCEKS. Its certificates need no password; its keys are
-// known to be there. Each entry is an object: its chain belongs to its key.
+// parseJava reads a JKS or a JCEKS (package javastore). Its certificates are not
+// encrypted; its keys are, and cannot be compared. Each entry is an object, whose chain
+// belongs to its key.
 func parseJava(data []byte, with *Context) (out []Part) {
 	entries, err := javastore.Read(data)
 	names := map[string]int{}
@@ -30,7 +32,8 @@ func parseJava(data []byte, with *Context) (out []Part) {
 	return out
 }
 
-// unique tells objects of one name apart.
+// unique returns a name that no object before had: "name", "name (2)", "name (3)". names
+// counts how often each name was given, and is changed. An empty name is "unnamed".
 func unique(names map[string]int, name string) string {
 	if name == "" {
 		name = "unnamed"

@@ -17,24 +17,24 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Kubernetes keeps certificates in Secrets and ConfigMaps, and in the files that
-// kubectl reads. A manifest is somebody else's text: what it may cost is bounded
-// before the decoders see it, because they hold a hundred bytes for some of one.
+// Kubernetes stores certificates in Secrets and ConfigMaps, and in the files that kubectl
+// reads. The cost of a manifest is bounded before the decoders see it, because a decoder
+// of YAML can take a hundred bytes of memory for one byte of text.
 
 const (
-	// maxManifest bounds a file; a Secret has 1 MiB at most.
+	// maxManifest bounds a file, in bytes. Kubernetes limits a Secret to 1 MiB.
 	maxManifest = 8 << 20
-	// maxNodes bounds the values of one document, by the characters that separate
-	// them. They are not in Base64, so certificates do not count.
+	// maxNodes bounds the values of one document. The characters that can separate
+	// values are counted; none of them is in Base64, so certificates do not count.
 	maxNodes = 200_000
-	// maxEntries bounds what all objects of a file hold: aliases can repeat an
-	// object of a thousand entries a thousand times.
+	// maxEntries bounds the entries of all objects of a file, because aliases can
+	// repeat an object of a thousand entries a thousand times.
 	maxEntries = 20_000
 	// maxBad bounds the documents that cannot be decoded.
 	maxBad = 100
-	// maxHeld is the same in bytes.
+	// maxHeld bounds the same entries in bytes.
 	maxHeld = 16 << 20
-	// maxSteps is the same in keys that are looked at.
+	// maxSteps bounds the keys of mappings of YAML that are looked at.
 	maxSteps = 1_000_000
 )
 
@@ -47,21 +47,22 @@ var (
 
 var (
 	apiVersion = []byte("apiVersion")
-	// kubeKinds are the kinds of objects that may hold certificates; documents with
-	// none of them are not even decoded.
+	// kubeKinds matches the kinds of objects whose fields are known. A document without
+	// such a kind is not decoded; it is searched for PEM.
 	kubeKinds   = regexp.MustCompile(`\bkind["']?\s*:\s*["']?(Config|List|(Secret|ConfigMap|` + strings.Join(bundleKinds, "|") + `)(List)?)\b`)
 	documentEnd = regexp.MustCompile(`(?m)^(---|\.\.\.)(\s|$)`)
 )
 
-// isKube tells a manifest from PEM with comments before it.
+// isKube reports whether data is a manifest: it has a field apiVersion, and is not a PEM
+// file with a comment that mentions one.
 func isKube(head []byte) bool {
 	return !bytes.HasPrefix(head, beginMarker) && bytes.Contains(head[:min(len(head), sniffed)], apiVersion) && kubeField.Match(head[:min(len(head), sniffed)])
 }
 
 var kubeField = regexp.MustCompile(`(^|[\n{,])\s*["']?apiVersion["']?\s*:`)
 
-// kubeObject is what is read of an object, from YAML and from JSON: Secret and
-// ConfigMap, Config, and lists of the first two, whose items stay undecoded.
+// kubeObject has the fields that are read of an object, from YAML and from JSON. T is the
+// type of an item of a list before it is decoded.
 type kubeObject[T any] struct {
 	Kind       string              `json:"kind"`
 	Metadata   kubeName            `json:"metadata"`
@@ -77,9 +78,11 @@ type kubeObject[T any] struct {
 	Status   lenient[kubeStatus]    `json:"status"`
 }
 
-// lenient is left empty by a value of another shape: other kinds have members of the same name.
+// lenient stays empty if the value has another shape, because objects of other kinds have
+// fields of the same name.
 type lenient[T any] struct{ value T }
 
+// UnmarshalJSON returns no error.
 func (l *lenient[T]) UnmarshalJSON(data []byte) error {
 	if json.Unmarshal(data, &l.value) != nil {
 		l.value = *new(T)
@@ -87,7 +90,7 @@ func (l *lenient[T]) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// kubeWebhook is how the API server reaches a webhook: with a trust bundle in Base64.
+// kubeWebhook says how the API server reaches a webhook. The trust bundle is in Base64.
 type kubeWebhook struct {
 	Name         string `json:"name"`
 	ClientConfig struct {
@@ -95,8 +98,8 @@ type kubeWebhook struct {
 	} `json:"clientConfig"`
 }
 
-// kubeSpec has what APIService, CertificateSigningRequest, ClusterTrustBundle and
-// CustomResourceDefinition keep there.
+// kubeSpec has the fields of APIService, CertificateSigningRequest, ClusterTrustBundle and
+// CustomResourceDefinition.
 type kubeSpec struct {
 	CABundle    string `json:"caBundle"`
 	Request     string `json:"request"`
@@ -137,13 +140,15 @@ type kubeConfigUser struct {
 type manifest struct {
 	with     *Context
 	parts    []Part
-	entries  int
-	reserved int
-	steps    int            // over nodes of YAML
-	names    map[string]int // of objects
-	line     int            // of the file, from 0, where the document begins
+	entries  int            // see maxEntries
+	reserved int            // bytes, see maxHeld
+	steps    int            // see maxSteps
+	names    map[string]int // of objects, for unique
+	line     int            // of the file, from 0, at which the present document begins
 }
 
+// parseKube reads a stream of documents in YAML or JSON. When a bound is reached, the last
+// part says so, and the rest of the file is not read.
 func parseKube(data []byte, with *Context) []Part {
 	if len(data) > maxManifest {
 		return []Part{{Err: errLargeManifest}}
@@ -169,7 +174,7 @@ func parseKube(data []byte, with *Context) []Part {
 	return m.parts
 }
 
-// other reads the PEM in an object of any other kind, as operators and charts have it.
+// other reads the PEM in an object of any other kind, such as that of an operator.
 func (m *manifest) other(doc []byte, object string) {
 	switch {
 	case ourMarker.Match(doc):
@@ -181,12 +186,14 @@ func (m *manifest) other(doc []byte, object string) {
 
 func (m *manifest) add(p Part) { m.parts = append(m.parts, p) }
 
+// full reports whether a bound for the whole file is exceeded.
 func (m *manifest) full() bool {
 	return m.entries > maxEntries || m.reserved > maxHeld || m.steps > maxSteps
 }
 
-// documents splits a stream of YAML, and counts the lines before each document. A
-// marker at the start of a line ends one wherever it stands (YAML 1.2.2 §9.1.2).
+// documents splits a stream of YAML. It yields the number of lines before a document, and
+// the document. A marker at the start of a line always ends a document (YAML 1.2.2
+// §9.1.2), also inside a block scalar.
 func documents(data []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		line, start := 0, 0
@@ -201,6 +208,7 @@ func documents(data []byte) iter.Seq2[int, []byte] {
 	}
 }
 
+// readDocument decodes one document, in JSON or in YAML, unless it has too many values.
 func (m *manifest) readDocument(doc []byte) error {
 	nodes := 0
 	for _, c := range []byte(",:-?{[&*!#|\n") {
@@ -215,7 +223,7 @@ func (m *manifest) readDocument(doc []byte) error {
 		})
 	}
 	var root yaml.Node
-	// documents left no second one in it, and comments alone are none.
+	// There is one document in doc at most, and none if doc has only comments: io.EOF.
 	if err := yaml.NewDecoder(bytes.NewReader(doc)).Decode(&root); err != nil && !errors.Is(err, io.EOF) {
 		return m.undecodable(err)
 	}
@@ -225,8 +233,8 @@ func (m *manifest) readDocument(doc []byte) error {
 	return decodeObject(m, root.Content[0], m.fromYAML)
 }
 
-// decodeObject decodes an object, and if it is a list, its items: one that is of the
-// wrong shape costs itself. What was decoded of it before is used.
+// decodeObject decodes an object and, if it is a list, its items. An item of a wrong shape
+// does not hide the others, and the fields that were decoded before the fault are used.
 func decodeObject[T any](m *manifest, doc T, decode func(T, *kubeObject[T]) error) error {
 	var whole kubeObject[T]
 	err := decode(doc, &whole)
@@ -259,8 +267,8 @@ func decodeObject[T any](m *manifest, doc T, decode func(T, *kubeObject[T]) erro
 
 var lineNumber = regexp.MustCompile(`\bline (\d+)`)
 
-// undecodable says where a document is wrong, but not what stands there: decoders
-// quote the value, and that may be a key.
+// undecodable returns an error that says in which line of the file a document is wrong.
+// The error of the decoder is not passed on: it quotes the value, which may be a key.
 func (m *manifest) undecodable(err error) error {
 	found := lineNumber.FindStringSubmatch(err.Error())
 	if found == nil {
@@ -270,7 +278,9 @@ func (m *manifest) undecodable(err error) error {
 	return fmt.Errorf("it could not be decoded: near line %d something is wrong", m.line+line)
 }
 
-// readObject reads the entries of a Secret or a ConfigMap, by name.
+// readObject reads the entries of a Secret or a ConfigMap in the order of their names.
+// encoded are maps with values in Base64, plain has values as they are. The values under
+// data are plain in a ConfigMap and encoded in a Secret.
 func (m *manifest) readObject(kind string, name *kubeName, encoded []map[string]string, plain map[string]string) {
 	if kind == "ConfigMap" {
 		plain, encoded[0] = encoded[0], nil
@@ -290,7 +300,7 @@ func (m *manifest) readObject(kind string, name *kubeName, encoded []map[string]
 			}
 		}
 	}
-	for entry, text := range plain { // stringData wins over data
+	for entry, text := range plain { // as in Kubernetes, stringData overrides data
 		if keep[entry] = []byte(text); !m.reserve(len(text)) {
 			return
 		}
@@ -300,23 +310,25 @@ func (m *manifest) readObject(kind string, name *kubeName, encoded []map[string]
 	}
 }
 
+// reserve counts an entry of some bytes. It returns false if a bound is exceeded, and then
+// nothing more may be read.
 func (m *manifest) reserve(size int) bool {
 	m.entries++
 	m.reserved += size
 	return !m.full()
 }
 
-// expectedEntry reports whether an entry is called as certificates and their stores are.
+// expectedEntry reports whether the name of an entry promises a certificate.
 func expectedEntry(name string) bool {
 	return slices.Contains(certNames, strings.ToLower(filepath.Ext(name)))
 }
 
-// entry reads one value of an object. It is PEM as a rule, and sometimes a store.
+// entry reads one value of an object: PEM, or, if a certificate is expected, a store.
 func (m *manifest) entry(in *Location, content []byte, expected bool) {
 	var parts []Part
 	content, odd := decoded(content)
 	switch {
-	case len(content) == 0: // cert-manager makes them before it has anything to put there
+	case len(content) == 0: // cert-manager makes an empty entry before it has a certificate
 	case isPEM(content) && (expected || ourMarker.Match(content)):
 		parts = parsePEM(content, m.with)
 		encodedOddly(parts, odd)
@@ -329,13 +341,14 @@ func (m *manifest) entry(in *Location, content []byte, expected bool) {
 	m.parse(in, parts)
 }
 
-// parse adds what was read at a place.
+// parse adds parts with their place. A part of a store keeps the name of its object
+// within the store, behind the entry.
 func (m *manifest) parse(in *Location, parts []Part) {
 	for _, p := range parts {
 		at := *in
 		if p.In != nil {
 			at.Loose, at.Locked = p.In.Loose, p.In.Locked
-			if p.In.Object != "" { // of a store
+			if p.In.Object != "" {
 				at.Entry = strings.TrimPrefix(at.Entry+"#"+p.In.Object, "#")
 			}
 		}
@@ -344,7 +357,8 @@ func (m *manifest) parse(in *Location, parts []Part) {
 	}
 }
 
-// readConfig reads a kubeconfig: users and clusters, the data in it and the files that it names.
+// readConfig reads a kubeconfig: the certificates and keys of users and clusters, or the
+// names of files that hold them.
 func (m *manifest) readConfig(kind string, clusters []kubeConfigCluster, users []kubeConfigUser) {
 	if kind != "Config" {
 		return
@@ -360,7 +374,8 @@ func (m *manifest) readConfig(kind string, clusters []kubeConfigCluster, users [
 	}
 }
 
-// dataOrFile is data, or a file; kubectl takes the data if there are both.
+// dataOrFile adds the data of a field, or the file that it names. kubectl takes the data if
+// both are given.
 func (m *manifest) dataOrFile(object, field, file, data string) {
 	if !m.reserve(len(data)) {
 		return
@@ -376,6 +391,7 @@ func (m *manifest) dataOrFile(object, field, file, data string) {
 	}
 }
 
+// sortedKeys returns the keys in order, so that reports of one file are equal.
 func sortedKeys(m map[string][]byte) (out []string) {
 	for k := range m {
 		out = append(out, k)

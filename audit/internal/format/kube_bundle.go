@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Kinds of them.
+// Kinds of objects that hold certificates in a field of their own.
 const (
 	validating     = "ValidatingWebhookConfiguration"
 	mutating       = "MutatingWebhookConfiguration"
@@ -22,15 +22,16 @@ const (
 
 var bundleKinds = []string{validating, mutating, definition, apiService, signingRequest, trustBundle}
 
-// fields are those of kinds beside Secret, ConfigMap and Config that hold certificates.
+// fields are the decoded fields of the kinds above.
 type fields struct {
 	webhooks []kubeWebhook
 	spec     kubeSpec
 	status   kubeStatus
 }
 
-// readBundles reads the trust bundles of what the API server calls, those that a cluster
-// hands out, and what was issued for a request.
+// readBundles reads the trust bundles of servers that the API server calls (webhooks and
+// API services), the bundle of a ClusterTrustBundle, and the certificate that was issued
+// for a CertificateSigningRequest.
 func (m *manifest) readBundles(kind string, name *kubeName, f fields) {
 	if !slices.Contains(bundleKinds, kind) {
 		return
@@ -62,8 +63,8 @@ func (m *manifest) readBundles(kind string, name *kubeName, f fields) {
 	}
 }
 
-// encoded reads a field in Base64. White space alone is what stands there until
-// something else fills in the bundle.
+// encoded reads a field in Base64. A field with white space only is a placeholder: another
+// program (such as the CA injector of cert-manager) fills in the bundle later.
 func (m *manifest) encoded(in *Location, text string) {
 	if text == "" || !m.reserve(len(text)) {
 		return
@@ -78,7 +79,8 @@ func (m *manifest) encoded(in *Location, text string) {
 	}
 }
 
-// bundlesFromYAML fills in the fields of [fields]. What has another shape belongs to another kind.
+// bundlesFromYAML fills the fields of [fields]. Errors are ignored, because objects of other
+// kinds have fields of the same name and another shape.
 func (m *manifest) bundlesFromYAML(key string, v *yaml.Node, o *kubeObject[*yaml.Node]) {
 	switch key {
 	case "webhooks":
@@ -111,6 +113,7 @@ func (m *manifest) bundlesFromYAML(key string, v *yaml.Node, o *kubeObject[*yaml
 	}
 }
 
+// webhook reads the name and the trust bundle of one webhook.
 func (m *manifest) webhook(n *yaml.Node, w *kubeWebhook) error {
 	return m.eachPair(n, func(key string, v *yaml.Node) error {
 		switch key {

@@ -6,13 +6,15 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The decoder of YAML compares every key of a mapping with every other one, which
-// takes seconds for a hundred thousand of them. So only its parser is used, whose
-// nodes repeat nothing, and of those only what is asked for is looked at.
+// The decoder of package yaml compares each key of a mapping with each other key, which
+// takes seconds for a hundred thousand keys. Therefore only its parser is used: its nodes
+// repeat no alias, and only the nodes of known fields are looked at.
 
+// shapeError returns the error for a node of another kind than its field has.
 func shapeError(n *yaml.Node) error { return fmt.Errorf("line %d has another shape", n.Line) }
 
-// fromYAML fills o with what is in a mapping. Merge keys are not followed.
+// fromYAML fills o with the known fields of a mapping. Merge keys ("<<") are not followed.
+// It returns the first error, and fills the other fields all the same.
 func (m *manifest) fromYAML(n *yaml.Node, o *kubeObject[*yaml.Node]) (err error) {
 	return m.eachPair(n, func(key string, v *yaml.Node) error {
 		switch key {
@@ -39,15 +41,16 @@ func (m *manifest) fromYAML(n *yaml.Node, o *kubeObject[*yaml.Node]) (err error)
 	})
 }
 
-// resolved is what an alias stands for.
+// resolved returns the node that an alias stands for, and any other node as it is.
 func resolved(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
-		return n.Alias // which is none itself
+		return n.Alias // the parser never lets it be an alias itself
 	}
 	return n
 }
 
-// eachPair visits the pairs of a mapping, all of them, and returns the first error.
+// eachPair visits all pairs of a mapping, also after an error, and returns the first error.
+// The visits count as steps, see maxSteps.
 func (m *manifest) eachPair(n *yaml.Node, visit func(key string, v *yaml.Node) error) (err error) {
 	n = resolved(n)
 	if n.Kind != yaml.MappingNode {
@@ -57,7 +60,7 @@ func (m *manifest) eachPair(n *yaml.Node, visit func(key string, v *yaml.Node) e
 		return errFullManifest
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		if k := n.Content[i]; k.Kind != yaml.ScalarNode { // {{ of a template, for one
+		if k := n.Content[i]; k.Kind != yaml.ScalarNode { // such as "{{" of a template
 			err = firstError(err, shapeError(k))
 			continue
 		}
@@ -66,6 +69,7 @@ func (m *manifest) eachPair(n *yaml.Node, visit func(key string, v *yaml.Node) e
 	return err
 }
 
+// scalar stores the text of a scalar. null leaves the field as it is.
 func (m *manifest) scalar(n *yaml.Node, into *string) error {
 	n = resolved(n)
 	switch {
@@ -77,7 +81,7 @@ func (m *manifest) scalar(n *yaml.Node, into *string) error {
 	return nil
 }
 
-// texts fills in the keys of a mapping that are asked for.
+// texts fills the fields that are named by the keys of into.
 func (m *manifest) texts(n *yaml.Node, into map[string]*string) error {
 	return m.eachPair(n, func(key string, v *yaml.Node) error {
 		if to := into[key]; to != nil {
@@ -87,9 +91,11 @@ func (m *manifest) texts(n *yaml.Node, into map[string]*string) error {
 	})
 }
 
+// entriesOf fills the entries of a Secret or a ConfigMap. An entry that is no scalar is left
+// out, and is the error.
 func (m *manifest) entriesOf(n *yaml.Node, into *map[string]string) error {
 	if n = resolved(n); n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
-		return nil // "data:" and nothing there
+		return nil // "data:" without a value
 	}
 	*into = map[string]string{}
 	return m.eachPair(n, func(key string, v *yaml.Node) error {
@@ -102,6 +108,7 @@ func (m *manifest) entriesOf(n *yaml.Node, into *map[string]string) error {
 	})
 }
 
+// clusters reads the clusters of a kubeconfig, until a bound is exceeded.
 func (m *manifest) clusters(list *yaml.Node, into *[]kubeConfigCluster) (err error) {
 	for _, n := range resolved(list).Content {
 		var c kubeConfigCluster
@@ -116,6 +123,7 @@ func (m *manifest) clusters(list *yaml.Node, into *[]kubeConfigCluster) (err err
 	return err
 }
 
+// users reads the users of a kubeconfig, until a bound is exceeded.
 func (m *manifest) users(list *yaml.Node, into *[]kubeConfigUser) (err error) {
 	for _, n := range resolved(list).Content {
 		var u kubeConfigUser
@@ -131,7 +139,7 @@ func (m *manifest) users(list *yaml.Node, into *[]kubeConfigUser) (err error) {
 	return err
 }
 
-// named reads one item of a kubeconfig: its name, and what is under its kind.
+// named reads one item of a kubeconfig: its name, and the fields below the key kind.
 func (m *manifest) named(n *yaml.Node, name *string, kind string, into map[string]*string) error {
 	return m.eachPair(n, func(key string, v *yaml.Node) error {
 		switch key {
@@ -144,7 +152,7 @@ func (m *manifest) named(n *yaml.Node, name *string, kind string, into map[strin
 	})
 }
 
-// firstError keeps the first of many errors: a thousand of them say the same.
+// firstError returns a if it is an error, and b otherwise.
 func firstError(a, b error) error {
 	if a != nil {
 		return a

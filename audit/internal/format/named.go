@@ -9,14 +9,16 @@ import (
 	"strings"
 )
 
-// namedForm is a kind of file in which certificates are kept and that is not read
-// here: its row says what it is, and what converts it.
+// namedForm is a kind of file that holds certificates and is not read here. The row of
+// such a file says what it is, and which command converts it.
 type namedForm struct {
-	what, convert string
-	is            func(head []byte) bool
+	what    string // for the sentence "it is …"
+	convert string // a sentence about the command
+	is      func(head []byte) bool
 }
 
-// begins is a form that is known by its first bytes, or by those at an offset.
+// begins returns a function that reports whether one of some magic numbers stands at an
+// offset.
 func begins(offset int, magic ...string) func([]byte) bool {
 	return func(head []byte) bool {
 		return len(head) > offset && slices.ContainsFunc(magic, func(m string) bool { return bytes.HasPrefix(head[offset:], []byte(m)) })
@@ -25,8 +27,7 @@ func begins(offset int, magic ...string) func([]byte) bool {
 
 const unpack = "unpack it, and audit what is in it"
 
-// stores are kept for certificates and keys only, so that each of them is a row,
-// whatever its name.
+// stores hold certificates and keys only, so each such file is a row, whatever its name.
 var stores = []namedForm{
 	{"a key store of Bouncy Castle (BKS or UBER)", "keytool -importkeystore -srcstoretype BKS -deststoretype PKCS12 -providerpath bcprov.jar " +
 		"-providerclass org.bouncycastle.jce.provider.BouncyCastleProvider writes it as PKCS #12", isBouncyCastle},
@@ -35,7 +36,9 @@ var stores = []namedForm{
 	{"a key box of GnuPG", "gpgsm --armor --export writes its certificates as PEM", begins(8, "KBXf")},
 }
 
-// containers hold anything, so that they are rows only where the name says certificates.
+// containers may hold anything, so such a file is a row only if its name says that
+// certificates are in it. A database of NSS is SQLite, or Berkeley DB in either byte
+// order.
 var containers = []namedForm{
 	{"a certificate database of NSS", "certutil -L -d DIR lists it, pk12util -d DIR -n NAME -o OUT.p12 writes one of them as PKCS #12",
 		begins(0, "SQLite format 3\x00", "\x00\x06\x15\x61", "\x61\x15\x06\x00")},
@@ -44,19 +47,22 @@ var containers = []namedForm{
 	{"compressed", "decompress it, and audit what is in it", begins(0, "\x1f\x8b", "\x28\xb5\x2f\xfd", "\xfd7zXZ\x00", "BZh", "\x04\x22\x4d\x18")},
 }
 
-// isBouncyCastle looks for version 1 or 2, a salt of 20 bytes, and how often a
-// password is hashed, which is below 64 Ki there.
+// isBouncyCastle looks for the header of a BKS or UBER store: version 1 or 2, a salt of 20
+// bytes with its length, and a number of iterations, which is always below 65536.
 func isBouncyCastle(head []byte) bool {
 	return begins(0, "\x00\x00\x00\x01\x00\x00\x00\x14", "\x00\x00\x00\x02\x00\x00\x00\x14")(head) && begins(28, "\x00\x00")(head)
 }
 
+// isStore reports whether data begins like one of the stores.
 func isStore(head []byte) bool {
 	return slices.ContainsFunc(stores, func(f namedForm) bool { return f.is(head) })
 }
 
+// parseStore returns the error that names the store.
 func parseStore(data []byte, _ *Context) []Part { return []Part{{Err: unreadable(data)}} }
 
-// unreadable says what a file is in which nothing was found.
+// unreadable returns the error for a file in which nothing was found: the name of its form
+// if that is known, and ErrNeither if not.
 func unreadable(data []byte) error {
 	for _, f := range slices.Concat(stores, containers) {
 		if f.is(data) {
@@ -68,7 +74,7 @@ func unreadable(data []byte) error {
 
 var (
 	archiveNames = []string{".zip", ".tar", ".tgz", ".gz", ".zst", ".xz", ".bz2", ".7z", ".rar", ".lz4"}
-	// nssNames are those of the databases with certificates; keys have files of their own.
+	// nssNames are the databases of NSS that hold certificates. Keys have other files.
 	nssNames = []string{"cert9.db", "cert8.db"}
 	// ofCertificates are words in the names of archives that hold certificates.
 	ofCertificates = regexp.MustCompile(`(?i)(^|[^a-z])(cert|certs|certificates?|ca|ca-?bundle|tls|ssl|pki|x509|crt|pem|p12|pfx|p7b|jks|keystore|truststore|acme|letsencrypt|secrets?|keys?)([^a-z]|$)`)

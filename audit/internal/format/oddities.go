@@ -16,11 +16,14 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/textencoding"
 )
 
+// neither returns the oddity of block n that no common program reads.
 func neither(n int, why string) *cert.Oddity {
 	return &cert.Oddity{Text: fmt.Sprintf("neither OpenSSL nor Go reads block %d: %s", n, why), UnreadByAll: true}
 }
 
-// oddBlock judges block n, which encoding/pem reads, by the text before it and its own.
+// oddBlock returns why another program does not read block n, or nil if all read it.
+// encoding/pem has read it. The rules of OpenSSL concern the text before the block and
+// the text of the block itself (package openssl).
 func oddBlock(block *pem.Block, before, text []byte, n int) *cert.Oddity {
 	isKey := slices.Contains(privateTypes, block.Type)
 	trusted := block.Type == typeTrusted
@@ -45,11 +48,13 @@ func oddBlock(block *pem.Block, before, text []byte, n int) *cert.Oddity {
 	return neither(n, "its label is "+block.Type)
 }
 
-// oddTrust judges what stands behind a certificate in OpenSSL's own form.
+// oddTrust returns what is odd about a certificate in OpenSSL's own form: the DER of the
+// certificate, and behind it the purposes that it is trusted for (openssl x509 -trustout).
+// Go does not read the form. OpenSSL reads it and applies the purposes.
 func oddTrust(content []byte, n int) *cert.Oddity {
 	aux := cryptobyte.String(content)
 	if !aux.SkipASN1(der.SEQUENCE) {
-		return nil // there is no certificate
+		return nil // the certificate itself is damaged, which its part says
 	}
 	sides := []string{"servers", "clients"}
 	o := &cert.Oddity{Text: fmt.Sprintf("Go does not read block %d: its label is %s", n, typeTrusted), UnreadByAll: true}
@@ -69,7 +74,8 @@ const (
 	behindMark = "a byte order mark stands before it"
 )
 
-// decoded is the text of a file, and what is odd in how it is encoded: one of these, or "".
+// decoded returns the text of a file in UTF-8, and what is odd about its encoding: one of
+// the constants above, or "".
 func decoded(data []byte) (text []byte, odd string) {
 	text = textencoding.UTF8(data)
 	switch cut := len(data) - len(text); {
@@ -80,16 +86,17 @@ func decoded(data []byte) (text []byte, odd string) {
 	case bytes.HasPrefix(text, beginMarker):
 		return text, behindMark
 	}
-	return text, "" // a byte order mark on a line that is passed over
+	return text, "" // the mark stands on a line before the first block, which readers skip
 }
 
-// encodedOddly notes for each part of a file how that is encoded.
+// encodedOddly notes in each part of a file that its encoding is odd, unless the block
+// itself is.
 func encodedOddly(parts []Part, odd string) {
 	for i := range parts {
 		p := &parts[i]
 		switch {
 		case odd == "" || p.Oddity != nil:
-		case odd == behindMark: // OpenSSL passes over it, and the blocks behind the first are found
+		case odd == behindMark: // it hides the first block from Go, and no block from OpenSSL
 			if i == 0 {
 				p.Oddity = &cert.Oddity{Text: fmt.Sprintf("Go does not read block %d: %s", p.Block, odd), InText: true}
 			}
@@ -100,9 +107,10 @@ func encodedOddly(parts []Part, odd string) {
 	}
 }
 
-// oddForm notes that a file is not PEM.
+// oddForm notes in each part that the file is not PEM. A file with a key is a store, and
+// the program that reads the store knows its form.
 func oddForm(parts []Part, form string) {
-	if slices.ContainsFunc(parts, func(p Part) bool { return p.IsKey }) { // it is a store
+	if slices.ContainsFunc(parts, func(p Part) bool { return p.IsKey }) {
 		return
 	}
 	for i := range parts {
@@ -112,8 +120,9 @@ func oddForm(parts []Part, form string) {
 	}
 }
 
-// dropOddity drops what is odd in parts that are no file of their own. Whether the file
-// is read as it is must be known before it is parsed; an entry goes by its own name.
+// dropOddity drops oddities that do not matter inside a text of another kind: a program
+// that takes PEM out of JSON has undone the indentation before. asItIs is the result of
+// readAsItIs for the file; an entry of an object is judged by its own name.
 func dropOddity(parts []Part, asItIs bool) []Part {
 	for i := range parts {
 		p := &parts[i]
@@ -131,9 +140,9 @@ func dropOddity(parts []Part, asItIs bool) []Part {
 	return parts
 }
 
-// readAsItIs reports whether programs are to find certificates or a key in a file with
-// this name as it is, and not in the strings of another language. Of a name that does not
-// say so, the beginning decides.
+// readAsItIs reports whether programs look for PEM in the file itself, and not in strings
+// of JSON, XML or YAML. The ending of the name decides; without an ending, the first
+// character does.
 func readAsItIs(path string, data []byte) bool {
 	switch ext := ending(filepath.Base(path)); {
 	case ext == ".key", slices.Contains(certNames, ext):

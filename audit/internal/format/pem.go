@@ -16,17 +16,18 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
+// The markers of PEM (RFC 7468 §3). ourMarker finds those of blocks that an audit reads.
 var (
 	beginMarker = []byte("-----BEGIN ")
 	ourMarker   = regexp.MustCompile(`-----BEGIN ([A-Z0-9]+ )*(CERTIFICATE|PRIVATE KEY|PKCS7|PKCS12|CMS|PKCS #7 SIGNED DATA|X509 CRL)-----`)
 )
 
-// Labels of blocks, those of RFC 7468 and those that programs write beside them.
+// Labels of blocks: those of RFC 7468 §4, and others that programs write.
 const (
 	typeTrusted = "TRUSTED CERTIFICATE" // of openssl x509 -trustout: a certificate, and behind it what it is trusted for
 	typeCRL     = "X509 CRL"
 	typePKCS12  = "PKCS12"      // of certtool
-	privateKey  = "PRIVATE KEY" // ends the labels of all private keys
+	privateKey  = "PRIVATE KEY" // PKCS #8; the labels of all other private keys end with it
 )
 
 var (
@@ -44,12 +45,14 @@ var (
 
 func isPEM(head []byte) bool { return bytes.Contains(head, beginMarker) }
 
+// parsePEM reads all blocks of a text. pem.Decode skips text that it cannot read without
+// saying so. Therefore the skipped text is searched for blocks that are indented, quoted
+// or damaged (package loosepem): each becomes a part, with its number in the file.
 func parsePEM(data []byte, with *Context) []Part {
 	var out blocks
 	large := len(data) > LargeFile
 	for n := 1; ; n++ {
 		block, rest := pem.Decode(data)
-		// pem.Decode jumps over what it cannot read, in silence.
 		used := data[:len(data)-len(rest)]
 		skipped := data
 		if block != nil {
@@ -82,22 +85,23 @@ func parsePEM(data []byte, with *Context) []Part {
 }
 
 const (
-	// maxDamaged bounds the rows of blocks in one file that cannot be read.
+	// maxDamaged bounds the rows of damaged blocks of one file; the rest is counted.
 	maxDamaged = 100
-	// maxSlow bounds the keys in one file, and the lists: to read one takes longer
-	// than its size says.
+	// maxSlow bounds the private keys that are read of one file, and the lists: to read
+	// one of them takes longer than its size suggests.
 	maxSlow = 1000
 )
 
-// blocks are the parts of a file in PEM.
+// blocks collects the parts of a file in PEM, within the bounds above.
 type blocks struct {
 	parts   []Part
-	damaged int
-	slow    map[string]int // by what they are
-	others  bool
+	damaged int            // blocks that could not be read
+	slow    map[string]int // blocks that take long to read, by their kind
+	others  bool           // there is a part that is no concern of an audit; one is enough
 }
 
-// full reports whether enough blocks of this kind have been read, if they take long.
+// full counts a block of a kind that takes long to read, and reports whether maxSlow
+// blocks of that kind were read before.
 func (b *blocks) full(label string) bool {
 	var kind string
 	switch {
@@ -115,7 +119,7 @@ func (b *blocks) full(label string) bool {
 	return b.slow[kind] > maxSlow
 }
 
-// add keeps a part, unless there are many of its kind that say the same.
+// add keeps a part, unless enough parts like it are kept.
 func (b *blocks) add(p Part) {
 	switch {
 	case p.Other != "" && b.others:
@@ -130,7 +134,8 @@ func (b *blocks) add(p Part) {
 	b.parts = append(b.parts, p)
 }
 
-// all are the parts, and what was left out of them.
+// all returns the parts, and for each bound that was reached a part that says how much
+// was left out.
 func (b *blocks) all() []Part {
 	if more := b.damaged - maxDamaged; more > 0 {
 		b.parts = append(b.parts, Part{Err: fmt.Errorf("%d more blocks could not be read", more)})
@@ -143,7 +148,8 @@ func (b *blocks) all() []Part {
 	return b.parts
 }
 
-// before is the part of a text that stands before the block that ends it.
+// before returns what stands in text before the block that ends it. The last marker with
+// the label of the block begins the block.
 func before(text []byte, block *pem.Block) []byte {
 	begin, at := []byte(string(beginMarker)+block.Type), 0
 	for { // bytes.LastIndex takes ten times as long
@@ -155,8 +161,9 @@ func before(text []byte, block *pem.Block) []byte {
 	}
 }
 
-// parseLoose reads the blocks in text that encoding/pem passes over, from number n
-// on. Neither does OpenSSL read them where they stand. It returns a part at least.
+// parseLoose reads the blocks in a text that encoding/pem has skipped, and numbers them
+// from n on. OpenSSL does not read them either. It returns one part at least: if no
+// block can be read, the part says that block n is damaged.
 func parseLoose(text []byte, n int, with *Context) (out []Part) {
 	found, damaged := loosepem.Find(text)
 	embedded := len(bytes.TrimSpace(text[:bytes.Index(text, beginMarker)])) > 0
@@ -183,7 +190,8 @@ func parseLoose(text []byte, n int, with *Context) (out []Part) {
 	return out
 }
 
-// holding leaves out what holds nothing to audit, unless there is nothing else.
+// holding removes the parts that are no concern of an audit. If there are only such
+// parts, it keeps the first, so that the row can say what the file is.
 func holding(parts []Part) []Part {
 	i := slices.IndexFunc(parts, func(p Part) bool { return p.Other == "" })
 	if i < 0 {
@@ -192,9 +200,9 @@ func holding(parts []Part) []Part {
 	return slices.DeleteFunc(parts, func(p Part) bool { return p.Other != "" })
 }
 
-// putOff drops a leaf of a large file, whose DER it writes over the text that was
-// read: what is left of a bundle of thousands is its size. Authorities and keys serve
-// the rest of the file, and stay.
+// putOff replaces a parsed leaf of a large file by its DER, which it writes over the text
+// of its block. A bundle of thousands of leaves then costs its own size and no more.
+// Authorities and keys stay parsed, because the other parts of the file need them.
 func (p *Part) putOff(text []byte) {
 	if p.Cert == nil || p.Err != nil || p.Cert.IsCA || len(p.Cert.Raw) > len(text) {
 		return
@@ -203,14 +211,15 @@ func (p *Part) putOff(text []byte) {
 	p.DER, p.Cert = text[:n:n], nil
 }
 
-// Wake parses what was put off.
+// Wake parses a leaf whose parsing was put off, see [Part].DER. It sets Cert and Err.
 func (o *Context) Wake(p *Part) {
 	if p.DER != nil {
 		p.Cert, p.Err = o.Known.Parse(p.DER)
 	}
 }
 
-// parseBlock reads what concerns an audit, and what inspect explains beside it.
+// parseBlock reads the content of one block by its label. A label that is not known and
+// mentions certificates is an error; any other unknown label is no concern of an audit.
 func parseBlock(block *pem.Block, with *Context) []Part {
 	kind := block.Type
 	switch {
@@ -246,11 +255,14 @@ func parseBlock(block *pem.Block, with *Context) []Part {
 	return []Part{{Other: fmt.Sprintf("%q", kind)}}
 }
 
+// parseKey reads the public half of a private key. An encrypted key (RFC 1421 §4.6.1.3:
+// DEK-Info; RFC 5958 §3: ENCRYPTED PRIVATE KEY) and a key of another kind are keys without
+// a public half. Errors of the parser are not passed on, because they may quote the key.
 func parseKey(block *pem.Block) Part {
 	p := Part{IsKey: true}
 	if _, encrypted := block.Headers["DEK-Info"]; encrypted || !slices.Contains(privateTypes, block.Type) {
 		p.Locked = encrypted || strings.Contains(block.Type, "ENCRYPTED")
-		return p // a key all the same; it just cannot be compared
+		return p
 	}
 	if len(block.Bytes) > pemfile.MaxKey {
 		p.Err = errLongKey
@@ -258,7 +270,7 @@ func parseKey(block *pem.Block) Part {
 	}
 	key, err := pemfile.PrivateKey(pem.EncodeToMemory(block))
 	if err != nil {
-		p.Err = errBadKey // what is wrong with it may quote it
+		p.Err = errBadKey
 		return p
 	}
 	p.Key = key.Public()

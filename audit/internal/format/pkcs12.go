@@ -2,7 +2,8 @@ package format
 
 import "github.com/artstore/artstore-pki/audit/internal/pkcs12"
 
-// parsePKCS12 reads a store. The order of its bags says nothing.
+// parsePKCS12 reads a store (RFC 7292 §4). A store that no password opens is one part with
+// the reason. Bags have no order, so the parts are loose.
 func parsePKCS12(data []byte, with *Context) (out []Part) {
 	items, err := pkcs12.Open(data, with.Passwords)
 	if err != nil {

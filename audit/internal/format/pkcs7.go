@@ -11,8 +11,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/ber"
 )
 
-// PKCS #7 (RFC 2315; CMS, RFC 5652) is the envelope in which Windows and Java hand
-// over chains. Only its certificates are read, never what was signed.
+// PKCS #7 (RFC 2315), today CMS (RFC 5652), is the envelope in which Windows and Java
+// deliver chains. Only its certificates are read. Its content and its signatures are not.
 
 const typePKCS7 = "PKCS7"
 
@@ -25,10 +25,11 @@ var (
 	signedDataHead = []byte{6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2}
 )
 
+// isPKCS7 reports whether data begins as a ContentInfo with SignedData does (RFC 5652 §3).
 func isPKCS7(head []byte) bool { return bytes.HasPrefix(ber.InSequence(head), signedDataHead) }
 
-// parsePKCS7 reads the certificates of SignedData (RFC 5652 §5.1). They are
-// a SET: their order says nothing.
+// parsePKCS7 reads the certificates of SignedData (RFC 5652 §5.1), in DER or in BER. They
+// are a SET, so their order says nothing.
 func parsePKCS7(data []byte, with *Context) (out []Part) {
 	data, err := ber.Definite(data)
 	if err != nil {
@@ -39,7 +40,7 @@ func parsePKCS7(data []byte, with *Context) (out []Part) {
 		var cert cryptobyte.String
 		var tag der.Tag
 		if ok = certs.ReadAnyASN1Element(&cert, &tag); !ok || tag != der.SEQUENCE {
-			continue // attribute certificates and what nobody uses any more
+			continue // attribute certificates and obsolete forms (RFC 5652 §10.2.2)
 		}
 		c, err := with.Known.Parse(bytes.Clone(cert))
 		out = append(out, Part{Block: len(out) + 1, Cert: c, Err: err, In: &Location{Loose: true}})
@@ -53,6 +54,8 @@ func parsePKCS7(data []byte, with *Context) (out []Part) {
 	return out
 }
 
+// signedCertificates returns the certificates of SignedData (RFC 5652 §5.1), one behind the
+// other. It is false for an envelope of another shape.
 func signedCertificates(data []byte) (certs cryptobyte.String, ok bool) {
 	var info, content, signed, ignored cryptobyte.String
 	var id asn1.ObjectIdentifier

@@ -18,13 +18,15 @@ var oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
 
 const certificateRequest = "certificate request"
 
-// readRequest reads a PKCS #10 request (RFC 2986).
+// readRequest reads a certificate request (PKCS #10, RFC 2986 §4). Its document says
+// whether the request is signed by its own key; whether that key is weak is left to the
+// table of checks.
 func readRequest(data []byte) (*cert.Document, error) {
 	r, err := x509.ParseCertificateRequest(data)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the certificate request: %w", err)
 	}
-	// What names and keys are called is known for certificates.
+	// Names and keys are named by functions for certificates.
 	like := &x509.Certificate{
 		DNSNames: r.DNSNames, IPAddresses: r.IPAddresses, URIs: r.URIs, EmailAddresses: r.EmailAddresses,
 		PublicKey: r.PublicKey, RawSubjectPublicKeyInfo: r.RawSubjectPublicKeyInfo,
@@ -49,7 +51,8 @@ func readRequest(data []byte) (*cert.Document, error) {
 	return d, nil
 }
 
-// asksForAuthority looks for basic constraints that say CA (RFC 5280 §4.2.1.9).
+// asksForAuthority reports whether the request asks for basic constraints with cA TRUE
+// (RFC 5280 §4.2.1.9).
 func asksForAuthority(r *x509.CertificateRequest) bool {
 	for _, e := range r.Extensions {
 		if !e.Id.Equal(oidBasicConstraints) {
@@ -63,13 +66,14 @@ func asksForAuthority(r *x509.CertificateRequest) bool {
 	return false
 }
 
-// documentTypes are the PEM blocks of documents (RFC 7468 §6 and §7).
+// documentTypes are the labels of requests (RFC 7468 §7), with the parser of each.
 var documentTypes = map[string]func([]byte) (*cert.Document, error){
 	"CERTIFICATE REQUEST":     readRequest,
 	"NEW CERTIFICATE REQUEST": readRequest,
 }
 
-// documentInDER returns neither a document nor an error for what is none.
+// documentInDER reads a request, if documents are wanted, or a list. It returns neither a
+// document nor an error if data is neither.
 func documentInDER(data []byte, with *Context) (*cert.Document, error) {
 	if with.Documents {
 		if doc, err := readRequest(data); err == nil {

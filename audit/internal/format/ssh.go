@@ -19,12 +19,12 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-// Certificates of OpenSSH (PROTOCOL.certkeys of its source) are no X.509. They end all
-// the same, and then nobody logs in.
+// Certificates of OpenSSH (PROTOCOL.certkeys in its source) are not X.509, but they expire
+// too, and nobody can log in with an expired one.
 
 const (
 	typeOpenSSH = "OPENSSH PRIVATE KEY"
-	// maxSSHCertificates bounds those of one file.
+	// maxSSHCertificates bounds how many certificates of one file are read.
 	maxSSHCertificates = 1000
 )
 
@@ -35,9 +35,10 @@ var (
 	sshCertLine = regexp.MustCompile(`(?m)^[ \t]*[a-z0-9@.-]+-cert-v01@openssh\.com [^\n]*`)
 )
 
+// isSSH reports whether the first line that is no comment is a certificate of OpenSSH.
 func isSSH(head []byte) bool { return sshHead.Match(head[:min(len(head), sniffed)]) }
 
-// parseSSH reads certificates, one a line.
+// parseSSH reads certificates, one for each line.
 func parseSSH(data []byte, _ *Context) (out []Part) {
 	for i, line := range sshCertLine.FindAll(data, maxSSHCertificates+1) {
 		if i == maxSSHCertificates {
@@ -49,6 +50,9 @@ func parseSSH(data []byte, _ *Context) (out []Part) {
 	return out
 }
 
+// readSSH reads one line: the type, the certificate in Base64, and a comment. The names of
+// a certificate are its principals; a certificate without principals is valid for all of
+// them. Its signature is not verified, because an audit does not know its authority.
 func readSSH(line []byte) (*cert.Document, error) {
 	key, _, _, _, err := ssh.ParseAuthorizedKey(line)
 	c, ok := key.(*ssh.Certificate)
@@ -77,8 +81,8 @@ func readSSH(line []byte) (*cert.Document, error) {
 	return d, nil
 }
 
-// sshTime is the zero time for no limit: at the beginning 0, at the end the last
-// number there is, and what no date has.
+// sshTime converts Unix seconds. It returns the zero time for "no limit", which is 0 for
+// the beginning and 2^64-1 for the end, and for seconds after the year 9999.
 func sshTime(seconds uint64) time.Time {
 	if seconds == 0 || seconds > endOfTime {
 		return time.Time{}
@@ -86,8 +90,8 @@ func sshTime(seconds uint64) time.Time {
 	return time.Unix(int64(seconds), 0)
 }
 
-// parseOpenSSH reads the public half of a private key (PROTOCOL.key of OpenSSH),
-// which is not encrypted, and whether the other one is.
+// parseOpenSSH reads the public half of a private key (PROTOCOL.key in the source of
+// OpenSSH), which is never encrypted, and whether the private half is.
 func parseOpenSSH(block *pem.Block) Part {
 	p := Part{IsKey: true}
 	var method, kdf, options, blob cryptobyte.String
@@ -107,6 +111,7 @@ func parseOpenSSH(block *pem.Block) Part {
 	return p
 }
 
+// sshString reads a string: a length of four bytes, and the content (RFC 4251 §5).
 func sshString(s, out *cryptobyte.String) bool {
 	var n uint32
 	return s.ReadUint32(&n) && n < math.MaxInt32 && s.ReadBytes((*[]byte)(out), int(n))

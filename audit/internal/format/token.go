@@ -19,15 +19,16 @@ const maxToken = 64 << 10
 
 var errBadToken = errors.New("the token is damaged")
 
-// tokenHead begins the compact form of a signed token (RFC 7515 section 7.1):
-// header, claims and signature, the first two in JSON.
+// tokenHead matches the beginning of a signed token in its compact form (RFC 7515 §7.1):
+// header and claims are JSON objects, whose Base64 begins with "eyJ".
 var tokenHead = regexp.MustCompile(`^\s*eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+`)
 
+// isToken reports whether data begins as a token does.
 func isToken(head []byte) bool { return tokenHead.Match(head[:min(len(head), sniffed)]) }
 
-// claims are those of RFC 7519 and of enrolment tokens. A token is a secret while
-// it lasts: only what is here is shown of it, never its signature, and of claims
-// that are unknown their names.
+// claims are those of RFC 7519 §4.1, and those of enrolment tokens (sans and sha). A token
+// is a secret until it expires. Therefore a report shows these claims only: of other
+// claims it shows the names, and of the signature nothing.
 type claims struct {
 	Issuer    string   `json:"iss"`
 	Subject   string   `json:"sub"`
@@ -39,9 +40,10 @@ type claims struct {
 	Root      string   `json:"sha"`
 }
 
-// audience is one text or several (RFC 7519 section 4.1.3).
+// audience is one string or several (RFC 7519 §4.1.3).
 type audience []string
 
+// UnmarshalJSON reads either form.
 func (a *audience) UnmarshalJSON(data []byte) error {
 	var one string
 	if json.Unmarshal(data, &one) == nil {
@@ -51,12 +53,13 @@ func (a *audience) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*[]string)(a))
 }
 
-// numeric is a NumericDate: seconds, with a fraction or not (RFC 7519 section 2).
+// numeric is a NumericDate: seconds, with or without a fraction (RFC 7519 §2).
 type numeric struct{ time.Time }
 
-// endOfTime bounds dates that can be printed: the end of the year 9999.
+// endOfTime is the last second of the year 9999. Later dates have no form in RFC 3339.
 const endOfTime = 253402300799
 
+// UnmarshalJSON drops the fraction. Its error does not quote the value.
 func (n *numeric) UnmarshalJSON(data []byte) error {
 	var seconds float64
 	if err := json.Unmarshal(data, &seconds); err != nil || seconds < 0 || seconds > endOfTime {
@@ -66,6 +69,8 @@ func (n *numeric) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// parseToken reads a file with one token. An audit passes over tokens: it returns no part
+// unless documents are wanted.
 func parseToken(data []byte, with *Context) []Part {
 	if !with.Documents {
 		return nil
@@ -77,6 +82,8 @@ func parseToken(data []byte, with *Context) []Part {
 	return []Part{{Document: d, Err: err}}
 }
 
+// readToken reads a token without verifying it. All its errors are errBadToken, because the
+// errors of encoding/json quote the token.
 func readToken(text string) (*cert.Document, error) {
 	parts, ok := jws.Split(text)
 	if !ok {
@@ -92,7 +99,7 @@ func readToken(text string) (*cert.Document, error) {
 		what any
 	}{{parts.Header, &header}, {parts.Payload, &c}, {parts.Payload, &all}} {
 		content, err := jws.Decode(into.part)
-		if err != nil || json.Unmarshal(content, into.what) != nil { // which would quote it
+		if err != nil || json.Unmarshal(content, into.what) != nil {
 			return nil, errBadToken
 		}
 	}
@@ -115,6 +122,7 @@ func readToken(text string) (*cert.Document, error) {
 	return d, nil
 }
 
+// unknownClaims returns the sorted names of the claims that are not shown.
 func unknownClaims(all map[string]json.RawMessage) (out []string) {
 	known := []string{"iss", "sub", "aud", "exp", "nbf", "iat", "sans", "sha"}
 	for name := range all {
