@@ -41,7 +41,7 @@ func ask(ctx context.Context, conf enroll.Config, urls []string) (err error) {
 	if err != nil {
 		return err
 	}
-	// An authority that is away must not hold up the start for ever.
+	// An authority that does not answer must not block the start for ever.
 	opening, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	identity, err := rotation.Open(opening, rotation.Config{Source: source})
@@ -53,7 +53,7 @@ func ask(ctx context.Context, conf enroll.Config, urls []string) (err error) {
 	if err != nil {
 		return err
 	}
-	// The system's trusted roots are not asked, and redirects use the same identity.
+	// The trusted roots of the system are not used, and redirects use the same identity.
 	client := &http.Client{Transport: transport, Timeout: 30 * time.Second}
 	for _, url := range urls {
 		if err := get(ctx, client, url); err != nil {
@@ -63,8 +63,8 @@ func ask(ctx context.Context, conf enroll.Config, urls []string) (err error) {
 	return nil
 }
 
-// get prints the answer to one request. A server that does not let this client
-// in shows as an error of the TLS handshake, with the reason it gave.
+// get prints the answer to one request. If the server refuses this client, the error is that of
+// the TLS handshake, with the reason that the server gave.
 func get(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

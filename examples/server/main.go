@@ -1,6 +1,5 @@
-// Command server answers over mutual TLS. At its first start it enrols with a
-// one-time token; from then on it renews its certificate by itself, and no
-// connection notices.
+// Command server answers over mutual TLS. At its first start it enrols with a one-time token.
+// From then on it renews its certificate by itself, and no connection is interrupted for that.
 //
 //	server --ca https://ca.internal:9443 --token token --dir identity --allow ingester
 package main
@@ -42,7 +41,7 @@ func serve(ctx context.Context, conf enroll.Config, address string, allowed []st
 	if err != nil {
 		return err
 	}
-	// An authority that is away must not hold up the start for ever.
+	// An authority that does not answer must not block the start for ever.
 	opening, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	identity, err := rotation.Open(opening, rotation.Config{Source: source}) // returns with the first certificate

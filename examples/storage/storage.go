@@ -1,5 +1,5 @@
-// Package storage is a service with a test that uses a real authority: which
-// peers get in is decided by certificates that were really issued.
+// Package storage is a service whose test uses a real authority, so that certificates which were
+// really issued decide which peers may connect.
 package storage
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// Serve answers health checks of the ingester until ctx ends. Nobody else may connect.
+// Serve answers health checks of the ingester until ctx ends. No other service may connect.
 func Serve(ctx context.Context, identity *rotation.Identity, listener net.Listener) error {
 	server, err := identity.Server(rotation.ServerOptions{Authorize: rotation.AllowNames("ingester")})
 	if err != nil {

@@ -64,8 +64,8 @@ type account struct {
 type accounts struct {
 	path string
 	cost int
-	// dummy is the hash of a secret that nobody has. Unknown ids are compared with it, so
-	// that the time of an answer does not tell whether an account exists.
+	// dummy is the hash of a secret that no account has. The secret of an unknown id is
+	// compared with it, so that the time of an answer does not tell whether an account exists.
 	dummy []byte
 	// slots allows one comparison per core at a time, because bcrypt is slow by design.
 	slots chan struct{}
@@ -240,6 +240,7 @@ func newSecret() string {
 	return b.String()
 }
 
+// randomHex returns n random bytes as 2n hex digits.
 func randomHex(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails: the runtime crashes instead

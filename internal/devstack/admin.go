@@ -113,14 +113,15 @@ func (a *Admin) AddAccount(name string) (clientID string, clientSecret secret.St
 	return a.accounts.add(name)
 }
 
-// FindAccount returns the id of the account with this name and secret: whoever
-// kept the secret can find the id again. [fs.ErrNotExist] if there is none.
+// FindAccount returns the id of the account with this name and secret, so that a
+// program that has kept the secret can find the id again. The error is
+// [fs.ErrNotExist] if there is none.
 func (a *Admin) FindAccount(ctx context.Context, name string, clientSecret secret.String) (clientID string, err error) {
 	return a.accounts.find(ctx, name, clientSecret)
 }
 
-// Suspend makes the account's credentials worthless; its tokens live on until
-// they expire. An unknown id is [fs.ErrNotExist].
+// Suspend ends the use of the account's credentials. Tokens that it has stay valid
+// until they expire. An unknown id is [fs.ErrNotExist].
 func (a *Admin) Suspend(clientID string) error {
 	return a.accounts.setStatus(clientID, statusSuspended)
 }

@@ -25,8 +25,8 @@ const (
 	modeAR   Mode = "ar"
 )
 
-// problem is why a request is refused, whatever the dialect. Each has an answer in both
-// tables below.
+// problem is the reason why a request is refused, in any dialect. Each has an answer in
+// both tables below.
 type problem int
 
 const (
@@ -54,7 +54,7 @@ type answer struct {
 }
 
 // goAnswers are those of the Go Storage Element. The real one answers in Russian. Clients
-// must go by status and code, so English will do here.
+// must decide by status and code, so the texts here can be English.
 var goAnswers = map[problem]answer{
 	problemMalformed:    {http.StatusBadRequest, "VALIDATION_ERROR", "the multipart body cannot be read"},
 	problemNoFile:       {http.StatusBadRequest, "VALIDATION_ERROR", "the field file is missing"},

@@ -1,7 +1,7 @@
 // Package devstack is a reference Admin Module and a reference Storage Element
-// for tests, demos and development. They are honest servers: tokens are signed
-// and checked, secrets are hashed, files lie on disk with their SHA-256; only
-// the scale is small.
+// for tests, demos and development. They do what the real services do: tokens are
+// signed and verified, secrets are hashed, files are on disk with their SHA-256. They
+// are made for few accounts and files.
 //
 //	admin, err := devstack.NewAdmin(devstack.AdminConfig{Dir: "admin"})
 //	id, clientSecret, err := admin.AddAccount("ingester")
@@ -14,15 +14,15 @@
 // Both speak the two dialects of ArtStore. The Python one asks for tokens with a
 // JSON object and answers errors as {"detail": …}; the Go one asks as RFC 6749
 // says, through Keycloak, and answers {"error": {"code": …, "message": …}}. Where
-// the real services are plainly broken (a token endpoint that echoes secrets, a
-// Storage Element that serves everybody when it cannot read its CA) these differ
-// on purpose.
+// the real services have a fault (a token endpoint that echoes secrets, a Storage
+// Element that accepts every client when it cannot read its CA), these two do not
+// copy it.
 //
 // # Promises
 //
-//   - Nothing fails open: without a key set no token is accepted, a token that is
-//     bound to a certificate (RFC 8705) is worth nothing beside another one, and
-//     this is compared on every request, whatever was cached.
+//   - Without a key set no token is accepted. A token that is bound to a certificate
+//     (RFC 8705 §3) is refused over a connection with another one; the two are compared
+//     on every request, also where the signature was verified before.
 //   - The token is judged before the first byte of the body is read.
 //   - A file that was acknowledged survives a crash, whole; what was not
 //     acknowledged is gone after a restart and its room is free again.

@@ -17,7 +17,7 @@ import (
 const (
 	// maxFaultBody bounds the body of POST /_faults, in bytes.
 	maxFaultBody = 64 << 10
-	// defaultStall ends a stall that nobody clears.
+	// defaultStall ends a stall that no call of Set ends before.
 	defaultStall = 30 * time.Second
 	// trickleTick is the pause between two pieces of a body that trickles.
 	trickleTick = 50 * time.Millisecond
@@ -62,6 +62,7 @@ type Faults struct {
 	release chan struct{}
 }
 
+// newFaults returns faults that apply to no request.
 func newFaults() *Faults {
 	return &Faults{
 		roll:  rand.Float64,
@@ -201,8 +202,11 @@ type faultyBody struct {
 // errStatus carries the status of a fault from the reader of a body to the handler.
 type errStatus int
 
+// Error is for logs only: the handler answers with the status.
 func (e errStatus) Error() string { return fmt.Sprintf("fault: status %d", int(e)) }
 
+// Read trickles, or reads up to the byte at which the fault begins, applies the fault there,
+// and then reads on.
 func (b *faultyBody) Read(p []byte) (int, error) {
 	if b.fault.Kind == "trickle" {
 		n := max(1, b.fault.Rate*int64(trickleTick)/int64(time.Second))

@@ -21,7 +21,7 @@ import (
 
 const (
 	metaSuffix = ".json"
-	// copyBuffer is the memory of one upload, in bytes, whatever the size of its file.
+	// copyBuffer is the memory of one upload, in bytes. It does not depend on the file.
 	copyBuffer = 64 << 10
 )
 
@@ -100,6 +100,7 @@ func openFiles(dir string, maxFile, total int64) (*filestore, error) {
 	return s, s.removeUnnamed(entries)
 }
 
+// readMetadata reads the metadata of one file. An id that is not its file name is damage.
 func readMetadata(path string) (*metadata, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -283,12 +284,14 @@ func (s *filestore) claim(id string) error {
 	return nil
 }
 
+// get returns the metadata of a file, or nil if there is no such file.
 func (s *filestore) get(id string) *metadata {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.index[id]
 }
 
+// open opens the content of a file. The caller closes it.
 func (s *filestore) open(id string) (*os.File, error) {
 	if s.get(id) == nil {
 		return nil, fmt.Errorf("opening file %q: %w", id, fs.ErrNotExist)
@@ -348,6 +351,7 @@ func (s *filestore) verify(ctx context.Context) (good int, err error) {
 	return good, err
 }
 
+// verifyOne reads one file and compares it with its metadata.
 func (s *filestore) verifyOne(m *metadata) error {
 	f, err := os.Open(filepath.Join(s.files, m.ID))
 	if err != nil {

@@ -43,6 +43,7 @@ type guesses struct {
 	by   map[string]*guesser // by name of the peer
 }
 
+// guesser has the counters of one peer.
 type guesser struct {
 	// turn is held during a comparison. It is a channel, because a request that waits for
 	// it must be able to end.
@@ -52,6 +53,7 @@ type guesser struct {
 	accounts [guessShards]*rate.Limiter
 }
 
+// newGuesses returns counters that know no peer yet.
 func newGuesses() *guesses {
 	return &guesses{seed: maphash.MakeSeed(), by: make(map[string]*guesser)}
 }
@@ -96,6 +98,7 @@ func (g *guesses) of(peer string) *guesser {
 	return by
 }
 
+// accountLimiter returns the limiter in place i, and makes it at its first use.
 func (b *guesser) accountLimiter(i int) *rate.Limiter {
 	if b.accounts[i] == nil {
 		b.accounts[i] = rate.NewLimiter(rate.Every(accountRefill), accountGuesses)
@@ -132,6 +135,7 @@ func peerName(r *http.Request) string {
 	return r.RemoteAddr
 }
 
+// verifiedNames returns the names in the verified certificate of the peer, or nil without one.
 func verifiedNames(state *tls.ConnectionState) []string {
 	if state == nil || len(state.VerifiedChains) == 0 {
 		return nil

@@ -34,9 +34,10 @@ const answerTime = 30 * time.Second
 // answerBy sets the write deadline. Without it, a client that grants no flow-control window
 // (RFC 9113 §6.9) would keep its stream for ever.
 func answerBy(w http.ResponseWriter) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // a server that cannot is a test's recorder
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // fails for the recorder of a test only
 }
 
+// writeJSON answers with v. The status is sent first, so an error cannot be answered any more.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	answerBy(w)
 	w.Header().Set("Content-Type", "application/json")
@@ -68,6 +69,7 @@ func dated(ahead time.Duration) func(http.Handler) http.Handler {
 	}
 }
 
+// adminMetrics are the metrics of an Admin Module, in a registry of their own.
 type adminMetrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
@@ -89,6 +91,7 @@ func newAdminMetrics() *adminMetrics {
 	return m
 }
 
+// token counts one token request, and observes how long it took since start.
 func (m *adminMetrics) token(dialect, result string, start time.Time) {
 	m.requests.WithLabelValues(dialect, result).Inc()
 	m.latency.Observe(time.Since(start).Seconds())
@@ -98,6 +101,7 @@ func (m *adminMetrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
+// storageMetrics are the metrics of a Storage Element, in a registry of their own.
 type storageMetrics struct {
 	registry    *prometheus.Registry
 	validations *prometheus.CounterVec
@@ -128,6 +132,7 @@ func newStorageMetrics(used, files func() float64) *storageMetrics {
 	return m
 }
 
+// validated counts one verification of a token, and observes how long it took since start.
 func (m *storageMetrics) validated(cache, result string, start time.Time) {
 	m.validations.WithLabelValues(cache, result).Inc()
 	m.latency.Observe(time.Since(start).Seconds())

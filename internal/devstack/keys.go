@@ -56,6 +56,7 @@ type keyring struct {
 	jwks    []byte // the published set, encoded
 }
 
+// retiredKey is the public half of a key that signs no more.
 type retiredKey struct {
 	Key   jose.JSONWebKey `json:"key"` // public
 	Until time.Time       `json:"until"`
@@ -94,6 +95,7 @@ func openKeys(dir string, tokenLifetime time.Duration) (*keystore, error) {
 	return s, s.removeOthers(ring)
 }
 
+// load reads the ring that publish has written.
 func (s *keystore) load() (*keyring, error) {
 	path := filepath.Join(s.dir, keysFile)
 	data, err := os.ReadFile(path)
@@ -111,8 +113,9 @@ func (s *keystore) load() (*keyring, error) {
 	return ring, err
 }
 
-// readKey hides fs.ErrNotExist: a named key that is missing must not look like a
-// fresh directory, or all tokens in use would die silently.
+// readKey reads a private key that the ring names. Its error never matches fs.ErrNotExist: a
+// missing key would look like a new directory, for which new keys are made, and all tokens in
+// use would become invalid.
 func (s *keystore) readKey(kid string) (signingKey, error) {
 	data, err := os.ReadFile(filepath.Join(s.dir, filepath.Base(kid)+keySuffix))
 	if err != nil {
@@ -129,6 +132,7 @@ func (s *keystore) readKey(kid string) (signingKey, error) {
 	return signingKey{kid: kid, key: key}, nil
 }
 
+// create makes the first two keys: one that signs now and one that is next.
 func (s *keystore) create() error {
 	current, err := s.newKey()
 	if err != nil {
@@ -163,7 +167,7 @@ func (s *keystore) prune(now time.Time) error {
 	return s.publish(&keyring{Since: old.Since, current: old.current, next: old.next, Retired: unexpired(old.Retired, now)})
 }
 
-// due returns when the ring changes next: by a rotation, or because a retired key goes.
+// due returns when the ring changes next: by a rotation, or because a retired key is dropped.
 func (s *keystore) due(rotation time.Duration) (at time.Time, isRotation bool) {
 	ring := s.ring.Load()
 	at, isRotation = ring.Since.Add(rotation), true
@@ -210,6 +214,7 @@ func (r *keyring) complete() (err error) {
 	return nil
 }
 
+// newKey makes a key pair and writes its private half to a file of its own.
 func (s *keystore) newKey() (signingKey, error) {
 	key, err := rsa.GenerateKey(rand.Reader, signingKeyBits)
 	if err != nil {
@@ -250,10 +255,12 @@ func (s *keystore) removeOthers(ring *keyring) error {
 	return nil
 }
 
+// publicJWK returns the public half of a key as it is published (RFC 7517 §4).
 func publicJWK(k signingKey) jose.JSONWebKey {
 	return jose.JSONWebKey{Key: k.key.Public(), KeyID: k.kid, Algorithm: string(jose.RS256), Use: "sig"}
 }
 
+// unexpired returns the retired keys of which valid tokens can be left at now.
 func unexpired(keys []retiredKey, now time.Time) []retiredKey {
 	var left []retiredKey
 	for _, k := range keys {

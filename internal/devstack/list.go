@@ -96,6 +96,7 @@ func (d Dialect) window(query url.Values) (window, error) {
 	return part, nil
 }
 
+// badQuery returns the answer to a list whose window cannot be read, in the dialect.
 func (d Dialect) badQuery(err error) answer {
 	if d == golang {
 		return answer{http.StatusBadRequest, "VALIDATION_ERROR", err.Error()}

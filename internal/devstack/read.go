@@ -31,6 +31,7 @@ func (s *Storage) authorise(r *http.Request, scope string) (*tokenInfo, problem)
 	return v, noProblem
 }
 
+// serveMetadata answers with what is stored about one file, and not with its content.
 func (s *Storage) serveMetadata(w http.ResponseWriter, r *http.Request) {
 	if _, p := s.authorise(r, scopeRead); p != noProblem {
 		s.fail(w, p, "")
@@ -98,7 +99,7 @@ func (s *Storage) serveDownload(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	patience := s.cfg.BodyIdle + time.Duration(m.Size/minDownloadRate)*time.Second
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience)) // a server that cannot is a test's recorder
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience)) // fails for the recorder of a test only
 	h := w.Header()
 	h.Set("Content-Type", m.ContentType)
 	h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": m.Name}))
@@ -128,6 +129,7 @@ func (s *Storage) serveInfo(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
+// serveCapacity needs no token, like the service that it stands for. Sizes are in bytes.
 func (s *Storage) serveCapacity(w http.ResponseWriter, _ *http.Request) {
 	_, used := s.files.list()
 	writeJSON(w, http.StatusOK, map[string]any{
@@ -139,6 +141,7 @@ func (s *Storage) serveCapacity(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
+// serveLive answers 200 as long as the process answers.
 func (s *Storage) serveLive(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{
 		"status": "ok", "timestamp": time.Now().UTC(), "checks": map[string]string{"process": "running"}, "version": version, "service": "storage-element",

@@ -50,6 +50,7 @@ type registration struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
+// newRegistry returns a registry of the elements at urls, the first of which is preferred.
 func newRegistry(urls []string) *registry {
 	reg := &registry{files: map[string]registration{}, elements: []element{}}
 	for i, u := range urls {
@@ -75,6 +76,7 @@ func parseRegistration(body []byte) (registration, error) {
 	return reg, nil
 }
 
+// serveElements answers with the list of Storage Elements.
 func (a *Admin) serveElements(w http.ResponseWriter, r *http.Request) {
 	if !a.bearer(w, r) {
 		return
@@ -83,6 +85,7 @@ func (a *Admin) serveElements(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"items": items, "storage_elements": items, "total": len(items)})
 }
 
+// serveRegister keeps the registration of a file. It needs a token of this module.
 func (a *Admin) serveRegister(w http.ResponseWriter, r *http.Request) {
 	if !a.bearer(w, r) {
 		return
@@ -105,6 +108,7 @@ func (a *Admin) serveRegister(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusCreated, reg)
 }
 
+// add keeps a registration and returns the status of the answer.
 func (reg *registry) add(f registration) (status int) {
 	reg.mu.Lock()
 	defer reg.mu.Unlock()

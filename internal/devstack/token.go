@@ -46,6 +46,7 @@ type claims struct {
 	Confirm   *confirmation `json:"cnf,omitempty"`
 }
 
+// confirmation is the claim cnf (RFC 7800 §3.1).
 type confirmation struct {
 	// Thumbprint is the SHA-256 of the certificate in DER, in base64url.
 	Thumbprint string `json:"x5t#S256"`
@@ -289,7 +290,7 @@ func (a *Admin) issue(r *http.Request, req tokenRequest) (string, error) {
 // more, if they take longer, or if the client went away.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, ok bool) {
 	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(answerTime)) // a server that cannot is a test's recorder
+	_ = rc.SetReadDeadline(time.Now().Add(answerTime)) // fails for the recorder of a test only
 	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	return body, err == nil

@@ -110,6 +110,7 @@ func (f *form) finish() error {
 	return nil
 }
 
+// serveUpload counts an upload with the status of its answer.
 func (s *Storage) serveUpload(w http.ResponseWriter, r *http.Request) {
 	status := s.upload(w, r)
 	s.metrics.requests.WithLabelValues(strconv.Itoa(status)).Inc()
@@ -175,7 +176,7 @@ func (s *Storage) stopReadingBody(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		return
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyIdle)) // a server that cannot is a test's recorder
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyIdle)) // fails for the recorder of a test only
 }
 
 // beforeBody applies the fault now, or puts it into the body. A nil fault does nothing.
@@ -263,8 +264,9 @@ type idleBody struct {
 	idle time.Duration
 }
 
+// Read gives the client the idle time once more, for these bytes.
 func (b *idleBody) Read(p []byte) (int, error) {
-	_ = b.rc.SetReadDeadline(time.Now().Add(b.idle)) // a server that cannot is a test's recorder
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.idle)) // fails for the recorder of a test only
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		_ = b.rc.SetReadDeadline(time.Time{}) // the answer may take longer

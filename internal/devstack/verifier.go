@@ -153,6 +153,7 @@ func (c *claims) info(now time.Time) (*tokenInfo, error) {
 	return v, nil
 }
 
+// may reports whether the token permits the scope.
 func (v *tokenInfo) may(scope string) bool { return slices.Contains(v.scopes, scope) }
 
 // verifier verifies tokens with the keys that the Admin Module publishes.
@@ -176,6 +177,7 @@ type verifier struct {
 	cache map[[sha256.Size]byte]*tokenInfo
 }
 
+// newVerifier returns a verifier without keys: refresh fetches them from url over rt.
 func newVerifier(url string, rt http.RoundTripper, ahead time.Duration, m *storageMetrics) *verifier {
 	return &verifier{url: url, rt: rt, ahead: ahead, metrics: m, cache: map[[sha256.Size]byte]*tokenInfo{}}
 }
@@ -233,6 +235,8 @@ func (v *verifier) lookUp(ctx context.Context, raw string) (*tokenInfo, error) {
 	return keys.verify(raw, v.now())
 }
 
+// cached returns what the token with this hash says, or nil if it is not in the cache or has
+// expired at now.
 func (v *verifier) cached(hash [sha256.Size]byte, now time.Time) *tokenInfo {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -298,6 +302,7 @@ func (v *verifier) refresh(ctx context.Context, atLeast time.Duration) error {
 	return err
 }
 
+// fetch gets the key set. It reads maxJWKS bytes at most, so that a larger set does not parse.
 func (v *verifier) fetch(ctx context.Context) (*keySet, error) {
 	v.fetches.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, jwksTimeout)

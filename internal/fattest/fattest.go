@@ -1,11 +1,14 @@
 //go:build unix
 
-// Package fattest mounts real FAT and exFAT file systems for tests: an image of
-// its own on a loop device, which is gone with the test. Only tests import it.
+// Package fattest mounts real FAT and exFAT file systems for tests: each on an image of its own,
+// behind a loop device, which is removed with the test. Only tests import it. Neither has
+// links or modes of files, so code that relies on them fails there.
 //
-// It takes root, and for each of the two either the kernel's driver or the one
-// for FUSE. What cannot be mounted is skipped and says so, unless
-// ARTSTORE_FAT=required, as in .ci/run: then the test fails.
+//	dir := fattest.Mount(t, "exFAT")
+//
+// Mounting needs root, and the driver of the kernel or the one for FUSE. A test whose file system
+// cannot be mounted is skipped with the reason, unless ARTSTORE_FAT=required, as in .ci/run: then
+// it fails.
 package fattest
 
 import (
@@ -20,17 +23,20 @@ import (
 )
 
 const (
-	required  = "ARTSTORE_FAT"
-	imageSize = 32 << 20 // bytes; mkfs.vfat makes FAT16 of it
+	// required is a variable. Its value "required" makes a failure of a mount that fails.
+	required = "ARTSTORE_FAT"
+	// imageSize is in bytes. mkfs.vfat makes FAT16 of an image of this size.
+	imageSize = 32 << 20
 )
 
-// Kinds are the file systems that [Mount] knows.
+// Kinds returns the file systems that [Mount] knows.
 func Kinds() []string { return []string{"FAT", "exFAT"} }
 
-// kinds says how each is made and mounted; the first way that works is taken.
+// kinds says how each file system is made and mounted. Of the mounts the first one that works is
+// used. In the commands, IMAGE, DEVICE and DIR stand for paths.
 var kinds = map[string]struct {
 	format []string
-	mounts [][]string // IMAGE, DEVICE and DIR are filled in
+	mounts [][]string
 }{
 	"FAT": {[]string{"mkfs.vfat", "IMAGE"}, [][]string{
 		{"mount", "-t", "vfat", "DEVICE", "DIR"},
@@ -42,7 +48,8 @@ var kinds = map[string]struct {
 	}},
 }
 
-// Mount returns the root of a new, empty file system of that kind.
+// Mount returns the root of a new, empty file system of one of [Kinds]. It is unmounted at the end
+// of the test; a file that the test has left open there is then an error of the test.
 func Mount(t testing.TB, kind string) string {
 	t.Helper()
 	dir, unmount, err := Open(kind)
@@ -64,7 +71,8 @@ func Mount(t testing.TB, kind string) string {
 // Required reports whether a file system that cannot be mounted is a failure.
 func Required() bool { return os.Getenv(required) == "required" }
 
-// Open is [Mount] for tests that are scripts. The error says what is missing here.
+// Open is [Mount] for tests that are scripts. The caller calls unmount, unless there is an error,
+// which says what is missing on this machine.
 func Open(kind string) (dir string, unmount func() error, err error) {
 	if os.Getuid() != 0 {
 		return "", nil, fmt.Errorf("mounting %s: only root can", kind)
@@ -81,13 +89,14 @@ func Open(kind string) (dir string, unmount func() error, err error) {
 	return m.fill["DIR"], m.close, nil
 }
 
+// mounted is a file system with the steps that remove it.
 type mounted struct {
-	fill map[string]string
-	undo []func() error
+	fill map[string]string // the paths of IMAGE, DEVICE and DIR
+	undo []func() error    // in the order of the steps
 }
 
-// close undoes the steps, the last one first, and stops at one that fails: what
-// is still mounted is not removed.
+// close undoes the steps, the last one first, and stops at one that fails: an image must not be
+// removed while it is mounted.
 func (m *mounted) close() error {
 	for i := len(m.undo) - 1; i >= 0; i-- {
 		if err := m.undo[i](); err != nil {
@@ -97,6 +106,8 @@ func (m *mounted) close() error {
 	return nil
 }
 
+// mount makes the image, formats it, and mounts it over a loop device. After an error, close
+// undoes the steps before it.
 func (m *mounted) mount(kind string) error {
 	how := kinds[kind]
 	image, err := os.OpenFile(m.fill["IMAGE"], os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
@@ -124,7 +135,8 @@ func (m *mounted) mount(kind string) error {
 	return err
 }
 
-// run returns what the program printed, without the last line break.
+// run runs a command with the paths filled in, and returns its output without the last line
+// break. The error has the output in it.
 func (m *mounted) run(args []string) (string, error) {
 	filled := slices.Clone(args)
 	for i, a := range args {

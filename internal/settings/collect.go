@@ -43,6 +43,7 @@ type Problem struct {
 	Text string
 }
 
+// Error names the setting, and what set it where that is not the variable itself.
 func (p *Problem) Error() string {
 	if p.Origin == "" || p.Origin == p.Name {
 		return p.Name + ": " + p.Text
@@ -88,11 +89,13 @@ func (s *Collected) overlay(layer []assignment) {
 	}
 }
 
+// problem adds a problem of the setting r, whose value comes from origin.
 func (s *Collected) problem(r Setting, origin, text string) {
 	s.problems = append(s.problems, &Problem{Name: r.Variable(), Origin: origin, Text: text})
 }
 
-// Problems are what is wrong with names and files, whatever the values are.
+// Problems returns the mistakes in names and files, or nil. Values are not checked: [Collected.Parse]
+// does that.
 func (s *Collected) Problems() error { return errors.Join(s.problems...) }
 
 // Lines returns all settings in the order of the table.
@@ -151,6 +154,7 @@ func (s *Collected) fromEnviron(environ []string) (out []assignment) {
 	return out
 }
 
+// hasPrefix reports whether name begins with one of the prefixes.
 func hasPrefix(name string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }

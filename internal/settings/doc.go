@@ -1,5 +1,5 @@
-// Package settings reads what an ingester is told by its environment, a file
-// and flags, and turns it into values once.
+// Package settings reads the settings of programs that upload, from their environment, a
+// file and flags, and turns them into valid values once.
 //
 //	collected := settings.Collect(settings.Input{Flags: given, Environ: os.Environ(), File: path})
 //	for _, l := range collected.Lines() { … } // config show: text and origin of each, secrets redacted
@@ -21,8 +21,8 @@
 // # Precedence
 //
 // A flag goes before the environment, that before the file, that before the
-// default. An empty variable is not set. Two names of one setting that disagree
-// in the same place are an error: nobody can know which one was meant.
+// default. An empty variable is not set. Two names of one setting with different values in
+// the same place are an error, because no rule could say which of them was meant.
 //
 // # Strictness
 //

@@ -137,6 +137,7 @@ func parseYAML(data []byte) (out []entry, wrong []lineError) {
 	return out, wrong
 }
 
+// yamlLine is the beginning of an error of the YAML library, with the number of the line.
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 // yamlError drops what follows the first quote: the library quotes the file there, and that
@@ -150,6 +151,7 @@ func yamlError(err error) lineError {
 	return lineError{line, "not YAML: " + strings.TrimSpace(text)}
 }
 
+// pair is one key of a mapping with its value, and the line of the key.
 type pair struct {
 	line  int
 	name  string
@@ -187,6 +189,7 @@ func plain(n *yaml.Node) (string, error) {
 	return strings.Join(list, " "), nil
 }
 
+// variableName is the form of a name in an environment file, as POSIX shells have it.
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // parseEnvFile reads lines of NAME=value, as docker --env-file and systemd's EnvironmentFile
@@ -217,6 +220,8 @@ func parseEnvFile(data []byte) (out []entry, wrong []lineError) {
 	return out, wrong
 }
 
+// unquote returns text without the pair of quotes around it, if there is one. It interprets
+// nothing between them.
 func unquote(text string) (string, error) {
 	if text == "" || text[0] != '"' && text[0] != '\'' {
 		return text, nil

@@ -7,6 +7,7 @@ import (
 	"time"
 )
 
+// tokenPath is the path of the token endpoint below the base URL of the Admin Module.
 const tokenPath = "/api/v1/auth/token" //nolint:gosec // G101: a path of the Python Admin Module
 
 // parser turns texts into settings, and collects all problems instead of the first one.
@@ -19,9 +20,9 @@ type parser struct {
 	bad map[string]bool
 }
 
-// Parse returns the settings, or everything that is wrong with them, joined:
-// [*Problem] for a setting, and what the file has that is none. Certificate
-// files are read and judged; nothing is connected to.
+// Parse returns the settings, or all mistakes in them as one error: a [*Problem] for each
+// setting, and an error for each line of the file that is no setting. It reads certificate
+// files and checks them, and opens no connection.
 func (s *Collected) Parse() (*Settings, error) {
 	p := &parser{collected: s, out: new(Settings), wrong: append([]error(nil), s.problems...), bad: map[string]bool{}}
 	for _, r := range Table() {

@@ -70,17 +70,18 @@ type TLS struct {
 
 // Authority issues the certificate where it is not in files.
 type Authority struct {
+	// State is a directory, and RootFingerprint is in hex; "" means that of the token.
 	URL, TokenFile, State, RootFingerprint, AuthorityName string
 
 	TrustRefresh time.Duration // 0: a sixth of the certificate's life, 1 h at most
 }
 
-// Upload has the limits at which an upload is ended.
+// Upload has the limits of uploads. Each can be -1 for "off".
 type Upload struct {
-	StallTimeout time.Duration
-	MinRate      int64 // bytes per second
-	MaxRate      int64 // bytes per second
-	ExpectFrom   int64 // bytes
+	StallTimeout time.Duration // an upload that moves no byte for so long is ended
+	MinRate      int64         // bytes per second, below which an upload is ended
+	MaxRate      int64         // bytes per second, of all uploads together
+	ExpectFrom   int64         // bytes, from which on the element is asked first
 }
 
 // Text is a value, or the file that holds it.
@@ -108,4 +109,5 @@ func (s *Settings) SecretFiles() (paths []string) {
 	return paths
 }
 
+// isZero reports whether neither a value nor a file was given.
 func (t Text) isZero() bool { return t.File == "" && t.value.IsZero() }

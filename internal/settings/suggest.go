@@ -27,7 +27,8 @@ func suggestion[V any](name string, known map[string]V, limit int) string {
 	return ": did you mean " + best + "?"
 }
 
-const maxName = 100 // bytes of a name that are compared
+// maxName is how many bytes of a name are compared, which bounds the time for a long one.
+const maxName = 100
 
 // distance is the Levenshtein distance, over bytes. It keeps one row of the matrix.
 func distance(a, b string) int {

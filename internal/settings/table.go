@@ -16,20 +16,23 @@ type Setting struct {
 	Key string
 	// Also has further variables, which ArtStore's own modules read.
 	Also []string
-	Flag string // "" if there is none
+	Flag string // without dashes; "" if there is none
 	// FileFlag takes the path, for a value that may be in a file of its own.
 	FileFlag string
-	Arg      string // what the flag's argument is called
-	Default  string
+	Arg      string   // the word for the argument of Flag in its help
+	Default  string   // as text; "" if there is none
 	Choices  []string // all values, if they are few
 	// Doc is one sentence, with the unit and what the setting bounds.
 	Doc string
 
-	// variable is set if it is not made of Key.
+	// variable is the name in the environment, if it is not made of Key.
 	variable string
-	secret   bool
-	off      bool // the text "off" is a value
-	target   func(*Settings) any
+	// secret values are redacted where settings are shown.
+	secret bool
+	// off makes the text "off" a value, which is -1 in Settings.
+	off bool
+	// target returns a pointer to the field of the value; its type says how text is parsed.
+	target func(*Settings) any
 }
 
 // FileSuffix makes the name of a setting into the name of its file's path.
@@ -136,6 +139,8 @@ func tokenRows() []Setting {
 	}
 }
 
+// storageRows are the settings of Storage Elements. There is no default for their addresses,
+// because no file may go to a server that the operator has not named.
 func storageRows() []Setting {
 	defaults := ingestclient.Defaults()
 	return []Setting{
@@ -179,6 +184,8 @@ func storageRows() []Setting {
 	}
 }
 
+// tlsRows are the settings of certificates: from files, or from an authority. Those of an
+// authority have the variables that all commands share.
 func tlsRows() []Setting {
 	return []Setting{
 		{
@@ -245,6 +252,7 @@ func tlsRows() []Setting {
 	}
 }
 
+// uploadRows are the limits at which an upload is ended or slowed down.
 func uploadRows() []Setting {
 	defaults := ingestclient.Defaults()
 	return []Setting{

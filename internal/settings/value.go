@@ -23,12 +23,14 @@ type (
 	version uint16 // of TLS
 )
 
+// Words of [Setting.Type] that the code asks for.
 const (
 	typeBool     = "boolean"
 	typeDuration = "duration"
 	typeSize     = "size"
 )
 
+// off is the text that turns a limit off, and one of the words for false.
 const off = "off"
 
 // Type names the kind of text that the setting takes, in one word.
@@ -128,6 +130,7 @@ func parseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
+// sizeUnits are the units of sizes in lower case: those with an i are powers of 1024.
 var sizeUnits = map[string]float64{
 	"": 1, "b": 1, "k": 1e3, "kb": 1e3, "m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
 }
@@ -151,6 +154,7 @@ func parseSize(text string) (size, error) {
 // maxCount bounds numbers, such as those of connections and retries.
 const maxCount = 100_000
 
+// parseCount reads a whole number from 0 to maxCount.
 func parseCount(text string) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 || n > maxCount {
@@ -175,6 +179,7 @@ func parseAddresses(text string) ([]string, error) {
 	return list, errors.Join(errs...)
 }
 
+// splitList splits a list at commas and blanks. Empty items are left out.
 func splitList(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' })
 }

@@ -31,8 +31,8 @@ func (p *parser) way(section, ca string, proxy Text, urls []string) {
 	}
 }
 
-// URL returns the value as the address of a proxy, nil if there is none. Its
-// error never quotes it: there may be a password in it.
+// URL returns the value as the address of a proxy, or nil if there is none. The error never
+// quotes the value, because there may be a password in it.
 func (t Text) URL() (*url.URL, error) {
 	if t.isZero() {
 		return nil, nil

@@ -1,9 +1,9 @@
-// Command dnsd is the DNS server of scripts/interop-acme.sh: every name is at
-// 127.0.0.1, and its TXT records are the lines of the file of its name in DIR.
+// Command dnsd is the DNS server of scripts/interop-acme.sh. Every name has the address 127.0.0.1,
+// and the words of the file DIR/NAME are the TXT records of NAME.
 //
 //	dnsd DIR ADDRESS_FILE
 //
-// The address that it listens on goes into ADDRESS_FILE. It runs until it is killed.
+// It writes the address that it listens on to ADDRESS_FILE, and runs until it is killed.
 package main
 
 import (
@@ -24,6 +24,7 @@ func main() {
 	}
 }
 
+// run serves until reading from its socket fails, which ends a program that is not killed.
 func run(args []string) error {
 	if len(args) != 2 {
 		return errors.New("want DIR and ADDRESS_FILE")
@@ -35,7 +36,7 @@ func run(args []string) error {
 	if err := durable.WriteFile(args[1], []byte(conn.LocalAddr().String()+"\n"), durable.Public); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(args[0]) // a name in a query leads nowhere else
+	root, err := os.OpenRoot(args[0]) // a name in a query cannot lead out of DIR
 	if err != nil {
 		return fmt.Errorf("opening the records: %w", err)
 	}
