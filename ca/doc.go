@@ -10,36 +10,43 @@
 //	token, err := ca.StateDir(dir).NewToken(ctx, ca.TokenOptions{Service: "ingester"})
 //	defer a.Close()
 //
-// Promises:
+// Invariants:
 //
 //   - Deny by default: a service obtains the names that its profile allows, for as
-//     long as its profile says, also when it renews; a refusal names the rule.
-//   - Nothing is stored before it is verified, and no certificate leaves before
-//     it is committed: every certificate that any client ever received is in the
-//     record.
-//   - A token is used once. The same token with the same key gets the same
-//     certificate again, because an answer can be lost.
-//   - No certificate outlives its issuer, and none in the lineage of a revoked
-//     one is renewed.
-//   - What is in the record cannot be changed unseen: every event is in a Merkle
-//     tree whose signed heads leave with the certificates.
-//   - A revocation is in the lists of [Authority.Handler] at /revoked as soon as it
-//     is acknowledged, and what it costs does not grow with their length.
-//   - Who asks too often, or with bad credentials, waits before anything of a
-//     request is parsed; memory and record do not grow by it.
-//   - Roots, intermediates and configuration change without a restart: all that a
-//     request needs is one immutable value behind one atomic pointer. A file that
-//     is not valid changes nothing.
+//     long as its profile says (TestSign, TestPatternsDecide, TestDatesAsAsked), also
+//     when it renews (TestPatternsHoldForRenewals). A refusal names the rule.
+//   - No certificate leaves before it is committed (TestCommitFailure): every
+//     certificate that any client has ever received is in the record (TestKill).
+//   - A token is used once, also at replicas (TestReplicasSpendATokenOnce). The same
+//     token with the same key gets the same certificate again, because an answer can
+//     be lost (TestTokenReuse).
+//   - No certificate outlives its issuer (TestLeafEndsWithItsIssuer), and none in the
+//     lineage of a revoked one is renewed (TestRenewRekeyRevoke, TestLineageIsBounded).
+//   - Every event is in a Merkle tree, whose signed heads leave with the certificates
+//     (TestHeadsAreHandedOut), so a change of the record shows (TestKeptHead). The
+//     authority does not go on with a record that is older or another one
+//     (TestLostRecord, TestRolledBackUnderServe).
+//   - A revocation is in the lists at /revoked as soon as it is acknowledged
+//     (TestReplicasSeeARevocationAtOnce).
+//   - A client that asks too often, or with bad credentials, waits before anything of
+//     its request is parsed; memory and record do not grow by it (TestFlood).
+//   - Roots, intermediates and configuration change without a restart (TestTrustChange).
+//     A file that is not valid changes nothing (TestReloadKeepsTheOldConfiguration).
+//   - The embedded authority of smallstep stores nothing (TestNoDatabaseFailsClosed).
 //
-// smallstep's authority is embedded for what it tells clients of provisioners, and
-// for its ACME server, orders and challenges. Its signing path is not used, nor its
-// check of tokens: it spends a token before it has looked at the signature, parses
-// it four times, and stores token and certificate in two steps. Whatever the proof (an enrolment token, a certificate, an answered
-// challenge), certificates come from one pipeline, and the profile decides.
+// All that a request needs is one immutable value behind one atomic pointer. Whatever
+// the proof (an enrolment token, a certificate, an answered challenge), certificates
+// come from one pipeline, and the profile decides.
 //
-// [OpenRecord] and the packages ca/setup, ca/doctor and ca/backup are for operators: they work beside a
-// running authority, and docs/operations.md says when.
+// smallstep's authority is embedded for what it tells clients of provisioners. Its
+// signing path is not used, nor its check of tokens: it spends a token before it has
+// looked at the signature, parses it four times, and stores token and certificate in
+// two steps. docs/design/0027-what-of-smallstep-runs.md has the list.
 //
-// Whoever holds the state directory and the key password is the authority.
-// Private keys of services never come near it.
+// [StateDir], [Record] and the packages ca/setup, ca/doctor and ca/backup are for
+// operators. They work beside a running authority, and docs/operations.md says when.
+//
+// The state directory and the key password together are the authority: anybody who has
+// both can issue. Private keys of services are made by the services, and the authority
+// never receives one.
 package ca

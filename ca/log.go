@@ -15,26 +15,24 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// The log of the authority: store keeps and extends it, translog has its
-// arithmetic, and here are its key, its pace and who is told of its head.
+// This file decides when the log is extended and to whom its head is sent. Package
+// store keeps the entries, and package translog has the arithmetic of the tree.
 // docs/design/0010-the-log.md has the reasons.
 
-const (
-	// sequenceEvery is how long an event waits for its place in the log at most,
-	// and with it how long it could vanish without a trace in a signed head.
-	sequenceEvery = time.Second
-)
+// sequenceEvery is how long a committed event waits for its place in the log at most.
+// During this time a change of the database can remove the event, and no signed head
+// shows it.
+const sequenceEvery = time.Second
 
-// signedHead is the newest signed head that this process knows, in the forms that it
-// is handed out in.
+// signedHead is a signed head of the log in the forms in which it is sent.
 type signedHead struct {
 	translog.Head
-	text   []byte // a signed note
-	header string // base64 of text, for one line of HTTP
+	text   []byte // c2sp.org/signed-note
+	header string // text in base64, since a header of HTTP has one line
 }
 
-// setHead makes a head the one that is handed out. That of the empty log says
-// nothing to those who keep heads.
+// setHead makes a signed head the current one, if it is larger than the one before. The
+// head of the empty log is not sent: every log begins with it.
 func (a *Authority) setHead(text []byte) error {
 	h, err := a.logKey.Verifier().Open(text)
 	if err != nil || h.Size == 0 {
@@ -47,12 +45,13 @@ func (a *Authority) setHead(text []byte) error {
 }
 
 // KeepLog gives committed events their places in the log and signs its head, each
-// second, until ctx ends; then it returns nil. Of several processes on one record
-// one does the work at a time, and the others learn the head. It keeps the marker,
-// too. A failure is logged and tried again: certificates are issued meanwhile, and
-// their events wait; but not into a record that was rolled back.
+// second, until ctx ends; then it returns nil. Of several processes on one record one
+// does the work at a time, and the others read the head. It writes the marker as well.
+//
+// A failure is logged and tried again. Meanwhile certificates are issued, and their
+// events wait. Into a record that was rolled back nothing is issued.
 func (a *Authority) KeepLog(ctx context.Context) error {
-	var failing string // logged once, not each second
+	var failing string // the last error, so that it is logged once and not each second
 	for {
 		err := a.sequence(ctx)
 		a.sequencingFailed.Store(err != nil && ctx.Err() == nil)
@@ -64,7 +63,7 @@ func (a *Authority) KeepLog(ctx context.Context) error {
 			failing = ""
 		case err != nil && err.Error() != failing:
 			if errors.Is(err, store.ErrRolledBack) {
-				a.mark(ctx, true) // while it is known what is missing
+				a.mark(ctx, true) // this process knows the newer head: the next start must refuse the record as well
 			}
 			a.logger.ErrorContext(ctx, "log not extended, will retry", "err", err)
 			failing = err.Error()
@@ -82,7 +81,7 @@ func (a *Authority) KeepLog(ctx context.Context) error {
 	}
 }
 
-// logSize and logFailing are for the metrics.
+// logSize returns how many entries the newest signed head covers.
 func (a *Authority) logSize() int64 {
 	if h := a.head.Load(); h != nil {
 		return h.Size
@@ -90,6 +89,7 @@ func (a *Authority) logSize() int64 {
 	return 0
 }
 
+// logFailing returns 1 if the log could not be extended the last time, otherwise 0.
 func (a *Authority) logFailing() float64 {
 	if a.sequencingFailed.Load() {
 		return 1
@@ -97,7 +97,7 @@ func (a *Authority) logFailing() float64 {
 	return 0
 }
 
-// sequence extends the log until nothing waits.
+// sequence extends the log until no committed event waits.
 func (a *Authority) sequence(ctx context.Context) error {
 	for {
 		var seen translog.Head
@@ -121,18 +121,18 @@ func (a *Authority) sequence(ctx context.Context) error {
 
 // LogOptions say what [Record.VerifyLog] compares with.
 type LogOptions struct {
-	// Heads are signed heads that were kept elsewhere, as texts.
+	// Heads are signed heads that were kept elsewhere, as c2sp.org/tlog-checkpoint.
 	Heads [][]byte
-	// Progress, if set, is called now and then.
+	// Progress, if set, is called now and then with the number of compared entries.
 	Progress func(done, total int64)
 }
 
 // LogHead returns the newest signed head, nil if there is none yet.
 func (r *Record) LogHead(ctx context.Context) ([]byte, error) { return r.store.LogHead(ctx) }
 
-// VerifyLog makes the log again from the record and compares it with its signed
-// head and with those given, see [store.Store.VerifyLog]. A given head that
-// another key signed is a finding; one that is none is an error.
+// VerifyLog makes the log again from the record and compares it with its signed head
+// and with opt.Heads, see [store.Store.VerifyLog]. A head that another key has signed is
+// a finding; a text that is not a head is an error.
 func (r *Record) VerifyLog(ctx context.Context, opt LogOptions) (translog.Report, error) {
 	v, err := r.dir.LogVerifier()
 	if err != nil {
@@ -141,7 +141,7 @@ func (r *Record) VerifyLog(ctx context.Context, opt LogOptions) (translog.Report
 	return r.verifyLog(ctx, v, opt, nil)
 }
 
-// verifyLog compares with known heads of this log, too.
+// verifyLog is VerifyLog with further heads, whose signatures were checked.
 func (r *Record) verifyLog(ctx context.Context, v translog.Verifier, opt LogOptions, known []translog.Head) (translog.Report, error) {
 	check := translog.Check{Verifier: v, Kept: known, Progress: opt.Progress}
 	var foreign []translog.Finding
@@ -162,29 +162,29 @@ func (r *Record) verifyLog(ctx context.Context, v translog.Verifier, opt LogOpti
 	return report, err
 }
 
-// The marker, certs/log.head, is what this directory knows of its record. A record
-// that does not hold it is refused at the next start: docs/design/0014 has the
-// cases. Here is when it is written: at the start, at the end, and in between at a
-// bounded rate, because each time costs two flushes of the disk. What is recorded
-// after the last time can be rolled back without this directory knowing it; the
-// heads that agents keep tell.
+// The marker, certs/log.head, is the newest head that the state directory knows of. A
+// record that does not contain it is refused at the next start:
+// docs/design/0014-the-record-is-never-replaced.md has the cases. It is written at the
+// start, at the end, and in between at a bounded rate, because each write flushes the
+// disk twice. A record that is rolled back to a moment after the last marker is not
+// noticed here; the heads that agents keep show it.
 
 // markEvery is the shortest time between two markers.
 const markEvery = 2 * time.Second
 
-// marker is how far the marker on the disk is.
+// marker is what this process knows of the marker on the disk.
 type marker struct {
-	mu     sync.Mutex // guards what follows, and the file within this process
-	size   int64
-	at     time.Time
-	failed bool // logged once
+	mu     sync.Mutex // guards the fields, and the file within this process
+	size   int64      // entries that the marker names
+	at     time.Time  // of the last attempt to write it
+	failed bool       // the last attempt has failed, and that was logged
 	every  time.Duration
 }
 
-// mark writes the newest head to the marker, if it is newer and the last one is
-// long enough ago, or if it must be now. The head was read from the record after
-// its commit, so the marker is never ahead of the record. A failure is logged:
-// an older marker is a good one.
+// mark writes the newest head to the marker, if it is larger than the one there. Unless
+// now is set, it does nothing within marker.every of the last time. The head was read
+// after its commit, so the marker is never ahead of the record. A failure is logged and
+// not returned: an older marker is still correct.
 func (a *Authority) mark(ctx context.Context, now bool) {
 	h, m := a.head.Load(), &a.marker
 	if h == nil {
@@ -205,15 +205,16 @@ func (a *Authority) mark(ctx context.Context, now bool) {
 	m.failed = err != nil
 }
 
-// lastHead bounds how long the end waits for a database that may be away.
+// lastHead bounds how long Close waits for the database, which may be away.
 const lastHead = 2 * time.Second
 
-// markLast signs a head over what was recorded since the last one, so that a record
-// put back after a clean stop is refused, whatever it lacks. If the head cannot be
-// signed, the marker names the one before, and the next start signs this one.
+// markLast signs a head over the events since the last one and writes it to the marker.
+// An older record that is put in place after a clean stop is then refused, even if one
+// event is missing. If the head cannot be signed, the marker names the one before, and
+// the next start signs this one.
 func (a *Authority) markLast() {
 	if a.head.Load() == nil {
-		return // it never opened
+		return // Open has failed before it read a head
 	}
 	ctx, cancel := context.WithTimeout(a.life, lastHead)
 	defer cancel()
@@ -238,7 +239,7 @@ func (a *Authority) openRecord(ctx context.Context, cfg policy.Config) (err erro
 		return err
 	}
 	if in.Marker == (translog.Head{}) {
-		// Without any marker nothing would be noticed the next time, so this must succeed.
+		// Without a marker the next start would accept any record, so this must succeed.
 		if err := statedir.WriteMarker(a.files.Path, in.Text); err != nil {
 			return err
 		}

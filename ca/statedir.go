@@ -41,14 +41,18 @@ var (
 	ErrOtherLoss   = errors.New("that is not the number of entries that the marker names")
 )
 
-// Loss is what an authority misses in the record that it finds.
+// Loss says which entries of the log the record of a directory does not have.
 type Loss struct {
-	Known  translog.Head // of the marker; zero if there is none
-	Reason error         // why the record is refused: a [RecordError], or why it cannot be compared
+	// Known is the head of the marker; zero if there is none.
+	Known translog.Head
+	// Reason is why the record is refused: a [RecordError], or that the directory has
+	// no key of a log to compare with.
+	Reason error
 }
 
-// FindLoss compares the record of the directory with its marker, as [Open] does. nil
-// means that nothing is lost.
+// FindLoss compares the record of the directory with its marker, as [Open] does. It
+// returns nil if nothing is lost. Other errors than those of [Loss.Reason] say nothing
+// about a loss: a database may be away for a moment.
 func (d StateDir) FindLoss(ctx context.Context) (*Loss, error) {
 	cfg, err := policy.Load(string(d))
 	if err != nil {
@@ -71,23 +75,24 @@ func (d StateDir) FindLoss(ctx context.Context) (*Loss, error) {
 	return nil, err
 }
 
-// AcceptOptions accept a loss.
+// AcceptOptions say which loss to accept, and how to open the key of the log.
 type AcceptOptions struct {
-	Password     secret.String // as in [Options]
+	// Password decrypts the key. Empty reads PasswordFile, as in [Options].
+	Password secret.String
+	// PasswordFile is read if Password is empty. Default secrets/password.
 	PasswordFile string
 	// Entries must be the size of the log that the marker names (Loss.Known). It
-	// makes sure that the loss which is accepted is the one that was looked at.
+	// makes sure that the operator has seen this loss and not an earlier one.
 	Entries int64
 }
 
 // AcceptLoss lets an authority go on although entries of its log are lost: with
-// the older record that is there, or with a new one where there is none. What was
-// revoked in the lost entries is good again, and so are tokens that were spent. It
-// is an event of the log, [kinds.Accepted], and it replaces the marker by the head
-// that it returns. The record of another authority is never accepted.
+// the older record that is there, or with a new one where there is none. Certificates
+// that were revoked in the lost entries are good again, and so are tokens that were
+// spent. It is an event of the log, [kinds.Accepted], and it replaces the marker by the
+// head that it returns. The record of another authority is never accepted.
 //
-// A crash leaves the old marker until all else is done, so the loss is to be
-// accepted again.
+// The marker is replaced last, so after a crash the loss has to be accepted again.
 func (d StateDir) AcceptLoss(ctx context.Context, opt AcceptOptions) (head translog.Head, err error) {
 	loss, err := d.FindLoss(ctx)
 	switch {
@@ -123,8 +128,9 @@ func (d StateDir) AcceptLoss(ctx context.Context, opt AcceptOptions) (head trans
 	return head, statedir.WriteMarker(string(d), text)
 }
 
-// logKeyOf opens the key of the log. Only a directory from before there was a
-// log gets a new one: it has neither half of a key.
+// logKeyOf opens the key of the log. Only a directory from before there was a log gets a
+// new key, encrypted or plain like the keys that it has. In a directory with a marker a
+// new key would make each kept head foreign.
 func logKeyOf(f statedir.Dir, loss *Loss) (*translog.Key, error) {
 	key, err := f.OpenLogKey()
 	if _, refused := errors.AsType[*RecordError](loss.Reason); refused || !errors.Is(err, fs.ErrNotExist) {
@@ -140,6 +146,7 @@ func logKeyOf(f statedir.Dir, loss *Loss) (*translog.Key, error) {
 	return f.MakeLogKey()
 }
 
+// openOrCreate opens the record, or makes one where the store says that there is none.
 func openOrCreate(ctx context.Context, where string) (*store.Store, error) {
 	s, err := store.Open(ctx, where)
 	if errors.Is(err, store.ErrNoRecord) {
@@ -148,7 +155,8 @@ func openOrCreate(ctx context.Context, where string) (*store.Store, error) {
 	return s, err
 }
 
-// accept records the loss and signs the head that goes on without it.
+// accept records the loss and returns a signed head that covers the event of it. A
+// record without a head gets its first one.
 func accept(ctx context.Context, rec *store.Store, key *translog.Key, known translog.Head) (text []byte, err error) {
 	_, have, err := rec.Resume(ctx, key.Verifier(), translog.Head{})
 	detail := fmt.Sprintf("going on from %s, without some of %s", have, known)

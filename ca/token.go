@@ -24,10 +24,10 @@ type TokenOptions struct {
 	Password secret.String
 	// Service is the profile; with Revoke, the serial of the certificate to revoke.
 	Service string
-	// Names default to all names of the profile. It has to list names for that:
-	// patterns and wildcards say what may be asked for.
+	// Names default to the names that the profile lists. A profile with patterns and
+	// wildcards only has no default: those say what may be asked for.
 	Names []string
-	// Lifetime defaults to 5 min; 1 h at most.
+	// Lifetime is how long the token can be used: 5 min if 0, 1 h at most.
 	Lifetime time.Duration
 	// Provisioner is one of type JWK; it defaults to the first of pki.yaml that is
 	// for the service and whose private key is in the state directory.
@@ -74,7 +74,8 @@ func (d StateDir) NewToken(ctx context.Context, opt TokenOptions) (secret.String
 	return key.Sign(c.at(cfg, use, root))
 }
 
-// at completes claims with where the token is used.
+// at returns the claims with the audience and the fingerprint of the root, by which
+// the holder finds and trusts the authority.
 func (c newClaims) at(cfg policy.Config, path string, root *x509.Certificate) newClaims {
 	c.Audience = jose.Audience{"https://" + cfg.PublicHost() + stepapi.Prefix + path}
 	c.RootFingerprint = certs.Fingerprint(root)
@@ -85,16 +86,18 @@ func (c newClaims) at(cfg policy.Config, path string, root *x509.Certificate) ne
 type newClaims struct {
 	jose.Claims
 	SANs            []string `json:"sans,omitempty"`
-	RootFingerprint string   `json:"sha"` // what the holder pins
+	RootFingerprint string   `json:"sha"` // SHA-256 of the root in hex, which the holder trusts
 	Actor           *actor   `json:"act,omitempty"`
 }
 
-// actor is who asked the authority for a token (RFC 8693 §4.1).
+// actor is the enroller that asked the authority for a token (RFC 8693 §4.1).
 type actor struct {
 	Service string `json:"sub"`
 	Serial  string `json:"serial"` // of its certificate, decimal
 }
 
+// tokenClaims returns the claims that the options ask for, without issuer and audience.
+// A token that revokes has the serial as its subject and no names.
 func tokenClaims(r *policy.Rules, opt TokenOptions) (newClaims, error) {
 	c, err := freshClaims(opt.Lifetime)
 	if err != nil {
@@ -109,7 +112,8 @@ func tokenClaims(r *policy.Rules, opt TokenOptions) (newClaims, error) {
 	return c, err
 }
 
-// freshClaims are those that every token has: an id and its times.
+// freshClaims returns the claims that every token has: a random id and its times. life
+// 0 is the default; one that is negative or above an hour is an error.
 func freshClaims(life time.Duration) (c newClaims, err error) {
 	if life == 0 {
 		life = defaultTokenLife
