@@ -14,10 +14,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// auditLog is a file of JSON lines for log collectors. The record stays
-// the truth: it is committed before an answer, and a line is written after it
-// without a flush. A line that cannot be written stops nothing; it is counted and
-// said in the program's log. All methods work on a nil log.
+// auditLog is a file of JSON lines for log collectors. The record is what counts: it is
+// committed before an answer, and the line is written after the commit, without a flush.
+// A crash in between loses the line. A line that cannot be written is counted and
+// logged, and the request goes on. All methods work on a nil log.
 type auditLog struct {
 	path string
 
@@ -28,14 +28,14 @@ type auditLog struct {
 // auditLine is one line. There is no field for a token, a key or a body.
 type auditLine struct {
 	Time    time.Time `json:"time"`
-	Action  string    `json:"action"`            // sign, renew, rekey, revoke
-	Outcome string    `json:"outcome"`           // done, again (a lost answer given once more), refused
-	Caller  string    `json:"caller"`            // as it stands in the record
-	Address string    `json:"address,omitempty"` // of the connection
+	Action  string    `json:"action"`            // sign, renew, rekey, revoke, make a token, read the record
+	Outcome string    `json:"outcome"`           // done, again (the answer to a repeated request), refused
+	Caller  string    `json:"caller"`            // as in the record
+	Address string    `json:"address,omitempty"` // of the connection, with its port
 	Service string    `json:"service,omitempty"`
 	Serial  string    `json:"serial,omitempty"` // decimal
-	Rule    string    `json:"rule,omitempty"`   // what refused
-	Count   int       `json:"count,omitempty"`  // of a set that was revoked at once
+	Rule    string    `json:"rule,omitempty"`   // that refused the request
+	Count   int       `json:"count,omitempty"`  // of certificates that an operator has revoked
 }
 
 const (
@@ -44,11 +44,11 @@ const (
 	outcomeRefused = "refused"
 )
 
-// openAuditLog opens the file to append to it (0600). An empty path is no log. A
-// relative one is below the state directory.
+// openAuditLog opens the file for appending (0600). An empty path returns nil, which is
+// a log that drops each line. A relative path is below dir.
 func openAuditLog(dir, path string) (*auditLog, error) {
 	if path == "" {
-		return nil, nil //nolint:nilnil // a nil log is a log to nowhere
+		return nil, nil //nolint:nilnil // a nil log drops each line
 	}
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)
@@ -60,7 +60,8 @@ func openAuditLog(dir, path string) (*auditLog, error) {
 	return &auditLog{path: path, f: f}, nil
 }
 
-// write appends a line by one call, so that several processes can share the file.
+// write appends a line with one system call, so that the lines of several processes do
+// not mix (O_APPEND).
 func (l *auditLog) write(line auditLine) error {
 	if l == nil {
 		return nil
@@ -94,7 +95,8 @@ func (l *auditLog) Close() error {
 	return f.Close()
 }
 
-// addressKey carries the address of a request to where its fate is decided.
+// addressKey is the key in a context for the address of the client. Issuing and
+// revoking do not see the request, and write the address to the audit log.
 type addressKey struct{}
 
 func withAddress(r *http.Request) *http.Request {

@@ -35,18 +35,19 @@ import (
 
 // Options open an authority.
 type Options struct {
-	// Dir is the state directory that Init made.
+	// Dir is the state directory, as package ca/setup makes it.
 	Dir string
 	// Password decrypts the keys. Empty reads PasswordFile.
 	Password secret.String
-	// PasswordFile is read whenever a key is: at Open, at Reload and by rotations.
-	// Empty is secrets/password, which is there only if Init generated it.
+	// PasswordFile is read each time that a key is read: by Open, Reload and rotations.
+	// Default secrets/password, which exists only if the password was generated.
 	PasswordFile string
-	// AuditLog replaces audit_log of pki.yaml, if it is not empty.
+	// AuditLog replaces audit_log of pki.yaml, if it is not empty. It is relative to the
+	// working directory.
 	AuditLog string
-	// Logger nil means slog.Default.
+	// Logger gets what operators must know. nil means slog.Default.
 	Logger *slog.Logger
-	// Registerer nil means no metrics.
+	// Registerer gets the metrics artstore_ca_…. nil registers none.
 	Registerer prometheus.Registerer
 }
 
@@ -56,20 +57,21 @@ var (
 	ErrNoPassword    = statedir.ErrNoPassword
 )
 
-// Authority issues and records. It is safe for concurrent use; it starts no goroutines.
+// Authority issues certificates and records them. It is safe for concurrent use and
+// starts no goroutines: the caller runs [Authority.Watch] and [Authority.KeepLog].
 type Authority struct {
 	files      statedir.Dir
 	record     *store.Store
 	acmeRecord *acmestore.Store // the part of the record that ACME works on
 	logger     *slog.Logger
 	metrics    *metrics
-	auditMu    sync.RWMutex // held by who writes to audit, so that a reload closes none in use
+	auditMu    sync.RWMutex // guards audit; a writer holds it for reading, so that a reload closes no log in use
 	audit      *auditLog
 	auditPath  string          // of Options
-	life       context.Context //nolint:containedctx // validations of ACME challenges go on when the request that asked for them has ended, and end with the authority
+	life       context.Context //nolint:containedctx // ends with the authority; validations of ACME challenges outlive their requests
 	end        context.CancelFunc
 	state      atomic.Pointer[state]
-	changeSem  chan struct{} // held to change the state; a channel, because the holder does I/O and waiters must be able to leave
+	changeSem  chan struct{} // of one, held while the state changes; a channel, because the holder does I/O and a waiter must be able to give up
 	refusals   quota
 	soundKeys  struct { // RSA keys that validateKey has let pass
 		sync.Mutex
@@ -87,26 +89,28 @@ type Authority struct {
 	sequencingFailed atomic.Bool // the log could not be extended the last time
 }
 
-// state is everything that a request needs, as one immutable value. Rotation and
-// reload publish a new one; a request that began with the old one ends with it.
+// state is all that a request needs, as one immutable value. Rotation and reload
+// publish a new one; the state that a request works with does not change.
 type state struct {
 	config        policy.Config
 	rules         *policy.Rules
-	roots         []*x509.Certificate          // the signing one first
-	intermediates []*x509.Certificate          // the issuing one first; older ones while leaves of theirs live
-	issuerPEM     map[*x509.Certificate]string // intermediates in PEM: nearly every answer has one
+	roots         []*x509.Certificate          // roots[0] signs new intermediates
+	intermediates []*x509.Certificate          // intermediates[0] issues; the others have leaves that have not expired
+	issuerPEM     map[*x509.Certificate]string // intermediates in PEM, since nearly every answer has one
 	signer        crypto.Signer                // of intermediates[0]
 	digest        string                       // stepapi.TrustDigest of roots
 	smallstep     *authority.Authority
 	acme          *acmesrv.Server
 	enrolmentKeys map[string]enrolkey.Key // enrolment keys for tokens of enrollers, by the service that they are for
 	rootLists     map[string]*crl.List    // by subject key id, see crl.WriteRoot
-	limits        *limits                 // carried over while its configuration stays
+	limits        *limits                 // of the state before, if the configured rates are the same
 	superseded    chan struct{}           // closed when a newer state has been published
 }
 
-// Open opens the state directory that [Init] made: configuration, trust, keys and
-// record. Close it after its users are done.
+// Open opens a state directory: configuration, trust, keys and record. A record that is
+// missing, older than the marker or another authority's is a [RecordError]; a key that
+// cannot be decrypted is [ErrWrongPassword] or [ErrNoPassword]. Call Close after the
+// last request has ended.
 func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	cfg, err := policy.Load(opt.Dir)
 	if err != nil {
@@ -151,14 +155,15 @@ func Open(ctx context.Context, opt Options) (_ *Authority, err error) {
 	a.warn(ctx, st)
 	a.warnOfExposure(ctx, cfg)
 	a.warnOfSharedNames(ctx, st.rules)
-	// A crash between the commit of a rotation and its copies is healed here.
+	// A process that was killed between the commit of a rotation and the copies has left
+	// old copies. They are replaced here.
 	a.copyTrust(ctx, st)
 	a.metrics, err = newMetrics(opt.Registerer, a)
 	return a, err
 }
 
-// publish completes a state (rules, embedded authority) and makes it current. On
-// an error the old one stays.
+// publish fills in what follows from configuration, trust and signer, and makes the
+// state current. On an error the old state stays.
 func (a *Authority) publish(st *state) (err error) {
 	if st.rules, err = st.config.Parse(); err != nil {
 		return err
@@ -195,14 +200,16 @@ func (a *Authority) publish(st *state) (err error) {
 	return nil
 }
 
-// Roots are the current trust bundle, the root that signs first.
+// Roots returns the current trust bundle; the first root signs new intermediates.
 func (a *Authority) Roots() []*x509.Certificate { return slices.Clone(a.state.Load().roots) }
 
-// Config is the configuration in effect. Its maps are shared: read only.
+// Config returns the configuration in effect. Its maps are shared and must not be
+// changed.
 func (a *Authority) Config() policy.Config { return a.state.Load().config }
 
 // Reload reads pki.yaml, the trust, the password file and the keys again, and
-// opens the audit log anew. On an error the old state stays in effect, as a whole.
+// opens the audit log anew. On an error all of the old state stays in effect. Other
+// addresses or another database are an error: they take a restart.
 func (a *Authority) Reload(ctx context.Context) error {
 	var audit *auditLog
 	err := a.update(ctx, func(next *state) (err error) {
@@ -228,14 +235,14 @@ func (a *Authority) Reload(ctx context.Context) error {
 	a.warn(ctx, a.state.Load())
 	a.warnOfExposure(ctx, a.state.Load().config)
 	a.warnOfSharedNames(ctx, a.state.Load().rules)
-	a.lists.Reset() // with the keys of retired issuers
+	a.lists.Reset() // they have keys of retired issuers, which the old password has opened
 	a.auditMu.Lock()
 	audit, a.audit = a.audit, audit
 	a.auditMu.Unlock()
 	return audit.Close()
 }
 
-// warn says what the configuration allows and its author may not have meant.
+// warn logs what is valid in the configuration and rarely meant.
 func (a *Authority) warn(ctx context.Context, st *state) {
 	for _, text := range st.rules.Overlaps() {
 		a.logger.WarnContext(ctx, "profiles overlap", "err", text)
@@ -245,32 +252,34 @@ func (a *Authority) warn(ctx context.Context, st *state) {
 	}
 }
 
-// warnOfExposure says at each start and reload what others can read or change. It
-// stops nothing: what could be read may have been read, and an authority that does
-// not start takes the certificates of all services with it.
+// warnOfExposure logs at each start and reload what other users can read or change. It
+// is no reason to stop: somebody may have read the secrets before, and without the
+// authority the certificates of all services expire.
+// docs/design/0020-files-that-others-can-read.md
 func (a *Authority) warnOfExposure(ctx context.Context, cfg policy.Config) {
 	for _, e := range a.files.Exposures(cfg.RootKey, cfg.Database) {
 		a.logger.ErrorContext(ctx, "others can read or change files of the authority", "err", e.Text)
 	}
 }
 
-// warnOfSharedNames is for each load of the configuration.
+// warnOfSharedNames logs the services that can obtain a name of the authority.
 func (a *Authority) warnOfSharedNames(ctx context.Context, r *policy.Rules) {
 	for _, text := range r.SharedNames() {
 		a.logger.WarnContext(ctx, "services share a name with the authority", "rule", "shared-name", "what", text)
 	}
 }
 
-// openAudit opens the audit log that the options or else a configuration name.
+// openAudit opens the audit log that the options name, otherwise that of the
+// configuration. It returns nil if neither names one.
 func (a *Authority) openAudit(cfg policy.Config) (*auditLog, error) {
 	if a.auditPath != "" {
-		return openAuditLog("", a.auditPath) // relative to where the program runs, as flags are
+		return openAuditLog("", a.auditPath) // relative to the working directory, as paths in flags are
 	}
 	return openAuditLog(a.files.Path, cfg.AuditLog)
 }
 
-// update runs one change of the state at a time: fn edits a copy, which is then
-// published. If fn fails nothing has changed.
+// update changes the state, one change at a time: fn edits a copy, which is then
+// published. If fn or publish fails, the state is the old one.
 func (a *Authority) update(ctx context.Context, fn func(next *state) error) error {
 	select {
 	case a.changeSem <- struct{}{}:
@@ -290,8 +299,9 @@ func (a *Authority) update(ctx context.Context, fn func(next *state) error) erro
 	return nil
 }
 
-// copyTrust refreshes the copies of the trust in certs/. The change is committed
-// already, and the next start tries again.
+// copyTrust refreshes the copies of the trust in certs/, which people and tools read. A
+// failure is logged only, because the change is committed already; the next start tries
+// again.
 func (a *Authority) copyTrust(ctx context.Context, st *state) {
 	if err := a.files.WriteCopies(st.roots, st.intermediates); err != nil {
 		a.logger.WarnContext(ctx, "copies of the trust bundle not refreshed", "path", a.files.File("certs"), "err", err)
@@ -310,7 +320,7 @@ func (a *Authority) Ready(ctx context.Context) error {
 			return fmt.Errorf("%q expired at %s", c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
-	for _, c := range st.intermediates { // makes the lists that are due, also when nobody asks for them
+	for _, c := range st.intermediates { // which makes the lists that are due, also when nobody asks for them
 		if _, err := a.currentCRL(ctx, st, c, false); err != nil {
 			return err
 		}
@@ -318,8 +328,9 @@ func (a *Authority) Ready(ctx context.Context) error {
 	return a.record.Ready(ctx)
 }
 
-// currentCRL returns the list of an issuer, see [crl.Lists.Get]. The key of the
-// intermediate that issues is open already; that of a retired one is read.
+// currentCRL returns the revocation list of an issuer (RFC 5280 §5), see
+// [crl.Lists.Get]. The key of intermediates[0] is open already; that of a retired issuer
+// is read from the disk.
 func (a *Authority) currentCRL(ctx context.Context, st *state, issuing *x509.Certificate, exact bool) (*crl.List, error) {
 	var signer crypto.Signer
 	if issuing.Equal(st.intermediates[0]) {
@@ -328,10 +339,10 @@ func (a *Authority) currentCRL(ctx context.Context, st *state, issuing *x509.Cer
 	return a.lists.Get(ctx, issuing, signer, exact)
 }
 
-// Close brings log and marker up to the record and closes it. Requests still
-// running fail; serve drains first.
+// Close signs a last head over the log, writes the marker and closes the record. A
+// request that still runs fails, so the caller drains its server first.
 func (a *Authority) Close() error {
-	if a.record != nil && a.record.Intact() { // else somebody may have accepted the loss meanwhile
+	if a.record != nil && a.record.Intact() { // if it was lost, an operator may have accepted that and written another marker
 		a.markLast()
 	}
 	a.end()

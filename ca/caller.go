@@ -25,19 +25,19 @@ import (
 // one, each from a credential that was checked.
 type caller struct {
 	kind    callerKind
-	name    string // as it is recorded
-	service string // that it speaks for, once that is proven; empty before
-	serial  string // certificate that a peer showed, or that a revoke token names
+	name    string // for the record
+	service string // for which it may ask, empty until that is proven
+	serial  string // of the certificate that a peer has shown, or that a revocation token names
 
-	credentials []credential // that were verified, the narrowest first
+	credentials []credential // verified ones, the narrowest first
 }
 
-// credential is what the refusals of a caller are counted by. It was verified, so no
-// caller can use up the count of another. Names in a request are not counted by: their
-// sender chooses them freely.
+// credential is a key by which refusals are counted. It was verified, so no caller can
+// use up the count of another. A name in a request is no such key, because the sender
+// chooses it freely.
 type credential struct {
 	id   string
-	most int // refusals that are recorded in an hour
+	most int // how many refusals are recorded in an hour
 }
 
 const (
@@ -46,12 +46,14 @@ const (
 	maxCredentials   = 10_000 // remembered at once
 )
 
-// lineageCredentials counts the holder of a certificate of this authority by its
-// lineage: a renewal does not start a new count.
+// lineageCredentials counts the holder of a certificate by its lineage, so that a
+// renewal does not start a new count.
 func lineageCredentials(e record.Certificate) []credential {
 	return []credential{{"lineage " + e.Lineage, refusalsPerHour}}
 }
 
+// certificateCredentials counts the holder of a certificate that this authority has not
+// issued, so that has no lineage.
 func certificateCredentials(c *x509.Certificate) []credential {
 	return []credential{{"certificate " + certs.Fingerprint(c), refusalsPerHour}}
 }
@@ -65,7 +67,8 @@ func tokenCredentials(c *claims, token store.Token) []credential {
 	}
 }
 
-// counted are the credentials of c; callers on this machine have none.
+// counted returns the credentials by which refusals of c are counted. Callers on this
+// machine have none, and are counted by their name.
 func (c caller) counted() []credential {
 	if len(c.credentials) == 0 {
 		return []credential{{"caller " + c.name, refusalsPerHour}}
@@ -106,8 +109,9 @@ type accessRequest struct {
 	serial   string              // of the certificate to revoke, decimal
 }
 
-// authorize decides on everything that issues, revokes or reads the record, and
-// records what it refuses.
+// authorize decides whether the caller may do what it asks for: issue, revoke, read the
+// record or make a token. A [denial.Error] is recorded before it is returned. Every
+// route to one of these actions leads through here.
 func (a *Authority) authorize(ctx context.Context, st *state, c caller, w accessRequest) error {
 	err := a.evaluate(ctx, st, c, w)
 	if err == nil {
@@ -116,6 +120,7 @@ func (a *Authority) authorize(ctx context.Context, st *state, c caller, w access
 	return a.recordDenial(ctx, c, w, err)
 }
 
+// evaluate is authorize without the record of a refusal.
 func (a *Authority) evaluate(ctx context.Context, st *state, c caller, w accessRequest) error {
 	if w.action == actRevoke {
 		if c.kind != callerOperator && c.serial != w.serial {
@@ -133,11 +138,12 @@ func (a *Authority) evaluate(ctx context.Context, st *state, c caller, w accessR
 	if err != nil {
 		return err
 	}
-	// The commit checks the rest of the lineage: a query here would come too early, and be one more.
+	// The commit checks the rest of the lineage in its transaction. A query here would be
+	// one more, and a revocation could still come between it and the commit.
 	if w.previous != nil && w.previous.Revocation != nil {
 		return denial.New(denial.Revoked, "certificate %s was revoked", certs.HexSerial(c.serial))
 	}
-	if w.action == actRead { // no commit follows that would decide
+	if w.action == actRead { // no commit follows that could check the lineage
 		return a.notRevoked(ctx, c, w.lineage)
 	}
 	if err := p.Allows(w.names, w.key); err != nil {
@@ -158,7 +164,8 @@ func (a *Authority) notRevoked(ctx context.Context, c caller, lineage string) er
 	return err
 }
 
-// serviceFor is deny by default: no profile, no certificate.
+// serviceFor returns the profile of the caller's service. Without a profile nothing is
+// issued, which is a denial by the rule [denial.Profile].
 func (st *state) serviceFor(c caller) (*policy.Service, error) {
 	if c.kind == callerAuthority {
 		return st.rules.Own, nil
@@ -170,7 +177,8 @@ func (st *state) serviceFor(c caller) (*policy.Service, error) {
 	return p, nil
 }
 
-// recordDenial records a refusal and returns it. It returns other errors unchanged.
+// recordDenial records a denial in metrics, audit log and record, within the quota of
+// the caller. It returns err unchanged, and does nothing for other kinds of errors.
 func (a *Authority) recordDenial(ctx context.Context, c caller, w accessRequest, err error) error {
 	r, ok := errors.AsType[*denial.Error](err)
 	if !ok {
@@ -181,7 +189,7 @@ func (a *Authority) recordDenial(ctx context.Context, c caller, w accessRequest,
 		return err
 	}
 	a.writeAudit(ctx, c, auditLine{Action: string(w.action), Outcome: outcomeRefused, Serial: c.serial, Rule: string(r.Rule)})
-	// The request may be gone already; what it tried must still be recorded.
+	// The client may have gone, which ends ctx. Its attempt must be recorded all the same.
 	if recordErr := a.record.Refuse(context.WithoutCancel(ctx), record.Event{
 		At: time.Now(), Caller: c.name, Service: c.service, Serial: c.serial, Rule: string(r.Rule), Detail: clip(string(w.action) + ": " + r.Text),
 	}); recordErr != nil {
@@ -190,8 +198,8 @@ func (a *Authority) recordDenial(ctx context.Context, c caller, w accessRequest,
 	return err
 }
 
-// quota keeps the holder of a credential from filling the disk with its refusals.
-// They go on being counted in the metrics.
+// quota bounds how many refusals of one credential are recorded in an hour, so that its
+// holder cannot fill the disk. The metrics count all of them.
 type quota struct {
 	mu     sync.Mutex
 	counts lru.Cache[string, *hourly]
@@ -202,8 +210,8 @@ type hourly struct {
 	used  int
 }
 
-// allow reports whether each of the credentials may have one more refusal recorded,
-// and counts it.
+// allow reports whether one more refusal may be recorded, and counts it. All credentials
+// of the caller must have room.
 func (q *quota) allow(list []credential, now time.Time) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -224,12 +232,12 @@ func (q *quota) allow(list []credential, now time.Time) bool {
 	return true
 }
 
-// maxSoundKeys is how many RSA keys are remembered to have passed.
+// maxSoundKeys bounds the memory of RSA keys that have passed validateKey, 32 bytes each.
 const maxSoundKeys = 10_000
 
-// validateKey is [pubkey.Validate], the expensive half of checking a key, for callers
-// who were authenticated. An RSA key that has passed is remembered, so that only the
-// first certificate for it costs the test.
+// validateKey is [pubkey.Validate], the expensive half of checking a key. It runs only
+// after the caller was authenticated. An RSA key that has passed is remembered, so that
+// its renewals do not cost the test again.
 func (a *Authority) validateKey(key crypto.PublicKey) error {
 	k, ok := key.(*rsa.PublicKey)
 	if !ok {
@@ -253,7 +261,8 @@ func (a *Authority) validateKey(key crypto.PublicKey) error {
 	return nil
 }
 
-// writeAudit writes a line about a caller, after the commit.
+// writeAudit writes a line to the audit log, after the commit. A failure is counted and
+// logged, because the certificate or the revocation is in the record already.
 func (a *Authority) writeAudit(ctx context.Context, c caller, line auditLine) {
 	line.Caller, line.Address = c.name, addressIn(ctx)
 	if line.Service == "" {

@@ -27,35 +27,37 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// Issuing is a chain of types: verifiedRequest → prepared → signed → committed. Each
-// step takes what only the step before returns, so the wrong order does not
-// compile. The crash story: up to the commit nothing has left and nothing is
-// stored, so a crash loses a signature that no client has; after it the certificate
-// is in the record, and a client that missed the answer asks again with the same
-// token and key.
+// Issuing is a chain of types: verifiedRequest → prepared → signed → committed. Each step
+// takes a value that only the step before returns, so another order does not compile.
+//
+// A crash before the commit loses a signature that no client has, and nothing is stored.
+// After the commit the certificate is in the record, and a client that has missed the
+// answer asks again with the same token and key.
+// docs/design/0002-issuing-pipeline.md
 
-// prepared is a certificate that may be issued, unsigned.
+// prepared is a certificate that may be issued and is not signed yet.
 type prepared struct {
 	v        verifiedRequest
 	template *x509.Certificate
 
-	maxLive, maxLineage int // to be checked by the commit
+	maxLive, maxLineage int // limits for the commit to check; 0 is no check
 }
 
-// signed exists in memory only: it must not leave before it is committed.
+// signed is a certificate in memory. It must not be sent before it is committed.
 type signed struct {
 	prepared
 	chain []*x509.Certificate
 }
 
-// committed is in the record and may be handed out.
+// committed is a certificate in the record, which may be sent.
 type committed struct {
 	leaf    *x509.Certificate
 	chain   []*x509.Certificate // intermediates, issuer first
-	earlier bool                // it was handed out before, for the same token and key
+	earlier bool                // an earlier request with the same token and key got it
 }
 
-// issue runs the chain against one state.
+// issue runs all steps against one state. Errors are [denial.Error] for what is not
+// allowed, and those of key and record.
 func (a *Authority) issue(ctx context.Context, st *state, v verifiedRequest) (committed, error) {
 	start := time.Now()
 	p, err := a.prepare(ctx, st, v)
@@ -70,7 +72,7 @@ func (a *Authority) issue(ctx context.Context, st *state, v verifiedRequest) (co
 	if err != nil {
 		return committed{}, err
 	}
-	if done.earlier { // the token was spent on it before; the signature made now is dropped
+	if done.earlier { // the certificate that was signed now is dropped
 		return done, nil
 	}
 	a.metrics.issued.WithLabelValues(kindOf(v)).Inc()
@@ -81,11 +83,11 @@ func (a *Authority) issue(ctx context.Context, st *state, v verifiedRequest) (co
 	return done, nil
 }
 
-// returnEarlier returns the certificate that the same token and key got before: the
-// client may have lost the answer. It refuses if that certificate has expired, because
-// a token is good for one certificate only.
+// returnEarlier returns the certificate that an earlier request with the same token and
+// key got, because that answer may have been lost. If the certificate has expired it
+// refuses, since a token is for one certificate only.
 func (a *Authority) returnEarlier(ctx context.Context, v verifiedRequest, entry record.Certificate) (committed, error) {
-	if v.singleUse { // its holder makes another one at will
+	if v.singleUse { // the client makes such a token by itself, so it can make another one
 		return committed{}, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, denial.New(denial.Token, "the renewal token was already used"))
 	}
 	if !time.Now().Before(entry.NotAfter) {
@@ -132,14 +134,14 @@ func (a *Authority) prepare(ctx context.Context, st *state, v verifiedRequest) (
 	if v.previous != nil && a.full.pauses(v.previous.Lineage, time.Now()) {
 		return prepared{}, a.recordDenial(ctx, v.caller, w, refuseLineage(v, p.MaxLineage))
 	}
-	if v.action == actSign && v.caller.kind != callerAuthority { // an authority that restarts often must still start
+	if v.action == actSign && v.caller.kind != callerAuthority { // each start issues to the authority itself, and must not fail by a limit
 		out.maxLive, err = a.liveLimit(ctx, p, time.Now())
 	}
 	return out, err
 }
 
-// validity decides the dates of a certificate: by the moment and what was asked,
-// or those of a fixture.
+// validity decides the dates of the certificate: by the profile, the requested dates and
+// the clock, or those of a fixture.
 func (v verifiedRequest) validity(p *policy.Service, issuing *x509.Certificate) (validity.Dates, error) {
 	now := time.Now()
 	if v.fixtureTime.IsZero() {
@@ -187,9 +189,10 @@ func leafTemplate(v verifiedRequest, p *policy.Service) (*x509.Certificate, erro
 	return t, names.Set(t, v.names)
 }
 
-// subjectName returns the service as the common name. ACME clients take the common name for one more name to
-// prove when they renew (certbot and lego do), so in their certificates it stands
-// only if it is one; the record knows the service either way.
+// subjectName returns a subject with the service as the common name. ACME clients such as
+// certbot and lego order the common name as one more name when they renew. Their
+// certificates therefore have the common name only if it is one of the names; the record
+// has the service in any case.
 func subjectName(v verifiedRequest) pkix.Name {
 	if v.provisioner.Type == provisioner.TypeACME && !slices.Contains(v.names, v.caller.service) {
 		return pkix.Name{}
@@ -210,8 +213,9 @@ func sign(st *state, p prepared) (signed, error) {
 	return signed{p, []*x509.Certificate{leaf, issuing}}, nil
 }
 
-// commit makes {token spent, certificate, event} true at once and returns what
-// may leave, which is an earlier certificate if the token was spent meanwhile.
+// commit spends the token and records certificate and event in one transaction, and
+// returns the certificate to send: an earlier one if the token was spent before on the
+// same key.
 func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
 	c := record.NewCertificate(s.chain, time.Now())
 	c.Service, c.Kind, c.Provisioner, c.Caller = s.v.caller.service, kindOf(s.v), s.v.provisioner.Name, s.v.caller.name
@@ -231,7 +235,8 @@ func (a *Authority) commit(ctx context.Context, s signed) (committed, error) {
 	return committed{leaf: s.chain[0], chain: s.chain[1:]}, nil
 }
 
-// denialFor turns an error of the commit into a refusal for the caller.
+// denialFor returns the denial that an error of the commit means for the caller, or the
+// error itself.
 func (a *Authority) denialFor(ctx context.Context, p prepared, err error) error {
 	v := p.v
 	switch {
@@ -288,14 +293,14 @@ func (a *Authority) sweep(ctx context.Context) {
 	}
 }
 
-// IssueFixture issues what tests need and no service ever gets: a certificate
-// that is not valid now. It signs csr as if it had been asked at another moment;
-// all else is as always: the names and the key type are the profile's to allow,
-// the life is the profile's, and the certificate is in the record. Dates that
-// would make it valid now are refused.
+// IssueFixture issues a certificate that is expired or not yet valid, for tests of the
+// services: no service ever gets one. It signs csr as if it had been asked at the moment
+// at. Everything else is as always: the profile allows the names and the key type and
+// decides the lifetime, and the certificate is in the record. A moment that would make
+// the certificate valid now is refused. The chain is returned leaf first.
 //
-// It is for the operator, who holds the state directory and with it the key that
-// could sign anything; no handler leads here. The chain is leaf first.
+// It is for the operator, who has the state directory and with it the key that can sign
+// anything. No handler leads here.
 func (a *Authority) IssueFixture(ctx context.Context, service string, csr *x509.CertificateRequest, at time.Time) ([]*x509.Certificate, error) {
 	v, err := a.verifyOperator(ctx, service, csr)
 	if err != nil {
@@ -309,8 +314,8 @@ func (a *Authority) IssueFixture(ctx context.Context, service string, csr *x509.
 	return append([]*x509.Certificate{done.leaf}, done.chain...), nil
 }
 
-// verifyOperator checks the request as that of any client. The operator needs no
-// credential: it has opened the state directory.
+// verifyOperator checks the certificate request like that of a client. The operator needs
+// no credential, because the operator has opened the state directory.
 func (a *Authority) verifyOperator(ctx context.Context, service string, csr *x509.CertificateRequest) (v verifiedRequest, err error) {
 	v.caller, v.action = caller{kind: callerOperator, name: operator, service: service}, actSign
 	if err := pkcs10.Check(csr); err != nil {

@@ -16,34 +16,36 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// A lineage is a first certificate with all that came of it: renewals, and what it
-// vouched for. Whoever has the key of one can make more, so two things bound a
-// lineage until somebody revokes it: how many of its certificates are valid at a
-// time, and when the proof ends that the first of them rests on.
+// A lineage is a first certificate with its renewals and the certificates for which it
+// signed tokens. A thief of one key can get more certificates, so two limits hold until
+// somebody revokes the lineage: how many of its certificates are valid at a time, and
+// when the proof ends by which the first one was issued.
+// docs/design/0019-bounded-lineages.md
 
 const (
-	// A lineage that is full is refused without a look into the record for a moment:
-	// a loop must not cost a signature and a transaction with each round.
+	// fullPause is how long a full lineage is refused without a query, so that a client
+	// in a loop does not cost a signature and a transaction each time.
 	fullPause = time.Second
-	// It is told to the log again after this time.
+	// fullTold is the shortest time between two lines of the log about one lineage.
 	fullTold = time.Hour
-	// maxFullLineages bounds the memory; those beyond it are forgotten, and told again.
+	// maxFullLineages bounds the memory. A lineage that is forgotten costs a query and a
+	// line of the log more.
 	maxFullLineages = 10_000
 )
 
-// fullLineages are those that had as many live certificates as they may when they
-// asked last, by their serials.
+// fullLineages are the lineages, by serial, that had as many live certificates as allowed
+// at their last request.
 type fullLineages struct {
 	mu sync.Mutex
 	by lru.Cache[string, *fullLineage]
 }
 
 type fullLineage struct {
-	refused time.Time // by the record
-	told    time.Time // to the log of the authority
+	refused time.Time // when the record has refused it last
+	told    time.Time // when a line of the log has said so last
 }
 
-// pauses reports whether the record refused the lineage a moment ago.
+// pauses reports whether the record has refused the lineage within fullPause.
 func (f *fullLineages) pauses(lineage string, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -51,7 +53,8 @@ func (f *fullLineages) pauses(lineage string, now time.Time) bool {
 	return ok && now.Sub(l.refused) < fullPause && !now.Before(l.refused)
 }
 
-// refused notes what the record said, and reports whether somebody should be told.
+// refused remembers that the record has refused the lineage, and reports whether the log
+// should say so now.
 func (f *fullLineages) refused(lineage string, now time.Time) (tell bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -67,8 +70,8 @@ func (f *fullLineages) refused(lineage string, now time.Time) (tell bool) {
 	return tell
 }
 
-// lineageFull is the refusal of one more certificate of a lineage. Nothing is taken
-// away: those that it has work until they expire.
+// lineageFull returns the denial of one more certificate of a lineage, and logs it once in
+// a while. The certificates of the lineage stay valid until they expire.
 func (a *Authority) lineageFull(ctx context.Context, v verifiedRequest, most int) error {
 	lineage := certs.HexSerial(v.previous.Lineage)
 	if a.full.refused(v.previous.Lineage, time.Now()) {
@@ -83,9 +86,9 @@ func refuseLineage(v verifiedRequest, most int) error {
 		certs.HexSerial(v.previous.Lineage), most, v.caller.service)
 }
 
-// proofEndFor is the end of the proof that a certificate will rest on. Who authenticated
-// a first certificate knows it; a renewal inherits it, for it proves the key and
-// nothing else.
+// proofEndFor returns when the proof ends by which a certificate is issued. For a first
+// certificate the function that has authenticated it knows the end. A renewal inherits
+// it, because it proves nothing but the possession of the key.
 func (a *Authority) proofEndFor(ctx context.Context, p *policy.Service, v verifiedRequest) (validity.Proof, error) {
 	if v.action == actSign {
 		return v.proof, nil
@@ -94,7 +97,7 @@ func (a *Authority) proofEndFor(ctx context.Context, p *policy.Service, v verifi
 	switch v.provisioner.Type {
 	case provisioner.TypeACME:
 		out.What, out.Remedy = "the proof of the names", "prove the names again, with an order"
-		if out.End.IsZero() { // issued before the ends of proofs were kept
+		if out.End.IsZero() { // an older version has issued it, and kept no end
 			first, err := a.firstOf(ctx, *v.previous)
 			if err != nil {
 				return out, err
@@ -102,13 +105,14 @@ func (a *Authority) proofEndFor(ctx context.Context, p *policy.Service, v verifi
 			out.End = p.NamesUntil(first.IssuedAt, first.NotAfter)
 		}
 	case provisioner.TypeX5C:
-		if out.End.IsZero() { // likewise; what vouched for it is not known any more, so it gets no more than it has
+		if out.End.IsZero() { // likewise; the certificate behind the token is not known any more, so the end is that of this one
 			out.End = v.previous.NotAfter
 		}
 	}
 	return out, nil
 }
 
+// firstOf returns the first certificate of the lineage of entry.
 func (a *Authority) firstOf(ctx context.Context, entry record.Certificate) (record.Certificate, error) {
 	if entry.Serial == entry.Lineage {
 		return entry, nil
@@ -121,14 +125,15 @@ func (a *Authority) firstOf(ctx context.Context, entry record.Certificate) (reco
 }
 
 const (
-	// A cap up to liveExact is counted with each first certificate: that is one
-	// range of an index. A larger one is counted now and then while it is far.
-	liveExact   = 1000
+	// liveExact is the largest limit for which each first certificate counts the live
+	// ones, which is a scan of one range of an index.
+	liveExact = 1000
+	// liveRecount is how long a count for a larger limit is used, see liveLimit.
 	liveRecount = 10 * time.Second
 )
 
-// liveCounts remember how many certificates large services had, so that not each
-// commit counts thousands of rows. Its keys are the services of pki.yaml.
+// liveCounts remembers how many live certificates services with large limits had, so that
+// not each commit counts thousands of rows. The keys are the services of pki.yaml.
 type liveCounts struct {
 	mu sync.Mutex
 	by map[string]liveCount
@@ -136,13 +141,13 @@ type liveCounts struct {
 
 type liveCount struct {
 	at time.Time
-	n  int // counted then, and issued here since
+	n  int // live ones at that time, and those that this process has issued since
 }
 
-// liveLimit returns the limit that the commit must enforce, or 0 to skip the check:
-// while the last count and what was issued here since are below half of the limit.
-// Two replicas therefore keep the limit. N can exceed it by (N−2)/2 × limit until the
-// next count, which is at most liveRecount away.
+// liveLimit returns the limit that the commit must enforce, or 0 to skip the check: while
+// the last count plus the certificates issued here since are below half of the limit.
+// Two replicas therefore keep the limit. N replicas can exceed it by (N−2)/2 × limit
+// until the next count, which is at most liveRecount away.
 func (a *Authority) liveLimit(ctx context.Context, p *policy.Service, now time.Time) (int, error) {
 	if p.MaxLive <= liveExact {
 		return p.MaxLive, nil
@@ -161,7 +166,8 @@ func (a *Authority) liveLimit(ctx context.Context, p *policy.Service, now time.T
 	return p.MaxLive, nil
 }
 
-// next counts one more and returns the sum, if there is a count that is young enough.
+// next adds one to the count of a service and returns it. ok is false if there is no
+// count, or if it is older than liveRecount.
 func (l *liveCounts) next(service string, now time.Time) (n int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

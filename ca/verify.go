@@ -30,14 +30,16 @@ import (
 )
 
 const (
-	// smallstep accepts tokens a minute past their expiry (clock skew); spent
-	// tokens are remembered for longer.
-	tokenLeeway  = time.Minute
+	// tokenLeeway is how far clocks may differ: a token is accepted so long after its
+	// expiry, as smallstep does it. Spent tokens are remembered for longer.
+	tokenLeeway = time.Minute
+	// maxTokenLife bounds how long a token can be used, and with it how long it must be
+	// remembered after it was spent.
 	maxTokenLife = time.Hour
 )
 
-// verifiedRequest is an authenticated request for a certificate. Only the verify
-// functions make one, so nothing that is not verified can be prepared.
+// verifiedRequest is an authenticated request for a certificate. Only the functions that
+// verify a credential make one, so nothing else can be prepared.
 type verifiedRequest struct {
 	caller         caller
 	action         action
@@ -47,30 +49,30 @@ type verifiedRequest struct {
 	provisioner    provisioner.Extension
 	token          store.Token
 	singleUse      bool                // a second use of token is refused, also for the same key
-	previous       *record.Certificate // that is renewed, or vouches for this one
-	order          string              // of ACME that it is for, or empty
-	proof          validity.Proof      // end of the proof that it rests on
-	requestedDates validity.Dates
-	reportedTrust  string    // digest reported, or empty
-	fixtureTime    time.Time // moment to date it by; zero means now, and anything else is for fixtures only
+	previous       *record.Certificate // which is renewed, or whose key has signed the token
+	order          string              // id of the ACME order, or empty
+	proof          validity.Proof      // when the proof of identity ends
+	requestedDates validity.Dates      // zero if the request leaves them to the profile
+	reportedTrust  string              // digest of the trust bundle that the client has in effect, or empty
+	fixtureTime    time.Time           // now of the dates; zero means the clock, other values are for fixtures only
 }
 
-// claims are what a token says, read only after its signature was checked.
+// claims are the claims of a token whose signature was checked.
 type claims struct {
 	jose.Claims
 	SANs         []string `json:"sans"`
 	Confirmation struct {
-		Fingerprint string `json:"x5rt#S256"` // of the one request it is good for
+		Fingerprint string `json:"x5rt#S256"` // of the request that the token is bound to, or empty
 	} `json:"cnf"`
-	Actor       *actor `json:"act"` // who asked for the token, if a service did
-	kid         string
-	certificate *x509.Certificate // whose key signed the token; nil for a token of an enrolment key
+	Actor       *actor            `json:"act"` // the enroller that asked for the token, or nil
+	kid         string            // RFC 7515 §4.1.4
+	certificate *x509.Certificate // whose key has signed the token; nil if an enrolment key has
 }
 
-// verifyToken checks signature, issuer, audience and times, each exactly once,
-// and stores nothing. smallstep's own path spends a token before it has looked at
-// the signature, which lets unauthenticated clients fill the database, and parses it
-// four times.
+// verifyToken checks signature, issuer, audience and times of a token (RFC 7519 §4.1) for
+// one action, and stores nothing: the commit spends the token. smallstep's own path
+// spends a token before it has looked at the signature, which lets unauthenticated
+// clients fill the database. Errors are 401 and quote nothing of the token.
 func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 	defer panics.Catch(panics.Into(&err, "the embedded authority"))
 	head, err := joseheader.Compact(ott)
@@ -86,7 +88,7 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := tok.Claims(key, c); err != nil { // the kind of key decides which algorithms are taken
+	if err := tok.Claims(key, c); err != nil { // the key decides which algorithms are accepted, not the header
 		return nil, denial.Unauthorized("the token was refused: %s", tokenFault(err))
 	}
 	if c.Issuer != issuer {
@@ -96,7 +98,7 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 	if c.certificate != nil {
 		fragment = c.provisioner()
 	}
-	err = c.ValidateWithLeeway(jose.Expected{Time: now}, tokenLeeway) // the issuer found the key
+	err = c.ValidateWithLeeway(jose.Expected{Time: now}, tokenLeeway) // the issuer was compared above
 	switch {
 	case err != nil:
 		return nil, denial.Unauthorized("the token was refused: %s", tokenFault(err))
@@ -112,11 +114,12 @@ func verifyToken(st *state, ott string, use action) (_ *claims, err error) {
 	return c, nil
 }
 
-// signingKey returns the key that must have signed the token, and the issuer that must
-// stand in it: the enrolment key that its header names, or that of the certificate
-// that it brings.
+// signingKey returns the key that must have signed the token, and the issuer that the
+// token must have: the enrolment key that its header names, or the key of the
+// certificate in its header. It reads the issuer before the signature is checked, only
+// to find the key.
 func (c *claims) signingKey(st *state, tok *jose.JSONWebToken, head joseheader.Header) (key crypto.PublicKey, issuer string, err error) {
-	if p := st.rules.ByKeyID(c.kid); p != nil { // nearly always
+	if p := st.rules.ByKeyID(c.kid); p != nil { // a key id that one provisioner has
 		return p.Key, p.Name, nil
 	}
 	var who struct {
@@ -139,7 +142,7 @@ func (c *claims) signingKey(st *state, tok *jose.JSONWebToken, head joseheader.H
 	return nil, "", errProvisioner
 }
 
-// provisioner is how step names it.
+// provisioner returns the id of the provisioner in the form of step.
 func (c *claims) provisioner() string {
 	if c.certificate != nil {
 		return "x5c/" + c.Issuer
@@ -149,7 +152,8 @@ func (c *claims) provisioner() string {
 
 var errProvisioner = denial.Unauthorized("the token's provisioner is not known here")
 
-// tokenFault says which check failed; the library's text names functions and repeats the token's content.
+// tokenFault says which check has failed. The text of the library is not used: it names
+// functions, and quotes the token.
 func tokenFault(err error) string {
 	text := err.Error()
 	for _, f := range []struct{ has, say string }{
@@ -165,8 +169,9 @@ func tokenFault(err error) string {
 	return "it does not verify"
 }
 
-// oneTimeToken identifies a token by issuer and id. Holders of certificates choose ids
-// freely, so the certificate is a part: none can use up the id of another.
+// oneTimeToken returns what the commit spends: a hash of issuer and id, and how long it
+// must be remembered. A holder of a certificate chooses ids freely, so the certificate
+// is hashed as well, and no holder can spend the id of another.
 func (c *claims) oneTimeToken() store.Token {
 	text := c.provisioner() + "\x00" + c.ID
 	if c.certificate != nil {
@@ -175,8 +180,9 @@ func (c *claims) oneTimeToken() store.Token {
 	return store.Token{Hash: sha256.Sum256([]byte(text)), Expires: c.Expiry.Time().Add(2 * tokenLeeway)}
 }
 
-// verifySign authenticates POST /sign: a token, and a request signed by its key
-// that asks for exactly what the token says.
+// verifySign authenticates POST /sign: a token, and a certificate request that its own
+// key has signed (RFC 2986 §4.2) and that asks for the names of the token. The cheap
+// checks come first; the request is parsed when the token has been verified.
 func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignRequest) (v verifiedRequest, err error) {
 	c, err := verifyToken(st, req.OTT, actSign)
 	if err != nil {
@@ -206,8 +212,9 @@ func (a *Authority) verifySign(ctx context.Context, st *state, req stepapi.SignR
 	return v, nil
 }
 
-// enrolment begins a request with what its token says: who asks, for which
-// service, and whether the maker of the token may enrol that service.
+// enrolment begins a verified request from its token: caller, service and provisioner.
+// It refuses a provisioner that is not for the service, and a token of an enroller that
+// is none any more.
 func (a *Authority) enrolment(ctx context.Context, st *state, c *claims) (v verifiedRequest, err error) {
 	v = verifiedRequest{
 		action:      actSign,
@@ -233,11 +240,12 @@ func (a *Authority) enrolment(ctx context.Context, st *state, c *claims) (v veri
 	return v, a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, err)
 }
 
-// matchRequest returns the names, if request and token ask for the same ones.
+// matchRequest returns the names that request and token have in common, which must be
+// all names of both. The common name must be one of them or the service.
 func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
 	sans := c.SANs
 	if len(sans) == 0 {
-		sans = []string{c.Subject} // as step means it
+		sans = []string{c.Subject} // the meaning that step gives to a token without names
 	}
 	fromToken, err := names.CanonicalAll(sans)
 	if err != nil {
@@ -267,8 +275,9 @@ func matchRequest(csr *x509.CertificateRequest, c *claims) ([]string, error) {
 	return fromToken, nil
 }
 
-// verifyPeer authenticates by the certificate of the connection. That it chains
-// to our roots is not enough: it must be in the record, byte for byte.
+// verifyPeer authenticates a client by the certificate of its connection, and returns the
+// entry of the certificate. A chain to our roots is not enough: the record must have the
+// same bytes, or somebody else has used the key of an intermediate.
 func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (c caller, entry record.Certificate, err error) {
 	if conn == nil || len(conn.VerifiedChains) == 0 || len(conn.VerifiedChains[0]) == 0 {
 		return c, entry, denial.Unauthorized("this needs a client certificate of this authority")
@@ -277,14 +286,15 @@ func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (
 	if entry, err = a.lookUp(ctx, cert); err != nil {
 		return c, entry, err
 	}
-	// The handshake checked this, perhaps long ago: connections outlive certificates.
+	// The handshake has checked the dates too, but a connection can outlive a certificate.
 	if now := time.Now(); now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
 		return c, entry, denial.Unauthorized("the client certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return callerOf(entry), entry, nil
 }
 
-// lookUp finds a certificate in the record and compares it byte for byte.
+// lookUp returns the entry of a certificate, by its serial. A certificate that is not in
+// the record, or differs from the one there in any byte, is a 401.
 func (a *Authority) lookUp(ctx context.Context, cert *x509.Certificate) (record.Certificate, error) {
 	entry, err := a.record.Get(ctx, cert.SerialNumber.String())
 	if errors.Is(err, record.ErrNotFound) || err == nil && !slices.Equal(entry.DER, cert.Raw) {
@@ -293,6 +303,7 @@ func (a *Authority) lookUp(ctx context.Context, cert *x509.Certificate) (record.
 	return entry, err
 }
 
+// callerOf returns the caller that has authenticated with a certificate.
 func callerOf(entry record.Certificate) caller {
 	return caller{
 		kind: callerCertificate, name: "certificate " + entry.Service + "/" + entry.Serial, service: entry.Service, serial: entry.Serial,
@@ -300,10 +311,11 @@ func callerOf(entry record.Certificate) caller {
 	}
 }
 
-// verifyRenewal authenticates POST /renew (no csr: same key) and /rekey (new key
-// from the csr; everything else in it is ignored). The certificate is that of the
-// connection; without one, that of a token signed with its key. The request for a
-// new key is parsed when its sender is known.
+// verifyRenewal authenticates POST /renew (csrPEM empty, the key stays) and POST /rekey
+// (the key of csrPEM; everything else in it is ignored). The credential is the
+// certificate of the connection; without one, a token that is signed with the key of a
+// certificate, see verifyProof. The new names are those of the old certificate. csrPEM
+// is parsed after its sender was authenticated.
 func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM string) (v verifiedRequest, err error) {
 	v.action = actRenew
 	var der []byte
@@ -321,12 +333,12 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 			cert, err = x509.ParseCertificate(entry.DER)
 		}
 	} else if v.caller, entry, err = a.verifyPeer(ctx, r.TLS); err == nil {
-		cert = r.TLS.VerifiedChains[0][0] // the same, byte for byte
+		cert = r.TLS.VerifiedChains[0][0] // equal to entry.DER, as verifyPeer has checked
 	}
 	if err != nil {
 		return v, err
 	}
-	if v.names, err = names.CanonicalAll(entry.Names); err != nil { // issued when they were taken less strictly
+	if v.names, err = names.CanonicalAll(entry.Names); err != nil { // older versions issued for names that are refused today
 		return v, a.recordDenial(ctx, v.caller, accessRequest{action: v.action}, denial.New(denial.Names, "%v: enrol again", err))
 	}
 	v.key, v.keyHash, v.previous, v.reportedTrust = cert.PublicKey, entry.KeyHash, &entry, reportedTrust(r)
@@ -345,6 +357,8 @@ func (a *Authority) verifyRenewal(ctx context.Context, r *http.Request, csrPEM s
 
 var digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
+// reportedTrust returns the digest of the trust bundle that the client says to have in
+// effect, "" if it says none or something else than a digest.
 func reportedTrust(r *http.Request) string {
 	if d := r.Header.Get(stepapi.HeaderTrustDigest); digestForm.MatchString(d) {
 		return d
