@@ -19,14 +19,16 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// acmeAuthority is the authority as the ACME server of one state sees it: an order that
-// is ready becomes a verifiedRequest, which is issued as all others are.
+// acmeAuthority is what the ACME server of one state may ask of the authority. It makes a
+// verifiedRequest of an order that is ready (RFC 8555 §7.4), which is issued like any
+// other.
 type acmeAuthority struct {
 	a  *Authority
 	st *state
 }
 
-// newACME makes the ACME server of a state. It takes over what the one before counts.
+// newACME makes the ACME server of a state. Its counts of new accounts are those of the
+// server before.
 func (a *Authority) newACME(st *state) *acmesrv.Server {
 	var former *acmesrv.Server
 	if old := a.state.Load(); old != nil {
@@ -42,8 +44,8 @@ func (b acmeAuthority) CheckDates(p *policy.Service, notBefore, notAfter time.Ti
 	return err
 }
 
-// Issue is for the one service that has the names of the order. An account has proven
-// nothing but names, so its denials are counted by that service.
+// Issue issues for the service that has the names of the order. An account has proved
+// nothing but names, so its denials are counted by the service.
 func (b acmeAuthority) Issue(ctx context.Context, req acmesrv.Request) error {
 	o := req.Order
 	_, err := b.a.issue(ctx, b.st, verifiedRequest{
@@ -55,7 +57,7 @@ func (b acmeAuthority) Issue(ctx context.Context, req acmesrv.Request) error {
 		provisioner:    provisioner.Extension{Type: provisioner.TypeACME, Name: b.st.rules.ACME.Name},
 		order:          o.ID,
 		requestedDates: validity.Dates{NotBefore: o.NotBefore, NotAfter: o.NotAfter},
-		// An order buys one certificate, like a token: the same key gets it again.
+		// An order is spent like a token: a second request with the same key gets the same certificate.
 		token: store.Token{Hash: sha256.Sum256([]byte("acme order\x00" + o.ID)), Expires: o.ExpiresAt.Add(2 * tokenLeeway)},
 	})
 	return err

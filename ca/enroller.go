@@ -15,13 +15,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// Enrollers are services that make enrolment tokens for others, over mutual TLS
-// with their certificates. The authority signs such a token with the enrolment key
-// that an operator would use, and writes into it who asked (RFC 8693 §4.1, "act"):
-// when it is used, that certificate must still be good, and the service still an
-// enroller for the other one. docs/design/0021-enrollers.md
+// Enrollers are services that get enrolment tokens for other services, over mutual TLS.
+// The authority signs such a token with the enrolment key that an operator would use,
+// and writes the enroller into it (claim act, RFC 8693 §4.1). When the token is used, the
+// certificate of the enroller must not be revoked, and pki.yaml must still list it as an
+// enroller for the service. docs/design/0021-enrollers.md
 
-// evaluateToken decides whether a peer may have a token for a service and names.
+// evaluateToken decides whether a peer may have a token for a service and names. Its
+// errors are those of [Authority.authorize].
 func (a *Authority) evaluateToken(ctx context.Context, st *state, c caller, w accessRequest) error {
 	if err := st.rules.MayEnrol(c.service, w.service); err != nil {
 		return err
@@ -33,7 +34,8 @@ func (a *Authority) evaluateToken(ctx context.Context, st *state, c caller, w ac
 	return err
 }
 
-// stillEnroller checks a token that a service asked for, at the moment of its use.
+// stillEnroller checks the enroller of a token when the token is used: by is the
+// enroller, other the service that the token is for.
 func (a *Authority) stillEnroller(ctx context.Context, st *state, by actor, other string) error {
 	entry, err := a.record.Get(ctx, by.Serial)
 	if errors.Is(err, record.ErrNotFound) || err == nil && entry.Service != by.Service {
@@ -48,7 +50,8 @@ func (a *Authority) stillEnroller(ctx context.Context, st *state, by actor, othe
 	return a.notRevoked(ctx, callerOf(entry), entry.Lineage)
 }
 
-// postToken answers an enroller with a token that is in the record.
+// postToken answers POST /token of an enroller. The token is an event of the record
+// before it is sent. The rate is limited for each enroller, before the body is read.
 func (a *Authority) postToken(w http.ResponseWriter, r *http.Request) error {
 	c, entry, err := a.verifyPeer(r.Context(), r.TLS)
 	if err != nil {
@@ -83,8 +86,9 @@ func (a *Authority) postToken(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// askedClaims reads what is asked for; whether it is allowed, [Authority.authorize]
-// decides. A token does not outlive the certificate that it is asked for with.
+// askedClaims returns the claims that the enroller asks for; [Authority.authorize] decides
+// whether they are allowed. The token ends with the certificate of the enroller at the
+// latest.
 func askedClaims(st *state, req stepapi.TokenRequest, entry record.Certificate) (newClaims, error) {
 	life := defaultTokenLife
 	if req.Lifetime != "" {
@@ -111,8 +115,8 @@ func askedClaims(st *state, req stepapi.TokenRequest, entry record.Certificate) 
 	return c, err
 }
 
-// recordToken makes a token an event of the record before anybody has it. The
-// token itself is in no log: its claims are, but for its id.
+// recordToken makes the token an event of the record. The event and the logs say until
+// when and for which names the token is. They have neither the token nor its id.
 func (a *Authority) recordToken(ctx context.Context, c caller, service string, claims newClaims) error {
 	err := a.record.Tell(ctx, record.Event{
 		At: time.Now(), Kind: kinds.TokenMade, Caller: c.name, Service: service,

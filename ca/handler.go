@@ -24,12 +24,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// Handler serves the step-ca HTTP API at "/" and "/1.0", and ACME at "/acme". It expects TLS with
-// client certificates optional (enrolment has none yet) and verified against
-// Roots. Bodies are limited; the listener's owner limits headers, times and connections.
+// Handler serves the step-ca HTTP API at "/" and "/1.0", and ACME at "/acme". It expects
+// TLS that asks for a client certificate, does not require one (a client that enrols has
+// none) and verifies it against [Authority.Roots]. The handler limits bodies and rates;
+// the owner of the listener limits headers, times and connections, as package httpserver
+// does.
 func (a *Authority) Handler() http.Handler {
 	r := chi.NewRouter()
-	r.Use(a.limitAndRecover, a.measure, middleware.GetHead) // RFC 9110 §9.1: HEAD wherever GET is
+	r.Use(a.limitAndRecover, a.measure, middleware.GetHead) // RFC 9110 §9.1: a server must support GET and HEAD
 	a.routes(r)
 	r.Route(stepapi.Prefix, a.routes)
 	r.Route(acmesrv.Prefix, func(r chi.Router) {
@@ -42,6 +44,7 @@ func (a *Authority) Handler() http.Handler {
 	return r
 }
 
+// routes adds the routes of step-ca, and those of this authority, to one prefix.
 func (a *Authority) routes(r chi.Router) {
 	r.Post(stepapi.PathSign, a.errorHandler(a.postSign))
 	r.Post(stepapi.PathRenew, a.errorHandler(a.postRenew))
@@ -73,8 +76,8 @@ func (a *Authority) routes(r chi.Router) {
 	r.Get(stepapi.PathProvisioners+"/{kid}/encrypted-key", a.smallstepHandler(api.ProvisionerKey))
 }
 
-// getVersion answers for this program. smallstep's clients read it before they
-// enrol, for whether a client certificate is required; it never is.
+// getVersion answers with the version of this program. Clients of smallstep ask before
+// they enrol, to learn whether a client certificate is required; it never is.
 func getVersion(w http.ResponseWriter, _ *http.Request) {
 	version := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
@@ -83,18 +86,20 @@ func getVersion(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, api.VersionResponse{Version: version})
 }
 
-// smallstepHandler runs a handler of smallstep's with the authority of the current state.
+// smallstepHandler runs a handler of smallstep with the embedded authority of the current
+// state. The two handlers for which it is used read provisioners and nothing else.
 func (a *Authority) smallstepHandler(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		h(w, r.WithContext(authority.NewContext(r.Context(), a.state.Load().smallstep)))
 	}
 }
 
-// limitAndRecover limits rates and bodies, and answers 500 if the handler panics.
+// limitAndRecover limits the rate and the body of a request before any other handler, and
+// answers 500 if a handler panics.
 func (a *Authority) limitAndRecover(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer panics.Catch(func(p *panics.Error) {
-			if p.Value == http.ErrAbortHandler { //nolint:errorlint // as net/http compares it: the answer ends here, on purpose
+			if p.Value == http.ErrAbortHandler { //nolint:errorlint // as net/http compares it: a handler has cut its answer on purpose
 				panic(p.Value)
 			}
 			a.logger.ErrorContext(r.Context(), "request handler panicked", "path", r.URL.Path, "err", fmt.Sprint(p.Value), "stack", p.Stack)
@@ -108,8 +113,9 @@ func (a *Authority) limitAndRecover(next http.Handler) http.Handler {
 	})
 }
 
-// errorHandler turns the error of a handler into an answer. Internal errors are logged
-// and answered as 500 without detail.
+// errorHandler turns the error of a handler into an answer. Errors of the client and
+// denials are answered with their text. Internal errors are logged and answered as 500
+// without detail. A bad credential is charged to the address of the client.
 func (a *Authority) errorHandler(h func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := h(w, r)
@@ -125,7 +131,8 @@ func (a *Authority) errorHandler(h func(http.ResponseWriter, *http.Request) erro
 			}
 			writeError(w, s.Status, s.Text)
 		case refused:
-			// The credential is no longer valid, or the key costs more to check than to send.
+			// These two are charged as well: a credential that is not valid any more, and a
+			// key that costs more to check than to send.
 			if denied.Status == http.StatusUnauthorized || denied.Rule == denial.SoundPublicKey {
 				a.charge(r)
 			}
@@ -146,6 +153,7 @@ func (a *Authority) errorHandler(h func(http.ResponseWriter, *http.Request) erro
 	}
 }
 
+// postSign answers POST /sign, the first certificate of a service for a token.
 func (a *Authority) postSign(w http.ResponseWriter, r *http.Request) error {
 	var req stepapi.SignRequest
 	if err := readBody(r, &req); err != nil {
@@ -160,6 +168,7 @@ func (a *Authority) postSign(w http.ResponseWriter, r *http.Request) error {
 	return a.issueAndRespond(w, r, st, v)
 }
 
+// postRenew answers POST /renew, a certificate for the same key and names.
 func (a *Authority) postRenew(w http.ResponseWriter, r *http.Request) error {
 	v, err := a.verifyRenewal(r.Context(), r, "")
 	if err != nil {
@@ -168,6 +177,7 @@ func (a *Authority) postRenew(w http.ResponseWriter, r *http.Request) error {
 	return a.issueAndRespond(w, r, a.state.Load(), v)
 }
 
+// postRekey answers POST /rekey, a certificate for the same names and a new key.
 func (a *Authority) postRekey(w http.ResponseWriter, r *http.Request) error {
 	var req stepapi.RekeyRequest
 	if err := readBody(r, &req); err != nil {
@@ -198,7 +208,7 @@ func (st *state) signResponse(c committed) stepapi.SignResponse {
 	resp := stepapi.SignResponse{Chain: []string{pemOf(c.leaf)}}
 	for _, intermediate := range c.chain {
 		text, ok := st.issuerPEM[intermediate]
-		if !ok { // read from the record
+		if !ok { // a chain from the record, see returnEarlier
 			text = pemOf(intermediate)
 		}
 		resp.Chain = append(resp.Chain, text)
@@ -210,6 +220,8 @@ func (st *state) signResponse(c committed) stepapi.SignResponse {
 	return resp
 }
 
+// postRevoke answers POST /revoke. Only the form that step calls passive exists: the
+// certificate gets into the revocation lists and does not renew.
 func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	var req stepapi.RevokeRequest
 	if err := readBody(r, &req); err != nil {
@@ -240,10 +252,12 @@ func (a *Authority) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// readBody reads one JSON object from the body into v. Its errors are 400, or 413 for a
+// body above the limit. Unknown members are ignored.
 func readBody(r *http.Request, v any) error {
 	dec := json.NewDecoder(r.Body)
 	err := dec.Decode(v)
-	if err == nil { // one object and nothing behind it, or the limit would hold for the object only
+	if err == nil { // nothing may follow the object; reading on also finds a body above the limit
 		if err = dec.Decode(&struct{}{}); errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -267,6 +281,8 @@ func writeError(w http.ResponseWriter, status int, message string) {
 	writeJSON(w, status, stepapi.Error{Status: status, Message: message})
 }
 
+// getRoot answers GET /root/{sha} with the root that has this fingerprint. A client that
+// enrols compares the fingerprint by itself, so the answer needs no trust.
 func (a *Authority) getRoot(w http.ResponseWriter, r *http.Request) {
 	fp, err := certs.ParseFingerprint(chi.URLParam(r, "sha"))
 	if err == nil {

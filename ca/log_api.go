@@ -13,9 +13,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// getLogHead answers the newest signed head, to everyone: it says how many
-// entries there are and nothing of what is in them, and the more keep it the
-// better.
+// getLogHead answers GET /log/head with the newest signed head. Everybody may have it: it
+// says how many entries there are and nothing of their contents, and each client that
+// keeps a head can show later that the log was changed.
 func (a *Authority) getLogHead(w http.ResponseWriter, _ *http.Request) error {
 	h, err := a.currentHead()
 	if err != nil {
@@ -26,6 +26,7 @@ func (a *Authority) getLogHead(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
+// currentHead returns the newest signed head, or a 404 before the first event.
 func (a *Authority) currentHead() (*signedHead, error) {
 	h := a.head.Load()
 	if h == nil {
@@ -34,17 +35,17 @@ func (a *Authority) currentHead() (*signedHead, error) {
 	return h, nil
 }
 
-// addLogHead sends the head along with a certificate. The head may be up to a second
-// older than the certificate; the next head covers it.
+// addLogHead adds the newest head to the headers of an answer with a certificate. The
+// head may be a second older than the certificate; the next head covers it.
 func (a *Authority) addLogHead(w http.ResponseWriter) {
 	if h := a.head.Load(); h != nil {
 		w.Header().Set(stepapi.HeaderLogHead, h.header)
 	}
 }
 
-// getLogProof answers ?from=&to= to every peer with a certificate of this
-// authority: a peer that keeps a head can check that the log of today begins with it. The
-// answer is hashes only.
+// getLogProof answers GET /log/proof?from=&to= with a consistency proof (RFC 9162
+// §2.1.4), by which a client that keeps a head checks that the log of today begins with
+// it. Every holder of a certificate may ask, because the answer has hashes only.
 func (a *Authority) getLogProof(w http.ResponseWriter, r *http.Request) error {
 	if _, _, err := a.verifyPeer(r.Context(), r.TLS); err != nil {
 		return err
@@ -76,6 +77,7 @@ func (a *Authority) getLogProof(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// sizeParam returns a parameter that is a number of entries, or absent if it is missing.
 func sizeParam(q url.Values, key string, absent int64) (int64, error) {
 	text := q.Get(key)
 	if text == "" {
@@ -88,7 +90,8 @@ func sizeParam(q url.Values, key string, absent int64) (int64, error) {
 	return n, nil
 }
 
-// getLogEntry answers an entry with its inclusion proof to auditors.
+// getLogEntry answers GET /log/entry/N of an auditor with an entry and its inclusion proof
+// (RFC 9162 §2.1.3). An entry whose row was pruned has its hash only.
 func (a *Authority) getLogEntry(w http.ResponseWriter, r *http.Request) error {
 	if err := a.authorizeReading(r); err != nil {
 		return err

@@ -31,9 +31,9 @@ type metrics struct {
 	requests        *prometheus.HistogramVec
 }
 
-// newMetrics makes the instruments, and registers them if reg is not nil. Labels
-// are closed sets (kinds, rules, routes, services of pki.yaml): a caller cannot
-// make series grow.
+// newMetrics makes the metrics, and registers them if reg is not nil. The values of
+// labels are closed sets (kinds, rules, routes, services of pki.yaml), so a client cannot
+// make the number of series grow.
 func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 	counter := func(name, help string) prometheus.CounterOpts {
 		return prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}
@@ -89,6 +89,7 @@ func newMetrics(reg prometheus.Registerer, a *Authority) (*metrics, error) {
 	return m, nil
 }
 
+// earliest returns when the first of all roots and intermediates expires.
 func earliest(st *state) time.Time {
 	first := st.roots[0].NotAfter
 	for _, list := range [][]*x509.Certificate{st.roots, st.intermediates} {
@@ -101,8 +102,8 @@ func earliest(st *state) time.Time {
 	return first
 }
 
-// outstanding counts live certificates by service when it is asked, once a minute
-// at most: with a million of them that is a second of a database.
+// outstanding counts live certificates by service when the metrics are read, once a minute
+// at most: with a million certificates the query takes about a second.
 type outstanding struct {
 	a    *Authority
 	desc *prometheus.Desc
@@ -113,9 +114,9 @@ type outstanding struct {
 }
 
 const (
-	outstandingEvery = time.Minute
-	outstandingWait  = 5 * time.Second
-	otherServices    = "other" // those that pki.yaml does not name (any more)
+	outstandingEvery = time.Minute     // the shortest time between two counts
+	outstandingWait  = 5 * time.Second // for the answer of the database
+	otherServices    = "other"         // services that pki.yaml does not name any more
 )
 
 func newOutstanding(a *Authority) *outstanding {
@@ -154,8 +155,9 @@ func (o *outstanding) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// measure times a request by the pattern that it matched. limitAndRecover runs before
-// it, so requests that are limited are not measured: they would hide the others.
+// measure records how long a request took, by the pattern of its route. limitAndRecover
+// runs before it, so refused requests are not measured: many fast refusals would hide
+// that the other requests are slow.
 func (a *Authority) measure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start, seen := time.Now(), &statusRecorder{ResponseWriter: w, status: http.StatusOK}
@@ -170,7 +172,7 @@ func (a *Authority) measure(next http.Handler) http.Handler {
 	})
 }
 
-// statusRecorder remembers the status of an answer.
+// statusRecorder remembers the status of an answer, 200 if the handler sets none.
 type statusRecorder struct {
 	http.ResponseWriter
 	status int

@@ -21,39 +21,42 @@ import (
 )
 
 const (
-	// A sleep is at most this long: timers stand still while a machine is
-	// suspended, the clock on the wall does not.
+	// longestWait bounds each sleep: timers stand still while a machine is suspended, and
+	// the wall clock does not.
 	longestWait = time.Minute
-	firstRetry  = time.Second
+	firstRetry  = time.Second // doubles with each failure, up to longestWait
 	leastRest   = 100 * time.Millisecond
 	longestRest = 10 * time.Second
 )
 
-// ServerIdentity is what the authority's own listener needs.
+// ServerIdentity is what the listener of the authority needs.
 type ServerIdentity struct {
-	// Certificate has the chain of the leaf, and then all roots: a client that knows
-	// only a root's fingerprint finds that root in the handshake and verifies the
-	// rest against it (RFC 8446 §4.4.2 allows the extra ones).
+	// Certificate has the chain of the leaf, and then all roots: a client that knows only
+	// the fingerprint of a root finds that root in the handshake and verifies the rest
+	// against it. RFC 8446 §4.4.2 allows the extra certificates.
 	Certificate tls.Certificate
-	Roots       []*x509.Certificate
-	// Revoked are the newest lists, at most one for each issuer; Issuers signed them.
+	// Roots verify client certificates.
+	Roots []*x509.Certificate
+	// Revoked are the newest lists, at most one for each issuer.
 	Revoked []*x509.RevocationList
+	// Issuers are the certificates that have signed Revoked.
 	Issuers []*x509.Certificate
 }
 
-// Watch yields the authority's own server certificate with the trust bundle and
-// the revoked lists: at once; before each expiry; as soon as the issuer, the
-// names, the lifetime or the roots change; as soon as this process revokes; and
-// within a minute of what another process revokes. A certificate that was revoked
-// itself is replaced at once. Each certificate has a new key, which lives in
-// memory only. Watch blocks until ctx ends and then returns nil; it returns an
-// error only if there was never a good certificate. An error of yield is retried
-// like any other.
+// Watch yields the server certificate of the authority itself with the trust bundle and
+// the revocation lists: at once; before each expiry; as soon as the issuer, the names,
+// the lifetime or the roots change; as soon as this process revokes; and within a minute
+// after another process has revoked. A server certificate that was revoked is replaced at
+// once. Each certificate has a new key, which is in memory only.
+//
+// Watch blocks until ctx ends and then returns nil. It returns an error only if the first
+// certificate could not be made. Later errors, also those of yield, are logged and
+// retried.
 func (a *Authority) Watch(ctx context.Context, yield func(ServerIdentity) error) error {
 	w := &watcher{a: a}
 	good, retry := false, firstRetry
 	for {
-		// The channel is taken before the record is read, so no revocation falls between.
+		// The channel is taken before the record is read. A revocation after that closes it.
 		st, revoked, began := a.state.Load(), a.revokes.next(), time.Now()
 		err := w.look(ctx, st, yield)
 		if ctx.Err() != nil {
@@ -73,8 +76,8 @@ func (a *Authority) Watch(ctx context.Context, yield func(ServerIdentity) error)
 			due = began.Add(retry)
 			retry = min(2*retry, longestWait)
 		}
-		// The rest comes after the revocation: whoever revoked the certificate that it
-		// shows has the answer by then, before its connection is cut.
+		// The pause is after the wake-up: a client that has revoked the certificate of its own
+		// connection gets the answer before the listener cuts the connection.
 		rest := w.rest()
 		if !waitUntil(ctx, due.Add(-rest), st.superseded, revoked) || !waitUntil(ctx, time.Now().Add(rest), st.superseded) {
 			return nil
@@ -85,21 +88,22 @@ func (a *Authority) Watch(ctx context.Context, yield func(ServerIdentity) error)
 // watcher is the state of one Watch.
 type watcher struct {
 	a       *Authority
-	cert    tls.Certificate // Leaf is nil before the first
-	made    basis           // of cert
+	cert    tls.Certificate // Leaf is nil before the first certificate
+	made    basis           // what cert was made from
 	roots   []*x509.Certificate
 	renewAt time.Time
 	lists   crl.Parsed
-	unsent  bool          // yield has not accepted what is here
-	spent   time.Duration // on lists, by the last look
+	unsent  bool          // yield has not accepted the newest values
+	spent   time.Duration // time that the last call of look has used for lists
 }
 
-// rest is how long a revocation waits. Lists of many entries take a while to
-// read; while certificates are revoked one by one, that is a twentieth of a core at most.
+// rest returns how long to wait after a revocation before the lists are read again. Long
+// lists take time to read: while certificates are revoked one after the other, this costs
+// a twentieth of a core at most.
 func (w *watcher) rest() time.Duration { return min(max(leastRest, 20*w.spent), longestRest) }
 
-// basis is all that a certificate for the authority itself depends on. While it
-// stays the same, a reload needs no new one.
+// basis is all that the certificate of the authority itself depends on. A reload that
+// does not change it needs no new certificate.
 type basis struct {
 	issuer string // DER
 	names  string
@@ -111,12 +115,13 @@ func (st *state) ownBasis() basis {
 	return basis{string(st.intermediates[0].Raw), strings.Join(st.config.DNSNames, " "), st.rules.Own.Lifetimes.Default, st.config.CRLURL}
 }
 
-// look brings the certificate and the lists up to date, and yields what changed.
+// look brings certificate, roots and lists up to date, and yields them if one has changed
+// or if yield has failed before.
 func (w *watcher) look(ctx context.Context, st *state, yield func(ServerIdentity) error) error {
 	changed, err := w.lists.Refresh(func(c *x509.Certificate) (*crl.List, error) { return w.a.currentCRL(ctx, st, c, true) }, st.intermediates, st.roots)
 	w.spent = w.lists.Spent
 	if err != nil {
-		// The other lists hold, and so do the old ones: no reason to be without a certificate.
+		// The other lists were read, and the old ones go on: the certificate is renewed anyway.
 		w.a.logger.WarnContext(ctx, "revoked lists of the own listener not refreshed, will retry", "err", err)
 	}
 	w.unsent = w.unsent || changed
@@ -151,10 +156,10 @@ func (w *watcher) look(ctx context.Context, st *state, yield func(ServerIdentity
 	return err
 }
 
-// waitUntil waits for a moment on the wall clock or for one of at most two
-// channels; false means that ctx ended.
+// waitUntil waits for a moment of the wall clock or for one of at most two channels. It
+// returns false if ctx has ended.
 func waitUntil(ctx context.Context, due time.Time, wake ...<-chan struct{}) bool {
-	due = due.Round(0)           // without its monotonic reading, so that the comparison is by the wall
+	due = due.Round(0)           // drops the monotonic reading, so that the wall clock is compared
 	var one, two <-chan struct{} // nil channels are never ready
 	if len(wake) > 0 {
 		one = wake[0]
@@ -183,8 +188,8 @@ func waitUntil(ctx context.Context, due time.Time, wake ...<-chan struct{}) bool
 	}
 }
 
-// issueOwn issues to the authority itself, by the same rules and into the
-// same record as for everyone. The chain has no root yet.
+// issueOwn issues a certificate to the authority itself, by the same rules and into the
+// same record as for services. The chain has no root; look adds the roots.
 func (a *Authority) issueOwn(ctx context.Context, st *state) (tls.Certificate, error) {
 	key, err := keyutil.GenerateSigner("EC", "P-256", 0)
 	if err != nil {
@@ -213,12 +218,13 @@ func (a *Authority) issueOwn(ctx context.Context, st *state) (tls.Certificate, e
 	return cert, nil
 }
 
-// broadcast wakes everyone who waits for the next event.
+// broadcast wakes all goroutines that wait for the next event.
 type broadcast struct {
 	mu sync.Mutex
-	ch chan struct{} // closed by the next event; nil without waiters
+	ch chan struct{} // closed by the next event; nil if nobody waits
 }
 
+// next returns a channel that the next call of send closes.
 func (b *broadcast) next() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()

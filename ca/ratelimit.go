@@ -25,7 +25,8 @@ const (
 	limitTokens  = "enroller"
 )
 
-// limits are the buckets in use.
+// limits are the token buckets of a state. They outlive a reload that does not change
+// their rates, so that a reload does not give every client a full bucket.
 type limits struct {
 	addresses *ratelimit.Buckets[netip.Prefix]
 	services  *ratelimit.Buckets[string]
@@ -40,12 +41,13 @@ func newLimits(l policy.Limits) *limits {
 	}
 }
 
-// sameRates reports whether the buckets can go on under another configuration.
+// sameRates reports whether the buckets have the rates of another configuration.
 func (l *limits) sameRates(to policy.Limits) bool {
 	return l.addresses.Rate() == *to.PerAddress && l.services.Rate() == *to.PerService && l.tokens.Rate() == *to.PerEnroller
 }
 
-// wait returns how long the sender of a request must wait, and by which limit; 0 if not at all.
+// wait takes a token for the request, and returns 0 or how long its sender must wait and
+// by which limit.
 func (l *limits) wait(r *http.Request, now time.Time) (wait time.Duration, by string) {
 	if wait = l.addresses.Take(addressOf(r), now); wait > 0 {
 		return wait, limitAddress
@@ -58,18 +60,20 @@ func (l *limits) wait(r *http.Request, now time.Time) (wait time.Duration, by st
 	return 0, ""
 }
 
-// charge counts a request without a good credential, and makes its address wait.
+// charge counts a request without a valid credential, and takes a twentieth of the burst
+// from the bucket of its address.
 func (a *Authority) charge(r *http.Request) {
 	a.metrics.unauthenticated.Inc()
 	a.state.Load().limits.addresses.Charge(addressOf(r), time.Now())
 }
 
-// addressOf is the peer of the connection. Headers that proxies set are not
-// believed: anybody can send them.
+// addressOf returns the address of the connection, IPv6 by /64. Headers that proxies set
+// are not read, because every client can send them.
 func addressOf(r *http.Request) netip.Prefix { return connlimit.AddressOf(r.RemoteAddr) }
 
-// serviceOf is the service in a client certificate that the handshake verified,
-// or one of its names: those of ACME may have no common name.
+// serviceOf returns the service in a client certificate that the handshake has verified.
+// A certificate without a common name, as ACME issues them, counts by its first name.
+// Without a certificate it is empty.
 func serviceOf(r *http.Request) string {
 	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 {
 		return ""
@@ -78,13 +82,14 @@ func serviceOf(r *http.Request) string {
 	return cmp.Or(append([]string{leaf.Subject.CommonName}, certs.Names(leaf)...)...)
 }
 
-// rejectIfLimited answers a request that comes too soon, and reports whether it did. The
-// body says the same as the header: people read the one, programs the other.
+// rejectIfLimited answers 429 to a request that comes too soon, and reports whether it has
+// answered. The wait in seconds is in the header for programs and in the text for people.
 func (a *Authority) rejectIfLimited(w http.ResponseWriter, r *http.Request) bool {
 	wait, by := a.state.Load().limits.wait(r, time.Now())
 	return a.tooSoon(w, r, wait, by)
 }
 
+// tooSoon is rejectIfLimited for a wait that is known. ACME clients get a problem document.
 func (a *Authority) tooSoon(w http.ResponseWriter, r *http.Request, wait time.Duration, by string) bool {
 	if wait == 0 {
 		return false

@@ -21,10 +21,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// The record over HTTP, read only, for the services that pki.yaml lists as
-// auditors; nobody by default. They show their client certificate as for a
-// renewal. Whatever is asked is bounded: pages of 1000 rows at most, each a range
-// scan of an index.
+// The record can be read over HTTP by the services that pki.yaml lists as auditors; by
+// default there are none. They authenticate with their client certificate, as for a
+// renewal. Each answer is bounded: a page has 1000 rows at most, and is a range scan of an
+// index.
 
 type recordCertificate struct {
 	Certificate stepapi.RecordRow  `json:"certificate"`
@@ -93,7 +93,7 @@ func (a *Authority) getRecordCertificate(w http.ResponseWriter, r *http.Request)
 	return nil
 }
 
-// recordedPEM is a certificate of the record and its intermediates.
+// recordedPEM returns a certificate of the record and its intermediates, leaf first.
 func recordedPEM(c *record.Certificate) (string, error) {
 	chain, err := x509.ParseCertificates(slices.Concat(c.DER, c.Chain))
 	return string(pemfile.EncodeCertificates(chain)), err
@@ -148,8 +148,8 @@ const (
 	maxAPIPage   = 1000
 )
 
-// parameters reads a query strictly: a misspelt filter that is ignored would
-// answer more than was asked for.
+// parameters parses a query strictly: if a misspelt filter were ignored, the answer would
+// have more than was asked for.
 func parameters(raw string, known ...string) (url.Values, error) {
 	q, err := url.ParseQuery(raw)
 	if err != nil {
@@ -178,10 +178,10 @@ func pageSize(q url.Values) (int, error) {
 	return n, nil
 }
 
-// cursorForm is what [store.Store.List] returns; 18 digits fit an int64.
+// cursorForm is the form of the cursors of [store.Store.List]. 18 digits fit an int64.
 var cursorForm = regexp.MustCompile(`^-?[0-9]{1,18}\.[0-9]{1,18}$`)
 
-// recordQuery is what GET /records/certificates is asked for.
+// recordQuery has the parameters of GET /records/certificates.
 type recordQuery struct {
 	record.Query
 	pem bool

@@ -28,8 +28,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// verifyRevoke authenticates POST /revoke: a revoke token (its subject is the
-// serial), or the certificate of the connection.
+// verifyRevoke authenticates POST /revoke by a revocation token, whose subject is the
+// serial, or without one by the certificate of the connection. It returns the token that
+// the commit has to spend.
 func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Token, error) {
 	if ott == "" {
 		c, _, err := a.verifyPeer(r.Context(), r.TLS)
@@ -53,8 +54,8 @@ func (a *Authority) verifyRevoke(r *http.Request, ott string) (caller, store.Tok
 	return c, token, a.serves(r.Context(), st, cl, c)
 }
 
-// serves refuses a revocation token by a provisioner that is not for the service
-// of the certificate: a key that enrols some services must not end the others.
+// serves refuses a revocation token of a provisioner that is not for the service of the
+// certificate: a key for enrolling some services must not revoke those of others.
 func (a *Authority) serves(ctx context.Context, st *state, cl *claims, c caller) error {
 	by, ok := st.rules.ScopeOf(cl.Issuer)
 	if !ok {
@@ -70,8 +71,9 @@ func (a *Authority) serves(ctx context.Context, st *state, cl *claims, c caller)
 	return a.recordDenial(ctx, c, accessRequest{action: actRevoke}, by.Serves(entry.Service))
 }
 
-// revoke authorizes the caller, then commits. Unknown serials are [record.ErrNotFound].
-// What is revoked already is a [denial.RequestError].
+// revoke authorizes the caller and commits the revocation, which is in the next list. An
+// unknown serial is [record.ErrNotFound]; a certificate that is revoked already is a
+// [denial.RequestError].
 func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeRequest) error {
 	w := accessRequest{action: actRevoke, serial: req.Serial}
 	if err := a.authorize(ctx, a.state.Load(), c, w); err != nil {
@@ -95,9 +97,9 @@ func (a *Authority) revoke(ctx context.Context, c caller, req store.RevokeReques
 
 const typePEM = "application/x-pem-file"
 
-// getCRL answers the list of the issuing intermediate, or of ?issuer=<subject
-// key id, hex>, in DER, or with ?pem in PEM; ?all is those of all roots and
-// intermediates in PEM, as one file.
+// getCRL answers GET /crl with the list of the issuing intermediate, or of the issuer in
+// ?issuer=<subject key id in hex>. It is DER, or PEM with ?pem. With ?all it is one file
+// with the lists of all roots and intermediates in PEM.
 func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 	st, query := a.state.Load(), r.URL.Query()
 	if query.Has("all") {
@@ -124,6 +126,8 @@ func (a *Authority) getCRL(w http.ResponseWriter, r *http.Request) error {
 	return serveCRL(w, r, list.Sum(), list.DER(), "application/pkix-crl")
 }
 
+// getAllCRLs answers with the lists of all roots and intermediates: OpenSSL checks each
+// certificate of a chain when it checks one.
 func (a *Authority) getAllCRLs(w http.ResponseWriter, r *http.Request, st *state) error {
 	var lists []*crl.List
 	for _, c := range st.roots {
@@ -148,8 +152,8 @@ func (a *Authority) getAllCRLs(w http.ResponseWriter, r *http.Request, st *state
 	return serveCRL(w, r, [sha256.Size]byte(sums.Sum(nil)), body, typePEM)
 }
 
-// serveCRL knows conditional requests and ranges: a cache in between asks often
-// and fetches seldom.
+// serveCRL answers conditional requests and ranges, so that a cache can ask often whether
+// the list has changed (RFC 9110 §13). sum is a hash of the body.
 func serveCRL(w http.ResponseWriter, r *http.Request, sum [sha256.Size]byte, body []byte, kind string) error {
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:16])+`"`)
@@ -157,9 +161,9 @@ func serveCRL(w http.ResponseWriter, r *http.Request, sum [sha256.Size]byte, bod
 	return nil
 }
 
-// CRLHandler answers GET and HEAD of /crl and nothing else, for a listener in cleartext: a
-// list is signed, public, and must not need the TLS that it serves to judge
-// (RFC 5280 §8).
+// CRLHandler answers GET and HEAD of /crl and nothing else, for a listener in cleartext. A
+// list is signed and public. A client that needs the list to verify a TLS server cannot
+// fetch it over TLS (RFC 5280 §8).
 func (a *Authority) CRLHandler() http.Handler {
 	r := chi.NewRouter()
 	r.Use(a.limitAndRecover, a.measure, middleware.GetHead)
@@ -170,11 +174,11 @@ func (a *Authority) CRLHandler() http.Handler {
 	return r
 }
 
-// What an operator revokes by its PEM may be missing in the record: it was issued
-// after the backup that the authority was restored from. The signature of an
-// intermediate of ours says that it is ours all the same.
+// A certificate that an operator revokes by its PEM may be missing in the record, if it
+// was issued after the backup from which the authority was restored. The signature of an
+// intermediate shows that this authority has issued it.
 
-// ErrNotOurs reports a certificate that no intermediate of this authority signed.
+// ErrNotOurs reports a certificate that no intermediate of this authority has signed.
 var ErrNotOurs = errors.New("no intermediate of this authority signed it")
 
 // Revocable returns a certificate as [Record.RevokeCertificate] would revoke it,
@@ -201,7 +205,8 @@ func (r *Record) Revocable(ctx context.Context, cert *x509.Certificate) (c recor
 	return c, true, nil
 }
 
-// unknown makes the row of a certificate that the record does not have.
+// unknown returns the row for a certificate that the record does not have, or
+// [ErrNotOurs].
 func (r *Record) unknown(cert *x509.Certificate) (c record.Certificate, err error) {
 	_, intermediates, err := statedir.Dir{Path: string(r.dir)}.ReadTrust()
 	if err != nil {
@@ -212,7 +217,8 @@ func (r *Record) unknown(cert *x509.Certificate) (c record.Certificate, err erro
 		return c, ErrNotOurs
 	}
 	c = record.NewCertificate([]*x509.Certificate{cert, intermediates[i]}, time.Now())
-	// Lists are made by issuer. A thief of its key may have left the identifier out.
+	// Revocation lists are made by issuer. The certificate may have no authority key
+	// identifier, if a thief of the issuing key has made it.
 	c.Issuer, c.Kind, c.Caller = cacert.KeyID(intermediates[i]), kinds.Entered, operator
 	if c.Service = clip(cert.Subject.CommonName); c.Service == "" && len(c.Names) > 0 {
 		c.Service = clip(c.Names[0])
@@ -220,8 +226,8 @@ func (r *Record) unknown(cert *x509.Certificate) (c record.Certificate, err erro
 	return c, nil
 }
 
-// RevokeCertificate revokes a certificate in the name of the operator, by what it
-// is and not by its serial alone. One that the record does not have is entered
+// RevokeCertificate revokes a certificate in the name of the operator. It compares all of
+// the certificate, not the serial alone. One that the record does not have is entered
 // (kind [kinds.Entered]) in the same transaction, if an intermediate of this
 // authority signed it. Errors are those of Revocable.
 func (r *Record) RevokeCertificate(ctx context.Context, cert *x509.Certificate, reason int, note string) (c record.Certificate, err error) {
