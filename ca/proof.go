@@ -25,30 +25,31 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// TLS refuses an expired certificate in the handshake, so its holder shows in
-// another way that it has the key: a short-lived JWT, signed with it, in the
-// Authorization header. It is the token of "step ca renew", and takes the same
-// way through profile, lineage and record as a renewal over mutual TLS.
+// TLS refuses an expired certificate in the handshake, so its holder proves in another way
+// that it has the key: with a JWT in the Authorization header (RFC 6750 §2.1) that is
+// signed with the key and valid for minutes. It is the token of "step ca renew". Profile,
+// lineage and record are checked as for a renewal over mutual TLS.
+// docs/design/0008-renewal-after-expiry.md
 
 const (
-	maxProof     = 24 << 10 // bytes; with a chain of two RSA-4096 certificates it is below 8 KiB
+	maxProof     = 24 << 10 // bytes; a token with a chain of two RSA-4096 certificates is below 8 KiB
 	maxProofLife = 5 * time.Minute
 	bearer       = "Bearer "
 )
 
-// renewalToken is a token whose signature fits the certificate that it brings. Whether
-// that certificate is ours is not known yet.
+// renewalToken is a token whose signature fits the certificate in its header. It is not
+// known yet whether this authority has issued that certificate.
 type renewalToken struct {
 	jose.Claims
 	Confirmation struct {
-		Fingerprint string `json:"x5rt#S256"` // of the request for a new key
+		Fingerprint string `json:"x5rt#S256"` // of the certificate request for a new key
 	} `json:"cnf"`
 	leaf *x509.Certificate
-	sum  [sha256.Size]byte // of what is signed
+	sum  [sha256.Size]byte // see signedPart
 }
 
-// parseProof reads a token and checks its signature, by the certificate in its
-// own header. Its errors go to unauthenticated clients and quote nothing of it.
+// parseProof parses a token and checks its signature by the certificate in its header.
+// Its errors are 401 for clients that are not authenticated, and quote nothing of it.
 func parseProof(text string) (_ *renewalToken, err error) {
 	defer panics.Catch(panics.Into(&err, "the embedded authority"))
 	if len(text) > maxProof {
@@ -58,7 +59,7 @@ func parseProof(text string) (_ *renewalToken, err error) {
 	if err != nil {
 		return nil, denial.Unauthorized("the renewal token is not a signed JWT: %v", err)
 	}
-	chain, err := head.Certificates(stepapi.ProofHeader, 1) // the leaf alone counts: its chain is in the record
+	chain, err := head.Certificates(stepapi.ProofHeader, 1) // the leaf alone: the record has its chain
 	if err != nil {
 		return nil, denial.Unauthorized("the renewal token was refused: %v", err)
 	}
@@ -67,15 +68,16 @@ func parseProof(text string) (_ *renewalToken, err error) {
 		return nil, denial.Unauthorized("the renewal token is not a signed JWT")
 	}
 	p := &renewalToken{sum: signedPart(text), leaf: chain[0]}
-	if err := tok.Claims(p.leaf.PublicKey, p); err != nil { // the kind of key decides which algorithms are taken
+	if err := tok.Claims(p.leaf.PublicKey, p); err != nil { // the key decides which algorithms are accepted, not the header
 		return nil, denial.Unauthorized("the renewal token is not signed by the key of its certificate")
 	}
 	return p, nil
 }
 
-// validate compares the claims with what the token is used for. A token for one
-// path is none for the other, and one for /rekey is bound to one request:
-// a proxy that sees it must not be able to put another key into it.
+// validate checks the claims for the action in which the token is used. A token for
+// /renew is refused at /rekey, and the other way round. A token for /rekey is bound to one
+// certificate request: a proxy that sees the token must not be able to use it for another
+// key. der is that request, nil for /renew.
 func (p *renewalToken) validate(st *state, use action, der []byte, now time.Time) error {
 	err := p.ValidateWithLeeway(jose.Expected{Issuer: stepapi.ProofIssuer, Subject: p.leaf.Subject.CommonName, Time: now}, tokenLeeway)
 	switch {
@@ -98,8 +100,9 @@ func (p *renewalToken) validate(st *state, use action, der []byte, now time.Time
 	return nil
 }
 
-// isAudience compares without the port, as step does: it is often another one
-// inside. The fragment is how step names a provisioner of type X5C.
+// isAudience reports whether the audience of a token is this authority and this action.
+// The port is not compared, as step does it: behind a proxy it is another one. fragment is
+// the name of a provisioner of type X5C in the form of step, otherwise empty.
 func (st *state) isAudience(audience string, use action, fragment string) bool {
 	u, err := url.Parse(audience)
 	if err != nil || u.Scheme != "https" || u.Fragment != fragment {
@@ -108,9 +111,9 @@ func (st *state) isAudience(audience string, use action, fragment string) bool {
 	return strings.TrimPrefix(u.Path, stepapi.Prefix) == "/"+string(use) && st.rules.IsOwnHost(u.Hostname())
 }
 
-// verifyProof authenticates a renewal by a token. A certificate that has not
-// expired may renew this way too, as with step: behind a proxy that ends TLS
-// there is no other.
+// verifyProof authenticates a renewal by a token, and returns the token that the commit
+// spends. A certificate that has not expired may renew this way too, as with step: behind
+// a proxy that terminates TLS there is no other way.
 func (a *Authority) verifyProof(ctx context.Context, text string, use action, der []byte) (c caller, entry record.Certificate, spent store.Token, err error) {
 	p, err := parseProof(text)
 	if err != nil {
@@ -141,7 +144,8 @@ func (a *Authority) verifyProof(ctx context.Context, text string, use action, de
 	}, nil
 }
 
-// checkGrace refuses an expired certificate that is not within the grace of its profile.
+// checkGrace denies the renewal of a certificate that has expired longer ago than the
+// grace of its profile.
 func (st *state) checkGrace(c caller, leaf *x509.Certificate, now time.Time) error {
 	p, err := st.serviceFor(c)
 	if err != nil {
@@ -158,8 +162,8 @@ func (st *state) checkGrace(c caller, leaf *x509.Certificate, now time.Time) err
 	return nil
 }
 
-// verifyChain verifies what a handshake would have verified: that the chain ends at a
-// current root. An expired certificate is verified in its last moment.
+// verifyChain verifies as a handshake would that the chain ends at a current root (RFC 5280
+// §6). at is now, or the end of a certificate that has expired.
 func (st *state) verifyChain(entry record.Certificate, leaf *x509.Certificate, at time.Time) error {
 	chain, err := x509.ParseCertificates(entry.Chain)
 	if err != nil {
@@ -175,22 +179,22 @@ func (st *state) verifyChain(entry record.Certificate, leaf *x509.Certificate, a
 	return nil
 }
 
-// signedPart names a token by what its signature covers, because step gives it no
-// id. The signature itself is left out, and so is the spelling of base64: both
-// have variants that verify as well, and each would pass for another token.
+// signedPart returns a hash of header and payload, by which a token is spent: tokens of
+// step have no id. The signature is not hashed, and base64 is decoded first. Both can be
+// changed so that the token still verifies, and it would then pass for another token.
 func signedPart(text string) [sha256.Size]byte {
 	h := sha256.New()
 	_, _ = h.Write([]byte("renewal"))
-	parts, _ := jws.Split(text) // joseheader took it, so it has three
+	parts, _ := jws.Split(text) // joseheader.Compact has checked that there are three
 	for _, part := range []string{parts.Header, parts.Payload} {
-		b, _ := jws.Decode(part) // the parser takes nothing but base64url
+		b, _ := jws.Decode(part) // jose.ParseSigned has decoded both
 		_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(b))))
 		_, _ = h.Write(b) // a hash does not fail
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// bearerToken returns the renewal token in a request, "" if there is none.
+// bearerToken returns the renewal token of a request, "" if there is none.
 func bearerToken(r *http.Request) string {
 	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), bearer)
 	if !ok {

@@ -29,8 +29,8 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// Record is the record of an authority for its operator: to look at, and to
-// revoke. It works beside a running serve, which notices revocations at once.
+// Record is the record of an authority for its operator, who reads it and revokes. It can
+// be open beside a running authority, which has each revocation in its next list.
 type Record struct {
 	store     *store.Store
 	acme      *acmestore.Store
@@ -38,9 +38,9 @@ type Record struct {
 	auditPath string
 }
 
-// RecordError says why a record is not opened: it is missing, another
-// authority's, or older than the marker in the state directory. Nothing was made
-// and nothing changed.
+// RecordError says why a record is not opened: it is missing, it is that of another
+// authority, or it is older than the marker in the state directory. Nothing was made or
+// changed.
 type RecordError = statedir.RecordError
 
 // OpenRecord opens the record of the directory. No password is needed. A record
@@ -61,9 +61,9 @@ func (d StateDir) OpenRecord(ctx context.Context) (*Record, error) {
 	return &Record{store: in.Store, acme: acmestore.New(in.DB), dir: d, auditPath: cfg.AuditLog}, nil
 }
 
-// VerifyLog is [Record.VerifyLog] for a record that need not be the one that the
-// marker names: the marker is compared like a head that was kept elsewhere. Where
-// there is no record at all the error is a [RecordError].
+// VerifyLog is [Record.VerifyLog] for a record that [StateDir.OpenRecord] may refuse: the
+// marker is compared like a head that was kept elsewhere, so a difference is a finding.
+// If there is no record, the error is a [RecordError].
 func (d StateDir) VerifyLog(ctx context.Context, opt LogOptions) (report translog.Report, err error) {
 	cfg, err := policy.Load(string(d))
 	if err != nil {
@@ -95,13 +95,13 @@ func (d StateDir) VerifyLog(ctx context.Context, opt LogOptions) (report translo
 }
 
 // Authorities returns the certificates of the authority: the roots of its trust
-// bundle, and every other one that its state directory has, which are intermediates
-// and what a rotation has taken out of use. Errors are those of reading the files.
+// bundle, and the others in the state directory, which are intermediates and certificates
+// that a rotation has taken out of use. Errors are those of reading the files.
 func (r *Record) Authorities() (roots, others []*x509.Certificate, err error) {
 	return statedir.Dir{Path: string(r.dir)}.Authorities()
 }
 
-// List returns one page and the cursor of the next, "" after the last.
+// List returns one page and the cursor of the next page, "" after the last one.
 func (r *Record) List(ctx context.Context, q record.Query) ([]record.Certificate, string, error) {
 	if q.Name != "" {
 		name, err := names.Canonical(q.Name)
@@ -113,8 +113,8 @@ func (r *Record) List(ctx context.Context, q record.Query) ([]record.Certificate
 	return r.store.List(ctx, q)
 }
 
-// Search returns one page of the certificates with a name that begins with the
-// prefix, see [store.Store.Search].
+// Search returns one page of the certificates with a name that begins with the prefix,
+// and the cursor of the next page, see [store.Store.Search].
 func (r *Record) Search(ctx context.Context, q record.Search) ([]record.Certificate, string, error) {
 	q.Prefix = strings.ToLower(q.Prefix)
 	return r.store.Search(ctx, q)
@@ -148,8 +148,8 @@ func (r *Record) Revoke(ctx context.Context, serial string, reason int, note str
 	return err
 }
 
-// Selected returns what RevokeSet would revoke: see [store.Store.Selected]. None
-// is [record.ErrNotFound], as it is for RevokeSet.
+// Selected returns the certificates that RevokeSet would revoke, see
+// [store.Store.Selected]. If there is none, the error is [record.ErrNotFound].
 func (r *Record) Selected(ctx context.Context, sel record.Selection) ([]record.Certificate, error) {
 	resolved, err := r.resolve(ctx, sel)
 	if err != nil {
@@ -162,10 +162,10 @@ func (r *Record) Selected(ctx context.Context, sel record.Selection) ([]record.C
 	return list, err
 }
 
-// RevokeSet revokes in one transaction, in the name of the operator, all
-// certificates of a service, or of the lineage of any of its serials, that are
-// valid or could still be renewed by the grace after their end. It returns how
-// many; none is [record.ErrNotFound].
+// RevokeSet revokes in one transaction, in the name of the operator, all certificates of a
+// service, or of the lineage to which a serial belongs, that are valid or could still be
+// renewed in the grace after their end. It returns how many; if there is none, the error
+// is [record.ErrNotFound].
 func (r *Record) RevokeSet(ctx context.Context, sel record.Selection, reason int, note string) (int, error) {
 	if err := reasons.Check(reason); err != nil {
 		return 0, fmt.Errorf("revoking certificates: %w", err)
@@ -179,8 +179,9 @@ func (r *Record) RevokeSet(ctx context.Context, sel record.Selection, reason int
 	})
 }
 
-// resolve finds the lineage that a serial belongs to, and how far back a
-// selection reaches.
+// resolve returns the selection with the lineage of its serial. Certificates that ended
+// before sel.Since are left out, by default those that ended longer ago than the longest
+// grace.
 func (r *Record) resolve(ctx context.Context, sel record.Selection) (record.Selection, error) {
 	if (sel.Service == "") == (sel.Lineage == "") {
 		return sel, errors.New("selecting certificates: want a service or a lineage")
@@ -198,24 +199,24 @@ func (r *Record) resolve(ctx context.Context, sel record.Selection) (record.Sele
 	return sel, nil
 }
 
-// operator is how whoever holds the state directory stands in the record.
+// operator is the caller of events that a command on the state directory has caused.
 const operator = "operator"
 
-// Events returns up to limit entries of the log after the given id, oldest
-// first; kind "" is all of them.
+// Events returns up to limit events after the given id, the oldest first. kind "" returns
+// all kinds.
 func (r *Record) Events(ctx context.Context, kind string, after int64, limit int) ([]record.Event, error) {
 	return r.store.Events(ctx, kind, after, limit)
 }
 
-// LatestEvents returns the newest entries of the log, limit of them at most,
-// oldest first; kind "" is all of them.
+// LatestEvents returns the newest events, limit of them at most, the oldest first. kind ""
+// returns all kinds.
 func (r *Record) LatestEvents(ctx context.Context, kind string, limit int) ([]record.Event, error) {
 	return r.store.LatestEvents(ctx, kind, limit)
 }
 
-// Issuer returns the subject key id of the intermediate that text names: by the
-// common name of its certificate, or by the beginning of the key id. One that is
-// unknown or not the only one is an error.
+// Issuer returns the subject key id of the intermediate that text names: by the common
+// name of its certificate, or by the beginning of the key id in hex. It is an error if no
+// intermediate or more than one has that name; the first is [record.ErrNotFound].
 func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
 	ids, err := r.store.Issuers(ctx)
 	if err != nil {
@@ -250,7 +251,7 @@ func (r *Record) Issuer(ctx context.Context, text string) (string, error) {
 	return "", fmt.Errorf("issuer %.80q is more than one: %s", text, strings.Join(found, ", "))
 }
 
-// Prunable counts what Prune would remove.
+// Prunable returns how many certificates Prune would remove.
 func (r *Record) Prunable(ctx context.Context, before time.Time) (int, error) {
 	if err := checkPrune(before); err != nil {
 		return 0, err
@@ -258,16 +259,17 @@ func (r *Record) Prunable(ctx context.Context, before time.Time) (int, error) {
 	return r.store.Prunable(ctx, before)
 }
 
-// Prune removes the certificates that expired before a moment, which must be
-// longer ago than the longest grace, together with their revocations and events,
-// and returns how many. Lineages of which one still lives stay, and so does the
-// place of each in the log. An error tells how far it came; call it again.
+// Prune removes the certificates that expired before a moment, with their revocations and
+// events, and returns how many. The moment must be longer ago than the longest grace. A
+// lineage stays as long as one of its certificates is younger. The hashes in the log stay,
+// so the log still verifies. Prune works in batches: after an error it returns how many
+// certificates are removed, and can be called again.
 func (r *Record) Prune(ctx context.Context, before time.Time) (removed int, err error) {
 	if err := checkPrune(before); err != nil {
 		return 0, err
 	}
 	for {
-		const batch = 500 // one transaction, for which others wait
+		const batch = 500 // certificates in one transaction, for which other writers wait
 		n, err := r.store.Prune(ctx, operator, before, batch)
 		removed += n
 		if err != nil || n < batch {
@@ -276,7 +278,7 @@ func (r *Record) Prune(ctx context.Context, before time.Time) (removed int, err 
 	}
 }
 
-// checkPrune: what could still be renewed must stay.
+// checkPrune refuses a moment after which an expired certificate can still be renewed.
 func checkPrune(before time.Time) error {
 	if time.Since(before) < lifetime.MaxGrace {
 		return fmt.Errorf("pruning the record: certificates can be renewed up to %s after their end; nothing younger is removed", lifetime.MaxGrace)
@@ -289,17 +291,18 @@ func (r *Record) Close() error {
 	return r.store.Close()
 }
 
-// clip keeps a free text from the wire short enough to be shown.
+// clip returns at most 500 bytes of a text that a client has chosen, and "…" if it was
+// longer, so that a client cannot fill record and logs.
 func clip(s string) string {
 	const most = 500
 	if len(s) <= most {
 		return s
 	}
-	return strings.ToValidUTF8(s[:most], "") + "…" // not through the middle of a character
+	return strings.ToValidUTF8(s[:most], "") + "…" // without the rest of a character that was cut
 }
 
-// Bounds of external account keys. They are made to be used soon: until then their
-// secret lies in the record.
+// Bounds of the life of external account keys. They are made to be used soon, because
+// their secret is in the record until then.
 const (
 	DefaultEABLife = 7 * 24 * time.Hour
 	MaxEABLife     = 90 * 24 * time.Hour
@@ -317,8 +320,8 @@ type EABOptions struct {
 	Note string
 }
 
-// NewEABKey makes a key that binds one ACME account to services (RFC 8555 §7.3.4).
-// The HMAC key, in base64url as clients want it, is returned here and never again.
+// NewEABKey makes a key that binds one ACME account to services (RFC 8555 §7.3.4). It
+// returns the HMAC key in base64url, as clients want it. No other call returns it again.
 func (r *Record) NewEABKey(ctx context.Context, opt EABOptions) (record.EABKey, secret.String, error) {
 	none := func(format string, args ...any) (record.EABKey, secret.String, error) {
 		return record.EABKey{}, secret.String{}, fmt.Errorf("making an external account key: "+format, args...)
@@ -360,15 +363,16 @@ func (r *Record) NewEABKey(ctx context.Context, opt EABOptions) (record.EABKey, 
 // EABKeys lists the external account keys, the oldest first.
 func (r *Record) EABKeys(ctx context.Context) ([]record.EABKey, error) { return r.acme.EABKeys(ctx) }
 
-// RevokeEABKey ends a key, and what the account that it bound may order; its
-// certificates stay as they are. One that is unknown, or was revoked before, is
-// [record.ErrNotFound].
+// RevokeEABKey revokes a key: it binds no account any more, and the account that it has
+// bound can order nothing more. The certificates of that account stay valid. A key that is
+// unknown, or was revoked before, is [record.ErrNotFound].
 func (r *Record) RevokeEABKey(ctx context.Context, id string) error {
 	return r.acme.RevokeEABKey(ctx, operator, id, time.Now())
 }
 
-// revokeAudited runs a revocation of a command between opening the log and writing to
-// it: a log that cannot be written stops the revocation, because no client waits for it.
+// revokeAudited runs a revocation by a command, and writes it to the audit log. If the log
+// cannot be opened, nothing is revoked: unlike a client, an operator can repair the log
+// first.
 func (r *Record) revokeAudited(line auditLine, revoke func() (int, error)) (n int, err error) {
 	log, err := openAuditLog(string(r.dir), r.auditPath)
 	if err != nil {

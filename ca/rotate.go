@@ -14,13 +14,13 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// Every change of trust is: make keys and certificates, write them, write
-// current.json (the commit), publish the new state. A crash before the commit
-// leaves unused files; a crash after it leaves a running process with the old
-// state and a next start with the new one, both of which clients accept.
+// Every change of trust has four steps: make keys and certificates, write them, write
+// current.json (the commit), publish the new state. A crash before the commit leaves
+// unused files. After a crash between commit and publication the next start has the new
+// state; clients accept both the old and the new one.
 
-// RotateIntermediate makes a new intermediate under the signing root and issues
-// from it. The old one stays listed, and signs its CRL, until its last leaf has
+// RotateIntermediate makes a new intermediate under the signing root and issues from it.
+// The old one stays listed, and signs its revocation list, until its last leaf has
 // expired. It needs the root key.
 func (a *Authority) RotateIntermediate(ctx context.Context) error {
 	err := a.update(ctx, func(next *state) error { return a.issueUnder(ctx, next, next.roots) })
@@ -31,10 +31,9 @@ func (a *Authority) RotateIntermediate(ctx context.Context) error {
 	return nil
 }
 
-// AddRoot makes a new root and adds it to the bundle; nothing is signed under it
-// yet. It returns its fingerprint. Clients fetch it with their next refresh:
-// wait until [Authority.TrustAdopted] has nobody pending, then call
-// [Authority.ActivateRoot].
+// AddRoot makes a new root, adds it to the bundle and returns its fingerprint. Nothing is
+// signed under it yet. Clients fetch the bundle with their next refresh: wait until
+// [Authority.TrustAdopted] returns no service, then call [Authority.ActivateRoot].
 func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error) {
 	err = a.update(ctx, func(next *state) error {
 		root, err := cacert.New(cacert.SuccessorOf(next.roots[0], next.config.Name), cacert.Issuer{})
@@ -55,9 +54,10 @@ func (a *Authority) AddRoot(ctx context.Context) (fingerprint string, err error)
 	return fingerprint, nil
 }
 
-// ActivateRoot makes a new intermediate under the given root of the bundle and
-// issues from it from now on. It does not check who knows that root: see
-// [Authority.TrustAdopted]. Activating the signing root changes nothing.
+// ActivateRoot makes a new intermediate under the given root of the bundle and issues from
+// it. A client without that root then refuses the new certificates. ActivateRoot does not
+// check that, [Authority.TrustAdopted] does. It needs the root key. Activating the signing
+// root changes nothing.
 func (a *Authority) ActivateRoot(ctx context.Context, fingerprint string) error {
 	err := a.update(ctx, func(next *state) error {
 		i, err := findRoot(next.roots, fingerprint)
@@ -74,8 +74,8 @@ func (a *Authority) ActivateRoot(ctx context.Context, fingerprint string) error 
 	return nil
 }
 
-// RemoveRoot takes a root and its intermediates out of the bundle. It refuses
-// the signing root, and any root that an unexpired certificate still chains to.
+// RemoveRoot takes a root and its intermediates out of the bundle. It refuses the signing
+// root, and a root to which an unexpired certificate chains.
 func (a *Authority) RemoveRoot(ctx context.Context, fingerprint string) error {
 	err := a.update(ctx, func(next *state) error {
 		i, err := findRoot(next.roots, fingerprint)
@@ -110,8 +110,8 @@ func (a *Authority) TrustAdopted(ctx context.Context) (pending []string, err err
 	return a.record.WithoutTrust(ctx, a.state.Load().digest, time.Now())
 }
 
-// RootUsers returns the services that have an unexpired, unrevoked certificate
-// that chains to a root of the bundle, sorted: what RemoveRoot waits for.
+// RootUsers returns the services that have an unexpired, unrevoked certificate that chains
+// to a root of the bundle, sorted. While there is one, RemoveRoot refuses the root.
 func (a *Authority) RootUsers(ctx context.Context, fingerprint string) ([]string, error) {
 	st := a.state.Load()
 	i, err := findRoot(st.roots, fingerprint)
@@ -121,6 +121,7 @@ func (a *Authority) RootUsers(ctx context.Context, fingerprint string) ([]string
 	return a.usersOf(ctx, st, st.roots[i])
 }
 
+// usersOf is RootUsers against one state.
 func (a *Authority) usersOf(ctx context.Context, st *state, root *x509.Certificate) ([]string, error) {
 	var issuers []string
 	for _, c := range st.intermediates {
@@ -131,7 +132,8 @@ func (a *Authority) usersOf(ctx context.Context, st *state, root *x509.Certifica
 	return a.record.UsersOf(ctx, issuers, time.Now())
 }
 
-// issueUnder makes a new intermediate under roots[0] and commits it.
+// issueUnder makes a new intermediate under roots[0], fills in next and commits it. The
+// new intermediate has the kind of key and the lifetime of the old one.
 func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.Certificate) error {
 	rootKey, err := a.files.ReadKey(roots[0], next.config.RootKey)
 	if err != nil {
@@ -154,8 +156,8 @@ func (a *Authority) issueUnder(ctx context.Context, next *state, roots []*x509.C
 	return a.files.WriteTrust(next.roots, next.intermediates)
 }
 
-// unretired drops intermediates whose last leaf has expired: nobody needs their
-// CRL any more. The files stay, the record refers to them.
+// unretired returns the intermediates with a leaf that has not expired. The others need no
+// revocation list any more. Their files stay, because the record refers to them.
 func (a *Authority) unretired(ctx context.Context, list []*x509.Certificate) ([]*x509.Certificate, error) {
 	var kept []*x509.Certificate
 	for _, c := range list {
@@ -170,6 +172,7 @@ func (a *Authority) unretired(ctx context.Context, list []*x509.Certificate) ([]
 	return kept, nil
 }
 
+// findRoot returns the index of the root with this fingerprint, in any usual spelling.
 func findRoot(roots []*x509.Certificate, fingerprint string) (int, error) {
 	fp, err := certs.ParseFingerprint(fingerprint)
 	if err != nil {

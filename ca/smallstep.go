@@ -22,14 +22,14 @@ import (
 // errNoDatabase answers every call of smallstep's authority to its database.
 var errNoDatabase = errors.New("smallstep's authority has no database here")
 
-// noDatabase is the database of the embedded smallstep authority. Every method
-// returns an error. The authority needs a database, or it would make one of its
-// own, but none of our routes lets it use it: checks of tokens and revocations,
-// and what is recorded, are ours alone. A route of smallstep's that is added by
-// mistake thus fails, instead of recording a certificate that no profile allowed.
+// noDatabase is the database of the embedded smallstep authority. Every method returns an
+// error. Without a database the authority would make one of its own. Our routes never let
+// it use one: the code here checks tokens and revocations, and records. If a route of
+// smallstep is added by mistake, it fails, and records no certificate that no profile
+// has allowed.
 //
-// The optional interfaces are here for the same reason: smallstep takes a database
-// without them for one where there is nothing to do, and goes on.
+// The optional interfaces are here for the same reason: with a database that does not
+// have them, smallstep skips the step and goes on.
 type noDatabase struct{}
 
 var _ interface {
@@ -60,14 +60,15 @@ func (noDatabase) StoreRenewedCertificate(*x509.Certificate, ...*x509.Certificat
 // Shutdown has nothing to close, and fails like the others.
 func (noDatabase) Shutdown() error { return errNoDatabase }
 
-// embedSmallstep builds smallstep's authority over our state: it holds provisioners and
-// checks tokens. Its lists are fixed, therefore each state has its own.
+// embedSmallstep builds smallstep's authority for a state. It answers clients that ask for
+// provisioners. Its provisioners cannot change later, therefore each state has its own.
 func (a *Authority) embedSmallstep(st *state) (_ *authority.Authority, err error) {
-	// One bad configuration or request must not take the authority down: v0.30.2 is
-	// known to panic in its policy engine.
+	// v0.30.2 can panic in its policy engine. A configuration that makes it panic is an
+	// error, and the old state stays.
 	defer panics.Catch(panics.Into(&err, "the embedded authority"))
 	auth := &config.AuthConfig{
-		// A token is spent in the database, so tokens made before a restart are as good as later ones.
+		// smallstep would refuse tokens that were made before its start. Our record remembers
+		// spent tokens over a restart, so they are accepted.
 		DisableIssuedAtCheck: true,
 	}
 	if auth.Provisioners, err = a.smallstepProvisioners(st); err != nil {
@@ -84,8 +85,8 @@ func (a *Authority) embedSmallstep(st *state) (_ *authority.Authority, err error
 	)
 }
 
-// smallstepProvisioners gives each one the form in which smallstep tells clients what
-// there is, and finds the one of ACME.
+// smallstepProvisioners returns the provisioners of the configuration in smallstep's form.
+// It reads the roots of X5C provisioners, which it also puts into st.rules.
 func (a *Authority) smallstepProvisioners(st *state) (list provisioner.List, err error) {
 	for _, p := range st.rules.JWKs {
 		j := &provisioner.JWK{Type: provisioner.TypeJWK.String(), Name: p.Name, Key: p.Key}
@@ -113,8 +114,9 @@ func (a *Authority) smallstepProvisioners(st *state) (list provisioner.List, err
 	return list, nil
 }
 
-// rootsOf reads what certificates in tokens chain to. A file that is not sound
-// fails the reload: an empty list would be nobody's, and half of one a surprise.
+// rootsOf returns the certificates to which the certificate of a token must chain: those
+// of the file of the provisioner, or our own roots. A file that is empty or damaged is an
+// error, because tokens would be refused without any hint at the cause.
 func (a *Authority) rootsOf(st *state, p policy.X5C) ([]*x509.Certificate, error) {
 	if p.File == "" {
 		return st.roots, nil

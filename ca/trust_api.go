@@ -15,12 +15,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// The lists come from our state, not from the embedded authority: a client that
-// has seen a new root in one answer must not miss it in the next.
+// Roots and intermediates come from the current state and not from the embedded authority,
+// so that all routes change at the same moment: a client that has seen a new root in one
+// answer sees it in the next.
 
+// getRoots answers GET /roots with the trust bundle.
 func (a *Authority) getRoots(w http.ResponseWriter, r *http.Request) {
 	a.recordTrustReport(r)
-	// 201 is what step-ca answers, and clients check.
+	// step-ca answers 201, and its clients check that.
 	writeJSON(w, http.StatusCreated, stepapi.RootsResponse{Certificates: pemsOf(a.state.Load().roots)})
 }
 
@@ -41,8 +43,9 @@ func answerPEM(w http.ResponseWriter, certs []*x509.Certificate) {
 	_, _ = w.Write(pemfile.EncodeCertificates(certs)) // the client may have gone
 }
 
-// recordTrustReport records the bundle in effect also for a peer that only refreshes its
-// trust: a rotation then need not wait for the next renewal of that peer.
+// recordTrustReport records which bundle a client has in effect, if it says so. A client
+// that refreshes its trust reports it between two renewals, so that a rotation of the root
+// need not wait for its next renewal. Without a client certificate nothing is recorded.
 func (a *Authority) recordTrustReport(r *http.Request) {
 	digest := reportedTrust(r)
 	if digest == "" {
@@ -69,20 +72,20 @@ func pemsOf(certs []*x509.Certificate) []string {
 	return out
 }
 
-// listPace is how long a client may take for each 64 KiB of a list. Lists grow to
-// megabytes, so no deadline for the whole answer fits them all.
+// listPace is how long a client may take for each 64 KiB of a list. A list can have
+// megabytes, so no deadline for the whole answer fits all lists.
 const listPace = 30 * time.Second
 
-// revokedAnswer is the answer of GET /revoked for lists that have not changed since.
+// revokedAnswer is an answer of GET /revoked, which is used until a list changes.
 type revokedAnswer struct {
-	tag  string
+	tag  string // ETag of the lists and their issuers
 	body []byte
 }
 
-// getRevoked answers what every peer needs to refuse revoked certificates by
-// itself: the list of each intermediate whose leaves may still be valid. It is as
-// fresh as the commit of the last revocation. With If-None-Match an unchanged
-// answer costs a few bytes, so that a fleet may ask often.
+// getRevoked answers GET /revoked with the list of each intermediate that has unexpired
+// leaves, by which every service refuses revoked certificates. The lists have all
+// revocations that are committed. With If-None-Match an unchanged answer has no body, so
+// many services can ask often (docs/design/0012-revocation-at-scale.md).
 func (a *Authority) getRevoked(w http.ResponseWriter, r *http.Request) error {
 	st := a.state.Load()
 	all, lists := sha256.New(), make([]*crl.List, len(st.intermediates))
@@ -123,7 +126,8 @@ func encodeRevoked(tag string, issuers []*x509.Certificate, lists []*crl.List) (
 	return &revokedAnswer{tag, body}, err
 }
 
-// matches implements If-None-Match (RFC 9110 §13.1.2) by the weak comparison that it asks for.
+// matches reports whether the header If-None-Match names the tag, by weak comparison (RFC
+// 9110 §13.1.2).
 func matches(header, tag string) bool {
 	for candidate := range strings.SplitSeq(header, ",") {
 		candidate = strings.TrimSpace(candidate)

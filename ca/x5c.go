@@ -17,13 +17,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// A token of type X5C is signed with the key of a certificate that it brings
-// along. What it can ask for is less than that certificate has: names of its
-// own, until its own end. One of ours stays in its lineage, so that revoking it
-// ends what came of it.
+// A token of type X5C is signed with the key of a certificate that is in its header (RFC
+// 7515 §4.1.6). It can ask for names of that certificate only, and not for longer than
+// that certificate lives. If this authority has issued the certificate, the new one
+// belongs to its lineage, so that one revocation ends both.
 
-// tokenCertificate is the certificate of a token. It chains to the roots of the provisioner,
-// and its key may sign. Its signature on the token is the provisioner's to check.
+// tokenCertificate returns the certificate in the header of a token, after it was verified
+// to a root of the provisioner and its key usage was checked (RFC 5280 §4.2.1.3). The
+// caller checks the signature of the token.
 func tokenCertificate(p policy.X5C, head joseheader.Header) (*x509.Certificate, error) {
 	chain, err := head.Certificates("x5c", joseheader.MaxChain)
 	if err != nil {
@@ -36,7 +37,7 @@ func tokenCertificate(p policy.X5C, head joseheader.Header) (*x509.Certificate, 
 	_, err = leaf.Verify(x509.VerifyOptions{
 		Roots: certs.Pool(p.Roots...), Intermediates: certs.Pool(chain[1:]...), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	if err != nil { // dates, usages, constraints of names
+	if err != nil { // dates, usages or name constraints
 		return nil, errors.New("its certificate does not verify")
 	}
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
@@ -45,10 +46,10 @@ func tokenCertificate(p policy.X5C, head joseheader.Header) (*x509.Certificate, 
 	return leaf, nil
 }
 
-// descends reports whether the signatures of a chain, leaf first, lead down from one
-// of the roots. It begins at the root, so that each signature is checked with a key
-// that is trusted by then: an untrusted chain of costly keys ends at the first check.
-// crypto/x509 begins at the leaf, and checks a hundred signatures if it must.
+// descends reports whether the signatures of a chain, leaf first, lead from one of the
+// roots to the leaf. It begins at the root, so each signature is checked with a key that
+// is trusted already, and a made-up chain of costly keys fails at the first check.
+// crypto/x509 begins at the leaf, and may check a hundred signatures of such a chain.
 func descends(chain, roots []*x509.Certificate) bool {
 	trusted := slices.Clone(roots)
 	for _, c := range slices.Backward(chain) {
@@ -63,8 +64,8 @@ func descends(chain, roots []*x509.Certificate) bool {
 	return true
 }
 
-// authenticateX5C completes a request with what the certificate of its token says:
-// caller, end of the proof, provisioner and, for one of ours, the lineage.
+// authenticateX5C fills in v from the certificate of the token: caller, end of the proof,
+// provisioner and, if this authority has issued the certificate, the lineage.
 func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v *verifiedRequest) error {
 	serial := c.certificate.SerialNumber.String()
 	v.caller = caller{
@@ -82,11 +83,12 @@ func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v
 		v.previous, who = entry, entry.Service
 		v.caller.service, v.caller.credentials = entry.Service, lineageCredentials(*entry)
 	}
-	if err := a.validateKey(c.certificate.PublicKey); err != nil { // the key is known to others: anybody can have signed
+	if err := a.validateKey(c.certificate.PublicKey); err != nil { // others know such a key, so anybody can have signed the token
 		return a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, denial.New(denial.SoundPublicKey, "the key of the certificate of the token: %v", err))
 	}
-	// The subject becomes the service: one name that two services share must not
-	// lead from the one to the other.
+	// The subject of the token becomes the service. For a certificate of this authority it
+	// must be the same service: a name that two services share must not lead from one to
+	// the other.
 	if c.Subject != who && (entry != nil || !slices.Contains(certs.Names(c.certificate), c.Subject)) {
 		return a.recordDenial(ctx, v.caller, accessRequest{action: actSign}, denial.New(denial.Holder, "the certificate of the token is for %q, the token asks for %.80q", who, c.Subject))
 	}
@@ -94,8 +96,9 @@ func (a *Authority) authenticateX5C(ctx context.Context, st *state, c *claims, v
 	return nil
 }
 
-// lookUpIssued returns the entry of a certificate that this authority issued, nil for
-// another's. One that ends at a root of ours and is not in the record is forged.
+// lookUpIssued returns the entry of a certificate that this authority has issued, and nil
+// for one of another authority. A certificate that our issuers have signed and that is not
+// in the record is refused: somebody has used a stolen key.
 func (a *Authority) lookUpIssued(ctx context.Context, st *state, cert *x509.Certificate) (*record.Certificate, error) {
 	entry, err := a.lookUp(ctx, cert)
 	if err == nil {
@@ -129,8 +132,8 @@ func (c *claims) checkHolderNames(asked []string) error {
 	return nil
 }
 
-// authenticateHolder authenticates a revocation by a token of type X5C: the holder may
-// revoke its own certificate, if it is one of ours.
+// authenticateHolder authenticates a revocation by a token of type X5C. The holder may
+// revoke the certificate that has signed the token, if it is in the record.
 func (a *Authority) authenticateHolder(ctx context.Context, c *claims) (caller, error) {
 	entry, err := a.lookUp(ctx, c.certificate)
 	if err != nil {
