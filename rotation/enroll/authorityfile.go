@@ -18,15 +18,15 @@ import (
 const (
 	// authorityName is the file in [Config.Dir] that says where its certificate comes from.
 	authorityName = "authority.json"
-	// maxAuthorityFile bounds it, in bytes; ours are below 500.
+	// maxAuthorityFile bounds its length, in bytes. Normal ones are below 500.
 	maxAuthorityFile = 4 << 10
-	// authorityVersion is the one form of the file so far.
+	// authorityVersion is the only version of the file so far.
 	authorityVersion = 1
 )
 
-// origin is what [authorityName] holds: how to renew what lies beside it. Nothing
-// in it is secret, and neither token nor key is ever looked for in it. Owner and
-// mode are not in it: those of the files themselves count.
+// origin is the content of the file [authorityName]: how to renew the certificate beside it.
+// It has nothing secret. Owner and mode of the files are not in it, because a renewal keeps
+// those that the files have.
 type origin struct {
 	Version         int     `json:"version"`
 	URL             string  `json:"url"`
@@ -35,8 +35,8 @@ type origin struct {
 	KeyType         KeyType `json:"key_type,omitempty"`
 }
 
-// parseOrigin reads the file strictly: one object, known members, each as [New]
-// would take it.
+// parseOrigin parses the file strictly: one object with known members, whose values [New]
+// accepts.
 func parseOrigin(data []byte) (o origin, err error) {
 	if len(data) > maxAuthorityFile {
 		return origin{}, fmt.Errorf("longer than %d bytes", maxAuthorityFile)
@@ -71,13 +71,13 @@ func (o origin) encode() ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// ReadConfig reads from the identity directory dir where its certificate comes
-// from, as [Issue], [Renew] and [Source] left it there (authority.json): URL,
-// RootFingerprint, AuthorityName, KeyType and Dir of the result are set. The
-// error matches fs.ErrNotExist if there is no such file.
+// ReadConfig reads where the certificate in the identity directory dir comes from. [Issue],
+// [Renew] and [Source] store that there, in authority.json. URL, RootFingerprint,
+// AuthorityName, KeyType and Dir of the result are set. The error matches fs.ErrNotExist if
+// there is no such file.
 //
-// A file that others can write or replace is refused: whoever does that would
-// choose the authority. It may belong to this user, to root or to the owner of dir.
+// A file that others can write or replace is refused, because they could choose the
+// authority. The file may belong to this user, to root or to the owner of dir.
 func ReadConfig(dir string) (Config, error) {
 	o, err := readOrigin(dir)
 	if err != nil {
@@ -120,8 +120,8 @@ func readOrigin(dir string) (origin, error) {
 	return o, nil
 }
 
-// storeOrigin keeps in dir where i came from, if that is not what the file says.
-// An anchor that the operator once gave stays while the authority is the same.
+// storeOrigin writes where i comes from, if the file says something else. A fingerprint or a
+// name of the authority in the file stays while the authority is the same.
 func (s *Source) storeOrigin(i *identity) error {
 	if s.store == nil {
 		return nil
@@ -144,7 +144,7 @@ func (s *Source) storeOrigin(i *identity) error {
 		err = durable.WriteFile(filepath.Join(s.store.dir, authorityName), data, durable.Public)
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return nil // who may not write here does not renew here either, and learns it then
+		return nil // this user cannot renew here either, and that will fail with an error
 	}
 	return err
 }

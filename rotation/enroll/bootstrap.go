@@ -19,12 +19,12 @@ import (
 // fingerprint is the SHA-256 of a certificate's DER.
 type fingerprint [sha256.Size]byte
 
-// ErrFingerprint reports that the fingerprint of a root was not given where one is
-// needed, is none, or is that of no certificate which the authority serves. It is for
-// errors.Is; the errors say which.
+// ErrFingerprint reports that the fingerprint of a root is needed and was not given, is not
+// the hex of a SHA-256, or is that of no certificate which the authority serves. The texts of
+// the errors that match it say which.
 var ErrFingerprint = errors.New("wrong root fingerprint")
 
-// fingerprintError is an [ErrFingerprint] in words.
+// fingerprintError is an error with a text of its own that matches [ErrFingerprint].
 type fingerprintError string
 
 func (e fingerprintError) Error() string        { return string(e) }
@@ -44,17 +44,18 @@ func parseFingerprint(s string) (*fingerprint, error) {
 	return &f, nil
 }
 
+// of reports whether f is the fingerprint of c.
 func (f *fingerprint) of(c *x509.Certificate) bool { return sha256.Sum256(c.Raw) == *f }
 
 // Bootstrap fetches the trust bundle of the authority at url, given the
 // SHA-256 fingerprint (hex, colons allowed) of one of its roots.
 //
-// The usual way is one request without verification. This one needs none: a
-// TLS handshake against an empty set of roots fails, and its error holds the
-// certificates that were served. Our authority appends its roots to the chain,
-// as RFC 8446 §4.4.2 allows; the one with the wanted fingerprint is what the
-// operator pinned, whoever delivered it. The bundle then comes over a second
-// connection, verified against that root like any other, host name included.
+// Other programs send a request without verification for that. Bootstrap does not: a TLS
+// handshake with an empty set of roots fails, and the error has the certificates that the
+// server has sent. Our authority appends its roots to the chain, as RFC 8446 §4.4.2 allows.
+// The root with the given fingerprint is the right one, whichever server has sent it. The
+// bundle then comes over a second connection, which is verified by that root, host name
+// included.
 //
 // A stock step-ca does not serve its root: give its root file as
 // [Config.Roots] instead.
@@ -86,16 +87,16 @@ func (d dialer) bootstrap(ctx context.Context, address string, pin *fingerprint)
 			address, hex.EncodeToString(pin[:]))
 	}
 	roots, err := d.bundle(ctx, address, []*x509.Certificate{root})
-	if errors.As(err, new(x509.UnknownAuthorityError)) { // one that was added and not activated, or one that was retired
+	if errors.As(err, new(x509.UnknownAuthorityError)) { // the root is not in use yet, or not any more
 		return nil, fmt.Errorf("bootstrapping trust from %s: the root %s is served, but the server's certificate is not issued under it: pin the active root: %w",
 			address, hex.EncodeToString(pin[:]), err)
 	}
 	return roots, err
 }
 
-// bundle fetches the trust bundle over a connection verified by anchors, which
-// the bundle must still have at least one of: else the next connection would
-// be refused, and it is more likely an error than a plan.
+// bundle fetches the trust bundle over a connection that is verified by anchors. The bundle
+// must have one of the anchors at least. Otherwise the next connection would fail, and such
+// a bundle is more likely an error than intended.
 func (d dialer) bundle(ctx context.Context, address string, anchors []*x509.Certificate) ([]*x509.Certificate, error) {
 	c, err := d.newClient(address, anchors, nil)
 	if err != nil {
@@ -114,9 +115,9 @@ func (d dialer) bundle(ctx context.Context, address string, anchors []*x509.Cert
 	return nil, fmt.Errorf("fetching the trust bundle: %s serves a bundle without any of the roots trusted so far", address)
 }
 
-// presented returns the certificates that a TLS server shows, none of them
-// trusted. That the handshake fails is the plan: crypto/tls keeps the chain in
-// the error, and nothing was said to the server that an unverified server may not hear.
+// presented returns the certificates that a TLS server sends; none of them is trusted. The
+// handshake always fails, and crypto/tls has the certificates in the error. The server gets
+// nothing but a ClientHello.
 func (d dialer) presented(ctx context.Context, address string) ([]*x509.Certificate, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -143,7 +144,7 @@ func (d dialer) presented(ctx context.Context, address string) ([]*x509.Certific
 	switch {
 	case errors.As(err, &unverified):
 		return unverified.UnverifiedCertificates, nil
-	case err == nil: // cannot be: no root, no chain
+	case err == nil: // impossible without roots
 		return nil, errors.New("the server was accepted without any root")
 	case errors.As(err, new(tls.RecordHeaderError)):
 		return nil, errors.New("the server does not speak TLS")
@@ -151,14 +152,13 @@ func (d dialer) presented(ctx context.Context, address string) ([]*x509.Certific
 	return nil, fmt.Errorf("TLS handshake: %w", err)
 }
 
-// selfSigned reports a CA certificate that is its own anchor. A pinned leaf or
-// intermediate would verify the connection as well, and leave us with an anchor
-// that a rotation of the authority invalidates.
+// selfSigned reports whether c is a root. A pinned leaf or intermediate would verify the
+// connection too, but not after the next change of the authority's certificates.
 func selfSigned(c *x509.Certificate) bool {
 	return c.BasicConstraintsValid && c.IsCA && certs.SelfSigned(c)
 }
 
-// describe names certificates so that an operator can tell what was served instead.
+// describe returns fingerprints and names of certificates, for errors.
 func describe(presented []*x509.Certificate) string {
 	var out []string
 	for _, c := range presented {

@@ -12,15 +12,14 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// ErrNotAuthority is matched by the errors of connections to a server that has a
-// good certificate for the host of the URL and is not the authority.
+// ErrNotAuthority is matched by the errors of connections to a server whose certificate is
+// valid for the host of the URL, but is not that of an authority, or is revoked.
 var ErrNotAuthority = errors.New("this server is not the authority")
 
-// checkIsAuthority is the VerifyConnection of every client. crypto/tls has verified the
-// chain and the host name; but services are under the same root, and may have a
-// name of the authority, localhost for instance. What tells the authority from
-// them is [stepapi.AuthorityPurpose]. A server with a revoked certificate is refused as
-// a peer would refuse it. Nothing was sent yet, neither request nor token.
+// checkIsAuthority is the VerifyConnection of every client. crypto/tls has verified chain
+// and host name. But services are under the same root, and may have a name of the
+// authority, for instance localhost. Only the authority has [stepapi.AuthorityPurpose]. A
+// server with a revoked certificate is refused. Neither request nor token was sent yet.
 func (c *Client) checkIsAuthority(cs tls.ConnectionState) error {
 	leaf := cs.PeerCertificates[0]
 	if c.checkRevoked != nil {
@@ -39,7 +38,7 @@ func (c *Client) checkIsAuthority(cs tls.ConnectionState) error {
 	return fmt.Errorf("%w: its %s", ErrNotAuthority, text)
 }
 
-// checkAuthorityName refuses what no certificate can have as a name.
+// checkAuthorityName refuses a name that is neither a DNS name nor an IP address. "" passes.
 func checkAuthorityName(name string) error {
 	if name != "" && net.ParseIP(name) == nil && strings.ContainsAny(name, "*@/: \t") {
 		return fmt.Errorf("the name of the authority must be a DNS name or an IP address, got %q", oneLine(name))
@@ -47,7 +46,7 @@ func checkAuthorityName(name string) error {
 	return nil
 }
 
-// namesOf are the common name and the other names of a certificate.
+// namesOf returns the common name and the subject alternative names of a certificate.
 func namesOf(c *x509.Certificate) []string {
 	if c.Subject.CommonName == "" {
 		return certs.Names(c)

@@ -9,19 +9,20 @@ import (
 )
 
 const (
-	// sameClock is what two clocks may differ by and still count as one: the header has whole seconds.
+	// sameClock is the difference of two clocks below which it counts as 0, because the
+	// Date of an answer has whole seconds.
 	sameClock = 2 * time.Second
-	// maxSkew is how far the authority's clock moves our decisions at most.
+	// maxSkew bounds the difference that decisions take into account.
 	maxSkew = 24 * time.Hour
-	// minLoggedSkew is a difference, and a change of it, that an operator is told of.
+	// minLoggedSkew is the smallest difference, or change of it, that is logged.
 	minLoggedSkew = 30 * time.Second
 )
 
-// skewOf is how far ahead of ours a clock is that said date between sent and got
-// by ours. The answer was dated somewhere in between, so that the true value lies
-// in a span; the one of it that is closest to zero is taken.
+// skewOf returns how far another clock is ahead of ours, if it showed date at some moment
+// between sent and got by our clock. Several values are possible; the result is the one
+// that is closest to 0.
 func skewOf(date, sent, got time.Time) time.Duration {
-	low, high := date.Sub(got), date.Add(time.Second).Sub(sent) // whole seconds, rounded down
+	low, high := date.Sub(got), date.Add(time.Second).Sub(sent) // date was rounded down to a second
 	skew := time.Duration(0)
 	switch {
 	case low > 0:
@@ -35,8 +36,8 @@ func skewOf(date, sent, got time.Time) time.Duration {
 	return skew
 }
 
-// observe is called when a request is sent; what it returns is called with the
-// header of the answer, be it a success or a refusal.
+// observe is called when a request is sent. The function that it returns is called with the
+// header of the answer, after a success and after a refusal.
 func (s *Source) observe() func(http.Header) {
 	sent := s.wall()
 	return func(h http.Header) {
@@ -47,33 +48,34 @@ func (s *Source) observe() func(http.Header) {
 	}
 }
 
-// offset is how far the authority's clock is taken to be ahead of ours; 0 until it has answered.
+// offset returns how far the authority's clock is ahead of ours, within maxSkew; 0 before
+// its first answer.
 func (s *Source) offset() time.Duration {
 	return min(max(time.Duration(s.skew.Load()), -maxSkew), maxSkew)
 }
 
-// authority is the present by the clock that dates our certificates.
+// authority returns the present by the clock of the authority, which dates certificates.
 func (s *Source) authority() time.Time { return s.wall().Add(s.offset()) }
 
-// remaining is the life that a certificate with this end has left by the clock
-// that sees less of it: the other one may be right.
+// remaining returns how long a certificate with this end is valid, by the clock here or by
+// that of the authority: the shorter time, because either may be wrong.
 func (s *Source) remaining(notAfter time.Time) time.Duration {
 	return min(notAfter.Sub(s.wall()), notAfter.Sub(s.authority()))
 }
 
 // validity is the life of a certificate by two clocks.
 type validity struct {
-	received time.Time // by ours
-	issued   time.Time // by the authority's
+	received time.Time // by our clock
+	issued   time.Time // by the authority's clock
 	notAfter time.Time
 }
 
-// renewalTime is the moment by our clock to renew: the same share of the life by
-// either clock, whichever is earlier. A clock that lags would otherwise renew
-// after the end, one that is fast would call the certificate over before.
+// renewalTime returns when to renew, by our clock. It is the same share of the life, counted
+// by each of the clocks, and the earlier one of the two moments. With our clock alone,
+// a slow one would renew after the end of the certificate.
 func (t validity) renewalTime(skew time.Duration, u float64) time.Time {
 	at := lifetime.RenewAt(t.received, t.notAfter, u)
-	if !t.issued.Before(t.notAfter) { // what was issued just now is not over: that clock has changed since
+	if !t.issued.Before(t.notAfter) { // a new certificate has not expired: the authority's clock has changed since
 		return at
 	}
 	if theirs := lifetime.RenewAt(t.issued, t.notAfter, u).Add(-skew); theirs.Before(at) {
@@ -82,48 +84,51 @@ func (t validity) renewalTime(skew time.Duration, u float64) time.Time {
 	return at
 }
 
-// The waits below keep the authority from a herd when it comes back: an outage of
-// up to half a life is not followed by twice the requests of a quiet time. Most
-// of those are looks at the trust bundle and the revoked lists, which go on at
-// their steady rate through an outage. What an outage piles up is renewals, so
-// the longest step is of the order of the time between looks (a sixth of the life,
-// an hour at most): whoever retries then asks about as often as in a quiet time.
+// The pauses below limit the requests that the authority gets after an outage: if it lasts
+// up to half of a life, they are less than twice those of a normal time. Most requests of a
+// normal time are for the trust bundle and the revoked lists, and go on at their rate
+// during an outage. Only renewals pile up. So the longest pause between attempts is about
+// the time between two refreshes (a sixth of the life, an hour at most): a service that
+// retries then asks about as often as in a normal time.
 const (
 	firstBackoff = time.Second
 	minBackoff   = 500 * time.Millisecond
-	// startBackoff is the most to wait before the first certificate: someone is watching the service start.
+	// startBackoff is the longest pause before the first certificate: an operator may be
+	// watching the start.
 	startBackoff = 30 * time.Second
-	// maxDoubled ends the doubling. It is far above every ceiling, which ends it in fact.
+	// maxDoubled bounds the doubling. It is far above every ceiling.
 	maxDoubled = firstBackoff << 20
-	// Bounds of the longest step with a good certificate, with one that is over, and after a verdict.
+	// Bounds of the longest pause: with a valid certificate, with an expired one, and
+	// after a refusal.
 	minStep, maxStep = 2 * time.Second, 2 * time.Hour
 	minOver, maxOver = 5 * time.Second, 45 * time.Minute
 	maxSlow          = 5 * time.Minute
-	// maxAsked bounds what Retry-After may ask for when there is no life left to measure it by.
+	// maxAsked bounds a Retry-After if there is no valid certificate.
 	maxAsked = 5 * time.Minute
 	// defaultTrustRefresh is the longest time between two looks at the trust bundle,
 	// if [Config.TrustRefresh] says nothing else.
 	defaultTrustRefresh = time.Hour
-	// maxTick is the longest sleep. Timers stand still while a machine is suspended, so this is how late a renewal is noticed after waking.
+	// maxTick is the longest sleep. Timers stop while a machine is suspended, so a renewal
+	// may come so much too late after waking.
 	maxTick = 30 * time.Second
 	minTick = 100 * time.Millisecond
 )
 
-// retry is what the wait after a failure depends on.
+// retry has everything that the pause after a failure depends on.
 type retry struct {
 	failures   int           // in a row, at least 1; doubles the step
 	life       time.Duration // of the certificate from receipt; 0 if there is none
 	remaining  time.Duration // until it expires; ≤ 0 if it has or there is none
-	retryAfter time.Duration // what the authority asked for
-	slow       bool          // the answer was a verdict: no use in hurrying
+	retryAfter time.Duration // as the authority asked for
+	slow       bool          // the authority refused: another attempt soon is of no use
 }
 
-// delay is the wait before the next attempt: full jitter (any point of the
-// step is as likely, so that a fleet spreads over it) of a step that doubles
-// from 1 s up to the ceiling. At the ceiling the fleet is spread already, and half
-// of the step is certain: full jitter would bring twice as many in the first
-// moments. Retry-After comes on top, up to half of what remains: an authority that
-// asks for longer would have us expire. u is random in [0, 1).
+// delay returns the pause before the next attempt. The step doubles from 1 s up to the
+// ceiling, and the pause is a random part of it (full jitter), so that a fleet is spread over
+// the step. At the ceiling the fleet is spread already: there the pause is half of the step
+// at least, because full jitter would bring twice as many requests at first. Retry-After is
+// added, but not more than half of the remaining life, so that the certificate does not
+// expire for it. u is random in [0, 1).
 func (r retry) delay(u float64) time.Duration {
 	step, asked := r.ceiling(), min(r.retryAfter, maxAsked)
 	certain := time.Duration(0)
@@ -138,9 +143,9 @@ func (r retry) delay(u float64) time.Duration {
 	return max(asked+certain+time.Duration(u*float64(step-certain)), minBackoff)
 }
 
-// ceiling is the longest step. With a good certificate it ends before that does:
-// when the authority is back in time, nobody expires. One that is over does not
-// come back as late, where lives are long, since something does not work without it.
+// ceiling returns the longest step. With a valid certificate it is shorter than what
+// remains of its life: so nothing expires if the authority is back in time. With an expired
+// certificate it is 45 min at most, not 2 h, because the service does not work.
 func (r retry) ceiling() time.Duration {
 	within := func(d, least, most time.Duration) time.Duration { return min(max(d, least), most) }
 	switch {
@@ -156,13 +161,13 @@ func (r retry) ceiling() time.Duration {
 	return within(r.life/8, minOver, maxOver)
 }
 
-// doubled is the step of exponential backoff after so many failures in a row.
+// doubled returns the step of exponential backoff after so many failures in a row.
 func doubled(failures int) time.Duration {
 	return backoff.Step(firstBackoff, maxDoubled, failures-1)
 }
 
-// tick is how long to sleep at most with a certificate of that life: a tenth of
-// it, so that also a ten-second certificate is renewed within its window.
+// tick returns the longest sleep with a certificate of that life: a tenth of it, so that a
+// certificate of ten seconds is renewed in time too.
 func tick(life time.Duration) time.Duration {
 	if life <= 0 {
 		return maxTick
@@ -170,7 +175,8 @@ func tick(life time.Duration) time.Duration {
 	return max(min(maxTick, life/10), minTick)
 }
 
-// refreshInterval is the time between looks at the bundle and at the lists, before jitter.
+// refreshInterval returns the time between two refreshes of the bundle, or of the lists,
+// before jitter.
 func refreshInterval(configured, life time.Duration) time.Duration {
 	if configured > 0 {
 		return configured
@@ -181,9 +187,9 @@ func refreshInterval(configured, life time.Duration) time.Duration {
 	return max(min(defaultTrustRefresh, life/6), firstBackoff)
 }
 
-// refreshDelay is the wait before the next look, after so many failures in a row, of
-// which a verdict counts as many. The first retries are quick; then the looks go
-// on as if nothing had happened, so that an outage changes nothing about the rate.
+// refreshDelay returns the pause before the next refresh, after so many failures in a row.
+// The first retries come soon. Later ones come at the regular interval, so that an outage
+// does not change the rate of requests.
 func refreshDelay(failures int, every, retryAfter time.Duration, u float64) time.Duration {
 	if step := doubled(failures); failures > 0 && step < every/2 {
 		return max(min(retryAfter, every)+time.Duration(u*float64(step)), minBackoff)
@@ -191,8 +197,8 @@ func refreshDelay(failures int, every, retryAfter time.Duration, u float64) time
 	return spread(every, u)
 }
 
-// spread puts d anywhere within a tenth below or above it, so that services
-// started together drift apart.
+// spread returns d changed by a tenth of it at most, at random, so that services that were
+// started together do not ask together.
 func spread(d time.Duration, u float64) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*u))
 }

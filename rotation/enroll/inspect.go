@@ -16,11 +16,11 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-// Inspection is what an identity directory holds, whoever wrote it.
+// Inspection is the content of an identity directory, by whatever program it was written.
 type Inspection struct {
-	// Missing names those of tls.crt, tls.key and ca.crt that are not there, and Err
-	// says why one of them cannot be read. In either case Chain, Roots and KeyFits are
-	// not to be relied on.
+	// Missing has those of tls.crt, tls.key and ca.crt that do not exist, and Err says
+	// why one of them cannot be read. In either case Chain, Roots and KeyFits may be
+	// incomplete.
 	Missing []string
 	Err     error
 
@@ -29,11 +29,11 @@ type Inspection struct {
 	KeyFits    bool                // tls.key is the key of the leaf
 	KeyExposed bool                // others than its owner can read tls.key
 	Unfinished bool                // an enrolment was begun, and its certificate is not stored
-	Foreign    error               // names what [Issue] would refuse to replace, nil for nothing; matches fs.ErrExist
+	Foreign    error               // has the file that [Issue] would refuse to replace, and matches fs.ErrExist; nil if there is none
 }
 
-// Inspect reads dir and changes nothing; the directory may be absent. The files are
-// of one generation, also while a [Source] replaces them.
+// Inspect reads dir and changes nothing. The directory may be absent. The files are of one
+// generation, even while a [Source] replaces them.
 func Inspect(dir string) Inspection {
 	var in Inspection
 	if path, _ := firstForeign(dir); path != "" {
@@ -50,9 +50,9 @@ func Inspect(dir string) Inspection {
 	return in
 }
 
-// read reads the three files in from, the current generation of dir or dir
-// itself, strictly. A file whose link in dir is gone is missing as well: programs
-// look for it there.
+// read reads the three files strictly. from is the current generation of dir, or dir itself.
+// A file whose link in dir is missing counts as missing too, because programs read it by
+// that link.
 func (in *Inspection) read(dir, from string) {
 	var key crypto.Signer
 	for _, f := range []struct {

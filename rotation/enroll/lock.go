@@ -10,23 +10,23 @@ import (
 	"github.com/artstore/artstore-pki/internal/flock"
 )
 
-// ErrBusy reports an identity directory that another writer holds: a service that
-// runs, or a command. Two of them would each renew the certificate, which forks
-// its lineage, and prune what the other made.
+// ErrBusy reports that another writer has locked the identity directory: a running service
+// or a command. Two writers would each renew the certificate, which forks its lineage, and
+// each would remove the generations of the other.
 var ErrBusy = errors.New("another process renews the certificates of this directory")
 
-// lockName is the file whose lock a writer holds as long as it may write. It says
-// who that is; the lock itself ends with the process, however that ends.
+// lockName is the file that a writer locks. Its content says which process that is. The lock
+// itself ends with the process in any case.
 const lockName = ".lock"
 
 // maxHolder bounds what is read of a lock file, in bytes.
 const maxHolder = 200
 
-// acquire makes this the one writer of the directory until release is called. Where
-// files cannot be made, because the system is read-only or belongs to others, there
-// is nothing to hold: whatever is to be written fails by itself.
+// acquire makes this process the one writer of the directory until release is called. If
+// this user cannot write to the directory, acquire succeeds without a lock: every write
+// fails by itself.
 func (s *store) acquire() (release func(), err error) {
-	if err := s.check(); err != nil { // first: no file of ours is left in a directory of somebody else
+	if err := s.check(); err != nil { // first, so that no lock file is left in a foreign directory
 		return nil, err
 	}
 	path := filepath.Join(s.dir, lockName)
@@ -39,7 +39,7 @@ func (s *store) acquire() (release func(), err error) {
 	}
 	busy, err := flock.Try(f, false)
 	switch {
-	case errors.Is(err, errors.ErrUnsupported): // one writer is the rule all the same
+	case errors.Is(err, errors.ErrUnsupported): // on such a system the operator must see to it
 		err = nil
 	case err != nil:
 		err = fmt.Errorf("locking the identity directory: %s: %w", path, err)
@@ -49,14 +49,14 @@ func (s *store) acquire() (release func(), err error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	host, _ := os.Hostname() // a name for people; without it the number is still there
+	host, _ := os.Hostname() // without it, the number of the process is enough
 	if err := f.Truncate(0); err == nil {
 		_, _ = fmt.Fprintf(f, "process %d on %s\n", os.Getpid(), oneLine(host))
 	}
 	return func() { _ = f.Close() }, nil // nothing was written that could be lost
 }
 
-// holder is what the lock file says about who holds it.
+// holder returns the content of the lock file with a colon before it, "" if it is empty.
 func holder(f *os.File) string {
 	text, err := io.ReadAll(io.LimitReader(f, maxHolder))
 	if said := oneLine(string(text)); err == nil && said != "" {

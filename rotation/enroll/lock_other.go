@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// Without owners and modes there is nothing to keep.
+// These systems have no owners and modes that a renewal could keep.
 
 func openLock(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)

@@ -11,7 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// openLock does not follow a link: the file is emptied and written.
+// openLock does not follow a link, because the file is truncated and written.
 func openLock(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 }
@@ -21,10 +21,10 @@ func canWrite(dir string) bool {
 	return syscall.Access(dir, w) == nil
 }
 
-// keepAccess gives the file or directory to what from has of owner, group and mode,
-// the mode only if it gives no more than most; all within one directory, whatever
-// links are in it. Whom it could not give the file to is left out: without the group, the group's
-// bits of a secret go too, since they would let in another one.
+// keepAccess gives to owner, group and mode of from. The mode is kept only if it permits no
+// more than most. Both paths are within in, and no link leads out of it. lost reports that
+// owner or group could not be set. If that is the group of a secret file, the mode gives the
+// group no rights, because it would be another group.
 func keepAccess(in *os.Root, from, to string, most fs.FileMode) (lost bool, err error) {
 	was, err := in.Stat(from)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -40,7 +40,7 @@ func keepAccess(in *os.Root, from, to string, most fs.FileMode) (lost bool, err 
 	before, ok := was.Sys().(*syscall.Stat_t)
 	now, known := is.Sys().(*syscall.Stat_t)
 	mode := was.Mode().Perm() | is.Mode().Perm()&0o700
-	if mode&^(most|0o700) != 0 { // a mistake that is not to last
+	if mode&^(most|0o700) != 0 { // a mistake that must not last
 		mode = is.Mode().Perm()
 	}
 	if ok && known && (before.Uid != now.Uid || before.Gid != now.Gid) && in.Chown(to, int(before.Uid), int(before.Gid)) != nil {

@@ -19,25 +19,26 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// The authority keeps a log of what it issued and signs its head. With each
-// certificate comes the newest head; the identity directory keeps one, out of
-// the reach of whoever could rewrite the record. A newer one takes its place only
-// with a proof that its log begins with the one that is kept: otherwise the
-// evidence would go with the first answer after the deed.
+// The authority keeps a log of what it has issued, and signs the head of the log. Each new
+// certificate comes with the newest head, and the identity directory keeps one, where a
+// person who could rewrite the record cannot change it. A newer head replaces it only with
+// a proof that the log of the newer one begins with the log of the kept one. Without the
+// proof, a rewritten log would replace the evidence against it.
 //
-// The signature is not checked here, where nobody pinned a key: the connection
-// says who gave the head, and "artstore-pki log verify --head" checks it.
+// The signature of a head is not verified here, because the key of the log is not known: the
+// connection tells that the head is of the authority, and "artstore-pki log verify --head"
+// verifies the signature.
 
-// logHead is the text of a head and what it says.
+// logHead is a head: its text and the parsed lines of it.
 type logHead struct {
 	text   []byte
-	origin string
-	size   int64
+	origin string // names the log
+	size   int64  // number of entries
 	root   [sha256.Size]byte
 }
 
-// parseLogHead reads the first three lines of a signed note with a checkpoint in
-// it: which log, how many entries, the root in base64.
+// parseLogHead reads the first three lines of a signed checkpoint (c2sp.org/tlog-checkpoint):
+// the name of the log, the number of entries, and the root hash in base64.
 func parseLogHead(text []byte) (h logHead, err error) {
 	lines := strings.SplitN(string(text[:min(len(text), stepapi.MaxLogHead)]), "\n", 4)
 	if len(lines) < 4 || len(text) > stepapi.MaxLogHead || !strings.Contains(lines[3], "\n") {
@@ -54,19 +55,19 @@ func parseLogHead(text []byte) (h logHead, err error) {
 	return logHead{text, lines[0], size, [sha256.Size]byte(root)}, nil
 }
 
-// noteHead notes a head that came with a certificate.
+// noteHead remembers a head that came with a certificate. storeHead stores it later.
 func (s *Source) noteHead(h http.Header) {
 	text, err := base64.StdEncoding.DecodeString(h.Get(stepapi.HeaderLogHead))
 	if err != nil || len(text) == 0 || s.store == nil {
-		return // an authority without a log, or nowhere to keep it
+		return // the authority has no log, or there is no directory
 	}
 	if head, err := parseLogHead(text); err == nil {
 		s.receivedHead.Store(&head)
 	}
 }
 
-// storeHead puts the head that was heard last in place of the kept one. That this
-// failed is told and holds up nothing; the kept one stays.
+// storeHead replaces the kept head by the one that was received last. A failure is only
+// logged, and the kept head stays.
 func (s *Source) storeHead(ctx context.Context, cur *identity) {
 	heard := s.receivedHead.Swap(nil)
 	if heard == nil {
@@ -76,7 +77,7 @@ func (s *Source) storeHead(ctx context.Context, cur *identity) {
 	path := slog.String("path", filepath.Join(s.store.dir, headName))
 	switch {
 	case err == nil, ctx.Err() != nil:
-	case errors.Is(err, errOtherLog): // somebody must act: this is what heads are kept for
+	case errors.Is(err, errOtherLog): // an operator must act: to find this is the purpose of a kept head
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the authority's log does not go on from the head that is kept", path, slog.Any("err", err))
 	default:
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "head of the authority's log not kept", path, slog.Any("err", err))
@@ -85,6 +86,8 @@ func (s *Source) storeHead(ctx context.Context, cur *identity) {
 
 var errOtherLog = errors.New("the log was rolled back, rewritten or replaced")
 
+// replaceHead stores heard if it is newer than the kept head and follows from it. An error
+// that matches errOtherLog says that it does not.
 func (s *Source) replaceHead(ctx context.Context, cur *identity, heard logHead) error {
 	path := filepath.Join(s.store.dir, headName)
 	text, err := os.ReadFile(path)
@@ -100,7 +103,7 @@ func (s *Source) replaceHead(ctx context.Context, cur *identity, heard logHead) 
 		return fmt.Errorf("reading %s: %w", path, err)
 	case kept.origin != heard.origin:
 		return fmt.Errorf("%w: it is %q and was %q", errOtherLog, oneLine(heard.origin), oneLine(kept.origin))
-	case heard.size < kept.size: // one of several replicas may be a second behind
+	case heard.size < kept.size: // another replica of the authority may be a second behind
 		return nil
 	case heard.size == kept.size && heard.root != kept.root:
 		return fmt.Errorf("%w: its %d entries are not those of the kept head", errOtherLog, kept.size)
@@ -117,7 +120,8 @@ func (s *Source) replaceHead(ctx context.Context, cur *identity, heard logHead) 
 	return durable.WriteFile(path, heard.text, durable.Public)
 }
 
-// proveHead asks for the proof that the log of size to begins with that of size from.
+// proveHead asks the authority for the proof that the log of size to begins with the log of
+// size from.
 func (s *Source) proveHead(ctx context.Context, cur *identity, from, to int64) ([][]byte, error) {
 	shown := cur.certificate()
 	c, err := s.newDialer().newClient(s.cfg.URL, cur.roots, &shown)
@@ -130,13 +134,13 @@ func (s *Source) proveHead(ctx context.Context, cur *identity, from, to int64) (
 	return out.Hashes, err
 }
 
-// consistent checks a proof (RFC 9162 §2.1.4.2) that the tree of to begins with
-// that of from, which is smaller.
+// consistent verifies a proof (RFC 9162 §2.1.4.2) that the log of to begins with the log of
+// from. It returns false if from is not smaller.
 func consistent(from, to logHead, proof [][]byte) bool {
 	if from.size >= to.size {
 		return false
 	}
-	if from.size&(from.size-1) == 0 { // a power of two: the old tree is a subtree of the new one, and known
+	if from.size&(from.size-1) == 0 { // a power of two: the old root is a node of the new tree, and the proof leaves it out
 		proof = append([][]byte{from.root[:]}, proof...)
 	}
 	if len(proof) == 0 {
@@ -164,7 +168,7 @@ func consistent(from, to logHead, proof [][]byte) bool {
 	return sn == 0 && bytes.Equal(older, from.root[:]) && bytes.Equal(newer, to.root[:])
 }
 
-// node is the hash of an inner node (RFC 9162 §2.1.1).
+// node returns the hash of an inner node (RFC 9162 §2.1.1).
 func node(left, right []byte) []byte {
 	sum := sha256.Sum256(append(append([]byte{1}, left...), right...))
 	return sum[:]

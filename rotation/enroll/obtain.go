@@ -20,19 +20,19 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// ErrNoToken reports that an enrolment was due and [Config.Token] gave none.
+// ErrNoToken reports that an enrolment was needed and [Config.Token] returned no token.
 var ErrNoToken = errors.New("no enrolment token")
 
-// Issue enrols once and returns what it got. With [Config.Dir] it is stored
-// there first, like a [Source] does; files of others there are refused before
-// the token is spent. After a lost answer, calling it again with the same
-// token and directory gets the same certificate.
+// Issue enrols once and returns the identity. With [Config.Dir] the identity is stored there
+// first. If files that are not ours are in its way, Issue fails before the token is spent.
+// If the answer is lost, another call with the same token and directory gets the same
+// certificate.
 func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 	s, err := New(cfg)
 	if err != nil {
 		return rotation.Material{}, err
 	}
-	var old *identity // what its lists say about the authority, and what stays refused, holds for its successor
+	var old *identity // its lists check the authority, and its successor takes them over
 	if s.store != nil {
 		release, err := s.store.acquire()
 		if err != nil {
@@ -53,25 +53,24 @@ func Issue(ctx context.Context, cfg Config) (rotation.Material, error) {
 	return s.storeIdentity(ctx, i)
 }
 
-// Renew replaces the certificate that [Config.Dir] holds once, by one with a
-// new key, and looks at the trust bundle and the revoked lists as well. It needs
-// no token, and works with an expired certificate for as long as the authority
-// takes it.
+// Renew replaces the certificate in [Config.Dir] once, by one for a new key, and refreshes
+// the trust bundle and the revoked lists. It needs no token. It works with an expired
+// certificate for as long as the authority permits it.
 func Renew(ctx context.Context, cfg Config) (rotation.Material, error) {
 	m, _, err := renewOnce(ctx, cfg, func(*identity, time.Time) bool { return true })
 	return m, err
 }
 
-// RenewIfDue is [Renew] for a timer: it asks the authority for nothing, and returns
-// what is stored, before the moment at which a [Source] would renew. That is between
-// 0.60 and 0.70 of the life, at a point that is another one for each certificate and
-// the same each time it is asked about, so that a fleet with one timer spreads.
+// RenewIfDue is [Renew] for programs that a timer starts. Before the renewal is due, it
+// sends no request and returns the stored identity. The renewal is due between 0.60 and
+// 0.70 of the life, at a point that depends on the certificate alone, so that a fleet with
+// the same timer is spread.
 func RenewIfDue(ctx context.Context, cfg Config) (m rotation.Material, renewed bool, err error) {
 	return renewOnce(ctx, cfg, (*identity).due)
 }
 
-// due reports whether the renewal of i has come, by a random number that its
-// certificate gives.
+// due reports whether i must be renewed. A hash of its certificate takes the place of a
+// random number, so that each call gives the same answer.
 func (i *identity) due(now time.Time) bool {
 	leaf := i.leaf()
 	sum := sha256.Sum256(leaf.Raw)
@@ -79,6 +78,7 @@ func (i *identity) due(now time.Time) bool {
 	return !now.Before(lifetime.RenewAt(lifetime.IssuedAt(leaf.NotBefore, leaf.NotAfter), leaf.NotAfter, u))
 }
 
+// renewOnce renews the stored identity if due says so, as the one writer of the directory.
 func renewOnce(ctx context.Context, cfg Config, due func(*identity, time.Time) bool) (_ rotation.Material, renewed bool, err error) {
 	s, err := New(cfg)
 	if err != nil {
@@ -87,10 +87,10 @@ func renewOnce(ctx context.Context, cfg Config, due func(*identity, time.Time) b
 	if s.store == nil {
 		return rotation.Material{}, false, errors.New("renewing the certificate: no directory holds one (Dir)")
 	}
-	if _, err := os.Stat(s.store.dir); err != nil { // hold would make it
+	if _, err := os.Stat(s.store.dir); err != nil { // acquire would make it
 		return rotation.Material{}, false, fmt.Errorf("renewing the certificate: %w", err)
 	}
-	release, err := s.store.acquire() // before the question: another one may be renewing right now
+	release, err := s.store.acquire() // before due: another process may be renewing
 	if err != nil {
 		return rotation.Material{}, false, err
 	}
@@ -106,6 +106,8 @@ func renewOnce(ctx context.Context, cfg Config, due func(*identity, time.Time) b
 	return m, err == nil, err
 }
 
+// renewStored renews old and stores the result. If bundle or lists cannot be refreshed, it
+// logs that: the new certificate must not be lost for it.
 func (s *Source) renewStored(ctx context.Context, old *identity) (rotation.Material, error) {
 	s.listHolder.Store(old)
 	i, err := s.renew(ctx, old)
@@ -123,7 +125,7 @@ func (s *Source) renewStored(ctx context.Context, old *identity) (rotation.Mater
 	}
 	if roots, err := s.bundle(ctx, i.roots); err == nil {
 		i.roots = roots
-	} else { // the new certificate must not be lost for this
+	} else {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "trust bundle not refreshed", slog.Any("err", err))
 	}
 	got, err := s.fetchLists(ctx, i.roots, "")
@@ -136,9 +138,9 @@ func (s *Source) renewStored(ctx context.Context, old *identity) (rotation.Mater
 	return s.storeIdentity(ctx, i)
 }
 
-// storeIdentity stores i, if there is a place for it, and ends its enrolment: in this
-// order, so that the key is in one of the two places at every moment. The head of
-// the log comes last: nothing depends on it.
+// storeIdentity stores i, if there is a directory, and then removes the pending key of its
+// enrolment. In this order the key is on disk at every moment. The head of the log comes
+// last, because nothing depends on it.
 func (s *Source) storeIdentity(ctx context.Context, i *identity) (rotation.Material, error) {
 	if s.store != nil {
 		if _, err := s.store.save(i); err != nil {
@@ -157,19 +159,21 @@ func (s *Source) newDialer() dialer {
 	return dialer{timeout: s.cfg.Timeout, name: s.cfg.AuthorityName, checkRevoked: s.checkRevoked, dial: s.cfg.DialContext, observe: s.observe}
 }
 
-// recordOrigin keeps where i comes from. That this failed holds up nothing.
+// recordOrigin stores where i comes from. A failure is only logged.
 func (s *Source) recordOrigin(ctx context.Context, i *identity) {
 	if err := s.storeOrigin(i); err != nil {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "address of the authority not kept", slog.Any("err", err))
 	}
 }
 
-// tokenOrder is a token that was read: what it asks for, and whom to trust with it.
+// tokenOrder is a token with its claims: the service and its names, and the root of the
+// authority.
 type tokenOrder struct {
 	token secret.String
 	claims
 }
 
+// order gets a token from Config.Token and parses it.
 func (s *Source) order(ctx context.Context) (o tokenOrder, err error) {
 	if s.cfg.Token == nil {
 		return o, ErrNoToken
@@ -184,8 +188,8 @@ func (s *Source) order(ctx context.Context) (o tokenOrder, err error) {
 	return o, err
 }
 
-// enrol takes a token and turns it into an identity, which may replace old. The order
-// is such that the token leaves last: whatever may fail before fails while it is unspent.
+// enrol gets an identity for a token. old is the identity that it replaces, or nil. The
+// token is sent last, so that everything that may fail before that does not spend it.
 func (s *Source) enrol(ctx context.Context, old *identity) (*identity, error) {
 	want, err := s.order(ctx)
 	if err != nil {
@@ -202,7 +206,7 @@ func (s *Source) enrol(ctx context.Context, old *identity) (*identity, error) {
 	return s.signWithToken(ctx, want, roots, old)
 }
 
-// keyType is the kind of the next key: the configured one, else that of the
+// keyType returns the kind of the next key: the configured one, else that of old, the
 // identity that it replaces, which may be nil.
 func (s *Source) keyType(old *identity) KeyType {
 	switch {
@@ -214,10 +218,10 @@ func (s *Source) keyType(old *identity) KeyType {
 	return keyECP256
 }
 
-// signWithToken sends a token to the authority under roots.
+// signWithToken sends a token to the authority under roots, with a CSR for a pending key.
 //
-// Crash story: before /sign nothing is lost; after it, the same token and the
-// key on disk get the same certificate again, until keep or adopt has stored it.
+// Crash story: before /sign nothing is lost. After it, the same token with the pending key
+// gets the same certificate again, until storeIdentity or install has removed that key.
 func (s *Source) signWithToken(ctx context.Context, want tokenOrder, roots []*x509.Certificate, old *identity) (*identity, error) {
 	key, err := s.pending.keyFor(want.token, s.keyType(old))
 	if err != nil {
@@ -246,8 +250,9 @@ func (s *Source) signWithToken(ctx context.Context, want tokenOrder, roots []*x5
 	return i, nil
 }
 
-// trustAnchors finds the trust bundle from what the operator gave: roots, a
-// fingerprint, or the fingerprint in the token, in this order.
+// trustAnchors fetches the trust bundle, verified by Config.Roots, by
+// Config.RootFingerprint, or by the fingerprint in the token: the first of them that is
+// given.
 func (s *Source) trustAnchors(ctx context.Context, fromToken *fingerprint) ([]*x509.Certificate, error) {
 	if len(s.cfg.Roots) > 0 {
 		return s.newDialer().bundle(ctx, s.cfg.URL, s.cfg.Roots)
@@ -262,9 +267,9 @@ func (s *Source) trustAnchors(ctx context.Context, fromToken *fingerprint) ([]*x
 	return s.newDialer().bootstrap(ctx, s.cfg.URL, pin)
 }
 
-// bundle fetches the trust bundle by the roots in effect. If these no longer
-// verify the authority, because it moved on while this service was off, what
-// the operator configured may still do.
+// bundle fetches the trust bundle, verified by the roots in effect. If these do not verify
+// the authority any more, because its root was changed while this service was off, it
+// uses the configured roots or fingerprint.
 func (s *Source) bundle(ctx context.Context, inEffect []*x509.Certificate) ([]*x509.Certificate, error) {
 	roots, err := s.newDialer().bundle(ctx, s.cfg.URL, inEffect)
 	if !errors.As(err, new(x509.UnknownAuthorityError)) || (len(s.cfg.Roots) == 0 && s.pin == nil) {
@@ -277,20 +282,21 @@ func (s *Source) bundle(ctx context.Context, inEffect []*x509.Certificate) ([]*x
 	return roots, nil
 }
 
-// renew gets a successor of cur by cur alone: over mutual TLS if it is good by
-// either clock, and by a token signed with its key when it is over, or when the
-// handshake says so: an alert brings no date to compare clocks by.
+// renew gets a successor of cur without an enrolment token. If cur is valid by the clock
+// here or by that of the authority, it asks over mutual TLS. If cur has expired, or the
+// handshake is refused, it sends a token signed with the key of cur: an alert has no date,
+// so cur may have expired by a clock that is not known here.
 func (s *Source) renew(ctx context.Context, cur *identity) (*identity, error) {
 	var refused error
 	if end := cur.leaf().NotAfter; s.wall().Before(end) || s.authority().Before(end) {
 		i, err := s.rekey(ctx, cur)
-		if !isDenied(err) { // success as well
+		if !isDenied(err) { // err may be nil
 			return i, err
 		}
 		refused = err
 	}
 	if e := (*Error)(nil); errors.As(refused, &e) && s.remaining(cur.leaf().NotAfter) > 0 {
-		return nil, refused // a verdict on a certificate that is good by both clocks
+		return nil, refused // the authority has refused a certificate that is valid by both clocks
 	}
 	i, err := s.renewExpired(ctx, cur)
 	if err != nil {
@@ -299,8 +305,8 @@ func (s *Source) renew(ctx context.Context, cur *identity) (*identity, error) {
 	return i, nil
 }
 
-// rekey gets a successor of cur for a new key. Its roots are nil unless they
-// had to change for the new chain.
+// rekey gets a successor of cur for a new key, over mutual TLS. The roots of the result are
+// nil unless the new chain needs a newer bundle.
 func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
 	key, csr, err := s.newRekey(cur)
 	if err != nil {
@@ -320,7 +326,7 @@ func (s *Source) rekey(ctx context.Context, cur *identity) (*identity, error) {
 	return s.successor(ctx, cur, chain, key)
 }
 
-// newRekey makes a key and asks for a certificate of cur's names for it.
+// newRekey makes a key, and a CSR (PEM) for it with the names of cur.
 func (s *Source) newRekey(cur *identity) (crypto.Signer, []byte, error) {
 	key, err := s.keyType(cur).generate()
 	if err != nil {
@@ -333,14 +339,15 @@ func (s *Source) newRekey(cur *identity) (crypto.Signer, []byte, error) {
 	return key, csr, nil
 }
 
-// successor checks what the authority made of cur.
+// successor makes an identity of a chain that the authority has issued as a successor of
+// cur, and verifies it.
 func (s *Source) successor(ctx context.Context, cur *identity, chain []*x509.Certificate, key crypto.Signer) (_ *identity, err error) {
 	i := &identity{chain: chain, key: key, roots: cur.roots}
 	if i.verify(s.wall()) == nil {
-		i.roots = nil // unchanged: the bundle may have been refreshed while this request was under way
+		i.roots = nil // carryOver sets them: the bundle may have been refreshed meanwhile
 		return i, nil
 	}
-	// The chain may end at a root that was added after our last look.
+	// The chain may end at a root that was added after the bundle was fetched.
 	if i.roots, err = s.bundle(ctx, cur.roots); err != nil {
 		return nil, fmt.Errorf("renewing the certificate: its chain does not end at a known root: %w", err)
 	}

@@ -17,15 +17,16 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// TLS refuses an expired certificate in the handshake. An authority that renews
-// one all the same wants to see the key in another way: by a token that is signed
-// with it and carries the certificate, as "step ca renew" makes it.
+// A server refuses an expired certificate in the handshake. An authority that renews such a
+// certificate wants another proof that the caller has its key: a token that is signed with
+// the key and has the certificate in its header, as "step ca renew" makes it.
 
-// proofLife is the longest that the authority takes. It uses a token once.
+// proofLife is the longest life of such a token that the authority accepts. It accepts a
+// token once.
 const proofLife = 5 * time.Minute
 
-// renewalToken makes a token for one path of the authority at host, by its clock. csr (PEM) is
-// the request that it is bound to; nil if there is none.
+// renewalToken makes a token for one path of the authority at host. now is the time by the
+// clock of the authority. csr (PEM) is the request that the token is bound to, or nil.
 func (i *identity) renewalToken(host, path string, csr []byte, now time.Time) (secret.String, error) {
 	alg, err := jws.AlgorithmOf(i.key.Public())
 	if err != nil {
@@ -49,8 +50,8 @@ func (i *identity) renewalToken(host, path string, csr []byte, now time.Time) (s
 	return secret.New(text), nil
 }
 
-// renewExpired gets a successor of a certificate that cannot be shown in a handshake.
-// A refused token is tried once more if the refusal taught us the time.
+// renewExpired gets a successor of a certificate that cannot be shown in a handshake. If the
+// token is refused and the answer shows that the clock here is wrong, it tries once more.
 func (s *Source) renewExpired(ctx context.Context, cur *identity) (*identity, error) {
 	before := s.offset()
 	i, err := s.renewByToken(ctx, cur)
@@ -60,8 +61,8 @@ func (s *Source) renewExpired(ctx context.Context, cur *identity) (*identity, er
 	return i, err
 }
 
-// renewByToken sends a token for a new key. A stock step-ca takes one for the same key
-// only, and says that there is no certificate: that key then has one more life.
+// renewByToken sends a renewal token with a CSR for a new key. A stock step-ca renews only
+// the same key this way, and answers 400 or 404: then the old key is used for one more life.
 func (s *Source) renewByToken(ctx context.Context, cur *identity) (*identity, error) {
 	key, csr, err := s.newRekey(cur)
 	if err != nil {

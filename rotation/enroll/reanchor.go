@@ -13,25 +13,26 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// ErrOtherAuthority reports that the server at the URL is vouched for by no root
-// that is trusted here: the authority was replaced, or another server answers. A
-// certificate that is valid stays in use. It is given up by [Issue] into the same
-// directory and a restart; one that has expired also for a token that pins a root
-// of the new authority.
+// ErrOtherAuthority reports that no root that is trusted here verifies the server at the
+// URL: the authority was replaced, or another server answers. A valid certificate stays in
+// use. To replace it, call [Issue] with the same directory and restart the service. An
+// expired certificate is also replaced by a token that has the fingerprint of a root of the
+// new authority.
 var ErrOtherAuthority = errors.New("another authority answers")
 
-// unverified reports a server that the roots given do not verify; not a certificate
-// that a verified one issued.
+// unverified reports whether the roots did not verify the server. Other errors with
+// UnknownAuthorityError are about certificates that a verified server has issued.
 func unverified(err error) bool {
 	return errors.As(err, new(*tls.CertificateVerificationError)) && errors.As(err, new(x509.UnknownAuthorityError))
 }
 
-// reanchor gets a successor of cur when its roots do not verify the authority, as
-// refused says: by cur if the anchors that the operator configured do, or else, if cur
-// has expired, by a token that pins another root.
+// reanchor gets a successor of cur if the roots of cur do not verify the authority; refused
+// is the error that says so. If the configured roots or fingerprint verify it, cur is
+// renewed. Else, if cur has expired, a token that has the fingerprint of another root is
+// used.
 //
-// A server that nobody vouches for gets nothing: neither a renewal nor a token that
-// pins a root that this server has not.
+// An unverified server gets no request: no renewal, and no token with the fingerprint of a
+// root that it does not have.
 func (s *Source) reanchor(ctx context.Context, cur *identity, refused error) (*identity, error) {
 	if len(s.cfg.Roots) > 0 || s.pin != nil {
 		roots, err := s.trustAnchors(ctx, nil)
@@ -65,7 +66,7 @@ func (s *Source) reanchor(ctx context.Context, cur *identity, refused error) (*i
 	return s.signWithToken(ctx, want, roots, cur)
 }
 
-// renewUnder is renew with other roots than those that cur came with.
+// renewUnder is replace with other roots than those of cur.
 func (s *Source) renewUnder(ctx context.Context, cur *identity, roots []*x509.Certificate) (*identity, error) {
 	moved := *cur
 	moved.roots = roots
@@ -79,8 +80,8 @@ func (s *Source) renewUnder(ctx context.Context, cur *identity, roots []*x509.Ce
 	return i, err
 }
 
-// pinsAnother checks that a token leads to a root that is not trusted here yet: any
-// other one was tried.
+// pinsAnother returns an error unless the token has the fingerprint of a root that is not
+// trusted here yet: the trusted ones were tried.
 func (s *Source) pinsAnother(want tokenOrder, cur *identity) error {
 	switch {
 	case want.pin == nil:
@@ -91,7 +92,7 @@ func (s *Source) pinsAnother(want tokenOrder, cur *identity) error {
 	return nil
 }
 
-// servedRoots names what was served in place of a known root.
+// servedRoots returns, for an error, the root that the server has in place of a known one.
 func servedRoots(err error) string {
 	var failed *tls.CertificateVerificationError
 	if !errors.As(err, &failed) || len(failed.UnverifiedCertificates) == 0 {

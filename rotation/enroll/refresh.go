@@ -9,8 +9,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/stepapi"
 )
 
-// onFetched takes the answer of bundle. A changed bundle is published at once,
-// with the same certificate: peers that renewed early already use it.
+// onFetched takes the result of bundle. A changed bundle is published at once, with the same
+// certificate: peers may already have certificates under a new root.
 func (a *agent) onFetched(ctx context.Context, r result[[]*x509.Certificate]) {
 	now := a.wall()
 	err, changed := r.err, false
@@ -34,6 +34,7 @@ func (a *agent) onFetched(ctx context.Context, r result[[]*x509.Certificate]) {
 	a.cfg.Logger.LogAttrs(ctx, level, "trust bundle not refreshed", logAttrs(a.cur, err)...)
 }
 
+// changeTrust publishes the certificate in effect with another bundle.
 func (a *agent) changeTrust(ctx context.Context, now time.Time, roots []*x509.Certificate) error {
 	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: roots}
 	if err := i.carryOver(a.cur, now); err != nil {
@@ -43,16 +44,16 @@ func (a *agent) changeTrust(ctx context.Context, now time.Time, roots []*x509.Ce
 		return err
 	}
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "trust bundle fetched", logAttrs(i, nil)...)
-	if i.verify(now) != nil { // whoever has this bundle will refuse us
+	if i.verify(now) != nil { // peers with this bundle refuse our certificate
 		a.leaf.schedule(now, now)
 	}
-	a.tag = "" // other roots, other lists
+	a.tag = "" // with other roots, other lists may count
 	a.lists.schedule(now, now)
 	return nil
 }
 
-// onListed takes the answer of revoked. Lists that only are newer are published
-// too: how fresh they are is part of what peers rely on.
+// onListed takes the result of fetchLists. Lists with a newer signature only are published
+// too, because package rotation checks their age.
 func (a *agent) onListed(ctx context.Context, r result[fetchedLists]) {
 	now, err := a.wall(), r.err
 	if isUnsupported(err) {
@@ -80,11 +81,12 @@ func (a *agent) onListed(ctx context.Context, r result[fetchedLists]) {
 	a.cfg.Logger.LogAttrs(ctx, level, "revoked lists not refreshed", logAttrs(a.cur, err)...)
 }
 
-// forgetting is for how much longer a certificate would have to be on its list before
-// its absence is told as a loss of the authority's.
+// forgetting is how much longer a certificate must be valid, so that its absence from a new
+// list counts as an error of the authority.
 const forgetting = 10 * time.Minute
 
-// changeLists publishes what got makes of the lists in effect, if that is a change.
+// changeLists publishes the lists in effect after the answer got, if they have changed.
+// changed is true as well if an error came after the download.
 func (a *agent) changeLists(ctx context.Context, got fetchedLists, now time.Time) (changed bool, err error) {
 	i := &identity{chain: a.cur.chain, key: a.cur.key, roots: a.cur.roots}
 	if i.lists, i.kept, err = a.cur.succession(got, now); err != nil {
@@ -93,22 +95,23 @@ func (a *agent) changeLists(ctx context.Context, got fetchedLists, now time.Time
 	if i.lists.equal(a.cur.lists) && i.kept.Len() == a.cur.kept.Len() {
 		return false, nil
 	}
-	// By a clock that is behind the authority's, what has just ended seems to be dropped too early.
+	// If the clock here is slow, the authority seems to drop certificates before their end.
+	// So only those count that are valid for ten minutes more.
 	lasting := now.Add(forgetting)
 	lost := i.kept.Lasting(lasting) > a.cur.kept.Lasting(lasting)
 	if err := a.republish(i); err != nil {
 		return true, err
 	}
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "revoked lists refreshed", slog.Int("lists", len(i.lists)), slog.Int("serials", i.lists.serials()))
-	if lost { // somebody must act: the authority may have lost its record
+	if lost { // an operator must act: the authority may have lost its record
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the authority's lists no longer name revoked certificates, which stay refused here", slog.Int("serials", i.kept.Len()))
 	}
 	return true, nil
 }
 
-// republish publishes i, which differs from the current identity in what comes with
-// the certificate. With one that is over nobody would take it: then it waits for
-// the successor, which inherits it.
+// republish publishes i, which has the certificate in effect with another bundle or other
+// lists. If that certificate has expired, the gate would refuse i: then the successor takes
+// bundle and lists over.
 func (a *agent) republish(i *identity) error {
 	if a.wall().Before(i.leaf().NotAfter) {
 		if err := a.publish(i); err != nil {
@@ -120,8 +123,8 @@ func (a *agent) republish(i *identity) error {
 	return nil
 }
 
-// noLists says once that the authority has none. Lists in effect stay there:
-// what was revoked does not become good by a change of the server.
+// noLists logs once that the authority serves no lists. Lists in effect stay: a revoked
+// certificate does not become good because the server has changed.
 func (a *agent) noLists(ctx context.Context) {
 	if a.unlisted {
 		return
@@ -134,12 +137,12 @@ func (a *agent) noLists(ctx context.Context) {
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the authority serves no revoked lists")
 }
 
-// retryRefresh plans another look after a failure.
+// retryRefresh plans the next attempt after a failure.
 func (a *agent) retryRefresh(t *dueTime, now time.Time, err error) {
 	t.failed(err)
 	failures := t.failures
 	if isDenied(err) {
-		failures += 20 // no use in hurrying
+		failures += 20 // the pause is then the regular interval
 	}
 	t.schedule(now, now.Add(refreshDelay(failures, a.trustInterval(), retryAfterOf(err), a.random())))
 }

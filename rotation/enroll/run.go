@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// run works until ctx ends, and joins what it started: all requests carry ctx,
-// so that the wait is short.
+// run renews and refreshes until ctx ends, and then waits for the tasks that are running.
+// That is short, because all requests end with ctx.
 func (a *agent) run(ctx context.Context) error {
 	defer func() {
 		a.leaf.join()
@@ -43,8 +43,8 @@ func (a *agent) run(ctx context.Context) error {
 	}
 }
 
-// begin starts the jobs that are due. Each gets the identity of this moment;
-// a change meanwhile is reconciled when its answer is taken.
+// begin starts the tasks that are due. Each gets the identity in effect now. If that changes
+// meanwhile, the result is adapted when it arrives (carryOver, succession).
 func (a *agent) begin(ctx context.Context, now time.Time) {
 	cur, tag := a.cur, a.tag
 	if a.leaf.due(now) {
@@ -52,7 +52,7 @@ func (a *agent) begin(ctx context.Context, now time.Time) {
 	}
 	if a.trust.due(now) {
 		a.trust.start(func() ([]*x509.Certificate, error) {
-			a.storeHead(ctx, cur) // here, because a renewal must not wait for it
+			a.storeHead(ctx, cur) // in this task, because a renewal must not wait for it
 			return a.bundle(ctx, cur.roots)
 		})
 	}
@@ -61,7 +61,8 @@ func (a *agent) begin(ctx context.Context, now time.Time) {
 	}
 }
 
-// sleep is the time until something is due, cut into ticks because timers do not count a suspended machine's time.
+// sleep returns the time until a task is due, or the tick if that is shorter: a timer does
+// not count the time in which the machine is suspended.
 func (a *agent) sleep(now time.Time) time.Duration {
 	d := tick(a.life())
 	for _, t := range []*dueTime{&a.leaf.dueTime, &a.trust.dueTime, &a.lists.dueTime} {
@@ -72,12 +73,13 @@ func (a *agent) sleep(now time.Time) time.Duration {
 	return max(d, time.Millisecond)
 }
 
+// life returns the life of the certificate in effect, by the clock of the authority.
 func (a *agent) life() time.Duration { return a.cur.leaf().NotAfter.Sub(a.issued) }
 
 func (a *agent) trustInterval() time.Duration { return refreshInterval(a.cfg.TrustRefresh, a.life()) }
 
-// replace gets a successor: by the current certificate, or by a token when the
-// authority will not have that one, or is another one.
+// replace gets a successor of cur: by cur itself, or by an enrolment token if the authority
+// refuses cur or is another one.
 func (s *Source) replace(ctx context.Context, cur *identity) (*identity, error) {
 	i, refused := s.renew(ctx, cur)
 	switch {
@@ -86,7 +88,7 @@ func (s *Source) replace(ctx context.Context, cur *identity) (*identity, error) 
 	case isDenied(refused):
 		return s.enrolRefused(ctx, cur, refused)
 	}
-	return i, refused // success as well
+	return i, refused // refused may be nil
 }
 
 // enrolRefused enrols after the authority refused cur.
@@ -98,9 +100,8 @@ func (s *Source) enrolRefused(ctx context.Context, cur *identity, refused error)
 	return i, nil
 }
 
-// onRenewed takes the answer of replace. Whatever the reason of a failure, also
-// a full disk or a gate that refuses, the old identity stays in effect and
-// another attempt is planned.
+// onRenewed takes the result of replace. After any failure, a full disk or a refusal by the
+// gate included, the identity in effect stays and another attempt is planned.
 func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
 	now, err := a.wall(), r.err
 	if err == nil {
@@ -110,7 +111,7 @@ func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
 		err = a.publish(r.value)
 	}
 	if err == nil {
-		// At debug level, for the identity says what came into effect.
+		// At debug level, because rotation.Identity logs what comes into effect.
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "certificate renewed", logAttrs(r.value, nil)...)
 		if !slices.EqualFunc(r.value.chain[1:], a.cur.chain[1:], (*x509.Certificate).Equal) { // another issuer has another list
 			a.lists.schedule(now, now)
@@ -129,14 +130,14 @@ func (a *agent) onRenewed(ctx context.Context, r result[*identity]) {
 		retryAfter: retryAfterOf(err), slow: isDenied(err) || errors.Is(err, ErrNoToken) || errors.Is(err, ErrOtherAuthority),
 	}.delay(a.random())))
 	level := slog.LevelWarn
-	if remaining <= 0 || isDenied(err) || errors.Is(err, ErrOtherAuthority) || r.err == nil { // waiting alone will not heal these
+	if remaining <= 0 || isDenied(err) || errors.Is(err, ErrOtherAuthority) || r.err == nil { // an operator must act
 		level = slog.LevelError
 	}
 	a.cfg.Logger.LogAttrs(ctx, level, "certificate not renewed", logAttrs(a.cur, err)...)
 }
 
-// publish stores i and then yields it. A refusal takes the stored one back, so
-// that a restart does not begin with what nobody would have.
+// publish stores i and then yields it. If the gate refuses i, the identity before is stored
+// again, so that a restart does not begin with a refused one.
 func (a *agent) publish(i *identity) error {
 	undo := func() error { return nil }
 	if a.store != nil {
@@ -161,7 +162,7 @@ func (a *agent) install(ctx context.Context, i *identity, received, issued time.
 	}
 	a.leaf.succeeded()
 	a.plan(now)
-	if a.trust.at.IsZero() { // soon, but not with everyone else that started now
+	if a.trust.at.IsZero() { // soon, but at a random moment: other services may start now too
 		first := float64(min(tick(a.life()), a.trustInterval()))
 		a.trust.schedule(now, now.Add(time.Duration(a.random()*first)))
 		a.lists.schedule(now, now.Add(time.Duration(a.random()*first)))
@@ -171,8 +172,8 @@ func (a *agent) install(ctx context.Context, i *identity, received, issued time.
 	}
 }
 
-// plan sets the time of the renewal. Whatever the clocks say, a tenth of the life
-// passes first: no wrong one may turn renewals into a loop.
+// plan sets the time of the renewal, not earlier than a tenth of the life after receipt: a
+// wrong clock must not cause renewals in a loop.
 func (a *agent) plan(now time.Time) {
 	leaf := a.cur.leaf()
 	at := validity{a.received, a.issued, leaf.NotAfter}.renewalTime(a.offset(), a.renewalPoint)
@@ -182,8 +183,8 @@ func (a *agent) plan(now time.Time) {
 	a.leaf.schedule(now, at)
 }
 
-// compareClocks plans anew when the authority's clock was found to differ from
-// ours by more or less than it did, and says so once.
+// compareClocks plans the renewal again when the difference between the clock here and that
+// of the authority has changed. It logs a difference once, and its end.
 func (a *agent) compareClocks(ctx context.Context) {
 	skew := a.offset()
 	if skew == a.assumed {
@@ -204,17 +205,18 @@ func (a *agent) compareClocks(ctx context.Context) {
 	a.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the clock here differs from the authority's", slog.Duration("ahead", -skew))
 }
 
-// dueTime is a wall-clock time at which a job is due.
+// dueTime says when a task is due, by the wall clock.
 type dueTime struct {
-	set, at  time.Time
-	failures int   // in a row
-	err      error // of the last of them
+	set, at  time.Time // when it was planned, and for when
+	failures int       // in a row
+	err      error     // of the last failure, nil after a success
 	running  bool
 }
 
 func (t *dueTime) schedule(now, at time.Time) { t.set, t.at = now, at }
 
-// due also when the clock was set back behind the moment of scheduling: the plan was made by a clock that was wrong.
+// due reports whether the task must start. That is so too if the clock was set back to
+// before the planning: then the plan was made by a wrong clock.
 func (t *dueTime) due(now time.Time) bool {
 	return !t.running && (!now.Before(t.at) || now.Before(t.set.Add(-time.Minute)))
 }
@@ -223,7 +225,7 @@ func (t *dueTime) succeeded() { t.failures, t.err = 0, nil }
 
 func (t *dueTime) failed(err error) { t.failures, t.err = t.failures+1, err }
 
-// task is work that runs beside the agent, once at a time.
+// task is work that runs beside the agent, in one goroutine at a time.
 type task[T any] struct {
 	dueTime
 	done chan result[T]
@@ -236,6 +238,7 @@ type result[T any] struct {
 
 func newTask[T any]() task[T] { return task[T]{done: make(chan result[T], 1)} }
 
+// start runs work. Its result arrives on j.done, which has room for it.
 func (j *task[T]) start(work func() (T, error)) {
 	j.running = true
 	go func() {
@@ -244,7 +247,7 @@ func (j *task[T]) start(work func() (T, error)) {
 	}()
 }
 
-// join waits for what is running.
+// join waits for the end of the task, if it is running.
 func (j *task[T]) join() {
 	if j.running {
 		<-j.done

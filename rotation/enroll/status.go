@@ -9,27 +9,29 @@ import (
 	"github.com/artstore/artstore-pki/internal/errtext"
 )
 
-// Status is what an operator asks of a service that renews itself. It holds
-// nothing secret. The zero value means that nothing was obtained so far.
+// Status is the state of a [Source], for operators. It has nothing secret. The zero value
+// means that there was no certificate yet.
 type Status struct {
 	Serial      string    // 0x and hex, of the current certificate
 	NotAfter    time.Time // end of the current certificate
 	NextRenewal time.Time // when the next attempt is planned, a retry or a renewal
-	NextTrust   time.Time // when the trust bundle is looked at next
-	// Failures in a row since the last success, and the last error of each kind; 0 and "" when all is well.
+	NextTrust   time.Time // when the trust bundle is fetched next
+	// Failures since the last success, and the last error, of each kind; 0 and "" after a
+	// success.
 	RenewalFailures int
 	RenewalError    string
 	TrustFailures   int
 	TrustError      string
 	RevokedFailures int
 	RevokedError    string
-	// RevokedLists are the lists in effect, RevokedSerials what they hold, and
-	// RevokedKept what only earlier lists named, which stays refused until it has
-	// ended. RevokedAt is when the oldest list was signed, and RevokedUntil when the
-	// first of them was to be replaced (nextUpdate).
+	// RevokedLists is the number of lists in effect, RevokedSerials that of the
+	// certificates on them, and RevokedKept that of the certificates which only earlier
+	// lists named and which stay refused until they have ended. RevokedAt is when the
+	// oldest list was signed, and RevokedUntil the earliest nextUpdate.
 	RevokedLists, RevokedSerials, RevokedKept int
 	RevokedAt, RevokedUntil                   time.Time
-	// Skew is how far the authority's clock is ahead of the one here: 0 below 2 s, and until it has answered.
+	// Skew is how far the authority's clock is ahead of the clock here. It is 0 below 2 s,
+	// and before the first answer.
 	Skew time.Duration
 }
 
@@ -41,9 +43,9 @@ func (s *Source) Status() Status {
 	return Status{}
 }
 
-// Check is for readiness probes: it fails when there is no certificate that is
-// valid, and when a revocation list should have been replaced by now, because then
-// revoked peers may be let in.
+// Check is for readiness probes. It fails if there is no valid certificate, and if a
+// revocation list should have been replaced by now, because revoked peers may be admitted
+// then.
 func (s *Source) Check() error {
 	st, now := s.Status(), s.wall()
 	switch {
@@ -57,8 +59,8 @@ func (s *Source) Check() error {
 	return nil
 }
 
-// RevokedError is why the revocation lists could not be refreshed last, nil if they
-// were; package rotation shows it when they are out of date.
+// RevokedError returns why the last refresh of the revocation lists failed, nil if it did
+// not. Package rotation shows it when the lists are out of date.
 func (s *Source) RevokedError() error {
 	if why := s.Status().RevokedError; why != "" {
 		return errors.New(why)
@@ -66,12 +68,11 @@ func (s *Source) RevokedError() error {
 	return nil
 }
 
-// NextRenewal is when the next attempt at a new certificate is planned; package
-// rotation shows it beside what it serves.
+// NextRenewal returns when the next attempt to get a certificate is planned. Package
+// rotation shows it in its status.
 func (s *Source) NextRenewal() time.Time { return s.Status().NextRenewal }
 
-// report publishes the state after each event, so that Status needs no lock
-// that a request to the authority could hold.
+// report publishes the state. It is called after each event, so that Status never waits.
 func (a *agent) report() {
 	st := &Status{
 		NextRenewal: a.leaf.at, RenewalFailures: a.leaf.failures, RenewalError: errtext.Of(a.leaf.err),

@@ -11,25 +11,24 @@ import (
 )
 
 const (
-	maxToken = 16 << 10 // bytes; ours are below 2 KiB
+	maxToken = 16 << 10 // bytes; normal ones are below 2 KiB
 	maxNames = stepapi.MaxNames
 )
 
-// claims are what a token says about the certificate it buys. They are read
-// without verifying the signature, which only the authority can do, and used
-// for nothing but what the holder of the token may decide anyway: what to ask
-// for, and whom to trust with the asking.
+// claims are the claims of an enrolment token. Its signature is not verified, which only the
+// authority can do. They are used only for what the holder of the token may decide: which
+// names to ask for, and which root to trust.
 type claims struct {
 	subject string
-	names   []string // never empty: as the authority does, the subject stands in for missing ones
-	pin     *fingerprint
+	names   []string     // never empty: if the token has none, the subject is the name, as for the authority
+	pin     *fingerprint // of a root; nil if the token has none
 }
 
-// parseToken reads the claims of a token. Its errors never quote it, and for
-// that reason do not wrap what encoding/json and jws say, which do.
+// parseToken reads the claims of a token. Its errors never quote the token, so they do not
+// wrap those of encoding/json and jws.
 //
-// The times are left alone: whether the token is over is for the clock of the
-// authority to say, and a wrong clock here must not cost a good token.
+// It does not check the times: the clock of the authority decides whether the token has
+// expired, and the clock here may be wrong.
 func parseToken(token secret.String) (claims, error) {
 	raw := token.Expose()
 	if len(raw) > maxToken {

@@ -14,13 +14,13 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// Watch delivers the stored or a new identity to yield, and then every renewed
-// certificate and every changed trust bundle until ctx ends, whose error it
-// returns. Until the first identity is delivered, a failure that waiting does
-// not heal (a refused token, a wrong fingerprint, a directory that cannot be
-// written) ends Watch at once, so that whoever starts a service learns the
-// cause; an authority that is not there yet is waited for. After that nothing
-// but ctx ends it. Watch may be called again, and then delivers what it has.
+// Watch yields the stored identity or a new one, and then every renewed certificate, every
+// changed trust bundle and all newer lists, until ctx ends. It returns the error of ctx.
+//
+// Before the first identity, Watch ends at once with a failure that needs an operator: a
+// refused token, a wrong fingerprint, a directory that cannot be written. It waits for an
+// authority that cannot be reached. After the first identity, only ctx ends it. Watch may be
+// called again, and then yields the identity that it has.
 func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error) error {
 	if !s.busy.CompareAndSwap(false, true) {
 		return errors.New("watching enrolment: the source is watched already")
@@ -43,37 +43,37 @@ func (s *Source) Watch(ctx context.Context, yield func(rotation.Material) error)
 	return a.run(ctx)
 }
 
-// agent is one run of Watch. Its fields belong to the goroutine of Watch; the
-// jobs it starts, at most one of each kind, get what they need as arguments and
-// answer over a channel. So a request that hangs delays nothing but itself.
+// agent is one run of Watch. Its fields belong to the goroutine of Watch. It runs at most
+// one task of each kind; a task gets its input as arguments, and its result comes over a
+// channel. So a request that hangs delays only its own task.
 type agent struct {
 	*Source
 	yield          func(rotation.Material) error
-	cur            *identity     // as published, or an expired one with newer trust
-	received       time.Time     // by our clock
-	issued         time.Time     // by the authority's
-	renewalPoint   float64       // of the window of renewal, in [0, 1)
-	assumed        time.Duration // offset of the authority's clock that the plan was made with
-	lastLoggedSkew time.Duration // that was last logged
-	unlisted       bool          // it was said that the authority has no lists
-	tag            string        // of the lists in effect
+	cur            *identity     // in effect, or expired with a newer bundle or lists
+	received       time.Time     // when cur was received, by our clock
+	issued         time.Time     // when cur was issued, by the authority's clock
+	renewalPoint   float64       // within the window of renewal, in [0, 1)
+	assumed        time.Duration // offset of the authority's clock when the renewal was planned
+	lastLoggedSkew time.Duration // the offset that was logged last
+	unlisted       bool          // it was logged that the authority serves no lists
+	tag            string        // of the answer with the lists in effect
 
 	leaf  task[*identity]
 	trust task[[]*x509.Certificate]
 	lists task[fetchedLists]
 }
 
-// start publishes a first identity: the stored one if it is good, else a new
-// one. The stored one comes first even when a token is at hand: tokens are
-// scarce, and a fleet that restarts must not become a wave of requests.
+// start publishes a first identity: the stored one if it is valid, else a new one. It
+// prefers the stored one even if there is a token, because a token can be used once, and a
+// fleet that restarts must not send a request each.
 func (a *agent) start(ctx context.Context) error {
-	var over *identity // expired, and perhaps still good for a renewal
+	var over *identity // the stored one, if it has expired: the authority may still renew it
 	stored, err := a.stored(ctx)
 	if err != nil {
 		return err
 	}
 	a.listHolder.Store(stored)
-	before := stored // what it knows of revoked certificates holds for whatever comes
+	before := stored // its successor takes over the revoked certificates that it knows
 	if stored != nil && !a.wall().Before(stored.leaf().NotAfter) {
 		a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stored certificate has expired", logAttrs(stored, nil)...)
 		over, stored = stored, nil
@@ -98,7 +98,7 @@ func (a *agent) start(ctx context.Context) error {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return errors.Join(ctx.Err(), a.leaf.err) // with what it was waiting for
+			return errors.Join(ctx.Err(), a.leaf.err) // with the last failure
 		}
 		a.failed++
 		r := retry{failures: a.failed, retryAfter: retryAfterOf(err), slow: isDenied(err)}
@@ -112,8 +112,8 @@ func (a *agent) start(ctx context.Context) error {
 	}
 }
 
-// first gets a certificate and publishes it, once: by one that has expired, if
-// that is stored, or else by a token. before is what was stored, if anything was.
+// first makes one attempt to get a certificate and publish it: by the expired certificate
+// over, or by a token if over is nil. before is the stored identity, or nil.
 func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 	if err := a.pause(ctx); err != nil {
 		return err
@@ -140,11 +140,11 @@ func (a *agent) first(ctx context.Context, over, before *identity) (err error) {
 	return nil
 }
 
-// pause keeps the distance that the last failure of a start asked for, also
-// when Watch was called again in between.
+// pause waits until notBefore, which the last failed attempt has set, maybe in an earlier
+// call of Watch.
 func (s *Source) pause(ctx context.Context) error {
 	wait := s.notBefore.Sub(s.wall())
-	if s.failed == 0 || wait <= 0 || wait > 2*maxAsked { // longer than any backoff: the clock was set back
+	if s.failed == 0 || wait <= 0 || wait > 2*maxAsked { // longer than any pause: the clock was set back
 		return nil
 	}
 	t := time.NewTimer(wait)
@@ -157,8 +157,8 @@ func (s *Source) pause(ctx context.Context) error {
 	}
 }
 
-// stored returns a stored identity, expired or not, nil if there is none but a
-// token may get one, and an error if there is no way forward.
+// stored returns the stored identity, expired or not. It returns nil if there is none that
+// can be used, and Config.Token may give a token; without Config.Token that is an error.
 func (a *agent) stored(ctx context.Context) (*identity, error) {
 	if a.store == nil {
 		return a.kept, nil
@@ -181,7 +181,7 @@ func (a *agent) stored(ctx context.Context) (*identity, error) {
 	return i, nil
 }
 
-// logAttrs names a certificate by what anyone may know about it.
+// logAttrs returns the attributes of a log line about a certificate. err may be nil.
 func logAttrs(i *identity, err error) []slog.Attr {
 	leaf := i.leaf()
 	attrs := []slog.Attr{
