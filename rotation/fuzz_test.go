@@ -3,7 +3,6 @@ package rotation_test
 import (
 	"bytes"
 	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/certs"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -24,10 +24,10 @@ func FuzzCandidate(f *testing.F) {
 	for i := range keys {
 		keys[i] = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i)}, ed25519.SeedSize))
 	}
-	rootCert := fixed(f, "root", nil, keys[0], keys[0])
-	interCert := fixed(f, "intermediate", rootCert, keys[1], keys[0])
-	leafCert := fixed(f, "leaf", interCert, keys[2], keys[1])
-	leaf, inter, root := leafCert.Raw, interCert.Raw, rootCert.Raw
+	rootPair := fixed(f, "root", nil, keys[0])
+	interPair := fixed(f, "intermediate", rootPair, keys[1])
+	leafPair := fixed(f, "leaf", interPair, keys[2])
+	leaf, inter, root := leafPair.Cert.Raw, interPair.Cert.Raw, rootPair.Cert.Raw
 	f.Add(leaf, inter)
 	f.Add(leaf, root)
 	f.Add(inter, leaf)
@@ -35,7 +35,7 @@ func FuzzCandidate(f *testing.F) {
 	f.Add(leaf[:len(leaf)-1], inter)
 	f.Add([]byte{0x30, 0x80}, inter)
 	f.Fuzz(func(t *testing.T, one, two []byte) {
-		c := rotation.Material{Roots: []*x509.Certificate{rootCert}, Certificate: tls.Certificate{
+		c := rotation.Material{Roots: []*x509.Certificate{rootPair.Cert}, Certificate: tls.Certificate{
 			Certificate: [][]byte{one, two}, PrivateKey: keys[2],
 		}}
 		// The gate alone: goroutines would make the coverage, and so the search, random.
@@ -55,8 +55,9 @@ func FuzzCandidate(f *testing.F) {
 	})
 }
 
-// fixed signs a certificate whose every byte is determined; parent nil is self-signed.
-func fixed(f *testing.F, name string, parent *x509.Certificate, key, signer ed25519.PrivateKey) *x509.Certificate {
+// fixed makes a certificate of which every byte is determined. Without an issuer it is
+// self-signed.
+func fixed(f *testing.F, name string, issuer *testpki.Pair, key ed25519.PrivateKey) *testpki.Pair {
 	f.Helper()
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, BasicConstraintsValid: true,
@@ -65,12 +66,5 @@ func fixed(f *testing.F, name string, parent *x509.Certificate, key, signer ed25
 	if name != "leaf" {
 		tmpl.IsCA, tmpl.KeyUsage = true, x509.KeyUsageCertSign
 	}
-	if parent == nil {
-		parent = tmpl
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer)
-	must(f, err)
-	c, err := x509.ParseCertificate(der)
-	must(f, err)
-	return c
+	return testpki.Issue(f, issuer, tmpl, key)
 }

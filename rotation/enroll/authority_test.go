@@ -2,8 +2,6 @@ package enroll_test
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
@@ -17,7 +15,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"strings"
@@ -27,7 +24,9 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/lifetime"
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/pkitest"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/secret"
 )
 
@@ -40,8 +39,8 @@ type authority struct {
 	life time.Duration
 
 	mu      sync.Mutex
-	roots   []*pair // the last one signs
-	issuer  *pair
+	roots   []*testpki.Pair // the last one signs
+	issuer  *testpki.Pair
 	served  *tls.Certificate // chain with roots appended
 	tokens  map[string]*spent
 	digests []string                           // reported by renewals
@@ -53,21 +52,16 @@ type authority struct {
 	shift   time.Duration       // of its clock
 	dated   string              // header Date, if it is not the truth
 	grace   time.Duration       // for expired certificates
-	forger  *pair               // signs the lists instead of their issuers
+	forger  *testpki.Pair       // signs the lists instead of their issuers
 	stock   bool                // takes tokens of expired certificates at /renew only, as step-ca does, and has no lists
 	proofs  map[string]bool     // spent
-	retired []*pair             // issuers before the current one
+	retired []*testpki.Pair     // issuers before the current one
 	revoked []*x509.Certificate
 	answer  func(http.ResponseWriter, *http.Request) bool // answers in its place, or returns false
 	service bool                                          // its own certificate is that of a service: without the mark
 	// What a certificate is made with instead, if set.
 	spoilKey    bool
-	spoilIssuer *pair
-}
-
-type pair struct {
-	cert *x509.Certificate
-	key  crypto.Signer
+	spoilIssuer *testpki.Pair
 }
 
 type spent struct {
@@ -88,29 +82,25 @@ func newAuthority(t testing.TB, life time.Duration) *authority {
 // addRoot extends the bundle; activate signs under the newest root.
 func (a *authority) addRoot(t testing.TB) *x509.Certificate {
 	t.Helper()
-	root := selfSigned(t, fmt.Sprintf("Root %d", len(a.roots)+1))
+	root := testpki.Root(t, fmt.Sprintf("Root %d", len(a.roots)+1))
 	a.mu.Lock()
 	a.roots = append(a.roots, root)
 	a.mu.Unlock()
 	if a.issuer != nil {
 		a.serve(t)
 	}
-	return root.cert
+	return root.Cert
 }
 
 func (a *authority) activate(t testing.TB) {
 	t.Helper()
 	root := a.roots[len(a.roots)-1]
-	key := newKey(t)
-	der := create(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "Intermediate"}, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(5 * 365 * 24 * time.Hour),
-	}, root, key.Public())
+	next := root.Intermediate(t, "Intermediate", func(c *x509.Certificate) { c.MaxPathLenZero = true })
 	a.mu.Lock()
 	if a.issuer != nil {
 		a.retired = append(a.retired, a.issuer)
 	}
-	a.issuer = &pair{der, key}
+	a.issuer = next
 	a.mu.Unlock()
 	a.serve(t)
 }
@@ -127,19 +117,15 @@ func (a *authority) dropRoot(t testing.TB) {
 // serve gives the authority itself a certificate from the current issuer.
 func (a *authority) serve(t testing.TB) {
 	t.Helper()
-	key := newKey(t)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	leaf := create(t, &x509.Certificate{
+	leaf := testpki.Issue(t, a.issuer, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "ca"}, DNSNames: []string{a.host}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(365 * 24 * time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, UnknownExtKeyUsage: a.purpose(),
-	}, a.issuer, key.Public())
-	c := &tls.Certificate{Certificate: [][]byte{leaf.Raw, a.issuer.cert.Raw}, PrivateKey: key}
-	for _, r := range a.roots {
-		c.Certificate = append(c.Certificate, r.cert.Raw)
-	}
-	a.served = c
+	}, nil)
+	c := leaf.TLS(append([]*testpki.Pair{a.issuer}, a.roots...)...)
+	a.served = &c
 }
 
 func (a *authority) purpose() []asn1.ObjectIdentifier {
@@ -163,7 +149,7 @@ func (a *authority) bundle() []*x509.Certificate {
 	defer a.mu.Unlock()
 	var out []*x509.Certificate
 	for _, r := range a.roots {
-		out = append(out, r.cert)
+		out = append(out, r.Cert)
 	}
 	return out
 }
@@ -347,19 +333,20 @@ func (a *authority) renew(r *http.Request, body []byte) (int, any) {
 func (a *authority) issue(service string, names *x509.CertificateRequest, key any) []string {
 	now, issuer := a.clock()(), a.issuer
 	if a.spoilKey {
-		key = a.issuer.key.Public()
+		key = a.issuer.Key.Public()
 	}
 	if a.spoilIssuer != nil {
 		issuer = a.spoilIssuer
 	}
-	leaf := create(nil, &x509.Certificate{
+	// Within the server a failure panics: net/http answers with a closed connection.
+	leaf := testpki.Issue(pkitest.Example(), issuer, &x509.Certificate{
 		Subject: pkix.Name{CommonName: service}, DNSNames: names.DNSNames, IPAddresses: names.IPAddresses, URIs: names.URIs,
 		NotBefore: now.Add(-lifetime.Backdate(a.life)), NotAfter: now.Add(a.life), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, issuer, key)
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, PublicKey: key,
+	}, nil).Cert
 	a.issued = append(a.issued, leaf)
 	var out []string
-	for _, c := range []*x509.Certificate{leaf, a.issuer.cert} {
+	for _, c := range []*x509.Certificate{leaf, a.issuer.Cert} {
 		out = append(out, string(pemfile.EncodeCertificates([]*x509.Certificate{c})))
 	}
 	return out
@@ -387,39 +374,4 @@ func parseCSR(s string) *x509.CertificateRequest {
 		return nil
 	}
 	return csr
-}
-
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func selfSigned(t testing.TB, name string) *pair {
-	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(10 * 365 * 24 * time.Hour),
-	}
-	return &pair{create(t, template, &pair{template, key}, key.Public()), key}
-}
-
-func create(t testing.TB, template *x509.Certificate, parent *pair, pub any) *x509.Certificate {
-	template.SerialNumber, _ = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 128))
-	der, err := x509.CreateCertificate(rand.Reader, template, parent.cert, pub, parent.key)
-	if err == nil {
-		var c *x509.Certificate
-		if c, err = x509.ParseCertificate(der); err == nil {
-			return c
-		}
-	}
-	if t == nil {
-		panic(err) // within the server: net/http answers with a closed connection
-	}
-	t.Fatal(err)
-	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/catest"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -37,7 +38,7 @@ func newImpostor(t *testing.T, cert tls.Certificate, roots []*x509.Certificate) 
 	}
 	i := &impostor{}
 	bundle := stepapi.RootsResponse{Certificates: []string{
-		string(pemfile.EncodeCertificates(roots[:1])), string(pemfile.EncodeCertificates([]*x509.Certificate{selfSigned(t, "Foreign").cert})),
+		string(pemfile.EncodeCertificates(roots[:1])), string(pemfile.EncodeCertificates([]*x509.Certificate{testpki.Root(t, "Foreign").Cert})),
 	}}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i.requests.Add(1)
@@ -73,7 +74,7 @@ func (i *impostor) refused(t *testing.T, authority *catest.CA, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr := csrFor(t, newKey(t), "admin-module")
+	csr := csrFor(t, testpki.Key(t), "admin-module")
 	for name, use := range map[string]func() error{
 		"bootstrap":             func() error { _, err := enroll.Bootstrap(ctx, i.URL, authority.RootFingerprint); return err },
 		"issue by the token":    func() error { return issue(enroll.Config{}) },

@@ -18,6 +18,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -57,7 +58,7 @@ func TestClientAgainstAuthority(t *testing.T) {
 	if err := anonymous.Health(ctx); err != nil {
 		t.Error(err)
 	}
-	key := newKey(t)
+	key := testpki.Key(t)
 	csr := csrFor(t, key, "svc")
 	chain, err := anonymous.Sign(ctx, csr, a.token("svc"))
 	if err != nil || len(chain) != 2 || !certs.Fits(chain[0], key) {
@@ -72,7 +73,7 @@ func TestClientAgainstAuthority(t *testing.T) {
 	if again, err := c.Renew(ctx); err != nil || again[0].Equal(chain[0]) || !certs.Fits(again[0], key) {
 		t.Errorf("Renew: %v", err)
 	}
-	other := newKey(t)
+	other := testpki.Key(t)
 	if again, err := c.Rekey(ctx, csrFor(t, other, "svc")); err != nil || !certs.Fits(again[0], other) {
 		t.Errorf("Rekey: %v", err)
 	}
@@ -241,7 +242,7 @@ func TestBootstrap(t *testing.T) {
 	wrong := strings.Repeat("00", 32)
 	refused("wrong fingerprint", url, wrong, "no certificate with the fingerprint "+wrong+": served were ")
 	refused("says what was served", url, wrong, certs.Fingerprint(a.bundle()[0])+" (Root 1)")
-	refused("an intermediate", url, certs.Fingerprint(a.issuer.cert), "not a self-signed CA")
+	refused("an intermediate", url, certs.Fingerprint(a.issuer.Cert), "not a self-signed CA")
 	refused("a root that signs nothing yet", url, certs.Fingerprint(a.bundle()[1]), "is served, but the server's certificate is not issued under it")
 	refused("not a fingerprint", url, "abc", "SHA-256 in hex")
 	for _, bad := range []string{wrong, "abc"} {
@@ -313,7 +314,7 @@ func TestEnrolmentToken(t *testing.T) {
 // A page of the record is asked for with its certificates, and the next one by its cursor.
 func TestRecord(t *testing.T) {
 	a := newAuthority(t, time.Hour)
-	root, other := string(pemfile.EncodeCertificates(a.bundle())), string(pemfile.EncodeCertificates([]*x509.Certificate{a.issuer.cert}))
+	root, other := string(pemfile.EncodeCertificates(a.bundle())), string(pemfile.EncodeCertificates([]*x509.Certificate{a.issuer.Cert}))
 	answers := map[string]any{
 		"/1.0/records/certificates?limit=200&pem=true": stepapi.RecordPage{
 			Certificates: []stepapi.RecordRow{{Service: "a", PEM: strings.Repeat("x", 1<<20)}}, Next: "5.-1",
@@ -345,7 +346,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("services %q", services)
 	}
 	roots, others, err := c.RecordAuthorities(t.Context())
-	if err != nil || len(roots) != 1 || !roots[0].Equal(a.bundle()[0]) || len(others) != 1 || !others[0].Equal(a.issuer.cert) {
+	if err != nil || len(roots) != 1 || !roots[0].Equal(a.bundle()[0]) || len(others) != 1 || !others[0].Equal(a.issuer.Cert) {
 		t.Errorf("%d roots, %d others, %v", len(roots), len(others), err)
 	}
 	for _, bad := range []stepapi.RecordAuthorities{{}, {Roots: []string{root}}, {Roots: []string{root}, Others: []string{"x"}}} {

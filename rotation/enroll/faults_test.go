@@ -16,6 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -127,7 +128,7 @@ func TestAlertUsesToken(t *testing.T) {
 		stop := w.watch(w.source())
 		w.setToken(w.ca.token("ingester", "ingester"))
 		w.ca.mu.Lock()
-		w.ca.clients = []*x509.Certificate{selfSigned(t, "Other").cert}
+		w.ca.clients = []*x509.Certificate{testpki.Root(t, "Other").Cert}
 		w.ca.mu.Unlock()
 		time.Sleep(45 * time.Minute)
 		stop()
@@ -192,7 +193,7 @@ func TestStaleTrustUsesConfiguredAnchor(t *testing.T) {
 		if st := stepapi.TrustDigest(w.last().Roots); st == stepapi.TrustDigest(w.ca.bundle()) {
 			t.Error("the new root came out of nowhere")
 		}
-		w.cfg.RootFingerprint = certs.Fingerprint(selfSigned(t, "Another").cert)
+		w.cfg.RootFingerprint = certs.Fingerprint(testpki.Root(t, "Another").Cert)
 		src := w.source()
 		stop = w.watch(src)
 		time.Sleep(10 * time.Minute)

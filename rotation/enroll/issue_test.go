@@ -20,6 +20,7 @@ import (
 
 	"github.com/artstore/artstore-pki/internal/certs"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 	"github.com/artstore/artstore-pki/secret"
 )
@@ -231,7 +232,7 @@ func TestForeignAnswersAreRefused(t *testing.T) {
 		spoil func()
 	}{
 		{"another key", func() { a.spoilKey = true }},
-		{"unknown authority", func() { a.spoilKey, a.spoilIssuer = false, selfSigned(t, "Rogue") }},
+		{"unknown authority", func() { a.spoilKey, a.spoilIssuer = false, testpki.Root(t, "Rogue") }},
 		{"is over since", func() { a.spoilIssuer, a.life = nil, -time.Hour }},
 	}
 	for _, c := range cases {

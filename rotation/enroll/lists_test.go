@@ -2,7 +2,6 @@ package enroll_test
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"math/big"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -104,7 +104,7 @@ func TestListsFailApart(t *testing.T) {
 		}, "level=WARN msg=\"revoked lists not refreshed\""},
 		"of another key": {func(w *world) {
 			w.ca.mu.Lock()
-			w.ca.forger = selfSigned(w.t, "Mallory")
+			w.ca.forger = testpki.Root(w.t, "Mallory")
 			w.ca.mu.Unlock()
 		}, "verifying the revoked list"},
 		"not there any more": {func(w *world) {
@@ -116,7 +116,7 @@ func TestListsFailApart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, time.Hour)
-				victim := selfSigned(t, "Victim").cert
+				victim := testpki.Root(t, "Victim").Cert
 				src := w.source()
 				stop := w.watch(src)
 				time.Sleep(time.Minute)
@@ -195,22 +195,14 @@ func TestListsLeaveWithTheirRoot(t *testing.T) {
 }
 
 // crl makes a list of an issuer.
-func crl(t testing.TB, issuer *pair, number int64, at time.Time) *x509.RevocationList {
+func crl(t testing.TB, issuer *testpki.Pair, number int64, at time.Time) *x509.RevocationList {
 	t.Helper()
-	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: at, NextUpdate: at.Add(time.Hour)}, issuer.cert, issuer.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := x509.ParseRevocationList(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return issuer.List(t, &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: at, NextUpdate: at.Add(time.Hour)})
 }
 
 // The newer list of an issuer wins, whichever comes first; others stay.
 func TestMerge(t *testing.T) {
-	one, two := selfSigned(t, "One"), selfSigned(t, "Two")
+	one, two := testpki.Root(t, "One"), testpki.Root(t, "Two")
 	now := time.Now().Truncate(time.Second)
 	old, same, fresh, other := crl(t, one, 1, now), crl(t, one, 2, now), crl(t, one, 1, now.Add(time.Second)), crl(t, two, 1, now)
 	for _, tc := range []struct{ have, got, want []*x509.RevocationList }{
@@ -220,7 +212,7 @@ func TestMerge(t *testing.T) {
 		{[]*x509.RevocationList{same}, []*x509.RevocationList{fresh, other}, []*x509.RevocationList{fresh, other}},
 		{[]*x509.RevocationList{fresh, other}, []*x509.RevocationList{same}, []*x509.RevocationList{fresh, other}},
 	} {
-		got := enroll.Merge(tc.have, tc.got, one.cert, two.cert)
+		got := enroll.Merge(tc.have, tc.got, one.Cert, two.Cert)
 		if !slices.EqualFunc(got, tc.want, func(a, b *x509.RevocationList) bool { return bytes.Equal(a.Raw, b.Raw) }) {
 			t.Errorf("%d and %d lists became %d", len(tc.have), len(tc.got), len(got))
 		}
@@ -229,30 +221,30 @@ func TestMerge(t *testing.T) {
 
 func TestParseLists(t *testing.T) {
 	m := material(t, "service")
-	issuer, stranger := selfSigned(t, "Issuer"), selfSigned(t, "Stranger")
+	issuer, stranger := testpki.Root(t, "Issuer"), testpki.Root(t, "Stranger")
 	now := time.Now()
 	file := func(lists []*x509.RevocationList, certs ...*x509.Certificate) string {
 		return string(enroll.EncodeLists(lists, certs))
 	}
 	list := crl(t, issuer, 1, now)
-	good := file([]*x509.RevocationList{list}, issuer.cert)
+	good := file([]*x509.RevocationList{list}, issuer.Cert)
 	if n, err := enroll.ParseLists(m, []byte(good)); n != 1 || err != nil {
 		t.Errorf("%d lists, %v", n, err)
 	}
 	if n, err := enroll.ParseLists(m, nil); n != 0 || err != nil {
 		t.Errorf("nothing: %d lists, %v", n, err)
 	}
-	if n, err := enroll.ParseLists(m, []byte(file(nil, issuer.cert))); n != 0 || err != nil {
+	if n, err := enroll.ParseLists(m, []byte(file(nil, issuer.Cert))); n != 0 || err != nil {
 		t.Errorf("an issuer alone: %d lists, %v", n, err)
 	}
 	for want, data := range map[string]string{
-		"no known issuer":    file([]*x509.RevocationList{list}, stranger.cert),
-		"of one issuer":      file([]*x509.RevocationList{list, crl(t, issuer, 2, now)}, issuer.cert),
+		"no known issuer":    file([]*x509.RevocationList{list}, stranger.Cert),
+		"of one issuer":      file([]*x509.RevocationList{list, crl(t, issuer, 2, now)}, issuer.Cert),
 		"damaged PEM":        "x" + good,
 		"not PEM after":      good + "x",
 		"parsing revocation": strings.Replace(good, "X509 CRL-----\nM", "X509 CRL-----\nX", 1),
 		"before block 1":     "-----BEGIN X509 CRL-----\nMII\n" + good,
-		"before block":       file(nil, issuer.cert)[:100] + "\n" + file(nil, issuer.cert),
+		"before block":       file(nil, issuer.Cert)[:100] + "\n" + file(nil, issuer.Cert),
 		"not PEM":            "nothing",
 	} {
 		if n, err := enroll.ParseLists(m, []byte(data)); err == nil || !strings.Contains(err.Error(), want) {
@@ -264,8 +256,8 @@ func TestParseLists(t *testing.T) {
 // FuzzLists: any file is an error or lists that each verify by an issuer.
 func FuzzLists(f *testing.F) {
 	m := material(f, "service")
-	issuer := selfSigned(f, "Issuer")
-	f.Add(enroll.EncodeLists([]*x509.RevocationList{crl(f, issuer, 1, time.Now())}, []*x509.Certificate{issuer.cert}))
+	issuer := testpki.Root(f, "Issuer")
+	f.Add(enroll.EncodeLists([]*x509.RevocationList{crl(f, issuer, 1, time.Now())}, []*x509.Certificate{issuer.Cert}))
 	f.Add([]byte("-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n"))
 	f.Add([]byte(" \n"))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -14,6 +14,7 @@ import (
 
 	"go.step.sm/crypto/jose"
 
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
 
@@ -36,9 +37,9 @@ func TestProofAlgorithms(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	for alg, key := range map[string]crypto.Signer{"ES256": newKey(t), "ES384": p384, "EdDSA": ed, "RS256": old, "": p521} {
-		cert := create(t, &x509.Certificate{Subject: pkix.Name{CommonName: "svc"}, NotAfter: now}, selfSigned(t, "Root"), key.Public())
-		token, err := enroll.Proof(key, cert, now)
+	for alg, key := range map[string]crypto.Signer{"ES256": testpki.Key(t), "ES384": p384, "EdDSA": ed, "RS256": old, "": p521} {
+		leaf := testpki.Issue(t, testpki.Root(t, "Root"), &x509.Certificate{Subject: pkix.Name{CommonName: "svc"}, NotAfter: now}, key)
+		token, err := enroll.Proof(key, leaf.Cert, now)
 		if alg == "" {
 			if err == nil {
 				t.Error("a key without a JWT algorithm was used")

@@ -17,6 +17,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 	"github.com/artstore/artstore-pki/internal/revocation"
 	"github.com/artstore/artstore-pki/internal/stepapi"
+	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
 // clock is that of the authority; the caller holds the lock.
@@ -72,11 +73,11 @@ func (a *authority) proven(r *http.Request) (*x509.Certificate, string) {
 	pool, inter := x509.NewCertPool(), x509.NewCertPool()
 	for _, root := range a.roots {
 		if a.clients == nil {
-			pool.AddCert(root.cert)
+			pool.AddCert(root.Cert)
 		}
 	}
 	for _, i := range append(a.retired, a.issuer) {
-		inter.AddCert(i.cert)
+		inter.AddCert(i.Cert)
 	}
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: inter, CurrentTime: leaf.NotAfter}); err != nil {
 		return nil, "the certificate is of somebody else"
@@ -131,7 +132,7 @@ func (a *authority) lists(r *http.Request) (int, any) {
 			return http.StatusInternalServerError, stepapi.Error{Status: 500, Message: err.Error()}
 		}
 		out.Lists = append(out.Lists, stepapi.RevokedList{
-			Issuer: string(pemfile.EncodeCertificates([]*x509.Certificate{issuer.cert})),
+			Issuer: string(pemfile.EncodeCertificates([]*x509.Certificate{issuer.Cert})),
 			CRL:    string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list})),
 		})
 	}
@@ -151,12 +152,12 @@ type tagged struct {
 // listEvery is how often the authority signs lists anew.
 const listEvery = 12 * time.Hour
 
-func (a *authority) list(issuer *pair) ([]byte, error) {
+func (a *authority) list(issuer *testpki.Pair) ([]byte, error) {
 	now := a.clock()()
 	l := &x509.RevocationList{Number: big.NewInt(now.UnixMicro()), ThisUpdate: now, NextUpdate: now.Add(24 * time.Hour)}
 	var ends []int64
 	for _, c := range a.revoked {
-		if c.CheckSignatureFrom(issuer.cert) == nil {
+		if c.CheckSignatureFrom(issuer.Cert) == nil {
 			ends = append(ends, c.NotAfter.Unix())
 			l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: c.SerialNumber, RevocationTime: now})
 		}
@@ -168,11 +169,11 @@ func (a *authority) list(issuer *pair) ([]byte, error) {
 		}
 		l.ExtraExtensions = []pkix.Extension{{Id: revocation.OIDEnds, Value: value}}
 	}
-	key := issuer.key
+	key := issuer.Key
 	if a.forger != nil {
-		key = a.forger.key
+		key = a.forger.Key
 	}
-	return x509.CreateRevocationList(rand.Reader, l, issuer.cert, key)
+	return x509.CreateRevocationList(rand.Reader, l, issuer.Cert, key)
 }
 
 func ecdsaDER(r, s *big.Int) []byte {

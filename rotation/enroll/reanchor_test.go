@@ -92,7 +92,7 @@ func otherAuthority(t *testing.T, after time.Duration, of string, running bool) 
 	given := of == "the new authority" && after > time.Hour
 	leaves := r.leaves()
 	switch last := leaves[len(leaves)-1]; {
-	case given && (len(leaves) < 2 || !running && len(leaves) != 2 || last.CheckSignatureFrom(r.b.issuer.cert) != nil):
+	case given && (len(leaves) < 2 || !running && len(leaves) != 2 || last.CheckSignatureFrom(r.b.issuer.Cert) != nil):
 		t.Fatalf("running %v: the token of the new authority was not used:\n%s", running, r.log.String())
 	case !given && len(leaves) != 1:
 		t.Fatalf("running %v: %d certificates:\n%s", running, len(leaves), r.log.String())
@@ -146,7 +146,7 @@ func TestConfiguredAnchorHeals(t *testing.T) {
 			r.setToken(secret.String{})
 			time.Sleep(70 * time.Minute)
 			m, err := enroll.Renew(t.Context(), r.cfg)
-			if err != nil || len(m.Roots) != 2 || m.Certificate.Leaf.CheckSignatureFrom(r.ca.issuer.cert) != nil {
+			if err != nil || len(m.Roots) != 2 || m.Certificate.Leaf.CheckSignatureFrom(r.ca.issuer.Cert) != nil {
 				t.Fatalf("%v", err)
 			}
 		})

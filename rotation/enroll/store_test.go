@@ -4,16 +4,15 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation"
 	"github.com/artstore/artstore-pki/rotation/enroll"
 )
@@ -41,16 +40,8 @@ func readDir(t *testing.T, dir string) rotation.Material {
 
 func material(t testing.TB, name string) rotation.Material {
 	t.Helper()
-	root := selfSigned(t, "Root of "+name)
-	key := newKey(t)
-	leaf := create(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-	}, root, key.Public())
-	return rotation.Material{
-		Certificate: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf},
-		Roots:       []*x509.Certificate{root.cert},
-	}
+	root := testpki.Root(t, "Root of "+name)
+	return rotation.Material{Certificate: root.Leaf(t, name).TLS(), Roots: []*x509.Certificate{root.Cert}}
 }
 
 func TestWriteFiles(t *testing.T) {
@@ -171,7 +162,7 @@ func TestDamagedStore(t *testing.T) {
 	if err := enroll.WriteFiles(dir, material(t, "x")); err != nil {
 		t.Fatal(err)
 	}
-	other, err := pemfile.EncodePrivateKey(crypto.Signer(newKey(t)))
+	other, err := pemfile.EncodePrivateKey(crypto.Signer(testpki.Key(t)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package files_test
 
 import (
 	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/artstore/artstore-pki/internal/pemfile"
+	"github.com/artstore/artstore-pki/internal/testpki"
 	"github.com/artstore/artstore-pki/rotation"
 )
 
@@ -46,11 +46,7 @@ func selfSigned(t testing.TB, name string, key ed25519.PrivateKey) *x509.Certifi
 	if name != "leaf" {
 		template.IsCA, template.KeyUsage = true, x509.KeyUsageCertSign
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(t, err)
-	c, err := x509.ParseCertificate(der)
-	must(t, err)
-	return c
+	return testpki.Issue(t, nil, template, key).Cert
 }
 
 func must(t testing.TB, err error) {
