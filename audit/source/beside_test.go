@@ -1,7 +1,6 @@
 package source_test
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -34,14 +33,4 @@ func TestBesideNamedFile(t *testing.T) {
 			audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(filepath.Join(dir, "tls.crt"))), dir), expected)
 		})
 	}
-}
-
-func TestBesideNamedFileUnreadableKey(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("NOT RUN: root reads every file")
-	}
-	root, intermediate, leaf := certtest.Hierarchy(t)
-	dir := certtest.Write(t, map[string][]byte{"ca.crt": certtest.Encode(root), "tls.crt": certtest.Encode(leaf, intermediate), "tls.key": leaf.KeyPEM(t)})
-	certtest.Must(t, os.Chmod(filepath.Join(dir, "tls.key"), 0))
-	audittest.Want(t, audittest.States(t, audittest.Run(t, audittest.Paths(filepath.Join(dir, "tls.crt"))), dir), map[string]string{"tls.crt": "OK", "tls.crt#2": "OK"})
 }
