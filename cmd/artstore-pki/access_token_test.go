@@ -11,7 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/tokensocket"
 )
 
-// The daemon counts what is asked of it and what it asks.
+// The daemon counts the requests on its socket and those that it sends.
 func TestTokenMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m, client := newTokenMetrics(registry), uploads.NewMetrics(registry)

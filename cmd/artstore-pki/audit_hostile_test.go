@@ -29,9 +29,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
-// What one hostile input may cost, as a process of its own: the program takes 29
-// MiB before it looks at anything. Processor time is what neighbours on the machine
-// do not move; whoever waits instead of working meets the deadline.
+// The cost of one hostile input, for the program as a process of its own, which has 29 MiB
+// before it looks at anything. Processor time is measured, because it does not depend on other
+// processes of the machine. A program that waits instead of working meets the deadline.
 const (
 	hostileCPU      = 2 * time.Second
 	hostilePeak     = 64 << 20
@@ -66,8 +66,8 @@ func hostileRun(t *testing.T, args ...string) (u hostileCost) {
 	return u
 }
 
-// measuredProgram is artstore-pki, and says on standard error what it took at its
-// peak. What the kernel tells a parent begins with the peak of that parent.
+// measuredProgram is artstore-pki, and prints its peak memory on standard error. The number
+// that the kernel gives to a parent is of no use: it begins with the peak of that parent.
 const measuredProgram = "artstore-pki-measured"
 
 func reportPeak() {
@@ -78,8 +78,8 @@ func reportPeak() {
 	}
 }
 
-// hostile are inputs that have stopped, filled or killed auditors: how each is
-// made, and what its row says.
+// hostile are inputs that have stopped other auditors, filled their memory or killed them: how
+// each is made, and what its row says.
 var hostile = map[string]struct {
 	make func(t *testing.T, path string)
 	name string
@@ -118,7 +118,7 @@ func repeated(block string) func(*testing.T) []byte {
 	return func(*testing.T) []byte { return bytes.Repeat([]byte(block), 20_000) }
 }
 
-// Each of them is a row, in two seconds and 64 MiB.
+// Each hostile input is a row, within two seconds and 64 MiB.
 func TestHostileCost(t *testing.T) {
 	long(t, "it reads large hostile files")
 	t.Parallel() // with the other long ones
@@ -141,8 +141,8 @@ func TestHostileCost(t *testing.T) {
 	}
 }
 
-// No renderer writes a byte that its sink would interpret, whatever a stranger
-// wrote into a certificate or a path.
+// No renderer writes a byte that a reader of its format would interpret, although certificates
+// and paths contain such bytes.
 func TestHostileSinks(t *testing.T) {
 	t.Parallel() // with the other long ones
 	dir := t.TempDir()
@@ -179,7 +179,7 @@ func TestHostileSinks(t *testing.T) {
 	}
 }
 
-// sinks are what else must hold of a format.
+// sinks are further checks, by format.
 var sinks = map[string]func(*testing.T, []byte){
 	"json": func(t *testing.T, out []byte) {
 		if !json.Valid(out) || bytes.ContainsAny(out, "<>&") {
@@ -229,7 +229,7 @@ func content(text func(*testing.T) []byte) func(*testing.T, string) {
 	return func(t *testing.T, path string) { hostileMust(t, os.WriteFile(path, text(t), 0o600)) }
 }
 
-// evil are texts that one sink or another would interpret.
+// evil are texts that a reader of one of the formats would interpret.
 var evil = []string{
 	"evil \x1b[2J\x1b]0;title\a", "evil\nOK  fine", "evil <script>alert(1)</script>", "evil \"><img src=x onerror=alert(1)>", "=cmd|' /C calc'!A0 evil",
 	"+1 evil", "-1 evil", "@SUM(A1) evil", "evil\"} 1\nevil 1\n", `evil\`, "evil\u202egpj.exe", "evil\u2028", "\tevil", "evil\u009b31m",
@@ -271,7 +271,7 @@ func damageBetween(t *testing.T) []byte {
 	return bytes.Join([][]byte{one, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("0\x80")}), one}, nil)
 }
 
-// iterationBomb is a PKCS #12 store of some 100 bytes that asks for 2³¹-1 hashes (RFC 7292 section 4).
+// iterationBomb is a PKCS #12 store of some 100 bytes that asks for 2³¹-1 hashes (RFC 7292 §4).
 func iterationBomb(t *testing.T) []byte {
 	type mac struct {
 		Digest struct {

@@ -23,10 +23,10 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-// TestNoSecretInAnyOutput runs every command, with the logs turned up, keeps all
-// they print, and then searches it for every secret that came to be on the way:
-// key passwords, private keys in several encodings, client secrets, tokens. The
-// one thing exempt is the token on the standard output of `token` and `access-token`.
+// TestNoSecretInAnyOutput runs nearly every command with detailed logs, keeps all output, and then
+// searches it for every secret that the commands have made: key passwords, private keys in
+// several encodings, client secrets, tokens. The one exception is the token on the standard
+// output of `token` and `access-token`.
 func TestNoSecretInAnyOutput(t *testing.T) {
 	long(t, "it runs nearly all commands")
 	t.Parallel() // with the other long ones, most of which wait
@@ -70,7 +70,7 @@ func TestNoSecretInAnyOutput(t *testing.T) {
 	p.ok("dev", "certs", "--expired", p.path("devcerts"))
 	p.ok("dev", "certs", "--renew", "--dry-run", "-o", "json", p.path("devcerts"))
 
-	// Failures talk most. Each of these fails with a secret at hand.
+	// Errors print most. Each of these commands fails when it has a secret in memory.
 	p.fails("issue", "--ca-url", caURL, "--token-file", p.path("query-module.token"), "--out", p.path("again"))
 	p.fails("serve", "--dir", p.path("ca"), "--password-file", p.path("client.secret"), "--listen", "127.0.0.1:0")
 	p.fails("upload", "--cert", p.path("issued/tls.key"), "--key", p.path("issued/tls.crt"), "--ca-cert", p.path("issued/tls.key"),

@@ -45,7 +45,7 @@ func (p *setPKI) leaf(key crypto.Signer, usages ...x509.ExtKeyUsage) *x509.Certi
 	}, key).Cert
 }
 
-// certSet is what lies in a directory.
+// certSet is the content of a directory, without the trust bundle.
 type certSet struct {
 	cert, key []byte
 	mode      os.FileMode
@@ -84,8 +84,8 @@ func (p *setPKI) under(permits []x509.ExtKeyUsage) certSet {
 	return narrow.with(testpki.Key(p.t), "PRIVATE KEY", x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth)
 }
 
-// TestOneSetThreeAnswers: what a running service, "config check" and "audit" say
-// about the same files. They differ where the row says why.
+// TestOneSetThreeAnswers compares what a running service, "config check" and "audit" say about
+// the same files. Where they differ, the row says why.
 func TestOneSetThreeAnswers(t *testing.T) {
 	p := newSetPKI(t)
 	rsaKey := func(bits int) crypto.Signer {

@@ -18,7 +18,7 @@ func TestServeMakesNoCoreDump(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
 	must(t, err)
-	w := &killWorld{dir: t.TempDir()}
+	w := &killFixture{dir: t.TempDir()}
 	w.program = filepath.Join(w.dir, "artstore-pki")
 	must(t, os.Symlink(self, w.program))
 	w.ok(t, "init", "--plain-keys", "--dir", "ca")

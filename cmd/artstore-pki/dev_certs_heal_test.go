@@ -12,8 +12,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// TestDevCertsHeals takes away or damages one piece at a time, as a crash, a
-// stray command or another program may, and lets the next run find it.
+// TestDevCertsHeals removes or damages one part at a time, as a crash, a wrong command or another
+// program may do, and the next run repairs it.
 func TestDevCertsHeals(t *testing.T) {
 	long(t, "it makes certificates again and again")
 	dir := devCertsPlain(t, 30*humantime.Day, "--expired")
@@ -79,8 +79,8 @@ func TestDevCertsHeals(t *testing.T) {
 	}
 }
 
-// TestDevCertsOtherAuthority puts one with other services in the place of the
-// first: all that it knows is replaced, the rest is mentioned.
+// TestDevCertsOtherAuthority replaces the authority by one with other services. The certificates of
+// services that it has are replaced, and the others are mentioned.
 func TestDevCertsOtherAuthority(t *testing.T) {
 	dir := devCertsPlain(t, 30*humantime.Day, "--expired")
 	if err := os.RemoveAll(filepath.Join(dir, "ca")); err != nil {
@@ -109,8 +109,8 @@ func TestDevCertsOtherAuthority(t *testing.T) {
 	}
 }
 
-// TestDevCertsInterrupted stops a run after each of its first lines; what it
-// leaves is not in the way of the next.
+// TestDevCertsInterrupted stops a run after each of its first lines, and once while it makes the
+// authority. The next run succeeds and leaves nothing of the interrupted ones.
 func TestDevCertsInterrupted(t *testing.T) {
 	long(t, "it interrupts many runs")
 	t.Parallel() // with the other long ones, most of which wait
@@ -125,7 +125,7 @@ func TestDevCertsInterrupted(t *testing.T) {
 			t.Fatalf("after %d lines: exit status %d\n%s", n, code, talk.String())
 		}
 	}
-	// The other kind of interruption: no chance to clean up, in the middle of making the authority.
+	// A run that was killed while it made the authority could not clean up.
 	if err := os.Rename(filepath.Join(dir, "ca"), filepath.Join(dir, ".ca-making"+"2")); err != nil {
 		t.Fatal(err)
 	}

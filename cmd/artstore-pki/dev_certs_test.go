@@ -78,8 +78,8 @@ func devPool(t *testing.T, path string) *x509.CertPool {
 	return pool
 }
 
-// handshake is TLS 1.3 with certificates on both sides, and one byte each way:
-// only the answer tells that the server has taken the client's certificate.
+// handshake is TLS 1.3 with certificates on both sides, and one byte in each direction: only the
+// answer shows that the server has accepted the certificate of the client.
 func handshake(t *testing.T, server, client *tls.Config) error {
 	t.Helper()
 	ln, err := net.Listen("tcp", serving.Loopback) // not net.Pipe: there, two alerts wait for each other
@@ -181,11 +181,10 @@ func equalSets(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
-// devOldFaults has a case for everything that kept the certificates of ArtStore's
-// own generate-certs.sh from being of use. The first is the directory itself: that
-// it was not there ended the script, and here three of its parents were not. The
-// last, a list of cipher suites, has no counterpart: those of TLS 1.3 cannot be
-// chosen, and nothing here tries.
+// devOldFaults has a case for each fault of ArtStore's own generate-certs.sh that made its
+// certificates useless. The first is the directory: the script failed where it was missing, and
+// here three of its parents are missing as well. The last one, a list of cipher suites, has no
+// case, because the suites of TLS 1.3 cannot be chosen.
 func devOldFaults(t *testing.T, dir string) {
 	for service := range devNames {
 		pair := devPair(t, filepath.Join(dir, service))
@@ -244,7 +243,7 @@ func TestDevCertsUsage(t *testing.T) {
 	}
 }
 
-// TestDevCertsManifest: pki.yaml is edited by hand, and is wrong at times.
+// TestDevCertsManifest runs the command with mistakes in pki.yaml, which is edited by hand.
 func TestDevCertsManifest(t *testing.T) {
 	dir := devCertsPlain(t, 30*humantime.Day)
 	path := filepath.Join(dir, "ca", "pki.yaml")

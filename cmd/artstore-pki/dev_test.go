@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// FuzzTokenOrder: a --token is refused, or names a service and a file and, put
-// together again, is the text it was read from.
+// FuzzTokenOrder checks that a --token is refused, or names a service and a file and, put together
+// again, is the text that it was read from.
 func FuzzTokenOrder(f *testing.F) {
 	f.Add("ingester=/data/token")
 	f.Add("storage-element:storage-element-01,::1,127.0.0.1=a=b")
@@ -30,8 +30,8 @@ func FuzzTokenOrder(f *testing.F) {
 	})
 }
 
-// FuzzLoopbackURL: an accepted URL leads, by net/http's own reading of it, to a
-// loopback address in cleartext, and carries no credentials.
+// FuzzLoopbackURL checks that net/http reads an accepted URL as a loopback address in cleartext,
+// without credentials.
 func FuzzLoopbackURL(f *testing.F) {
 	f.Add("http://127.0.0.1:9090/readyz")
 	f.Add("http://[::1]:9090/readyz")

@@ -14,9 +14,8 @@ import (
 	"github.com/artstore/artstore-pki/cmd/artstore-pki/internal/ui"
 )
 
-// Every command line in the documents is one that the program has, with the flags
-// that it has. Prose is not parsed: what stands as code is, in blocks, in
-// sentences and in tables.
+// Every command line in the documents is one that the program has, with the flags that it has.
+// Text in the form of code is looked at, in blocks, in sentences and in tables; other text is not.
 func TestDocsNameRealCommands(t *testing.T) {
 	app, count := newApp(ui.New(ui.Streams{Getenv: func(string) string { return "" }})), 0
 	for _, path := range documents(t) {
@@ -43,7 +42,7 @@ func TestDocsNameRealCommands(t *testing.T) {
 	}
 }
 
-// The finder finds what the test is for.
+// The command lines in a text are found, and nothing else.
 func TestCommandLines(t *testing.T) {
 	app := newApp(ui.New(ui.Streams{Getenv: func(string) string { return "" }}))
 	doc := "Run `artstore-pki rotate --now`.\n\n| a | `revoke --fil` | `list` |\n\n```\n$ artstore-pki token a b --dirr ca >t  # -x\n" +

@@ -93,14 +93,14 @@ func run(ctx context.Context) error {
 }
 `
 
-// TestReadmeRotates: a server and a client of README.md's code, with no more
-// changed than addresses, live through ten rotations without a failed request.
+// TestReadmeRotates runs a server and a client with the code of README.md, in which only addresses
+// are changed, through ten rotations. No request fails.
 func TestReadmeRotates(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("it takes ten lives of a certificate")
 	}
-	w := &killWorld{dir: t.TempDir()}
+	w := &killFixture{dir: t.TempDir()}
 	w.program = selfAs(t, w.dir)
 	w.ok(t, "dev", "bootstrap", "--dir", "ca", "--lifetime", "30s", "--dns", "localhost", "--dns", "127.0.0.1",
 		"--token", "storage-element=server.token", "--token", "ingester=client.token")
@@ -128,8 +128,8 @@ func TestReadmeRotates(t *testing.T) {
 	t.Log(lines[len(lines)-1])
 }
 
-// TestReadmeCompiles: each Go block of README.md stands in a file that the
-// compiler sees, word for word.
+// TestReadmeCompiles checks that each Go block of README.md is in a file that is compiled, word for
+// word.
 func TestReadmeCompiles(t *testing.T) {
 	read := func(path string) string {
 		raw, err := os.ReadFile(filepath.Join("..", "..", filepath.FromSlash(path)))

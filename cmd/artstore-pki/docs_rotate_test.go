@@ -28,7 +28,7 @@ func TestRotationProgram(t *testing.T) {
 	}
 	self, err := os.Executable()
 	must(t, err)
-	w := &killWorld{dir: t.TempDir()}
+	w := &killFixture{dir: t.TempDir()}
 	w.program = filepath.Join(w.dir, "artstore-pki")
 	must(t, os.Symlink(self, w.program))
 	file, rotate := filepath.Join(w.dir, "rotate.go"), filepath.Join(w.dir, "rotate")
@@ -71,7 +71,7 @@ func TestRotationProgram(t *testing.T) {
 }
 
 // issuer enrols and returns the fingerprint of the intermediate that signed.
-func (w *killWorld) issuer(t *testing.T, url string) string {
+func (w *killFixture) issuer(t *testing.T, url string) string {
 	t.Helper()
 	var token bytes.Buffer
 	cmd := w.command(t.Context(), new(bytes.Buffer), []string{"token", "ingester", "--dir", "ca"})

@@ -55,8 +55,8 @@ func TestIngestCrashMatrix(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	w := newKillWorld(t)
-	elements := map[string]*killWorld{}
+	w := newKillFixture(t)
+	elements := map[string]*killFixture{}
 	for _, dialect := range []string{"python", "go"} {
 		own := *w
 		own.element = freeAddress(t)
@@ -72,7 +72,7 @@ func TestIngestCrashMatrix(t *testing.T) {
 				name := s.dialect + "-" + s.ids + "-" + s.after
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
-					m := &crashMatrix{killWorld: elements[s.dialect], crashSpool: s, name: name, random: rand.New(rand.NewPCG(seed, 0)), points: points}
+					m := &crashMatrix{killFixture: elements[s.dialect], crashSpool: s, name: name, random: rand.New(rand.NewPCG(seed, 0)), points: points}
 					if all {
 						m.all(t, kinds)
 					} else {
@@ -124,7 +124,7 @@ func (p *crashPoints) add(point string) {
 }
 
 type crashMatrix struct {
-	*killWorld
+	*killFixture
 	crashSpool
 	name   string
 	random *rand.Rand
@@ -174,7 +174,7 @@ func (m *crashMatrix) cut(t *testing.T, kind string, n int) bool {
 }
 
 func (m *crashMatrix) ingest(dir string) []string {
-	args := m.killWorld.ingest(dir, m.dialect)
+	args := m.killFixture.ingest(dir, m.dialect)
 	return append(args, "--file-ids", m.ids, "--on-success", m.after)
 }
 

@@ -28,11 +28,10 @@ import (
 // killsEnv asks for the long version, as `make soak` does: 200 kills, 2 000 files.
 const killsEnv = "ARTSTORE_INGEST_KILLS"
 
-// TestIngestSurvivesKill kills `ingest` at random instants, and the Storage
-// Element at some of them, until all files are through. Real processes, mutual
-// TLS, certificate-bound tokens. Each file must be at the element exactly once,
-// with its checksum; only where the element makes ids itself may it be listed
-// as ambiguous instead.
+// TestIngestSurvivesKill kills `ingest` at random instants, and the Storage Element at some of them,
+// until all files are stored. The processes are real, with mutual TLS and certificate-bound tokens.
+// Each file must be at the element exactly once, with its checksum. Only where the element makes ids
+// itself may a file be listed as ambiguous instead.
 func TestIngestSurvivesKill(t *testing.T) {
 	afterKills(t)
 	t.Parallel()
@@ -44,21 +43,21 @@ func TestIngestSurvivesKill(t *testing.T) {
 		}
 	}
 	files := map[bool]int{true: 300, false: 2000}[kills < 100]
-	w := newKillWorld(t)
+	w := newKillFixture(t)
 	for _, dialect := range []string{"python", "go"} {
 		w.rounds(t, dialect, kills, files)
 	}
 }
 
-// killWorld is the authority and the Admin Module, which live on, with the
-// certificates of the two that are killed.
-type killWorld struct {
+// killFixture has the authority and the Admin Module, which are not killed, and the certificates of
+// ingest and of the Storage Element, which are.
+type killFixture struct {
 	program, dir, admin, element string
 }
 
-func newKillWorld(t *testing.T) *killWorld {
+func newKillFixture(t *testing.T) *killFixture {
 	t.Helper()
-	w := &killWorld{dir: t.TempDir(), element: freeAddress(t)}
+	w := &killFixture{dir: t.TempDir(), element: freeAddress(t)}
 	w.program = selfAs(t, w.dir)
 	w.ok(t, "dev", "bootstrap", "--dir", "ca", "--dns", "localhost", "--dns", "127.0.0.1",
 		"--token", "admin-module=admin.token", "--token", "storage-element=storage.token", "--token", "ingester=ingester.token")
@@ -87,13 +86,13 @@ func certFlags(who string) []string {
 	return []string{"--cert", who + "-id/tls.crt", "--key", who + "-id/tls.key", "--ca-cert", who + "-id/ca.crt"}
 }
 
-func (w *killWorld) command(ctx context.Context, out io.Writer, args []string) *exec.Cmd {
+func (w *killFixture) command(ctx context.Context, out io.Writer, args []string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, w.program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = w.dir, out, out
 	return cmd
 }
 
-func (w *killWorld) ok(t *testing.T, args ...string) {
+func (w *killFixture) ok(t *testing.T, args ...string) {
 	t.Helper()
 	var out bytes.Buffer
 	if err := w.command(t.Context(), &out, args).Run(); err != nil {
@@ -101,13 +100,13 @@ func (w *killWorld) ok(t *testing.T, args ...string) {
 	}
 }
 
-// process is one that runs until kill.
+// process is a process of the program that runs until kill.
 type process struct {
 	cmd *exec.Cmd
 	out *logtest.Buffer // written while it runs
 }
 
-func (w *killWorld) start(t *testing.T, args ...string) *process {
+func (w *killFixture) start(t *testing.T, args ...string) *process {
 	t.Helper()
 	p := &process{out: &logtest.Buffer{}}
 	p.cmd = w.command(context.WithoutCancel(t.Context()), p.out, args)
@@ -116,7 +115,7 @@ func (w *killWorld) start(t *testing.T, args ...string) *process {
 	return p
 }
 
-// kill may be called again; what the process returned was our doing.
+// kill ends the process. It may be called again. The exit status is ignored: the signal caused it.
 func (p *process) kill() {
 	if p.cmd.ProcessState == nil {
 		_ = p.cmd.Process.Signal(syscall.SIGKILL)
@@ -124,7 +123,7 @@ func (p *process) kill() {
 	}
 }
 
-func (w *killWorld) url(t *testing.T, file string) string {
+func (w *killFixture) url(t *testing.T, file string) string {
 	t.Helper()
 	deadline := time.Now().Add(scriptWait)
 	for {
@@ -139,7 +138,7 @@ func (w *killWorld) url(t *testing.T, file string) string {
 	}
 }
 
-func (w *killWorld) storage(t *testing.T, dialect string) *process {
+func (w *killFixture) storage(t *testing.T, dialect string) *process {
 	p := w.start(t, append([]string{"dev", "storage", "--dir", "storage-" + dialect, "--dialect", dialect, "--listen", w.element, "--allow", "ingester",
 		"--require-bound", "--jwks-url", w.admin + "/.well-known/jwks.json"}, certFlags("storage")...)...)
 	deadline := time.Now().Add(scriptWait)
@@ -156,19 +155,19 @@ func (w *killWorld) storage(t *testing.T, dialect string) *process {
 	}
 }
 
-// ingest is fast about everything that can be: nothing else is measured here.
-func (w *killWorld) ingest(dir, dialect string) []string {
+// ingest returns the command line of an ingest whose pauses are as short as they can be.
+func (w *killFixture) ingest(dir, dialect string) []string {
 	ids := map[string]string{"python": "client", "go": "auto"}[dialect] // auto has to find out that the element makes ids itself
 	return append([]string{"ingest", dir, "--once", "--settle", "0s", "--rescan", "50ms", "--file-ids", ids}, w.access()...)
 }
 
-// access is how everything that uploads reaches the services.
-func (w *killWorld) access() []string {
+// access returns the flags with which a command that uploads reaches the services.
+func (w *killFixture) access() []string {
 	return append([]string{"--admin-url", w.admin, "--storage-url", "https://" + w.element, "--client-id-file", "id", "--client-secret-file", "secret"},
 		certFlags("ingester")...)
 }
 
-func (w *killWorld) rounds(t *testing.T, dialect string, kills, files int) {
+func (w *killFixture) rounds(t *testing.T, dialect string, kills, files int) {
 	t.Helper()
 	dir := "in-" + dialect
 	want := map[string]string{} // checksum by name
@@ -219,8 +218,8 @@ func fileContent(n int) []byte {
 	return bytes.Repeat([]byte(fmt.Sprintf("%08d", n)), 1+size/8)
 }
 
-// compare reads the Storage Element's own disk and the spool's directories.
-func (w *killWorld) compare(t *testing.T, dialect string, want map[string]string) {
+// compare compares the files with the disk of the Storage Element and the directories of the spool.
+func (w *killFixture) compare(t *testing.T, dialect string, want map[string]string) {
 	t.Helper()
 	copies := w.copies(t, dialect, "", want)
 	st, err := spool.ReadStatus(t.Context(), spool.Config{Dir: filepath.Join(w.dir, "in-"+dialect)})
@@ -247,10 +246,10 @@ func (w *killWorld) compare(t *testing.T, dialect string, want map[string]string
 	t.Logf("%s: %d files, %d stored, each once; %d listed as ambiguous, %d of them are stored", dialect, len(want), len(copies), len(ambiguous), unknown)
 }
 
-// settle has ingest resolve decide about what is ambiguous: first what is stored,
-// then, as if time had passed, what is not. The run of ingest that follows leaves
-// each file stored, once.
-func (w *killWorld) settle(t *testing.T, dir string, run []string) {
+// settle has ingest resolve decide about ambiguous files: first about those that are stored, then, as
+// if time had passed, about the others. After the run of ingest that follows, each file is stored
+// once.
+func (w *killFixture) settle(t *testing.T, dir string, run []string) {
 	t.Helper()
 	for range 2 {
 		var out bytes.Buffer
@@ -276,7 +275,7 @@ func (w *killWorld) settle(t *testing.T, dir string, run []string) {
 
 // copies counts what the Storage Element has of each file whose name begins so,
 // by its own disk. Each must have the checksum of want.
-func (w *killWorld) copies(t *testing.T, dialect, prefix string, want map[string]string) map[string]int {
+func (w *killFixture) copies(t *testing.T, dialect, prefix string, want map[string]string) map[string]int {
 	t.Helper()
 	copies := map[string]int{}
 	metas, err := filepath.Glob(filepath.Join(w.dir, "storage-"+dialect, "files", "*.json"))

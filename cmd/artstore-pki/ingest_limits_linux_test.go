@@ -20,7 +20,7 @@ import (
 )
 
 // fill puts files into dir, and returns their checksums by name.
-func (w *killWorld) fill(t *testing.T, dir string, files int) map[string]string {
+func (w *killFixture) fill(t *testing.T, dir string, files int) map[string]string {
 	t.Helper()
 	want := map[string]string{}
 	must(t, os.MkdirAll(filepath.Join(w.dir, dir), 0o700))
@@ -33,11 +33,11 @@ func (w *killWorld) fill(t *testing.T, dir string, files int) map[string]string 
 	return want
 }
 
-// With too few file descriptors ingest says so; no file suffers, and the next start sends them all.
+// With too few file descriptors ingest says so. No file is lost, and the next start sends all of them.
 func TestIngestWithFewDescriptors(t *testing.T) {
 	long(t, "it uploads with few descriptors")
 	t.Parallel()
-	w := newKillWorld(t)
+	w := newKillFixture(t)
 	for _, dialect := range []string{"python", "go"} {
 		storage, dir := w.storage(t, dialect), "in-"+dialect
 		want := w.fill(t, dir, 60)
@@ -56,7 +56,7 @@ func TestIngestWithFewDescriptors(t *testing.T) {
 	}
 }
 
-// An element whose disk is full costs no file, and nobody has to come.
+// While the disk of an element is full, no file is lost, and uploads go on by themselves afterwards.
 func TestIngestWaitsForSpace(t *testing.T) {
 	long(t, "it waits for space on a full disk")
 	disk := t.TempDir()
@@ -68,7 +68,7 @@ func TestIngestWaitsForSpace(t *testing.T) {
 	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
 	t.Parallel()
 	for _, dialect := range []string{"python", "go"} {
-		w := newKillWorld(t)
+		w := newKillFixture(t)
 		must(t, os.Mkdir(filepath.Join(disk, dialect), 0o700))
 		must(t, os.Symlink(filepath.Join(disk, dialect), filepath.Join(w.dir, "storage-"+dialect)))
 		storage, dir := w.storage(t, dialect), "in-"+dialect
@@ -92,7 +92,7 @@ func TestIngestWaitsForSpace(t *testing.T) {
 }
 
 // until waits for what the status of the spool says.
-func (w *killWorld) until(t *testing.T, dir string, p *process, what string, reached func(*spoolstatus.Report) bool) {
+func (w *killFixture) until(t *testing.T, dir string, p *process, what string, reached func(*spoolstatus.Report) bool) {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Minute)
 	for {

@@ -34,7 +34,7 @@ func TestResolveCrashes(t *testing.T) {
 		} {
 			t.Run(string(mode)+decision, func(t *testing.T) {
 				t.Parallel()
-				c := &resolveCrash{resolveWorld: newResolveWorld(t), mode: mode, decision: decision, fault: fault}
+				c := &resolveCrash{resolveFixture: newResolveFixture(t), mode: mode, decision: decision, fault: fault}
 				if all {
 					for _, kind := range changing {
 						for n, cut := 1, true; cut; n++ {
@@ -54,7 +54,7 @@ func TestResolveCrashes(t *testing.T) {
 }
 
 type resolveCrash struct {
-	*resolveWorld
+	*resolveFixture
 	mode     spool.SourceAction
 	decision string
 	fault    ingesttest.Fault

@@ -20,8 +20,8 @@ import (
 	spoolstatus "github.com/artstore/artstore-pki/ingestclient/spool/status"
 )
 
-// resolveWorld is a drop box with real services, and a shell to type into.
-type resolveWorld struct {
+// resolveFixture is a drop box with real services, and a shell to type into.
+type resolveFixture struct {
 	*testing.T
 	stack *ingesttest.Stack
 	bin   string // directory of the program
@@ -30,9 +30,9 @@ type resolveWorld struct {
 	state string // options that name another state directory, or nothing
 }
 
-func newResolveWorld(t *testing.T) *resolveWorld {
+func newResolveFixture(t *testing.T) *resolveFixture {
 	t.Helper()
-	w := &resolveWorld{T: t, stack: ingesttest.Start(t, ingesttest.Options{Dialect: "go"}), bin: t.TempDir()}
+	w := &resolveFixture{T: t, stack: ingesttest.Start(t, ingesttest.Options{Dialect: "go"}), bin: t.TempDir()}
 	self, err := os.Executable()
 	must(t, err)
 	must(t, os.Symlink(self, filepath.Join(w.bin, "artstore-pki"))) // by this name the test binary is the program
@@ -58,7 +58,7 @@ func newResolveWorld(t *testing.T) *resolveWorld {
 }
 
 // sh types a line, and returns what it printed and its status.
-func (w *resolveWorld) sh(line string) (string, int) {
+func (w *resolveFixture) sh(line string) (string, int) {
 	w.Helper()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(w.Context(), "sh", "-c", line)
@@ -71,10 +71,10 @@ func (w *resolveWorld) sh(line string) (string, int) {
 }
 
 // quoted is the box as a word of the shell.
-func (w *resolveWorld) quoted() string { return "'" + strings.ReplaceAll(w.in, "'", `'\''`) + "'" }
+func (w *resolveFixture) quoted() string { return "'" + strings.ReplaceAll(w.in, "'", `'\''`) + "'" }
 
-// ingest empties the box, as far as that goes, and wants that status.
-func (w *resolveWorld) ingest(mode spool.SourceAction, status int) {
+// ingest runs ingest --once over the box, and wants that exit status.
+func (w *resolveFixture) ingest(mode spool.SourceAction, status int) {
 	w.Helper()
 	w.stack.SetFaults(w.T)
 	if out, got := w.sh(w.line(mode)); got != status {
@@ -82,9 +82,9 @@ func (w *resolveWorld) ingest(mode spool.SourceAction, status int) {
 	}
 }
 
-// put has one file uploaded while the element misbehaves, which an upload without a
-// file does not see: the start asks that way whether it is well.
-func (w *resolveWorld) put(mode spool.SourceAction, name string, fault ingesttest.Fault) {
+// put uploads one file while the element has a fault. The fault does not apply to an upload without
+// a file, with which ingest asks at its start whether the element is ready.
+func (w *resolveFixture) put(mode spool.SourceAction, name string, fault ingesttest.Fault) {
 	w.Helper()
 	must(w.T, os.WriteFile(filepath.Join(w.in, name), []byte(strings.Repeat(name, 1000)), 0o600))
 	w.stack.SetFaults(w.T, fault)
@@ -94,12 +94,12 @@ func (w *resolveWorld) put(mode spool.SourceAction, name string, fault ingesttes
 	w.stack.SetFaults(w.T)
 }
 
-func (w *resolveWorld) line(mode spool.SourceAction) string {
+func (w *resolveFixture) line(mode spool.SourceAction) string {
 	return fmt.Sprintf(`cd %s && artstore-pki ingest . --once --settle 0s --on-success %s%s`, w.quoted(), mode, w.state)
 }
 
-// advice is the printed one, of each file that was put aside.
-func (w *resolveWorld) advice() map[string]string {
+// advice returns the advice that is printed for each file in quarantine.
+func (w *resolveFixture) advice() map[string]string {
 	w.Helper()
 	text, _ := w.sh("artstore-pki ingest status " + w.quoted() + w.state + " -o json")
 	var st spoolstatus.Report
@@ -114,7 +114,7 @@ func (w *resolveWorld) advice() map[string]string {
 }
 
 // command is the line of an advice, from the name of the program to its last option.
-func (w *resolveWorld) command(advice, last string) string {
+func (w *resolveFixture) command(advice, last string) string {
 	w.Helper()
 	_, line, ok := strings.Cut(advice, "artstore-pki ")
 	line, _, found := strings.Cut(line, last)
@@ -124,13 +124,13 @@ func (w *resolveWorld) command(advice, last string) string {
 	return "artstore-pki " + line + last
 }
 
-// The advice of a file that was put aside, typed as it is printed, leads where it
-// says, under each mode, and no file is stored twice.
+// The advice about a file in quarantine, typed as it is printed, does what it says in each mode, and
+// no file is stored twice.
 func TestAdviceLeadsWhereItSays(t *testing.T) {
 	for mode, state := range map[spool.SourceAction]string{spool.DeleteSource: "", spool.MoveSource: "the state", spool.KeepSource: ""} {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()
-			w := newResolveWorld(t)
+			w := newResolveFixture(t)
 			if state != "" {
 				w.state = " --state-dir '" + filepath.Join(filepath.Dir(w.in), state) + "'"
 			}
@@ -183,7 +183,7 @@ func TestAdviceLeadsWhereItSays(t *testing.T) {
 }
 
 func TestResolveCommandLines(t *testing.T) {
-	w := newResolveWorld(t)
+	w := newResolveFixture(t)
 	for line, want := range map[string]struct {
 		status int
 		text   string

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestInitCrashes cuts init at each rename and removal, in a directory that is
-// there and in one that is not. TestInitSurvivesKill rarely meets the moment in
-// which the parts of an authority come to their place one after the other.
+// TestInitCrashes kills init at each rename and removal, in an empty directory and in an absent one.
+// TestInitSurvivesKill rarely meets the moment at which the parts of an authority are moved to
+// their place one after the other.
 func TestInitCrashes(t *testing.T) {
 	afterKills(t)
 	if err := tracing(t); err != nil && os.Getenv(crashEnv) == "" {
@@ -24,7 +24,7 @@ func TestInitCrashes(t *testing.T) {
 	cuts := 0
 	for _, there := range []bool{false, true} {
 		for _, kind := range []string{"renameat", "unlinkat"} {
-			w := &killWorld{dir: t.TempDir()}
+			w := &killFixture{dir: t.TempDir()}
 			w.program = selfAs(t, w.dir)
 			for n, cut := 1, true; cut; n++ {
 				if cut = w.initCut(t, there, kind, n); cut {
@@ -41,7 +41,7 @@ func TestInitCrashes(t *testing.T) {
 
 // initCut makes an authority, killed at the nth call of a kind, and makes it again.
 // It is false if the first run came to its end.
-func (w *killWorld) initCut(t *testing.T, there bool, kind string, n int) bool {
+func (w *killFixture) initCut(t *testing.T, there bool, kind string, n int) bool {
 	t.Helper()
 	dir := filepath.Join(w.dir, "ca")
 	if there {

@@ -11,14 +11,13 @@ import (
 	"time"
 )
 
-// TestInitSurvivesKill kills init at instants spread over its run. Whatever is
-// left, the next init succeeds, or there is a whole authority already: what was
-// killed is in nobody's way.
+// TestInitSurvivesKill kills init at instants spread over its run. Each time there is a whole
+// authority, or the next init succeeds.
 func TestInitSurvivesKill(t *testing.T) {
 	afterKills(t)
 	t.Parallel()
 	for _, there := range []bool{false, true} {
-		w := &killWorld{dir: t.TempDir()}
+		w := &killFixture{dir: t.TempDir()}
 		w.program = selfAs(t, w.dir)
 		start := time.Now()
 		w.ok(t, "init", "--plain-keys", "--dir", "measured")

@@ -15,7 +15,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/setup"
 )
 
-// TestLogVerifyNames runs the command over a record that somebody wrote to.
+// TestLogVerifyNames runs the command over a record that was changed without the program.
 func TestLogVerifyNames(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "ca")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true}); err != nil {

@@ -23,8 +23,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/testpki"
 )
 
-// kept is a renderer that prints at its end, as a table does: what prints as it
-// goes gets no progress line on the same terminal.
+// kept is a renderer that prints at its end, as a table does. A renderer that prints rows as they
+// come gets no progress line on the same terminal.
 type kept struct {
 	terminal *bytes.Buffer
 	rows     []string
@@ -118,8 +118,8 @@ func onTerminal(t *testing.T, out io.Writer, env map[string]string, args ...stri
 	return <-shown
 }
 
-// A server that does not answer takes a while: on a terminal there is a line
-// about it, which is gone at the end. Nowhere else is a byte of it.
+// While an audit waits for a server that does not answer, there is a line about it on a terminal,
+// which is erased at the end. Other streams get no byte of it.
 func TestProgressOnTerminal(t *testing.T) { // not beside others: urfave/cli shares its help flag between all apps
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)

@@ -46,8 +46,8 @@ const (
 	attackerAddress = "127.0.0.66"
 )
 
-// TestServeUnderFlood holds whatever one address can hold, while another address is
-// served. Its small numbers show the cap; the full ones show times and memory.
+// TestServeUnderFlood holds all connections and requests that one address can hold, while another
+// address is served. Its small numbers show the cap; the full ones show times and memory.
 func TestServeUnderFlood(t *testing.T) {
 	long(t, "it holds hundreds of connections")
 	if os.Getenv(floodEnv) == "" {
@@ -75,7 +75,7 @@ func startFlooded(t *testing.T) *flooded {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
-	w := &killWorld{dir: t.TempDir()}
+	w := &killFixture{dir: t.TempDir()}
 	w.program = filepath.Join(w.dir, "artstore-pki")
 	must(t, os.Symlink(self, w.program))
 	w.ok(t, "init", "--plain-keys", "--dir", "ca")
@@ -322,8 +322,8 @@ func (f *flooded) servedAgain() {
 	}
 }
 
-// quiet is the memory that the honest load alone comes to take: the heap grows to
-// the collector's goal, whatever the load.
+// quiet returns the memory of the process under the honest load alone. The heap grows to the goal of
+// the collector under any load.
 func (f *flooded) quiet() (most int) {
 	f.t.Helper()
 	for range 120 {

@@ -33,7 +33,7 @@ func TestHangupReloads(t *testing.T) {
 		}
 	}
 	hangup(good+"\ncolour: blue\n", "configuration not reloaded, the old one stays: ")
-	// What is opened once is refused, and nothing else of the file comes into effect.
+	// A change of what is opened at the start only is refused, and no other change takes effect.
 	for key, content := range map[string]string{
 		"address":     strings.Replace(good, "address: ", "address: 127.0.0.1:1 # ", 1),
 		"metrics":     good + "\nmetrics: 127.0.0.1:1",

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Standard input that never ends does not outlive an interrupt.
+// copyUntil returns at an interrupt although standard input does not end.
 func TestCopyUntil(t *testing.T) {
 	from, feed := io.Pipe()
 	defer func() { _ = feed.Close() }()
