@@ -7,9 +7,10 @@
 //
 // Invariants:
 //
-//   - A mistake in the command line is a [ui.UsageError], which ends in exit status 2.
-//   - No flag takes a secret as its value. Flags name files; a file that others can
-//     read is warned of once (ui.ReadSecret).
+//   - A mistake in the command line is a [ui.UsageError], which ends in exit status 2
+//     (TestEveryCommand, TestMissingFlags).
+//   - No flag takes a secret as its value. Flags name files, and there is a warning about
+//     a file that others can read (TestScript/permissions).
 //   - An error shows the value of a flag without control characters, and a URL without
 //     its password (TestHTTPSURL).
 package flags

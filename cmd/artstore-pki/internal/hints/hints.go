@@ -4,12 +4,12 @@
 //
 // Invariants:
 //
-//   - A hint is chosen by the kind of an error. The one exception is a refusal of the
-//     authority that names a rule, because only its text says which.
+//   - A hint is chosen by the kind of an error (TestFor). The one exception is a refusal of
+//     the authority that names a rule, because only its text says which.
 //   - docs/troubleshooting.md has each hint (TestHintsAreExplained), and each
 //     command in a hint exists (TestDocsNameRealCommands).
-//   - The error stays the same: errors.Is and errors.As find below a hint what
-//     they found before.
+//   - A hint changes neither the text of an error nor what errors.Is and errors.As find in
+//     it (TestErrorsStayTheSame).
 package hints
 
 import (

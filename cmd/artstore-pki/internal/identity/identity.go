@@ -5,8 +5,8 @@
 // Invariants:
 //
 //   - A command line has all flags of one of the two ways and none of the other one; anything
-//     else is an error of the command line.
-//   - A token is read anew for each enrolment, and is never kept.
+//     else is an error of the command line (TestSource).
+//   - A token is read anew for each enrolment (TestTokenIsReadAnew).
 package identity
 
 import (

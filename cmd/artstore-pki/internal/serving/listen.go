@@ -5,10 +5,10 @@
 // Invariants:
 //
 //   - A client that has seen the ready file can connect: the file is written after the
-//     listener is open.
-//   - A port that is taken stops a service before it announces itself.
+//     listener is open (TestListen; each script of testdata/script relies on it).
+//   - A port that is taken stops a service before it announces itself (TestScript/health).
 //   - A server ends with its context, and each goroutine belongs to a group that the
-//     command waits for.
+//     command waits for (TestMetrics).
 package serving
 
 import (

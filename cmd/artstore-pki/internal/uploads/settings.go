@@ -5,8 +5,10 @@
 //
 // Invariants:
 //
-//   - Every command that uploads takes the same settings, by the same names.
-//   - All mistakes in the settings are reported at once, before anything is opened.
+//   - Every command that uploads takes the same settings by the same names, which are those of
+//     the documentation (TestSettingsAreDocumented).
+//   - All mistakes in the settings are reported at once, before anything is opened
+//     (TestScript/settings).
 //   - A session is closed in reverse order of its opening: clients, identity, trust, traces.
 //   - Spans and metrics hold methods, addresses, statuses and file names, never
 //     headers, tokens or content (TestUploadIsTraced).

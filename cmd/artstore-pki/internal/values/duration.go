@@ -5,7 +5,7 @@
 // Invariants:
 //
 //   - The text that a value prints can be read back (FuzzThreshold, TestSpan).
-//   - A text that is refused leaves the value as it was.
+//   - A text that is refused leaves the value as it was (TestThreshold, TestSpan).
 package values
 
 import (
