@@ -15,19 +15,18 @@ import (
 	"github.com/artstore/artstore-pki/internal/printable"
 )
 
-// Baseline are findings that somebody has accepted. It is a text of lines, so
-// that it is reviewed like code and says why:
+// Baseline are findings that somebody has accepted. It is a text of lines, so that it can be
+// reviewed like code and can say why:
 //
 //	# CHECK SUBJECT [until=DATE]
 //	weak-key sha256:5f0c… until=2027-01-31 # goes away with the old gateway
 //	key-readable "/etc/old app/tls.crt"
 //
-// The subject is a certificate by its SHA-256, or a place for a certificate that
-// is another one every day. From the end of its DATE (UTC) on an acceptance
-// counts no more.
+// The subject is the SHA-256 of a certificate, or the place of a certificate that is renewed
+// often. An acceptance ends with its DATE (in UTC).
 type Baseline struct {
-	terms map[acceptance]time.Time // when each is over; zero for never
-	order []acceptance
+	terms map[acceptance]time.Time // when each ends; zero for never
+	order []acceptance             // as in the text
 }
 
 type acceptance struct{ check, subject string }
@@ -39,8 +38,9 @@ const (
 	untilMark = "until="
 )
 
-// ParseBaseline reads a baseline. Every line must be right: one that is
-// misspelt would accept nothing, or something else.
+// ParseBaseline reads a baseline. It refuses a text with a wrong line, because a misspelt
+// line would accept nothing, or another finding than was meant. The error has the number
+// of the line.
 func ParseBaseline(text string) (*Baseline, error) {
 	b := &Baseline{terms: map[acceptance]time.Time{}}
 	n := 0
@@ -62,7 +62,7 @@ func ParseBaseline(text string) (*Baseline, error) {
 	return b, nil
 }
 
-// parseAcceptance reads a line; a blank one and a comment have no check.
+// parseAcceptance reads a line. The result for a blank line and for a comment has no check.
 func parseAcceptance(line string) (a acceptance, over time.Time, err error) {
 	a.check, line = word(line)
 	if a.check == "" {
@@ -89,7 +89,8 @@ func parseAcceptance(line string) (a acceptance, over time.Time, err error) {
 	return a, over, nil
 }
 
-// word takes a word off the front; "" at the end of what counts.
+// word splits off the first word of a line. The word is "" at the end of the line and before
+// a comment.
 func word(line string) (first, rest string) {
 	line = strings.TrimLeft(line, " \t")
 	if line == "" || line[0] == '#' {
@@ -101,6 +102,7 @@ func word(line string) (first, rest string) {
 	return line, ""
 }
 
+// parseSubject reads a hash, a place without blanks, or a place in double quotes.
 func parseSubject(line string) (parseSubject, rest string, err error) {
 	line = strings.TrimLeft(line, " \t")
 	if quote, err := strconv.QuotedPrefix(line); err == nil && line[0] == '"' {
@@ -121,15 +123,15 @@ func parseSubject(line string) (parseSubject, rest string, err error) {
 	return parseSubject, rest, nil
 }
 
-// wholeHash is false for what begins as a hash and is none: cut off in copying,
-// or a file of that name, which has to stand in quotes.
+// wholeHash returns false for a subject that begins as a hash and is not a whole one, because
+// it was cut off or is the name of a file. Such a name must be in quotes.
 func wholeHash(s string) bool {
 	digits, isHash := strings.CutPrefix(s, bySHA256)
 	b, err := hex.DecodeString(digits)
 	return !isHash || err == nil && len(b) == sha256.Size && strings.ToLower(digits) == digits
 }
 
-// quoted is a subject as parseAcceptance reads it back.
+// quoted returns a subject in the form that parseAcceptance reads back.
 func quoted(s string) string {
 	if s == "" || !wholeHash(s) || strings.HasPrefix(s, "#") || strings.ContainsAny(s, " \t\"\\") || printable.Clean(s) != s {
 		return strconv.Quote(s)
@@ -140,10 +142,12 @@ func quoted(s string) string {
 // baselineFilter applies a baseline to the rows of a run, and makes the next one.
 type baselineFilter struct {
 	*Baseline
-	used map[acceptance]bool
-	next map[acceptance]string // the name to remember it by; nil if nobody wants it
+	used map[acceptance]bool   // those that matched a finding
+	next map[acceptance]string // with the name of the certificate; nil if no new baseline is wanted
 }
 
+// newBaselineFilter returns the filter of a baseline, which may be nil. next says whether a
+// new baseline is wanted.
 func newBaselineFilter(b *Baseline, next bool) *baselineFilter {
 	a := &baselineFilter{Baseline: b, used: map[acceptance]bool{}}
 	if b == nil {
@@ -155,12 +159,13 @@ func newBaselineFilter(b *Baseline, next bool) *baselineFilter {
 	return a
 }
 
-// apply takes from a row what is accepted.
+// apply removes the accepted findings of a row. A finding whose acceptance has ended stays,
+// and says so.
 func (a *baselineFilter) apply(r *Row) {
 	if r.Cert == nil && r.Document == nil || len(r.Findings) == 0 || len(a.order) == 0 && a.next == nil {
 		return
 	}
-	self := r.Place // of what is no certificate
+	self := r.Place // a document has no fingerprint
 	if r.Cert != nil {
 		self = bySHA256 + r.Cert.HexFingerprint()
 	}
@@ -187,7 +192,8 @@ func (a *baselineFilter) apply(r *Row) {
 	r.Findings = left
 }
 
-// keep takes a finding into the next baseline.
+// keep adds a finding to the next baseline. If subject is "", it is the certificate, or the
+// place of one that a program renews, because its next certificate has another hash.
 func (a *baselineFilter) keep(r *Row, f Finding, subject string) {
 	if a.next == nil || f.Severity < Warn {
 		return
@@ -201,13 +207,13 @@ func (a *baselineFilter) keep(r *Row, f Finding, subject string) {
 	if subject == "" {
 		subject = bySHA256 + r.Cert.HexFingerprint()
 		if r.AutoRenewed() {
-			subject = r.Place // tomorrow it is another certificate
+			subject = r.Place
 		}
 	}
 	a.next[acceptance{f.Check, subject}] = name
 }
 
-// stale are the acceptances that nothing was found for, of the checks that ran.
+// stale returns the acceptances that matched no finding, of the checks that ran.
 func (a *baselineFilter) stale(ran []check) (out []string) {
 	for _, key := range a.order {
 		if !a.used[key] && slices.ContainsFunc(ran, func(c check) bool { return c.id == key.check }) {
@@ -217,8 +223,8 @@ func (a *baselineFilter) stale(ran []check) (out []string) {
 	return out
 }
 
-// write writes the next baseline. A date that is over is not taken along: who
-// writes a new one accepts again.
+// write writes the next baseline. A date that has passed is left out, because writing the
+// new baseline accepts the finding again.
 func (a *baselineFilter) write(out io.Writer, now time.Time) error {
 	w := bufio.NewWriter(out)
 	_, _ = fmt.Fprintf(w, "# Accepted findings of artstore-pki audit: CHECK SUBJECT [%sDATE] [# why]\n", untilMark) // Flush keeps the error

@@ -12,8 +12,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// chainCheck makes the check of one verdict. The first of these checks verifies,
-// which costs more than all other checks together, and the others read its ruling.
+// chainCheck returns the check that reports one verdict. The chain is verified once, by
+// the first of these checks, because that costs more than all other checks together.
 func chainCheck(v chainResult) func(*Subject, criteria) (Severity, string) {
 	return func(s *Subject, at criteria) (Severity, string) {
 		r := s.ruling(at)
@@ -25,6 +25,7 @@ func chainCheck(v chainResult) func(*Subject, criteria) (Severity, string) {
 	}
 }
 
+// ruling returns the verdict on the chain. It verifies the chain at the first call.
 func (s *Subject) ruling(at criteria) *ruling {
 	if s.ruled == nil {
 		r := s.verifyChain(at)
@@ -39,9 +40,9 @@ const (
 	remedyAnchor     = "put the root into the trust bundle beside it: some clients trust nothing else"
 )
 
-// verifyChain verifies the leaf as its peers do (RFC 5280 §6.1). What is not
-// trusted by the roots of the bundle alone is tried with all that the bundle holds,
-// because Go and GnuTLS trust any certificate in it and OpenSSL trusts roots only.
+// verifyChain verifies the leaf as its peers do (RFC 5280 §6.1). OpenSSL trusts the roots of
+// a bundle, and Go and GnuTLS trust each certificate in it. Therefore a leaf that does not
+// verify with the roots is tried with the whole bundle, and then it is a warning.
 func (s *Subject) verifyChain(at criteria) ruling {
 	switch {
 	case !s.Leaf():
@@ -73,8 +74,8 @@ func (s *Subject) verifyChain(at criteria) ruling {
 	return r
 }
 
-// verifyAuthority verifies the certificate of an authority that lies beside its own key,
-// so that it can issue, and beside a trust bundle.
+// verifyAuthority verifies the certificate of an authority if its key is there too, so that
+// it can issue, and a trust bundle. Other certificates of authorities are not verified.
 func (s *Subject) verifyAuthority(at criteria) ruling {
 	if !s.parsed() || s.Bundle == nil || s.Key == nil || !s.Key.Fits {
 		return ruling{verdict: chainFine}
@@ -91,6 +92,7 @@ func (s *Subject) verifyAuthority(at criteria) ruling {
 	return ruling{verdict: chainFine}
 }
 
+// verify returns the paths from the certificate to the roots at a moment, for any usage.
 func (s *Subject) verify(roots, intermediates *x509.CertPool, moment time.Time) ([][]*x509.Certificate, error) {
 	return s.Cert.X509().Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: moment,
@@ -98,8 +100,8 @@ func (s *Subject) verify(roots, intermediates *x509.CertPool, moment time.Time) 
 	})
 }
 
-// momentIn is the moment to verify at. The own dates of a leaf are the business of
-// other checks, so the moment is moved into its life.
+// momentIn returns the moment at which a chain is verified: now, moved into the life of the
+// leaf, because other checks report the dates of the leaf itself.
 func momentIn(c *cert.Certificate, now time.Time) time.Time {
 	moment := now
 	if last := c.NotAfter.Add(-time.Second); moment.After(last) {
@@ -111,8 +113,9 @@ func momentIn(c *cert.Certificate, now time.Time) time.Time {
 	return moment
 }
 
-// checkPaths applies to verified paths what crypto/x509 leaves out and other
-// verifiers do not: key identifiers, and each usage down the path.
+// checkPaths applies two rules that crypto/x509 does not apply and other verifiers do: the
+// key identifiers of issuers fit (RFC 5280 §4.2.1.1), and each issuer permits the usage
+// of the leaf (RFC 5280 §4.2.1.12).
 func (s *Subject) checkPaths(paths [][]*x509.Certificate) ruling {
 	sound := slices.DeleteFunc(slices.Clone(paths), func(path []*x509.Certificate) bool { return misidentified(path) >= 0 })
 	if len(sound) == 0 {
@@ -149,11 +152,12 @@ func (s *Subject) checkPaths(paths [][]*x509.Certificate) ruling {
 	return r
 }
 
+// users are the words for the sides of TLS in texts.
 var users = map[x509.ExtKeyUsage]string{x509.ExtKeyUsageServerAuth: "servers", x509.ExtKeyUsageClientAuth: "clients"}
 
-// wanted are the usages of TLS that the chain must permit: those for which the leaf
-// is used, as far as that is seen, otherwise those that it names. Explicit means
-// that each is wanted; otherwise the leaf leaves it open which one is.
+// wanted returns the usages of TLS that the chain must permit: that of a server, if a server
+// has sent the leaf, and those that the leaf names otherwise. explicit is false if the
+// leaf names none, so that it is unknown which of the usages is needed.
 func (s *Subject) wanted() (uses []x509.ExtKeyUsage, explicit bool) {
 	const server, client = x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth
 	c := s.Cert
@@ -172,14 +176,15 @@ func (s *Subject) wanted() (uses []x509.ExtKeyUsage, explicit bool) {
 	return uses, true
 }
 
-// Grades of permission, the best last.
+// How far a certificate permits a usage; the best is last.
 const (
 	barred = iota
 	permittedByAny
 	permitted
 )
 
-// usable is how far the best path permits a usage, and which issuer of it does not.
+// usable returns how far the best path permits a usage, and the name of the issuer on it
+// that permits it least.
 func usable(paths [][]*x509.Certificate, use x509.ExtKeyUsage) (best int, by string) {
 	best = -1
 	for _, path := range paths {
@@ -196,6 +201,8 @@ func usable(paths [][]*x509.Certificate, use x509.ExtKeyUsage) (best int, by str
 	return best, by
 }
 
+// permits returns how far one certificate permits a usage. Without the extension it permits
+// all (RFC 5280 §4.2.1.12).
 func permits(c *x509.Certificate, use x509.ExtKeyUsage) int {
 	switch {
 	case cert.HasEmptyUsages(c):
@@ -208,7 +215,7 @@ func permits(c *x509.Certificate, use x509.ExtKeyUsage) int {
 	return barred
 }
 
-// notJudged says at the row what the summary counts.
+// notJudged marks the rows that the summary counts as chains that were not judged.
 func notJudged(s *Subject, at criteria) (Severity, string) {
 	if s.Bundle != nil || s.Err != nil || !s.Leaf() || s.Kind == kindRecord || s.ruling(at).verdict != chainFine {
 		return severityOK, ""
@@ -216,13 +223,13 @@ func notJudged(s *Subject, at criteria) (Severity, string) {
 	return Info, "its chain was not judged: there is no trust bundle"
 }
 
-// misidentified is the index of the first certificate of a path whose authority
-// key identifier (RFC 5280 §4.2.1.1) is that of another issuer, or -1.
+// misidentified returns the index of the first certificate of a path whose authority key
+// identifier (RFC 5280 §4.2.1.1) is not that of its issuer, or -1.
 func misidentified(path []*x509.Certificate) int {
 	for i, child := range path {
 		parent := path[min(i+1, len(path)-1)]
 		if i == len(path)-1 && !bytes.Equal(child.RawIssuer, child.RawSubject) {
-			break // no root, and what issued it is not on the path
+			break // the path ends below a root, so the issuer of its end is unknown
 		}
 		if !openssl.Identifies(child, parent) {
 			return i
@@ -231,14 +238,13 @@ func misidentified(path []*x509.Certificate) int {
 	return -1
 }
 
-// maxOrdered bounds the certificates of one chain whose order is looked at. No peer
-// takes so many: OpenSSL follows 100.
+// maxOrdered is the longest chain whose order is judged. OpenSSL follows as many
+// certificates at most.
 const maxOrdered = 100
 
-// chainOrder judges the order in which certificates lie or were sent, and those among
-// them that certify nothing. Peers should tolerate both (RFC 9846 §4.5.1), and
-// not all do. Package rotation sends what [certs.Chain] returns and leaves out the
-// rest, so the same function says here what it would leave out.
+// chainOrder finds chains in a wrong order, and certificates that are no part of the chain.
+// Peers should tolerate both (RFC 9846 §4.5.1), and not all do. Package rotation sends
+// what [certs.Chain] returns, so the same function says here what is superfluous.
 func chainOrder(s *Subject, at criteria) (Severity, string) {
 	if !s.Leaf() || len(s.Order) == 0 {
 		return severityOK, ""
@@ -260,7 +266,7 @@ func chainOrder(s *Subject, at criteria) (Severity, string) {
 		return Warn, "the chain is out of order: " + before.Name + " stands before " + after.Name
 	}
 	if s.ruling(at).verdict != chainFine {
-		return severityOK, "" // which says more than that something is there for nothing
+		return severityOK, "" // the check of that verdict says more
 	}
 	_, _, surplus := certs.Chain(cert.X509s(s.Order))
 	if len(surplus) == 0 {
@@ -269,9 +275,9 @@ func chainOrder(s *Subject, at criteria) (Severity, string) {
 	return Warn, cert.FromX509(surplus[0]).Name + " stands there and has issued none of the others"
 }
 
-// inOrder reports without a signature check that each certificate is followed by its
-// issuer, up to roots, of which peers have their own opinion. False is no proof of
-// the opposite.
+// inOrder reports whether each certificate is followed by its issuer, as far as that is
+// known without a signature check. It skips self-issued certificates, because peers use
+// their own roots. False does not prove that the order is wrong.
 func (s *Subject) inOrder(at criteria) bool {
 	c, paths := s.Cert, s.ruling(at).paths
 	for _, next := range s.Order[1:] {
@@ -286,14 +292,16 @@ func (s *Subject) inOrder(at criteria) bool {
 	return true
 }
 
+// onPath reports whether c is an issuer on one of the paths.
 func onPath(paths [][]*x509.Certificate, c *cert.Certificate) bool {
 	return slices.ContainsFunc(paths, func(path []*x509.Certificate) bool {
 		return slices.ContainsFunc(path[1:], c.X509().Equal)
 	})
 }
 
-// outOfOrder finds a certificate that stands before the one that should be there, as
-// far as names tell.
+// outOfOrder compares the names of subjects and issuers. It returns the first certificate
+// that stands where the issuer of the one before should be, and that issuer, which stands
+// behind it; or nil if the names do not tell.
 func (s *Subject) outOfOrder() (before, after *cert.Certificate) {
 	c := s.Cert
 	for i, next := range s.Order[1:] {

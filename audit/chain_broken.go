@@ -12,8 +12,8 @@ import (
 	"github.com/artstore/artstore-pki/audit/cert"
 )
 
-// maxLinks bounds the signature checks that look for why a chain does not verify;
-// crypto/x509 has the same bound.
+// maxLinks bounds the signature checks that look for the reason of a failure. crypto/x509
+// has the same bound for a verification.
 const maxLinks = 100
 
 const (
@@ -24,10 +24,11 @@ const (
 	remedyTooLong   = "issue it again from an authority with an ordinary key"
 )
 
-// explainFailure makes a ruling of the error of [x509.Certificate.Verify].
+// explainFailure returns the ruling for an error of [x509.Certificate.Verify]. The error
+// itself often does not name the certificate that is at fault.
 func (s *Subject) explainFailure(err error, moment, now time.Time) ruling {
 	bad, invalid := errors.AsType[x509.CertificateInvalidError](err)
-	// At another moment than now the dates of its issuers prove nothing.
+	// If the moment was moved, an issuer may be out of date then and fine now.
 	if invalid && bad.Reason == x509.Expired && !moment.Equal(now) {
 		return ruling{verdict: chainFine}
 	}
@@ -37,9 +38,9 @@ func (s *Subject) explainFailure(err error, moment, now time.Time) ruling {
 	return ruling{verdict: chainInvalid, severity: Crit, text: "the chain does not verify: " + err.Error()}
 }
 
-// brokenAt follows the issuers of the leaf as far as they go, and says what is
-// wrong where no certificate goes on. The zero ruling means that a path leads to the
-// bundle, so that the reason is a rule for the whole of it.
+// brokenAt follows the issuers of the leaf, and rules on the first certificate without a
+// good issuer. It returns the zero ruling if the issuers lead to the bundle: then the path
+// breaks a rule for whole paths, or a date, and the error of crypto/x509 says which.
 func (s *Subject) brokenAt(moment time.Time) ruling {
 	c, steps := s.Cert, maxLinks
 	for {
@@ -55,7 +56,7 @@ func (s *Subject) brokenAt(moment time.Time) ruling {
 			return s.missingLink(l, c)
 		}
 		if moment.After(l.next.NotAfter) || moment.Before(l.next.NotBefore) || steps <= 0 {
-			return ruling{} // crypto/x509 has the words for it
+			return ruling{}
 		}
 		c = l.next
 	}
@@ -84,7 +85,8 @@ type link struct {
 	named *cert.Certificate // has the name of the issuer and another key
 }
 
-// linkUp looks for the certificate that issued c.
+// linkUp looks for the certificate that issued c, and returns the best link that it finds.
+// It takes a step for each certificate with the name of the issuer.
 func linkUp(c *cert.Certificate, among []*cert.Certificate, steps *int) (l link) {
 	for _, i := range among {
 		if !bytes.Equal(c.RawIssuer, i.RawSubject) || i.Fingerprint == c.Fingerprint || i.X509() == nil {
@@ -104,7 +106,8 @@ func linkUp(c *cert.Certificate, among []*cert.Certificate, steps *int) (l link)
 	return l
 }
 
-// linkTo says whether i, which has the name of the issuer of c, has issued it.
+// linkTo returns the link from c to i, which has the name of the issuer of c. The link has
+// no ruling if i has issued c, and no next if the signature is by another key.
 func linkTo(c, i *cert.Certificate) link {
 	wrong := func(remedy, format string, args ...any) link {
 		return link{i, ruling{verdict: chainInvalid, severity: Crit, text: fmt.Sprintf(format, args...), remedy: remedy}, nil}
@@ -131,7 +134,7 @@ func linkTo(c, i *cert.Certificate) link {
 	return wrong(remedyNoIssuer, "%s has issued %s and is no authority (basic constraints)", i.Name, c.Name)
 }
 
-// missingLink rules on a chain that does not go on from c.
+// missingLink returns the ruling on a chain in which c has no good issuer.
 func (s *Subject) missingLink(l link, c *cert.Certificate) ruling {
 	if l.why.verdict != 0 {
 		return l.why
@@ -159,5 +162,5 @@ func (s *Subject) missingLink(l link, c *cert.Certificate) ruling {
 	return r
 }
 
-// shortHex is enough of an identifier to compare it by eye.
+// shortHex returns the first eight octets in hex, enough for people to compare.
 func shortHex(b []byte) string { return hex.EncodeToString(b[:min(len(b), 8)]) }

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// checks are in the order in which a row lists its findings; the first of the
-// worst gives the row its state. Dates come first, because they say when it
-// breaks; then what does not fit together now, then what is weak.
+// checks are in the order in which a row lists its findings. The first of the worst
+// findings decides the state of the row. Dates come first, because they say when the
+// service breaks; then faults that break it now, then weak keys and algorithms.
 var checks = []check{
 	{"never-valid", "", Crit, "RFC 5280 section 4.1.2.5", "issue it again: its dates are the wrong way round", neverValid, nil},
 	{"expired", "EXPIRED", Crit, "RFC 5280 section 4.1.2.5", "replace it: every peer refuses it", expired, nil},
@@ -50,11 +50,11 @@ var checks = []check{
 	{"not-judged", "", Info, "docs/audit-report.md, Chains", "name the trust bundle: --ca-cert, --record, or a ca.crt beside it", notJudged, nil},
 }
 
-// ofDates are the checks that need nothing but dates, so that a certificate
-// that was read in part only is judged by them.
+// ofDates are the checks that need only dates. They judge a certificate that crypto/x509
+// refuses, of which the rest is not reliable.
 var ofDates = []string{"never-valid", "expired", "not-yet-valid", "renewal-overdue", "expiring"}
 
-// Checks lists what is checked: each check as a finding of its worst severity, without a text.
+// Checks returns each check as a finding of its worst severity, without a text.
 func Checks() (out []Finding) {
 	for _, c := range checks {
 		out = append(out, Finding{Check: c.id, Severity: c.worst, Remedy: c.remedy, Cites: c.cites})
@@ -62,12 +62,13 @@ func Checks() (out []Finding) {
 	return out
 }
 
-// checkIndex is where the table has a check, or -1.
+// checkIndex returns the index of a check in the table, or -1.
 func checkIndex(id string) int {
 	return slices.IndexFunc(checks, func(c check) bool { return c.id == id })
 }
 
-// runChecks runs the checks that look at one subject.
+// runChecks runs the checks that look at one subject, and returns the findings in the order
+// of the table.
 func runChecks(s *Subject, table []check, at criteria) (found []Finding) {
 	for i := range table {
 		c := &table[i]
@@ -84,14 +85,15 @@ func runChecks(s *Subject, table []check, at criteria) (found []Finding) {
 	return found
 }
 
-// stateWord is the word for what was found; of the worst findings, the first counts.
+// stateWord returns the state of a row with these findings: "OK" if none is worse than
+// [Info], else the word of the first of the worst findings.
 func stateWord(found []Finding) string {
 	word, worst := "OK", severityOK
 	for _, f := range found {
 		if f.Severity > max(worst, Info) {
 			worst = f.Severity
 			word = strings.ToUpper(worst.String())
-			if f.of.word != "" && worst == f.of.worst { // a milder finding does not claim as much
+			if f.of.word != "" && worst == f.of.worst { // "EXPIRED" is too strong a word for a warning
 				word = f.of.word
 			}
 		}
@@ -99,13 +101,15 @@ func stateWord(found []Finding) string {
 	return word
 }
 
-// crossChecks are the checks of what rows have in common, with their memory.
+// crossChecks are the checks that compare rows, with their memory. They run on one
+// goroutine.
 type crossChecks struct {
 	table  []check
 	seen   *inventory
-	judges []func(*Row) (Severity, string) // nil for a check that needs none
+	judges []func(*Row) (Severity, string) // one for each check; nil for one that looks at single subjects
 }
 
+// newCrossChecks starts the memory of each check that compares rows.
 func newCrossChecks(table []check, v *inventory) *crossChecks {
 	j := &crossChecks{table, v, make([]func(*Row) (Severity, string), len(table))}
 	for i, c := range table {
@@ -116,7 +120,8 @@ func newCrossChecks(table []check, v *inventory) *crossChecks {
 	return j
 }
 
-// add puts what they find among the findings of a row, in the order of the table.
+// add remembers a row, and inserts what the checks find about it among its findings, in the
+// order of the table.
 func (j *crossChecks) add(r *Row) {
 	j.seen.addKeys(r)
 	j.seen.addListUses(r)

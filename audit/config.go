@@ -17,41 +17,46 @@ import (
 
 // Config says what to audit.
 type Config struct {
+	// Sources are asked one after the other. A [Record] comes last, because it can
+	// miss only what was looked at before.
 	Sources []Source
-	// Report gets the rows.
+	// Report gets the rows. It must not be nil.
 	Report Renderer
-	// Now is asked for the moment to judge each certificate at, when it is found;
-	// nil means the present. A long walk outlives certificates.
+	// Now returns the moment at which a certificate is judged. It is called when the
+	// certificate is found, because some end during a long walk. Nil means the present.
 	Now func() time.Time
-	// Clock says when the report is made where Now is another moment, so that the
-	// report says so; nil: it is made when Now says.
+	// Clock returns when the report is made, if Now returns another moment; the report
+	// says both. Nil means that the report is made at Now.
 	Clock func() time.Time
 	// About is for the reader of the report; it changes nothing else.
 	About About
-	// How near its end a certificate that people renew is reported as expiring:
-	// this long before it, or with this share of its life left (0.33 is a third),
-	// whichever comes later. One of the two alone counts alone; neither means 30
-	// days and a third for a warning, 7 days and a sixth for a critical finding.
+	// A certificate that people renew is reported as expiring this long before its end,
+	// or when this share of its life is left (0.33 is a third), whichever comes later.
+	// If one of the two is zero, the other one counts. If both are, a warning comes with
+	// 30 days and a third, a critical finding with 7 days and a sixth.
 	WarnBefore, CritBefore time.Duration
 	WarnShare, CritShare   float64
 	// MaxLifetime is the longest life of a leaf by the operator's own policy; 0 for none.
 	MaxLifetime time.Duration
-	// Lists are revocation lists that certificates are judged by, under the names
-	// that the report has for them. Each has a row.
+	// Lists are revocation lists by which certificates are judged. The keys are their
+	// names in the report. Each list has a row.
 	Lists map[string]*x509.RevocationList
-	// Baseline are findings to leave out; nil for none. What it left out, and what
-	// of it was found no more, the summary says.
+	// Baseline are findings to leave out; nil for none. The summary counts the findings
+	// that were left out, and names the lines of the baseline that matched none.
 	Baseline *Baseline
-	// NewBaseline gets a baseline that accepts all findings of this run; nil: nobody wants one.
+	// NewBaseline gets a baseline that accepts all findings of this run. It is written
+	// if the run was complete. Nil means that none is written.
 	NewBaseline io.Writer
 	// Only names the checks to run, by id; none means all. Disable takes some away.
 	// [Run] refuses ids that [Checks] does not list.
 	Only, Disable []string
-	// Explain has the summary list the paths that were left out, and not only count them.
+	// Explain makes the summary list the paths that were left out; otherwise it counts
+	// them.
 	Explain bool
 }
 
-// check refuses what would be a panic later, or a report that is green for nothing.
+// check returns an error for a config with which [Run] would panic, or would report no
+// findings because a check is misspelt.
 func (cfg *Config) check() error {
 	if cfg.Report == nil {
 		return errors.New("auditing: there is no Report in the Config")
@@ -64,6 +69,8 @@ func (cfg *Config) check() error {
 	return nil
 }
 
+// newCriteria returns the measures of the checks, with the defaults filled in. Their now
+// is set for each row.
 func (cfg *Config) newCriteria() criteria {
 	return criteria{
 		pools: &pools{}, indexes: &indexes{}, longest: cfg.MaxLifetime,
@@ -72,6 +79,7 @@ func (cfg *Config) newCriteria() criteria {
 	}
 }
 
+// table returns the checks that run, in the order of all checks.
 func (cfg *Config) table() (out []check) {
 	for _, c := range checks {
 		if (len(cfg.Only) == 0 || slices.Contains(cfg.Only, c.id)) && !slices.Contains(cfg.Disable, c.id) {
@@ -81,8 +89,8 @@ func (cfg *Config) table() (out []check) {
 	return out
 }
 
-// policy says in sentences what a run judges by, for reports that are read
-// where nobody remembers the command line.
+// policy returns sentences about the measures of a run, because the reader of a report
+// may not know the command line.
 func (cfg *Config) policy() (out []string) {
 	at := cfg.newCriteria()
 	out = append(out,

@@ -6,7 +6,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
-// neverValid is the only thing to say about the dates of such a certificate.
+// neverValid finds a certificate that ends before it begins. No other check of dates
+// reports such a certificate.
 func neverValid(s *Subject, _ criteria) (Severity, string) {
 	if !s.Cert.Inverted() {
 		return severityOK, ""
@@ -14,6 +15,8 @@ func neverValid(s *Subject, _ criteria) (Severity, string) {
 	return Crit, "it is never valid: it ends " + humantime.Short(humantime.Between(s.Cert.NotAfter, s.Cert.NotBefore)) + " before it begins"
 }
 
+// expired finds certificates that have ended. The last second of a certificate, notAfter
+// itself (RFC 5280 §4.1.2.5), counts as ended.
 func expired(s *Subject, at criteria) (Severity, string) {
 	if at.now.Before(s.Cert.NotAfter) || s.Cert.Inverted() {
 		return severityOK, ""
@@ -21,6 +24,7 @@ func expired(s *Subject, at criteria) (Severity, string) {
 	return Crit, "expired " + humantime.Short(humantime.Between(s.Cert.NotAfter, at.now)) + " ago"
 }
 
+// notYetValid finds certificates that begin later than now.
 func notYetValid(s *Subject, at criteria) (Severity, string) {
 	if !at.now.Before(s.Cert.NotBefore) || s.Cert.Inverted() {
 		return severityOK, ""
@@ -28,6 +32,7 @@ func notYetValid(s *Subject, at criteria) (Severity, string) {
 	return Crit, "not valid for another " + humantime.Short(humantime.Between(at.now, s.Cert.NotBefore))
 }
 
+// overdue finds certificates that a program should have renewed by now (package lifetime).
 func overdue(s *Subject, at criteria) (Severity, string) {
 	if !s.AutoRenewed() || s.Cert.Inverted() || !at.now.Before(s.Cert.NotAfter) {
 		return severityOK, ""
@@ -39,6 +44,7 @@ func overdue(s *Subject, at criteria) (Severity, string) {
 	return Crit, "renewal overdue: " + why
 }
 
+// expiring finds leaves that people renew and that are near their end.
 func expiring(s *Subject, at criteria) (Severity, string) {
 	left := humantime.Between(at.now, s.Cert.NotAfter)
 	if s.AutoRenewed() || s.Authority() || !at.now.Before(s.Cert.NotAfter) || s.Cert.Inverted() {
@@ -56,11 +62,12 @@ func expiring(s *Subject, at criteria) (Severity, string) {
 	return severity, "expires in " + humantime.Short(left)
 }
 
-// chainEnds is found at a leaf that lives longer than what certifies it: from then
-// on peers refuse it. Of several paths the one that lasts longest counts.
+// chainEnds finds leaves that end after an issuer above them: peers refuse a leaf from the
+// end of its issuer on. If several paths verify it, the one that lasts longest counts.
 func chainEnds(s *Subject, at criteria) (Severity, string) {
 	r := s.ruling(at)
-	// Less than a thousandth of its life is what passes between two commands.
+	// A difference below a thousandth of the life is the time between two commands that made
+	// issuer and leaf.
 	if r.last == nil || r.verdict == chainInvalid || humantime.Between(r.last.NotAfter, s.Cert.NotAfter) <= s.Cert.Life()/1000 || !at.now.Before(s.Cert.NotAfter) {
 		return severityOK, ""
 	}
@@ -72,16 +79,16 @@ func chainEnds(s *Subject, at criteria) (Severity, string) {
 		humantime.Short(humantime.Between(r.last.NotAfter, s.Cert.NotAfter)) + " before it does itself"
 }
 
-// authorityShare is the part of its life from which on the end of an authority is
-// near at the latest: all that it has issued has to be issued again before.
+// authorityShare is the part of its life, as a divisor, that an authority should have left
+// at least. Before its end all certificates below it have to be issued again.
 const authorityShare = 10
 
-// maxBelow bounds the authorities whose leaves are remembered.
+// maxBelow bounds the authorities for which the longest life of a leaf is remembered.
 const maxBelow = 4 << 10
 
-// authorityExpiring judges authorities by the leaves below them as well: one that has
-// less time left than they live can issue none that lasts as long. Rows of authorities
-// come after those of leaves.
+// authorityExpiring finds authorities near their end. An authority that has less time left
+// than its leaves live can issue no leaf of that life any more, so the leaves below it
+// count too. That works because rows of authorities come after those of leaves.
 func authorityExpiring(v *inventory) func(*Row) (Severity, string) {
 	below := map[string]humantime.Seconds{} // the longest life of a leaf, by the subject of an authority above it
 	return func(r *Row) (Severity, string) {
@@ -98,7 +105,8 @@ func authorityExpiring(v *inventory) func(*Row) (Severity, string) {
 		}
 		left, whole := humantime.Between(r.Judged, c.NotAfter), c.Life()
 		text := "expires in " + humantime.Short(left)
-		// A leaf that lives nearly as long as its authority does not make that a warning from the first day on.
+		// The limit of a third keeps a leaf that lives nearly as long as its authority from
+		// making a warning of the authority from its first day on.
 		longest := min(below[string(c.RawSubject)], whole/3)
 		switch {
 		case left <= v.crit.window(whole):
@@ -114,7 +122,8 @@ func authorityExpiring(v *inventory) func(*Row) (Severity, string) {
 	}
 }
 
-// above are the subjects of the authorities above a leaf, as far as that is known.
+// above returns the subjects of the authorities above a leaf. Without a verified path only
+// the issuer is known.
 func (r *Row) above() []string {
 	if r.ruled == nil || len(r.ruled.paths) == 0 {
 		return []string{string(r.Cert.RawIssuer)}

@@ -9,24 +9,30 @@
 // It is a pipeline of three parts that know nothing of each other: a [Source]
 // finds certificates and yields each as a [Subject], the table of checks turns
 // a subject into findings, a [Renderer] writes the report. Package source has the
-// source for files and servers, package report the renderers, package cert what is
-// known of one certificate; [Record] is the source for the record of an authority.
+// source for files and servers, package report the renderers, and package cert the
+// facts about one certificate. [Record] is the source for the record of an authority.
 //
-// # Promises
+// An audit writes no file, and no private key leaves its process. It never switches a
+// verification off: the certificate of a refused server is read from the error.
 //
-//   - Everything that was looked at is a row. What cannot be read, parsed or
-//     reached is a row too, with the reason; it ends nothing. A certificate that
-//     crypto/x509 refuses has its dates judged beside the reason.
-//   - What is far from its end depends on the life it has: a certificate for a
-//     day is no alarm because it ends within 30 days. Certificates that programs
-//     renew are judged by whether they were renewed, those that people renew by
-//     the time that is left.
-//   - Nothing is written, no key leaves the process, and no verification is
-//     switched off: what a refused peer showed is read from the error that
-//     refused it.
-//   - Every string that comes from a certificate or a path is escaped for where it
-//     goes: a terminal, JSON, a spreadsheet, a label of Prometheus.
-//   - No file costs more than its size: none that is no regular file is opened, and
-//     none above 32 MiB is read. A key that is too long to compute with is a finding,
-//     and no signature is checked with it.
+// Invariants, with the tests of this package and of its rooms:
+//
+//   - Each certificate below a directory is in a row (TestEachCertificateIsInTheReport).
+//     A file that cannot be read is a row with the reason (TestUnreadable, TestTooLarge),
+//     and so is a server that cannot be reached (TestEndpoints). Neither ends the audit.
+//   - A certificate that crypto/x509 refuses has its dates judged, and its row has the
+//     reason (TestRefused).
+//   - Certificates that programs renew are judged by whether they were renewed, and those
+//     that people renew by the time that is left, measured against the whole life
+//     (TestDatesAndRenewal).
+//   - The verdicts on a table of cases are those of OpenSSL and curl. A case with another
+//     verdict needs a reason in the table (TestVerdictsOfFiles, TestVerdictsOfServers).
+//   - Rows come in the order of the sources, although they are judged in parallel
+//     (TestOrder).
+//   - A certificate counts once in the summary, and the parts of the summary add up
+//     (TestSummaryAddsUp).
+//   - An audit that is interrupted finishes its report, which says that it is not
+//     complete (TestInterruptedReport). A report that cannot be written ends the audit
+//     (TestBrokenReport).
+//   - A config that would judge nothing is refused (TestRunRefuses).
 package audit

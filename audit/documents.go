@@ -14,15 +14,15 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// flaw is a finding about a document before it is known whether its check was asked for.
+// flaw is a finding about a document. It is dropped later if its check does not run.
 type flaw struct {
 	check    string
 	severity Severity
 	text     string
 }
 
-// flawsOf are those that were found when the document was read, and what the table of
-// checks says of the key and of the signature of a request.
+// flawsOf returns the flaws that were found when the document was read, and those of the key
+// and the signature of a request.
 func flawsOf(d *cert.Document) (out []flaw) {
 	for _, f := range d.Flaws {
 		if i := checkIndex(f.Check); i >= 0 {
@@ -44,8 +44,8 @@ func flawsOf(d *cert.Document) (out []flaw) {
 	return out
 }
 
-// documentFindings is for documents what the table of checks is for certificates, and takes
-// its words, remedies and citations from there.
+// documentFindings judges a document. The findings have the ids, remedies and citations of
+// the table of checks, and its order.
 func documentFindings(s *Subject, table []check, now time.Time, more ...flaw) (found []Finding) {
 	d := s.Document
 	flaws := slices.Concat(flawsOf(d), more)
@@ -74,8 +74,8 @@ func documentFindings(s *Subject, table []check, now time.Time, more ...flaw) (f
 	return found
 }
 
-// listFlaws judges the dates of a list. One that is out of date is worse than none: nginx
-// and PostgreSQL refuse every certificate of its issuer with it.
+// listFlaws judges the dates of a list. A list that is out of date is worse than none, because
+// nginx and PostgreSQL then refuse each certificate of its issuer.
 func listFlaws(d *cert.Document, now time.Time) []flaw {
 	switch {
 	case d.Until.IsZero():
@@ -88,6 +88,9 @@ func listFlaws(d *cert.Document, now time.Time) []flaw {
 	return nil
 }
 
+// verifyListSignature verifies the signature of a list with the certificates that have the
+// name of its issuer (RFC 5280 §6.3.3). It returns a line about the issuer, and a flaw or
+// nil.
 func verifyListSignature(l *x509.RevocationList, among []*cert.Certificate) (cert.Detail, *flaw) {
 	const label = "issuer"
 	named := false
@@ -100,7 +103,7 @@ func verifyListSignature(l *x509.RevocationList, among []*cert.Certificate) (cer
 			return cert.Detail{Label: label, Text: c.Name}, &flaw{"weak-key", Crit, "its signature was not judged: the key of its issuer is too long (" + c.Key.String() + ")"}
 		}
 		if c.X509().CheckSignature(l.SignatureAlgorithm, l.RawTBSRevocationList, l.Signature) != nil {
-			continue // authorities change keys and keep names
+			continue // an authority may have changed its key and kept its name
 		}
 		if c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCRLSign == 0 {
 			return cert.Detail{Label: label, Text: c.Name}, &flaw{"wrong-usage", Crit, "its issuer's certificate may not sign revocation lists (RFC 5280 section 6.3.3)"}
@@ -115,17 +118,18 @@ func verifyListSignature(l *x509.RevocationList, among []*cert.Certificate) (cer
 		&flaw{"crl-no-issuer", Info, "the certificate of its issuer was not found, so that its signature was not judged and no certificate is compared with it"}
 }
 
-// hasNamed reports whether a certificate was found whose fingerprint a file is called.
+// hasNamed reports whether the name of a file is the fingerprint of a certificate that was
+// found. Package ca names the files of its keys so.
 func hasNamed(c classByID, path string) bool {
 	base := filepath.Base(path)
 	sum, err := hex.DecodeString(strings.TrimSuffix(base, filepath.Ext(base)))
 	return err == nil && len(sum) == sha256.Size && c[cert.ID(sum)] != 0
 }
 
-// placeLoneKey judges a key alone among all certificates that were found. It is not shown where
-// there is nothing to say: it fits one of them, and nobody else may read it, or it was
-// judged with one. An encrypted one under the fingerprint of a certificate, as package ca
-// keeps them, is taken for the key of that.
+// placeLoneKey judges a key without a certificate in its file, when all certificates are
+// known. The key is not shown if it was judged with a certificate, or if it fits one and
+// nobody else may read it, unless it was named on the command line. An encrypted key whose
+// file is named by the fingerprint of a certificate is taken for the key of that.
 func placeLoneKey(row *Row, seen *inventory, found classByID) (flaws []flaw, shown bool) {
 	owner, fits := seen.owner(row.Key.Public)
 	fits = fits && !row.Key.Opaque

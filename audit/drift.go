@@ -8,14 +8,15 @@ import (
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
-// What lies on disk, what servers show and what the authority has recorded
-// should be the same. These checks say where they are not. Identity is that of
-// the whole certificate, by its hash; succession is the record's lineage and
-// without a record the same names, because renewals have new keys.
+// The certificates in files, those of servers and those in the record should be the same.
+// These checks find differences. Two certificates are the same if their hashes are. One
+// has replaced the other if they are of one lineage of the record or, without a record,
+// if they have the same names; the keys do not tell, because a renewal has a new one.
 
-// checkReplaced finds servers that show a certificate which has a successor. The
-// record knows that for certain; without it, a newer one with the same names on
-// disk says so, unless the older one lies there too: then they are replicas.
+// checkReplaced finds servers that still send a certificate that was replaced. The record
+// knows that for certain. Without it, a younger certificate in a file with the same names
+// is taken for the successor, unless the older one is in a file too: then they are
+// certificates of replicas.
 func checkReplaced(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
 		if r.Kind != KindEndpoint || !r.Leaf() {
@@ -34,6 +35,8 @@ func checkReplaced(v *inventory) func(*Row) (Severity, string) {
 	}
 }
 
+// replacedSince returns the finding for a server that sends a certificate of the lineage
+// other than its head, after the grace for the head.
 func (l *lineage) replacedSince(id cert.ID, now time.Time) (Severity, string) {
 	if l.id == id || l.head.Revoked || !pastGrace(l.head.NotBefore, l.head.NotAfter, now) {
 		return severityOK, ""
@@ -46,9 +49,9 @@ func (l *lineage) replacedSince(id cert.ID, now time.Time) (Severity, string) {
 	return Warn, text + "which was not found on disk"
 }
 
-// notSeen finds what the authority has issued and nobody seems to have. Whoever
-// looks at one machine sees little of a fleet, so that is no alarm by itself; it
-// is one if the certificate before it is still there.
+// notSeen finds certificates of the record that no other source has. An audit of one machine
+// sees a small part of all services, so that is an Info. It is a warning if the replaced
+// certificate was found: then the renewal did not arrive.
 func notSeen(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
 		if r.Kind != kindRecord || !r.Lineage || !r.Leaf() || !v.looked || v.torn {
@@ -59,7 +62,7 @@ func notSeen(v *inventory) func(*Row) (Severity, string) {
 		case l == nil || l.disk != "" || l.wire != "" || !r.Judged.Before(r.Cert.NotAfter):
 			return severityOK, ""
 		case !pastGrace(r.Cert.NotBefore, r.Cert.NotAfter, r.Judged), v.young[v.nameHash(r.Cert)]:
-			return severityOK, "" // on its way, or replaced while we looked
+			return severityOK, "" // not installed yet, or replaced during the audit
 		case l.older != "":
 			return Warn, "it was not found, and the one that it replaces is still in " + l.older
 		}
@@ -67,11 +70,11 @@ func notSeen(v *inventory) func(*Row) (Severity, string) {
 	}
 }
 
-// notRecorded finds what is in use and not in the record. From another issuer
-// that is how things are. From ours, somebody else has its key, or the record
-// is not the whole one: nobody can revoke what is not in it. An intermediate that
-// the authority has signed and does not know is worse than a leaf, because
-// everything below it is trusted too.
+// notRecorded finds certificates that are in use and not in the record. For certificates of
+// another authority that is an Info. A certificate that our authority has signed without
+// recording it means that somebody else has its key, or that the record is incomplete, and
+// nobody can revoke such a certificate. The check looks at intermediates too, because an
+// unknown intermediate makes every certificate below it trusted.
 func notRecorded(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
 		if v.recorded == nil || v.torn || r.Kind == kindRecord || !r.parsed() || !r.Judged.Before(r.Cert.NotAfter) {
@@ -98,11 +101,12 @@ func notRecorded(v *inventory) func(*Row) (Severity, string) {
 	}
 }
 
-// maxAbove bounds the certificates between a leaf and an authority of the record.
+// maxAbove bounds the certificates between a leaf and the authority of the record.
 const maxAbove = 16
 
-// signer follows the issuers of a row up to a certificate that one of the record's
-// has signed. It returns both; nil if the path does not lead there.
+// signer follows the issuers of a row up to a certificate that the authority of the record
+// has signed. It returns the certificate of the authority and the signed one, or nil if no
+// path leads there.
 func (v *inventory) signer(r *Row) (by, signed *cert.Certificate) {
 	c := r.Cert
 	for range maxAbove {
@@ -118,7 +122,7 @@ func (v *inventory) signer(r *Row) (by, signed *cert.Certificate) {
 	return nil, nil
 }
 
-// issuer is whose key signed the leaf, as far as that is at hand.
+// issuer returns the certificate whose key signed the leaf, or nil if it was not found.
 func (r *Row) issuer() *cert.Certificate {
 	if i := r.Cert.IssuerIn(r.Chain); i != nil {
 		return i
@@ -126,11 +130,11 @@ func (r *Row) issuer() *cert.Certificate {
 	return r.Cert.IssuerIn(r.Bundle)
 }
 
-// leastRenewals is how many make a habit.
+// leastRenewals is the number of renewals from which the habit of a renewer is known.
 const leastRenewals = 3
 
-// renewerStopped finds lineages that were renewed more often than their life
-// asks for, and no longer are. It is silent once renewal-overdue says the same.
+// renewerStopped finds lineages that were renewed earlier than necessary, and are not any
+// more. The check renewal-overdue would report them much later.
 func renewerStopped(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
 		if r.Kind != kindRecord || !r.Lineage || !r.Leaf() {

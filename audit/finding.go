@@ -11,8 +11,8 @@ import (
 // Severity orders findings.
 type Severity int
 
-// Severities, mildest first. Info is worth knowing and nothing to act on: it
-// leaves a certificate fine, and a table does not show it.
+// Severities, mildest first. Nobody has to act on an Info: its certificate counts as fine,
+// and tables do not show it.
 const (
 	severityOK Severity = iota
 	Info
@@ -20,55 +20,61 @@ const (
 	Crit
 )
 
+// String returns the name, in lower case.
 func (s Severity) String() string {
 	return [...]string{"ok", "info", "warn", "crit"}[s]
 }
 
-// MarshalText writes the name.
+// MarshalText returns the name.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Finding is what one check has to say about a subject.
+// Finding is the result of one check for a subject.
 type Finding struct {
-	Check    string   `json:"check"` // its id, stable
+	Check    string   `json:"check"` // the id of the check, which never changes
 	Severity Severity `json:"severity"`
 	Text     string   `json:"text"`
-	Remedy   string   `json:"remedy"`
-	Cites    string   `json:"cites"`
+	Remedy   string   `json:"remedy"` // what to do
+	Cites    string   `json:"cites"`  // the standard or the document that rules
 
 	of *check
 }
 
-// check is a row of the table. judge returns "" for a subject that is fine or
-// none of its business; it may run beside itself. A check of what rows have in
-// common has join instead: that makes a judge with a memory, which sees every row
-// in the order of the report, and what all of them know of the others in an inventory.
+// check is a row of the table. It has judge or join; the checks of documents have neither.
 type check struct {
-	id     string
-	word   string   // state of a row whose worst finding this is; empty: the severity's
-	worst  Severity // that it can have
+	id string
+	// word is the state of a row of which this is the worst finding; "" means the name
+	// of the severity.
+	word string
+	// worst is the worst severity that the check reports.
+	worst  Severity
 	cites  string
 	remedy string
-	judge  func(*Subject, criteria) (Severity, string)
-	join   func(*inventory) func(*Row) (Severity, string)
+	// judge looks at one subject. It returns severityOK if there is nothing to report.
+	// Several goroutines call it.
+	judge func(*Subject, criteria) (Severity, string)
+	// join makes the function of a check that compares rows. That function has a memory
+	// of its own, sees all rows in the order of the report, and reads the inventory.
+	join func(*inventory) func(*Row) (Severity, string)
 }
 
+// finding returns a finding of the check. The text may contain what a stranger wrote.
 func (c *check) finding(severity Severity, text string) Finding {
 	return Finding{Check: c.id, Severity: severity, Text: printable.Clean(text), Remedy: c.remedy, Cites: c.cites, of: c}
 }
 
-// criteria are what checks measure by.
+// criteria are the measures of the checks.
 type criteria struct {
-	now        time.Time
+	now        time.Time // the moment at which the row is judged
 	warn, crit threshold
-	longest    time.Duration // life of a leaf by the operator's policy; 0 for none
-	pools      *pools
-	indexes    *indexes
+	longest    time.Duration // Config.MaxLifetime
+	pools      *pools        // shared by all rows
+	indexes    *indexes      // shared by all rows
 }
 
-// threshold is how near its end a certificate is reported: within a time of it,
-// or with a share of its life left, whichever comes later. A field that is zero
-// does not count. A fixed time alone is a permanent alarm for short lives, a
-// share alone is years early for a root.
+// threshold says how near its end a certificate is reported: within a time before the end,
+// or with a share of its life left, whichever comes later. A field that is zero does not
+// count. A time alone would be a permanent alarm for short lives, and a share alone would
+// warn years before the end of a root.
 type threshold struct {
 	before time.Duration
 	share  float64
@@ -79,7 +85,7 @@ var (
 	defaultCrit = threshold{7 * 24 * time.Hour, 1. / 6}
 )
 
-// window is the time before the end of such a life.
+// window returns how long before its end a certificate with this life is reported.
 func (t threshold) window(life humantime.Seconds) humantime.Seconds {
 	share, before := humantime.Seconds(t.share*float64(life)), humantime.InSeconds(t.before)
 	switch {
@@ -91,6 +97,7 @@ func (t threshold) window(life humantime.Seconds) humantime.Seconds {
 	return min(before, share)
 }
 
+// String returns a clause for the policy in a report.
 func (t threshold) String() string {
 	share := fmt.Sprintf("when %.0f %% of its life are left", 100*t.share)
 	switch {

@@ -12,8 +12,8 @@ import (
 
 const remedyOnePath = "leave out what is not on the path to the bundle, or issue with key identifiers, which tell issuers of one name apart"
 
-// notInteroperable finds what OpenSSL refuses although crypto/x509 takes it. Where
-// services in Go meet nginx, PostgreSQL or curl, both verify the same certificates.
+// notInteroperable finds certificates that OpenSSL refuses and crypto/x509 accepts. Services
+// in Go, and nginx, PostgreSQL and curl, verify the same certificates.
 func notInteroperable(s *Subject, at criteria) (Severity, string) {
 	c := s.Cert.X509()
 	if flaw := openssl.Flaw(c); flaw != "" {
@@ -27,7 +27,7 @@ func notInteroperable(s *Subject, at criteria) (Severity, string) {
 	}
 	r := s.ruling(at)
 	if r.verdict != chainFine || len(r.paths) == 0 {
-		return severityOK, "" // not judged, or another check says why not
+		return severityOK, "" // not verified, or another check reports why
 	}
 	moment := momentIn(s.Cert, at.now)
 	path, end := openssl.Path(c, openssl.Given{Sent: at.indexes.of(s.Chain), Trusted: at.indexes.of(s.Bundle), Now: moment})
@@ -38,8 +38,8 @@ func notInteroperable(s *Subject, at criteria) (Severity, string) {
 	return issuersOnPath(path)
 }
 
-// barredByOpenSSL is why OpenSSL takes the leaf for none of the usages of TLS that are
-// wanted, or not for one that it names.
+// barredByOpenSSL returns why OpenSSL accepts the leaf for none of the wanted usages of TLS,
+// or not for one that the leaf names. It returns "" if OpenSSL accepts it.
 func (s *Subject) barredByOpenSSL() (text string) {
 	uses, explicit := s.wanted()
 	for _, use := range uses {
@@ -55,7 +55,8 @@ func (s *Subject) barredByOpenSSL() (text string) {
 	return text
 }
 
-// onePath judges where the path of OpenSSL goes. Those of verified have sound signatures.
+// onePath judges the path that OpenSSL tries, and where it ends. OpenSSL does not try a
+// second one. The verified paths need no further signature check.
 func onePath(path []*x509.Certificate, end openssl.End, verified [][]*x509.Certificate, moment time.Time) (Severity, string) {
 	switch end {
 	case openssl.Astray:
@@ -76,7 +77,8 @@ func onePath(path []*x509.Certificate, end openssl.End, verified [][]*x509.Certi
 	return severityOK, ""
 }
 
-// issuersOnPath judges the issuers on the path, which need not be among what is audited.
+// issuersOnPath judges the issuers on a path. They may have no row of their own, because the
+// bundle need not be part of the audit.
 func issuersOnPath(path []*x509.Certificate) (Severity, string) {
 	for _, c := range path[1:] {
 		k := cert.KeyKindOf(c)

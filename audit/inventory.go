@@ -13,36 +13,36 @@ import (
 	"github.com/artstore/artstore-pki/internal/lifetime"
 )
 
-// inventory is what a run knows of all that it has seen: on disk, on the wire, in the
-// record. Rows are gone when they are written, so it keeps hashes, places and of
-// the record what it keeps anyway. It belongs to the goroutine that makes rows.
+// inventory is what a run remembers of all certificates that it has seen: on disk, from
+// servers, and in the record. Rows are not kept after they were written, so it has hashes
+// and places. It belongs to the goroutine that makes rows.
 type inventory struct {
-	warn, crit threshold // of ends
+	warn, crit threshold // as in criteria
 
 	lists     []*cert.List
-	uses      map[string]*listUse     // of lists that leaves have, by place and signature
-	useOfList map[*cert.List]*listUse // the same
-	omitted   omissions               // by walks
+	uses      map[string]*listUse     // of lists that leaves have, by useKey
+	useOfList map[*cert.List]*listUse // the same, by list
+	omitted   omissions               // paths that walks have left out
 
 	found   []foundCert
-	current foundID            // of the row that is judged
+	current foundID            // of the row that is judged now
 	owners  map[uint64]foundID // the first certificate of each public key, by its hash
 	paired  map[string]bool    // files whose keys were judged with a certificate
 
-	// Of the record, read before anything else is looked at.
+	// These are of the record, which is read before the sources are asked.
 	recorded map[cert.ID]recordEntry        // nil without a record
-	issuers  map[string][]*cert.Certificate // who signed what is in it, by name in DER
-	signers  map[cert.ID]bool               // all of issuers
-	lent     []*cert.Certificate            // roots, to judge chains by that have no other bundle
+	issuers  map[string][]*cert.Certificate // certificates of the authority, by name in DER
+	signers  map[cert.ID]bool               // the same
+	lent     []*cert.Certificate            // its roots, for chains that have no other bundle
 	asOf     time.Time                      // when it was read
 	torn     bool                           // it could not be read to its end
 
-	// Of what was found elsewhere.
-	looked bool                 // somewhere else than in the record
-	wire   bool                 // servers are among what will be looked at
-	onDisk map[cert.ID]bool     // leaves
-	newest map[uint64]placement // on disk, of each holder of names
-	young  map[uint64]bool      // holders whose certificate is younger than what was read of the record
+	// These are of the other sources.
+	looked bool                 // a leaf was found
+	wire   bool                 // servers will be asked
+	onDisk map[cert.ID]bool     // leaves in files
+	newest map[uint64]placement // the youngest leaf in files for each nameHash
+	young  map[uint64]bool      // nameHashes of leaves that are too young for the record
 	seed   maphash.Seed
 }
 
@@ -52,7 +52,7 @@ type recordEntry struct {
 	revoked bool
 }
 
-// placement is a certificate where it lies.
+// placement is a certificate with the place where it was found.
 type placement struct {
 	notBefore, notAfter time.Time
 	place               string
@@ -66,9 +66,9 @@ func newInventory() *inventory {
 	}
 }
 
-// preparer is a source that has something to say before any source is asked.
+// preparer is a source that fills the inventory before any source is asked.
 type preparer interface {
-	// prepare tells v and returns the source to collect from.
+	// prepare fills v and returns the source to collect from.
 	prepare(ctx context.Context, v *inventory) Source
 }
 
@@ -79,7 +79,8 @@ type omitter interface {
 
 type endpointer interface{ Endpoints() bool }
 
-// prepare asks all sources. Servers are expected, unless every source says that it has none.
+// prepare calls the optional methods of all sources, and returns the sources to collect
+// from. v.wire stays false only if each source says that it asks no server.
 func (v *inventory) prepare(ctx context.Context, sources []Source) (out []Source) {
 	v.wire = false
 	for _, s := range sources {
@@ -96,7 +97,7 @@ func (v *inventory) prepare(ctx context.Context, sources []Source) (out []Source
 	return out
 }
 
-// addRecorded takes one certificate of the record.
+// addRecorded adds one certificate of the record, and its issuer as an authority.
 func (v *inventory) addRecorded(line *lineage, c *Recorded) {
 	var signer cryptobyte.String
 	chain := cryptobyte.String(c.Chain)
@@ -108,7 +109,7 @@ func (v *inventory) addRecorded(line *lineage, c *Recorded) {
 	v.recorded[derID(c.DER)] = recordEntry{line, c.Revoked}
 }
 
-// authority takes a certificate of the authority whose record it is.
+// authority adds a certificate of the authority whose record it is.
 func (v *inventory) authority(c *cert.Certificate) {
 	if !v.signers[c.ID()] {
 		v.signers[c.ID()] = true
@@ -116,13 +117,14 @@ func (v *inventory) authority(c *cert.Certificate) {
 	}
 }
 
+// derID returns the ID of a certificate without parsing it.
 func derID(der []byte) cert.ID {
 	sum := sha256.Sum256(der)
 	return cert.ID(sum[:])
 }
 
-// nameHash hashes the names of a certificate: those who have the same are the same
-// service, or replicas of it.
+// nameHash returns a hash of the names of a certificate. Certificates with the same names
+// are of one service, or of replicas of it.
 func (v *inventory) nameHash(c *cert.Certificate) uint64 {
 	var h maphash.Hash
 	h.SetSeed(v.seed)
@@ -134,7 +136,7 @@ func (v *inventory) nameHash(c *cert.Certificate) uint64 {
 	return h.Sum64()
 }
 
-// foundCert is a certificate where it was found; a number stands for it in maps.
+// foundCert is a certificate with the place where it was found. Maps have its index.
 type foundCert struct {
 	name, place string
 	isCA        bool
@@ -142,7 +144,8 @@ type foundCert struct {
 
 type foundID uint32
 
-// hash is zero for nothing. Who could make two that are alike does not know the seed.
+// hash returns a hash of the parts, or 0 if they are empty. The seed is random, so nobody
+// can make certificates whose hashes collide.
 func (v *inventory) hash(parts ...[]byte) uint64 {
 	var h maphash.Hash
 	h.SetSeed(v.seed)
@@ -158,7 +161,8 @@ func (v *inventory) hash(parts ...[]byte) uint64 {
 	return h.Sum64()
 }
 
-// addKeys remembers whose a public key is, and that a private one was judged.
+// addKeys remembers the first certificate of each public key, and the files whose private
+// keys were judged with a certificate.
 func (v *inventory) addKeys(r *Row) {
 	if !r.parsed() {
 		return
@@ -174,7 +178,8 @@ func (v *inventory) addKeys(r *Row) {
 	}
 }
 
-// owner is the first certificate with a public key, given as its SubjectPublicKeyInfo.
+// owner returns the first certificate with a public key, which is given as its
+// SubjectPublicKeyInfo (RFC 5280 §4.1.2.7).
 func (v *inventory) owner(public []byte) (first foundCert, known bool) {
 	at, known := v.owners[v.hash(public)]
 	if !known {
@@ -183,7 +188,7 @@ func (v *inventory) owner(public []byte) (first foundCert, known bool) {
 	return v.found[at], true
 }
 
-// addFound remembers a leaf that was found outside of the record.
+// addFound remembers a leaf of another source than the record.
 func (v *inventory) addFound(r *Row) {
 	if r.Kind == kindRecord || !r.Leaf() || v.recorded == nil && !v.wire {
 		return
@@ -205,24 +210,26 @@ func (v *inventory) addFound(r *Row) {
 	}
 }
 
-// tooYoung reports whether a certificate may have come into the record after that was read.
+// tooYoung reports whether a certificate may have been recorded after the record was read.
 func (v *inventory) tooYoung(c *cert.Certificate) bool {
 	return !lifetime.IssuedAt(c.NotBefore, c.NotAfter).Before(v.asOf.Add(-asOfMargin))
 }
 
-// asOfMargin is for clocks that differ, and for the time between signing and recording.
+// asOfMargin allows for clocks that differ, and for the time between signing and recording.
 const asOfMargin = time.Minute
 
-// pastGrace is how long after its issue a certificate may not be in use yet:
-// renewers write at once, servers look at their files every few seconds.
+// pastGrace reports whether a certificate was issued so long ago that it should be in use.
+// Programs that renew write at once, and servers look at their files every few seconds, so
+// the grace is a twentieth of the life, and five minutes at most.
 func pastGrace(notBefore, notAfter, now time.Time) bool {
 	issued := lifetime.IssuedAt(notBefore, notAfter)
 	grace := min(5*time.Minute, notAfter.Sub(issued)/20)
 	return now.Sub(issued) > grace
 }
 
-// listUse is what the leaves beside a list, or all where it was given, have of it.
+// listUse says how leaves use a list: those that were found beside it, or all if the list
+// was given.
 type listUse struct {
-	used   bool
-	lacked bool // a leaf has this list and others, and none of its issuer
+	used   bool // a leaf is judged by it
+	lacked bool // a leaf that has it has no list of its own issuer
 }

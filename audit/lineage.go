@@ -6,37 +6,41 @@ import (
 	"github.com/artstore/artstore-pki/audit/cert"
 )
 
-// Recorded is what the record of an authority knows of one certificate.
+// Recorded is one certificate in the record of an authority.
 type Recorded struct {
-	Service             string
-	Lineage             string   // the same for a certificate and what replaced it
-	Names               []string // as issued
+	Service string
+	// Lineage is the same for a certificate and for the certificates that replaced it.
+	Lineage string
+	// Names are the names as they were issued.
+	Names               []string
 	NotBefore, NotAfter time.Time
 	Revoked             bool
 	DER                 []byte
-	Chain               []byte // DER of the intermediates, one behind the other, its issuer first
+	// Chain is the DER of the intermediates, one behind the other. The issuer is first.
+	Chain []byte
 }
 
-// lineage is one line of succession, as far as the list goes back.
+// lineage is a certificate and those that it replaced, as far as the record was read.
 type lineage struct {
-	head   Recorded
-	id     cert.ID // of the head
-	holder string  // service and names
-	began  time.Time
+	head   Recorded  // the newest
+	id     cert.ID   // of the head
+	holder string    // service and names
+	began  time.Time // the beginning of the oldest certificate that was read
 
-	renewals int           // that the list shows
+	renewals int           // that were counted, see asOne
 	longest  time.Duration // between two of them
-	counted  time.Time     // the last of them, or the head
+	counted  time.Time     // the beginning of the certificate that was counted last
 
-	disk, wire string // where the head was found
-	older      string // where one that it has replaced was found
+	disk, wire string // places of the head; "" where it was not found
+	older      string // a place of a certificate that the head has replaced
 }
 
-// asOne makes one of renewals closer to each other than this part of a life: nobody
-// renews so by habit, but by hand, or in a loop.
+// asOne is a part of a life, as a divisor. Renewals that are closer together count as one,
+// because they were made by hand or in a loop and say nothing about the habit.
 const asOne = 20
 
-// addEarlier takes the certificate that came before those that the line has.
+// addEarlier adds the certificate before those that the lineage has. The record is read
+// from the newest certificate to the oldest.
 func (l *lineage) addEarlier(c *Recorded) {
 	if gap := l.counted.Sub(c.NotBefore); l.began.IsZero() {
 		l.counted = c.NotBefore
@@ -47,7 +51,7 @@ func (l *lineage) addEarlier(c *Recorded) {
 	l.began = c.NotBefore
 }
 
-// addPlacement remembers where a certificate of the line was found.
+// addPlacement remembers where a certificate of the lineage was found.
 func (l *lineage) addPlacement(id cert.ID, r *Row) {
 	switch {
 	case id != l.id:
@@ -59,7 +63,7 @@ func (l *lineage) addPlacement(id cert.ID, r *Row) {
 	}
 }
 
-// serial is the head's, as this project shows it.
+// serial returns the serial number of the head as reports show it.
 func (l *lineage) serial() string {
 	if c := cert.ParsePartial(l.head.DER); c != nil {
 		return c.Serial

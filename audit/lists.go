@@ -2,23 +2,24 @@ package audit
 
 import "github.com/artstore/artstore-pki/audit/cert"
 
-// maxWaiting bounds the lists, in bytes, that wait for certificates of authorities.
+// maxWaiting bounds the lists that wait, in bytes.
 const maxWaiting = 32 << 20
 
-// heldLists are rows of lists until all authorities are known: the certificate of the
-// issuer may lie anywhere.
+// heldLists are the rows of lists that wait until all authorities are known, because the
+// certificate of the issuer of a list may be found anywhere.
 type heldLists struct {
 	rows    []Row
-	size    int
-	issuers map[string][]*cert.Certificate // by name in DER
-	known   map[cert.ID]bool
-	given   map[string]bool // places of lists that have a row already
-	all     bool            // is known
+	size    int                            // of the lists in rows, in bytes
+	issuers map[string][]*cert.Certificate // authorities that were found, by name in DER
+	known   map[cert.ID]bool               // the same
+	given   map[string]bool                // places of lists that have a row already
+	all     bool                           // all authorities are known
 
-	last [2]listKey // noted last
+	last [2]listKey // the chain and the bundle that were noted last
 }
 
-// noteIssuers takes those of a chain or trust bundle, which many rows share.
+// noteIssuers remembers the authorities of a chain (which is 0) or of a bundle (1). Rows
+// that follow each other often share these, so the same list is skipped.
 func (w *heldLists) noteIssuers(list []*cert.Certificate, which int) {
 	if id := listKeyOf(list); w.last[which] != id {
 		w.last[which] = id
@@ -28,6 +29,7 @@ func (w *heldLists) noteIssuers(list []*cert.Certificate, which int) {
 	}
 }
 
+// noteIssuer remembers a certificate if it is an authority's. c may be nil.
 func (w *heldLists) noteIssuer(c *cert.Certificate) {
 	if c == nil || !c.IsCA || w.known[c.ID()] {
 		return
@@ -39,8 +41,8 @@ func (w *heldLists) noteIssuer(c *cert.Certificate) {
 	w.issuers[string(c.RawSubject)] = append(w.issuers[string(c.RawSubject)], c)
 }
 
-// add takes the row of a list. It returns false if there is no room, so that the row is
-// judged by the authorities that are known.
+// add keeps the row of a list. It returns false if there is no room: then the caller must
+// judge the row with the authorities that are known so far.
 func (w *heldLists) add(r *Row) bool {
 	w.size += len(r.Document.List.Raw)
 	if w.size > maxWaiting {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// oddName finds DNS names that clients do not take for what they were meant to be.
+// oddName finds DNS names that clients do not read as they were meant.
 func oddName(s *Subject, _ criteria) (Severity, string) {
 	if !s.Leaf() {
 		return severityOK, ""
@@ -19,9 +19,10 @@ func oddName(s *Subject, _ criteria) (Severity, string) {
 	return severityOK, ""
 }
 
-// odd says what is wrong with a DNS name in a certificate, or "".
+// odd returns what is wrong with a DNS name in a certificate, or "". Wildcards follow RFC
+// 9525 §6.3: "*" is the whole first label.
 func odd(name string) string {
-	address := strings.Contains(name, ":") || name != "" && name[len(name)-1] <= '9' // or it is none
+	address := strings.Contains(name, ":") || name != "" && name[len(name)-1] <= '9' // only then it is worth parsing
 	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); address && err == nil {
 		return "is an address among the DNS names, where clients do not look for addresses"
 	}
@@ -35,8 +36,9 @@ func odd(name string) string {
 	return ""
 }
 
-// sameSerial finds two certificates with one serial number of one issuer. The first
-// is gone when the second comes, so the finding is that of the second.
+// sameSerial finds two certificates of one issuer with the same serial number, which RFC 5280
+// §4.1.2.2 forbids. The row of the first one was written before the second one came, so
+// the second one has the finding.
 func sameSerial(v *inventory) func(*Row) (Severity, string) {
 	type holder struct {
 		cert, key, keyID uint64 // hashes; of the issuer, as far as they are known

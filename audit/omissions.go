@@ -6,24 +6,27 @@ import (
 	"sync"
 )
 
-// maxOmitted bounds the paths that are kept for whoever asks for them.
+// maxOmitted bounds the paths that are kept for Config.Explain.
 const maxOmitted = 100_000
 
-// LeftOut is what a walk left out for one reason, on purpose.
+// LeftOut are the paths that walks have left out on purpose for one reason.
 type LeftOut struct {
-	Reason string   `json:"reason"`
-	Count  int      `json:"count"`
-	Paths  []string `json:"paths,omitempty"` // with Config.Explain, sorted, 100 000 of all reasons at most
+	Reason string `json:"reason"`
+	Count  int    `json:"count"`
+	// Paths are sorted. They are empty without Config.Explain. All reasons together have
+	// 100 000 paths at most.
+	Paths []string `json:"paths,omitempty"`
 }
 
-// omissions counts what walks leave out. The zero value keeps no paths.
+// omissions counts the paths that walks leave out. The zero value keeps no paths.
 type omissions struct {
 	mu    sync.Mutex
-	keep  bool
+	keep  bool // the paths, too
 	kept  int
-	found map[string]*LeftOut
+	found map[string]*LeftOut // by reason
 }
 
+// add counts a path. Several goroutines call it.
 func (o *omissions) add(path, reason string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -42,7 +45,8 @@ func (o *omissions) add(path, reason string) {
 	}
 }
 
-// all are sorted, because files are looked at side by side.
+// all returns the reasons in order, with sorted paths: paths are added in parallel, and
+// reports of the same files should be equal.
 func (o *omissions) all() (out []LeftOut) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -11,18 +11,18 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// limit is the longest validity of what is issued from a day on.
+// limit is the longest validity of certificates that are issued from a day on.
 type limit struct {
 	from time.Time
 	days int
-	who  string
+	who  string // the beginning of a sentence that ends with the days
 }
 
-// limits are in force until the next one of the same table is.
+// limits are a table of limits, sorted by their first day. Each holds until the next one.
 type limits []limit
 
 var (
-	// appleLimits are for all server certificates, also those of private authorities.
+	// appleLimits hold for all server certificates, also those of private authorities.
 	appleLimits = limits{{date(2019, time.July, 1), 825, "Apple's platforms refuse a server's beyond"}}
 	// publicLimits are the CA/Browser Forum's, Baseline Requirements §6.3.2.
 	publicLimits = limits{
@@ -33,11 +33,12 @@ var (
 
 const publicRule = "the Baseline Requirements that it names allow"
 
+// date returns the beginning of a day in UTC.
 func date(year int, month time.Month, d int) time.Time {
 	return time.Date(year, month, d, 0, 0, 0, 0, time.UTC)
 }
 
-// at is the limit for what was issued at a time; nil before the first.
+// at returns the limit for a certificate that was issued at a time, or nil before the first.
 func (l limits) at(issued time.Time) (last *limit) {
 	for i := range l {
 		if !issued.Before(l[i].from) {
@@ -47,12 +48,12 @@ func (l limits) at(issued time.Time) (last *limit) {
 	return last
 }
 
-// publicPolicy is how the reserved policy identifiers of the CA/Browser Forum
-// begin, 2.23.140.1.2.*, in DER: who names one follows its rules.
+// publicPolicy is the beginning of the DER of the policy identifiers 2.23.140.1.2.* of the
+// CA/Browser Forum. A certificate with one of them promises to follow its rules.
 var publicPolicy = []byte{0x06, 0x06, 0x67, 0x81, 0x0c, 0x01, 0x02}
 
-// longLived judges the whole validity of leaves: by the operator's policy if
-// there is one, and by those of others that will refuse it.
+// longLived finds leaves with a longer validity than the operator's policy allows, or than
+// clients accept.
 func longLived(s *Subject, at criteria) (Severity, string) {
 	if !s.Leaf() {
 		return severityOK, ""
@@ -80,8 +81,9 @@ func longLived(s *Subject, at criteria) (Severity, string) {
 // hybrids are the key exchanges that a quantum computer does not break.
 var hybrids = map[tls.CurveID]bool{tls.X25519MLKEM768: true, tls.SecP256r1MLKEM768: true, tls.SecP384r1MLKEM1024: true}
 
-// keyExchangeOld looks at servers that agreed to an older key exchange although
-// the audit offered a hybrid one. Before TLS 1.3 there is none, and another check.
+// keyExchangeOld finds servers that did not choose a hybrid key exchange, although the audit
+// has offered one. Hybrid key exchanges need TLS 1.3; the check tls-version reports older
+// servers.
 func keyExchangeOld(s *Subject, _ criteria) (Severity, string) {
 	if s.TLS == nil || s.TLS.CurveID == 0 || s.TLS.Version < tls.VersionTLS13 || hybrids[s.TLS.CurveID] {
 		return severityOK, ""

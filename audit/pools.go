@@ -10,18 +10,20 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// pools keeps the pool of a list that many leaves share: in one file with
-// thousands of each, making it anew for every leaf is all that an audit would do.
+// pools keeps the certificate pools of chains and bundles that many leaves share. For a file
+// with thousands of leaves, making the pool again for each leaf would take most of the
+// time of an audit.
 type pools struct {
 	mu    sync.Mutex
 	made  map[[2]listKey]*x509.CertPool
 	trust map[listKey]anchors
 }
 
-// maxPools bounds them: most files have a list of their own.
+// maxPools bounds the pools that are kept, because most files have a chain of their own.
 const maxPools = 256
 
-// listKey tells lists apart without looking at what is in them.
+// listKey identifies a list by its first element and its length, and not by its content, so
+// a list must not change after its first use.
 type listKey struct {
 	first **cert.Certificate
 	size  int
@@ -37,10 +39,10 @@ func listKeyOf(certs []*cert.Certificate) (id listKey) {
 // anchors are the parts of a trust bundle.
 type anchors struct {
 	roots *x509.CertPool
-	rest  []*cert.Certificate // names another issuer than itself
+	rest  []*cert.Certificate // certificates that are not self-issued
 }
 
-// of is the pool of one list, or of two.
+// of returns the pool of one list, or of two together.
 func (p *pools) of(lists ...[]*cert.Certificate) *x509.CertPool {
 	var id [2]listKey
 	for i, l := range lists {
@@ -50,14 +52,14 @@ func (p *pools) of(lists ...[]*cert.Certificate) *x509.CertPool {
 	defer p.mu.Unlock()
 	if p.made[id] == nil {
 		if p.made == nil || len(p.made) >= maxPools {
-			p.made = map[[2]listKey]*x509.CertPool{} // those in use live on
+			p.made = map[[2]listKey]*x509.CertPool{} // pools in use stay valid
 		}
 		p.made[id] = certs.Pool(cert.X509s(slices.Concat(lists...))...)
 	}
 	return p.made[id]
 }
 
-// anchors are the roots of a bundle, and what else is in it.
+// anchors returns the roots of a bundle, and its other certificates.
 func (p *pools) anchors(bundle []*cert.Certificate) (roots *x509.CertPool, rest []*cert.Certificate) {
 	id := listKeyOf(bundle)
 	p.mu.Lock()
@@ -82,19 +84,20 @@ func (p *pools) anchors(bundle []*cert.Certificate) (roots *x509.CertPool, rest 
 	return a.roots, a.rest
 }
 
-// indexes are kept for lists that many leaves share, as pools are.
+// indexes keeps the indexes for OpenSSL of lists that many leaves share, as pools does.
 type indexes struct {
 	mu   sync.Mutex
 	made map[listKey]openssl.Index
 }
 
+// of returns the index of a list.
 func (x *indexes) of(certs []*cert.Certificate) openssl.Index {
 	id := listKeyOf(certs)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.made[id] == nil {
 		if x.made == nil || len(x.made) >= maxPools {
-			x.made = map[listKey]openssl.Index{} // those in use live on
+			x.made = map[listKey]openssl.Index{} // indexes in use stay valid
 		}
 		x.made[id] = openssl.NewIndex(cert.X509s(certs))
 	}

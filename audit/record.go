@@ -11,31 +11,34 @@ import (
 	"github.com/artstore/artstore-pki/audit/cert"
 )
 
-// Record is the record of an authority. Of each lineage only the latest
-// certificate counts, and none if that was revoked: what was replaced may expire
-// in peace. A lineage also counts as replaced when another one with the same
-// names began after its last renewal: the service has enrolled again. Two that
-// renew side by side are replicas, and both count. It comes last among the sources
-// of an audit: only what was looked at before can be missed in it.
+// Record is the record of an authority as a source. Its rows are the latest certificates
+// of all lineages, without revoked ones: a certificate that was replaced may expire. A
+// lineage counts as replaced too if another lineage with the same names began after its
+// last renewal, because then the service has enrolled again. Two lineages that are renewed
+// in parallel are replicas, and both have a row. A Record is the last source of an audit:
+// it reports the certificates that the sources before it did not find.
 type Record struct {
-	Name string // of the record, for the report
-	// List yields certificates, latest expiry first; it stops when yield says so.
+	// Name is the name of the record in the report.
+	Name string
+	// List yields certificates, the latest end first, until yield returns false.
 	List func(ctx context.Context, yield func(Recorded) bool) error
-	Now  time.Time // zero means the present
+	// Now is the moment at which the record is judged; zero means the present.
+	Now time.Time
 	// Roots are the trust bundle of the authority. They judge the chains for which
 	// there is no other bundle.
 	Roots []*x509.Certificate
-	// Issuers are the other certificates of the authority, also those that are no
-	// longer in use. What one of them or a root has signed ought to be in the record,
-	// or to be one of them. Those that stand beside recorded certificates are known.
+	// Issuers are the other certificates of the authority, old ones too. A certificate
+	// that one of them or a root has signed should be in the record or be one of them.
+	// The intermediates of recorded certificates need not be given.
 	Issuers []*x509.Certificate
 }
 
-// reportGoneFor is how long a service that ended without being revoked is reported.
+// reportGoneFor is how long after its end the last certificate of a service is reported,
+// if it was not revoked.
 const reportGoneFor = 30 * 24 * time.Hour
 
-// recognizeFor is how long what has ended is still recognized where it is in use:
-// that it has a successor is the cause that whoever finds it looks for.
+// recognizeFor is how long after its end a replaced certificate is still recognized. If a
+// server sends it, the finding is that the server did not load the successor.
 const recognizeFor = 7 * 24 * time.Hour
 
 // Collect implements [Source].
@@ -43,12 +46,12 @@ func (r Record) Collect(ctx context.Context, yield func(Subject)) {
 	r.prepare(ctx, newInventory()).Collect(ctx, yield)
 }
 
-// prepare reads the record once: into the inventory, and for the rows of it.
+// prepare reads the record once, into the inventory and for its own rows.
 func (r Record) prepare(ctx context.Context, v *inventory) Source {
 	if r.Now.IsZero() {
 		r.Now = time.Now()
 	}
-	v.asOf = time.Now() // not Now, which may be another moment than that of reading
+	v.asOf = time.Now() // the moment of reading, which Now need not be
 	if v.recorded == nil {
 		v.recorded = map[cert.ID]recordEntry{}
 	}
@@ -65,14 +68,13 @@ func (r Record) prepare(ctx context.Context, v *inventory) Source {
 	return &loadedRecord{r.Name, r.Now, heads, err}
 }
 
-// loadedRecord is a record that was read. It is judged as of that moment: by the time
-// all else has been looked at, a short-lived certificate has a successor that
-// the reading could not know.
+// loadedRecord is a record that was read. It is judged as of the moment of reading, because
+// a short-lived certificate may be replaced while the other sources are asked.
 type loadedRecord struct {
 	name  string
 	read  time.Time
 	heads []Recorded
-	err   error
+	err   error // of reading; heads has what was read before it
 }
 
 // Collect implements [Source].
@@ -87,14 +89,14 @@ func (l *loadedRecord) Collect(_ context.Context, yield func(Subject)) {
 	}
 }
 
-// currentCertificates picks the certificates that ought to be in use, and enters all into the
-// inventory. Memory grows with the lineages of the last month and the certificates of
-// the last week, not with the record.
+// currentCertificates returns the certificates that should be in use, and adds all recent
+// ones to the inventory. Memory grows with the lineages of the last month and the
+// certificates of the last week, and not with the record.
 func (r Record) currentCertificates(ctx context.Context, v *inventory) (currentCertificates []Recorded, err error) {
 	lineages := map[string]*lineage{}
 	err = r.List(ctx, func(c Recorded) bool {
 		if r.Now.Sub(c.NotAfter) > reportGoneFor {
-			return false // the rest is older
+			return false // the others ended before
 		}
 		l := lineages[c.Lineage]
 		if l == nil {

@@ -9,8 +9,9 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// addListUses remembers which lists a leaf is judged by: that of its issuer, and beside that
-// those of the authorities above it, which nginx and PostgreSQL ask for too.
+// addListUses remembers for each list at hand whether it judges a leaf. A leaf is judged by
+// the list of its issuer. If it has that, the lists of the authorities above are used too,
+// because nginx and PostgreSQL require them.
 func (v *inventory) addListUses(r *Row) {
 	lists := slices.Concat(v.lists, r.Lists)
 	if len(lists) == 0 || !r.Leaf() || r.Kind == kindRecord {
@@ -30,9 +31,10 @@ func (v *inventory) addListUses(r *Row) {
 	}
 }
 
-// useKey is one for all copies of a list at one place.
+// useKey returns a key that copies of a list at one place have in common.
 func useKey(place string, signature []byte) string { return place + "\x00" + string(signature) }
 
+// useOf returns the use of a list. Equal lists of one place share it.
 func (v *inventory) useOf(l *cert.List) *listUse {
 	if use := v.useOfList[l]; use != nil {
 		return use
@@ -45,8 +47,9 @@ func (v *inventory) useOf(l *cert.List) *listUse {
 	return v.uses[key]
 }
 
-// unused judges a list by the leaves that have it, once all are known. A file may have
-// the lists of all authorities; what matters is that the leaves have one that is theirs.
+// unused finds a list that judges no leaf although a leaf beside it needs a list. It is
+// called when all leaves are known. A superfluous list is no finding, because a file may
+// hold the lists of all authorities.
 func (v *inventory) unused(r *Row) (flaw, bool) {
 	use := v.uses[useKey(r.Place, r.Document.List.Signature)]
 	if use == nil || use.used || !use.lacked {
@@ -59,8 +62,8 @@ func (v *inventory) unused(r *Row) (flaw, bool) {
 	return flaw{"crl-unused", Warn, "no certificate " + where + " is judged by it: it is not of their issuers, or only a part of such a list"}, true
 }
 
-// uncovered judges leaves where lists were given, so that somebody checks revocation. What the
-// record knows is judged by that.
+// uncovered finds leaves without a list of their issuer. It does so only if lists were
+// given, because then somebody checks revocation. Leaves in the record are judged by it.
 func uncovered(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
 		if len(v.lists) == 0 || !r.Leaf() || r.Kind == kindRecord {
@@ -81,7 +84,7 @@ func uncovered(v *inventory) func(*Row) (Severity, string) {
 	}
 }
 
-// revoked judges by the record, and by the lists that were given.
+// revoked finds certificates that the record or a list names as revoked.
 func revoked(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
 		if !r.parsed() || r.Kind == kindRecord {
@@ -99,6 +102,8 @@ func revoked(v *inventory) func(*Row) (Severity, string) {
 	}
 }
 
+// checkRevoked compares a certificate with one list. A list that was given counts without
+// the certificate of its issuer; a list that was found counts only with its signature.
 func checkRevoked(l *cert.List, r *Row) (Severity, string) {
 	at, listed := l.RevokedAt(r.Cert.Serial)
 	if !listed || !bytes.Equal(l.Issuer, r.Cert.RawIssuer) {
@@ -106,7 +111,7 @@ func checkRevoked(l *cert.List, r *Row) (Severity, string) {
 	}
 	issuer := r.issuer()
 	if l.Found && (issuer == nil || !l.SignedBy(issuer)) {
-		return severityOK, "" // the row of the list says so
+		return severityOK, "" // the row of the list reports its signature
 	}
 	if issuer != nil && !l.SignedBy(issuer) {
 		return Warn, "the list in " + l.Name + " says that it is revoked, and " + issuer.Name + " has not signed that list"

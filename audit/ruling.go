@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// chainResult is what there is to say of a chain; zero before somebody has asked.
+// chainResult is the result of verifying a chain. Zero means that it was not verified.
 type chainResult int
 
 const (
@@ -15,18 +15,18 @@ const (
 	chainInvalid                // a path exists and breaks a rule
 )
 
-// ruling is the verdict on the chain of one subject, with what it rests on.
+// ruling is the verdict on the chain of one subject, with its reasons.
 type ruling struct {
 	verdict  chainResult
 	severity Severity
 	text     string
-	remedy   string                // "": that of the check
-	paths    [][]*x509.Certificate // from the leaf to a root of the bundle; verified
-	last     *x509.Certificate     // above the leaf, with which the paths end; nil without one
+	remedy   string                // "" means the remedy of the check
+	paths    [][]*x509.Certificate // verified, from the leaf to a root of the bundle
+	last     *x509.Certificate     // see firstToEnd; nil without a path
 }
 
-// firstToEnd is the certificate above the leaf that ends first, on the path that
-// lasts longest.
+// firstToEnd returns the issuer that ends first on the path that lasts longest. From its end
+// on no path verifies. It returns nil if no path has an issuer.
 func firstToEnd(paths [][]*x509.Certificate) (last *x509.Certificate) {
 	for _, path := range paths {
 		if len(path) == 1 {

@@ -12,16 +12,17 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/ordered"
 )
 
+// stateError is the state of a row that could not be checked and has no critical finding.
 const stateError = "ERROR"
 
-// Run looks at everything, judges it, and hands each row to the report when it
-// is complete: in the order of the sources and of what each yields, but one row
-// for every CA certificate at the end. It lies beside each leaf, and says the
-// same thing everywhere; leaves are never merged, nor is
-// what is used as one: each place counts.
+// Run asks all sources, judges each subject, and hands each row to the report when it is
+// complete. Rows come in the order of the sources and of what each source yields. A CA
+// certificate that was found in many places is one row, after all others; its Also lists
+// the further places. Leaves are not merged: each place is a row of its own. Lists and
+// keys without a certificate come last, because all certificates must be known for them.
 //
 // The error is that of cfg, of ctx, or of the renderer. When ctx ends, the report is
-// finished with what was found until then, and says that it is not complete.
+// finished with the rows until then, and says that it is not complete.
 func Run(ctx context.Context, cfg Config) (*Summary, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -43,7 +44,7 @@ func Run(ctx context.Context, cfg Config) (*Summary, error) {
 		r.add(Subject{Kind: kindList, Place: name, Document: cert.ListDocument(cfg.Lists[name]), given: true})
 	}
 	for _, s := range seen.prepare(ctx, cfg.Sources) {
-		if ctx.Err() == nil { // what was not looked for is not missing
+		if ctx.Err() == nil { // an interrupted audit must not report the rest of a record as missing
 			s.Collect(ctx, r.add)
 		}
 	}
@@ -67,6 +68,8 @@ func Run(ctx context.Context, cfg Config) (*Summary, error) {
 	return &r.sum, r.failed
 }
 
+// end completes the summary, writes the new baseline and ends the report. An incomplete
+// run writes no baseline, because a later one would then report the rest as new.
 func (r *run) end(complete bool) error {
 	r.sum.Complete, r.sum.About = complete, r.cfg.About.shown()
 	r.sum.Now, r.sum.Policy = r.cfg.Now(), r.cfg.policy()
@@ -84,8 +87,9 @@ func (r *run) end(complete bool) error {
 	return r.cfg.Report.End(&r.sum)
 }
 
-// run is one call of [Run]. Subjects are judged side by side in batches, and
-// become rows on one goroutine.
+// run is one call of [Run]. Subjects come one after the other, and are judged in batches
+// and in parallel. The pool hands the batches back in order to one goroutine, which makes
+// the rows: it owns the second group of fields until Run has waited for it.
 type run struct {
 	cfg      *Config
 	table    []check
@@ -93,23 +97,25 @@ type run struct {
 	cross    *crossChecks
 	accepted *baselineFilter
 	judging  *ordered.Pool[[]Row]
-	room     chan struct{}
-	batch    []Row
+	room     chan struct{} // bounds the batches that are judged or wait for their turn
+	batch    []Row         // not handed to judging yet
 	stop     context.CancelCauseFunc
 
 	sum         Summary
 	counted     classByID
-	authorities map[[sha256.Size]byte]*Row
-	order       []*Row // of authorities
+	authorities map[[sha256.Size]byte]*Row // by fingerprint
+	order       []*Row                     // the authorities, as they were found first
 	loneKeys    []Row
 	lists       heldLists
 	inventory   *inventory
-	failed      error // of the renderer
+	failed      error // of the renderer; nothing is reported after it
 }
 
 // batchSize is how many subjects are judged as one piece of work.
 const batchSize = 64
 
+// add takes a subject of a source. It fills in the kind, the moment and the bundle of the
+// record if the source has left them open.
 func (r *run) add(s Subject) {
 	if s.Kind == "" {
 		s.Kind = kindOf(&s)
@@ -127,6 +133,7 @@ func (r *run) add(s Subject) {
 	}
 }
 
+// flush has the present batch judged, and begins the next one.
 func (r *run) flush() {
 	if r.room == nil {
 		r.room = make(chan struct{}, 2*runtime.GOMAXPROCS(0))
@@ -141,6 +148,8 @@ func (r *run) flush() {
 	})
 }
 
+// checkRow runs the checks that need nothing but the row. Lists and keys without a
+// certificate are judged at the end. It is called by several goroutines.
 func (r *run) checkRow(row *Row) {
 	if row.Document != nil && row.Key == nil && row.Document.List == nil {
 		row.Findings = documentFindings(&row.Subject, r.table, row.Judged)
@@ -153,7 +162,9 @@ func (r *run) checkRow(row *Row) {
 	row.Findings = runChecks(&row.Subject, r.table, at)
 }
 
-// collect takes judged rows in the order of the report.
+// collect takes judged rows in the order of the report. It emits a row at once, or keeps it
+// for the end: lists and keys without a certificate, because a later certificate may be
+// theirs, and authorities, because they are merged.
 func (r *run) collect(rows []Row) {
 	for i := range rows {
 		row := &rows[i]
@@ -168,7 +179,7 @@ func (r *run) collect(rows []Row) {
 			r.loneKeys = append(r.loneKeys, *row)
 			continue
 		}
-		if !row.Authority() || row.Key != nil || row.Oddity != nil { // a key and a file are judged where they lie
+		if !row.Authority() || row.Key != nil || row.Oddity != nil { // findings about a key or a file belong to their place
 			r.emit(row)
 			continue
 		}
@@ -183,6 +194,8 @@ func (r *run) collect(rows []Row) {
 	}
 }
 
+// emit runs the checks that compare rows, applies the baseline, and reports the row. If the
+// renderer fails, it ends the audit.
 func (r *run) emit(row *Row) {
 	if r.failed != nil {
 		return
@@ -199,8 +212,8 @@ func (r *run) emit(row *Row) {
 	}
 }
 
-// collectList keeps the row of a list for the end. One that was given has no second row
-// where a walk finds it.
+// collectList keeps the row of a list for the end. A list of Config.Lists that a walk finds
+// as well has one row. If too many lists wait already, the list is reported at once.
 func (r *run) collectList(row *Row) {
 	twice := r.lists.given[row.Place] && !row.given
 	r.lists.given[row.Place] = r.lists.given[row.Place] || row.given
@@ -209,7 +222,7 @@ func (r *run) collectList(row *Row) {
 	}
 }
 
-// emitList reports a list, judged by all authorities that are known.
+// emitList reports a list, judged with all authorities that are known so far.
 func (r *run) emitList(row *Row, v *inventory) {
 	issuer := row.Document.List.RawIssuer
 	row.Chain = slices.Concat(row.Chain, r.lists.issuers[string(issuer)], v.issuers[string(issuer)])
@@ -222,7 +235,7 @@ func (r *run) emitList(row *Row, v *inventory) {
 	r.emit(row)
 }
 
-// emitLoneKeys reports keys alone, for which all certificates must be known.
+// emitLoneKeys reports keys without a certificate. All certificates must be known.
 func (r *run) emitLoneKeys() {
 	for i := range r.loneKeys {
 		row := &r.loneKeys[i]

@@ -11,6 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
+// keyMismatch finds certificates beside a key that is not theirs.
 func keyMismatch(s *Subject, _ criteria) (Severity, string) {
 	if s.Key == nil || s.Key.Fits || s.Key.Opaque {
 		return severityOK, ""
@@ -18,7 +19,8 @@ func keyMismatch(s *Subject, _ criteria) (Severity, string) {
 	return Crit, "the key in " + s.Key.Path + " does not fit"
 }
 
-// keyNotCompared makes silence about a key mean that it fits.
+// keyNotCompared reports a key that could not be compared. Without it, a row without a
+// finding about its key would not mean that the key fits.
 func keyNotCompared(s *Subject, _ criteria) (Severity, string) {
 	if s.Key == nil || !s.Key.Opaque {
 		return severityOK, ""
@@ -26,6 +28,7 @@ func keyNotCompared(s *Subject, _ criteria) (Severity, string) {
 	return Info, "whether the key in " + s.Key.Path + " fits is unknown: " + s.Key.WhyOpaque()
 }
 
+// keyReadable finds certificates whose key other accounts may read.
 func keyReadable(s *Subject, _ criteria) (Severity, string) {
 	if s.Key == nil {
 		return severityOK, ""
@@ -37,6 +40,8 @@ func keyReadable(s *Subject, _ criteria) (Severity, string) {
 	return exposedSeverity(s.Cert.IsCA), "others may use its key: " + text
 }
 
+// nameMismatch finds servers whose certificate does not have the name by which a client
+// reaches them (RFC 9525 §6).
 func nameMismatch(s *Subject, _ criteria) (Severity, string) {
 	if s.Host == "" || !s.Leaf() || s.Cert.X509().VerifyHostname(s.Host) == nil {
 		return severityOK, ""
@@ -44,7 +49,8 @@ func nameMismatch(s *Subject, _ criteria) (Severity, string) {
 	return Crit, "it does not have the name " + s.Host
 }
 
-// noNames asks for the extension, not for names that Go knows: an otherName is one too.
+// noNames finds leaves for servers without the extension subjectAltName (RFC 9525 §2). It
+// looks for the extension and not for names, because Go does not parse each kind of name.
 func noNames(s *Subject, _ criteria) (Severity, string) {
 	if !s.Leaf() || !allows(s.Cert, x509.ExtKeyUsageServerAuth) {
 		return severityOK, ""
@@ -55,17 +61,20 @@ func noNames(s *Subject, _ criteria) (Severity, string) {
 	return Warn, "no subject alternative name: clients do not look at the common name"
 }
 
-// allows reports whether a certificate may be used so; one that names no usage may be used for anything.
+// allows reports whether a certificate permits a usage. One without the extension permits
+// all (RFC 5280 §4.2.1.12).
 func allows(c *cert.Certificate, use x509.ExtKeyUsage) bool {
 	return len(c.ExtKeyUsage) == 0 && !c.OtherUsages && !c.NoUsage ||
 		slices.Contains(c.ExtKeyUsage, use) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
+// The shortest keys that are not weak, in bits.
 const (
 	leastRSA   = 2048
 	leastCurve = 256
 )
 
+// weakKey finds keys that are too short, of DSA, or too long to compute with.
 func weakKey(s *Subject, _ criteria) (Severity, string) {
 	k := s.Cert.Key
 	if k.Oversized() {
@@ -83,7 +92,8 @@ var weakSignatures = []x509.SignatureAlgorithm{
 	x509.MD2WithRSA, x509.MD5WithRSA, x509.SHA1WithRSA, x509.DSAWithSHA1, x509.ECDSAWithSHA1,
 }
 
-// weakSignature leaves roots alone: they are trusted for being known, nobody verifies their signature.
+// weakSignature finds signatures with a broken hash. Self-issued certificates are left out:
+// a root is trusted because it is in the bundle, and nobody verifies its signature.
 func weakSignature(s *Subject, _ criteria) (Severity, string) {
 	if s.Cert.SelfIssued() || !slices.Contains(weakSignatures, s.Cert.SignatureAlgorithm) {
 		return severityOK, ""
@@ -91,8 +101,8 @@ func weakSignature(s *Subject, _ criteria) (Severity, string) {
 	return Crit, "weak signature: " + s.Cert.SignatureAlgorithm.String()
 }
 
-// wrongUsage judges what the certificate may be used for against what it is, and
-// as far as that is seen, what it is used for.
+// wrongUsage compares the usages of a certificate (RFC 5280 §4.2.1.3, §4.2.1.12) with its
+// kind, and with its use if that is known.
 func wrongUsage(s *Subject, _ criteria) (Severity, string) {
 	c := s.Cert
 	says := func(u x509.KeyUsage) bool { return c.KeyUsage&u != 0 }
@@ -118,10 +128,9 @@ func wrongUsage(s *Subject, _ criteria) (Severity, string) {
 	return severityOK, ""
 }
 
-// sharedKeys finds those with the same public key under another name. Under the
-// same name that is one certificate in several places, or its renewal. The first
-// one of a key is gone when the second comes, so the finding is that of the
-// second, and names the first.
+// sharedKeys finds certificates with the same public key and another name. Certificates of
+// the same name are copies or renewals. The row of the first certificate was written
+// before the second one came, so the second one has the finding, which names the first.
 func sharedKeys(v *inventory) func(*Row) (Severity, string) {
 	return func(r *Row) (Severity, string) {
 		if !r.parsed() {
@@ -134,8 +143,8 @@ func sharedKeys(v *inventory) func(*Row) (Severity, string) {
 	}
 }
 
-// oldProtocol judges what a server agreed to, and what it accepts besides: TLS 1.0
-// and 1.1 must not be used by anybody (RFC 8996).
+// oldProtocol judges the version of TLS that a server has chosen, and the oldest one that it
+// accepts. TLS 1.0 and 1.1 must not be used (RFC 8996).
 func oldProtocol(s *Subject, _ criteria) (Severity, string) {
 	if s.TLS == nil || s.TLS.Version == 0 {
 		return severityOK, ""
@@ -155,7 +164,8 @@ func oldProtocol(s *Subject, _ criteria) (Severity, string) {
 	return Warn, text + ", and also accepts " + tls.VersionName(s.OldestVersion)
 }
 
-// oddFile says of a certificate what is odd in its file, or in that of its key.
+// oddFile finds certificates that other programs do not read because of the form of the
+// file, and keys for which that is so.
 func oddFile(s *Subject, _ criteria) (Severity, string) {
 	o, where := s.Oddity, ""
 	if o == nil && s.Key != nil {
@@ -170,7 +180,8 @@ func oddFile(s *Subject, _ criteria) (Severity, string) {
 	return Warn, where + o.Text
 }
 
-// exposedSeverity is worse for a key that signs certificates.
+// exposedSeverity returns the severity for a key that others may read. That of an authority
+// is worse, because its reader can issue certificates.
 func exposedSeverity(authority bool) Severity {
 	if authority {
 		return Crit

@@ -11,7 +11,7 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/wording"
 )
 
-// KindEndpoint is the kind of what a server shows.
+// KindEndpoint is the kind of a certificate that a server sends.
 const KindEndpoint = "endpoint"
 
 // Kinds of other subjects, as reports name them.
@@ -22,74 +22,88 @@ const (
 	kindKey    = "key"
 )
 
-// Source finds certificates. Collect yields each of them, and whatever it could
-// not look at, as a Subject, one after another and in an order that depends on
-// nothing but what is there: rows come in that order. It returns when it is done
-// or ctx is.
+// Source finds certificates. Collect yields each certificate, and each place that it could
+// not read, as a Subject, one after the other. The order must be the same for the same
+// input, because the rows of the report have that order. Collect returns when it is done
+// or when ctx ends.
 //
-// A source that walks directories may have a method OmitTo(add func(path, reason string))
-// Source, which returns the same source for a run that counts what it leaves out on
-// purpose; add may be called by several goroutines. One that knows whether it will ask
-// servers may have a method Endpoints() bool; of any other, servers are expected.
+// A source may have two more methods. OmitTo(add func(path, reason string)) Source returns
+// the same source for a run that counts the paths that it leaves out on purpose; several
+// goroutines may call add. Endpoints() bool says whether the source will ask servers; a
+// source without it is taken to ask some.
 type Source interface {
 	Collect(ctx context.Context, yield func(Subject))
 }
 
-// Subject is one certificate where it was found, or a place that could not be
-// looked at. What a source does not know stays zero, and is not judged.
+// Subject is one certificate in the place where it was found, or a place that could not be
+// read. A field that a source does not know stays zero, and is not judged.
 type Subject struct {
 	// Kind is file, endpoint, record, crl or key. [Run] fills in an empty one: file, or
 	// what Document says.
-	Kind  string
-	Place string // path, host:port, or the record with the service in it
-	Block int    // PEM block in the file, from 1; 0 if there is one certificate only
+	Kind string
+	// Place is a path, host:port, or the name of a record and a service in it.
+	Place string
+	// Block is the number of the PEM block in the file, from 1. It is 0 if there is one
+	// certificate only.
+	Block int
 
-	// Cert is nil if Err says why there is none. With Err beside it, it is one that
-	// crypto/x509 refuses, and nothing but its dates is judged; or that of a server
-	// with which crypto/tls comes to no agreement.
-	Cert   *cert.Certificate
-	Chain  []*cert.Certificate // what came with it: intermediates, in the order found
-	Bundle []*cert.Certificate // roots that must verify it; nil: the chain is not judged
-	Key    *cert.KeyFile       // the private key that belongs to it
-	Host   string              // the name by which a client reaches it
-	TLS    *tls.ConnectionState
-	// Lineage says that the record counts this certificate as the latest of a
-	// service, so that a program is known to renew it.
+	// Cert is nil if Err says why there is none. If both are set, crypto/x509 refuses the
+	// certificate, and only its dates are judged; or the handshake with the server that
+	// sent it has failed.
+	Cert *cert.Certificate
+	// Chain are the intermediates that were found with it, in their order.
+	Chain []*cert.Certificate
+	// Bundle are the roots that must verify it; nil means that the chain is not judged.
+	Bundle []*cert.Certificate
+	// Key is the private key that was found for it; nil if there is none.
+	Key *cert.KeyFile
+	// Host is the name by which a client reaches the server; "" if the name is not judged.
+	Host string
+	// TLS is nil if the subject is no endpoint, or its handshake failed early.
+	TLS *tls.ConnectionState
+	// Lineage is set if the record has this certificate as the latest of a service, so a
+	// program renews it.
 	Lineage bool
 
-	Err error // why it could not be checked
+	// Err says why the subject could not be checked.
+	Err error
 
-	SentAbove bool // a server has sent it behind the certificate that it shows
+	// SentAbove is set if a server has sent it behind its own certificate.
+	SentAbove bool
 	// OldestVersion is the oldest version of TLS that a server accepts beside the one in
-	// TLS; 0: nobody asked, or none.
+	// TLS. It is 0 if there is none, or if the server was not asked.
 	OldestVersion uint16
-	// Order is Cert and Chain as they lie or were sent; nil if that is no chain.
+	// Order has Cert and Chain in the order of the file or of the handshake; nil if that
+	// order says nothing.
 	Order []*cert.Certificate
-	// Document stands in place of Cert; with Key beside it, it is that key alone.
+	// Document stands in place of Cert. If Key is set too, the document is that key.
 	Document *cert.Document
-	Lists    []*cert.List // that lie where Cert does
-	Oddity   *cert.Oddity // why others do not read the file; nil if they do
+	// Lists are revocation lists that were found in the same place.
+	Lists []*cert.List
+	// Oddity says why other programs do not read the file; nil if they do.
+	Oddity *cert.Oddity
 
-	ruled  *ruling   // on the chain, once a check has asked
-	remedy string    // set by a check whose finding needs another one than the table has
+	ruled  *ruling   // on the chain; nil until a check has asked
+	remedy string    // set by a check that has a better remedy than the table
 	given  bool      // a list of Config.Lists
-	known  time.Time // judged at this moment, the one of reading; zero: when it is its turn
+	known  time.Time // judge it at this moment; zero means the moment at which it is added
 }
 
-// shortLived is the longest life of a certificate that nobody renews by hand:
-// the CA/Browser Forum draws the same line (Baseline Requirements 1.6.1,
-// short-lived subscriber certificate, from March 2026).
+// shortLived is the longest life of a certificate that is certainly renewed by a program.
+// The CA/Browser Forum has the same limit (Baseline Requirements §1.6.1, short-lived
+// subscriber certificate, from March 2026).
 const shortLived = 7 * wording.Day
 
-// Leaf reports whether this certificate could be parsed and is judged as the first
-// of a chain. That is every end-entity certificate, and every other one that is used
-// like one: peers verify what a server shows first, whatever its basic constraints
-// say (RFC 9846 §4.5.1, RFC 5280 §6.1).
+// Leaf reports whether this certificate could be parsed and is judged as the first of a
+// chain: each end-entity certificate, and each CA certificate that is used like one. Peers
+// verify the first certificate of a server whatever its basic constraints say (RFC 9846
+// §4.5.1, RFC 5280 §6.1).
 func (s *Subject) Leaf() bool { return s.parsed() && !s.Authority() }
 
-// Authority reports whether a certificate is judged as that of an authority. Beside its
-// own key it is at home if it may issue, and neither its names nor its usages are
-// those of a service.
+// Authority reports whether a CA certificate is judged as that of an authority. A service
+// may use a CA certificate as its own, which is a finding. Therefore a CA certificate
+// beside its own key counts as an authority only if it may issue and neither its names
+// nor its usages are those of a service.
 func (s *Subject) Authority() bool {
 	c := s.Cert
 	switch {
@@ -105,30 +119,31 @@ func (s *Subject) Authority() bool {
 	case c.HasHostNames && !inPlace():
 		return false
 	}
-	// Without a key usage it is what openssl req -x509 makes for authorities and servers alike.
+	// Without a key usage only names can tell: openssl req -x509 makes the same certificate
+	// for authorities and for servers.
 	told := c.KeyUsage != 0 || inPlace() || c.SelfIssued() && authoritySubject.MatchString(c.Name)
 	return c.ForSigningOnly() || c.MayIssue() && !c.ForTLS() && told
 }
 
-// Names that nobody gives to the file of a service's certificate, or to its subject. They
-// tell what the rest of it leaves open: the authority that kubeadm makes, in ca.crt, has
-// the name of a host.
+// These match names of files and subjects of authorities. They decide where the certificate
+// itself does not: the authority of kubeadm, in ca.crt, has the name of a host.
 var (
 	authorityFile    = regexp.MustCompile(`(?i)(^|[-_.])(ca|root|rootca|intermediate)[-_.]`)
 	authoritySubject = regexp.MustCompile(`(?i)(^| )(ca|root|intermediate|authority)( |$)`)
 )
 
-// parsed reports whether there is a certificate that crypto/x509 takes. Of a server
-// whose handshake failed that can be so beside an error.
+// parsed reports whether crypto/x509 accepts the certificate. The subject may have an error
+// all the same, if it is a server whose handshake failed.
 func (s *Subject) parsed() bool { return s.Cert != nil && s.Cert.X509() != nil }
 
 // AutoRenewed reports whether a program is expected to renew the certificate.
 func (s *Subject) AutoRenewed() bool {
-	// Whether one that could be read in part only is an authority's is unknown; a life this short says no.
+	// Of a certificate that crypto/x509 refuses it is unknown whether it is an authority's.
+	// No authority lives so short.
 	return s.Cert != nil && !s.Authority() && (s.Lineage || s.Cert.Life() <= shortLived)
 }
 
-// Protocol is the version of TLS that a server agreed to; "" if there was none.
+// Protocol returns the version of TLS that a server agreed to, or "" without a handshake.
 func (s *Subject) Protocol() string {
 	if s.TLS == nil {
 		return ""
@@ -136,7 +151,8 @@ func (s *Subject) Protocol() string {
 	return tls.VersionName(s.TLS.Version)
 }
 
-// KeyExchange is "" when the handshake ended before one was agreed.
+// KeyExchange returns the name of the group of the key exchange, or "" if the handshake
+// ended before.
 func (s *Subject) KeyExchange() string {
 	if s.TLS == nil || s.TLS.CurveID == 0 {
 		return ""
@@ -144,8 +160,8 @@ func (s *Subject) KeyExchange() string {
 	return s.TLS.CurveID.String()
 }
 
-// ChainEnds is the first end of a certificate on the chain that was verified, the leaf
-// included, and zero if none was.
+// ChainEnds returns the first end of a certificate on the verified chain, in UTC. The leaf
+// is on the chain. It returns the zero time if no chain was verified.
 func (s *Subject) ChainEnds() time.Time {
 	if s.ruled == nil || s.ruled.last == nil {
 		return time.Time{}
@@ -156,13 +172,13 @@ func (s *Subject) ChainEnds() time.Time {
 	return s.Cert.NotAfter.UTC()
 }
 
-// InRecord reports whether it is in the record of an authority.
+// InRecord reports whether the subject was found in the record of an authority.
 func (s *Subject) InRecord() bool { return s.Kind == kindRecord }
 
-// InFile reports whether it is in a file, so that its place is a path.
+// InFile reports whether the subject was found in a file: then its place is a path.
 func (s *Subject) InFile() bool { return s.Kind == kindFile || s.Kind == kindList || s.Kind == kindKey }
 
-// kindOf is the kind of a subject whose source has left that open.
+// kindOf returns the kind of a subject whose source has not set one.
 func kindOf(s *Subject) string {
 	switch {
 	case s.Document != nil && s.Document.What == cert.RevocationList:
@@ -173,17 +189,22 @@ func kindOf(s *Subject) string {
 	return kindFile
 }
 
-// Row is one certificate, or one place that could not be checked.
+// Row is one line of the report: a certificate, a document, or a place that could not be
+// checked.
 type Row struct {
 	Subject
-	State    string // a word: OK, WARN, CRIT, EXPIRED, NOT-YET, OVERDUE, REVOKED, ERROR
+	// State is OK, WARN, CRIT, EXPIRED, NOT-YET, OVERDUE, REVOKED or ERROR.
+	State    string
 	Findings []Finding
-	Accepted []string // ids of checks whose findings the baseline has taken away
-	Judged   time.Time
-	Also     []string // further places of the same CA certificate
+	// Accepted are the ids of checks whose findings the baseline has removed.
+	Accepted []string
+	// Judged is the moment at which the row was judged.
+	Judged time.Time
+	// Also are further places of the same CA certificate.
+	Also []string
 }
 
-// Severity is that of the worst finding.
+// Severity returns the severity of the worst finding.
 func (r *Row) Severity() Severity {
 	worst := severityOK
 	for _, f := range r.Findings {
@@ -192,7 +213,8 @@ func (r *Row) Severity() Severity {
 	return worst
 }
 
-// Rank is 3 for what has a critical finding and 0 for what is fine. It puts what could not be checked between critical findings and warnings.
+// Rank orders rows by how bad they are: 3 with a critical finding, 2 if the row could not
+// be checked, 1 with a warning, 0 otherwise.
 func (r *Row) Rank() int {
 	switch severity := r.Severity(); {
 	case severity == Crit:
@@ -205,7 +227,7 @@ func (r *Row) Rank() int {
 	return 0
 }
 
-// End is when what the row is about ends; zero if it does not say.
+// End returns when the certificate or the document ends, or the zero time if it has no end.
 func (r *Row) End() time.Time {
 	switch {
 	case r.Cert != nil:

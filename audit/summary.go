@@ -10,36 +10,45 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/wording"
 )
 
-// Summary is a report in numbers. A certificate counts once, as what is worst
-// about it, in however many places it lies: Fine, Warn, Crit and Partial add up to
-// Certificates. What is no certificate counts apart.
+// Summary is a report in numbers. A certificate counts once, by its worst finding, however
+// many places it was found in: Fine, Warn, Crit and Partial add up to Certificates.
+// Documents and places that could not be read count apart.
 type Summary struct {
-	Now          time.Time `json:"-"` // when it was complete, by [Config.Now]
-	Made         time.Time `json:"-"` // zero unless the report is of another moment than this
-	Complete     bool      `json:"-"` // the audit was not interrupted
-	About        About     `json:"-"`
-	Certificates int       `json:"certificates"`
-	Fine         int       `json:"fine"` // with an Info at most
-	Info         int       `json:"info"` // of the fine ones, those with one
-	Warn         int       `json:"warn"`
-	Crit         int       `json:"crit"`
-	Partial      int       `json:"read_in_part"`    // of which nothing but dates was judged, and none of them critical
-	Unread       int       `json:"places_not_read"` // that could hold any number of certificates
+	// Now is the moment at which the audit was complete, by Config.Now.
+	Now time.Time `json:"-"`
+	// Made is when the report was made; zero if that is Now.
+	Made time.Time `json:"-"`
+	// Complete is false if the audit was interrupted.
+	Complete     bool  `json:"-"`
+	About        About `json:"-"`
+	Certificates int   `json:"certificates"`
+	// Fine counts certificates whose worst finding is an Info, or that have none. Info
+	// counts those of them that have one.
+	Fine int `json:"fine"`
+	Info int `json:"info"`
+	Warn int `json:"warn"`
+	Crit int `json:"crit"`
+	// Partial counts certificates that crypto/x509 refuses and that have no critical
+	// finding.
+	Partial int `json:"read_in_part"`
+	// Unread counts places that could not be read. Each may hold any number of
+	// certificates.
+	Unread int `json:"places_not_read"`
 	// Documents are revocation lists, private keys alone, requests and tokens that were read.
 	Documents     int `json:"documents"`
 	DocumentsWarn int `json:"documents_warn"`
 	DocumentsCrit int `json:"documents_crit"`
-	// Unjudged counts places of leaves whose chain could not be judged for want of a bundle.
+	// Unjudged counts places of leaves without a bundle, whose chain was not judged.
 	Unjudged int `json:"chains_not_judged"`
 	// Judged counts places of leaves with a bundle.
 	Judged int `json:"-"`
-	// Accepted counts findings that the baseline took away.
+	// Accepted counts findings that the baseline has removed.
 	Accepted int `json:"accepted"`
-	// Stale are the lines of the baseline, as far as they matter, that nothing was found for.
+	// Stale are the lines of the baseline that matched no finding, of checks that ran.
 	Stale []string `json:"stale,omitempty"`
-	// LeftOut is what walks left out on purpose, by reason.
+	// LeftOut are the paths that walks left out on purpose, by reason.
 	LeftOut []LeftOut `json:"left_out,omitempty"`
-	// Policy says in sentences what was judged by.
+	// Policy are sentences about the measures of the audit.
 	Policy []string `json:"-"`
 
 	rows   [Crit + 1]int // by severity
@@ -47,7 +56,7 @@ type Summary struct {
 	kinds  [len(documentKinds)]int
 }
 
-// documentKinds are those that a summary has a word for.
+// documentKinds are the kinds of documents that a summary names.
 var documentKinds = [...]struct{ what, one, many string }{
 	{cert.RevocationList, cert.RevocationList, "revocation lists"},
 	{cert.PrivateKey, cert.PrivateKey, "private keys"},
@@ -55,8 +64,8 @@ var documentKinds = [...]struct{ what, one, many string }{
 	{"token", "token", "tokens"},
 }
 
-// About says what was audited, where, and with which trust. Of addresses in it the
-// report shows what it shows of their places. What is empty is left out.
+// About says what was audited, where, and with which trust. Passwords in addresses are
+// removed. Empty fields are left out.
 type About struct {
 	Host    string   `json:"host,omitempty"`
 	Command []string `json:"command,omitempty"` // with its arguments
@@ -65,7 +74,7 @@ type About struct {
 	Bundle  string   `json:"trust_bundle,omitempty"` // the file
 }
 
-// shown leaves out of addresses what may be a password.
+// shown returns a copy without the parts of addresses that may be a password.
 func (a About) shown() About {
 	for _, list := range []*[]string{&a.Command, &a.Targets} {
 		*list = slices.Clone(*list)
@@ -76,8 +85,8 @@ func (a About) shown() About {
 	return a
 }
 
-// class is what a certificate counts as. They are in order: what is seen again
-// counts as the worse one.
+// class says which number of a summary a certificate adds to. The classes are in order: a
+// certificate that is found again counts as the worse one.
 type class uint8
 
 const (
@@ -88,6 +97,7 @@ const (
 	classCrit
 )
 
+// class returns the class of a row with a certificate.
 func (r *Row) class() class {
 	switch severity := r.Severity(); {
 	case severity == Crit:
@@ -102,9 +112,10 @@ func (r *Row) class() class {
 	return classFine
 }
 
-// classByID remembers what each certificate counts as.
+// classByID has the class as which each certificate was counted.
 type classByID map[cert.ID]class
 
+// count adds a row to the numbers.
 func (s *Summary) count(r *Row, seen classByID) {
 	s.rows[r.Severity()]++
 	s.Accepted += len(r.Accepted)
@@ -126,6 +137,7 @@ func (s *Summary) count(r *Row, seen classByID) {
 	}
 }
 
+// countCertificate counts a certificate, or moves it to a worse class.
 func (s *Summary) countCertificate(r *Row, seen classByID) {
 	id, now := r.Cert.ID(), r.class()
 	before := seen[id]
@@ -141,6 +153,7 @@ func (s *Summary) countCertificate(r *Row, seen classByID) {
 	s.move(now, 1)
 }
 
+// move adds n to the numbers of a class.
 func (s *Summary) move(c class, n int) {
 	switch c {
 	case classCrit:
@@ -157,6 +170,7 @@ func (s *Summary) move(c class, n int) {
 	}
 }
 
+// countDocument adds a document to the numbers, by its kind and its worst finding.
 func (s *Summary) countDocument(d *cert.Document, severity Severity) {
 	s.Documents++
 	for i := range documentKinds {
@@ -172,9 +186,8 @@ func (s *Summary) countDocument(d *cert.Document, severity Severity) {
 	}
 }
 
-// Count returns how many rows have a worst finding of at least the given
-// severity, and how many could not be checked. A certificate that was read in
-// part only can be both.
+// Count returns how many rows have a finding of the given severity or a worse one, and how
+// many could not be checked. A certificate that crypto/x509 refuses can be both.
 func (s *Summary) Count(least Severity) (findings, unchecked int) {
 	for severity := max(least, Info); severity <= Crit; severity++ {
 		findings += s.rows[severity]
@@ -182,7 +195,7 @@ func (s *Summary) Count(least Severity) (findings, unchecked int) {
 	return findings, s.failed
 }
 
-// ReportTime is when the report was made.
+// ReportTime returns when the report was made.
 func (s *Summary) ReportTime() time.Time {
 	if s.Made.IsZero() {
 		return s.Now
@@ -190,10 +203,11 @@ func (s *Summary) ReportTime() time.Time {
 	return s.Made
 }
 
-// Forecast reports whether the report is of a moment that had not come when it was made.
+// Forecast reports whether the moment of the report was in the future when it was made.
 func (s *Summary) Forecast() bool { return !s.Made.IsZero() && s.Now.After(s.Made) }
 
-// Moment says that a report is of another moment than the one it was made at; "" if it is not.
+// Moment returns a sentence that says which moment the report is of and when it was made, or
+// "" if these are the same.
 func (s *Summary) Moment(layout string, in *time.Location) string {
 	if s.Made.IsZero() {
 		return ""
@@ -205,7 +219,7 @@ func (s *Summary) Moment(layout string, in *time.Location) string {
 	return fmt.Sprintf("%s: judged as of %s, made %s", what, s.Now.In(in).Format(layout), s.Made.In(in).Format(layout))
 }
 
-// String is the report in one line.
+// String returns the summary in one line.
 func (s *Summary) String() string {
 	text := fmt.Sprintf("%s: %d fine, %d to watch, %d critical", wording.Plural(s.Certificates, "certificate", "certificates"), s.Fine, s.Warn, s.Crit)
 	more := func(n int, sep, one, many string) {
@@ -236,10 +250,11 @@ func (s *Summary) String() string {
 	return text
 }
 
-// Renderer writes a report. Row is called for each row, in the order of the
-// report, then End once; an error of Row ends the run. A renderer keeps nothing of
-// a row that it has written: reports are longer than memory.
+// Renderer writes a report. A renderer should keep nothing of a row that it has written,
+// because a report may be larger than the memory.
 type Renderer interface {
+	// Row writes one row. It is called in the order of the report. An error ends the run.
 	Row(r *Row) error
+	// End writes what follows the rows. It is called once, also after an interruption.
 	End(s *Summary) error
 }
