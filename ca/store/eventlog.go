@@ -25,8 +25,8 @@ var (
 	ErrUnsequenced = eventlog.ErrUnsequenced
 )
 
-// Begin makes an empty place a record: it signs the head of the empty log (RFC
-// 6962 §2.1) and returns it. From then on the record says whose it is, and one
+// Begin makes an empty place a record: it signs the head of the empty log
+// (RFC 6962 §2.1) and returns it. From then on the record says whose it is, and one
 // that was emptied can be told from a new one. A place with a log is [ErrNotEmpty].
 func (s *Store) Begin(ctx context.Context, key *translog.Key) (head []byte, err error) {
 	return s.log.Begin(ctx, key)

@@ -16,7 +16,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/connlimit"
 )
 
-// maxContact is how much of addresses an account may leave with us, in bytes.
+// maxContact is the most bytes of contact addresses that an account may store.
 const maxContact = 1000
 
 // accountRequest is the payload of newAccount and of updates (RFC 8555 §7.3).
@@ -27,6 +27,8 @@ type accountRequest struct {
 	ExternalAccountBinding json.RawMessage `json:"externalAccountBinding"`
 }
 
+// parseAccount reads an account object. Members that only the server sets, such as orders,
+// and termsOfServiceAgreed are ignored: this authority has no terms (RFC 8555 §7.3).
 func parseAccount(payload []byte) (req accountRequest, err error) {
 	if err := json.Unmarshal(payload, &req); err != nil {
 		return req, malformed("the payload is not an account object")
@@ -43,8 +45,8 @@ func parseAccount(payload []byte) (req accountRequest, err error) {
 	return req, nil
 }
 
-// checkContact takes mailto with one address (RFC 8555 §7.3). It quotes nothing:
-// the text goes to logs of clients, and an address is somebody's.
+// checkContact accepts mailto with one address and without header fields (RFC 8555 §7.3).
+// Errors do not quote the address, because clients log them and it is personal data.
 func checkContact(text string) error {
 	address, ok := strings.CutPrefix(text, "mailto:")
 	if !ok {
@@ -56,7 +58,8 @@ func checkContact(text string) error {
 	return nil
 }
 
-// postNewAccount makes an account, or finds that of a known key (RFC 8555 §7.3, §7.3.1).
+// postNewAccount makes an account and answers 201, or finds the account of a key that is
+// known and answers 200 (RFC 8555 §7.3, §7.3.1).
 func (s *session) postNewAccount(w http.ResponseWriter, r *http.Request) error {
 	ctx := r.Context()
 	req, err := parseAccount(s.call.payload)
@@ -80,8 +83,8 @@ func (s *session) postNewAccount(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		// An account of before may be bound later; one that is bound stays as it is, so
-		// that a client whose answer was lost may ask again.
+		// An account that was made before require_eab was set can be bound later. A bound
+		// account stays as it is and is answered again: the first answer may have been lost.
 		if bound || len(req.ExternalAccountBinding) == 0 || req.OnlyReturnExisting {
 			return s.writeAccount(w, http.StatusOK, acc)
 		}
@@ -97,13 +100,14 @@ func (s *session) postNewAccount(w http.ResponseWriter, r *http.Request) error {
 	return s.writeAccount(w, http.StatusCreated, acc)
 }
 
-// createAccount stores a new account, or the binding of one that has none.
+// createAccount stores a new account, or the binding of an account that has none. The checks
+// come in the order of their cost: the MAC of the binding, the rate limit, the key.
 func (s *session) createAccount(r *http.Request, req accountRequest) (*acme.Account, error) {
 	eab, err := s.verifyBinding(r, req.ExternalAccountBinding)
 	if err != nil {
 		return nil, err
 	}
-	if eab == "" { // a client with a key of the operator is not counted
+	if eab == "" { // a key from the operator makes one account, which is limit enough
 		if wait := s.accounts.Take(connlimit.AddressOf(r.RemoteAddr), time.Now()); wait > 0 {
 			p := problem.New(problem.RateLimited, "this address has made %d accounts within an hour: use one of them, or try again in %s (pki.yaml, accounts_per_hour)",
 				s.rules.ACME.AccountsPerHour, wait.Round(time.Second))
@@ -117,7 +121,7 @@ func (s *session) createAccount(r *http.Request, req accountRequest) (*acme.Acco
 	acc := &acme.Account{Key: s.call.key, Contact: req.Contact, Status: acme.StatusValid, LocationPrefix: s.link("account", ""), ProvisionerName: s.rules.ACME.Name}
 	err = s.record.CreateBoundAccount(r.Context(), acc, eab)
 	switch {
-	case errors.Is(err, acmestore.ErrEABGone): // another request was faster
+	case errors.Is(err, acmestore.ErrEABGone): // another request has used the key in between
 		return nil, errBindingGone()
 	case errors.Is(err, acmestore.ErrTooManyAccounts):
 		p := problem.New(problem.RateLimited, "%s: try again in a minute", acmestore.ErrTooManyAccounts)
@@ -127,13 +131,16 @@ func (s *session) createAccount(r *http.Request, req accountRequest) (*acme.Acco
 	return acc, err
 }
 
+// writeAccount answers an account object with its address in Location (RFC 8555 §7.1.2,
+// §7.3). A client keeps that address: it is its kid from now on.
 func (s *session) writeAccount(w http.ResponseWriter, status int, acc *acme.Account) error {
 	at := s.link("account", acc.ID)
 	w.Header().Set("Location", at)
 	return writeResource(w, status, map[string]any{"status": acc.Status, "contact": append([]string{}, acc.Contact...), "orders": at + "/orders"})
 }
 
-// ownAccount is the account of the request, if the address is its own.
+// ownAccount returns the account that signed the request, if the request is for the address
+// of this account.
 func (s *session) ownAccount(r *http.Request) (*acme.Account, error) {
 	if acc := s.call.account; acc != nil && acc.ID == chi.URLParam(r, "id") {
 		return acc, nil
@@ -141,7 +148,8 @@ func (s *session) ownAccount(r *http.Request) (*acme.Account, error) {
 	return nil, problem.New(problem.Unauthorized, "the address is that of another account")
 }
 
-// postAccount reads, updates and deactivates an account (RFC 8555 §7.3.2, §7.3.6).
+// postAccount reads, updates and deactivates an account (RFC 8555 §7.3.2, §7.3.6). Only
+// contact and status can change; contact absent leaves it, [] removes it.
 func (s *session) postAccount(w http.ResponseWriter, r *http.Request) error {
 	acc, err := s.ownAccount(r)
 	if err != nil {
@@ -170,7 +178,8 @@ func (s *session) postAccount(w http.ResponseWriter, r *http.Request) error {
 	return s.writeAccount(w, http.StatusOK, acc)
 }
 
-// postOrders lists the orders that can still be worked on (RFC 8555 §7.1.2.1).
+// postOrders lists the orders that are pending or ready and have not expired
+// (RFC 8555 §7.1.2.1).
 func (s *session) postOrders(w http.ResponseWriter, r *http.Request) error {
 	acc, err := s.ownAccount(r)
 	if err != nil {
@@ -190,7 +199,7 @@ func (s *session) postOrders(w http.ResponseWriter, r *http.Request) error {
 	return writeResource(w, http.StatusOK, map[string]any{"orders": list})
 }
 
-// postAsGet wants an empty payload (RFC 8555 §6.3).
+// postAsGet refuses a payload: a POST-as-GET has an empty one (RFC 8555 §6.3).
 func (s *session) postAsGet() error {
 	if len(s.call.payload) > 0 {
 		return malformed("the payload of a POST-as-GET must be empty")

@@ -34,6 +34,8 @@ type wireChallenge struct {
 	Error     json.Marshaler     `json:"error,omitempty"`
 }
 
+// wireChallenge returns a challenge in its wire form. The error of a failed one is a problem
+// document (RFC 8555 §8).
 func (s *session) wireChallenge(ch *acme.Challenge) wireChallenge {
 	out := wireChallenge{Type: ch.Type, URL: s.link("challenge", ch.AuthorizationID, ch.ID), Status: ch.Status, Token: ch.Token, Validated: ch.ValidatedAt}
 	if ch.Error != nil {
@@ -42,7 +44,8 @@ func (s *session) wireChallenge(ch *acme.Challenge) wireChallenge {
 	return out
 }
 
-// postAuthorization reads an authorization or gives it up (RFC 8555 §7.5, §7.5.2).
+// postAuthorization reads an authorization, or deactivates it, which makes its order invalid
+// (RFC 8555 §7.5, §7.5.2).
 func (s *session) postAuthorization(w http.ResponseWriter, r *http.Request) error {
 	id := chi.URLParam(r, "id")
 	az, err := s.record.GetAuthorization(r.Context(), id)
@@ -69,6 +72,8 @@ func (s *session) postAuthorization(w http.ResponseWriter, r *http.Request) erro
 	return s.writeAuthorization(w, az)
 }
 
+// writeAuthorization answers an authorization object. The record keeps the status that the
+// authorization had when it was last changed, so expiry is computed here.
 func (s *session) writeAuthorization(w http.ResponseWriter, az *acme.Authorization) error {
 	out := wireAuthorization{Identifier: az.Identifier, Status: az.Status, Expires: az.ExpiresAt, Wildcard: names.IsWildcard(az.Identifier.Value)}
 	out.Identifier.Value = strings.TrimPrefix(az.Identifier.Value, "*.") // RFC 8555 §7.1.4
@@ -86,9 +91,10 @@ func (s *session) writeAuthorization(w http.ResponseWriter, az *acme.Authorizati
 	return writeResource(w, http.StatusOK, out)
 }
 
-// postChallenge validates a challenge at once (RFC 8555 §7.5.1), or shows it to a
-// POST-as-GET. It gets one look: an order whose challenge failed is over, and the
-// client makes another.
+// postChallenge validates a challenge before it answers (RFC 8555 §7.5.1), or shows it to a
+// POST-as-GET. A challenge is validated once. If that fails, the order is invalid and the
+// client makes another one; retries (RFC 8555 §8.2) are not offered, because they would let
+// one order make the authority connect to a host any number of times.
 func (s *session) postChallenge(w http.ResponseWriter, r *http.Request) error {
 	ch, err := s.record.GetChallenge(r.Context(), chi.URLParam(r, "id"), chi.URLParam(r, "az"))
 	if err != nil {
@@ -101,8 +107,8 @@ func (s *session) postChallenge(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// An authorization that has ended is not looked at again: its challenges stay as
-	// they are, and could be asked for any number of times.
+	// The challenges of an authorization that was deactivated or has expired stay pending.
+	// Without this check each request for one would make the authority connect again.
 	open := az.Status == acme.StatusPending && time.Now().Before(az.ExpiresAt)
 	if len(s.call.payload) > 0 && ch.Status == acme.StatusPending && open {
 		if err := s.validate(r.Context(), ch); err != nil {
@@ -113,8 +119,9 @@ func (s *session) postChallenge(w http.ResponseWriter, r *http.Request) error {
 	return writeResource(w, http.StatusOK, s.wireChallenge(ch))
 }
 
-// validate looks whether a challenge was answered, and keeps the outcome. A client
-// that goes meanwhile changes nothing: it asks for the outcome later.
+// validate checks whether a challenge was answered, and stores the outcome in ch and in the
+// record. It goes on when the client closes the request: the client asks for the outcome
+// later. A failed challenge is no error of validate.
 func (s *session) validate(ctx context.Context, ch *acme.Challenge) error {
 	keyAuth, err := acme.KeyAuthorization(ch.Token, s.call.account.Key)
 	if err != nil {
@@ -124,7 +131,7 @@ func (s *session) validate(ctx context.Context, ch *acme.Challenge) error {
 	switch {
 	case p == nil:
 		ch.Status, ch.ValidatedAt = acme.StatusValid, time.Now().UTC().Format(time.RFC3339)
-	case p.Type == problem.RateLimited: // nothing was looked at
+	case p.Type == problem.RateLimited: // no host was asked, so the challenge stays pending
 		return p
 	default:
 		ch.Status, ch.Error = acme.StatusInvalid, &acme.Error{Type: p.Type.URN(), Detail: p.Detail}

@@ -19,18 +19,19 @@ import (
 	"github.com/artstore/artstore-pki/internal/pemfile"
 )
 
-// postFinalize is the last step of an order (RFC 8555 §7.4): the certificate comes
-// from the pipeline of all others.
+// postFinalize issues the certificate of an order (RFC 8555 §7.4), by [Authority.Issue]. An
+// order that is valid already is answered as it is, whatever the request contains.
 //
-// The crash story: certificate, event, the order's key and the order itself are
-// one commit. Before it the order is ready and can be finalized again; after it
-// the order is valid and points to its certificate, which the client fetches.
+// The certificate, its event, the spent token of the order and the new status of the order
+// are one commit. A crash before it leaves the order ready, and the client can finalize it
+// again. A crash after it leaves the order valid with the address of its certificate, which
+// the client fetches.
 func (s *session) postFinalize(w http.ResponseWriter, r *http.Request) error {
 	o, err := s.ownOrder(r)
 	if err != nil {
 		return err
 	}
-	switch o.Status { // before the request is parsed: that costs a signature check
+	switch o.Status { // before the CSR is parsed, which includes a signature check
 	case acme.StatusReady:
 	case acme.StatusValid:
 		return s.writeOrder(w, http.StatusOK, o)
@@ -61,6 +62,8 @@ func (s *session) postFinalize(w http.ResponseWriter, r *http.Request) error {
 	return s.writeOrder(w, http.StatusOK, o)
 }
 
+// parseFinalize returns the CSR of a request to finalize, with its signature verified. The
+// errors are malformed for the payload, and badCSR for the CSR itself (RFC 8555 §7.4).
 func parseFinalize(payload []byte) (*x509.CertificateRequest, error) {
 	var req struct {
 		CSR string `json:"csr"`
@@ -82,8 +85,9 @@ func parseFinalize(payload []byte) (*x509.CertificateRequest, error) {
 	return csr, nil
 }
 
-// requestFor is the request of an account for the names of its order, in the name
-// of the one service that has them.
+// requestFor returns what [Authority.Issue] is asked for: the names of the order, for the
+// service whose profile allows them. The profile is looked up again, because pki.yaml may
+// have changed since the order was made.
 func (s *session) requestFor(r *http.Request, o acmestore.Order, csr *x509.CertificateRequest) (req Request, err error) {
 	p, err := s.profileFor(r, o.Identifiers, o.Profile)
 	if err != nil {
@@ -93,8 +97,8 @@ func (s *session) requestFor(r *http.Request, o acmestore.Order, csr *x509.Certi
 	return Request{Order: o, Service: p.Name, Names: list, CSR: csr}, err
 }
 
-// matchOrder returns the names of an order if a request is for exactly these. A
-// common name counts as one of them (RFC 8555 §7.4).
+// matchOrder returns the names of an order, canonical and sorted, if the CSR asks for
+// exactly these. A common name counts as one of them (RFC 8555 §7.4).
 func matchOrder(o acmestore.Order, csr *x509.CertificateRequest) ([]string, error) {
 	ordered, err := identifierNames(o.Identifiers)
 	if err != nil {
@@ -119,7 +123,8 @@ func matchOrder(o acmestore.Order, csr *x509.CertificateRequest) ([]string, erro
 	return ordered, nil
 }
 
-// postCertificate hands out the chain of an order (RFC 8555 §7.4.2).
+// postCertificate answers the chain of an order in PEM, the leaf first and without the root
+// (RFC 8555 §7.4.2, §9.1).
 func (s *session) postCertificate(w http.ResponseWriter, r *http.Request) error {
 	if err := s.postAsGet(); err != nil {
 		return err

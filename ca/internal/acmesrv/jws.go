@@ -20,14 +20,18 @@ import (
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
-// The gate verifies a request before it stores anything, the use of a nonce
-// included: otherwise strangers could fill the database.
+// This file verifies a request before anything is stored for it. The use of a nonce is
+// stored as well, so it comes last: otherwise a sender without a key could fill the table.
 
-// algorithms are those of the kinds of keys in keytype.All.
+// algorithms are the signature algorithms for the kinds of keys in keytype.All. "none" and
+// MACs are not among them (RFC 8555 §6.2).
 var algorithms = []string{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.EdDSA}
 
-// verify authenticates one request (RFC 8555 §6.2 to §6.5). The nonce is used up
-// last, when everything else is known to be right.
+// verify authenticates one request (RFC 8555 §6.2 to §6.5) and sets s.call. The cheap
+// checks come first: form, algorithm, nonce and URL, then the key, then the signature.
+//
+// The nonce is looked at early and deleted last. Of two requests with the same nonce at the
+// same time both may get as far as the deletion, and one of them fails there.
 func (s *session) verify(r *http.Request) error {
 	ctx := r.Context()
 	body, err := readJWS(r)
@@ -59,6 +63,8 @@ func (s *session) verify(r *http.Request) error {
 	return nil
 }
 
+// readJWS returns the body of a request: application/jose+json (RFC 8555 §6.2), no larger
+// than the limit of the authority's handler.
 func readJWS(r *http.Request) ([]byte, error) {
 	if ct := r.Header.Get("Content-Type"); ct != "application/jose+json" {
 		return nil, problem.New(problem.Malformed, "the content type must be application/jose+json").With(http.StatusUnsupportedMediaType)
@@ -74,8 +80,9 @@ func readJWS(r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// parseFlattened reads a JWS in JSON with one signature (RFC 8555 §6.2); errors
-// quote nothing of it.
+// parseFlattened reads a JWS in JSON with one signature (RFC 8555 §6.2). what names the
+// JWS in errors, which quote nothing of it: it may contain a private key. A panic of the
+// parser becomes an error.
 func parseFlattened(what string, body []byte) (_ *jose.JSONWebSignature, head jose.Header, err error) {
 	defer panics.Catch(panics.Into(&err, "the embedded authority"))
 	if err := checkFlattened(what, body); err != nil {
@@ -88,8 +95,9 @@ func parseFlattened(what string, body []byte) (_ *jose.JSONWebSignature, head jo
 	return jws, jws.Signatures[0].Protected, nil
 }
 
-// checkFlattened wants the one form that ACME allows (RFC 8555 §6.2): a flattened JWS
-// without an unprotected header. A private key in the header is refused here.
+// checkFlattened checks for the one form that ACME allows (RFC 8555 §6.2): a flattened JWS
+// (RFC 7515 §7.2.2) without an unprotected header. It comes before the parser of the
+// library, which would compute with a private key in the header.
 func checkFlattened(what string, body []byte) error {
 	var form map[string]json.RawMessage
 	var protected string
@@ -122,7 +130,8 @@ func checkFlattened(what string, body []byte) error {
 	return nil
 }
 
-// checkJWK wants a JSON object without the members of a private or a symmetric key.
+// checkJWK refuses what is no JSON object, and a JWK with members of a private or a
+// symmetric key.
 func checkJWK(what string, raw []byte) error {
 	var key map[string]json.RawMessage
 	if json.Unmarshal(raw, &key) != nil {
@@ -136,7 +145,8 @@ func checkJWK(what string, raw []byte) error {
 	return nil
 }
 
-// parseJWS reads a JWS that the key of an account has signed, or is said to have.
+// parseJWS reads a JWS whose header names a key by exactly one of jwk and kid
+// (RFC 8555 §6.2). The signature is not verified yet.
 func parseJWS(body []byte) (*jose.JSONWebSignature, jose.Header, error) {
 	jws, head, err := parseFlattened("the body", body)
 	if err != nil {
@@ -153,7 +163,9 @@ func parseJWS(body []byte) (*jose.JSONWebSignature, jose.Header, error) {
 	return jws, head, nil
 }
 
-// signedURL binds a request to its address (RFC 8555 §6.4).
+// signedURL returns the URL of the request if the signed header has the same one
+// (RFC 8555 §6.4). Otherwise a signed request could be replayed at another address of ours. The
+// comparison is of texts: our addresses have one spelling, and clients take them from us.
 func signedURL(r *http.Request, head jose.Header) (string, error) {
 	want := (&url.URL{Scheme: "https", Host: r.Host, Path: r.URL.Path}).String()
 	if got, _ := head.ExtraHeaders["url"].(string); got != want {
@@ -162,8 +174,9 @@ func signedURL(r *http.Request, head jose.Header) (string, error) {
 	return want, nil
 }
 
-// verificationKey finds the key that must have signed: that of an account, or, where RFC
-// 8555 §6.2 has it so, one in the request itself.
+// verificationKey returns the key that must have signed the request, and its account. For
+// newAccount the key is in the request itself, for revokeCert it may be, and then the
+// account is nil; everywhere else kid names an account (RFC 8555 §6.2).
 func (s *session) verificationKey(ctx context.Context, r *http.Request, head jose.Header) (*jose.JSONWebKey, *acme.Account, error) {
 	name := path.Base(r.URL.Path)
 	if key := head.JSONWebKey; key != nil {
@@ -190,9 +203,9 @@ func (s *session) verificationKey(ctx context.Context, r *http.Request, head jos
 	return acc.Key, acc, nil
 }
 
-// accountID is the id in the address of an account. The address may be under
-// another name of this authority than the request: a client keeps the one under
-// which it registered.
+// accountID returns the id in the address of an account, and whether the address is one of
+// this authority. The host of the address may be another name of this authority than that
+// of the request: a client keeps the address under which it registered.
 func (s *session) accountID(kid string) (id string, ours bool) {
 	u, err := url.Parse(kid)
 	if err != nil || u.Scheme != "https" || !s.rules.IsOwnHost(u.Hostname()) {
@@ -202,8 +215,9 @@ func (s *session) accountID(kid string) (id string, ours bool) {
 	return id, u.Path == Prefix+"/"+s.rules.ACME.Name+"/account/"+id
 }
 
-// accountKey is the one gate for keys that come with a request: nothing is
-// computed with a key that it has not passed.
+// accountKey returns a public key that came with a request, after [pubkey.Check]. Each such
+// key goes through here first: with a hostile key one signature check costs as much as
+// thousands of ordinary ones.
 func accountKey(key *jose.JSONWebKey) (*jose.JSONWebKey, error) {
 	if err := pubkey.Check(key.Key); err != nil {
 		return nil, problem.New(problem.BadPublicKey, "the key of the account was refused: %v", err)
@@ -211,8 +225,8 @@ func accountKey(key *jose.JSONWebKey) (*jose.JSONWebKey, error) {
 	return &jose.JSONWebKey{Key: key.Key}, nil
 }
 
-// active refuses an account that was deactivated (RFC 8555 §7.3.6) or belongs to
-// a provisioner of another name.
+// active refuses an account that was deactivated, with 401 (RFC 8555 §7.3.6), and one that
+// was registered while the provisioner had another name.
 func (s *session) active(acc *acme.Account) error {
 	if !acc.IsValid() {
 		return problem.New(problem.Unauthorized, "the account is %s", acc.Status).With(http.StatusUnauthorized)

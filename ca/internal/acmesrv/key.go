@@ -15,12 +15,15 @@ import (
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
-// Keys of accounts: binding one to what the operator knows, and changing it.
+// This file is about the keys of accounts: their binding to an external account key from
+// the operator, and their change.
 
+// bindingAlgorithms are MACs, which RFC 8555 §7.3.4 requires.
 var bindingAlgorithms = []string{jose.HS256, jose.HS384, jose.HS512}
 
-// parseBinding reads an external account binding and checks its form (RFC 8555
-// §7.3.4). Errors quote nothing of it.
+// parseBinding reads an external account binding and checks its form (RFC 8555 §7.3.4): a
+// MAC, a kid, no nonce, and the url of the request that it is in. It returns the JWS, whose
+// MAC is not verified yet, and the kid. Errors quote nothing of it.
 func parseBinding(raw []byte, url string) (jws *jose.JSONWebSignature, kid string, err error) {
 	jws, head, err := parseFlattened("externalAccountBinding", raw)
 	if err != nil {
@@ -40,8 +43,9 @@ func parseBinding(raw []byte, url string) (jws *jose.JSONWebSignature, kid strin
 	return jws, head.KeyID, nil
 }
 
-// verifyBinding returns the external account key that vouches for the key of the
-// request; "" if there is none and none is required.
+// verifyBinding returns the id of the external account key whose MAC covers the key of the
+// request, or "" if the request has no binding and none is required. Whether the key was
+// used before is decided when the account is stored, in the same transaction.
 func (s *session) verifyBinding(r *http.Request, raw []byte) (eab string, err error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		if s.rules.ACME.RequireEAB {
@@ -70,11 +74,14 @@ func (s *session) verifyBinding(r *http.Request, raw []byte) (eab string, err er
 	return kid, nil
 }
 
+// errBindingGone returns one text for an unknown, a used, a revoked and an expired key: a
+// client without the MAC key must not learn which keys exist.
 func errBindingGone() error {
 	return problem.New(problem.Unauthorized, "externalAccountBinding: %s; ask the operator for another one", acmestore.ErrEABGone)
 }
 
-// sameKey compares a JWK in JSON with a key by their thumbprints (RFC 7638).
+// sameKey reports whether text is a JWK with the same thumbprint as key (RFC 7638). Two
+// spellings of one key are therefore the same.
 func sameKey(text []byte, key *jose.JSONWebKey) bool {
 	var got jose.JSONWebKey
 	if err := json.Unmarshal(text, &got); err != nil || !got.Valid() {
@@ -91,7 +98,8 @@ type keyChange struct {
 	OldKey  json.RawMessage `json:"oldKey"`
 }
 
-// parseKeyChange reads the inner JWS and verifies it with the key in it.
+// parseKeyChange reads the inner JWS of a key change and verifies it with the new key that it
+// contains (RFC 8555 §7.3.5). The caller compares the account and the old key in it.
 func parseKeyChange(body []byte, url string) (next *jose.JSONWebKey, change keyChange, err error) {
 	jws, head, err := parseJWS(body)
 	if err != nil {
@@ -118,7 +126,8 @@ func parseKeyChange(body []byte, url string) (next *jose.JSONWebKey, change keyC
 	return next, change, nil
 }
 
-// validKey makes the tests that cost more, before a key is stored.
+// validKey makes the checks of a key that cost too much for each request. They are made once,
+// before the key is stored.
 func validKey(key *jose.JSONWebKey) error {
 	if err := pubkey.Validate(key.Key); err != nil {
 		return problem.New(problem.BadPublicKey, "the key of the account was refused: %v", err)
@@ -126,8 +135,9 @@ func validKey(key *jose.JSONWebKey) error {
 	return nil
 }
 
-// postKeyChange gives the account another key. The old key has signed the request
-// and the new one what is in it.
+// postKeyChange replaces the key of an account (RFC 8555 §7.3.5). The old key has signed the
+// request and the new key the inner JWS, so neither alone is enough. A key that another
+// account has is 409 with the address of that account.
 func (s *session) postKeyChange(w http.ResponseWriter, r *http.Request) error {
 	acc := s.call.account
 	next, change, err := parseKeyChange(s.call.payload, s.call.url)

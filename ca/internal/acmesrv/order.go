@@ -25,8 +25,11 @@ import (
 )
 
 const (
-	orderLife      = 24 * time.Hour
-	maxIdentifiers = 100 // of an order: each is an authorization with its challenges
+	// orderLife is the time from newOrder to the expiry of the order and its authorizations.
+	orderLife = 24 * time.Hour
+	// maxIdentifiers bounds the rows of one order: each identifier is an authorization with
+	// up to three challenges.
+	maxIdentifiers = 100
 )
 
 // orderRequest is the payload of newOrder (RFC 8555 §7.4, draft-ietf-acme-profiles §4).
@@ -37,6 +40,8 @@ type orderRequest struct {
 	Profile     string            `json:"profile"`
 }
 
+// parseOrder reads an order and bounds the number of its identifiers. What they are is
+// checked against the profiles, by profileFor.
 func parseOrder(payload []byte) (req orderRequest, err error) {
 	if err := json.Unmarshal(payload, &req); err != nil {
 		return req, malformed("the payload is not an order: {identifiers: [{type, value}], notBefore, notAfter, profile}, dates as in RFC 3339")
@@ -58,7 +63,7 @@ func (s *session) postNewOrder(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	p, err := s.profileFor(r, req.Identifiers, req.Profile)
-	if err == nil { // what could not be in the certificate is refused with the order (RFC 8555 §7.4)
+	if err == nil { // dates that Issue would refuse are refused now (RFC 8555 §7.4)
 		err = s.authority.CheckDates(p, req.NotBefore, req.NotAfter)
 	}
 	if err != nil {
@@ -84,6 +89,8 @@ func (s *session) postNewOrder(w http.ResponseWriter, r *http.Request) error {
 	return s.writeOrder(w, http.StatusCreated, acmestore.Order{Order: o, Profile: p.Name})
 }
 
+// newAuthorization returns a pending authorization with each challenge of the provisioner
+// that can prove the identifier. It is a denial if none can.
 func (s *session) newAuthorization(id acme.Identifier, o *acme.Order) (*acme.Authorization, error) {
 	az := &acme.Authorization{ID: rand.Text(), AccountID: o.AccountID, Identifier: id, Token: newToken(), Status: acme.StatusPending, ExpiresAt: o.ExpiresAt}
 	for _, kind := range s.rules.ACME.Challenges {
@@ -97,16 +104,18 @@ func (s *session) newAuthorization(id acme.Identifier, o *acme.Order) (*acme.Aut
 	return az, nil
 }
 
-// newToken is base64url of whole bytes: clients such as certbot decode it and
-// compare what they encode again (RFC 8555 §8.1 wants 128 bits at least).
+// newToken returns a token of 192 random bits; RFC 8555 §11.3 requires 128. Its length in
+// bits is a multiple of both 6 and 8, so base64url has one spelling for it: clients such as
+// certbot decode the token, encode it again and compare.
 func newToken() string {
 	b := make([]byte, 24)
-	_, _ = rand.Read(b) // it never fails
+	_, _ = rand.Read(b) // crypto/rand.Read never returns an error
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// proves says which challenges fit an identifier: addresses have no TXT records
-// (RFC 8738 §7), and one host cannot answer for a wildcard (RFC 8555 §7.1.3).
+// proves reports whether a kind of challenge can prove an identifier. An IP address has no
+// TXT records (RFC 8738 §7). A wildcard (RFC 8555 §7.1.3) needs dns-01: one host cannot
+// answer for all the names that it covers.
 func proves(kind string, id acme.Identifier) bool {
 	switch {
 	case id.Type == acme.IP:
@@ -117,7 +126,9 @@ func proves(kind string, id acme.Identifier) bool {
 	return true
 }
 
-// profileFor finds the profile of an order among those that the account may use.
+// profileFor returns the profile for an order among those that the account may use: with an
+// external account key, the profiles of that key; without one, all with acme: true. The key
+// is read again each time, so that revoking it stops orders that were made before.
 func (s *session) profileFor(r *http.Request, ids []acme.Identifier, want string) (*policy.Service, error) {
 	key, bound, err := s.record.Binding(r.Context(), s.call.account.ID)
 	if err != nil {
@@ -133,10 +144,9 @@ func (s *session) profileFor(r *http.Request, ids []acme.Identifier, want string
 	return s.profileOf(ids, want, may)
 }
 
-// profileOf finds the profile that an order is for. If the client names one
-// (draft-ietf-acme-profiles), that one must have all its names. Otherwise all
-// names must be of one profile and of no other: the authority does not choose
-// between services.
+// profileOf returns the profile for the names of an order. If the client names a profile
+// (draft-ietf-acme-profiles §4), this profile must allow all names. Otherwise exactly one
+// profile must allow them: the authority does not choose between services.
 func (s *Server) profileOf(ids []acme.Identifier, want string, may func(service string) bool) (*policy.Service, error) {
 	list, err := identifierNames(ids)
 	if err != nil {
@@ -169,8 +179,9 @@ func (s *Server) profileOf(ids []acme.Identifier, want string, may func(service 
 	return s.rules.Services[found[0]], nil
 }
 
-// noProfile is the refusal of names, with a subproblem for each that none of the
-// services has (RFC 8555 §6.7.1).
+// noProfile returns the refusal of names, with a subproblem for each name that none of the
+// services has (RFC 8555 §6.7.1). The error is both the problem for the client and the
+// denial, which [Authority.CountDenial] counts.
 func (s *Server) noProfile(ids []acme.Identifier, services []string, format string, args ...any) error {
 	denied := denial.New(denial.ACME, format, args...)
 	p := problem.New(problem.RejectedIdentifier, "%s", denied)
@@ -186,7 +197,8 @@ func (s *Server) noProfile(ids []acme.Identifier, services []string, format stri
 	return errors.Join(p, denied)
 }
 
-// identifierNames are the names of an order in the form that profiles have.
+// identifierNames returns the names of an order in the canonical form of profiles, in the
+// order of the identifiers. Two identifiers with one canonical form are a denial.
 func identifierNames(ids []acme.Identifier) ([]string, error) {
 	var list []string
 	for _, id := range ids {
@@ -205,6 +217,9 @@ func identifierNames(ids []acme.Identifier) ([]string, error) {
 	return list, nil
 }
 
+// identifierName returns the canonical form of one identifier. A DNS name of type ip, or an
+// address of type dns, is a denial, and so is a name that ACME must not prove
+// ([policy.CheckACMEName]).
 func identifierName(id acme.Identifier) (string, error) {
 	name, err := names.Canonical(id.Value)
 	if err != nil {
@@ -217,7 +232,7 @@ func identifierName(id acme.Identifier) (string, error) {
 	return name, policy.CheckACMEName(name)
 }
 
-// ownOrder is an order of the account.
+// ownOrder returns the order that the request is for, if the account of the request made it.
 func (s *session) ownOrder(r *http.Request) (acmestore.Order, error) {
 	o, err := s.record.Order(r.Context(), chi.URLParam(r, "id"))
 	if err == nil && o.AccountID != s.call.account.ID {
@@ -237,8 +252,8 @@ func (s *session) postOrder(w http.ResponseWriter, r *http.Request) error {
 	return s.writeOrder(w, http.StatusOK, o)
 }
 
-// wireOrder is an order as it is sent (RFC 8555 §7.1.3). Dates that were not asked
-// for are absent: the certificate has those of its profile.
+// wireOrder is an order as it is sent (RFC 8555 §7.1.3). Dates that the client did not ask
+// for are absent; the certificate gets the dates of its profile.
 type wireOrder struct {
 	Status         acme.Status       `json:"status"`
 	Expires        time.Time         `json:"expires"`
@@ -252,6 +267,8 @@ type wireOrder struct {
 	Certificate    string            `json:"certificate,omitempty"`
 }
 
+// writeOrder answers an order object, with its address in Location (RFC 8555 §7.4). The
+// addresses of its parts begin with the host of this request, as all addresses do.
 func (s *session) writeOrder(w http.ResponseWriter, status int, o acmestore.Order) error {
 	at := s.link("order", o.ID)
 	out := wireOrder{

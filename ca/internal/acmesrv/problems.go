@@ -12,8 +12,10 @@ import (
 	"github.com/artstore/artstore-pki/ca/store"
 )
 
-// problem answers an error, and charges the address for it: a refusal costs the
-// authority a signature check, and its sender next to nothing.
+// problem answers an error with a problem document, and charges the address of the client
+// for a refusal: it costs the authority a signature check, and the client next to nothing.
+// An error of the authority itself is logged, and charged to nobody. A database that is
+// away is 503 with Retry-After, which clients take for a reason to try again.
 func (s *Server) problem(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemOf(err)
 	if r.Context().Err() == nil && store.Unavailable(err) {
@@ -22,18 +24,21 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	switch {
 	case p.Status < http.StatusInternalServerError:
-		s.authority.Charge(r) // anybody can have an account, so having one excuses nothing
+		s.authority.Charge(r) // with an account too: anybody can register one
 	case r.Context().Err() == nil:
 		s.logger.ErrorContext(r.Context(), "request failed", "path", chi.RouteContext(r.Context()).RoutePattern(), "err", err)
 	}
 	p.Write(w)
 }
 
+// malformed returns a problem of type malformed, whose status is 400.
 func malformed(format string, args ...any) error {
 	return problem.New(problem.Malformed, format, args...)
 }
 
-// problemOf puts an error in the words of ACME.
+// problemOf translates an error of any of our packages to a problem. An error of a kind
+// that it does not know becomes serverInternal without the text of the error, which may
+// tell of files, databases or addresses of the authority.
 func problemOf(err error) *problem.Document {
 	var p *problem.Document
 	var stored *acme.Error
@@ -42,7 +47,7 @@ func problemOf(err error) *problem.Document {
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.As(err, &stored): // of the store
+	case errors.As(err, &stored): // an error of smallstep's types, which the store returns
 		p = problem.New(problem.TypeOf(stored.Type), "%s", stored.Detail)
 		if stored.Status != 0 {
 			p.Status = stored.Status
@@ -58,7 +63,9 @@ func problemOf(err error) *problem.Document {
 	return problem.Of(err)
 }
 
-// problemType is the type of a refusal of the pipeline.
+// problemType maps the rule of a denial to a type of RFC 8555 §6.7. Rules on names are
+// rejectedIdentifier and rules on the key or the request badCSR, so that a client knows
+// which part of its order to change.
 func problemType(rule denial.Rule) problem.Type {
 	switch rule {
 	case denial.ACME, denial.Names, denial.Profile, denial.Loopback:

@@ -17,10 +17,12 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// postRevoke revokes a certificate (RFC 8555 §7.6) for the account that
-// ordered it, or for the holder of its key, authorized like all other revocations.
-// Accounts that have merely proven the same names may not: it would let a moment's
-// hold on a name take certificates away that were obtained in another way.
+// postRevoke revokes a certificate (RFC 8555 §7.6) for the account that ordered it, or for
+// the holder of its key.
+//
+// RFC 8555 §7.6 also requires it for accounts that hold authorizations for all the names.
+// That is refused on purpose: an attacker who controls a name for a moment could revoke
+// certificates that were obtained in another way, and with them their whole lineages.
 func (s *session) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	cert, reason, err := parseRevoke(s.call.payload)
 	if err != nil {
@@ -42,7 +44,7 @@ func (s *session) postRevoke(w http.ResponseWriter, r *http.Request) error {
 		return alreadyRevoked()
 	}
 	err = s.authority.Revoke(r.Context(), Revocation{Entry: entry, Account: account, Reason: reason})
-	if errors.As(err, &unknown) { // by another request, meanwhile
+	if errors.As(err, &unknown) { // another request has revoked it since it was looked up
 		return alreadyRevoked()
 	}
 	if err != nil {
@@ -52,10 +54,13 @@ func (s *session) postRevoke(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// alreadyRevoked returns the problem for a second revocation (RFC 8555 §7.6).
 func alreadyRevoked() error {
 	return problem.New(problem.AlreadyRevoked, "the certificate was revoked before; nothing was changed")
 }
 
+// parseRevoke returns the certificate to revoke, whose signature is not checked, and the
+// reason (RFC 5280 §5.3.1). Whether the certificate is ours is for the record to say.
 func parseRevoke(payload []byte) (*x509.Certificate, int, error) {
 	var req struct {
 		Certificate string `json:"certificate"`
@@ -99,4 +104,5 @@ func (s *session) authenticateRevoker(ctx context.Context, entry record.Certific
 	return "", nil
 }
 
+// forbidden returns a problem of type unauthorized, whose status is 403.
 func forbidden(why string) error { return problem.New(problem.Unauthorized, "%s", why) }

@@ -8,10 +8,12 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 )
 
-// handler answers a verified request; its error becomes a problem document.
+// handler answers a request. It writes nothing before it returns an error, because the
+// error becomes a problem document (RFC 8555 §6.7).
 type handler func(s *session, w http.ResponseWriter, r *http.Request) error
 
-// Routes adds the routes of the server. current is asked once for each request.
+// Routes adds the routes of the server below [Prefix]. It calls current once for each
+// request, so that a reload of the configuration does not change a request midway.
 func Routes(r chi.Router, current func() *Server) {
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
 		problem.New(problem.Malformed, "ACME has no such address; the directory has them all").With(http.StatusNotFound).Write(w)
@@ -42,7 +44,8 @@ func Routes(r chi.Router, current func() *Server) {
 	})
 }
 
-// unsignedRoute serves what needs no signature: the directory and nonces.
+// unsignedRoute serves the two resources that need no signature, the directory and nonces
+// (RFC 8555 §6.3).
 func unsignedRoute(current func() *Server, h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		server := current()
@@ -56,12 +59,13 @@ func unsignedRoute(current func() *Server, h handler) http.HandlerFunc {
 	}
 }
 
-// signedRoute serves requests whose signature verifies.
+// signedRoute serves requests whose signature verifies. It adds the nonce before it looks
+// at the request: a client whose nonce was refused repeats the request with the new one.
 func signedRoute(current func() *Server, h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		server := current()
 		s, err := server.newSession(r)
-		if s != nil { // every answer brings the nonce of the next request (RFC 8555 §6.5)
+		if s != nil { // errors bring a nonce too (RFC 8555 §6.5)
 			s.addNonce(w, r)
 			w.Header().Add("Link", "<"+s.link("directory")+`>;rel="index"`) // RFC 8555 §7.1
 		}

@@ -4,19 +4,26 @@
 //	server := acmesrv.New(acmesrv.Config{Rules: rules, Record: record, Authority: authority}, former)
 //	r.Route(acmesrv.Prefix, func(r chi.Router) { acmesrv.Routes(r, currentServer) })
 //
-// routes.go says what there is; jws.go verifies a request before anything is stored for it, orders are held against
-// the profiles (order.go), challenges are validated by ca/internal/challenge, and
-// certificates come from the same pipeline as all others, which the server reaches
-// through [Authority].
+// routes.go lists the addresses. jws.go verifies a request before anything is stored for
+// it. order.go compares orders with the profiles of pki.yaml. ca/internal/challenge
+// validates challenges, ca/internal/acmestore keeps all state, and [Authority] issues: the
+// server signs nothing itself.
+//
+// A caller must know that a handler needs the signed URL to be https and the host of the
+// request to be a name of the authority, and that the size of a body is limited before the
+// server sees it.
 //
 // Invariants:
-//   - Nothing is stored for a request whose signature does not verify; the use of its
-//     nonce is stored last (TestACMEGate, FuzzACME).
-//   - No request has state beside the database, so any replica answers the next one
-//     (TestACMEReplicas). What is in memory only limits.
-//   - Certificate, event and order are one commit (TestACMEFinalizeOnce).
-//   - A client learns of an error its own part only: a problem quotes no secret and no
-//     server that was asked (FuzzBinding, FuzzKeyChange, FuzzOrder, FuzzAccount).
+//   - Nothing is stored for a request whose signature does not verify (TestACMEGate,
+//     FuzzACME). The use of the nonce is stored last.
+//   - All state is in the database, so any replica can answer the next request of a client
+//     (TestACMEReplicas). Memory holds rate limits only.
+//   - An order yields one certificate, however many requests finalize it at once
+//     (TestACMEFinalizeOnce).
+//   - A failed challenge tells the client its cause, and nothing of what the asked server
+//     answered, neither in the problem nor in the log (TestACMEChallengeProblems).
+//   - Whatever a client signs, it gets a problem of the 4xx range and no panic (FuzzBinding,
+//     FuzzKeyChange, FuzzOrder, FuzzAccount).
 package acmesrv
 
 import (
@@ -35,20 +42,23 @@ import (
 	"github.com/artstore/artstore-pki/ca/record"
 )
 
-// Prefix is where the server is, below the root of the authority's host.
+// Prefix is the path of the server on the authority's host. Addresses of accounts contain
+// it, and clients keep those for years: another prefix would lose all accounts.
 const Prefix = "/acme"
 
-// sweepEvery is the shortest time between two sweeps of what is over.
+// sweepEvery is the shortest time between two sweeps, which delete expired orders and
+// nonces, unused accounts and expired external account keys.
 const sweepEvery = 10 * time.Minute
 
 // Authority is what the server asks of the authority. Each call acts under the
 // configuration that the server was made with.
 type Authority interface {
-	// CheckDates returns the denial of dates that no certificate of the profile could
-	// have now. The zero time leaves one open.
+	// CheckDates returns a [denial.Error] if no certificate of the profile could have these
+	// dates now, and nil otherwise. The zero time is a date that the client did not ask for.
 	CheckDates(p *policy.Service, notBefore, notAfter time.Time) error
 	// Issue issues the certificate of an order and commits it together with the order.
-	// It records denials. An order buys one certificate: the same key gets it again.
+	// It records denials. An order buys one certificate: a request with the same key gets the
+	// same certificate again, a request with another key is refused.
 	Issue(ctx context.Context, req Request) error
 	// Recorded returns the entry of exactly this certificate. If the record has none, the
 	// error is a [denial.RequestError].
@@ -56,13 +66,13 @@ type Authority interface {
 	// Revoke commits a revocation. If the certificate was revoked before, the error is a
 	// [denial.RequestError].
 	Revoke(ctx context.Context, req Revocation) error
-	// CountDenial counts an error, if it is a denial. It records nothing: a client that has
-	// proven nothing yet could fill the record.
+	// CountDenial counts an error in the metrics, if it is a denial. It records nothing: a
+	// client that has proven no name yet could fill the record.
 	CountDenial(err error)
-	// Charge makes the address of a request pay for one that was refused.
+	// Charge takes the cost of a refused request from the rate limit of its address.
 	Charge(r *http.Request)
-	// Life ends with the authority. Validations go on in it when the request that asked
-	// for them has ended.
+	// Life returns a context that ends with the authority. Validations run in it, so that
+	// they complete when the client closes the request that asked for them.
 	Life() context.Context
 }
 
@@ -83,8 +93,11 @@ type Revocation struct {
 
 // Config is what a server works with. All fields are needed.
 type Config struct {
-	Rules     *policy.Rules // without a provisioner of type ACME every address is unknown
-	Host      string        // of addresses, if that of a request is not the authority's
+	// Rules are those of pki.yaml. Without a provisioner of type ACME each request gets 404.
+	Rules *policy.Rules
+	// Host, with a port unless that is 443, is in the addresses of answers to a request
+	// whose own host is none of the authority's names.
+	Host      string
 	Record    *acmestore.Store
 	Authority Authority
 	Logger    *slog.Logger
@@ -103,8 +116,9 @@ type Server struct {
 	swept     *throttle.Throttle               // one for all configurations
 }
 
-// New makes the server of a configuration. former is that of the configuration before,
-// or nil: counts of new accounts go on over a reload that does not change their limit.
+// New makes the server of a configuration. former is the server of the configuration
+// before, or nil. A reload keeps the counts of new accounts by address, unless it changes
+// their limit: otherwise each reload would allow an address its full number again.
 func New(cfg Config, former *Server) *Server {
 	s := &Server{rules: cfg.Rules, host: cfg.Host, record: cfg.Record, authority: cfg.Authority, logger: cfg.Logger, swept: new(throttle.Throttle)}
 	if former != nil {
@@ -122,7 +136,9 @@ func New(cfg Config, former *Server) *Server {
 	return s
 }
 
-// sweep forgets what is over, now and then.
+// sweep deletes what has expired in the record, at most once in sweepEvery. The
+// compare-and-swap lets one of several concurrent requests do it. An error is logged only:
+// the request that came first is not at fault, and the next sweep deletes the same rows.
 func (s *Server) sweep(ctx context.Context) {
 	now := time.Now()
 	if !s.swept.Due(now, sweepEvery) {

@@ -13,24 +13,25 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/problem"
 )
 
-// session is one request.
+// session is one request, with the server that was current when it came.
 type session struct {
 	*Server
-	base string // of all addresses: https://host/acme/provisioner/
-	call verifiedJWS
+	base string      // common beginning of all addresses: https://host/acme/provisioner/
+	call verifiedJWS // zero until verify has succeeded
 }
 
 // verifiedJWS is a request whose signature was verified.
 type verifiedJWS struct {
-	url     string           // that was signed, and that of the request
-	kid     string           // address of the account, as the client writes it
-	account *acme.Account    // nil: signed by a key that need not have one
-	key     *jose.JSONWebKey // that verified
+	url     string           // of the request; the signature covers it
+	kid     string           // address of the account, as the client wrote it; "" with jwk
+	account *acme.Account    // nil for newAccount, and for revokeCert by the certificate's key
+	key     *jose.JSONWebKey // the key that verified the signature
 	payload []byte
 }
 
-// newSession refuses a host that is not ours: it goes into every address that the
-// client is told to follow. The session is there also then, for the nonce.
+// newSession begins a request. It refuses a host that is not the authority's, because the
+// host becomes part of each address that the client is told to follow. In that case it
+// returns a session beside the error, so that the answer still brings a nonce.
 func (s *Server) newSession(r *http.Request) (*session, error) {
 	if s.rules.ACME == nil || chi.URLParam(r, "provisioner") != s.rules.ACME.Name {
 		return nil, problem.New(problem.Malformed, "there is no ACME provisioner of this name").With(http.StatusNotFound)
@@ -47,16 +48,18 @@ func (s *Server) newSession(r *http.Request) (*session, error) {
 // link is the address of a resource.
 func (s *session) link(parts ...string) string { return s.base + strings.Join(parts, "/") }
 
+// addNonce puts a fresh nonce into the answer (RFC 8555 §6.5.1). A cache must not keep it:
+// a nonce is good for one request (RFC 8555 §7.2).
 func (s *session) addNonce(w http.ResponseWriter, r *http.Request) {
 	nonce, err := s.record.CreateNonce(r.Context())
 	if err != nil {
-		return // the database is gone: the request fails anyway
+		return // the database is away, so the request fails with a problem of its own
 	}
 	w.Header().Set("Replay-Nonce", string(nonce))
 	w.Header().Set("Cache-Control", "no-store")
 }
 
-// getNonce answers GET and HEAD (RFC 8555 §7.2).
+// getNonce answers HEAD with 200 and GET with 204 (RFC 8555 §7.2).
 func (s *session) getNonce(w http.ResponseWriter, r *http.Request) error {
 	nonce, err := s.record.CreateNonce(r.Context())
 	if err != nil {
@@ -71,8 +74,8 @@ func (s *session) getNonce(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// getDirectory answers what there is (RFC 8555 §7.1.1), with the profiles of
-// draft-ietf-acme-profiles: they are the services with acme: true.
+// getDirectory answers the addresses of all resources (RFC 8555 §7.1.1). meta.profiles
+// (draft-ietf-acme-profiles §3) are the services with acme: true in pki.yaml.
 func (s *session) getDirectory(w http.ResponseWriter, _ *http.Request) error {
 	type meta struct {
 		ExternalAccountRequired bool              `json:"externalAccountRequired,omitempty"`
@@ -90,6 +93,7 @@ func (s *session) getDirectory(w http.ResponseWriter, _ *http.Request) error {
 	})
 }
 
+// writeResource answers a JSON object. It returns an error only if v does not marshal.
 func writeResource(w http.ResponseWriter, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {

@@ -205,7 +205,7 @@ func (r *Raw) Order(names ...string) (order, authz string, challenges map[string
 	}
 	challenges = make(map[string]string)
 	for _, ch := range az.Challenges {
-		if b, err := base64.RawURLEncoding.Strict().DecodeString(ch.Token); err != nil || len(b) < 16 { // RFC 8555 §8.1
+		if b, err := base64.RawURLEncoding.Strict().DecodeString(ch.Token); err != nil || len(b) < 16 { // RFC 8555 §11.3
 			r.T.Errorf("token %q: %v", ch.Token, err)
 		}
 		challenges[ch.Type], challenges["token"] = strings.TrimPrefix(ch.URL, r.URL), ch.Token

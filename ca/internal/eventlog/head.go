@@ -16,8 +16,8 @@ import (
 // The signed head says which record this is and how far it had come. Whoever
 // opens a record compares it with the newest head that it knows.
 
-// Begin makes an empty place a record: it signs the head of the empty log (RFC
-// 6962 §2.1) and returns it. From then on the record says whose it is, and one
+// Begin makes an empty place a record: it signs the head of the empty log
+// (RFC 6962 §2.1) and returns it. From then on the record says whose it is, and one
 // that was emptied can be told from a new one. A place with a log is [ErrNotEmpty].
 func (l *Log) Begin(ctx context.Context, key *translog.Key) (head []byte, err error) {
 	var empty translog.Tree
@@ -92,8 +92,8 @@ func older(head, known translog.Head) error {
 	return nil
 }
 
-// extends checks the consistency of two heads by the tree in the database (RFC
-// 6962 §2.1.2).
+// extends checks the consistency of two heads by the tree in the database
+// (RFC 6962 §2.1.2).
 func (l *Log) extends(ctx context.Context, newest, known translog.Head) error {
 	proof, err := l.Consistency(ctx, newest, known.Size, newest.Size)
 	if ctx.Err() != nil {

@@ -1,4 +1,6 @@
-// Package keytype has the kinds of keys that pki.yaml and init name.
+// Package keytype has the kinds of keys that pki.yaml and init name, with one spelling for
+// each. It says how long a key is and on which curve; whether a key is sound is for
+// internal/pubkey to say.
 package keytype
 
 import (
@@ -12,7 +14,8 @@ import (
 	"go.step.sm/crypto/keyutil"
 )
 
-// The kinds by their names.
+// The kinds by their names. The names are in configurations and in the record, so they must
+// never change.
 const (
 	P256    = "EC-P256"
 	P384    = "EC-P384"
@@ -23,14 +26,16 @@ const (
 )
 
 var (
-	// All are the kinds that a profile can list. Read only.
+	// All are the kinds that a profile can list. P-521 is not among them: TLS clients often
+	// cannot use it. Read only.
 	All = []string{P256, P384, Ed25519, RSA2048, RSA3072, RSA4096}
-	// Default are those of a profile that lists none. Read only.
+	// Default are the kinds of a profile that lists none. RSA-2048 is left out: it has 112
+	// bits of security, the others 128 at least (NIST SP 800-57 Part 1, table 2). Read only.
 	Default = []string{P256, P384, Ed25519, RSA3072, RSA4096}
 )
 
-// Of returns the kind of a public key. For a key of a kind that is not in All it
-// returns a text for messages.
+// Of returns the kind of a public key. For a key that is of no kind in [All] it returns a
+// text for messages, such as EC-P-521 or RSA-1848, which is never equal to one in All.
 func Of(key crypto.PublicKey) string {
 	switch k := key.(type) {
 	case *ecdsa.PublicKey:
@@ -49,8 +54,9 @@ func Of(key crypto.PublicKey) string {
 	return fmt.Sprintf("%T", key)
 }
 
-// New makes a key for a certificate of the authority: P256, which "" means too,
-// Ed25519 or RSA3072. Other kinds are an error.
+// New makes a key for a certificate of the authority: P256, which "" means too, Ed25519 or
+// RSA3072. Other kinds are an error: services may have keys of more kinds than the authority
+// signs with.
 func New(kind string) (crypto.Signer, error) {
 	kty, crv, size := "EC", "P-256", 0
 	switch kind {

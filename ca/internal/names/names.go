@@ -28,8 +28,8 @@ import (
 // names have them, and every TLS library compares them as text.
 var dnsName = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$`)
 
-// dottedDecimal has the form of an IPv4 address. No DNS name has it (RFC 1123
-// §2.1), so 10.0.0.256 is a mistake and no name.
+// dottedDecimal has the form of an IPv4 address. No DNS name has it
+// (RFC 1123 §2.1), so 10.0.0.256 is a mistake and no name.
 var dottedDecimal = regexp.MustCompile(`^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$`)
 
 const (
