@@ -43,9 +43,9 @@ func (a *Authority) addLogHead(w http.ResponseWriter) {
 	}
 }
 
-// getLogProof answers GET /log/proof?from=&to= with a consistency proof (RFC 9162
-// §2.1.4), by which a client that keeps a head checks that the log of today begins with
-// it. Every holder of a certificate may ask, because the answer has hashes only.
+// getLogProof answers GET /log/proof?from=&to= with a consistency proof
+// (RFC 9162 §2.1.4), by which a client that keeps a head checks that the log of today
+// begins with it. Every holder of a certificate may ask: the answer has hashes only.
 func (a *Authority) getLogProof(w http.ResponseWriter, r *http.Request) error {
 	if _, _, err := a.verifyPeer(r.Context(), r.TLS); err != nil {
 		return err

@@ -162,8 +162,8 @@ func (st *state) checkGrace(c caller, leaf *x509.Certificate, now time.Time) err
 	return nil
 }
 
-// verifyChain verifies as a handshake would that the chain ends at a current root (RFC 5280
-// §6). at is now, or the end of a certificate that has expired.
+// verifyChain verifies as a handshake would that the chain ends at a current root
+// (RFC 5280 §6). at is now, or the end of a certificate that has expired.
 func (st *state) verifyChain(entry record.Certificate, leaf *x509.Certificate, at time.Time) error {
 	chain, err := x509.ParseCertificates(entry.Chain)
 	if err != nil {

@@ -126,8 +126,8 @@ func encodeRevoked(tag string, issuers []*x509.Certificate, lists []*crl.List) (
 	return &revokedAnswer{tag, body}, err
 }
 
-// matches reports whether the header If-None-Match names the tag, by weak comparison (RFC
-// 9110 §13.1.2).
+// matches reports whether the header If-None-Match names the tag, by weak comparison
+// (RFC 9110 §13.1.2).
 func matches(header, tag string) bool {
 	for candidate := range strings.SplitSeq(header, ",") {
 		candidate = strings.TrimSpace(candidate)

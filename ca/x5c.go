@@ -17,8 +17,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// A token of type X5C is signed with the key of a certificate that is in its header (RFC
-// 7515 §4.1.6). It can ask for names of that certificate only, and not for longer than
+// A token of type X5C is signed with the key of a certificate that is in its header
+// (RFC 7515 §4.1.6). It can ask for names of that certificate only, and not for longer than
 // that certificate lives. If this authority has issued the certificate, the new one
 // belongs to its lineage, so that one revocation ends both.
 

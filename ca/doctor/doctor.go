@@ -285,8 +285,8 @@ func (d *doctor) log(ctx context.Context) {
 
 // fetchCRL asks for the list that new certificates name as their distribution point
 // (RFC 5280 §4.2.1.13), as a peer would, and returns its nextUpdate. A list that is
-// not signed by the issuing certificate, or whose nextUpdate has passed (RFC 5280
-// §5.1.2.5), is an error.
+// not signed by the issuing certificate, or whose nextUpdate has passed
+// (RFC 5280 §5.1.2.5), is an error.
 func fetchCRL(ctx context.Context, get func(*http.Request) (*http.Response, error), at string, issuing *x509.Certificate) (next time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, crlWait)
 	defer cancel()

@@ -37,8 +37,8 @@ import (
 // newAuthority is a whole authority in memory, before any of it is written.
 type newAuthority struct {
 	root, intermediate cacert.Issuer
-	// public and jwe are the two halves of the enrolment key. jwe is encrypted (RFC
-	// 7516 §7.1, compact form), or the private JWK itself if the keys are plain.
+	// public and jwe are the two halves of the enrolment key. jwe is encrypted
+	// (RFC 7516 §7.1, compact form), or the private JWK itself if the keys are plain.
 	public *jose.JSONWebKey
 	jwe    string
 	// yaml is pki.yaml.
