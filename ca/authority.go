@@ -24,6 +24,7 @@ import (
 	"github.com/artstore/artstore-pki/ca/internal/lru"
 	"github.com/artstore/artstore-pki/ca/internal/statedir"
 	"github.com/artstore/artstore-pki/ca/internal/throttle"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/policy"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/ca/translog"
@@ -317,7 +318,7 @@ func (a *Authority) Ready(ctx context.Context) error {
 	}
 	for _, c := range []*x509.Certificate{issuing, st.roots[0]} {
 		if time.Now().After(c.NotAfter) {
-			return fmt.Errorf("%q expired at %s", c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339))
+			return fmt.Errorf("%q expired at %s", c.Subject.CommonName, validity.Stamp(c.NotAfter))
 		}
 	}
 	for _, c := range st.intermediates { // which makes the lists that are due, also when nobody asks for them

@@ -16,6 +16,7 @@ import (
 
 	"github.com/artstore/artstore-pki/ca/internal/denial"
 	"github.com/artstore/artstore-pki/ca/internal/joseheader"
+	"github.com/artstore/artstore-pki/ca/internal/validity"
 	"github.com/artstore/artstore-pki/ca/record"
 	"github.com/artstore/artstore-pki/ca/store"
 	"github.com/artstore/artstore-pki/internal/certs"
@@ -86,7 +87,7 @@ func (p *renewalToken) validate(st *state, use action, der []byte, now time.Time
 	case errors.Is(err, jose.ErrInvalidSubject):
 		return denial.Unauthorized("the renewal token was refused: its subject is not that of the certificate")
 	case err != nil:
-		return denial.Unauthorized("the renewal token was refused: %s; the time here is %s", tokenFault(err), now.UTC().Format(time.RFC3339))
+		return denial.Unauthorized("the renewal token was refused: %s; the time here is %s", tokenFault(err), validity.Stamp(now))
 	case p.Expiry == nil:
 		return denial.Unauthorized("the renewal token has no expiry: it could be used for ever")
 	case p.Expiry.Time().Sub(now) > maxProofLife+tokenLeeway:
@@ -152,7 +153,7 @@ func (st *state) checkGrace(c caller, leaf *x509.Certificate, now time.Time) err
 		return err
 	}
 	grace := p.Grace(leaf.NotAfter.Sub(lifetime.IssuedAt(leaf.NotBefore, leaf.NotAfter)))
-	ended := leaf.NotAfter.UTC().Format(time.RFC3339)
+	ended := validity.Stamp(leaf.NotAfter)
 	if grace == 0 {
 		return denial.New(denial.Grace, "the certificate expired at %s, and expired certificates of %s are not renewed: enrol again", ended, c.service)
 	}

@@ -288,7 +288,7 @@ func (a *Authority) verifyPeer(ctx context.Context, conn *tls.ConnectionState) (
 	}
 	// The handshake has checked the dates too, but a connection can outlive a certificate.
 	if now := time.Now(); now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
-		return c, entry, denial.Unauthorized("the client certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
+		return c, entry, denial.Unauthorized("the client certificate expired at %s", validity.Stamp(cert.NotAfter))
 	}
 	return callerOf(entry), entry, nil
 }
