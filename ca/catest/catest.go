@@ -6,8 +6,9 @@
 //	// enrol at authority.URL with the root fingerprint authority.RootFingerprint
 //	authority.Check(t)
 //
-// Everything ends with the test. Nothing is mocked: what works here works
-// against "artstore-pki serve".
+// Everything ends with the test. Nothing is mocked: a client that works with this
+// authority works with "artstore-pki serve". Each problem fails the test that is given,
+// so the caller checks no errors.
 package catest
 
 import (
@@ -38,18 +39,18 @@ import (
 // Options of an authority for tests. The zero value works: the services of ArtStore, keys of
 // type EC-P256, certificates for 24 h.
 type Options struct {
-	// Lifetime is that of certificates. The shortest is 10 s.
+	// Lifetime is how long certificates are valid: 24 h if 0, 10 s at least.
 	Lifetime time.Duration
-	// Profiles replace those of the ArtStore services.
+	// Profiles replace those of the ArtStore services. nil keeps them.
 	Profiles map[string]policy.Profile
-	// KeyType is that of root and intermediate.
+	// KeyType is the kind of key of root and intermediate. Default EC-P256.
 	KeyType string
 	// Database is a postgres:// URL that replicas share. Empty means pki.db in the state
 	// directory.
 	Database string
 	// Edit may change pki.yaml before the authority opens it.
 	Edit func(yaml []byte) []byte
-	// Wrap, if set, stands around the handler: to count requests or inject faults.
+	// Wrap, if set, wraps the handler, to count requests or to inject faults.
 	Wrap func(http.Handler) http.Handler
 }
 
@@ -123,7 +124,7 @@ func (c *CA) Replica(t testing.TB) *CA {
 // open opens the authority in c.Dir, and serves it until the test ends.
 func (c *CA) open(t testing.TB) {
 	t.Helper()
-	// Not the test's own context: it ends before cleanups, and the server drains in one.
+	// The context of the test ends before its cleanups, in one of which the server drains.
 	ctx := context.WithoutCancel(t.Context())
 	var err error
 	if c.Authority, err = ca.Open(ctx, ca.Options{Dir: c.Dir, Logger: slog.New(slog.DiscardHandler)}); err != nil {
@@ -137,8 +138,8 @@ func (c *CA) open(t testing.TB) {
 	c.serve(ctx, t, c.opt)
 }
 
-// serve listens, feeds the listener with the authority's own certificate, and
-// joins all goroutines at the end of the test.
+// serve listens with the certificate that Authority.Watch yields, and waits for all
+// goroutines at the end of the test.
 func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
@@ -178,7 +179,7 @@ func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
 			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return current.Load(), nil },
 		}})
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = nil // a test left a connection open
+			err = nil // the test has left a connection open
 		}
 		done <- err
 	}()
@@ -192,22 +193,23 @@ func (c *CA) serve(ctx context.Context, t testing.TB, opt Options) {
 	})
 }
 
-// serverConfig is that of "artstore-pki serve": a client without a certificate may enrol.
+// serverConfig returns the configuration of "artstore-pki serve": it accepts a client
+// without a certificate, because such a client may enrol.
 func serverConfig(cert tls.Certificate, roots []*x509.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{cert},
-		ClientAuth:   tls.VerifyClientCertIfGiven, // enrolment has no certificate yet
+		ClientAuth:   tls.VerifyClientCertIfGiven,
 		ClientCAs:    certs.Pool(roots...),
 		NextProtos:   []string{"h2", "http/1.1"},
 	}
 }
 
-// Roots is the current trust bundle.
+// Roots returns the current trust bundle.
 func (c *CA) Roots() []*x509.Certificate { return c.Authority.Roots() }
 
-// Token makes an enrolment token for a service: for the names given, or for all
-// of its profile.
+// Token makes an enrolment token for a service, for the given names or for all that its
+// profile lists.
 func (c *CA) Token(t testing.TB, service string, names ...string) secret.String {
 	t.Helper()
 	return c.token(t, ca.TokenOptions{Service: service, Names: names})
@@ -242,7 +244,7 @@ func (c *CA) token(t testing.TB, opt ca.TokenOptions) secret.String {
 	return token
 }
 
-// Rewrite edits pki.yaml; Authority.Reload makes the authority read it.
+// Rewrite edits pki.yaml. The authority reads it with the next call of Authority.Reload.
 func (c *CA) Rewrite(t testing.TB, edit func([]byte) []byte) {
 	t.Helper()
 	path := filepath.Join(c.Dir, "pki.yaml")

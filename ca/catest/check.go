@@ -114,13 +114,13 @@ func checkCertificate(t testing.TB, e record.Certificate, roots []*x509.Certific
 		t.Errorf("check: %s ends at %s, after its proof at %s", e.Serial, leaf.NotAfter, e.ProofUntil)
 	}
 	at := e.IssuedAt.Add(-time.Millisecond).Truncate(time.Second)
-	if e.Caller == "operator" { // a fixture: good in its time, which is not the one of its issue
+	if e.Caller == "operator" { // a fixture is valid at another time than that of its issue
 		if !at.Before(leaf.NotBefore) && !at.After(leaf.NotAfter) {
 			t.Errorf("check: %s is a fixture, and was valid when it was issued", e.Serial)
 		}
 		at = leaf.NotBefore
 	}
-	if ahead := leaf.NotBefore.Sub(at); ahead > 0 && ahead <= time.Minute { // asked for by a client whose clock is fast
+	if ahead := leaf.NotBefore.Sub(at); ahead > 0 && ahead <= time.Minute { // the clock of the client was ahead
 		at = leaf.NotBefore
 	}
 	_, err = leaf.Verify(x509.VerifyOptions{
@@ -133,7 +133,7 @@ func checkCertificate(t testing.TB, e record.Certificate, roots []*x509.Certific
 }
 
 // checkLineage checks that a renewal continues the lineage of a certificate that existed and
-// was not revoked, and that the proof it rests on was not prolonged.
+// was not revoked, and that both rest on a proof with the same end.
 func checkLineage(t testing.TB, e record.Certificate, all map[string]record.Certificate) {
 	t.Helper()
 	if e.Previous == "" {
@@ -181,7 +181,7 @@ func checkEvents(t testing.TB, rec *ca.Record, all map[string]record.Certificate
 	}
 }
 
-// checkLog expects each event in the log, or waiting for its place in it.
+// checkLog expects each event to be in the log or to wait for its place.
 func checkLog(t testing.TB, rec *ca.Record) {
 	t.Helper()
 	report, err := rec.VerifyLog(t.Context(), ca.LogOptions{})
