@@ -104,11 +104,7 @@ var documented = []string{
 // Packages with fewer comments than leastComments, with the share that they have.
 // These numbers only get larger: raise one when its package got comments, remove it
 // when its package fits.
-var fewComments = map[string]float64{
-	"cmd/artstore-pki":               0.060,
-	"cmd/artstore-pki/internal/demo": 0.126,
-	"internal/fattest":               0.128,
-}
+var fewComments = map[string]float64{}
 
 // TestCommentsAreEnough: a reader is told why, and is not told everything twice.
 func TestCommentsAreEnough(t *testing.T) {
