@@ -22,7 +22,7 @@ const (
 	flagRecipient  = "recipient"       // of backup
 	flagIdentity   = "identity"        // of restore
 	flagPassphrase = "passphrase-file" // of both
-	// ageMagic is how a file begins that age has encrypted, in its binary form
+	// ageMagic is the beginning of a file that age has encrypted, in the binary form
 	// (c2sp.org/age). The armored form is not read.
 	ageMagic = "age-encryption.org/"
 	// standardStream, in place of FILE, is standard output of backup and standard input
@@ -60,8 +60,9 @@ SQLite file. Restore with "artstore-pki restore".`,
 // encrypted themselves, for the same reason (backup.ErrClearSecret), and a record that is
 // not the one of the directory (ca.RecordError). FILE must not exist.
 //
-// Interrupted or killed, it leaves no FILE. On standard output the beginning of a backup is
-// left, which restore refuses as a whole.
+// Interrupted or killed, it leaves no FILE; a killed one can leave a temporary file beside it,
+// with a dot in front of its name. On standard output it leaves the beginning of a backup,
+// which restore refuses as a whole.
 func runBackup(u *ui.UI, c *cli.Context) error {
 	if err := flags.WantArgs(c, 1, 1); err != nil {
 		return err
@@ -123,8 +124,8 @@ func writeBackup(u *ui.UI, path string, fill func(io.Writer) error) error {
 
 // recipientsOf returns what a backup is encrypted to: the keys of --recipient, or the
 // passphrase in the file of --passphrase-file. None means that it is not encrypted. Both
-// together are refused, because age takes a passphrase alone. The error does not repeat a
-// key, since somebody may have given a private one by mistake.
+// together are refused, because age takes a passphrase alone. The error does not repeat the
+// key, because it may be a private one that was given by mistake.
 func recipientsOf(u *ui.UI, c *cli.Context) ([]age.Recipient, error) {
 	keys, file := c.StringSlice(flagRecipient), c.String(flagPassphrase)
 	if len(keys) > 0 && file != "" {

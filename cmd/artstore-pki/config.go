@@ -22,8 +22,8 @@ func configCommand(u *ui.UI) *cli.Command {
 }
 
 // configShowCommand declares config show and runs it. It prints all settings first and
-// complains about them after that, with status 2: the command is for somebody who looks for
-// a mistake, so a mistake must not hide the other settings.
+// complains about them after that, with status 2: the command is for an operator who looks
+// for a mistake, so a mistake must not hide the other settings.
 func configShowCommand(u *ui.UI) *cli.Command {
 	list := append(uploads.Flags(),
 		&cli.BoolFlag{Name: "origin", Usage: "also print what set each: a flag, a variable, a line of the file, or the default"},

@@ -81,8 +81,8 @@ keeps them on disk with their SHA-256, and gives them back.`,
 
 // devFlags returns the flags of both reference services; listenAt is the address without
 // --listen. --allow has no default: a service that lets everybody in would hide mistakes in
-// the names of certificates. --clock-offset is a flag of the library, because a clock can be
-// behind and lengths of time of our own are never negative.
+// the names of certificates. --clock-offset is a duration flag of the library, because a clock
+// can be behind, and the package values has no negative lengths of time.
 func devFlags(u *ui.UI, listenAt string) []cli.Flag {
 	return append(u.LogFlags(slog.LevelInfo),
 		&cli.StringFlag{Name: flags.Dir, Aliases: []string{"d"}, Required: true, Usage: "directory `DIR` for what the service keeps"},

@@ -12,11 +12,11 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// fingerprintCommand declares fingerprint and runs it. It prints what a new client is given
-// to know the authority by: SHA-256 over the DER form of the root that signs now, in hex
+// fingerprintCommand declares fingerprint and runs it. It prints the SHA-256 of the root that
+// signs now, over its DER form and in hex. A new client recognizes the authority by it
 // (docs/design/0003-bootstrap-without-insecureskipverify.md). After a root rotation the
-// fingerprint is another one; tokens carry it, so only clients that were told it by hand
-// need the new one. It needs no password and no running authority.
+// fingerprint is another one. Tokens contain it, so only clients that were configured with it
+// by hand need the new one. It needs no password and no running authority.
 func fingerprintCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:  "fingerprint",

@@ -61,8 +61,8 @@ nothing, and one with a certificate would prove that the check has one.`,
 }
 
 // loopbackURL returns an error unless raw is an http URL with a loopback address as its host
-// and without a password. It takes addresses only: a name, localhost too, is whatever the
-// resolver says.
+// and without a password. It takes addresses only: a name, also localhost, can be resolved to
+// any address.
 func loopbackURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "http" || u.User != nil {

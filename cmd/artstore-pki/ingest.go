@@ -204,7 +204,7 @@ type ingest struct {
 // The server for metrics and the lines about the progress run beside the spool and end after
 // it, so that /metrics shows its last state. If that server fails, the spool ends as well.
 // The error is that of the spool or of the server, or the exit status of --once. A run that
-// was told to stop is status 0, whatever is left: the next one goes on.
+// was told to stop is status 0, also if files are left: the next one goes on.
 func (in *ingest) run(c *cli.Context, served serving.Metrics) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()

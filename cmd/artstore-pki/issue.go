@@ -115,8 +115,8 @@ func enrolmentConfig(u *ui.UI, c *cli.Context, dir string) (enroll.Config, error
 	return cfg, flags.HTTPSURL(flags.CAURL, cfg.URL)
 }
 
-// keyTypeOf returns the key type of a name, in whatever case the name is written. A name
-// that is unknown is returned as it is: enroll refuses it and lists those that it has.
+// keyTypeOf returns the key type of a name, and does not compare its case. An unknown name is
+// returned as it is: enroll refuses it and lists the types that it has.
 func keyTypeOf(text string) enroll.KeyType {
 	for _, k := range enroll.KeyTypes() {
 		if strings.EqualFold(string(k), text) {

@@ -165,7 +165,7 @@ func rowsOf(page []record.Certificate, now time.Time) []stepapi.RecordRow {
 
 // listWriter prints rows as they come, because a record may be larger than the memory. page
 // prints the rows of one page. end completes the output, and is called once, after the last
-// page; after an error it is not called, so that an output which was cut can be told.
+// page. After an error it is not called, so that a reader can see that the output was cut.
 type listWriter interface {
 	page(rows []stepapi.RecordRow) error
 	end() error
@@ -183,7 +183,7 @@ func newListWriter(u *ui.UI, format string, now time.Time) listWriter {
 	return &listTable{to: u.NewTable("SERIAL", "SERVICE", "STATE", "ENDS", "LEFT", "KIND", "NAMES"), now: now}
 }
 
-// listJSON writes one object whatever the number of pages is.
+// listJSON writes one object, also for several pages.
 type listJSON struct {
 	to   io.Writer
 	some bool // a row was printed, and with it the beginning of the object

@@ -39,8 +39,8 @@
 //     in a hint or in a document is one of this program (TestDocsNameRealCommands).
 //   - Commands that serve or upload take --log-level and --log-format
 //     (TestLongCommandsHaveLogFlags).
-//   - An init that was killed leaves a whole authority, or nothing that the next init
-//     stumbles over (TestInitSurvivesKill, TestInitCrashes).
+//   - An init that was killed leaves a whole authority, or a directory in which the next
+//     init succeeds (TestInitSurvivesKill, TestInitCrashes).
 //   - An ingest that was killed loses no file and stores none twice. Where the Storage
 //     Element chooses the ids, a file can be ambiguous instead (TestIngestSurvivesKill,
 //     TestIngestCrashMatrix).
@@ -99,8 +99,8 @@ func run(ctx context.Context, std ui.Streams, args []string) int {
 }
 
 // newApp returns the program with all its commands, which print to u. Each run needs a new
-// one, because the library keeps in the flags what it has parsed. Completion makes one
-// more, to look into and not to run.
+// one, because the library stores parsed values in the flags. Completion makes another one,
+// which it reads and does not run.
 //
 // The order of the commands is the order of the page that --help prints.
 func newApp(u *ui.UI) *cli.App {

@@ -38,8 +38,8 @@ nothing. The source stays as it is; name the new place in pki.yaml afterwards.`,
 // no configuration: the operator names the new place in pki.yaml when the copy has ended
 // well. It prints the number of rows of each table.
 //
-// store.Copy writes one transaction. Whatever ends the command before its commit, the
-// target has no rows. A target that has a record, and a source that was written to
+// store.Copy writes one transaction. If the command ends before its commit, also by a kill,
+// the target has no rows. A target that has a record, and a source that was written to
 // meanwhile, are refused; both places stay as they were. A URL that store.Check refuses,
 // such as one with a password in it, is an error of the command line.
 func runMigrate(u *ui.UI, c *cli.Context) error {
@@ -70,8 +70,8 @@ func runMigrate(u *ui.UI, c *cli.Context) error {
 
 // copyRecord opens both places, copies the record, and returns the rows of each table. It
 // says from time to time how far it is, because a large record takes minutes. The source
-// must have a record (store.ErrNoRecord). The schema is made in the target, whatever is
-// there already: store.Copy then refuses one that is not empty.
+// must have a record (store.ErrNoRecord). The schema is made in the target, also if a record
+// is there already: store.Copy then refuses a target that is not empty.
 func copyRecord(ctx context.Context, u *ui.UI, from, to string) (_ []store.CopyProgress, err error) {
 	source, err := store.Open(ctx, from)
 	if err != nil {

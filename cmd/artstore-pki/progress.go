@@ -70,9 +70,9 @@ func (p *progress) show() {
 	}
 }
 
-// line returns the text for an audit that runs since so long. It is one column shorter than
-// the terminal is wide: a full line would wrap, and eraseLine erases one line only. The last
-// place comes from a file name or a server, so it is cleaned of control characters.
+// line returns the text of the line; since is how long the audit has been running. The text is
+// one column shorter than the terminal is wide: a full line would wrap, and eraseLine erases one
+// line only. The last place is a file name or an address, and is cleaned of control characters.
 func (p *progress) line(since time.Duration) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

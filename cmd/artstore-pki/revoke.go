@@ -174,7 +174,7 @@ func (r revocation) revokeOne(ctx context.Context) error {
 }
 
 // revokeSet revokes all certificates of a set in one transaction, and prints how many they
-// were. An empty set is an error: the name was a wrong one, or nothing of it lives.
+// were. An empty set is an error: the name is wrong, or nothing of the set can be used any more.
 func (r revocation) revokeSet(ctx context.Context) error {
 	n, err := r.rec.RevokeSet(ctx, r.what.set, r.reason, r.note)
 	if err != nil {

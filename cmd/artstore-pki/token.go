@@ -20,8 +20,8 @@ import (
 )
 
 // tokenCommand declares token. Its --out is a file rather than a redirection because the
-// file is private (0600) from its first byte on. The token goes to stdout without --out:
-// that is the one secret that token prints, and all that it prints there.
+// file is private (0600) from its first byte on. Without it, the token is the only line on
+// stdout.
 func tokenCommand(u *ui.UI) *cli.Command {
 	return &cli.Command{
 		Name:      "token",
@@ -106,8 +106,8 @@ func mintToken(u *ui.UI, c *cli.Context, service string, names []string) (secret
 
 // askToken returns a token of a running authority, which it asks over mutual TLS with the
 // certificate of an enroller (docs/design/0021-enrollers.md). The authority decides
-// whether this enroller may enrol that service, and records the token. The whole exchange
-// takes a minute at most.
+// whether this enroller may enrol that service, and records the token. The request is given
+// up after a minute.
 //
 // --revoke and --provisioner are refused beside --cert: the API of the authority has
 // neither.
