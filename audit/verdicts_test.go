@@ -337,6 +337,9 @@ func fileCases() map[string][]verdictCase {
 }
 
 func TestVerdictsOfFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	program := audittest.Program(t, "openssl")
 	var table verdicts
 	t.Run("cases", func(t *testing.T) {

@@ -50,6 +50,9 @@ func TestDatabaseStopped(t *testing.T) {
 }
 
 func TestDatabaseLocked(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	t.Parallel() // it waits for SQLite to give up
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(c.Dir, "pki.db")+"?_pragma=busy_timeout(10000)")

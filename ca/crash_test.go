@@ -59,6 +59,9 @@ func TestServeForCrash(t *testing.T) {
 // the record and the log must verify, no token may buy a second key, and the
 // marker must name a head that the record has.
 func TestKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	rounds := crashRounds
 	if text := os.Getenv(killsEnv); text != "" {
 		var err error

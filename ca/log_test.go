@@ -61,6 +61,9 @@ func headOf(t testing.TB, c *catest.CA, size int64) (text []byte, h translog.Hea
 // TestHeadsAreHandedOut: each certificate brings a head, anyone may ask for the
 // newest, and peers get proofs that the log of today begins with theirs.
 func TestHeadsAreHandedOut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Edit: withAuditor})
 	auditor := enrol(t, c, "storage", "storage")
 	other := enrol(t, c, "ingester", "ingester")
@@ -149,6 +152,9 @@ func renewRaw(t *testing.T, cl *client) http.Header {
 
 // TestKeptHead: a head that a client kept is compared with the record of today.
 func TestKeptHead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	c := catest.Start(t, catest.Options{Profiles: profiles()})
 	enrol(t, c, "storage", "storage")
 	text, _ := headOf(t, c, 2)
@@ -282,6 +288,9 @@ func TestLogKeyIsNotReplaced(t *testing.T) {
 // TestLogThatCannotGoOn: when somebody rewrites the log under a running
 // authority, it signs nothing more and says so, and goes on issuing.
 func TestLogThatCannotGoOn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	dir := filepath.Join(t.TempDir(), "pki")
 	if _, err := setup.Init(t.Context(), setup.Options{Dir: dir, PlainKeys: true, Profiles: profiles()}); err != nil {
 		t.Fatal(err)

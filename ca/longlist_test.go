@@ -48,6 +48,9 @@ func manyRevoked(t testing.TB, c *catest.CA, n int) {
 
 // A client takes a list of 300 000 entries, and refuses the one that came last.
 func TestClientsTakeLongLists(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	entries := 300_000
 	if raceEnabled {
 		entries = 30_000
@@ -114,6 +117,9 @@ func TestClientsTakeLongLists(t *testing.T) {
 
 // The authority says when its lists get so long that clients may not read them.
 func TestLongListsAreToldOf(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	if raceEnabled {
 		t.Skip("half a million entries take minutes under the race detector, and the test runs without it, too")
 	}

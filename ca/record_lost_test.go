@@ -178,6 +178,9 @@ var losses = []loss{
 // TestLostRecord: whatever comes in the place of the record, no way in takes it,
 // and none makes anything. To go on is a decision, which the log tells of.
 func TestLostRecord(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for _, l := range losses {
 		name := "sqlite/" + l.name
 		if l.pg {
@@ -389,6 +392,9 @@ func TestMarkerThatCannotBeWritten(t *testing.T) {
 // TestRecordVanishesUnderServe: what a running authority answers is in the record
 // that the next start opens, or it answers nothing.
 func TestRecordVanishesUnderServe(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for name, tc := range map[string]struct {
 		pg     bool
 		vanish func(t *testing.T, c *catest.CA, where string)
@@ -502,6 +508,9 @@ func markerOf(t *testing.T, dir string) int64 {
 // TestRolledBackUnderServe: a database of yesterday under a running authority
 // brings no revoked certificate back, and its marker still tells at the next start.
 func TestRolledBackUnderServe(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	database := postgres.Database(t)
 	c := catest.Start(t, catest.Options{Profiles: profiles(), Database: database})
 	cert := enrol(t, c, "storage", "storage")

@@ -128,6 +128,9 @@ func TestReplicasSeeARevocationAtOnce(t *testing.T) {
 // TestReplicasRotateTheirOwn: each has its own certificate, of a key that no
 // other has, and replaces it in time.
 func TestReplicasRotateTheirOwn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	t.Parallel() // it waits for certificates of half a minute; shorter ones expire on a busy machine before they are replaced
 	three := replicas(t, catest.Options{Lifetime: 30 * time.Second})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)

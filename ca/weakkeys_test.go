@@ -23,6 +23,9 @@ import (
 // A key whose private half is no secret is refused wherever somebody can bring one,
 // with the rule; nothing is issued and no account is made.
 func TestWeakKeys(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	root, rootKey := foreignRoot(t)
 	file := filepath.Join(t.TempDir(), "devices.pem")
 	if err := os.WriteFile(file, pemfile.EncodeCertificates([]*x509.Certificate{root}), 0o600); err != nil {

@@ -41,6 +41,9 @@ func TestThousandColdCallers(t *testing.T) {
 
 // Down for a minute with 100 callers in a loop; then it is back.
 func TestOutageAndRecovery(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for name, retryAfter := range map[string]time.Duration{"silent": 0, "Retry-After": 7 * time.Second} {
 		for kind, status := range map[string]int{"500": 500, "unreachable": -1} {
 			if status < 0 && retryAfter > 0 {

@@ -24,6 +24,9 @@ import (
 // Both servers echo everything they are told, in every place an answer has, and
 // every value the package hands out is printed with every verb.
 func TestCanary(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	const password, token = "canary-secret-7f", "canary-token-9a"
 	out := &logtest.Buffer{}
 	say := func(vs ...any) {

@@ -136,6 +136,9 @@ func TestReaderIsReadAgain(t *testing.T) {
 // Every byte, wherever it stands in a name, reaches both kinds of element; what
 // a header cannot carry arrives percent-encoded.
 func TestNamesOfEveryByte(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for _, dialect := range []string{"python", "go"} {
 		t.Run(dialect, func(t *testing.T) {
 			s := ingesttest.Start(t, ingesttest.Options{Dialect: dialect})

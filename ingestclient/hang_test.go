@@ -55,6 +55,9 @@ func hung(t *testing.T, then func(net.Conn)) string {
 // An element that hangs or resets ends no upload: the next one is asked at once,
 // and without a next one the attempt is repeated. Only the caller ends it.
 func TestHangingElements(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	s := ingesttest.Start(t, ingesttest.Options{})
 	server, err := rotation.Open(t.Context(), rotation.Config{Source: rotation.Static(s.CA.Material(t, "storage-element"))})
 	if err != nil {
@@ -210,6 +213,9 @@ func (r *relay) stop(stopped bool) {
 // An element that stops while connections to it are open costs no file either:
 // nothing of a file goes out before it has answered. When it goes on, it is used again.
 func TestElementStopsBetweenUploads(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	s := ingesttest.Start(t, ingesttest.Options{})
 	r, url := newRelay(t, s.StorageURL)
 	cfg := s.Config()

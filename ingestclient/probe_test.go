@@ -20,6 +20,9 @@ import (
 // Both kinds of element let themselves be asked, say what is in the way, and
 // have nothing more stored than before.
 func TestProbeOfRealElements(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for _, dialect := range []string{"python", "go"} {
 		for name, tc := range map[string]struct {
 			opt   ingesttest.Options

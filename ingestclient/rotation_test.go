@@ -52,6 +52,9 @@ func (a *authority) identity(drain time.Duration) (*rotation.Identity, func()) {
 // The real thing from end to end: rotation's connections, tokens bound to each
 // certificate, uploads all the time, also over HTTP/2.
 func TestRotatingIdentityUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for name, http2 := range map[string]bool{"http/1.1": false, "http/2": true} {
 		t.Run(name, func(t *testing.T) {
 			w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts, c.HTTP2 = 1, http2 })

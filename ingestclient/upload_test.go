@@ -115,6 +115,9 @@ func (w badWriter) Write([]byte) (int, error) { return 0, w.err }
 // An answer that comes while the body is still being sent is heard, stops the
 // sending, and leaves nobody reading the file.
 func TestEarlyAnswers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for _, tc := range []struct {
 		status int
 		body   string
@@ -273,6 +276,9 @@ func TestIdempotencyKeyMakesRetriesSafe(t *testing.T) {
 }
 
 func TestServerFailures(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for _, tc := range []struct {
 		status    int
 		after     string
@@ -585,6 +591,9 @@ func TestPeersThatDoNotFit(t *testing.T) {
 // The main promise (RFC 8705 §6.3): tokens bound to certificates, a
 // rotation every few uploads, and no request is ever refused.
 func TestRotationsUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	w := newServers(t, func(c *ingestclient.Config) { c.MaxAttempts = 1 })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

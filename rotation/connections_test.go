@@ -62,6 +62,9 @@ func start(t testing.TB, rt http.RoundTripper, addr, path string) *http.Response
 // request that may be repeated fails, and one stream that never ends is cut at
 // the grace, which the log says.
 func TestDrainUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
 		t.Run(name, func(t *testing.T) {
 			ca := newCA(t, "ca")

@@ -55,6 +55,9 @@ func say(c net.Conn) error {
 // TestRawConnections: raw TLS keeps its identity over a rotation, is cut after
 // the grace, and a new one has the new identity.
 func TestRawConnections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	ca := newCA(t, "ca")
 	addr := echo(t, open(t, rotation.Static(ca.leaf(t, "svc", nil)), 0))
 	src := newPushed(ca.leaf(t, "client", nil))

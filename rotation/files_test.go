@@ -264,6 +264,9 @@ func TestFilesNotifierSeam(t *testing.T) {
 
 // TestFilesAtStart: what is wrong at the start is said soon, not at a timeout.
 func TestFilesAtStart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	ca := newCA(t, "ca")
 	other := ca.leaf(t, "svc", nil)
 	combined := func(t *testing.T, f files.Set) files.Set {

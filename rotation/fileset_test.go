@@ -77,6 +77,9 @@ func TestFileSets(t *testing.T) {
 // TestFileSetRefusals: a set that cannot be meant ends Watch at once, one that
 // is incomplete on disk after the patience of the start.
 func TestFileSetRefusals(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	ca := newCA(t, "ca")
 	dir := t.TempDir()
 	write(t, dir, ca.leaf(t, "svc", nil))
@@ -132,6 +135,9 @@ func TestFilesListAppears(t *testing.T) {
 
 // TestHalfASetAlone: the gate refuses what only [rotation.Merge] makes whole.
 func TestHalfASetAlone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	dir := t.TempDir()
 	write(t, dir, newCA(t, "ca").leaf(t, "svc", nil))
 	for want, f := range map[string]files.Set{

@@ -137,6 +137,9 @@ func TestKeptIsDroppedAtItsEnd(t *testing.T) {
 // TestKeptOfFiles: what another program keeps beside crl.pem holds after a restart;
 // in one process the memory is enough. A file that is damaged is no way out.
 func TestKeptOfFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	ca := newCA(t, "ca")
 	bad := ca.leaf(t, "client", nil)
 	dir := t.TempDir()

@@ -69,6 +69,9 @@ var spoil = map[string]func(t *testing.T, ca *testCA, dir string) (file, why str
 // TestABadOtherCertificate: it costs nobody else anything, at the start and
 // later, and the log names its file.
 func TestABadOtherCertificate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for name, spoil := range spoil {
 		for _, later := range []bool{false, true} {
 			t.Run(map[bool]string{true: "later", false: "at the start"}[later]+" "+name, func(t *testing.T) {

@@ -261,6 +261,9 @@ func TestPolicyVersionPanics(t *testing.T) {
 
 // TestAuthorizeIsNotAskedForNothing: without open connections nobody asks.
 func TestAuthorizeIsNotAskedForNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	var r rules
 	s, ca := testServer(t, r.options(false))
 	addr := run(t, s, &http.Server{Handler: s.Handler(http.HandlerFunc(whoami)), ConnContext: s.ConnContext})

@@ -124,6 +124,9 @@ func slack() time.Duration {
 // completing write or rename the identity has published it, by notification
 // alone, and asserts a small multiple of the bars.
 func TestSeenAfter(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	ca := newCA(t, "ca")
 	for _, l := range layouts {
 		t.Run(l.name, func(t *testing.T) {

@@ -119,6 +119,9 @@ func TestServeFinishesRequests(t *testing.T) {
 // TestServeEndsSlowPeers: a header that never ends, and a body that stops, both
 // end, and the handler of the body learns of it.
 func TestServeEndsSlowPeers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	t.Parallel()
 	s, ca := testServer(t, rotation.ServerOptions{Authorize: rotation.AllowNames("client")})
 	read := make(chan error, 1)

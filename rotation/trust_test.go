@@ -45,6 +45,9 @@ func openTrust(t testing.TB, src rotation.Source, log *slog.Logger) *rotation.Tr
 // TestTrustOfItsOwn: each transport believes its own bundle and no other, and
 // shows the same certificate; a bundle that changes on disk takes effect.
 func TestTrustOfItsOwn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2.0": true} {
 		t.Run(name, func(t *testing.T) {
 			ca, corp, next := newCA(t, "ca"), newCA(t, "corp"), newCA(t, "next")
@@ -142,6 +145,9 @@ func TestTrustRevokes(t *testing.T) {
 
 // TestTrustOpens says why it does not.
 func TestTrustOpens(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	dir := t.TempDir()
 	put(t, filepath.Join(dir, "leaf.crt"), bundlePEM(newCA(t, "ca").leaf(t, "x", nil).Certificate.Leaf))
 	for want, cfg := range map[string]rotation.Config{

@@ -83,6 +83,9 @@ func (p played) start(t *testing.T, openssl, dir, suites string) (address string
 // Whatever a server speaks, and whatever key it has: an expired certificate is
 // critical, and never a server that could not be reached. Its handshake may have failed.
 func TestLegacyServers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	openssl := audittest.Program(t, "openssl")
 	dir := t.TempDir()
 	for key, args := range legacyKeys {

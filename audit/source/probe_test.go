@@ -173,6 +173,9 @@ func TestOldestVersion(t *testing.T) {
 // A server that answers a client and keeps silent to the questions after it costs
 // one more timeout, and its row is what the client saw.
 func TestSilentProbes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	_, intermediate, leaf := certtest.Hierarchy(t)
 	config := &tls.Config{Certificates: []tls.Certificate{leaf.TLS(intermediate)}}
 	var asked atomic.Int64

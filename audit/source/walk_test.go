@@ -34,6 +34,9 @@ func realPlaces(t *testing.T, r *audittest.Report) map[string]bool {
 // Every certificate below a directory is in the report, whatever the directories are called and
 // whatever links there are between them; and the walk ends.
 func TestEachCertificateIsInTheReport(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	_, intermediate, _ := certtest.Hierarchy(t)
 	leaf := certtest.Encode(certtest.New(t, intermediate, "svc"))
 	names := []string{"node1", "node2", "self", "current", "..data", "..2026_01_01", "..2026_02_02", "gen-1", "gen-2", "v-1", "v-2", "x"}

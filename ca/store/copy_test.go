@@ -20,6 +20,9 @@ import (
 // TestCopy carries a record from SQLite to PostgreSQL and back, and each of them
 // goes on where the one before ended.
 func TestCopy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	dir := t.TempDir()
 	w := storetest.NewLog(t, filepath.Join(dir, "first.db"))
 	first := w.Store

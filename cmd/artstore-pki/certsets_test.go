@@ -87,6 +87,9 @@ func (p *setPKI) under(permits []x509.ExtKeyUsage) certSet {
 // TestOneSetThreeAnswers compares what a running service, "config check" and "audit" say about
 // the same files. Where they differ, the row says why.
 func TestOneSetThreeAnswers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	p := newSetPKI(t)
 	rsaKey := func(bits int) crypto.Signer {
 		t.Setenv("GODEBUG", "rsa1024min=0")

@@ -122,6 +122,9 @@ var devNames = map[string][]string{
 
 // TestDevCerts looks at what one run on a clean machine has made.
 func TestDevCerts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	t.Parallel() // with the other long ones, most of which wait
 	dir := devCertsDir(t, "--expired", "--not-yet-valid")
 	t.Run("handshakes", func(t *testing.T) { devHandshakes(t, dir) })

@@ -127,6 +127,9 @@ func (w *resolveFixture) command(advice, last string) string {
 // The advice about a file in quarantine, typed as it is printed, does what it says in each mode, and
 // no file is stored twice.
 func TestAdviceLeadsWhereItSays(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for mode, state := range map[spool.SourceAction]string{spool.DeleteSource: "", spool.MoveSource: "the state", spool.KeepSource: ""} {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Parallel()

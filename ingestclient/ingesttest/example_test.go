@@ -55,6 +55,9 @@ func run(test func(testing.TB)) {
 }
 
 func TestTokenFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	s := ingesttest.Start(t, ingesttest.Options{Unbound: true})
 	upload := func(ctx context.Context) error {
 		c := newClient(t, s)

@@ -114,6 +114,9 @@ func (b *fixture) once(what, round string) {
 // mode: nothing is sent a second time. Where that cannot be known any more, ingest
 // refuses to start, and says what to do.
 func TestDamagedLines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	damages := map[string]func(line string) string{
 		"removed":  func(string) string { return "" },
 		"changed":  func(l string) string { return strings.Replace(l, `"crc":"`, `"crc":"x`, 1) },
@@ -174,6 +177,9 @@ func (b *fixture) survives(what string) (refused bool) {
 // still: what may be stored comes back, says so, and is settled; what was refused is
 // sent again.
 func TestRemovedClaims(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for _, mode := range []spool.SourceAction{spool.DeleteSource, spool.MoveSource, spool.KeepSource} {
 		for _, what := range []string{"ambiguous", "failed", "claimed", "claimed/*/file", "ambiguous/*/file"} {
 			t.Run(string(mode)+" "+what, func(t *testing.T) {

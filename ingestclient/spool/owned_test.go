@@ -48,6 +48,9 @@ const asideID = "99999999-2222-4333-8444-555555555555"
 // had a hand in what is in it. It is refused then, with the reason; nothing is
 // read, sent, removed or waited for.
 func TestStateOfSomebodyElseIsRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	b := newFixture(t, ingesttest.Options{})
 	claim, put := filepath.Join("claimed", claimID), filepath.Join("ambiguous", asideID)
 	run, resolve := "Open ReadStatus", "Resolve ReadStatus"

@@ -472,6 +472,9 @@ func TestEventsThatAreNothing(t *testing.T) {
 
 // Run joins what it started before it returns.
 func TestRunLeavesNoGoroutine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	s := bare(t, DeleteSource)
 	s.cfg.Once, s.cfg.Settle = true, -1
 	must(t, os.WriteFile(filepath.Join(s.layout.dir, "a"), nil, 0o600))

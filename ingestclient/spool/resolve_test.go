@@ -163,6 +163,9 @@ func TestResolveOfRefusedFiles(t *testing.T) {
 
 // What the lists do not prove stays where it is.
 func TestResolveOfWhatNobodyCanTell(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	store := func(b *fixture, name, content string) {
 		_, err := b.client.Upload(b.Context(), ingestclient.ReaderContent(name, strings.NewReader(content), int64(len(content))), ingestclient.Meta{})
 		b.must(err)

@@ -174,6 +174,9 @@ func TestLostAnswerIsAmbiguous(t *testing.T) {
 
 // An element that answers nobody must not make the whole queue ambiguous.
 func TestAmbiguousPauses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	b := newFixture(t, ingesttest.Options{Dialect: "go"})
 	for i := range 20 {
 		b.write(fmt.Sprintf("%02d", i), "x")
@@ -204,6 +207,9 @@ func TestElementThatIgnoresIDs(t *testing.T) {
 
 // Trouble that is not the file's closes the gate for all: one probe at a time.
 func TestGateClosesForAll(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for _, tt := range []struct {
 		err    error
 		reason string
@@ -240,6 +246,9 @@ func TestGateClosesForAll(t *testing.T) {
 
 // A file that fails alone, again and again, ends aside instead of being first forever.
 func TestFileThatFailsAlone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	b := newFixture(t, ingesttest.Options{})
 	b.cfg.Workers = 1
 	var stored []int // what the element had at each attempt
@@ -322,6 +331,9 @@ func TestNoticesRenameAndClose(t *testing.T) {
 
 // A file that is written to is not taken before it stands still.
 func TestSettles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	b := newFixture(t, ingesttest.Options{})
 	b.cfg.Settle = time.Second
 	s, _ := b.start()

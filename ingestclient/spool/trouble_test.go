@@ -74,6 +74,9 @@ func (e *fakeElement) stored() (files, twice int) {
 // without a human. One that says that it is ready and loses what it is sent gets
 // few.
 func TestElementInTrouble(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	const files, workers = 200, 8
 	full := &ingestclient.RequestError{Op: "probing", Status: 503, Err: fmt.Errorf("%w: %w", ingestclient.ErrUnavailable, ingestclient.ErrFull)}
 	for _, tt := range []struct {

@@ -78,6 +78,9 @@ func TestFilesInBothDialects(t *testing.T) {
 }
 
 func TestRefusedUploads(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	small := devstack.StorageConfig{MaxFileSize: 1000, Capacity: 1500}
 	for _, tt := range []struct {
 		name         string

@@ -73,9 +73,13 @@ type Server struct {
 	count   int
 }
 
-// Start starts the server, once, or skips the test.
+// Start starts the server, once, or skips the test: with -short, and where PostgreSQL is
+// not installed.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short leaves PostgreSQL out")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.started {

@@ -181,6 +181,9 @@ func TestHalfOver(t *testing.T) {
 
 // Entries are never dropped for want of room.
 func TestTooMany(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	many, end := map[string]int64{}, time.Now().Add(time.Hour).Unix()
 	for n := range int64(revocation.MaxKept) {
 		many[serial(n+1)] = end

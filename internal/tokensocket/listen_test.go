@@ -196,6 +196,9 @@ func TestOneServerForAName(t *testing.T) {
 // Clients that say nothing, or stop in the middle, do not keep the token from
 // others for longer than a timeout, as many as there may be.
 func TestSlowClients(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	w.token()

@@ -201,6 +201,9 @@ func TestNoToken(t *testing.T) {
 
 // A caller that waits for a token does not hold up the end.
 func TestEndWhileSomebodyWaits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	w.stack.SetTokenFault(t, ingesttest.TokenFault{Delay: patience})

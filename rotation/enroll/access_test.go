@@ -55,6 +55,9 @@ func open(t *testing.T, dir string) {
 // Key type, owner, group and mode are as they were after three renewals by a service
 // and three by calls.
 func TestRenewalKeepsWhatItFinds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		w.cfg.KeyType = "RSA-3072"

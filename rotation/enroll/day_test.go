@@ -66,6 +66,9 @@ func handshake(m rotation.Material, now func() time.Time) error {
 // it fails only where no certificate could have been had, and one tick after
 // everybody is back it does not.
 func TestDayOfJumps(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		const life = 15 * time.Minute
 		var clock jumpingClock

@@ -261,6 +261,9 @@ func TestHonoursRetryAfter(t *testing.T) {
 
 // Certificates of ten seconds, as the demonstration has them.
 func TestShortLife(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 10*time.Second)
 		stop := w.watch(w.source())

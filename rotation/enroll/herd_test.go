@@ -163,6 +163,9 @@ func peak(times []time.Duration, from, bucket time.Duration) (most int) {
 // what is piled up in six hours is renewed in the next two. Spreading that over
 // six hours would leave certificates to expire beside an authority that is well.
 func TestNoHerdAfterOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	const agents = 1000
 	for _, c := range []struct {
 		life, outage, bucket time.Duration

@@ -82,6 +82,9 @@ func TestProofsOfTheLog(t *testing.T) {
 // TestHeadIsKept: the directory keeps the newest head, as long as each follows
 // from the one before; what the authority says then does not replace it.
 func TestHeadIsKept(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	t.Parallel()
 	var instead, proof atomic.Pointer[string] // what the authority says in place of its head, and of its proofs
 	authority := catest.Start(t, catest.Options{Wrap: func(next http.Handler) http.Handler {

@@ -53,6 +53,9 @@ func TestRealIssueRenewRevoke(t *testing.T) {
 // A revocation reaches another service with its next look, signed by the
 // authority; an expired certificate comes back without a token.
 func TestRealRevokedAndExpired(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	t.Parallel()
 	authority := catest.Start(t, catest.Options{Lifetime: 20 * time.Second})
 	ctx := t.Context()
@@ -124,6 +127,9 @@ func (discard) WriteHeader(int)             {}
 // Ten-second certificates through the whole gate of an identity: enrolment,
 // renewals, another intermediate, another root.
 func TestRealRotation(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	t.Parallel()
 	authority := catest.Start(t, catest.Options{Lifetime: 10 * time.Second})
 	src, err := enroll.New(enroll.Config{URL: authority.URL, Dir: t.TempDir(), Token: once(authority.Token(t, "ingester"))})

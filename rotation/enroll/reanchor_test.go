@@ -45,6 +45,9 @@ func newReplaced(t *testing.T) *replaced {
 // whatever token there is; one that has expired is given up for a token that pins the
 // new root, and for no other one. Nothing is sent to who is not trusted.
 func TestOtherAuthority(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for name, after := range map[string]time.Duration{"valid": 50 * time.Minute, "in the grace": 90 * time.Minute, "after it": 5 * time.Hour} {
 		for _, of := range []string{"the new authority", "the old one", "none"} {
 			for _, running := range []bool{true, false} {

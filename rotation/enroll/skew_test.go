@@ -52,6 +52,9 @@ func TestPlanned(t *testing.T) {
 // at their share of the life by the authority's clock, or before if ours says
 // that the end is near; they are no loop; it is said once, and shown.
 func TestClockSkew(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for _, off := range []time.Duration{90 * time.Second, -90 * time.Second, 10 * time.Minute, -10 * time.Minute} { // of our clock
 		t.Run(off.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -20,6 +20,9 @@ import (
 // A day with an hour's certificate: every renewal within [0.60, 0.70] of the
 // life, no gap, no token after the first.
 func TestDayOfRenewals(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Hour)
 		stop := w.watch(w.source())

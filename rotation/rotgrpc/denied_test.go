@@ -16,6 +16,9 @@ import (
 // TestDenied: a peer that Authorize refuses now makes no further call over its
 // open connection, and its open stream ends: within about a second, or by Reauthorize.
 func TestDenied(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	for _, versioned := range []bool{false, true} {
 		for _, now := range []bool{false, true} {
 			ca := pkitest.NewCA(t)

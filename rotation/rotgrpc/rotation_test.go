@@ -142,6 +142,9 @@ func TestIdleClientLetsGo(t *testing.T) {
 
 // TestEndlessStreamIsCut at the deadline, and one that nobody listens to keeps nothing alive.
 func TestEndlessStreamIsCut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	const drain = 5 * time.Second
 	w := newWorld(t, worldOptions{drain: drain})
 	c := w.client(t)

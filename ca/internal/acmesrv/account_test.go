@@ -75,6 +75,9 @@ func TestACMENoncesAreFree(t *testing.T) {
 // An order goes on at another replica, also when the first one died after the
 // commit and before its answer: there is one certificate, and the client gets it.
 func TestACMEReplicas(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	t.Run("sqlite", func(t *testing.T) { acmeReplicas(t, "") })
 	t.Run("postgres", func(t *testing.T) { acmeReplicas(t, postgres.Database(t)) })
 }

@@ -303,6 +303,9 @@ func TestACMEAccountKeys(t *testing.T) {
 // A first order goes through under 2000 registrations of another address
 // (RFC 8555 §6.6), which make 100 accounts and then none.
 func TestACMEFirstOrderInAFlood(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; -short leaves it out")
+	}
 	const from, path = "X-Test-From", "/acme/acme/new-account"
 	w := acmetest.Start(t, catest.Options{
 		Wrap: func(h http.Handler) http.Handler {
