@@ -7,7 +7,7 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// AccessToken is a token of the service account that a request can carry now.
+// AccessToken is a token of the service account that a request can use now.
 type AccessToken struct {
 	// Value goes behind "Authorization: Bearer ". Its Expose method returns the text.
 	Value secret.String
@@ -26,9 +26,9 @@ type AccessToken struct {
 	Thumbprint string
 }
 
-// AccessToken returns the cached token, which the client renews in the background
-// as it does for uploads, and waits for the first one, or after a rejected one.
-// The error is an [*AuthError], [ErrClosed], or the cause of ctx's end.
+// AccessToken returns the cached token, which the client refreshes in the background as it
+// does for uploads. It waits for the first token, and for the one after a rejected token.
+// The error is an [*AuthError], [ErrClosed], or the cause of the end of ctx.
 func (c *Client) AccessToken(ctx context.Context) (AccessToken, error) {
 	ctx, leave, err := c.enter(ctx)
 	if err != nil {

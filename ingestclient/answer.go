@@ -19,12 +19,12 @@ const (
 	maxMessage = 200 // runes of an answer's message that get into an error
 )
 
-// answer is what either dialect says about a stored file.
+// answer is what an element of either dialect says about a stored file.
 type answer struct {
 	fileID string
 	name   string
-	size   int64  // -1: not said
-	sha256 string // lower-case hex, "" if not said
+	size   int64  // -1 if it is not in the answer
+	sha256 string // lower-case hex, "" if it is not in the answer
 	at     time.Time
 	status string
 	kept
@@ -34,9 +34,9 @@ func (a answer) file() *File {
 	return &File{FileID: a.fileID, Name: a.name, Size: a.size, SHA256: a.sha256, Uploaded: a.at, Status: a.status}
 }
 
-// parseAnswer reads the body of a 2xx to an upload or a metadata request. The
-// Python dialect calls the size file_size, the Go one size; both give the id and
-// the SHA-256 in hex. Without an id there is nothing to refer to: an error.
+// parseAnswer reads the body of a 2xx to an upload or a metadata request. The Python dialect
+// calls the size file_size, the Go one size; both have the id and the SHA-256 in hex. An
+// answer without an id is an error.
 func parseAnswer(raw []byte) (answer, error) {
 	var a struct {
 		FileID   string `json:"file_id"`
@@ -60,7 +60,7 @@ func parseAnswer(raw []byte) (answer, error) {
 		return answer{}, errors.New("no usable file_id in it")
 	}
 	out := answer{fileID: a.FileID, name: a.Name, size: -1, sha256: strings.TrimPrefix(strings.ToLower(a.Checksum), "sha256:")}
-	out.at, _ = time.Parse(time.RFC3339, cmp.Or(a.Uploaded, a.Created)) // without a zone it is no moment
+	out.at, _ = time.Parse(time.RFC3339, cmp.Or(a.Uploaded, a.Created)) // fails without a time zone, and then the time is unknown
 	out.status = clean(a.Status)
 	out.kept = kept{a.FileSize != nil, a.FileID, a.Description, a.Tags, a.Retention, a.TTLDays}
 	switch {
@@ -78,13 +78,14 @@ func parseAnswer(raw []byte) (answer, error) {
 var (
 	sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	fileID    = regexp.MustCompile(`^[0-9A-Za-z_-][0-9A-Za-z_.-]{0,127}$`)
-	// tokenShaped is anything long enough to be a credential. Server messages
-	// that quote one must not carry it into a log.
+	// tokenShaped matches text that is long enough to be a credential. A message of a
+	// server that quotes one must not bring it into a log.
 	tokenShaped = regexp.MustCompile(`[0-9A-Za-z_.~+/=-]{40,}`)
 	errorCode   = regexp.MustCompile(`^[0-9A-Za-z_.-]{1,64}$`)
 )
 
-// validID keeps ids from turning into other paths of the API.
+// validID reports whether id is one element of a path, so that it cannot lead to another
+// path of the API.
 func validID(id string) bool { return fileID.MatchString(id) }
 
 // check compares what was stored with what was sent.
@@ -100,10 +101,10 @@ func (a answer) check(b *body) error {
 	return nil
 }
 
-// parseError finds code and message in any error body ArtStore's services
-// produce: {"error":{"code","message"}}, {"error":"…"} with error_description,
-// {"detail": string, list or object}, plain text, or nothing. It never fails;
-// what comes out is short and free of control characters and credentials.
+// parseError finds code and message in all forms of errors that ArtStore's services send:
+// {"error":{"code","message"}}, {"error":"…"} with error_description, {"detail": string, list
+// or object}, plain text, or nothing. It never fails. The results are short, and have
+// neither control characters nor credentials.
 func parseError(raw []byte) (code, message string) {
 	var body struct {
 		Error       json.RawMessage `json:"error"`
@@ -131,8 +132,8 @@ func parseError(raw []byte) (code, message string) {
 	return code, clean(message)
 }
 
-// parsePart reads "error" or "detail": text, an object, or FastAPI's list of
-// objects, of which only msg counts, because input echoes the request.
+// parsePart reads "error" or "detail": text, an object, or FastAPI's list of objects. Of the
+// list it takes only msg, because input repeats the request.
 func parsePart(raw json.RawMessage) (code, message string) {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
@@ -155,8 +156,8 @@ func parsePart(raw json.RawMessage) (code, message string) {
 	return "", ""
 }
 
-// clean makes text of a server fit for one line of a log. Tokens are looked for in the
-// whole line: half of one that the end cuts off would not look like one.
+// clean makes text of a server printable, on one line and of maxMessage runes at most. Tokens
+// are removed before the text is cut, because half of a token is too short to be recognised.
 func clean(s string) string {
 	return printable.Line(tokenShaped.ReplaceAllString(printable.Line(s, len(s)), "[…]"), maxMessage)
 }

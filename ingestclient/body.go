@@ -17,7 +17,8 @@ import (
 	"unicode/utf8"
 )
 
-// errStopped is the read error for a transport that still reads the body after the attempt has ended.
+// errStopped is returned to a transport that still reads the body after the attempt has
+// ended.
 var errStopped = errors.New("upload attempt is over")
 
 // body streams one multipart form: fields, then the content between a header
@@ -72,10 +73,10 @@ func newBody(content io.ReadCloser, size int64, name string, meta *Meta) (*body,
 	}, w.FormDataContentType(), nil
 }
 
-// cleanName is a file name as it can stand in a quoted string: percent-encoded
-// where it cannot (RFC 7578 §4.2, as browsers do it for quotes and line
-// ends). A backslash escapes what follows (RFC 2183 §2, by RFC 822), and
-// what is no UTF-8 is refused by one server and replaced by another.
+// cleanName returns a file name for a quoted string: characters that cannot be in one are
+// percent-encoded (RFC 7578 §4.2, as browsers do it for quotes and line ends). So is a
+// backslash, which escapes the next character (RFC 2183 §2), and a byte that is no UTF-8,
+// which one server refuses and another replaces.
 func cleanName(name string) string {
 	name = filepath.Base(name)
 	var b strings.Builder
@@ -138,8 +139,8 @@ func (b *body) readForm(p []byte) (int, error) {
 	case b.left > 0:
 		return b.readContent(p)
 	}
-	// All content is read and no byte of the trailer is out: the last moment to
-	// find out that it changed, with a body that no server takes for complete.
+	// All content is read and no byte of the trailer is sent. This is the last moment to
+	// notice a change of the file with a body that no server takes as complete.
 	at := b.off - head - b.size
 	if at == 0 {
 		if err := b.check(); err != nil {
@@ -179,7 +180,7 @@ func (b *body) readContent(p []byte) (int, error) {
 		paced := b.pace(n)
 		b.watch.unsuspend()
 		if paced != nil {
-			return 0, errStopped // the attempt has ended; who ended it says why
+			return 0, errStopped // the attempt has ended, and its context has the reason
 		}
 	}
 	b.left -= int64(n)
@@ -215,9 +216,8 @@ func (b *body) finish() string {
 	return hex.EncodeToString(b.sum.Sum(nil))
 }
 
-// States of the end of the request, without which no server takes the body as
-// complete. It leaves endOpen once: the transport reads the end, or the attempt is
-// given up first.
+// States of the end of the request. No server takes a body without its end as complete. The
+// state changes once: the transport reads the end, or the attempt is given up before that.
 const (
 	endOpen int32 = iota
 	endSent

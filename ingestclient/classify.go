@@ -16,13 +16,13 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// safety is when a request may be sent again.
+// safety says when a request may be sent again.
 type safety int
 
 const (
 	never      safety = iota
-	always            // it was not processed
-	incomplete        // only if the server cannot have seen all of it, or will recognise it
+	always            // the server has not processed it
+	incomplete        // only if the server cannot have all of it, or recognises it by its id
 )
 
 // byStatus returns what an answer means. mode is true if the message is that of the
@@ -53,7 +53,8 @@ func byStatus(status int, code string, mode bool) (safety, error) {
 	return never, ErrRejected
 }
 
-// pythonMode recognises "File upload not allowed in ro mode", which comes as a plain 400.
+// pythonMode recognises "File upload not allowed in ro mode", which the Python element sends
+// with status 400.
 func pythonMode(message string) bool {
 	return strings.Contains(message, "not allowed in") && strings.HasSuffix(message, "mode")
 }
@@ -75,6 +76,7 @@ func transportError(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", ErrConnection, withoutServerText(err))
 }
 
+// refusedByUs reports whether this side refused the certificate of the server.
 func refusedByUs(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return true
@@ -154,7 +156,7 @@ func (a *attempt) classifyRetry(e *RequestError) *RequestError {
 // transportFailure returns the error of an attempt without an answer.
 func (a *attempt) transportFailure(ctx context.Context, err error) *RequestError {
 	if broken := a.body.contentError(); broken != nil {
-		return a.newError(broken) // sending it again would read the same
+		return a.newError(broken) // another attempt would read the same content
 	}
 	e := a.newError(transportError(ctx, err))
 	switch {

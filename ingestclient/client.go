@@ -26,8 +26,8 @@ type File struct {
 	Status   string        // from lists and look-ups: "active", "expired" or "deleted" where the element says it
 }
 
-// Named reports whether the element's name of f is what an upload of name leads
-// to: the last part of the path, where what a form cannot carry is escaped.
+// Named reports whether an upload of name gets the name of f at an element: that is the last
+// part of the path, with characters escaped that a form cannot have.
 func (f *File) Named(name string) bool { return f.Name == cleanName(name) }
 
 // Stats counts since New.

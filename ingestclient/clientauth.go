@@ -15,22 +15,22 @@ import (
 	"github.com/artstore/artstore-pki/secret"
 )
 
-// ClientAuth is how a client proves to the token endpoint who it is. All but
+// ClientAuth is a method by which a client authenticates to the token endpoint. All but
 // AuthJSON send the form of RFC 6749 §4.4.2, as Keycloak reads it.
 type ClientAuth string
 
-// The methods there are.
+// All methods.
 const (
 	AuthJSON   ClientAuth = "json"            // id and secret in a JSON object, as the Python Admin Module reads it
-	AuthPost   ClientAuth = "post"            // id and secret in the body: RFC 6749 §2.3.1
-	AuthBasic  ClientAuth = "basic"           // the same, as HTTP Basic
-	AuthKeyJWT ClientAuth = "private_key_jwt" // an assertion signed with Config.ClientKey: RFC 7523 §2.2
-	AuthTLS    ClientAuth = "tls_client_auth" // by the certificate of the identity, without a secret: RFC 8705 §2.1
+	AuthPost   ClientAuth = "post"            // id and secret in the body (RFC 6749 §2.3.1)
+	AuthBasic  ClientAuth = "basic"           // id and secret as HTTP Basic (RFC 6749 §2.3.1)
+	AuthKeyJWT ClientAuth = "private_key_jwt" // an assertion signed with Config.ClientKey (RFC 7523 §2.2)
+	AuthTLS    ClientAuth = "tls_client_auth" // the certificate of the identity, without a secret (RFC 8705 §2.1)
 )
 
 const (
-	assertionLife = time.Minute      // what Keycloak allows; an assertion is used once, at once
-	skewMatters   = 10 * time.Second // servers forgive less, and Date has whole seconds
+	assertionLife = time.Minute      // the longest that Keycloak allows; an assertion is used once, at once
+	skewMatters   = 10 * time.Second // the smallest difference of clocks that changes an assertion
 )
 
 // checkAuth fills in ClientAuth and refuses a configuration in which a credential
@@ -70,17 +70,17 @@ func (s *settings) checkAuth() (errs []error) {
 	return errs
 }
 
-// clientCredential is what one token request is signed with. It is obtained anew for each,
+// clientCredential is the secret or the key of one token request. It is loaded for each,
 // because secrets and keys rotate too.
 type clientCredential struct {
 	secret secret.String
 	key    crypto.Signer
 	kid    string
-	digest [sha256.Size]byte // another one after a change of either: then a refusal of the old one is void
+	digest [sha256.Size]byte // of the secret or the key: if it changes, an earlier refusal does not count
 }
 
-// loadCredential asks for the secret or the key. Its error is worth another try: files
-// and key stores come back.
+// loadCredential asks for the secret or the key. Its errors are temporary: a file or a key
+// store may be available again.
 func (s *settings) loadCredential(ctx context.Context) (clientCredential, error) {
 	switch {
 	case s.ClientSecret != nil:
@@ -103,10 +103,11 @@ func (s *settings) loadCredential(ctx context.Context) (clientCredential, error)
 		}
 		return clientCredential{key: key, kid: kid, digest: sha256.Sum256(append(der, kid...))}, nil
 	}
-	return clientCredential{}, nil // the certificate of the connection is the proof
+	return clientCredential{}, nil // the certificate of the connection authenticates the client
 }
 
-// authenticate puts p into the form of a request, or into its header.
+// authenticate adds p to the form of a request, or to its header. now is the time by the
+// endpoint's clock.
 func (s *settings) authenticate(form url.Values, h http.Header, p clientCredential, now time.Time) error {
 	switch s.ClientAuth {
 	case AuthBasic:
@@ -126,27 +127,27 @@ func (s *settings) authenticate(form url.Values, h http.Header, p clientCredenti
 		form.Set("client_assertion_type", assertion.Type)
 		form.Set("client_assertion", signed)
 	}
-	// RFC 8705 §2.1 wants the id in the body; RFC 7521 §4.2 allows it.
+	// RFC 8705 §2.1 demands the id in the body; RFC 7521 §4.2 allows it.
 	form.Set("client_id", s.ClientID)
 	return nil
 }
 
-// clock is the difference between the token endpoint's clock and ours, as its
-// answers tell it. An assertion is judged by the endpoint's clock, so with a
-// wrong clock of our own it would be refused for ever.
+// clock is how far the token endpoint's clock is ahead of ours, by the Date of its answers.
+// The endpoint checks an assertion by its own clock, so with a wrong clock here it would
+// always refuse.
 type clock struct{ ahead time.Duration }
 
-// adjust reads the Date of an answer to a request that was sent at start, and
-// reports whether that changes what an assertion says.
+// adjust reads the Date of an answer to a request that was sent at start. It reports whether
+// that changes the dates of the next assertion.
 func (c *clock) adjust(h http.Header, start, now time.Time) bool {
 	date, err := http.ParseTime(h.Get("Date"))
 	if err != nil {
 		return false
 	}
-	// The endpoint wrote it somewhere between the two; Date drops half a second on average.
+	// The endpoint wrote the Date between start and now. It is rounded down, by half a second on average.
 	ahead := date.Add(time.Second / 2).Sub(start.Add(now.Sub(start) / 2))
 	if clockOff(date, start, now).Abs() < skewMatters {
-		ahead = 0 // an answer that took long proves nothing
+		ahead = 0 // the answer may only have taken long
 	}
 	if (ahead - c.ahead).Abs() < skewMatters {
 		return false

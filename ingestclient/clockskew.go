@@ -15,7 +15,8 @@ const clockSlack = 5 * time.Second
 // dates are the NumericDate claims of a JWT (RFC 7519 §4.1). Zero is absent.
 type dates struct{ issued, notBefore, expires time.Time }
 
-// numericDate reads a claim. Anything but a number of seconds that a calendar has is absent.
+// numericDate reads a claim. The result is zero for anything but a number of seconds between
+// 1970 and the year 36812.
 func numericDate(claim any) time.Time {
 	seconds, ok := claim.(float64)
 	if !ok || !(seconds > 0 && seconds < 1<<40) {
@@ -83,7 +84,7 @@ func (t *token) issuerOffset() time.Duration {
 // moment between sent and got. The result is 0 if there is between the two: an answer
 // can take long although the clock is right.
 func clockOff(there, sent, got time.Time) time.Duration {
-	sent, got = sent.Round(0), got.Round(0) // by the calendar, like there
+	sent, got = sent.Round(0), got.Round(0) // without monotonic readings, which there has not
 	switch {
 	case there.Before(sent):
 		return there.Sub(sent)

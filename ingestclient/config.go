@@ -30,11 +30,11 @@ type Element struct {
 // Off turns a limit of [Config] off, in the fields that say so.
 const Off = -1
 
-// Defaults returns what a field of [Config] that is 0 means, for the fields that
-// are an amount: a Config made of it behaves as one without them.
+// Defaults returns the values that the fields of [Config] have if they are 0, for fields
+// that are an amount.
 func Defaults() Config {
 	return Config{
-		DefaultTokenLifetime: 300 * time.Second, // what Keycloak's realm of ArtStore issues
+		DefaultTokenLifetime: 300 * time.Second, // as ArtStore's realm of Keycloak issues them
 		PoolSize:             100,
 		TokenTimeout:         30 * time.Second,
 		ResponseTimeout:      30 * time.Second,
@@ -56,8 +56,8 @@ type Config struct {
 	TokenURL string
 	// ClientID names the service account.
 	ClientID string
-	// ClientAuth is how the client proves who it is, and with it the form of token
-	// requests. Empty means AuthKeyJWT if ClientKey is set, else AuthJSON. A
+	// ClientAuth is the method by which the client authenticates, and decides the form
+	// of token requests. Empty means AuthKeyJWT if ClientKey is set, else AuthJSON. A
 	// ClientSecret or ClientKey that the method would ignore is an error.
 	ClientAuth ClientAuth
 	// ClientSecret is called for each token request, so that a replaced secret
@@ -192,8 +192,8 @@ func (c Config) parse(id *rotation.Identity) (*settings, error) {
 	return s, nil
 }
 
-// checkStorage parses whichever of the two ways to name Storage Elements was
-// chosen, and reports whether one of them is https.
+// checkStorage parses Elements or RegistryURL, of which one must be set, and reports
+// whether one of the URLs is https.
 func (s *settings) checkStorage(errs *[]error) (https bool) {
 	switch {
 	case s.RegistryURL != "" && len(s.Elements) > 0:
@@ -222,8 +222,8 @@ func (s *settings) checkStorage(errs *[]error) (https bool) {
 	return https
 }
 
-// checkWays reports trust and proxies that would not be used: over http:// there
-// is nothing to verify, and no tunnel is asked for.
+// checkWays reports trust and proxies that would not be used: http:// has no certificate to
+// verify, and no tunnel is asked for.
 func (s *settings) checkWays() (errs []error) {
 	tokens := s.token == nil || secure(s.token)
 	storage := !slices.ContainsFunc(s.storage, func(l elementInfo) bool { return strings.HasPrefix(l.base, "http:") })
@@ -248,6 +248,7 @@ func (s *settings) checkWays() (errs []error) {
 
 func secure(u *url.URL) bool { return u != nil && u.Scheme == "https" }
 
+// checkURL parses the URL in a field, and adds an error to errs if it cannot be used.
 func (c Config) checkURL(field, raw string, errs *[]error) *url.URL {
 	fail := func(why string) *url.URL {
 		*errs = append(*errs, fmt.Errorf("%s %s", field, why)) // never the URL itself: it may carry a password
@@ -274,6 +275,8 @@ func (c Config) checkURL(field, raw string, errs *[]error) *url.URL {
 	return u
 }
 
+// fill puts the defaults in the place of 0, and makes "off" a value that needs no special
+// case.
 func (s *settings) fill() {
 	d := Defaults()
 	s.DefaultTokenLifetime = cmp.Or(s.DefaultTokenLifetime, d.DefaultTokenLifetime)

@@ -13,11 +13,11 @@ import (
 type Content interface {
 	// Name is the file name told to the Storage Element; its directory is dropped.
 	Name() string
-	// Open opens the content at its start and pins its size in bytes. A reader
-	// that ends before that, or does not end there, ends the upload with
-	// [ErrFileChanged]. If it has a method Unchanged() error, that is asked after
-	// the last byte, and an error from it ends the upload too. Each is found out
-	// before the body is complete, so that nothing torn is ever stored.
+	// Open opens the content at its start and returns its size in bytes. A reader that
+	// has fewer bytes, or more, ends the upload with [ErrFileChanged]. If the reader has
+	// a method Unchanged() error, it is called after the last byte, and its error ends
+	// the upload too. All this happens before the body is complete, so that content in
+	// the middle of a change is never stored.
 	Open() (io.ReadCloser, int64, error)
 }
 
@@ -31,7 +31,7 @@ func FileContent(path string) Content { return fileContent(path) }
 func (p fileContent) Name() string { return filepath.Base(string(p)) }
 
 func (p fileContent) Open() (io.ReadCloser, int64, error) {
-	// Looked at before it is opened: opening a FIFO would wait for its writer.
+	// Stat comes before Open, because Open of a FIFO waits for its writer.
 	if info, err := os.Stat(string(p)); err != nil {
 		return nil, 0, err // *fs.PathError: names the path
 	} else if !info.Mode().IsRegular() {
@@ -58,7 +58,8 @@ type openFile struct {
 	before fs.FileInfo
 }
 
-// Unchanged compares what is open and what stands at the path now with what was opened.
+// Unchanged returns an error if the open file has changed since Open, or if the path leads
+// to another file now.
 func (f *openFile) Unchanged() error {
 	now, err := f.Stat()
 	if err != nil {
@@ -84,9 +85,9 @@ type readerContent struct {
 	size int64
 }
 
-// ReaderContent sends all of r, which has size bytes: fewer or more end the
-// upload with [ErrFileChanged]. Each attempt reads from the begin. For content in
-// memory r is a bytes.Reader or a strings.Reader.
+// ReaderContent sends all of r, which must have size bytes: fewer or more end the upload with
+// [ErrFileChanged]. Each attempt reads from the begin. For content in memory r is a
+// bytes.Reader or a strings.Reader.
 func ReaderContent(name string, r io.ReaderAt, size int64) Content {
 	return &readerContent{name, r, size}
 }
@@ -94,6 +95,6 @@ func ReaderContent(name string, r io.ReaderAt, size int64) Content {
 func (c *readerContent) Name() string { return c.name }
 
 func (c *readerContent) Open() (io.ReadCloser, int64, error) {
-	// No section of size bytes: that would hide that there are more.
+	// Not a section of size bytes, which would hide that there are more.
 	return io.NopCloser(io.NewSectionReader(c.r, 0, math.MaxInt64)), c.size, nil
 }

@@ -10,10 +10,26 @@
 //	}, id)
 //	file, err := c.UploadFile(ctx, "/in/report.pdf", ingestclient.Meta{})
 //
+// Invariants:
+//
+//   - Each request has the token of its own certificate, and ends with both, however long
+//     it takes (TestRequestInFlightKeepsItsPair). A bound token for a new certificate is
+//     fetched before requests use that certificate (TestBoundTokenIsFetchedBeforeTheSwitch).
+//     So rotations refuse no request (TestRotationsUnderLoad).
+//   - Any number of callers share one token request, and none waits longer than its own
+//     deadline (TestColdHerdIsOneFetch).
+//   - The token endpoint gets at most five requests a second (TestDeadEndpointIsSpared).
+//   - A file that changes while it is read is never stored (TestFileChangesWhileItIsRead).
+//   - An upload is repeated only if that cannot store the file twice
+//     (TestResetMidBodyIsRepeated); otherwise its error is [ErrAmbiguous]
+//     (TestLostAnswerIsAmbiguous).
+//   - An element that hangs costs no file if there is another one (TestHangingElements).
+//   - No error, log line or metric has a secret, a token or a body (TestCanary).
+//
 // # One credential
 //
-// A token may be bound to the certificate it was fetched with (RFC 8705); with
-// another one it is worth a 401. So the client publishes the two as one
+// A token may be bound to the certificate that it was fetched with (RFC 8705 §3): with
+// another certificate it is answered 401. So the client publishes the two as one
 // immutable value, a lease of a generation of the identity and its token, and each
 // attempt takes that value once. After a rotation the client leases the new
 // generation, fetches a token over it, and only then uses both. Requests in flight
@@ -66,9 +82,8 @@
 //
 // # Rules for callers
 //
-// Errors are [*RequestError], with an [*AuthError] inside when the token was the
-// trouble; test them with errors.Is against this package's Err values. No error,
-// log line or metric holds a secret, a token or a body. The client does not own
+// Errors are [*RequestError], with an [*AuthError] inside if no token could be fetched.
+// Test them with errors.Is against the Err values of this package. The client does not own
 // the identity: close the client first, then the identity. Call Shutdown before Close if
 // uploads may finish.
 package ingestclient

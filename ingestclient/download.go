@@ -136,7 +136,7 @@ func (c *Client) downloadTo(ctx context.Context, p destination, id string, w io.
 	return rec, nil
 }
 
-// trackingWriter keeps its own errors: io.Copy does not tell which side failed.
+// trackingWriter remembers its error, because io.Copy does not tell which side failed.
 type trackingWriter struct {
 	w   io.Writer
 	err error

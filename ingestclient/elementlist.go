@@ -208,13 +208,14 @@ func (sel *elementSelector) getJSON(ctx context.Context, cred *credential, rt ht
 	return raw, resp.StatusCode, nil
 }
 
-// space is how the services report free space; each of them fills a part of it.
+// space has the fields in which the services report space; each service has some of them.
 type space struct {
 	Total     *int64 `json:"capacity_bytes"`
 	Used      *int64 `json:"used_bytes"`
 	Available *int64 `json:"available_bytes"`
 }
 
+// free returns the free space in bytes, -1 if it is not known.
 func (s space) free() int64 {
 	switch {
 	case s.Available != nil:
@@ -226,9 +227,9 @@ func (s space) free() int64 {
 }
 
 // parseRegistry reads the list of either Admin Module: items with url (Go, GET
-// /api/v1/storage-elements) or storage_elements with api_url and priority
-// (Python, GET /api/v1/internal/storage-elements/available). What is said to be
-// offline or unhealthy is left out.
+// /api/v1/storage-elements) or storage_elements with api_url and priority (Python, GET
+// /api/v1/internal/storage-elements/available). Elements that are offline or unhealthy are
+// left out.
 func parseRegistry(raw []byte) ([]elementInfo, error) {
 	type item struct {
 		space
@@ -277,5 +278,5 @@ func parseInfo(raw []byte) (mode string, free int64) {
 	return strings.ToLower(info.Mode), free
 }
 
-// base is the URL that API paths are added to.
+// base returns the URL to which API paths are added.
 func base(u *url.URL) string { return strings.TrimSuffix(u.String(), "/") }

@@ -68,13 +68,13 @@ var (
 	ErrClosed = errors.New("ingest client is closed")
 )
 
-// AuthError is a failure to get a token. It never holds the endpoint's message
-// or body, because endpoints echo the request there, secret included.
+// AuthError is a failure to get a token. It never has the message or the body of the
+// endpoint's answer, because endpoints repeat the request there, with the secret.
 type AuthError struct {
 	Status     int           // HTTP status, 0 if there was no answer
 	Code       string        // OAuth error code (RFC 6749 §5.2) if it is a known one, else ""
-	RetryAfter time.Duration // when the endpoint will be asked again, at the earliest, counted from the failure
-	Temporary  bool          // false: asking again with the same secret and certificate is pointless
+	RetryAfter time.Duration // the earliest time of the next request, counted from the failure
+	Temporary  bool          // if false, the same secret and certificate will be refused again
 	Err        error         // one of the sentinels above, possibly with its cause
 }
 

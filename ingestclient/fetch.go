@@ -26,9 +26,8 @@ var oauthCodes = []string{
 	"access_denied", "server_error", "temporarily_unavailable", "slow_down", "rate_limit_exceeded",
 }
 
-// tokenRequest builds the request: the form of RFC 6749 §4.4.2, or the
-// JSON object of the Python Admin Module, whose grant_type is optional but
-// has only this value. now is the endpoint's time.
+// tokenRequest builds the request: the form of RFC 6749 §4.4.2, or the JSON object of the
+// Python Admin Module. now is the time by the endpoint's clock.
 func (s *settings) tokenRequest(ctx context.Context, p clientCredential, now time.Time) (*http.Request, error) {
 	h := http.Header{}
 	var body []byte
@@ -54,9 +53,9 @@ func (s *settings) tokenRequest(ctx context.Context, p clientCredential, now tim
 	if err != nil {
 		return nil, err
 	}
-	// Asking twice is harmless, so the transport may repeat a request that met a
-	// connection the server had just closed. A nil value sends no header. An
-	// assertion is good for one use only, and not repeated.
+	// To ask twice is harmless, so the transport may repeat a request whose connection
+	// the server has just closed: Idempotency-Key with a nil value permits that and sends
+	// no header. An assertion can be used once, so such a request is not repeated.
 	if s.ClientAuth != AuthKeyJWT {
 		h["Idempotency-Key"] = nil
 	}
@@ -74,7 +73,7 @@ func (s *settings) fetch(ctx context.Context, l *lease, p clientCredential, c *c
 	start := time.Now()
 	req, err := s.tokenRequest(ctx, p, start.Add(c.ahead))
 	if err != nil {
-		return nil, &AuthError{Temporary: true, Err: err} // a signer in hardware may come back
+		return nil, &AuthError{Temporary: true, Err: err} // a signer in hardware may be available again
 	}
 	resp, err := tlsalert.RoundTrip(l.token, req)
 	if err != nil {
@@ -88,7 +87,7 @@ func (s *settings) fetch(ctx context.Context, l *lease, p clientCredential, c *c
 	moved := c.adjust(resp.Header, start, time.Now())
 	if resp.StatusCode != http.StatusOK {
 		e := refusal(resp, body)
-		// The assertion was dated by a wrong clock; the next one will not be.
+		// If the assertion was dated by a wrong clock, the next one has the right dates.
 		e.Temporary = e.Temporary || moved && s.ClientAuth == AuthKeyJWT
 		return nil, e
 	}
@@ -116,12 +115,12 @@ func refusal(resp *http.Response, body []byte) *AuthError {
 	switch {
 	case resp.StatusCode >= 500, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout:
 		e.Temporary, e.Err = true, ErrTokenEndpoint
-	// A redirect is a mistake in TokenURL, or someone who wants the secret.
+	// A redirect is a mistake in TokenURL, or an attempt to get the secret.
 	case resp.StatusCode >= 300 && resp.StatusCode < 400:
 		e.Err = fmt.Errorf("%w: redirects are not followed with a secret", ErrTokenEndpoint)
 	case resp.StatusCode < 300:
 		e.Err = fmt.Errorf("%w: only status 200 carries a token", ErrTokenAnswer)
-	// Also what a proxy says whose route is wrong: not the account's fault.
+	// A proxy with a wrong route answers this too: it is no fault of the account.
 	case resp.StatusCode == http.StatusNotFound, resp.StatusCode == http.StatusMethodNotAllowed:
 		e.Err = fmt.Errorf("%w: there is none at this URL", ErrTokenEndpoint)
 	default:
@@ -130,8 +129,8 @@ func refusal(resp *http.Response, body []byte) *AuthError {
 	return e
 }
 
-// oauthCode finds the error code in any shape ArtStore's endpoints use: the
-// object of RFC 6749, FastAPI's detail, or the challenge of RFC 6750.
+// oauthCode finds the error code in the forms that ArtStore's endpoints use: the object of
+// RFC 6749 §5.2, FastAPI's detail, or the challenge of RFC 6750 §3. Unknown codes are "".
 func oauthCode(h http.Header, body []byte) string {
 	var raw struct {
 		Error  any `json:"error"`
@@ -152,8 +151,8 @@ func oauthCode(h http.Header, body []byte) string {
 	return code
 }
 
-// retryAfter reads the header of that name (RFC 9110 §10.2.3): seconds or
-// a date. What cannot be read, or is over, is 0.
+// retryAfter reads the header Retry-After (RFC 9110 §10.2.3), seconds or a date. The result is
+// 0 if it cannot be read, or its time is past.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	v := strings.TrimSpace(h.Get("Retry-After"))
 	if n, err := strconv.ParseUint(v, 10, 31); err == nil {

@@ -49,10 +49,9 @@ func (m *tokenManager) handover() {
 	}
 }
 
-// moveTo makes l current, make before break: it fetches a token over l first. Until
-// then requests use the old credential, whose token is refreshed as long as its
-// certificate is valid. False means that there is a newer generation, or that the
-// client is closed.
+// moveTo makes l current. It fetches a token over l first; until then requests use the old
+// credential, whose token is refreshed as long as its certificate is valid. It returns false
+// if there is a newer generation, or the client is closed.
 func (m *tokenManager) moveTo(l *lease) bool {
 	var fail failure // of this lease alone: the endpoint may refuse the new certificate and still take the old one
 	for m.ctx.Err() == nil {
@@ -76,9 +75,9 @@ func (m *tokenManager) moveTo(l *lease) bool {
 	return false
 }
 
-// planHandover decides how to move to l. moved: it was done at once, because no token
-// depends on the old certificate. busy: f is the token request of somebody else, to
-// be waited for first. Else the caller makes the token request f.
+// planHandover decides how to move to l. If moved, it is done: no token depends on the old
+// certificate. If busy, f is another token request, whose end the caller waits for. Else the
+// caller makes the token request f.
 func (m *tokenManager) planHandover(l *lease) (f *tokenFetch, busy, moved bool) {
 	m.mu.Lock()
 	if m.inflight != nil {

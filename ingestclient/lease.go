@@ -15,8 +15,8 @@ import (
 	"github.com/artstore/artstore-pki/rotation"
 )
 
-// expectWait is how long the storage transport waits for 100 Continue before it
-// sends anyway: servers that do not know Expect must not cost more than this.
+// expectWait is how long the storage transport waits for 100 Continue before it sends the
+// body without it: some servers do not support Expect (RFC 9110 §10.1.1).
 const expectWait = 3 * time.Second
 
 const dialTimeout = 10 * time.Second
@@ -82,8 +82,8 @@ func rotatingSource(id *rotation.Identity, s *settings) (leaseSource, error) {
 	}, nil
 }
 
-// byScheme sends http requests, which are permitted by name only, past the
-// identity: that one speaks https and nothing else.
+// byScheme sends requests to http:// URLs, which Config.AllowCleartext permits, without the
+// identity, whose transport speaks https only.
 type byScheme struct{ secure, plain http.RoundTripper }
 
 func (b byScheme) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -103,7 +103,7 @@ func cleartextSource(s *settings) leaseSource {
 	}
 }
 
-// cleartextTransport has the limits of the others, and no proxy: the environment
+// cleartextTransport has the limits of the other transports, and no proxy: the environment
 // must not decide where files go.
 func cleartextTransport(s *settings) *http.Transport {
 	return &http.Transport{
@@ -170,7 +170,8 @@ func (l *lease) unref() {
 	}
 }
 
-// expired reports whether requests over l can still work.
+// expired reports whether requests over l fail: its certificate has expired, or its
+// generation was retired.
 func (l *lease) expired(now time.Time) bool {
 	return l.gone.Load() || !l.notAfter.IsZero() && !now.Before(l.notAfter)
 }

@@ -26,14 +26,12 @@ var (
 	errNoList    = errors.New("not a list of files")
 )
 
-// Files lists what one of the client's Storage Elements, named by its URL, has
-// stored, the newest first. Neither kind of element searches by checksum: the
-// caller compares.
+// Files lists the files of one Storage Element of the client, given by its URL, the newest
+// first. Neither kind of element can search by checksum, so the caller compares.
 //
-// A list that ends without an error is complete: each file that was stored
-// before the call and is not removed during it was yielded, some perhaps twice.
-// An error is a [*RequestError] and ends the list. Pages are repeated as look-ups
-// are; ctx bounds the whole.
+// A list that ends without an error is complete: each file that was stored before the call
+// and is not removed during it was yielded, maybe twice. An error is a [*RequestError] and
+// ends the list. Failed pages are repeated like look-ups. ctx bounds the whole list.
 func (c *Client) Files(ctx context.Context, url string) iter.Seq2[*File, error] {
 	return func(yield func(*File, error) bool) {
 		ctx, leave, err := c.enter(ctx)
@@ -69,7 +67,8 @@ func listing(url string, err error) *RequestError {
 	return &RequestError{Op: "listing", Name: "files", Element: strings.TrimSuffix(url, "/"), Attempt: 1, Err: err}
 }
 
-// element returns the client's element with this URL. Other servers get no token of ours.
+// element returns the client's element with this URL. For other URLs it returns an error, so
+// that no other server gets a token.
 func (c *Client) element(ctx context.Context, url string) (*element, error) {
 	all, err := c.selector.all(ctx)
 	if err != nil {
@@ -163,8 +162,8 @@ func (c *Client) askPage(ctx context.Context, p destination, offset int) (page, 
 	return got, nil
 }
 
-// clockAhead is [clockOff] of an answer. A Date has whole
-// seconds, so a difference of less than two is none.
+// clockAhead is [clockOff] for the Date of an answer. A Date has whole seconds, so a
+// difference below 2 s counts as 0.
 func clockAhead(date string, sent, got time.Time) time.Duration {
 	there, err := http.ParseTime(date)
 	if err != nil {
@@ -183,9 +182,9 @@ type page struct {
 	total int // of the whole list
 }
 
-// parsePage reads a page of either element: items (Go) or files (Python), and
-// total. What could hide a file is an error: a list without one of the two, an
-// entry without id, size or checksum.
+// parsePage reads a page of either element: items (Go) or files (Python), and total. A page
+// that could hide a file is an error: a list without entries or total, or an entry without
+// id, size or checksum.
 func parsePage(raw []byte) (page, error) {
 	var list struct {
 		Items []json.RawMessage `json:"items"`

@@ -16,11 +16,11 @@ const (
 
 const maxTTLDays = 365 // as ArtStore's ingester has it
 
-// Meta is what goes with a file. The zero value works.
+// Meta has the fields that are sent with a file. The zero value works.
 type Meta struct {
-	// FileID is an id chosen by the client (a UUID). The Python Storage Element
-	// stores the file under it, once, which makes every retry safe; the Go one
-	// ignores it, so set it only against the former, or with FileIDOffered.
+	// FileID is an id chosen by the client (a UUID). The Python Storage Element stores the
+	// file under it, once, which makes every retry safe. The Go one ignores it, so set it
+	// for the Python one only, or with FileIDOffered.
 	FileID string
 	// FileIDOffered says that it is not known whether the Storage Element stores
 	// under FileID. Then an upload without an outcome is [ErrAmbiguous] and is not
@@ -36,9 +36,8 @@ type Meta struct {
 	Description string
 	Version     string
 	Tags        []string
-	// Retention is "temporary" or "permanent". In ArtStore the element's mode
-	// decides it (edit or rw), so it chooses among several elements. Empty means
-	// whatever the element does.
+	// Retention is "temporary" or "permanent". In ArtStore the mode of the element decides
+	// that (edit or rw), so this field chooses among several elements. Empty means any.
 	Retention string
 	// TTLDays is how long temporary content should be kept, 1 to 365 days; 0 says
 	// nothing. No Storage Element lets an uploader decide it yet.
@@ -51,7 +50,7 @@ type Meta struct {
 // keyed reports whether the element recognises a second upload of the same file.
 func (m *Meta) keyed() bool { return m.FileID != "" && !m.FileIDOffered }
 
-// check reports what no Storage Element could make sense of.
+// check returns an error for values that no Storage Element accepts.
 func (m *Meta) check() error {
 	switch {
 	case m.FileID != "" && !validID(m.FileID):
@@ -66,7 +65,8 @@ func (m *Meta) check() error {
 	return nil
 }
 
-// fields are the form fields either Storage Element knows; each ignores the other's.
+// fields returns the form fields of both kinds of Storage Element; each kind ignores those of
+// the other.
 func (m *Meta) fields() (f [][2]string) {
 	add := func(name, value string) {
 		if value != "" {
@@ -87,9 +87,9 @@ func (m *Meta) fields() (f [][2]string) {
 	return f
 }
 
-// kept is what an answer says about the fields.
+// kept has the fields that an answer says are stored.
 type kept struct {
-	python      bool // its answer repeats none of them
+	python      bool // the answer is of the Python element, which repeats none of them
 	id          string
 	description string
 	tags        []string
@@ -97,9 +97,9 @@ type kept struct {
 	ttlDays     int
 }
 
-// dropped compares what was sent with what is kept and returns the names that
-// were lost. The Python element repeats nothing: it keeps description and
-// version and is known to ignore the rest.
+// dropped returns the names of the fields that were sent and are not stored. The answer of
+// the Python element has none of them: it stores description and version, and ignores the
+// others.
 func (m *Meta) dropped(k kept) (names []string) {
 	lost := func(name string, sent, there bool) {
 		if sent && !there {

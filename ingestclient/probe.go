@@ -108,7 +108,7 @@ func (c *Client) probeOnce(ctx context.Context, p destination) *RequestError {
 	return c.askUpload(ctx, p)
 }
 
-// askReady asks as an orchestrator does, without a token.
+// askReady asks the element whether it is ready, like an orchestrator without a token.
 func (c *Client) askReady(ctx context.Context, p destination) *RequestError {
 	var status int
 	var raw []byte
@@ -133,8 +133,8 @@ func (c *Client) askReady(ctx context.Context, p destination) *RequestError {
 	return e
 }
 
-// askInfo reads mode and space where an element tells them: the Python one
-// looks for the file before it looks at its mode.
+// askInfo checks mode and free space, if the element reports them. askUpload alone is not
+// enough: the Python element looks for the file of an upload before it checks its mode.
 func (c *Client) askInfo(ctx context.Context, p destination) *RequestError {
 	var raw []byte
 	e := c.send(ctx, p, request{op: "probing", name: infoPath, url: p.at.base + infoPath, bare: true}, func(resp *http.Response) (err error) {

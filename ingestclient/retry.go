@@ -13,7 +13,7 @@ import (
 const (
 	retryMin, retryMax = 100 * time.Millisecond, 5 * time.Second
 	lagMin, lagMax     = 250 * time.Millisecond, 4 * time.Second
-	maxMoves           = 3 // retries because a generation was retired before anything was sent; they count as no attempt
+	maxMoves           = 3 // retries because a generation was retired before anything was sent; they do not count as attempts
 )
 
 // retry decides whether and when one request is sent again.
@@ -80,11 +80,11 @@ func (c *Client) repeat(ctx context.Context, try func(attempt int) *RequestError
 			return n, e
 		}
 		if end, ok := ctx.Deadline(); ok && end.Sub(now) < wait {
-			return n, e // this error says more than a deadline that passes during the wait
+			return n, e // more useful than the deadline, which would pass during the wait
 		}
 		c.count.retries.Add(1)
 		c.settings.Observer.Retry(n, e.Sent, e)
-		// An outage behind it is logged elsewhere, once.
+		// At debug level: selector and token manager log each outage once.
 		c.settings.Logger.Debug("request will be repeated", "path", e.Name, "err", e)
 		if err := wallclock.Sleep(ctx, wait); err != nil {
 			last := *e // a copy: the observer has e, and may read it at any time

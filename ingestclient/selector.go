@@ -25,7 +25,7 @@ const (
 	refusedFor = time.Minute
 )
 
-// errNoCandidate: each element was tried already, or cannot take the content.
+// errNoCandidate reports that each element was tried already, or cannot take the content.
 var errNoCandidate = errors.New("no storage element is left")
 
 // element is a Storage Element and what is known of it, guarded by
@@ -81,8 +81,8 @@ type requirements struct {
 	asked     map[*element]bool // tried already
 }
 
-// pick returns the element to try next. It is errTaken when there is none, and
-// the registry's failure when the list could not be had at all.
+// pick returns the element to try next. The error is errNoCandidate or [ErrMode] if there is
+// none, and [ErrRegistry] if there is no list of elements.
 func (sel *elementSelector) pick(ctx context.Context, n requirements) (*element, error) {
 	if err := sel.ensureList(ctx); err != nil {
 		return nil, err
@@ -171,7 +171,7 @@ func (e *element) availableAt(size int64, now time.Time) time.Time {
 		at = e.fullUntil
 	}
 	if e.free >= 0 && e.free < size && at.IsZero() {
-		at = now // reported as too full, which may have changed since
+		at = now // the element said that it has too little space, which may have changed since
 	}
 	return at
 }

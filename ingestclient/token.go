@@ -21,22 +21,22 @@ const (
 	maxLifetime    = 24 * time.Hour
 )
 
-// token is immutable. It is only ever held by pointer, so that printing what
-// holds it prints an address.
+// token is immutable. Other values have a pointer to it, so that printing them prints an
+// address and not the token.
 type token struct {
 	header []string // value of Authorization, built once: attaching it costs no allocation
 	secret secret.String
 	bound  bool // to the certificate it was fetched with (RFC 8705); true when that cannot be known
-	dates       // by the clock of who issued it
+	dates       // by the clock of the issuer
 
 	// The times below count from start, when the request was sent, so that a slow
-	// answer never lengthens a token's life.
+	// answer never lengthens the life of a token.
 	start     time.Time
-	got       time.Time     // when the answer had come, by the calendar
+	got       time.Time     // when the answer had arrived, by the wall clock
 	promised  time.Duration // expires_in; 0 if the answer had none
 	lifetime  time.Duration
-	refreshAt time.Duration // from here on a new one is fetched in the background
-	useUntil  time.Duration // from here on it is not handed out
+	refreshAt time.Duration // from this age on a new one is fetched in the background
+	useUntil  time.Duration // from this age on it is not used
 }
 
 type tokenState int
@@ -47,13 +47,13 @@ const (
 	expired
 )
 
-// stateAt says what may be done with t. A nil token is dead.
+// stateAt returns what may be done with t. A nil token is expired.
 func (t *token) stateAt(now time.Time) tokenState {
 	if t == nil {
 		return expired
 	}
-	// The monotonic clock stops while a laptop sleeps, and the wall clock may be set
-	// back: the one by which more time has passed counts.
+	// The monotonic clock stops while a machine is suspended, and the wall clock may be
+	// set back. So the clock by which more time has passed counts.
 	age := max(now.Sub(t.start), now.Round(0).Sub(t.start.Round(0)))
 	switch {
 	case age < t.refreshAt:
@@ -64,11 +64,11 @@ func (t *token) stateAt(now time.Time) tokenState {
 	return expired
 }
 
-// refreshTimes divides a token's life. The refresh is due a minute before the end,
-// or a fifth of the life for shorter ones (12 s of a token of 60 s), and up to a
-// quarter of that earlier by u in [0, 1), so that clients started together do not
-// refresh together; never later. The last 5 s (a tenth of lives under 50 s) are left
-// unused: a token that dies on the way is a 401.
+// refreshTimes divides the life of a token. The refresh is due a minute before the end, or a
+// fifth of the life if that is shorter, and up to a quarter of that earlier by u in [0, 1),
+// so that clients that were started together do not refresh together. The last 5 s (a tenth
+// of lives under 50 s) are not used, because a token that expires on its way is answered
+// 401.
 func refreshTimes(life time.Duration, u float64) (refreshAt, useUntil time.Duration) {
 	lead := min(time.Minute, life/5)
 	margin := min(5*time.Second, life/10)
@@ -82,9 +82,9 @@ type tokenAnswer struct {
 	binding
 }
 
-// parseTokenAnswer reads the body of a 200. Only the three fields of RFC 6749
-// §5.1 count; an absent token_type means Bearer, because one of ArtStore's
-// test doubles leaves it out. Errors never quote the body.
+// parseTokenAnswer reads the body of a 200: three fields of RFC 6749 §5.1. An absent
+// token_type means Bearer, because one of ArtStore's test servers leaves it out. Errors
+// never quote the body.
 func parseTokenAnswer(body []byte) (tokenAnswer, error) {
 	var raw struct {
 		AccessToken string          `json:"access_token"`
@@ -107,6 +107,7 @@ func parseTokenAnswer(body []byte) (tokenAnswer, error) {
 	return tokenAnswer{secret.New(raw.AccessToken), life, readBinding(raw.AccessToken)}, nil
 }
 
+// checkToken refuses a token that cannot be sent in a header.
 func checkToken(t string) error {
 	if t == "" {
 		return errors.New("no access_token")
@@ -122,8 +123,8 @@ func checkToken(t string) error {
 	return nil
 }
 
-// parseLifetime reads expires_in: seconds as a number or, from some endpoints,
-// as a string; absent or null is 0. Lives above a day are cut to one.
+// parseLifetime reads expires_in: seconds as a number or, from some endpoints, as a string.
+// The result is 0 if it is absent or null, and a day at most.
 func parseLifetime(raw json.RawMessage) (time.Duration, error) {
 	text := string(bytes.Trim(bytes.TrimSpace(raw), `"`))
 	if text == "" || text == "null" {
@@ -145,11 +146,11 @@ func parseLifetime(raw json.RawMessage) (time.Duration, error) {
 	return max(time.Millisecond, time.Duration(seconds*float64(time.Second))), nil
 }
 
-// binding is what a token says about the certificate it belongs to.
+// binding is what a token says about the certificate that it is bound to.
 type binding struct {
 	known bool   // the token is a JWT, so its claims can be read
 	cnf   bool   // it has a confirmation claim
-	x5t   string // RFC 8705 §3.1, "" if the claim is of another kind
+	x5t   string // x5t#S256 (RFC 8705 §3.1), "" if the claim is of another kind
 	dates
 }
 
@@ -168,7 +169,7 @@ func readBinding(t string) binding {
 		Cnf *struct {
 			X5T string `json:"x5t#S256"`
 		} `json:"cnf"`
-		// Of any type: a date that is none must not hide the binding.
+		// Of any type, so that a date of a wrong type does not hide the binding.
 		IssuedAt  any `json:"iat"`
 		NotBefore any `json:"nbf"`
 		Expires   any `json:"exp"`
@@ -183,8 +184,9 @@ func readBinding(t string) binding {
 	return b
 }
 
-// newToken turns an answer into a token for the certificate with the given
-// thumbprint, or says why it cannot be one.
+// newToken makes a token of an answer. thumb is the thumbprint of the certificate over which
+// it was fetched, start is when the request was sent. The error says why the token cannot
+// be used.
 func newToken(a tokenAnswer, thumb string, start time.Time, s *settings) (*token, error) {
 	if a.x5t != "" && strings.TrimRight(a.x5t, "=") != thumb {
 		return nil, ErrTokenBinding
@@ -192,7 +194,7 @@ func newToken(a tokenAnswer, thumb string, start time.Time, s *settings) (*token
 	t := &token{
 		header: []string{"Bearer " + a.secret.Expose()},
 		secret: a.secret,
-		bound:  !a.known || a.cnf, // an opaque token may be bound: assuming so costs one fetch per rotation
+		bound:  !a.known || a.cnf, // an opaque token may be bound: to assume that costs one fetch per rotation
 		dates:  a.dates,
 		start:  start,
 		got:    time.Now().Round(0),

@@ -18,16 +18,15 @@ import (
 	"github.com/artstore/artstore-pki/internal/tlsalert"
 )
 
-// releaseTimeout is how long an attempt waits for its transport to close the body.
-// That is immediate, unless a read of the content hangs, as on a dead NFS mount.
-// The caller's deadline counts more then.
+// releaseTimeout bounds the wait of an attempt for its transport to close the body. The
+// transport does that at once, unless a read of the content hangs, for instance on a dead
+// NFS mount.
 const releaseTimeout = time.Second
 
-// Upload streams content to the Storage Element with constant memory and returns
-// when the answer's size and SHA-256 have been compared with what was sent.
-// It repeats what cannot store the file twice, within Config's limits. A
-// failure is an [*RequestError]; one that is also [ErrAmbiguous] may have stored
-// the file.
+// Upload streams content to a Storage Element with constant memory. It returns when size and
+// SHA-256 of the answer were compared with what was sent. It repeats an attempt if that
+// cannot store the file twice, within the limits of Config. The error is a [*RequestError];
+// if it is also [ErrAmbiguous], the file may be stored.
 func (c *Client) Upload(ctx context.Context, content Content, meta Meta) (*File, error) {
 	begun := time.Now()
 	u := &upload{Client: c, content: content, meta: meta, name: filepath.Base(content.Name())}
@@ -133,9 +132,10 @@ func (u *upload) chooseElement(ctx context.Context, n requirements) (*element, e
 	return u.selector.pick(ctx, n)
 }
 
-// noElement wraps the failure to choose an element.
+// noElement wraps the failure to choose an element. It may be that of a token request,
+// because the registry needs a token too.
 func (u *upload) noElement(ctx context.Context, err error) *RequestError {
-	e := u.noToken(ctx, err) // the registry wants a token too
+	e := u.noToken(ctx, err)
 	e.Retryable = e.Retryable || errors.Is(err, ErrRegistry) && ctx.Err() == nil
 	return e
 }

@@ -1,6 +1,5 @@
-// Package assertion signs the JSON Web Tokens with which an OAuth client proves
-// who it is (private_key_jwt, RFC 7523 section 2.2). It makes them and nothing
-// else: no parsing, no verification, no algorithm that the key does not imply.
+// Package assertion signs the JSON Web Tokens by which an OAuth client authenticates
+// (private_key_jwt, RFC 7523 §2.2). It neither parses nor verifies them.
 package assertion
 
 import (
@@ -17,18 +16,17 @@ import (
 	"github.com/artstore/artstore-pki/internal/jws"
 )
 
-// Type is the client_assertion_type of RFC 7523 section 2.2.
+// Type is the client_assertion_type of RFC 7523 §2.2.
 const Type = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-const minRSABits = 2048 // RFC 7518 section 3.3
+const minRSABits = 2048 // RFC 7518 §3.3
 
-// Claims of one assertion. Issuer and subject are the client, as RFC 7523
-// section 3 wants it.
+// Claims are the claims of one assertion. Issuer and subject are the client (RFC 7523 §3).
 type Claims struct {
 	ClientID string
 	Audience string        // the token endpoint's URL
 	IssuedAt time.Time     // by the clock of the endpoint
-	Life     time.Duration // after which it is worthless; whole seconds
+	Life     time.Duration // in whole seconds
 }
 
 // Sign returns the assertion in compact serialisation. The key decides the

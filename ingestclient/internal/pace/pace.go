@@ -9,8 +9,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/wallclock"
 )
 
-// burst is what may go out at once after a pause, as a part of a second: less
-// would make every piece a wait of its own, more would be felt on the line.
+// burst is how much may be sent at once after a pause, as a part of the bytes of a second.
+// With less, each piece would have to wait; with more, others on the line would notice.
 const burst = time.Second / 10
 
 // Bucket is a limit. The zero value and nil have none. It is safe for concurrent use.
@@ -18,7 +18,7 @@ type Bucket struct {
 	rate int64 // bytes per second
 
 	mu   sync.Mutex
-	next time.Time // when what was taken so far is paid for
+	next time.Time // when the next byte may be sent
 }
 
 // New limits to rate bytes per second; 0 or less is no limit.
@@ -27,9 +27,9 @@ func New(rate int64) *Bucket { return &Bucket{rate: rate} }
 // Limited reports whether Take can wait.
 func (b *Bucket) Limited() bool { return b != nil && b.rate > 0 }
 
-// Take waits until n more bytes may go out. Callers are served in the order they
-// come, whatever they ask for. It returns early with the cause of ctx; what was
-// taken then counts as sent, so that who gives up does not make room for a burst.
+// Take waits until n more bytes may be sent. Callers are served in the order of their calls.
+// If ctx ends, it returns the cause of that; the n bytes count as sent, so that a caller that
+// gives up does not make room for a burst.
 func (b *Bucket) Take(ctx context.Context, n int) error {
 	if !b.Limited() {
 		return nil
@@ -41,6 +41,7 @@ func (b *Bucket) Take(ctx context.Context, n int) error {
 	return wallclock.Sleep(ctx, wait)
 }
 
+// reserve returns how long to wait before n bytes may be sent at now.
 func (b *Bucket) reserve(n int, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,15 +1,13 @@
-// Package wire saves system calls under crypto/tls, which writes each record of
-// 16 KiB on its own: four of them go out as one.
+// Package wire saves system calls under crypto/tls, which writes each record of 16 KiB by
+// itself: it makes one write of four records.
 //
-// It stands between a tls.Conn and the network and sees only the sizes of what
-// is written. A full record is most likely followed by another, so it is held
-// until enough are there, a shorter one comes, which ends a message, or a moment
-// has passed. So nothing that a peer waits for is ever held longer than that
-// moment, and the order of bytes never changes.
+// It is between a tls.Conn and the network, and uses only the sizes of writes. A full record
+// is most likely followed by another one. So it is held until there are four, or a shorter
+// record comes, which ends a message, or 2 ms have passed. The order of bytes never changes.
 //
-// A short record that is known to have more behind it is held too, see [HoldNext]:
-// net/http sends the header of a request with a body by itself, and for a small
-// file that is half of all system calls, here and at the server.
+// A short record that is known to be followed by another one is held too, see [HoldNext]:
+// net/http writes the header of a request by itself, and for a small file that is half of
+// all system calls, here and at the server.
 package wire
 
 import (
@@ -24,14 +22,14 @@ const (
 	moment = 2 * time.Millisecond
 )
 
-// Coalescer makes connections write less often and more at a time. They share
-// its buffers, because idle ones hold nothing. The zero value works.
+// Coalescer makes connections write less often and more at a time. The connections share its
+// buffers: an idle connection has none. The zero value works.
 type Coalescer struct{ buffers sync.Pool }
 
 // Wrap returns conn with fewer and larger writes.
 func (c *Coalescer) Wrap(conn net.Conn) net.Conn { return &writer{Conn: conn, shared: c} }
 
-// buffer returns an empty one.
+// buffer returns an empty buffer.
 func (c *Coalescer) buffer() []byte {
 	if b, ok := c.buffers.Get().(*[batch]byte); ok {
 		return b[:0]
@@ -64,11 +62,11 @@ type writer struct {
 	net.Conn
 	shared *Coalescer
 
-	mu    sync.Mutex // held while bytes go out: their order is the connection's
-	held  []byte     // a shared buffer while there is something in it
+	mu    sync.Mutex // held during writes, so that the order of bytes does not change
+	held  []byte     // records that wait; nil if there are none
 	timer *time.Timer
-	more  bool  // behind the next record comes another
-	err   error // of a write that nobody was there to hear of
+	more  bool  // the next record is followed by another one
+	err   error // of a write by the timer; the next write returns it
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -99,7 +97,7 @@ func (w *writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// hold keeps p. The caller holds w.mu and has seen that there is room.
+// hold keeps p. The caller holds w.mu and has checked that there is room.
 func (w *writer) hold(p []byte) {
 	if w.held == nil {
 		w.held = w.shared.buffer()
@@ -112,14 +110,14 @@ func (w *writer) hold(p []byte) {
 	w.held = append(w.held, p...)
 }
 
-// late sends what no further write has come for.
+// late sends the held records after 2 ms without another write.
 func (w *writer) late() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_ = w.flush() // kept in w.err, for the next write
+	_ = w.flush() // the error is in w.err too, for the next write
 }
 
-// flush sends what is held. The caller holds w.mu.
+// flush sends the held records. The caller holds w.mu.
 func (w *writer) flush() error {
 	if w.held == nil {
 		return w.err
@@ -134,8 +132,8 @@ func (w *writer) flush() error {
 	return err
 }
 
-// Close drops what is held: crypto/tls has written its last record, a short one,
-// or there is nobody to read it.
+// Close drops held records. There are none after a regular end, because crypto/tls ends with
+// a short record.
 func (w *writer) Close() error {
 	err := w.Conn.Close() // first: it ends a write that holds the lock
 	w.mu.Lock()
