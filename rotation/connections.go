@@ -87,8 +87,8 @@ func (s *Server) Handshake(ctx context.Context, raw net.Conn) (*tls.Conn, error)
 // answerCleartext tells a client that it speaks HTTP without TLS, as net/http does where
 // it runs the handshake.
 func answerCleartext(raw net.Conn, err error) {
-	var header tls.RecordHeaderError
-	if !errors.As(err, &header) || header.Conn == nil {
+	header, ok := errors.AsType[tls.RecordHeaderError](err)
+	if !ok || header.Conn == nil {
 		return
 	}
 	switch string(header.RecordHeader[:]) {

@@ -193,11 +193,10 @@ func checkRoots(roots []*x509.Certificate) error {
 func (e *examination) verifyChain(p certPair, before other) (warning, refusal error) {
 	at := clampToValidity(p.chain[0], e.now)
 	paths, verr := verify(p.chain, x509.VerifyOptions{Roots: e.bundle, CurrentTime: at, KeyUsages: anyUsage})
-	var unknown x509.UnknownAuthorityError
 	switch {
 	case verr == nil:
 		return nil, e.checkIssuerUsages(paths)
-	case !errors.As(verr, &unknown):
+	case !is[x509.UnknownAuthorityError](verr):
 		return nil, fmt.Errorf("verifying the chain: %w", verr)
 	}
 	top := p.chain[len(p.chain)-1]

@@ -87,7 +87,7 @@ func (d dialer) bootstrap(ctx context.Context, address string, pin *fingerprint)
 			address, hex.EncodeToString(pin[:]))
 	}
 	roots, err := d.bundle(ctx, address, []*x509.Certificate{root})
-	if errors.As(err, new(x509.UnknownAuthorityError)) { // the root is not in use yet, or not any more
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown { // the root is not in use yet, or not any more
 		return nil, fmt.Errorf("bootstrapping trust from %s: the root %s is served, but the server's certificate is not issued under it: pin the active root: %w",
 			address, hex.EncodeToString(pin[:]), err)
 	}
@@ -140,13 +140,13 @@ func (d dialer) presented(ctx context.Context, address string) ([]*x509.Certific
 		RootCAs:    certs.Pool(), // empty, not nil: nil would mean the system's roots
 	})
 	err = conn.HandshakeContext(ctx)
-	var unverified *tls.CertificateVerificationError
-	switch {
-	case errors.As(err, &unverified):
-		return unverified.UnverifiedCertificates, nil
-	case err == nil: // impossible without roots
+	if err == nil { // impossible without roots
 		return nil, errors.New("the server was accepted without any root")
-	case errors.As(err, new(tls.RecordHeaderError)):
+	}
+	if unverified, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return unverified.UnverifiedCertificates, nil
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return nil, errors.New("the server does not speak TLS")
 	}
 	return nil, fmt.Errorf("TLS handshake: %w", err)

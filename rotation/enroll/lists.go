@@ -215,6 +215,6 @@ func signedBy(l *x509.RevocationList, candidates []*x509.Certificate) (signedLis
 // isUnsupported reports whether the authority does not have the path of the request, like a
 // stock step-ca.
 func isUnsupported(err error) bool {
-	e := (*Error)(nil)
-	return errors.As(err, &e) && (e.Status == http.StatusNotFound || e.Status == http.StatusNotImplemented)
+	e, ok := errors.AsType[*Error](err)
+	return ok && (e.Status == http.StatusNotFound || e.Status == http.StatusNotImplemented)
 }

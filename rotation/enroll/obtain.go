@@ -272,7 +272,7 @@ func (s *Source) trustAnchors(ctx context.Context, fromToken *fingerprint) ([]*x
 // uses the configured roots or fingerprint.
 func (s *Source) bundle(ctx context.Context, inEffect []*x509.Certificate) ([]*x509.Certificate, error) {
 	roots, err := s.newDialer().bundle(ctx, s.cfg.URL, inEffect)
-	if !errors.As(err, new(x509.UnknownAuthorityError)) || (len(s.cfg.Roots) == 0 && s.pin == nil) {
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); !unknown || (len(s.cfg.Roots) == 0 && s.pin == nil) {
 		return roots, err
 	}
 	roots, again := s.trustAnchors(ctx, nil)
@@ -295,7 +295,7 @@ func (s *Source) renew(ctx context.Context, cur *identity) (*identity, error) {
 		}
 		refused = err
 	}
-	if e := (*Error)(nil); errors.As(refused, &e) && s.remaining(cur.leaf().NotAfter) > 0 {
+	if _, answered := errors.AsType[*Error](refused); answered && s.remaining(cur.leaf().NotAfter) > 0 {
 		return nil, refused // the authority has refused a certificate that is valid by both clocks
 	}
 	i, err := s.renewExpired(ctx, cur)

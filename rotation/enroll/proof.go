@@ -89,7 +89,7 @@ func (s *Source) renewByToken(ctx context.Context, cur *identity) (*identity, er
 		return c.certify(ctx, req)
 	}
 	chain, err := send(stepapi.PathRekey, csr)
-	if e := (*Error)(nil); errors.As(err, &e) && (e.Status == http.StatusBadRequest || e.Status == http.StatusNotFound) {
+	if e, ok := errors.AsType[*Error](err); ok && (e.Status == http.StatusBadRequest || e.Status == http.StatusNotFound) {
 		key = cur.key
 		chain, err = send(stepapi.PathRenew, nil)
 	}

@@ -23,7 +23,9 @@ var ErrOtherAuthority = errors.New("another authority answers")
 // unverified reports whether the roots did not verify the server. Other errors with
 // UnknownAuthorityError are about certificates that a verified server has issued.
 func unverified(err error) bool {
-	return errors.As(err, new(*tls.CertificateVerificationError)) && errors.As(err, new(x509.UnknownAuthorityError))
+	_, server := errors.AsType[*tls.CertificateVerificationError](err)
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	return server && unknown
 }
 
 // reanchor gets a successor of cur if the roots of cur do not verify the authority; refused
@@ -94,8 +96,8 @@ func (s *Source) pinsAnother(want tokenOrder, cur *identity) error {
 
 // servedRoots returns, for an error, the root that the server has in place of a known one.
 func servedRoots(err error) string {
-	var failed *tls.CertificateVerificationError
-	if !errors.As(err, &failed) || len(failed.UnverifiedCertificates) == 0 {
+	failed, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	if !ok || len(failed.UnverifiedCertificates) == 0 {
 		return "an unknown root"
 	}
 	last := failed.UnverifiedCertificates[len(failed.UnverifiedCertificates)-1]

@@ -103,7 +103,7 @@ func (c *Client) roundTrip(ctx context.Context, in apiRequest) (apiResponse, err
 	direct.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	resp, err := direct.Do(req)
 	if err != nil {
-		if ue := (*url.Error)(nil); errors.As(err, &ue) {
+		if ue, ok := errors.AsType[*url.Error](err); ok {
 			err = ue.Err // the text of ue repeats method and address
 		}
 		return apiResponse{}, fmt.Errorf("%s: reaching the authority at %s: %w", in.operation, c.url, err)
@@ -204,7 +204,7 @@ func retryAfter(h http.Header) time.Duration {
 // isDenied reports whether the authority refused the caller, by status 401 or 403 or by an
 // alert in the handshake: a server with crypto/tls refuses certificates so.
 func isDenied(err error) bool {
-	if e := (*Error)(nil); errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.isDenied()
 	}
 	return tlsalert.Text(err) != ""
@@ -213,7 +213,7 @@ func isDenied(err error) bool {
 // isTemporary reports whether the next attempt may succeed: the authority was not reached,
 // the connection broke, or the authority is busy.
 func isTemporary(err error) bool {
-	if e := (*Error)(nil); errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout
 	}
 	if isDenied(err) {
@@ -227,7 +227,7 @@ func isTemporary(err error) bool {
 
 // retryAfterOf returns the Retry-After of an [Error], and 0 for other errors.
 func retryAfterOf(err error) time.Duration {
-	if e := (*Error)(nil); errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.RetryAfter
 	}
 	return 0
