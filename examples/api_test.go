@@ -19,9 +19,8 @@ var leaks = []string{
 	"rotation/enroll.Client.RecordPage has the type stepapi.RecordPage",
 }
 
-// TestUsersCanNameWhatTheyGet: an exported field, parameter or result has a type
-// that is exported, and none of an internal package. An alias in a public
-// package is a name too.
+// TestUsersCanNameWhatTheyGet checks that each exported field, parameter or result has a type that is
+// exported and not of an internal package. An alias in a public package is a name too.
 func TestUsersCanNameWhatTheyGet(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles every public package")

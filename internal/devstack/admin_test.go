@@ -248,8 +248,8 @@ func TestNewAdminRefusesDamage(t *testing.T) {
 	}
 }
 
-// The next key is in the set before it signs, and the last one as long as a
-// token of it may live; a restart in between changes neither.
+// The next key is in the set before it signs, and the last one as long as a token that it has signed
+// can be valid. A restart in between changes neither.
 func TestSigningKeysOverlap(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/devstack"
 )
 
-// BenchmarkValidate is what a Storage Element pays for a token on each request,
+// BenchmarkValidate measures the verification of a token, which a Storage Element does on each request,
 // with and without its cache.
 func BenchmarkValidate(b *testing.B) {
 	s := start(b, devstack.AdminConfig{}, devstack.StorageConfig{})

@@ -71,17 +71,17 @@ func JudgeWith(jwks []byte, token string, now time.Time) (subject string, err er
 	return v.subject, nil
 }
 
-// SetRoll makes the faults' dice fall as told.
+// SetRoll replaces the random numbers of faults.
 func (f *Faults) SetRoll(roll func() float64) { f.roll = roll }
 
-// CachedTokens is how many verdicts are remembered.
+// CachedTokens returns how many tokens are in the cache.
 func (s *Storage) CachedTokens() int {
 	s.tokens.mu.Lock()
 	defer s.tokens.mu.Unlock()
 	return len(s.tokens.cache)
 }
 
-// FillCache remembers n verdicts that expire at the given moment.
+// FillCache puts n tokens into the cache that expire at the given moment.
 func (s *Storage) FillCache(n int, expires time.Time) {
 	for i := range n {
 		var h [32]byte
@@ -111,20 +111,20 @@ func (f RoundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { retu
 
 var ErrUnreachable = errors.New("unreachable")
 
-// VerifyToken judges the token of r as an upload does.
+// VerifyToken verifies the token of r as an upload does.
 func (s *Storage) VerifyToken(r *http.Request) error {
 	_, err := s.tokens.verify(r, false)
 	return err
 }
 
-// ForgetTokens empties the cache of verdicts.
+// ForgetTokens empties the cache of tokens.
 func (s *Storage) ForgetTokens() {
 	s.tokens.mu.Lock()
 	defer s.tokens.mu.Unlock()
 	clear(s.tokens.cache)
 }
 
-// Comparing is how many secrets are compared now, or wait for a core.
+// Comparing returns how many secrets are compared now, or wait for a core.
 func (a *Admin) Comparing() int { return len(a.accounts.slots) }
 
 // Guesses counts wrong secrets.

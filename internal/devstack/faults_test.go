@@ -60,7 +60,7 @@ func TestFaultReset(t *testing.T) {
 			t.Errorf("%+v: answered %d", f, r.status)
 		}
 	}
-	// The room is given back as the request unwinds, which may be after we saw the end.
+	// The room is given back when the handler returns, which may be after the client saw the end.
 	deadline := time.After(time.Minute)
 	for s.storage.Stats().Bytes != 0 {
 		select {
@@ -126,7 +126,7 @@ func TestFaultsThatTakeTime(t *testing.T) {
 	}
 }
 
-// A body that stands still is ended by the server's own patience.
+// A body that moves no byte is ended after BodyIdle.
 func TestIdleBodyIsEnded(t *testing.T) {
 	s := start(t, devstack.AdminConfig{}, devstack.StorageConfig{BodyIdle: 20 * time.Millisecond})
 	body, ct := multipartBody(t, "a", make([]byte, 1000))
@@ -147,7 +147,7 @@ func TestFaultChecksum(t *testing.T) {
 		t.Errorf("checksum %s", got)
 	}
 	_, err := s.storage.Verify(t.Context())
-	check(t, err) // only the answer lied
+	check(t, err) // the file is right, only the answer was wrong
 }
 
 func TestFaultProbability(t *testing.T) {

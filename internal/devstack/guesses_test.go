@@ -14,7 +14,7 @@ import (
 
 // A flood of wrong secrets of one peer: after some, 429 comes before the
 // comparison, and at no time is more than one secret of the peer compared. So the
-// request of another peer waits for one comparison at most, whatever the machine.
+// request of another peer waits for one comparison at most, on any machine.
 func TestWrongSecretsHoldNobodyElse(t *testing.T) {
 	const flood = 60
 	s := start(t, devstack.AdminConfig{BcryptCost: 9}, devstack.StorageConfig{}) // some ten milliseconds each

@@ -39,7 +39,7 @@ type stack struct {
 	logs       *logtest.Buffer
 }
 
-// start fills in what a test does not care about.
+// start starts both services. Fields of the two configurations that are needed and not set get a value.
 func start(t testing.TB, ac devstack.AdminConfig, sc devstack.StorageConfig) *stack {
 	t.Helper()
 	s := &stack{ca: ingesttest.NewCA(t), logs: &logtest.Buffer{}}
@@ -119,7 +119,7 @@ func (r response) json(t testing.TB) map[string]any {
 	return out
 }
 
-// code is what a dialect calls the problem: the code in Go, the detail in Python.
+// code returns the name of the problem in the dialect: the code in Go, the detail in Python.
 func (r response) code(t testing.TB) string {
 	t.Helper()
 	body := r.json(t)

@@ -146,7 +146,7 @@ func TestFullAndMalformed(t *testing.T) {
 		want(t, name, bad.status, http.StatusBadRequest)
 		want(t, name, bad.code(t), "VALIDATION_ERROR")
 	}
-	// A body of unknown length is measured, not believed.
+	// A body of unknown length is counted while it is read.
 	chunked := s.do(t, http.MethodPost, up, ct, io.MultiReader(bytes.NewReader(body[:len(body)-20]), strings.NewReader(strings.Repeat("x", 2000))), bearer(token))
 	want(t, "chunked too large", chunked.status, http.StatusRequestEntityTooLarge)
 	tmp, err := filepath.Glob(filepath.Join(dir, "tmp", "*"))
@@ -327,7 +327,7 @@ func TestUnknownKeyIsFetchedAtMostOncePerSecond(t *testing.T) {
 	})
 }
 
-// Without keys nothing is served, whatever was asked; when they come, Run finds them.
+// Without keys no request is served. When keys are published, Run fetches them.
 func TestNoKeysFailsClosed(t *testing.T) {
 	dir := t.TempDir()
 	admin, err := devstack.NewAdmin(devstack.AdminConfig{Dir: t.TempDir(), BcryptCost: 4})
@@ -374,7 +374,8 @@ func TestNoKeysFailsClosed(t *testing.T) {
 	}
 }
 
-// An element that has just begun to listen says so when it has its keys, not that it is in trouble.
+// An element that has just begun to listen answers a question for its readiness when it has its keys,
+// and not with a failure before.
 func TestReadyWaitsForTheFirstKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		admin, err := devstack.NewAdmin(devstack.AdminConfig{Dir: t.TempDir(), BcryptCost: 4})
@@ -400,7 +401,7 @@ func TestInfoAndCapacity(t *testing.T) {
 	want(t, "percent", c["percent_used"].(float64), 25)
 }
 
-// Many uploads at once: room is never promised twice, an id never given twice.
+// With many uploads at once, room is never reserved twice and an id never given twice.
 func TestConcurrentUploads(t *testing.T) {
 	const n, size = 24, 100
 	s := start(t, devstack.AdminConfig{BoundTokens: true}, devstack.StorageConfig{Capacity: n / 2 * size, MaxFileSize: size})

@@ -7,8 +7,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/settings"
 )
 
-// How an account proves itself: what a method needs must be there, and what it
-// would ignore must not.
+// For each method of authentication, settings that it needs must be there, and settings that it would
+// ignore must not.
 func TestAccountMethods(t *testing.T) {
 	key := write(t, "key.pem", "canary key", 0o600)
 	files := []string{"TLS__ALLOW_CLEARTEXT=yes", "ADMIN_MODULE__BASE_URL=http://a", "STORAGE_ELEMENT__BASE_URL=http://s", "SERVICE_ACCOUNT__CLIENT_ID=x"}
@@ -38,8 +38,7 @@ func TestAccountMethods(t *testing.T) {
 	}
 }
 
-// Storage Elements are named or listed by a registry, and the registry's address
-// is judged like the others.
+// Storage Elements are named, or listed by a registry, whose address is checked like the others.
 func TestRegistry(t *testing.T) {
 	base := []string{"TLS__ENABLED=no", "TLS__ALLOW_CLEARTEXT=yes", "ADMIN_MODULE__BASE_URL=http://a", "SERVICE_ACCOUNT__CLIENT_ID=x", "SERVICE_ACCOUNT__CLIENT_SECRET=y"}
 	for name, c := range map[string]struct{ env, want string }{

@@ -52,7 +52,7 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// Everything that is wrong comes at once, in the order of the table, and no secret with it.
+// All mistakes are reported at once, in the order of the table, and without secrets.
 func TestEverythingWrongAtOnce(t *testing.T) {
 	_, err := settings.Collect(settings.Input{Environ: []string{
 		"ADMIN_MODULE__TIMEOUT=soon", "STORAGE_ELEMENT__CONNECTION_POOL_SIZE=-1", "TLS__ENABLED=maybe", "TLS__VERIFY_MODE=CERT_NONE",
@@ -133,7 +133,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// A name means one setting, and every setting parses its own default and says what it is.
+// A name means one setting, and every setting parses its own default and has a text.
 func TestTable(t *testing.T) {
 	seen := map[string]string{}
 	for _, r := range settings.Table() {

@@ -8,8 +8,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/settings"
 )
 
-// A trust bundle and a proxy of one side are judged like the others, are errors
-// where nothing would use them, and a password is never printed.
+// A trust bundle and a proxy of one side are checked like the others, and are errors where they would
+// not be used. A password is never printed.
 func TestTrustAndProxyOfOneSide(t *testing.T) {
 	client := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	cert, key := pair(t, x509.Certificate{ExtKeyUsage: client})

@@ -32,8 +32,7 @@ func plainCertificates(t *testing.T, life time.Duration, fixtures ...string) str
 	return dir
 }
 
-// onDisk is a directory as a decision has it: what is in it, and how that
-// differs from the profile.
+// onDisk is the input of a decision: the content of a directory, and how it differs from the profile.
 type onDisk struct {
 	enroll.Inspection
 	differs []string
@@ -41,8 +40,8 @@ type onDisk struct {
 
 func look(dir string) onDisk { return onDisk{Inspection: enroll.Inspect(dir)} }
 
-// TestDecide judges one real certificate at other times, beside other
-// authorities and with other things wrong.
+// TestDecide decides about one real certificate at different times, with different authorities, and with
+// different faults.
 func TestDecide(t *testing.T) {
 	dir, other := plainCertificates(t, 30*time.Hour, Expired, NotYetValid), plainCertificates(t, humantime.Day)
 	facts, err := readAuthority(filepath.Join(dir, "ca"))

@@ -9,8 +9,7 @@ import (
 	"github.com/artstore/artstore-pki/internal/settings"
 )
 
-// What the settings take as the URL of a field, the library takes, and the
-// other way round: for each field and each kind of URL.
+// For each field and each kind of URL, the settings accept the same URLs as the library.
 func TestSettingsAndLibraryTakeTheSameURLs(t *testing.T) {
 	fields := map[string]func(*ingestclient.Config, string){
 		"ADMIN_MODULE__TOKEN_URL": func(c *ingestclient.Config, url string) { c.TokenURL = url },

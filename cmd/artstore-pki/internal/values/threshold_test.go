@@ -28,8 +28,8 @@ func TestThreshold(t *testing.T) {
 	}
 }
 
-// FuzzThreshold: whatever is taken is a time or a share of at most the whole life,
-// never both, and what String makes of it is taken again.
+// FuzzThreshold checks that a text that is taken is a time or a share of at most the whole life, never
+// both, and that the text of String is taken again.
 func FuzzThreshold(f *testing.F) {
 	for _, seed := range []string{"30d", "33%", "0.1%", "1e9%", "%"} {
 		f.Add(seed)
