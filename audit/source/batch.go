@@ -2,13 +2,14 @@ package source
 
 import "github.com/artstore/artstore-pki/audit"
 
-// batch is what one piece of work has found.
+// batch is the result of one piece of work.
 type batch struct {
 	found []found
-	seen  *bool // set when something of it is yielded; nil: nobody asks
+	seen  *bool // is set when a subject is yielded; may be nil
 }
 
-// found is a subject, or with later what finds subjects when it is their turn.
+// found is a subject. If later is set, it is a function that finds subjects when it is
+// their turn: large files are read then, so that the memory has one of them at a time.
 type found struct {
 	audit.Subject
 
@@ -22,7 +23,7 @@ func batchOf(subjects ...audit.Subject) (b batch) {
 	return b
 }
 
-// yield yields subjects, and in turn those that were put off.
+// yield yields the subjects in their order, and calls the later functions in turn.
 func (b batch) yield(yield func(audit.Subject)) {
 	one := func(s audit.Subject) {
 		if b.seen != nil {

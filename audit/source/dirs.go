@@ -10,16 +10,16 @@ import (
 	"github.com/artstore/artstore-pki/audit/cert"
 )
 
-// atOnce is how many files of a directory are one piece of work.
+// atOnce is the number of files in one piece of work.
 const atOnce = 32
 
-// dir reports the files of one directory, then its directories. Entries in seen
-// were reported under another name.
+// dir walks one directory: its files, then its directories. Entries in seen were yielded
+// under the name of a link already.
 func (w *walk) dir(path string, above dirContext, seen map[string]bool) {
 	entries, err := os.ReadDir(path)
 	switch {
 	case err != nil && isGone(path):
-		return // as those of who replace sets do
+		return // it was a generation that has been replaced
 	case err != nil:
 		w.fail(path, err)
 		return
@@ -47,8 +47,8 @@ func (w *walk) dir(path string, above dirContext, seen map[string]bool) {
 	}
 }
 
-// plainDir has the files read in pieces. Keys are read once, for the certificates
-// that they belong to and for themselves.
+// plainDir starts the work on the files of a directory, and returns the directories to walk.
+// A file that may hold a key is read once, for its certificate and for itself.
 func (w *walk) plainDir(path string, entries []fs.DirEntry, at dirContext) (dirs []string) {
 	var files []fs.DirEntry
 	for _, e := range entries {
@@ -95,7 +95,7 @@ func (w *walk) goesDown(path string, e fs.DirEntry) bool {
 	return reason == ""
 }
 
-// readEntrySubjects reports a file of a directory.
+// readEntrySubjects reads a file of a directory and returns its subjects.
 func (w *walk) readEntrySubjects(path string, e fs.DirEntry, at dirContext) []found {
 	var f *file
 	if key := at.keys[e.Name()]; key != nil {
@@ -113,6 +113,7 @@ func (w *walk) readEntrySubjects(path string, e fs.DirEntry, at dirContext) []fo
 	return w.subjects(f, at)
 }
 
+// entry reads a file of a directory. It returns nil for a file of another kind.
 func (w *walk) entry(path string, e fs.DirEntry) *file {
 	if e.Type().IsRegular() {
 		return w.readEntry(path)
@@ -120,19 +121,19 @@ func (w *walk) entry(path string, e fs.DirEntry) *file {
 	return w.read(path, false)
 }
 
-// dirContext is what a directory has for its certificates.
+// dirContext has what the certificates of a directory are judged with.
 type dirContext struct {
-	bundle []*cert.Certificate
+	bundle []*cert.Certificate // nil if there is none
 	keys   keyring
-	lists  []*cert.List
+	lists  []*cert.List // of the directory and of those above it
 }
 
-// bundleNames are what trust bundles are called, by us and by others.
+// bundleNames are usual names of trust bundles.
 var bundleNames = []string{"ca.crt", "ca.pem", "root_ca.crt"}
 
-// bundleAt returns the roots in a directory that judge the chains in it and below
-// it: those that were given, or the nearest that lie there. nil if there is no bundle;
-// one without a root is empty, and no chain leads to it.
+// bundleAt returns the roots that judge the chains in a directory and below it: those that
+// were given, or those in the directory. It returns nil if there is no bundle. A bundle
+// without a root is empty and not nil, and no chain leads to it.
 func (w *walk) bundleAt(dir string, entries ...fs.DirEntry) []*cert.Certificate {
 	if w.bundle != nil {
 		return w.bundle
@@ -140,8 +141,8 @@ func (w *walk) bundleAt(dir string, entries ...fs.DirEntry) []*cert.Certificate 
 	return w.bundleFile(dir, entries...).trusted()
 }
 
-// bundleFile reads the trust bundle of a directory, or returns nil. The entries save a
-// look at what is not there.
+// bundleFile reads the trust bundle of a directory, or returns nil. If the entries of the
+// directory are given, other names are not tried.
 func (w *walk) bundleFile(dir string, entries ...fs.DirEntry) *file {
 	for _, name := range bundleNames {
 		there := func(e fs.DirEntry) bool { return e.Name() == name }
@@ -155,10 +156,10 @@ func (w *walk) bundleFile(dir string, entries ...fs.DirEntry) *file {
 	return nil
 }
 
-// trusted are the roots of a trust bundle; nil if f is.
+// trusted returns the roots of a trust bundle. It returns nil only if f is nil.
 func (f *file) trusted() []*cert.Certificate {
 	if f == nil {
 		return nil
 	}
-	return append([]*cert.Certificate{}, f.roots()...) // no chain leads to a bundle without a root
+	return append([]*cert.Certificate{}, f.roots()...) // never nil, see bundleAt
 }

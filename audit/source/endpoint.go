@@ -19,8 +19,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// answer is what a server shows: its certificate, the authorities that it sends,
-// and further certificates that it has for other clients.
+// answer connects to a server. It returns its certificate, the authorities that it sends, and
+// the certificates that it has for other clients; or one subject with an error.
 func (t Targets) answer(c *collection, name string) []audit.Subject {
 	s := audit.Subject{Kind: audit.KindEndpoint, Place: endpoint.Place(name)}
 	host, port, err := endpoint.Parse(name)
@@ -62,7 +62,7 @@ func (t Targets) answer(c *collection, name string) []audit.Subject {
 	return append(withAuthorities(&s, refused), others...)
 }
 
-// send adds a certificate that a server sends after those before it.
+// send adds the next certificate that a server has sent: its own first, then the chain.
 func (c *collection) send(s *audit.Subject, sent *cert.Certificate) {
 	if sent.IsCA {
 		sent = c.Known.Canonical(sent)
@@ -74,8 +74,8 @@ func (c *collection) send(s *audit.Subject, sent *cert.Certificate) {
 	}
 }
 
-// sendAll adds what was read without a handshake. The first one that cannot be
-// parsed is the subject's, and those behind it are subjects of their own.
+// sendAll adds certificates that were read without a handshake. If the first one cannot be
+// parsed, its error is that of the subject. Later ones become subjects of their own.
 func (c *collection) sendAll(s *audit.Subject, chain [][]byte) (refused []audit.Subject) {
 	for i, der := range chain {
 		switch cert, err := c.Known.Parse(der); {
@@ -90,8 +90,8 @@ func (c *collection) sendAll(s *audit.Subject, chain [][]byte) (refused []audit.
 	return refused
 }
 
-// withAuthorities are the subject and those of the authorities that it sends; what
-// else is sent, no client looks at.
+// withAuthorities returns the subject of a server, and a subject for each authority that it
+// sends. Clients ignore other certificates, so these have no row.
 func withAuthorities(s *audit.Subject, refused []audit.Subject) []audit.Subject {
 	out := []audit.Subject{*s}
 	for _, sent := range s.Chain {
@@ -102,11 +102,12 @@ func withAuthorities(s *audit.Subject, refused []audit.Subject) []audit.Subject 
 	return append(out, refused...)
 }
 
+// config returns the configuration of a handshake that verifies the server. Without a bundle
+// the pool is empty, and not nil, which would mean the roots of the operating system:
+// each server is refused, and its certificates are read from the error.
 func (t Targets) config(name string) *tls.Config {
 	return &tls.Config{
 		ServerName: name, MinVersion: tls.VersionTLS12, Certificates: t.Certificates,
-		// Without a bundle this is an empty pool: every server is refused, and
-		// its certificates are read from the refusal.
 		RootCAs: certs.Pool(t.Bundle...),
 	}
 }
@@ -116,32 +117,34 @@ type endpointRequest struct {
 	address     string
 	upgrade     func(net.Conn) error // nil for TLS from the first byte
 	config      *tls.Config
-	onFirstByte func() // is called when the server says something for the first time
+	onFirstByte func() // is called once, when the first bytes of the server arrive
 }
 
-// slot is a server's: it begins with the first word of the server. What waits for
-// a word has none, and takes no part of the processor; what waits for its turn
-// does so off the clock, for that is not the server's fault.
+// slot is a place among the servers that are talked to at a time. A server gets it with its
+// first bytes, so silent servers take none. The timeout does not run while a server waits
+// for a slot, because that is not its fault.
 type slot struct {
-	room    chan struct{}
+	room    chan struct{} // has a place for each slot
 	timeout time.Duration
-	clock   *time.Timer
+	clock   *time.Timer // cancels the request
 	begun   bool
 }
 
+// begin takes a slot, and starts the timeout again. Later calls do nothing.
 func (t *slot) begin() {
 	if t.begun {
 		return
 	}
 	t.clock.Stop()
-	t.room <- struct{}{} // for all that have a turn the clock is running
+	t.room <- struct{}{} // it becomes free, because the timeout runs for all that have one
 	t.begun = true
 	t.clock.Reset(t.timeout)
 }
 
-// again gives the server the time for another question.
+// again starts the timeout again, for another hello to the same server.
 func (t *slot) again() { t.clock.Reset(t.timeout) }
 
+// end stops the timeout and gives the slot back.
 func (t *slot) end() {
 	t.clock.Stop()
 	if t.begun {
@@ -149,15 +152,18 @@ func (t *slot) end() {
 	}
 }
 
-// firstByteConn is a connection that tells when something has come. One goroutine reads.
+// firstByteConn is a connection that calls a function when the first bytes arrive. One
+// goroutine reads.
 type firstByteConn struct {
 	net.Conn
 	onFirstByte func()        // nil once it was called
-	kept        *bytes.Buffer // gets what is read, up to maxKept bytes; nil: it is not kept
+	kept        *bytes.Buffer // gets the first maxKept bytes that are read; may be nil
 }
 
-// maxKept is more than crypto/tls reads before it gives up.
+// maxKept is more than crypto/tls reads of a handshake, in bytes.
 const maxKept = 512 << 10
+
+// Read implements [net.Conn].
 
 func (l *firstByteConn) Read(b []byte) (n int, err error) {
 	n, err = l.Conn.Read(b)
@@ -171,12 +177,13 @@ func (l *firstByteConn) Read(b []byte) (n int, err error) {
 	return n, err
 }
 
-// refusedError is why a server did not get as far as TLS.
+// refusedError is the error of the exchange before TLS.
 type refusedError struct{ err error }
 
+// Error returns the text for the row.
 func (r *refusedError) Error() string { return r.err.Error() }
 
-// connect is a connection on which TLS begins.
+// connect returns a connection on which TLS begins next.
 func (d endpointRequest) connect(ctx context.Context) (*firstByteConn, error) {
 	plain, err := (&net.Dialer{}).DialContext(ctx, "tcp", d.address)
 	if err != nil {
@@ -190,9 +197,10 @@ func (d endpointRequest) connect(ctx context.Context) (*firstByteConn, error) {
 	return conn, nil
 }
 
-// presented returns what a server shows about itself. Verification stays on: a
-// server that fails it is read from the error, and nothing is sent to it. Where
-// crypto/tls has an error in place of certificates, what the server sent is in it.
+// presented does a handshake, and returns the certificates of the server. Verification stays
+// on: the certificates of a server that fails it are in the error of crypto/tls, and
+// nothing is sent to that server. If crypto/tls has no certificates, the error is an
+// [unfinishedError] with the bytes that the server sent.
 func (d endpointRequest) presented(ctx context.Context) ([]*x509.Certificate, *tls.ConnectionState, error) {
 	conn, err := d.connect(ctx)
 	if err != nil {
@@ -203,7 +211,7 @@ func (d endpointRequest) presented(ctx context.Context) ([]*x509.Certificate, *t
 	var keyLog bytes.Buffer
 	conn.kept, d.config.KeyLogWriter = &bytes.Buffer{}, &keyLog
 	d.config.VerifyConnection = func(state tls.ConnectionState) error {
-		seen = state.PeerCertificates // a server may still end the handshake of TLS 1.2
+		seen = state.PeerCertificates // a server of TLS 1.2 may still end the handshake after this
 		return nil
 	}
 	client := tls.Client(conn, d.config)
@@ -231,7 +239,7 @@ func unproven(err error) error {
 	return fmt.Errorf("it did not prove that it has the key of its certificate: %w", err)
 }
 
-// unfinishedError is a handshake that ended before crypto/tls had a certificate of the server.
+// unfinishedError is the error of a handshake that ended before crypto/tls had a certificate.
 type unfinishedError struct {
 	err          error
 	sent, keyLog []byte
@@ -240,16 +248,16 @@ type unfinishedError struct {
 func (u *unfinishedError) Error() string { return u.err.Error() }
 func (u *unfinishedError) Unwrap() error { return u.err }
 
-// Sent is what the server sent until then.
+// Sent returns the bytes that the server sent.
 func (u *unfinishedError) Sent() []byte { return u.sent }
 
-// noAnswerError is how long a server was waited for.
+// noAnswerError is the timeout after which a server had not answered.
 type noAnswerError time.Duration
 
 func (u noAnswerError) Error() string { return fmt.Sprintf("no answer within %s", time.Duration(u)) }
 func (u noAnswerError) Unwrap() error { return context.DeadlineExceeded }
 
-// unreachable says in one clause why there was no certificate.
+// unreachable returns the error of a row without a certificate, in one clause.
 func unreachable(ctx context.Context, err error, timeout time.Duration) error {
 	if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		return noAnswerError(timeout)

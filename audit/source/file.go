@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// maxFile bounds one file: a bundle of 20 000 certificates is 18 MB.
-	maxFile   = 32 << 20
+	// maxFile bounds one file, in bytes. A bundle of 20 000 certificates has 18 MB.
+	maxFile = 32 << 20
+	// usualFile is the size of the buffers into which most files fit.
 	usualFile = 64 << 10
 )
 
@@ -34,64 +35,70 @@ type fileReader struct {
 	buffers sync.Pool
 }
 
-// file is what one file holds.
+// file is one file that was read.
 type file struct {
 	path string // as programs name it
 	format.Access
-	named    bool // on the command line
-	parts    []format.Part
-	deferred func() *file // reads a large one when it is its turn; until then it has no parts
+	named bool // on the command line
+	parts []format.Part
+	// deferred reads a large file when it is its turn; until then the file has no parts.
+	// It is nil for other files.
+	deferred func() *file
 }
 
+// accessOf returns who may read a file.
 func accessOf(info fs.FileInfo) format.Access {
 	uid, known := fileperm.Owner(info)
 	return format.Access{Mode: info.Mode().Perm(), OfRoot: known && uid == 0}
 }
 
+// failedFile returns a file that could not be read.
 func failedFile(path string, err error) *file {
 	return &file{path: path, parts: []format.Part{{Err: err}}}
 }
 
-// read parses a file, or returns nil for one that is none of our business. What
-// was named on the command line, or as certificates are, always is.
+// read parses a file. It returns nil for a file of another kind, unless the file was named
+// on the command line or its name promises a certificate.
 func (o *fileReader) read(path string, named bool) *file {
 	return o.readUpTo(format.LargeFile, path, named)
 }
 
-// readEntry is read for a file whose directory says that it is a regular one.
+// readEntry is read for a regular file, as its directory entry says.
 func (o *fileReader) readEntry(path string) *file {
 	f := o.load(path, format.Expects(path), format.LargeFile)
 	o.follow(f)
 	return f
 }
 
+// readUpTo is read with another limit for files that are deferred.
 func (o *fileReader) readUpTo(limit int64, path string, named bool) *file {
 	f := o.readAlone(limit, path, named)
 	o.follow(f)
 	return f
 }
 
-// readAlone reads a file without those that it refers to.
+// readAlone reads a file without the files that it refers to.
 func (o *fileReader) readAlone(limit int64, path string, named bool) *file {
 	expected := named || format.Expects(path)
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !expected && !mayHoldKey(filepath.Base(path)):
-		return nil // a broken link: editors lock files with those
+		return nil // a broken link, which editors use as locks
 	case err != nil:
 		return failedFile(path, withoutPath(err))
 	case !info.Mode().IsRegular() && !expected:
 		return nil
-	case !info.Mode().IsRegular(): // opening a FIFO or a device would wait for somebody, or never end
+	case !info.Mode().IsRegular(): // opening a FIFO would block, and reading a device may never end
 		return failedFile(path, cert.ErrNotRegular)
 	}
 	return o.load(path, expected, limit)
 }
 
-// load reads what was a regular file a moment ago, or returns nil if neither its
-// name nor its beginning promise a certificate or a key. One above the limit is read later.
+// load reads a file that was a regular one when it was looked at. It returns nil if neither
+// the name nor the beginning promises a certificate or a key. A file above the limit, in
+// bytes, is deferred.
 func (o *fileReader) load(path string, expected bool, limit int64) *file {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // should there be a FIFO by now
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may be a FIFO now, which would block
 	if err != nil {
 		return failedFile(path, withoutPath(err))
 	}
@@ -109,7 +116,7 @@ func (o *fileReader) load(path string, expected bool, limit int64) *file {
 	switch size := info.Size(); {
 	case err != nil && !errors.Is(err, io.EOF):
 		return failedFile(path, withoutPath(err))
-	case !expected && format.Sniff(buf[:n]) == "" && (n > 0 || strings.ToLower(filepath.Ext(path)) != ".key"): // an empty key is one that was not written
+	case !expected && format.Sniff(buf[:n]) == "" && (n > 0 || strings.ToLower(filepath.Ext(path)) != ".key"): // an empty key file is reported
 		return nil
 	case size > maxFile:
 		return failedFile(path, errTooLarge)
@@ -123,13 +130,13 @@ func (o *fileReader) load(path string, expected bool, limit int64) *file {
 	if _, err = whole.ReadFrom(io.LimitReader(f, maxFile+1-int64(n))); err != nil {
 		return failedFile(path, withoutPath(err))
 	}
-	if whole.Len() > maxFile { // it grows while it is read
+	if whole.Len() > maxFile { // it has grown since Stat
 		return failedFile(path, errTooLarge)
 	}
 	return &file{path: path, Access: accessOf(info), parts: o.ParseFile(path, whole.Bytes(), expected)}
 }
 
-// buffer is what most files fit into.
+// buffer returns a buffer for the beginning of a file.
 func (o *fileReader) buffer() *[usualFile]byte {
 	if b, ok := o.buffers.Get().(*[usualFile]byte); ok {
 		return b
@@ -137,7 +144,7 @@ func (o *fileReader) buffer() *[usualFile]byte {
 	return new([usualFile]byte)
 }
 
-// withoutPath drops the path from an error: its row has it already.
+// withoutPath drops the path from an error, because the row has it already.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
@@ -145,7 +152,7 @@ func withoutPath(err error) error {
 	return err
 }
 
-// holds counts what is in the file besides keys.
+// holds returns the number of parts that are certificates or documents.
 func (f *file) holds() (n int) {
 	for _, p := range f.parts {
 		if p.Cert != nil || p.DER != nil || p.Document != nil && !p.Document.Unrelated {
@@ -160,7 +167,7 @@ func (f *file) hasKey() bool {
 	return slices.ContainsFunc(f.parts, func(p format.Part) bool { return p.IsKey })
 }
 
-// err is the first reason why something in the file could not be read.
+// err returns the first error of a part, or nil.
 func (f *file) err() error {
 	for _, p := range f.parts {
 		if p.Err != nil {
@@ -170,9 +177,9 @@ func (f *file) err() error {
 	return nil
 }
 
-// authorities are the CA certificates in the file, and those that issued another one in
-// it without being an authority's, as far as names say: no chain goes through these, and
-// whoever judges it has to see why. nil if there are none.
+// authorities returns the CA certificates of the file, and the certificates of leaves that
+// are named as the issuer of another certificate in it. No chain leads through the latter,
+// but the check of the chain needs them to say so. It returns nil if there are none.
 func (f *file) authorities() (out []*cert.Certificate) {
 	named := map[string]bool{}
 	for _, p := range f.parts {
@@ -188,9 +195,9 @@ func (f *file) authorities() (out []*cert.Certificate) {
 	return out
 }
 
-// roots are the certificates in a file with the name of a trust bundle, whatever
-// their basic constraints say: roots of version 1 have none, and a certificate may be
-// trusted by itself. nil if there are none.
+// roots returns all certificates of a file with the name of a trust bundle, or nil. Basic
+// constraints do not matter: a root of version 1 has none, and a leaf may be trusted
+// directly.
 func (f *file) roots() (out []*cert.Certificate) {
 	for _, p := range f.parts {
 		if p.Cert != nil && p.Cert.MayBeTrusted() {
@@ -200,9 +207,9 @@ func (f *file) roots() (out []*cert.Certificate) {
 	return out
 }
 
-// order are all certificates of an entry with one leaf, in a plain file of all of
-// it. Those with several are collections, and have none, but for the chain of a
-// server, which has the key of the first.
+// order returns the certificates of an entry in their order, if the entry has one leaf. A
+// plain file is one entry. An entry with several leaves is a collection without an order,
+// unless it is the chain of a server, whose key fits the first certificate.
 func (o *fileReader) order(f *file, entry string, keys *keyCandidates) (out []*cert.Certificate) {
 	leaves := 0
 	for _, p := range f.parts {
@@ -212,7 +219,7 @@ func (o *fileReader) order(f *file, entry string, keys *keyCandidates) (out []*c
 		if p.In != nil && p.In.Loose {
 			return nil
 		}
-		o.Wake(&p) // of those that were put off two at most, unless they are damaged
+		o.Wake(&p) // the second leaf ends the loop, so few deferred ones are parsed
 		if p.Cert == nil || p.Err != nil {
 			continue
 		}

@@ -9,19 +9,20 @@ import (
 	"github.com/artstore/artstore-pki/audit/cert"
 )
 
-// maxListsBytes bounds the lists of one directory that its certificates are compared with.
+// maxListsBytes bounds the lists of one directory with which certificates are compared.
 const maxListsBytes = 16 << 20
 
-// listHash is what c_rehash calls a list.
+// listHash matches the names that c_rehash of OpenSSL gives to lists.
 var listHash = regexp.MustCompile(`^[0-9a-f]{8}\.r[0-9]+$`)
 
+// isListName reports whether a file has the name of a revocation list.
 func isListName(name string) bool {
 	return strings.Contains(strings.ToLower(name), "crl") || listHash.MatchString(name)
 }
 
-// listsAt reads the revocation lists of a directory before its certificates, so that
-// those in it and below it are compared with them. It goes by names; a list under another
-// one is a row, and nothing is compared with it.
+// listsAt reads the revocation lists of a directory before its certificates, so that the
+// certificates in it and below it can be compared with them. It looks at files with the
+// name of a list only. A list in another file is a row, and is compared with nothing.
 func (w *walk) listsAt(path string, entries []fs.DirEntry) (out []*cert.List) {
 	size := 0
 	for _, e := range entries {
@@ -45,7 +46,7 @@ func (w *walk) listsAt(path string, entries []fs.DirEntry) (out []*cert.List) {
 	return out
 }
 
-// revocations are the lists in a file.
+// revocations returns the lists in a file.
 func (f *file) revocations() (out []*cert.List) {
 	for _, p := range f.parts {
 		if p.Document == nil || p.Document.List == nil {

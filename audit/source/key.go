@@ -13,16 +13,17 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/format"
 )
 
-// keyring are the files of a directory that may hold keys. Each is read once,
-// by whoever comes first.
+// keyring are the files of a directory that may hold keys, by name. Each is read once, by
+// the first goroutine that needs it.
 type keyring map[string]func() *file
 
-// mayHoldKey reports whether [keyNames] can come up with this name.
+// mayHoldKey reports whether [keyNames] can return this name.
 func mayHoldKey(name string) bool { return strings.Contains(name, "key") }
 
+// add adds a file. read is called once at most.
 func (k keyring) add(name string, read func() *file) { k[name] = sync.OnceValue(read) }
 
-// files are read if they were not yet, in the order of their names.
+// files returns all files in the order of their names, and reads those that were not read.
 func (k keyring) files() (out []*file) {
 	for _, name := range slices.Sorted(maps.Keys(k)) {
 		out = append(out, k[name]())
@@ -30,22 +31,24 @@ func (k keyring) files() (out []*file) {
 	return out
 }
 
-// keyCandidates are the keys that may belong to the certificates of a file: those in it, and
-// those in the files of its directory whose names say so.
+// keyCandidates are the keys that may belong to the certificates of a file: the keys in the
+// file, and those in files of its directory with a fitting name.
 type keyCandidates struct {
 	keys   []candidateKey
-	loose  bool              // among certificates of others, so that not each has one
-	leaves int               // and what could not be read, which may be one
+	loose  bool              // the file has unrelated certificates too, so not each has a key
+	leaves int               // certificates of leaves, and parts that could not be read
 	first  *cert.Certificate // of the file
-	fitted bool              // some certificate has its key here
+	fitted bool              // a certificate of the file has its key here
 	whole  bool              // the file is the chain of its first certificate, whose key this is
 }
 
+// candidateKey is a key with its public half, which is nil if the key cannot be compared.
 type candidateKey struct {
 	cert.KeyFile
-	public crypto.PublicKey // nil: it cannot be compared
+	public crypto.PublicKey
 }
 
+// keyCandidatesOf returns the candidates for a file in a directory with some key files.
 func keyCandidatesOf(f *file, among keyring) (h keyCandidates) {
 	for i, p := range f.parts {
 		if p.Cert != nil && h.first == nil {
@@ -75,13 +78,14 @@ func keyCandidatesOf(f *file, among keyring) (h keyCandidates) {
 	return h
 }
 
+// add adds a part of a file if it is a key that could be read.
 func (h *keyCandidates) add(f *file, p *format.Part) {
 	if p.IsKey && p.Err == nil {
 		h.keys = append(h.keys, candidateKey{*f.keyFile(p), p.Key})
 	}
 }
 
-// keyFile is how a file has the key in one of its parts.
+// keyFile returns what is known of the key in a part of the file.
 func (f *file) keyFile(p *format.Part) *cert.KeyFile {
 	by := f.Access
 	k := &cert.KeyFile{Path: f.path, Locked: p.Locked, Opaque: p.Key == nil}
@@ -95,6 +99,7 @@ func (f *file) keyFile(p *format.Part) *cert.KeyFile {
 	return k
 }
 
+// fitting returns the key of a certificate, or nil.
 func (h *keyCandidates) fitting(c *cert.Certificate) *cert.KeyFile {
 	for _, k := range h.keys {
 		if k.public != nil && fits(c, k.public) {
@@ -105,9 +110,10 @@ func (h *keyCandidates) fitting(c *cert.Certificate) *cert.KeyFile {
 	return nil
 }
 
-// of is what there is to say of the key of a certificate: the one that fits; without one
-// the one that cannot be compared, or does not fit. A server has the key of the first
-// certificate of its file. Where authorities share a file, one key is that of one of them.
+// of returns the key with which a certificate is judged: the one that fits, else one that
+// cannot be compared, else the first, which does not fit. It returns nil if no key is
+// expected: for a certificate behind the first of a chain whose key is there, for one
+// among unrelated certificates, and for authorities that share a file with others.
 func (h *keyCandidates) of(c *cert.Certificate) *cert.KeyFile {
 	if k := h.fitting(c); k != nil || len(h.keys) == 0 || h.loose || h.whole {
 		return k
@@ -123,6 +129,7 @@ func (h *keyCandidates) of(c *cert.Certificate) *cert.KeyFile {
 	return &h.keys[0].KeyFile
 }
 
+// fits reports whether a public key is that of a certificate.
 func fits(c *cert.Certificate, key crypto.PublicKey) bool {
 	x := c.X509()
 	if x == nil {
@@ -137,9 +144,9 @@ func fits(c *cert.Certificate, key crypto.PublicKey) bool {
 	return ok && public.Equal(key)
 }
 
-// keyNames are the names under which programs keep the key of a certificate
-// file: tls.crt and tls.key, cert.pem and key.pem, fullchain.pem and
-// privkey.pem, a-cert.pem and a-key.pem, a.pem and a-key.pem, root_ca.crt and root_ca_key.
+// keyNames returns the names that programs give to the key of a certificate file: tls.crt
+// and tls.key, cert.pem and key.pem, fullchain.pem and privkey.pem, a-cert.pem and
+// a-key.pem, a.pem and a-key.pem, root_ca.crt and root_ca_key.
 func keyNames(path string) []string {
 	base := filepath.Base(path)
 	ext := filepath.Ext(base)

@@ -7,12 +7,14 @@ import (
 	"github.com/artstore/artstore-pki/audit/cert"
 )
 
+// spki returns the SubjectPublicKeyInfo of a key (RFC 5280 §4.1.2.7) in DER. It is nil for a
+// kind of key that certificates do not have.
 func spki(public crypto.PublicKey) []byte {
-	der, _ := x509.MarshalPKIXPublicKey(public) // nil for a kind that certificates do not have
+	der, _ := x509.MarshalPKIXPublicKey(public)
 	return der
 }
 
-// keyDocument is the row of a key alone.
+// keyDocument returns the document for a key without a certificate in its file.
 func keyDocument(k *cert.KeyFile, public crypto.PublicKey) *cert.Document {
 	d := &cert.Document{What: cert.PrivateKey, Name: cert.PrivateKey}
 	switch {

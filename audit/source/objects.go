@@ -13,7 +13,7 @@ import (
 const (
 	// maxReferences bounds the files that one file refers to.
 	maxReferences = 256
-	// maxReferenced is the size of one, in bytes.
+	// maxReferenced bounds the size of such a file, in bytes.
 	maxReferenced = 256 << 10
 )
 
@@ -22,7 +22,8 @@ var (
 	errReferenced     = fmt.Errorf("it is larger than %d KiB, too much for a file that another one refers to", maxReferenced>>10)
 )
 
-// eachSubject makes subjects of the parts of a file, object by object.
+// eachSubject yields the parts of a file as subjects, with their chain, bundle, key and
+// lists. The objects of a file are judged separately.
 func (w *walk) eachSubject(f *file, at dirContext, yield func(audit.Subject)) {
 	if objects := f.objects(); objects != nil {
 		for _, o := range objects {
@@ -55,7 +56,7 @@ func (w *walk) eachSubject(f *file, at dirContext, yield func(audit.Subject)) {
 			s.Key.Public, s.Key.Named = spki(p.Key), f.named
 			s.Document = keyDocument(s.Key, p.Key)
 		case p.Cert == nil:
-			continue // a key is judged with its certificate
+			continue // this key is judged with a certificate of the file
 		case p.Cert.IsCA:
 			if s.Key = keys.of(p.Cert); s.Leaf() || s.Key != nil {
 				s.Chain, s.Bundle = chain, at.bundle
@@ -67,7 +68,7 @@ func (w *walk) eachSubject(f *file, at dirContext, yield func(audit.Subject)) {
 			}
 			s.Chain, s.Bundle, s.Key, s.Order = chain, at.bundle, keys.of(p.Cert), orders[entry]
 			if keys.whole && p.Cert.Fingerprint != keys.first.Fingerprint {
-				s.Order = nil // it is surplus, which the row of the first says
+				s.Order = nil // the row of the first certificate says that this one is superfluous
 			}
 		}
 		s.Oddity = odd.of(&p, &s)
@@ -75,8 +76,8 @@ func (w *walk) eachSubject(f *file, at dirContext, yield func(audit.Subject)) {
 	}
 }
 
-// objects takes a file with several objects apart: the certificates of one are no
-// chain of another, and its keys do not belong there. nil for any other file.
+// objects splits a file into its objects, because certificates and keys of one object do not
+// belong to another. It returns nil for a file without objects.
 func (f *file) objects() (out []*file) {
 	at := map[string]*file{}
 	for _, p := range f.parts {
@@ -89,7 +90,7 @@ func (f *file) objects() (out []*file) {
 			at[p.In.Object] = o
 			out = append(out, o)
 		}
-		// What was taken apart is not taken apart again.
+		// Without its object, the part is not split again.
 		in := *p.In
 		in.Object, p.In = "", &in
 		o.parts = append(o.parts, p)
@@ -97,8 +98,8 @@ func (f *file) objects() (out []*file) {
 	return out
 }
 
-// bundle are the roots in an object under the names that they have in directories,
-// unless some were given; without any, those of the directory.
+// bundle returns the roots that judge an object: those that were given, else those in an
+// entry with the name of a trust bundle, else those of the directory.
 func (f *file) bundle(given, nearest []*cert.Certificate) []*cert.Certificate {
 	if given != nil {
 		return given
@@ -117,7 +118,7 @@ func (f *file) bundle(given, nearest []*cert.Certificate) []*cert.Certificate {
 	return nearest
 }
 
-// severalIn tells of a part whether there are others in the same entry of the file.
+// severalIn returns a function that reports whether the entry of a part has more parts.
 func (f *file) severalIn() func(format.Part) bool {
 	if !slices.ContainsFunc(f.parts, func(p format.Part) bool { return p.In != nil && p.In.Entry != "" }) {
 		return func(format.Part) bool { return len(f.parts) > 1 }
@@ -129,7 +130,8 @@ func (f *file) severalIn() func(format.Part) bool {
 	return func(p format.Part) bool { return n[p.In.Suffix()] > 1 }
 }
 
-// follow puts what is in the files that f refers to in the place of the references.
+// follow replaces references to other files by the parts of these files. The parts keep the
+// object and the entry of the reference.
 func (o *fileReader) follow(f *file) {
 	if f == nil || !slices.ContainsFunc(f.parts, func(p format.Part) bool { return p.In != nil && p.In.File != "" }) {
 		return
@@ -167,7 +169,7 @@ func (o *fileReader) follow(f *file) {
 	f.parts = parts
 }
 
-// referenced reads a file that another one names. What that refers to in turn is not read.
+// referenced reads a file that another one refers to. References in it are not followed.
 func (o *fileReader) referenced(path string) []format.Part {
 	f := o.readAlone(maxReferenced, path, true)
 	if f.deferred != nil {

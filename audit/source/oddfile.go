@@ -9,17 +9,18 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/format"
 )
 
-// More is read here than other programs read: a certificate in any text ends like another
-// one. A service that is to read the same file does not start, or trusts nobody.
+// An audit reads certificates in more forms than other programs do, because they expire in
+// each form. A service that cannot read the form does not start, or trusts no peer.
 
-// oddIn is what is odd for each entry of a file: at its leaves the first of what concerns
-// an authority there, because peers need the whole chain. Where there is no leaf, each
-// certificate has what is odd about itself.
+// oddIn has the oddities of each entry of a file. A leaf is reported with the first oddity of
+// an authority in its entry, because peers need the whole chain. In an entry without a
+// leaf, each certificate is reported with its own oddity.
 type oddIn map[string]struct {
-	leaf  bool
-	first *cert.Oddity
+	leaf  bool         // the entry has a leaf
+	first *cert.Oddity // of an authority
 }
 
+// odd returns the oddities of a file, or nil if there are none.
 func (f *file) odd() oddIn {
 	if !slices.ContainsFunc(f.parts, func(p format.Part) bool { return p.Oddity != nil }) {
 		return nil
@@ -36,7 +37,8 @@ func (f *file) odd() oddIn {
 	return out
 }
 
-// of is what is odd at a certificate that is reported.
+// of returns the oddity to report with a certificate, or nil. If no program is known to read
+// the file, the oddity is milder.
 func (o oddIn) of(p *format.Part, s *audit.Subject) (odd *cert.Oddity) {
 	if o == nil || s.Cert == nil {
 		return nil
@@ -54,12 +56,12 @@ func (o oddIn) of(p *format.Part, s *audit.Subject) (odd *cert.Oddity) {
 		return nil
 	}
 	milder := *odd
-	milder.UnreadByAll = false // nobody is known to read it
+	milder.UnreadByAll = false
 	return &milder
 }
 
-// inUse reports whether a program is known to read the file: there is a key for the
-// certificate, or it is called like a trust bundle.
+// inUse reports whether a program is known to read the file: the certificate has a key, or
+// the file has the name of a trust bundle.
 func inUse(s *audit.Subject) bool {
 	return s.Key != nil || slices.ContainsFunc(bundleNames, func(name string) bool {
 		rest, found := strings.CutSuffix(s.Place, name)

@@ -10,18 +10,17 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/format"
 )
 
-// walk is one path. A file that is named must hold a certificate; in a
-// directory, files without one are passed over. Links to files are followed, and
-// links to directories as [trees] says. Rows come in the order of the walk: the
-// files of a directory by name, then its directories by name. What a walk leaves
-// out is counted; see [omissions].
+// walk is the walk of one path. A named file must hold a certificate; in a directory, files
+// without one are left out. Links to files are followed, and links to directories as
+// [trees] says. Subjects come in the order of the walk: the files of a directory by name,
+// then its directories by name. Paths that are left out on purpose are counted.
 type walk struct {
 	*collection
 	root  string
-	found bool // whether there was anything so far; known to the goroutine that yields
+	found bool // a subject was yielded; is used by the goroutine that yields only
 }
 
-// stat is os.Stat for a path that may lead through a link which is being swapped.
+// stat is os.Stat for a path that may lead through a link that is swapped at the moment.
 func stat(path string) (info fs.FileInfo, err error) {
 	for range swapTries {
 		if info, err = os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
@@ -34,11 +33,13 @@ func stat(path string) (info fs.FileInfo, err error) {
 	return info, err
 }
 
+// fail yields a path with an error, in its turn.
 func (w *walk) fail(path string, err error) {
 	w.do(func() []found { return []found{{Subject: audit.Subject{Place: path, Err: withoutPath(err)}}} })
 }
 
-// do has a piece of work done beside others, and its subjects yielded in turn.
+// do starts a piece of work. It runs in parallel with others, and its subjects are yielded in
+// its turn.
 func (w *walk) do(work func() []found) {
 	w.pieces.Do(w.files, func() batch {
 		if w.ctx.Err() != nil {
@@ -48,6 +49,7 @@ func (w *walk) do(work func() []found) {
 	})
 }
 
+// start starts the work on the path. It returns when all directories were read.
 func (w *walk) start() {
 	info, err := stat(w.root)
 	switch {
@@ -82,7 +84,8 @@ func (w *walk) start() {
 	}
 }
 
-// named reads a file of the command line, and those that may hold its key.
+// named reads a file that was named, and the files that may hold its key. It reads them again
+// if their generation was swapped meanwhile.
 func (w *walk) named(path string) (f *file, among keyring) {
 	for range swapTries {
 		from := resolveGeneration(path)
@@ -99,13 +102,14 @@ func (w *walk) named(path string) (f *file, among keyring) {
 	return f, among
 }
 
-// siblings are the files that may hold the key of one that was named alone.
+// siblings returns the files that may hold the key of a file that was named itself. from is
+// the path of that file in its generation.
 func (w *walk) siblings(from, path string) keyring {
 	out := keyring{}
 	for _, name := range keyNames(from) {
 		k := w.read(filepath.Join(filepath.Dir(from), name), false)
 		if k == nil || errors.Is(k.err(), fs.ErrNotExist) || errors.Is(k.err(), fs.ErrPermission) {
-			continue // a key that only its owner may read is as it should be
+			continue // a key that this account may not read is well protected
 		}
 		k.path = filepath.Join(filepath.Dir(path), name)
 		out[name] = func() *file { return k }
@@ -113,8 +117,8 @@ func (w *walk) siblings(from, path string) keyring {
 	return out
 }
 
-// beside reports what cannot be used in a file beside f that was named alone: its trust
-// bundle, or one that may hold its key.
+// beside yields the faults of a file beside f, which was named itself: its trust bundle, or a
+// file that may hold its key. Sound parts of b are not yielded.
 func (w *walk) beside(f, b *file, yield func(audit.Subject)) {
 	if b == nil || b.path == f.path {
 		return
@@ -126,23 +130,25 @@ func (w *walk) beside(f, b *file, yield func(audit.Subject)) {
 	})
 }
 
-// vanished reports whether a file went away since its directory was read, as
-// the temporary names of those who replace files do. A broken link did not.
+// vanished reports whether a file was removed since its directory was read, as temporary
+// files are. A broken link is not removed.
 func vanished(f *file, path string) bool {
 	return errors.Is(f.err(), fs.ErrNotExist) && isGone(path)
 }
 
+// isGone reports whether there is nothing under a path, not even a broken link.
 func isGone(path string) bool {
 	_, err := os.Lstat(path)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
+// isDir reports whether a path is a directory or a link to one.
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
 }
 
-// subjects makes subjects of what is in f.
+// subjects returns the subjects of a file. A deferred file is read when it is its turn.
 func (w *walk) subjects(f *file, at dirContext) (out []found) {
 	if f.deferred != nil {
 		return []found{{later: func(yield func(audit.Subject)) {

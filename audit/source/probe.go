@@ -13,25 +13,25 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/tlsread"
 )
 
-// refusedTLS reports whether a server that answers came to no agreement with
-// crypto/tls, so that asking it in another way may help.
+// refusedTLS reports whether a server speaks TLS and its handshake with crypto/tls failed.
+// Then a hello of package tlsread may succeed.
 func refusedTLS(ctx context.Context, err error) bool {
 	_, unfinished := errors.AsType[*unfinishedError](err)
 	_, foreign := errors.AsType[tls.RecordHeaderError](err)
 	return unfinished && !foreign && ctx.Err() == nil
 }
 
-// readInPart finds the certificates of a server with which crypto/tls came to no
-// agreement: in what it sent, or else by hellos that offer what crypto/tls does
-// not. The error is the one of crypto/tls, and says what was agreed on instead.
+// readInPart reads the certificates of a server whose handshake with crypto/tls failed: from
+// the bytes that it sent, or else by hellos that offer more than crypto/tls does. The
+// error is that of crypto/tls, with the version and the suite that the server accepted.
 func (d endpointRequest) readInPart(ctx context.Context, refused error) (tlsread.Answer, error) {
 	if u, ok := errors.AsType[*unfinishedError](refused); ok {
 		if a, err := tlsread.Replay(u.sent, u.keyLog); err == nil {
 			return a, refused
 		}
 	}
-	// A key may fit one version and not a newer one that the server speaks too, and
-	// the oldest servers take a hello only if it looks like theirs.
+	// The key of a server may not fit the newest version that it speaks, and very old servers
+	// refuse a hello that offers newer versions.
 	for _, newest := range []uint16{tls.VersionTLS13, tls.VersionTLS12, tls.VersionTLS10} {
 		a, err := d.ask(ctx, tlsread.Offer{ServerName: d.config.ServerName, Newest: newest})
 		if err == nil {
@@ -53,9 +53,9 @@ func (d endpointRequest) ask(ctx context.Context, offer tlsread.Offer) (tlsread.
 	return tlsread.Ask(conn, offer)
 }
 
-// others asks a server for what it does for other clients: it sets the oldest
-// version of main, and returns the certificates that the server has beside it. A
-// question that gets no answer says nothing: most servers refuse most of them.
+// others asks a server how it answers other clients. It sets the oldest version of main, and
+// returns the certificates that the server has besides. A hello without an answer is no
+// finding, because most servers refuse most of these hellos.
 func (d endpointRequest) others(ctx context.Context, c *collection, main *audit.Subject) (out []audit.Subject) {
 	seen := []*cert.Certificate{main.Cert}
 	add := func(a tlsread.Answer, asked string) {
@@ -78,8 +78,9 @@ func (d endpointRequest) others(ctx context.Context, c *collection, main *audit.
 		a, _ := d.ask(ctx, tlsread.Offer{ServerName: d.config.ServerName, Newest: tls.VersionTLS13, Family: family})
 		add(a, family.String())
 	}
-	// Behind the families, so that only a certificate that a new client never gets is one of an
-	// old version. Whoever takes TLS 1.0 mostly takes 1.1 as well, and would choose that.
+	// The versions come after the families, so that a certificate is attributed to an old
+	// version only if new clients never get it. A server that speaks TLS 1.0 often speaks 1.1
+	// too and would choose that, so each is offered alone.
 	for _, version := range []uint16{tls.VersionTLS11, tls.VersionTLS10} {
 		if main.TLS.Version <= version {
 			continue
@@ -94,7 +95,8 @@ func (d endpointRequest) others(ctx context.Context, c *collection, main *audit.
 	return out
 }
 
-// familyOf is AnyFamily for a key that is of none, and for a certificate that was read in part.
+// familyOf returns the family of the key of a certificate. It is AnyFamily for another kind of
+// key, and for a certificate that crypto/x509 refuses.
 func familyOf(c *cert.Certificate) tlsread.Family {
 	if c == nil || c.X509() == nil {
 		return tlsread.AnyFamily

@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// swapTries is how often a set is read that was swapped away under the reading.
-// Two swaps must fall into one reading for that, so a second try does outside of tests.
+// swapTries is how often a set is read again because it was swapped during the reading. Two
+// swaps during one reading are rare, so the second try succeeds outside of tests.
 const swapTries = 10
 
-// resolveGeneration resolves a link into a swapped set, so that what is read beside it
-// is of the same generation. Any other path stays as it is.
+// resolveGeneration resolves a link into a set that is swapped, so that the files beside it
+// are read from the same generation. Any other path stays as it is.
 func resolveGeneration(path string) string {
 	target, err := os.Readlink(path)
 	if err != nil {
@@ -29,8 +29,8 @@ func resolveGeneration(path string) string {
 	return filepath.Join(filepath.Dir(path), current, name)
 }
 
-// swappedDir reads a set whole, and again if it was swapped meanwhile: what it
-// reports is of one generation.
+// swappedDir reads all files of a set, and again if the set was swapped meanwhile, so that
+// the files that are yielded are of one generation.
 func (w *walk) swappedDir(path string, at dirContext) (l listing) {
 	var err error
 	for range swapTries {
@@ -57,17 +57,18 @@ func (w *walk) swappedDir(path string, at dirContext) (l listing) {
 	return l
 }
 
-// listing is one directory: the files that may matter, and where to look next.
+// listing is one directory that was read.
 type listing struct {
 	path          string
 	files         []*file
-	below         []fs.DirEntry // directories and links to them
-	dirs          []string      // of those, where the walk goes
-	left          map[string]string
-	link, current string          // of a swapped set; "" if there is none
-	reached       map[string]bool // names in current that a link beside it leads to
+	below         []fs.DirEntry     // directories and links to directories
+	dirs          []string          // those of them that the walk enters
+	left          map[string]string // paths that are left out, with the reason
+	link, current string            // see currentLink
+	reached       map[string]bool   // names in current to which links beside it lead
 }
 
+// list reads the files of a directory.
 func (w *walk) list(path string) (l listing, err error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -79,8 +80,8 @@ func (w *walk) list(path string) (l listing, err error) {
 		full := filepath.Join(path, e.Name())
 		from := full
 		if l.link != "" && e.Type()&fs.ModeSymlink != 0 {
-			// Resolved once for all: certificate and key are of one generation,
-			// should the link be swapped meanwhile.
+			// The link was resolved once for all files, so certificate and key are of one
+			// generation even if the link is swapped meanwhile.
 			if target, err := os.Readlink(full); err == nil && filepath.Dir(target) == l.link {
 				from = filepath.Join(path, l.current, filepath.Base(target))
 			}
@@ -109,10 +110,10 @@ func (w *walk) list(path string) (l listing, err error) {
 	return l, nil
 }
 
-// descend decides on the directories of a swapped set, and counts what is left out of it.
-// What files beside it are reached in is not looked at again. Kubernetes and package
-// enroll leave the generation before for a moment or for good: it holds what was
-// replaced, which expires as it should.
+// descend chooses the directories of a swapped set that the walk enters, and counts the paths
+// that are left out. Kubernetes and package enroll leave the generation before for a
+// moment or for good. It is not entered, because its certificates were replaced and may
+// expire.
 func (w *walk) descend(l *listing) {
 	for path, reason := range l.left {
 		w.omit(path, reason)
@@ -128,16 +129,16 @@ func (w *walk) descend(l *listing) {
 	}
 }
 
-// generationName is what Kubernetes (a time, behind two dots) and package enroll
-// call the directories that they swap.
+// generationName matches the directories that Kubernetes ("..2026_01_02_…") and package enroll
+// ("gen-1…") swap.
 var generationName = regexp.MustCompile(`^(\.\.[0-9]{4}_|gen-[0-9])[0-9_.]*$`)
 
-// temporaryName is what package durable calls a file until it is complete.
+// temporaryName matches the name that package durable gives to a file that is not complete.
 var temporaryName = regexp.MustCompile(`^\.(.+)\.tmp[0-9A-Z]+$`)
 
-// replaced reports whether a directory is an earlier generation of the set: it is called
-// like the current one, and holds nothing but files of which links beside it show a
-// later edition. A name alone hides nothing.
+// replaced reports whether a directory is an earlier generation of the set. It must have the
+// name of a generation, and hold only files of which the current generation has a newer
+// version. The name alone is not enough to hide files from an audit.
 func (l *listing) replaced(dir string) bool {
 	if !generationName.MatchString(dir) || !generationName.MatchString(l.current) {
 		return false
@@ -145,14 +146,14 @@ func (l *listing) replaced(dir string) bool {
 	entries, err := os.ReadDir(filepath.Join(l.path, dir))
 	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
 		name := e.Name()
-		if unfinished := temporaryName.FindStringSubmatch(name); unfinished != nil { // of a generation that is being written
+		if unfinished := temporaryName.FindStringSubmatch(name); unfinished != nil { // the next generation, which is written at the moment
 			name = unfinished[1]
 		}
 		return !e.Type().IsRegular() || !l.reached[name]
 	})
 }
 
-// torn reports whether the set was swapped away under the reading.
+// torn reports whether the set was swapped while it was read.
 func (l *listing) torn() bool {
 	gone := slices.ContainsFunc(l.files, func(f *file) bool { return errors.Is(f.err(), fs.ErrNotExist) })
 	if !gone || l.link == "" {
@@ -162,11 +163,11 @@ func (l *listing) torn() bool {
 	return err == nil && now != l.current
 }
 
-// currentLink finds the link through which files of a directory are reached, as those of
-// Kubernetes ("..data") and package enroll ("current") are, and the directory beside it
-// that it leads to. It goes by the links to files: they name the right one, also when a
-// listing shows the next link under its temporary name, or misses the one that is
-// being renamed.
+// currentLink returns the link through which the files of a directory are reached ("..data" of
+// Kubernetes, "current" of package enroll), and the directory beside it to which it leads;
+// or "" if there is none. It looks at the links to files, because they always name the
+// right link: a listing may show the next link under its temporary name, or miss the
+// one that is renamed at the moment.
 func currentLink(path string, entries []fs.DirEntry) (link, target string) {
 	for _, e := range entries {
 		if e.Type()&fs.ModeSymlink == 0 {

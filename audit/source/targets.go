@@ -29,77 +29,74 @@ const (
 	stdinName       = "-"
 )
 
-// Targets are files, directories and live TLS servers. It is a [Source].
+// Targets are files, directories and live TLS servers. It is an [audit.Source].
 type Targets struct {
-	// Names are paths, patterns of them (of package doublestar), and addresses:
-	// HOST:PORT, which speaks TLS at once, or SCHEME://HOST[:PORT], where postgres,
-	// mysql, smtp, imap, pop3, ldap and ftp ask for TLS as their protocols do; the
-	// other schemes are in docs/audit-report.md. What exists on disk is a path,
-	// whatever it looks like; else a name with ://, or with a colon and digits at its
-	// end, is an address. "-" is Stdin.
+	// Names are paths, patterns of paths (of package doublestar), and addresses: HOST:PORT
+	// for TLS from the first byte, or SCHEME://HOST[:PORT]. With the schemes postgres,
+	// mysql, smtp, imap, pop3, ldap and ftp, TLS begins as these protocols define it; the
+	// other schemes are in docs/audit-report.md. A name that exists on disk is a path. Any
+	// other name with ://, or with a colon and digits at its end, is an address. "-" is
+	// Stdin.
 	Names []string
-	// Stdin is read where a name is "-", as a file is; nil is empty.
+	// Stdin is read for the name "-"; nil is empty.
 	Stdin io.Reader
-	// Bundle judges every chain. Empty: for files the nearest ca.crt, ca.pem or
-	// root_ca.crt beside a certificate or above it, up to the path that was named;
-	// for servers there is none, and their chains are not judged.
+	// Bundle judges all chains. If it is empty, a file is judged by the nearest ca.crt,
+	// ca.pem or root_ca.crt beside it or above it, up to the named path, and the chains of
+	// servers are not judged.
 	Bundle []*x509.Certificate
 	// Include and Exclude choose among the files in directories: "*.crt" by their
-	// name, "prod/**/*.pem" by their path below the directory that was named. No
-	// Include means all; a directory that is excluded is not looked into. A bad
-	// pattern (of package doublestar) matches nothing.
+	// name, "prod/**/*.pem" by their path below the named directory. No Include means
+	// all. The walk does not enter an excluded directory. A malformed pattern (of package
+	// doublestar) matches nothing.
 	Include, Exclude []string
-	// Timeout bounds the wait for the first word of a server, and then the rest of
-	// what it has to say. 0 means 5 s.
+	// Timeout bounds the wait for the first bytes of a server, and then the rest of the
+	// handshake. 0 means 5 s.
 	Timeout time.Duration
 	// Parallel is how many servers that answer are talked to at a time. 0 means 128.
-	// Those that keep silent cost nothing but their time, and hold up nobody: up to
-	// 1024 connections are open.
+	// Servers that keep silent do not count, and delay no other: up to 1024 connections
+	// are open.
 	Parallel int
-	// Fast connects to each server once, and does not ask what it does for other
-	// clients: which old versions it accepts, and which certificates it has for other
-	// signature algorithms.
+	// Fast connects to each server once, and does not ask which old versions it accepts
+	// and which certificates it has for other signature algorithms.
 	Fast bool
-	// ServerName is asked for in place of the host of an address, and is the name
-	// that its certificate must have. Empty: the host.
+	// ServerName is sent to servers, and is the name that their certificates must have.
+	// Empty means the host of each address.
 	ServerName string
-	// Certificates are what a server that asks for one gets, once it passed Bundle:
-	// without a Bundle none does, and none is needed to see what TLS 1.3 shows.
+	// Certificates are for servers that ask for a client certificate. Only a server that
+	// Bundle verifies gets one. Without them a server of TLS 1.3 is read all the same.
 	Certificates []tls.Certificate
-	// Passwords are tried on stores (PKCS #12) in turn, after the empty one.
+	// Passwords are tried on stores (PKCS #12). The empty password is always tried.
 	Passwords []secret.String
-	// Documents has requests, revocation lists and tokens reported as well, for
-	// [Row] to explain.
+	// Documents adds requests and tokens to the subjects, for an explanation.
 	Documents bool
 
-	omit func(path, reason string) // nil: nobody counts
+	omit func(path, reason string) // see OmitTo; may be nil
 }
 
-// collection is one Collect: what its paths and servers share.
+// collection is one call of Collect: the state that its paths and servers share.
 type collection struct {
 	*fileReader
 	ctx         context.Context //nolint:containedctx // one call, cut into methods
 	pieces      *ordered.Pool[batch]
-	files       chan struct{} // room for pieces of files
-	endpointSem chan struct{} // room for servers that answer
+	files       chan struct{} // bounds the pieces of work on files
+	endpointSem chan struct{} // bounds the servers that are talked to; see slot
 	pathFilter  filter
-	bundle      []*cert.Certificate // that was given; nil if none was
+	bundle      []*cert.Certificate // Targets.Bundle; nil if that is empty
 
-	trees *trees // known to the goroutine that walks
+	trees *trees // is used by the goroutine that walks only
 	omit  func(path, reason string)
 }
 
 const (
-	// maxAnswers bounds the servers whose answers wait for their turn.
+	// maxAnswers bounds the servers whose results wait for those of earlier servers.
 	maxAnswers = 4 << 10
-	// maxConnected bounds connections that are open. Each dead one takes the whole
-	// timeout, so the last of them should begin soon after the first.
+	// maxConnected bounds the open connections. A dead server takes the whole timeout, so
+	// the last servers should be asked soon after the first.
 	maxConnected = 1 << 10
 )
 
-// Collect implements [Source]: paths first, then servers, both in the order in
-// which they were named. Under TLS 1.3 a server shows its certificate before it
-// asks for one.
+// Collect implements [audit.Source]: paths first, then servers, both in the order in which
+// they were named.
 func (t Targets) Collect(ctx context.Context, yield func(audit.Subject)) {
 	if t.Timeout == 0 {
 		t.Timeout = defaultTimeout
@@ -129,11 +126,10 @@ func (t Targets) Collect(ctx context.Context, yield func(audit.Subject)) {
 			c.pieces.Do(c.files, func() batch { return batch{found: c.stdin(t.Stdin)} })
 			continue
 		}
-		// One that does not exist gets its row there.
 		w := &walk{collection: c, root: filepath.Clean(name)}
 		w.start()
 	}
-	// Nothing in this loop waits while there is room: the clock of a dead server begins with its turn here.
+	// The timeout of a server begins when its piece of work does, so this loop must not wait.
 	for _, address := range targets.servers {
 		c.pieces.Do(answers, func() batch {
 			connected <- struct{}{}
@@ -144,7 +140,7 @@ func (t Targets) Collect(ctx context.Context, yield func(audit.Subject)) {
 	c.pieces.Wait()
 }
 
-// isServer reports whether a target is to be connected to: what exists on disk is not.
+// isServer reports whether a target is a server. A name that exists on disk is none.
 func isServer(name string) bool {
 	if !endpoint.IsAddress(name) {
 		return false
@@ -153,13 +149,14 @@ func isServer(name string) bool {
 	return err != nil
 }
 
-// named are targets by what they are. Servers come after the paths: what they show
-// is compared with all that lies on disk.
+// named are the targets by kind. Servers come after the paths, because their certificates are
+// compared with all that were found on disk.
 type named struct {
 	paths, servers []string
-	failed         map[string]error // of patterns, which are among the paths
+	failed         map[string]error // the errors of patterns, which are among the paths
 }
 
+// splitTargets sorts names into paths and servers, and expands patterns.
 func splitTargets(names []string) named {
 	n := named{failed: map[string]error{}}
 	for _, name := range names {
@@ -175,7 +172,7 @@ func splitTargets(names []string) named {
 	return n
 }
 
-// isPattern reports whether a target stands for the paths that match it.
+// isPattern reports whether a target is a pattern. A name that exists on disk is none.
 func isPattern(name string) bool {
 	if !strings.ContainsAny(name, "*?[{") {
 		return false
@@ -184,8 +181,8 @@ func isPattern(name string) bool {
 	return err != nil
 }
 
-// expand replaces a pattern by what matches it, in the order of names. A directory
-// that cannot be read is an error beside what matches elsewhere.
+// expand adds the paths that match a pattern, in the order of names. If a directory cannot be
+// read, the pattern has an error, and the matches in other directories are added.
 func (n *named) expand(pattern string) {
 	found, err := doublestar.FilepathGlob(pattern, doublestar.WithNoFollow(), doublestar.WithFailOnIOErrors())
 	if err != nil && !errors.Is(err, doublestar.ErrBadPattern) {
@@ -205,14 +202,15 @@ func (n *named) expand(pattern string) {
 // Endpoints reports whether there are servers among the targets.
 func (t Targets) Endpoints() bool { return slices.ContainsFunc(t.Names, isServer) }
 
-// OmitTo returns the same targets for a run that counts what is left out; add may be
-// called by several goroutines.
+// OmitTo returns the same targets for a run that counts the paths that are left out. Several
+// goroutines may call add.
 func (t Targets) OmitTo(add func(path, reason string)) audit.Source {
 	t.omit = add
 	return t
 }
 
-// stdin has no place beside which a bundle or a key could lie.
+// stdin reads the standard input. It has no directory, so there is neither a bundle nor a key
+// beside it.
 func (c *collection) stdin(in io.Reader) []found {
 	f := &file{path: stdinName}
 	if in == nil {

@@ -2,17 +2,18 @@ package source
 
 import "path/filepath"
 
-// trees are the directories that an audit walks, by their real paths: those that were
-// named, and those that a link in one of them leads to. A link to a directory outside is
-// followed, because the files behind it are in use as much as those beside it. One
-// into a tree is not, since its files are seen there. One to a directory above a tree
-// is not either: a link to / would be an audit of everything. So each directory is
-// walked for one link at most, and loops end.
+// trees are the directories that an audit walks, by their real paths: the named ones, and
+// those to which links in them lead. A link to a directory outside of all trees is
+// followed, because programs use the files behind it. A link into a tree is not followed,
+// because its files are found there. A link to a directory above a tree is not followed
+// either, because a link to / would audit everything. Therefore each directory is walked
+// for one link at most, and loops end.
 type trees struct {
 	roots map[string]bool
 	above map[string]bool // the directories above roots
 }
 
+// newTrees returns the trees of the named paths. Paths that do not exist are left out.
 func newTrees(named []string) *trees {
 	t := &trees{map[string]bool{}, map[string]bool{}}
 	for _, path := range named {
@@ -23,6 +24,7 @@ func newTrees(named []string) *trees {
 	return t
 }
 
+// realPath returns the absolute path without links.
 func realPath(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -31,6 +33,7 @@ func realPath(path string) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
+// add adds a real path.
 func (t *trees) add(dir string) {
 	t.roots[dir] = true
 	for d := filepath.Dir(dir); !t.above[d]; d = filepath.Dir(d) {
@@ -38,10 +41,11 @@ func (t *trees) add(dir string) {
 	}
 }
 
-// enter decides on a link to a directory: "" to follow it, or why not.
+// enter returns "" if the walk should follow a link to a directory, and the reason if not.
+// It adds a directory that is followed.
 func (t *trees) enter(link string) (reason string) {
 	dir, err := realPath(link)
-	if err != nil { // it is gone by now, and so is its directory
+	if err != nil { // the link was removed during the walk
 		return seenThere
 	}
 	for d := dir; ; d = filepath.Dir(d) {
@@ -59,8 +63,8 @@ func (t *trees) enter(link string) (reason string) {
 	return ""
 }
 
-// Why a walk leaves something out. What could not be read is no omission: that is a
-// row of the report.
+// The reasons for which a walk leaves paths out. A path that cannot be read is no omission:
+// it is a row of the report.
 const (
 	otherKind   = "files of other kinds"                                  // neither name nor the first 4 KiB promise anything
 	notWanted   = "excluded by pattern"                                   // files and whole directories
