@@ -5,24 +5,24 @@ import (
 	"sync"
 )
 
-// maxKnown bounds the certificates of authorities that are kept to be recognized.
+// maxKnown bounds the certificates that a [Cache] keeps.
 const maxKnown = 4 << 10
 
-// Cache makes one certificate of those that are the same: an intermediate
-// lies beside every leaf, and is parsed and verified once.
+// Cache keeps the certificates of authorities, because an intermediate is found beside each
+// leaf. It is parsed once. The zero value is ready, and goroutines may share it.
 type Cache struct {
 	mu    sync.RWMutex
 	known map[[sha256.Size]byte]*Certificate
 }
 
-// get finds one by its fingerprint, or returns nil.
+// get returns the certificate with a fingerprint, or nil.
 func (a *Cache) get(fingerprint [sha256.Size]byte) *Certificate {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.known[fingerprint]
 }
 
-// Canonical returns what was seen first of certificates like c.
+// Canonical returns the first certificate that equals c. If c is the first, it is kept.
 func (a *Cache) Canonical(c *Certificate) *Certificate {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -38,8 +38,8 @@ func (a *Cache) Canonical(c *Certificate) *Certificate {
 	return c
 }
 
-// Parse is [Parse] for DER that it keeps, and returns the certificate of an authority that
-// is known already.
+// Parse is [Parse]. It returns the certificate of an authority that is known already, and
+// keeps a new one with its DER.
 func (a *Cache) Parse(der []byte) (*Certificate, error) {
 	fingerprint := sha256.Sum256(der)
 	if c := a.get(fingerprint); c != nil {

@@ -25,36 +25,38 @@ import (
 	"github.com/artstore/artstore-pki/internal/pubkey"
 )
 
-// Certificate is what checks and reports need of a certificate, read once.
+// Certificate has the fields of a certificate that checks and reports need. They are read
+// once, also for a certificate that crypto/x509 refuses.
 type Certificate struct {
-	Raw                                  []byte // DER; what follows are parts of it
+	Raw                                  []byte // DER; the next three are parts of it
 	RawSubject, RawIssuer, PublicKeyInfo []byte
 
-	Name, IssuerName    string // as people call them
+	Name, IssuerName    string // the common name, or what stands for it
 	Names               []string
-	Serial              string // as this project shows it everywhere
+	Serial              string // "0x" and hex
 	NotBefore, NotAfter time.Time
 	IsCA                bool
 	KeyUsage            x509.KeyUsage
 	ExtKeyUsage         []x509.ExtKeyUsage
-	OtherUsages         bool // it names a usage that crypto/x509 has no name for
-	HasAltNames         bool // the extension for names is there, whatever is in it
-	NoUsage             bool // a list of usages is there and empty, which allows none
-	HasHostNames        bool // a host name or an address is among its names
+	OtherUsages         bool // there is a usage that crypto/x509 has no name for
+	HasAltNames         bool // the extension subjectAltName is there, even without a name
+	NoUsage             bool // a list of usages is there and empty, which permits none
+	HasHostNames        bool // a host name or an address is among Names
 	SignatureAlgorithm  x509.SignatureAlgorithm
-	SignatureName       string // the name of the algorithm, also of one that Go does not know
+	SignatureName       string // the name of the algorithm, also if Go does not know it
 	Key                 KeyKind
 	Fingerprint         [sha256.Size]byte
 
 	parsed *x509.Certificate // nil for one that crypto/x509 refuses
 }
 
-// KeyKind is what there is to know of a public key without using it.
+// KeyKind is the kind of a public key.
 type KeyKind struct {
-	Algorithm string // RSA, ECDSA P-256, DSA; of the rest, the name of its object identifier
-	Bits      int    // 0 for those that come in one size
+	Algorithm string // RSA, ECDSA P-256, DSA, …; or the name of the object identifier
+	Bits      int    // 0 for kinds of one size
 }
 
+// String returns the algorithm, and the size of an RSA key.
 func (k KeyKind) String() string {
 	if k.Algorithm == "RSA" && k.Bits > 0 { // 0 if only its name could be read
 		return fmt.Sprintf("RSA %d", k.Bits)
@@ -62,14 +64,13 @@ func (k KeyKind) String() string {
 	return k.Algorithm
 }
 
-// Oversized reports whether a signature check with this key costs more than a file
-// may cost. Such a certificate is shown and judged, and never computed with: neither
-// its own signature on a request nor those of the certificates below it.
+// Oversized reports whether a signature check with this key would take too long. No
+// signature is checked with such a key.
 func (k KeyKind) Oversized() bool { return k.Algorithm == "RSA" && k.Bits > pubkey.MaxRSA }
 
-// Parse reads one certificate in DER. It gives a certificate, or why
-// there is none, or both for one that crypto/x509 refuses and whose dates can be
-// read. Of one without a date, the error says what else was read.
+// Parse reads one certificate in DER. It returns a certificate, an error, or both for one
+// that crypto/x509 refuses and whose dates can be read. If a date cannot be read, the
+// error has what else was read.
 func Parse(der []byte) (*Certificate, error) {
 	return parseCertificate(der, sha256.Sum256(der))
 }
@@ -97,10 +98,10 @@ func parseCertificate(der []byte, fingerprint [sha256.Size]byte) (*Certificate, 
 	return c, err
 }
 
-// X509 is the certificate as crypto/x509 has it, or nil for one that it refuses.
+// X509 returns the certificate of crypto/x509, or nil if that refuses it.
 func (c *Certificate) X509() *x509.Certificate { return c.parsed }
 
-// SelfIssued reports whether it names itself as its issuer.
+// SelfIssued reports whether issuer and subject have the same name (RFC 5280 §3.2).
 func (c *Certificate) SelfIssued() bool { return bytes.Equal(c.RawIssuer, c.RawSubject) }
 
 // Verifies reports whether signatures may be checked with its key.
@@ -109,11 +110,11 @@ func (c *Certificate) Verifies() bool { return c.parsed != nil && !c.Key.Oversiz
 // MayBeTrusted reports whether it can stand in a trust bundle: crypto/x509 takes it.
 func (c *Certificate) MayBeTrusted() bool { return c.parsed != nil }
 
-// tlsKeyUsages are those of which a certificate that names any needs one, to be
-// taken from a TLS server (RFC 5280 §4.2.1.3).
+// tlsKeyUsages are the key usages of which a TLS server needs one, if its certificate has
+// the extension (RFC 5280 §4.2.1.3).
 const tlsKeyUsages = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement
 
-// ForSigningOnly reports whether the key usage is that of an authority that can be nothing else.
+// ForSigningOnly reports whether the key usage permits to sign certificates and bars TLS.
 func (c *Certificate) ForSigningOnly() bool {
 	return c.KeyUsage&x509.KeyUsageCertSign != 0 && c.KeyUsage&tlsKeyUsages == 0
 }
@@ -128,8 +129,8 @@ func (c *Certificate) ForTLS() bool {
 	return slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
 }
 
-// SelfSigned reports whether its own key has signed it. Of an algorithm that
-// crypto/x509 does not verify, the names decide.
+// SelfSigned reports whether its own key has signed it. If crypto/x509 does not verify the
+// algorithm, the names decide.
 func (c *Certificate) SelfSigned() bool {
 	if !c.SelfIssued() || !c.Verifies() {
 		return false
@@ -139,7 +140,7 @@ func (c *Certificate) SelfSigned() bool {
 	return err == nil || old || errors.Is(err, x509.ErrUnsupportedAlgorithm)
 }
 
-// HexFingerprint is the SHA-256 of the DER, in lower-case hex.
+// HexFingerprint returns the SHA-256 of the DER in lower-case hex.
 func (c *Certificate) HexFingerprint() string { return hex.EncodeToString(c.Fingerprint[:]) }
 
 var (
@@ -147,21 +148,21 @@ var (
 	oidExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 37}
 )
 
-// saysNothing reports whether an extension lists usages and has none in it, which
-// crypto/x509 does not tell from one that is absent.
+// saysNothing reports whether an extension is an empty list of usages. crypto/x509 does not
+// distinguish that from an absent extension.
 func saysNothing(x *x509.Certificate, id asn1.ObjectIdentifier) bool {
 	return x.KeyUsage == 0 && id.Equal(oidKeyUsage) ||
 		len(x.ExtKeyUsage)+len(x.UnknownExtKeyUsage) == 0 && id.Equal(oidExtKeyUsage)
 }
 
-// HasEmptyUsages reports whether a list of usages is there and has none in it.
+// HasEmptyUsages reports whether a list of usages is there and empty.
 func HasEmptyUsages(x *x509.Certificate) bool {
 	return slices.ContainsFunc(x.Extensions, func(e pkix.Extension) bool { return saysNothing(x, e.Id) })
 }
 
 var oidNames = asn1.ObjectIdentifier{2, 5, 29, 17}
 
-// FromX509 is [Parse] for what crypto/x509 has parsed.
+// FromX509 is [Parse] for a certificate that crypto/x509 has parsed.
 func FromX509(x *x509.Certificate) *Certificate { return fromParsed(x, sha256.Sum256(x.Raw)) }
 
 func fromParsed(x *x509.Certificate, fingerprint [sha256.Size]byte) *Certificate {
@@ -182,7 +183,7 @@ func fromParsed(x *x509.Certificate, fingerprint [sha256.Size]byte) *Certificate
 	if c.Name == "" && len(c.Names) > 0 {
 		c.Name = c.Names[0]
 	}
-	if c.Name == "" { // to format a whole name takes longer than to parse it
+	if c.Name == "" { // formatting a whole name takes longer than parsing the certificate
 		c.Name = cmp.Or(x.Subject.String(), c.Serial)
 	}
 	switch c.IssuerName = x.Issuer.CommonName; {
@@ -194,7 +195,7 @@ func fromParsed(x *x509.Certificate, fingerprint [sha256.Size]byte) *Certificate
 	return c
 }
 
-// KeyKindOf is the kind of the public key of a certificate.
+// KeyKindOf returns the kind of the public key of a certificate.
 func KeyKindOf(x *x509.Certificate) KeyKind {
 	switch k := x.PublicKey.(type) {
 	case *ecdsa.PublicKey:
@@ -209,22 +210,22 @@ func KeyKindOf(x *x509.Certificate) KeyKind {
 	return KeyKind{Algorithm: algorithms.Key(x.RawSubjectPublicKeyInfo)}
 }
 
-// Life is the time from issue to end, without the back-dating.
+// Life returns the time from issue to end, without the back-dating.
 func (c *Certificate) Life() humantime.Seconds {
 	return humantime.Between(lifetime.IssuedAt(c.NotBefore, c.NotAfter), c.NotAfter)
 }
 
-// ID is the beginning of a fingerprint.
+// ID is the beginning of a fingerprint. It identifies a certificate in maps.
 type ID [16]byte
 
-// ID tells it from others.
+// ID returns the beginning of the fingerprint.
 func (c *Certificate) ID() ID { return ID(c.Fingerprint[:]) }
 
 // Inverted reports whether it ends before it begins.
 func (c *Certificate) Inverted() bool { return c.NotAfter.Before(c.NotBefore) }
 
-// IssuerIn finds the certificate whose key signed c, or nil. Of those with the name of
-// the issuer it tries no more than maxIssuers.
+// IssuerIn returns the certificate whose key signed c, or nil. It tries maxIssuers
+// certificates with the name of the issuer at most.
 func (c *Certificate) IssuerIn(certs []*Certificate) *Certificate {
 	tries := 0
 	for _, i := range certs {
@@ -250,10 +251,10 @@ func (c *Certificate) In(list []*Certificate) bool {
 	return slices.ContainsFunc(list, func(o *Certificate) bool { return o.Fingerprint == c.Fingerprint })
 }
 
-// BarsTLS reports whether it names key usages, and none of those of which TLS needs one.
+// BarsTLS reports whether it has key usages, and none of tlsKeyUsages.
 func (c *Certificate) BarsTLS() bool { return c.KeyUsage != 0 && c.KeyUsage&tlsKeyUsages == 0 }
 
-// X509s are the certificates that signatures may be checked with, as crypto/x509 has them.
+// X509s returns the certificates with whose keys signatures may be checked.
 func X509s(certs []*Certificate) (out []*x509.Certificate) {
 	for _, c := range certs {
 		if c.Verifies() {

@@ -12,18 +12,17 @@ import (
 	"github.com/artstore/artstore-pki/audit/internal/wording"
 )
 
-// Document is what is no certificate, and yet a row: a revocation list, a private key
-// alone; for inspect also a request and a token, which an audit passes over, because nothing
-// fails when they end but what asks for them.
+// Document is a row that is no certificate: a revocation list, or a private key without a
+// certificate; for inspect also a request or a token. An audit passes over the latter two.
 type Document struct {
 	What        string
 	Name        string
-	From, Until time.Time // zero: without a beginning, without an end
+	From, Until time.Time // zero means without a beginning, without an end
 	Details     []Detail
 	Flaws       []Flaw
-	Unrelated   bool                 // nothing that an audit is for, under a name that promises a certificate
-	List        *x509.RevocationList // its signature is judged when all authorities are known
-	// Of a request, for the table of checks to judge.
+	Unrelated   bool                 // no concern of an audit, although the name promises a certificate
+	List        *x509.RevocationList // for the check of its signature
+	// Key and Signature are of a request; the table of checks judges them.
 	Key       KeyKind
 	Signature x509.SignatureAlgorithm
 }
@@ -31,8 +30,8 @@ type Document struct {
 // Detail is a line about a document.
 type Detail struct{ Label, Text string }
 
-// Flaw is what was found while a document was read: the id of a check, whose worst
-// severity it has, and what the finding says.
+// Flaw is a fault that was found while a document was read: the id of a check, and the text
+// of the finding, which has the worst severity of the check.
 type Flaw struct{ Check, Text string }
 
 // Add adds a detail, unless its text is empty.
@@ -42,13 +41,13 @@ func (d *Document) Add(label, format string, args ...any) {
 	}
 }
 
-// RevocationList is what a list is called, in [Document.What].
+// RevocationList is the value of [Document.What] for a list.
 const RevocationList = "revocation list"
 
-// PrivateKey is what a key alone is called.
+// PrivateKey is the value of [Document.What] for a key.
 const PrivateKey = "private key"
 
-// ListDocument is the document of a list.
+// ListDocument returns the document of a list.
 func ListDocument(l *x509.RevocationList) *Document {
 	d := &Document{
 		What: RevocationList, Name: "of " + cmp.Or(l.Issuer.CommonName, l.Issuer.String()),
@@ -65,25 +64,25 @@ func ListDocument(l *x509.RevocationList) *Document {
 	return d
 }
 
-// WithoutEntries is a list as far as its signature needs it.
+// WithoutEntries returns a copy whose list has no entries; its signature can be checked.
 func (d *Document) WithoutEntries() *Document {
 	out := *d
 	out.List, out.Details = withoutEntries(d.List), slices.Clone(d.Details)
 	return &out
 }
 
-// Oddity is why programs do not read a part of a file that is read here.
+// Oddity says why other programs do not read a part of a file.
 type Oddity struct {
 	Text        string // a sentence
 	UnreadByAll bool   // neither OpenSSL nor Go reads it
-	InText      bool   // nothing is wrong with it within a text of another kind, such as JSON
-	NotPEM      bool   // the file is not PEM at all, which is odd only where it has to be
+	InText      bool   // it does not matter inside a text of another kind, such as JSON
+	NotPEM      bool   // the file is not PEM, which matters only if a program expects PEM
 }
 
-// ErrNotRegular is why a file is not opened that is none.
+// ErrNotRegular is the error for a path that is not opened, such as a device.
 var ErrNotRegular = errors.New("it is no regular file")
 
-// TooLargeError says of what, or up to which size, nothing is read.
+// TooLargeError is the error for input above a limit.
 type TooLargeError string
 
 func (e TooLargeError) Error() string { return string(e) }

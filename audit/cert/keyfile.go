@@ -7,29 +7,28 @@ import (
 	"github.com/artstore/artstore-pki/internal/fileperm"
 )
 
-// KeyFile is what is known of a private key. The key itself is not kept.
+// KeyFile has the facts about a private key. The key itself is not kept.
 type KeyFile struct {
 	Path string
 	Mode fs.FileMode
-	Fits bool
-	// Opaque says that it could not be compared: it is encrypted, or of a kind that is
-	// not supported. Then Fits is false.
+	Fits bool // it is the key of the certificate
+	// Opaque is set if the key could not be compared, because it is encrypted or of a
+	// kind that is not supported. Then Fits is false.
 	Opaque bool
-	// Locked says that it is behind a password, so that whoever may read the file
-	// does not have it.
+	// Locked is set if a password protects the key, so that reading the file is not enough.
 	Locked bool
 
 	OfRoot bool    // the file belongs to root
-	Oddity *Oddity // why others do not read it
+	Oddity *Oddity // why other programs do not read it; nil if they do
 
-	// Of a key without a certificate in its file: it may lie beside one or elsewhere, so
-	// it is judged when all certificates are known.
+	// These are for a key without a certificate in its file. Its certificate may be found
+	// anywhere, so the key is judged at the end.
 	Public []byte // SubjectPublicKeyInfo; nil if it is unknown
-	Named  bool   // on the command line: there is a row in any case
+	Named  bool   // on the command line, so it has a row in any case
 }
 
-// Exposed says who else may read a key, "" if nobody may: the rule is that of the
-// services (docs/design/0020), which is libpq's. Whoever reads an encrypted one does not have it.
+// Exposed returns a clause if other accounts may use the key, and "" if not. The rule is that
+// of the services, and of libpq (docs/design/0020). An encrypted key is never exposed.
 func (k *KeyFile) Exposed() string {
 	if k.Locked || !fileperm.ExposedMode(k.Mode, k.OfRoot) {
 		return ""
@@ -37,7 +36,7 @@ func (k *KeyFile) Exposed() string {
 	return fmt.Sprintf("%s has mode %04o", k.Path, k.Mode.Perm())
 }
 
-// WhyOpaque says why a key could not be compared.
+// WhyOpaque returns why a key could not be compared.
 func (k *KeyFile) WhyOpaque() string {
 	if k.Locked {
 		return "it is encrypted"

@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// List is a revocation list made ready for look-ups. It belongs to one goroutine.
+// List is a revocation list for look-ups. It belongs to one goroutine.
 type List struct {
 	Name   string // for the report
 	Issuer []byte // the name in DER
-	// Found says that a walk has found it: nobody but its issuer vouches for it.
+	// Found is set if a walk has found the list. Nothing but its signature vouches for it.
 	Found bool
-	// Whole says that of each leaf of its issuer it says whether that is revoked.
+	// Whole is set if the list names each revoked leaf of its issuer.
 	Whole bool
 
 	list    *x509.RevocationList // without its entries
-	serials map[string]time.Time // as certs.Serial has them; when each was revoked
-	signed  map[ID]bool          // by which authorities, as far as somebody asked
+	serials map[string]time.Time // when each was revoked, by the serial number of certs.Serial
+	signed  map[ID]bool          // whether an authority has signed it; remembered
 }
 
-// NewList makes a list ready. The name is for the report.
+// NewList returns a list with a name for the report.
 func NewList(name string, list *x509.RevocationList) *List {
 	l := &List{
 		Name: name, Issuer: list.RawIssuer, Whole: isWhole(list), list: withoutEntries(list),
@@ -30,7 +30,7 @@ func NewList(name string, list *x509.RevocationList) *List {
 	}
 	for _, e := range list.RevokedCertificateEntries {
 		if slices.ContainsFunc(e.Extensions, func(x pkix.Extension) bool { return x.Id.Equal(oidCertificateIssuer) }) {
-			break // this entry and those behind it are of another issuer's certificates (RFC 5280 §5.3.3)
+			break // this entry and the next ones are certificates of another issuer (RFC 5280 §5.3.3)
 		}
 		if e.ReasonCode != removeFromCRL {
 			l.serials["0x"+e.SerialNumber.Text(16)] = e.RevocationTime
@@ -43,13 +43,13 @@ var (
 	oidDeltaCRL          = asn1.ObjectIdentifier{2, 5, 29, 27}
 	oidCertificateIssuer = asn1.ObjectIdentifier{2, 5, 29, 29}
 	oidIssuingPoint      = asn1.ObjectIdentifier{2, 5, 29, 28}
-	// Those that change nothing about which certificates a list is of.
+	// Extensions that do not change which certificates a list is about.
 	oidsOfLists = []asn1.ObjectIdentifier{{2, 5, 29, 18}, {2, 5, 29, 20}, {2, 5, 29, 35}, {2, 5, 29, 46}}
 )
 
-// isWhole reports whether a leaf of the issuer that a list does not name is not revoked:
-// not so by a delta list, by one of other certificates or of some reasons only, and by
-// one with a critical extension that is not known here (RFC 5280 §5.2 and §6.3.3).
+// isWhole reports whether each leaf of the issuer that the list does not name is valid. It is
+// false for a delta list, for a list of other certificates or of some reasons only, and for
+// one with an unknown critical extension (RFC 5280 §5.2, §6.3.3).
 func isWhole(l *x509.RevocationList) bool {
 	for _, e := range l.Extensions {
 		switch {
@@ -78,13 +78,13 @@ func isWhole(l *x509.RevocationList) bool {
 // removeFromCRL in a delta list takes a certificate off hold (RFC 5280 §5.3.1).
 const removeFromCRL = 8
 
-// Size is that of the list itself, in bytes.
+// Size returns the size of the DER, in bytes.
 func (l *List) Size() int { return len(l.list.Raw) }
 
-// Signature tells lists of one place apart.
+// Signature returns the signature. It identifies a list among those of one place.
 func (l *List) Signature() []byte { return l.list.Signature }
 
-// RevokedAt is when the list says that a certificate of its issuer was revoked.
+// RevokedAt returns when a certificate of the issuer was revoked, and whether it was.
 func (l *List) RevokedAt(serial string) (at time.Time, listed bool) {
 	at, listed = l.serials[serial]
 	return at, listed

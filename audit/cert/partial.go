@@ -17,14 +17,12 @@ import (
 	"github.com/artstore/artstore-pki/internal/humantime"
 )
 
-// crypto/x509 refuses certificates that others go on using: with a negative
-// serial number, an extension twice, an odd name. They end like any other, so
-// what an audit needs most of them is read all the same.
+// crypto/x509 refuses certificates that other programs use: with a negative serial number,
+// with an extension twice, or with an odd name. They expire like any other.
 
-// ParsePartial reads raw bytes, serial number, dates, names and the kind of the key, or
-// returns nil. What follows the dates, and names, may be garbage, and a date that
-// cannot be read is zero. Anything else stays zero: a certificate like this is good
-// for showing, never for verifying.
+// ParsePartial reads serial number, dates, names and the kind of the key of a certificate, or
+// returns nil. A date that cannot be read is zero, and names may be garbage. All other
+// fields stay zero, so the certificate can be shown and not verified.
 func ParsePartial(data []byte) *Certificate {
 	var whole, certificate, tbs, issuer, validity, subject cryptobyte.String
 	var serial cryptobyte.String
@@ -55,6 +53,7 @@ func ParsePartial(data []byte) *Certificate {
 	return c
 }
 
+// firstName returns the first of some names, or "".
 func firstName(names []string) string {
 	if len(names) == 0 {
 		return ""
@@ -65,7 +64,7 @@ func firstName(names []string) string {
 // dated reports whether both dates could be read.
 func (c *Certificate) dated() bool { return !c.NotBefore.IsZero() && !c.NotAfter.IsZero() }
 
-// known says what was read of a certificate that cannot be judged for want of a date.
+// known returns a clause about a certificate that cannot be judged because a date is missing.
 func (c *Certificate) known() string {
 	const shown = 100 // bytes of a name
 	text := fmt.Sprintf("it is %.*q of %.*q, serial number %.*s, key %s", shown, c.Name, shown, c.IssuerName, shown, c.Serial, cmp.Or(c.Key.String(), "unknown"))
@@ -78,7 +77,7 @@ func (c *Certificate) known() string {
 	return text
 }
 
-// readRest reads what follows the subject: the key, and the alternative names.
+// readRest reads the key and the alternative names, which follow the subject.
 func (c *Certificate) readRest(tbs cryptobyte.String) {
 	var key, extensions cryptobyte.String
 	var some bool
@@ -101,7 +100,7 @@ func (c *Certificate) readRest(tbs cryptobyte.String) {
 	}
 }
 
-// generalNames are the texts and addresses among names (RFC 5280 §4.2.1.6).
+// generalNames returns the texts and addresses among names (RFC 5280 §4.2.1.6).
 func generalNames(names cryptobyte.String) (out []string) {
 	for !names.Empty() {
 		var value cryptobyte.String
@@ -119,7 +118,7 @@ func generalNames(names cryptobyte.String) (out []string) {
 	return out
 }
 
-// integer is a two's complement of any length, also one with more bytes than it needs.
+// integer reads a two's complement of any length, also with more bytes than necessary.
 func integer(b []byte) *big.Int {
 	n := new(big.Int).SetBytes(b)
 	if len(b) > 0 && b[0]&0x80 != 0 {
@@ -130,7 +129,7 @@ func integer(b []byte) *big.Int {
 
 var oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3}
 
-// commonName is the last common name of a Name, as crypto/x509 has it, or "".
+// commonName returns the last common name of a Name, as crypto/x509 does, or "".
 func commonName(name cryptobyte.String) (found string) {
 	if !name.ReadASN1(&name, der.SEQUENCE) {
 		return ""
