@@ -2,7 +2,8 @@ package ber
 
 import "fmt"
 
-// InSequence is what follows the header of a SEQUENCE, of which only the beginning need be there.
+// InSequence returns what follows the header of a SEQUENCE, or nil. The rest of the SEQUENCE
+// may be missing.
 func InSequence(head []byte) []byte {
 	if len(head) < 2 || head[0] != 0x30 {
 		return nil
@@ -14,8 +15,8 @@ func InSequence(head []byte) []byte {
 	return head[min(len(head), 2+length):]
 }
 
-// Definite makes DER of an envelope whose length is not stated, as of what was
-// streamed; any other one comes back as it is.
+// Definite converts an envelope of indefinite length (X.690 §8.1.3.6) to DER. It returns any
+// other envelope as it is.
 func Definite(data []byte) ([]byte, error) {
 	if len(data) < 2 || data[1] != 0x80 {
 		return data, nil

@@ -7,14 +7,15 @@ import (
 	der "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// timeLayouts are what is met in the wild, beyond the one form for each type
-// that RFC 5280 §4.1.2.5 allows: without seconds, without a zone.
+// timeLayouts are the forms of times that certificates have: the one that RFC 5280 §4.1.2.5
+// allows for each type, and others without seconds or without a zone.
 var timeLayouts = map[der.Tag][]string{
 	der.UTCTime:         {"060102150405Z0700", "0601021504Z0700", "060102150405"},
 	der.GeneralizedTime: {"20060102150405Z0700", "200601021504Z0700", "20060102150405"},
 }
 
-// ReadTime reads a time of either type. It returns false for what is none.
+// ReadTime reads a UTCTime or a GeneralizedTime, and returns it in UTC. It returns false if
+// the next value is neither, or has an unknown form.
 func ReadTime(s *cryptobyte.String) (time.Time, bool) {
 	var text cryptobyte.String
 	var tag der.Tag

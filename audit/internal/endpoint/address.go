@@ -118,7 +118,7 @@ type sentError interface {
 	Sent() []byte
 }
 
-// askedAt is the shortest name of the scheme that asks for TLS at a port, or "".
+// askedAt returns the shortest name of the scheme that asks for TLS at a port, or "".
 func askedAt(port string) (name string) {
 	for known, s := range schemes {
 		if s.upgrade != nil && s.port == port && (name == "" || len(known) < len(name)) {

@@ -1,8 +1,14 @@
-// Package ordered runs work side by side and keeps its order.
+// Package ordered runs pieces of work in parallel, and keeps the order of their results.
+//
+//	pool := ordered.New(func(r result) { … }) // called by one goroutine
+//	for _, name := range names {
+//		pool.Do(room, func() result { return read(name) })
+//	}
+//	pool.Wait()
 package ordered
 
-// Pool runs pieces of work side by side and hands their results on in the
-// order in which they were given.
+// Pool runs pieces of work in parallel, and hands on the results in the order in which the
+// pieces were given.
 type Pool[T any] struct {
 	pieces chan task[T]
 	done   chan struct{}
@@ -13,10 +19,10 @@ type task[T any] struct {
 	room   chan struct{}
 }
 
-// maxPieces bounds all pieces that wait for their turn, of whatever kind.
+// maxPieces bounds the pieces of all kinds that wait for their turn.
 const maxPieces = 8 << 10
 
-// New hands results to emit, which is called by one goroutine.
+// New returns a pool that hands results to emit, which is called by one goroutine.
 func New[T any](emit func(T)) *Pool[T] {
 	o := &Pool[T]{pieces: make(chan task[T], maxPieces), done: make(chan struct{})}
 	go func() {
@@ -29,8 +35,9 @@ func New[T any](emit func(T)) *Pool[T] {
 	return o
 }
 
-// Do starts a piece as soon as there is room, which it takes up until its result
-// was handed on: that bounds what waits behind a slow one. One goroutine calls it.
+// Do starts a piece as soon as there is a place in room. The piece keeps its place until its
+// result was handed on, which bounds the results that wait for a slow piece. One goroutine
+// calls Do.
 func (o *Pool[T]) Do(room chan struct{}, work func() T) {
 	room <- struct{}{}
 	p := task[T]{make(chan T, 1), room}

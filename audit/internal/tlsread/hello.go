@@ -25,15 +25,14 @@ const (
 
 func (f Family) String() string { return [...]string{"any", "RSA", "ECDSA", "EdDSA"}[f] }
 
-// Offer is what a ClientHello offers: all that this package knows, within limits.
+// Offer is what a ClientHello offers.
 type Offer struct {
-	ServerName string // by which the server chooses its certificate; an address is left out
-	Newest     uint16 // tls.VersionTLS13 and before; everything older is offered too
-	Family     Family // of the certificate
+	ServerName string // by which the server chooses its certificate; an address is not sent
+	Newest     uint16 // tls.VersionTLS13 or older; all older versions are offered too
+	Family     Family // of the key of the certificate
 }
 
-// Signature algorithms (RFC 9846 §4.2.3, RFC 8734, RFC 5246
-// §7.4.1.4.1), the better ones first.
+// Signature algorithms (RFC 9846 §4.2.3, RFC 8734, RFC 5246 §7.4.1.4.1), the better ones first.
 var (
 	schemesRSA   = []uint16{0x0804, 0x0805, 0x0806, 0x0809, 0x080a, 0x080b, 0x0401, 0x0501, 0x0601, 0x0301, 0x0201, 0x0101}
 	schemesECDSA = []uint16{0x0403, 0x0503, 0x0603, 0x081a, 0x081b, 0x081c, 0x0303, 0x0203}
@@ -42,8 +41,8 @@ var (
 	schemesOther = []uint16{0x0602, 0x0502, 0x0402, 0x0302, 0x0202, 0x0904, 0x0905, 0x0906}
 )
 
-// Cipher suites by the key that authenticates the server, as IANA numbers them.
-// Those without a certificate are left out.
+// Cipher suites by the key that authenticates the server, with their numbers at IANA. Suites
+// without a certificate are left out.
 var (
 	suites13  = []uint16{tls.TLS_AES_128_GCM_SHA256, tls.TLS_AES_256_GCM_SHA384, tls.TLS_CHACHA20_POLY1305_SHA256}
 	suitesRSA = []uint16{
@@ -64,13 +63,13 @@ var (
 		0x00a2, 0x00a3, 0x0040, 0x006a, 0x0032, 0x0038, 0xc056, 0xc057, 0xc080, 0xc081, 0x00bd, 0x00c3, 0x0044, 0x0087, 0x0099,
 		0x0013, 0x0012, 0x0011,
 	}
-	// suiteRenegotiation is no suite: it says that the client knows RFC 5746.
+	// suiteRenegotiation is no suite: it signals that the client implements RFC 5746 §3.3.
 	suiteRenegotiation = uint16(0x00ff)
 )
 
-// groups of key exchange and of ECDSA keys: those of the key shares first, then
-// what RFC 8422 and RFC 7919 list, with the curves that they retired. Up to TLS 1.2
-// a server may send an ECDSA certificate only if its curve is among them.
+// groups are those of key exchange and of ECDSA keys: first those of the key shares, then those
+// of RFC 8422 §5.1.1 and RFC 7919 §2, with the curves that were retired. Up to TLS 1.2 a
+// server may send an ECDSA certificate only if its curve is among them.
 var groups = []uint16{29, 23, 24, 25, 30, 31, 32, 33, 28, 27, 26, 22, 21, 20, 19, 256, 257, 258, 259, 260}
 
 // shared are the groups with a key share in the hello.
@@ -79,6 +78,7 @@ var shared = []struct {
 	curve ecdh.Curve
 }{{29, ecdh.X25519()}, {23, ecdh.P256()}, {24, ecdh.P384()}, {25, ecdh.P521()}}
 
+// schemes returns the signature algorithms of the family.
 func (o Offer) schemes() []uint16 {
 	switch o.Family {
 	case RSA:
@@ -92,10 +92,13 @@ func (o Offer) schemes() []uint16 {
 	return allSchemes()
 }
 
+// allSchemes returns the signature algorithms of all families. They are offered for the
+// certificates behind the first one.
 func allSchemes() []uint16 {
 	return slices.Concat(schemesECDSA, schemesEdDSA, schemesRSA, schemesOther)
 }
 
+// suites returns the cipher suites of the versions and of the family.
 func (o Offer) suites() (out []uint16) {
 	if o.Newest >= tls.VersionTLS13 {
 		out = suites13
@@ -112,11 +115,12 @@ func (o Offer) suites() (out []uint16) {
 
 // hello is a ClientHello with the keys of its shares.
 type hello struct {
-	version uint16 // of the record
-	message []byte
-	keys    map[uint16]*ecdh.PrivateKey
+	version uint16                      // of the record
+	message []byte                      // with its header
+	keys    map[uint16]*ecdh.PrivateKey // by group
 }
 
+// newHello returns a hello for an offer (RFC 9846 §4.1.2).
 func newHello(o Offer) (*hello, error) {
 	h := &hello{version: min(o.Newest, tls.VersionTLS10), keys: map[uint16]*ecdh.PrivateKey{}}
 	var random [64]byte
@@ -136,7 +140,7 @@ func newHello(o Offer) (*hello, error) {
 		b.AddUint16(min(o.Newest, tls.VersionTLS12))
 		b.AddBytes(random[:32])
 		b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) {
-			if o.Newest >= tls.VersionTLS13 { // RFC 9846 appendix E.4: for what stands between
+			if o.Newest >= tls.VersionTLS13 { // for middleboxes (RFC 9846 appendix E.4)
 				b.AddBytes(random[32:])
 			}
 		})
@@ -149,8 +153,8 @@ func newHello(o Offer) (*hello, error) {
 	return h, err
 }
 
-// extensions leaves out what a version does not know: of those servers that speak
-// nothing newer, some refuse it.
+// extensions adds the extensions that the newest version knows. Some servers that speak only
+// older versions refuse a hello with newer extensions.
 func (h *hello) extensions(b *cryptobyte.Builder, o Offer) {
 	if o.ServerName != "" && net.ParseIP(o.ServerName) == nil {
 		addExtension(b, extensionServerName, func(b *cryptobyte.Builder) {
@@ -188,11 +192,13 @@ func (h *hello) extensions(b *cryptobyte.Builder, o Offer) {
 	})
 }
 
+// addExtension adds an extension with its length.
 func addExtension(b *cryptobyte.Builder, kind uint16, body func(*cryptobyte.Builder)) {
 	b.AddUint16(kind)
 	b.AddUint16LengthPrefixed(body)
 }
 
+// addList adds a list of numbers with its length.
 func addList(b *cryptobyte.Builder, list []uint16) {
 	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
 		for _, one := range list {
@@ -201,7 +207,7 @@ func addList(b *cryptobyte.Builder, list []uint16) {
 	})
 }
 
-// record is the hello as it is sent: it is far shorter than a record may be.
+// record returns the hello in a record. It is always short enough for one.
 func (h *hello) record() []byte {
 	var b cryptobyte.Builder
 	b.AddUint8(recordHandshake)
@@ -210,9 +216,8 @@ func (h *hello) record() []byte {
 	return b.BytesOrPanic()
 }
 
-// secret derives the secret that protects the handshake messages of the server
-// (RFC 9846 §7.1). There is none after a HelloRetryRequest: a second hello
-// is not sent.
+// secret derives the secret that protects the handshake messages of the server (RFC 9846
+// §7.1). A HelloRetryRequest is an error, because no second hello is sent.
 func (h *hello) secret(answer *serverHello, message []byte) ([]byte, error) {
 	own := h.keys[answer.group]
 	if own == nil || answer.retry {

@@ -19,21 +19,23 @@ const (
 	extensionKeyShare             = 51
 )
 
-// serverHello is a ServerHello, or the HelloRetryRequest that looks like one.
+// serverHello is a ServerHello or a HelloRetryRequest, which has the same form (RFC 9846
+// §4.1.3).
 type serverHello struct {
 	version, suite uint16
-	group          uint16 // of its key share, or that it asks for
+	group          uint16 // of the key share, or the one that a retry asks for
 	share          []byte
 	retry          bool
 }
 
-// helloRetry is the random number that makes a ServerHello a HelloRetryRequest
-// (RFC 9846 §4.1.3): the SHA-256 of that word.
+// helloRetry is the random value of a HelloRetryRequest: the SHA-256 of that word (RFC 9846
+// §4.1.3).
 var helloRetry = []byte{
 	0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
 	0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 }
 
+// parseServerHello reads a ServerHello of any version from SSL 3.0 on.
 func parseServerHello(body cryptobyte.String) (*serverHello, bool) {
 	h := &serverHello{}
 	var random []byte
@@ -44,7 +46,7 @@ func parseServerHello(body cryptobyte.String) (*serverHello, bool) {
 		return nil, false
 	}
 	h.retry = bytes.Equal(random, helloRetry)
-	if body.Empty() { // as servers before TLS 1.2 end it
+	if body.Empty() { // without extensions, as old servers send it
 		return h, h.version >= tls.VersionSSL30 //nolint:staticcheck // SA1019: it is read, and never spoken
 	}
 	if !body.ReadUint16LengthPrefixed(&extensions) || !body.Empty() {
@@ -75,8 +77,8 @@ func (h *serverHello) take(kind uint16, data cryptobyte.String) bool {
 	return true
 }
 
-// parseCertificates reads a Certificate message: RFC 9846 §4.5.1, or RFC
-// 5246 §7.4.2 for the versions before.
+// parseCertificates reads a Certificate message: RFC 9846 §4.5.1, or RFC 5246 §7.4.2 for the
+// versions before.
 func parseCertificates(body cryptobyte.String, version uint16) (out [][]byte, ok bool) {
 	var context, list cryptobyte.String
 	if version >= tls.VersionTLS13 && !body.ReadUint8LengthPrefixed(&context) {

@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// maxAnswer bounds what is read of one server.
+	// maxAnswer bounds what is read of one server, in bytes.
 	maxAnswer = 512 << 10
-	// maxMessage bounds a handshake message. crypto/tls takes as much of a Certificate.
+	// maxMessage bounds a handshake message, in bytes, as crypto/tls bounds a Certificate.
 	maxMessage = 256 << 10
 	// maxRecord is the longest fragment of any version (RFC 5246 §6.2.3).
 	maxRecord = 16<<10 + 2048
@@ -37,15 +37,15 @@ const (
 	recordData      = 23
 )
 
-// stream takes handshake messages out of records.
+// stream reads handshake messages from records.
 type stream struct {
 	from    io.Reader // ends after maxAnswer
-	taken   int       // bytes read of it
-	pending []byte    // of messages, not handed out yet
+	taken   int       // bytes that were read
+	pending []byte    // of messages that were not returned yet
 
-	aead cipher.AEAD // of TLS 1.3; nil while records are in the clear
+	aead cipher.AEAD // of TLS 1.3; nil while records are in plaintext
 	iv   []byte
-	seq  uint64
+	seq  uint64 // of the next protected record (RFC 9846 §5.3)
 }
 
 // message returns the next handshake message with its header.
@@ -68,7 +68,8 @@ func (s *stream) message() ([]byte, error) {
 	}
 }
 
-// record appends what the next record has of handshake messages.
+// record reads the next record, and appends its handshake messages to pending. An alert is an
+// error.
 func (s *stream) record() error {
 	var header [recordHeader]byte
 	if err := s.full(header[:]); err != nil {
@@ -100,7 +101,7 @@ func (s *stream) record() error {
 		if len(body) != 2 {
 			return errMalformed
 		}
-		const warning, unrecognizedName = 1, 112 // RFC 6066 §3: the server goes on
+		const warning, unrecognizedName = 1, 112 // RFC 6066 §3: the server continues
 		if body[0] == warning && body[1] == unrecognizedName {
 			return nil
 		}
@@ -109,7 +110,7 @@ func (s *stream) record() error {
 	return errMalformed
 }
 
-// full fills b. That the bound is reached is an error of its own.
+// full fills b. It returns errTooMuch if maxAnswer is reached.
 func (s *stream) full(b []byte) error {
 	n, err := io.ReadFull(s.from, b)
 	s.taken += n
@@ -152,7 +153,8 @@ func (s *stream) protect(suite uint16, secret []byte) error {
 	return err
 }
 
-// open decrypts a record and finds its type (RFC 9846 §5.2).
+// open decrypts a record, and returns its type and content without the padding (RFC 9846
+// §5.2, §5.4).
 func (s *stream) open(header, body []byte) (kind byte, plain []byte, err error) {
 	nonce := make([]byte, len(s.iv))
 	binary.BigEndian.PutUint64(nonce[len(nonce)-8:], s.seq)
@@ -164,7 +166,7 @@ func (s *stream) open(header, body []byte) (kind byte, plain []byte, err error) 
 	if err != nil {
 		return 0, nil, errors.New("a record of the handshake cannot be decrypted")
 	}
-	for i := len(plain) - 1; i >= 0; i-- { // the padding are zeros behind the type
+	for i := len(plain) - 1; i >= 0; i-- { // zeros behind the type are padding
 		if plain[i] != 0 {
 			return plain[i], plain[:i], nil
 		}
@@ -172,6 +174,7 @@ func (s *stream) open(header, body []byte) (kind byte, plain []byte, err error) 
 	return 0, nil, errMalformed
 }
 
+// hashOf returns the hash of a TLS 1.3 suite (RFC 9846 appendix B.4).
 func hashOf(suite uint16) crypto.Hash {
 	if suite == tls.TLS_AES_256_GCM_SHA384 {
 		return crypto.SHA384

@@ -1,16 +1,22 @@
-// Package tlsread reads which certificates a TLS server sends, also where
-// crypto/tls ends the handshake before it hands them out: old versions, key
-// exchange by RSA, keys and certificates that it does not take.
+// Package tlsread reads the certificates that a TLS server sends, also if the handshake fails
+// with crypto/tls: with old versions, with a key exchange by RSA, and with keys and
+// certificates that crypto/tls refuses.
 //
 //	answer, err := tlsread.Ask(conn, tlsread.Offer{ServerName: "storage", Newest: tls.VersionTLS12})
 //
-// A certificate is public: up to TLS 1.2 a server sends it in the clear, and in
-// TLS 1.3 under keys that anybody who asks agrees on with the server (RFC 9846
-// §4.5.1). So the package completes no handshake, proves nothing, and the
-// caller must not trust what it returns.
+// A certificate is public: up to TLS 1.2 a server sends it in plaintext, and in TLS 1.3 it is
+// encrypted with keys that any client agrees on with the server (RFC 9846 §4.5.1).
+// Therefore the package completes no handshake and proves nothing, and the caller must not
+// trust the certificates.
 //
-// Work is bounded before anything is verified: a server is read for 512 KiB at
-// most, a message may have 256 KiB, and a message is parsed once when it is whole.
+// Invariants:
+//
+//   - Each version, suite and group of crypto/tls is read (TestAsk, TestSuites), and the
+//     certificate of each family of keys can be asked for (TestFamilies).
+//   - Bytes that crypto/tls has read give the same certificates (TestReplay).
+//   - Whatever a server sends, the result is certificates or an error, and no panic
+//     (FuzzAsk, FuzzReplay). 512 KiB of a server are read at most, and 256 KiB of one
+//     message (TestHostileServers).
 package tlsread
 
 import (
@@ -22,11 +28,11 @@ import (
 	"io"
 )
 
-// Answer is what a server sent. After an error it holds what came before.
+// Answer is the answer of a server. After an error it has what was read before.
 type Answer struct {
-	Version      uint16   // that the server chose; 0 if it did not come to that
-	Suite        uint16   // of ciphers, as IANA numbers them
-	Certificates [][]byte // DER, in the order in which they were sent; none of them parsed
+	Version      uint16   // chosen by the server; 0 if there was no ServerHello
+	Suite        uint16   // the cipher suite, by its number at IANA
+	Certificates [][]byte // in the order in which they were sent; they are not parsed
 }
 
 var (
@@ -39,14 +45,14 @@ var (
 	errTooMuch   = fmt.Errorf("it sends more than %d KiB in place of its certificates", maxAnswer>>10)
 )
 
-// Alert is the refusal of a server, or its farewell.
+// Alert is an alert that a server sent in place of its certificates (RFC 9846 §6).
 type Alert uint8
 
+// Error returns the text that crypto/tls has for the alert.
 func (a Alert) Error() string { return "remote error: " + tls.AlertError(a).Error() }
 
-// Ask sends a ClientHello with the offer and reads the answer up to the
-// certificates. The caller bounds the time and closes the connection: nothing can
-// follow on it.
+// Ask sends a ClientHello with the offer, and reads the answer up to the certificates. The
+// caller must bound the time, and close the connection afterwards.
 func Ask(conn io.ReadWriter, offer Offer) (Answer, error) {
 	hello, err := newHello(offer)
 	if err != nil {
@@ -58,14 +64,14 @@ func Ask(conn io.ReadWriter, offer Offer) (Answer, error) {
 	return read(conn, hello.secret)
 }
 
-// Replay reads what a server sent to crypto/tls. keyLog is what that wrote to
-// tls.Config.KeyLogWriter meanwhile; for versions before TLS 1.3 it may be empty.
+// Replay reads bytes that a server has sent to crypto/tls. keyLog is what crypto/tls wrote to
+// tls.Config.KeyLogWriter; before TLS 1.3 it may be empty.
 func Replay(sent, keyLog []byte) (Answer, error) {
 	return read(bytes.NewReader(sent), func(*serverHello, []byte) ([]byte, error) { return logged(keyLog) })
 }
 
-// logged finds the secret that protects the handshake messages of the server
-// (RFC 9846 §7.1) in the format that NSS began.
+// logged returns the secret that protects the handshake messages of the server (RFC 9846
+// §7.1) from a key log in the format of NSS.
 func logged(keyLog []byte) ([]byte, error) {
 	for line := range bytes.Lines(keyLog) {
 		fields := bytes.Fields(line)
@@ -84,8 +90,8 @@ const (
 	typeCertificateRequest  = 13
 )
 
-// read follows an answer as far as the certificates. secret gives the secret of
-// a TLS 1.3 handshake from the ServerHello, whose whole message it also gets.
+// read reads an answer up to the certificates. secret returns the secret of a TLS 1.3
+// handshake for a ServerHello, which it gets parsed and as a whole message.
 func read(from io.Reader, secret func(hello *serverHello, message []byte) ([]byte, error)) (a Answer, err error) {
 	s := &stream{from: io.LimitReader(from, maxAnswer)}
 	for {
@@ -108,7 +114,7 @@ func read(from io.Reader, secret func(hello *serverHello, message []byte) ([]byt
 			if err != nil {
 				return a, err
 			}
-			if hello.retry { // crypto/tls has sent another hello
+			if hello.retry { // in a replay: crypto/tls has sent a second hello
 				continue
 			}
 			a.Version, a.Suite = hello.version, hello.suite

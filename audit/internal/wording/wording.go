@@ -1,4 +1,4 @@
-// Package wording says numbers as people do.
+// Package wording has the words for numbers in sentences of checks and reports.
 package wording
 
 import (
@@ -14,7 +14,7 @@ const (
 	Day                      = 24 * Hour
 )
 
-// Plural counts things.
+// Plural returns a number with the word for one thing or for many.
 func Plural(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one
