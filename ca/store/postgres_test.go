@@ -138,8 +138,7 @@ func TestConflictIsTriedAgain(t *testing.T) {
 			tries++
 			return &pgconn.PgError{Code: code}
 		})
-		var pg *pgconn.PgError
-		if !errors.As(err, &pg) || tries != want {
+		if _, ok := errors.AsType[*pgconn.PgError](err); !ok || tries != want {
 			t.Errorf("%s: tried %d times, then %v", code, tries, err)
 		}
 	}

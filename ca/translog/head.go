@@ -151,10 +151,10 @@ func (v Verifier) Open(text []byte) (Head, error) {
 		return Head{}, fmt.Errorf("reading a log head: longer than %d bytes", MaxHead)
 	}
 	n, err := note.Open(text, note.VerifierList(v.note))
-	var unverified *note.UnverifiedNoteError
-	var invalid *note.InvalidSignatureError
+	_, unverified := errors.AsType[*note.UnverifiedNoteError](err)
+	_, invalid := errors.AsType[*note.InvalidSignatureError](err)
 	switch {
-	case errors.As(err, &unverified), errors.As(err, &invalid):
+	case unverified, invalid:
 		return Head{}, fmt.Errorf("reading a log head: %w", ErrForeign)
 	case err != nil:
 		return Head{}, errors.New("reading a log head: not a signed note")

@@ -191,8 +191,8 @@ func TestACMEKeyChange(t *testing.T) {
 	before := &acme.Client{Key: old, KID: kid, DirectoryURL: cl.DirectoryURL, HTTPClient: cl.HTTPClient}
 	_, err = before.AuthorizeOrder(t.Context(), acme.DomainIDs("web.example"))
 	acmetest.RefusedWith(t, err, "malformed", "signature does not verify")
-	var p *acme.Error
-	if err := other.AccountKeyRollover(t.Context(), next); !errors.As(err, &p) || p.StatusCode != http.StatusConflict || p.Header.Get("Location") != string(kid) {
+	err = other.AccountKeyRollover(t.Context(), next)
+	if p, ok := errors.AsType[*acme.Error](err); !ok || p.StatusCode != http.StatusConflict || p.Header.Get("Location") != string(kid) {
 		t.Errorf("to the key of another account: %v, %v", err, p)
 	}
 	w.Check(t)

@@ -45,8 +45,7 @@ func fuzzJWS(f *testing.F, secret []byte, payload string) []byte {
 // isProblem wants a refusal to be a problem of the client that quotes nothing of it.
 func isProblem(t *testing.T, err error) {
 	t.Helper()
-	var p *problem.Document
-	if !errors.As(err, &p) || p.Status < 400 || p.Status >= 500 || len(p.Detail) > 1000 {
+	if p, ok := errors.AsType[*problem.Document](err); !ok || p.Status < 400 || p.Status >= 500 || len(p.Detail) > 1000 {
 		t.Errorf("%v", err)
 	}
 }

@@ -70,8 +70,7 @@ func readJWS(r *http.Request) ([]byte, error) {
 		return nil, problem.New(problem.Malformed, "the content type must be application/jose+json").With(http.StatusUnsupportedMediaType)
 	}
 	body, err := io.ReadAll(r.Body) // limitAndRecover limits it
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, problem.New(problem.Malformed, "the body is larger than %d bytes", tooLarge.Limit).With(http.StatusRequestEntityTooLarge)
 	}
 	if err != nil {

@@ -157,9 +157,9 @@ func (s *session) postKeyChange(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	err = s.record.ChangeKey(r.Context(), acc.ID, acc.Key, next)
-	var taken *acmestore.KeyInUseError
+	taken, inUse := errors.AsType[*acmestore.KeyInUseError](err)
 	switch {
-	case errors.As(err, &taken):
+	case inUse:
 		p := problem.New(problem.Malformed, "an account has the new key already").With(http.StatusConflict)
 		p.Location = s.link("account", taken.Account)
 		return p

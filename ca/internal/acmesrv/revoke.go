@@ -29,8 +29,7 @@ func (s *session) postRevoke(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	entry, err := s.authority.Recorded(r.Context(), cert)
-	var unknown *denial.RequestError
-	if errors.As(err, &unknown) {
+	if _, unknown := errors.AsType[*denial.RequestError](err); unknown {
 		return problem.New(problem.Unauthorized, "the certificate is not in the record of this authority")
 	}
 	if err != nil {
@@ -44,7 +43,7 @@ func (s *session) postRevoke(w http.ResponseWriter, r *http.Request) error {
 		return alreadyRevoked()
 	}
 	err = s.authority.Revoke(r.Context(), Revocation{Entry: entry, Account: account, Reason: reason})
-	if errors.As(err, &unknown) { // another request has revoked it since it was looked up
+	if _, revoked := errors.AsType[*denial.RequestError](err); revoked { // another request has revoked it since it was looked up
 		return alreadyRevoked()
 	}
 	if err != nil {
@@ -91,8 +90,7 @@ func (s *session) authenticateRevoker(ctx context.Context, entry record.Certific
 		if err == nil && ordered.AccountID == acc.ID {
 			return acc.ID, nil
 		}
-		var p *acme.Error
-		if err != nil && !errors.As(err, &p) {
+		if _, ok := errors.AsType[*acme.Error](err); err != nil && !ok {
 			return "", err
 		}
 		return "", forbidden("the account did not order this certificate")

@@ -131,8 +131,7 @@ func TestACMERoundTrip(t *testing.T) {
 			"challenge":     second(b.GetChallenge(t.Context(), az.Challenges[0].ID, "x")),
 			"certificate":   second(b.GetCertificate(t.Context(), "1")),
 		} {
-			var p *acme.Error
-			if !errors.As(err, &p) || !strings.Contains(p.Detail, what) {
+			if p, ok := errors.AsType[*acme.Error](err); !ok || !strings.Contains(p.Detail, what) {
 				t.Errorf("an unknown %s: %v", what, err)
 			}
 		}
@@ -310,8 +309,8 @@ func TestACMEChangeKey(t *testing.T) {
 		if err := a.ChangeKey(t.Context(), one.ID, from, acmeKey(t)); !acme.IsErrNotFound(err) {
 			t.Errorf("from a key of before: %v", err)
 		}
-		var taken *acmestore.KeyInUseError
-		if err := a.ChangeKey(t.Context(), two.ID, two.Key, to); !errors.As(err, &taken) || taken.Account != one.ID {
+		err = a.ChangeKey(t.Context(), two.ID, two.Key, to)
+		if taken, ok := errors.AsType[*acmestore.KeyInUseError](err); !ok || taken.Account != one.ID {
 			t.Errorf("to the key of another: %v", err)
 		}
 		two.Status = acme.StatusDeactivated
@@ -409,8 +408,8 @@ func TestACMENonces(t *testing.T) {
 			if n == "A"+nonce[1:] && n == nonce {
 				continue
 			}
-			var p *acme.Error
-			if err := one.DeleteNonce(t.Context(), n); !errors.As(err, &p) || !strings.HasSuffix(p.Type, ":badNonce") {
+			err := one.DeleteNonce(t.Context(), n)
+			if p, ok := errors.AsType[*acme.Error](err); !ok || !strings.HasSuffix(p.Type, ":badNonce") {
 				t.Errorf("%s: %v", what, err)
 			}
 		}

@@ -160,8 +160,7 @@ func TestACMEWithoutDatabase(t *testing.T) {
 			"Sweep":                   s.acme.Sweep(ctx, time.Now()),
 			"CreateNonce of another":  second(open(t, where).acme.CreateNonce(canceled(t))),
 		} {
-			var p *acme.Error
-			if err == nil || errors.As(err, &p) || acme.IsErrNotFound(err) {
+			if _, ours := errors.AsType[*acme.Error](err); err == nil || ours || acme.IsErrNotFound(err) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}

@@ -292,8 +292,7 @@ func (w *World) Obtain(t testing.TB, cl *acme.Client, kind string, key crypto.Si
 // its prefix, and with that part in its text.
 func RefusedWith(t testing.TB, err error, kind, text string) {
 	t.Helper()
-	var p *acme.Error
-	if !errors.As(err, &p) || p.ProblemType != problemPrefix+kind || !strings.Contains(p.Detail, text) {
+	if p, ok := errors.AsType[*acme.Error](err); !ok || p.ProblemType != problemPrefix+kind || !strings.Contains(p.Detail, text) {
 		t.Errorf("%v, want %s with %q", err, kind, text)
 	}
 }

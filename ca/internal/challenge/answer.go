@@ -75,8 +75,9 @@ func (t *attempt) tlsALPN(ctx context.Context, ch Challenge) *problem.Document {
 		RootCAs:    certs.Pool(),
 	})
 	defer func() { _ = conn.Close() }() // nothing was written to it
-	var unverified *tls.CertificateVerificationError
-	if err := conn.HandshakeContext(ctx); !errors.As(err, &unverified) {
+	err = conn.HandshakeContext(ctx)
+	unverified, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	if !ok {
 		return problem.New(problem.TLS, "tls-alpn-01: the handshake with %s failed: %s", t.at(host, port), tlsReason(err))
 	}
 	answer := answers(conn.ConnectionState().NegotiatedProtocol, unverified.UnverifiedCertificates, ch)
@@ -93,8 +94,7 @@ func tlsReason(err error) string {
 	if text := tlsalert.Text(err); text != "" {
 		return "alert of the server: " + strings.TrimPrefix(text, "tls: ")
 	}
-	var header tls.RecordHeaderError
-	if errors.As(err, &header) {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return "the server does not speak TLS"
 	}
 	return reason(err)

@@ -121,12 +121,10 @@ func (t *attempt) at(host, port string) string {
 // refused is the problem of a connection that did not come about. The text is
 // ours: errors of the system are put in words, and nothing else is passed on.
 func (t *attempt) refused(what, host, port string, err error) *problem.Document {
-	var forbidden *errForbidden
-	if errors.As(err, &forbidden) {
+	if forbidden, ok := errors.AsType[*errForbidden](err); ok {
 		return problem.New(problem.Connection, "%s: %s leads to %s, which is %s; the authority does not connect there", what, host, forbidden.addr, forbidden.why)
 	}
-	var dns *net.DNSError
-	if errors.As(err, &dns) {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return problem.New(problem.DNS, "%s: looking up %s: %s", what, host, dnsReason(dns))
 	}
 	return problem.New(problem.Connection, "%s: connecting to %s: %s", what, t.at(host, port), reason(err))

@@ -89,8 +89,7 @@ func (d *Document) Error() string { return string(d.Type) + ": " + d.Detail }
 // Of returns the problem in an error. Any other error is serverInternal without
 // its text, which is the authority's own business.
 func Of(err error) *Document {
-	var d *Document
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*Document](err); ok {
 		return d
 	}
 	return New(ServerInternal, "the authority could not answer; its log has the reason")

@@ -71,8 +71,7 @@ func startPostgres(ctx context.Context, where string, look func(context.Context,
 // tables of a record: opening would make them.
 func mustBePostgres(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) error {
 	err := mustHaveSchema(ctx, db, `SELECT to_regclass('goose_db_version') IS NOT NULL`)
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "3D000" { // invalid_catalog_name
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "3D000" { // invalid_catalog_name
 		return fmt.Errorf("%w: the server has no database %q", ErrNoRecord, config.Database)
 	}
 	return err
@@ -194,8 +193,8 @@ func (txPerCaller) shutdown() error { return nil }
 
 // isConflict: serialization_failure and deadlock_detected.
 func isConflict(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "40001" || pg.Code == "40P01")
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pg.Code == "40001" || pg.Code == "40P01")
 }
 
 // ignoreDone drops the answer of a rollback after the context has already rolled back.

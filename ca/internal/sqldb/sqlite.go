@@ -98,8 +98,8 @@ const (
 // the write-ahead log on does not wait for a lock, unlike all that comes later.
 func migrateSQLite(ctx context.Context, db *sql.DB) (err error) {
 	for range startTries {
-		var busy *sqlite.Error
-		if err = migrate(ctx, db, goose.DialectSQLite3, "sqlite"); !errors.As(err, &busy) || busy.Code()&0xff != sqlite3.SQLITE_BUSY {
+		err = migrate(ctx, db, goose.DialectSQLite3, "sqlite")
+		if busy, ok := errors.AsType[*sqlite.Error](err); !ok || busy.Code()&0xff != sqlite3.SQLITE_BUSY {
 			return err
 		}
 		select {

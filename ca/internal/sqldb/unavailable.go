@@ -19,17 +19,15 @@ import (
 // used now: it is locked, full, read-only, stopped, out of reach, gone or older than
 // it was. The same operation may succeed later. Any other error is a fault of the record or of ours.
 func Unavailable(err error) bool {
-	var lite *sqlite.Error
-	if errors.As(err, &lite) {
+	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
 		return slices.Contains(liteAway, lite.Code()&0xff) // without the extended part
 	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return slices.ContainsFunc(pgAway, func(code string) bool { return strings.HasPrefix(pg.Code, code) })
 	}
-	var connecting *pgconn.ConnectError
-	var network net.Error
-	return errors.As(err, &connecting) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
+	_, connecting := errors.AsType[*pgconn.ConnectError](err)
+	_, network := errors.AsType[net.Error](err)
+	return connecting || network || pgconn.SafeToRetry(err) ||
 		slices.ContainsFunc(brokenConn, func(target error) bool { return errors.Is(err, target) })
 }
 

@@ -109,8 +109,7 @@ func TestOpenRecord(t *testing.T) {
 	} {
 		write(t, statedir.Path(dir, statedir.MarkerFile), tc.marker)
 		_, err := open()
-		var refused *statedir.RecordError
-		if !errors.As(err, &refused) || tc.want != nil && !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.text) || errors.Is(err, translog.ErrForeign) {
+		if _, ok := errors.AsType[*statedir.RecordError](err); !ok || tc.want != nil && !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.text) || errors.Is(err, translog.ErrForeign) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -129,8 +128,7 @@ func TestOpenRecordOfAnother(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	_, err = statedir.OpenRecord(t.Context(), dir, "postgres://127.0.0.1:1/none", other.Verifier())
-	var refused *statedir.RecordError
-	if err == nil || errors.As(err, &refused) {
+	if _, refused := errors.AsType[*statedir.RecordError](err); err == nil || refused {
 		t.Errorf("a server that does not answer is no loss: %v", err)
 	}
 }

@@ -31,7 +31,7 @@ func decide(p policy.Profile, d asked) (notBefore, notAfter time.Time, rule stri
 	got, err := validity.Decide(r.Services["service"], validity.Dates{NotBefore: d.NotBefore, NotAfter: d.NotAfter}, validity.Bounds{
 		Now: d.Now, Issuing: d.Issuer, Proof: validity.Proof{End: d.Proof, What: "the proof", Remedy: "prove again"},
 	})
-	if denied := (*denial.Error)(nil); errors.As(err, &denied) {
+	if denied, ok := errors.AsType[*denial.Error](err); ok {
 		rule = string(denied.Rule)
 	}
 	return got.NotBefore, got.NotAfter, rule, err
