@@ -27,7 +27,7 @@ func TestACME(t *testing.T) {
 	cl := w.Account(t)
 	for _, kind := range []string{"http-01", "dns-01", "tls-alpn-01"} {
 		t.Run(kind, func(t *testing.T) {
-			got := w.Obtain(t, cl, kind, newKey(t), "web.example", "api.example")
+			got := w.Obtain(t, cl, kind, "web.example", "api.example")
 			entry, err := openRecord(t, w.CA).Show(t.Context(), got.Leaf.SerialNumber.String())
 			if err != nil {
 				t.Fatal(err)
@@ -54,8 +54,8 @@ func TestACME(t *testing.T) {
 func TestACMERevoke(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	cl, stranger := w.Account(t), w.Account(t)
-	one := w.Obtain(t, cl, "http-01", newKey(t), "web.example")
-	two := w.Obtain(t, cl, "http-01", newKey(t), "web.example")
+	one := w.Obtain(t, cl, "http-01", "web.example")
+	two := w.Obtain(t, cl, "http-01", "web.example")
 	acmetest.RefusedWith(t, stranger.RevokeCert(t.Context(), nil, one.Certificate[0], acme.CRLReasonUnspecified), "unauthorized", "did not order")
 	acmetest.RefusedWith(t, stranger.RevokeCert(t.Context(), newKey(t), one.Certificate[0], acme.CRLReasonUnspecified), "unauthorized", "not signed by the key")
 	acmetest.RefusedWith(t, cl.RevokeCert(t.Context(), nil, one.Certificate[0], acme.CRLReasonCertificateHold), "badRevocationReason", "")

@@ -245,7 +245,7 @@ func TestRenewalsEndWithACME(t *testing.T) {
 		t.Fatal(err)
 	}
 	cl, before := w.Account(t), time.Now()
-	got := w.Obtain(t, cl, "http-01", newKey(t), "web.example")
+	got := w.Obtain(t, cl, "http-01", "web.example")
 	end := time.Now().Add(60 * time.Hour)
 	endsBy(t, w.CA, got, end)
 	entry, err := openRecord(t, w.CA).Show(t.Context(), got.Leaf.SerialNumber.String())

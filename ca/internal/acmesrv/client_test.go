@@ -74,7 +74,7 @@ func acmeBinding(t *testing.T, database string) {
 	if err := register(t, again, k, secret); !errors.Is(err, acme.ErrAccountAlreadyExists) {
 		t.Errorf("the same account again: %v", err)
 	}
-	w.Obtain(t, cl, "http-01", testpki.Key(t), "web.example")
+	w.Obtain(t, cl, "http-01", "web.example")
 	_, err = acmetest.Order(t, cl, "other.example")
 	acmetest.RefusedWith(t, err, "rejectedIdentifier", "no profile with acme: true has all of")
 
@@ -83,7 +83,7 @@ func acmeBinding(t *testing.T, database string) {
 	if err := register(t, cl3, third, secret); err != nil {
 		t.Fatal(err)
 	}
-	w.Obtain(t, cl3, "dns-01", testpki.Key(t), "shared.example") // of two profiles, and this account may use one of them
+	w.Obtain(t, cl3, "dns-01", "shared.example") // of two profiles, and this account may use one of them
 
 	o := w.Proven(t, cl, "http-01", "web.example")
 	if err := rec.RevokeEABKey(t.Context(), k.ID); err != nil {
@@ -112,7 +112,7 @@ func TestACMEBindingLater(t *testing.T) {
 	if err := register(t, cl, k, secret); !errors.Is(err, acme.ErrAccountAlreadyExists) {
 		t.Fatal(err)
 	}
-	w.Obtain(t, cl, "http-01", testpki.Key(t), "web.example")
+	w.Obtain(t, cl, "http-01", "web.example")
 }
 
 // Bindings that are signed right and are wrong otherwise.
@@ -394,7 +394,7 @@ func TestACMEWildcard(t *testing.T) {
 			t.Errorf("%+v, %v", az, err)
 		}
 	}
-	if got := w.Obtain(t, cl, "dns-01", testpki.Key(t), "*.api.example"); got.Leaf.DNSNames[0] != "*.api.example" {
+	if got := w.Obtain(t, cl, "dns-01", "*.api.example"); got.Leaf.DNSNames[0] != "*.api.example" {
 		t.Errorf("%q", got.Leaf.DNSNames)
 	}
 	w.Check(t)

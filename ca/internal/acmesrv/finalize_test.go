@@ -105,7 +105,7 @@ func TestACMEFinalizeOnce(t *testing.T) {
 func TestACMERevokeTwice(t *testing.T) {
 	w := acmetest.Start(t, catest.Options{})
 	cl := w.Account(t)
-	got := w.Obtain(t, cl, "dns-01", testpki.Key(t), "web.example")
+	got := w.Obtain(t, cl, "dns-01", "web.example")
 	var wg sync.WaitGroup
 	errs := make([]error, 4)
 	for i := range errs {

@@ -3,7 +3,7 @@
 //
 //	w := acmetest.Start(t, catest.Options{})
 //	cl := w.Account(t)
-//	cert := w.Obtain(t, cl, "http-01", testpki.Key(t), "web.example")
+//	cert := w.Obtain(t, cl, "http-01", "web.example")
 //	w.Check(t)
 //
 // The client is that of golang.org/x/crypto/acme, which knows nothing of ours. [Raw] signs

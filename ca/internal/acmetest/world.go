@@ -2,7 +2,6 @@ package acmetest
 
 import (
 	"context"
-	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -269,10 +268,11 @@ func (w *World) Proven(t testing.TB, cl *acme.Client, kind string, names ...stri
 	return o
 }
 
-// Obtain goes the whole way, from order to certificate. The first name is the common name of
-// the request as well.
-func (w *World) Obtain(t testing.TB, cl *acme.Client, kind string, key crypto.Signer, names ...string) *tls.Certificate {
+// Obtain goes the whole way, from order to certificate, with a new key. The first name is
+// the common name of the request as well.
+func (w *World) Obtain(t testing.TB, cl *acme.Client, kind string, names ...string) *tls.Certificate {
 	t.Helper()
+	key := testpki.Key(t)
 	o, err := cl.WaitOrder(t.Context(), w.Proven(t, cl, kind, names...).URI)
 	if err != nil {
 		t.Fatal(err)

@@ -12,20 +12,20 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// toEntry is an event as the log has it. subject is the digest of the row that the
-// event tells of, or zero.
+// toEntry returns the entry of an event. subject is the digest of the row that the event
+// tells of, or zero if there is none.
 func toEntry(e record.Event, subject [sha256.Size]byte) translog.Entry {
 	return translog.Entry{
 		At: e.At, Kind: e.Kind, Caller: e.Caller, Service: e.Service, Serial: e.Serial, Rule: e.Rule, Detail: e.Detail, Subject: subject,
 	}
 }
 
-// CertificateDigest digests all that the record says about a certificate, the copies of
-// what its DER says included: lists and limits go by those.
+// CertificateDigest digests all columns of a certificate. That includes those which repeat
+// what its DER says, because revocation lists and limits are computed from these columns.
 //
-// The end of a proof came later than the rest. A certificate without one has the
-// form from before, so that entries of then still fit; one with it has another form,
-// so that taking the end away, or putting one there, is as visible as changing it.
+// ProofUntil was added to the record later. A certificate without it is digested in the form
+// from before, so that old entries still verify. A certificate with it has another form, so
+// that removing or adding the time changes the digest as well.
 func CertificateDigest(c *record.Certificate) [sha256.Size]byte {
 	form := "certificate 1"
 	if !c.ProofUntil.IsZero() {
@@ -42,12 +42,13 @@ func CertificateDigest(c *record.Certificate) [sha256.Size]byte {
 	return fields.Digest()
 }
 
-// Revocation is a revocation with the copies that lists are made by.
+// Revocation is a revocation with the columns of the certificate that revocation lists are
+// made from.
 type Revocation struct {
 	record.Revocation
 	Lineage, Issuer string
 	NotAfter        time.Time
-	Mark            int64 // of the transaction that revoked
+	Mark            int64 // number of the transaction that revoked; it only grows
 }
 
 // Digest digests all that the record says about a revocation.
@@ -57,17 +58,17 @@ func (r *Revocation) Digest() [sha256.Size]byte {
 		Int(sqldb.Millis(r.RevokedAt)).Int(int64(r.Reason)).Text(r.Note).Text(r.Caller).Digest()
 }
 
-// Append writes an event and its leaf, in the transaction of the row that
-// subject is the digest of; zero if the event tells of no row. It returns the id of
-// the event.
+// Append writes an event and its leaf, and returns the id of the event. subject is the
+// digest of the row that the event tells of, or zero. tx must be the transaction that writes
+// this row: otherwise a crash leaves one without the other, and [Log.Verify] reports it.
 func Append(ctx context.Context, tx *sqldb.Txn, e record.Event, subject [sha256.Size]byte) (id int64, err error) {
 	leaf := toEntry(e, subject).Leaf()
 	args := []any{sqldb.Millis(e.At), e.Kind, e.Caller, e.Service, e.Serial, e.Rule, e.Detail}
 	const text = `INSERT INTO events (at, kind, caller, service, serial, rule, detail) VALUES (?, ?, ?, ?, ?, ?, ?)`
-	if tx.Concurrent { // PostgreSQL, where a statement is a round trip: both rows in one
+	if tx.Concurrent { // PostgreSQL: one statement is one round trip, so it writes both rows
 		const both = `WITH e AS (` + text + ` RETURNING id) INSERT INTO log_pending (event, leaf) SELECT id, CAST(? AS BYTEA) FROM e RETURNING event`
 		err = tx.QueryRowContext(ctx, both, append(args, leaf[:])...).Scan(&id)
-	} else { // SQLite, where the driver knows the id at once
+	} else { // SQLite: the driver returns the id without a query
 		var res sql.Result
 		if res, err = tx.ExecContext(ctx, text, args...); err == nil {
 			id, err = res.LastInsertId()

@@ -13,12 +13,12 @@ import (
 	"github.com/artstore/artstore-pki/internal/certs"
 )
 
-// A leaf that does not fit says only that something was changed. But a row says
-// most things twice: the event has copies of what the certificate has, and the
-// row of a certificate has copies of what its DER says. With one of them put back,
-// the leaf fits again, and that is what was changed.
+// A leaf that differs from its rows says only that something was changed. But most values
+// are stored twice: the event repeats columns of the certificate, and the row of a
+// certificate repeats what its DER says. If replacing one value by its copy makes the leaf
+// fit again, this value is what was changed.
 
-// missingFinding tells of a row that is not there.
+// missingFinding returns the finding for a row that was deleted.
 func (r *logRow) missingFinding() translog.Finding {
 	if r.event == nil {
 		return r.newFinding(FaultDeleted, fmt.Sprintf("event %d is gone", r.id))
@@ -30,16 +30,16 @@ func (r *logRow) missingFinding() translog.Finding {
 	return r.newFinding(FaultDeleted, "the "+what+" is gone")
 }
 
-// repair puts one copy back in place of another.
+// repair replaces one value of a row by its copy.
 type repair struct {
-	field string
-	at    *time.Time // what the row says, if it is a time
-	was   time.Time
+	field string     // name of the value, for the finding
+	at    *time.Time // the value as it is now, if it is a time; nil for others
+	was   time.Time  // its copy, if it is a time
 	do    func(*logRow)
 }
 
-// diagnose says what is wrong with a row that does not fit its leaf. early tells
-// that its time is before that of an entry before it.
+// diagnose returns the finding for a row that differs from its leaf. early says that the
+// time of the row is before that of an earlier entry by more than clockStep.
 func (r *logRow) diagnose(early bool) translog.Finding {
 	for _, fix := range r.repairs() {
 		again := r.clone()
@@ -59,7 +59,8 @@ func (r *logRow) diagnose(early bool) translog.Finding {
 	return r.unexplainedFinding(early)
 }
 
-// unexplainedFinding is for what no copy explains.
+// unexplainedFinding returns the finding if no single repair makes the leaf fit. It says what
+// the row itself contradicts: the DER, the signature of the issuer, the begin of validity.
 func (r *logRow) unexplainedFinding(early bool) translog.Finding {
 	if r.cert != nil {
 		leaf, err := x509.ParseCertificate(r.cert.DER)
@@ -83,6 +84,7 @@ func (r *logRow) unexplainedFinding(early bool) translog.Finding {
 	return r.newFinding(FaultAltered, "it is not what was logged")
 }
 
+// clone copies the row and all that a repair may change.
 func (r *logRow) clone() logRow {
 	out := *r
 	e := *r.event
@@ -98,7 +100,8 @@ func (r *logRow) clone() logRow {
 	return out
 }
 
-// recomputedLeaf is the leaf of rows that need no look at the database.
+// recomputedLeaf returns the leaf that the rows have now. ok is false for events whose leaf
+// needs a query, such as that of a prune: no repair applies to these.
 func (r *logRow) recomputedLeaf() (hash [32]byte, ok bool) {
 	switch {
 	case r.cert != nil:
@@ -109,7 +112,7 @@ func (r *logRow) recomputedLeaf() (hash [32]byte, ok bool) {
 	return hash, false
 }
 
-// repairs are the copies of each thing that a row says twice.
+// repairs returns a repair for each value that is stored twice, in both directions.
 func (r *logRow) repairs() []repair {
 	switch {
 	case r.cert != nil:
@@ -128,7 +131,7 @@ func (r *logRow) repairs() []repair {
 	return nil
 }
 
-// eventRepairs: certificate and event say these both.
+// eventRepairs are for the values that certificate and event both have.
 func (r *logRow) eventRepairs() []repair {
 	e, c := r.event, r.cert
 	return []repair{
@@ -144,7 +147,7 @@ func (r *logRow) eventRepairs() []repair {
 	}
 }
 
-// certRepairs: the row of a certificate repeats what its DER says.
+// certRepairs are for the columns of a certificate that its DER has as well.
 func (r *logRow) certRepairs() []repair {
 	leaf, err := x509.ParseCertificate(r.cert.DER)
 	if err != nil {
@@ -157,7 +160,8 @@ func (r *logRow) certRepairs() []repair {
 		{field: "names", do: func(r *logRow) { r.cert.Names = certs.Names(leaf) }},
 		{field: "key_hash", do: func(r *logRow) { r.cert.KeyHash = said.KeyHash }},
 		{field: "issuer", do: func(r *logRow) { r.cert.Issuer = said.Issuer }},
-		// Most certificates have no end of a proof, and most of the others end with it.
+		// This end is in no DER. Most certificates have none, and most others end with it, so
+		// these two guesses are tried.
 		{field: "proof_until", do: func(r *logRow) { r.cert.ProofUntil = time.Time{} }},
 		{"proof_until", &r.cert.ProofUntil, said.NotAfter, func(r *logRow) { r.cert.ProofUntil = said.NotAfter }},
 	}

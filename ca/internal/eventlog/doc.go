@@ -12,18 +12,28 @@
 // of. [Log.Sequence] gives the leaves of committed events their places and signs the
 // tree.
 //
-// The crash story: before its commit an event is nowhere; after it, event and leaf
-// wait in log_pending; the sequencer takes leaves out of there and puts them into the
-// tree, with the head that signs it, in one transaction.
+// A crash before the commit of an event leaves nothing of it. A crash after the commit
+// leaves event and leaf in log_pending, where the next call of Sequence finds the leaf. It
+// moves leaves from there into the tree in the transaction that stores the new head.
+//
+// [Log.Sequence] returns a head after the transaction that stored it has ended. A caller
+// must not hand out a head from any other place: a crash could take it back.
 //
 // Invariants:
 //
-//   - An event and its leaf are in the transaction of the row that they tell of.
-//   - A head leaves the process after the transaction that made it, so no head that
-//     anybody has seen can be taken back by a crash.
-//   - Nothing is signed that does not continue the head that was signed last.
-//   - Of several processes on one record one sequences at a time.
-//   - Pruning takes rows away and leaves their leaves: a kept head stays verifiable.
+//   - An event and its leaf are in the transaction of the row that they tell of
+//     (TestAppend).
+//   - The tree that a head signs contains the trees of all heads before (TestLogGrows,
+//     TestResume).
+//   - Nothing is signed that does not continue the head that was signed last
+//     (TestSequencerSignsNoForgery, TestRolledBack).
+//   - Of several processes on one record one sequences at a time (TestOneSequencer).
+//   - Verify names each change of a row that was made without the key of the log
+//     (TestLogFindings).
+//   - Pruning takes rows away and leaves their leaves: a kept head stays verifiable
+//     (TestPrunedStaysVerifiable).
+//   - The digests of rows never change their form, so an old log still verifies
+//     (TestFormsStay).
 package eventlog
 
 import (
@@ -49,8 +59,8 @@ func (rolledBack) Unwrap() error { return ErrLog }
 // first one, so this is a record that was emptied, or one from before there was a log.
 var ErrNoHead = errors.New("its log has no signed head")
 
-// ErrUnsequenced reports events that have no place in the log yet: it passes
-// within a second while an authority runs.
+// ErrUnsequenced reports events that have no place in the log yet. A running authority gives
+// them their places within a second, so the caller can try again then.
 var ErrUnsequenced = errors.New("events wait for their place in the log")
 
 // ErrNotEmpty reports that there is a record where a new one should begin.

@@ -50,6 +50,47 @@ func begin(t *testing.T, where string) {
 	}
 }
 
+// TestWithdraw: a beginning is taken back only by the head that it made, and only while
+// nothing was recorded.
+func TestWithdraw(t *testing.T) { postgres.Engines(t, withdraw) }
+
+func withdraw(t *testing.T, where string) {
+	s, key := storetest.Open(t, where), storetest.LogKey(t, 7)
+	begin := func() []byte {
+		t.Helper()
+		head, err := s.Begin(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return head
+	}
+	withdrawn := func(head []byte) bool {
+		t.Helper()
+		if err := s.Withdraw(t.Context(), head); err != nil {
+			t.Fatal(err)
+		}
+		empty, err := s.Empty(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return empty
+	}
+	head := begin()
+	if withdrawn([]byte("another head")) {
+		t.Error("another head took the beginning back")
+	}
+	if !withdrawn(head) {
+		t.Error("its own head did not take the beginning back")
+	}
+	head = begin()
+	if err := s.Tell(t.Context(), record.Event{At: time.Now(), Kind: kinds.Restored, Caller: "operator"}); err != nil {
+		t.Fatal(err)
+	}
+	if withdrawn(head) {
+		t.Error("a log with an event in it was taken back")
+	}
+}
+
 // TestBeginOverLeaves: a log that lost its head is damaged, and not begun anew.
 func TestBeginOverLeaves(t *testing.T) { postgres.Engines(t, beginOverLeaves) }
 

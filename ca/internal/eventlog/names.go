@@ -11,15 +11,15 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// Names are looked up in a table of their own, which says nothing that the
-// certificates do not say. What is missing there cannot be found by its name, so
-// it is compared with the certificates; as sets, because their orders differ and
-// neither fits into the memory.
+// The table of names repeats the names of all certificates, for searching. A certificate
+// whose row is missing there cannot be found by its name, so Verify compares the table with
+// the certificates. It compares them as sets: their orders differ, and neither fits into
+// memory.
 
-// nameSet is the sum of the hashes of what is in it: the same for the same set in
-// whatever order. Each of the four parts of a hash is added by itself.
+// nameSet is a hash of a set that does not depend on the order of its members: the sum of
+// their hashes, in four words without carry between them.
 type nameSet struct {
-	n   int64
+	n   int64 // of members
 	sum [4]uint64
 }
 
@@ -39,8 +39,8 @@ func (s *nameSet) addAll(c *record.Certificate, id int64) {
 	}
 }
 
-// nameIndex compares the table of names with the certificates, if these are in
-// order: otherwise it could only repeat what was found already.
+// nameIndex compares the table of names with the certificates, unless something was found
+// before: an altered certificate makes the sums differ too, and is reported already.
 func (v *logVerifier) nameIndex(ctx context.Context) error {
 	if len(v.report.Findings) > 0 {
 		return nil
@@ -49,7 +49,7 @@ func (v *logVerifier) nameIndex(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = rows.Close() }() // Err has told
+	defer func() { _ = rows.Close() }() // rows.Err is checked below
 	var index nameSet
 	for rows.Next() {
 		var name string

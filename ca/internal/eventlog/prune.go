@@ -15,19 +15,19 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// Pruning takes rows away and leaves their leaves, so that the tree stays what
-// every kept head says it is. It is an event of its own, whose subject is the
-// digest of the leaves that lost their rows: a row that was deleted by other
-// means cannot be passed off as pruned.
+// Pruning deletes rows and keeps their leaves, so that the tree stays the one that each kept
+// head signs. A prune is an event itself, and its subject is the digest of the leaves whose
+// rows it deleted. A row that was deleted in another way therefore cannot be passed off as
+// pruned.
 
 // maxPrune bounds one transaction, for which other writers wait.
 const maxPrune = 500
 
 // Prune removes up to limit certificates (500 at most) that expired before the
 // given moment, with their revocations and events, in one transaction, and
-// returns how many. Call it until that is less than limit. A lineage goes only
-// when all of it has expired: while one of it lives, the revocation of another is
-// what keeps it from renewing. Refusals stay. See [ErrUnsequenced].
+// returns how many. Call it until that is less than limit. A lineage is removed only
+// when all its certificates have expired: until then, the revocation of an expired one
+// is what stops the others from renewing. Refusals stay. See [ErrUnsequenced].
 func (l *Log) Prune(ctx context.Context, caller string, before time.Time, limit int) (removed int, err error) {
 	limit = min(max(limit, 1), maxPrune)
 	err = l.db.Change(ctx, func(tx *sqldb.Txn) error {
@@ -62,9 +62,11 @@ func (l *Log) Prune(ctx context.Context, caller string, before time.Time, limit 
 
 func placeholders(n int) string { return strings.TrimSuffix(strings.Repeat(`?,`, n), `,`) }
 
-// pruneSet are certificates that go, as arguments of statements.
+// pruneSet are the certificates that are removed, as arguments of statements.
 type pruneSet struct{ ids, serials []any }
 
+// prune removes the rows and records the event e, whose subject it computes. Leaves without
+// a place are [ErrUnsequenced]: only leaves in the tree can be marked as pruned.
 func (d pruneSet) prune(ctx context.Context, tx *sqldb.Txn, e record.Event) error {
 	const ofTheirs = ` FROM events e WHERE e.kind <> '` + kinds.Refused + `' AND e.serial IN (`
 	var waiting bool
@@ -109,7 +111,7 @@ type indexedLeaf struct {
 	hash  tlog.Hash
 }
 
-// prunedLeaves returns leaves in the order of the log.
+// prunedLeaves returns the leaves that a WHERE clause selects, in the order of the log.
 func prunedLeaves(ctx context.Context, q sqldb.Querier, where string, args ...any) ([]indexedLeaf, error) {
 	rows, err := q.QueryContext(ctx, `SELECT idx, leaf FROM log_entries `+where+` ORDER BY idx`, args...)
 	if err != nil {
@@ -124,7 +126,7 @@ func prunedLeaves(ctx context.Context, q sqldb.Querier, where string, args ...an
 	})
 }
 
-// prunedSubject names leaves with their places, as [prunedLeaves] returns them.
+// prunedSubject digests leaves with their places, in the order of [prunedLeaves].
 func prunedSubject(leaves []indexedLeaf) [sha256.Size]byte {
 	f := translog.NewFields("pruned 1")
 	for _, l := range leaves {

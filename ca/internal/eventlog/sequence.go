@@ -16,12 +16,13 @@ import (
 )
 
 const (
-	// tileHeight is how many levels of the tree lie between two that are stored:
-	// the levels in between are cheap to make again from at most 256 hashes.
+	// tileHeight is the number of levels of the tree from one stored level to the next. The
+	// levels in between are computed again when needed, from at most 256 hashes.
 	tileHeight = 8
 	// maxSequence bounds one transaction of the sequencer, for which other writers wait.
 	maxSequence = 2048
-	// logLock is the advisory lock of the one replica that sequences; the number means nothing.
+	// logLock is the key of the advisory lock of the replica that sequences. It has no meaning,
+	// but all versions of the program must use the same number.
 	logLock = 0x61727471
 )
 
@@ -31,16 +32,16 @@ type pendingLeaf struct {
 	hash  tlog.Hash
 }
 
-// Sequence gives committed events their places in the log, in the order of their
-// ids, and signs the new head, which it returns; with nothing to do, or while
-// another process is at it, that is the newest head there is, nil before the
-// first. more says that events are left for another call.
+// Sequence gives committed events their places in the log, in the order of their ids, signs
+// the new head and returns it. If no event waits, or another process sequences at this
+// moment, it returns the newest head in the database, nil before the first. more says that
+// events are left for another call.
 //
-// seen is the newest head that the caller knows of, zero for none. If the
-// database has an older one, or another one of the same size, the log was put
-// back behind the process that wrote it: that is [ErrRolledBack], nothing is
-// signed, and nothing else is written until the log is again what it was. Other
-// changes of the log are [ErrLog] and stop only the signing.
+// seen is the newest head that the caller knows, zero for none. If the head in the database
+// is older, or another one of the same size, somebody has put back an older state. The error
+// is [ErrRolledBack] then, nothing is signed, and the database takes no change at all until
+// a later call finds the log in order again. Other changes of the log are [ErrLog], and stop
+// only the signing.
 func (l *Log) Sequence(ctx context.Context, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
 	defer func() { l.noteFault(err) }()
 	waiting := false
@@ -54,7 +55,7 @@ func (l *Log) Sequence(ctx context.Context, key *translog.Key, seen translog.Hea
 		}
 		return head, false, err
 	}
-	// Past the fault: this is what finds out that there is none any more.
+	// Change would return the fault of an earlier call. This call finds out whether it is gone.
 	err = l.db.ChangeStopped(ctx, func(tx *sqldb.Txn) (err error) {
 		head, more, err = sequence(ctx, tx, key, seen)
 		return err
@@ -65,9 +66,11 @@ func (l *Log) Sequence(ctx context.Context, key *translog.Key, seen translog.Hea
 	return head, more, nil
 }
 
+// sequence is the transaction of [Log.Sequence]: either leaves, tree and head are all stored,
+// or nothing is.
 func sequence(ctx context.Context, tx *sqldb.Txn, key *translog.Key, seen translog.Head) (head []byte, more bool, err error) {
 	mine := true
-	if tx.Concurrent { // it ends with the transaction, however that ends
+	if tx.Concurrent { // the lock is released at the end of the transaction, also by a crash
 		if err := tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock(?)`, int64(logLock)).Scan(&mine); err != nil {
 			return nil, false, err
 		}
@@ -94,17 +97,17 @@ func sequence(ctx context.Context, tx *sqldb.Txn, key *translog.Key, seen transl
 	return head, len(leaves) == maxSequence, err
 }
 
-// noteFault keeps the last outcome of a look at the log: a log that was rolled
-// back stops all writing, until it is again what it was.
+// noteFault stops all writing if the log was rolled back, and allows it again after a check
+// without an error.
 func (l *Log) noteFault(err error) {
 	if err == nil || errors.Is(err, ErrRolledBack) {
 		l.db.Stop(err)
 	}
 }
 
-// checkContinuation refuses a tree that the head beside it does not sign, and a head that
-// is behind what was seen. Otherwise whoever can write to the database could have
-// any history signed by waiting a second.
+// checkContinuation returns an error if the stored head does not sign the stored tree, or is
+// older than seen. Without this check an attacker who can write to the database could
+// replace the tree and have it signed within a second.
 func checkContinuation(tree translog.Tree, text []byte, v translog.Verifier, seen translog.Head) error {
 	if text == nil && tree.Size() == 0 {
 		if seen.Size > 0 {
@@ -122,9 +125,9 @@ func checkContinuation(tree translog.Tree, text []byte, v translog.Verifier, see
 	return older(head, seen)
 }
 
-// takePending removes and returns the events that wait, oldest first. One
-// statement does both: with two, an event with a smaller id could be committed in
-// between.
+// takePending removes up to maxSequence leaves from log_pending and returns them by
+// ascending event id. One statement selects and deletes: between two statements another
+// transaction could commit an event with a smaller id.
 func takePending(ctx context.Context, tx *sqldb.Txn) ([]pendingLeaf, error) {
 	rows, err := tx.QueryContext(ctx, `DELETE FROM log_pending WHERE event IN (SELECT event FROM log_pending ORDER BY event LIMIT ?)
 		RETURNING event, leaf`, maxSequence)
@@ -142,6 +145,7 @@ func takePending(ctx context.Context, tx *sqldb.Txn) ([]pendingLeaf, error) {
 	return leaves, err
 }
 
+// toHash checks the length of a stored hash. Another length is [ErrLog]: somebody changed it.
 func toHash(out *tlog.Hash, b []byte) error {
 	if len(b) != tlog.HashSize {
 		return fmt.Errorf("%w: a hash of %d bytes", ErrLog, len(b))
@@ -163,7 +167,8 @@ func extend(ctx context.Context, tx *sqldb.Txn, tree *translog.Tree, leaves []pe
 			return err
 		}
 	}
-	// Powers of four: few texts to prepare, whatever the number of leaves is.
+	// Rows are inserted in groups of 256, 64, 16, 4 and 1: five prepared statements are enough
+	// for any number of leaves.
 	for size := 256; len(leaves) > 0; size = max(size/4, 1) {
 		for ; len(leaves) >= size; leaves = leaves[size:] {
 			args := make([]any, 0, 3*size)
