@@ -13,12 +13,12 @@ import (
 	"github.com/artstore/artstore-pki/ca/translog"
 )
 
-// The signed head says which record this is and how far it had come. Whoever
-// opens a record compares it with the newest head that it knows.
+// The signed head says which record this is and how many events its log has. An authority
+// that opens a record compares the head with the newest one that it kept.
 
-// Begin makes an empty place a record: it signs the head of the empty log
-// (RFC 6962 §2.1) and returns it. From then on the record says whose it is, and one
-// that was emptied can be told from a new one. A place with a log is [ErrNotEmpty].
+// Begin makes an empty database a record: it signs the head of the empty log
+// (RFC 6962 §2.1) and returns it. From then on the record names its authority, and a record
+// that was emptied differs from a new one. A database with a log is [ErrNotEmpty].
 func (l *Log) Begin(ctx context.Context, key *translog.Key) (head []byte, err error) {
 	var empty translog.Tree
 	if head, err = key.Sign(translog.Head{Root: empty.Root(), Time: time.Now()}); err != nil {
@@ -36,7 +36,8 @@ func (l *Log) Begin(ctx context.Context, key *translog.Key) (head []byte, err er
 		if n, err := res.RowsAffected(); err != nil || n == 0 || leaves {
 			return errors.Join(err, ErrNotEmpty)
 		}
-		// A migration put it there; in a record whose tables were emptied it is missing.
+		// A migration writes this row. It is missing if somebody has emptied the tables, and
+		// then no revocation could be numbered.
 		_, err = tx.ExecContext(ctx, `INSERT INTO revocation_mark (id, mark) SELECT 1, COALESCE(MAX(mark), 0) FROM revocations WHERE TRUE ON CONFLICT DO NOTHING`)
 		return err
 	})
@@ -46,7 +47,8 @@ func (l *Log) Begin(ctx context.Context, key *translog.Key) (head []byte, err er
 	return head, nil
 }
 
-// Withdraw takes back a head that Begin has returned, if nothing was recorded since.
+// Withdraw deletes a head that Begin has returned, unless an event was recorded since. It
+// changes nothing, and returns no error, if the stored head is another one.
 func (l *Log) Withdraw(ctx context.Context, head []byte) error {
 	err := l.db.Change(ctx, func(tx *sqldb.Txn) error {
 		_, err := tx.ExecContext(ctx, `DELETE FROM log_state WHERE size = 0 AND head = ? AND NOT EXISTS (SELECT 1 FROM events)`, string(head))
@@ -81,7 +83,8 @@ func (l *Log) Resume(ctx context.Context, v translog.Verifier, known translog.He
 	return text, newest, nil
 }
 
-// older refuses a head that is behind another one of the same log, or beside it.
+// older returns [ErrRolledBack] if head has fewer entries than known, or as many with another
+// root. It cannot compare the roots of different sizes; extends does.
 func older(head, known translog.Head) error {
 	switch {
 	case head.Size < known.Size:
@@ -117,7 +120,8 @@ func (l *Log) Head(ctx context.Context) ([]byte, error) {
 	return head, nil
 }
 
-// State reads the tree and its head; both are empty before the first one.
+// State reads the tree and its signed head; both are empty before the first head. If the
+// tree does not parse, the error is [ErrLog] and the head is returned nevertheless.
 func State(ctx context.Context, q sqldb.Querier) (tree translog.Tree, head []byte, err error) {
 	var size int64
 	var edge []byte

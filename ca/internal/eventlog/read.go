@@ -29,9 +29,10 @@ func (l *Log) Consistency(ctx context.Context, head translog.Head, from, to int6
 	return proof, nil
 }
 
-// Entry returns an entry, by the rows of today, with its proof in the tree of
-// the head (RFC 6962 §2.1.1). [record.ErrNotFound] means that the head has no such index,
-// [ErrLog] that the rows are not those that were logged.
+// Entry returns an entry, made again from the rows that are stored now, with its proof in
+// the tree of the head (RFC 6962 §2.1.1). A pruned entry has its leaf and no payload.
+// [record.ErrNotFound] means that the head has no such index, [ErrLog] that the rows are not
+// those that were logged.
 func (l *Log) Entry(ctx context.Context, head translog.Head, index int64) (translog.Inclusion, error) {
 	if index < 0 || index >= head.Size {
 		return translog.Inclusion{}, fmt.Errorf("log entry %d of %d: %w", index, head.Size, record.ErrNotFound)
@@ -60,12 +61,14 @@ func (l *Log) Entry(ctx context.Context, head translog.Head, index int64) (trans
 	return out, nil
 }
 
-// hashes reads hashes of the tree that a head signs, and checks each against it.
+// hashes returns a reader of the tree that a head signs. The library checks each hash that
+// it reads against the root of the head, so that altered hashes cannot make a proof.
 func (l *Log) hashes(ctx context.Context, q sqldb.Querier, head translog.Head) tlog.HashReader {
 	return tlog.TileHashReader(tlog.Tree{N: head.Size, Hash: head.Root}, tiles{ctx, q})
 }
 
-// tiles shows the stored hashes as the library wants them: 256 of one level each.
+// tiles reads the stored hashes in the form that the library asks for: up to 256 consecutive
+// hashes of one level, where level 0 are the leaves.
 type tiles struct {
 	ctx context.Context //nolint:containedctx // the library's interface has none; it lives for one proof
 	q   sqldb.Querier
@@ -101,20 +104,20 @@ func (t tiles) ReadTiles(list []tlog.Tile) ([][]byte, error) {
 	return out, nil
 }
 
-// SaveTiles has nothing to save: they came from where they are kept.
+// SaveTiles does nothing: it is for caches, and these tiles come from the database.
 func (tiles) SaveTiles([]tlog.Tile, [][]byte) {}
 
-// logRow is a leaf with the rows of today that it should be the hash of.
+// logRow is a leaf with the rows that it should be the hash of, as they are stored now.
 type logRow struct {
-	index  int64 // of the log; -1 for an event that waits
+	index  int64 // place in the log; -1 for an event that has none yet
 	id     int64 // of the event
 	leaf   tlog.Hash
-	pruned int64
-	event  *record.Event // nil: it is gone
-	cert   *record.Certificate
+	pruned int64               // id of the prune that deleted the rows, 0 if none did
+	event  *record.Event       // nil if the row is gone
+	cert   *record.Certificate // nil if the event is about none, or the row is gone
 	certID int64
-	broken error // why the row of the certificate cannot be read
-	revoke *Revocation
+	broken error       // why the row of the certificate cannot be read
+	revoke *Revocation // nil as cert is
 }
 
 const logEvent = `l.event, l.leaf, %s, e.id, e.at, e.kind, e.caller, e.service, e.serial, e.rule, e.detail`
@@ -139,6 +142,8 @@ func pendingPage(ctx context.Context, q sqldb.Querier, after int64, limit int) (
 	return scanLog(ctx, q, rows)
 }
 
+// scanLog reads rows of logEvent, and adds the certificates and revocations that the events
+// tell of, with one query each for the page.
 func scanLog(ctx context.Context, q sqldb.Querier, rows *sql.Rows) ([]logRow, error) {
 	page, err := sqldb.Collect(rows, func(r *logRow) error {
 		var leaf []byte
@@ -151,7 +156,7 @@ func scanLog(ctx context.Context, q sqldb.Querier, rows *sql.Rows) ([]logRow, er
 			r.event = &record.Event{ID: id.Int64, At: sqldb.FromMillis(at.Int64), Kind: text[0].String, Caller: text[1].String,
 				Service: text[2].String, Serial: text[3].String, Rule: text[4].String, Detail: text[5].String}
 		}
-		if len(leaf) == len(r.leaf) { // another length stays zero, and fits nothing
+		if len(leaf) == len(r.leaf) { // a leaf of another length stays zero, which no row hashes to
 			r.leaf = tlog.Hash(leaf)
 		}
 		return nil
@@ -162,7 +167,8 @@ func scanLog(ctx context.Context, q sqldb.Querier, rows *sql.Rows) ([]logRow, er
 	return page, errors.Join(joinCertificates(ctx, q, page), joinRevocations(ctx, q, page))
 }
 
-// serials are those of the rows whose event is of a kind.
+// serials returns the serials of the rows whose event has such a kind, as arguments of a
+// statement, without those that were pruned.
 func serials(page []logRow, of func(kind string) bool) (args []any) {
 	for _, r := range page {
 		if r.event != nil && of(r.event.Kind) && r.pruned == 0 {
@@ -172,6 +178,7 @@ func serials(page []logRow, of func(kind string) bool) (args []any) {
 	return args
 }
 
+// joinCertificates sets cert of each row, by one query for the page.
 func joinCertificates(ctx context.Context, q sqldb.Querier, page []logRow) error {
 	args := serials(page, kinds.OfCertificate)
 	if len(args) == 0 {
@@ -200,7 +207,8 @@ func joinCertificates(ctx context.Context, q sqldb.Querier, page []logRow) error
 	return nil
 }
 
-// joinOneByOne finds the row that cannot be read: it must not hide the others.
+// joinOneByOne sets cert of each row by a query for each. It is for a page with a row that
+// cannot be read, so that this row gets a finding and the others are verified.
 func joinOneByOne(ctx context.Context, q sqldb.Querier, page []logRow) error {
 	for i := range page {
 		r := &page[i]
@@ -220,12 +228,13 @@ func joinOneByOne(ctx context.Context, q sqldb.Querier, page []logRow) error {
 	return nil
 }
 
+// joinRevocations sets revoke of each row, by one query for the page.
 func joinRevocations(ctx context.Context, q sqldb.Querier, page []logRow) error {
 	args := serials(page, func(kind string) bool { return kind == kinds.Revoked })
 	if len(args) == 0 {
 		return nil
 	}
-	rows, err := q.QueryContext(ctx, `SELECT r.serial, r.Lineage, r.Issuer, r.not_after, r.Mark, r.revoked_at, r.reason, r.note, r.caller
+	rows, err := q.QueryContext(ctx, `SELECT r.serial, r.lineage, r.issuer, r.not_after, r.mark, r.revoked_at, r.reason, r.note, r.caller
 		FROM revocations r WHERE r.certificate IN (SELECT id FROM certificates WHERE serial IN (`+placeholders(len(args))+`))`, args...)
 	if err != nil {
 		return err
@@ -256,8 +265,8 @@ var (
 	errRowBroken = errors.New("the row that it tells of cannot be read")
 )
 
-// rebuildEntry makes the entry again from the rows of today; [errRowGone] and
-// [errRowBroken] say why not.
+// rebuildEntry makes the entry again from the rows that are stored now. The errors
+// [errRowGone] and [errRowBroken] are findings, all others mean that the query failed.
 func (r *logRow) rebuildEntry(ctx context.Context, q sqldb.Querier) (e translog.Entry, err error) {
 	if r.event == nil {
 		return e, errRowGone

@@ -29,16 +29,16 @@ const (
 const (
 	verifyPage  = 500
 	maxFindings = 1000
-	// clockStep is how far a time may lie before that of an earlier entry: events
-	// are ordered by their commits, and dated before, by the clocks of several replicas.
+	// clockStep is how far the time of an entry may lie before that of an earlier one without
+	// a finding. Events are ordered by their commits, but each replica dates them before the
+	// commit and by its own clock.
 	clockStep = 5 * time.Minute
 )
 
-// Verify makes every entry again from the rows of today and compares: entries
-// with their leaves, leaves with the signed head, and with each kept head the
-// beginning of the log. It reads one snapshot, in pages, beside a running
-// authority. An error means that it could not be done; what is wrong with the log
-// is in the report.
+// Verify makes every entry again from the rows that are stored now. It compares entries with
+// their leaves, leaves with the signed head, and the beginning of the log with each kept
+// head. It reads one snapshot, in pages, while an authority may go on writing. An error means
+// that the log could not be read; faults of the log are in the report.
 func (l *Log) Verify(ctx context.Context, check translog.Check) (report translog.Report, err error) {
 	err = l.db.Snapshot(ctx, func(q sqldb.Querier) error {
 		v := &logVerifier{q: q, check: check, misplacedLeaves: make(map[tlog.Hash]int), misplacedRows: make(map[tlog.Hash]int)}
@@ -58,16 +58,18 @@ type logVerifier struct {
 	check      translog.Check
 	report     translog.Report
 	tree       translog.Tree // over the leaves as they are stored
-	broken     bool          // a leaf is missing, so the tree ends there
+	broken     bool          // a leaf is missing, so no later root can be computed
 	latest     time.Time     // latest time of an entry so far
 	outOfOrder bool          // the entry before was out of order too
 
-	badBlocks       []int64           // of 256 leaves whose root is not the stored one
-	misplacedLeaves map[tlog.Hash]int // leaves whose rows do not fit → finding
-	misplacedRows   map[tlog.Hash]int // leaves that rows in another place would fit → finding about that place
-	names           nameSet           // of all certificates, as they themselves have them
+	badBlocks       []int64           // numbers of blocks of 256 leaves whose root is not the stored one
+	misplacedLeaves map[tlog.Hash]int // leaf whose rows differ from it → index of its finding
+	misplacedRows   map[tlog.Hash]int // hash of rows that differ from their leaf → index of the finding
+	names           nameSet           // names in the rows of all certificates
 }
 
+// run makes the checks, in an order in which a later one can skip what an earlier one has
+// found.
 func (v *logVerifier) run(ctx context.Context) error {
 	_, text, err := State(ctx, v.q)
 	if err != nil && text == nil {
@@ -88,6 +90,7 @@ func (v *logVerifier) run(ctx context.Context) error {
 	return nil
 }
 
+// add appends a finding, or only counts it when the report has maxFindings already.
 func (v *logVerifier) add(f translog.Finding) {
 	if len(v.report.Findings) >= maxFindings {
 		v.report.More++
@@ -105,7 +108,7 @@ func (r *logRow) newFinding(fault, text string) translog.Finding {
 	return f
 }
 
-// entries goes through all that has a place.
+// entries verifies all events that have a place in the log.
 func (v *logVerifier) entries(ctx context.Context) error {
 	v.compareKept()
 	for next := int64(0); ; {
@@ -139,6 +142,7 @@ func (v *logVerifier) entries(ctx context.Context) error {
 	}
 }
 
+// missing reports entries that are gone from the log, with their leaves.
 func (v *logVerifier) missing(from, to int64) {
 	v.broken = true
 	v.add(translog.Finding{Fault: FaultDeleted, Index: from, Text: fmt.Sprintf("entries %d to %d are gone from the log", from, to)})
@@ -157,13 +161,14 @@ func (v *logVerifier) verifyEntry(ctx context.Context, row *logRow) error {
 	return v.verifyRow(ctx, row)
 }
 
-// appendLeaf appends a leaf, and compares what that completes with what is kept.
+// appendLeaf appends a leaf to the tree, compares the root of each block of 256 leaves with
+// the stored one, and the root of the whole tree with kept heads of this size.
 func (v *logVerifier) appendLeaf(ctx context.Context, leaf tlog.Hash) {
 	v.tree.Append(leaf, func(level int, n int64, root tlog.Hash) {
 		if level != tileHeight {
 			return
 		}
-		var stored []byte // absent and different are the same here: it only narrows down where to look
+		var stored []byte // nil if the row is absent, which is as bad as a difference
 		err := v.q.QueryRowContext(ctx, `SELECT hash FROM log_nodes WHERE level = ? AND n = ?`, level, n).Scan(&stored)
 		if err != nil || !slices.Equal(stored, root[:]) {
 			v.badBlocks = append(v.badBlocks, n)
@@ -172,7 +177,7 @@ func (v *logVerifier) appendLeaf(ctx context.Context, leaf tlog.Hash) {
 	v.compareKept()
 }
 
-// compareKept compares each kept head of the size that the tree has now.
+// compareKept compares the tree with each kept head of the same size.
 func (v *logVerifier) compareKept() {
 	for _, kept := range v.check.Kept {
 		if kept.Size == v.tree.Size() && kept.Root != v.tree.Root() {
@@ -207,7 +212,7 @@ func (v *logVerifier) verifyRow(ctx context.Context, row *logRow) error {
 		return nil
 	}
 	if before > clockStep {
-		if !v.outOfOrder { // one finding for a run of them: a clock that was set back makes many
+		if !v.outOfOrder { // one finding for consecutive entries: a clock that was set back dates many
 			v.add(row.newFinding(FaultBackdated, fmt.Sprintf("its time is %s before that of an earlier entry", before.Round(time.Second))))
 		}
 		v.outOfOrder = true
@@ -220,8 +225,8 @@ func (v *logVerifier) verifyRow(ctx context.Context, row *logRow) error {
 	return nil
 }
 
-// reportMismatch reports a row that is not what its leaf says. Two that changed places
-// are told by each other's leaf.
+// reportMismatch reports a row that differs from its leaf. made is the hash of the row. If it
+// is the leaf of another entry with a mismatch, the rows of the two have changed places.
 func (v *logVerifier) reportMismatch(row *logRow, made tlog.Hash, early bool) {
 	f := row.diagnose(early)
 	if i, ok := v.misplacedLeaves[made]; ok {
@@ -233,7 +238,8 @@ func (v *logVerifier) reportMismatch(row *logRow, made tlog.Hash, early bool) {
 	v.add(f)
 }
 
-// root compares the tree with the head and with the kept heads that are larger.
+// root compares the whole tree with the signed head, and reports kept heads that are larger
+// than the log. The text names the blocks to look at, as far as the stored roots tell.
 func (v *logVerifier) root(context.Context) error {
 	if !v.broken && v.report.Size > 0 && v.tree.Root() != v.report.Head.Root {
 		text := "the leaves are not those that the head signs: rows and leaves were changed together"
@@ -251,7 +257,7 @@ func (v *logVerifier) root(context.Context) error {
 	return nil
 }
 
-// pending checks events that have no place yet.
+// pending verifies events that have no place in the log yet.
 func (v *logVerifier) pending(ctx context.Context) error {
 	for after := int64(-1); ; {
 		page, err := pendingPage(ctx, v.q, after, verifyPage)
@@ -268,7 +274,7 @@ func (v *logVerifier) pending(ctx context.Context) error {
 	}
 }
 
-// unlogged looks for rows that no entry tells of.
+// unlogged reports events, certificates and revocations that no entry of the log tells of.
 func (v *logVerifier) unlogged(ctx context.Context) error {
 	const certs = `'` + kinds.Issued + `', '` + kinds.Renewed + `', '` + kinds.Rekeyed + `', '` + kinds.SelfIssued + `', '` + kinds.Entered + `'`
 	for _, look := range []struct{ what, text string }{
@@ -300,7 +306,7 @@ func (v *logVerifier) unlogged(ctx context.Context) error {
 	return nil
 }
 
-// verifyPrunes looks for entries that are marked as pruned without a prune.
+// verifyPrunes reports entries that are marked as pruned by an event that is no prune.
 func (v *logVerifier) verifyPrunes(ctx context.Context) error {
 	rows, err := v.q.QueryContext(ctx, `SELECT MIN(p.idx), COUNT(*) FROM log_entries p WHERE p.pruned <> 0
 		AND NOT EXISTS (SELECT 1 FROM events e WHERE e.id = p.pruned AND e.kind = '`+kinds.Pruned+`') GROUP BY p.pruned ORDER BY 1 LIMIT ?`, maxFindings)
