@@ -7,12 +7,17 @@
 //	err = db.Change(ctx, func(tx *sqldb.Txn) error { … })
 //	rows, err := db.Read.QueryContext(ctx, `SELECT serial FROM certificates WHERE id = ?`, id)
 //
-// Promises, the same for both databases:
+// Invariants, the same for both databases. The tests are in ca and ca/store, where tables
+// have a meaning:
 //
-//   - What [DB.Change] acknowledged survives kill -9 and power loss (WAL with
-//     synchronous=FULL; synchronous_commit).
-//   - Nothing is committed to a file that was removed or replaced while it was open.
-//   - [Open] makes nothing: a record that was lost is an error, not an empty record.
+//   - A change that [DB.Change] has acknowledged survives kill -9 (TestKill) and, by WAL with
+//     synchronous=FULL or by synchronous_commit, a power loss.
+//   - A change that failed leaves nothing, and changes that share its transaction are not
+//     affected (TestNothingHalfDone, TestCrowdSharesATransaction).
+//   - Nothing is committed to a file that was removed or replaced while it was open
+//     (TestFileThatVanishes).
+//   - [Open] makes nothing: a record that was lost is an error, not an empty record
+//     (TestOpenMakesNothing, TestOpenMakesNothingInPostgres).
 package sqldb
 
 import (
@@ -28,16 +33,17 @@ type DB struct {
 	// Read runs queries outside of a transaction.
 	Read Querier
 
-	pools  []*sql.DB // the writer first
-	writer writer    // nil for a database that is only looked at
-	file   *watchedFile
+	pools  []*sql.DB    // the pool that writes comes first
+	writer writer       // nil for a database that was opened for reading
+	file   *watchedFile // nil for PostgreSQL
 	fault  atomic.Pointer[fault]
 }
 
-// fault is why nothing is written any more.
+// fault is the reason of [DB.Stop].
 type fault struct{ err error }
 
-// writer runs changes in transactions, as its database does best.
+// writer runs changes in transactions: many callers in one with SQLite, one in each with
+// PostgreSQL.
 type writer interface {
 	change(ctx context.Context, fn func(*Txn) error) error
 	shutdown() error
@@ -59,8 +65,8 @@ func Open(ctx context.Context, where string) (*DB, error) {
 	return openSQLite(ctx, where)
 }
 
-// Create makes the schema of a record in a file (0600) or in a database that exists.
-// What is there already stays.
+// Create makes the schema of a record in a file (0600) or in a database that exists. A
+// record that is there already is opened, and stays as it is.
 func Create(ctx context.Context, where string) (*DB, error) {
 	if IsURL(where) {
 		return createPostgres(ctx, where)
@@ -68,8 +74,8 @@ func Create(ctx context.Context, where string) (*DB, error) {
 	return createSQLite(ctx, where)
 }
 
-// OpenAsIs opens a database to look at it, without the migrations that [Open] does. Its
-// Change returns an error.
+// OpenAsIs opens a database for reading, without the migrations that [Open] does. Its Change
+// returns an error.
 func OpenAsIs(ctx context.Context, where string) (*DB, error) {
 	if !IsURL(where) {
 		if err := mustBeSQLite(ctx, where); err != nil {
@@ -91,8 +97,8 @@ func OpenAsIs(ctx context.Context, where string) (*DB, error) {
 	return &DB{pools: []*sql.DB{pool}, Read: postgresQuerier{pool}}, nil
 }
 
-// Check returns why [Open] would refuse a location, without looking for it: a
-// secret in it, or a server that would not be verified.
+// Check returns the reason for which [Open] would refuse the text of a location: a secret in
+// it, or a server that would not be verified. It connects to nothing.
 func Check(where string) error {
 	if !IsURL(where) {
 		return nil
@@ -101,7 +107,7 @@ func Check(where string) error {
 	return err
 }
 
-// Name returns a location for messages: without the parameters of a URL.
+// Name returns a location for messages: of a URL only database and host.
 func Name(where string) string {
 	if !IsURL(where) {
 		return where
@@ -113,10 +119,11 @@ func Name(where string) string {
 	return nameOf(config)
 }
 
-// Change runs fn in one transaction. fn may run more than once, and must not call the
-// DB: it would wait for itself. A crash before the commit leaves nothing of the
-// transaction, a crash after it everything: callers answer only after Change has
-// returned nil. While the database is stopped, Change returns the reason.
+// Change runs fn in one transaction. fn may run more than once, so it must reset the
+// variables that it sets, and it must not call the DB: it would wait for itself. A crash
+// before the commit leaves nothing of the transaction, a crash after it everything. A caller
+// therefore answers only after Change has returned nil. While the database is stopped,
+// Change returns the reason.
 func (db *DB) Change(ctx context.Context, fn func(*Txn) error) error {
 	if err := db.Stopped(); err != nil {
 		return err
@@ -124,8 +131,8 @@ func (db *DB) Change(ctx context.Context, fn func(*Txn) error) error {
 	return db.ChangeStopped(ctx, fn)
 }
 
-// ChangeStopped is [DB.Change] for the one caller that finds out whether the reason of
-// a stop has gone: it runs although the database is stopped.
+// ChangeStopped is [DB.Change] although the database is stopped. It is for the one caller
+// that finds out whether the reason of the stop is gone.
 func (db *DB) ChangeStopped(ctx context.Context, fn func(*Txn) error) error {
 	if db.writer == nil {
 		return errors.New("the database was opened for reading")
@@ -150,8 +157,8 @@ func (db *DB) Stopped() error {
 	return nil
 }
 
-// Intact returns why the open database is not the one that its location names, nil if
-// it is: the reason of a stop, or [ErrRemoved]. It costs two system calls.
+// Intact returns nil if the open database is still the one at its location. Otherwise it
+// returns the reason of a stop, or [ErrRemoved]. It costs two system calls.
 func (db *DB) Intact() error {
 	if err := db.Stopped(); err != nil {
 		return err
@@ -165,14 +172,14 @@ func (db *DB) Intact() error {
 // Snapshot runs reads that all see the same state of the database.
 func (db *DB) Snapshot(ctx context.Context, fn func(Querier) error) error {
 	opt := &sql.TxOptions{ReadOnly: true}
-	if db.Postgres() { // SQLite has no other isolation than this one
+	if db.Postgres() { // a transaction of SQLite always reads one state
 		opt.Isolation = sql.LevelRepeatableRead
 	}
 	tx, err := db.pools[len(db.pools)-1].BeginTx(ctx, opt)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }() // it read only; this closes its statements as well
+	defer func() { _ = tx.Rollback() }() // nothing was written; this closes the statements
 	if db.Postgres() {
 		return fn(postgresQuerier{tx})
 	}
@@ -191,7 +198,7 @@ func (db *DB) Close() error {
 	if db.writer != nil {
 		errs = append(errs, db.writer.shutdown())
 	}
-	for i := range db.pools { // the writer last: it checkpoints the log of SQLite
+	for i := range db.pools { // the writer last: closing it moves SQLite's WAL into the file
 		errs = append(errs, db.pools[len(db.pools)-1-i].Close())
 	}
 	return errors.Join(errs...)

@@ -13,27 +13,26 @@ import (
 	"github.com/artstore/artstore-pki/internal/panics"
 )
 
-// maxShare bounds the changes of one transaction: the first caller of a crowd
-// waits for the others in it.
+// maxShare is the most changes of one transaction. The first caller waits for all of them, so
+// this bounds how long.
 const maxShare = 128
 
 // groupCommitter is the writing side of SQLite. Callers that come while a transaction is
-// being written share the next one, and with it the flush to the disk that costs
-// more than all they do. There is no goroutine of its own: whoever gets the turn
-// runs everybody's changes, and each caller is answered after the commit.
+// being written share the next one, and with it the flush to the disk, which takes longer
+// than all their statements. It has no goroutine: the caller that gets the turn runs the
+// changes of all that wait, and each caller returns after the commit.
 //
-// A change that fails takes back nothing but itself. The crash story: nobody has
-// been answered before COMMIT has returned, so a crash before it loses what nobody
-// was told of.
+// A change that fails undoes only itself. No caller returns before COMMIT has returned, so a
+// crash before it loses only changes that were not acknowledged.
 type groupCommitter struct {
 	db   *sql.DB
 	file *watchedFile
-	turn chan struct{} // holds the right to write; a channel, because waiters must be able to leave
+	turn chan struct{} // full while a caller writes; a channel, so that a wait for it can end early
 
 	mu    sync.Mutex // guards queue
 	queue []*pendingChange
 
-	// Of whoever has the turn.
+	// Only the caller that has the turn uses these.
 	conn   *sql.Conn
 	stmts  *sqliteQuerier
 	closed bool
@@ -48,8 +47,8 @@ type pendingChange struct {
 
 var errClosed = errors.New("the record is closed")
 
-// change runs fn in a transaction. A caller whose context ends leaves if its
-// change has not begun; from then on it is told how the change ended.
+// change runs fn in a transaction. If the context ends before fn begins, fn does not run and
+// the error is that of the context. After that, change waits and returns how fn ended.
 func (s *groupCommitter) change(ctx context.Context, fn func(*Txn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -67,7 +66,7 @@ func (s *groupCommitter) change(ctx context.Context, fn func(*Txn) error) error 
 			}
 			<-c.done
 		case s.turn <- struct{}{}:
-			s.runBatch(context.WithoutCancel(ctx)) // for others too
+			s.runBatch(context.WithoutCancel(ctx)) // it runs changes of other callers, which go on
 			<-s.turn
 		}
 	}
@@ -83,7 +82,7 @@ func (c *pendingChange) isDone() bool {
 	}
 }
 
-// leave takes a change out of the queue, if it is still there.
+// leave takes a change out of the queue. It returns false if the change has begun already.
 func (s *groupCommitter) leave(c *pendingChange) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +102,7 @@ func (s *groupCommitter) empty() bool {
 // take returns the next change to run, or nil.
 func (s *groupCommitter) take() *pendingChange {
 	if s.empty() {
-		runtime.Gosched() // those whom the round before answered are on their way
+		runtime.Gosched() // callers that were just answered may come back with another change
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,23 +110,23 @@ func (s *groupCommitter) take() *pendingChange {
 		return nil
 	}
 	c := s.queue[0]
-	s.queue = slices.Delete(s.queue, 0, 1) // short; it keeps the array
+	s.queue = slices.Delete(s.queue, 0, 1) // the queue is short, and keeps its array
 	return c
 }
 
-// runBatch runs one transaction with what is queued, and with what comes while it
-// runs, and answers.
+// runBatch runs one transaction with the changes that are queued or come while it runs, and
+// then lets their callers return.
 func (s *groupCommitter) runBatch(ctx context.Context) {
 	c := s.take()
 	if c == nil {
-		return // another round had it
+		return // the batch before has run all changes
 	}
 	batch, failed := s.runChanges(ctx, c)
 	if failed == nil {
 		failed = s.exec(ctx, `COMMIT`)
 	}
 	if failed == nil {
-		failed = s.file.check() // what was committed to a file without a name is lost
+		failed = s.file.check() // a commit to a file without a name is lost when the process ends
 	}
 	if failed != nil && s.conn != nil {
 		s.dropConnection(ctx)
@@ -140,9 +139,10 @@ func (s *groupCommitter) runBatch(ctx context.Context) {
 	}
 }
 
-// runChanges runs changes; failed is not of one of them but everybody's. Savepoints
-// are dear, because SQLite copies each page that is written after one. Nearly all
-// changes succeed, so there are none until one fails; then all begin anew, with them.
+// runChanges runs changes and returns them. failed is an error of the whole transaction, not
+// of one change. A savepoint costs a copy of each page that is written after it, and nearly
+// all changes succeed. So changes run without savepoints until one fails. Then the
+// transaction is undone, and all run again, each in a savepoint.
 func (s *groupCommitter) runChanges(ctx context.Context, first *pendingChange) (batch []*pendingChange, failed error) {
 	batch = []*pendingChange{first}
 	failed = s.begin(ctx)
@@ -164,8 +164,8 @@ func (s *groupCommitter) runChanges(ctx context.Context, first *pendingChange) (
 	return batch, failed
 }
 
-// begin opens a transaction that writes from the start: one that reads first
-// could fail later, because another process wrote in between.
+// begin opens a transaction with the right to write. A transaction that takes this right
+// later can fail then, because another process wrote in between.
 func (s *groupCommitter) begin(ctx context.Context) error {
 	if s.closed {
 		return errClosed
@@ -173,7 +173,7 @@ func (s *groupCommitter) begin(ctx context.Context) error {
 	if s.conn != nil {
 		return s.exec(ctx, `BEGIN IMMEDIATE`)
 	}
-	if err := s.file.check(); err != nil { // a new connection would open what is there now
+	if err := s.file.check(); err != nil { // a new connection would open the file that replaced ours
 		return err
 	}
 	conn, err := s.db.Conn(ctx)
@@ -187,16 +187,16 @@ func (s *groupCommitter) begin(ctx context.Context) error {
 	return s.file.opened()
 }
 
-// restart takes back what was done.
+// restart undoes the transaction and opens another one.
 func (s *groupCommitter) restart(ctx context.Context) error {
-	_ = s.exec(ctx, `ROLLBACK`) // it fails if SQLite did it already; if it fails otherwise, begin does, too
+	_ = s.exec(ctx, `ROLLBACK`) // fails if SQLite has done it already; after other failures begin fails too
 	return s.begin(ctx)
 }
 
-// runInSavepoint runs one change as a savepoint. failed is the end of the whole
-// transaction: when the disk is full, for instance, SQLite takes all of it back
-// by itself, and then the savepoint is gone as well. To go on would commit the
-// later parts without the earlier ones.
+// runInSavepoint runs one change in a savepoint; err is the error of the change. failed means
+// that the whole transaction is over. When the disk is full, for instance, SQLite undoes the
+// transaction by itself, and the savepoint does not exist any more. Going on would commit the
+// later changes without the earlier ones.
 func (s *groupCommitter) runInSavepoint(ctx context.Context, fn func(*Txn) error) (err, failed error) {
 	if failed := s.exec(ctx, `SAVEPOINT part`); failed != nil {
 		return nil, failed
@@ -209,8 +209,8 @@ func (s *groupCommitter) runInSavepoint(ctx context.Context, fn func(*Txn) error
 	return err, s.exec(ctx, `RELEASE part`)
 }
 
-// guarded turns a panic into an error: it is one caller's, and the others who
-// share the transaction must not hang.
+// guarded runs a change and turns a panic into an error. Otherwise the other callers that
+// share the transaction would wait for ever.
 func guarded(fn func(*Txn) error, tx *Txn) (err error) {
 	defer panics.Catch(func(p *panics.Error) { err = fmt.Errorf("panic in a change: %v", p.Value) })
 	return fn(tx)
@@ -221,17 +221,18 @@ func (s *groupCommitter) exec(ctx context.Context, text string) error {
 	return err
 }
 
-// dropConnection gives up a connection whose state is in doubt; the next round takes a new one.
+// dropConnection closes the connection after an error that leaves its state unknown. The next
+// batch opens another one.
 func (s *groupCommitter) dropConnection(ctx context.Context) {
 	s.file.closed()
-	_ = s.exec(ctx, `ROLLBACK`) // it fails if there is nothing to take back
+	_ = s.exec(ctx, `ROLLBACK`) // fails if no transaction is open
 	_ = s.stmts.closeStatements()
 	_ = s.conn.Raw(func(any) error { return driver.ErrBadConn }) // database/sql closes it
-	_ = s.conn.Close()                                           // it is closed
+	_ = s.conn.Close()                                           // releases the closed connection
 	s.conn, s.stmts = nil, nil
 }
 
-// shutdown waits for the round that runs; later changes fail.
+// shutdown waits for the batch that runs. Later changes fail with errClosed.
 func (s *groupCommitter) shutdown() error {
 	s.turn <- struct{}{}
 	defer func() { <-s.turn }()

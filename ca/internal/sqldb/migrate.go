@@ -22,8 +22,8 @@ var ErrNoRecord = errors.New("there is no record")
 //go:embed migrations/sqlite/*.sql migrations/postgres/*.sql
 var migrations embed.FS
 
-// mustHaveSchema reports [ErrNoRecord] for a database without migrations. exists
-// asks whether it has the table that numbers them.
+// mustHaveSchema returns [ErrNoRecord] for a database to which no migration was applied.
+// exists is a query whose result says whether the table of migrations is there.
 func mustHaveSchema(ctx context.Context, db *sql.DB, exists string) error {
 	var found bool
 	if err := db.QueryRowContext(ctx, exists).Scan(&found); err != nil {
@@ -44,7 +44,7 @@ func mustHaveSchema(ctx context.Context, db *sql.DB, exists string) error {
 
 // migrate applies the numbered migrations that are missing, each in its own
 // transaction: a crash in between leaves a schema that the next start completes.
-// There are no steps back, a restore from backup is the way back.
+// Migrations cannot be undone; a backup can be restored.
 func migrate(ctx context.Context, db *sql.DB, dialect goose.Dialect, folder string) error {
 	dir, err := fs.Sub(migrations, "migrations/"+folder)
 	if err != nil {
@@ -68,15 +68,16 @@ func migrate(ctx context.Context, db *sql.DB, dialect goose.Dialect, folder stri
 		if _, err = provider.Up(ctx); err == nil {
 			return nil
 		}
-		// Another process that starts now may do the same, a step ahead of this one:
-		// as long as the version grows, somebody gets on.
+		// Another process that starts at the same time may apply the same migrations, and be
+		// one ahead. This one tries again as long as the version grows.
 		if now, _, again := provider.GetVersions(ctx); again != nil || now <= have {
 			return fmt.Errorf("migrating the schema from version %d to %d: %w", have, want, err)
 		}
 	}
 }
 
-// migrationLock is the advisory lock of whoever migrates; the number means nothing.
+// migrationLock is the key of the advisory lock for migrations. It has no meaning, but all
+// versions of the program must use the same number.
 const migrationLock = 0x61727470
 
 // migratePostgres lets one replica at a time look at the version and migrate.

@@ -21,20 +21,19 @@ const (
 	// pgConns is how many connections a replica has at most; a server allows 100
 	// by default, so there is room for some replicas and for its own tools.
 	pgConns = 16
-	// pgIdle closes what a quiet replica does not need.
+	// pgIdle is how long a connection stays open without use.
 	pgIdle = 5 * time.Minute
 	// pgConnect bounds the wait for a server that does not answer, if the URL does
 	// not (connect_timeout, in seconds).
 	pgConnect = 10 * time.Second
-	// pgTries is how often a transaction is begun anew that the server had to end
-	// in favour of others.
+	// pgTries is how often a transaction is run at most, if the server ends it because of a
+	// conflict with another one.
 	pgTries = 5
 )
 
-// pgSession makes a connection keep this package's promises whatever the
-// defaults of the server are: an answer to COMMIT means that it is on disk, and a
-// replica that vanishes in the middle of a transaction does not hold its locks
-// for ever.
+// pgSession sets what the invariants of this package need, whatever the defaults of the
+// server are. COMMIT returns after the transaction is on disk. A replica that vanishes in
+// the middle of a transaction loses its locks after 60 s.
 const pgSession = `SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 	UNION ALL SELECT set_config('idle_in_transaction_session_timeout', '60s', false)`
 
@@ -53,6 +52,7 @@ func createPostgres(ctx context.Context, where string) (*DB, error) {
 	return startPostgres(ctx, where, func(context.Context, *sql.DB, *pgx.ConnConfig) error { return nil })
 }
 
+// startPostgres connects, calls look, and migrates the schema unless look returns an error.
 func startPostgres(ctx context.Context, where string, look func(context.Context, *sql.DB, *pgx.ConnConfig) error) (*DB, error) {
 	db, config, err := connectPostgres(where)
 	if err != nil {
@@ -67,8 +67,8 @@ func startPostgres(ctx context.Context, where string, look func(context.Context,
 	return &DB{pools: []*sql.DB{db}, Read: postgresQuerier{db}, writer: txPerCaller{db}}, nil
 }
 
-// mustBePostgres reports [ErrNoRecord] for a database that is absent, or has no
-// tables of a record: opening would make them.
+// mustBePostgres returns [ErrNoRecord] for a database that is absent or has no tables of a
+// record, in which a migration would make an empty record.
 func mustBePostgres(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) error {
 	err := mustHaveSchema(ctx, db, `SELECT to_regclass('goose_db_version') IS NOT NULL`)
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "3D000" { // invalid_catalog_name
@@ -77,10 +77,12 @@ func mustBePostgres(ctx context.Context, db *sql.DB, config *pgx.ConnConfig) err
 	return err
 }
 
+// nameOf returns database and host for messages, without user and parameters.
 func nameOf(config *pgx.ConnConfig) string {
 	return fmt.Sprintf("database %q of %s", config.Database, config.Host)
 }
 
+// connectPostgres makes a pool. It connects to nothing yet.
 func connectPostgres(where string) (*sql.DB, *pgx.ConnConfig, error) {
 	config, err := parsePostgres(where)
 	if err != nil {
@@ -96,8 +98,8 @@ func connectPostgres(where string) (*sql.DB, *pgx.ConnConfig, error) {
 	return db, config, nil
 }
 
-// parsePostgres reads a postgres:// URL. What it refuses would be found by whoever reads
-// pki.yaml (a password) or the network (a connection that is not verified).
+// parsePostgres reads a postgres:// URL. It refuses a password in it, which everybody could
+// read who can read pki.yaml, and connections over a network without verified TLS.
 func parsePostgres(where string) (*pgx.ConnConfig, error) {
 	u, err := url.Parse(where)
 	if err != nil {
@@ -109,7 +111,7 @@ func parsePostgres(where string) (*pgx.ConnConfig, error) {
 	}
 	mode := q.Get("sslmode")
 	if mode == "" {
-		q.Set("sslmode", "disable") // for those on this machine, see below
+		q.Set("sslmode", "disable") // checkTLS allows this for servers on this machine only
 	}
 	u.RawQuery = q.Encode()
 	config, err := pgx.ParseConfig(u.String())
@@ -130,8 +132,9 @@ func parsePostgres(where string) (*pgx.ConnConfig, error) {
 	return config, checkTLS(config, mode, q.Get("sslrootcert"))
 }
 
-// checkTLS allows verified TLS, no TLS on this machine, and no TLS elsewhere if
-// that is asked for by name. The modes in between encrypt for whoever answers.
+// checkTLS allows verified TLS, no TLS to this machine, and no TLS elsewhere if the URL says
+// sslmode=disable. The modes in between (allow, prefer, require, verify-ca) do not verify
+// that the server is the one that the URL names.
 func checkTLS(config *pgx.ConnConfig, mode, roots string) error {
 	switch {
 	case mode == "disable", mode == "" && isLocal(config):
@@ -160,15 +163,15 @@ func isLocal(config *pgx.ConnConfig) bool {
 	return true
 }
 
-// txPerCaller is the writing side of PostgreSQL: one transaction per caller, in
-// as many processes as there are. Transactions are READ COMMITTED; what must not
-// happen twice is a unique key, and what must not happen at once is behind a
-// lock (see the locks of the callers).
+// txPerCaller is the writing side of PostgreSQL: one transaction for each caller, in any
+// number of processes. Transactions are READ COMMITTED. Unique keys keep a thing from
+// happening twice, and advisory locks of the callers keep two things from happening at the
+// same time.
 type txPerCaller struct{ db *sql.DB }
 
-// change runs fn in a transaction, and again if the server ended it in favour of
-// another one. A crash before the commit leaves nothing of it. If the connection
-// breaks during COMMIT the outcome is not known: the caller is told that it failed.
+// change runs fn in a transaction, and again if the server ended it because of a conflict. A
+// crash before the commit leaves nothing of it. If the connection breaks during COMMIT, the
+// outcome is unknown and change returns an error: a caller that asks again finds the row.
 func (c txPerCaller) change(ctx context.Context, fn func(*Txn) error) (err error) {
 	for range pgTries {
 		if err = c.once(ctx, fn); !isConflict(err) {
@@ -191,13 +194,14 @@ func (c txPerCaller) once(ctx context.Context, fn func(*Txn) error) error {
 
 func (txPerCaller) shutdown() error { return nil }
 
-// isConflict: serialization_failure and deadlock_detected.
+// isConflict reports the SQLSTATE codes serialization_failure and deadlock_detected.
 func isConflict(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pg.Code == "40001" || pg.Code == "40P01")
 }
 
-// ignoreDone drops the answer of a rollback after the context has already rolled back.
+// ignoreDone returns nil for the error of a rollback that the end of the context has made
+// already.
 func ignoreDone(err error) error {
 	if errors.Is(err, sql.ErrTxDone) {
 		return nil

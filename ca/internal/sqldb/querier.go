@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 )
 
-// Querier runs statements. Their text is the same for both databases: "?" for
-// each argument, no functions that only one of them has, RETURNING for new ids
-// and ON CONFLICT for rows that may be there.
+// Querier runs statements. Their text is the same for both databases: "?" for each argument,
+// no functions that only one of them has, RETURNING for new ids and ON CONFLICT for rows that
+// may exist.
 type Querier interface {
 	ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error)
 	QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error)
@@ -45,8 +45,8 @@ func Collect[T any](rows *sql.Rows, scan func(*T) error) (_ []T, err error) {
 	return out, rows.Err()
 }
 
-// numberPlaceholders writes $1, $2, … for each "?", as PostgreSQL wants them. No
-// statement has a question mark in a literal.
+// numberPlaceholders replaces each "?" by $1, $2, … for PostgreSQL. A question mark in a
+// literal would be replaced too, so no statement may have one.
 func numberPlaceholders(text string) string {
 	var b strings.Builder
 	b.Grow(len(text) + 16)
@@ -78,8 +78,8 @@ func (n postgresQuerier) QueryRowContext(ctx context.Context, text string, args 
 	return n.on.QueryRowContext(ctx, numberPlaceholders(text), args...)
 }
 
-// maxPrepared bounds the statements kept: the texts of this package are fewer,
-// but those of List are put together.
+// maxPrepared is the most statements that are kept. Fixed texts are fewer, but the text of
+// List depends on the query.
 const maxPrepared = 256
 
 // preparer is a connection or a pool of them.
@@ -88,17 +88,18 @@ type preparer interface {
 	PrepareContext(ctx context.Context, text string) (*sql.Stmt, error)
 }
 
-// sqliteQuerier runs on SQLite and keeps each text prepared: parsing costs more than
-// running most of them.
+// sqliteQuerier runs statements on SQLite and keeps each text prepared: parsing most of them
+// costs more than running them.
 type sqliteQuerier struct {
 	on preparer
-	by sync.Map // text → *sql.Stmt
-	n  atomic.Int32
-	// unbroken lets no statement be interrupted: SQLite would take back the whole
-	// transaction, of which the caller that goes away has only a part.
+	by sync.Map     // text → *sql.Stmt
+	n  atomic.Int32 // statements in by
+	// unbroken keeps the end of a context from interrupting a statement. SQLite would undo the
+	// whole transaction then, and with it the changes of other callers.
 	unbroken bool
 }
 
+// during returns the context for a statement.
 func (p *sqliteQuerier) during(ctx context.Context) context.Context {
 	if p.unbroken {
 		return context.WithoutCancel(ctx)
@@ -106,8 +107,8 @@ func (p *sqliteQuerier) during(ctx context.Context) context.Context {
 	return ctx
 }
 
-// statement returns a prepared statement, or nil if there are too many or the
-// text is wrong; running the text itself then says what is wrong with it.
+// statement returns a prepared statement, or nil if there are too many or the text does not
+// parse. The caller runs the text itself then, and gets the error if there is one.
 func (p *sqliteQuerier) statement(ctx context.Context, text string) *sql.Stmt {
 	if s, ok := p.by.Load(text); ok {
 		return s.(*sql.Stmt)
@@ -120,15 +121,15 @@ func (p *sqliteQuerier) statement(ctx context.Context, text string) *sql.Stmt {
 		return nil
 	}
 	s, taken := p.by.LoadOrStore(text, made)
-	if taken { // two callers came at once
-		_ = made.Close() // the other one is as good
+	if taken { // another caller has prepared the same text meanwhile
+		_ = made.Close()
 	} else {
 		p.n.Add(1)
 	}
 	return s.(*sql.Stmt)
 }
 
-// closeStatements frees the statements. Nobody may use them any more.
+// closeStatements frees the statements. No call may use the querier afterwards.
 func (p *sqliteQuerier) closeStatements() error {
 	var errs []error
 	for _, s := range p.by.Range {
@@ -153,9 +154,9 @@ func (p *sqliteQuerier) QueryContext(ctx context.Context, text string, args ...a
 	return p.on.QueryContext(ctx, text, args...)
 }
 
-// QueryRowContext begins nothing for a context that is over, but is not interrupted: a
-// row is found before the goroutines would run that database/sql and the driver need
-// for that.
+// QueryRowContext fails if the context has ended before the call. Its end during the call
+// does not interrupt the query: database/sql and the driver would start a goroutine each to
+// wait for it, which costs more than finding one row.
 func (p *sqliteQuerier) QueryRowContext(ctx context.Context, text string, args ...any) *sql.Row {
 	if p.unbroken || ctx.Err() == nil {
 		ctx = context.WithoutCancel(ctx)

@@ -18,8 +18,8 @@ import (
 	"github.com/artstore/artstore-pki/internal/durable"
 )
 
-// readers is how many reading connections a process keeps: more than the usual
-// number of cores gains nothing, a page is short.
+// readers is the number of connections for reading. Queries are short, so more of them than
+// the usual number of cores gain nothing.
 const readers = 4
 
 // openSQLite opens the record in a file that has one.
@@ -38,8 +38,8 @@ func createSQLite(ctx context.Context, path string) (*DB, error) {
 	return startSQLite(ctx, path)
 }
 
-// mustBeSQLite reports [ErrNoRecord] where opening would make something: a file
-// that is absent or empty, and a database without the tables of a record.
+// mustBeSQLite returns [ErrNoRecord] for a file that is absent or empty, and for a database
+// without the tables of a record. Opening these would make an empty record.
 func mustBeSQLite(ctx context.Context, path string) (err error) {
 	info, err := os.Stat(path)
 	switch {
@@ -66,8 +66,8 @@ func startSQLite(ctx context.Context, path string) (_ *DB, err error) {
 			err = errors.Join(err, db.Close())
 		}
 	}()
-	// The writer keeps 16 MB of pages, and copies them from the log into the file
-	// every 16 MB: those that all commits touch are copied once then.
+	// The writer caches 16 MB of pages, and copies them from the WAL into the file after every
+	// 16 MB of WAL. A page that each commit changes is then copied once for many commits.
 	write, err := connect(path, 1, durablePragmas+"&_txlock=immediate&_pragma=cache_size(-16000)&_pragma=wal_autocheckpoint(4000)")
 	if err != nil {
 		return nil, err
@@ -89,13 +89,14 @@ func startSQLite(ctx context.Context, path string) (_ *DB, err error) {
 	return db, nil
 }
 
+// Together they bound the wait for another process that makes the same file to 2 s.
 const (
 	startTries = 100
 	startPause = 20 * time.Millisecond
 )
 
-// migrateSQLite tries again while another process makes the same file: turning
-// the write-ahead log on does not wait for a lock, unlike all that comes later.
+// migrateSQLite migrates, and tries again while another process makes the same file. Turning
+// the WAL on fails at once if the file is locked; all later statements wait by busy_timeout.
 func migrateSQLite(ctx context.Context, db *sql.DB) (err error) {
 	for range startTries {
 		err = migrate(ctx, db, goose.DialectSQLite3, "sqlite")
@@ -111,8 +112,8 @@ func migrateSQLite(ctx context.Context, db *sql.DB) (err error) {
 	return err
 }
 
-// touch makes the file first, because SQLite would make it with the umask's
-// mode; its -wal and -shm files take the mode of the main one.
+// touch makes an empty file with mode 0600 if there is none. SQLite itself would make it with
+// the mode that the umask leaves. The -wal and -shm files get the mode of the main file.
 func touch(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, durable.Private)
 	if errors.Is(err, fs.ErrExist) {
@@ -124,10 +125,11 @@ func touch(path string) error {
 	return f.Close()
 }
 
-// durablePragmas make SQLite keep what it acknowledged.
+// durablePragmas make a commit return after its WAL frames are flushed to the disk
+// (synchronous=FULL). They must be the same for each connection.
 const durablePragmas = "&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(memory)"
 
-// connect opens connections to a file that is there: with mode=rw, SQLite makes none.
+// connect returns a pool for a file that exists: with mode=rw, SQLite makes none.
 func connect(path string, conns int, extra string) (*sql.DB, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -145,13 +147,13 @@ func connect(path string, conns int, extra string) (*sql.DB, error) {
 	return db, nil
 }
 
-// VacuumInto writes what an SQLite database holds now to a new file (0600), while
-// others go on writing.
+// VacuumInto writes the present state of an SQLite database to a new file (0600). Other
+// connections may go on writing meanwhile.
 func (db *DB) VacuumInto(ctx context.Context, to string) (err error) {
-	if err := touch(to); err != nil { // SQLite takes an empty file, and keeps its mode
+	if err := touch(to); err != nil { // SQLite accepts an empty file, and keeps its mode
 		return err
 	}
-	// query_only would stop it: to SQLite the copy is a write, though to another file.
+	// SQLite takes VACUUM INTO for a write, which query_only forbids.
 	conn, err := db.pools[len(db.pools)-1].Conn(ctx)
 	if err != nil {
 		return err

@@ -15,9 +15,9 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// Unavailable reports whether an operation failed because the database cannot be
-// used now: it is locked, full, read-only, stopped, out of reach, gone or older than
-// it was. The same operation may succeed later. Any other error is a fault of the record or of ours.
+// Unavailable reports whether an operation failed because the database cannot be used now:
+// it is locked, full, read-only, stopped, removed or does not answer. The same operation may
+// succeed later. Any other error is a fault of the data or of the program.
 func Unavailable(err error) bool {
 	if lite, ok := errors.AsType[*sqlite.Error](err); ok {
 		return slices.Contains(liteAway, lite.Code()&0xff) // without the extended part
@@ -32,6 +32,7 @@ func Unavailable(err error) bool {
 }
 
 var (
+	// liteAway are primary result codes of SQLite.
 	liteAway = []int{
 		sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
 		sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,

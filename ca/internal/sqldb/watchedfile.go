@@ -8,23 +8,21 @@ import (
 	"sync"
 )
 
-// While a record is open its file can be removed, or its database can be put
-// back to an older state. Then nothing more is committed: a certificate that is
-// answered must be in the record that the next start opens.
-
-// ErrRemoved reports that the file of the record is not at its place any more.
+// ErrRemoved reports that the file of the record is not at its place any more. Nothing is
+// committed then: a certificate that was handed out must be in the record that the next
+// start of the authority opens.
 var ErrRemoved = errors.New("the file of the record was removed or replaced while it was in use")
 
-// watchedFile is an SQLite file with its write-ahead log, as they were when they
-// were opened. A process that has them open does not notice when they are
-// removed: it goes on writing to files without a name, which are gone when it ends.
+// watchedFile remembers which SQLite file and which WAL were opened. A process does not
+// notice when open files are removed: it goes on writing to files without a name, which are
+// deleted when it ends.
 type watchedFile struct {
 	path string
 	main fs.FileInfo
 
-	mu   sync.Mutex  // guards what follows
-	wal  fs.FileInfo // of the connection that writes; nil before the first one
-	lost bool        // the write-ahead log was removed: another one beside the open file would damage it
+	mu   sync.Mutex  // guards wal and lost
+	wal  fs.FileInfo // WAL of the connection that writes; nil while there is none
+	lost bool        // the WAL was removed; it stays true, because a new WAL beside the old file would damage it
 }
 
 func watchFile(path string) (*watchedFile, error) {
@@ -37,8 +35,8 @@ func watchFile(path string) (*watchedFile, error) {
 
 func (w *watchedFile) walPath() string { return w.path + "-wal" }
 
-// opened is called when the connection that writes has begun its first
-// transaction. From then on its write-ahead log has a name as long as it is open.
+// opened is called when the connection that writes has begun its first transaction. SQLite
+// has made the WAL by then, and keeps it until the connection is closed.
 func (w *watchedFile) opened() error {
 	info, err := os.Stat(w.walPath())
 	if err != nil {
@@ -50,15 +48,16 @@ func (w *watchedFile) opened() error {
 	return nil
 }
 
-// closed is called before the connection that writes is closed: SQLite removes
-// the write-ahead log with the last one.
+// closed is called before the connection that writes is closed, because SQLite deletes the
+// WAL when the last connection is closed.
 func (w *watchedFile) closed() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wal = nil
 }
 
-// check compares what the names are now. It costs two system calls.
+// check returns [ErrRemoved] if another file, or none, has the name of the file or of the
+// WAL. It costs two system calls.
 func (w *watchedFile) check() error {
 	if info, err := os.Stat(w.path); err != nil || !os.SameFile(info, w.main) {
 		return fmt.Errorf("%w: %s", ErrRemoved, w.path)
