@@ -160,6 +160,5 @@ func newTokenMetrics(registry prometheus.Registerer) tokenMetrics {
 	return m
 }
 
-// asked counts one request. outcome is a word of the help text above, which is why the metric
-// has few series.
+// asked counts one request. outcome is one of the words in the text of the metric.
 func (m tokenMetrics) asked(outcome string) { m.socket.WithLabelValues(outcome).Inc() }

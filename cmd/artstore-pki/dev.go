@@ -80,7 +80,7 @@ keeps them on disk with their SHA-256, and gives them back.`,
 }
 
 // devFlags returns the flags of both reference services; listenAt is the address without
-// --listen. --allow has no default: a service that lets everybody in would hide mistakes in
+// --listen. --allow has no default: a service that accepts every name would hide mistakes in
 // the names of certificates. --clock-offset is a duration flag of the library, because a clock
 // can be behind, and the package values has no negative lengths of time.
 func devFlags(u *ui.UI, listenAt string) []cli.Flag {

@@ -115,7 +115,7 @@ type sink struct {
 
 // run uploads until the context of c ends, or until count files were begun, and waits for the
 // uploads in flight. It returns an error if one upload failed, so that a test can rely on
-// status 0. The server for metrics ends last.
+// status 0.
 func (in *ingester) run(c *cli.Context, served serving.Metrics) error {
 	ctx, stop := context.WithCancel(c.Context)
 	defer stop()

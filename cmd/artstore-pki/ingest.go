@@ -201,8 +201,9 @@ type ingest struct {
 }
 
 // run sends files until the context of c ends, or with --once until nothing is left to do now.
-// The server for metrics and the lines about the progress run beside the spool and end after
-// it, so that /metrics shows its last state. If that server fails, the spool ends as well.
+// The server for metrics and the lines about the progress run beside the spool. They end after
+// it, or at once with the context of c, while uploads in flight are finished. If that server
+// fails, the spool ends as well.
 // The error is that of the spool or of the server, or the exit status of --once. A run that
 // was told to stop is status 0, also if files are left: the next one goes on.
 func (in *ingest) run(c *cli.Context, served serving.Metrics) error {

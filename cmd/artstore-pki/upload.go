@@ -104,7 +104,7 @@ type uploadRun struct {
 	session *uploads.Session // for traces; runUpload closes it
 	// meta goes with each file.
 	meta ingestclient.Meta
-	// recursive has directories uploaded; else an argument that is one is an error.
+	// recursive says that directories are uploaded. Without it, a directory is an error.
 	recursive bool
 	// stdinName is the file name of standard input, if that is an argument.
 	stdinName string
@@ -187,8 +187,8 @@ func checkStdin(c *cli.Context) error {
 }
 
 // take uploads what an argument names: standard input, the files of a directory, or a file. A
-// path that cannot be looked at is uploaded like a file, so that the error comes from the
-// package that opens files and says what it says everywhere.
+// path that cannot be looked at is uploaded like a file, so that its error is the same as that
+// of a file which cannot be opened.
 func (r *uploadRun) take(ctx context.Context, arg string) {
 	if arg == stdinArg {
 		r.fail(r.sendStdin(ctx))
